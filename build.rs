@@ -1,0 +1,23 @@
+//! Links the binary without start files: its entry is `zigsvc_start` in
+//! `src/rt`, and no relocation may need applying, because nobody would apply
+//! it (hence no PIE).
+
+use std::env;
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    // A linker proper takes its options as they are; a compiler driver passes
+    // them on behind -Wl.
+    let linker = env::var("RUSTC_LINKER").unwrap_or_default();
+    let options = ["-e", "zigsvc_start", "-static", "-no-pie", "--gc-sections", "--build-id=none", "-z", "norelro"];
+    if linker.ends_with("lld") {
+        for option in options {
+            println!("cargo:rustc-link-arg-bins={option}");
+        }
+    } else {
+        for option in ["-nostartfiles", "-nostdlib", "-static", "-no-pie"] {
+            println!("cargo:rustc-link-arg-bins={option}");
+        }
+        println!("cargo:rustc-link-arg-bins=-Wl,{}", options.join(","));
+    }
+}

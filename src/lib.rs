@@ -1,0 +1,10 @@
+//! zigsvc.
+#![cfg_attr(not(test), no_std)]
+#![deny(unsafe_code)]
+
+pub mod limits;
+pub mod proto;
+#[cfg(feature = "sys")]
+pub mod sys;
+#[cfg(feature = "sys")]
+pub mod cli;

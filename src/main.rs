@@ -1,0 +1,13 @@
+//! The binary: entry from `rt`, then dispatch in the library.
+#![no_std]
+#![no_main]
+
+mod rt;
+
+use zigsvc::sys::args::Args;
+
+/// Runs the command that the arguments name and exits with its status.
+fn main(args: Args) -> ! {
+    let status = zigsvc::cli::main(&args);
+    zigsvc::sys::process::exit(status)
+}

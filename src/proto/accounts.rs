@@ -1,0 +1,67 @@
+//! Lines of /etc/passwd and /etc/group (passwd(5), group(5)).
+
+use super::text::parse_u64;
+
+/// The uid and gid of a passwd line whose user is called `name`, or whose uid
+/// is the number `name`.
+#[must_use]
+pub fn user_named(line: &[u8], name: &[u8]) -> Option<(u32, u32)> {
+    let mut fields = line.split(|byte| *byte == b':');
+    let (user, _password) = (fields.next()?, fields.next()?);
+    let (uid, gid) = (fields.next()?, fields.next()?);
+    let wanted = !name.is_empty() && (user == name || uid == name);
+    if wanted { Some((id(uid)?, id(gid)?)) } else { None }
+}
+
+/// The gid of a group line whose group is called `name`.
+#[must_use]
+pub fn group_named(line: &[u8], name: &[u8]) -> Option<u32> {
+    let mut fields = line.split(|byte| *byte == b':');
+    let (group, _password, gid) = (fields.next()?, fields.next()?, fields.next()?);
+    if !name.is_empty() && group == name { id(gid) } else { None }
+}
+
+/// The gid of a group line that lists the user `member`.
+#[must_use]
+pub fn group_with_member(line: &[u8], member: &[u8]) -> Option<u32> {
+    let mut fields = line.split(|byte| *byte == b':');
+    let (_group, _password, gid) = (fields.next()?, fields.next()?, fields.next()?);
+    let listed = fields.next()?.split(|byte| *byte == b',').any(|user| user == member);
+    if listed && !member.is_empty() { id(gid) } else { None }
+}
+
+/// An id that is not the kernel's "unchanged".
+fn id(field: &[u8]) -> Option<u32> {
+    parse_u64(field).and_then(|id| u32::try_from(id).ok()).filter(|id| *id != u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_found_by_name_and_by_number() {
+        let line = b"daemon:x:1:2:daemon:/usr/sbin:/usr/sbin/nologin";
+        assert_eq!(user_named(line, b"daemon"), Some((1, 2)));
+        assert_eq!(user_named(line, b"1"), Some((1, 2)));
+        assert_eq!(user_named(line, b"daemo"), None);
+        assert_eq!(user_named(line, b""), None);
+    }
+
+    #[test]
+    fn broken_lines_and_the_reserved_id_name_nobody() {
+        for line in [&b""[..], b"a", b"a:x", b"a:x:1", b"a:x:-1:1", b"a:x:4294967295:1"] {
+            assert_eq!(user_named(line, b"a"), None);
+        }
+        assert_eq!(group_named(b"a:x:", b"a"), None);
+    }
+
+    #[test]
+    fn groups_are_found_by_name_and_by_member() {
+        let line = b"dialout:x:20:alice,bob";
+        assert_eq!(group_named(line, b"dialout"), Some(20));
+        assert_eq!(group_with_member(line, b"bob"), Some(20));
+        assert_eq!(group_with_member(line, b"bo"), None);
+        assert_eq!(group_with_member(b"empty:x:21:", b""), None);
+    }
+}

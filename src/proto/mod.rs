@@ -1,0 +1,3 @@
+//! Pure bytes.
+pub mod accounts;
+pub mod text;

@@ -1,0 +1,252 @@
+//! Text built in a buffer of fixed size: what does not fit is cut, and the
+//! writer remembers that it was.
+
+use core::convert::Infallible;
+use ufmt::uWrite;
+
+/// Appends to a borrowed buffer; what does not fit is dropped.
+pub struct Writer<'a> {
+    buffer: &'a mut [u8],
+    length: usize,
+    cut: bool,
+}
+
+impl<'a> Writer<'a> {
+    /// An empty writer over `buffer`.
+    pub fn new(buffer: &'a mut [u8]) -> Self {
+        Self {
+            buffer,
+            length: 0,
+            cut: false,
+        }
+    }
+
+    /// What was written.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.buffer.get(..self.length).unwrap_or(&[])
+    }
+
+    /// How many bytes were written.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether nothing was written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// How many bytes still fit.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.buffer.len().saturating_sub(self.length)
+    }
+
+    /// Whether something did not fit.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Appends `bytes`, or as many of them as fit.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let fits = bytes.len().min(self.room());
+        self.cut |= fits < bytes.len();
+        let end = self.length.saturating_add(fits);
+        if let (Some(to), Some(from)) = (self.buffer.get_mut(self.length..end), bytes.get(..fits)) {
+            to.copy_from_slice(from);
+            self.length = end;
+        }
+    }
+
+    /// Appends a string.
+    pub fn push_str(&mut self, text: &str) {
+        self.push(text.as_bytes());
+    }
+
+    /// Appends an unsigned number in decimal.
+    pub fn push_u64(&mut self, number: u64) {
+        let _ = ufmt::uwrite!(self, "{}", number);
+    }
+
+    /// Appends `number` in decimal with at least `width` digits.
+    pub fn push_padded(&mut self, number: u64, width: usize) {
+        let mut digits = [0u8; 20];
+        let mut out = Writer::new(&mut digits);
+        out.push_u64(number);
+        for _ in out.len()..width {
+            self.push(b"0");
+        }
+        self.push(out.as_bytes());
+    }
+
+    /// Appends external bytes so that they can neither forge a line nor
+    /// command a terminal: control bytes but tab become `\xNN`; bytes from
+    /// 0x80 pass, so that UTF-8 stays readable.
+    pub fn push_escaped(&mut self, bytes: &[u8]) {
+        for part in bytes.chunk_by(|a, b| is_plain(*a) == is_plain(*b)) {
+            if part.first().copied().is_some_and(is_plain) {
+                self.push(part);
+                continue;
+            }
+            for byte in part {
+                self.push(&escape(*byte));
+            }
+        }
+    }
+
+    /// Appends external bytes inside a JSON string (RFC 8259, section 7),
+    /// without the quotes. Bytes that are not UTF-8 become U+FFFD.
+    pub fn push_json(&mut self, bytes: &[u8]) {
+        for chunk in bytes.utf8_chunks() {
+            for byte in chunk.valid().bytes() {
+                match byte {
+                    b'"' => self.push(b"\\\""),
+                    b'\\' => self.push(b"\\\\"),
+                    0..0x20 | 0x7f => {
+                        let [_, _, high, low] = escape(byte);
+                        self.push(&[b'\\', b'u', b'0', b'0', high, low]);
+                    }
+                    _ => self.push(&[byte]),
+                }
+            }
+            if !chunk.invalid().is_empty() {
+                self.push("\u{fffd}".as_bytes());
+            }
+        }
+    }
+
+    /// Shortens the text to `length` bytes; longer changes nothing.
+    pub fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+
+    /// Makes a cut text end in `…` (U+2026), replacing its last bytes; the
+    /// character before is not left half.
+    pub fn mark_cut(&mut self) {
+        if !self.cut {
+            return;
+        }
+        let mark = "…".as_bytes();
+        let mut end = self.buffer.len().saturating_sub(mark.len()).min(self.length);
+        while end > 0 && self.buffer.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
+            end = end.saturating_sub(1);
+        }
+        self.length = end;
+        self.push(mark);
+    }
+}
+
+impl uWrite for Writer<'_> {
+    type Error = Infallible;
+
+    fn write_str(&mut self, text: &str) -> Result<(), Infallible> {
+        self.push_str(text);
+        Ok(())
+    }
+}
+
+/// Whether `byte` may stand in a log line as it is.
+fn is_plain(byte: u8) -> bool {
+    byte == b'\t' || (byte >= 0x20 && byte != 0x7f)
+}
+
+/// `\xNN` for one byte.
+fn escape(byte: u8) -> [u8; 4] {
+    let digit = |nibble: u8| match nibble {
+        0..=9 => b'0'.wrapping_add(nibble),
+        _ => b'a'.wrapping_sub(10).wrapping_add(nibble),
+    };
+    [b'\\', b'x', digit(byte >> 4), digit(byte & 15)]
+}
+
+/// Removes blanks, tabs and carriage returns from both ends.
+#[must_use]
+pub fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t' | b'\r', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b' ' | b'\t' | b'\r'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// A decimal number of digits only, without sign or blanks.
+#[must_use]
+pub fn parse_u64(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |number, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(build: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+        let mut buffer = [0; 32];
+        let mut out = Writer::new(&mut buffer);
+        build(&mut out);
+        out.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut_and_marked() {
+        let mut buffer = [0; 8];
+        let mut out = Writer::new(&mut buffer);
+        out.push_str("12345678");
+        assert!(!out.is_cut());
+        out.push_str("9");
+        out.mark_cut();
+        assert_eq!(out.as_bytes(), "12345…".as_bytes());
+    }
+
+    #[test]
+    fn a_mark_never_leaves_half_a_character() {
+        let mut buffer = [0; 8];
+        let mut out = Writer::new(&mut buffer);
+        out.push_str("1234éxy!");
+        out.mark_cut();
+        assert_eq!(out.as_bytes(), "1234…".as_bytes());
+    }
+
+    #[test]
+    fn control_bytes_are_escaped_and_others_pass() {
+        let text = written(|out| out.push_escaped(b"a\tb\n\x1b[1m\x7f\xc3\xa9\0"));
+        assert_eq!(text, b"a\tb\\x0a\\x1b[1m\\x7f\xc3\xa9\\x00");
+    }
+
+    #[test]
+    fn json_strings_are_escaped_as_the_rfc_says() {
+        let text = written(|out| out.push_json(b"a\"b\\\n\xff\xc3\xa9"));
+        assert_eq!(text, "a\\\"b\\\\\\u000a\u{fffd}é".as_bytes());
+    }
+
+    #[test]
+    fn numbers_are_padded_to_a_width() {
+        assert_eq!(written(|out| out.push_padded(7, 3)), b"007");
+        assert_eq!(written(|out| out.push_padded(1234, 3)), b"1234");
+    }
+
+    #[test]
+    fn only_plain_digits_are_a_number() {
+        assert_eq!(parse_u64(b"0018446744073709551615"), Some(u64::MAX));
+        for bad in [&b""[..], b"+1", b"-1", b" 1", b"1 ", b"1a", b"18446744073709551616"] {
+            assert_eq!(parse_u64(bad), None);
+        }
+    }
+
+    #[test]
+    fn blanks_tabs_and_returns_are_trimmed_from_both_ends() {
+        assert_eq!(trim(b" \t a b\r"), b"a b");
+        assert_eq!(trim(b" \t\r"), b"");
+    }
+}

@@ -1,0 +1,83 @@
+//! The first instructions of the process, one naked function per architecture.
+//!
+//! The kernel enters with the stack pointer at `argc`, then `argv`, a null,
+//! `envp`, a null, and the auxiliary vector (System V ABI, "Process
+//! Initialization"). Each function hands that address to [`enter`] on an
+//! aligned stack and never returns.
+//!
+//! Changing this: a new architecture needs a function here and its system
+//! calls in `src/sys/arch`.
+
+use core::arch::naked_asm;
+use zigsvc::sys::args::Args;
+
+/// Process entry; named to the linker by `build.rs`.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn zigsvc_start() -> ! {
+    naked_asm!(
+        "xor ebp, ebp",
+        "mov rdi, rsp",
+        "and rsp, -16",
+        "call {enter}",
+        "ud2",
+        enter = sym enter,
+    )
+}
+
+/// Process entry; named to the linker by `build.rs`.
+#[cfg(target_arch = "aarch64")]
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn zigsvc_start() -> ! {
+    naked_asm!(
+        "mov x29, #0",
+        "mov x30, #0",
+        "mov x0, sp",
+        "bl {enter}",
+        "brk #1",
+        enter = sym enter,
+    )
+}
+
+/// Process entry; named to the linker by `build.rs`.
+#[cfg(target_arch = "arm")]
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn zigsvc_start() -> ! {
+    naked_asm!(
+        "mov fp, #0",
+        "mov lr, #0",
+        "mov r0, sp",
+        "bic r1, r0, #15",
+        "mov sp, r1",
+        "bl {enter}",
+        "udf #0",
+        enter = sym enter,
+    )
+}
+
+/// Hands the initial stack to rustix and to the program.
+extern "C" fn enter(stack: *mut usize) -> ! {
+    // SAFETY: `stack` is the kernel's initial stack, laid out as the module
+    // documentation says, and nothing has run before this.
+    let args = unsafe { Args::from_initial_stack(stack) };
+    crate::main(args)
+}
+
+/// Unwinding never happens (`panic = "abort"`), but unoptimised builds of the
+/// precompiled `core` still name the personality routine.
+#[cfg(debug_assertions)]
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
+
+/// As above, for the exception tables of ARM.
+#[cfg(all(debug_assertions, target_arch = "arm"))]
+#[unsafe(no_mangle)]
+extern "C" fn __aeabi_unwind_cpp_pr0() {}
+
+/// As above, for the exception tables of ARM.
+#[cfg(all(debug_assertions, target_arch = "arm"))]
+#[unsafe(no_mangle)]
+extern "C" fn __aeabi_unwind_cpp_pr1() {}

@@ -1,0 +1,192 @@
+//! Instructions that differ by architecture: the system calls that rustix does
+//! not offer, and the two stubs that need a known register state.
+//!
+//! # Safety
+//! The raw system call is given plain numbers or an owned buffer. `clone_vfork` and
+//! `restorer` follow the kernel's calling convention of each architecture
+//! (syscall(2), clone(2), sigreturn(2)).
+#![expect(unsafe_code, reason = "raw system calls and naked stubs")]
+
+use core::arch::{asm, naked_asm};
+
+/// `close_range(2)`; the same number on every architecture.
+const NR_CLOSE_RANGE: usize = 436;
+
+/// `getcwd(2)`.
+const NR_GETCWD: usize = if cfg!(target_arch = "x86_64") {
+    79
+} else if cfg!(target_arch = "arm") {
+    183
+} else {
+    17
+};
+
+/// Makes a system call with three numbers; returns what the kernel left in the
+/// result register (a negative errno on failure).
+fn raw_call(number: usize, a: usize, b: usize, c: usize) -> isize {
+    let result: isize;
+    // SAFETY: the two callers pass plain numbers, or a buffer that they own
+    // with its length.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        asm!("syscall", inlateout("rax") number as isize => result,
+             in("rdi") a, in("rsi") b, in("rdx") c,
+             lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        asm!("svc #0", in("x8") number, inlateout("x0") a as isize => result,
+             in("x1") b, in("x2") c, options(nostack));
+    }
+    // SAFETY: as above; r7 may be the frame pointer, so it is saved by hand.
+    #[cfg(target_arch = "arm")]
+    unsafe {
+        asm!("mov {saved}, r7", "mov r7, {number}", "svc #0", "mov r7, {saved}",
+             saved = out(reg) _, number = in(reg) number,
+             inlateout("r0") a as isize => result, in("r1") b, in("r2") c,
+             options(nostack));
+    }
+    result
+}
+
+/// `close_range(first, last, 0)`: closes every descriptor in the range.
+/// False where the kernel has no such call (before Linux 5.9).
+pub(crate) fn close_range(first: u32, last: u32) -> bool {
+    raw_call(NR_CLOSE_RANGE, first as usize, last as usize, 0) == 0
+}
+
+/// `getcwd(buffer)`: the length of the path without its terminator.
+pub(crate) fn getcwd(buffer: &mut [u8]) -> Option<usize> {
+    let result = raw_call(NR_GETCWD, buffer.as_mut_ptr() as usize, buffer.len(), 0);
+    usize::try_from(result).ok()?.checked_sub(1)
+}
+
+/// Starts a child that shares this process's memory until it execs or exits,
+/// as vfork(2) does, but on a stack of its own, so that nothing of the
+/// caller's frame is overwritten. The caller is suspended meanwhile.
+///
+/// Returns the child's PID, or a negative errno.
+///
+/// # Safety
+/// `stack_top` must be the 16-byte aligned end of memory that is large enough
+/// for `entry`, and stays valid for the call; `arg` is what `entry` expects.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn clone_vfork(
+    flags: usize,
+    stack_top: *mut u8,
+    entry: unsafe extern "C" fn(*const u8) -> !,
+    arg: *const u8,
+) -> isize {
+    naked_asm!(
+        "mov r8, rdx",
+        "mov r9, rcx",
+        "xor edx, edx",
+        "xor r10d, r10d",
+        "mov eax, 56",
+        "syscall",
+        "test rax, rax",
+        "jz 2f",
+        "ret",
+        "2:",
+        "xor ebp, ebp",
+        "mov rdi, r9",
+        "call r8",
+        "ud2",
+    )
+}
+
+/// See the x86_64 variant.
+///
+/// # Safety
+/// See the x86_64 variant.
+#[cfg(target_arch = "aarch64")]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn clone_vfork(
+    flags: usize,
+    stack_top: *mut u8,
+    entry: unsafe extern "C" fn(*const u8) -> !,
+    arg: *const u8,
+) -> isize {
+    naked_asm!(
+        "mov x5, x2",
+        "mov x6, x3",
+        "mov x2, xzr",
+        "mov x3, xzr",
+        "mov x4, xzr",
+        "mov x8, #220",
+        "svc #0",
+        "cbz x0, 2f",
+        "ret",
+        "2:",
+        "mov x29, xzr",
+        "mov x30, xzr",
+        "mov x0, x6",
+        "blr x5",
+        "brk #1",
+    )
+}
+
+/// See the x86_64 variant.
+///
+/// # Safety
+/// See the x86_64 variant.
+#[cfg(target_arch = "arm")]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn clone_vfork(
+    flags: usize,
+    stack_top: *mut u8,
+    entry: unsafe extern "C" fn(*const u8) -> !,
+    arg: *const u8,
+) -> isize {
+    naked_asm!(
+        "push {{r4, r5, r6, r7}}",
+        "mov r5, r2",
+        "mov r6, r3",
+        "mov r2, #0",
+        "mov r3, #0",
+        "mov r4, #0",
+        "mov r7, #120",
+        "svc #0",
+        "cmp r0, #0",
+        "beq 2f",
+        "pop {{r4, r5, r6, r7}}",
+        "bx lr",
+        "2:",
+        "mov fp, #0",
+        "mov r0, r6",
+        "blx r5",
+        "udf #0",
+    )
+}
+
+/// Returns from a signal handler; the kernel jumps here (`SA_RESTORER`).
+///
+/// # Safety
+/// Only the kernel may enter it, with a signal frame on the stack.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn restorer() {
+    naked_asm!("mov eax, 15", "syscall", "ud2")
+}
+
+/// Returns from a signal handler that was installed without `SA_SIGINFO`.
+///
+/// # Safety
+/// See the x86_64 variant.
+#[cfg(target_arch = "arm")]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn restorer() {
+    naked_asm!("mov r7, #119", "svc #0", "udf #0")
+}
+
+/// Returns from a signal handler.
+///
+/// # Safety
+/// See the x86_64 variant.
+#[cfg(target_arch = "aarch64")]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn restorer() {
+    naked_asm!("mov x8, #139", "svc #0", "brk #1")
+}

@@ -1,0 +1,21 @@
+//! Clocks. Decisions rest on [`now`], which no clock step moves; wall time is
+//! only for people (clock_gettime(2)).
+
+use rustix::time::{ClockId, DynamicClockId, clock_gettime, clock_gettime_dynamic};
+
+/// Milliseconds since boot, suspend included (`CLOCK_BOOTTIME`), or
+/// `CLOCK_MONOTONIC` on kernels before 2.6.39.
+#[must_use]
+pub fn now() -> u64 {
+    let time = clock_gettime_dynamic(DynamicClockId::Boottime)
+        .unwrap_or_else(|_| clock_gettime(ClockId::Monotonic));
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let millis = u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000;
+    seconds.wrapping_mul(1000).wrapping_add(millis)
+}
+
+/// Seconds since 1970 (`CLOCK_REALTIME`); may step, may say 1970.
+#[must_use]
+pub fn wall() -> i64 {
+    clock_gettime(ClockId::Realtime).tv_sec
+}

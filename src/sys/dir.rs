@@ -1,0 +1,29 @@
+//! Reading directories without memory of their size (getdents64(2)).
+
+use super::{AsFd, Errno, OwnedFd};
+use core::mem::MaybeUninit;
+use rustix::fs::{RawDir, SeekFrom};
+
+/// Calls `visit` with the name of each entry but `.` and `..`, in no order.
+/// Stops at an error.
+pub fn each(dir: &OwnedFd, mut visit: impl FnMut(&[u8])) {
+    let mut buffer = [MaybeUninit::uninit(); 1024];
+    let mut entries = RawDir::new(dir.as_fd(), &mut buffer);
+    while let Some(entry) = entries.next() {
+        match entry {
+            Ok(entry) => {
+                let name = entry.file_name().to_bytes();
+                if name != b"." && name != b".." {
+                    visit(name);
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Makes the next [`each`] begin at the first entry again.
+pub fn rewind(dir: &OwnedFd) {
+    let _ = rustix::fs::seek(dir, SeekFrom::Start(0));
+}

@@ -1,0 +1,135 @@
+//! Descriptors as a table: the three standard ones, and those inherited from
+//! whoever started us.
+#![expect(unsafe_code, reason = "works on raw descriptor numbers")]
+
+use super::{Failure, Op, OwnedFd, arch, file};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+use rustix::fs::OFlags;
+use rustix::process::{Resource, getrlimit};
+
+/// With neither close_range(2) nor /proc, descriptors up to here are closed
+/// one by one; more would take seconds where the limit is a million.
+const BLIND_CLOSE_MAX: u64 = 65_536;
+
+/// Borrows descriptor `number` for one call.
+///
+/// The number must be open; on one that is not the call says EBADF.
+#[must_use]
+pub fn borrow(number: i32) -> BorrowedFd<'static> {
+    // SAFETY: used for one system call at a time on numbers that the caller
+    // knows to be open; -1 is never passed.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Opens /dev/null on each of 0, 1 and 2 that is closed, so that no file
+/// opened later becomes somebody's standard output.
+///
+/// # Errors
+/// /dev/null cannot be opened.
+pub fn ensure_standard() -> Result<(), Failure> {
+    for number in 0..3 {
+        if rustix::io::fcntl_getfd(borrow(number)).is_err() {
+            // The lowest free number is the missing one.
+            let fd = open_null()?;
+            rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty()).op("fcntl")?;
+            let _ = fd.into_raw_fd();
+        }
+    }
+    Ok(())
+}
+
+/// Puts /dev/null on the standard descriptors from `first` to `last`.
+///
+/// # Errors
+/// /dev/null cannot be opened.
+pub fn nullify(first: i32, last: i32) -> Result<(), Failure> {
+    let null = open_null()?;
+    for number in first..=last {
+        replace(&null, number)?;
+    }
+    Ok(())
+}
+
+/// Makes `number` another name of `fd`, not close-on-exec (dup2(2)).
+///
+/// # Errors
+/// As the call says.
+pub fn replace(fd: &OwnedFd, number: i32) -> Result<(), Failure> {
+    // SAFETY: `number` is one of 0 to 2, which are always open; the temporary
+    // owner is given up again, so that nothing is closed.
+    let mut target = unsafe { OwnedFd::from_raw_fd(number) };
+    let result = rustix::io::dup2(fd, &mut target).op("dup2");
+    let _ = target.into_raw_fd();
+    result
+}
+
+/// Takes ownership of an inherited descriptor that the user named, and makes
+/// it close-on-exec. `None` if it is not open or is a standard one.
+#[must_use]
+pub fn adopt(number: i32) -> Option<OwnedFd> {
+    if number < 3 || rustix::io::fcntl_getfd(borrow(number)).is_err() {
+        return None;
+    }
+    // SAFETY: it is open, and nobody else in this program knows it.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    let _ = rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC);
+    Some(fd)
+}
+
+/// Closes every inherited descriptor above 2 except `keep`. To be called
+/// before anything else is opened.
+pub fn close_inherited(keep: &[&OwnedFd]) {
+    let kept = |number: i32| keep.iter().any(|fd| fd.as_raw_fd() == number);
+    let highest = keep.iter().map(|fd| fd.as_raw_fd()).max().unwrap_or(2);
+    let mut low = 3;
+    while low <= highest {
+        if !kept(low) {
+            close(low);
+        }
+        low = low.saturating_add(1);
+    }
+    let above = u32::try_from(highest).unwrap_or(2).saturating_add(1);
+    if !arch::close_range(above, u32::MAX) {
+        close_above(highest);
+    }
+}
+
+/// Closes what is open above `highest` on kernels without close_range(2):
+/// the numbers that /proc lists, or else all up to the limit.
+fn close_above(highest: i32) {
+    // Each pass may skip entries because the directory changes below it.
+    if let Ok(dir) = file::open_dir(c"/proc/self/fd") {
+        let own = dir.as_raw_fd();
+        loop {
+            let mut closed = false;
+            super::dir::each(&dir, |name| {
+                let number = crate::proto::text::parse_u64(name).and_then(|n| i32::try_from(n).ok());
+                if let Some(number) = number.filter(|n| *n > highest && *n != own) {
+                    close(number);
+                    closed = true;
+                }
+            });
+            if !closed {
+                return;
+            }
+            super::dir::rewind(&dir);
+        }
+    }
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(BLIND_CLOSE_MAX);
+    let limit = i32::try_from(limit.min(BLIND_CLOSE_MAX)).unwrap_or(i32::MAX);
+    for number in highest.saturating_add(1)..limit {
+        close(number);
+    }
+}
+
+/// close(2) of a descriptor that this program does not own.
+fn close(number: i32) {
+    // SAFETY: nothing in this program owns an inherited descriptor; closing a
+    // number that is not open does nothing.
+    unsafe { rustix::io::close(number) }
+}
+
+/// /dev/null for reading and writing.
+fn open_null() -> Result<OwnedFd, Failure> {
+    file::open(c"/dev/null", OFlags::RDWR, 0)
+}

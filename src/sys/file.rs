@@ -1,0 +1,273 @@
+//! Files: opened without following symbolic links where it matters, read and
+//! written whole, made durable.
+
+use super::{AsFd, Errno, Failure, Op, OwnedFd};
+use core::ffi::CStr;
+pub use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Stat};
+
+/// What a path or descriptor is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Meta {
+    /// Size in bytes.
+    pub size: u64,
+    /// Device and inode: two names of one file agree in both.
+    pub identity: (u64, u64),
+    /// Whether it is a regular file.
+    pub regular: bool,
+    /// Whether it is a directory.
+    pub directory: bool,
+    /// Owner.
+    pub uid: u32,
+    /// Permission bits, as `0o7777` masks them.
+    pub mode: u32,
+    /// Number of names.
+    pub links: u32,
+}
+
+impl From<Stat> for Meta {
+    #[expect(clippy::useless_conversion, reason = "field widths differ by architecture")]
+    fn from(stat: Stat) -> Self {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        Self {
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            identity: (u64::from(stat.st_dev), u64::from(stat.st_ino)),
+            regular: kind == FileType::RegularFile,
+            directory: kind == FileType::Directory,
+            uid: stat.st_uid,
+            mode: stat.st_mode & 0o7777,
+            links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// openat(2), close-on-exec and never a controlling terminal.
+///
+/// # Errors
+/// As the call says.
+pub fn open(path: &CStr, flags: OFlags, mode: u32) -> Result<OwnedFd, Failure> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+    loop {
+        match rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(mode)) {
+            Err(Errno::INTR) => {}
+            result => return result.op("openat"),
+        }
+    }
+}
+
+/// Opens a regular file for reading, never through a symbolic link and never
+/// blocking on a FIFO.
+///
+/// # Errors
+/// As openat(2) says; ELOOP for a symbolic link; EISDIR or EINVAL for what is
+/// not a regular file.
+pub fn open_regular(path: &CStr) -> Result<(OwnedFd, Meta), Failure> {
+    let fd = open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0)?;
+    let meta = meta(&fd)?;
+    regular(meta).map(|()| (fd, meta))
+}
+
+/// Fails unless `meta` is that of a regular file.
+fn regular(meta: Meta) -> Result<(), Failure> {
+    let errno = match meta {
+        Meta { regular: true, .. } => return Ok(()),
+        Meta { directory: true, .. } => Errno::ISDIR,
+        _ => Errno::INVAL,
+    };
+    Err(Failure { op: "openat", errno })
+}
+
+/// Opens a directory to be listed or synced.
+///
+/// # Errors
+/// As openat(2) says.
+pub fn open_dir(path: &CStr) -> Result<OwnedFd, Failure> {
+    open(path, OFlags::RDONLY | OFlags::DIRECTORY, 0)
+}
+
+/// fstat(2).
+///
+/// # Errors
+/// As the call says.
+pub fn meta(fd: &OwnedFd) -> Result<Meta, Failure> {
+    rustix::fs::fstat(fd).op("fstat").map(Meta::from)
+}
+
+/// stat(2) of what `path` names, a symbolic link itself if `follow` is false.
+///
+/// # Errors
+/// As the call says.
+pub fn meta_at(path: &CStr, follow: bool) -> Result<Meta, Failure> {
+    let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+    rustix::fs::statat(CWD, path, flags).op("fstatat").map(Meta::from)
+}
+
+/// Whether this process may execute `path` (access(2)).
+#[must_use]
+pub fn executable(path: &CStr) -> bool {
+    rustix::fs::accessat(CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::empty()).is_ok()
+}
+
+/// mkdir(2) with exactly `mode`, whatever the umask; one that exists is fine.
+///
+/// # Errors
+/// As the call says; ENOTDIR if something else has that name.
+pub fn ensure_dir(path: &CStr, mode: u32) -> Result<(), Failure> {
+    match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(mode)) {
+        Ok(()) => rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty()).op("fchmodat"),
+        Err(errno) => match meta_at(path, true) {
+            Ok(Meta { directory: true, .. }) => Ok(()),
+            Ok(_) => Err(Failure { op: "mkdirat", errno: Errno::NOTDIR }),
+            Err(_) => Err(Failure { op: "mkdirat", errno }),
+        },
+    }
+}
+
+/// fchmod(2).
+///
+/// # Errors
+/// As the call says.
+pub fn set_mode(fd: &OwnedFd, mode: u32) -> Result<(), Failure> {
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).op("fchmod")
+}
+
+/// read(2), tried again when interrupted; 0 is the end.
+///
+/// # Errors
+/// As the call says; EAGAIN on a non-blocking descriptor without data.
+pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize, Failure> {
+    loop {
+        match rustix::io::read(fd.as_fd(), &mut *buffer) {
+            Err(Errno::INTR) => {}
+            result => return result.op("read"),
+        }
+    }
+}
+
+/// pread(2) until `buffer` is full or the file ends; returns the bytes read.
+///
+/// # Errors
+/// As the call says.
+pub fn read_at(fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, Failure> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::pread(fd, rest, offset.wrapping_add(done as u64)) {
+            Ok(0) => break,
+            Ok(count) => done = done.wrapping_add(count),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Failure { op: "pread", errno }),
+        }
+    }
+    Ok(done)
+}
+
+/// Reads the file at `path` from its start until `buffer` is full or it ends.
+///
+/// # Errors
+/// As openat(2) and read(2) say.
+pub fn read_path(path: &CStr, buffer: &mut [u8]) -> Result<usize, Failure> {
+    let fd = open(path, OFlags::RDONLY | OFlags::NONBLOCK, 0)?;
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match read(&fd, rest)? {
+            0 => break,
+            count => done = done.wrapping_add(count),
+        }
+    }
+    Ok(done)
+}
+
+/// write(2) until all of `bytes` is taken.
+///
+/// # Errors
+/// As the call says; what was taken before stays.
+pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<(), Failure> {
+    while !bytes.is_empty() {
+        match rustix::io::write(fd.as_fd(), bytes) {
+            Ok(0) => return Err(Failure { op: "write", errno: Errno::IO }),
+            Ok(count) => bytes = bytes.get(count..).unwrap_or(&[]),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Failure { op: "write", errno }),
+        }
+    }
+    Ok(())
+}
+
+/// pwrite(2) until all of `bytes` is taken.
+///
+/// # Errors
+/// As the call says; what was taken before stays.
+pub fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Failure> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(fd, bytes, offset) {
+            Ok(0) => return Err(Failure { op: "pwrite", errno: Errno::IO }),
+            Ok(count) => {
+                bytes = bytes.get(count..).unwrap_or(&[]);
+                offset = offset.wrapping_add(count as u64);
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Failure { op: "pwrite", errno }),
+        }
+    }
+    Ok(())
+}
+
+/// ftruncate(2).
+///
+/// # Errors
+/// As the call says.
+pub fn truncate(fd: &OwnedFd, length: u64) -> Result<(), Failure> {
+    rustix::fs::ftruncate(fd, length).op("ftruncate")
+}
+
+/// fdatasync(2): the data, and the size that is needed to read it back.
+///
+/// # Errors
+/// As the call says. After EIO the kernel may have dropped the data.
+pub fn sync_data(fd: &OwnedFd) -> Result<(), Failure> {
+    loop {
+        match rustix::fs::fdatasync(fd) {
+            Err(Errno::INTR) => {}
+            result => return result.op("fdatasync"),
+        }
+    }
+}
+
+/// fsync(2) of a directory: the names in it. Filesystems that cannot do it
+/// (EINVAL) have nothing to make durable.
+///
+/// # Errors
+/// As the call says.
+pub fn sync_dir(dir: &OwnedFd) -> Result<(), Failure> {
+    loop {
+        match rustix::fs::fsync(dir) {
+            Err(Errno::INTR) => {}
+            Err(Errno::INVAL) => return Ok(()),
+            result => return result.op("fsync"),
+        }
+    }
+}
+
+/// rename(2); replaces `to`. Durable only after [`sync_dir`].
+///
+/// # Errors
+/// As the call says.
+pub fn rename(from: &CStr, to: &CStr) -> Result<(), Failure> {
+    rustix::fs::renameat(CWD, from, CWD, to).op("renameat")
+}
+
+/// unlink(2).
+///
+/// # Errors
+/// As the call says.
+pub fn unlink(path: &CStr) -> Result<(), Failure> {
+    rustix::fs::unlinkat(CWD, path, AtFlags::empty()).op("unlinkat")
+}
+
+/// The working directory's absolute path into `buffer`, without terminator
+/// (getcwd(2)); `None` if it is not reachable or longer than the buffer.
+#[must_use]
+pub fn current_dir(buffer: &mut [u8]) -> Option<&[u8]> {
+    let length = super::arch::getcwd(buffer)?;
+    buffer.get(..length).filter(|path| path.first() == Some(&b'/'))
+}

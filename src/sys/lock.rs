@@ -1,0 +1,109 @@
+//! The PID file and its lock (fcntl(2), POSIX record locks).
+//!
+//! The lock is the only authority. It goes when *any* descriptor of the file
+//! in the holding process is closed, so a daemon keeps exactly one; it is not
+//! inherited by children; and `F_GETLK` names its holder, which is how
+//! everybody else learns whom to signal. The number in the file is for people.
+
+use super::{Errno, Failure, Op, OwnedFd, file};
+use core::ffi::CStr;
+use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
+use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
+
+/// The lock, held by this process until the descriptor is dropped.
+pub struct PidFile {
+    fd: OwnedFd,
+}
+
+/// Why [`PidFile::acquire`] failed.
+pub enum Refused {
+    /// Another process holds the lock; its PID where the kernel tells.
+    Running(Option<Pid>),
+    /// A system call failed.
+    Failed(Failure),
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// How often the path may be replaced under us before we give up.
+const RACES_MAX: u32 = 16;
+
+impl PidFile {
+    /// Opens the file without truncating it, locks it, checks that the path
+    /// still names it, and only then writes this process's PID.
+    ///
+    /// # Errors
+    /// [`Refused`]; in every case what was in the file is still there.
+    pub fn acquire(path: &CStr, pid_line: &[u8]) -> Result<Self, Refused> {
+        for _ in 0..RACES_MAX {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let fd = file::open(path, flags, 0o644)?;
+            let meta = file::meta(&fd)?;
+            if !meta.regular {
+                return Err(Failure { op: "openat", errno: Errno::INVAL }.into());
+            }
+            match fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::AGAIN | Errno::ACCESS) => return Err(Refused::Running(holder_of(&fd))),
+                Err(errno) => return Err(Failure { op: "fcntl", errno }.into()),
+            }
+            if file::meta_at(path, false).is_ok_and(|named| named.identity == meta.identity) {
+                file::truncate(&fd, 0)?;
+                file::write_at(&fd, pid_line, 0)?;
+                file::set_mode(&fd, 0o644)?;
+                return Ok(Self { fd });
+            }
+        }
+        Err(Failure { op: "fcntl", errno: Errno::BUSY }.into())
+    }
+
+    /// A clean end: the file goes away under the lock, or is emptied where
+    /// the rights to remove it were dropped. Missing or empty means
+    /// *stopped*; filled and unlocked means *died*.
+    pub fn release(self, path: &CStr) {
+        let ours = file::meta(&self.fd).ok().map(|meta| meta.identity);
+        let named = file::meta_at(path, false).ok().map(|meta| meta.identity);
+        if ours != named || file::unlink(path).is_err() {
+            let _ = file::truncate(&self.fd, 0);
+        }
+    }
+}
+
+/// What the PID file tells about a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holder {
+    /// The lock is held. `None`: by a process that this PID namespace cannot
+    /// name.
+    Running(Option<Pid>),
+    /// Nobody holds it, but the file still names somebody: it died.
+    Died,
+    /// Nobody holds it, and the file is missing or empty: it was stopped.
+    Stopped,
+}
+
+/// Who holds the lock of the PID file at `path`. Touches nothing.
+///
+/// # Errors
+/// The file exists and cannot be opened or asked.
+pub fn holder(path: &CStr) -> Result<Holder, Failure> {
+    let fd = match file::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0) {
+        Ok(fd) => fd,
+        Err(Failure { errno: Errno::NOENT | Errno::NOTDIR, .. }) => return Ok(Holder::Stopped),
+        Err(failure) => return Err(failure),
+    };
+    let query = Flock::from(FlockType::WriteLock);
+    if let Some(lock) = fcntl_getlk(&fd, &query).op("fcntl")? {
+        return Ok(Holder::Running(lock.pid));
+    }
+    let meta = file::meta(&fd)?;
+    Ok(if meta.size == 0 { Holder::Stopped } else { Holder::Died })
+}
+
+/// The PID that holds a lock of the open file, if the kernel tells.
+fn holder_of(fd: &OwnedFd) -> Option<Pid> {
+    fcntl_getlk(fd, &Flock::from(FlockType::WriteLock)).ok()??.pid
+}

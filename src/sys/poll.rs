@@ -1,0 +1,80 @@
+//! poll(2) over a set that is built anew for each turn of a loop, because what
+//! is watched follows from live state.
+
+use super::{Errno, OwnedFd};
+use crate::limits::POLL_MAX;
+use heapless::Vec;
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+/// The descriptors to watch in one turn, each with a tag of the caller's.
+pub struct PollSet<'fd, T> {
+    fds: Vec<PollFd<'fd>, POLL_MAX>,
+    tags: Vec<T, POLL_MAX>,
+}
+
+impl<'fd, T: Copy> PollSet<'fd, T> {
+    /// An empty set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { fds: Vec::new(), tags: Vec::new() }
+    }
+
+    /// Watches `fd` for input. `POLL_MAX` covers everything that a service
+    /// can hold, so nothing is ever left out.
+    pub fn read(&mut self, fd: &'fd OwnedFd, tag: T) {
+        if self.fds.push(PollFd::new(fd, PollFlags::IN)).is_ok() {
+            let _ = self.tags.push(tag);
+        }
+    }
+
+    /// Waits until something is ready or `timeout_ms` have passed; `None`
+    /// waits for ever. An interruption counts as nothing being ready.
+    pub fn wait(&mut self, timeout_ms: Option<u64>) {
+        let timeout = timeout_ms.map(|ms| Timespec {
+            tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(ms % 1000).unwrap_or(0).wrapping_mul(1_000_000) as _,
+        });
+        if rustix::event::poll(&mut self.fds, timeout.as_ref()).is_err() {
+            for fd in &mut self.fds {
+                fd.clear_revents();
+            }
+        }
+    }
+
+    /// The tags of what is ready, hang-ups and errors included, in the order
+    /// in which they were added.
+    pub fn ready(&self) -> impl Iterator<Item = T> {
+        self.fds
+            .iter()
+            .zip(&self.tags)
+            .filter(|(fd, _)| !fd.revents().is_empty())
+            .map(|(_, tag)| *tag)
+    }
+}
+
+impl<T: Copy> Default for PollSet<'_, T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether `fd` takes at least one page now without blocking (pipe(7)).
+#[must_use]
+pub fn writable(fd: rustix::fd::BorrowedFd<'_>) -> bool {
+    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    match rustix::event::poll(&mut fds, Some(&zero)) {
+        Ok(1) => fds[0].revents().contains(PollFlags::OUT),
+        Err(Errno::INTR) => true,
+        _ => false,
+    }
+}
+
+/// Waits until `fd` is readable or `timeout_ms` have passed; true if readable.
+#[must_use]
+pub fn readable_within(fd: &OwnedFd, timeout_ms: u64) -> bool {
+    let mut set = PollSet::new();
+    set.read(fd, ());
+    set.wait(Some(timeout_ms));
+    set.ready().next().is_some()
+}

@@ -1,0 +1,176 @@
+//! Processes: fork, exit, signals to others, and waiting for children.
+#![expect(unsafe_code, reason = "fork and inherited descriptors")]
+
+use super::runtime;
+use super::{Errno, Failure, Op, OwnedFd};
+use core::ffi::CStr;
+use rustix::fd::BorrowedFd;
+use rustix::fs::Mode;
+pub use rustix::process::{Pid, Signal};
+use rustix::process::{WaitId, WaitIdOptions, WaitOptions};
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It exited with this status (0 to 255).
+    Code(u8),
+    /// It was killed by this signal.
+    Signal(u8),
+}
+
+/// Which side of [`fork`] this is.
+pub enum Side {
+    /// The new process.
+    Child,
+    /// The old one, with the PID of the new.
+    Parent(Pid),
+}
+
+/// fork(2).
+///
+/// # Errors
+/// EAGAIN, ENOMEM.
+pub fn fork() -> Result<Side, Failure> {
+    // SAFETY: there are no threads and no libc state; the child goes on with
+    // a copy of everything.
+    match unsafe { runtime::kernel_fork() }.op("fork")? {
+        runtime::Fork::Child(_) => Ok(Side::Child),
+        runtime::Fork::ParentOf(pid) => Ok(Side::Parent(pid)),
+    }
+}
+
+/// setsid(2): a session and process group of its own, no terminal.
+///
+/// # Errors
+/// EPERM for a process group leader.
+pub fn setsid() -> Result<(), Failure> {
+    rustix::process::setsid().op("setsid").map(drop)
+}
+
+/// exit_group(2). Never returns.
+pub fn exit(status: u8) -> ! {
+    runtime::exit_group(i32::from(status))
+}
+
+/// Ends the process as abort(3) does: SIGABRT, or else exit status 134.
+pub fn abort() -> ! {
+    let _ = rustix::process::kill_process(pid(), Signal::ABORT);
+    exit(134)
+}
+
+/// This process.
+#[must_use]
+pub fn pid() -> Pid {
+    rustix::process::getpid()
+}
+
+/// umask(2) to `mask` (the bits to take away).
+pub fn umask(mask: u32) {
+    rustix::process::umask(Mode::from_raw_mode(mask));
+}
+
+/// chdir(2).
+///
+/// # Errors
+/// As the call says.
+pub fn chdir(path: &CStr) -> Result<(), Failure> {
+    rustix::process::chdir(path).op("chdir")
+}
+
+/// Writes to descriptor 2 and ignores failures: for last words and usage
+/// errors, where nothing better can be done.
+pub fn write_stderr(text: &[u8]) {
+    write_std(2, text);
+}
+
+/// Writes all of `text` to descriptor 1; false when nobody takes it.
+pub fn write_stdout(text: &[u8]) -> bool {
+    write_std(1, text)
+}
+
+/// Writes all of `text` to one of the standard descriptors.
+fn write_std(fd: i32, mut text: &[u8]) -> bool {
+    // SAFETY: 0 to 2 are opened at entry and never closed.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    while !text.is_empty() {
+        match rustix::io::write(fd, text) {
+            Ok(count) => text = text.get(count..).unwrap_or(&[]),
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Waits for the child `pid` and takes its status away (waitpid(2)); for the
+/// short-lived child of the double fork.
+pub fn wait_for(pid: Pid) {
+    while let Err(Errno::INTR) = rustix::process::waitpid(Some(pid), WaitOptions::empty()) {}
+}
+
+/// How the child `pid` ended, if it has. It is not reaped: its PID stays
+/// reserved, so its group can still be killed safely (waitid(2), `WNOWAIT`).
+#[must_use]
+pub fn ended(pid: Pid) -> Option<Exit> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let status = loop {
+        match rustix::process::waitid(WaitId::Pid(pid), options) {
+            Ok(status) => break status?,
+            Err(Errno::INTR) => {}
+            // Somebody else reaped it; how it ended is not to be known.
+            Err(_) => return Some(Exit::Signal(0)),
+        }
+    };
+    Some(match status.terminating_signal() {
+        Some(signal) => Exit::Signal(signal.to_le_bytes()[0]),
+        None => Exit::Code(status.exit_status().map_or(0, |code| code.to_le_bytes()[0])),
+    })
+}
+
+/// Reaps the child `pid`, which has ended.
+pub fn reap(pid: Pid) {
+    while let Err(Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {}
+}
+
+/// Sends `signal` to the process group that `leader` leads, or to `leader`
+/// alone if the group does not exist yet.
+pub fn kill_group(leader: Pid, signal: Signal) {
+    if rustix::process::kill_process_group(leader, signal).is_err() {
+        let _ = rustix::process::kill_process(leader, signal);
+    }
+}
+
+/// A descriptor that stands for process `pid` (pidfd_open(2)); readable when
+/// it has ended.
+///
+/// # Errors
+/// ENOSYS before Linux 5.3; ESRCH when it is gone.
+pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, Failure> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).op("pidfd_open")
+}
+
+/// Sends `signal` through `pidfd` (pidfd_send_signal(2)), which cannot hit a
+/// later process with the same PID.
+///
+/// # Errors
+/// ESRCH when it is gone; EPERM.
+pub fn pidfd_signal(pidfd: &OwnedFd, signal: Signal) -> Result<(), Failure> {
+    rustix::process::pidfd_send_signal(pidfd, signal).op("pidfd_send_signal")
+}
+
+/// Sends `signal` to process `pid` (kill(2)).
+///
+/// # Errors
+/// ESRCH when it is gone; EPERM.
+pub fn kill(pid: Pid, signal: Signal) -> Result<(), Failure> {
+    rustix::process::kill_process(pid, signal).op("kill")
+}
+
+/// Asks the kernel to refuse every later gain of privileges, set-user-ID
+/// programs included (prctl(2), `PR_SET_NO_NEW_PRIVS`).
+///
+/// # Errors
+/// EINVAL before Linux 3.5.
+pub fn no_new_privileges() -> Result<(), Failure> {
+    rustix::thread::set_no_new_privs(true).op("prctl")
+}

@@ -1,0 +1,157 @@
+//! Signals, turned into something that a poll loop can wait for.
+//!
+//! The handler sets one bit per signal and writes one byte to a pipe. The pipe
+//! wakes the loop; the bits say what arrived, so a full pipe loses nothing
+//! (the self-pipe of signal(7), with an atomic beside it).
+//!
+//! SIGPIPE gets a handler that does nothing instead of being ignored: writes
+//! fail with EPIPE either way, and exec puts handlers, but not ignored
+//! signals, back to the default for the programs that we start.
+#![expect(unsafe_code, reason = "installs signal handlers")]
+
+use super::runtime::{
+    How, KernelSigSet, KernelSigaction, KernelSigactionFlags, kernel_sigaction, kernel_sigprocmask,
+};
+use super::{Failure, Op, OwnedFd, arch, file, process};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use rustix::fd::AsRawFd;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
+
+/// Signals that have arrived, as bits `1 << number`.
+static PENDING: AtomicU32 = AtomicU32::new(0);
+/// Write end of the self-pipe; -1 before [`Signals::install`].
+static WAKE: AtomicI32 = AtomicI32::new(-1);
+/// Set between clone and exec in a child that shares our memory: there, a
+/// signal must act as if no handler existed.
+static IN_CHILD: AtomicBool = AtomicBool::new(false);
+
+/// The signals that wake the loop.
+const HANDLED: [Signal; 8] = [
+    Signal::TERM,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::HUP,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::CHILD,
+    Signal::PIPE,
+];
+
+/// Signals taken from the kernel in one turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arrived(u32);
+
+impl Arrived {
+    /// Whether `signal` arrived since the last look.
+    #[must_use]
+    pub fn has(self, signal: Signal) -> bool {
+        self.0 & bit(signal.as_raw()) != 0
+    }
+}
+
+/// The self-pipe's read end.
+pub struct Signals {
+    pipe: OwnedFd,
+    _wake: OwnedFd,
+}
+
+impl Signals {
+    /// Creates the self-pipe and installs the handlers.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE.
+    pub fn install() -> Result<Self, Failure> {
+        let (pipe, wake) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).op("pipe2")?;
+        WAKE.store(wake.as_raw_fd(), Ordering::Relaxed);
+        for signal in HANDLED {
+            set_action(signal, Some(on_signal))?;
+        }
+        Ok(Self { pipe, _wake: wake })
+    }
+
+    /// To be polled for input.
+    #[must_use]
+    pub fn fd(&self) -> &OwnedFd {
+        &self.pipe
+    }
+
+    /// Empties the pipe and takes the signals that have arrived.
+    #[must_use]
+    pub fn take(&self) -> Arrived {
+        let mut bytes = [0u8; 64];
+        while file::read(&self.pipe, &mut bytes).is_ok_and(|count| count == bytes.len()) {}
+        Arrived(PENDING.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// Puts every signal back to its default action and unblocks all (daemon(7),
+/// steps 2 and 3): the caller may have left anything.
+pub fn reset_all() {
+    for number in 1..=64 {
+        // SAFETY: 1 to 64 are the kernel's signals, and with no libc none is
+        // reserved; those that cannot be changed fail, which is right.
+        let signal = unsafe { Signal::from_raw_unchecked(number) };
+        let _ = set_action(signal, None);
+    }
+    // SAFETY: there is no libc whose signals must stay blocked.
+    let _ = unsafe { kernel_sigprocmask(How::SETMASK, Some(&KernelSigSet::empty())) };
+}
+
+/// Blocks every signal while `work` runs.
+pub(crate) fn with_all_blocked<T>(work: impl FnOnce() -> T) -> T {
+    let all = KernelSigSet::all();
+    // SAFETY: as in `reset_all`.
+    let before = unsafe { kernel_sigprocmask(How::SETMASK, Some(&all)) };
+    let result = work();
+    IN_CHILD.store(false, Ordering::Relaxed);
+    if let Ok(before) = before {
+        // SAFETY: as in `reset_all`.
+        let _ = unsafe { kernel_sigprocmask(How::SETMASK, Some(&before)) };
+    }
+    result
+}
+
+/// In the child of a clone: unblocks all signals, and lets none of them run
+/// the parent's handler.
+pub(crate) fn unblock_in_child() {
+    IN_CHILD.store(true, Ordering::Relaxed);
+    // SAFETY: as in `reset_all`.
+    let _ = unsafe { kernel_sigprocmask(How::SETMASK, Some(&KernelSigSet::empty())) };
+}
+
+/// Installs `handler` for `signal`, or the default action.
+fn set_action(signal: Signal, handler: Option<unsafe extern "C" fn(i32)>) -> Result<(), Failure> {
+    let action = KernelSigaction {
+        sa_handler_kernel: handler,
+        sa_flags: KernelSigactionFlags::RESTORER | KernelSigactionFlags::RESTART | KernelSigactionFlags::NOCLDSTOP,
+        sa_restorer: Some(arch::restorer),
+        sa_mask: KernelSigSet::empty(),
+    };
+    // SAFETY: the handler only does what signal-safety(7) allows, and the
+    // restorer is the one that the kernel's frame needs.
+    unsafe { kernel_sigaction(signal, Some(action)) }.op("rt_sigaction").map(drop)
+}
+
+/// The bit of a signal number (1 to 31; others have none).
+fn bit(number: i32) -> u32 {
+    u32::try_from(number).ok().and_then(|n| 1u32.checked_shl(n)).unwrap_or(0)
+}
+
+/// The handler: one bit, one byte.
+unsafe extern "C" fn on_signal(number: i32) {
+    if IN_CHILD.load(Ordering::Relaxed) {
+        if number == Signal::CHILD.as_raw() || number == Signal::PIPE.as_raw() {
+            return;
+        }
+        process::exit(128u8.saturating_add(number.to_le_bytes()[0]));
+    }
+    if number == Signal::PIPE.as_raw() {
+        return;
+    }
+    PENDING.fetch_or(bit(number), Ordering::Relaxed);
+    let wake = WAKE.load(Ordering::Relaxed);
+    if wake >= 0 {
+        let _ = rustix::io::write(super::fds::borrow(wake), &[0]);
+    }
+}

@@ -1,0 +1,144 @@
+//! Starting a program as a job's handler: in its own process group, with its
+//! output in a pipe, and dying with the daemon.
+//!
+//! The child shares our memory until it execs (vfork(2)), so between clone and
+//! exec it makes system calls and nothing else, on a stack of its own.
+#![expect(unsafe_code, reason = "clone and execve")]
+
+use super::{Errno, Failure, Op, OwnedFd, arch, fds, process, runtime, signal};
+use crate::limits::SPAWN_STACK_BYTES;
+use crate::proto::text::Writer;
+use core::ffi::{CStr, c_char};
+use core::mem::MaybeUninit;
+use rustix::fd::AsRawFd;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal};
+
+/// `CLONE_VM | CLONE_VFORK | SIGCHLD` (clone(2)).
+const CLONE_FLAGS: usize = 0x100 | 0x4000 | 17;
+
+/// Preferred victim of the OOM killer, so that it takes the handler and not
+/// the daemon (proc(5), `oom_score_adj`).
+const OOM_SCORE_ADJ: &[u8] = b"500";
+
+/// What to start. Everything must stay valid during the call only.
+pub struct Program<'a> {
+    /// The file to execute.
+    pub path: &'a CStr,
+    /// `argv`, ended by a null pointer.
+    pub argv: &'a [*const c_char],
+    /// `envp`, ended by a null pointer.
+    pub envp: &'a [*const c_char],
+}
+
+/// A program that was started.
+pub struct Child {
+    /// Its PID, which is its process group's number too.
+    pub pid: Pid,
+    /// Its standard output and standard error; non-blocking.
+    pub output: OwnedFd,
+}
+
+/// What the child needs, in memory that it shares.
+struct Setup<'a> {
+    program: &'a Program<'a>,
+    output: i32,
+    parent: Pid,
+}
+
+/// Starts `program`. A failure to execute it is not an error here: the child
+/// writes one line about it into its output and exits with 127 (not found) or
+/// 126 (found, but not executable), as a shell does.
+///
+/// # Errors
+/// EMFILE, ENFILE, EAGAIN or ENOMEM of pipe2(2) and clone(2).
+pub fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
+    debug_assert!(program.argv.last().is_some_and(|last| last.is_null()));
+    debug_assert!(program.envp.last().is_some_and(|last| last.is_null()));
+    let (output, write_end) = pipe_with(PipeFlags::CLOEXEC).op("pipe2")?;
+    rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).op("fcntl")?;
+    let setup = Setup { program, output: write_end.as_raw_fd(), parent: process::pid() };
+    let mut stack = MaybeUninit::<Stack>::uninit();
+    let result = signal::with_all_blocked(|| {
+        // SAFETY: the stack is aligned by its type and outlives the call, in
+        // which this process is suspended until the child execs or exits;
+        // `setup` is what `child` expects.
+        unsafe {
+            let top = stack.as_mut_ptr().add(1).cast::<u8>();
+            arch::clone_vfork(CLONE_FLAGS, top, child, (&raw const setup).cast())
+        }
+    });
+    let raw = i32::try_from(result).unwrap_or(0);
+    match Pid::from_raw(raw.max(0)) {
+        Some(pid) => Ok(Child { pid, output }),
+        None => Err(Failure { op: "clone", errno: Errno::from_raw_os_error(raw.wrapping_neg()) }),
+    }
+}
+
+/// The child's stack.
+#[repr(C, align(16))]
+struct Stack([u8; SPAWN_STACK_BYTES]);
+
+/// What runs in the child: system calls only.
+unsafe extern "C" fn child(setup: *const u8) -> ! {
+    // SAFETY: `spawn` passes its `Setup`, which lives until we exec or exit.
+    let setup = unsafe { &*setup.cast::<Setup<'_>>() };
+    let _ = rustix::process::setpgid(None, None);
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    if rustix::process::getppid() != Some(setup.parent) {
+        process::exit(0);
+    }
+    for number in 1..=2 {
+        if !duplicate(setup.output, number) {
+            process::exit(126);
+        }
+    }
+    prefer_for_oom_kill();
+    process::umask(0o022);
+    signal::unblock_in_child();
+    // SAFETY: both arrays end with a null pointer and hold terminated strings.
+    let errno = unsafe {
+        runtime::execve(
+            setup.program.path,
+            setup.program.argv.as_ptr().cast(),
+            setup.program.envp.as_ptr().cast(),
+        )
+    };
+    report(setup.program.path, errno);
+    process::exit(if errno == Errno::NOENT { 127 } else { 126 })
+}
+
+/// dup2(2) onto a standard descriptor.
+fn duplicate(fd: i32, number: i32) -> bool {
+    // SAFETY: both are open: the pipe's write end is above 2, since 0 to 2
+    // are always taken. The temporary owners are given up again.
+    unsafe {
+        use rustix::fd::{FromRawFd, IntoRawFd};
+        let mut target = OwnedFd::from_raw_fd(number);
+        let done = rustix::io::dup2(fds::borrow(fd), &mut target).is_ok();
+        let _ = target.into_raw_fd();
+        done
+    }
+}
+
+/// Raises the child's chance to be chosen by the OOM killer. Without /proc
+/// it keeps the daemon's.
+fn prefer_for_oom_kill() {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    if let Ok(fd) = rustix::fs::openat(CWD, c"/proc/self/oom_score_adj", flags, Mode::empty()) {
+        let _ = rustix::io::write(&fd, OOM_SCORE_ADJ);
+    }
+}
+
+/// Says in the job's output why the program could not be executed.
+fn report(path: &CStr, errno: Errno) {
+    let mut buffer = [0; 400];
+    let mut out = Writer::new(&mut buffer);
+    out.push_str("zigsvc: execve ");
+    out.push(path.to_bytes());
+    out.push_str(": ");
+    super::describe_errno(errno, &mut out);
+    out.push_str("\n");
+    process::write_stderr(out.as_bytes());
+}
