@@ -1,7 +1,121 @@
-//! Limits.
-/// Descriptors that one turn of a loop may watch.
-pub const POLL_MAX: usize = 64;
+//! Every limit of the program, with its reason. `zigsvc limits` prints
+//! [`TABLE`]; a limit that a user can meet belongs in it.
+//!
+//! Nothing grows at run time: these numbers are the memory of the process.
+
+/// Bytes of one job's text. With its record and a log prefix it stays below
+/// PIPE_BUF (4096), and it fits an environment variable and one argument.
+pub const JOB_MAX_BYTES: usize = 1000;
+/// Bytes of a path, without terminator: six of them are held per
+/// configuration, and two configurations during a reload.
+pub const PATH_MAX_BYTES: usize = 255;
+/// Bytes of a user, group or metric name in the configuration.
+pub const NAME_MAX_BYTES: usize = 32;
+/// Bytes of an abstract socket name: `sockaddr_un` less the leading null.
+pub const METRICS_NAME_MAX_BYTES: usize = 107;
+/// Bytes of the configuration file: it is read whole into the scratch memory.
+pub const CONFIG_MAX_BYTES: usize = SCRATCH_BYTES;
+/// Overrides given by `-o`; they are kept for reloads.
+pub const OVERRIDES_MAX: usize = 48;
+/// Entries of `allow_uid` and of `allow_gid`.
+pub const ALLOW_IDS_MAX: usize = 8;
+/// Entries of `allow` for the opener.
+pub const ALLOW_PATHS_MAX: usize = 32;
+/// Bytes of all entries of `allow` together.
+pub const ALLOW_PATHS_BYTES: usize = 2048;
+/// Services that one supervisor can hold: all but itself.
+pub const SUPERVISED_MAX: usize = 4;
+/// Supplementary groups kept when privileges are dropped.
+pub const GROUPS_MAX: usize = 32;
+
+/// Jobs held in memory: enough to keep eight workers busy between two reads
+/// of the journal, small enough to cost one kilobyte.
+pub const WINDOW_JOBS: usize = 32;
+/// Handlers that run at once.
+pub const WORKERS_MAX: usize = 8;
+/// Voided jobs beyond the window that are remembered until a compaction.
+pub const VOIDS_MAX: usize = 64;
+/// Claimed queue files that are read at once.
+pub const CLAIMS_MAX: usize = 32;
+/// Damaged claim groups that a recovery keeps apart.
+pub const DAMAGED_GROUPS_MAX: usize = 8;
+/// Words of a job for a directory handler.
+pub const WORDS_MAX: usize = 128;
+/// A queue file is claimed at most this often: each claim costs a rename and
+/// a directory sync, which wear out flash.
+pub const CLAIM_EVERY_MS: u64 = 500;
+/// A claim is read on until its writer has been quiet for this long.
+pub const CLAIM_QUIET_MS: u64 = 10_000;
+/// Bytes taken from claims in one turn, so that a flood delays nothing else
+/// by more than one commit.
+pub const INTAKE_TURN_BYTES: usize = 64 * 1024;
+/// Bytes of records gathered before they are written: one claim group.
+pub const JOURNAL_BUFFER_BYTES: usize = 8 * 1024;
+/// Starts and ends of jobs are synced at most this much later.
+pub const COMMIT_DELAY_MS: u64 = 1000;
+/// After an error of the spool's disk, the next attempt.
+pub const SPOOL_RETRY_MS: u64 = 1000;
+/// Dead bytes in the journal below which it is not worth rewriting.
+pub const COMPACT_MIN_BYTES: u64 = 64 * 1024;
+/// Bytes copied by one step of a compaction.
+pub const COMPACT_STEP_BYTES: u64 = 128 * 1024;
+/// `spool/rejected` starts anew at this size; one older file is kept.
+pub const REJECTED_MAX_BYTES: u64 = 64 * 1024;
+/// Files `journal.bad-N` that are kept; after that, damage is appended to the
+/// last one.
+pub const BAD_FILES_MAX: u32 = 99;
+/// The longest wait between two attempts of a job.
+pub const RETRY_DELAY_MAX_MS: u64 = 300_000;
+
+/// Bytes of one line of the daemon's log, its end included; a longer one is
+/// cut and marked.
+pub const LOG_LINE_BYTES: usize = 2048;
+/// Log lines gathered in one turn before they are written.
+pub const LOG_BUFFER_BYTES: usize = 4096;
+/// Bytes of one syslog datagram: BusyBox's syslogd reads 256.
+pub const SYSLOG_MAX_BYTES: usize = 250;
+/// Bytes of one line of a handler's output that are held until its end.
+pub const OUTPUT_LINE_BYTES: usize = 1024;
+/// Bytes read from one handler in one turn.
+pub const OUTPUT_TURN_BYTES: usize = 4096;
+/// A rotation that failed is tried again after this long.
+pub const ROTATE_RETRY_MS: u64 = 5000;
+
+/// The heartbeat is written at most this often.
+pub const HEARTBEAT_MIN_MS: u64 = 250;
+/// `stop` sends KILL this long after `stop_timeout`.
+pub const STOP_GRACE_MS: u64 = 5000;
+/// Without pidfd, `stop` looks at the lock this often.
+pub const STOP_POLL_MS: u64 = 20;
+
+/// Descriptors that one turn of a loop watches: signals, inotify, handlers.
+pub const POLL_MAX: usize = 8 + WORKERS_MAX;
+/// Memory shared by what never happens at the same time: reading the
+/// configuration, recovering and reading the journal, reading claims.
+pub const SCRATCH_BYTES: usize = 16 * 1024;
 /// Stack of a child between clone and exec.
 pub const SPAWN_STACK_BYTES: usize = 4096;
-/// Supplementary groups that are kept when privileges are dropped.
-pub const GROUPS_MAX: usize = 32;
+
+/// What `zigsvc limits` prints: name, value, unit and meaning.
+pub const TABLE: &[(&str, u64, &str)] = &[
+    ("job", JOB_MAX_BYTES as u64, "bytes of one job"),
+    ("path", PATH_MAX_BYTES as u64, "bytes of a path"),
+    ("config", CONFIG_MAX_BYTES as u64, "bytes of the configuration file"),
+    ("overrides", OVERRIDES_MAX as u64, "options -o"),
+    ("window", WINDOW_JOBS as u64, "jobs in memory; the others wait on disk"),
+    ("workers", WORKERS_MAX as u64, "handlers at once"),
+    ("words", WORDS_MAX as u64, "words of a job for a directory handler"),
+    ("claims", CLAIMS_MAX as u64, "claimed queue files at once"),
+    ("claim_every", CLAIM_EVERY_MS, "ms between two claims of the queue file"),
+    ("claim_quiet", CLAIM_QUIET_MS, "ms without a write until a claim is released"),
+    ("commit_delay", COMMIT_DELAY_MS, "ms until the end of a job is synced"),
+    ("retry_delay_max", RETRY_DELAY_MAX_MS, "ms between two attempts, at most"),
+    ("log_line", LOG_LINE_BYTES as u64, "bytes of one log line"),
+    ("syslog", SYSLOG_MAX_BYTES as u64, "bytes of one syslog datagram"),
+    ("output_line", OUTPUT_LINE_BYTES as u64, "bytes of one line of a handler's output"),
+    ("rejected", REJECTED_MAX_BYTES, "bytes of spool/rejected before it starts anew"),
+    ("allow_ids", ALLOW_IDS_MAX as u64, "entries of allow_uid and of allow_gid"),
+    ("allow_paths", ALLOW_PATHS_MAX as u64, "entries of allow"),
+    ("heartbeat", HEARTBEAT_MIN_MS, "ms between two heartbeats, at least"),
+    ("stop_grace", STOP_GRACE_MS, "ms after stop_timeout until stop sends KILL"),
+];

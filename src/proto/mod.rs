@@ -1,3 +1,13 @@
-//! Pure bytes.
+//! Bytes: parsing what comes from outside, and building what goes out. Pure:
+//! no system call, no clock, no state between two calls.
+
 pub mod accounts;
+pub mod config;
+pub mod crc;
+pub mod health;
+//pub mod journal;
+pub mod lines;
+pub mod log;
+pub mod names;
+pub mod path;
 pub mod text;

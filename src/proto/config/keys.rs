@@ -1,0 +1,354 @@
+//! The one list of configuration keys.
+
+use super::value::{emit_duration, emit_size, parse_duration, parse_size};
+use super::{Config, Name, SYNC_NAMES};
+use crate::limits::{ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, METRICS_NAME_MAX_BYTES, SUPERVISED_MAX};
+use crate::proto::log::{Level, Stamp};
+use crate::proto::names::Service;
+use crate::proto::path::Path;
+use crate::proto::text::{Writer, parse_u64};
+use heapless::Vec;
+use ufmt::uwrite;
+
+/// A day and a month in milliseconds, for bounds.
+const DAY: u32 = 86_400_000;
+
+/// A configuration key.
+pub struct Key {
+    /// As it stands in the file.
+    pub name: &'static str,
+    /// What it holds and where.
+    pub kind: Kind,
+    /// Whether a running service can take a new value.
+    pub reloadable: bool,
+}
+
+/// What a key holds: where it is kept and what it may be.
+pub enum Kind {
+    /// A path, made absolute.
+    Path(fn(&mut Config) -> &mut Path),
+    /// `log`, `shell` or a path.
+    Handler,
+    /// A path or nothing.
+    Device(fn(&mut Config) -> &mut Path),
+    /// Bytes.
+    Size(fn(&mut Config) -> &mut u64),
+    /// Milliseconds from the first to the second bound, or 0 if that is the third.
+    Duration(fn(&mut Config) -> &mut u32, u32, u32, bool),
+    /// A number within bounds.
+    Count(fn(&mut Config) -> &mut u32, u32, u32),
+    /// One of the names, kept as its index.
+    Choice(fn(&mut Config) -> &mut u8, &'static [&'static str]),
+    /// True or false.
+    Flag(fn(&mut Config) -> &mut bool),
+    /// A user or group.
+    Account(fn(&mut Config) -> &mut Name),
+    /// Users or groups.
+    Accounts(fn(&mut Config) -> &mut Vec<Name, ALLOW_IDS_MAX>),
+    /// `supervise`.
+    Services,
+    /// `allow`.
+    Paths,
+    /// `metrics_name`.
+    Abstract,
+}
+
+/// A value as the file or an option gives it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scalar<'a> {
+    /// Quoted text.
+    Text(&'a [u8]),
+    /// A number.
+    Integer(u64),
+    /// `true` or `false`.
+    Boolean(bool),
+    /// Bare text of an option: whatever the key needs.
+    Bare(&'a [u8]),
+}
+
+const fn key(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind, reloadable: true }
+}
+
+const fn fixed(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind, reloadable: false }
+}
+
+/// Every key, in the order in which `check` prints them.
+pub const KEYS: &[Key] = &[
+    fixed("pid_file", Kind::Path(|c| &mut c.pid_file)),
+    fixed("socket", Kind::Path(|c| &mut c.socket)),
+    key("log_file", Kind::Path(|c| &mut c.log_file)),
+    key("health_file", Kind::Path(|c| &mut c.health_file)),
+    key("queue_file", Kind::Path(|c| &mut c.queue_file)),
+    fixed("spool", Kind::Path(|c| &mut c.spool)),
+    key("log_max", Kind::Size(|c| &mut c.log_max)),
+    key("log_keep", Kind::Count(|c| &mut c.log_keep, 1, 99)),
+    key("log_level", Kind::Choice(|c| &mut c.log_level, Level::NAMES)),
+    key("log_time", Kind::Choice(|c| &mut c.log_time, Stamp::NAMES)),
+    key("syslog", Kind::Flag(|c| &mut c.syslog)),
+    key("interval", Kind::Duration(|c| &mut c.interval, 100, DAY, false)),
+    key("handler", Kind::Handler),
+    key("workers", Kind::Count(|c| &mut c.workers, 1, 8)),
+    key("job_timeout", Kind::Duration(|c| &mut c.job_timeout, 1, 30 * DAY, true)),
+    key("retries", Kind::Count(|c| &mut c.retries, 0, 100)),
+    key("retry_delay", Kind::Duration(|c| &mut c.retry_delay, 1, DAY, true)),
+    key("queue_max", Kind::Count(|c| &mut c.queue_max, 1, 10_000_000)),
+    key("sync", Kind::Choice(|c| &mut c.sync, SYNC_NAMES)),
+    key("stop_timeout", Kind::Duration(|c| &mut c.stop_timeout, 1, DAY, true)),
+    fixed("user", Kind::Account(|c| &mut c.user)),
+    fixed("group", Kind::Account(|c| &mut c.group)),
+    key("allow_uid", Kind::Accounts(|c| &mut c.allow_uid)),
+    key("allow_gid", Kind::Accounts(|c| &mut c.allow_gid)),
+    key("supervise", Kind::Services),
+    key("check_interval", Kind::Duration(|c| &mut c.check_interval, 100, DAY, false)),
+    key("stale_after", Kind::Duration(|c| &mut c.stale_after, 100, DAY, false)),
+    key("failures", Kind::Count(|c| &mut c.failures, 1, 100)),
+    key("watchdog", Kind::Device(|c| &mut c.watchdog)),
+    key("watchdog_patience", Kind::Duration(|c| &mut c.watchdog_patience, 1000, DAY, false)),
+    key("allow", Kind::Paths),
+    key("metrics_name", Kind::Abstract),
+];
+
+impl Key {
+    /// The key called `name` and its index.
+    #[must_use]
+    pub fn named(name: &[u8]) -> Option<(usize, &'static Self)> {
+        KEYS.iter().enumerate().find(|(_, key)| key.name.as_bytes() == name)
+    }
+
+    /// Whether its value is an array. One that is may be given a single value.
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        matches!(self.kind, Kind::Accounts(_) | Kind::Services | Kind::Paths)
+    }
+
+    /// Empties a list before its elements are set.
+    pub fn clear(&self, config: &mut Config) {
+        match &self.kind {
+            Kind::Accounts(list) => list(config).clear(),
+            Kind::Services => config.supervise.clear(),
+            Kind::Paths => config.allow.clear(),
+            _ => {}
+        }
+    }
+
+    /// Stores `value`, or appends it to a list; relative paths are below
+    /// `base`. `None`: it is not what [`Key::describe`] says.
+    #[must_use]
+    pub fn set(&self, config: &mut Config, base: &Path, value: Scalar<'_>) -> Option<()> {
+        match &self.kind {
+            Kind::Path(field) => *field(config) = absolute(base, text(value)?)?,
+            Kind::Handler => config.handler = handler(base, text(value)?)?,
+            Kind::Device(field) => {
+                *field(config) = match text(value)? {
+                    b"" => Path::empty(),
+                    path => absolute(base, path)?,
+                }
+            }
+            Kind::Size(field) => *field(config) = size(value)?,
+            Kind::Duration(field, low, high, zero) => {
+                let ms = u32::try_from(duration(value)?).ok()?;
+                *field(config) = Some(ms).filter(|ms| (*zero && *ms == 0) || (*low..=*high).contains(ms))?;
+            }
+            Kind::Count(field, low, high) => {
+                *field(config) = u32::try_from(count(value)?).ok().filter(|n| (*low..=*high).contains(n))?;
+            }
+            Kind::Choice(field, names) => {
+                let wanted = text(value)?;
+                let index = names.iter().position(|name| name.as_bytes() == wanted)?;
+                *field(config) = u8::try_from(index).ok()?;
+            }
+            Kind::Flag(field) => *field(config) = flag(value)?,
+            Kind::Account(field) => *field(config) = account(value)?,
+            Kind::Accounts(field) => {
+                let name = account(value).filter(|name| !name.is_empty())?;
+                field(config).push(name).ok()?;
+            }
+            Kind::Services => {
+                let service = Service::named(text(value)?).filter(|service| *service != Service::Supervisor)?;
+                if config.supervise.contains(&service) {
+                    return None;
+                }
+                config.supervise.push(service).ok()?;
+            }
+            Kind::Paths => allow(config, text(value)?)?,
+            Kind::Abstract => {
+                let name = text(value).filter(|name| !name.is_empty() && !name.contains(&0))?;
+                config.metrics_name = Vec::from_slice(name).ok()?;
+            }
+        }
+        if self.name == "log_file" {
+            config.log_file_named = true;
+        }
+        Some(())
+    }
+
+    /// Writes what is allowed, for error messages.
+    pub fn describe(&self, out: &mut Writer<'_>) {
+        match &self.kind {
+            Kind::Path(_) => out.push_str("a path of 1 to 255 bytes"),
+            Kind::Handler => out.push_str("log, shell, or the path of a program or directory (with a /)"),
+            Kind::Device(_) => out.push_str("a path, or \"\" for none"),
+            Kind::Size(_) => out.push_str("bytes, with k or m for 1024 or 1048576, such as \"64k\""),
+            Kind::Duration(_, low, high, zero) => {
+                out.push_str("a duration from ");
+                emit_duration(u64::from(*low), out);
+                out.push_str(" to ");
+                emit_duration(u64::from(*high), out);
+                out.push_str(" with a unit of ms, s, m or h, such as \"3s\"");
+                out.push_str(if *zero { ", or \"0\"" } else { "" });
+            }
+            Kind::Count(_, low, high) => {
+                let _ = uwrite!(out, "a number from {} to {}", *low, *high);
+            }
+            Kind::Choice(_, names) => {
+                out.push_str("one of");
+                for name in *names {
+                    let _ = uwrite!(out, " \"{}\"", *name);
+                }
+            }
+            Kind::Flag(_) => out.push_str("true or false"),
+            Kind::Account(_) => out.push_str("a name or number of at most 32 bytes, in quotes"),
+            Kind::Accounts(_) => out.push_str("a name or number, or an array of at most 8 of them"),
+            Kind::Services => out.push_str("an array of \"jobs\", \"hub\", \"opener\", \"collector\", each once"),
+            Kind::Paths => {
+                let _ = uwrite!(
+                    out,
+                    "an array of at most {} absolute paths, {} bytes in all",
+                    ALLOW_PATHS_MAX,
+                    ALLOW_PATHS_BYTES
+                );
+            }
+            Kind::Abstract => {
+                let _ = uwrite!(out, "a name of 1 to {} bytes", METRICS_NAME_MAX_BYTES);
+            }
+        }
+    }
+
+    /// Writes the value as TOML.
+    pub fn emit(&self, config: &mut Config, out: &mut Writer<'_>) {
+        match &self.kind {
+            Kind::Path(field) | Kind::Device(field) => quote(field(config).as_bytes(), out),
+            Kind::Handler => quote(config.handler.as_bytes(), out),
+            Kind::Size(field) => quoted(out, |out| emit_size(*field(config), out)),
+            Kind::Duration(field, ..) => quoted(out, |out| emit_duration(u64::from(*field(config)), out)),
+            Kind::Count(field, ..) => out.push_u64(u64::from(*field(config))),
+            Kind::Choice(field, names) => {
+                let name = names.get(usize::from(*field(config))).copied().unwrap_or_default();
+                quote(name.as_bytes(), out);
+            }
+            Kind::Flag(field) => out.push_str(if *field(config) { "true" } else { "false" }),
+            Kind::Account(field) => quote(field(config), out),
+            Kind::Accounts(field) => array(field(config).iter().map(Vec::as_slice), out),
+            Kind::Services => array(config.supervise.iter().map(|service| service.name().as_bytes()), out),
+            Kind::Paths => array(allowed_paths(&config.allow), out),
+            Kind::Abstract => quote(&config.metrics_name, out),
+        }
+    }
+}
+
+/// The entries of `allow`.
+pub fn allowed_paths(allow: &[u8]) -> impl Iterator<Item = &[u8]> {
+    allow.split(|byte| *byte == 0).filter(|path| !path.is_empty())
+}
+
+fn array<'a>(items: impl Iterator<Item = &'a [u8]>, out: &mut Writer<'_>) {
+    out.push_str("[");
+    for (index, item) in items.enumerate() {
+        out.push_str(if index == 0 { "" } else { ", " });
+        quote(item, out);
+    }
+    out.push_str("]");
+}
+
+/// A TOML basic string: its escapes are those of JSON.
+fn quote(text: &[u8], out: &mut Writer<'_>) {
+    quoted(out, |out| out.push_json(text));
+}
+
+fn quoted(out: &mut Writer<'_>, write: impl FnOnce(&mut Writer<'_>)) {
+    out.push_str("\"");
+    write(out);
+    out.push_str("\"");
+}
+
+fn text(value: Scalar<'_>) -> Option<&[u8]> {
+    match value {
+        Scalar::Text(text) | Scalar::Bare(text) => Some(text),
+        Scalar::Integer(_) | Scalar::Boolean(_) => None,
+    }
+}
+
+fn count(value: Scalar<'_>) -> Option<u64> {
+    match value {
+        Scalar::Integer(number) => Some(number),
+        Scalar::Bare(text) => parse_u64(text),
+        Scalar::Text(_) | Scalar::Boolean(_) => None,
+    }
+}
+
+fn size(value: Scalar<'_>) -> Option<u64> {
+    match value {
+        Scalar::Integer(number) => Some(number),
+        _ => parse_size(text(value)?),
+    }
+    // Larger than any file, and safe to add to.
+    .filter(|bytes| *bytes <= u64::MAX >> 2)
+}
+
+fn duration(value: Scalar<'_>) -> Option<u64> {
+    match value {
+        Scalar::Integer(0) => Some(0),
+        _ => parse_duration(text(value)?),
+    }
+}
+
+fn flag(value: Scalar<'_>) -> Option<bool> {
+    match value {
+        Scalar::Boolean(flag) => Some(flag),
+        Scalar::Bare(b"true") => Some(true),
+        Scalar::Bare(b"false") => Some(false),
+        _ => None,
+    }
+}
+
+/// A name, or a number written either way.
+fn account(value: Scalar<'_>) -> Option<Name> {
+    let mut digits = [0; 20];
+    let mut out = Writer::new(&mut digits);
+    let name = match value {
+        Scalar::Integer(number) => {
+            out.push_u64(number);
+            out.as_bytes()
+        }
+        _ => text(value)?,
+    };
+    let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b':' | b',');
+    if name.iter().all(plain) { Name::from_slice(name).ok() } else { None }
+}
+
+fn absolute(base: &Path, path: &[u8]) -> Option<Path> {
+    if path.is_empty() { None } else { base.join(path) }
+}
+
+fn handler(base: &Path, value: &[u8]) -> Option<Path> {
+    match value {
+        b"log" | b"shell" => Path::new(value),
+        path if path.contains(&b'/') => absolute(base, path),
+        _ => None,
+    }
+}
+
+fn allow(config: &mut Config, path: &[u8]) -> Option<()> {
+    let known = allowed_paths(&config.allow).count();
+    if path.first() != Some(&b'/') || path.contains(&0) || known >= ALLOW_PATHS_MAX {
+        return None;
+    }
+    Path::new(path)?;
+    config.allow.extend_from_slice(path).ok()?;
+    config.allow.push(0).ok()
+}
+
+/// The names of services fit the list: each may stand in it once.
+const _: () = assert!(SUPERVISED_MAX + 1 == Service::ALL.len());

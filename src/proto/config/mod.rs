@@ -1,0 +1,190 @@
+//! The configuration: its values, its keys, and how the file is read.
+//!
+//! [`keys::KEYS`] is the one list of keys. From it come parsing, range checks,
+//! error texts, `zigsvc check`, what a reload says has changed, and which keys
+//! a reload cannot change.
+//!
+//! Changing this: a new key is one field here, its default in
+//! [`Config::new`], and one line in `keys.rs`.
+
+pub mod keys;
+pub mod toml;
+pub mod value;
+
+use super::names::Service;
+use super::path::Path;
+use crate::limits::{
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, SUPERVISED_MAX,
+};
+use heapless::Vec;
+
+/// A user or group: a name or a number, empty for none.
+pub type Name = Vec<u8, NAME_MAX_BYTES>;
+
+/// Where everything is when the configuration does not say.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// `pid_file`.
+    pub pid_file: Path,
+    /// `socket`.
+    pub socket: Path,
+    /// `log_file`.
+    pub log_file: Path,
+    /// `health_file`.
+    pub health_file: Path,
+    /// `queue_file`.
+    pub queue_file: Path,
+    /// `spool`.
+    pub spool: Path,
+    /// `metrics_name`.
+    pub metrics_name: Vec<u8, METRICS_NAME_MAX_BYTES>,
+}
+
+/// Every setting. Durations are in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The PID file of `jobs`; its folder holds those of the other services.
+    pub pid_file: Path,
+    /// The control socket.
+    pub socket: Path,
+    /// The log file.
+    pub log_file: Path,
+    /// The heartbeat.
+    pub health_file: Path,
+    /// Where jobs are appended, a line each.
+    pub queue_file: Path,
+    /// The folder of the journal.
+    pub spool: Path,
+    /// Bytes at which the log is rotated; 0 is never.
+    pub log_max: u64,
+    /// Rotated logs that are kept.
+    pub log_keep: u32,
+    /// Lines below this level are not written; an index of `Level::NAMES`.
+    pub log_level: u8,
+    /// How lines are dated; an index of `Stamp::NAMES`.
+    pub log_time: u8,
+    /// Whether lines go to /dev/log too.
+    pub syslog: bool,
+    /// Heartbeat, and look at the queue file where there is no inotify.
+    pub interval: u32,
+    /// What happens to a job: `log`, `shell`, or a path.
+    pub handler: Path,
+    /// Handlers at once.
+    pub workers: u32,
+    /// A handler that runs longer is ended; 0 is never.
+    pub job_timeout: u32,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// Wait before the second attempt; doubles to five minutes.
+    pub retry_delay: u32,
+    /// Jobs that may be waiting, running or dead at once.
+    pub queue_max: u32,
+    /// Whether the spool is synced; an index of [`SYNC_NAMES`].
+    pub sync: u8,
+    /// How long running jobs may take to end after TERM.
+    pub stop_timeout: u32,
+    /// Whom to become.
+    pub user: Name,
+    /// The group to take; empty for the user's own.
+    pub group: Name,
+    /// Users that may use the sockets.
+    pub allow_uid: Vec<Name, ALLOW_IDS_MAX>,
+    /// Groups that may use the sockets.
+    pub allow_gid: Vec<Name, ALLOW_IDS_MAX>,
+    /// Services that the supervisor keeps running.
+    pub supervise: Vec<Service, SUPERVISED_MAX>,
+    /// How often the supervisor reads health files.
+    pub check_interval: u32,
+    /// Age at which a heartbeat is stale.
+    pub stale_after: u32,
+    /// Stale heartbeats in a row until the service is restarted.
+    pub failures: u32,
+    /// The hardware watchdog; empty for none.
+    pub watchdog: Path,
+    /// How long a service may be unwell until the watchdog is not fed.
+    pub watchdog_patience: u32,
+    /// Paths that the opener opens, each ended by a null byte.
+    pub allow: Vec<u8, ALLOW_PATHS_BYTES>,
+    /// Abstract socket of the collector.
+    pub metrics_name: Vec<u8, METRICS_NAME_MAX_BYTES>,
+    /// Whether `log_file` was named, which matters to `run`.
+    pub log_file_named: bool,
+}
+
+/// The values of `sync`.
+pub const SYNC_NAMES: &[&str] = &["always", "never"];
+
+/// What a job is handed to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Handler<'a> {
+    /// The log.
+    Log,
+    /// `/bin/sh -c`.
+    Shell,
+    /// A program, or a directory of programs.
+    Path(&'a Path),
+}
+
+impl Config {
+    /// The defaults.
+    #[must_use]
+    pub fn new(layout: &Layout) -> Self {
+        let mut config = Self {
+            pid_file: layout.pid_file.clone(),
+            socket: layout.socket.clone(),
+            log_file: layout.log_file.clone(),
+            health_file: layout.health_file.clone(),
+            queue_file: layout.queue_file.clone(),
+            spool: layout.spool.clone(),
+            log_max: 10_000,
+            log_keep: 1,
+            log_level: 1,
+            log_time: 0,
+            syslog: false,
+            interval: 3000,
+            handler: Path::new(b"log").unwrap_or_default(),
+            workers: 1,
+            job_timeout: 0,
+            retries: 2,
+            retry_delay: 1000,
+            queue_max: 10_000,
+            sync: 0,
+            stop_timeout: 10_000,
+            user: Name::new(),
+            group: Name::new(),
+            allow_uid: Vec::new(),
+            allow_gid: Vec::new(),
+            supervise: Vec::new(),
+            check_interval: 5000,
+            stale_after: 15_000,
+            failures: 3,
+            watchdog: Path::empty(),
+            watchdog_patience: 300_000,
+            allow: Vec::new(),
+            metrics_name: layout.metrics_name.clone(),
+            log_file_named: false,
+        };
+        let _ = config.supervise.push(Service::Jobs);
+        let _ = config.allow.extend_from_slice(b"/etc/hostname\0/etc/os-release\0/proc/version\0");
+        config
+    }
+
+    /// What jobs are handed to.
+    #[must_use]
+    pub fn handler(&self) -> Handler<'_> {
+        match self.handler.as_bytes() {
+            b"log" => Handler::Log,
+            b"shell" => Handler::Shell,
+            _ => Handler::Path(&self.handler),
+        }
+    }
+
+    /// Whether the spool is made durable.
+    #[must_use]
+    pub fn sync_always(&self) -> bool {
+        self.sync == 0
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,370 @@
+//! The configuration file: a flat, strict subset of TOML 1.0. One `key =
+//! value` a line; a value is a string in double or single quotes, a decimal
+//! integer, `true`, `false`, or an array of those, which may go over several
+//! lines. `#` begins a comment. No tables, no dates, no floats, no multi-line
+//! strings. Whatever is accepted here means the same to every TOML parser.
+
+use super::Config;
+use super::keys::{KEYS, Key, Scalar};
+use crate::limits::PATH_MAX_BYTES;
+use crate::proto::path::Path;
+use crate::proto::text::{Writer, trim};
+use heapless::Vec;
+
+/// What is wrong with a configuration, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigError<'a> {
+    /// Line in the file, from 1; 0 for an option.
+    pub line: u32,
+    /// What is wrong.
+    pub problem: Problem<'a>,
+}
+
+/// What can be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem<'a> {
+    /// Not the syntax described above; the text says what was expected.
+    Syntax(&'static str),
+    /// A key that does not exist.
+    UnknownKey(&'a [u8]),
+    /// A key that stands twice.
+    Duplicate(usize),
+    /// A value that the key does not take.
+    BadValue(usize),
+}
+
+impl ConfigError<'_> {
+    /// Writes what is wrong and what is allowed.
+    pub fn describe(&self, out: &mut Writer<'_>) {
+        let key = |index: usize| KEYS.get(index);
+        match self.problem {
+            Problem::Syntax(expected) => out.push_str(expected),
+            Problem::UnknownKey(name) => {
+                out.push_str("unknown key \"");
+                out.push_escaped(name.get(..40).unwrap_or(name));
+                out.push_str("\"; see `zigsvc check` for the keys");
+            }
+            Problem::Duplicate(index) => {
+                out.push_str(key(index).map_or("", |key| key.name));
+                out.push_str(" is given twice; once is allowed");
+            }
+            Problem::BadValue(index) => {
+                if let Some(key) = key(index) {
+                    out.push_str(key.name);
+                    out.push_str(" must be ");
+                    key.describe(out);
+                }
+            }
+        }
+    }
+}
+
+/// A decoded string: no value is longer than a path.
+type Text = Vec<u8, PATH_MAX_BYTES>;
+
+/// Reads a whole file into `config`; relative paths are below `base`.
+///
+/// # Errors
+/// The first problem. `config` may be half changed then.
+pub fn parse<'a>(source: &'a [u8], config: &mut Config, base: &Path) -> Result<(), ConfigError<'a>> {
+    let mut parser = Parser { rest: source, line: 1 };
+    let mut seen = 0u64;
+    // A byte order mark is not part of the text.
+    parser.eat(b"\xef\xbb\xbf");
+    if let Err(error) = core::str::from_utf8(source) {
+        let before = source.get(..error.valid_up_to()).unwrap_or(&[]);
+        parser.line = count_lines(before);
+        return Err(parser.syntax("not a text file: TOML is UTF-8"));
+    }
+    loop {
+        parser.skip_blank_lines()?;
+        if parser.rest.is_empty() {
+            return Ok(());
+        }
+        let (index, key) = parser.key()?;
+        let bit = 1u64.checked_shl(u32::try_from(index).unwrap_or(63)).unwrap_or(0);
+        if seen & bit != 0 {
+            return Err(parser.problem(Problem::Duplicate(index)));
+        }
+        seen |= bit;
+        parser.value(index, key, config, base)?;
+        parser.end_of_line()?;
+    }
+}
+
+/// Applies one `-o KEY=VALUE`. The value may be bare: `workers=2`,
+/// `handler=shell`, `allow_uid=0,1000`; or as it would stand in the file.
+///
+/// # Errors
+/// What is wrong; its line is 0.
+pub fn apply_option<'a>(option: &'a [u8], config: &mut Config, base: &Path) -> Result<(), ConfigError<'a>> {
+    let mut parser = Parser { rest: option, line: 0 };
+    let Some(equals) = option.iter().position(|byte| *byte == b'=') else {
+        return Err(parser.syntax("an option is KEY=VALUE"));
+    };
+    let name = trim(option.get(..equals).unwrap_or(&[]));
+    let value = trim(option.get(equals.saturating_add(1)..).unwrap_or(&[]));
+    let Some((index, key)) = Key::named(name) else {
+        return Err(parser.problem(Problem::UnknownKey(name)));
+    };
+    if matches!(value.first(), Some(b'"' | b'\'' | b'[')) {
+        parser.rest = value;
+        parser.value(index, key, config, base)?;
+        return parser.end_of_line();
+    }
+    key.clear(config);
+    let bad = parser.problem(Problem::BadValue(index));
+    if !key.is_list() {
+        return key.set(config, base, Scalar::Bare(value)).ok_or(bad);
+    }
+    let items = value.split(|byte| *byte == b',').map(trim).filter(|item| !item.is_empty());
+    items.into_iter().try_for_each(|item| key.set(config, base, Scalar::Bare(item)).ok_or(bad))
+}
+
+/// The line number that follows `text`.
+fn count_lines(text: &[u8]) -> u32 {
+    text.iter().fold(1, |line: u32, byte| line.saturating_add(u32::from(*byte == b'\n')))
+}
+
+/// What is left of the source, and the line it begins in.
+struct Parser<'a> {
+    rest: &'a [u8],
+    line: u32,
+}
+
+impl<'a> Parser<'a> {
+    fn problem(&self, problem: Problem<'a>) -> ConfigError<'a> {
+        ConfigError { line: self.line, problem }
+    }
+
+    fn syntax(&self, expected: &'static str) -> ConfigError<'a> {
+        self.problem(Problem::Syntax(expected))
+    }
+
+    /// Takes `prefix` if the rest begins with it.
+    fn eat(&mut self, prefix: &[u8]) -> bool {
+        match self.rest.strip_prefix(prefix) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes bytes while `wanted` says so.
+    fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a [u8] {
+        let end = self.rest.iter().position(|byte| !wanted(*byte)).unwrap_or(self.rest.len());
+        let (taken, rest) = self.rest.split_at_checked(end).unwrap_or((self.rest, &[]));
+        self.rest = rest;
+        taken
+    }
+
+    fn skip_blanks(&mut self) {
+        self.take_while(|byte| matches!(byte, b' ' | b'\t'));
+    }
+
+    /// Takes a comment, if one begins here.
+    fn skip_comment(&mut self) -> Result<(), ConfigError<'a>> {
+        if self.rest.first() == Some(&b'#') {
+            let comment = self.take_while(|byte| byte != b'\n');
+            // A carriage return is part of an end of line, and of nothing else.
+            let ended = !self.rest.is_empty();
+            let comment = comment.strip_suffix(b"\r").filter(|_| ended).unwrap_or(comment);
+            if comment.iter().any(|byte| is_control(*byte)) {
+                return Err(self.syntax("control characters are not allowed in a comment"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an end of line, if there is one.
+    fn eat_newline(&mut self) -> bool {
+        let taken = self.eat(b"\n") || self.eat(b"\r\n");
+        self.line = self.line.saturating_add(u32::from(taken && self.line != 0));
+        taken
+    }
+
+    /// Takes blanks, comments and empty lines.
+    fn skip_blank_lines(&mut self) -> Result<(), ConfigError<'a>> {
+        loop {
+            self.skip_blanks();
+            self.skip_comment()?;
+            if !self.eat_newline() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Nothing but a comment may follow a value on its line.
+    fn end_of_line(&mut self) -> Result<(), ConfigError<'a>> {
+        self.skip_blanks();
+        self.skip_comment()?;
+        if self.rest.is_empty() || self.eat_newline() {
+            return Ok(());
+        }
+        Err(self.syntax("only a comment may follow a value; text needs quotes"))
+    }
+
+    /// `key =`.
+    fn key(&mut self) -> Result<(usize, &'static Key), ConfigError<'a>> {
+        let name = self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+        if name.is_empty() {
+            return Err(self.syntax("expected KEY = VALUE; tables and quoted keys are not used here"));
+        }
+        self.skip_blanks();
+        let found = Key::named(name).ok_or_else(|| self.problem(Problem::UnknownKey(name)))?;
+        if !self.eat(b"=") {
+            return Err(self.syntax("expected = after the key"));
+        }
+        self.skip_blanks();
+        Ok(found)
+    }
+
+    /// A value or an array, stored in `config`.
+    fn value(
+        &mut self,
+        index: usize,
+        key: &'static Key,
+        config: &mut Config,
+        base: &Path,
+    ) -> Result<(), ConfigError<'a>> {
+        key.clear(config);
+        if !self.eat(b"[") {
+            return self.scalar(index, key, config, base);
+        }
+        if !key.is_list() {
+            return Err(self.problem(Problem::BadValue(index)));
+        }
+        loop {
+            self.skip_blank_lines()?;
+            if self.eat(b"]") {
+                return Ok(());
+            }
+            self.scalar(index, key, config, base)?;
+            self.skip_blank_lines()?;
+            if !self.eat(b",") && self.rest.first() != Some(&b']') {
+                return Err(self.syntax("expected , or ] in the array"));
+            }
+        }
+    }
+
+    /// One string, number or boolean, stored in `config`.
+    fn scalar(
+        &mut self,
+        index: usize,
+        key: &'static Key,
+        config: &mut Config,
+        base: &Path,
+    ) -> Result<(), ConfigError<'a>> {
+        let mut text = Text::new();
+        let value = match self.rest.first() {
+            Some(b'"') => {
+                self.basic_string(&mut text)?;
+                Scalar::Text(&text)
+            }
+            Some(b'\'') => {
+                self.literal_string(&mut text)?;
+                Scalar::Text(&text)
+            }
+            _ => self.word()?,
+        };
+        key.set(config, base, value).ok_or_else(|| self.problem(Problem::BadValue(index)))
+    }
+
+    /// `true`, `false` or a decimal integer (underscores between digits).
+    fn word(&mut self) -> Result<Scalar<'static>, ConfigError<'a>> {
+        let word = self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-' | b'.'));
+        match word {
+            b"true" => return Ok(Scalar::Boolean(true)),
+            b"false" => return Ok(Scalar::Boolean(false)),
+            b"" => return Err(self.syntax("expected a value: \"text\", a number, true, false or [...]")),
+            _ => {}
+        }
+        let digits = word.strip_prefix(b"+").unwrap_or(word);
+        let expected = self.syntax("text needs quotes; numbers are whole, decimal and not negative");
+        let leading_zero = digits.len() > 1 && digits.first() == Some(&b'0');
+        let edges = [digits.first(), digits.last()];
+        if leading_zero || edges.contains(&Some(&b'_')) || digits.windows(2).any(|pair| pair == b"__") {
+            return Err(expected);
+        }
+        let mut number = 0u64;
+        for byte in digits.iter().filter(|byte| **byte != b'_') {
+            let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10).ok_or(expected)?;
+            let next = number.checked_mul(10).and_then(|n| n.checked_add(u64::from(digit)));
+            number = next.filter(|n| i64::try_from(*n).is_ok()).ok_or(expected)?;
+        }
+        if digits.is_empty() { Err(expected) } else { Ok(Scalar::Integer(number)) }
+    }
+
+    /// `'text'` without escapes.
+    fn literal_string(&mut self, text: &mut Text) -> Result<(), ConfigError<'a>> {
+        self.eat(b"'");
+        let raw = self.take_while(|byte| byte != b'\'' && !is_control(byte));
+        self.append(text, raw)?;
+        if self.eat(b"'") { Ok(()) } else { Err(self.unterminated()) }
+    }
+
+    /// `"text"` with escapes.
+    fn basic_string(&mut self, text: &mut Text) -> Result<(), ConfigError<'a>> {
+        self.eat(b"\"");
+        loop {
+            let raw = self.take_while(|byte| !matches!(byte, b'"' | b'\\') && !is_control(byte));
+            self.append(text, raw)?;
+            if self.eat(b"\"") {
+                return Ok(());
+            }
+            if !self.eat(b"\\") {
+                return Err(self.unterminated());
+            }
+            self.escape(text)?;
+        }
+    }
+
+    /// What follows a backslash.
+    fn escape(&mut self, text: &mut Text) -> Result<(), ConfigError<'a>> {
+        const SIMPLE: &[(&[u8], &[u8])] = &[
+            (b"b", b"\x08"),
+            (b"t", b"\t"),
+            (b"n", b"\n"),
+            (b"f", b"\x0c"),
+            (b"r", b"\r"),
+            (b"\"", b"\""),
+            (b"\\", b"\\"),
+        ];
+        for (letter, meaning) in SIMPLE {
+            if self.eat(letter) {
+                return self.append(text, meaning);
+            }
+        }
+        let unknown = self.syntax("unknown escape; known are \\b \\t \\n \\f \\r \\\" \\\\ \\uXXXX \\UXXXXXXXX");
+        let length = if self.eat(b"u") {
+            4
+        } else if self.eat(b"U") {
+            8
+        } else {
+            return Err(unknown);
+        };
+        let (digits, rest) = self.rest.split_at_checked(length).ok_or(unknown)?;
+        let number = core::str::from_utf8(digits)
+            .ok()
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let character = number.and_then(char::from_u32).ok_or(unknown)?;
+        self.rest = rest;
+        self.append(text, character.encode_utf8(&mut [0; 4]).as_bytes())
+    }
+
+    fn append(&self, text: &mut Text, bytes: &[u8]) -> Result<(), ConfigError<'a>> {
+        text.extend_from_slice(bytes).map_err(|_| self.syntax("text is longer than 255 bytes"))
+    }
+
+    fn unterminated(&self) -> ConfigError<'a> {
+        self.syntax("text must end with its quote on the same line")
+    }
+}
+
+/// What TOML forbids in strings and comments: control characters but tab.
+fn is_control(byte: u8) -> bool {
+    (byte < 0x20 && byte != b'\t') || byte == 0x7f
+}

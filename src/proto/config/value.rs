@@ -1,0 +1,97 @@
+//! Values with units: durations and sizes.
+
+use crate::proto::text::{Writer, parse_u64};
+
+/// Milliseconds in each unit, longest first.
+const DURATIONS: &[(&str, u64)] = &[("h", 3_600_000), ("m", 60_000), ("ms", 1), ("s", 1000)];
+
+/// Bytes in each unit, largest first.
+const SIZES: &[(&str, u64)] = &[("m", 1024 * 1024), ("k", 1024)];
+
+/// `250ms`, `3s`, `5m`, `1h`, or a bare `0`, in milliseconds.
+#[must_use]
+pub fn parse_duration(text: &[u8]) -> Option<u64> {
+    if text == b"0" {
+        return Some(0);
+    }
+    // "ms" is looked for before "s"; "m" cannot match a text that ends in "ms".
+    let (unit, factor) = DURATIONS.iter().find(|(unit, _)| text.ends_with(unit.as_bytes()))?;
+    parse_u64(text.strip_suffix(unit.as_bytes())?)?.checked_mul(*factor)
+}
+
+/// Writes milliseconds in the largest unit that divides them.
+pub fn emit_duration(ms: u64, out: &mut Writer<'_>) {
+    let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    let (unit, factor) = match units.iter().find(|(_, factor)| ms.is_multiple_of(*factor)) {
+        Some((unit, factor)) => (*unit, *factor),
+        None => ("ms", 1),
+    };
+    out.push_u64(ms / factor);
+    if ms != 0 {
+        out.push_str(unit);
+    }
+}
+
+/// `10000`, `64k`, `1m` in bytes (k = 1024).
+#[must_use]
+pub fn parse_size(text: &[u8]) -> Option<u64> {
+    for (unit, factor) in SIZES {
+        if let Some(number) = text.strip_suffix(unit.as_bytes()) {
+            return parse_u64(number)?.checked_mul(*factor);
+        }
+    }
+    parse_u64(text)
+}
+
+/// Writes bytes in the largest unit that divides them.
+pub fn emit_size(bytes: u64, out: &mut Writer<'_>) {
+    match SIZES.iter().find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor)) {
+        Some((unit, factor)) => {
+            out.push_u64(bytes / factor);
+            out.push_str(unit);
+        }
+        None => out.push_u64(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn emitted(emit: fn(u64, &mut Writer<'_>), number: u64) -> String {
+        let mut buffer = [0; 32];
+        let mut out = Writer::new(&mut buffer);
+        emit(number, &mut out);
+        String::from_utf8(out.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn durations_take_four_units() {
+        for (text, ms) in [("250ms", 250), ("3s", 3000), ("5m", 300_000), ("1h", 3_600_000), ("0", 0), ("0s", 0)] {
+            assert_eq!(parse_duration(text.as_bytes()), Some(ms), "{text}");
+        }
+        for bad in ["", "3", "s", "3 s", "-3s", "1.5s", "3d", "3S", "99999999999999999999h", "ms"] {
+            assert_eq!(parse_duration(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_take_bytes_k_and_m() {
+        for (text, bytes) in [("0", 0), ("10000", 10_000), ("64k", 65_536), ("1m", 1_048_576)] {
+            assert_eq!(parse_size(text.as_bytes()), Some(bytes), "{text}");
+        }
+        for bad in ["", "k", "1g", "1K", "1 k", "-1", "1kb", "18446744073709551615k"] {
+            assert_eq!(parse_size(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        for number in [0, 1, 999, 1000, 1024, 1500, 10_000, 60_000, 65_536, 300_000, 3_600_000, 1 << 20, 1 << 40] {
+            assert_eq!(parse_duration(emitted(emit_duration, number).as_bytes()), Some(number));
+            assert_eq!(parse_size(emitted(emit_size, number).as_bytes()), Some(number));
+        }
+        assert_eq!(emitted(emit_duration, 300_000), "5m");
+        assert_eq!(emitted(emit_size, 10_000), "10000");
+    }
+}

@@ -1,0 +1,208 @@
+//! The health file: a heartbeat of fixed width, rewritten in place.
+//!
+//! ```text
+//! 1795327895                                  UNIX time, for people and monitors
+//! seq=42 pid=123 boottime=17.250 boot=0b1c… seq=42        (padded with blanks)
+//! ```
+//!
+//! A reader that sees two different `seq` saw half of a write and reads again.
+
+use super::text::{Writer, parse_u64, trim};
+use ufmt::uwrite;
+
+/// Bytes of the whole file.
+pub const RECORD_BYTES: usize = 192;
+/// Bytes of a boot id (a UUID, random(4)).
+pub const BOOT_ID_BYTES: usize = 36;
+/// Stands for a boot id that cannot be learnt (no /proc).
+pub const UNKNOWN_BOOT: [u8; BOOT_ID_BYTES] = *b"00000000-0000-0000-0000-000000000000";
+
+/// One heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// Seconds since 1970 by the wall clock.
+    pub wall: i64,
+    /// Counts the heartbeats of one process.
+    pub seq: u64,
+    /// The process.
+    pub pid: u32,
+    /// Milliseconds since boot.
+    pub boottime_ms: u64,
+    /// Which boot.
+    pub boot: [u8; BOOT_ID_BYTES],
+}
+
+/// Why bytes are not a heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ParseError {
+    /// Two different sequence numbers: read again.
+    Torn,
+    /// Not a heartbeat at all.
+    Garbage,
+}
+
+/// What a heartbeat says about its service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// This many milliseconds old, and no older than allowed.
+    Fresh(u64),
+    /// This many milliseconds old: too old.
+    Stale(u64),
+    /// Written before the last boot.
+    OtherBoot,
+    /// Written by another process than the one that holds the lock.
+    OtherPid,
+    /// Dated later than now.
+    Future,
+}
+
+impl Record {
+    /// The file's content.
+    #[must_use]
+    pub fn emit(&self) -> [u8; RECORD_BYTES] {
+        let mut bytes = [b' '; RECORD_BYTES];
+        let mut out = Writer::new(&mut bytes);
+        let _ = uwrite!(out, "{}\nseq={} pid={} boottime={}.", self.wall, self.seq, self.pid, self.boottime_ms / 1000);
+        out.push_padded(self.boottime_ms % 1000, 3);
+        out.push_str(" boot=");
+        out.push(&self.boot);
+        let _ = uwrite!(out, " seq={}", self.seq);
+        if let Some(last) = bytes.last_mut() {
+            *last = b'\n';
+        }
+        bytes
+    }
+
+    /// Reads a file's content.
+    ///
+    /// # Errors
+    /// [`ParseError::Torn`] for a write seen half, else [`ParseError::Garbage`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
+        let mut lines = bytes.split(|byte| *byte == b'\n');
+        let record = (|| {
+            let wall = parse_i64(trim(lines.next()?))?;
+            let mut fields = lines.next()?.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
+            let mut field = |name: &[u8]| fields.next()?.strip_prefix(name);
+            let seq = parse_u64(field(b"seq=")?)?;
+            let pid = u32::try_from(parse_u64(field(b"pid=")?)?).ok()?;
+            let boottime_ms = parse_millis(field(b"boottime=")?)?;
+            let boot = field(b"boot=")?.try_into().ok()?;
+            let again = parse_u64(field(b"seq=")?)?;
+            Some((Self { wall, seq, pid, boottime_ms, boot }, again))
+        })();
+        match record {
+            Some((record, again)) if record.seq == again => Ok(record),
+            Some(_) => Err(ParseError::Torn),
+            None => Err(ParseError::Garbage),
+        }
+    }
+
+    /// Judges the heartbeat at `now` (milliseconds since this boot, `boot`)
+    /// for the process `pid`; one older than `stale_after_ms` is stale.
+    #[must_use]
+    pub fn judge(&self, pid: u32, boot: &[u8; BOOT_ID_BYTES], now: u64, stale_after_ms: u64) -> Verdict {
+        if self.boot != *boot && self.boot != UNKNOWN_BOOT && *boot != UNKNOWN_BOOT {
+            return Verdict::OtherBoot;
+        }
+        if self.pid != pid {
+            return Verdict::OtherPid;
+        }
+        match now.checked_sub(self.boottime_ms) {
+            None => Verdict::Future,
+            Some(age) if age > stale_after_ms => Verdict::Stale(age),
+            Some(age) => Verdict::Fresh(age),
+        }
+    }
+}
+
+/// A number that may be negative: the wall clock may be before 1970.
+fn parse_i64(digits: &[u8]) -> Option<i64> {
+    match digits.strip_prefix(b"-") {
+        Some(rest) => i64::try_from(parse_u64(rest)?).ok()?.checked_neg(),
+        None => i64::try_from(parse_u64(digits)?).ok(),
+    }
+}
+
+/// `S.mmm` in milliseconds.
+fn parse_millis(text: &[u8]) -> Option<u64> {
+    let dot = text.iter().position(|byte| *byte == b'.')?;
+    let millis = text.get(dot.checked_add(1)?..).filter(|digits| digits.len() == 3)?;
+    parse_u64(text.get(..dot)?)?.checked_mul(1000)?.checked_add(parse_u64(millis)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOOT: [u8; BOOT_ID_BYTES] = *b"0b1c2d3e-0000-1111-2222-333344445555";
+
+    fn record() -> Record {
+        Record { wall: 1_795_327_895, seq: 42, pid: 123, boottime_ms: 17_250, boot: BOOT }
+    }
+
+    #[test]
+    fn the_file_reads_as_documented() {
+        let bytes = record().emit();
+        let text = core::str::from_utf8(&bytes).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "1795327895");
+        assert_eq!(
+            lines[1].trim_end(),
+            "seq=42 pid=123 boottime=17.250 boot=0b1c2d3e-0000-1111-2222-333344445555 seq=42"
+        );
+        assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn the_largest_numbers_fit_and_every_record_reads_back() {
+        let largest = Record { wall: i64::MIN + 1, seq: u64::MAX, pid: u32::MAX, boottime_ms: u64::MAX, boot: BOOT };
+        for record in [record(), largest, Record { wall: 0, ..record() }] {
+            assert_eq!(Record::parse(&record.emit()), Ok(record));
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let bytes = record().emit();
+        let end = bytes.iter().rposition(|byte| byte.is_ascii_digit()).unwrap();
+        for length in 0..end {
+            assert!(Record::parse(&bytes[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn two_sequence_numbers_are_a_torn_read() {
+        let (old, new) = (record().emit(), Record { seq: 43, ..record() }.emit());
+        for cut in 20..70 {
+            let mut mixed = new;
+            mixed[cut..].copy_from_slice(&old[cut..]);
+            assert_eq!(Record::parse(&mixed), Err(ParseError::Torn), "{cut}");
+        }
+    }
+
+    #[test]
+    fn each_kind_of_lie_has_its_own_verdict() {
+        let judge = |record: Record| record.judge(123, &BOOT, 20_000, 15_000);
+        assert_eq!(judge(record()), Verdict::Fresh(2750));
+        assert_eq!(judge(Record { boottime_ms: 4_999, ..record() }), Verdict::Stale(15_001));
+        assert_eq!(judge(Record { boottime_ms: 5_000, ..record() }), Verdict::Fresh(15_000));
+        assert_eq!(judge(Record { boottime_ms: 20_001, ..record() }), Verdict::Future);
+        assert_eq!(judge(Record { pid: 124, ..record() }), Verdict::OtherPid);
+        assert_eq!(judge(Record { boot: [b'x'; BOOT_ID_BYTES], ..record() }), Verdict::OtherBoot);
+        assert_eq!(judge(Record { boot: UNKNOWN_BOOT, ..record() }), Verdict::Fresh(2750));
+    }
+
+    #[test]
+    fn random_bytes_never_parse_and_never_panic() {
+        let mut seed = 1u64;
+        for _ in 0..100_000 {
+            let bytes: Vec<u8> = (0..64)
+                .map(|_| {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    b"0123 seq=pid\nbot.-"[(seed >> 33) as usize % 18]
+                })
+                .collect();
+            assert!(Record::parse(&bytes).is_err());
+        }
+    }
+}

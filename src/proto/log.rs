@@ -1,0 +1,226 @@
+//! Log lines: `[2026-11-22T06:11:35Z] [INFO] text`, and the same for syslog
+//! (RFC 3164) and for a journal that reads priorities (`<N>`, sd-daemon(3)).
+
+use super::text::Writer;
+use crate::limits::SYSLOG_MAX_BYTES;
+use ufmt::uwrite;
+
+/// How important a line is, least first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// For whoever changes the program.
+    Debug,
+    /// What happened.
+    Info,
+    /// What somebody should look at.
+    Warn,
+    /// What failed.
+    Error,
+}
+
+impl Level {
+    /// The names in the configuration, by discriminant.
+    pub const NAMES: &'static [&'static str] = &["debug", "info", "warn", "error"];
+
+    /// The level of that index in [`Level::NAMES`]; the last for a larger one.
+    #[must_use]
+    pub const fn from_index(index: u8) -> Self {
+        match index {
+            0 => Self::Debug,
+            1 => Self::Info,
+            2 => Self::Warn,
+            _ => Self::Error,
+        }
+    }
+
+    /// `[INFO] ` as it stands in a line.
+    #[must_use]
+    pub const fn tag(self) -> &'static str {
+        match self {
+            Self::Debug => "[DEBUG] ",
+            Self::Info => "[INFO] ",
+            Self::Warn => "[WARN] ",
+            Self::Error => "[ERROR] ",
+        }
+    }
+
+    /// The severity of RFC 3164, section 4.1.1.
+    #[must_use]
+    pub const fn severity(self) -> u8 {
+        match self {
+            Self::Debug => 7,
+            Self::Info => 6,
+            Self::Warn => 4,
+            Self::Error => 3,
+        }
+    }
+}
+
+/// How a line is dated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stamp {
+    /// `[2026-11-22T06:11:35Z] `
+    Iso,
+    /// `[1795327895] `
+    Unix,
+    /// Not at all.
+    None,
+}
+
+impl Stamp {
+    /// The names in the configuration, by discriminant.
+    pub const NAMES: &'static [&'static str] = &["iso", "unix", "none"];
+
+    /// The stamp of that index in [`Stamp::NAMES`]; the last for a larger one.
+    #[must_use]
+    pub const fn from_index(index: u8) -> Self {
+        match index {
+            0 => Self::Iso,
+            1 => Self::Unix,
+            _ => Self::None,
+        }
+    }
+
+    /// Writes the stamp for `wall` seconds since 1970.
+    pub fn emit(self, wall: i64, out: &mut Writer<'_>) {
+        match self {
+            Self::Iso => {
+                out.push_str("[");
+                emit_iso(wall, out);
+                out.push_str("] ");
+            }
+            Self::Unix => {
+                let _ = uwrite!(out, "[{}] ", wall);
+            }
+            Self::None => {}
+        }
+    }
+}
+
+/// `2026-11-22T06:11:35Z` (RFC 3339) for `wall` seconds since 1970; a clock
+/// before 1970 is shown as 1970.
+pub fn emit_iso(wall: i64, out: &mut Writer<'_>) {
+    let seconds = u64::try_from(wall).unwrap_or(0);
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    for (number, width, after) in [
+        (year, 4, "-"),
+        (month, 2, "-"),
+        (day, 2, "T"),
+        (rest / 3600, 2, ":"),
+        (rest / 60 % 60, 2, ":"),
+        (rest % 60, 2, "Z"),
+    ] {
+        out.push_padded(number, width);
+        out.push_str(after);
+    }
+}
+
+/// Year, month and day of a count of days since 1970-01-01 in the proleptic
+/// Gregorian calendar: years are counted from March, so that the leap day is
+/// the last of its year, in eras of 400 years with 146,097 days each.
+#[expect(clippy::arithmetic_side_effects, reason = "every step is bounded by its divisor; days < 2^48")]
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (era * 400 + year_of_era + carry, month, day)
+}
+
+/// One syslog datagram: facility daemon (3), no timestamp, because syslogd
+/// stamps it and there is no time zone database here. `text` is escaped
+/// already; a longer one is cut and marked.
+pub fn emit_syslog<'a>(
+    buffer: &'a mut [u8; SYSLOG_MAX_BYTES],
+    level: Level,
+    pid: u32,
+    text: &[u8],
+) -> Writer<'a> {
+    let mut out = Writer::new(buffer);
+    let priority = (3u8 << 3) | level.severity();
+    let _ = uwrite!(out, "<{}>zigsvc[{}]: ", priority, pid);
+    out.push(text);
+    out.mark_cut();
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn iso(wall: i64) -> String {
+        let mut buffer = [0; 64];
+        let mut out = Writer::new(&mut buffer);
+        emit_iso(wall, &mut out);
+        String::from_utf8(out.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn dates_agree_with_the_calendar() {
+        for (wall, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_795_327_895, "2026-11-22T06:11:35Z"),
+            (2_147_483_648, "2038-01-19T03:14:08Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (4_294_967_296, "2106-02-07T06:28:16Z"),
+            (-5, "1970-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(iso(wall), text);
+        }
+    }
+
+    #[test]
+    fn every_day_of_four_centuries_follows_the_one_before() {
+        let (mut year, mut month, mut day) = (1970, 1, 1);
+        for days in 0..146_097 {
+            assert_eq!(civil(days), (year, month, day));
+            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let last = match month {
+                2 if leap => 29,
+                2 => 28,
+                4 | 6 | 9 | 11 => 30,
+                _ => 31,
+            };
+            (day, month) = if day == last { (1, month + 1) } else { (day + 1, month) };
+            (month, year) = if month == 13 { (1, year + 1) } else { (month, year) };
+        }
+    }
+
+    #[test]
+    fn stamps_are_written_as_configured() {
+        let stamp = |stamp: Stamp| {
+            let mut buffer = [0; 64];
+            let mut out = Writer::new(&mut buffer);
+            stamp.emit(1_795_327_895, &mut out);
+            String::from_utf8(out.as_bytes().to_vec()).unwrap()
+        };
+        assert_eq!(stamp(Stamp::Iso), "[2026-11-22T06:11:35Z] ");
+        assert_eq!(stamp(Stamp::Unix), "[1795327895] ");
+        assert_eq!(stamp(Stamp::None), "");
+    }
+
+    #[test]
+    fn a_syslog_datagram_has_priority_and_tag_and_a_limit() {
+        let mut buffer = [0; SYSLOG_MAX_BYTES];
+        assert_eq!(emit_syslog(&mut buffer, Level::Warn, 7, b"hot").as_bytes(), b"<28>zigsvc[7]: hot");
+        let long = emit_syslog(&mut buffer, Level::Info, 7, &[b'x'; 300]);
+        assert_eq!(long.len(), SYSLOG_MAX_BYTES);
+        assert!(long.as_bytes().ends_with("…".as_bytes()));
+    }
+
+    #[test]
+    fn names_and_levels_have_the_same_order() {
+        for (index, name) in Level::NAMES.iter().enumerate() {
+            let tag = Level::from_index(index as u8).tag();
+            assert_eq!(tag, format!("[{}] ", name.to_uppercase()));
+        }
+        assert_eq!(Stamp::NAMES.len(), 3);
+    }
+}

@@ -1,0 +1,140 @@
+//! Paths of bounded length, always ready to be handed to the kernel.
+
+use crate::limits::PATH_MAX_BYTES;
+use core::ffi::CStr;
+use heapless::Vec;
+
+/// A path of 0 to [`PATH_MAX_BYTES`] bytes without nulls, kept with its
+/// terminator.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Path {
+    /// Empty, or the bytes and one null.
+    bytes: Vec<u8, { PATH_MAX_BYTES + 1 }>,
+}
+
+impl Path {
+    /// The empty path, which stands for "none".
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self { bytes: Vec::new() }
+    }
+
+    /// `None` if it is too long or holds a null byte.
+    #[must_use]
+    pub fn new(path: &[u8]) -> Option<Self> {
+        Self::concat(&[path])
+    }
+
+    /// The parts one after the other; `None` as for [`Path::new`].
+    #[must_use]
+    pub fn concat(parts: &[&[u8]]) -> Option<Self> {
+        let mut bytes = Vec::new();
+        for part in parts {
+            if part.contains(&0) || part.len().saturating_add(bytes.len()) > PATH_MAX_BYTES {
+                return None;
+            }
+            bytes.extend_from_slice(part).ok()?;
+        }
+        if !bytes.is_empty() {
+            bytes.push(0).ok()?;
+        }
+        Some(Self { bytes })
+    }
+
+    /// `self/name`, or `name` alone if it is absolute.
+    #[must_use]
+    pub fn join(&self, name: &[u8]) -> Option<Self> {
+        match (name.first(), self.as_bytes()) {
+            (Some(b'/'), _) | (_, b"") => Self::new(name),
+            (_, base) if base.ends_with(b"/") => Self::concat(&[base, name]),
+            (_, base) => Self::concat(&[base, b"/", name]),
+        }
+    }
+
+    /// The path with `suffix` appended to its last name.
+    #[must_use]
+    pub fn with_suffix(&self, suffix: &[u8]) -> Option<Self> {
+        Self::concat(&[self.as_bytes(), suffix])
+    }
+
+    /// The folder that it is in; `.` for a bare name.
+    #[must_use]
+    pub fn parent(&self) -> Self {
+        let path = self.as_bytes();
+        let folder = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(0) => &b"/"[..],
+            Some(slash) => path.get(..slash).unwrap_or(b"."),
+            None => b".",
+        };
+        Self::new(folder).unwrap_or_default()
+    }
+
+    /// Its last name.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        self.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or(&[])
+    }
+
+    /// Without the terminator.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.split_last().map_or(&[], |(_, path)| path)
+    }
+
+    /// With the terminator.
+    #[must_use]
+    pub fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_with_nul(&self.bytes).unwrap_or(c"")
+    }
+
+    /// Whether it stands for "none".
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Path {
+        Path::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn joining_puts_one_slash_and_respects_absolute_names() {
+        assert_eq!(path("/a").join(b"b").unwrap(), path("/a/b"));
+        assert_eq!(path("/").join(b"b").unwrap(), path("/b"));
+        assert_eq!(path("/a").join(b"/b").unwrap(), path("/b"));
+        assert_eq!(Path::empty().join(b"b").unwrap(), path("b"));
+    }
+
+    #[test]
+    fn parents_and_names() {
+        for (whole, parent, name) in [("/a/b", "/a", "b"), ("/a", "/", "a"), ("a", ".", "a")] {
+            assert_eq!(path(whole).parent(), path(parent));
+            assert_eq!(path(whole).name(), name.as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_longest_path_fits_and_one_more_byte_does_not() {
+        let longest = [b'x'; PATH_MAX_BYTES];
+        let path = Path::new(&longest).unwrap();
+        assert_eq!(path.as_c_str().to_bytes(), longest);
+        assert!(path.with_suffix(b"y").is_none());
+        assert!(Path::new(&[b'x'; PATH_MAX_BYTES + 1]).is_none());
+    }
+
+    #[test]
+    fn a_null_byte_is_refused() {
+        assert!(Path::new(b"/a\0b").is_none());
+    }
+
+    #[test]
+    fn the_empty_path_is_an_empty_c_string() {
+        assert_eq!(Path::empty().as_c_str().to_bytes(), b"");
+        assert_eq!(path("").as_bytes(), b"");
+    }
+}
