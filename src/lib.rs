@@ -4,6 +4,7 @@
 
 pub mod limits;
 pub mod proto;
+pub mod state;
 #[cfg(feature = "sys")]
 pub mod sys;
 #[cfg(feature = "sys")]

@@ -5,7 +5,7 @@ pub mod accounts;
 pub mod config;
 pub mod crc;
 pub mod health;
-//pub mod journal;
+pub mod journal;
 pub mod lines;
 pub mod log;
 pub mod names;

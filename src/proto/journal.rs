@@ -1,0 +1,338 @@
+//! The journal's bytes: one file of records, appended and never changed.
+//!
+//! ```text
+//! file    "zigsvc-journal 1\n", then records
+//! record  0    1     2    4      8     16      18    20
+//!         kind flags len  crc32  id    attempt mark  body (len bytes)
+//! ```
+//!
+//! Numbers are little-endian. The CRC covers everything but itself. `mark` is
+//! a constant that no job text can imitate (a record holds null bytes, a job
+//! does not), so the next good record is found again behind a damaged one.
+//!
+//! A *home* is the record that holds a job's text: [`Kind::Add`] while it
+//! waits or runs, [`Kind::Dead`] after its last attempt. A job has one valid
+//! home at a time, the last one.
+//!
+//! Changing this: another meaning of these bytes is another [`VERSION`].
+
+use super::crc::crc32;
+use crate::limits::JOB_MAX_BYTES;
+use heapless::Vec;
+
+/// First bytes of the file; the version and a newline follow.
+pub const MAGIC: &[u8] = b"zigsvc-journal ";
+/// The format that this program reads and writes.
+pub const VERSION: &[u8] = b"1";
+/// The whole file header.
+pub const FILE_HEADER: &[u8] = b"zigsvc-journal 1\n";
+/// Bytes of a record before its body.
+pub const HEADER_BYTES: usize = 20;
+/// Bytes before the text in the body of [`Kind::Dead`].
+pub const DEAD_PREFIX_BYTES: usize = 2;
+/// Bytes of the longest body.
+pub const BODY_MAX_BYTES: usize = JOB_MAX_BYTES + DEAD_PREFIX_BYTES;
+/// Bytes of the longest record.
+pub const RECORD_MAX_BYTES: usize = HEADER_BYTES + BODY_MAX_BYTES;
+/// Bytes of the body of [`Kind::Claim`].
+pub const CLAIM_BODY_BYTES: usize = 12;
+
+/// Fills the last two bytes of each header.
+const MARK: u16 = 0xA55A;
+
+/// What a record says. `id` is the job's unless noted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// First record: `id` is the next job's, the body the next claim's.
+    Base = 1,
+    /// Home of a job that waits; the body is its text.
+    Add = 2,
+    /// Attempt `attempt` was started.
+    Start = 3,
+    /// Attempt `attempt` failed, and there will be another.
+    Fail = 4,
+    /// Attempt `attempt + 1` was ended by an orderly stop and does not count.
+    Back = 5,
+    /// The job ended well, or was cancelled; nothing is left of it.
+    Done = 6,
+    /// Home of a job that failed for good; the body is how, then its text.
+    Dead = 7,
+    /// The home of `id` with `attempt` is void (cancelled, retried, forgotten).
+    Void = 8,
+    /// Claim `id` was read up to the offset in the body; the records that the
+    /// length in the body covers came from it.
+    Claim = 9,
+}
+
+impl Kind {
+    const ALL: [Self; 9] = [
+        Self::Base,
+        Self::Add,
+        Self::Start,
+        Self::Fail,
+        Self::Back,
+        Self::Done,
+        Self::Dead,
+        Self::Void,
+        Self::Claim,
+    ];
+}
+
+/// [`Kind::Add`]: it has failed before and waits its delay again.
+pub const FLAG_DELAYED: u8 = 1;
+/// [`Kind::Add`]: it came from a claim, whose number's low half stands in
+/// `attempt`; the job itself has had none.
+pub const FLAG_CLAIMED: u8 = 2;
+/// [`Kind::Add`]: it replaces an earlier home of the same job.
+pub const FLAG_MOVED: u8 = 4;
+/// [`Kind::Void`]: the home was a dead one.
+pub const FLAG_DEAD: u8 = 8;
+
+/// One record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record<'a> {
+    /// What it says.
+    pub kind: Kind,
+    /// `FLAG_*`.
+    pub flags: u8,
+    /// Of the job, or as the kind says.
+    pub id: u64,
+    /// As the kind says.
+    pub attempt: u16,
+    /// As the kind says.
+    pub body: &'a [u8],
+}
+
+/// What stands at a place in the journal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step<'a> {
+    /// A good record of so many bytes.
+    Record(Record<'a>, usize),
+    /// The beginning of a record, cut off; so many bytes are needed.
+    Truncated(usize),
+    /// Not a record.
+    Bad,
+}
+
+impl<'a> Record<'a> {
+    /// A record without flags and body.
+    #[must_use]
+    pub const fn new(kind: Kind, id: u64, attempt: u16) -> Self {
+        Self { kind, flags: 0, id, attempt, body: &[] }
+    }
+
+    /// Its size in the journal.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        HEADER_BYTES.saturating_add(self.body.len())
+    }
+
+    /// Appends it to `out`.
+    ///
+    /// # Errors
+    /// It does not fit; `out` is unchanged.
+    pub fn emit<const N: usize>(&self, out: &mut Vec<u8, N>) -> Result<(), ()> {
+        let length = u16::try_from(self.body.len()).map_err(drop)?;
+        if N.saturating_sub(out.len()) < self.size() {
+            return Err(());
+        }
+        let header = self.header(length);
+        out.extend_from_slice(&header).map_err(drop)?;
+        out.extend_from_slice(self.body).map_err(drop)
+    }
+
+    fn header(&self, length: u16) -> [u8; HEADER_BYTES] {
+        let mut header = [0; HEADER_BYTES];
+        let mut put = |at: usize, bytes: &[u8]| {
+            if let Some(to) = header.get_mut(at..at.saturating_add(bytes.len())) {
+                to.copy_from_slice(bytes);
+            }
+        };
+        put(0, &[self.kind as u8, self.flags]);
+        put(2, &length.to_le_bytes());
+        put(8, &self.id.to_le_bytes());
+        put(16, &self.attempt.to_le_bytes());
+        put(18, &MARK.to_le_bytes());
+        let crc = checksum(&header, self.body);
+        if let Some(to) = header.get_mut(4..8) {
+            to.copy_from_slice(&crc.to_le_bytes());
+        }
+        header
+    }
+
+    /// The text of a home record.
+    #[must_use]
+    pub fn text(&self) -> &'a [u8] {
+        match self.kind {
+            Kind::Dead => self.body.get(DEAD_PREFIX_BYTES..).unwrap_or(&[]),
+            _ => self.body,
+        }
+    }
+}
+
+/// The body of a [`Kind::Claim`] record.
+#[must_use]
+pub fn claim_body(offset: u64, group_bytes: u32) -> [u8; CLAIM_BODY_BYTES] {
+    let mut body = [0; CLAIM_BODY_BYTES];
+    let (to, length) = body.split_at_mut(8);
+    to.copy_from_slice(&offset.to_le_bytes());
+    length.copy_from_slice(&group_bytes.to_le_bytes());
+    body
+}
+
+/// The offset and the length in the body of a [`Kind::Claim`] record.
+#[must_use]
+pub fn parse_claim_body(body: &[u8]) -> Option<(u64, u32)> {
+    let (offset, length) = body.split_first_chunk::<8>()?;
+    Some((u64::from_le_bytes(*offset), u32::from_le_bytes(length.try_into().ok()?)))
+}
+
+/// What stands at the beginning of `bytes`.
+#[must_use]
+pub fn step(bytes: &[u8]) -> Step<'_> {
+    let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return Step::Truncated(HEADER_BYTES);
+    };
+    let [kind, flags, l0, l1, c0, c1, c2, c3, id @ .., a0, a1, m0, m1] = *header;
+    let length = usize::from(u16::from_le_bytes([l0, l1]));
+    let Some(kind) = Kind::ALL.into_iter().find(|known| *known as u8 == kind) else {
+        return Step::Bad;
+    };
+    if u16::from_le_bytes([m0, m1]) != MARK || length > BODY_MAX_BYTES {
+        return Step::Bad;
+    }
+    let Some(body) = rest.get(..length) else {
+        return Step::Truncated(HEADER_BYTES.saturating_add(length));
+    };
+    if checksum(header, body) != u32::from_le_bytes([c0, c1, c2, c3]) {
+        return Step::Bad;
+    }
+    let record =
+        Record { kind, flags, id: u64::from_le_bytes(id), attempt: u16::from_le_bytes([a0, a1]), body };
+    Step::Record(record, record.size())
+}
+
+/// Bytes to skip from the beginning of `bytes` to the next good record, if
+/// there is one that is whole.
+#[must_use]
+pub fn resync(bytes: &[u8]) -> Option<usize> {
+    (1..bytes.len()).find(|at| matches!(step(bytes.get(*at..).unwrap_or(&[])), Step::Record(..)))
+}
+
+/// What the beginning of the file is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileHeader {
+    /// A journal of this version.
+    Known,
+    /// A journal of another version.
+    OtherVersion,
+    /// Damaged, or not a journal.
+    Damaged,
+}
+
+/// Judges the beginning of a file.
+#[must_use]
+pub fn file_header(bytes: &[u8]) -> FileHeader {
+    match bytes.strip_prefix(MAGIC) {
+        Some(rest) if rest.starts_with(VERSION) && rest.get(1) == Some(&b'\n') => FileHeader::Known,
+        Some(rest) if rest.first().is_some_and(|byte| *byte != 0) && bytes.len() >= FILE_HEADER.len() => {
+            FileHeader::OtherVersion
+        }
+        _ => FileHeader::Damaged,
+    }
+}
+
+fn checksum(header: &[u8; HEADER_BYTES], body: &[u8]) -> u32 {
+    let (before, rest) = header.split_at(4);
+    crc32(&[before, rest.get(4..).unwrap_or(&[]), body])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn golden() -> std::vec::Vec<u8> {
+        let mut out: Vec<u8, 4096> = Vec::new();
+        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+            let body = &b"do the work"[..index];
+            Record { kind, flags: index as u8, id: 1 << (index * 7), attempt: index as u16 * 1000, body }
+                .emit(&mut out)
+                .unwrap();
+        }
+        out.to_vec()
+    }
+
+    #[test]
+    fn every_kind_reads_back() {
+        let bytes = golden();
+        let mut at = 0;
+        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+            let Step::Record(record, size) = step(&bytes[at..]) else { panic!() };
+            assert_eq!((record.kind, record.id, record.body.len()), (kind, 1 << (index * 7), index));
+            assert_eq!((record.flags, record.attempt), (index as u8, index as u16 * 1000));
+            at += size;
+        }
+        assert_eq!(at, bytes.len());
+    }
+
+    #[test]
+    fn every_truncation_of_a_record_is_seen_as_one() {
+        let mut out: Vec<u8, 128> = Vec::new();
+        Record { body: b"text", ..Record::new(Kind::Add, 7, 0) }.emit(&mut out).unwrap();
+        for length in 0..out.len() {
+            assert!(matches!(step(&out[..length]), Step::Truncated(need) if need > length), "{length}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed_and_the_next_record_is_found() {
+        let mut out: Vec<u8, 128> = Vec::new();
+        Record { body: b"first", ..Record::new(Kind::Add, 1, 0) }.emit(&mut out).unwrap();
+        let first = out.len();
+        Record { body: b"second", ..Record::new(Kind::Add, 2, 0) }.emit(&mut out).unwrap();
+        for bit in 0..first * 8 {
+            let mut bytes = out.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(!matches!(step(&bytes), Step::Record(..)), "bit {bit}");
+            assert_eq!(resync(&bytes), Some(first), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn zeros_and_noise_are_not_records() {
+        assert_eq!(step(&[0; 64]), Step::Bad);
+        let mut seed = 3u64;
+        for _ in 0..100_000 {
+            let bytes: std::vec::Vec<u8> = (0..40)
+                .map(|_| {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (seed >> 40) as u8
+                })
+                .collect();
+            assert!(!matches!(step(&bytes), Step::Record(..)));
+            assert_eq!(resync(&bytes), None);
+        }
+    }
+
+    #[test]
+    fn a_record_that_does_not_fit_changes_nothing() {
+        let mut out: Vec<u8, 24> = Vec::new();
+        assert!(Record { body: b"12345", ..Record::new(Kind::Add, 1, 0) }.emit(&mut out).is_err());
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn file_headers_are_told_apart() {
+        assert_eq!(file_header(FILE_HEADER), FileHeader::Known);
+        assert_eq!(file_header(b"zigsvc-journal 2\n"), FileHeader::OtherVersion);
+        assert_eq!(file_header(b"zigsvc-journal 10\n"), FileHeader::OtherVersion);
+        assert_eq!(file_header(b"zigsvc-jour"), FileHeader::Damaged);
+        assert_eq!(file_header(&[0; 32]), FileHeader::Damaged);
+    }
+
+    #[test]
+    fn claim_bodies_read_back() {
+        assert_eq!(parse_claim_body(&claim_body(1 << 40, 77)), Some((1 << 40, 77)));
+        assert_eq!(parse_claim_body(b"short"), None);
+    }
+}

@@ -1,0 +1,132 @@
+//! What the spool and the intake need of a disk, so that a test can be one
+//! that fails, tears and forgets.
+
+/// Why a disk did not do something: an errno.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskError(pub i32);
+
+/// One of the files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum File {
+    /// The journal.
+    Journal,
+    /// The journal that a compaction is writing.
+    Next,
+    /// A claimed queue file, by the place that [`Disk::claim_queue`] or
+    /// [`Disk::open_claim`] was given.
+    Claim(u8),
+}
+
+/// What the queue file is at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QueueFile {
+    /// It does not exist, or is empty.
+    Nothing,
+    /// It has bytes to claim.
+    Ready,
+    /// It is not a regular file, or cannot be opened.
+    Unusable(DiskError),
+}
+
+/// The files of one spool and one queue. Reads and writes are whole or fail.
+pub trait Disk {
+    /// Reads at `offset` until `buffer` is full or the file ends.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    fn read(&mut self, file: File, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError>;
+
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// Not everything was written; what was is undefined.
+    fn write(&mut self, file: File, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
+
+    /// Cuts the file to `length`.
+    ///
+    /// # Errors
+    /// It was not cut.
+    fn truncate(&mut self, file: File, length: u64) -> Result<(), DiskError>;
+
+    /// Makes the file's data and size durable.
+    ///
+    /// # Errors
+    /// Nothing that was written since the last sync can be relied on.
+    fn sync(&mut self, file: File) -> Result<(), DiskError>;
+
+    /// The file's size in bytes.
+    ///
+    /// # Errors
+    /// It cannot be learnt.
+    fn size(&mut self, file: File) -> Result<u64, DiskError>;
+
+    /// Creates [`File::Next`] empty, replacing what a crash may have left.
+    ///
+    /// # Errors
+    /// It was not created.
+    fn create_next(&mut self) -> Result<(), DiskError>;
+
+    /// Removes [`File::Next`]; what cannot be removed is replaced later.
+    fn abandon_next(&mut self);
+
+    /// Renames [`File::Next`] to the journal's name; from now on
+    /// [`File::Journal`] means it.
+    ///
+    /// # Errors
+    /// Nothing changed.
+    fn publish_next(&mut self) -> Result<(), DiskError>;
+
+    /// Makes the names in the spool durable.
+    ///
+    /// # Errors
+    /// They are not.
+    fn sync_spool(&mut self) -> Result<(), DiskError>;
+
+    /// Keeps damaged bytes of the journal in a file of their own.
+    ///
+    /// # Errors
+    /// They are not kept.
+    fn set_aside(&mut self, bytes: &[u8]) -> Result<(), DiskError>;
+
+    /// Appends a line that is not a job, or a part of one, to `rejected`.
+    ///
+    /// # Errors
+    /// It is not kept.
+    fn reject(&mut self, bytes: &[u8]) -> Result<(), DiskError>;
+
+    /// Looks at the queue file.
+    fn queue_file(&mut self) -> QueueFile;
+
+    /// Renames the queue file to claim `seq` and opens it at `place`.
+    ///
+    /// # Errors
+    /// It was not renamed.
+    fn claim_queue(&mut self, seq: u64, place: u8) -> Result<(), DiskError>;
+
+    /// Whether a claim `seq`, of which the low half is given, is on the disk.
+    fn claim_exists(&mut self, seq_low: u16) -> bool;
+
+    /// The lowest claim on the disk above `after`, if any.
+    fn next_claim(&mut self, after: u64) -> Option<u64>;
+
+    /// Opens the claim `seq` at `place`.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is not a regular file.
+    fn open_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError>;
+
+    /// Makes the names in the queue's folder durable.
+    ///
+    /// # Errors
+    /// They are not.
+    fn sync_queue(&mut self) -> Result<(), DiskError>;
+
+    /// Removes the claim `seq`, open at `place`, and closes it.
+    ///
+    /// # Errors
+    /// It is still there, and open.
+    fn remove_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError>;
+}
+
+#[cfg(test)]
+pub(crate) mod fake;

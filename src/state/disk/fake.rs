@@ -1,0 +1,329 @@
+//! A disk for tests: it fails, dies and forgets on demand.
+//!
+//! It knows what was synced. After a power cut each file holds what was
+//! synced, with any of the sectors written since kept or not, and the names
+//! are as after some prefix of the renames that were not synced.
+
+use super::{Disk, DiskError, File, QueueFile};
+use std::collections::BTreeMap;
+
+/// Bytes that a disk writes whole.
+const SECTOR: usize = 64;
+
+/// The error of an operation that was made to fail.
+pub(crate) const FAILED: DiskError = DiskError(28);
+/// The error of every operation after the moment of death.
+pub(crate) const DEAD: DiskError = DiskError(-1);
+
+#[derive(Clone, Default)]
+struct Inode {
+    data: Vec<u8>,
+    synced: Vec<u8>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Link(String, usize),
+    Unlink(String),
+    Rename(String, String),
+}
+
+/// See the module's documentation.
+#[derive(Clone, Default)]
+pub(crate) struct FakeDisk {
+    inodes: Vec<Inode>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    /// Changes of names since the last sync of their folder.
+    changes: Vec<Change>,
+    places: BTreeMap<u8, usize>,
+    journal: usize,
+    next: usize,
+    /// What was set aside and rejected.
+    pub(crate) aside: Vec<u8>,
+    pub(crate) rejected: Vec<u8>,
+    /// Operations that change something, so far.
+    pub(crate) operations: u32,
+    /// The operation that fails, writing half of what it should.
+    pub(crate) fail_at: Option<u32>,
+    /// The operation at which the service dies, half done.
+    pub(crate) die_at: Option<u32>,
+    dead: bool,
+    seed: u64,
+}
+
+impl FakeDisk {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut disk = Self { seed: seed.wrapping_mul(2).wrapping_add(1), ..Self::default() };
+        disk.open_journal();
+        disk
+    }
+
+    pub(crate) fn random(&mut self, below: u64) -> u64 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.seed >> 33) % below
+    }
+
+    fn open_journal(&mut self) {
+        self.journal = match self.names.get("journal") {
+            Some(inode) => *inode,
+            None => self.create("journal"),
+        };
+    }
+
+    fn create(&mut self, name: &str) -> usize {
+        self.inodes.push(Inode::default());
+        let inode = self.inodes.len() - 1;
+        self.change(Change::Link(name.to_owned(), inode));
+        inode
+    }
+
+    fn change(&mut self, change: Change) {
+        apply(&mut self.names, &change);
+        self.changes.push(change);
+    }
+
+    fn sync_names(&mut self, wanted: impl Fn(&str) -> bool) {
+        // One folder's names become durable; the other's stay open.
+        for change in std::mem::take(&mut self.changes) {
+            let name = match &change {
+                Change::Link(name, _) | Change::Unlink(name) | Change::Rename(name, _) => name,
+            };
+            if wanted(name) {
+                apply(&mut self.durable_names, &change);
+            } else {
+                self.changes.push(change);
+            }
+        }
+    }
+
+    /// Somebody appends to the queue file; returns the file, to append to it
+    /// again later.
+    pub(crate) fn append_to_queue(&mut self, text: &str) -> usize {
+        let inode = match self.names.get("queue") {
+            Some(inode) => *inode,
+            None => self.create("queue"),
+        };
+        self.append_to(inode, text);
+        inode
+    }
+
+    pub(crate) fn append_to(&mut self, inode: usize, text: &str) {
+        self.inodes[inode].data.extend_from_slice(text.as_bytes());
+    }
+
+    pub(crate) fn journal_mut(&mut self) -> &mut Vec<u8> {
+        let inode = self.names["journal"];
+        &mut self.inodes[inode].data
+    }
+
+    pub(crate) fn claims(&self) -> usize {
+        self.names.keys().filter(|name| name.starts_with("claim-")).count()
+    }
+
+    /// The process is gone; the machine goes on.
+    pub(crate) fn restart(&mut self) {
+        self.dead = false;
+        self.die_at = None;
+        self.places.clear();
+        self.open_journal();
+    }
+
+    /// The machine loses power.
+    pub(crate) fn power_cut(&mut self) {
+        let kept = usize::try_from(self.random(self.changes.len() as u64 + 1)).unwrap();
+        let mut names = self.durable_names.clone();
+        for change in std::mem::take(&mut self.changes).iter().take(kept) {
+            apply(&mut names, change);
+        }
+        self.names = names.clone();
+        self.durable_names = names;
+        for index in 0..self.inodes.len() {
+            let Inode { data, synced } = self.inodes[index].clone();
+            let mut after = synced.clone();
+            let length = if self.random(2) == 0 { data.len() } else { synced.len().min(data.len()) };
+            after.resize(length.max(synced.len().min(length)), 0);
+            for start in (0..after.len()).step_by(SECTOR) {
+                let end = (start + SECTOR).min(after.len());
+                if end <= data.len() && (synced.get(start..end) != data.get(start..end)) && self.random(2) == 0 {
+                    after[start..end].copy_from_slice(&data[start..end]);
+                }
+            }
+            self.inodes[index] = Inode { data: after.clone(), synced: after };
+        }
+        self.restart();
+    }
+
+    /// Counts an operation; says how it goes.
+    fn operation(&mut self) -> Result<(), DiskError> {
+        if self.dead {
+            return Err(DEAD);
+        }
+        self.operations += 1;
+        if self.die_at == Some(self.operations) {
+            self.dead = true;
+            return Err(DEAD);
+        }
+        if self.fail_at == Some(self.operations) {
+            return Err(FAILED);
+        }
+        Ok(())
+    }
+
+    fn inode(&self, file: File) -> Option<usize> {
+        match file {
+            File::Journal => Some(self.journal),
+            File::Next => Some(self.next),
+            File::Claim(place) => self.places.get(&place).copied(),
+        }
+    }
+
+    fn data(&mut self, file: File) -> Result<&mut Inode, DiskError> {
+        let inode = self.inode(file).ok_or(DiskError(9))?;
+        Ok(&mut self.inodes[inode])
+    }
+}
+
+fn apply(names: &mut BTreeMap<String, usize>, change: &Change) {
+    match change {
+        Change::Link(name, inode) => {
+            names.insert(name.clone(), *inode);
+        }
+        Change::Unlink(name) => {
+            names.remove(name);
+        }
+        Change::Rename(from, to) => {
+            if let Some(inode) = names.remove(from) {
+                names.insert(to.clone(), inode);
+            }
+        }
+    }
+}
+
+fn claim_name(seq: u64) -> String {
+    format!("claim-{seq:06}")
+}
+
+impl Disk for FakeDisk {
+    fn read(&mut self, file: File, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+        if self.dead {
+            return Err(DEAD);
+        }
+        let data = &self.data(file)?.data;
+        let rest = data.get(usize::try_from(offset).unwrap()..).unwrap_or(&[]);
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn write(&mut self, file: File, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let result = self.operation();
+        let count = if result.is_ok() { bytes.len() } else { bytes.len() / 2 };
+        if result == Err(DEAD) && self.die_at != Some(self.operations) {
+            return result;
+        }
+        let data = &mut self.data(file)?.data;
+        let start = usize::try_from(offset).unwrap();
+        data.resize(data.len().max(start + count), 0);
+        data[start..start + count].copy_from_slice(&bytes[..count]);
+        result
+    }
+
+    fn truncate(&mut self, file: File, length: u64) -> Result<(), DiskError> {
+        self.operation()?;
+        self.data(file)?.data.truncate(usize::try_from(length).unwrap());
+        Ok(())
+    }
+
+    fn sync(&mut self, file: File) -> Result<(), DiskError> {
+        self.operation()?;
+        let inode = self.data(file)?;
+        inode.synced = inode.data.clone();
+        Ok(())
+    }
+
+    fn size(&mut self, file: File) -> Result<u64, DiskError> {
+        if self.dead {
+            return Err(DEAD);
+        }
+        Ok(self.data(file)?.data.len() as u64)
+    }
+
+    fn create_next(&mut self) -> Result<(), DiskError> {
+        self.operation()?;
+        self.next = self.create("next");
+        Ok(())
+    }
+
+    fn abandon_next(&mut self) {
+        if self.operation().is_ok() {
+            self.change(Change::Unlink("next".to_owned()));
+        }
+    }
+
+    fn publish_next(&mut self) -> Result<(), DiskError> {
+        self.operation()?;
+        self.change(Change::Rename("next".to_owned(), "journal".to_owned()));
+        self.journal = self.next;
+        Ok(())
+    }
+
+    fn sync_spool(&mut self) -> Result<(), DiskError> {
+        self.operation()?;
+        self.sync_names(|name| name == "next" || name == "journal");
+        Ok(())
+    }
+
+    fn set_aside(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+        self.operation()?;
+        self.aside.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn reject(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+        self.operation()?;
+        self.rejected.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn queue_file(&mut self) -> QueueFile {
+        match self.names.get("queue") {
+            Some(inode) if !self.inodes[*inode].data.is_empty() => QueueFile::Ready,
+            _ => QueueFile::Nothing,
+        }
+    }
+
+    fn claim_queue(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
+        self.operation()?;
+        self.change(Change::Rename("queue".to_owned(), claim_name(seq)));
+        self.places.insert(place, self.names[&claim_name(seq)]);
+        Ok(())
+    }
+
+    fn claim_exists(&mut self, seq_low: u16) -> bool {
+        self.names.contains_key(&claim_name(u64::from(seq_low)))
+    }
+
+    fn next_claim(&mut self, after: u64) -> Option<u64> {
+        let seqs = self.names.keys().filter_map(|name| name.strip_prefix("claim-")?.parse().ok());
+        seqs.filter(|seq| *seq > after).min()
+    }
+
+    fn open_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
+        self.places.insert(place, self.names[&claim_name(seq)]);
+        Ok(())
+    }
+
+    fn sync_queue(&mut self) -> Result<(), DiskError> {
+        self.operation()?;
+        self.sync_names(|name| name == "queue" || name.starts_with("claim-"));
+        Ok(())
+    }
+
+    fn remove_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
+        self.operation()?;
+        self.change(Change::Unlink(claim_name(seq)));
+        self.places.remove(&place);
+        Ok(())
+    }
+}

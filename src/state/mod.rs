@@ -1,0 +1,8 @@
+//! Decisions: what to do next, given what happened and what time it is. Pure:
+//! time is an argument, the disk is a trait, effects are returned.
+
+pub mod backoff;
+pub mod disk;
+pub mod rotation;
+pub mod spool;
+pub mod window;

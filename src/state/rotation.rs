@@ -1,0 +1,163 @@
+//! Log rotation as a list of renames that a crash may end after any one.
+//!
+//! ```text
+//! log.3 ▶ gone   log.2 ▶ log.3   log.1 ▶ log.2   log ▶ log.1   new log
+//! ```
+//!
+//! Only the files below the first gap are moved: a rotation that was cut short
+//! has left a gap, and the next one fills it instead of pushing the oldest
+//! file out. So no line is lost before its time.
+
+/// What to do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Does `log.N` exist? Answer with [`Rotation::found`].
+    Look(u32),
+    /// Rename `log.N` to `log.N+1`, where 0 is the log itself; answer with
+    /// [`Rotation::renamed`].
+    Rename(u32),
+    /// Open the log anew. The rotation is over.
+    Reopen,
+}
+
+/// A rotation that is under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rotation {
+    keep: u32,
+    step: Step,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// Looking for the first gap; this number is next.
+    Looking(u32),
+    /// Moving up; this number is next.
+    Moving(u32),
+    Done,
+}
+
+impl Rotation {
+    /// Begins a rotation that keeps `keep` old files (at least one).
+    #[must_use]
+    pub fn new(keep: u32) -> Self {
+        Self { keep: keep.max(1), step: Step::Looking(1) }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn next_action(&self) -> Action {
+        match self.step {
+            Step::Looking(number) => Action::Look(number),
+            Step::Moving(number) => Action::Rename(number),
+            Step::Done => Action::Reopen,
+        }
+    }
+
+    /// The answer to [`Action::Look`].
+    pub fn found(&mut self, exists: bool) {
+        if let Step::Looking(number) = self.step {
+            // The last one that is kept counts as a gap: it is replaced.
+            self.step = if exists && number < self.keep {
+                Step::Looking(number.saturating_add(1))
+            } else {
+                Step::Moving(number.saturating_sub(1))
+            };
+        }
+    }
+
+    /// The answer to [`Action::Rename`], when it was done.
+    pub fn renamed(&mut self) {
+        if let Step::Moving(number) = self.step {
+            self.step = number.checked_sub(1).map_or(Step::Done, Step::Moving);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// A folder: number of the file (0 is the log) and what it holds.
+    type Folder = BTreeMap<u32, u32>;
+
+    /// Rotates, and stops after `steps` renames as a crash would.
+    fn rotate(folder: &mut Folder, keep: u32, steps: u32) -> bool {
+        let mut rotation = Rotation::new(keep);
+        let mut done = 0;
+        loop {
+            match rotation.next_action() {
+                Action::Look(number) => rotation.found(folder.contains_key(&number)),
+                Action::Rename(number) => {
+                    if done == steps {
+                        return false;
+                    }
+                    if let Some(content) = folder.remove(&number) {
+                        folder.insert(number + 1, content);
+                    }
+                    rotation.renamed();
+                    done += 1;
+                }
+                Action::Reopen => return true,
+            }
+        }
+    }
+
+    #[test]
+    fn the_newest_files_are_kept_in_order() {
+        let mut folder = Folder::new();
+        for content in 0..10 {
+            folder.insert(0, content);
+            assert!(rotate(&mut folder, 3, u32::MAX));
+        }
+        assert_eq!(folder, Folder::from([(1, 9), (2, 8), (3, 7)]));
+    }
+
+    #[test]
+    fn keeping_one_replaces_it() {
+        let mut folder = Folder::from([(0, 5), (1, 4)]);
+        assert!(rotate(&mut folder, 1, u32::MAX));
+        assert_eq!(folder, Folder::from([(1, 5)]));
+    }
+
+    #[test]
+    fn a_crash_after_any_step_loses_nothing_that_is_to_be_kept() {
+        for keep in 1..6 {
+            for steps in 0..=keep {
+                let mut folder: Folder = (0..=keep).map(|number| (number, 100 - number)).collect();
+                let finished = rotate(&mut folder, keep, steps);
+                // The service comes back and logs on; if the log was moved
+                // away before the crash, it begins a new one.
+                if finished || !folder.contains_key(&0) {
+                    folder.insert(0, 101);
+                }
+                let before: Vec<u32> = folder.values().copied().collect();
+                assert!(before.contains(&100), "keep {keep}, step {steps}: the newest line");
+                rotate(&mut folder, keep, u32::MAX);
+                let kept = folder.len();
+                assert!(kept >= before.len() - 1, "keep {keep}, step {steps}: {before:?} {folder:?}");
+                let contents: Vec<u32> = folder.values().copied().collect();
+                assert!(contents.is_sorted_by(|a, b| a > b), "order: {folder:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_pushed_out_while_there_is_a_gap() {
+        let mut folder = Folder::from([(0, 9), (2, 7), (3, 6)]);
+        assert!(rotate(&mut folder, 3, u32::MAX));
+        assert_eq!(folder, Folder::from([(1, 9), (2, 7), (3, 6)]));
+    }
+
+    #[test]
+    fn answers_out_of_turn_change_nothing() {
+        let mut rotation = Rotation::new(2);
+        let before = rotation;
+        rotation.renamed();
+        assert_eq!(rotation, before);
+        rotation.found(false);
+        let moving = rotation;
+        rotation.found(true);
+        assert_eq!(rotation, moving);
+    }
+}

@@ -1,0 +1,524 @@
+//! From the queue file into the journal, without losing or doubling a line.
+//!
+//! ```text
+//! queue ──rename──▶ queue.claim-SEQ ──read──▶ journal: {offset, jobs} ──quiet──▶ removed
+//! ```
+//!
+//! - The folder is synced between rename and first read, so a claim cannot
+//!   turn back into a queue file after its lines were journaled.
+//! - Jobs and the offset behind them are one group in the journal. After a
+//!   crash the claim is read on from the last offset that is there.
+//! - A writer may still hold a claim open, so it is read on until it was quiet
+//!   for [`CLAIM_QUIET_MS`]; then a last line without newline is a job too,
+//!   that is committed, and the file is removed.
+//! - The journal must remember a removed claim until the removal is durable:
+//!   a power cut may bring the file back. The next claim's sync settles that.
+
+use super::{Rules, Spool};
+use crate::limits::{CLAIM_EVERY_MS, CLAIM_QUIET_MS, CLAIMS_MAX, INTAKE_TURN_BYTES};
+use crate::proto::journal::{CLAIM_BODY_BYTES, FLAG_CLAIMED, HEADER_BYTES, Kind, Record, claim_body};
+use crate::proto::lines::{Line, classify};
+use crate::state::disk::{Disk, DiskError, File, QueueFile};
+use heapless::Vec;
+
+/// Bytes read from a claim at once; a line that is longer is not a job.
+const CHUNK_BYTES: usize = 4096;
+
+/// Something that the user should be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Notice<'a> {
+    /// A line is not a job; its beginning and the reason.
+    Rejected(&'a [u8], &'static str),
+    /// A rejected line could not be kept.
+    RejectedLost(DiskError),
+    /// The queue file cannot be claimed.
+    Unusable(DiskError),
+}
+
+/// One claimed queue file.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    /// Its number.
+    seq: u64,
+    /// Everything before this is in the journal.
+    offset: u64,
+    /// Everything before this was looked at: beyond `offset` only inside a
+    /// line that is too long.
+    scan: u64,
+    /// The furthest byte that was seen, an unfinished line included.
+    seen: u64,
+    /// Where the disk has it open.
+    place: Option<u8>,
+    /// Inside a line that is too long.
+    skipping: bool,
+    /// There may be something to read.
+    unread: bool,
+    /// When it last had something to read.
+    active_at: u64,
+    /// Read to its end for good; to be removed after the next commit.
+    closing: bool,
+}
+
+/// The claims, oldest first, and what is known of the queue file.
+pub struct Claims {
+    list: Vec<Claim, CLAIMS_MAX>,
+    next_seq: u64,
+    /// The queue file may have something.
+    wanted: bool,
+    last_claim_at: Option<u64>,
+}
+
+impl Claims {
+    /// None.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { list: Vec::new(), next_seq: 1, wanted: true, last_claim_at: None }
+    }
+
+    // ----- for the journal ------------------------------------------------
+
+    /// The number of the next claim.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// A claim with this number existed.
+    pub(super) fn seen(&mut self, seq: u64) {
+        self.next_seq = self.next_seq.max(seq.saturating_add(1));
+    }
+
+    /// The journal says that claim `seq` was read up to `offset`.
+    pub(super) fn mark(&mut self, disk: &mut impl Disk, seq: u64, offset: u64) {
+        self.seen(seq);
+        if let Some(claim) = self.list.iter_mut().find(|claim| claim.seq == seq) {
+            *claim = Claim::new(seq, claim.offset.max(offset));
+            return;
+        }
+        if self.list.is_full() {
+            self.forget_missing(disk);
+        }
+        let _ = self.list.push(Claim::new(seq, offset));
+    }
+
+    /// Forgets the claims that are no longer on the disk.
+    pub(super) fn forget_missing(&mut self, disk: &mut impl Disk) {
+        self.list.retain(|claim| disk.claim_exists(claim.seq_low()));
+    }
+
+    /// The removals are durable: the journal may forget the removed claims.
+    fn settle_removed(&mut self) {
+        self.list.retain(|claim| claim.place.is_some());
+    }
+
+    /// How many claims the journal must remember.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Number and offset of the claim at `index`.
+    pub(super) fn mark_at(&self, index: usize) -> Option<(u64, u64)> {
+        self.list.get(index).map(|claim| (claim.seq, claim.offset))
+    }
+
+    // ----- for the service ------------------------------------------------
+
+    /// A queue file appeared or was written, or it is time to look.
+    pub fn look_at_queue(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Claims were written, or it is time to look.
+    pub fn look_at_claims(&mut self) {
+        for claim in &mut self.list {
+            claim.unread |= claim.place.is_some();
+        }
+    }
+
+    /// Whether one is ready to be removed after a commit.
+    #[must_use]
+    pub fn wants_commit(&self) -> bool {
+        self.list.iter().any(|claim| claim.closing)
+    }
+
+    /// Whether there is something to read at once. (A claim that waits for
+    /// room in the queue or on the disk is not.)
+    #[must_use]
+    pub fn wants_reading(&self) -> bool {
+        self.list.iter().any(|claim| claim.unread)
+    }
+
+    /// When the intake has something to do again, if nothing is written.
+    #[must_use]
+    pub fn next_due(&self, now: u64) -> Option<u64> {
+        let quiet = |claim: &Claim| claim.place.map(|_| claim.active_at.saturating_add(CLAIM_QUIET_MS));
+        let quiet = self.list.iter().filter_map(quiet).min();
+        let claim = if self.wanted { Some(self.claim_due().max(now)) } else { None };
+        quiet.into_iter().chain(claim).min()
+    }
+
+    /// When the next claim is allowed.
+    fn claim_due(&self) -> u64 {
+        self.last_claim_at.map_or(0, |last| last.saturating_add(CLAIM_EVERY_MS))
+    }
+
+    /// A place that no open claim has.
+    fn free_place(&self) -> Option<u8> {
+        (0..CLAIMS_MAX)
+            .filter_map(|place| u8::try_from(place).ok())
+            .find(|place| !self.list.iter().any(|claim| claim.place == Some(*place)))
+    }
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Claim {
+    fn new(seq: u64, offset: u64) -> Self {
+        Self {
+            seq,
+            offset,
+            scan: offset,
+            seen: offset,
+            place: None,
+            skipping: false,
+            unread: false,
+            active_at: 0,
+            closing: false,
+        }
+    }
+
+    fn seq_low(&self) -> u16 {
+        let bytes = self.seq.to_le_bytes();
+        u16::from_le_bytes([bytes[0], bytes[1]])
+    }
+}
+
+impl Spool {
+    /// Opens the claims that an earlier process left, as many as there is
+    /// room for.
+    ///
+    /// # Errors
+    /// One cannot be opened; it stays where it is.
+    pub fn adopt_claims(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+        let mut after = 0;
+        while let Some(seq) = disk.next_claim(after) {
+            after = seq;
+            self.claims.seen(seq);
+            let known = self.claims.list.iter().position(|claim| claim.seq == seq);
+            if known.is_none() && self.claims.list.push(Claim::new(seq, 0)).is_err() {
+                return Ok(());
+            }
+            let Some(place) = self.claims.free_place() else { return Ok(()) };
+            if let Some(claim) = self.claims.list.iter_mut().find(|claim| claim.seq == seq && claim.place.is_none()) {
+                disk.open_claim(seq, place)?;
+                claim.place = Some(place);
+                claim.unread = true;
+                claim.active_at = now;
+            }
+        }
+        self.claims.list.sort_unstable_by_key(|claim| claim.seq);
+        Ok(())
+    }
+
+    /// Claims the queue file if that is due, and takes jobs from the claims,
+    /// oldest first, as far as the queue has room and one turn's share goes.
+    /// Returns how many jobs were appended; they count after a commit.
+    ///
+    /// # Errors
+    /// The disk refused something; nothing is lost, and it is tried again.
+    pub fn intake(
+        &mut self,
+        disk: &mut impl Disk,
+        scratch: &mut [u8],
+        rules: &Rules,
+        now: u64,
+        tell: &mut dyn FnMut(Notice<'_>),
+    ) -> Result<u32, DiskError> {
+        let claimed = self.claim_queue(disk, now, tell);
+        let mut added = 0u32;
+        let mut budget = INTAKE_TURN_BYTES;
+        let mut index = 0;
+        while let Some(claim) = self.claims.list.get(index).copied() {
+            if !claim.unread || claim.place.is_none() {
+                index = index.saturating_add(1);
+                continue;
+            }
+            if budget == 0 || self.room(rules) == 0 {
+                break;
+            }
+            let jobs = self.read_claim(disk, index, scratch, rules, now, tell)?;
+            added = added.saturating_add(jobs);
+            budget = budget.saturating_sub(CHUNK_BYTES);
+        }
+        if self.room(rules) > 0 {
+            added = added.saturating_add(self.close_quiet(disk, scratch, rules, now, tell)?);
+        }
+        claimed.map(|()| added)
+    }
+
+    /// Renames the queue file to a new claim, if there is one and it is time.
+    fn claim_queue(
+        &mut self,
+        disk: &mut impl Disk,
+        now: u64,
+        tell: &mut dyn FnMut(Notice<'_>),
+    ) -> Result<(), DiskError> {
+        if !self.claims.wanted || now < self.claims.claim_due() {
+            return Ok(());
+        }
+        match disk.queue_file() {
+            QueueFile::Nothing => {
+                self.claims.wanted = false;
+                return Ok(());
+            }
+            QueueFile::Unusable(error) => {
+                self.claims.wanted = false;
+                tell(Notice::Unusable(error));
+                return Ok(());
+            }
+            QueueFile::Ready => {}
+        }
+        if self.claims.list.is_full() {
+            disk.sync_queue()?;
+            self.claims.settle_removed();
+        }
+        let Some(place) = self.claims.free_place().filter(|_| !self.claims.list.is_full()) else {
+            return Ok(());
+        };
+        self.claims.last_claim_at = Some(now);
+        let seq = self.claims.next_seq;
+        disk.claim_queue(seq, place)?;
+        self.claims.seen(seq);
+        // From here on the claim is ours, whatever fails.
+        let synced = disk.sync_queue();
+        if synced.is_ok() {
+            self.claims.settle_removed();
+        }
+        let claim = Claim { place: Some(place), unread: true, active_at: now, ..Claim::new(seq, 0) };
+        let _ = self.claims.list.push(claim);
+        // What was written between our look and the rename is in the claim;
+        // a writer that comes now makes a new file, which wakes us again.
+        synced
+    }
+
+    /// Takes one chunk of a claim; returns how many jobs it held.
+    fn read_claim(
+        &mut self,
+        disk: &mut impl Disk,
+        index: usize,
+        scratch: &mut [u8],
+        rules: &Rules,
+        now: u64,
+        tell: &mut dyn FnMut(Notice<'_>),
+    ) -> Result<u32, DiskError> {
+        let Some(mut claim) = self.claims.list.get(index).copied() else { return Ok(0) };
+        let Some(place) = claim.place else { return Ok(0) };
+        let chunk = scratch.get_mut(..CHUNK_BYTES).unwrap_or(&mut []);
+        let count = disk.read(File::Claim(place), claim.scan, chunk)?;
+        let bytes = chunk.get(..count).unwrap_or(&[]);
+        let full = count == CHUNK_BYTES;
+        claim.unread = full;
+        let end = claim.scan.saturating_add(count as u64);
+        if end > claim.seen {
+            claim.seen = end;
+            claim.active_at = now;
+        }
+        let mut group = Group::begin(self, &claim);
+        let mut used = 0usize;
+        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
+            let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+                if claim.skipping || (used == 0 && full) {
+                    if !claim.skipping {
+                        tell(Notice::Rejected(rest, "it is longer than 1000 bytes"));
+                    }
+                    claim.skipping = true;
+                    keep_rejected(disk, rest, tell);
+                    used = bytes.len();
+                }
+                break;
+            };
+            let (line, after) = (rest.get(..end).unwrap_or(&[]), end.saturating_add(1));
+            if claim.skipping {
+                keep_rejected(disk, rest.get(..after).unwrap_or(&[]), tell);
+                claim.skipping = false;
+            } else if !group.take_line(self, disk, line, rules, tell) {
+                claim.unread = true;
+                break;
+            }
+            used = used.saturating_add(after);
+        }
+        claim.scan = claim.scan.saturating_add(used as u64);
+        if !claim.skipping {
+            claim.offset = claim.scan;
+        }
+        let jobs = group.finish(self, disk, &claim, now)?;
+        if let Some(kept) = self.claims.list.get_mut(index) {
+            *kept = claim;
+        }
+        Ok(jobs)
+    }
+
+    /// Gives the claims that were quiet long enough their end: what is left is
+    /// a line without newline. Returns how many jobs were appended.
+    fn close_quiet(
+        &mut self,
+        disk: &mut impl Disk,
+        scratch: &mut [u8],
+        rules: &Rules,
+        now: u64,
+        tell: &mut dyn FnMut(Notice<'_>),
+    ) -> Result<u32, DiskError> {
+        let mut added = 0u32;
+        for index in 0..self.claims.list.len() {
+            let Some(mut claim) = self.claims.list.get(index).copied() else { continue };
+            let Some(place) = claim.place else { continue };
+            if claim.unread || claim.closing || now < claim.active_at.saturating_add(CLAIM_QUIET_MS) {
+                continue;
+            }
+            let chunk = scratch.get_mut(..CHUNK_BYTES).unwrap_or(&mut []);
+            let count = disk.read(File::Claim(place), claim.scan, chunk)?;
+            let rest = chunk.get(..count).unwrap_or(&[]);
+            if rest.contains(&b'\n') || count == CHUNK_BYTES {
+                // Written at the last moment: not quiet after all.
+                claim.unread = true;
+                claim.active_at = now;
+            } else {
+                let mut group = Group::begin(self, &claim);
+                if claim.skipping {
+                    keep_rejected(disk, rest, tell);
+                    keep_rejected(disk, b"\n", tell);
+                } else if !group.take_line(self, disk, rest, rules, tell) {
+                    self.buffer.clear();
+                    continue;
+                }
+                claim.scan = claim.scan.saturating_add(count as u64);
+                claim.offset = claim.scan;
+                claim.skipping = false;
+                claim.closing = true;
+                added = added.saturating_add(group.finish(self, disk, &claim, now)?);
+            }
+            if let Some(kept) = self.claims.list.get_mut(index) {
+                *kept = claim;
+            }
+        }
+        Ok(added)
+    }
+
+    /// After a commit: removes the claims whose every line it made durable.
+    ///
+    /// # Errors
+    /// One could not be removed; it is tried again.
+    pub fn remove_closed(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+        for claim in &mut self.claims.list {
+            let Some(place) = claim.place.filter(|_| claim.closing) else { continue };
+            claim.closing = false;
+            if disk.size(File::Claim(place))? > claim.scan {
+                // Written while we were committing: read on.
+                claim.unread = true;
+                continue;
+            }
+            if let Err(error) = disk.remove_claim(claim.seq, place) {
+                claim.closing = true;
+                return Err(error);
+            }
+            claim.place = None;
+        }
+        Ok(())
+    }
+}
+
+/// Keeps a rejected line, or a part of one.
+fn keep_rejected(disk: &mut impl Disk, bytes: &[u8], tell: &mut dyn FnMut(Notice<'_>)) {
+    if let Err(error) = disk.reject(bytes) {
+        tell(Notice::RejectedLost(error));
+    }
+}
+
+/// Jobs of one claim that go into the journal together with its offset.
+struct Group {
+    seq_low: u16,
+    jobs: u32,
+    bytes: u64,
+    /// The offset in the journal when it began.
+    offset: u64,
+}
+
+/// Size of the record at the head of a group.
+const HEAD_BYTES: usize = HEADER_BYTES + CLAIM_BODY_BYTES;
+
+impl Group {
+    fn begin(spool: &mut Spool, claim: &Claim) -> Self {
+        // Its place is kept; the record follows when all is known.
+        spool.buffer.clear();
+        let _ = spool.buffer.extend_from_slice(&[0; HEAD_BYTES]);
+        Self { seq_low: claim.seq_low(), jobs: 0, bytes: 0, offset: claim.offset }
+    }
+
+    /// Takes a line; false if the buffer or the queue is full.
+    fn take_line(
+        &mut self,
+        spool: &mut Spool,
+        disk: &mut impl Disk,
+        line: &[u8],
+        rules: &Rules,
+        tell: &mut dyn FnMut(Notice<'_>),
+    ) -> bool {
+        match classify(line) {
+            Line::Empty => true,
+            Line::Rejected(why) => {
+                tell(Notice::Rejected(line, why));
+                keep_rejected(disk, line, tell);
+                keep_rejected(disk, b"\n", tell);
+                true
+            }
+            Line::Job(text) => {
+                let id = spool.next_id.saturating_add(u64::from(self.jobs));
+                let record =
+                    Record { kind: Kind::Add, flags: FLAG_CLAIMED, id, attempt: self.seq_low, body: text };
+                if self.jobs >= spool.room(rules) || record.emit(&mut spool.buffer).is_err() {
+                    return false;
+                }
+                self.jobs = self.jobs.saturating_add(1);
+                self.bytes = self.bytes.saturating_add(record.size() as u64);
+                true
+            }
+        }
+    }
+
+    /// Appends the group to the journal, if the claim moved on.
+    fn finish(
+        self,
+        spool: &mut Spool,
+        disk: &mut impl Disk,
+        claim: &Claim,
+        now: u64,
+    ) -> Result<u32, DiskError> {
+        if claim.offset == self.offset {
+            spool.buffer.clear();
+            return Ok(0);
+        }
+        let length = u32::try_from(spool.buffer.len().saturating_sub(HEAD_BYTES)).unwrap_or(0);
+        let body = claim_body(claim.offset, length);
+        let mut head: Vec<u8, HEAD_BYTES> = Vec::new();
+        let _ = Record { body: &body, ..Record::new(Kind::Claim, claim.seq, 0) }.emit(&mut head);
+        if let Some(place) = spool.buffer.get_mut(..HEAD_BYTES) {
+            place.copy_from_slice(&head);
+        }
+        spool.write_out(disk, now)?;
+        spool.next_id = spool.next_id.saturating_add(u64::from(self.jobs));
+        spool.waiting = spool.waiting.saturating_add(self.jobs);
+        spool.live_bytes = spool.live_bytes.saturating_add(self.bytes);
+        Ok(self.jobs)
+    }
+}

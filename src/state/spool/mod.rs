@@ -1,0 +1,422 @@
+//! The spool: a journal on disk and the window of jobs in memory.
+//!
+//! The promise (what a caller may say `ok` to):
+//! - a job is accepted when [`Spool::commit`] succeeded after its record was
+//!   appended; from then on no crash loses it;
+//! - the end of a job is appended as soon as it is known and synced with the
+//!   next commit; a job whose end is in the journal does not run again;
+//! - a second attempt's start is committed before it starts.
+//!
+//! Memory does not grow with the backlog: the window holds the oldest jobs,
+//! and `cursor` is the place in the journal from which the next are read.
+//! What lies before the cursor and is not in the window has ended or is dead.
+//! [`Spool::voids`] are the few homes that ended out of order since the last
+//! compaction.
+//!
+//! - `mod.rs`: appending, committing, starting and ending jobs
+//! - `pull.rs`: from the journal into the window
+//! - `recover.rs`: from the file to the state, after any crash
+//! - `compact.rs`: a new file without what is over
+//! - `intake.rs`: from the queue file into the journal
+//!
+//! Changing this: a new record kind needs its meaning in `recover.rs`, and, if
+//! it changes which record is a job's home, in `pull.rs` and `compact.rs`. The
+//! tests in `tests.rs` crash after every step of a random history.
+
+mod compact;
+mod intake;
+mod pull;
+mod recover;
+
+pub use intake::{Claims, Notice};
+pub use recover::{RecoverError, Recovery};
+
+use super::backoff::delay_ms;
+use super::disk::{Disk, DiskError, File};
+use super::window::{End, Outcome, Slot, State, Window};
+use crate::limits::{
+    COMMIT_DELAY_MS, COMPACT_MIN_BYTES, DAMAGED_GROUPS_MAX, JOB_MAX_BYTES, JOURNAL_BUFFER_BYTES, RETRY_DELAY_MAX_MS, VOIDS_MAX,
+};
+use crate::proto::journal::{
+    BODY_MAX_BYTES, DEAD_PREFIX_BYTES, FLAG_DELAYED, FLAG_MOVED, Kind, RECORD_MAX_BYTES, Record, Step, step,
+};
+use compact::Compaction;
+use core::ops::Range;
+use heapless::Vec;
+
+/// What identifies a home record: its job's id and attempts, and whether it
+/// is a dead one.
+type Home = (u64, u16, bool);
+
+/// The rules that the configuration sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Attempts after the first.
+    pub retries: u32,
+    /// Wait before the second attempt, in milliseconds.
+    pub retry_delay_ms: u64,
+    /// Jobs that may be waiting, running or dead.
+    pub queue_max: u32,
+    /// Whether commits are synced.
+    pub sync: bool,
+}
+
+/// Counts of what the disk had to do since start.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Wear {
+    /// fdatasync and fsync calls.
+    pub syncs: u64,
+    /// Bytes written to the spool.
+    pub bytes: u64,
+}
+
+/// See the module's documentation.
+pub struct Spool {
+    /// Where the next record goes: the journal's size.
+    end: u64,
+    /// Where the next home for the window is looked for.
+    cursor: u64,
+    /// Id of the next job.
+    next_id: u64,
+    /// Jobs that wait, are delayed or run.
+    waiting: u32,
+    /// Jobs that are dead and kept.
+    dead: u32,
+    /// Bytes of valid home records.
+    live_bytes: u64,
+    window: Window,
+    voids: Vec<Home, VOIDS_MAX>,
+    /// Ranges of a damaged journal that recovery passed over; a compaction
+    /// follows at once and leaves them out.
+    skipped: Vec<Range<u64>, DAMAGED_GROUPS_MAX>,
+    /// The claimed queue files.
+    pub claims: Claims,
+    /// Records that are not yet in the file.
+    buffer: Vec<u8, JOURNAL_BUFFER_BYTES>,
+    /// Since when the file has bytes that are not synced.
+    unsynced_since: Option<u64>,
+    /// Whether the journal's own name is not yet durable.
+    name_unsynced: bool,
+    /// A sync failed: only a new file can be trusted (compaction).
+    suspect: bool,
+    compaction: Option<Compaction>,
+    wear: Wear,
+}
+
+impl Spool {
+    /// The jobs in memory.
+    #[must_use]
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Jobs that wait, are delayed or run.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.waiting
+    }
+
+    /// Jobs that are dead and kept.
+    #[must_use]
+    pub fn dead(&self) -> u32 {
+        self.dead
+    }
+
+    /// What the disk had to do since start.
+    #[must_use]
+    pub fn wear(&self) -> Wear {
+        self.wear
+    }
+
+    /// Bytes of the journal.
+    #[must_use]
+    pub fn journal_bytes(&self) -> u64 {
+        self.end
+    }
+
+    /// How many more jobs are accepted.
+    #[must_use]
+    pub fn room(&self, rules: &Rules) -> u32 {
+        rules.queue_max.saturating_sub(self.waiting.saturating_add(self.dead))
+    }
+
+    // ----- appending ------------------------------------------------------
+
+    /// Puts a record into the buffer, writing out what is there if it is full.
+    fn put(&mut self, disk: &mut impl Disk, now: u64, record: &Record<'_>) -> Result<(), DiskError> {
+        if record.emit(&mut self.buffer).is_err() {
+            self.write_out(disk, now)?;
+            // An empty buffer takes the longest record.
+            let _ = record.emit(&mut self.buffer);
+        }
+        Ok(())
+    }
+
+    /// Appends the buffer to the journal, whole or not at all.
+    fn write_out(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let length = self.buffer.len() as u64;
+        let result = disk.write(File::Journal, self.end, &self.buffer);
+        self.buffer.clear();
+        match result {
+            Ok(()) => {
+                self.end = self.end.saturating_add(length);
+                self.wear.bytes = self.wear.bytes.saturating_add(length);
+                self.unsynced_since.get_or_insert(now);
+                Ok(())
+            }
+            Err(error) => {
+                // Half a record must not stay in front of the next one. If
+                // even this fails, the next write overwrites it, or a
+                // recovery cuts it.
+                let _ = disk.truncate(File::Journal, self.end);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes everything that was appended durable. Only when this succeeds
+    /// may a job be acknowledged.
+    ///
+    /// # Errors
+    /// Nothing since the last commit may be relied on.
+    pub fn commit(&mut self, disk: &mut impl Disk, rules: &Rules, now: u64) -> Result<(), DiskError> {
+        self.write_out(disk, now)?;
+        if self.suspect {
+            self.compact_now(disk, now)?;
+        }
+        if self.unsynced_since.is_none() && !self.name_unsynced {
+            return Ok(());
+        }
+        if rules.sync {
+            self.sync_journal(disk)?;
+        }
+        self.unsynced_since = None;
+        self.name_unsynced = false;
+        Ok(())
+    }
+
+    fn sync_journal(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+        self.wear.syncs = self.wear.syncs.saturating_add(1);
+        if let Err(error) = disk.sync(File::Journal) {
+            // The kernel may have dropped the pages and marked them clean: a
+            // second sync would succeed and mean nothing.
+            self.suspect = true;
+            return Err(error);
+        }
+        if self.name_unsynced {
+            self.wear.syncs = self.wear.syncs.saturating_add(1);
+            disk.sync_spool()?;
+        }
+        Ok(())
+    }
+
+    /// When [`Spool::commit`] is due for what was appended.
+    #[must_use]
+    pub fn commit_due(&self) -> Option<u64> {
+        self.unsynced_since.map(|since| since.saturating_add(COMMIT_DELAY_MS))
+    }
+
+    /// Accepts a job, to be acknowledged after the next commit. Its text must
+    /// be 1 to [`JOB_MAX_BYTES`] bytes.
+    ///
+    /// # Errors
+    /// It is not accepted. (Full queues are the caller's to ask for: [`Spool::room`].)
+    pub fn add(&mut self, disk: &mut impl Disk, now: u64, text: &[u8]) -> Result<u64, DiskError> {
+        debug_assert!(!text.is_empty() && text.len() <= JOB_MAX_BYTES);
+        let id = self.next_id;
+        let record = Record { body: text, ..Record::new(Kind::Add, id, 0) };
+        self.put(disk, now, &record)?;
+        self.write_out(disk, now)?;
+        self.count_added(&record);
+        Ok(id)
+    }
+
+    /// A new home was appended.
+    fn count_added(&mut self, record: &Record<'_>) {
+        self.next_id = self.next_id.max(record.id.saturating_add(1));
+        self.waiting = self.waiting.saturating_add(1);
+        self.live_bytes = self.live_bytes.saturating_add(record.size() as u64);
+    }
+
+    // ----- jobs -----------------------------------------------------------
+
+    /// Chooses the oldest job that can be started now. It is to be started
+    /// after [`Spool::settle`] has put its start into the journal, and, from
+    /// its second attempt on, after a commit.
+    pub fn choose(&mut self, now: u64) -> Option<Slot> {
+        let id = self.window.startable(now)?;
+        let slot = self.window.get_mut(id)?;
+        slot.attempt = slot.attempt.saturating_add(1);
+        slot.state = State::Starting;
+        Some(*slot)
+    }
+
+    /// An attempt of job `id` ended. Says what follows from it; the journal
+    /// learns it with the next [`Spool::settle`].
+    pub fn ended(&mut self, id: u64, outcome: Outcome, rules: &Rules) -> Option<End> {
+        let slot = self.window.get_mut(id)?;
+        let end = match outcome {
+            Outcome::Success => End::Done(outcome),
+            _ if u32::from(slot.attempt) > rules.retries => End::Dead(outcome),
+            _ => End::Fail(delay_ms(rules.retry_delay_ms, u32::from(slot.attempt), RETRY_DELAY_MAX_MS)),
+        };
+        slot.state = State::Ended(end);
+        Some(end)
+    }
+
+    /// Job `id` was stopped with the service: it waits again, and the attempt
+    /// does not count.
+    pub fn returned(&mut self, id: u64) {
+        if let Some(slot) = self.window.get_mut(id) {
+            slot.state = State::Ended(End::Back);
+        }
+    }
+
+    /// Appends what the slots owe. Those whose record was written move on;
+    /// the others are tried again by the next call.
+    ///
+    /// # Errors
+    /// Something is still owed.
+    pub fn settle(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+        if !self.window.owes() {
+            return Ok(());
+        }
+        // What is in the buffer counts only once it is written, so slots move
+        // on after the write, batch by batch.
+        let mut from = 0;
+        while from < self.window.slots().len() {
+            let mut upto = from;
+            while let Some(slot) = self.window.slots().get(upto).copied() {
+                if !self.buffer_takes_mark(disk, &slot)? {
+                    break;
+                }
+                upto = upto.saturating_add(1);
+            }
+            self.write_out(disk, now)?;
+            self.advance(from..upto, now);
+            from = upto.max(from.saturating_add(1));
+        }
+        self.window.retain(|slot| !matches!(slot.state, State::Ended(End::Done(_) | End::Dead(_))));
+        Ok(())
+    }
+
+    /// Puts the record that a slot owes into the buffer; false if it has no
+    /// room for it.
+    fn buffer_takes_mark(&mut self, disk: &mut impl Disk, slot: &Slot) -> Result<bool, DiskError> {
+        let Slot { id, attempt, state, .. } = *slot;
+        let record = match state {
+            State::Waiting | State::Delayed(_) | State::Running => return Ok(true),
+            State::Starting => Record::new(Kind::Start, id, attempt),
+            State::Ended(End::Done(_)) => Record::new(Kind::Done, id, attempt),
+            State::Ended(End::Fail(_)) => Record::new(Kind::Fail, id, attempt),
+            State::Ended(End::Back) => Record::new(Kind::Back, id, attempt.saturating_sub(1)),
+            State::Ended(End::Dead(outcome)) => return self.buffer_takes_dead(disk, slot, outcome),
+        };
+        Ok(record.emit(&mut self.buffer).is_ok())
+    }
+
+    fn buffer_takes_dead(
+        &mut self,
+        disk: &mut impl Disk,
+        slot: &Slot,
+        outcome: Outcome,
+    ) -> Result<bool, DiskError> {
+        let mut body: Vec<u8, BODY_MAX_BYTES> = Vec::new();
+        let mut text = [0; RECORD_MAX_BYTES];
+        let text = read_home(disk, slot, &mut text)?;
+        let _ = body.extend_from_slice(&outcome.to_bytes());
+        let _ = body.extend_from_slice(text);
+        let record = Record { body: &body, ..Record::new(Kind::Dead, slot.id, slot.attempt) };
+        Ok(record.emit(&mut self.buffer).is_ok())
+    }
+
+    /// The records of these slots are in the journal.
+    fn advance(&mut self, range: Range<usize>, now: u64) {
+        let Some(slots) = self.window.slots_mut().get_mut(range) else { return };
+        for slot in slots {
+            let size = u64::from(slot.size);
+            match slot.state {
+                State::Starting => slot.state = State::Running,
+                State::Ended(End::Fail(delay)) => slot.state = State::Delayed(now.saturating_add(delay)),
+                State::Ended(End::Back) => {
+                    slot.attempt = slot.attempt.saturating_sub(1);
+                    slot.state = State::Waiting;
+                }
+                State::Ended(End::Done(_)) => {
+                    self.waiting = self.waiting.saturating_sub(1);
+                    self.live_bytes = self.live_bytes.saturating_sub(size);
+                }
+                State::Ended(End::Dead(_)) => {
+                    self.waiting = self.waiting.saturating_sub(1);
+                    self.dead = self.dead.saturating_add(1);
+                    self.live_bytes = self.live_bytes.saturating_add(DEAD_PREFIX_BYTES as u64);
+                }
+                State::Waiting | State::Delayed(_) | State::Running => {}
+            }
+        }
+    }
+
+    /// The text of the job in `slot`, read from its home into `buffer`.
+    ///
+    /// # Errors
+    /// The journal cannot be read there.
+    pub fn text<'b>(
+        &self,
+        disk: &mut impl Disk,
+        slot: &Slot,
+        buffer: &'b mut [u8; RECORD_MAX_BYTES],
+    ) -> Result<&'b [u8], DiskError> {
+        read_home(disk, slot, buffer)
+    }
+
+    /// Moves a delayed job behind the backlog if the window is full of
+    /// delayed jobs, so that failing jobs do not hold up the others.
+    ///
+    /// # Errors
+    /// It stays where it is.
+    pub fn make_way(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+        if self.compaction.is_some() || self.cursor >= self.end {
+            return Ok(());
+        }
+        let Some(id) = self.window.blocker(now) else { return Ok(()) };
+        let Some(slot) = self.window.get(id).copied() else { return Ok(()) };
+        let mut buffer = [0; RECORD_MAX_BYTES];
+        let text = read_home(disk, &slot, &mut buffer)?;
+        let flags = FLAG_DELAYED | FLAG_MOVED;
+        let record = Record { flags, body: text, ..Record::new(Kind::Add, id, slot.attempt) };
+        self.put(disk, now, &record)?;
+        self.write_out(disk, now)?;
+        self.window.remove(id);
+        Ok(())
+    }
+
+    /// Whether enough of the journal is over to write it anew.
+    #[must_use]
+    pub fn wants_compaction(&self) -> bool {
+        let over = self.end.saturating_sub(self.live_bytes);
+        self.suspect || self.voids.is_full() || over > COMPACT_MIN_BYTES.max(self.live_bytes)
+    }
+}
+
+/// EIO, for a record that is not where it was written.
+const DAMAGED: DiskError = DiskError(5);
+
+/// Reads the text of a home record and checks that it is the slot's.
+fn read_home<'b>(
+    disk: &mut impl Disk,
+    slot: &Slot,
+    buffer: &'b mut [u8; RECORD_MAX_BYTES],
+) -> Result<&'b [u8], DiskError> {
+    let wanted = buffer.get_mut(..usize::from(slot.size)).ok_or(DAMAGED)?;
+    let count = disk.read(File::Journal, slot.offset, wanted)?;
+    match step(buffer.get(..count).unwrap_or(&[])) {
+        Step::Record(record, _) if record.id == slot.id => Ok(record.text()),
+        _ => Err(DAMAGED),
+    }
+}
+
+#[cfg(test)]
+mod tests;

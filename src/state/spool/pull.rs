@@ -1,0 +1,109 @@
+//! From the journal into the window: the next homes in the order of the file.
+
+use super::Spool;
+use crate::limits::RETRY_DELAY_MAX_MS;
+use crate::proto::journal::{FLAG_CLAIMED, FLAG_DELAYED, Kind, RECORD_MAX_BYTES, Record, Step, resync, step};
+use crate::state::backoff::delay_ms;
+use crate::state::disk::{Disk, DiskError, File};
+use crate::state::spool::{Home, Rules};
+use crate::state::window::{Slot, State};
+
+impl Spool {
+    /// Fills the window from the journal. `scratch` is memory to read into,
+    /// at least [`RECORD_MAX_BYTES`].
+    ///
+    /// # Errors
+    /// The journal cannot be read; the jobs there stay there.
+    pub fn refill(
+        &mut self,
+        disk: &mut impl Disk,
+        scratch: &mut [u8],
+        rules: &Rules,
+        now: u64,
+    ) -> Result<(), DiskError> {
+        if self.compaction.is_some() {
+            // The homes before its copying point are in two files now; the
+            // window waits until there is one again.
+            return Ok(());
+        }
+        while self.cursor < self.end && !self.window.is_full() {
+            let filled = self.read_ahead(disk, scratch, self.end)?;
+            let taken = self.take(filled, |spool, record, offset| spool.enter(record, offset, rules, now));
+            if taken == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what stands at the cursor, up to `limit`.
+    pub(super) fn read_ahead<'b>(
+        &self,
+        disk: &mut impl Disk,
+        scratch: &'b mut [u8],
+        limit: u64,
+    ) -> Result<&'b [u8], DiskError> {
+        let left = usize::try_from(limit.saturating_sub(self.cursor)).unwrap_or(usize::MAX);
+        let wanted = scratch.len().min(left);
+        let Some(buffer) = scratch.get_mut(..wanted) else { return Ok(&[]) };
+        let count = disk.read(File::Journal, self.cursor, buffer)?;
+        Ok(buffer.get(..count).unwrap_or(&[]))
+    }
+
+    /// Hands the homes in `bytes`, which stand at the cursor, to `enter` until
+    /// the window is full, and moves the cursor. Returns the bytes passed.
+    pub(super) fn take(&mut self, bytes: &[u8], mut enter: impl FnMut(&mut Self, &Record<'_>, u64)) -> usize {
+        let mut at = 0usize;
+        while !self.window.is_full() {
+            let rest = bytes.get(at..).unwrap_or(&[]);
+            let size = match step(rest) {
+                Step::Record(record, size) => {
+                    if record.kind == Kind::Add && !self.is_void(&record) {
+                        let offset = self.cursor;
+                        enter(self, &record, offset);
+                    }
+                    size
+                }
+                // Damage that appeared while we run (recovery removes what it
+                // finds): go on behind it. The spool keeps the bytes.
+                Step::Bad => resync(rest).unwrap_or(rest.len()),
+                Step::Truncated(_) if rest.len() >= RECORD_MAX_BYTES => rest.len(),
+                Step::Truncated(_) => break,
+            };
+            at = at.saturating_add(size);
+            self.cursor = self.cursor.saturating_add(size as u64);
+        }
+        at
+    }
+
+    /// A home enters the window.
+    pub(super) fn enter(&mut self, record: &Record<'_>, offset: u64, rules: &Rules, now: u64) {
+        let mut slot = slot_of(record, offset);
+        if record.flags & FLAG_DELAYED != 0 {
+            let delay = delay_ms(rules.retry_delay_ms, u32::from(slot.attempt), RETRY_DELAY_MAX_MS);
+            slot.state = State::Delayed(now.saturating_add(delay));
+        }
+        self.window.push(slot);
+    }
+
+    /// Whether this home no longer counts.
+    pub(super) fn is_void(&self, record: &Record<'_>) -> bool {
+        self.voids.contains(&home_of(record))
+    }
+}
+
+/// What identifies a home among all that ever were.
+pub(super) fn home_of(record: &Record<'_>) -> Home {
+    (record.id, attempts_of(record), record.kind == Kind::Dead)
+}
+
+/// Attempts that a home record counts.
+pub(super) fn attempts_of(record: &Record<'_>) -> u16 {
+    if record.flags & FLAG_CLAIMED == 0 { record.attempt } else { 0 }
+}
+
+/// The slot of a home record that waits.
+fn slot_of(record: &Record<'_>, offset: u64) -> Slot {
+    let size = u16::try_from(record.size()).unwrap_or(u16::MAX);
+    Slot { id: record.id, offset, size, attempt: attempts_of(record), state: State::Waiting }
+}

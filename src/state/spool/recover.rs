@@ -1,0 +1,402 @@
+//! From the journal to the state it stands for, whatever happened before.
+//!
+//! One pass over the file applies each record; a second reader, the cursor,
+//! follows behind and keeps the window full. A running service takes homes
+//! into its window in the same order, so each job that it started, and whose
+//! record the pass meets, is in the window here too: memory does not depend
+//! on the backlog.
+//!
+//! What may be wrong with the file, and what is done:
+//!
+//! | found | meaning | done |
+//! | --- | --- | --- |
+//! | a record that the end of the file cuts off | a write that a power cut or a full disk stopped | cut |
+//! | zeros up to the end | size written before data | cut |
+//! | anything else that is not a record | damage | set aside; on behind it |
+//! | a claim's group that is not whole, and its claim is on the disk | as the first | the group is not applied; the claim is read again |
+//! | the same, and the claim is gone | damage | what is good of it is applied |
+//!
+//! After damage the journal is written anew at once.
+
+use super::{Claims, Rules, Spool, Wear, Window};
+use crate::limits::RETRY_DELAY_MAX_MS;
+use crate::proto::journal::{
+    FILE_HEADER, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED, FileHeader, HEADER_BYTES, Kind,
+    RECORD_MAX_BYTES, Record, Step, file_header, parse_claim_body, resync, step,
+};
+use crate::state::backoff::delay_ms;
+use crate::state::disk::{Disk, DiskError, File};
+use crate::state::window::State;
+use heapless::Vec;
+
+/// What a recovery found, to be told to the user.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Recovery {
+    /// Bytes of a torn end that were cut off.
+    pub torn_bytes: u64,
+    /// Bytes of damaged records that were set aside.
+    pub damaged_bytes: u64,
+    /// Claim groups that are read again from their claims.
+    pub groups_voided: u32,
+    /// Jobs that were running when the service ended without a stop.
+    pub interrupted: u32,
+}
+
+/// Why a journal cannot be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecoverError {
+    /// It was written by another version; nothing was touched.
+    OtherVersion,
+    /// The disk failed.
+    Disk(DiskError),
+}
+
+impl From<DiskError> for RecoverError {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}
+
+/// The pass over the file.
+struct Pass {
+    /// Where it stands.
+    at: u64,
+    /// End of the claim group that was found good.
+    group_end: u64,
+    found: Recovery,
+}
+
+impl Spool {
+    /// Opens the journal, creating it if there is none. `scratch` is memory to
+    /// work in: at least two claim groups.
+    ///
+    /// # Errors
+    /// [`RecoverError`]
+    pub fn recover(
+        disk: &mut impl Disk,
+        scratch: &mut [u8],
+        rules: &Rules,
+        now: u64,
+    ) -> Result<(Self, Recovery), RecoverError> {
+        let mut spool = Self::empty();
+        let size = disk.size(File::Journal)?;
+        let (big, small) = scratch.split_at_mut(scratch.len().saturating_sub(2 * RECORD_MAX_BYTES));
+        let count = disk.read(File::Journal, 0, big.get_mut(..HEADER_BYTES).unwrap_or(&mut []))?;
+        let header = file_header(big.get(..count).unwrap_or(&[]));
+        if header == FileHeader::OtherVersion {
+            return Err(RecoverError::OtherVersion);
+        }
+        let mut pass = Pass { at: 0, group_end: 0, found: Recovery::default() };
+        if header == FileHeader::Known {
+            pass.at = FILE_HEADER.len() as u64;
+        }
+        spool.cursor = pass.at;
+        if size > 0 {
+            spool.pass(disk, big, small, size, &mut pass, rules, now)?;
+        }
+        for slot in spool.window.slots_mut() {
+            if slot.state == State::Running {
+                pass.found.interrupted = pass.found.interrupted.saturating_add(1);
+                slot.state = State::Waiting;
+            }
+        }
+        spool.claims.forget_missing(disk);
+        spool.end = pass.at;
+        if size == 0 {
+            spool.write_header(disk)?;
+        } else if header != FileHeader::Known || pass.found.damaged_bytes > 0 || pass.found.groups_voided > 0 {
+            spool.compact_now(disk, now)?;
+        } else if pass.at < size {
+            disk.truncate(File::Journal, pass.at)?;
+        }
+        Ok((spool, pass.found))
+    }
+
+    fn empty() -> Self {
+        Self {
+            end: 0,
+            cursor: 0,
+            next_id: 1,
+            waiting: 0,
+            dead: 0,
+            live_bytes: 0,
+            window: Window::new(),
+            voids: Vec::new(),
+            claims: Claims::new(),
+            skipped: Vec::new(),
+            buffer: Vec::new(),
+            unsynced_since: None,
+            name_unsynced: false,
+            suspect: false,
+            compaction: None,
+            wear: Wear::default(),
+        }
+    }
+
+    /// A new journal; it becomes durable with the first commit.
+    fn write_header(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+        disk.write(File::Journal, 0, FILE_HEADER)?;
+        self.end = FILE_HEADER.len() as u64;
+        self.cursor = self.end;
+        self.name_unsynced = true;
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the two buffers and the file's size are the pass's whole world")]
+    fn pass(
+        &mut self,
+        disk: &mut impl Disk,
+        big: &mut [u8],
+        small: &mut [u8],
+        mut size: u64,
+        pass: &mut Pass,
+        rules: &Rules,
+        now: u64,
+    ) -> Result<(), DiskError> {
+        let mut filled = 0..0;
+        let mut loaded_at = pass.at;
+        loop {
+            // Where the pass stands in the buffer, and what is there.
+            let offset = usize::try_from(pass.at.saturating_sub(loaded_at)).unwrap_or(usize::MAX);
+            let rest = big.get(offset..filled.end).unwrap_or(&[]);
+            let whole_rest = pass.at.saturating_add(rest.len() as u64) >= size;
+            if !whole_rest && !holds_unit(rest) {
+                loaded_at = pass.at;
+                let count = disk.read(File::Journal, pass.at, big)?;
+                filled = 0..count;
+                if count < big.len() {
+                    // The file may be shorter than it said; go by what is there.
+                    size = pass.at.saturating_add(count as u64);
+                }
+                continue;
+            }
+            if rest.is_empty() {
+                return Ok(());
+            }
+            match step(rest) {
+                Step::Record(record, length) => {
+                    let passed = self.record(disk, small, &record, length, rest, pass, rules, now)?;
+                    pass.at = pass.at.saturating_add(passed as u64);
+                }
+                Step::Truncated(_) if whole_rest && resync(rest).is_none() => {
+                    pass.found.torn_bytes = rest.len() as u64;
+                    return Ok(());
+                }
+                Step::Truncated(_) | Step::Bad => {
+                    if whole_rest && rest.iter().all(|byte| *byte == 0) {
+                        pass.found.torn_bytes = rest.len() as u64;
+                        return Ok(());
+                    }
+                    let length = resync(rest).unwrap_or(rest.len());
+                    disk.set_aside(rest.get(..length).unwrap_or(&[]))?;
+                    pass.found.damaged_bytes = pass.found.damaged_bytes.saturating_add(length as u64);
+                    self.skip(pass.at, length);
+                    pass.at = pass.at.saturating_add(length as u64);
+                }
+            }
+        }
+    }
+
+    /// Applies one good record; returns the bytes that the pass goes on by.
+    #[expect(clippy::too_many_arguments, reason = "as for `pass`")]
+    fn record(
+        &mut self,
+        disk: &mut impl Disk,
+        small: &mut [u8],
+        record: &Record<'_>,
+        length: usize,
+        rest: &[u8],
+        pass: &mut Pass,
+        rules: &Rules,
+        now: u64,
+    ) -> Result<usize, DiskError> {
+        let claimed = record.kind == Kind::Add && record.flags & FLAG_CLAIMED != 0;
+        if claimed && pass.at >= pass.group_end && disk.claim_exists(record.attempt) {
+            // Its group's head is damaged: the claim will be read again.
+            self.skip(pass.at, length);
+            return Ok(length);
+        }
+        match record.kind {
+            Kind::Base => {
+                self.next_id = self.next_id.max(record.id);
+                let next_claim = record.body.first_chunk::<8>().map_or(0, |body| u64::from_le_bytes(*body));
+                self.claims.seen(next_claim.saturating_sub(1));
+            }
+            Kind::Add => {
+                if record.flags & FLAG_MOVED != 0 && self.find(disk, small, record.id, pass, rules, now)? {
+                    self.forget(record.id);
+                }
+                self.count_added(record);
+            }
+            Kind::Dead => {
+                if self.find(disk, small, record.id, pass, rules, now)? {
+                    self.forget(record.id);
+                }
+                self.dead = self.dead.saturating_add(1);
+                self.live_bytes = self.live_bytes.saturating_add(record.size() as u64);
+                self.next_id = self.next_id.max(record.id.saturating_add(1));
+            }
+            Kind::Void => self.void(record),
+            Kind::Claim => return Ok(self.claim(disk, record, length, rest, pass)),
+            Kind::Start | Kind::Fail | Kind::Back | Kind::Done => {
+                if self.find(disk, small, record.id, pass, rules, now)? {
+                    self.mark(record, rules, now);
+                }
+            }
+        }
+        Ok(length)
+    }
+
+    /// A job in the window started or ended.
+    fn mark(&mut self, record: &Record<'_>, rules: &Rules, now: u64) {
+        if record.kind == Kind::Done {
+            self.forget(record.id);
+            return;
+        }
+        let Some(slot) = self.window.get_mut(record.id) else { return };
+        slot.attempt = record.attempt;
+        slot.state = match record.kind {
+            Kind::Start => State::Running,
+            Kind::Fail => {
+                let delay = delay_ms(rules.retry_delay_ms, u32::from(record.attempt), RETRY_DELAY_MAX_MS);
+                State::Delayed(now.saturating_add(delay))
+            }
+            _ => State::Waiting,
+        };
+    }
+
+    /// The home of a job in the window is over.
+    fn forget(&mut self, id: u64) {
+        if let Some(slot) = self.window.remove(id) {
+            self.waiting = self.waiting.saturating_sub(1);
+            self.live_bytes = self.live_bytes.saturating_sub(u64::from(slot.size));
+        }
+    }
+
+    /// A home ended out of order.
+    fn void(&mut self, record: &Record<'_>) {
+        if record.flags & FLAG_DEAD != 0 {
+            self.dead = self.dead.saturating_sub(1);
+        } else {
+            self.waiting = self.waiting.saturating_sub(1);
+            self.window.remove(record.id);
+        }
+        let _ = self.voids.push((record.id, record.attempt, record.flags & FLAG_DEAD != 0));
+    }
+
+    /// A claim was read on. Its group counts if it is whole.
+    fn claim(
+        &mut self,
+        disk: &mut impl Disk,
+        record: &Record<'_>,
+        length: usize,
+        rest: &[u8],
+        pass: &mut Pass,
+    ) -> usize {
+        let Some((offset, group)) = parse_claim_body(record.body) else { return length };
+        let group = group as usize;
+        let end = length.saturating_add(group);
+        let seq_low = record.id.to_le_bytes();
+        let seq_low = u16::from_le_bytes([seq_low[0], seq_low[1]]);
+        if rest.get(length..end).is_some_and(|bytes| is_whole_group(bytes, seq_low)) {
+            pass.group_end = pass.at.saturating_add(end as u64);
+            self.claims.mark(disk, record.id, offset);
+        } else if disk.claim_exists(seq_low) {
+            let skipped = end.min(rest.len());
+            self.skip(pass.at, skipped);
+            pass.found.groups_voided = pass.found.groups_voided.saturating_add(1);
+            self.claims.seen(record.id);
+            return skipped;
+        } else {
+            self.claims.seen(record.id);
+        }
+        length
+    }
+
+    /// The `length` bytes at `at` are to be passed over by the cursor too.
+    fn skip(&mut self, at: u64, length: usize) {
+        let end = at.saturating_add(length as u64);
+        match self.skipped.last_mut() {
+            Some(last) if last.end == at => last.end = end,
+            // More damage than can be told apart: homes in it are applied,
+            // and a line may run twice, but none is lost.
+            _ => drop(self.skipped.push(at..end)),
+        }
+    }
+
+    /// Whether job `id` is in the window, after filling that with all that
+    /// comes before the place of the pass. A job that the running service
+    /// spoke of was among the first in the file that had not ended, so it is
+    /// here too.
+    fn find(
+        &mut self,
+        disk: &mut impl Disk,
+        small: &mut [u8],
+        id: u64,
+        pass: &Pass,
+        rules: &Rules,
+        now: u64,
+    ) -> Result<bool, DiskError> {
+        while self.cursor < pass.at && !self.window.is_full() {
+            self.follow(disk, small, pass, rules, now)?;
+        }
+        Ok(self.window.get(id).is_some())
+    }
+
+    /// Moves the cursor over one record or skipped range.
+    fn follow(
+        &mut self,
+        disk: &mut impl Disk,
+        small: &mut [u8],
+        pass: &Pass,
+        rules: &Rules,
+        now: u64,
+    ) -> Result<(), DiskError> {
+        if let Some(range) = self.skipped.iter().find(|range| range.contains(&self.cursor)) {
+            self.cursor = range.end;
+            return Ok(());
+        }
+        let bytes = self.read_ahead(disk, small, pass.at)?;
+        match step(bytes) {
+            Step::Record(record, size) => {
+                if record.kind == Kind::Add && !self.is_void(&record) {
+                    self.enter(&record, self.cursor, rules, now);
+                }
+                self.cursor = self.cursor.saturating_add(size as u64);
+            }
+            Step::Bad | Step::Truncated(_) => {
+                let passed = resync(bytes).unwrap_or(bytes.len()).max(1);
+                self.cursor = self.cursor.saturating_add(passed as u64);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `rest` holds a whole record and, for a claim, its whole group.
+fn holds_unit(rest: &[u8]) -> bool {
+    match step(rest) {
+        Step::Record(Record { kind: Kind::Claim, body, .. }, size) => {
+            let group = parse_claim_body(body).map_or(0, |(_, group)| group as usize);
+            rest.len() >= size.saturating_add(group)
+        }
+        Step::Record(..) => true,
+        Step::Bad => rest.len() >= RECORD_MAX_BYTES,
+        Step::Truncated(_) => false,
+    }
+}
+
+/// Whether `bytes` are nothing but good records of this claim.
+fn is_whole_group(mut bytes: &[u8], seq_low: u16) -> bool {
+    while !bytes.is_empty() {
+        match step(bytes) {
+            Step::Record(record, size)
+                if record.kind == Kind::Add && record.flags == FLAG_CLAIMED && record.attempt == seq_low =>
+            {
+                bytes = bytes.get(size..).unwrap_or(&[]);
+            }
+            _ => return false,
+        }
+    }
+    true
+}

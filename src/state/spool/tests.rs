@@ -1,0 +1,482 @@
+//! Histories with crashes: the real spool on a disk that dies and forgets.
+
+use super::*;
+use crate::limits::{CLAIM_QUIET_MS, SCRATCH_BYTES, WINDOW_JOBS};
+use crate::state::disk::fake::{DEAD, FAILED, FakeDisk};
+use std::collections::{BTreeMap, BTreeSet};
+
+const RULES: Rules = Rules { retries: 2, retry_delay_ms: 10, queue_max: 10_000, sync: true };
+
+/// A service around the spool: what `service::jobs` does, without processes.
+struct Service {
+    spool: Spool,
+    now: u64,
+    scratch: Vec<u8>,
+    /// Chosen jobs whose start is not settled.
+    chosen: Vec<Slot>,
+    running: Vec<Slot>,
+}
+
+type Vec<T> = std::vec::Vec<T>;
+
+impl Service {
+    fn start(disk: &mut FakeDisk, now: u64) -> Result<(Self, Recovery), RecoverError> {
+        let mut scratch = vec![0; SCRATCH_BYTES];
+        let (mut spool, recovery) = Spool::recover(disk, &mut scratch, &RULES, now)?;
+        spool.adopt_claims(disk, now)?;
+        Ok((Self { spool, now, scratch, chosen: Vec::new(), running: Vec::new() }, recovery))
+    }
+
+    fn intake(&mut self, disk: &mut FakeDisk) -> Result<u32, DiskError> {
+        self.spool.intake(disk, &mut self.scratch, &RULES, self.now, &mut |_| {})
+    }
+
+    fn commit(&mut self, disk: &mut FakeDisk) -> Result<(), DiskError> {
+        self.spool.commit(disk, &RULES, self.now)?;
+        self.spool.remove_closed(disk)
+    }
+
+    fn refill(&mut self, disk: &mut FakeDisk) -> Result<(), DiskError> {
+        self.spool.refill(disk, &mut self.scratch, &RULES, self.now)
+    }
+
+    /// Starts up to `workers` jobs; returns their texts.
+    fn start_jobs(&mut self, disk: &mut FakeDisk, workers: usize) -> Result<Vec<String>, DiskError> {
+        self.refill(disk)?;
+        while self.running.len() + self.chosen.len() < workers {
+            let Some(slot) = self.spool.choose(self.now) else { break };
+            self.chosen.push(slot);
+        }
+        self.spool.settle(disk, self.now)?;
+        if self.chosen.iter().any(|slot| slot.attempt > 1) {
+            self.spool.commit(disk, &RULES, self.now)?;
+        }
+        let mut started = Vec::new();
+        for slot in std::mem::take(&mut self.chosen) {
+            let slot = *self.spool.window().get(slot.id).unwrap();
+            started.push(self.text(disk, &slot)?);
+            self.running.push(slot);
+        }
+        Ok(started)
+    }
+
+    fn text(&self, disk: &mut FakeDisk, slot: &Slot) -> Result<String, DiskError> {
+        let mut buffer = [0; RECORD_MAX_BYTES];
+        let text = self.spool.text(disk, slot, &mut buffer)?;
+        Ok(String::from_utf8(text.to_vec()).unwrap())
+    }
+
+    /// Everything to its end, without crashes; returns the texts in order.
+    fn run_to_the_end(&mut self, disk: &mut FakeDisk) -> Vec<String> {
+        let mut ran = Vec::new();
+        for _ in 0..200_000 {
+            self.now += CLAIM_QUIET_MS;
+            self.spool.claims.look_at_queue();
+            self.spool.claims.look_at_claims();
+            self.intake(disk).unwrap();
+            self.commit(disk).unwrap();
+            self.spool.make_way(disk, self.now).unwrap();
+            ran.extend(self.start_jobs(disk, 4).unwrap());
+            if self.running.is_empty() && disk.claims() == 0 && self.spool.waiting() == 0 {
+                self.commit(disk).unwrap();
+                return ran;
+            }
+            for slot in std::mem::take(&mut self.running) {
+                self.spool.ended(slot.id, Outcome::Success, &RULES);
+            }
+            self.spool.settle(disk, self.now).unwrap();
+        }
+        panic!("it never ended: {} waiting, {} claims", self.spool.waiting(), disk.claims());
+    }
+}
+
+fn service() -> (FakeDisk, Service) {
+    let mut disk = FakeDisk::new(1);
+    let (service, recovery) = Service::start(&mut disk, 0).unwrap();
+    assert_eq!(recovery, Recovery::default());
+    (disk, service)
+}
+
+#[test]
+fn jobs_run_in_the_order_of_the_queue_file() {
+    let (mut disk, mut service) = service();
+    for number in 0..500 {
+        disk.append_to_queue(&format!(" job {number}\r\n\n"));
+    }
+    let expected: Vec<String> = (0..500).map(|number| format!("job {number}")).collect();
+    assert_eq!(service.run_to_the_end(&mut disk), expected);
+    assert_eq!((service.spool.waiting(), service.spool.dead(), disk.claims()), (0, 0, 0));
+}
+
+#[test]
+fn lines_that_are_not_jobs_are_rejected_and_the_others_run() {
+    let (mut disk, mut service) = service();
+    let long = "x".repeat(20_000);
+    disk.append_to_queue(&format!("a\n{long}\nb\nc\0d\n{}\nlast", "y".repeat(1001)));
+    assert_eq!(service.run_to_the_end(&mut disk), ["a", "b", "last"]);
+    assert_eq!(disk.rejected.len(), 20_000 + 1 + 4 + 1002);
+}
+
+#[test]
+fn a_writer_that_keeps_the_claim_open_is_read_on() {
+    let (mut disk, mut service) = service();
+    let file = disk.append_to_queue("one\n");
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    for line in ["two\n", "thr", "ee\n"] {
+        service.now += CLAIM_QUIET_MS - 1;
+        disk.append_to(file, line);
+        service.spool.claims.look_at_claims();
+        service.intake(&mut disk).unwrap();
+        service.commit(&mut disk).unwrap();
+    }
+    assert_eq!(disk.claims(), 1);
+    assert_eq!(service.run_to_the_end(&mut disk), ["one", "two", "three"]);
+}
+
+#[test]
+fn what_is_written_while_a_claim_is_being_closed_is_not_lost() {
+    let (mut disk, mut service) = service();
+    let file = disk.append_to_queue("one\n");
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    service.now += CLAIM_QUIET_MS;
+    service.intake(&mut disk).unwrap();
+    assert!(service.spool.claims.wants_commit());
+    disk.append_to(file, "two\n");
+    service.commit(&mut disk).unwrap();
+    assert_eq!(service.run_to_the_end(&mut disk), ["one", "two"]);
+}
+
+#[test]
+fn a_full_queue_leaves_the_rest_in_the_claim() {
+    let (mut disk, mut service) = service();
+    let rules = Rules { queue_max: 3, ..RULES };
+    disk.append_to_queue("a\nb\nc\nd\ne\n");
+    let added = service.spool.intake(&mut disk, &mut service.scratch, &rules, 0, &mut |_| {}).unwrap();
+    assert_eq!((added, service.spool.room(&rules), disk.claims()), (3, 0, 1));
+    assert_eq!(service.run_to_the_end(&mut disk), ["a", "b", "c", "d", "e"]);
+}
+
+#[test]
+fn a_failing_job_is_retried_with_growing_delays_and_then_kept_dead() {
+    let (mut disk, mut service) = service();
+    disk.append_to_queue("bad\n");
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    for (attempt, delay) in [(1, Some(10)), (2, Some(20)), (3, None)] {
+        assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["bad"]);
+        let slot = service.running.pop().unwrap();
+        assert_eq!(slot.attempt, attempt);
+        let end = service.spool.ended(slot.id, Outcome::Code(7), &RULES).unwrap();
+        assert_eq!(end, delay.map_or(End::Dead(Outcome::Code(7)), End::Fail));
+        service.spool.settle(&mut disk, service.now).unwrap();
+        assert_eq!(service.spool.window().next_due(), delay.map(|delay| service.now + delay));
+        service.now += delay.unwrap_or(0);
+    }
+    assert_eq!((service.spool.waiting(), service.spool.dead()), (0, 1));
+    let (mut again, _) = Service::start(&mut disk, 0).unwrap();
+    assert_eq!((again.spool.waiting(), again.spool.dead()), (0, 1));
+    assert!(again.run_to_the_end(&mut disk).is_empty());
+    again.spool.compact_now(&mut disk, 0).unwrap();
+    let (again, _) = Service::start(&mut disk, 0).unwrap();
+    assert_eq!((again.spool.waiting(), again.spool.dead()), (0, 1));
+}
+
+#[test]
+fn a_job_that_was_stopped_with_the_service_loses_no_attempt() {
+    let (mut disk, mut service) = service();
+    disk.append_to_queue("long\n");
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    service.start_jobs(&mut disk, 1).unwrap();
+    service.spool.returned(1);
+    service.spool.settle(&mut disk, 0).unwrap();
+    let (mut again, recovery) = Service::start(&mut disk, 0).unwrap();
+    assert_eq!(recovery.interrupted, 0);
+    again.start_jobs(&mut disk, 1).unwrap();
+    assert_eq!(again.running[0].attempt, 1);
+}
+
+#[test]
+fn a_job_that_was_interrupted_runs_again_and_its_attempt_counts() {
+    let (mut disk, mut service) = service();
+    disk.append_to_queue("long\n");
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    for attempt in 1..20 {
+        assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["long"]);
+        assert_eq!(service.running[0].attempt, attempt);
+        let recovery;
+        (service, recovery) = Service::start(&mut disk, 0).unwrap();
+        assert_eq!(recovery.interrupted, 1);
+    }
+}
+
+#[test]
+fn jobs_that_wait_for_their_delay_make_way_for_the_others() {
+    let (mut disk, mut service) = service();
+    let count = WINDOW_JOBS * 3;
+    for number in 0..count {
+        disk.append_to_queue(&format!("{number}\n"));
+    }
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    let mut first_attempts = Vec::new();
+    while first_attempts.len() < count {
+        service.spool.make_way(&mut disk, 0).unwrap();
+        let started = service.start_jobs(&mut disk, 8).unwrap();
+        assert!(!started.is_empty(), "{} of {count} had a first attempt", first_attempts.len());
+        first_attempts.extend(started);
+        for slot in std::mem::take(&mut service.running) {
+            service.spool.ended(slot.id, Outcome::Code(1), &Rules { retry_delay_ms: 1000, ..RULES });
+        }
+        service.spool.settle(&mut disk, 0).unwrap();
+    }
+    let unique: BTreeSet<_> = first_attempts.iter().collect();
+    assert_eq!(unique.len(), count);
+    let (mut again, _) = Service::start(&mut disk, 0).unwrap();
+    assert_eq!(again.spool.waiting() as usize, count);
+    assert_eq!(again.run_to_the_end(&mut disk).len(), count);
+}
+
+#[test]
+fn a_backlog_survives_compaction_in_order() {
+    let (mut disk, mut service) = service();
+    for number in 0..300 {
+        disk.append_to_queue(&format!("{number}\n"));
+    }
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    service.start_jobs(&mut disk, 3).unwrap();
+    service.spool.compact_step(&mut disk, 0).unwrap();
+    assert!(service.spool.is_compacting());
+    // Life goes on between two steps.
+    let slot = service.running.remove(0);
+    service.spool.ended(slot.id, Outcome::Success, &RULES);
+    service.spool.settle(&mut disk, 0).unwrap();
+    service.spool.add(&mut disk, 0, b"late").unwrap();
+    while service.spool.is_compacting() {
+        service.spool.compact_step(&mut disk, 0).unwrap();
+    }
+    for slot in std::mem::take(&mut service.running) {
+        service.spool.ended(slot.id, Outcome::Success, &RULES);
+    }
+    let mut expected: Vec<String> = (3..300).map(|number| number.to_string()).collect();
+    expected.push("late".to_owned());
+    let mut copy = disk.clone();
+    assert_eq!(service.run_to_the_end(&mut disk), expected);
+    // A crash right after it finds the same jobs, and the two that ran.
+    copy.restart();
+    let (mut again, _) = Service::start(&mut copy, 0).unwrap();
+    let rerun = again.run_to_the_end(&mut copy);
+    assert_eq!(rerun[..2], ["1", "2"]);
+    assert_eq!(rerun[2..], expected);
+}
+
+#[test]
+fn a_compacted_journal_is_small_and_ids_go_on() {
+    let (mut disk, mut service) = service();
+    for round in 0..40 {
+        for number in 0..100 {
+            disk.append_to_queue(&format!("{round} {number} {}\n", "x".repeat(50)));
+        }
+        service.run_to_the_end(&mut disk);
+        if service.spool.wants_compaction() {
+            service.spool.compact_now(&mut disk, 0).unwrap();
+            assert!(service.spool.journal_bytes() < 200);
+        }
+    }
+    let id = service.spool.add(&mut disk, 0, b"next").unwrap();
+    assert_eq!(id, 4001);
+}
+
+#[test]
+fn another_version_is_refused_and_left_alone() {
+    let mut disk = FakeDisk::new(1);
+    disk.journal_mut().extend_from_slice(b"zigsvc-journal 2\nwhatever");
+    let before = disk.operations;
+    assert_eq!(Service::start(&mut disk, 0).err(), Some(RecoverError::OtherVersion));
+    assert_eq!(disk.operations, before);
+}
+
+#[test]
+fn any_flipped_bit_costs_at_most_one_record() {
+    let (mut disk, mut service) = service();
+    for number in 0..8 {
+        disk.append_to_queue(&format!("job number {number}\n"));
+    }
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    service.now += CLAIM_QUIET_MS;
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    assert_eq!(disk.claims(), 0);
+    for bit in 17 * 8..disk.journal_mut().len() * 8 {
+        let mut damaged = disk.clone();
+        damaged.journal_mut()[bit / 8] ^= 1 << (bit % 8);
+        let (mut again, recovery) = Service::start(&mut damaged, 0).unwrap();
+        let ran = again.run_to_the_end(&mut damaged);
+        assert!(ran.len() >= 7, "bit {bit}: {ran:?}");
+        assert!(recovery.damaged_bytes + recovery.torn_bytes > 0, "bit {bit} was not noticed");
+        assert!(!damaged.aside.is_empty() || recovery.torn_bytes > 0, "bit {bit}");
+        let (_, recovery) = Service::start(&mut damaged, 0).unwrap();
+        assert_eq!(recovery, Recovery::default(), "bit {bit}: the damage is gone");
+    }
+}
+
+#[test]
+fn every_truncation_keeps_what_came_before() {
+    let (mut disk, mut service) = service();
+    for number in 0..6 {
+        service.spool.add(&mut disk, 0, format!("job {number}").as_bytes()).unwrap();
+    }
+    for length in 0..disk.journal_mut().len() {
+        let mut cut = disk.clone();
+        cut.journal_mut().truncate(length);
+        let (mut again, _) = Service::start(&mut cut, 0).unwrap();
+        let ran = again.run_to_the_end(&mut cut);
+        assert_eq!(ran.len(), length.saturating_sub(17) / 25, "length {length}");
+    }
+}
+
+#[test]
+fn a_failed_write_is_undone_and_tried_again() {
+    for fail_at in 1..60 {
+        let (mut disk, mut service) = service();
+        disk.append_to_queue("a\nb\nc\n");
+        disk.fail_at = Some(disk.operations + fail_at);
+        for _ in 0..20 {
+            service.now += CLAIM_QUIET_MS;
+            service.spool.claims.look_at_queue();
+            service.spool.claims.look_at_claims();
+            let step = service.intake(&mut disk).and_then(|_| service.commit(&mut disk));
+            let step = step.and_then(|()| service.start_jobs(&mut disk, 1).map(drop));
+            for slot in std::mem::take(&mut service.running) {
+                service.spool.ended(slot.id, Outcome::Success, &RULES);
+            }
+            let settled = service.spool.settle(&mut disk, service.now);
+            assert!(step.is_ok() || step == Err(FAILED));
+            assert!(settled.is_ok() || settled == Err(FAILED));
+        }
+        assert_eq!(service.spool.waiting(), 0, "operation {fail_at}");
+        let (again, recovery) = Service::start(&mut disk, 0).unwrap();
+        assert_eq!((again.spool.waiting(), recovery.damaged_bytes), (0, 0), "operation {fail_at}");
+    }
+}
+
+/// What a history promises.
+#[derive(Default)]
+struct Promises {
+    /// Lines whose commit succeeded.
+    accepted: BTreeSet<String>,
+    /// Lines whose end was committed.
+    over: BTreeSet<String>,
+    runs: BTreeMap<String, u32>,
+}
+
+/// One random history with crashes. `power` cuts lose what was not synced.
+fn history(seed: u64, power: bool) {
+    let mut disk = FakeDisk::new(seed);
+    let mut promises = Promises::default();
+    let mut written = Vec::new();
+    let mut now = 0;
+    for life in 0..6 {
+        let die_in = u32::try_from(disk.random(60)).unwrap();
+        disk.die_at = Some(disk.operations + 1 + die_in);
+        if let Err(error) = live(&mut disk, life, &mut now, &mut promises, &mut written) {
+            assert!(error == RecoverError::Disk(DEAD), "seed {seed}: {error:?}");
+        }
+        if power {
+            disk.power_cut();
+        } else {
+            disk.restart();
+        }
+    }
+    disk.die_at = None;
+    let (mut service, recovery) = Service::start(&mut disk, now).unwrap();
+    let ran = service.run_to_the_end(&mut disk);
+    assert_eq!(recovery.damaged_bytes == 0 || power, true, "seed {seed}: {recovery:?}");
+    let mut last: BTreeMap<&String, u32> = BTreeMap::new();
+    for text in &ran {
+        *last.entry(text).or_default() += 1;
+        assert!(!promises.over.contains(text), "seed {seed}: {text:?} ran after its end was recorded");
+    }
+    for (text, count) in &last {
+        assert_eq!(*count, 1, "seed {seed}: {text:?} is in the queue twice");
+    }
+    for text in &promises.accepted {
+        let runs = promises.runs.get(text).copied().unwrap_or(0) + last.get(text).copied().unwrap_or(0);
+        assert!(runs > 0, "seed {seed}: {text:?} was accepted and never ran");
+    }
+    if !power {
+        for text in &written {
+            assert!(promises.runs.contains_key(text) || last.contains_key(text), "seed {seed}: {text:?} lost");
+        }
+    }
+}
+
+/// One life of the service, up to its death.
+fn live(
+    disk: &mut FakeDisk,
+    life: u32,
+    now: &mut u64,
+    promises: &mut Promises,
+    written: &mut Vec<String>,
+) -> Result<(), RecoverError> {
+    let (mut service, _) = Service::start(disk, *now)?;
+    let mut ended: Vec<String> = Vec::new();
+    for turn in 0..200 {
+        *now += [1, 600, CLAIM_QUIET_MS][usize::try_from(disk.random(3)).unwrap()];
+        service.now = *now;
+        if disk.random(3) == 0 {
+            for _ in 0..=disk.random(40) {
+                let text = format!("{life}.{turn}.{} {}y", written.len(), "x".repeat(written.len() % 70));
+                disk.append_to_queue(&format!("{text}\n"));
+                written.push(text);
+            }
+        }
+        service.spool.claims.look_at_queue();
+        service.spool.claims.look_at_claims();
+        service.intake(disk)?;
+        if disk.random(4) == 0 {
+            service.spool.compact_step(disk, *now)?;
+        }
+        service.commit(disk)?;
+        promises.over.extend(ended.drain(..));
+        service.spool.make_way(disk, *now)?;
+        for text in service.start_jobs(disk, 1 + turn % 4)? {
+            assert!(!promises.over.contains(&text), "{text:?} runs after its end was recorded");
+            *promises.runs.entry(text).or_default() += 1;
+        }
+        // Everything in the window was committed.
+        for slot in service.spool.window().slots() {
+            promises.accepted.insert(service.text(disk, slot)?);
+        }
+        for slot in std::mem::take(&mut service.running) {
+            let text = service.text(disk, &slot)?;
+            if disk.random(5) == 0 {
+                service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries: 100, ..RULES });
+            } else {
+                service.spool.ended(slot.id, Outcome::Success, &RULES);
+                ended.push(text);
+            }
+        }
+        service.spool.settle(disk, *now)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn no_kill_at_any_moment_loses_or_doubles_a_line() {
+    for seed in 0..1500 {
+        history(seed, false);
+    }
+}
+
+#[test]
+fn no_power_cut_loses_an_accepted_job_or_repeats_one_that_is_over() {
+    for seed in 0..1500 {
+        history(seed, true);
+    }
+}

@@ -1,0 +1,273 @@
+//! The jobs in memory: the oldest that have not ended, in the journal's order.
+//!
+//! ```text
+//!            start          started          ended well
+//! Waiting ─────────▶ Starting ─────▶ Running ──────────▶ Ended(Done) ──▶ gone
+//!    ▲  ▲                              │ failed ───────▶ Ended(Fail) ──▶ Delayed
+//!    │  └──── orderly stop ◀───────────┤ for good ─────▶ Ended(Dead) ──▶ gone
+//!    └──────────────── due ── Delayed ◀┘
+//! ```
+//!
+//! An `Ended` or `Starting` slot owes the journal a record; it moves on when
+//! that is written. So a full disk holds jobs up, and loses none.
+
+use crate::limits::WINDOW_JOBS;
+use heapless::Vec;
+
+/// How a job's attempt ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Exit status 0.
+    Success,
+    /// Another exit status.
+    Code(u8),
+    /// Killed by a signal.
+    Signal(u8),
+    /// Its handler could not be started.
+    NotStarted,
+    /// It exceeded `job_timeout`.
+    TimedOut,
+}
+
+impl Outcome {
+    /// Two bytes for the journal.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 2] {
+        match self {
+            Self::Success => [0, 0],
+            Self::Code(code) => [0, code],
+            Self::Signal(signal) => [1, signal],
+            Self::NotStarted => [2, 0],
+            Self::TimedOut => [3, 0],
+        }
+    }
+
+    /// What [`Outcome::to_bytes`] wrote.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 2]) -> Self {
+        match bytes {
+            [0, 0] => Self::Success,
+            [0, code] => Self::Code(code),
+            [1, signal] => Self::Signal(signal),
+            [3, _] => Self::TimedOut,
+            _ => Self::NotStarted,
+        }
+    }
+
+    /// The status that a shell would show: 128+N for a signal.
+    #[must_use]
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Code(code) => code,
+            Self::Signal(signal) => signal.saturating_add(128),
+            Self::NotStarted => 127,
+            Self::TimedOut => 143,
+        }
+    }
+}
+
+/// What is owed to the journal for an attempt that ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The job is over.
+    Done(Outcome),
+    /// There will be another attempt, after this wait.
+    Fail(u64),
+    /// There will be none.
+    Dead(Outcome),
+    /// It was stopped with the service; the attempt does not count.
+    Back,
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// It can be started.
+    Waiting,
+    /// It can be started from this time on.
+    Delayed(u64),
+    /// It was chosen; its start is not yet in the journal.
+    Starting,
+    /// Its handler runs.
+    Running,
+    /// It ended; that is not yet in the journal.
+    Ended(End),
+}
+
+/// A job in memory: everything but its text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slot {
+    /// Its id.
+    pub id: u64,
+    /// Where its home record is in the journal.
+    pub offset: u64,
+    /// Size of the home record.
+    pub size: u16,
+    /// Attempts that were started.
+    pub attempt: u16,
+    /// Where it stands.
+    pub state: State,
+}
+
+/// The slots, oldest first.
+#[derive(Default)]
+pub struct Window {
+    slots: Vec<Slot, WINDOW_JOBS>,
+}
+
+impl Window {
+    /// An empty window.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { slots: Vec::new() }
+    }
+
+    /// All slots, oldest first.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// All slots, to be changed.
+    pub fn slots_mut(&mut self) -> &mut [Slot] {
+        &mut self.slots
+    }
+
+    /// Appends a job; false if there is no room.
+    pub fn push(&mut self, slot: Slot) -> bool {
+        self.slots.push(slot).is_ok()
+    }
+
+    /// Whether there is no room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.slots.is_full()
+    }
+
+    /// The job with this id.
+    pub fn get_mut(&mut self, id: u64) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| slot.id == id)
+    }
+
+    /// The job with this id.
+    #[must_use]
+    pub fn get(&self, id: u64) -> Option<&Slot> {
+        self.slots.iter().find(|slot| slot.id == id)
+    }
+
+    /// Takes a job out.
+    pub fn remove(&mut self, id: u64) -> Option<Slot> {
+        let index = self.slots.iter().position(|slot| slot.id == id)?;
+        Some(self.slots.remove(index))
+    }
+
+    /// Keeps only the slots that `keep` wants.
+    pub fn retain(&mut self, keep: impl FnMut(&Slot) -> bool) {
+        self.slots.retain(keep);
+    }
+
+    /// The oldest job that can be started now.
+    #[must_use]
+    pub fn startable(&self, now: u64) -> Option<u64> {
+        self.slots.iter().find(|slot| slot.is_startable(now)).map(|slot| slot.id)
+    }
+
+    /// When the next delayed job is due.
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
+        let due = |slot: &Slot| if let State::Delayed(due) = slot.state { Some(due) } else { None };
+        self.slots.iter().filter_map(due).min()
+    }
+
+    /// The job that waits longest for its delay, if the window is full and
+    /// nothing in it can be started or is running: it keeps others out.
+    #[must_use]
+    pub fn blocker(&self, now: u64) -> Option<u64> {
+        let delayed = |slot: &Slot| matches!(slot.state, State::Delayed(due) if due > now);
+        if !self.is_full() || !self.slots.iter().all(delayed) {
+            return None;
+        }
+        let due = |slot: &&Slot| if let State::Delayed(due) = slot.state { due } else { 0 };
+        self.slots.iter().max_by_key(due).map(|slot| slot.id)
+    }
+
+    /// How many slots are in a state that `wanted` names.
+    #[must_use]
+    pub fn count(&self, wanted: impl Fn(&State) -> bool) -> u32 {
+        let count = self.slots.iter().filter(|slot| wanted(&slot.state)).count();
+        u32::try_from(count).unwrap_or(0)
+    }
+
+    /// Whether some slot owes the journal a record.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot.state, State::Starting | State::Ended(_)))
+    }
+}
+
+impl Slot {
+    fn is_startable(&self, now: u64) -> bool {
+        match self.state {
+            State::Waiting => true,
+            State::Delayed(due) => due <= now,
+            State::Starting | State::Running | State::Ended(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(id: u64, state: State) -> Slot {
+        Slot { id, offset: id * 100, size: 50, attempt: 0, state }
+    }
+
+    #[test]
+    fn the_oldest_startable_job_is_first() {
+        let mut window = Window::new();
+        for (id, state) in [
+            (1, State::Running),
+            (2, State::Delayed(50)),
+            (3, State::Starting),
+            (4, State::Ended(End::Back)),
+            (5, State::Waiting),
+        ] {
+            assert!(window.push(slot(id, state)));
+        }
+        assert_eq!(window.startable(49), Some(5));
+        assert_eq!(window.startable(50), Some(2));
+        assert_eq!(window.next_due(), Some(50));
+        assert!(window.owes());
+    }
+
+    #[test]
+    fn a_window_full_of_delayed_jobs_names_the_one_to_move_out_of_the_way() {
+        let mut window = Window::new();
+        for id in 0..WINDOW_JOBS as u64 {
+            assert_eq!(window.blocker(0), None);
+            assert!(window.push(slot(id, State::Delayed(100 + id))));
+        }
+        assert!(!window.push(slot(99, State::Waiting)));
+        assert_eq!(window.blocker(0), Some(WINDOW_JOBS as u64 - 1));
+        assert_eq!(window.blocker(100), None, "one of them is due");
+        window.get_mut(3).unwrap().state = State::Running;
+        assert_eq!(window.blocker(0), None, "a running job will make room");
+    }
+
+    #[test]
+    fn outcomes_survive_the_journal() {
+        for outcome in [
+            Outcome::Success,
+            Outcome::Code(1),
+            Outcome::Code(255),
+            Outcome::Signal(9),
+            Outcome::NotStarted,
+            Outcome::TimedOut,
+        ] {
+            assert_eq!(Outcome::from_bytes(outcome.to_bytes()), outcome);
+        }
+        assert_eq!(Outcome::Signal(9).exit_status(), 137);
+    }
+}
