@@ -6,6 +6,8 @@ pub mod limits;
 pub mod proto;
 pub mod state;
 #[cfg(feature = "sys")]
+pub mod service;
+#[cfg(feature = "sys")]
 pub mod sys;
 #[cfg(feature = "sys")]
 pub mod cli;

@@ -63,6 +63,14 @@ pub fn replace(fd: &OwnedFd, number: i32) -> Result<(), Failure> {
     result
 }
 
+/// A pipe: its read end and its write end, close-on-exec (pipe2(2)).
+///
+/// # Errors
+/// EMFILE, ENFILE.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).op("pipe2")
+}
+
 /// Takes ownership of an inherited descriptor that the user named, and makes
 /// it close-on-exec. `None` if it is not open or is a standard one.
 #[must_use]

@@ -177,18 +177,30 @@ pub fn read_path(path: &CStr, buffer: &mut [u8]) -> Result<usize, Failure> {
     Ok(done)
 }
 
+/// One write(2), tried again when interrupted; returns the bytes taken, at
+/// least one.
+///
+/// # Errors
+/// As the call says.
+pub fn write_some(fd: impl AsFd, bytes: &[u8]) -> Result<usize, Failure> {
+    loop {
+        match rustix::io::write(fd.as_fd(), bytes) {
+            Ok(0) => return Err(Failure { op: "write", errno: Errno::IO }),
+            Err(Errno::INTR) => {}
+            result => return result.op("write"),
+        }
+    }
+}
+
 /// write(2) until all of `bytes` is taken.
 ///
 /// # Errors
 /// As the call says; what was taken before stays.
 pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<(), Failure> {
+    let fd = fd.as_fd();
     while !bytes.is_empty() {
-        match rustix::io::write(fd.as_fd(), bytes) {
-            Ok(0) => return Err(Failure { op: "write", errno: Errno::IO }),
-            Ok(count) => bytes = bytes.get(count..).unwrap_or(&[]),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(Failure { op: "write", errno }),
-        }
+        let count = write_some(fd, bytes)?;
+        bytes = bytes.get(count..).unwrap_or(&[]);
     }
     Ok(())
 }

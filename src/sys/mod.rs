@@ -16,6 +16,7 @@ pub mod lock;
 pub mod poll;
 pub mod process;
 mod runtime;
+pub mod scratch;
 pub mod signal;
 pub mod spawn;
 pub mod syslog;

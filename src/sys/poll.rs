@@ -78,3 +78,8 @@ pub fn readable_within(fd: &OwnedFd, timeout_ms: u64) -> bool {
     set.wait(Some(timeout_ms));
     set.ready().next().is_some()
 }
+
+/// Waits `ms` milliseconds, or less if a signal comes.
+pub fn sleep(ms: u64) {
+    PollSet::<()>::new().wait(Some(ms));
+}

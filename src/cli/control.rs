@@ -1,0 +1,212 @@
+//! Starting, stopping and signalling a service. Whom to signal is what the
+//! lock of the PID file says, never what is written in it.
+
+use super::{Invocation, fail, print};
+use crate::limits::{STOP_GRACE_MS, STOP_POLL_MS};
+use crate::proto::config::Config;
+use crate::proto::path::Path;
+use crate::proto::text::Writer;
+use crate::service::jobs;
+use crate::service::lifecycle::{Audience, describe_at, detach, exit};
+use crate::sys::lock::{Holder, holder};
+use crate::sys::process::{self, Pid, Signal};
+use crate::sys::{Errno, Failure, OwnedFd, clock, fds, poll};
+use ufmt::uwrite;
+
+/// `start [SERVICE]`
+pub(super) fn start(mut invocation: Invocation) -> u8 {
+    match invocation.load() {
+        Ok(config) => start_with(invocation, config),
+        Err(code) => code,
+    }
+}
+
+fn start_with(invocation: Invocation, config: Config) -> u8 {
+    match detach(invocation.service) {
+        Ok(audience) => jobs::serve(invocation.settings, config, audience, invocation.scratch),
+        Err(code) => code,
+    }
+}
+
+/// `run [--ready-fd N] [SERVICE]`
+pub(super) fn run(mut invocation: Invocation) -> u8 {
+    let config = match invocation.load() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let ready = match invocation.ready_fd.map(|number| (number, fds::adopt(number))) {
+        Some((number, None)) => {
+            return fail(exit::USAGE, |out| {
+                let _ = uwrite!(out, "usage: --ready-fd {}: this descriptor is not open; see `zigsvc help run`", number);
+            });
+        }
+        Some((_, fd)) => fd,
+        None => None,
+    };
+    jobs::serve(invocation.settings, config, Audience::Foreground(ready), invocation.scratch)
+}
+
+/// `stop [SERVICE]`
+pub(super) fn stop(mut invocation: Invocation) -> u8 {
+    // A config that became bad must not keep a service from being stopped.
+    let config = match invocation.load() {
+        Ok(config) => config,
+        Err(_) => Config::new(&invocation.settings.layout),
+    };
+    match invocation.pid_path(&config) {
+        Ok(path) => stop_at(&path, &config, &invocation),
+        Err(code) => code,
+    }
+}
+
+/// `restart [SERVICE]`
+pub(super) fn restart(mut invocation: Invocation) -> u8 {
+    let checked = invocation.load().and_then(|config| Ok((invocation.pid_path(&config)?, config)));
+    let (path, config) = match checked {
+        Ok(checked) => checked,
+        Err(code) => return code,
+    };
+    match stop_at(&path, &config, &invocation) {
+        exit::OK => start_with(invocation, config),
+        code => code,
+    }
+}
+
+/// `reload [SERVICE]`
+pub(super) fn reload(mut invocation: Invocation) -> u8 {
+    match invocation.load() {
+        Ok(config) => signal_service(&invocation, &config, Signal::HUP),
+        Err(code) => code,
+    }
+}
+
+/// `rotate [SERVICE]`
+pub(super) fn rotate(mut invocation: Invocation) -> u8 {
+    match invocation.load() {
+        Ok(config) => signal_service(&invocation, &config, Signal::USR1),
+        Err(code) => code,
+    }
+}
+
+/// Sends one signal to a running service.
+fn signal_service(invocation: &Invocation, config: &Config, signal: Signal) -> u8 {
+    let path = match invocation.pid_path(config) {
+        Ok(path) => path,
+        Err(code) => return code,
+    };
+    match Target::find(&path) {
+        Ok(Some(target)) => match target.send(signal) {
+            Ok(()) => exit::OK,
+            Err(failure) => tell(&path, failure),
+        },
+        Ok(None) => fail(exit::NOT_RUNNING, |out| {
+            out.push_str(invocation.service.name());
+            out.push_str(": not running");
+        }),
+        Err(code) => code,
+    }
+}
+
+/// Ends the holder of the lock, if there is one, and waits until it is gone.
+fn stop_at(path: &Path, config: &Config, invocation: &Invocation) -> u8 {
+    let target = match Target::find(path) {
+        Ok(Some(target)) => target,
+        Ok(None) => {
+            if invocation.command == "stop" {
+                return say(invocation, "was not running");
+            }
+            return exit::OK;
+        }
+        Err(code) => return code,
+    };
+    let grace = u64::from(config.stop_timeout).saturating_add(STOP_GRACE_MS);
+    for (signal, wait_ms) in [(Signal::TERM, grace), (Signal::KILL, STOP_GRACE_MS)] {
+        // A stopped process takes no TERM until it goes on.
+        if let Err(failure) = target.send(signal).and_then(|()| target.send(Signal::CONT))
+            && failure.errno != Errno::SRCH
+        {
+            return tell(path, failure);
+        }
+        if target.is_gone_within(path, wait_ms) {
+            if invocation.command == "stop" {
+                return say(invocation, if signal == Signal::TERM { "stopped" } else { "killed" });
+            }
+            return exit::OK;
+        }
+    }
+    fail(exit::FAILED, |out| {
+        let _ = uwrite!(out, "stop: pid {} does not end, not even by KILL", target.pid.as_raw_pid());
+    })
+}
+
+fn say(invocation: &Invocation, what: &str) -> u8 {
+    let mut line = [0; 80];
+    let mut out = Writer::new(&mut line);
+    let _ = uwrite!(out, "zigsvc: {} {}\n", invocation.service.name(), what);
+    print(out.as_bytes());
+    exit::OK
+}
+
+fn tell(path: &Path, failure: Failure) -> u8 {
+    fail(exit::FAILED, |out| describe_at(path, failure, out))
+}
+
+/// The process that holds the lock, pinned by a pidfd where there is one.
+struct Target {
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Target {
+    /// Finds it: the lock, then the pidfd, then the lock again, so that the
+    /// pidfd is known to be the holder's. Tells why if that is not possible.
+    fn find(path: &Path) -> Result<Option<Self>, u8> {
+        let ask = || holder(path.as_c_str()).map_err(|failure| {
+            let code = if failure.is_denied() { exit::DENIED } else { exit::FAILED };
+            fail(code, |out| describe_at(path, failure, out))
+        });
+        loop {
+            let pid = match ask()? {
+                Holder::Running(Some(pid)) => pid,
+                Holder::Running(None) => {
+                    return Err(fail(exit::FAILED, |out| {
+                        out.push_escaped(path.as_bytes());
+                        out.push_str(": it is locked from another PID namespace; signal it from there");
+                    }));
+                }
+                Holder::Died | Holder::Stopped => return Ok(None),
+            };
+            let pidfd = process::pidfd_open(pid).ok();
+            if ask()? == Holder::Running(Some(pid)) {
+                return Ok(Some(Self { pid, pidfd }));
+            }
+        }
+    }
+
+    fn send(&self, signal: Signal) -> Result<(), Failure> {
+        match &self.pidfd {
+            Some(pidfd) => process::pidfd_signal(pidfd, signal),
+            None => process::kill(self.pid, signal),
+        }
+    }
+
+    /// Waits until this process no longer holds the lock.
+    fn is_gone_within(&self, path: &Path, wait_ms: u64) -> bool {
+        let deadline = clock::now().saturating_add(wait_ms);
+        loop {
+            let held = matches!(holder(path.as_c_str()), Ok(Holder::Running(Some(pid))) if pid == self.pid);
+            if !held {
+                return true;
+            }
+            let left = deadline.saturating_sub(clock::now());
+            if left == 0 {
+                return false;
+            }
+            match &self.pidfd {
+                // (the lock goes before the pidfd becomes readable)
+                Some(pidfd) => drop(poll::readable_within(pidfd, left)),
+                None => poll::sleep(STOP_POLL_MS.min(left)),
+            }
+        }
+    }
+}

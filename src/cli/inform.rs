@@ -1,0 +1,118 @@
+//! What the program tells of itself: check, limits, help, version.
+
+use super::{COMMANDS, Invocation, Words, command_named, print, usage};
+use crate::limits::TABLE;
+use crate::proto::config::keys::KEYS;
+use crate::proto::text::Writer;
+use crate::service::lifecycle::exit;
+use ufmt::uwrite;
+
+/// `check`
+pub(super) fn check(mut invocation: Invocation) -> u8 {
+    let mut config = match invocation.load() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let file = &invocation.settings.file;
+    let mut code = comment(if invocation.folder.is_empty() { b"" } else { invocation.folder.as_bytes() }, file.as_bytes());
+    for key in KEYS {
+        // The scratch memory is free again: the file is read.
+        let mut out = Writer::new(invocation.scratch);
+        out.push_str(key.name);
+        out.push_str(" = ");
+        key.emit(&mut config, &mut out);
+        out.push_str("\n");
+        code |= print(out.as_bytes());
+    }
+    code
+}
+
+/// Says where the values come from, as a comment.
+fn comment(folder: &[u8], file: &[u8]) -> u8 {
+    let mut line = [0; 640];
+    let mut out = Writer::new(&mut line);
+    out.push_str("# effective configuration; file ");
+    out.push_escaped(file);
+    if !folder.is_empty() {
+        out.push_str(", folder ");
+        out.push_escaped(folder);
+    }
+    out.push_str("\n");
+    print(out.as_bytes())
+}
+
+/// `limits`
+pub(super) fn limits(words: &Words) -> u8 {
+    if let Err(code) = words.at_most(0, "limits") {
+        return code;
+    }
+    let mut code = exit::OK;
+    for (name, value, meaning) in TABLE {
+        let mut line = [0; 160];
+        let mut out = Writer::new(&mut line);
+        out.push_str(name);
+        pad(&mut out, 16);
+        let _ = uwrite!(out, "{}", *value);
+        pad(&mut out, 26);
+        out.push_str(meaning);
+        out.push_str("\n");
+        code |= print(out.as_bytes());
+    }
+    code
+}
+
+/// `help [COMMAND]`
+pub(super) fn help(words: &Words) -> u8 {
+    if let Err(code) = words.at_most(1, "help") {
+        return code;
+    }
+    let Some(name) = words.get(0) else { return overview() };
+    let Some(command) = command_named(name) else {
+        return usage("", |out| {
+            out.push_str("no help for \"");
+            out.push_escaped(name.get(..40).unwrap_or(name));
+            out.push_str("\"");
+        });
+    };
+    let mut text = [0; 1024];
+    let mut out = Writer::new(&mut text);
+    let _ = uwrite!(out, "zigsvc {} {}\n\n{}\n", command.name, command.args, command.summary);
+    out.push_str(command.details);
+    print(out.as_bytes())
+}
+
+fn overview() -> u8 {
+    let mut code = print(
+        b"zigsvc [-c FILE] [-d DIR] [-o KEY=VALUE]... COMMAND [ARG]...\n\n\
+          -c FILE       the configuration file\n\
+          -d DIR        put every file below DIR\n\
+          -o KEY=VALUE  set one configuration key\n\n\
+          Commands (SERVICE is jobs):\n",
+    );
+    for command in COMMANDS {
+        let mut line = [0; 160];
+        let mut out = Writer::new(&mut line);
+        let _ = uwrite!(out, "  {} {}", command.name, command.args);
+        pad(&mut out, 32);
+        out.push_str(command.summary);
+        out.push_str("\n");
+        code |= print(out.as_bytes());
+    }
+    code
+}
+
+/// `version`
+pub(super) fn version(words: &Words) -> u8 {
+    if let Err(code) = words.at_most(0, "version") {
+        return code;
+    }
+    print(concat!("zigsvc ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())
+}
+
+/// Blanks up to `column`, at least one.
+fn pad(out: &mut Writer<'_>, column: usize) {
+    out.push_str(" ");
+    while out.len() < column {
+        out.push_str(" ");
+    }
+}

@@ -1,0 +1,337 @@
+//! The real disk under `state::spool`: the journal in the spool's folder, the
+//! queue file and its claims in theirs.
+
+use crate::limits::{BAD_FILES_MAX, CLAIMS_MAX, REJECTED_MAX_BYTES};
+use crate::proto::path::Path;
+use crate::proto::text::{Writer, parse_u64};
+use crate::state::disk::{Disk, DiskError, File, QueueFile};
+use crate::sys::file::OFlags;
+use crate::sys::inotify::Inotify;
+use crate::sys::{Errno, Failure, OwnedFd, dir, file};
+use ufmt::uwrite;
+
+/// See the module's documentation.
+pub struct SpoolDisk {
+    spool: Path,
+    queue: Path,
+    journal: OwnedFd,
+    next: Option<OwnedFd>,
+    claims: [Option<OwnedFd>; CLAIMS_MAX],
+    aside: Option<OwnedFd>,
+    /// Tells of writes to the queue file and its claims, where there is one.
+    pub inotify: Option<Inotify>,
+    /// The call that failed last, for messages.
+    pub failed_op: &'static str,
+}
+
+impl SpoolDisk {
+    /// Opens the journal in the folder `spool`, creating an empty one if there
+    /// is none. Without inotify the queue file must be looked at.
+    ///
+    /// # Errors
+    /// The journal is not a regular file, or cannot be opened.
+    pub fn open(spool: &Path, queue: &Path) -> Result<Self, Failure> {
+        let path = entry(spool, b"journal")?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let journal = file::open(path.as_c_str(), flags, 0o600)?;
+        if !file::meta(&journal)?.regular {
+            return Err(Failure { op: "openat", errno: Errno::INVAL });
+        }
+        let mut disk = Self {
+            spool: spool.clone(),
+            queue: queue.clone(),
+            journal,
+            next: None,
+            claims: [const { None }; CLAIMS_MAX],
+            aside: None,
+            inotify: None,
+            failed_op: "",
+        };
+        disk.watch();
+        Ok(disk)
+    }
+
+    /// Watches the queue's folder for names, and the queue file for writes.
+    fn watch(&mut self) {
+        self.inotify = Inotify::new().ok().filter(|inotify| {
+            let _ = inotify.watch_writes(self.queue.as_c_str());
+            inotify.watch_names(self.queue.parent().as_c_str()).is_ok()
+        });
+    }
+
+    /// Whether claims are open.
+    #[must_use]
+    pub fn has_claims(&self) -> bool {
+        self.claims.iter().any(Option::is_some)
+    }
+
+    /// The queue file that is claimed.
+    #[must_use]
+    pub fn queue(&self) -> &Path {
+        &self.queue
+    }
+
+    /// From now on another queue file; to be called while no claim is open.
+    pub fn set_queue(&mut self, queue: &Path) {
+        self.queue = queue.clone();
+        self.watch();
+    }
+
+    fn fd(&self, file: File) -> Result<&OwnedFd, Failure> {
+        let missing = Failure { op: "open", errno: Errno::BADF };
+        match file {
+            File::Journal => Ok(&self.journal),
+            File::Next => self.next.as_ref().ok_or(missing),
+            File::Claim(place) => self.claims.get(usize::from(place)).and_then(Option::as_ref).ok_or(missing),
+        }
+    }
+
+    /// Remembers which call failed, and passes its errno on.
+    fn note<T>(&mut self, result: Result<T, Failure>) -> Result<T, DiskError> {
+        result.map_err(|failure| {
+            self.failed_op = failure.op;
+            DiskError(failure.errno.raw_os_error())
+        })
+    }
+
+    fn claim_path(&self, seq: u64) -> Result<Path, Failure> {
+        let mut suffix = [0; 32];
+        let mut out = Writer::new(&mut suffix);
+        let _ = uwrite!(out, ".claim-{}", seq);
+        self.queue.with_suffix(out.as_bytes()).ok_or(TOO_LONG)
+    }
+
+    /// Calls `visit` with the number of each claim on the disk.
+    fn each_claim(&self, mut visit: impl FnMut(u64)) {
+        let Ok(folder) = file::open_dir(self.queue.parent().as_c_str()) else { return };
+        let name = self.queue.name();
+        dir::each(&folder, |entry| {
+            let seq = entry.strip_prefix(name).and_then(|rest| rest.strip_prefix(b".claim-"));
+            if let Some(seq) = seq.and_then(parse_u64) {
+                visit(seq);
+            }
+        });
+    }
+
+    fn open_claim_file(&mut self, seq: u64, place: u8) -> Result<(), Failure> {
+        let path = self.claim_path(seq)?;
+        let (fd, _) = file::open_regular(path.as_c_str())?;
+        if let Some(slot) = self.claims.get_mut(usize::from(place)) {
+            *slot = Some(fd);
+        }
+        if let Some(inotify) = &self.inotify {
+            let _ = inotify.watch_writes(path.as_c_str());
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self, seq: u64, place: u8) -> Result<(), Failure> {
+        let path = self.claim_path(seq)?;
+        // Opened before it is renamed, so that a lack of descriptors leaves
+        // the queue file where it is; watched before, too: the watch follows
+        // the file, so no write goes unseen.
+        let (fd, meta) = file::open_regular(self.queue.as_c_str())?;
+        if let Some(inotify) = &self.inotify {
+            let _ = inotify.watch_writes(self.queue.as_c_str());
+        }
+        file::rename(self.queue.as_c_str(), path.as_c_str())?;
+        if file::meta_at(path.as_c_str(), false).is_ok_and(|named| named.identity != meta.identity) {
+            // Somebody put another file there in between.
+            return self.open_claim_file(seq, place);
+        }
+        if let Some(slot) = self.claims.get_mut(usize::from(place)) {
+            *slot = Some(fd);
+        }
+        Ok(())
+    }
+
+    fn append_rejected(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let path = entry(&self.spool, b"rejected")?;
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut fd = file::open(path.as_c_str(), flags, 0o600)?;
+        if file::meta(&fd)?.size >= REJECTED_MAX_BYTES {
+            file::rename(path.as_c_str(), entry(&self.spool, b"rejected.1")?.as_c_str())?;
+            fd = file::open(path.as_c_str(), flags, 0o600)?;
+        }
+        file::write_all(&fd, bytes)
+    }
+
+    fn append_aside(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        if self.aside.is_none() {
+            self.aside = Some(self.new_aside()?);
+        }
+        let Some(fd) = &self.aside else { return Ok(()) };
+        file::write_all(fd, bytes)?;
+        file::sync_data(fd)
+    }
+
+    /// `journal.bad-N` with the lowest free number.
+    fn new_aside(&self) -> Result<OwnedFd, Failure> {
+        let mut number = 1;
+        loop {
+            let mut name = [0; 32];
+            let mut out = Writer::new(&mut name);
+            let _ = uwrite!(out, "journal.bad-{}", number);
+            let path = entry(&self.spool, out.as_bytes())?;
+            let kind = if number < BAD_FILES_MAX { OFlags::EXCL } else { OFlags::APPEND };
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | kind;
+            match file::open(path.as_c_str(), flags, 0o600) {
+                Err(Failure { errno: Errno::EXIST, .. }) => number = number.saturating_add(1),
+                result => return result,
+            }
+        }
+    }
+}
+
+/// For names that would be longer than a path may be.
+const TOO_LONG: Failure = Failure { op: "openat", errno: Errno::NAMETOOLONG };
+
+/// `folder/name`.
+fn entry(folder: &Path, name: &[u8]) -> Result<Path, Failure> {
+    folder.join(name).ok_or(TOO_LONG)
+}
+
+/// Makes the names in `folder` durable.
+fn sync_folder(folder: &Path) -> Result<(), Failure> {
+    file::open_dir(folder.as_c_str()).and_then(|fd| file::sync_dir(&fd))
+}
+
+impl Disk for SpoolDisk {
+    fn read(&mut self, file: File, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+        let result = self.fd(file).and_then(|fd| file::read_at(fd, buffer, offset));
+        self.note(result)
+    }
+
+    fn write(&mut self, file: File, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let result = self.fd(file).and_then(|fd| file::write_at(fd, bytes, offset));
+        self.note(result)
+    }
+
+    fn truncate(&mut self, file: File, length: u64) -> Result<(), DiskError> {
+        let result = self.fd(file).and_then(|fd| file::truncate(fd, length));
+        self.note(result)
+    }
+
+    fn sync(&mut self, file: File) -> Result<(), DiskError> {
+        let result = self.fd(file).and_then(file::sync_data);
+        self.note(result)
+    }
+
+    fn size(&mut self, file: File) -> Result<u64, DiskError> {
+        let result = self.fd(file).and_then(|fd| Ok(file::meta(fd)?.size));
+        self.note(result)
+    }
+
+    fn create_next(&mut self) -> Result<(), DiskError> {
+        let result = entry(&self.spool, b"journal.new").and_then(|path| {
+            let _ = file::unlink(path.as_c_str());
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            file::open(path.as_c_str(), flags, 0o600)
+        });
+        self.next = Some(self.note(result)?);
+        Ok(())
+    }
+
+    fn abandon_next(&mut self) {
+        self.next = None;
+        if let Ok(path) = entry(&self.spool, b"journal.new") {
+            let _ = file::unlink(path.as_c_str());
+        }
+    }
+
+    fn publish_next(&mut self) -> Result<(), DiskError> {
+        let result = entry(&self.spool, b"journal.new").and_then(|from| {
+            let to = entry(&self.spool, b"journal")?;
+            file::rename(from.as_c_str(), to.as_c_str())
+        });
+        self.note(result)?;
+        if let Some(next) = self.next.take() {
+            self.journal = next;
+        }
+        Ok(())
+    }
+
+    fn sync_spool(&mut self) -> Result<(), DiskError> {
+        let result = sync_folder(&self.spool);
+        self.note(result)
+    }
+
+    fn set_aside(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+        let result = self.append_aside(bytes);
+        self.note(result)
+    }
+
+    fn reject(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+        let result = self.append_rejected(bytes);
+        self.note(result)
+    }
+
+    fn queue_file(&mut self) -> QueueFile {
+        match file::open_regular(self.queue.as_c_str()) {
+            Ok((_, meta)) if meta.size > 0 => QueueFile::Ready,
+            Ok(_) => {
+                // Empty: somebody made it and is about to write.
+                if let Some(inotify) = &self.inotify {
+                    let _ = inotify.watch_writes(self.queue.as_c_str());
+                }
+                self.queue_file_again()
+            }
+            Err(Failure { errno: Errno::NOENT, .. }) => QueueFile::Nothing,
+            Err(failure) => {
+                self.failed_op = failure.op;
+                QueueFile::Unusable(DiskError(failure.errno.raw_os_error()))
+            }
+        }
+    }
+
+    fn claim_queue(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
+        let result = self.claim(seq, place);
+        self.note(result)
+    }
+
+    fn claim_exists(&mut self, seq_low: u16) -> bool {
+        let mut found = false;
+        self.each_claim(|seq| found |= seq & 0xFFFF == u64::from(seq_low));
+        found
+    }
+
+    fn next_claim(&mut self, after: u64) -> Option<u64> {
+        let mut next = None;
+        self.each_claim(|seq| {
+            if seq > after && next.is_none_or(|known| seq < known) {
+                next = Some(seq);
+            }
+        });
+        next
+    }
+
+    fn open_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
+        let result = self.open_claim_file(seq, place);
+        self.note(result)
+    }
+
+    fn sync_queue(&mut self) -> Result<(), DiskError> {
+        let result = sync_folder(&self.queue.parent());
+        self.note(result)
+    }
+
+    fn remove_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
+        let result = self.claim_path(seq).and_then(|path| file::unlink(path.as_c_str()));
+        self.note(result)?;
+        if let Some(slot) = self.claims.get_mut(usize::from(place)) {
+            *slot = None;
+        }
+        Ok(())
+    }
+}
+
+impl SpoolDisk {
+    /// Looks a second time, after the watch was set: what was written between
+    /// the first look and the watch would wake nobody.
+    fn queue_file_again(&mut self) -> QueueFile {
+        match file::open_regular(self.queue.as_c_str()) {
+            Ok((_, meta)) if meta.size > 0 => QueueFile::Ready,
+            _ => QueueFile::Nothing,
+        }
+    }
+}

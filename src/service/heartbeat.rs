@@ -1,0 +1,110 @@
+//! The health file: written after a finished turn of the loop, and only then.
+//! In place, because a rename each time would cost flash or wake watchers; a
+//! reader recognises a torn read by the two sequence numbers.
+
+use crate::limits::HEARTBEAT_MIN_MS;
+use crate::proto::health::{BOOT_ID_BYTES, RECORD_BYTES, Record, UNKNOWN_BOOT};
+use crate::proto::path::Path;
+use crate::sys::{Failure, OwnedFd, clock, file, process};
+
+/// Where the kernel tells which boot this is (random(4)).
+const BOOT_ID: &core::ffi::CStr = c"/proc/sys/kernel/random/boot_id";
+
+/// See the module's documentation.
+pub struct Heartbeat {
+    path: Path,
+    fd: Option<OwnedFd>,
+    identity: (u64, u64),
+    boot: [u8; BOOT_ID_BYTES],
+    seq: u64,
+    last_at: u64,
+    failure: Option<Failure>,
+}
+
+impl Heartbeat {
+    /// One that writes to `path`; nothing is written yet.
+    #[must_use]
+    pub fn new(path: Path) -> Self {
+        Self { path, fd: None, identity: (0, 0), boot: boot_id(), seq: 0, last_at: 0, failure: None }
+    }
+
+    /// When the next beat is due at the latest.
+    #[must_use]
+    pub fn due(&self, interval_ms: u64) -> u64 {
+        self.last_at.saturating_add(interval_ms)
+    }
+
+    /// Why the file cannot be written at the moment, if so.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        self.failure
+    }
+
+    /// A turn of the loop was finished at `now`.
+    pub fn turn_finished(&mut self, now: u64) {
+        if self.seq == 0 || now.saturating_sub(self.last_at) >= HEARTBEAT_MIN_MS {
+            self.beat(now);
+        }
+    }
+
+    /// Writes the next record.
+    pub fn beat(&mut self, now: u64) {
+        self.last_at = now;
+        self.seq = self.seq.saturating_add(1);
+        let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
+        let record = Record { wall: clock::wall(), seq: self.seq, pid, boottime_ms: now, boot: self.boot };
+        self.failure = self.write(&record.emit()).err();
+    }
+
+    fn write(&mut self, bytes: &[u8; RECORD_BYTES]) -> Result<(), Failure> {
+        let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
+        if let Some(fd) = self.fd.as_ref().filter(|_| named == Ok(self.identity)) {
+            return file::write_at(fd, bytes, 0);
+        }
+        self.create(bytes)
+    }
+
+    /// A new file that is never seen empty: written under another name.
+    fn create(&mut self, bytes: &[u8; RECORD_BYTES]) -> Result<(), Failure> {
+        self.fd = None;
+        let too_long = Failure { op: "openat", errno: crate::sys::Errno::NAMETOOLONG };
+        let temporary = self.path.with_suffix(b".new").ok_or(too_long)?;
+        let _ = file::unlink(temporary.as_c_str());
+        let flags = file::OFlags::WRONLY | file::OFlags::CREATE | file::OFlags::EXCL | file::OFlags::NOFOLLOW;
+        let fd = file::open(temporary.as_c_str(), flags, 0o644)?;
+        file::set_mode(&fd, 0o644)?;
+        file::write_at(&fd, bytes, 0)?;
+        if let Err(failure) = file::rename(temporary.as_c_str(), self.path.as_c_str()) {
+            let _ = file::unlink(temporary.as_c_str());
+            return Err(failure);
+        }
+        self.identity = file::meta(&fd)?.identity;
+        self.fd = Some(fd);
+        Ok(())
+    }
+
+    /// A reload named another file.
+    pub fn move_to(&mut self, path: Path) {
+        if path != self.path {
+            self.remove();
+            self.path = path;
+        }
+    }
+
+    /// A clean stop leaves none behind.
+    pub fn remove(&mut self) {
+        if self.fd.take().is_some() {
+            let _ = file::unlink(self.path.as_c_str());
+        }
+    }
+}
+
+/// Which boot this is; [`UNKNOWN_BOOT`] without /proc.
+#[must_use]
+pub fn boot_id() -> [u8; BOOT_ID_BYTES] {
+    let mut id = [0; BOOT_ID_BYTES];
+    match file::read_path(BOOT_ID, &mut id) {
+        Ok(BOOT_ID_BYTES) => id,
+        _ => UNKNOWN_BOOT,
+    }
+}

@@ -1,0 +1,82 @@
+//! SIGHUP: the configuration anew, whole or not at all.
+
+use super::Jobs;
+use crate::proto::config::Config;
+use crate::proto::config::keys::KEYS;
+use crate::proto::text::Writer;
+use crate::state::window::State;
+
+/// Bytes of one value in a message about a change.
+const VALUE_BYTES: usize = 300;
+
+impl Jobs {
+    /// Reads the configuration again. A bad one changes nothing.
+    pub(super) fn reload(&mut self) {
+        self.log.info(|out| out.push_str("SIGHUP received, reloading config"));
+        let mut reason = [0; 400];
+        let mut out = Writer::new(&mut reason);
+        match self.process.settings.load(self.scratch, &mut out) {
+            Ok(config) => {
+                self.counts.reloads = self.counts.reloads.saturating_add(1);
+                self.adopt(config);
+            }
+            Err(()) => {
+                self.counts.reload_errors = self.counts.reload_errors.saturating_add(1);
+                self.log.error(|line| {
+                    line.push_str("config not reloaded, the old one stays: ");
+                    line.push(out.as_bytes());
+                });
+            }
+        }
+    }
+
+    /// Takes over a good configuration and logs what changed.
+    fn adopt(&mut self, mut new: Config) {
+        for key in KEYS {
+            let (mut before, mut after) = ([0; VALUE_BYTES], [0; VALUE_BYTES]);
+            let (mut old_value, mut new_value) = (Writer::new(&mut before), Writer::new(&mut after));
+            key.emit(&mut self.process.config, &mut old_value);
+            key.emit(&mut new, &mut new_value);
+            if old_value.as_bytes() == new_value.as_bytes() {
+                continue;
+            }
+            self.log.info(|out| {
+                out.push_str("config: ");
+                out.push_str(key.name);
+                out.push_str(" changed from ");
+                out.push(old_value.as_bytes());
+                out.push_str(" to ");
+                out.push(new_value.as_bytes());
+                out.push_str(if key.reloadable { "" } else { ", which needs a restart to take effect" });
+            });
+        }
+        let old = &self.process.config;
+        new.pid_file = old.pid_file.clone();
+        new.socket = old.socket.clone();
+        new.spool = old.spool.clone();
+        new.user = old.user.clone();
+        new.group = old.group.clone();
+        let foreground = self.process.foreground;
+        self.log.configure(&new, new.log_file.clone(), foreground);
+        self.heartbeat.move_to(new.health_file.clone());
+        if new.queue_file != old.queue_file {
+            self.spool.claims.hurry();
+        }
+        self.process.config = new;
+        self.warn_about_handler();
+    }
+
+    /// Turns to a new queue file when nothing of the old one is open.
+    pub(super) fn switch_queue_file(&mut self) {
+        if *self.disk.queue() != self.process.config.queue_file && !self.disk.has_claims() {
+            let queue = self.process.config.queue_file.clone();
+            self.disk.set_queue(&queue);
+            self.spool.claims.look_at_queue();
+        }
+    }
+
+    /// Jobs whose handler runs.
+    pub(super) fn running(&self) -> u32 {
+        self.spool.window().count(|state| *state == State::Running)
+    }
+}

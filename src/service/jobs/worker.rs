@@ -1,0 +1,300 @@
+//! One running handler: its process group, its output line by line, its
+//! deadlines.
+
+use crate::limits::{JOB_MAX_BYTES, OUTPUT_LINE_BYTES, OUTPUT_TURN_BYTES, PATH_MAX_BYTES, WORDS_MAX};
+use crate::proto::config::Handler;
+use crate::proto::lines::words;
+use crate::proto::path::Path;
+use crate::proto::text::Writer;
+use crate::service::log::Log;
+use crate::sys::process::{self, Pid, Signal};
+use crate::sys::spawn::{Child, Program, spawn};
+use crate::sys::{Errno, Failure, OwnedFd, file};
+use core::ffi::CStr;
+use heapless::Vec;
+use ufmt::uwrite;
+
+/// The only PATH that a handler gets.
+const PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What the handler was told when it was asked to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// Nothing.
+    Running,
+    /// TERM; KILL follows at this time.
+    Terminating(u64),
+    /// KILL.
+    Killed,
+}
+
+/// See the module's documentation.
+pub(super) struct Worker {
+    /// The job.
+    pub(super) id: u64,
+    /// The handler, and its process group.
+    pub(super) pid: Pid,
+    /// Its output; gone when it closed that.
+    pub(super) output: Option<OwnedFd>,
+    /// When it was started.
+    pub(super) started_at: u64,
+    /// When `job_timeout` is over.
+    pub(super) deadline: Option<u64>,
+    /// Whether it is being ended.
+    pub(super) phase: Phase,
+    /// Whether `job_timeout` was the reason.
+    pub(super) timed_out: bool,
+    line: Vec<u8, OUTPUT_LINE_BYTES>,
+    /// Inside a line that was already cut.
+    skipping: bool,
+}
+
+/// Why a handler could not be started.
+pub(super) enum NotStarted {
+    /// A system call failed; it may work later.
+    Failed(Failure),
+    /// The job names no program that may run; the text says why.
+    Refused(&'static str),
+}
+
+impl Worker {
+    /// Starts the handler for one attempt of a job.
+    ///
+    /// # Errors
+    /// [`NotStarted`]
+    pub(super) fn start(
+        handler: Handler<'_>,
+        id: u64,
+        attempt: u16,
+        text: &[u8],
+        now: u64,
+        timeout_ms: u64,
+    ) -> Result<Self, NotStarted> {
+        let child = start_handler(handler, id, attempt, text)?;
+        Ok(Self {
+            id,
+            pid: child.pid,
+            output: Some(child.output),
+            started_at: now,
+            deadline: (timeout_ms > 0).then(|| now.saturating_add(timeout_ms)),
+            phase: Phase::Running,
+            timed_out: false,
+            line: Vec::new(),
+            skipping: false,
+        })
+    }
+
+    /// Asks the whole group to end; KILL follows after `grace_ms`.
+    pub(super) fn terminate(&mut self, now: u64, grace_ms: u64) {
+        if self.phase == Phase::Running {
+            process::kill_group(self.pid, Signal::TERM);
+            // A stopped handler could not even take the TERM.
+            process::kill_group(self.pid, Signal::CONT);
+            self.phase = Phase::Terminating(now.saturating_add(grace_ms));
+        }
+    }
+
+    /// Ends the whole group.
+    pub(super) fn kill(&mut self) {
+        if self.phase != Phase::Killed {
+            process::kill_group(self.pid, Signal::KILL);
+            self.phase = Phase::Killed;
+        }
+    }
+
+    /// When it next needs attention.
+    #[must_use]
+    pub(super) fn due(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Running => self.deadline,
+            Phase::Terminating(kill_at) => Some(kill_at),
+            Phase::Killed => None,
+        }
+    }
+
+    /// Does what is due at `now`; true if it just timed out.
+    pub(super) fn check(&mut self, now: u64, grace_ms: u64) -> bool {
+        match self.phase {
+            Phase::Running if self.deadline.is_some_and(|deadline| now >= deadline) => {
+                self.timed_out = true;
+                self.terminate(now, grace_ms);
+                true
+            }
+            Phase::Terminating(kill_at) if now >= kill_at => {
+                self.kill();
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes what the handler wrote, up to one turn's share; true if there
+    /// may be more.
+    pub(super) fn read_output(&mut self, log: &mut Log, scratch: &mut [u8]) -> bool {
+        let Some(fd) = &self.output else { return false };
+        let buffer = scratch.get_mut(..OUTPUT_TURN_BYTES).unwrap_or(&mut []);
+        match file::read(fd, buffer) {
+            Ok(0) => {
+                self.output = None;
+                false
+            }
+            Ok(count) => {
+                let filled = count == OUTPUT_TURN_BYTES;
+                self.take_output(buffer.get(..count).unwrap_or(&[]), log);
+                filled
+            }
+            Err(Failure { errno: Errno::AGAIN, .. }) => false,
+            Err(_) => {
+                self.output = None;
+                false
+            }
+        }
+    }
+
+    fn take_output(&mut self, mut bytes: &[u8], log: &mut Log) {
+        while !bytes.is_empty() {
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let (part, rest) = match end {
+                Some(end) => (bytes.get(..end).unwrap_or(&[]), bytes.get(end.saturating_add(1)..).unwrap_or(&[])),
+                None => (bytes, &[][..]),
+            };
+            bytes = rest;
+            if !self.skipping {
+                let fits = part.len().min(OUTPUT_LINE_BYTES.saturating_sub(self.line.len()));
+                let _ = self.line.extend_from_slice(part.get(..fits).unwrap_or(&[]));
+                if fits < part.len() {
+                    self.log_line(log, true);
+                    self.skipping = true;
+                }
+            }
+            if end.is_some() {
+                if !self.skipping {
+                    self.log_line(log, false);
+                }
+                self.skipping = false;
+            }
+        }
+    }
+
+    /// Logs the line that was gathered.
+    fn log_line(&mut self, log: &mut Log, cut: bool) {
+        let (id, line) = (self.id, &self.line);
+        log.info(|out| {
+            let _ = uwrite!(out, "job {}: ", id);
+            out.push_escaped(line);
+            if cut {
+                out.push_str("…");
+            }
+        });
+        self.line.clear();
+    }
+
+    /// The handler ended: takes what is in the pipe, once, and closes it,
+    /// whoever else holds it. A last line without newline counts.
+    pub(super) fn finish_output(&mut self, log: &mut Log, scratch: &mut [u8]) {
+        // A pipe holds 64 KiB by default; more comes from a survivor only.
+        let mut turns = 65_536 / OUTPUT_TURN_BYTES;
+        while turns > 0 && self.read_output(log, scratch) {
+            turns = turns.saturating_sub(1);
+        }
+        if !self.line.is_empty() && !self.skipping {
+            self.log_line(log, false);
+        }
+        self.output = None;
+    }
+}
+
+/// A string with its terminator, built from parts.
+struct Text<const N: usize>(Vec<u8, N>);
+
+impl<const N: usize> Text<N> {
+    fn new(parts: &[&[u8]]) -> Self {
+        let mut bytes = Vec::new();
+        for part in parts {
+            let _ = bytes.extend_from_slice(part);
+        }
+        let _ = bytes.push(0);
+        Self(bytes)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
+}
+
+/// `NAME=number` with its terminator.
+fn number_variable(name: &[u8], number: u64) -> Text<48> {
+    let mut digits = [0; 20];
+    let mut out = Writer::new(&mut digits);
+    out.push_u64(number);
+    Text::new(&[name, out.as_bytes()])
+}
+
+fn start_handler(handler: Handler<'_>, id: u64, attempt: u16, text: &[u8]) -> Result<Child, NotStarted> {
+    let id = number_variable(b"ZIGSVC_JOB_ID=", id);
+    let attempt = number_variable(b"ZIGSVC_ATTEMPT=", u64::from(attempt));
+    let job: Text<{ JOB_MAX_BYTES + 16 }> = Text::new(&[b"ZIGSVC_JOB=", text]);
+    let variables = [PATH, id.as_c_str(), attempt.as_c_str(), job.as_c_str()];
+    let mut envp = [core::ptr::null(); 5];
+    for (place, variable) in envp.iter_mut().zip(variables) {
+        *place = variable.as_ptr();
+    }
+    // The text is the end of its variable: one copy serves as both.
+    let argument = CStr::from_bytes_with_nul(job.0.get(b"ZIGSVC_JOB=".len()..).unwrap_or(b"\0")).unwrap_or(c"");
+    let run = |path: &CStr, argv: &[*const core::ffi::c_char]| {
+        spawn(&Program { path, argv, envp: &envp }).map_err(NotStarted::Failed)
+    };
+    let null = core::ptr::null();
+    match handler {
+        // (jobs for the log never come here)
+        Handler::Log | Handler::Shell => {
+            run(c"/bin/sh", &[c"sh".as_ptr(), c"-c".as_ptr(), argument.as_ptr(), null])
+        }
+        Handler::Path(path) if is_folder(path) => run_allowed(path, text, run),
+        Handler::Path(path) => run(path.as_c_str(), &[path.as_c_str().as_ptr(), argument.as_ptr(), null]),
+    }
+}
+
+fn is_folder(path: &Path) -> bool {
+    file::meta_at(path.as_c_str(), true).is_ok_and(|meta| meta.directory)
+}
+
+/// Runs the program in `folder` that the first word names, with the other
+/// words as its arguments. The folder is the list of what may run.
+fn run_allowed(
+    folder: &Path,
+    text: &[u8],
+    run: impl Fn(&CStr, &[*const core::ffi::c_char]) -> Result<Child, NotStarted>,
+) -> Result<Child, NotStarted> {
+    let mut words = words(text);
+    let name = words.next().unwrap_or(&[]);
+    if name.contains(&b'/') {
+        return Err(NotStarted::Refused("the first word must be the name of a program, without /"));
+    }
+    let program = folder.join(name).ok_or(NotStarted::Refused("the program's path is longer than 255 bytes"))?;
+    if !file::meta_at(program.as_c_str(), true).is_ok_and(|meta| meta.regular) {
+        return Err(NotStarted::Refused("there is no such program in the handler's folder"));
+    }
+    if !file::executable(program.as_c_str()) {
+        return Err(NotStarted::Refused("the program in the handler's folder is not executable"));
+    }
+    // Each word with a terminator, behind each other.
+    let mut bytes: Vec<u8, { JOB_MAX_BYTES + 2 }> = Vec::new();
+    let mut starts: Vec<usize, WORDS_MAX> = Vec::new();
+    for word in words {
+        starts.push(bytes.len()).map_err(|_| NotStarted::Refused("a job has at most 128 words here"))?;
+        let _ = bytes.extend_from_slice(word);
+        let _ = bytes.push(0);
+    }
+    let mut argv: Vec<*const core::ffi::c_char, { WORDS_MAX + 2 }> = Vec::new();
+    let _ = argv.push(program.as_c_str().as_ptr());
+    for start in &starts {
+        let word = bytes.get(*start..).and_then(|rest| CStr::from_bytes_until_nul(rest).ok());
+        let _ = argv.push(word.unwrap_or(c"").as_ptr());
+    }
+    let _ = argv.push(core::ptr::null());
+    run(program.as_c_str(), &argv)
+}
+
+/// A path and a file name fit where `run_allowed` joins them.
+const _: () = assert!(PATH_MAX_BYTES >= 255);

@@ -1,0 +1,341 @@
+//! From a command to a service that is ready, and to its end (daemon(7)).
+//!
+//! ```text
+//! start ──fork──▶ child: setsid ──fork──▶ service
+//!   │ waits on a pipe                        │ lock, log, spool, privileges
+//!   ◀──────────── ready, or why not ─────────┘
+//! ```
+//!
+//! Until it is ready everything that goes wrong is told to whoever typed the
+//! command, with an exit code; afterwards nothing ends the service but a stop.
+
+use crate::proto::config::Config;
+use crate::proto::names::Service;
+use crate::proto::path::Path;
+use crate::proto::text::Writer;
+use crate::sys::identity::{self, Identity};
+use crate::sys::lock::{PidFile, Refused};
+use crate::sys::process::{self, Pid, Side};
+use crate::sys::signal::{self, Signals};
+use crate::sys::{Failure, OwnedFd, fds, file};
+use ufmt::uwrite;
+
+use super::settings::{Settings, path_of};
+
+/// Exit codes of every command (LSB 3.1, iniscrptact, for all but `status`).
+pub mod exit {
+    /// It worked.
+    pub const OK: u8 = 0;
+    /// It did not.
+    pub const FAILED: u8 = 1;
+    /// The command line is wrong.
+    pub const USAGE: u8 = 2;
+    /// A right is missing.
+    pub const DENIED: u8 = 4;
+    /// The configuration is wrong.
+    pub const CONFIG: u8 = 6;
+    /// The service does not run.
+    pub const NOT_RUNNING: u8 = 7;
+}
+
+/// Bytes of one message through the start pipe: less than PIPE_BUF, so each
+/// is whole.
+const REPORT_BYTES: usize = 600;
+
+/// Who is told how the start goes.
+pub enum Audience {
+    /// `start`: the original process, at the other end of this pipe.
+    Starter(OwnedFd),
+    /// `run`: whoever reads stderr; and this descriptor gets a newline when
+    /// the service is ready (s6, dinit).
+    Foreground(Option<OwnedFd>),
+}
+
+/// Kinds of messages through the pipe; the text follows.
+const WARNING: u8 = b'w';
+const FAILURE: u8 = b'f';
+const READY: u8 = b'r';
+
+impl Audience {
+    /// Whether this is `run`.
+    #[must_use]
+    pub fn is_foreground(&self) -> bool {
+        matches!(self, Self::Foreground(_))
+    }
+
+    /// Something degrades the service, which starts all the same.
+    pub fn warn(&self, text: impl FnOnce(&mut Writer<'_>)) {
+        self.say(WARNING, exit::OK, text);
+    }
+
+    /// The service cannot start. Does not return.
+    pub fn fail(&self, code: u8, text: impl FnOnce(&mut Writer<'_>)) -> ! {
+        self.say(FAILURE, code, text);
+        process::exit(code)
+    }
+
+    /// As [`Audience::fail`], for a system call on `path`.
+    pub fn fail_at(&self, path: &Path, failure: Failure) -> ! {
+        let code = if failure.is_denied() { exit::DENIED } else { exit::FAILED };
+        self.fail(code, |out| describe_at(path, failure, out))
+    }
+
+    fn say(&self, kind: u8, code: u8, text: impl FnOnce(&mut Writer<'_>)) {
+        let mut bytes = [0; REPORT_BYTES];
+        let (head, body) = bytes.split_at_mut(2);
+        head.copy_from_slice(&[kind, code]);
+        let (content, end) = body.split_at_mut(REPORT_BYTES - 3);
+        let mut out = Writer::new(content);
+        out.push_str("zigsvc: ");
+        text(&mut out);
+        out.mark_cut();
+        let length = out.len();
+        if let Some(last) = end.first_mut() {
+            *last = b'\n';
+        }
+        if let Some(newline) = body.get_mut(length) {
+            *newline = b'\n';
+        }
+        match self {
+            Self::Starter(pipe) => {
+                let _ = file::write_all(pipe, bytes.get(..length.saturating_add(3)).unwrap_or(&[]));
+            }
+            Self::Foreground(_) => process::write_stderr(body.get(..=length).unwrap_or(&[])),
+        }
+    }
+
+    /// The service is ready; whoever waits may go.
+    pub fn ready(self) {
+        match self {
+            Self::Starter(pipe) => {
+                let mut bytes = [0; 16];
+                let mut out = Writer::new(&mut bytes);
+                out.push(&[READY, 0]);
+                let _ = uwrite!(out, "{}\n", process::pid().as_raw_pid());
+                let _ = file::write_all(&pipe, out.as_bytes());
+            }
+            Self::Foreground(Some(fd)) => drop(file::write_all(&fd, b"\n")),
+            Self::Foreground(None) => {}
+        }
+    }
+}
+
+/// `PATH: openat: EACCES (permission denied)`.
+pub fn describe_at(path: &Path, failure: Failure, out: &mut Writer<'_>) {
+    out.push_escaped(path.as_bytes());
+    out.push_str(": ");
+    failure.describe(out);
+}
+
+/// Forks twice. In the original process waits for the outcome, tells it, and
+/// returns the exit code; in the service returns its audience.
+///
+/// # Errors
+/// The original process: its exit code.
+pub fn detach(service: Service) -> Result<Audience, u8> {
+    let failed = |failure: Failure| {
+        tell_failure(failure);
+        exit::FAILED
+    };
+    let (report, pipe) = fds::pipe().map_err(failed)?;
+    match process::fork().map_err(failed)? {
+        Side::Parent(_) => {
+            drop(pipe);
+            return Err(wait_until_ready(service, &report));
+        }
+        Side::Child => drop(report),
+    }
+    let audience = Audience::Starter(pipe);
+    let step = process::setsid().and_then(|()| process::fork());
+    match step {
+        Ok(Side::Parent(_)) => process::exit(exit::OK),
+        Ok(Side::Child) => Ok(audience),
+        Err(failure) => audience.fail(exit::FAILED, |out| failure.describe(out)),
+    }
+}
+
+/// One error line about a system call.
+fn tell_failure(failure: Failure) {
+    let mut bytes = [0; 128];
+    let mut out = Writer::new(&mut bytes);
+    out.push_str("zigsvc: ");
+    failure.describe(&mut out);
+    out.push_str("\n");
+    process::write_stderr(out.as_bytes());
+}
+
+/// Reads what the service reports, until it is ready or gone.
+fn wait_until_ready(service: Service, report: &OwnedFd) -> u8 {
+    let mut bytes = [0; REPORT_BYTES * 2];
+    let mut held = 0;
+    let mut code = None;
+    let mut pid = None;
+    while let Ok(count @ 1..) = file::read(report, bytes.get_mut(held..).unwrap_or(&mut [])) {
+        held = held.saturating_add(count);
+        let mut used = 0;
+        while let Some(message) = next_message(bytes.get(used..held).unwrap_or(&[])) {
+            used = used.saturating_add(message.len());
+            match *message {
+                [READY, _, ref rest @ ..] => {
+                    code = Some(exit::OK);
+                    pid = crate::proto::text::parse_u64(rest.strip_suffix(b"\n").unwrap_or(rest));
+                }
+                [FAILURE, given, ref text @ ..] => {
+                    process::write_stderr(text);
+                    code = Some(given);
+                }
+                [_, _, ref text @ ..] => process::write_stderr(text),
+                _ => {}
+            }
+        }
+        bytes.copy_within(used..held, 0);
+        held = held.saturating_sub(used);
+    }
+    let mut line = [0; 128];
+    let mut out = Writer::new(&mut line);
+    match code {
+        Some(exit::OK) => {
+            let _ = uwrite!(out, "zigsvc: {} started (pid {})\n", service.name(), pid.unwrap_or(0));
+            process::write_stdout(out.as_bytes());
+            exit::OK
+        }
+        Some(code) => code,
+        None => {
+            let _ = uwrite!(out, "zigsvc: {}: it ended before it was ready; see its log\n", service.name());
+            process::write_stderr(out.as_bytes());
+            exit::FAILED
+        }
+    }
+}
+
+/// The first whole message: kind, code, text up to a newline.
+fn next_message(bytes: &[u8]) -> Option<&[u8]> {
+    let newline = bytes.get(2..)?.iter().position(|byte| *byte == b'\n')?;
+    bytes.get(..newline.saturating_add(3))
+}
+
+/// A service's process after all that the services have in common.
+pub struct Process {
+    /// Where the configuration is.
+    pub settings: Settings,
+    /// The effective one.
+    pub config: Config,
+    /// Arrived signals.
+    pub signals: Signals,
+    /// The lock; held until the end.
+    pub pid_file: PidFile,
+    /// Its path.
+    pub pid_path: Path,
+    /// Whom to become, if anybody else.
+    pub identity: Option<Identity>,
+    /// Who is told how the start goes.
+    pub audience: Audience,
+    /// Whether this is `run`.
+    pub foreground: bool,
+}
+
+impl Process {
+    /// Steps 1 to 11 of daemon(7): descriptors, signals, umask, folder, lock.
+    /// Whatever fails is told to the audience, and the process ends.
+    #[must_use]
+    pub fn prepare(service: Service, settings: Settings, config: Config, audience: Audience) -> Self {
+        let identity = resolve_identity(&config, &audience);
+        let foreground = audience.is_foreground();
+        match &audience {
+            Audience::Starter(pipe) => fds::close_inherited(&[pipe]),
+            Audience::Foreground(Some(ready)) => fds::close_inherited(&[ready]),
+            Audience::Foreground(None) => fds::close_inherited(&[]),
+        }
+        signal::reset_all();
+        process::umask(0o027);
+        let last_standard = if foreground { 0 } else { 2 };
+        let steps = process::chdir(c"/").and_then(|()| fds::nullify(0, last_standard));
+        let signals = match steps.and_then(|()| Signals::install()) {
+            Ok(signals) => signals,
+            Err(failure) => audience.fail(exit::FAILED, |out| failure.describe(out)),
+        };
+        let Some(pid_path) = path_of(service, &config.pid_file) else {
+            audience.fail(exit::CONFIG, |out| out.push_str("pid_file: its folder's path is too long"));
+        };
+        let pid_file = acquire(&pid_path, &audience);
+        Self { settings, config, signals, pid_file, pid_path, identity, audience, foreground }
+    }
+
+    /// Becomes the configured user for good. To be called when everything
+    /// that needs root is open.
+    pub fn drop_privileges(&self) {
+        if let Some(identity) = &self.identity
+            && let Err(failure) = identity::drop_privileges(identity)
+        {
+            self.audience.fail(exit::DENIED, |out| {
+                out.push_str("user: ");
+                failure.describe(out);
+            });
+        }
+    }
+}
+
+/// Locks the PID file or ends the process.
+fn acquire(path: &Path, audience: &Audience) -> PidFile {
+    let mut line = [0; 16];
+    let mut out = Writer::new(&mut line);
+    let _ = uwrite!(out, "{}\n", process::pid().as_raw_pid());
+    match PidFile::acquire(path.as_c_str(), out.as_bytes()) {
+        Ok(pid_file) => pid_file,
+        Err(Refused::Running(pid)) => audience.fail(exit::FAILED, |out| describe_running(pid, out)),
+        Err(Refused::Failed(failure)) => audience.fail_at(path, failure),
+    }
+}
+
+/// `another instance is already running (pid N)`.
+fn describe_running(pid: Option<Pid>, out: &mut Writer<'_>) {
+    match pid {
+        Some(pid) => {
+            let _ = uwrite!(out, "another instance is already running (pid {})", pid.as_raw_pid());
+        }
+        None => out.push_str("another instance is already running (in another PID namespace)"),
+    }
+}
+
+/// Finds the configured user, or ends the process.
+fn resolve_identity(config: &Config, audience: &Audience) -> Option<Identity> {
+    if config.user.is_empty() {
+        return None;
+    }
+    let identity = match identity::resolve(&config.user, &config.group) {
+        Ok(identity) => identity,
+        Err(name) => audience.fail(exit::CONFIG, |out| {
+            out.push_str("user or group \"");
+            out.push_escaped(name);
+            out.push_str("\" is neither a number nor known to /etc/passwd or /etc/group");
+        }),
+    };
+    let uid = identity::effective_uid();
+    if uid != 0 && uid != identity.uid {
+        audience.fail(exit::DENIED, |out| out.push_str("user: only root can become another user"));
+    }
+    // An unprivileged service that is to run as itself already does.
+    (uid == 0).then_some(identity)
+}
+
+/// Creates the folder `path` with `mode` and its missing parents with 0755;
+/// true if it was created.
+///
+/// # Errors
+/// mkdir(2) of the last one that was tried.
+pub fn ensure_folder(path: &Path, mode: u32) -> Result<bool, Failure> {
+    if file::meta_at(path.as_c_str(), true).is_ok_and(|meta| meta.directory) {
+        return Ok(false);
+    }
+    let bytes = path.as_bytes();
+    for (index, _) in bytes.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/') {
+        if let Some(parent) = bytes.get(..index).and_then(Path::new)
+            && file::meta_at(parent.as_c_str(), true).is_err()
+        {
+            file::ensure_dir(parent.as_c_str(), 0o755)?;
+        }
+    }
+    let existed = file::meta_at(path.as_c_str(), true).is_ok();
+    file::ensure_dir(path.as_c_str(), mode)?;
+    Ok(!existed)
+}

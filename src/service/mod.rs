@@ -1,0 +1,18 @@
+//! The services, and what they share: settings, the way into the background,
+//! the log, the heartbeat.
+//!
+//! - `settings.rs`: where the configuration is, and reading it (again)
+//! - `lifecycle.rs`: from a command to a service that is ready, and its end
+//! - `log.rs`: lines to the file, to stderr, to syslog; rotation
+//! - `heartbeat.rs`: the health file
+//! - `disk.rs`: the real disk under `state::spool`
+//! - `jobs/`: the service that runs jobs
+//!
+//! The loop of every service is the one of `jobs/mod.rs`.
+
+pub mod disk;
+pub mod heartbeat;
+pub mod jobs;
+pub mod lifecycle;
+pub mod log;
+pub mod settings;

@@ -1,0 +1,93 @@
+//! Where the configuration is, and how it is read: defaults, then the file,
+//! then the options of the command line, each over the one before.
+
+use crate::limits::OVERRIDES_MAX;
+use crate::proto::config::toml::{ConfigError, apply_option, parse};
+use crate::proto::config::{Config, Layout};
+use crate::proto::names::Service;
+use crate::proto::path::Path;
+use crate::proto::text::Writer;
+use crate::sys::{Errno, Failure, file};
+use heapless::Vec;
+use ufmt::uwrite;
+
+/// What the command line says about the configuration; kept for reloads.
+pub struct Settings {
+    /// The working directory at start: relative paths are below it.
+    pub base: Path,
+    /// The defaults for paths.
+    pub layout: Layout,
+    /// The file; empty for none.
+    pub file: Path,
+    /// Whether the file was named, so that it must exist.
+    pub file_named: bool,
+    /// The values of `-o`, in order.
+    pub overrides: Vec<&'static [u8], OVERRIDES_MAX>,
+}
+
+impl Settings {
+    /// The effective configuration. `scratch` is memory for the file. On
+    /// failure the reason is in `out`: one line without its end, naming file
+    /// and line, or the option.
+    ///
+    /// # Errors
+    /// The configuration cannot be used (exit code 6).
+    pub fn load(&self, scratch: &mut [u8], out: &mut Writer<'_>) -> Result<Config, ()> {
+        let mut config = Config::new(&self.layout);
+        self.read_file(scratch, &mut config, out)?;
+        for option in &self.overrides {
+            if let Err(error) = apply_option(option, &mut config, &self.base) {
+                out.push_str("-o ");
+                out.push_escaped(option.get(..60).unwrap_or(option));
+                out.push_str(": ");
+                error.describe(out);
+                return Err(());
+            }
+        }
+        if config.user.is_empty() && !config.group.is_empty() {
+            out.push_str("group: needs user to be set too");
+            return Err(());
+        }
+        Ok(config)
+    }
+
+    fn read_file(&self, scratch: &mut [u8], config: &mut Config, out: &mut Writer<'_>) -> Result<(), ()> {
+        if self.file.is_empty() {
+            return Ok(());
+        }
+        let count = match file::read_path(self.file.as_c_str(), scratch) {
+            Ok(count) => count,
+            Err(Failure { errno: Errno::NOENT, .. }) if !self.file_named => return Ok(()),
+            Err(failure) => {
+                out.push_escaped(self.file.as_bytes());
+                out.push_str(": ");
+                failure.describe(out);
+                return Err(());
+            }
+        };
+        if count == scratch.len() {
+            out.push_escaped(self.file.as_bytes());
+            let _ = uwrite!(out, ": too large; a configuration has less than {} bytes", scratch.len());
+            return Err(());
+        }
+        let source = scratch.get(..count).unwrap_or(&[]);
+        parse(source, config, &self.base).map_err(|error: ConfigError<'_>| {
+            out.push_escaped(self.file.as_bytes());
+            let _ = uwrite!(out, ":{}: ", error.line);
+            error.describe(out);
+        })
+    }
+}
+
+/// A path of `service`: that of `jobs` with the service's name put in.
+/// `None`: it would be too long.
+#[must_use]
+pub fn path_of(service: Service, jobs_path: &Path) -> Option<Path> {
+    if service == Service::Jobs {
+        return Some(jobs_path.clone());
+    }
+    let name = jobs_path.name();
+    let ending = name.iter().rposition(|byte| *byte == b'.').map_or(&b""[..], |dot| name.get(dot..).unwrap_or(b""));
+    let own = Path::concat(&[b"zigsvc-", service.name().as_bytes(), ending])?;
+    jobs_path.parent().join(own.as_bytes())
+}
