@@ -6,10 +6,18 @@ use std::env;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    let target = env::var("TARGET").unwrap_or_default();
+    // Cargo does not tell a package for what it is compiled; the tests need it
+    // for the name of the runner's environment variable.
+    println!("cargo:rustc-env=ZIGSVC_TARGET={target}");
+    let setting = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace(['-', '.'], "_"));
+    println!("cargo:rerun-if-env-changed={setting}");
+
     // A linker proper takes its options as they are; a compiler driver passes
     // them on behind -Wl.
     let linker = env::var("RUSTC_LINKER").unwrap_or_default();
-    let options = ["-e", "zigsvc_start", "-static", "-no-pie", "--gc-sections", "--build-id=none", "-z", "norelro"];
+    let options =
+        ["-e", "zigsvc_start", "-static", "-no-pie", "--gc-sections", "--build-id=none", "-z", "norelro"];
     if linker.ends_with("lld") {
         for option in options {
             println!("cargo:rustc-link-arg-bins={option}");

@@ -3,7 +3,6 @@
 
 use super::{Invocation, fail, print};
 use crate::limits::{STOP_GRACE_MS, STOP_POLL_MS};
-use crate::proto::config::Config;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::jobs;
@@ -16,24 +15,23 @@ use ufmt::uwrite;
 /// `start [SERVICE]`
 pub(super) fn start(mut invocation: Invocation) -> u8 {
     match invocation.load() {
-        Ok(config) => start_with(invocation, config),
+        Ok(()) => start_loaded(invocation),
         Err(code) => code,
     }
 }
 
-fn start_with(invocation: Invocation, config: Config) -> u8 {
+fn start_loaded(invocation: Invocation) -> u8 {
     match detach(invocation.service) {
-        Ok(audience) => jobs::serve(invocation.settings, config, audience, invocation.scratch),
+        Ok(audience) => jobs::serve(invocation.memory, audience),
         Err(code) => code,
     }
 }
 
 /// `run [--ready-fd N] [SERVICE]`
 pub(super) fn run(mut invocation: Invocation) -> u8 {
-    let config = match invocation.load() {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+    if let Err(code) = invocation.load() {
+        return code;
+    }
     let ready = match invocation.ready_fd.map(|number| (number, fds::adopt(number))) {
         Some((number, None)) => {
             return fail(exit::USAGE, |out| {
@@ -43,31 +41,26 @@ pub(super) fn run(mut invocation: Invocation) -> u8 {
         Some((_, fd)) => fd,
         None => None,
     };
-    jobs::serve(invocation.settings, config, Audience::Foreground(ready), invocation.scratch)
+    jobs::serve(invocation.memory, Audience::Foreground(ready))
 }
 
 /// `stop [SERVICE]`
 pub(super) fn stop(mut invocation: Invocation) -> u8 {
-    // A config that became bad must not keep a service from being stopped.
-    let config = match invocation.load() {
-        Ok(config) => config,
-        Err(_) => Config::new(&invocation.settings.layout),
-    };
-    match invocation.pid_path(&config) {
-        Ok(path) => stop_at(&path, &config, &invocation),
+    invocation.load_or_defaults();
+    match invocation.pid_path() {
+        Ok(path) => stop_at(&path, &invocation),
         Err(code) => code,
     }
 }
 
 /// `restart [SERVICE]`
 pub(super) fn restart(mut invocation: Invocation) -> u8 {
-    let checked = invocation.load().and_then(|config| Ok((invocation.pid_path(&config)?, config)));
-    let (path, config) = match checked {
-        Ok(checked) => checked,
+    let path = match invocation.load().and_then(|()| invocation.pid_path()) {
+        Ok(path) => path,
         Err(code) => return code,
     };
-    match stop_at(&path, &config, &invocation) {
-        exit::OK => start_with(invocation, config),
+    match stop_at(&path, &invocation) {
+        exit::OK => start_loaded(invocation),
         code => code,
     }
 }
@@ -75,7 +68,7 @@ pub(super) fn restart(mut invocation: Invocation) -> u8 {
 /// `reload [SERVICE]`
 pub(super) fn reload(mut invocation: Invocation) -> u8 {
     match invocation.load() {
-        Ok(config) => signal_service(&invocation, &config, Signal::HUP),
+        Ok(()) => signal_service(&invocation, Signal::HUP),
         Err(code) => code,
     }
 }
@@ -83,14 +76,14 @@ pub(super) fn reload(mut invocation: Invocation) -> u8 {
 /// `rotate [SERVICE]`
 pub(super) fn rotate(mut invocation: Invocation) -> u8 {
     match invocation.load() {
-        Ok(config) => signal_service(&invocation, &config, Signal::USR1),
+        Ok(()) => signal_service(&invocation, Signal::USR1),
         Err(code) => code,
     }
 }
 
 /// Sends one signal to a running service.
-fn signal_service(invocation: &Invocation, config: &Config, signal: Signal) -> u8 {
-    let path = match invocation.pid_path(config) {
+fn signal_service(invocation: &Invocation, signal: Signal) -> u8 {
+    let path = match invocation.pid_path() {
         Ok(path) => path,
         Err(code) => return code,
     };
@@ -108,7 +101,7 @@ fn signal_service(invocation: &Invocation, config: &Config, signal: Signal) -> u
 }
 
 /// Ends the holder of the lock, if there is one, and waits until it is gone.
-fn stop_at(path: &Path, config: &Config, invocation: &Invocation) -> u8 {
+fn stop_at(path: &Path, invocation: &Invocation) -> u8 {
     let target = match Target::find(path) {
         Ok(Some(target)) => target,
         Ok(None) => {
@@ -119,7 +112,7 @@ fn stop_at(path: &Path, config: &Config, invocation: &Invocation) -> u8 {
         }
         Err(code) => return code,
     };
-    let grace = u64::from(config.stop_timeout).saturating_add(STOP_GRACE_MS);
+    let grace = u64::from(invocation.memory.config.stop_timeout).saturating_add(STOP_GRACE_MS);
     for (signal, wait_ms) in [(Signal::TERM, grace), (Signal::KILL, STOP_GRACE_MS)] {
         // A stopped process takes no TERM until it goes on.
         if let Err(failure) = target.send(signal).and_then(|()| target.send(Signal::CONT))

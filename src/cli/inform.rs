@@ -5,22 +5,22 @@ use crate::limits::TABLE;
 use crate::proto::config::keys::KEYS;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::exit;
+use crate::service::memory::Memory;
 use ufmt::uwrite;
 
 /// `check`
 pub(super) fn check(mut invocation: Invocation) -> u8 {
-    let mut config = match invocation.load() {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    let file = &invocation.settings.file;
-    let mut code = comment(if invocation.folder.is_empty() { b"" } else { invocation.folder.as_bytes() }, file.as_bytes());
+    if let Err(code) = invocation.load() {
+        return code;
+    }
+    let Memory { settings, config, scratch, .. } = &mut *invocation.memory;
+    let mut code = comment(settings.file.as_bytes());
     for key in KEYS {
         // The scratch memory is free again: the file is read.
-        let mut out = Writer::new(invocation.scratch);
+        let mut out = Writer::new(scratch);
         out.push_str(key.name);
         out.push_str(" = ");
-        key.emit(&mut config, &mut out);
+        key.emit(config, &mut out);
         out.push_str("\n");
         code |= print(out.as_bytes());
     }
@@ -28,15 +28,11 @@ pub(super) fn check(mut invocation: Invocation) -> u8 {
 }
 
 /// Says where the values come from, as a comment.
-fn comment(folder: &[u8], file: &[u8]) -> u8 {
-    let mut line = [0; 640];
+fn comment(file: &[u8]) -> u8 {
+    let mut line = [0; 400];
     let mut out = Writer::new(&mut line);
-    out.push_str("# effective configuration; file ");
+    out.push_str("# effective configuration; the file is ");
     out.push_escaped(file);
-    if !folder.is_empty() {
-        out.push_str(", folder ");
-        out.push_escaped(folder);
-    }
     out.push_str("\n");
     print(out.as_bytes())
 }

@@ -10,20 +10,17 @@ use crate::service::lifecycle::{describe_at, ensure_folder, exit};
 use crate::service::settings::Settings;
 use crate::sys::args::Args;
 use crate::sys::{Errno, Failure, file, identity};
-use heapless::Vec;
-
-/// What was found.
-pub(super) struct Located {
-    pub(super) settings: Settings,
-    /// Empty for the system's places.
-    pub(super) folder: Path,
-}
 
 /// Finds the files. With `creates`, a missing folder is made, mode 0700.
 ///
 /// # Errors
 /// The exit code, after telling why.
-pub(super) fn locate(args: &Args, options: &Options, creates: bool) -> Result<Located, u8> {
+pub(super) fn locate(
+    args: &Args,
+    options: &Options,
+    creates: bool,
+    settings: &mut Settings,
+) -> Result<(), u8> {
     let base = working_folder()?;
     let folder = match options.folder {
         Some(folder) => base.join(folder).ok_or_else(|| too_long("-d"))?,
@@ -36,16 +33,19 @@ pub(super) fn locate(args: &Args, options: &Options, creates: bool) -> Result<Lo
     if options.folder.is_none() && !folder.is_empty() && folder.as_bytes().starts_with(b"/tmp/") {
         refuse_foreign(&folder)?;
     }
-    let layout = if folder.is_empty() { system_layout() } else { folder_layout(&folder) };
-    let layout = layout.ok_or_else(|| too_long("-d"))?;
-    let (config, named) = match options.config {
-        Some(config) => (base.join(config), true),
-        None if folder.is_empty() => (Path::new(b"/etc/zigsvc.conf"), false),
-        None => (folder.join(b"zigsvc.conf"), false),
+    if !fill_layout(&folder, &mut settings.layout) {
+        return Err(too_long("-d"));
+    }
+    let file = match options.config {
+        Some(config) => base.join(config),
+        None if folder.is_empty() => Path::new(b"/etc/zigsvc.conf"),
+        None => folder.join(b"zigsvc.conf"),
     };
-    let file = config.ok_or_else(|| too_long("-c"))?;
-    let settings = Settings { base, layout, file, file_named: named, overrides: options.overrides.clone() };
-    Ok(Located { settings, folder })
+    settings.file.set(&file.ok_or_else(|| too_long("-c"))?);
+    settings.file_named = options.config.is_some();
+    settings.base.set(&base);
+    let _ = settings.overrides.extend_from_slice(&options.overrides);
+    Ok(())
 }
 
 fn too_long(option: &str) -> u8 {
@@ -98,31 +98,34 @@ fn refuse_foreign(folder: &Path) -> Result<(), u8> {
     }
 }
 
-fn system_layout() -> Option<Layout> {
-    Some(Layout {
-        pid_file: Path::new(b"/run/zigsvc.pid")?,
-        socket: Path::new(b"/run/zigsvc.sock")?,
-        log_file: Path::new(b"/var/log/zigsvc.log")?,
-        health_file: Path::new(b"/run/zigsvc.health")?,
-        queue_file: Path::new(b"/var/spool/zigsvc/queue")?,
-        spool: Path::new(b"/var/spool/zigsvc")?,
-        metrics_name: Vec::from_slice(b"zigsvc-metrics").ok()?,
-    })
-}
+/// Names of the files below a folder, and their places for root.
+const PLACES: [(&str, &str); 6] = [
+    ("zigsvc.pid", "/run/zigsvc.pid"),
+    ("zigsvc.sock", "/run/zigsvc.sock"),
+    ("zigsvc.log", "/var/log/zigsvc.log"),
+    ("zigsvc.health", "/run/zigsvc.health"),
+    ("queue", "/var/spool/zigsvc/queue"),
+    ("spool", "/var/spool/zigsvc"),
+];
 
-fn folder_layout(folder: &Path) -> Option<Layout> {
-    let mut metrics_name: Vec<u8, METRICS_NAME_MAX_BYTES> = Vec::from_slice(b"zigsvc-metrics:").ok()?;
-    // The end of a long path tells two folders apart better than its start.
-    let path = folder.as_bytes();
-    let room = METRICS_NAME_MAX_BYTES.saturating_sub(metrics_name.len());
-    metrics_name.extend_from_slice(path.get(path.len().saturating_sub(room)..)?).ok()?;
-    Some(Layout {
-        pid_file: folder.join(b"zigsvc.pid")?,
-        socket: folder.join(b"zigsvc.sock")?,
-        log_file: folder.join(b"zigsvc.log")?,
-        health_file: folder.join(b"zigsvc.health")?,
-        queue_file: folder.join(b"queue")?,
-        spool: folder.join(b"spool")?,
-        metrics_name,
-    })
+/// Fills in where everything is; an empty folder means the system's places.
+/// False: a path would be too long.
+fn fill_layout(folder: &Path, layout: &mut Layout) -> bool {
+    let Layout { pid_file, socket, log_file, health_file, queue_file, spool, metrics_name } = layout;
+    let fields = [pid_file, socket, log_file, health_file, queue_file, spool];
+    let system = folder.is_empty();
+    let filled = fields.into_iter().zip(PLACES).all(|(field, (name, place))| {
+        if system { field.assign(&[place.as_bytes()]) } else { field.assign(&[folder.as_bytes(), b"/", name.as_bytes()]) }
+    });
+    metrics_name.clear();
+    let _ = metrics_name.extend_from_slice(b"zigsvc-metrics");
+    if !system {
+        let _ = metrics_name.push(b':');
+        // The end of a long path tells two folders apart better than its start.
+        let path = folder.as_bytes();
+        let room = METRICS_NAME_MAX_BYTES.saturating_sub(metrics_name.len());
+        let end = path.get(path.len().saturating_sub(room)..).unwrap_or(path);
+        let _ = metrics_name.extend_from_slice(end);
+    }
+    filled
 }

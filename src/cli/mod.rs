@@ -14,14 +14,14 @@ mod locate;
 mod status;
 
 use crate::limits::OVERRIDES_MAX;
-use crate::proto::config::Config;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::exit;
-use crate::service::settings::{Settings, path_of};
+use crate::service::memory::{self, Memory};
+use crate::service::settings::path_of;
 use crate::sys::args::Args;
-use crate::sys::{fds, process, scratch};
+use crate::sys::{fds, process};
 use heapless::Vec;
 
 /// A command of the program.
@@ -159,30 +159,36 @@ impl Words {
 struct Invocation {
     command: &'static str,
     service: Service,
-    settings: Settings,
-    /// The folder that `-d` or the user's defaults name; empty for the
-    /// system's.
-    folder: Path,
     /// The value of `--ready-fd`.
     ready_fd: Option<i32>,
     /// `--json`
     json: bool,
-    scratch: &'static mut [u8],
+    /// Where the files are, and the configuration after [`Invocation::load`].
+    memory: &'static mut Memory,
 }
 
 impl Invocation {
     /// The effective configuration, or the exit code after telling why not.
-    fn load(&mut self) -> Result<Config, u8> {
+    fn load(&mut self) -> Result<(), u8> {
         let mut line = [0; 512];
         let mut out = Writer::new(&mut line);
-        self.settings.load(self.scratch, &mut out).map_err(|()| {
+        let Memory { settings, config, scratch, .. } = &mut *self.memory;
+        settings.load(config, scratch, &mut out).map_err(|()| {
             fail(exit::CONFIG, |message| message.push(out.as_bytes()))
         })
     }
 
-    /// The PID file of the service under this configuration.
-    fn pid_path(&self, config: &Config) -> Result<Path, u8> {
-        path_of(self.service, &config.pid_file).ok_or_else(|| {
+    /// As [`Invocation::load`], with the defaults where the configuration is
+    /// bad: it must not keep a service from being stopped or seen.
+    fn load_or_defaults(&mut self) {
+        if self.load().is_err() {
+            self.memory.config.reset(&self.memory.settings.layout);
+        }
+    }
+
+    /// The PID file of the service.
+    fn pid_path(&self) -> Result<Path, u8> {
+        path_of(self.service, &self.memory.config.pid_file).ok_or_else(|| {
             fail(exit::CONFIG, |out| out.push_str("pid_file: its folder's path is too long"))
         })
     }
@@ -226,7 +232,7 @@ fn dispatch(args: &Args) -> Result<u8, u8> {
     })?;
     match &command.run {
         Run::Plain(run) => Ok(run(&words)),
-        Run::Service(run) => invocation(command, options, &words).map(run),
+        Run::Service(run) => invocation(command, &options, &words).map(run),
     }
 }
 
@@ -273,7 +279,7 @@ fn parse_options(args: &Args) -> Result<(Options, usize), u8> {
 }
 
 /// Reads what follows the command's name and finds the files.
-fn invocation(command: &'static Command, options: Options, words: &Words) -> Result<Invocation, u8> {
+fn invocation(command: &'static Command, options: &Options, words: &Words) -> Result<Invocation, u8> {
     let name = command.name;
     let mut index = 0;
     let mut ready_fd = None;
@@ -303,16 +309,9 @@ fn invocation(command: &'static Command, options: Options, words: &Words) -> Res
     let rest = index.saturating_add(usize::from(takes_service));
     words.at_most(rest, name)?;
     let creates = matches!(name, "start" | "run" | "restart");
-    let located = locate::locate(&words.args, &options, creates)?;
-    Ok(Invocation {
-        command: name,
-        service,
-        settings: located.settings,
-        folder: located.folder,
-        ready_fd,
-        json,
-        scratch: scratch::take(),
-    })
+    let memory = memory::take();
+    locate::locate(&words.args, options, creates, &mut memory.settings)?;
+    Ok(Invocation { command: name, service, ready_fd, json, memory })
 }
 
 fn service_named(command: &str, word: &[u8]) -> Result<Service, u8> {

@@ -1,7 +1,6 @@
 //! `status`: what the lock, the PID file and the heartbeat say.
 
 use super::{Invocation, fail, print};
-use crate::proto::config::Config;
 use crate::proto::health::{ParseError, RECORD_BYTES, Record, Verdict};
 use crate::proto::text::Writer;
 use crate::service::heartbeat::boot_id;
@@ -32,12 +31,8 @@ enum Health {
 
 /// `status [--json] [SERVICE]`
 pub(super) fn status(mut invocation: Invocation) -> u8 {
-    // A bad config must not hide a running service.
-    let config = match invocation.load() {
-        Ok(config) => config,
-        Err(_) => Config::new(&invocation.settings.layout),
-    };
-    let path = match invocation.pid_path(&config) {
+    invocation.load_or_defaults();
+    let path = match invocation.pid_path() {
         Ok(path) => path,
         Err(_) => return lsb::UNKNOWN,
     };
@@ -50,7 +45,7 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
         Holder::Stopped => ("stopped", lsb::STOPPED, None, Health::Missing),
         Holder::Running(pid) => {
             let pid = pid.map(|pid| u32::try_from(pid.as_raw_pid()).unwrap_or(0));
-            let health = health(&invocation, &config, pid.unwrap_or(0));
+            let health = health(&invocation, pid.unwrap_or(0));
             match health {
                 Health::Judged(Verdict::Stale(_), _) => ("stale", lsb::UNKNOWN, pid, health),
                 _ => ("running", lsb::RUNNING, pid, health),
@@ -70,7 +65,8 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
 }
 
 /// Reads and judges the health file of a running service.
-fn health(invocation: &Invocation, config: &Config, pid: u32) -> Health {
+fn health(invocation: &Invocation, pid: u32) -> Health {
+    let config = &invocation.memory.config;
     let Some(path) = path_of(invocation.service, &config.health_file) else { return Health::Missing };
     for _ in 0..TORN_READS_MAX {
         let mut bytes = [0; RECORD_BYTES];

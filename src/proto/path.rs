@@ -41,6 +41,24 @@ impl Path {
         Some(Self { bytes })
     }
 
+    /// As [`Path::concat`], in place: false, and nothing changed, where that
+    /// is `None`.
+    pub fn assign(&mut self, parts: &[&[u8]]) -> bool {
+        match Self::concat(parts) {
+            Some(path) => {
+                self.set(&path);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Becomes a copy of `other`; only the bytes that it has are copied.
+    pub fn set(&mut self, other: &Self) {
+        self.bytes.clear();
+        let _ = self.bytes.extend_from_slice(&other.bytes);
+    }
+
     /// `self/name`, or `name` alone if it is absolute.
     #[must_use]
     pub fn join(&self, name: &[u8]) -> Option<Self> {

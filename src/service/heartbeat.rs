@@ -84,10 +84,10 @@ impl Heartbeat {
     }
 
     /// A reload named another file.
-    pub fn move_to(&mut self, path: Path) {
-        if path != self.path {
+    pub fn move_to(&mut self, path: &Path) {
+        if *path != self.path {
             self.remove();
-            self.path = path;
+            self.path.set(path);
         }
     }
 

@@ -217,9 +217,11 @@ fn next_message(bytes: &[u8]) -> Option<&[u8]> {
 /// A service's process after all that the services have in common.
 pub struct Process {
     /// Where the configuration is.
-    pub settings: Settings,
+    pub settings: &'static Settings,
     /// The effective one.
-    pub config: Config,
+    pub config: &'static mut Config,
+    /// For the next one.
+    pub candidate: &'static mut Config,
     /// Arrived signals.
     pub signals: Signals,
     /// The lock; held until the end.
@@ -238,8 +240,14 @@ impl Process {
     /// Steps 1 to 11 of daemon(7): descriptors, signals, umask, folder, lock.
     /// Whatever fails is told to the audience, and the process ends.
     #[must_use]
-    pub fn prepare(service: Service, settings: Settings, config: Config, audience: Audience) -> Self {
-        let identity = resolve_identity(&config, &audience);
+    pub fn prepare(
+        service: Service,
+        settings: &'static Settings,
+        config: &'static mut Config,
+        candidate: &'static mut Config,
+        audience: Audience,
+    ) -> Self {
+        let identity = resolve_identity(config, &audience);
         let foreground = audience.is_foreground();
         match &audience {
             Audience::Starter(pipe) => fds::close_inherited(&[pipe]),
@@ -258,7 +266,7 @@ impl Process {
             audience.fail(exit::CONFIG, |out| out.push_str("pid_file: its folder's path is too long"));
         };
         let pid_file = acquire(&pid_path, &audience);
-        Self { settings, config, signals, pid_file, pid_path, identity, audience, foreground }
+        Self { settings, config, candidate, signals, pid_file, pid_path, identity, audience, foreground }
     }
 
     /// Becomes the configured user for good. To be called when everything

@@ -25,7 +25,7 @@ pub struct Log {
     level: Level,
     stamp: Stamp,
     /// Whole lines that are not yet written.
-    buffer: Vec<u8, LOG_BUFFER_BYTES>,
+    buffer: &'static mut Vec<u8, LOG_BUFFER_BYTES>,
     /// Whether every line since the last [`Log::flush`] was taken by a sink.
     taken: bool,
     /// Lines that no longer can be written, and are not yet reported.
@@ -62,14 +62,19 @@ impl Log {
     /// A log as the configuration says; nothing is opened yet. In the
     /// foreground it goes to stderr, and to the file only if that was named.
     #[must_use]
-    pub fn new(config: &Config, path: Path, foreground: bool) -> Self {
+    pub fn new(
+        config: &Config,
+        path: &Path,
+        foreground: bool,
+        buffer: &'static mut Vec<u8, LOG_BUFFER_BYTES>,
+    ) -> Self {
         let mut log = Self {
             file: None,
             stderr: foreground,
             syslog: None,
             level: Level::Info,
             stamp: Stamp::Iso,
-            buffer: Vec::new(),
+            buffer,
             taken: true,
             lost: 0,
             counts: Counts::default(),
@@ -79,7 +84,7 @@ impl Log {
     }
 
     /// Takes over a configuration, at start and at a reload.
-    pub fn configure(&mut self, config: &Config, path: Path, foreground: bool) {
+    pub fn configure(&mut self, config: &Config, path: &Path, foreground: bool) {
         self.flush();
         self.level = Level::from_index(config.log_level);
         self.stamp = Stamp::from_index(config.log_time);
@@ -92,10 +97,10 @@ impl Log {
         }
         let (max, keep) = (config.log_max, config.log_keep);
         match &mut self.file {
-            Some(file) if file.path == path => (file.max, file.keep) = (max, keep),
+            Some(file) if file.path == *path => (file.max, file.keep) = (max, keep),
             _ => {
                 self.file = Some(LogFile {
-                    path,
+                    path: path.clone(),
                     fd: None,
                     identity: (0, 0),
                     size: 0,
@@ -212,15 +217,15 @@ impl Log {
         if self.buffer.is_empty() {
             return;
         }
-        let to_stderr = self.stderr && write_stderr(&self.buffer);
-        let mut unwritten = if to_stderr { 0 } else { count_lines(&self.buffer) };
+        let to_stderr = self.stderr && write_stderr(self.buffer);
+        let mut unwritten = if to_stderr { 0 } else { count_lines(self.buffer) };
         if let Some(file) = &mut self.file {
             let report = self.lost;
             file.ensure_open();
             if report > 0 && file.report_lost(report, self.stamp) {
                 self.lost = 0;
             }
-            let kept = file.write(&self.buffer);
+            let kept = file.write(self.buffer);
             if kept == self.buffer.len() {
                 unwritten = 0;
             } else if !to_stderr {

@@ -5,6 +5,7 @@
 //! - `lifecycle.rs`: from a command to a service that is ready, and its end
 //! - `log.rs`: lines to the file, to stderr, to syslog; rotation
 //! - `heartbeat.rs`: the health file
+//! - `memory.rs`: the memory they use
 //! - `disk.rs`: the real disk under `state::spool`
 //! - `jobs/`: the service that runs jobs
 //!
@@ -15,4 +16,5 @@ pub mod heartbeat;
 pub mod jobs;
 pub mod lifecycle;
 pub mod log;
+pub mod memory;
 pub mod settings;

@@ -26,17 +26,26 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The effective configuration. `scratch` is memory for the file. On
-    /// failure the reason is in `out`: one line without its end, naming file
-    /// and line, or the option.
+    /// All zeros, to be filled in place.
+    pub const EMPTY: Self = Self {
+        base: Path::empty(),
+        layout: Layout::EMPTY,
+        file: Path::empty(),
+        file_named: false,
+        overrides: Vec::new(),
+    };
+
+    /// Reads the effective configuration into `config`. `scratch` is memory
+    /// for the file. On failure the reason is in `out`: one line without its
+    /// end, naming file and line, or the option.
     ///
     /// # Errors
     /// The configuration cannot be used (exit code 6).
-    pub fn load(&self, scratch: &mut [u8], out: &mut Writer<'_>) -> Result<Config, ()> {
-        let mut config = Config::new(&self.layout);
-        self.read_file(scratch, &mut config, out)?;
+    pub fn load(&self, config: &mut Config, scratch: &mut [u8], out: &mut Writer<'_>) -> Result<(), ()> {
+        config.reset(&self.layout);
+        self.read_file(scratch, config, out)?;
         for option in &self.overrides {
-            if let Err(error) = apply_option(option, &mut config, &self.base) {
+            if let Err(error) = apply_option(option, config, &self.base) {
                 out.push_str("-o ");
                 out.push_escaped(option.get(..60).unwrap_or(option));
                 out.push_str(": ");
@@ -48,7 +57,7 @@ impl Settings {
             out.push_str("group: needs user to be set too");
             return Err(());
         }
-        Ok(config)
+        Ok(())
     }
 
     fn read_file(&self, scratch: &mut [u8], config: &mut Config, out: &mut Writer<'_>) -> Result<(), ()> {

@@ -123,6 +123,11 @@ impl Window {
         Self { slots: Vec::new() }
     }
 
+    /// Forgets all slots.
+    pub fn clear(&mut self) {
+        self.slots.clear();
+    }
+
     /// All slots, oldest first.
     #[must_use]
     pub fn slots(&self) -> &[Slot] {

@@ -22,7 +22,7 @@ use heapless::Vec;
 pub type Name = Vec<u8, NAME_MAX_BYTES>;
 
 /// Where everything is when the configuration does not say.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Layout {
     /// `pid_file`.
     pub pid_file: Path,
@@ -40,8 +40,9 @@ pub struct Layout {
     pub metrics_name: Vec<u8, METRICS_NAME_MAX_BYTES>,
 }
 
-/// Every setting. Durations are in milliseconds.
-#[derive(Clone, Debug)]
+/// Every setting. Durations are in milliseconds. Five kilobytes: it stays
+/// where it is and is filled in place.
+#[derive(Debug)]
 pub struct Config {
     /// The PID file of `jobs`; its folder holds those of the other services.
     pub pid_file: Path,
@@ -125,48 +126,84 @@ pub enum Handler<'a> {
     Path(&'a Path),
 }
 
+impl Layout {
+    /// All zeros, to be filled in place.
+    pub const EMPTY: Self = Self {
+        pid_file: Path::empty(),
+        socket: Path::empty(),
+        log_file: Path::empty(),
+        health_file: Path::empty(),
+        queue_file: Path::empty(),
+        spool: Path::empty(),
+        metrics_name: Vec::new(),
+    };
+}
+
 impl Config {
-    /// The defaults.
-    #[must_use]
-    pub fn new(layout: &Layout) -> Self {
-        let mut config = Self {
-            pid_file: layout.pid_file.clone(),
-            socket: layout.socket.clone(),
-            log_file: layout.log_file.clone(),
-            health_file: layout.health_file.clone(),
-            queue_file: layout.queue_file.clone(),
-            spool: layout.spool.clone(),
-            log_max: 10_000,
-            log_keep: 1,
-            log_level: 1,
-            log_time: 0,
-            syslog: false,
-            interval: 3000,
-            handler: Path::new(b"log").unwrap_or_default(),
-            workers: 1,
-            job_timeout: 0,
-            retries: 2,
-            retry_delay: 1000,
-            queue_max: 10_000,
-            sync: 0,
-            stop_timeout: 10_000,
-            user: Name::new(),
-            group: Name::new(),
-            allow_uid: Vec::new(),
-            allow_gid: Vec::new(),
-            supervise: Vec::new(),
-            check_interval: 5000,
-            stale_after: 15_000,
-            failures: 3,
-            watchdog: Path::empty(),
-            watchdog_patience: 300_000,
-            allow: Vec::new(),
-            metrics_name: layout.metrics_name.clone(),
-            log_file_named: false,
-        };
-        let _ = config.supervise.push(Service::Jobs);
-        let _ = config.allow.extend_from_slice(b"/etc/hostname\0/etc/os-release\0/proc/version\0");
-        config
+    /// All zeros, to be filled in place by [`Config::reset`].
+    pub const EMPTY: Self = Self {
+        pid_file: Path::empty(),
+        socket: Path::empty(),
+        log_file: Path::empty(),
+        health_file: Path::empty(),
+        queue_file: Path::empty(),
+        spool: Path::empty(),
+        log_max: 0,
+        log_keep: 0,
+        log_level: 0,
+        log_time: 0,
+        syslog: false,
+        interval: 0,
+        handler: Path::empty(),
+        workers: 0,
+        job_timeout: 0,
+        retries: 0,
+        retry_delay: 0,
+        queue_max: 0,
+        sync: 0,
+        stop_timeout: 0,
+        user: Name::new(),
+        group: Name::new(),
+        allow_uid: Vec::new(),
+        allow_gid: Vec::new(),
+        supervise: Vec::new(),
+        check_interval: 0,
+        stale_after: 0,
+        failures: 0,
+        watchdog: Path::empty(),
+        watchdog_patience: 0,
+        allow: Vec::new(),
+        metrics_name: Vec::new(),
+        log_file_named: false,
+    };
+
+    /// Sets every value to its default.
+    pub fn reset(&mut self, layout: &Layout) {
+        self.pid_file.set(&layout.pid_file);
+        self.socket.set(&layout.socket);
+        self.log_file.set(&layout.log_file);
+        self.health_file.set(&layout.health_file);
+        self.queue_file.set(&layout.queue_file);
+        self.spool.set(&layout.spool);
+        self.metrics_name.clear();
+        let _ = self.metrics_name.extend_from_slice(&layout.metrics_name);
+        self.handler.assign(&[b"log"]);
+        self.watchdog.assign(&[]);
+        (self.log_max, self.log_keep, self.log_level, self.log_time) = (10_000, 1, 1, 0);
+        (self.syslog, self.log_file_named) = (false, false);
+        (self.interval, self.job_timeout, self.stop_timeout) = (3000, 0, 10_000);
+        (self.workers, self.retries, self.retry_delay) = (1, 2, 1000);
+        (self.queue_max, self.sync) = (10_000, 0);
+        (self.check_interval, self.stale_after, self.failures) = (5000, 15_000, 3);
+        self.watchdog_patience = 300_000;
+        self.user.clear();
+        self.group.clear();
+        self.allow_uid.clear();
+        self.allow_gid.clear();
+        self.supervise.clear();
+        let _ = self.supervise.push(Service::Jobs);
+        self.allow.clear();
+        let _ = self.allow.extend_from_slice(b"/etc/hostname\0/etc/os-release\0/proc/version\0");
     }
 
     /// What jobs are handed to.

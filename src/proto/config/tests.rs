@@ -16,6 +16,12 @@ fn layout() -> Layout {
     }
 }
 
+fn defaults() -> Config {
+    let mut config = Config::EMPTY;
+    config.reset(&layout());
+    config
+}
+
 fn base() -> Path {
     Path::new(b"/base").unwrap()
 }
@@ -25,7 +31,7 @@ fn parsed(source: &str) -> Result<Config, (u32, String)> {
 }
 
 fn parsed_bytes(source: &[u8]) -> Result<Config, (u32, String)> {
-    let mut config = Config::new(&layout());
+    let mut config = defaults();
     match parse(source, &mut config, &base()) {
         Ok(()) => Ok(config),
         Err(error) => {
@@ -155,7 +161,7 @@ fn binary_files_and_long_values_are_refused_with_their_line() {
 
 #[test]
 fn options_take_bare_values_lists_and_toml() {
-    let mut config = Config::new(&layout());
+    let mut config = defaults();
     for option in ["workers=4", "handler=shell", "allow_uid=0, 1000", "allow_gid=['a','b']", "log_max=1k", "syslog=true"] {
         apply_option(option.as_bytes(), &mut config, &base()).unwrap();
     }
@@ -176,7 +182,7 @@ fn a_later_list_replaces_an_earlier_one() {
 
 #[test]
 fn every_key_accepts_its_own_default_and_describes_itself() {
-    let mut config = Config::new(&layout());
+    let mut config = defaults();
     let text = emitted(&mut config);
     for line in text.lines() {
         parsed(line).unwrap_or_else(|error| panic!("{line}: {error:?}"));
@@ -193,7 +199,7 @@ fn every_key_accepts_its_own_default_and_describes_itself() {
 
 #[test]
 fn every_truncation_of_a_file_parses_or_fails_cleanly() {
-    let source = emitted(&mut Config::new(&layout()));
+    let source = emitted(&mut defaults());
     for end in 0..source.len() {
         let _ = parsed(&source[..end]);
     }

@@ -19,7 +19,7 @@
 mod reload;
 mod worker;
 
-use crate::limits::{SPOOL_RETRY_MS, WORKERS_MAX};
+use crate::limits::{LOG_BUFFER_BYTES, SPOOL_RETRY_MS, WORKERS_MAX};
 use crate::proto::config::{Config, Handler};
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::proto::log::Level;
@@ -30,10 +30,11 @@ use crate::service::disk::SpoolDisk;
 use crate::service::heartbeat::Heartbeat;
 use crate::service::lifecycle::{Audience, Process, describe_at, ensure_folder, exit};
 use crate::service::log::Log;
-use crate::service::settings::Settings;
+use crate::service::memory::Memory;
 use crate::state::disk::DiskError;
 use crate::state::spool::{Notice, RecoverError, Recovery, Rules, Spool};
 use crate::state::window::{End, Outcome, Slot, State};
+use crate::sys::once::Once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Exit, Signal};
 use crate::sys::{Errno, Failure, clock, describe_errno, file, identity};
@@ -76,8 +77,8 @@ struct Jobs {
     log: Log,
     heartbeat: Heartbeat,
     disk: SpoolDisk,
-    spool: Spool,
-    workers: Vec<Worker, WORKERS_MAX>,
+    spool: &'static mut Spool,
+    workers: &'static mut Vec<Worker, WORKERS_MAX>,
     scratch: &'static mut [u8],
     started_at: u64,
     counts: Counts,
@@ -91,10 +92,19 @@ struct Jobs {
     heartbeat_failing: bool,
 }
 
+/// The large parts of [`Jobs`], in .bss.
+struct Large {
+    spool: Spool,
+    workers: Vec<Worker, WORKERS_MAX>,
+}
+
+static STATE: Once<Large> = Once::new(Large { spool: Spool::EMPTY, workers: Vec::new() });
+
 /// Runs the service until it is stopped; returns the exit code.
-pub fn serve(settings: Settings, config: Config, audience: Audience, scratch: &'static mut [u8]) -> u8 {
-    let process = Process::prepare(Service::Jobs, settings, config, audience);
-    let mut jobs = Jobs::open(process, scratch);
+pub fn serve(memory: &'static mut Memory, audience: Audience) -> u8 {
+    let Memory { scratch, settings, config, candidate, log } = memory;
+    let process = Process::prepare(Service::Jobs, settings, config, candidate, audience);
+    let mut jobs = Jobs::open(process, scratch, log);
     jobs.announce();
     while !jobs.is_over() {
         jobs.turn();
@@ -114,11 +124,16 @@ fn rules(config: &Config) -> Rules {
 
 impl Jobs {
     /// Opens everything that the service needs; failures end the process.
-    fn open(process: Process, scratch: &'static mut [u8]) -> Self {
+    fn open(
+        process: Process,
+        scratch: &'static mut [u8],
+        log_buffer: &'static mut Vec<u8, LOG_BUFFER_BYTES>,
+    ) -> Self {
         let now = clock::now();
         let audience = &process.audience;
-        let config = &process.config;
-        let mut log = Log::new(config, config.log_file.clone(), audience.is_foreground());
+        let config = &*process.config;
+        let Large { spool, workers } = STATE.take();
+        let mut log = Log::new(config, &config.log_file, audience.is_foreground(), log_buffer);
         if let Err(failure) = log.open(process.identity.as_ref()) {
             audience.warn(|out| {
                 out.push_str("the log cannot be written: ");
@@ -131,8 +146,8 @@ impl Jobs {
             Ok(disk) => disk,
             Err(failure) => audience.fail_at(&config.spool, failure),
         };
-        let (mut spool, recovery) = match Spool::recover(&mut disk, scratch, &rules(config), now) {
-            Ok(recovered) => recovered,
+        let recovery = match spool.recover(&mut disk, scratch, &rules(config), now) {
+            Ok(recovery) => recovery,
             Err(error) => fail_recovery(&process, &disk, error),
         };
         if let Err(error) = spool.adopt_claims(&mut disk, now) {
@@ -148,7 +163,7 @@ impl Jobs {
             heartbeat,
             disk,
             spool,
-            workers: Vec::new(),
+            workers,
             scratch,
             started_at: now,
             counts: Counts::default(),
@@ -310,7 +325,7 @@ impl Jobs {
             sooner(self.spool.window().startable(now).map(|_| now));
             sooner(self.spool.window().next_due());
         }
-        let full = self.spool.room(&rules(&self.process.config)) == 0;
+        let full = self.spool.room(&rules(self.process.config)) == 0;
         if self.spool.is_compacting() || (self.spool.claims.wants_reading() && !full) {
             sooner(Some(now));
         }
@@ -365,7 +380,7 @@ impl Jobs {
 
     fn on_deadlines(&mut self, now: u64) {
         let grace = u64::from(self.process.config.stop_timeout);
-        for worker in &mut self.workers {
+        for worker in self.workers.iter_mut() {
             if worker.check(now, grace) {
                 let id = worker.id;
                 self.log.warn(|out| {
@@ -422,7 +437,7 @@ impl Jobs {
 
     /// An attempt ended: decides what follows and says so.
     fn job_ended(&mut self, id: u64, outcome: Outcome, took_ms: u64) {
-        let rules = rules(&self.process.config);
+        let rules = rules(self.process.config);
         let Some(slot) = self.spool.window().get(id).copied() else { return };
         let Some(end) = self.spool.ended(id, outcome, &rules) else { return };
         let (attempt, attempts) = (slot.attempt, rules.retries.saturating_add(1));
@@ -483,7 +498,7 @@ impl Jobs {
     }
 
     fn use_spool(&mut self, now: u64, was_failing: bool) -> Result<(), DiskError> {
-        let rules = rules(&self.process.config);
+        let rules = rules(self.process.config);
         self.settle(now)?;
         if was_failing {
             self.spool.adopt_claims(&mut self.disk, now)?;
@@ -507,7 +522,7 @@ impl Jobs {
     }
 
     fn commit(&mut self, now: u64) -> Result<(), DiskError> {
-        let rules = rules(&self.process.config);
+        let rules = rules(self.process.config);
         self.spool.commit(&mut self.disk, &rules, now)?;
         self.spool.remove_closed(&mut self.disk)
     }
@@ -529,7 +544,7 @@ impl Jobs {
     /// The handler `log`: all jobs of the window at once. A job is done when
     /// its line was written.
     fn log_jobs(&mut self, now: u64) -> Result<(), DiskError> {
-        let rules = rules(&self.process.config);
+        let rules = rules(self.process.config);
         let mut logged: Vec<u64, { crate::limits::WINDOW_JOBS }> = Vec::new();
         while let Some(slot) = self.spool.choose(now) {
             let mut buffer = [0; RECORD_MAX_BYTES];

@@ -1,9 +1,9 @@
 //! SIGHUP: the configuration anew, whole or not at all.
 
 use super::Jobs;
-use crate::proto::config::Config;
 use crate::proto::config::keys::KEYS;
 use crate::proto::text::Writer;
+use crate::service::lifecycle::Process;
 use crate::state::window::State;
 
 /// Bytes of one value in a message about a change.
@@ -15,10 +15,11 @@ impl Jobs {
         self.log.info(|out| out.push_str("SIGHUP received, reloading config"));
         let mut reason = [0; 400];
         let mut out = Writer::new(&mut reason);
-        match self.process.settings.load(self.scratch, &mut out) {
-            Ok(config) => {
+        let Process { settings, candidate, .. } = &mut self.process;
+        match settings.load(candidate, self.scratch, &mut out) {
+            Ok(()) => {
                 self.counts.reloads = self.counts.reloads.saturating_add(1);
-                self.adopt(config);
+                self.adopt();
             }
             Err(()) => {
                 self.counts.reload_errors = self.counts.reload_errors.saturating_add(1);
@@ -31,12 +32,13 @@ impl Jobs {
     }
 
     /// Takes over a good configuration and logs what changed.
-    fn adopt(&mut self, mut new: Config) {
+    fn adopt(&mut self) {
+        let Process { config: old, candidate: new, foreground, .. } = &mut self.process;
         for key in KEYS {
             let (mut before, mut after) = ([0; VALUE_BYTES], [0; VALUE_BYTES]);
             let (mut old_value, mut new_value) = (Writer::new(&mut before), Writer::new(&mut after));
-            key.emit(&mut self.process.config, &mut old_value);
-            key.emit(&mut new, &mut new_value);
+            key.emit(old, &mut old_value);
+            key.emit(new, &mut new_value);
             if old_value.as_bytes() == new_value.as_bytes() {
                 continue;
             }
@@ -50,19 +52,17 @@ impl Jobs {
                 out.push_str(if key.reloadable { "" } else { ", which needs a restart to take effect" });
             });
         }
-        let old = &self.process.config;
-        new.pid_file = old.pid_file.clone();
-        new.socket = old.socket.clone();
-        new.spool = old.spool.clone();
-        new.user = old.user.clone();
-        new.group = old.group.clone();
-        let foreground = self.process.foreground;
-        self.log.configure(&new, new.log_file.clone(), foreground);
-        self.heartbeat.move_to(new.health_file.clone());
+        new.pid_file.set(&old.pid_file);
+        new.socket.set(&old.socket);
+        new.spool.set(&old.spool);
+        new.user.clone_from(&old.user);
+        new.group.clone_from(&old.group);
+        self.log.configure(new, &new.log_file, *foreground);
+        self.heartbeat.move_to(&new.health_file);
         if new.queue_file != old.queue_file {
             self.spool.claims.hurry();
         }
-        self.process.config = new;
+        core::mem::swap(old, new);
         self.warn_about_handler();
     }
 

@@ -13,8 +13,8 @@
 //! or its equal. The window is not refilled meanwhile.
 
 use super::pull::{attempts_of, home_of};
-use super::{Home, Spool};
-use crate::limits::{COMPACT_STEP_BYTES, VOIDS_MAX, WINDOW_JOBS};
+use super::Spool;
+use crate::limits::{COMPACT_STEP_BYTES, WINDOW_JOBS};
 use crate::proto::journal::{
     FILE_HEADER, FLAG_DELAYED, Kind, RECORD_MAX_BYTES, Record, Step, claim_body, resync, step,
 };
@@ -22,7 +22,7 @@ use crate::state::disk::{Disk, DiskError, File};
 use crate::state::window::{End, Slot, State};
 use heapless::Vec;
 
-/// A compaction that is under way.
+/// A compaction, if one is under way. It stays where it is: it is large.
 pub(super) struct Compaction {
     stage: Stage,
     /// Where the old file is read next.
@@ -33,8 +33,8 @@ pub(super) struct Compaction {
     start: u64,
     /// Where the backlog begins in the new file.
     cursor: u64,
-    /// The voids that the new file leaves out.
-    voids: Vec<Home, VOIDS_MAX>,
+    /// The voids that the new file leaves out: so many of the spool's.
+    voids: usize,
     /// Where the window's homes are in the new file.
     moved: Vec<(u64, u64), WINDOW_JOBS>,
     /// Bytes of homes in the new file.
@@ -46,6 +46,8 @@ pub(super) struct Compaction {
 /// What is next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
+    /// None is under way.
+    Idle,
     /// Dead jobs from before the cursor.
     Dead,
     /// Waiting and dead jobs from the cursor on.
@@ -54,11 +56,34 @@ enum Stage {
     Tail,
 }
 
+impl Compaction {
+    /// None; all zeros.
+    pub(super) const NONE: Self = Self {
+        stage: Stage::Idle,
+        from: 0,
+        to: 0,
+        start: 0,
+        cursor: 0,
+        voids: 0,
+        moved: Vec::new(),
+        live_bytes: 0,
+        live_before: 0,
+    };
+
+    pub(super) fn is_active(&self) -> bool {
+        self.stage != Stage::Idle
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stage = Stage::Idle;
+    }
+}
+
 impl Spool {
     /// Whether one is under way.
     #[must_use]
     pub fn is_compacting(&self) -> bool {
-        self.compaction.is_some()
+        self.compaction.is_active()
     }
 
     /// Begins one, or does its next step. Bounded work.
@@ -66,15 +91,13 @@ impl Spool {
     /// # Errors
     /// It is given up; the journal is as it was.
     pub fn compact_step(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
-        let result = match self.compaction.take() {
-            None => self.begin(disk, now),
-            Some(compaction) => self.go_on(disk, compaction),
-        };
+        let result = if self.compaction.is_active() { self.go_on(disk) } else { self.begin(disk, now) };
         if result.is_err() {
+            self.compaction.stop();
             self.buffer.clear();
             disk.abandon_next();
         }
-        result.map(|compaction| self.compaction = compaction)
+        result
     }
 
     /// A whole one.
@@ -82,173 +105,157 @@ impl Spool {
     /// # Errors
     /// The journal is as it was.
     pub fn compact_now(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
-        self.compaction = None;
+        self.compaction.stop();
         loop {
             self.compact_step(disk, now)?;
-            if self.compaction.is_none() {
+            if !self.compaction.is_active() {
                 return Ok(());
             }
         }
     }
 
     /// Writes the state: everything but the dead and the backlog.
-    fn begin(&mut self, disk: &mut impl Disk, now: u64) -> Result<Option<Compaction>, DiskError> {
+    fn begin(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
         // What the slots owe must be in the old file, or the new one would
         // hold a state that the records behind it contradict.
         self.settle(disk, now)?;
         disk.create_next()?;
         disk.write(File::Next, 0, FILE_HEADER)?;
-        let mut compaction = Compaction {
-            stage: Stage::Dead,
-            from: FILE_HEADER.len() as u64,
-            to: FILE_HEADER.len() as u64,
-            start: self.end,
-            cursor: 0,
-            voids: self.voids.clone(),
-            moved: Vec::new(),
-            live_bytes: 0,
-            live_before: self.live_bytes,
-        };
+        let compaction = &mut self.compaction;
+        compaction.stage = Stage::Dead;
+        compaction.from = FILE_HEADER.len() as u64;
+        compaction.to = compaction.from;
+        compaction.start = self.end;
+        compaction.voids = self.voids.len();
+        compaction.moved.clear();
+        compaction.live_bytes = 0;
+        compaction.live_before = self.live_bytes;
         let next_claim = self.claims.next_seq().to_le_bytes();
-        self.emit(disk, &mut compaction, &Record { body: &next_claim, ..Record::new(Kind::Base, self.next_id, 0) })?;
+        self.emit(disk, &Record { body: &next_claim, ..Record::new(Kind::Base, self.next_id, 0) })?;
         for index in 0..self.claims.len() {
             if let Some((seq, offset)) = self.claims.mark_at(index) {
                 let body = claim_body(offset, 0);
-                self.emit(disk, &mut compaction, &Record { body: &body, ..Record::new(Kind::Claim, seq, 0) })?;
+                self.emit(disk, &Record { body: &body, ..Record::new(Kind::Claim, seq, 0) })?;
             }
         }
         for index in 0..self.window.slots().len() {
             if let Some(slot) = self.window.slots().get(index).copied() {
-                self.emit_window(disk, &mut compaction, &slot)?;
+                self.emit_window(disk, &slot)?;
             }
         }
-        self.flush_next(disk, &mut compaction)?;
-        Ok(Some(compaction))
+        self.flush_next(disk)
     }
 
     /// Writes the home of a job in the window.
-    fn emit_window(
-        &mut self,
-        disk: &mut impl Disk,
-        compaction: &mut Compaction,
-        slot: &Slot,
-    ) -> Result<(), DiskError> {
+    fn emit_window(&mut self, disk: &mut impl Disk, slot: &Slot) -> Result<(), DiskError> {
         let mut buffer = [0; RECORD_MAX_BYTES];
         let text = super::read_home(disk, slot, &mut buffer)?;
         let flags = match slot.state {
             State::Delayed(_) | State::Ended(End::Fail(_)) => FLAG_DELAYED,
             _ => 0,
         };
-        let _ = compaction.moved.push((slot.id, compaction.to.saturating_add(self.buffer.len() as u64)));
         let record = Record { flags, body: text, ..Record::new(Kind::Add, slot.id, slot.attempt) };
-        compaction.live_bytes = compaction.live_bytes.saturating_add(record.size() as u64);
-        self.emit(disk, compaction, &record)
+        self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(record.size() as u64);
+        self.emit(disk, &record)?;
+        let behind = self.compaction.to.saturating_add(self.buffer.len() as u64);
+        let _ = self.compaction.moved.push((slot.id, behind.saturating_sub(record.size() as u64)));
+        Ok(())
     }
 
     /// Puts a record into the buffer for the new file. The buffer is empty
     /// between two steps, so the two files never share it.
-    fn emit(
-        &mut self,
-        disk: &mut impl Disk,
-        compaction: &mut Compaction,
-        record: &Record<'_>,
-    ) -> Result<(), DiskError> {
+    fn emit(&mut self, disk: &mut impl Disk, record: &Record<'_>) -> Result<(), DiskError> {
         if record.emit(&mut self.buffer).is_err() {
-            self.flush_next(disk, compaction)?;
+            self.flush_next(disk)?;
             let _ = record.emit(&mut self.buffer);
         }
         Ok(())
     }
 
-    fn flush_next(&mut self, disk: &mut impl Disk, compaction: &mut Compaction) -> Result<(), DiskError> {
+    fn flush_next(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         let length = self.buffer.len() as u64;
-        let result = disk.write(File::Next, compaction.to, &self.buffer);
+        let result = disk.write(File::Next, self.compaction.to, &self.buffer);
         self.buffer.clear();
         result?;
-        compaction.to = compaction.to.saturating_add(length);
+        self.compaction.to = self.compaction.to.saturating_add(length);
         self.wear.bytes = self.wear.bytes.saturating_add(length);
         Ok(())
     }
 
     /// The next step of one that has begun.
-    fn go_on(
-        &mut self,
-        disk: &mut impl Disk,
-        mut compaction: Compaction,
-    ) -> Result<Option<Compaction>, DiskError> {
+    fn go_on(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         debug_assert!(self.buffer.is_empty());
-        let stop = compaction.from.saturating_add(COMPACT_STEP_BYTES);
+        let stop = self.compaction.from.saturating_add(COMPACT_STEP_BYTES);
         loop {
-            let end = match compaction.stage {
+            let end = match self.compaction.stage {
+                Stage::Idle => return Ok(()),
                 Stage::Dead => self.cursor,
-                Stage::Backlog => compaction.start,
+                Stage::Backlog => self.compaction.start,
                 Stage::Tail => self.end,
             };
-            if compaction.from < end {
-                if compaction.from >= stop {
-                    self.flush_next(disk, &mut compaction)?;
-                    return Ok(Some(compaction));
+            if self.compaction.from < end {
+                if self.compaction.from >= stop {
+                    return self.flush_next(disk);
                 }
-                self.copy_one(disk, &mut compaction, end)?;
+                self.copy_one(disk, end)?;
                 continue;
             }
-            match compaction.stage {
+            match self.compaction.stage {
+                Stage::Idle => return Ok(()),
                 Stage::Dead => {
-                    compaction.stage = Stage::Backlog;
-                    compaction.cursor = compaction.to.saturating_add(self.buffer.len() as u64);
+                    self.compaction.stage = Stage::Backlog;
+                    self.compaction.cursor = self.compaction.to.saturating_add(self.buffer.len() as u64);
                 }
-                Stage::Backlog => compaction.stage = Stage::Tail,
+                Stage::Backlog => self.compaction.stage = Stage::Tail,
                 Stage::Tail => {
-                    self.flush_next(disk, &mut compaction)?;
-                    self.publish(disk, &compaction)?;
-                    return Ok(None);
+                    self.flush_next(disk)?;
+                    return self.publish(disk);
                 }
             }
         }
     }
 
     /// Copies what stands at the reading point, if it is to be copied.
-    fn copy_one(
-        &mut self,
-        disk: &mut impl Disk,
-        compaction: &mut Compaction,
-        end: u64,
-    ) -> Result<(), DiskError> {
-        if let Some(range) = self.skipped.iter().find(|range| range.contains(&compaction.from)) {
-            compaction.from = range.end;
+    fn copy_one(&mut self, disk: &mut impl Disk, end: u64) -> Result<(), DiskError> {
+        let from = self.compaction.from;
+        if let Some(range) = self.skipped.iter().find(|range| range.contains(&from)) {
+            self.compaction.from = range.end;
             return Ok(());
         }
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let left = usize::try_from(end.saturating_sub(compaction.from)).unwrap_or(usize::MAX);
+        let left = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
         let wanted = buffer.get_mut(..left.min(RECORD_MAX_BYTES)).unwrap_or(&mut []);
-        let count = disk.read(File::Journal, compaction.from, wanted)?;
+        let count = disk.read(File::Journal, from, wanted)?;
         let bytes = buffer.get(..count).unwrap_or(&[]);
         let Step::Record(record, size) = step(bytes) else {
             // Damage: recovery has set it aside, or it appeared since.
             let passed = resync(bytes).unwrap_or(bytes.len()).max(1);
-            compaction.from = compaction.from.saturating_add(passed as u64);
+            self.compaction.from = from.saturating_add(passed as u64);
             return Ok(());
         };
-        compaction.from = compaction.from.saturating_add(size as u64);
-        if compaction.stage == Stage::Tail {
-            return self.emit(disk, compaction, &record);
+        self.compaction.from = from.saturating_add(size as u64);
+        if self.compaction.stage == Stage::Tail {
+            return self.emit(disk, &record);
         }
-        let is_home = record.kind == Kind::Dead || (record.kind == Kind::Add && compaction.stage == Stage::Backlog);
-        let attempt = attempts_of(&record);
-        if !is_home || compaction.voids.contains(&home_of(&record)) {
+        let backlog = self.compaction.stage == Stage::Backlog;
+        let is_home = record.kind == Kind::Dead || (record.kind == Kind::Add && backlog);
+        let voids = self.voids.get(..self.compaction.voids).unwrap_or(&[]);
+        if !is_home || voids.contains(&home_of(&record)) {
             return Ok(());
         }
         // A home of its own now: of no claim's group, in nobody's stead.
-        let flags = record.flags & FLAG_DELAYED;
-        compaction.live_bytes = compaction.live_bytes.saturating_add(size as u64);
-        self.emit(disk, compaction, &Record { flags, attempt, ..record })
+        let (flags, attempt) = (record.flags & FLAG_DELAYED, attempts_of(&record));
+        self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(size as u64);
+        self.emit(disk, &Record { flags, attempt, ..record })
     }
 
     /// Makes the new file the journal.
-    fn publish(&mut self, disk: &mut impl Disk, compaction: &Compaction) -> Result<(), DiskError> {
+    fn publish(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         self.wear.syncs = self.wear.syncs.saturating_add(2);
         disk.sync(File::Next)?;
         disk.publish_next()?;
+        let compaction = &mut self.compaction;
+        compaction.stop();
         for slot in self.window.slots_mut() {
             if let Some((_, offset)) = compaction.moved.iter().find(|(id, _)| *id == slot.id) {
                 slot.offset = *offset;
@@ -258,7 +265,7 @@ impl Spool {
         self.end = compaction.to;
         let since = self.live_bytes.wrapping_sub(compaction.live_before);
         self.live_bytes = compaction.live_bytes.wrapping_add(since);
-        let gone = compaction.voids.len();
+        let gone = compaction.voids;
         let mut index = 0usize;
         self.voids.retain(|_| {
             index = index.saturating_add(1);

@@ -69,10 +69,15 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// None.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { list: Vec::new(), next_seq: 1, wanted: true, last_claim_at: None }
+    /// All zeros, to be filled in place by [`Claims::reset`].
+    pub const EMPTY: Self = Self { list: Vec::new(), next_seq: 0, wanted: false, last_claim_at: None };
+
+    /// No claims; the queue file is looked at first of all.
+    pub(super) fn reset(&mut self) {
+        self.list.clear();
+        self.next_seq = 1;
+        self.wanted = true;
+        self.last_claim_at = None;
     }
 
     // ----- for the journal ------------------------------------------------
@@ -176,17 +181,24 @@ impl Claims {
         self.last_claim_at.map_or(0, |last| last.saturating_add(CLAIM_EVERY_MS))
     }
 
+    /// Oldest first; nearly always they are already.
+    fn sort(&mut self) {
+        for end in 1..self.list.len() {
+            let mut at = end;
+            while let Some([before, claim]) = at.checked_sub(1).and_then(|start| self.list.get_mut(start..=at))
+                && before.seq > claim.seq
+            {
+                core::mem::swap(before, claim);
+                at = at.saturating_sub(1);
+            }
+        }
+    }
+
     /// A place that no open claim has.
     fn free_place(&self) -> Option<u8> {
         (0..CLAIMS_MAX)
             .filter_map(|place| u8::try_from(place).ok())
             .find(|place| !self.list.iter().any(|claim| claim.place == Some(*place)))
-    }
-}
-
-impl Default for Claims {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -234,7 +246,7 @@ impl Spool {
                 claim.active_at = now;
             }
         }
-        self.claims.list.sort_unstable_by_key(|claim| claim.seq);
+        self.claims.sort();
         Ok(())
     }
 

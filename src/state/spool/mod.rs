@@ -99,11 +99,31 @@ pub struct Spool {
     name_unsynced: bool,
     /// A sync failed: only a new file can be trusted (compaction).
     suspect: bool,
-    compaction: Option<Compaction>,
+    compaction: Compaction,
     wear: Wear,
 }
 
 impl Spool {
+    /// All zeros, to be filled in place by [`Spool::recover`].
+    pub const EMPTY: Self = Self {
+        end: 0,
+        cursor: 0,
+        next_id: 0,
+        waiting: 0,
+        dead: 0,
+        live_bytes: 0,
+        window: Window::new(),
+        voids: Vec::new(),
+        skipped: Vec::new(),
+        claims: Claims::EMPTY,
+        buffer: Vec::new(),
+        unsynced_since: None,
+        name_unsynced: false,
+        suspect: false,
+        compaction: Compaction::NONE,
+        wear: Wear { syncs: 0, bytes: 0 },
+    };
+
     /// The jobs in memory.
     #[must_use]
     pub fn window(&self) -> &Window {
@@ -378,7 +398,7 @@ impl Spool {
     /// # Errors
     /// It stays where it is.
     pub fn make_way(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
-        if self.compaction.is_some() || self.cursor >= self.end {
+        if self.compaction.is_active() || self.cursor >= self.end {
             return Ok(());
         }
         let Some(id) = self.window.blocker(now) else { return Ok(()) };

@@ -21,7 +21,7 @@ impl Spool {
         rules: &Rules,
         now: u64,
     ) -> Result<(), DiskError> {
-        if self.compaction.is_some() {
+        if self.compaction.is_active() {
             // The homes before its copying point are in two files now; the
             // window waits until there is one again.
             return Ok(());

@@ -18,7 +18,7 @@
 //!
 //! After damage the journal is written anew at once.
 
-use super::{Claims, Rules, Spool, Wear, Window};
+use super::{Rules, Spool, Wear};
 use crate::limits::RETRY_DELAY_MAX_MS;
 use crate::proto::journal::{
     FILE_HEADER, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED, FileHeader, HEADER_BYTES, Kind,
@@ -27,7 +27,6 @@ use crate::proto::journal::{
 use crate::state::backoff::delay_ms;
 use crate::state::disk::{Disk, DiskError, File};
 use crate::state::window::State;
-use heapless::Vec;
 
 /// What a recovery found, to be told to the user.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -73,12 +72,13 @@ impl Spool {
     /// # Errors
     /// [`RecoverError`]
     pub fn recover(
+        &mut self,
         disk: &mut impl Disk,
         scratch: &mut [u8],
         rules: &Rules,
         now: u64,
-    ) -> Result<(Self, Recovery), RecoverError> {
-        let mut spool = Self::empty();
+    ) -> Result<Recovery, RecoverError> {
+        self.reset();
         let size = disk.size(File::Journal)?;
         let (big, small) = scratch.split_at_mut(scratch.len().saturating_sub(2 * RECORD_MAX_BYTES));
         let count = disk.read(File::Journal, 0, big.get_mut(..HEADER_BYTES).unwrap_or(&mut []))?;
@@ -90,47 +90,41 @@ impl Spool {
         if header == FileHeader::Known {
             pass.at = FILE_HEADER.len() as u64;
         }
-        spool.cursor = pass.at;
+        self.cursor = pass.at;
         if size > 0 {
-            spool.pass(disk, big, small, size, &mut pass, rules, now)?;
+            self.pass(disk, big, small, size, &mut pass, rules, now)?;
         }
-        for slot in spool.window.slots_mut() {
+        for slot in self.window.slots_mut() {
             if slot.state == State::Running {
                 pass.found.interrupted = pass.found.interrupted.saturating_add(1);
                 slot.state = State::Waiting;
             }
         }
-        spool.claims.forget_missing(disk);
-        spool.end = pass.at;
+        self.claims.forget_missing(disk);
+        self.end = pass.at;
         if size == 0 {
-            spool.write_header(disk)?;
+            self.write_header(disk)?;
         } else if header != FileHeader::Known || pass.found.damaged_bytes > 0 || pass.found.groups_voided > 0 {
-            spool.compact_now(disk, now)?;
+            self.compact_now(disk, now)?;
         } else if pass.at < size {
             disk.truncate(File::Journal, pass.at)?;
         }
-        Ok((spool, pass.found))
+        Ok(pass.found)
     }
 
-    fn empty() -> Self {
-        Self {
-            end: 0,
-            cursor: 0,
-            next_id: 1,
-            waiting: 0,
-            dead: 0,
-            live_bytes: 0,
-            window: Window::new(),
-            voids: Vec::new(),
-            claims: Claims::new(),
-            skipped: Vec::new(),
-            buffer: Vec::new(),
-            unsynced_since: None,
-            name_unsynced: false,
-            suspect: false,
-            compaction: None,
-            wear: Wear::default(),
-        }
+    /// Forgets everything.
+    fn reset(&mut self) {
+        (self.end, self.cursor, self.next_id) = (0, 0, 1);
+        (self.waiting, self.dead, self.live_bytes) = (0, 0, 0);
+        self.window.clear();
+        self.voids.clear();
+        self.skipped.clear();
+        self.claims.reset();
+        self.buffer.clear();
+        self.unsynced_since = None;
+        (self.name_unsynced, self.suspect) = (false, false);
+        self.compaction.stop();
+        self.wear = Wear::default();
     }
 
     /// A new journal; it becomes durable with the first commit.

@@ -9,7 +9,7 @@ const RULES: Rules = Rules { retries: 2, retry_delay_ms: 10, queue_max: 10_000, 
 
 /// A service around the spool: what `service::jobs` does, without processes.
 struct Service {
-    spool: Spool,
+    spool: Box<Spool>,
     now: u64,
     scratch: Vec<u8>,
     /// Chosen jobs whose start is not settled.
@@ -22,7 +22,8 @@ type Vec<T> = std::vec::Vec<T>;
 impl Service {
     fn start(disk: &mut FakeDisk, now: u64) -> Result<(Self, Recovery), RecoverError> {
         let mut scratch = vec![0; SCRATCH_BYTES];
-        let (mut spool, recovery) = Spool::recover(disk, &mut scratch, &RULES, now)?;
+        let mut spool = Box::new(Spool::EMPTY);
+        let recovery = spool.recover(disk, &mut scratch, &RULES, now)?;
         spool.adopt_claims(disk, now)?;
         Ok((Self { spool, now, scratch, chosen: Vec::new(), running: Vec::new() }, recovery))
     }

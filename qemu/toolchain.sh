@@ -1,0 +1,172 @@
+# shellcheck shell=sh
+# Sourced by qemu/test and qemu/build: finds, or makes, a Rust toolchain for
+# another architecture.
+#
+# Where rustup (or a distribution) installed the target, that is the toolchain.
+# Elsewhere one is put together from Debian 12 packages: the compiler of
+# `rustc-web`, the standard library built once from `rust-web-src`, and the
+# C library of the architecture's `musl-dev`. The result is an ordinary sysroot
+# with a `rustc` that uses it, in $cache. (Letting `cargo -Zbuild-std` build the
+# standard library with the tests does not work: with `panic = "abort"` in the
+# profile it builds two of each crate, and rustc refuses to mix them.)
+#
+# Nothing of the machine is changed, except that root gets the packages
+# installed that the host needs; anybody else is told which.
+
+say() { printf '%s\n' "${0##*/}: $*" >&2; }
+die() {
+    say "$@"
+    exit 1
+}
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# The names that others have for architecture $1: Rust, QEMU, Debian, and GNU
+# (with glibc and with musl).
+name_architecture() {
+    case $1 in
+        armv7) names='armv7-unknown-linux-musleabihf qemu-arm armhf arm-linux-gnueabihf arm-linux-musleabihf' ;;
+        aarch64) names='aarch64-unknown-linux-musl qemu-aarch64 arm64 aarch64-linux-gnu aarch64-linux-musl' ;;
+        x86_64) names='x86_64-unknown-linux-musl qemu-x86_64 amd64 x86_64-linux-gnu x86_64-linux-musl' ;;
+        *) die "unknown architecture '$1': armv7, aarch64 or x86_64" ;;
+    esac
+    # shellcheck disable=SC2086 # one word each
+    set -- $names
+    # shellcheck disable=SC2034 # qemu is for qemu/test
+    target=$1 qemu=$2 debian=$3 gnu=$4 musl=$5
+}
+
+# Makes sure that there is a program or file $1: otherwise installs the
+# packages that follow.
+need() {
+    needed=$1
+    shift
+    if have "$needed" || [ -e "$needed" ]; then return; fi
+    have apt-get || die "$needed is missing (on Debian 12 it is in: $*)"
+    [ "$(id -u)" -eq 0 ] || die "$needed is missing; as root: apt-get install --no-install-recommends $*"
+    say "installing $*"
+    # A source that cannot be updated need not be the one that is wanted.
+    apt-get -qq update >&2 || :
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >&2 ||
+        die "could not install $*"
+}
+
+# Whether the compiler $1 has the standard library of the target.
+has_std() {
+    for library in "$("$1" --print target-libdir --target "$target" 2>/dev/null)"/libstd-*.rlib; do
+        [ ! -e "$library" ] || return 0
+    done
+    return 1
+}
+
+# Unpacks packages of the architecture below $1. They get lists and a cache of
+# their own; `dpkg --add-architecture` would change the machine's, and needs root.
+unpack_foreign() {
+    state=$1
+    shift
+    mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/packages"
+    cat >"$state/apt.conf" <<EOF
+APT::Architecture "$debian";
+APT::Architectures { "$debian"; };
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Dir::State::Lists "$state/lists";
+Dir::Cache "$state/cache";
+EOF
+    export APT_CONFIG="$state/apt.conf"
+    apt-get -qq update >"$state/log" 2>&1 || :
+    if ! (cd "$state/packages" && apt-get -qq download "$@") >>"$state/log" 2>&1; then
+        cat "$state/log" >&2
+        die "could not download $* for $debian"
+    fi
+    unset APT_CONFIG
+    for package in "$state/packages"/*.deb; do
+        dpkg-deb -x "$package" "$state/root"
+    done
+}
+
+# Builds the standard library for the target into the sysroot $1 ($2: where its
+# sources are, $3: a folder to work in). The sources come with everything that
+# they depend on, so nothing is downloaded.
+build_std() {
+    mkdir -p "$3"
+    cat >"$3/Cargo.toml" <<EOF
+[package]
+name = "carrier"
+edition = "2024"
+
+[lib]
+path = "lib.rs"
+
+# Not part of the package in whose folder this may be.
+[workspace]
+EOF
+    echo '#![no_std]' >"$3/lib.rs"
+    # Bitcode, because the release profile has link-time optimisation.
+    (cd "$3" && RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes CARGO_TARGET_DIR=out \
+        cargo -q build --release --offline --target "$target" -Zbuild-std=std,panic_unwind,panic_abort,test \
+        --config 'source.crates-io.replace-with="vendored"' \
+        --config "source.vendored.directory='$2/vendor'" >&2) || die "could not build the standard library"
+    rm "$3/out/$target"/release/deps/libcarrier-*
+    cp "$3/out/$target"/release/deps/*.rlib "$1/lib/rustlib/$target/lib/"
+}
+
+# Puts the C library's part of the target into $1, out of the packages unpacked
+# in $2.
+copy_libc() {
+    mkdir -p "$1"
+    cp "$2/usr/lib/$musl"/*.[ao] "$2/usr/lib/gcc/$gnu"/*/crt*.o "$1/"
+    cp "$2"/usr/lib/llvm-*/lib/libunwind.a "$1/libllvmunwind.a"
+    # It was compiled for glibc with checks; all that they check is its last
+    # words before abort. A linker takes this text for a library.
+    echo 'INPUT(-lllvmunwind) __fprintf_chk = abort;' >"$1/libunwind.a"
+}
+
+# Makes the toolchain in $1, unless it is there and made from the same compiler.
+make_toolchain() {
+    need /usr/bin/rustc rustc-web
+    sources=/usr/lib/rustlib/src/rust/library
+    need "$sources/Cargo.lock" rust-web-src
+    need cargo cargo-web
+    version=$(/usr/bin/rustc -vV)
+    host=$(printf '%s\n' "$version" | sed -n 's/^host: //p')
+    if [ "$(cat "$1/made-from" 2>/dev/null)" = "$version" ]; then return; fi
+
+    say "making a toolchain for $target, once (two minutes or so)"
+    rm -rf "$1"
+    mkdir -p "$1/bin" "$1/lib/rustlib/$host/bin" "$1/lib/rustlib/$target/lib"
+    ln -s "/usr/lib/rustlib/$host/lib" "$1/lib/rustlib/$host/lib"
+    lld=$(rustc --print sysroot)/lib/rustlib/$host/bin/rust-lld
+    if [ ! -x "$lld" ]; then
+        # rustc-web's link to the linker that fits it; in a package of its own.
+        lld=/usr/bin/rust-lld
+        need "$lld" "$(readlink "$lld")"
+    fi
+    ln -s "$lld" "$1/lib/rustlib/$host/bin/rust-lld"
+
+    unpack_foreign "$1/foreign" musl-dev libgcc-12-dev libunwind-14-dev
+    copy_libc "$1/lib/rustlib/$target/lib/self-contained" "$1/foreign/root"
+    build_std "$1" "$sources" "$1/std"
+    rm -rf "$1/foreign" "$1/std"
+    cat >"$1/bin/rustc" <<'EOF'
+#!/bin/sh
+exec /usr/bin/rustc --sysroot "$(dirname "$0")/.." "$@"
+EOF
+    chmod +x "$1/bin/rustc"
+    printf '%s\n' "$version" >"$1/made-from"
+}
+
+# The toolchain for architecture $1. Sets the names of `name_architecture`, and
+# `cache`, a folder for what is worth keeping; exports RUSTC if it made one.
+toolchain() {
+    name_architecture "$1"
+    cache=${CARGO_TARGET_DIR:-$root/target}/qemu/$1
+    mkdir -p "$cache"
+    cache=$(cd "$cache" && pwd)
+    if have rustc && has_std rustc; then
+        say "$(rustc -V), with $target installed"
+    else
+        make_toolchain "$cache/toolchain"
+        export RUSTC="$cache/toolchain/bin/rustc"
+        say "$("$RUSTC" -V), with $target of our own"
+    fi
+}

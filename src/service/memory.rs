@@ -1,0 +1,37 @@
+//! The memory that every service needs, in one static: all zeros before it is
+//! used, so it lies in .bss and only touched pages count.
+
+use super::settings::Settings;
+use crate::limits::{LOG_BUFFER_BYTES, SCRATCH_BYTES};
+use crate::proto::config::Config;
+use crate::sys::once::Once;
+use heapless::Vec;
+
+/// See the module's documentation.
+pub struct Memory {
+    /// For what never happens at the same time: reading the configuration,
+    /// recovering and reading the journal, reading claims and output.
+    pub scratch: [u8; SCRATCH_BYTES],
+    /// What the command line says.
+    pub settings: Settings,
+    /// The configuration in force.
+    pub config: Config,
+    /// The configuration that a reload is reading.
+    pub candidate: Config,
+    /// Log lines that are not yet written.
+    pub log: Vec<u8, LOG_BUFFER_BYTES>,
+}
+
+static MEMORY: Once<Memory> = Once::new(Memory {
+    scratch: [0; SCRATCH_BYTES],
+    settings: Settings::EMPTY,
+    config: Config::EMPTY,
+    candidate: Config::EMPTY,
+    log: Vec::new(),
+});
+
+/// The memory; to be called once.
+#[must_use]
+pub fn take() -> &'static mut Memory {
+    MEMORY.take()
+}
