@@ -6,6 +6,8 @@ use std::env;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=link.ld");
+    let script = format!("{}/link.ld", env::var("CARGO_MANIFEST_DIR").unwrap_or_default());
     let target = env::var("TARGET").unwrap_or_default();
     // Cargo does not tell a package for what it is compiled; the tests need it
     // for the name of the runner's environment variable.
@@ -17,7 +19,7 @@ fn main() {
     // them on behind -Wl.
     let linker = env::var("RUSTC_LINKER").unwrap_or_default();
     let options =
-        ["-e", "zigsvc_start", "-static", "-no-pie", "--gc-sections", "--build-id=none", "-z", "norelro"];
+        ["-e", "zigsvc_start", "-static", "-no-pie", "--gc-sections", "--build-id=none", "--no-eh-frame-hdr", "-z", "norelro", "-T", &script];
     if linker.ends_with("lld") {
         for option in options {
             println!("cargo:rustc-link-arg-bins={option}");

@@ -34,7 +34,7 @@ pub(super) fn run(mut invocation: Invocation) -> u8 {
     }
     let ready = match invocation.ready_fd.map(|number| (number, fds::adopt(number))) {
         Some((number, None)) => {
-            return fail(exit::USAGE, |out| {
+            return fail(exit::USAGE, &|out| {
                 let _ = uwrite!(out, "usage: --ready-fd {}: this descriptor is not open; see `zigsvc help run`", number);
             });
         }
@@ -92,7 +92,7 @@ fn signal_service(invocation: &Invocation, signal: Signal) -> u8 {
             Ok(()) => exit::OK,
             Err(failure) => tell(&path, failure),
         },
-        Ok(None) => fail(exit::NOT_RUNNING, |out| {
+        Ok(None) => fail(exit::NOT_RUNNING, &|out| {
             out.push_str(invocation.service.name());
             out.push_str(": not running");
         }),
@@ -127,7 +127,7 @@ fn stop_at(path: &Path, invocation: &Invocation) -> u8 {
             return exit::OK;
         }
     }
-    fail(exit::FAILED, |out| {
+    fail(exit::FAILED, &|out| {
         let _ = uwrite!(out, "stop: pid {} does not end, not even by KILL", target.pid.as_raw_pid());
     })
 }
@@ -141,7 +141,7 @@ fn say(invocation: &Invocation, what: &str) -> u8 {
 }
 
 fn tell(path: &Path, failure: Failure) -> u8 {
-    fail(exit::FAILED, |out| describe_at(path, failure, out))
+    fail(exit::FAILED, &|out| describe_at(path, failure, out))
 }
 
 /// The process that holds the lock, pinned by a pidfd where there is one.
@@ -156,13 +156,13 @@ impl Target {
     fn find(path: &Path) -> Result<Option<Self>, u8> {
         let ask = || holder(path.as_c_str()).map_err(|failure| {
             let code = if failure.is_denied() { exit::DENIED } else { exit::FAILED };
-            fail(code, |out| describe_at(path, failure, out))
+            fail(code, &|out| describe_at(path, failure, out))
         });
         loop {
             let pid = match ask()? {
                 Holder::Running(Some(pid)) => pid,
                 Holder::Running(None) => {
-                    return Err(fail(exit::FAILED, |out| {
+                    return Err(fail(exit::FAILED, &|out| {
                         out.push_escaped(path.as_bytes());
                         out.push_str(": it is locked from another PID namespace; signal it from there");
                     }));

@@ -64,7 +64,7 @@ pub(super) fn help(words: &Words) -> u8 {
     }
     let Some(name) = words.get(0) else { return overview() };
     let Some(command) = command_named(name) else {
-        return usage("", |out| {
+        return usage("", &|out| {
             out.push_str("no help for \"");
             out.push_escaped(name.get(..40).unwrap_or(name));
             out.push_str("\"");

@@ -49,7 +49,7 @@ pub(super) fn locate(
 }
 
 fn too_long(option: &str) -> u8 {
-    usage("", |out| {
+    usage("", &|out| {
         out.push_str("option ");
         out.push_str(option);
         out.push_str(": a path has at most 255 bytes");
@@ -58,7 +58,7 @@ fn too_long(option: &str) -> u8 {
 
 fn tell(path: &Path, failure: Failure) -> u8 {
     let code = if failure.is_denied() { exit::DENIED } else { exit::FAILED };
-    fail(code, |out| describe_at(path, failure, out))
+    fail(code, &|out| describe_at(path, failure, out))
 }
 
 /// The working directory; `/` where it cannot be reached.
@@ -90,7 +90,7 @@ fn refuse_foreign(folder: &Path) -> Result<(), u8> {
     match file::meta_at(folder.as_c_str(), false) {
         Ok(meta) if meta.directory && meta.uid == identity::effective_uid() && meta.mode & 0o077 == 0 => Ok(()),
         Err(Failure { errno: Errno::NOENT, .. }) => Ok(()),
-        Ok(_) => Err(fail(exit::FAILED, |out| {
+        Ok(_) => Err(fail(exit::FAILED, &|out| {
             out.push_escaped(folder.as_bytes());
             out.push_str(": must be a directory of yours with mode 0700, not a link or somebody else's");
         })),

@@ -146,7 +146,7 @@ impl Words {
     fn at_most(&self, count: usize, command: &str) -> Result<(), u8> {
         match self.get(count) {
             None => Ok(()),
-            Some(extra) => Err(usage(command, |out| {
+            Some(extra) => Err(usage(command, &|out| {
                 out.push_str("unexpected argument \"");
                 out.push_escaped(extra);
                 out.push_str("\"");
@@ -174,7 +174,7 @@ impl Invocation {
         let mut out = Writer::new(&mut line);
         let Memory { settings, config, scratch, .. } = &mut *self.memory;
         settings.load(config, scratch, &mut out).map_err(|()| {
-            fail(exit::CONFIG, |message| message.push(out.as_bytes()))
+            fail(exit::CONFIG, &|message| message.push(out.as_bytes()))
         })
     }
 
@@ -189,7 +189,7 @@ impl Invocation {
     /// The PID file of the service.
     fn pid_path(&self) -> Result<Path, u8> {
         path_of(self.service, &self.memory.config.pid_file).ok_or_else(|| {
-            fail(exit::CONFIG, |out| out.push_str("pid_file: its folder's path is too long"))
+            fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long"))
         })
     }
 }
@@ -216,7 +216,7 @@ pub fn main(args: &Args) -> u8 {
 
 fn dispatch(args: &Args) -> Result<u8, u8> {
     let (options, at) = parse_options(args)?;
-    let name = args.get(at).ok_or_else(|| usage("", |out| out.push_str("a command is missing")))?;
+    let name = args.get(at).ok_or_else(|| usage("", &|out| out.push_str("a command is missing")))?;
     let words = Words { args: *args, first: at.saturating_add(1) };
     let name = match name {
         b"--help" | b"-h" => &b"help"[..],
@@ -224,7 +224,7 @@ fn dispatch(args: &Args) -> Result<u8, u8> {
         name => name,
     };
     let command = command_named(name).ok_or_else(|| {
-        usage("", |out| {
+        usage("", &|out| {
             out.push_str("unknown command \"");
             out.push_escaped(name.get(..40).unwrap_or(name));
             out.push_str("\"");
@@ -254,7 +254,7 @@ fn parse_options(args: &Args) -> Result<(Options, usize), u8> {
             Some(attached)
         };
         let value = value.filter(|value| !value.is_empty()).ok_or_else(|| {
-            usage("", |out| {
+            usage("", &|out| {
                 out.push_str("option -");
                 out.push(&[*letter]);
                 out.push_str(" needs a value");
@@ -263,13 +263,13 @@ fn parse_options(args: &Args) -> Result<(Options, usize), u8> {
         match letter {
             b'c' => options.config = Some(value),
             b'd' => options.folder = Some(value),
-            _ => options.overrides.push(value).map_err(|_| usage("", |out| out.push_str("too many options -o")))?,
+            _ => options.overrides.push(value).map_err(|_| usage("", &|out| out.push_str("too many options -o")))?,
         }
     }
     if let Some([b'-', rest @ ..]) = args.get(at)
         && !matches!(rest, b"-help" | b"h" | b"-version" | b"V")
     {
-        return Err(usage("", |out| {
+        return Err(usage("", &|out| {
             out.push_str("unknown option \"-");
             out.push_escaped(rest.get(..40).unwrap_or(rest));
             out.push_str("\"; known before a command are -c FILE, -d DIR, -o KEY=VALUE");
@@ -293,7 +293,7 @@ fn invocation(command: &'static Command, options: &Options, words: &Words) -> Re
             }
             ("status", b"json") => json = true,
             _ => {
-                return Err(usage(name, |out| {
+                return Err(usage(name, &|out| {
                     out.push_str("unknown option \"--");
                     out.push_escaped(option.get(..40).unwrap_or(option));
                     out.push_str("\"");
@@ -317,7 +317,7 @@ fn invocation(command: &'static Command, options: &Options, words: &Words) -> Re
 fn service_named(command: &str, word: &[u8]) -> Result<Service, u8> {
     let service = Service::named(word).filter(|service| Service::RUNNABLE.contains(service));
     service.ok_or_else(|| {
-        usage(command, |out| {
+        usage(command, &|out| {
             out.push_str("unknown service \"");
             out.push_escaped(word.get(..40).unwrap_or(word));
             out.push_str("\"; known are");
@@ -332,13 +332,13 @@ fn service_named(command: &str, word: &[u8]) -> Result<Service, u8> {
 fn parse_ready_fd(word: Option<&[u8]>) -> Result<i32, u8> {
     let number = word.and_then(crate::proto::text::parse_u64).and_then(|number| i32::try_from(number).ok());
     number.filter(|number| *number > 2).ok_or_else(|| {
-        usage("run", |out| out.push_str("--ready-fd needs the number of an open descriptor above 2"))
+        usage("run", &|out| out.push_str("--ready-fd needs the number of an open descriptor above 2"))
     })
 }
 
 /// One error line about how the program was called; the exit code.
-fn usage(command: &str, text: impl FnOnce(&mut Writer<'_>)) -> u8 {
-    fail(exit::USAGE, |out| {
+fn usage(command: &str, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
+    fail(exit::USAGE, &|out| {
         out.push_str("usage: ");
         text(out);
         out.push_str("; see `zigsvc help");
@@ -349,7 +349,7 @@ fn usage(command: &str, text: impl FnOnce(&mut Writer<'_>)) -> u8 {
 }
 
 /// One error line; returns the exit code.
-fn fail(code: u8, text: impl FnOnce(&mut Writer<'_>)) -> u8 {
+fn fail(code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
     let mut line = [0; 640];
     let mut out = Writer::new(&mut line);
     out.push_str("zigsvc: ");

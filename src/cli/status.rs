@@ -38,7 +38,7 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
     };
     let held = match holder(path.as_c_str()) {
         Ok(held) => held,
-        Err(failure) => return fail(lsb::UNKNOWN, |out| describe_at(&path, failure, out)),
+        Err(failure) => return fail(lsb::UNKNOWN, &|out| describe_at(&path, failure, out)),
     };
     let (state, code, pid, health) = match held {
         Holder::Died => ("dead", lsb::DEAD, None, Health::Missing),

@@ -64,12 +64,12 @@ impl Audience {
     }
 
     /// Something degrades the service, which starts all the same.
-    pub fn warn(&self, text: impl FnOnce(&mut Writer<'_>)) {
+    pub fn warn(&self, text: &dyn Fn(&mut Writer<'_>)) {
         self.say(WARNING, exit::OK, text);
     }
 
     /// The service cannot start. Does not return.
-    pub fn fail(&self, code: u8, text: impl FnOnce(&mut Writer<'_>)) -> ! {
+    pub fn fail(&self, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> ! {
         self.say(FAILURE, code, text);
         process::exit(code)
     }
@@ -77,10 +77,10 @@ impl Audience {
     /// As [`Audience::fail`], for a system call on `path`.
     pub fn fail_at(&self, path: &Path, failure: Failure) -> ! {
         let code = if failure.is_denied() { exit::DENIED } else { exit::FAILED };
-        self.fail(code, |out| describe_at(path, failure, out))
+        self.fail(code, &|out| describe_at(path, failure, out))
     }
 
-    fn say(&self, kind: u8, code: u8, text: impl FnOnce(&mut Writer<'_>)) {
+    fn say(&self, kind: u8, code: u8, text: &dyn Fn(&mut Writer<'_>)) {
         let mut bytes = [0; REPORT_BYTES];
         let (head, body) = bytes.split_at_mut(2);
         head.copy_from_slice(&[kind, code]);
@@ -150,7 +150,7 @@ pub fn detach(service: Service) -> Result<Audience, u8> {
     match step {
         Ok(Side::Parent(_)) => process::exit(exit::OK),
         Ok(Side::Child) => Ok(audience),
-        Err(failure) => audience.fail(exit::FAILED, |out| failure.describe(out)),
+        Err(failure) => audience.fail(exit::FAILED, &|out| failure.describe(out)),
     }
 }
 
@@ -260,10 +260,10 @@ impl Process {
         let steps = process::chdir(c"/").and_then(|()| fds::nullify(0, last_standard));
         let signals = match steps.and_then(|()| Signals::install()) {
             Ok(signals) => signals,
-            Err(failure) => audience.fail(exit::FAILED, |out| failure.describe(out)),
+            Err(failure) => audience.fail(exit::FAILED, &|out| failure.describe(out)),
         };
         let Some(pid_path) = path_of(service, &config.pid_file) else {
-            audience.fail(exit::CONFIG, |out| out.push_str("pid_file: its folder's path is too long"));
+            audience.fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long"));
         };
         let pid_file = acquire(&pid_path, &audience);
         Self { settings, config, candidate, signals, pid_file, pid_path, identity, audience, foreground }
@@ -275,7 +275,7 @@ impl Process {
         if let Some(identity) = &self.identity
             && let Err(failure) = identity::drop_privileges(identity)
         {
-            self.audience.fail(exit::DENIED, |out| {
+            self.audience.fail(exit::DENIED, &|out| {
                 out.push_str("user: ");
                 failure.describe(out);
             });
@@ -290,7 +290,7 @@ fn acquire(path: &Path, audience: &Audience) -> PidFile {
     let _ = uwrite!(out, "{}\n", process::pid().as_raw_pid());
     match PidFile::acquire(path.as_c_str(), out.as_bytes()) {
         Ok(pid_file) => pid_file,
-        Err(Refused::Running(pid)) => audience.fail(exit::FAILED, |out| describe_running(pid, out)),
+        Err(Refused::Running(pid)) => audience.fail(exit::FAILED, &|out| describe_running(pid, out)),
         Err(Refused::Failed(failure)) => audience.fail_at(path, failure),
     }
 }
@@ -312,7 +312,7 @@ fn resolve_identity(config: &Config, audience: &Audience) -> Option<Identity> {
     }
     let identity = match identity::resolve(&config.user, &config.group) {
         Ok(identity) => identity,
-        Err(name) => audience.fail(exit::CONFIG, |out| {
+        Err(name) => audience.fail(exit::CONFIG, &|out| {
             out.push_str("user or group \"");
             out.push_escaped(name);
             out.push_str("\" is neither a number nor known to /etc/passwd or /etc/group");
@@ -320,7 +320,7 @@ fn resolve_identity(config: &Config, audience: &Audience) -> Option<Identity> {
     };
     let uid = identity::effective_uid();
     if uid != 0 && uid != identity.uid {
-        audience.fail(exit::DENIED, |out| out.push_str("user: only root can become another user"));
+        audience.fail(exit::DENIED, &|out| out.push_str("user: only root can become another user"));
     }
     // An unprivileged service that is to run as itself already does.
     (uid == 0).then_some(identity)

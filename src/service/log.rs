@@ -143,28 +143,28 @@ impl Log {
 
     /// One line. `text` writes it: constants as they are, everything that
     /// comes from outside with [`Writer::push_escaped`].
-    pub fn line(&mut self, level: Level, text: impl FnOnce(&mut Writer<'_>)) {
+    pub fn line(&mut self, level: Level, text: &dyn Fn(&mut Writer<'_>)) {
         if level >= self.level {
             self.emit(level, text);
         }
     }
 
     /// A line at [`Level::Info`].
-    pub fn info(&mut self, text: impl FnOnce(&mut Writer<'_>)) {
+    pub fn info(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.line(Level::Info, text);
     }
 
     /// A line at [`Level::Warn`].
-    pub fn warn(&mut self, text: impl FnOnce(&mut Writer<'_>)) {
+    pub fn warn(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.line(Level::Warn, text);
     }
 
     /// A line at [`Level::Error`].
-    pub fn error(&mut self, text: impl FnOnce(&mut Writer<'_>)) {
+    pub fn error(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.line(Level::Error, text);
     }
 
-    fn emit(&mut self, level: Level, text: impl FnOnce(&mut Writer<'_>)) {
+    fn emit(&mut self, level: Level, text: &dyn Fn(&mut Writer<'_>)) {
         let mut bytes = [0; LOG_LINE_BYTES];
         let (content, end) = bytes.split_at_mut(LOG_LINE_BYTES - 1);
         let mut out = Writer::new(content);

@@ -135,7 +135,7 @@ impl Jobs {
         let Large { spool, workers } = STATE.take();
         let mut log = Log::new(config, &config.log_file, audience.is_foreground(), log_buffer);
         if let Err(failure) = log.open(process.identity.as_ref()) {
-            audience.warn(|out| {
+            audience.warn(&|out| {
                 out.push_str("the log cannot be written: ");
                 describe_at(&config.log_file, failure, out);
             });
@@ -151,7 +151,7 @@ impl Jobs {
             Err(error) => fail_recovery(&process, &disk, error),
         };
         if let Err(error) = spool.adopt_claims(&mut disk, now) {
-            log.warn(|out| {
+            log.warn(&|out| {
                 out.push_str("a claim of the queue file cannot be read: ");
                 describe_disk(&disk, error, out);
             });
@@ -182,16 +182,16 @@ impl Jobs {
     fn report_recovery(&mut self, recovery: &Recovery) {
         let Recovery { torn_bytes, damaged_bytes, groups_voided, interrupted } = *recovery;
         if torn_bytes > 0 {
-            self.log.warn(|out| {
+            self.log.warn(&|out| {
                 let _ = uwrite!(out, "spool: cut off {} bytes of a write that was not finished", torn_bytes);
             });
         }
         if damaged_bytes > 0 {
-            self.process.audience.warn(|out| {
+            self.process.audience.warn(&|out| {
                 out.push_escaped(self.process.config.spool.as_bytes());
                 out.push_str(": damaged records were set aside as journal.bad-N");
             });
-            self.log.error(|out| {
+            self.log.error(&|out| {
                 let _ = uwrite!(
                     out,
                     "spool: {} damaged bytes of the journal were set aside as journal.bad-N; jobs in them are not run",
@@ -200,10 +200,10 @@ impl Jobs {
             });
         }
         if groups_voided > 0 {
-            self.log.warn(|out| out.push_str("spool: lines whose record was not finished are read again"));
+            self.log.warn(&|out| out.push_str("spool: lines whose record was not finished are read again"));
         }
         if interrupted > 0 {
-            self.log.warn(|out| {
+            self.log.warn(&|out| {
                 let _ = uwrite!(out, "{} interrupted jobs run again", interrupted);
             });
         }
@@ -219,11 +219,11 @@ impl Jobs {
             Ok(_) => Some(Failure { op: "access", errno: Errno::ACCESS }),
         };
         let Some(failure) = problem else { return };
-        self.log.warn(|out| {
+        self.log.warn(&|out| {
             out.push_str("handler: ");
             describe_at(path, failure, out);
         });
-        self.process.audience.warn(|out| {
+        self.process.audience.warn(&|out| {
             out.push_str("handler: ");
             describe_at(path, failure, out);
         });
@@ -235,12 +235,12 @@ impl Jobs {
         let now = clock::now();
         self.heartbeat.beat(now);
         if let Some(failure) = self.heartbeat.failure() {
-            self.process.audience.warn(|out| {
+            self.process.audience.warn(&|out| {
                 out.push_str("the health file cannot be written: ");
                 describe_at(&self.process.config.health_file, failure, out);
             });
         }
-        self.log.info(|out| {
+        self.log.info(&|out| {
             let _ = uwrite!(out, "daemon started, pid={}", process::pid().as_raw_pid());
         });
         self.log.flush();
@@ -359,11 +359,11 @@ impl Jobs {
         let running = self.workers.len();
         self.stopping = match self.stopping {
             Stopping::No => {
-                self.log.info(|out| {
+                self.log.info(&|out| {
                     let _ = uwrite!(out, "{} received, stopping", signal);
                 });
                 if running > 0 {
-                    self.log.info(|out| {
+                    self.log.info(&|out| {
                         let _ = uwrite!(out, "{} running jobs are stopped and will run again", running);
                     });
                 }
@@ -383,7 +383,7 @@ impl Jobs {
         for worker in self.workers.iter_mut() {
             if worker.check(now, grace) {
                 let id = worker.id;
-                self.log.warn(|out| {
+                self.log.warn(&|out| {
                     let _ = uwrite!(out, "job {}: exceeded job_timeout, stopping it", id);
                 });
             }
@@ -452,7 +452,7 @@ impl Jobs {
         if !matches!(end, End::Fail(_)) {
             self.counts.jobs = self.counts.jobs.saturating_add(1);
         }
-        self.log.line(level, |out| {
+        self.log.line(level, &|out| {
             let _ = uwrite!(out, "job {}: ", id);
             describe_outcome(outcome, out);
             let _ = uwrite!(out, " after {} ms", took_ms);
@@ -480,14 +480,14 @@ impl Jobs {
             Ok(()) => {
                 self.spool_retry_at = None;
                 if was_failing {
-                    self.log.info(|out| out.push_str("spool: works again"));
+                    self.log.info(&|out| out.push_str("spool: works again"));
                 }
             }
             Err(error) => {
                 self.spool_retry_at = Some(now.saturating_add(SPOOL_RETRY_MS));
                 if !was_failing {
                     let disk = &self.disk;
-                    self.log.error(|out| {
+                    self.log.error(&|out| {
                         out.push_str("spool: ");
                         describe_disk(disk, error, out);
                         out.push_str("; jobs wait, none is lost");
@@ -549,7 +549,7 @@ impl Jobs {
         while let Some(slot) = self.spool.choose(now) {
             let mut buffer = [0; RECORD_MAX_BYTES];
             let text = self.text(&slot, &mut buffer)?;
-            self.log.info(|out| push_processing(text, out));
+            self.log.info(&|out| push_processing(text, out));
             let _ = logged.push(slot.id);
         }
         if logged.is_empty() {
@@ -605,7 +605,7 @@ impl Jobs {
             Ok(text) => text,
             Err(error) => {
                 let disk = &self.disk;
-                self.log.error(|out| {
+                self.log.error(&|out| {
                     let _ = uwrite!(out, "job {}: its text cannot be read: ", slot.id);
                     describe_disk(disk, error, out);
                 });
@@ -613,7 +613,7 @@ impl Jobs {
                 return;
             }
         };
-        self.log.info(|out| push_processing(text, out));
+        self.log.info(&|out| push_processing(text, out));
         let config = &self.process.config;
         let timeout = u64::from(config.job_timeout);
         match Worker::start(config.handler(), slot.id, slot.attempt, text, now, timeout) {
@@ -621,7 +621,7 @@ impl Jobs {
                 let _ = self.workers.push(worker);
             }
             Err(reason) => {
-                self.log.error(|out| {
+                self.log.error(&|out| {
                     let _ = uwrite!(out, "job {}: ", slot.id);
                     match reason {
                         NotStarted::Failed(failure) => failure.describe(out),
@@ -643,18 +643,18 @@ impl Jobs {
         if failure.is_some() != self.heartbeat_failing {
             self.heartbeat_failing = failure.is_some();
             match failure {
-                Some(failure) => self.log.error(|out| {
+                Some(failure) => self.log.error(&|out| {
                     out.push_str("the health file cannot be written: ");
                     describe_at(&config.health_file, failure, out);
                 }),
-                None => self.log.info(|out| out.push_str("the health file is written again")),
+                None => self.log.info(&|out| out.push_str("the health file is written again")),
             }
         }
         let failing = self.log.failure().is_some();
         if failing != self.log_failing {
             self.log_failing = failing;
             if !failing {
-                self.log.info(|out| out.push_str("the log is written again"));
+                self.log.info(&|out| out.push_str("the log is written again"));
             }
         }
     }
@@ -662,7 +662,7 @@ impl Jobs {
     fn note_long_turn(&mut self, began: u64) {
         let took = clock::now().saturating_sub(began);
         if took > u64::from(self.process.config.stale_after) {
-            self.log.warn(|out| {
+            self.log.warn(&|out| {
                 let _ = uwrite!(out, "a turn of the loop took {} ms", took);
             });
         }
@@ -684,7 +684,7 @@ impl Jobs {
         let spool_failing = self.spool_retry_at.is_some();
         let blind = self.disk.inotify.is_none();
         let never = !self.process.config.sync_always();
-        self.log.info(|out| {
+        self.log.info(&|out| {
             let _ = uwrite!(
                 out,
                 "status: uptime={} jobs={} failed={} dead={} waiting={} running={} delayed={}",
@@ -724,7 +724,7 @@ impl Jobs {
         let recorded = self.settle(now).and_then(|()| self.commit(now));
         if let Err(error) = recorded {
             let disk = &self.disk;
-            self.log.error(|out| {
+            self.log.error(&|out| {
                 out.push_str("spool: ");
                 describe_disk(disk, error, out);
                 out.push_str("; the last ends are not recorded, those jobs run again");
@@ -732,7 +732,7 @@ impl Jobs {
         }
         self.heartbeat.remove();
         let jobs = self.counts.jobs;
-        self.log.info(|out| {
+        self.log.info(&|out| {
             let _ = uwrite!(out, "daemon stopped, processed {} total jobs", jobs);
         });
         self.log.flush();
@@ -766,7 +766,7 @@ fn describe_disk(disk: &SpoolDisk, error: DiskError, out: &mut Writer<'_>) {
 
 /// What the intake wants to be told.
 fn tell_notice(log: &mut Log, notice: &Notice<'_>) {
-    log.warn(|out| match *notice {
+    log.warn(&|out| match *notice {
         Notice::Rejected(line, why) => {
             let _ = uwrite!(out, "queue file: a line was put into spool/rejected, because {}: ", why);
             out.push_escaped(line.get(..60).unwrap_or(line));
@@ -802,7 +802,7 @@ fn open_folders(process: &Process) {
 
 /// The spool cannot be used: the process ends.
 fn fail_recovery(process: &Process, disk: &SpoolDisk, error: RecoverError) -> ! {
-    process.audience.fail(exit::FAILED, |out| {
+    process.audience.fail(exit::FAILED, &|out| {
         out.push_escaped(process.config.spool.as_bytes());
         out.push_str("/journal: ");
         match error {

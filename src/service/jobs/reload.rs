@@ -12,7 +12,7 @@ const VALUE_BYTES: usize = 300;
 impl Jobs {
     /// Reads the configuration again. A bad one changes nothing.
     pub(super) fn reload(&mut self) {
-        self.log.info(|out| out.push_str("SIGHUP received, reloading config"));
+        self.log.info(&|out| out.push_str("SIGHUP received, reloading config"));
         let mut reason = [0; 400];
         let mut out = Writer::new(&mut reason);
         let Process { settings, candidate, .. } = &mut self.process;
@@ -23,7 +23,7 @@ impl Jobs {
             }
             Err(()) => {
                 self.counts.reload_errors = self.counts.reload_errors.saturating_add(1);
-                self.log.error(|line| {
+                self.log.error(&|line| {
                     line.push_str("config not reloaded, the old one stays: ");
                     line.push(out.as_bytes());
                 });
@@ -42,7 +42,7 @@ impl Jobs {
             if old_value.as_bytes() == new_value.as_bytes() {
                 continue;
             }
-            self.log.info(|out| {
+            self.log.info(&|out| {
                 out.push_str("config: ");
                 out.push_str(key.name);
                 out.push_str(" changed from ");

@@ -179,7 +179,7 @@ impl Worker {
     /// Logs the line that was gathered.
     fn log_line(&mut self, log: &mut Log, cut: bool) {
         let (id, line) = (self.id, &self.line);
-        log.info(|out| {
+        log.info(&|out| {
             let _ = uwrite!(out, "job {}: ", id);
             out.push_escaped(line);
             if cut {
