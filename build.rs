@@ -18,8 +18,19 @@ fn main() {
     // A linker proper takes its options as they are; a compiler driver passes
     // them on behind -Wl.
     let linker = env::var("RUSTC_LINKER").unwrap_or_default();
-    let options =
-        ["-e", "zigsvc_start", "-static", "-no-pie", "--gc-sections", "--build-id=none", "--no-eh-frame-hdr", "-z", "norelro", "-T", &script];
+    let options = [
+        "-e",
+        "zigsvc_start",
+        "-static",
+        "-no-pie",
+        "--gc-sections",
+        "--build-id=none",
+        "--no-eh-frame-hdr",
+        "-z",
+        "norelro",
+        "-T",
+        &script,
+    ];
     if linker.ends_with("lld") {
         for option in options {
             println!("cargo:rustc-link-arg-bins={option}");

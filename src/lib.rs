@@ -1,13 +1,84 @@
-//! zigsvc.
+//! zigsvc: a background service worth trusting, for BusyBox-class Linux.
+//!
+//! # The map
+//!
+//! ```text
+//! main.rs ─▶ cli ──▶ service ──▶ state ──▶ proto      (bytes)
+//!             │         │          (decisions)
+//!             └────┬────┘
+//!                  ▼
+//!                 sys                                  (the kernel)
+//! ```
+//!
+//! - [`limits`]: every capacity and timeout, with its reason
+//! - [`proto`]: pure bytes: the configuration, the journal's records, log
+//!   lines, the health record. No state, no system call.
+//! - [`state`]: pure decisions: the spool and its recovery, the window of jobs,
+//!   rotation, backoff. Time is an argument, the disk is a trait.
+//! - `sys`: the only layer that makes system calls, and, with `rt`, the only
+//!   one with `unsafe`. Every function names its call and its promise.
+//! - `service`: the services, their life, their log, their heartbeat
+//! - `cli`: the one list of commands, and the commands
+//! - `rt` (in the binary): entry point, memory functions, panic handler
+//!
+//! # Laws
+//!
+//! 1. No heap, no libc, no threads. Everything large lies in one static.
+//! 2. One loop shape; see `service/jobs/mod.rs`. Nothing in it blocks but the
+//!    disk.
+//! 3. After start-up nothing ends a service but a stop: what fails is logged
+//!    once, leaves a named degraded state, and is tried again.
+//! 4. `proto` and `state` name no clock, no path and no system call. The
+//!    compiler proves it: they are all that is left without the feature `sys`.
+//! 5. Every descriptor is close-on-exec from birth; every external string is
+//!    escaped before it is logged; every number from outside is bounded.
+//! 6. Every limit is a constant in `limits.rs`.
+//!
+//! # One job, from line to end
+//!
+//! `service/disk.rs` (inotify tells of the queue file) → `state/spool/intake.rs`
+//! (claimed, read, journaled with its offset) → `state/spool/mod.rs` (commit) →
+//! `state/spool/pull.rs` (into the window) → `service/jobs/mod.rs` (chosen) →
+//! `service/jobs/worker.rs` (handler started, output, end) →
+//! `state/spool/mod.rs` (the end is journaled).
+//!
+//! # Recipes
+//!
+//! - **A command**: one entry in `COMMANDS` of `cli/mod.rs` and its function in
+//!   the module that fits. `tests/config.rs` fails if `help` does not name it.
+//! - **A configuration key**: a field, its zero in `Config::EMPTY` and its
+//!   default in `Config::reset` (`proto/config/mod.rs`), one line in
+//!   `proto/config/keys.rs`, and its lines in `init.d/zigsvc.conf`. The unit
+//!   tests fail if it does not read back; `tests/config.rs` fails if the sample
+//!   lacks it.
+//! - **A service**: its name is in `proto/names.rs`; add it to
+//!   `Service::RUNNABLE`, write `service/NAME/mod.rs` after the loop of `jobs`,
+//!   and its line in `cli/control.rs`.
+//! - **A timer**: a moment in the service's state, its check in the stage of
+//!   the turn where it belongs, and its line in `next_due`. Without that line
+//!   the loop sleeps past it, and the test that waits for it times out.
+//! - **A record of the journal**: `proto/journal.rs`, then the module
+//!   documentation of `state/spool/mod.rs`.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::std_instead_of_core
+    )
+)]
 
-pub mod limits;
-pub mod proto;
-pub mod state;
-#[cfg(feature = "sys")]
-pub mod service;
-#[cfg(feature = "sys")]
-pub mod sys;
 #[cfg(feature = "sys")]
 pub mod cli;
+pub mod limits;
+pub mod proto;
+#[cfg(feature = "sys")]
+pub mod service;
+pub mod state;
+#[cfg(feature = "sys")]
+pub mod sys;

@@ -35,7 +35,11 @@ pub(super) fn run(mut invocation: Invocation) -> u8 {
     let ready = match invocation.ready_fd.map(|number| (number, fds::adopt(number))) {
         Some((number, None)) => {
             return fail(exit::USAGE, &|out| {
-                let _ = uwrite!(out, "usage: --ready-fd {}: this descriptor is not open; see `zigsvc help run`", number);
+                let _ = uwrite!(
+                    out,
+                    "usage: --ready-fd {}: this descriptor is not open; see `zigsvc help run`",
+                    number
+                );
             });
         }
         Some((_, fd)) => fd,
@@ -154,10 +158,12 @@ impl Target {
     /// Finds it: the lock, then the pidfd, then the lock again, so that the
     /// pidfd is known to be the holder's. Tells why if that is not possible.
     fn find(path: &Path) -> Result<Option<Self>, u8> {
-        let ask = || holder(path.as_c_str()).map_err(|failure| {
-            let code = if failure.is_denied() { exit::DENIED } else { exit::FAILED };
-            fail(code, &|out| describe_at(path, failure, out))
-        });
+        let ask = || {
+            holder(path.as_c_str()).map_err(|failure| {
+                let code = if failure.is_denied() { exit::DENIED } else { exit::FAILED };
+                fail(code, &|out| describe_at(path, failure, out))
+            })
+        };
         loop {
             let pid = match ask()? {
                 Holder::Running(Some(pid)) => pid,

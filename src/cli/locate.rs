@@ -88,7 +88,9 @@ fn own_folder(args: &Args) -> Result<Path, u8> {
 /// Anybody can make a folder in /tmp: it must be ours, private, and no link.
 fn refuse_foreign(folder: &Path) -> Result<(), u8> {
     match file::meta_at(folder.as_c_str(), false) {
-        Ok(meta) if meta.directory && meta.uid == identity::effective_uid() && meta.mode & 0o077 == 0 => Ok(()),
+        Ok(meta) if meta.directory && meta.uid == identity::effective_uid() && meta.mode & 0o077 == 0 => {
+            Ok(())
+        }
         Err(Failure { errno: Errno::NOENT, .. }) => Ok(()),
         Ok(_) => Err(fail(exit::FAILED, &|out| {
             out.push_escaped(folder.as_bytes());
@@ -115,7 +117,11 @@ fn fill_layout(folder: &Path, layout: &mut Layout) -> bool {
     let fields = [pid_file, socket, log_file, health_file, queue_file, spool];
     let system = folder.is_empty();
     let filled = fields.into_iter().zip(PLACES).all(|(field, (name, place))| {
-        if system { field.assign(&[place.as_bytes()]) } else { field.assign(&[folder.as_bytes(), b"/", name.as_bytes()]) }
+        if system {
+            field.assign(&[place.as_bytes()])
+        } else {
+            field.assign(&[folder.as_bytes(), b"/", name.as_bytes()])
+        }
     });
     metrics_name.clear();
     let _ = metrics_name.extend_from_slice(b"zigsvc-metrics");

@@ -19,7 +19,7 @@ use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::exit;
 use crate::service::memory::{self, Memory};
-use crate::service::settings::path_of;
+use crate::service::settings::{Unusable, path_of};
 use crate::sys::args::Args;
 use crate::sys::{fds, process};
 use heapless::Vec;
@@ -173,9 +173,9 @@ impl Invocation {
         let mut line = [0; 512];
         let mut out = Writer::new(&mut line);
         let Memory { settings, config, scratch, .. } = &mut *self.memory;
-        settings.load(config, scratch, &mut out).map_err(|()| {
-            fail(exit::CONFIG, &|message| message.push(out.as_bytes()))
-        })
+        settings
+            .load(config, scratch, &mut out)
+            .map_err(|Unusable| fail(exit::CONFIG, &|message| message.push(out.as_bytes())))
     }
 
     /// As [`Invocation::load`], with the defaults where the configuration is
@@ -188,9 +188,8 @@ impl Invocation {
 
     /// The PID file of the service.
     fn pid_path(&self) -> Result<Path, u8> {
-        path_of(self.service, &self.memory.config.pid_file).ok_or_else(|| {
-            fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long"))
-        })
+        path_of(self.service, &self.memory.config.pid_file)
+            .ok_or_else(|| fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long")))
     }
 }
 
@@ -263,7 +262,10 @@ fn parse_options(args: &Args) -> Result<(Options, usize), u8> {
         match letter {
             b'c' => options.config = Some(value),
             b'd' => options.folder = Some(value),
-            _ => options.overrides.push(value).map_err(|_| usage("", &|out| out.push_str("too many options -o")))?,
+            _ => options
+                .overrides
+                .push(value)
+                .map_err(|_| usage("", &|out| out.push_str("too many options -o")))?,
         }
     }
     if let Some([b'-', rest @ ..]) = args.get(at)

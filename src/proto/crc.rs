@@ -14,7 +14,10 @@ const NIBBLES: [u32; 16] = {
             value = if value & 1 == 1 { 0xEDB8_8320 ^ (value >> 1) } else { value >> 1 };
             bit += 1;
         }
-        table[index] = value;
+        #[expect(clippy::indexing_slicing, reason = "below 16, at compile time")]
+        {
+            table[index] = value;
+        }
         index += 1;
     }
     table

@@ -62,7 +62,14 @@ impl Record {
     pub fn emit(&self) -> [u8; RECORD_BYTES] {
         let mut bytes = [b' '; RECORD_BYTES];
         let mut out = Writer::new(&mut bytes);
-        let _ = uwrite!(out, "{}\nseq={} pid={} boottime={}.", self.wall, self.seq, self.pid, self.boottime_ms / 1000);
+        let _ = uwrite!(
+            out,
+            "{}\nseq={} pid={} boottime={}.",
+            self.wall,
+            self.seq,
+            self.pid,
+            self.boottime_ms / 1000
+        );
         out.push_padded(self.boottime_ms % 1000, 3);
         out.push_str(" boot=");
         out.push(&self.boot);
@@ -155,7 +162,8 @@ mod tests {
 
     #[test]
     fn the_largest_numbers_fit_and_every_record_reads_back() {
-        let largest = Record { wall: i64::MIN + 1, seq: u64::MAX, pid: u32::MAX, boottime_ms: u64::MAX, boot: BOOT };
+        let largest =
+            Record { wall: i64::MIN + 1, seq: u64::MAX, pid: u32::MAX, boottime_ms: u64::MAX, boot: BOOT };
         for record in [record(), largest, Record { wall: 0, ..record() }] {
             assert_eq!(Record::parse(&record.emit()), Ok(record));
         }

@@ -103,6 +103,10 @@ pub struct Record<'a> {
     pub body: &'a [u8],
 }
 
+/// A record does not fit into what is left of a buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoRoom;
+
 /// What stands at a place in the journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step<'a> {
@@ -131,14 +135,14 @@ impl<'a> Record<'a> {
     ///
     /// # Errors
     /// It does not fit; `out` is unchanged.
-    pub fn emit<const N: usize>(&self, out: &mut Vec<u8, N>) -> Result<(), ()> {
-        let length = u16::try_from(self.body.len()).map_err(drop)?;
+    pub fn emit<const N: usize>(&self, out: &mut Vec<u8, N>) -> Result<(), NoRoom> {
+        let length = u16::try_from(self.body.len()).map_err(|_| NoRoom)?;
         if N.saturating_sub(out.len()) < self.size() {
-            return Err(());
+            return Err(NoRoom);
         }
         let header = self.header(length);
-        out.extend_from_slice(&header).map_err(drop)?;
-        out.extend_from_slice(self.body).map_err(drop)
+        out.extend_from_slice(&header).map_err(|_| NoRoom)?;
+        out.extend_from_slice(self.body).map_err(|_| NoRoom)
     }
 
     fn header(&self, length: u16) -> [u8; HEADER_BYTES] {

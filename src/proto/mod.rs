@@ -1,6 +1,8 @@
 //! Bytes: parsing what comes from outside, and building what goes out. Pure:
 //! no system call, no clock, no state between two calls.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 pub mod accounts;
 pub mod config;
 pub mod crc;

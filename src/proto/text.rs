@@ -14,11 +14,7 @@ pub struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// An empty writer over `buffer`.
     pub fn new(buffer: &'a mut [u8]) -> Self {
-        Self {
-            buffer,
-            length: 0,
-            cut: false,
-        }
+        Self { buffer, length: 0, cut: false }
     }
 
     /// What was written.

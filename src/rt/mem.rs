@@ -86,7 +86,11 @@ unsafe extern "C" fn memmove(dst: *mut u8, src: *const u8, n: usize) -> *mut u8 
 /// `memset(3)`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(dst: *mut u8, value: i32, n: usize) -> *mut u8 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "C says: converted to unsigned char")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "C says: converted to unsigned char"
+    )]
     let byte = value as u8;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the caller promises `n` writable bytes.

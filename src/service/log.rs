@@ -310,7 +310,10 @@ impl LogFile {
     /// Whether `more` bytes behind `pending` ones would pass the limit.
     fn is_full(&self, pending: u64, more: u64) -> bool {
         let held = self.size.saturating_add(pending);
-        self.regular && self.max > 0 && held > 0 && held.saturating_add(more) > self.max
+        self.regular
+            && self.max > 0
+            && held > 0
+            && held.saturating_add(more) > self.max
             && (self.rotate_after == 0 || clock::now() >= self.rotate_after)
     }
 

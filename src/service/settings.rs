@@ -11,6 +11,10 @@ use crate::sys::{Errno, Failure, file};
 use heapless::Vec;
 use ufmt::uwrite;
 
+/// The configuration cannot be used; the reason was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unusable;
+
 /// What the command line says about the configuration; kept for reloads.
 pub struct Settings {
     /// The working directory at start: relative paths are below it.
@@ -41,7 +45,12 @@ impl Settings {
     ///
     /// # Errors
     /// The configuration cannot be used (exit code 6).
-    pub fn load(&self, config: &mut Config, scratch: &mut [u8], out: &mut Writer<'_>) -> Result<(), ()> {
+    pub fn load(
+        &self,
+        config: &mut Config,
+        scratch: &mut [u8],
+        out: &mut Writer<'_>,
+    ) -> Result<(), Unusable> {
         config.reset(&self.layout);
         self.read_file(scratch, config, out)?;
         for option in &self.overrides {
@@ -50,17 +59,22 @@ impl Settings {
                 out.push_escaped(option.get(..60).unwrap_or(option));
                 out.push_str(": ");
                 error.describe(out);
-                return Err(());
+                return Err(Unusable);
             }
         }
         if config.user.is_empty() && !config.group.is_empty() {
             out.push_str("group: needs user to be set too");
-            return Err(());
+            return Err(Unusable);
         }
         Ok(())
     }
 
-    fn read_file(&self, scratch: &mut [u8], config: &mut Config, out: &mut Writer<'_>) -> Result<(), ()> {
+    fn read_file(
+        &self,
+        scratch: &mut [u8],
+        config: &mut Config,
+        out: &mut Writer<'_>,
+    ) -> Result<(), Unusable> {
         if self.file.is_empty() {
             return Ok(());
         }
@@ -71,19 +85,20 @@ impl Settings {
                 out.push_escaped(self.file.as_bytes());
                 out.push_str(": ");
                 failure.describe(out);
-                return Err(());
+                return Err(Unusable);
             }
         };
         if count == scratch.len() {
             out.push_escaped(self.file.as_bytes());
             let _ = uwrite!(out, ": too large; a configuration has less than {} bytes", scratch.len());
-            return Err(());
+            return Err(Unusable);
         }
         let source = scratch.get(..count).unwrap_or(&[]);
         parse(source, config, &self.base).map_err(|error: ConfigError<'_>| {
             out.push_escaped(self.file.as_bytes());
             let _ = uwrite!(out, ":{}: ", error.line);
             error.describe(out);
+            Unusable
         })
     }
 }
@@ -96,7 +111,8 @@ pub fn path_of(service: Service, jobs_path: &Path) -> Option<Path> {
         return Some(jobs_path.clone());
     }
     let name = jobs_path.name();
-    let ending = name.iter().rposition(|byte| *byte == b'.').map_or(&b""[..], |dot| name.get(dot..).unwrap_or(b""));
+    let ending =
+        name.iter().rposition(|byte| *byte == b'.').map_or(&b""[..], |dot| name.get(dot..).unwrap_or(b""));
     let own = Path::concat(&[b"zigsvc-", service.name().as_bytes(), ending])?;
     jobs_path.parent().join(own.as_bytes())
 }

@@ -1,6 +1,8 @@
 //! Decisions: what to do next, given what happened and what time it is. Pure:
 //! time is an argument, the disk is a trait, effects are returned.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 pub mod backoff;
 pub mod disk;
 pub mod rotation;

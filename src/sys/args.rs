@@ -31,10 +31,7 @@ impl Args {
                 count += 1;
             }
             rustix::param::init(envp.cast_mut().cast());
-            Self {
-                argv: slice::from_raw_parts(argv, argc),
-                envp: slice::from_raw_parts(envp, count),
-            }
+            Self { argv: slice::from_raw_parts(argv, argc), envp: slice::from_raw_parts(envp, count) }
         }
     }
 

@@ -7,8 +7,8 @@ use rustix::time::{ClockId, DynamicClockId, clock_gettime, clock_gettime_dynamic
 /// `CLOCK_MONOTONIC` on kernels before 2.6.39.
 #[must_use]
 pub fn now() -> u64 {
-    let time = clock_gettime_dynamic(DynamicClockId::Boottime)
-        .unwrap_or_else(|_| clock_gettime(ClockId::Monotonic));
+    let time =
+        clock_gettime_dynamic(DynamicClockId::Boottime).unwrap_or_else(|_| clock_gettime(ClockId::Monotonic));
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let millis = u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000;
     seconds.wrapping_mul(1000).wrapping_add(millis)

@@ -23,6 +23,7 @@ impl<T> Once<T> {
     /// The value, to whoever asks first; a second call is a defect of the
     /// program and ends it.
     #[must_use]
+    #[expect(clippy::mut_from_ref, reason = "the flag makes it the only reference")]
     pub fn take(&'static self) -> &'static mut T {
         if self.taken.swap(true, Ordering::Relaxed) {
             super::process::abort();

@@ -44,11 +44,7 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
     /// The tags of what is ready, hang-ups and errors included, in the order
     /// in which they were added.
     pub fn ready(&self) -> impl Iterator<Item = T> {
-        self.fds
-            .iter()
-            .zip(&self.tags)
-            .filter(|(fd, _)| !fd.revents().is_empty())
-            .map(|(_, tag)| *tag)
+        self.fds.iter().zip(&self.tags).filter(|(fd, _)| !fd.revents().is_empty()).map(|(_, tag)| *tag)
     }
 }
 

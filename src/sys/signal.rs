@@ -124,7 +124,9 @@ pub(crate) fn unblock_in_child() {
 fn set_action(signal: Signal, handler: Option<unsafe extern "C" fn(i32)>) -> Result<(), Failure> {
     let action = KernelSigaction {
         sa_handler_kernel: handler,
-        sa_flags: KernelSigactionFlags::RESTORER | KernelSigactionFlags::RESTART | KernelSigactionFlags::NOCLDSTOP,
+        sa_flags: KernelSigactionFlags::RESTORER
+            | KernelSigactionFlags::RESTART
+            | KernelSigactionFlags::NOCLDSTOP,
         sa_restorer: Some(arch::restorer),
         sa_mask: KernelSigSet::empty(),
     };

@@ -2,7 +2,9 @@
 
 use super::value::{emit_duration, emit_size, parse_duration, parse_size};
 use super::{Config, Name, SYNC_NAMES};
-use crate::limits::{ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, METRICS_NAME_MAX_BYTES, SUPERVISED_MAX};
+use crate::limits::{
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, METRICS_NAME_MAX_BYTES, SUPERVISED_MAX,
+};
 use crate::proto::log::{Level, Stamp};
 use crate::proto::names::Service;
 use crate::proto::path::Path;
@@ -166,7 +168,8 @@ impl Key {
                 field(config).push(name).ok()?;
             }
             Kind::Services => {
-                let service = Service::named(text(value)?).filter(|service| *service != Service::Supervisor)?;
+                let service =
+                    Service::named(text(value)?).filter(|service| *service != Service::Supervisor)?;
                 if config.supervise.contains(&service) {
                     return None;
                 }
@@ -211,7 +214,9 @@ impl Key {
             Kind::Flag(_) => out.push_str("true or false"),
             Kind::Account(_) => out.push_str("a name or number of at most 32 bytes, in quotes"),
             Kind::Accounts(_) => out.push_str("a name or number, or an array of at most 8 of them"),
-            Kind::Services => out.push_str("an array of \"jobs\", \"hub\", \"opener\", \"collector\", each once"),
+            Kind::Services => {
+                out.push_str("an array of \"jobs\", \"hub\", \"opener\", \"collector\", each once")
+            }
             Kind::Paths => {
                 let _ = uwrite!(
                     out,

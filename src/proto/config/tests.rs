@@ -88,7 +88,10 @@ fn every_kind_of_value_is_read() {
     assert_eq!(config.handler.as_bytes(), b"/base/bin/do");
     assert_eq!(config.log_file.as_bytes(), "/var/log/xé.log".as_bytes());
     assert!(config.log_file_named);
-    assert_eq!(config.allow_uid.iter().map(Vec::as_slice).collect::<std::vec::Vec<_>>(), [&b"www"[..], b"1000"]);
+    assert_eq!(
+        config.allow_uid.iter().map(Vec::as_slice).collect::<std::vec::Vec<_>>(),
+        [&b"www"[..], b"1000"]
+    );
     assert_eq!(config.allow_gid.len(), 1);
     assert_eq!(config.supervise, [Service::Hub, Service::Jobs]);
     assert_eq!(&config.allow[..], b"/etc/passwd\0");
@@ -96,7 +99,9 @@ fn every_kind_of_value_is_read() {
 
 #[test]
 fn what_check_prints_means_the_same_to_us_and_to_a_toml_parser() {
-    let mut config = parsed("handler = '/x \"y\"'\nallow_uid = ['a', 'b']\njob_timeout = '90s'\nlog_max = 1_000\n").unwrap();
+    let mut config =
+        parsed("handler = '/x \"y\"'\nallow_uid = ['a', 'b']\njob_timeout = '90s'\nlog_max = 1_000\n")
+            .unwrap();
     let text = emitted(&mut config);
     let table: ::toml::Table = text.parse().unwrap();
     assert_eq!(table.len(), KEYS.len());
@@ -162,13 +167,22 @@ fn binary_files_and_long_values_are_refused_with_their_line() {
 #[test]
 fn options_take_bare_values_lists_and_toml() {
     let mut config = defaults();
-    for option in ["workers=4", "handler=shell", "allow_uid=0, 1000", "allow_gid=['a','b']", "log_max=1k", "syslog=true"] {
+    for option in [
+        "workers=4",
+        "handler=shell",
+        "allow_uid=0, 1000",
+        "allow_gid=['a','b']",
+        "log_max=1k",
+        "syslog=true",
+    ] {
         apply_option(option.as_bytes(), &mut config, &base()).unwrap();
     }
     assert_eq!((config.workers, config.log_max, config.syslog), (4, 1024, true));
     assert_eq!(config.handler(), Handler::Shell);
     assert_eq!((config.allow_uid.len(), config.allow_gid.len()), (2, 2));
-    for bad in ["workers", "workers=", "workers=99", "colour=1", "interval=3", "allow=x", "=1", "workers=\"4\""] {
+    for bad in
+        ["workers", "workers=", "workers=99", "colour=1", "interval=3", "allow=x", "=1", "workers=\"4\""]
+    {
         assert_eq!(apply_option(bad.as_bytes(), &mut config, &base()).expect_err(bad).line, 0);
     }
 }
@@ -207,7 +221,10 @@ fn every_truncation_of_a_file_parses_or_fails_cleanly() {
 
 #[test]
 fn random_files_never_panic() {
-    let pieces = ["workers", " = ", "\"", "'", "\\u00", "[", "]", ",", "\n", "#", "1", "0_", "handler", "\r", "é", "true"];
+    let pieces = [
+        "workers", " = ", "\"", "'", "\\u00", "[", "]", ",", "\n", "#", "1", "0_", "handler", "\r", "é",
+        "true",
+    ];
     let mut seed = 7u64;
     for _ in 0..100_000 {
         let mut source = String::new();

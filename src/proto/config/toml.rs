@@ -274,7 +274,8 @@ impl<'a> Parser<'a> {
 
     /// `true`, `false` or a decimal integer (underscores between digits).
     fn word(&mut self) -> Result<Scalar<'static>, ConfigError<'a>> {
-        let word = self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-' | b'.'));
+        let word =
+            self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-' | b'.'));
         match word {
             b"true" => return Ok(Scalar::Boolean(true)),
             b"false" => return Ok(Scalar::Boolean(false)),
@@ -337,7 +338,8 @@ impl<'a> Parser<'a> {
                 return self.append(text, meaning);
             }
         }
-        let unknown = self.syntax("unknown escape; known are \\b \\t \\n \\f \\r \\\" \\\\ \\uXXXX \\UXXXXXXXX");
+        let unknown =
+            self.syntax("unknown escape; known are \\b \\t \\n \\f \\r \\\" \\\\ \\uXXXX \\UXXXXXXXX");
         let length = if self.eat(b"u") {
             4
         } else if self.eat(b"U") {

@@ -26,7 +26,7 @@ pub fn emit_duration(ms: u64, out: &mut Writer<'_>) {
         Some((unit, factor)) => (*unit, *factor),
         None => ("ms", 1),
     };
-    out.push_u64(ms / factor);
+    out.push_u64(ms.checked_div(factor).unwrap_or(0));
     if ms != 0 {
         out.push_str(unit);
     }
@@ -47,7 +47,7 @@ pub fn parse_size(text: &[u8]) -> Option<u64> {
 pub fn emit_size(bytes: u64, out: &mut Writer<'_>) {
     match SIZES.iter().find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor)) {
         Some((unit, factor)) => {
-            out.push_u64(bytes / factor);
+            out.push_u64(bytes.checked_div(*factor).unwrap_or(0));
             out.push_str(unit);
         }
         None => out.push_u64(bytes),
@@ -67,7 +67,9 @@ mod tests {
 
     #[test]
     fn durations_take_four_units() {
-        for (text, ms) in [("250ms", 250), ("3s", 3000), ("5m", 300_000), ("1h", 3_600_000), ("0", 0), ("0s", 0)] {
+        for (text, ms) in
+            [("250ms", 250), ("3s", 3000), ("5m", 300_000), ("1h", 3_600_000), ("0", 0), ("0s", 0)]
+        {
             assert_eq!(parse_duration(text.as_bytes()), Some(ms), "{text}");
         }
         for bad in ["", "3", "s", "3 s", "-3s", "1.5s", "3d", "3S", "99999999999999999999h", "ms"] {
@@ -87,7 +89,9 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        for number in [0, 1, 999, 1000, 1024, 1500, 10_000, 60_000, 65_536, 300_000, 3_600_000, 1 << 20, 1 << 40] {
+        for number in
+            [0, 1, 999, 1000, 1024, 1500, 10_000, 60_000, 65_536, 300_000, 3_600_000, 1 << 20, 1 << 40]
+        {
             assert_eq!(parse_duration(emitted(emit_duration, number).as_bytes()), Some(number));
             assert_eq!(parse_size(emitted(emit_size, number).as_bytes()), Some(number));
         }

@@ -338,7 +338,8 @@ impl Jobs {
 
     fn on_signals(&mut self, now: u64) {
         let arrived = self.process.signals.take();
-        for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT"), (Signal::QUIT, "SIGQUIT")] {
+        for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT"), (Signal::QUIT, "SIGQUIT")]
+        {
             if arrived.has(signal) {
                 self.stop(name, now);
             }
@@ -506,7 +507,10 @@ impl Jobs {
         let log = &mut self.log;
         let mut tell = |notice: Notice<'_>| tell_notice(log, &notice);
         let added = self.spool.intake(&mut self.disk, self.scratch, &rules, now, &mut tell)?;
-        if added > 0 || self.spool.claims.wants_commit() || self.spool.commit_due().is_some_and(|due| now >= due) {
+        if added > 0
+            || self.spool.claims.wants_commit()
+            || self.spool.commit_due().is_some_and(|due| now >= due)
+        {
             self.commit(now)?;
         }
         if self.spool.is_compacting() || self.spool.wants_compaction() {
@@ -537,7 +541,11 @@ impl Jobs {
     }
 
     /// The text of a job, for its handler.
-    fn text<'b>(&mut self, slot: &Slot, buffer: &'b mut [u8; RECORD_MAX_BYTES]) -> Result<&'b [u8], DiskError> {
+    fn text<'b>(
+        &mut self,
+        slot: &Slot,
+        buffer: &'b mut [u8; RECORD_MAX_BYTES],
+    ) -> Result<&'b [u8], DiskError> {
         self.spool.text(&mut self.disk, slot, buffer)
     }
 
@@ -671,10 +679,8 @@ impl Jobs {
     /// SIGUSR2: what `status` would say.
     fn log_status(&mut self, now: u64) {
         let Counts { jobs, failed, reloads, reload_errors } = self.counts;
-        let (running, delayed) = (
-            self.running(),
-            self.spool.window().count(|state| matches!(state, State::Delayed(_))),
-        );
+        let (running, delayed) =
+            (self.running(), self.spool.window().count(|state| matches!(state, State::Delayed(_))));
         let waiting = self.spool.waiting().saturating_sub(running);
         let dead = self.spool.dead();
         let wear = self.spool.wear();

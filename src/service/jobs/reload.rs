@@ -4,6 +4,7 @@ use super::Jobs;
 use crate::proto::config::keys::KEYS;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::Process;
+use crate::service::settings::Unusable;
 use crate::state::window::State;
 
 /// Bytes of one value in a message about a change.
@@ -21,7 +22,7 @@ impl Jobs {
                 self.counts.reloads = self.counts.reloads.saturating_add(1);
                 self.adopt();
             }
-            Err(()) => {
+            Err(Unusable) => {
                 self.counts.reload_errors = self.counts.reload_errors.saturating_add(1);
                 self.log.error(&|line| {
                     line.push_str("config not reloaded, the old one stays: ");

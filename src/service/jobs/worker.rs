@@ -155,7 +155,9 @@ impl Worker {
         while !bytes.is_empty() {
             let end = bytes.iter().position(|byte| *byte == b'\n');
             let (part, rest) = match end {
-                Some(end) => (bytes.get(..end).unwrap_or(&[]), bytes.get(end.saturating_add(1)..).unwrap_or(&[])),
+                Some(end) => {
+                    (bytes.get(..end).unwrap_or(&[]), bytes.get(end.saturating_add(1)..).unwrap_or(&[]))
+                }
                 None => (bytes, &[][..]),
             };
             bytes = rest;
@@ -240,7 +242,8 @@ fn start_handler(handler: Handler<'_>, id: u64, attempt: u16, text: &[u8]) -> Re
         *place = variable.as_ptr();
     }
     // The text is the end of its variable: one copy serves as both.
-    let argument = CStr::from_bytes_with_nul(job.0.get(b"ZIGSVC_JOB=".len()..).unwrap_or(b"\0")).unwrap_or(c"");
+    let argument =
+        CStr::from_bytes_with_nul(job.0.get(b"ZIGSVC_JOB=".len()..).unwrap_or(b"\0")).unwrap_or(c"");
     let run = |path: &CStr, argv: &[*const core::ffi::c_char]| {
         spawn(&Program { path, argv, envp: &envp }).map_err(NotStarted::Failed)
     };
@@ -271,7 +274,8 @@ fn run_allowed(
     if name.contains(&b'/') {
         return Err(NotStarted::Refused("the first word must be the name of a program, without /"));
     }
-    let program = folder.join(name).ok_or(NotStarted::Refused("the program's path is longer than 255 bytes"))?;
+    let program =
+        folder.join(name).ok_or(NotStarted::Refused("the program's path is longer than 255 bytes"))?;
     if !file::meta_at(program.as_c_str(), true).is_ok_and(|meta| meta.regular) {
         return Err(NotStarted::Refused("there is no such program in the handler's folder"));
     }

@@ -145,7 +145,10 @@ impl FakeDisk {
             after.resize(length.max(synced.len().min(length)), 0);
             for start in (0..after.len()).step_by(SECTOR) {
                 let end = (start + SECTOR).min(after.len());
-                if end <= data.len() && (synced.get(start..end) != data.get(start..end)) && self.random(2) == 0 {
+                if end <= data.len()
+                    && (synced.get(start..end) != data.get(start..end))
+                    && self.random(2) == 0
+                {
                     after[start..end].copy_from_slice(&data[start..end]);
                 }
             }

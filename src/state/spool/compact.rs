@@ -12,8 +12,8 @@
 //! renamed the old file is the journal, and a crash after any step leaves it
 //! or its equal. The window is not refilled meanwhile.
 
-use super::pull::{attempts_of, home_of};
 use super::Spool;
+use super::pull::{attempts_of, home_of};
 use crate::limits::{COMPACT_STEP_BYTES, WINDOW_JOBS};
 use crate::proto::journal::{
     FILE_HEADER, FLAG_DELAYED, Kind, RECORD_MAX_BYTES, Record, Step, claim_body, resync, step,

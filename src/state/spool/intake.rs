@@ -185,7 +185,8 @@ impl Claims {
     fn sort(&mut self) {
         for end in 1..self.list.len() {
             let mut at = end;
-            while let Some([before, claim]) = at.checked_sub(1).and_then(|start| self.list.get_mut(start..=at))
+            while let Some([before, claim]) =
+                at.checked_sub(1).and_then(|start| self.list.get_mut(start..=at))
                 && before.seq > claim.seq
             {
                 core::mem::swap(before, claim);
@@ -239,7 +240,9 @@ impl Spool {
                 return Ok(());
             }
             let Some(place) = self.claims.free_place() else { return Ok(()) };
-            if let Some(claim) = self.claims.list.iter_mut().find(|claim| claim.seq == seq && claim.place.is_none()) {
+            if let Some(claim) =
+                self.claims.list.iter_mut().find(|claim| claim.seq == seq && claim.place.is_none())
+            {
                 disk.open_claim(seq, place)?;
                 claim.place = Some(place);
                 claim.unread = true;

@@ -35,7 +35,8 @@ use super::backoff::delay_ms;
 use super::disk::{Disk, DiskError, File};
 use super::window::{End, Outcome, Slot, State, Window};
 use crate::limits::{
-    COMMIT_DELAY_MS, COMPACT_MIN_BYTES, DAMAGED_GROUPS_MAX, JOB_MAX_BYTES, JOURNAL_BUFFER_BYTES, RETRY_DELAY_MAX_MS, VOIDS_MAX,
+    COMMIT_DELAY_MS, COMPACT_MIN_BYTES, DAMAGED_GROUPS_MAX, JOB_MAX_BYTES, JOURNAL_BUFFER_BYTES,
+    RETRY_DELAY_MAX_MS, VOIDS_MAX,
 };
 use crate::proto::journal::{
     BODY_MAX_BYTES, DEAD_PREFIX_BYTES, FLAG_DELAYED, FLAG_MOVED, Kind, RECORD_MAX_BYTES, Record, Step, step,

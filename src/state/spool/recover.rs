@@ -21,8 +21,8 @@
 use super::{Rules, Spool, Wear};
 use crate::limits::RETRY_DELAY_MAX_MS;
 use crate::proto::journal::{
-    FILE_HEADER, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED, FileHeader, HEADER_BYTES, Kind,
-    RECORD_MAX_BYTES, Record, Step, file_header, parse_claim_body, resync, step,
+    FILE_HEADER, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED, FileHeader, HEADER_BYTES, Kind, RECORD_MAX_BYTES,
+    Record, Step, file_header, parse_claim_body, resync, step,
 };
 use crate::state::backoff::delay_ms;
 use crate::state::disk::{Disk, DiskError, File};
@@ -104,7 +104,8 @@ impl Spool {
         self.end = pass.at;
         if size == 0 {
             self.write_header(disk)?;
-        } else if header != FileHeader::Known || pass.found.damaged_bytes > 0 || pass.found.groups_voided > 0 {
+        } else if header != FileHeader::Known || pass.found.damaged_bytes > 0 || pass.found.groups_voided > 0
+        {
             self.compact_now(disk, now)?;
         } else if pass.at < size {
             disk.truncate(File::Journal, pass.at)?;
@@ -136,7 +137,10 @@ impl Spool {
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the two buffers and the file's size are the pass's whole world")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the two buffers and the file's size are the pass's whole world"
+    )]
     fn pass(
         &mut self,
         disk: &mut impl Disk,

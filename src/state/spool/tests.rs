@@ -397,7 +397,7 @@ fn history(seed: u64, power: bool) {
     disk.die_at = None;
     let (mut service, recovery) = Service::start(&mut disk, now).unwrap();
     let ran = service.run_to_the_end(&mut disk);
-    assert_eq!(recovery.damaged_bytes == 0 || power, true, "seed {seed}: {recovery:?}");
+    assert!(recovery.damaged_bytes == 0 || power, "seed {seed}: {recovery:?}");
     let mut last: BTreeMap<&String, u32> = BTreeMap::new();
     for text in &ran {
         *last.entry(text).or_default() += 1;
@@ -412,7 +412,10 @@ fn history(seed: u64, power: bool) {
     }
     if !power {
         for text in &written {
-            assert!(promises.runs.contains_key(text) || last.contains_key(text), "seed {seed}: {text:?} lost");
+            assert!(
+                promises.runs.contains_key(text) || last.contains_key(text),
+                "seed {seed}: {text:?} lost"
+            );
         }
     }
 }
