@@ -1,6 +1,6 @@
 //! The command line: options, the one list of commands, and dispatch.
 //!
-//! [`COMMANDS`] is the one list: name, arguments, what it does, function. Help
+//! `COMMANDS` is the one list: name, arguments, what it does, function. Help
 //! and dispatch come from it.
 //!
 //! - `locate.rs`: where the files of this user are

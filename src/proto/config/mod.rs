@@ -5,7 +5,7 @@
 //! a reload cannot change.
 //!
 //! Changing this: a new key is one field here, its default in
-//! [`Config::new`], and one line in `keys.rs`.
+//! [`Config::reset`], and one line in `keys.rs`.
 
 pub mod keys;
 pub mod toml;

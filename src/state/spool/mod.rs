@@ -10,7 +10,7 @@
 //! Memory does not grow with the backlog: the window holds the oldest jobs,
 //! and `cursor` is the place in the journal from which the next are read.
 //! What lies before the cursor and is not in the window has ended or is dead.
-//! [`Spool::voids`] are the few homes that ended out of order since the last
+//! `Spool::voids` are the few homes that ended out of order since the last
 //! compaction.
 //!
 //! - `mod.rs`: appending, committing, starting and ending jobs
