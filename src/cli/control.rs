@@ -7,7 +7,7 @@ use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::jobs;
 use crate::service::lifecycle::{Audience, describe_at, detach, exit};
-use crate::sys::lock::{Holder, holder};
+use crate::sys::lock::{Holder, PidFile, holder};
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::{Errno, Failure, OwnedFd, clock, fds, poll};
 use ufmt::uwrite;
@@ -109,6 +109,7 @@ fn stop_at(path: &Path, invocation: &Invocation) -> u8 {
     let target = match Target::find(path) {
         Ok(Some(target)) => target,
         Ok(None) => {
+            forget_dead(path);
             if invocation.command == "stop" {
                 return say(invocation, "was not running");
             }
@@ -125,6 +126,7 @@ fn stop_at(path: &Path, invocation: &Invocation) -> u8 {
             return tell(path, failure);
         }
         if target.is_gone_within(path, wait_ms) {
+            forget_dead(path);
             if invocation.command == "stop" {
                 return say(invocation, if signal == Signal::TERM { "stopped" } else { "killed" });
             }
@@ -134,6 +136,16 @@ fn stop_at(path: &Path, invocation: &Invocation) -> u8 {
     fail(exit::FAILED, &|out| {
         let _ = uwrite!(out, "stop: pid {} does not end, not even by KILL", target.pid.as_raw_pid());
     })
+}
+
+/// A filled PID file that nobody locks says that the service died; after a
+/// stop it is to say that it was stopped.
+fn forget_dead(path: &Path) {
+    if holder(path.as_c_str()) == Ok(Holder::Died)
+        && let Ok(pid_file) = PidFile::acquire(path.as_c_str(), b"")
+    {
+        pid_file.release(path.as_c_str());
+    }
 }
 
 fn say(invocation: &Invocation, what: &str) -> u8 {

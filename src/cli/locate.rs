@@ -4,6 +4,7 @@
 use super::{Options, fail, usage};
 use crate::limits::{METRICS_NAME_MAX_BYTES, PATH_MAX_BYTES};
 use crate::proto::config::Layout;
+use crate::proto::config::keys::absolute;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::{describe_at, ensure_folder, exit};
@@ -21,9 +22,9 @@ pub(super) fn locate(
     creates: bool,
     settings: &mut Settings,
 ) -> Result<(), u8> {
-    let base = working_folder()?;
+    let base = working_folder();
     let folder = match options.folder {
-        Some(folder) => base.join(folder).ok_or_else(|| too_long("-d"))?,
+        Some(folder) => absolute(&base, folder).ok_or_else(|| too_long("-d"))?,
         None if identity::effective_uid() == 0 => Path::empty(),
         None => own_folder(args)?,
     };
@@ -37,7 +38,7 @@ pub(super) fn locate(
         return Err(too_long("-d"));
     }
     let file = match options.config {
-        Some(config) => base.join(config),
+        Some(config) => absolute(&base, config),
         None if folder.is_empty() => Path::new(b"/etc/zigsvc.conf"),
         None => folder.join(b"zigsvc.conf"),
     };
@@ -52,7 +53,7 @@ fn too_long(option: &str) -> u8 {
     usage("", &|out| {
         out.push_str("option ");
         out.push_str(option);
-        out.push_str(": a path has at most 255 bytes");
+        out.push_str(": a path, made absolute, has at most 255 bytes");
     })
 }
 
@@ -61,20 +62,20 @@ fn tell(path: &Path, failure: Failure) -> u8 {
     fail(code, &|out| describe_at(path, failure, out))
 }
 
-/// The working directory; `/` where it cannot be reached.
-fn working_folder() -> Result<Path, u8> {
+/// The working directory; empty where it is too deep or cannot be reached, and
+/// then relative paths are refused.
+fn working_folder() -> Path {
     let mut buffer = [0; PATH_MAX_BYTES + 1];
-    let folder = file::current_dir(&mut buffer).unwrap_or(b"/");
-    Path::new(folder).ok_or_else(|| too_long("-d"))
+    file::current_dir(&mut buffer).and_then(Path::new).unwrap_or_default()
 }
 
 /// `$XDG_STATE_HOME/zigsvc`, `~/.local/state/zigsvc`, or, with no home,
 /// `/tmp/zigsvc-UID` (XDG Base Directory Specification).
 fn own_folder(args: &Args) -> Result<Path, u8> {
-    let absolute = |name: &[u8]| args.env(name).filter(|value| value.first() == Some(&b'/'));
-    let path = if let Some(state) = absolute(b"XDG_STATE_HOME") {
+    let folder = |name: &[u8]| args.env(name).filter(|value| value.first() == Some(&b'/'));
+    let path = if let Some(state) = folder(b"XDG_STATE_HOME") {
         Path::concat(&[state, b"/zigsvc"])
-    } else if let Some(home) = absolute(b"HOME").filter(|home| *home != b"/") {
+    } else if let Some(home) = folder(b"HOME").filter(|home| *home != b"/") {
         Path::concat(&[home, b"/.local/state/zigsvc"])
     } else {
         let mut digits = [0; 12];

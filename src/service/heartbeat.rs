@@ -28,10 +28,11 @@ impl Heartbeat {
         Self { path, fd: None, identity: (0, 0), boot: boot_id(), seq: 0, last_at: 0, failure: None }
     }
 
-    /// When the next beat is due at the latest.
+    /// When the next beat is due at the latest; never before
+    /// [`Heartbeat::turn_finished`] would write it, or the loop would spin.
     #[must_use]
     pub fn due(&self, interval_ms: u64) -> u64 {
-        self.last_at.saturating_add(interval_ms)
+        self.last_at.saturating_add(interval_ms.max(HEARTBEAT_MIN_MS))
     }
 
     /// Why the file cannot be written at the moment, if so.

@@ -17,7 +17,7 @@ use crate::sys::identity::{self, Identity};
 use crate::sys::lock::{PidFile, Refused};
 use crate::sys::process::{self, Pid, Side};
 use crate::sys::signal::{self, Signals};
-use crate::sys::{Failure, OwnedFd, fds, file};
+use crate::sys::{Errno, Failure, OwnedFd, fds, file};
 use ufmt::uwrite;
 
 use super::settings::{Settings, path_of};
@@ -269,13 +269,40 @@ impl Process {
         Self { settings, config, candidate, signals, pid_file, pid_path, identity, audience, foreground }
     }
 
+    /// The service cannot start: tells why, and leaves no PID file that would
+    /// say that it died. Does not return.
+    pub fn fail(&self, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> ! {
+        self.pid_file.release(self.pid_path.as_c_str());
+        self.audience.fail(code, text)
+    }
+
+    /// As [`Process::fail`], for a system call on `path`.
+    pub fn fail_at(&self, path: &Path, failure: Failure) -> ! {
+        self.pid_file.release(self.pid_path.as_c_str());
+        self.audience.fail_at(path, failure)
+    }
+
+    /// Locks the file `name` in `folder` too, against a second instance that
+    /// another PID file, or one that was removed meanwhile, would let in.
+    #[must_use]
+    pub fn lock_also(&self, folder: &Path, name: &[u8]) -> PidFile {
+        let Some(path) = folder.join(name) else {
+            self.fail_at(folder, Failure { op: "openat", errno: Errno::NAMETOOLONG });
+        };
+        match PidFile::acquire(path.as_c_str(), b"") {
+            Ok(lock) => lock,
+            Err(Refused::Running(pid)) => self.fail(exit::FAILED, &|out| describe_running(pid, out)),
+            Err(Refused::Failed(failure)) => self.fail_at(&path, failure),
+        }
+    }
+
     /// Becomes the configured user for good. To be called when everything
     /// that needs root is open.
     pub fn drop_privileges(&self) {
         if let Some(identity) = &self.identity
             && let Err(failure) = identity::drop_privileges(identity)
         {
-            self.audience.fail(exit::DENIED, &|out| {
+            self.fail(exit::DENIED, &|out| {
                 out.push_str("user: ");
                 failure.describe(out);
             });

@@ -22,7 +22,8 @@ pub fn borrow(number: i32) -> BorrowedFd<'static> {
 }
 
 /// Opens /dev/null on each of 0, 1 and 2 that is closed, so that no file
-/// opened later becomes somebody's standard output.
+/// opened later becomes somebody's standard output. On 1 it is opened for
+/// reading: a command whose output goes nowhere must not say that it worked.
 ///
 /// # Errors
 /// /dev/null cannot be opened.
@@ -30,7 +31,10 @@ pub fn ensure_standard() -> Result<(), Failure> {
     for number in 0..3 {
         if rustix::io::fcntl_getfd(borrow(number)).is_err() {
             // The lowest free number is the missing one.
-            let fd = open_null()?;
+            let fd = match number {
+                1 => file::open(c"/dev/null", OFlags::RDONLY, 0)?,
+                _ => open_null()?,
+            };
             rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty()).op("fcntl")?;
             let _ = fd.into_raw_fd();
         }
@@ -130,11 +134,13 @@ fn close_above(highest: i32) {
     }
 }
 
-/// close(2) of a descriptor that this program does not own.
+/// close(2) of a descriptor that this program does not own, if it is open
+/// (debug builds of rustix insist on that).
 fn close(number: i32) {
-    // SAFETY: nothing in this program owns an inherited descriptor; closing a
-    // number that is not open does nothing.
-    unsafe { rustix::io::close(number) }
+    if rustix::io::fcntl_getfd(borrow(number)).is_ok() {
+        // SAFETY: nothing in this program owns an inherited descriptor.
+        unsafe { rustix::io::close(number) }
+    }
 }
 
 /// /dev/null for reading and writing.

@@ -64,7 +64,7 @@ impl PidFile {
     /// A clean end: the file goes away under the lock, or is emptied where
     /// the rights to remove it were dropped. Missing or empty means
     /// *stopped*; filled and unlocked means *died*.
-    pub fn release(self, path: &CStr) {
+    pub fn release(&self, path: &CStr) {
         let ours = file::meta(&self.fd).ok().map(|meta| meta.identity);
         let named = file::meta_at(path, false).ok().map(|meta| meta.identity);
         if ours != named || file::unlink(path).is_err() {

@@ -333,8 +333,10 @@ fn account(value: Scalar<'_>) -> Option<Name> {
     if name.iter().all(plain) { Name::from_slice(name).ok() } else { None }
 }
 
-fn absolute(base: &Path, path: &[u8]) -> Option<Path> {
-    if path.is_empty() { None } else { base.join(path) }
+/// `path` below `base`; `None` if that is too long, or if there is no base.
+pub fn absolute(base: &Path, path: &[u8]) -> Option<Path> {
+    let relative = path.first() != Some(&b'/');
+    if path.is_empty() || (relative && base.is_empty()) { None } else { base.join(path) }
 }
 
 fn handler(base: &Path, value: &[u8]) -> Option<Path> {

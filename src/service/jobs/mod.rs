@@ -34,6 +34,7 @@ use crate::service::memory::Memory;
 use crate::state::disk::DiskError;
 use crate::state::spool::{Notice, RecoverError, Recovery, Rules, Spool};
 use crate::state::window::{End, Outcome, Slot, State};
+use crate::sys::lock::PidFile;
 use crate::sys::once::Once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Exit, Signal};
@@ -77,6 +78,8 @@ struct Jobs {
     log: Log,
     heartbeat: Heartbeat,
     disk: SpoolDisk,
+    /// Held until the end: two instances would ruin the journal.
+    _spool_lock: PidFile,
     spool: &'static mut Spool,
     workers: &'static mut Vec<Worker, WORKERS_MAX>,
     scratch: &'static mut [u8],
@@ -142,9 +145,10 @@ impl Jobs {
         }
         open_folders(&process);
         process.drop_privileges();
+        let spool_lock = process.lock_also(&config.spool, b"lock");
         let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file) {
             Ok(disk) => disk,
-            Err(failure) => audience.fail_at(&config.spool, failure),
+            Err(failure) => process.fail_at(&config.spool, failure),
         };
         let recovery = match spool.recover(&mut disk, scratch, &rules(config), now) {
             Ok(recovery) => recovery,
@@ -162,6 +166,7 @@ impl Jobs {
             log,
             heartbeat,
             disk,
+            _spool_lock: spool_lock,
             spool,
             workers,
             scratch,
@@ -223,10 +228,13 @@ impl Jobs {
             out.push_str("handler: ");
             describe_at(path, failure, out);
         });
-        self.process.audience.warn(&|out| {
-            out.push_str("handler: ");
-            describe_at(path, failure, out);
-        });
+        // In the foreground the log says it on stderr, and never blocks there.
+        if !self.process.foreground {
+            self.process.audience.warn(&|out| {
+                out.push_str("handler: ");
+                describe_at(path, failure, out);
+            });
+        }
     }
 
     /// The service is ready: first heartbeat, first line, and the starter may
@@ -795,12 +803,12 @@ fn open_folders(process: &Process) {
     for (folder, mode) in [(&config.spool, 0o700), (&queue_folder, 0o755)] {
         let created = match ensure_folder(folder, mode) {
             Ok(created) => created,
-            Err(failure) => process.audience.fail_at(folder, failure),
+            Err(failure) => process.fail_at(folder, failure),
         };
         if let (true, Some(owner)) = (created, &process.identity) {
             let given = file::open_dir(folder.as_c_str()).and_then(|fd| identity::give(&fd, owner));
             if let Err(failure) = given {
-                process.audience.fail_at(folder, failure);
+                process.fail_at(folder, failure);
             }
         }
     }
@@ -808,7 +816,7 @@ fn open_folders(process: &Process) {
 
 /// The spool cannot be used: the process ends.
 fn fail_recovery(process: &Process, disk: &SpoolDisk, error: RecoverError) -> ! {
-    process.audience.fail(exit::FAILED, &|out| {
+    process.fail(exit::FAILED, &|out| {
         out.push_escaped(process.config.spool.as_bytes());
         out.push_str("/journal: ");
         match error {

@@ -69,7 +69,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// All zeros, to be filled in place by [`Claims::reset`].
+    /// All zeros, to be filled in place by `Claims::reset`.
     pub const EMPTY: Self = Self { list: Vec::new(), next_seq: 0, wanted: false, last_claim_at: None };
 
     /// No claims; the queue file is looked at first of all.
