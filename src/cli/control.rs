@@ -79,10 +79,8 @@ pub(super) fn reload(mut invocation: Invocation) -> u8 {
 
 /// `rotate [SERVICE]`
 pub(super) fn rotate(mut invocation: Invocation) -> u8 {
-    match invocation.load() {
-        Ok(()) => signal_service(&invocation, Signal::USR1),
-        Err(code) => code,
-    }
+    invocation.load_or_defaults();
+    signal_service(&invocation, Signal::USR1)
 }
 
 /// Sends one signal to a running service.
@@ -201,12 +199,14 @@ impl Target {
         }
     }
 
-    /// Waits until this process no longer holds the lock.
+    /// Waits until this process no longer holds the lock, and, where there is
+    /// a pidfd, until it has ended: the lock goes a little earlier.
     fn is_gone_within(&self, path: &Path, wait_ms: u64) -> bool {
         let deadline = clock::now().saturating_add(wait_ms);
         loop {
             let held = matches!(holder(path.as_c_str()), Ok(Holder::Running(Some(pid))) if pid == self.pid);
-            if !held {
+            let ended = |pidfd| poll::readable_within(pidfd, 0);
+            if !held && self.pidfd.as_ref().is_none_or(ended) {
                 return true;
             }
             let left = deadline.saturating_sub(clock::now());
@@ -214,7 +214,6 @@ impl Target {
                 return false;
             }
             match &self.pidfd {
-                // (the lock goes before the pidfd becomes readable)
                 Some(pidfd) => drop(poll::readable_within(pidfd, left)),
                 None => poll::sleep(STOP_POLL_MS.min(left)),
             }

@@ -14,6 +14,7 @@ mod locate;
 mod status;
 
 use crate::limits::OVERRIDES_MAX;
+use crate::proto::config::toml::apply_option;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
@@ -178,11 +179,15 @@ impl Invocation {
             .map_err(|Unusable| fail(exit::CONFIG, &|message| message.push(out.as_bytes())))
     }
 
-    /// As [`Invocation::load`], with the defaults where the configuration is
-    /// bad: it must not keep a service from being stopped or seen.
+    /// As [`Invocation::load`], but a bad configuration, which is told, must
+    /// not keep a service from being stopped or seen: what stands before the
+    /// mistake holds, and so do the options.
     fn load_or_defaults(&mut self) {
         if self.load().is_err() {
-            self.memory.config.reset(&self.memory.settings.layout);
+            let Memory { settings, config, .. } = &mut *self.memory;
+            for option in &settings.overrides {
+                let _ = apply_option(option, config, &settings.base);
+            }
         }
     }
 
@@ -240,6 +245,7 @@ fn command_named(name: &[u8]) -> Option<&'static Command> {
 }
 
 /// The options before the command, and the place of the command.
+#[inline(never)]
 fn parse_options(args: &Args) -> Result<(Options, usize), u8> {
     let mut options = Options::default();
     let mut at = 1;
@@ -281,6 +287,7 @@ fn parse_options(args: &Args) -> Result<(Options, usize), u8> {
 }
 
 /// Reads what follows the command's name and finds the files.
+#[inline(never)]
 fn invocation(command: &'static Command, options: &Options, words: &Words) -> Result<Invocation, u8> {
     let name = command.name;
     let mut index = 0;

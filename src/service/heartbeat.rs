@@ -16,6 +16,7 @@ pub struct Heartbeat {
     fd: Option<OwnedFd>,
     identity: (u64, u64),
     boot: [u8; BOOT_ID_BYTES],
+    pid: u32,
     seq: u64,
     last_at: u64,
     failure: Option<Failure>,
@@ -25,7 +26,8 @@ impl Heartbeat {
     /// One that writes to `path`; nothing is written yet.
     #[must_use]
     pub fn new(path: Path) -> Self {
-        Self { path, fd: None, identity: (0, 0), boot: boot_id(), seq: 0, last_at: 0, failure: None }
+        let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
+        Self { path, fd: None, identity: (0, 0), boot: boot_id(), pid, seq: 0, last_at: 0, failure: None }
     }
 
     /// When the next beat is due at the latest; never before
@@ -52,8 +54,8 @@ impl Heartbeat {
     pub fn beat(&mut self, now: u64) {
         self.last_at = now;
         self.seq = self.seq.saturating_add(1);
-        let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
-        let record = Record { wall: clock::wall(), seq: self.seq, pid, boottime_ms: now, boot: self.boot };
+        let Self { seq, pid, boot, .. } = *self;
+        let record = Record { wall: clock::wall(), seq, pid, boottime_ms: now, boot };
         self.failure = self.write(&record.emit()).err();
     }
 

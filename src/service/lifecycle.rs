@@ -165,6 +165,7 @@ fn tell_failure(failure: Failure) {
 }
 
 /// Reads what the service reports, until it is ready or gone.
+#[inline(never)]
 fn wait_until_ready(service: Service, report: &OwnedFd) -> u8 {
     let mut bytes = [0; REPORT_BYTES * 2];
     let mut held = 0;
@@ -240,6 +241,7 @@ impl Process {
     /// Steps 1 to 11 of daemon(7): descriptors, signals, umask, folder, lock.
     /// Whatever fails is told to the audience, and the process ends.
     #[must_use]
+    #[inline(never)]
     pub fn prepare(
         service: Service,
         settings: &'static Settings,

@@ -7,19 +7,21 @@ use crate::proto::config::Config;
 use crate::sys::once::Once;
 use heapless::Vec;
 
-/// See the module's documentation.
+/// See the module's documentation. In the order in which it is touched: what
+/// a quiet service needs shares its pages.
+#[repr(C)]
 pub struct Memory {
-    /// For what never happens at the same time: reading the configuration,
-    /// recovering and reading the journal, reading claims and output.
-    pub scratch: [u8; SCRATCH_BYTES],
     /// What the command line says.
     pub settings: Settings,
     /// The configuration in force.
     pub config: Config,
-    /// The configuration that a reload is reading.
-    pub candidate: Config,
     /// Log lines that are not yet written.
     pub log: Vec<u8, LOG_BUFFER_BYTES>,
+    /// For what never happens at the same time: reading the configuration,
+    /// recovering and reading the journal, reading claims and output.
+    pub scratch: [u8; SCRATCH_BYTES],
+    /// The configuration that a reload is reading.
+    pub candidate: Config,
 }
 
 static MEMORY: Once<Memory> = Once::new(Memory {

@@ -440,3 +440,32 @@ pub fn require(met: bool, why: &str) -> bool {
 pub fn log_lines_matching(text: &str, needle: &str) -> usize {
     text.lines().filter(|line| line.contains(needle)).count()
 }
+
+/// `words COMMAND...`: a command started by another one, such as `setpriv`,
+/// with the same environment.
+pub fn through(words: &[&str], inner: &Command) -> Command {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).arg(inner.get_program()).args(inner.get_args()).env_clear();
+    for (name, value) in inner.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    if let Some(folder) = inner.get_current_dir() {
+        command.current_dir(folder);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A command started by a shell script, which finds it in `"$@"`.
+pub fn by_shell(script: &str, inner: &Command) -> Command {
+    through(&["sh", "-c", script, "sh"], inner)
+}
+
+/// The value of `name` in `/proc/PID/status` (proc(5)).
+pub fn proc_status(pid: u32, name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -127,6 +127,7 @@ fn rules(config: &Config) -> Rules {
 
 impl Jobs {
     /// Opens everything that the service needs; failures end the process.
+    #[inline(never)]
     fn open(
         process: Process,
         scratch: &'static mut [u8],
@@ -184,6 +185,7 @@ impl Jobs {
     }
 
     /// Tells what the last crash left.
+    #[inline(never)]
     fn report_recovery(&mut self, recovery: &Recovery) {
         let Recovery { torn_bytes, damaged_bytes, groups_voided, interrupted } = *recovery;
         if torn_bytes > 0 {
@@ -215,6 +217,7 @@ impl Jobs {
     }
 
     /// A handler that is not there fails each job; better said at once.
+    #[inline(never)]
     fn warn_about_handler(&mut self) {
         let config = &self.process.config;
         let Handler::Path(path) = config.handler() else { return };
@@ -239,6 +242,7 @@ impl Jobs {
 
     /// The service is ready: first heartbeat, first line, and the starter may
     /// go.
+    #[inline(never)]
     fn announce(&mut self) {
         let now = clock::now();
         self.heartbeat.beat(now);
@@ -295,6 +299,7 @@ impl Jobs {
     }
 
     /// Polls until something is ready or due.
+    #[inline(never)]
     fn wait(&self) -> Vec<Source, { WORKERS_MAX + 2 }> {
         let now = clock::now();
         let mut set = PollSet::new();
@@ -419,6 +424,7 @@ impl Jobs {
 
     /// Takes the handlers that have ended: their group is killed before the
     /// leader is reaped, while its number cannot be anybody else's.
+    #[inline(never)]
     fn on_ended_handlers(&mut self, now: u64) {
         let mut index = 0;
         while let Some(worker) = self.workers.get_mut(index) {
@@ -506,6 +512,7 @@ impl Jobs {
         }
     }
 
+    #[inline(never)]
     fn use_spool(&mut self, now: u64, was_failing: bool) -> Result<(), DiskError> {
         let rules = rules(self.process.config);
         self.settle(now)?;
@@ -559,6 +566,7 @@ impl Jobs {
 
     /// The handler `log`: all jobs of the window at once. A job is done when
     /// its line was written.
+    #[inline(never)]
     fn log_jobs(&mut self, now: u64) -> Result<(), DiskError> {
         let rules = rules(self.process.config);
         let mut logged: Vec<u64, { crate::limits::WINDOW_JOBS }> = Vec::new();
@@ -584,6 +592,7 @@ impl Jobs {
     }
 
     /// Starts handlers while there are free workers.
+    #[inline(never)]
     fn start_jobs(&mut self, now: u64) -> Result<(), DiskError> {
         let mut second = false;
         let mut free = self.worker_limit().saturating_sub(self.workers.len());
@@ -615,6 +624,7 @@ impl Jobs {
         self.settle(now)
     }
 
+    #[inline(never)]
     fn start_handler(&mut self, slot: &Slot, now: u64) {
         let mut buffer = [0; RECORD_MAX_BYTES];
         let text = match self.spool.text(&mut self.disk, slot, &mut buffer) {
@@ -653,6 +663,7 @@ impl Jobs {
 
     /// Says once that the log or the health file fails, and once that it
     /// works again.
+    #[inline(never)]
     fn watch_degraded(&mut self) {
         let config = &self.process.config;
         let failure = self.heartbeat.failure();
@@ -685,6 +696,7 @@ impl Jobs {
     }
 
     /// SIGUSR2: what `status` would say.
+    #[inline(never)]
     fn log_status(&mut self, now: u64) {
         let Counts { jobs, failed, reloads, reload_errors } = self.counts;
         let (running, delayed) =
@@ -733,7 +745,8 @@ impl Jobs {
     // ----- the end --------------------------------------------------------
 
     /// The orderly end: everything recorded, nothing left behind.
-    fn finish(mut self) -> u8 {
+    #[inline(never)]
+    fn finish(&mut self) -> u8 {
         let now = clock::now();
         let recorded = self.settle(now).and_then(|()| self.commit(now));
         if let Err(error) = recorded {
@@ -750,8 +763,7 @@ impl Jobs {
             let _ = uwrite!(out, "daemon stopped, processed {} total jobs", jobs);
         });
         self.log.flush();
-        let Process { pid_file, pid_path, .. } = self.process;
-        pid_file.release(pid_path.as_c_str());
+        self.process.pid_file.release(self.process.pid_path.as_c_str());
         exit::OK
     }
 }

@@ -264,6 +264,7 @@ fn is_folder(path: &Path) -> bool {
 
 /// Runs the program in `folder` that the first word names, with the other
 /// words as its arguments. The folder is the list of what may run.
+#[inline(never)]
 fn run_allowed(
     folder: &Path,
     text: &[u8],

@@ -259,6 +259,7 @@ impl Spool {
     ///
     /// # Errors
     /// The disk refused something; nothing is lost, and it is tried again.
+    #[inline(never)]
     pub fn intake(
         &mut self,
         disk: &mut impl Disk,
@@ -290,6 +291,7 @@ impl Spool {
     }
 
     /// Renames the queue file to a new claim, if there is one and it is time.
+    #[inline(never)]
     fn claim_queue(
         &mut self,
         disk: &mut impl Disk,

@@ -71,7 +71,9 @@ pub struct Wear {
     pub bytes: u64,
 }
 
-/// See the module's documentation.
+/// See the module's documentation. The large parts come last: a quiet service
+/// touches only the beginning of each.
+#[repr(C)]
 pub struct Spool {
     /// Where the next record goes: the journal's size.
     end: u64,
@@ -85,23 +87,23 @@ pub struct Spool {
     dead: u32,
     /// Bytes of valid home records.
     live_bytes: u64,
-    window: Window,
-    voids: Vec<Home, VOIDS_MAX>,
-    /// Ranges of a damaged journal that recovery passed over; a compaction
-    /// follows at once and leaves them out.
-    skipped: Vec<Range<u64>, DAMAGED_GROUPS_MAX>,
-    /// The claimed queue files.
-    pub claims: Claims,
-    /// Records that are not yet in the file.
-    buffer: Vec<u8, JOURNAL_BUFFER_BYTES>,
     /// Since when the file has bytes that are not synced.
     unsynced_since: Option<u64>,
     /// Whether the journal's own name is not yet durable.
     name_unsynced: bool,
     /// A sync failed: only a new file can be trusted (compaction).
     suspect: bool,
-    compaction: Compaction,
     wear: Wear,
+    window: Window,
+    /// The claimed queue files.
+    pub claims: Claims,
+    /// Records that are not yet in the file.
+    buffer: Vec<u8, JOURNAL_BUFFER_BYTES>,
+    voids: Vec<Home, VOIDS_MAX>,
+    /// Ranges of a damaged journal that recovery passed over; a compaction
+    /// follows at once and leaves them out.
+    skipped: Vec<Range<u64>, DAMAGED_GROUPS_MAX>,
+    compaction: Compaction,
 }
 
 impl Spool {

@@ -71,6 +71,7 @@ impl Spool {
     ///
     /// # Errors
     /// [`RecoverError`]
+    #[inline(never)]
     pub fn recover(
         &mut self,
         disk: &mut impl Disk,
@@ -80,7 +81,7 @@ impl Spool {
     ) -> Result<Recovery, RecoverError> {
         self.reset();
         let size = disk.size(File::Journal)?;
-        let (big, small) = scratch.split_at_mut(scratch.len().saturating_sub(2 * RECORD_MAX_BYTES));
+        let (small, big) = scratch.split_at_mut(RECORD_MAX_BYTES.min(scratch.len()));
         let count = disk.read(File::Journal, 0, big.get_mut(..HEADER_BYTES).unwrap_or(&mut []))?;
         let header = file_header(big.get(..count).unwrap_or(&[]));
         if header == FileHeader::OtherVersion {
