@@ -19,7 +19,7 @@
 mod reload;
 mod worker;
 
-use crate::limits::{LOG_BUFFER_BYTES, SPOOL_RETRY_MS, WORKERS_MAX};
+use crate::limits::{LOG_BUFFER_BYTES, SPOOL_RETRY_MS, WINDOW_JOBS, WORKERS_MAX};
 use crate::proto::config::{Config, Handler};
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::proto::log::Level;
@@ -330,7 +330,8 @@ impl Jobs {
             return due;
         }
         sooner(self.spool.commit_due());
-        sooner(self.spool.claims.next_due(now));
+        let full = self.spool.room(&rules(self.process.config)) == 0;
+        sooner(self.spool.claims.next_due(now, full));
         if self.disk.inotify.is_none() {
             sooner(Some(self.look_at));
         }
@@ -338,8 +339,8 @@ impl Jobs {
             sooner(self.spool.window().startable(now).map(|_| now));
             sooner(self.spool.window().next_due());
         }
-        let full = self.spool.room(&rules(self.process.config)) == 0;
-        if self.spool.is_compacting() || (self.spool.claims.wants_reading() && !full) {
+        let reading = self.spool.claims.wants_reading() && !full;
+        if self.spool.is_compacting() || self.spool.wants_refill() || reading {
             sooner(Some(now));
         }
         due
@@ -555,13 +556,19 @@ impl Jobs {
         self.spool.settle(&mut self.disk, now)
     }
 
-    /// The text of a job, for its handler.
-    fn text<'b>(
-        &mut self,
-        slot: &Slot,
-        buffer: &'b mut [u8; RECORD_MAX_BYTES],
-    ) -> Result<&'b [u8], DiskError> {
-        self.spool.text(&mut self.disk, slot, buffer)
+    /// The text of a job, for its handler. If it cannot be read, says so and
+    /// ends this attempt.
+    fn text<'b>(&mut self, slot: &Slot, buffer: &'b mut [u8; RECORD_MAX_BYTES]) -> Option<&'b [u8]> {
+        let result = self.spool.text(&mut self.disk, slot, buffer);
+        if let Err(error) = result {
+            let disk = &self.disk;
+            self.log.error(&|out| {
+                let _ = uwrite!(out, "job {}: its text cannot be read: ", slot.id);
+                describe_disk(disk, error, out);
+            });
+            self.job_ended(slot.id, Outcome::NotStarted, 0);
+        }
+        result.ok()
     }
 
     /// The handler `log`: all jobs of the window at once. A job is done when
@@ -569,12 +576,14 @@ impl Jobs {
     #[inline(never)]
     fn log_jobs(&mut self, now: u64) -> Result<(), DiskError> {
         let rules = rules(self.process.config);
-        let mut logged: Vec<u64, { crate::limits::WINDOW_JOBS }> = Vec::new();
-        while let Some(slot) = self.spool.choose(now) {
+        let mut logged: Vec<u64, WINDOW_JOBS> = Vec::new();
+        while self.spool.choose(now).is_some() {}
+        for slot in self.chosen() {
             let mut buffer = [0; RECORD_MAX_BYTES];
-            let text = self.text(&slot, &mut buffer)?;
-            self.log.info(&|out| push_processing(text, out));
-            let _ = logged.push(slot.id);
+            if let Some(text) = self.text(&slot, &mut buffer) {
+                self.log.info(&|out| push_processing(text, out));
+                let _ = logged.push(slot.id);
+            }
         }
         if logged.is_empty() {
             return Ok(());
@@ -594,28 +603,17 @@ impl Jobs {
     /// Starts handlers while there are free workers.
     #[inline(never)]
     fn start_jobs(&mut self, now: u64) -> Result<(), DiskError> {
-        let mut second = false;
-        let mut free = self.worker_limit().saturating_sub(self.workers.len());
-        // What a failed settle left chosen is started first.
-        free = free.saturating_sub(self.spool.window().count(|state| *state == State::Starting) as usize);
-        while free > 0
-            && let Some(slot) = self.spool.choose(now)
-        {
-            second |= slot.attempt > 1;
+        let chosen = self.chosen().len();
+        let mut free = self.worker_limit().saturating_sub(self.workers.len().saturating_add(chosen));
+        while free > 0 && self.spool.choose(now).is_some() {
             free = free.saturating_sub(1);
         }
-        let mut chosen: Vec<Slot, WORKERS_MAX> = Vec::new();
-        for slot in self.spool.window().slots() {
-            if slot.state == State::Starting {
-                second |= slot.attempt > 1;
-                let _ = chosen.push(*slot);
-            }
-        }
+        let chosen = self.chosen();
         if chosen.is_empty() {
             return Ok(());
         }
         self.settle(now)?;
-        if second {
+        if chosen.iter().any(|slot| slot.attempt > 1) {
             self.commit(now)?;
         }
         for slot in &chosen {
@@ -624,21 +622,25 @@ impl Jobs {
         self.settle(now)
     }
 
+    /// The jobs that are chosen and have no handler yet; those among them that
+    /// a failed settle or commit kept from starting, too.
+    fn chosen(&self) -> Vec<Slot, WINDOW_JOBS> {
+        let has_handler = |id: u64| self.workers.iter().any(|worker| worker.id == id);
+        let slots = self.spool.window().slots().iter();
+        slots
+            .filter(|slot| match slot.state {
+                State::Starting => true,
+                State::Running => !has_handler(slot.id),
+                _ => false,
+            })
+            .copied()
+            .collect()
+    }
+
     #[inline(never)]
     fn start_handler(&mut self, slot: &Slot, now: u64) {
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let text = match self.spool.text(&mut self.disk, slot, &mut buffer) {
-            Ok(text) => text,
-            Err(error) => {
-                let disk = &self.disk;
-                self.log.error(&|out| {
-                    let _ = uwrite!(out, "job {}: its text cannot be read: ", slot.id);
-                    describe_disk(disk, error, out);
-                });
-                self.job_ended(slot.id, Outcome::NotStarted, 0);
-                return;
-            }
-        };
+        let Some(text) = self.text(slot, &mut buffer) else { return };
         self.log.info(&|out| push_processing(text, out));
         let config = &self.process.config;
         let timeout = u64::from(config.job_timeout);

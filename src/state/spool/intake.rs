@@ -167,13 +167,16 @@ impl Claims {
         self.list.iter().any(|claim| claim.unread)
     }
 
-    /// When the intake has something to do again, if nothing is written.
+    /// When the intake has something to do again, if nothing is written. A
+    /// `full` queue closes no claim, and with all places taken none is made:
+    /// what ends that wakes us anyway.
     #[must_use]
-    pub fn next_due(&self, now: u64) -> Option<u64> {
-        let quiet = |claim: &Claim| claim.place.map(|_| claim.active_at.saturating_add(CLAIM_QUIET_MS));
-        let quiet = self.list.iter().filter_map(quiet).min();
-        let claim = if self.wanted { Some(self.claim_due().max(now)) } else { None };
-        quiet.into_iter().chain(claim).min()
+    pub fn next_due(&self, now: u64, full: bool) -> Option<u64> {
+        let closes = |claim: &&Claim| claim.place.is_some() && !claim.unread && !claim.closing && !full;
+        let quiet = self.list.iter().filter(closes).map(|claim| claim.active_at.saturating_add(CLAIM_QUIET_MS));
+        let free = !self.list.is_full() || self.list.iter().any(|claim| claim.place.is_none());
+        let claim = (self.wanted && free).then(|| self.claim_due().max(now));
+        quiet.chain(claim).min()
     }
 
     /// When the next claim is allowed.

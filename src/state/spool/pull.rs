@@ -30,10 +30,18 @@ impl Spool {
             let filled = self.read_ahead(disk, scratch, self.end)?;
             let taken = self.take(filled, |spool, record, offset| spool.enter(record, offset, rules, now));
             if taken == 0 {
-                break;
+                // Half a record at the end: damage that appeared while we run.
+                self.cursor = self.end;
             }
         }
         Ok(())
+    }
+
+    /// Whether [`Spool::refill`] has something to do: after jobs ended, the
+    /// next ones may be in the journal only.
+    #[must_use]
+    pub fn wants_refill(&self) -> bool {
+        self.cursor < self.end && !self.window.is_full() && !self.compaction.is_active()
     }
 
     /// Reads what stands at the cursor, up to `limit`.
