@@ -489,6 +489,8 @@ impl Jobs {
     /// Intake, commit, starts: everything that needs the spool's disk.
     fn advance(&mut self, now: u64) {
         if self.spool_retry_at.is_some_and(|at| now < at) {
+            // Its disk has a rest, but jobs that are known go on if they can.
+            let _ = self.settle(now).and_then(|()| self.run_jobs(now));
             return;
         }
         let was_failing = self.spool_retry_at.is_some();
@@ -515,24 +517,37 @@ impl Jobs {
 
     #[inline(never)]
     fn use_spool(&mut self, now: u64, was_failing: bool) -> Result<(), DiskError> {
-        let rules = rules(self.process.config);
         self.settle(now)?;
+        // No room for new jobs or for a compaction must not keep the old jobs
+        // from running: only their ends make room.
+        let taken = self.take_in(now, was_failing);
+        let compacted = if self.spool.is_compacting() || self.spool.wants_compaction() {
+            self.spool.compact_step(&mut self.disk, now)
+        } else {
+            Ok(())
+        };
+        self.switch_queue_file();
+        let run = self.run_jobs(now);
+        taken.and(compacted).and(run)
+    }
+
+    /// New jobs into the journal, and a commit if one is due.
+    fn take_in(&mut self, now: u64, was_failing: bool) -> Result<(), DiskError> {
+        let rules = rules(self.process.config);
         if was_failing {
-            self.spool.adopt_claims(&mut self.disk, now)?;
+            // (one that still cannot be opened was told at start)
+            let _ = self.spool.adopt_claims(&mut self.disk, now);
         }
         let log = &mut self.log;
         let mut tell = |notice: Notice<'_>| tell_notice(log, &notice);
         let added = self.spool.intake(&mut self.disk, self.scratch, &rules, now, &mut tell)?;
-        if added > 0
-            || self.spool.claims.wants_commit()
-            || self.spool.commit_due().is_some_and(|due| now >= due)
-        {
-            self.commit(now)?;
-        }
-        if self.spool.is_compacting() || self.spool.wants_compaction() {
-            self.spool.compact_step(&mut self.disk, now)?;
-        }
-        self.switch_queue_file();
+        let due = self.spool.commit_due().is_some_and(|due| now >= due);
+        if added > 0 || self.spool.claims.wants_commit() || due { self.commit(now) } else { Ok(()) }
+    }
+
+    /// From the journal into the window, and from there to handlers.
+    fn run_jobs(&mut self, now: u64) -> Result<(), DiskError> {
+        let rules = rules(self.process.config);
         self.spool.make_way(&mut self.disk, now)?;
         self.spool.refill(&mut self.disk, self.scratch, &rules, now)?;
         match self.process.config.handler() {

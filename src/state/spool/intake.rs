@@ -57,6 +57,8 @@ struct Claim {
     active_at: u64,
     /// Read to its end for good; to be removed after the next commit.
     closing: bool,
+    /// Its file was removed, though not yet durably.
+    removed: bool,
 }
 
 /// The claims, oldest first, and what is known of the queue file.
@@ -113,7 +115,7 @@ impl Claims {
 
     /// The removals are durable: the journal may forget the removed claims.
     fn settle_removed(&mut self) {
-        self.list.retain(|claim| claim.place.is_some());
+        self.list.retain(|claim| !claim.removed);
     }
 
     /// How many claims the journal must remember.
@@ -173,8 +175,9 @@ impl Claims {
     #[must_use]
     pub fn next_due(&self, now: u64, full: bool) -> Option<u64> {
         let closes = |claim: &&Claim| claim.place.is_some() && !claim.unread && !claim.closing && !full;
-        let quiet = self.list.iter().filter(closes).map(|claim| claim.active_at.saturating_add(CLAIM_QUIET_MS));
-        let free = !self.list.is_full() || self.list.iter().any(|claim| claim.place.is_none());
+        let quiet =
+            self.list.iter().filter(closes).map(|claim| claim.active_at.saturating_add(CLAIM_QUIET_MS));
+        let free = !self.list.is_full() || self.list.iter().any(|claim| claim.removed);
         let claim = (self.wanted && free).then(|| self.claim_due().max(now));
         quiet.chain(claim).min()
     }
@@ -218,6 +221,7 @@ impl Claim {
             unread: false,
             active_at: 0,
             closing: false,
+            removed: false,
         }
     }
 
@@ -232,28 +236,32 @@ impl Spool {
     /// room for.
     ///
     /// # Errors
-    /// One cannot be opened; it stays where it is.
+    /// One cannot be opened; it stays where it is, and the others are read.
     pub fn adopt_claims(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
         let mut after = 0;
+        let mut result = Ok(());
         while let Some(seq) = disk.next_claim(after) {
             after = seq;
             self.claims.seen(seq);
             let known = self.claims.list.iter().position(|claim| claim.seq == seq);
             if known.is_none() && self.claims.list.push(Claim::new(seq, 0)).is_err() {
-                return Ok(());
+                break;
             }
-            let Some(place) = self.claims.free_place() else { return Ok(()) };
+            let Some(place) = self.claims.free_place() else { break };
             if let Some(claim) =
                 self.claims.list.iter_mut().find(|claim| claim.seq == seq && claim.place.is_none())
             {
-                disk.open_claim(seq, place)?;
+                if let Err(error) = disk.open_claim(seq, place) {
+                    result = Err(error);
+                    continue;
+                }
                 claim.place = Some(place);
                 claim.unread = true;
                 claim.active_at = now;
             }
         }
         self.claims.sort();
-        Ok(())
+        result
     }
 
     /// Claims the queue file if that is due, and takes jobs from the claims,
@@ -460,6 +468,7 @@ impl Spool {
                 return Err(error);
             }
             claim.place = None;
+            claim.removed = true;
         }
         Ok(())
     }
