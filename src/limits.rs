@@ -55,6 +55,9 @@ pub const JOURNAL_BUFFER_BYTES: usize = 8 * 1024;
 pub const COMMIT_DELAY_MS: u64 = 1000;
 /// After an error of the spool's disk, the next attempt.
 pub const SPOOL_RETRY_MS: u64 = 1000;
+/// After the kernel refused to start a handler (no descriptors, no memory, too
+/// many processes), the next attempt.
+pub const START_RETRY_MS: u64 = 1000;
 /// Dead bytes in the journal below which it is not worth rewriting.
 pub const COMPACT_MIN_BYTES: u64 = 64 * 1024;
 /// Bytes copied by one step of a compaction.

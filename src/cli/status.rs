@@ -4,7 +4,7 @@ use super::{Invocation, fail, print};
 use crate::proto::health::{ParseError, RECORD_BYTES, Record, Verdict};
 use crate::proto::text::Writer;
 use crate::service::heartbeat::boot_id;
-use crate::service::lifecycle::describe_at;
+use crate::service::lifecycle::{describe_at, exit};
 use crate::service::settings::path_of;
 use crate::sys::lock::{Holder, holder};
 use crate::sys::{Errno, Failure, clock, file};
@@ -60,8 +60,8 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
     } else {
         write_text(name, state, pid, &health, &mut out);
     }
-    print(out.as_bytes());
-    code
+    // What a program asked for and did not get, it does not know.
+    if print(out.as_bytes()) != exit::OK && invocation.json { lsb::UNKNOWN } else { code }
 }
 
 /// Reads and judges the health file of a running service.

@@ -92,6 +92,7 @@ const ERRNOS: &[(Errno, &str)] = &[
     (Errno::LOOP, "ELOOP (is a symbolic link)"),
     (Errno::CONNREFUSED, "ECONNREFUSED (nobody listens)"),
     (Errno::DQUOT, "EDQUOT (quota exceeded)"),
+    (Errno::ILSEQ, "EILSEQ (damaged data)"),
     (Errno::STALE, "ESTALE (stale file handle)"),
 ];
 

@@ -19,7 +19,7 @@
 mod reload;
 mod worker;
 
-use crate::limits::{LOG_BUFFER_BYTES, SPOOL_RETRY_MS, WINDOW_JOBS, WORKERS_MAX};
+use crate::limits::{LOG_BUFFER_BYTES, SPOOL_RETRY_MS, START_RETRY_MS, WINDOW_JOBS, WORKERS_MAX};
 use crate::proto::config::{Config, Handler};
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::proto::log::Level;
@@ -88,6 +88,8 @@ struct Jobs {
     stopping: Stopping,
     /// The spool's disk failed: nothing is taken or started before this.
     spool_retry_at: Option<u64>,
+    /// The kernel refused to start a handler: none is started before this.
+    start_after: u64,
     /// Without inotify: when to look at the queue file.
     look_at: u64,
     /// The log and the health file failed when last looked at.
@@ -175,6 +177,7 @@ impl Jobs {
             counts: Counts::default(),
             stopping: Stopping::No,
             spool_retry_at: None,
+            start_after: 0,
             look_at: now,
             log_failing: false,
             heartbeat_failing: false,
@@ -336,8 +339,9 @@ impl Jobs {
             sooner(Some(self.look_at));
         }
         if self.workers.len() < self.worker_limit() {
-            sooner(self.spool.window().startable(now).map(|_| now));
-            sooner(self.spool.window().next_due());
+            let start_at = now.max(self.start_after);
+            sooner(self.spool.window().startable(now).map(|_| start_at));
+            sooner(self.spool.window().next_due().map(|due| due.max(start_at)));
         }
         let reading = self.spool.claims.wants_reading() && !full;
         if self.spool.is_compacting() || self.spool.wants_refill() || reading {
@@ -618,6 +622,9 @@ impl Jobs {
     /// Starts handlers while there are free workers.
     #[inline(never)]
     fn start_jobs(&mut self, now: u64) -> Result<(), DiskError> {
+        if now < self.start_after {
+            return Ok(());
+        }
         let chosen = self.chosen().len();
         let mut free = self.worker_limit().saturating_sub(self.workers.len().saturating_add(chosen));
         while free > 0 && self.spool.choose(now).is_some() {
@@ -663,15 +670,21 @@ impl Jobs {
             Ok(worker) => {
                 let _ = self.workers.push(worker);
             }
-            Err(reason) => {
+            Err(NotStarted::Refused(why)) => {
                 self.log.error(&|out| {
                     let _ = uwrite!(out, "job {}: ", slot.id);
-                    match reason {
-                        NotStarted::Failed(failure) => failure.describe(out),
-                        NotStarted::Refused(why) => out.push_str(why),
-                    }
+                    out.push_str(why);
                 });
                 self.job_ended(slot.id, Outcome::NotStarted, 0);
+            }
+            // Not the job's fault: it waits, and loses no attempt.
+            Err(NotStarted::Failed(failure)) => {
+                self.log.error(&|out| {
+                    let _ = uwrite!(out, "job {}: not started, tried again in a second: ", slot.id);
+                    failure.describe(out);
+                });
+                self.spool.returned(slot.id);
+                self.start_after = now.saturating_add(START_RETRY_MS);
             }
         }
     }

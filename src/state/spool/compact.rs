@@ -149,7 +149,7 @@ impl Spool {
     /// Writes the home of a job in the window.
     fn emit_window(&mut self, disk: &mut impl Disk, slot: &Slot) -> Result<(), DiskError> {
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let text = super::read_home(disk, slot, &mut buffer)?;
+        let text = super::text_or_excuse(disk, slot, &mut buffer)?;
         let flags = match slot.state {
             State::Delayed(_) | State::Ended(End::Fail(_)) => FLAG_DELAYED,
             _ => 0,

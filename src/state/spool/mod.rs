@@ -349,7 +349,7 @@ impl Spool {
     ) -> Result<bool, DiskError> {
         let mut body: Vec<u8, BODY_MAX_BYTES> = Vec::new();
         let mut text = [0; RECORD_MAX_BYTES];
-        let text = read_home(disk, slot, &mut text)?;
+        let text = text_or_excuse(disk, slot, &mut text)?;
         let _ = body.extend_from_slice(&outcome.to_bytes());
         let _ = body.extend_from_slice(text);
         let record = Record { body: &body, ..Record::new(Kind::Dead, slot.id, slot.attempt) };
@@ -407,7 +407,7 @@ impl Spool {
         let Some(id) = self.window.blocker(now) else { return Ok(()) };
         let Some(slot) = self.window.get(id).copied() else { return Ok(()) };
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let text = read_home(disk, &slot, &mut buffer)?;
+        let text = text_or_excuse(disk, &slot, &mut buffer)?;
         let flags = FLAG_DELAYED | FLAG_MOVED;
         let record = Record { flags, body: text, ..Record::new(Kind::Add, id, slot.attempt) };
         self.put(disk, now, &record)?;
@@ -424,8 +424,24 @@ impl Spool {
     }
 }
 
-/// EIO, for a record that is not where it was written.
-const DAMAGED: DiskError = DiskError(5);
+/// EILSEQ, for a record that is not what was written there.
+const DAMAGED: DiskError = DiskError(84);
+
+/// Stands for a text that was damaged while the service ran, so that its job
+/// does not hold up the journal.
+const EXCUSE: &[u8] = b"(the text of this job was damaged on the disk)";
+
+/// As [`read_home`], with [`EXCUSE`] for a damaged text.
+fn text_or_excuse<'b>(
+    disk: &mut impl Disk,
+    slot: &Slot,
+    buffer: &'b mut [u8; RECORD_MAX_BYTES],
+) -> Result<&'b [u8], DiskError> {
+    match read_home(disk, slot, buffer) {
+        Err(DAMAGED) => Ok(EXCUSE),
+        result => result,
+    }
+}
 
 /// Reads the text of a home record and checks that it is the slot's.
 fn read_home<'b>(

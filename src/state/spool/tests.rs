@@ -366,6 +366,29 @@ fn a_failed_write_is_undone_and_tried_again() {
     }
 }
 
+#[test]
+fn a_text_that_is_damaged_while_the_service_runs_holds_up_nothing() {
+    let (mut disk, mut service) = service();
+    for text in ["first", "second", "third"] {
+        service.spool.add(&mut disk, 0, text.as_bytes()).unwrap();
+    }
+    service.refill(&mut disk).unwrap();
+    let second = disk.journal_mut().windows(6).position(|window| window == b"second").unwrap();
+    disk.journal_mut()[second] ^= 1;
+    let rules = Rules { retries: 0, ..RULES };
+    while let Some(slot) = service.spool.choose(0) {
+        let readable = service.text(&mut disk, &slot).is_ok();
+        assert_eq!(readable, slot.id != 2);
+        let outcome = if readable { Outcome::Success } else { Outcome::NotStarted };
+        service.spool.ended(slot.id, outcome, &rules);
+    }
+    service.spool.settle(&mut disk, 0).unwrap();
+    assert_eq!((service.spool.waiting(), service.spool.dead()), (0, 1));
+    service.spool.compact_now(&mut disk, 0).unwrap();
+    let (again, _) = Service::start(&mut disk, 0).unwrap();
+    assert_eq!((again.spool.waiting(), again.spool.dead()), (0, 1));
+}
+
 /// What a history promises.
 #[derive(Default)]
 struct Promises {
