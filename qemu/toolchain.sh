@@ -6,7 +6,7 @@
 # Elsewhere one is put together from Debian 12 packages: the compiler of
 # `rustc-web`, the standard library built once from `rust-web-src`, and the
 # C library of the architecture's `musl-dev`. The result is an ordinary sysroot
-# with a `rustc` that uses it, in $cache. (Letting `cargo -Zbuild-std` build the
+# with a `rustc` that uses it, in target/qemu. (Letting `cargo -Zbuild-std` build the
 # standard library with the tests does not work: with `panic = "abort"` in the
 # profile it builds two of each crate, and rustc refuses to mix them.)
 #
@@ -97,6 +97,13 @@ edition = "2024"
 [lib]
 path = "lib.rs"
 
+# As in the standard library's own workspace: a file for each function, so that
+# a program links only what it calls.
+[profile.release.package.compiler_builtins]
+codegen-units = 10000
+debug-assertions = false
+overflow-checks = false
+
 # Not part of the package in whose folder this may be.
 [workspace]
 EOF
@@ -121,7 +128,8 @@ copy_libc() {
     echo 'INPUT(-lllvmunwind) __fprintf_chk = abort;' >"$1/libunwind.a"
 }
 
-# Makes the toolchain in $1, unless it is there and made from the same compiler.
+# Makes the toolchain in $1, unless it is there and made from the same compiler
+# by the same recipe.
 make_toolchain() {
     need /usr/bin/rustc rustc-web
     sources=/usr/lib/rustlib/src/rust/library
@@ -129,10 +137,12 @@ make_toolchain() {
     need cargo cargo-web
     version=$(/usr/bin/rustc -vV)
     host=$(printf '%s\n' "$version" | sed -n 's/^host: //p')
-    if [ "$(cat "$1/made-from" 2>/dev/null)" = "$version" ]; then return; fi
+    made_from="$version $(cksum <"${root:?}/qemu/toolchain.sh")"
+    if [ "$(cat "$1/made-from" 2>/dev/null)" = "$made_from" ]; then return; fi
 
     say "making a toolchain for $target, once (two minutes or so)"
-    rm -rf "$1"
+    # Cargo would not notice that what it compiled is for another one.
+    rm -rf "$1" "${target_dir:?}/${target:?}"
     mkdir -p "$1/bin" "$1/lib/rustlib/$host/bin" "$1/lib/rustlib/$target/lib"
     ln -s "/usr/lib/rustlib/$host/lib" "$1/lib/rustlib/$host/lib"
     lld=$(rustc --print sysroot)/lib/rustlib/$host/bin/rust-lld
@@ -152,21 +162,23 @@ make_toolchain() {
 exec /usr/bin/rustc --sysroot "$(dirname "$0")/.." "$@"
 EOF
     chmod +x "$1/bin/rustc"
-    printf '%s\n' "$version" >"$1/made-from"
+    printf '%s\n' "$made_from" >"$1/made-from"
 }
 
 # The toolchain for architecture $1. Sets the names of `name_architecture`, and
-# `cache`, a folder for what is worth keeping; exports RUSTC if it made one.
+# `target_dir`, Cargo's; exports RUSTC if it made one. Needs `root`, the
+# project's folder, as the current one.
 toolchain() {
     name_architecture "$1"
-    cache=${CARGO_TARGET_DIR:-$root/target}/qemu/$1
-    mkdir -p "$cache"
-    cache=$(cd "$cache" && pwd)
+    target_dir=${CARGO_TARGET_DIR:-$root/target}
+    mkdir -p "$target_dir/qemu/$1"
+    target_dir=$(cd "$target_dir" && pwd)
     if have rustc && has_std rustc; then
         say "$(rustc -V), with $target installed"
     else
-        make_toolchain "$cache/toolchain"
-        export RUSTC="$cache/toolchain/bin/rustc"
+        made=$target_dir/qemu/$1/toolchain
+        make_toolchain "$made"
+        export RUSTC="$made/bin/rustc"
         say "$("$RUSTC" -V), with $target of our own"
     fi
 }

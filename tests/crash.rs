@@ -252,7 +252,7 @@ fn nothing_is_lost_when_the_daemon_is_killed_among_retries_deaths_and_compaction
     // Long lines, so that the journal grows past what is rewritten; each fourth
     // one never works.
     let padding = "x".repeat(700);
-    let name = |number: usize| format!("j{number}{}", if number % 4 == 0 { "bad" } else { "" });
+    let name = |number: usize| format!("j{number}{}", if number.is_multiple_of(4) { "bad" } else { "" });
     let (mut written, mut journals) = (0, Vec::new());
     while victim.kills < kills || written < jobs {
         for _ in 0..(jobs / kills).min(jobs - written) {
@@ -266,7 +266,8 @@ fn nothing_is_lost_when_the_daemon_is_killed_among_retries_deaths_and_compaction
             journals.push(journal);
         }
     }
-    let runs = |name: &str| dir.read("out").lines().filter(|line| line.split(' ').next() == Some(name)).count();
+    let runs =
+        |name: &str| dir.read("out").lines().filter(|line| line.split(' ').next() == Some(name)).count();
     wait_until("the last lines are taken", || {
         victim.wait_until_idle();
         runs(&name(jobs - 1)) > 0

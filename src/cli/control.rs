@@ -92,6 +92,9 @@ fn signal_service(invocation: &Invocation, signal: Signal) -> u8 {
     match Target::find(&path) {
         Ok(Some(target)) => match target.send(signal) {
             Ok(()) => exit::OK,
+            Err(failure) if failure.is_denied() => {
+                fail(exit::DENIED, &|out| describe_at(&path, failure, out))
+            }
             Err(failure) => tell(&path, failure),
         },
         Ok(None) => fail(exit::NOT_RUNNING, &|out| {

@@ -28,14 +28,14 @@ pub(super) fn locate(
         None if identity::effective_uid() == 0 => Path::empty(),
         None => own_folder(args)?,
     };
+    if !fill_layout(&folder, &mut settings.layout) {
+        return Err(too_long("-d"));
+    }
     if creates && !folder.is_empty() {
         ensure_folder(&folder, 0o700).map_err(|failure| tell(&folder, failure))?;
     }
     if options.folder.is_none() && !folder.is_empty() && folder.as_bytes().starts_with(b"/tmp/") {
         refuse_foreign(&folder)?;
-    }
-    if !fill_layout(&folder, &mut settings.layout) {
-        return Err(too_long("-d"));
     }
     let file = match options.config {
         Some(config) => absolute(&base, config),

@@ -68,16 +68,15 @@ extern "C" fn enter(stack: *mut usize) -> ! {
 
 /// Unwinding never happens (`panic = "abort"`), but unoptimised builds of the
 /// precompiled `core` still name the personality routine.
-#[cfg(debug_assertions)]
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 
 /// As above, for the exception tables of ARM.
-#[cfg(all(debug_assertions, target_arch = "arm"))]
+#[cfg(target_arch = "arm")]
 #[unsafe(no_mangle)]
 extern "C" fn __aeabi_unwind_cpp_pr0() {}
 
 /// As above, for the exception tables of ARM.
-#[cfg(all(debug_assertions, target_arch = "arm"))]
+#[cfg(target_arch = "arm")]
 #[unsafe(no_mangle)]
 extern "C" fn __aeabi_unwind_cpp_pr1() {}

@@ -636,7 +636,9 @@ impl Jobs {
         }
         self.settle(now)?;
         if chosen.iter().any(|slot| slot.attempt > 1) {
-            self.commit(now)?;
+            // (a claim that cannot be removed must not hold up a retry)
+            let rules = rules(self.process.config);
+            self.spool.commit(&mut self.disk, &rules, now)?;
         }
         for slot in &chosen {
             self.start_handler(slot, now);

@@ -182,8 +182,9 @@ impl Spool {
                     return Ok(());
                 }
                 Step::Truncated(_) | Step::Bad => {
-                    if whole_rest && rest.iter().all(|byte| *byte == 0) {
-                        pass.found.torn_bytes = rest.len() as u64;
+                    let behind = pass.at.saturating_add(rest.len() as u64);
+                    if is_zero(rest) && is_zero_from(disk, small, behind, size)? {
+                        pass.found.torn_bytes = size.saturating_sub(pass.at);
                         return Ok(());
                     }
                     let length = resync(rest).unwrap_or(rest.len());
@@ -370,6 +371,22 @@ impl Spool {
         }
         Ok(())
     }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
+/// Whether there is nothing but zeros in the journal from `at` to `size`.
+fn is_zero_from(disk: &mut impl Disk, buffer: &mut [u8], mut at: u64, size: u64) -> Result<bool, DiskError> {
+    while at < size {
+        let count = disk.read(File::Journal, at, buffer)?;
+        if count == 0 || !is_zero(buffer.get(..count).unwrap_or(&[])) {
+            return Ok(count == 0);
+        }
+        at = at.saturating_add(count as u64);
+    }
+    Ok(true)
 }
 
 /// Whether `rest` holds a whole record and, for a claim, its whole group.

@@ -1,0 +1,466 @@
+//! The spool's folder and its journal, in every state in which they may be
+//! found, and a disk that is full.
+//!
+//! What only root can set up (mounts) is done in a mount namespace of its own;
+//! the tests look into it from outside through `/proc/PID/root`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the way in which a test fails")]
+#![allow(clippy::indexing_slicing, reason = "the way in which a test fails")]
+
+mod common;
+
+use common::{
+    Dir, Ran, alive, finish, kill, log_lines_matching, require_root, require_tool, under_qemu, wait_until,
+};
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// Starts `jobs` with a log that is never rotated.
+#[track_caller]
+fn start(dir: &Dir, options: &[&str]) -> u32 {
+    dir.start(&[&["log_max=0"], options].concat())
+}
+
+/// A start that must fail with one line on stderr, and leaves nothing running.
+#[track_caller]
+fn start_fails(dir: &Dir) -> Ran {
+    let ran = dir.zigsvc(&["start"]).expect(1);
+    assert_eq!((ran.out.as_str(), ran.err.lines().count()), ("", 1), "{ran:?}");
+    assert!(ran.err.starts_with("zigsvc: ") && ran.err.contains("spool"), "{ran:?}");
+    assert!(dir.lock_holder("zigsvc.pid").is_none());
+    ran
+}
+
+fn processed(dir: &Dir) -> Vec<String> {
+    let log = dir.read("zigsvc.log");
+    log.lines().filter_map(|line| Some(line.split_once("processing job: ")?.1.to_owned())).collect()
+}
+
+#[track_caller]
+fn wait_for_jobs(dir: &Dir, count: usize) {
+    wait_until(&format!("{count} jobs are processed"), || processed(dir).len() >= count);
+}
+
+#[track_caller]
+fn wait_for_log(dir: &Dir, text: &str) {
+    wait_until(&format!("the log has {text:?}"), || dir.read("zigsvc.log").contains(text));
+}
+
+/// The word that a new status line has for `key`.
+#[track_caller]
+fn status(dir: &Dir, pid: u32, key: &str) -> String {
+    let before = log_lines_matching(&dir.read("zigsvc.log"), "status: ");
+    kill(pid, "USR2");
+    wait_until("it tells its status", || log_lines_matching(&dir.read("zigsvc.log"), "status: ") > before);
+    let log = dir.read("zigsvc.log");
+    let line = log.lines().rfind(|line| line.contains("status: ")).unwrap();
+    let value = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("{key} in {line}")).to_owned()
+}
+
+/// A folder with a stopped service whose journal holds `count` jobs that wait:
+/// `sleeper`, which was running, and `job 2` to `job COUNT`.
+fn with_waiting_jobs(count: usize) -> Dir {
+    let dir = Dir::new();
+    let pid = start(&dir, &["handler=shell"]);
+    let mut lines = "sleep 300\n".to_owned();
+    for number in 2..=count {
+        lines.push_str(&format!("echo job {number}\n"));
+    }
+    dir.append("queue", &lines);
+    wait_until("all are in the journal", || {
+        let journal = fs::read(dir.path("spool/journal")).unwrap_or_default();
+        let last = format!("echo job {count}");
+        journal.windows(last.len()).any(|window| window == last.as_bytes())
+    });
+    wait_for_log(&dir, "processing job: sleep 300");
+    kill(pid, "KILL");
+    wait_until("it is gone", || !alive(pid));
+    // The claim would only bring back what the journal loses.
+    fs::remove_file(dir.path("queue.claim-1")).unwrap();
+    fs::remove_file(dir.path("zigsvc.log")).unwrap();
+    dir
+}
+
+fn expected(numbers: impl Iterator<Item = usize>) -> Vec<String> {
+    numbers.map(|number| format!("echo job {number}")).collect()
+}
+
+// ----- the folder ------------------------------------------------------------
+
+#[test]
+fn a_missing_spool_is_created_for_its_owner_only() {
+    let dir = Dir::new();
+    let deep = format!("spool={}/a/b/spool", dir.as_arg());
+    start(&dir, &[&deep]);
+    let mode = |name: &str| fs::metadata(dir.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("a/b/spool"), 0o700);
+    assert_eq!(mode("a/b/spool/journal"), 0o600);
+    assert!(!dir.path("spool").exists());
+    dir.append("queue", "works\n");
+    wait_for_jobs(&dir, 1);
+}
+
+#[test]
+fn a_spool_that_is_no_folder_fails_the_start() {
+    let dir = Dir::new();
+    dir.write("spool", "a file\n");
+    start_fails(&dir);
+    assert_eq!(dir.read("spool"), "a file\n");
+}
+
+#[test]
+fn a_journal_that_is_no_regular_file_fails_the_start_and_is_left_alone() {
+    let dir = Dir::new();
+    fs::create_dir(dir.path("spool")).unwrap();
+    let journal = dir.path("spool/journal");
+
+    fs::create_dir(&journal).unwrap();
+    start_fails(&dir);
+    fs::remove_dir(&journal).unwrap();
+
+    dir.write("target", "");
+    std::os::unix::fs::symlink(dir.path("target"), &journal).unwrap();
+    assert!(start_fails(&dir).err.contains("ELOOP"));
+    assert_eq!(dir.read("target"), "");
+    fs::remove_file(&journal).unwrap();
+
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, journal.to_str().unwrap(), mode).unwrap();
+    start_fails(&dir);
+    fs::remove_file(&journal).unwrap();
+
+    start(&dir, &[]);
+}
+
+#[test]
+fn a_spool_that_cannot_be_written_fails_the_start() {
+    if !(require_root() && require_tool("unshare") && require_tool("mount")) {
+        return;
+    }
+    let dir = Dir::new();
+    start(&dir, &[]);
+    dir.zigsvc(&["stop"]).expect(0);
+    let journal = fs::read(dir.path("spool/journal")).unwrap();
+    let script = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"";
+    let mut command = wrapped(&["unshare", "-m", "sh", "-c", script], &dir.path("spool"), dir.command());
+    command.arg("start");
+    let ran = finish(command, None);
+    assert_eq!((ran.code, ran.err.lines().count()), (1, 1), "{ran:?}");
+    assert!(ran.err.contains("spool") && ran.err.contains("EROFS"), "{ran:?}");
+    assert_eq!(fs::read(dir.path("spool/journal")).unwrap(), journal);
+}
+
+// ----- the journal -----------------------------------------------------------
+
+#[test]
+fn a_journal_of_another_version_is_refused_and_left_alone() {
+    let dir = with_waiting_jobs(5);
+    let mut journal = fs::read(dir.path("spool/journal")).unwrap();
+    assert!(journal.starts_with(b"zigsvc-journal 1\n"));
+    for version in [b"2\n", b"10", b"0\n"] {
+        journal[15..17].copy_from_slice(version);
+        dir.write("spool/journal", &journal);
+        dir.append("queue", "waits\n");
+        assert!(start_fails(&dir).err.contains("another version"));
+        assert_eq!(fs::read(dir.path("spool/journal")).unwrap(), journal);
+        assert!(dir.path("queue").exists(), "the queue file was claimed");
+    }
+    // Back to the right one, nothing has happened.
+    journal[15..17].copy_from_slice(b"1\n");
+    dir.write("spool/journal", &journal);
+    start(&dir, &["handler=log"]);
+    wait_for_jobs(&dir, 8);
+    assert_eq!(processed(&dir)[1..5], expected(2..=5));
+}
+
+#[test]
+fn a_damaged_record_is_set_aside_and_the_others_run() {
+    let dir = with_waiting_jobs(20);
+    let mut journal = fs::read(dir.path("spool/journal")).unwrap();
+    let at = journal.windows(11).position(|window| window == b"echo job 10").unwrap();
+    journal[at + 3] ^= 0x10;
+    dir.write("spool/journal", &journal);
+    let started = dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+    assert!(started.err.contains("damaged records were set aside"), "{started:?}");
+    wait_for_jobs(&dir, 19);
+    let mut wanted = vec!["sleep 300".to_owned()];
+    wanted.extend(expected((2..=20).filter(|number| *number != 10)));
+    assert_eq!(processed(&dir), wanted);
+    let aside = fs::read(dir.path("spool/journal.bad-1")).unwrap();
+    assert!(aside.windows(11).any(|window| window == &journal[at..at + 11]), "the damaged record is kept");
+    assert_eq!(log_lines_matching(&dir.read("zigsvc.log"), "[ERROR] spool: "), 1);
+    // Said once, not at each start.
+    dir.zigsvc(&["stop"]).expect(0);
+    let again = dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+    assert_eq!(again.err, "");
+    assert!(!dir.path("spool/journal.bad-2").exists());
+}
+
+#[test]
+fn a_damaged_file_header_costs_no_job() {
+    let dir = with_waiting_jobs(5);
+    let mut journal = fs::read(dir.path("spool/journal")).unwrap();
+    journal[3] = b'X';
+    dir.write("spool/journal", &journal);
+    dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+    wait_for_jobs(&dir, 5);
+    assert_eq!(processed(&dir)[1..], expected(2..=5));
+    assert!(fs::read(dir.path("spool/journal")).unwrap().starts_with(b"zigsvc-journal 1\n"));
+}
+
+#[test]
+fn any_flipped_byte_costs_at_most_the_jobs_of_its_record() {
+    // Not one of each claim's group may be run twice or come out changed.
+    let original = with_waiting_jobs(12);
+    let journal = fs::read(original.path("spool/journal")).unwrap();
+    let mut known = vec!["sleep 300".to_owned()];
+    known.extend(expected(2..=12));
+    let step = if under_qemu() { 97 } else { 23 };
+    for at in (17..journal.len()).step_by(step) {
+        let dir = Dir::new();
+        fs::create_dir(dir.path("spool")).unwrap();
+        let mut journal = journal.clone();
+        journal[at] ^= 0xFF;
+        dir.write("spool/journal", &journal);
+        dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+        dir.append("queue", "the end\n");
+        wait_until("the end is reached", || processed(&dir).iter().any(|job| job == "the end"));
+        let mut left = known.iter();
+        let ran = processed(&dir);
+        let lost = known.len() + 1 - ran.len();
+        for job in ran.iter().filter(|job| *job != "the end") {
+            assert!(left.any(|known| known == job), "byte {at}: {job} in {ran:?}");
+        }
+        assert!(lost <= 1, "byte {at}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_torn_end_is_cut_and_the_rest_runs() {
+    for cut in [1, 15, 30] {
+        let dir = with_waiting_jobs(6);
+        let journal = fs::read(dir.path("spool/journal")).unwrap();
+        // A claim's group is whole or not: this one has an end of its own.
+        start(&dir, &["handler=shell"]);
+        wait_for_log(&dir, "processing job: sleep 300");
+        dir.zigsvc(&["stop"]).expect(0);
+        fs::remove_file(dir.path("zigsvc.log")).unwrap();
+        let longer = fs::read(dir.path("spool/journal")).unwrap();
+        assert!(longer.len() > journal.len() + 30);
+        dir.write("spool/journal", &longer[..longer.len() - cut]);
+        let started = dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+        assert_eq!(started.err, "", "a torn end is no damage");
+        wait_for_jobs(&dir, 6);
+        assert_eq!(processed(&dir)[1..], expected(2..=6));
+        assert!(!dir.path("spool/journal.bad-1").exists());
+    }
+}
+
+#[test]
+fn a_journal_that_ends_with_zeros_or_noise_keeps_its_jobs() {
+    for (tail, aside) in
+        [(vec![0; 1], false), (vec![0; 100_000], false), (vec![0xA5; 5000], true), (b"\n".to_vec(), true)]
+    {
+        let dir = with_waiting_jobs(6);
+        let mut journal = fs::read(dir.path("spool/journal")).unwrap();
+        journal.extend(&tail);
+        dir.write("spool/journal", &journal);
+        dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+        wait_for_jobs(&dir, 6);
+        assert_eq!(processed(&dir)[1..], expected(2..=6));
+        dir.append("queue", "new\n");
+        wait_for_jobs(&dir, 7);
+        if tail.len() > 100 {
+            assert_eq!(dir.path("spool/journal.bad-1").exists(), aside);
+        }
+        // And all of it is still known after the next start.
+        dir.zigsvc(&["stop"]).expect(0);
+        let pid = start(&dir, &[]);
+        assert_eq!(status(&dir, pid, "waiting"), "0");
+        assert_eq!(processed(&dir).len(), 7);
+    }
+}
+
+#[test]
+fn an_empty_journal_or_one_of_noise_alone_starts_anew() {
+    for content in [&b""[..], b"z", b"zigsvc-jour", &[0; 64], &[0x5A; 70_000]] {
+        let dir = Dir::new();
+        fs::create_dir(dir.path("spool")).unwrap();
+        dir.write("spool/journal", content);
+        dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+        dir.append("queue", "works\n");
+        wait_for_jobs(&dir, 1);
+        dir.zigsvc(&["stop"]).expect(0);
+        let pid = start(&dir, &[]);
+        assert_eq!(status(&dir, pid, "waiting"), "0");
+    }
+}
+
+#[test]
+fn what_an_interrupted_compaction_left_is_no_journal() {
+    let dir = with_waiting_jobs(5);
+    dir.write("spool/journal.new", "zigsvc-journal 1\nhalf of something");
+    start(&dir, &[]);
+    wait_for_jobs(&dir, 5);
+    assert_eq!(processed(&dir)[1..], expected(2..=5));
+}
+
+// ----- a full disk -----------------------------------------------------------
+
+/// `PREFIX... FOLDER COMMAND...` with the environment of the tests' binary.
+fn wrapped(prefix: &[&str], folder: &std::path::Path, inner: Command) -> Command {
+    let mut command = Command::new(prefix[0]);
+    command.args(&prefix[1..]).arg(folder).arg(inner.get_program()).args(inner.get_args());
+    command
+}
+
+/// A small tmpfs `disk` in the test's folder, in a mount namespace that lives
+/// as long as this.
+struct SmallDisk {
+    holder: Child,
+}
+
+impl SmallDisk {
+    fn new(dir: &Dir, size: &str) -> Self {
+        fs::create_dir(dir.path("disk")).unwrap();
+        let script = "mount -t tmpfs -o size=$1,mode=0700 none \"$0\" && echo ready && exec cat";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script]).arg(dir.path("disk")).arg(size);
+        let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut answer = [0; 6];
+        holder.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"ready\n");
+        Self { holder }
+    }
+
+    /// A path on the disk as seen from here.
+    fn path(&self, dir: &Dir, name: &str) -> PathBuf {
+        let inside = dir.path("disk").join(name);
+        PathBuf::from(format!("/proc/{}/root{}", self.holder.id(), inside.display()))
+    }
+
+    /// Starts `jobs` there, with spool and queue on the disk.
+    #[track_caller]
+    fn start(&self, dir: &Dir, options: &[&str]) -> u32 {
+        let mut inner = dir.command();
+        let disk = dir.path("disk");
+        for key in [format!("spool={}/spool", disk.display()), format!("queue_file={}/queue", disk.display())]
+        {
+            inner.arg("-o").arg(key);
+        }
+        for option in [&["log_max=0"], options].concat() {
+            inner.args(["-o", option]);
+        }
+        inner.arg("start");
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id()));
+        command.arg(inner.get_program()).args(inner.get_args());
+        let ran = finish(command, None).expect(0);
+        ran.out.split(['(', ')']).nth(1).unwrap()["pid ".len()..].parse().unwrap()
+    }
+
+    /// Fills what is left.
+    fn fill(&self, dir: &Dir) {
+        let mut file = fs::File::create(self.path(dir, "filler")).unwrap();
+        while file.write_all(&[b'f'; 4096]).is_ok() {}
+        while file.write_all(b"f").is_ok() {}
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+    }
+}
+
+fn has_namespaces() -> bool {
+    require_root() && require_tool("unshare") && require_tool("nsenter") && require_tool("mount")
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_works_again_when_there_is_room() {
+    if !has_namespaces() {
+        return;
+    }
+    let dir = Dir::new();
+    let disk = SmallDisk::new(&dir, "512k");
+    let pid = disk.start(&dir, &[]);
+    fs::write(disk.path(&dir, "queue"), "before\n").unwrap();
+    wait_for_jobs(&dir, 1);
+    // 200 lines of 100 bytes arrive just before the disk is full.
+    let jobs: Vec<String> = (1..=200).map(|number| format!("job {number} {}", "x".repeat(90))).collect();
+    kill(pid, "STOP");
+    fs::write(disk.path(&dir, "prepared"), jobs.join("\n") + "\n").unwrap();
+    fs::rename(disk.path(&dir, "prepared"), disk.path(&dir, "queue")).unwrap();
+    disk.fill(&dir);
+    kill(pid, "CONT");
+    wait_for_log(&dir, "[ERROR] spool: ");
+    wait_until("it says so", || status(&dir, pid, "degraded").contains("spool"));
+    assert!(dir.read("zigsvc.log").contains("ENOSPC"), "{}", dir.read("zigsvc.log"));
+    assert_eq!(log_lines_matching(&dir.read("zigsvc.log"), "[ERROR] spool: "), 1, "said once");
+    fs::remove_file(disk.path(&dir, "filler")).unwrap();
+    wait_for_log(&dir, "spool: works again");
+    wait_for_jobs(&dir, 201);
+    assert_eq!(status(&dir, pid, "degraded"), "none");
+    assert_eq!(processed(&dir)[1..], jobs);
+    assert_eq!(status(&dir, pid, "waiting"), "0");
+}
+
+#[test]
+fn a_daemon_that_is_killed_on_a_full_disk_starts_there_and_loses_nothing() {
+    if !has_namespaces() {
+        return;
+    }
+    let dir = Dir::new();
+    let disk = SmallDisk::new(&dir, "512k");
+    let pid = disk.start(&dir, &["handler=shell"]);
+    let jobs: Vec<String> = (1..=100).map(|number| format!("echo {number} {}", "x".repeat(90))).collect();
+    fs::write(disk.path(&dir, "queue"), "sleep 300\n".to_owned() + &jobs.join("\n") + "\n").unwrap();
+    wait_for_log(&dir, "processing job: sleep 300");
+    disk.fill(&dir);
+    kill(pid, "KILL");
+    wait_until("it is gone", || !alive(pid));
+    let pid = disk.start(&dir, &[]);
+    fs::remove_file(disk.path(&dir, "filler")).unwrap();
+    wait_for_jobs(&dir, 102);
+    assert_eq!(processed(&dir)[2..], jobs);
+    assert_eq!(status(&dir, pid, "waiting"), "0");
+}
+
+#[test]
+fn old_jobs_go_on_while_a_full_disk_refuses_new_ones() {
+    if !has_namespaces() {
+        return;
+    }
+    let dir = Dir::new();
+    let disk = SmallDisk::new(&dir, "256k");
+    dir.write_executable(
+        "handler",
+        &format!("#!/bin/sh\nuntil [ -e {}/go ]; do sleep 0.05; done\n", dir.as_arg()),
+    );
+    let pid = disk.start(&dir, &[&format!("handler={}", dir.path("handler").display())]);
+    // The first jobs are taken, and the first of them runs.
+    let jobs: Vec<String> = (1..=50).map(|number| format!("old {number}")).collect();
+    fs::write(disk.path(&dir, "queue"), jobs.join("\n") + "\n").unwrap();
+    wait_for_jobs(&dir, 1);
+    wait_until("all are taken", || status(&dir, pid, "waiting") == "49");
+    // New ones: more than there is room for, all but what is left in the
+    // journal's last page.
+    kill(pid, "STOP");
+    let new: Vec<String> = (1..=60).map(|number| format!("new {number} {}", "x".repeat(900))).collect();
+    fs::write(disk.path(&dir, "prepared"), new.join("\n") + "\n").unwrap();
+    fs::rename(disk.path(&dir, "prepared"), disk.path(&dir, "queue")).unwrap();
+    disk.fill(&dir);
+    kill(pid, "CONT");
+    wait_until("it says so", || status(&dir, pid, "degraded").contains("spool"));
+    dir.write("go", "");
+    wait_for_jobs(&dir, 15);
+    fs::remove_file(disk.path(&dir, "filler")).unwrap();
+    wait_for_jobs(&dir, 110);
+    let wanted: Vec<String> = jobs.into_iter().chain(new).collect();
+    assert_eq!(processed(&dir), wanted);
+}
