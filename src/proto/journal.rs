@@ -35,7 +35,7 @@ pub const BODY_MAX_BYTES: usize = JOB_MAX_BYTES + DEAD_PREFIX_BYTES;
 /// Bytes of the longest record.
 pub const RECORD_MAX_BYTES: usize = HEADER_BYTES + BODY_MAX_BYTES;
 /// Bytes of the body of [`Kind::Claim`].
-pub const CLAIM_BODY_BYTES: usize = 12;
+pub const CLAIM_BODY_BYTES: usize = 20;
 
 /// Fills the last two bytes of each header.
 const MARK: u16 = 0xA55A;
@@ -59,8 +59,8 @@ pub enum Kind {
     Dead = 7,
     /// The home of `id` with `attempt` is void (cancelled, retried, forgotten).
     Void = 8,
-    /// Claim `id` was read up to the offset in the body; the records that the
-    /// length in the body covers came from it.
+    /// Claim `id` was read on, from one offset to the other in the body; the
+    /// records that the length in the body covers came from there.
     Claim = 9,
 }
 
@@ -87,6 +87,8 @@ pub const FLAG_CLAIMED: u8 = 2;
 pub const FLAG_MOVED: u8 = 4;
 /// [`Kind::Void`]: the home was a dead one.
 pub const FLAG_DEAD: u8 = 8;
+/// [`Kind::Claim`]: it stands for all that was read before, whatever that was.
+pub const FLAG_ABSOLUTE: u8 = 16;
 
 /// One record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -174,21 +176,41 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The body of a [`Kind::Claim`] record.
-#[must_use]
-pub fn claim_body(offset: u64, group_bytes: u32) -> [u8; CLAIM_BODY_BYTES] {
-    let mut body = [0; CLAIM_BODY_BYTES];
-    let (to, length) = body.split_at_mut(8);
-    to.copy_from_slice(&offset.to_le_bytes());
-    length.copy_from_slice(&group_bytes.to_le_bytes());
-    body
+/// What a [`Kind::Claim`] record says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Everything before this was in the journal already.
+    pub from: u64,
+    /// Everything before this is in the journal now.
+    pub to: u64,
+    /// Bytes of the records behind this one that belong to it.
+    pub group_bytes: u32,
 }
 
-/// The offset and the length in the body of a [`Kind::Claim`] record.
-#[must_use]
-pub fn parse_claim_body(body: &[u8]) -> Option<(u64, u32)> {
-    let (offset, length) = body.split_first_chunk::<8>()?;
-    Some((u64::from_le_bytes(*offset), u32::from_le_bytes(length.try_into().ok()?)))
+impl Progress {
+    /// The body of the record.
+    #[must_use]
+    pub fn emit(&self) -> [u8; CLAIM_BODY_BYTES] {
+        let mut body = [0; CLAIM_BODY_BYTES];
+        let (from, rest) = body.split_at_mut(8);
+        let (to, group) = rest.split_at_mut(8);
+        from.copy_from_slice(&self.from.to_le_bytes());
+        to.copy_from_slice(&self.to.to_le_bytes());
+        group.copy_from_slice(&self.group_bytes.to_le_bytes());
+        body
+    }
+
+    /// Reads the body of the record.
+    #[must_use]
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        let (from, rest) = body.split_first_chunk::<8>()?;
+        let (to, group) = rest.split_first_chunk::<8>()?;
+        Some(Self {
+            from: u64::from_le_bytes(*from),
+            to: u64::from_le_bytes(*to),
+            group_bytes: u32::from_le_bytes(group.try_into().ok()?),
+        })
+    }
 }
 
 /// What stands at the beginning of `bytes`.
@@ -221,6 +243,14 @@ pub fn step(bytes: &[u8]) -> Step<'_> {
 #[must_use]
 pub fn resync(bytes: &[u8]) -> Option<usize> {
     (1..bytes.len()).find(|at| matches!(step(bytes.get(*at..).unwrap_or(&[])), Step::Record(..)))
+}
+
+/// Bytes to skip from the beginning of `bytes`, where no record is: to the next
+/// good one, or as far as none can begin. `last` says that nothing follows.
+#[must_use]
+pub fn skip_damage(bytes: &[u8], last: bool) -> usize {
+    let unknown = if last { bytes.len() } else { bytes.len().saturating_sub(RECORD_MAX_BYTES).saturating_add(1) };
+    resync(bytes).unwrap_or(unknown).max(1)
 }
 
 /// What the beginning of the file is.
@@ -336,7 +366,8 @@ mod tests {
 
     #[test]
     fn claim_bodies_read_back() {
-        assert_eq!(parse_claim_body(&claim_body(1 << 40, 77)), Some((1 << 40, 77)));
-        assert_eq!(parse_claim_body(b"short"), None);
+        let progress = Progress { from: 1 << 39, to: 1 << 40, group_bytes: 77 };
+        assert_eq!(Progress::parse(&progress.emit()), Some(progress));
+        assert_eq!(Progress::parse(b"short"), None);
     }
 }

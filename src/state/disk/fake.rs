@@ -108,6 +108,13 @@ impl FakeDisk {
         inode
     }
 
+    /// As [`FakeDisk::append_to_queue`], by a writer that makes sure.
+    pub(crate) fn append_durably(&mut self, text: &str) {
+        let inode = self.append_to_queue(text);
+        self.inodes[inode].synced = self.inodes[inode].data.clone();
+        self.sync_names(is_queue_name);
+    }
+
     pub(crate) fn append_to(&mut self, inode: usize, text: &str) {
         self.inodes[inode].data.extend_from_slice(text.as_bytes());
     }
@@ -201,6 +208,10 @@ fn apply(names: &mut BTreeMap<String, usize>, change: &Change) {
             }
         }
     }
+}
+
+fn is_queue_name(name: &str) -> bool {
+    name == "queue" || name.starts_with("claim-")
 }
 
 fn claim_name(seq: u64) -> String {
@@ -319,7 +330,7 @@ impl Disk for FakeDisk {
 
     fn sync_queue(&mut self) -> Result<(), DiskError> {
         self.operation()?;
-        self.sync_names(|name| name == "queue" || name.starts_with("claim-"));
+        self.sync_names(is_queue_name);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use super::Spool;
 use super::pull::{attempts_of, home_of};
 use crate::limits::{COMPACT_STEP_BYTES, WINDOW_JOBS};
 use crate::proto::journal::{
-    FILE_HEADER, FLAG_DELAYED, Kind, RECORD_MAX_BYTES, Record, Step, claim_body, resync, step,
+    FILE_HEADER, FLAG_ABSOLUTE, FLAG_DELAYED, Kind, Progress, RECORD_MAX_BYTES, Record, Step, skip_damage, step,
 };
 use crate::state::disk::{Disk, DiskError, File};
 use crate::state::window::{End, Slot, State};
@@ -134,8 +134,9 @@ impl Spool {
         self.emit(disk, &Record { body: &next_claim, ..Record::new(Kind::Base, self.next_id, 0) })?;
         for index in 0..self.claims.len() {
             if let Some((seq, offset)) = self.claims.mark_at(index) {
-                let body = claim_body(offset, 0);
-                self.emit(disk, &Record { body: &body, ..Record::new(Kind::Claim, seq, 0) })?;
+                let body = Progress { from: 0, to: offset, group_bytes: 0 }.emit();
+                let flags = FLAG_ABSOLUTE;
+                self.emit(disk, &Record { flags, body: &body, ..Record::new(Kind::Claim, seq, 0) })?;
             }
         }
         for index in 0..self.window.slots().len() {
@@ -229,7 +230,7 @@ impl Spool {
         let bytes = buffer.get(..count).unwrap_or(&[]);
         let Step::Record(record, size) = step(bytes) else {
             // Damage: recovery has set it aside, or it appeared since.
-            let passed = resync(bytes).unwrap_or(bytes.len()).max(1);
+            let passed = skip_damage(bytes, from.saturating_add(count as u64) >= end);
             self.compaction.from = from.saturating_add(passed as u64);
             return Ok(());
         };

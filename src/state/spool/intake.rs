@@ -16,7 +16,7 @@
 
 use super::{Rules, Spool};
 use crate::limits::{CLAIM_EVERY_MS, CLAIM_QUIET_MS, CLAIMS_MAX, INTAKE_TURN_BYTES};
-use crate::proto::journal::{CLAIM_BODY_BYTES, FLAG_CLAIMED, HEADER_BYTES, Kind, Record, claim_body};
+use crate::proto::journal::{CLAIM_BODY_BYTES, FLAG_CLAIMED, HEADER_BYTES, Kind, Progress, Record};
 use crate::proto::lines::{Line, classify};
 use crate::state::disk::{Disk, DiskError, File, QueueFile};
 use heapless::Vec;
@@ -108,6 +108,11 @@ impl Claims {
         let _ = self.list.push(Claim::new(seq, offset));
     }
 
+    /// What the journal has of claim `seq` so far.
+    pub(super) fn offset_of(&self, seq: u64) -> u64 {
+        self.list.iter().find(|claim| claim.seq == seq).map_or(0, |claim| claim.offset)
+    }
+
     /// Forgets the claims that are no longer on the disk.
     pub(super) fn forget_missing(&mut self, disk: &mut impl Disk) {
         self.list.retain(|claim| disk.claim_exists(claim.seq_low()));
@@ -166,7 +171,7 @@ impl Claims {
     /// room in the queue or on the disk is not.)
     #[must_use]
     pub fn wants_reading(&self) -> bool {
-        self.list.iter().any(|claim| claim.unread)
+        self.list.iter().any(|claim| claim.unread && claim.place.is_some())
     }
 
     /// When the intake has something to do again, if nothing is written. A
@@ -185,6 +190,15 @@ impl Claims {
     /// When the next claim is allowed.
     fn claim_due(&self) -> u64 {
         self.last_claim_at.map_or(0, |last| last.saturating_add(CLAIM_EVERY_MS))
+    }
+
+    /// A claim that cannot be read is tried again when it is written, or when
+    /// it would have been quiet; meanwhile the others are read.
+    fn put_off(&mut self, index: usize, now: u64) {
+        if let Some(claim) = self.list.get_mut(index) {
+            claim.unread = false;
+            claim.active_at = now;
+        }
     }
 
     /// Oldest first; nearly always they are already.
@@ -240,6 +254,11 @@ impl Spool {
     pub fn adopt_claims(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
         let mut after = 0;
         let mut result = Ok(());
+        if disk.next_claim(0).is_some() {
+            // Its rename may not be durable yet: then it could turn back into
+            // a queue file after its lines were journaled.
+            result = disk.sync_queue();
+        }
         while let Some(seq) = disk.next_claim(after) {
             after = seq;
             self.claims.seen(seq);
@@ -360,7 +379,14 @@ impl Spool {
         let Some(mut claim) = self.claims.list.get(index).copied() else { return Ok(0) };
         let Some(place) = claim.place else { return Ok(0) };
         let chunk = scratch.get_mut(..CHUNK_BYTES).unwrap_or(&mut []);
-        let count = disk.read(File::Claim(place), claim.scan, chunk)?;
+        let count = match disk.read(File::Claim(place), claim.scan, chunk) {
+            Ok(count) => count,
+            Err(error) => {
+                self.claims.put_off(index, now);
+                tell(Notice::Unusable(error));
+                return Ok(0);
+            }
+        };
         let bytes = chunk.get(..count).unwrap_or(&[]);
         let full = count == CHUNK_BYTES;
         claim.unread = full;
@@ -422,7 +448,10 @@ impl Spool {
                 continue;
             }
             let chunk = scratch.get_mut(..CHUNK_BYTES).unwrap_or(&mut []);
-            let count = disk.read(File::Claim(place), claim.scan, chunk)?;
+            let Ok(count) = disk.read(File::Claim(place), claim.scan, chunk) else {
+                self.claims.put_off(index, now);
+                continue;
+            };
             let rest = chunk.get(..count).unwrap_or(&[]);
             if rest.contains(&b'\n') || count == CHUNK_BYTES {
                 // Written at the last moment: not quiet after all.
@@ -545,7 +574,7 @@ impl Group {
             return Ok(0);
         }
         let length = u32::try_from(spool.buffer.len().saturating_sub(HEAD_BYTES)).unwrap_or(0);
-        let body = claim_body(claim.offset, length);
+        let body = Progress { from: self.offset, to: claim.offset, group_bytes: length }.emit();
         let mut head: Vec<u8, HEAD_BYTES> = Vec::new();
         let _ = Record { body: &body, ..Record::new(Kind::Claim, claim.seq, 0) }.emit(&mut head);
         if let Some(place) = spool.buffer.get_mut(..HEAD_BYTES) {

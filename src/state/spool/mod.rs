@@ -308,21 +308,28 @@ impl Spool {
             return Ok(());
         }
         // What is in the buffer counts only once it is written, so slots move
-        // on after the write, batch by batch.
-        let mut from = 0;
-        while from < self.window.slots().len() {
-            let mut upto = from;
+        // on, or leave, after each write.
+        while self.window.owes() {
+            self.buffer.clear();
+            let mut upto = 0usize;
             while let Some(slot) = self.window.slots().get(upto).copied() {
-                if !self.buffer_takes_mark(disk, &slot)? {
-                    break;
+                match self.buffer_takes_mark(disk, &slot) {
+                    Ok(true) => upto = upto.saturating_add(1),
+                    Ok(false) => break,
+                    Err(error) => {
+                        self.buffer.clear();
+                        return Err(error);
+                    }
                 }
-                upto = upto.saturating_add(1);
             }
             self.write_out(disk, now)?;
-            self.advance(from..upto, now);
-            from = upto.max(from.saturating_add(1));
+            self.advance(0..upto, now);
+            let mut index = 0usize;
+            self.window.retain(|slot| {
+                index = index.saturating_add(1);
+                index > upto || !matches!(slot.state, State::Ended(End::Done(_) | End::Dead(_)))
+            });
         }
-        self.window.retain(|slot| !matches!(slot.state, State::Ended(End::Done(_) | End::Dead(_))));
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use super::Spool;
 use crate::limits::RETRY_DELAY_MAX_MS;
-use crate::proto::journal::{FLAG_CLAIMED, FLAG_DELAYED, Kind, RECORD_MAX_BYTES, Record, Step, resync, step};
+use crate::proto::journal::{FLAG_CLAIMED, FLAG_DELAYED, Kind, Record, Step, skip_damage, step};
 use crate::state::backoff::delay_ms;
 use crate::state::disk::{Disk, DiskError, File};
 use crate::state::spool::{Home, Rules};
@@ -10,7 +10,7 @@ use crate::state::window::{Slot, State};
 
 impl Spool {
     /// Fills the window from the journal. `scratch` is memory to read into,
-    /// at least [`RECORD_MAX_BYTES`].
+    /// at least one of the longest records.
     ///
     /// # Errors
     /// The journal cannot be read; the jobs there stay there.
@@ -63,7 +63,14 @@ impl Spool {
     pub(super) fn take(&mut self, bytes: &[u8], mut enter: impl FnMut(&mut Self, &Record<'_>, u64)) -> usize {
         let mut at = 0usize;
         while !self.window.is_full() {
+            if let Some(range) = self.skipped.iter().find(|range| range.contains(&self.cursor)) {
+                let passed = range.end.saturating_sub(self.cursor);
+                self.cursor = range.end;
+                at = at.saturating_add(usize::try_from(passed).unwrap_or(usize::MAX));
+                continue;
+            }
             let rest = bytes.get(at..).unwrap_or(&[]);
+            let last = self.cursor.saturating_add(rest.len() as u64) >= self.end;
             let size = match step(rest) {
                 Step::Record(record, size) => {
                     if record.kind == Kind::Add && !self.is_void(&record) {
@@ -74,8 +81,8 @@ impl Spool {
                 }
                 // Damage that appeared while we run (recovery removes what it
                 // finds): go on behind it. The spool keeps the bytes.
-                Step::Bad => resync(rest).unwrap_or(rest.len()),
-                Step::Truncated(_) if rest.len() >= RECORD_MAX_BYTES => rest.len(),
+                Step::Bad => skip_damage(rest, last),
+                Step::Truncated(_) if last && !rest.is_empty() => rest.len(),
                 Step::Truncated(_) => break,
             };
             at = at.saturating_add(size);

@@ -21,8 +21,8 @@
 use super::{Rules, Spool, Wear};
 use crate::limits::RETRY_DELAY_MAX_MS;
 use crate::proto::journal::{
-    FILE_HEADER, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED, FileHeader, HEADER_BYTES, Kind, RECORD_MAX_BYTES,
-    Record, Step, file_header, parse_claim_body, resync, step,
+    FILE_HEADER, FLAG_ABSOLUTE, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED, FileHeader, HEADER_BYTES, Kind, RECORD_MAX_BYTES,
+    Record, Step, file_header, Progress, resync, skip_damage, step,
 };
 use crate::state::backoff::delay_ms;
 use crate::state::disk::{Disk, DiskError, File};
@@ -101,13 +101,24 @@ impl Spool {
                 slot.state = State::Waiting;
             }
         }
-        self.claims.forget_missing(disk);
+        if !self.claims.is_empty() {
+            // A removal, or a rename, that is not durable yet could be undone.
+            disk.sync_queue()?;
+            self.claims.forget_missing(disk);
+        }
         self.end = pass.at;
+        if size > 0 {
+            // What an earlier process wrote may never have been synced.
+            self.unsynced_since = Some(now);
+            self.name_unsynced = true;
+        }
         if size == 0 {
             self.write_header(disk)?;
         } else if header != FileHeader::Known || pass.found.damaged_bytes > 0 || pass.found.groups_voided > 0
         {
-            self.compact_now(disk, now)?;
+            // If there is no room for a new file the damage is passed over
+            // once more, and no new job is accepted until there is.
+            self.suspect = self.compact_now(disk, now).is_err();
         } else if pass.at < size {
             disk.truncate(File::Journal, pass.at)?;
         }
@@ -175,6 +186,9 @@ impl Spool {
             match step(rest) {
                 Step::Record(record, length) => {
                     let passed = self.record(disk, small, &record, length, rest, pass, rules, now)?;
+                    if passed == 0 {
+                        return Ok(());
+                    }
                     pass.at = pass.at.saturating_add(passed as u64);
                 }
                 Step::Truncated(_) if whole_rest && resync(rest).is_none() => {
@@ -187,7 +201,7 @@ impl Spool {
                         pass.found.torn_bytes = size.saturating_sub(pass.at);
                         return Ok(());
                     }
-                    let length = resync(rest).unwrap_or(rest.len());
+                    let length = skip_damage(rest, whole_rest);
                     disk.set_aside(rest.get(..length).unwrap_or(&[]))?;
                     pass.found.damaged_bytes = pass.found.damaged_bytes.saturating_add(length as u64);
                     self.skip(pass.at, length);
@@ -197,7 +211,8 @@ impl Spool {
         }
     }
 
-    /// Applies one good record; returns the bytes that the pass goes on by.
+    /// Applies one good record; returns the bytes that the pass goes on by, 0
+    /// at a torn end.
     #[expect(clippy::too_many_arguments, reason = "as for `pass`")]
     fn record(
         &mut self,
@@ -293,16 +308,23 @@ impl Spool {
         rest: &[u8],
         pass: &mut Pass,
     ) -> usize {
-        let Some((offset, group)) = parse_claim_body(record.body) else { return length };
-        let group = group as usize;
-        let end = length.saturating_add(group);
+        let Some(progress) = Progress::parse(record.body) else { return length };
+        let end = length.saturating_add(progress.group_bytes as usize);
         let seq_low = record.id.to_le_bytes();
         let seq_low = u16::from_le_bytes([seq_low[0], seq_low[1]]);
-        if rest.get(length..end).is_some_and(|bytes| is_whole_group(bytes, seq_low)) {
+        // A group behind one that is missing would hide the lines between.
+        let follows = record.flags & FLAG_ABSOLUTE != 0 || self.claims.offset_of(record.id) == progress.from;
+        let whole = rest.get(length..end).is_some_and(|bytes| is_whole_group(bytes, seq_low));
+        if whole && (follows || !disk.claim_exists(seq_low)) {
             pass.group_end = pass.at.saturating_add(end as u64);
-            self.claims.mark(disk, record.id, offset);
+            self.claims.mark(disk, record.id, progress.to);
         } else if disk.claim_exists(seq_low) {
-            let skipped = end.min(rest.len());
+            if end > rest.len() {
+                // The end of the file cuts it off: a write that was stopped.
+                pass.found.torn_bytes = rest.len() as u64;
+                return 0;
+            }
+            let skipped = end;
             self.skip(pass.at, skipped);
             pass.found.groups_voided = pass.found.groups_voided.saturating_add(1);
             self.claims.seen(record.id);
@@ -365,7 +387,7 @@ impl Spool {
                 self.cursor = self.cursor.saturating_add(size as u64);
             }
             Step::Bad | Step::Truncated(_) => {
-                let passed = resync(bytes).unwrap_or(bytes.len()).max(1);
+                let passed = skip_damage(bytes, self.cursor.saturating_add(bytes.len() as u64) >= pass.at);
                 self.cursor = self.cursor.saturating_add(passed as u64);
             }
         }
@@ -393,11 +415,11 @@ fn is_zero_from(disk: &mut impl Disk, buffer: &mut [u8], mut at: u64, size: u64)
 fn holds_unit(rest: &[u8]) -> bool {
     match step(rest) {
         Step::Record(Record { kind: Kind::Claim, body, .. }, size) => {
-            let group = parse_claim_body(body).map_or(0, |(_, group)| group as usize);
+            let group = Progress::parse(body).map_or(0, |progress| progress.group_bytes as usize);
             rest.len() >= size.saturating_add(group)
         }
         Step::Record(..) => true,
-        Step::Bad => rest.len() >= RECORD_MAX_BYTES,
+        Step::Bad => rest.len() >= 2 * RECORD_MAX_BYTES,
         Step::Truncated(_) => false,
     }
 }
