@@ -62,6 +62,12 @@ pub const START_RETRY_MS: u64 = 1000;
 pub const COMPACT_MIN_BYTES: u64 = 64 * 1024;
 /// Bytes copied by one step of a compaction.
 pub const COMPACT_STEP_BYTES: u64 = 128 * 1024;
+/// After a compaction that failed, the next attempt, doubling...
+pub const COMPACT_RETRY_MS: u64 = 10_000;
+/// ... to this.
+pub const COMPACT_RETRY_MAX_MS: u64 = 600_000;
+/// A queue file that cannot be used is looked at again after this long.
+pub const QUEUE_RETRY_MS: u64 = 3000;
 /// `spool/rejected` starts anew at this size; one older file is kept.
 pub const REJECTED_MAX_BYTES: u64 = 64 * 1024;
 /// Files `journal.bad-N` that are kept; after that, damage is appended to the

@@ -61,11 +61,11 @@ fn status(dir: &Dir, pid: u32, key: &str) -> String {
 }
 
 /// A folder with a stopped service whose journal holds `count` jobs that wait:
-/// `sleeper`, which was running, and `job 2` to `job COUNT`.
+/// `exec sleep 300`, which was running, and `job 2` to `job COUNT`.
 fn with_waiting_jobs(count: usize) -> Dir {
     let dir = Dir::new();
     let pid = start(&dir, &["handler=shell"]);
-    let mut lines = "sleep 300\n".to_owned();
+    let mut lines = "exec sleep 300\n".to_owned();
     for number in 2..=count {
         lines.push_str(&format!("echo job {number}\n"));
     }
@@ -75,7 +75,7 @@ fn with_waiting_jobs(count: usize) -> Dir {
         let last = format!("echo job {count}");
         journal.windows(last.len()).any(|window| window == last.as_bytes())
     });
-    wait_for_log(&dir, "processing job: sleep 300");
+    wait_for_log(&dir, "processing job: exec sleep 300");
     kill(pid, "KILL");
     wait_until("it is gone", || !alive(pid));
     // The claim would only bring back what the journal loses.
@@ -186,7 +186,7 @@ fn a_damaged_record_is_set_aside_and_the_others_run() {
     let started = dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
     assert!(started.err.contains("damaged records were set aside"), "{started:?}");
     wait_for_jobs(&dir, 19);
-    let mut wanted = vec!["sleep 300".to_owned()];
+    let mut wanted = vec!["exec sleep 300".to_owned()];
     wanted.extend(expected((2..=20).filter(|number| *number != 10)));
     assert_eq!(processed(&dir), wanted);
     let aside = fs::read(dir.path("spool/journal.bad-1")).unwrap();
@@ -216,7 +216,7 @@ fn any_flipped_byte_costs_at_most_the_jobs_of_its_record() {
     // Not one of each claim's group may be run twice or come out changed.
     let original = with_waiting_jobs(12);
     let journal = fs::read(original.path("spool/journal")).unwrap();
-    let mut known = vec!["sleep 300".to_owned()];
+    let mut known = vec!["exec sleep 300".to_owned()];
     known.extend(expected(2..=12));
     let step = if under_qemu() { 97 } else { 23 };
     for at in (17..journal.len()).step_by(step) {
@@ -245,7 +245,7 @@ fn a_torn_end_is_cut_and_the_rest_runs() {
         let journal = fs::read(dir.path("spool/journal")).unwrap();
         // A claim's group is whole or not: this one has an end of its own.
         start(&dir, &["handler=shell"]);
-        wait_for_log(&dir, "processing job: sleep 300");
+        wait_for_log(&dir, "processing job: exec sleep 300");
         dir.zigsvc(&["stop"]).expect(0);
         fs::remove_file(dir.path("zigsvc.log")).unwrap();
         let longer = fs::read(dir.path("spool/journal")).unwrap();
@@ -419,8 +419,8 @@ fn a_daemon_that_is_killed_on_a_full_disk_starts_there_and_loses_nothing() {
     let disk = SmallDisk::new(&dir, "512k");
     let pid = disk.start(&dir, &["handler=shell"]);
     let jobs: Vec<String> = (1..=100).map(|number| format!("echo {number} {}", "x".repeat(90))).collect();
-    fs::write(disk.path(&dir, "queue"), "sleep 300\n".to_owned() + &jobs.join("\n") + "\n").unwrap();
-    wait_for_log(&dir, "processing job: sleep 300");
+    fs::write(disk.path(&dir, "queue"), "exec sleep 300\n".to_owned() + &jobs.join("\n") + "\n").unwrap();
+    wait_for_log(&dir, "processing job: exec sleep 300");
     disk.fill(&dir);
     kill(pid, "KILL");
     wait_until("it is gone", || !alive(pid));

@@ -249,7 +249,8 @@ pub fn resync(bytes: &[u8]) -> Option<usize> {
 /// good one, or as far as none can begin. `last` says that nothing follows.
 #[must_use]
 pub fn skip_damage(bytes: &[u8], last: bool) -> usize {
-    let unknown = if last { bytes.len() } else { bytes.len().saturating_sub(RECORD_MAX_BYTES).saturating_add(1) };
+    let unknown =
+        if last { bytes.len() } else { bytes.len().saturating_sub(RECORD_MAX_BYTES).saturating_add(1) };
     resync(bytes).unwrap_or(unknown).max(1)
 }
 

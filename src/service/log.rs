@@ -52,8 +52,9 @@ struct LogFile {
     regular: bool,
     max: u64,
     keep: u32,
-    /// After a failed rotation: not before this.
+    /// After a failed rotation: not before this, and why.
     rotate_after: u64,
+    rotate_failure: Option<Failure>,
     /// The last error, to be reported once.
     failure: Option<Failure>,
 }
@@ -108,6 +109,7 @@ impl Log {
                     max,
                     keep,
                     rotate_after: 0,
+                    rotate_failure: None,
                     failure: None,
                 });
             }
@@ -121,18 +123,29 @@ impl Log {
     /// It cannot be opened now; it is tried again with each line.
     pub fn open(&mut self, owner: Option<&Identity>) -> Result<(), Failure> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        let existed = file::meta_at(file.path.as_c_str(), false).is_ok();
-        file.open()?;
-        if let (Some(fd), Some(owner), false) = (&file.fd, owner, existed) {
-            identity::give(fd, owner)?;
+        let Some(owner) = owner else { return file.open() };
+        // As root, a file that others may have planted: only one that we
+        // create is given away, and one with a second name is not written.
+        match file.open_with(file::OFlags::EXCL) {
+            Ok(_) => file.fd.as_ref().map_or(Ok(()), |fd| identity::give(fd, owner)),
+            Err(Failure { errno: Errno::EXIST, .. }) => {
+                let links = file.open_with(file::OFlags::empty())?;
+                if links > 1 {
+                    file.fd = None;
+                    let failure = Failure { op: "openat", errno: Errno::MLINK };
+                    file.failure = Some(failure);
+                    return Err(failure);
+                }
+                Ok(())
+            }
+            Err(failure) => Err(failure),
         }
-        Ok(())
     }
 
-    /// Why the file cannot be written at the moment, if so.
+    /// Why the file cannot be written or rotated at the moment, if so.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
-        self.file.as_ref().and_then(|file| file.failure)
+        self.file.as_ref().and_then(|file| file.failure.or(file.rotate_failure))
     }
 
     /// What `status` tells.
@@ -147,6 +160,11 @@ impl Log {
         if level >= self.level {
             self.emit(level, text);
         }
+    }
+
+    /// A line at [`Level::Info`] that no level leaves out: it is a job.
+    pub fn job(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
+        self.emit(Level::Info, text);
     }
 
     /// A line at [`Level::Info`].
@@ -217,7 +235,7 @@ impl Log {
         if self.buffer.is_empty() {
             return;
         }
-        let to_stderr = self.stderr && write_stderr(self.buffer);
+        let to_stderr = self.stderr && self.write_stderr();
         let mut unwritten = if to_stderr { 0 } else { count_lines(self.buffer) };
         if let Some(file) = &mut self.file {
             let report = self.lost;
@@ -240,28 +258,46 @@ impl Log {
         self.buffer.clear();
     }
 
+    /// Writes the buffer to stderr, after saying what is missing there, if that
+    /// can be done without waiting for its reader.
+    fn write_stderr(&mut self) -> bool {
+        let fd = fds::borrow(2);
+        if !poll::writable(fd) {
+            return false;
+        }
+        if self.lost > 0 && self.file.is_none() {
+            let mut bytes = [0; LOST_LINE_BYTES];
+            let line = lost_line(&mut bytes, self.lost, self.stamp);
+            if file::write_all(fd, line.as_bytes()).is_err() || !poll::writable(fd) {
+                return false;
+            }
+            self.lost = 0;
+        }
+        file::write_all(fd, self.buffer).is_ok()
+    }
+
     /// SIGUSR1: opens the file anew if it was moved away, else rotates it.
     pub fn rotate(&mut self) {
         self.write_out();
         let Some(file) = &mut self.file else { return };
-        if file.is_moved() {
-            let _ = file.open();
-        } else {
-            file.rotate_after = 0;
-            self.rotate_now();
-        }
+        file.rotate_after = 0;
+        self.rotate_now();
     }
 
     fn rotate_now(&mut self) {
         let Some(file) = &mut self.file else { return };
-        if file.is_moved() {
+        // A device or a FIFO is not renamed.
+        if file.is_moved() || !file.regular {
             let _ = file.open();
             return;
         }
         match file.rotate() {
-            Ok(()) => self.counts.rotations = self.counts.rotations.saturating_add(1),
+            Ok(()) => {
+                file.rotate_failure = None;
+                self.counts.rotations = self.counts.rotations.saturating_add(1);
+            }
             Err(failure) => {
-                file.failure = Some(failure);
+                file.rotate_failure = Some(failure);
                 file.rotate_after = clock::now().saturating_add(ROTATE_RETRY_MS);
             }
         }
@@ -271,12 +307,17 @@ impl Log {
 impl LogFile {
     /// Opens the path for appending, creating it with mode 0640 (umask 027).
     fn open(&mut self) -> Result<(), Failure> {
-        let flags = file::OFlags::WRONLY
+        self.open_with(file::OFlags::empty()).map(drop)
+    }
+
+    /// As [`LogFile::open`], with more flags; returns how many names it has.
+    fn open_with(&mut self, more: file::OFlags) -> Result<u32, Failure> {
+        let flags = more
+            | file::OFlags::WRONLY
             | file::OFlags::APPEND
             | file::OFlags::CREATE
             | file::OFlags::NOFOLLOW
             | file::OFlags::NONBLOCK;
-        self.fd = None;
         let result = file::open(self.path.as_c_str(), flags, 0o640).and_then(|fd| Ok((file::meta(&fd)?, fd)));
         match result {
             Ok((meta, fd)) => {
@@ -285,9 +326,14 @@ impl LogFile {
                 self.regular = meta.regular;
                 self.fd = Some(fd);
                 self.failure = None;
-                Ok(())
+                Ok(meta.links)
             }
             Err(failure) => {
+                // Without descriptors the old file is better than none; in
+                // all other cases it is not where anybody looks.
+                if !matches!(failure.errno, Errno::MFILE | Errno::NFILE) {
+                    self.fd = None;
+                }
                 self.failure = Some(failure);
                 Err(failure)
             }
@@ -343,11 +389,9 @@ impl LogFile {
 
     /// Says how many lines are missing here.
     fn report_lost(&mut self, lost: u64, stamp: Stamp) -> bool {
-        let mut bytes = [0; 96];
-        let mut out = Writer::new(&mut bytes);
-        stamp.emit(clock::wall(), &mut out);
-        let _ = uwrite!(out, "{}{} log lines lost\n", Level::Warn.tag(), lost);
-        self.write(out.as_bytes()) == out.len()
+        let mut bytes = [0; LOST_LINE_BYTES];
+        let line = lost_line(&mut bytes, lost, stamp);
+        self.write(line.as_bytes()) == line.len()
     }
 
     /// Goes through all steps of a rotation.
@@ -381,9 +425,15 @@ impl LogFile {
     }
 }
 
-/// Writes to stderr if that can be done without waiting for its reader.
-fn write_stderr(bytes: &[u8]) -> bool {
-    poll::writable(fds::borrow(2)) && file::write_all(fds::borrow(2), bytes).is_ok()
+/// Bytes that [`lost_line`] needs.
+const LOST_LINE_BYTES: usize = 96;
+
+/// `N log lines lost`.
+fn lost_line(buffer: &mut [u8; LOST_LINE_BYTES], lost: u64, stamp: Stamp) -> Writer<'_> {
+    let mut out = Writer::new(buffer);
+    stamp.emit(clock::wall(), &mut out);
+    let _ = uwrite!(out, "{}{} log lines lost\n", Level::Warn.tag(), lost);
+    out
 }
 
 fn count_lines(bytes: &[u8]) -> u64 {

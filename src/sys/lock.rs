@@ -54,7 +54,7 @@ impl PidFile {
             if file::meta_at(path, false).is_ok_and(|named| named.identity == meta.identity) {
                 file::truncate(&fd, 0)?;
                 file::write_at(&fd, pid_line, 0)?;
-                file::set_mode(&fd, 0o644)?;
+                let _ = file::set_mode(&fd, 0o644);
                 return Ok(Self { fd });
             }
         }
@@ -97,7 +97,7 @@ pub fn holder(path: &CStr) -> Result<Holder, Failure> {
     };
     let query = Flock::from(FlockType::WriteLock);
     if let Some(lock) = fcntl_getlk(&fd, &query).op("fcntl")? {
-        return Ok(Holder::Running(lock.pid));
+        return Ok(Holder::Running(nameable(lock.pid)));
     }
     let meta = file::meta(&fd)?;
     Ok(if meta.size == 0 { Holder::Stopped } else { Holder::Died })
@@ -105,5 +105,12 @@ pub fn holder(path: &CStr) -> Result<Holder, Failure> {
 
 /// The PID that holds a lock of the open file, if the kernel tells.
 fn holder_of(fd: &OwnedFd) -> Option<Pid> {
-    fcntl_getlk(fd, &Flock::from(FlockType::WriteLock)).ok()??.pid
+    nameable(fcntl_getlk(fd, &Flock::from(FlockType::WriteLock)).ok()??.pid)
+}
+
+/// The kernel answers -1 for a lock of an open file description, and other
+/// negative numbers for locks of other machines; to kill(2) those would mean
+/// everybody.
+fn nameable(pid: Option<Pid>) -> Option<Pid> {
+    pid.filter(|pid| pid.as_raw_pid() > 0)
 }

@@ -86,6 +86,7 @@ const ERRNOS: &[(Errno, &str)] = &[
     (Errno::FBIG, "EFBIG (file too large)"),
     (Errno::NOSPC, "ENOSPC (no space left on device)"),
     (Errno::ROFS, "EROFS (read-only file system)"),
+    (Errno::MLINK, "EMLINK (has a second name, a hard link)"),
     (Errno::PIPE, "EPIPE (nobody reads)"),
     (Errno::NAMETOOLONG, "ENAMETOOLONG (name too long)"),
     (Errno::NOSYS, "ENOSYS (not in this kernel)"),

@@ -59,10 +59,13 @@ impl<T: Copy> Default for PollSet<'_, T> {
 pub fn writable(fd: rustix::fd::BorrowedFd<'_>) -> bool {
     let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
-    match rustix::event::poll(&mut fds, Some(&zero)) {
-        Ok(1) => fds[0].revents().contains(PollFlags::OUT),
-        Err(Errno::INTR) => true,
-        _ => false,
+    loop {
+        match rustix::event::poll(&mut fds, Some(&zero)) {
+            Ok(1) => return fds[0].revents().contains(PollFlags::OUT),
+            // (also with nothing to wait for, if a signal is pending)
+            Err(Errno::INTR) => {}
+            _ => return false,
+        }
     }
 }
 

@@ -163,6 +163,9 @@ pub fn pidfd_signal(pidfd: &OwnedFd, signal: Signal) -> Result<(), Failure> {
 /// # Errors
 /// ESRCH when it is gone; EPERM.
 pub fn kill(pid: Pid, signal: Signal) -> Result<(), Failure> {
+    if pid.as_raw_pid() <= 0 {
+        return Err(Failure { op: "kill", errno: Errno::SRCH });
+    }
     rustix::process::kill_process(pid, signal).op("kill")
 }
 

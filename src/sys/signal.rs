@@ -4,16 +4,16 @@
 //! wakes the loop; the bits say what arrived, so a full pipe loses nothing
 //! (the self-pipe of signal(7), with an atomic beside it).
 //!
-//! SIGPIPE gets a handler that does nothing instead of being ignored: writes
-//! fail with EPIPE either way, and exec puts handlers, but not ignored
-//! signals, back to the default for the programs that we start.
+//! SIGPIPE and SIGXFSZ get a handler that does nothing instead of being ignored:
+//! writes fail with EPIPE or EFBIG either way, and exec puts handlers, but not
+//! ignored signals, back to the default for the programs that we start.
 #![expect(unsafe_code, reason = "installs signal handlers")]
 
 use super::runtime::{
     How, KernelSigSet, KernelSigaction, KernelSigactionFlags, kernel_sigaction, kernel_sigprocmask,
 };
-use super::{Failure, Op, OwnedFd, arch, file, process};
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use super::{Failure, Op, OwnedFd, arch, file};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use rustix::fd::AsRawFd;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
@@ -22,12 +22,9 @@ use rustix::process::Signal;
 static PENDING: AtomicU32 = AtomicU32::new(0);
 /// Write end of the self-pipe; -1 before [`Signals::install`].
 static WAKE: AtomicI32 = AtomicI32::new(-1);
-/// Set between clone and exec in a child that shares our memory: there, a
-/// signal must act as if no handler existed.
-static IN_CHILD: AtomicBool = AtomicBool::new(false);
 
 /// The signals that wake the loop.
-const HANDLED: [Signal; 8] = [
+const HANDLED: [Signal; 9] = [
     Signal::TERM,
     Signal::INT,
     Signal::QUIT,
@@ -36,6 +33,7 @@ const HANDLED: [Signal; 8] = [
     Signal::USR2,
     Signal::CHILD,
     Signal::PIPE,
+    Signal::XFSZ,
 ];
 
 /// Signals taken from the kernel in one turn.
@@ -104,7 +102,6 @@ pub(crate) fn with_all_blocked<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: as in `reset_all`.
     let before = unsafe { kernel_sigprocmask(How::SETMASK, Some(&all)) };
     let result = work();
-    IN_CHILD.store(false, Ordering::Relaxed);
     if let Ok(before) = before {
         // SAFETY: as in `reset_all`.
         let _ = unsafe { kernel_sigprocmask(How::SETMASK, Some(&before)) };
@@ -112,10 +109,13 @@ pub(crate) fn with_all_blocked<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// In the child of a clone: unblocks all signals, and lets none of them run
-/// the parent's handler.
+/// In the child of a clone: puts the handlers back to the default, then
+/// unblocks all signals. The child's table of handlers is its own, but its
+/// memory is ours, and its stack too small for a signal's frame.
 pub(crate) fn unblock_in_child() {
-    IN_CHILD.store(true, Ordering::Relaxed);
+    for signal in HANDLED {
+        let _ = set_action(signal, None);
+    }
     // SAFETY: as in `reset_all`.
     let _ = unsafe { kernel_sigprocmask(How::SETMASK, Some(&KernelSigSet::empty())) };
 }
@@ -142,13 +142,7 @@ fn bit(number: i32) -> u32 {
 
 /// The handler: one bit, one byte.
 unsafe extern "C" fn on_signal(number: i32) {
-    if IN_CHILD.load(Ordering::Relaxed) {
-        if number == Signal::CHILD.as_raw() || number == Signal::PIPE.as_raw() {
-            return;
-        }
-        process::exit(128u8.saturating_add(number.to_le_bytes()[0]));
-    }
-    if number == Signal::PIPE.as_raw() {
+    if number == Signal::PIPE.as_raw() || number == Signal::XFSZ.as_raw() {
         return;
     }
     PENDING.fetch_or(bit(number), Ordering::Relaxed);

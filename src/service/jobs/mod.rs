@@ -19,7 +19,10 @@
 mod reload;
 mod worker;
 
-use crate::limits::{LOG_BUFFER_BYTES, SPOOL_RETRY_MS, START_RETRY_MS, WINDOW_JOBS, WORKERS_MAX};
+use crate::limits::{
+    COMPACT_RETRY_MAX_MS, COMPACT_RETRY_MS, LOG_BUFFER_BYTES, SPOOL_RETRY_MS, START_RETRY_MS, WINDOW_JOBS,
+    WORKERS_MAX,
+};
 use crate::proto::config::{Config, Handler};
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::proto::log::Level;
@@ -31,6 +34,7 @@ use crate::service::heartbeat::Heartbeat;
 use crate::service::lifecycle::{Audience, Process, describe_at, ensure_folder, exit};
 use crate::service::log::Log;
 use crate::service::memory::Memory;
+use crate::state::backoff::delay_ms;
 use crate::state::disk::DiskError;
 use crate::state::spool::{Notice, RecoverError, Recovery, Rules, Spool};
 use crate::state::window::{End, Outcome, Slot, State};
@@ -79,7 +83,7 @@ struct Jobs {
     heartbeat: Heartbeat,
     disk: SpoolDisk,
     /// Held until the end: two instances would ruin the journal.
-    _spool_lock: PidFile,
+    spool_lock: Option<PidFile>,
     spool: &'static mut Spool,
     workers: &'static mut Vec<Worker, WORKERS_MAX>,
     scratch: &'static mut [u8],
@@ -88,6 +92,9 @@ struct Jobs {
     stopping: Stopping,
     /// The spool's disk failed: nothing is taken or started before this.
     spool_retry_at: Option<u64>,
+    /// A compaction failed so often; the next one not before this.
+    compact_failures: u32,
+    compact_after: u64,
     /// The kernel refused to start a handler: none is started before this.
     start_after: u64,
     /// Without inotify: when to look at the queue file.
@@ -169,7 +176,7 @@ impl Jobs {
             log,
             heartbeat,
             disk,
-            _spool_lock: spool_lock,
+            spool_lock: Some(spool_lock),
             spool,
             workers,
             scratch,
@@ -177,6 +184,8 @@ impl Jobs {
             counts: Counts::default(),
             stopping: Stopping::No,
             spool_retry_at: None,
+            compact_failures: 0,
+            compact_after: 0,
             start_after: 0,
             look_at: now,
             log_failing: false,
@@ -321,8 +330,9 @@ impl Jobs {
 
     /// The nearest moment at which there is something to do.
     fn next_due(&self, now: u64) -> u64 {
-        let interval = u64::from(self.process.config.interval);
-        let mut due = self.heartbeat.due(interval);
+        // Often enough that the longest pause does not look stale.
+        let Config { interval, stale_after, .. } = *self.process.config;
+        let mut due = self.heartbeat.due(u64::from(interval.min(stale_after / 3)));
         let mut sooner = |at: Option<u64>| due = due.min(at.unwrap_or(u64::MAX));
         sooner(self.workers.iter().filter_map(Worker::due).min());
         if self.stopping != Stopping::No {
@@ -525,14 +535,30 @@ impl Jobs {
         // No room for new jobs or for a compaction must not keep the old jobs
         // from running: only their ends make room.
         let taken = self.take_in(now, was_failing);
-        let compacted = if self.spool.is_compacting() || self.spool.wants_compaction() {
-            self.spool.compact_step(&mut self.disk, now)
-        } else {
-            Ok(())
-        };
+        if self.spool.is_compacting() || (self.spool.wants_compaction() && now >= self.compact_after) {
+            self.compact(now);
+        }
         self.switch_queue_file();
         let run = self.run_jobs(now);
-        taken.and(compacted).and(run)
+        taken.and(run)
+    }
+
+    /// A step of a compaction. One that fails costs a write of everything that
+    /// is live, so the next attempt waits longer each time.
+    fn compact(&mut self, now: u64) {
+        match self.spool.compact_step(&mut self.disk, now) {
+            Ok(()) => self.compact_failures = 0,
+            Err(error) => {
+                self.compact_failures = self.compact_failures.saturating_add(1);
+                let wait = delay_ms(COMPACT_RETRY_MS, self.compact_failures, COMPACT_RETRY_MAX_MS);
+                self.compact_after = now.saturating_add(wait);
+                let disk = &self.disk;
+                self.log.warn(&|out| {
+                    out.push_str("spool: the journal cannot be written anew, the old one goes on: ");
+                    describe_disk(disk, error, out);
+                });
+            }
+        }
     }
 
     /// New jobs into the journal, and a commit if one is due.
@@ -544,9 +570,13 @@ impl Jobs {
         }
         let log = &mut self.log;
         let mut tell = |notice: Notice<'_>| tell_notice(log, &notice);
-        let added = self.spool.intake(&mut self.disk, self.scratch, &rules, now, &mut tell)?;
+        let taken = self.spool.intake(&mut self.disk, self.scratch, &rules, now, &mut tell);
+        // What went into the journal is made durable also where something
+        // else failed.
         let due = self.spool.commit_due().is_some_and(|due| now >= due);
-        if added > 0 || self.spool.claims.wants_commit() || due { self.commit(now) } else { Ok(()) }
+        let wanted = taken != Ok(0) || self.spool.claims.wants_commit() || due;
+        let committed = if wanted { self.commit(now) } else { Ok(()) };
+        taken.and(committed)
     }
 
     /// From the journal into the window, and from there to handlers.
@@ -596,11 +626,14 @@ impl Jobs {
     fn log_jobs(&mut self, now: u64) -> Result<(), DiskError> {
         let rules = rules(self.process.config);
         let mut logged: Vec<u64, WINDOW_JOBS> = Vec::new();
+        if now < self.start_after {
+            return Ok(());
+        }
         while self.spool.choose(now).is_some() {}
         for slot in self.chosen() {
             let mut buffer = [0; RECORD_MAX_BYTES];
             if let Some(text) = self.text(&slot, &mut buffer) {
-                self.log.info(&|out| push_processing(text, out));
+                self.log.job(&|out| push_processing(text, out));
                 let _ = logged.push(slot.id);
             }
         }
@@ -613,7 +646,9 @@ impl Jobs {
                 self.spool.ended(id, Outcome::Success, &rules);
                 self.counts.jobs = self.counts.jobs.saturating_add(1);
             } else {
-                self.job_ended(id, Outcome::NotStarted, 0);
+                // Not the job's fault: it waits until the log takes lines.
+                self.spool.returned(id);
+                self.start_after = now.saturating_add(START_RETRY_MS);
             }
         }
         self.spool.settle(&mut self.disk, now)
@@ -795,6 +830,8 @@ impl Jobs {
             let _ = uwrite!(out, "daemon stopped, processed {} total jobs", jobs);
         });
         self.log.flush();
+        // The PID file is what others wait for: it goes last.
+        self.spool_lock = None;
         self.process.pid_file.release(self.process.pid_path.as_c_str());
         exit::OK
     }

@@ -61,7 +61,7 @@ impl Jobs {
         self.log.configure(new, &new.log_file, *foreground);
         self.heartbeat.move_to(&new.health_file);
         if new.queue_file != old.queue_file {
-            self.spool.claims.hurry();
+            self.spool.claims.leave_queue();
         }
         core::mem::swap(old, new);
         self.warn_about_handler();
@@ -69,10 +69,13 @@ impl Jobs {
 
     /// Turns to a new queue file when nothing of the old one is open.
     pub(super) fn switch_queue_file(&mut self) {
-        if *self.disk.queue() != self.process.config.queue_file && !self.disk.has_claims() {
+        if *self.disk.queue() != self.process.config.queue_file
+            && !self.disk.has_claims()
+            && self.spool.claims.has_left_queue()
+        {
             let queue = self.process.config.queue_file.clone();
             self.disk.set_queue(&queue);
-            self.spool.claims.look_at_queue();
+            self.spool.claims.enter_queue();
         }
     }
 

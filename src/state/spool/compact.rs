@@ -16,7 +16,8 @@ use super::Spool;
 use super::pull::{attempts_of, home_of};
 use crate::limits::{COMPACT_STEP_BYTES, WINDOW_JOBS};
 use crate::proto::journal::{
-    FILE_HEADER, FLAG_ABSOLUTE, FLAG_DELAYED, Kind, Progress, RECORD_MAX_BYTES, Record, Step, skip_damage, step,
+    FILE_HEADER, FLAG_ABSOLUTE, FLAG_DELAYED, Kind, Progress, RECORD_MAX_BYTES, Record, Step, skip_damage,
+    step,
 };
 use crate::state::disk::{Disk, DiskError, File};
 use crate::state::window::{End, Slot, State};

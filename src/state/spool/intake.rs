@@ -15,7 +15,7 @@
 //!   a power cut may bring the file back. The next claim's sync settles that.
 
 use super::{Rules, Spool};
-use crate::limits::{CLAIM_EVERY_MS, CLAIM_QUIET_MS, CLAIMS_MAX, INTAKE_TURN_BYTES};
+use crate::limits::{CLAIM_EVERY_MS, CLAIM_QUIET_MS, CLAIMS_MAX, INTAKE_TURN_BYTES, QUEUE_RETRY_MS};
 use crate::proto::journal::{CLAIM_BODY_BYTES, FLAG_CLAIMED, HEADER_BYTES, Kind, Progress, Record};
 use crate::proto::lines::{Line, classify};
 use crate::state::disk::{Disk, DiskError, File, QueueFile};
@@ -68,11 +68,24 @@ pub struct Claims {
     /// The queue file may have something.
     wanted: bool,
     last_claim_at: Option<u64>,
+    /// The queue file cannot be used: the errno, told once, and when to look
+    /// again.
+    unusable: Option<(i32, u64)>,
+    /// The queue file is about to be another one: so many claims of the old
+    /// one are still made.
+    left: Option<u32>,
 }
 
 impl Claims {
     /// All zeros, to be filled in place by `Claims::reset`.
-    pub const EMPTY: Self = Self { list: Vec::new(), next_seq: 0, wanted: false, last_claim_at: None };
+    pub const EMPTY: Self = Self {
+        list: Vec::new(),
+        next_seq: 0,
+        wanted: false,
+        last_claim_at: None,
+        unusable: None,
+        left: None,
+    };
 
     /// No claims; the queue file is looked at first of all.
     pub(super) fn reset(&mut self) {
@@ -80,6 +93,8 @@ impl Claims {
         self.next_seq = 1;
         self.wanted = true;
         self.last_claim_at = None;
+        self.unusable = None;
+        self.left = None;
     }
 
     // ----- for the journal ------------------------------------------------
@@ -154,11 +169,27 @@ impl Claims {
         }
     }
 
-    /// The queue file moves elsewhere: claims need not be waited for.
-    pub fn hurry(&mut self) {
+    /// The queue file is to be another one: what is in the old one now is
+    /// taken, and claims are closed without waiting for their writers.
+    pub fn leave_queue(&mut self) {
+        self.left = Some(1);
+        self.wanted = true;
         for claim in &mut self.list {
             claim.active_at = 0;
         }
+    }
+
+    /// Whether nothing is left to be claimed of the old queue file.
+    #[must_use]
+    pub fn has_left_queue(&self) -> bool {
+        self.left == Some(0) || !self.wanted || self.unusable.is_some()
+    }
+
+    /// The new queue file is in place.
+    pub fn enter_queue(&mut self) {
+        self.left = None;
+        self.unusable = None;
+        self.wanted = true;
     }
 
     /// Whether one is ready to be removed after a commit.
@@ -189,7 +220,8 @@ impl Claims {
 
     /// When the next claim is allowed.
     fn claim_due(&self) -> u64 {
-        self.last_claim_at.map_or(0, |last| last.saturating_add(CLAIM_EVERY_MS))
+        let again = self.unusable.map_or(0, |(_, again)| again);
+        self.last_claim_at.map_or(0, |last| last.saturating_add(CLAIM_EVERY_MS)).max(again)
     }
 
     /// A claim that cannot be read is tried again when it is written, or when
@@ -334,14 +366,21 @@ impl Spool {
         match disk.queue_file() {
             QueueFile::Nothing => {
                 self.claims.wanted = false;
+                self.claims.unusable = None;
                 return Ok(());
             }
             QueueFile::Unusable(error) => {
-                self.claims.wanted = false;
-                tell(Notice::Unusable(error));
+                if self.claims.unusable.is_none_or(|(told, _)| told != error.0) {
+                    tell(Notice::Unusable(error));
+                }
+                self.claims.unusable = Some((error.0, now.saturating_add(QUEUE_RETRY_MS)));
                 return Ok(());
             }
-            QueueFile::Ready => {}
+            QueueFile::Ready => self.claims.unusable = None,
+        }
+        if self.claims.left == Some(0) {
+            self.claims.wanted = false;
+            return Ok(());
         }
         if self.claims.list.is_full() {
             disk.sync_queue()?;
@@ -359,7 +398,9 @@ impl Spool {
         if synced.is_ok() {
             self.claims.settle_removed();
         }
-        let claim = Claim { place: Some(place), unread: true, active_at: now, ..Claim::new(seq, 0) };
+        let active_at = if self.claims.left.is_some() { 0 } else { now };
+        self.claims.left = self.claims.left.map(|left| left.saturating_sub(1));
+        let claim = Claim { place: Some(place), unread: true, active_at, ..Claim::new(seq, 0) };
         let _ = self.claims.list.push(claim);
         // What was written between our look and the rename is in the claim;
         // a writer that comes now makes a new file, which wakes us again.
@@ -393,7 +434,7 @@ impl Spool {
         let end = claim.scan.saturating_add(count as u64);
         if end > claim.seen {
             claim.seen = end;
-            claim.active_at = now;
+            claim.active_at = if self.claims.left.is_some() { 0 } else { now };
         }
         let mut group = Group::begin(self, &claim);
         let mut used = 0usize;
