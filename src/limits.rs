@@ -58,6 +58,11 @@ pub const SPOOL_RETRY_MS: u64 = 1000;
 /// After the kernel refused to start a handler (no descriptors, no memory, too
 /// many processes), the next attempt.
 pub const START_RETRY_MS: u64 = 1000;
+/// New jobs are taken while the spool's disk has this much: one group of them,
+/// and what that group will need ...
+pub const RESERVE_BYTES: u64 = 24 * 1024;
+/// ... and this much for each job that waits: its start and its end.
+pub const RESERVE_PER_JOB_BYTES: u64 = 44;
 /// Dead bytes in the journal below which it is not worth rewriting.
 pub const COMPACT_MIN_BYTES: u64 = 64 * 1024;
 /// Bytes copied by one step of a compaction.

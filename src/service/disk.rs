@@ -222,6 +222,11 @@ impl Disk for SpoolDisk {
         self.note(result)
     }
 
+    fn free(&mut self) -> u64 {
+        self.failed_op = "reserve";
+        file::free_bytes(&self.journal).unwrap_or(u64::MAX)
+    }
+
     fn create_next(&mut self) -> Result<(), DiskError> {
         let result = entry(&self.spool, b"journal.new").and_then(|path| {
             let _ = file::unlink(path.as_c_str());

@@ -60,6 +60,10 @@ pub trait Disk {
     /// It cannot be learnt.
     fn size(&mut self, file: File) -> Result<u64, DiskError>;
 
+    /// Bytes that the spool's disk still has for this service; the largest
+    /// number where that cannot be learnt.
+    fn free(&mut self) -> u64;
+
     /// Creates [`File::Next`] empty, replacing what a crash may have left.
     ///
     /// # Errors

@@ -260,6 +260,14 @@ pub fn sync_dir(dir: &OwnedFd) -> Result<(), Failure> {
     }
 }
 
+/// Bytes that an unprivileged process may still use of the filesystem that
+/// holds `fd` (fstatfs(2)); `None` for one without a size.
+#[must_use]
+pub fn free_bytes(fd: &OwnedFd) -> Option<u64> {
+    let stat = rustix::fs::fstatvfs(fd).ok()?;
+    (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// rename(2); replaces `to`. Durable only after [`sync_dir`].
 ///
 /// # Errors

@@ -92,6 +92,8 @@ struct Jobs {
     stopping: Stopping,
     /// The spool's disk failed: nothing is taken or started before this.
     spool_retry_at: Option<u64>,
+    /// While the spool fails: whether jobs that are known cannot go on either.
+    jobs_blocked: bool,
     /// A compaction failed so often; the next one not before this.
     compact_failures: u32,
     compact_after: u64,
@@ -184,6 +186,7 @@ impl Jobs {
             counts: Counts::default(),
             stopping: Stopping::No,
             spool_retry_at: None,
+            jobs_blocked: false,
             compact_failures: 0,
             compact_after: 0,
             start_after: 0,
@@ -338,24 +341,26 @@ impl Jobs {
         if self.stopping != Stopping::No {
             return due;
         }
+        let full = self.spool.room(&rules(self.process.config)) == 0;
         if let Some(retry_at) = self.spool_retry_at {
             sooner(Some(retry_at));
-            return due;
+            if self.jobs_blocked {
+                return due;
+            }
+        } else {
+            sooner(self.spool.commit_due());
+            sooner(self.spool.claims.next_due(now, full));
+            let reading = self.spool.claims.wants_reading() && !full;
+            sooner((self.spool.is_compacting() || reading).then_some(now));
         }
-        sooner(self.spool.commit_due());
-        let full = self.spool.room(&rules(self.process.config)) == 0;
-        sooner(self.spool.claims.next_due(now, full));
         if self.disk.inotify.is_none() {
             sooner(Some(self.look_at));
         }
+        sooner(self.spool.wants_refill().then_some(now));
         if self.workers.len() < self.worker_limit() {
             let start_at = now.max(self.start_after);
             sooner(self.spool.window().startable(now).map(|_| start_at));
             sooner(self.spool.window().next_due().map(|due| due.max(start_at)));
-        }
-        let reading = self.spool.claims.wants_reading() && !full;
-        if self.spool.is_compacting() || self.spool.wants_refill() || reading {
-            sooner(Some(now));
         }
         due
     }
@@ -504,7 +509,7 @@ impl Jobs {
     fn advance(&mut self, now: u64) {
         if self.spool_retry_at.is_some_and(|at| now < at) {
             // Its disk has a rest, but jobs that are known go on if they can.
-            let _ = self.settle(now).and_then(|()| self.run_jobs(now));
+            self.jobs_blocked = self.settle(now).and_then(|()| self.run_jobs(now)).is_err();
             return;
         }
         let was_failing = self.spool_retry_at.is_some();
@@ -531,6 +536,7 @@ impl Jobs {
 
     #[inline(never)]
     fn use_spool(&mut self, now: u64, was_failing: bool) -> Result<(), DiskError> {
+        self.jobs_blocked = true;
         self.settle(now)?;
         // No room for new jobs or for a compaction must not keep the old jobs
         // from running: only their ends make room.
@@ -540,6 +546,7 @@ impl Jobs {
         }
         self.switch_queue_file();
         let run = self.run_jobs(now);
+        self.jobs_blocked = run.is_err();
         taken.and(run)
     }
 

@@ -48,13 +48,16 @@ pub(crate) struct FakeDisk {
     pub(crate) fail_at: Option<u32>,
     /// The operation at which the service dies, half done.
     pub(crate) die_at: Option<u32>,
+    /// Bytes that are said to be free.
+    pub(crate) free: u64,
     dead: bool,
     seed: u64,
 }
 
 impl FakeDisk {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut disk = Self { seed: seed.wrapping_mul(2).wrapping_add(1), ..Self::default() };
+        let seed = seed.wrapping_mul(2).wrapping_add(1);
+        let mut disk = Self { seed, free: u64::MAX, ..Self::default() };
         disk.open_journal();
         disk
     }
@@ -261,6 +264,10 @@ impl Disk for FakeDisk {
             return Err(DEAD);
         }
         Ok(self.data(file)?.data.len() as u64)
+    }
+
+    fn free(&mut self) -> u64 {
+        self.free
     }
 
     fn create_next(&mut self) -> Result<(), DiskError> {

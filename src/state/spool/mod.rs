@@ -36,7 +36,7 @@ use super::disk::{Disk, DiskError, File};
 use super::window::{End, Outcome, Slot, State, Window};
 use crate::limits::{
     COMMIT_DELAY_MS, COMPACT_MIN_BYTES, DAMAGED_GROUPS_MAX, JOB_MAX_BYTES, JOURNAL_BUFFER_BYTES,
-    RETRY_DELAY_MAX_MS, VOIDS_MAX,
+    RESERVE_BYTES, RESERVE_PER_JOB_BYTES, RETRY_DELAY_MAX_MS, VOIDS_MAX,
 };
 use crate::proto::journal::{
     BODY_MAX_BYTES, DEAD_PREFIX_BYTES, FLAG_DELAYED, FLAG_MOVED, Kind, RECORD_MAX_BYTES, Record, Step, step,
@@ -161,6 +161,12 @@ impl Spool {
     #[must_use]
     pub fn room(&self, rules: &Rules) -> u32 {
         rules.queue_max.saturating_sub(self.waiting.saturating_add(self.dead))
+    }
+
+    /// Bytes that must stay free on the disk for the starts and ends of the
+    /// jobs that are there: without them nothing would ever get done.
+    fn reserve(&self) -> u64 {
+        u64::from(self.waiting).saturating_mul(RESERVE_PER_JOB_BYTES).saturating_add(RESERVE_BYTES)
     }
 
     // ----- appending ------------------------------------------------------
@@ -430,6 +436,9 @@ impl Spool {
         self.suspect || self.voids.is_full() || over > COMPACT_MIN_BYTES.max(self.live_bytes)
     }
 }
+
+/// ENOSPC, for new jobs that would take the room that old ones need.
+const NO_ROOM: DiskError = DiskError(28);
 
 /// EILSEQ, for a record that is not what was written there.
 const DAMAGED: DiskError = DiskError(84);

@@ -406,6 +406,24 @@ fn a_group_that_is_lost_takes_the_groups_behind_it_along_and_no_line_is_lost() {
     assert_eq!(again.run_to_the_end(&mut disk), lines);
 }
 
+#[test]
+fn new_jobs_do_not_take_the_room_that_old_ones_need() {
+    let (mut disk, mut service) = service();
+    disk.append_to_queue("old\n");
+    service.intake(&mut disk).unwrap();
+    disk.append_to_queue("new\n");
+    service.now += 1000;
+    service.spool.claims.look_at_queue();
+    disk.free = RESERVE_BYTES;
+    assert_eq!(service.intake(&mut disk), Err(NO_ROOM));
+    assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["old"]);
+    disk.free = u64::MAX;
+    service.spool.ended(1, Outcome::Success, &RULES);
+    service.spool.settle(&mut disk, service.now).unwrap();
+    service.running.clear();
+    assert_eq!(service.run_to_the_end(&mut disk), ["new"]);
+}
+
 /// What a history promises.
 #[derive(Default)]
 struct Promises {
