@@ -451,6 +451,25 @@ fn a_handler_that_kills_itself_has_failed() {
 }
 
 #[test]
+fn what_a_killed_daemon_left_of_a_handler_ends_before_the_next_attempt() {
+    let dir = Dir::new();
+    let child = dir.path("child");
+    let daemon = start_with(&dir, &["handler=shell"]);
+    dir.append("queue", &format!("sleep 300 & echo $! > {0}.new; mv {0}.new {0}; wait\n", child.display()));
+    wait_until("the handler has a child", || child.exists());
+    let left = pid_in(&dir, "child");
+    fs::remove_file(&child).unwrap();
+    kill(daemon, "KILL");
+    wait_until("the daemon is gone", || !alive(daemon));
+    assert!(alive(left), "the kernel ends the leader only");
+    start_with(&dir, &["handler=shell"]);
+    wait_until("what was left is ended", || !alive(left));
+    wait_for_log(&dir, "ended what was left of its handler", 1);
+    wait_until("the job runs again", || child.exists());
+    assert_ne!(pid_in(&dir, "child"), left);
+}
+
+#[test]
 fn a_handler_dies_with_a_killed_daemon() {
     let dir = Dir::new();
     let pid = start_script(&dir, "echo $$ > pid; exec sleep 300", &[]);

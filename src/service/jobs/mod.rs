@@ -16,6 +16,7 @@
 //! After start-up nothing here ends the service: what fails is logged once,
 //! leaves a named degraded state, and is tried again.
 
+mod leftover;
 mod reload;
 mod worker;
 
@@ -44,6 +45,7 @@ use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Exit, Signal};
 use crate::sys::{Errno, Failure, clock, describe_errno, file, identity};
 use heapless::Vec;
+use leftover::Running;
 use ufmt::uwrite;
 use worker::{NotStarted, Worker};
 
@@ -84,6 +86,8 @@ struct Jobs {
     disk: SpoolDisk,
     /// Held until the end: two instances would ruin the journal.
     spool_lock: Option<PidFile>,
+    /// The handlers that run, for the daemon after this one.
+    note: Running,
     spool: &'static mut Spool,
     workers: &'static mut Vec<Worker, WORKERS_MAX>,
     scratch: &'static mut [u8],
@@ -172,6 +176,7 @@ impl Jobs {
                 describe_disk(&disk, error, out);
             });
         }
+        let note = Running::take_over(&config.spool, &mut log);
         let heartbeat = Heartbeat::new(config.health_file.clone());
         let mut jobs = Self {
             process,
@@ -179,6 +184,7 @@ impl Jobs {
             heartbeat,
             disk,
             spool_lock: Some(spool_lock),
+            note,
             spool,
             workers,
             scratch,
@@ -456,6 +462,7 @@ impl Jobs {
             worker.finish_output(&mut self.log, self.scratch);
             process::reap(worker.pid);
             let worker = self.workers.swap_remove(index);
+            self.note.write(self.workers);
             let outcome = match exit {
                 _ if worker.timed_out => Outcome::TimedOut,
                 Exit::Code(0) => Outcome::Success,
@@ -713,6 +720,7 @@ impl Jobs {
         match Worker::start(config.handler(), slot.id, slot.attempt, text, now, timeout) {
             Ok(worker) => {
                 let _ = self.workers.push(worker);
+                self.note.write(self.workers);
             }
             Err(NotStarted::Refused(why)) => {
                 self.log.error(&|out| {

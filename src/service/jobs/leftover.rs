@@ -1,0 +1,112 @@
+//! What a killed daemon left of its handlers.
+//!
+//! A handler dies with the daemon (PDEATHSIG), but its children do not: after
+//! kill -9 they would run beside the job's next attempt. So the groups that run
+//! are noted in `spool/running`, and a new daemon ends what is left of them
+//! before it starts anything. The note is never synced: after a reboot, which
+//! the boot id tells, nothing is left.
+//!
+//! Group numbers are used again, so a group is ended only if its leader is
+//! gone and one of its members has the job's id in its environment (proc(5)).
+//! Without /proc nothing is ended.
+
+use super::worker::Worker;
+use crate::limits::WORKERS_MAX;
+use crate::proto::health::{BOOT_ID_BYTES, UNKNOWN_BOOT};
+use crate::proto::path::Path;
+use crate::proto::text::{Writer, parse_u64};
+use crate::service::heartbeat::boot_id;
+use crate::service::log::Log;
+use crate::sys::process::{self, Pid, Signal};
+use crate::sys::{OwnedFd, dir, file};
+use ufmt::uwrite;
+
+/// Bytes of one handler's line: two numbers, a blank, blanks, a newline.
+const LINE_BYTES: usize = 32;
+/// Bytes of the whole note.
+const NOTE_BYTES: usize = BOOT_ID_BYTES + 1 + WORKERS_MAX * LINE_BYTES;
+
+/// The note. Without one (no room, no rights) nothing is noted.
+pub(super) struct Running {
+    fd: Option<OwnedFd>,
+    boot: [u8; BOOT_ID_BYTES],
+}
+
+impl Running {
+    /// Ends what the note of an earlier daemon names, and begins a new one.
+    pub(super) fn take_over(spool: &Path, log: &mut Log) -> Self {
+        let boot = boot_id();
+        let flags =
+            file::OFlags::RDWR | file::OFlags::CREATE | file::OFlags::NOFOLLOW | file::OFlags::NONBLOCK;
+        let fd = spool.join(b"running").and_then(|path| file::open(path.as_c_str(), flags, 0o600).ok());
+        let running = Self { fd, boot };
+        let mut note = [0; NOTE_BYTES];
+        let count = running.fd.as_ref().and_then(|fd| file::read_at(fd, &mut note, 0).ok()).unwrap_or(0);
+        let mut lines = note.get(..count).unwrap_or(&[]).split(|byte| *byte == b'\n');
+        if lines.next() == Some(&boot[..]) && boot != UNKNOWN_BOOT {
+            for line in lines {
+                let mut numbers = line.split(|byte| *byte == b' ').filter_map(parse_u64);
+                if let (Some(group), Some(job)) = (numbers.next(), numbers.next()) {
+                    end_leftover(group, job, log);
+                }
+            }
+        }
+        running.write(&[]);
+        running
+    }
+
+    /// Notes the handlers that run.
+    pub(super) fn write(&self, workers: &[Worker]) {
+        let Some(fd) = &self.fd else { return };
+        let mut note = [b' '; NOTE_BYTES];
+        let (head, lines) = note.split_at_mut(BOOT_ID_BYTES);
+        head.copy_from_slice(&self.boot);
+        for (line, worker) in lines.get_mut(1..).unwrap_or(&mut []).chunks_mut(LINE_BYTES).zip(workers) {
+            let mut out = Writer::new(line);
+            let _ = uwrite!(out, "{} {}", worker.pid.as_raw_pid(), worker.id);
+        }
+        for line in lines.chunks_mut(LINE_BYTES) {
+            if let Some(newline) = line.first_mut() {
+                *newline = b'\n';
+            }
+        }
+        let _ = file::write_at(fd, &note, 0);
+    }
+}
+
+/// Ends the group if it is still the handler of `job`, without its leader.
+fn end_leftover(group: u64, job: u64, log: &mut Log) {
+    let Some(group) = i32::try_from(group).ok().filter(|group| *group > 1).and_then(Pid::from_raw) else {
+        return;
+    };
+    if process::exists(group) || !has_member(group, job) {
+        return;
+    }
+    process::kill_group(group, Signal::KILL);
+    log.warn(&|out| {
+        let _ = uwrite!(out, "job {}: ended what was left of its handler", job);
+    });
+}
+
+/// Whether a process of `group` is a handler of `job`, by its environment.
+fn has_member(group: Pid, job: u64) -> bool {
+    let Ok(processes) = file::open_dir(c"/proc") else { return false };
+    let mut found = false;
+    dir::each(&processes, |name| {
+        let pid = parse_u64(name).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        let member = pid.filter(|pid| !found && process::group_of(*pid) == Some(group));
+        found |= member.is_some() && works_on(name, job);
+    });
+    found
+}
+
+/// Whether `ZIGSVC_JOB_ID` of the process called `name` in /proc is `job`.
+fn works_on(name: &[u8], job: u64) -> bool {
+    let Some(path) = Path::concat(&[b"/proc/", name, b"/environ"]) else { return false };
+    let mut environment = [0; 2048];
+    let count = file::read_path(path.as_c_str(), &mut environment).unwrap_or(0);
+    let mut wanted = [0; 40];
+    let mut out = Writer::new(&mut wanted);
+    let _ = uwrite!(out, "ZIGSVC_JOB_ID={}", job);
+    environment.get(..count).unwrap_or(&[]).split(|byte| *byte == 0).any(|entry| entry == out.as_bytes())
+}
