@@ -255,6 +255,8 @@ fn a_handler_starts_in_a_clean_place() {
         .filter(|line| ["SigBlk", "SigIgn", "SigCgt"].iter().any(|name| line.starts_with(name)));
     for line in signals {
         let set = u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap();
+        // (QEMU ignores signal 32 for itself)
+        let set = if under_qemu() { set & !(1 << 31) } else { set };
         assert_eq!(set, 0, "{line}");
     }
     assert_eq!(dir.read("stdin"), "/dev/null\n");

@@ -140,18 +140,6 @@ pub fn kill_group(leader: Pid, signal: Signal) {
     }
 }
 
-/// Whether there is a process `pid` (kill(2) with signal 0).
-#[must_use]
-pub fn exists(pid: Pid) -> bool {
-    rustix::process::test_kill_process(pid) != Err(Errno::SRCH)
-}
-
-/// The process group that `pid` is in.
-#[must_use]
-pub fn group_of(pid: Pid) -> Option<Pid> {
-    rustix::process::getpgid(Some(pid)).ok()
-}
-
 /// A descriptor that stands for process `pid` (pidfd_open(2)); readable when
 /// it has ended.
 ///

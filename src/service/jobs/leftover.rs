@@ -6,9 +6,8 @@
 //! before it starts anything. The note is never synced: after a reboot, which
 //! the boot id tells, nothing is left.
 //!
-//! Group numbers are used again, so a group is ended only if its leader is
-//! gone and one of its members has the job's id in its environment (proc(5)).
-//! Without /proc nothing is ended.
+//! Group numbers are used again, so a group is ended only if one of its members
+//! has the job's id in its environment (proc(5)). Without /proc nothing is.
 
 use super::worker::Worker;
 use crate::limits::WORKERS_MAX;
@@ -74,30 +73,36 @@ impl Running {
     }
 }
 
-/// Ends the group if it is still the handler of `job`, without its leader.
+/// Ends the group if it is still the handler of `job`.
 fn end_leftover(group: u64, job: u64, log: &mut Log) {
-    let Some(group) = i32::try_from(group).ok().filter(|group| *group > 1).and_then(Pid::from_raw) else {
-        return;
-    };
-    if process::exists(group) || !has_member(group, job) {
-        return;
-    }
-    process::kill_group(group, Signal::KILL);
+    let leader = i32::try_from(group).ok().filter(|group| *group > 1).and_then(Pid::from_raw);
+    let Some(leader) = leader.filter(|_| has_member(group, job)) else { return };
+    process::kill_group(leader, Signal::KILL);
     log.warn(&|out| {
         let _ = uwrite!(out, "job {}: ended what was left of its handler", job);
     });
 }
 
 /// Whether a process of `group` is a handler of `job`, by its environment.
-fn has_member(group: Pid, job: u64) -> bool {
+fn has_member(group: u64, job: u64) -> bool {
     let Ok(processes) = file::open_dir(c"/proc") else { return false };
     let mut found = false;
     dir::each(&processes, |name| {
-        let pid = parse_u64(name).and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-        let member = pid.filter(|pid| !found && process::group_of(*pid) == Some(group));
-        found |= member.is_some() && works_on(name, job);
+        found |= parse_u64(name).is_some() && group_of(name) == Some(group) && works_on(name, job);
     });
     found
+}
+
+/// The process group of the process called `name` in /proc. (getpgid(2) says 0
+/// for the kernel's own, which is no PID to rustix.)
+fn group_of(name: &[u8]) -> Option<u64> {
+    let path = Path::concat(&[b"/proc/", name, b"/stat"])?;
+    let mut stat = [0; 512];
+    let count = file::read_path(path.as_c_str(), &mut stat).ok()?;
+    let stat = stat.get(..count)?;
+    // The program's name may hold blanks and brackets; what follows does not.
+    let behind = stat.get(stat.iter().rposition(|byte| *byte == b')')?..)?;
+    parse_u64(behind.split(|byte| *byte == b' ').nth(3)?)
 }
 
 /// Whether `ZIGSVC_JOB_ID` of the process called `name` in /proc is `job`.
