@@ -37,10 +37,10 @@
 //! # One job, from line to end
 //!
 //! `service/disk.rs` (inotify tells of the queue file) → `state/spool/intake.rs`
-//! (claimed, read, journaled with its offset) → `state/spool/mod.rs` (commit) →
-//! `state/spool/pull.rs` (into the window) → `service/jobs/mod.rs` (chosen) →
-//! `service/jobs/worker.rs` (handler started, output, end) →
-//! `state/spool/mod.rs` (the end is journaled).
+//! (claimed, read, journaled with its offset) → `service/jobs/spooling.rs` and
+//! `state/spool/mod.rs` (commit) → `state/spool/pull.rs` (into the window) →
+//! `service/jobs/handlers.rs` (chosen) → `service/jobs/worker.rs` (handler
+//! started, output, end) → `state/spool/mod.rs` (the end is journaled).
 //!
 //! # Recipes
 //!

@@ -13,41 +13,40 @@
 //! The log is written before the end of a job is, so that a job whose handler
 //! is the log is never recorded as done without its line.
 //!
+//! - `spooling.rs`: stages 6 and 7
+//! - `handlers.rs`, `worker.rs`, `leftover.rs`: stages 3 to 5 and 8
+//! - `reload.rs`, `tell.rs`: a new configuration; what is told
+//!
 //! After start-up nothing here ends the service: what fails is logged once,
 //! leaves a named degraded state, and is tried again.
 
+mod handlers;
 mod leftover;
 mod reload;
+mod spooling;
+mod tell;
 mod worker;
 
-use crate::limits::{
-    COMPACT_RETRY_MAX_MS, COMPACT_RETRY_MS, LOG_BUFFER_BYTES, SPOOL_RETRY_MS, START_RETRY_MS, WINDOW_JOBS,
-    WORKERS_MAX,
-};
-use crate::proto::config::{Config, Handler};
-use crate::proto::journal::RECORD_MAX_BYTES;
-use crate::proto::log::Level;
+use crate::limits::{LOG_BUFFER_BYTES, WORKERS_MAX};
+use crate::proto::config::Config;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
-use crate::proto::text::Writer;
 use crate::service::disk::SpoolDisk;
 use crate::service::heartbeat::Heartbeat;
 use crate::service::lifecycle::{Audience, Process, describe_at, ensure_folder, exit};
 use crate::service::log::Log;
 use crate::service::memory::Memory;
-use crate::state::backoff::delay_ms;
-use crate::state::disk::DiskError;
-use crate::state::spool::{Notice, RecoverError, Recovery, Rules, Spool};
-use crate::state::window::{End, Outcome, Slot, State};
+use crate::state::spool::{RecoverError, Rules, Spool};
 use crate::sys::lock::PidFile;
 use crate::sys::once::Once;
 use crate::sys::poll::PollSet;
-use crate::sys::process::{self, Exit, Signal};
-use crate::sys::{Errno, Failure, clock, describe_errno, file, identity};
+use crate::sys::process::{self, Signal};
+use crate::sys::{clock, file, identity};
 use heapless::Vec;
 use leftover::Running;
+use tell::describe_disk;
 use ufmt::uwrite;
-use worker::{NotStarted, Worker};
+use worker::Worker;
 
 /// What a poll result is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -203,62 +202,6 @@ impl Jobs {
         jobs.report_recovery(&recovery);
         jobs.warn_about_handler();
         jobs
-    }
-
-    /// Tells what the last crash left.
-    #[inline(never)]
-    fn report_recovery(&mut self, recovery: &Recovery) {
-        let Recovery { torn_bytes, damaged_bytes, groups_voided, interrupted } = *recovery;
-        if torn_bytes > 0 {
-            self.log.warn(&|out| {
-                let _ = uwrite!(out, "spool: cut off {} bytes of a write that was not finished", torn_bytes);
-            });
-        }
-        if damaged_bytes > 0 {
-            self.process.audience.warn(&|out| {
-                out.push_escaped(self.process.config.spool.as_bytes());
-                out.push_str(": damaged records were set aside as journal.bad-N");
-            });
-            self.log.error(&|out| {
-                let _ = uwrite!(
-                    out,
-                    "spool: {} damaged bytes of the journal were set aside as journal.bad-N; jobs in them are not run",
-                    damaged_bytes
-                );
-            });
-        }
-        if groups_voided > 0 {
-            self.log.warn(&|out| out.push_str("spool: lines whose record was not finished are read again"));
-        }
-        if interrupted > 0 {
-            self.log.warn(&|out| {
-                let _ = uwrite!(out, "{} interrupted jobs run again", interrupted);
-            });
-        }
-    }
-
-    /// A handler that is not there fails each job; better said at once.
-    #[inline(never)]
-    fn warn_about_handler(&mut self) {
-        let config = &self.process.config;
-        let Handler::Path(path) = config.handler() else { return };
-        let problem = match file::meta_at(path.as_c_str(), true) {
-            Err(failure) => Some(failure),
-            Ok(_) if file::executable(path.as_c_str()) => None,
-            Ok(_) => Some(Failure { op: "access", errno: Errno::ACCESS }),
-        };
-        let Some(failure) = problem else { return };
-        self.log.warn(&|out| {
-            out.push_str("handler: ");
-            describe_at(path, failure, out);
-        });
-        // In the foreground the log says it on stderr, and never blocks there.
-        if !self.process.foreground {
-            self.process.audience.warn(&|out| {
-                out.push_str("handler: ");
-                describe_at(path, failure, out);
-            });
-        }
     }
 
     /// The service is ready: first heartbeat, first line, and the starter may
@@ -446,384 +389,6 @@ impl Jobs {
         }
     }
 
-    // ----- handlers -------------------------------------------------------
-
-    /// Takes the handlers that have ended: their group is killed before the
-    /// leader is reaped, while its number cannot be anybody else's.
-    #[inline(never)]
-    fn on_ended_handlers(&mut self, now: u64) {
-        let mut index = 0;
-        while let Some(worker) = self.workers.get_mut(index) {
-            let Some(exit) = process::ended(worker.pid) else {
-                index = index.saturating_add(1);
-                continue;
-            };
-            process::kill_group(worker.pid, Signal::KILL);
-            worker.finish_output(&mut self.log, self.scratch);
-            process::reap(worker.pid);
-            let worker = self.workers.swap_remove(index);
-            self.note.write(self.workers);
-            let outcome = match exit {
-                _ if worker.timed_out => Outcome::TimedOut,
-                Exit::Code(0) => Outcome::Success,
-                Exit::Code(code) => Outcome::Code(code),
-                Exit::Signal(signal) => Outcome::Signal(signal),
-            };
-            if self.stopping != Stopping::No && outcome != Outcome::Success && !worker.timed_out {
-                self.spool.returned(worker.id);
-            } else {
-                self.job_ended(worker.id, outcome, now.saturating_sub(worker.started_at));
-            }
-        }
-    }
-
-    /// An attempt ended: decides what follows and says so.
-    fn job_ended(&mut self, id: u64, outcome: Outcome, took_ms: u64) {
-        let rules = rules(self.process.config);
-        let Some(slot) = self.spool.window().get(id).copied() else { return };
-        let Some(end) = self.spool.ended(id, outcome, &rules) else { return };
-        let (attempt, attempts) = (slot.attempt, rules.retries.saturating_add(1));
-        let level = match end {
-            End::Done(_) | End::Back => Level::Debug,
-            End::Fail(_) => Level::Warn,
-            End::Dead(_) => Level::Error,
-        };
-        if outcome != Outcome::Success {
-            self.counts.failed = self.counts.failed.saturating_add(1);
-        }
-        if !matches!(end, End::Fail(_)) {
-            self.counts.jobs = self.counts.jobs.saturating_add(1);
-        }
-        self.log.line(level, &|out| {
-            let _ = uwrite!(out, "job {}: ", id);
-            describe_outcome(outcome, out);
-            let _ = uwrite!(out, " after {} ms", took_ms);
-            match end {
-                End::Fail(delay) => {
-                    let _ = uwrite!(out, " (attempt {} of {}), next in {} ms", attempt, attempts, delay);
-                }
-                End::Dead(_) => {
-                    let _ = uwrite!(out, " (attempt {} of {}), kept as dead", attempt, attempts);
-                }
-                End::Done(_) | End::Back => {}
-            }
-        });
-    }
-
-    // ----- the spool ------------------------------------------------------
-
-    /// Intake, commit, starts: everything that needs the spool's disk.
-    fn advance(&mut self, now: u64) {
-        if self.spool_retry_at.is_some_and(|at| now < at) {
-            // Its disk has a rest, but jobs that are known go on if they can.
-            self.jobs_blocked = self.settle(now).and_then(|()| self.run_jobs(now)).is_err();
-            return;
-        }
-        let was_failing = self.spool_retry_at.is_some();
-        match self.use_spool(now, was_failing) {
-            Ok(()) => {
-                self.spool_retry_at = None;
-                if was_failing {
-                    self.log.info(&|out| out.push_str("spool: works again"));
-                }
-            }
-            Err(error) => {
-                self.spool_retry_at = Some(now.saturating_add(SPOOL_RETRY_MS));
-                if !was_failing {
-                    let disk = &self.disk;
-                    self.log.error(&|out| {
-                        out.push_str("spool: ");
-                        describe_disk(disk, error, out);
-                        out.push_str("; jobs wait, none is lost");
-                    });
-                }
-            }
-        }
-    }
-
-    #[inline(never)]
-    fn use_spool(&mut self, now: u64, was_failing: bool) -> Result<(), DiskError> {
-        self.jobs_blocked = true;
-        self.settle(now)?;
-        // No room for new jobs or for a compaction must not keep the old jobs
-        // from running: only their ends make room.
-        let taken = self.take_in(now, was_failing);
-        if self.spool.is_compacting() || (self.spool.wants_compaction() && now >= self.compact_after) {
-            self.compact(now);
-        }
-        self.switch_queue_file();
-        let run = self.run_jobs(now);
-        self.jobs_blocked = run.is_err();
-        taken.and(run)
-    }
-
-    /// A step of a compaction. One that fails costs a write of everything that
-    /// is live, so the next attempt waits longer each time.
-    fn compact(&mut self, now: u64) {
-        match self.spool.compact_step(&mut self.disk, now) {
-            Ok(()) => self.compact_failures = 0,
-            Err(error) => {
-                self.compact_failures = self.compact_failures.saturating_add(1);
-                let wait = delay_ms(COMPACT_RETRY_MS, self.compact_failures, COMPACT_RETRY_MAX_MS);
-                self.compact_after = now.saturating_add(wait);
-                let disk = &self.disk;
-                self.log.warn(&|out| {
-                    out.push_str("spool: the journal cannot be written anew, the old one goes on: ");
-                    describe_disk(disk, error, out);
-                });
-            }
-        }
-    }
-
-    /// New jobs into the journal, and a commit if one is due.
-    fn take_in(&mut self, now: u64, was_failing: bool) -> Result<(), DiskError> {
-        let rules = rules(self.process.config);
-        if was_failing {
-            // (one that still cannot be opened was told at start)
-            let _ = self.spool.adopt_claims(&mut self.disk, now);
-        }
-        let log = &mut self.log;
-        let mut tell = |notice: Notice<'_>| tell_notice(log, &notice);
-        let taken = self.spool.intake(&mut self.disk, self.scratch, &rules, now, &mut tell);
-        // What went into the journal is made durable also where something
-        // else failed.
-        let due = self.spool.commit_due().is_some_and(|due| now >= due);
-        let wanted = taken != Ok(0) || self.spool.claims.wants_commit() || due;
-        let committed = if wanted { self.commit(now) } else { Ok(()) };
-        taken.and(committed)
-    }
-
-    /// From the journal into the window, and from there to handlers.
-    fn run_jobs(&mut self, now: u64) -> Result<(), DiskError> {
-        let rules = rules(self.process.config);
-        self.spool.make_way(&mut self.disk, now)?;
-        self.spool.refill(&mut self.disk, self.scratch, &rules, now)?;
-        match self.process.config.handler() {
-            Handler::Log => self.log_jobs(now),
-            Handler::Shell | Handler::Path(_) => self.start_jobs(now),
-        }
-    }
-
-    fn commit(&mut self, now: u64) -> Result<(), DiskError> {
-        let rules = rules(self.process.config);
-        self.spool.commit(&mut self.disk, &rules, now)?;
-        self.spool.remove_closed(&mut self.disk)
-    }
-
-    /// Puts starts and ends into the journal; the log comes first.
-    fn settle(&mut self, now: u64) -> Result<(), DiskError> {
-        if !self.spool.window().owes() {
-            return Ok(());
-        }
-        self.log.flush();
-        self.spool.settle(&mut self.disk, now)
-    }
-
-    /// The text of a job, for its handler. If it cannot be read, says so and
-    /// ends this attempt.
-    fn text<'b>(&mut self, slot: &Slot, buffer: &'b mut [u8; RECORD_MAX_BYTES]) -> Option<&'b [u8]> {
-        let result = self.spool.text(&mut self.disk, slot, buffer);
-        if let Err(error) = result {
-            let disk = &self.disk;
-            self.log.error(&|out| {
-                let _ = uwrite!(out, "job {}: its text cannot be read: ", slot.id);
-                describe_disk(disk, error, out);
-            });
-            self.job_ended(slot.id, Outcome::NotStarted, 0);
-        }
-        result.ok()
-    }
-
-    /// The handler `log`: all jobs of the window at once. A job is done when
-    /// its line was written.
-    #[inline(never)]
-    fn log_jobs(&mut self, now: u64) -> Result<(), DiskError> {
-        let rules = rules(self.process.config);
-        let mut logged: Vec<u64, WINDOW_JOBS> = Vec::new();
-        if now < self.start_after {
-            return Ok(());
-        }
-        while self.spool.choose(now).is_some() {}
-        for slot in self.chosen() {
-            let mut buffer = [0; RECORD_MAX_BYTES];
-            if let Some(text) = self.text(&slot, &mut buffer) {
-                self.log.job(&|out| push_processing(text, out));
-                let _ = logged.push(slot.id);
-            }
-        }
-        if logged.is_empty() {
-            return Ok(());
-        }
-        let written = self.log.flush();
-        for id in logged {
-            if written {
-                self.spool.ended(id, Outcome::Success, &rules);
-                self.counts.jobs = self.counts.jobs.saturating_add(1);
-            } else {
-                // Not the job's fault: it waits until the log takes lines.
-                self.spool.returned(id);
-                self.start_after = now.saturating_add(START_RETRY_MS);
-            }
-        }
-        self.spool.settle(&mut self.disk, now)
-    }
-
-    /// Starts handlers while there are free workers.
-    #[inline(never)]
-    fn start_jobs(&mut self, now: u64) -> Result<(), DiskError> {
-        if now < self.start_after {
-            return Ok(());
-        }
-        let chosen = self.chosen().len();
-        let mut free = self.worker_limit().saturating_sub(self.workers.len().saturating_add(chosen));
-        while free > 0 && self.spool.choose(now).is_some() {
-            free = free.saturating_sub(1);
-        }
-        let chosen = self.chosen();
-        if chosen.is_empty() {
-            return Ok(());
-        }
-        self.settle(now)?;
-        if chosen.iter().any(|slot| slot.attempt > 1) {
-            // (a claim that cannot be removed must not hold up a retry)
-            let rules = rules(self.process.config);
-            self.spool.commit(&mut self.disk, &rules, now)?;
-        }
-        for slot in &chosen {
-            self.start_handler(slot, now);
-        }
-        self.settle(now)
-    }
-
-    /// The jobs that are chosen and have no handler yet; those among them that
-    /// a failed settle or commit kept from starting, too.
-    fn chosen(&self) -> Vec<Slot, WINDOW_JOBS> {
-        let has_handler = |id: u64| self.workers.iter().any(|worker| worker.id == id);
-        let slots = self.spool.window().slots().iter();
-        slots
-            .filter(|slot| match slot.state {
-                State::Starting => true,
-                State::Running => !has_handler(slot.id),
-                _ => false,
-            })
-            .copied()
-            .collect()
-    }
-
-    #[inline(never)]
-    fn start_handler(&mut self, slot: &Slot, now: u64) {
-        let mut buffer = [0; RECORD_MAX_BYTES];
-        let Some(text) = self.text(slot, &mut buffer) else { return };
-        self.log.info(&|out| push_processing(text, out));
-        let config = &self.process.config;
-        let timeout = u64::from(config.job_timeout);
-        match Worker::start(config.handler(), slot.id, slot.attempt, text, now, timeout) {
-            Ok(worker) => {
-                let _ = self.workers.push(worker);
-                self.note.write(self.workers);
-            }
-            Err(NotStarted::Refused(why)) => {
-                self.log.error(&|out| {
-                    let _ = uwrite!(out, "job {}: ", slot.id);
-                    out.push_str(why);
-                });
-                self.job_ended(slot.id, Outcome::NotStarted, 0);
-            }
-            // Not the job's fault: it waits, and loses no attempt.
-            Err(NotStarted::Failed(failure)) => {
-                self.log.error(&|out| {
-                    let _ = uwrite!(out, "job {}: not started, tried again in a second: ", slot.id);
-                    failure.describe(out);
-                });
-                self.spool.returned(slot.id);
-                self.start_after = now.saturating_add(START_RETRY_MS);
-            }
-        }
-    }
-
-    // ----- telling --------------------------------------------------------
-
-    /// Says once that the log or the health file fails, and once that it
-    /// works again.
-    #[inline(never)]
-    fn watch_degraded(&mut self) {
-        let config = &self.process.config;
-        let failure = self.heartbeat.failure();
-        if failure.is_some() != self.heartbeat_failing {
-            self.heartbeat_failing = failure.is_some();
-            match failure {
-                Some(failure) => self.log.error(&|out| {
-                    out.push_str("the health file cannot be written: ");
-                    describe_at(&config.health_file, failure, out);
-                }),
-                None => self.log.info(&|out| out.push_str("the health file is written again")),
-            }
-        }
-        let failing = self.log.failure().is_some();
-        if failing != self.log_failing {
-            self.log_failing = failing;
-            if !failing {
-                self.log.info(&|out| out.push_str("the log is written again"));
-            }
-        }
-    }
-
-    fn note_long_turn(&mut self, began: u64) {
-        let took = clock::now().saturating_sub(began);
-        if took > u64::from(self.process.config.stale_after) {
-            self.log.warn(&|out| {
-                let _ = uwrite!(out, "a turn of the loop took {} ms", took);
-            });
-        }
-    }
-
-    /// SIGUSR2: what `status` would say.
-    #[inline(never)]
-    fn log_status(&mut self, now: u64) {
-        let Counts { jobs, failed, reloads, reload_errors } = self.counts;
-        let (running, delayed) =
-            (self.running(), self.spool.window().count(|state| matches!(state, State::Delayed(_))));
-        let waiting = self.spool.waiting().saturating_sub(running);
-        let dead = self.spool.dead();
-        let wear = self.spool.wear();
-        let log = self.log.counts();
-        let uptime = now.saturating_sub(self.started_at) / 1000;
-        let (log_failing, heartbeat_failing) = (self.log_failing, self.heartbeat_failing);
-        let spool_failing = self.spool_retry_at.is_some();
-        let blind = self.disk.inotify.is_none();
-        let never = !self.process.config.sync_always();
-        self.log.info(&|out| {
-            let _ = uwrite!(
-                out,
-                "status: uptime={} jobs={} failed={} dead={} waiting={} running={} delayed={}",
-                uptime,
-                jobs,
-                failed,
-                dead,
-                waiting,
-                running,
-                delayed
-            );
-            let _ = uwrite!(out, " reloads={} reload_errors={}", reloads, reload_errors);
-            let _ = uwrite!(out, " rotations={} log_lost={}", log.rotations, log.lost);
-            let _ = uwrite!(out, " syncs={} spool_bytes={} degraded=", wear.syncs, wear.bytes);
-            let states = [
-                (spool_failing, "spool"),
-                (log_failing, "log"),
-                (heartbeat_failing, "health"),
-                (blind, "inotify"),
-                (never, "sync-never"),
-            ];
-            let mut first = true;
-            for (_, name) in states.iter().filter(|(failing, _)| *failing) {
-                out.push_str(if first { "" } else { "," });
-                out.push_str(name);
-                first = false;
-            }
-            out.push_str(if first { "none" } else { "" });
-        });
-    }
-
     // ----- the end --------------------------------------------------------
 
     /// The orderly end: everything recorded, nothing left behind.
@@ -850,46 +415,6 @@ impl Jobs {
         self.process.pid_file.release(self.process.pid_path.as_c_str());
         exit::OK
     }
-}
-
-/// `processing job: TEXT`.
-fn push_processing(text: &[u8], out: &mut Writer<'_>) {
-    out.push_str("processing job: ");
-    out.push_escaped(text);
-}
-
-fn describe_outcome(outcome: Outcome, out: &mut Writer<'_>) {
-    let _ = match outcome {
-        Outcome::Success => uwrite!(out, "done"),
-        Outcome::Code(code) => uwrite!(out, "failed with exit status {}", code),
-        Outcome::Signal(signal) => uwrite!(out, "killed by signal {}", signal),
-        Outcome::NotStarted => uwrite!(out, "not started"),
-        Outcome::TimedOut => uwrite!(out, "timed out"),
-    };
-}
-
-fn describe_disk(disk: &SpoolDisk, error: DiskError, out: &mut Writer<'_>) {
-    out.push_str(disk.failed_op);
-    out.push_str(": ");
-    describe_errno(Errno::from_raw_os_error(error.0), out);
-}
-
-/// What the intake wants to be told.
-fn tell_notice(log: &mut Log, notice: &Notice<'_>) {
-    log.warn(&|out| match *notice {
-        Notice::Rejected(line, why) => {
-            let _ = uwrite!(out, "queue file: a line was put into spool/rejected, because {}: ", why);
-            out.push_escaped(line.get(..60).unwrap_or(line));
-        }
-        Notice::RejectedLost(error) => {
-            out.push_str("queue file: a rejected line could not be kept: ");
-            describe_errno(Errno::from_raw_os_error(error.0), out);
-        }
-        Notice::Unusable(error) => {
-            out.push_str("queue file: it must be a regular file that can be read, not a link or a folder: ");
-            describe_errno(Errno::from_raw_os_error(error.0), out);
-        }
-    });
 }
 
 /// The spool's folder and the queue's, which belong to the service.

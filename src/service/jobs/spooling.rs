@@ -1,0 +1,141 @@
+//! What needs the spool's disk: intake, commit, compaction, and the rest that
+//! it gets after an error. Jobs that are known go on meanwhile if they can.
+
+use super::tell::{describe_disk, tell_notice};
+use super::{Jobs, rules};
+use crate::limits::{COMPACT_RETRY_MAX_MS, COMPACT_RETRY_MS, SPOOL_RETRY_MS};
+use crate::proto::config::Handler;
+use crate::proto::journal::RECORD_MAX_BYTES;
+use crate::state::backoff::delay_ms;
+use crate::state::disk::DiskError;
+use crate::state::spool::Notice;
+use crate::state::window::{Outcome, Slot};
+use ufmt::uwrite;
+
+impl Jobs {
+    /// Intake, commit, starts: everything that needs the spool's disk.
+    pub(super) fn advance(&mut self, now: u64) {
+        if self.spool_retry_at.is_some_and(|at| now < at) {
+            // Its disk has a rest, but jobs that are known go on if they can.
+            self.jobs_blocked = self.settle(now).and_then(|()| self.run_jobs(now)).is_err();
+            return;
+        }
+        let was_failing = self.spool_retry_at.is_some();
+        match self.use_spool(now, was_failing) {
+            Ok(()) => {
+                self.spool_retry_at = None;
+                if was_failing {
+                    self.log.info(&|out| out.push_str("spool: works again"));
+                }
+            }
+            Err(error) => {
+                self.spool_retry_at = Some(now.saturating_add(SPOOL_RETRY_MS));
+                if !was_failing {
+                    let disk = &self.disk;
+                    self.log.error(&|out| {
+                        out.push_str("spool: ");
+                        describe_disk(disk, error, out);
+                        out.push_str("; jobs wait, none is lost");
+                    });
+                }
+            }
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn use_spool(&mut self, now: u64, was_failing: bool) -> Result<(), DiskError> {
+        self.jobs_blocked = true;
+        self.settle(now)?;
+        // No room for new jobs or for a compaction must not keep the old jobs
+        // from running: only their ends make room.
+        let taken = self.take_in(now, was_failing);
+        if self.spool.is_compacting() || (self.spool.wants_compaction() && now >= self.compact_after) {
+            self.compact(now);
+        }
+        self.switch_queue_file();
+        let run = self.run_jobs(now);
+        self.jobs_blocked = run.is_err();
+        taken.and(run)
+    }
+
+    /// A step of a compaction. One that fails costs a write of everything that
+    /// is live, so the next attempt waits longer each time.
+    pub(super) fn compact(&mut self, now: u64) {
+        match self.spool.compact_step(&mut self.disk, now) {
+            Ok(()) => self.compact_failures = 0,
+            Err(error) => {
+                self.compact_failures = self.compact_failures.saturating_add(1);
+                let wait = delay_ms(COMPACT_RETRY_MS, self.compact_failures, COMPACT_RETRY_MAX_MS);
+                self.compact_after = now.saturating_add(wait);
+                let disk = &self.disk;
+                self.log.warn(&|out| {
+                    out.push_str("spool: the journal cannot be written anew, the old one goes on: ");
+                    describe_disk(disk, error, out);
+                });
+            }
+        }
+    }
+
+    /// New jobs into the journal, and a commit if one is due.
+    pub(super) fn take_in(&mut self, now: u64, was_failing: bool) -> Result<(), DiskError> {
+        let rules = rules(self.process.config);
+        if was_failing {
+            // (one that still cannot be opened was told at start)
+            let _ = self.spool.adopt_claims(&mut self.disk, now);
+        }
+        let log = &mut self.log;
+        let mut tell = |notice: Notice<'_>| tell_notice(log, &notice);
+        let taken = self.spool.intake(&mut self.disk, self.scratch, &rules, now, &mut tell);
+        // What went into the journal is made durable also where something
+        // else failed.
+        let due = self.spool.commit_due().is_some_and(|due| now >= due);
+        let wanted = taken != Ok(0) || self.spool.claims.wants_commit() || due;
+        let committed = if wanted { self.commit(now) } else { Ok(()) };
+        taken.and(committed)
+    }
+
+    /// From the journal into the window, and from there to handlers.
+    pub(super) fn run_jobs(&mut self, now: u64) -> Result<(), DiskError> {
+        let rules = rules(self.process.config);
+        self.spool.make_way(&mut self.disk, now)?;
+        self.spool.refill(&mut self.disk, self.scratch, &rules, now)?;
+        match self.process.config.handler() {
+            Handler::Log => self.log_jobs(now),
+            Handler::Shell | Handler::Path(_) => self.start_jobs(now),
+        }
+    }
+
+    pub(super) fn commit(&mut self, now: u64) -> Result<(), DiskError> {
+        let rules = rules(self.process.config);
+        self.spool.commit(&mut self.disk, &rules, now)?;
+        self.spool.remove_closed(&mut self.disk)
+    }
+
+    /// Puts starts and ends into the journal; the log comes first.
+    pub(super) fn settle(&mut self, now: u64) -> Result<(), DiskError> {
+        if !self.spool.window().owes() {
+            return Ok(());
+        }
+        self.log.flush();
+        self.spool.settle(&mut self.disk, now)
+    }
+
+    /// The text of a job, for its handler. If it cannot be read, says so and
+    /// ends this attempt.
+    pub(super) fn text<'b>(
+        &mut self,
+        slot: &Slot,
+        buffer: &'b mut [u8; RECORD_MAX_BYTES],
+    ) -> Option<&'b [u8]> {
+        let result = self.spool.text(&mut self.disk, slot, buffer);
+        if let Err(error) = result {
+            let disk = &self.disk;
+            self.log.error(&|out| {
+                let _ = uwrite!(out, "job {}: its text cannot be read: ", slot.id);
+                describe_disk(disk, error, out);
+            });
+            self.job_ended(slot.id, Outcome::NotStarted, 0);
+        }
+        result.ok()
+    }
+}

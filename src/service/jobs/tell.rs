@@ -1,0 +1,193 @@
+//! What the service says of itself in its log: at the start, when something
+//! degrades or recovers, and when it is asked (SIGUSR2).
+
+use super::{Counts, Jobs};
+use crate::proto::config::Handler;
+use crate::proto::text::Writer;
+use crate::service::disk::SpoolDisk;
+use crate::service::lifecycle::describe_at;
+use crate::service::log::Log;
+use crate::state::disk::DiskError;
+use crate::state::spool::{Notice, Recovery};
+use crate::state::window::{Outcome, State};
+use crate::sys::{Errno, Failure, clock, describe_errno, file};
+use ufmt::uwrite;
+
+impl Jobs {
+    /// Tells what the last crash left.
+    #[inline(never)]
+    pub(super) fn report_recovery(&mut self, recovery: &Recovery) {
+        let Recovery { torn_bytes, damaged_bytes, groups_voided, interrupted } = *recovery;
+        if torn_bytes > 0 {
+            self.log.warn(&|out| {
+                let _ = uwrite!(out, "spool: cut off {} bytes of a write that was not finished", torn_bytes);
+            });
+        }
+        if damaged_bytes > 0 {
+            self.process.audience.warn(&|out| {
+                out.push_escaped(self.process.config.spool.as_bytes());
+                out.push_str(": damaged records were set aside as journal.bad-N");
+            });
+            self.log.error(&|out| {
+                let _ = uwrite!(
+                    out,
+                    "spool: {} damaged bytes of the journal were set aside as journal.bad-N; jobs in them are not run",
+                    damaged_bytes
+                );
+            });
+        }
+        if groups_voided > 0 {
+            self.log.warn(&|out| out.push_str("spool: lines whose record was not finished are read again"));
+        }
+        if interrupted > 0 {
+            self.log.warn(&|out| {
+                let _ = uwrite!(out, "{} interrupted jobs run again", interrupted);
+            });
+        }
+    }
+
+    /// A handler that is not there fails each job; better said at once.
+    #[inline(never)]
+    pub(super) fn warn_about_handler(&mut self) {
+        let config = &self.process.config;
+        let Handler::Path(path) = config.handler() else { return };
+        let problem = match file::meta_at(path.as_c_str(), true) {
+            Err(failure) => Some(failure),
+            Ok(_) if file::executable(path.as_c_str()) => None,
+            Ok(_) => Some(Failure { op: "access", errno: Errno::ACCESS }),
+        };
+        let Some(failure) = problem else { return };
+        self.log.warn(&|out| {
+            out.push_str("handler: ");
+            describe_at(path, failure, out);
+        });
+        // In the foreground the log says it on stderr, and never blocks there.
+        if !self.process.foreground {
+            self.process.audience.warn(&|out| {
+                out.push_str("handler: ");
+                describe_at(path, failure, out);
+            });
+        }
+    }
+
+    /// Says once that the log or the health file fails, and once that it
+    /// works again.
+    #[inline(never)]
+    pub(super) fn watch_degraded(&mut self) {
+        let config = &self.process.config;
+        let failure = self.heartbeat.failure();
+        if failure.is_some() != self.heartbeat_failing {
+            self.heartbeat_failing = failure.is_some();
+            match failure {
+                Some(failure) => self.log.error(&|out| {
+                    out.push_str("the health file cannot be written: ");
+                    describe_at(&config.health_file, failure, out);
+                }),
+                None => self.log.info(&|out| out.push_str("the health file is written again")),
+            }
+        }
+        let failing = self.log.failure().is_some();
+        if failing != self.log_failing {
+            self.log_failing = failing;
+            if !failing {
+                self.log.info(&|out| out.push_str("the log is written again"));
+            }
+        }
+    }
+
+    pub(super) fn note_long_turn(&mut self, began: u64) {
+        let took = clock::now().saturating_sub(began);
+        if took > u64::from(self.process.config.stale_after) {
+            self.log.warn(&|out| {
+                let _ = uwrite!(out, "a turn of the loop took {} ms", took);
+            });
+        }
+    }
+
+    /// SIGUSR2: what `status` would say.
+    #[inline(never)]
+    pub(super) fn log_status(&mut self, now: u64) {
+        let Counts { jobs, failed, reloads, reload_errors } = self.counts;
+        let (running, delayed) =
+            (self.running(), self.spool.window().count(|state| matches!(state, State::Delayed(_))));
+        let waiting = self.spool.waiting().saturating_sub(running);
+        let dead = self.spool.dead();
+        let wear = self.spool.wear();
+        let log = self.log.counts();
+        let uptime = now.saturating_sub(self.started_at) / 1000;
+        let (log_failing, heartbeat_failing) = (self.log_failing, self.heartbeat_failing);
+        let spool_failing = self.spool_retry_at.is_some();
+        let blind = self.disk.inotify.is_none();
+        let never = !self.process.config.sync_always();
+        self.log.info(&|out| {
+            let _ = uwrite!(
+                out,
+                "status: uptime={} jobs={} failed={} dead={} waiting={} running={} delayed={}",
+                uptime,
+                jobs,
+                failed,
+                dead,
+                waiting,
+                running,
+                delayed
+            );
+            let _ = uwrite!(out, " reloads={} reload_errors={}", reloads, reload_errors);
+            let _ = uwrite!(out, " rotations={} log_lost={}", log.rotations, log.lost);
+            let _ = uwrite!(out, " syncs={} spool_bytes={} degraded=", wear.syncs, wear.bytes);
+            let states = [
+                (spool_failing, "spool"),
+                (log_failing, "log"),
+                (heartbeat_failing, "health"),
+                (blind, "inotify"),
+                (never, "sync-never"),
+            ];
+            let mut first = true;
+            for (_, name) in states.iter().filter(|(failing, _)| *failing) {
+                out.push_str(if first { "" } else { "," });
+                out.push_str(name);
+                first = false;
+            }
+            out.push_str(if first { "none" } else { "" });
+        });
+    }
+}
+
+/// `processing job: TEXT`.
+pub(super) fn push_processing(text: &[u8], out: &mut Writer<'_>) {
+    out.push_str("processing job: ");
+    out.push_escaped(text);
+}
+
+pub(super) fn describe_outcome(outcome: Outcome, out: &mut Writer<'_>) {
+    let _ = match outcome {
+        Outcome::Success => uwrite!(out, "done"),
+        Outcome::Code(code) => uwrite!(out, "failed with exit status {}", code),
+        Outcome::Signal(signal) => uwrite!(out, "killed by signal {}", signal),
+        Outcome::NotStarted => uwrite!(out, "not started"),
+        Outcome::TimedOut => uwrite!(out, "timed out"),
+    };
+}
+
+pub(super) fn describe_disk(disk: &SpoolDisk, error: DiskError, out: &mut Writer<'_>) {
+    out.push_str(disk.failed_op);
+    out.push_str(": ");
+    describe_errno(Errno::from_raw_os_error(error.0), out);
+}
+
+/// What the intake wants to be told.
+pub(super) fn tell_notice(log: &mut Log, notice: &Notice<'_>) {
+    log.warn(&|out| match *notice {
+        Notice::Rejected(line, why) => {
+            let _ = uwrite!(out, "queue file: a line was put into spool/rejected, because {}: ", why);
+            out.push_escaped(line.get(..60).unwrap_or(line));
+        }
+        Notice::RejectedLost(error) => {
+            out.push_str("queue file: a rejected line could not be kept: ");
+            describe_errno(Errno::from_raw_os_error(error.0), out);
+        }
+        Notice::Unusable(error) => {
+            out.push_str("queue file: it must be a regular file that can be read, not a link or a folder: ");
+            describe_errno(Errno::from_raw_os_error(error.0), out);
+        }
+    });
+}
