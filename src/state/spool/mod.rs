@@ -17,18 +17,20 @@
 //! - `pull.rs`: from the journal into the window
 //! - `recover.rs`: from the file to the state, after any crash
 //! - `compact.rs`: a new file without what is over
-//! - `intake.rs`: from the queue file into the journal
+//! - `intake.rs`, `claims.rs`: from the queue file into the journal
 //!
 //! Changing this: a new record kind needs its meaning in `recover.rs`, and, if
 //! it changes which record is a job's home, in `pull.rs` and `compact.rs`. The
 //! tests in `tests.rs` crash after every step of a random history.
 
+mod claims;
 mod compact;
 mod intake;
 mod pull;
 mod recover;
 
-pub use intake::{Claims, Notice};
+pub use claims::Claims;
+pub use intake::Notice;
 pub use recover::{RecoverError, Recovery};
 
 use super::backoff::delay_ms;

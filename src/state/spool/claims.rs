@@ -1,0 +1,248 @@
+//! The table of claimed queue files: what was read of each, which are open,
+//! and when the queue file may be claimed again. `intake.rs` moves lines by it.
+
+use crate::limits::{CLAIM_EVERY_MS, CLAIM_QUIET_MS, CLAIMS_MAX};
+use crate::state::disk::Disk;
+use heapless::Vec;
+
+/// One claimed queue file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    /// Its number.
+    pub(super) seq: u64,
+    /// Everything before this is in the journal.
+    pub(super) offset: u64,
+    /// Everything before this was looked at: beyond `offset` only inside a
+    /// line that is too long.
+    pub(super) scan: u64,
+    /// The furthest byte that was seen, an unfinished line included.
+    pub(super) seen: u64,
+    /// Where the disk has it open.
+    pub(super) place: Option<u8>,
+    /// Inside a line that is too long.
+    pub(super) skipping: bool,
+    /// There may be something to read.
+    pub(super) unread: bool,
+    /// When it last had something to read.
+    pub(super) active_at: u64,
+    /// Read to its end for good; to be removed after the next commit.
+    pub(super) closing: bool,
+    /// Its file was removed, though not yet durably.
+    pub(super) removed: bool,
+}
+
+/// The claims, oldest first, and what is known of the queue file.
+pub struct Claims {
+    pub(super) list: Vec<Claim, CLAIMS_MAX>,
+    pub(super) next_seq: u64,
+    /// The queue file may have something.
+    pub(super) wanted: bool,
+    pub(super) last_claim_at: Option<u64>,
+    /// The queue file cannot be used: the errno, told once, and when to look
+    /// again.
+    pub(super) unusable: Option<(i32, u64)>,
+    /// The queue file is about to be another one: so many claims of the old
+    /// one are still made.
+    pub(super) left: Option<u32>,
+}
+
+impl Claims {
+    /// All zeros, to be filled in place by `Claims::reset`.
+    pub const EMPTY: Self = Self {
+        list: Vec::new(),
+        next_seq: 0,
+        wanted: false,
+        last_claim_at: None,
+        unusable: None,
+        left: None,
+    };
+
+    /// No claims; the queue file is looked at first of all.
+    pub(super) fn reset(&mut self) {
+        self.list.clear();
+        self.next_seq = 1;
+        self.wanted = true;
+        self.last_claim_at = None;
+        self.unusable = None;
+        self.left = None;
+    }
+
+    // ----- for the journal ------------------------------------------------
+
+    /// The number of the next claim.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// A claim with this number existed.
+    pub(super) fn seen(&mut self, seq: u64) {
+        self.next_seq = self.next_seq.max(seq.saturating_add(1));
+    }
+
+    /// The journal says that claim `seq` was read up to `offset`.
+    pub(super) fn mark(&mut self, disk: &mut impl Disk, seq: u64, offset: u64) {
+        self.seen(seq);
+        if let Some(claim) = self.list.iter_mut().find(|claim| claim.seq == seq) {
+            *claim = Claim::new(seq, claim.offset.max(offset));
+            return;
+        }
+        if self.list.is_full() {
+            self.forget_missing(disk);
+        }
+        let _ = self.list.push(Claim::new(seq, offset));
+    }
+
+    /// What the journal has of claim `seq` so far.
+    pub(super) fn offset_of(&self, seq: u64) -> u64 {
+        self.list.iter().find(|claim| claim.seq == seq).map_or(0, |claim| claim.offset)
+    }
+
+    /// Forgets the claims that are no longer on the disk.
+    pub(super) fn forget_missing(&mut self, disk: &mut impl Disk) {
+        self.list.retain(|claim| disk.claim_exists(claim.seq_low()));
+    }
+
+    /// The removals are durable: the journal may forget the removed claims.
+    pub(super) fn settle_removed(&mut self) {
+        self.list.retain(|claim| !claim.removed);
+    }
+
+    /// How many claims the journal must remember.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Number and offset of the claim at `index`.
+    pub(super) fn mark_at(&self, index: usize) -> Option<(u64, u64)> {
+        self.list.get(index).map(|claim| (claim.seq, claim.offset))
+    }
+
+    // ----- for the service ------------------------------------------------
+
+    /// A queue file appeared or was written, or it is time to look.
+    pub fn look_at_queue(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Claims were written, or it is time to look.
+    pub fn look_at_claims(&mut self) {
+        for claim in &mut self.list {
+            claim.unread |= claim.place.is_some();
+        }
+    }
+
+    /// The queue file is to be another one: what is in the old one now is
+    /// taken, and claims are closed without waiting for their writers.
+    pub fn leave_queue(&mut self) {
+        self.left = Some(1);
+        self.wanted = true;
+        for claim in &mut self.list {
+            claim.active_at = 0;
+        }
+    }
+
+    /// Whether nothing is left to be claimed of the old queue file.
+    #[must_use]
+    pub fn has_left_queue(&self) -> bool {
+        self.left == Some(0) || !self.wanted || self.unusable.is_some()
+    }
+
+    /// The new queue file is in place.
+    pub fn enter_queue(&mut self) {
+        self.left = None;
+        self.unusable = None;
+        self.wanted = true;
+    }
+
+    /// Whether one is ready to be removed after a commit.
+    #[must_use]
+    pub fn wants_commit(&self) -> bool {
+        self.list.iter().any(|claim| claim.closing)
+    }
+
+    /// Whether there is something to read at once. (A claim that waits for
+    /// room in the queue or on the disk is not.)
+    #[must_use]
+    pub fn wants_reading(&self) -> bool {
+        self.list.iter().any(|claim| claim.unread && claim.place.is_some())
+    }
+
+    /// When the intake has something to do again, if nothing is written. A
+    /// `full` queue closes no claim, and with all places taken none is made:
+    /// what ends that wakes us anyway.
+    #[must_use]
+    pub fn next_due(&self, now: u64, full: bool) -> Option<u64> {
+        let closes = |claim: &&Claim| claim.place.is_some() && !claim.unread && !claim.closing && !full;
+        let quiet =
+            self.list.iter().filter(closes).map(|claim| claim.active_at.saturating_add(CLAIM_QUIET_MS));
+        let free = !self.list.is_full() || self.list.iter().any(|claim| claim.removed);
+        let claim = (self.wanted && free).then(|| self.claim_due().max(now));
+        quiet.chain(claim).min()
+    }
+
+    /// When the next claim is allowed.
+    pub(super) fn claim_due(&self) -> u64 {
+        let again = self.unusable.map_or(0, |(_, again)| again);
+        self.last_claim_at.map_or(0, |last| last.saturating_add(CLAIM_EVERY_MS)).max(again)
+    }
+
+    /// A claim that cannot be read is tried again when it is written, or when
+    /// it would have been quiet; meanwhile the others are read.
+    pub(super) fn put_off(&mut self, index: usize, now: u64) {
+        if let Some(claim) = self.list.get_mut(index) {
+            claim.unread = false;
+            claim.active_at = now;
+        }
+    }
+
+    /// Oldest first; nearly always they are already.
+    pub(super) fn sort(&mut self) {
+        for end in 1..self.list.len() {
+            let mut at = end;
+            while let Some([before, claim]) =
+                at.checked_sub(1).and_then(|start| self.list.get_mut(start..=at))
+                && before.seq > claim.seq
+            {
+                core::mem::swap(before, claim);
+                at = at.saturating_sub(1);
+            }
+        }
+    }
+
+    /// A place that no open claim has.
+    pub(super) fn free_place(&self) -> Option<u8> {
+        (0..CLAIMS_MAX)
+            .filter_map(|place| u8::try_from(place).ok())
+            .find(|place| !self.list.iter().any(|claim| claim.place == Some(*place)))
+    }
+}
+
+impl Claim {
+    pub(super) fn new(seq: u64, offset: u64) -> Self {
+        Self {
+            seq,
+            offset,
+            scan: offset,
+            seen: offset,
+            place: None,
+            skipping: false,
+            unread: false,
+            active_at: 0,
+            closing: false,
+            removed: false,
+        }
+    }
+
+    pub(super) fn seq_low(&self) -> u16 {
+        let bytes = self.seq.to_le_bytes();
+        u16::from_le_bytes([bytes[0], bytes[1]])
+    }
+}
