@@ -5,7 +5,10 @@
 
 mod common;
 
-use common::{Dir, alive, is_root, kill, log_lines_matching, require, require_tool, under_qemu, wait_until};
+use common::{
+    Dir, alive, is_root, kill, log_lines_matching, processed, require, require_tool, under_qemu,
+    wait_for_jobs, wait_for_log, wait_until,
+};
 use core::time::Duration;
 use std::fs;
 use std::io::Write;
@@ -18,22 +21,6 @@ use std::time::Instant;
 #[track_caller]
 fn start(dir: &Dir, options: &[&str]) -> u32 {
     dir.start(&[&["log_max=0"], options].concat())
-}
-
-/// The texts of the jobs that the log says were processed.
-fn processed(dir: &Dir) -> Vec<String> {
-    let log = dir.read("zigsvc.log");
-    log.lines().filter_map(|line| Some(line.split_once("processing job: ")?.1.to_owned())).collect()
-}
-
-#[track_caller]
-fn wait_for_jobs(dir: &Dir, count: usize) {
-    wait_until(&format!("{count} jobs are processed"), || processed(dir).len() >= count);
-}
-
-#[track_caller]
-fn wait_for_log(dir: &Dir, text: &str) {
-    wait_until(&format!("the log has {text:?}"), || dir.read("zigsvc.log").contains(text));
 }
 
 /// The claimed queue files, and the queue file.

@@ -9,7 +9,8 @@
 mod common;
 
 use common::{
-    Dir, Ran, alive, finish, kill, log_lines_matching, require_root, require_tool, under_qemu, wait_until,
+    Dir, Ran, alive, finish, kill, log_lines_matching, processed, require_root, require_tool, under_qemu,
+    wait_for_jobs, wait_for_log, wait_until,
 };
 use std::fs;
 use std::io::{Read, Write};
@@ -31,21 +32,6 @@ fn start_fails(dir: &Dir) -> Ran {
     assert!(ran.err.starts_with("zigsvc: ") && ran.err.contains("spool"), "{ran:?}");
     assert!(dir.lock_holder("zigsvc.pid").is_none());
     ran
-}
-
-fn processed(dir: &Dir) -> Vec<String> {
-    let log = dir.read("zigsvc.log");
-    log.lines().filter_map(|line| Some(line.split_once("processing job: ")?.1.to_owned())).collect()
-}
-
-#[track_caller]
-fn wait_for_jobs(dir: &Dir, count: usize) {
-    wait_until(&format!("{count} jobs are processed"), || processed(dir).len() >= count);
-}
-
-#[track_caller]
-fn wait_for_log(dir: &Dir, text: &str) {
-    wait_until(&format!("the log has {text:?}"), || dir.read("zigsvc.log").contains(text));
 }
 
 /// The word that a new status line has for `key`.

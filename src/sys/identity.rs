@@ -48,12 +48,6 @@ pub fn resolve<'a>(user: &'a [u8], group: &'a [u8]) -> Result<Identity, &'a [u8]
     Ok(Identity { uid, gid, groups })
 }
 
-/// The user id of `name` (a name or a number).
-#[must_use]
-pub fn uid_of(name: &[u8]) -> Option<u32> {
-    find_user(name).map(|(uid, _)| uid).or_else(|| number(name))
-}
-
 /// The group id of `name` (a name or a number).
 #[must_use]
 pub fn find_group(name: &[u8]) -> Option<u32> {

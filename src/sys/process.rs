@@ -7,7 +7,7 @@ use core::ffi::CStr;
 use rustix::fd::BorrowedFd;
 use rustix::fs::Mode;
 pub use rustix::process::{Pid, Signal};
-use rustix::process::{WaitId, WaitIdOptions, WaitOptions};
+use rustix::process::{WaitId, WaitIdOptions};
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,12 +100,6 @@ fn write_std(fd: i32, mut text: &[u8]) -> bool {
         }
     }
     true
-}
-
-/// Waits for the child `pid` and takes its status away (waitpid(2)); for the
-/// short-lived child of the double fork.
-pub fn wait_for(pid: Pid) {
-    while let Err(Errno::INTR) = rustix::process::waitpid(Some(pid), WaitOptions::empty()) {}
 }
 
 /// How the child `pid` ended, if it has. It is not reaped: its PID stays

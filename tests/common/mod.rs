@@ -469,3 +469,19 @@ pub fn proc_status(pid: u32, name: &str) -> String {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+/// The texts of the jobs that the log says were processed.
+pub fn processed(dir: &Dir) -> Vec<String> {
+    let log = dir.read("zigsvc.log");
+    log.lines().filter_map(|line| Some(line.split_once("processing job: ")?.1.to_owned())).collect()
+}
+
+#[track_caller]
+pub fn wait_for_jobs(dir: &Dir, count: usize) {
+    wait_until(&format!("{count} jobs are processed"), || processed(dir).len() >= count);
+}
+
+#[track_caller]
+pub fn wait_for_log(dir: &Dir, text: &str) {
+    wait_until(&format!("the log has {text:?}"), || dir.read("zigsvc.log").contains(text));
+}
