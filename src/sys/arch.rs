@@ -21,23 +21,32 @@ const NR_GETCWD: usize = if cfg!(target_arch = "x86_64") {
     17
 };
 
-/// Makes a system call with three numbers; returns what the kernel left in the
+/// `getsockopt(2)`.
+const NR_GETSOCKOPT: usize = if cfg!(target_arch = "x86_64") {
+    55
+} else if cfg!(target_arch = "arm") {
+    295
+} else {
+    209
+};
+
+/// Makes a system call with five numbers; returns what the kernel left in the
 /// result register (a negative errno on failure).
-fn raw_call(number: usize, a: usize, b: usize, c: usize) -> isize {
+fn raw_call(number: usize, [a, b, c, d, e]: [usize; 5]) -> isize {
     let result: isize;
-    // SAFETY: the two callers pass plain numbers, or a buffer that they own
-    // with its length.
+    // SAFETY: the callers pass plain numbers, or buffers that they own with
+    // their lengths.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         asm!("syscall", inlateout("rax") number as isize => result,
-             in("rdi") a, in("rsi") b, in("rdx") c,
+             in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
              lateout("rcx") _, lateout("r11") _, options(nostack));
     }
     // SAFETY: as above.
     #[cfg(target_arch = "aarch64")]
     unsafe {
         asm!("svc #0", in("x8") number, inlateout("x0") a as isize => result,
-             in("x1") b, in("x2") c, options(nostack));
+             in("x1") b, in("x2") c, in("x3") d, in("x4") e, options(nostack));
     }
     // SAFETY: as above; r7 may be the frame pointer, so it is saved by hand.
     #[cfg(target_arch = "arm")]
@@ -45,7 +54,7 @@ fn raw_call(number: usize, a: usize, b: usize, c: usize) -> isize {
         asm!("mov {saved}, r7", "mov r7, {number}", "svc #0", "mov r7, {saved}",
              saved = out(reg) _, number = in(reg) number,
              inlateout("r0") a as isize => result, in("r1") b, in("r2") c,
-             options(nostack));
+             in("r3") d, in("r4") e, options(nostack));
     }
     result
 }
@@ -53,13 +62,29 @@ fn raw_call(number: usize, a: usize, b: usize, c: usize) -> isize {
 /// `close_range(first, last, 0)`: closes every descriptor in the range.
 /// False where the kernel has no such call (before Linux 5.9).
 pub(crate) fn close_range(first: u32, last: u32) -> bool {
-    raw_call(NR_CLOSE_RANGE, first as usize, last as usize, 0) == 0
+    raw_call(NR_CLOSE_RANGE, [first as usize, last as usize, 0, 0, 0]) == 0
 }
 
 /// `getcwd(buffer)`: the length of the path without its terminator.
 pub(crate) fn getcwd(buffer: &mut [u8]) -> Option<usize> {
-    let result = raw_call(NR_GETCWD, buffer.as_mut_ptr() as usize, buffer.len(), 0);
+    let result = raw_call(NR_GETCWD, [buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]);
     usize::try_from(result).ok()?.checked_sub(1)
+}
+
+/// `getsockopt(fd, level, option)` for an option that is an array of 32-bit
+/// words; returns how many words the kernel wrote.
+///
+/// # Errors
+/// The errno.
+pub(crate) fn getsockopt(fd: i32, level: usize, option: usize, words: &mut [u32]) -> Result<usize, i32> {
+    let mut length = u32::try_from(size_of_val(words)).unwrap_or(u32::MAX);
+    let fd = usize::try_from(fd).unwrap_or(usize::MAX);
+    let (buffer, size) = (words.as_mut_ptr() as usize, &raw mut length as usize);
+    let result = raw_call(NR_GETSOCKOPT, [fd, level, option, buffer, size]);
+    if result < 0 {
+        return Err(i32::try_from(result.unsigned_abs()).unwrap_or(i32::MAX));
+    }
+    Ok((length as usize / size_of::<u32>()).min(words.len()))
 }
 
 /// Starts a child that shares this process's memory until it execs or exits,

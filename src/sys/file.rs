@@ -17,6 +17,8 @@ pub struct Meta {
     pub regular: bool,
     /// Whether it is a directory.
     pub directory: bool,
+    /// Whether it is a socket.
+    pub socket: bool,
     /// Owner.
     pub uid: u32,
     /// Permission bits, as `0o7777` masks them.
@@ -34,6 +36,7 @@ impl From<Stat> for Meta {
             identity: (u64::from(stat.st_dev), u64::from(stat.st_ino)),
             regular: kind == FileType::RegularFile,
             directory: kind == FileType::Directory,
+            socket: kind == FileType::Socket,
             uid: stat.st_uid,
             mode: stat.st_mode & 0o7777,
             links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
@@ -114,7 +117,7 @@ pub fn executable(path: &CStr) -> bool {
 /// As the call says; ENOTDIR if something else has that name.
 pub fn ensure_dir(path: &CStr, mode: u32) -> Result<(), Failure> {
     match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(mode)) {
-        Ok(()) => rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty()).op("fchmodat"),
+        Ok(()) => set_mode_at(path, mode),
         Err(errno) => match meta_at(path, true) {
             Ok(Meta { directory: true, .. }) => Ok(()),
             Ok(_) => Err(Failure { op: "mkdirat", errno: Errno::NOTDIR }),
@@ -129,6 +132,14 @@ pub fn ensure_dir(path: &CStr, mode: u32) -> Result<(), Failure> {
 /// As the call says.
 pub fn set_mode(fd: &OwnedFd, mode: u32) -> Result<(), Failure> {
     rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).op("fchmod")
+}
+
+/// chmod(2).
+///
+/// # Errors
+/// As the call says.
+pub fn set_mode_at(path: &CStr, mode: u32) -> Result<(), Failure> {
+    rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty()).op("fchmodat")
 }
 
 /// read(2), tried again when interrupted; 0 is the end.

@@ -18,6 +18,7 @@ pub mod poll;
 pub mod process;
 mod runtime;
 pub mod signal;
+pub mod socket;
 pub mod spawn;
 pub mod syslog;
 

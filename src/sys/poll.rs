@@ -1,10 +1,21 @@
 //! poll(2) over a set that is built anew for each turn of a loop, because what
 //! is watched follows from live state.
 
-use super::{Errno, OwnedFd};
+use super::{AsFd, BorrowedFd, Errno, OwnedFd};
 use crate::limits::POLL_MAX;
 use heapless::Vec;
 use rustix::event::{PollFd, PollFlags, Timespec};
+
+/// What a descriptor is watched for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interest {
+    /// Something can be read.
+    Input,
+    /// Something can be written.
+    Output,
+    /// Only that the other end is gone.
+    End,
+}
 
 /// The descriptors to watch in one turn, each with a tag of the caller's.
 pub struct PollSet<'fd, T> {
@@ -19,10 +30,21 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
         Self { fds: Vec::new(), tags: Vec::new() }
     }
 
-    /// Watches `fd` for input. `POLL_MAX` covers everything that a service
-    /// can hold, so nothing is ever left out.
+    /// Watches `fd` for input.
     pub fn read(&mut self, fd: &'fd OwnedFd, tag: T) {
-        if self.fds.push(PollFd::new(fd, PollFlags::IN)).is_ok() {
+        self.watch(fd.as_fd(), Interest::Input, tag);
+    }
+
+    /// Watches `fd`; hang-ups and errors are told whatever the interest.
+    /// `POLL_MAX` covers everything that a service can hold, so nothing is ever
+    /// left out.
+    pub fn watch(&mut self, fd: BorrowedFd<'fd>, interest: Interest, tag: T) {
+        let flags = match interest {
+            Interest::Input => PollFlags::IN,
+            Interest::Output => PollFlags::OUT,
+            Interest::End => PollFlags::empty(),
+        };
+        if self.fds.push(PollFd::from_borrowed_fd(fd, flags)).is_ok() {
             let _ = self.tags.push(tag);
         }
     }
@@ -56,7 +78,7 @@ impl<T: Copy> Default for PollSet<'_, T> {
 
 /// Whether `fd` takes at least one page now without blocking (pipe(7)).
 #[must_use]
-pub fn writable(fd: rustix::fd::BorrowedFd<'_>) -> bool {
+pub fn writable(fd: BorrowedFd<'_>) -> bool {
     let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
     loop {

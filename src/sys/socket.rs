@@ -1,0 +1,166 @@
+//! Unix stream sockets (unix(7)): listening, connecting, and who the peer is.
+//! Every descriptor is non-blocking and close-on-exec.
+
+use super::{Errno, Failure, Op, OwnedFd, arch, file, process};
+use crate::proto::path::Path;
+use rustix::fd::AsRawFd;
+use rustix::fs::{AtFlags, CWD, Mode, Uid};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Gid;
+
+/// Bytes of a socket's path: `sockaddr_un` less the terminator.
+pub const SOCKET_PATH_MAX_BYTES: usize = 107;
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 64;
+
+/// SOL_SOCKET; the same on x86, ARM and RISC-V.
+const SOL_SOCKET: usize = 1;
+/// SO_PEERCRED.
+const SO_PEERCRED: usize = 17;
+/// SO_PEERGROUPS (Linux 4.13).
+const SO_PEERGROUPS: usize = 59;
+
+/// Who is at the other end of a connection, as of its connect(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Process; 0 if this PID namespace has no name for it.
+    pub pid: u32,
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+}
+
+/// A stream socket that is bound to `path` with `mode` and listens. The path
+/// must be free.
+///
+/// # Errors
+/// ENAMETOOLONG for more than [`SOCKET_PATH_MAX_BYTES`], and as bind(2) says.
+pub fn listen(path: &Path, mode: u32) -> Result<OwnedFd, Failure> {
+    let socket = stream()?;
+    let address = address(path)?;
+    // bind(2) creates the name with what the umask leaves of 0777.
+    let before = rustix::process::umask(Mode::from_raw_mode(0o777 & !mode));
+    let bound = rustix::net::bind(&socket, &address).op("bind");
+    process::umask(before.as_raw_mode());
+    bound?;
+    rustix::net::listen(&socket, BACKLOG).op("listen")?;
+    Ok(socket)
+}
+
+/// The next connection; `None` if there is none at the moment.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM: the connection goes on waiting.
+pub fn accept(listener: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
+    loop {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        return match rustix::net::accept_with(listener, flags) {
+            Ok(socket) => Ok(Some(socket)),
+            Err(Errno::INTR | Errno::CONNABORTED) => continue,
+            Err(Errno::AGAIN) => Ok(None),
+            Err(errno) => Err(Failure { op: "accept4", errno }),
+        };
+    }
+}
+
+/// Connects to the socket at `path`.
+///
+/// # Errors
+/// ENOENT or ECONNREFUSED if nobody listens; EAGAIN if its backlog is full.
+pub fn connect(path: &Path) -> Result<OwnedFd, Failure> {
+    let socket = stream()?;
+    let address = address(path)?;
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Err(Errno::INTR) => {}
+            result => return result.op("connect").map(|()| socket),
+        }
+    }
+}
+
+fn stream() -> Result<OwnedFd, Failure> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).op("socket")
+}
+
+fn address(path: &Path) -> Result<SocketAddrUnix, Failure> {
+    if path.as_bytes().len() > SOCKET_PATH_MAX_BYTES {
+        return Err(Failure { op: "bind", errno: Errno::NAMETOOLONG });
+    }
+    SocketAddrUnix::new(path.as_c_str()).op("bind")
+}
+
+/// recv(2) into `buffer`; 0 is the end of the peer's sending.
+///
+/// # Errors
+/// EAGAIN if there is nothing yet; ECONNRESET.
+pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Failure> {
+    loop {
+        match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Err(Errno::INTR) => {}
+            result => return result.op("recvfrom").map(|(count, _)| count),
+        }
+    }
+}
+
+/// send(2), without SIGPIPE and without blocking; returns the bytes taken.
+///
+/// # Errors
+/// EAGAIN if nothing is taken at the moment; EPIPE if nobody will read it.
+pub fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<usize, Failure> {
+    loop {
+        match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            result => return result.op("sendto"),
+        }
+    }
+}
+
+/// Says that nothing more will be sent (shutdown(2)).
+pub fn end_sending(socket: &OwnedFd) {
+    let _ = rustix::net::shutdown(socket, Shutdown::Write);
+}
+
+/// Closes a connection so that its last answer is not lost: unread input at
+/// close(2) would reset it, and take the answer along.
+pub fn close(socket: OwnedFd, scratch: &mut [u8]) {
+    let _ = rustix::net::shutdown(&socket, Shutdown::Read);
+    // Nothing comes in any more; what is there is at most a socket buffer.
+    while receive(&socket, scratch).is_ok_and(|count| count > 0) {}
+}
+
+/// Who connected (SO_PEERCRED).
+///
+/// # Errors
+/// As getsockopt(2) says.
+pub fn peer(socket: &OwnedFd) -> Result<Peer, Failure> {
+    let mut words = [0u32; 3];
+    arch::getsockopt(socket.as_raw_fd(), SOL_SOCKET, SO_PEERCRED, &mut words)
+        .map_err(|errno| Failure { op: "getsockopt", errno: Errno::from_raw_os_error(errno) })?;
+    let [pid, uid, gid] = words;
+    Ok(Peer { pid, uid, gid })
+}
+
+/// Whether the peer was a member of one of `groups`, beside its effective one
+/// (SO_PEERGROUPS). `None` where the kernel does not tell.
+#[must_use]
+pub fn peer_in_groups(socket: &OwnedFd, groups: &[u32]) -> Option<bool> {
+    let mut found = [0u32; 256];
+    let count = arch::getsockopt(socket.as_raw_fd(), SOL_SOCKET, SO_PEERGROUPS, &mut found).ok()?;
+    let found = found.get(..count).unwrap_or(&[]);
+    Some(found.iter().any(|group| groups.contains(group)))
+}
+
+/// Sets owner, group and mode of the socket at `path`; `None` leaves one.
+///
+/// # Errors
+/// As fchownat(2) and fchmodat(2) say.
+pub fn set_access(path: &Path, uid: Option<u32>, gid: Option<u32>, mode: u32) -> Result<(), Failure> {
+    if uid.is_some() || gid.is_some() {
+        let (uid, gid) = (uid.map(Uid::from_raw_unchecked), gid.map(Gid::from_raw_unchecked));
+        rustix::fs::chownat(CWD, path.as_c_str(), uid, gid, AtFlags::SYMLINK_NOFOLLOW).op("fchownat")?;
+    }
+    file::set_mode_at(path.as_c_str(), mode)
+}
