@@ -65,6 +65,8 @@ pub const RESERVE_BYTES: u64 = 24 * 1024;
 pub const RESERVE_PER_JOB_BYTES: u64 = 44;
 /// Dead bytes in the journal below which it is not worth rewriting.
 pub const COMPACT_MIN_BYTES: u64 = 64 * 1024;
+/// Bytes of the journal that one turn walks through for one who asks.
+pub const SEARCH_STEP_BYTES: u64 = 64 * 1024;
 /// Bytes copied by one step of a compaction.
 pub const COMPACT_STEP_BYTES: u64 = 128 * 1024;
 /// After a compaction that failed, the next attempt, doubling...

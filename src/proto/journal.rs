@@ -53,11 +53,12 @@ pub enum Kind {
     Fail = 4,
     /// Attempt `attempt + 1` was ended by an orderly stop and does not count.
     Back = 5,
-    /// The job ended well, or was cancelled; nothing is left of it.
+    /// The job ended well; nothing is left of it.
     Done = 6,
     /// Home of a job that failed for good; the body is how, then its text.
     Dead = 7,
-    /// The home of `id` with `attempt` is void (cancelled, retried, forgotten).
+    /// The home of `id` with `attempt` is void (cancelled, forgotten); the body
+    /// is its size (2 bytes).
     Void = 8,
     /// Claim `id` was read on, from one offset to the other in the body; the
     /// records that the length in the body covers came from there.
@@ -85,7 +86,8 @@ pub const FLAG_DELAYED: u8 = 1;
 pub const FLAG_CLAIMED: u8 = 2;
 /// [`Kind::Add`]: it replaces an earlier home of the same job.
 pub const FLAG_MOVED: u8 = 4;
-/// [`Kind::Void`]: the home was a dead one.
+/// [`Kind::Void`]: the home was a dead one. [`Kind::Add`]: it replaces a dead
+/// home of the same job and attempt (retried).
 pub const FLAG_DEAD: u8 = 8;
 /// [`Kind::Claim`]: it stands for all that was read before, whatever that was.
 pub const FLAG_ABSOLUTE: u8 = 16;

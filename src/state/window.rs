@@ -8,6 +8,9 @@
 //!    └──────────────── due ── Delayed ◀┘
 //! ```
 //!
+//! A cancelled job leaves at once; if it runs, it stays as `Cancelled`, of which
+//! the journal knows, until its handler is gone.
+//!
 //! An `Ended` or `Starting` slot owes the journal a record; it moves on when
 //! that is written. So a full disk holds jobs up, and loses none.
 
@@ -78,6 +81,8 @@ pub enum End {
     Dead(Outcome),
     /// It was stopped with the service; the attempt does not count.
     Back,
+    /// It was cancelled before, which the journal knows: nothing is owed.
+    Cancelled,
 }
 
 /// Where a job stands.
@@ -93,6 +98,8 @@ pub enum State {
     Running,
     /// It ended; that is not yet in the journal.
     Ended(End),
+    /// It is over for the journal, but its handler is still there.
+    Cancelled,
 }
 
 /// A job in memory: everything but its text.
@@ -216,7 +223,7 @@ impl Slot {
         match self.state {
             State::Waiting => true,
             State::Delayed(due) => due <= now,
-            State::Starting | State::Running | State::Ended(_) => false,
+            State::Starting | State::Running | State::Ended(_) | State::Cancelled => false,
         }
     }
 }

@@ -11,6 +11,10 @@
 //! so a recovery from the new file passes through the same states. Until it is
 //! renamed the old file is the journal, and a crash after any step leaves it
 //! or its equal. The window is not refilled meanwhile.
+//!
+//! What concerns all dead jobs is done by the way: a new file that leaves them
+//! out, or has them wait behind the backlog, takes effect as a whole when it is
+//! renamed.
 
 use super::Spool;
 use super::pull::{attempts_of, home_of};
@@ -23,9 +27,23 @@ use crate::state::disk::{Disk, DiskError, File};
 use crate::state::window::{End, Slot, State};
 use heapless::Vec;
 
+/// What becomes of the dead jobs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// They stay.
+    Shrink,
+    /// They wait again.
+    Retry,
+    /// They are left out.
+    Forget,
+}
+
 /// A compaction, if one is under way. It stays where it is: it is large.
 pub(super) struct Compaction {
     stage: Stage,
+    purpose: Purpose,
+    /// Dead jobs that are dead no more.
+    raised: u32,
     /// Where the old file is read next.
     from: u64,
     /// Where the new file is written next.
@@ -53,6 +71,8 @@ enum Stage {
     Dead,
     /// Waiting and dead jobs from the cursor on.
     Backlog,
+    /// All dead ones once more, to wait again.
+    Retried,
     /// What was appended since.
     Tail,
 }
@@ -61,6 +81,8 @@ impl Compaction {
     /// None; all zeros.
     pub(super) const NONE: Self = Self {
         stage: Stage::Idle,
+        purpose: Purpose::Shrink,
+        raised: 0,
         from: 0,
         to: 0,
         start: 0,
@@ -92,13 +114,50 @@ impl Spool {
     /// # Errors
     /// It is given up; the journal is as it was.
     pub fn compact_step(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
-        let result = if self.compaction.is_active() { self.go_on(disk) } else { self.begin(disk, now) };
+        if !self.compaction.is_active() {
+            return self.compact_for(Purpose::Shrink, disk, now);
+        }
+        let result = self.go_on(disk);
+        self.give_up_if(disk, result)
+    }
+
+    /// Begins one for a purpose; [`Spool::compact_step`] goes on with it. None
+    /// may be under way.
+    ///
+    /// # Errors
+    /// It is given up; the journal is as it was.
+    pub fn compact_for(
+        &mut self,
+        purpose: Purpose,
+        disk: &mut impl Disk,
+        now: u64,
+    ) -> Result<(), DiskError> {
+        self.compaction.purpose = purpose;
+        self.compaction.raised = 0;
+        let result = self.begin(disk, now);
+        self.give_up_if(disk, result)
+    }
+
+    fn give_up_if(&mut self, disk: &mut impl Disk, result: Result<(), DiskError>) -> Result<(), DiskError> {
         if result.is_err() {
             self.compaction.stop();
+            self.compaction.purpose = Purpose::Shrink;
             self.buffer.clear();
             disk.abandon_next();
         }
         result
+    }
+
+    /// What the one under way is for, or the last one that succeeded.
+    #[must_use]
+    pub fn purpose(&self) -> Purpose {
+        self.compaction.purpose
+    }
+
+    /// How many dead jobs the last one retried or forgot.
+    #[must_use]
+    pub fn raised(&self) -> u32 {
+        self.compaction.raised
     }
 
     /// A whole one.
@@ -141,7 +200,8 @@ impl Spool {
             }
         }
         for index in 0..self.window.slots().len() {
-            if let Some(slot) = self.window.slots().get(index).copied() {
+            let slot = self.window.slots().get(index).copied();
+            if let Some(slot) = slot.filter(|slot| slot.state != State::Cancelled) {
                 self.emit_window(disk, &slot)?;
             }
         }
@@ -151,7 +211,7 @@ impl Spool {
     /// Writes the home of a job in the window.
     fn emit_window(&mut self, disk: &mut impl Disk, slot: &Slot) -> Result<(), DiskError> {
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let text = super::text_or_excuse(disk, slot, &mut buffer)?;
+        let text = super::text_or_excuse(disk, slot.place(), &mut buffer)?;
         let flags = match slot.state {
             State::Delayed(_) | State::Ended(End::Fail(_)) => FLAG_DELAYED,
             _ => 0,
@@ -192,7 +252,7 @@ impl Spool {
             let end = match self.compaction.stage {
                 Stage::Idle => return Ok(()),
                 Stage::Dead => self.cursor,
-                Stage::Backlog => self.compaction.start,
+                Stage::Backlog | Stage::Retried => self.compaction.start,
                 Stage::Tail => self.end,
             };
             if self.compaction.from < end {
@@ -208,7 +268,13 @@ impl Spool {
                     self.compaction.stage = Stage::Backlog;
                     self.compaction.cursor = self.compaction.to.saturating_add(self.buffer.len() as u64);
                 }
-                Stage::Backlog => self.compaction.stage = Stage::Tail,
+                Stage::Backlog if self.compaction.purpose == Purpose::Retry => {
+                    self.compaction.stage = Stage::Retried;
+                    self.compaction.from = FILE_HEADER.len() as u64;
+                    // (a step's end is counted from where it began)
+                    return self.flush_next(disk);
+                }
+                Stage::Backlog | Stage::Retried => self.compaction.stage = Stage::Tail,
                 Stage::Tail => {
                     self.flush_next(disk)?;
                     return self.publish(disk);
@@ -239,16 +305,30 @@ impl Spool {
         if self.compaction.stage == Stage::Tail {
             return self.emit(disk, &record);
         }
+        let dead = record.kind == Kind::Dead;
         let backlog = self.compaction.stage == Stage::Backlog;
-        let is_home = record.kind == Kind::Dead || (record.kind == Kind::Add && backlog);
         let voids = self.voids.get(..self.compaction.voids).unwrap_or(&[]);
-        if !is_home || voids.contains(&home_of(&record)) {
+        if !(dead || (record.kind == Kind::Add && backlog)) || voids.contains(&home_of(&record)) {
             return Ok(());
         }
         // A home of its own now: of no claim's group, in nobody's stead.
         let (flags, attempt) = (record.flags & FLAG_DELAYED, attempts_of(&record));
-        self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(size as u64);
-        self.emit(disk, &Record { flags, attempt, ..record })
+        let home = match self.compaction.purpose {
+            Purpose::Retry if self.compaction.stage == Stage::Retried => {
+                Record { body: record.text(), ..Record::new(Kind::Add, record.id, attempt) }
+            }
+            Purpose::Retry if dead => return Ok(()),
+            Purpose::Forget if dead => {
+                self.compaction.raised = self.compaction.raised.saturating_add(1);
+                return Ok(());
+            }
+            _ => Record { flags, attempt, ..record },
+        };
+        if self.compaction.stage == Stage::Retried {
+            self.compaction.raised = self.compaction.raised.saturating_add(1);
+        }
+        self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(home.size() as u64);
+        self.emit(disk, &home)
     }
 
     /// Makes the new file the journal.
@@ -267,6 +347,15 @@ impl Spool {
         self.end = compaction.to;
         let since = self.live_bytes.wrapping_sub(compaction.live_before);
         self.live_bytes = compaction.live_bytes.wrapping_add(since);
+        match compaction.purpose {
+            Purpose::Shrink => {}
+            Purpose::Retry => {
+                self.dead = self.dead.saturating_sub(compaction.raised);
+                self.waiting = self.waiting.saturating_add(compaction.raised);
+            }
+            Purpose::Forget => self.dead = self.dead.saturating_sub(compaction.raised),
+        }
+        self.generation = self.generation.wrapping_add(1);
         let gone = compaction.voids;
         let mut index = 0usize;
         self.voids.retain(|_| {

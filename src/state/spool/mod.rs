@@ -15,6 +15,8 @@
 //!
 //! - `mod.rs`: appending, committing, starting and ending jobs
 //! - `pull.rs`: from the journal into the window
+//! - `search.rs`: what is in the journal beyond the window
+//! - `steer.rs`: cancel, retry, forget
 //! - `recover.rs`: from the file to the state, after any crash
 //! - `compact.rs`: a new file without what is over
 //! - `intake.rs`, `claims.rs`: from the queue file into the journal
@@ -28,10 +30,15 @@ mod compact;
 mod intake;
 mod pull;
 mod recover;
+mod search;
+mod steer;
 
 pub use claims::Claims;
+pub use compact::Purpose;
 pub use intake::Notice;
 pub use recover::{RecoverError, Recovery};
+pub use search::{Place, Search};
+pub use steer::Cancelled;
 
 use super::backoff::delay_ms;
 use super::disk::{Disk, DiskError, File};
@@ -62,6 +69,15 @@ pub struct Rules {
     pub queue_max: u32,
     /// Whether commits are synced.
     pub sync: bool,
+}
+
+/// The state before new jobs were added, to go back to if they cannot be made
+/// durable.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    end: u64,
+    waiting: u32,
+    live_bytes: u64,
 }
 
 /// Counts of what the disk had to do since start.
@@ -95,6 +111,8 @@ pub struct Spool {
     name_unsynced: bool,
     /// A sync failed: only a new file can be trusted (compaction).
     suspect: bool,
+    /// How often the journal was written anew: places in it hold within one.
+    generation: u32,
     wear: Wear,
     window: Window,
     /// The claimed queue files.
@@ -125,6 +143,7 @@ impl Spool {
         unsynced_since: None,
         name_unsynced: false,
         suspect: false,
+        generation: 0,
         compaction: Compaction::NONE,
         wear: Wear { syncs: 0, bytes: 0 },
     };
@@ -250,19 +269,44 @@ impl Spool {
         self.unsynced_since.map(|since| since.saturating_add(COMMIT_DELAY_MS))
     }
 
+    /// Begins a group of new jobs. Until they are committed nothing but
+    /// [`Spool::add`] may be asked for.
+    ///
+    /// # Errors
+    /// There is no room for new jobs, or the disk fails.
+    pub fn begin_adding(&mut self, disk: &mut impl Disk, now: u64) -> Result<Mark, DiskError> {
+        self.write_out(disk, now)?;
+        if self.suspect {
+            self.compact_now(disk, now)?;
+        }
+        if disk.free() < self.reserve() {
+            return Err(NO_ROOM);
+        }
+        Ok(Mark { end: self.end, waiting: self.waiting, live_bytes: self.live_bytes })
+    }
+
     /// Accepts a job, to be acknowledged after the next commit. Its text must
     /// be 1 to [`JOB_MAX_BYTES`] bytes.
     ///
     /// # Errors
-    /// It is not accepted. (Full queues are the caller's to ask for: [`Spool::room`].)
+    /// It is not accepted, and the group is to be rolled back. (Full queues are
+    /// the caller's to ask for: [`Spool::room`].)
     pub fn add(&mut self, disk: &mut impl Disk, now: u64, text: &[u8]) -> Result<u64, DiskError> {
         debug_assert!(!text.is_empty() && text.len() <= JOB_MAX_BYTES);
         let id = self.next_id;
         let record = Record { body: text, ..Record::new(Kind::Add, id, 0) };
         self.put(disk, now, &record)?;
-        self.write_out(disk, now)?;
         self.count_added(&record);
         Ok(id)
+    }
+
+    /// Takes a group of new jobs back: they could not be committed, and nobody
+    /// was told of them. Their ids are not used again by this process.
+    pub fn roll_back(&mut self, disk: &mut impl Disk, mark: Mark) {
+        self.buffer.clear();
+        (self.end, self.waiting, self.live_bytes) = (mark.end, mark.waiting, mark.live_bytes);
+        // As after a failed write.
+        let _ = disk.truncate(File::Journal, self.end);
     }
 
     /// A new home was appended.
@@ -289,6 +333,10 @@ impl Spool {
     /// learns it with the next [`Spool::settle`].
     pub fn ended(&mut self, id: u64, outcome: Outcome, rules: &Rules) -> Option<End> {
         let slot = self.window.get_mut(id)?;
+        if slot.state == State::Cancelled {
+            self.window.remove(id);
+            return Some(End::Cancelled);
+        }
         let end = match outcome {
             Outcome::Success => End::Done(outcome),
             _ if u32::from(slot.attempt) > rules.retries => End::Dead(outcome),
@@ -301,8 +349,10 @@ impl Spool {
     /// Job `id` was stopped with the service: it waits again, and the attempt
     /// does not count.
     pub fn returned(&mut self, id: u64) {
-        if let Some(slot) = self.window.get_mut(id) {
-            slot.state = State::Ended(End::Back);
+        match self.window.get_mut(id) {
+            Some(Slot { state: State::Cancelled, .. }) => drop(self.window.remove(id)),
+            Some(slot) => slot.state = State::Ended(End::Back),
+            None => {}
         }
     }
 
@@ -346,7 +396,8 @@ impl Spool {
     fn buffer_takes_mark(&mut self, disk: &mut impl Disk, slot: &Slot) -> Result<bool, DiskError> {
         let Slot { id, attempt, state, .. } = *slot;
         let record = match state {
-            State::Waiting | State::Delayed(_) | State::Running => return Ok(true),
+            State::Waiting | State::Delayed(_) | State::Running | State::Cancelled => return Ok(true),
+            State::Ended(End::Cancelled) => return Ok(true),
             State::Starting => Record::new(Kind::Start, id, attempt),
             State::Ended(End::Done(_)) => Record::new(Kind::Done, id, attempt),
             State::Ended(End::Fail(_)) => Record::new(Kind::Fail, id, attempt),
@@ -364,7 +415,7 @@ impl Spool {
     ) -> Result<bool, DiskError> {
         let mut body: Vec<u8, BODY_MAX_BYTES> = Vec::new();
         let mut text = [0; RECORD_MAX_BYTES];
-        let text = text_or_excuse(disk, slot, &mut text)?;
+        let text = text_or_excuse(disk, slot.place(), &mut text)?;
         let _ = body.extend_from_slice(&outcome.to_bytes());
         let _ = body.extend_from_slice(text);
         let record = Record { body: &body, ..Record::new(Kind::Dead, slot.id, slot.attempt) };
@@ -392,22 +443,23 @@ impl Spool {
                     self.dead = self.dead.saturating_add(1);
                     self.live_bytes = self.live_bytes.saturating_add(DEAD_PREFIX_BYTES as u64);
                 }
-                State::Waiting | State::Delayed(_) | State::Running => {}
+                State::Waiting | State::Delayed(_) | State::Running | State::Cancelled => {}
+                State::Ended(End::Cancelled) => {}
             }
         }
     }
 
-    /// The text of the job in `slot`, read from its home into `buffer`.
+    /// The text of the job at `place`, read from its home into `buffer`.
     ///
     /// # Errors
     /// The journal cannot be read there.
     pub fn text<'b>(
         &self,
         disk: &mut impl Disk,
-        slot: &Slot,
+        place: Place,
         buffer: &'b mut [u8; RECORD_MAX_BYTES],
     ) -> Result<&'b [u8], DiskError> {
-        read_home(disk, slot, buffer)
+        read_home(disk, place, buffer)
     }
 
     /// Moves a delayed job behind the backlog if the window is full of
@@ -422,7 +474,7 @@ impl Spool {
         let Some(id) = self.window.blocker(now) else { return Ok(()) };
         let Some(slot) = self.window.get(id).copied() else { return Ok(()) };
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let text = text_or_excuse(disk, &slot, &mut buffer)?;
+        let text = text_or_excuse(disk, slot.place(), &mut buffer)?;
         let flags = FLAG_DELAYED | FLAG_MOVED;
         let record = Record { flags, body: text, ..Record::new(Kind::Add, id, slot.attempt) };
         self.put(disk, now, &record)?;
@@ -452,25 +504,25 @@ const EXCUSE: &[u8] = b"(the text of this job was damaged on the disk)";
 /// As [`read_home`], with [`EXCUSE`] for a damaged text.
 fn text_or_excuse<'b>(
     disk: &mut impl Disk,
-    slot: &Slot,
+    place: Place,
     buffer: &'b mut [u8; RECORD_MAX_BYTES],
 ) -> Result<&'b [u8], DiskError> {
-    match read_home(disk, slot, buffer) {
+    match read_home(disk, place, buffer) {
         Err(DAMAGED) => Ok(EXCUSE),
         result => result,
     }
 }
 
-/// Reads the text of a home record and checks that it is the slot's.
+/// Reads the text of a home record and checks that it is the job's.
 fn read_home<'b>(
     disk: &mut impl Disk,
-    slot: &Slot,
+    place: Place,
     buffer: &'b mut [u8; RECORD_MAX_BYTES],
 ) -> Result<&'b [u8], DiskError> {
-    let wanted = buffer.get_mut(..usize::from(slot.size)).ok_or(DAMAGED)?;
-    let count = disk.read(File::Journal, slot.offset, wanted)?;
+    let wanted = buffer.get_mut(..usize::from(place.size)).ok_or(DAMAGED)?;
+    let count = disk.read(File::Journal, place.offset, wanted)?;
     match step(buffer.get(..count).unwrap_or(&[])) {
-        Step::Record(record, _) if record.id == slot.id => Ok(record.text()),
+        Step::Record(record, _) if record.id == place.id => Ok(record.text()),
         _ => Err(DAMAGED),
     }
 }

@@ -21,7 +21,7 @@
 use super::{Rules, Spool, Wear};
 use crate::limits::RETRY_DELAY_MAX_MS;
 use crate::proto::journal::{
-    FILE_HEADER, FLAG_ABSOLUTE, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED, FileHeader, HEADER_BYTES, Kind,
+    DEAD_PREFIX_BYTES, FILE_HEADER, FLAG_ABSOLUTE, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED, FileHeader, HEADER_BYTES, Kind,
     Progress, RECORD_MAX_BYTES, Record, Step, file_header, resync, skip_damage, step,
 };
 use crate::state::backoff::delay_ms;
@@ -241,6 +241,11 @@ impl Spool {
                 if record.flags & FLAG_MOVED != 0 && self.find(disk, small, record.id, pass, rules, now)? {
                     self.forget(record.id);
                 }
+                if record.flags & FLAG_DEAD != 0 {
+                    // Retried: the dead home, longer by its prefix, is void.
+                    let _ = self.voids.push((record.id, record.attempt, true));
+                    self.uncount_dead(size_of_record(record, DEAD_PREFIX_BYTES));
+                }
                 self.count_added(record);
             }
             Kind::Dead => {
@@ -251,7 +256,14 @@ impl Spool {
                 self.live_bytes = self.live_bytes.saturating_add(record.size() as u64);
                 self.next_id = self.next_id.max(record.id.saturating_add(1));
             }
-            Kind::Void => self.void(record),
+            Kind::Void => {
+                let dead = record.flags & FLAG_DEAD != 0;
+                if !dead && self.find(disk, small, record.id, pass, rules, now)? {
+                    self.forget(record.id);
+                } else {
+                    self.void(record, dead);
+                }
+            }
             Kind::Claim => return Ok(self.claim(disk, record, length, rest, pass)),
             Kind::Start | Kind::Fail | Kind::Back | Kind::Done => {
                 if self.find(disk, small, record.id, pass, rules, now)? {
@@ -283,20 +295,19 @@ impl Spool {
     /// The home of a job in the window is over.
     fn forget(&mut self, id: u64) {
         if let Some(slot) = self.window.remove(id) {
-            self.waiting = self.waiting.saturating_sub(1);
-            self.live_bytes = self.live_bytes.saturating_sub(u64::from(slot.size));
+            self.uncount_waiting(slot.size);
         }
     }
 
-    /// A home ended out of order.
-    fn void(&mut self, record: &Record<'_>) {
-        if record.flags & FLAG_DEAD != 0 {
-            self.dead = self.dead.saturating_sub(1);
+    /// A home beyond the window is void.
+    fn void(&mut self, record: &Record<'_>, dead: bool) {
+        let size = record.body.first_chunk::<2>().map_or(0, |body| u16::from_le_bytes(*body));
+        if dead {
+            self.uncount_dead(size);
         } else {
-            self.waiting = self.waiting.saturating_sub(1);
-            self.window.remove(record.id);
+            self.uncount_waiting(size);
         }
-        let _ = self.voids.push((record.id, record.attempt, record.flags & FLAG_DEAD != 0));
+        let _ = self.voids.push((record.id, record.attempt, dead));
     }
 
     /// A claim was read on. Its group counts if it is whole.
@@ -393,6 +404,11 @@ impl Spool {
         }
         Ok(())
     }
+}
+
+/// The size of a record that is so many bytes longer.
+fn size_of_record(record: &Record<'_>, longer: usize) -> u16 {
+    u16::try_from(record.size().saturating_add(longer)).unwrap_or(u16::MAX)
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

@@ -63,8 +63,34 @@ impl Service {
 
     fn text(&self, disk: &mut FakeDisk, slot: &Slot) -> Result<String, DiskError> {
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let text = self.spool.text(disk, slot, &mut buffer)?;
+        let text = self.spool.text(disk, slot.place(), &mut buffer)?;
         Ok(String::from_utf8(text.to_vec()).unwrap())
+    }
+
+    /// The jobs beyond the window and their texts, the dead or the waiting.
+    fn homes(&mut self, disk: &mut FakeDisk, dead: bool) -> Result<Vec<(Place, String)>, DiskError> {
+        let mut search = self.spool.search(dead);
+        let mut places = Vec::new();
+        let mut visit = |place: Place| places.extend((place.dead == dead).then_some(place));
+        while !self.spool.search_step(disk, &mut self.scratch, &mut search, &mut visit)? {}
+        let mut buffer = [0; RECORD_MAX_BYTES];
+        let text = |place: &Place, disk: &mut FakeDisk, buffer: &mut _| {
+            Ok(String::from_utf8(self.spool.text(disk, *place, buffer)?.to_vec()).unwrap())
+        };
+        places.iter().map(|place| Ok((*place, text(place, disk, &mut buffer)?))).collect()
+    }
+
+    /// All dead jobs at once.
+    fn all_dead(&mut self, disk: &mut FakeDisk, purpose: Purpose) -> Result<u32, DiskError> {
+        while self.spool.is_compacting() {
+            self.spool.compact_step(disk, self.now)?;
+        }
+        self.spool.compact_for(purpose, disk, self.now)?;
+        while self.spool.is_compacting() {
+            self.spool.compact_step(disk, self.now)?;
+        }
+        self.commit(disk)?;
+        Ok(self.spool.raised())
     }
 
     /// Everything to its end, without crashes; returns the texts in order.
@@ -257,6 +283,7 @@ fn a_backlog_survives_compaction_in_order() {
     service.spool.ended(slot.id, Outcome::Success, &RULES);
     service.spool.settle(&mut disk, 0).unwrap();
     service.spool.add(&mut disk, 0, b"late").unwrap();
+    service.commit(&mut disk).unwrap();
     while service.spool.is_compacting() {
         service.spool.compact_step(&mut disk, 0).unwrap();
     }
@@ -332,6 +359,7 @@ fn every_truncation_keeps_what_came_before() {
     for number in 0..6 {
         service.spool.add(&mut disk, 0, format!("job {number}").as_bytes()).unwrap();
     }
+    service.commit(&mut disk).unwrap();
     for length in 0..disk.journal_mut().len() {
         let mut cut = disk.clone();
         cut.journal_mut().truncate(length);
@@ -373,6 +401,7 @@ fn a_text_that_is_damaged_while_the_service_runs_holds_up_nothing() {
     for text in ["first", "second", "third"] {
         service.spool.add(&mut disk, 0, text.as_bytes()).unwrap();
     }
+    service.commit(&mut disk).unwrap();
     service.refill(&mut disk).unwrap();
     let second = disk.journal_mut().windows(6).position(|window| window == b"second").unwrap();
     disk.journal_mut()[second] ^= 1;
@@ -424,6 +453,123 @@ fn new_jobs_do_not_take_the_room_that_old_ones_need() {
     assert_eq!(service.run_to_the_end(&mut disk), ["new"]);
 }
 
+/// Adds jobs as the control socket does; false if they were refused.
+fn add_group(service: &mut Service, disk: &mut FakeDisk, texts: &[String]) -> Result<(), DiskError> {
+    let mark = service.spool.begin_adding(disk, service.now)?;
+    let added = texts.iter().try_for_each(|text| {
+        service.spool.add(disk, service.now, text.as_bytes())?;
+        Ok(())
+    });
+    let committed = added.and_then(|()| service.spool.commit(disk, &RULES, service.now));
+    if committed.is_err() {
+        service.spool.roll_back(disk, mark);
+    }
+    committed
+}
+
+#[test]
+fn a_group_that_cannot_be_committed_is_taken_back_whole() {
+    let texts: Vec<String> = (0..40).map(|number| format!("{number} {}", "x".repeat(500))).collect();
+    for fail_at in 1..8 {
+        let (mut disk, mut service) = service();
+        add_group(&mut service, &mut disk, &["before".to_owned()]).unwrap();
+        disk.fail_at = Some(disk.operations + fail_at);
+        let refused = add_group(&mut service, &mut disk, &texts).is_err();
+        disk.fail_at = None;
+        assert_eq!(service.spool.waiting(), if refused { 1 } else { 41 });
+        add_group(&mut service, &mut disk, &["behind".to_owned()]).unwrap();
+        let mut expected = vec!["before".to_owned()];
+        expected.extend(texts.iter().filter(|_| !refused).cloned());
+        expected.push("behind".to_owned());
+        let mut copy = disk.clone();
+        assert_eq!(service.run_to_the_end(&mut disk), expected, "operation {fail_at}");
+        copy.power_cut();
+        let (mut again, recovery) = Service::start(&mut copy, 0).unwrap();
+        assert_eq!((recovery.damaged_bytes, recovery.torn_bytes), (0, 0));
+        assert_eq!(again.run_to_the_end(&mut copy), expected, "operation {fail_at}, after a power cut");
+    }
+}
+
+#[test]
+fn a_cancelled_job_never_runs_wherever_it_was() {
+    let (mut disk, mut service) = service();
+    let texts: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    add_group(&mut service, &mut disk, &texts).unwrap();
+    assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["0"]);
+    assert_eq!(service.spool.cancel(&mut disk, 0, 1), Ok(Some(Cancelled::Running)));
+    assert_eq!(service.spool.cancel(&mut disk, 0, 1), Ok(Some(Cancelled::Over)));
+    assert_eq!(service.spool.cancel(&mut disk, 0, 2), Ok(Some(Cancelled::Waiting)));
+    assert_eq!(service.spool.cancel(&mut disk, 0, 2), Ok(None));
+    assert_eq!(service.spool.cancel(&mut disk, 0, 90), Ok(None), "it is beyond the window");
+    let mut homes = service.homes(&mut disk, false).unwrap();
+    assert_eq!(homes.len(), 100 - WINDOW_JOBS);
+    let (place, text) = homes.pop().unwrap();
+    assert_eq!((place.id, text.as_str()), (100, "99"));
+    service.spool.drop_home(&mut disk, 0, place).unwrap();
+    service.commit(&mut disk).unwrap();
+    assert_eq!(service.spool.waiting(), 97);
+    assert_eq!(service.homes(&mut disk, false).unwrap().pop().unwrap().0.id, 99);
+    for compacted in [false, true] {
+        if compacted {
+            service.spool.compact_now(&mut disk, 0).unwrap();
+        }
+        let mut copy = disk.clone();
+        copy.power_cut();
+        let (mut again, recovery) = Service::start(&mut copy, 0).unwrap();
+        assert_eq!((recovery.interrupted, again.spool.waiting()), (0, 97));
+        assert_eq!(again.run_to_the_end(&mut copy), texts[2..99]);
+    }
+    service.spool.ended(1, Outcome::Signal(15), &RULES);
+    service.running.clear();
+    assert_eq!(service.run_to_the_end(&mut disk), texts[2..99]);
+}
+
+#[test]
+fn dead_jobs_are_retried_and_forgotten_one_by_one_or_all() {
+    let (mut disk, mut service) = service();
+    let texts: Vec<String> = (1..=90).map(|number| format!("job {number}")).collect();
+    add_group(&mut service, &mut disk, &texts).unwrap();
+    let rules = Rules { retries: 0, ..RULES };
+    while !service.start_jobs(&mut disk, 8).unwrap().is_empty() {
+        for slot in std::mem::take(&mut service.running) {
+            service.spool.ended(slot.id, Outcome::Code(3), &rules);
+        }
+        service.spool.settle(&mut disk, 0).unwrap();
+    }
+    service.commit(&mut disk).unwrap();
+    let dead = service.homes(&mut disk, true).unwrap();
+    assert_eq!((dead.len(), service.spool.dead(), service.spool.waiting()), (90, 90, 0));
+    service.spool.retry(&mut disk, 0, dead[10].0).unwrap();
+    service.spool.drop_home(&mut disk, 0, dead[20].0).unwrap();
+    service.commit(&mut disk).unwrap();
+    assert_eq!((service.spool.dead(), service.spool.waiting()), (88, 1));
+    for compacted in [false, true] {
+        if compacted {
+            service.spool.compact_now(&mut disk, 0).unwrap();
+        }
+        let mut copy = disk.clone();
+        copy.power_cut();
+        let (mut again, _) = Service::start(&mut copy, 0).unwrap();
+        assert_eq!((again.spool.dead(), again.spool.waiting()), (88, 1));
+        assert_eq!(again.homes(&mut copy, true).unwrap().len(), 88);
+        assert_eq!(again.start_jobs(&mut copy, 1).unwrap(), ["job 11"]);
+        assert_eq!(again.running[0].attempt, 2, "its history goes on");
+    }
+    for (purpose, left) in [(Purpose::Retry, 88), (Purpose::Forget, 0)] {
+        let mut copy = disk.clone();
+        let (mut again, _) = Service::start(&mut copy, 0).unwrap();
+        assert_eq!(again.all_dead(&mut copy, purpose).unwrap(), 88);
+        assert_eq!((again.spool.dead(), again.spool.waiting()), (0, left + 1));
+        let mut other = copy.clone();
+        other.power_cut();
+        let (mut third, _) = Service::start(&mut other, 0).unwrap();
+        assert_eq!((third.spool.dead(), third.spool.waiting()), (0, left + 1));
+        let ran = again.run_to_the_end(&mut copy);
+        assert_eq!((ran.len() as u32, ran[0].as_str()), (left + 1, "job 11"));
+        assert_eq!(third.run_to_the_end(&mut other), ran);
+    }
+}
+
 /// What a history promises.
 #[derive(Default)]
 struct Promises {
@@ -431,6 +577,8 @@ struct Promises {
     accepted: BTreeSet<String>,
     /// Lines whose end was committed.
     over: BTreeSet<String>,
+    /// Lines that somebody asked to cancel or forget: a crash decides.
+    dropped: BTreeSet<String>,
     runs: BTreeMap<String, u32>,
 }
 
@@ -454,7 +602,13 @@ fn history(seed: u64, power: bool) {
     }
     disk.die_at = None;
     let (mut service, recovery) = Service::start(&mut disk, now).unwrap();
+    let dead = service.homes(&mut disk, true).unwrap();
+    assert_eq!(service.spool.dead() as usize, dead.len(), "seed {seed}");
     let ran = service.run_to_the_end(&mut disk);
+    for (place, text) in &dead {
+        assert!(!ran.contains(text), "seed {seed}: {text:?} is dead, and waited as well");
+        assert!(!promises.over.contains(text), "seed {seed}: {text:?} ({}) was forgotten", place.id);
+    }
     assert!(recovery.damaged_bytes == 0 || power, "seed {seed}: {recovery:?}");
     let mut last: BTreeMap<&String, u32> = BTreeMap::new();
     for text in &ran {
@@ -466,10 +620,12 @@ fn history(seed: u64, power: bool) {
     }
     for text in &promises.accepted {
         let runs = promises.runs.get(text).copied().unwrap_or(0) + last.get(text).copied().unwrap_or(0);
-        assert!(runs > 0, "seed {seed}: {text:?} was accepted and never ran");
+        let dropped = promises.dropped.contains(text);
+        assert!(dropped || runs > 0, "seed {seed}: {text:?} was accepted and never ran");
     }
     for text in &written {
-        assert!(promises.runs.contains_key(text) || last.contains_key(text), "seed {seed}: {text:?} lost");
+        let known = promises.runs.contains_key(text) || promises.dropped.contains(text);
+        assert!(known || last.contains_key(text), "seed {seed}: {text:?} lost");
     }
 }
 
@@ -501,6 +657,7 @@ fn live(
         }
         service.commit(disk)?;
         promises.over.extend(ended.drain(..));
+        steer(&mut service, disk, promises, &format!("{life}.{turn}"))?;
         service.spool.make_way(disk, *now)?;
         for text in service.start_jobs(disk, 1 + turn % 4)? {
             assert!(!promises.over.contains(&text), "{text:?} runs after its end was recorded");
@@ -512,14 +669,84 @@ fn live(
         }
         for slot in std::mem::take(&mut service.running) {
             let text = service.text(disk, &slot)?;
-            if disk.random(5) == 0 {
-                service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries: 100, ..RULES });
+            let luck = disk.random(8);
+            if luck < 2 {
+                let retries = if luck == 0 { 0 } else { 100 };
+                service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries, ..RULES });
             } else {
                 service.spool.ended(slot.id, Outcome::Success, &RULES);
                 ended.push(text);
             }
         }
         service.spool.settle(disk, *now)?;
+    }
+    Ok(())
+}
+
+/// What clients of the control socket ask for; a promise is made after the
+/// commit.
+fn steer(
+    service: &mut Service,
+    disk: &mut FakeDisk,
+    promises: &mut Promises,
+    name: &str,
+) -> Result<(), DiskError> {
+    let now = service.now;
+    if disk.random(3) == 0 {
+        let count = 1 + disk.random(30);
+        let texts: Vec<_> = (0..count).map(|n| format!("control {name}.{n} {}", "z".repeat(60))).collect();
+        add_group(service, disk, &texts)?;
+        promises.accepted.extend(texts);
+    }
+    let dead = disk.random(2) == 0;
+    match disk.random(12) {
+        0 => {
+            let slots = service.spool.window().slots();
+            let Some(slot) = slots.iter().find(|slot| matches!(slot.state, State::Waiting)).copied() else {
+                return Ok(());
+            };
+            let text = service.text(disk, &slot)?;
+            promises.dropped.insert(text.clone());
+            assert_eq!(service.spool.cancel(disk, now, slot.id)?, Some(Cancelled::Waiting));
+            service.commit(disk)?;
+            promises.over.insert(text);
+        }
+        1..4 if !service.spool.is_steering_full() => {
+            let homes = service.homes(disk, dead)?;
+            if let Some((place, text)) = homes.last() {
+                promises.dropped.insert(text.clone());
+                service.spool.drop_home(disk, now, *place)?;
+                service.commit(disk)?;
+                promises.over.insert(text.clone());
+            }
+        }
+        4..6 if !service.spool.is_steering_full() => {
+            let homes = service.homes(disk, true)?;
+            if let Some((place, text)) = homes.first() {
+                service.spool.retry(disk, now, *place)?;
+                service.commit(disk)?;
+                // It is to run again.
+                promises.runs.insert(text.clone(), 0);
+                promises.accepted.insert(text.clone());
+            }
+        }
+        6 => {
+            let homes = service.homes(disk, true)?;
+            let purpose = if dead { Purpose::Retry } else { Purpose::Forget };
+            if purpose == Purpose::Forget {
+                promises.dropped.extend(homes.iter().map(|(_, text)| text.clone()));
+            }
+            assert_eq!(service.all_dead(disk, purpose)? as usize, homes.len());
+            for (_, text) in homes {
+                if purpose == Purpose::Forget {
+                    promises.over.insert(text);
+                } else {
+                    promises.runs.insert(text.clone(), 0);
+                    promises.accepted.insert(text);
+                }
+            }
+        }
+        _ => {}
     }
     Ok(())
 }
