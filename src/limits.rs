@@ -104,8 +104,35 @@ pub const STOP_GRACE_MS: u64 = 5000;
 /// Without pidfd, `stop` looks at the lock this often.
 pub const STOP_POLL_MS: u64 = 20;
 
-/// Descriptors that one turn of a loop watches: signals, inotify, handlers.
-pub const POLL_MAX: usize = 8 + WORKERS_MAX;
+/// Clients of one socket at once.
+pub const CLIENTS_MAX: usize = 16;
+/// Bytes of one request, without its newline: a job and its verb.
+pub const REQUEST_MAX_BYTES: usize = 1100;
+/// Bytes of a client's input that are held: one request, its CR and newline.
+pub const CLIENT_INPUT_BYTES: usize = REQUEST_MAX_BYTES + 4;
+/// Bytes of answers that a client has not taken yet: one line of `list`.
+pub const CLIENT_OUTPUT_BYTES: usize = 1280;
+/// New jobs that one client may add in one turn: their answers must fit.
+pub const CLIENT_TURN_JOBS: usize = 40;
+/// Requests of one client in one turn that are not new jobs.
+pub const CLIENT_TURN_REQUESTS: usize = 16;
+/// Connections accepted in one turn.
+pub const ACCEPT_TURN: usize = 4;
+/// A half request, an answer that is not read, a page that is not taken: the
+/// client is closed after this long. An idle client may be from then on.
+pub const CLIENT_IDLE_MS: u64 = 30_000;
+/// After a lack of descriptors, the next attempt to accept.
+pub const ACCEPT_RETRY_MS: u64 = 1000;
+/// Ends of jobs that `wait` can still learn of.
+pub const RESULTS_KEPT: usize = 64;
+/// Lines of one page of `list`.
+pub const LIST_PAGE: usize = 100;
+/// Events of one turn for those who watch; more are missed.
+pub const EVENTS_TURN: usize = 96;
+
+/// Descriptors that one turn of a loop watches: signals, inotify, a listener,
+/// and the handlers and clients.
+pub const POLL_MAX: usize = 8 + WORKERS_MAX + CLIENTS_MAX;
 /// Memory shared by what never happens at the same time: reading the
 /// configuration, recovering and reading the journal, reading claims.
 pub const SCRATCH_BYTES: usize = 16 * 1024;
@@ -126,6 +153,11 @@ pub const TABLE: &[(&str, u64, &str)] = &[
     ("claim_quiet", CLAIM_QUIET_MS, "ms without a write until a claim is released"),
     ("commit_delay", COMMIT_DELAY_MS, "ms until the end of a job is synced"),
     ("retry_delay_max", RETRY_DELAY_MAX_MS, "ms between two attempts, at most"),
+    ("clients", CLIENTS_MAX as u64, "clients of a socket at once"),
+    ("request", REQUEST_MAX_BYTES as u64, "bytes of a request to the control socket"),
+    ("client_idle", CLIENT_IDLE_MS, "ms until a client that is stuck is closed"),
+    ("results", RESULTS_KEPT as u64, "ends of jobs that wait can still tell"),
+    ("list_page", LIST_PAGE as u64, "jobs in one page of list"),
     ("log_line", LOG_LINE_BYTES as u64, "bytes of one log line"),
     ("syslog", SYSLOG_MAX_BYTES as u64, "bytes of one syslog datagram"),
     ("output_line", OUTPUT_LINE_BYTES as u64, "bytes of one line of a handler's output"),

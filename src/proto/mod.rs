@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod config;
+pub mod control;
 pub mod crc;
 pub mod health;
 pub mod journal;

@@ -126,12 +126,7 @@ impl Spool {
     ///
     /// # Errors
     /// It is given up; the journal is as it was.
-    pub fn compact_for(
-        &mut self,
-        purpose: Purpose,
-        disk: &mut impl Disk,
-        now: u64,
-    ) -> Result<(), DiskError> {
+    pub fn compact_for(&mut self, purpose: Purpose, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
         self.compaction.purpose = purpose;
         self.compaction.raised = 0;
         let result = self.begin(disk, now);

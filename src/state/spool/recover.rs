@@ -21,8 +21,8 @@
 use super::{Rules, Spool, Wear};
 use crate::limits::RETRY_DELAY_MAX_MS;
 use crate::proto::journal::{
-    DEAD_PREFIX_BYTES, FILE_HEADER, FLAG_ABSOLUTE, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED, FileHeader, HEADER_BYTES, Kind,
-    Progress, RECORD_MAX_BYTES, Record, Step, file_header, resync, skip_damage, step,
+    DEAD_PREFIX_BYTES, FILE_HEADER, FLAG_ABSOLUTE, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED, FileHeader,
+    HEADER_BYTES, Kind, Progress, RECORD_MAX_BYTES, Record, Step, file_header, resync, skip_damage, step,
 };
 use crate::state::backoff::delay_ms;
 use crate::state::disk::{Disk, DiskError, File};

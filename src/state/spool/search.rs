@@ -73,8 +73,7 @@ impl Spool {
         while search.at < self.end && search.at < stop {
             let left = usize::try_from(self.end.saturating_sub(search.at)).unwrap_or(usize::MAX);
             let wanted = scratch.len().min(left);
-            let count =
-                disk.read(File::Journal, search.at, scratch.get_mut(..wanted).unwrap_or(&mut []))?;
+            let count = disk.read(File::Journal, search.at, scratch.get_mut(..wanted).unwrap_or(&mut []))?;
             if count == 0 {
                 search.at = self.end;
             }

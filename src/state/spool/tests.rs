@@ -503,6 +503,11 @@ fn a_cancelled_job_never_runs_wherever_it_was() {
     assert_eq!(service.spool.cancel(&mut disk, 0, 90), Ok(None), "it is beyond the window");
     let mut homes = service.homes(&mut disk, false).unwrap();
     assert_eq!(homes.len(), 100 - WINDOW_JOBS);
+    let (mut search, mut met) = (service.spool.search(true), 0);
+    while !service.spool.search_step(&mut disk, &mut service.scratch, &mut search, &mut |_| met += 1).unwrap()
+    {
+    }
+    assert_eq!(met, homes.len(), "those in the window are not met, from wherever the walk began");
     let (place, text) = homes.pop().unwrap();
     assert_eq!((place.id, text.as_str()), (100, "99"));
     service.spool.drop_home(&mut disk, 0, place).unwrap();
