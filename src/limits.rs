@@ -127,6 +127,8 @@ pub const ACCEPT_RETRY_MS: u64 = 1000;
 pub const RESULTS_KEPT: usize = 64;
 /// Lines of one page of `list`.
 pub const LIST_PAGE: usize = 100;
+/// ... and within this, if somebody else wants one.
+pub const PAGE_PATIENCE_MS: u64 = 2000;
 /// Events of one turn for those who watch; more are missed.
 pub const EVENTS_TURN: usize = 96;
 

@@ -43,11 +43,19 @@ impl Heartbeat {
         self.failure
     }
 
-    /// A turn of the loop was finished at `now`.
-    pub fn turn_finished(&mut self, now: u64) {
-        if self.seq == 0 || now.saturating_sub(self.last_at) >= HEARTBEAT_MIN_MS {
+    /// A turn of the loop was finished at `now`; true if that was recorded.
+    pub fn turn_finished(&mut self, now: u64) -> bool {
+        let due = self.seq == 0 || now.saturating_sub(self.last_at) >= HEARTBEAT_MIN_MS;
+        if due {
             self.beat(now);
         }
+        due
+    }
+
+    /// Milliseconds since the last one.
+    #[must_use]
+    pub fn age(&self, now: u64) -> u64 {
+        now.saturating_sub(self.last_at)
     }
 
     /// Writes the next record.

@@ -6,15 +6,18 @@
 //! - `log.rs`: lines to the file, to stderr, to syslog; rotation
 //! - `heartbeat.rs`: the health file
 //! - `memory.rs`: the memory they use
+//! - `listener.rs`, `clients.rs`: a socket, who may use it, its connections
 //! - `disk.rs`: the real disk under `state::spool`
 //! - `jobs/`: the service that runs jobs
 //!
 //! The loop of every service is the one of `jobs/mod.rs`.
 
+pub mod clients;
 pub mod disk;
 pub mod heartbeat;
 pub mod jobs;
 pub mod lifecycle;
+pub mod listener;
 pub mod log;
 pub mod memory;
 pub mod settings;

@@ -56,6 +56,12 @@ pub fn find_group(name: &[u8]) -> Option<u32> {
     found.or_else(|| number(name))
 }
 
+/// The user id of `name` (a name or a number).
+#[must_use]
+pub fn find_uid(name: &[u8]) -> Option<u32> {
+    find_user(name).map(|(uid, _)| uid).or_else(|| number(name))
+}
+
 /// uid and primary gid of the user with this name or, if it is a number, with
 /// this uid.
 fn find_user(name: &[u8]) -> Option<(u32, u32)> {

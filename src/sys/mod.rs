@@ -92,6 +92,7 @@ const ERRNOS: &[(Errno, &str)] = &[
     (Errno::NAMETOOLONG, "ENAMETOOLONG (name too long)"),
     (Errno::NOSYS, "ENOSYS (not in this kernel)"),
     (Errno::LOOP, "ELOOP (is a symbolic link)"),
+    (Errno::ADDRINUSE, "EADDRINUSE (somebody else listens there)"),
     (Errno::CONNREFUSED, "ECONNREFUSED (nobody listens)"),
     (Errno::DQUOT, "EDQUOT (quota exceeded)"),
     (Errno::ILSEQ, "EILSEQ (damaged data)"),

@@ -2,6 +2,7 @@
 //! their ends. The state of a job is in `state/window.rs`; one running handler
 //! is in `worker.rs`.
 
+use super::history::{Fate, What};
 use super::tell::{describe_outcome, push_processing};
 use super::worker::{NotStarted, Worker};
 use super::{Jobs, Stopping, rules};
@@ -36,26 +37,37 @@ impl Jobs {
                 Exit::Code(code) => Outcome::Code(code),
                 Exit::Signal(signal) => Outcome::Signal(signal),
             };
-            if self.stopping != Stopping::No && outcome != Outcome::Success && !worker.timed_out {
+            let cancelled =
+                self.spool.window().get(worker.id).is_some_and(|slot| slot.state == State::Cancelled);
+            if self.stopping != Stopping::No && !cancelled && outcome != Outcome::Success && !worker.timed_out
+            {
                 self.spool.returned(worker.id);
             } else {
-                self.job_ended(worker.id, outcome, now.saturating_sub(worker.started_at));
+                self.job_ended(worker.id, outcome, now.saturating_sub(worker.started_at), now);
             }
         }
     }
 
     /// An attempt ended: decides what follows and says so.
-    pub(super) fn job_ended(&mut self, id: u64, outcome: Outcome, took_ms: u64) {
+    pub(super) fn job_ended(&mut self, id: u64, outcome: Outcome, took_ms: u64, now: u64) {
         let rules = rules(self.process.config);
         let Some(slot) = self.spool.window().get(id).copied() else { return };
         let Some(end) = self.spool.ended(id, outcome, &rules) else { return };
         let (attempt, attempts) = (slot.attempt, rules.retries.saturating_add(1));
         let level = match end {
             End::Done(_) | End::Back => Level::Debug,
+            End::Cancelled => Level::Info,
             End::Fail(_) => Level::Warn,
             End::Dead(_) => Level::Error,
         };
-        if outcome != Outcome::Success {
+        let what = match end {
+            End::Done(_) | End::Back => What::Ended(Fate::Done),
+            End::Fail(_) => What::Failed(outcome),
+            End::Dead(outcome) => What::Ended(Fate::Dead(outcome)),
+            End::Cancelled => What::Ended(Fate::Cancelled),
+        };
+        self.note_event(id, what, took_ms, now);
+        if outcome != Outcome::Success && end != End::Cancelled {
             self.counts.failed = self.counts.failed.saturating_add(1);
         }
         if !matches!(end, End::Fail(_)) {
@@ -73,6 +85,7 @@ impl Jobs {
                     let _ = uwrite!(out, " (attempt {} of {}), kept as dead", attempt, attempts);
                 }
                 End::Done(_) | End::Back => {}
+                End::Cancelled => out.push_str(", as it was cancelled"),
             }
         });
     }
@@ -89,7 +102,7 @@ impl Jobs {
         while self.spool.choose(now).is_some() {}
         for slot in self.chosen() {
             let mut buffer = [0; RECORD_MAX_BYTES];
-            if let Some(text) = self.text(&slot, &mut buffer) {
+            if let Some(text) = self.text(&slot, &mut buffer, now) {
                 self.log.job(&|out| push_processing(text, out));
                 let _ = logged.push(slot.id);
             }
@@ -102,6 +115,8 @@ impl Jobs {
             if written {
                 self.spool.ended(id, Outcome::Success, &rules);
                 self.counts.jobs = self.counts.jobs.saturating_add(1);
+                self.note_event(id, What::Started, 0, now);
+                self.note_event(id, What::Ended(Fate::Done), 0, now);
             } else {
                 // Not the job's fault: it waits until the log takes lines.
                 self.spool.returned(id);
@@ -156,7 +171,7 @@ impl Jobs {
     #[inline(never)]
     pub(super) fn start_handler(&mut self, slot: &Slot, now: u64) {
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let Some(text) = self.text(slot, &mut buffer) else { return };
+        let Some(text) = self.text(slot, &mut buffer, now) else { return };
         self.log.info(&|out| push_processing(text, out));
         let config = &self.process.config;
         let timeout = u64::from(config.job_timeout);
@@ -164,13 +179,14 @@ impl Jobs {
             Ok(worker) => {
                 let _ = self.workers.push(worker);
                 self.note.write(self.workers);
+                self.note_event(slot.id, What::Started, 0, now);
             }
             Err(NotStarted::Refused(why)) => {
                 self.log.error(&|out| {
                     let _ = uwrite!(out, "job {}: ", slot.id);
                     out.push_str(why);
                 });
-                self.job_ended(slot.id, Outcome::NotStarted, 0);
+                self.job_ended(slot.id, Outcome::NotStarted, 0, now);
             }
             // Not the job's fault: it waits, and loses no attempt.
             Err(NotStarted::Failed(failure)) => {

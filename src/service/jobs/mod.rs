@@ -2,47 +2,62 @@
 //!
 //! One turn of the loop, always in this order:
 //!
-//! 1. poll the signal pipe, inotify and the handlers' output, until the
-//!    nearest deadline
-//! 2. signals, 3. ended handlers, 4. deadlines of handlers, 5. output
+//! 1. poll the signal pipe, inotify, the handlers' output and the control
+//!    socket, until the nearest deadline
+//! 2. signals, 3. deadlines of handlers, 4. output, 5. ended handlers
 //! 6. intake: the queue file and its claims into the journal
-//! 7. commit, if something is to be made durable
-//! 8. start handlers (a second attempt only after a commit)
-//! 9. write the log, then the heartbeat
+//! 7. requests of clients; their new jobs go behind those of the intake
+//! 8. commit, if something is to be made durable, and the answers that waited
+//!    for it
+//! 9. start handlers (a second attempt only after a commit)
+//! 10. write the log, events to those who watch, the heartbeat
+//! 11. accept new clients
 //!
 //! The log is written before the end of a job is, so that a job whose handler
 //! is the log is never recorded as done without its line.
 //!
-//! - `spooling.rs`: stages 6 and 7
-//! - `handlers.rs`, `worker.rs`, `leftover.rs`: stages 3 to 5 and 8
+//! - `spooling.rs`: stages 6 to 9, and the rest that a failing disk gets
+//! - `control.rs`, `requests.rs`, `errands.rs`, `history.rs`: stages 7, 10, 11
+//! - `handlers.rs`, `worker.rs`, `leftover.rs`: stages 3 to 5 and 9
 //! - `reload.rs`, `tell.rs`: a new configuration; what is told
 //!
 //! After start-up nothing here ends the service: what fails is logged once,
 //! leaves a named degraded state, and is tried again.
 
+mod control;
+mod errands;
 mod handlers;
+mod history;
 mod leftover;
 mod reload;
+mod requests;
 mod spooling;
 mod tell;
 mod worker;
 
-use crate::limits::{LOG_BUFFER_BYTES, WORKERS_MAX};
+use crate::limits::{LOG_BUFFER_BYTES, POLL_MAX, WORKERS_MAX};
 use crate::proto::config::Config;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
+use crate::proto::text::Writer;
+use crate::service::clients::Clients;
 use crate::service::disk::SpoolDisk;
 use crate::service::heartbeat::Heartbeat;
 use crate::service::lifecycle::{Audience, Process, describe_at, ensure_folder, exit};
+use crate::service::listener::{Access, Listener};
 use crate::service::log::Log;
 use crate::service::memory::Memory;
+use crate::state::disk::DiskError;
 use crate::state::spool::{RecoverError, Rules, Spool};
 use crate::sys::lock::PidFile;
 use crate::sys::once::Once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
-use crate::sys::{clock, file, identity};
+use crate::sys::{AsFd, Errno, Failure, clock, file, identity};
+use control::Control;
+use errands::Page;
 use heapless::Vec;
+use history::History;
 use leftover::Running;
 use tell::describe_disk;
 use ufmt::uwrite;
@@ -54,6 +69,8 @@ enum Source {
     Signals,
     Inotify,
     Output(usize),
+    Client(usize),
+    Listener,
 }
 
 /// Counts since start.
@@ -93,29 +110,41 @@ struct Jobs {
     started_at: u64,
     counts: Counts,
     stopping: Stopping,
-    /// The spool's disk failed: nothing is taken or started before this.
-    spool_retry_at: Option<u64>,
+    /// The spool's disk failed, so: nothing is taken before this.
+    spool_failure: Option<(u64, DiskError)>,
     /// While the spool fails: whether jobs that are known cannot go on either.
     jobs_blocked: bool,
     /// A compaction failed so often; the next one not before this.
     compact_failures: u32,
     compact_after: u64,
+    compact_error: DiskError,
     /// The kernel refused to start a handler: none is started before this.
     start_after: u64,
     /// Without inotify: when to look at the queue file.
     look_at: u64,
-    /// The log and the health file failed when last looked at.
+    /// The log, the health file and the socket failed when last looked at.
     log_failing: bool,
     heartbeat_failing: bool,
+    socket_failing: bool,
+    control: Control,
 }
 
 /// The large parts of [`Jobs`], in .bss.
 struct Large {
     spool: Spool,
     workers: Vec<Worker, WORKERS_MAX>,
+    clients: Clients,
+    history: History,
+    page: Page,
 }
 
-static STATE: Once<Large> = Once::new(Large { spool: Spool::EMPTY, workers: Vec::new() });
+static STATE: Once<Large> = Once::new(Large {
+    spool: Spool::EMPTY,
+    workers: Vec::new(),
+    clients: Clients::EMPTY,
+    history: History::EMPTY,
+    page: Vec::new(),
+});
 
 /// Runs the service until it is stopped; returns the exit code.
 pub fn serve(memory: &'static mut Memory, audience: Audience) -> u8 {
@@ -150,7 +179,7 @@ impl Jobs {
         let now = clock::now();
         let audience = &process.audience;
         let config = &*process.config;
-        let Large { spool, workers } = STATE.take();
+        let Large { spool, workers, clients, history, page } = STATE.take();
         let mut log = Log::new(config, &config.log_file, audience.is_foreground(), log_buffer);
         if let Err(failure) = log.open(process.identity.as_ref()) {
             audience.warn(&|out| {
@@ -159,6 +188,7 @@ impl Jobs {
             });
         }
         open_folders(&process);
+        let listener = open_socket(&process);
         process.drop_privileges();
         let spool_lock = process.lock_also(&config.spool, b"lock");
         let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file) {
@@ -190,14 +220,17 @@ impl Jobs {
             started_at: now,
             counts: Counts::default(),
             stopping: Stopping::No,
-            spool_retry_at: None,
+            spool_failure: None,
             jobs_blocked: false,
             compact_failures: 0,
             compact_after: 0,
+            compact_error: DiskError(0),
             start_after: 0,
             look_at: now,
             log_failing: false,
             heartbeat_failing: false,
+            socket_failing: false,
+            control: Control::new(listener, clients, history, page),
         };
         jobs.report_recovery(&recovery);
         jobs.warn_about_handler();
@@ -246,25 +279,30 @@ impl Jobs {
                     }
                 }
                 Source::Inotify => self.on_inotify(),
-                Source::Signals => {}
+                Source::Signals | Source::Client(_) | Source::Listener => {}
             }
         }
         // After the output: the indexes of the poll set are those before it.
         self.on_ended_handlers(now);
-        if self.stopping == Stopping::No {
-            self.advance(now);
-        } else {
-            let _ = self.settle(now);
+        self.advance(&ready, now);
+        if self.is_drained() {
+            self.stop("drained", now);
         }
         self.log.flush();
+        self.send_events(now);
+        if self.heartbeat.turn_finished(now) {
+            self.control.listener.check();
+        }
         self.watch_degraded();
-        self.heartbeat.turn_finished(now);
+        if ready.contains(&Source::Listener) {
+            self.accept_clients(now);
+        }
         self.note_long_turn(now);
     }
 
     /// Polls until something is ready or due.
     #[inline(never)]
-    fn wait(&self) -> Vec<Source, { WORKERS_MAX + 2 }> {
+    fn wait(&self) -> Vec<Source, POLL_MAX> {
         let now = clock::now();
         let mut set = PollSet::new();
         set.read(self.process.signals.fd(), Source::Signals);
@@ -274,6 +312,15 @@ impl Jobs {
         for (index, worker) in self.workers.iter().enumerate() {
             if let Some(output) = &worker.output {
                 set.read(output, Source::Output(index));
+            }
+        }
+        if now >= self.control.listener.accept_after {
+            set.read(self.control.listener.fd(), Source::Listener);
+        }
+        for (place, _) in self.control.clients.connected() {
+            let reading = self.control.can_ask(place);
+            if let Some((fd, interest)) = self.control.clients.interest(place, reading) {
+                set.watch(fd.as_fd(), interest, Source::Client(place));
             }
         }
         set.wait(Some(self.next_due(now).saturating_sub(now)));
@@ -287,11 +334,13 @@ impl Jobs {
         let mut due = self.heartbeat.due(u64::from(interval.min(stale_after / 3)));
         let mut sooner = |at: Option<u64>| due = due.min(at.unwrap_or(u64::MAX));
         sooner(self.workers.iter().filter_map(Worker::due).min());
+        sooner(Some(self.control.next_due(now)));
+        sooner(self.errand_due(now));
         if self.stopping != Stopping::No {
             return due;
         }
         let full = self.spool.room(&rules(self.process.config)) == 0;
-        if let Some(retry_at) = self.spool_retry_at {
+        if let Some((retry_at, _)) = self.spool_failure {
             sooner(Some(retry_at));
             if self.jobs_blocked {
                 return due;
@@ -300,7 +349,8 @@ impl Jobs {
             sooner(self.spool.commit_due());
             sooner(self.spool.claims.next_due(now, full));
             let reading = self.spool.claims.wants_reading() && !full;
-            sooner((self.spool.is_compacting() || reading).then_some(now));
+            let compacting = self.spool.is_compacting() && !self.is_paging();
+            sooner((compacting || reading).then_some(now));
         }
         if self.disk.inotify.is_none() {
             sooner(Some(self.look_at));
@@ -320,11 +370,13 @@ impl Jobs {
 
     fn on_signals(&mut self, now: u64) {
         let arrived = self.process.signals.take();
-        for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT"), (Signal::QUIT, "SIGQUIT")]
-        {
-            if arrived.has(signal) {
-                self.stop(name, now);
-            }
+        let stops = [
+            (Signal::TERM, "SIGTERM received"),
+            (Signal::INT, "SIGINT received"),
+            (Signal::QUIT, "SIGQUIT received"),
+        ];
+        for (_, why) in stops.iter().filter(|(signal, _)| arrived.has(*signal)) {
+            self.stop(why, now);
         }
         if arrived.has(Signal::HUP) {
             self.reload();
@@ -338,12 +390,12 @@ impl Jobs {
     }
 
     /// The first time asks the handlers to end, the second time ends them.
-    fn stop(&mut self, signal: &str, now: u64) {
+    fn stop(&mut self, why: &str, now: u64) {
         let running = self.workers.len();
         self.stopping = match self.stopping {
             Stopping::No => {
                 self.log.info(&|out| {
-                    let _ = uwrite!(out, "{} received, stopping", signal);
+                    let _ = uwrite!(out, "{}, stopping", why);
                 });
                 if running > 0 {
                     self.log.info(&|out| {
@@ -404,6 +456,7 @@ impl Jobs {
                 out.push_str("; the last ends are not recorded, those jobs run again");
             });
         }
+        self.dismiss_clients(now);
         self.heartbeat.remove();
         let jobs = self.counts.jobs;
         self.log.info(&|out| {
@@ -415,6 +468,31 @@ impl Jobs {
         self.process.pid_file.release(self.process.pid_path.as_c_str());
         exit::OK
     }
+}
+
+/// The control socket; without it the process ends.
+fn open_socket(process: &Process) -> Listener {
+    let config = &process.config;
+    let access = match Access::resolve(config) {
+        Ok(access) => access,
+        Err(name) => process.fail(exit::CONFIG, &|out| describe_unknown(name, out)),
+    };
+    match Listener::open(&config.socket, access, process.identity.as_ref()) {
+        Ok(listener) => listener,
+        Err(Failure { errno: Errno::NAMETOOLONG, .. }) => process.fail(exit::CONFIG, &|out| {
+            out.push_str("socket: ");
+            out.push_escaped(config.socket.as_bytes());
+            out.push_str(": a socket's path has at most 107 bytes; set `socket` to a shorter one");
+        }),
+        Err(failure) => process.fail_at(&config.socket, failure),
+    }
+}
+
+/// `allow_uid, allow_gid: "NAME" ...`
+fn describe_unknown(name: &[u8], out: &mut Writer<'_>) {
+    out.push_str("allow_uid or allow_gid: \"");
+    out.push_escaped(name);
+    out.push_str("\" is neither a number nor known to /etc/passwd or /etc/group");
 }
 
 /// The spool's folder and the queue's, which belong to the service.

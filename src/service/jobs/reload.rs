@@ -1,9 +1,10 @@
 //! SIGHUP: the configuration anew, whole or not at all.
 
-use super::Jobs;
+use super::{Jobs, describe_unknown};
 use crate::proto::config::keys::KEYS;
 use crate::proto::text::Writer;
-use crate::service::lifecycle::Process;
+use crate::service::lifecycle::{Process, describe_at};
+use crate::service::listener::Access;
 use crate::service::settings::Unusable;
 use crate::state::window::State;
 
@@ -18,22 +19,30 @@ impl Jobs {
         let mut out = Writer::new(&mut reason);
         let Process { settings, candidate, .. } = &mut self.process;
         match settings.load(candidate, self.scratch, &mut out) {
-            Ok(()) => {
-                self.counts.reloads = self.counts.reloads.saturating_add(1);
-                self.adopt();
-            }
-            Err(Unusable) => {
-                self.counts.reload_errors = self.counts.reload_errors.saturating_add(1);
-                self.log.error(&|line| {
-                    line.push_str("config not reloaded, the old one stays: ");
-                    line.push(out.as_bytes());
-                });
-            }
+            Ok(()) => match Access::resolve(candidate) {
+                Ok(access) => {
+                    self.counts.reloads = self.counts.reloads.saturating_add(1);
+                    self.adopt(access);
+                }
+                Err(name) => {
+                    describe_unknown(name, &mut out);
+                    self.refuse_config(out.as_bytes());
+                }
+            },
+            Err(Unusable) => self.refuse_config(out.as_bytes()),
         }
     }
 
+    fn refuse_config(&mut self, why: &[u8]) {
+        self.counts.reload_errors = self.counts.reload_errors.saturating_add(1);
+        self.log.error(&|line| {
+            line.push_str("config not reloaded, the old one stays: ");
+            line.push(why);
+        });
+    }
+
     /// Takes over a good configuration and logs what changed.
-    fn adopt(&mut self) {
+    fn adopt(&mut self, access: Access) {
         let Process { config: old, candidate: new, foreground, .. } = &mut self.process;
         for key in KEYS {
             let (mut before, mut after) = ([0; VALUE_BYTES], [0; VALUE_BYTES]);
@@ -65,6 +74,10 @@ impl Jobs {
         }
         core::mem::swap(old, new);
         self.warn_about_handler();
+        if let Err(failure) = self.control.listener.set_access(access) {
+            let config = &self.process.config;
+            self.log.warn(&|out| describe_at(&config.socket, failure, out));
+        }
     }
 
     /// Turns to a new queue file when nothing of the old one is open.
@@ -81,6 +94,6 @@ impl Jobs {
 
     /// Jobs whose handler runs.
     pub(super) fn running(&self) -> u32 {
-        self.spool.window().count(|state| *state == State::Running)
+        self.spool.window().count(|state| matches!(state, State::Running | State::Cancelled))
     }
 }

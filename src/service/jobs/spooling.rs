@@ -2,7 +2,7 @@
 //! it gets after an error. Jobs that are known go on meanwhile if they can.
 
 use super::tell::{describe_disk, tell_notice};
-use super::{Jobs, rules};
+use super::{Jobs, Source, Stopping, rules};
 use crate::limits::{COMPACT_RETRY_MAX_MS, COMPACT_RETRY_MS, SPOOL_RETRY_MS};
 use crate::proto::config::Handler;
 use crate::proto::journal::RECORD_MAX_BYTES;
@@ -13,49 +13,76 @@ use crate::state::window::{Outcome, Slot};
 use ufmt::uwrite;
 
 impl Jobs {
-    /// Intake, commit, starts: everything that needs the spool's disk.
-    pub(super) fn advance(&mut self, now: u64) {
-        if self.spool_retry_at.is_some_and(|at| now < at) {
-            // Its disk has a rest, but jobs that are known go on if they can.
-            self.jobs_blocked = self.settle(now).and_then(|()| self.run_jobs(now)).is_err();
+    /// Intake, requests, commit, starts: everything that needs the spool's disk.
+    pub(super) fn advance(&mut self, ready: &[Source], now: u64) {
+        // Its disk has a rest after an error, but jobs that are known go on if
+        // they can.
+        let resting = self.spool_failure.is_some_and(|(at, _)| now < at);
+        let was_failing = self.spool_failure.is_some();
+        let settled = self.settle(now);
+        // No room for new jobs or for a compaction must not keep the old jobs
+        // from running: only their ends make room.
+        let taken = match settled {
+            Ok(()) if !resting && self.stopping == Stopping::No => self.take_in(now, was_failing),
+            result => result.map(|()| false),
+        };
+        self.serve(ready, now);
+        let committed = self.commit_turn(taken == Ok(true), resting, now);
+        if self.stopping != Stopping::No {
             return;
         }
-        let was_failing = self.spool_retry_at.is_some();
-        match self.use_spool(now, was_failing) {
-            Ok(()) => {
-                self.spool_retry_at = None;
-                if was_failing {
-                    self.log.info(&|out| out.push_str("spool: works again"));
-                }
-            }
-            Err(error) => {
-                self.spool_retry_at = Some(now.saturating_add(SPOOL_RETRY_MS));
-                if !was_failing {
-                    let disk = &self.disk;
-                    self.log.error(&|out| {
-                        out.push_str("spool: ");
-                        describe_disk(disk, error, out);
-                        out.push_str("; jobs wait, none is lost");
-                    });
-                }
-            }
+        if settled.is_ok() && !resting {
+            self.keep_journal_small(now);
+            self.switch_queue_file();
+        }
+        let run = settled.and_then(|()| self.run_jobs(now));
+        self.jobs_blocked = run.is_err();
+        if !resting {
+            self.judge_spool(taken.map(drop).and(committed).and(run), now);
         }
     }
 
+    /// The disk worked, or failed, in this turn.
     #[inline(never)]
-    pub(super) fn use_spool(&mut self, now: u64, was_failing: bool) -> Result<(), DiskError> {
-        self.jobs_blocked = true;
-        self.settle(now)?;
-        // No room for new jobs or for a compaction must not keep the old jobs
-        // from running: only their ends make room.
-        let taken = self.take_in(now, was_failing);
-        if self.spool.is_compacting() || (self.spool.wants_compaction() && now >= self.compact_after) {
+    fn judge_spool(&mut self, result: Result<(), DiskError>, now: u64) {
+        let was_failing = self.spool_failure.is_some();
+        self.spool_failure = result.err().map(|error| (now.saturating_add(SPOOL_RETRY_MS), error));
+        match result {
+            Ok(()) if was_failing => self.log.info(&|out| out.push_str("spool: works again")),
+            Err(error) if !was_failing => {
+                let disk = &self.disk;
+                self.log.error(&|out| {
+                    out.push_str("spool: ");
+                    describe_disk(disk, error, out);
+                    out.push_str("; jobs wait, none is lost");
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes durable what this turn put into the journal, if it has to be, and
+    /// answers those who waited for that.
+    fn commit_turn(&mut self, taken: bool, resting: bool, now: u64) -> Result<(), DiskError> {
+        let group = self.check_group();
+        let due = self.spool.commit_due().is_some_and(|due| now >= due);
+        let wanted = !resting && (taken || due || self.spool.claims.wants_commit());
+        let mut result = group;
+        if wanted || self.control.owes() {
+            let rules = rules(self.process.config);
+            let durable = self.spool.commit(&mut self.disk, &rules, now);
+            self.answer_owed(durable, now);
+            result = group.and(durable).and_then(|()| self.spool.remove_closed(&mut self.disk));
+        }
+        result
+    }
+
+    /// Begins or continues a compaction where that is due.
+    fn keep_journal_small(&mut self, now: u64) {
+        let due = self.spool.wants_compaction() && now >= self.compact_after;
+        if (self.spool.is_compacting() || due) && !self.is_paging() {
             self.compact(now);
         }
-        self.switch_queue_file();
-        let run = self.run_jobs(now);
-        self.jobs_blocked = run.is_err();
-        taken.and(run)
     }
 
     /// A step of a compaction. One that fails costs a write of everything that
@@ -67,6 +94,7 @@ impl Jobs {
                 self.compact_failures = self.compact_failures.saturating_add(1);
                 let wait = delay_ms(COMPACT_RETRY_MS, self.compact_failures, COMPACT_RETRY_MAX_MS);
                 self.compact_after = now.saturating_add(wait);
+                self.compact_error = error;
                 let disk = &self.disk;
                 self.log.warn(&|out| {
                     out.push_str("spool: the journal cannot be written anew, the old one goes on: ");
@@ -76,8 +104,8 @@ impl Jobs {
         }
     }
 
-    /// New jobs into the journal, and a commit if one is due.
-    pub(super) fn take_in(&mut self, now: u64, was_failing: bool) -> Result<(), DiskError> {
+    /// New jobs from the queue file into the journal; true if there were some.
+    pub(super) fn take_in(&mut self, now: u64, was_failing: bool) -> Result<bool, DiskError> {
         let rules = rules(self.process.config);
         if was_failing {
             // (one that still cannot be opened was told at start)
@@ -86,12 +114,7 @@ impl Jobs {
         let log = &mut self.log;
         let mut tell = |notice: Notice<'_>| tell_notice(log, &notice);
         let taken = self.spool.intake(&mut self.disk, self.scratch, &rules, now, &mut tell);
-        // What went into the journal is made durable also where something
-        // else failed.
-        let due = self.spool.commit_due().is_some_and(|due| now >= due);
-        let wanted = taken != Ok(0) || self.spool.claims.wants_commit() || due;
-        let committed = if wanted { self.commit(now) } else { Ok(()) };
-        taken.and(committed)
+        taken.map(|jobs| jobs > 0)
     }
 
     /// From the journal into the window, and from there to handlers.
@@ -126,15 +149,16 @@ impl Jobs {
         &mut self,
         slot: &Slot,
         buffer: &'b mut [u8; RECORD_MAX_BYTES],
+        now: u64,
     ) -> Option<&'b [u8]> {
-        let result = self.spool.text(&mut self.disk, slot, buffer);
+        let result = self.spool.text(&mut self.disk, slot.place(), buffer);
         if let Err(error) = result {
             let disk = &self.disk;
             self.log.error(&|out| {
                 let _ = uwrite!(out, "job {}: its text cannot be read: ", slot.id);
                 describe_disk(disk, error, out);
             });
-            self.job_ended(slot.id, Outcome::NotStarted, 0);
+            self.job_ended(slot.id, Outcome::NotStarted, 0, now);
         }
         result.ok()
     }

@@ -1,7 +1,7 @@
 //! What the service says of itself in its log: at the start, when something
 //! degrades or recovers, and when it is asked (SIGUSR2).
 
-use super::{Counts, Jobs};
+use super::{Jobs, Stopping, rules};
 use crate::proto::config::Handler;
 use crate::proto::text::Writer;
 use crate::service::disk::SpoolDisk;
@@ -10,7 +10,7 @@ use crate::service::log::Log;
 use crate::state::disk::DiskError;
 use crate::state::spool::{Notice, Recovery};
 use crate::state::window::{Outcome, State};
-use crate::sys::{Errno, Failure, clock, describe_errno, file};
+use crate::sys::{Errno, Failure, clock, describe_errno, file, process};
 use ufmt::uwrite;
 
 impl Jobs {
@@ -86,6 +86,17 @@ impl Jobs {
                 None => self.log.info(&|out| out.push_str("the health file is written again")),
             }
         }
+        let failure = self.control.listener.failure();
+        if failure.is_some() != self.socket_failing {
+            self.socket_failing = failure.is_some();
+            match failure {
+                Some(failure) => self.log.error(&|out| {
+                    out.push_str("the control socket is gone, and cannot be made again: ");
+                    describe_at(&config.socket, failure, out);
+                }),
+                None => self.log.info(&|out| out.push_str("the control socket is there again")),
+            }
+        }
         let failing = self.log.failure().is_some();
         if failing != self.log_failing {
             self.log_failing = failing;
@@ -107,48 +118,66 @@ impl Jobs {
     /// SIGUSR2: what `status` would say.
     #[inline(never)]
     pub(super) fn log_status(&mut self, now: u64) {
-        let Counts { jobs, failed, reloads, reload_errors } = self.counts;
-        let (running, delayed) =
-            (self.running(), self.spool.window().count(|state| matches!(state, State::Delayed(_))));
-        let waiting = self.spool.waiting().saturating_sub(running);
-        let dead = self.spool.dead();
-        let wear = self.spool.wear();
-        let log = self.log.counts();
-        let uptime = now.saturating_sub(self.started_at) / 1000;
-        let (log_failing, heartbeat_failing) = (self.log_failing, self.heartbeat_failing);
-        let spool_failing = self.spool_retry_at.is_some();
-        let blind = self.disk.inotify.is_none();
-        let never = !self.process.config.sync_always();
+        let mut text = [0; 640];
+        let mut status = Writer::new(&mut text);
+        self.push_status(&mut status, now);
         self.log.info(&|out| {
-            let _ = uwrite!(
-                out,
-                "status: uptime={} jobs={} failed={} dead={} waiting={} running={} delayed={}",
-                uptime,
-                jobs,
-                failed,
-                dead,
-                waiting,
-                running,
-                delayed
-            );
-            let _ = uwrite!(out, " reloads={} reload_errors={}", reloads, reload_errors);
-            let _ = uwrite!(out, " rotations={} log_lost={}", log.rotations, log.lost);
-            let _ = uwrite!(out, " syncs={} spool_bytes={} degraded=", wear.syncs, wear.bytes);
-            let states = [
-                (spool_failing, "spool"),
-                (log_failing, "log"),
-                (heartbeat_failing, "health"),
-                (blind, "inotify"),
-                (never, "sync-never"),
-            ];
-            let mut first = true;
-            for (_, name) in states.iter().filter(|(failing, _)| *failing) {
-                out.push_str(if first { "" } else { "," });
-                out.push_str(name);
-                first = false;
-            }
-            out.push_str(if first { "none" } else { "" });
+            out.push_str("status: ");
+            out.push(status.as_bytes());
         });
+    }
+
+    /// The fields of `status`; `docs/control.md` tells what they mean.
+    #[inline(never)]
+    pub(super) fn push_status(&self, out: &mut Writer<'_>, now: u64) {
+        let window = self.spool.window();
+        let counted = window.count(|state| *state == State::Running);
+        let state = match self.stopping {
+            Stopping::No if self.control.draining => "draining",
+            Stopping::No => "running",
+            Stopping::Gracefully | Stopping::AtOnce => "stopping",
+        };
+        let _ = uwrite!(out, "pid={} state={}", process::pid().as_raw_pid(), state);
+        let (log, wear) = (self.log.counts(), self.spool.wear());
+        let fields = [
+            ("uptime", now.saturating_sub(self.started_at) / 1000),
+            ("jobs", self.counts.jobs),
+            ("failed", self.counts.failed),
+            ("dead", u64::from(self.spool.dead())),
+            ("waiting", u64::from(self.spool.waiting().saturating_sub(counted))),
+            ("running", u64::from(self.running())),
+            ("delayed", u64::from(window.count(|state| matches!(state, State::Delayed(_))))),
+            ("room", u64::from(self.spool.room(&rules(self.process.config)))),
+            ("reloads", self.counts.reloads),
+            ("reload_errors", self.counts.reload_errors),
+            ("rotations", log.rotations),
+            ("log_lost", log.lost),
+            ("fsyncs", wear.syncs),
+            ("spool_bytes", wear.bytes),
+            ("clients", self.control.clients.count() as u64),
+            ("denied", self.control.denied),
+            ("health_age_ms", self.heartbeat.age(now)),
+        ];
+        for (name, value) in fields {
+            let _ = uwrite!(out, " {}={}", name, value);
+        }
+        out.push_str(" degraded=");
+        let states = [
+            (self.spool_failure.is_some(), "spool"),
+            (self.log_failing, "log"),
+            (self.heartbeat_failing, "health"),
+            (self.control.listener.failure().is_some(), "socket"),
+            (self.control.listener.is_out_of_descriptors(), "descriptors"),
+            (self.disk.inotify.is_none(), "inotify"),
+            (!self.process.config.sync_always(), "sync-never"),
+        ];
+        let mut first = true;
+        for (_, name) in states.iter().filter(|(failing, _)| *failing) {
+            out.push_str(if first { "" } else { "," });
+            out.push_str(name);
+            first = false;
+        }
+        out.push_str(if first { "none" } else { "" });
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Claims {
     /// The queue file is about to be another one: so many claims of the old
     /// one are still made.
     pub(super) left: Option<u32>,
+    /// The queue file is left alone: the service takes no new jobs.
+    pub(super) paused: bool,
 }
 
 impl Claims {
@@ -55,6 +57,7 @@ impl Claims {
         last_claim_at: None,
         unusable: None,
         left: None,
+        paused: false,
     };
 
     /// No claims; the queue file is looked at first of all.
@@ -65,6 +68,7 @@ impl Claims {
         self.last_claim_at = None;
         self.unusable = None;
         self.left = None;
+        self.paused = false;
     }
 
     // ----- for the journal ------------------------------------------------
@@ -129,7 +133,13 @@ impl Claims {
 
     /// A queue file appeared or was written, or it is time to look.
     pub fn look_at_queue(&mut self) {
-        self.wanted = true;
+        self.wanted = !self.paused;
+    }
+
+    /// The queue file is left alone from now on. What was claimed is read.
+    pub fn pause(&mut self) {
+        self.paused = true;
+        self.wanted = false;
     }
 
     /// Claims were written, or it is time to look.
@@ -143,7 +153,7 @@ impl Claims {
     /// taken, and claims are closed without waiting for their writers.
     pub fn leave_queue(&mut self) {
         self.left = Some(1);
-        self.wanted = true;
+        self.wanted = !self.paused;
         for claim in &mut self.list {
             claim.active_at = 0;
         }
@@ -159,7 +169,7 @@ impl Claims {
     pub fn enter_queue(&mut self) {
         self.left = None;
         self.unusable = None;
-        self.wanted = true;
+        self.wanted = !self.paused;
     }
 
     /// Whether one is ready to be removed after a commit.

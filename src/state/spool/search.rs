@@ -2,12 +2,12 @@
 //! memory holds none of it, so who asks waits for a walk through the file, in
 //! steps, because nothing in the loop may take long.
 
-use super::Spool;
 use super::pull::{attempts_of, home_of};
+use super::{DAMAGED, Spool};
 use crate::limits::SEARCH_STEP_BYTES;
 use crate::proto::journal::{FILE_HEADER, Kind, RECORD_MAX_BYTES, Record, Step, skip_damage, step};
 use crate::state::disk::{Disk, DiskError, File};
-use crate::state::window::Slot;
+use crate::state::window::{Outcome, Slot};
 
 /// Where a job's home is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +95,26 @@ impl Spool {
             }
         }
         Ok(search.at >= self.end)
+    }
+
+    /// How the dead job at `place` ended.
+    ///
+    /// # Errors
+    /// The journal cannot be read there.
+    pub fn outcome(
+        &self,
+        disk: &mut impl Disk,
+        place: Place,
+        buffer: &mut [u8; RECORD_MAX_BYTES],
+    ) -> Result<Outcome, DiskError> {
+        let wanted = buffer.get_mut(..usize::from(place.size)).ok_or(DAMAGED)?;
+        let count = disk.read(File::Journal, place.offset, wanted)?;
+        match step(buffer.get(..count).unwrap_or(&[])) {
+            Step::Record(record, _) => {
+                record.body.first_chunk::<2>().map(|how| Outcome::from_bytes(*how)).ok_or(DAMAGED)
+            }
+            _ => Err(DAMAGED),
+        }
     }
 
     /// Where the job is whose home this record is, if it is one beyond the

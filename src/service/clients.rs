@@ -1,0 +1,306 @@
+//! The connections of a service: what they sent and was not a whole request
+//! yet, and answers that they have not taken.
+//!
+//! A place is an index that stays the same while a client is connected. The
+//! buffers are touched only for what could not be handled at once, so sixteen
+//! clients that behave cost no memory.
+
+use super::listener::Rank;
+use crate::limits::{CLIENT_IDLE_MS, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
+use crate::sys::poll::Interest;
+use crate::sys::socket::{self, Peer};
+use crate::sys::{Errno, Failure, OwnedFd};
+use heapless::Vec;
+
+/// One place. All zeros when it is free.
+pub struct Client {
+    /// The connection. (An `Option` of it would not be all zeros.)
+    fd: Vec<OwnedFd, 1>,
+    /// Who it is.
+    pub peer: Peer,
+    /// What it may.
+    pub rank: Rank,
+    input_length: usize,
+    output_length: usize,
+    /// Inside a request that is too long.
+    pub skipping: bool,
+    /// The peer will send nothing more.
+    pub ended: bool,
+    /// Whole requests are left in its input.
+    pub more: bool,
+    /// A denial was logged.
+    pub denied: bool,
+    /// It has sent something.
+    asked: bool,
+    /// Since when there is half a request.
+    half_since: Option<u64>,
+    /// Since when nothing was taken of its output.
+    stuck_since: Option<u64>,
+    active_at: u64,
+}
+
+/// See the module's documentation. What a quiet service touches comes first.
+#[repr(C)]
+pub struct Clients {
+    places: [Client; CLIENTS_MAX],
+    inputs: [[u8; CLIENT_INPUT_BYTES]; CLIENTS_MAX],
+    outputs: [[u8; CLIENT_OUTPUT_BYTES]; CLIENTS_MAX],
+}
+
+/// The connection is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gone;
+
+impl Client {
+    const FREE: Self = Self {
+        fd: Vec::new(),
+        peer: Peer { pid: 0, uid: 0, gid: 0 },
+        rank: Rank::Nobody,
+        input_length: 0,
+        output_length: 0,
+        skipping: false,
+        ended: false,
+        more: false,
+        denied: false,
+        asked: false,
+        half_since: None,
+        stuck_since: None,
+        active_at: 0,
+    };
+
+    /// Whether it has answers that it has not taken.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.output_length > 0
+    }
+
+    /// Whether it has nothing left to ask, and took every answer.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.ended && !self.more && self.output_length == 0
+    }
+}
+
+impl Clients {
+    /// All zeros: no clients.
+    pub const EMPTY: Self = Self {
+        places: [const { Client::FREE }; CLIENTS_MAX],
+        inputs: [[0; CLIENT_INPUT_BYTES]; CLIENTS_MAX],
+        outputs: [[0; CLIENT_OUTPUT_BYTES]; CLIENTS_MAX],
+    };
+
+    /// The places that are taken.
+    pub fn connected(&self) -> impl Iterator<Item = (usize, &Client)> {
+        self.places.iter().enumerate().filter(|(_, client)| !client.fd.is_empty())
+    }
+
+    /// How many are connected.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.connected().count()
+    }
+
+    /// The client at `place`, if it is taken.
+    #[must_use]
+    pub fn get(&self, place: usize) -> Option<&Client> {
+        self.places.get(place).filter(|client| !client.fd.is_empty())
+    }
+
+    /// As [`Clients::get`], to be changed.
+    pub fn get_mut(&mut self, place: usize) -> Option<&mut Client> {
+        self.places.get_mut(place).filter(|client| !client.fd.is_empty())
+    }
+
+    /// The client is inside a request that is too long, or behind it.
+    pub fn set_skipping(&mut self, place: usize, skipping: bool) {
+        if let Some(client) = self.get_mut(place) {
+            client.skipping = skipping;
+        }
+    }
+
+    /// The connection at `place`, and what to watch it for; `reading` is whether
+    /// another request can be handled.
+    #[must_use]
+    pub fn interest(&self, place: usize, reading: bool) -> Option<(&OwnedFd, Interest)> {
+        let client = self.get(place)?;
+        let interest = match client {
+            _ if client.is_stuck() => Interest::Output,
+            Client { ended: false, more: false, .. } if reading => Interest::Input,
+            _ => Interest::End,
+        };
+        client.fd.first().map(|fd| (fd, interest))
+    }
+
+    /// A new client; gives the connection back if there is no place.
+    ///
+    /// # Errors
+    /// The connection.
+    pub fn add(&mut self, fd: OwnedFd, peer: Peer, rank: Rank, now: u64) -> Result<usize, OwnedFd> {
+        match self.places.iter_mut().enumerate().find(|(_, client)| client.fd.is_empty()) {
+            None => Err(fd),
+            Some((place, client)) => {
+                *client = Client { peer, rank, active_at: now, ..Client::FREE };
+                client.fd.push(fd).map(|()| place)
+            }
+        }
+    }
+
+    /// Whose place a newcomer may have: that of the client that was idle for
+    /// longest, if it has asked for nothing yet or is idle for long; an owner
+    /// also gets that of any other. `busy` are those who wait for something.
+    #[must_use]
+    pub fn victim(&self, newcomer: Rank, now: u64, busy: &dyn Fn(usize) -> bool) -> Option<usize> {
+        let idle = |(place, client): &(usize, &Client)| {
+            let long = now.saturating_sub(client.active_at) >= CLIENT_IDLE_MS;
+            (!client.asked || long) && !client.is_stuck() && !client.more && !busy(*place)
+        };
+        let lower = |(_, client): &(usize, &Client)| newcomer == Rank::Owner && client.rank != Rank::Owner;
+        let oldest = |wanted: &dyn Fn(&(usize, &Client)) -> bool| {
+            self.connected().filter(wanted).min_by_key(|(_, client)| client.active_at).map(|(place, _)| place)
+        };
+        oldest(&idle).or_else(|| oldest(&lower))
+    }
+
+    /// Closes the connection, after taking what is unread.
+    pub fn close(&mut self, place: usize, scratch: &mut [u8]) {
+        if let Some(client) = self.places.get_mut(place)
+            && let Some(fd) = client.fd.pop()
+        {
+            *client = Client::FREE;
+            socket::close(fd, scratch);
+        }
+    }
+
+    /// What is left of the input and what has come since, into `buffer`;
+    /// returns the number of bytes. [`Clients::keep`] takes the rest back.
+    ///
+    /// # Errors
+    /// The peer is gone.
+    pub fn take_input(
+        &mut self,
+        place: usize,
+        buffer: &mut [u8; CLIENT_INPUT_BYTES],
+        now: u64,
+    ) -> Result<usize, Gone> {
+        let client = self.places.get_mut(place).ok_or(Gone)?;
+        let fd = client.fd.first().ok_or(Gone)?;
+        let held = client.input_length;
+        let kept = self.inputs.get(place).and_then(|input| input.get(..held)).unwrap_or(&[]);
+        let (old, new) = buffer.split_at_mut(kept.len());
+        old.copy_from_slice(kept);
+        client.input_length = 0;
+        if client.ended || client.more || new.is_empty() {
+            return Ok(held);
+        }
+        match socket::receive(fd, new) {
+            Ok(0) => client.ended = true,
+            Ok(count) => {
+                (client.asked, client.active_at) = (true, now);
+                return Ok(held.saturating_add(count));
+            }
+            Err(Failure { errno: Errno::AGAIN, .. }) => {}
+            Err(_) => return Err(Gone),
+        }
+        Ok(held)
+    }
+
+    /// Keeps the input that was not handled. `more`: there are whole requests
+    /// in it.
+    pub fn keep(&mut self, place: usize, rest: &[u8], more: bool, progress: bool, now: u64) {
+        let (Some(client), Some(input)) = (self.places.get_mut(place), self.inputs.get_mut(place)) else {
+            return;
+        };
+        if let Some(to) = input.get_mut(..rest.len()).filter(|to| !to.is_empty()) {
+            to.copy_from_slice(rest);
+        }
+        client.input_length = rest.len();
+        client.more = more;
+        let half = !more && (!rest.is_empty() || client.skipping);
+        client.half_since = match client.half_since {
+            _ if !half => None,
+            Some(since) if !progress => Some(since),
+            _ => Some(now),
+        };
+    }
+
+    /// Sends `bytes`, which end with a newline, as far as they are taken now,
+    /// and keeps the rest: whole lines, as many as there is room for. Returns
+    /// how many bytes were sent or kept.
+    ///
+    /// # Errors
+    /// The peer is gone.
+    pub fn send(&mut self, place: usize, bytes: &[u8], now: u64) -> Result<usize, Gone> {
+        let client = self.places.get_mut(place).ok_or(Gone)?;
+        let output = self.outputs.get_mut(place).ok_or(Gone)?;
+        let mut sent = 0;
+        if client.output_length == 0 {
+            sent = send_some(client.fd.first().ok_or(Gone)?, bytes)?;
+            client.active_at = now;
+        }
+        let rest = bytes.get(sent..).unwrap_or(&[]);
+        let room = output.get_mut(client.output_length..).unwrap_or(&mut []);
+        let fits = whole_lines(rest, room.len());
+        if let (Some(to), Some(from)) = (room.get_mut(..fits), rest.get(..fits))
+            && fits > 0
+        {
+            to.copy_from_slice(from);
+            client.output_length = client.output_length.saturating_add(fits);
+            client.stuck_since.get_or_insert(now);
+        }
+        Ok(sent.saturating_add(fits))
+    }
+
+    /// Sends what is left of the answers, as far as it is taken now.
+    ///
+    /// # Errors
+    /// The peer is gone.
+    pub fn flush(&mut self, place: usize, now: u64) -> Result<(), Gone> {
+        let client = self.places.get_mut(place).ok_or(Gone)?;
+        let output = self.outputs.get_mut(place).ok_or(Gone)?;
+        let held = output.get_mut(..client.output_length).unwrap_or(&mut []);
+        let sent = send_some(client.fd.first().ok_or(Gone)?, held)?;
+        if sent > 0 {
+            held.copy_within(sent.., 0);
+            client.output_length = client.output_length.saturating_sub(sent);
+            client.stuck_since = (client.output_length > 0).then_some(now);
+            client.active_at = now;
+        }
+        Ok(())
+    }
+
+    /// When a client that is stuck is to be closed, the earliest.
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
+        self.connected().filter_map(|(_, client)| client.due()).min()
+    }
+
+    /// A client that is stuck for too long.
+    #[must_use]
+    pub fn expired(&self, now: u64) -> Option<usize> {
+        self.connected()
+            .find(|(_, client)| client.due().is_some_and(|due| now >= due))
+            .map(|(place, _)| place)
+    }
+}
+
+impl Client {
+    fn due(&self) -> Option<u64> {
+        let since = [self.half_since, self.stuck_since].into_iter().flatten().min();
+        since.map(|since| since.saturating_add(CLIENT_IDLE_MS))
+    }
+}
+
+/// One send(2); 0 if nothing is taken now.
+fn send_some(fd: &OwnedFd, bytes: &[u8]) -> Result<usize, Gone> {
+    match socket::send(fd, bytes) {
+        Ok(count) => Ok(count),
+        Err(Failure { errno: Errno::AGAIN, .. }) => Ok(0),
+        Err(_) => Err(Gone),
+    }
+}
+
+/// Length of the whole lines at the beginning of `bytes` that fit into `room`.
+fn whole_lines(bytes: &[u8], room: usize) -> usize {
+    let fitting = bytes.get(..room.min(bytes.len())).unwrap_or(&[]);
+    fitting.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last.saturating_add(1))
+}

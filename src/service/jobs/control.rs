@@ -1,0 +1,542 @@
+//! The control socket: its clients' requests, and answers that wait for the
+//! disk.
+//!
+//! A turn takes at most one buffer of requests from each client, and none from
+//! one that did not take its answers. New jobs of all clients are one group: no
+//! `ok id=` leaves before the commit at the end of the turn, and if that fails
+//! the group is taken back. What changes or finds single jobs (`errands.rs`)
+//! never happens inside a group.
+
+use super::errands::{Errand, Page};
+use super::history::{Fate, History, What};
+use super::requests::{Answered, Asking, Request, code_of, refuse, why_not};
+use super::{Jobs, Source, Stopping};
+use crate::limits::{ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT_TURN_JOBS, CLIENTS_MAX};
+use crate::proto::control::{Code, Filter, Framed, Target, frame, split};
+use crate::proto::text::Writer;
+use crate::service::clients::{Client, Clients};
+use crate::service::listener::{Listener, Rank};
+use crate::state::disk::DiskError;
+use crate::state::spool::Mark;
+use crate::sys::socket::{self, Peer};
+use ufmt::uwrite;
+
+/// What a client waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Doing {
+    Nothing,
+    /// Something that takes more than one turn.
+    Asked(Wanted),
+    /// The end of a job.
+    Waiting(u64),
+    Watching,
+}
+
+/// What needs a walk through the journal, or a new one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wanted {
+    List(Filter),
+    Wait(u64),
+    Cancel(u64),
+    Retry(Target),
+    Forget(Target),
+}
+
+/// An answer that waits for the commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Owed {
+    Nothing,
+    /// New jobs: the first id, and how many.
+    Ids(u64, usize),
+    /// `ok id=N`, and more.
+    Job(u64, &'static str),
+    /// `ok count=N`.
+    Count(u32),
+}
+
+/// Bytes of `ok id=N`, or of the error that each new job gets in its place.
+const ID_ANSWER_BYTES: usize = 28;
+/// Bytes that are kept for an answer that is not long.
+const ANSWER_BYTES: usize = 160;
+
+/// See the module's documentation.
+pub(super) struct Control {
+    pub(super) listener: Listener,
+    pub(super) clients: &'static mut Clients,
+    pub(super) history: &'static mut History,
+    /// The lines of a `list` that is being sent.
+    pub(super) page: &'static mut Page,
+    /// What takes more than one turn, one at a time.
+    pub(super) errand: Option<Errand>,
+    /// Whose was the last one.
+    pub(super) last_errand: usize,
+    doing: [Doing; CLIENTS_MAX],
+    owed: [Owed; CLIENTS_MAX],
+    /// New jobs of this turn.
+    group: Option<Mark>,
+    /// They cannot be made durable.
+    group_error: Option<DiskError>,
+    /// Who is served first in the next turn.
+    first: usize,
+    pub(super) denied: u64,
+    /// No new jobs.
+    pub(super) draining: bool,
+}
+
+impl Control {
+    pub(super) fn new(
+        listener: Listener,
+        clients: &'static mut Clients,
+        history: &'static mut History,
+        page: &'static mut Page,
+    ) -> Self {
+        Self {
+            listener,
+            clients,
+            history,
+            page,
+            errand: None,
+            last_errand: 0,
+            doing: [Doing::Nothing; CLIENTS_MAX],
+            owed: [Owed::Nothing; CLIENTS_MAX],
+            group: None,
+            group_error: None,
+            first: 0,
+            denied: 0,
+            draining: false,
+        }
+    }
+
+    pub(super) fn doing(&self, place: usize) -> Doing {
+        self.doing.get(place).copied().unwrap_or(Doing::Nothing)
+    }
+
+    pub(super) fn set_doing(&mut self, place: usize, doing: Doing) -> Answered {
+        if let Some(place) = self.doing.get_mut(place) {
+            *place = doing;
+        }
+        Answered::Later
+    }
+
+    fn owed(&self, place: usize) -> Owed {
+        self.owed.get(place).copied().unwrap_or(Owed::Nothing)
+    }
+
+    /// The answer leaves after the commit.
+    pub(super) fn owe(&mut self, place: usize, owed: Owed) -> Answered {
+        if let Some(place) = self.owed.get_mut(place) {
+            *place = owed;
+        }
+        Answered::Later
+    }
+
+    /// Whether a commit is waited for.
+    pub(super) fn owes(&self) -> bool {
+        self.owed.iter().any(|owed| *owed != Owed::Nothing)
+    }
+
+    /// Whether there are new jobs that are not committed: nothing else may be
+    /// put behind them.
+    pub(super) fn has_group(&self) -> bool {
+        self.group.is_some()
+    }
+
+    /// Who the client is; nobody if it is gone.
+    pub(super) fn peer(&self, place: usize) -> Peer {
+        self.clients.get(place).map_or(Peer { pid: 0, uid: 0, gid: 0 }, |client| client.peer)
+    }
+
+    /// Whether the next request of a client can be handled.
+    pub(super) fn can_ask(&self, place: usize) -> bool {
+        let free = self.doing(place) == Doing::Nothing && self.owed(place) == Owed::Nothing;
+        free && self.clients.get(place).is_some_and(|client| !client.is_stuck())
+    }
+
+    /// Whether somebody watches.
+    pub(super) fn is_watched(&self) -> bool {
+        self.doing.contains(&Doing::Watching)
+    }
+
+    /// When something here is due; `now` if requests are left.
+    pub(super) fn next_due(&self, now: u64) -> u64 {
+        let mut due = self.clients.next_due().unwrap_or(u64::MAX);
+        if self.listener.is_out_of_descriptors() {
+            due = due.min(self.listener.accept_after);
+        }
+        let left = self.clients.connected().any(|(place, client)| client.more && self.can_ask(place));
+        if left { now } else { due }
+    }
+}
+
+impl Jobs {
+    // ----- one turn -------------------------------------------------------
+
+    /// Answers what can be answered at once, and notes the rest.
+    #[inline(never)]
+    pub(super) fn serve(&mut self, ready: &[Source], now: u64) {
+        while let Some(place) = self.control.clients.expired(now) {
+            self.drop_client(place);
+        }
+        let mut asks = [false; CLIENTS_MAX];
+        for source in ready {
+            let Source::Client(place) = *source else { continue };
+            let stuck = self.control.clients.get(place).is_some_and(Client::is_stuck);
+            if stuck {
+                if self.control.clients.flush(place, now).is_err() {
+                    self.drop_client(place);
+                }
+            } else if self.control.can_ask(place) {
+                asks.get_mut(place).into_iter().for_each(|asks| *asks = true);
+            } else {
+                // It waits or watches, and nothing is read from it: it is gone.
+                self.drop_client(place);
+            }
+        }
+        self.go_on_errand(now);
+        self.control.first = self.control.first.wrapping_add(1) % CLIENTS_MAX;
+        for offset in 0..CLIENTS_MAX {
+            let place = self.control.first.wrapping_add(offset) % CLIENTS_MAX;
+            let Some(client) = self.control.clients.get(place) else { continue };
+            let wants = client.more || client.ended || asks.get(place) == Some(&true);
+            if wants && self.control.can_ask(place) {
+                self.take_requests(place, now);
+            }
+        }
+    }
+
+    /// Takes one buffer of a client's requests.
+    #[inline(never)]
+    fn take_requests(&mut self, place: usize, now: u64) {
+        let mut input = [0; CLIENT_INPUT_BYTES];
+        let mut answers = [0; CLIENT_OUTPUT_BYTES];
+        let mut out = Writer::new(&mut answers);
+        let Ok(length) = self.control.clients.take_input(place, &mut input, now) else {
+            return self.drop_client(place);
+        };
+        let (mut at, mut progress, mut close) = (0usize, false, false);
+        let more = loop {
+            let rest = input.get(at..length).unwrap_or(&[]);
+            let Some(client) = self.control.clients.get(place) else { return };
+            let framed = frame(rest, client.skipping, client.ended);
+            if framed == Framed::Partial {
+                break false;
+            }
+            if !self.has_room(place, &out) {
+                break !rest.is_empty();
+            }
+            let used = match framed {
+                Framed::Partial => break false,
+                Framed::Rest(used, end) | Framed::TooLong(used, end) => {
+                    if matches!(framed, Framed::TooLong(..)) {
+                        if self.control.owed(place) != Owed::Nothing {
+                            break true;
+                        }
+                        refuse(&mut out, Code::TooLong, "a request has at most 1100 bytes");
+                    }
+                    self.control.clients.set_skipping(place, !end);
+                    progress |= end;
+                    used
+                }
+                Framed::Request(line, used) => {
+                    let before = out.len();
+                    let owing = self.control.owed(place) != Owed::Nothing;
+                    let answered = self.handle(place, line, now, &mut out);
+                    if answered == Answered::PutOff || (owing && out.len() > before) {
+                        // (an error behind new jobs has to wait for their answers)
+                        out.truncate(before);
+                        break true;
+                    }
+                    progress = true;
+                    close = self.control.clients.get(place).is_some_and(|client| client.rank == Rank::Nobody);
+                    if close || self.control.doing(place) != Doing::Nothing {
+                        at = at.saturating_add(used);
+                        break at < length;
+                    }
+                    used
+                }
+            };
+            at = at.saturating_add(used);
+            if used == 0 {
+                break false;
+            }
+        };
+        self.control.clients.keep(place, input.get(at..length).unwrap_or(&[]), more, progress, now);
+        let gone = !out.is_empty() && self.control.clients.send(place, out.as_bytes(), now).is_err();
+        if gone || close {
+            self.drop_client(place);
+        } else {
+            self.close_if_finished(place);
+        }
+    }
+
+    /// Whether another answer fits behind those that are written or owed.
+    fn has_room(&self, place: usize, out: &Writer<'_>) -> bool {
+        let owed = match self.control.owed(place) {
+            Owed::Nothing => 0,
+            Owed::Ids(_, count) if count < CLIENT_TURN_JOBS => count.saturating_mul(ID_ANSWER_BYTES),
+            _ => return false,
+        };
+        out.room() >= owed.saturating_add(ANSWER_BYTES)
+    }
+
+    fn handle(&mut self, place: usize, line: &[u8], now: u64, out: &mut Writer<'_>) -> Answered {
+        let (verb, argument) = split(line);
+        let rank = self.control.clients.get(place).map_or(Rank::Nobody, |client| client.rank);
+        if rank == Rank::Nobody {
+            self.note_denied(place, b"connect");
+            return refuse(out, Code::Denied, "allow_uid and allow_gid do not name you");
+        }
+        let Some(request) = Request::named(verb) else {
+            let _ = uwrite!(out, "err {} ", Code::BadRequest.name());
+            if verb.is_empty() {
+                out.push_str("an empty request; see help\n");
+            } else {
+                out.push_str("unknown request \"");
+                out.push_escaped(verb.get(..20).unwrap_or(verb));
+                out.push_str("\"; see help\n");
+            }
+            return Answered::Now;
+        };
+        if request.who == Rank::Owner && rank != Rank::Owner {
+            self.note_denied(place, verb);
+            return refuse(out, Code::Denied, "only root and the service's own user may");
+        }
+        let alone = out.is_empty() && self.control.owed(place) == Owed::Nothing;
+        let waits = self.control.owed(place) != Owed::Nothing && !request.adds();
+        if waits || (out.room() < request.room && !alone) {
+            return Answered::PutOff;
+        }
+        let mut asking = Asking { place, now, out };
+        match request.run(self, &mut asking, argument) {
+            Ok(answered) => answered,
+            Err((code, why)) => refuse(out, code, why),
+        }
+    }
+
+    fn note_denied(&mut self, place: usize, verb: &[u8]) {
+        self.control.denied = self.control.denied.saturating_add(1);
+        let Some(client) = self.control.clients.get_mut(place) else { return };
+        if core::mem::replace(&mut client.denied, true) {
+            return;
+        }
+        let peer = client.peer;
+        self.log.warn(&|out| {
+            let _ = uwrite!(out, "control: denied to uid {} (pid {}): ", peer.uid, peer.pid);
+            out.push_escaped(verb);
+        });
+    }
+
+    // ----- new jobs, and what waits for the commit ------------------------
+
+    /// Adds a job to the turn's group; its answer follows the commit.
+    ///
+    /// # Errors
+    /// There is no room, or the disk failed a moment ago.
+    pub(super) fn add_job(&mut self, place: usize, text: &[u8], now: u64) -> Result<(), DiskError> {
+        if let Some(error) = self.control.group_error {
+            return Err(error);
+        }
+        if let Some((at, error)) = self.spool_failure
+            && now < at
+        {
+            return Err(error);
+        }
+        if self.control.group.is_none() {
+            let begun = self.spool.begin_adding(&mut self.disk, now);
+            self.control.group = Some(begun.inspect_err(|error| self.control.group_error = Some(*error))?);
+        }
+        let id = match self.spool.add(&mut self.disk, now, text) {
+            Ok(id) => id,
+            Err(error) => {
+                // All of the group get it after the turn.
+                self.control.group_error = Some(error);
+                0
+            }
+        };
+        let owed = match self.control.owed(place) {
+            Owed::Ids(first, count) => Owed::Ids(first, count.saturating_add(1)),
+            _ => Owed::Ids(id, 1),
+        };
+        self.control.owe(place, owed);
+        Ok(())
+    }
+
+    /// Takes the group back if it could not be written whole, so that nothing
+    /// of it is committed.
+    pub(super) fn check_group(&mut self) -> Result<(), DiskError> {
+        match self.control.group_error {
+            Some(error) => {
+                if let Some(mark) = self.control.group.take() {
+                    self.spool.roll_back(&mut self.disk, mark);
+                }
+                Err(error)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The commit succeeded or failed: whoever waited for it is told.
+    #[inline(never)]
+    pub(super) fn answer_owed(&mut self, durable: Result<(), DiskError>, now: u64) {
+        if let (Some(mark), Err(_)) = (self.control.group.take(), durable) {
+            self.spool.roll_back(&mut self.disk, mark);
+        }
+        let group = self.control.group_error.take().map_or(durable, Err);
+        for place in 0..CLIENTS_MAX {
+            let owed = self.control.owed(place);
+            if owed == Owed::Nothing {
+                continue;
+            }
+            self.control.owe(place, Owed::Nothing);
+            let mut answers = [0; CLIENT_OUTPUT_BYTES];
+            let mut out = Writer::new(&mut answers);
+            push_owed(owed, if matches!(owed, Owed::Ids(..)) { group } else { durable }, &mut out);
+            self.reply(place, out.as_bytes(), now);
+        }
+    }
+
+    /// Sends an answer that was waited for.
+    pub(super) fn reply(&mut self, place: usize, answer: &[u8], now: u64) {
+        match self.control.clients.send(place, answer, now) {
+            Ok(_) => self.close_if_finished(place),
+            Err(_) => self.drop_client(place),
+        }
+    }
+
+    // ----- events ---------------------------------------------------------
+
+    /// Something happened to a job: who waits for its end is told.
+    pub(super) fn note_event(&mut self, id: u64, what: What, took_ms: u64, now: u64) {
+        let watched = self.control.is_watched();
+        self.control.history.note(id, what, took_ms, watched);
+        if let What::Ended(fate) = what
+            && self.control.doing.contains(&Doing::Waiting(id))
+        {
+            self.tell_waiting(id, fate, now);
+        }
+    }
+
+    #[inline(never)]
+    fn tell_waiting(&mut self, id: u64, fate: Fate, now: u64) {
+        let mut line = [0; 96];
+        let mut out = Writer::new(&mut line);
+        out.push_str("ok ");
+        fate.describe(id, &mut out);
+        out.push_str("\n");
+        for place in 0..CLIENTS_MAX {
+            if self.control.doing(place) == Doing::Waiting(id) {
+                self.control.set_doing(place, Doing::Nothing);
+                self.reply(place, out.as_bytes(), now);
+            }
+        }
+    }
+
+    /// Sends the turn's events to those who watch. One who reads too slowly
+    /// misses some.
+    #[inline(never)]
+    pub(super) fn send_events(&mut self, now: u64) {
+        if !self.control.is_watched() {
+            return;
+        }
+        let mut out = Writer::new(self.scratch);
+        self.control.history.take_events(&mut out);
+        if out.is_empty() {
+            return;
+        }
+        let mut gone = [false; CLIENTS_MAX];
+        for (place, gone) in gone.iter_mut().enumerate() {
+            if self.control.doing(place) == Doing::Watching {
+                *gone = self.control.clients.send(place, out.as_bytes(), now).is_err();
+            }
+        }
+        for (place, _) in gone.iter().enumerate().filter(|(_, gone)| **gone) {
+            self.drop_client(place);
+        }
+    }
+
+    // ----- coming and going -----------------------------------------------
+
+    /// Accepts new clients; last in the turn.
+    #[inline(never)]
+    pub(super) fn accept_clients(&mut self, now: u64) {
+        for _ in 0..ACCEPT_TURN {
+            let Some((connection, peer)) = self.control.listener.accept(now) else { return };
+            let rank = self.control.listener.access.rank(&connection, peer);
+            if self.control.clients.count() == CLIENTS_MAX {
+                let busy = |place| self.control.doing(place) != Doing::Nothing;
+                if let Some(place) = self.control.clients.victim(rank, now, &busy) {
+                    self.drop_client(place);
+                }
+            }
+            if let Err(connection) = self.control.clients.add(connection, peer, rank, now) {
+                let _ = socket::send(&connection, b"err busy 16 clients are connected; try again\n");
+                socket::close(connection, self.scratch);
+            }
+        }
+    }
+
+    pub(super) fn close_if_finished(&mut self, place: usize) {
+        let finished = self.control.clients.get(place).is_some_and(Client::is_finished);
+        if finished && self.control.can_ask(place) {
+            self.drop_client(place);
+        }
+    }
+
+    /// The client goes, with everything that it waited for. What it asked for
+    /// and was begun is finished.
+    pub(super) fn drop_client(&mut self, place: usize) {
+        self.control.set_doing(place, Doing::Nothing);
+        self.control.owe(place, Owed::Nothing);
+        if self.control.errand.as_ref().is_some_and(|errand| errand.place == place) {
+            self.control.errand = None;
+        }
+        self.control.clients.close(place, self.scratch);
+    }
+
+    /// The end of the service: who still waits is told, and all are closed.
+    pub(super) fn dismiss_clients(&mut self, now: u64) {
+        for place in 0..CLIENTS_MAX {
+            if matches!(self.control.doing(place), Doing::Asked(_) | Doing::Waiting(_)) {
+                let answer = b"err stopping the service stops\n";
+                let _ = self.control.clients.send(place, answer, now);
+            }
+            self.drop_client(place);
+        }
+        self.control.listener.remove();
+    }
+
+    /// Whether a drain is over: nothing is left to run.
+    pub(super) fn is_drained(&self) -> bool {
+        self.control.draining
+            && self.stopping == Stopping::No
+            && self.spool.waiting() == 0
+            && self.workers.is_empty()
+            && !self.spool.claims.wants_reading()
+    }
+}
+
+/// The answer after the commit.
+fn push_owed(owed: Owed, durable: Result<(), DiskError>, out: &mut Writer<'_>) {
+    match (owed, durable) {
+        (Owed::Nothing, _) => {}
+        (Owed::Ids(first, count), Ok(())) => {
+            for id in (first..).take(count) {
+                let _ = uwrite!(out, "ok id={}\n", id);
+            }
+        }
+        (Owed::Ids(_, count), Err(error)) => {
+            for _ in 0..count {
+                refuse(out, code_of(error), why_not(error));
+            }
+        }
+        (Owed::Job(id, note), Ok(())) => {
+            let _ = uwrite!(out, "ok id={}{}\n", id, note);
+        }
+        (Owed::Count(count), Ok(())) => {
+            let _ = uwrite!(out, "ok count={}\n", count);
+        }
+        (Owed::Job(..) | Owed::Count(_), Err(error)) => {
+            refuse(out, code_of(error), "done, but not on disk yet: a power cut may undo it");
+        }
+    }
+}

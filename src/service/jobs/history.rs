@@ -1,0 +1,138 @@
+//! How jobs ended lately, for those who `wait`, and what happens to them, for
+//! those who `watch`.
+
+use crate::limits::{EVENTS_TURN, RESULTS_KEPT};
+use crate::proto::text::Writer;
+use crate::state::window::Outcome;
+use heapless::Vec;
+use ufmt::uwrite;
+
+/// The exit status that stands for a job that was cancelled: 128 + SIGTERM.
+const CANCELLED_STATUS: u8 = 143;
+
+/// How a job is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// It ended well.
+    Done,
+    /// It failed for good, so.
+    Dead(Outcome),
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+impl Fate {
+    /// `id=N state=done|dead exit=N`
+    pub(super) fn describe(self, id: u64, out: &mut Writer<'_>) {
+        let (state, exit) = match self {
+            Self::Done => ("done", 0),
+            Self::Dead(outcome) => ("dead", outcome.exit_status()),
+            Self::Cancelled => ("dead", CANCELLED_STATUS),
+        };
+        let _ = uwrite!(out, "id={} state={} exit={}", id, state, exit);
+        if self == Self::Cancelled {
+            out.push_str(" why=cancelled");
+        }
+    }
+}
+
+/// What happened to a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum What {
+    /// An attempt was started.
+    Started,
+    /// One failed, and there will be another.
+    Failed(Outcome),
+    /// It is over.
+    Ended(Fate),
+}
+
+#[derive(Clone, Copy)]
+struct Event {
+    seq: u64,
+    id: u64,
+    took_ms: u64,
+    what: What,
+}
+
+/// See the module's documentation. Nothing is written to it while nobody
+/// waits, but for the ends.
+pub(super) struct History {
+    ends: Vec<(u64, Fate), RESULTS_KEPT>,
+    /// Which of the ends is the oldest, when there is no more room.
+    oldest: usize,
+    seq: u64,
+    events: Vec<Event, EVENTS_TURN>,
+}
+
+impl History {
+    /// Nothing has happened.
+    pub(super) const EMPTY: Self = Self { ends: Vec::new(), oldest: 0, seq: 0, events: Vec::new() };
+
+    /// How job `id` ended, if that is still known.
+    pub(super) fn end_of(&self, id: u64) -> Option<Fate> {
+        self.ends.iter().find(|(ended, _)| *ended == id).map(|(_, fate)| *fate)
+    }
+
+    /// Job `id` is not over after all: it was retried.
+    pub(super) fn forget(&mut self, id: u64) {
+        if let Some(end) = self.ends.iter_mut().find(|(ended, _)| *ended == id) {
+            end.0 = 0;
+        }
+    }
+
+    /// All dead jobs were retried.
+    pub(super) fn forget_dead(&mut self) {
+        for end in self.ends.iter_mut().filter(|(_, fate)| matches!(fate, Fate::Dead(_))) {
+            end.0 = 0;
+        }
+    }
+
+    /// Something happened. Events are kept only while somebody watches.
+    pub(super) fn note(&mut self, id: u64, what: What, took_ms: u64, watched: bool) {
+        if let What::Ended(fate) = what {
+            self.remember(id, fate);
+        }
+        self.seq = self.seq.saturating_add(1);
+        if watched {
+            // One that does not fit is missed: its number is.
+            let _ = self.events.push(Event { seq: self.seq, id, took_ms, what });
+        }
+    }
+
+    fn remember(&mut self, id: u64, fate: Fate) {
+        if self.ends.push((id, fate)).is_err() {
+            if let Some(end) = self.ends.get_mut(self.oldest) {
+                *end = (id, fate);
+            }
+            self.oldest = self.oldest.wrapping_add(1) % RESULTS_KEPT;
+        }
+    }
+
+    /// Writes the events since the last call, a line each.
+    pub(super) fn take_events(&mut self, out: &mut Writer<'_>) {
+        for event in &self.events {
+            let Event { seq, id, took_ms, what } = *event;
+            let (state, exit, why) = match what {
+                What::Started => ("started", 0, ""),
+                What::Failed(outcome) => ("failed", outcome.exit_status(), ""),
+                What::Ended(Fate::Done) => ("done", 0, ""),
+                What::Ended(Fate::Dead(outcome)) => ("dead", outcome.exit_status(), ""),
+                What::Ended(Fate::Cancelled) => ("dead", CANCELLED_STATUS, " why=cancelled"),
+            };
+            let _ = uwrite!(
+                out,
+                "event {} job={} state={} exit={} ms={}{}\n",
+                seq,
+                id,
+                state,
+                exit,
+                took_ms,
+                why
+            );
+        }
+        if !self.events.is_empty() {
+            self.events.clear();
+        }
+    }
+}
