@@ -123,6 +123,9 @@ pub const ACCEPT_TURN: usize = 4;
 pub const CLIENT_IDLE_MS: u64 = 30_000;
 /// After a lack of descriptors, the next attempt to accept.
 pub const ACCEPT_RETRY_MS: u64 = 1000;
+/// A socket that somebody listens on is looked at again for this long, before
+/// the start fails.
+pub const SOCKET_IN_USE_MS: u64 = 1000;
 /// Ends of jobs that `wait` can still learn of.
 pub const RESULTS_KEPT: usize = 64;
 /// Lines of one page of `list`.

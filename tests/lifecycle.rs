@@ -285,7 +285,7 @@ fn pipe_is_ignored_and_usr2_writes_the_status_to_the_log() {
     kill(pid, "USR2");
     wait_until("the status is in the log", || {
         dir.read("zigsvc.log").lines().any(|line| {
-            line.contains("[INFO] status: uptime=")
+            line.contains("[INFO] status: pid=")
                 && line.contains(" jobs=0 ")
                 && line.ends_with("degraded=none")
         })

@@ -1,12 +1,12 @@
 //! The listening socket of a service: made under the lock of the PID file,
 //! made again when somebody deletes it, and who may use it.
 
-use crate::limits::{ACCEPT_RETRY_MS, ALLOW_IDS_MAX};
+use crate::limits::{ACCEPT_RETRY_MS, ALLOW_IDS_MAX, SOCKET_IN_USE_MS, STOP_POLL_MS};
 use crate::proto::config::{Config, Name};
 use crate::proto::path::Path;
 use crate::sys::identity::{self, Identity};
 use crate::sys::socket::{self, Peer};
-use crate::sys::{Errno, Failure, OwnedFd, file};
+use crate::sys::{Errno, Failure, OwnedFd, clock, file, poll};
 use heapless::Vec;
 
 /// What a peer may.
@@ -97,7 +97,16 @@ impl Listener {
     /// EADDRINUSE: somebody listens on it. EEXIST: it is no socket.
     pub fn open(path: &Path, access: Access, owner: Option<&Identity>) -> Result<Self, Failure> {
         let owner = owner.map(|owner| owner.uid);
-        let (fd, identity) = make(path, &access, owner)?;
+        let deadline = clock::now().saturating_add(SOCKET_IN_USE_MS);
+        let (fd, identity) = loop {
+            match make(path, &access, owner) {
+                // A child of a killed service has it open until it execs.
+                Err(Failure { errno: Errno::ADDRINUSE, .. }) if clock::now() < deadline => {
+                    poll::sleep(STOP_POLL_MS);
+                }
+                made => break made?,
+            }
+        };
         Ok(Self { path: path.clone(), fd, identity, access, owner, accept_after: 0, failure: None })
     }
 

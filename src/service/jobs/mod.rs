@@ -188,9 +188,12 @@ impl Jobs {
             });
         }
         open_folders(&process);
-        let listener = open_socket(&process);
+        // Where rights will be dropped the socket needs them; else the lock of the
+        // spool comes first, which knows a second instance best.
+        let early = process.identity.is_some().then(|| open_socket(&process));
         process.drop_privileges();
         let spool_lock = process.lock_also(&config.spool, b"lock");
+        let listener = early.unwrap_or_else(|| open_socket(&process));
         let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file) {
             Ok(disk) => disk,
             Err(failure) => process.fail_at(&config.spool, failure),
