@@ -65,6 +65,9 @@ pub const RESERVE_BYTES: u64 = 24 * 1024;
 pub const RESERVE_PER_JOB_BYTES: u64 = 44;
 /// Dead bytes in the journal below which it is not worth rewriting.
 pub const COMPACT_MIN_BYTES: u64 = 64 * 1024;
+/// Bytes of the journal that are read at once by a running service: four
+/// records, and few pages of memory.
+pub const READ_BYTES: usize = 4096;
 /// Bytes of the journal that one turn walks through for one who asks.
 pub const SEARCH_STEP_BYTES: u64 = 64 * 1024;
 /// Bytes copied by one step of a compaction.

@@ -6,7 +6,7 @@ use super::Jobs;
 use super::control::{Doing, Owed, Wanted};
 use super::history::{Fate, What};
 use super::requests::{Answered, Asking, code_of, refuse, why_not};
-use crate::limits::{CLIENT_IDLE_MS, CLIENTS_MAX, LIST_PAGE, PAGE_PATIENCE_MS};
+use crate::limits::{CLIENT_IDLE_MS, CLIENTS_MAX, LIST_PAGE, PAGE_PATIENCE_MS, READ_BYTES};
 use crate::proto::control::{Code, Filter, Target};
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::proto::text::Writer;
@@ -211,7 +211,7 @@ impl Jobs {
             if self.control.clients.get(place)?.is_stuck() {
                 return Some(Stage::Send(next, since));
             }
-            let mut out = Writer::new(self.scratch);
+            let mut out = Writer::new(self.scratch.get_mut(..READ_BYTES).unwrap_or(&mut []));
             for line in self.control.page.get(next..).unwrap_or(&[]) {
                 if out.room() < RECORD_MAX_BYTES.saturating_add(64) {
                     break;

@@ -1,7 +1,7 @@
 //! From the journal into the window: the next homes in the order of the file.
 
 use super::Spool;
-use crate::limits::RETRY_DELAY_MAX_MS;
+use crate::limits::{READ_BYTES, RETRY_DELAY_MAX_MS};
 use crate::proto::journal::{FLAG_CLAIMED, FLAG_DELAYED, Kind, Record, Step, skip_damage, step};
 use crate::state::backoff::delay_ms;
 use crate::state::disk::{Disk, DiskError, File};
@@ -52,7 +52,7 @@ impl Spool {
         limit: u64,
     ) -> Result<&'b [u8], DiskError> {
         let left = usize::try_from(limit.saturating_sub(self.cursor)).unwrap_or(usize::MAX);
-        let wanted = scratch.len().min(left);
+        let wanted = scratch.len().min(left).min(READ_BYTES);
         let Some(buffer) = scratch.get_mut(..wanted) else { return Ok(&[]) };
         let count = disk.read(File::Journal, self.cursor, buffer)?;
         Ok(buffer.get(..count).unwrap_or(&[]))

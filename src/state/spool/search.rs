@@ -4,7 +4,7 @@
 
 use super::pull::{attempts_of, home_of};
 use super::{DAMAGED, Spool};
-use crate::limits::SEARCH_STEP_BYTES;
+use crate::limits::{READ_BYTES, SEARCH_STEP_BYTES};
 use crate::proto::journal::{FILE_HEADER, Kind, RECORD_MAX_BYTES, Record, Step, skip_damage, step};
 use crate::state::disk::{Disk, DiskError, File};
 use crate::state::window::{Outcome, Slot};
@@ -72,7 +72,7 @@ impl Spool {
         let stop = search.at.saturating_add(SEARCH_STEP_BYTES);
         while search.at < self.end && search.at < stop {
             let left = usize::try_from(self.end.saturating_sub(search.at)).unwrap_or(usize::MAX);
-            let wanted = scratch.len().min(left);
+            let wanted = scratch.len().min(left).min(READ_BYTES);
             let count = disk.read(File::Journal, search.at, scratch.get_mut(..wanted).unwrap_or(&mut []))?;
             if count == 0 {
                 search.at = self.end;
