@@ -11,6 +11,7 @@ pub mod health;
 pub mod journal;
 pub mod lines;
 pub mod log;
+pub mod metrics;
 pub mod names;
 pub mod path;
 pub mod text;
