@@ -138,6 +138,31 @@ pub const PAGE_PATIENCE_MS: u64 = 2000;
 /// Events of one turn for those who watch; more are missed.
 pub const EVENTS_TURN: usize = 96;
 
+/// Bytes of one line of an answer that a client holds: a job of `list` with its
+/// numbers, or all fields of `status` with room for later ones.
+pub const ANSWER_MAX_BYTES: usize = 2048;
+/// A client waits this long for an answer: longer than a slow disk's sync.
+pub const ANSWER_WAIT_MS: u64 = 30_000;
+/// `status` waits this long for everything.
+pub const STATUS_WAIT_MS: u64 = 2000;
+/// A service that runs may take this long to make its socket.
+pub const CONNECT_WAIT_MS: u64 = 2000;
+/// How often a client tries to connect meanwhile.
+pub const CONNECT_RETRY_MS: u64 = 50;
+/// A client waits this long for a service that is being restarted.
+pub const RESTART_WAIT_MS: u64 = 30_000;
+/// `queue -` asks a full queue again after this long ...
+pub const FULL_RETRY_MS: u64 = 200;
+/// ... and sends lines that were refused again after this long.
+pub const REFUSED_RETRY_MS: u64 = 500;
+/// Bytes of input that `queue -` holds until its lines are whole; a longer
+/// line is no job.
+pub const FEED_INPUT_BYTES: usize = 2560;
+/// Bytes of requests that `queue -` sends at once.
+pub const FEED_OUTPUT_BYTES: usize = 2560;
+/// `queue -` shows its progress this often.
+pub const PROGRESS_EVERY_MS: u64 = 200;
+
 /// Descriptors that one turn of a loop watches: signals, inotify, a listener,
 /// and the handlers and clients.
 pub const POLL_MAX: usize = 8 + WORKERS_MAX + CLIENTS_MAX;

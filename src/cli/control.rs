@@ -1,15 +1,16 @@
 //! Starting, stopping and signalling a service. Whom to signal is what the
 //! lock of the PID file says, never what is written in it.
 
+use super::target::Target;
 use super::{Invocation, fail, print};
-use crate::limits::{STOP_GRACE_MS, STOP_POLL_MS};
+use crate::limits::STOP_GRACE_MS;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::jobs;
 use crate::service::lifecycle::{Audience, describe_at, detach, exit};
 use crate::sys::lock::{Holder, PidFile, holder};
-use crate::sys::process::{self, Pid, Signal};
-use crate::sys::{Errno, Failure, OwnedFd, clock, fds, poll};
+use crate::sys::process::Signal;
+use crate::sys::{Errno, Failure, fds};
 use ufmt::uwrite;
 
 /// `start [SERVICE]`
@@ -32,7 +33,7 @@ pub(super) fn run(mut invocation: Invocation) -> u8 {
     if let Err(code) = invocation.load() {
         return code;
     }
-    let ready = match invocation.ready_fd.map(|number| (number, fds::adopt(number))) {
+    let ready = match invocation.words.ready_fd.map(|number| (number, fds::adopt(number))) {
         Some((number, None)) => {
             return fail(exit::USAGE, &|out| {
                 let _ = uwrite!(
@@ -149,7 +150,8 @@ fn forget_dead(path: &Path) {
     }
 }
 
-fn say(invocation: &Invocation, what: &str) -> u8 {
+/// One line on stdout: what became of the service.
+pub(super) fn say(invocation: &Invocation, what: &str) -> u8 {
     let mut line = [0; 80];
     let mut out = Writer::new(&mut line);
     let _ = uwrite!(out, "zigsvc: {} {}\n", invocation.service.name(), what);
@@ -159,67 +161,4 @@ fn say(invocation: &Invocation, what: &str) -> u8 {
 
 fn tell(path: &Path, failure: Failure) -> u8 {
     fail(exit::FAILED, &|out| describe_at(path, failure, out))
-}
-
-/// The process that holds the lock, pinned by a pidfd where there is one.
-struct Target {
-    pid: Pid,
-    pidfd: Option<OwnedFd>,
-}
-
-impl Target {
-    /// Finds it: the lock, then the pidfd, then the lock again, so that the
-    /// pidfd is known to be the holder's. Tells why if that is not possible.
-    fn find(path: &Path) -> Result<Option<Self>, u8> {
-        let ask = || {
-            holder(path.as_c_str()).map_err(|failure| {
-                let code = if failure.is_denied() { exit::DENIED } else { exit::FAILED };
-                fail(code, &|out| describe_at(path, failure, out))
-            })
-        };
-        loop {
-            let pid = match ask()? {
-                Holder::Running(Some(pid)) => pid,
-                Holder::Running(None) => {
-                    return Err(fail(exit::FAILED, &|out| {
-                        out.push_escaped(path.as_bytes());
-                        out.push_str(": it is locked from another PID namespace; signal it from there");
-                    }));
-                }
-                Holder::Died | Holder::Stopped => return Ok(None),
-            };
-            let pidfd = process::pidfd_open(pid).ok();
-            if ask()? == Holder::Running(Some(pid)) {
-                return Ok(Some(Self { pid, pidfd }));
-            }
-        }
-    }
-
-    fn send(&self, signal: Signal) -> Result<(), Failure> {
-        match &self.pidfd {
-            Some(pidfd) => process::pidfd_signal(pidfd, signal),
-            None => process::kill(self.pid, signal),
-        }
-    }
-
-    /// Waits until this process no longer holds the lock, and, where there is
-    /// a pidfd, until it has ended: the lock goes a little earlier.
-    fn is_gone_within(&self, path: &Path, wait_ms: u64) -> bool {
-        let deadline = clock::now().saturating_add(wait_ms);
-        loop {
-            let held = matches!(holder(path.as_c_str()), Ok(Holder::Running(Some(pid))) if pid == self.pid);
-            let ended = |pidfd| poll::readable_within(pidfd, 0);
-            if !held && self.pidfd.as_ref().is_none_or(ended) {
-                return true;
-            }
-            let left = deadline.saturating_sub(clock::now());
-            if left == 0 {
-                return false;
-            }
-            match &self.pidfd {
-                Some(pidfd) => drop(poll::readable_within(pidfd, left)),
-                None => poll::sleep(STOP_POLL_MS.min(left)),
-            }
-        }
-    }
 }

@@ -1,12 +1,17 @@
 //! What the program tells of itself: check, limits, help, version.
 
-use super::{COMMANDS, Invocation, Words, command_named, print, usage};
+use super::arguments::Words;
+use super::{COMMANDS, Invocation, command_named, print, usage};
 use crate::limits::TABLE;
 use crate::proto::config::keys::KEYS;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
 use ufmt::uwrite;
+
+/// Where the summaries begin in the list of commands: behind the longest name
+/// with its arguments.
+const ARGS_COLUMN: usize = 41;
 
 /// `check`
 pub(super) fn check(mut invocation: Invocation) -> u8 {
@@ -38,10 +43,7 @@ fn comment(file: &[u8]) -> u8 {
 }
 
 /// `limits`
-pub(super) fn limits(words: &Words) -> u8 {
-    if let Err(code) = words.at_most(0, "limits") {
-        return code;
-    }
+pub(super) fn limits(_: &Words) -> u8 {
     let mut code = exit::OK;
     for (name, value, meaning) in TABLE {
         let mut line = [0; 160];
@@ -59,9 +61,6 @@ pub(super) fn limits(words: &Words) -> u8 {
 
 /// `help [COMMAND]`
 pub(super) fn help(words: &Words) -> u8 {
-    if let Err(code) = words.at_most(1, "help") {
-        return code;
-    }
     let Some(name) = words.get(0) else { return overview() };
     let Some(command) = command_named(name) else {
         return usage("", &|out| {
@@ -70,7 +69,7 @@ pub(super) fn help(words: &Words) -> u8 {
             out.push_str("\"");
         });
     };
-    let mut text = [0; 1024];
+    let mut text = [0; 1280];
     let mut out = Writer::new(&mut text);
     let _ = uwrite!(out, "zigsvc {} {}\n\n{}\n", command.name, command.args, command.summary);
     out.push_str(command.details);
@@ -89,7 +88,7 @@ fn overview() -> u8 {
         let mut line = [0; 160];
         let mut out = Writer::new(&mut line);
         let _ = uwrite!(out, "  {} {}", command.name, command.args);
-        pad(&mut out, 32);
+        pad(&mut out, ARGS_COLUMN);
         out.push_str(command.summary);
         out.push_str("\n");
         code |= print(out.as_bytes());
@@ -98,10 +97,7 @@ fn overview() -> u8 {
 }
 
 /// `version`
-pub(super) fn version(words: &Words) -> u8 {
-    if let Err(code) = words.at_most(0, "version") {
-        return code;
-    }
+pub(super) fn version(_: &Words) -> u8 {
     print(concat!("zigsvc ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())
 }
 

@@ -1,7 +1,8 @@
 //! Where the files are: below `-d DIR`, in the system's places for root, or in
 //! the user's own folder.
 
-use super::{Options, fail, usage};
+use super::arguments::Options;
+use super::{fail, usage};
 use crate::limits::{METRICS_NAME_MAX_BYTES, PATH_MAX_BYTES};
 use crate::proto::config::Layout;
 use crate::proto::config::keys::absolute;

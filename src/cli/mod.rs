@@ -1,19 +1,30 @@
-//! The command line: options, the one list of commands, and dispatch.
+//! The command line: the one list of commands, and dispatch.
 //!
-//! `COMMANDS` is the one list: name, arguments, what it does, function. Help
-//! and dispatch come from it.
+//! `COMMANDS` is the one list: name, arguments, options, what it does,
+//! function. Help, parsing and dispatch come from it.
 //!
+//! - `arguments.rs`: what stands before and behind a command's name
 //! - `locate.rs`: where the files of this user are
 //! - `control.rs`: start, run, stop, restart, reload, rotate
+//! - `target.rs`: the process that holds a service's lock
+//! - `client.rs`: a connection to a service's socket
+//! - `queue.rs`: queue; `feed.rs` and `backlog.rs`: queue from stdin
+//! - `steer.rs`: list, cancel, retry, forget, drain, watch
 //! - `status.rs`: status
 //! - `inform.rs`: check, limits, help, version
 
+mod arguments;
+mod backlog;
+mod client;
 mod control;
+mod feed;
 mod inform;
 mod locate;
+mod queue;
 mod status;
+mod steer;
+mod target;
 
-use crate::limits::OVERRIDES_MAX;
 use crate::proto::config::toml::apply_option;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
@@ -22,20 +33,34 @@ use crate::service::lifecycle::exit;
 use crate::service::memory::{self, Memory};
 use crate::service::settings::{Unusable, path_of};
 use crate::sys::args::Args;
-use crate::sys::{fds, process};
-use heapless::Vec;
+use crate::sys::poll::{Interest, PollSet};
+use crate::sys::{Errno, Failure, fds, file, process};
+use arguments::{Words, option, service_named};
 
 /// A command of the program.
 struct Command {
     name: &'static str,
-    /// What may follow it.
+    /// What may follow it, for people.
     args: &'static str,
     /// What it does, in one line.
     summary: &'static str,
     /// More about it, for `help COMMAND`: exit codes and options.
     details: &'static str,
-    /// Whether it needs to know where the files are.
+    /// The options that it knows, of [`option`].
+    options: u8,
+    /// What stands behind the options.
+    operands: Operands,
+    /// Its function.
     run: Run,
+}
+
+/// What a command wants behind its options.
+#[derive(Clone, Copy)]
+enum Operands {
+    /// The name of a service, or nothing.
+    Service,
+    /// Words, at least and at most so many.
+    Words(usize, usize),
 }
 
 /// How a command is run.
@@ -44,6 +69,8 @@ enum Run {
     Plain(fn(&Words) -> u8),
     /// With a service and where its files are.
     Service(fn(Invocation) -> u8),
+    /// As `Service`; a folder of `-d` that is missing is made.
+    Start(fn(Invocation) -> u8),
 }
 
 /// Every command, in the order of `help`.
@@ -54,7 +81,9 @@ const COMMANDS: &[Command] = &[
         summary: "start a service in the background; returns when it is ready",
         details: "Prints `zigsvc: SERVICE started (pid N)`.\n\
                   Exit: 0 ready; 1 failed, or already running; 2 usage; 4 no privilege; 6 bad config.\n",
-        run: Run::Service(control::start),
+        options: option::NONE,
+        operands: Operands::Service,
+        run: Run::Start(control::start),
     },
     Command {
         name: "run",
@@ -63,7 +92,9 @@ const COMMANDS: &[Command] = &[
         details: "The log goes to stderr, and to log_file if the config names one.\n\
                   --ready-fd N  write a newline to descriptor N when ready, and close it (s6, dinit)\n\
                   Exit: as start, then 0 after a graceful stop.\n",
-        run: Run::Service(control::run),
+        options: option::READY_FD,
+        operands: Operands::Service,
+        run: Run::Start(control::run),
     },
     Command {
         name: "stop",
@@ -71,6 +102,8 @@ const COMMANDS: &[Command] = &[
         summary: "stop a service; returns when it is gone",
         details: "Sends TERM, and KILL 5 s after stop_timeout.\n\
                   Exit: 0 stopped, or was not running; 1 could not.\n",
+        options: option::NONE,
+        operands: Operands::Service,
         run: Run::Service(control::stop),
     },
     Command {
@@ -78,13 +111,17 @@ const COMMANDS: &[Command] = &[
         args: "[SERVICE]",
         summary: "check the config, stop, start",
         details: "A bad config leaves the running service alone.\nExit: as start.\n",
-        run: Run::Service(control::restart),
+        options: option::NONE,
+        operands: Operands::Service,
+        run: Run::Start(control::restart),
     },
     Command {
         name: "reload",
         args: "[SERVICE]",
         summary: "check the config and have the service read it again (HUP)",
         details: "Exit: 0; 6 bad config, the service was not signalled; 7 not running.\n",
+        options: option::NONE,
+        operands: Operands::Service,
         run: Run::Service(control::reload),
     },
     Command {
@@ -92,21 +129,103 @@ const COMMANDS: &[Command] = &[
         args: "[SERVICE]",
         summary: "rotate the log, or open it anew if it was moved away (USR1)",
         details: "Exit: 0; 7 not running.\n",
+        options: option::NONE,
+        operands: Operands::Service,
         run: Run::Service(control::rotate),
     },
     Command {
         name: "status",
-        args: "[--json] [SERVICE]",
+        args: "[--json|--prometheus] [SERVICE]",
         summary: "say whether a service runs and is well",
-        details: "--json  one JSON object instead of text\n\
-                  Exit: 0 running; 1 dead, PID file left behind; 3 stopped; 4 unknown, or the heartbeat is stale.\n",
+        details: "--json        one JSON object instead of text\n\
+                  --prometheus  metrics for node_exporter's textfile collector\n\
+                  Exit: 0 running; 1 dead, PID file left behind; 3 stopped; 4 unknown: jobs does not\n\
+                  answer within 2 s, or the heartbeat is stale.\n",
+        options: option::JSON | option::PROMETHEUS,
+        operands: Operands::Service,
         run: Run::Service(status::status),
+    },
+    Command {
+        name: "queue",
+        args: "[--wait] JOB...",
+        summary: "add a job; `queue -` reads one a line from stdin",
+        details: "The words are joined by one blank. Prints the job's id when it is on disk.\n\
+                  --wait  wait for the end of its last attempt\n\
+                  --      ends the options, so that a job may begin with -\n\
+                  queue - queues each line as it comes, waits while the queue is full or the disk has no\n\
+                  room, and through a restart of the service for up to 30 s; lines whose answer was lost\n\
+                  with the connection are sent again, so they may be queued twice.\n\
+                  Exit: 0; 1 refused; 4 denied; 7 not running. With --wait the job's own status, 128+N for\n\
+                  a signal, 125 for any failure of queue itself.\n",
+        options: option::WAIT,
+        operands: Operands::Words(1, usize::MAX),
+        run: Run::Service(queue::queue),
+    },
+    Command {
+        name: "list",
+        args: "[waiting|running|dead]",
+        summary: "list the jobs, one a line: ID STATE ATTEMPT TEXT",
+        details: "Control bytes in TEXT are shown as \\xNN.\nExit: 0; 4 denied; 7 not running.\n",
+        options: option::NONE,
+        operands: Operands::Words(0, 1),
+        run: Run::Service(steer::list),
+    },
+    Command {
+        name: "cancel",
+        args: "ID",
+        summary: "take a waiting job out of the queue, or end a running one",
+        details: "A running job gets TERM, and KILL after stop_timeout; it is not tried again.\n\
+                  Exit: 0; 1 no such job; 4 denied; 7 not running.\n",
+        options: option::NONE,
+        operands: Operands::Words(1, 1),
+        run: Run::Service(steer::cancel),
+    },
+    Command {
+        name: "retry",
+        args: "ID|dead",
+        summary: "have a dead job, or all of them, wait again",
+        details: "Exit: 0; 1 no such dead job; 4 denied; 7 not running.\n",
+        options: option::NONE,
+        operands: Operands::Words(1, 1),
+        run: Run::Service(steer::retry),
+    },
+    Command {
+        name: "forget",
+        args: "ID|dead",
+        summary: "remove a dead job, or all of them, for good",
+        details: "Exit: 0; 1 no such dead job; 4 denied; 7 not running.\n",
+        options: option::NONE,
+        operands: Operands::Words(1, 1),
+        run: Run::Service(steer::forget),
+    },
+    Command {
+        name: "drain",
+        args: "[--wait]",
+        summary: "finish the jobs that are there, take no new ones, then stop",
+        details: "--wait  return when the service is gone\n\
+                  Exit: 0; 1 it died before that; 4 denied; 7 not running.\n",
+        options: option::WAIT,
+        operands: Operands::Words(0, 0),
+        run: Run::Service(steer::drain),
+    },
+    Command {
+        name: "watch",
+        args: "",
+        summary: "print the events of jobs as they come",
+        details: "Lines `event SEQ job=ID state=started|done|failed|dead exit=N ms=N`; a gap in SEQ: some\n\
+                  were missed.\n\
+                  Exit: 0 when the service stops; 1 nobody reads any more; 4 denied; 7 not running.\n",
+        options: option::NONE,
+        operands: Operands::Words(0, 0),
+        run: Run::Service(steer::watch),
     },
     Command {
         name: "check",
         args: "",
         summary: "validate the config and print the effective one as TOML",
         details: "Exit: 0; 6 with FILE:LINE, what is wrong and what is allowed.\n",
+        options: option::NONE,
+        operands: Operands::Words(0, 0),
         run: Run::Service(inform::check),
     },
     Command {
@@ -114,6 +233,8 @@ const COMMANDS: &[Command] = &[
         args: "",
         summary: "print every compile-time limit",
         details: "One a line: name, value, meaning.\n",
+        options: option::NONE,
+        operands: Operands::Words(0, 0),
         run: Run::Plain(inform::limits),
     },
     Command {
@@ -121,6 +242,8 @@ const COMMANDS: &[Command] = &[
         args: "[COMMAND]",
         summary: "say how to use the program, or one command",
         details: "",
+        options: option::NONE,
+        operands: Operands::Words(0, 1),
         run: Run::Plain(inform::help),
     },
     Command {
@@ -128,42 +251,17 @@ const COMMANDS: &[Command] = &[
         args: "",
         summary: "print the version",
         details: "",
+        options: option::NONE,
+        operands: Operands::Words(0, 0),
         run: Run::Plain(inform::version),
     },
 ];
-
-/// The words behind the command's name.
-struct Words {
-    args: Args,
-    first: usize,
-}
-
-impl Words {
-    fn get(&self, index: usize) -> Option<&'static [u8]> {
-        self.args.get(self.first.saturating_add(index))
-    }
-
-    /// Ends with a usage error if there are more than `count`.
-    fn at_most(&self, count: usize, command: &str) -> Result<(), u8> {
-        match self.get(count) {
-            None => Ok(()),
-            Some(extra) => Err(usage(command, &|out| {
-                out.push_str("unexpected argument \"");
-                out.push_escaped(extra);
-                out.push_str("\"");
-            })),
-        }
-    }
-}
 
 /// A command that is about a service.
 struct Invocation {
     command: &'static str,
     service: Service,
-    /// The value of `--ready-fd`.
-    ready_fd: Option<i32>,
-    /// `--json`
-    json: bool,
+    words: Words,
     /// Where the files are, and the configuration after [`Invocation::load`].
     memory: &'static mut Memory,
 }
@@ -198,14 +296,6 @@ impl Invocation {
     }
 }
 
-/// What stands before the command.
-#[derive(Default)]
-struct Options {
-    config: Option<&'static [u8]>,
-    folder: Option<&'static [u8]>,
-    overrides: Vec<&'static [u8], OVERRIDES_MAX>,
-}
-
 /// Runs the command that the arguments name; returns the exit code.
 #[must_use]
 pub fn main(args: &Args) -> u8 {
@@ -219,9 +309,8 @@ pub fn main(args: &Args) -> u8 {
 }
 
 fn dispatch(args: &Args) -> Result<u8, u8> {
-    let (options, at) = parse_options(args)?;
+    let (options, at) = arguments::parse_options(args)?;
     let name = args.get(at).ok_or_else(|| usage("", &|out| out.push_str("a command is missing")))?;
-    let words = Words { args: *args, first: at.saturating_add(1) };
     let name = match name {
         b"--help" | b"-h" => &b"help"[..],
         b"--version" | b"-V" => b"version",
@@ -234,115 +323,23 @@ fn dispatch(args: &Args) -> Result<u8, u8> {
             out.push_str("\"");
         })
     })?;
-    match &command.run {
-        Run::Plain(run) => Ok(run(&words)),
-        Run::Service(run) => invocation(command, &options, &words).map(run),
-    }
+    let words = Words::parse(command, args, at.saturating_add(1))?;
+    let (run, creates) = match command.run {
+        Run::Plain(run) => return Ok(run(&words)),
+        Run::Service(run) => (run, false),
+        Run::Start(run) => (run, true),
+    };
+    let service = match (command.operands, words.get(0)) {
+        (Operands::Service, Some(word)) => service_named(command.name, word)?,
+        _ => Service::Jobs,
+    };
+    let memory = memory::take();
+    locate::locate(args, &options, creates, &mut memory.settings)?;
+    Ok(run(Invocation { command: command.name, service, words, memory }))
 }
 
 fn command_named(name: &[u8]) -> Option<&'static Command> {
     COMMANDS.iter().find(|command| command.name.as_bytes() == name)
-}
-
-/// The options before the command, and the place of the command.
-#[inline(never)]
-fn parse_options(args: &Args) -> Result<(Options, usize), u8> {
-    let mut options = Options::default();
-    let mut at = 1;
-    while let Some([b'-', letter @ (b'c' | b'd' | b'o'), attached @ ..]) = args.get(at) {
-        at = at.saturating_add(1);
-        let value = if attached.is_empty() {
-            let value = args.get(at);
-            at = at.saturating_add(1);
-            value
-        } else {
-            Some(attached)
-        };
-        let value = value.filter(|value| !value.is_empty()).ok_or_else(|| {
-            usage("", &|out| {
-                out.push_str("option -");
-                out.push(&[*letter]);
-                out.push_str(" needs a value");
-            })
-        })?;
-        match letter {
-            b'c' => options.config = Some(value),
-            b'd' => options.folder = Some(value),
-            _ => options
-                .overrides
-                .push(value)
-                .map_err(|_| usage("", &|out| out.push_str("too many options -o")))?,
-        }
-    }
-    if let Some([b'-', rest @ ..]) = args.get(at)
-        && !matches!(rest, b"-help" | b"h" | b"-version" | b"V")
-    {
-        return Err(usage("", &|out| {
-            out.push_str("unknown option \"-");
-            out.push_escaped(rest.get(..40).unwrap_or(rest));
-            out.push_str("\"; known before a command are -c FILE, -d DIR, -o KEY=VALUE");
-        }));
-    }
-    Ok((options, at))
-}
-
-/// Reads what follows the command's name and finds the files.
-#[inline(never)]
-fn invocation(command: &'static Command, options: &Options, words: &Words) -> Result<Invocation, u8> {
-    let name = command.name;
-    let mut index = 0;
-    let mut ready_fd = None;
-    let mut json = false;
-    while let Some([b'-', b'-', option @ ..]) = words.get(index) {
-        index = index.saturating_add(1);
-        match (name, option) {
-            ("run", b"ready-fd") => {
-                ready_fd = Some(parse_ready_fd(words.get(index))?);
-                index = index.saturating_add(1);
-            }
-            ("status", b"json") => json = true,
-            _ => {
-                return Err(usage(name, &|out| {
-                    out.push_str("unknown option \"--");
-                    out.push_escaped(option.get(..40).unwrap_or(option));
-                    out.push_str("\"");
-                }));
-            }
-        }
-    }
-    let takes_service = command.args.contains("[SERVICE]");
-    let service = match words.get(index) {
-        Some(word) if takes_service => service_named(name, word)?,
-        _ => Service::Jobs,
-    };
-    let rest = index.saturating_add(usize::from(takes_service));
-    words.at_most(rest, name)?;
-    let creates = matches!(name, "start" | "run" | "restart");
-    let memory = memory::take();
-    locate::locate(&words.args, options, creates, &mut memory.settings)?;
-    Ok(Invocation { command: name, service, ready_fd, json, memory })
-}
-
-fn service_named(command: &str, word: &[u8]) -> Result<Service, u8> {
-    let service = Service::named(word).filter(|service| Service::RUNNABLE.contains(service));
-    service.ok_or_else(|| {
-        usage(command, &|out| {
-            out.push_str("unknown service \"");
-            out.push_escaped(word.get(..40).unwrap_or(word));
-            out.push_str("\"; known are");
-            for service in Service::RUNNABLE {
-                out.push_str(" ");
-                out.push_str(service.name());
-            }
-        })
-    })
-}
-
-fn parse_ready_fd(word: Option<&[u8]>) -> Result<i32, u8> {
-    let number = word.and_then(crate::proto::text::parse_u64).and_then(|number| i32::try_from(number).ok());
-    number.filter(|number| *number > 2).ok_or_else(|| {
-        usage("run", &|out| out.push_str("--ready-fd needs the number of an open descriptor above 2"))
-    })
 }
 
 /// One error line about how the program was called; the exit code.
@@ -371,6 +368,19 @@ fn fail(code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
 
 /// Prints text on stdout; returns [`exit::OK`], or [`exit::FAILED`] when nobody
 /// takes it.
-fn print(text: &[u8]) -> u8 {
-    if process::write_stdout(text) { exit::OK } else { exit::FAILED }
+fn print(mut text: &[u8]) -> u8 {
+    let stdout = fds::borrow(1);
+    while !text.is_empty() {
+        match file::write_some(stdout, text) {
+            Ok(count) => text = text.get(count..).unwrap_or(&[]),
+            // Somebody who shares it made it non-blocking.
+            Err(Failure { errno: Errno::AGAIN, .. }) => {
+                let mut set = PollSet::new();
+                set.watch(stdout, Interest::Output, ());
+                set.wait(None);
+            }
+            Err(_) => return exit::FAILED,
+        }
+    }
+    exit::OK
 }

@@ -1,13 +1,21 @@
-//! `status`: what the lock, the PID file and the heartbeat say.
+//! `status`: what the lock, the PID file, the heartbeat and the service itself
+//! say, for a person, a program, or Prometheus.
 
-use super::{Invocation, fail, print};
+use super::arguments::option;
+use super::client::{Answer, Client, Trouble};
+use super::{Invocation, fail, print, usage};
+use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY_MS, STATUS_WAIT_MS};
 use crate::proto::health::{ParseError, RECORD_BYTES, Record, Verdict};
-use crate::proto::text::Writer;
+use crate::proto::metrics::{self, field, fields, number};
+use crate::proto::names::Service;
+use crate::proto::path::Path;
+use crate::proto::text::{Writer, parse_u64};
 use crate::service::heartbeat::boot_id;
 use crate::service::lifecycle::{describe_at, exit};
 use crate::service::settings::path_of;
 use crate::sys::lock::{Holder, holder};
-use crate::sys::{Errno, Failure, clock, file};
+use crate::sys::{Errno, Failure, clock, file, poll};
+use core::ops::Range;
 use ufmt::uwrite;
 
 /// Exit codes of `status` (LSB 3.1, iniscrptact).
@@ -29,51 +37,120 @@ enum Health {
     Judged(Verdict, Record),
 }
 
-/// `status [--json] [SERVICE]`
+/// What the service itself says.
+enum Counters {
+    /// It was not asked, or does not tell this caller.
+    Untold,
+    /// It does not answer.
+    Silent,
+    /// It ended, or ends.
+    Gone,
+    /// Its answer is this line of the client.
+    Told(Range<usize>),
+}
+
+/// All that is known.
+struct Report<'a> {
+    name: &'a str,
+    state: &'a str,
+    pid: Option<u32>,
+    health: Health,
+    /// The fields of the service's own answer.
+    answer: Option<&'a [u8]>,
+}
+
+/// `status [--json|--prometheus] [SERVICE]`
+#[inline(never)]
 pub(super) fn status(mut invocation: Invocation) -> u8 {
+    let json = invocation.words.has(option::JSON);
+    let prometheus = invocation.words.has(option::PROMETHEUS);
+    if json && prometheus {
+        return usage("status", &|out| out.push_str("--json and --prometheus exclude each other"));
+    }
     invocation.load_or_defaults();
-    let path = match invocation.pid_path() {
-        Ok(path) => path,
-        Err(_) => return lsb::UNKNOWN,
+    let service = invocation.service;
+    let config = &invocation.memory.config;
+    let stale_after = u64::from(config.stale_after);
+    let (Ok(path), Some(health_path)) = (invocation.pid_path(), path_of(service, &config.health_file)) else {
+        return lsb::UNKNOWN;
     };
-    let held = match holder(path.as_c_str()) {
-        Ok(held) => held,
-        Err(failure) => return fail(lsb::UNKNOWN, &|out| describe_at(&path, failure, out)),
-    };
-    let (state, code, pid, health) = match held {
-        Holder::Died => ("dead", lsb::DEAD, None, Health::Missing),
-        Holder::Stopped => ("stopped", lsb::STOPPED, None, Health::Missing),
-        Holder::Running(pid) => {
-            let pid = pid.map(|pid| u32::try_from(pid.as_raw_pid()).unwrap_or(0));
-            let health = health(&invocation, pid.unwrap_or(0));
-            match health {
-                Health::Judged(Verdict::Stale(_), _) => ("stale", lsb::UNKNOWN, pid, health),
-                _ => ("running", lsb::RUNNING, pid, health),
+    let Ok((mut client, rest)) = invocation.client(ANSWER_MAX_BYTES) else { return lsb::UNKNOWN };
+    let deadline = clock::now().saturating_add(STATUS_WAIT_MS);
+    let (state, code, pid, health, counters) = loop {
+        let held = match holder(path.as_c_str()) {
+            Ok(held) => held,
+            Err(failure) => return fail(lsb::UNKNOWN, &|out| describe_at(&path, failure, out)),
+        };
+        let pid = match held {
+            Holder::Died => break ("dead", lsb::DEAD, None, Health::Missing, Counters::Untold),
+            Holder::Stopped => break ("stopped", lsb::STOPPED, None, Health::Missing, Counters::Untold),
+            Holder::Running(pid) => pid.map(|pid| u32::try_from(pid.as_raw_pid()).unwrap_or(0)),
+        };
+        let counters = match service {
+            Service::Jobs => counters(&mut client, deadline),
+            _ => Counters::Untold,
+        };
+        let health = health(&health_path, stale_after, pid.unwrap_or(0));
+        break match (&health, &counters) {
+            (_, Counters::Gone) => {
+                poll::sleep(CONNECT_RETRY_MS);
+                continue;
             }
-        }
+            (Health::Judged(Verdict::Stale(_), _), _) => ("stale", lsb::UNKNOWN, pid, health, counters),
+            (_, Counters::Silent) => ("unknown", lsb::UNKNOWN, pid, health, counters),
+            _ => ("running", lsb::RUNNING, pid, health, counters),
+        };
     };
-    let mut text = [0; 512];
-    let mut out = Writer::new(&mut text);
-    let name = invocation.service.name();
-    if invocation.json {
-        write_json(name, state, pid, &health, &mut out);
+    let answer = match &counters {
+        Counters::Told(line) => match Answer::parse(client.at(line.clone())) {
+            Answer::Ok(text) => Some(text),
+            _ => None,
+        },
+        _ => None,
+    };
+    let report = Report { name: service.name(), state, pid, health, answer };
+    let mut out = Writer::new(rest);
+    if json {
+        report.write_json(&mut out);
+    } else if prometheus {
+        metrics::emit(report.name, code == lsb::RUNNING, answer, &mut out);
     } else {
-        write_text(name, state, pid, &health, &mut out);
+        report.write_text(matches!(counters, Counters::Silent), &mut out);
     }
     // What a program asked for and did not get, it does not know.
-    if print(out.as_bytes()) != exit::OK && invocation.json { lsb::UNKNOWN } else { code }
+    if print(out.as_bytes()) != exit::OK && (json || prometheus) { lsb::UNKNOWN } else { code }
+}
+
+/// Asks the service for its counters, all within `deadline`.
+fn counters(client: &mut Client<'_>, deadline: u64) -> Counters {
+    let asked = client
+        .connect(deadline)
+        .and_then(|()| client.send(&[b"status"]))
+        .and_then(|()| client.line(deadline));
+    match asked {
+        Ok(line) => match Answer::parse(client.at(line.clone())) {
+            Answer::Ok(_) => Counters::Told(line),
+            // It lives, and that is all that this caller learns.
+            _ => Counters::Untold,
+        },
+        Err(Trouble::NotRunning) => Counters::Gone,
+        Err(Trouble::Closed) if clock::now() < deadline => Counters::Gone,
+        Err(Trouble::Failed(failure)) => match failure.errno {
+            Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED | Errno::AGAIN => Counters::Silent,
+            _ => Counters::Untold,
+        },
+        Err(_) => Counters::Silent,
+    }
 }
 
 /// Reads and judges the health file of a running service.
-fn health(invocation: &Invocation, pid: u32) -> Health {
-    let config = &invocation.memory.config;
-    let Some(path) = path_of(invocation.service, &config.health_file) else { return Health::Missing };
+fn health(path: &Path, stale_after: u64, pid: u32) -> Health {
     for _ in 0..TORN_READS_MAX {
         let mut bytes = [0; RECORD_BYTES];
         match file::read_path(path.as_c_str(), &mut bytes) {
             Ok(count) => match Record::parse(bytes.get(..count).unwrap_or(&[])) {
                 Ok(record) => {
-                    let verdict = record.judge(pid, &boot_id(), clock::now(), u64::from(config.stale_after));
+                    let verdict = record.judge(pid, &boot_id(), clock::now(), stale_after);
                     return Health::Judged(verdict, record);
                 }
                 Err(ParseError::Garbage) => return Health::Garbage,
@@ -99,38 +176,216 @@ fn describe(health: &Health) -> (&'static str, Option<u64>) {
     }
 }
 
-fn write_text(name: &str, state: &str, pid: Option<u32>, health: &Health, out: &mut Writer<'_>) {
-    let _ = match state {
-        "stopped" => uwrite!(out, "{}: stopped\n", name),
-        "dead" => uwrite!(out, "{}: dead; it ended without a stop and left its PID file\n", name),
-        _ => uwrite!(out, "{}: running (pid {})\n", name, pid.unwrap_or(0)),
-    };
-    if matches!(state, "stopped" | "dead") {
-        return;
+/// The lines about an answer: `$name` stands for a field.
+const COUNTERS: &str = "  jobs       $jobs ended, $failed failed attempts
+  queue      $waiting waiting, $running running, $delayed delayed, $dead dead, room for $room
+  spool      $fsyncs fsyncs, $spool_bytes written
+  log        $rotations rotations, $log_lost lines lost
+  config     $reloads reloads, $reload_errors refused
+  degraded   $degraded
+";
+
+impl Report<'_> {
+    fn write_text(&self, silent: bool, out: &mut Writer<'_>) {
+        let (name, state, pid) = (self.name, self.state, self.pid.unwrap_or(0));
+        match state {
+            "stopped" => {
+                let _ = uwrite!(out, "{}: stopped\n", name);
+                return;
+            }
+            "dead" => {
+                let _ = uwrite!(out, "{}: dead; it ended without a stop and left its PID file\n", name);
+                return;
+            }
+            _ => {}
+        }
+        let answer = self.answer.unwrap_or(b"");
+        let phase = field(answer, "state").unwrap_or(if silent { b"unknown" } else { b"running" });
+        let _ = uwrite!(out, "{}: ", name);
+        out.push_escaped(phase);
+        let _ = uwrite!(out, " (pid {})", pid);
+        if silent {
+            out.push_str(", does not answer within 2 s");
+        }
+        if let Some(seconds) = number(answer, "uptime") {
+            out.push_str(", up ");
+            push_duration(seconds, out);
+        }
+        let (verdict, age) = describe(&self.health);
+        let _ = uwrite!(out, "\n  heartbeat  {}", verdict);
+        if let Some(age) = age {
+            let _ = uwrite!(out, ", {}.{} s old", age / 1000, age % 1000 / 100);
+        }
+        out.push_str("\n");
+        if self.answer.is_some() {
+            fill_in(COUNTERS, answer, out);
+        }
     }
-    let (verdict, age) = describe(health);
-    let _ = uwrite!(out, "  heartbeat  {}", verdict);
-    if let Some(age) = age {
-        let _ = uwrite!(out, ", {}.{} s old", age / 1000, age % 1000 / 100);
+
+    fn write_json(&self, out: &mut Writer<'_>) {
+        let running = !matches!(self.state, "stopped" | "dead");
+        let _ = uwrite!(
+            out,
+            "{{\"service\":\"{}\",\"state\":\"{}\",\"running\":{}",
+            self.name,
+            self.state,
+            running
+        );
+        if let Some(pid) = self.pid {
+            let _ = uwrite!(out, ",\"pid\":{}", pid);
+        }
+        if running {
+            let (verdict, age) = describe(&self.health);
+            let _ = uwrite!(out, ",\"heartbeat\":\"{}\"", verdict);
+            if let Some(age) = age {
+                let _ = uwrite!(out, ",\"heartbeat_age_ms\":{}", age);
+            }
+            if let Health::Judged(_, record) = &self.health {
+                let _ = uwrite!(out, ",\"heartbeat_seq\":{},\"heartbeat_time\":{}", record.seq, record.wall);
+            }
+        }
+        for (name, value) in fields(self.answer.unwrap_or(b"")) {
+            push_member(name, value, out);
+        }
+        out.push_str("}\n");
     }
-    out.push_str("\n");
 }
 
-fn write_json(name: &str, state: &str, pid: Option<u32>, health: &Health, out: &mut Writer<'_>) {
-    let running = matches!(state, "running" | "stale");
-    let _ = uwrite!(out, "{{\"service\":\"{}\",\"state\":\"{}\",\"running\":{}", name, state, running);
-    if let Some(pid) = pid {
-        let _ = uwrite!(out, ",\"pid\":{}", pid);
-    }
-    if running {
-        let (verdict, age) = describe(health);
-        let _ = uwrite!(out, ",\"heartbeat\":\"{}\"", verdict);
-        if let Some(age) = age {
-            let _ = uwrite!(out, ",\"heartbeat_age_ms\":{}", age);
+/// One field of the answer as a member of the JSON object. Two of them have
+/// names that the object has for something else.
+fn push_member(name: &[u8], value: &[u8], out: &mut Writer<'_>) {
+    let name = match name {
+        b"pid" => return,
+        b"state" => &b"phase"[..],
+        b"running" => b"jobs_running",
+        name => name,
+    };
+    out.push_str(",\"");
+    out.push_json(name);
+    out.push_str("\":");
+    if name == b"degraded" {
+        let mut before = "[\"";
+        for state in metrics::states(value) {
+            out.push_str(before);
+            out.push_json(state);
+            before = "\",\"";
         }
-        if let Health::Judged(_, record) = health {
-            let _ = uwrite!(out, ",\"heartbeat_seq\":{},\"heartbeat_time\":{}", record.seq, record.wall);
-        }
+        out.push_str(if before == "[\"" { "[]" } else { "\"]" });
+    } else if let Some(number) = parse_u64(value) {
+        out.push_u64(number);
+    } else {
+        out.push_str("\"");
+        out.push_json(value);
+        out.push_str("\"");
     }
-    out.push_str("}\n");
+}
+
+/// Writes `template` with each `$name` replaced by that field of `answer`.
+fn fill_in(template: &str, answer: &[u8], out: &mut Writer<'_>) {
+    let mut parts = template.split('$');
+    out.push_str(parts.next().unwrap_or(""));
+    for part in parts {
+        let end = part.bytes().position(|byte| !matches!(byte, b'a'..=b'z' | b'_')).unwrap_or(part.len());
+        let (name, rest) = part.split_at(end);
+        let value = field(answer, name).unwrap_or(b"?");
+        match parse_u64(value) {
+            Some(bytes) if name == "spool_bytes" => push_size(bytes, out),
+            _ => out.push_escaped(value),
+        }
+        out.push_str(rest);
+    }
+}
+
+/// `512 B`, `3.2 KiB`, `1.0 GiB`.
+fn push_size(bytes: u64, out: &mut Writer<'_>) {
+    let (mut tenths, mut units) = (bytes.saturating_mul(10), ["B", "KiB", "MiB", "GiB", "TiB"].into_iter());
+    let mut unit = units.next().unwrap_or("");
+    while tenths >= 10_240
+        && let Some(larger) = units.next()
+    {
+        tenths /= 1024;
+        unit = larger;
+    }
+    out.push_u64(tenths / 10);
+    if unit != "B" {
+        let _ = uwrite!(out, ".{}", tenths % 10);
+    }
+    out.push_str(" ");
+    out.push_str(unit);
+}
+
+/// `7 s`, `3 min 7 s`, `3 h 12 min`, `2 d 3 h`.
+fn push_duration(seconds: u64, out: &mut Writer<'_>) {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    let _ = match (days, hours, minutes) {
+        (0, 0, 0) => uwrite!(out, "{} s", seconds),
+        (0, 0, _) => uwrite!(out, "{} min {} s", minutes, seconds % 60),
+        (0, _, _) => uwrite!(out, "{} h {} min", hours, minutes % 60),
+        _ => uwrite!(out, "{} d {} h", days, hours % 24),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(build: impl FnOnce(&mut Writer<'_>)) -> String {
+        let mut buffer = [0; 2048];
+        let mut out = Writer::new(&mut buffer);
+        build(&mut out);
+        String::from_utf8(out.as_bytes().to_vec()).unwrap()
+    }
+
+    fn report<'a>(state: &'a str, answer: Option<&'a [u8]>) -> Report<'a> {
+        Report { name: "jobs", state, pid: Some(617), health: Health::Missing, answer }
+    }
+
+    const ANSWER: &[u8] = b"pid=617 state=draining uptime=11523 jobs=12 failed=1 dead=0 waiting=3 running=1 \
+        delayed=0 room=9996 reloads=0 reload_errors=0 rotations=2 log_lost=0 fsyncs=14 spool_bytes=3300 \
+        mood=\x1b[1m\" degraded=log,sync-never";
+
+    #[test]
+    fn durations_and_sizes_are_short() {
+        for (seconds, text) in [(7, "7 s"), (187, "3 min 7 s"), (11_523, "3 h 12 min"), (183_600, "2 d 3 h")]
+        {
+            assert_eq!(written(|out| push_duration(seconds, out)), text);
+        }
+        for (bytes, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3300, "3.2 KiB"), (1 << 30, "1.0 GiB")]
+        {
+            assert_eq!(written(|out| push_size(bytes, out)), text);
+        }
+        assert!(written(|out| push_size(u64::MAX, out)).ends_with(" TiB"));
+    }
+
+    #[test]
+    fn a_person_sees_the_phase_and_every_counter() {
+        let text = written(|out| report("running", Some(ANSWER)).write_text(false, out));
+        assert!(
+            text.starts_with("jobs: draining (pid 617), up 3 h 12 min\n  heartbeat  missing\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("  queue      3 waiting, 1 running, 0 delayed, 0 dead, room for 9996\n"),
+            "{text}"
+        );
+        assert!(text.contains("  spool      14 fsyncs, 3.2 KiB written\n"), "{text}");
+        assert!(text.ends_with("  degraded   log,sync-never\n"), "{text}");
+        assert!(!text.contains('$') && !text.contains('?'), "{text}");
+    }
+
+    #[test]
+    fn json_keeps_the_states_apart_and_escapes_strings() {
+        let text = written(|out| report("running", Some(ANSWER)).write_json(out));
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&json["state"], &json["phase"]), (&"running".into(), &"draining".into()));
+        assert_eq!((&json["running"], &json["jobs_running"]), (&true.into(), &1.into()));
+        assert_eq!(json["degraded"], serde_json::json!(["log", "sync-never"]));
+        assert_eq!(json["mood"], "\x1b[1m\"");
+        assert_eq!(text.matches("\"pid\"").count(), 1);
+        let none = written(|out| push_member(b"degraded", b"none", out));
+        assert_eq!(none, ",\"degraded\":[]");
+        let stopped = written(|out| report("stopped", None).write_json(out));
+        assert_eq!(stopped, "{\"service\":\"jobs\",\"state\":\"stopped\",\"running\":false,\"pid\":617}\n");
+    }
 }

@@ -21,6 +21,16 @@ pub fn borrow(number: i32) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
+/// Whether descriptor `number` is a terminal (ioctl(2), `TCGETS`).
+#[must_use]
+pub fn is_terminal(number: i32) -> bool {
+    // (the same on x86, ARM and RISC-V; struct termios of the kernel has 36
+    // bytes on all of them)
+    type Query = rustix::ioctl::Getter<0x5401, [u32; 16]>;
+    // SAFETY: the kernel writes at most the 64 bytes that it is given.
+    unsafe { rustix::ioctl::ioctl(borrow(number), Query::new()) }.is_ok()
+}
+
 /// Opens /dev/null on each of 0, 1 and 2 that is closed, so that no file
 /// opened later becomes somebody's standard output. On 1 it is opened for
 /// reading: a command whose output goes nowhere must not say that it worked.

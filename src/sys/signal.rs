@@ -83,6 +83,12 @@ impl Signals {
     }
 }
 
+/// Makes a write that nobody will read fail with EPIPE instead of ending the
+/// process.
+pub fn ignore_broken_pipes() {
+    let _ = set_action(Signal::PIPE, Some(on_signal));
+}
+
 /// Puts every signal back to its default action and unblocks all (daemon(7),
 /// steps 2 and 3): the caller may have left anything.
 pub fn reset_all() {

@@ -1,0 +1,174 @@
+//! What stands before and behind a command's name: options, then words. A
+//! command declares in `COMMANDS` which options it knows and how many words.
+
+use super::{Command, Operands, usage};
+use crate::limits::OVERRIDES_MAX;
+use crate::proto::names::Service;
+use crate::proto::text::parse_u64;
+use crate::sys::args::Args;
+use heapless::Vec;
+
+/// The options behind a command's name, as bits.
+pub(super) mod option {
+    /// A command without options.
+    pub(in crate::cli) const NONE: u8 = 0;
+    /// `--json`
+    pub(in crate::cli) const JSON: u8 = 1;
+    /// `--prometheus`
+    pub(in crate::cli) const PROMETHEUS: u8 = 2;
+    /// `--wait`
+    pub(in crate::cli) const WAIT: u8 = 4;
+    /// `--ready-fd N`
+    pub(in crate::cli) const READY_FD: u8 = 8;
+}
+
+/// Their names.
+const OPTIONS: &[(&[u8], u8)] = &[
+    (b"--json", option::JSON),
+    (b"--prometheus", option::PROMETHEUS),
+    (b"--wait", option::WAIT),
+    (b"--ready-fd", option::READY_FD),
+];
+
+/// What stands before the command.
+#[derive(Default)]
+pub(super) struct Options {
+    pub(super) config: Option<&'static [u8]>,
+    pub(super) folder: Option<&'static [u8]>,
+    pub(super) overrides: Vec<&'static [u8], OVERRIDES_MAX>,
+}
+
+/// What stands behind the command's name.
+pub(super) struct Words {
+    args: Args,
+    /// The place of the first word behind the options.
+    first: usize,
+    given: u8,
+    /// `--` stood before the words: none of them means anything but itself.
+    pub(super) literal: bool,
+    /// The value of `--ready-fd`.
+    pub(super) ready_fd: Option<i32>,
+}
+
+impl Words {
+    /// Reads the arguments from place `first` on as `command` declares them.
+    #[inline(never)]
+    pub(super) fn parse(command: &Command, args: &Args, first: usize) -> Result<Self, u8> {
+        let mut words = Self { args: *args, first, given: 0, literal: false, ready_fd: None };
+        while let Some(word @ [b'-', _, ..]) = words.get(0) {
+            words.first = words.first.saturating_add(1);
+            if word == b"--" {
+                words.literal = true;
+                break;
+            }
+            let known = OPTIONS.iter().find(|(name, bit)| *name == word && command.options & bit != 0);
+            let Some((_, bit)) = known else {
+                return Err(usage(command.name, &|out| {
+                    out.push_str("unknown option \"");
+                    out.push_escaped(word.get(..42).unwrap_or(word));
+                    out.push_str("\"");
+                }));
+            };
+            words.given |= bit;
+            if *bit == option::READY_FD {
+                words.ready_fd = Some(parse_ready_fd(words.get(0))?);
+                words.first = words.first.saturating_add(1);
+            }
+        }
+        let (least, most) = match command.operands {
+            Operands::Service => (0, 1),
+            Operands::Words(least, most) => (least, most),
+        };
+        if least > 0 && words.get(least.saturating_sub(1)).is_none() {
+            return Err(usage(command.name, &|out| {
+                out.push_str("missing argument: ");
+                out.push_str(command.name);
+                out.push_str(" ");
+                out.push_str(command.args);
+            }));
+        }
+        match words.get(most) {
+            None => Ok(words),
+            Some(extra) => Err(usage(command.name, &|out| {
+                out.push_str("unexpected argument \"");
+                out.push_escaped(extra);
+                out.push_str("\"");
+            })),
+        }
+    }
+
+    /// Word `index`, counted from 0.
+    pub(super) fn get(&self, index: usize) -> Option<&'static [u8]> {
+        self.args.get(self.first.saturating_add(index))
+    }
+
+    /// Whether an option was given.
+    pub(super) fn has(&self, bit: u8) -> bool {
+        self.given & bit != 0
+    }
+}
+
+/// The options before the command, and the place of the command.
+#[inline(never)]
+pub(super) fn parse_options(args: &Args) -> Result<(Options, usize), u8> {
+    let mut options = Options::default();
+    let mut at = 1;
+    while let Some([b'-', letter @ (b'c' | b'd' | b'o'), attached @ ..]) = args.get(at) {
+        at = at.saturating_add(1);
+        let value = if attached.is_empty() {
+            let value = args.get(at);
+            at = at.saturating_add(1);
+            value
+        } else {
+            Some(attached)
+        };
+        let value = value.filter(|value| !value.is_empty()).ok_or_else(|| {
+            usage("", &|out| {
+                out.push_str("option -");
+                out.push(&[*letter]);
+                out.push_str(" needs a value");
+            })
+        })?;
+        match letter {
+            b'c' => options.config = Some(value),
+            b'd' => options.folder = Some(value),
+            _ => options
+                .overrides
+                .push(value)
+                .map_err(|_| usage("", &|out| out.push_str("too many options -o")))?,
+        }
+    }
+    if let Some([b'-', rest @ ..]) = args.get(at)
+        && !matches!(rest, b"-help" | b"h" | b"-version" | b"V")
+    {
+        return Err(usage("", &|out| {
+            out.push_str("unknown option \"-");
+            out.push_escaped(rest.get(..40).unwrap_or(rest));
+            out.push_str("\"; known before a command are -c FILE, -d DIR, -o KEY=VALUE");
+        }));
+    }
+    Ok((options, at))
+}
+
+/// The service that a word names.
+pub(super) fn service_named(command: &str, word: &[u8]) -> Result<Service, u8> {
+    let service = Service::named(word).filter(|service| Service::RUNNABLE.contains(service));
+    service.ok_or_else(|| {
+        usage(command, &|out| {
+            out.push_str("unknown service \"");
+            out.push_escaped(word.get(..40).unwrap_or(word));
+            out.push_str("\"; known are");
+            for service in Service::RUNNABLE {
+                out.push_str(" ");
+                out.push_str(service.name());
+            }
+        })
+    })
+}
+
+fn parse_ready_fd(word: Option<&[u8]>) -> Result<i32, u8> {
+    let number = word.and_then(parse_u64).and_then(|number| i32::try_from(number).ok());
+    number.filter(|number| *number > 2).ok_or_else(|| {
+        usage("run", &|out| out.push_str("--ready-fd needs the number of an open descriptor above 2"))
+    })
+}

@@ -1,0 +1,339 @@
+//! A connection to the control socket of a service: requests out, lines in,
+//! each with a deadline (docs/control.md).
+
+use super::{Invocation, fail};
+use crate::limits::{ANSWER_WAIT_MS, CONNECT_RETRY_MS, CONNECT_WAIT_MS, REQUEST_MAX_BYTES};
+use crate::proto::control::split;
+use crate::proto::names::Service;
+use crate::proto::path::Path;
+use crate::proto::text::Writer;
+use crate::service::lifecycle::{describe_at, exit};
+use crate::service::settings::path_of;
+use crate::sys::lock::{Holder, holder};
+use crate::sys::poll::{Interest, PollSet};
+use crate::sys::{AsFd, Errno, Failure, OwnedFd, clock, fds, poll, socket};
+use core::ops::Range;
+use ufmt::uwrite;
+
+/// A deadline that never comes.
+pub(super) const NEVER: u64 = u64::MAX;
+
+/// Why there is no answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Nobody holds the service's lock.
+    NotRunning,
+    /// A system call failed; also: it runs, and its socket takes nobody.
+    Failed(Failure),
+    /// The other end closed the connection.
+    Closed,
+    /// The deadline passed.
+    Late,
+    /// What came is not an answer.
+    Garbage,
+    /// It was told, or needs no words; the exit code.
+    Told(u8),
+}
+
+/// An answer, taken apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Answer<'a> {
+    /// What stands behind `ok`.
+    Ok(&'a [u8]),
+    /// Code and text behind `err`.
+    Refused(&'a [u8], &'a [u8]),
+    /// Neither.
+    Garbage,
+}
+
+impl<'a> Answer<'a> {
+    /// Takes a line apart.
+    pub(super) fn parse(line: &'a [u8]) -> Self {
+        let (word, rest) = split(line);
+        match word {
+            b"ok" => Self::Ok(rest),
+            b"err" if !rest.is_empty() => {
+                let (code, text) = split(rest);
+                Self::Refused(code, text)
+            }
+            _ => Self::Garbage,
+        }
+    }
+}
+
+/// A client of one service.
+pub(super) struct Client<'m> {
+    service: Service,
+    pid_path: Path,
+    socket_path: Path,
+    /// The connection, while there is one.
+    pub(super) socket: Option<OwnedFd>,
+    /// What came and was not looked at: `buffer[start..end]`.
+    buffer: &'m mut [u8],
+    start: usize,
+    end: usize,
+    /// While waiting for a line, look whether stdout is still read: when it is
+    /// not, that is the end.
+    pub(super) minds_stdout: bool,
+}
+
+impl<'m> Client<'m> {
+    /// A client that is not connected yet; lines are read into `buffer`.
+    pub(super) fn new(
+        service: Service,
+        pid_file: &Path,
+        socket: &Path,
+        buffer: &'m mut [u8],
+    ) -> Result<Self, u8> {
+        let (Some(pid_path), Some(socket_path)) = (path_of(service, pid_file), path_of(service, socket))
+        else {
+            return Err(fail(exit::CONFIG, &|out| out.push_str("socket: its folder's path is too long")));
+        };
+        Ok(Self {
+            service,
+            pid_path,
+            socket_path,
+            socket: None,
+            buffer,
+            start: 0,
+            end: 0,
+            minds_stdout: false,
+        })
+    }
+
+    /// Connects. While the service runs but takes nobody (it starts, or makes
+    /// its socket anew), tries again until `deadline`.
+    pub(super) fn connect(&mut self, deadline: u64) -> Result<(), Trouble> {
+        self.close();
+        loop {
+            let failure = match socket::connect(&self.socket_path) {
+                Ok(socket) => {
+                    self.socket = Some(socket);
+                    return Ok(());
+                }
+                Err(failure) => failure,
+            };
+            let nobody =
+                matches!(failure.errno, Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED | Errno::AGAIN);
+            if !nobody {
+                return Err(Trouble::Failed(failure));
+            }
+            if let Ok(Holder::Died | Holder::Stopped) = holder(self.pid_path.as_c_str()) {
+                return Err(Trouble::NotRunning);
+            }
+            let left = deadline.saturating_sub(clock::now());
+            if left == 0 {
+                return Err(Trouble::Failed(failure));
+            }
+            poll::sleep(CONNECT_RETRY_MS.min(left));
+        }
+    }
+
+    /// As [`Client::connect`] with the usual patience, and tells.
+    pub(super) fn connect_or_tell(&mut self, verb: &str) -> Result<(), u8> {
+        let deadline = clock::now().saturating_add(CONNECT_WAIT_MS);
+        self.connect(deadline).map_err(|trouble| self.tell(verb, trouble))
+    }
+
+    /// As [`Client::connect`], through a restart of the service too.
+    pub(super) fn connect_again(&mut self, deadline: u64) -> Result<(), Trouble> {
+        loop {
+            match self.connect(deadline) {
+                Err(Trouble::NotRunning) if clock::now() < deadline => poll::sleep(CONNECT_RETRY_MS),
+                result => return result,
+            }
+        }
+    }
+
+    /// Ends the connection; what came and was not looked at is forgotten.
+    pub(super) fn close(&mut self) {
+        self.socket = None;
+        (self.start, self.end) = (0, 0);
+    }
+
+    /// Sends one request, made of `parts`. Where nobody takes it any more, the
+    /// last word of the other end is still to be read, so that is no error.
+    #[inline(never)]
+    pub(super) fn send(&mut self, parts: &[&[u8]]) -> Result<(), Trouble> {
+        let mut line = [0; REQUEST_MAX_BYTES + 1];
+        let mut out = Writer::new(&mut line);
+        for part in parts {
+            out.push(part);
+        }
+        out.push_str("\n");
+        let mut rest = out.as_bytes();
+        let deadline = clock::now().saturating_add(ANSWER_WAIT_MS);
+        let socket = self.socket.as_ref().ok_or(Trouble::Closed)?;
+        while !rest.is_empty() {
+            match socket::send(socket, rest) {
+                Ok(count) => rest = rest.get(count..).unwrap_or(&[]),
+                Err(Failure { errno: Errno::AGAIN, .. }) => {
+                    let left = deadline.saturating_sub(clock::now());
+                    if left == 0 {
+                        return Err(Trouble::Late);
+                    }
+                    let mut set = PollSet::new();
+                    set.watch(socket.as_fd(), Interest::Output, ());
+                    set.wait(Some(left));
+                }
+                Err(Failure { errno: Errno::PIPE | Errno::CONNRESET, .. }) => return Ok(()),
+                Err(failure) => return Err(Trouble::Failed(failure)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next line, which [`Client::at`] shows.
+    pub(super) fn line(&mut self, deadline: u64) -> Result<Range<usize>, Trouble> {
+        loop {
+            if let Some(line) = self.next_line() {
+                return Ok(line);
+            }
+            if !self.receive()? {
+                self.wait(deadline)?;
+            }
+        }
+    }
+
+    /// The next line of what has come.
+    pub(super) fn next_line(&mut self) -> Option<Range<usize>> {
+        let unseen = self.buffer.get(self.start..self.end)?;
+        let length = unseen.iter().position(|byte| *byte == b'\n')?;
+        let line = self.start..self.start.saturating_add(length);
+        self.start = line.end.saturating_add(1);
+        Some(line)
+    }
+
+    /// The bytes of a line, until the next one is asked for.
+    pub(super) fn at(&self, line: Range<usize>) -> &[u8] {
+        self.buffer.get(line).unwrap_or(&[])
+    }
+
+    /// Takes what has come; false if that is nothing.
+    pub(super) fn receive(&mut self) -> Result<bool, Trouble> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end = self.end.saturating_sub(self.start);
+        self.start = 0;
+        let socket = self.socket.as_ref().ok_or(Trouble::Closed)?;
+        let free = self.buffer.get_mut(self.end..).filter(|free| !free.is_empty()).ok_or(Trouble::Garbage)?;
+        match socket::receive(socket, free) {
+            Ok(0) | Err(Failure { errno: Errno::CONNRESET, .. }) => Err(Trouble::Closed),
+            Ok(count) => {
+                self.end = self.end.saturating_add(count);
+                Ok(true)
+            }
+            Err(Failure { errno: Errno::AGAIN, .. }) => Ok(false),
+            Err(failure) => Err(Trouble::Failed(failure)),
+        }
+    }
+
+    fn wait(&self, deadline: u64) -> Result<(), Trouble> {
+        let left = deadline.saturating_sub(clock::now());
+        if left == 0 {
+            return Err(Trouble::Late);
+        }
+        let socket = self.socket.as_ref().ok_or(Trouble::Closed)?;
+        let mut set = PollSet::new();
+        set.watch(socket.as_fd(), Interest::Input, false);
+        if self.minds_stdout {
+            set.watch(fds::borrow(1), Interest::End, true);
+        }
+        set.wait((deadline != NEVER).then_some(left));
+        if set.ready().any(|is_stdout| is_stdout) { Err(Trouble::Told(exit::FAILED)) } else { Ok(()) }
+    }
+
+    /// Sends a request and gives what stands behind `ok` in its answer, or
+    /// the exit code after telling.
+    pub(super) fn ask(&mut self, verb: &str, parts: &[&[u8]]) -> Result<&[u8], u8> {
+        let deadline = clock::now().saturating_add(ANSWER_WAIT_MS);
+        let line = match self.send(parts).and_then(|()| self.line(deadline)) {
+            Ok(line) => line,
+            Err(trouble) => return Err(self.tell(verb, trouble)),
+        };
+        match Answer::parse(self.at(line)) {
+            Answer::Ok(text) => Ok(text),
+            Answer::Refused(code, text) => Err(tell_refused(verb, code, text)),
+            Answer::Garbage => Err(self.tell(verb, Trouble::Garbage)),
+        }
+    }
+
+    /// Tells why there is no answer; the exit code.
+    #[inline(never)]
+    pub(super) fn tell(&self, verb: &str, trouble: Trouble) -> u8 {
+        let code = match trouble {
+            Trouble::NotRunning => exit::NOT_RUNNING,
+            Trouble::Failed(failure) if failure.is_denied() => exit::DENIED,
+            Trouble::Failed(Failure { errno: Errno::NAMETOOLONG, .. }) => exit::CONFIG,
+            Trouble::Told(code) => return code,
+            _ => exit::FAILED,
+        };
+        fail(code, &|out| match trouble {
+            Trouble::NotRunning => {
+                let _ = uwrite!(out, "{}: not running", self.service.name());
+            }
+            Trouble::Failed(failure) => {
+                describe_at(&self.socket_path, failure, out);
+                out.push_str(match code {
+                    exit::DENIED => "; needs root, or an entry for you in allow_uid or allow_gid",
+                    exit::CONFIG => {
+                        "; the path of a socket has at most 107 bytes: see the keys socket and -d"
+                    }
+                    _ => "",
+                });
+            }
+            _ => {
+                out.push_str(verb);
+                out.push_str(match trouble {
+                    Trouble::Late => ": no answer within 30 s",
+                    Trouble::Closed => ": the connection was closed before the answer came",
+                    _ => ": the answer is not one of this protocol",
+                });
+            }
+        })
+    }
+}
+
+/// Tells that a request was refused; the exit code.
+pub(super) fn tell_refused(verb: &str, code: &[u8], text: &[u8]) -> u8 {
+    fail(if code == b"denied" { exit::DENIED } else { exit::FAILED }, &|out| {
+        out.push_str(verb);
+        out.push_str(": ");
+        push_refusal(code, text, out);
+    })
+}
+
+/// `text (code)`, escaped.
+pub(super) fn push_refusal(code: &[u8], text: &[u8], out: &mut Writer<'_>) {
+    out.push_escaped(text);
+    out.push_str(" (");
+    out.push_escaped(code);
+    out.push_str(")");
+}
+
+impl Invocation {
+    /// A client of the service, not connected yet, with the scratch memory
+    /// for its lines; and the rest of that memory.
+    pub(super) fn client(&mut self, line_bytes: usize) -> Result<(Client<'_>, &mut [u8]), u8> {
+        self.load_or_defaults();
+        // The scratch memory is free: the configuration is read.
+        let (lines, rest) = self.memory.scratch.split_at_mut_checked(line_bytes).unwrap_or_default();
+        let config = &self.memory.config;
+        Client::new(self.service, &config.pid_file, &config.socket, lines).map(|client| (client, rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_ok_or_err_and_nothing_else() {
+        assert_eq!(Answer::parse(b"ok"), Answer::Ok(b""));
+        assert_eq!(Answer::parse(b"ok id=7"), Answer::Ok(b"id=7"));
+        assert_eq!(Answer::parse(b"err full no room"), Answer::Refused(b"full", b"no room"));
+        assert_eq!(Answer::parse(b"err full"), Answer::Refused(b"full", b""));
+        for line in [&b""[..], b"okay", b"err", b"err ", b"event 1"] {
+            assert_eq!(Answer::parse(line), Answer::Garbage, "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! `queue -`: each line of stdin becomes a job, as soon as it has come.
+//!
+//! Requests are sent ahead of their answers, but no more than the queue has
+//! room for (`room` of `status`). A line is held until its `ok`: what is
+//! refused for now, or lost with the connection, is sent again.
+//!
+//! ```text
+//! stdin ─▶ input ─▶ lines (backlog.rs) ─▶ output ─▶ socket
+//!                      ▲ settled, kept ◀─ answers ◀─┘
+//! ```
+//!
+//! One loop, one poll: stdin, socket in, socket out. When `lines` is full stdin
+//! is not read: whoever writes to it has to wait.
+
+use super::backlog::Backlog;
+use super::client::{Answer, Client, Trouble, push_refusal, tell_refused};
+use super::{Invocation, fail, print};
+use crate::limits::{
+    ANSWER_MAX_BYTES, ANSWER_WAIT_MS, FEED_INPUT_BYTES, FEED_OUTPUT_BYTES, FULL_RETRY_MS, JOB_MAX_BYTES,
+    PROGRESS_EVERY_MS, REFUSED_RETRY_MS, RESTART_WAIT_MS,
+};
+use crate::proto::lines::{Line, classify};
+use crate::proto::metrics::{field, number};
+use crate::proto::text::Writer;
+use crate::service::lifecycle::exit;
+use crate::sys::poll::{Interest, PollSet};
+use crate::sys::{AsFd, Errno, Failure, clock, fds, file, process, signal, socket};
+use ufmt::uwrite;
+
+/// What poll(2) may say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    Stdin,
+    Answer,
+    Output,
+}
+
+/// See the module's documentation.
+struct Feed<'m> {
+    client: Client<'m>,
+    lines: Backlog<'m>,
+    /// What was read and is not yet a whole line: `input[..held]`.
+    input: &'m mut [u8],
+    held: usize,
+    /// The rest of a line that is too long is being dropped.
+    skipping: bool,
+    /// Stdin has ended.
+    ended: bool,
+    /// Lines of stdin, empty ones included.
+    number: u32,
+    /// Requests, of which the first `taken` bytes are sent.
+    output: Writer<'m>,
+    taken: usize,
+    /// Lines that may be sent until `status` is asked again.
+    credits: u64,
+    /// The next answer is that of `status`.
+    asking: bool,
+    /// Nothing is sent before this.
+    not_before: u64,
+    /// When the service was last heard of, or was given something to answer.
+    heard: u64,
+    /// Since when there is no service.
+    lost_since: Option<u64>,
+    /// It was said that lines are held up, and why.
+    held_up: bool,
+    /// The service takes no more: leave it once it has answered everything.
+    leaving: bool,
+    /// Ids that were not printed yet.
+    ids: Writer<'m>,
+    /// Jobs that were queued.
+    queued: u64,
+    progress: Progress,
+    code: u8,
+}
+
+/// The number of queued jobs on a terminal.
+struct Progress {
+    shows: bool,
+    shown: u64,
+    at: u64,
+}
+
+/// `queue -`
+#[inline(never)]
+pub(super) fn feed(mut invocation: Invocation) -> u8 {
+    signal::ignore_broken_pipes();
+    let (client, rest) = match invocation.client(ANSWER_MAX_BYTES) {
+        Ok(both) => both,
+        Err(code) => return code,
+    };
+    let (input, rest) = rest.split_at_mut_checked(FEED_INPUT_BYTES).unwrap_or_default();
+    let (output, rest) = rest.split_at_mut_checked(FEED_OUTPUT_BYTES).unwrap_or_default();
+    let (ids, rest) = rest.split_at_mut_checked(512).unwrap_or_default();
+    let mut feed = Feed {
+        client,
+        lines: Backlog::new(rest),
+        input,
+        held: 0,
+        skipping: false,
+        ended: false,
+        number: 0,
+        output: Writer::new(output),
+        taken: 0,
+        credits: 0,
+        asking: false,
+        not_before: 0,
+        heard: 0,
+        lost_since: None,
+        held_up: false,
+        leaving: false,
+        ids: Writer::new(ids),
+        queued: 0,
+        progress: Progress { shows: fds::is_terminal(2) && !fds::is_terminal(1), shown: 0, at: 0 },
+        code: exit::OK,
+    };
+    let code = feed.client.connect_or_tell("queue").and_then(|()| feed.run());
+    feed.show_progress(true);
+    code.map_or_else(|code| code, |()| feed.code)
+}
+
+impl Feed<'_> {
+    /// Until stdin has ended and every line is queued, or there is no hope.
+    fn run(&mut self) -> Result<(), u8> {
+        loop {
+            self.take_lines();
+            if self.ended && self.lines.count() == 0 {
+                return Ok(());
+            }
+            let now = clock::now();
+            self.speak(now)?;
+            let ready = self.wait(now);
+            if ready(Ready::Stdin) {
+                self.read();
+            }
+            if ready(Ready::Output) {
+                self.send()?;
+            }
+            if ready(Ready::Answer) {
+                self.listen(clock::now())?;
+            }
+            self.show_progress(false);
+        }
+    }
+
+    /// Waits for something to do; says what there is.
+    fn wait(&self, now: u64) -> impl Fn(Ready) -> bool + use<> {
+        let mut until = u64::MAX;
+        if self.lines.count() > 0 && self.not_before > now {
+            until = self.not_before;
+        } else if self.is_owed() && !self.held_up {
+            until = self.heard.saturating_add(ANSWER_WAIT_MS);
+        }
+        if self.progress.shows && self.progress.shown != self.queued {
+            until = until.min(self.progress.at.saturating_add(PROGRESS_EVERY_MS));
+        }
+        let mut set = PollSet::new();
+        if !self.ended && self.lines.has_room(JOB_MAX_BYTES) {
+            set.watch(fds::borrow(0), Interest::Input, Ready::Stdin);
+        }
+        if let Some(socket) = &self.client.socket {
+            set.watch(socket.as_fd(), Interest::Input, Ready::Answer);
+            if self.taken < self.output.len() {
+                set.watch(socket.as_fd(), Interest::Output, Ready::Output);
+            }
+        }
+        set.wait((until != u64::MAX).then(|| until.saturating_sub(now)));
+        let mut found = [None; 3];
+        for (place, ready) in found.iter_mut().zip(set.ready()) {
+            *place = Some(ready);
+        }
+        move |ready| found.contains(&Some(ready))
+    }
+
+    /// Whether an answer is to come.
+    fn is_owed(&self) -> bool {
+        self.asking || self.lines.is_flying()
+    }
+
+    /// Reads stdin once. It is shared, so it stays as it is: poll(2) said that
+    /// this does not block.
+    fn read(&mut self) {
+        let free = self.input.get_mut(self.held..).unwrap_or(&mut []);
+        match file::read(fds::borrow(0), free) {
+            Ok(0) => self.ended = true,
+            Ok(count) => self.held = self.held.saturating_add(count),
+            Err(Failure { errno: Errno::AGAIN | Errno::INTR, .. }) => {}
+            Err(failure) => {
+                self.ended = true;
+                self.complain(&|out| {
+                    out.push_str("stdin: ");
+                    failure.describe(out);
+                });
+            }
+        }
+    }
+
+    /// Makes lines of what was read, while there is room for them.
+    fn take_lines(&mut self) {
+        let mut start = 0;
+        while self.lines.has_room(JOB_MAX_BYTES) {
+            let rest = self.input.get(start..self.held).unwrap_or(&[]);
+            let newline = rest.iter().position(|byte| *byte == b'\n');
+            let length = match newline {
+                Some(length) => length,
+                // One that fills the input can be no job; one at the end of
+                // stdin is as good as those with a newline.
+                None if rest.is_empty() || (rest.len() < self.input.len() && !self.ended) => break,
+                None => rest.len(),
+            };
+            let verdict = classify(rest.get(..length).unwrap_or(rest));
+            if self.skipping {
+                self.skipping = newline.is_none();
+            } else {
+                self.number = self.number.saturating_add(1);
+                match verdict {
+                    _ if newline.is_none() && !self.ended => {
+                        self.skipping = true;
+                        self.reject("it is longer than 1000 bytes");
+                    }
+                    Line::Empty => {}
+                    Line::Job(text) => self.lines.push(self.number, text),
+                    Line::Rejected(why) => self.reject(why),
+                }
+            }
+            start = start.saturating_add(length).saturating_add(usize::from(newline.is_some()));
+        }
+        self.input.copy_within(start..self.held, 0);
+        self.held = self.held.saturating_sub(start);
+    }
+
+    fn reject(&mut self, why: &str) {
+        let number = self.number;
+        self.complain(&|out| {
+            let _ = uwrite!(out, "line {}: {}", number, why);
+        });
+    }
+
+    /// Connects if need be, and writes requests.
+    fn speak(&mut self, now: u64) -> Result<(), u8> {
+        if self.lines.count() == 0 || now < self.not_before {
+            return Ok(());
+        }
+        if self.client.socket.is_none() {
+            match self.client.connect(now) {
+                Ok(()) => {}
+                Err(trouble @ (Trouble::NotRunning | Trouble::Failed(_))) if !is_final(trouble) => {
+                    return self.lost(now);
+                }
+                Err(trouble) => return Err(self.client.tell("queue", trouble)),
+            }
+        }
+        if self.is_owed() {
+            if !self.held_up && now >= self.heard.saturating_add(ANSWER_WAIT_MS) {
+                self.hold_up(&|out| out.push_str("no answer for 30 s"));
+            }
+        } else {
+            self.heard = now;
+            if self.lines.has_kept() {
+                self.lines.rewind();
+                self.credits = 0;
+            }
+            if self.credits == 0 {
+                self.asking = true;
+                self.output.push_str("status\n");
+            }
+        }
+        if !self.asking && !self.lines.has_kept() {
+            while self.credits > 0
+                && let Some(text) = self.lines.next()
+                && self.output.room() > text.len().saturating_add(8)
+            {
+                self.output.push_str("queue ");
+                self.output.push(text);
+                self.output.push_str("\n");
+                self.lines.sent();
+                self.credits = self.credits.saturating_sub(1);
+            }
+        }
+        self.send()
+    }
+
+    /// Sends what the socket takes.
+    fn send(&mut self) -> Result<(), u8> {
+        let Some(socket) = &self.client.socket else { return Ok(()) };
+        let rest = self.output.as_bytes().get(self.taken..).unwrap_or(&[]);
+        if rest.is_empty() {
+            return Ok(());
+        }
+        match socket::send(socket, rest) {
+            Ok(count) => self.taken = self.taken.saturating_add(count),
+            Err(Failure { errno: Errno::AGAIN, .. }) => return Ok(()),
+            // What was answered before is still to be read; its end tells.
+            Err(Failure { errno: Errno::PIPE | Errno::CONNRESET, .. }) => self.taken = self.output.len(),
+            Err(failure) => return Err(self.client.tell("queue", Trouble::Failed(failure))),
+        }
+        if self.taken >= self.output.len() {
+            self.output.truncate(0);
+            self.taken = 0;
+        }
+        Ok(())
+    }
+
+    /// Reads answers.
+    fn listen(&mut self, now: u64) -> Result<(), u8> {
+        let received = self.client.receive();
+        while let Some(line) = self.client.next_line() {
+            self.heard = now;
+            if self.ids.room() < 24 {
+                self.print_ids();
+            }
+            if self.asking {
+                self.asking = false;
+                self.on_status(line, now)?;
+            } else if self.lines.is_flying() {
+                self.on_answer(line, now);
+            }
+        }
+        self.print_ids();
+        match received {
+            Ok(_) if self.leaving && !self.is_owed() => self.lost(now),
+            Ok(_) => Ok(()),
+            Err(Trouble::Closed) if self.lines.count() == 0 => {
+                self.disconnect();
+                Ok(())
+            }
+            Err(Trouble::Closed) => self.lost(now),
+            Err(trouble) => Err(self.client.tell("queue", trouble)),
+        }
+    }
+
+    /// How much room the queue has.
+    fn on_status(&mut self, line: core::ops::Range<usize>, now: u64) -> Result<(), u8> {
+        match Answer::parse(self.client.at(line)) {
+            Answer::Ok(text) => {
+                let runs = field(text, "state").is_none_or(|state| state == b"running");
+                let room = number(text, "room").unwrap_or(u64::MAX);
+                self.leaving = !runs;
+                if runs {
+                    self.lost_since = None;
+                }
+                // While the disk refuses, one line is enough to see when it
+                // does no more.
+                self.credits = if self.held_up { room.min(1) } else { room };
+                if room == 0 {
+                    self.not_before = now.saturating_add(FULL_RETRY_MS);
+                }
+                Ok(())
+            }
+            Answer::Refused(b"busy", _) => {
+                self.not_before = now.saturating_add(REFUSED_RETRY_MS);
+                self.lost_since = None;
+                self.disconnect();
+                self.hold_up(&|out| out.push_str("all places for clients are taken (busy)"));
+                Ok(())
+            }
+            Answer::Refused(code, text) => Err(tell_refused("queue", code, text)),
+            Answer::Garbage => Err(self.client.tell("queue", Trouble::Garbage)),
+        }
+    }
+
+    /// What became of the first line that flies.
+    fn on_answer(&mut self, line: core::ops::Range<usize>, now: u64) {
+        let mut copy = [0; 160];
+        let mut reason = Writer::new(&mut copy);
+        match Answer::parse(self.client.at(line)) {
+            Answer::Ok(text) if number(text, "id").is_some() => {
+                self.ids.push_u64(number(text, "id").unwrap_or(0));
+                self.ids.push_str("\n");
+                self.lines.settle();
+                self.queued = self.queued.saturating_add(1);
+                self.lost_since = None;
+                if self.held_up {
+                    self.held_up = false;
+                    self.credits = 0;
+                    self.note(&|out| out.push_str("goes on"));
+                }
+                return;
+            }
+            Answer::Refused(b"draining" | b"stopping", _) => {
+                self.lines.keep();
+                self.leaving = true;
+                return;
+            }
+            Answer::Refused(code @ (b"full" | b"no-space" | b"io" | b"busy"), text) => {
+                push_refusal(code, text, &mut reason);
+                self.lines.keep();
+                self.credits = 0;
+                self.not_before = now.saturating_add(REFUSED_RETRY_MS);
+                self.hold_up(&|out| out.push(reason.as_bytes()));
+                return;
+            }
+            Answer::Refused(code, text) => push_refusal(code, text, &mut reason),
+            Answer::Ok(_) | Answer::Garbage => reason.push_str("the answer is not one of this protocol"),
+        }
+        let number = self.lines.settle();
+        self.complain(&|out| {
+            let _ = uwrite!(out, "line {}: ", number);
+            out.push(reason.as_bytes());
+        });
+    }
+
+    /// There is no service, or it takes no more: again in a moment, for up to
+    /// [`RESTART_WAIT_MS`].
+    fn lost(&mut self, now: u64) -> Result<(), u8> {
+        self.disconnect();
+        let since = *self.lost_since.get_or_insert(now);
+        if now.saturating_sub(since) < RESTART_WAIT_MS {
+            self.not_before = now.saturating_add(FULL_RETRY_MS);
+            return Ok(());
+        }
+        let read = self.input.get(..self.held).unwrap_or(&[]);
+        let more = read.split(|byte| *byte == b'\n').filter(|line| classify(line) != Line::Empty).count();
+        let lines = usize::try_from(self.lines.count()).unwrap_or(0).saturating_add(more);
+        self.note(&|out| {
+            let _ = uwrite!(out, "the service does not come back; {} lines were read but not queued", lines);
+        });
+        Err(exit::NOT_RUNNING)
+    }
+
+    /// Ends the connection; what was not acknowledged is to be sent again.
+    fn disconnect(&mut self) {
+        self.client.close();
+        self.output.truncate(0);
+        (self.taken, self.credits, self.asking, self.leaving) = (0, 0, false, false);
+        self.lines.rewind();
+    }
+
+    fn print_ids(&mut self) {
+        if !self.ids.is_empty() && print(self.ids.as_bytes()) != exit::OK {
+            // The jobs are worth more than their numbers.
+            self.code = exit::FAILED;
+        }
+        self.ids.truncate(0);
+    }
+
+    /// Says once why lines are held up.
+    fn hold_up(&mut self, why: &dyn Fn(&mut Writer<'_>)) {
+        if !self.held_up {
+            self.held_up = true;
+            self.note(&|out| {
+                out.push_str("waits: ");
+                why(out);
+            });
+        }
+    }
+
+    /// One line about something that went wrong for good.
+    fn complain(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
+        self.code = exit::FAILED;
+        self.note(text);
+    }
+
+    /// One line on stderr, not in the middle of the progress.
+    fn note(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
+        if self.progress.shown > 0 {
+            process::write_stderr(b"\n");
+        }
+        fail(exit::FAILED, &|out| {
+            out.push_str("queue: ");
+            text(out);
+        });
+    }
+
+    /// Shows how many jobs were queued; at the end, for good.
+    fn show_progress(&mut self, last: bool) {
+        let now = clock::now();
+        let progress = &mut self.progress;
+        let due =
+            progress.shown != self.queued && (last || now >= progress.at.saturating_add(PROGRESS_EVERY_MS));
+        if !progress.shows {
+            return;
+        }
+        let mut line = [0; 40];
+        let mut out = Writer::new(&mut line);
+        if due {
+            let _ = uwrite!(out, "\r{} queued", self.queued);
+            (progress.shown, progress.at) = (self.queued, now);
+        }
+        if last && progress.shown > 0 {
+            out.push_str("\n");
+        }
+        process::write_stderr(out.as_bytes());
+    }
+}
+
+/// Whether trying again would not help.
+fn is_final(trouble: Trouble) -> bool {
+    match trouble {
+        Trouble::Failed(failure) => failure.is_denied() || failure.errno == Errno::NAMETOOLONG,
+        _ => false,
+    }
+}

@@ -1,0 +1,231 @@
+//! Looking at the queue and steering it: list, cancel, retry, forget, drain,
+//! watch.
+
+use super::arguments::option;
+use super::client::{Answer, Client, NEVER, Trouble, tell_refused};
+use super::control::say;
+use super::target::Target;
+use super::{Invocation, fail, print, usage};
+use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT_MS, JOB_MAX_BYTES, LIST_PAGE};
+use crate::proto::control::{Target as Which, split, target};
+use crate::proto::metrics::{field, number};
+use crate::proto::text::{Writer, parse_u64};
+use crate::service::lifecycle::exit;
+use crate::sys::lock::{Holder, holder};
+use crate::sys::{clock, fds};
+use ufmt::uwrite;
+
+/// Bytes of one printed line of `list`, with every byte of its text escaped.
+const LISTED_MAX_BYTES: usize = 4 * JOB_MAX_BYTES + 64;
+/// `drain --wait` looks this often whether the service is gone, where it
+/// cannot be told.
+const DRAIN_LOOK_MS: u64 = 60_000;
+
+/// `list [waiting|running|dead]`
+pub(super) fn list(mut invocation: Invocation) -> u8 {
+    let state = match invocation.words.get(0) {
+        None => &b"all"[..],
+        Some(state @ (b"waiting" | b"running" | b"dead")) => state,
+        Some(other) => {
+            return usage("list", &|out| {
+                out.push_str("unknown state \"");
+                out.push_escaped(other.get(..40).unwrap_or(other));
+                out.push_str("\"; known are waiting, running, dead");
+            });
+        }
+    };
+    let (mut client, rest) = match invocation.client(ANSWER_MAX_BYTES) {
+        Ok(both) => both,
+        Err(code) => return code,
+    };
+    let mut page = Page { out: Writer::new(rest), terminal: fds::is_terminal(1), printed: false, last: 0 };
+    loop {
+        let before = page.last;
+        match take_page(&mut client, state, &mut page) {
+            Ok(true) => {}
+            Ok(false) => return page.flush(),
+            // Whoever reads us was too slow for the service: from there on.
+            Err(Trouble::Closed) if page.last > before => client.close(),
+            Err(trouble) => {
+                page.flush();
+                return client.tell("list", trouble);
+            }
+        }
+    }
+}
+
+/// What is printed of the list.
+struct Page<'m> {
+    out: Writer<'m>,
+    terminal: bool,
+    /// Whether the header was.
+    printed: bool,
+    /// The last id.
+    last: u64,
+}
+
+impl Page<'_> {
+    /// Adds one line `ID STATE ATTEMPT TEXT`; none if it is not one.
+    fn add(&mut self, line: &[u8]) -> Option<()> {
+        let (id, rest) = split(line);
+        let (state, rest) = split(rest);
+        let (attempt, text) = split(rest);
+        self.last = parse_u64(id)?;
+        if self.terminal && !self.printed {
+            self.out.push_str("    ID  STATE    ATTEMPT  TEXT\n");
+        }
+        self.printed = true;
+        self.column(id, 6, true);
+        self.column(state, 7, false);
+        self.column(attempt, 7, true);
+        self.out.push_escaped(text);
+        self.out.push_str("\n");
+        Some(())
+    }
+
+    /// One column and what separates it from the next.
+    fn column(&mut self, text: &[u8], width: usize, right: bool) {
+        let blanks = if self.terminal { width.saturating_sub(text.len()) } else { 0 };
+        for _ in 0..if right { blanks } else { 0 } {
+            self.out.push_str(" ");
+        }
+        self.out.push_escaped(text.get(..20).unwrap_or(text));
+        for _ in 0..if right { 0 } else { blanks } {
+            self.out.push_str(" ");
+        }
+        self.out.push_str(if self.terminal { "  " } else { " " });
+    }
+
+    fn flush(&mut self) -> u8 {
+        let code = print(self.out.as_bytes());
+        self.out.truncate(0);
+        code
+    }
+}
+
+/// Asks for the page behind the last id; true if there may be another one.
+fn take_page(client: &mut Client<'_>, state: &[u8], page: &mut Page<'_>) -> Result<bool, Trouble> {
+    if client.socket.is_none() {
+        client.connect_or_tell("list").map_err(Trouble::Told)?;
+    }
+    let mut digits = [0; 20];
+    let mut after = Writer::new(&mut digits);
+    after.push_u64(page.last);
+    client.send(&[b"list ", state, b" ", after.as_bytes()])?;
+    let line = client.line(clock::now().saturating_add(ANSWER_WAIT_MS))?;
+    let count = match Answer::parse(client.at(line)) {
+        Answer::Ok(count) => parse_u64(count).ok_or(Trouble::Garbage)?,
+        Answer::Refused(code, text) => return Err(Trouble::Told(tell_refused("list", code, text))),
+        Answer::Garbage => return Err(Trouble::Garbage),
+    };
+    for _ in 0..count {
+        if page.out.room() < LISTED_MAX_BYTES && page.flush() != exit::OK {
+            return Err(Trouble::Told(exit::FAILED));
+        }
+        let line = client.line(clock::now().saturating_add(ANSWER_WAIT_MS))?;
+        page.add(client.at(line)).ok_or(Trouble::Garbage)?;
+    }
+    Ok(count >= LIST_PAGE as u64)
+}
+
+/// `cancel ID`
+pub(super) fn cancel(invocation: Invocation) -> u8 {
+    change(invocation, b"cancel ", false, "cancelled")
+}
+
+/// `retry ID|dead`
+pub(super) fn retry(invocation: Invocation) -> u8 {
+    change(invocation, b"retry ", true, "retried")
+}
+
+/// `forget ID|dead`
+pub(super) fn forget(invocation: Invocation) -> u8 {
+    change(invocation, b"forget ", true, "forgotten")
+}
+
+/// Asks for a change of one job, or of all dead ones, and confirms it.
+fn change(mut invocation: Invocation, request: &[u8], takes_dead: bool, done: &str) -> u8 {
+    let verb = invocation.command;
+    let word = invocation.words.get(0).unwrap_or(b"");
+    let which = match target(word) {
+        Ok(Which::Dead) if takes_dead => None,
+        Ok(Which::Job(id)) => Some(id),
+        _ => {
+            return usage(verb, &|out| {
+                out.push_str(if takes_dead { "a job's number or dead" } else { "a job's number" });
+                out.push_str(" is needed, not \"");
+                out.push_escaped(word.get(..40).unwrap_or(word));
+                out.push_str("\"");
+            });
+        }
+    };
+    let asked = invocation.client(ANSWER_MAX_BYTES).and_then(|(mut client, _)| {
+        client.connect_or_tell(verb)?;
+        let answer = client.ask(verb, &[request, word])?;
+        let mut line = [0; 80];
+        let mut out = Writer::new(&mut line);
+        let _ = match which {
+            Some(id) => uwrite!(out, "zigsvc: job {} {}", id, done),
+            None => match number(answer, "count").unwrap_or(0) {
+                1 => uwrite!(out, "zigsvc: 1 dead job {}", done),
+                count => uwrite!(out, "zigsvc: {} dead jobs {}", count, done),
+            },
+        };
+        if field(answer, "was") == Some(b"running") {
+            out.push_str("; it was running and is being ended");
+        }
+        out.push_str("\n");
+        Ok(print(out.as_bytes()))
+    });
+    asked.unwrap_or_else(|code| code)
+}
+
+/// `drain [--wait]`
+pub(super) fn drain(mut invocation: Invocation) -> u8 {
+    drained(&mut invocation).unwrap_or_else(|code| code)
+}
+
+fn drained(invocation: &mut Invocation) -> Result<u8, u8> {
+    let waits = invocation.words.has(option::WAIT);
+    let path = {
+        invocation.load_or_defaults();
+        invocation.pid_path()?
+    };
+    // Found before it is asked, so that a later one is not taken for it.
+    let service = if waits { Target::find(&path)? } else { None };
+    let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
+    client.connect_or_tell("drain")?;
+    client.ask("drain", &[b"drain"])?;
+    client.close();
+    let Some(service) = service else { return Ok(say(invocation, "draining")) };
+    while !service.is_gone_within(&path, DRAIN_LOOK_MS) {}
+    if holder(path.as_c_str()) == Ok(Holder::Died) {
+        return Err(fail(exit::FAILED, &|out| {
+            out.push_str("drain: the service died before its jobs were done");
+        }));
+    }
+    Ok(say(invocation, "drained"))
+}
+
+/// `watch`
+pub(super) fn watch(mut invocation: Invocation) -> u8 {
+    let watched = invocation.client(ANSWER_MAX_BYTES).and_then(|(mut client, rest)| {
+        client.connect_or_tell("watch")?;
+        client.ask("watch", &[b"watch"])?;
+        client.minds_stdout = true;
+        loop {
+            let line = match client.line(NEVER) {
+                Ok(line) => line,
+                Err(Trouble::Closed) => return Ok(exit::OK),
+                Err(trouble) => return Err(client.tell("watch", trouble)),
+            };
+            let mut out = Writer::new(rest);
+            out.push_escaped(client.at(line));
+            out.push_str("\n");
+            if print(out.as_bytes()) != exit::OK {
+                return Err(exit::FAILED);
+            }
+        }
+    });
+    watched.unwrap_or_else(|code| code)
+}
