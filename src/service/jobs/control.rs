@@ -11,7 +11,10 @@ use super::errands::{Errand, Page};
 use super::history::{Fate, History, What};
 use super::requests::{Answered, Asking, Request, code_of, refuse, why_not};
 use super::{Jobs, Source, Stopping};
-use crate::limits::{ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT_TURN_JOBS, CLIENTS_MAX};
+use crate::limits::{
+    ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT_TURN_JOBS, CLIENTS_MAX, DENIALS_LOGGED_MAX,
+    DENIALS_LOGGED_MS,
+};
 use crate::proto::control::{Code, Filter, Framed, Target, frame, split};
 use crate::proto::text::Writer;
 use crate::service::clients::{Client, Clients};
@@ -79,6 +82,8 @@ pub(super) struct Control {
     /// Who is served first in the next turn.
     first: usize,
     pub(super) denied: u64,
+    /// Since when denials are counted for the log, and how many were logged.
+    denials_logged: (u64, u32),
     /// No new jobs.
     pub(super) draining: bool,
 }
@@ -103,6 +108,7 @@ impl Control {
             group_error: None,
             first: 0,
             denied: 0,
+            denials_logged: (0, 0),
             draining: false,
         }
     }
@@ -283,7 +289,7 @@ impl Jobs {
         let (verb, argument) = split(line);
         let rank = self.control.clients.get(place).map_or(Rank::Nobody, |client| client.rank);
         if rank == Rank::Nobody {
-            self.note_denied(place, b"connect");
+            self.note_denied(place, b"connect", now);
             return refuse(out, Code::Denied, "allow_uid and allow_gid do not name you");
         }
         let Some(request) = Request::named(verb) else {
@@ -298,7 +304,7 @@ impl Jobs {
             return Answered::Now;
         };
         if request.who == Rank::Owner && rank != Rank::Owner {
-            self.note_denied(place, verb);
+            self.note_denied(place, verb, now);
             return refuse(out, Code::Denied, "only root and the service's own user may");
         }
         let alone = out.is_empty() && self.control.owed(place) == Owed::Nothing;
@@ -313,10 +319,19 @@ impl Jobs {
         }
     }
 
-    fn note_denied(&mut self, place: usize, verb: &[u8]) {
+    fn note_denied(&mut self, place: usize, verb: &[u8], now: u64) {
         self.control.denied = self.control.denied.saturating_add(1);
         let Some(client) = self.control.clients.get_mut(place) else { return };
         if core::mem::replace(&mut client.denied, true) {
+            return;
+        }
+        // Who may nothing must not be able to fill the log.
+        let quota = &mut self.control.denials_logged;
+        if now >= quota.0.saturating_add(DENIALS_LOGGED_MS) {
+            *quota = (now, 0);
+        }
+        quota.1 = quota.1.saturating_add(1);
+        if quota.1 > DENIALS_LOGGED_MAX {
             return;
         }
         let peer = client.peer;

@@ -48,7 +48,7 @@ impl Spool {
         if disk.next_claim(0).is_some() {
             // Its rename may not be durable yet: then it could turn back into
             // a queue file after its lines were journaled.
-            result = disk.sync_queue();
+            result = self.sync_queue(disk);
         }
         while let Some(seq) = disk.next_claim(after) {
             after = seq;
@@ -145,7 +145,7 @@ impl Spool {
             return Ok(());
         }
         if self.claims.list.is_full() {
-            disk.sync_queue()?;
+            self.sync_queue(disk)?;
             self.claims.settle_removed();
         }
         let Some(place) = self.claims.free_place().filter(|_| !self.claims.list.is_full()) else {
@@ -156,7 +156,7 @@ impl Spool {
         self.claims.seen(seq);
         disk.claim_queue(seq, place)?;
         // From here on the claim is ours, whatever fails.
-        let synced = disk.sync_queue();
+        let synced = self.sync_queue(disk);
         if synced.is_ok() {
             self.claims.settle_removed();
         }
@@ -167,6 +167,12 @@ impl Spool {
         // What was written between our look and the rename is in the claim;
         // a writer that comes now makes a new file, which wakes us again.
         synced
+    }
+
+    /// Makes the names in the queue's folder durable.
+    pub(super) fn sync_queue(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+        self.wear.syncs = self.wear.syncs.saturating_add(1);
+        disk.sync_queue()
     }
 
     /// Takes one chunk of a claim; returns how many jobs it held.

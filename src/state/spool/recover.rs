@@ -103,7 +103,7 @@ impl Spool {
         }
         if !self.claims.is_empty() {
             // A removal, or a rename, that is not durable yet could be undone.
-            disk.sync_queue()?;
+            self.sync_queue(disk)?;
             self.claims.forget_missing(disk);
         }
         self.end = pass.at;
