@@ -13,6 +13,7 @@ pub mod file;
 pub mod identity;
 pub mod inotify;
 pub mod lock;
+pub mod memory;
 pub mod once;
 pub mod poll;
 pub mod process;

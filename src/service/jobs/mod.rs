@@ -53,7 +53,7 @@ use crate::sys::lock::PidFile;
 use crate::sys::once::Once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
-use crate::sys::{AsFd, Errno, Failure, clock, file, identity};
+use crate::sys::{AsFd, Errno, Failure, clock, file, identity, memory};
 use control::Control;
 use errands::Page;
 use heapless::Vec;
@@ -147,11 +147,13 @@ static STATE: Once<Large> = Once::new(Large {
 });
 
 /// Runs the service until it is stopped; returns the exit code.
-pub fn serve(memory: &'static mut Memory, audience: Audience) -> u8 {
-    let Memory { scratch, settings, config, candidate, log } = memory;
+pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
+    let Memory { scratch, settings, config, candidate, log } = parts;
     let process = Process::prepare(Service::Jobs, settings, config, candidate, audience);
     let mut jobs = Jobs::open(process, scratch, log);
     jobs.announce();
+    memory::release(jobs.scratch);
+    memory::release_stack();
     while !jobs.is_over() {
         jobs.turn();
     }
