@@ -308,7 +308,7 @@ fn status_speaks_lsb_and_json() {
     assert_eq!((value["running"].as_bool(), value["pid"].as_u64()), (Some(true), Some(u64::from(pid))));
     assert_eq!(value["heartbeat"].as_str(), Some("fresh"));
     let text = dir.zigsvc(&["status"]).expect(0).out;
-    assert!(text.starts_with(&format!("jobs: running (pid {pid})\n")), "{text}");
+    assert!(text.starts_with(&format!("jobs: running (pid {pid}), up ")), "{text}");
 }
 
 #[test]
