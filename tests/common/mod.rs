@@ -15,6 +15,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the way in which a test fails")]
 
+pub mod control;
+
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -319,12 +321,17 @@ pub fn lock_holder(path: &Path) -> Option<u32> {
 /// not within 30 seconds (90 under QEMU).
 #[track_caller]
 pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
-    let limit = Duration::from_secs(if under_qemu() { 90 } else { 30 });
+    let limit = patience();
     assert!(holds_within(limit, condition), "waited {limit:?} in vain until {what}");
 }
 
+/// How long a test waits for anything before it fails.
+pub fn patience() -> Duration {
+    Duration::from_secs(if under_qemu() { 90 } else { 30 })
+}
+
 /// Whether the condition holds before `limit` is over.
-fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     loop {
         if condition() {
