@@ -6,15 +6,9 @@
 
 mod common;
 
-use common::control::{Client, ask, expect_error, field, status};
+use common::control::{Client, ask, expect_error, field, start, status};
 use common::{Dir, kill, require_tool, under_qemu, wait_until};
 use std::fs;
-
-/// Starts `jobs` with a log that is never rotated.
-#[track_caller]
-fn start(dir: &Dir, options: &[&str]) -> u32 {
-    dir.start(&[&["log_max=0"], options].concat())
-}
 
 #[test]
 fn status_names_every_field_once_and_in_order() {

@@ -6,7 +6,7 @@
 mod common;
 
 use common::control::{
-    Client, NOBODY, ask, connect_as, expect_error, field, nobody, require_users, status, status_word,
+    Client, NOBODY, ask, connect_as, expect_error, field, nobody, require_users, start, status, status_word,
 };
 use common::{Dir, alive, kill, log_lines_matching, under_qemu, wait_for_log, wait_until};
 use std::fs;
@@ -14,12 +14,6 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
-
-/// Starts `jobs` with a log that is never rotated.
-#[track_caller]
-fn start(dir: &Dir, options: &[&str]) -> u32 {
-    dir.start(&[&["log_max=0"], options].concat())
-}
 
 fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())

@@ -3,7 +3,8 @@
 //! A connection has the credentials that its thread had at connect(2), so one
 //! program can be several users: [`connect_as`].
 
-use super::{Dir, patience, require, require_root};
+use super::{Dir, alive, kill, patience, require, require_root, wait_until};
+use core::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::{Gid, Uid};
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -39,6 +40,14 @@ impl Client {
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// The same where the service may be gone.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
     }
 
     /// Sends as much as the service takes at the moment, and what the kernel
@@ -83,6 +92,20 @@ impl Client {
         }
     }
 
+    /// The next line; `None` if the service ended before it was whole.
+    pub fn try_line(&mut self) -> Option<String> {
+        loop {
+            if self.read.contains(&b'\n') {
+                return Some(self.line());
+            }
+            let mut more = [0; 4096];
+            match self.stream.read(&mut more) {
+                Ok(0) | Err(_) => return None,
+                Ok(count) => self.read.extend_from_slice(&more[..count]),
+            }
+        }
+    }
+
     /// The next line, which must come.
     #[track_caller]
     pub fn line(&mut self) -> String {
@@ -122,6 +145,14 @@ impl Client {
     #[track_caller]
     pub fn queue(&mut self, text: &str) -> u64 {
         id_in(&self.ask(&format!("queue {text}")))
+    }
+
+    /// Adds these jobs, all sent ahead; returns their ids.
+    #[track_caller]
+    pub fn queue_all(&mut self, texts: &[impl AsRef<str>]) -> Vec<u64> {
+        let requests: String = texts.iter().map(|text| format!("queue {}\n", text.as_ref())).collect();
+        self.send(requests);
+        texts.iter().map(|_| id_in(&self.line())).collect()
     }
 
     /// The word that `status` has for `name`.
@@ -231,4 +262,60 @@ pub fn require_users(dir: &Dir) -> bool {
     std::fs::set_permissions(dir.path(""), std::fs::Permissions::from_mode(0o755)).unwrap();
     let works = || std::thread::spawn(|| become_user(NOBODY, NOBODY, &[1]).is_ok()).join().unwrap();
     require_root() && require(works(), "this test must become another user")
+}
+
+/// Starts `jobs` with a log that is never rotated.
+#[track_caller]
+pub fn start(dir: &Dir, options: &[&str]) -> u32 {
+    dir.start(&[&["log_max=0"], options].concat())
+}
+
+/// Starts `jobs` with this script as handler and further options.
+#[track_caller]
+pub fn start_script(dir: &Dir, text: &str, options: &[&str]) -> u32 {
+    dir.write_executable("handler", &format!("#!/bin/sh\ncd {} || exit 1\n{text}\n", dir.as_arg()));
+    let handler = format!("handler={}", dir.path("handler").display());
+    start(dir, &[&[handler.as_str()], options].concat())
+}
+
+/// Notes each attempt in `out`, and waits for `go`.
+pub const GATE: &str = "echo \"$1 $ZIGSVC_ATTEMPT\" >> out\nuntil [ -e go ]; do sleep 0.05; done";
+
+/// Notes each attempt in `out`, and fails until there is `go`.
+pub const FAILING: &str = "echo \"$1 $ZIGSVC_ATTEMPT\" >> out; [ -e go ]";
+
+/// The lines that the handlers wrote, once there are so many.
+#[track_caller]
+pub fn out(dir: &Dir, count: usize) -> Vec<String> {
+    wait_until(&format!("out has {count} lines"), || dir.read("out").matches('\n').count() >= count);
+    dir.read("out").lines().map(str::to_owned).collect()
+}
+
+/// The PID that a handler wrote into a file.
+#[track_caller]
+pub fn pid_in(dir: &Dir, name: &str) -> u32 {
+    wait_until(&format!("{name} holds a PID"), || dir.read(name).ends_with('\n'));
+    dir.read(name).trim().parse().unwrap()
+}
+
+/// Kills the service and waits until it is gone.
+#[track_caller]
+pub fn kill_hard(pid: u32) {
+    kill(pid, "KILL");
+    wait_until("it is gone", || !alive(pid));
+}
+
+/// `job 1` to `job COUNT`.
+pub fn jobs(count: usize) -> Vec<String> {
+    (1..=count).map(|number| format!("job {number}")).collect()
+}
+
+/// Sets a flag when it goes out of scope, in a failing test too, so that the
+/// threads of the test end.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
