@@ -309,7 +309,7 @@ fn only_dead_jobs_are_retried_or_forgotten() {
 #[test]
 fn a_drain_finishes_what_is_there_and_stops() {
     let dir = Dir::new();
-    start_script(&dir, GATE, &[]);
+    start_script(&dir, GATE, &["interval=100ms"]);
     let (mut client, mut waiting) = (Client::new(&dir), Client::new(&dir));
     client.queue_all(&["a", "b", "c"]);
     wait_until("the first runs", || client.status("running") == 1);
