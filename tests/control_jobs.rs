@@ -9,9 +9,11 @@ use common::control::{
     Client, FAILING, GATE, SetOnDrop, ask, expect_error, field, id_in, jobs, list_ids, out, start,
     start_script, status,
 };
+use common::small_disk::{SmallDisk, has_namespaces};
 use common::{Dir, alive, kill, processed, under_qemu, wait_for_jobs, wait_until};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::collections::HashSet;
+use std::fs;
 use std::sync::Mutex;
 
 // ----- queue -----------------------------------------------------------------
@@ -160,6 +162,58 @@ fn acknowledged_jobs_survive_kills_at_any_moment() {
     let ran: HashSet<String> = processed(&dir).into_iter().collect();
     let lost: Vec<_> = acknowledged.iter().filter(|text| !ran.contains(*text)).collect();
     assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), acknowledged.len());
+}
+
+// ----- a full disk -----------------------------------------------------------
+
+#[test]
+fn a_full_disk_refuses_new_jobs_and_loses_none() {
+    if !has_namespaces() {
+        return;
+    }
+    let dir = Dir::new();
+    let disk = SmallDisk::new(&dir, "256k");
+    dir.write_executable("handler", &format!("#!/bin/sh\ncd {}\n{GATE}\n", dir.as_arg()));
+    disk.start(&dir, &[&format!("handler={}", dir.path("handler").display())]);
+    let mut client = Client::new(&dir);
+    let mut expected: Vec<_> = (1..=20).map(|number| format!("old {number}")).collect();
+    client.queue_all(&expected);
+    wait_until("the first runs", || client.status("running") == 1);
+    disk.fill(&dir);
+    // What still fits into the journal's last page may be taken.
+    let new: Vec<_> = (1..=60).map(|number| format!("{number} {}", "x".repeat(900))).collect();
+    let (mut refused, mut other) = (0, Client::new(&dir));
+    for text in &new {
+        let answer = client.ask(&format!("queue {text}"));
+        if answer.starts_with("ok ") {
+            id_in(&answer);
+            expected.push(text.clone());
+        } else {
+            expect_error(&answer, "no-space");
+            refused += 1;
+        }
+    }
+    assert!(refused >= 50, "{refused}");
+    // A group gets one answer each.
+    let group: String = new.iter().map(|text| format!("queue {text}\n")).collect();
+    client.send(group);
+    client.send("nonsense\n");
+    for answer in client.lines(60) {
+        expect_error(&answer, "no-space");
+    }
+    expect_error(&client.line(), "bad-request");
+    assert!(other.status_word("degraded").contains("spool"));
+    assert_eq!(other.status("waiting"), expected.len() as u64 - 1);
+    assert_eq!(list_ids(&mut other, "all").len(), expected.len());
+    fs::remove_file(disk.path(&dir, "filler")).unwrap();
+    wait_until("it takes jobs again", || client.ask("queue new").starts_with("ok id="));
+    expected.push("new".to_owned());
+    wait_until("it is well again", || !other.status_word("degraded").contains("spool"));
+    dir.write("go", "");
+    let expected: Vec<_> = expected.iter().map(|text| format!("{text} 1")).collect();
+    assert_eq!(out(&dir, expected.len()), expected);
+    wait_until("all are done", || client.status("waiting") == 0);
+    assert_eq!(client.status("dead"), 0);
 }
 
 // ----- list ------------------------------------------------------------------

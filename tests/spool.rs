@@ -8,15 +8,14 @@
 
 mod common;
 
+use common::small_disk::{SmallDisk, has_namespaces};
 use common::{
     Dir, Ran, alive, finish, kill, log_lines_matching, processed, require_root, require_tool, under_qemu,
     wait_for_jobs, wait_for_log, wait_until,
 };
 use std::fs;
-use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 /// Starts `jobs` with a log that is never rotated.
 #[track_caller]
@@ -301,70 +300,6 @@ fn wrapped(prefix: &[&str], folder: &std::path::Path, inner: Command) -> Command
     let mut command = Command::new(prefix[0]);
     command.args(&prefix[1..]).arg(folder).arg(inner.get_program()).args(inner.get_args());
     command
-}
-
-/// A small tmpfs `disk` in the test's folder, in a mount namespace that lives
-/// as long as this.
-struct SmallDisk {
-    holder: Child,
-}
-
-impl SmallDisk {
-    fn new(dir: &Dir, size: &str) -> Self {
-        fs::create_dir(dir.path("disk")).unwrap();
-        let script = "mount -t tmpfs -o size=$1,mode=0700 none \"$0\" && echo ready && exec cat";
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", script]).arg(dir.path("disk")).arg(size);
-        let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut answer = [0; 6];
-        holder.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"ready\n");
-        Self { holder }
-    }
-
-    /// A path on the disk as seen from here.
-    fn path(&self, dir: &Dir, name: &str) -> PathBuf {
-        let inside = dir.path("disk").join(name);
-        PathBuf::from(format!("/proc/{}/root{}", self.holder.id(), inside.display()))
-    }
-
-    /// Starts `jobs` there, with spool and queue on the disk.
-    #[track_caller]
-    fn start(&self, dir: &Dir, options: &[&str]) -> u32 {
-        let mut inner = dir.command();
-        let disk = dir.path("disk");
-        for key in [format!("spool={}/spool", disk.display()), format!("queue_file={}/queue", disk.display())]
-        {
-            inner.arg("-o").arg(key);
-        }
-        for option in [&["log_max=0"], options].concat() {
-            inner.args(["-o", option]);
-        }
-        inner.arg("start");
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id()));
-        command.arg(inner.get_program()).args(inner.get_args());
-        let ran = finish(command, None).expect(0);
-        ran.out.split(['(', ')']).nth(1).unwrap()["pid ".len()..].parse().unwrap()
-    }
-
-    /// Fills what is left.
-    fn fill(&self, dir: &Dir) {
-        let mut file = fs::File::create(self.path(dir, "filler")).unwrap();
-        while file.write_all(&[b'f'; 4096]).is_ok() {}
-        while file.write_all(b"f").is_ok() {}
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(self.holder.stdin.take());
-        let _ = self.holder.wait();
-    }
-}
-
-fn has_namespaces() -> bool {
-    require_root() && require_tool("unshare") && require_tool("nsenter") && require_tool("mount")
 }
 
 #[test]
