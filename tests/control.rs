@@ -71,6 +71,18 @@ fn status_counts_what_happens() {
 }
 
 #[test]
+fn status_says_that_nothing_is_synced() {
+    let dir = Dir::new();
+    start(&dir, &["sync=never"]);
+    let mut client = Client::new(&dir);
+    let before = client.status("fsyncs");
+    client.queue("a");
+    client.ask("wait 1");
+    assert_eq!(client.status("fsyncs"), before);
+    assert!(client.status_word("degraded").split(',').any(|word| word == "sync-never"));
+}
+
+#[test]
 fn help_has_one_line_for_each_request() {
     let dir = Dir::new();
     start(&dir, &[]);

@@ -8,9 +8,9 @@ mod common;
 
 use common::control::{
     Client, GATE, NOBODY, SetOnDrop, ask, connect_as, expect_error, jobs, nobody, require_users, start,
-    start_script, status,
+    start_script, status, ticks,
 };
-use common::{Dir, patience, under_qemu, wait_for_jobs, wait_until};
+use common::{Dir, by_shell, patience, under_qemu, wait_for_jobs, wait_until};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::time::Instant;
@@ -24,8 +24,13 @@ fn beat(dir: &Dir) -> u64 {
 /// Insists that somebody else is served, and that the heartbeat goes on.
 #[track_caller]
 fn goes_on(dir: &Dir) {
+    goes_on_over(dir, &mut Client::new(dir));
+}
+
+/// The same for this client.
+#[track_caller]
+fn goes_on_over(dir: &Dir, client: &mut Client) {
     let first = beat(dir);
-    let mut client = Client::new(dir);
     wait_until("three heartbeats", || {
         assert_eq!(client.status_word("state"), "running");
         beat(dir) >= first + 3
@@ -237,6 +242,73 @@ fn a_page_that_is_not_taken_gives_way_when_somebody_else_wants_one() {
     let began = Instant::now();
     assert_eq!(Client::new(&dir).ask_list("list").len(), 100);
     assert!(began.elapsed() < patience());
+}
+
+#[test]
+fn clients_that_wait_keep_the_processor_free() {
+    // (there the processor's time is mostly QEMU's)
+    if under_qemu() {
+        return;
+    }
+    let dir = Dir::new();
+    let pid = start_script(&dir, GATE, &["interval=250ms"]);
+    let mut client = Client::new(&dir);
+    let texts: Vec<_> = (0..100).map(|number| format!("{number} {}", "x".repeat(990))).collect();
+    client.queue_all(&texts);
+    let connect = |bytes: &[u8], ended: bool| {
+        let mut client = Client::new(&dir);
+        client.send(bytes);
+        if ended {
+            client.end_sending();
+        }
+        client
+    };
+    let noise = "help\n".repeat(10_000);
+    let mut waiting = vec![
+        connect(b"", false),
+        connect(b"status\n", false),
+        connect(b"stat", false),
+        connect(&[b'x'; 2000], false),
+        connect(b"wait 1", true),
+        connect(b"wait 90\nstatus\nstat", true),
+        connect(b"wait 1\nstatus\n", false),
+        connect(b"watch\nstatus\n", false),
+        connect(b"watch", true),
+        connect("list\n".repeat(100).as_bytes(), true),
+        connect(b"queue b\nwait 2\ncancel 5\n", true),
+    ];
+    let mut stuck = Client::new(&dir);
+    wait_until("it is stuck", || stuck.send_some(noise.as_bytes()) == 0);
+    waiting.push(stuck);
+    wait_until("all are there", || client.status("clients") == 13);
+    let (began, used) = (beat(&dir), ticks(pid));
+    wait_until("eight heartbeats", || beat(&dir) >= began + 8);
+    let used = ticks(pid) - used;
+    assert!(used < 50, "{used} ticks in eight heartbeats");
+    assert_eq!(client.status("clients"), 13);
+}
+
+#[test]
+fn without_descriptors_newcomers_wait_and_the_service_says_so() {
+    let dir = Dir::new();
+    // Enough for the service and a few clients.
+    let mut command = dir.command();
+    command.args(["-o", "log_max=0", "-o", "interval=100ms", "start"]);
+    common::finish(by_shell("ulimit -n 22 && exec \"$@\"", &command), None).expect(0);
+    let mut client = Client::new(&dir);
+    let degraded = |client: &mut Client| client.status_word("degraded").contains("descriptors");
+    assert!(!degraded(&mut client));
+    let mut others: Vec<_> = (0..15).map(|_| Client::new(&dir)).collect();
+    wait_until("it says so", || degraded(&mut client));
+    assert!(client.status("clients") < 16);
+    goes_on_over(&dir, &mut client);
+    // The last ones are served when the first go.
+    let mut last = others.split_off(12);
+    drop(others);
+    for client in &mut last {
+        assert!(client.ask("status").starts_with("ok "));
+    }
+    wait_until("it is well again", || !degraded(&mut client));
 }
 
 /// This one takes more than 30 seconds: it waits for the limit itself.

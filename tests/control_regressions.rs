@@ -7,6 +7,7 @@ mod common;
 
 use common::control::{
     Client, FAILING, ask, expect_error, jobs, nobody, pid_in, require_users, start, start_script, status,
+    ticks,
 };
 use common::{Dir, kill, under_qemu, wait_until};
 use std::fs;
@@ -135,13 +136,6 @@ fn a_reload_that_takes_a_right_away_ends_the_connections_that_had_it() {
     let _ = guest.try_send(b"queue x\n");
     assert!(guest.try_line().is_none_or(|answer| answer.starts_with("err denied ")));
     assert_eq!(status(&dir, "jobs") + status(&dir, "waiting"), 0);
-}
-
-/// The kernel's hundredths of a second that the process has used.
-fn ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
 /// The loop spun at full speed: the request waited for a new journal, and during

@@ -5,7 +5,7 @@
 //! buffers are touched only for what could not be handled at once, so sixteen
 //! clients that behave cost no memory.
 
-use super::listener::Rank;
+use super::listener::{Access, Rank};
 use crate::limits::{CLIENT_IDLE_MS, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
 use crate::sys::poll::Interest;
 use crate::sys::socket::{self, Peer};
@@ -155,10 +155,22 @@ impl Clients {
             (!client.asked || long) && !client.is_stuck() && !client.more && !busy(*place)
         };
         let lower = |(_, client): &(usize, &Client)| newcomer == Rank::Owner && client.rank != Rank::Owner;
+        // (one that came in this turn had no chance to ask)
+        let older = |(_, client): &&(usize, &Client)| client.active_at < now;
         let oldest = |wanted: &dyn Fn(&(usize, &Client)) -> bool| {
-            self.connected().filter(wanted).min_by_key(|(_, client)| client.active_at).map(|(place, _)| place)
+            self.connected()
+                .filter(|client| older(&client) && wanted(client))
+                .min_by_key(|(_, client)| client.active_at)
+                .map(|(place, _)| place)
         };
         oldest(&idle).or_else(|| oldest(&lower))
+    }
+
+    /// Finds anew what the client may.
+    pub fn rank_again(&mut self, place: usize, access: &Access) -> Option<Rank> {
+        let client = self.get_mut(place)?;
+        client.rank = access.rank(client.fd.first()?, client.peer);
+        Some(client.rank)
     }
 
     /// Closes the connection, after taking what is unread.

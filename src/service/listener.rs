@@ -4,7 +4,7 @@
 use crate::limits::{ACCEPT_RETRY_MS, ALLOW_IDS_MAX, SOCKET_IN_USE_MS, STOP_POLL_MS};
 use crate::proto::config::{Config, Name};
 use crate::proto::path::Path;
-use crate::sys::identity::{self, Identity};
+use crate::sys::identity;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, OwnedFd, clock, file, poll};
 use heapless::Vec;
@@ -82,7 +82,6 @@ pub struct Listener {
     identity: (u64, u64),
     /// Who may.
     pub access: Access,
-    owner: Option<u32>,
     /// There were no descriptors: nothing is accepted before this.
     pub accept_after: u64,
     /// Why the name is not there and cannot be made, if so.
@@ -91,12 +90,12 @@ pub struct Listener {
 
 impl Listener {
     /// Makes the socket at `path`, replacing one that nobody listens on. It is
-    /// given to `owner`.
+    /// given to `owner`, if that is named: only in a folder that nobody else can
+    /// change, because it is given by its name.
     ///
     /// # Errors
     /// EADDRINUSE: somebody listens on it. EEXIST: it is no socket.
-    pub fn open(path: &Path, access: Access, owner: Option<&Identity>) -> Result<Self, Failure> {
-        let owner = owner.map(|owner| owner.uid);
+    pub fn open(path: &Path, access: Access, owner: Option<u32>) -> Result<Self, Failure> {
         let deadline = clock::now().saturating_add(SOCKET_IN_USE_MS);
         let (fd, identity) = loop {
             match make(path, &access, owner) {
@@ -107,7 +106,7 @@ impl Listener {
                 made => break made?,
             }
         };
-        Ok(Self { path: path.clone(), fd, identity, access, owner, accept_after: 0, failure: None })
+        Ok(Self { path: path.clone(), fd, identity, access, accept_after: 0, failure: None })
     }
 
     /// To be polled for input.
@@ -128,29 +127,33 @@ impl Listener {
         self.failure = match named {
             Ok(named) if named == self.identity => None,
             Ok(_) => Some(Failure { op: "bind", errno: Errno::EXIST }),
-            Err(_) => {
-                match make(&self.path, &self.access, self.owner.filter(|_| identity::effective_uid() == 0)) {
-                    Ok((fd, identity)) => {
-                        (self.fd, self.identity) = (fd, identity);
-                        None
-                    }
-                    Err(failure) => Some(failure),
+            Err(_) => match make(&self.path, &self.access, None) {
+                Ok((fd, identity)) => {
+                    (self.fd, self.identity) = (fd, identity);
+                    None
                 }
-            }
+                Err(failure) => Some(failure),
+            },
         };
     }
 
-    /// Others may use it from now on.
+    /// Others may use it from now on. The socket is made anew, if its mode or
+    /// group is another: changing the name in place could be turned on another
+    /// file.
     ///
     /// # Errors
-    /// Its group or mode cannot be changed; who was let in by them before still
-    /// is, and is refused when it asks.
+    /// It cannot be made; who was let in before still is, and is refused when it
+    /// asks.
     pub fn set_access(&mut self, access: Access) -> Result<(), Failure> {
-        if access == self.access {
+        let same = (access.mode(), access.group()) == (self.access.mode(), self.access.group());
+        self.access = access;
+        let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
+        if same || named != Ok(self.identity) {
             return Ok(());
         }
-        self.access = access;
-        socket::set_access(&self.path, None, self.access.group(), self.access.mode())
+        file::unlink(self.path.as_c_str())?;
+        (self.fd, self.identity) = make(&self.path, &self.access, None)?;
+        Ok(())
     }
 
     /// The next connection and its peer, if there is one.
@@ -197,8 +200,8 @@ fn make(path: &Path, access: &Access, owner: Option<u32>) -> Result<(OwnedFd, (u
         },
         Ok(_) => return Err(Failure { op: "bind", errno: Errno::EXIST }),
     }
-    let fd = socket::listen(path, 0o600)?;
+    let fd = socket::listen(path, access.mode())?;
     let meta = file::meta_at(path.as_c_str(), false)?;
-    socket::set_access(path, owner, access.group(), access.mode())?;
+    socket::give(path, owner, access.group())?;
     Ok((fd, meta.identity))
 }

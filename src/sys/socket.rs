@@ -40,8 +40,10 @@ pub struct Peer {
 pub fn listen(path: &Path, mode: u32) -> Result<OwnedFd, Failure> {
     let socket = stream()?;
     let address = address(path)?;
-    // bind(2) creates the name with what the umask leaves of 0777.
-    let before = rustix::process::umask(Mode::from_raw_mode(0o777 & !mode));
+    // bind(2) gives the name the mode of the socket, less the umask: so it never
+    // has another mode, and none has to be set by a name.
+    file::set_mode(&socket, mode)?;
+    let before = rustix::process::umask(Mode::empty());
     let bound = rustix::net::bind(&socket, &address).op("bind");
     process::umask(before.as_raw_mode());
     bound?;
@@ -153,14 +155,15 @@ pub fn peer_in_groups(socket: &OwnedFd, groups: &[u32]) -> Option<bool> {
     Some(found.iter().any(|group| groups.contains(group)))
 }
 
-/// Sets owner, group and mode of the socket at `path`; `None` leaves one.
+/// Gives the socket at `path` to a user and a group; `None` leaves them. Not
+/// through a symbolic link.
 ///
 /// # Errors
-/// As fchownat(2) and fchmodat(2) say.
-pub fn set_access(path: &Path, uid: Option<u32>, gid: Option<u32>, mode: u32) -> Result<(), Failure> {
-    if uid.is_some() || gid.is_some() {
-        let (uid, gid) = (uid.map(Uid::from_raw_unchecked), gid.map(Gid::from_raw_unchecked));
-        rustix::fs::chownat(CWD, path.as_c_str(), uid, gid, AtFlags::SYMLINK_NOFOLLOW).op("fchownat")?;
+/// As fchownat(2) says.
+pub fn give(path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<(), Failure> {
+    if uid.is_none() && gid.is_none() {
+        return Ok(());
     }
-    file::set_mode_at(path.as_c_str(), mode)
+    let (uid, gid) = (uid.map(Uid::from_raw_unchecked), gid.map(Gid::from_raw_unchecked));
+    rustix::fs::chownat(CWD, path.as_c_str(), uid, gid, AtFlags::SYMLINK_NOFOLLOW).op("fchownat")
 }

@@ -18,9 +18,10 @@ use crate::limits::{
 use crate::proto::control::{Code, Filter, Framed, Target, frame, split};
 use crate::proto::text::Writer;
 use crate::service::clients::{Client, Clients};
-use crate::service::listener::{Listener, Rank};
+use crate::service::listener::{Access, Listener, Rank};
 use crate::state::disk::DiskError;
 use crate::state::spool::Mark;
+use crate::sys::Failure;
 use crate::sys::socket::{self, Peer};
 use ufmt::uwrite;
 
@@ -152,6 +153,11 @@ impl Control {
         self.clients.get(place).map_or(Peer { pid: 0, uid: 0, gid: 0 }, |client| client.peer)
     }
 
+    /// What the client may.
+    fn rank(&self, place: usize) -> Rank {
+        self.clients.get(place).map_or(Rank::Nobody, |client| client.rank)
+    }
+
     /// Whether the next request of a client can be handled.
     pub(super) fn can_ask(&self, place: usize) -> bool {
         let free = self.doing(place) == Doing::Nothing && self.owed(place) == Owed::Nothing;
@@ -227,6 +233,12 @@ impl Jobs {
             if framed == Framed::Partial {
                 break false;
             }
+            if self.control.rank(place) == Rank::Nobody {
+                self.note_denied(place, b"connect", now);
+                refuse(&mut out, Code::Denied, "allow_uid and allow_gid do not name you");
+                close = true;
+                break false;
+            }
             if !self.has_room(place, &out) {
                 break !rest.is_empty();
             }
@@ -253,8 +265,7 @@ impl Jobs {
                         break true;
                     }
                     progress = true;
-                    close = self.control.clients.get(place).is_some_and(|client| client.rank == Rank::Nobody);
-                    if close || self.control.doing(place) != Doing::Nothing {
+                    if self.control.doing(place) != Doing::Nothing {
                         at = at.saturating_add(used);
                         break at < length;
                     }
@@ -287,11 +298,7 @@ impl Jobs {
 
     fn handle(&mut self, place: usize, line: &[u8], now: u64, out: &mut Writer<'_>) -> Answered {
         let (verb, argument) = split(line);
-        let rank = self.control.clients.get(place).map_or(Rank::Nobody, |client| client.rank);
-        if rank == Rank::Nobody {
-            self.note_denied(place, b"connect", now);
-            return refuse(out, Code::Denied, "allow_uid and allow_gid do not name you");
-        }
+        let rank = self.control.rank(place);
         let Some(request) = Request::named(verb) else {
             let _ = uwrite!(out, "err {} ", Code::BadRequest.name());
             if verb.is_empty() {
@@ -303,14 +310,14 @@ impl Jobs {
             }
             return Answered::Now;
         };
-        if request.who == Rank::Owner && rank != Rank::Owner {
-            self.note_denied(place, verb, now);
-            return refuse(out, Code::Denied, "only root and the service's own user may");
-        }
         let alone = out.is_empty() && self.control.owed(place) == Owed::Nothing;
         let waits = self.control.owed(place) != Owed::Nothing && !request.adds();
         if waits || (out.room() < request.room && !alone) {
             return Answered::PutOff;
+        }
+        if request.who == Rank::Owner && rank != Rank::Owner {
+            self.note_denied(place, verb, now);
+            return refuse(out, Code::Denied, "only root and the service's own user may");
         }
         let mut asking = Asking { place, now, out };
         match request.run(self, &mut asking, argument) {
@@ -490,6 +497,21 @@ impl Jobs {
         }
     }
 
+    /// Others may use the socket from now on; who may nothing any more goes.
+    ///
+    /// # Errors
+    /// The socket cannot be made anew with its new mode and group.
+    pub(super) fn set_access(&mut self, access: Access) -> Result<(), Failure> {
+        let changed = self.control.listener.set_access(access);
+        for place in 0..CLIENTS_MAX {
+            let rank = self.control.clients.rank_again(place, &self.control.listener.access);
+            if rank == Some(Rank::Nobody) {
+                self.drop_client(place);
+            }
+        }
+        changed
+    }
+
     pub(super) fn close_if_finished(&mut self, place: usize) {
         let finished = self.control.clients.get(place).is_some_and(Client::is_finished);
         if finished && self.control.can_ask(place) {
@@ -503,7 +525,7 @@ impl Jobs {
         self.control.set_doing(place, Doing::Nothing);
         self.control.owe(place, Owed::Nothing);
         if self.control.errand.as_ref().is_some_and(|errand| errand.place == place) {
-            self.control.errand = None;
+            self.control.errand = self.control.errand.take().and_then(Errand::orphan);
         }
         self.control.clients.close(place, self.scratch);
     }

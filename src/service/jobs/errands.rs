@@ -2,10 +2,10 @@
 //! journal for jobs beyond the window, a page of `list`, or a new journal for
 //! all dead jobs. One at a time; the others wait.
 
-use super::Jobs;
 use super::control::{Doing, Owed, Wanted};
 use super::history::{Fate, What};
 use super::requests::{Answered, Asking, code_of, refuse, why_not};
+use super::{Jobs, Stopping};
 use crate::limits::{CLIENT_IDLE_MS, CLIENTS_MAX, LIST_PAGE, PAGE_PATIENCE_MS, READ_BYTES};
 use crate::proto::control::{Code, Filter, Target};
 use crate::proto::journal::RECORD_MAX_BYTES;
@@ -34,6 +34,16 @@ enum Stage {
     Send(usize, u64),
 }
 
+/// The place of a client that left while its errand could not be stopped.
+const NOBODY: usize = usize::MAX;
+
+impl Errand {
+    /// The client left: what is left to do of its errand.
+    pub(super) fn orphan(self) -> Option<Self> {
+        matches!(self.stage, Stage::Rewrite(_)).then_some(Self { place: NOBODY, ..self })
+    }
+}
+
 /// One line of a page.
 #[derive(Clone, Copy)]
 pub(super) struct Line {
@@ -57,8 +67,9 @@ impl Jobs {
             Some(Errand { stage: Stage::Send(_, since), place, .. }) => {
                 Some(since.saturating_add(self.page_patience(*place)))
             }
-            // (a compaction has its own line in `next_due`)
-            Some(Errand { stage: Stage::Rewrite(_), .. }) => None,
+            // (while it is under way it has its own line in `next_due`)
+            Some(Errand { stage: Stage::Rewrite(_), .. }) | None if self.spool.is_compacting() => None,
+            Some(Errand { stage: Stage::Rewrite(_), .. }) => Some(now),
             None => self.next_errand(None).map(|_| now),
         }
     }
@@ -102,6 +113,11 @@ impl Jobs {
             _ => Purpose::Shrink,
         };
         let steers = matches!(wanted, Wanted::Cancel(_) | Wanted::Retry(_) | Wanted::Forget(_));
+        if steers && self.stopping != Stopping::No {
+            return self.conclude(place, now, &|out| {
+                refuse(out, Code::Stopping, "the service stops");
+            });
+        }
         if let Some((at, error)) = self.spool_failure
             && steers
             && now < at

@@ -10,6 +10,9 @@ use ufmt::uwrite;
 /// The exit status that stands for a job that was cancelled: 128 + SIGTERM.
 const CANCELLED_STATUS: u8 = 143;
 
+/// No job has this id: it stands for an end that does not count any more.
+const NO_JOB: u64 = 0;
+
 /// How a job is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
@@ -71,20 +74,20 @@ impl History {
 
     /// How job `id` ended, if that is still known.
     pub(super) fn end_of(&self, id: u64) -> Option<Fate> {
-        self.ends.iter().find(|(ended, _)| *ended == id).map(|(_, fate)| *fate)
+        self.ends.iter().find(|(ended, _)| *ended == id && id != NO_JOB).map(|(_, fate)| *fate)
     }
 
     /// Job `id` is not over after all: it was retried.
     pub(super) fn forget(&mut self, id: u64) {
         if let Some(end) = self.ends.iter_mut().find(|(ended, _)| *ended == id) {
-            end.0 = 0;
+            end.0 = NO_JOB;
         }
     }
 
     /// All dead jobs were retried.
     pub(super) fn forget_dead(&mut self) {
         for end in self.ends.iter_mut().filter(|(_, fate)| matches!(fate, Fate::Dead(_))) {
-            end.0 = 0;
+            end.0 = NO_JOB;
         }
     }
 

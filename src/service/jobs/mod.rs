@@ -190,12 +190,13 @@ impl Jobs {
             });
         }
         open_folders(&process);
-        // Where rights will be dropped the socket needs them; else the lock of the
-        // spool comes first, which knows a second instance best.
-        let early = process.identity.is_some().then(|| open_socket(&process));
+        // Where the folder is not the service's own the socket needs the rights that
+        // are dropped now. Else the lock of the spool comes first, which knows a
+        // second instance best.
+        let early = needs_rights(&process).then(|| open_socket(&process, true));
         process.drop_privileges();
         let spool_lock = process.lock_also(&config.spool, b"lock");
-        let listener = early.unwrap_or_else(|| open_socket(&process));
+        let listener = early.unwrap_or_else(|| open_socket(&process, false));
         let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file) {
             Ok(disk) => disk,
             Err(failure) => process.fail_at(&config.spool, failure),
@@ -475,14 +476,22 @@ impl Jobs {
     }
 }
 
+/// Whether the socket can only be made before the rights are dropped.
+fn needs_rights(process: &Process) -> bool {
+    let folder = file::meta_at(process.config.socket.parent().as_c_str(), true);
+    let owner = folder.map(|meta| meta.uid);
+    process.identity.as_ref().is_some_and(|identity| owner != Ok(identity.uid))
+}
+
 /// The control socket; without it the process ends.
-fn open_socket(process: &Process) -> Listener {
+fn open_socket(process: &Process, give: bool) -> Listener {
     let config = &process.config;
     let access = match Access::resolve(config) {
         Ok(access) => access,
         Err(name) => process.fail(exit::CONFIG, &|out| describe_unknown(name, out)),
     };
-    match Listener::open(&config.socket, access, process.identity.as_ref()) {
+    let owner = process.identity.as_ref().filter(|_| give).map(|identity| identity.uid);
+    match Listener::open(&config.socket, access, owner) {
         Ok(listener) => listener,
         Err(Failure { errno: Errno::NAMETOOLONG, .. }) => process.fail(exit::CONFIG, &|out| {
             out.push_str("socket: ");

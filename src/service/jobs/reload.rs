@@ -74,7 +74,7 @@ impl Jobs {
         }
         core::mem::swap(old, new);
         self.warn_about_handler();
-        if let Err(failure) = self.control.listener.set_access(access) {
+        if let Err(failure) = self.set_access(access) {
             let config = &self.process.config;
             self.log.warn(&|out| describe_at(&config.socket, failure, out));
         }
