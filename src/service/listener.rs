@@ -137,23 +137,24 @@ impl Listener {
         };
     }
 
-    /// Others may use it from now on. The socket is made anew, if its mode or
-    /// group is another: changing the name in place could be turned on another
-    /// file.
-    ///
-    /// # Errors
-    /// It cannot be made; who was let in before still is, and is refused when it
-    /// asks.
-    pub fn set_access(&mut self, access: Access) -> Result<(), Failure> {
+    /// Others may use it from now on. True if the socket must be made anew for
+    /// that ([`Listener::hide`], [`Listener::check`]), because changing the mode
+    /// of the name could be turned on another file.
+    #[must_use]
+    pub fn set_access(&mut self, access: Access) -> bool {
         let same = (access.mode(), access.group()) == (self.access.mode(), self.access.group());
         self.access = access;
+        !same
+    }
+
+    /// Takes the name away. Those who are connected already can still be
+    /// accepted.
+    ///
+    /// # Errors
+    /// As unlink(2) says.
+    pub fn hide(&self) -> Result<(), Failure> {
         let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
-        if same || named != Ok(self.identity) {
-            return Ok(());
-        }
-        file::unlink(self.path.as_c_str())?;
-        (self.fd, self.identity) = make(&self.path, &self.access, None)?;
-        Ok(())
+        if named == Ok(self.identity) { file::unlink(self.path.as_c_str()) } else { Ok(()) }
     }
 
     /// The next connection and its peer, if there is one.
@@ -176,14 +177,6 @@ impl Listener {
     #[must_use]
     pub fn is_out_of_descriptors(&self) -> bool {
         self.accept_after > 0
-    }
-
-    /// A clean stop leaves no socket behind.
-    pub fn remove(&self) {
-        let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
-        if named == Ok(self.identity) {
-            let _ = file::unlink(self.path.as_c_str());
-        }
     }
 }
 

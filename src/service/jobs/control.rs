@@ -501,15 +501,23 @@ impl Jobs {
     ///
     /// # Errors
     /// The socket cannot be made anew with its new mode and group.
-    pub(super) fn set_access(&mut self, access: Access) -> Result<(), Failure> {
-        let changed = self.control.listener.set_access(access);
+    pub(super) fn set_access(&mut self, access: Access, now: u64) -> Result<(), Failure> {
+        let anew = self.control.listener.set_access(access);
+        let hidden = if anew { self.control.listener.hide() } else { Ok(()) };
+        if anew && hidden.is_ok() {
+            // Nobody who has connected already is to be turned away.
+            for _ in 0..CLIENTS_MAX {
+                self.accept_clients(now);
+            }
+            self.control.listener.check();
+        }
         for place in 0..CLIENTS_MAX {
             let rank = self.control.clients.rank_again(place, &self.control.listener.access);
             if rank == Some(Rank::Nobody) {
                 self.drop_client(place);
             }
         }
-        changed
+        hidden
     }
 
     pub(super) fn close_if_finished(&mut self, place: usize) {
@@ -539,7 +547,7 @@ impl Jobs {
             }
             self.drop_client(place);
         }
-        self.control.listener.remove();
+        let _ = self.control.listener.hide();
     }
 
     /// Whether a drain is over: nothing is left to run.

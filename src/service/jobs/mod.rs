@@ -296,13 +296,14 @@ impl Jobs {
         }
         self.log.flush();
         self.send_events(now);
-        if self.heartbeat.turn_finished(now) {
-            self.control.listener.check();
-        }
-        self.watch_degraded();
+        let recorded = self.heartbeat.turn_finished(now);
         if ready.contains(&Source::Listener) {
             self.accept_clients(now);
         }
+        if recorded {
+            self.control.listener.check();
+        }
+        self.watch_degraded();
         self.note_long_turn(now);
     }
 
@@ -385,7 +386,7 @@ impl Jobs {
             self.stop(why, now);
         }
         if arrived.has(Signal::HUP) {
-            self.reload();
+            self.reload(now);
         }
         if arrived.has(Signal::USR1) {
             self.log.rotate();

@@ -13,7 +13,7 @@ const VALUE_BYTES: usize = 300;
 
 impl Jobs {
     /// Reads the configuration again. A bad one changes nothing.
-    pub(super) fn reload(&mut self) {
+    pub(super) fn reload(&mut self, now: u64) {
         self.log.info(&|out| out.push_str("SIGHUP received, reloading config"));
         let mut reason = [0; 400];
         let mut out = Writer::new(&mut reason);
@@ -22,7 +22,7 @@ impl Jobs {
             Ok(()) => match Access::resolve(candidate) {
                 Ok(access) => {
                     self.counts.reloads = self.counts.reloads.saturating_add(1);
-                    self.adopt(access);
+                    self.adopt(access, now);
                 }
                 Err(name) => {
                     describe_unknown(name, &mut out);
@@ -42,7 +42,7 @@ impl Jobs {
     }
 
     /// Takes over a good configuration and logs what changed.
-    fn adopt(&mut self, access: Access) {
+    fn adopt(&mut self, access: Access, now: u64) {
         let Process { config: old, candidate: new, foreground, .. } = &mut self.process;
         for key in KEYS {
             let (mut before, mut after) = ([0; VALUE_BYTES], [0; VALUE_BYTES]);
@@ -74,7 +74,7 @@ impl Jobs {
         }
         core::mem::swap(old, new);
         self.warn_about_handler();
-        if let Err(failure) = self.set_access(access) {
+        if let Err(failure) = self.set_access(access, now) {
             let config = &self.process.config;
             self.log.warn(&|out| describe_at(&config.socket, failure, out));
         }
