@@ -16,5 +16,7 @@ mod common;
 mod queue;
 #[path = "commands/stdin.rs"]
 mod stdin;
+#[path = "commands/steer.rs"]
+mod steer;
 #[path = "commands/support.rs"]
 mod support;
