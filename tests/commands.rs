@@ -14,6 +14,8 @@
 mod common;
 #[path = "commands/queue.rs"]
 mod queue;
+#[path = "commands/status.rs"]
+mod status;
 #[path = "commands/stdin.rs"]
 mod stdin;
 #[path = "commands/steer.rs"]
