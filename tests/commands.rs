@@ -12,6 +12,8 @@
 #![allow(unreachable_pub, reason = "modules of one test program")]
 
 mod common;
+#[path = "commands/others.rs"]
+mod others;
 #[path = "commands/queue.rs"]
 mod queue;
 #[path = "commands/status.rs"]
