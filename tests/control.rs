@@ -216,6 +216,25 @@ fn answers_come_in_the_order_of_the_requests_however_they_are_cut() {
 }
 
 #[test]
+fn what_is_behind_new_jobs_is_done_once_and_after_them() {
+    let dir = Dir::new();
+    start(&dir, &["handler=shell"]);
+    for (request, expected) in
+        [("watch", "ok"), ("list dead", "ok 0"), ("cancel 999", "err no-job "), ("retry dead", "ok count=0")]
+    {
+        let mut client = Client::new(&dir);
+        client.send(format!("queue sleep 300\nqueue b\n{request}\n"));
+        assert!(client.lines(2).iter().all(|answer| answer.starts_with("ok id=")));
+        assert!(client.line().starts_with(expected), "{request}");
+    }
+    let mut client = Client::new(&dir);
+    client.send("queue c\nstop\n");
+    assert!(client.line().starts_with("ok id="));
+    assert_eq!(client.line(), "ok stopping");
+    assert!(client.rest().is_empty());
+}
+
+#[test]
 fn a_job_is_in_the_journal_when_it_is_acknowledged() {
     let dir = Dir::new();
     start(&dir, &["handler=shell"]);

@@ -10,10 +10,11 @@ use common::control::{
     start_script, status,
 };
 use common::small_disk::{SmallDisk, has_namespaces};
-use common::{Dir, alive, kill, processed, under_qemu, wait_for_jobs, wait_until};
+use common::{Dir, alive, finish, kill, processed, require_tool, under_qemu, wait_for_jobs, wait_until};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::collections::HashSet;
 use std::fs;
+use std::process::Command;
 use std::sync::Mutex;
 
 // ----- queue -----------------------------------------------------------------
@@ -214,6 +215,52 @@ fn a_full_disk_refuses_new_jobs_and_loses_none() {
     assert_eq!(out(&dir, expected.len()), expected);
     wait_until("all are done", || client.status("waiting") == 0);
     assert_eq!(client.status("dead"), 0);
+}
+
+#[test]
+fn a_group_that_cannot_be_written_is_refused_and_not_in_the_queue() {
+    // (QEMU itself would get the signal that goes with this limit)
+    if under_qemu() || !require_tool("prlimit") {
+        return;
+    }
+    let dir = Dir::new();
+    let pid = start_script(&dir, GATE, &[]);
+    let mut client = Client::new(&dir);
+    let first: Vec<_> = (0..50).map(|number| format!("{number} {}", "x".repeat(900))).collect();
+    client.queue_all(&first);
+    wait_until("the first runs", || client.status("running") == 1);
+    let limit = |bytes: &str| {
+        let mut command = Command::new("prlimit");
+        command.args(["--pid", &pid.to_string(), &format!("--fsize={bytes}")]);
+        finish(command, None).expect(0);
+    };
+    // The disk says that there is room, and then refuses in the middle of a group.
+    limit(&format!("{}:unlimited", fs::metadata(dir.path("spool/journal")).unwrap().len() + 3000));
+    let (mut accepted, mut refused) = ((1..=50).collect::<Vec<u64>>(), 0);
+    let mut clients: Vec<_> = (0..4).map(|_| Client::new(&dir)).collect();
+    for client in &mut clients {
+        client.send("queue small\n".repeat(100) + "wait 999\n");
+    }
+    for client in &mut clients {
+        for answer in client.lines(100) {
+            if answer.starts_with("ok ") {
+                accepted.push(id_in(&answer));
+            } else {
+                expect_error(&answer, "no-space");
+                refused += 1;
+            }
+        }
+        expect_error(&client.line(), "no-job");
+    }
+    assert!(refused > 0 && accepted.len() + refused == 450, "{refused} of {accepted:?}");
+    accepted.sort_unstable();
+    assert_eq!(list_ids(&mut client, "all"), accepted);
+    assert_eq!(client.status("waiting") + 1, accepted.len() as u64);
+    limit("unlimited:unlimited");
+    wait_until("it takes jobs again", || client.ask("queue last").starts_with("ok id="));
+    dir.write("go", "");
+    assert_eq!(out(&dir, accepted.len() + 1).len(), accepted.len() + 1);
+    wait_until("all are done", || client.status("waiting") + client.status("running") == 0);
 }
 
 // ----- list ------------------------------------------------------------------
