@@ -62,13 +62,16 @@ pub enum Framed<'a> {
     TooLong(usize, bool),
     /// Nothing but the rest of such a request; as for that.
     Rest(usize, bool),
+    /// The input ended inside a request, of so many bytes: what its sender meant
+    /// is not known, so it is not one.
+    Cut(usize),
     /// Not yet a whole request.
     Partial,
 }
 
 /// Splits off the first request of `input`. `skipping` is whether the rest of a
 /// request that was too long is still to come; `ended` whether nothing will
-/// come behind `input`, so that its end is the end of a request.
+/// come behind `input`.
 #[must_use]
 pub fn frame(input: &[u8], skipping: bool, ended: bool) -> Framed<'_> {
     let newline = input.iter().position(|byte| *byte == b'\n');
@@ -82,7 +85,7 @@ pub fn frame(input: &[u8], skipping: bool, ended: bool) -> Framed<'_> {
     }
     match newline {
         Some(_) => Framed::Request(line, used),
-        None if ended && !input.is_empty() => Framed::Request(line, used),
+        None if ended && !input.is_empty() => Framed::Cut(used),
         None => Framed::Partial,
     }
 }
@@ -185,11 +188,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_split_at_newlines_and_at_the_end_of_the_input() {
+    fn requests_are_split_at_newlines_and_half_a_request_is_none() {
         assert_eq!(frame(b"status\nqueue", false, false), Framed::Request(b"status", 7));
         assert_eq!(frame(b"\n", false, false), Framed::Request(b"", 1));
         assert_eq!(frame(b"status", false, false), Framed::Partial);
-        assert_eq!(frame(b"status", false, true), Framed::Request(b"status", 6));
+        assert_eq!(frame(b"status", false, true), Framed::Cut(6));
         assert_eq!(frame(b"", false, true), Framed::Partial);
     }
 
@@ -259,6 +262,7 @@ mod tests {
                         at += used;
                     }
                     Framed::TooLong(used, end) => (at, skipping) = (at + used, !end),
+                    Framed::Cut(used) => at += used,
                     Framed::Rest(used, end) if used > 0 => (at, skipping) = (at + used, !end),
                     Framed::Rest(..) | Framed::Partial => break,
                 }

@@ -156,7 +156,7 @@ impl Clients {
         };
         let lower = |(_, client): &(usize, &Client)| newcomer == Rank::Owner && client.rank != Rank::Owner;
         // (one that came in this turn had no chance to ask)
-        let older = |(_, client): &&(usize, &Client)| client.active_at < now;
+        let older = |(_, client): &&(usize, &Client)| client.asked || client.active_at < now;
         let oldest = |wanted: &dyn Fn(&(usize, &Client)) -> bool| {
             self.connected()
                 .filter(|client| older(&client) && wanted(client))

@@ -255,6 +255,13 @@ impl Jobs {
                     progress |= end;
                     used
                 }
+                Framed::Cut(used) => {
+                    if self.control.owed(place) != Owed::Nothing {
+                        break true;
+                    }
+                    refuse(&mut out, Code::BadRequest, "the last request has no newline, and was not done");
+                    used
+                }
                 Framed::Request(line, used) => {
                     let before = out.len();
                     let owing = self.control.owed(place) != Owed::Nothing;
