@@ -6,7 +6,7 @@
 mod common;
 
 use common::control::{
-    Client, FAILING, GATE, SetOnDrop, ask, expect_error, field, id_in, jobs, list_ids, out, start,
+    Client, FAILING, GATE, SetOnDrop, ask, expect_error, field, id_in, jobs, kill_hard, list_ids, out, start,
     start_script, status,
 };
 use common::small_disk::{SmallDisk, has_namespaces};
@@ -217,6 +217,14 @@ fn a_full_disk_refuses_new_jobs_and_loses_none() {
     assert_eq!(client.status("dead"), 0);
 }
 
+/// Lets no file of the process grow beyond this (getrlimit(2), RLIMIT_FSIZE).
+#[track_caller]
+fn limit_files(pid: u32, bytes: &str) {
+    let mut command = Command::new("prlimit");
+    command.args(["--pid", &pid.to_string(), &format!("--fsize={bytes}")]);
+    finish(command, None).expect(0);
+}
+
 #[test]
 fn a_group_that_cannot_be_written_is_refused_and_not_in_the_queue() {
     // (QEMU itself would get the signal that goes with this limit)
@@ -229,13 +237,8 @@ fn a_group_that_cannot_be_written_is_refused_and_not_in_the_queue() {
     let first: Vec<_> = (0..50).map(|number| format!("{number} {}", "x".repeat(900))).collect();
     client.queue_all(&first);
     wait_until("the first runs", || client.status("running") == 1);
-    let limit = |bytes: &str| {
-        let mut command = Command::new("prlimit");
-        command.args(["--pid", &pid.to_string(), &format!("--fsize={bytes}")]);
-        finish(command, None).expect(0);
-    };
     // The disk says that there is room, and then refuses in the middle of a group.
-    limit(&format!("{}:unlimited", fs::metadata(dir.path("spool/journal")).unwrap().len() + 3000));
+    limit_files(pid, &format!("{}:unlimited", fs::metadata(dir.path("spool/journal")).unwrap().len() + 3000));
     let (mut accepted, mut refused) = ((1..=50).collect::<Vec<u64>>(), 0);
     let mut clients: Vec<_> = (0..4).map(|_| Client::new(&dir)).collect();
     for client in &mut clients {
@@ -256,11 +259,46 @@ fn a_group_that_cannot_be_written_is_refused_and_not_in_the_queue() {
     accepted.sort_unstable();
     assert_eq!(list_ids(&mut client, "all"), accepted);
     assert_eq!(client.status("waiting") + 1, accepted.len() as u64);
-    limit("unlimited:unlimited");
+    limit_files(pid, "unlimited:unlimited");
     wait_until("it takes jobs again", || client.ask("queue last").starts_with("ok id="));
     dir.write("go", "");
     assert_eq!(out(&dir, accepted.len() + 1).len(), accepted.len() + 1);
     wait_until("all are done", || client.status("waiting") + client.status("running") == 0);
+}
+
+#[test]
+fn a_cancellation_stands_beside_a_group_that_is_refused() {
+    if under_qemu() || !require_tool("prlimit") {
+        return;
+    }
+    let dir = Dir::new();
+    let pid = start_script(&dir, GATE, &["interval=100ms"]);
+    let (mut adds, mut client) = (Client::new(&dir), Client::new(&dir));
+    let first: Vec<_> = (0..60).map(|number| format!("{number} {}", "x".repeat(900))).collect();
+    client.queue_all(&first);
+    wait_until("the first runs", || client.status("running") == 1);
+    // Its start is in the journal too, so that nothing else is written.
+    let length = || fs::metadata(dir.path("spool/journal")).unwrap().len();
+    let mut before = 0;
+    wait_until("the journal is quiet", || core::mem::replace(&mut before, length()) == length());
+    limit_files(pid, &format!("{}:unlimited", length() + 300));
+    for id in [5, 7, 9] {
+        // Both are there in one turn.
+        kill(pid, "STOP");
+        wait_until("it has stopped", || common::process_state(pid) == Some('T'));
+        adds.send("queue 0123456789abcdef\n".repeat(40));
+        client.send(format!("cancel {id}\n"));
+        kill(pid, "CONT");
+        for answer in adds.lines(40) {
+            expect_error(&answer, "no-space");
+        }
+        assert_eq!(client.line(), format!("ok id={id} was=waiting"));
+        wait_until("it is well again", || !client.status_word("degraded").contains("spool"));
+    }
+    kill_hard(pid);
+    start_script(&dir, GATE, &[]);
+    let left: Vec<u64> = (1..=60).filter(|id| ![5, 7, 9].contains(id)).collect();
+    assert_eq!(list_ids(&mut Client::new(&dir), "all"), left);
 }
 
 // ----- list ------------------------------------------------------------------
@@ -357,6 +395,63 @@ fn clients_that_list_at_the_same_time_each_get_whole_pages() {
             });
         }
     });
+}
+
+#[test]
+fn pages_are_right_while_the_journal_is_written_anew() {
+    let dir = Dir::new();
+    start_script(&dir, GATE, &[]);
+    let mut client = Client::new(&dir);
+    // A walk through it takes some turns, and so does a new journal.
+    let texts: Vec<String> = (1..=400).map(|number| format!("{number} {}", "x".repeat(900))).collect();
+    client.queue_all(&texts);
+    wait_until("the first runs", || client.status("running") == 1);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _ends = SetOnDrop(&over);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = Client::new(&dir);
+                while !over.load(Ordering::Relaxed) {
+                    let mut last = 0;
+                    for line in client.ask_list("list all 300") {
+                        let words: Vec<&str> = line.splitn(5, ' ').collect();
+                        let id: u64 = words[0].parse().unwrap();
+                        assert!(id > last && (301..=400).contains(&id) && words[3] == words[0], "{line}");
+                        last = id;
+                    }
+                    assert_eq!(last, 400);
+                }
+            });
+        }
+        for id in (40..=400).filter(|id| id % 2 == 1) {
+            assert_eq!(client.ask(&format!("cancel {id}")), format!("ok id={id} was=waiting"));
+        }
+    });
+    let left: Vec<u64> = (1..=400).filter(|id| *id < 40 || id % 2 == 0).collect();
+    assert_eq!(list_ids(&mut client, "all"), left);
+}
+
+#[test]
+fn pages_that_are_taken_late_are_whole() {
+    let dir = Dir::new();
+    start_script(&dir, GATE, &[]);
+    let mut client = Client::new(&dir);
+    let texts: Vec<String> = (1..=100).map(|number| format!("{number} {}", "x".repeat(980))).collect();
+    client.queue_all(&texts);
+    wait_until("the first runs", || client.status("running") == 1);
+    let mut slow = Client::new(&dir);
+    // More than what the kernel keeps for it.
+    slow.send("list\n".repeat(20));
+    wait_until("the service has begun", || client.status("clients") == 2);
+    let beginning = fs::read(dir.path("zigsvc.health")).unwrap();
+    wait_until("a heartbeat later", || fs::read(dir.path("zigsvc.health")).unwrap() != beginning);
+    for _ in 0..20 {
+        assert_eq!(slow.line(), "ok 100");
+        for (line, text) in slow.lines(100).iter().zip(&texts) {
+            assert_eq!(line.splitn(4, ' ').nth(3).unwrap(), text);
+        }
+    }
 }
 
 // ----- wait ------------------------------------------------------------------

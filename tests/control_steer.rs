@@ -7,7 +7,8 @@
 mod common;
 
 use common::control::{
-    Client, FAILING, GATE, ask, expect_error, jobs, kill_hard, list_ids, out, pid_in, start_script, status,
+    Client, FAILING, GATE, ask, expect_error, field, jobs, kill_hard, list_ids, out, pid_in, start_script,
+    status,
 };
 use common::{Dir, alive, kill, wait_for_log, wait_until};
 use core::time::Duration;
@@ -52,24 +53,30 @@ fn a_cancelled_job_does_not_run_wherever_it_waits() {
 
 #[test]
 fn more_jobs_can_be_cancelled_than_are_remembered_as_void() {
-    let dir = Dir::new();
-    let pid = start_script(&dir, GATE, &[]);
-    let mut client = Client::new(&dir);
-    client.queue_all(&jobs(250));
-    wait_until("the first runs", || client.status("running") == 1);
-    let requests: String = (2..=250).filter(|id| id % 5 != 0).map(|id| format!("cancel {id}\n")).collect();
-    client.send(requests);
-    for id in (2..=250).filter(|id| id % 5 != 0) {
-        assert_eq!(client.line(), format!("ok id={id} was=waiting"));
+    for killed in [false, true] {
+        let dir = Dir::new();
+        let pid = start_script(&dir, GATE, &[]);
+        let mut client = Client::new(&dir);
+        client.queue_all(&jobs(250));
+        wait_until("the first runs", || client.status("running") == 1);
+        let gone: Vec<u64> = (2..=250).filter(|id| id % 5 != 0).collect();
+        client.send(gone.iter().map(|id| format!("cancel {id}\n")).collect::<String>());
+        for id in gone {
+            assert_eq!(client.line(), format!("ok id={id} was=waiting"));
+        }
+        let mut expected = vec!["job 1 1".to_owned()];
+        if killed {
+            kill_hard(pid);
+            expected.push("job 1 2".to_owned());
+        }
+        dir.write("go", "");
+        if killed {
+            start_script(&dir, GATE, &[]);
+        }
+        expected.extend((1..=50).map(|number| format!("job {} 1", number * 5)));
+        wait_until("all are done", || status(&dir, "waiting") == 0 && status(&dir, "running") == 0);
+        assert_eq!(out(&dir, expected.len()), expected);
     }
-    kill_hard(pid);
-    dir.write("go", "");
-    std::fs::remove_file(dir.path("out")).unwrap();
-    start_script(&dir, GATE, &[]);
-    wait_until("all are done", || status(&dir, "waiting") == 0 && status(&dir, "running") == 0);
-    let mut expected = vec!["job 1 2".to_owned()];
-    expected.extend((1..=50).map(|number| format!("job {} 1", number * 5)));
-    assert_eq!(out(&dir, expected.len()), expected);
 }
 
 #[test]
@@ -351,6 +358,23 @@ fn a_drain_waits_for_the_next_attempt_of_a_failed_job() {
     assert_eq!(client.ask("wait 1"), "ok id=1 state=done exit=0");
     wait_until("it has stopped", || dir.lock_holder("zigsvc.pid").is_none());
     wait_for_log(&dir, "daemon stopped, processed 1 total jobs");
+}
+
+#[test]
+fn a_drain_waits_for_the_handler_of_a_cancelled_job() {
+    let dir = Dir::new();
+    let script = "trap '' TERM; echo $$ > leader; until [ -e go ]; do sleep 0.05; done";
+    start_script(&dir, script, &["stop_timeout=10m"]);
+    let mut client = Client::new(&dir);
+    client.queue("x");
+    pid_in(&dir, "leader");
+    assert_eq!(client.ask("cancel 1"), "ok id=1 was=running");
+    assert_eq!(client.ask("drain"), "ok draining");
+    let answer = client.ask("status");
+    assert_eq!((field(&answer, "state"), field(&answer, "running")), ("draining", "1"));
+    dir.write("go", "");
+    wait_until("it has stopped", || dir.lock_holder("zigsvc.pid").is_none());
+    assert!(!dir.read("zigsvc.log").contains("will run again"));
 }
 
 #[test]
