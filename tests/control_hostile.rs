@@ -364,7 +364,17 @@ fn half_a_request_and_answers_that_nobody_reads_close_the_connection_after_30_se
         }
     });
     assert!(half.rest().is_empty() && long.rest().is_empty());
-    assert!(idle.ask("status").starts_with("ok "), "who waits for nothing may be silent");
+    // Who was idle for so long stays, until there is no other place.
+    let mut others: Vec<_> = (0..12).map(|_| Client::new(&dir)).collect();
+    for other in &mut others {
+        assert!(other.ask("status").starts_with("ok "));
+    }
+    assert_eq!(client.status("clients"), 16);
+    others.push(Client::new(&dir));
+    assert!(others[12].ask("status").starts_with("ok "));
+    assert!(idle.rest().is_empty());
+    // Who waits or watches stays all the same.
+    expect_error(&Client::new(&dir).line(), "busy");
     dir.write("go", "");
     assert_eq!(waiting.line(), "ok id=1 state=done exit=0");
     assert!(watching.line().contains("job=1 state=done"));
