@@ -109,6 +109,8 @@ pub const STOP_POLL_MS: u64 = 20;
 
 /// Clients of one socket at once.
 pub const CLIENTS_MAX: usize = 16;
+/// Clients at once that may nothing, and wait to be told so.
+pub const STRANGERS_MAX: usize = 2;
 /// Bytes of one request, without its newline: a job and its verb.
 pub const REQUEST_MAX_BYTES: usize = 1100;
 /// Bytes of a client's input that are held: one request, its CR and newline.

@@ -6,9 +6,10 @@
 mod common;
 
 use common::control::{
-    Client, FAILING, ask, expect_error, jobs, nobody, pid_in, require_users, start, start_script, status,
-    ticks,
+    Client, FAILING, GATE, ask, expect_error, jobs, nobody, pid_in, require_users, start, start_script,
+    status, ticks,
 };
+use common::small_disk::{SmallDisk, has_namespaces};
 use common::{Dir, kill, under_qemu, wait_until};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -201,4 +202,130 @@ fn who_leaves_after_retry_dead_leaves_no_old_ends() {
     dir.write("go2", "");
     assert_eq!(waiting.line(), "ok id=300 state=done exit=0");
     assert!(ask(&dir, "status").contains("dead=0"));
+}
+
+/// Its job was counted and in no journal; nothing could be cancelled any more.
+#[test]
+fn who_goes_before_its_new_job_is_committed_leaves_no_ghost() {
+    let dir = Dir::new();
+    start(&dir, &[]);
+    let mut client = Client::new(&dir);
+    for _ in 0..30 {
+        let mut hasty = Client::new(&dir);
+        // The answer to status finds nobody, before the commit.
+        let _ = hasty.try_send(b"status\nqueue hasty\n");
+    }
+    wait_until("they are gone", || client.status("clients") == 1);
+    wait_until("nothing is left", || client.status("waiting") == 0);
+    assert_eq!(client.status("room"), 10_000);
+    expect_error(&client.ask("cancel 999"), "no-job");
+    assert_eq!(client.ask("drain wait"), "ok drained");
+}
+
+/// Every later request got `err no-space`, until something else was committed.
+#[test]
+fn one_refusal_for_want_of_room_is_not_remembered() {
+    if !has_namespaces() {
+        return;
+    }
+    let dir = Dir::new();
+    let disk = SmallDisk::new(&dir, "256k");
+    disk.start(&dir, &[]);
+    let mut client = Client::new(&dir);
+    disk.fill(&dir);
+    wait_until("it is refused", || client.ask("queue x").starts_with("err no-space "));
+    fs::remove_file(disk.path(&dir, "filler")).unwrap();
+    wait_until("it is taken", || client.ask("queue y").starts_with("ok id="));
+    wait_until("it is well", || client.status_word("degraded") == "none");
+}
+
+/// With 43,000 system calls a second, until the next client came.
+#[test]
+fn a_socket_that_is_made_again_ends_the_lack_of_descriptors() {
+    if under_qemu() || !common::require_tool("prlimit") {
+        return;
+    }
+    let dir = Dir::new();
+    let pid = start(&dir, &["interval=250ms"]);
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let mut command = std::process::Command::new("prlimit");
+    command.args(["--pid", &pid.to_string(), &format!("--nofile={}", open + 2)]);
+    common::finish(command, None).expect(0);
+    let mut clients: Vec<_> = (0..4).map(|_| Client::new(&dir)).collect();
+    wait_until("it has no descriptors", || clients[0].status_word("degraded") == "descriptors");
+    fs::remove_file(dir.path("zigsvc.sock")).unwrap();
+    let mut first = clients.remove(0);
+    drop(clients);
+    wait_until("the socket is there again", || dir.path("zigsvc.sock").exists());
+    wait_until("it is well", || first.status_word("degraded") == "none");
+    let used = ticks(pid);
+    let began = first.status("uptime");
+    wait_until("two seconds have passed", || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        first.status("uptime") >= began + 2
+    });
+    assert!(ticks(pid) - used < 40, "{} ticks in two seconds", ticks(pid) - used);
+}
+
+/// It never stopped, and said nothing.
+#[test]
+fn a_drain_does_not_wait_for_lines_for_which_there_is_no_room() {
+    let dir = Dir::new();
+    start_script(&dir, "exit 1", &["retries=0", "queue_max=2"]);
+    dir.append("queue", "a\nb\nc\n");
+    let mut client = Client::new(&dir);
+    wait_until("two are dead", || client.status("dead") == 2);
+    assert_eq!(client.ask("drain wait"), "ok drained");
+    wait_until("it has stopped", || dir.lock_holder("zigsvc.pid").is_none());
+    // The third is there with the next start.
+    start_script(&dir, "exit 0", &["queue_max=3"]);
+    wait_until("it ran", || status(&dir, "jobs") == 1);
+}
+
+/// A dead socket stayed at its name for ever.
+#[test]
+fn a_dead_socket_at_its_name_is_replaced() {
+    let dir = Dir::new();
+    start(&dir, &["interval=250ms"]);
+    let path = dir.path("zigsvc.sock");
+    wait_until("a dead socket has its name", || {
+        let _ = fs::remove_file(&path);
+        std::os::unix::net::UnixListener::bind(&path).is_ok()
+    });
+    wait_until("it answers again", || {
+        let Ok(stream) = std::os::unix::net::UnixStream::connect(&path) else { return false };
+        let mut client = Client::over(stream);
+        client.try_send(b"status\n").is_ok() && client.try_line().is_some_and(|line| line.starts_with("ok "))
+    });
+}
+
+/// It said `drained`, and exited with 0.
+#[test]
+fn a_stop_during_a_drain_is_no_drain() {
+    let dir = Dir::new();
+    let pid = start_script(&dir, GATE, &[]);
+    let mut client = Client::new(&dir);
+    client.queue("a");
+    client.send("drain wait\n");
+    wait_until("it drains", || status(&dir, "waiting") + status(&dir, "running") == 1);
+    kill(pid, "TERM");
+    expect_error(&client.line(), "stopping");
+}
+
+/// Nothing was started while somebody left a page unread: the page held up the
+/// new journal, and that the window.
+#[test]
+fn unread_pages_do_not_hold_up_the_jobs() {
+    let dir = Dir::new();
+    start_script(&dir, "until [ -e go ]; do sleep 0.05; done", &["workers=8"]);
+    let mut client = Client::new(&dir);
+    let texts: Vec<String> = jobs(1000).iter().map(|text| text.to_owned() + &"x".repeat(900)).collect();
+    for some in texts.chunks(100) {
+        client.queue_all(some);
+    }
+    let mut hog = Client::new(&dir);
+    wait_until("nothing more is taken", || hog.send_some(&b"list\n".repeat(100)) == 0);
+    dir.write("go", "");
+    wait_until("all jobs ran", || client.status("jobs") == 1000);
+    assert!(client.status("spool_bytes") > 1_000_000, "the journal was written anew meanwhile");
 }

@@ -245,7 +245,11 @@ impl<'m> Client<'m> {
     /// Sends a request and gives what stands behind `ok` in its answer, or
     /// the exit code after telling.
     pub(super) fn ask(&mut self, verb: &str, parts: &[&[u8]]) -> Result<&[u8], u8> {
-        let deadline = clock::now().saturating_add(ANSWER_WAIT_MS);
+        self.ask_until(clock::now().saturating_add(ANSWER_WAIT_MS), verb, parts)
+    }
+
+    /// As [`Client::ask`], with another deadline for the answer.
+    pub(super) fn ask_until(&mut self, deadline: u64, verb: &str, parts: &[&[u8]]) -> Result<&[u8], u8> {
         let line = match self.send(parts).and_then(|()| self.line(deadline)) {
             Ok(line) => line,
             Err(trouble) => return Err(self.tell(verb, trouble)),

@@ -5,13 +5,12 @@ use super::arguments::option;
 use super::client::{Answer, Client, NEVER, Trouble, tell_refused};
 use super::control::say;
 use super::target::Target;
-use super::{Invocation, fail, print, usage};
+use super::{Invocation, print, usage};
 use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT_MS, JOB_MAX_BYTES, LIST_PAGE};
 use crate::proto::control::{Target as Which, split, target};
 use crate::proto::metrics::{field, number};
 use crate::proto::text::{Writer, parse_u64};
 use crate::service::lifecycle::exit;
-use crate::sys::lock::{Holder, holder};
 use crate::sys::{clock, fds};
 use ufmt::uwrite;
 
@@ -78,7 +77,7 @@ impl Page<'_> {
         self.column(id, 6, true);
         self.column(state, 7, false);
         self.column(attempt, 7, true);
-        self.out.push_escaped(text);
+        self.out.push_visible(text);
         self.out.push_str("\n");
         Some(())
     }
@@ -195,15 +194,14 @@ fn drained(invocation: &mut Invocation) -> Result<u8, u8> {
     let service = if waits { Target::find(&path)? } else { None };
     let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
     client.connect_or_tell("drain")?;
-    client.ask("drain", &[b"drain"])?;
-    client.close();
-    let Some(service) = service else { return Ok(say(invocation, "draining")) };
-    while !service.is_gone_within(&path, DRAIN_LOOK_MS) {}
-    if holder(path.as_c_str()) == Ok(Holder::Died) {
-        return Err(fail(exit::FAILED, &|out| {
-            out.push_str("drain: the service died before its jobs were done");
-        }));
+    if !waits {
+        client.ask("drain", &[b"drain"])?;
+        return Ok(say(invocation, "draining"));
     }
+    client.ask_until(NEVER, "drain", &[b"drain wait"])?;
+    client.close();
+    // Done with its jobs; it is gone in a moment.
+    while service.as_ref().is_some_and(|service| !service.is_gone_within(&path, DRAIN_LOOK_MS)) {}
     Ok(say(invocation, "drained"))
 }
 

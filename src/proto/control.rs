@@ -106,6 +106,18 @@ pub fn nothing(argument: &[u8]) -> Result<(), Refusal> {
     if argument.is_empty() { Ok(()) } else { Err((Code::BadRequest, "this request takes no argument")) }
 }
 
+/// `wait`, or nothing.
+///
+/// # Errors
+/// It is something else.
+pub fn waits(argument: &[u8]) -> Result<bool, Refusal> {
+    match argument {
+        b"" => Ok(false),
+        b"wait" => Ok(true),
+        _ => Err((Code::BadRequest, "the only argument is wait")),
+    }
+}
+
 /// A job's text, 1 to 1000 bytes without NUL.
 ///
 /// # Errors
@@ -241,6 +253,7 @@ mod tests {
         assert_eq!(text(b"").unwrap_err().0, Code::BadRequest);
         assert_eq!(text(b"a\0b").unwrap_err().0, Code::BadRequest);
         assert_eq!(text(&[b'x'; 1001]).unwrap_err().0, Code::TooLong);
+        assert_eq!((waits(b""), waits(b"wait"), waits(b"x").is_ok()), (Ok(false), Ok(true), false));
         assert!(nothing(b"").is_ok() && nothing(b"x").is_err());
     }
 

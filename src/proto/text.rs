@@ -94,6 +94,23 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Appends external bytes so that they can do nothing to a terminal: as
+    /// [`Writer::push_escaped`], and the control characters U+0080 to U+009F,
+    /// which some terminals obey, and bytes that are not UTF-8 as well.
+    pub fn push_visible(&mut self, bytes: &[u8]) {
+        for chunk in bytes.utf8_chunks() {
+            for character in chunk.valid().split_inclusive(is_high_control) {
+                let (text, control) = match character.char_indices().next_back() {
+                    Some((at, last)) if is_high_control(last) => character.split_at(at),
+                    _ => (character, ""),
+                };
+                self.push_escaped(text.as_bytes());
+                control.bytes().for_each(|byte| self.push(&escape(byte)));
+            }
+            chunk.invalid().iter().for_each(|byte| self.push(&escape(*byte)));
+        }
+    }
+
     /// Appends external bytes inside a JSON string (RFC 8259, section 7),
     /// without the quotes. Bytes that are not UTF-8 become U+FFFD.
     pub fn push_json(&mut self, bytes: &[u8]) {
@@ -143,6 +160,11 @@ impl uWrite for Writer<'_> {
         self.push_str(text);
         Ok(())
     }
+}
+
+/// U+0080 to U+009F.
+fn is_high_control(character: char) -> bool {
+    ('\u{80}'..='\u{9f}').contains(&character)
 }
 
 /// Whether `byte` may stand in a log line as it is.
@@ -218,6 +240,13 @@ mod tests {
     fn control_bytes_are_escaped_and_others_pass() {
         let text = written(|out| out.push_escaped(b"a\tb\n\x1b[1m\x7f\xc3\xa9\0"));
         assert_eq!(text, b"a\tb\\x0a\\x1b[1m\\x7f\xc3\xa9\\x00");
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_visible() {
+        let text = written(|out| out.push_visible("é\u{9b}1m\u{a0}x".as_bytes()));
+        assert_eq!(text, "é\\xc2\\x9b1m\u{a0}x".as_bytes());
+        assert_eq!(written(|out| out.push_visible(b"\x1b\xff\x9b\t")), b"\\x1b\\xff\\x9b\t");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! clients that behave cost no memory.
 
 use super::listener::{Access, Rank};
-use crate::limits::{CLIENT_IDLE_MS, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
+use crate::limits::{CLIENT_IDLE_MS, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, STRANGERS_MAX};
 use crate::sys::poll::Interest;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, OwnedFd};
@@ -152,7 +152,8 @@ impl Clients {
     pub fn victim(&self, newcomer: Rank, now: u64, busy: &dyn Fn(usize) -> bool) -> Option<usize> {
         let idle = |(place, client): &(usize, &Client)| {
             let long = now.saturating_sub(client.active_at) >= CLIENT_IDLE_MS;
-            (!client.asked || long) && !client.is_stuck() && !client.more && !busy(*place)
+            let rank = client.rank <= newcomer;
+            rank && (!client.asked || long) && !client.is_stuck() && !client.more && !busy(*place)
         };
         let lower = |(_, client): &(usize, &Client)| newcomer == Rank::Owner && client.rank != Rank::Owner;
         // (one that came in this turn had no chance to ask)
@@ -164,6 +165,16 @@ impl Clients {
                 .map(|(place, _)| place)
         };
         oldest(&idle).or_else(|| oldest(&lower))
+    }
+
+    /// The oldest of those who may nothing, if there are as many as may be here
+    /// just to be told so: they must not keep others out.
+    #[must_use]
+    pub fn surplus_stranger(&self, now: u64) -> Option<usize> {
+        let strangers = || self.connected().filter(|(_, client)| client.rank == Rank::Nobody);
+        let oldest = strangers().filter(|(_, client)| client.active_at < now);
+        let oldest = oldest.min_by_key(|(_, client)| client.active_at).map(|(place, _)| place);
+        oldest.filter(|_| strangers().count() >= STRANGERS_MAX)
     }
 
     /// Finds anew what the client may.

@@ -10,7 +10,7 @@ use crate::sys::{Errno, Failure, OwnedFd, clock, file, poll};
 use heapless::Vec;
 
 /// What a peer may.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Rank {
     /// Nothing.
     Nobody,
@@ -126,10 +126,10 @@ impl Listener {
         let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
         self.failure = match named {
             Ok(named) if named == self.identity => None,
-            Ok(_) => Some(Failure { op: "bind", errno: Errno::EXIST }),
-            Err(_) => match make(&self.path, &self.access, None) {
+            // (a dead socket is replaced, anything else is left alone)
+            _ => match make(&self.path, &self.access, None) {
                 Ok((fd, identity)) => {
-                    (self.fd, self.identity) = (fd, identity);
+                    (self.fd, self.identity, self.accept_after) = (fd, identity, 0);
                     None
                 }
                 Err(failure) => Some(failure),
@@ -195,6 +195,9 @@ fn make(path: &Path, access: &Access, owner: Option<u32>) -> Result<(OwnedFd, (u
     }
     let fd = socket::listen(path, access.mode())?;
     let meta = file::meta_at(path.as_c_str(), false)?;
-    socket::give(path, owner, access.group())?;
+    if let Err(failure) = socket::give(path, owner, access.group()) {
+        let _ = file::unlink(path.as_c_str());
+        return Err(failure);
+    }
     Ok((fd, meta.identity))
 }

@@ -10,7 +10,7 @@
 use super::errands::{Errand, Page};
 use super::history::{Fate, History, What};
 use super::requests::{Answered, Asking, Request, code_of, refuse, why_not};
-use super::{Jobs, Source, Stopping};
+use super::{Jobs, Source, Stopping, rules};
 use crate::limits::{
     ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT_TURN_JOBS, CLIENTS_MAX, DENIALS_LOGGED_MAX,
     DENIALS_LOGGED_MS,
@@ -34,6 +34,8 @@ pub(super) enum Doing {
     /// The end of a job.
     Waiting(u64),
     Watching,
+    /// The end of a drain.
+    Draining,
 }
 
 /// What needs a walk through the journal, or a new one.
@@ -87,6 +89,8 @@ pub(super) struct Control {
     denials_logged: (u64, u32),
     /// No new jobs.
     pub(super) draining: bool,
+    /// Every job is finished.
+    pub(super) drained: bool,
 }
 
 impl Control {
@@ -111,6 +115,7 @@ impl Control {
             denied: 0,
             denials_logged: (0, 0),
             draining: false,
+            drained: false,
         }
     }
 
@@ -172,7 +177,7 @@ impl Control {
     /// When something here is due; `now` if requests are left.
     pub(super) fn next_due(&self, now: u64) -> u64 {
         let mut due = self.clients.next_due().unwrap_or(u64::MAX);
-        if self.listener.is_out_of_descriptors() {
+        if self.listener.accept_after > now {
             due = due.min(self.listener.accept_after);
         }
         let left = self.clients.connected().any(|(place, client)| client.more && self.can_ask(place));
@@ -465,6 +470,8 @@ impl Jobs {
     #[inline(never)]
     pub(super) fn send_events(&mut self, now: u64) {
         if !self.control.is_watched() {
+            // (of those who have just gone)
+            self.control.history.drop_events();
             return;
         }
         let mut out = Writer::new(self.scratch);
@@ -491,6 +498,11 @@ impl Jobs {
         for _ in 0..ACCEPT_TURN {
             let Some((connection, peer)) = self.control.listener.accept(now) else { return };
             let rank = self.control.listener.access.rank(&connection, peer);
+            if rank == Rank::Nobody
+                && let Some(place) = self.control.clients.surplus_stranger(now)
+            {
+                self.drop_client(place);
+            }
             if self.control.clients.count() == CLIENTS_MAX {
                 let busy = |place| self.control.doing(place) != Doing::Nothing;
                 if let Some(place) = self.control.clients.victim(rank, now, &busy) {
@@ -548,8 +560,12 @@ impl Jobs {
     /// The end of the service: who still waits is told, and all are closed.
     pub(super) fn dismiss_clients(&mut self, now: u64) {
         for place in 0..CLIENTS_MAX {
-            if matches!(self.control.doing(place), Doing::Asked(_) | Doing::Waiting(_)) {
-                let answer = b"err stopping the service stops\n";
+            let answer: &[u8] = match self.control.doing(place) {
+                Doing::Nothing | Doing::Watching => b"",
+                Doing::Draining if self.control.drained => b"ok drained\n",
+                Doing::Asked(_) | Doing::Waiting(_) | Doing::Draining => b"err stopping the service stops\n",
+            };
+            if !answer.is_empty() {
                 let _ = self.control.clients.send(place, answer, now);
             }
             self.drop_client(place);
@@ -557,13 +573,15 @@ impl Jobs {
         let _ = self.control.listener.hide();
     }
 
-    /// Whether a drain is over: nothing is left to run.
+    /// Whether a drain is over: nothing is left to run, or can be read. (Lines for
+    /// which there is no room stay in their claims.)
     pub(super) fn is_drained(&self) -> bool {
+        let room = self.spool.room(&rules(self.process.config)) > 0 && self.spool_failure.is_none();
         self.control.draining
             && self.stopping == Stopping::No
             && self.spool.waiting() == 0
             && self.workers.is_empty()
-            && !self.spool.claims.wants_reading()
+            && !(room && self.spool.claims.wants_reading())
     }
 }
 

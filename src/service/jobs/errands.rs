@@ -74,9 +74,11 @@ impl Jobs {
         }
     }
 
-    /// A page must be taken; sooner if somebody else waits for his turn.
+    /// A page must be taken; sooner if somebody else waits for his turn, or the
+    /// journal is to be written anew.
     fn page_patience(&self, place: usize) -> u64 {
-        if self.next_errand(Some(place)).is_some() { PAGE_PATIENCE_MS } else { CLIENT_IDLE_MS }
+        let waited_for = self.next_errand(Some(place)).is_some() || self.spool.is_compacting();
+        if waited_for || self.spool.wants_compaction() { PAGE_PATIENCE_MS } else { CLIENT_IDLE_MS }
     }
 
     /// The client whose errand is next, but for one.
@@ -150,6 +152,11 @@ impl Jobs {
             Wanted::Cancel(_) => false,
             Wanted::Wait(_) | Wanted::Retry(_) | Wanted::Forget(_) => true,
         };
+        let compacts = self.spool.is_compacting() && self.stopping == Stopping::No;
+        if matches!(wanted, Wanted::List(_)) && compacts && self.spool_failure.is_none() {
+            // Nothing would be started while the one holds up the other.
+            return;
+        }
         self.control.page.clear();
         self.control.errand = Some(Errand { place, wanted, stage: Stage::Walk(self.spool.search(dead)) });
     }

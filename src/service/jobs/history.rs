@@ -134,6 +134,12 @@ impl History {
                 why
             );
         }
+        self.drop_events();
+    }
+
+    /// Nobody wants to know of them.
+    pub(super) fn drop_events(&mut self) {
+        // (a write would touch memory that may never be needed)
         if !self.events.is_empty() {
             self.events.clear();
         }

@@ -292,6 +292,7 @@ impl Jobs {
         self.on_ended_handlers(now);
         self.advance(&ready, now);
         if self.is_drained() {
+            self.control.drained = true;
             self.stop("drained", now);
         }
         self.log.flush();

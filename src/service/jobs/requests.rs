@@ -6,7 +6,7 @@
 
 use super::control::{Doing, Owed, Wanted};
 use super::{Jobs, Stopping, rules};
-use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, target, text};
+use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, target, text, waits};
 use crate::proto::text::Writer;
 use crate::service::listener::Rank;
 use crate::state::disk::DiskError;
@@ -34,6 +34,8 @@ enum Action {
     Id(fn(&mut Jobs, &mut Asking<'_, '_>, u64) -> Answered),
     Target(fn(&mut Jobs, &mut Asking<'_, '_>, Target) -> Answered),
     Filter(fn(&mut Jobs, &mut Asking<'_, '_>, Filter) -> Answered),
+    /// `wait`, or nothing.
+    Wait(fn(&mut Jobs, &mut Asking<'_, '_>, bool) -> Answered),
 }
 
 /// Who asks, when, and where the answer goes.
@@ -122,11 +124,11 @@ pub(super) const REQUESTS: &[Request] = &[
     },
     Request {
         name: "drain",
-        args: "",
+        args: "[wait]",
         help: "no new jobs; finish the others, then stop",
         who: Rank::Owner,
         room: 0,
-        action: Action::Plain(drain),
+        action: Action::Wait(drain),
     },
     Request {
         name: "stop",
@@ -176,6 +178,7 @@ impl Request {
             Action::Id(run) => run(jobs, asking, id(argument)?),
             Action::Target(run) => run(jobs, asking, target(argument)?),
             Action::Filter(run) => run(jobs, asking, filter(argument)?),
+            Action::Wait(run) => run(jobs, asking, waits(argument)?),
         })
     }
 }
@@ -268,7 +271,7 @@ fn forget(jobs: &mut Jobs, asking: &mut Asking<'_, '_>, target: Target) -> Answe
     jobs.steer_dead(asking, target, Wanted::Forget(target))
 }
 
-fn drain(jobs: &mut Jobs, asking: &mut Asking<'_, '_>) -> Answered {
+fn drain(jobs: &mut Jobs, asking: &mut Asking<'_, '_>, wait: bool) -> Answered {
     if !jobs.control.draining {
         let (waiting, peer) = (jobs.spool.waiting(), jobs.control.peer(asking.place));
         jobs.log.info(&|out| {
@@ -278,6 +281,9 @@ fn drain(jobs: &mut Jobs, asking: &mut Asking<'_, '_>) -> Answered {
     }
     jobs.control.draining = true;
     jobs.spool.claims.pause();
+    if wait {
+        return jobs.control.set_doing(asking.place, Doing::Draining);
+    }
     asking.out.push_str("ok draining\n");
     Answered::Now
 }

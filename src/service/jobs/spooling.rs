@@ -68,10 +68,12 @@ impl Jobs {
         let due = self.spool.commit_due().is_some_and(|due| now >= due);
         let wanted = !resting && (taken || due || self.spool.claims.wants_commit());
         let mut result = group;
-        if wanted || self.control.owes() {
+        if wanted || self.control.owes() || self.control.has_group() || group.is_err() {
             let rules = rules(self.process.config);
+            // (also where everybody who asked has gone)
             let durable = self.spool.commit(&mut self.disk, &rules, now);
             self.answer_owed(durable, now);
+            debug_assert!(!self.control.has_group());
             result = group.and(durable).and_then(|()| self.spool.remove_closed(&mut self.disk));
         }
         result
