@@ -398,23 +398,22 @@ impl Jobs {
     /// Takes the group back if it could not be written whole, so that nothing
     /// of it is committed.
     pub(super) fn check_group(&mut self) -> Result<(), DiskError> {
-        match self.control.group_error {
-            Some(error) => {
-                if let Some(mark) = self.control.group.take() {
-                    self.spool.roll_back(&mut self.disk, mark);
-                }
-                Err(error)
-            }
-            None => Ok(()),
+        self.control.group_error.map_or(Ok(()), |error| self.refuse_group(error))
+    }
+
+    /// Takes the group back; its clients get `error`, which is returned.
+    pub(super) fn refuse_group(&mut self, error: DiskError) -> Result<(), DiskError> {
+        self.control.group_error = Some(error);
+        if let Some(mark) = self.control.group.take() {
+            self.spool.roll_back(&mut self.disk, mark);
         }
+        Err(error)
     }
 
     /// The commit succeeded or failed: whoever waited for it is told.
     #[inline(never)]
     pub(super) fn answer_owed(&mut self, durable: Result<(), DiskError>, now: u64) {
-        if let (Some(mark), Err(_)) = (self.control.group.take(), durable) {
-            self.spool.roll_back(&mut self.disk, mark);
-        }
+        self.control.group = None;
         let group = self.control.group_error.take().map_or(durable, Err);
         for place in 0..CLIENTS_MAX {
             let owed = self.control.owed(place);

@@ -64,14 +64,21 @@ impl Jobs {
     /// Makes durable what this turn put into the journal, if it has to be, and
     /// answers those who waited for that.
     fn commit_turn(&mut self, taken: bool, resting: bool, now: u64) -> Result<(), DiskError> {
-        let group = self.check_group();
+        let mut group = self.check_group();
         let due = self.spool.commit_due().is_some_and(|due| now >= due);
         let wanted = !resting && (taken || due || self.spool.claims.wants_commit());
         let mut result = group;
         if wanted || self.control.owes() || self.control.has_group() || group.is_err() {
             let rules = rules(self.process.config);
             // (also where everybody who asked has gone)
-            let durable = self.spool.commit(&mut self.disk, &rules, now);
+            let mut durable = self.spool.commit(&mut self.disk, &rules, now);
+            if let Err(error) = durable
+                && self.control.has_group()
+            {
+                // Without the new jobs there may be room for the rest.
+                group = self.refuse_group(error);
+                durable = self.spool.commit(&mut self.disk, &rules, now);
+            }
             self.answer_owed(durable, now);
             debug_assert!(!self.control.has_group());
             result = group.and(durable).and_then(|()| self.spool.remove_closed(&mut self.disk));
