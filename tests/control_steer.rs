@@ -12,6 +12,7 @@ use common::control::{
 };
 use common::{Dir, alive, kill, wait_for_log, wait_until};
 use core::time::Duration;
+use std::fs;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
@@ -43,7 +44,7 @@ fn a_cancelled_job_does_not_run_wherever_it_waits() {
     // And not after a crash either.
     kill_hard(pid);
     dir.write("go", "");
-    std::fs::remove_file(dir.path("out")).unwrap();
+    fs::remove_file(dir.path("out")).unwrap();
     start_script(&dir, GATE, &[]);
     wait_until("all are done", || status(&dir, "waiting") == 0 && status(&dir, "running") == 0);
     let mut expected = vec!["job 1 2".to_owned()];
@@ -77,6 +78,36 @@ fn more_jobs_can_be_cancelled_than_are_remembered_as_void() {
         wait_until("all are done", || status(&dir, "waiting") == 0 && status(&dir, "running") == 0);
         assert_eq!(out(&dir, expected.len()), expected);
     }
+}
+
+#[test]
+fn without_a_new_journal_what_cannot_be_remembered_is_refused() {
+    let dir = Dir::new();
+    start_script(&dir, GATE, &[]);
+    let mut client = Client::new(&dir);
+    client.queue_all(&jobs(150));
+    wait_until("the first runs", || client.status("running") == 1);
+    // Something is in the way of the new journal.
+    fs::create_dir_all(dir.path("spool/journal.new/x")).unwrap();
+    let (mut gone, mut refused) = (Vec::new(), 0);
+    for id in (40..=140).rev() {
+        let answer = client.ask(&format!("cancel {id}"));
+        if answer.starts_with("ok ") {
+            assert_eq!(answer, format!("ok id={id} was=waiting"));
+            gone.push(id);
+        } else {
+            expect_error(&answer, "io");
+            refused += 1;
+        }
+    }
+    assert!(refused > 10 && gone.len() > 50, "{refused} refused, {} gone", gone.len());
+    let left: Vec<u64> = (1..=150).filter(|id| !gone.contains(id)).collect();
+    assert_eq!(list_ids(&mut client, "all"), left);
+    fs::remove_dir_all(dir.path("spool/journal.new")).unwrap();
+    dir.write("go", "");
+    wait_until("all are done", || client.status("waiting") + client.status("running") == 0);
+    let expected: Vec<_> = left.iter().map(|id| format!("job {id} 1")).collect();
+    assert_eq!(out(&dir, expected.len()), expected);
 }
 
 #[test]
@@ -130,7 +161,7 @@ fn a_cancelled_job_is_never_done_or_tried_again_whatever_its_handler_says() {
     let pid = start_script(&dir, script, &["retry_delay=10ms", "retries=5"]);
     let mut client = Client::new(&dir);
     for (id, text) in [(1, "0"), (2, "7")] {
-        let _ = std::fs::remove_file(dir.path("ready"));
+        let _ = fs::remove_file(dir.path("ready"));
         client.queue(text);
         wait_until("its trap is set", || dir.path("ready").exists());
         assert_eq!(client.ask(&format!("cancel {id}")), format!("ok id={id} was=running"));
@@ -140,7 +171,7 @@ fn a_cancelled_job_is_never_done_or_tried_again_whatever_its_handler_says() {
         );
     }
     // A kill of the service right after the answer does not undo it.
-    let _ = std::fs::remove_file(dir.path("ready"));
+    let _ = fs::remove_file(dir.path("ready"));
     client.queue("9");
     wait_until("its trap is set", || dir.path("ready").exists());
     assert_eq!(client.ask("cancel 3"), "ok id=3 was=running");
