@@ -326,3 +326,11 @@ pub fn ticks(pid: u32) -> u64 {
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
+
+/// Lets no file of the process grow beyond this (getrlimit(2), RLIMIT_FSIZE).
+#[track_caller]
+pub fn limit_files(pid: u32, bytes: &str) {
+    let mut command = std::process::Command::new("prlimit");
+    command.args(["--pid", &pid.to_string(), &format!("--fsize={bytes}")]);
+    super::finish(command, None).expect(0);
+}
