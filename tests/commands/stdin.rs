@@ -5,6 +5,8 @@ use crate::common::{Dir, alive, kill, processed, under_qemu, wait_for_jobs, wait
 use crate::support::{Beside, GATED, Peer, Played, full_device, start_script, wait_for_begun};
 use core::time::Duration;
 use std::collections::BTreeSet;
+use std::fs;
+use std::io::Seek as _;
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -223,14 +225,17 @@ fn with_no_service_at_the_start_nothing_is_waited_for() {
 #[test]
 fn when_the_service_does_not_come_back_what_was_not_queued_is_counted() {
     let dir = Dir::new();
-    dir.start(&[]);
-    let mut feeding = Beside::zigsvc(&dir, &["queue", "-"]);
-    feeding.write("one\n");
+    start_script(&dir, GATED, &["queue_max=1"]);
+    // More than it can hold, with empty lines; the last one has no newline.
+    let text = (1..=60).map(|number| format!("{number} {}\n\n", "x".repeat(500))).collect::<String>() + "end";
+    dir.write("input", &text);
+    let mut input = fs::File::open(dir.path("input")).unwrap();
+    let mut command = dir.command();
+    command.args(["queue", "-"]);
+    let mut feeding = Beside::start_on(Stdio::from(input.try_clone().unwrap()), command);
     feeding.wait_for_lines(1);
     dir.zigsvc(&["stop"]).expect(0);
     let since = Instant::now();
-    feeding.write("two\n\nthree\n");
-    drop(feeding.stdin.take());
     // The documented patience is 30 s; `wait_until` has no more than that.
     while !feeding.has_ended() {
         let patience = Duration::from_secs(if under_qemu() { 180 } else { 60 });
@@ -240,8 +245,12 @@ fn when_the_service_does_not_come_back_what_was_not_queued_is_counted() {
     assert!(since.elapsed() > Duration::from_secs(25), "it waited for {:?} only", since.elapsed());
     let ran = feeding.finish().expect(7);
     assert_eq!(ran.out, "1\n");
-    let error = "zigsvc: queue: the service does not come back; 2 lines were read but not queued\n";
-    assert_eq!(ran.err, error);
+    // The file is shared, and so is the place up to which it was read.
+    let read = usize::try_from(input.stream_position().unwrap()).unwrap();
+    assert!((9000..20_000).contains(&read), "{read}");
+    let lines = text[..read].lines().filter(|line| !line.is_empty()).count();
+    let error = format!("the service does not come back; {} lines were read but not queued", lines - 1);
+    assert_eq!(ran.err, format!("zigsvc: queue: {error}\n"));
 }
 
 #[test]

@@ -26,8 +26,14 @@ pub struct Beside {
 impl Beside {
     /// Starts it with a pipe on each of its standard descriptors.
     #[track_caller]
-    pub fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub fn start(command: Command) -> Self {
+        Self::start_on(Stdio::piped(), command)
+    }
+
+    /// The same with another standard input.
+    #[track_caller]
+    pub fn start_on(stdin: Stdio, mut command: Command) -> Self {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (out, err) = (Arc::default(), Arc::default());
         let readers = vec![
