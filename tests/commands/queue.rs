@@ -1,6 +1,6 @@
 //! `queue JOB...` and `queue --wait JOB...`.
 
-use crate::common::{Dir, alive, kill, processed, wait_for_jobs, wait_until};
+use crate::common::{Dir, alive, kill, process_state, processed, wait_for_jobs, wait_until};
 use crate::support::{Beside, GATED, Played, full_device, start_script, wait_for_begun};
 use std::fs;
 
@@ -238,4 +238,34 @@ fn waiting_asks_again_after_a_lost_connection_and_tells_a_refusal() {
         let ran = waiting.finish().expect(code);
         assert_eq!((ran.out.as_str(), ran.err.as_str()), ("7\n", error));
     }
+}
+
+#[test]
+fn what_the_service_said_before_it_closed_is_read_though_nothing_can_be_sent() {
+    let dir = Dir::new();
+    let played = Played::new(&dir);
+    let waiting = Beside::zigsvc(&dir, &["queue", "--wait", "a job"]);
+    let mut peer = played.accept();
+    assert_eq!(peer.line().as_deref(), Some("queue a job"));
+    // It cannot ask for the end of the job before the connection is closed.
+    kill(waiting.pid(), "STOP");
+    wait_until("it is suspended", || process_state(waiting.pid()) == Some('T'));
+    peer.send("ok id=7\nerr no-job there is none\n");
+    drop(peer);
+    kill(waiting.pid(), "CONT");
+    let ran = waiting.finish().expect(125);
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("7\n", "zigsvc: wait: there is none (no-job)\n"));
+}
+
+#[test]
+fn while_a_service_makes_its_socket_anew_a_command_waits_for_it() {
+    let dir = Dir::new();
+    dir.start(&["log_max=0", "interval=100ms"]);
+    for number in 1..=3 {
+        fs::remove_file(dir.path("zigsvc.sock")).unwrap();
+        assert_eq!(dir.zigsvc(&["queue", "a job"]).expect(0).out, format!("{number}\n"));
+    }
+    fs::remove_file(dir.path("zigsvc.sock")).unwrap();
+    dir.zigsvc_with_input(&["queue", "-"], b"another\n").expect(0);
+    wait_for_jobs(&dir, 4);
 }

@@ -369,7 +369,14 @@ fn what_the_service_says_is_taken_as_it_comes_and_waited_for_only_so_long() {
     played.accept().send("err denied not you\n");
     let ran = asking.finish().expect(0);
     assert_eq!(ran.out, format!("jobs: running (pid {own})\n  heartbeat  missing\n"));
-    // Silence does not.
+    // One that closes each connection is not asked for ever.
+    let mut asking = Beside::zigsvc(&dir, &["status"]);
+    wait_until("it gives up", || {
+        played.turn_away();
+        asking.has_ended()
+    });
+    asking.finish().expect(4);
+    // Silence says nothing.
     let ran = dir.zigsvc(&["status"]).expect(4);
     assert!(ran.out.starts_with(&format!("jobs: unknown (pid {own}), does not answer")), "{ran:?}");
 }

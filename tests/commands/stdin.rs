@@ -389,7 +389,7 @@ fn lines_whose_answer_was_lost_are_sent_again_before_those_that_came_later() {
     let mut peer = played.accept();
     tell_room(&mut peer, 100);
     expect_jobs(&mut peer, &["b", "c", "d"]);
-    peer.send("ok id=2\nok id=");
+    peer.send("ok id=2\nhalf");
     feeding.wait_for_lines(2);
     drop(peer);
     let mut peer = played.accept();

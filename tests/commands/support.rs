@@ -74,6 +74,11 @@ impl Beside {
         self.lines()
     }
 
+    /// Its PID, or that of what runs it.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
@@ -184,6 +189,12 @@ impl Played {
         let lock = rustix::fs::openat(CWD, path.as_os_str().as_bytes(), flags, Mode::empty()).unwrap();
         rustix::fs::fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
         Self { listener: UnixListener::bind(dir.path("zigsvc.sock")).unwrap(), _lock: lock }
+    }
+
+    /// Closes the connection of one client, if there is one.
+    pub fn turn_away(&self) {
+        self.listener.set_nonblocking(true).unwrap();
+        drop(self.listener.accept());
     }
 
     /// The next client.
