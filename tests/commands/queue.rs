@@ -2,6 +2,7 @@
 
 use crate::common::{Dir, alive, kill, process_state, processed, wait_for_jobs, wait_until};
 use crate::support::{Beside, GATED, Played, full_device, start_script, wait_for_begun};
+use core::time::Duration;
 use std::fs;
 
 #[test]
@@ -183,6 +184,10 @@ fn a_job_is_waited_for_through_a_restart_and_a_crash_of_the_service() {
     assert_ne!(second, pid);
     kill(second, "KILL");
     wait_until("it is gone", || !alive(second));
+    // Long enough for the command to find nobody; were it not, the test would
+    // only see less.
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!waiting.has_ended());
     dir.zigsvc(&[&options[..4], &["-o", "retries=0", "start"]].concat()).expect(0);
     wait_until("it runs once more", || dir.read("begun").lines().count() == 3);
     assert!(!waiting.has_ended());

@@ -223,7 +223,7 @@ fn with_no_service_at_the_start_nothing_is_waited_for() {
 }
 
 #[test]
-fn when_the_service_does_not_come_back_what_was_not_queued_is_counted() {
+fn a_service_that_does_not_come_back_is_given_up_and_what_was_not_queued_is_counted() {
     let dir = Dir::new();
     start_script(&dir, GATED, &["queue_max=1"]);
     // More than it can hold, with empty lines; the last one has no newline.
