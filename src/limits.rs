@@ -119,8 +119,6 @@ pub const CLIENT_INPUT_BYTES: usize = REQUEST_MAX_BYTES + 4;
 pub const CLIENT_OUTPUT_BYTES: usize = 1280;
 /// New jobs that one client may add in one turn: their answers must fit.
 pub const CLIENT_TURN_JOBS: usize = 40;
-/// Requests of one client in one turn that are not new jobs.
-pub const CLIENT_TURN_REQUESTS: usize = 16;
 /// Connections accepted in one turn.
 pub const ACCEPT_TURN: usize = 4;
 /// A half request, an answer that is not read, a page that is not taken: the

@@ -20,12 +20,13 @@ pub(super) fn queue(mut invocation: Invocation) -> u8 {
     let words = &invocation.words;
     if words.get(0) == Some(b"-") && words.get(1).is_none() && !words.literal {
         if waits {
-            return usage("queue", &|out| out.push_str("--wait is for one job, not for those of stdin"));
+            usage("queue", &|out| out.push_str("--wait is for one job, not for those of stdin"));
+            return QUEUE_FAILED;
         }
         return feed::feed(invocation);
     }
     match one(&mut invocation, waits) {
-        Ok(code) | Err(code @ exit::USAGE) => code,
+        Ok(code) => code,
         Err(_) if waits => QUEUE_FAILED,
         Err(code) => code,
     }

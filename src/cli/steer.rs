@@ -11,7 +11,7 @@ use crate::proto::control::{Target as Which, split, target};
 use crate::proto::metrics::{field, number};
 use crate::proto::text::{Writer, parse_u64};
 use crate::service::lifecycle::exit;
-use crate::sys::{clock, fds};
+use crate::sys::{clock, fds, signal};
 use ufmt::uwrite;
 
 /// Bytes of one printed line of `list`, with every byte of its text escaped.
@@ -22,6 +22,7 @@ const DRAIN_LOOK_MS: u64 = 60_000;
 
 /// `list [waiting|running|dead]`
 pub(super) fn list(mut invocation: Invocation) -> u8 {
+    signal::ignore_broken_pipes();
     let state = match invocation.words.get(0) {
         None => &b"all"[..],
         Some(state @ (b"waiting" | b"running" | b"dead")) => state,
@@ -207,6 +208,7 @@ fn drained(invocation: &mut Invocation) -> Result<u8, u8> {
 
 /// `watch`
 pub(super) fn watch(mut invocation: Invocation) -> u8 {
+    signal::ignore_broken_pipes();
     let watched = invocation.client(ANSWER_MAX_BYTES).and_then(|(mut client, rest)| {
         client.connect_or_tell("watch")?;
         client.ask("watch", &[b"watch"])?;
