@@ -12,7 +12,7 @@
 //!
 //! - [`limits`]: every capacity and timeout, with its reason
 //! - [`proto`]: pure bytes: the configuration, the journal's records, log
-//!   lines, the health record. No state, no system call.
+//!   lines, the health record, requests. No state, no system call.
 //! - [`state`]: pure decisions: the spool and its recovery, the window of jobs,
 //!   rotation, backoff. Time is an argument, the disk is a trait.
 //! - `sys`: the only layer that makes system calls, and, with `rt`, the only
@@ -42,10 +42,24 @@
 //! `service/jobs/handlers.rs` (chosen) → `service/jobs/worker.rs` (handler
 //! started, output, end) → `state/spool/mod.rs` (the end is journaled).
 //!
+//! # One request, from connection to answer
+//!
+//! `service/listener.rs` (accepted, ranked) → `service/clients.rs` (bytes) →
+//! `proto/control.rs` (framed) → `service/jobs/requests.rs` (found in the list,
+//! parsed, done) → `service/jobs/control.rs` (answered, after the commit if it
+//! has to be durable; by `errands.rs` if it takes more than a turn).
+//!
 //! # Recipes
 //!
 //! - **A command**: one entry in `COMMANDS` of `cli/mod.rs` and its function in
 //!   the module that fits. `tests/config.rs` fails if `help` does not name it.
+//! - **A request of the control socket**: one entry in `REQUESTS` of
+//!   `service/jobs/requests.rs`, its function there, its line in
+//!   `docs/control.md`. `tests/control.rs` fails if `help` does not name it.
+//! - **A counter of `status`**: one line in `push_status` of
+//!   `service/jobs/tell.rs`, one in `proto/metrics.rs`, one in
+//!   `docs/control.md`; `tests/control.rs` and `tests/commands/status.rs` fail
+//!   if one is missing.
 //! - **A configuration key**: a field, its zero in `Config::EMPTY` and its
 //!   default in `Config::reset` (`proto/config/mod.rs`), one line in
 //!   `proto/config/keys.rs`, and its lines in `init.d/zigsvc.conf`. The unit
