@@ -167,6 +167,15 @@ pub const FEED_OUTPUT_BYTES: usize = 2560;
 /// `queue -` shows its progress this often.
 pub const PROGRESS_EVERY_MS: u64 = 200;
 
+/// A service that dies again within this time is restarted more slowly ...
+pub const RESTART_QUICK_MS: u64 = 10_000;
+/// ... after this, doubling ...
+pub const RESTART_DELAY_MS: u64 = 1000;
+/// ... to this. It is never given up.
+pub const RESTART_DELAY_MAX_MS: u64 = 60_000;
+/// A service that lives on this long after KILL cannot be killed.
+pub const UNKILLABLE_MS: u64 = 5000;
+
 /// Descriptors that one turn of a loop watches: signals, inotify, a listener,
 /// and the handlers and clients.
 pub const POLL_MAX: usize = 8 + WORKERS_MAX + CLIENTS_MAX;

@@ -7,4 +7,5 @@ pub mod backoff;
 pub mod disk;
 pub mod rotation;
 pub mod spool;
+pub mod supervisor;
 pub mod window;
