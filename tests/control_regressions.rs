@@ -6,11 +6,11 @@
 mod common;
 
 use common::control::{
-    Client, FAILING, GATE, ask, expect_error, jobs, limit_files, nobody, pid_in, require_users, start,
-    start_script, status, ticks,
+    Client, FAILING, GATE, ask, expect_error, jobs, nobody, pid_in, require_users, start, start_script,
+    status, ticks,
 };
 use common::small_disk::{SmallDisk, has_namespaces};
-use common::{Dir, kill, require_tool, under_qemu, wait_until};
+use common::{Dir, kill, under_qemu, wait_until};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
@@ -329,37 +329,4 @@ fn unread_pages_do_not_hold_up_the_jobs() {
     wait_until("all jobs ran", || client.status("jobs") == 1000);
     let journal = || fs::metadata(dir.path("spool/journal")).unwrap().len();
     wait_until("the journal is written anew", || journal() < 500_000);
-}
-
-/// It was answered with an error, and was done all the same, because new jobs of
-/// another client behind it were refused.
-#[test]
-fn a_cancellation_in_front_of_a_group_that_is_refused_is_acknowledged() {
-    // (QEMU itself would get the signal that goes with this limit)
-    if under_qemu() || !require_tool("prlimit") {
-        return;
-    }
-    let dir = Dir::new();
-    let pid = start_script(&dir, GATE, &["interval=100ms"]);
-    // Who came first is mostly served first.
-    let (mut client, mut adds) = (Client::new(&dir), Client::new(&dir));
-    let first: Vec<_> = (0..60).map(|number| format!("{number} {}", "x".repeat(900))).collect();
-    client.queue_all(&first);
-    wait_until("the first runs", || client.status("running") == 1);
-    let length = || fs::metadata(dir.path("spool/journal")).unwrap().len();
-    let mut before = 0;
-    wait_until("the journal is quiet", || core::mem::replace(&mut before, length()) == length());
-    limit_files(pid, &format!("{}:unlimited", length() + 300));
-    for id in [5, 7, 9] {
-        kill(pid, "STOP");
-        wait_until("it has stopped", || common::process_state(pid) == Some('T'));
-        adds.send("queue 0123456789abcdef\n".repeat(40));
-        client.send(format!("cancel {id}\n"));
-        kill(pid, "CONT");
-        for answer in adds.lines(40) {
-            expect_error(&answer, "no-space");
-        }
-        assert_eq!(client.line(), format!("ok id={id} was=waiting"));
-        wait_until("it is well again", || !client.status_word("degraded").contains("spool"));
-    }
 }

@@ -155,16 +155,23 @@ fn jobs_of(name: &str, count: u32) -> String {
     (1..=count).map(|number| format!("{name} {number}\n")).collect()
 }
 
+/// A broker, a service, and the recipe between them, subscribed.
+#[track_caller]
+fn feeding(dir: &Dir) -> (Broker, Recipe) {
+    let broker = Broker::start(dir);
+    dir.start(&["log_max=0"]);
+    let recipe = Recipe::start(dir, &broker, "board");
+    wait_for_subscriber(dir, &broker);
+    (broker, recipe)
+}
+
 #[test]
 fn messages_of_many_publishers_become_jobs() {
     if !has_all_tools() {
         return;
     }
     let dir = Dir::new();
-    let broker = Broker::start(&dir);
-    dir.start(&["log_max=0"]);
-    let recipe = Recipe::start(&dir, &broker, "board");
-    wait_for_subscriber(&dir, &broker);
+    let (broker, recipe) = feeding(&dir);
     let texts = ["one", "two", "three", "four"].map(|name| jobs_of(name, 250));
     std::thread::scope(|scope| {
         for text in &texts {
@@ -184,10 +191,7 @@ fn a_restart_of_the_service_while_messages_flow_loses_none() {
         return;
     }
     let dir = Dir::new();
-    let broker = Broker::start(&dir);
-    dir.start(&["log_max=0"]);
-    let recipe = Recipe::start(&dir, &broker, "board");
-    wait_for_subscriber(&dir, &broker);
+    let (broker, recipe) = feeding(&dir);
     let mut jobs = BTreeSet::new();
     for round in 0..4 {
         let texts = ["one", "two", "three"].map(|name| jobs_of(&format!("{name} {round}"), 200));
@@ -216,10 +220,7 @@ fn the_broker_keeps_the_messages_of_a_subscriber_that_is_away() {
         return;
     }
     let dir = Dir::new();
-    let broker = Broker::start(&dir);
-    dir.start(&["log_max=0"]);
-    let recipe = Recipe::start(&dir, &broker, "board");
-    wait_for_subscriber(&dir, &broker);
+    let (broker, recipe) = feeding(&dir);
     recipe.finish();
     let text = jobs_of("kept", 100);
     broker.publish(&text);

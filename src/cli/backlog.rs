@@ -166,16 +166,22 @@ mod tests {
         assert!(!lines.is_flying());
     }
 
-    #[test]
-    fn refused_lines_are_sent_again_before_those_that_came_later() {
-        let mut buffer = [0; 100];
-        let mut lines = Backlog::new(&mut buffer);
+    /// Four lines, of which three fly.
+    fn three_of_four_fly(buffer: &mut [u8]) -> Backlog<'_> {
+        let mut lines = Backlog::new(buffer);
         for (number, text) in [(1, "a"), (2, "bb"), (3, "ccc"), (4, "dddd")] {
             lines.push(number, text.as_bytes());
         }
         for _ in 0..3 {
             send(&mut lines);
         }
+        lines
+    }
+
+    #[test]
+    fn refused_lines_are_sent_again_before_those_that_came_later() {
+        let mut buffer = [0; 100];
+        let mut lines = three_of_four_fly(&mut buffer);
         lines.keep();
         assert_eq!(lines.settle(), 2);
         lines.keep();
@@ -190,13 +196,7 @@ mod tests {
     #[test]
     fn a_lost_connection_makes_flying_lines_wait_behind_the_kept_ones() {
         let mut buffer = [0; 100];
-        let mut lines = Backlog::new(&mut buffer);
-        for (number, text) in [(1, "a"), (2, "bb"), (3, "ccc"), (4, "dddd")] {
-            lines.push(number, text.as_bytes());
-        }
-        for _ in 0..3 {
-            send(&mut lines);
-        }
+        let mut lines = three_of_four_fly(&mut buffer);
         lines.settle();
         lines.keep();
         lines.rewind();

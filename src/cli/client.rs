@@ -64,7 +64,8 @@ impl<'a> Answer<'a> {
 /// A client of one service.
 pub(super) struct Client<'m> {
     service: Service,
-    pid_path: Path,
+    /// The PID file, whose lock says whether the service runs.
+    pub(super) pid_path: Path,
     socket_path: Path,
     /// The connection, while there is one.
     pub(super) socket: Option<OwnedFd>,

@@ -187,13 +187,10 @@ pub(super) fn drain(mut invocation: Invocation) -> u8 {
 
 fn drained(invocation: &mut Invocation) -> Result<u8, u8> {
     let waits = invocation.words.has(option::WAIT);
-    let path = {
-        invocation.load_or_defaults();
-        invocation.pid_path()?
-    };
+    let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
+    let path = client.pid_path.clone();
     // Found before it is asked, so that a later one is not taken for it.
     let service = if waits { Target::find(&path)? } else { None };
-    let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
     client.connect_or_tell("drain")?;
     if !waits {
         client.ask("drain", &[b"drain"])?;

@@ -3,26 +3,21 @@
 //!
 //! A turn takes at most one buffer of requests from each client, and none from
 //! one that did not take its answers. New jobs of all clients are one group: no
-//! `ok id=` leaves before the commit at the end of the turn, and if that fails
-//! the group is taken back. What changes or finds single jobs (`errands.rs`)
-//! never happens inside a group.
+//! `ok id=` leaves before the commit at the end of the turn (`group.rs`). What
+//! changes or finds single jobs (`errands.rs`) never happens inside a group.
 
 use super::errands::{Errand, Page};
 use super::history::{Fate, History, What};
-use super::requests::{Answered, Asking, Request, code_of, refuse, why_not};
+use super::requests::{Answered, Asking, Request, refuse};
 use super::{Jobs, Source, Stopping, rules};
-use crate::limits::{
-    ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT_TURN_JOBS, CLIENTS_MAX, DENIALS_LOGGED_MAX,
-    DENIALS_LOGGED_MS,
-};
+use crate::limits::{CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT_TURN_JOBS, CLIENTS_MAX};
 use crate::proto::control::{Code, Filter, Framed, Target, frame, split};
 use crate::proto::text::Writer;
 use crate::service::clients::{Client, Clients};
-use crate::service::listener::{Access, Listener, Rank};
+use crate::service::listener::{Listener, Rank};
 use crate::state::disk::DiskError;
 use crate::state::spool::Mark;
-use crate::sys::Failure;
-use crate::sys::socket::{self, Peer};
+use crate::sys::socket::Peer;
 use ufmt::uwrite;
 
 /// What a client waits for.
@@ -79,14 +74,14 @@ pub(super) struct Control {
     doing: [Doing; CLIENTS_MAX],
     owed: [Owed; CLIENTS_MAX],
     /// New jobs of this turn.
-    group: Option<Mark>,
+    pub(super) group: Option<Mark>,
     /// They cannot be made durable.
-    group_error: Option<DiskError>,
+    pub(super) group_error: Option<DiskError>,
     /// Who is served first in the next turn.
     first: usize,
     pub(super) denied: u64,
     /// Since when denials are counted for the log, and how many were logged.
-    denials_logged: (u64, u32),
+    pub(super) denials_logged: (u64, u32),
     /// No new jobs.
     pub(super) draining: bool,
     /// Every job is finished.
@@ -130,7 +125,7 @@ impl Control {
         Answered::Later
     }
 
-    fn owed(&self, place: usize) -> Owed {
+    pub(super) fn owed(&self, place: usize) -> Owed {
         self.owed.get(place).copied().unwrap_or(Owed::Nothing)
     }
 
@@ -338,104 +333,6 @@ impl Jobs {
         }
     }
 
-    fn note_denied(&mut self, place: usize, verb: &[u8], now: u64) {
-        self.control.denied = self.control.denied.saturating_add(1);
-        let Some(client) = self.control.clients.get_mut(place) else { return };
-        if core::mem::replace(&mut client.denied, true) {
-            return;
-        }
-        // Who may nothing must not be able to fill the log.
-        let quota = &mut self.control.denials_logged;
-        if now >= quota.0.saturating_add(DENIALS_LOGGED_MS) {
-            *quota = (now, 0);
-        }
-        quota.1 = quota.1.saturating_add(1);
-        if quota.1 > DENIALS_LOGGED_MAX {
-            return;
-        }
-        let peer = client.peer;
-        self.log.warn(&|out| {
-            let _ = uwrite!(out, "control: denied to uid {} (pid {}): ", peer.uid, peer.pid);
-            out.push_escaped(verb);
-        });
-    }
-
-    // ----- new jobs, and what waits for the commit ------------------------
-
-    /// Adds a job to the turn's group; its answer follows the commit.
-    ///
-    /// # Errors
-    /// There is no room, or the disk failed a moment ago.
-    pub(super) fn add_job(&mut self, place: usize, text: &[u8], now: u64) -> Result<(), DiskError> {
-        if let Some(error) = self.control.group_error {
-            return Err(error);
-        }
-        if let Some((at, error)) = self.spool_failure
-            && now < at
-        {
-            return Err(error);
-        }
-        if self.control.group.is_none() {
-            let begun = self.spool.begin_adding(&mut self.disk, now);
-            self.control.group = Some(begun.inspect_err(|error| self.control.group_error = Some(*error))?);
-        }
-        let id = match self.spool.add(&mut self.disk, now, text) {
-            Ok(id) => id,
-            Err(error) => {
-                // All of the group get it after the turn.
-                self.control.group_error = Some(error);
-                0
-            }
-        };
-        let owed = match self.control.owed(place) {
-            Owed::Ids(first, count) => Owed::Ids(first, count.saturating_add(1)),
-            _ => Owed::Ids(id, 1),
-        };
-        self.control.owe(place, owed);
-        Ok(())
-    }
-
-    /// Takes the group back if it could not be written whole, so that nothing
-    /// of it is committed.
-    pub(super) fn check_group(&mut self) -> Result<(), DiskError> {
-        self.control.group_error.map_or(Ok(()), |error| self.refuse_group(error))
-    }
-
-    /// Takes the group back; its clients get `error`, which is returned.
-    pub(super) fn refuse_group(&mut self, error: DiskError) -> Result<(), DiskError> {
-        self.control.group_error = Some(error);
-        if let Some(mark) = self.control.group.take() {
-            self.spool.roll_back(&mut self.disk, mark);
-        }
-        Err(error)
-    }
-
-    /// The commit succeeded or failed: whoever waited for it is told.
-    #[inline(never)]
-    pub(super) fn answer_owed(&mut self, durable: Result<(), DiskError>, now: u64) {
-        self.control.group = None;
-        let group = self.control.group_error.take().map_or(durable, Err);
-        for place in 0..CLIENTS_MAX {
-            let owed = self.control.owed(place);
-            if owed == Owed::Nothing {
-                continue;
-            }
-            self.control.owe(place, Owed::Nothing);
-            let mut answers = [0; CLIENT_OUTPUT_BYTES];
-            let mut out = Writer::new(&mut answers);
-            push_owed(owed, if matches!(owed, Owed::Ids(..)) { group } else { durable }, &mut out);
-            self.reply(place, out.as_bytes(), now);
-        }
-    }
-
-    /// Sends an answer that was waited for.
-    pub(super) fn reply(&mut self, place: usize, answer: &[u8], now: u64) {
-        match self.control.clients.send(place, answer, now) {
-            Ok(_) => self.close_if_finished(place),
-            Err(_) => self.drop_client(place),
-        }
-    }
-
     // ----- events ---------------------------------------------------------
 
     /// Something happened to a job: who waits for its end is told.
@@ -489,89 +386,6 @@ impl Jobs {
         }
     }
 
-    // ----- coming and going -----------------------------------------------
-
-    /// Accepts new clients; last in the turn.
-    #[inline(never)]
-    pub(super) fn accept_clients(&mut self, now: u64) {
-        for _ in 0..ACCEPT_TURN {
-            let Some((connection, peer)) = self.control.listener.accept(now) else { return };
-            let rank = self.control.listener.access.rank(&connection, peer);
-            if rank == Rank::Nobody
-                && let Some(place) = self.control.clients.surplus_stranger(now)
-            {
-                self.drop_client(place);
-            }
-            if self.control.clients.count() == CLIENTS_MAX {
-                let busy = |place| self.control.doing(place) != Doing::Nothing;
-                if let Some(place) = self.control.clients.victim(rank, now, &busy) {
-                    self.drop_client(place);
-                }
-            }
-            if let Err(connection) = self.control.clients.add(connection, peer, rank, now) {
-                let _ = socket::send(&connection, b"err busy 16 clients are connected; try again\n");
-                socket::close(connection, self.scratch);
-            }
-        }
-    }
-
-    /// Others may use the socket from now on; who may nothing any more goes.
-    ///
-    /// # Errors
-    /// The socket cannot be made anew with its new mode and group.
-    pub(super) fn set_access(&mut self, access: Access, now: u64) -> Result<(), Failure> {
-        let anew = self.control.listener.set_access(access);
-        let hidden = if anew { self.control.listener.hide() } else { Ok(()) };
-        if anew && hidden.is_ok() {
-            // Nobody who has connected already is to be turned away.
-            for _ in 0..CLIENTS_MAX {
-                self.accept_clients(now);
-            }
-            self.control.listener.check();
-        }
-        for place in 0..CLIENTS_MAX {
-            let rank = self.control.clients.rank_again(place, &self.control.listener.access);
-            if rank == Some(Rank::Nobody) {
-                self.drop_client(place);
-            }
-        }
-        hidden
-    }
-
-    pub(super) fn close_if_finished(&mut self, place: usize) {
-        let finished = self.control.clients.get(place).is_some_and(Client::is_finished);
-        if finished && self.control.can_ask(place) {
-            self.drop_client(place);
-        }
-    }
-
-    /// The client goes, with everything that it waited for. What it asked for
-    /// and was begun is finished.
-    pub(super) fn drop_client(&mut self, place: usize) {
-        self.control.set_doing(place, Doing::Nothing);
-        self.control.owe(place, Owed::Nothing);
-        if self.control.errand.as_ref().is_some_and(|errand| errand.place == place) {
-            self.control.errand = self.control.errand.take().and_then(Errand::orphan);
-        }
-        self.control.clients.close(place, self.scratch);
-    }
-
-    /// The end of the service: who still waits is told, and all are closed.
-    pub(super) fn dismiss_clients(&mut self, now: u64) {
-        for place in 0..CLIENTS_MAX {
-            let answer: &[u8] = match self.control.doing(place) {
-                Doing::Nothing | Doing::Watching => b"",
-                Doing::Draining if self.control.drained => b"ok drained\n",
-                Doing::Asked(_) | Doing::Waiting(_) | Doing::Draining => b"err stopping the service stops\n",
-            };
-            if !answer.is_empty() {
-                let _ = self.control.clients.send(place, answer, now);
-            }
-            self.drop_client(place);
-        }
-        let _ = self.control.listener.hide();
-    }
-
     /// Whether a drain is over: nothing is left to run, or can be read. (Lines for
     /// which there is no room stay in their claims.)
     pub(super) fn is_drained(&self) -> bool {
@@ -581,31 +395,5 @@ impl Jobs {
             && self.spool.waiting() == 0
             && self.workers.is_empty()
             && !(room && self.spool.claims.wants_reading())
-    }
-}
-
-/// The answer after the commit.
-fn push_owed(owed: Owed, durable: Result<(), DiskError>, out: &mut Writer<'_>) {
-    match (owed, durable) {
-        (Owed::Nothing, _) => {}
-        (Owed::Ids(first, count), Ok(())) => {
-            for id in (first..).take(count) {
-                let _ = uwrite!(out, "ok id={}\n", id);
-            }
-        }
-        (Owed::Ids(_, count), Err(error)) => {
-            for _ in 0..count {
-                refuse(out, code_of(error), why_not(error));
-            }
-        }
-        (Owed::Job(id, note), Ok(())) => {
-            let _ = uwrite!(out, "ok id={}{}\n", id, note);
-        }
-        (Owed::Count(count), Ok(())) => {
-            let _ = uwrite!(out, "ok count={}\n", count);
-        }
-        (Owed::Job(..) | Owed::Count(_), Err(error)) => {
-            refuse(out, code_of(error), "done, but not on disk yet: a power cut may undo it");
-        }
     }
 }

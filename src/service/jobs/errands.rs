@@ -289,8 +289,10 @@ impl Jobs {
         let fate = match found {
             Some(home) if home.dead => {
                 let mut buffer = [0; RECORD_MAX_BYTES];
-                let outcome = self.spool.outcome(&mut self.disk, home, &mut buffer);
-                outcome.ok().map(Fate::Dead)
+                match self.spool.outcome(&mut self.disk, home, &mut buffer) {
+                    Ok(outcome) => Some(Fate::Dead(outcome)),
+                    Err(error) => return self.conclude_refused(place, error, now),
+                }
             }
             Some(_) => None,
             None => self.control.history.end_of(id),

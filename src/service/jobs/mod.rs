@@ -17,7 +17,8 @@
 //! is the log is never recorded as done without its line.
 //!
 //! - `spooling.rs`: stages 6 to 9, and the rest that a failing disk gets
-//! - `control.rs`, `requests.rs`, `errands.rs`, `history.rs`: stages 7, 10, 11
+//! - `control.rs`, `requests.rs`, `errands.rs`, `history.rs`: stages 7 and 10
+//! - `group.rs`, `gate.rs`: the answers of stage 8, and stage 11
 //! - `handlers.rs`, `worker.rs`, `leftover.rs`: stages 3 to 5 and 9
 //! - `reload.rs`, `tell.rs`: a new configuration; what is told
 //!
@@ -26,6 +27,8 @@
 
 mod control;
 mod errands;
+mod gate;
+mod group;
 mod handlers;
 mod history;
 mod leftover;
