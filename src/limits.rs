@@ -102,6 +102,8 @@ pub const ROTATE_RETRY_MS: u64 = 5000;
 
 /// The heartbeat is written at most this often.
 pub const HEARTBEAT_MIN_MS: u64 = 250;
+/// How often a heartbeat that is torn is read again.
+pub const TORN_READS_MAX: u32 = 20;
 /// `stop` sends KILL this long after `stop_timeout`.
 pub const STOP_GRACE_MS: u64 = 5000;
 /// Without pidfd, `stop` looks at the lock this often.

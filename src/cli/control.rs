@@ -1,7 +1,6 @@
 //! Starting, stopping and signalling a service. Whom to signal is what the
 //! lock of the PID file says, never what is written in it.
 
-use super::target::Target;
 use super::{Invocation, fail, print};
 use crate::limits::STOP_GRACE_MS;
 use crate::proto::path::Path;
@@ -90,7 +89,7 @@ fn signal_service(invocation: &Invocation, signal: Signal) -> u8 {
         Ok(path) => path,
         Err(code) => return code,
     };
-    match Target::find(&path) {
+    match Invocation::target(&path) {
         Ok(Some(target)) => match target.send(signal) {
             Ok(()) => exit::OK,
             Err(failure) if failure.is_denied() => {
@@ -108,7 +107,7 @@ fn signal_service(invocation: &Invocation, signal: Signal) -> u8 {
 
 /// Ends the holder of the lock, if there is one, and waits until it is gone.
 fn stop_at(path: &Path, invocation: &Invocation) -> u8 {
-    let target = match Target::find(path) {
+    let target = match Invocation::target(path) {
         Ok(Some(target)) => target,
         Ok(None) => {
             forget_dead(path);

@@ -6,7 +6,6 @@
 //! - `arguments.rs`: what stands before and behind a command's name
 //! - `locate.rs`: where the files of this user are
 //! - `control.rs`: start, run, stop, restart, reload, rotate
-//! - `target.rs`: the process that holds a service's lock
 //! - `client.rs`: a connection to a service's socket
 //! - `queue.rs`: queue; `feed.rs` and `backlog.rs`: queue from stdin
 //! - `steer.rs`: list, cancel, retry, forget, drain, watch
@@ -23,7 +22,6 @@ mod locate;
 mod queue;
 mod status;
 mod steer;
-mod target;
 
 use crate::proto::config::toml::apply_option;
 use crate::proto::names::Service;
@@ -32,6 +30,7 @@ use crate::proto::text::Writer;
 use crate::service::lifecycle::exit;
 use crate::service::memory::{self, Memory};
 use crate::service::settings::{Unusable, path_of};
+use crate::service::target::Target;
 use crate::sys::args::Args;
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{Errno, Failure, fds, file, process};
@@ -287,6 +286,15 @@ impl Invocation {
                 let _ = apply_option(option, config, &settings.base);
             }
         }
+    }
+
+    /// The process that holds the lock of the PID file at `path`; tells why if
+    /// that cannot be known.
+    fn target(path: &Path) -> Result<Option<Target>, u8> {
+        Target::find(path).map_err(|hidden| {
+            let code = if hidden.is_denied() { exit::DENIED } else { exit::FAILED };
+            fail(code, &|out| hidden.describe(path, out))
+        })
     }
 
     /// The PID file of the service.

@@ -5,16 +5,15 @@ use super::arguments::option;
 use super::client::{Answer, Client, Trouble};
 use super::{Invocation, fail, print, usage};
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY_MS, STATUS_WAIT_MS};
-use crate::proto::health::{ParseError, RECORD_BYTES, Record, Verdict};
+use crate::proto::health::Verdict;
 use crate::proto::metrics::{self, field, fields, number};
 use crate::proto::names::Service;
-use crate::proto::path::Path;
 use crate::proto::text::{Writer, parse_u64};
-use crate::service::heartbeat::boot_id;
+use crate::service::heartbeat::{self, Health};
 use crate::service::lifecycle::{describe_at, exit};
 use crate::service::settings::path_of;
 use crate::sys::lock::{Holder, holder};
-use crate::sys::{Errno, Failure, clock, file, poll};
+use crate::sys::{Errno, clock, poll};
 use core::ops::Range;
 use ufmt::uwrite;
 
@@ -24,17 +23,6 @@ mod lsb {
     pub(super) const DEAD: u8 = 1;
     pub(super) const STOPPED: u8 = 3;
     pub(super) const UNKNOWN: u8 = 4;
-}
-
-/// How often a torn heartbeat is read again.
-const TORN_READS_MAX: u32 = 20;
-
-/// What the health file says.
-enum Health {
-    /// There is none, or it cannot be read.
-    Missing,
-    Garbage,
-    Judged(Verdict, Record),
 }
 
 /// What the service itself says.
@@ -90,7 +78,7 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
             Service::Jobs => counters(&mut client, deadline),
             _ => Counters::Untold,
         };
-        let health = health(&health_path, stale_after, pid.unwrap_or(0));
+        let health = heartbeat::look(&health_path, pid.unwrap_or(0), clock::now(), stale_after);
         break match (&health, &counters) {
             (_, Counters::Gone) => {
                 poll::sleep(CONNECT_RETRY_MS);
@@ -143,31 +131,11 @@ fn counters(client: &mut Client<'_>, deadline: u64) -> Counters {
     }
 }
 
-/// Reads and judges the health file of a running service.
-fn health(path: &Path, stale_after: u64, pid: u32) -> Health {
-    for _ in 0..TORN_READS_MAX {
-        let mut bytes = [0; RECORD_BYTES];
-        match file::read_path(path.as_c_str(), &mut bytes) {
-            Ok(count) => match Record::parse(bytes.get(..count).unwrap_or(&[])) {
-                Ok(record) => {
-                    let verdict = record.judge(pid, &boot_id(), clock::now(), stale_after);
-                    return Health::Judged(verdict, record);
-                }
-                Err(ParseError::Garbage) => return Health::Garbage,
-                Err(ParseError::Torn) => {}
-            },
-            Err(Failure { errno: Errno::INTR, .. }) => {}
-            Err(_) => return Health::Missing,
-        }
-    }
-    Health::Garbage
-}
-
 /// The verdict in one word, and the heartbeat's age where that means something.
 fn describe(health: &Health) -> (&'static str, Option<u64>) {
     match health {
         Health::Missing => ("missing", None),
-        Health::Garbage => ("unreadable", None),
+        Health::Unreadable => ("unreadable", None),
         Health::Judged(Verdict::Fresh(age), _) => ("fresh", Some(*age)),
         Health::Judged(Verdict::Stale(age), _) => ("stale", Some(*age)),
         Health::Judged(Verdict::OtherBoot, _) => ("other-boot", None),

@@ -4,7 +4,6 @@
 use super::arguments::option;
 use super::client::{Answer, Client, NEVER, Trouble, tell_refused};
 use super::control::say;
-use super::target::Target;
 use super::{Invocation, print, usage};
 use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT_MS, JOB_MAX_BYTES, LIST_PAGE};
 use crate::proto::control::{Target as Which, split, target};
@@ -190,7 +189,7 @@ fn drained(invocation: &mut Invocation) -> Result<u8, u8> {
     let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
     let path = client.pid_path.clone();
     // Found before it is asked, so that a later one is not taken for it.
-    let service = if waits { Target::find(&path)? } else { None };
+    let service = if waits { Invocation::target(&path)? } else { None };
     client.connect_or_tell("drain")?;
     if !waits {
         client.ask("drain", &[b"drain"])?;

@@ -2,10 +2,10 @@
 //! In place, because a rename each time would cost flash or wake watchers; a
 //! reader recognises a torn read by the two sequence numbers.
 
-use crate::limits::HEARTBEAT_MIN_MS;
-use crate::proto::health::{BOOT_ID_BYTES, RECORD_BYTES, Record, UNKNOWN_BOOT};
+use crate::limits::{HEARTBEAT_MIN_MS, TORN_READS_MAX};
+use crate::proto::health::{BOOT_ID_BYTES, ParseError, RECORD_BYTES, Record, UNKNOWN_BOOT, Verdict};
 use crate::proto::path::Path;
-use crate::sys::{Failure, OwnedFd, clock, file, process};
+use crate::sys::{Errno, Failure, OwnedFd, clock, file, process};
 
 /// Where the kernel tells which boot this is (random(4)).
 const BOOT_ID: &core::ffi::CStr = c"/proc/sys/kernel/random/boot_id";
@@ -78,7 +78,7 @@ impl Heartbeat {
     /// A new file that is never seen empty: written under another name.
     fn create(&mut self, bytes: &[u8; RECORD_BYTES]) -> Result<(), Failure> {
         self.fd = None;
-        let too_long = Failure { op: "openat", errno: crate::sys::Errno::NAMETOOLONG };
+        let too_long = Failure { op: "openat", errno: Errno::NAMETOOLONG };
         let temporary = self.path.with_suffix(b".new").ok_or(too_long)?;
         let _ = file::unlink(temporary.as_c_str());
         let flags = file::OFlags::WRONLY | file::OFlags::CREATE | file::OFlags::EXCL | file::OFlags::NOFOLLOW;
@@ -118,4 +118,37 @@ pub fn boot_id() -> [u8; BOOT_ID_BYTES] {
         Ok(BOOT_ID_BYTES) => id,
         _ => UNKNOWN_BOOT,
     }
+}
+
+/// What a health file says of a process.
+pub enum Health {
+    /// There is none.
+    Missing,
+    /// It is no heartbeat, or cannot be read.
+    Unreadable,
+    /// The heartbeat, and what it is worth.
+    Judged(Verdict, Record),
+}
+
+/// Reads the health file at `path`, and judges it at `now` for the process `pid`.
+#[must_use]
+pub fn look(path: &Path, pid: u32, now: u64, stale_after_ms: u64) -> Health {
+    for _ in 0..TORN_READS_MAX {
+        let mut bytes = [0; RECORD_BYTES];
+        match file::read_path(path.as_c_str(), &mut bytes) {
+            Ok(count) => match Record::parse(bytes.get(..count).unwrap_or(&[])) {
+                Ok(record) => {
+                    // (it may have been written after `now`)
+                    let now = now.max(clock::now());
+                    return Health::Judged(record.judge(pid, &boot_id(), now, stale_after_ms), record);
+                }
+                Err(ParseError::Garbage) => return Health::Unreadable,
+                Err(ParseError::Torn) => {}
+            },
+            Err(Failure { errno: Errno::INTR, .. }) => {}
+            Err(Failure { errno: Errno::NOENT | Errno::NOTDIR, .. }) => return Health::Missing,
+            Err(_) => return Health::Unreadable,
+        }
+    }
+    Health::Unreadable
 }

@@ -5,6 +5,8 @@
 //! - `lifecycle.rs`: from a command to a service that is ready, and its end
 //! - `log.rs`: lines to the file, to stderr, to syslog; rotation
 //! - `heartbeat.rs`: the health file
+//! - `target.rs`: the process that holds a service's lock
+//! - `output.rs`: what the programs that they start write
 //! - `memory.rs`: the memory they use
 //! - `listener.rs`, `clients.rs`: a socket, who may use it, its connections
 //! - `disk.rs`: the real disk under `state::spool`
@@ -20,4 +22,6 @@ pub mod lifecycle;
 pub mod listener;
 pub mod log;
 pub mod memory;
+pub mod output;
 pub mod settings;
+pub mod target;

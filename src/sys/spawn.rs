@@ -1,5 +1,5 @@
-//! Starting a program as a job's handler: in its own process group, with its
-//! output in a pipe, and dying with the daemon.
+//! Starting a program, with its output in a pipe: a job's handler, a service of
+//! our own, or any program that is supervised.
 //!
 //! The child shares our memory until it execs (vfork(2)), so between clone and
 //! exec it makes system calls and nothing else, on a stack of its own.
@@ -22,8 +22,30 @@ const CLONE_FLAGS: usize = 0x100 | 0x4000 | 17;
 /// the daemon (proc(5), `oom_score_adj`).
 const OOM_SCORE_ADJ: &[u8] = b"500";
 
+/// The descriptor through which a service that was started by [`spawn`] reports.
+pub const REPORT_FD: i32 = 3;
+
+/// This program, wherever its file went.
+const OURSELVES: &CStr = c"/proc/self/exe";
+
+/// What a program is to whoever starts it.
+#[derive(Clone, Copy)]
+pub enum Role<'a> {
+    /// Leads a process group of its own, is killed when we die (a handler never
+    /// outlives the daemon), and is the OOM killer's first choice.
+    Handler,
+    /// Leads a session of its own and outlives us. It gets this descriptor as
+    /// [`REPORT_FD`]. When its file is gone, it is this program.
+    Service(&'a OwnedFd),
+    /// Leads a session of its own, in this folder if that exists, and is told to
+    /// end (TERM) when we die.
+    Foreign(&'a CStr),
+}
+
 /// What to start. Everything must stay valid during the call only.
 pub struct Program<'a> {
+    /// What it is to us.
+    pub role: Role<'a>,
     /// The file to execute.
     pub path: &'a CStr,
     /// `argv`, ended by a null pointer.
@@ -84,35 +106,62 @@ struct Stack([u8; SPAWN_STACK_BYTES]);
 unsafe extern "C" fn child(setup: *const u8) -> ! {
     // SAFETY: `spawn` passes its `Setup`, which lives until we exec or exit.
     let setup = unsafe { &*setup.cast::<Setup<'_>>() };
-    let _ = rustix::process::setpgid(None, None);
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    if rustix::process::getppid() != Some(setup.parent) {
-        process::exit(0);
+    let role = setup.program.role;
+    match role {
+        Role::Handler => {
+            let _ = rustix::process::setpgid(None, None);
+            die_with(setup.parent, Signal::KILL);
+        }
+        Role::Service(_) => drop(process::setsid()),
+        Role::Foreign(_) => {
+            let _ = process::setsid();
+            die_with(setup.parent, Signal::TERM);
+        }
     }
     for number in 1..=2 {
         if !duplicate(setup.output, number) {
             process::exit(126);
         }
     }
-    prefer_for_oom_kill();
+    match role {
+        Role::Handler => prefer_for_oom_kill(),
+        Role::Service(report) if duplicate(report.as_raw_fd(), REPORT_FD) => {}
+        Role::Service(_) => process::exit(126),
+        Role::Foreign(folder) => drop(process::chdir(folder)),
+    }
     process::umask(0o022);
     signal::unblock_in_child();
-    // SAFETY: both arrays end with a null pointer and hold terminated strings.
-    let errno = unsafe {
-        runtime::execve(
-            setup.program.path,
-            setup.program.argv.as_ptr().cast(),
-            setup.program.envp.as_ptr().cast(),
-        )
-    };
+    let mut errno = execute(setup.program, setup.program.path);
+    if let (Role::Service(_), Errno::NOENT) = (role, errno) {
+        errno = execute(setup.program, OURSELVES);
+    }
     report(setup.program.path, errno);
     process::exit(if errno == Errno::NOENT { 127 } else { 126 })
 }
 
-/// dup2(2) onto a standard descriptor.
+/// execve(2) of `path`; returns only if it failed, and why.
+fn execute(program: &Program<'_>, path: &CStr) -> Errno {
+    // SAFETY: both arrays end with a null pointer and hold terminated strings.
+    unsafe { runtime::execve(path, program.argv.as_ptr().cast(), program.envp.as_ptr().cast()) }
+}
+
+/// Has the kernel send `signal` when the process that starts us ends; we end now
+/// if it already has (prctl(2), `PR_SET_PDEATHSIG`).
+fn die_with(parent: Pid, signal: Signal) {
+    let _ = rustix::process::set_parent_process_death_signal(Some(signal));
+    if rustix::process::getppid() != Some(parent) {
+        process::exit(0);
+    }
+}
+
+/// dup2(2) to a number that the program inherits; what was there in this child
+/// is closed.
 fn duplicate(fd: i32, number: i32) -> bool {
-    // SAFETY: both are open: the pipe's write end is above 2, since 0 to 2
-    // are always taken. The temporary owners are given up again.
+    if fd == number {
+        return rustix::io::fcntl_setfd(fds::borrow(fd), rustix::io::FdFlags::empty()).is_ok();
+    }
+    // SAFETY: `fd` is open, and the temporary owner is given up again; `number`
+    // is closed here if it was open, which nobody in this child misses.
     unsafe {
         use rustix::fd::{FromRawFd, IntoRawFd};
         let mut target = OwnedFd::from_raw_fd(number);

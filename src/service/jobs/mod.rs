@@ -321,7 +321,7 @@ impl Jobs {
             set.read(inotify.fd(), Source::Inotify);
         }
         for (index, worker) in self.workers.iter().enumerate() {
-            if let Some(output) = &worker.output {
+            if let Some(output) = &worker.output.pipe {
                 set.read(output, Source::Output(index));
             }
         }

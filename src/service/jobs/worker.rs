@@ -1,15 +1,16 @@
 //! One running handler: its process group, its output line by line, its
 //! deadlines.
 
-use crate::limits::{JOB_MAX_BYTES, OUTPUT_LINE_BYTES, OUTPUT_TURN_BYTES, PATH_MAX_BYTES, WORDS_MAX};
+use crate::limits::{JOB_MAX_BYTES, PATH_MAX_BYTES, WORDS_MAX};
 use crate::proto::config::Handler;
 use crate::proto::lines::words;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::log::Log;
+use crate::service::output::Output;
 use crate::sys::process::{self, Pid, Signal};
-use crate::sys::spawn::{Child, Program, spawn};
-use crate::sys::{Errno, Failure, OwnedFd, file};
+use crate::sys::spawn::{Child, Program, Role, spawn};
+use crate::sys::{Failure, file};
 use core::ffi::CStr;
 use heapless::Vec;
 use ufmt::uwrite;
@@ -34,8 +35,8 @@ pub(super) struct Worker {
     pub(super) id: u64,
     /// The handler, and its process group.
     pub(super) pid: Pid,
-    /// Its output; gone when it closed that.
-    pub(super) output: Option<OwnedFd>,
+    /// Its output.
+    pub(super) output: Output,
     /// When it was started.
     pub(super) started_at: u64,
     /// When `job_timeout` is over.
@@ -44,9 +45,6 @@ pub(super) struct Worker {
     pub(super) phase: Phase,
     /// Whether `job_timeout` was the reason.
     pub(super) timed_out: bool,
-    line: Vec<u8, OUTPUT_LINE_BYTES>,
-    /// Inside a line that was already cut.
-    skipping: bool,
 }
 
 /// Why a handler could not be started.
@@ -74,13 +72,11 @@ impl Worker {
         Ok(Self {
             id,
             pid: child.pid,
-            output: Some(child.output),
+            output: Output::new(Some(child.output)),
             started_at: now,
             deadline: (timeout_ms > 0).then(|| now.saturating_add(timeout_ms)),
             phase: Phase::Running,
             timed_out: false,
-            line: Vec::new(),
-            skipping: false,
         })
     }
 
@@ -128,82 +124,22 @@ impl Worker {
         }
     }
 
-    /// Takes what the handler wrote, up to one turn's share; true if there
-    /// may be more.
-    pub(super) fn read_output(&mut self, log: &mut Log, scratch: &mut [u8]) -> bool {
-        let Some(fd) = &self.output else { return false };
-        let buffer = scratch.get_mut(..OUTPUT_TURN_BYTES).unwrap_or(&mut []);
-        match file::read(fd, buffer) {
-            Ok(0) => {
-                self.output = None;
-                false
-            }
-            Ok(count) => {
-                let filled = count == OUTPUT_TURN_BYTES;
-                self.take_output(buffer.get(..count).unwrap_or(&[]), log);
-                filled
-            }
-            Err(Failure { errno: Errno::AGAIN, .. }) => false,
-            Err(_) => {
-                self.output = None;
-                false
-            }
-        }
+    /// Takes what the handler wrote, up to one turn's share.
+    pub(super) fn read_output(&mut self, log: &mut Log, scratch: &mut [u8]) {
+        let id = self.id;
+        self.output.read(log, scratch, &|out| push_prefix(id, out));
     }
 
-    fn take_output(&mut self, mut bytes: &[u8], log: &mut Log) {
-        while !bytes.is_empty() {
-            let end = bytes.iter().position(|byte| *byte == b'\n');
-            let (part, rest) = match end {
-                Some(end) => {
-                    (bytes.get(..end).unwrap_or(&[]), bytes.get(end.saturating_add(1)..).unwrap_or(&[]))
-                }
-                None => (bytes, &[][..]),
-            };
-            bytes = rest;
-            if !self.skipping {
-                let fits = part.len().min(OUTPUT_LINE_BYTES.saturating_sub(self.line.len()));
-                let _ = self.line.extend_from_slice(part.get(..fits).unwrap_or(&[]));
-                if fits < part.len() {
-                    self.log_line(log, true);
-                    self.skipping = true;
-                }
-            }
-            if end.is_some() {
-                if !self.skipping {
-                    self.log_line(log, false);
-                }
-                self.skipping = false;
-            }
-        }
-    }
-
-    /// Logs the line that was gathered.
-    fn log_line(&mut self, log: &mut Log, cut: bool) {
-        let (id, line) = (self.id, &self.line);
-        log.info(&|out| {
-            let _ = uwrite!(out, "job {}: ", id);
-            out.push_escaped(line);
-            if cut {
-                out.push_str("…");
-            }
-        });
-        self.line.clear();
-    }
-
-    /// The handler ended: takes what is in the pipe, once, and closes it,
-    /// whoever else holds it. A last line without newline counts.
+    /// The handler ended: takes the rest.
     pub(super) fn finish_output(&mut self, log: &mut Log, scratch: &mut [u8]) {
-        // A pipe holds 64 KiB by default; more comes from a survivor only.
-        let mut turns = 65_536 / OUTPUT_TURN_BYTES;
-        while turns > 0 && self.read_output(log, scratch) {
-            turns = turns.saturating_sub(1);
-        }
-        if !self.line.is_empty() && !self.skipping {
-            self.log_line(log, false);
-        }
-        self.output = None;
+        let id = self.id;
+        self.output.finish(log, scratch, &|out| push_prefix(id, out));
     }
+}
+
+/// `job ID: `, in front of each line of a handler.
+fn push_prefix(id: u64, out: &mut Writer<'_>) {
+    let _ = uwrite!(out, "job {}: ", id);
 }
 
 /// A string with its terminator, built from parts.
@@ -245,7 +181,7 @@ fn start_handler(handler: Handler<'_>, id: u64, attempt: u16, text: &[u8]) -> Re
     let argument =
         CStr::from_bytes_with_nul(job.0.get(b"ZIGSVC_JOB=".len()..).unwrap_or(b"\0")).unwrap_or(c"");
     let run = |path: &CStr, argv: &[*const core::ffi::c_char]| {
-        spawn(&Program { path, argv, envp: &envp }).map_err(NotStarted::Failed)
+        spawn(&Program { role: Role::Handler, path, argv, envp: &envp }).map_err(NotStarted::Failed)
     };
     let null = core::ptr::null();
     match handler {

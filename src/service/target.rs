@@ -1,40 +1,62 @@
 //! The process that holds a service's lock: whom to signal, and whether it is
 //! gone.
 
-use super::fail;
+use super::lifecycle::describe_at;
 use crate::limits::STOP_POLL_MS;
 use crate::proto::path::Path;
-use crate::service::lifecycle::{describe_at, exit};
+use crate::proto::text::Writer;
 use crate::sys::lock::{Holder, holder};
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::{Failure, OwnedFd, clock, poll};
 
 /// The process that holds the lock, pinned by a pidfd where there is one.
-pub(super) struct Target {
+pub struct Target {
     /// Its PID.
-    pub(super) pid: Pid,
-    pidfd: Option<OwnedFd>,
+    pub pid: Pid,
+    /// Readable when it has ended; none before Linux 5.3.
+    pub pidfd: Option<OwnedFd>,
+}
+
+/// Why the holder of a lock cannot be known.
+#[derive(Clone, Copy, Debug)]
+pub enum Hidden {
+    /// A system call failed.
+    Failed(Failure),
+    /// It is in another PID namespace.
+    Nameless,
+}
+
+impl Hidden {
+    /// Whether the cause is a missing right.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Failed(failure) if failure.is_denied())
+    }
+
+    /// Why, for the PID file at `path`.
+    pub fn describe(&self, path: &Path, out: &mut Writer<'_>) {
+        match self {
+            Self::Failed(failure) => describe_at(path, *failure, out),
+            Self::Nameless => {
+                out.push_escaped(path.as_bytes());
+                out.push_str(": it is locked from another PID namespace; signal it from there");
+            }
+        }
+    }
 }
 
 impl Target {
     /// Finds it: the lock, then the pidfd, then the lock again, so that the
-    /// pidfd is known to be the holder's. Tells why if that is not possible.
-    pub(super) fn find(path: &Path) -> Result<Option<Self>, u8> {
-        let ask = || {
-            holder(path.as_c_str()).map_err(|failure| {
-                let code = if failure.is_denied() { exit::DENIED } else { exit::FAILED };
-                fail(code, &|out| describe_at(path, failure, out))
-            })
-        };
+    /// pidfd is known to be the holder's.
+    ///
+    /// # Errors
+    /// [`Hidden`]
+    pub fn find(path: &Path) -> Result<Option<Self>, Hidden> {
+        let ask = || holder(path.as_c_str()).map_err(Hidden::Failed);
         loop {
             let pid = match ask()? {
                 Holder::Running(Some(pid)) => pid,
-                Holder::Running(None) => {
-                    return Err(fail(exit::FAILED, &|out| {
-                        out.push_escaped(path.as_bytes());
-                        out.push_str(": it is locked from another PID namespace; signal it from there");
-                    }));
-                }
+                Holder::Running(None) => return Err(Hidden::Nameless),
                 Holder::Died | Holder::Stopped => return Ok(None),
             };
             let pidfd = process::pidfd_open(pid).ok();
@@ -45,7 +67,10 @@ impl Target {
     }
 
     /// Sends it a signal, and nobody else.
-    pub(super) fn send(&self, signal: Signal) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// ESRCH when it is gone; EPERM.
+    pub fn send(&self, signal: Signal) -> Result<(), Failure> {
         match &self.pidfd {
             Some(pidfd) => process::pidfd_signal(pidfd, signal),
             None => process::kill(self.pid, signal),
@@ -54,7 +79,8 @@ impl Target {
 
     /// Waits until this process no longer holds the lock, and, where there is
     /// a pidfd, until it has ended: the lock goes a little earlier.
-    pub(super) fn is_gone_within(&self, path: &Path, wait_ms: u64) -> bool {
+    #[must_use]
+    pub fn is_gone_within(&self, path: &Path, wait_ms: u64) -> bool {
         let deadline = clock::now().saturating_add(wait_ms);
         loop {
             let held = matches!(holder(path.as_c_str()), Ok(Holder::Running(Some(pid))) if pid == self.pid);
