@@ -175,6 +175,15 @@ pub const RESTART_QUICK_MS: u64 = 10_000;
 pub const RESTART_DELAY_MS: u64 = 1000;
 /// ... to this. It is never given up.
 pub const RESTART_DELAY_MAX_MS: u64 = 60_000;
+/// A supervisor that stops gives its services this much more than `stop_timeout`:
+/// less than [`STOP_GRACE_MS`], after which `stop` would kill the supervisor.
+pub const LEAVE_GRACE_MS: u64 = 2000;
+/// A hardware watchdog is fed this often in the time that it allows ...
+pub const WATCHDOG_FEEDS: u64 = 3;
+/// ... or, if it does not tell that time, this often.
+pub const WATCHDOG_FEED_MS: u64 = 5000;
+/// Variables of the environment that a supervised program gets.
+pub const ENVIRONMENT_MAX: usize = 256;
 /// A service that lives on this long after KILL cannot be killed.
 pub const UNKILLABLE_MS: u64 = 5000;
 

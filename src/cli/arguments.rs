@@ -6,6 +6,7 @@ use crate::limits::OVERRIDES_MAX;
 use crate::proto::names::Service;
 use crate::proto::text::parse_u64;
 use crate::sys::args::Args;
+use core::ffi::c_char;
 use heapless::Vec;
 
 /// The options behind a command's name, as bits.
@@ -20,6 +21,10 @@ pub(super) mod option {
     pub(in crate::cli) const WAIT: u8 = 4;
     /// `--ready-fd N`
     pub(in crate::cli) const READY_FD: u8 = 8;
+    /// `--health FILE`
+    pub(in crate::cli) const HEALTH: u8 = 16;
+    /// `--child FOLDER`
+    pub(in crate::cli) const CHILD: u8 = 32;
 }
 
 /// Their names.
@@ -28,6 +33,8 @@ const OPTIONS: &[(&[u8], u8)] = &[
     (b"--prometheus", option::PROMETHEUS),
     (b"--wait", option::WAIT),
     (b"--ready-fd", option::READY_FD),
+    (b"--health", option::HEALTH),
+    (b"--child", option::CHILD),
 ];
 
 /// What stands before the command.
@@ -46,38 +53,42 @@ pub(super) struct Words {
     given: u8,
     /// `--` stood before the words: none of them means anything but itself.
     pub(super) literal: bool,
+    /// The name of a service.
+    pub(super) service: Option<&'static [u8]>,
     /// The value of `--ready-fd`.
     pub(super) ready_fd: Option<i32>,
+    /// The value of `--health`.
+    pub(super) health: Option<&'static [u8]>,
+    /// The value of `--child`.
+    pub(super) child: Option<&'static [u8]>,
 }
 
 impl Words {
     /// Reads the arguments from place `first` on as `command` declares them.
     #[inline(never)]
     pub(super) fn parse(command: &Command, args: &Args, first: usize) -> Result<Self, u8> {
-        let mut words = Self { args: *args, first, given: 0, literal: false, ready_fd: None };
-        while let Some(word @ [b'-', _, ..]) = words.get(0) {
-            words.first = words.first.saturating_add(1);
-            if word == b"--" {
-                words.literal = true;
-                break;
-            }
-            let known = OPTIONS.iter().find(|(name, bit)| *name == word && command.options & bit != 0);
-            let Some((_, bit)) = known else {
-                return Err(usage(command.name, &|out| {
-                    out.push_str("unknown option \"");
-                    out.push_escaped(word.get(..42).unwrap_or(word));
-                    out.push_str("\"");
-                }));
-            };
-            words.given |= bit;
-            if *bit == option::READY_FD {
-                words.ready_fd = Some(parse_ready_fd(words.get(0))?);
-                words.first = words.first.saturating_add(1);
-            }
-        }
+        let mut words = Self {
+            args: *args,
+            first,
+            given: 0,
+            literal: false,
+            service: None,
+            ready_fd: None,
+            health: None,
+            child: None,
+        };
+        words.take_options(command)?;
         let (least, most) = match command.operands {
-            Operands::Service => (0, 1),
             Operands::Words(least, most) => (least, most),
+            Operands::Program if words.literal => (1, usize::MAX),
+            Operands::Service | Operands::Program => {
+                words.service = words.get(0);
+                if words.service.is_some() {
+                    words.first = words.first.saturating_add(1);
+                    words.take_options(command)?;
+                }
+                if words.literal { (1, usize::MAX) } else { (0, 0) }
+            }
         };
         if least > 0 && words.get(least.saturating_sub(1)).is_none() {
             return Err(usage(command.name, &|out| {
@@ -95,6 +106,48 @@ impl Words {
                 out.push_str("\"");
             })),
         }
+    }
+
+    /// Takes the options at the place where the words begin.
+    fn take_options(&mut self, command: &Command) -> Result<(), u8> {
+        while let Some(word @ [b'-', _, ..]) = self.get(0) {
+            self.first = self.first.saturating_add(1);
+            if word == b"--" {
+                self.literal = true;
+                break;
+            }
+            let known = OPTIONS.iter().find(|(name, bit)| *name == word && command.options & bit != 0);
+            let Some((_, bit)) = known else {
+                return Err(usage(command.name, &|out| {
+                    out.push_str("unknown option \"");
+                    out.push_escaped(word.get(..42).unwrap_or(word));
+                    out.push_str("\"");
+                }));
+            };
+            self.given |= bit;
+            if bit & (option::READY_FD | option::HEALTH | option::CHILD) == 0 {
+                continue;
+            }
+            let value = self.get(0).ok_or_else(|| {
+                usage(command.name, &|out| {
+                    out.push_str("option ");
+                    out.push(word);
+                    out.push_str(" needs a value");
+                })
+            })?;
+            self.first = self.first.saturating_add(1);
+            match *bit {
+                option::READY_FD => self.ready_fd = Some(parse_ready_fd(value)?),
+                option::HEALTH => self.health = Some(value),
+                _ => self.child = Some(value),
+            }
+        }
+        Ok(())
+    }
+
+    /// The words as execve(2) takes them: a program and its arguments.
+    pub(super) fn program(&self) -> &'static [*const c_char] {
+        self.args.tail(self.first)
     }
 
     /// Word `index`, counted from 0.
@@ -166,8 +219,8 @@ pub(super) fn service_named(command: &str, word: &[u8]) -> Result<Service, u8> {
     })
 }
 
-fn parse_ready_fd(word: Option<&[u8]>) -> Result<i32, u8> {
-    let number = word.and_then(parse_u64).and_then(|number| i32::try_from(number).ok());
+fn parse_ready_fd(word: &[u8]) -> Result<i32, u8> {
+    let number = parse_u64(word).and_then(|number| i32::try_from(number).ok());
     number.filter(|number| *number > 2).ok_or_else(|| {
         usage("run", &|out| out.push_str("--ready-fd needs the number of an open descriptor above 2"))
     })

@@ -13,7 +13,8 @@ use crate::service::settings::Settings;
 use crate::sys::args::Args;
 use crate::sys::{Errno, Failure, file, identity};
 
-/// Finds the files. With `creates`, a missing folder is made, mode 0700.
+/// Finds the files. With `creates`, a missing folder is made, mode 0700. `base`
+/// is the folder that relative paths are below, if not the working folder.
 ///
 /// # Errors
 /// The exit code, after telling why.
@@ -21,9 +22,10 @@ pub(super) fn locate(
     args: &Args,
     options: &Options,
     creates: bool,
+    base: Option<&[u8]>,
     settings: &mut Settings,
 ) -> Result<(), u8> {
-    let base = working_folder();
+    let base = base.map_or_else(working_folder, |base| Path::new(base).unwrap_or_default());
     let folder = match options.folder {
         Some(folder) => absolute(&base, folder).ok_or_else(|| too_long("-d"))?,
         None if identity::effective_uid() == 0 => Path::empty(),

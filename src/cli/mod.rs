@@ -58,6 +58,8 @@ struct Command {
 enum Operands {
     /// The name of a service, or nothing.
     Service,
+    /// The same; for the supervisor also `--` and a program with its arguments.
+    Program,
     /// Words, at least and at most so many.
     Words(usize, usize),
 }
@@ -79,9 +81,11 @@ const COMMANDS: &[Command] = &[
         args: "[SERVICE]",
         summary: "start a service in the background; returns when it is ready",
         details: "Prints `zigsvc: SERVICE started (pid N)`.\n\
+                  start supervisor -- CMD ARG...  keep any foreground program running; see `help run`\n\
+                  --child FOLDER  what the supervisor starts its services with: no way into the background\n\
                   Exit: 0 ready; 1 failed, or already running; 2 usage; 4 no privilege; 6 bad config.\n",
-        options: option::NONE,
-        operands: Operands::Service,
+        options: option::HEALTH | option::CHILD,
+        operands: Operands::Program,
         run: Run::Start(control::start),
     },
     Command {
@@ -90,9 +94,12 @@ const COMMANDS: &[Command] = &[
         summary: "the same in the foreground, for an init system or a terminal",
         details: "The log goes to stderr, and to log_file if the config names one.\n\
                   --ready-fd N  write a newline to descriptor N when ready, and close it (s6, dinit)\n\
+                  run supervisor [--health FILE] -- CMD ARG...  keep any foreground program running: it is\n\
+                  started again whenever it ends, and its output goes to zigsvc-supervisor.log\n\
+                  --health FILE  restart CMD too when FILE was not written for stale_after\n\
                   Exit: as start, then 0 after a graceful stop.\n",
-        options: option::READY_FD,
-        operands: Operands::Service,
+        options: option::READY_FD | option::HEALTH,
+        operands: Operands::Program,
         run: Run::Start(control::run),
     },
     Command {
@@ -110,8 +117,8 @@ const COMMANDS: &[Command] = &[
         args: "[SERVICE]",
         summary: "check the config, stop, start",
         details: "A bad config leaves the running service alone.\nExit: as start.\n",
-        options: option::NONE,
-        operands: Operands::Service,
+        options: option::HEALTH,
+        operands: Operands::Program,
         run: Run::Start(control::restart),
     },
     Command {
@@ -261,6 +268,9 @@ struct Invocation {
     command: &'static str,
     service: Service,
     words: Words,
+    /// All arguments, and the place of the command among them.
+    args: Args,
+    command_at: usize,
     /// Where the files are, and the configuration after [`Invocation::load`].
     memory: &'static mut Memory,
 }
@@ -337,13 +347,13 @@ fn dispatch(args: &Args) -> Result<u8, u8> {
         Run::Service(run) => (run, false),
         Run::Start(run) => (run, true),
     };
-    let service = match (command.operands, words.get(0)) {
-        (Operands::Service, Some(word)) => service_named(command.name, word)?,
-        _ => Service::Jobs,
+    let service = match words.service {
+        Some(word) => service_named(command.name, word)?,
+        None => Service::Jobs,
     };
     let memory = memory::take();
-    locate::locate(args, &options, creates, &mut memory.settings)?;
-    Ok(run(Invocation { command: command.name, service, words, memory }))
+    locate::locate(args, &options, creates, words.child, &mut memory.settings)?;
+    Ok(run(Invocation { command: command.name, service, words, args: *args, command_at: at, memory }))
 }
 
 fn command_named(name: &[u8]) -> Option<&'static Command> {

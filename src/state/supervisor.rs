@@ -8,14 +8,16 @@
 //! Waiting ◀───────────────▶ Running ───────────────▶ Ending ─────────▶ Killed
 //!   │ ▲  start                │ gone                   │ gone            │ gone
 //!   ▼ └──────── died ◀────────┴────────────────────────┴─────────────────┘
-//! Starting ── ready ─▶ Running
+//! Starting ── ready ─▶ Running          Killed ── too long ─▶ Unkillable ─ gone ─▶
 //! Stopped: gone, and its PID file missing or empty: it was stopped on purpose
 //! ```
 //!
 //! What nobody may do is taken from the lock of the PID file, never from what is
 //! written in it; the caller asks it for each look.
 
-use crate::limits::{RESTART_DELAY_MAX_MS, RESTART_DELAY_MS, RESTART_QUICK_MS, UNKILLABLE_MS};
+use crate::limits::{
+    LEAVE_GRACE_MS, RESTART_DELAY_MAX_MS, RESTART_DELAY_MS, RESTART_QUICK_MS, UNKILLABLE_MS,
+};
 use crate::state::backoff::delay_ms;
 
 /// What is wrong with a service that runs.
@@ -83,6 +85,8 @@ pub enum Phase {
     Ending(u32, u64),
     /// It was killed at this time, and is not gone.
     Killed(u32, u64),
+    /// It was killed long ago, and is not gone.
+    Unkillable(u32),
     /// Somebody stopped it on purpose.
     Stopped,
 }
@@ -115,6 +119,8 @@ pub enum Report {
     Recovered,
     /// It did not end in time, and is killed.
     Killing,
+    /// It does not end, though it was killed.
+    Unkillable,
     /// It ended so, and is started again after this many milliseconds.
     Died(Ended, u64),
     /// Somebody stopped it.
@@ -164,15 +170,40 @@ impl Ward {
     /// for longer than `patience_ms`, or cannot be killed.
     #[must_use]
     pub fn is_hopeless(&self, now: u64, patience_ms: u64) -> bool {
-        let longer = |since: u64, limit: u64| now.saturating_sub(since) > limit;
-        let unkillable = matches!(self.phase, Phase::Killed(_, since) if longer(since, UNKILLABLE_MS));
-        unkillable || self.unwell_since.is_some_and(|since| longer(since, patience_ms))
+        let unkillable = matches!(self.phase, Phase::Unkillable(_));
+        let unwell = !self.has_settled(now)
+            && self.unwell_since.is_some_and(|since| now.saturating_sub(since) > patience_ms);
+        unkillable || unwell
+    }
+
+    /// Whether it runs well, and has done so for long enough that its next end is
+    /// not one of a row.
+    fn has_settled(&self, now: u64) -> bool {
+        self.bad_looks == 0
+            && matches!(self.phase, Phase::Running(_, since) if now.saturating_sub(since) >= RESTART_QUICK_MS)
+    }
+
+    /// Forgets earlier troubles if they are over. One that keeps dying is not well
+    /// as soon as it is ready.
+    fn note_recovery(&mut self, now: u64) {
+        if self.has_settled(now) {
+            self.short_lives = 0;
+        }
+        if self.short_lives == 0 && self.bad_looks == 0 {
+            self.unwell_since = None;
+        }
     }
 
     /// Whether nothing of it is left that is known.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.pid().is_none()
+    }
+
+    /// Whether there is nothing to wait for any more before the supervisor goes.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_gone() || matches!(self.phase, Phase::Unkillable(_))
     }
 
     /// The process that is known.
@@ -182,7 +213,8 @@ impl Ward {
             Phase::Starting(pid, _)
             | Phase::Running(pid, _)
             | Phase::Ending(pid, _)
-            | Phase::Killed(pid, _) => Some(pid),
+            | Phase::Killed(pid, _)
+            | Phase::Unkillable(pid) => Some(pid),
             Phase::Waiting(_) | Phase::Stopped => None,
         }
     }
@@ -192,7 +224,8 @@ impl Ward {
     pub fn next_deadline(&self) -> Option<u64> {
         match self.phase {
             Phase::Waiting(at) | Phase::Ending(_, at) => Some(at),
-            Phase::Starting(..) | Phase::Running(..) | Phase::Killed(..) | Phase::Stopped => None,
+            Phase::Killed(_, at) => Some(at.saturating_add(UNKILLABLE_MS)),
+            Phase::Starting(..) | Phase::Running(..) | Phase::Unkillable(_) | Phase::Stopped => None,
         }
     }
 
@@ -203,6 +236,10 @@ impl Ward {
             Phase::Ending(pid, at) if now >= at => {
                 self.phase = Phase::Killed(pid, now);
                 (Action::Kill(pid), Some(Report::Killing))
+            }
+            Phase::Killed(pid, at) if now >= at.saturating_add(UNKILLABLE_MS) => {
+                self.phase = Phase::Unkillable(pid);
+                (Action::None, Some(Report::Unkillable))
             }
             _ => NOTHING,
         }
@@ -223,23 +260,37 @@ impl Ward {
     pub fn on_ready(&mut self) -> Answer {
         let Phase::Starting(pid, since) = self.phase else { return NOTHING };
         self.phase = Phase::Running(pid, since);
-        (self.bad_looks, self.unwell_since) = (0, None);
+        self.bad_looks = 0;
+        self.note_recovery(since);
         (Action::None, Some(Report::Ready(pid)))
     }
 
-    /// The supervisor stops, and it with it.
+    /// The supervisor stops, and it with it. It gets a little longer than
+    /// `stop_timeout`, because it may itself have to wait that long.
     pub fn on_leave(&mut self, now: u64, rules: &Rules) -> Answer {
         self.leaving = true;
         match self.phase {
             Phase::Starting(pid, _) | Phase::Running(pid, _) => {
-                self.phase = Phase::Ending(pid, now.saturating_add(rules.stop_timeout_ms));
+                let patience = rules.stop_timeout_ms.saturating_add(LEAVE_GRACE_MS);
+                self.phase = Phase::Ending(pid, now.saturating_add(patience));
                 (Action::Terminate(pid), None)
             }
-            Phase::Ending(..) | Phase::Killed(..) => NOTHING,
+            Phase::Ending(..) | Phase::Killed(..) | Phase::Unkillable(_) => NOTHING,
             Phase::Waiting(_) | Phase::Stopped => {
                 self.phase = Phase::Stopped;
                 NOTHING
             }
+        }
+    }
+
+    /// The supervisor is told a second time to stop: no more patience.
+    pub fn on_hurry(&mut self, now: u64) -> Answer {
+        match self.phase {
+            Phase::Starting(pid, _) | Phase::Running(pid, _) | Phase::Ending(pid, _) => {
+                self.phase = Phase::Killed(pid, now);
+                (Action::Kill(pid), Some(Report::Killing))
+            }
+            _ => NOTHING,
         }
     }
 
@@ -266,8 +317,7 @@ impl Ward {
         }
         match look {
             Look::Held(other, _) if other != pid => self.adopt(now, other),
-            // A start that fails leaves no PID file either, but says so.
-            Look::Free if !self.is_ours_to_end() && !failed_start(self.phase, ended) => {
+            Look::Free if !self.is_ours_to_end() && is_deliberate(self.phase, ended) => {
                 (self.phase, self.unwell_since) = (Phase::Stopped, None);
                 (Action::None, Some(Report::Stopped))
             }
@@ -277,7 +327,7 @@ impl Ward {
 
     /// Whether its end is our own doing.
     fn is_ours_to_end(&self) -> bool {
-        matches!(self.phase, Phase::Ending(..) | Phase::Killed(..))
+        matches!(self.phase, Phase::Ending(..) | Phase::Killed(..) | Phase::Unkillable(_))
     }
 
     /// A look at it, each `check_interval`.
@@ -295,28 +345,30 @@ impl Ward {
                 Err(trouble) => self.bad_look(now, pid, trouble, rules),
             },
             // It is another process, or gone and we were not told.
-            (Phase::Running(..) | Phase::Ending(..) | Phase::Killed(..), Look::Held(holder, _)) => {
+            (
+                Phase::Running(..) | Phase::Ending(..) | Phase::Killed(..) | Phase::Unkillable(_),
+                Look::Held(holder, _),
+            ) => {
                 if self.pid() == Some(holder) { NOTHING } else { self.adopt(now, holder) }
             }
             (
-                Phase::Running(pid, _) | Phase::Ending(pid, _) | Phase::Killed(pid, _),
+                Phase::Running(pid, _)
+                | Phase::Ending(pid, _)
+                | Phase::Killed(pid, _)
+                | Phase::Unkillable(pid),
                 Look::Died | Look::Free,
             ) => self.on_gone(now, pid, Ended::Unknown, look),
         }
     }
 
     fn good_look(&mut self, now: u64) -> Answer {
-        if let Phase::Running(_, since) = self.phase
-            && now.saturating_sub(since) >= RESTART_QUICK_MS
-        {
-            self.short_lives = 0;
-        }
-        self.unwell_since = None;
         let was_unwell = core::mem::take(&mut self.bad_looks) > 0;
+        self.note_recovery(now);
         (Action::None, was_unwell.then_some(Report::Recovered))
     }
 
     fn bad_look(&mut self, now: u64, pid: u32, trouble: Trouble, rules: &Rules) -> Answer {
+        self.note_recovery(now);
         self.unwell_since.get_or_insert(now);
         self.bad_looks = self.bad_looks.saturating_add(1);
         if self.bad_looks < rules.failures {
@@ -328,12 +380,14 @@ impl Ward {
 
     fn adopt(&mut self, now: u64, pid: u32) -> Answer {
         self.phase = Phase::Running(pid, now);
-        (self.bad_looks, self.unwell_since) = (0, None);
+        self.bad_looks = 0;
+        self.note_recovery(now);
         (Action::None, Some(Report::Adopted(pid)))
     }
 
     /// It lives no more: when it is started again.
     fn died(&mut self, now: u64, since: u64, ended: Ended) -> Answer {
+        self.note_recovery(now);
         self.unwell_since.get_or_insert(now);
         self.bad_looks = 0;
         if now.saturating_sub(since) >= RESTART_QUICK_MS {
@@ -349,10 +403,19 @@ impl Ward {
     }
 }
 
-/// Whether a child ended before it was ready, with a failure.
-fn failed_start(phase: Phase, ended: Ended) -> bool {
-    matches!(phase, Phase::Starting(..)) && ended != Ended::Code(0)
+/// Whether an end that left no PID file, or an empty one, was a stop. A start that
+/// fails leaves none either, but says so; and of the signals only KILL is one
+/// that `zigsvc stop` sends to the end.
+fn is_deliberate(phase: Phase, ended: Ended) -> bool {
+    match ended {
+        Ended::Code(code) => code == 0 || !matches!(phase, Phase::Starting(..)),
+        Ended::Signal(signal) => signal == KILL && !matches!(phase, Phase::Starting(..)),
+        Ended::Unknown => true,
+    }
 }
+
+/// SIGKILL (signal(7)).
+const KILL: u8 = 9;
 
 #[cfg(test)]
 mod tests {
@@ -386,7 +449,7 @@ mod tests {
         assert_eq!(ward.on_look(8, STALE, &RULES), NOTHING, "it has time to end");
         assert_eq!(ward.on_deadline(10_006), NOTHING);
         assert_eq!(ward.on_deadline(10_007), (Action::Kill(7), Some(Report::Killing)));
-        assert_eq!(ward.on_deadline(99_999), NOTHING);
+        assert_eq!(ward.on_deadline(10_008), NOTHING);
         let died = (Action::None, Some(Report::Died(Ended::Signal(9), 0)));
         assert_eq!(ward.on_gone(10_010, 7, Ended::Signal(9), Look::Died), died);
         assert_eq!(ward.on_deadline(10_010), (Action::Start, None), "at once");
@@ -486,10 +549,35 @@ mod tests {
         ward.on_look(2000, STALE, &RULES);
         ward.on_look(3000, STALE, &RULES);
         ward.on_deadline(13_000);
-        assert!(!ward.is_hopeless(18_000, 300_000) && ward.is_hopeless(18_001, 300_000));
+        assert_eq!((ward.next_deadline(), ward.on_deadline(17_999)), (Some(18_000), NOTHING));
+        assert!(!ward.is_hopeless(17_999, 300_000));
+        assert_eq!(ward.on_deadline(18_000), (Action::None, Some(Report::Unkillable)));
+        assert!(ward.is_hopeless(18_000, 300_000) && ward.is_over() && !ward.is_gone());
+        assert_eq!((ward.next_deadline(), ward.on_deadline(99_999)), (None, NOTHING));
         ward.on_gone(18_002, 7, Ended::Signal(9), Look::Died);
         assert!(!ward.is_hopeless(18_003, 300_000), "it is gone, but was it ever well?");
         assert!(ward.is_hopeless(400_000, 300_000), "it was not");
+    }
+
+    #[test]
+    fn one_that_keeps_dying_is_hopeless_though_it_is_ready_each_time() {
+        let mut ward = running(0);
+        let mut now = 0;
+        while !ward.is_hopeless(now, 300_000) {
+            now += 1000;
+            let (_, report) = ward.on_gone(now, 7, Ended::Signal(11), Look::Died);
+            let Some(Report::Died(_, delay)) = report else { panic!("{report:?}") };
+            now += delay;
+            ward.on_deadline(now);
+            ward.on_started(now, 7);
+            ward.on_ready();
+            assert!(now < 400_000);
+        }
+        assert!(now > 300_000);
+        let now = now + RESTART_QUICK_MS;
+        assert!(!ward.is_hopeless(now, 300_000), "it lives");
+        ward.on_look(now, STALE, &RULES);
+        assert!(!ward.is_hopeless(now + 300_000, 300_000) && ward.is_hopeless(now + 300_001, 300_000));
     }
 
     #[test]
@@ -497,10 +585,11 @@ mod tests {
         let mut ward = running(0);
         assert_eq!(ward.on_leave(5, &RULES).0, Action::Terminate(7));
         assert_eq!(ward.on_leave(6, &RULES), NOTHING);
-        assert_eq!(ward.on_deadline(10_005), (Action::Kill(7), Some(Report::Killing)));
-        assert_eq!(ward.on_gone(10_006, 7, Ended::Signal(9), Look::Died), NOTHING);
-        assert!(ward.is_gone());
-        assert_eq!(ward.on_look(10_007, Look::Held(8, Ok(())), &RULES), NOTHING);
+        assert_eq!(ward.on_deadline(12_004), NOTHING, "it waits for its own handlers");
+        assert_eq!(ward.on_deadline(12_005), (Action::Kill(7), Some(Report::Killing)));
+        assert_eq!(ward.on_gone(12_006, 7, Ended::Signal(9), Look::Died), NOTHING);
+        assert!(ward.is_gone() && ward.is_over());
+        assert_eq!(ward.on_look(12_007, Look::Held(8, Ok(())), &RULES), NOTHING);
         let mut waiting = Ward::new(0);
         assert_eq!(waiting.on_leave(0, &RULES), NOTHING);
         assert_eq!(waiting.on_deadline(99), NOTHING);

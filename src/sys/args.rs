@@ -8,6 +8,7 @@ use core::slice;
 /// `argv` and `envp` of this process.
 #[derive(Clone, Copy)]
 pub struct Args {
+    /// With the null pointer at its end.
     argv: &'static [*const c_char],
     envp: &'static [*const c_char],
 }
@@ -31,26 +32,43 @@ impl Args {
                 count += 1;
             }
             rustix::param::init(envp.cast_mut().cast());
-            Self { argv: slice::from_raw_parts(argv, argc), envp: slice::from_raw_parts(envp, count) }
+            Self { argv: slice::from_raw_parts(argv, argc + 1), envp: slice::from_raw_parts(envp, count) }
         }
     }
 
     /// How many arguments there are, the program's own name included; may be 0.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.argv.len()
+        self.argv.len().saturating_sub(1)
     }
 
     /// Whether there are no arguments at all, not even a name.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.argv.is_empty()
+        self.len() == 0
+    }
+
+    /// The arguments from `index` on, with the null pointer that ends them: as
+    /// execve(2) takes them.
+    #[must_use]
+    pub fn tail(&self, index: usize) -> &'static [*const c_char] {
+        self.argv.get(index..).unwrap_or(&[])
+    }
+
+    /// The environment but for the variables whose names `without` has, each as
+    /// execve(2) takes it.
+    pub fn environment(&self, without: &'static [&'static [u8]]) -> impl Iterator<Item = *const c_char> {
+        let is_left_out = move |entry: &*const c_char| {
+            let entry = bytes(*entry);
+            without.iter().any(|name| entry.strip_prefix(*name).is_some_and(|rest| rest.first() == Some(&b'=')))
+        };
+        self.envp.iter().copied().filter(move |entry| !is_left_out(entry))
     }
 
     /// Argument `index` without its terminator; 0 is the program's name.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&'static [u8]> {
-        self.argv.get(index).map(|arg| bytes(*arg))
+        self.argv.get(index).filter(|arg| !arg.is_null()).map(|arg| bytes(*arg))
     }
 
     /// The value of environment variable `name`, if it is set.

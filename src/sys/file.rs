@@ -25,6 +25,8 @@ pub struct Meta {
     pub mode: u32,
     /// Number of names.
     pub links: u32,
+    /// When it was last written, by the wall clock: seconds and nanoseconds.
+    pub written: (i64, u64),
 }
 
 impl From<Stat> for Meta {
@@ -40,6 +42,7 @@ impl From<Stat> for Meta {
             uid: stat.st_uid,
             mode: stat.st_mode & 0o7777,
             links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+            written: (i64::from(stat.st_mtime), u64::from(stat.st_mtime_nsec)),
         }
     }
 }

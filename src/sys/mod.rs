@@ -22,6 +22,7 @@ pub mod signal;
 pub mod socket;
 pub mod spawn;
 pub mod syslog;
+pub mod watchdog;
 
 use crate::proto::text::Writer;
 pub use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -7,7 +7,7 @@ use core::ffi::CStr;
 use rustix::fd::BorrowedFd;
 use rustix::fs::Mode;
 pub use rustix::process::{Pid, Signal};
-use rustix::process::{WaitId, WaitIdOptions};
+use rustix::process::{WaitId, WaitIdOptions, WaitOptions};
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +119,25 @@ pub fn ended(pid: Pid) -> Option<Exit> {
         Some(signal) => Exit::Signal(signal.to_le_bytes()[0]),
         None => Exit::Code(status.exit_status().map_or(0, |code| code.to_le_bytes()[0])),
     })
+}
+
+/// Reaps any child that has ended; which, and how it did (wait4(2)).
+#[must_use]
+pub fn reap_any() -> Option<(Pid, Exit)> {
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(ended) => {
+                let (pid, status) = ended?;
+                let exit = match status.terminating_signal() {
+                    Some(signal) => Exit::Signal(signal.to_le_bytes()[0]),
+                    None => Exit::Code(status.exit_status().map_or(0, |code| code.to_le_bytes()[0])),
+                };
+                return Some((pid, exit));
+            }
+            Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// Reaps the child `pid`, which has ended.

@@ -1,0 +1,42 @@
+//! A hardware watchdog: it resets the board unless it is fed in time
+//! (Documentation/watchdog/watchdog-api.rst of Linux).
+#![expect(unsafe_code, reason = "ioctl")]
+
+use super::{Failure, OwnedFd, file};
+use crate::proto::path::Path;
+
+/// Opens the device, which starts the countdown.
+///
+/// # Errors
+/// ENOENT; EBUSY when another process has it; EACCES.
+pub fn open(path: &Path) -> Result<OwnedFd, Failure> {
+    file::open(path.as_c_str(), file::OFlags::WRONLY | file::OFlags::NONBLOCK, 0)
+}
+
+/// Seconds until it resets the board (`WDIOC_GETTIMEOUT`); `None` if the device
+/// does not tell.
+#[must_use]
+pub fn timeout(device: &OwnedFd) -> Option<u32> {
+    // _IOR('W', 7, int): the same on x86, ARM and RISC-V.
+    type Query = rustix::ioctl::Getter<0x8004_5707, i32>;
+    // SAFETY: the kernel writes one int, for which there is room.
+    let seconds = unsafe { rustix::ioctl::ioctl(device, Query::new()) }.ok()?;
+    u32::try_from(seconds).ok().filter(|seconds| *seconds > 0)
+}
+
+/// Starts the countdown anew.
+///
+/// # Errors
+/// As write(2) says.
+pub fn feed(device: &OwnedFd) -> Result<(), Failure> {
+    file::write_some(device, b"\0").map(drop)
+}
+
+/// Stops the countdown: the next close is meant (the "magic close"). A kernel
+/// with `nowayout` does not obey.
+///
+/// # Errors
+/// As write(2) says.
+pub fn disarm(device: OwnedFd) -> Result<(), Failure> {
+    file::write_some(&device, b"V").map(drop)
+}
