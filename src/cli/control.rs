@@ -1,18 +1,22 @@
 //! Starting, stopping and signalling a service. Whom to signal is what the
 //! lock of the PID file says, never what is written in it.
 
-use super::{Invocation, fail, print};
+use super::{Invocation, fail, print, usage};
 use crate::limits::STOP_GRACE_MS;
+use crate::proto::config::keys::absolute;
+use crate::proto::names::Service;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
-use crate::service::jobs;
 use crate::service::lifecycle::{Audience, describe_at, detach, exit};
-use crate::sys::lock::{Holder, PidFile, holder};
+use crate::service::supervisor::Origin;
+use crate::service::{jobs, supervisor};
+use crate::sys::lock::{self, Holder, PidFile, holder};
 use crate::sys::process::Signal;
+use crate::sys::spawn::REPORT_FD;
 use crate::sys::{Errno, Failure, fds};
 use ufmt::uwrite;
 
-/// `start [SERVICE]`
+/// `start [--child FOLDER] [SERVICE]`
 pub(super) fn start(mut invocation: Invocation) -> u8 {
     match invocation.load() {
         Ok(()) => start_loaded(invocation),
@@ -21,17 +25,35 @@ pub(super) fn start(mut invocation: Invocation) -> u8 {
 }
 
 fn start_loaded(invocation: Invocation) -> u8 {
-    match detach(invocation.service) {
-        Ok(audience) => jobs::serve(invocation.memory, audience),
+    let origin = match origin(&invocation) {
+        Ok(origin) => origin,
+        Err(code) => return code,
+    };
+    let audience = if invocation.words.child.is_some() {
+        // We are what the supervisor started: no way into the background, and it
+        // is told how the start goes.
+        match fds::adopt(REPORT_FD) {
+            Some(fd) => Ok(Audience::Starter(fd)),
+            None => Err(usage("start", &|out| out.push_str("--child is for the supervisor"))),
+        }
+    } else {
+        detach(invocation.service)
+    };
+    match audience {
+        Ok(audience) => serve(invocation, audience, origin),
         Err(code) => code,
     }
 }
 
-/// `run [--ready-fd N] [SERVICE]`
+/// `run [--ready-fd N] [--health FILE] [SERVICE] [-- CMD...]`
 pub(super) fn run(mut invocation: Invocation) -> u8 {
     if let Err(code) = invocation.load() {
         return code;
     }
+    let origin = match origin(&invocation) {
+        Ok(origin) => origin,
+        Err(code) => return code,
+    };
     let ready = match invocation.words.ready_fd.map(|number| (number, fds::adopt(number))) {
         Some((number, None)) => {
             return fail(exit::USAGE, &|out| {
@@ -45,7 +67,34 @@ pub(super) fn run(mut invocation: Invocation) -> u8 {
         Some((_, fd)) => fd,
         None => None,
     };
-    jobs::serve(invocation.memory, Audience::Foreground(ready))
+    serve(invocation, Audience::Foreground(ready), origin)
+}
+
+/// Becomes the service.
+fn serve(invocation: Invocation, audience: Audience, origin: Origin) -> u8 {
+    match invocation.service {
+        Service::Supervisor => supervisor::serve(invocation.memory, audience, origin),
+        _ => jobs::serve(invocation.memory, audience),
+    }
+}
+
+/// What the supervisor has to know; tells what the command line must not say.
+fn origin(invocation: &Invocation) -> Result<Origin, u8> {
+    let Invocation { command, service, words, args, command_at, memory } = invocation;
+    let refuse = |text: &str| Err(usage(command, &|out| out.push_str(text)));
+    let program = if words.literal { words.program() } else { &[] };
+    if !program.is_empty() && *service != Service::Supervisor {
+        return refuse("only `supervisor` runs a program: supervisor -- CMD ARG...");
+    }
+    let health = match words.health {
+        Some(_) if program.is_empty() => return refuse("--health is for supervisor -- CMD ARG..."),
+        Some(path) => match absolute(&memory.settings.base, path) {
+            None => return refuse("--health: a path, made absolute, has 1 to 255 bytes"),
+            path => path,
+        },
+        None => None,
+    };
+    Ok(Origin { args: *args, command_at: *command_at, program, health })
 }
 
 /// `stop [SERVICE]`
@@ -120,6 +169,10 @@ fn stop_at(path: &Path, invocation: &Invocation) -> u8 {
     };
     let grace = u64::from(invocation.memory.config.stop_timeout).saturating_add(STOP_GRACE_MS);
     for (signal, wait_ms) in [(Signal::TERM, grace), (Signal::KILL, STOP_GRACE_MS)] {
+        if signal == Signal::KILL {
+            // Else a supervisor would take it for a death, and start it again.
+            let _ = lock::mark_stopped(path.as_c_str(), target.pid);
+        }
         // A stopped process takes no TERM until it goes on.
         if let Err(failure) = target.send(signal).and_then(|()| target.send(Signal::CONT))
             && failure.errno != Errno::SRCH

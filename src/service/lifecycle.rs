@@ -51,7 +51,18 @@ pub enum Audience {
     Foreground(Option<OwnedFd>),
 }
 
-/// Kinds of messages through the pipe; the text follows.
+/// A message through the pipe.
+pub enum Message<'a> {
+    /// Something degrades the service.
+    Warning(&'a [u8]),
+    /// It cannot start: the exit code and why. The text is one line, its end
+    /// included.
+    Failure(u8, &'a [u8]),
+    /// It is ready, as this process.
+    Ready(u64),
+}
+
+/// Kinds of messages; an exit code and the text follow.
 const WARNING: u8 = b'w';
 const FAILURE: u8 = b'f';
 const READY: u8 = b'r';
@@ -170,23 +181,19 @@ fn wait_until_ready(service: Service, report: &OwnedFd) -> u8 {
     let mut bytes = [0; REPORT_BYTES * 2];
     let mut held = 0;
     let mut code = None;
-    let mut pid = None;
+    let mut pid = 0;
     while let Ok(count @ 1..) = file::read(report, bytes.get_mut(held..).unwrap_or(&mut [])) {
         held = held.saturating_add(count);
         let mut used = 0;
-        while let Some(message) = next_message(bytes.get(used..held).unwrap_or(&[])) {
-            used = used.saturating_add(message.len());
-            match *message {
-                [READY, _, ref rest @ ..] => {
-                    code = Some(exit::OK);
-                    pid = crate::proto::text::parse_u64(rest.strip_suffix(b"\n").unwrap_or(rest));
-                }
-                [FAILURE, given, ref text @ ..] => {
+        while let Some((message, rest)) = next_message(bytes.get(used..held).unwrap_or(&[])) {
+            used = held.saturating_sub(rest.len());
+            match message {
+                Message::Ready(number) => (code, pid) = (Some(exit::OK), number),
+                Message::Failure(given, text) => {
                     process::write_stderr(text);
                     code = Some(given);
                 }
-                [_, _, ref text @ ..] => process::write_stderr(text),
-                _ => {}
+                Message::Warning(text) => process::write_stderr(text),
             }
         }
         bytes.copy_within(used..held, 0);
@@ -196,7 +203,7 @@ fn wait_until_ready(service: Service, report: &OwnedFd) -> u8 {
     let mut out = Writer::new(&mut line);
     match code {
         Some(exit::OK) => {
-            let _ = uwrite!(out, "zigsvc: {} started (pid {})\n", service.name(), pid.unwrap_or(0));
+            let _ = uwrite!(out, "zigsvc: {} started (pid {})\n", service.name(), pid);
             process::write_stdout(out.as_bytes());
             exit::OK
         }
@@ -209,10 +216,20 @@ fn wait_until_ready(service: Service, report: &OwnedFd) -> u8 {
     }
 }
 
-/// The first whole message: kind, code, text up to a newline.
-fn next_message(bytes: &[u8]) -> Option<&[u8]> {
+/// The first whole message, and what follows it.
+#[must_use]
+pub fn next_message(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
     let newline = bytes.get(2..)?.iter().position(|byte| *byte == b'\n')?;
-    bytes.get(..newline.saturating_add(3))
+    let (message, rest) = bytes.split_at_checked(newline.saturating_add(3))?;
+    let text = message.get(2..)?;
+    Some(match *message.first()? {
+        READY => {
+            let number = crate::proto::text::parse_u64(text.strip_suffix(b"\n").unwrap_or(text));
+            (Message::Ready(number.unwrap_or(0)), rest)
+        }
+        FAILURE => (Message::Failure(*message.get(1)?, text), rest),
+        _ => (Message::Warning(text), rest),
+    })
 }
 
 /// A service's process after all that the services have in common.

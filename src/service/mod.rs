@@ -2,6 +2,7 @@
 //! the log, the heartbeat.
 //!
 //! - `settings.rs`: where the configuration is, and reading it (again)
+//! - `reload.rs`: a new configuration, whole or not at all
 //! - `lifecycle.rs`: from a command to a service that is ready, and its end
 //! - `log.rs`: lines to the file, to stderr, to syslog; rotation
 //! - `heartbeat.rs`: the health file
@@ -11,6 +12,7 @@
 //! - `listener.rs`, `clients.rs`: a socket, who may use it, its connections
 //! - `disk.rs`: the real disk under `state::spool`
 //! - `jobs/`: the service that runs jobs
+//! - `supervisor/`: the service that keeps the others running
 //!
 //! The loop of every service is the one of `jobs/mod.rs`.
 
@@ -23,5 +25,7 @@ pub mod listener;
 pub mod log;
 pub mod memory;
 pub mod output;
+pub mod reload;
 pub mod settings;
+pub mod supervisor;
 pub mod target;

@@ -59,6 +59,8 @@ pub enum Ended {
     Signal(u8),
     /// Nobody knows: it was not our child.
     Unknown,
+    /// It did not even begin.
+    NotStarted,
 }
 
 /// The rules that the configuration sets.
@@ -253,7 +255,7 @@ impl Ward {
 
     /// It could not even be started.
     pub fn on_not_started(&mut self, now: u64) -> Answer {
-        self.died(now, now, Ended::Unknown)
+        self.died(now, now, Ended::NotStarted)
     }
 
     /// Our child says that it is ready.
@@ -349,7 +351,11 @@ impl Ward {
                 Phase::Running(..) | Phase::Ending(..) | Phase::Killed(..) | Phase::Unkillable(_),
                 Look::Held(holder, _),
             ) => {
-                if self.pid() == Some(holder) { NOTHING } else { self.adopt(now, holder) }
+                if self.pid() == Some(holder) {
+                    NOTHING
+                } else {
+                    self.adopt(now, holder)
+                }
             }
             (
                 Phase::Running(pid, _)
@@ -410,7 +416,7 @@ fn is_deliberate(phase: Phase, ended: Ended) -> bool {
     match ended {
         Ended::Code(code) => code == 0 || !matches!(phase, Phase::Starting(..)),
         Ended::Signal(signal) => signal == KILL && !matches!(phase, Phase::Starting(..)),
-        Ended::Unknown => true,
+        Ended::Unknown | Ended::NotStarted => true,
     }
 }
 
@@ -512,7 +518,7 @@ mod tests {
         let report = ward.on_gone(1, 7, Ended::Code(6), Look::Free).1;
         assert_eq!(report, Some(Report::Died(Ended::Code(6), 0)));
         assert_eq!(ward.on_deadline(1), (Action::Start, None));
-        assert_eq!(ward.on_not_started(1).1, Some(Report::Died(Ended::Unknown, 1000)));
+        assert_eq!(ward.on_not_started(1).1, Some(Report::Died(Ended::NotStarted, 1000)));
     }
 
     #[test]

@@ -60,7 +60,9 @@ impl Args {
     pub fn environment(&self, without: &'static [&'static [u8]]) -> impl Iterator<Item = *const c_char> {
         let is_left_out = move |entry: &*const c_char| {
             let entry = bytes(*entry);
-            without.iter().any(|name| entry.strip_prefix(*name).is_some_and(|rest| rest.first() == Some(&b'=')))
+            without
+                .iter()
+                .any(|name| entry.strip_prefix(*name).is_some_and(|rest| rest.first() == Some(&b'=')))
         };
         self.envp.iter().copied().filter(move |entry| !is_left_out(entry))
     }

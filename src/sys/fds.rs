@@ -85,6 +85,14 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).op("pipe2")
 }
 
+/// Has reads of `fd` fail with EAGAIN instead of waiting (fcntl(2)).
+///
+/// # Errors
+/// As the call says.
+pub fn set_nonblocking(fd: &OwnedFd) -> Result<(), Failure> {
+    rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).op("fcntl")
+}
+
 /// Takes ownership of an inherited descriptor that the user named, and makes
 /// it close-on-exec. `None` if it is not open or is a standard one.
 #[must_use]

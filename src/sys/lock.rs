@@ -103,6 +103,16 @@ pub fn holder(path: &CStr) -> Result<Holder, Failure> {
     Ok(if meta.size == 0 { Holder::Stopped } else { Holder::Died })
 }
 
+/// Empties the PID file at `path` while process `pid` holds its lock: what ends it
+/// now is a stop.
+///
+/// # Errors
+/// As openat(2) and ftruncate(2) say.
+pub fn mark_stopped(path: &CStr, pid: Pid) -> Result<(), Failure> {
+    let fd = file::open(path, OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0)?;
+    if holder_of(&fd) == Some(pid) { file::truncate(&fd, 0) } else { Ok(()) }
+}
+
 /// The PID that holds a lock of the open file, if the kernel tells.
 fn holder_of(fd: &OwnedFd) -> Option<Pid> {
     nameable(fcntl_getlk(fd, &Flock::from(FlockType::WriteLock)).ok()??.pid)

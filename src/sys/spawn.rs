@@ -10,6 +10,7 @@ use crate::limits::SPAWN_STACK_BYTES;
 use crate::proto::text::Writer;
 use core::ffi::{CStr, c_char};
 use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicI32, Ordering};
 use rustix::fd::AsRawFd;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -67,20 +68,23 @@ struct Setup<'a> {
     program: &'a Program<'a>,
     output: i32,
     parent: Pid,
+    /// The errno of execve(2), if it failed.
+    failed: AtomicI32,
 }
 
-/// Starts `program`. A failure to execute it is not an error here: the child
-/// writes one line about it into its output and exits with 127 (not found) or
-/// 126 (found, but not executable), as a shell does.
+/// Starts `program`. For a handler, a failure to execute it is not an error here:
+/// the child writes one line about it into its output and exits with 127 (not
+/// found) or 126 (found, but not executable), as a shell does.
 ///
 /// # Errors
-/// EMFILE, ENFILE, EAGAIN or ENOMEM of pipe2(2) and clone(2).
+/// EMFILE, ENFILE, EAGAIN or ENOMEM of pipe2(2) and clone(2); as execve(2) says.
 pub fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
     debug_assert!(program.argv.last().is_some_and(|last| last.is_null()));
     debug_assert!(program.envp.last().is_some_and(|last| last.is_null()));
     let (output, write_end) = pipe_with(PipeFlags::CLOEXEC).op("pipe2")?;
     rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).op("fcntl")?;
-    let setup = Setup { program, output: write_end.as_raw_fd(), parent: process::pid() };
+    let failed = AtomicI32::new(0);
+    let setup = Setup { program, output: write_end.as_raw_fd(), parent: process::pid(), failed };
     let mut stack = MaybeUninit::<Stack>::uninit();
     let result = signal::with_all_blocked(|| {
         // SAFETY: the stack is aligned by its type and outlives the call, in
@@ -92,9 +96,13 @@ pub fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
         }
     });
     let raw = i32::try_from(result).unwrap_or(0);
-    match Pid::from_raw(raw.max(0)) {
-        Some(pid) => Ok(Child { pid, output }),
-        None => Err(Failure { op: "clone", errno: Errno::from_raw_os_error(raw.wrapping_neg()) }),
+    match (Pid::from_raw(raw.max(0)), setup.failed.load(Ordering::Relaxed)) {
+        (Some(pid), 0) => Ok(Child { pid, output }),
+        (Some(pid), errno) => {
+            process::reap(pid);
+            Err(Failure { op: "execve", errno: Errno::from_raw_os_error(errno) })
+        }
+        (None, _) => Err(Failure { op: "clone", errno: Errno::from_raw_os_error(raw.wrapping_neg()) }),
     }
 }
 
@@ -135,7 +143,11 @@ unsafe extern "C" fn child(setup: *const u8) -> ! {
     if let (Role::Service(_), Errno::NOENT) = (role, errno) {
         errno = execute(setup.program, OURSELVES);
     }
-    report(setup.program.path, errno);
+    match role {
+        Role::Handler => report(setup.program.path, errno),
+        // (the parent, which waits, shares this memory)
+        Role::Service(_) | Role::Foreign(_) => setup.failed.store(errno.raw_os_error(), Ordering::Relaxed),
+    }
     process::exit(if errno == Errno::NOENT { 127 } else { 126 })
 }
 

@@ -1,0 +1,298 @@
+//! What the supervisor says: of its wards, of itself, to whoever started it; and
+//! a new configuration.
+
+use super::ward::{Kind, Supervised};
+use super::{Stopping, Supervisor};
+use crate::limits::LOG_LINE_BYTES;
+use crate::proto::log::Level;
+use crate::proto::names::Service;
+use crate::proto::text::{Writer, trim};
+use crate::service::lifecycle::{Audience, Message, next_message};
+use crate::service::reload::{self, REASON_BYTES};
+use crate::service::settings::{Unusable, path_of};
+use crate::state::supervisor::{Ended, Phase, Report, Trouble};
+use crate::sys::{clock, file, process};
+use ufmt::uwrite;
+
+impl Supervisor {
+    // ----- the wards --------------------------------------------------------
+
+    /// One line about a ward. Until whoever started us is gone, warnings are for
+    /// them too.
+    pub(super) fn say(&mut self, index: usize, level: Level, text: &dyn Fn(&mut Writer<'_>)) {
+        let Some(kind) = self.wards.get(index).map(|ward| ward.kind) else { return };
+        let line = |out: &mut Writer<'_>| {
+            self.origin.push_name(kind, out);
+            out.push_str(": ");
+            text(out);
+        };
+        self.log.line(level, &line);
+        if level >= Level::Warn && self.announce_by.is_some() && !self.process.foreground {
+            self.process.audience.warn(&line);
+        }
+    }
+
+    /// Tells what happened to a ward.
+    #[inline(never)]
+    pub(super) fn tell(&mut self, index: usize, report: Report, now: u64) {
+        let rules = self.rules();
+        let Some(ward) = self.wards.get_mut(index) else { return };
+        let lived = now.saturating_sub(ward.born_at);
+        let pid = ward.state.pid().unwrap_or(0);
+        if matches!(report, Report::Adopted(_)) {
+            ward.born_at = now;
+        }
+        ward.settled |= matches!(report, Report::Adopted(_) | Report::Ready(_) | Report::Died(..));
+        let restarts = self.restarts.saturating_add(1);
+        let level = match report {
+            Report::Adopted(_) | Report::Ready(_) | Report::Recovered | Report::Stopped => Level::Info,
+            Report::Unwell(_) | Report::Died(..) => Level::Warn,
+            Report::GivenUp(_) | Report::Killing | Report::Unkillable => Level::Error,
+        };
+        self.say(index, level, &|out| {
+            let _ = match report {
+                Report::Adopted(pid) => uwrite!(out, "runs already (pid {}), adopted", pid),
+                Report::Ready(pid) => uwrite!(out, "running (pid {})", pid),
+                Report::Unwell(trouble) => {
+                    let _ = uwrite!(out, "check 1 of {} failed: ", rules.failures);
+                    describe_trouble(trouble, out);
+                    Ok(())
+                }
+                Report::GivenUp(trouble) => {
+                    let _ = uwrite!(out, "check {} of {} failed: ", rules.failures, rules.failures);
+                    describe_trouble(trouble, out);
+                    uwrite!(out, "; restarting it: SIGTERM to pid {}", pid)
+                }
+                Report::Recovered => uwrite!(out, "well again (pid {})", pid),
+                Report::Killing => uwrite!(out, "has not ended: SIGKILL to pid {}", pid),
+                Report::Unkillable => uwrite!(out, "pid {} does not end, not even by SIGKILL", pid),
+                Report::Died(ended, delay) => {
+                    describe_end(ended, lived, out);
+                    let _ = match ended {
+                        Ended::NotStarted => uwrite!(out, "; next attempt "),
+                        _ => uwrite!(out, "; restart {} ", restarts),
+                    };
+                    if delay == 0 { uwrite!(out, "now") } else { uwrite!(out, "in {} s", delay / 1000) }
+                }
+                Report::Stopped => uwrite!(out, "was stopped on purpose, and stays so until it is started"),
+            };
+        });
+    }
+
+    /// Takes what a service that starts reports.
+    #[inline(never)]
+    pub(super) fn read_reports(&mut self, index: usize) {
+        let mut bytes = [0; LOG_LINE_BYTES];
+        let Some(ward) = self.wards.get_mut(index) else { return };
+        let Some(reports) = &ward.reports else { return };
+        let Ok(count @ 1..) = file::read(reports, &mut bytes) else {
+            ward.reports = None;
+            return;
+        };
+        // Messages are whole: each is one write of less than PIPE_BUF.
+        let mut rest = bytes.get(..count).unwrap_or(&[]);
+        while let Some((message, after)) = next_message(rest) {
+            rest = after;
+            match message {
+                Message::Ready(_) => {
+                    let Some(ward) = self.wards.get_mut(index) else { return };
+                    ward.reports = None;
+                    let answer = ward.state.on_ready();
+                    self.carry_out(index, answer, clock::now());
+                }
+                Message::Warning(text) => self.repeat(index, Level::Warn, text),
+                Message::Failure(_, text) => self.repeat(index, Level::Error, text),
+            }
+        }
+    }
+
+    /// Says what a service said.
+    fn repeat(&mut self, index: usize, level: Level, text: &[u8]) {
+        let text = text.strip_prefix(b"zigsvc: ").unwrap_or(text);
+        self.say(index, level, &|out| out.push_escaped(trim(text)));
+    }
+
+    /// Takes what a ward wrote, up to one turn's share.
+    pub(super) fn read_output(&mut self, index: usize) {
+        let Some(ward) = self.wards.get_mut(index) else { return };
+        let (kind, origin) = (ward.kind, &self.origin);
+        ward.output.read(&mut self.log, self.scratch, &|out| {
+            origin.push_name(kind, out);
+            out.push_str(": ");
+        });
+    }
+
+    /// Takes the rest of what a ward wrote.
+    pub(super) fn finish_output(&mut self, index: usize) {
+        let Some(ward) = self.wards.get_mut(index) else { return };
+        let (kind, origin) = (ward.kind, &self.origin);
+        ward.output.finish(&mut self.log, self.scratch, &|out| {
+            origin.push_name(kind, out);
+            out.push_str(": ");
+        });
+    }
+
+    // ----- itself -----------------------------------------------------------
+
+    /// Ready is when each ward runs or has failed once, so that a command which
+    /// follows finds what it expects; a start that hangs is not waited for longer
+    /// than a sign of life may be late.
+    pub(super) fn announce_when_settled(&mut self, now: u64) {
+        let is_settled = |ward: &Supervised| ward.settled || ward.state.phase() == Phase::Stopped;
+        if self.announce_by.is_some_and(|by| now >= by || self.wards.iter().all(is_settled)) {
+            self.announce();
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn announce(&mut self) {
+        if self.announce_by.take().is_none() {
+            return;
+        }
+        if !self.origin.is_program() {
+            self.heartbeat.beat(clock::now());
+        }
+        self.log.flush();
+        self.watch_degraded();
+        let audience = core::mem::replace(&mut self.process.audience, Audience::Foreground(None));
+        audience.ready();
+    }
+
+    /// Says once when something fails, and once when it works again.
+    pub(super) fn watch_degraded(&mut self) {
+        let failure = self.heartbeat.failure();
+        if failure.is_some() != self.heartbeat_failing {
+            self.heartbeat_failing = failure.is_some();
+            match failure {
+                Some(failure) => self.log.error(&|out| {
+                    out.push_str("the health file cannot be written: ");
+                    failure.describe(out);
+                }),
+                None => self.log.info(&|out| out.push_str("the health file is written again")),
+            }
+        }
+        let failing = self.log.failure().is_some();
+        if failing != self.log_failing {
+            self.log_failing = failing;
+            if !failing {
+                self.log.info(&|out| out.push_str("the log is written again"));
+            }
+        }
+    }
+
+    /// SIGUSR2.
+    #[inline(never)]
+    pub(super) fn log_status(&mut self, now: u64) {
+        let state = if self.stopping == Stopping::No { "running" } else { "stopping" };
+        self.log.info(&|out| {
+            let _ = uwrite!(out, "status: pid={} state={}", process::pid().as_raw_pid(), state);
+            let fields = [
+                ("uptime", now.saturating_sub(self.started_at) / 1000),
+                ("restarts", self.restarts),
+                ("reloads", self.reloads),
+                ("reload_errors", self.reload_errors),
+            ];
+            for (name, value) in fields {
+                let _ = uwrite!(out, " {}={}", name, value);
+            }
+            for ward in self.wards.iter() {
+                out.push_str(" ");
+                self.origin.push_name(ward.kind, out);
+                out.push_str("=");
+                out.push_str(match ward.state.phase() {
+                    Phase::Waiting(_) => "waiting",
+                    Phase::Starting(..) => "starting",
+                    Phase::Running(..) => "running",
+                    Phase::Ending(..) => "ending",
+                    Phase::Killed(..) | Phase::Unkillable(_) => "killed",
+                    Phase::Stopped => "stopped",
+                });
+                let _ = uwrite!(out, ":{}", ward.state.pid().unwrap_or(0));
+            }
+            out.push_str(" degraded=");
+            let states = [
+                (self.log_failing, "log"),
+                (self.heartbeat_failing, "health"),
+                (self.watchdog.failure().is_some(), "watchdog"),
+            ];
+            let mut first = true;
+            for (_, name) in states.iter().filter(|(failing, _)| *failing) {
+                out.push_str(if first { "" } else { "," });
+                out.push_str(name);
+                first = false;
+            }
+            out.push_str(if first { "none" } else { "" });
+        });
+    }
+
+    /// SIGHUP: the configuration anew, whole or not at all.
+    #[inline(never)]
+    pub(super) fn reload(&mut self, now: u64) {
+        let mut reason = [0; REASON_BYTES];
+        let mut out = Writer::new(&mut reason);
+        if reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) == Err(Unusable) {
+            self.reload_errors = self.reload_errors.saturating_add(1);
+            return reload::refuse(&mut self.log, out.as_bytes());
+        }
+        self.reloads = self.reloads.saturating_add(1);
+        reload::accept(&mut self.process, &mut self.log);
+        self.process.candidate.log_file_named |= self.origin.is_program();
+        core::mem::swap(&mut self.process.config, &mut self.process.candidate);
+        let config = &*self.process.config;
+        let log_file = path_of(Service::Supervisor, &config.log_file).unwrap_or_default();
+        self.log.configure(config, &log_file, self.process.foreground);
+        self.heartbeat.move_to(&path_of(Service::Supervisor, &config.health_file).unwrap_or_default());
+        self.watchdog.move_to(&config.watchdog, &mut self.log);
+        self.change_wards(now);
+    }
+
+    /// Services that are new in `supervise` are started or adopted, those that are
+    /// not in it any more are left as they are.
+    fn change_wards(&mut self, now: u64) {
+        if self.origin.is_program() {
+            return;
+        }
+        let mut index = 0;
+        while let Some(ward) = self.wards.get(index) {
+            let Kind::Service(service) = ward.kind else { return };
+            if self.process.config.supervise.contains(&service) {
+                index = index.saturating_add(1);
+            } else {
+                self.say(index, Level::Info, &|out| out.push_str("no longer supervised, and left as it is"));
+                self.wards.swap_remove(index);
+            }
+        }
+        for service in &self.process.config.supervise {
+            let kind = Kind::Service(*service);
+            if self.stopping == Stopping::No && !self.wards.iter().any(|ward| ward.kind == kind) {
+                let _ = self.wards.push(Supervised::new(kind, now));
+            }
+        }
+    }
+}
+
+/// Names what is wrong with a heartbeat.
+fn describe_trouble(trouble: Trouble, out: &mut Writer<'_>) {
+    if let Trouble::Stale(age) = trouble {
+        let _ = uwrite!(out, "the heartbeat is stale, {} ms old", age);
+        return;
+    }
+    out.push_str(match trouble {
+        Trouble::Stale(_) => "",
+        Trouble::OtherBoot => "the heartbeat is of another boot",
+        Trouble::OtherPid => "the heartbeat is of another process",
+        Trouble::Future => "the heartbeat is from the future",
+        Trouble::Unreadable => "the health file is unreadable, or no heartbeat",
+        Trouble::Missing => "the health file is missing",
+        Trouble::NotReady => "it was started and is not ready",
+    });
+}
+
+fn describe_end(ended: Ended, lived_ms: u64, out: &mut Writer<'_>) {
+    let _ = match ended {
+        Ended::Code(code) => uwrite!(out, "ended with exit status {} after {} ms", code, lived_ms),
+        Ended::Signal(signal) => uwrite!(out, "killed by signal {} after {} ms", signal, lived_ms),
+        Ended::Unknown => uwrite!(out, "died after {} ms", lived_ms),
+        Ended::NotStarted => uwrite!(out, "not started"),
+    };
+}

@@ -1,0 +1,225 @@
+//! One ward: a service, or a program; the process that it is at the moment, and
+//! what connects us to it.
+
+use super::Origin;
+use crate::limits::{ENVIRONMENT_MAX, OVERRIDES_MAX};
+use crate::proto::names::Service;
+use crate::proto::path::Path;
+use crate::proto::text::Writer;
+use crate::service::output::Output;
+use crate::service::target::{Hidden, Target};
+use crate::state::supervisor::Ward;
+use crate::sys::process::{self, Pid, Signal};
+use crate::sys::spawn::{Child, Program, Role, spawn};
+use crate::sys::{Failure, OwnedFd, fds, file};
+use core::ffi::{CStr, c_char};
+use heapless::Vec;
+
+/// Where a program is looked for that has no `/`, if the environment says nothing.
+const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What is not for those whom we start: they are not the service that an init
+/// system asked for (sd_notify(3)).
+const PRIVATE: &[&[u8]] = &[b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"WATCHDOG_PID"];
+
+/// What a ward is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// One of this program's services.
+    Service(Service),
+    /// The program of `run supervisor -- CMD`.
+    Program,
+}
+
+/// See the module's documentation.
+pub(super) struct Supervised {
+    pub(super) kind: Kind,
+    /// Where it stands.
+    pub(super) state: Ward,
+    /// Whether its process is our child.
+    pub(super) is_child: bool,
+    /// When its process was started or adopted.
+    pub(super) born_at: u64,
+    /// Of an adopted process: readable when it has ended.
+    pub(super) pidfd: Option<OwnedFd>,
+    /// What a service that starts reports.
+    pub(super) reports: Option<OwnedFd>,
+    pub(super) output: Output,
+    /// Whether it was once ready, adopted or dead.
+    pub(super) settled: bool,
+    /// The health file of a program: what it looked like, since when.
+    pub(super) seen: Option<(Seen, u64)>,
+}
+
+/// What tells two versions of a file apart: inode, size, time of the last write.
+pub(super) type Seen = ((u64, u64), u64, (i64, u64));
+
+/// A process that was started.
+pub(super) struct Started {
+    pub(super) pid: u32,
+    /// A program cannot say when it is ready, so it is at once.
+    pub(super) is_ready: bool,
+}
+
+/// A PID as the pure state knows it.
+pub(super) fn number(pid: Pid) -> u32 {
+    u32::try_from(pid.as_raw_pid()).unwrap_or(0)
+}
+
+impl Supervised {
+    pub(super) fn new(kind: Kind, now: u64) -> Self {
+        Self {
+            kind,
+            state: Ward::new(now),
+            is_child: false,
+            born_at: now,
+            pidfd: None,
+            reports: None,
+            output: Output::new(None),
+            settled: false,
+            seen: None,
+        }
+    }
+
+    /// The process that is known.
+    pub(super) fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(self.state.pid()?).ok()?)
+    }
+
+    /// Whether the process that is known certainly lives: it is our child and not
+    /// reaped, or its pidfd has told nothing.
+    pub(super) fn is_vouched_for(&self) -> bool {
+        self.state.pid().is_some() && (self.is_child || self.pidfd.is_some())
+    }
+
+    /// Its process is gone.
+    pub(super) fn forget_process(&mut self) {
+        (self.is_child, self.pidfd, self.reports, self.seen) = (false, None, None, None);
+    }
+
+    /// Its process is `pid`, which holds the lock of the PID file at `path`.
+    pub(super) fn adopt(&mut self, pid: u32, path: &Path) {
+        self.forget_process();
+        let target = Target::find(path).ok().flatten();
+        self.pidfd = target.filter(|target| number(target.pid) == pid).and_then(|target| target.pidfd);
+    }
+
+    /// Sends `signal` to process `pid` if it is our child, or else if it holds the
+    /// lock of the PID file at `path`; never to anybody else. A stopped process
+    /// takes no TERM until it goes on.
+    pub(super) fn signal(&self, pid: u32, signal: Signal, path: &Path) -> Result<(), Hidden> {
+        let signals: &[Signal] = if signal == Signal::TERM { &[signal, Signal::CONT] } else { &[signal] };
+        match self.pid().filter(|known| self.is_child && number(*known) == pid) {
+            Some(child) if self.kind == Kind::Program => {
+                signals.iter().for_each(|signal| process::kill_group(child, *signal));
+                Ok(())
+            }
+            Some(child) => signals.iter().try_for_each(|signal| process::kill(child, *signal)),
+            None => match Target::find(path)?.filter(|target| number(target.pid) == pid) {
+                Some(target) => signals.iter().try_for_each(|signal| target.send(*signal)),
+                None => Ok(()),
+            },
+        }
+        .map_err(Hidden::Failed)
+    }
+
+    /// Starts its process as our child. Relative paths are below `base`.
+    pub(super) fn start(&mut self, origin: &Origin, base: &Path) -> Result<Started, Failure> {
+        self.forget_process();
+        let (child, is_ready) = match self.kind {
+            Kind::Service(service) => (self.start_service(service, origin, base)?, false),
+            Kind::Program => (start_program(origin, base)?, true),
+        };
+        self.output = Output::new(Some(child.output));
+        self.is_child = true;
+        Ok(Started { pid: number(child.pid), is_ready })
+    }
+
+    /// `zigsvc OPTIONS start --child BASE SERVICE`, as our direct child.
+    fn start_service(&mut self, service: Service, origin: &Origin, base: &Path) -> Result<Child, Failure> {
+        let (reports, write_end) = fds::pipe()?;
+        fds::set_nonblocking(&reports)?;
+        let executable = origin.file_of(self.kind, base);
+        let name = Path::new(service.name().as_bytes()).unwrap_or_default();
+        // Each option may have a value.
+        let mut argv: Vec<*const c_char, { 2 * OVERRIDES_MAX + 16 }> = Vec::new();
+        let _ = argv.push(executable.as_c_str().as_ptr());
+        let options = origin.args.tail(1).iter().take(origin.command_at.saturating_sub(1));
+        argv.extend(options.copied());
+        let words = [c"start", c"--child", base.as_c_str(), name.as_c_str()];
+        argv.extend(words.map(CStr::as_ptr));
+        let _ = argv.push(core::ptr::null());
+        let role = Role::Service(&write_end);
+        let child = spawn_with(origin, role, executable.as_c_str(), &argv)?;
+        self.reports = Some(reports);
+        Ok(child)
+    }
+}
+
+fn start_program(origin: &Origin, base: &Path) -> Result<Child, Failure> {
+    let path = origin.file_of(Kind::Program, base);
+    spawn_with(origin, Role::Foreign(base.as_c_str()), path.as_c_str(), origin.program)
+}
+
+/// Starts a program with our environment.
+#[inline(never)]
+fn spawn_with(
+    origin: &Origin,
+    role: Role<'_>,
+    path: &CStr,
+    argv: &[*const c_char],
+) -> Result<Child, Failure> {
+    let mut envp: Vec<*const c_char, { ENVIRONMENT_MAX + 1 }> = Vec::new();
+    envp.extend(origin.args.environment(PRIVATE).take(ENVIRONMENT_MAX));
+    let _ = envp.push(core::ptr::null());
+    spawn(&Program { role, path, argv, envp: &envp })
+}
+
+/// `path` below `base` if it is relative.
+fn absolute(base: &Path, path: &[u8]) -> Path {
+    base.join(path).or_else(|| Path::new(path)).unwrap_or_default()
+}
+
+impl Origin {
+    /// Whether a program is supervised, and not services.
+    pub(super) fn is_program(&self) -> bool {
+        !self.program.is_empty()
+    }
+
+    /// The program as it was named.
+    fn program_word(&self) -> &'static [u8] {
+        self.args.get(self.args.len().saturating_sub(self.program.len().saturating_sub(1))).unwrap_or(b"")
+    }
+
+    /// The name of a ward in messages: that of the service, or of the program's
+    /// file.
+    pub(super) fn push_name(&self, kind: Kind, out: &mut Writer<'_>) {
+        match kind {
+            Kind::Service(service) => out.push_str(service.name()),
+            Kind::Program => {
+                let word = self.program_word();
+                out.push_escaped(word.rsplit(|byte| *byte == b'/').next().unwrap_or(word));
+            }
+        }
+    }
+
+    /// The file to execute: this program's own for a service, and a program's as a
+    /// shell would find it, or the word itself if it finds none.
+    pub(super) fn file_of(&self, kind: Kind, base: &Path) -> Path {
+        let word = match kind {
+            Kind::Service(_) => self.args.executable(),
+            Kind::Program => self.program_word(),
+        };
+        if word.contains(&b'/') {
+            return absolute(base, word);
+        }
+        let folders = self.args.env(b"PATH").unwrap_or(PATH);
+        let candidates =
+            folders.split(|byte| *byte == b':').filter_map(|folder| base.join(folder)?.join(word));
+        let is_program = |path: &Path| {
+            file::meta_at(path.as_c_str(), true).is_ok_and(|meta| meta.regular)
+                && file::executable(path.as_c_str())
+        };
+        candidates.into_iter().find(is_program).or_else(|| Path::new(word)).unwrap_or_default()
+    }
+}

@@ -1,0 +1,135 @@
+//! The hardware watchdog: a board that cannot heal itself resets.
+
+use super::Supervisor;
+use super::ward::Supervised;
+use crate::limits::{WATCHDOG_FEED_MS, WATCHDOG_FEEDS};
+use crate::proto::path::Path;
+use crate::service::lifecycle::describe_at;
+use crate::service::log::Log;
+use crate::sys::{Errno, Failure, OwnedFd, watchdog};
+use ufmt::uwrite;
+
+/// See the module's documentation.
+pub(super) struct Watchdog {
+    /// The device; empty for none.
+    path: Path,
+    device: Option<OwnedFd>,
+    /// What it does not do at the moment.
+    failure: Option<Failure>,
+    /// Milliseconds from one feed to the next, or to the next attempt to open it.
+    every_ms: u64,
+    feed_at: u64,
+    /// Whether it is not fed, so that the board resets.
+    starving: bool,
+}
+
+impl Watchdog {
+    /// That at `path`, which is opened with the first [`Supervisor::feed_watchdog`].
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.clone(),
+            device: None,
+            failure: None,
+            every_ms: WATCHDOG_FEED_MS,
+            feed_at: 0,
+            starving: false,
+        }
+    }
+
+    /// A reload named another one.
+    pub(super) fn move_to(&mut self, path: &Path, log: &mut Log) {
+        if *path != self.path {
+            self.disarm(log);
+            *self = Self::new(path);
+        }
+    }
+
+    /// When it is to be fed next.
+    pub(super) fn due(&self) -> Option<u64> {
+        (!self.path.is_empty()).then_some(self.feed_at)
+    }
+
+    /// Why it does not work at the moment.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.failure
+    }
+
+    fn open(&mut self, log: &mut Log) -> Result<(), Failure> {
+        if self.device.is_some() {
+            return Ok(());
+        }
+        let device = watchdog::open(&self.path)?;
+        let timeout = watchdog::timeout(&device);
+        self.every_ms = match timeout {
+            Some(seconds) => u64::from(seconds).saturating_mul(1000) / WATCHDOG_FEEDS,
+            None => WATCHDOG_FEED_MS,
+        };
+        log.info(&|out| {
+            out.push_str("watchdog: ");
+            out.push_escaped(self.path.as_bytes());
+            let _ = match timeout {
+                Some(seconds) => uwrite!(out, " resets the board unless it is fed within {} s", seconds),
+                None => uwrite!(out, " does not tell its timeout; it is fed each {} ms", WATCHDOG_FEED_MS),
+            };
+        });
+        self.device = Some(device);
+        Ok(())
+    }
+
+    fn feed(&mut self, log: &mut Log) {
+        let result = self.open(log).and_then(|()| self.device.as_ref().map_or(Ok(()), watchdog::feed));
+        let failure = result.err();
+        if failure != self.failure {
+            self.failure = failure;
+            match failure {
+                Some(failure) => log.error(&|out| {
+                    out.push_str("watchdog: ");
+                    describe_at(&self.path, failure, out);
+                    out.push_str(match failure.errno {
+                        Errno::BUSY => "; another process feeds it",
+                        _ => "; nothing resets the board if it hangs",
+                    });
+                }),
+                None => log.info(&|out| out.push_str("watchdog: it is fed again")),
+            }
+        }
+    }
+
+    /// A clean stop does not reset the board.
+    pub(super) fn disarm(&mut self, log: &mut Log) {
+        let Some(device) = self.device.take() else { return };
+        match watchdog::disarm(device) {
+            Ok(()) => log.info(&|out| out.push_str("watchdog: disarmed")),
+            Err(failure) => log.error(&|out| {
+                out.push_str("watchdog: not disarmed, the board will reset: ");
+                failure.describe(out);
+            }),
+        }
+    }
+}
+
+impl Supervisor {
+    /// Feeds it when that is due, unless something supervised is beyond help.
+    pub(super) fn feed_watchdog(&mut self, now: u64) {
+        if self.watchdog.due().is_none_or(|due| now < due) {
+            return;
+        }
+        let patience = u64::from(self.process.config.watchdog_patience);
+        let is_hopeless = |ward: &&Supervised| ward.state.is_hopeless(now, patience);
+        let hopeless = self.wards.iter().find(is_hopeless).map(|ward| ward.kind);
+        match (hopeless, self.watchdog.starving) {
+            (Some(kind), false) => self.log.error(&|out| {
+                self.origin.push_name(kind, out);
+                out.push_str(": beyond help; the watchdog is not fed any more, so that the board resets");
+            }),
+            (None, true) => self.log.warn(&|out| out.push_str("watchdog: all is well again, it is fed")),
+            _ => {}
+        }
+        self.watchdog.starving = hopeless.is_some();
+        // (the first time opens it, and so starts the countdown, in any case)
+        if hopeless.is_none() || self.watchdog.device.is_none() {
+            self.watchdog.feed(&mut self.log);
+        }
+        self.watchdog.feed_at = now.saturating_add(self.watchdog.every_ms);
+    }
+}
