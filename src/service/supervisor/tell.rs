@@ -63,7 +63,7 @@ impl Supervisor {
                     describe_trouble(trouble, out);
                     uwrite!(out, "; restarting it: SIGTERM to pid {}", pid)
                 }
-                Report::Recovered => uwrite!(out, "well again (pid {})", pid),
+                Report::Recovered => uwrite!(out, "well again (pid {}), heartbeat fresh", pid),
                 Report::Killing => uwrite!(out, "has not ended: SIGKILL to pid {}", pid),
                 Report::Unkillable => uwrite!(out, "pid {} does not end, not even by SIGKILL", pid),
                 Report::Died(ended, delay) => {
@@ -273,19 +273,15 @@ impl Supervisor {
 
 /// Names what is wrong with a heartbeat.
 fn describe_trouble(trouble: Trouble, out: &mut Writer<'_>) {
-    if let Trouble::Stale(age) = trouble {
-        let _ = uwrite!(out, "the heartbeat is stale, {} ms old", age);
-        return;
-    }
-    out.push_str(match trouble {
-        Trouble::Stale(_) => "",
-        Trouble::OtherBoot => "the heartbeat is of another boot",
-        Trouble::OtherPid => "the heartbeat is of another process",
-        Trouble::Future => "the heartbeat is from the future",
-        Trouble::Unreadable => "the health file is unreadable, or no heartbeat",
-        Trouble::Missing => "the health file is missing",
-        Trouble::NotReady => "it was started and is not ready",
-    });
+    let _ = match trouble {
+        Trouble::Stale(age) => uwrite!(out, "heartbeat stale, {} ms old", age),
+        Trouble::OtherBoot => uwrite!(out, "heartbeat of other boot"),
+        Trouble::OtherPid => uwrite!(out, "heartbeat of other PID"),
+        Trouble::Future => uwrite!(out, "heartbeat from the future"),
+        Trouble::Unreadable => uwrite!(out, "heartbeat unreadable"),
+        Trouble::Missing => uwrite!(out, "heartbeat missing"),
+        Trouble::NotReady => uwrite!(out, "started, and not ready"),
+    };
 }
 
 fn describe_end(ended: Ended, lived_ms: u64, out: &mut Writer<'_>) {
