@@ -64,6 +64,7 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
     };
     let Ok((mut client, rest)) = invocation.client(ANSWER_MAX_BYTES) else { return lsb::UNKNOWN };
     let deadline = clock::now().saturating_add(STATUS_WAIT_MS);
+    let boot = heartbeat::boot_id();
     let (state, code, pid, health, counters) = loop {
         let held = match holder(path.as_c_str()) {
             Ok(held) => held,
@@ -78,7 +79,7 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
             Service::Jobs => counters(&mut client, deadline),
             _ => Counters::Untold,
         };
-        let health = heartbeat::look(&health_path, pid.unwrap_or(0), clock::now(), stale_after);
+        let health = heartbeat::look(&health_path, pid.unwrap_or(0), &boot, clock::now(), stale_after);
         break match (&health, &counters) {
             (_, Counters::Gone) => {
                 poll::sleep(CONNECT_RETRY_MS);

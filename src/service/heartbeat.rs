@@ -37,6 +37,12 @@ impl Heartbeat {
         self.last_at.saturating_add(interval_ms.max(HEARTBEAT_MIN_MS))
     }
 
+    /// Which boot this is.
+    #[must_use]
+    pub fn boot(&self) -> &[u8; BOOT_ID_BYTES] {
+        &self.boot
+    }
+
     /// Why the file cannot be written at the moment, if so.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
@@ -130,9 +136,10 @@ pub enum Health {
     Judged(Verdict, Record),
 }
 
-/// Reads the health file at `path`, and judges it at `now` for the process `pid`.
+/// Reads the health file at `path`, and judges it at `now` of the boot `boot` for
+/// the process `pid`.
 #[must_use]
-pub fn look(path: &Path, pid: u32, now: u64, stale_after_ms: u64) -> Health {
+pub fn look(path: &Path, pid: u32, boot: &[u8; BOOT_ID_BYTES], now: u64, stale_after_ms: u64) -> Health {
     for _ in 0..TORN_READS_MAX {
         let mut bytes = [0; RECORD_BYTES];
         match file::read_path(path.as_c_str(), &mut bytes) {
@@ -140,7 +147,7 @@ pub fn look(path: &Path, pid: u32, now: u64, stale_after_ms: u64) -> Health {
                 Ok(record) => {
                     // (it may have been written after `now`)
                     let now = now.max(clock::now());
-                    return Health::Judged(record.judge(pid, &boot_id(), now, stale_after_ms), record);
+                    return Health::Judged(record.judge(pid, boot, now, stale_after_ms), record);
                 }
                 Err(ParseError::Garbage) => return Health::Unreadable,
                 Err(ParseError::Torn) => {}

@@ -67,7 +67,7 @@ impl Supervisor {
             return Ok(());
         };
         let path = path_of(*service, &config.health_file).unwrap_or_default();
-        match heartbeat::look(&path, pid, now, u64::from(config.stale_after)) {
+        match heartbeat::look(&path, pid, self.heartbeat.boot(), now, u64::from(config.stale_after)) {
             Health::Judged(Verdict::Fresh(_), _) => Ok(()),
             Health::Judged(Verdict::Stale(age), _) => Err(Trouble::Stale(age)),
             Health::Judged(Verdict::OtherBoot, _) => Err(Trouble::OtherBoot),
