@@ -104,6 +104,13 @@ pub const ROTATE_RETRY_MS: u64 = 5000;
 pub const HEARTBEAT_MIN_MS: u64 = 250;
 /// How often a heartbeat that is torn is read again.
 pub const TORN_READS_MAX: u32 = 20;
+/// Bytes of the status that a service manager is told.
+pub const NOTIFY_STATUS_BYTES: usize = 120;
+/// What a service manager did not take is tried again after this long.
+pub const NOTIFY_RETRY_MS: u64 = 1000;
+/// A service manager's watchdog is fed at most this often, or the loop would
+/// spin.
+pub const WATCHDOG_MIN_MS: u64 = 10;
 /// `stop` sends KILL this long after `stop_timeout`.
 pub const STOP_GRACE_MS: u64 = 5000;
 /// Without pidfd, `stop` looks at the lock this often.

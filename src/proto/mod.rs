@@ -13,5 +13,6 @@ pub mod lines;
 pub mod log;
 pub mod metrics;
 pub mod names;
+pub mod notify;
 pub mod path;
 pub mod text;

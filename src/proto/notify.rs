@@ -1,0 +1,116 @@
+//! What a service tells the manager that started it: datagrams of lines
+//! `NAME=VALUE` (sd_notify(3)), and what that manager says in the environment.
+
+use super::text::{Writer, parse_u64};
+use crate::limits::WATCHDOG_MIN_MS;
+use ufmt::uwrite;
+
+/// A step in the life of a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// It began to read its configuration anew, at this CLOCK_MONOTONIC in
+    /// microseconds. [`Step::Ready`] follows.
+    Reloading(u64),
+    /// It is ready, or ready again.
+    Ready,
+    /// It is about to end.
+    Stopping,
+}
+
+/// One datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Message {
+    /// What happened, if anything did.
+    pub step: Option<Step>,
+    /// Whether it tells how the service is, in words.
+    pub status: bool,
+    /// Whether it says that the service is alive.
+    pub watchdog: bool,
+}
+
+impl Message {
+    /// Its text. `status` is one line, escaped where that is needed.
+    pub fn emit(self, pid: u32, status: &[u8], out: &mut Writer<'_>) {
+        match self.step {
+            Some(Step::Reloading(usec)) => {
+                let _ = uwrite!(out, "RELOADING=1\nMONOTONIC_USEC={}\n", usec);
+            }
+            Some(Step::Ready) => {
+                let _ = uwrite!(out, "READY=1\nMAINPID={}\n", pid);
+            }
+            Some(Step::Stopping) => out.push_str("STOPPING=1\n"),
+            None => {}
+        }
+        if self.status {
+            out.push_str("STATUS=");
+            out.push(status);
+            out.push_str("\n");
+        }
+        if self.watchdog {
+            out.push_str("WATCHDOG=1\n");
+        }
+    }
+}
+
+/// How often `WATCHDOG=1` is to be sent, in milliseconds: at half of `usec`
+/// (`WATCHDOG_USEC`), if `for_pid` (`WATCHDOG_PID`) is unset or names `pid`.
+/// `None`: never, as for 0, for the largest number, which means infinity, and
+/// for what is no number (sd_watchdog_enabled(3)).
+#[must_use]
+pub fn watchdog_every(usec: Option<&[u8]>, for_pid: Option<&[u8]>, pid: u32) -> Option<u64> {
+    if for_pid.is_some_and(|digits| parse_u64(digits) != Some(u64::from(pid))) {
+        return None;
+    }
+    let usec = parse_u64(usec?).filter(|usec| !matches!(*usec, 0 | u64::MAX))?;
+    Some((usec / 2000).max(WATCHDOG_MIN_MS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(message: Message, status: &str) -> String {
+        let mut buffer = [0; 128];
+        let mut out = Writer::new(&mut buffer);
+        message.emit(42, status.as_bytes(), &mut out);
+        String::from_utf8(out.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn each_message_has_the_lines_of_the_protocol() {
+        let step = |step| Message { step: Some(step), ..Message::default() };
+        assert_eq!(text(Message::default(), "x"), "");
+        assert_eq!(text(step(Step::Ready), "x"), "READY=1\nMAINPID=42\n");
+        assert_eq!(text(step(Step::Reloading(7)), "x"), "RELOADING=1\nMONOTONIC_USEC=7\n");
+        assert_eq!(text(step(Step::Stopping), "x"), "STOPPING=1\n");
+        let all = Message { status: true, watchdog: true, ..step(Step::Stopping) };
+        assert_eq!(text(all, "well"), "STOPPING=1\nSTATUS=well\nWATCHDOG=1\n");
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_at_half_of_its_time() {
+        assert_eq!(watchdog_every(Some(b"30000000"), None, 42), Some(15_000));
+        assert_eq!(watchdog_every(Some(b"30000000"), Some(b"42"), 42), Some(15_000));
+        assert_eq!(watchdog_every(Some(b"3000000"), None, 42), Some(1500));
+    }
+
+    #[test]
+    fn a_tiny_time_is_bounded_and_a_huge_one_overflows_nothing() {
+        assert_eq!(watchdog_every(Some(b"1"), None, 42), Some(WATCHDOG_MIN_MS));
+        let most = (u64::MAX - 1).to_string();
+        assert_eq!(watchdog_every(Some(most.as_bytes()), None, 42), Some(u64::MAX / 2000));
+    }
+
+    #[test]
+    fn what_is_no_time_or_for_another_process_is_no_watchdog() {
+        let most = u64::MAX.to_string();
+        for usec in ["", "0", "000", "-1", "+5", " 5", "5 ", "1e6", "x", &most, "18446744073709551616"] {
+            assert_eq!(watchdog_every(Some(usec.as_bytes()), None, 42), None, "{usec}");
+        }
+        assert_eq!(watchdog_every(None, None, 42), None);
+        assert_eq!(watchdog_every(None, Some(b"42"), 42), None);
+        for pid in ["", "41", "-42", "x", "4294967338", "42 "] {
+            assert_eq!(watchdog_every(Some(b"30000000"), Some(pid.as_bytes()), 42), None, "{pid}");
+        }
+    }
+}
