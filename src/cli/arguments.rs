@@ -155,6 +155,11 @@ impl Words {
         self.args.get(self.first.saturating_add(index))
     }
 
+    /// The value of environment variable `name`, if it is set.
+    pub(super) fn env(&self, name: &[u8]) -> Option<&'static [u8]> {
+        self.args.env(name)
+    }
+
     /// Whether an option was given.
     pub(super) fn has(&self, bit: u8) -> bool {
         self.given & bit != 0

@@ -8,6 +8,7 @@ use crate::proto::names::Service;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::{Audience, describe_at, detach, exit};
+use crate::service::notify::Init;
 use crate::service::supervisor::Origin;
 use crate::service::{jobs, supervisor};
 use crate::sys::lock::{self, Holder, PidFile, holder};
@@ -66,6 +67,12 @@ pub(super) fn run(mut invocation: Invocation) -> u8 {
         }
         Some((_, fd)) => fd,
         None => None,
+    };
+    let env = |name: &[u8]| invocation.words.env(name);
+    invocation.memory.settings.init = Init {
+        notify_socket: env(b"NOTIFY_SOCKET"),
+        watchdog_usec: env(b"WATCHDOG_USEC"),
+        watchdog_pid: env(b"WATCHDOG_PID"),
     };
     serve(invocation, Audience::Foreground(ready), origin)
 }

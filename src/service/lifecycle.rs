@@ -20,6 +20,7 @@ use crate::sys::signal::{self, Signals};
 use crate::sys::{Errno, Failure, OwnedFd, fds, file};
 use ufmt::uwrite;
 
+use super::notify::Notify;
 use super::settings::{Settings, path_of};
 
 /// Exit codes of every command (LSB 3.1, iniscrptact, for all but `status`).
@@ -252,6 +253,8 @@ pub struct Process {
     pub audience: Audience,
     /// Whether this is `run`.
     pub foreground: bool,
+    /// The service manager that wants to be told, if there is one.
+    pub notify: Notify,
 }
 
 impl Process {
@@ -285,7 +288,19 @@ impl Process {
             audience.fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long"));
         };
         let pid_file = acquire(&pid_path, &audience);
-        Self { settings, config, candidate, signals, pid_file, pid_path, identity, audience, foreground }
+        let notify = Notify::new(&settings.init);
+        Self {
+            settings,
+            config,
+            candidate,
+            signals,
+            pid_file,
+            pid_path,
+            identity,
+            audience,
+            foreground,
+            notify,
+        }
     }
 
     /// The service cannot start: tells why, and leaves no PID file that would

@@ -8,6 +8,7 @@
 //! - `heartbeat.rs`: the health file
 //! - `target.rs`: the process that holds a service's lock
 //! - `output.rs`: what the programs that they start write
+//! - `notify.rs`: the service manager that started it, if it wants to be told
 //! - `memory.rs`: the memory they use
 //! - `listener.rs`, `clients.rs`: a socket, who may use it, its connections
 //! - `disk.rs`: the real disk under `state::spool`
@@ -24,6 +25,7 @@ pub mod lifecycle;
 pub mod listener;
 pub mod log;
 pub mod memory;
+pub mod notify;
 pub mod output;
 pub mod reload;
 pub mod settings;

@@ -23,15 +23,17 @@ pub fn read(
     out: &mut Writer<'_>,
 ) -> Result<(), Unusable> {
     log.info(&|line| line.push_str("SIGHUP received, reloading config"));
+    process.notify.reloading();
     process.settings.load(process.candidate, scratch, out)
 }
 
 /// Says that the candidate is refused, and why.
-pub fn refuse(log: &mut Log, why: &[u8]) {
+pub fn refuse(process: &mut Process, log: &mut Log, why: &[u8]) {
     log.error(&|line| {
         line.push_str("config not reloaded, the old one stays: ");
         line.push(why);
     });
+    process.notify.reloaded(false);
 }
 
 /// Logs what the candidate changes, and takes back what cannot change while a

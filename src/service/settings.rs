@@ -7,6 +7,7 @@ use crate::proto::config::{Config, Layout};
 use crate::proto::names::Service;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
+use crate::service::notify::Init;
 use crate::sys::{Errno, Failure, file};
 use heapless::Vec;
 use ufmt::uwrite;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub file_named: bool,
     /// The values of `-o`, in order.
     pub overrides: Vec<&'static [u8], OVERRIDES_MAX>,
+    /// What a service manager said; only under `run`.
+    pub init: Init,
 }
 
 impl Settings {
@@ -37,6 +40,7 @@ impl Settings {
         file: Path::empty(),
         file_named: false,
         overrides: Vec::new(),
+        init: Init::NONE,
     };
 
     /// Reads the effective configuration into `config`. `scratch` is memory

@@ -14,6 +14,16 @@ pub fn now() -> u64 {
     seconds.wrapping_mul(1000).wrapping_add(millis)
 }
 
+/// Microseconds of `CLOCK_MONOTONIC`, which service managers count in. Not for
+/// decisions: it stands still while the system is suspended.
+#[must_use]
+pub fn monotonic_us() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let micros = u64::try_from(time.tv_nsec).unwrap_or(0) / 1000;
+    seconds.wrapping_mul(1_000_000).wrapping_add(micros)
+}
+
 /// Seconds since 1970 (`CLOCK_REALTIME`); may step, may say 1970.
 #[must_use]
 pub fn wall() -> i64 {

@@ -7,6 +7,7 @@
 pub mod arch;
 pub mod args;
 pub mod clock;
+pub mod datagram;
 pub mod dir;
 pub mod fds;
 pub mod file;

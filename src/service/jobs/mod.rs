@@ -265,6 +265,8 @@ impl Jobs {
         self.watch_degraded();
         let audience = core::mem::replace(&mut self.process.audience, Audience::Foreground(None));
         audience.ready();
+        self.put_status();
+        self.process.notify.ready();
     }
 
     fn is_over(&self) -> bool {
@@ -308,6 +310,8 @@ impl Jobs {
             self.control.listener.check();
         }
         self.watch_degraded();
+        self.put_status();
+        self.process.notify.turn_finished(now);
         self.note_long_turn(now);
     }
 
@@ -347,6 +351,7 @@ impl Jobs {
         sooner(self.workers.iter().filter_map(Worker::due).min());
         sooner(Some(self.control.next_due(now)));
         sooner(self.errand_due(now));
+        sooner(self.process.notify.due());
         if self.stopping != Stopping::No {
             return due;
         }
@@ -408,6 +413,7 @@ impl Jobs {
                 self.log.info(&|out| {
                     let _ = uwrite!(out, "{}, stopping", why);
                 });
+                self.process.notify.stopping();
                 if running > 0 {
                     self.log.info(&|out| {
                         let _ = uwrite!(out, "{} running jobs are stopped and will run again", running);

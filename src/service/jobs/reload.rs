@@ -23,10 +23,11 @@ impl Jobs {
             Ok(access) => {
                 self.counts.reloads = self.counts.reloads.saturating_add(1);
                 self.adopt(access, now);
+                self.process.notify.reloaded(true);
             }
             Err(()) => {
                 self.counts.reload_errors = self.counts.reload_errors.saturating_add(1);
-                reload::refuse(&mut self.log, out.as_bytes());
+                reload::refuse(&mut self.process, &mut self.log, out.as_bytes());
             }
         }
     }

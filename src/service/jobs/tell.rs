@@ -2,6 +2,7 @@
 //! degrades or recovers, and when it is asked (SIGUSR2).
 
 use super::{Jobs, Stopping, rules};
+use crate::limits::NOTIFY_STATUS_BYTES;
 use crate::proto::config::Handler;
 use crate::proto::text::Writer;
 use crate::service::disk::SpoolDisk;
@@ -115,6 +116,19 @@ impl Jobs {
         }
     }
 
+    /// How it is, for a service manager that wants to be told.
+    pub(super) fn put_status(&mut self) {
+        if !self.process.notify.is_wanted() {
+            return;
+        }
+        let mut line = [0; NOTIFY_STATUS_BYTES];
+        let mut out = Writer::new(&mut line);
+        out.push_str(self.phase());
+        out.push_str("; degraded: ");
+        self.push_degraded(&mut out);
+        self.process.notify.status(out.as_bytes());
+    }
+
     /// SIGUSR2: what `status` would say.
     #[inline(never)]
     pub(super) fn log_status(&mut self, now: u64) {
@@ -132,12 +146,7 @@ impl Jobs {
     pub(super) fn push_status(&self, out: &mut Writer<'_>, now: u64) {
         let window = self.spool.window();
         let counted = window.count(|state| *state == State::Running);
-        let state = match self.stopping {
-            Stopping::No if self.control.draining => "draining",
-            Stopping::No => "running",
-            Stopping::Gracefully | Stopping::AtOnce => "stopping",
-        };
-        let _ = uwrite!(out, "pid={} state={}", process::pid().as_raw_pid(), state);
+        let _ = uwrite!(out, "pid={} state={}", process::pid().as_raw_pid(), self.phase());
         let (log, wear) = (self.log.counts(), self.spool.wear());
         let fields = [
             ("uptime", now.saturating_sub(self.started_at) / 1000),
@@ -162,6 +171,20 @@ impl Jobs {
             let _ = uwrite!(out, " {}={}", name, value);
         }
         out.push_str(" degraded=");
+        self.push_degraded(out);
+    }
+
+    /// What it does.
+    fn phase(&self) -> &'static str {
+        match self.stopping {
+            Stopping::No if self.control.draining => "draining",
+            Stopping::No => "running",
+            Stopping::Gracefully | Stopping::AtOnce => "stopping",
+        }
+    }
+
+    /// The names of the degraded states, or `none`.
+    fn push_degraded(&self, out: &mut Writer<'_>) {
         let states = [
             (self.spool_failure.is_some(), "spool"),
             (self.log_failing, "log"),

@@ -232,7 +232,7 @@ impl Supervisor {
         let mut out = Writer::new(&mut reason);
         if reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) == Err(Unusable) {
             self.reload_errors = self.reload_errors.saturating_add(1);
-            return reload::refuse(&mut self.log, out.as_bytes());
+            return reload::refuse(&mut self.process, &mut self.log, out.as_bytes());
         }
         self.reloads = self.reloads.saturating_add(1);
         reload::accept(&mut self.process, &mut self.log);

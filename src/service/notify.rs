@@ -1,0 +1,153 @@
+//! Telling the manager that started a service under `run`, if it asked for that
+//! by `NOTIFY_SOCKET` (sd_notify(3)). Without it nothing here does anything; with
+//! it nothing here waits, fails or ends the service.
+//!
+//! A service calls [`Notify::ready`], [`Notify::reloading`], [`Notify::reloaded`]
+//! and [`Notify::stopping`] where that happens; and in each turn of its loop, next
+//! to the heartbeat, [`Notify::status`] and [`Notify::turn_finished`].
+//! [`Notify::due`] belongs into its `next_due`.
+
+use crate::limits::NOTIFY_STATUS_BYTES;
+use crate::proto::notify::{Step, watchdog_every};
+use crate::proto::text::Writer;
+use crate::state::notify::Notices;
+use crate::sys::datagram::Sender;
+use crate::sys::{clock, process};
+use heapless::Vec;
+
+/// Added to the status while the file is not the configuration in force.
+const REFUSED: &str = "; the config was refused, the old one stays";
+/// Bytes of one datagram: the steps and their numbers, and the status.
+const MESSAGE_BYTES: usize = 80 + NOTIFY_STATUS_BYTES + REFUSED.len();
+
+/// What a manager put into the environment; all unset but under `run`.
+#[derive(Clone, Copy)]
+pub struct Init {
+    /// `NOTIFY_SOCKET`: where it wants to be told.
+    pub notify_socket: Option<&'static [u8]>,
+    /// `WATCHDOG_USEC`: how long it waits for a sign of life.
+    pub watchdog_usec: Option<&'static [u8]>,
+    /// `WATCHDOG_PID`: whose.
+    pub watchdog_pid: Option<&'static [u8]>,
+}
+
+impl Init {
+    /// Nobody said anything.
+    pub const NONE: Self = Self { notify_socket: None, watchdog_usec: None, watchdog_pid: None };
+}
+
+/// See the module's documentation.
+pub struct Notify(Option<Manager>);
+
+/// A manager that wants to be told.
+struct Manager {
+    sender: Sender,
+    notices: Notices,
+    pid: u32,
+    status: Vec<u8, NOTIFY_STATUS_BYTES>,
+    /// The last reload was refused.
+    refused: bool,
+}
+
+impl Notify {
+    /// As the environment says. To be called in the process that will serve.
+    #[must_use]
+    pub fn new(init: &Init) -> Self {
+        let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
+        Self(init.notify_socket.and_then(Sender::to).map(|sender| Manager {
+            sender,
+            notices: Notices::new(watchdog_every(init.watchdog_usec, init.watchdog_pid, pid), clock::now()),
+            pid,
+            status: Vec::new(),
+            refused: false,
+        }))
+    }
+
+    /// Whether anybody wants to be told: if not, nothing needs to be put into
+    /// words.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The service is ready.
+    pub fn ready(&mut self) {
+        self.step(Step::Ready);
+    }
+
+    /// A reload begins; [`Notify::reloaded`] ends it.
+    pub fn reloading(&mut self) {
+        if self.is_wanted() {
+            self.step(Step::Reloading(clock::monotonic_us()));
+        }
+    }
+
+    /// The reload is over; `accepted`: with a new configuration.
+    pub fn reloaded(&mut self, accepted: bool) {
+        if let Some(manager) = &mut self.0
+            && manager.refused == accepted
+        {
+            manager.refused = !accepted;
+            manager.notices.on_status();
+        }
+        self.step(Step::Ready);
+    }
+
+    /// The service ends as soon as what it began is over.
+    pub fn stopping(&mut self) {
+        self.step(Step::Stopping);
+    }
+
+    /// How the service is: one line, which is told with the next message if it
+    /// is another one than the last.
+    pub fn status(&mut self, line: &[u8]) {
+        let Some(manager) = &mut self.0 else { return };
+        let line = line.get(..NOTIFY_STATUS_BYTES).unwrap_or(line);
+        if manager.status != line {
+            manager.status.clear();
+            let _ = manager.status.extend_from_slice(line);
+            manager.notices.on_status();
+        }
+    }
+
+    /// When the loop has to wake, so that a finished turn feeds the watchdog.
+    #[must_use]
+    pub fn due(&self) -> Option<u64> {
+        self.0.as_ref().and_then(|manager| manager.notices.next_due())
+    }
+
+    /// A turn of the loop was finished, which began at `now`.
+    pub fn turn_finished(&mut self, now: u64) {
+        if let Some(manager) = &mut self.0
+            && manager.notices.on_turn(now)
+        {
+            manager.send(now);
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        if let Some(manager) = &mut self.0 {
+            manager.notices.on_step(step);
+            manager.send(clock::now());
+        }
+    }
+}
+
+impl Manager {
+    /// Sends what there is, until something is not taken.
+    #[inline(never)]
+    fn send(&mut self, now: u64) {
+        while let Some(message) = self.notices.next_message() {
+            let (mut bytes, mut status) = ([0; MESSAGE_BYTES], [0; NOTIFY_STATUS_BYTES + REFUSED.len()]);
+            let mut line = Writer::new(&mut status);
+            line.push(&self.status);
+            line.push_str(if self.refused { REFUSED } else { "" });
+            let mut out = Writer::new(&mut bytes);
+            message.emit(self.pid, line.as_bytes(), &mut out);
+            if !self.sender.send(out.as_bytes()) {
+                return self.notices.on_refused(now);
+            }
+            self.notices.on_sent();
+        }
+    }
+}
