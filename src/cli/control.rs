@@ -5,6 +5,7 @@ use super::{Invocation, fail, print, usage};
 use crate::limits::STOP_GRACE_MS;
 use crate::proto::config::keys::absolute;
 use crate::proto::names::Service;
+use crate::proto::notify::parse_stream;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::{Audience, describe_at, detach, exit};
@@ -14,7 +15,7 @@ use crate::service::{jobs, supervisor};
 use crate::sys::lock::{self, Holder, PidFile, holder};
 use crate::sys::process::Signal;
 use crate::sys::spawn::REPORT_FD;
-use crate::sys::{Errno, Failure, fds};
+use crate::sys::{Errno, Failure, fds, file};
 use ufmt::uwrite;
 
 /// `start [--child FOLDER] [SERVICE]`
@@ -48,6 +49,7 @@ fn start_loaded(invocation: Invocation) -> u8 {
 
 /// `run [--ready-fd N] [--health FILE] [SERVICE] [-- CMD...]`
 pub(super) fn run(mut invocation: Invocation) -> u8 {
+    invocation.journal = invocation.words.env(b"JOURNAL_STREAM").is_some_and(is_stderr);
     if let Err(code) = invocation.load() {
         return code;
     }
@@ -74,7 +76,8 @@ pub(super) fn run(mut invocation: Invocation) -> u8 {
         watchdog_usec: env(b"WATCHDOG_USEC"),
         watchdog_pid: env(b"WATCHDOG_PID"),
     };
-    serve(invocation, Audience::Foreground(ready), origin)
+    let audience = if invocation.journal { Audience::Journal } else { Audience::Foreground };
+    serve(invocation, audience(ready), origin)
 }
 
 /// Becomes the service.
@@ -87,7 +90,7 @@ fn serve(invocation: Invocation, audience: Audience, origin: Origin) -> u8 {
 
 /// What the supervisor has to know; tells what the command line must not say.
 fn origin(invocation: &Invocation) -> Result<Origin, u8> {
-    let Invocation { command, service, words, args, command_at, memory } = invocation;
+    let Invocation { command, service, words, args, command_at, memory, .. } = invocation;
     let refuse = |text: &str| Err(usage(command, &|out| out.push_str(text)));
     let program = if words.literal { words.program() } else { &[] };
     if !program.is_empty() && *service != Service::Supervisor {
@@ -102,6 +105,12 @@ fn origin(invocation: &Invocation) -> Result<Origin, u8> {
         None => None,
     };
     Ok(Origin { args: *args, command_at: *command_at, program, health })
+}
+
+/// Whether stderr is the stream `DEV:INODE`.
+fn is_stderr(stream: &[u8]) -> bool {
+    let meta = file::meta(fds::borrow(2));
+    parse_stream(stream).is_some_and(|stream| meta.is_ok_and(|meta| meta.identity == stream))
 }
 
 /// `stop [SERVICE]`

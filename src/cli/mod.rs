@@ -273,17 +273,20 @@ struct Invocation {
     command_at: usize,
     /// Where the files are, and the configuration after [`Invocation::load`].
     memory: &'static mut Memory,
+    /// Whether stderr wants `<N>` in front of each line (sd-daemon(3)).
+    journal: bool,
 }
 
 impl Invocation {
     /// The effective configuration, or the exit code after telling why not.
     fn load(&mut self) -> Result<(), u8> {
+        let journal = self.journal;
         let mut line = [0; 512];
         let mut out = Writer::new(&mut line);
         let Memory { settings, config, scratch, .. } = &mut *self.memory;
         settings
             .load(config, scratch, &mut out)
-            .map_err(|Unusable| fail(exit::CONFIG, &|message| message.push(out.as_bytes())))
+            .map_err(|Unusable| fail_to(journal, exit::CONFIG, &|message| message.push(out.as_bytes())))
     }
 
     /// As [`Invocation::load`], but a bad configuration, which is told, must
@@ -353,7 +356,8 @@ fn dispatch(args: &Args) -> Result<u8, u8> {
     };
     let memory = memory::take();
     locate::locate(args, &options, creates, words.child, &mut memory.settings)?;
-    Ok(run(Invocation { command: command.name, service, words, args: *args, command_at: at, memory }))
+    let (command, args) = (command.name, *args);
+    Ok(run(Invocation { command, service, words, args, command_at: at, memory, journal: false }))
 }
 
 fn command_named(name: &[u8]) -> Option<&'static Command> {
@@ -374,8 +378,14 @@ fn usage(command: &str, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
 
 /// One error line; returns the exit code.
 fn fail(code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
+    fail_to(false, code, text)
+}
+
+/// As [`fail`]; a journal gets the priority of an error with it.
+fn fail_to(journal: bool, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
     let mut line = [0; 640];
     let mut out = Writer::new(&mut line);
+    out.push_str(if journal { "<3>" } else { "" });
     out.push_str("zigsvc: ");
     text(&mut out);
     out.truncate(639);

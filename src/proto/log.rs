@@ -148,6 +148,22 @@ pub fn emit_syslog<'a>(
     out
 }
 
+/// A line of the log, with its stamp and its tag, as a journal that reads
+/// priorities wants it: `<N>text` (sd-daemon(3)). It has a date of its own. Never
+/// longer than `line`.
+pub fn push_for_journal(line: &[u8], stamp: Stamp, out: &mut Writer<'_>) {
+    let dated = stamp != Stamp::None;
+    let end = line.windows(2).position(|pair| pair == b"] ").filter(|_| dated);
+    let line = end.and_then(|end| line.get(end.saturating_add(2)..)).unwrap_or(line);
+    for level in (0..4).map(Level::from_index) {
+        if let Some(text) = line.strip_prefix(level.tag().as_bytes()) {
+            let _ = uwrite!(out, "<{}>", level.severity());
+            return out.push(text);
+        }
+    }
+    out.push(line);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,6 +229,25 @@ mod tests {
         let long = emit_syslog(&mut buffer, Level::Info, 7, &[b'x'; 300]);
         assert_eq!(long.len(), SYSLOG_MAX_BYTES);
         assert!(long.as_bytes().ends_with("…".as_bytes()));
+    }
+
+    #[test]
+    fn a_line_for_the_journal_has_a_priority_instead_of_stamp_and_tag() {
+        for stamp in [Stamp::Iso, Stamp::Unix, Stamp::None] {
+            for (index, priority) in ["<7>", "<6>", "<4>", "<3>"].iter().enumerate() {
+                for text in ["hot\n", "[INFO] a] [WARN] b\n", "\n", "<0>x\n", "] \n"] {
+                    let (mut bytes, mut buffer) = ([0; 64], [0; 64]);
+                    let mut line = Writer::new(&mut bytes);
+                    stamp.emit(1_795_327_895, &mut line);
+                    line.push_str(Level::from_index(index as u8).tag());
+                    line.push_str(text);
+                    let mut out = Writer::new(&mut buffer);
+                    push_for_journal(line.as_bytes(), stamp, &mut out);
+                    assert_eq!(out.as_bytes(), format!("{priority}{text}").as_bytes());
+                    assert!(out.len() < line.len());
+                }
+            }
+        }
     }
 
     #[test]

@@ -65,6 +65,13 @@ pub fn watchdog_every(usec: Option<&[u8]>, for_pid: Option<&[u8]>, pid: u32) -> 
     Some((usec / 2000).max(WATCHDOG_MIN_MS))
 }
 
+/// The device and the inode of `DEV:INODE` (`JOURNAL_STREAM`, systemd.exec(5)).
+#[must_use]
+pub fn parse_stream(text: &[u8]) -> Option<(u64, u64)> {
+    let mut parts = text.splitn(2, |byte| *byte == b':');
+    Some((parse_u64(parts.next()?)?, parse_u64(parts.next()?)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +118,17 @@ mod tests {
         assert_eq!(watchdog_every(None, Some(b"42"), 42), None);
         for pid in ["", "41", "-42", "x", "4294967338", "42 "] {
             assert_eq!(watchdog_every(Some(b"30000000"), Some(pid.as_bytes()), 42), None, "{pid}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_a_device_and_an_inode() {
+        assert_eq!(parse_stream(b"8:21"), Some((8, 21)));
+        assert_eq!(parse_stream(b"0:18446744073709551615"), Some((0, u64::MAX)));
+        for text in
+            ["", ":", "8", "8:", ":21", "8:21:3", "8 :21", "-8:21", "0x8:21", "18446744073709551616:1"]
+        {
+            assert_eq!(parse_stream(text.as_bytes()), None, "{text}");
         }
     }
 }

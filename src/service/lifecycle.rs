@@ -10,6 +10,7 @@
 //! command, with an exit code; afterwards nothing ends the service but a stop.
 
 use crate::proto::config::Config;
+use crate::proto::log::Level;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
@@ -50,6 +51,8 @@ pub enum Audience {
     /// `run`: whoever reads stderr; and this descriptor gets a newline when
     /// the service is ready (s6, dinit).
     Foreground(Option<OwnedFd>),
+    /// The same, and stderr is a journal that reads priorities.
+    Journal(Option<OwnedFd>),
 }
 
 /// A message through the pipe.
@@ -72,7 +75,13 @@ impl Audience {
     /// Whether this is `run`.
     #[must_use]
     pub fn is_foreground(&self) -> bool {
-        matches!(self, Self::Foreground(_))
+        matches!(self, Self::Foreground(_) | Self::Journal(_))
+    }
+
+    /// Whether stderr wants `<N>` in front of each line (sd-daemon(3)).
+    #[must_use]
+    pub fn is_journal(&self) -> bool {
+        matches!(self, Self::Journal(_))
     }
 
     /// Something degrades the service, which starts all the same.
@@ -93,10 +102,14 @@ impl Audience {
     }
 
     fn say(&self, kind: u8, code: u8, text: &dyn Fn(&mut Writer<'_>)) {
+        let level = if kind == WARNING { Level::Warn } else { Level::Error };
         let mut bytes = [0; REPORT_BYTES];
-        let (head, body) = bytes.split_at_mut(2);
-        head.copy_from_slice(&[kind, code]);
-        let (content, end) = body.split_at_mut(REPORT_BYTES - 3);
+        let (head, body) = bytes.split_at_mut(3);
+        head.copy_from_slice(&match self {
+            Self::Journal(_) => [b'<', b'0'.wrapping_add(level.severity()), b'>'],
+            Self::Starter(_) | Self::Foreground(_) => [0, kind, code],
+        });
+        let (content, end) = body.split_at_mut(REPORT_BYTES - 4);
         let mut out = Writer::new(content);
         out.push_str("zigsvc: ");
         text(&mut out);
@@ -108,11 +121,11 @@ impl Audience {
         if let Some(newline) = body.get_mut(length) {
             *newline = b'\n';
         }
+        let message = bytes.get(..length.saturating_add(4)).unwrap_or(&[]);
         match self {
-            Self::Starter(pipe) => {
-                let _ = file::write_all(pipe, bytes.get(..length.saturating_add(3)).unwrap_or(&[]));
-            }
-            Self::Foreground(_) => process::write_stderr(body.get(..=length).unwrap_or(&[])),
+            Self::Starter(pipe) => drop(file::write_all(pipe, message.get(1..).unwrap_or(&[]))),
+            Self::Foreground(_) => process::write_stderr(message.get(3..).unwrap_or(&[])),
+            Self::Journal(_) => process::write_stderr(message),
         }
     }
 
@@ -126,8 +139,8 @@ impl Audience {
                 let _ = uwrite!(out, "{}\n", process::pid().as_raw_pid());
                 let _ = file::write_all(&pipe, out.as_bytes());
             }
-            Self::Foreground(Some(fd)) => drop(file::write_all(&fd, b"\n")),
-            Self::Foreground(None) => {}
+            Self::Foreground(Some(fd)) | Self::Journal(Some(fd)) => drop(file::write_all(&fd, b"\n")),
+            Self::Foreground(None) | Self::Journal(None) => {}
         }
     }
 }
@@ -273,8 +286,9 @@ impl Process {
         let foreground = audience.is_foreground();
         match &audience {
             Audience::Starter(pipe) => fds::close_inherited(&[pipe]),
-            Audience::Foreground(Some(ready)) => fds::close_inherited(&[ready]),
-            Audience::Foreground(None) => fds::close_inherited(&[]),
+            Audience::Foreground(ready) | Audience::Journal(ready) => {
+                fds::close_inherited(ready.as_ref().as_slice());
+            }
         }
         signal::reset_all();
         process::umask(0o027);

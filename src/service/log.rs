@@ -7,13 +7,14 @@
 
 use crate::limits::{LOG_BUFFER_BYTES, LOG_LINE_BYTES, ROTATE_RETRY_MS, SYSLOG_MAX_BYTES};
 use crate::proto::config::Config;
-use crate::proto::log::{Level, Stamp, emit_syslog};
+use crate::proto::log::{Level, Stamp, emit_syslog, push_for_journal};
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
+use crate::service::lifecycle::Audience;
 use crate::state::rotation::{Action, Rotation};
 use crate::sys::identity::{self, Identity};
 use crate::sys::syslog::Syslog;
-use crate::sys::{Errno, Failure, OwnedFd, clock, fds, file, poll, process};
+use crate::sys::{BorrowedFd, Errno, Failure, OwnedFd, clock, fds, file, poll, process};
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -21,6 +22,8 @@ use ufmt::uwrite;
 pub struct Log {
     file: Option<LogFile>,
     stderr: bool,
+    /// stderr wants priorities, and no dates.
+    journal: bool,
     syslog: Option<Syslog>,
     level: Level,
     stamp: Stamp,
@@ -61,17 +64,20 @@ struct LogFile {
 
 impl Log {
     /// A log as the configuration says; nothing is opened yet. In the
-    /// foreground it goes to stderr, and to the file only if that was named.
+    /// foreground it goes to stderr, as `audience` wants it, and to the file only
+    /// if that was named.
     #[must_use]
     pub fn new(
         config: &Config,
         path: &Path,
-        foreground: bool,
+        audience: &Audience,
         buffer: &'static mut Vec<u8, LOG_BUFFER_BYTES>,
     ) -> Self {
+        let foreground = audience.is_foreground();
         let mut log = Self {
             file: None,
             stderr: foreground,
+            journal: audience.is_journal(),
             syslog: None,
             level: Level::Info,
             stamp: Stamp::Iso,
@@ -268,12 +274,21 @@ impl Log {
         if self.lost > 0 && self.file.is_none() {
             let mut bytes = [0; LOST_LINE_BYTES];
             let line = lost_line(&mut bytes, self.lost, self.stamp);
-            if file::write_all(fd, line.as_bytes()).is_err() || !poll::writable(fd) {
+            if !self.put_on_stderr(line.as_bytes()) || !poll::writable(fd) {
                 return false;
             }
             self.lost = 0;
         }
-        file::write_all(fd, self.buffer).is_ok()
+        self.put_on_stderr(self.buffer)
+    }
+
+    fn put_on_stderr(&self, lines: &[u8]) -> bool {
+        let fd = fds::borrow(2);
+        let written = match self.journal {
+            false => file::write_all(fd, lines),
+            true => write_for_journal(fd, lines, self.stamp),
+        };
+        written.is_ok()
     }
 
     /// SIGUSR1: opens the file anew if it was moved away, else rotates it.
@@ -434,6 +449,18 @@ fn lost_line(buffer: &mut [u8; LOST_LINE_BYTES], lost: u64, stamp: Stamp) -> Wri
     stamp.emit(clock::wall(), &mut out);
     let _ = uwrite!(out, "{}{} log lines lost\n", Level::Warn.tag(), lost);
     out
+}
+
+/// Writes whole lines to a journal, at once. Apart from its caller, because of
+/// the memory.
+#[inline(never)]
+fn write_for_journal(fd: BorrowedFd<'_>, lines: &[u8], stamp: Stamp) -> Result<(), Failure> {
+    let mut bytes = [0; LOG_BUFFER_BYTES];
+    let mut out = Writer::new(&mut bytes);
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        push_for_journal(line, stamp, &mut out);
+    }
+    file::write_all(fd, out.as_bytes())
 }
 
 fn count_lines(bytes: &[u8]) -> u64 {

@@ -95,7 +95,7 @@ pub fn open_dir(path: &CStr) -> Result<OwnedFd, Failure> {
 ///
 /// # Errors
 /// As the call says.
-pub fn meta(fd: &OwnedFd) -> Result<Meta, Failure> {
+pub fn meta(fd: impl AsFd) -> Result<Meta, Failure> {
     rustix::fs::fstat(fd).op("fstat").map(Meta::from)
 }
 

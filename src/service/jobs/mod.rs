@@ -185,7 +185,7 @@ impl Jobs {
         let audience = &process.audience;
         let config = &*process.config;
         let Large { spool, workers, clients, history, page } = STATE.take();
-        let mut log = Log::new(config, &config.log_file, audience.is_foreground(), log_buffer);
+        let mut log = Log::new(config, &config.log_file, audience, log_buffer);
         if let Err(failure) = log.open(process.identity.as_ref()) {
             audience.warn(&|out| {
                 out.push_str("the log cannot be written: ");

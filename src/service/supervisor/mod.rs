@@ -131,7 +131,7 @@ impl Supervisor {
         let config = &*process.config;
         let own = |path: &Path| path_of(Service::Supervisor, path).unwrap_or_default();
         let log_file = own(&config.log_file);
-        let mut log = Log::new(config, &log_file, process.foreground, log_buffer);
+        let mut log = Log::new(config, &log_file, &process.audience, log_buffer);
         if let Err(failure) = log.open(None) {
             process.audience.warn(&|out| {
                 out.push_str("the log cannot be written: ");
@@ -204,6 +204,8 @@ impl Supervisor {
             self.heartbeat.turn_finished(now);
         }
         self.watch_degraded();
+        self.put_status();
+        self.process.notify.turn_finished(now);
     }
 
     /// Polls until something is ready or due.
@@ -235,7 +237,7 @@ impl Supervisor {
             (!self.origin.is_program()).then(|| self.heartbeat.due(u64::from(interval.min(stale_after / 3))));
         let wards = self.wards.iter().filter_map(|ward| ward.state.next_deadline());
         let looks = self.looks_at_health().then_some(self.look_at);
-        let rest = [beat, looks, self.watchdog.due(), self.announce_by];
+        let rest = [beat, looks, self.watchdog.due(), self.announce_by, self.process.notify.due()];
         wards.chain(rest.into_iter().flatten()).min()
     }
 
@@ -256,6 +258,7 @@ impl Supervisor {
                 self.log.info(&|out| {
                     out.push_str("SIGQUIT received, stopping; what is supervised is left running");
                 });
+                self.process.notify.stopping();
                 self.stopping = Stopping::Alone;
             }
         }
@@ -277,6 +280,7 @@ impl Supervisor {
             self.log.info(&|out| {
                 let _ = uwrite!(out, "{}, stopping", why);
             });
+            self.process.notify.stopping();
         }
         self.stopping = Stopping::Gracefully;
         let rules = self.rules();

@@ -3,7 +3,7 @@
 
 use super::ward::{Kind, Supervised};
 use super::{Stopping, Supervisor};
-use crate::limits::LOG_LINE_BYTES;
+use crate::limits::{LOG_LINE_BYTES, NOTIFY_STATUS_BYTES};
 use crate::proto::log::Level;
 use crate::proto::names::Service;
 use crate::proto::text::{Writer, trim};
@@ -156,6 +156,8 @@ impl Supervisor {
         self.watch_degraded();
         let audience = core::mem::replace(&mut self.process.audience, Audience::Foreground(None));
         audience.ready();
+        self.put_status();
+        self.process.notify.ready();
     }
 
     /// Says once when something fails, and once when it works again.
@@ -195,34 +197,52 @@ impl Supervisor {
             for (name, value) in fields {
                 let _ = uwrite!(out, " {}={}", name, value);
             }
-            for ward in self.wards.iter() {
-                out.push_str(" ");
-                self.origin.push_name(ward.kind, out);
-                out.push_str("=");
-                out.push_str(match ward.state.phase() {
-                    Phase::Waiting(_) => "waiting",
-                    Phase::Starting(..) => "starting",
-                    Phase::Running(..) => "running",
-                    Phase::Ending(..) => "ending",
-                    Phase::Killed(..) | Phase::Unkillable(_) => "killed",
-                    Phase::Stopped => "stopped",
-                });
-                let _ = uwrite!(out, ":{}", ward.state.pid().unwrap_or(0));
-            }
-            out.push_str(" degraded=");
-            let states = [
-                (self.log_failing, "log"),
-                (self.heartbeat_failing, "health"),
-                (self.watchdog.failure().is_some(), "watchdog"),
-            ];
-            let mut first = true;
-            for (_, name) in states.iter().filter(|(failing, _)| *failing) {
-                out.push_str(if first { "" } else { "," });
-                out.push_str(name);
-                first = false;
-            }
-            out.push_str(if first { "none" } else { "" });
+            self.push_states(out);
         });
+    }
+
+    /// ` NAME=STATE:PID` for each ward, and what is degraded.
+    fn push_states(&self, out: &mut Writer<'_>) {
+        for ward in self.wards.iter() {
+            out.push_str(" ");
+            self.origin.push_name(ward.kind, out);
+            out.push_str("=");
+            out.push_str(match ward.state.phase() {
+                Phase::Waiting(_) => "waiting",
+                Phase::Starting(..) => "starting",
+                Phase::Running(..) => "running",
+                Phase::Ending(..) => "ending",
+                Phase::Killed(..) | Phase::Unkillable(_) => "killed",
+                Phase::Stopped => "stopped",
+            });
+            let _ = uwrite!(out, ":{}", ward.state.pid().unwrap_or(0));
+        }
+        out.push_str(" degraded=");
+        let states = [
+            (self.log_failing, "log"),
+            (self.heartbeat_failing, "health"),
+            (self.watchdog.failure().is_some(), "watchdog"),
+        ];
+        let mut first = true;
+        for (_, name) in states.iter().filter(|(failing, _)| *failing) {
+            out.push_str(if first { "" } else { "," });
+            out.push_str(name);
+            first = false;
+        }
+        out.push_str(if first { "none" } else { "" });
+    }
+
+    /// How it is, for the service manager.
+    #[inline(never)]
+    pub(super) fn put_status(&mut self) {
+        if !self.process.notify.is_wanted() {
+            return;
+        }
+        let mut line = [0; NOTIFY_STATUS_BYTES];
+        let mut out = Writer::new(&mut line);
+        let _ = uwrite!(out, "{} restarts", self.restarts);
+        self.push_states(&mut out);
+        self.process.notify.status(out.as_bytes());
     }
 
     /// SIGHUP: the configuration anew, whole or not at all.
@@ -244,6 +264,7 @@ impl Supervisor {
         self.heartbeat.move_to(&path_of(Service::Supervisor, &config.health_file).unwrap_or_default());
         self.watchdog.move_to(&config.watchdog, &mut self.log);
         self.change_wards(now);
+        self.process.notify.reloaded(true);
     }
 
     /// Services that are new in `supervise` are started or adopted, those that are
