@@ -2,44 +2,12 @@
 
 mod common;
 
+use common::foreground::{Running, run_command, seq};
 use common::{Dir, by_shell, kill, wait_until};
 use std::fs;
 use std::io::{PipeReader, Read, pipe};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::{Receiver, channel};
-
-/// A foreground service that ends with the test.
-struct Running(Child);
-
-impl Running {
-    fn new(mut command: Command) -> Self {
-        Self(command.spawn().unwrap())
-    }
-
-    /// Waits for its end; the exit code.
-    #[track_caller]
-    fn code(&mut self) -> i32 {
-        wait_until("it has ended", || self.0.try_wait().unwrap().is_some());
-        self.0.wait().unwrap().code().unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// `zigsvc -d DIR -o ... run`, with both outputs on /dev/null.
-fn run_command(dir: &Dir, options: &[&str]) -> Command {
-    let mut command = dir.command();
-    for option in options {
-        command.args(["-o", option]);
-    }
-    command.arg("run").stdout(Stdio::null()).stderr(Stdio::null());
-    command
-}
 
 /// Everything that comes out of a pipe until its end.
 fn read_aside(mut reader: PipeReader) -> Receiver<String> {
@@ -50,12 +18,6 @@ fn read_aside(mut reader: PipeReader) -> Receiver<String> {
         let _ = sender.send(String::from_utf8_lossy(&text).into_owned());
     });
     receiver
-}
-
-/// The sequence number of the heartbeat; 0 if there is none.
-fn seq(dir: &Dir) -> u64 {
-    let text = dir.read("zigsvc.health");
-    text.split("seq=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
 #[test]

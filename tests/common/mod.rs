@@ -16,6 +16,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the way in which a test fails")]
 
 pub mod control;
+pub mod foreground;
 pub mod small_disk;
 
 use core::sync::atomic::{AtomicU32, Ordering};
