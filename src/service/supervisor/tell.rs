@@ -185,19 +185,23 @@ impl Supervisor {
     /// SIGUSR2.
     #[inline(never)]
     pub(super) fn log_status(&mut self, now: u64) {
+        let mut text = [0; 400];
+        let mut status = Writer::new(&mut text);
         let state = if self.stopping == Stopping::No { "running" } else { "stopping" };
+        let _ = uwrite!(status, "pid={} state={}", process::pid().as_raw_pid(), state);
+        let fields = [
+            ("uptime", now.saturating_sub(self.started_at) / 1000),
+            ("restarts", self.restarts),
+            ("reloads", self.reloads),
+            ("reload_errors", self.reload_errors),
+        ];
+        for (name, value) in fields {
+            let _ = uwrite!(status, " {}={}", name, value);
+        }
+        self.push_states(&mut status);
         self.log.info(&|out| {
-            let _ = uwrite!(out, "status: pid={} state={}", process::pid().as_raw_pid(), state);
-            let fields = [
-                ("uptime", now.saturating_sub(self.started_at) / 1000),
-                ("restarts", self.restarts),
-                ("reloads", self.reloads),
-                ("reload_errors", self.reload_errors),
-            ];
-            for (name, value) in fields {
-                let _ = uwrite!(out, " {}={}", name, value);
-            }
-            self.push_states(out);
+            out.push_str("status: ");
+            out.push(status.as_bytes());
         });
     }
 
