@@ -11,8 +11,8 @@ mod board;
 mod cases;
 mod common;
 
-use board::{Board, Bystander, INIT_D, Shell, Tools, find, gone, install, on_every_board, under_every_shell};
-use common::{Dir, finish, is_root, require, require_root, under_qemu, wait_until, zigsvc};
+use board::{Board, Bystander, INIT_D, Shell, Tools, gone, on_every_board, under_every_shell};
+use common::{Dir, find, finish, install, is_root, require, require_root, under_qemu, wait_until, zigsvc};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;

@@ -418,6 +418,30 @@ pub fn require_tool(name: &str) -> bool {
     require(found, &format!("there is no {name} on the PATH"))
 }
 
+/// The absolute path of a program, or a note that the test is skipped.
+#[track_caller]
+pub fn find(name: &str) -> Option<PathBuf> {
+    if name.starts_with('/') {
+        return Some(name.into());
+    }
+    if !require_tool(name) {
+        return None;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Writes an executable script. A child does it: had this process the file
+/// open, it could not be executed (ETXTBSY) as long as a process that another
+/// thread forks meanwhile has not come to its own exec.
+pub fn install(path: &Path, text: &str) {
+    let mut writer = Command::new("/bin/sh");
+    writer.args(["-c", "cat >\"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
+    let mut writer = writer.spawn().unwrap();
+    writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(writer.wait().unwrap().success());
+}
+
 /// Whether the binary can execute itself, as the supervisor does. Under QEMU
 /// that takes a kernel that knows QEMU. If not, as `require_tool`.
 #[track_caller]

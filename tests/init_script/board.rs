@@ -1,12 +1,11 @@
 //! A machine to install the init script on, as the tests need it: a shell, a
 //! PATH, a defaults file, and a folder for the service.
 
-use super::common::{Dir, Ran, alive, finish, kill, require, require_tool, wait_until, zigsvc};
+use super::common::{Dir, Ran, alive, find, finish, install, kill, require, wait_until, zigsvc};
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 /// The folder that the script is shipped in.
@@ -164,34 +163,10 @@ pub(crate) fn under_every_shell(test: impl Fn(&Board)) {
     }
 }
 
-/// The absolute path of a program, or a note that the test is skipped.
-#[track_caller]
-pub(crate) fn find(name: &str) -> Option<PathBuf> {
-    if name.starts_with('/') {
-        return Some(name.into());
-    }
-    if !require_tool(name) {
-        return None;
-    }
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
-}
-
 fn dpkg_start_stop_daemon() -> Option<PathBuf> {
     let tool = find("start-stop-daemon")?.canonicalize().unwrap();
     let found = tool.ends_with("start-stop-daemon");
     require(found, "start-stop-daemon is not dpkg's").then_some(tool)
-}
-
-/// Writes an executable script. A child does it: had this process the file
-/// open, it could not be executed (ETXTBSY) as long as a process that another
-/// thread forks meanwhile has not come to its own exec.
-pub(crate) fn install(path: &Path, text: &str) {
-    let mut writer = Command::new("/bin/sh");
-    writer.args(["-c", "cat >\"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
-    let mut writer = writer.spawn().unwrap();
-    writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    assert!(writer.wait().unwrap().success());
 }
 
 /// Waits for the end of a process that has been stopped. (Its lock is free

@@ -1,7 +1,8 @@
 //! What the binary cannot be made to do on demand (any code for any command, a
 //! death by signal) is played by a shell script that writes down its calls.
 
-use super::board::{install, under_every_shell};
+use super::board::under_every_shell;
+use super::common::install;
 use std::fs;
 
 /// What zigsvc answers (`COMMAND.SERVICE=CODE`), the action, the code of the
