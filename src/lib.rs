@@ -14,7 +14,7 @@
 //! - [`proto`]: pure bytes: the configuration, the journal's records, log
 //!   lines, the health record, requests. No state, no system call.
 //! - [`state`]: pure decisions: the spool and its recovery, the window of jobs,
-//!   rotation, backoff. Time is an argument, the disk is a trait.
+//!   rotation, backoff, supervision. Time is an argument, the disk is a trait.
 //! - `sys`: the only layer that makes system calls, and, with `rt`, the only
 //!   one with `unsafe`. Every function names its call and its promise.
 //! - `service`: the services, their life, their log, their heartbeat
@@ -48,6 +48,14 @@
 //! `proto/control.rs` (framed) → `service/jobs/requests.rs` (found in the list,
 //! parsed, done) → `service/jobs/control.rs` (answered, after the commit if it
 //! has to be durable; by `errands.rs` if it takes more than a turn).
+//!
+//! # One death, from the kernel to the restart
+//!
+//! `sys/signal.rs` (SIGCHLD; for an adopted service its pidfd) →
+//! `service/supervisor/mod.rs` (who was it, what does its PID file say) →
+//! `state/supervisor.rs` (died, or stopped on purpose; when to start it) →
+//! `service/supervisor/ward.rs` (started) → `service/lifecycle.rs` of the new
+//! process (reports) → `service/supervisor/tell.rs` (ready).
 //!
 //! # Recipes
 //!

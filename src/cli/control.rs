@@ -5,7 +5,6 @@ use super::{Invocation, fail, print, usage};
 use crate::limits::STOP_GRACE_MS;
 use crate::proto::config::keys::absolute;
 use crate::proto::names::Service;
-use crate::proto::notify::parse_stream;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::{Audience, describe_at, detach, exit};
@@ -109,8 +108,11 @@ fn origin(invocation: &Invocation) -> Result<Origin, u8> {
 
 /// Whether stderr is the stream `DEV:INODE`.
 fn is_stderr(stream: &[u8]) -> bool {
-    let meta = file::meta(fds::borrow(2));
-    parse_stream(stream).is_some_and(|stream| meta.is_ok_and(|meta| meta.identity == stream))
+    let Ok(meta) = file::meta(fds::borrow(2)) else { return false };
+    let mut text = [0; 48];
+    let mut out = Writer::new(&mut text);
+    let _ = uwrite!(out, "{}:{}", meta.identity.0, meta.identity.1);
+    stream == out.as_bytes()
 }
 
 /// `stop [SERVICE]`

@@ -54,6 +54,12 @@ impl Level {
             Self::Error => 3,
         }
     }
+
+    /// `<N>` in front of a line for a journal (sd-daemon(3)).
+    #[must_use]
+    pub const fn prefix(self) -> [u8; 3] {
+        [b'<', b'0'.wrapping_add(self.severity()), b'>']
+    }
 }
 
 /// How a line is dated.
@@ -152,16 +158,21 @@ pub fn emit_syslog<'a>(
 /// priorities wants it: `<N>text` (sd-daemon(3)). It has a date of its own. Never
 /// longer than `line`.
 pub fn push_for_journal(line: &[u8], stamp: Stamp, out: &mut Writer<'_>) {
-    let dated = stamp != Stamp::None;
-    let end = line.windows(2).position(|pair| pair == b"] ").filter(|_| dated);
-    let line = end.and_then(|end| line.get(end.saturating_add(2)..)).unwrap_or(line);
-    for level in (0..4).map(Level::from_index) {
-        if let Some(text) = line.strip_prefix(level.tag().as_bytes()) {
-            let _ = uwrite!(out, "<{}>", level.severity());
-            return out.push(text);
-        }
-    }
-    out.push(line);
+    let line = if stamp == Stamp::None { line } else { behind_bracket(line) };
+    let level = match line.get(1) {
+        Some(b'D') => Level::Debug,
+        Some(b'W') => Level::Warn,
+        Some(b'E') => Level::Error,
+        _ => Level::Info,
+    };
+    out.push(&level.prefix());
+    out.push(behind_bracket(line));
+}
+
+/// What follows the first `] `.
+fn behind_bracket(line: &[u8]) -> &[u8] {
+    let end = line.iter().position(|byte| *byte == b']').unwrap_or(0);
+    line.get(end.saturating_add(2)..).unwrap_or(&[])
 }
 
 #[cfg(test)]

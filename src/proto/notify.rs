@@ -3,7 +3,6 @@
 
 use super::text::{Writer, parse_u64};
 use crate::limits::WATCHDOG_MIN_MS;
-use ufmt::uwrite;
 
 /// A step in the life of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,21 +28,24 @@ pub struct Message {
 }
 
 impl Message {
-    /// Its text. `status` is one line, escaped where that is needed.
-    pub fn emit(self, pid: u32, status: &[u8], out: &mut Writer<'_>) {
-        match self.step {
-            Some(Step::Reloading(usec)) => {
-                let _ = uwrite!(out, "RELOADING=1\nMONOTONIC_USEC={}\n", usec);
-            }
-            Some(Step::Ready) => {
-                let _ = uwrite!(out, "READY=1\nMAINPID={}\n", pid);
-            }
-            Some(Step::Stopping) => out.push_str("STOPPING=1\n"),
-            None => {}
+    /// Its text. `status` is one line, in two parts, escaped where that is
+    /// needed.
+    pub fn emit(self, pid: u32, status: (&[u8], &str), out: &mut Writer<'_>) {
+        let (text, number) = match self.step {
+            Some(Step::Reloading(usec)) => ("RELOADING=1\nMONOTONIC_USEC=", usec),
+            Some(Step::Ready) => ("READY=1\nMAINPID=", u64::from(pid)),
+            Some(Step::Stopping) => ("STOPPING=", 1),
+            None => ("", 0),
+        };
+        if self.step.is_some() {
+            out.push_str(text);
+            out.push_u64(number);
+            out.push_str("\n");
         }
         if self.status {
             out.push_str("STATUS=");
-            out.push(status);
+            out.push(status.0);
+            out.push_str(status.1);
             out.push_str("\n");
         }
         if self.watchdog {
@@ -65,13 +67,6 @@ pub fn watchdog_every(usec: Option<&[u8]>, for_pid: Option<&[u8]>, pid: u32) -> 
     Some((usec / 2000).max(WATCHDOG_MIN_MS))
 }
 
-/// The device and the inode of `DEV:INODE` (`JOURNAL_STREAM`, systemd.exec(5)).
-#[must_use]
-pub fn parse_stream(text: &[u8]) -> Option<(u64, u64)> {
-    let mut parts = text.splitn(2, |byte| *byte == b':');
-    Some((parse_u64(parts.next()?)?, parse_u64(parts.next()?)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,7 +74,7 @@ mod tests {
     fn text(message: Message, status: &str) -> String {
         let mut buffer = [0; 128];
         let mut out = Writer::new(&mut buffer);
-        message.emit(42, status.as_bytes(), &mut out);
+        message.emit(42, (status.as_bytes(), "!"), &mut out);
         String::from_utf8(out.as_bytes().to_vec()).unwrap()
     }
 
@@ -91,7 +86,7 @@ mod tests {
         assert_eq!(text(step(Step::Reloading(7)), "x"), "RELOADING=1\nMONOTONIC_USEC=7\n");
         assert_eq!(text(step(Step::Stopping), "x"), "STOPPING=1\n");
         let all = Message { status: true, watchdog: true, ..step(Step::Stopping) };
-        assert_eq!(text(all, "well"), "STOPPING=1\nSTATUS=well\nWATCHDOG=1\n");
+        assert_eq!(text(all, "well"), "STOPPING=1\nSTATUS=well!\nWATCHDOG=1\n");
     }
 
     #[test]
@@ -118,17 +113,6 @@ mod tests {
         assert_eq!(watchdog_every(None, Some(b"42"), 42), None);
         for pid in ["", "41", "-42", "x", "4294967338", "42 "] {
             assert_eq!(watchdog_every(Some(b"30000000"), Some(pid.as_bytes()), 42), None, "{pid}");
-        }
-    }
-
-    #[test]
-    fn a_stream_is_a_device_and_an_inode() {
-        assert_eq!(parse_stream(b"8:21"), Some((8, 21)));
-        assert_eq!(parse_stream(b"0:18446744073709551615"), Some((0, u64::MAX)));
-        for text in
-            ["", ":", "8", "8:", ":21", "8:21:3", "8 :21", "-8:21", "0x8:21", "18446744073709551616:1"]
-        {
-            assert_eq!(parse_stream(text.as_bytes()), None, "{text}");
         }
     }
 }

@@ -106,7 +106,7 @@ impl Audience {
         let mut bytes = [0; REPORT_BYTES];
         let (head, body) = bytes.split_at_mut(3);
         head.copy_from_slice(&match self {
-            Self::Journal(_) => [b'<', b'0'.wrapping_add(level.severity()), b'>'],
+            Self::Journal(_) => level.prefix(),
             Self::Starter(_) | Self::Foreground(_) => [0, kind, code],
         });
         let (content, end) = body.split_at_mut(REPORT_BYTES - 4);

@@ -138,12 +138,9 @@ impl Manager {
     #[inline(never)]
     fn send(&mut self, now: u64) {
         while let Some(message) = self.notices.next_message() {
-            let (mut bytes, mut status) = ([0; MESSAGE_BYTES], [0; NOTIFY_STATUS_BYTES + REFUSED.len()]);
-            let mut line = Writer::new(&mut status);
-            line.push(&self.status);
-            line.push_str(if self.refused { REFUSED } else { "" });
+            let mut bytes = [0; MESSAGE_BYTES];
             let mut out = Writer::new(&mut bytes);
-            message.emit(self.pid, line.as_bytes(), &mut out);
+            message.emit(self.pid, (&self.status, if self.refused { REFUSED } else { "" }), &mut out);
             if !self.sender.send(out.as_bytes()) {
                 return self.notices.on_refused(now);
             }

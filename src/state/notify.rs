@@ -105,11 +105,9 @@ impl Notices {
 
     /// That datagram was taken.
     pub fn on_sent(&mut self) {
-        match self.next_message().and_then(|message| message.step) {
-            Some(Step::Reloading(_)) => self.reloading = None,
-            Some(Step::Ready) => self.ready = false,
-            Some(Step::Stopping) => self.stopping = false,
-            None => {}
+        // Only the first of these was told.
+        if self.reloading.take().is_none() {
+            (self.ready, self.stopping) = (false, false);
         }
         self.status = false;
         self.retry_at = 0;

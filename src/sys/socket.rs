@@ -87,7 +87,9 @@ fn stream() -> Result<OwnedFd, Failure> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).op("socket")
 }
 
-fn address(path: &Path) -> Result<SocketAddrUnix, Failure> {
+/// The address of the socket at `path`.
+#[inline(never)]
+pub(super) fn address(path: &Path) -> Result<SocketAddrUnix, Failure> {
     if path.as_bytes().len() > SOCKET_PATH_MAX_BYTES {
         return Err(Failure { op: "bind", errno: Errno::NAMETOOLONG });
     }
