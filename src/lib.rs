@@ -75,7 +75,8 @@
 //!   lacks it.
 //! - **A service**: its name is in `proto/names.rs`; add it to
 //!   `Service::RUNNABLE`, write `service/NAME/mod.rs` after the loop of `jobs`,
-//!   and its line in `cli/control.rs`.
+//!   and its line in `cli/control.rs`. It tells a service manager by
+//!   `Process::notify`; `service/notify.rs` says when.
 //! - **A timer**: a moment in the service's state, its check in the stage of
 //!   the turn where it belongs, and its line in `next_due`. Without that line
 //!   the loop sleeps past it, and the test that waits for it times out.

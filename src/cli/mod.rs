@@ -97,6 +97,7 @@ const COMMANDS: &[Command] = &[
                   run supervisor [--health FILE] -- CMD ARG...  keep any foreground program running: it is\n\
                   started again whenever it ends, and its output goes to zigsvc-supervisor.log\n\
                   --health FILE  restart CMD too when FILE was not written for stale_after\n\
+                  NOTIFY_SOCKET, WATCHDOG_USEC and JOURNAL_STREAM are obeyed (systemd).\n\
                   Exit: as start, then 0 after a graceful stop.\n",
         options: option::READY_FD | option::HEALTH,
         operands: Operands::Program,

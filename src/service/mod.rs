@@ -4,7 +4,8 @@
 //! - `settings.rs`: where the configuration is, and reading it (again)
 //! - `reload.rs`: a new configuration, whole or not at all
 //! - `lifecycle.rs`: from a command to a service that is ready, and its end
-//! - `log.rs`: lines to the file, to stderr, to syslog; rotation
+//! - `log.rs`: lines to the file, to stderr (or a journal there), to syslog;
+//!   rotation
 //! - `heartbeat.rs`: the health file
 //! - `target.rs`: the process that holds a service's lock
 //! - `output.rs`: what the programs that they start write

@@ -11,7 +11,8 @@
 //!    for it
 //! 9. start handlers (a second attempt only after a commit)
 //! 10. write the log, events to those who watch, the heartbeat
-//! 11. accept new clients
+//! 11. accept new clients; the service manager, if there is one, is told that the
+//!     turn was finished
 //!
 //! The log is written before the end of a job is, so that a job whose handler
 //! is the log is never recorded as done without its line.
