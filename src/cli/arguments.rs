@@ -130,7 +130,6 @@ impl Words {
             }
             let value = self.get(0).ok_or_else(|| {
                 usage(command.name, &|out| {
-                    out.push_str("option ");
                     out.push(word);
                     out.push_str(" needs a value");
                 })
