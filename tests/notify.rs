@@ -378,7 +378,7 @@ fn a_manager_that_does_not_read_holds_nothing_up_and_misses_nothing() {
     let path = dir.path("notify");
     let mut manager = Manager::at(&path);
     let filled = Manager::fill(&path);
-    let mut running = Running::new(watched(&dir, &[QUICK], &path));
+    let mut running = Running::new(managed(&dir, &[QUICK], &path));
     wait_until_it_runs(&dir);
     goes_on(&dir, &running);
     // Now it does.
