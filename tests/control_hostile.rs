@@ -497,7 +497,8 @@ fn who_may_nothing_cannot_keep_others_out() {
     start(&dir, &["allow_uid=12345"]);
     let path = dir.path("zigsvc.sock");
     let _strangers: Vec<_> = (0..40).map(|_| connect_as(&path, NOBODY, NOBODY, &[])).collect();
-    assert!(ask(&dir, "status").starts_with("ok "));
+    let answer = ask(&dir, "status");
+    assert!(answer.starts_with("ok "), "{answer}");
     let mut guest = Client::over(connect_as(&path, 12345, NOBODY, &[]).unwrap());
     assert!(guest.ask("status").starts_with("ok "));
 }

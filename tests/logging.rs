@@ -177,7 +177,9 @@ fn the_newest_old_log_is_number_one_and_only_as_many_are_kept_as_configured() {
             let line = format!("job: number {number}\n");
             wait_until("it is logged", || dir.read("zigsvc.log").contains(&line));
             dir.zigsvc(&["rotate"]).expect(0);
-            wait_until("it was rotated", || dir.read("zigsvc.log.1").contains(&line));
+            wait_until("it was rotated", || {
+                dir.read("zigsvc.log.1").contains(&line) && dir.path("zigsvc.log").exists()
+            });
         }
         for number in 1..=keep {
             let text = dir.read(&format!("zigsvc.log.{number}"));

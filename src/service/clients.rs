@@ -6,7 +6,9 @@
 //! clients that behave cost no memory.
 
 use super::listener::{Access, Rank};
-use crate::limits::{CLIENT_IDLE_MS, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, STRANGERS_MAX};
+use crate::limits::{
+    ACCEPT_TURN, CLIENT_IDLE_MS, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, STRANGERS_MAX,
+};
 use crate::sys::poll::Interest;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, OwnedFd};
@@ -160,11 +162,14 @@ impl Clients {
         let older = |(_, client): &&(usize, &Client)| client.asked || client.active_at < now;
         let oldest = |wanted: &dyn Fn(&(usize, &Client)) -> bool| {
             self.connected()
-                .filter(|client| older(&client) && wanted(client))
+                .filter(|client| wanted(client))
                 .min_by_key(|(_, client)| client.active_at)
                 .map(|(place, _)| place)
         };
-        oldest(&idle).or_else(|| oldest(&lower))
+        oldest(&|client| older(&client) && idle(client))
+            .or_else(|| oldest(&|client| older(&client) && lower(client)))
+            // (a flood fills all places within one millisecond)
+            .or_else(|| oldest(&lower))
     }
 
     /// The oldest of those who may nothing, if there are as many as may be here
@@ -172,9 +177,14 @@ impl Clients {
     #[must_use]
     pub fn surplus_stranger(&self, now: u64) -> Option<usize> {
         let strangers = || self.connected().filter(|(_, client)| client.rank == Rank::Nobody);
-        let oldest = strangers().filter(|(_, client)| client.active_at < now);
-        let oldest = oldest.min_by_key(|(_, client)| client.active_at).map(|(place, _)| place);
-        oldest.filter(|_| strangers().count() >= STRANGERS_MAX)
+        let count = strangers().count();
+        // (those that came in this turn get it to ask, unless they are a flood)
+        let (place, _) = strangers()
+            .filter(|(_, client)| {
+                client.active_at < now || count >= STRANGERS_MAX.saturating_add(ACCEPT_TURN)
+            })
+            .min_by_key(|(_, client)| client.active_at)?;
+        (count >= STRANGERS_MAX).then_some(place)
     }
 
     /// Finds anew what the client may.
