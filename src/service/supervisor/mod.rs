@@ -39,7 +39,7 @@ use crate::sys::args::Args;
 use crate::sys::once::Once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Exit, Pid, Signal};
-use crate::sys::{clock, memory};
+use crate::sys::{clock, memory, poll};
 use core::ffi::c_char;
 use heapless::Vec;
 use ufmt::uwrite;
@@ -406,7 +406,9 @@ impl Supervisor {
 
     /// An adopted one has ended.
     fn on_pidfd(&mut self, index: usize, now: u64) {
-        if let Some(pid) = self.wards.get(index).and_then(Supervised::pid) {
+        let has_ended =
+            |ward: &&Supervised| ward.pidfd.as_ref().is_some_and(|pidfd| poll::readable_within(pidfd, 0));
+        if let Some(pid) = self.wards.get(index).filter(has_ended).and_then(Supervised::pid) {
             self.on_gone(index, pid, Ended::Unknown, now);
         }
     }

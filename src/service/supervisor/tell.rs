@@ -11,7 +11,7 @@ use crate::service::lifecycle::{Audience, Message, next_message};
 use crate::service::reload::{self, REASON_BYTES};
 use crate::service::settings::{Unusable, path_of};
 use crate::state::supervisor::{Ended, Phase, Report, Trouble};
-use crate::sys::{clock, file, process};
+use crate::sys::{Errno, Failure, clock, file, process};
 use ufmt::uwrite;
 
 impl Supervisor {
@@ -85,9 +85,14 @@ impl Supervisor {
         let mut bytes = [0; LOG_LINE_BYTES];
         let Some(ward) = self.wards.get_mut(index) else { return };
         let Some(reports) = &ward.reports else { return };
-        let Ok(count @ 1..) = file::read(reports, &mut bytes) else {
-            ward.reports = None;
-            return;
+        let count = match file::read(reports, &mut bytes) {
+            Ok(count @ 1..) => count,
+            // What poll(2) saw was that of the process before: this one is new.
+            Err(Failure { errno: Errno::AGAIN, .. }) => return,
+            Ok(_) | Err(_) => {
+                ward.reports = None;
+                return;
+            }
         };
         // Messages are whole: each is one write of less than PIPE_BUF.
         let mut rest = bytes.get(..count).unwrap_or(&[]);
