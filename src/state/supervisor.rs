@@ -337,6 +337,8 @@ impl Ward {
         match (self.phase, look) {
             (Phase::Waiting(_) | Phase::Stopped, Look::Held(..)) if self.leaving => NOTHING,
             (Phase::Waiting(_) | Phase::Stopped, Look::Held(pid, _)) => self.adopt(now, pid),
+            // Somebody started it, and it died before it was looked at.
+            (Phase::Stopped, Look::Died) if !self.leaving => self.died(now, now, Ended::Unknown),
             (Phase::Waiting(_) | Phase::Stopped, Look::Died | Look::Free) => NOTHING,
             (Phase::Starting(pid, since), _) => {
                 let late = now.saturating_sub(since) > rules.stale_after_ms;

@@ -39,7 +39,8 @@ impl Supervisor {
         let Some(ward) = self.wards.get_mut(index) else { return };
         let lived = now.saturating_sub(ward.born_at);
         let pid = ward.state.pid().unwrap_or(0);
-        if matches!(report, Report::Adopted(_)) {
+        if matches!(report, Report::Adopted(_) | Report::Stopped) {
+            // (of a next life that ends between two looks nothing else is known)
             ward.born_at = now;
         }
         ward.settled |= matches!(report, Report::Adopted(_) | Report::Ready(_) | Report::Died(..));
