@@ -11,7 +11,7 @@ use crate::service::target::{Hidden, Target};
 use crate::state::supervisor::Ward;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::spawn::{Child, Program, Role, spawn};
-use crate::sys::{Failure, OwnedFd, fds, file};
+use crate::sys::{Errno, Failure, OwnedFd, fds, file};
 use core::ffi::{CStr, c_char};
 use heapless::Vec;
 
@@ -159,6 +159,10 @@ impl Supervised {
 fn start_program(origin: &Origin, base: &Path) -> Result<Child, Failure> {
     let path = origin.file_of(Kind::Program, base);
     spawn_with(origin, Role::Foreign(base.as_c_str()), path.as_c_str(), origin.program)
+    if !path.as_bytes().starts_with(b"/") {
+        // Not on the PATH: what has this name in its folder is another program.
+        return Err(Failure { op: "execve", errno: Errno::NOENT });
+    }
 }
 
 /// Starts a program with our environment.
