@@ -17,6 +17,9 @@ pub const METRICS_NAME_MAX_BYTES: usize = 107;
 pub const CONFIG_MAX_BYTES: usize = SCRATCH_BYTES;
 /// Overrides given by `-o`; they are kept for reloads.
 pub const OVERRIDES_MAX: usize = 48;
+/// Words of the options in front of a command: a supervisor hands them on to its
+/// services. Each override may be two, and `-c` and `-d` are there.
+pub const OPTION_WORDS_MAX: usize = 2 * OVERRIDES_MAX + 8;
 /// Entries of `allow_uid` and of `allow_gid`.
 pub const ALLOW_IDS_MAX: usize = 8;
 /// Entries of `allow` for the opener.

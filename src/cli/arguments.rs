@@ -2,7 +2,7 @@
 //! command declares in `COMMANDS` which options it knows and how many words.
 
 use super::{Command, Operands, usage};
-use crate::limits::OVERRIDES_MAX;
+use crate::limits::{OPTION_WORDS_MAX, OVERRIDES_MAX};
 use crate::proto::names::Service;
 use crate::proto::text::parse_u64;
 use crate::sys::args::Args;
@@ -194,6 +194,9 @@ pub(super) fn parse_options(args: &Args) -> Result<(Options, usize), u8> {
                 .push(value)
                 .map_err(|_| usage("", &|out| out.push_str("too many options -o")))?,
         }
+    }
+    if at > OPTION_WORDS_MAX.saturating_add(1) {
+        return Err(usage("", &|out| out.push_str("too many options before the command")));
     }
     if let Some([b'-', rest @ ..]) = args.get(at)
         && !matches!(rest, b"-help" | b"h" | b"-version" | b"V")

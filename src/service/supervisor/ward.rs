@@ -2,7 +2,7 @@
 //! what connects us to it.
 
 use super::Origin;
-use crate::limits::{ENVIRONMENT_MAX, OVERRIDES_MAX};
+use crate::limits::{ENVIRONMENT_MAX, OPTION_WORDS_MAX};
 use crate::proto::names::Service;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
@@ -141,10 +141,11 @@ impl Supervised {
         fds::set_nonblocking(&reports)?;
         let executable = origin.file_of(self.kind, base);
         let name = Path::new(service.name().as_bytes()).unwrap_or_default();
-        // Each option may have a value.
-        let mut argv: Vec<*const c_char, { 2 * OVERRIDES_MAX + 16 }> = Vec::new();
+        // (the name, four words more, and the null pointer)
+        let mut argv: Vec<*const c_char, { OPTION_WORDS_MAX + 6 }> = Vec::new();
         let _ = argv.push(executable.as_c_str().as_ptr());
-        let options = origin.args.tail(1).iter().take(origin.command_at.saturating_sub(1));
+        let options =
+            origin.args.tail(1).iter().take(origin.command_at.saturating_sub(1).min(OPTION_WORDS_MAX));
         argv.extend(options.copied());
         let words = [c"start", c"--child", base.as_c_str(), name.as_c_str()];
         argv.extend(words.map(CStr::as_ptr));
