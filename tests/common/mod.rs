@@ -18,6 +18,7 @@
 pub mod control;
 pub mod foreground;
 pub mod small_disk;
+pub mod supervisor;
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;

@@ -404,7 +404,8 @@ impl Supervisor {
         self.on_gone(index, pid, ended, now);
     }
 
-    /// An adopted one has ended.
+    /// An adopted one has ended. It is asked again: a signal of the same turn may
+    /// have put another one in its place.
     fn on_pidfd(&mut self, index: usize, now: u64) {
         let has_ended =
             |ward: &&Supervised| ward.pidfd.as_ref().is_some_and(|pidfd| poll::readable_within(pidfd, 0));

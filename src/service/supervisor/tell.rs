@@ -273,9 +273,9 @@ impl Supervisor {
         self.log.configure(config, &log_file, self.process.foreground);
         self.heartbeat.move_to(&path_of(Service::Supervisor, &config.health_file).unwrap_or_default());
         self.watchdog.move_to(&config.watchdog, &mut self.log);
-        self.change_wards(now);
         // A shorter interval holds at once, not when the longer one is over.
-        self.look_at = self.look_at.min(now.saturating_add(u64::from(self.process.config.check_interval)));
+        self.look_at = self.look_at.min(now.saturating_add(u64::from(config.check_interval)));
+        self.change_wards(now);
         self.process.notify.reloaded(true);
     }
 

@@ -159,11 +159,11 @@ impl Supervised {
 
 fn start_program(origin: &Origin, base: &Path) -> Result<Child, Failure> {
     let path = origin.file_of(Kind::Program, base);
-    spawn_with(origin, Role::Foreign(base.as_c_str()), path.as_c_str(), origin.program)
     if !path.as_bytes().starts_with(b"/") {
         // Not on the PATH: what has this name in its folder is another program.
         return Err(Failure { op: "execve", errno: Errno::NOENT });
     }
+    spawn_with(origin, Role::Foreign(base.as_c_str()), path.as_c_str(), origin.program)
 }
 
 /// Starts a program with our environment.
