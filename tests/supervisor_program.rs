@@ -137,10 +137,7 @@ fn a_second_term_kills_at_once() {
     kill(supervisor, "TERM");
     wait_for(&dir, "SIGTERM received, stopping");
     let line = status(&dir, supervisor);
-    assert!(
-        line.contains(&format!("state=stopping")) && line.contains(&format!("sh=ending:{program}")),
-        "{line}"
-    );
+    assert!(line.contains("state=stopping") && line.contains(&format!("sh=ending:{program}")), "{line}");
     assert!(alive(program));
     kill(supervisor, "INT");
     assert_eq!(running.code(), 0);
