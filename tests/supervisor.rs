@@ -649,6 +649,29 @@ fn hup_takes_a_new_configuration_whole_or_not_at_all() {
 }
 
 #[test]
+fn the_commands_for_services_are_for_it_too() {
+    if !common::require_self_exec() {
+        return;
+    }
+    let dir = Dir::new();
+    let before = start(&dir, BLIND);
+    let jobs = dir.lock_holder("zigsvc.pid").unwrap();
+    dir.zigsvc(&["reload", "supervisor"]).expect(0);
+    wait_for(&dir, "SIGHUP received, reloading config");
+    dir.zigsvc(&["rotate", "supervisor"]).expect(0);
+    wait_until("it has rotated", || dir.path(&format!("{LOG}.1")).exists());
+    dir.zigsvc(&["restart", "supervisor"]).expect(0);
+    assert!(!alive(before) && !alive(jobs));
+    let after = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
+    assert_eq!(parent_of(dir.lock_holder("zigsvc.pid").unwrap()), Some(after));
+    // A configuration that cannot be used leaves all as it is.
+    dir.write("zigsvc.conf", "workers = 9\n");
+    dir.zigsvc(&["restart", "supervisor"]).expect(6);
+    assert_eq!(dir.lock_holder("zigsvc-supervisor.pid"), Some(after));
+    dir.zigsvc(&["stop", "supervisor"]).expect(0);
+}
+
+#[test]
 fn in_the_foreground_it_logs_to_stderr_and_its_services_to_their_files() {
     if !common::require_self_exec() {
         return;

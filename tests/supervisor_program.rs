@@ -124,6 +124,18 @@ fn one_that_ignores_term_is_killed_at_stop_timeout_and_what_it_left_behind_too()
 }
 
 #[test]
+fn its_whole_process_group_is_told_to_end() {
+    let dir = Dir::new();
+    let script = "(trap 'echo told; exit' TERM; echo ready; while :; do sleep 0.05; done) & \
+                  trap 'wait; exit 0' TERM; wait";
+    let mut running = run_script(&dir, ALL, script);
+    wait_for(&dir, "sh: ready");
+    kill(supervisor_of(&dir), "TERM");
+    assert_eq!(running.code(), 0);
+    assert_eq!((count(&dir, "sh: told"), count(&dir, "SIGKILL")), (1, 0));
+}
+
+#[test]
 fn a_second_term_kills_at_once() {
     let dir = Dir::new();
     let mut running = run_script(
