@@ -84,6 +84,7 @@ fn in_the_background_it_is_the_same() {
     // QUIT takes it along: its output goes through the supervisor.
     kill(supervisor, "QUIT");
     wait_until("both are gone", || !alive(supervisor) && !alive(next));
+    assert_eq!((count(&dir, "SIGQUIT received, stopping"), count(&dir, "is left running")), (1, 0));
     assert_eq!(count(&dir, "daemon stopped, after 1 restarts"), 1);
     // A killed supervisor takes it along too.
     let mut command = dir.command();

@@ -54,13 +54,13 @@ pub fn wait_for_count(dir: &Dir, text: &str, least: usize) {
     wait_until(&format!("the supervisor said {text:?} {least} times"), || count(dir, text) >= least);
 }
 
-/// Whether no such line comes while other things certainly would: during eight
+/// Whether no such line comes while other things certainly would: during four
 /// heartbeats of the supervisor, which looks more often than that.
 #[track_caller]
 pub fn stays_silent(dir: &Dir, text: &str) {
     let before = count(dir, text);
     let first = seq(dir, "zigsvc-supervisor.health");
-    wait_until("eight heartbeats came", || seq(dir, "zigsvc-supervisor.health") >= first + 8);
+    wait_until("four heartbeats came", || seq(dir, "zigsvc-supervisor.health") >= first + 4);
     assert_eq!(count(dir, text), before, "{text:?}");
 }
 
