@@ -85,6 +85,7 @@ fn what_runs_already_is_adopted_and_its_death_seen_at_once() {
     let supervisor = start(&dir, BLIND);
     wait_for(&dir, &format!("jobs: runs already (pid {first}), adopted"));
     assert_eq!(dir.lock_holder("zigsvc.pid"), Some(first));
+    assert_eq!(count(&dir, "[ERROR]"), 0, "no second one was tried");
     // A second supervisor touches nothing.
     let before = (dir.read(LOG), dir.read("zigsvc-supervisor.pid"));
     for command in ["start", "run"] {
