@@ -303,10 +303,10 @@ fn it_gets_the_callers_environment_and_nothing_else_of_his() {
 fn a_health_file_that_is_no_longer_written_ends_the_program() {
     let dir = Dir::new();
     let d = dir.as_arg();
-    let stale = if under_qemu() { "stale_after=4s" } else { "stale_after=1s" };
-    // It writes its sign of life, dated wherever, until it is told not to.
+    let stale = if under_qemu() { "stale_after=4s" } else { "stale_after=1500ms" };
+    // After several looks it writes its first sign of life, dated wherever, until it is told not to.
     let script = format!(
-        "while :; do [ -e {d}/quiet ] || {{ touch {d}/alive; touch -d 2001-01-01T00:00:0$((n % 10)) {d}/alive; }}; \
+        "sleep 0.4; while :; do [ -e {d}/quiet ] || {{ touch {d}/alive; touch -d 2001-01-01T00:00:0$((n % 10)) {d}/alive; }}; \
          n=$((n + 1)); sleep 0.05; done"
     );
     let options = ["log_max=0", "check_interval=100ms", stale];
