@@ -36,7 +36,7 @@ fn supervisor_of(dir: &Dir) -> u32 {
 /// The lines that the program wrote, without time, level and name.
 fn output(dir: &Dir, name: &str) -> Vec<String> {
     let log = dir.read(LOG);
-    let start = format!("] [INFO] {name}: ");
+    let start = format!("] [INFO] {name}| ");
     log.lines().filter_map(|line| Some(line.split_once(&start)?.1.to_owned())).collect()
 }
 
@@ -104,7 +104,7 @@ fn one_that_ignores_term_is_killed_at_stop_timeout_and_what_it_left_behind_too()
         "trap '' TERM; (trap '' TERM; echo $$ >/dev/null; exec sleep 600) & echo $! >{d}/other; echo deaf; while :; do wait; done"
     );
     let mut running = run_script(&dir, &["log_max=0", "stop_timeout=100ms"], &script);
-    wait_for(&dir, "sh: deaf");
+    wait_for(&dir, "sh| deaf");
     let program = program_after(&dir, 0);
     let other: u32 = dir.read("other").trim().parse().unwrap();
     kill(supervisor_of(&dir), "TERM");
@@ -130,10 +130,10 @@ fn its_whole_process_group_is_told_to_end() {
     let script = "(trap 'echo told; exit' TERM; echo ready; while :; do sleep 0.05; done) & \
                   trap 'wait; exit 0' TERM; wait";
     let mut running = run_script(&dir, ALL, script);
-    wait_for(&dir, "sh: ready");
+    wait_for(&dir, "sh| ready");
     kill(supervisor_of(&dir), "TERM");
     assert_eq!(running.code(), 0);
-    assert_eq!((count(&dir, "sh: told"), count(&dir, "SIGKILL")), (1, 0));
+    assert_eq!((count(&dir, "sh| told"), count(&dir, "SIGKILL")), (1, 0));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_second_term_kills_at_once() {
         &["log_max=0", "stop_timeout=1h"],
         "trap '' TERM; echo deaf; while :; do sleep 1; done",
     );
-    wait_for(&dir, "sh: deaf");
+    wait_for(&dir, "sh| deaf");
     let program = program_after(&dir, 0);
     let supervisor = supervisor_of(&dir);
     kill(supervisor, "TERM");
@@ -166,11 +166,11 @@ fn its_output_is_logged_line_by_line_and_can_forge_nothing() {
         printf 'a\033[2Jb\0c\r\n'; printf '[2026-01-01T00:00:00Z] [INFO] forged\n'
         head -c 5000 /dev/zero | tr '\0' x; echo; echo after; printf 'no end'; exec sleep 600 >/dev/null 2>&1";
     let _running = run_script(&dir, ALL, script);
-    wait_for(&dir, "sh: after");
+    wait_for(&dir, "sh| after");
     // A line without an end is told when the program ends.
     kill(program_after(&dir, 0), "KILL");
-    wait_for(&dir, "sh: no end");
-    assert!(dir.read(LOG).find("sh: no end") < dir.read(LOG).find("sh: killed by signal 9"));
+    wait_for(&dir, "sh| no end");
+    assert!(dir.read(LOG).find("sh| no end") < dir.read(LOG).find("sh: killed by signal 9"));
     let lines = output(&dir, "sh");
     let long = format!("{}…", "x".repeat(1024));
     let start = lines.iter().position(|line| line == "one").unwrap();
@@ -251,11 +251,11 @@ fn a_bare_name_is_looked_for_on_the_path_and_a_relative_one_below_the_caller() {
     for (words, expected) in [
         (
             &["tool-a", "1 2", "", "-x", "--"][..],
-            format!("tool-a: {}/bin2/tool-a in {cwd} with <1 2> <> <-x> <-->", dir.as_arg()),
+            format!("tool-a| {}/bin2/tool-a in {cwd} with <1 2> <> <-x> <-->", dir.as_arg()),
         ),
         (&["tool-b"], "tool-b: cannot be started: tool-b: execve: ENOENT".to_owned()),
-        (&["sub/tool-c"], format!("tool-c: {cwd}/sub/tool-c in {cwd}")),
-        (&["./sub/tool-c"], format!("tool-c: {cwd}/./sub/tool-c in {cwd}")),
+        (&["sub/tool-c"], format!("tool-c| {cwd}/sub/tool-c in {cwd}")),
+        (&["./sub/tool-c"], format!("tool-c| {cwd}/./sub/tool-c in {cwd}")),
     ] {
         let mut command = run_command(&dir, ALL, &["--"]);
         command.args(words).env("PATH", &path).current_dir(&cwd);
@@ -280,7 +280,7 @@ fn it_gets_the_callers_environment_and_nothing_else_of_his() {
         .env("GREETING", "hello world");
     let mask = "trap '' HUP USR1 QUIT; umask 000; exec \"$@\" 3</dev/zero 5</dev/zero 9>/dev/full";
     let _running = Running::new(by_shell(mask, &command));
-    wait_for(&dir, "sh: end");
+    wait_for(&dir, "sh| end");
     let lines = output(&dir, "sh");
     for line in ["GREETING=hello world", "WATCHDOG_PIDS=kept", "HOME=/nonexistent", "/dev/null", "0022"] {
         assert!(lines.iter().any(|found| found == line), "{line}: {lines:#?}");
@@ -327,7 +327,7 @@ fn a_health_file_that_is_no_longer_written_ends_the_program() {
     });
     assert_eq!(count(&dir, "check "), 0, "{}", dir.read(LOG));
     dir.write("quiet", "");
-    wait_for(&dir, "[WARN] sh: check 1 of 3 failed: the heartbeat is stale, ");
+    wait_for(&dir, "[WARN] sh: check 1 of 3 failed: heartbeat stale, ");
     wait_for(&dir, &format!("; restarting it: SIGTERM to pid {first}"));
     wait_for(&dir, "sh: killed by signal 15 after ");
     fs::remove_file(dir.path("quiet")).unwrap();
@@ -339,9 +339,9 @@ fn a_health_file_that_is_no_longer_written_ends_the_program() {
         let _ = fs::remove_file(dir.path("alive"));
         fs::create_dir(dir.path("alive")).is_ok()
     });
-    wait_for(&dir, "check 1 of 3 failed: the health file is unreadable, or no heartbeat");
+    wait_for(&dir, "check 1 of 3 failed: heartbeat unreadable");
     fs::remove_dir(dir.path("alive")).unwrap();
-    wait_for(&dir, "check 3 of 3 failed: the health file is missing");
+    wait_for(&dir, "check 3 of 3 failed: heartbeat missing");
     fs::remove_file(dir.path("quiet")).unwrap();
     let third = program_after(&dir, second);
     wait_until("it shows itself", || dir.path("alive").exists());
@@ -382,8 +382,8 @@ fn its_own_log_needs_no_named_file_and_stderr_has_it_too() {
     let mut command: Command = run_command(&dir, &[], &["--", "echo", "hello"]);
     command.stderr(fs::File::create(dir.path("stderr")).unwrap());
     let _running = Running::new(command);
-    wait_for(&dir, "echo: hello");
-    wait_until("stderr has it", || dir.read("stderr").contains("echo: hello"));
+    wait_for(&dir, "echo| hello");
+    wait_until("stderr has it", || dir.read("stderr").contains("echo| hello"));
     // A reload does not take the file away.
     let pid = supervisor_of(&dir);
     kill(pid, "HUP");

@@ -388,6 +388,9 @@ impl Supervisor {
         while let Some((pid, exit)) = process::reap_any() {
             let is_it = |ward: &Supervised| ward.is_child && ward.pid() == Some(pid);
             if let Some(index) = self.wards.iter().position(is_it) {
+                if self.origin.is_program() {
+                    process::kill_group(pid, Signal::KILL);
+                }
                 self.on_child_ended(index, pid, exit, now);
             }
         }

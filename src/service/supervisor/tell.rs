@@ -2,7 +2,7 @@
 //! a new configuration.
 
 use super::ward::{Kind, Supervised};
-use super::{Stopping, Supervisor};
+use super::{Origin, Stopping, Supervisor};
 use crate::limits::{LOG_LINE_BYTES, NOTIFY_STATUS_BYTES};
 use crate::proto::log::Level;
 use crate::proto::names::Service;
@@ -122,20 +122,14 @@ impl Supervisor {
     pub(super) fn read_output(&mut self, index: usize) {
         let Some(ward) = self.wards.get_mut(index) else { return };
         let (kind, origin) = (ward.kind, &self.origin);
-        ward.output.read(&mut self.log, self.scratch, &|out| {
-            origin.push_name(kind, out);
-            out.push_str(": ");
-        });
+        ward.output.read(&mut self.log, self.scratch, &|out| push_mark(origin, kind, out));
     }
 
     /// Takes the rest of what a ward wrote.
     pub(super) fn finish_output(&mut self, index: usize) {
         let Some(ward) = self.wards.get_mut(index) else { return };
         let (kind, origin) = (ward.kind, &self.origin);
-        ward.output.finish(&mut self.log, self.scratch, &|out| {
-            origin.push_name(kind, out);
-            out.push_str(": ");
-        });
+        ward.output.finish(&mut self.log, self.scratch, &|out| push_mark(origin, kind, out));
     }
 
     // ----- itself -----------------------------------------------------------
@@ -302,6 +296,13 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// In front of each line that a ward wrote: unlike `NAME: `, with which our own
+/// lines about it begin.
+fn push_mark(origin: &Origin, kind: Kind, out: &mut Writer<'_>) {
+    origin.push_name(kind, out);
+    out.push_str("| ");
 }
 
 /// Names what is wrong with a heartbeat.

@@ -79,6 +79,10 @@ impl Watchdog {
     fn feed(&mut self, log: &mut Log) {
         let result = self.open(log).and_then(|()| self.device.as_ref().map_or(Ok(()), watchdog::feed));
         let failure = result.err();
+        if failure.is_some() {
+            // The driver may come back as another device.
+            self.device = None;
+        }
         if failure != self.failure {
             self.failure = failure;
             match failure {

@@ -87,6 +87,70 @@ fn a_deliberate_stop_is_respected_until_somebody_starts_it() {
 }
 
 #[test]
+fn a_crash_is_no_stop_though_somebody_removed_the_pid_file() {
+    let ended = Ended::Signal(11);
+    let report = running(0).on_gone(5, 7, ended, Look::Free).1;
+    assert_eq!(report, Some(Report::Died(ended, 0)));
+    // KILL is what a stop ends with, and a service that starts cannot be meant.
+    assert_eq!(running(0).on_gone(5, 7, Ended::Signal(9), Look::Free).1, Some(Report::Stopped));
+    let mut starting = Ward::new(0);
+    starting.on_deadline(0);
+    starting.on_started(0, 7);
+    let ended = Ended::Signal(9);
+    assert_eq!(starting.on_gone(5, 7, ended, Look::Free).1, Some(Report::Died(ended, 0)));
+}
+
+#[test]
+fn bad_looks_at_one_process_are_not_those_of_the_next() {
+    let twice_bad = || {
+        let mut ward = running(0);
+        ward.on_look(1, STALE, &RULES);
+        ward.on_look(2, STALE, &RULES);
+        ward
+    };
+    let mut adopted = twice_bad();
+    assert_eq!(adopted.on_look(3, Look::Held(8, Ok(())), &RULES).1, Some(Report::Adopted(8)));
+    let bad = Look::Held(8, Err(Trouble::Missing));
+    assert_eq!(adopted.on_look(4, bad, &RULES).1, Some(Report::Unwell(Trouble::Missing)));
+    let mut stopped = twice_bad();
+    assert_eq!(stopped.on_gone(3, 7, Ended::Code(0), Look::Free).1, Some(Report::Stopped));
+    assert!(!stopped.is_hopeless(400_000, 300_000), "it is as it should be");
+    stopped.on_wanted(4);
+    stopped.on_deadline(4);
+    stopped.on_started(4, 8);
+    let late = 4 + RULES.stale_after_ms + 1;
+    assert_eq!(stopped.on_look(late, bad, &RULES).1, Some(Report::Unwell(Trouble::NotReady)));
+}
+
+#[test]
+fn what_we_end_ourselves_is_started_at_once_each_time() {
+    let impatient = Rules { failures: 1, ..RULES };
+    let now = RESTART_QUICK_MS;
+    let mut ward = running(now);
+    for _ in 0..3 {
+        assert_eq!(ward.on_look(now, STALE, &impatient).0, Action::Terminate(7));
+        let report = ward.on_gone(now, 7, Ended::Code(0), Look::Free).1;
+        assert_eq!(report, Some(Report::Died(Ended::Code(0), 0)));
+        ward.on_deadline(now);
+        ward.on_started(now, 7);
+        ward.on_ready();
+    }
+}
+
+#[test]
+fn one_that_was_started_by_hand_and_died_unseen_is_no_longer_stopped() {
+    let mut ward = running(0);
+    ward.on_gone(5, 7, Ended::Code(0), Look::Free);
+    let died = Some(Report::Died(Ended::Unknown, 0));
+    assert_eq!(ward.on_look(6, Look::Died, &RULES), (Action::None, died));
+    assert_eq!(ward.on_deadline(6), (Action::Start, None));
+    let mut leaving = running(0);
+    leaving.on_leave(5, &RULES);
+    leaving.on_gone(6, 7, Ended::Signal(9), Look::Died);
+    assert_eq!(leaving.on_look(7, Look::Died, &RULES), NOTHING);
+}
+
+#[test]
 fn a_start_that_fails_is_no_stop_though_it_leaves_no_pid_file() {
     let mut ward = Ward::new(0);
     ward.on_deadline(0);
@@ -250,7 +314,7 @@ fn each_look_in_each_phase() {
          ending: Waiting(100000), None, Died(Unknown, 0)\n\
          killed: Waiting(100000), None, Died(Unknown, 0)\n\
          unkillable: Waiting(100000), None, Died(Unknown, 0)\n\
-         stopped: Stopped, None, -\n"
+         stopped: Waiting(100000), None, Died(Unknown, 0)\n"
     );
     assert_eq!(
         look(Look::Free),
