@@ -419,9 +419,7 @@ fn whatever_is_wrong_with_the_health_file_is_named_and_mended() {
         ("heartbeat unreadable", |_, _| Some(String::new())),
         // (torn for ever)
         ("heartbeat unreadable", |text, _| Some(text.replacen("seq=", "seq=9", 1))),
-        ("heartbeat from the future", |text, _| {
-            Some(text.replacen("boottime=", "boottime=9999999", 1))
-        }),
+        ("heartbeat from the future", |text, _| Some(text.replacen("boottime=", "boottime=9999999", 1))),
         ("heartbeat of other boot", |text, _| {
             let (before, rest) = text.split_once("boot=")?;
             Some(format!("{before}boot=01234567-89ab-cdef-0123-456789abcdef{}", rest.get(36..)?))
