@@ -24,7 +24,7 @@ pub struct Memory {
     pub candidate: Config,
 }
 
-static MEMORY: Once<Memory> = Once::new(Memory {
+static MEMORY: Once<Memory, 0> = Once::new(Memory {
     scratch: [0; SCRATCH_BYTES],
     settings: Settings::EMPTY,
     config: Config::EMPTY,

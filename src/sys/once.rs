@@ -3,21 +3,25 @@
 #![expect(unsafe_code, reason = "hands out a static")]
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
-/// A value that one owner takes for the life of the process.
-pub struct Once<T> {
+/// Who was taken, as bits `1 << NUMBER`. Not beside each value, where it would be
+/// the only byte in use of a page.
+static TAKEN: AtomicU32 = AtomicU32::new(0);
+
+/// A value that one owner takes for the life of the process. Of two with the same
+/// number only one can be taken.
+pub struct Once<T, const NUMBER: u32> {
     value: UnsafeCell<T>,
-    taken: AtomicBool,
 }
 
 // SAFETY: `take` hands the value to one owner only, whoever asks first.
-unsafe impl<T: Send> Sync for Once<T> {}
+unsafe impl<T: Send, const NUMBER: u32> Sync for Once<T, NUMBER> {}
 
-impl<T> Once<T> {
+impl<T, const NUMBER: u32> Once<T, NUMBER> {
     /// A value that nobody has taken. For .bss it must be all zeros.
     pub const fn new(value: T) -> Self {
-        Self { value: UnsafeCell::new(value), taken: AtomicBool::new(false) }
+        Self { value: UnsafeCell::new(value) }
     }
 
     /// The value, to whoever asks first; a second call is a defect of the
@@ -25,7 +29,8 @@ impl<T> Once<T> {
     #[must_use]
     #[expect(clippy::mut_from_ref, reason = "the flag makes it the only reference")]
     pub fn take(&'static self) -> &'static mut T {
-        if self.taken.swap(true, Ordering::Relaxed) {
+        let bit = const { 1 << NUMBER };
+        if TAKEN.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
             super::process::abort();
         }
         // SAFETY: the flag makes this the only reference there will ever be.

@@ -142,7 +142,7 @@ struct Large {
     page: Page,
 }
 
-static STATE: Once<Large> = Once::new(Large {
+static STATE: Once<Large, 1> = Once::new(Large {
     spool: Spool::EMPTY,
     workers: Vec::new(),
     clients: Clients::EMPTY,

@@ -101,7 +101,7 @@ struct Supervisor {
     heartbeat_failing: bool,
 }
 
-static WARDS: Once<Vec<Supervised, SUPERVISED_MAX>> = Once::new(Vec::new());
+static WARDS: Once<Vec<Supervised, SUPERVISED_MAX>, 2> = Once::new(Vec::new());
 
 /// Runs the service until it is stopped; returns the exit code.
 pub fn serve(parts: &'static mut Memory, audience: Audience, origin: Origin) -> u8 {
