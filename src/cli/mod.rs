@@ -325,12 +325,23 @@ pub fn main(args: &Args) -> u8 {
         // Without /dev/null nothing can be promised, and nobody be told.
         return exit::FAILED;
     }
-    match dispatch(args) {
-        Ok(code) | Err(code) => code,
+    match task(args) {
+        Ok(Task::Plain(run, words)) => run(&words),
+        Ok(Task::Service(run, invocation)) => run(invocation),
+        Err(code) => code,
     }
 }
 
-fn dispatch(args: &Args) -> Result<u8, u8> {
+/// What the arguments ask for.
+enum Task {
+    Plain(fn(&Words) -> u8, Words),
+    Service(fn(Invocation) -> u8, Invocation),
+}
+
+/// Finds it. (Not inlined: a service lives in the caller's frame, and has no use
+/// for the options any more.)
+#[inline(never)]
+fn task(args: &Args) -> Result<Task, u8> {
     let (options, at) = arguments::parse_options(args)?;
     let name = args.get(at).ok_or_else(|| usage("", &|out| out.push_str("a command is missing")))?;
     let name = match name {
@@ -347,7 +358,7 @@ fn dispatch(args: &Args) -> Result<u8, u8> {
     })?;
     let words = Words::parse(command, args, at.saturating_add(1))?;
     let (run, creates) = match command.run {
-        Run::Plain(run) => return Ok(run(&words)),
+        Run::Plain(run) => return Ok(Task::Plain(run, words)),
         Run::Service(run) => (run, false),
         Run::Start(run) => (run, true),
     };
@@ -358,7 +369,8 @@ fn dispatch(args: &Args) -> Result<u8, u8> {
     let memory = memory::take();
     locate::locate(args, &options, creates, words.child, &mut memory.settings)?;
     let (command, args) = (command.name, *args);
-    Ok(run(Invocation { command, service, words, args, command_at: at, memory, journal: false }))
+    let invocation = Invocation { command, service, words, args, command_at: at, memory, journal: false };
+    Ok(Task::Service(run, invocation))
 }
 
 fn command_named(name: &[u8]) -> Option<&'static Command> {

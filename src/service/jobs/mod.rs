@@ -150,7 +150,9 @@ static STATE: Once<Large, 1> = Once::new(Large {
     page: Vec::new(),
 });
 
-/// Runs the service until it is stopped; returns the exit code.
+/// Runs the service until it is stopped; returns the exit code. (Not inlined: its
+/// caller's frame would hold what every service needs.)
+#[inline(never)]
 pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
     let Memory { scratch, settings, config, candidate, log } = parts;
     let process = Process::prepare(Service::Jobs, settings, config, candidate, audience);
