@@ -24,7 +24,7 @@ mod tell;
 mod ward;
 mod watchdog;
 
-use crate::limits::{LOG_BUFFER_BYTES, POLL_MAX, SUPERVISED_MAX};
+use crate::limits::{POLL_MAX, SUPERVISED_MAX};
 use crate::proto::config::Config;
 use crate::proto::log::Level;
 use crate::proto::names::Service;
@@ -99,15 +99,17 @@ struct Supervisor {
     stopping: Stopping,
     log_failing: bool,
     heartbeat_failing: bool,
+    /// Something happened in this turn, for which the stack grew.
+    stretched: bool,
 }
 
 static WARDS: Once<Vec<Supervised, SUPERVISED_MAX>, 2> = Once::new(Vec::new());
 
-/// Runs the service until it is stopped; returns the exit code.
+/// Runs the service until it is stopped; returns the exit code. (Not inlined: its
+/// caller's frame would hold what every service needs.)
+#[inline(never)]
 pub fn serve(parts: &'static mut Memory, audience: Audience, origin: Origin) -> u8 {
-    let Memory { scratch, settings, config, candidate, log } = parts;
-    let process = Process::prepare(Service::Supervisor, settings, config, candidate, audience);
-    let mut supervisor = Supervisor::open(process, origin, scratch, log);
+    let mut supervisor = Supervisor::open(parts, audience, origin);
     memory::release(supervisor.scratch);
     memory::release_stack();
     while !supervisor.is_over() {
@@ -119,12 +121,9 @@ pub fn serve(parts: &'static mut Memory, audience: Audience, origin: Origin) -> 
 impl Supervisor {
     /// Opens what the service needs; failures end the process.
     #[inline(never)]
-    fn open(
-        process: Process,
-        origin: Origin,
-        scratch: &'static mut [u8],
-        log_buffer: &'static mut Vec<u8, LOG_BUFFER_BYTES>,
-    ) -> Self {
+    fn open(parts: &'static mut Memory, audience: Audience, origin: Origin) -> Self {
+        let Memory { scratch, settings, config, candidate, log: log_buffer } = parts;
+        let process = Process::prepare(Service::Supervisor, settings, config, candidate, audience);
         let now = clock::now();
         // The output of a program goes to the file in any case.
         process.config.log_file_named |= origin.is_program();
@@ -169,6 +168,7 @@ impl Supervisor {
             stopping: Stopping::No,
             log_failing: false,
             heartbeat_failing: false,
+            stretched: false,
         }
     }
 
@@ -206,6 +206,10 @@ impl Supervisor {
         self.watch_degraded();
         self.put_status();
         self.process.notify.turn_finished(now);
+        if core::mem::take(&mut self.stretched) {
+            // (a child had its stack there, and its environment)
+            memory::release_stack();
+        }
     }
 
     /// Polls until something is ready or due.

@@ -27,6 +27,7 @@ impl Supervisor {
             text(out);
         };
         self.log.line(level, &line);
+        self.stretched = true;
         if level >= Level::Warn && self.announce_by.is_some() && !self.process.foreground {
             self.process.audience.warn(&line);
         }
