@@ -104,18 +104,24 @@ impl Supervised {
         self.pidfd = target.filter(|target| number(target.pid) == pid).and_then(|target| target.pidfd);
     }
 
-    /// Sends `signal` to process `pid` if it is our child, or else if it holds the
-    /// lock of the PID file at `path`; never to anybody else. A stopped process
-    /// takes no TERM until it goes on.
+    /// Sends `signal` to process `pid` if it is our child or pinned by its pidfd,
+    /// or else if it holds the lock of the PID file at `path`; never to anybody
+    /// else. A stopped process takes no TERM until it goes on.
     pub(super) fn signal(&self, pid: u32, signal: Signal, path: &Path) -> Result<(), Hidden> {
         let signals: &[Signal] = if signal == Signal::TERM { &[signal, Signal::CONT] } else { &[signal] };
-        match self.pid().filter(|known| self.is_child && number(*known) == pid) {
-            Some(child) if self.kind == Kind::Program => {
+        match (self.pid().filter(|known| number(*known) == pid), &self.pidfd) {
+            (Some(child), _) if self.is_child && self.kind == Kind::Program => {
                 signals.iter().for_each(|signal| process::kill_group(child, *signal));
                 Ok(())
             }
-            Some(child) => signals.iter().try_for_each(|signal| process::kill(child, *signal)),
-            None => match Target::find(path)?.filter(|target| number(target.pid) == pid) {
+            (Some(child), _) if self.is_child => {
+                signals.iter().try_for_each(|signal| process::kill(child, *signal))
+            }
+            // (somebody may have removed its PID file)
+            (Some(_), Some(pidfd)) => {
+                signals.iter().try_for_each(|signal| process::pidfd_signal(pidfd, *signal))
+            }
+            _ => match Target::find(path)?.filter(|target| number(target.pid) == pid) {
                 Some(target) => signals.iter().try_for_each(|signal| target.send(*signal)),
                 None => Ok(()),
             },

@@ -1,0 +1,83 @@
+//! What was once wrong with the supervisor, each with the shortest way to it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "the way in which a test fails")]
+
+mod common;
+
+use common::{Dir, alive, kill, process_state, run, runner, wait_until};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+const SUPERVISOR_LOG: &str = "zigsvc-supervisor.log";
+
+/// A quick eye on a service that beats quickly.
+const QUICK: [&str; 3] = ["check_interval=300ms", "stale_after=1s", "interval=250ms"];
+
+/// Waits until the log of the supervisor has `text`.
+#[track_caller]
+fn wait_for(dir: &Dir, text: &str) {
+    wait_until(&format!("the log says {text:?}"), || dir.read(SUPERVISOR_LOG).contains(text));
+}
+
+/// The PID of the supervised `jobs`, when it runs.
+#[track_caller]
+fn jobs_pid(dir: &Dir) -> u32 {
+    wait_until("jobs runs", || dir.lock_holder("zigsvc.pid").is_some());
+    dir.lock_holder("zigsvc.pid").unwrap()
+}
+
+/// The end of one start and the beginning of the next in one turn of the loop: that
+/// the old pipe had ended was taken for the end of the new one, so the service was
+/// never heard to be ready, and was ended though it was well.
+#[test]
+fn a_start_right_after_one_that_died_is_heard_when_it_is_ready() {
+    if !runner().is_empty() {
+        return;
+    }
+    let dir = Dir::new();
+    let options = "check_interval = \"300ms\"\nstale_after = \"2s\"\ninterval = \"250ms\"\n";
+    dir.write("zigsvc.conf", format!("supervise = []\n{options}"));
+    symlink(env!("CARGO_BIN_EXE_zigsvc"), dir.path("program")).unwrap();
+    let mut command = Command::new(dir.path("program"));
+    common::finish({ command.args(["-d", dir.as_arg(), "start", "supervisor"]); command }, None).expect(0);
+    let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
+    // What it starts from now on never gets ready, and tells its PID.
+    let replace = |script: String| {
+        dir.write_executable("next", &format!("#!/bin/sh\n{script}\n"));
+        fs::rename(dir.path("next"), dir.path("program")).unwrap();
+    };
+    let child = dir.path("child").display().to_string();
+    replace(format!("echo $$ > {child}; exec sleep 100"));
+    dir.write("zigsvc.conf", format!("supervise = [\"jobs\"]\n{options}"));
+    kill(supervisor, "HUP");
+    wait_until("the child runs", || dir.read("child").ends_with('\n'));
+    // Both its end and the end of its pipe are there when the supervisor goes on;
+    // and the next one gets ready, but not at once.
+    kill(supervisor, "STOP");
+    wait_until("the supervisor is stopped", || process_state(supervisor) == Some('T'));
+    replace(format!("sleep 0.3; exec {} \"$@\"", env!("CARGO_BIN_EXE_zigsvc")));
+    let pid = dir.read("child").trim().parse().unwrap();
+    kill(pid, "KILL");
+    wait_until("the child has ended", || process_state(pid) == Some('Z'));
+    kill(supervisor, "CONT");
+    wait_until("jobs is ready or given up", || {
+        let log = dir.read(SUPERVISOR_LOG);
+        log.contains("jobs: running (pid") || log.contains("not ready")
+    });
+    assert!(!dir.read(SUPERVISOR_LOG).contains("not ready"), "{}", dir.read(SUPERVISOR_LOG));
+}
+
+/// An adopted service that hung could not be signalled once its PID file was
+/// removed, and was taken for one that cannot be killed: the board was reset.
+#[test]
+fn an_adopted_service_is_ended_though_its_pid_file_was_removed() {
+    let dir = Dir::new();
+    let pid = dir.start(&["interval=250ms"]);
+    dir.start_service("supervisor", &[&QUICK[..], &["stop_timeout=1s"]].concat());
+    wait_for(&dir, &format!("runs already (pid {pid}), adopted"));
+    fs::remove_file(dir.path("zigsvc.pid")).unwrap();
+    kill(pid, "STOP");
+    wait_until("it has ended", || !alive(pid));
+    wait_until("another one runs", || dir.lock_holder("zigsvc.pid").is_some());
+    assert!(!dir.read(SUPERVISOR_LOG).contains("not even by SIGKILL"));
+}
