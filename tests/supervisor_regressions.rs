@@ -81,3 +81,14 @@ fn an_adopted_service_is_ended_though_its_pid_file_was_removed() {
     wait_until("another one runs", || dir.lock_holder("zigsvc.pid").is_some());
     assert!(!dir.read(SUPERVISOR_LOG).contains("not even by SIGKILL"));
 }
+
+/// A mistake in the words of `restart` was told after the service had been stopped.
+#[test]
+fn a_restart_with_a_mistake_in_its_words_leaves_the_service_alone() {
+    let dir = Dir::new();
+    let pid = dir.start(&[]);
+    for words in [&["restart", "--health", "/x", "jobs"][..], &["restart", "jobs", "--", "true"]] {
+        dir.zigsvc(words).expect(2);
+        assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid), "{words:?}");
+    }
+}

@@ -126,7 +126,9 @@ pub(super) fn stop(mut invocation: Invocation) -> u8 {
 
 /// `restart [SERVICE]`
 pub(super) fn restart(mut invocation: Invocation) -> u8 {
-    let path = match invocation.load().and_then(|()| invocation.pid_path()) {
+    // Whatever keeps it from starting is told before it is stopped.
+    let checked = invocation.load().and_then(|()| origin(&invocation).map(drop));
+    let path = match checked.and_then(|()| invocation.pid_path()) {
         Ok(path) => path,
         Err(code) => return code,
     };
