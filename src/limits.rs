@@ -192,8 +192,6 @@ pub const LEAVE_GRACE_MS: u64 = 2000;
 pub const WATCHDOG_FEEDS: u64 = 3;
 /// ... or, if it does not tell that time, this often.
 pub const WATCHDOG_FEED_MS: u64 = 5000;
-/// Variables of the environment that a supervised program gets.
-pub const ENVIRONMENT_MAX: usize = 256;
 /// A service that lives on this long after KILL cannot be killed.
 pub const UNKILLABLE_MS: u64 = 5000;
 

@@ -92,3 +92,44 @@ fn a_restart_with_a_mistake_in_its_words_leaves_the_service_alone() {
         assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid), "{words:?}");
     }
 }
+
+/// More options than the supervisor could pass on ended it with an internal error.
+#[test]
+fn more_options_than_can_be_passed_on_are_refused() {
+    let dir = Dir::new();
+    let mut words = ["-d", dir.as_arg()].repeat(60);
+    words.extend(["run", "supervisor"]);
+    let ran = run(&words).expect(2);
+    assert!(ran.err.contains("too many options"), "{ran:?}");
+}
+
+/// As many as there may be reach the service.
+#[test]
+fn the_most_options_that_there_can_be_are_passed_on() {
+    let dir = Dir::new();
+    let mut options = ["log_keep=2"; 46].to_vec();
+    options.extend(QUICK.iter().take(1));
+    options.push("log_time=unix");
+    dir.start_service("supervisor", &options);
+    jobs_pid(&dir);
+    wait_until("it has started", || dir.read("zigsvc.log").contains("daemon started"));
+    assert!(!dir.read("zigsvc.log").contains('T'), "the last option holds for it too");
+}
+
+/// Of the environment a supervised program got the first 256 variables only, and
+/// those of a service manager took part of that.
+#[test]
+fn a_program_gets_the_whole_environment() {
+    let dir = Dir::new();
+    let mut command = dir.command();
+    for number in 0..400 {
+        command.env(format!("VARIABLE_{number}"), number.to_string());
+    }
+    command.env("NOTIFY_SOCKET", "/nonexistent").env("WATCHDOG_USEC", "60000000");
+    let script = "env | grep -c ^VARIABLE_; env | grep -c -e NOTIFY -e WATCHDOG; echo told; exec sleep 100";
+    command.args(["start", "supervisor", "--", "/bin/sh", "-c", script]);
+    common::finish(command, None).expect(0);
+    wait_for(&dir, "sh: told\n");
+    let log = dir.read(SUPERVISOR_LOG);
+    assert!(log.contains("sh: 400\n") && log.contains("sh: 0\n"), "{log}");
+}

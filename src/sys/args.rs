@@ -5,12 +5,19 @@
 use core::ffi::{CStr, c_char};
 use core::slice;
 
+/// What a service manager says to the process that it started, and to nobody else:
+/// whom that one starts is not the service that was asked for (sd_notify(3)).
+const PRIVATE: [&[u8]; 3] = [b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"WATCHDOG_PID"];
+
 /// `argv` and `envp` of this process.
 #[derive(Clone, Copy)]
 pub struct Args {
     /// With the null pointer at its end.
     argv: &'static [*const c_char],
+    /// Without the variables of [`PRIVATE`]; with the null pointer at its end.
     envp: &'static [*const c_char],
+    /// The variables of [`PRIVATE`].
+    private: &'static [*const c_char],
 }
 
 impl Args {
@@ -26,13 +33,15 @@ impl Args {
         unsafe {
             let argc = *stack;
             let argv = stack.add(1).cast::<*const c_char>();
-            let envp = argv.add(argc + 1);
+            let envp = argv.add(argc + 1).cast_mut();
             let mut count = 0;
             while !(*envp.add(count)).is_null() {
                 count += 1;
             }
-            rustix::param::init(envp.cast_mut().cast());
-            Self { argv: slice::from_raw_parts(argv, argc + 1), envp: slice::from_raw_parts(envp, count) }
+            rustix::param::init(envp.cast());
+            let kept = part(slice::from_raw_parts_mut(envp, count + 1));
+            let (public, private) = slice::from_raw_parts(envp, count + 1).split_at(kept + 1);
+            Self { argv: slice::from_raw_parts(argv, argc + 1), envp: public, private }
         }
     }
 
@@ -55,16 +64,11 @@ impl Args {
         self.argv.get(index..).unwrap_or(&[])
     }
 
-    /// The environment but for the variables whose names `without` has, each as
+    /// The environment for whom we start, with the null pointer that ends it: as
     /// execve(2) takes it.
-    pub fn environment(&self, without: &'static [&'static [u8]]) -> impl Iterator<Item = *const c_char> {
-        let is_left_out = move |entry: &*const c_char| {
-            let entry = bytes(*entry);
-            without
-                .iter()
-                .any(|name| entry.strip_prefix(*name).is_some_and(|rest| rest.first() == Some(&b'=')))
-        };
-        self.envp.iter().copied().filter(move |entry| !is_left_out(entry))
+    #[must_use]
+    pub fn environment(&self) -> &'static [*const c_char] {
+        self.envp
     }
 
     /// Argument `index` without its terminator; 0 is the program's name.
@@ -76,8 +80,10 @@ impl Args {
     /// The value of environment variable `name`, if it is set.
     #[must_use]
     pub fn env(&self, name: &[u8]) -> Option<&'static [u8]> {
-        self.envp
+        let public = self.envp.split_last().map_or(&[][..], |(_, entries)| entries);
+        public
             .iter()
+            .chain(self.private)
             .map(|entry| bytes(*entry))
             .find_map(|entry| entry.strip_prefix(name)?.strip_prefix(b"="))
     }
@@ -89,8 +95,57 @@ impl Args {
     }
 }
 
+/// Puts the variables of [`PRIVATE`] behind the null pointer at the end of `envp`, so
+/// that the others need no copy, however many they are; returns how many those are.
+fn part(envp: &mut [*const c_char]) -> usize {
+    let is_private = |entry: *const c_char| {
+        PRIVATE.iter().any(|name| bytes(entry).strip_prefix(*name).is_some_and(|rest| rest.first() == Some(&b'=')))
+    };
+    let end = envp.len().saturating_sub(1);
+    let mut kept = 0;
+    for index in 0..end {
+        if envp.get(index).is_some_and(|entry| !is_private(*entry)) {
+            envp.swap(index, kept);
+            kept = kept.saturating_add(1);
+        }
+    }
+    envp.swap(kept, end);
+    kept
+}
+
 /// The bytes of a string of the initial stack.
 fn bytes(string: *const c_char) -> &'static [u8] {
     // SAFETY: the kernel terminates each string, and they are never unmapped.
     unsafe { CStr::from_ptr(string) }.to_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_private_goes_behind_the_end_and_the_rest_keeps_its_order() {
+        let names = |entries: &[*const c_char]| -> Vec<String> {
+            entries.iter().map(|entry| String::from_utf8_lossy(bytes(*entry)).into_owned()).collect()
+        };
+        let cases: [(&[&CStr], &[&str]); 5] = [
+            (&[], &[]),
+            (&[c"A=1", c"B=2"], &["A=1", "B=2"]),
+            (&[c"NOTIFY_SOCKET=/n"], &[]),
+            (&[c"WATCHDOG_PID=1", c"A=1", c"NOTIFY_SOCKET=", c"B=2", c"WATCHDOG_USEC=3"], &["A=1", "B=2"]),
+            (&[c"A=1", c"NOTIFY_SOCKETS=1", c"WATCHDOG_PID=1", c"NOTIFY_SOCKET"], &[
+                "A=1",
+                "NOTIFY_SOCKETS=1",
+                "NOTIFY_SOCKET",
+            ]),
+        ];
+        for (entries, expected) in cases {
+            let mut envp: Vec<_> = entries.iter().map(|entry| entry.as_ptr()).collect();
+            envp.push(core::ptr::null());
+            let kept = part(&mut envp);
+            assert_eq!(names(&envp[..kept]), expected);
+            assert!(envp[kept].is_null());
+            assert_eq!(names(&envp[kept + 1..]).len(), entries.len() - kept);
+        }
+    }
 }

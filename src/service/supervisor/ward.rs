@@ -2,7 +2,7 @@
 //! what connects us to it.
 
 use super::Origin;
-use crate::limits::{ENVIRONMENT_MAX, OPTION_WORDS_MAX};
+use crate::limits::OPTION_WORDS_MAX;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
@@ -17,10 +17,6 @@ use heapless::Vec;
 
 /// Where a program is looked for that has no `/`, if the environment says nothing.
 const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// What is not for those whom we start: they are not the service that an init
-/// system asked for (sd_notify(3)).
-const PRIVATE: &[&[u8]] = &[b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"WATCHDOG_PID"];
 
 /// What a ward is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -180,10 +176,7 @@ fn spawn_with(
     path: &CStr,
     argv: &[*const c_char],
 ) -> Result<Child, Failure> {
-    let mut envp: Vec<*const c_char, { ENVIRONMENT_MAX + 1 }> = Vec::new();
-    envp.extend(origin.args.environment(PRIVATE).take(ENVIRONMENT_MAX));
-    let _ = envp.push(core::ptr::null());
-    spawn(&Program { role, path, argv, envp: &envp })
+    spawn(&Program { role, path, argv, envp: origin.args.environment() })
 }
 
 /// `path` below `base` if it is relative.
