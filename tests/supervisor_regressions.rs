@@ -133,3 +133,13 @@ fn a_program_gets_the_whole_environment() {
     let log = dir.read(SUPERVISOR_LOG);
     assert!(log.contains("sh: 400\n") && log.contains("sh: 0\n"), "{log}");
 }
+
+/// What a service said at its start was repeated with `\x0a` at its end.
+#[test]
+fn what_a_service_says_at_its_start_is_repeated_as_a_line() {
+    let dir = Dir::new();
+    fs::create_dir(dir.path("zigsvc.log")).unwrap();
+    dir.start_service("supervisor", &[]);
+    wait_for(&dir, "jobs: the log cannot be written: ");
+    assert!(!dir.read(SUPERVISOR_LOG).contains("\\x0a"));
+}

@@ -3,10 +3,10 @@
 
 use super::ward::{Kind, Supervised};
 use super::{Origin, Stopping, Supervisor};
-use crate::limits::{LOG_LINE_BYTES, NOTIFY_STATUS_BYTES};
+use crate::limits::NOTIFY_STATUS_BYTES;
 use crate::proto::log::Level;
 use crate::proto::names::Service;
-use crate::proto::text::{Writer, trim};
+use crate::proto::text::Writer;
 use crate::service::lifecycle::{Audience, Message, next_message};
 use crate::service::reload::{self, REASON_BYTES};
 use crate::service::settings::{Unusable, path_of};
@@ -84,20 +84,21 @@ impl Supervisor {
     /// Takes what a service that starts reports.
     #[inline(never)]
     pub(super) fn read_reports(&mut self, index: usize) {
-        let mut bytes = [0; LOG_LINE_BYTES];
         let Some(ward) = self.wards.get_mut(index) else { return };
         let Some(reports) = &ward.reports else { return };
-        let count = match file::read(reports, &mut bytes) {
-            Ok(count @ 1..) => count,
+        // Messages are whole: each is one write of less than PIPE_BUF, and there is
+        // room for more than a service has to say.
+        let scratch = core::mem::take(&mut self.scratch);
+        match file::read(reports, scratch) {
+            Ok(count @ 1..) => self.take_reports(index, scratch.get(..count).unwrap_or(&[])),
             // What poll(2) saw was that of the process before: this one is new.
-            Err(Failure { errno: Errno::AGAIN, .. }) => return,
-            Ok(_) | Err(_) => {
-                ward.reports = None;
-                return;
-            }
-        };
-        // Messages are whole: each is one write of less than PIPE_BUF.
-        let mut rest = bytes.get(..count).unwrap_or(&[]);
+            Err(Failure { errno: Errno::AGAIN, .. }) => {}
+            Ok(_) | Err(_) => ward.reports = None,
+        }
+        self.scratch = scratch;
+    }
+
+    fn take_reports(&mut self, index: usize, mut rest: &[u8]) {
         while let Some((message, after)) = next_message(rest) {
             rest = after;
             match message {
@@ -116,7 +117,8 @@ impl Supervisor {
     /// Says what a service said.
     fn repeat(&mut self, index: usize, level: Level, text: &[u8]) {
         let text = text.strip_prefix(b"zigsvc: ").unwrap_or(text);
-        self.say(index, level, &|out| out.push_escaped(trim(text)));
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        self.say(index, level, &|out| out.push_escaped(text));
     }
 
     /// Takes what a ward wrote, up to one turn's share.
