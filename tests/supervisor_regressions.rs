@@ -143,3 +143,19 @@ fn what_a_service_says_at_its_start_is_repeated_as_a_line() {
     wait_for(&dir, "jobs: the log cannot be written: ");
     assert!(!dir.read(SUPERVISOR_LOG).contains("\\x0a"));
 }
+
+/// `stop` of a service that kept dying said that it was not running, and the
+/// supervisor started it again a little later.
+#[test]
+fn a_service_that_waits_for_its_restart_can_be_stopped() {
+    let dir = Dir::new();
+    dir.start_service("supervisor", &["check_interval=1h"]);
+    for end in 1..=3 {
+        kill(jobs_pid(&dir), "KILL");
+        wait_for(&dir, &format!("; restart {end} "));
+    }
+    dir.zigsvc(&["stop"]).expect(0);
+    wait_for(&dir, "jobs: was stopped on purpose");
+    let pid = dir.start(&[]);
+    assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid));
+}

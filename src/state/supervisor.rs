@@ -139,6 +139,9 @@ pub struct Ward {
     short_lives: u32,
     /// Since when it is not well.
     unwell_since: Option<u64>,
+    /// It died and left its PID file filled: one that is empty by now was emptied by
+    /// a stop.
+    left_filled: bool,
     /// It is not to be started again.
     leaving: bool,
 }
@@ -158,6 +161,7 @@ impl Ward {
             bad_looks: 0,
             short_lives: 0,
             unwell_since: Some(now),
+            left_filled: false,
             leaving: false,
         }
     }
@@ -319,12 +323,18 @@ impl Ward {
         }
         match look {
             Look::Held(other, _) if other != pid => self.adopt(now, other),
-            Look::Free if !self.is_ours_to_end() && is_deliberate(self.phase, ended) => {
-                (self.phase, self.unwell_since) = (Phase::Stopped, None);
-                (Action::None, Some(Report::Stopped))
+            Look::Free if !self.is_ours_to_end() && is_deliberate(self.phase, ended) => self.stopped(),
+            _ => {
+                self.left_filled = look == Look::Died;
+                self.died(now, since, ended)
             }
-            _ => self.died(now, since, ended),
         }
+    }
+
+    /// Somebody stopped it on purpose.
+    fn stopped(&mut self) -> Answer {
+        (self.phase, self.unwell_since, self.left_filled) = (Phase::Stopped, None, false);
+        (Action::None, Some(Report::Stopped))
     }
 
     /// Whether its end is our own doing.
@@ -338,7 +348,12 @@ impl Ward {
             (Phase::Waiting(_) | Phase::Stopped, Look::Held(..)) if self.leaving => NOTHING,
             (Phase::Waiting(_) | Phase::Stopped, Look::Held(pid, _)) => self.adopt(now, pid),
             // Somebody started it, and it died before it was looked at.
-            (Phase::Stopped, Look::Died) if !self.leaving => self.died(now, now, Ended::Unknown),
+            (Phase::Stopped, Look::Died) if !self.leaving => {
+                self.left_filled = true;
+                self.died(now, now, Ended::Unknown)
+            }
+            // Somebody who does not want it back told `stop`, which found it dead.
+            (Phase::Waiting(_), Look::Free) if self.left_filled => self.stopped(),
             (Phase::Waiting(_) | Phase::Stopped, Look::Died | Look::Free) => NOTHING,
             (Phase::Starting(pid, since), _) => {
                 let late = now.saturating_sub(since) > rules.stale_after_ms;

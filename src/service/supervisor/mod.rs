@@ -345,16 +345,18 @@ impl Supervisor {
 
     // ----- starts and ends --------------------------------------------------
 
-    /// Starts a ward, unless somebody else did meanwhile.
+    /// Starts a ward, unless somebody else did meanwhile, or stopped it.
     #[inline(never)]
     fn start(&mut self, index: usize, now: u64) {
         let rules = self.rules();
-        let held = self.look_at_lock(index, now).filter(|look| matches!(look, Look::Held(..)));
-        let Some(ward) = self.wards.get_mut(index) else { return };
-        if let Some(look) = held {
+        if let Some(look) = self.look_at_lock(index, now)
+            && let Some(ward) = self.wards.get_mut(index)
+        {
             let answer = ward.state.on_look(now, look, &rules);
-            return self.carry_out(index, answer, now);
+            self.carry_out(index, answer, now);
         }
+        let is_due = |ward: &&mut Supervised| matches!(ward.state.phase(), Phase::Waiting(_));
+        let Some(ward) = self.wards.get_mut(index).filter(is_due) else { return };
         let answer = match ward.start(&self.origin, &self.process.settings.base) {
             Ok(Started { pid, is_ready }) => {
                 ward.state.on_started(now, pid);
@@ -422,7 +424,8 @@ impl Supervisor {
     }
 
     fn on_gone(&mut self, index: usize, pid: Pid, ended: Ended, now: u64) {
-        let look = self.look_at_lock(index, now).unwrap_or(Look::Died);
+        // (what cannot be asked says nothing but that it was this one's)
+        let look = self.look_at_lock(index, now).unwrap_or(Look::Held(ward::number(pid), Ok(())));
         let Some(ward) = self.wards.get_mut(index) else { return };
         ward.forget_process();
         let answer = ward.state.on_gone(now, ward::number(pid), ended, look);

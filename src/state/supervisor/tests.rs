@@ -110,8 +110,8 @@ fn bad_looks_at_one_process_are_not_those_of_the_next() {
     };
     let mut adopted = twice_bad();
     assert_eq!(adopted.on_look(3, Look::Held(8, Ok(())), &RULES).1, Some(Report::Adopted(8)));
-    let bad = Look::Held(8, Err(Trouble::Missing));
-    assert_eq!(adopted.on_look(4, bad, &RULES).1, Some(Report::Unwell(Trouble::Missing)));
+    let bad = Look::Held(8, Err(Trouble::Unreadable));
+    assert_eq!(adopted.on_look(4, bad, &RULES).1, Some(Report::Unwell(Trouble::Unreadable)));
     let mut stopped = twice_bad();
     assert_eq!(stopped.on_gone(3, 7, Ended::Code(0), Look::Free).1, Some(Report::Stopped));
     assert!(!stopped.is_hopeless(400_000, 300_000), "it is as it should be");
@@ -148,6 +148,25 @@ fn one_that_was_started_by_hand_and_died_unseen_is_no_longer_stopped() {
     leaving.on_leave(5, &RULES);
     leaving.on_gone(6, 7, Ended::Signal(9), Look::Died);
     assert_eq!(leaving.on_look(7, Look::Died, &RULES), NOTHING);
+}
+
+#[test]
+fn one_that_is_dead_is_stopped_when_its_pid_file_is_emptied() {
+    let mut ward = running(0);
+    ward.on_gone(5, 7, Ended::Signal(11), Look::Died);
+    assert_eq!(ward.on_look(6, Look::Died, &RULES), NOTHING);
+    assert_eq!(ward.on_look(7, Look::Free, &RULES), (Action::None, Some(Report::Stopped)));
+    assert_eq!((ward.on_deadline(1_000_000), ward.next_deadline()), (NOTHING, None));
+    assert!(!ward.is_hopeless(1_000_000, 300_000));
+    // A start that failed empties it too, and is no stop.
+    ward.on_wanted(10);
+    ward.on_started(10, 7);
+    ward.on_gone(11, 7, Ended::Code(1), Look::Free);
+    assert_eq!(ward.on_look(12, Look::Free, &RULES), NOTHING);
+    // Nor is it one if the lock could not be asked when it died.
+    ward.on_started(20, 7);
+    ward.on_gone(21, 7, Ended::Code(1), WELL);
+    assert_eq!(ward.on_look(22, Look::Free, &RULES), NOTHING);
 }
 
 #[test]
@@ -254,7 +273,14 @@ fn each_phase() -> [(&'static str, Ward); 7] {
         ("stopped", Phase::Stopped),
     ];
     phases.map(|(name, phase)| {
-        let ward = Ward { phase, bad_looks: 0, short_lives: 0, unwell_since: None, leaving: false };
+        let ward = Ward {
+            phase,
+            bad_looks: 0,
+            short_lives: 0,
+            unwell_since: None,
+            left_filled: false,
+            leaving: false,
+        };
         (name, ward)
     })
 }
