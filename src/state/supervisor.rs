@@ -142,6 +142,8 @@ pub struct Ward {
     /// It died and left its PID file filled: one that is empty by now was emptied by
     /// a stop.
     left_filled: bool,
+    /// Somebody else started it.
+    adopted: bool,
     /// It is not to be started again.
     leaving: bool,
 }
@@ -162,6 +164,7 @@ impl Ward {
             short_lives: 0,
             unwell_since: Some(now),
             left_filled: false,
+            adopted: false,
             leaving: false,
         }
     }
@@ -254,7 +257,7 @@ impl Ward {
     /// It was started as our child.
     pub fn on_started(&mut self, now: u64, pid: u32) {
         self.phase = Phase::Starting(pid, now);
-        self.bad_looks = 0;
+        (self.bad_looks, self.adopted) = (0, false);
     }
 
     /// It could not even be started.
@@ -359,8 +362,14 @@ impl Ward {
                 let late = now.saturating_sub(since) > rules.stale_after_ms;
                 if late { self.bad_look(now, pid, Trouble::NotReady, rules) } else { NOTHING }
             }
-            (Phase::Running(pid, _), Look::Held(holder, health)) if holder == pid => match health {
+            (Phase::Running(pid, since), Look::Held(holder, health)) if holder == pid => match health {
                 Ok(()) => self.good_look(now),
+                // One that somebody else just started has no heartbeat of its own yet.
+                Err(Trouble::Missing | Trouble::OtherPid | Trouble::OtherBoot)
+                    if self.adopted && now.saturating_sub(since) <= rules.stale_after_ms =>
+                {
+                    NOTHING
+                }
                 Err(trouble) => self.bad_look(now, pid, trouble, rules),
             },
             // It is another process, or gone and we were not told.
@@ -407,7 +416,7 @@ impl Ward {
 
     fn adopt(&mut self, now: u64, pid: u32) -> Answer {
         self.phase = Phase::Running(pid, now);
-        self.bad_looks = 0;
+        (self.bad_looks, self.adopted) = (0, true);
         self.note_recovery(now);
         (Action::None, Some(Report::Adopted(pid)))
     }

@@ -44,9 +44,9 @@ fn each_trouble_counts_and_is_named() {
     {
         let mut ward = running(0);
         let bad = Look::Held(7, Err(trouble));
-        assert_eq!(ward.on_look(1, bad, &RULES).1, Some(Report::Unwell(trouble)));
-        ward.on_look(2, bad, &RULES);
-        assert_eq!(ward.on_look(3, bad, &RULES).0, Action::Terminate(7));
+        assert_eq!(ward.on_look(15_001, bad, &RULES).1, Some(Report::Unwell(trouble)));
+        ward.on_look(15_002, bad, &RULES);
+        assert_eq!(ward.on_look(15_003, bad, &RULES).0, Action::Terminate(7));
     }
 }
 
@@ -206,6 +206,21 @@ fn a_running_one_is_adopted_and_another_holder_replaces_it() {
 }
 
 #[test]
+fn one_that_was_just_adopted_has_time_for_its_first_heartbeat() {
+    let rules = Rules { failures: 1, ..RULES };
+    for trouble in [Trouble::Missing, Trouble::OtherPid, Trouble::OtherBoot] {
+        let mut ward = Ward::new(0);
+        let bad = Look::Held(7, Err(trouble));
+        assert_eq!(ward.on_look(1000, bad, &rules).1, Some(Report::Adopted(7)));
+        assert_eq!(ward.on_look(16_000, bad, &rules), NOTHING);
+        assert_eq!(ward.on_look(16_001, bad, &rules).0, Action::Terminate(7));
+    }
+    let mut hung = Ward::new(0);
+    hung.on_look(1000, STALE, &rules);
+    assert_eq!(hung.on_look(1001, STALE, &rules).0, Action::Terminate(7), "it had one");
+}
+
+#[test]
 fn the_watchdog_is_let_go_for_what_stays_unwell_or_cannot_be_killed() {
     let mut ward = running(0);
     assert!(!ward.is_hopeless(u64::MAX, 0));
@@ -279,6 +294,7 @@ fn each_phase() -> [(&'static str, Ward); 7] {
             short_lives: 0,
             unwell_since: None,
             left_filled: false,
+            adopted: false,
             leaving: false,
         };
         (name, ward)
