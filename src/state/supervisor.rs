@@ -404,7 +404,10 @@ impl Ward {
     }
 
     fn bad_look(&mut self, now: u64, pid: u32, trouble: Trouble, rules: &Rules) -> Answer {
-        self.note_recovery(now);
+        // Until its last heartbeat it was well; without one nobody saw that it was.
+        if let Trouble::Stale(age) = trouble {
+            self.note_recovery(now.saturating_sub(age));
+        }
         self.unwell_since.get_or_insert(now);
         self.bad_looks = self.bad_looks.saturating_add(1);
         if self.bad_looks < rules.failures {

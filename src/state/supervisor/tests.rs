@@ -254,10 +254,28 @@ fn one_that_keeps_dying_is_hopeless_though_it_is_ready_each_time() {
         assert!(now < 400_000);
     }
     assert!(now > 300_000);
-    let now = now + RESTART_QUICK_MS;
+    let now = now + RESTART_QUICK_MS + 20_000;
     assert!(!ward.is_hopeless(now, 300_000), "it lives");
     ward.on_look(now, STALE, &RULES);
     assert!(!ward.is_hopeless(now + 300_000, 300_000) && ward.is_hopeless(now + 300_001, 300_000));
+}
+
+#[test]
+fn one_that_is_never_well_is_hopeless_however_rare_the_looks_are() {
+    for trouble in [Trouble::Missing, Trouble::Unreadable, Trouble::Stale(60_000)] {
+        let mut ward = running(0);
+        let mut now = 0;
+        while !ward.is_hopeless(now, 300_000) {
+            now += 60_000;
+            assert!(now <= 480_000, "{trouble:?}");
+            if ward.on_look(now, Look::Held(7, Err(trouble)), &RULES).0 == Action::Terminate(7) {
+                ward.on_gone(now, 7, Ended::Code(0), Look::Free);
+                ward.on_deadline(now);
+                ward.on_started(now, 7);
+                ward.on_ready();
+            }
+        }
+    }
 }
 
 #[test]
