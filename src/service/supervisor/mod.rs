@@ -305,7 +305,14 @@ impl Supervisor {
         if now < self.look_at || !self.looks_at_health() {
             return;
         }
-        self.look_at = now.saturating_add(u64::from(self.process.config.check_interval));
+        let Config { check_interval, stale_after, .. } = *self.process.config;
+        let (check_interval, stale_after) = (u64::from(check_interval), u64::from(stale_after));
+        // After a suspend every heartbeat is old, and all have time for a new one.
+        let slept = now.saturating_sub(self.look_at) > stale_after;
+        self.look_at = now.saturating_add(if slept { stale_after } else { check_interval });
+        if slept {
+            return;
+        }
         let rules = self.rules();
         for index in 0..self.wards.len() {
             let Some(look) = self.look(index, now) else { continue };
