@@ -197,3 +197,26 @@ fn a_shorter_check_interval_holds_at_once() {
     kill(pid, "STOP");
     wait_for(&dir, "check 1 of 3 failed");
 }
+
+/// At a shutdown everybody gets TERM at once: the end of the program and the stop of
+/// its supervisor in one turn started it once more.
+#[test]
+fn what_ends_together_with_the_supervisor_is_not_started_again() {
+    let dir = Dir::new();
+    let mut command = dir.command();
+    command.args(["start", "supervisor", "--", "/bin/sh", "-c", "echo begun $$; exec sleep 100"]);
+    common::finish(command, None).expect(0);
+    wait_for(&dir, "sh: begun");
+    let log = dir.read(SUPERVISOR_LOG);
+    let program = log.split("sh: begun ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok()).unwrap();
+    let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
+    kill(supervisor, "STOP");
+    wait_until("the supervisor is stopped", || process_state(supervisor) == Some('T'));
+    kill(program, "TERM");
+    wait_until("the program has ended", || process_state(program) == Some('Z'));
+    kill(supervisor, "TERM");
+    kill(supervisor, "CONT");
+    wait_for(&dir, "daemon stopped");
+    let log = dir.read(SUPERVISOR_LOG);
+    assert!(!log.contains("restart") || log.contains("after 0 restarts"), "{log}");
+}

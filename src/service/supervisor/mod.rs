@@ -247,9 +247,6 @@ impl Supervisor {
 
     fn on_signals(&mut self, now: u64) {
         let arrived = self.process.signals.take();
-        if arrived.has(Signal::CHILD) {
-            self.reap(now);
-        }
         let stops = [(Signal::TERM, "SIGTERM received"), (Signal::INT, "SIGINT received")];
         for (_, why) in stops.iter().filter(|(signal, _)| arrived.has(*signal)) {
             self.stop(why, now);
@@ -265,6 +262,10 @@ impl Supervisor {
                 self.process.notify.stopping();
                 self.stopping = Stopping::Alone;
             }
+        }
+        // (after the stops: what ended with us is not started again)
+        if arrived.has(Signal::CHILD) {
+            self.reap(now);
         }
         if arrived.has(Signal::HUP) {
             self.reload(now);
