@@ -3,10 +3,13 @@
 
 mod common;
 
-use common::{Dir, alive, kill, process_state, run, runner, wait_until};
+use common::foreground::wait_for_beats;
+use common::small_disk::{SmallDisk, has_namespaces};
+use common::{Dir, alive, finish, kill, process_state, require_tool, run, runner, under_qemu, wait_until};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::time::Instant;
 
 const SUPERVISOR_LOG: &str = "zigsvc-supervisor.log";
 
@@ -39,7 +42,8 @@ fn a_start_right_after_one_that_died_is_heard_when_it_is_ready() {
     dir.write("zigsvc.conf", format!("supervise = []\n{options}"));
     symlink(env!("CARGO_BIN_EXE_zigsvc"), dir.path("program")).unwrap();
     let mut command = Command::new(dir.path("program"));
-    common::finish({ command.args(["-d", dir.as_arg(), "start", "supervisor"]); command }, None).expect(0);
+    command.args(["-d", dir.as_arg(), "start", "supervisor"]);
+    finish(command, None).expect(0);
     let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
     // What it starts from now on never gets ready, and tells its PID.
     let replace = |script: String| {
@@ -128,7 +132,7 @@ fn a_program_gets_the_whole_environment() {
     command.env("NOTIFY_SOCKET", "/nonexistent").env("WATCHDOG_USEC", "60000000");
     let script = "env | grep -c ^VARIABLE_; env | grep -c -e NOTIFY -e WATCHDOG; echo told; exec sleep 100";
     command.args(["start", "supervisor", "--", "/bin/sh", "-c", script]);
-    common::finish(command, None).expect(0);
+    finish(command, None).expect(0);
     wait_for(&dir, "sh: told\n");
     let log = dir.read(SUPERVISOR_LOG);
     assert!(log.contains("sh: 400\n") && log.contains("sh: 0\n"), "{log}");
@@ -205,7 +209,7 @@ fn what_ends_together_with_the_supervisor_is_not_started_again() {
     let dir = Dir::new();
     let mut command = dir.command();
     command.args(["start", "supervisor", "--", "/bin/sh", "-c", "echo begun $$; exec sleep 100"]);
-    common::finish(command, None).expect(0);
+    finish(command, None).expect(0);
     wait_for(&dir, "sh: begun");
     let log = dir.read(SUPERVISOR_LOG);
     let program = log.split("sh: begun ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok()).unwrap();
@@ -219,4 +223,86 @@ fn what_ends_together_with_the_supervisor_is_not_started_again() {
     wait_for(&dir, "daemon stopped");
     let log = dir.read(SUPERVISOR_LOG);
     assert!(!log.contains("restart") || log.contains("after 0 restarts"), "{log}");
+}
+
+/// A supervisor that could not open a health file for lack of descriptors took it for
+/// unreadable, and ended the service.
+#[test]
+fn a_supervisor_without_descriptors_ends_nobody_for_it() {
+    if under_qemu() || !require_tool("prlimit") {
+        return;
+    }
+    let dir = Dir::new();
+    dir.start_service("supervisor", &QUICK);
+    let pid = jobs_pid(&dir);
+    let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap().to_string();
+    let limit = |soft: &str| {
+        let mut command = Command::new("prlimit");
+        command.args(["--pid", &supervisor, &format!("--nofile={soft}:")]);
+        finish(command, None).expect(0);
+    };
+    limit("3");
+    wait_for_beats(&dir, 8);
+    assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid));
+    assert!(!dir.read(SUPERVISOR_LOG).contains("failed"), "{}", dir.read(SUPERVISOR_LOG));
+    // With descriptors it sees again what is wrong.
+    limit("64");
+    kill(pid, "STOP");
+    wait_for(&dir, "check 1 of 3 failed: heartbeat stale");
+}
+
+/// Stops the supervisor on a small disk when the test ends, however it does.
+struct OnDisk {
+    holder: String,
+    folder: String,
+}
+
+impl OnDisk {
+    /// `zigsvc -d DISK WORDS...` where the disk is mounted.
+    fn zigsvc(&self, words: &[&str]) -> Command {
+        let mut inner = common::zigsvc();
+        inner.args(["-d", &self.folder]).args(words);
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder));
+        command.arg(inner.get_program()).args(inner.get_args());
+        command
+    }
+}
+
+impl Drop for OnDisk {
+    fn drop(&mut self) {
+        let _ = self.zigsvc(&["stop", "supervisor"]).status();
+    }
+}
+
+/// On a disk that took no heartbeat the supervisor ended one service after the other,
+/// which were well, and which could not start again there.
+#[test]
+fn on_a_full_disk_nobody_is_ended_for_a_missing_heartbeat() {
+    if under_qemu() || !has_namespaces() {
+        return;
+    }
+    let dir = Dir::new();
+    let disk = SmallDisk::new(&dir, "256k");
+    let holder = disk.path(&dir, "").display().to_string().split('/').nth(2).unwrap().to_owned();
+    let service = OnDisk { holder, folder: dir.path("disk").display().to_string() };
+    let options = QUICK.iter().flat_map(|option| ["-o", option]);
+    let words: Vec<_> = options.chain(["start", "supervisor"]).collect();
+    finish(service.zigsvc(&words), None).expect(0);
+    let holder_of_lock = || common::lock_holder(&disk.path(&dir, "zigsvc.pid"));
+    wait_until("jobs runs", || holder_of_lock().is_some());
+    let pid = holder_of_lock().unwrap();
+    let health = ["zigsvc.health", "zigsvc-supervisor.health"].map(|name| disk.path(&dir, name));
+    wait_until("neither has a heartbeat, nor room for one", || {
+        health.iter().for_each(|path| drop(fs::remove_file(path)));
+        disk.fill(&dir);
+        health.iter().all(|path| !path.exists())
+    });
+    let begun = Instant::now();
+    wait_until("many looks were taken", || begun.elapsed().as_secs() >= 4 || !alive(pid));
+    assert_eq!(holder_of_lock(), Some(pid));
+    fs::remove_file(disk.path(&dir, "filler")).unwrap();
+    wait_until("both hearts beat again", || health.iter().all(|path| path.exists()));
+    kill(pid, "STOP");
+    wait_until("what is wrong is seen again", || !alive(pid));
 }

@@ -136,7 +136,7 @@ fn counters(client: &mut Client<'_>, deadline: u64) -> Counters {
 fn describe(health: &Health) -> (&'static str, Option<u64>) {
     match health {
         Health::Missing => ("missing", None),
-        Health::Unreadable => ("unreadable", None),
+        Health::Unreadable | Health::Unknown => ("unreadable", None),
         Health::Judged(Verdict::Fresh(age), _) => ("fresh", Some(*age)),
         Health::Judged(Verdict::Stale(age), _) => ("stale", Some(*age)),
         Health::Judged(Verdict::OtherBoot, _) => ("other-boot", None),

@@ -132,6 +132,8 @@ pub enum Health {
     Missing,
     /// It is no heartbeat, or cannot be read.
     Unreadable,
+    /// We lack what it takes to read it: that says nothing of the process.
+    Unknown,
     /// The heartbeat, and what it is worth.
     Judged(Verdict, Record),
 }
@@ -154,6 +156,7 @@ pub fn look(path: &Path, pid: u32, boot: &[u8; BOOT_ID_BYTES], now: u64, stale_a
             },
             Err(Failure { errno: Errno::INTR, .. }) => {}
             Err(Failure { errno: Errno::NOENT | Errno::NOTDIR, .. }) => return Health::Missing,
+            Err(Failure { errno: Errno::MFILE | Errno::NFILE | Errno::NOMEM, .. }) => return Health::Unknown,
             Err(_) => return Health::Unreadable,
         }
     }

@@ -99,7 +99,9 @@ impl Args {
 /// that the others need no copy, however many they are; returns how many those are.
 fn part(envp: &mut [*const c_char]) -> usize {
     let is_private = |entry: *const c_char| {
-        PRIVATE.iter().any(|name| bytes(entry).strip_prefix(*name).is_some_and(|rest| rest.first() == Some(&b'=')))
+        PRIVATE
+            .iter()
+            .any(|name| bytes(entry).strip_prefix(*name).is_some_and(|rest| rest.first() == Some(&b'=')))
     };
     let end = envp.len().saturating_sub(1);
     let mut kept = 0;
@@ -133,11 +135,10 @@ mod tests {
             (&[c"A=1", c"B=2"], &["A=1", "B=2"]),
             (&[c"NOTIFY_SOCKET=/n"], &[]),
             (&[c"WATCHDOG_PID=1", c"A=1", c"NOTIFY_SOCKET=", c"B=2", c"WATCHDOG_USEC=3"], &["A=1", "B=2"]),
-            (&[c"A=1", c"NOTIFY_SOCKETS=1", c"WATCHDOG_PID=1", c"NOTIFY_SOCKET"], &[
-                "A=1",
-                "NOTIFY_SOCKETS=1",
-                "NOTIFY_SOCKET",
-            ]),
+            (
+                &[c"A=1", c"NOTIFY_SOCKETS=1", c"WATCHDOG_PID=1", c"NOTIFY_SOCKET"],
+                &["A=1", "NOTIFY_SOCKETS=1", "NOTIFY_SOCKET"],
+            ),
         ];
         for (entries, expected) in cases {
             let mut envp: Vec<_> = entries.iter().map(|entry| entry.as_ptr()).collect();

@@ -51,6 +51,12 @@ impl Failure {
     pub fn is_denied(&self) -> bool {
         matches!(self.errno, Errno::ACCESS | Errno::PERM)
     }
+
+    /// Whether the disk is full, read-only or broken.
+    #[must_use]
+    pub fn is_of_disk(&self) -> bool {
+        matches!(self.errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::IO)
+    }
 }
 
 /// Attaches the call's name to an errno.

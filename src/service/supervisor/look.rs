@@ -36,7 +36,7 @@ impl Supervisor {
             // Its end would have been told: the lock need not be asked, which
             // knows nothing any more if somebody removed the PID file.
             (Kind::Service(_), Some(pid)) if ward.is_vouched_for() => {
-                Some(Look::Held(pid, self.look_at_heartbeat(index, pid, now)))
+                Some(Look::Held(pid, self.look_at_heartbeat(index, pid, now)?))
             }
             (Kind::Service(_), _) => self.look_at_lock(index, now),
         }
@@ -55,19 +55,24 @@ impl Supervisor {
             Holder::Running(pid) => {
                 // (0: in another PID namespace; never signalled)
                 let pid = pid.map_or(0, super::ward::number);
-                Look::Held(pid, self.look_at_heartbeat(index, pid, now))
+                Look::Held(pid, self.look_at_heartbeat(index, pid, now).unwrap_or(Ok(())))
             }
         })
     }
 
-    /// The health file of a service.
-    fn look_at_heartbeat(&self, index: usize, pid: u32, now: u64) -> Result<(), Trouble> {
+    /// The health file of a service; `None` if it proves nothing at the moment. On a
+    /// disk that does not take our own heartbeat nobody else's can be fresh: to end
+    /// services for that would end what is well, and perhaps cannot start again.
+    fn look_at_heartbeat(&self, index: usize, pid: u32, now: u64) -> Option<Result<(), Trouble>> {
         let config = &self.process.config;
         let Some(Supervised { kind: Kind::Service(service), .. }) = self.wards.get(index) else {
-            return Ok(());
+            return None;
         };
+        if self.heartbeat.failure().is_some_and(|failure| failure.is_of_disk()) {
+            return None;
+        }
         let path = path_of(*service, &config.health_file).unwrap_or_default();
-        match heartbeat::look(&path, pid, self.heartbeat.boot(), now, u64::from(config.stale_after)) {
+        Some(match heartbeat::look(&path, pid, self.heartbeat.boot(), now, u64::from(config.stale_after)) {
             Health::Judged(Verdict::Fresh(_), _) => Ok(()),
             Health::Judged(Verdict::Stale(age), _) => Err(Trouble::Stale(age)),
             Health::Judged(Verdict::OtherBoot, _) => Err(Trouble::OtherBoot),
@@ -75,7 +80,8 @@ impl Supervisor {
             Health::Judged(Verdict::Future, _) => Err(Trouble::Future),
             Health::Unreadable => Err(Trouble::Unreadable),
             Health::Missing => Err(Trouble::Missing),
-        }
+            Health::Unknown => return None,
+        })
     }
 
     /// The health file of a program: any change of it is a sign of life, whatever
