@@ -7,6 +7,7 @@ use common::foreground::wait_for_beats;
 use common::small_disk::{SmallDisk, has_namespaces};
 use common::{Dir, alive, finish, kill, process_state, require_tool, run, runner, under_qemu, wait_until};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::Instant;
@@ -155,6 +156,8 @@ fn a_service_that_waits_for_its_restart_can_be_stopped() {
     let dir = Dir::new();
     dir.start_service("supervisor", &["check_interval=1h"]);
     for end in 1..=3 {
+        // (before that its PID file may not be filled)
+        wait_until("it is ready", || dir.read(SUPERVISOR_LOG).matches("jobs: running").count() == end);
         kill(jobs_pid(&dir), "KILL");
         wait_for(&dir, &format!("; restart {end} "));
     }
@@ -293,16 +296,20 @@ fn on_a_full_disk_nobody_is_ended_for_a_missing_heartbeat() {
     wait_until("jobs runs", || holder_of_lock().is_some());
     let pid = holder_of_lock().unwrap();
     let health = ["zigsvc.health", "zigsvc-supervisor.health"].map(|name| disk.path(&dir, name));
+    let logs = ["zigsvc.log", SUPERVISOR_LOG].map(|name| disk.path(&dir, name));
+    let says_so = |path| fs::read_to_string(path).unwrap().contains("the health file cannot be written");
+    let is_empty = |path| fs::metadata(path).unwrap().len() == 0;
+    let mut filler = fs::File::create(disk.path(&dir, "filler")).unwrap();
     wait_until("neither has a heartbeat, nor room for one", || {
-        health.iter().for_each(|path| drop(fs::remove_file(path)));
-        disk.fill(&dir);
-        health.iter().all(|path| !path.exists())
+        health.iter().for_each(|path| fs::write(path, "").unwrap());
+        while filler.write_all(&[b'f'; 4096]).is_ok() || filler.write_all(b"f").is_ok() {}
+        logs.iter().all(says_so) && health.iter().all(is_empty)
     });
     let begun = Instant::now();
     wait_until("many looks were taken", || begun.elapsed().as_secs() >= 4 || !alive(pid));
     assert_eq!(holder_of_lock(), Some(pid));
-    fs::remove_file(disk.path(&dir, "filler")).unwrap();
-    wait_until("both hearts beat again", || health.iter().all(|path| path.exists()));
+    filler.set_len(0).unwrap();
+    wait_until("both hearts beat again", || !health.iter().any(is_empty));
     kill(pid, "STOP");
     wait_until("what is wrong is seen again", || !alive(pid));
 }
