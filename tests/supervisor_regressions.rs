@@ -313,3 +313,19 @@ fn on_a_full_disk_nobody_is_ended_for_a_missing_heartbeat() {
     kill(pid, "STOP");
     wait_until("what is wrong is seen again", || !alive(pid));
 }
+
+/// TERM and INT in one turn of the loop were a stop and its repetition: the services
+/// were killed at once.
+#[test]
+fn two_signals_at_once_are_one_stop() {
+    let dir = Dir::new();
+    dir.start_service("supervisor", &[]);
+    jobs_pid(&dir);
+    let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
+    for signal in ["STOP", "TERM", "INT", "CONT"] {
+        kill(supervisor, signal);
+    }
+    wait_for(&dir, "daemon stopped");
+    assert!(!dir.read(SUPERVISOR_LOG).contains("SIGKILL"), "{}", dir.read(SUPERVISOR_LOG));
+    assert!(dir.read("zigsvc.log").contains("daemon stopped"));
+}

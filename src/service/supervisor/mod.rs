@@ -248,7 +248,8 @@ impl Supervisor {
     fn on_signals(&mut self, now: u64) {
         let arrived = self.process.signals.take();
         let stops = [(Signal::TERM, "SIGTERM received"), (Signal::INT, "SIGINT received")];
-        for (_, why) in stops.iter().filter(|(signal, _)| arrived.has(*signal)) {
+        // (both at once are one stop, not one in a hurry)
+        if let Some((_, why)) = stops.iter().find(|(signal, _)| arrived.has(*signal)) {
             self.stop(why, now);
         }
         if arrived.has(Signal::QUIT) {
