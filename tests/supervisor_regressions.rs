@@ -134,9 +134,9 @@ fn a_program_gets_the_whole_environment() {
     let script = "env | grep -c ^VARIABLE_; env | grep -c -e NOTIFY -e WATCHDOG; echo told; exec sleep 100";
     command.args(["start", "supervisor", "--", "/bin/sh", "-c", script]);
     finish(command, None).expect(0);
-    wait_for(&dir, "sh: told\n");
+    wait_for(&dir, "sh| told\n");
     let log = dir.read(SUPERVISOR_LOG);
-    assert!(log.contains("sh: 400\n") && log.contains("sh: 0\n"), "{log}");
+    assert!(log.contains("sh| 400\n") && log.contains("sh| 0\n"), "{log}");
 }
 
 /// What a service said at its start was repeated with `\x0a` at its end.
@@ -213,9 +213,9 @@ fn what_ends_together_with_the_supervisor_is_not_started_again() {
     let mut command = dir.command();
     command.args(["start", "supervisor", "--", "/bin/sh", "-c", "echo begun $$; exec sleep 100"]);
     finish(command, None).expect(0);
-    wait_for(&dir, "sh: begun");
+    wait_for(&dir, "sh| begun");
     let log = dir.read(SUPERVISOR_LOG);
-    let program = log.split("sh: begun ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok()).unwrap();
+    let program = log.split("sh| begun ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok()).unwrap();
     let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
     kill(supervisor, "STOP");
     wait_until("the supervisor is stopped", || process_state(supervisor) == Some('T'));

@@ -11,7 +11,7 @@ use crate::service::lifecycle::{Audience, Message, next_message};
 use crate::service::reload::{self, REASON_BYTES};
 use crate::service::settings::{Unusable, path_of};
 use crate::state::supervisor::{Ended, Phase, Report, Trouble};
-use crate::sys::{Errno, Failure, clock, file, process};
+use crate::sys::{Errno, Failure, clock, file, memory, process};
 use ufmt::uwrite;
 
 impl Supervisor {
@@ -95,6 +95,8 @@ impl Supervisor {
             Err(Failure { errno: Errno::AGAIN, .. }) => {}
             Ok(_) | Err(_) => ward.reports = None,
         }
+        // (a start is rare: the memory goes back until the next)
+        memory::release(scratch);
         self.scratch = scratch;
     }
 
