@@ -185,6 +185,9 @@ pub const RESTART_QUICK_MS: u64 = 10_000;
 pub const RESTART_DELAY_MS: u64 = 1000;
 /// ... to this. It is never given up.
 pub const RESTART_DELAY_MAX_MS: u64 = 60_000;
+/// A start may take this many times `stale_after`: a large spool on slow flash is
+/// read before there is a heartbeat.
+pub const START_PATIENCE: u64 = 8;
 /// A supervisor that stops gives its services this much more than `stop_timeout`:
 /// less than [`STOP_GRACE_MS`], after which `stop` would kill the supervisor.
 pub const LEAVE_GRACE_MS: u64 = 2000;

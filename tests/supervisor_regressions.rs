@@ -329,3 +329,22 @@ fn two_signals_at_once_are_one_stop() {
     assert!(!dir.read(SUPERVISOR_LOG).contains("SIGKILL"), "{}", dir.read(SUPERVISOR_LOG));
     assert!(dir.read("zigsvc.log").contains("daemon stopped"));
 }
+
+/// A health file that was moved by a reload of `jobs` alone was missing for the
+/// supervisor, which ended the service again and again.
+#[test]
+fn a_health_file_that_moved_is_followed() {
+    let dir = Dir::new();
+    let options = "check_interval = \"300ms\"\nstale_after = \"1s\"\ninterval = \"250ms\"\n";
+    dir.write("zigsvc.conf", options);
+    dir.start_service("supervisor", &[]);
+    let pid = jobs_pid(&dir);
+    dir.write("zigsvc.conf", format!("{options}health_file = \"{}\"\n", dir.path("alive").display()));
+    dir.zigsvc(&["reload"]).expect(0);
+    wait_for(&dir, "heartbeat missing");
+    wait_for(&dir, "well again");
+    assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid));
+    assert!(dir.path("zigsvc-supervisor.health").exists());
+    kill(pid, "STOP");
+    wait_for(&dir, "heartbeat stale");
+}

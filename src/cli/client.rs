@@ -3,12 +3,13 @@
 
 use super::{Invocation, fail};
 use crate::limits::{ANSWER_WAIT_MS, CONNECT_RETRY_MS, CONNECT_WAIT_MS, REQUEST_MAX_BYTES};
+use crate::proto::config::Config;
 use crate::proto::control::split;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::{describe_at, exit};
-use crate::service::settings::path_of;
+use crate::service::settings::{File, path_of};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{AsFd, Errno, Failure, OwnedFd, clock, fds, poll, socket};
@@ -80,14 +81,9 @@ pub(super) struct Client<'m> {
 
 impl<'m> Client<'m> {
     /// A client that is not connected yet; lines are read into `buffer`.
-    pub(super) fn new(
-        service: Service,
-        pid_file: &Path,
-        socket: &Path,
-        buffer: &'m mut [u8],
-    ) -> Result<Self, u8> {
-        let (Some(pid_path), Some(socket_path)) = (path_of(service, pid_file), path_of(service, socket))
-        else {
+    pub(super) fn new(service: Service, config: &Config, buffer: &'m mut [u8]) -> Result<Self, u8> {
+        let own = |file| path_of(service, file, config);
+        let (Some(pid_path), Some(socket_path)) = (own(File::Pid), own(File::Socket)) else {
             return Err(fail(exit::CONFIG, &|out| out.push_str("socket: its folder's path is too long")));
         };
         Ok(Self {
@@ -323,7 +319,7 @@ impl Invocation {
         // The scratch memory is free: the configuration is read.
         let (lines, rest) = self.memory.scratch.split_at_mut_checked(line_bytes).unwrap_or_default();
         let config = &self.memory.config;
-        Client::new(self.service, &config.pid_file, &config.socket, lines).map(|client| (client, rest))
+        Client::new(self.service, config, lines).map(|client| (client, rest))
     }
 }
 

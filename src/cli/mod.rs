@@ -29,7 +29,7 @@ use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::exit;
 use crate::service::memory::{self, Memory};
-use crate::service::settings::{Unusable, path_of};
+use crate::service::settings::{File, Unusable, path_of};
 use crate::service::target::Target;
 use crate::sys::args::Args;
 use crate::sys::poll::{Interest, PollSet};
@@ -313,7 +313,7 @@ impl Invocation {
 
     /// The PID file of the service.
     fn pid_path(&self) -> Result<Path, u8> {
-        path_of(self.service, &self.memory.config.pid_file)
+        path_of(self.service, File::Pid, &self.memory.config)
             .ok_or_else(|| fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long")))
     }
 }

@@ -11,7 +11,7 @@ use crate::proto::names::Service;
 use crate::proto::text::{Writer, parse_u64};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lifecycle::{describe_at, exit};
-use crate::service::settings::path_of;
+use crate::service::settings::{File, path_of};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::{Errno, clock, poll};
 use core::ops::Range;
@@ -59,7 +59,8 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
     let service = invocation.service;
     let config = &invocation.memory.config;
     let stale_after = u64::from(config.stale_after);
-    let (Ok(path), Some(health_path)) = (invocation.pid_path(), path_of(service, &config.health_file)) else {
+    let (Ok(path), Some(health_path)) = (invocation.pid_path(), path_of(service, File::Health, config))
+    else {
         return lsb::UNKNOWN;
     };
     let Ok((mut client, rest)) = invocation.client(ANSWER_MAX_BYTES) else { return lsb::UNKNOWN };

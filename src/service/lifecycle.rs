@@ -22,7 +22,7 @@ use crate::sys::{Errno, Failure, OwnedFd, fds, file};
 use ufmt::uwrite;
 
 use super::notify::Notify;
-use super::settings::{Settings, path_of};
+use super::settings::{File, Settings, path_of};
 
 /// Exit codes of every command (LSB 3.1, iniscrptact, for all but `status`).
 pub mod exit {
@@ -298,7 +298,7 @@ impl Process {
             Ok(signals) => signals,
             Err(failure) => audience.fail(exit::FAILED, &|out| failure.describe(out)),
         };
-        let Some(pid_path) = path_of(service, &config.pid_file) else {
+        let Some(pid_path) = path_of(service, File::Pid, config) else {
             audience.fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long"));
         };
         let pid_file = acquire(&pid_path, &audience);

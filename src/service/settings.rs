@@ -107,16 +107,32 @@ impl Settings {
     }
 }
 
-/// A path of `service`: that of `jobs` with the service's name put in.
-/// `None`: it would be too long.
+/// A file that each service has.
+#[derive(Clone, Copy)]
+pub enum File {
+    /// The PID file.
+    Pid,
+    /// The socket.
+    Socket,
+    /// The log.
+    Log,
+    /// The health file.
+    Health,
+}
+
+/// A file of `service`: that of `jobs` is what the configuration says, the others'
+/// are beside it and named after them. `None`: the path would be too long.
 #[must_use]
-pub fn path_of(service: Service, jobs_path: &Path) -> Option<Path> {
+pub fn path_of(service: Service, file: File, config: &Config) -> Option<Path> {
+    let (jobs, ending): (_, &[u8]) = match file {
+        File::Pid => (&config.pid_file, b".pid"),
+        File::Socket => (&config.socket, b".sock"),
+        File::Log => (&config.log_file, b".log"),
+        File::Health => (&config.health_file, b".health"),
+    };
     if service == Service::Jobs {
-        return Some(jobs_path.clone());
+        return Some(jobs.clone());
     }
-    let name = jobs_path.name();
-    let ending =
-        name.iter().rposition(|byte| *byte == b'.').map_or(&b""[..], |dot| name.get(dot..).unwrap_or(b""));
-    let own = Path::concat(&[b"zigsvc-", service.name().as_bytes(), ending])?;
-    jobs_path.parent().join(own.as_bytes())
+    let name = Path::concat(&[b"zigsvc-", service.name().as_bytes(), ending])?;
+    jobs.parent().join(name.as_bytes())
 }

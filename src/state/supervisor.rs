@@ -9,14 +9,16 @@
 //!   │ ▲  start                │ gone                   │ gone            │ gone
 //!   ▼ └──────── died ◀────────┴────────────────────────┴─────────────────┘
 //! Starting ── ready ─▶ Running          Killed ── too long ─▶ Unkillable ─ gone ─▶
-//! Stopped: gone, and its PID file missing or empty: it was stopped on purpose
+//!
+//! Running, Waiting ── its PID file is missing or empty: stopped on purpose ─▶ Stopped
+//! Stopped ── somebody started it ─▶ Running; and it died unseen ─▶ Waiting
 //! ```
 //!
 //! What nobody may do is taken from the lock of the PID file, never from what is
 //! written in it; the caller asks it for each look.
 
 use crate::limits::{
-    LEAVE_GRACE_MS, RESTART_DELAY_MAX_MS, RESTART_DELAY_MS, RESTART_QUICK_MS, UNKILLABLE_MS,
+    LEAVE_GRACE_MS, RESTART_DELAY_MAX_MS, RESTART_DELAY_MS, RESTART_QUICK_MS, START_PATIENCE, UNKILLABLE_MS,
 };
 use crate::state::backoff::delay_ms;
 
@@ -70,7 +72,7 @@ pub struct Rules {
     pub failures: u32,
     /// From TERM to KILL.
     pub stop_timeout_ms: u64,
-    /// How long a start may take until looks at it are bad.
+    /// How old a heartbeat may be; a start may take [`START_PATIENCE`] times as long.
     pub stale_after_ms: u64,
 }
 
@@ -303,13 +305,6 @@ impl Ward {
         }
     }
 
-    /// Somebody asks that it is started again: one who was stopped is.
-    pub fn on_wanted(&mut self, now: u64) {
-        if self.phase == Phase::Stopped {
-            self.phase = Phase::Waiting(now);
-        }
-    }
-
     /// The process `pid` is gone; `look` is what its PID file says since.
     pub fn on_gone(&mut self, now: u64, pid: u32, ended: Ended, look: Look) -> Answer {
         if self.pid() != Some(pid) {
@@ -359,7 +354,8 @@ impl Ward {
             (Phase::Waiting(_), Look::Free) if self.left_filled => self.stopped(),
             (Phase::Waiting(_) | Phase::Stopped, Look::Died | Look::Free) => NOTHING,
             (Phase::Starting(pid, since), _) => {
-                let late = now.saturating_sub(since) > rules.stale_after_ms;
+                let patience = rules.stale_after_ms.saturating_mul(START_PATIENCE);
+                let late = now.saturating_sub(since) > patience;
                 if late { self.bad_look(now, pid, Trouble::NotReady, rules) } else { NOTHING }
             }
             (Phase::Running(pid, since), Look::Held(holder, health)) if holder == pid => match health {

@@ -143,11 +143,11 @@ unsafe extern "C" fn child(setup: *const u8) -> ! {
     if let (Role::Service(_), Errno::NOENT) = (role, errno) {
         errno = execute(setup.program, OURSELVES);
     }
-    match role {
-        Role::Handler => report(setup.program.path, errno),
-        // (the parent, which waits, shares this memory)
-        Role::Service(_) | Role::Foreign(_) => setup.failed.store(errno.raw_os_error(), Ordering::Relaxed),
+    if !matches!(role, Role::Handler) {
+        // (the parent, which waits, shares this memory; not so under QEMU's user mode)
+        setup.failed.store(errno.raw_os_error(), Ordering::Relaxed);
     }
+    report(setup.program.path, errno);
     process::exit(if errno == Errno::NOENT { 127 } else { 126 })
 }
 

@@ -5,7 +5,7 @@ use super::ward::{Kind, Supervised};
 use crate::proto::health::Verdict;
 use crate::proto::path::Path;
 use crate::service::heartbeat::{self, Health};
-use crate::service::settings::path_of;
+use crate::service::settings::{File, path_of};
 use crate::state::supervisor::{Look, Trouble};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::{Errno, Failure, file};
@@ -21,7 +21,7 @@ impl Supervisor {
     pub(super) fn pid_path(&self, index: usize) -> Path {
         match self.wards.get(index).map(|ward| ward.kind) {
             Some(Kind::Service(service)) => {
-                path_of(service, &self.process.config.pid_file).unwrap_or_default()
+                path_of(service, File::Pid, self.process.config).unwrap_or_default()
             }
             Some(Kind::Program) | None => Path::empty(),
         }
@@ -71,7 +71,7 @@ impl Supervisor {
         if self.heartbeat.failure().is_some_and(|failure| failure.is_of_disk()) {
             return None;
         }
-        let path = path_of(*service, &config.health_file).unwrap_or_default();
+        let path = path_of(*service, File::Health, config).unwrap_or_default();
         Some(match heartbeat::look(&path, pid, self.heartbeat.boot(), now, u64::from(config.stale_after)) {
             Health::Judged(Verdict::Fresh(_), _) => Ok(()),
             Health::Judged(Verdict::Stale(age), _) => Err(Trouble::Stale(age)),

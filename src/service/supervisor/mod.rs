@@ -33,8 +33,8 @@ use crate::service::heartbeat::Heartbeat;
 use crate::service::lifecycle::{Audience, Process, describe_at, exit};
 use crate::service::log::Log;
 use crate::service::memory::Memory;
-use crate::service::settings::path_of;
-use crate::state::supervisor::{Action, Answer, Ended, Look, Phase, Report, Rules};
+use crate::service::settings::{File, path_of};
+use crate::state::supervisor::{Action, Answer, Ended, Look, Phase, Report, Rules, Trouble};
 use crate::sys::args::Args;
 use crate::sys::once::Once;
 use crate::sys::poll::PollSet;
@@ -128,8 +128,8 @@ impl Supervisor {
         // The output of a program goes to the file in any case.
         process.config.log_file_named |= origin.is_program();
         let config = &*process.config;
-        let own = |path: &Path| path_of(Service::Supervisor, path).unwrap_or_default();
-        let log_file = own(&config.log_file);
+        let own = |file: File| path_of(Service::Supervisor, file, config).unwrap_or_default();
+        let log_file = own(File::Log);
         let mut log = Log::new(config, &log_file, &process.audience, log_buffer);
         if let Err(failure) = log.open(None) {
             process.audience.warn(&|out| {
@@ -137,7 +137,7 @@ impl Supervisor {
                 describe_at(&log_file, failure, out);
             });
         }
-        let heartbeat = Heartbeat::new(own(&config.health_file));
+        let heartbeat = Heartbeat::new(own(File::Health));
         let watchdog = Watchdog::new(&config.watchdog);
         let patience = u64::from(config.stale_after);
         let wards = WARDS.take();
@@ -339,6 +339,7 @@ impl Supervisor {
             self.tell(index, report, now);
             match report {
                 Report::Adopted(pid) => self.adopt(index, pid),
+                Report::Unwell(Trouble::Missing) => self.follow_health_file(now),
                 Report::Died(Ended::NotStarted, _) => {}
                 Report::Died(..) => self.restarts = self.restarts.saturating_add(1),
                 _ => {}

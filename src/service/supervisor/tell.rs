@@ -7,9 +7,9 @@ use crate::limits::NOTIFY_STATUS_BYTES;
 use crate::proto::log::Level;
 use crate::proto::names::Service;
 use crate::proto::text::Writer;
-use crate::service::lifecycle::{Audience, Message, next_message};
+use crate::service::lifecycle::{Audience, Message, Process, next_message};
 use crate::service::reload::{self, REASON_BYTES};
-use crate::service::settings::{Unusable, path_of};
+use crate::service::settings::{File, Unusable, path_of};
 use crate::state::supervisor::{Ended, Phase, Report, Trouble};
 use crate::sys::{Errno, Failure, clock, file, memory, process};
 use ufmt::uwrite;
@@ -264,18 +264,36 @@ impl Supervisor {
             return reload::refuse(&mut self.process, &mut self.log, out.as_bytes());
         }
         self.reloads = self.reloads.saturating_add(1);
+        self.take_over(now);
+        self.process.notify.reloaded(true);
+    }
+
+    /// A health file is missing: somebody may have moved them all, and told the
+    /// services, but not us.
+    #[inline(never)]
+    pub(super) fn follow_health_file(&mut self, now: u64) {
+        let mut reason = [0; REASON_BYTES];
+        let Process { settings, candidate, config, .. } = &mut self.process;
+        let read = settings.load(candidate, self.scratch, &mut Writer::new(&mut reason));
+        if read.is_ok() && candidate.health_file != config.health_file {
+            self.log.info(&|out| out.push_str("the config names another health file, reloading it"));
+            self.take_over(now);
+        }
+    }
+
+    /// The candidate comes into force.
+    fn take_over(&mut self, now: u64) {
         reload::accept(&mut self.process, &mut self.log);
         self.process.candidate.log_file_named |= self.origin.is_program();
         core::mem::swap(&mut self.process.config, &mut self.process.candidate);
         let config = &*self.process.config;
-        let log_file = path_of(Service::Supervisor, &config.log_file).unwrap_or_default();
+        let log_file = path_of(Service::Supervisor, File::Log, config).unwrap_or_default();
         self.log.configure(config, &log_file, self.process.foreground);
-        self.heartbeat.move_to(&path_of(Service::Supervisor, &config.health_file).unwrap_or_default());
+        self.heartbeat.move_to(&path_of(Service::Supervisor, File::Health, config).unwrap_or_default());
         self.watchdog.move_to(&config.watchdog, &mut self.log);
         // A shorter interval holds at once, not when the longer one is over.
         self.look_at = self.look_at.min(now.saturating_add(u64::from(config.check_interval)));
         self.change_wards(now);
-        self.process.notify.reloaded(true);
     }
 
     /// Services that are new in `supervise` are started or adopted, those that are

@@ -82,8 +82,6 @@ fn a_deliberate_stop_is_respected_until_somebody_starts_it() {
     assert_eq!(ward.on_look(7, Look::Held(8, Ok(())), &RULES), (Action::None, Some(Report::Adopted(8))));
     // An adopted one is not our child: only the PID file tells.
     assert_eq!(ward.on_gone(9, 8, Ended::Unknown, Look::Free), stopped);
-    ward.on_wanted(10);
-    assert_eq!(ward.on_deadline(10), (Action::Start, None));
 }
 
 #[test]
@@ -115,10 +113,10 @@ fn bad_looks_at_one_process_are_not_those_of_the_next() {
     let mut stopped = twice_bad();
     assert_eq!(stopped.on_gone(3, 7, Ended::Code(0), Look::Free).1, Some(Report::Stopped));
     assert!(!stopped.is_hopeless(400_000, 300_000), "it is as it should be");
-    stopped.on_wanted(4);
+    stopped.on_look(4, Look::Died, &RULES);
     stopped.on_deadline(4);
     stopped.on_started(4, 8);
-    let late = 4 + RULES.stale_after_ms + 1;
+    let late = 4 + 8 * RULES.stale_after_ms + 1;
     assert_eq!(stopped.on_look(late, bad, &RULES).1, Some(Report::Unwell(Trouble::NotReady)));
 }
 
@@ -159,7 +157,7 @@ fn one_that_is_dead_is_stopped_when_its_pid_file_is_emptied() {
     assert_eq!((ward.on_deadline(1_000_000), ward.next_deadline()), (NOTHING, None));
     assert!(!ward.is_hopeless(1_000_000, 300_000));
     // A start that failed empties it too, and is no stop.
-    ward.on_wanted(10);
+    ward.on_look(10, Look::Died, &RULES);
     ward.on_started(10, 7);
     ward.on_gone(11, 7, Ended::Code(1), Look::Free);
     assert_eq!(ward.on_look(12, Look::Free, &RULES), NOTHING);
@@ -185,10 +183,10 @@ fn one_that_is_never_ready_is_ended_too() {
     let mut ward = Ward::new(0);
     ward.on_deadline(0);
     ward.on_started(0, 7);
-    assert_eq!(ward.on_look(15_000, Look::Free, &RULES), NOTHING);
-    assert_eq!(ward.on_look(15_001, WELL, &RULES).1, Some(Report::Unwell(Trouble::NotReady)));
-    ward.on_look(15_002, WELL, &RULES);
-    assert_eq!(ward.on_look(15_003, WELL, &RULES).0, Action::Terminate(7));
+    assert_eq!(ward.on_look(120_000, Look::Free, &RULES), NOTHING, "a large spool takes its time");
+    assert_eq!(ward.on_look(120_001, WELL, &RULES).1, Some(Report::Unwell(Trouble::NotReady)));
+    ward.on_look(120_002, WELL, &RULES);
+    assert_eq!(ward.on_look(120_003, WELL, &RULES).0, Action::Terminate(7));
 }
 
 #[test]
@@ -335,7 +333,9 @@ const NOW: u64 = 100_000;
 
 #[test]
 fn each_look_in_each_phase() {
-    let look = |look: Look| table(|ward| ward.on_look(NOW, look, &RULES));
+    // (with these a start is late after 48 s)
+    let rules = Rules { stale_after_ms: 6000, ..RULES };
+    let look = |look: Look| table(|ward| ward.on_look(NOW, look, &rules));
     assert_eq!(
         look(WELL),
         "waiting: Running(7, 100000), None, Adopted(7)\n\
@@ -452,11 +452,6 @@ fn each_other_event_in_each_phase() {
         nothing
             .replace("starting: Starting(7, 50000), None, -", "starting: Running(7, 50000), None, Ready(7)")
     );
-    let wanted = table(|ward| {
-        ward.on_wanted(NOW);
-        NOTHING
-    });
-    assert_eq!(wanted, nothing.replace("stopped: Stopped", "stopped: Waiting(100000)"));
     assert_eq!(
         table(|ward| ward.on_leave(NOW, &RULES)),
         "waiting: Stopped, None, -\n\
@@ -545,14 +540,10 @@ fn any_history_starts_only_what_is_not_there_and_signals_only_who_was_seen() {
                 3 => Look::Held(pid, Err(Trouble::Missing)),
                 _ => Look::Held(pid, Ok(())),
             };
-            let (action, report) = match below(6) {
+            let (action, report) = match below(5) {
                 0 => ward.on_deadline(now),
                 1 => ward.on_ready(),
                 2 => ward.on_gone(now, pid, Ended::Signal(9), look),
-                3 => {
-                    ward.on_wanted(now);
-                    NOTHING
-                }
                 _ => ward.on_look(now, look, &RULES),
             };
             match action {
