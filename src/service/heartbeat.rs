@@ -43,6 +43,12 @@ impl Heartbeat {
         &self.boot
     }
 
+    /// Where it is written.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Why the file cannot be written at the moment, if so.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {

@@ -7,6 +7,7 @@
 //! - `log.rs`: lines to the file, to stderr (or a journal there), to syslog;
 //!   rotation
 //! - `heartbeat.rs`: the health file
+//! - `degraded.rs`: what fails in any of them, said once
 //! - `target.rs`: the process that holds a service's lock
 //! - `output.rs`: what the programs that they start write
 //! - `notify.rs`: the service manager that started it, if it wants to be told
@@ -19,6 +20,7 @@
 //! The loop of every service is the one of `jobs/mod.rs`.
 
 pub mod clients;
+pub mod degraded;
 pub mod disk;
 pub mod heartbeat;
 pub mod jobs;

@@ -26,6 +26,10 @@ const OOM_SCORE_ADJ: &[u8] = b"500";
 /// The descriptor through which a service that was started by [`spawn`] reports.
 pub const REPORT_FD: i32 = 3;
 
+/// The only PATH that a handler gets, and where a program is looked for if the
+/// environment has none.
+pub const SAFE_PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// This program, wherever its file went.
 const OURSELVES: &CStr = c"/proc/self/exe";
 
@@ -82,7 +86,7 @@ pub fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
     debug_assert!(program.argv.last().is_some_and(|last| last.is_null()));
     debug_assert!(program.envp.last().is_some_and(|last| last.is_null()));
     let (output, write_end) = pipe_with(PipeFlags::CLOEXEC).op("pipe2")?;
-    rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).op("fcntl")?;
+    fds::set_nonblocking(&output)?;
     let failed = AtomicI32::new(0);
     let setup = Setup { program, output: write_end.as_raw_fd(), parent: process::pid(), failed };
     let mut stack = MaybeUninit::<Stack>::uninit();

@@ -45,6 +45,7 @@ use crate::proto::names::Service;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::clients::Clients;
+use crate::service::degraded::Degraded;
 use crate::service::disk::SpoolDisk;
 use crate::service::heartbeat::Heartbeat;
 use crate::service::lifecycle::{Audience, Process, describe_at, ensure_folder, exit};
@@ -127,8 +128,7 @@ struct Jobs {
     /// Without inotify: when to look at the queue file.
     look_at: u64,
     /// The log, the health file and the socket failed when last looked at.
-    log_failing: bool,
-    heartbeat_failing: bool,
+    degraded: Degraded,
     socket_failing: bool,
     control: Control,
 }
@@ -239,8 +239,7 @@ impl Jobs {
             compact_error: DiskError(0),
             start_after: 0,
             look_at: now,
-            log_failing: false,
-            heartbeat_failing: false,
+            degraded: Degraded::default(),
             socket_failing: false,
             control: Control::new(listener, clients, history, page),
         };

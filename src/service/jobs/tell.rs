@@ -5,6 +5,7 @@ use super::{Jobs, Stopping, rules};
 use crate::limits::NOTIFY_STATUS_BYTES;
 use crate::proto::config::Handler;
 use crate::proto::text::Writer;
+use crate::service::degraded::push_names;
 use crate::service::disk::SpoolDisk;
 use crate::service::lifecycle::describe_at;
 use crate::service::log::Log;
@@ -71,22 +72,12 @@ impl Jobs {
         }
     }
 
-    /// Says once that the log or the health file fails, and once that it
-    /// works again.
+    /// Says once that the log, the health file or the socket fails, and once that
+    /// it works again.
     #[inline(never)]
     pub(super) fn watch_degraded(&mut self) {
         let config = &self.process.config;
-        let failure = self.heartbeat.failure();
-        if failure.is_some() != self.heartbeat_failing {
-            self.heartbeat_failing = failure.is_some();
-            match failure {
-                Some(failure) => self.log.error(&|out| {
-                    out.push_str("the health file cannot be written: ");
-                    describe_at(&config.health_file, failure, out);
-                }),
-                None => self.log.info(&|out| out.push_str("the health file is written again")),
-            }
-        }
+        self.degraded.watch(&self.heartbeat, &mut self.log);
         let failure = self.control.listener.failure();
         if failure.is_some() != self.socket_failing {
             self.socket_failing = failure.is_some();
@@ -96,13 +87,6 @@ impl Jobs {
                     describe_at(&config.socket, failure, out);
                 }),
                 None => self.log.info(&|out| out.push_str("the control socket is there again")),
-            }
-        }
-        let failing = self.log.failure().is_some();
-        if failing != self.log_failing {
-            self.log_failing = failing;
-            if !failing {
-                self.log.info(&|out| out.push_str("the log is written again"));
             }
         }
     }
@@ -187,20 +171,14 @@ impl Jobs {
     fn push_degraded(&self, out: &mut Writer<'_>) {
         let states = [
             (self.spool_failure.is_some(), "spool"),
-            (self.log_failing, "log"),
-            (self.heartbeat_failing, "health"),
+            (self.degraded.log, "log"),
+            (self.degraded.health, "health"),
             (self.control.listener.failure().is_some(), "socket"),
             (self.control.listener.is_out_of_descriptors(), "descriptors"),
             (self.disk.inotify.is_none(), "inotify"),
             (!self.process.config.sync_always(), "sync-never"),
         ];
-        let mut first = true;
-        for (_, name) in states.iter().filter(|(failing, _)| *failing) {
-            out.push_str(if first { "" } else { "," });
-            out.push_str(name);
-            first = false;
-        }
-        out.push_str(if first { "none" } else { "" });
+        push_names(&states, out);
     }
 }
 

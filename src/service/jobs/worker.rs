@@ -9,14 +9,11 @@ use crate::proto::text::Writer;
 use crate::service::log::Log;
 use crate::service::output::Output;
 use crate::sys::process::{self, Pid, Signal};
-use crate::sys::spawn::{Child, Program, Role, spawn};
+use crate::sys::spawn::{Child, Program, Role, SAFE_PATH, spawn};
 use crate::sys::{Failure, file};
 use core::ffi::CStr;
 use heapless::Vec;
 use ufmt::uwrite;
-
-/// The only PATH that a handler gets.
-const PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What the handler was told when it was asked to end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -172,7 +169,7 @@ fn start_handler(handler: Handler<'_>, id: u64, attempt: u16, text: &[u8]) -> Re
     let id = number_variable(b"ZIGSVC_JOB_ID=", id);
     let attempt = number_variable(b"ZIGSVC_ATTEMPT=", u64::from(attempt));
     let job: Text<{ JOB_MAX_BYTES + 16 }> = Text::new(&[b"ZIGSVC_JOB=", text]);
-    let variables = [PATH, id.as_c_str(), attempt.as_c_str(), job.as_c_str()];
+    let variables = [SAFE_PATH, id.as_c_str(), attempt.as_c_str(), job.as_c_str()];
     let mut envp = [core::ptr::null(); 5];
     for (place, variable) in envp.iter_mut().zip(variables) {
         *place = variable.as_ptr();

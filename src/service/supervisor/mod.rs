@@ -29,6 +29,7 @@ use crate::proto::config::Config;
 use crate::proto::log::Level;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
+use crate::service::degraded::Degraded;
 use crate::service::heartbeat::Heartbeat;
 use crate::service::lifecycle::{Audience, Process, describe_at, exit};
 use crate::service::log::Log;
@@ -97,8 +98,7 @@ struct Supervisor {
     reloads: u64,
     reload_errors: u64,
     stopping: Stopping,
-    log_failing: bool,
-    heartbeat_failing: bool,
+    degraded: Degraded,
     /// Something happened in this turn, for which the stack grew.
     stretched: bool,
 }
@@ -166,8 +166,7 @@ impl Supervisor {
             reloads: 0,
             reload_errors: 0,
             stopping: Stopping::No,
-            log_failing: false,
-            heartbeat_failing: false,
+            degraded: Degraded::default(),
             stretched: false,
         }
     }
@@ -203,7 +202,7 @@ impl Supervisor {
         if !self.origin.is_program() {
             self.heartbeat.turn_finished(now);
         }
-        self.watch_degraded();
+        self.degraded.watch(&self.heartbeat, &mut self.log);
         self.put_status();
         self.process.notify.turn_finished(now);
         if core::mem::take(&mut self.stretched) {

@@ -7,6 +7,7 @@ use crate::limits::NOTIFY_STATUS_BYTES;
 use crate::proto::log::Level;
 use crate::proto::names::Service;
 use crate::proto::text::Writer;
+use crate::service::degraded::push_names;
 use crate::service::lifecycle::{Audience, Message, Process, next_message};
 use crate::service::reload::{self, REASON_BYTES};
 use crate::service::settings::{File, Unusable, path_of};
@@ -158,33 +159,11 @@ impl Supervisor {
             self.heartbeat.beat(clock::now());
         }
         self.log.flush();
-        self.watch_degraded();
+        self.degraded.watch(&self.heartbeat, &mut self.log);
         let audience = core::mem::replace(&mut self.process.audience, Audience::Foreground(None));
         audience.ready();
         self.put_status();
         self.process.notify.ready();
-    }
-
-    /// Says once when something fails, and once when it works again.
-    pub(super) fn watch_degraded(&mut self) {
-        let failure = self.heartbeat.failure();
-        if failure.is_some() != self.heartbeat_failing {
-            self.heartbeat_failing = failure.is_some();
-            match failure {
-                Some(failure) => self.log.error(&|out| {
-                    out.push_str("the health file cannot be written: ");
-                    failure.describe(out);
-                }),
-                None => self.log.info(&|out| out.push_str("the health file is written again")),
-            }
-        }
-        let failing = self.log.failure().is_some();
-        if failing != self.log_failing {
-            self.log_failing = failing;
-            if !failing {
-                self.log.info(&|out| out.push_str("the log is written again"));
-            }
-        }
     }
 
     /// SIGUSR2.
@@ -228,17 +207,11 @@ impl Supervisor {
         }
         out.push_str(" degraded=");
         let states = [
-            (self.log_failing, "log"),
-            (self.heartbeat_failing, "health"),
+            (self.degraded.log, "log"),
+            (self.degraded.health, "health"),
             (self.watchdog.failure().is_some(), "watchdog"),
         ];
-        let mut first = true;
-        for (_, name) in states.iter().filter(|(failing, _)| *failing) {
-            out.push_str(if first { "" } else { "," });
-            out.push_str(name);
-            first = false;
-        }
-        out.push_str(if first { "none" } else { "" });
+        push_names(&states, out);
     }
 
     /// How it is, for the service manager.

@@ -10,13 +10,10 @@ use crate::service::output::Output;
 use crate::service::target::{Hidden, Target};
 use crate::state::supervisor::Ward;
 use crate::sys::process::{self, Pid, Signal};
-use crate::sys::spawn::{Child, Program, Role, spawn};
+use crate::sys::spawn::{Child, Program, Role, SAFE_PATH, spawn};
 use crate::sys::{Errno, Failure, OwnedFd, fds, file};
 use core::ffi::{CStr, c_char};
 use heapless::Vec;
-
-/// Where a program is looked for that has no `/`, if the environment says nothing.
-const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a ward is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -217,7 +214,7 @@ impl Origin {
         if word.contains(&b'/') {
             return absolute(base, word);
         }
-        let folders = self.args.env(b"PATH").unwrap_or(PATH);
+        let folders = self.args.env(b"PATH").or(SAFE_PATH.to_bytes().strip_prefix(b"PATH=")).unwrap_or(b"");
         let candidates =
             folders.split(|byte| *byte == b':').filter_map(|folder| base.join(folder)?.join(word));
         let is_program = |path: &Path| {
