@@ -154,6 +154,10 @@ pub const PAGE_PATIENCE_MS: u64 = 2000;
 /// Events of one turn for those who watch; more are missed.
 pub const EVENTS_TURN: usize = 96;
 
+/// Bytes of a line that the hub passes on, without its newline: with its mark it
+/// fits what is held for a client that is slow ([`CLIENT_OUTPUT_BYTES`]).
+pub const CHAT_LINE_BYTES: usize = 1024;
+
 /// Bytes of one line of an answer that a client holds: a job of `list` with its
 /// numbers, or all fields of `status` with room for later ones.
 pub const ANSWER_MAX_BYTES: usize = 2048;
@@ -224,6 +228,7 @@ pub const TABLE: &[(&str, u64, &str)] = &[
     ("clients", CLIENTS_MAX as u64, "clients of a socket at once"),
     ("request", REQUEST_MAX_BYTES as u64, "bytes of a request to the control socket"),
     ("client_idle", CLIENT_IDLE_MS, "ms until a client that is stuck is closed"),
+    ("chat_line", CHAT_LINE_BYTES as u64, "bytes of a line that the hub passes on"),
     ("results", RESULTS_KEPT as u64, "ends of jobs that wait can still tell"),
     ("list_page", LIST_PAGE as u64, "jobs in one page of list"),
     ("log_line", LOG_LINE_BYTES as u64, "bytes of one log line"),

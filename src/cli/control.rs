@@ -10,7 +10,7 @@ use crate::proto::text::Writer;
 use crate::service::lifecycle::{Audience, describe_at, detach, exit};
 use crate::service::notify::Init;
 use crate::service::supervisor::Origin;
-use crate::service::{jobs, supervisor};
+use crate::service::{hub, jobs, supervisor};
 use crate::sys::lock::{self, Holder, PidFile, holder};
 use crate::sys::process::Signal;
 use crate::sys::spawn::REPORT_FD;
@@ -83,6 +83,7 @@ pub(super) fn run(mut invocation: Invocation) -> u8 {
 fn serve(invocation: Invocation, audience: Audience, origin: Origin) -> u8 {
     match invocation.service {
         Service::Supervisor => supervisor::serve(invocation.memory, audience, origin),
+        Service::Hub => hub::serve(invocation.memory, audience),
         _ => jobs::serve(invocation.memory, audience),
     }
 }

@@ -1,9 +1,8 @@
-//! The bytes of the control protocol: where a request ends, what its words are,
-//! and how errors are named. `docs/control.md` is its manual.
+//! The bytes of the control protocol: what the words of a request are, and how
+//! errors are named. `docs/control.md` is its manual.
 
 use super::lines::{Line, classify};
 use super::text::{parse_u64, trim};
-use crate::limits::REQUEST_MAX_BYTES;
 
 /// Why a request was refused; the text says more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,44 +50,6 @@ impl Code {
 
 /// A refusal: its code and what would be right.
 pub type Refusal = (Code, &'static str);
-
-/// What stands at the beginning of a client's input.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Framed<'a> {
-    /// A whole request, without its end, and the bytes up to behind that.
-    Request(&'a [u8], usize),
-    /// A request that is too long; so many bytes are dropped. True: its newline
-    /// was among them.
-    TooLong(usize, bool),
-    /// Nothing but the rest of such a request; as for that.
-    Rest(usize, bool),
-    /// The input ended inside a request, of so many bytes: what its sender meant
-    /// is not known, so it is not one.
-    Cut(usize),
-    /// Not yet a whole request.
-    Partial,
-}
-
-/// Splits off the first request of `input`. `skipping` is whether the rest of a
-/// request that was too long is still to come; `ended` whether nothing will
-/// come behind `input`.
-#[must_use]
-pub fn frame(input: &[u8], skipping: bool, ended: bool) -> Framed<'_> {
-    let newline = input.iter().position(|byte| *byte == b'\n');
-    let used = newline.map_or(input.len(), |at| at.saturating_add(1));
-    if skipping {
-        return Framed::Rest(used, newline.is_some());
-    }
-    let line = input.get(..newline.unwrap_or(input.len())).unwrap_or(input);
-    if line.strip_suffix(b"\r").unwrap_or(line).len() > REQUEST_MAX_BYTES {
-        return Framed::TooLong(used, newline.is_some());
-    }
-    match newline {
-        Some(_) => Framed::Request(line, used),
-        None if ended && !input.is_empty() => Framed::Cut(used),
-        None => Framed::Partial,
-    }
-}
 
 /// The verb and its argument, both trimmed.
 #[must_use]
@@ -200,30 +161,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_split_at_newlines_and_half_a_request_is_none() {
-        assert_eq!(frame(b"status\nqueue", false, false), Framed::Request(b"status", 7));
-        assert_eq!(frame(b"\n", false, false), Framed::Request(b"", 1));
-        assert_eq!(frame(b"status", false, false), Framed::Partial);
-        assert_eq!(frame(b"status", false, true), Framed::Cut(6));
-        assert_eq!(frame(b"", false, true), Framed::Partial);
-    }
-
-    #[test]
-    fn a_request_that_is_too_long_is_dropped_up_to_its_newline() {
-        let mut input = vec![b'x'; REQUEST_MAX_BYTES];
-        assert_eq!(frame(&input, false, false), Framed::Partial);
-        input.extend(b"\r\n");
-        assert!(matches!(frame(&input, false, false), Framed::Request(_, 1102)), "its end does not count");
-        input.truncate(REQUEST_MAX_BYTES);
-        input.push(b'x');
-        assert_eq!(frame(&input, false, false), Framed::TooLong(REQUEST_MAX_BYTES + 1, false));
-        input.extend(b"x\n");
-        assert_eq!(frame(&input, false, false), Framed::TooLong(REQUEST_MAX_BYTES + 3, true));
-        assert_eq!(frame(b"xxx", true, false), Framed::Rest(3, false));
-        assert_eq!(frame(b"xxx\nstatus\n", true, false), Framed::Rest(4, true));
-    }
-
-    #[test]
     fn a_verb_and_its_argument_are_trimmed() {
         assert_eq!(split(b" queue \t a  b \r"), (&b"queue"[..], &b"a  b"[..]));
         assert_eq!(split(b"status\r"), (&b"status"[..], &b""[..]));
@@ -255,32 +192,5 @@ mod tests {
         assert_eq!(text(&[b'x'; 1001]).unwrap_err().0, Code::TooLong);
         assert_eq!((waits(b""), waits(b"wait"), waits(b"x").is_ok()), (Ok(false), Ok(true), false));
         assert!(nothing(b"").is_ok() && nothing(b"x").is_err());
-    }
-
-    #[test]
-    fn any_bytes_are_framed_without_loss() {
-        let mut seed = 1u64;
-        for _ in 0..20_000 {
-            let mut input = Vec::new();
-            for _ in 0..seed % 3000 {
-                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                input.push(if seed >> 60 == 0 { b'\n' } else { (seed >> 40) as u8 });
-            }
-            seed = seed.wrapping_add(1);
-            let (mut at, mut skipping) = (0, false);
-            loop {
-                match frame(&input[at..], skipping, true) {
-                    Framed::Request(line, used) => {
-                        assert!(line.len() < used + 1 && used > 0);
-                        at += used;
-                    }
-                    Framed::TooLong(used, end) => (at, skipping) = (at + used, !end),
-                    Framed::Cut(used) => at += used,
-                    Framed::Rest(used, end) if used > 0 => (at, skipping) = (at + used, !end),
-                    Framed::Rest(..) | Framed::Partial => break,
-                }
-            }
-            assert_eq!(at, input.len());
-        }
     }
 }

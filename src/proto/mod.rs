@@ -4,9 +4,11 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 pub mod accounts;
+pub mod chat;
 pub mod config;
 pub mod control;
 pub mod crc;
+pub mod frame;
 pub mod health;
 pub mod journal;
 pub mod lines;

@@ -140,11 +140,24 @@ impl<'a> Writer<'a> {
     /// Makes a cut text end in `…` (U+2026), replacing its last bytes; the
     /// character before is not left half.
     pub fn mark_cut(&mut self) {
-        if !self.cut {
-            return;
+        if self.cut {
+            self.mark_before(0);
         }
+    }
+
+    /// Ends the text with a newline, which always fits: a text that is cut, or leaves
+    /// no room for it, ends in `…` before.
+    pub fn end_line(&mut self) {
+        if self.cut || self.room() == 0 {
+            self.mark_before(1);
+        }
+        self.push(b"\n");
+    }
+
+    /// Puts the mark so that `reserve` bytes fit behind it.
+    fn mark_before(&mut self, reserve: usize) {
         let mark = "…".as_bytes();
-        let mut end = self.buffer.len().saturating_sub(mark.len()).min(self.length);
+        let mut end = self.buffer.len().saturating_sub(mark.len().saturating_add(reserve)).min(self.length);
         while end > 0 && self.buffer.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
             end = end.saturating_sub(1);
         }
@@ -234,6 +247,18 @@ mod tests {
         out.push_str("1234éxy!");
         out.mark_cut();
         assert_eq!(out.as_bytes(), "1234…".as_bytes());
+    }
+
+    #[test]
+    fn a_line_always_has_its_end() {
+        for (text, line) in [("1234567", "1234567\n"), ("12345678", "1234…\n"), ("1234éxyz", "1234…\n")]
+        {
+            let mut buffer = [0; 8];
+            let mut out = Writer::new(&mut buffer);
+            out.push_str(text);
+            out.end_line();
+            assert_eq!(out.as_bytes(), line.as_bytes());
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::listener::{Access, Rank};
 use crate::limits::{
     ACCEPT_TURN, CLIENT_IDLE_MS, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, STRANGERS_MAX,
 };
+use crate::sys::once::Once;
 use crate::sys::poll::Interest;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, OwnedFd};
@@ -52,6 +53,14 @@ pub struct Clients {
 /// The connection is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gone;
+
+static CLIENTS: Once<Clients, 3> = Once::new(Clients::EMPTY);
+
+/// The places of this process's service; to be called once.
+#[must_use]
+pub fn take() -> &'static mut Clients {
+    CLIENTS.take()
+}
 
 impl Client {
     const FREE: Self = Self {
@@ -125,10 +134,12 @@ impl Clients {
     #[must_use]
     pub fn interest(&self, place: usize, reading: bool) -> Option<(&OwnedFd, Interest)> {
         let client = self.get(place)?;
-        let interest = match client {
-            _ if client.is_stuck() => Interest::Output,
-            Client { ended: false, more: false, .. } if reading => Interest::Input,
-            _ => Interest::End,
+        let reading = reading && !client.ended && !client.more;
+        let interest = match client.is_stuck() {
+            true if reading => Interest::Both,
+            true => Interest::Output,
+            false if reading => Interest::Input,
+            false => Interest::End,
         };
         client.fd.first().map(|fd| (fd, interest))
     }
@@ -147,11 +158,18 @@ impl Clients {
         }
     }
 
+    /// Who has to go so that a newcomer can be added, if anybody.
+    #[must_use]
+    pub fn crowded_out(&self, newcomer: Rank, now: u64, busy: &dyn Fn(usize) -> bool) -> Option<usize> {
+        let surplus = if newcomer == Rank::Nobody { self.surplus_stranger(now) } else { None };
+        let full = || self.count() == CLIENTS_MAX;
+        surplus.or_else(|| if full() { self.victim(newcomer, now, busy) } else { None })
+    }
+
     /// Whose place a newcomer may have: that of the client that was idle for
     /// longest, if it has asked for nothing yet or is idle for long; an owner
     /// also gets that of any other. `busy` are those who wait for something.
-    #[must_use]
-    pub fn victim(&self, newcomer: Rank, now: u64, busy: &dyn Fn(usize) -> bool) -> Option<usize> {
+    fn victim(&self, newcomer: Rank, now: u64, busy: &dyn Fn(usize) -> bool) -> Option<usize> {
         let idle = |(place, client): &(usize, &Client)| {
             let long = now.saturating_sub(client.active_at) >= CLIENT_IDLE_MS;
             let rank = client.rank <= newcomer;
@@ -174,8 +192,7 @@ impl Clients {
 
     /// The oldest of those who may nothing, if there are as many as may be here
     /// just to be told so: they must not keep others out.
-    #[must_use]
-    pub fn surplus_stranger(&self, now: u64) -> Option<usize> {
+    fn surplus_stranger(&self, now: u64) -> Option<usize> {
         let strangers = || self.connected().filter(|(_, client)| client.rank == Rank::Nobody);
         let count = strangers().count();
         // (those that came in this turn get it to ask, unless they are a flood)

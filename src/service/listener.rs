@@ -1,9 +1,13 @@
 //! The listening socket of a service: made under the lock of the PID file,
 //! made again when somebody deletes it, and who may use it.
 
+use super::lifecycle::{Process, exit};
+use super::settings::{File, path_of};
 use crate::limits::{ACCEPT_RETRY_MS, ALLOW_IDS_MAX, SOCKET_IN_USE_MS, STOP_POLL_MS};
 use crate::proto::config::{Config, Name};
+use crate::proto::names::Service;
 use crate::proto::path::Path;
+use crate::proto::text::Writer;
 use crate::sys::identity;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, OwnedFd, clock, file, poll};
@@ -20,20 +24,26 @@ pub enum Rank {
     Owner,
 }
 
-/// Who may use a socket, from `allow_uid` and `allow_gid`.
+/// Who may use a socket: everybody, or those whom `allow_uid` and `allow_gid` name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Access {
+    everybody: bool,
     uids: Vec<u32, ALLOW_IDS_MAX>,
     gids: Vec<u32, ALLOW_IDS_MAX>,
 }
 
 impl Access {
-    /// Finds the accounts that the configuration names.
+    /// Who may use the socket of `service`: finds the accounts that the
+    /// configuration names, where they matter.
     ///
     /// # Errors
     /// The name that is neither a number nor known.
-    pub fn resolve(config: &Config) -> Result<Self, &Name> {
-        let mut access = Self { uids: Vec::new(), gids: Vec::new() };
+    pub fn resolve(service: Service, config: &Config) -> Result<Self, &Name> {
+        let everybody = matches!(service, Service::Hub | Service::Opener);
+        let mut access = Self { everybody, uids: Vec::new(), gids: Vec::new() };
+        if everybody {
+            return Ok(access);
+        }
         for name in &config.allow_uid {
             let _ = access.uids.push(identity::find_uid(name).ok_or(name)?);
         }
@@ -46,6 +56,7 @@ impl Access {
     /// The mode of the socket.
     fn mode(&self) -> u32 {
         match (self.uids.len(), self.gids.len()) {
+            _ if self.everybody => 0o666,
             (0, 0) => 0o600,
             (0, 1) => 0o660,
             _ => 0o666,
@@ -70,7 +81,7 @@ impl Access {
             let told = socket::peer_in_groups(connection, &self.gids);
             !self.gids.is_empty() && told.unwrap_or(self.mode() == 0o660)
         };
-        if known || in_group() { Rank::Guest } else { Rank::Nobody }
+        if self.everybody || known || in_group() { Rank::Guest } else { Rank::Nobody }
     }
 }
 
@@ -115,14 +126,23 @@ impl Listener {
         &self.fd
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Why nobody can connect at the moment, if so.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         self.failure
     }
 
-    /// Makes the socket again if its name is gone.
+    /// Makes the socket again if its name is gone. (An abstract name cannot go.)
     pub fn check(&mut self) {
+        if socket::is_abstract(&self.path) {
+            return;
+        }
         let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
         self.failure = match named {
             Ok(named) if named == self.identity => None,
@@ -144,7 +164,7 @@ impl Listener {
     pub fn set_access(&mut self, access: Access) -> bool {
         let same = (access.mode(), access.group()) == (self.access.mode(), self.access.group());
         self.access = access;
-        !same
+        !same && !socket::is_abstract(&self.path)
     }
 
     /// Takes the name away. Those who are connected already can still be
@@ -153,6 +173,9 @@ impl Listener {
     /// # Errors
     /// As unlink(2) says.
     pub fn hide(&self) -> Result<(), Failure> {
+        if socket::is_abstract(&self.path) {
+            return Ok(());
+        }
         let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
         if named == Ok(self.identity) { file::unlink(self.path.as_c_str()) } else { Ok(()) }
     }
@@ -182,6 +205,9 @@ impl Listener {
 
 /// Binds and listens; what a dead service left is replaced.
 fn make(path: &Path, access: &Access, owner: Option<u32>) -> Result<(OwnedFd, (u64, u64)), Failure> {
+    if socket::is_abstract(path) {
+        return Ok((socket::listen(path, access.mode())?, (0, 0)));
+    }
     match file::meta_at(path.as_c_str(), false) {
         Err(_) => {}
         Ok(meta) if meta.socket => match socket::connect(path) {
@@ -200,4 +226,50 @@ fn make(path: &Path, access: &Access, owner: Option<u32>) -> Result<(OwnedFd, (u
         return Err(failure);
     }
     Ok((fd, meta.identity))
+}
+
+/// Opens the socket of a service at its start and drops the privileges: in this
+/// order where the folder is not the service's own, because only root can make it
+/// there; else the other way round, and `then` (a lock that knows a second instance
+/// best) in between. Without the socket the process ends.
+pub fn open_and_drop(service: Service, process: &Process, then: &mut dyn FnMut()) -> Listener {
+    let early = needs_rights(service, process).then(|| open_socket(service, process, true));
+    process.drop_privileges();
+    then();
+    early.unwrap_or_else(|| open_socket(service, process, false))
+}
+
+/// Whether the socket can only be made before the rights are dropped.
+fn needs_rights(service: Service, process: &Process) -> bool {
+    let path = path_of(service, File::Socket, process.config).unwrap_or_default();
+    let folder = file::meta_at(path.parent().as_c_str(), true);
+    let owner = folder.map(|meta| meta.uid);
+    process.identity.as_ref().is_some_and(|identity| owner != Ok(identity.uid))
+}
+
+/// The socket; without it the process ends.
+fn open_socket(service: Service, process: &Process, give: bool) -> Listener {
+    let config = &process.config;
+    let access = match Access::resolve(service, config) {
+        Ok(access) => access,
+        Err(name) => process.fail(exit::CONFIG, &|out| describe_unknown(name, out)),
+    };
+    let path = path_of(service, File::Socket, config).unwrap_or_default();
+    let owner = process.identity.as_ref().filter(|_| give).map(|identity| identity.uid);
+    match Listener::open(&path, access, owner) {
+        Ok(listener) => listener,
+        Err(Failure { errno: Errno::NAMETOOLONG, .. }) => process.fail(exit::CONFIG, &|out| {
+            out.push_str("socket: ");
+            out.push_escaped(path.as_bytes());
+            out.push_str(": a socket's path has at most 107 bytes; set `socket` to a shorter one");
+        }),
+        Err(failure) => process.fail_at(&path, failure),
+    }
+}
+
+/// `allow_uid, allow_gid: "NAME" ...`
+pub fn describe_unknown(name: &[u8], out: &mut Writer<'_>) {
+    out.push_str("allow_uid or allow_gid: \"");
+    out.push_escaped(name);
+    out.push_str("\" is neither a number nor known to /etc/passwd or /etc/group");
 }

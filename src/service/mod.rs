@@ -13,6 +13,8 @@
 //! - `notify.rs`: the service manager that started it, if it wants to be told
 //! - `memory.rs`: the memory they use
 //! - `listener.rs`, `clients.rs`: a socket, who may use it, its connections
+//! - `companion.rs`: what the hub, the opener and the collector have in common
+//! - `hub.rs`: the service that passes lines between clients
 //! - `disk.rs`: the real disk under `state::spool`
 //! - `jobs/`: the service that runs jobs
 //! - `supervisor/`: the service that keeps the others running
@@ -20,9 +22,11 @@
 //! The loop of every service is the one of `jobs/mod.rs`.
 
 pub mod clients;
+pub mod companion;
 pub mod degraded;
 pub mod disk;
 pub mod heartbeat;
+pub mod hub;
 pub mod jobs;
 pub mod lifecycle;
 pub mod listener;

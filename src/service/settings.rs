@@ -121,9 +121,13 @@ pub enum File {
 }
 
 /// A file of `service`: that of `jobs` is what the configuration says, the others'
-/// are beside it and named after them. `None`: the path would be too long.
+/// are beside it and named after them. The collector's socket is an abstract one
+/// (`@NAME`, see `sys/socket.rs`). `None`: the path would be too long.
 #[must_use]
 pub fn path_of(service: Service, file: File, config: &Config) -> Option<Path> {
+    if let (Service::Collector, File::Socket) = (service, file) {
+        return Path::concat(&[b"@", &config.metrics_name]);
+    }
     let (jobs, ending): (_, &[u8]) = match file {
         File::Pid => (&config.pid_file, b".pid"),
         File::Socket => (&config.socket, b".sock"),

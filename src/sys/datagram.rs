@@ -4,7 +4,7 @@
 use super::socket::{self, SOCKET_PATH_MAX_BYTES};
 use super::{Errno, OwnedFd};
 use crate::proto::path::Path;
-use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
 /// An unconnected socket and where it sends to.
 pub struct Sender {
@@ -33,7 +33,8 @@ impl Sender {
         if self.socket.is_none() {
             self.socket = open();
         }
-        let (Some(socket), Some(address)) = (&self.socket, address(self.name)) else { return false };
+        let address = Path::new(self.name).and_then(|name| socket::address(&name).ok());
+        let (Some(socket), Some(address)) = (&self.socket, address) else { return false };
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         loop {
             match rustix::net::sendto(socket, datagram, flags, &address) {
@@ -41,13 +42,6 @@ impl Sender {
                 result => return result.is_ok(),
             }
         }
-    }
-}
-
-fn address(name: &[u8]) -> Option<SocketAddrUnix> {
-    match name {
-        [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name).ok(),
-        path => socket::address(&Path::new(path)?).ok(),
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Interest {
     Input,
     /// Something can be written.
     Output,
+    /// Either.
+    Both,
     /// Only that the other end is gone.
     End,
 }
@@ -42,6 +44,7 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
         let flags = match interest {
             Interest::Input => PollFlags::IN,
             Interest::Output => PollFlags::OUT,
+            Interest::Both => PollFlags::IN | PollFlags::OUT,
             Interest::End => PollFlags::empty(),
         };
         if self.fds.push(PollFd::from_borrowed_fd(fd, flags)).is_ok() {

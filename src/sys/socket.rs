@@ -1,5 +1,8 @@
 //! Unix stream sockets (unix(7)): listening, connecting, and who the peer is.
 //! Every descriptor is non-blocking and close-on-exec.
+//!
+//! An address is a [`Path`]: that of the socket, or, with `@` in front, an
+//! abstract name, which is in no file system.
 
 use super::{Errno, Failure, Op, OwnedFd, arch, file, process};
 use crate::proto::path::Path;
@@ -32,8 +35,14 @@ pub struct Peer {
     pub gid: u32,
 }
 
+/// Whether `address` is an abstract name.
+#[must_use]
+pub fn is_abstract(address: &Path) -> bool {
+    address.as_bytes().first() == Some(&b'@')
+}
+
 /// A stream socket that is bound to `path` with `mode` and listens. The path
-/// must be free.
+/// must be free. (An abstract name has no mode: anybody can connect.)
 ///
 /// # Errors
 /// ENAMETOOLONG for more than [`SOCKET_PATH_MAX_BYTES`], and as bind(2) says.
@@ -90,10 +99,17 @@ fn stream() -> Result<OwnedFd, Failure> {
 /// The address of the socket at `path`.
 #[inline(never)]
 pub(super) fn address(path: &Path) -> Result<SocketAddrUnix, Failure> {
-    if path.as_bytes().len() > SOCKET_PATH_MAX_BYTES {
+    let (name, abstract_) = match path.as_bytes() {
+        [b'@', name @ ..] => (name, true),
+        name => (name, false),
+    };
+    if name.len() > SOCKET_PATH_MAX_BYTES {
         return Err(Failure { op: "bind", errno: Errno::NAMETOOLONG });
     }
-    SocketAddrUnix::new(path.as_c_str()).op("bind")
+    match abstract_ {
+        true => SocketAddrUnix::new_abstract_name(name).op("bind"),
+        false => SocketAddrUnix::new(path.as_c_str()).op("bind"),
+    }
 }
 
 /// recv(2) into `buffer`; 0 is the end of the peer's sending.

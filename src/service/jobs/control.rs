@@ -10,8 +10,11 @@ use super::errands::{Errand, Page};
 use super::history::{Fate, History, What};
 use super::requests::{Answered, Asking, Request, refuse};
 use super::{Jobs, Source, Stopping, rules};
-use crate::limits::{CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT_TURN_JOBS, CLIENTS_MAX};
-use crate::proto::control::{Code, Filter, Framed, Target, frame, split};
+use crate::limits::{
+    CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT_TURN_JOBS, CLIENTS_MAX, REQUEST_MAX_BYTES,
+};
+use crate::proto::control::{Code, Filter, Target, split};
+use crate::proto::frame::{Framed, frame};
 use crate::proto::text::Writer;
 use crate::service::clients::{Client, Clients};
 use crate::service::listener::{Listener, Rank};
@@ -229,7 +232,7 @@ impl Jobs {
         let more = loop {
             let rest = input.get(at..length).unwrap_or(&[]);
             let Some(client) = self.control.clients.get(place) else { return };
-            let framed = frame(rest, client.skipping, client.ended);
+            let framed = frame(rest, REQUEST_MAX_BYTES, client.skipping, client.ended);
             if framed == Framed::Partial {
                 break false;
             }

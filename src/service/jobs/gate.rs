@@ -17,16 +17,9 @@ impl Jobs {
         for _ in 0..ACCEPT_TURN {
             let Some((connection, peer)) = self.control.listener.accept(now) else { return };
             let rank = self.control.listener.access.rank(&connection, peer);
-            if rank == Rank::Nobody
-                && let Some(place) = self.control.clients.surplus_stranger(now)
-            {
+            let busy = |place| self.control.doing(place) != Doing::Nothing;
+            if let Some(place) = self.control.clients.crowded_out(rank, now, &busy) {
                 self.drop_client(place);
-            }
-            if self.control.clients.count() == CLIENTS_MAX {
-                let busy = |place| self.control.doing(place) != Doing::Nothing;
-                if let Some(place) = self.control.clients.victim(rank, now, &busy) {
-                    self.drop_client(place);
-                }
             }
             if let Err(connection) = self.control.clients.add(connection, peer, rank, now) {
                 let _ = socket::send(&connection, b"err busy 16 clients are connected; try again\n");

@@ -43,13 +43,12 @@ use crate::limits::{LOG_BUFFER_BYTES, POLL_MAX, WORKERS_MAX};
 use crate::proto::config::Config;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
-use crate::proto::text::Writer;
-use crate::service::clients::Clients;
+use crate::service::clients;
 use crate::service::degraded::Degraded;
 use crate::service::disk::SpoolDisk;
 use crate::service::heartbeat::Heartbeat;
 use crate::service::lifecycle::{Audience, Process, describe_at, ensure_folder, exit};
-use crate::service::listener::{Access, Listener};
+use crate::service::listener::open_and_drop;
 use crate::service::log::Log;
 use crate::service::memory::Memory;
 use crate::state::disk::DiskError;
@@ -58,7 +57,7 @@ use crate::sys::lock::PidFile;
 use crate::sys::once::Once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
-use crate::sys::{AsFd, Errno, Failure, clock, file, identity, memory};
+use crate::sys::{AsFd, clock, file, identity, memory};
 use control::Control;
 use errands::Page;
 use heapless::Vec;
@@ -137,18 +136,12 @@ struct Jobs {
 struct Large {
     spool: Spool,
     workers: Vec<Worker, WORKERS_MAX>,
-    clients: Clients,
     history: History,
     page: Page,
 }
 
-static STATE: Once<Large, 1> = Once::new(Large {
-    spool: Spool::EMPTY,
-    workers: Vec::new(),
-    clients: Clients::EMPTY,
-    history: History::EMPTY,
-    page: Vec::new(),
-});
+static STATE: Once<Large, 1> =
+    Once::new(Large { spool: Spool::EMPTY, workers: Vec::new(), history: History::EMPTY, page: Vec::new() });
 
 /// Runs the service until it is stopped; returns the exit code. (Not inlined: its
 /// caller's frame would hold what every service needs.)
@@ -187,7 +180,7 @@ impl Jobs {
         let now = clock::now();
         let audience = &process.audience;
         let config = &*process.config;
-        let Large { spool, workers, clients, history, page } = STATE.take();
+        let Large { spool, workers, history, page } = STATE.take();
         let mut log = Log::new(config, &config.log_file, audience, log_buffer);
         if let Err(failure) = log.open(process.identity.as_ref()) {
             audience.warn(&|out| {
@@ -196,13 +189,10 @@ impl Jobs {
             });
         }
         open_folders(&process);
-        // Where the folder is not the service's own the socket needs the rights that
-        // are dropped now. Else the lock of the spool comes first, which knows a
-        // second instance best.
-        let early = needs_rights(&process).then(|| open_socket(&process, true));
-        process.drop_privileges();
-        let spool_lock = process.lock_also(&config.spool, b"lock");
-        let listener = early.unwrap_or_else(|| open_socket(&process, false));
+        let mut spool_lock = None;
+        let listener = open_and_drop(Service::Jobs, &process, &mut || {
+            spool_lock = Some(process.lock_also(&config.spool, b"lock"));
+        });
         let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file) {
             Ok(disk) => disk,
             Err(failure) => process.fail_at(&config.spool, failure),
@@ -224,7 +214,7 @@ impl Jobs {
             log,
             heartbeat,
             disk,
-            spool_lock: Some(spool_lock),
+            spool_lock,
             note,
             spool,
             workers,
@@ -241,7 +231,7 @@ impl Jobs {
             look_at: now,
             degraded: Degraded::default(),
             socket_failing: false,
-            control: Control::new(listener, clients, history, page),
+            control: Control::new(listener, clients::take(), history, page),
         };
         jobs.report_recovery(&recovery);
         jobs.warn_about_handler();
@@ -487,39 +477,6 @@ impl Jobs {
         self.process.pid_file.release(self.process.pid_path.as_c_str());
         exit::OK
     }
-}
-
-/// Whether the socket can only be made before the rights are dropped.
-fn needs_rights(process: &Process) -> bool {
-    let folder = file::meta_at(process.config.socket.parent().as_c_str(), true);
-    let owner = folder.map(|meta| meta.uid);
-    process.identity.as_ref().is_some_and(|identity| owner != Ok(identity.uid))
-}
-
-/// The control socket; without it the process ends.
-fn open_socket(process: &Process, give: bool) -> Listener {
-    let config = &process.config;
-    let access = match Access::resolve(config) {
-        Ok(access) => access,
-        Err(name) => process.fail(exit::CONFIG, &|out| describe_unknown(name, out)),
-    };
-    let owner = process.identity.as_ref().filter(|_| give).map(|identity| identity.uid);
-    match Listener::open(&config.socket, access, owner) {
-        Ok(listener) => listener,
-        Err(Failure { errno: Errno::NAMETOOLONG, .. }) => process.fail(exit::CONFIG, &|out| {
-            out.push_str("socket: ");
-            out.push_escaped(config.socket.as_bytes());
-            out.push_str(": a socket's path has at most 107 bytes; set `socket` to a shorter one");
-        }),
-        Err(failure) => process.fail_at(&config.socket, failure),
-    }
-}
-
-/// `allow_uid, allow_gid: "NAME" ...`
-fn describe_unknown(name: &[u8], out: &mut Writer<'_>) {
-    out.push_str("allow_uid or allow_gid: \"");
-    out.push_escaped(name);
-    out.push_str("\" is neither a number nor known to /etc/passwd or /etc/group");
 }
 
 /// The spool's folder and the queue's, which belong to the service.

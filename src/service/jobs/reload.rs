@@ -1,9 +1,10 @@
 //! SIGHUP: the configuration anew, whole or not at all.
 
-use super::{Jobs, describe_unknown};
+use super::Jobs;
+use crate::proto::names::Service;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::{Process, describe_at};
-use crate::service::listener::Access;
+use crate::service::listener::{Access, describe_unknown};
 use crate::service::reload::{self, REASON_BYTES};
 use crate::service::settings::Unusable;
 use crate::state::window::State;
@@ -15,7 +16,8 @@ impl Jobs {
         let mut out = Writer::new(&mut reason);
         let access = match reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) {
             Ok(()) => {
-                Access::resolve(self.process.candidate).map_err(|name| describe_unknown(name, &mut out))
+                let access = Access::resolve(Service::Jobs, self.process.candidate);
+                access.map_err(|name| describe_unknown(name, &mut out))
             }
             Err(Unusable) => Err(()),
         };

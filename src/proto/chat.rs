@@ -1,0 +1,73 @@
+//! The lines of the hub: `[pid N] text` from a client to all others, and what the hub
+//! itself says. Whatever a client sends, it cannot look like another one: its control
+//! bytes are shown as `\xNN`.
+
+use super::text::Writer;
+use ufmt::uwrite;
+
+/// What a newcomer reads when all places are taken. No client's line can begin so.
+pub const FULL: &[u8] = b"server full\n";
+/// What the sender of a line that is too long reads.
+pub const TOO_LONG: &[u8] = b"[hub] your line was not passed on: a line has at most 1024 bytes\n";
+
+/// `[pid N] text` and a newline. A text that gets too long because of what has to be
+/// escaped in it is cut, and ends with `…`.
+pub fn push_line(pid: u32, text: &[u8], out: &mut Writer<'_>) {
+    let _ = uwrite!(out, "[pid {}] ", pid);
+    out.push_visible(text.strip_suffix(b"\r").unwrap_or(text));
+    out.end_line();
+}
+
+/// `[hub] N lines lost` and a newline: how many the reader has not got.
+pub fn push_lost(lost: u32, out: &mut Writer<'_>) {
+    let _ = uwrite!(out, "[hub] {} lines lost", lost);
+    out.end_line();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{CHAT_LINE_BYTES, CLIENT_OUTPUT_BYTES};
+
+    fn line(text: &[u8]) -> Vec<u8> {
+        let mut bytes = [0; CLIENT_OUTPUT_BYTES];
+        let mut out = Writer::new(&mut bytes);
+        push_line(4_194_304, text, &mut out);
+        out.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn a_line_says_who_sent_it() {
+        assert_eq!(line(b"hello"), b"[pid 4194304] hello\n");
+        assert_eq!(line("na\u{ef}ve\t\r".as_bytes()), "[pid 4194304] na\u{ef}ve\t\n".as_bytes());
+        assert_eq!(line(b""), b"[pid 4194304] \n");
+    }
+
+    #[test]
+    fn no_text_can_look_like_another_line_or_command_a_terminal() {
+        assert_eq!(line(b"x\r[pid 1] y"), b"[pid 4194304] x\\x0d[pid 1] y\n");
+        assert_eq!(line(b"\x1b[2J\0\xff"), b"[pid 4194304] \\x1b[2J\\x00\\xff\n");
+    }
+
+    #[test]
+    fn the_longest_plain_line_is_whole_and_any_line_is_one() {
+        let plain = line(&[b'x'; CHAT_LINE_BYTES]);
+        assert_eq!(plain.len(), CHAT_LINE_BYTES + 15);
+        for byte in [0u8, 0x1b, 0x80, 0xc3, b'x'] {
+            for length in 0..=CHAT_LINE_BYTES {
+                let line = line(&vec![byte; length]);
+                assert!(line.len() <= CLIENT_OUTPUT_BYTES);
+                assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
+            }
+        }
+        assert!(line(&[0; CHAT_LINE_BYTES]).ends_with("\u{2026}\n".as_bytes()), "a cut line says so");
+    }
+
+    #[test]
+    fn lost_lines_are_counted_in_one_line() {
+        let mut bytes = [0; 64];
+        let mut out = Writer::new(&mut bytes);
+        push_lost(u32::MAX, &mut out);
+        assert_eq!(out.as_bytes(), b"[hub] 4294967295 lines lost\n");
+    }
+}

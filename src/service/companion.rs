@@ -1,0 +1,364 @@
+//! What `hub`, `opener` and `collector` have in common: the lifecycle, the log,
+//! the heartbeat, a socket, a reload. What is left to each is what it does with
+//! its clients.
+//!
+//! One turn of each, always in this order:
+//!
+//! 1. poll ([`Companion::wait`]) until something is ready or due
+//! 2. signals ([`Companion::on_signals`])
+//! 3. clients
+//! 4. the log, the heartbeat, the socket's name, the service manager
+//!    ([`Companion::turn_finished`])
+//! 5. accept new clients, last
+//!
+//! After start-up nothing here ends the service: what fails is logged once,
+//! leaves a named degraded state, and is tried again.
+
+use super::clients::Clients;
+use super::degraded::{Degraded, push_names};
+use super::heartbeat::Heartbeat;
+use super::lifecycle::{Audience, Process, describe_at, exit};
+use super::listener::{Access, Listener, describe_unknown, open_and_drop};
+use super::log::Log;
+use super::memory::Memory;
+use super::reload::{self, REASON_BYTES};
+use super::settings::{File, Unusable, path_of};
+use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
+use crate::proto::config::Config;
+use crate::proto::names::Service;
+use crate::proto::text::Writer;
+use crate::sys::identity::Identity;
+use crate::sys::poll::PollSet;
+use crate::sys::process::{self, Signal};
+use crate::sys::signal::Arrived;
+use crate::sys::{AsFd, OwnedFd, clock, memory};
+use heapless::Vec;
+use ufmt::uwrite;
+
+/// What a poll result is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// A signal arrived.
+    Signals,
+    /// Somebody wants to connect.
+    Listener,
+    /// The client at this place.
+    Client(usize),
+    /// What the service watches beside its clients.
+    Other,
+}
+
+/// Appends what only the service knows to a line.
+pub type Detail<'a> = &'a dyn Fn(&mut Writer<'_>);
+
+/// See the module's documentation.
+pub struct Companion {
+    service: Service,
+    /// The process, and its configuration.
+    pub process: Process,
+    /// The log.
+    pub log: Log,
+    /// The socket.
+    pub listener: Listener,
+    /// Memory for one turn.
+    pub scratch: &'static mut [u8],
+    /// Whether the service is on its way out.
+    pub stopping: bool,
+    heartbeat: Heartbeat,
+    started_at: u64,
+    reloads: u64,
+    reload_errors: u64,
+    degraded: Degraded,
+    /// The socket failed when it was last looked at.
+    socket_failing: bool,
+}
+
+impl Companion {
+    /// Opens what every service needs, and its socket; failures end the process.
+    /// The identity of `opener` is not for this process, so it is left alone and
+    /// returned.
+    #[inline(never)]
+    pub fn open(
+        service: Service,
+        parts: &'static mut Memory,
+        audience: Audience,
+    ) -> (Self, Option<Identity>) {
+        let Memory { scratch, settings, config, candidate, log: log_buffer } = parts;
+        let mut process = Process::prepare(service, settings, config, candidate, audience);
+        let other = if service == Service::Opener { process.identity.take() } else { None };
+        let config = &*process.config;
+        let own = |file: File| path_of(service, file, config).unwrap_or_default();
+        let log_file = own(File::Log);
+        let mut log = Log::new(config, &log_file, &process.audience, log_buffer);
+        if let Err(failure) = log.open(process.identity.as_ref()) {
+            process.audience.warn(&|out| {
+                out.push_str("the log cannot be written: ");
+                describe_at(&log_file, failure, out);
+            });
+        }
+        let heartbeat = Heartbeat::new(own(File::Health));
+        let listener = open_and_drop(service, &process, &mut || {});
+        let companion = Self {
+            service,
+            process,
+            log,
+            listener,
+            scratch,
+            stopping: false,
+            heartbeat,
+            started_at: clock::now(),
+            reloads: 0,
+            reload_errors: 0,
+            degraded: Degraded::default(),
+            socket_failing: false,
+        };
+        (companion, other)
+    }
+
+    /// The service is ready: first heartbeat, first line, and the starter may go.
+    #[inline(never)]
+    pub fn announce(&mut self) {
+        self.heartbeat.beat(clock::now());
+        if let Some(failure) = self.heartbeat.failure() {
+            self.process.audience.warn(&|out| {
+                out.push_str("the health file cannot be written: ");
+                describe_at(self.heartbeat.path(), failure, out);
+            });
+        }
+        self.log.info(&|out| {
+            let _ = uwrite!(out, "daemon started, pid={}", process::pid().as_raw_pid());
+        });
+        self.log.flush();
+        self.degraded.watch(&self.heartbeat, &mut self.log);
+        let audience = core::mem::replace(&mut self.process.audience, Audience::Foreground(None));
+        audience.ready();
+        self.put_status();
+        self.process.notify.ready();
+        memory::release(self.scratch);
+        memory::release_stack();
+    }
+
+    // ----- one turn -------------------------------------------------------
+
+    /// Polls until something is ready or due. `clients` are watched for input where
+    /// `reading` says so; `due` is the service's own next moment, `other` a
+    /// descriptor of its own.
+    #[inline(never)]
+    pub fn wait(
+        &self,
+        clients: Option<&Clients>,
+        reading: &dyn Fn(usize) -> bool,
+        other: Option<&OwnedFd>,
+        due: Option<u64>,
+    ) -> Vec<Source, POLL_MAX> {
+        let now = clock::now();
+        let mut set = PollSet::new();
+        set.read(self.process.signals.fd(), Source::Signals);
+        if let Some(other) = other {
+            set.read(other, Source::Other);
+        }
+        let mut due = [due, self.process.notify.due(), Some(self.beat_due())].into_iter().flatten().min();
+        if let Some(clients) = clients {
+            if now >= self.listener.accept_after {
+                set.read(self.listener.fd(), Source::Listener);
+            } else {
+                due = due.min(Some(self.listener.accept_after));
+            }
+            for (place, _) in clients.connected() {
+                if let Some((fd, interest)) = clients.interest(place, reading(place)) {
+                    set.watch(fd.as_fd(), interest, Source::Client(place));
+                }
+            }
+        }
+        set.wait(due.map(|due| due.saturating_sub(now)));
+        set.ready().collect()
+    }
+
+    /// When the next heartbeat is due: often enough that the longest pause does not
+    /// look stale.
+    fn beat_due(&self) -> u64 {
+        let Config { interval, stale_after, .. } = *self.process.config;
+        self.heartbeat.due(u64::from(interval.min(stale_after / 3)))
+    }
+
+    /// Handles the signals that are the same for all; HUP and CHLD are left to the
+    /// service. `detail` is what its status says beside what all say.
+    #[inline(never)]
+    pub fn on_signals(&mut self, now: u64, detail: Detail<'_>) -> Arrived {
+        let arrived = self.process.signals.take();
+        let stops = [
+            (Signal::TERM, "SIGTERM received"),
+            (Signal::INT, "SIGINT received"),
+            (Signal::QUIT, "SIGQUIT received"),
+        ];
+        if let Some((_, why)) = stops.iter().find(|(signal, _)| arrived.has(*signal))
+            && !core::mem::replace(&mut self.stopping, true)
+        {
+            self.log.info(&|out| {
+                let _ = uwrite!(out, "{}, stopping", *why);
+            });
+            self.process.notify.stopping();
+        }
+        if arrived.has(Signal::USR1) {
+            self.log.rotate();
+        }
+        if arrived.has(Signal::USR2) {
+            self.log_status(now, detail);
+        }
+        arrived
+    }
+
+    /// The end of a turn that began at `now`. `alive`: the whole service is, so that
+    /// it may say so.
+    #[inline(never)]
+    pub fn turn_finished(&mut self, now: u64, alive: bool) {
+        self.log.flush();
+        if alive && self.heartbeat.turn_finished(now) {
+            self.listener.check();
+        }
+        self.watch_degraded();
+        self.put_status();
+        if alive {
+            self.process.notify.turn_finished(now);
+        }
+        let took = clock::now().saturating_sub(now);
+        if took > u64::from(self.process.config.stale_after) {
+            self.log.warn(&|out| {
+                let _ = uwrite!(out, "a turn of the loop took {} ms", took);
+            });
+        }
+    }
+
+    /// Says once that something fails, and once that it works again.
+    fn watch_degraded(&mut self) {
+        self.degraded.watch(&self.heartbeat, &mut self.log);
+        let failure = self.listener.failure();
+        if failure.is_some() != self.socket_failing {
+            self.socket_failing = failure.is_some();
+            let path = self.listener.path();
+            match failure {
+                Some(failure) => self.log.error(&|out| {
+                    out.push_str("the socket is gone, and cannot be made again: ");
+                    describe_at(path, failure, out);
+                }),
+                None => self.log.info(&|out| out.push_str("the socket is there again")),
+            }
+        }
+    }
+
+    // ----- what is told ---------------------------------------------------
+
+    /// SIGUSR2.
+    fn log_status(&mut self, now: u64, detail: Detail<'_>) {
+        let mut text = [0; 400];
+        let mut status = Writer::new(&mut text);
+        let state = if self.stopping { "stopping" } else { "running" };
+        let _ = uwrite!(status, "pid={} state={}", process::pid().as_raw_pid(), state);
+        let log = self.log.counts();
+        for (name, value) in [
+            ("uptime", now.saturating_sub(self.started_at) / 1000),
+            ("reloads", self.reloads),
+            ("reload_errors", self.reload_errors),
+            ("rotations", log.rotations),
+            ("log_lost", log.lost),
+        ] {
+            let _ = uwrite!(status, " {}={}", name, value);
+        }
+        detail(&mut status);
+        status.push_str(" degraded=");
+        self.push_degraded(&mut status);
+        self.log.info(&|out| {
+            out.push_str("status: ");
+            out.push(status.as_bytes());
+        });
+    }
+
+    fn push_degraded(&self, out: &mut Writer<'_>) {
+        let states = [
+            (self.degraded.log, "log"),
+            (self.degraded.health, "health"),
+            (self.listener.failure().is_some(), "socket"),
+            (self.listener.is_out_of_descriptors(), "descriptors"),
+        ];
+        push_names(&states, out);
+    }
+
+    /// How it is, for a service manager that wants to be told.
+    fn put_status(&mut self) {
+        if !self.process.notify.is_wanted() {
+            return;
+        }
+        let mut line = [0; NOTIFY_STATUS_BYTES];
+        let mut out = Writer::new(&mut line);
+        out.push_str(if self.stopping { "stopping; degraded: " } else { "running; degraded: " });
+        self.push_degraded(&mut out);
+        self.process.notify.status(out.as_bytes());
+    }
+
+    // ----- a new configuration ----------------------------------------------
+
+    /// SIGHUP: the configuration anew, whole or not at all; true if it is in force.
+    #[inline(never)]
+    pub fn reload(&mut self) -> bool {
+        let mut reason = [0; REASON_BYTES];
+        let mut out = Writer::new(&mut reason);
+        let access = match reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) {
+            Ok(()) => {
+                let access = Access::resolve(self.service, self.process.candidate);
+                access.map_err(|name| describe_unknown(name, &mut out))
+            }
+            Err(Unusable) => Err(()),
+        };
+        let Ok(access) = access else {
+            self.reload_errors = self.reload_errors.saturating_add(1);
+            reload::refuse(&mut self.process, &mut self.log, out.as_bytes());
+            return false;
+        };
+        self.reloads = self.reloads.saturating_add(1);
+        reload::accept(&mut self.process, &mut self.log);
+        core::mem::swap(&mut self.process.config, &mut self.process.candidate);
+        let config = &*self.process.config;
+        let own = |file: File| path_of(self.service, file, config).unwrap_or_default();
+        let (log_file, health, socket) = (own(File::Log), own(File::Health), own(File::Socket));
+        self.log.configure(config, &log_file, self.process.foreground);
+        self.heartbeat.move_to(&health);
+        self.adopt_socket(access, &socket);
+        self.process.notify.reloaded(true);
+        true
+    }
+
+    /// The socket gets its new rules, or its new name. (Only an abstract one can be
+    /// moved: the others stand in what a reload does not change.)
+    fn adopt_socket(&mut self, access: Access, path: &crate::proto::path::Path) {
+        if path == self.listener.path() {
+            if self.listener.set_access(access) && self.listener.hide().is_ok() {
+                self.listener.check();
+            }
+            return;
+        }
+        match Listener::open(path, access, None) {
+            Ok(listener) => self.listener = listener,
+            Err(failure) => self.log.error(&|out| {
+                out.push_str("the socket stays where it was: ");
+                describe_at(path, failure, out);
+            }),
+        }
+    }
+
+    // ----- the end ----------------------------------------------------------
+
+    /// The orderly end: nothing left behind. `what` is what it did.
+    #[inline(never)]
+    pub fn finish(&mut self, what: Detail<'_>) -> u8 {
+        let _ = self.listener.hide();
+        self.heartbeat.remove();
+        self.log.info(&|out| {
+            out.push_str("daemon stopped, ");
+            what(out);
+        });
+        self.log.flush();
+        // The PID file is what others wait for: it goes last.
+        self.process.pid_file.release(self.process.pid_path.as_c_str());
+        exit::OK
+    }
+}

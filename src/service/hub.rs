@@ -1,0 +1,192 @@
+//! The service `hub`: each whole line of a client goes to all the others, with the
+//! PID of its sender in front (`proto/chat.rs`).
+//!
+//! Nobody is waited for. A reader that is too slow loses lines, is told how many
+//! when it reads again, and holds nobody up; one that is there for longest keeps its
+//! place, and the seventeenth reads `server full`. A client leaves when it ends its
+//! input; half a line that it left is nobody's.
+
+use super::clients::{self, Client, Clients, Gone};
+use super::companion::{Companion, Source};
+use super::lifecycle::Audience;
+use super::listener::Rank;
+use super::memory::Memory;
+use crate::limits::{ACCEPT_TURN, CHAT_LINE_BYTES, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
+use crate::proto::chat::{FULL, TOO_LONG, push_line, push_lost};
+use crate::proto::frame::{Framed, frame};
+use crate::proto::names::Service;
+use crate::proto::text::Writer;
+use crate::sys::socket::{self, Peer};
+use crate::sys::{clock, process::Signal};
+use heapless::Vec;
+use ufmt::uwrite;
+
+/// See the module's documentation.
+struct Hub {
+    base: Companion,
+    clients: &'static mut Clients,
+    /// Lines that the client at each place has not got, and was not told of.
+    lost: [u32; CLIENTS_MAX],
+    /// Lines that were passed on.
+    lines: u64,
+}
+
+/// Runs the service until it is stopped; returns the exit code. (Not inlined: its
+/// caller's frame would hold what every service needs.)
+#[inline(never)]
+pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
+    let (base, _) = Companion::open(Service::Hub, parts, audience);
+    let mut hub = Hub { base, clients: clients::take(), lost: [0; CLIENTS_MAX], lines: 0 };
+    hub.base.announce();
+    while !hub.base.stopping {
+        hub.turn();
+    }
+    hub.finish()
+}
+
+impl Hub {
+    fn turn(&mut self) {
+        let ready = self.base.wait(Some(self.clients), &|_| true, None, None);
+        let now = clock::now();
+        if ready.contains(&Source::Signals) {
+            let (clients, lines) = (self.clients.count(), self.lines);
+            let arrived = self.base.on_signals(now, &|out| {
+                let _ = uwrite!(out, " clients={} lines={}", clients, lines);
+            });
+            if arrived.has(Signal::HUP) {
+                self.base.reload();
+            }
+        }
+        for source in &ready {
+            if let Source::Client(place) = *source {
+                self.on_client(place, now);
+            }
+        }
+        self.base.turn_finished(now, true);
+        if ready.contains(&Source::Listener) {
+            self.accept(now);
+        }
+    }
+
+    /// Something can be written to a client, or read from it.
+    fn on_client(&mut self, place: usize, now: u64) {
+        let stuck = self.clients.get(place).is_some_and(Client::is_stuck);
+        let served = if stuck { self.catch_up(place, now) } else { Ok(()) };
+        if served.and_then(|()| self.take_lines(place, now)) == Err(Gone) {
+            self.leave(place);
+        }
+    }
+
+    /// Sends a slow reader what was kept for it, and then how much was not.
+    fn catch_up(&mut self, place: usize, now: u64) -> Result<(), Gone> {
+        self.clients.flush(place, now)?;
+        let stuck = self.clients.get(place).is_none_or(Client::is_stuck);
+        match self.lost.get_mut(place) {
+            Some(lost) if *lost > 0 && !stuck => {
+                let mut line = [0; 48];
+                let mut out = Writer::new(&mut line);
+                push_lost(core::mem::take(lost), &mut out);
+                self.clients.send(place, out.as_bytes(), now).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Passes on one buffer of a client's lines. Gone: it left.
+    #[inline(never)]
+    fn take_lines(&mut self, place: usize, now: u64) -> Result<(), Gone> {
+        let mut input = [0; CLIENT_INPUT_BYTES];
+        let length = self.clients.take_input(place, &mut input, now)?;
+        let mut at = 0usize;
+        loop {
+            let rest = input.get(at..length).unwrap_or(&[]);
+            let client = self.clients.get(place).ok_or(Gone)?;
+            let used = match frame(rest, CHAT_LINE_BYTES, client.skipping, client.ended) {
+                Framed::Request(line, used) => {
+                    self.pass_on(place, client.peer.pid, line, now);
+                    used
+                }
+                Framed::TooLong(used, end) => {
+                    let _ = self.clients.send(place, TOO_LONG, now)?;
+                    self.clients.set_skipping(place, !end);
+                    used
+                }
+                Framed::Rest(0, _) | Framed::Cut(_) | Framed::Partial if client.ended => return Err(Gone),
+                Framed::Rest(0, _) | Framed::Cut(_) | Framed::Partial => break,
+                Framed::Rest(used, end) => {
+                    self.clients.set_skipping(place, !end);
+                    used
+                }
+            };
+            at = at.saturating_add(used);
+        }
+        self.clients.keep(place, input.get(at..length).unwrap_or(&[]), false, at > 0, now);
+        Ok(())
+    }
+
+    /// Sends a line to everybody but its sender.
+    #[inline(never)]
+    fn pass_on(&mut self, from: usize, pid: u32, text: &[u8], now: u64) {
+        let mut line = [0; CLIENT_OUTPUT_BYTES];
+        let mut out = Writer::new(&mut line);
+        push_line(pid, text, &mut out);
+        self.lines = self.lines.saturating_add(1);
+        for place in (0..CLIENTS_MAX).filter(|place| *place != from) {
+            if self.clients.get(place).is_some() && self.deliver(place, out.as_bytes(), now) == Err(Gone) {
+                self.leave(place);
+            }
+        }
+    }
+
+    /// Sends a line, keeps it, or counts it as lost; once one is lost, so are all until
+    /// the reader was told.
+    fn deliver(&mut self, place: usize, line: &[u8], now: u64) -> Result<(), Gone> {
+        let Some(lost) = self.lost.get_mut(place) else { return Ok(()) };
+        if *lost > 0 || self.clients.send(place, line, now)? == 0 {
+            *lost = lost.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    // ----- who comes and goes -----------------------------------------------
+
+    fn accept(&mut self, now: u64) {
+        for _ in 0..ACCEPT_TURN {
+            let Some((connection, peer)) = self.base.listener.accept(now) else { return };
+            match self.clients.add(connection, peer, Rank::Guest, now) {
+                Ok(place) => {
+                    self.lost.get_mut(place).into_iter().for_each(|lost| *lost = 0);
+                    self.note(peer, "joined");
+                }
+                Err(connection) => {
+                    let _ = socket::send(&connection, FULL);
+                    socket::close(connection, self.base.scratch);
+                }
+            }
+        }
+    }
+
+    fn leave(&mut self, place: usize) {
+        let Some(peer) = self.clients.get(place).map(|client| client.peer) else { return };
+        self.clients.close(place, self.base.scratch);
+        self.note(peer, "left");
+    }
+
+    /// `pid N (uid N) joined, N clients`
+    fn note(&mut self, peer: Peer, what: &str) {
+        let count = self.clients.count();
+        self.base.log.info(&|out| {
+            let _ = uwrite!(out, "pid {} (uid {}) {}, {} clients", peer.pid, peer.uid, what, count);
+        });
+    }
+
+    #[inline(never)]
+    fn finish(&mut self) -> u8 {
+        let places: Vec<usize, CLIENTS_MAX> = self.clients.connected().map(|(place, _)| place).collect();
+        places.iter().for_each(|place| self.leave(*place));
+        let lines = self.lines;
+        self.base.finish(&|out| {
+            let _ = uwrite!(out, "passed on {} lines", lines);
+        })
+    }
+}
