@@ -74,9 +74,10 @@
 //!   tests fail if it does not read back; `tests/config.rs` fails if the sample
 //!   lacks it.
 //! - **A service**: its name is in `proto/names.rs`; add it to
-//!   `Service::RUNNABLE`, write `service/NAME/mod.rs` after the loop of `jobs`,
-//!   and its line in `cli/control.rs`. It tells a service manager by
-//!   `Process::notify`; `service/notify.rs` says when.
+//!   `Service::RUNNABLE`, write `service/NAME.rs` after `service/hub.rs` (which
+//!   leaves to `service/companion.rs` what every service does), and its line in
+//!   `serve` of `cli/control.rs`. A service without a socket has its own loop, as
+//!   `supervisor` does.
 //! - **A timer**: a moment in the service's state, its check in the stage of
 //!   the turn where it belongs, and its line in `next_due`. Without that line
 //!   the loop sleeps past it, and the test that waits for it times out.

@@ -8,12 +8,14 @@
 //! - `control.rs`: start, run, stop, restart, reload, rotate
 //! - `client.rs`: a connection to a service's socket
 //! - `queue.rs`: queue; `feed.rs` and `backlog.rs`: queue from stdin
+//! - `chat.rs`: chat
 //! - `steer.rs`: list, cancel, retry, forget, drain, watch
 //! - `status.rs`: status
 //! - `inform.rs`: check, limits, help, version
 
 mod arguments;
 mod backlog;
+mod chat;
 mod client;
 mod control;
 mod feed;
@@ -225,6 +227,17 @@ const COMMANDS: &[Command] = &[
         options: option::NONE,
         operands: Operands::Words(0, 0),
         run: Run::Service(steer::watch),
+    },
+    Command {
+        name: "chat",
+        args: "",
+        summary: "talk through the hub: stdin to all others, theirs to stdout",
+        details: "Each line goes to everybody else as `[pid N] line`. Ends at the end of stdin, or when the\n\
+                  hub stops.\n\
+                  Exit: 0; 1 the server is full; 7 not running.\n",
+        options: option::NONE,
+        operands: Operands::Words(0, 0),
+        run: Run::Service(chat::chat),
     },
     Command {
         name: "check",

@@ -65,6 +65,7 @@ impl Hub {
         self.base.turn_finished(now, true);
         if ready.contains(&Source::Listener) {
             self.accept(now);
+            self.base.log.flush();
         }
     }
 
