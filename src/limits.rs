@@ -205,6 +205,13 @@ pub const UNKILLABLE_MS: u64 = 5000;
 /// Descriptors that one turn of a loop watches: signals, inotify, a listener,
 /// and the handlers and clients.
 pub const POLL_MAX: usize = 8 + WORKERS_MAX + CLIENTS_MAX;
+/// Descriptors that a service may need: what is polled, the claims, and a dozen of
+/// its own.
+pub const DESCRIPTORS_MAX: usize = POLL_MAX + CLAIMS_MAX + 16;
+/// Below this much free space `doctor` warns: a spool and a log would soon be stuck.
+pub const FREE_WARN_BYTES: u64 = 256 * 1024;
+/// A clock before this was never set: 2020-01-01, in seconds since 1970.
+pub const CLOCK_SET_AFTER: i64 = 1_577_836_800;
 /// Memory shared by what never happens at the same time: reading the
 /// configuration, recovering and reading the journal, reading claims.
 pub const SCRATCH_BYTES: usize = 16 * 1024;

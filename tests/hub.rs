@@ -86,7 +86,8 @@ fn a_line_goes_to_all_others_once_and_in_order() {
         let lines: String = (0..10).map(|line| format!("{}\n", chunk * 10 + line)).collect();
         sender.send(&lines);
         for reader in &mut readers {
-            let expected: Vec<String> = (0..10).map(|line| from_us(&(chunk * 10 + line).to_string())).collect();
+            let expected: Vec<String> =
+                (0..10).map(|line| from_us(&(chunk * 10 + line).to_string())).collect();
             assert_eq!(reader.lines(10), expected);
         }
     }
@@ -365,7 +366,11 @@ fn it_lives_as_every_service_does() {
     let dir = Dir::new();
     let pid = start(&dir);
     let status = dir.zigsvc(&["status", "hub"]).expect(0);
-    assert!(status.out.starts_with(&format!("hub: running (pid {pid})\n  heartbeat  fresh")), "{}", status.out);
+    assert!(
+        status.out.starts_with(&format!("hub: running (pid {pid})\n  heartbeat  fresh")),
+        "{}",
+        status.out
+    );
     assert!(dir.zigsvc(&["start", "hub"]).expect(1).err.contains("already running"));
     let (mut first, mut second) = (join(&dir), join(&dir));
     first.send("one\ntwo\n");

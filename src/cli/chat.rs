@@ -53,7 +53,9 @@ impl Chat<'_> {
                     Ok(count) => {
                         let text = heard.get(..count).unwrap_or(&[]);
                         if first && text.starts_with(FULL) {
-                            return fail(exit::FAILED, &|out| out.push_str("chat: server full; try again later"));
+                            return fail(exit::FAILED, &|out| {
+                                out.push_str("chat: server full; try again later")
+                            });
                         }
                         first = false;
                         if print(text) != exit::OK {

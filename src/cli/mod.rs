@@ -11,6 +11,7 @@
 //! - `chat.rs`: chat
 //! - `steer.rs`: list, cancel, retry, forget, drain, watch
 //! - `status.rs`: status
+//! - `doctor.rs`: doctor
 //! - `inform.rs`: check, limits, help, version
 
 mod arguments;
@@ -18,6 +19,7 @@ mod backlog;
 mod chat;
 mod client;
 mod control;
+mod doctor;
 mod feed;
 mod inform;
 mod locate;
@@ -247,6 +249,16 @@ const COMMANDS: &[Command] = &[
         options: option::NONE,
         operands: Operands::Words(0, 0),
         run: Run::Service(inform::check),
+    },
+    Command {
+        name: "doctor",
+        args: "",
+        summary: "say what of this machine would degrade a service",
+        details: "A line for each thing that it looked at: `ok` or `warn`, and what to do. Changes nothing.\n\
+                  Exit: 0 no warnings; 1 warnings; 6 bad config.\n",
+        options: option::NONE,
+        operands: Operands::Words(0, 0),
+        run: Run::Service(doctor::doctor),
     },
     Command {
         name: "limits",

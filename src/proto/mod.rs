@@ -8,6 +8,7 @@ pub mod chat;
 pub mod config;
 pub mod control;
 pub mod crc;
+pub mod filesystem;
 pub mod frame;
 pub mod health;
 pub mod journal;

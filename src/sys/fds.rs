@@ -152,6 +152,12 @@ fn close_above(highest: i32) {
     }
 }
 
+/// How many descriptors this process may have (getrlimit(2)); `None`: any number.
+#[must_use]
+pub fn limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// close(2) of a descriptor that this program does not own, if it is open
 /// (debug builds of rustix insist on that).
 fn close(number: i32) {

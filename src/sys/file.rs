@@ -282,6 +282,32 @@ pub fn free_bytes(fd: &OwnedFd) -> Option<u64> {
     (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// What statfs(2) tells of a filesystem.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Filesystem {
+    /// Its type, a number of magic.h.
+    pub kind: u64,
+    /// Whether it takes no writes.
+    pub read_only: bool,
+    /// Bytes that an unprivileged process may still use; `None` for one without a
+    /// size.
+    pub free: Option<u64>,
+}
+
+/// The filesystem that holds what `path` names (statfs(2)).
+///
+/// # Errors
+/// As the call says.
+pub fn filesystem(path: &CStr) -> Result<Filesystem, Failure> {
+    let kind = rustix::fs::statfs(path).op("statfs")?.f_type;
+    let stat = rustix::fs::statvfs(path).op("statfs")?;
+    Ok(Filesystem {
+        kind: kind as u64,
+        read_only: stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+        free: (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)),
+    })
+}
+
 /// rename(2); replaces `to`. Durable only after [`sync_dir`].
 ///
 /// # Errors

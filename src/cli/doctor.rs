@@ -1,0 +1,285 @@
+//! `doctor`: what of this machine would degrade a service, and what to do about it.
+//! It only looks: nothing is created, locked or signalled.
+
+use super::{Invocation, print};
+use crate::limits::{CLOCK_SET_AFTER, DESCRIPTORS_MAX, FREE_WARN_BYTES};
+use crate::proto::config::{Config, Handler};
+use crate::proto::filesystem::{Medium, medium};
+use crate::proto::log::emit_iso;
+use crate::proto::names::Service;
+use crate::proto::path::Path;
+use crate::proto::text::Writer;
+use crate::service::lifecycle::{describe_at, exit};
+use crate::service::listener::{Access, describe_unknown};
+use crate::service::settings::{File, path_of};
+use crate::sys::inotify::Inotify;
+use crate::sys::socket::SOCKET_PATH_MAX_BYTES;
+use crate::sys::{Errno, Failure, clock, fds, file, identity, process};
+use ufmt::uwrite;
+
+/// Writes what was found, and what to do.
+type Text<'a> = &'a dyn Fn(&mut Writer<'_>);
+
+/// A consultation.
+struct Doctor<'a> {
+    config: &'a Config,
+    warnings: u32,
+    /// Nobody reads it any more.
+    unread: bool,
+}
+
+/// `doctor`
+pub(super) fn doctor(mut invocation: Invocation) -> u8 {
+    if let Err(code) = invocation.load() {
+        return code;
+    }
+    let mut doctor = Doctor { config: &invocation.memory.config, warnings: 0, unread: false };
+    doctor.kernel();
+    doctor.files();
+    doctor.accounts();
+    doctor.programs();
+    doctor.conclude()
+}
+
+impl Doctor<'_> {
+    /// One line: `ok` or `warn`, the subject, what was found.
+    #[inline(never)]
+    fn say(&mut self, well: bool, subject: &str, text: Text<'_>) {
+        let mut line = [0; 480];
+        let mut out = Writer::new(&mut line);
+        out.push_str(if well { "ok    " } else { "warn  " });
+        out.push_str(subject);
+        out.push_str(": ");
+        text(&mut out);
+        out.end_line();
+        self.unread |= print(out.as_bytes()) != exit::OK;
+        self.warnings = self.warnings.saturating_add(u32::from(!well));
+    }
+
+    /// The same for what needs no numbers: one text if it is well, one if not.
+    fn judge(&mut self, well: bool, subject: &str, good: &str, bad: &str) {
+        self.say(well, subject, &|out| out.push_str(if well { good } else { bad }));
+    }
+
+    // ----- the kernel and its time -------------------------------------------
+
+    fn kernel(&mut self) {
+        let wall = clock::wall();
+        self.say(wall >= CLOCK_SET_AFTER, "clock", &|out| {
+            emit_iso(wall, out);
+            if wall < CLOCK_SET_AFTER {
+                out.push_str(": never set; the dates in the log are wrong, and nothing else depends on it");
+            }
+        });
+        let proc = file::meta_at(c"/proc/self", true).is_ok();
+        self.judge(proc, "proc", "mounted", "not mounted: heartbeats of an earlier boot are not told apart");
+        self.judge(
+            Inotify::new().is_ok(),
+            "inotify",
+            "there",
+            "missing: the queue file is looked at once each `interval`",
+        );
+        self.judge(
+            process::pidfd_open(process::pid()).is_ok(),
+            "pidfd",
+            "there",
+            "missing: the death of an adopted service is seen at the next check",
+        );
+        let least = DESCRIPTORS_MAX as u64;
+        let limit = fds::limit();
+        self.say(limit.is_none_or(|limit| limit >= least), "descriptors", &|out| match limit {
+            None => out.push_str("unlimited"),
+            Some(limit) => {
+                let _ = uwrite!(out, "{}", limit);
+                if limit < least {
+                    let _ = uwrite!(out, "; a full service needs {} (ulimit -n)", least);
+                }
+            }
+        });
+        let dev_log = file::meta_at(c"/dev/log", true).is_ok_and(|meta| meta.socket);
+        let wanted = self.config.syslog;
+        self.say(dev_log || !wanted, "syslog", &|out| {
+            out.push_str(match (dev_log, wanted) {
+                (true, _) => "/dev/log is there",
+                (false, false) => "/dev/log is missing, and not used (syslog = false)",
+                (false, true) => "/dev/log is missing: lines go to the file only until a syslogd runs",
+            });
+        });
+    }
+
+    // ----- where the files are --------------------------------------------------
+
+    fn files(&mut self) {
+        let Config { spool, log_file, health_file, pid_file, log_max, .. } = self.config;
+        let synced = self.config.sync_always();
+        self.place("spool", spool, &|medium| match medium {
+            Medium::Memory if synced => {
+                Some("jobs there do not survive a reboot; if that is meant, set sync = \"never\"")
+            }
+            Medium::Network => Some("locks and syncs may not hold there; use a local disk"),
+            _ => None,
+        });
+        if !synced {
+            self.say(false, "spool", &|out| out.push_str("sync = \"never\": a power cut may lose any job"));
+        }
+        self.place("log", log_file, &|medium| match medium {
+            Medium::Flash => Some("each line wears it; a tmpfs, or log_level = \"warn\", is kinder"),
+            _ => None,
+        });
+        self.place("health", health_file, &|medium| match medium {
+            Medium::Flash => Some("it is written each `interval` and wears it; put it on a tmpfs"),
+            Medium::Network => Some("others may see it late; put it on a tmpfs"),
+            _ => None,
+        });
+        self.place("pid", pid_file, &|medium| match medium {
+            Medium::Network => Some("its lock may not hold there; put it on a tmpfs"),
+            _ => None,
+        });
+        if *log_max == 0 {
+            self.say(false, "log", &|out| {
+                out.push_str("log_max = \"0\": it grows without end, unless something else rotates it");
+            });
+        }
+        for service in Service::RUNNABLE {
+            let path = path_of(*service, File::Socket, self.config).unwrap_or_default();
+            if path.as_bytes().len() > SOCKET_PATH_MAX_BYTES {
+                self.say(false, "socket", &|out| {
+                    out.push_escaped(path.as_bytes());
+                    out.push_str(": a socket's path has at most 107 bytes; set `socket` to a shorter one");
+                });
+            }
+        }
+    }
+
+    /// The filesystem of `path`; `trouble` says what is wrong with a medium.
+    #[inline(never)]
+    fn place(&mut self, subject: &str, path: &Path, trouble: &dyn Fn(Medium) -> Option<&'static str>) {
+        let folder = existing(path);
+        let name = folder.as_c_str();
+        let found = file::meta_at(name, true).and_then(|meta| Ok((meta, file::filesystem(name)?)));
+        let (meta, filesystem) = match found {
+            Ok(found) => found,
+            Err(failure) => return self.say(false, subject, &|out| describe_at(&folder, failure, out)),
+        };
+        let (mut medium, mut kind) = medium(filesystem.kind, meta.identity.0);
+        if medium == Medium::Stacked
+            && let Some(below) = below_overlay()
+        {
+            (medium, kind) = below;
+        }
+        let trouble = trouble(medium);
+        let full = filesystem.free.is_some_and(|free| free < FREE_WARN_BYTES);
+        let well = trouble.is_none() && !full && !filesystem.read_only;
+        self.say(well, subject, &|out| {
+            out.push_escaped(path.as_bytes());
+            let _ = uwrite!(out, " on {}", kind);
+            if let Some(free) = filesystem.free {
+                let _ = uwrite!(out, ", {} KiB free", free / 1024);
+            }
+            if filesystem.read_only {
+                out.push_str(": read-only; put it where it can be written");
+            } else if let Some(trouble) = trouble {
+                let _ = uwrite!(out, ": {}", trouble);
+            } else if full {
+                out.push_str(": nearly full; new jobs would be refused");
+            }
+        });
+    }
+
+    // ----- who and what the configuration names ---------------------------------
+
+    fn accounts(&mut self) {
+        let config = self.config;
+        if let Err(name) = Access::resolve(Service::Jobs, config) {
+            self.say(false, "access", &|out| describe_unknown(name, out));
+        }
+        if config.user.is_empty() {
+            return;
+        }
+        match identity::resolve(&config.user, &config.group) {
+            Err(name) => self.say(false, "user", &|out| {
+                out.push_escaped(name);
+                out.push_str(": neither a number nor known to /etc/passwd or /etc/group; a start fails");
+            }),
+            Ok(identity) => {
+                // What the service creates and replaces has to be in folders of its own.
+                let folders = [config.log_file.parent(), config.health_file.parent()];
+                let [log, health] = &folders;
+                for folder in folders.get(..if log == health { 1 } else { 2 }).unwrap_or(&folders) {
+                    let owner = file::meta_at(folder.as_c_str(), true).map(|meta| meta.uid);
+                    self.say(owner == Ok(identity.uid), "user", &|out| {
+                        out.push_escaped(folder.as_bytes());
+                        out.push_str(match owner {
+                            Ok(owner) if owner == identity.uid => ": its own",
+                            Ok(_) => ": belongs to somebody else than `user`, who cannot create files in it",
+                            Err(_) => ": missing",
+                        });
+                    });
+                }
+            }
+        }
+    }
+
+    fn programs(&mut self) {
+        let config = self.config;
+        let shell = Path::new(b"/bin/sh").unwrap_or_default();
+        let handler = match config.handler() {
+            Handler::Log => None,
+            Handler::Shell => Some(&shell),
+            Handler::Path(path) => Some(path),
+        };
+        if let Some(path) = handler {
+            let executable = file::executable(path.as_c_str());
+            self.say(executable, "handler", &|out| {
+                let missing = file::meta_at(path.as_c_str(), true).err();
+                match missing.or((!executable).then_some(Failure { op: "access", errno: Errno::ACCESS })) {
+                    Some(failure) => describe_at(path, failure, out),
+                    None => out.push_escaped(path.as_bytes()),
+                }
+            });
+        }
+        if !config.watchdog.is_empty() {
+            let found = file::meta_at(config.watchdog.as_c_str(), true);
+            self.say(found.is_ok(), "watchdog", &|out| match found {
+                Ok(_) => out.push_escaped(config.watchdog.as_bytes()),
+                Err(failure) => describe_at(&config.watchdog, failure, out),
+            });
+        }
+    }
+
+    /// What it comes to.
+    fn conclude(&self) -> u8 {
+        let mut line = [0; 64];
+        let mut out = Writer::new(&mut line);
+        let _ = match self.warnings {
+            0 => uwrite!(out, "zigsvc: nothing to worry about\n"),
+            1 => uwrite!(out, "zigsvc: 1 warning\n"),
+            count => uwrite!(out, "zigsvc: {} warnings\n", count),
+        };
+        let unread = self.unread || print(out.as_bytes()) != exit::OK;
+        if self.warnings == 0 && !unread { exit::OK } else { exit::FAILED }
+    }
+}
+
+/// The nearest folder at or above `path` that exists: what is missing is created
+/// there.
+fn existing(path: &Path) -> Path {
+    let mut folder = path.clone();
+    while file::meta_at(folder.as_c_str(), true).is_err() && folder.as_bytes() != b"/" {
+        let parent = folder.parent();
+        if parent == folder {
+            break;
+        }
+        folder.set(&parent);
+    }
+    folder
+}
+
+/// What an overlay on a router is written to: its upper layer is mounted at /overlay
+/// (OpenWrt).
+fn below_overlay() -> Option<(Medium, &'static str)> {
+    let meta = file::meta_at(c"/overlay", true).ok()?;
+    let below = file::filesystem(c"/overlay").ok()?;
+    let (medium, kind) = medium(below.kind, meta.identity.0);
+    (medium == Medium::Flash).then_some((medium, kind))
+}
