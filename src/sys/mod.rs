@@ -16,6 +16,7 @@ pub mod inotify;
 pub mod lock;
 pub mod memory;
 pub mod once;
+pub mod oom;
 pub mod poll;
 pub mod process;
 mod runtime;

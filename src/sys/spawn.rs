@@ -12,16 +12,11 @@ use core::ffi::{CStr, c_char};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicI32, Ordering};
 use rustix::fd::AsRawFd;
-use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal};
 
 /// `CLONE_VM | CLONE_VFORK | SIGCHLD` (clone(2)).
 const CLONE_FLAGS: usize = 0x100 | 0x4000 | 17;
-
-/// Preferred victim of the OOM killer, so that it takes the handler and not
-/// the daemon (proc(5), `oom_score_adj`).
-const OOM_SCORE_ADJ: &[u8] = b"500";
 
 /// The descriptor through which a service that was started by [`spawn`] reports.
 pub const REPORT_FD: i32 = 3;
@@ -36,8 +31,8 @@ const OURSELVES: &CStr = c"/proc/self/exe";
 /// What a program is to whoever starts it.
 #[derive(Clone, Copy)]
 pub enum Role<'a> {
-    /// Leads a process group of its own, is killed when we die (a handler never
-    /// outlives the daemon), and is the OOM killer's first choice.
+    /// Leads a process group of its own and is killed when we die (a handler never
+    /// outlives the daemon).
     Handler,
     /// Leads a session of its own and outlives us. It gets this descriptor as
     /// [`REPORT_FD`]. When its file is gone, it is this program.
@@ -136,7 +131,7 @@ unsafe extern "C" fn child(setup: *const u8) -> ! {
         }
     }
     match role {
-        Role::Handler => prefer_for_oom_kill(),
+        Role::Handler => {}
         Role::Service(report) if duplicate(report.as_raw_fd(), REPORT_FD) => {}
         Role::Service(_) => process::exit(126),
         Role::Foreign(folder) => drop(process::chdir(folder)),
@@ -184,15 +179,6 @@ fn duplicate(fd: i32, number: i32) -> bool {
         let done = rustix::io::dup2(fds::borrow(fd), &mut target).is_ok();
         let _ = target.into_raw_fd();
         done
-    }
-}
-
-/// Raises the child's chance to be chosen by the OOM killer. Without /proc
-/// it keeps the daemon's.
-fn prefer_for_oom_kill() {
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    if let Ok(fd) = rustix::fs::openat(CWD, c"/proc/self/oom_score_adj", flags, Mode::empty()) {
-        let _ = rustix::io::write(&fd, OOM_SCORE_ADJ);
     }
 }
 

@@ -30,7 +30,7 @@ impl Jobs {
             worker.finish_output(&mut self.log, self.scratch);
             process::reap(worker.pid);
             let worker = self.workers.swap_remove(index);
-            self.note.write(self.workers);
+            self.note.outdate();
             let outcome = match exit {
                 _ if worker.timed_out => Outcome::TimedOut,
                 Exit::Code(0) => Outcome::Success,
@@ -175,7 +175,8 @@ impl Jobs {
         self.log.info(&|out| push_processing(text, out));
         let config = &self.process.config;
         let timeout = u64::from(config.job_timeout);
-        match Worker::start(config.handler(), slot.id, slot.attempt, text, now, timeout) {
+        let oom = &self.oom_score;
+        match Worker::start(config.handler(), oom, slot.id, slot.attempt, text, now, timeout) {
             Ok(worker) => {
                 let _ = self.workers.push(worker);
                 self.note.write(self.workers);

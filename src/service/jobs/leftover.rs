@@ -7,7 +7,9 @@
 //! the boot id tells, nothing is left.
 //!
 //! Group numbers are used again, so a group is ended only if one of its members
-//! has the job's id in its environment (proc(5)). Without /proc nothing is.
+//! has the job's id in its environment (proc(5)). Without /proc nothing is. So a
+//! group that has ended may stay in the note until the end of the turn, by which time
+//! the next one is mostly in its place: one write for both.
 
 use super::worker::Worker;
 use crate::limits::WORKERS_MAX;
@@ -29,6 +31,8 @@ const NOTE_BYTES: usize = BOOT_ID_BYTES + 1 + WORKERS_MAX * LINE_BYTES;
 pub(super) struct Running {
     fd: Option<OwnedFd>,
     boot: [u8; BOOT_ID_BYTES],
+    /// A handler that is noted has ended.
+    outdated: bool,
 }
 
 impl Running {
@@ -38,7 +42,7 @@ impl Running {
         let flags =
             file::OFlags::RDWR | file::OFlags::CREATE | file::OFlags::NOFOLLOW | file::OFlags::NONBLOCK;
         let fd = spool.join(b"running").and_then(|path| file::open(path.as_c_str(), flags, 0o600).ok());
-        let running = Self { fd, boot };
+        let mut running = Self { fd, boot, outdated: false };
         let mut note = [0; NOTE_BYTES];
         let count = running.fd.as_ref().and_then(|fd| file::read_at(fd, &mut note, 0).ok()).unwrap_or(0);
         let mut lines = note.get(..count).unwrap_or(&[]).split(|byte| *byte == b'\n');
@@ -54,8 +58,22 @@ impl Running {
         running
     }
 
+    /// A handler ended.
+    pub(super) fn outdate(&mut self) {
+        self.outdated = true;
+    }
+
+    /// The end of a turn: what has ended goes out of the note, unless a start has
+    /// written it since.
+    pub(super) fn turn_finished(&mut self, workers: &[Worker]) {
+        if self.outdated {
+            self.write(workers);
+        }
+    }
+
     /// Notes the handlers that run.
-    pub(super) fn write(&self, workers: &[Worker]) {
+    pub(super) fn write(&mut self, workers: &[Worker]) {
+        self.outdated = false;
         let Some(fd) = &self.fd else { return };
         let mut note = [b' '; NOTE_BYTES];
         let (head, lines) = note.split_at_mut(BOOT_ID_BYTES);

@@ -55,6 +55,7 @@ use crate::state::disk::DiskError;
 use crate::state::spool::{RecoverError, Rules, Spool};
 use crate::sys::lock::PidFile;
 use crate::sys::once::Once;
+use crate::sys::oom::OomScore;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
 use crate::sys::{AsFd, clock, file, identity, memory};
@@ -106,6 +107,8 @@ struct Jobs {
     disk: SpoolDisk,
     /// Held until the end: two instances would ruin the journal.
     spool_lock: Option<PidFile>,
+    /// Makes handlers the OOM killer's first choice.
+    oom_score: OomScore,
     /// The handlers that run, for the daemon after this one.
     note: Running,
     spool: &'static mut Spool,
@@ -189,6 +192,7 @@ impl Jobs {
             });
         }
         open_folders(&process);
+        let oom_score = OomScore::open();
         let mut spool_lock = None;
         let listener = open_and_drop(Service::Jobs, &process, &mut || {
             spool_lock = Some(process.lock_also(&config.spool, b"lock"));
@@ -215,6 +219,7 @@ impl Jobs {
             heartbeat,
             disk,
             spool_lock,
+            oom_score,
             note,
             spool,
             workers,
@@ -288,6 +293,7 @@ impl Jobs {
         // After the output: the indexes of the poll set are those before it.
         self.on_ended_handlers(now);
         self.advance(&ready, now);
+        self.note.turn_finished(self.workers);
         if self.is_drained() {
             self.control.drained = true;
             self.stop("drained", now);

@@ -8,6 +8,7 @@ use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::log::Log;
 use crate::service::output::Output;
+use crate::sys::oom::OomScore;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::spawn::{Child, Program, Role, SAFE_PATH, spawn};
 use crate::sys::{Failure, file};
@@ -59,13 +60,17 @@ impl Worker {
     /// [`NotStarted`]
     pub(super) fn start(
         handler: Handler<'_>,
+        oom_score: &OomScore,
         id: u64,
         attempt: u16,
         text: &[u8],
         now: u64,
         timeout_ms: u64,
     ) -> Result<Self, NotStarted> {
-        let child = start_handler(handler, id, attempt, text)?;
+        oom_score.raise();
+        let child = start_handler(handler, id, attempt, text);
+        oom_score.restore();
+        let child = child?;
         Ok(Self {
             id,
             pid: child.pid,

@@ -1,7 +1,7 @@
 //! From the journal into the window: the next homes in the order of the file.
 
 use super::Spool;
-use crate::limits::{READ_BYTES, RETRY_DELAY_MAX_MS};
+use crate::limits::{READ_BYTES, RETRY_DELAY_MAX_MS, WORKERS_MAX};
 use crate::proto::journal::{FLAG_CLAIMED, FLAG_DELAYED, Kind, Record, Step, skip_damage, step};
 use crate::state::backoff::delay_ms;
 use crate::state::disk::{Disk, DiskError, File};
@@ -21,9 +21,9 @@ impl Spool {
         rules: &Rules,
         now: u64,
     ) -> Result<(), DiskError> {
-        if self.compaction.is_active() {
-            // The homes before its copying point are in two files now; the
-            // window waits until there is one again.
+        // (the homes before a compaction's copying point are in two files; the window
+        // waits until there is one again)
+        if !self.wants_refill() {
             return Ok(());
         }
         while self.cursor < self.end && !self.window.is_full() {
@@ -37,11 +37,16 @@ impl Spool {
         Ok(())
     }
 
-    /// Whether [`Spool::refill`] has something to do: after jobs ended, the
-    /// next ones may be in the journal only.
+    /// Whether [`Spool::refill`] has something to do: the next jobs are in the journal
+    /// only, and there are not enough in the window to keep all workers busy. (One read
+    /// for many jobs, not one for each that ends.)
     #[must_use]
     pub fn wants_refill(&self) -> bool {
-        self.cursor < self.end && !self.window.is_full() && !self.compaction.is_active()
+        let waits = |state: &State| *state == State::Waiting;
+        self.cursor < self.end
+            && !self.window.is_full()
+            && !self.compaction.is_active()
+            && (self.window.count(waits) as usize) < WORKERS_MAX
     }
 
     /// Reads what stands at the cursor, up to `limit`.
