@@ -158,6 +158,16 @@ pub const EVENTS_TURN: usize = 96;
 /// fits what is held for a client that is slow ([`CLIENT_OUTPUT_BYTES`]).
 pub const CHAT_LINE_BYTES: usize = 1024;
 
+/// Names that the collector knows; with their sums they are seven kilobytes.
+pub const METRICS_MAX: usize = 64;
+/// Bytes of a metric's name.
+pub const METRIC_NAME_BYTES: usize = 64;
+/// Bytes of one object for the collector: its names take 450 at most, all their
+/// bytes escaped, so the rest is for blanks and digits. Below [`CLIENT_INPUT_BYTES`].
+pub const METRIC_OBJECT_BYTES: usize = 1024;
+/// Bytes of one line of the collector: a name, an average, a count, or an error.
+pub const METRIC_LINE_BYTES: usize = 160;
+
 /// Bytes of one line of an answer that a client holds: a job of `list` with its
 /// numbers, or all fields of `status` with room for later ones.
 pub const ANSWER_MAX_BYTES: usize = 2048;
@@ -236,6 +246,9 @@ pub const TABLE: &[(&str, u64, &str)] = &[
     ("request", REQUEST_MAX_BYTES as u64, "bytes of a request to the control socket"),
     ("client_idle", CLIENT_IDLE_MS, "ms until a client that is stuck is closed"),
     ("chat_line", CHAT_LINE_BYTES as u64, "bytes of a line that the hub passes on"),
+    ("metrics", METRICS_MAX as u64, "names that the collector knows"),
+    ("metric_name", METRIC_NAME_BYTES as u64, "bytes of a metric's name"),
+    ("metric", METRIC_OBJECT_BYTES as u64, "bytes of one JSON object for the collector"),
     ("results", RESULTS_KEPT as u64, "ends of jobs that wait can still tell"),
     ("list_page", LIST_PAGE as u64, "jobs in one page of list"),
     ("log_line", LOG_LINE_BYTES as u64, "bytes of one log line"),

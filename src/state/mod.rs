@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod disk;
+pub mod metrics;
 pub mod notify;
 pub mod rotation;
 pub mod spool;

@@ -1,0 +1,460 @@
+//! What the collector reads and says: a stream of JSON objects (RFC 8259), answered by
+//! lines (docs/collector.md).
+//!
+//! ```text
+//! {"name":"cpu","value":42.5}     the two members in any order, blanks as in any JSON
+//! cpu: avg=48.75                  its answer
+//! cpu: avg=48.75 (n=2)            a line of the dump
+//! error: WHAT IS RIGHT INSTEAD
+//! ```
+//!
+//! An object ends at its brace; what is behind that is the next one. The first byte
+//! that no object can have at its place is an error, and everything up to the next
+//! newline from that byte on is dropped with it. No line of the dump or answer
+//! looks like an error, whatever a metric is called: it ends in `: avg=` and a number.
+
+use super::decimal::{Decimal, scan};
+use super::text::Writer;
+use crate::limits::{METRIC_NAME_BYTES, METRIC_OBJECT_BYTES};
+use heapless::Vec;
+
+/// A metric's name: UTF-8 without control characters.
+pub type Name = Vec<u8, METRIC_NAME_BYTES>;
+
+/// The name that asks for all metrics.
+pub const DUMP: &[u8] = b"dump";
+/// The answer to that when there are none.
+pub const NONE: &[u8] = b"no metrics\n";
+
+/// What is wrong, and what is right.
+pub mod error {
+    /// No object begins here.
+    pub const OBJECT: &str = "expected an object, such as {\"name\":\"cpu\",\"value\":42.5}";
+    /// A member that is unknown, missing, or there twice; or no member.
+    pub const MEMBERS: &str = "an object has the members \"name\" and \"value\", each once, and nothing else";
+    /// Between a member and its value.
+    pub const COLON: &str = "a colon must stand between a member and its value";
+    /// The name is no string.
+    pub const NAME_TYPE: &str = "the name must be a string, such as \"cpu\"";
+    /// The name as it is decoded.
+    pub const NAME: &str = "a name has 1 to 64 bytes of UTF-8 and no control characters";
+    /// The name is too long for it.
+    pub const STRING: &str = "a string is UTF-8, with control characters, \" and \\ escaped";
+    /// After a backslash.
+    pub const ESCAPE: &str = "after \\ must come one of \" \\ / b f n r t, or u and four hexadecimal digits";
+    /// `\uD800` to `\uDFFF`.
+    pub const SURROGATE: &str = "a surrogate must be one of a pair, such as \\ud83d\\ude00";
+    /// The value is no number.
+    pub const NUMBER: &str = "the value must be a JSON number, such as 42.5, -1 or 1e3";
+    /// The value is too large.
+    pub const RANGE: &str = "a value must be less than 2^64, and more than -2^64";
+    /// No brace in time.
+    pub const LONG: &str = "an object has at most 1024 bytes";
+    /// The input ends inside an object.
+    pub const CUT: &str = "the input ended inside an object, which was not counted";
+    /// `dump` with another value.
+    pub const DUMP: &str = "the name dump asks for the dump, and its value must be 0";
+    /// Another name.
+    pub const FULL: &str = "64 names are known, and there is no room for another one";
+    /// A sum, or a count.
+    pub const SUM: &str = "the sum of this metric would get too large, and is left as it was";
+    /// Not one of those who may.
+    pub const DENIED: &str = "denied: allow_uid and allow_gid do not name you";
+    /// No place.
+    pub const BUSY: &str = "busy: 16 clients are connected; try again";
+}
+
+/// One object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Metric {
+    /// What is measured.
+    pub name: Name,
+    /// How much it is.
+    pub value: Decimal,
+}
+
+/// What stands at the beginning of a client's input.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Blanks, so many, and then the beginning of an object, or nothing.
+    Partial(usize),
+    /// A whole object, and the bytes up to behind it.
+    Metric(Metric, usize),
+    /// An error; so many bytes are dropped. True: its newline was among them.
+    Wrong(&'static str, usize, bool),
+    /// Nothing but the rest of what is dropped; as for that.
+    Rest(usize, bool),
+}
+
+/// Takes what stands at the beginning of `input`. `skipping` is whether the newline of
+/// an error is still to come; `ended` whether nothing will come behind `input`.
+#[must_use]
+pub fn next(input: &[u8], skipping: bool, ended: bool) -> Next {
+    if skipping {
+        let (used, end) = through_newline(input, 0);
+        return Next::Rest(used, end);
+    }
+    let blanks = input.iter().take_while(|byte| is_blank(**byte)).count();
+    let object = input.get(blanks..).unwrap_or(&[]);
+    if object.is_empty() {
+        return Next::Partial(blanks);
+    }
+    let window = object.get(..METRIC_OBJECT_BYTES).unwrap_or(object);
+    let mut reader = Reader { input: window, at: 0 };
+    let why = match reader.object() {
+        Ok(metric) => return Next::Metric(metric, blanks.saturating_add(reader.at)),
+        Err(Stop::Wrong(why)) => why,
+        Err(Stop::Incomplete) if window.len() == METRIC_OBJECT_BYTES => {
+            reader.at = window.len();
+            error::LONG
+        }
+        Err(Stop::Incomplete) if ended => return Next::Wrong(error::CUT, input.len(), true),
+        Err(Stop::Incomplete) => return Next::Partial(blanks),
+    };
+    let (used, end) = through_newline(input, blanks.saturating_add(reader.at));
+    Next::Wrong(why, used, end)
+}
+
+/// How much to drop: up to and with the first newline from place `from` on. True if
+/// there is one.
+fn through_newline(input: &[u8], from: usize) -> (usize, bool) {
+    let newline = input.iter().skip(from).position(|byte| *byte == b'\n');
+    match newline {
+        Some(at) => (from.saturating_add(at).saturating_add(1), true),
+        None => (input.len(), false),
+    }
+}
+
+/// Blanks of JSON.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Why there is no object.
+enum Stop {
+    /// It may still become one.
+    Incomplete,
+    /// The byte at the reader's place is wrong.
+    Wrong(&'static str),
+}
+
+type Read<T> = Result<T, Stop>;
+
+/// Which member.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Member {
+    Name,
+    Value,
+}
+
+impl Member {
+    const ALL: [(Self, &'static [u8]); 2] = [(Self::Name, b"name"), (Self::Value, b"value")];
+}
+
+/// Reads one object. Nothing in it nests, so nothing here does.
+struct Reader<'a> {
+    input: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn peek(&self) -> Read<u8> {
+        self.input.get(self.at).copied().ok_or(Stop::Incomplete)
+    }
+
+    fn step(&mut self) {
+        self.at = self.at.saturating_add(1);
+    }
+
+    /// The next byte, which must be `byte`.
+    fn expect(&mut self, byte: u8, why: &'static str) -> Read<()> {
+        if self.peek()? != byte {
+            return Err(Stop::Wrong(why));
+        }
+        self.step();
+        Ok(())
+    }
+
+    fn skip_blanks(&mut self) {
+        while self.peek().is_ok_and(is_blank) {
+            self.step();
+        }
+    }
+
+    fn object(&mut self) -> Read<Metric> {
+        self.expect(b'{', error::OBJECT)?;
+        let (mut name, mut value) = (None, None);
+        loop {
+            self.skip_blanks();
+            self.expect(b'"', error::MEMBERS)?;
+            let member = self.member(name.is_some(), value.is_some())?;
+            self.skip_blanks();
+            self.expect(b':', error::COLON)?;
+            self.skip_blanks();
+            match member {
+                Member::Name => name = Some(self.name()?),
+                Member::Value => value = Some(self.number()?),
+            }
+            self.skip_blanks();
+            match (name, value) {
+                (Some(name), Some(value)) => {
+                    self.expect(b'}', error::MEMBERS)?;
+                    return Ok(Metric { name, value });
+                }
+                missing => (name, value) = missing,
+            }
+            self.expect(b',', error::MEMBERS)?;
+        }
+    }
+
+    /// The rest of a member's name, which must be one that was not there yet.
+    fn member(&mut self, has_name: bool, has_value: bool) -> Read<Member> {
+        let mut read = Vec::<u8, 5>::new();
+        loop {
+            let start = self.at;
+            let character = if self.peek()?.is_ascii() { self.character()? } else { Some('\0') };
+            let mut bytes = [0; 4];
+            let more = character.map_or(&[][..], |character| character.encode_utf8(&mut bytes).as_bytes());
+            let fits = read.extend_from_slice(more).is_ok();
+            let wanted = Member::ALL.into_iter().find(|(member, name)| {
+                let is_there = if *member == Member::Name { has_name } else { has_value };
+                !is_there && if character.is_none() { *name == &*read } else { name.starts_with(&read) }
+            });
+            match wanted {
+                Some((member, _)) if character.is_none() => return Ok(member),
+                Some(_) if fits => {}
+                _ => {
+                    self.at = start;
+                    return Err(Stop::Wrong(error::MEMBERS));
+                }
+            }
+        }
+    }
+
+    fn name(&mut self) -> Read<Name> {
+        self.expect(b'"', error::NAME_TYPE)?;
+        let mut name = Name::new();
+        loop {
+            let start = self.at;
+            let character = self.character()?;
+            let mut bytes = [0; 4];
+            let fits = match character {
+                Some(character) => {
+                    let bytes = character.encode_utf8(&mut bytes).as_bytes();
+                    !character.is_control() && name.extend_from_slice(bytes).is_ok()
+                }
+                None if !name.is_empty() => return Ok(name),
+                None => false,
+            };
+            if !fits {
+                self.at = start;
+                return Err(Stop::Wrong(error::NAME));
+            }
+        }
+    }
+
+    /// The next character of a string, decoded; `None` at its end.
+    fn character(&mut self) -> Read<Option<char>> {
+        match self.peek()? {
+            b'"' => {
+                self.step();
+                Ok(None)
+            }
+            b'\\' => {
+                self.step();
+                self.escape().map(Some)
+            }
+            0..0x20 => Err(Stop::Wrong(error::STRING)),
+            byte @ 0x20..0x80 => {
+                self.step();
+                Ok(Some(char::from(byte)))
+            }
+            _ => self.long_character().map(Some),
+        }
+    }
+
+    /// A character of several bytes.
+    fn long_character(&mut self) -> Read<char> {
+        let rest = self.input.get(self.at..).unwrap_or(&[]);
+        for length in 2..=4 {
+            let bytes = rest.get(..length).unwrap_or(rest);
+            match core::str::from_utf8(bytes) {
+                Ok(text) => {
+                    self.at = self.at.saturating_add(bytes.len());
+                    return text.chars().next().ok_or(Stop::Incomplete);
+                }
+                Err(error) if error.error_len().is_some() => break,
+                Err(_) if bytes.len() < length => return Err(Stop::Incomplete),
+                Err(_) => {}
+            }
+        }
+        Err(Stop::Wrong(error::STRING))
+    }
+
+    /// What is behind a backslash.
+    fn escape(&mut self) -> Read<char> {
+        let character = match self.peek()? {
+            byte @ (b'"' | b'\\' | b'/') => char::from(byte),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                self.step();
+                return self.unicode();
+            }
+            _ => return Err(Stop::Wrong(error::ESCAPE)),
+        };
+        self.step();
+        Ok(character)
+    }
+
+    /// What is behind `\u`.
+    fn unicode(&mut self) -> Read<char> {
+        let mut code = self.unit(false)?;
+        if (0xD800..0xDC00).contains(&code) {
+            self.expect(b'\\', error::SURROGATE)?;
+            self.expect(b'u', error::SURROGATE)?;
+            let low = self.unit(true)? & 0x3FF;
+            code = ((code & 0x3FF) << 10 | low).saturating_add(0x1_0000);
+        }
+        char::from_u32(code).ok_or(Stop::Wrong(error::SURROGATE))
+    }
+
+    /// Four hexadecimal digits: the second half of a pair, or anything but that.
+    fn unit(&mut self, second: bool) -> Read<u32> {
+        let mut code = 0;
+        for place in 0..4 {
+            let digit = match self.peek()? {
+                byte @ b'0'..=b'9' => byte.wrapping_sub(b'0'),
+                byte @ (b'a'..=b'f' | b'A'..=b'F') => (byte & 7).wrapping_add(9),
+                _ => return Err(Stop::Wrong(error::ESCAPE)),
+            };
+            code = code << 4 | u32::from(digit);
+            // (the second halves are DC00 to DFFF)
+            let wrong = match place {
+                0 => second && code != 0xD,
+                1 => second != (0xDC..=0xDF).contains(&code),
+                _ => false,
+            };
+            if wrong {
+                return Err(Stop::Wrong(error::SURROGATE));
+            }
+            self.step();
+        }
+        Ok(code)
+    }
+
+    fn number(&mut self) -> Read<Decimal> {
+        let rest = self.input.get(self.at..).unwrap_or(&[]);
+        let scanned = scan(rest);
+        let start = self.at;
+        self.at = start.saturating_add(scanned.used);
+        let next = self.peek()?;
+        if !scanned.complete || !(is_blank(next) || matches!(next, b',' | b'}')) {
+            return Err(Stop::Wrong(error::NUMBER));
+        }
+        let text = rest.get(..scanned.used).unwrap_or(&[]);
+        Decimal::parse(text).ok_or(Stop::Wrong(error::RANGE))
+    }
+}
+
+/// The name that `bytes` are, if they are one.
+#[must_use]
+pub fn name(bytes: &[u8]) -> Option<Name> {
+    let text = core::str::from_utf8(bytes).ok()?;
+    let plain = !text.is_empty() && !text.chars().any(char::is_control);
+    if plain { Name::from_slice(bytes).ok() } else { None }
+}
+
+/// The number that all of `bytes` are.
+///
+/// # Errors
+/// What is wrong.
+pub fn value(bytes: &[u8]) -> Result<Decimal, &'static str> {
+    let scanned = scan(bytes);
+    if !scanned.complete || scanned.used < bytes.len() {
+        return Err(error::NUMBER);
+    }
+    Decimal::parse(bytes).ok_or(error::RANGE)
+}
+
+/// Appends an object, as one line without its end.
+pub fn push_object(name: &[u8], value: Decimal, out: &mut Writer<'_>) {
+    out.push_str("{\"name\":\"");
+    out.push_json(name);
+    out.push_str("\",\"value\":");
+    value.emit(out);
+    out.push_str("}");
+}
+
+/// Appends a line about a metric; with a `count` it is one of the dump.
+pub fn push_line(name: &[u8], average: Decimal, count: Option<u64>, out: &mut Writer<'_>) {
+    out.push(name);
+    out.push_str(": avg=");
+    average.emit(out);
+    if let Some(count) = count {
+        out.push_str(" (n=");
+        out.push_u64(count);
+        out.push_str(")");
+    }
+    out.push_str("\n");
+}
+
+/// Appends the line of an error.
+pub fn push_error(why: &str, out: &mut Writer<'_>) {
+    out.push_str("error: ");
+    out.push_str(why);
+    out.push_str("\n");
+}
+
+/// A line about a metric, taken apart: name, average, and what the dump adds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Line<'a> {
+    /// What is measured.
+    pub name: &'a [u8],
+    /// Its average, a decimal number.
+    pub average: &'a [u8],
+    /// How many values that is of; empty for an answer.
+    pub count: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// Takes a line without its end apart; `None` if it is something else.
+    #[must_use]
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
+        const MARK: &[u8] = b": avg=";
+        // (from its end, since a name may hold anything)
+        let at = line.windows(MARK.len()).rposition(|window| window == MARK)?;
+        let (before, rest) = line.split_at_checked(at)?;
+        let rest = rest.get(MARK.len()..)?;
+        let (average, count) = match rest.iter().position(|byte| *byte == b' ') {
+            None => (rest, &[][..]),
+            Some(blank) => {
+                let (average, count) = rest.split_at_checked(blank)?;
+                (average, count.strip_prefix(b" (n=")?.strip_suffix(b")")?)
+            }
+        };
+        let digits =
+            count.iter().all(u8::is_ascii_digit) && (!count.is_empty() || average.len() == rest.len());
+        let known = name(before).is_some() && value(average).is_ok() && digits;
+        known.then_some(Self { name: before, average, count })
+    }
+
+    /// Appends the sample of `metric` for Prometheus (text format 0.0.4).
+    pub fn push_sample(&self, metric: &str, value: &[u8], out: &mut Writer<'_>) {
+        out.push_str(metric);
+        out.push_str("{name=\"");
+        for byte in self.name {
+            out.push_str(if matches!(byte, b'"' | b'\\') { "\\" } else { "" });
+            out.push(&[*byte]);
+        }
+        out.push_str("\"} ");
+        out.push(value);
+        out.push_str("\n");
+    }
+}
+
+#[cfg(test)]
+mod tests;
