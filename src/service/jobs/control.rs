@@ -17,6 +17,7 @@ use crate::proto::control::{Code, Filter, Target, split};
 use crate::proto::frame::{Framed, frame};
 use crate::proto::text::Writer;
 use crate::service::clients::{Client, Clients};
+use crate::service::denials::Denials;
 use crate::service::listener::{Listener, Rank};
 use crate::state::disk::DiskError;
 use crate::state::spool::Mark;
@@ -82,9 +83,7 @@ pub(super) struct Control {
     pub(super) group_error: Option<DiskError>,
     /// Who is served first in the next turn.
     first: usize,
-    pub(super) denied: u64,
-    /// Since when denials are counted for the log, and how many were logged.
-    pub(super) denials_logged: (u64, u32),
+    pub(super) denials: Denials,
     /// No new jobs.
     pub(super) draining: bool,
     /// Every job is finished.
@@ -110,8 +109,7 @@ impl Control {
             group: None,
             group_error: None,
             first: 0,
-            denied: 0,
-            denials_logged: (0, 0),
+            denials: Denials::default(),
             draining: false,
             drained: false,
         }

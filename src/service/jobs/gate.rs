@@ -3,12 +3,11 @@
 use super::Jobs;
 use super::control::{Doing, Owed};
 use super::errands::Errand;
-use crate::limits::{ACCEPT_TURN, CLIENTS_MAX, DENIALS_LOGGED_MAX, DENIALS_LOGGED_MS};
+use crate::limits::{ACCEPT_TURN, CLIENTS_MAX};
 use crate::service::clients::Client;
 use crate::service::listener::{Access, Rank};
 use crate::sys::Failure;
 use crate::sys::socket;
-use ufmt::uwrite;
 
 impl Jobs {
     /// Accepts new clients; last in the turn.
@@ -87,24 +86,7 @@ impl Jobs {
 
     /// Counts a denial, and logs it unless there are too many.
     pub(super) fn note_denied(&mut self, place: usize, verb: &[u8], now: u64) {
-        self.control.denied = self.control.denied.saturating_add(1);
-        let Some(client) = self.control.clients.get_mut(place) else { return };
-        if core::mem::replace(&mut client.denied, true) {
-            return;
-        }
-        // Who may nothing must not be able to fill the log.
-        let quota = &mut self.control.denials_logged;
-        if now >= quota.0.saturating_add(DENIALS_LOGGED_MS) {
-            *quota = (now, 0);
-        }
-        quota.1 = quota.1.saturating_add(1);
-        if quota.1 > DENIALS_LOGGED_MAX {
-            return;
-        }
-        let peer = client.peer;
-        self.log.warn(&|out| {
-            let _ = uwrite!(out, "control: denied to uid {} (pid {}): ", peer.uid, peer.pid);
-            out.push_escaped(verb);
-        });
+        let client = self.control.clients.get_mut(place);
+        self.control.denials.note(client, "control", verb, now, &mut self.log);
     }
 }

@@ -148,7 +148,7 @@ impl Jobs {
             ("fsyncs", wear.syncs),
             ("spool_bytes", wear.bytes),
             ("clients", self.control.clients.count() as u64),
-            ("denied", self.control.denied),
+            ("denied", self.control.denials.count),
             ("health_age_ms", self.heartbeat.age(now)),
         ];
         for (name, value) in fields {

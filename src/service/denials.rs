@@ -1,0 +1,42 @@
+//! Those who may not: all are counted, each connection is logged once, and who may
+//! nothing must not be able to fill the log.
+
+use super::clients::Client;
+use super::log::Log;
+use crate::limits::{DENIALS_LOGGED_MAX, DENIALS_LOGGED_MS};
+use ufmt::uwrite;
+
+/// See the module's documentation.
+#[derive(Default)]
+pub struct Denials {
+    /// All of them.
+    pub count: u64,
+    /// Since when those that are logged are counted.
+    since: u64,
+    logged: u32,
+}
+
+impl Denials {
+    /// Counts one, and logs it unless there are too many:
+    /// `SOCKET: denied to uid N (pid N): WHAT`.
+    #[inline(never)]
+    pub fn note(&mut self, client: Option<&mut Client>, socket: &str, what: &[u8], now: u64, log: &mut Log) {
+        self.count = self.count.saturating_add(1);
+        let Some(client) = client else { return };
+        if core::mem::replace(&mut client.denied, true) {
+            return;
+        }
+        if now >= self.since.saturating_add(DENIALS_LOGGED_MS) {
+            (self.since, self.logged) = (now, 0);
+        }
+        self.logged = self.logged.saturating_add(1);
+        if self.logged > DENIALS_LOGGED_MAX {
+            return;
+        }
+        let peer = client.peer;
+        log.warn(&|out| {
+            let _ = uwrite!(out, "{}: denied to uid {} (pid {}): ", socket, peer.uid, peer.pid);
+            out.push_escaped(what);
+        });
+    }
+}
