@@ -25,6 +25,8 @@ pub(super) mod option {
     pub(in crate::cli) const HEALTH: u8 = 16;
     /// `--child FOLDER`
     pub(in crate::cli) const CHILD: u8 = 32;
+    /// `--dump`
+    pub(in crate::cli) const DUMP: u8 = 64;
 }
 
 /// Their names.
@@ -35,6 +37,7 @@ const OPTIONS: &[(&[u8], u8)] = &[
     (b"--ready-fd", option::READY_FD),
     (b"--health", option::HEALTH),
     (b"--child", option::CHILD),
+    (b"--dump", option::DUMP),
 ];
 
 /// What stands before the command.

@@ -10,6 +10,7 @@
 //! - `queue.rs`: queue; `feed.rs` and `backlog.rs`: queue from stdin
 //! - `chat.rs`: chat
 //! - `steer.rs`: list, cancel, retry, forget, drain, watch
+//! - `metric.rs`: metric
 //! - `status.rs`: status
 //! - `doctor.rs`: doctor
 //! - `inform.rs`: check, limits, help, version
@@ -23,6 +24,7 @@ mod doctor;
 mod feed;
 mod inform;
 mod locate;
+mod metric;
 mod queue;
 mod status;
 mod steer;
@@ -240,6 +242,19 @@ const COMMANDS: &[Command] = &[
         options: option::NONE,
         operands: Operands::Words(0, 0),
         run: Run::Service(chat::chat),
+    },
+    Command {
+        name: "metric",
+        args: "NAME VALUE | --dump",
+        summary: "give the collector a value; print the average",
+        details: "NAME has 1 to 64 bytes and is not dump; VALUE is a JSON number, kept to six decimals.\n\
+                  --dump        print every metric instead: `NAME: avg=48.75 (n=2)`\n\
+                  --prometheus  with --dump: as metrics for node_exporter's textfile collector\n\
+                  --            ends the options, so that NAME may begin with -\n\
+                  Exit: 0; 1 refused; 4 denied; 7 not running.\n",
+        options: option::DUMP | option::PROMETHEUS,
+        operands: Operands::Words(0, 2),
+        run: Run::Service(metric::metric),
     },
     Command {
         name: "check",

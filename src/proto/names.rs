@@ -20,7 +20,7 @@ impl Service {
     pub const ALL: [Self; 5] = [Self::Jobs, Self::Hub, Self::Opener, Self::Collector, Self::Supervisor];
 
     /// The services that this version can run.
-    pub const RUNNABLE: &'static [Self] = &[Self::Jobs, Self::Hub, Self::Supervisor];
+    pub const RUNNABLE: &'static [Self] = &[Self::Jobs, Self::Hub, Self::Collector, Self::Supervisor];
 
     /// Its name on the command line and in file names.
     #[must_use]

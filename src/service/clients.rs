@@ -318,6 +318,13 @@ impl Clients {
         Ok(())
     }
 
+    /// Forgets the answers that are kept: nobody will take them.
+    pub fn forget_output(&mut self, place: usize) {
+        if let Some(client) = self.places.get_mut(place) {
+            (client.output_length, client.stuck_since) = (0, None);
+        }
+    }
+
     /// When a client that is stuck is to be closed, the earliest.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {

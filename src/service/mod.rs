@@ -13,8 +13,10 @@
 //! - `notify.rs`: the service manager that started it, if it wants to be told
 //! - `memory.rs`: the memory they use
 //! - `listener.rs`, `clients.rs`: a socket, who may use it, its connections
+//! - `denials.rs`: those who may not use it
 //! - `companion.rs`: what the hub, the opener and the collector have in common
 //! - `hub.rs`: the service that passes lines between clients
+//! - `collector.rs`: the service that averages metrics
 //! - `disk.rs`: the real disk under `state::spool`
 //! - `jobs/`: the service that runs jobs
 //! - `supervisor/`: the service that keeps the others running
@@ -22,8 +24,10 @@
 //! The loop of every service is the one of `jobs/mod.rs`.
 
 pub mod clients;
+pub mod collector;
 pub mod companion;
 pub mod degraded;
+pub mod denials;
 pub mod disk;
 pub mod heartbeat;
 pub mod hub;

@@ -1,0 +1,146 @@
+//! `metric`: a client of the collector (docs/collector.md).
+
+use super::arguments::option;
+use super::client::{Client, Trouble};
+use super::{Invocation, fail, print, usage};
+use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT_MS, METRIC_LINE_BYTES, METRICS_MAX};
+use crate::proto::decimal::Decimal;
+use crate::proto::metric::{self, DUMP, Line, NONE, error, push_object};
+use crate::proto::names::Service;
+use crate::proto::text::Writer;
+use crate::service::lifecycle::exit;
+use crate::sys::{clock, signal, socket};
+use core::ops::Range;
+
+/// The families of Prometheus: name, kind, help.
+const FAMILIES: [(&str, &str, &str); 2] = [
+    ("zigsvc_metric_avg", "gauge", "Average of the values of this metric."),
+    ("zigsvc_metric_count", "counter", "Values of this metric."),
+];
+
+/// `metric NAME VALUE`, `metric --dump [--prometheus]`
+pub(super) fn metric(mut invocation: Invocation) -> u8 {
+    signal::ignore_broken_pipes();
+    invocation.service = Service::Collector;
+    let words = &invocation.words;
+    let prometheus = words.has(option::PROMETHEUS);
+    let wrong = |text: &str| usage("metric", &|out| out.push_str(text));
+    let done = match (words.get(0), words.get(1)) {
+        (None, _) if words.has(option::DUMP) => dump(&mut invocation, prometheus),
+        _ if words.has(option::DUMP) => return wrong("--dump takes neither NAME nor VALUE"),
+        _ if prometheus => return wrong("--prometheus needs --dump"),
+        (Some(name), Some(value)) => add(&mut invocation, name, value),
+        _ => return wrong("missing argument: metric NAME VALUE"),
+    };
+    done.unwrap_or_else(|code| code)
+}
+
+/// Sends one value, and prints the answer.
+#[inline(never)]
+fn add(invocation: &mut Invocation, name: &[u8], value: &[u8]) -> Result<u8, u8> {
+    // What the service would refuse is not sent.
+    let checked = match metric::name(name) {
+        None => Err(error::NAME),
+        Some(name) if name == DUMP => Err("the name dump is not for a metric; see --dump"),
+        Some(_) => metric::value(value),
+    };
+    let value = checked.map_err(|why| refused(why.as_bytes()))?;
+    let mut client = ask(invocation, name, value)?.0;
+    let line = client.line(deadline()).map_err(|trouble| client.tell("metric", trouble))?;
+    parse(&client, line.clone())?;
+    let mut text = [0; 4 * METRIC_LINE_BYTES];
+    let mut out = Writer::new(&mut text);
+    out.push_visible(client.at(line));
+    out.push_str("\n");
+    Ok(print(out.as_bytes()))
+}
+
+/// Prints the dump as it comes; for Prometheus when it is there, because each family of
+/// samples has to be one block.
+#[inline(never)]
+fn dump(invocation: &mut Invocation, prometheus: bool) -> Result<u8, u8> {
+    let (mut client, rest) = ask(invocation, DUMP, Decimal::ZERO)?;
+    client.socket.iter().for_each(socket::end_sending);
+    let mut kept = Writer::new(rest);
+    let mut lines = 0usize;
+    loop {
+        let line = match client.line(deadline()) {
+            Ok(line) => line,
+            Err(Trouble::Closed) if lines > 0 => break,
+            Err(trouble) => return Err(client.tell("metric", trouble)),
+        };
+        lines = lines.saturating_add(1);
+        if NONE.strip_suffix(b"\n") == Some(client.at(line.clone())) {
+            continue;
+        }
+        parse(&client, line.clone())?;
+        let text = client.at(line);
+        if !prometheus {
+            kept.truncate(0);
+        }
+        kept.push(text);
+        kept.push_str("\n");
+        if kept.is_cut() || lines > METRICS_MAX {
+            return Err(client.tell("metric", Trouble::Garbage));
+        }
+        if !prometheus && print(kept.as_bytes()) != exit::OK {
+            return Err(exit::FAILED);
+        }
+    }
+    Ok(if prometheus { print_samples(kept.as_bytes()) } else { exit::OK })
+}
+
+/// Prints the lines of a dump in the text format of Prometheus (version 0.0.4).
+fn print_samples(lines: &[u8]) -> u8 {
+    let mut code = exit::OK;
+    for (metric, kind, help) in FAMILIES.into_iter().filter(|_| !lines.is_empty()) {
+        let mut text = [0; 2 * METRIC_LINE_BYTES];
+        let mut out = Writer::new(&mut text);
+        for part in ["# HELP ", metric, " ", help, "\n# TYPE ", metric, " ", kind, "\n"] {
+            out.push_str(part);
+        }
+        for line in lines.split(|byte| *byte == b'\n').filter_map(Line::parse) {
+            line.push_sample(metric, if kind == "gauge" { line.average } else { line.count }, &mut out);
+            code |= print(out.as_bytes());
+            out.truncate(0);
+        }
+    }
+    code
+}
+
+/// Connects and sends one object.
+fn ask<'m>(
+    invocation: &'m mut Invocation,
+    name: &[u8],
+    value: Decimal,
+) -> Result<(Client<'m>, &'m mut [u8]), u8> {
+    let (mut client, rest) = invocation.client(ANSWER_MAX_BYTES)?;
+    client.connect_or_tell("metric")?;
+    let mut object = [0; 4 * METRIC_LINE_BYTES];
+    let mut out = Writer::new(&mut object);
+    push_object(name, value, &mut out);
+    client.send(&[out.as_bytes()]).map_err(|trouble| client.tell("metric", trouble))?;
+    Ok((client, rest))
+}
+
+/// Insists that a line is about a metric; else tells what it is.
+fn parse(client: &Client<'_>, line: Range<usize>) -> Result<(), u8> {
+    let text = client.at(line);
+    match (Line::parse(text), text.strip_prefix(b"error: ")) {
+        (Some(_), _) => Ok(()),
+        (None, Some(why)) => Err(refused(why)),
+        (None, None) => Err(client.tell("metric", Trouble::Garbage)),
+    }
+}
+
+/// Tells that something was refused; the exit code.
+fn refused(why: &[u8]) -> u8 {
+    fail(if why.starts_with(b"denied") { exit::DENIED } else { exit::FAILED }, &|out| {
+        out.push_str("metric: ");
+        out.push_escaped(why);
+    })
+}
+
+fn deadline() -> u64 {
+    clock::now().saturating_add(ANSWER_WAIT_MS)
+}
