@@ -229,11 +229,24 @@ pub fn list_ids(client: &mut Client, state: &str) -> Vec<u64> {
 /// # Errors
 /// That of connect(2).
 pub fn connect_as(path: &Path, uid: u32, gid: u32, groups: &[u32]) -> std::io::Result<UnixStream> {
+    as_user(uid, gid, groups, || UnixStream::connect(path))
+}
+
+/// Connects as another user, in whatever way.
+///
+/// # Errors
+/// That of connect(2).
+pub fn as_user(
+    uid: u32,
+    gid: u32,
+    groups: &[u32],
+    connect: impl FnOnce() -> std::io::Result<UnixStream> + Send,
+) -> std::io::Result<UnixStream> {
     std::thread::scope(|scope| {
         // The kernel's credentials are those of a thread, and this one ends.
         let connecting = scope.spawn(|| {
             become_user(uid, gid, groups)?;
-            UnixStream::connect(path)
+            connect()
         });
         connecting.join().unwrap()
     })
