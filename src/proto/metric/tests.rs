@@ -254,7 +254,7 @@ fn every_truncation_of_an_object_is_the_beginning_of_one() {
 #[test]
 fn the_first_wrong_byte_is_an_error_and_not_the_ones_behind_it() {
     // Where more is waited for, there is an end that makes an object of it.
-    let text = r#"{"name":"a\/\u0041","value":-10.5e1}"#;
+    let text = r#"{"name":"a\/\u0041","value":-0.5e1}"#;
     let whole = [
         text,
         r#"{"value":11,"name":"a"}"#,
@@ -263,6 +263,7 @@ fn the_first_wrong_byte_is_an_error_and_not_the_ones_behind_it() {
         r#"{"\u0076al\u0075e":0,"n\u0061\u006de":"a"}"#,
         r#"{"valu\u0065":0,"\u006e\u0061me":"a"}"#,
         r#"{"na\u006de":"a","value":1}"#,
+        r#"{"name":"a","\u0076\u0061\u006c\u0075\u0065":1}"#,
         r#"{"\u0076\u0061\u006c\u0075\u0065":0,"\u006e\u0061\u006d\u0065":"a"}"#,
         r#"{"va\u006cue":0.1,"nam\u0065":"\u0ff1"}"#,
     ];
@@ -283,7 +284,7 @@ fn the_first_wrong_byte_is_an_error_and_not_the_ones_behind_it() {
             let found = tails.iter().any(|tail| ends.iter().any(|end| can(tail, end)));
             // (of an escape it is seen when it is whole: behind a member's name, of a control
             // character in a name)
-            let control = input.len() > 20 && input[input.len() - 5..].starts_with(b"\\u00");
+            let control = input.len() > 10 && input[input.len() - 5..].starts_with(b"\\u00");
             let escape = input.ends_with(b"name\\") || input.ends_with(b"value\\") || control;
             assert!(found || escape, "{:?} waits for nothing", String::from_utf8_lossy(&input));
             waits += 1;
