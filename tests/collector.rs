@@ -758,8 +758,8 @@ fn prometheus_can_read_the_dump() {
         [
             "zigsvc_metric_avg{name=\"cpu\"} 48.75",
             "zigsvc_metric_avg{name=\"a\\\"b\\\\c é{}\"} -1",
-            "zigsvc_metric_count{name=\"cpu\"} 2",
-            "zigsvc_metric_count{name=\"a\\\"b\\\\c é{}\"} 1",
+            "zigsvc_metric_values_total{name=\"cpu\"} 2",
+            "zigsvc_metric_values_total{name=\"a\\\"b\\\\c é{}\"} 1",
         ]
     );
     // Each family once, described before its samples, in one block.

@@ -15,7 +15,7 @@ use core::ops::Range;
 /// The families of Prometheus: name, kind, help.
 const FAMILIES: [(&str, &str, &str); 2] = [
     ("zigsvc_metric_avg", "gauge", "Average of the values of this metric."),
-    ("zigsvc_metric_count", "counter", "Values of this metric."),
+    ("zigsvc_metric_values_total", "counter", "Values of this metric."),
 ];
 
 /// `metric NAME VALUE`, `metric --dump [--prometheus]`
