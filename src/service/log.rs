@@ -5,16 +5,16 @@
 //! disk may fail: then lines are counted, and the count is the first line when
 //! it works again. Nothing here ever ends the service.
 
-use crate::limits::{LOG_BUFFER_BYTES, LOG_LINE_BYTES, ROTATE_RETRY_MS, SYSLOG_MAX_BYTES};
+use crate::limits::{LOG_BUFFER_BYTES, LOG_LINE_BYTES, SYSLOG_MAX_BYTES};
 use crate::proto::config::Config;
 use crate::proto::log::{Level, Stamp, emit_syslog, push_for_journal};
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::Audience;
-use crate::state::rotation::{Action, Rotation};
-use crate::sys::identity::{self, Identity};
+use crate::service::logfile::LogFile;
+use crate::sys::identity::Identity;
 use crate::sys::syslog::Syslog;
-use crate::sys::{BorrowedFd, Errno, Failure, OwnedFd, clock, fds, file, poll, process};
+use crate::sys::{BorrowedFd, Failure, clock, fds, file, poll, process};
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -43,23 +43,6 @@ pub struct Counts {
     pub rotations: u64,
     /// Lines lost since start.
     pub lost: u64,
-}
-
-/// The file and what is known of it.
-struct LogFile {
-    path: Path,
-    fd: Option<OwnedFd>,
-    identity: (u64, u64),
-    size: u64,
-    /// Only regular files are rotated.
-    regular: bool,
-    max: u64,
-    keep: u32,
-    /// After a failed rotation: not before this, and why.
-    rotate_after: u64,
-    rotate_failure: Option<Failure>,
-    /// The last error, to be reported once.
-    failure: Option<Failure>,
 }
 
 impl Log {
@@ -103,22 +86,8 @@ impl Log {
             return;
         }
         let (max, keep) = (config.log_max, config.log_keep);
-        match &mut self.file {
-            Some(file) if file.path == *path => (file.max, file.keep) = (max, keep),
-            _ => {
-                self.file = Some(LogFile {
-                    path: path.clone(),
-                    fd: None,
-                    identity: (0, 0),
-                    size: 0,
-                    regular: false,
-                    max,
-                    keep,
-                    rotate_after: 0,
-                    rotate_failure: None,
-                    failure: None,
-                });
-            }
+        if !self.file.as_mut().is_some_and(|file| file.configure(path, max, keep)) {
+            self.file = Some(LogFile::new(path, max, keep));
         }
     }
 
@@ -129,29 +98,16 @@ impl Log {
     /// It cannot be opened now; it is tried again with each line.
     pub fn open(&mut self, owner: Option<&Identity>) -> Result<(), Failure> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        let Some(owner) = owner else { return file.open() };
-        // As root, a file that others may have planted: only one that we
-        // create is given away, and one with a second name is not written.
-        match file.open_with(file::OFlags::EXCL) {
-            Ok(_) => file.fd.as_ref().map_or(Ok(()), |fd| identity::give(fd, owner)),
-            Err(Failure { errno: Errno::EXIST, .. }) => {
-                let links = file.open_with(file::OFlags::empty())?;
-                if links > 1 {
-                    file.fd = None;
-                    let failure = Failure { op: "openat", errno: Errno::MLINK };
-                    file.failure = Some(failure);
-                    return Err(failure);
-                }
-                Ok(())
-            }
-            Err(failure) => Err(failure),
+        match owner {
+            Some(owner) => file.open_for(owner),
+            None => file.open(),
         }
     }
 
     /// Why the file cannot be written or rotated at the moment, if so.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
-        self.file.as_ref().and_then(|file| file.failure.or(file.rotate_failure))
+        self.file.as_ref().and_then(|file| file.failure().or(file.rotate_failure()))
     }
 
     /// What `status` tells.
@@ -223,7 +179,7 @@ impl Log {
             self.write_out();
         }
         let pending = self.buffer.len() as u64;
-        if self.file.as_ref().is_some_and(|file| file.is_full(pending, line.len() as u64)) {
+        if self.file.as_ref().is_some_and(|file| is_full(file, pending, line.len() as u64)) {
             self.write_out();
             self.rotate_now();
         }
@@ -245,8 +201,8 @@ impl Log {
         let mut unwritten = if to_stderr { 0 } else { count_lines(self.buffer) };
         if let Some(file) = &mut self.file {
             let report = self.lost;
-            file.ensure_open();
-            if report > 0 && file.report_lost(report, self.stamp) {
+            file.follow();
+            if report > 0 && report_lost(file, report, self.stamp) {
                 self.lost = 0;
             }
             let kept = file.write(self.buffer);
@@ -294,150 +250,28 @@ impl Log {
     /// SIGUSR1: opens the file anew if it was moved away, else rotates it.
     pub fn rotate(&mut self) {
         self.write_out();
-        let Some(file) = &mut self.file else { return };
-        file.rotate_after = 0;
         self.rotate_now();
     }
 
     fn rotate_now(&mut self) {
-        let Some(file) = &mut self.file else { return };
-        // A device or a FIFO is not renamed.
-        if file.is_moved() || !file.regular {
-            let _ = file.open();
-            return;
-        }
-        match file.rotate() {
-            Ok(()) => {
-                file.rotate_failure = None;
-                self.counts.rotations = self.counts.rotations.saturating_add(1);
-            }
-            Err(failure) => {
-                file.rotate_failure = Some(failure);
-                file.rotate_after = clock::now().saturating_add(ROTATE_RETRY_MS);
-            }
+        if self.file.as_mut().is_some_and(LogFile::rotate) {
+            self.counts.rotations = self.counts.rotations.saturating_add(1);
         }
     }
 }
 
-impl LogFile {
-    /// Opens the path for appending, creating it with mode 0640 (umask 027).
-    fn open(&mut self) -> Result<(), Failure> {
-        self.open_with(file::OFlags::empty()).map(drop)
-    }
+/// Whether `more` bytes behind `pending` ones would pass the file's limit.
+fn is_full(file: &LogFile, pending: u64, more: u64) -> bool {
+    let held = file.size().saturating_add(pending);
+    let limit = file.limit();
+    limit > 0 && held > 0 && held.saturating_add(more) > limit
+}
 
-    /// As [`LogFile::open`], with more flags; returns how many names it has.
-    fn open_with(&mut self, more: file::OFlags) -> Result<u32, Failure> {
-        let flags = more
-            | file::OFlags::WRONLY
-            | file::OFlags::APPEND
-            | file::OFlags::CREATE
-            | file::OFlags::NOFOLLOW
-            | file::OFlags::NONBLOCK;
-        let result = file::open(self.path.as_c_str(), flags, 0o640).and_then(|fd| Ok((file::meta(&fd)?, fd)));
-        match result {
-            Ok((meta, fd)) => {
-                self.identity = meta.identity;
-                self.size = meta.size;
-                self.regular = meta.regular;
-                self.fd = Some(fd);
-                self.failure = None;
-                Ok(meta.links)
-            }
-            Err(failure) => {
-                // Without descriptors the old file is better than none; in
-                // all other cases it is not where anybody looks.
-                if !matches!(failure.errno, Errno::MFILE | Errno::NFILE) {
-                    self.fd = None;
-                }
-                self.failure = Some(failure);
-                Err(failure)
-            }
-        }
-    }
-
-    /// Whether the path no longer names the open file.
-    fn is_moved(&self) -> bool {
-        let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
-        self.fd.is_none() || named != Ok(self.identity)
-    }
-
-    /// Makes the descriptor the one that the path names.
-    fn ensure_open(&mut self) {
-        if self.is_moved() {
-            let _ = self.open();
-        }
-    }
-
-    /// Whether `more` bytes behind `pending` ones would pass the limit.
-    fn is_full(&self, pending: u64, more: u64) -> bool {
-        let held = self.size.saturating_add(pending);
-        self.regular
-            && self.max > 0
-            && held > 0
-            && held.saturating_add(more) > self.max
-            && (self.rotate_after == 0 || clock::now() >= self.rotate_after)
-    }
-
-    /// Writes whole lines; returns how many bytes of them were kept. A line
-    /// that a full disk cut in half is taken back.
-    fn write(&mut self, lines: &[u8]) -> usize {
-        let Some(fd) = &self.fd else { return 0 };
-        let mut done = 0;
-        while let Some(rest) = lines.get(done..).filter(|rest| !rest.is_empty()) {
-            match file::write_some(fd, rest) {
-                Ok(count) => done = done.saturating_add(count),
-                Err(failure) => {
-                    self.failure = Some(failure);
-                    let whole = lines.get(..done).map_or(0, whole_lines);
-                    self.size = self.size.saturating_add(whole as u64);
-                    if whole < done && self.regular {
-                        let _ = file::truncate(fd, self.size);
-                    }
-                    return whole;
-                }
-            }
-        }
-        self.failure = None;
-        self.size = self.size.saturating_add(done as u64);
-        done
-    }
-
-    /// Says how many lines are missing here.
-    fn report_lost(&mut self, lost: u64, stamp: Stamp) -> bool {
-        let mut bytes = [0; LOST_LINE_BYTES];
-        let line = lost_line(&mut bytes, lost, stamp);
-        self.write(line.as_bytes()) == line.len()
-    }
-
-    /// Goes through all steps of a rotation.
-    fn rotate(&mut self) -> Result<(), Failure> {
-        let mut rotation = Rotation::new(self.keep);
-        loop {
-            match rotation.next_action() {
-                Action::Look(number) => {
-                    let path = self.numbered(number)?;
-                    rotation.found(file::meta_at(path.as_c_str(), false).is_ok());
-                }
-                Action::Rename(number) => {
-                    let (from, to) = (self.numbered(number)?, self.numbered(number.saturating_add(1))?);
-                    file::rename(from.as_c_str(), to.as_c_str())?;
-                    rotation.renamed();
-                }
-                Action::Reopen => return self.open(),
-            }
-        }
-    }
-
-    /// `log.N`; the log itself for 0.
-    fn numbered(&self, number: u32) -> Result<Path, Failure> {
-        if number == 0 {
-            return Ok(self.path.clone());
-        }
-        let mut suffix = [0; 12];
-        let mut out = Writer::new(&mut suffix);
-        let _ = uwrite!(out, ".{}", number);
-        self.path.with_suffix(out.as_bytes()).ok_or(Failure { op: "renameat", errno: Errno::NAMETOOLONG })
-    }
+/// Says in the file how many lines are missing there.
+fn report_lost(file: &mut LogFile, lost: u64, stamp: Stamp) -> bool {
+    let mut bytes = [0; LOST_LINE_BYTES];
+    let line = lost_line(&mut bytes, lost, stamp);
+    file.write(line.as_bytes()) == line.len()
 }
 
 /// Bytes that [`lost_line`] needs.
@@ -465,9 +299,4 @@ fn write_for_journal(fd: BorrowedFd<'_>, lines: &[u8], stamp: Stamp) -> Result<(
 
 fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|byte| **byte == b'\n').count() as u64
-}
-
-/// Length of the whole lines at the beginning of `bytes`.
-fn whole_lines(bytes: &[u8]) -> usize {
-    bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last.saturating_add(1))
 }

@@ -4,8 +4,8 @@
 //! - `settings.rs`: where the configuration is, and reading it (again)
 //! - `reload.rs`: a new configuration, whole or not at all
 //! - `lifecycle.rs`: from a command to a service that is ready, and its end
-//! - `log.rs`: lines to the file, to stderr (or a journal there), to syslog;
-//!   rotation
+//! - `log.rs`: lines to the file, to stderr (or a journal there), to syslog
+//! - `logfile.rs`: that file, and its rotation
 //! - `heartbeat.rs`: the health file
 //! - `degraded.rs`: what fails in any of them, said once
 //! - `target.rs`: the process that holds a service's lock
@@ -35,6 +35,7 @@ pub mod jobs;
 pub mod lifecycle;
 pub mod listener;
 pub mod log;
+pub mod logfile;
 pub mod memory;
 pub mod notify;
 pub mod output;

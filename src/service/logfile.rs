@@ -1,0 +1,274 @@
+//! The file of a log: appended to, rotated by renames, opened anew when it was
+//! moved away. The daemons' own log and `zigsvc log` write through it.
+//!
+//! It decides neither when a line is whole nor what to do when the disk fails:
+//! [`LogFile::write`] says how much was taken, and [`LogFile::failure`] why not
+//! more. What happens next is `service/log.rs` (lines are counted) or
+//! `cli/log.rs` (the writer has to wait).
+
+use crate::limits::ROTATE_RETRY_MS;
+use crate::proto::path::Path;
+use crate::proto::text::Writer;
+use crate::state::rotation::{Action, Rotation};
+use crate::sys::identity::{self, Identity};
+use crate::sys::{BorrowedFd, Errno, Failure, OwnedFd, clock, file};
+use ufmt::uwrite;
+
+/// The file and what is known of it.
+pub struct LogFile {
+    path: Path,
+    fd: Option<OwnedFd>,
+    identity: (u64, u64),
+    size: u64,
+    /// Only regular files are rotated.
+    regular: bool,
+    max: u64,
+    keep: u32,
+    /// After a failed rotation: not before this, and why.
+    rotate_after: u64,
+    rotate_failure: Option<Failure>,
+    /// The last error.
+    failure: Option<Failure>,
+}
+
+impl LogFile {
+    /// The file at `path`, which is not opened yet. It is full at `max` bytes
+    /// (0: never), and `keep` old ones are kept.
+    #[must_use]
+    pub fn new(path: &Path, max: u64, keep: u32) -> Self {
+        Self {
+            path: path.clone(),
+            fd: None,
+            identity: (0, 0),
+            size: 0,
+            regular: false,
+            max,
+            keep,
+            rotate_after: 0,
+            rotate_failure: None,
+            failure: None,
+        }
+    }
+
+    /// Takes over new limits if it is the file at `path`; false if not.
+    pub fn configure(&mut self, path: &Path, max: u64, keep: u32) -> bool {
+        let same = self.path == *path;
+        if same {
+            (self.max, self.keep) = (max, keep);
+        }
+        same
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Why it cannot be written at the moment, if so.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        self.failure
+    }
+
+    /// Why it cannot be rotated at the moment, if so.
+    #[must_use]
+    pub fn rotate_failure(&self) -> Option<Failure> {
+        self.rotate_failure
+    }
+
+    /// To wait until it takes more, if it is open.
+    #[must_use]
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(crate::sys::AsFd::as_fd)
+    }
+
+    /// Opens the path for appending, creating it with mode 0640 less the umask.
+    ///
+    /// # Errors
+    /// As openat(2) says; ELOOP for a symbolic link.
+    pub fn open(&mut self) -> Result<(), Failure> {
+        self.open_with(file::OFlags::empty()).map(drop)
+    }
+
+    /// Opens it as root for a service that will be `owner`. Others may have
+    /// planted it: only one that we create is given away, and one with a second
+    /// name is not written.
+    ///
+    /// # Errors
+    /// As [`LogFile::open`]; EMLINK for one with a second name.
+    pub fn open_for(&mut self, owner: &Identity) -> Result<(), Failure> {
+        match self.open_with(file::OFlags::EXCL) {
+            Ok(_) => self.fd.as_ref().map_or(Ok(()), |fd| identity::give(fd, owner)),
+            Err(Failure { errno: Errno::EXIST, .. }) => {
+                let links = self.open_with(file::OFlags::empty())?;
+                if links > 1 {
+                    self.fd = None;
+                    let failure = Failure { op: "openat", errno: Errno::MLINK };
+                    self.failure = Some(failure);
+                    return Err(failure);
+                }
+                Ok(())
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// As [`LogFile::open`], with more flags; returns how many names it has.
+    fn open_with(&mut self, more: file::OFlags) -> Result<u32, Failure> {
+        let flags = more
+            | file::OFlags::WRONLY
+            | file::OFlags::APPEND
+            | file::OFlags::CREATE
+            | file::OFlags::NOFOLLOW
+            | file::OFlags::NONBLOCK;
+        let result = file::open(self.path.as_c_str(), flags, 0o640).and_then(|fd| Ok((file::meta(&fd)?, fd)));
+        match result {
+            Ok((meta, fd)) => {
+                self.identity = meta.identity;
+                self.size = meta.size;
+                self.regular = meta.regular;
+                self.fd = Some(fd);
+                self.failure = None;
+                (self.rotate_after, self.rotate_failure) = (0, None);
+                Ok(meta.links)
+            }
+            Err(failure) => {
+                // Without descriptors the old file is better than none; in
+                // all other cases it is not where anybody looks.
+                if !matches!(failure.errno, Errno::MFILE | Errno::NFILE) {
+                    self.fd = None;
+                }
+                self.failure = Some(failure);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Whether the path no longer names the open file.
+    fn is_moved(&mut self) -> bool {
+        match file::meta_at(self.path.as_c_str(), false) {
+            Ok(meta) if meta.identity == self.identity && self.fd.is_some() => {
+                // (somebody may have emptied it)
+                self.size = meta.size;
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Makes the descriptor the one that the path names; true if that is
+    /// another file than before.
+    pub fn follow(&mut self) -> bool {
+        self.is_moved() && self.open().is_ok()
+    }
+
+    /// Whether it ends in the middle of a line, as far as can be seen.
+    #[must_use]
+    pub fn ends_in_a_line(&self) -> bool {
+        let Some(last) = self.size.checked_sub(1).filter(|_| self.regular) else { return false };
+        let mut byte = *b"\n";
+        if let Ok((fd, _)) = file::open_regular(self.path.as_c_str()) {
+            let _ = file::read_at(&fd, &mut byte, last);
+        }
+        byte != *b"\n"
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The size that it should not pass; 0 if it cannot be rotated now, or never
+    /// is.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        let may_rotate = self.regular && (self.rotate_after == 0 || clock::now() >= self.rotate_after);
+        if may_rotate { self.max } else { 0 }
+    }
+
+    /// Writes until everything is taken or the disk fails; returns how many bytes
+    /// were. When it fails, what was taken of the last line is taken back, unless
+    /// that fails as well.
+    pub fn write(&mut self, bytes: &[u8]) -> usize {
+        let Some(fd) = &self.fd else { return 0 };
+        let mut done = 0;
+        self.failure = None;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            match file::write_some(fd, rest) {
+                Ok(count) => done = done.saturating_add(count),
+                Err(failure) => {
+                    self.failure = Some(failure);
+                    let half = done.saturating_sub(bytes.get(..done).map_or(0, whole_lines));
+                    if half > 0 && self.regular && take_back(fd, half).is_ok() {
+                        done = done.saturating_sub(half);
+                    }
+                    break;
+                }
+            }
+        }
+        self.size = self.size.saturating_add(done as u64);
+        done
+    }
+
+    /// Opens the file anew if it was moved away, else rotates it; true if it was
+    /// rotated. If neither works, that is not tried again for
+    /// [`ROTATE_RETRY_MS`] by whoever obeys [`LogFile::limit`].
+    pub fn rotate(&mut self) -> bool {
+        // A device or a FIFO is not renamed.
+        let moves = !self.is_moved() && self.regular;
+        let result = if moves { self.move_away() } else { self.open() };
+        if result.is_err() {
+            self.rotate_after = clock::now().saturating_add(ROTATE_RETRY_MS);
+            self.rotate_failure = result.err().filter(|_| moves);
+        }
+        moves && result.is_ok()
+    }
+
+    /// Goes through all steps of a rotation.
+    fn move_away(&mut self) -> Result<(), Failure> {
+        let mut rotation = Rotation::new(self.keep);
+        loop {
+            match rotation.next_action() {
+                Action::Look(number) => {
+                    let path = self.numbered(number)?;
+                    rotation.found(file::meta_at(path.as_c_str(), false).is_ok());
+                }
+                Action::Rename(number) => {
+                    let (from, to) = (self.numbered(number)?, self.numbered(number.saturating_add(1))?);
+                    file::rename(from.as_c_str(), to.as_c_str())?;
+                    rotation.renamed();
+                }
+                Action::Reopen => {
+                    // (that this fails is seen by whoever writes)
+                    let _ = self.open();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// `log.N`; the log itself for 0.
+    fn numbered(&self, number: u32) -> Result<Path, Failure> {
+        if number == 0 {
+            return Ok(self.path.clone());
+        }
+        let mut suffix = [0; 12];
+        let mut out = Writer::new(&mut suffix);
+        let _ = uwrite!(out, ".{}", number);
+        self.path.with_suffix(out.as_bytes()).ok_or(Failure { op: "renameat", errno: Errno::NAMETOOLONG })
+    }
+}
+
+/// Removes the last `count` bytes. (By the size that the file has: whoever emptied
+/// it meanwhile must not get a hole.)
+fn take_back(fd: &OwnedFd, count: usize) -> Result<(), Failure> {
+    let size = file::meta(fd)?.size;
+    file::truncate(fd, size.saturating_sub(count as u64))
+}
+
+/// Length of the whole lines at the beginning of `bytes`.
+fn whole_lines(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last.saturating_add(1))
+}
