@@ -89,6 +89,10 @@ pub const BAD_FILES_MAX: u32 = 99;
 /// The longest wait between two attempts of a job.
 pub const RETRY_DELAY_MAX_MS: u64 = 300_000;
 
+/// A log is full at this size, if nothing else is said.
+pub const LOG_MAX_BYTES: u64 = 10_000;
+/// Old files of a log that can be kept.
+pub const LOG_KEEP_MAX: u32 = 99;
 /// Bytes of one line of the daemon's log, its end included; a longer one is
 /// cut and marked.
 pub const LOG_LINE_BYTES: usize = 2048;
@@ -102,6 +106,32 @@ pub const OUTPUT_LINE_BYTES: usize = 1024;
 pub const OUTPUT_TURN_BYTES: usize = 4096;
 /// A rotation that failed is tried again after this long.
 pub const ROTATE_RETRY_MS: u64 = 5000;
+
+/// Bytes of a line that `log` writes in one piece; a longer one is continued.
+pub const COPY_LINE_BYTES: usize = 64 * 1024;
+/// Bytes that `log` reads at once: all that a pipe holds (pipe(7)).
+pub const COPY_READ_BYTES: usize = 64 * 1024;
+/// Bytes of input that `log` holds: less than a line, and what is read then.
+pub const COPY_INPUT_BYTES: usize = COPY_LINE_BYTES + COPY_READ_BYTES;
+/// Bytes of stamped lines that `log` gathers before it writes them: few enough to
+/// stay in the processor's cache.
+pub const COPY_WRITE_BYTES: usize = 32 * 1024;
+/// `log` that is told to stop takes this much from its pipe: what the largest pipe
+/// of an ordinary user can hold (pipe(7)), and no more, or it would never end.
+pub const COPY_LAST_BYTES: usize = 1024 * 1024;
+/// `log` tries again to write what the disk did not take after this long.
+pub const COPY_RETRY_MS: u64 = 1000;
+/// Input that comes this soon after the last one comes without pause ...
+pub const PACE_QUICK_US: u64 = 500;
+/// ... and then, if it is less than this ...
+pub const PACE_LITTLE_BYTES: usize = 16 * 1024;
+/// ... the pipe is left alone for a moment, from this ...
+pub const PACE_MIN_US: u64 = 50;
+/// ... to this, longer each time ...
+pub const PACE_MAX_US: u64 = 1000;
+/// ... until there is this much: more than half of a pipe, whose writer must not be
+/// held up.
+pub const PACE_MUCH_BYTES: usize = 40 * 1024;
 
 /// The heartbeat is written at most this often.
 pub const HEARTBEAT_MIN_MS: u64 = 250;
@@ -252,6 +282,7 @@ pub const TABLE: &[(&str, u64, &str)] = &[
     ("results", RESULTS_KEPT as u64, "ends of jobs that wait can still tell"),
     ("list_page", LIST_PAGE as u64, "jobs in one page of list"),
     ("log_line", LOG_LINE_BYTES as u64, "bytes of one log line"),
+    ("copied_line", COPY_LINE_BYTES as u64, "bytes of a line that log never cuts"),
     ("syslog", SYSLOG_MAX_BYTES as u64, "bytes of one syslog datagram"),
     ("output_line", OUTPUT_LINE_BYTES as u64, "bytes of one line of a handler's output"),
     ("rejected", REJECTED_MAX_BYTES, "bytes of spool/rejected before it starts anew"),

@@ -12,25 +12,33 @@ use heapless::Vec;
 /// The options behind a command's name, as bits.
 pub(super) mod option {
     /// A command without options.
-    pub(in crate::cli) const NONE: u8 = 0;
+    pub(in crate::cli) const NONE: u16 = 0;
     /// `--json`
-    pub(in crate::cli) const JSON: u8 = 1;
+    pub(in crate::cli) const JSON: u16 = 1;
     /// `--prometheus`
-    pub(in crate::cli) const PROMETHEUS: u8 = 2;
+    pub(in crate::cli) const PROMETHEUS: u16 = 2;
     /// `--wait`
-    pub(in crate::cli) const WAIT: u8 = 4;
+    pub(in crate::cli) const WAIT: u16 = 4;
     /// `--ready-fd N`
-    pub(in crate::cli) const READY_FD: u8 = 8;
+    pub(in crate::cli) const READY_FD: u16 = 8;
     /// `--health FILE`
-    pub(in crate::cli) const HEALTH: u8 = 16;
+    pub(in crate::cli) const HEALTH: u16 = 16;
     /// `--child FOLDER`
-    pub(in crate::cli) const CHILD: u8 = 32;
+    pub(in crate::cli) const CHILD: u16 = 32;
     /// `--dump`
-    pub(in crate::cli) const DUMP: u8 = 64;
+    pub(in crate::cli) const DUMP: u16 = 512;
+    /// `-s SIZE`
+    pub(in crate::cli) const SIZE: u16 = 64;
+    /// `-n KEEP`
+    pub(in crate::cli) const KEEP: u16 = 128;
+    /// `-t TIME`
+    pub(in crate::cli) const TIME: u16 = 256;
+    /// Those with a value.
+    pub(in crate::cli) const VALUED: u16 = READY_FD | HEALTH | CHILD | SIZE | KEEP | TIME;
 }
 
-/// Their names.
-const OPTIONS: &[(&[u8], u8)] = &[
+/// Their names. The value of one with a single letter may be attached.
+const OPTIONS: &[(&[u8], u16)] = &[
     (b"--json", option::JSON),
     (b"--prometheus", option::PROMETHEUS),
     (b"--wait", option::WAIT),
@@ -38,6 +46,9 @@ const OPTIONS: &[(&[u8], u8)] = &[
     (b"--health", option::HEALTH),
     (b"--child", option::CHILD),
     (b"--dump", option::DUMP),
+    (b"-s", option::SIZE),
+    (b"-n", option::KEEP),
+    (b"-t", option::TIME),
 ];
 
 /// What stands before the command.
@@ -53,7 +64,7 @@ pub(super) struct Words {
     args: Args,
     /// The place of the first word behind the options.
     first: usize,
-    given: u8,
+    given: u16,
     /// `--` stood before the words: none of them means anything but itself.
     pub(super) literal: bool,
     /// The name of a service.
@@ -64,6 +75,12 @@ pub(super) struct Words {
     pub(super) health: Option<&'static [u8]>,
     /// The value of `--child`.
     pub(super) child: Option<&'static [u8]>,
+    /// The value of `-s`.
+    pub(super) size: Option<&'static [u8]>,
+    /// The value of `-n`.
+    pub(super) keep: Option<&'static [u8]>,
+    /// The value of `-t`.
+    pub(super) time: Option<&'static [u8]>,
 }
 
 impl Words {
@@ -79,6 +96,9 @@ impl Words {
             ready_fd: None,
             health: None,
             child: None,
+            size: None,
+            keep: None,
+            time: None,
         };
         words.take_options(command)?;
         let (least, most) = match command.operands {
@@ -119,8 +139,11 @@ impl Words {
                 self.literal = true;
                 break;
             }
-            let known = OPTIONS.iter().find(|(name, bit)| *name == word && command.options & bit != 0);
-            let Some((_, bit)) = known else {
+            let found = OPTIONS.iter().find_map(|(name, bit)| {
+                let attached = word.strip_prefix(*name).filter(|_| command.options & bit != 0)?;
+                (attached.is_empty() || name.len() == 2).then_some((*bit, attached))
+            });
+            let Some((bit, attached)) = found else {
                 return Err(usage(command.name, &|out| {
                     out.push_str("unknown option \"");
                     out.push_escaped(word.get(..42).unwrap_or(word));
@@ -128,17 +151,25 @@ impl Words {
                 }));
             };
             self.given |= bit;
-            if bit & (option::READY_FD | option::HEALTH | option::CHILD) == 0 {
+            if bit & option::VALUED == 0 {
                 continue;
             }
-            let value = self.get(0).ok_or_else(|| {
-                usage(command.name, &|out| {
-                    out.push(word);
-                    out.push_str(" needs a value");
-                })
-            })?;
-            self.first = self.first.saturating_add(1);
-            match *bit {
+            let value = if attached.is_empty() {
+                let value = self.get(0).ok_or_else(|| {
+                    usage(command.name, &|out| {
+                        out.push(word);
+                        out.push_str(" needs a value");
+                    })
+                })?;
+                self.first = self.first.saturating_add(1);
+                value
+            } else {
+                attached
+            };
+            match bit {
+                option::SIZE => self.size = Some(value),
+                option::KEEP => self.keep = Some(value),
+                option::TIME => self.time = Some(value),
                 option::READY_FD => self.ready_fd = Some(parse_ready_fd(value)?),
                 option::HEALTH => self.health = Some(value),
                 _ => self.child = Some(value),
@@ -163,7 +194,7 @@ impl Words {
     }
 
     /// Whether an option was given.
-    pub(super) fn has(&self, bit: u8) -> bool {
+    pub(super) fn has(&self, bit: u16) -> bool {
         self.given & bit != 0
     }
 }

@@ -67,7 +67,7 @@ fn tell(path: &Path, failure: Failure) -> u8 {
 
 /// The working directory; empty where it is too deep or cannot be reached, and
 /// then relative paths are refused.
-fn working_folder() -> Path {
+pub(super) fn working_folder() -> Path {
     let mut buffer = [0; PATH_MAX_BYTES + 1];
     file::current_dir(&mut buffer).and_then(Path::new).unwrap_or_default()
 }

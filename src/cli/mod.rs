@@ -13,6 +13,7 @@
 //! - `metric.rs`: metric
 //! - `status.rs`: status
 //! - `doctor.rs`: doctor
+//! - `log.rs`: log
 //! - `inform.rs`: check, limits, help, version
 
 mod arguments;
@@ -24,6 +25,7 @@ mod doctor;
 mod feed;
 mod inform;
 mod locate;
+mod log;
 mod metric;
 mod queue;
 mod status;
@@ -52,7 +54,7 @@ struct Command {
     /// More about it, for `help COMMAND`: exit codes and options.
     details: &'static str,
     /// The options that it knows, of [`option`].
-    options: u8,
+    options: u16,
     /// What stands behind the options.
     operands: Operands,
     /// Its function.
@@ -255,6 +257,22 @@ const COMMANDS: &[Command] = &[
         options: option::DUMP | option::PROMETHEUS,
         operands: Operands::Words(0, 2),
         run: Run::Service(metric::metric),
+    },
+    Command {
+        name: "log",
+        args: "[-s SIZE] [-n KEEP] [-t TIME] FILE",
+        summary: "copy stdin to FILE in whole lines, and rotate it",
+        details: "anything 2>&1 | zigsvc log FILE. Bytes pass as they are.\n\
+                  -s SIZE  rotate before FILE passes SIZE bytes; k and m are units, 0: never (10000)\n\
+                  -n KEEP  keep so many old files, FILE.1 is the newest; 1 to 99 (1)\n\
+                  -t TIME  put the time in front of each line: iso, unix or none (none)\n\
+                  A line goes into one file whole; one of more than 64 KiB is continued. A full disk is waited\n\
+                  out, and so has the writer to. USR1 rotates, or opens FILE anew if it was moved away; HUP\n\
+                  only the latter; TERM and INT end it, with what is in the pipe. One log a FILE.\n\
+                  Exit: 0 at the end of input; 1 FILE cannot be opened, or stdin not read; 2 usage; 4 denied.\n",
+        options: option::SIZE | option::KEEP | option::TIME,
+        operands: Operands::Words(1, 1),
+        run: Run::Plain(log::log),
     },
     Command {
         name: "check",

@@ -1,4 +1,4 @@
-//! Lines of the queue file: where one ends, and whether it is a job.
+//! Lines: where one ends, and, in the queue file, whether it is a job.
 
 use super::text::trim;
 use crate::limits::JOB_MAX_BYTES;
@@ -23,6 +23,29 @@ pub fn classify(line: &[u8]) -> Line<'_> {
         text if text.len() > JOB_MAX_BYTES => Line::Rejected("it is longer than 1000 bytes"),
         text => Line::Job(text),
     }
+}
+
+/// Where the first newline is. A word at a time: this is most of the work that
+/// `log` with stamps does.
+#[must_use]
+pub fn find_newline(bytes: &[u8]) -> Option<usize> {
+    const WORD: usize = size_of::<usize>();
+    const ONES: usize = usize::MAX / 255;
+    const NEWLINES: usize = ONES * b'\n' as usize;
+    let (words, tail) = bytes.as_chunks::<WORD>();
+    let mut at = 0usize;
+    for word in words {
+        // A byte of `zeroed` is 0 where the word has a newline; subtracting 1
+        // borrows into the highest bit there, and only above the first one may
+        // it do so by mistake.
+        let zeroed = usize::from_le_bytes(*word) ^ NEWLINES;
+        let found = zeroed.wrapping_sub(ONES) & !zeroed & (ONES << 7);
+        if found != 0 {
+            return Some(at.wrapping_add((found.trailing_zeros() >> 3) as usize));
+        }
+        at = at.wrapping_add(WORD);
+    }
+    tail.iter().position(|byte| *byte == b'\n').map(|last| at.wrapping_add(last))
 }
 
 /// Splits a job into words at blanks and tabs, for a directory handler.
@@ -53,6 +76,32 @@ mod tests {
     fn a_null_byte_anywhere_rejects_the_line() {
         assert!(matches!(classify(b"a\0b"), Line::Rejected(_)));
         assert!(matches!(classify(b"\0"), Line::Rejected(_)));
+    }
+
+    #[test]
+    fn the_first_newline_is_found_wherever_it_is_and_whatever_is_around_it() {
+        let mut seed = 0x9e37_79b9_u32;
+        let mut next = || {
+            seed ^= seed << 13;
+            seed ^= seed >> 17;
+            seed ^= seed << 5;
+            seed
+        };
+        for _ in 0..100_000 {
+            let length = next() as usize % 40;
+            let bytes: Vec<u8> = (0..length)
+                .map(|_| [0, 9, 10, 11, 0x0a ^ 0x80, 0x8a, 0xff, b'x'][next() as usize % 8])
+                .collect();
+            assert_eq!(find_newline(&bytes), bytes.iter().position(|byte| *byte == b'\n'), "{bytes:?}");
+        }
+        for length in 0..100 {
+            let mut bytes = vec![0xff; length];
+            assert_eq!(find_newline(&bytes), None);
+            for at in (0..length).rev() {
+                bytes[at] = b'\n';
+                assert_eq!(find_newline(&bytes), Some(at));
+            }
+        }
     }
 
     #[test]

@@ -19,6 +19,17 @@ pub enum Interest {
     End,
 }
 
+impl Interest {
+    fn flags(self) -> PollFlags {
+        match self {
+            Self::Input => PollFlags::IN,
+            Self::Output => PollFlags::OUT,
+            Self::Both => PollFlags::IN | PollFlags::OUT,
+            Self::End => PollFlags::empty(),
+        }
+    }
+}
+
 /// The descriptors to watch in one turn, each with a tag of the caller's.
 pub struct PollSet<'fd, T> {
     fds: Vec<PollFd<'fd>, POLL_MAX>,
@@ -41,13 +52,7 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
     /// `POLL_MAX` covers everything that a service can hold, so nothing is ever
     /// left out.
     pub fn watch(&mut self, fd: BorrowedFd<'fd>, interest: Interest, tag: T) {
-        let flags = match interest {
-            Interest::Input => PollFlags::IN,
-            Interest::Output => PollFlags::OUT,
-            Interest::Both => PollFlags::IN | PollFlags::OUT,
-            Interest::End => PollFlags::empty(),
-        };
-        if self.fds.push(PollFd::from_borrowed_fd(fd, flags)).is_ok() {
+        if self.fds.push(PollFd::from_borrowed_fd(fd, interest.flags())).is_ok() {
             let _ = self.tags.push(tag);
         }
     }
@@ -91,6 +96,31 @@ pub fn writable(fd: BorrowedFd<'_>) -> bool {
             Err(Errno::INTR) => {}
             _ => return false,
         }
+    }
+}
+
+/// Waits until `first` has input, or `second` is ready, or `timeout_us`
+/// microseconds have passed (`None`: for ever); says which of them. Nothing after
+/// an interruption.
+pub fn either(
+    first: &OwnedFd,
+    second: Option<(BorrowedFd<'_>, Interest)>,
+    timeout_us: Option<u64>,
+) -> (bool, bool) {
+    let timeout = timeout_us.map(|us| Timespec {
+        tv_sec: i64::try_from(us / 1_000_000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(us % 1_000_000).unwrap_or(0).wrapping_mul(1000) as _,
+    });
+    let (other, interest) = second.unwrap_or((first.as_fd(), Interest::Input));
+    let mut fds = [
+        PollFd::from_borrowed_fd(first.as_fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(other, interest.flags()),
+    ];
+    let count = if second.is_some() { 2 } else { 1 };
+    let watched = fds.get_mut(..count).unwrap_or_default();
+    match rustix::event::poll(watched, timeout.as_ref()) {
+        Ok(_) => (!fds[0].revents().is_empty(), !fds[1].revents().is_empty()),
+        Err(_) => (false, false),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::value::{emit_duration, emit_size, parse_duration, parse_size};
 use super::{Config, Name, SYNC_NAMES};
 use crate::limits::{
-    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, METRICS_NAME_MAX_BYTES, SUPERVISED_MAX,
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, LOG_KEEP_MAX, METRICS_NAME_MAX_BYTES, SUPERVISED_MAX,
 };
 use crate::proto::log::{Level, Stamp};
 use crate::proto::names::Service;
@@ -85,7 +85,7 @@ pub const KEYS: &[Key] = &[
     key("queue_file", Kind::Path(|c| &mut c.queue_file)),
     fixed("spool", Kind::Path(|c| &mut c.spool)),
     key("log_max", Kind::Size(|c| &mut c.log_max)),
-    key("log_keep", Kind::Count(|c| &mut c.log_keep, 1, 99)),
+    key("log_keep", Kind::Count(|c| &mut c.log_keep, 1, LOG_KEEP_MAX)),
     key("log_level", Kind::Choice(|c| &mut c.log_level, Level::NAMES)),
     key("log_time", Kind::Choice(|c| &mut c.log_time, Stamp::NAMES)),
     key("syslog", Kind::Flag(|c| &mut c.syslog)),

@@ -14,7 +14,7 @@ pub mod value;
 use super::names::Service;
 use super::path::Path;
 use crate::limits::{
-    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, SUPERVISED_MAX,
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, LOG_MAX_BYTES, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, SUPERVISED_MAX,
 };
 use heapless::Vec;
 
@@ -189,7 +189,7 @@ impl Config {
         let _ = self.metrics_name.extend_from_slice(&layout.metrics_name);
         self.handler.assign(&[b"log"]);
         self.watchdog.assign(&[]);
-        (self.log_max, self.log_keep, self.log_level, self.log_time) = (10_000, 1, 1, 0);
+        (self.log_max, self.log_keep, self.log_level, self.log_time) = (LOG_MAX_BYTES, 1, 1, 0);
         (self.syslog, self.log_file_named) = (false, false);
         (self.interval, self.job_timeout, self.stop_timeout) = (3000, 0, 10_000);
         (self.workers, self.retries, self.retry_delay) = (1, 2, 1000);

@@ -1,0 +1,340 @@
+//! `log`: stdin to a file that rotates, in whole lines.
+//!
+//! ```text
+//! stdin ─▶ input ─▶ whole lines ──────────────────────▶ FILE
+//!                        └─▶ stamped in output (-t) ─▶──┘
+//! ```
+//!
+//! What is read is written before more is read, but the beginning of a line.
+//! While FILE cannot be written nothing is read, so the writer waits. What may
+//! be written, and where, is decided in `state/stream.rs`; when the pipe is left
+//! alone to fill, in `state/pace.rs`; how a file rotates, in
+//! `service/logfile.rs`, as for the daemons' own log.
+//!
+//! stdin is shared with others, so it stays blocking: poll(2) says when a read
+//! does not wait. There is no lock: two of these on one FILE would rotate each
+//! other's files.
+
+use super::arguments::Words;
+use super::locate::working_folder;
+use super::{fail, usage};
+use crate::limits::{
+    COPY_INPUT_BYTES, COPY_LAST_BYTES, COPY_READ_BYTES, COPY_RETRY_MS, COPY_WRITE_BYTES, LOG_KEEP_MAX,
+    LOG_MAX_BYTES,
+};
+use crate::proto::config::keys::absolute;
+use crate::proto::config::value::parse_size;
+use crate::proto::log::Stamp;
+use crate::proto::text::{Writer, parse_u64};
+use crate::service::lifecycle::exit;
+use crate::service::logfile::LogFile;
+use crate::state::pace::Pace;
+use crate::state::stream::{STAMP_MAX_BYTES, Stamper, Step, next_step, ready};
+use crate::sys::once::Once;
+use crate::sys::poll::{self, Interest};
+use crate::sys::process::Signal;
+use crate::sys::signal::{Arrived, Signals};
+use crate::sys::{Errno, Failure, clock, fds, file};
+
+/// The memory of this command: as much of it counts as is used.
+struct Buffers {
+    input: [u8; COPY_INPUT_BYTES],
+    output: [u8; COPY_WRITE_BYTES + STAMP_MAX_BYTES + COPY_INPUT_BYTES],
+}
+
+static BUFFERS: Once<Buffers, 4> = Once::new(Buffers {
+    input: [0; COPY_INPUT_BYTES],
+    output: [0; COPY_WRITE_BYTES + STAMP_MAX_BYTES + COPY_INPUT_BYTES],
+});
+
+/// `log`
+pub(super) fn log(words: &Words) -> u8 {
+    start(words).and_then(|mut copy| copy.run().and(Ok(copy.code))).unwrap_or_else(|code| code)
+}
+
+/// Everything that can fail before anything is read.
+fn start(words: &Words) -> Result<Copy, u8> {
+    let (mut file, stamp) = parse(words)?;
+    if let Err(failure) = file.open()
+        && !failure.is_of_disk()
+    {
+        return Err(refuse(&file, failure));
+    }
+    let signals = Signals::install().map_err(|failure| refuse(&file, failure))?;
+    let gap = file.ends_in_a_line();
+    let sink = Sink { file, signals, gap, inside: false, waits: false, complained: false, stopping: false };
+    let Buffers { input, output } = BUFFERS.take();
+    let (stamper, pace) = (Stamper::new(stamp), Pace::default());
+    Ok(Copy { sink, pace, stamps: stamp != Stamp::None, stamper, input, held: 0, output, code: exit::OK })
+}
+
+/// One line about why it cannot begin; the exit code.
+fn refuse(file: &LogFile, failure: Failure) -> u8 {
+    let code = if failure.is_denied() { exit::DENIED } else { exit::FAILED };
+    note(file, &|out| failure.describe(out));
+    code
+}
+
+/// One line on stderr about the file.
+fn note(file: &LogFile, text: &dyn Fn(&mut Writer<'_>)) {
+    fail(exit::FAILED, &|out| {
+        out.push_str("log: ");
+        out.push_escaped(file.path().as_bytes());
+        out.push_str(": ");
+        text(out);
+    });
+}
+
+/// The file and the stamp that the command line asks for.
+fn parse(words: &Words) -> Result<(LogFile, Stamp), u8> {
+    let wrong = |what: &str| usage("log", &|out| out.push_str(what));
+    let max = match words.size {
+        Some(size) => {
+            parse_size(size).ok_or_else(|| wrong("-s needs bytes, such as 10000, 64k or 1m; 0: never"))?
+        }
+        None => LOG_MAX_BYTES,
+    };
+    let keep = match words.keep {
+        Some(keep) => parse_u64(keep)
+            .and_then(|keep| u32::try_from(keep).ok())
+            .filter(|keep| (1..=LOG_KEEP_MAX).contains(keep))
+            .ok_or_else(|| wrong("-n needs a number from 1 to 99"))?,
+        None => 1,
+    };
+    let stamp = match words.time {
+        Some(time) => Stamp::NAMES
+            .iter()
+            .position(|name| name.as_bytes() == time)
+            .and_then(|index| u8::try_from(index).ok())
+            .ok_or_else(|| wrong("-t needs iso, unix or none"))?,
+        None => 2,
+    };
+    let path = absolute(&working_folder(), words.get(0).unwrap_or_default())
+        .ok_or_else(|| wrong("FILE, made absolute, has 1 to 255 bytes"))?;
+    Ok((LogFile::new(&path, max, keep), Stamp::from_index(stamp)))
+}
+
+/// See the module's documentation.
+struct Copy {
+    sink: Sink,
+    pace: Pace,
+    stamps: bool,
+    stamper: Stamper,
+    /// What was read and is not yet written: `input[..held]`, without a newline.
+    input: &'static mut [u8; COPY_INPUT_BYTES],
+    held: usize,
+    /// Lines with their stamps, between two calls of nothing.
+    output: &'static mut [u8],
+    code: u8,
+}
+
+impl Copy {
+    /// Until stdin ends or a signal ends it.
+    fn run(&mut self) -> Result<(), u8> {
+        while !self.sink.stopping {
+            let stdin = Some((fds::borrow(0), Interest::Input));
+            let (signalled, input) = poll::either(self.sink.signals.fd(), stdin, None);
+            if signalled {
+                self.sink.on_signals();
+            } else if input {
+                let pause = self.pace.on_ready(clock::monotonic_us());
+                if pause > 0 {
+                    poll::either(self.sink.signals.fd(), None, Some(pause));
+                }
+                match self.take()? {
+                    Some(0) => return self.finish(),
+                    taken => self.pace.on_done(clock::monotonic_us(), taken.unwrap_or(0)),
+                }
+            }
+        }
+        self.take_the_last()?;
+        self.finish()
+    }
+
+    /// Told to stop: what is in the pipe now.
+    fn take_the_last(&mut self) -> Result<(), u8> {
+        let mut left = COPY_LAST_BYTES;
+        let stdin = Some((fds::borrow(0), Interest::Input));
+        while left > 0 && poll::either(self.sink.signals.fd(), stdin, Some(0)).1 {
+            match self.take()? {
+                None | Some(0) => break,
+                Some(count) => left = left.saturating_sub(count),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads once, and writes what is ready; how many bytes were read: 0 at the
+    /// end, `None` if there was nothing after all.
+    fn take(&mut self) -> Result<Option<usize>, u8> {
+        let end = self.held.saturating_add(COPY_READ_BYTES);
+        let free = self.input.get_mut(self.held..end).unwrap_or_default();
+        match file::read(fds::borrow(0), free) {
+            Ok(count) => self.pass_on(count, false).map(|()| Some(count)),
+            // Somebody who shares it made it non-blocking.
+            Err(Failure { errno: Errno::AGAIN, .. }) => Ok(None),
+            Err(failure) => {
+                fail(exit::FAILED, &|out| {
+                    out.push_str("log: stdin: ");
+                    failure.describe(out);
+                });
+                self.code = exit::FAILED;
+                Ok(Some(0))
+            }
+        }
+    }
+
+    /// The input is over: its last line goes out as it is.
+    fn finish(&mut self) -> Result<(), u8> {
+        self.pass_on(0, true)
+    }
+
+    /// Writes what is ready after `count` more bytes.
+    fn pass_on(&mut self, count: usize, ended: bool) -> Result<(), u8> {
+        let known = self.held;
+        self.held = self.held.saturating_add(count);
+        let held = self.input.get(..self.held).unwrap_or_default();
+        let length = ready(held, known, self.sink.inside, ended);
+        let mut block = held.get(..length).unwrap_or_default();
+        if !self.stamps {
+            self.sink.put(block)?;
+        } else if !block.is_empty() {
+            self.stamper.set_time(clock::wall());
+            while !block.is_empty() {
+                let (taken, filled) = self.stamper.copy(block, self.output, COPY_WRITE_BYTES);
+                self.sink.put(self.output.get(..filled).unwrap_or_default())?;
+                block = block.get(taken..).unwrap_or_default();
+            }
+        }
+        self.input.copy_within(length..self.held, 0);
+        self.held = self.held.saturating_sub(length);
+        Ok(())
+    }
+}
+
+/// The file, and what is to be done when it does not take what it is given.
+struct Sink {
+    file: LogFile,
+    signals: Signals,
+    /// FILE ends in the middle of a line, and what comes next is another one.
+    gap: bool,
+    /// The last byte that was written is not the end of a line.
+    inside: bool,
+    /// It was told that the file cannot be written ...
+    waits: bool,
+    /// ... or not be rotated.
+    complained: bool,
+    /// TERM, INT or QUIT has come.
+    stopping: bool,
+}
+
+impl Sink {
+    /// Writes all of `block`, however long that takes.
+    ///
+    /// # Errors
+    /// It is stopping, and the file takes no more.
+    fn put(&mut self, mut block: &[u8]) -> Result<(), u8> {
+        if !block.is_empty() {
+            self.follow();
+        }
+        while !block.is_empty() {
+            let part = if self.gap {
+                b"\n"
+            } else {
+                match next_step(block, self.inside, self.file.size(), self.file.limit()) {
+                    Step::Write(count) => block.get(..count).unwrap_or(block),
+                    Step::Rotate => {
+                        self.rotate();
+                        continue;
+                    }
+                }
+            };
+            let kept = self.file.write(part);
+            if self.gap {
+                self.gap = kept == 0;
+            } else {
+                let last = kept.checked_sub(1).and_then(|last| part.get(last));
+                self.inside = last.map_or(self.inside, |last| *last != b'\n');
+                block = block.get(kept..).unwrap_or_default();
+            }
+            if kept < part.len() {
+                self.wait()?;
+            } else if self.waits {
+                self.waits = false;
+                note(&self.file, &|out| out.push_str("goes on"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The file took no more: waits until it may.
+    fn wait(&mut self) -> Result<(), u8> {
+        let failure = self.file.failure().unwrap_or(Failure { op: "write", errno: Errno::IO });
+        // A device or FIFO whose reader is slow.
+        let slow = failure.errno == Errno::AGAIN;
+        if !self.waits && !slow {
+            self.waits = true;
+            note(&self.file, &|out| {
+                failure.describe(out);
+                out.push_str("; waits");
+            });
+        }
+        let output = self.file.fd().filter(|_| slow).map(|fd| (fd, Interest::Output));
+        let (signalled, goes_on) = if self.stopping && !slow {
+            (false, false)
+        } else {
+            poll::either(self.signals.fd(), output, Some(COPY_RETRY_MS.saturating_mul(1000)))
+        };
+        if self.stopping && !goes_on {
+            note(&self.file, &|out| out.push_str("stopped with lines that could not be written"));
+            return Err(exit::FAILED);
+        }
+        if signalled {
+            self.on_signals();
+        }
+        self.follow();
+        Ok(())
+    }
+
+    fn on_signals(&mut self) {
+        let arrived: Arrived = self.signals.take();
+        self.stopping |= [Signal::TERM, Signal::INT, Signal::QUIT].iter().any(|signal| arrived.has(*signal));
+        if arrived.has(Signal::USR1) {
+            self.rotate();
+        }
+        if arrived.has(Signal::HUP) {
+            self.follow();
+        }
+    }
+
+    /// Makes the file the one that FILE names.
+    fn follow(&mut self) {
+        if self.file.follow() {
+            self.look_for_a_gap();
+        }
+    }
+
+    /// Begins a new file, or opens the one that FILE names now. If neither can be
+    /// done, the old one goes on.
+    fn rotate(&mut self) {
+        if self.gap {
+            // (or the next file would continue that line)
+            let _ = self.file.write(b"\n");
+        }
+        self.file.rotate();
+        self.look_for_a_gap();
+        let failure = self.file.rotate_failure();
+        if let Some(failure) = failure.filter(|_| !self.complained) {
+            note(&self.file, &|out| {
+                out.push_str("not rotated: ");
+                failure.describe(out);
+            });
+        }
+        self.complained = failure.is_some();
+    }
+
+    /// After the file was opened.
+    fn look_for_a_gap(&mut self) {
+        self.gap = !self.inside && self.file.ends_in_a_line();
+    }
+}

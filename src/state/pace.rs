@@ -1,0 +1,114 @@
+//! When to read a pipe again. A writer that makes one write(2) for each line, as
+//! fast as it can, would cost its reader several system calls and a wake-up a
+//! line; left alone for a moment it fills the pipe, and the reader takes hundreds
+//! of lines at once. What waits in a pipe is safe.
+//!
+//! The pause grows while little is found after it, and shrinks while much is:
+//! who writes large blocks is never made to wait, and neither is the first line
+//! after [`PACE_QUICK_US`] of silence, however slow its writer.
+
+use crate::limits::{PACE_LITTLE_BYTES, PACE_MAX_US, PACE_MIN_US, PACE_MUCH_BYTES, PACE_QUICK_US};
+
+/// See the module's documentation. Times are microseconds of any clock.
+#[derive(Default, Debug)]
+pub struct Pace {
+    pause_us: u64,
+    /// When what was read last was done with.
+    done_us: u64,
+    /// More came soon after that.
+    quick: bool,
+}
+
+impl Pace {
+    /// There is something to read: for how long to let it wait for more.
+    pub fn on_ready(&mut self, now_us: u64) -> u64 {
+        self.quick = now_us.saturating_sub(self.done_us) < PACE_QUICK_US;
+        if !self.quick {
+            self.pause_us = 0;
+        }
+        self.pause_us
+    }
+
+    /// So many bytes were found, and are done with.
+    pub fn on_done(&mut self, now_us: u64, bytes: usize) {
+        self.done_us = now_us;
+        if bytes >= PACE_MUCH_BYTES {
+            self.pause_us /= 2;
+            if self.pause_us < PACE_MIN_US {
+                self.pause_us = 0;
+            }
+        } else if bytes < PACE_LITTLE_BYTES && self.quick {
+            self.pause_us = self.pause_us.saturating_mul(2).clamp(PACE_MIN_US, PACE_MAX_US);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets a writer of `bytes_per_ms` write for a while; the pauses that it gets,
+    /// once they have settled.
+    fn settled(bytes_per_ms: u64, pipe: u64) -> Vec<u64> {
+        let mut pace = Pace::default();
+        let (mut now, mut pauses) = (1_000_000, Vec::new());
+        let mut held = 100;
+        for _ in 0..200 {
+            let pause = pace.on_ready(now);
+            now += pause;
+            held = (held + bytes_per_ms * pause / 1000).min(pipe);
+            now += 5;
+            pace.on_done(now, usize::try_from(held).unwrap());
+            held = (bytes_per_ms * 5 / 1000).max(100);
+            pauses.push(pause);
+        }
+        pauses.split_off(100)
+    }
+
+    #[test]
+    fn who_writes_lines_without_pause_is_left_alone_until_there_is_much() {
+        // 100 MB/s: a pipe of 64 KiB is full after 0.65 ms.
+        for pause in settled(100_000, 65_536) {
+            assert!((100..=800).contains(&pause), "{pause}");
+        }
+        assert!(settled(100, 65_536).iter().all(|pause| *pause == PACE_MAX_US));
+    }
+
+    #[test]
+    fn who_writes_large_blocks_never_waits() {
+        let mut pace = Pace::default();
+        for now in 0..100 {
+            assert_eq!(pace.on_ready(now * 10), 0);
+            pace.on_done(now * 10 + 5, 65_536);
+        }
+    }
+
+    #[test]
+    fn who_writes_a_line_now_and_then_never_waits() {
+        let mut pace = Pace::default();
+        for now in 1..100 {
+            assert_eq!(pace.on_ready(now * 2 * PACE_QUICK_US), 0);
+            pace.on_done(now * 2 * PACE_QUICK_US, 100);
+        }
+    }
+
+    #[test]
+    fn after_a_silence_it_begins_anew() {
+        let mut pace = Pace::default();
+        for now in 0..20 {
+            pace.on_ready(now);
+            pace.on_done(now, 100);
+        }
+        assert_eq!(pace.on_ready(20), PACE_MAX_US);
+        assert_eq!(pace.on_ready(20 + PACE_QUICK_US), 0);
+        pace.on_done(20 + PACE_QUICK_US, 100);
+        assert_eq!(pace.on_ready(21 + PACE_QUICK_US), 0);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_hurts_nothing() {
+        let mut pace = Pace::default();
+        pace.on_done(u64::MAX, 1);
+        assert!(pace.on_ready(0) <= PACE_MAX_US);
+    }
+}
