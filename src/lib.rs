@@ -57,6 +57,11 @@
 //! `service/supervisor/ward.rs` (started) → `service/lifecycle.rs` of the new
 //! process (reports) → `service/supervisor/tell.rs` (ready).
 //!
+//! # One line of `zigsvc log`, from the pipe to the file
+//!
+//! `cli/log.rs` (read) → `state/stream.rs` (whole? stamped? does it fit?) →
+//! `service/logfile.rs` (written, rotated) by the steps of `state/rotation.rs`.
+//!
 //! # Recipes
 //!
 //! - **A command**: one entry in `COMMANDS` of `cli/mod.rs` and its function in

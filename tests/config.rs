@@ -46,8 +46,10 @@ const KEYS: [&str; 32] = [
 ];
 
 /// Every command.
-const COMMANDS: [&str; 11] =
-    ["start", "run", "stop", "restart", "reload", "rotate", "status", "check", "limits", "help", "version"];
+const COMMANDS: [&str; 12] = [
+    "start", "run", "stop", "restart", "reload", "rotate", "status", "log", "check", "limits", "help",
+    "version",
+];
 
 /// What `check` prints, without its comment.
 #[track_caller]

@@ -262,14 +262,16 @@ const COMMANDS: &[Command] = &[
         name: "log",
         args: "[-s SIZE] [-n KEEP] [-t TIME] FILE",
         summary: "copy stdin to FILE in whole lines, and rotate it",
-        details: "anything 2>&1 | zigsvc log FILE. Bytes pass as they are.\n\
-                  -s SIZE  rotate before FILE passes SIZE bytes; k and m are units, 0: never (10000)\n\
-                  -n KEEP  keep so many old files, FILE.1 is the newest; 1 to 99 (1)\n\
-                  -t TIME  put the time in front of each line: iso, unix or none (none)\n\
-                  A line goes into one file whole; one of more than 64 KiB is continued. A full disk is waited\n\
-                  out, and so has the writer to. USR1 rotates, or opens FILE anew if it was moved away; HUP\n\
-                  only the latter; TERM and INT end it, with what is in the pipe. One log a FILE.\n\
-                  Exit: 0 at the end of input; 1 FILE cannot be opened, or stdin not read; 2 usage; 4 denied.\n",
+        details: "anything 2>&1 | zigsvc log FILE\n\
+                  -s SIZE  rotate before FILE passes SIZE bytes (10000); 64k, 1m; 0: never\n\
+                  -n KEEP  keep so many old files, of which FILE.1 is the newest: 1 to 99 (1)\n\
+                  -t TIME  the time in front of each line: iso, unix or none (none)\n\
+                  Bytes pass as they are. A line goes into one file; one of more than 64 KiB is continued.\n\
+                  A disk that is full is waited out, and whoever writes the input waits too. USR1 rotates, or\n\
+                  opens FILE anew if it was moved away, HUP only the latter; TERM and INT end it when what is\n\
+                  in the pipe is written. There is no lock: give each log a FILE of its own.\n\
+                  Exit: 0 at the end of input; 1 FILE cannot be opened, or not be written at TERM; 2 usage;\n\
+                  4 no right to open FILE.\n",
         options: option::SIZE | option::KEEP | option::TIME,
         operands: Operands::Words(1, 1),
         run: Run::Plain(log::log),
