@@ -65,7 +65,9 @@
 //! # Recipes
 //!
 //! - **A command**: one entry in `COMMANDS` of `cli/mod.rs` and its function in
-//!   the module that fits. `tests/config.rs` fails if `help` does not name it.
+//!   the module that fits. `tests/config.rs` fails if `help` does not name it,
+//!   and `tests/manual.rs` until the manual page and the completion are written
+//!   anew (`ZIGSVC_WRITE=1`).
 //! - **A request of the control socket**: one entry in `REQUESTS` of
 //!   `service/jobs/requests.rs`, its function there, its line in
 //!   `docs/control.md`. `tests/control.rs` fails if `help` does not name it.

@@ -51,6 +51,12 @@ const OPTIONS: &[(&[u8], u16)] = &[
     (b"-t", option::TIME),
 ];
 
+/// The names of the options in `bits`, and whether a value follows.
+pub(super) fn names_of(bits: u16) -> impl Iterator<Item = (&'static str, bool)> {
+    let known = OPTIONS.iter().filter(move |(_, bit)| bit & bits != 0);
+    known.map(|(name, bit)| (core::str::from_utf8(name).unwrap_or_default(), bit & option::VALUED != 0))
+}
+
 /// What stands before the command.
 #[derive(Default)]
 pub(super) struct Options {

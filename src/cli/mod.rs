@@ -1,7 +1,8 @@
 //! The command line: the one list of commands, and dispatch.
 //!
 //! `COMMANDS` is the one list: name, arguments, options, what it does,
-//! function. Help, parsing and dispatch come from it.
+//! function. Help, parsing, dispatch, the manual page and the shell's completion
+//! come from it.
 //!
 //! - `arguments.rs`: what stands before and behind a command's name
 //! - `locate.rs`: where the files of this user are
@@ -44,21 +45,32 @@ use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{Errno, Failure, fds, file, process};
 use arguments::{Words, option, service_named};
 
-/// A command of the program.
-struct Command {
-    name: &'static str,
-    /// What may follow it, for people.
-    args: &'static str,
+/// A command of the program. What people read of it is public: the manual page
+/// and the shell's completion are written from it (`tests/manual.rs`).
+pub struct Command {
+    /// Its name.
+    pub name: &'static str,
+    /// What may follow it, for people. Capitals stand for something, `[]` may
+    /// be left out, `|` separates alternatives.
+    pub args: &'static str,
     /// What it does, in one line.
-    summary: &'static str,
-    /// More about it, for `help COMMAND`: exit codes and options.
-    details: &'static str,
+    pub summary: &'static str,
+    /// More about it, for `help COMMAND`: exit codes and options. Two blanks
+    /// separate an option, or a form of the command, from what it does.
+    pub details: &'static str,
     /// The options that it knows, of [`option`].
     options: u16,
     /// What stands behind the options.
     operands: Operands,
     /// Its function.
     run: Run,
+}
+
+impl Command {
+    /// The names of the options that it knows, and whether a value follows.
+    pub fn options(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        arguments::names_of(self.options)
+    }
 }
 
 /// What a command wants behind its options.
@@ -83,7 +95,7 @@ enum Run {
 }
 
 /// Every command, in the order of `help`.
-const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Command] = &[
     Command {
         name: "start",
         args: "[SERVICE]",
@@ -167,7 +179,7 @@ const COMMANDS: &[Command] = &[
         details: "The words are joined by one blank. Prints the job's id when it is on disk.\n\
                   --wait  wait for the end of its last attempt\n\
                   --      ends the options, so that a job may begin with -\n\
-                  queue - queues each line as it comes, waits while the queue is full or the disk has no\n\
+                  queue -  queues each line as it comes, waits while the queue is full or the disk has no\n\
                   room, and through a restart of the service for up to 30 s; lines whose answer was lost\n\
                   with the connection are sent again, so they may be queued twice.\n\
                   Exit: 0; 1 refused; 4 denied; 7 not running. With --wait the job's own status, 128+N for\n\

@@ -1,0 +1,177 @@
+# Completion of zigsvc(8) for bash; written by tests/manual.rs from the lists of
+# commands and keys: edit those.
+# shellcheck shell=bash
+
+# Sets COMPREPLY to the words that begin as $1 does.
+_zigsvc_words() {
+    local word
+    for word in "${@:2}"; do
+        [[ $word != "$1"* ]] || COMPREPLY+=("$word")
+    done
+}
+
+# Sets COMPREPLY to files, folders (-d) or programs (-c) that begin as $2 does.
+_zigsvc_files() {
+    local path
+    compopt -o filenames 2>/dev/null
+    while IFS= read -r path; do
+        COMPREPLY+=("$path")
+    done < <(compgen "$1" -- "$2")
+}
+
+# The values of the key $1 that begin as $2 does.
+_zigsvc_values() {
+    case $1 in
+    log_level) _zigsvc_words "$2" debug info warn error ;;
+    log_time) _zigsvc_words "$2" iso unix none ;;
+    syslog) _zigsvc_words "$2" true false ;;
+    handler) _zigsvc_words "$2" log shell ;;
+    sync) _zigsvc_words "$2" always never ;;
+    esac
+}
+
+_zigsvc() {
+    local commands=(
+        start run stop restart reload rotate status queue list cancel retry
+        forget drain watch chat check doctor limits help version
+    )
+    local word=${COMP_WORDS[COMP_CWORD]} before="" command="" value="" at=1 given=0
+    local options=() operands=()
+    # What follows an option: "file", "folder" or "other".
+    local -A values=()
+    COMPREPLY=()
+
+    # What stands in front of the command. bash splits KEY=VALUE at its sign.
+    while ((at <= COMP_CWORD)); do
+        before=${COMP_WORDS[at]}
+        [[ $before == -[cdo] ]] || break
+        ((at < COMP_CWORD)) || break
+        ((at += 1))
+        if [[ $before == -o && ${COMP_WORDS[at + 1]} == "=" ]]; then
+            ((at + 1 < COMP_CWORD)) || word=""
+            if ((at + 2 >= COMP_CWORD)); then
+                _zigsvc_values "${COMP_WORDS[at]}" "$word"
+                return
+            fi
+            ((at += 2))
+        elif ((at == COMP_CWORD)); then
+            case $before in
+            -c) _zigsvc_files -f "$word" ;;
+            -d) _zigsvc_files -d "$word" ;;
+            -o)
+                compopt -o nospace 2>/dev/null
+                _zigsvc_words "$word" pid_file= socket= log_file= health_file= \
+                    queue_file= spool= log_max= log_keep= log_level= log_time= \
+                    syslog= interval= handler= workers= job_timeout= retries= \
+                    retry_delay= queue_max= sync= stop_timeout= user= group= \
+                    allow_uid= allow_gid= supervise= check_interval= \
+                    stale_after= failures= watchdog= watchdog_patience= allow= \
+                    metrics_name=
+                ;;
+            esac
+            return
+        fi
+        ((at += 1))
+    done
+
+    if ((at >= COMP_CWORD)); then
+        [[ $word != -* ]] || commands=(-c -d -o)
+        _zigsvc_words "$word" "${commands[@]}"
+        return
+    fi
+
+    command=${COMP_WORDS[at]}
+    case $command in
+    start)
+        options=(--child --health)
+        operands=(jobs hub supervisor)
+        values=([--child]="folder" [--health]="file")
+        ;;
+    run)
+        options=(--health --ready-fd)
+        operands=(jobs hub supervisor)
+        values=([--health]="file" [--ready-fd]="other")
+        ;;
+    stop)
+        operands=(jobs hub supervisor)
+        ;;
+    restart)
+        options=(--health)
+        operands=(jobs hub supervisor)
+        values=([--health]="file")
+        ;;
+    reload)
+        operands=(jobs hub supervisor)
+        ;;
+    rotate)
+        operands=(jobs hub supervisor)
+        ;;
+    status)
+        options=(--json --prometheus)
+        operands=(jobs hub supervisor)
+        ;;
+    queue)
+        options=(--wait)
+        ;;
+    list)
+        operands=(waiting running dead)
+        ;;
+    cancel) ;;
+    retry)
+        operands=(dead)
+        ;;
+    forget)
+        operands=(dead)
+        ;;
+    drain)
+        options=(--wait)
+        ;;
+    watch) ;;
+    chat) ;;
+    check) ;;
+    doctor) ;;
+    limits) ;;
+    help)
+        operands=("${commands[@]}")
+        ;;
+    version) ;;
+    *) return ;;
+    esac
+
+    # How many words are no options; behind -- is a program with its arguments.
+    local index
+    for ((index = at + 1; index < COMP_CWORD; index++)); do
+        case ${COMP_WORDS[index]} in
+        --)
+            ((index + 1 < COMP_CWORD)) || _zigsvc_files -c "$word"
+            _zigsvc_files -f "$word"
+            return
+            ;;
+        -?*)
+            value=${values[${COMP_WORDS[index]}]-}
+            [[ -z $value ]] || ((index += 1))
+            ;;
+        *) ((given += 1)) ;;
+        esac
+    done
+
+    # Whether the last option waits for its value here.
+    ((index > COMP_CWORD)) || value=""
+    case $value in
+    file) _zigsvc_files -f "$word" ;;
+    folder) _zigsvc_files -d "$word" ;;
+    ?*) ;;
+    *)
+        if [[ $word == -* ]]; then
+            _zigsvc_words "$word" "${options[@]}"
+        elif [[ ${operands[*]} == file ]]; then
+            _zigsvc_files -f "$word"
+        elif ((given == 0)); then
+            # No command takes a second word out of a list.
+            _zigsvc_words "$word" "${operands[@]}"
+        fi
+        ;;
+    esac
+}
+
+complete -F _zigsvc zigsvc

@@ -1,0 +1,197 @@
+//! The manual page and bash's completion: both are written from the list of
+//! commands, the options and the list of configuration keys, and checked in.
+//!
+//! A test fails when the files of `docs/` are not what the lists say. To write
+//! them anew:
+//!
+//! ```text
+//! ZIGSVC_WRITE=1 cargo test --test manual
+//! ```
+//!
+//! What no list has (signals, the meaning of exit codes) stands in
+//! `manual/page.rs`; what a key is for comes from the comments of
+//! `init.d/zigsvc.conf`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the way in which a test fails")]
+
+mod common;
+#[path = "manual/completion.rs"]
+mod completion;
+#[path = "manual/page.rs"]
+mod page;
+
+use common::{Dir, finish, is_root, require, zigsvc};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A file of the project.
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// Insists that file `name` is `text`, or writes it.
+#[track_caller]
+fn holds(name: &str, text: &str) {
+    if std::env::var_os("ZIGSVC_WRITE").is_some() {
+        fs::write(file(name), text).unwrap();
+    }
+    let there = fs::read_to_string(file(name)).unwrap_or_default();
+    let differs = there.lines().zip(text.lines()).find(|(old, new)| old != new);
+    assert!(
+        there == text,
+        "{name} is not what the lists say ({differs:?}); ZIGSVC_WRITE=1 cargo test --test manual"
+    );
+}
+
+/// Whether there is a program `name` that starts; says so if not.
+#[track_caller]
+fn have(name: &str) -> bool {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("command -v {name}")]).stdout(Stdio::null());
+    require(command.status().is_ok_and(|status| status.success()), &format!("{name} is missing"))
+}
+
+#[test]
+fn the_manual_page_is_what_the_lists_say() {
+    let sample = fs::read_to_string(file("init.d/zigsvc.conf")).unwrap();
+    holds("docs/zigsvc.8", &page::render(&sample));
+}
+
+#[test]
+fn the_completion_is_what_the_lists_say() {
+    holds("docs/zigsvc.bash", &completion::render());
+}
+
+#[test]
+fn the_places_in_the_manual_page_are_those_of_root() {
+    if !require(is_root(), "this test needs root") {
+        return;
+    }
+    let dir = Dir::new();
+    fs::write(dir.path("empty"), "").unwrap();
+    let mut command = zigsvc();
+    command.arg("-c").arg(dir.path("empty")).arg("check");
+    let out = finish(command, None).expect(0).out;
+    for (key, value) in page::defaults() {
+        assert!(out.contains(&format!("\n{key} = {value}\n")), "{key} = {value} is not in:\n{out}");
+    }
+}
+
+#[test]
+fn mandoc_and_groff_have_nothing_to_say_about_the_manual_page() {
+    if have("mandoc") {
+        let mut lint = Command::new("mandoc");
+        lint.args(["-Tlint", "-Wstyle"]).arg(file("docs/zigsvc.8"));
+        let ran = finish(lint, None).expect(0);
+        assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", ""));
+    }
+    if have("groff") {
+        let mut groff = Command::new("groff");
+        groff.args(["-man", "-Tutf8", "-ww", "-z"]).arg(file("docs/zigsvc.8"));
+        let ran = finish(groff, None).expect(0);
+        assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", ""));
+    }
+}
+
+#[test]
+fn the_manual_page_reads_as_written() {
+    if !have("mandoc") {
+        return;
+    }
+    let mut mandoc = Command::new("mandoc");
+    mandoc.args(["-Tascii", "-Owidth=78"]).arg(file("docs/zigsvc.8"));
+    let text = finish(mandoc, None).expect(0).out;
+    // Letters are struck twice to be bold, and lines broken.
+    let mut plain = String::new();
+    for letter in text.chars() {
+        if letter == '\u{8}' {
+            plain.pop();
+        } else {
+            plain.push(letter);
+        }
+    }
+    let words = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+    for wanted in
+        ["NAME zigsvc - ", "\\xNN", "ID|dead", "-o KEY=VALUE", "queue - queues each line", "CMD ARG..."]
+    {
+        assert!(words.contains(wanted), "{wanted:?} is not in:\n{words}");
+    }
+    for command in zigsvc::cli::COMMANDS {
+        let summary = page::sentence(command.summary).replace('`', "");
+        assert!(words.contains(&summary), "{summary} is not in:\n{words}");
+    }
+}
+
+/// What bash offers for the last word of `line`, sorted.
+#[track_caller]
+fn offered(dir: &Dir, line: &[&str]) -> Vec<String> {
+    let mut bash = Command::new("bash");
+    // As readline calls it: the function, the program, the word, the one before.
+    let script = r#"
+        . "$0" || exit 9
+        [[ $(complete -p zigsvc) == *"-F _zigsvc zigsvc" ]] || exit 8
+        COMP_WORDS=(zigsvc "$@") COMP_CWORD=$#
+        compopt() { :; }
+        _zigsvc zigsvc "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        printf '%s\n' "${COMPREPLY[@]}"
+    "#;
+    bash.args(["--norc", "-c", script]).arg(file("docs/zigsvc.bash")).args(line);
+    bash.current_dir(dir.path("."));
+    let ran = finish(bash, None).expect(0);
+    assert_eq!(ran.err, "");
+    let mut offers: Vec<_> = ran.out.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    offers.sort();
+    offers
+}
+
+#[test]
+fn bash_completes_commands_options_services_keys_and_files() {
+    if !have("bash") {
+        return;
+    }
+    let dir = Dir::new();
+    fs::write(dir.path("alpha.conf"), "").unwrap();
+    fs::create_dir(dir.path("alps")).unwrap();
+    let names: Vec<_> = zigsvc::cli::COMMANDS.iter().map(|command| command.name).collect();
+    let mut sorted = names.clone();
+    sorted.sort_unstable();
+    assert_eq!(offered(&dir, &[""]), sorted);
+    for (line, wanted) in [
+        (&["rel"][..], &["reload"][..]),
+        (&["-"], &["-c", "-d", "-o"]),
+        (&["status", "--"], &["--json", "--prometheus"]),
+        (&["status", "--json", "jo"], &["jobs"]),
+        (&["list", ""], &["dead", "running", "waiting"]),
+        (&["list", "dead", ""], &[]),
+        (&["retry", ""], &["dead"]),
+        (&["-c", "al"], &["alpha.conf", "alps"]),
+        (&["-d", "al"], &["alps"]),
+        (&["-d", "alps", "sta"], &["start", "status"]),
+        (&["-o", "log_l"], &["log_level="]),
+        (&["-o", "log_level", "="], &["debug", "error", "info", "warn"]),
+        (&["-o", "log_level", "=", "wa"], &["warn"]),
+        (&["-o", "syslog", "=", "t"], &["true"]),
+        (&["-o", "syslog", "=", "true", "relo"], &["reload"]),
+        (&["run", "--ready-fd", ""], &[]),
+        (&["run", "--ready-fd", "3", "jo"], &["jobs"]),
+        (&["start", "supervisor", "--health", "al"], &["alpha.conf", "alps"]),
+        (&["start", "supervisor", "--", "alp"], &["alpha.conf", "alps"]),
+        (&["help", "versi"], &["version"]),
+        (&["nonsense", ""], &[]),
+    ] {
+        assert_eq!(offered(&dir, line), wanted, "{line:?}");
+    }
+    let services: Vec<_> = offered(&dir, &["start", ""]);
+    assert!(services.contains(&"supervisor".to_owned()), "{services:?}");
+}
+
+#[test]
+fn the_completion_is_clean_under_shellcheck() {
+    if !have("shellcheck") {
+        return;
+    }
+    let mut shellcheck = Command::new("shellcheck");
+    shellcheck.args(["-s", "bash"]).arg(file("docs/zigsvc.bash"));
+    let ran = finish(shellcheck, None);
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""));
+}
