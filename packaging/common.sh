@@ -1,0 +1,34 @@
+# shellcheck shell=sh
+# Sourced by the scripts beside it, which set `root`, the project's folder, and
+# stay in it: the version, the date, the binary.
+
+# shellcheck source=packaging/tap.sh disable=SC2154
+. "$root/packaging/tap.sh"
+
+# shellcheck disable=SC2034 # for those scripts
+package=${CARGO_TARGET_DIR:-$root/target}/package
+# shellcheck disable=SC2034
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml" | head -n 1)
+
+# The moment that files in a package have: that of the last commit.
+: "${SOURCE_DATE_EPOCH:=$(git -C "$root" log -1 --format=%ct)}"
+export SOURCE_DATE_EPOCH
+
+die() {
+	echo "${0##*/}: $*" >&2
+	exit 1
+}
+
+# listed DIR: the files below DIR, sorted, with their modes.
+listed() { (cd "$1" && find . ! -type d -printf '%m %P\n' | sort -k 2); }
+
+# Builds the binary for architecture $1, or else this machine, and sets `binary`.
+build() {
+	if [ -z "$1" ]; then
+		(cd "$root" && cargo build --release --locked --quiet) || die "cannot build"
+		binary=${CARGO_TARGET_DIR:-$root/target}/release/zigsvc
+	else
+		binary=$("$root/qemu/build" "$1" --locked | sed -n 's/: [0-9]* bytes$//p')
+		[ -x "$binary" ] || die "cannot build for $1"
+	fi
+}
