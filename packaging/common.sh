@@ -10,6 +10,9 @@ package=${CARGO_TARGET_DIR:-$root/target}/package
 # shellcheck disable=SC2034
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml" | head -n 1)
 
+# shellcheck disable=SC2034
+binary_dir=${CARGO_TARGET_DIR:-$root/target}/release
+
 # The moment that files in a package have: that of the last commit.
 : "${SOURCE_DATE_EPOCH:=$(git -C "$root" log -1 --format=%ct)}"
 export SOURCE_DATE_EPOCH
@@ -26,7 +29,7 @@ listed() { (cd "$1" && find . ! -type d -printf '%m %P\n' | sort -k 2); }
 build() {
 	if [ -z "$1" ]; then
 		(cd "$root" && cargo build --release --locked --quiet) || die "cannot build"
-		binary=${CARGO_TARGET_DIR:-$root/target}/release/zigsvc
+		binary=$binary_dir/zigsvc
 	else
 		binary=$("$root/qemu/build" "$1" --locked | sed -n 's/: [0-9]* bytes$//p')
 		[ -x "$binary" ] || die "cannot build for $1"
