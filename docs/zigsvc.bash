@@ -33,7 +33,7 @@ _zigsvc_values() {
 _zigsvc() {
     local commands=(
         start run stop restart reload rotate status queue list cancel retry
-        forget drain watch chat check doctor limits help version
+        forget drain watch chat metric log check doctor limits help version
     )
     local word=${COMP_WORDS[COMP_CWORD]} before="" command="" value="" at=1 given=0
     local options=() operands=()
@@ -84,31 +84,31 @@ _zigsvc() {
     case $command in
     start)
         options=(--child --health)
-        operands=(jobs hub supervisor)
+        operands=(jobs hub collector supervisor)
         values=([--child]="folder" [--health]="file")
         ;;
     run)
         options=(--health --ready-fd)
-        operands=(jobs hub supervisor)
+        operands=(jobs hub collector supervisor)
         values=([--health]="file" [--ready-fd]="other")
         ;;
     stop)
-        operands=(jobs hub supervisor)
+        operands=(jobs hub collector supervisor)
         ;;
     restart)
         options=(--health)
-        operands=(jobs hub supervisor)
+        operands=(jobs hub collector supervisor)
         values=([--health]="file")
         ;;
     reload)
-        operands=(jobs hub supervisor)
+        operands=(jobs hub collector supervisor)
         ;;
     rotate)
-        operands=(jobs hub supervisor)
+        operands=(jobs hub collector supervisor)
         ;;
     status)
         options=(--json --prometheus)
-        operands=(jobs hub supervisor)
+        operands=(jobs hub collector supervisor)
         ;;
     queue)
         options=(--wait)
@@ -128,6 +128,14 @@ _zigsvc() {
         ;;
     watch) ;;
     chat) ;;
+    metric)
+        options=(--dump --prometheus)
+        ;;
+    log)
+        options=(-n -s -t)
+        operands=(file)
+        values=([-n]="other" [-s]="other" [-t]="other")
+        ;;
     check) ;;
     doctor) ;;
     limits) ;;
