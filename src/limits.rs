@@ -26,6 +26,8 @@ pub const ALLOW_IDS_MAX: usize = 8;
 pub const ALLOW_PATHS_MAX: usize = 32;
 /// Bytes of all entries of `allow` together.
 pub const ALLOW_PATHS_BYTES: usize = 2048;
+/// Symbolic links that are followed in one path, as many as the kernel does.
+pub const LINKS_MAX: u32 = 40;
 /// Services that one supervisor can hold: all but itself.
 pub const SUPERVISED_MAX: usize = 4;
 /// Supplementary groups kept when privileges are dropped.

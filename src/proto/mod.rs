@@ -19,5 +19,6 @@ pub mod metric;
 pub mod metrics;
 pub mod names;
 pub mod notify;
+pub mod opener;
 pub mod path;
 pub mod text;

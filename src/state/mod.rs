@@ -8,6 +8,8 @@ pub mod disk;
 pub mod metrics;
 pub mod notify;
 pub mod pace;
+pub mod opener;
+pub mod resolve;
 pub mod rotation;
 pub mod spool;
 pub mod stream;
