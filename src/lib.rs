@@ -80,10 +80,10 @@
 //!   `proto/config/keys.rs`, and its lines in `init.d/zigsvc.conf`. The unit
 //!   tests fail if it does not read back; `tests/config.rs` fails if the sample
 //!   lacks it.
-//! - **A service**: its name is in `proto/names.rs`; add it to
-//!   `Service::RUNNABLE`, write `service/NAME.rs` after `service/hub.rs` (which
-//!   leaves to `service/companion.rs` what every service does), and its line in
-//!   `serve` of `cli/control.rs`. A service without a socket has its own loop, as
+//! - **A service**: its name in `proto/names.rs` (`Service::ALL`), its
+//!   `service/NAME.rs` after `service/hub.rs` (which leaves to
+//!   `service/companion.rs` what every service does), and its line in `serve` of
+//!   `cli/control.rs`. A service without a socket has its own loop, as
 //!   `supervisor` does.
 //! - **A timer**: a moment in the service's state, its check in the stage of
 //!   the turn where it belongs, and its line in `next_due`. Without that line

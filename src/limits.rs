@@ -199,6 +199,14 @@ pub const METRIC_NAME_BYTES: usize = 64;
 pub const METRIC_OBJECT_BYTES: usize = 1024;
 /// Bytes of one line of the collector: a name, an average, a count, or an error.
 pub const METRIC_LINE_BYTES: usize = 160;
+/// A worker of the opener that was told to go is killed after this long.
+pub const WORKER_GRACE_MS: u64 = 500;
+/// Waking later than this beyond the end of a worker's patience means that nobody ran
+/// meanwhile (a suspended system): the worker gets its time anew.
+pub const WORKER_OVERSLEPT_MS: u64 = 1000;
+/// The opener looks at its socket's name each so many heartbeats: of its idle turns, one
+/// in two is a system call longer.
+pub const OPENER_SOCKET_BEATS: u64 = 2;
 
 /// Bytes of one line of an answer that a client holds: a job of `list` with its
 /// numbers, or all fields of `status` with room for later ones.

@@ -252,13 +252,13 @@ pub(super) fn parse_options(args: &Args) -> Result<(Options, usize), u8> {
 
 /// The service that a word names.
 pub(super) fn service_named(command: &str, word: &[u8]) -> Result<Service, u8> {
-    let service = Service::named(word).filter(|service| Service::RUNNABLE.contains(service));
+    let service = Service::named(word);
     service.ok_or_else(|| {
         usage(command, &|out| {
             out.push_str("unknown service \"");
             out.push_escaped(word.get(..40).unwrap_or(word));
             out.push_str("\"; known are");
-            for service in Service::RUNNABLE {
+            for service in Service::ALL {
                 out.push_str(" ");
                 out.push_str(service.name());
             }

@@ -224,7 +224,7 @@ impl<'m> Client<'m> {
         }
     }
 
-    fn wait(&self, deadline: u64) -> Result<(), Trouble> {
+    pub(super) fn wait(&self, deadline: u64) -> Result<(), Trouble> {
         let left = deadline.saturating_sub(clock::now());
         if left == 0 {
             return Err(Trouble::Late);

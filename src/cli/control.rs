@@ -10,7 +10,7 @@ use crate::proto::text::Writer;
 use crate::service::lifecycle::{Audience, describe_at, detach, exit};
 use crate::service::notify::Init;
 use crate::service::supervisor::Origin;
-use crate::service::{collector, hub, jobs, supervisor};
+use crate::service::{collector, hub, jobs, opener, supervisor};
 use crate::sys::lock::{self, Holder, PidFile, holder};
 use crate::sys::process::Signal;
 use crate::sys::spawn::REPORT_FD;
@@ -85,7 +85,8 @@ fn serve(invocation: Invocation, audience: Audience, origin: Origin) -> u8 {
         Service::Supervisor => supervisor::serve(invocation.memory, audience, origin),
         Service::Hub => hub::serve(invocation.memory, audience),
         Service::Collector => collector::serve(invocation.memory, audience),
-        _ => jobs::serve(invocation.memory, audience),
+        Service::Opener => opener::serve(invocation.memory, audience),
+        Service::Jobs => jobs::serve(invocation.memory, audience),
     }
 }
 

@@ -140,8 +140,8 @@ impl Doctor<'_> {
                 out.push_str("log_max = \"0\": it grows without end, unless something else rotates it");
             });
         }
-        for service in Service::RUNNABLE {
-            let path = path_of(*service, File::Socket, self.config).unwrap_or_default();
+        for service in Service::ALL {
+            let path = path_of(service, File::Socket, self.config).unwrap_or_default();
             if path.as_bytes().len() > SOCKET_PATH_MAX_BYTES {
                 self.say(false, "socket", &|out| {
                     out.push_escaped(path.as_bytes());

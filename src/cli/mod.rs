@@ -12,6 +12,7 @@
 //! - `chat.rs`: chat
 //! - `steer.rs`: list, cancel, retry, forget, drain, watch
 //! - `metric.rs`: metric
+//! - `open.rs`: open
 //! - `status.rs`: status
 //! - `doctor.rs`: doctor
 //! - `log.rs`: log
@@ -28,6 +29,7 @@ mod inform;
 mod locate;
 mod log;
 mod metric;
+mod open;
 mod queue;
 mod status;
 mod steer;
@@ -287,6 +289,18 @@ pub const COMMANDS: &[Command] = &[
         options: option::SIZE | option::KEEP | option::TIME,
         operands: Operands::Words(1, 1),
         run: Run::Plain(log::log),
+    },
+    Command {
+        name: "open",
+        args: "PATH [-- CMD ARG...]",
+        summary: "print a file that the opener hands out, or run CMD with it as stdin",
+        details: "PATH is sent as it is typed: it has to be an entry of allow, byte for byte.\n\
+                  open PATH -- CMD ARG...  become CMD, with the file as its standard input\n\
+                  Exit: 0; 1 denied, or it cannot be opened; 7 not running. With CMD its own status, or 127\n\
+                  if there is no such program, 126 if it cannot be executed.\n",
+        options: option::NONE,
+        operands: Operands::Words(1, usize::MAX),
+        run: Run::Service(open::open),
     },
     Command {
         name: "check",

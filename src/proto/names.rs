@@ -19,9 +19,6 @@ impl Service {
     /// All of them, in the order in which they are named to the user.
     pub const ALL: [Self; 5] = [Self::Jobs, Self::Hub, Self::Opener, Self::Collector, Self::Supervisor];
 
-    /// The services that this version can run.
-    pub const RUNNABLE: &'static [Self] = &[Self::Jobs, Self::Hub, Self::Collector, Self::Supervisor];
-
     /// Its name on the command line and in file names.
     #[must_use]
     pub const fn name(self) -> &'static str {

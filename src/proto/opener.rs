@@ -25,6 +25,9 @@ pub const FILE: &[u8] = b"F";
 /// What a client reads whose path is not on the list.
 pub const DENIED: &[u8] = b"DENIED";
 
+/// The highest errno (errno(3)).
+const ERRNO_MAX: u32 = 4095;
+
 const OPEN: u8 = 1;
 const ALIVE: u8 = 2;
 const NO_ROOT: u8 = 3;
@@ -135,14 +138,15 @@ impl<'a> Request<'a> {
         let serial = u32::from_le_bytes([s0, s1, s2, s3]);
         let (pid, uid) = (u32::from_le_bytes([p0, p1, p2, p3]), u32::from_le_bytes([u0, u1, u2, u3]));
         let unused = (place, flags, length, pid, uid) == (0, 0, 0, 0, 0);
+        let is_errno = unused && (1..=ERRNO_MAX).contains(&serial);
         match kind {
             OPEN if usize::from(place) < CLIENTS_MAX && flags <= 1 && (flags == 0 || length == u8::MAX) => {
                 let asked = Asked { path, too_long: flags == 1 };
                 Ok(Self::Open { whom: Whom { place, serial }, pid, uid, asked })
             }
             ALIVE if unused && serial == 0 => Ok(Self::Alive),
-            NO_ROOT if unused => Ok(Self::NoRoot(serial)),
-            UNFIT if unused => Ok(Self::Unfit(serial)),
+            NO_ROOT if is_errno => Ok(Self::NoRoot(serial)),
+            UNFIT if is_errno => Ok(Self::Unfit(serial)),
             _ => Err(Malformed),
         }
     }
@@ -193,7 +197,7 @@ impl Answer {
             _ if usize::from(place) >= CLIENTS_MAX => Err(Malformed),
             OPENED if value == 0 => Ok(Self::Opened(whom)),
             REFUSED if value == 0 => Ok(Self::Denied(whom)),
-            FAILED if value != 0 => Ok(Self::Failed(whom, value)),
+            FAILED if (1..=ERRNO_MAX).contains(&value) => Ok(Self::Failed(whom, value)),
             LISTENER if (place, serial) == (0, 0) && value != 0 => Ok(Self::Listener(value)),
             _ => Err(Malformed),
         }
@@ -234,7 +238,7 @@ mod tests {
             open(whom(1, 1), &LONGEST, true),
             Request::Alive,
             Request::NoRoot(1),
-            Request::Unfit(u32::MAX),
+            Request::Unfit(4095),
         ]
     }
 
@@ -293,6 +297,12 @@ mod tests {
         assert!(with(2, 1) && with(2, 2) && with(2, 255), "flags: a path that is cut has its full length");
         assert!(with(3, 12), "bytes behind the path");
         assert!(with(271, 1), "the last byte");
+        for errno in [0, 4096, u32::MAX] {
+            assert_eq!(Request::parse(&Request::NoRoot(errno).emit()), Err(Malformed));
+            assert_eq!(Request::parse(&Request::Unfit(errno).emit()), Err(Malformed));
+            let whom = Whom { place: 0, serial: 0 };
+            assert_eq!(Answer::parse(&Answer::Failed(whom, errno).emit()), Err(Malformed));
+        }
         for (kind, place, value) in [
             (0, 0, 0),
             (5, 0, 0),

@@ -144,6 +144,12 @@ impl Clients {
         client.fd.first().map(|fd| (fd, interest))
     }
 
+    /// The connection at `place`.
+    #[must_use]
+    pub fn connection(&self, place: usize) -> Option<&OwnedFd> {
+        self.get(place)?.fd.first()
+    }
+
     /// A new client; gives the connection back if there is no place.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use super::log::Log;
 use super::memory::Memory;
 use super::reload::{self, REASON_BYTES};
 use super::settings::{File, Unusable, path_of};
-use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
+use crate::limits::{HEARTBEAT_MIN_MS, NOTIFY_STATUS_BYTES, POLL_MAX};
 use crate::proto::config::Config;
 use crate::proto::names::Service;
 use crate::proto::text::Writer;
@@ -71,6 +71,8 @@ pub struct Companion {
     degraded: Degraded,
     /// The socket failed when it was last looked at.
     socket_failing: bool,
+    /// The whole service was alive at the end of the last turn.
+    alive: bool,
 }
 
 impl Companion {
@@ -111,6 +113,7 @@ impl Companion {
             reload_errors: 0,
             degraded: Degraded::default(),
             socket_failing: false,
+            alive: true,
         };
         (companion, other)
     }
@@ -142,7 +145,8 @@ impl Companion {
 
     /// Polls until something is ready or due. `clients` are watched for input where
     /// `reading` says so; `due` is the service's own next moment, `other` a
-    /// descriptor of its own.
+    /// descriptor of its own. Without clients the heart beats when that one speaks, and
+    /// nothing wakes the loop for it.
     #[inline(never)]
     pub fn wait(
         &self,
@@ -157,7 +161,9 @@ impl Companion {
         if let Some(other) = other {
             set.read(other, Source::Other);
         }
-        let mut due = [due, self.process.notify.due(), Some(self.beat_due())].into_iter().flatten().min();
+        let fed = self.process.notify.due().filter(|_| self.alive);
+        let beat = clients.map(|_| self.beat_due());
+        let mut due = [due, fed, beat].into_iter().flatten().min();
         if let Some(clients) = clients {
             if now >= self.listener.accept_after {
                 set.read(self.listener.fd(), Source::Listener);
@@ -174,11 +180,16 @@ impl Companion {
         set.ready().collect()
     }
 
-    /// When the next heartbeat is due: often enough that the longest pause does not
-    /// look stale.
     fn beat_due(&self) -> u64 {
+        self.heartbeat.due(self.beat_every())
+    }
+
+    /// How often the heart beats at least: so often that the longest pause does not look
+    /// stale.
+    #[must_use]
+    pub fn beat_every(&self) -> u64 {
         let Config { interval, stale_after, .. } = *self.process.config;
-        self.heartbeat.due(u64::from(interval.min(stale_after / 3)))
+        u64::from(interval.min(stale_after / 3)).max(HEARTBEAT_MIN_MS)
     }
 
     /// Handles the signals that are the same for all; HUP and CHLD are left to the
@@ -210,10 +221,18 @@ impl Companion {
 
     /// The end of a turn that began at `now`. `alive`: the whole service is, so that
     /// it may say so.
-    #[inline(never)]
     pub fn turn_finished(&mut self, now: u64, alive: bool) {
+        self.end_turn(now, alive, alive, 1);
+    }
+
+    /// As [`Companion::turn_finished`] for a service of more than one process, which is
+    /// `alive`, and has shown it in this very turn if its heart `beats`. Each so many
+    /// beats the socket is looked at.
+    #[inline(never)]
+    pub fn end_turn(&mut self, now: u64, alive: bool, beats: bool, socket_every: u64) {
         self.log.flush();
-        if alive && self.heartbeat.turn_finished(now) {
+        self.alive = alive;
+        if beats && self.heartbeat.turn_finished(now) && self.heartbeat.beats().is_multiple_of(socket_every) {
             self.listener.check();
         }
         self.watch_degraded();

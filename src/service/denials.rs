@@ -3,7 +3,7 @@
 
 use super::clients::Client;
 use super::log::Log;
-use crate::limits::{DENIALS_LOGGED_MAX, DENIALS_LOGGED_MS};
+use crate::state::quota::Quota;
 use ufmt::uwrite;
 
 /// See the module's documentation.
@@ -11,9 +11,7 @@ use ufmt::uwrite;
 pub struct Denials {
     /// All of them.
     pub count: u64,
-    /// Since when those that are logged are counted.
-    since: u64,
-    logged: u32,
+    quota: Quota,
 }
 
 impl Denials {
@@ -26,11 +24,7 @@ impl Denials {
         if core::mem::replace(&mut client.denied, true) {
             return;
         }
-        if now >= self.since.saturating_add(DENIALS_LOGGED_MS) {
-            (self.since, self.logged) = (now, 0);
-        }
-        self.logged = self.logged.saturating_add(1);
-        if self.logged > DENIALS_LOGGED_MAX {
+        if !self.quota.take(now) {
             return;
         }
         let peer = client.peer;

@@ -64,6 +64,12 @@ impl Heartbeat {
         due
     }
 
+    /// How many there were.
+    #[must_use]
+    pub fn beats(&self) -> u64 {
+        self.seq
+    }
+
     /// Milliseconds since the last one.
     #[must_use]
     pub fn age(&self, now: u64) -> u64 {

@@ -132,6 +132,12 @@ impl Listener {
         &self.path
     }
 
+    /// Which socket it is: another one after it was made again.
+    #[must_use]
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
     /// Why nobody can connect at the moment, if so.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {

@@ -10,6 +10,7 @@
 //! - `degraded.rs`: what fails in any of them, said once
 //! - `target.rs`: the process that holds a service's lock
 //! - `output.rs`: what the programs that they start write
+//! - `program.rs`: a program's file, as a shell would find it
 //! - `notify.rs`: the service manager that started it, if it wants to be told
 //! - `memory.rs`: the memory they use
 //! - `listener.rs`, `clients.rs`: a socket, who may use it, its connections
@@ -17,6 +18,7 @@
 //! - `companion.rs`: what the hub, the opener and the collector have in common
 //! - `hub.rs`: the service that passes lines between clients
 //! - `collector.rs`: the service that averages metrics
+//! - `opener/`: the service that opens files for those who may not
 //! - `disk.rs`: the real disk under `state::spool`
 //! - `jobs/`: the service that runs jobs
 //! - `supervisor/`: the service that keeps the others running
@@ -38,7 +40,9 @@ pub mod log;
 pub mod logfile;
 pub mod memory;
 pub mod notify;
+pub mod opener;
 pub mod output;
+pub mod program;
 pub mod reload;
 pub mod settings;
 pub mod supervisor;

@@ -93,6 +93,14 @@ pub fn set_nonblocking(fd: &OwnedFd) -> Result<(), Failure> {
     rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).op("fcntl")
 }
 
+/// Another descriptor of the same open file, close-on-exec (fcntl(2), `F_DUPFD_CLOEXEC`).
+///
+/// # Errors
+/// EMFILE.
+pub fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Failure> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 3).op("fcntl")
+}
+
 /// Takes ownership of an inherited descriptor that the user named, and makes
 /// it close-on-exec. `None` if it is not open or is a standard one.
 #[must_use]

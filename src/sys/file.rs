@@ -4,7 +4,10 @@
 use super::{AsFd, Errno, Failure, Op, OwnedFd};
 use core::ffi::CStr;
 pub use rustix::fs::OFlags;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, ResolveFlags, Stat};
+
+/// How often openat2(2) is tried while it cannot be sure.
+const AGAIN_MAX: u32 = 8;
 
 /// What a path or descriptor is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +22,8 @@ pub struct Meta {
     pub directory: bool,
     /// Whether it is a socket.
     pub socket: bool,
+    /// Whether it is a symbolic link.
+    pub link: bool,
     /// Owner.
     pub uid: u32,
     /// Permission bits, as `0o7777` masks them.
@@ -39,6 +44,7 @@ impl From<Stat> for Meta {
             regular: kind == FileType::RegularFile,
             directory: kind == FileType::Directory,
             socket: kind == FileType::Socket,
+            link: kind == FileType::Symlink,
             uid: stat.st_uid,
             mode: stat.st_mode & 0o7777,
             links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
@@ -73,11 +79,39 @@ pub fn open_regular(path: &CStr) -> Result<(OwnedFd, Meta), Failure> {
     regular(meta).map(|()| (fd, meta))
 }
 
+/// Opens the regular file at `path` for reading, with no symbolic link anywhere in the
+/// path where the kernel can promise that (openat2(2), Linux 5.6), else with none at its
+/// end. Nothing but a regular file is ever touched.
+///
+/// # Errors
+/// As openat2(2) says; ELOOP for a symbolic link; EISDIR or EINVAL for what is not a
+/// regular file.
+pub fn open_without_links(path: &CStr) -> Result<OwnedFd, Failure> {
+    // (to open a device can do something)
+    regular(meta_at(path, false)?)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let mut attempts = 0;
+    let fd = loop {
+        match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+            Err(Errno::NOSYS) => break open(path, flags, 0)?,
+            Err(Errno::INTR) => {}
+            // (the kernel could not be sure while names changed)
+            Err(Errno::AGAIN) if attempts < AGAIN_MAX => attempts += 1,
+            result => break result.op("openat2")?,
+        }
+    };
+    regular(meta(&fd)?)?;
+    // Whoever gets it expects a read to wait where it has to (/proc/kmsg).
+    rustix::fs::fcntl_setfl(&fd, OFlags::empty()).op("fcntl")?;
+    Ok(fd)
+}
+
 /// Fails unless `meta` is that of a regular file.
 fn regular(meta: Meta) -> Result<(), Failure> {
     let errno = match meta {
         Meta { regular: true, .. } => return Ok(()),
         Meta { directory: true, .. } => Errno::ISDIR,
+        Meta { link: true, .. } => Errno::LOOP,
         _ => Errno::INVAL,
     };
     Err(Failure { op: "openat", errno })
@@ -322,6 +356,23 @@ pub fn rename(from: &CStr, to: &CStr) -> Result<(), Failure> {
 /// As the call says.
 pub fn unlink(path: &CStr) -> Result<(), Failure> {
     rustix::fs::unlinkat(CWD, path, AtFlags::empty()).op("unlinkat")
+}
+
+/// rmdir(2).
+///
+/// # Errors
+/// As the call says.
+pub fn remove_dir(path: &CStr) -> Result<(), Failure> {
+    rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR).op("unlinkat")
+}
+
+/// The target of the symbolic link at `path` into `buffer`, its length (readlink(2)); one
+/// that fills the buffer may have been cut.
+///
+/// # Errors
+/// EINVAL if it is something else; as the call says.
+pub fn read_link(path: &CStr, buffer: &mut [u8]) -> Result<usize, Failure> {
+    rustix::fs::readlinkat_raw(CWD, path, buffer).op("readlinkat")
 }
 
 /// The working directory's absolute path into `buffer`, without terminator

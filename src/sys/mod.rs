@@ -7,6 +7,7 @@
 pub mod arch;
 pub mod args;
 pub mod clock;
+pub mod confine;
 pub mod datagram;
 pub mod dir;
 pub mod fds;
@@ -17,6 +18,7 @@ pub mod lock;
 pub mod memory;
 pub mod once;
 pub mod oom;
+pub mod pass;
 pub mod poll;
 pub mod process;
 mod runtime;
@@ -106,11 +108,24 @@ const ERRNOS: &[(Errno, &str)] = &[
     (Errno::NOSYS, "ENOSYS (not in this kernel)"),
     (Errno::LOOP, "ELOOP (is a symbolic link)"),
     (Errno::ADDRINUSE, "EADDRINUSE (somebody else listens there)"),
+    (Errno::CONNRESET, "ECONNRESET (the other end closed it)"),
+    (Errno::NOBUFS, "ENOBUFS (no memory for it in the kernel)"),
+    (Errno::TOOMANYREFS, "ETOOMANYREFS (too many descriptors on their way)"),
     (Errno::CONNREFUSED, "ECONNREFUSED (nobody listens)"),
     (Errno::DQUOT, "EDQUOT (quota exceeded)"),
     (Errno::ILSEQ, "EILSEQ (damaged data)"),
     (Errno::STALE, "ESTALE (stale file handle)"),
 ];
+
+/// Writes the name of `errno` alone, or its number.
+pub fn push_errno_name(errno: Errno, out: &mut Writer<'_>) {
+    let before = out.len();
+    describe_errno(errno, out);
+    let meaning = out.as_bytes().get(before..).unwrap_or(&[]).iter().position(|byte| *byte == b'(');
+    if let Some(at) = meaning {
+        out.truncate(before.saturating_add(at.saturating_sub(1)));
+    }
+}
 
 /// Writes the name and meaning of `errno`, or its number.
 pub fn describe_errno(errno: Errno, out: &mut Writer<'_>) {

@@ -138,9 +138,9 @@ unsafe extern "C" fn child(setup: *const u8) -> ! {
     }
     process::umask(0o022);
     signal::unblock_in_child();
-    let mut errno = execute(setup.program, setup.program.path);
+    let mut errno = execute(setup.program.path, setup.program.argv, setup.program.envp);
     if let (Role::Service(_), Errno::NOENT) = (role, errno) {
-        errno = execute(setup.program, OURSELVES);
+        errno = execute(OURSELVES, setup.program.argv, setup.program.envp);
     }
     if !matches!(role, Role::Handler) {
         // (the parent, which waits, shares this memory; not so under QEMU's user mode)
@@ -150,10 +150,15 @@ unsafe extern "C" fn child(setup: *const u8) -> ! {
     process::exit(if errno == Errno::NOENT { 127 } else { 126 })
 }
 
-/// execve(2) of `path`; returns only if it failed, and why.
-fn execute(program: &Program<'_>, path: &CStr) -> Errno {
+/// execve(2) of `path`; returns only if it failed, and why. Both arrays are ended by a null
+/// pointer.
+pub fn execute(path: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> Errno {
+    let is_ended = |array: &[*const c_char]| array.last().is_some_and(|last| last.is_null());
+    if !is_ended(argv) || !is_ended(envp) {
+        return Errno::INVAL;
+    }
     // SAFETY: both arrays end with a null pointer and hold terminated strings.
-    unsafe { runtime::execve(path, program.argv.as_ptr().cast(), program.envp.as_ptr().cast()) }
+    unsafe { runtime::execve(path, argv.as_ptr().cast(), envp.as_ptr().cast()) }
 }
 
 /// Has the kernel send `signal` when the process that starts us ends; we end now

@@ -7,11 +7,12 @@ use crate::proto::names::Service;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::service::output::Output;
+use crate::service::program;
 use crate::service::target::{Hidden, Target};
 use crate::state::supervisor::Ward;
 use crate::sys::process::{self, Pid, Signal};
-use crate::sys::spawn::{Child, Program, Role, SAFE_PATH, spawn};
-use crate::sys::{Errno, Failure, OwnedFd, fds, file};
+use crate::sys::spawn::{Child, Program, Role, spawn};
+use crate::sys::{Errno, Failure, OwnedFd, fds};
 use core::ffi::{CStr, c_char};
 use heapless::Vec;
 
@@ -176,11 +177,6 @@ fn spawn_with(
     spawn(&Program { role, path, argv, envp: origin.args.environment() })
 }
 
-/// `path` below `base` if it is relative.
-fn absolute(base: &Path, path: &[u8]) -> Path {
-    base.join(path).or_else(|| Path::new(path)).unwrap_or_default()
-}
-
 impl Origin {
     /// Whether a program is supervised, and not services.
     pub(super) fn is_program(&self) -> bool {
@@ -211,16 +207,6 @@ impl Origin {
             Kind::Service(_) => self.args.executable(),
             Kind::Program => self.program_word(),
         };
-        if word.contains(&b'/') {
-            return absolute(base, word);
-        }
-        let folders = self.args.env(b"PATH").or(SAFE_PATH.to_bytes().strip_prefix(b"PATH=")).unwrap_or(b"");
-        let candidates =
-            folders.split(|byte| *byte == b':').filter_map(|folder| base.join(folder)?.join(word));
-        let is_program = |path: &Path| {
-            file::meta_at(path.as_c_str(), true).is_ok_and(|meta| meta.regular)
-                && file::executable(path.as_c_str())
-        };
-        candidates.into_iter().find(is_program).or_else(|| Path::new(word)).unwrap_or_default()
+        program::find(&self.args, word, base)
     }
 }

@@ -1,0 +1,459 @@
+//! The service `opener`: hands out descriptors of the files that `allow` names to those who
+//! may not open them.
+//!
+//! It is two processes (privilege separation, as OpenSSH has it):
+//!
+//! ```text
+//! clients ◀──▶ worker ◀── fixed messages ──▶ main: policy, opens ──▶ files
+//!              nobody, empty root            root (or whoever started it)
+//! ```
+//!
+//! - **main**, this file, is the service: lock, log, health, configuration. It alone knows
+//!   the list and opens files. It reads nothing but the worker's messages, each of a fixed
+//!   length, and checks every byte of them (`proto/opener.rs`).
+//! - **the worker** (`worker.rs`) reads what strangers send, and could, taken over by one,
+//!   ask for what is on the list anyway, and lie about who asks, in the log.
+//!
+//! The heart beats when the worker shows that it lives, so the health file is about both.
+//! A worker that dies, falls silent for `stale_after`, or sends what is no message is
+//! killed, and another one started: at once, then more slowly. While there is none, new
+//! connections wait, and the heart stands still.
+
+mod worker;
+
+use super::companion::{Companion, Source};
+use super::lifecycle::{Audience, exit};
+use super::memory::Memory;
+use crate::limits::{
+    CLIENTS_MAX, OPENER_SOCKET_BEATS, RESTART_DELAY_MAX_MS, RESTART_DELAY_MS, RESTART_QUICK_MS,
+    WORKER_GRACE_MS, WORKER_OVERSLEPT_MS,
+};
+use crate::proto::log::Level;
+use crate::proto::names::Service;
+use crate::proto::opener::{Answer, Asked, REQUEST_BYTES, Request, Whom};
+use crate::proto::path::Path;
+use crate::proto::text::Writer;
+use crate::state::backoff::delay_ms;
+use crate::state::opener::{Resolved, find, load};
+use crate::state::quota::Quota;
+use crate::state::resolve::Name;
+use crate::sys::identity::{self, Identity};
+use crate::sys::once::Once;
+use crate::sys::process::{self, Pid, Side, Signal};
+use crate::sys::{
+    Errno, Failure, OwnedFd, clock, describe_errno, fds, file, memory, pass, poll, push_errno_name, socket,
+};
+use heapless::Vec;
+use ufmt::uwrite;
+
+/// Nobody, where /etc/passwd does not know it.
+const NOBODY: u32 = 65534;
+
+static RESOLVED: Once<Resolved, 6> = Once::new(Vec::new());
+
+/// The process that talks to clients.
+struct Worker {
+    pid: Pid,
+    channel: OwnedFd,
+    born_at: u64,
+    heard_at: u64,
+}
+
+/// What the worker has said.
+enum Heard {
+    /// Nothing yet.
+    Nothing,
+    /// That it lives, if only by asking.
+    Alive,
+    /// That it could not give up its rights.
+    Unfit(Errno),
+    /// It is gone, or not to be trusted: why.
+    Lost(&'static str),
+}
+
+/// See the module's documentation.
+struct Opener {
+    base: Companion,
+    /// Where the entries of `allow` led.
+    resolved: &'static mut Resolved,
+    /// Whom the worker becomes.
+    identity: Option<Identity>,
+    worker: Option<Worker>,
+    /// Workers that were lost in a row, each soon after its start.
+    losses: u32,
+    /// When the next one is started, while there is none.
+    start_at: u64,
+    denials: Quota,
+    /// The hint about the root was given.
+    hinted: bool,
+    opened: u64,
+    denied: u64,
+    failed: u64,
+}
+
+/// Runs the service until it is stopped; returns the exit code. (Not inlined: its
+/// caller's frame would hold what every service needs.)
+#[inline(never)]
+pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
+    let (base, identity) = Companion::open(Service::Opener, parts, audience);
+    let mut opener = Opener {
+        base,
+        resolved: RESOLVED.take(),
+        identity: whom_to_become(identity),
+        worker: None,
+        losses: 0,
+        start_at: 0,
+        denials: Quota::default(),
+        hinted: false,
+        opened: 0,
+        denied: 0,
+        failed: 0,
+    };
+    opener.load();
+    opener.first_worker();
+    opener.base.announce();
+    while !opener.base.stopping {
+        opener.turn();
+    }
+    opener.finish()
+}
+
+/// Whom the worker becomes, if we may say so: `user`, or else nobody.
+fn whom_to_become(configured: Option<Identity>) -> Option<Identity> {
+    if identity::effective_uid() != 0 {
+        return None;
+    }
+    configured.or_else(|| identity::resolve(b"nobody", b"").ok()).or_else(|| {
+        let groups = Vec::from_array([NOBODY]);
+        Some(Identity { uid: NOBODY, gid: NOBODY, groups })
+    })
+}
+
+impl Opener {
+    #[inline(never)]
+    fn turn(&mut self) {
+        let config = &self.base.process.config;
+        let due = match &self.worker {
+            Some(worker) => worker.heard_at.saturating_add(u64::from(config.stale_after)),
+            None => self.start_at,
+        };
+        let channel = self.worker.as_ref().map(|worker| &worker.channel);
+        let ready = self.base.wait(None, &|_| false, channel, Some(due));
+        let now = clock::now();
+        if ready.contains(&Source::Signals) {
+            self.on_signals(now);
+        }
+        let beats = ready.contains(&Source::Other) && self.hear_all(now);
+        if !self.base.stopping {
+            self.watch_worker(now);
+        }
+        let socket = self.base.listener.identity();
+        self.base.end_turn(now, self.worker.is_some(), beats, OPENER_SOCKET_BEATS);
+        if self.base.listener.identity() != socket {
+            self.hand_listener(now);
+        }
+    }
+
+    fn on_signals(&mut self, now: u64) {
+        let (opened, denied, failed) = (self.opened, self.denied, self.failed);
+        let worker = self.worker.as_ref().map_or(0, |worker| worker.pid.as_raw_pid());
+        let arrived = self.base.on_signals(now, &|out| {
+            let _ = uwrite!(out, " opened={} denied={} failed={} worker={}", opened, denied, failed, worker);
+        });
+        if arrived.has(Signal::HUP) && self.base.reload() {
+            self.load();
+            self.hand_listener(now);
+        }
+        if arrived.has(Signal::CHILD) {
+            while let Some((pid, _)) = process::reap_any() {
+                if self.worker.as_ref().is_some_and(|worker| worker.pid == pid) {
+                    self.lose(now, "is gone");
+                }
+            }
+        }
+    }
+
+    /// The list of the configuration in force.
+    fn load(&mut self) {
+        let mut read_link = |path: &Path, target: &mut [u8]| match file::read_link(path.as_c_str(), target) {
+            Ok(length) => Name::Link(length),
+            Err(Failure { errno: Errno::INVAL, .. }) => Name::Other,
+            Err(_) => Name::Missing,
+        };
+        load(&self.base.process.config.allow, &mut read_link, self.resolved);
+    }
+
+    // ----- requests ---------------------------------------------------------
+
+    /// What the worker has said; true if it lives.
+    #[inline(never)]
+    fn hear_all(&mut self, now: u64) -> bool {
+        let mut lives = false;
+        for _ in 0..CLIENTS_MAX {
+            match self.hear(now) {
+                Heard::Nothing => break,
+                Heard::Alive => lives = true,
+                Heard::Unfit(_) => self.lose(now, "cannot give up its rights"),
+                Heard::Lost(why) => self.lose(now, why),
+            }
+        }
+        lives
+    }
+
+    /// One message of the worker.
+    #[inline(never)]
+    fn hear(&mut self, now: u64) -> Heard {
+        let Some(worker) = &mut self.worker else { return Heard::Nothing };
+        let mut bytes = [0; REQUEST_BYTES + 1];
+        let request = match socket::receive(&worker.channel, &mut bytes) {
+            Err(Failure { errno: Errno::AGAIN, .. }) => return Heard::Nothing,
+            Ok(0) | Err(_) => return Heard::Lost("is gone"),
+            Ok(length) => Request::parse(bytes.get(..length).unwrap_or(&[])),
+        };
+        let errno_of = |errno: u32| Errno::from_raw_os_error(i32::try_from(errno).unwrap_or(0));
+        match request {
+            Err(_) => return Heard::Lost("sent what is no message"),
+            Ok(Request::Unfit(errno)) => return Heard::Unfit(errno_of(errno)),
+            Ok(Request::Alive) => {}
+            Ok(Request::NoRoot(errno)) => {
+                if !core::mem::replace(&mut self.hinted, true) {
+                    self.base.log.warn(&|out| {
+                        out.push_str("the worker still sees the whole file system: ");
+                        describe_errno(errno_of(errno), out);
+                    });
+                }
+                return Heard::Nothing;
+            }
+            Ok(Request::Open { whom, pid, uid, asked }) => {
+                worker.heard_at = now;
+                return self.answer(whom, (pid, uid), asked, now);
+            }
+        }
+        worker.heard_at = now;
+        Heard::Alive
+    }
+
+    /// Opens what may be opened, and tells the worker. Our descriptor is closed here in
+    /// any case.
+    fn answer(&mut self, whom: Whom, peer: (u32, u32), asked: Asked<'_>, now: u64) -> Heard {
+        let allow = &self.base.process.config.allow;
+        let found = if asked.too_long { None } else { find(allow, self.resolved, asked.path) };
+        let (answer, file) = match found.and_then(Path::new) {
+            None => {
+                self.note_denied(peer, asked, now);
+                (Answer::Denied(whom), None)
+            }
+            Some(path) => match file::open_without_links(path.as_c_str()) {
+                Ok(file) => (Answer::Opened(whom), Some(file)),
+                Err(failure) => (self.failed(whom, peer, asked, failure.errno), None),
+            },
+        };
+        let Some(worker) = &self.worker else { return Heard::Nothing };
+        let mut sent = pass::send(&worker.channel, &answer.emit(), file.as_ref());
+        if let (Some(_), Err(failure)) = (&file, sent)
+            && matches!(failure.errno, Errno::TOOMANYREFS | Errno::NOMEM | Errno::NOBUFS)
+        {
+            let answer = self.failed(whom, peer, asked, failure.errno);
+            let Some(worker) = &self.worker else { return Heard::Nothing };
+            sent = pass::send(&worker.channel, &answer.emit(), None);
+        } else if file.is_some() && sent.is_ok() {
+            self.opened = self.opened.saturating_add(1);
+            self.note(peer, asked, &|out| out.push_str("opened"));
+        }
+        match sent {
+            Ok(_) => Heard::Alive,
+            Err(_) => Heard::Lost("does not take its answers"),
+        }
+    }
+
+    /// Counts and notes a file that could not be handed out; the answer.
+    fn failed(&mut self, whom: Whom, peer: (u32, u32), asked: Asked<'_>, errno: Errno) -> Answer {
+        self.failed = self.failed.saturating_add(1);
+        self.note(peer, asked, &|out| {
+            out.push_str("open failed: ");
+            push_errno_name(errno, out);
+        });
+        Answer::Failed(whom, u32::try_from(errno.raw_os_error()).unwrap_or(1))
+    }
+
+    /// For whoever looks closely: `WHAT for uid N (pid N): PATH`
+    #[inline(never)]
+    fn note(&mut self, (pid, uid): (u32, u32), asked: Asked<'_>, what: &dyn Fn(&mut Writer<'_>)) {
+        self.base.log.line(Level::Debug, &|out| {
+            what(out);
+            let _ = uwrite!(out, " for uid {} (pid {}): ", uid, pid);
+            out.push_escaped(asked.path);
+        });
+    }
+
+    /// Counts a denial, and logs it unless there are too many.
+    fn note_denied(&mut self, (pid, uid): (u32, u32), asked: Asked<'_>, now: u64) {
+        self.denied = self.denied.saturating_add(1);
+        if self.denials.take(now) {
+            self.base.log.warn(&|out| {
+                let _ = uwrite!(out, "denied to uid {} (pid {}): ", uid, pid);
+                out.push_escaped(asked.path);
+                out.push_str(if asked.too_long { "… (longer than 255 bytes)" } else { "" });
+            });
+        }
+    }
+
+    // ----- the worker -------------------------------------------------------
+
+    /// Forks a worker.
+    #[inline(never)]
+    fn start_worker(&mut self, now: u64) -> Result<(), Failure> {
+        let (channel, theirs) = pass::pair()?;
+        let listener = fds::duplicate(self.base.listener.fd())?;
+        let parent = process::pid();
+        // What it does not need it need not hold either.
+        memory::release(self.base.scratch);
+        match process::fork()? {
+            Side::Child => worker::run(worker::Start {
+                channel: theirs,
+                listener,
+                parent,
+                identity: self.identity.as_ref(),
+                root: self.base.process.pid_path.parent().join(b"zigsvc-opener.root"),
+                interval: self.base.beat_every(),
+            }),
+            Side::Parent(pid) => self.worker = Some(Worker { pid, channel, born_at: now, heard_at: now }),
+        }
+        Ok(())
+    }
+
+    /// The worker of the start: without it, and before it has shown that it lives and has
+    /// given up its rights, the service is not ready.
+    fn first_worker(&mut self) {
+        let begun = clock::now();
+        if let Err(failure) = self.start_worker(begun) {
+            self.give_up(exit::FAILED, &|out| failure.describe(out));
+        }
+        let deadline = begun.saturating_add(u64::from(self.base.process.config.stale_after));
+        loop {
+            let now = clock::now();
+            let why = match self.hear(now) {
+                Heard::Alive => return,
+                Heard::Unfit(errno) => {
+                    let code = if matches!(errno, Errno::PERM | Errno::ACCESS) {
+                        exit::DENIED
+                    } else {
+                        exit::FAILED
+                    };
+                    self.give_up(code, &|out| {
+                        out.push_str("opener: its worker cannot give up its rights: ");
+                        describe_errno(errno, out);
+                    });
+                }
+                Heard::Lost(why) => why,
+                Heard::Nothing if now >= deadline => "does not answer",
+                Heard::Nothing => {
+                    if let Some(worker) = &self.worker {
+                        let _ = poll::readable_within(&worker.channel, deadline.saturating_sub(now));
+                    }
+                    continue;
+                }
+            };
+            self.give_up(exit::FAILED, &|out| {
+                out.push_str("opener: its worker ");
+                out.push_str(why);
+            });
+        }
+    }
+
+    /// The start has failed; does not return.
+    fn give_up(&mut self, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> ! {
+        let _ = self.base.listener.hide();
+        self.end_worker();
+        self.base.process.fail(code, text)
+    }
+
+    /// Starts a worker where there is none, and gives up one that has been silent.
+    fn watch_worker(&mut self, now: u64) {
+        let patience = u64::from(self.base.process.config.stale_after);
+        match &mut self.worker {
+            Some(worker) => {
+                let due = worker.heard_at.saturating_add(patience);
+                if now >= due.saturating_add(WORKER_OVERSLEPT_MS) {
+                    worker.heard_at = now;
+                } else if now >= due {
+                    self.lose(now, "has been silent for stale_after");
+                }
+            }
+            None if now >= self.start_at => {
+                if let Err(failure) = self.start_worker(now) {
+                    self.slow_down(now, true);
+                    self.base.log.error(&|out| {
+                        out.push_str("no worker could be started: ");
+                        failure.describe(out);
+                    });
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// The worker is gone, or has to go. It is reaped when it has ended.
+    #[inline(never)]
+    fn lose(&mut self, now: u64, why: &str) {
+        let Some(worker) = self.worker.take() else { return };
+        let _ = process::kill(worker.pid, Signal::KILL);
+        let wait = self.slow_down(now, now.saturating_sub(worker.born_at) < RESTART_QUICK_MS);
+        self.base.log.error(&|out| {
+            let _ = uwrite!(out, "the worker (pid {}) {}; ", worker.pid.as_raw_pid(), why);
+            let _ = uwrite!(out, "the next one is started in {} ms", wait);
+        });
+    }
+
+    /// When the next worker may be started: at once, unless the last one was lost `soon`.
+    fn slow_down(&mut self, now: u64, soon: bool) -> u64 {
+        let wait = match self.losses {
+            losses @ 1.. if soon => delay_ms(RESTART_DELAY_MS, losses, RESTART_DELAY_MAX_MS),
+            _ => 0,
+        };
+        self.losses = if soon { self.losses.saturating_add(1) } else { 1 };
+        self.start_at = now.saturating_add(wait);
+        wait
+    }
+
+    /// Gives the worker the socket, which may be another one, and how often it is to show
+    /// that it lives.
+    fn hand_listener(&mut self, now: u64) {
+        let Some(worker) = &self.worker else { return };
+        let interval = u32::try_from(self.base.beat_every()).unwrap_or(u32::MAX);
+        let message = Answer::Listener(interval).emit();
+        if pass::send(&worker.channel, &message, Some(self.base.listener.fd())).is_err() {
+            self.lose(now, "does not take its socket");
+        }
+    }
+
+    /// Ends the worker and reaps it: it goes when its channel is closed.
+    fn end_worker(&mut self) {
+        let Some(Worker { pid, channel, .. }) = self.worker.take() else { return };
+        drop(channel);
+        let deadline = clock::now().saturating_add(WORKER_GRACE_MS);
+        while process::ended(pid).is_none() {
+            let left = deadline.saturating_sub(clock::now());
+            if left == 0 {
+                let _ = process::kill(pid, Signal::KILL);
+                break;
+            }
+            // (the signal of its end wakes us)
+            let _ = poll::readable_within(self.base.process.signals.fd(), left);
+            let _ = self.base.process.signals.take();
+        }
+        process::reap(pid);
+    }
+
+    // ----- the end ----------------------------------------------------------
+
+    #[inline(never)]
+    fn finish(&mut self) -> u8 {
+        let _ = self.base.listener.hide();
+        self.end_worker();
+        let opened = self.opened;
+        self.base.finish(&|out| {
+            let _ = uwrite!(out, "opened {} files", opened);
+        })
+    }
+}

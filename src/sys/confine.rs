@@ -1,0 +1,42 @@
+//! What a process that parses strangers' bytes gives up: the file system, new processes,
+//! files, core dumps, and being looked into (chroot(2), setrlimit(2), prctl(2)).
+
+use super::{Failure, Op, file, process};
+use core::ffi::CStr;
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
+
+/// Makes an empty folder the root: one that is made at `path` and removed again, so that
+/// nothing is left there, and nothing can be made in it.
+///
+/// # Errors
+/// EPERM without the right; as mkdir(2) and rmdir(2) say. Then the root is what it was,
+/// and the working folder is still a good one.
+pub fn empty_root(path: &CStr) -> Result<(), Failure> {
+    file::ensure_dir(path, 0o700)?;
+    let inside = process::chdir(path);
+    let removed = file::remove_dir(path);
+    let changed = inside.and(removed).and_then(|()| rustix::process::chroot(c".").op("chroot"));
+    if changed.is_err() {
+        let _ = process::chdir(c"/");
+    }
+    changed
+}
+
+/// No further processes, no byte in any file, no core dump, nobody who looks into the
+/// memory. What the kernel refuses of it is left: the least of it is what was there before.
+pub fn limit() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    for resource in [Resource::Nproc, Resource::Fsize, Resource::Core] {
+        let _ = rustix::process::setrlimit(resource, none);
+    }
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// Has the kernel kill us when process `parent` ends, which started us; false if it has
+/// ended already. To be called after every change of the user, which undoes it (prctl(2),
+/// `PR_SET_PDEATHSIG`).
+#[must_use]
+pub fn die_with(parent: Pid) -> bool {
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    rustix::process::getppid() == Some(parent)
+}
