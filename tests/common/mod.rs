@@ -17,6 +17,7 @@
 
 pub mod control;
 pub mod foreground;
+pub mod opener;
 pub mod small_disk;
 pub mod supervisor;
 

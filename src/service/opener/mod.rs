@@ -63,8 +63,10 @@ struct Worker {
 enum Heard {
     /// Nothing yet.
     Nothing,
-    /// That it lives, if only by asking.
+    /// That it lives.
     Alive,
+    /// What it wants for a client, which it got.
+    Asked,
     /// That it could not give up its rights.
     Unfit(Errno),
     /// It is gone, or not to be trusted: why.
@@ -192,7 +194,12 @@ impl Opener {
         for _ in 0..CLIENTS_MAX {
             match self.hear(now) {
                 Heard::Nothing => break,
-                Heard::Alive => lives = true,
+                Heard::Asked => lives = true,
+                Heard::Alive => {
+                    // (mostly nothing follows; what does wakes the next turn)
+                    lives = true;
+                    break;
+                }
                 Heard::Unfit(_) => self.lose(now, "cannot give up its rights"),
                 Heard::Lost(why) => self.lose(now, why),
             }
@@ -261,7 +268,7 @@ impl Opener {
             self.note(peer, asked, &|out| out.push_str("opened"));
         }
         match sent {
-            Ok(_) => Heard::Alive,
+            Ok(_) => Heard::Asked,
             Err(_) => Heard::Lost("does not take its answers"),
         }
     }
@@ -333,7 +340,7 @@ impl Opener {
         loop {
             let now = clock::now();
             let why = match self.hear(now) {
-                Heard::Alive => return,
+                Heard::Alive | Heard::Asked => return,
                 Heard::Unfit(errno) => {
                     let code = if matches!(errno, Errno::PERM | Errno::ACCESS) {
                         exit::DENIED
