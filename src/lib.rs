@@ -62,6 +62,13 @@
 //! `cli/log.rs` (read) → `state/stream.rs` (whole? stamped? does it fit?) →
 //! `service/logfile.rs` (written, rotated) by the steps of `state/rotation.rs`.
 //!
+//! # One file, from the request to the descriptor
+//!
+//! `service/opener/worker.rs` (a client's path; as nobody, in an empty root) →
+//! `proto/opener.rs` (a message of fixed length) → `service/opener/mod.rs` (main: counts,
+//! logs, answers) → `state/opener.rs` (on the list? where did that lead?) → `sys/file.rs`
+//! (opened, without links) → `sys/pass.rs` (to the worker, to the client).
+//!
 //! # Recipes
 //!
 //! - **A command**: one entry in `COMMANDS` of `cli/mod.rs` and its function in

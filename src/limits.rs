@@ -298,6 +298,7 @@ pub const TABLE: &[(&str, u64, &str)] = &[
     ("rejected", REJECTED_MAX_BYTES, "bytes of spool/rejected before it starts anew"),
     ("allow_ids", ALLOW_IDS_MAX as u64, "entries of allow_uid and of allow_gid"),
     ("allow_paths", ALLOW_PATHS_MAX as u64, "entries of allow"),
+    ("allow_links", LINKS_MAX as u64, "symbolic links in one entry of allow"),
     ("heartbeat", HEARTBEAT_MIN_MS, "ms between two heartbeats, at least"),
     ("stop_grace", STOP_GRACE_MS, "ms after stop_timeout until stop sends KILL"),
 ];
