@@ -284,7 +284,12 @@ fn a_worker_that_hangs_stops_the_heart_and_is_replaced_after_stale_after() {
     // (a message may be on its way)
     std::thread::sleep(Duration::from_millis(100));
     let still = beats(&dir);
-    std::thread::sleep(Duration::from_millis(1000));
+    for _ in 0..4 {
+        // The main process has turns of its own meanwhile.
+        std::thread::sleep(Duration::from_millis(250));
+        kill(main, "USR2");
+    }
+    wait_until("it had them", || log_of(&dir).contains("status: "));
     assert_eq!(beats(&dir), still, "no sign of life of the worker, no heartbeat");
     wait_until("it is replaced", || children(main).first().is_some_and(|pid| *pid != first));
     assert!(begun.elapsed() >= Duration::from_millis(1500));
@@ -410,6 +415,29 @@ fn half_a_request_is_closed_after_thirty_seconds() {
     assert!(took >= Duration::from_millis(29_500) && took < Duration::from_secs(44), "{took:?}");
     silent.send(format!("{}\n", dir.path("public").display()));
     assert_eq!(silent.answer().content(), "for all\n");
+}
+
+#[test]
+fn an_answer_for_one_who_left_reaches_nobody_else() {
+    let dir = folder();
+    dir.write("other", "for another\n");
+    let main = start(&dir, &["public", "other"], &[]);
+    let pid = worker(main);
+    let is_free = || !is_root() || under_qemu() || descriptors(pid) == 5;
+    kill(main, "STOP");
+    let first = Client::new(&dir);
+    first.send(format!("{}\n", dir.path("public").display()));
+    wait_until("the worker has passed it on", || !is_free() || !is_root() || under_qemu());
+    std::thread::sleep(Duration::from_millis(100));
+    drop(first);
+    wait_until("its place is free", is_free);
+    std::thread::sleep(Duration::from_millis(100));
+    let second = Client::new(&dir);
+    second.send(format!("{}\n", dir.path("other").display()));
+    assert!(second.is_silent_for(Duration::from_millis(100)));
+    kill(main, "CONT");
+    assert_eq!(second.answer().content(), "for another\n");
+    wait_until("nothing is left", is_free);
 }
 
 #[test]
