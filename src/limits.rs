@@ -219,6 +219,8 @@ pub const STATUS_WAIT_MS: u64 = 2000;
 pub const CONNECT_WAIT_MS: u64 = 2000;
 /// How often a client tries to connect meanwhile.
 pub const CONNECT_RETRY_MS: u64 = 50;
+/// How often `open` asks again that was left without an answer.
+pub const OPEN_ATTEMPTS_MAX: u32 = 10;
 /// A client waits this long for a service that is being restarted.
 pub const RESTART_WAIT_MS: u64 = 30_000;
 /// `queue -` asks a full queue again after this long ...

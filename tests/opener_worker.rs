@@ -347,6 +347,7 @@ fn a_supervisor_keeps_it_running() {
     wait_until("it serves", || dir.path("zigsvc-opener.sock").exists());
     let first = dir.lock_holder("zigsvc-opener.pid").unwrap();
     assert!(is_served(&dir));
+    // (its worker, which dies with it, may take somebody along)
     kill(first, "KILL");
     wait_until("it is started again", || {
         dir.lock_holder("zigsvc-opener.pid").is_some_and(|pid| pid != first) && beats(&dir) > 0

@@ -3,7 +3,7 @@
 
 use super::client::{Client, Trouble};
 use super::{Invocation, fail, print, usage};
-use crate::limits::ANSWER_WAIT_MS;
+use crate::limits::{ANSWER_WAIT_MS, CONNECT_RETRY_MS, OPEN_ATTEMPTS_MAX};
 use crate::proto::names::Service;
 use crate::proto::opener::FILE;
 use crate::proto::path::Path;
@@ -11,7 +11,7 @@ use crate::proto::text::Writer;
 use crate::service::lifecycle::{describe_at, exit};
 use crate::service::program;
 use crate::sys::spawn::execute;
-use crate::sys::{Errno, Failure, OwnedFd, clock, fds, file, pass, signal};
+use crate::sys::{Errno, Failure, OwnedFd, clock, fds, file, pass, poll, signal};
 
 /// What a shell and env(1) say about a program that is not there, and about one that
 /// cannot be executed.
@@ -47,10 +47,19 @@ pub(super) fn open(mut invocation: Invocation) -> u8 {
 fn ask(invocation: &mut Invocation, path: &[u8]) -> Result<OwnedFd, u8> {
     invocation.service = Service::Opener;
     let (mut client, _) = invocation.client(0)?;
-    client.connect_or_tell("open")?;
-    client.send(&[path]).map_err(|trouble| client.tell("open", trouble))?;
     let mut words = [0; WORDS_BYTES];
-    let (length, file) = answer(&client, &mut words).map_err(|trouble| client.tell("open", trouble))?;
+    let mut attempts = 1;
+    let (length, file) = loop {
+        client.connect_or_tell("open")?;
+        let answer = client.send(&[path]).and_then(|()| answer(&client, &mut words));
+        match answer.map_err(|trouble| client.tell("open", trouble))? {
+            // (a worker that dies leaves its clients without an answer; the next one will
+            // have it)
+            (0, _) if attempts < OPEN_ATTEMPTS_MAX => attempts += 1,
+            answer => break answer,
+        }
+        poll::sleep(CONNECT_RETRY_MS);
+    };
     match (words.get(..length).unwrap_or(&[]), file) {
         (FILE, Some(file)) => Ok(file),
         (FILE, None) => Err(refused(path, b"no room for its descriptor: EMFILE")),

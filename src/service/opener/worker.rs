@@ -58,8 +58,8 @@ struct Worker {
     /// There were no descriptors: nothing is accepted before this.
     accept_after: u64,
     interval: u64,
-    /// When the main process last heard of us.
-    said_at: u64,
+    /// When to tell the main process that we live, at the latest.
+    say_at: u64,
 }
 
 /// Becomes the worker. To be called in the new process.
@@ -93,7 +93,7 @@ pub(super) fn run(start: Start<'_>) -> ! {
         accept_after: 0,
         interval,
         // (so that the first turn says at once that it is ready)
-        said_at: 0,
+        say_at: 0,
     };
     memory::release_stack();
     let mut ready = Vec::new();
@@ -127,7 +127,7 @@ impl Worker {
         let now = clock::now();
         let mut set = PollSet::new();
         set.read(&self.channel, Source::Other);
-        let mut due = self.said_at.saturating_add(self.interval);
+        let mut due = self.say_at;
         if now < self.accept_after {
             due = due.min(self.accept_after);
         } else if self.has_room() {
@@ -159,8 +159,8 @@ impl Worker {
         if ready.contains(&Source::Listener) {
             self.accept(now)?;
         }
-        if now >= self.said_at.saturating_add(self.interval) {
-            self.said_at = now;
+        if now >= self.say_at {
+            self.say_at = now.saturating_add(self.interval);
             match socket::send(&self.channel, &Request::Alive.emit()) {
                 Ok(_) | Err(Failure { errno: Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM, .. }) => {}
                 Err(_) => return Err(Over),
@@ -195,7 +195,7 @@ impl Worker {
         let request = Request::Open { whom, pid: peer.pid, uid: peer.uid, asked };
         match socket::send(&self.channel, &request.emit()) {
             Ok(_) => {
-                self.said_at = now;
+                self.say_at = now.saturating_add(self.interval);
                 self.waiting.get_mut(place).into_iter().for_each(|waiting| *waiting = true);
             }
             Err(Failure { errno: errno @ (Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM), .. }) => {
@@ -234,7 +234,7 @@ impl Worker {
                 Answer::Listener(interval) => {
                     // (without descriptors it is better begun anew)
                     self.listener = received.fd.ok_or(Over)?;
-                    (self.interval, self.accept_after) = (u64::from(interval), 0);
+                    (self.interval, self.say_at, self.accept_after) = (u64::from(interval), 0, 0);
                 }
             }
             if !self.waiting.contains(&true) {
