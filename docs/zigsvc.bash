@@ -33,7 +33,8 @@ _zigsvc_values() {
 _zigsvc() {
     local commands=(
         start run stop restart reload rotate status queue list cancel retry
-        forget drain watch chat metric log check doctor limits help version
+        forget drain watch chat metric log open check doctor limits help
+        version
     )
     local word=${COMP_WORDS[COMP_CWORD]} before="" command="" value="" at=1 given=0
     local options=() operands=()
@@ -84,31 +85,31 @@ _zigsvc() {
     case $command in
     start)
         options=(--child --health)
-        operands=(jobs hub collector supervisor)
+        operands=(jobs hub opener collector supervisor)
         values=([--child]="folder" [--health]="file")
         ;;
     run)
         options=(--health --ready-fd)
-        operands=(jobs hub collector supervisor)
+        operands=(jobs hub opener collector supervisor)
         values=([--health]="file" [--ready-fd]="other")
         ;;
     stop)
-        operands=(jobs hub collector supervisor)
+        operands=(jobs hub opener collector supervisor)
         ;;
     restart)
         options=(--health)
-        operands=(jobs hub collector supervisor)
+        operands=(jobs hub opener collector supervisor)
         values=([--health]="file")
         ;;
     reload)
-        operands=(jobs hub collector supervisor)
+        operands=(jobs hub opener collector supervisor)
         ;;
     rotate)
-        operands=(jobs hub collector supervisor)
+        operands=(jobs hub opener collector supervisor)
         ;;
     status)
         options=(--json --prometheus)
-        operands=(jobs hub collector supervisor)
+        operands=(jobs hub opener collector supervisor)
         ;;
     queue)
         options=(--wait)
@@ -135,6 +136,9 @@ _zigsvc() {
         options=(-n -s -t)
         operands=(file)
         values=([-n]="other" [-s]="other" [-t]="other")
+        ;;
+    open)
+        operands=(file)
         ;;
     check) ;;
     doctor) ;;

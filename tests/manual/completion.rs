@@ -224,7 +224,7 @@ fn operands(command: &Command) -> Vec<String> {
     for word in words(command.args) {
         let is_value = std::mem::replace(&mut after_option, false);
         match word {
-            "SERVICE" => operands.extend(Service::RUNNABLE.iter().map(|service| service.name().to_owned())),
+            "SERVICE" => operands.extend(Service::ALL.iter().map(|service| service.name().to_owned())),
             "COMMAND" => operands.extend(COMMANDS.iter().map(|command| command.name.to_owned())),
             "FILE" | "PATH" if !is_value => operands = vec!["file".to_owned()],
             option if option.starts_with('-') => {
