@@ -13,6 +13,7 @@ use rustix::net::{
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Instant;
 
 /// A connection.
 pub struct Client(OwnedFd);
@@ -75,6 +76,8 @@ impl Client {
                 flags,
             ) {
                 Err(Errno::CONNRESET) => return None,
+                // (with a timeout the kernel does not begin it again by itself)
+                Err(Errno::INTR) => continue,
                 result => result.unwrap(),
             };
             for part in control.drain() {
@@ -97,8 +100,15 @@ impl Client {
 
     /// Whether the connection is still open after `time`, and nothing came.
     pub fn is_silent_for(&self, time: Duration) -> bool {
-        set_socket_timeout(&self.0, Timeout::Recv, Some(time)).unwrap();
-        let result = rustix::net::recv(&self.0, &mut [0; 1][..], RecvFlags::PEEK);
+        let end = Instant::now() + time;
+        let result = loop {
+            let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            set_socket_timeout(&self.0, Timeout::Recv, Some(left)).unwrap();
+            match rustix::net::recv(&self.0, &mut [0; 1][..], RecvFlags::PEEK) {
+                Err(Errno::INTR) => {}
+                result => break result,
+            }
+        };
         set_socket_timeout(&self.0, Timeout::Recv, Some(patience())).unwrap();
         result == Err(Errno::AGAIN)
     }
