@@ -1,0 +1,89 @@
+# shellcheck shell=sh
+# Sourced by qemu/board and qemu/powercut, after toolchain.sh: what a board is
+# made of. The kernel and BusyBox are Debian's for armhf, fetched as
+# `unpack_foreign` does it, so that the machine's own packages stay as they are.
+
+# shellcheck disable=SC2154 # debian, target, target_dir are from toolchain.sh
+
+# Fetches them, once, into $1. Sets `kernel` (a file), `modules` (the folder of
+# the modules), `busybox`, and `device_trees`.
+fetch_board() {
+    if [ ! -e "$1/complete" ]; then
+        say "fetching a kernel and BusyBox for $debian"
+        rm -rf "$1"
+        unpack_foreign "$1" busybox-static linux-image-armmp
+        # The name of the package that this one stands for has a number in it.
+        image=$(dpkg-deb -f "$1"/packages/linux-image-armmp_*.deb Depends | sed 's/[ ,(].*//')
+        rm -f "$1"/packages/*.deb
+        unpack_foreign "$1" "$image"
+        rm -rf "$1/packages" "$1/cache" "$1/lists"
+        : >"$1/complete"
+    fi
+    kernel=$(echo "$1"/root/boot/vmlinuz-*)
+    modules=$(echo "$1"/root/lib/modules/*)
+    # shellcheck disable=SC2034 # for qemu/board
+    device_trees=$(echo "$1"/root/usr/lib/linux-image-*)
+    busybox=$1/root/bin/busybox
+    for part in "$kernel" "$modules" "$busybox"; do
+        [ -e "$part" ] || die "$part is missing; remove $1 and try again"
+    done
+}
+
+# The names of the files of module $1 and of those that it depends on, these
+# first, one a line. The package comes without modules.dep.
+module_files() {
+    module_name=$(echo "$1" | sed 's/[-_]/[-_]/g')
+    module_file=$(find "$modules" -name "$module_name.ko")
+    if [ -z "$module_file" ]; then
+        grep -q "/$module_name\\.ko\$" "$modules/modules.builtin" || die "this kernel has no module $1"
+        return 0
+    fi
+    for needed_module in $(tr '\0' '\n' <"$module_file" | sed -n 's/^depends=//p' | tr ',' ' '); do
+        module_files "$needed_module"
+    done
+    # Not $module_file, which the calls in between have changed.
+    find "$modules" -name "$(echo "$1" | sed 's/[-_]/[-_]/g').ko"
+}
+
+# Copies the modules that follow, and what they depend on, to lib/modules in
+# the folder $1, and lists them there in the order of loading.
+install_modules() {
+    module_root=$1/lib/modules
+    shift
+    mkdir -p "$module_root"
+    for module; do module_files "$module"; done | awk '!seen[$0]++' | while read -r module; do
+        cp "$module" "$module_root/"
+        echo "${module##*/}"
+    done >"$module_root/order"
+}
+
+# Makes the beginning of a root file system in $1: BusyBox, with links to it for
+# all that it can do, the folders that the kernel and init expect, and zigsvc
+# with its init script as Buildroot would install it.
+make_root() {
+    rm -rf "$1"
+    for folder in bin sbin usr/bin usr/sbin etc/init.d etc/default dev proc sys run tmp data mnt root var/log; do
+        mkdir -p "$1/$folder"
+    done
+    cp "$busybox" "$1/bin/busybox"
+    cp "$target_dir/$target/release/zigsvc" "$1/usr/sbin/zigsvc"
+    install -m 755 init.d/zigsvc "$1/etc/init.d/S50zigsvc"
+    ln -s S50zigsvc "$1/etc/init.d/zigsvc"
+    printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n' >"$1/etc/passwd"
+    printf 'root:x:0:\nnogroup:x:65534:\n' >"$1/etc/group"
+}
+
+# Packs the folder $1 as an initramfs into the file $2.
+pack_root() {
+    need cpio cpio
+    (cd "$1" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) | gzip -9 >"$2"
+}
+
+# An ext4 file system of $2 MiB in the file $1.
+make_ext4() {
+    mkfs=/usr/sbin/mkfs.ext4
+    have mkfs.ext4 && mkfs=mkfs.ext4
+    need "$mkfs" e2fsprogs
+    rm -f "$1"
+    "$mkfs" -q -F -O ^metadata_csum_seed -m 0 "$1" "${2}M"
+}
