@@ -1,9 +1,9 @@
 # shellcheck shell=sh
 # Sourced by qemu/board and qemu/powercut, after toolchain.sh: what a board is
-# made of. The kernel and BusyBox are Debian's for armhf, fetched as
+# made of, and its boot. The kernel and BusyBox are Debian's for armhf, fetched as
 # `unpack_foreign` does it, so that the machine's own packages stay as they are.
 
-# shellcheck disable=SC2154 # debian, target, target_dir are from toolchain.sh
+# shellcheck disable=SC2154 # debian, target, target_dir are from toolchain.sh; work, patience from the caller
 
 # Fetches them, once, into $1. Sets `kernel` (a file), `modules` (the folder of
 # the modules), `busybox`, and `device_trees`.
@@ -86,4 +86,49 @@ make_ext4() {
     need "$mkfs" e2fsprogs
     rm -f "$1"
     "$mkfs" -q -F -O ^metadata_csum_seed -m 0 "$1" "${2}M"
+}
+
+# Makes $work/$1.initramfs for the test list $1, with the modules that follow.
+make_board() {
+    name=$1 tree=$work/$1.root
+    shift
+    make_root "$tree"
+    cp qemu/guest/init "$tree/init"
+    chmod 755 "$tree/init"
+    cp qemu/guest/inittab "$tree/etc/"
+    install -m 755 qemu/guest/rcS qemu/guest/rcK "$tree/etc/init.d/"
+    cp -r qemu/guest "$tree/board"
+    cp "qemu/guest/$name.conf" "$tree/etc/zigsvc.conf"
+    install_modules "$tree" "$@"
+    # It has to come within 5 s.
+    sed -i 's/^imx2_wdt.ko/& timeout=5/' "$tree/lib/modules/order"
+    initramfs=$work/$name.initramfs
+    pack_root "$tree" "$initramfs"
+}
+
+# boot NAME COMMAND...: runs QEMU with its console in NAME.log until the board
+# has said what it is (two lines) and a third thing, the sum, or that it boots
+# again; or until QEMU ends, or it takes too long.
+boot() {
+    console=$work/$1.log
+    began=$(date +%s)
+    shift
+    : >"$console"
+    "$@" -display none -monitor none -nic none </dev/null >"$console" 2>&1 &
+    emulator=$!
+    trap 'kill -9 "$emulator" 2>/dev/null || :' EXIT
+    while kill -0 "$emulator" 2>/dev/null && [ "$(grep -c '^BOARD: ' "$console")" -lt 3 ]; do
+        sleep 0.5
+        if [ $(($(date +%s) - began)) -gt "$patience" ]; then
+            say "$console: nothing more after $patience s"
+            break
+        fi
+    done
+    sleep 0.5
+    kill -9 "$emulator" 2>/dev/null || :
+    wait "$emulator" 2>/dev/null || :
+    trap - EXIT
+    tr -d '\r' <"$console" >"$console.new"
+    mv "$console.new" "$console"
+    say "$console: $(($(date +%s) - began)) s"
 }
