@@ -48,7 +48,7 @@ impl Hub {
     fn turn(&mut self) {
         let ready = self.base.wait(Some(self.clients), &|_| true, None, None);
         let now = clock::now();
-        if ready.contains(&Source::Signals) {
+        if ready.contains(&Source::Signals) || self.base.process.signals.have_arrived() {
             let (clients, lines) = (self.clients.count(), self.lines);
             let arrived = self.base.on_signals(now, &|out| {
                 let _ = uwrite!(out, " clients={} lines={}", clients, lines);

@@ -74,6 +74,13 @@ impl Signals {
         &self.pipe
     }
 
+    /// Whether signals have arrived, also where the pipe does not tell: its write
+    /// wants a page, and there may be none.
+    #[must_use]
+    pub fn have_arrived(&self) -> bool {
+        PENDING.load(Ordering::Relaxed) != 0
+    }
+
     /// Empties the pipe and takes the signals that have arrived.
     #[must_use]
     pub fn take(&self) -> Arrived {

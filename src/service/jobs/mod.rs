@@ -275,7 +275,7 @@ impl Jobs {
     fn turn(&mut self) {
         let ready = self.wait();
         let now = clock::now();
-        if ready.contains(&Source::Signals) {
+        if ready.contains(&Source::Signals) || self.process.signals.have_arrived() {
             self.on_signals(now);
         }
         self.on_deadlines(now);

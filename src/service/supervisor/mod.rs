@@ -184,7 +184,7 @@ impl Supervisor {
     fn turn(&mut self) {
         let ready = self.wait();
         let now = clock::now();
-        if ready.contains(&Source::Signals) {
+        if ready.contains(&Source::Signals) || self.process.signals.have_arrived() {
             self.on_signals(now);
         }
         for source in &ready {
