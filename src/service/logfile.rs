@@ -145,7 +145,8 @@ impl LogFile {
         }
     }
 
-    /// Whether the path no longer names the open file.
+    /// Whether the path no longer names the open file. If that cannot be told, the
+    /// file that is open is the log.
     fn is_moved(&mut self) -> bool {
         match file::meta_at(self.path.as_c_str(), false) {
             Ok(meta) if meta.identity == self.identity && self.fd.is_some() => {
@@ -153,6 +154,7 @@ impl LogFile {
                 self.size = meta.size;
                 false
             }
+            Err(Failure { errno: Errno::IO | Errno::NOMEM, .. }) => self.fd.is_none(),
             _ => true,
         }
     }
@@ -233,7 +235,12 @@ impl LogFile {
             match rotation.next_action() {
                 Action::Look(number) => {
                     let path = self.numbered(number)?;
-                    rotation.found(file::meta_at(path.as_c_str(), false).is_ok());
+                    match file::meta_at(path.as_c_str(), false) {
+                        Ok(_) => rotation.found(true),
+                        Err(Failure { errno: Errno::NOENT, .. }) => rotation.found(false),
+                        // (one that is there would be replaced)
+                        Err(failure) => return Err(failure),
+                    }
                 }
                 Action::Rename(number) => {
                     let (from, to) = (self.numbered(number)?, self.numbered(number.saturating_add(1))?);
