@@ -146,6 +146,11 @@ pub const NOTIFY_RETRY_MS: u64 = 1000;
 /// A service manager's watchdog is fed at most this often, or the loop would
 /// spin.
 pub const WATCHDOG_MIN_MS: u64 = 10;
+/// A service that is ready, and has no memory to say so, tries again after this
+/// long ...
+pub const READY_RETRY_MS: u64 = 20;
+/// ... and so often.
+pub const READY_TRIES: u32 = 100;
 /// `stop` sends KILL this long after `stop_timeout`.
 pub const STOP_GRACE_MS: u64 = 5000;
 /// Without pidfd, `stop` looks at the lock this often.

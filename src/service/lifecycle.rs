@@ -9,6 +9,7 @@
 //! Until it is ready everything that goes wrong is told to whoever typed the
 //! command, with an exit code; afterwards nothing ends the service but a stop.
 
+use crate::limits::{READY_RETRY_MS, READY_TRIES};
 use crate::proto::config::Config;
 use crate::proto::log::Level;
 use crate::proto::names::Service;
@@ -18,7 +19,7 @@ use crate::sys::identity::{self, Identity};
 use crate::sys::lock::{PidFile, Refused};
 use crate::sys::process::{self, Pid, Side};
 use crate::sys::signal::{self, Signals};
-use crate::sys::{Errno, Failure, OwnedFd, fds, file};
+use crate::sys::{Errno, Failure, OwnedFd, fds, file, poll};
 use ufmt::uwrite;
 
 use super::notify::Notify;
@@ -137,10 +138,22 @@ impl Audience {
                 let mut out = Writer::new(&mut bytes);
                 out.push(&[READY, 0]);
                 let _ = uwrite!(out, "{}\n", process::pid().as_raw_pid());
-                let _ = file::write_all(&pipe, out.as_bytes());
+                insist(&pipe, out.as_bytes());
             }
             Self::Foreground(Some(fd)) | Self::Journal(Some(fd)) => drop(file::write_all(&fd, b"\n")),
             Self::Foreground(None) | Self::Journal(None) => {}
+        }
+    }
+}
+
+/// Writes a whole message into the start pipe. That takes a page, which there may
+/// not be; but a service that runs must not be told to have failed.
+fn insist(pipe: &OwnedFd, message: &[u8]) {
+    for _ in 0..READY_TRIES {
+        match file::write_all(pipe, message) {
+            Err(Failure { errno: Errno::NOMEM, .. }) => poll::sleep(READY_RETRY_MS),
+            // (or there is nobody to be told)
+            _ => return,
         }
     }
 }
