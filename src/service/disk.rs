@@ -102,15 +102,20 @@ impl SpoolDisk {
     }
 
     /// Calls `visit` with the number of each claim on the disk.
-    fn each_claim(&self, mut visit: impl FnMut(u64)) {
-        let Ok(folder) = file::open_dir(self.queue.parent().as_c_str()) else { return };
+    fn each_claim(&mut self, visit: &mut dyn FnMut(u64)) -> Result<(), DiskError> {
+        let result = self.list_claims(visit);
+        self.note(result)
+    }
+
+    fn list_claims(&self, visit: &mut dyn FnMut(u64)) -> Result<(), Failure> {
+        let folder = file::open_dir(self.queue.parent().as_c_str())?;
         let name = self.queue.name();
         dir::each(&folder, |entry| {
             let seq = entry.strip_prefix(name).and_then(|rest| rest.strip_prefix(b".claim-"));
             if let Some(seq) = seq.and_then(parse_u64) {
                 visit(seq);
             }
-        });
+        })
     }
 
     fn open_claim_file(&mut self, seq: u64, place: u8) -> Result<(), Failure> {
@@ -294,20 +299,20 @@ impl Disk for SpoolDisk {
         self.note(result)
     }
 
-    fn claim_exists(&mut self, seq_low: u16) -> bool {
+    fn claim_exists(&mut self, seq_low: u16) -> Result<bool, DiskError> {
         let mut found = false;
-        self.each_claim(|seq| found |= seq & 0xFFFF == u64::from(seq_low));
-        found
+        self.each_claim(&mut |seq| found |= seq & 0xFFFF == u64::from(seq_low))?;
+        Ok(found)
     }
 
-    fn next_claim(&mut self, after: u64) -> Option<u64> {
+    fn next_claim(&mut self, after: u64) -> Result<Option<u64>, DiskError> {
         let mut next = None;
-        self.each_claim(|seq| {
+        self.each_claim(&mut |seq| {
             if seq > after && next.is_none_or(|known| seq < known) {
                 next = Some(seq);
             }
-        });
-        next
+        })?;
+        Ok(next)
     }
 
     fn open_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {

@@ -108,10 +108,16 @@ pub trait Disk {
     fn claim_queue(&mut self, seq: u64, place: u8) -> Result<(), DiskError>;
 
     /// Whether a claim `seq`, of which the low half is given, is on the disk.
-    fn claim_exists(&mut self, seq_low: u16) -> bool;
+    ///
+    /// # Errors
+    /// It cannot be learnt.
+    fn claim_exists(&mut self, seq_low: u16) -> Result<bool, DiskError>;
 
     /// The lowest claim on the disk above `after`, if any.
-    fn next_claim(&mut self, after: u64) -> Option<u64>;
+    ///
+    /// # Errors
+    /// It cannot be learnt.
+    fn next_claim(&mut self, after: u64) -> Result<Option<u64>, DiskError>;
 
     /// Opens the claim `seq` at `place`.
     ///

@@ -1,12 +1,14 @@
 //! Reading directories without memory of their size (getdents64(2)).
 
-use super::{AsFd, Errno, OwnedFd};
+use super::{AsFd, Errno, Failure, OwnedFd};
 use core::mem::MaybeUninit;
 use rustix::fs::{RawDir, SeekFrom};
 
 /// Calls `visit` with the name of each entry but `.` and `..`, in no order.
-/// Stops at an error.
-pub fn each(dir: &OwnedFd, mut visit: impl FnMut(&[u8])) {
+///
+/// # Errors
+/// As the call says; some entries were not visited.
+pub fn each(dir: &OwnedFd, mut visit: impl FnMut(&[u8])) -> Result<(), Failure> {
     let mut buffer = [MaybeUninit::uninit(); 1024];
     let mut entries = RawDir::new(dir.as_fd(), &mut buffer);
     while let Some(entry) = entries.next() {
@@ -18,9 +20,10 @@ pub fn each(dir: &OwnedFd, mut visit: impl FnMut(&[u8])) {
                 }
             }
             Err(Errno::INTR) => {}
-            Err(_) => return,
+            Err(errno) => return Err(Failure { op: "getdents64", errno }),
         }
     }
+    Ok(())
 }
 
 /// Makes the next [`each`] begin at the first entry again.

@@ -140,7 +140,7 @@ fn close_above(highest: i32) {
         let own = dir.as_raw_fd();
         loop {
             let mut closed = false;
-            super::dir::each(&dir, |name| {
+            let _ = super::dir::each(&dir, |name| {
                 let number = crate::proto::text::parse_u64(name).and_then(|n| i32::try_from(n).ok());
                 if let Some(number) = number.filter(|n| *n > highest && *n != own) {
                     close(number);

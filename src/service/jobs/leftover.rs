@@ -105,7 +105,7 @@ fn end_leftover(group: u64, job: u64, log: &mut Log) {
 fn has_member(group: u64, job: u64) -> bool {
     let Ok(processes) = file::open_dir(c"/proc") else { return false };
     let mut found = false;
-    dir::each(&processes, |name| {
+    let _ = dir::each(&processes, |name| {
         found |= parse_u64(name).is_some() && group_of(name) == Some(group) && works_on(name, job);
     });
     found

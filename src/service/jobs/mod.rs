@@ -39,7 +39,7 @@ mod spooling;
 mod tell;
 mod worker;
 
-use crate::limits::{LOG_BUFFER_BYTES, POLL_MAX, WORKERS_MAX};
+use crate::limits::{LOG_BUFFER_BYTES, POLL_MAX, SPOOL_RETRY_MS, WORKERS_MAX};
 use crate::proto::config::Config;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
@@ -58,7 +58,7 @@ use crate::sys::once::Once;
 use crate::sys::oom::OomScore;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
-use crate::sys::{AsFd, clock, file, identity, memory};
+use crate::sys::{AsFd, Errno, clock, file, identity, memory};
 use control::Control;
 use errands::Page;
 use heapless::Vec;
@@ -205,7 +205,11 @@ impl Jobs {
             Ok(recovery) => recovery,
             Err(error) => fail_recovery(&process, &disk, error),
         };
-        if let Err(error) = spool.adopt_claims(&mut disk, now) {
+        let unread = match spool.adopt_claims(&mut disk, now) {
+            Ok(unread) => unread,
+            Err(error) => fail_with_disk(&process, &config.queue_file, &disk, error),
+        };
+        if let Some(error) = unread {
             log.warn(&|out| {
                 out.push_str("a claim of the queue file cannot be read: ");
                 describe_disk(&disk, error, out);
@@ -227,7 +231,8 @@ impl Jobs {
             started_at: now,
             counts: Counts::default(),
             stopping: Stopping::No,
-            spool_failure: None,
+            // (a claim that could not be opened gets a second chance)
+            spool_failure: unread.filter(may_pass).map(|error| (now.saturating_add(SPOOL_RETRY_MS), error)),
             jobs_blocked: false,
             compact_failures: 0,
             compact_after: 0,
@@ -505,14 +510,28 @@ fn open_folders(process: &Process) {
 
 /// The spool cannot be used: the process ends.
 fn fail_recovery(process: &Process, disk: &SpoolDisk, error: RecoverError) -> ! {
+    let journal = process.config.spool.join(b"journal").unwrap_or_default();
+    match error {
+        RecoverError::OtherVersion => process.fail(exit::FAILED, &|out| {
+            out.push_escaped(journal.as_bytes());
+            out.push_str(
+                ": it was written by another version of zigsvc, and is left alone; use that version, or move the spool away",
+            );
+        }),
+        RecoverError::Disk(error) => fail_with_disk(process, &journal, disk, error),
+    }
+}
+
+/// Whether an open that failed so may work a second later.
+fn may_pass(error: &DiskError) -> bool {
+    matches!(Errno::from_raw_os_error(error.0), Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO)
+}
+
+/// The spool's disk fails before the service is ready. Does not return.
+fn fail_with_disk(process: &Process, path: &Path, disk: &SpoolDisk, error: DiskError) -> ! {
     process.fail(exit::FAILED, &|out| {
-        out.push_escaped(process.config.spool.as_bytes());
-        out.push_str("/journal: ");
-        match error {
-            RecoverError::OtherVersion => out.push_str(
-                "it was written by another version of zigsvc, and is left alone; use that version, or move the spool away",
-            ),
-            RecoverError::Disk(error) => describe_disk(disk, error, out),
-        }
+        out.push_escaped(path.as_bytes());
+        out.push_str(": ");
+        describe_disk(disk, error, out);
     })
 }

@@ -118,7 +118,7 @@ impl Jobs {
         let rules = rules(self.process.config);
         if was_failing {
             // (one that still cannot be opened was told at start)
-            let _ = self.spool.adopt_claims(&mut self.disk, now);
+            self.spool.adopt_claims(&mut self.disk, now)?;
         }
         let log = &mut self.log;
         let mut tell = |notice: Notice<'_>| tell_notice(log, &notice);

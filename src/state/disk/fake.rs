@@ -321,13 +321,15 @@ impl Disk for FakeDisk {
         Ok(())
     }
 
-    fn claim_exists(&mut self, seq_low: u16) -> bool {
-        self.names.contains_key(&claim_name(u64::from(seq_low)))
+    fn claim_exists(&mut self, seq_low: u16) -> Result<bool, DiskError> {
+        self.operation()?;
+        Ok(self.names.contains_key(&claim_name(u64::from(seq_low))))
     }
 
-    fn next_claim(&mut self, after: u64) -> Option<u64> {
+    fn next_claim(&mut self, after: u64) -> Result<Option<u64>, DiskError> {
+        self.operation()?;
         let seqs = self.names.keys().filter_map(|name| name.strip_prefix("claim-")?.parse().ok());
-        seqs.filter(|seq| *seq > after).min()
+        Ok(seqs.filter(|seq| *seq > after).min())
     }
 
     fn open_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {

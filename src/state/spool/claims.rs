@@ -2,7 +2,7 @@
 //! and when the queue file may be claimed again. `intake.rs` moves lines by it.
 
 use crate::limits::{CLAIM_EVERY_MS, CLAIM_QUIET_MS, CLAIMS_MAX};
-use crate::state::disk::Disk;
+use crate::state::disk::{Disk, DiskError};
 use heapless::Vec;
 
 /// One claimed queue file.
@@ -85,16 +85,17 @@ impl Claims {
     }
 
     /// The journal says that claim `seq` was read up to `offset`.
-    pub(super) fn mark(&mut self, disk: &mut impl Disk, seq: u64, offset: u64) {
+    pub(super) fn mark(&mut self, disk: &mut impl Disk, seq: u64, offset: u64) -> Result<(), DiskError> {
         self.seen(seq);
         if let Some(claim) = self.list.iter_mut().find(|claim| claim.seq == seq) {
             *claim = Claim::new(seq, claim.offset.max(offset));
-            return;
+            return Ok(());
         }
         if self.list.is_full() {
-            self.forget_missing(disk);
+            self.forget_missing(disk)?;
         }
         let _ = self.list.push(Claim::new(seq, offset));
+        Ok(())
     }
 
     /// What the journal has of claim `seq` so far.
@@ -102,9 +103,17 @@ impl Claims {
         self.list.iter().find(|claim| claim.seq == seq).map_or(0, |claim| claim.offset)
     }
 
-    /// Forgets the claims that are no longer on the disk.
-    pub(super) fn forget_missing(&mut self, disk: &mut impl Disk) {
-        self.list.retain(|claim| disk.claim_exists(claim.seq_low()));
+    /// Forgets the claims that are no longer on the disk; none of which that is
+    /// not certain, because what was read of it would be read again.
+    pub(super) fn forget_missing(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+        let mut result = Ok(());
+        self.list.retain(|claim| {
+            disk.claim_exists(claim.seq_low()).unwrap_or_else(|error| {
+                result = Err(error);
+                true
+            })
+        });
+        result
     }
 
     /// The removals are durable: the journal may forget the removed claims.

@@ -38,19 +38,20 @@ pub enum Notice<'a> {
 
 impl Spool {
     /// Opens the claims that an earlier process left, as many as there is
-    /// room for.
+    /// room for. Returns why one cannot be opened; it stays where it is, and the
+    /// others are read.
     ///
     /// # Errors
-    /// One cannot be opened; it stays where it is, and the others are read.
-    pub fn adopt_claims(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+    /// It cannot be learnt which there are: a new one could replace one of them.
+    pub fn adopt_claims(&mut self, disk: &mut impl Disk, now: u64) -> Result<Option<DiskError>, DiskError> {
         let mut after = 0;
-        let mut result = Ok(());
-        if disk.next_claim(0).is_some() {
+        let mut closed = None;
+        if disk.next_claim(0)?.is_some() {
             // Its rename may not be durable yet: then it could turn back into
             // a queue file after its lines were journaled.
-            result = self.sync_queue(disk);
+            self.sync_queue(disk)?;
         }
-        while let Some(seq) = disk.next_claim(after) {
+        while let Some(seq) = disk.next_claim(after)? {
             after = seq;
             self.claims.seen(seq);
             let known = self.claims.list.iter().position(|claim| claim.seq == seq);
@@ -62,7 +63,7 @@ impl Spool {
                 self.claims.list.iter_mut().find(|claim| claim.seq == seq && claim.place.is_none())
             {
                 if let Err(error) = disk.open_claim(seq, place) {
-                    result = Err(error);
+                    closed = Some(error);
                     continue;
                 }
                 claim.place = Some(place);
@@ -71,7 +72,7 @@ impl Spool {
             }
         }
         self.claims.sort();
-        result
+        Ok(closed)
     }
 
     /// Claims the queue file if that is due, and takes jobs from the claims,

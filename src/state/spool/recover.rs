@@ -104,7 +104,7 @@ impl Spool {
         if !self.claims.is_empty() {
             // A removal, or a rename, that is not durable yet could be undone.
             self.sync_queue(disk)?;
-            self.claims.forget_missing(disk);
+            self.claims.forget_missing(disk)?;
         }
         self.end = pass.at;
         if size > 0 {
@@ -226,7 +226,7 @@ impl Spool {
         now: u64,
     ) -> Result<usize, DiskError> {
         let claimed = record.kind == Kind::Add && record.flags & FLAG_CLAIMED != 0;
-        if claimed && pass.at >= pass.group_end && disk.claim_exists(record.attempt) {
+        if claimed && pass.at >= pass.group_end && disk.claim_exists(record.attempt)? {
             // Its group's head is damaged: the claim will be read again.
             self.skip(pass.at, length);
             return Ok(length);
@@ -264,7 +264,7 @@ impl Spool {
                     self.void(record, dead);
                 }
             }
-            Kind::Claim => return Ok(self.claim(disk, record, length, rest, pass)),
+            Kind::Claim => return self.claim(disk, record, length, rest, pass),
             Kind::Start | Kind::Fail | Kind::Back | Kind::Done => {
                 if self.find(disk, small, record.id, pass, rules, now)? {
                     self.mark(record, rules, now);
@@ -318,32 +318,32 @@ impl Spool {
         length: usize,
         rest: &[u8],
         pass: &mut Pass,
-    ) -> usize {
-        let Some(progress) = Progress::parse(record.body) else { return length };
+    ) -> Result<usize, DiskError> {
+        let Some(progress) = Progress::parse(record.body) else { return Ok(length) };
         let end = length.saturating_add(progress.group_bytes as usize);
         let seq_low = record.id.to_le_bytes();
         let seq_low = u16::from_le_bytes([seq_low[0], seq_low[1]]);
         // A group behind one that is missing would hide the lines between.
         let follows = record.flags & FLAG_ABSOLUTE != 0 || self.claims.offset_of(record.id) == progress.from;
         let whole = rest.get(length..end).is_some_and(|bytes| is_whole_group(bytes, seq_low));
-        if whole && (follows || !disk.claim_exists(seq_low)) {
+        if whole && (follows || !disk.claim_exists(seq_low)?) {
             pass.group_end = pass.at.saturating_add(end as u64);
-            self.claims.mark(disk, record.id, progress.to);
-        } else if disk.claim_exists(seq_low) {
+            self.claims.mark(disk, record.id, progress.to)?;
+        } else if disk.claim_exists(seq_low)? {
             if end > rest.len() {
                 // The end of the file cuts it off: a write that was stopped.
                 pass.found.torn_bytes = rest.len() as u64;
-                return 0;
+                return Ok(0);
             }
             let skipped = end;
             self.skip(pass.at, skipped);
             pass.found.groups_voided = pass.found.groups_voided.saturating_add(1);
             self.claims.seen(record.id);
-            return skipped;
+            return Ok(skipped);
         } else {
             self.claims.seen(record.id);
         }
-        length
+        Ok(length)
     }
 
     /// The `length` bytes at `at` are to be passed over by the cursor too.
