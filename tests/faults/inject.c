@@ -3,9 +3,10 @@
  *   inject -r REPORT [-w] [-s CALL -k K -a ACTION] -- PROGRAM ARG...
  *
  * CALL is a number or one of the names below. Calls are counted for all
- * processes together that execute the program: those that it forks, and those
- * that execute it again. One that executes another program is let go at its
- * exec. The K-th CALL gets the ACTION:
+ * processes together that the first one forks. One that executes a program, be it
+ * the same, is let go at its exec. Of the calls about processes in /proc, of which
+ * there are as many as the machine has, each kind counts eight times. The K-th
+ * CALL gets the ACTION:
  *
  *   ERRNO   a number: the call is not executed and fails with it (close is
  *           executed: a descriptor is gone whatever close says)
@@ -13,7 +14,8 @@
  *   kill    the process is killed before the call
  *
  * An errno that the kernel cannot give for that descriptor is not injected:
- * EAGAIN where calls block, and errors of a disk for what is on no disk.
+ * EAGAIN where calls block, EINTR where they do not, and errors of a disk for
+ * what is on no disk.
  *
  * With -w nothing is counted before SIGUSR2; nothing is after SIGUSR1.
  * REPORT gets lines: `exit CODE` when the first process ends (128 and the
@@ -80,7 +82,8 @@ static const struct { const char *name; int number; enum shape shape; } calls[] 
 
 struct process {
     pid_t pid;
-    char role[16];        /* '0' is the first; a child adds f (fork) or c (clone), x for an exec of the program */
+    char role[16];        /* '0' is the first; a child adds f (fork) or c (clone) */
+    int held;             /* it stopped before its parent told of it, and waits for that */
     int changed;          /* the running call got the action: */
     long long result;     /* ... its result, or 1 for none */
     unsigned long long rdx; /* ... its third argument as it was */
@@ -91,6 +94,7 @@ static unsigned long counts[CALLS_MAX];
 static volatile sig_atomic_t counting = 1;
 static int started, report_fd, wanted = -1, error, is_short, is_kill;
 static unsigned long wanted_count;
+static unsigned proc_counts[CALLS_MAX];
 static char program[PATH_MAX];
 
 static void die(const char *what) {
@@ -125,8 +129,7 @@ static struct process *find(pid_t pid) {
     return NULL;
 }
 
-/* The entry of a process, made if it is new: a child can stop before the call
- * that made it has told of it. */
+/* The entry of a process, made if it is new. */
 static struct process *meet(pid_t pid) {
     struct process *p = find(pid);
     if (!p && (p = find(0))) {
@@ -141,6 +144,9 @@ static struct process *meet(pid_t pid) {
 static void name_child(struct process *parent, pid_t pid, char how) {
     struct process *child = meet(pid);
     snprintf(child->role, sizeof child->role, "%.13s%c", parent->role, how);
+    if (child->held)
+        ptrace(PTRACE_SYSCALL, pid, NULL, NULL);
+    child->held = 0;
 }
 
 /* What a call is about: the name behind its descriptor, or its path. */
@@ -186,6 +192,8 @@ static int is_plausible(pid_t pid, int call, const unsigned long long *arguments
         if (calls[call].number == SYS_sendto || calls[call].number == SYS_recvfrom)
             return (flags & O_NONBLOCK) || (arguments[3] & 0x40 /* MSG_DONTWAIT */);
         return !on_disk && (flags & O_NONBLOCK);
+    case EINTR:
+        return on_disk || !(flags & O_NONBLOCK);
     case ENOSPC:
         return on_disk || calls[call].number == SYS_inotify_add_watch || calls[call].number == SYS_bind;
     case EIO:
@@ -243,6 +251,16 @@ static void undo(struct process *p) {
     ptrace(PTRACE_SETREGS, p->pid, NULL, &registers);
 }
 
+/* Whether a call is one more about a process in /proc. */
+static int is_boring(pid_t pid, long number, const unsigned long long *arguments) {
+    char about[PATH_MAX];
+    int call = call_of(number);
+    if (call < 0 || calls[call].shape == OTHER)
+        return 0;
+    describe(pid, calls[call].shape, arguments, about, sizeof about);
+    return strncmp(about, "/proc/", 6) == 0 && about[6] >= '0' && about[6] <= '9' && ++proc_counts[number] > 8;
+}
+
 static void on_call(struct process *p) {
     struct __ptrace_syscall_info info;
     if (ptrace(PTRACE_GET_SYSCALL_INFO, p->pid, sizeof info, &info) < 0)
@@ -251,18 +269,12 @@ static void on_call(struct process *p) {
         undo(p);
     if (info.op != PTRACE_SYSCALL_INFO_ENTRY || !counting || !started || info.entry.nr >= CALLS_MAX)
         return;
+    unsigned long long arguments[2] = { info.entry.args[0], info.entry.args[1] };
+    if (is_boring(p->pid, info.entry.nr, arguments))
+        return;
     unsigned long count = ++counts[info.entry.nr];
     if ((int)info.entry.nr == wanted && count == wanted_count)
         act(p, call_of(wanted));
-}
-
-/* Whether the process still executes the program. */
-static int is_ours(pid_t pid) {
-    char link[64], path[PATH_MAX];
-    snprintf(link, sizeof link, "/proc/%d/exe", pid);
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    path[length < 0 ? 0 : length] = 0;
-    return strcmp(path, program) == 0;
 }
 
 /* A process stopped: what it is continued with, or -1 if it is let go. */
@@ -283,13 +295,9 @@ static int on_stop(struct process *p, int status, int *request) {
             *request = PTRACE_LISTEN;
         return 0;
     case PTRACE_EVENT_EXEC:
-        started = 1;
-        if (!is_ours(p->pid)) {
-            *request = PTRACE_DETACH;
-            return 0;
-        }
         if (p->role[1])
-            name_child(p, p->pid, 'x');
+            *request = PTRACE_DETACH;
+        started = 1;
         return 0;
     case PTRACE_EVENT_FORK:
     case PTRACE_EVENT_VFORK:
@@ -309,6 +317,10 @@ static void follow(pid_t first) {
         if (pid < 0)
             continue;
         struct process *p = meet(pid);
+        if (WIFSTOPPED(status) && !*p->role) {
+            p->held = 1;
+            continue;
+        }
         if (WIFSTOPPED(status)) {
             int signal = on_stop(p, status, &request);
             /* (it may have been killed meanwhile) */

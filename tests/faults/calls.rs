@@ -1,0 +1,123 @@
+//! What can happen to which system call. (`inject.c` leaves out what cannot
+//! happen to the descriptor at hand.)
+
+use std::collections::BTreeMap;
+
+/// What is done to a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// It fails: the name and the number of the error.
+    Fails(&'static str, i32),
+    /// It does half of what was asked for.
+    Short,
+    /// Its process is killed before it.
+    Kill,
+}
+
+/// The `number`-th call of a kind gets the action.
+#[derive(Clone, Debug)]
+pub struct Injection {
+    /// The name of the call.
+    pub call: String,
+    /// From 1.
+    pub number: u64,
+    /// What is done to it.
+    pub action: Action,
+}
+
+impl Injection {
+    /// For people, and for `ZIGSVC_FAULTS`.
+    pub fn name(&self, scenario: &str) -> String {
+        format!("{scenario}/{}/{}/{}", self.call, self.number, self.action())
+    }
+
+    /// Whether this is `SCENARIO/CALL/ACTION`, with any number.
+    pub fn is_like(&self, scenario: &str, pattern: &str) -> bool {
+        pattern.split('/').eq([scenario, &self.call, self.action()])
+    }
+
+    /// The name of what is done.
+    pub fn action(&self) -> &'static str {
+        match self.action {
+            Action::Fails(name, _) => name,
+            Action::Short => "short",
+            Action::Kill => "kill",
+        }
+    }
+}
+
+const INTR: Action = Action::Fails("EINTR", 4);
+const IO: Action = Action::Fails("EIO", 5);
+const AGAIN: Action = Action::Fails("EAGAIN", 11);
+const NOMEM: Action = Action::Fails("ENOMEM", 12);
+const NFILE: Action = Action::Fails("ENFILE", 23);
+const MFILE: Action = Action::Fails("EMFILE", 24);
+const NOSPC: Action = Action::Fails("ENOSPC", 28);
+const ROFS: Action = Action::Fails("EROFS", 30);
+const PIPE: Action = Action::Fails("EPIPE", 32);
+const NOLCK: Action = Action::Fails("ENOLCK", 37);
+const NOSYS: Action = Action::Fails("ENOSYS", 38);
+const CONNABORTED: Action = Action::Fails("ECONNABORTED", 103);
+const CONNRESET: Action = Action::Fails("ECONNRESET", 104);
+const DQUOT: Action = Action::Fails("EDQUOT", 122);
+const SHORT: Action = Action::Short;
+
+/// The table: man2, and what disks, quotas and old kernels add. A kind that is
+/// not here is not failed, only killed at.
+const PLAUSIBLE: &[(&[&str], &[Action])] = &[
+    (&["openat"], &[INTR, IO, NOMEM, NFILE, MFILE, NOSPC, ROFS, DQUOT]),
+    (&["read"], &[INTR, IO, AGAIN, SHORT]),
+    (&["pread64"], &[INTR, IO, SHORT]),
+    (&["write"], &[INTR, IO, AGAIN, NOMEM, NOSPC, DQUOT, SHORT]),
+    (&["pwrite64"], &[INTR, IO, NOSPC, DQUOT, SHORT]),
+    // (rustix panics on it in debug builds; the real ones go on)
+    (&["close"], if cfg!(debug_assertions) { &[] } else { &[INTR, IO] }),
+    (&["ftruncate"], &[INTR, IO]),
+    (&["fdatasync", "fsync"], &[INTR, IO, NOSPC, DQUOT]),
+    (&["rename", "renameat"], &[IO, NOSPC, ROFS, DQUOT, NOMEM]),
+    (&["unlink", "unlinkat"], &[IO, ROFS, NOMEM]),
+    (&["mkdir", "mkdirat"], &[IO, NOSPC, ROFS, DQUOT]),
+    (&["fstat", "newfstatat", "stat", "lstat", "statx"], &[IO, NOMEM]),
+    (&["fchmod", "fchmodat", "chmod", "fchown", "fchownat"], &[IO, ROFS]),
+    (&["faccessat", "access"], &[IO, NOMEM]),
+    (&["statfs", "fstatfs"], &[IO, NOSYS]),
+    (&["getdents64"], &[IO, NOMEM]),
+    (&["fcntl"], &[NOLCK, NOMEM]),
+    (&["dup2"], &[INTR, MFILE]),
+    (&["chdir"], &[IO, NOMEM]),
+    (&["getcwd"], &[NOMEM]),
+    (&["pipe2", "inotify_init1"], &[NFILE, MFILE, NOMEM]),
+    (&["inotify_add_watch"], &[NOSPC, NOMEM]),
+    (&["close_range"], &[NOSYS, NOMEM]),
+    (&["socket"], &[NFILE, MFILE, NOMEM]),
+    (&["bind"], &[IO, NOSPC, ROFS, NOMEM]),
+    (&["connect"], &[INTR, AGAIN, NOMEM]),
+    (&["accept4"], &[INTR, AGAIN, NFILE, MFILE, NOMEM, CONNABORTED]),
+    (&["sendto", "sendmsg"], &[INTR, AGAIN, NOMEM, PIPE, SHORT]),
+    (&["recvfrom", "recvmsg"], &[INTR, AGAIN, NOMEM, CONNRESET, SHORT]),
+    (&["getsockopt", "shutdown"], &[NOMEM]),
+    (&["poll", "ppoll"], &[INTR, NOMEM]),
+    (&["fork", "vfork", "clone"], &[AGAIN, NOMEM]),
+    (&["execve"], &[IO, AGAIN, NOMEM, NFILE]),
+    (&["wait4", "waitid"], &[INTR]),
+    (&["pidfd_open"], &[NFILE, MFILE, NOMEM, NOSYS]),
+    (&["madvise"], &[AGAIN, NOMEM]),
+    // (for killing at them)
+    (&["kill", "pidfd_send_signal", "setsid", "setpgid", "prctl", "listen", "exit_group"], &[]),
+];
+
+/// Everything that can happen to these calls.
+pub fn injections(counts: &BTreeMap<String, u64>) -> Vec<Injection> {
+    let mut all = Vec::new();
+    for (call, count) in counts {
+        let Some((_, actions)) = PLAUSIBLE.iter().find(|(calls, _)| calls.contains(&call.as_str())) else {
+            continue;
+        };
+        for number in 1..=*count {
+            for action in actions.iter().copied().chain([Action::Kill]) {
+                all.push(Injection { call: call.clone(), number, action });
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,363 @@
+//! What a service does while a call of it fails.
+//!
+//! To add one, add an entry. (The opener comes here when there is one: a client that
+//! gets a descriptor, one that is denied, and the death of its worker.)
+
+use super::attempt::{Run, Step, need};
+use super::common::control::Client;
+use super::common::{Dir, install, kill, log_lines_matching, wait_until};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use zigsvc::limits::COMPACT_MIN_BYTES;
+
+/// When calls are counted and may fail.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// From the start to the end.
+    All,
+    /// While the scenario acts.
+    Act,
+    /// While the service is stopped.
+    Stop,
+}
+
+/// One entry.
+pub struct Scenario {
+    /// Its name, without a slash.
+    pub name: &'static str,
+    /// What is started.
+    pub service: &'static str,
+    /// With these `-o`.
+    pub options: &'static [&'static str],
+    /// A folder to begin with, made once.
+    pub template: Option<fn() -> Dir>,
+    /// Jobs that are in the template, and must run.
+    pub owed: &'static [&'static str],
+    /// When calls may fail.
+    pub window: Window,
+    /// What happens to the running service. It ends early if a kill came.
+    pub act: fn(&mut Run<'_>) -> Step,
+    /// What must hold after the next start, beyond what always must.
+    pub check: fn(&mut Run<'_>) -> Step,
+}
+
+/// All of them.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "start", window: Window::All, ..JOBS },
+    Scenario {
+        name: "recover",
+        options: &["log_max=0", "interval=100ms", "retry_delay=10ms"],
+        template: Some(interrupted),
+        owed: &["once 1", "busy 2", "job 3", "line 1", "line 2", "line 3"],
+        window: Window::All,
+        act: |run| run.all_processed(),
+        ..JOBS
+    },
+    Scenario { name: "queue-file", act: append_lines, ..JOBS },
+    Scenario { name: "socket", act: ask_by_socket, ..JOBS },
+    Scenario {
+        name: "handler",
+        options: &["log_max=0", "interval=100ms", "workers=2", "retry_delay=10ms"],
+        template: Some(with_handler),
+        act: run_handlers,
+        ..JOBS
+    },
+    Scenario { name: "stop-busy", template: Some(with_handler), act: be_busy, window: Window::Stop, ..JOBS },
+    Scenario {
+        name: "rotate",
+        options: &["log_max=600", "log_keep=9", "interval=100ms"],
+        act: rotate,
+        ..JOBS
+    },
+    Scenario { name: "reload", template: Some(with_config), act: reload, check: is_reloaded, ..JOBS },
+    Scenario { name: "compaction", template: Some(nearly_full), act: compact, ..JOBS },
+    Scenario { name: "steer", template: Some(with_dead), act: steer, check: is_steered, ..JOBS },
+    Scenario {
+        name: "supervisor",
+        service: "supervisor",
+        options: &["log_max=0", "interval=100ms", "check_interval=100ms"],
+        window: Window::All,
+        act: kill_supervised,
+        check: supervises,
+        ..JOBS
+    },
+    Scenario { name: "hub", service: "hub", window: Window::All, act: chat, check: chats, ..JOBS },
+];
+
+/// What most have in common.
+const JOBS: Scenario = Scenario {
+    name: "",
+    service: "jobs",
+    options: &["log_max=0", "interval=100ms"],
+    template: None,
+    owed: &[],
+    window: Window::Act,
+    act: |_| Ok(()),
+    check: |_| Ok(()),
+};
+
+/// A number of texts.
+fn texts(name: &str, count: usize) -> impl Iterator<Item = String> {
+    (1..=count).map(move |number| format!("{name} {number}"))
+}
+
+// ----- jobs -------------------------------------------------------------------
+
+/// A handler that says what it does, and fails once for a job `once`, always for `never`.
+const HANDLER: &str = "#!/bin/sh
+cd \"${0%/*}\" || exit 1
+echo \"working on $1\"
+case $1$ZIGSVC_ATTEMPT in
+    never*|once*1) echo \"$1 failed\" >>out; exit 1 ;;
+    busy*) echo \"$1 begun\" >>out; [ -e go ] || exec sleep 600 ;;
+esac
+echo \"$1 ok\" >>out
+";
+
+fn with_handler() -> Dir {
+    let dir = Dir::new();
+    install(&dir.path("handler"), HANDLER);
+    dir
+}
+
+/// A service that was killed with one job running, one waiting, one that failed once, and
+/// lines in a claim and in the queue file.
+fn interrupted() -> Dir {
+    let dir = with_handler();
+    let handler = format!("handler={}", dir.path("handler").display());
+    let pid = dir.start(&["log_max=0", "interval=100ms", &handler, "retry_delay=1h"]);
+    let mut client = Client::new(&dir);
+    client.queue("once 1");
+    wait_until("a job failed", || dir.read("out").contains("once 1 failed"));
+    wait_until("that is known", || client.status("failed") == 1);
+    client.queue_all(&["busy 2", "job 3"]);
+    dir.append("queue", "line 1\nline 2\n");
+    wait_until("the lines are claimed", || client.status("waiting") == 4);
+    wait_until("a job runs", || dir.read("out").contains("busy 2 begun"));
+    kill(pid, "KILL");
+    wait_until("it is gone", || dir.lock_holder("zigsvc.pid").is_none());
+    dir.append("queue", "line 3\n");
+    dir.write("go", "");
+    dir
+}
+
+fn append_lines(run: &mut Run<'_>) -> Step {
+    let path = run.dir.path("queue");
+    let mut writer = fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+    run.wanted.extend(texts("line", 2));
+    writer.write_all(format!("line 1\nline 2\n{}\n", "x".repeat(1200)).as_bytes()).unwrap();
+    run.all_processed()?;
+    // It is claimed, and goes on being written.
+    run.wanted.push("line 3".to_owned());
+    writer.write_all(b"line 3\n").unwrap();
+    run.all_processed()
+}
+
+fn ask_by_socket(run: &mut Run<'_>) -> Step {
+    for _ in 0..2 {
+        run.queue_surely("asked")?;
+    }
+    run.ask_surely(&format!("wait {}", run.last_id))?;
+    run.ask_surely("list all")?;
+    run.ask_surely("help")?;
+    run.ask_surely("status")?;
+    run.all_processed()
+}
+
+fn run_handlers(run: &mut Run<'_>) -> Step {
+    run.queue_surely("job")?;
+    run.queue_surely("once")?;
+    run.queue_surely("job")?;
+    run.all_processed()
+}
+
+fn be_busy(run: &mut Run<'_>) -> Step {
+    run.queue_surely("busy")?;
+    run.queue_surely("job")?;
+    let dir = run.dir;
+    run.until("a job runs", || dir.read("out").contains("begun"))?;
+    dir.write("go", "");
+    Ok(())
+}
+
+fn rotate(run: &mut Run<'_>) -> Step {
+    kill_if_alive(run, "USR1");
+    let dir = run.dir;
+    run.until("the log is rotated", || {
+        dir.path("zigsvc.log.1").exists() || run.dir.read("zigsvc.log").contains("rotat")
+    })
+    .or_else(|_| need(is_degraded(run), "the log is not rotated, and nothing is said"))?;
+    for _ in 0..3 {
+        run.queue_surely(&"long ".repeat(60))?;
+    }
+    run.all_processed()
+}
+
+fn is_degraded(run: &Run<'_>) -> bool {
+    run.ask("status").is_some_and(|answer| !answer.contains("degraded=none"))
+}
+
+fn kill_if_alive(run: &Run<'_>, signal: &str) {
+    if super::common::alive(run.pid) {
+        kill(run.pid, signal);
+    }
+}
+
+fn with_config() -> Dir {
+    let dir = Dir::new();
+    dir.write("zigsvc.conf", "retries = 1\n");
+    dir
+}
+
+fn reloads(run: &Run<'_>) -> usize {
+    log_lines_matching(&run.dir.read("zigsvc.log"), "SIGHUP received, reloading config")
+}
+
+fn reload(run: &mut Run<'_>) -> Step {
+    let gid = rustix::process::getgid().as_raw();
+    let other = run.dir.path("other");
+    let good = format!("retries = 3\nqueue_file = \"{}\"\nallow_gid = {gid}\n", other.display());
+    for (count, text) in [good.as_str(), "retries = wrong\n", good.as_str()].into_iter().enumerate() {
+        // (never seen half written)
+        run.dir.write("conf.next", text);
+        fs::rename(run.dir.path("conf.next"), run.dir.path("zigsvc.conf")).unwrap();
+        kill_if_alive(run, "HUP");
+        let told = || reloads(run) > count;
+        run.until("a reload is told", told).or_else(|_| need(has_lost_lines(run), "a reload is not told"))?;
+    }
+    Ok(())
+}
+
+/// Whether lines of the log were lost, and it says so.
+fn has_lost_lines(run: &Run<'_>) -> bool {
+    run.ask("status").is_some_and(|answer| answer.contains(" log_lost=") && !answer.contains(" log_lost=0 "))
+}
+
+fn is_reloaded(run: &mut Run<'_>) -> Step {
+    run.wanted.push("by the other file".to_owned());
+    run.dir.append("other", "by the other file\n");
+    run.all_processed()
+}
+
+/// A journal that is nearly worth writing anew.
+fn nearly_full() -> Dir {
+    let dir = with_handler();
+    let handler = format!("handler={}", dir.path("handler").display());
+    dir.start(&["log_max=0", "interval=100ms", "workers=4", "retries=0", &handler]);
+    let mut client = Client::new(&dir);
+    client.queue_all(&["never 1", "never 2"]);
+    let journal = || fs::metadata(dir.path("spool/journal")).unwrap().len();
+    while journal() < COMPACT_MIN_BYTES - 1500 {
+        client.queue(&format!("old {}", "x".repeat(950)));
+    }
+    wait_until("they are done", || client.status("waiting") + client.status("running") == 0);
+    dir.zigsvc(&["stop"]).expect(0);
+    fs::remove_file(dir.path("out")).unwrap();
+    // (from now on they are logged)
+    fs::remove_file(dir.path("handler")).unwrap();
+    fs::remove_file(dir.path("zigsvc.log")).unwrap();
+    dir
+}
+
+fn compact(run: &mut Run<'_>) -> Step {
+    let inode = || fs::metadata(run.dir.path("spool/journal")).map(|meta| meta.ino());
+    let before = inode().unwrap();
+    for _ in 0..2 {
+        run.queue_surely(&format!("new {}", "x".repeat(900)))?;
+    }
+    run.all_processed()?;
+    let dir = run.dir;
+    run.until("the journal is written anew", || {
+        let now = fs::metadata(dir.path("spool/journal")).map(|meta| meta.ino());
+        now.is_ok_and(|now| now != before) || dir.read("zigsvc.log").contains("cannot be written anew")
+    })?;
+    let dead = run.ask_surely("list dead")?;
+    need(run.is_dead() || dead.as_deref() == Some("ok 2"), format!("dead jobs: {dead:?}"))
+}
+
+/// Three dead jobs, 1 to 3.
+fn with_dead() -> Dir {
+    let dir = with_handler();
+    let handler = format!("handler={}", dir.path("handler").display());
+    dir.start(&["log_max=0", "interval=100ms", "retries=0", &handler]);
+    let mut client = Client::new(&dir);
+    client.queue_all(&["never 1", "once 2", "never 3"]);
+    wait_until("they are dead", || client.status("dead") == 3);
+    dir.zigsvc(&["stop"]).expect(0);
+    fs::remove_file(dir.path("out")).unwrap();
+    dir
+}
+
+fn steer(run: &mut Run<'_>) -> Step {
+    let settled = |answer: Option<String>| {
+        answer.is_some_and(|answer| answer.starts_with("ok") || answer.starts_with("err no-job"))
+    };
+    run.until("a job is forgotten", || settled(run.ask("forget 1")))?;
+    let forgotten = !run.is_dead();
+    run.until("a job is retried", || settled(run.ask("retry 2")))?;
+    if !run.is_dead() {
+        run.wanted.push("once 2".to_owned());
+    } else {
+        run.unsure.push("once 2".to_owned());
+    }
+    run.all_processed()?;
+    // (for the check)
+    if forgotten {
+        run.dir.write("forgotten", "");
+    }
+    Ok(())
+}
+
+fn is_steered(run: &mut Run<'_>) -> Step {
+    let mut client = Client::new(run.dir);
+    let dead = client.ask_list("list dead");
+    let has = |id: &str| dead.iter().any(|line| line.starts_with(id));
+    need(has("3 "), format!("a dead job is lost: {dead:?}"))?;
+    need(!run.dir.path("forgotten").exists() || !has("1 "), format!("a forgotten job is back: {dead:?}"))
+}
+
+// ----- the others -------------------------------------------------------------
+
+fn jobs_pid(run: &Run<'_>) -> Option<u32> {
+    run.dir.lock_holder("zigsvc.pid")
+}
+
+fn kill_supervised(run: &mut Run<'_>) -> Step {
+    run.until("jobs runs", || jobs_pid(run).is_some())?;
+    let Some(before) = jobs_pid(run) else { return Ok(()) };
+    kill(before, "KILL");
+    run.until("jobs runs again", || jobs_pid(run).is_some_and(|pid| pid != before))
+}
+
+fn supervises(run: &mut Run<'_>) -> Step {
+    run.until("jobs runs", || jobs_pid(run).is_some())?;
+    // (a second death within ten seconds would wait for its next start)
+    Ok(())
+}
+
+/// A line from one client to another, until it passes.
+fn chat(run: &mut Run<'_>) -> Step {
+    let dir = run.dir;
+    let socket = dir.path("zigsvc-hub.sock");
+    run.until("a line passes", || {
+        let passed = || -> Option<bool> {
+            let reader = UnixStream::connect(&socket).ok()?;
+            reader.set_read_timeout(Some(core::time::Duration::from_millis(500))).ok()?;
+            let mut reader = BufReader::new(reader);
+            let mut writer = UnixStream::connect(&socket).ok()?;
+            let joined = || log_lines_matching(&dir.read("zigsvc-hub.log"), " joined, ");
+            super::common::holds_within(core::time::Duration::from_millis(200), || joined() >= 2);
+            writer.write_all(b"hello\n").ok()?;
+            let mut line = String::new();
+            reader.read_line(&mut line).ok()?;
+            Some(line.ends_with("] hello\n"))
+        };
+        passed() == Some(true)
+    })
+}
+
+fn chats(run: &mut Run<'_>) -> Step {
+    chat(run)
+}
