@@ -150,6 +150,10 @@ impl SpoolDisk {
         Ok(())
     }
 
+    fn queue_size(&self) -> Result<u64, Failure> {
+        file::open_regular(self.queue.as_c_str()).map(|(_, meta)| meta.size)
+    }
+
     fn append_rejected(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let path = entry(&self.spool, b"rejected")?;
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -277,16 +281,17 @@ impl Disk for SpoolDisk {
     }
 
     fn queue_file(&mut self) -> QueueFile {
-        match file::open_regular(self.queue.as_c_str()) {
-            Ok((_, meta)) if meta.size > 0 => QueueFile::Ready,
-            Ok(_) => {
-                // Empty: somebody made it and is about to write.
-                if let Some(inotify) = &self.inotify {
-                    let _ = inotify.watch_writes(self.queue.as_c_str());
-                }
-                self.queue_file_again()
+        let size = self.queue_size().and_then(|size| match &self.inotify {
+            // Empty: somebody made it and is about to write. What was written
+            // between the first look and the watch would wake nobody.
+            Some(inotify) if size == 0 => {
+                inotify.watch_writes(self.queue.as_c_str()).and_then(|()| self.queue_size())
             }
-            Err(Failure { errno: Errno::NOENT, .. }) => QueueFile::Nothing,
+            _ => Ok(size),
+        });
+        match size {
+            Ok(1..) => QueueFile::Ready,
+            Ok(0) | Err(Failure { errno: Errno::NOENT, .. }) => QueueFile::Nothing,
             Err(failure) => {
                 self.failed_op = failure.op;
                 QueueFile::Unusable(DiskError(failure.errno.raw_os_error()))
@@ -332,16 +337,5 @@ impl Disk for SpoolDisk {
             *slot = None;
         }
         Ok(())
-    }
-}
-
-impl SpoolDisk {
-    /// Looks a second time, after the watch was set: what was written between
-    /// the first look and the watch would wake nobody.
-    fn queue_file_again(&mut self) -> QueueFile {
-        match file::open_regular(self.queue.as_c_str()) {
-            Ok((_, meta)) if meta.size > 0 => QueueFile::Ready,
-            _ => QueueFile::Nothing,
-        }
     }
 }
