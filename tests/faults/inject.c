@@ -21,7 +21,7 @@
  * REPORT gets lines: `exit CODE` when the first process ends (128 and the
  * number of a signal), `fired ...` with what the call was about, and at the end
  * `count CALL N` for each kind, and `done`. It goes on until all processes
- * have ended; they die with it (PTRACE_O_EXITKILL).
+ * have ended; they die with it (PTRACE_O_EXITKILL), and it with its parent.
  *
  * ptrace(2), x86_64 only. Signals are handed on as they come, stops of a whole
  * group too, so the program runs as it does alone, only more slowly.
@@ -36,6 +36,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -373,6 +374,7 @@ int main(int argc, char **argv) {
     int gate[2];
     char byte;
     parse(argc, argv);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (pipe2(gate, O_CLOEXEC) < 0)
         die("pipe2");
     pid_t first = fork();
