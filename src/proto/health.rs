@@ -125,7 +125,7 @@ impl Record {
 /// A number that may be negative: the wall clock may be before 1970.
 fn parse_i64(digits: &[u8]) -> Option<i64> {
     match digits.strip_prefix(b"-") {
-        Some(rest) => i64::try_from(parse_u64(rest)?).ok()?.checked_neg(),
+        Some(rest) => 0i64.checked_sub_unsigned(parse_u64(rest)?),
         None => i64::try_from(parse_u64(digits)?).ok(),
     }
 }
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn the_largest_numbers_fit_and_every_record_reads_back() {
         let largest =
-            Record { wall: i64::MIN + 1, seq: u64::MAX, pid: u32::MAX, boottime_ms: u64::MAX, boot: BOOT };
+            Record { wall: i64::MIN, seq: u64::MAX, pid: u32::MAX, boottime_ms: u64::MAX, boot: BOOT };
         for record in [record(), largest, Record { wall: 0, ..record() }] {
             assert_eq!(Record::parse(&record.emit()), Ok(record));
         }
