@@ -158,8 +158,11 @@ impl<'a> Writer<'a> {
     fn mark_before(&mut self, reserve: usize) {
         let mark = "…".as_bytes();
         let mut end = self.buffer.len().saturating_sub(mark.len().saturating_add(reserve)).min(self.length);
-        while end > 0 && self.buffer.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
-            end = end.saturating_sub(1);
+        // (a character has at most three such bytes; more of them are not text)
+        for _ in 0..3 {
+            if self.buffer.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
+                end = end.saturating_sub(1);
+            }
         }
         self.length = end;
         self.push(mark);
@@ -227,6 +230,15 @@ mod tests {
         let mut out = Writer::new(&mut buffer);
         build(&mut out);
         out.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn bytes_that_look_like_the_inside_of_a_character_are_not_all_dropped_at_a_cut() {
+        let mut buffer = [0; 16];
+        let mut out = Writer::new(&mut buffer);
+        out.push(&[0x80; 40]);
+        out.mark_cut();
+        assert_eq!(out.as_bytes(), [&[0x80; 10][..], "…".as_bytes()].concat());
     }
 
     #[test]
