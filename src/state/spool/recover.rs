@@ -71,7 +71,6 @@ impl Spool {
     ///
     /// # Errors
     /// [`RecoverError`]
-    #[inline(never)]
     pub fn recover(
         &mut self,
         disk: &mut impl Disk,
@@ -79,6 +78,25 @@ impl Spool {
         rules: &Rules,
         now: u64,
     ) -> Result<Recovery, RecoverError> {
+        self.wear = Wear::default();
+        let (found, anew) = self.recover_once(disk, scratch, rules, now)?;
+        if anew {
+            // What was damaged may have been counted on: a job retried whose
+            // dead home is lost. The new file tells the numbers.
+            self.recover_once(disk, scratch, rules, now)?;
+        }
+        Ok(found)
+    }
+
+    /// The same; true if the journal was written anew because of damage.
+    #[inline(never)]
+    fn recover_once(
+        &mut self,
+        disk: &mut impl Disk,
+        scratch: &mut [u8],
+        rules: &Rules,
+        now: u64,
+    ) -> Result<(Recovery, bool), RecoverError> {
         self.reset();
         let size = disk.size(File::Journal)?;
         let (small, big) = scratch.split_at_mut(RECORD_MAX_BYTES.min(scratch.len()));
@@ -119,10 +137,11 @@ impl Spool {
             // If there is no room for a new file the damage is passed over
             // once more, and no new job is accepted until there is.
             self.suspect = self.compact_now(disk, now).is_err();
+            return Ok((pass.found, !self.suspect));
         } else if pass.at < size {
             disk.truncate(File::Journal, pass.at)?;
         }
-        Ok(pass.found)
+        Ok((pass.found, false))
     }
 
     /// Forgets everything.
@@ -137,7 +156,6 @@ impl Spool {
         self.unsynced_since = None;
         (self.name_unsynced, self.suspect) = (false, false);
         self.compaction.stop();
-        self.wear = Wear::default();
     }
 
     /// A new journal; it becomes durable with the first commit.
@@ -238,7 +256,9 @@ impl Spool {
                 self.claims.seen(next_claim.saturating_sub(1));
             }
             Kind::Add => {
-                if record.flags & FLAG_MOVED != 0 && self.find(disk, small, record.id, pass, rules, now)? {
+                // (retried, it is still in the window only if its dead home is lost)
+                let instead = record.flags & (FLAG_MOVED | FLAG_DEAD) != 0;
+                if instead && self.find(disk, small, record.id, pass, rules, now)? {
                     self.forget(record.id);
                 }
                 if record.flags & FLAG_DEAD != 0 {

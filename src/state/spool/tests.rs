@@ -575,4 +575,28 @@ fn dead_jobs_are_retried_and_forgotten_one_by_one_or_all() {
     }
 }
 
+#[test]
+fn the_numbers_are_right_after_the_dead_home_of_a_retried_job_was_damaged() {
+    let (mut disk, mut service) = service();
+    let texts = ["first".to_owned(), "second".to_owned()];
+    add_group(&mut service, &mut disk, &texts).unwrap();
+    service.start_jobs(&mut disk, 2).unwrap();
+    for slot in std::mem::take(&mut service.running) {
+        service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries: 0, ..RULES });
+    }
+    service.spool.settle(&mut disk, 0).unwrap();
+    let (place, _) = service.homes(&mut disk, true).unwrap()[0].clone();
+    service.spool.retry(&mut disk, 0, place).unwrap();
+    service.commit(&mut disk).unwrap();
+    assert_eq!((service.spool.waiting(), service.spool.dead()), (1, 1));
+    let at = usize::try_from(place.offset).unwrap() + 4;
+    disk.journal_mut()[at] ^= 1;
+    disk.restart();
+    let (mut again, found) = Service::start(&mut disk, 0).unwrap();
+    assert!(found.damaged_bytes > 0, "{found:?}");
+    assert_eq!(again.homes(&mut disk, true).unwrap().len(), 1);
+    assert_eq!((again.spool.waiting(), again.spool.dead()), (1, 1), "and no job is there twice");
+    assert_eq!(again.run_to_the_end(&mut disk), ["first"]);
+}
+
 mod histories;
