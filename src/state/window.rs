@@ -19,6 +19,7 @@ use heapless::Vec;
 
 /// How a job's attempt ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub enum Outcome {
     /// Exit status 0.
     Success,
@@ -72,6 +73,7 @@ impl Outcome {
 
 /// What is owed to the journal for an attempt that ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub enum End {
     /// The job is over.
     Done(Outcome),
@@ -87,6 +89,7 @@ pub enum End {
 
 /// Where a job stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub enum State {
     /// It can be started.
     Waiting,
@@ -104,6 +107,7 @@ pub enum State {
 
 /// A job in memory: everything but its text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Slot {
     /// Its id.
     pub id: u64,
@@ -119,6 +123,7 @@ pub struct Slot {
 
 /// The slots, oldest first.
 #[derive(Default)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub struct Window {
     slots: Vec<Slot, WINDOW_JOBS>,
 }

@@ -5,7 +5,8 @@
 //! are as after some prefix of the renames that were not synced.
 
 use super::{Disk, DiskError, File, QueueFile};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Bytes that a disk writes whole.
 const SECTOR: usize = 64;
@@ -15,13 +16,13 @@ pub(crate) const FAILED: DiskError = DiskError(28);
 /// The error of every operation after the moment of death.
 pub(crate) const DEAD: DiskError = DiskError(-1);
 
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 struct Inode {
     data: Vec<u8>,
     synced: Vec<u8>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Hash)]
 enum Change {
     Link(String, usize),
     Unlink(String),
@@ -89,10 +90,7 @@ impl FakeDisk {
     fn sync_names(&mut self, wanted: impl Fn(&str) -> bool) {
         // One folder's names become durable; the other's stay open.
         for change in std::mem::take(&mut self.changes) {
-            let name = match &change {
-                Change::Link(name, _) | Change::Unlink(name) | Change::Rename(name, _) => name,
-            };
-            if wanted(name) {
+            if wanted(change.name()) {
                 apply(&mut self.durable_names, &change);
             } else {
                 self.changes.push(change);
@@ -114,12 +112,21 @@ impl FakeDisk {
     /// As [`FakeDisk::append_to_queue`], by a writer that makes sure.
     pub(crate) fn append_durably(&mut self, text: &str) {
         let inode = self.append_to_queue(text);
+        self.make_durable(inode);
+    }
+
+    /// A writer syncs his file and its folder.
+    pub(crate) fn make_durable(&mut self, inode: usize) {
         self.inodes[inode].synced = self.inodes[inode].data.clone();
         self.sync_names(is_queue_name);
     }
 
     pub(crate) fn append_to(&mut self, inode: usize, text: &str) {
-        self.inodes[inode].data.extend_from_slice(text.as_bytes());
+        self.append_bytes(inode, text.as_bytes());
+    }
+
+    pub(crate) fn append_bytes(&mut self, inode: usize, bytes: &[u8]) {
+        self.inodes[inode].data.extend_from_slice(bytes);
     }
 
     pub(crate) fn journal_mut(&mut self) -> &mut Vec<u8> {
@@ -129,6 +136,12 @@ impl FakeDisk {
 
     pub(crate) fn claims(&self) -> usize {
         self.names.keys().filter(|name| name.starts_with("claim-")).count()
+    }
+
+    /// Whether the service died. (Where it goes on after an error, it may not
+    /// have noticed.)
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead
     }
 
     /// The process is gone; the machine goes on.
@@ -167,6 +180,78 @@ impl FakeDisk {
         self.restart();
     }
 
+    // ----- every power cut, not one at random -----------------------------
+
+    /// What a power cut may leave: for each folder any beginning of its changes
+    /// that were not synced; for each file of the spool the old length, the new one
+    /// or one between, and of the sectors that were not synced any (of more than
+    /// [`SUBSETS_OF`] all, none, a beginning, an end, one, or all but one).
+    pub(crate) fn power_cuts(&self) -> Vec<Self> {
+        let (queue, spool): (Vec<Change>, Vec<Change>) =
+            self.changes.iter().cloned().partition(|change| is_queue_name(change.name()));
+        let mut found = Vec::new();
+        let mut seen = BTreeSet::new();
+        for kept in 0..(queue.len() + 1) * (spool.len() + 1) {
+            let mut names = self.durable_names.clone();
+            let (queue_kept, spool_kept) = (kept / (spool.len() + 1), kept % (spool.len() + 1));
+            for change in queue.iter().take(queue_kept).chain(spool.iter().take(spool_kept)) {
+                apply(&mut names, change);
+            }
+            let mut disks = vec![Self { names: names.clone(), changes: Vec::new(), ..self.clone() }];
+            for (name, inode) in &names {
+                let inode = *inode;
+                let Inode { data, synced } = &self.inodes[inode];
+                // (what is left of a line that its writer did not sync, he could
+                // not know; the service promises nothing of it)
+                let after = match is_queue_name(name) {
+                    true => BTreeSet::from([data.clone(), synced.clone()]),
+                    false => self.inodes[inode].after_power_cut(),
+                };
+                let put = |disk: &Self, data: &Vec<u8>| {
+                    let mut disk = disk.clone();
+                    disk.inodes[inode] = Inode { data: data.clone(), synced: data.clone() };
+                    disk
+                };
+                disks = disks.iter().flat_map(|disk| after.iter().map(|data| put(disk, data))).collect();
+            }
+            for mut disk in disks {
+                disk.durable_names = disk.names.clone();
+                disk.restart();
+                if seen.insert(disk.fingerprint()) {
+                    found.push(disk);
+                }
+            }
+        }
+        found
+    }
+
+    /// Stands for everything on the disk that can matter later.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let mut order: Vec<usize> = Vec::new();
+        let mut used = self.names.values().chain(self.durable_names.values()).copied().collect::<Vec<_>>();
+        used.extend(self.places.values());
+        used.extend([self.journal, self.next].iter().filter(|inode| **inode < self.inodes.len()));
+        used.extend(self.changes.iter().filter_map(Change::inode));
+        for inode in used {
+            // A file is known by when it is met first, not by its number.
+            let known = order.iter().position(|known| *known == inode);
+            known.unwrap_or(order.len()).hash(&mut hasher);
+            if known.is_none() {
+                order.push(inode);
+                self.inodes[inode].hash(&mut hasher);
+            }
+        }
+        self.names.keys().for_each(|name| name.hash(&mut hasher));
+        self.durable_names.keys().for_each(|name| name.hash(&mut hasher));
+        self.places.keys().for_each(|place| place.hash(&mut hasher));
+        for change in &self.changes {
+            core::mem::discriminant(change).hash(&mut hasher);
+            change.name().hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// Counts an operation; says how it goes.
     fn operation(&mut self) -> Result<(), DiskError> {
         if self.dead {
@@ -194,6 +279,65 @@ impl FakeDisk {
     fn data(&mut self, file: File) -> Result<&mut Inode, DiskError> {
         let inode = self.inode(file).ok_or(DiskError(9))?;
         Ok(&mut self.inodes[inode])
+    }
+}
+
+/// Unsynced sectors of one file of which every subset is tried.
+const SUBSETS_OF: usize = 4;
+
+impl Inode {
+    /// Every content that a power cut may leave.
+    fn after_power_cut(&self) -> BTreeSet<Vec<u8>> {
+        let (data, synced) = (&self.data, &self.synced);
+        let sectors = 0..data.len().max(synced.len()).div_ceil(SECTOR);
+        let range = |sector: usize| sector * SECTOR..((sector + 1) * SECTOR).min(data.len());
+        let changed: Vec<usize> = sectors
+            .clone()
+            .filter(|sector| range(*sector).start < data.len())
+            .filter(|sector| data.get(range(*sector)) != synced.get(range(*sector)))
+            .collect();
+        let mut lengths = vec![data.len(), synced.len()];
+        let (low, high) = (data.len().min(synced.len()), data.len().max(synced.len()));
+        lengths.extend(sectors.map(|sector| sector * SECTOR).filter(|length| (low..high).contains(length)));
+        let mut found = BTreeSet::new();
+        for kept in subsets(&changed) {
+            for length in &lengths {
+                let mut after = synced.clone();
+                after.resize(high, 0);
+                for sector in &kept {
+                    after[range(*sector)].copy_from_slice(&data[range(*sector)]);
+                }
+                after.truncate(*length);
+                found.insert(after);
+            }
+        }
+        found
+    }
+}
+
+/// The subsets that are tried.
+fn subsets(all: &[usize]) -> Vec<Vec<usize>> {
+    if all.len() <= SUBSETS_OF {
+        let chosen = |bits: usize| (0..all.len()).filter(move |at| bits >> at & 1 == 1).map(|at| all[at]);
+        return (0..1 << all.len()).map(|bits| chosen(bits).collect()).collect();
+    }
+    let mut found = vec![Vec::new(), all.to_vec()];
+    for at in 0..all.len() {
+        found.extend([all[..at].to_vec(), all[at..].to_vec(), vec![all[at]]]);
+        found.push(all.iter().copied().filter(|sector| *sector != all[at]).collect());
+    }
+    found
+}
+
+impl Change {
+    fn name(&self) -> &str {
+        match self {
+            Self::Link(name, _) | Self::Unlink(name) | Self::Rename(name, _) => name,
+        }
+    }
+
+    fn inode(&self) -> Option<usize> {
+        if let Self::Link(_, inode) = self { Some(*inode) } else { None }
     }
 }
 

@@ -7,6 +7,7 @@ use heapless::Vec;
 
 /// One claimed queue file.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub(super) struct Claim {
     /// Its number.
     pub(super) seq: u64,
@@ -32,6 +33,7 @@ pub(super) struct Claim {
 }
 
 /// The claims, oldest first, and what is known of the queue file.
+#[cfg_attr(test, derive(Clone, Hash))]
 pub struct Claims {
     pub(super) list: Vec<Claim, CLAIMS_MAX>,
     pub(super) next_seq: u64,

@@ -29,6 +29,7 @@ use heapless::Vec;
 
 /// What becomes of the dead jobs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub enum Purpose {
     /// They stay.
     Shrink,
@@ -39,6 +40,7 @@ pub enum Purpose {
 }
 
 /// A compaction, if one is under way. It stays where it is: it is large.
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(super) struct Compaction {
     stage: Stage,
     purpose: Purpose,
@@ -64,6 +66,7 @@ pub(super) struct Compaction {
 
 /// What is next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
 enum Stage {
     /// None is under way.
     Idle,

@@ -82,6 +82,7 @@ pub struct Mark {
 
 /// Counts of what the disk had to do since start.
 #[derive(Clone, Copy, Default, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Wear {
     /// fdatasync and fsync calls.
     pub syncs: u64,
@@ -91,6 +92,7 @@ pub struct Wear {
 
 /// See the module's documentation. The large parts come last: a quiet service
 /// touches only the beginning of each.
+#[cfg_attr(test, derive(Clone, Hash))]
 #[repr(C)]
 pub struct Spool {
     /// Where the next record goes: the journal's size.

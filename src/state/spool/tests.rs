@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const RULES: Rules = Rules { retries: 2, retry_delay_ms: 10, queue_max: 10_000, sync: true };
 
 /// A service around the spool: what `service::jobs` does, without processes.
+#[derive(Clone)]
 struct Service {
     spool: Box<Spool>,
     now: u64,
@@ -600,3 +601,4 @@ fn the_numbers_are_right_after_the_dead_home_of_a_retried_job_was_damaged() {
 }
 
 mod histories;
+mod model;

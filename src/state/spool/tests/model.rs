@@ -1,0 +1,608 @@
+//! The durability protocol, checked exhaustively: every history up to a bounded
+//! length over a small alphabet ([`OPS`]), from several beginnings ([`ROOTS`]),
+//! with a crash between any two operations, at any step inside one, and inside
+//! the recovery; after a kill and after every power cut that `FakeDisk` can
+//! think of. (`histories.rs` goes further at random.)
+//!
+//! Each state is visited once for each number of operations that may follow,
+//! so orders that lead to the same state cost nothing. After a crash the
+//! service recovers, and everything that is left runs to its end: no promise
+//! may be broken ([`Promise`]). Then the history goes on.
+//!
+//! `ZIGSVC_MODEL_DEPTH` (2) is the number of operations after each beginning,
+//! `ZIGSVC_MODEL_CRASHES` (2) that of crashes in a history. `--nocapture` prints how
+//! many histories and states that were.
+//!
+//! # What each step is for
+//!
+//! Each of these changes to the code breaks a promise in this test:
+//!
+//! MUTATIONS
+//!
+//! Changing this: an operation is a line in [`OPS`] and its meaning in
+//! [`World::apply`], with what it promises before and after.
+
+use super::*;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+const RULES: Rules = Rules { retries: 1, retry_delay_ms: 10, queue_max: 10_000, sync: true };
+
+/// Operations after each beginning, if the environment does not say; fewer where
+/// the tests probably run under QEMU.
+const DEPTH: u32 = if cfg!(target_arch = "x86_64") { 2 } else { 1 };
+
+/// Crashes of one history.
+const CRASHES: u32 = 2;
+
+/// Lines and jobs of one history.
+const JOBS_MAX: usize = 5;
+
+/// What can happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+enum Op {
+    /// A writer appends a line and makes sure that it is on the disk.
+    WriteDurably,
+    /// A writer appends a line.
+    Write,
+    /// The writer of the last line, who has its file still open, appends another
+    /// one to that and makes sure of it.
+    WriteOn,
+    /// The service claims the queue file and reads its claims.
+    Take,
+    /// It is killed between the claim and the sync of its name (in [`ROOTS`] only).
+    TakeKilled,
+    /// It makes durable what it has, and removes what it has read.
+    Commit,
+    /// A client adds a job.
+    Queue,
+    /// A job starts.
+    Start,
+    /// It ends well.
+    EndWell,
+    /// It fails: for good, or to be tried again.
+    Fail,
+    /// It is given back by an orderly stop.
+    GiveBack,
+    /// A client cancels the first job that waits.
+    Cancel,
+    /// A client cancels the job that runs.
+    CancelRunning,
+    /// A client has the first dead job tried again.
+    Retry,
+    /// A client forgets the first dead job.
+    Forget,
+    /// One step of a compaction.
+    Compact,
+    /// All dead jobs are tried again, or forgotten, by a compaction.
+    RetryAll,
+    ForgetAll,
+    /// Ten seconds pass: claims were quiet, delays are over.
+    Wait,
+}
+
+use Op::*;
+
+const OPS: [Op; 18] = [
+    WriteDurably,
+    Write,
+    WriteOn,
+    Take,
+    Commit,
+    Queue,
+    Start,
+    EndWell,
+    Fail,
+    GiveBack,
+    Cancel,
+    CancelRunning,
+    Retry,
+    Forget,
+    Compact,
+    RetryAll,
+    ForgetAll,
+    Wait,
+];
+
+/// Where histories begin.
+const ROOTS: &[&[Op]] = &[
+    &[],
+    // A claim with two lines, one of them running.
+    &[Write, WriteDurably, Take, Commit, Start],
+    // A claim that was read and may be removed; another line is there.
+    &[WriteDurably, Take, Commit, Wait, Take, Write],
+    // A claim that was removed, not durably; the journal can be written anew.
+    &[WriteDurably, Take, Commit, Wait, Take, Commit, Start, EndWell],
+    // A claim that was read to its end, of which nothing is committed.
+    &[WriteDurably, Take, Wait, Take],
+    // A claim that was made and not synced by the process that made it.
+    &[WriteDurably, TakeKilled],
+    // Two groups of one claim, none committed.
+    &[WriteDurably, Take, WriteOn, Take],
+    // A job that failed and waits for its second attempt.
+    &[Queue, Start, Fail, Wait],
+    // A dead job and one that waits.
+    &[Queue, Start, Fail, Wait, Start, Fail, Commit, Queue],
+    // A dead job that was retried, half way into a compaction.
+    &[Queue, Start, Fail, Wait, Start, Fail, Retry, Compact],
+    // A compaction has begun; a job was added since.
+    &[Queue, Start, Compact, Queue],
+    // A compaction has begun; a line was taken since.
+    &[Queue, Compact, WriteDurably, Take],
+];
+
+/// How sure something is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug, Hash)]
+enum Sure {
+    /// It is not so.
+    No,
+    /// It was asked for: a crash decides.
+    Asked,
+    /// It is in the journal: only a power cut undoes it.
+    Written,
+    /// It was committed: nothing undoes it.
+    Committed,
+}
+
+/// What is known of a job, and may not become untrue.
+#[derive(Clone, Debug, Hash)]
+struct Promise {
+    text: String,
+    id: Option<u64>,
+    /// It was accepted, or its line was on the disk.
+    accepted: Sure,
+    /// It is over: ended well, cancelled or forgotten.
+    over: Sure,
+    dead: Sure,
+    /// Attempts of which the journal knows, and of which it knows for sure.
+    attempts: (u16, u16),
+}
+
+/// Everything: the disk, the service, and what was promised.
+#[derive(Clone)]
+struct World {
+    disk: FakeDisk,
+    service: Service,
+    promises: Vec<Promise>,
+    /// There was a power cut: there may be damage.
+    cut: bool,
+    /// The file that a writer has open, and may write to for ten seconds.
+    open: Option<usize>,
+}
+
+/// How a life ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+enum Crash {
+    Kill,
+    PowerCut,
+}
+
+impl World {
+    fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.disk.fingerprint().hash(&mut hasher);
+        let mut spool = self.service.spool.clone();
+        spool.wear = Wear::default();
+        spool.generation = 0;
+        spool.hash(&mut hasher);
+        self.service.now.hash(&mut hasher);
+        self.service.running.hash(&mut hasher);
+        self.open.is_some().hash(&mut hasher);
+        self.promises.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn promise(&mut self, text: &str) -> &mut Promise {
+        let found = self.promises.iter_mut().find(|promise| promise.text == text);
+        found.unwrap_or_else(|| panic!("half read, or of nobody: {text:?}"))
+    }
+
+    fn new_line(&mut self) -> String {
+        // (longer than half a sector: most records are torn by some cut)
+        let text = format!("{} {}", self.promises.len(), "abcdefghijklmnopqrstuvwxyz-0123456789");
+        self.promises.push(Promise {
+            text: text.clone(),
+            id: None,
+            accepted: Sure::No,
+            over: Sure::No,
+            dead: Sure::No,
+            attempts: (0, 0),
+        });
+        text
+    }
+
+    /// Commits; from now on all that was written is sure.
+    fn commit(&mut self) -> Result<(), DiskError> {
+        self.service.spool.commit(&mut self.disk, &RULES, self.service.now)?;
+        for promise in &mut self.promises {
+            for sure in [&mut promise.over, &mut promise.dead, &mut promise.accepted] {
+                if *sure == Sure::Written {
+                    *sure = Sure::Committed;
+                }
+            }
+            promise.attempts.1 = promise.attempts.0;
+        }
+        self.service.spool.remove_closed(&mut self.disk)
+    }
+
+    /// Each job in the window.
+    fn window(&mut self) -> Result<Vec<(Slot, String)>, DiskError> {
+        let slots = self.service.spool.window().slots().to_vec();
+        slots.iter().map(|slot| Ok((*slot, self.service.text(&mut self.disk, slot)?))).collect()
+    }
+
+    fn first_dead(&mut self) -> Option<(Place, String)> {
+        self.service.homes(&mut self.disk, true).ok()?.into_iter().next()
+    }
+
+    /// Lets it happen; `None` if it cannot happen now.
+    fn apply(&mut self, op: Op) -> Option<Result<(), DiskError>> {
+        let now = self.service.now;
+        let full = self.promises.len() >= JOBS_MAX;
+        let running = self.service.running.first().copied();
+        match op {
+            WriteDurably | Write | WriteOn | Queue if full => None,
+            WriteDurably => {
+                let text = self.new_line();
+                self.open = Some(self.disk.append_to_queue(""));
+                self.disk.append_durably(&format!("{text}\n"));
+                self.promise(&text).accepted = Sure::Committed;
+                Some(Ok(()))
+            }
+            Write => {
+                let text = self.new_line();
+                self.open = Some(self.disk.append_to_queue(&format!("{text}\n")));
+                Some(Ok(()))
+            }
+            WriteOn => {
+                let inode = self.open?;
+                let text = self.new_line();
+                self.disk.append_to(inode, &format!("{text}\n"));
+                self.disk.make_durable(inode);
+                self.promise(&text).accepted = Sure::Committed;
+                Some(Ok(()))
+            }
+            TakeKilled => {
+                self.disk.die_at = Some(self.disk.operations + 2);
+                assert_eq!(self.take(), Err(DEAD));
+                self.disk.restart();
+                self.service = Service::start(&mut self.disk, now).unwrap().0;
+                Some(Ok(()))
+            }
+            Take => Some(self.take()),
+            Commit => Some(self.commit()),
+            Queue => Some(self.queue()),
+            Start if running.is_none() => self.start(),
+            EndWell | Fail | GiveBack => Some(self.end(running?, op)),
+            Cancel | CancelRunning => {
+                let waits = |slot: &&Slot| match slot.state {
+                    State::Waiting | State::Delayed(_) => op == Cancel,
+                    state => state == State::Running && op == CancelRunning,
+                };
+                let slot = *self.service.spool.window().slots().iter().find(waits)?;
+                let text = self.service.text(&mut self.disk, &slot).ok()?;
+                self.promise(&text).over = Sure::Asked;
+                let result = self.service.spool.cancel(&mut self.disk, now, slot.id).map(drop);
+                Some(result.and_then(|()| self.commit_that(&text, |promise| promise.over = Sure::Committed)))
+            }
+            Retry => {
+                let (place, text) = self.first_dead()?;
+                let dead = core::mem::replace(&mut self.promise(&text).dead, Sure::Asked);
+                let result = self.service.spool.retry(&mut self.disk, now, place);
+                debug_assert!(dead != Sure::No);
+                Some(result.and_then(|()| self.commit_that(&text, |promise| promise.dead = Sure::No)))
+            }
+            Forget => {
+                let (place, text) = self.first_dead()?;
+                self.promise(&text).over = Sure::Asked;
+                let result = self.service.spool.drop_home(&mut self.disk, now, place);
+                Some(result.and_then(|()| self.commit_that(&text, |promise| promise.over = Sure::Committed)))
+            }
+            Compact => Some(self.service.spool.compact_step(&mut self.disk, now)),
+            RetryAll | ForgetAll => self.all_dead(op),
+            Wait => {
+                self.service.now += CLAIM_QUIET_MS;
+                self.open = None;
+                Some(Ok(()))
+            }
+            Start => None,
+        }
+    }
+
+    fn take(&mut self) -> Result<(), DiskError> {
+        self.service.spool.claims.look_at_queue();
+        self.service.spool.claims.look_at_claims();
+        self.service.intake(&mut self.disk)?;
+        self.note_written()
+    }
+
+    /// What was taken is in the journal.
+    fn note_written(&mut self) -> Result<(), DiskError> {
+        let window = self.window()?.into_iter().map(|(_, text)| text);
+        let backlog = self.service.homes(&mut self.disk, false)?.into_iter().map(|(_, text)| text);
+        for text in window.chain(backlog).collect::<Vec<_>>() {
+            let promise = self.promise(&text);
+            if promise.accepted < Sure::Written {
+                promise.accepted = Sure::Written;
+            }
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self) -> Result<(), DiskError> {
+        let now = self.service.now;
+        let text = self.new_line();
+        self.promise(&text).accepted = Sure::Asked;
+        self.service.spool.begin_adding(&mut self.disk, now)?;
+        let id = self.service.spool.add(&mut self.disk, now, text.as_bytes())?;
+        self.commit()?;
+        let promise = self.promise(&text);
+        (promise.id, promise.accepted) = (Some(id), Sure::Committed);
+        Ok(())
+    }
+
+    fn start(&mut self) -> Option<Result<(), DiskError>> {
+        let started = match self.service.start_jobs(&mut self.disk, 1) {
+            Ok(started) if started.is_empty() => return None,
+            Ok(started) => started,
+            Err(error) => return Some(Err(error)),
+        };
+        let slot = self.service.running[0];
+        let promise = self.promise(&started[0]);
+        assert!(promise.over < Sure::Written && promise.dead < Sure::Written, "runs, though {promise:?}");
+        promise.attempts.0 = slot.attempt;
+        if slot.attempt > 1 {
+            promise.attempts.1 = slot.attempt;
+        }
+        Some(Ok(()))
+    }
+
+    fn end(&mut self, slot: Slot, op: Op) -> Result<(), DiskError> {
+        // (a compaction may have moved it)
+        let slot = *self.service.spool.window().get(slot.id).unwrap();
+        let text = self.service.text(&mut self.disk, &slot)?;
+        self.service.running.clear();
+        if slot.state == State::Cancelled {
+            self.service.spool.ended(slot.id, Outcome::Code(1), &RULES);
+            return Ok(());
+        }
+        let spool = &mut self.service.spool;
+        match op {
+            EndWell => drop(spool.ended(slot.id, Outcome::Success, &RULES)),
+            Fail => drop(spool.ended(slot.id, Outcome::Code(1), &RULES)),
+            _ => spool.returned(slot.id),
+        }
+        let promise = self.promises.iter_mut().find(|promise| promise.text == text).unwrap();
+        match op {
+            EndWell => promise.over = Sure::Asked,
+            Fail if u32::from(slot.attempt) > RULES.retries => promise.dead = Sure::Asked,
+            Fail => {}
+            _ => promise.attempts = (slot.attempt - 1, promise.attempts.1.min(slot.attempt - 1)),
+        }
+        self.service.spool.settle(&mut self.disk, self.service.now)?;
+        let promise = self.promise(&text);
+        for sure in [&mut promise.over, &mut promise.dead] {
+            if *sure == Sure::Asked {
+                *sure = Sure::Written;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits what was asked for one job.
+    fn commit_that(&mut self, text: &str, then: impl Fn(&mut Promise)) -> Result<(), DiskError> {
+        self.commit()?;
+        then(self.promise(text));
+        Ok(())
+    }
+
+    fn all_dead(&mut self, op: Op) -> Option<Result<(), DiskError>> {
+        let dead = self.service.homes(&mut self.disk, true).ok()?;
+        if dead.is_empty() {
+            return None;
+        }
+        for (_, text) in &dead {
+            let promise = self.promise(text);
+            *if op == RetryAll { &mut promise.dead } else { &mut promise.over } = Sure::Asked;
+        }
+        let purpose = if op == RetryAll { Purpose::Retry } else { Purpose::Forget };
+        let result = self.service.all_dead(&mut self.disk, purpose);
+        Some(result.map(|_| {
+            for (_, text) in &dead {
+                let promise = self.promise(text);
+                if op == RetryAll { promise.dead = Sure::No } else { promise.over = Sure::Committed }
+            }
+        }))
+    }
+}
+
+/// The search, and what it counts.
+#[derive(Default)]
+struct Search {
+    /// Histories that begin in a state, by it and what may follow.
+    visited: HashMap<(u64, u32, u32), u64>,
+    /// Disks after a crash that were judged, with what was promised.
+    judged: HashSet<(u64, Crash, u32, u32)>,
+    states: HashSet<u64>,
+    crashes: u64,
+    path: Vec<String>,
+}
+
+impl Search {
+    /// Every history of at most `ops` more operations and `crashes` crashes;
+    /// returns how many.
+    fn explore(&mut self, world: &World, ops: u32, crashes: u32) -> u64 {
+        let fingerprint = world.fingerprint();
+        if let Some(count) = self.visited.get(&(fingerprint, ops, crashes)) {
+            return *count;
+        }
+        self.states.insert(fingerprint);
+        let mut count = 1 + self.crash(world, ops, crashes);
+        for op in if ops > 0 { &OPS[..] } else { &[] } {
+            let mut next = world.clone();
+            self.path.push(format!("{op:?}"));
+            match next.apply(*op) {
+                None => {}
+                Some(Err(error)) => panic!("{error:?}"),
+                Some(Ok(())) if next.fingerprint() == fingerprint => {}
+                Some(Ok(())) => {
+                    for step in 1..=next.disk.operations - world.disk.operations {
+                        let mut dying = world.clone();
+                        dying.disk.die_at = Some(world.disk.operations + step);
+                        let _ = dying.apply(*op);
+                        self.path.push(format!("dies at {step}"));
+                        count = count.saturating_add(self.crash(&dying, ops - 1, crashes));
+                        self.path.pop();
+                    }
+                    count = count.saturating_add(self.explore(&next, ops - 1, crashes));
+                }
+            }
+            self.path.pop();
+        }
+        self.visited.insert((fingerprint, ops, crashes), count);
+        count
+    }
+
+    /// The life ends here: by a kill, and by every power cut.
+    fn crash(&mut self, world: &World, ops: u32, crashes: u32) -> u64 {
+        if crashes == 0 {
+            return 0;
+        }
+        let mut killed = world.disk.clone();
+        killed.restart();
+        let mut count = self.recover(world, killed, Crash::Kill, ops, crashes);
+        for disk in world.disk.power_cuts() {
+            count = count.saturating_add(self.recover(world, disk, Crash::PowerCut, ops, crashes));
+        }
+        count
+    }
+
+    fn recover(&mut self, before: &World, disk: FakeDisk, crash: Crash, ops: u32, crashes: u32) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (disk.fingerprint(), &before.promises, before.service.now).hash(&mut hasher);
+        if !self.judged.insert((hasher.finish(), crash, ops, crashes)) {
+            return 1;
+        }
+        self.crashes += 1;
+        self.path.push(format!("{crash:?}"));
+        let now = before.service.now;
+        let cut = before.cut || crash == Crash::PowerCut;
+        let open = before.open.filter(|_| crash == Crash::Kill);
+        let mut after = World { disk: disk.clone(), cut, open, ..before.clone() };
+        let (service, recovery) = Service::start(&mut after.disk, now).unwrap();
+        assert!(cut || recovery.damaged_bytes == 0, "{recovery:?}");
+        after.service = service;
+        self.judge(&mut after, crash);
+        let mut count = 1u64;
+        if crashes > 1 {
+            for step in 1..=after.disk.operations - disk.operations {
+                let mut dying = World { disk: disk.clone(), ..after.clone() };
+                dying.disk.die_at = Some(disk.operations + step);
+                let started = Service::start(&mut dying.disk, now);
+                assert!(started.is_err() || dying.disk.is_dead());
+                self.path.push(format!("recovery dies at {step}"));
+                count = count.saturating_add(self.crash(&dying, ops, crashes - 1));
+                self.path.pop();
+            }
+            count = count.saturating_add(self.explore(&after, ops, crashes - 1));
+        }
+        self.path.pop();
+        count
+    }
+
+    /// What was promised is so; then it is known what the crash left.
+    fn judge(&self, world: &mut World, crash: Crash) {
+        let path = || self.path.join(", ");
+        world.service.refill(&mut world.disk).unwrap();
+        let known = world.window().unwrap();
+        let dead = world.service.homes(&mut world.disk, true).unwrap();
+        assert_eq!(world.service.spool.dead() as usize, dead.len(), "{}", path());
+        let mut end = world.clone();
+        let ran = end.service.run_to_the_end(&mut end.disk);
+        let lowest = if crash == Crash::Kill { Sure::Written } else { Sure::Committed };
+        for text in ran.iter().chain(dead.iter().map(|(_, text)| text)) {
+            assert!(world.promises.iter().any(|promise| promise.text == *text), "half: {text:?}; {}", path());
+        }
+        for promise in &mut world.promises {
+            let runs = ran.iter().filter(|text| **text == promise.text).count();
+            let dies = dead.iter().filter(|(_, text)| *text == promise.text).count();
+            let slot = known.iter().find(|(_, text)| *text == promise.text).map(|(slot, _)| slot);
+            let text = || format!("{promise:?} waits {runs} times, is dead {dies} times; {}", path());
+            assert!(runs + dies <= 1, "doubled: {}", text());
+            assert!(promise.over < lowest || runs + dies == 0, "is over: {}", text());
+            let wanted = promise.accepted >= lowest && promise.over == Sure::No;
+            assert!(!wanted || runs + dies == 1, "lost: {}", text());
+            assert!(promise.dead < lowest || promise.over != Sure::No || dies == 1, "not dead: {}", text());
+            assert!(promise.dead != Sure::No || dies == 0, "dead: {}", text());
+            if let Some(slot) = slot {
+                let least = if crash == Crash::Kill { promise.attempts.0 } else { promise.attempts.1 };
+                assert!(slot.attempt >= least || promise.dead != Sure::No, "attempts: {}", text());
+                assert!(promise.id.is_none_or(|id| id == slot.id), "another id: {}", text());
+            }
+            match crash {
+                Crash::PowerCut => promise.settle(runs > 0, slot, dies > 0),
+                Crash::Kill => promise.decide(runs + dies > 0),
+            }
+        }
+    }
+}
+
+impl Promise {
+    /// After a power cut what is on the disk is all there is, and sure.
+    fn settle(&mut self, waits: bool, slot: Option<&Slot>, dead: bool) {
+        let sure = |is: bool| if is { Sure::Committed } else { Sure::No };
+        self.over = sure(!waits && !dead && self.over != Sure::No);
+        self.dead = sure(dead);
+        self.accepted = sure(waits || dead);
+        let attempts = slot.map_or(0, |slot| slot.attempt);
+        self.attempts = (attempts, attempts);
+    }
+
+    /// After a kill it is known what became of a request, though not for sure.
+    fn decide(&mut self, there: bool) {
+        let written = |is: bool| if is { Sure::Written } else { Sure::No };
+        if self.over == Sure::Asked {
+            self.over = written(!there);
+        }
+        if self.accepted == Sure::Asked {
+            self.accepted = written(there);
+        }
+    }
+}
+
+/// Every history from one beginning; says how many that were.
+fn search_from(root: &[Op], depth: u32, crashes: u32) -> String {
+    let mut disk = FakeDisk::new(1);
+    let (service, _) = Service::start(&mut disk, 0).unwrap();
+    let mut world = World { disk, service, promises: Vec::new(), cut: false, open: None };
+    for op in root {
+        assert_eq!(world.apply(*op), Some(Ok(())), "{op:?} of {root:?}");
+    }
+    let mut search = Search { path: vec![format!("{root:?}")], ..Search::default() };
+    let histories = search.explore(&world, depth, crashes);
+    format!(
+        "{histories:>9} histories, {:>6} states, {:>7} disks after a crash: {root:?}",
+        search.states.len(),
+        search.crashes
+    )
+}
+
+#[test]
+fn no_short_history_breaks_a_promise() {
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let depth = number("ZIGSVC_MODEL_DEPTH", DEPTH);
+    let crashes = number("ZIGSVC_MODEL_CRASHES", CRASHES);
+    eprintln!("{depth} operations and {crashes} crashes after each beginning");
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                // The largest come last in the list.
+                while let Some(root) = ROOTS.iter().rev().nth(next.fetch_add(1, Ordering::Relaxed)) {
+                    eprintln!("{}", search_from(root, depth, crashes));
+                }
+            });
+        }
+    });
+}
