@@ -38,16 +38,22 @@ impl SmallDisk {
     /// Starts `jobs` there, with spool and queue on the disk.
     #[track_caller]
     pub fn start(&self, dir: &Dir, options: &[&str]) -> u32 {
+        self.start_service(dir, "jobs", &[&["log_max=0"], options].concat())
+    }
+
+    /// The same for any service.
+    #[track_caller]
+    pub fn start_service(&self, dir: &Dir, service: &str, options: &[&str]) -> u32 {
         let mut inner = dir.command();
         let disk = dir.path("disk");
         for key in [format!("spool={}/spool", disk.display()), format!("queue_file={}/queue", disk.display())]
         {
             inner.arg("-o").arg(key);
         }
-        for option in [&["log_max=0"], options].concat() {
+        for option in options {
             inner.args(["-o", option]);
         }
-        inner.arg("start");
+        inner.args(["start", service]);
         let mut command = Command::new("nsenter");
         command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id()));
         command.arg(inner.get_program()).args(inner.get_args());
