@@ -1,0 +1,107 @@
+//! The configuration: the file, and one option of the command line.
+
+use super::{assert_plain, written};
+use zigsvc::proto::config::keys::{KEYS, Key, Scalar};
+use zigsvc::proto::config::toml::{ConfigError, apply_option, parse};
+use zigsvc::proto::config::{Config, Layout};
+use zigsvc::proto::path::Path;
+
+fn base() -> Path {
+    Path::new(b"/base").unwrap()
+}
+
+fn defaults() -> Box<Config> {
+    let mut config = Box::new(Config::EMPTY);
+    config.reset(&Layout::EMPTY);
+    config
+}
+
+/// Every key and its value, as `zigsvc check` prints them; empty ones that no
+/// file may hold are left out.
+fn effective(config: &mut Config) -> Vec<(&'static str, Vec<u8>)> {
+    KEYS.iter().map(|key| (key.name, written(16_384, |out| key.emit(config, out)))).collect()
+}
+
+/// The error is one line that names nothing it was not given.
+fn judge_error(error: &ConfigError<'_>, source: &[u8]) {
+    let lines = source.iter().filter(|byte| **byte == b'\n').count() + 1;
+    assert!(error.line as usize <= lines, "{error:?}");
+    let text = written(1024, |out| error.describe(out));
+    assert!(!text.is_empty() && text.len() < 400, "{error:?}");
+    assert_plain(&text);
+}
+
+/// What any parser of TOML reads, stored by the same rules.
+fn through_toml(source: &str) -> Box<Config> {
+    let table: toml::Table = source.parse().unwrap_or_else(|error| panic!("no TOML: {source:?}: {error}"));
+    let mut config = defaults();
+    for (name, value) in &table {
+        let (_, key) = Key::named(name.as_bytes()).expect("a key that was accepted");
+        key.clear(&mut config);
+        let single = [value.clone()];
+        let items = value.as_array().map_or(&single[..], Vec::as_slice);
+        for item in items {
+            let scalar = match item {
+                toml::Value::String(text) => Scalar::Text(text.as_bytes()),
+                toml::Value::Integer(number) => Scalar::Integer(u64::try_from(*number).unwrap()),
+                toml::Value::Boolean(flag) => Scalar::Boolean(*flag),
+                other => panic!("accepted, but {other:?}"),
+            };
+            key.set(&mut config, &base(), scalar).unwrap_or_else(|| panic!("{name}: {item:?}"));
+        }
+    }
+    config
+}
+
+/// A file that is accepted is TOML that says the same; what is printed of it
+/// reads back as the same.
+pub fn file(data: &[u8]) {
+    let mut config = defaults();
+    if let Err(error) = parse(data, &mut config, &base()) {
+        assert!(error.line >= 1);
+        return judge_error(&error, data);
+    }
+    let text = core::str::from_utf8(data).expect("accepted, but not UTF-8");
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let shown = effective(&mut config);
+    assert_eq!(effective(&mut through_toml(text)), shown, "{text:?}");
+    assert_eq!(effective(&mut read_back(&shown)), shown, "{text:?}");
+}
+
+/// Reads what `check` prints.
+fn read_back(shown: &[(&'static str, Vec<u8>)]) -> Box<Config> {
+    let mut printed = Vec::new();
+    for (name, value) in shown.iter().filter(|(_, value)| value != b"\"\"") {
+        printed.extend([name.as_bytes(), b" = ", value, b"\n"].concat());
+    }
+    let mut again = defaults();
+    let result = parse(&printed, &mut again, &base());
+    assert!(result.is_ok(), "{result:?}: {}", printed.escape_ascii());
+    again
+}
+
+/// `-o` takes what the file takes, and does the same.
+pub fn option(data: &[u8]) {
+    let mut config = defaults();
+    let result = apply_option(data, &mut config, &base());
+    if let Err(error) = &result {
+        assert_eq!(error.line, 0);
+        judge_error(error, data);
+    }
+    let mut from_file = defaults();
+    let one_line = !data.iter().any(|byte| matches!(byte, b'\n' | b'\r' | b'#'));
+    let is_file = one_line && parse(data, &mut from_file, &base()).is_ok();
+    if is_file && data.contains(&b'=') && !data.starts_with(b"\xef\xbb\xbf") {
+        assert!(result.is_ok(), "{result:?}: {}", data.escape_ascii());
+        assert_eq!(effective(&mut config), effective(&mut from_file), "{}", data.escape_ascii());
+    }
+    if result.is_ok() {
+        let shown = effective(&mut config);
+        assert!(apply_option(data, &mut config, &base()).is_ok());
+        assert_eq!(effective(&mut config), shown, "twice is once: {}", data.escape_ascii());
+        // (a path may hold any bytes, and TOML cannot: it is shown as it can be)
+        if core::str::from_utf8(data).is_ok() {
+            assert_eq!(effective(&mut read_back(&shown)), shown, "{}", data.escape_ascii());
+        }
+    }
+}

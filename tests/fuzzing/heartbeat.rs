@@ -1,0 +1,124 @@
+//! The health record, and what a service manager says in the environment.
+
+use super::{Choices, written};
+use zigsvc::limits::WATCHDOG_MIN_MS;
+use zigsvc::proto::health::{BOOT_ID_BYTES, RECORD_BYTES, Record, Verdict};
+use zigsvc::proto::notify::{Message, Step, watchdog_every};
+use zigsvc::state::notify::Notices;
+
+fn record(choices: &mut Choices<'_>) -> Record {
+    let mut boot = [b'0'; BOOT_ID_BYTES];
+    for place in boot.iter_mut().take(4) {
+        *place = b"0123456789abcdef"[usize::from(choices.byte() & 15)];
+    }
+    Record {
+        wall: choices.number() as i64,
+        seq: choices.number(),
+        pid: choices.number() as u32,
+        // (of more than 500 million years no two fields' sum fits)
+        boottime_ms: choices.number() >> 8,
+        boot,
+    }
+}
+
+/// Bytes that parse, parse again after they were written; a record reads back;
+/// half of one and half of another is nothing, or one of them.
+pub fn health(data: &[u8]) {
+    if let Ok(record) = Record::parse(data) {
+        let bytes = record.emit();
+        assert_eq!(Record::parse(&bytes), Ok(record));
+        judge(&record, data);
+    }
+    let mut choices = Choices(data);
+    let (old, new) = (record(&mut choices), record(&mut choices));
+    assert_eq!(Record::parse(&old.emit()), Ok(old));
+    judge(&old, choices.0);
+    let cut = choices.below(RECORD_BYTES);
+    let mut torn = new.emit();
+    torn[cut..].copy_from_slice(&old.emit()[cut..]);
+    // (the wall clock is for people: nothing is decided by it)
+    if let Ok(found) = Record::parse(&torn)
+        && old.seq != new.seq
+        && same_shape(&old, &new)
+    {
+        let decides = |record: &Record| (record.seq, record.pid, record.boottime_ms, record.boot);
+        assert!([decides(&old), decides(&new)].contains(&decides(&found)), "{old:?} {new:?} at {cut}");
+    }
+}
+
+/// Whether the fields of the two stand at the same places, as they do from one
+/// heartbeat to the next but for a new digit.
+fn same_shape(old: &Record, new: &Record) -> bool {
+    let digits = |record: &Record| {
+        let length = |number: u64| number.to_string().len();
+        (record.wall.to_string().len(), length(record.seq), record.pid, length(record.boottime_ms / 1000))
+    };
+    digits(old) == digits(new) && old.boot == new.boot
+}
+
+fn judge(record: &Record, rest: &[u8]) {
+    let mut choices = Choices(rest);
+    let (now, stale) = (choices.number(), choices.number());
+    match record.judge(record.pid, &record.boot, now, stale) {
+        Verdict::Fresh(age) => assert!(age <= stale && age == now - record.boottime_ms),
+        Verdict::Stale(age) => assert!(age > stale && age == now - record.boottime_ms),
+        Verdict::Future => assert!(now < record.boottime_ms),
+        other => panic!("its own process and boot: {other:?}"),
+    }
+    assert_eq!(record.judge(!record.pid, &record.boot, now, stale), Verdict::OtherPid);
+}
+
+/// `WATCHDOG_USEC` and `WATCHDOG_PID` are what they say or nothing; datagrams
+/// hold whole lines, and steps come in the order in which they happened.
+pub fn notify(data: &[u8]) {
+    let mut choices = Choices(data);
+    let (first, second) = (usize::from(choices.byte() % 24), usize::from(choices.byte() % 12));
+    let (usec, pid) = (choices.take(first), choices.take(second));
+    let number = |digits: &[u8]| -> Option<u64> {
+        let text = core::str::from_utf8(digits).ok()?;
+        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+    };
+    let every = watchdog_every(Some(usec), Some(pid), 77);
+    let wanted = number(usec).filter(|usec| !matches!(*usec, 0 | u64::MAX) && number(pid) == Some(77));
+    assert_eq!(every, wanted.map(|usec| (usec / 2000).max(WATCHDOG_MIN_MS)));
+    assert_eq!(watchdog_every(None, None, 77), None);
+    steps(every, &mut choices);
+}
+
+fn steps(every: Option<u64>, choices: &mut Choices<'_>) {
+    let (mut now, mut stopped, mut told_stop) = (choices.number(), false, false);
+    let mut notices = Notices::new(every.or(Some(10).filter(|_| now % 2 == 0)), now);
+    while !choices.is_over() {
+        now = now.saturating_add(choices.number());
+        match choices.byte() % 7 {
+            0 => notices.on_step(Step::Ready),
+            1 => notices.on_step(Step::Reloading(now)),
+            2 => {
+                notices.on_step(Step::Stopping);
+                stopped = true;
+            }
+            3 => notices.on_status(),
+            4 => notices.on_refused(now),
+            _ => {
+                notices.on_turn(now);
+                for round in 0.. {
+                    let Some(message) = notices.next_message() else { break };
+                    assert!(round < 4, "there is an end to what is to be told");
+                    assert!(!stopped || !matches!(message.step, Some(Step::Ready | Step::Reloading(_))));
+                    assert!(message.step != Some(Step::Stopping) || !told_stop, "told twice");
+                    told_stop |= message.step == Some(Step::Stopping);
+                    datagram(message);
+                    notices.on_sent();
+                }
+            }
+        }
+        assert!(notices.next_due().is_none_or(|due| every.is_some() || due <= now.saturating_add(10)));
+    }
+}
+
+fn datagram(message: Message) {
+    let text = written(512, |out| message.emit(u32::MAX, (b"well", ""), out));
+    assert!(!text.is_empty() && text.len() < 200);
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.ends_with('\n') && text.lines().all(|line| line.contains('=')), "{text:?}");
+}

@@ -1,0 +1,100 @@
+//! The queue file: any bytes, written in any pieces, while the service claims
+//! and reads, and is killed now and then.
+
+use super::Choices;
+use super::disk::fake::{DEAD, FakeDisk};
+use super::journal::Service;
+use zigsvc::limits::CLAIM_QUIET_MS;
+use zigsvc::proto::lines::{Line, classify};
+
+/// Every line that is a job runs once and in order, byte for byte; every other
+/// one that is not empty is kept in `rejected`.
+pub fn queue_file(data: &[u8]) {
+    let mut choices = Choices(data);
+    let kills = choices.byte() % 3;
+    let pieces = 1 + choices.byte() % 6;
+    let steps: Vec<(u8, usize)> = (0..pieces).map(|_| (choices.byte(), choices.below(6000))).collect();
+    // A byte may stand for many, so that long lines are reached.
+    let mut bytes = Vec::new();
+    while !choices.is_over() && bytes.len() < 30_000 {
+        match choices.byte() {
+            0xfe => {
+                let (byte, count) = (choices.byte(), choices.below(5000));
+                bytes.extend(core::iter::repeat_n(byte, count));
+            }
+            byte => bytes.push(byte),
+        }
+    }
+    let mut disk = FakeDisk::new(1);
+    let mut service = Service::start(&mut disk, 0).unwrap().0;
+    let mut rest = &bytes[..];
+    let mut inode = None;
+    let mut written_at = 0;
+    for (what, length) in steps {
+        let (piece, after) = rest.split_at(length.min(rest.len()));
+        rest = after;
+        // One writer that keeps its file open, so that the order is its own.
+        append(&mut disk, &mut inode, piece);
+        if kills > 0 && what % 4 == 3 {
+            disk.die_at = Some(disk.operations + 1 + u32::from(what >> 4));
+        }
+        if !piece.is_empty() {
+            written_at = service.now;
+        }
+        // (whoever is quiet for longer may not go on with the same file)
+        let later = service.now + [1, 600, CLAIM_QUIET_MS - 1][usize::from(what % 3)];
+        service.now = later.min(written_at + CLAIM_QUIET_MS - 1);
+        service = turn(service, &mut disk);
+    }
+    append(&mut disk, &mut inode, rest);
+    disk.die_at = None;
+    let now = service.now;
+    if kills > 1 {
+        disk.restart();
+        service = Service::start(&mut disk, now).unwrap().0;
+    }
+    let ran = service.run_to_the_end(&mut disk);
+    judge(&bytes, &ran, &disk.rejected, kills > 0);
+}
+
+fn append(disk: &mut FakeDisk, inode: &mut Option<usize>, bytes: &[u8]) {
+    match *inode {
+        Some(inode) => disk.append_bytes(inode, bytes),
+        None if bytes.is_empty() => {}
+        None => {
+            let opened = disk.append_to_queue("");
+            disk.append_bytes(opened, bytes);
+            *inode = Some(opened);
+        }
+    }
+}
+
+/// Takes lines in; after a death, another service goes on.
+fn turn(mut service: Service, disk: &mut FakeDisk) -> Service {
+    service.spool.claims.look_at_queue();
+    service.spool.claims.look_at_claims();
+    let result = service.intake(disk).and_then(|_| service.commit(disk));
+    assert!(result.is_ok() || result == Err(DEAD), "{result:?}");
+    if !disk.is_dead() {
+        return service;
+    }
+    disk.restart();
+    Service::start(disk, service.now).unwrap().0
+}
+
+fn judge(bytes: &[u8], ran: &[String], rejected: &[u8], killed: bool) {
+    let (mut jobs, mut refused) = (Vec::new(), 0usize);
+    for line in bytes.split(|byte| *byte == b'\n') {
+        match classify(line) {
+            Line::Job(text) if line.len() < 4096 => jobs.push(String::from_utf8_lossy(text).into_owned()),
+            // Longer than one read, blanks and all: nobody looks at its end.
+            Line::Job(_) => return,
+            Line::Rejected(_) => refused += 1,
+            Line::Empty if line.len() >= 4096 => return,
+            Line::Empty => {}
+        }
+    }
+    assert_eq!(ran, jobs, "{}", bytes.escape_ascii());
+    let kept = rejected.split(|byte| *byte == b'\n').count() - 1;
+    assert!(kept >= refused && (killed || kept == refused), "{kept} of {refused} rejected lines");
+}

@@ -1,0 +1,288 @@
+//! The journal: its records, and recovery from a file with any damage.
+
+use super::Choices;
+use super::disk::fake::FakeDisk;
+use super::disk::{Disk, DiskError, File};
+use std::collections::{BTreeMap, BTreeSet};
+use zigsvc::limits::{CLAIM_QUIET_MS, SCRATCH_BYTES};
+use zigsvc::proto::journal::{
+    BODY_MAX_BYTES, FILE_HEADER, FileHeader, HEADER_BYTES, Kind, Progress, RECORD_MAX_BYTES, Record, Step,
+    file_header, resync, skip_damage, step,
+};
+use zigsvc::state::spool::{Place, Purpose, RecoverError, Recovery, Rules, Spool};
+use zigsvc::state::window::Outcome;
+
+pub const RULES: Rules = Rules { retries: 1, retry_delay_ms: 10, queue_max: 10_000, sync: true };
+
+/// What stands there is what is written there again, what is skipped holds no
+/// record, and nothing is read beyond the end.
+pub fn record(data: &[u8]) {
+    match step(data) {
+        Step::Record(record, size) => {
+            assert_eq!(size, record.size());
+            let mut again: heapless::Vec<u8, RECORD_MAX_BYTES> = heapless::Vec::new();
+            record.emit(&mut again).unwrap();
+            assert_eq!(again, data[..size]);
+            assert!(record.text().len() <= record.body.len());
+        }
+        Step::Truncated(need) => assert!(need > data.len() && need <= RECORD_MAX_BYTES),
+        Step::Bad => assert!(data.len() >= HEADER_BYTES),
+    }
+    let is_record = |at: usize| matches!(step(&data[at..]), Step::Record(..));
+    let first = (1..data.len()).find(|at| is_record(*at));
+    assert_eq!(resync(data), first);
+    for last in [false, true] {
+        let skipped = skip_damage(data, last);
+        assert!(skipped >= 1 && skipped <= first.unwrap_or(usize::MAX));
+        assert!(skipped <= data.len().max(1));
+        // (a record may begin there whose end was not read yet)
+        assert!(first.is_some() || last || skipped + RECORD_MAX_BYTES > data.len());
+    }
+    if let Some(progress) = Progress::parse(data) {
+        assert_eq!(progress.emit(), data[..20]);
+    }
+    if file_header(data) == FileHeader::Known {
+        assert!(data.starts_with(FILE_HEADER));
+    }
+    written_and_read(&mut Choices(data));
+}
+
+/// Records made of the bytes, one behind the other, read back.
+fn written_and_read(choices: &mut Choices<'_>) {
+    const KINDS: [Kind; 4] = [Kind::Add, Kind::Dead, Kind::Void, Kind::Claim];
+    let mut file: heapless::Vec<u8, 8192> = heapless::Vec::new();
+    let mut records = Vec::new();
+    while !choices.is_over() && records.len() < 12 {
+        let (kind, flags) = (KINDS[usize::from(choices.byte() % 4)], choices.byte());
+        let (id, attempt, length) = (choices.number(), choices.number() as u16, choices.below(64));
+        let record = Record { kind, flags, id, attempt, body: choices.take(length) };
+        assert!(record.body.len() <= BODY_MAX_BYTES);
+        if record.emit(&mut file).is_ok() {
+            records.push(record);
+        }
+    }
+    let mut at = 0;
+    for record in records {
+        assert_eq!(step(&file[at..]), Step::Record(record, record.size()));
+        at += record.size();
+    }
+    assert_eq!(at, file.len());
+}
+
+/// A service around the spool, without processes.
+pub struct Service {
+    pub spool: Box<Spool>,
+    pub now: u64,
+    scratch: Vec<u8>,
+}
+
+impl Service {
+    pub fn start(disk: &mut FakeDisk, now: u64) -> Result<(Self, Recovery), RecoverError> {
+        let mut scratch = vec![0; SCRATCH_BYTES];
+        let mut spool = Box::new(Spool::EMPTY);
+        let recovery = spool.recover(disk, &mut scratch, &RULES, now)?;
+        spool.adopt_claims(disk, now)?;
+        Ok((Self { spool, now, scratch }, recovery))
+    }
+
+    /// One turn: takes lines in, commits, starts one job; its id and text.
+    pub fn turn(&mut self, disk: &mut FakeDisk) -> Result<Option<(u64, String)>, DiskError> {
+        self.spool.claims.look_at_queue();
+        self.spool.claims.look_at_claims();
+        self.intake(disk)?;
+        self.commit(disk)?;
+        self.spool.make_way(disk, self.now)?;
+        self.spool.refill(disk, &mut self.scratch, &RULES, self.now)?;
+        let Some(slot) = self.spool.choose(self.now) else { return Ok(None) };
+        self.spool.settle(disk, self.now)?;
+        self.spool.commit(disk, &RULES, self.now)?;
+        Ok(Some((slot.id, self.text(disk, slot.place())?)))
+    }
+
+    pub fn intake(&mut self, disk: &mut FakeDisk) -> Result<u32, DiskError> {
+        self.spool.intake(disk, &mut self.scratch, &RULES, self.now, &mut |_| {})
+    }
+
+    pub fn commit(&mut self, disk: &mut FakeDisk) -> Result<(), DiskError> {
+        self.spool.commit(disk, &RULES, self.now)?;
+        self.spool.remove_closed(disk)
+    }
+
+    pub fn text(&self, disk: &mut FakeDisk, place: Place) -> Result<String, DiskError> {
+        let mut buffer = [0; RECORD_MAX_BYTES];
+        Ok(String::from_utf8_lossy(self.spool.text(disk, place, &mut buffer)?).into_owned())
+    }
+
+    /// Everything to its end; the texts in the order in which they ran.
+    pub fn run_to_the_end(&mut self, disk: &mut FakeDisk) -> Vec<String> {
+        let mut ran = Vec::new();
+        for _ in 0..20_000 {
+            self.now += CLAIM_QUIET_MS;
+            match self.turn(disk).unwrap() {
+                Some((id, text)) => {
+                    ran.push(text);
+                    self.spool.ended(id, Outcome::Success, &RULES);
+                    self.spool.settle(disk, self.now).unwrap();
+                }
+                None if disk.claims() == 0 && self.spool.waiting() == 0 => return ran,
+                None => {}
+            }
+        }
+        panic!("it never ended: {} waiting, {} claims", self.spool.waiting(), disk.claims());
+    }
+
+    /// The jobs beyond the window, the dead or those that wait.
+    pub fn homes(&mut self, disk: &mut FakeDisk, dead: bool) -> Vec<Place> {
+        let mut search = self.spool.search(dead);
+        let mut places = Vec::new();
+        let mut visit = |place: Place| places.extend((place.dead == dead).then_some(place));
+        while !self.spool.search_step(disk, &mut self.scratch, &mut search, &mut visit).unwrap() {}
+        places
+    }
+
+    /// Ids and texts of all jobs that are there.
+    fn jobs(&mut self, disk: &mut FakeDisk) -> BTreeMap<u64, String> {
+        let mut places: Vec<Place> = self.spool.window().slots().iter().map(|slot| slot.place()).collect();
+        places.extend(self.homes(disk, true));
+        places.extend(self.homes(disk, false));
+        places.iter().map(|place| (place.id, self.text(disk, *place).unwrap())).collect()
+    }
+}
+
+/// Recovery from a journal that a service wrote and something damaged: no job
+/// is lost whose records were left alone, a second recovery finds nothing more
+/// to mend, and what waits comes to an end. From any other bytes: it ends.
+pub fn recovery(data: &[u8]) {
+    let mut choices = Choices(data);
+    let mut disk = FakeDisk::new(1);
+    if choices.byte() % 4 == 0 {
+        if choices.byte() % 2 == 0 {
+            disk.journal_mut().extend_from_slice(FILE_HEADER);
+        }
+        disk.journal_mut().extend_from_slice(choices.0);
+        return recovers(&mut disk, None);
+    }
+    let known = history(&mut disk, &mut choices);
+    let before = disk.journal_mut().clone();
+    damage(disk.journal_mut(), &mut choices);
+    // All up to here is as it was written.
+    let intact = before.iter().zip(disk.journal_mut().iter()).take_while(|(a, b)| a == b).count();
+    let records = whole_records(&before, intact);
+    recovers(&mut disk, Some((&known, records)));
+}
+
+/// Lives a while; returns the text of each job that was committed.
+fn history(disk: &mut FakeDisk, choices: &mut Choices<'_>) -> BTreeMap<u64, String> {
+    let (mut service, _) = Service::start(disk, 0).unwrap();
+    let mut known = BTreeMap::new();
+    let turns = 1 + choices.byte() % 40;
+    for turn in 0..turns {
+        service.now += 20;
+        match choices.byte() % 8 {
+            0..3 => {
+                let text = format!("job {turn} {}", "x".repeat(choices.below(80)));
+                service.spool.begin_adding(disk, service.now).unwrap();
+                let id = service.spool.add(disk, service.now, text.as_bytes()).unwrap();
+                service.commit(disk).unwrap();
+                known.insert(id, text);
+            }
+            kind @ 3..6 => {
+                if let Some((id, _)) = service.turn(disk).unwrap() {
+                    let end = if kind == 5 { Outcome::Success } else { Outcome::Code(kind) };
+                    service.spool.ended(id, end, &RULES);
+                    service.spool.settle(disk, service.now).unwrap();
+                }
+            }
+            6 => {
+                if let Some(place) = service.homes(disk, true).first().copied() {
+                    if choices.byte() % 2 == 0 {
+                        service.spool.retry(disk, service.now, place).unwrap();
+                    } else {
+                        service.spool.drop_home(disk, service.now, place).unwrap();
+                    }
+                    service.commit(disk).unwrap();
+                }
+            }
+            _ => {
+                service.spool.compact_for(Purpose::Shrink, disk, service.now).unwrap();
+                while service.spool.is_compacting() {
+                    service.spool.compact_step(disk, service.now).unwrap();
+                }
+                service.commit(disk).unwrap();
+            }
+        }
+    }
+    known
+}
+
+fn damage(journal: &mut Vec<u8>, choices: &mut Choices<'_>) {
+    for _ in 0..choices.byte() % 4 {
+        let at = choices.below(journal.len() + 1);
+        let length = choices.below(90);
+        let end = journal.len().min(at + length);
+        match choices.byte() % 5 {
+            0 => journal.truncate(at),
+            1 => journal[at..end].fill(0),
+            // (not a whole record, which would be no damage)
+            2 => drop(journal.splice(at..at, choices.take(length).iter().map(|byte| byte ^ 0x41))),
+            3 => drop(journal.drain(at..end)),
+            _ => journal[at..end].iter_mut().for_each(|byte| *byte ^= 0x41),
+        }
+    }
+}
+
+/// The ids of jobs whose home stands before `intact`, in a journal that knows
+/// no end of them at all.
+fn whole_records(journal: &[u8], intact: usize) -> BTreeSet<u64> {
+    let (mut homes, mut over) = (BTreeSet::new(), BTreeSet::new());
+    let mut at = FILE_HEADER.len();
+    while let Step::Record(record, size) = step(journal.get(at..).unwrap_or(&[])) {
+        match record.kind {
+            Kind::Add | Kind::Dead if at + size <= intact => drop(homes.insert(record.id)),
+            Kind::Done | Kind::Void => drop(over.insert(record.id)),
+            _ => {}
+        }
+        at += size;
+    }
+    homes.difference(&over).copied().collect()
+}
+
+fn recovers(disk: &mut FakeDisk, known: Option<(&BTreeMap<u64, String>, BTreeSet<u64>)>) {
+    let before = disk.journal_mut().clone();
+    let (mut service, found) = match Service::start(disk, 1000) {
+        Ok(started) => started,
+        Err(RecoverError::OtherVersion) => {
+            assert_eq!(*disk.journal_mut(), before, "nothing was touched");
+            return;
+        }
+        Err(error) => panic!("{error:?}"),
+    };
+    assert!(found.damaged_bytes + found.torn_bytes <= before.len() as u64);
+    assert_eq!(disk.aside.len() as u64, found.damaged_bytes, "damage is kept");
+    service.commit(disk).unwrap();
+    let jobs = service.jobs(disk);
+    if let Some((texts, whole)) = known {
+        for id in whole {
+            assert_eq!(jobs.get(&id), texts.get(&id), "job {id} is lost; {found:?}");
+        }
+        for (id, text) in &jobs {
+            assert_eq!(texts.get(id), Some(text), "job {id} was never added");
+        }
+    }
+    let (waiting, dead) = (service.spool.waiting(), service.spool.dead());
+    disk.restart();
+    let (mut again, found) = Service::start(disk, 2000).unwrap();
+    assert_eq!((found.damaged_bytes, found.groups_voided), (0, 0), "it was mended at once");
+    if known_is_sane(&jobs, waiting, dead) {
+        assert_eq!(again.jobs(disk), jobs, "the second recovery");
+        assert_eq!((again.spool.waiting(), again.spool.dead()), (waiting, dead));
+        let ran = again.run_to_the_end(disk);
+        assert_eq!(ran.len(), waiting as usize);
+    }
+    assert!(disk.size(File::Journal).unwrap() >= FILE_HEADER.len() as u64);
+}
+
+/// Whether each job has one home, as in every journal that a service wrote.
+fn known_is_sane(jobs: &BTreeMap<u64, String>, waiting: u32, dead: u32) -> bool {
+    jobs.len() == (waiting + dead) as usize
+}

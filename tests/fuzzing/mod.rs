@@ -1,0 +1,118 @@
+//! What is asserted of every parser of bytes from outside, for any bytes: not
+//! only that it does not panic. The fuzzers of `fuzz/` and the seeded tests of
+//! `tests/fuzz_targets.rs` both run these functions.
+//!
+//! `corpus/TARGET/` holds inputs to begin with, and what a fuzzer once found.
+//!
+//! Changing this: a new parser is a function here, a line in `each_target`, a
+//! folder in `corpus`, and the three lines of `fuzz/fuzz_targets/TARGET.rs`.
+//! (The JSON of metrics and the messages of the opener come here too.)
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each program that includes this uses a part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the way in which a target fails")]
+#![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "the way in which it fails")]
+
+pub mod config;
+pub mod disk;
+pub mod heartbeat;
+pub mod intake;
+pub mod journal;
+pub mod request;
+pub mod text;
+
+/// One target.
+pub struct Target {
+    /// As its folder in `corpus` and its program are called.
+    pub name: &'static str,
+    /// Panics if something is not as it should be.
+    pub run: fn(&[u8]),
+    /// Executions of the seeded test, as many as take about a second.
+    pub runs: u32,
+}
+
+/// Calls a macro with every target: name, function, executions.
+#[macro_export]
+macro_rules! each_target {
+    ($macro:ident) => {
+        $macro! {
+            config = config::file, 5_000;
+            option = config::option, 5_000;
+            request = request::stream, 10_000;
+            chat = request::chat, 10_000;
+            record = journal::record, 10_000;
+            recovery = journal::recovery, 2_000;
+            queue_file = intake::queue_file, 2_000;
+            health = heartbeat::health, 20_000;
+            notify = heartbeat::notify, 20_000;
+            escape = text::escape, 10_000;
+            words = text::words, 20_000;
+            status = text::status, 5_000;
+        }
+    };
+}
+
+macro_rules! list {
+    ($($name:ident = $module:ident::$function:ident, $runs:expr;)*) => {
+        /// All of them.
+        pub const TARGETS: &[Target] = &[
+            $(Target { name: stringify!($name), run: $module::$function, runs: $runs },)*
+        ];
+    };
+}
+
+each_target!(list);
+
+/// Runs one, for a fuzzer.
+pub fn run(name: &str, data: &[u8]) {
+    (TARGETS.iter().find(|target| target.name == name).expect("a target").run)(data);
+}
+
+/// Decisions out of the fuzzer's bytes; zeros when they are used up.
+pub struct Choices<'a>(pub &'a [u8]);
+
+impl<'a> Choices<'a> {
+    pub fn is_over(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        let number = usize::from(self.byte()) | usize::from(self.byte()) << 8;
+        number % bound.max(1)
+    }
+
+    pub fn number(&mut self) -> u64 {
+        // Mostly small, sometimes at an edge.
+        match self.byte() {
+            small @ 0..200 => u64::from(small),
+            200..220 => u64::MAX - u64::from(self.byte()),
+            220..240 => 1 << (self.byte() % 64),
+            _ => (0..8).fold(0, |number, _| number << 8 | u64::from(self.byte())),
+        }
+    }
+
+    pub fn take(&mut self, length: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(length.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+}
+
+/// What `write` puts into a buffer of this size.
+pub fn written(size: usize, write: impl FnOnce(&mut zigsvc::proto::text::Writer<'_>)) -> Vec<u8> {
+    let mut buffer = vec![0; size];
+    let mut out = zigsvc::proto::text::Writer::new(&mut buffer);
+    write(&mut out);
+    assert!(out.len() <= size);
+    out.as_bytes().to_vec()
+}
+
+/// Insists that nothing in `bytes` ends a line or commands a terminal.
+pub fn assert_plain(bytes: &[u8]) {
+    let control = bytes.iter().find(|byte| (**byte < 0x20 && **byte != b'\t') || **byte == 0x7f);
+    assert_eq!(control, None, "{:?}", bytes.escape_ascii().to_string());
+}

@@ -1,0 +1,150 @@
+//! What clients of the sockets send.
+
+use super::{Choices, assert_plain, written};
+use zigsvc::limits::{CHAT_LINE_BYTES, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, REQUEST_MAX_BYTES};
+use zigsvc::proto::control::{filter, id, nothing, split, target, text, waits};
+use zigsvc::proto::frame::{Framed, frame};
+
+/// What a stream of bytes holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Item {
+    Request(Vec<u8>),
+    TooLong,
+    Cut,
+}
+
+/// The same, found in the plainest way.
+fn expected(bytes: &[u8], max: usize) -> Vec<Item> {
+    let mut items = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let end = rest.iter().position(|byte| *byte == b'\n');
+        let line = &rest[..end.unwrap_or(rest.len())];
+        let bare = line.strip_suffix(b"\r").unwrap_or(line);
+        items.push(match end {
+            _ if bare.len() > max => Item::TooLong,
+            None => Item::Cut,
+            Some(_) => Item::Request(line.to_vec()),
+        });
+        rest = end.map_or(&[], |end| &rest[end + 1..]);
+    }
+    items
+}
+
+/// Feeds `bytes` in pieces through a buffer of a client's size, as the services
+/// do.
+fn framed(bytes: &[u8], max: usize, mut piece: impl FnMut() -> usize) -> Vec<Item> {
+    let mut items = Vec::new();
+    let (mut fed, mut skipping) = (0, false);
+    let mut held: Vec<u8> = Vec::new();
+    loop {
+        let room = (max + 4).saturating_sub(held.len());
+        assert!(room > 0, "the buffer is full, and nothing was taken from it");
+        let more = piece().clamp(1, room).min(bytes.len() - fed);
+        held.extend_from_slice(&bytes[fed..fed + more]);
+        fed += more;
+        let ended = fed == bytes.len();
+        loop {
+            let used = match frame(&held, max, skipping, ended) {
+                Framed::Request(line, used) => {
+                    items.push(Item::Request(line.to_vec()));
+                    assert_eq!(held[line.len()..used], *b"\n");
+                    used
+                }
+                Framed::TooLong(used, end) => {
+                    items.push(Item::TooLong);
+                    skipping = !end;
+                    used
+                }
+                Framed::Rest(used, end) => {
+                    skipping = !end;
+                    used
+                }
+                Framed::Cut(used) => {
+                    items.push(Item::Cut);
+                    used
+                }
+                Framed::Partial => break,
+            };
+            assert!(used <= held.len());
+            held.drain(..used);
+            if used == 0 {
+                break;
+            }
+        }
+        if ended {
+            assert!(held.is_empty(), "{} bytes were lost", held.len());
+            return items;
+        }
+    }
+}
+
+/// Any division of a stream into reads gives the same requests, and no byte is
+/// lost; the parsers of arguments accept only what their documentation says.
+pub fn stream(data: &[u8]) {
+    let mut choices = Choices(data);
+    let max = if choices.byte() % 4 == 0 { REQUEST_MAX_BYTES } else { 1 + usize::from(choices.byte()) % 40 };
+    const { assert!(CLIENT_INPUT_BYTES == REQUEST_MAX_BYTES + 4) };
+    let seed = choices.byte();
+    let bytes = choices.0;
+    let mut turn = usize::from(seed);
+    let pieces = framed(bytes, max, || {
+        turn = turn.wrapping_mul(31).wrapping_add(7);
+        turn % 61
+    });
+    // (what is too long may have been cut off before its end was seen)
+    assert_eq!(pieces, expected(bytes, max));
+    assert_eq!(framed(bytes, max, || usize::MAX), pieces);
+    for item in pieces {
+        if let Item::Request(line) = item {
+            arguments(&line);
+        }
+    }
+}
+
+fn arguments(line: &[u8]) {
+    let (verb, argument) = split(line);
+    assert!(!verb.iter().any(|byte| matches!(byte, b' ' | b'\t')));
+    for part in [verb, argument] {
+        assert!(!part.first().is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r')) || part == verb);
+        assert!(!part.last().is_some_and(|byte| matches!(byte, b' ' | b'\t')));
+    }
+    // Nothing but blanks is lost.
+    let kept = |bytes: &[u8]| -> Vec<u8> {
+        bytes.iter().copied().filter(|byte| !matches!(byte, b' ' | b'\t' | b'\r')).collect()
+    };
+    assert_eq!(kept(line), kept(&[verb, argument].concat()));
+    assert_eq!(nothing(argument).is_ok(), argument.is_empty());
+    assert_eq!(waits(argument).is_ok(), argument.is_empty() || argument == b"wait");
+    let number = core::str::from_utf8(argument).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    assert_eq!(id(argument).ok(), number.and_then(|text| text.parse().ok()));
+    assert_eq!(target(argument).is_ok(), argument == b"dead" || id(argument).is_ok());
+    if let Ok(job) = text(argument) {
+        assert!((1..=1000).contains(&job.len()) && !job.contains(&0) && !job.contains(&b'\n'));
+        assert_eq!(text(job), Ok(job), "a job is a job");
+    } else {
+        assert!(argument.is_empty() || argument.contains(&0) || argument.len() > 1000);
+    }
+    if let Ok(filter) = filter(argument) {
+        assert!(filter.waiting || filter.running || filter.dead);
+        let (state, after) = split(argument);
+        assert!(matches!(state, b"" | b"all" | b"waiting" | b"running" | b"dead"));
+        assert_eq!(filter.after, if after.is_empty() { 0 } else { id(after).unwrap() });
+    }
+}
+
+/// Whatever a client of the hub sends, the others read one line that is marked
+/// as its own, fits what is held for them, and commands nothing.
+pub fn chat(data: &[u8]) {
+    let text = &data[..data.len().min(CHAT_LINE_BYTES)];
+    let Some(text) = text.split(|byte| *byte == b'\n').next() else { return };
+    let line = written(CLIENT_OUTPUT_BYTES, |out| zigsvc::proto::chat::push_line(u32::MAX, text, out));
+    let body = line.strip_prefix(b"[pid 4294967295] ").expect("the mark");
+    let body = body.strip_suffix(b"\n").expect("the end");
+    assert_plain(body);
+    let shown = core::str::from_utf8(body).expect("what others read is UTF-8");
+    assert!(!shown.chars().any(|c| c.is_control() && c != '\t'), "{shown:?}");
+    if core::str::from_utf8(text).is_ok_and(|text| !text.chars().any(char::is_control)) {
+        assert_eq!(body, text, "plain text passes as it is");
+    }
+}
