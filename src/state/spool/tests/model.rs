@@ -15,9 +15,27 @@
 //!
 //! # What each step is for
 //!
-//! Each of these changes to the code breaks a promise in this test:
+//! Each of these changes was made by hand, and this test failed:
 //!
-//! MUTATIONS
+//! - `intake.rs`: the folder is not synced after a claim was renamed
+//! - `intake.rs`: claims of an earlier process are adopted without that sync
+//! - `intake.rs`: a removed claim is forgotten before its removal is durable
+//! - `intake.rs`: jobs and their offset are two records, not one group
+//! - a claim is removed before the commit of its lines ([`World::commit`])
+//! - `mod.rs`: a commit does not sync the journal, or not its new name
+//! - a second attempt starts before its start is committed (`tests.rs`)
+//! - `compact.rs`: the new file is not synced before it is renamed
+//! - `compact.rs`: its name is synced neither then nor by the next commit
+//! - `compact.rs`: the new file does not know the claims, or not what was
+//!   appended since the compaction began
+//! - `recover.rs`: missing claims are forgotten before that is durable
+//! - `recover.rs`: the name of a journal that was found is taken for durable
+//! - `recover.rs`: a torn end is not cut
+//! - `recover.rs`: a group that is not whole is applied, or one whose predecessor
+//!   is missing, or the jobs of one whose head is damaged
+//!
+//! (That the data of a journal that was found is synced again is implied by the
+//! sync of its name: without it alone nothing fails.)
 //!
 //! Changing this: an operation is a line in [`OPS`] and its meaning in
 //! [`World::apply`], with what it promises before and after.
@@ -113,7 +131,7 @@ const ROOTS: &[&[Op]] = &[
     // A claim that was read and may be removed; another line is there.
     &[WriteDurably, Take, Commit, Wait, Take, Write],
     // A claim that was removed, not durably; the journal can be written anew.
-    &[WriteDurably, Take, Commit, Wait, Take, Commit, Start, EndWell],
+    &[WriteDurably, Take, Commit, Wait, Take, Commit, Start, EndWell, Commit],
     // A claim that was read to its end, of which nothing is committed.
     &[WriteDurably, Take, Wait, Take],
     // A claim that was made and not synced by the process that made it.
