@@ -87,7 +87,7 @@ pub fn notify(data: &[u8]) {
 
 fn steps(every: Option<u64>, choices: &mut Choices<'_>) {
     let (mut now, mut stopped, mut told_stop) = (choices.number(), false, false);
-    let mut notices = Notices::new(every.or(Some(10).filter(|_| now % 2 == 0)), now);
+    let mut notices = Notices::new(every.or(Some(10).filter(|_| now.is_multiple_of(2))), now);
     while !choices.is_over() {
         now = now.saturating_add(choices.number());
         match choices.byte() % 7 {

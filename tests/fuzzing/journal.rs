@@ -155,8 +155,8 @@ impl Service {
 pub fn recovery(data: &[u8]) {
     let mut choices = Choices(data);
     let mut disk = FakeDisk::new(1);
-    if choices.byte() % 4 == 0 {
-        if choices.byte() % 2 == 0 {
+    if choices.byte().is_multiple_of(4) {
+        if choices.byte().is_multiple_of(2) {
             disk.journal_mut().extend_from_slice(FILE_HEADER);
         }
         disk.journal_mut().extend_from_slice(choices.0);
@@ -195,7 +195,7 @@ fn history(disk: &mut FakeDisk, choices: &mut Choices<'_>) -> BTreeMap<u64, Stri
             }
             6 => {
                 if let Some(place) = service.homes(disk, true).first().copied() {
-                    if choices.byte() % 2 == 0 {
+                    if choices.byte().is_multiple_of(2) {
                         service.spool.retry(disk, service.now, place).unwrap();
                     } else {
                         service.spool.drop_home(disk, service.now, place).unwrap();

@@ -83,7 +83,11 @@ fn framed(bytes: &[u8], max: usize, mut piece: impl FnMut() -> usize) -> Vec<Ite
 /// lost; the parsers of arguments accept only what their documentation says.
 pub fn stream(data: &[u8]) {
     let mut choices = Choices(data);
-    let max = if choices.byte() % 4 == 0 { REQUEST_MAX_BYTES } else { 1 + usize::from(choices.byte()) % 40 };
+    let max = if choices.byte().is_multiple_of(4) {
+        REQUEST_MAX_BYTES
+    } else {
+        1 + usize::from(choices.byte()) % 40
+    };
     const { assert!(CLIENT_INPUT_BYTES == REQUEST_MAX_BYTES + 4) };
     let seed = choices.byte();
     let bytes = choices.0;
