@@ -34,9 +34,19 @@ fn a_machine_that_lacks_nothing_gets_no_warning_and_nothing_is_made() {
         assert!(worries.iter().all(|line| line.contains("do not survive a reboot")), "{worries:?}");
         assert_eq!(ran.code, i32::from(!worries.is_empty()));
     }
-    for subject in
-        ["clock", "proc", "inotify", "pidfd", "descriptors", "syslog", "spool", "log", "health", "pid"]
-    {
+    for subject in [
+        "clock",
+        "proc",
+        "inotify",
+        "pidfd",
+        "openat2",
+        "descriptors",
+        "syslog",
+        "spool",
+        "log",
+        "health",
+        "pid",
+    ] {
         line(&ran, subject);
     }
     assert!(ran.out.ends_with(if ran.code == 0 { "nothing to worry about\n" } else { "warning\n" }));

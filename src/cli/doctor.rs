@@ -85,6 +85,12 @@ impl Doctor<'_> {
             "there",
             "missing: the death of an adopted service is seen at the next check",
         );
+        self.judge(
+            file::can_refuse_links(),
+            "openat2",
+            "there",
+            "missing: the opener sees a symbolic link at the end of a path, and none in its middle",
+        );
         let least = DESCRIPTORS_MAX as u64;
         let limit = fds::limit();
         self.say(limit.is_none_or(|limit| limit >= least), "descriptors", &|out| match limit {

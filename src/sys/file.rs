@@ -106,6 +106,13 @@ pub fn open_without_links(path: &CStr) -> Result<OwnedFd, Failure> {
     Ok(fd)
 }
 
+/// Whether the kernel can promise that no symbolic link is in a path (openat2(2)).
+#[must_use]
+pub fn can_refuse_links() -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(CWD, c"/", flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).is_ok()
+}
+
 /// Fails unless `meta` is that of a regular file.
 fn regular(meta: Meta) -> Result<(), Failure> {
     let errno = match meta {

@@ -6,11 +6,11 @@
 //!
 //! Changing this: a new parser is a function here, a line in `each_target`, a
 //! folder in `corpus`, and the three lines of `fuzz/fuzz_targets/TARGET.rs`.
-//! (The JSON of metrics and the messages of the opener come here too.)
 #![allow(dead_code, unreachable_pub, missing_docs, private_interfaces, reason = "each program uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the way in which a target fails")]
 #![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "the way in which it fails")]
 
+pub mod companions;
 pub mod config;
 pub mod disk;
 pub mod heartbeat;
@@ -46,6 +46,8 @@ macro_rules! each_target {
             escape = text::escape, 10_000;
             words = text::words, 20_000;
             status = text::status, 5_000;
+            metric = companions::metric, 5_000;
+            message = companions::message, 20_000;
         }
     };
 }

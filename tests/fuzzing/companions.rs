@@ -1,0 +1,102 @@
+//! What the companions read: JSON objects of metrics, and the messages between the two
+//! processes of the opener.
+
+use super::{assert_plain, written};
+use zigsvc::limits::CLIENT_INPUT_BYTES;
+use zigsvc::proto::decimal::Decimal;
+use zigsvc::proto::metric::{Metric, Next, next, push_line, push_object};
+use zigsvc::proto::opener::{Answer, Request, asked};
+
+/// What a stream of objects holds: metrics, and errors.
+#[derive(PartialEq, Debug)]
+enum Item {
+    Metric(Metric),
+    Wrong,
+}
+
+/// Feeds `bytes` through a buffer of a client's size, `piece` at a time, as the collector
+/// does.
+fn items(bytes: &[u8], piece: usize) -> Vec<Item> {
+    let (mut items, mut held, mut fed, mut skipping) = (Vec::new(), Vec::new(), 0, false);
+    loop {
+        let room = CLIENT_INPUT_BYTES - held.len();
+        assert!(room > 0, "the buffer is full, and nothing was taken from it");
+        let more = piece.clamp(1, room).min(bytes.len() - fed);
+        held.extend_from_slice(&bytes[fed..fed + more]);
+        fed += more;
+        let ended = fed == bytes.len();
+        loop {
+            let (used, goes_on) = match next(&held, skipping, ended) {
+                Next::Partial(blanks) => (blanks, false),
+                Next::Metric(metric, used) => {
+                    assert!(used > 0);
+                    items.push(Item::Metric(metric));
+                    (used, true)
+                }
+                Next::Wrong(_, used, end) => {
+                    items.push(Item::Wrong);
+                    skipping = !end;
+                    (used, true)
+                }
+                Next::Rest(used, end) => {
+                    skipping = !end;
+                    (used, end)
+                }
+            };
+            assert!(used <= held.len());
+            held.drain(..used);
+            if !goes_on {
+                break;
+            }
+        }
+        if ended {
+            return items;
+        }
+    }
+}
+
+/// A stream of metrics: the same in one piece and in many, what is taken is what a JSON
+/// parser sees, and what is written reads back.
+pub fn metric(data: &[u8]) {
+    let whole = items(data, usize::MAX);
+    assert_eq!(items(data, 1), whole);
+    assert_eq!(items(data, 7), whole);
+    for item in &whole {
+        let Item::Metric(Metric { name, value }) = item else { continue };
+        let text = written(4096, |out| push_object(name, *value, out));
+        assert_eq!(
+            items(text.trim_ascii_end(), usize::MAX),
+            [Item::Metric(Metric { name: name.clone(), value: *value })]
+        );
+        let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(json["name"].as_str().unwrap().as_bytes(), &name[..]);
+        assert_plain(written(4096, |out| push_line(name, *value, Some(2), out)).trim_ascii_end());
+        let digits = written(64, |out| value.emit(out));
+        assert_eq!(Decimal::parse(&digits), Some(*value));
+    }
+    // One object alone is JSON to others too.
+    if let Next::Metric(metric, used) = next(data, false, true) {
+        let json: serde_json::Value = serde_json::from_slice(&data[..used]).unwrap();
+        assert_eq!(json["name"].as_str().unwrap().as_bytes(), &metric.name[..]);
+    }
+}
+
+/// Messages of the opener's processes: exactly those that are written are read.
+pub fn message(data: &[u8]) {
+    if let Ok(request) = Request::parse(data) {
+        assert_eq!(request.emit(), data);
+    }
+    if let Ok(answer) = Answer::parse(data) {
+        assert_eq!(answer.emit(), data);
+    }
+    // A client's path: known as soon as it is whole, and the same whatever follows.
+    let alone = asked(data, false);
+    if let Some(found) = alone {
+        assert!(found.path.len() <= 255);
+        let more = [data, b"more\n"].concat();
+        let again = asked(&more, true).unwrap();
+        assert_eq!((again.path, again.too_long), (found.path, found.too_long));
+        assert_eq!(found.too_long, !data.iter().take(256).any(|byte| *byte == b'\n'));
+    }
+    assert!(asked(data, true).is_some());
+}
