@@ -475,6 +475,7 @@ fn open_descriptors(pid: u32, dir: &Dir) -> Descriptors {
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
         let Ok(target) = fs::read_link(entry.path()) else { continue };
         let target = target.to_string_lossy().replace(dir.as_arg(), "DIR");
+        let target = target.replace(&format!("/proc/{pid}/"), "/proc/self/");
         let name = match target.split_once(":[") {
             Some((kind, _)) => kind.to_owned(),
             None if target.contains(".claim-") && !target.contains("deleted") => {
