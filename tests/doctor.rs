@@ -103,6 +103,20 @@ fn what_the_config_names_and_is_not_there_is_a_warning() {
     assert!(dir.zigsvc(&["-o", "log_max=0", "doctor"]).expect(1).out.contains("grows without end"));
 }
 
+#[test]
+fn a_place_that_cannot_be_written_is_a_warning() {
+    let dir = Dir::new();
+    dir.write("file", "");
+    let below = |key: &str, name: &str| format!("{key}={}", dir.path(name).display());
+    warns(&dir.zigsvc(&["-o", &below("log_file", "file/log"), "doctor"]), "log", "ENOTDIR");
+    warns(&dir.zigsvc(&["-o", &below("spool", "file"), "doctor"]), "spool", "ENOTDIR");
+    warns(&dir.zigsvc(&["-o", &below("health_file", "."), "doctor"]), "health", "EISDIR");
+    if !require(!common::is_root(), "root may write everywhere") {
+        return;
+    }
+    warns(&dir.zigsvc(&["-o", "log_file=/etc/zigsvc.log", "doctor"]), "log", "EACCES");
+}
+
 /// `doctor` after this shell script, in a mount namespace of its own; in it `$0` is
 /// the folder.
 fn within(dir: &Dir, script: &str) -> Option<Ran> {

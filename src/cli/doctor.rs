@@ -175,6 +175,11 @@ impl Doctor<'_> {
         }
         let trouble = trouble(medium);
         let full = filesystem.free.is_some_and(|free| free < FREE_WARN_BYTES);
+        // (only the spool is a directory itself)
+        let usable = file::writable(name, folder != *path || subject == "spool");
+        if let Some(failure) = usable.err().filter(|_| !filesystem.read_only) {
+            return self.say(false, subject, &|out| describe_at(&folder, failure, out));
+        }
         let well = trouble.is_none() && !full && !filesystem.read_only;
         self.say(well, subject, &|out| {
             out.push_escaped(path.as_bytes());

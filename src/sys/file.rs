@@ -124,6 +124,21 @@ fn regular(meta: Meta) -> Result<(), Failure> {
     Err(Failure { op: "openat", errno })
 }
 
+/// Whether this process may write to `path`, which is what one writes to: a directory or
+/// not (access(2)).
+///
+/// # Errors
+/// ENOTDIR, EISDIR if it is the other kind; as the call says.
+pub fn writable(path: &CStr, directory: bool) -> Result<(), Failure> {
+    match (meta_at(path, true)?.directory, directory) {
+        (true, false) => return Err(Failure { op: "openat", errno: Errno::ISDIR }),
+        (false, true) => return Err(Failure { op: "openat", errno: Errno::NOTDIR }),
+        _ => {}
+    }
+    let access = rustix::fs::Access::WRITE_OK;
+    rustix::fs::accessat(CWD, path, access, AtFlags::empty()).op("access")
+}
+
 /// Opens a directory to be listed or synced.
 ///
 /// # Errors
