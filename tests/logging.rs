@@ -380,3 +380,48 @@ fn a_syslogd_that_reads_nothing_stalls_nothing() {
     wait_until("it is gone", || !common::alive(pid));
     drop(syslogd);
 }
+
+// ----- files with a second name ---------------------------------------------------
+
+/// The folder of the logs belongs to `user`, but opener and supervisor write theirs there
+/// as root.
+#[test]
+fn what_another_user_can_have_planted_is_not_written_by_root() {
+    if !common::require_root() {
+        return;
+    }
+    let dir = Dir::new();
+    fs::create_dir(dir.path("log")).unwrap();
+    dir.write("target", "of root\n");
+    let planted = dir.path("log/zigsvc-opener.log");
+    let plant = || fs::hard_link(dir.path("target"), &planted).unwrap();
+    let log_file = format!("log_file={}", dir.path("log/zigsvc.log").display());
+    let intact = || dir.read("target") == "of root\n";
+
+    plant();
+    let pid = dir.start_service("opener", &[&log_file]);
+    wait_until("in root's own folder it is written", || !intact());
+    dir.zigsvc(&["-o", &log_file, "stop", "opener"]).expect(0);
+    assert!(!common::alive(pid));
+
+    dir.write("target", "of root\n");
+    std::os::unix::fs::chown(dir.path("log"), Some(65534), Some(65534)).unwrap();
+    let ran = dir.zigsvc(&["-o", &log_file, "start", "opener"]).expect(0);
+    assert!(ran.err.contains("the log cannot be written: ") && ran.err.contains("EMLINK"), "{}", ran.err);
+    let pid = dir.lock_holder("zigsvc-opener.pid").unwrap();
+    fs::remove_file(&planted).unwrap();
+    let log = || fs::read_to_string(&planted).unwrap_or_default();
+    wait_until("it has a log of its own", || {
+        kill(pid, "USR2");
+        log().contains("log lines lost")
+    });
+    fs::remove_file(&planted).unwrap();
+    plant();
+    // (its last lines would go there too)
+    kill(pid, "USR1");
+    kill(pid, "USR2");
+    let ran = dir.zigsvc_with_input(&["log", planted.to_str().unwrap()], b"line\n").expect(1);
+    assert!(ran.err.contains("EMLINK"), "{}", ran.err);
+    dir.zigsvc(&["-o", &log_file, "stop", "opener"]).expect(0);
+    assert!(intact(), "{}", dir.read("target"));
+}
