@@ -169,7 +169,8 @@ impl Opener {
         if arrived.has(Signal::CHILD) {
             while let Some((pid, _)) = process::reap_any() {
                 if self.worker.as_ref().is_some_and(|worker| worker.pid == pid) {
-                    self.lose(now, "is gone");
+                    // (its number may be another process's by now)
+                    self.mourn(now, "is gone");
                 }
             }
         }
@@ -400,11 +401,18 @@ impl Opener {
         }
     }
 
-    /// The worker is gone, or has to go. It is reaped when it has ended.
-    #[inline(never)]
+    /// The worker has to go. It is reaped when it has ended.
     fn lose(&mut self, now: u64, why: &str) {
+        if let Some(worker) = &self.worker {
+            let _ = process::kill(worker.pid, Signal::KILL);
+        }
+        self.mourn(now, why);
+    }
+
+    /// The worker is gone, or will be.
+    #[inline(never)]
+    fn mourn(&mut self, now: u64, why: &str) {
         let Some(worker) = self.worker.take() else { return };
-        let _ = process::kill(worker.pid, Signal::KILL);
         let wait = self.slow_down(now, now.saturating_sub(worker.born_at) < RESTART_QUICK_MS);
         self.base.log.error(&|out| {
             let _ = uwrite!(out, "the worker (pid {}) {}; ", worker.pid.as_raw_pid(), why);
