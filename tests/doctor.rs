@@ -111,6 +111,10 @@ fn a_place_that_cannot_be_written_is_a_warning() {
     warns(&dir.zigsvc(&["-o", &below("log_file", "file/log"), "doctor"]), "log", "ENOTDIR");
     warns(&dir.zigsvc(&["-o", &below("spool", "file"), "doctor"]), "spool", "ENOTDIR");
     warns(&dir.zigsvc(&["-o", &below("health_file", "."), "doctor"]), "health", "EISDIR");
+    // (a start makes the folder of -d and those of the spool, and no other)
+    warns(&dir.zigsvc(&["-o", &below("pid_file", "not/pid"), "doctor"]), "pid", "ENOENT");
+    dir.zigsvc(&["-o", &below("pid_file", "not/pid"), "start"]).expect(1);
+    assert!(line(&dir.zigsvc(&["-o", &below("spool", "not/spool"), "doctor"]), "spool").starts_with("ok"));
     if !require(!common::is_root(), "root may write everywhere") {
         return;
     }

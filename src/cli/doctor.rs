@@ -23,6 +23,8 @@ type Text<'a> = &'a dyn Fn(&mut Writer<'_>);
 /// A consultation.
 struct Doctor<'a> {
     config: &'a Config,
+    /// The folder that a start makes if it is missing, beside those of the spool.
+    made: Path,
     warnings: u32,
     /// Nobody reads it any more.
     unread: bool,
@@ -33,7 +35,8 @@ pub(super) fn doctor(mut invocation: Invocation) -> u8 {
     if let Err(code) = invocation.load() {
         return code;
     }
-    let mut doctor = Doctor { config: &invocation.memory.config, warnings: 0, unread: false };
+    let made = invocation.memory.settings.layout.pid_file.parent();
+    let mut doctor = Doctor { config: &invocation.memory.config, made, warnings: 0, unread: false };
     doctor.kernel();
     doctor.files();
     doctor.accounts();
@@ -160,6 +163,13 @@ impl Doctor<'_> {
     /// The filesystem of `path`; `trouble` says what is wrong with a medium.
     #[inline(never)]
     fn place(&mut self, subject: &str, path: &Path, trouble: &dyn Fn(Medium) -> Option<&'static str>) {
+        let parent = path.parent();
+        if let Err(failure) = file::meta_at(parent.as_c_str(), true)
+            && subject != "spool"
+            && parent != self.made
+        {
+            return self.say(false, subject, &|out| describe_at(&parent, failure, out));
+        }
         let folder = existing(path);
         let name = folder.as_c_str();
         let found = file::meta_at(name, true).and_then(|meta| Ok((meta, file::filesystem(name)?)));
