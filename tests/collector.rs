@@ -608,6 +608,31 @@ fn a_reload_moves_the_socket_and_keeps_clients_and_metrics() {
 }
 
 #[test]
+fn clients_do_not_wait_for_a_new_name_that_is_taken() {
+    let dir = Dir::new();
+    let pid = start(&dir, &[]);
+    let taken = format!("{}-taken", name(&dir));
+    let squatter =
+        std::os::unix::net::UnixListener::bind_addr(&SocketAddr::from_abstract_name(&taken).unwrap());
+    let squatter = squatter.unwrap();
+    dir.write("zigsvc.conf", format!("metrics_name = \"{taken}\"\n"));
+    // (one of them is not disturbed by what else this machine does)
+    let waits = (1..=3).map(|round| {
+        let begun = std::time::Instant::now();
+        kill(pid, "HUP");
+        wait_until("the name is refused", || {
+            log_lines_matching(&dir.read(LOG), "the socket stays where it was: ") == round
+        });
+        begun.elapsed()
+    });
+    assert!(waits.min().unwrap().as_millis() < 900);
+    assert_eq!(answers(&dir, CPU), ["cpu: avg=42.5"]);
+    drop(squatter);
+    kill(pid, "HUP");
+    wait_until("it has moved", || connect_to(&taken).is_ok());
+}
+
+#[test]
 fn a_name_that_is_taken_fails_the_start() {
     let (dir, other) = (Dir::new(), Dir::new());
     start(&dir, &[]);

@@ -355,7 +355,8 @@ impl Companion {
             }
             return;
         }
-        match Listener::open(path, access, None) {
+        // (its clients do not wait for it; the next reload tries again)
+        match Listener::open(path, access, None, 0) {
             Ok(listener) => self.listener = listener,
             Err(failure) => self.log.error(&|out| {
                 out.push_str("the socket stays where it was: ");

@@ -104,10 +104,12 @@ impl Listener {
     /// given to `owner`, if that is named: only in a folder that nobody else can
     /// change, because it is given by its name.
     ///
+    /// Somebody who listens there may take `patience_ms` to go.
+    ///
     /// # Errors
     /// EADDRINUSE: somebody listens on it. EEXIST: it is no socket.
-    pub fn open(path: &Path, access: Access, owner: Option<u32>) -> Result<Self, Failure> {
-        let deadline = clock::now().saturating_add(SOCKET_IN_USE_MS);
+    pub fn open(path: &Path, access: Access, owner: Option<u32>, patience_ms: u64) -> Result<Self, Failure> {
+        let deadline = clock::now().saturating_add(patience_ms);
         let (fd, identity) = loop {
             match make(path, &access, owner) {
                 // A child of a killed service has it open until it execs.
@@ -262,7 +264,7 @@ fn open_socket(service: Service, process: &Process, give: bool) -> Listener {
     };
     let path = path_of(service, File::Socket, config).unwrap_or_default();
     let owner = process.identity.as_ref().filter(|_| give).map(|identity| identity.uid);
-    match Listener::open(&path, access, owner) {
+    match Listener::open(&path, access, owner, SOCKET_IN_USE_MS) {
         Ok(listener) => listener,
         Err(Failure { errno: Errno::NAMETOOLONG, .. }) => process.fail(exit::CONFIG, &|out| {
             out.push_str("socket: ");
