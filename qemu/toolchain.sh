@@ -25,10 +25,9 @@ have() { command -v "$1" >/dev/null 2>&1; }
 name_architecture() {
     case $1 in
         armv7) names='armv7-unknown-linux-musleabihf qemu-arm armhf arm-linux-gnueabihf arm-linux-musleabihf' ;;
-        armv5) names='armv5te-unknown-linux-musleabi qemu-arm armel arm-linux-gnueabi arm-linux-musleabi' ;;
         aarch64) names='aarch64-unknown-linux-musl qemu-aarch64 arm64 aarch64-linux-gnu aarch64-linux-musl' ;;
         x86_64) names='x86_64-unknown-linux-musl qemu-x86_64 amd64 x86_64-linux-gnu x86_64-linux-musl' ;;
-        *) die "unknown architecture '$1': armv7, armv5, aarch64 or x86_64" ;;
+        *) die "unknown architecture '$1': armv7, aarch64 or x86_64" ;;
     esac
     # shellcheck disable=SC2086 # one word each
     set -- $names
