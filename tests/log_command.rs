@@ -188,22 +188,20 @@ fn a_line_behind_half_a_line_of_an_earlier_run_is_a_line_of_its_own() {
         log(&dir, &[], b"").expect(0);
         assert_eq!(dir.read("log"), before);
     }
-    // Nor in the next file, whatever begins that.
-    dir.write("log", "half");
-    let mut logger = Logger::new(&dir, &[]);
-    // (that of XFSZ, 25, is the last of its handlers)
-    let handled = |pid| u64::from_str_radix(&common::proc_status(pid, "SigCgt"), 16).unwrap_or(0);
-    wait_until("it has its handlers", || under_qemu() || handled(logger.pid()) & (1 << 24) != 0);
-    if under_qemu() {
-        logger.write("in between\n");
-        wait_for(&dir, "log", "half\nin between\n");
+    // Nor in the next file, whatever begins that. (Under QEMU it is not to be seen when the
+    // handlers are there.)
+    if !under_qemu() {
         dir.write("log", "half");
+        let mut logger = Logger::new(&dir, &[]);
+        // (that of XFSZ, 25, is the last of its handlers)
+        let handled = |pid| u64::from_str_radix(&common::proc_status(pid, "SigCgt"), 16).unwrap_or(0);
+        wait_until("it has its handlers", || handled(logger.pid()) & (1 << 24) != 0);
+        kill(logger.pid(), "USR1");
+        wait_for(&dir, "log", "");
+        logger.write("new\n");
+        logger.end();
+        assert_eq!((dir.read("log.1").as_str(), dir.read("log").as_str()), ("half\n", "new\n"));
     }
-    kill(logger.pid(), "USR1");
-    wait_for(&dir, "log", "");
-    logger.write("new\n");
-    logger.end();
-    assert_eq!((dir.read("log.1").as_str(), dir.read("log").as_str()), ("half\n", "new\n"));
     dir.write("log", "half");
     log(&dir, &["-s", "4"], b"new\n").expect(0);
     assert_eq!((dir.read("log.1").as_str(), dir.read("log").as_str()), ("half\n", "new\n"));
