@@ -5,7 +5,7 @@
 mod common;
 
 use common::control::{Client, connect_as, require_users};
-use common::{Dir, Ran, finish, holds_within, kill, log_lines_matching, require_tool, wait_until};
+use common::{Dir, finish, holds_within, kill, log_lines_matching, outcome, require_tool, wait_until};
 use core::time::Duration;
 use std::fs;
 use std::io::{Read, Write};
@@ -51,15 +51,6 @@ fn chat(dir: &Dir) -> Child {
     let child = command.spawn().unwrap();
     wait_until("chat has joined", || joined(dir) > before);
     child
-}
-
-fn end(child: Child) -> Ran {
-    let output = child.wait_with_output().unwrap();
-    Ran {
-        code: output.status.code().unwrap(),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
 }
 
 // ----- lines -------------------------------------------------------------------
@@ -290,7 +281,7 @@ fn chat_carries_lines_both_ways_and_ends_with_its_input() {
     stdin.write_all(b"bye").unwrap();
     drop(stdin);
     assert_eq!(other.line(), format!("[pid {pid}] bye"));
-    let ran = end(child).expect(0);
+    let ran = outcome(child).expect(0);
     assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", ""));
 }
 
@@ -327,7 +318,7 @@ fn chat_ends_when_the_hub_does_and_tells_when_there_is_none() {
     // (open until the end)
     let stdin = child.stdin.take();
     dir.zigsvc(&["stop", "hub"]).expect(0);
-    end(child).expect(0);
+    outcome(child).expect(0);
     drop(stdin);
     dir.zigsvc(&["chat", "there"]).expect(2);
 }
@@ -341,7 +332,7 @@ fn chat_ends_when_nobody_reads_it_any_more() {
     let stdin = child.stdin.take();
     drop(child.stdout.take());
     other.send("anybody?\n");
-    assert_eq!(end(child).code, 1);
+    assert_eq!(outcome(child).code, 1);
     drop(stdin);
 }
 

@@ -32,7 +32,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
@@ -138,6 +138,16 @@ pub fn finish(mut command: Command, input: Option<&[u8]>) -> Ran {
     };
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ran { code, out: rest(out), err: rest(err) }
+}
+
+/// How a program ended that was started with pipes for its output. (It must not write
+/// more than they hold.)
+#[track_caller]
+pub fn outcome(child: Child) -> Ran {
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
+    Ran { code, out: text(&output.stdout), err: text(&output.stderr) }
 }
 
 /// Reads a stream to its end in a thread of its own.
