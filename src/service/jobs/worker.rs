@@ -67,9 +67,9 @@ impl Worker {
         now: u64,
         timeout_ms: u64,
     ) -> Result<Self, NotStarted> {
-        oom_score.raise();
+        let raised = oom_score.raise();
         let child = start_handler(handler, id, attempt, text);
-        oom_score.restore();
+        oom_score.restore(raised);
         let child = child?;
         Ok(Self {
             id,
