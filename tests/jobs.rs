@@ -502,7 +502,7 @@ fn what_cannot_be_executed_is_said_retried_and_ends_dead_and_the_service_goes_on
     for (name, content, mode, errno) in cases {
         let dir = Dir::new();
         if mode > 0 {
-            dir.write(name, content);
+            dir.write_executable(name, content);
             fs::set_permissions(dir.path(name), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
         }
         let handler = format!("handler={}", dir.path(name).display());

@@ -760,8 +760,7 @@ fn a_missing_right_is_exit_code_4() {
     }
     let dir = Dir::new();
     fs::set_permissions(dir.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::copy(zigsvc().get_program(), dir.path("zigsvc")).unwrap();
-    let mut inner = Command::new(dir.path("zigsvc"));
+    let mut inner = Command::new(dir.copy_program(zigsvc().get_program(), "zigsvc"));
     inner.arg("log").arg(dir.path("log"));
     let ran = finish(
         through(&["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"], &inner),

@@ -412,7 +412,7 @@ fn anybody_may_ask() {
         let words = ["setpriv", "--reuid", &user[..], "--regid", &user[..], "--clear-groups"];
         let copy = dir.path("zigsvc");
         if !copy.exists() {
-            fs::copy(common::zigsvc().get_program(), &copy).unwrap();
+            dir.copy_program(common::zigsvc().get_program(), "zigsvc");
         }
         let mut inner = Command::new(copy);
         inner.args(open.get_args());

@@ -114,8 +114,7 @@ fn without_root_the_worker_can_at_least_gain_nothing() {
     let dir = folder();
     let nobody = common::control::NOBODY;
     std::os::unix::fs::chown(dir.path(""), Some(nobody), Some(nobody)).unwrap();
-    fs::copy(common::zigsvc().get_program(), dir.path("zigsvc")).unwrap();
-    let mut inner = Command::new(dir.path("zigsvc"));
+    let mut inner = Command::new(dir.copy_program(common::zigsvc().get_program(), "zigsvc"));
     inner.args(["-d", dir.as_arg(), "-o", &common::opener::allow(&dir, &["public"]), "start", "opener"]);
     let user = nobody.to_string();
     let words = ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"];

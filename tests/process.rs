@@ -52,7 +52,7 @@ impl Nobody {
                 return None;
             }
             fs::set_permissions(dir.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-            fs::copy(zigsvc().get_program(), dir.path("zigsvc")).unwrap();
+            dir.copy_program(zigsvc().get_program(), "zigsvc");
             fs::create_dir(dir.path("own")).unwrap();
             let nobodys = Command::new("chown").arg("65534:65534").arg(dir.path("own")).status();
             let works = nobodys.is_ok_and(|status| status.success());

@@ -166,8 +166,7 @@ fn a_restart_executes_the_file_that_is_there_then_or_itself() {
         return;
     }
     let dir = Dir::new();
-    let own = dir.path("zigsvc");
-    fs::copy(binary(), &own).unwrap();
+    let own = dir.copy_program(binary(), "zigsvc");
     let mut command = Command::new(&own);
     command.arg("-d").arg(dir.path("")).env_clear().env("PATH", "/usr/bin:/bin");
     for option in BLIND {
@@ -266,8 +265,7 @@ fn a_restart_in_the_moment_of_a_failed_start_is_seen_to_be_ready() {
         return;
     }
     let dir = Dir::new();
-    let own = dir.path("zigsvc");
-    fs::copy(binary(), &own).unwrap();
+    let own = dir.copy_program(binary(), "zigsvc");
     dir.write("zigsvc.conf", "supervise = []\n");
     let mut command = Command::new(&own);
     command

@@ -198,8 +198,7 @@ fn a_reload_moves_it() {
     assert!(device.fed().1, "the old one is disarmed");
     // What cannot be one, each named.
     fs::create_dir(dir.path("folder")).unwrap();
-    let mut running_file = Command::new(dir.path("sleep"));
-    fs::copy("/bin/sleep", dir.path("sleep")).unwrap();
+    let mut running_file = Command::new(dir.copy_program("/bin/sleep", "sleep"));
     let _busy = Running::new({
         running_file.arg("600").stdout(Stdio::null());
         running_file

@@ -24,7 +24,7 @@ impl House {
         let dir = Dir::new();
         fs::set_permissions(dir.path(""), fs::Permissions::from_mode(0o755)).unwrap();
         // The folder of the build may be closed to others.
-        fs::copy(zigsvc().get_program(), dir.path("zigsvc")).unwrap();
+        dir.copy_program(zigsvc().get_program(), "zigsvc");
         Some(Self(dir))
     }
 

@@ -213,11 +213,18 @@ impl Dir {
         file.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Creates an executable file, a script for example.
+    /// Creates an executable script, as [`install`].
     #[track_caller]
     pub fn write_executable(&self, name: &str, text: &str) {
-        self.write(name, text);
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+        install(&self.path(name), text);
+    }
+
+    /// Creates a copy of a program, which the test or its service executes.
+    #[track_caller]
+    pub fn copy_program(&self, program: impl AsRef<Path>, name: &str) -> PathBuf {
+        let file = self.path(name);
+        install_from(&file, Stdio::from(fs::File::open(program).unwrap()));
+        file
     }
 
     /// `zigsvc -d DIR`, for more arguments.
@@ -446,12 +453,22 @@ pub fn find(name: &str) -> Option<PathBuf> {
 /// Writes an executable script. A child does it: had this process the file
 /// open, it could not be executed (ETXTBSY) as long as a process that another
 /// thread forks meanwhile has not come to its own exec.
+#[track_caller]
 pub fn install(path: &Path, text: &str) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    // (a script fits into the pipe, so this does not wait)
+    assert!(text.len() < 65_536);
+    writer.write_all(text.as_bytes()).unwrap();
+    drop(writer);
+    install_from(path, Stdio::from(reader));
+}
+
+/// The same with what `source` holds.
+#[track_caller]
+fn install_from(path: &Path, source: Stdio) {
     let mut writer = Command::new("/bin/sh");
-    writer.args(["-c", "cat >\"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
-    let mut writer = writer.spawn().unwrap();
-    writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    assert!(writer.wait().unwrap().success());
+    writer.args(["-c", "cat >\"$0\" && chmod 755 \"$0\""]).arg(path).stdin(source);
+    assert!(writer.status().unwrap().success(), "{} cannot be written", path.display());
 }
 
 /// Whether the binary can execute itself, as the supervisor does. Under QEMU
