@@ -259,6 +259,9 @@ pub const WATCHDOG_FEED_MS: u64 = 5000;
 /// A service that lives on this long after KILL cannot be killed.
 pub const UNKILLABLE_MS: u64 = 5000;
 
+/// A page of memory, bytes. Where pages are larger, less is given back.
+pub const PAGE_BYTES: usize = 4096;
+
 /// Descriptors that one turn of a loop watches: signals, inotify, a listener,
 /// and the handlers and clients.
 pub const POLL_MAX: usize = 8 + WORKERS_MAX + CLIENTS_MAX;

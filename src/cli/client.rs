@@ -317,7 +317,7 @@ impl Invocation {
     pub(super) fn client(&mut self, line_bytes: usize) -> Result<(Client<'_>, &mut [u8]), u8> {
         self.load_or_defaults();
         // The scratch memory is free: the configuration is read.
-        let (lines, rest) = self.memory.scratch.split_at_mut_checked(line_bytes).unwrap_or_default();
+        let (lines, rest) = self.memory.scratch.pages().split_at_mut_checked(line_bytes).unwrap_or_default();
         let config = &self.memory.config;
         Client::new(self.service, config, lines).map(|client| (client, rest))
     }

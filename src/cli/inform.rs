@@ -22,7 +22,7 @@ pub(super) fn check(mut invocation: Invocation) -> u8 {
     let mut code = comment(settings.file.as_bytes());
     for key in KEYS {
         // The scratch memory is free again: the file is read.
-        let mut out = Writer::new(scratch);
+        let mut out = Writer::new(scratch.pages());
         out.push_str(key.name);
         out.push_str(" = ");
         key.emit(config, &mut out);

@@ -372,7 +372,7 @@ impl Invocation {
         let mut out = Writer::new(&mut line);
         let Memory { settings, config, scratch, .. } = &mut *self.memory;
         settings
-            .load(config, scratch, &mut out)
+            .load(config, scratch.pages(), &mut out)
             .map_err(|Unusable| fail_to(journal, exit::CONFIG, &|message| message.push(out.as_bytes())))
     }
 

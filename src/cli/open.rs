@@ -104,7 +104,7 @@ fn answer(client: &Client<'_>, words: &mut [u8]) -> Result<(usize, Option<OwnedF
 #[inline(never)]
 fn copy(invocation: &mut Invocation, path: &[u8], file: &OwnedFd) -> u8 {
     signal::ignore_broken_pipes();
-    let buffer = &mut invocation.memory.scratch;
+    let buffer = invocation.memory.scratch.pages();
     loop {
         match file::read(file, buffer) {
             Ok(0) => return exit::OK,

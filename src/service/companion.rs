@@ -105,7 +105,7 @@ impl Companion {
             process,
             log,
             listener,
-            scratch,
+            scratch: scratch.pages(),
             stopping: false,
             heartbeat,
             started_at: clock::now(),
@@ -138,7 +138,7 @@ impl Companion {
         self.put_status();
         self.process.notify.ready();
         memory::release(self.scratch);
-        memory::release_stack();
+        memory::release_startup();
     }
 
     // ----- one turn -------------------------------------------------------

@@ -2,7 +2,7 @@
 //! used, so it lies in .bss and only touched pages count.
 
 use super::settings::Settings;
-use crate::limits::{LOG_BUFFER_BYTES, SCRATCH_BYTES};
+use crate::limits::{LOG_BUFFER_BYTES, PAGE_BYTES, SCRATCH_BYTES};
 use crate::proto::config::Config;
 use crate::sys::once::Once;
 use heapless::Vec;
@@ -19,13 +19,24 @@ pub struct Memory {
     pub log: Vec<u8, LOG_BUFFER_BYTES>,
     /// For what never happens at the same time: reading the configuration,
     /// recovering and reading the journal, reading claims and output.
-    pub scratch: [u8; SCRATCH_BYTES],
+    pub scratch: Scratch,
     /// The configuration that a reload is reading.
     pub candidate: Config,
 }
 
+/// Memory of which nothing is kept, and a page more than that.
+pub struct Scratch([u8; SCRATCH_BYTES + PAGE_BYTES]);
+
+impl Scratch {
+    /// The memory, from the start of a page on, so that it can be given back whole.
+    pub fn pages(&mut self) -> &mut [u8] {
+        let skip = self.0.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
+        self.0.get_mut(skip..).and_then(|rest| rest.get_mut(..SCRATCH_BYTES)).unwrap_or(&mut [])
+    }
+}
+
 static MEMORY: Once<Memory, 0> = Once::new(Memory {
-    scratch: [0; SCRATCH_BYTES],
+    scratch: Scratch([0; SCRATCH_BYTES + PAGE_BYTES]),
     settings: Settings::EMPTY,
     config: Config::EMPTY,
     candidate: Config::EMPTY,

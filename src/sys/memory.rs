@@ -11,6 +11,26 @@ const STACK_BYTES: usize = 96 * 1024;
 /// zone of the x86-64 ABI, and some.
 const SLACK_BYTES: usize = 1024;
 
+unsafe extern "C" {
+    /// Where the program's file begins in memory, by the linker (ld(1), and lld's).
+    #[link_name = "__executable_start"]
+    static FIRST: u8;
+    /// Where its code ends.
+    #[link_name = "etext"]
+    static CODE_END: u8;
+}
+
+/// Drops what only start-up needed: its part of the stack, and its code, which is
+/// in the file.
+#[inline(never)]
+pub fn release_startup() {
+    let (first, end) = (&raw const FIRST as usize, &raw const CODE_END as usize);
+    // SAFETY: the range is mapped from the file and never written, so what is
+    // needed of it comes back.
+    let _ = unsafe { madvise(first as *mut c_void, end.saturating_sub(first), Advice::LinuxDontNeed) };
+    release_stack();
+}
+
 /// Drops the pages of the stack below the caller's frame.
 #[inline(never)]
 pub fn release_stack() {

@@ -53,8 +53,10 @@ pub(super) enum Owed {
     Nothing,
     /// New jobs: the first id, and how many.
     Ids(u64, usize),
-    /// `ok id=N`, and more.
-    Job(u64, &'static str),
+    /// `ok id=N`.
+    Job(u64),
+    /// The same of a job that was cancelled, and whether it was running.
+    Cancelled(u64, bool),
     /// `ok count=N`.
     Count(u32),
 }

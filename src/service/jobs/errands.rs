@@ -318,22 +318,22 @@ impl Jobs {
         };
         match cancelled {
             Ok(Some(found @ (Cancelled::Waiting | Cancelled::Running))) => {
-                let note = self.on_cancelled(place, id, found, now);
-                self.owe_job(place, id, note);
+                let running = self.on_cancelled(place, id, found, now);
+                self.owe_at_last(place, Owed::Cancelled(id, running));
             }
             Ok(_) => self.conclude_no_job(place, now, "no such job waits or runs"),
             Err(error) => self.conclude_refused(place, error, now),
         }
     }
 
-    fn owe_job(&mut self, place: usize, id: u64, note: &'static str) {
+    fn owe_at_last(&mut self, place: usize, owed: Owed) {
         self.control.set_doing(place, Doing::Nothing);
-        self.control.owe(place, Owed::Job(id, note));
+        self.control.owe(place, owed);
     }
 
     /// A job is cancelled in the journal: its handler is ended, and those who
-    /// wait for it are told. Returns what the answer says.
-    pub(super) fn on_cancelled(&mut self, place: usize, id: u64, found: Cancelled, now: u64) -> &'static str {
+    /// wait for it are told. Returns whether it was running.
+    pub(super) fn on_cancelled(&mut self, place: usize, id: u64, found: Cancelled, now: u64) -> bool {
         let peer = self.control.peer(place);
         self.log.info(&|out| {
             let _ = uwrite!(out, "job {}: cancelled by uid {} (pid {})", id, peer.uid, peer.pid);
@@ -342,12 +342,12 @@ impl Jobs {
             let grace = u64::from(self.process.config.stop_timeout);
             if let Some(worker) = self.workers.iter_mut().find(|worker| worker.id == id) {
                 worker.terminate(now, grace);
-                return " was=running";
+                return true;
             }
             self.spool.returned(id);
         }
         self.note_event(id, What::Ended(Fate::Cancelled), 0, now);
-        " was=waiting"
+        false
     }
 
     /// `retry` and `forget`: all dead jobs, or a walk for one.
@@ -386,7 +386,7 @@ impl Jobs {
                     let what = if retry { "retried" } else { "forgotten" };
                     let _ = uwrite!(out, "job {}: {} by uid {} (pid {})", home.id, what, peer.uid, peer.pid);
                 });
-                self.owe_job(place, home.id, "");
+                self.owe_at_last(place, Owed::Job(home.id));
             }
             Err(error) => self.conclude_refused(place, error, now),
         }

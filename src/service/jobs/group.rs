@@ -99,13 +99,17 @@ fn push_owed(owed: Owed, durable: Result<(), DiskError>, out: &mut Writer<'_>) {
                 refuse(out, code_of(error), why_not(error));
             }
         }
-        (Owed::Job(id, note), Ok(())) => {
-            let _ = uwrite!(out, "ok id={}{}\n", id, note);
+        (Owed::Job(id), Ok(())) => {
+            let _ = uwrite!(out, "ok id={}\n", id);
+        }
+        (Owed::Cancelled(id, running), Ok(())) => {
+            let was = if running { "running" } else { "waiting" };
+            let _ = uwrite!(out, "ok id={} was={}\n", id, was);
         }
         (Owed::Count(count), Ok(())) => {
             let _ = uwrite!(out, "ok count={}\n", count);
         }
-        (Owed::Job(..) | Owed::Count(_), Err(error)) => {
+        (Owed::Job(_) | Owed::Cancelled(..) | Owed::Count(_), Err(error)) => {
             refuse(out, code_of(error), "done, but not on disk yet: a power cut may undo it");
         }
     }

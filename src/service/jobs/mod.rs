@@ -39,7 +39,7 @@ mod spooling;
 mod tell;
 mod worker;
 
-use crate::limits::{LOG_BUFFER_BYTES, POLL_MAX, SPOOL_RETRY_MS, WORKERS_MAX};
+use crate::limits::{POLL_MAX, SPOOL_RETRY_MS, WORKERS_MAX};
 use crate::proto::config::Config;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
@@ -135,27 +135,34 @@ struct Jobs {
     control: Control,
 }
 
-/// The large parts of [`Jobs`], in .bss.
-struct Large {
+/// The service and its large parts, in .bss. What a quiet service touches comes
+/// first, at the start of a page.
+#[repr(C, align(4096))]
+struct State {
+    /// The service itself: on the stack it would keep more pages in use.
+    service: Vec<Jobs, 1>,
     spool: Spool,
     workers: Vec<Worker, WORKERS_MAX>,
     history: History,
     page: Page,
 }
 
-static STATE: Once<Large, 1> =
-    Once::new(Large { spool: Spool::EMPTY, workers: Vec::new(), history: History::EMPTY, page: Vec::new() });
+static STATE: Once<State, 1> = Once::new(State {
+    service: Vec::new(),
+    spool: Spool::EMPTY,
+    workers: Vec::new(),
+    history: History::EMPTY,
+    page: Vec::new(),
+});
 
 /// Runs the service until it is stopped; returns the exit code. (Not inlined: its
 /// caller's frame would hold what every service needs.)
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
-    let Memory { scratch, settings, config, candidate, log } = parts;
-    let process = Process::prepare(Service::Jobs, settings, config, candidate, audience);
-    let mut jobs = Jobs::open(process, scratch, log);
+    let jobs = Jobs::open(parts, audience);
     jobs.announce();
     memory::release(jobs.scratch);
-    memory::release_stack();
+    memory::release_startup();
     while !jobs.is_over() {
         jobs.turn();
     }
@@ -173,18 +180,18 @@ fn rules(config: &Config) -> Rules {
 }
 
 impl Jobs {
-    /// Opens everything that the service needs; failures end the process.
+    /// Opens everything that the service needs; failures end the process. (Not
+    /// inlined: what it needs of the stack is free afterwards.)
     #[inline(never)]
-    fn open(
-        process: Process,
-        scratch: &'static mut [u8],
-        log_buffer: &'static mut Vec<u8, LOG_BUFFER_BYTES>,
-    ) -> Self {
+    fn open(parts: &'static mut Memory, audience: Audience) -> &'static mut Self {
+        let Memory { scratch, settings, config, candidate, log } = parts;
+        let scratch = scratch.pages();
+        let process = Process::prepare(Service::Jobs, settings, config, candidate, audience);
         let now = clock::now();
         let audience = &process.audience;
         let config = &*process.config;
-        let Large { spool, workers, history, page } = STATE.take();
-        let mut log = Log::new(config, &config.log_file, audience, log_buffer);
+        let State { service, spool, workers, history, page } = STATE.take();
+        let mut log = Log::new(config, &config.log_file, audience, log);
         if let Err(failure) = log.open(process.identity.as_ref()) {
             audience.warn(&|out| {
                 out.push_str("the log cannot be written: ");
@@ -217,7 +224,7 @@ impl Jobs {
         }
         let note = Running::take_over(&config.spool, &mut log);
         let heartbeat = Heartbeat::new(config.health_file.clone());
-        let mut jobs = Self {
+        let jobs = Self {
             process,
             log,
             heartbeat,
@@ -243,6 +250,8 @@ impl Jobs {
             socket_failing: false,
             control: Control::new(listener, clients::take(), history, page),
         };
+        let _ = service.push(jobs);
+        let Some(jobs) = service.first_mut() else { process::abort() };
         jobs.report_recovery(&recovery);
         jobs.warn_about_handler();
         jobs
@@ -387,6 +396,7 @@ impl Jobs {
         WORKERS_MAX.min(self.process.config.workers as usize)
     }
 
+    #[inline(never)]
     fn on_signals(&mut self, now: u64) {
         let arrived = self.process.signals.take();
         let stops = [
@@ -433,6 +443,7 @@ impl Jobs {
         };
     }
 
+    #[inline(never)]
     fn on_deadlines(&mut self, now: u64) {
         let grace = u64::from(self.process.config.stop_timeout);
         for worker in self.workers.iter_mut() {
@@ -450,6 +461,7 @@ impl Jobs {
         }
     }
 
+    #[inline(never)]
     fn on_inotify(&mut self) {
         let Some(inotify) = &self.disk.inotify else { return };
         let seen = inotify.take();

@@ -256,8 +256,8 @@ fn cancel(jobs: &mut Jobs, asking: &mut Asking<'_, '_>, id: u64) -> Answered {
         Ok(None) => jobs.control.set_doing(place, Doing::Asked(Wanted::Cancel(id))),
         Ok(Some(Cancelled::Over)) => refuse(asking.out, Code::NoJob, "it is over already"),
         Ok(Some(found)) => {
-            let note = jobs.on_cancelled(place, id, found, now);
-            jobs.control.owe(place, Owed::Job(id, note))
+            let running = jobs.on_cancelled(place, id, found, now);
+            jobs.control.owe(place, Owed::Cancelled(id, running))
         }
         Err(error) => refuse(asking.out, code_of(error), why_not(error)),
     }

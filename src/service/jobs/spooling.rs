@@ -14,6 +14,7 @@ use ufmt::uwrite;
 
 impl Jobs {
     /// Intake, requests, commit, starts: everything that needs the spool's disk.
+    #[inline(never)]
     pub(super) fn advance(&mut self, ready: &[Source], now: u64) {
         // Its disk has a rest after an error, but jobs that are known go on if
         // they can.

@@ -95,7 +95,7 @@ pub(super) fn run(start: Start<'_>) -> ! {
         // (so that the first turn says at once that it is ready)
         say_at: 0,
     };
-    memory::release_stack();
+    memory::release_startup();
     let mut ready = Vec::new();
     while worker.turn(&ready).is_ok() {
         ready = worker.wait();

@@ -111,7 +111,7 @@ static WARDS: Once<Vec<Supervised, SUPERVISED_MAX>, 2> = Once::new(Vec::new());
 pub fn serve(parts: &'static mut Memory, audience: Audience, origin: Origin) -> u8 {
     let mut supervisor = Supervisor::open(parts, audience, origin);
     memory::release(supervisor.scratch);
-    memory::release_stack();
+    memory::release_startup();
     while !supervisor.is_over() {
         supervisor.turn();
     }
@@ -158,7 +158,7 @@ impl Supervisor {
             watchdog,
             origin,
             wards,
-            scratch,
+            scratch: scratch.pages(),
             started_at: now,
             look_at: now,
             announce_by: Some(now.saturating_add(patience)),

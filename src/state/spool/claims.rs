@@ -34,8 +34,8 @@ pub(super) struct Claim {
 
 /// The claims, oldest first, and what is known of the queue file.
 #[cfg_attr(test, derive(Clone, Hash))]
+#[repr(C)]
 pub struct Claims {
-    pub(super) list: Vec<Claim, CLAIMS_MAX>,
     pub(super) next_seq: u64,
     /// The queue file may have something.
     pub(super) wanted: bool,
@@ -48,6 +48,7 @@ pub struct Claims {
     pub(super) left: Option<u32>,
     /// The queue file is left alone: the service takes no new jobs.
     pub(super) paused: bool,
+    pub(super) list: Vec<Claim, CLAIMS_MAX>,
 }
 
 impl Claims {

@@ -116,9 +116,9 @@ pub struct Spool {
     /// How often the journal was written anew: places in it hold within one.
     generation: u32,
     wear: Wear,
-    window: Window,
     /// The claimed queue files.
     pub claims: Claims,
+    window: Window,
     /// Records that are not yet in the file.
     buffer: Vec<u8, JOURNAL_BUFFER_BYTES>,
     voids: Vec<Home, VOIDS_MAX>,

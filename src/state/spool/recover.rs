@@ -146,16 +146,19 @@ impl Spool {
 
     /// Forgets everything.
     fn reset(&mut self) {
+        if self.next_id != 0 {
+            // (not in one that was never used: writing zeros too takes memory)
+            self.window.clear();
+            self.voids.clear();
+            self.skipped.clear();
+            self.buffer.clear();
+            self.compaction.stop();
+        }
         (self.end, self.cursor, self.next_id) = (0, 0, 1);
         (self.waiting, self.dead, self.live_bytes) = (0, 0, 0);
-        self.window.clear();
-        self.voids.clear();
-        self.skipped.clear();
         self.claims.reset();
-        self.buffer.clear();
         self.unsynced_since = None;
         (self.name_unsynced, self.suspect) = (false, false);
-        self.compaction.stop();
     }
 
     /// A new journal; it becomes durable with the first commit.
