@@ -33,6 +33,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use injector::{Fired, Injector};
 use scenarios::{SCENARIOS, Scenario};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -57,6 +58,10 @@ const MENDED: &[&str] = &[
     "rotate/newfstatat/ENOMEM",
 ];
 
+/// What a run of everything must have done to some call.
+const ALWAYS: &[&str] =
+    &["EINTR", "EAGAIN", "ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "short", "kill"];
+
 /// A scenario that was run once without a fault.
 struct Known {
     scenario: &'static Scenario,
@@ -74,6 +79,8 @@ struct Tally {
     unreached: usize,
     findings: usize,
     took: Duration,
+    /// How often each action was really there.
+    actions: BTreeMap<&'static str, usize>,
 }
 
 #[test]
@@ -111,7 +118,12 @@ fn no_system_call_that_fails_breaks_a_promise() {
             Some(())
         });
     }
-    report(&known, &tallies.into_inner().unwrap(), order.len(), began.elapsed());
+    let tallies = tallies.into_inner().unwrap();
+    report(&known, &tallies, order.len(), began.elapsed());
+    if wanted == "all" {
+        let never: Vec<_> = ALWAYS.iter().filter(|action| count(&tallies, action) == 0).collect();
+        assert!(never.is_empty(), "never there: {never:?}");
+    }
     let findings = findings.into_inner().unwrap();
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
@@ -128,6 +140,8 @@ fn learn(injector: &Injector, scenario: &'static Scenario) -> Known {
     let template = scenario.template.map(|prepare| prepare());
     let done = attempt(injector, scenario, template.as_ref(), None);
     assert!(done.problem.is_none(), "{} without a fault: {:?}", scenario.name, done.problem);
+    let unknown = calls::unknown(&done.counts);
+    assert!(unknown.is_empty(), "{}: nothing is said of these calls: {unknown:?}", scenario.name);
     let injections = calls::injections(&done.counts);
     Known { scenario, template, descriptors: done.descriptors, injections }
 }
@@ -145,7 +159,10 @@ fn tell(
     match &done.fired {
         Fired::No => tally.unreached += 1,
         Fired::Unfit => tally.unfit += 1,
-        Fired::Yes { .. } => tally.fired += 1,
+        Fired::Yes { .. } => {
+            tally.fired += 1;
+            *tally.actions.entry(injection.action()).or_default() += 1;
+        }
     }
     let Some(problem) = &done.problem else { return };
     let name = injection.name(scenario.name);
@@ -170,6 +187,16 @@ fn report(known: &[Known], tallies: &[Tally], planned: usize, took: Duration) {
             tally.took.as_millis() / tally.tried.max(1) as u128
         ));
     }
+    let mut actions: Vec<&str> = tallies.iter().flat_map(|tally| tally.actions.keys().copied()).collect();
+    actions.sort_unstable();
+    actions.dedup();
+    let counted = actions.iter().map(|action| format!(" {action} {}", count(tallies, action)));
+    note(&format!("  fired:{}", counted.collect::<String>()));
+}
+
+/// How often an action was really there.
+fn count(tallies: &[Tally], action: &str) -> usize {
+    tallies.iter().filter_map(|tally| tally.actions.get(action)).sum()
 }
 
 /// A line past the capture of the test harness.

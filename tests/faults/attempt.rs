@@ -75,6 +75,7 @@ pub fn attempt(
     if let Some(template) = template {
         copy(template, &dir);
     }
+    (scenario.prepare)(&dir);
     let began = std::time::Instant::now();
     let (injection, known) = fault.unzip();
     let kills = injection.is_some_and(|injection| injection.action == Action::Kill);
@@ -278,6 +279,9 @@ impl Run<'_> {
                 self.ask("status").is_some_and(|answer| answer.contains(" waiting=0 running=0 "))
             })?;
         }
+        if ["opener", "collector"].contains(&self.scenario.service) {
+            (self.scenario.check)(self)?;
+        }
         self.has_whole_lines()
     }
 
@@ -298,7 +302,7 @@ impl Run<'_> {
     fn has_no_more(&self, known: Option<&Descriptors>, descriptors: &mut Descriptors) -> Step {
         let mut more = String::new();
         let held = self.until("no descriptor is left over", || {
-            *descriptors = open_descriptors(self.pid, self.dir);
+            *descriptors = self.open_descriptors();
             let Some(known) = known else { return true };
             let surplus = descriptors.iter().filter(|(name, count)| {
                 !name.ends_with("queue.claim-") && **count > known.get(*name).copied().unwrap_or(0)
@@ -307,6 +311,19 @@ impl Run<'_> {
             more.is_empty()
         });
         held.map_err(|why| format!("{why}:{more}"))
+    }
+
+    /// What the service has open, in all of its processes.
+    fn open_descriptors(&self) -> Descriptors {
+        let mut all = open_descriptors(self.pid, self.dir);
+        // (a job is a process of its own)
+        if self.scenario.service == "opener" {
+            for worker in super::common::opener::children(self.pid) {
+                let held = open_descriptors(worker, self.dir);
+                all.extend(held.into_iter().map(|(name, count)| (format!("{name} of its worker"), count)));
+            }
+        }
+        all
     }
 
     /// Every line of every log of the service is whole.
@@ -373,7 +390,8 @@ impl Run<'_> {
         for folder in ["", "spool"] {
             for entry in fs::read_dir(self.dir.path(folder)).into_iter().flatten().flatten() {
                 let name = entry.file_name().into_string().unwrap();
-                let odd = name.starts_with("journal.") || name.ends_with(".new") || name.ends_with(".tmp");
+                let ends = [".new", ".tmp", ".root", ".sock", ".pid", ".health"];
+                let odd = name.starts_with("journal.") || ends.iter().any(|end| name.ends_with(end));
                 need(!odd, format!("left over: {folder}/{name}"))?;
             }
         }

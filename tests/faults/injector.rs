@@ -83,12 +83,12 @@ impl Injector {
     /// [`Traced::open_window`].
     pub fn start(&self, dir: &Dir, inner: &Command, at_once: bool, injection: Option<&Injection>) -> Traced {
         let mut options = if at_once { Vec::new() } else { vec!["-w".to_owned()] };
-        if let Some(Injection { call, number, action }) = injection {
-            let action = match action {
+        if let Some(injection) = injection {
+            let action = match injection.action {
                 Action::Fails(_, errno) => errno.to_string(),
-                Action::Short => "short".to_owned(),
-                Action::Kill => "kill".to_owned(),
+                Action::Short | Action::Cut | Action::Kill => injection.action().to_owned(),
             };
+            let Injection { call, number, .. } = injection;
             options.extend(["-s".into(), call.clone(), "-k".into(), number.to_string(), "-a".into(), action]);
         }
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
