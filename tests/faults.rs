@@ -56,6 +56,10 @@ const MENDED: &[&str] = &[
     "rotate/newfstatat/EIO",
     // An older log that could not be looked at was replaced.
     "rotate/newfstatat/ENOMEM",
+    // An entry of `allow` that is a link, and could not be looked at once, was refused until
+    // the next reload, and nothing was said.
+    "opener/readlinkat/EIO",
+    "opener/readlinkat/ENOMEM",
 ];
 
 /// What a run of everything must have done to some call.
