@@ -47,6 +47,8 @@ const MENDED: &[&str] = &[
     "start/write/ENOMEM",
     // A signal was lost when its byte did not fit the pipe.
     "reload/write/ENOMEM",
+    "opener/write/ENOMEM",
+    "collector/write/ENOMEM",
     // Claims that could not be listed were taken for gone, and read again.
     "recover/getdents64/ENOMEM",
     "recover/openat/EMFILE",

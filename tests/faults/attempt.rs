@@ -4,7 +4,7 @@
 //!   else there is one line that says why, and nothing is left running or locked
 //! - the service outlives every fault but a kill, works, and is whole: no descriptor
 //!   more than without the fault, no line of the log torn
-//! - `stop` works, and leaves nothing behind
+//! - `stop` works, without a KILL, and leaves nothing behind
 //! - the next start, without a fault, works; then every job that was acknowledged
 //!   or written to the queue file has run, none was half read or invented, and none
 //!   ran more often than the fault explains
@@ -289,6 +289,7 @@ impl Run<'_> {
     fn stops(&self, traced: &Traced) -> Step {
         let stopped = finish(self.verb("stop"), None);
         need(stopped.code == 0, format!("stop: {} {}", stopped.code, stopped.err))?;
+        need(!stopped.out.ends_with(" killed\n"), "it takes no TERM")?;
         need(traced.ends(), "something is left after a stop")?;
         need(self.holder().is_none(), "the lock is held after a stop")?;
         let killed = self.kills && matches!(traced.fired(), Fired::Yes { .. });
@@ -362,6 +363,7 @@ impl Run<'_> {
         (self.scenario.check)(self)?;
         let stopped = finish(self.verb("stop"), None);
         need(stopped.code == 0, format!("the last stop: {} {}", stopped.code, stopped.err))?;
+        need(!stopped.out.ends_with(" killed\n"), "in the end it takes no TERM")?;
         self.has_whole_lines()?;
         self.ran_as_promised(kills)?;
         self.left_no_files()

@@ -233,7 +233,9 @@ static int is_plausible(pid_t pid, int call, const unsigned long long *arguments
     case ENOLCK:
         return arguments[1] == F_SETLK || arguments[1] == F_SETLKW || arguments[1] == F_GETLK;
     case EMFILE:
-        return calls[call].number != SYS_fcntl || arguments[1] == F_DUPFD || arguments[1] == F_DUPFD_CLOEXEC;
+    case ENOMEM:
+        return calls[call].number != SYS_fcntl || arguments[1] == F_DUPFD || arguments[1] == F_DUPFD_CLOEXEC
+               || (error == ENOMEM && arguments[1] == F_SETLK);
     case ETOOMANYREFS:
         return move_header(pid, arguments[1], &header, 0) && header.msg_controllen > 0;
     default:

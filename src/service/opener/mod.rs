@@ -158,7 +158,7 @@ impl Opener {
         let channel = self.worker.as_ref().map(|worker| &worker.channel);
         let ready = self.base.wait(None, &|_| false, channel, Some(due));
         let now = clock::now();
-        if ready.contains(&Source::Signals) {
+        if ready.contains(&Source::Signals) || self.base.process.signals.have_arrived() {
             self.on_signals(now);
         }
         let beats = ready.contains(&Source::Other) && self.hear_all(now);
