@@ -420,6 +420,8 @@ fn a_command_whose_output_goes_nowhere_does_not_say_that_it_worked() {
         assert_ne!(closed.code, 0, "{words:?}");
         let full = finish(common::by_shell("exec \"$@\" >/dev/full", &command), None);
         assert_ne!(full.code, 0, "{words:?}");
+        let told = "zigsvc: stdout: write: ENOSPC (no space left on device)\n";
+        assert_eq!(full.err, told, "{words:?}: once, in however many parts it prints");
     }
 }
 

@@ -46,6 +46,7 @@ use crate::sys::args::Args;
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{Errno, Failure, fds, file, process};
 use arguments::{Line, Words, command_named, option};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A command of the program. What people read of it is public: the manual page
 /// and the shell's completion are written from it (`tests/manual.rs`).
@@ -473,7 +474,8 @@ fn fail_to(journal: bool, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
 }
 
 /// Prints text on stdout; returns [`exit::OK`], or [`exit::FAILED`] when nobody
-/// takes it.
+/// takes it. Why is told once, however many parts there are, and not of a pipe whose
+/// reader has seen enough.
 fn print(mut text: &[u8]) -> u8 {
     let stdout = fds::borrow(1);
     while !text.is_empty() {
@@ -485,7 +487,17 @@ fn print(mut text: &[u8]) -> u8 {
                 set.watch(stdout, Interest::Output, ());
                 set.wait(None);
             }
-            Err(_) => return exit::FAILED,
+            Err(failure) => {
+                static TOLD: AtomicBool = AtomicBool::new(false);
+                if failure.errno != Errno::PIPE && !TOLD.load(Ordering::Relaxed) {
+                    TOLD.store(true, Ordering::Relaxed);
+                    fail(exit::FAILED, &|out| {
+                        out.push_str("stdout: ");
+                        failure.describe(out);
+                    });
+                }
+                return exit::FAILED;
+            }
         }
     }
     exit::OK

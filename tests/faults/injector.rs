@@ -79,7 +79,7 @@ impl Injector {
         command
     }
 
-    /// Starts `inner` with the fault. Without `at_once` nothing is counted before
+    /// Starts `inner` with the fault; its input is `start.in`, if there is one. Without `at_once` nothing is counted before
     /// [`Traced::open_window`].
     pub fn start(&self, dir: &Dir, inner: &Command, at_once: bool, injection: Option<&Injection>) -> Traced {
         let mut options = if at_once { Vec::new() } else { vec!["-w".to_owned()] };
@@ -93,6 +93,9 @@ impl Injector {
         }
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let mut command = self.wrap(dir, inner, &options);
+        if let Ok(input) = File::open(dir.path("start.in")) {
+            command.stdin(input);
+        }
         command.stdout(File::create(dir.path("start.out")).unwrap());
         command.stderr(File::create(dir.path("start.err")).unwrap());
         Traced { child: command.spawn().unwrap(), report: dir.path("report") }
