@@ -350,6 +350,9 @@ fn usage_errors_exit_2_and_name_the_nearest_help() {
         (&["start", "frob"], "unknown service \"frob\"", "zigsvc help start"),
         (&["stop", ""], "unknown service \"\"", "zigsvc help stop"),
         (&["start", "jobs", "extra"], "unexpected argument \"extra\"", "zigsvc help start"),
+        (&["stop", "jobs", "--", "extra"], "unexpected argument \"extra\"", "zigsvc help stop"),
+        (&["status", "--", "jobs", "x"], "unexpected argument \"x\"", "zigsvc help status"),
+        (&["stop", "--", "--jobs"], "unknown service \"--jobs\"", "zigsvc help stop"),
         (&["status", "--frob"], "unknown option \"--frob\"", "zigsvc help status"),
         (&["check", "extra"], "unexpected argument \"extra\"", "zigsvc help check"),
         (&["limits", "extra"], "unexpected argument \"extra\"", "zigsvc help limits"),
@@ -373,6 +376,7 @@ fn usage_errors_exit_2_and_name_the_nearest_help() {
         assert!(ran.err.len() < 400, "{shown}");
     }
     assert_eq!(fs::read_dir(dir.path("")).unwrap().count(), 0);
+    dir.zigsvc(&["status", "--", "jobs"]).expect(3);
 }
 
 #[test]
@@ -416,6 +420,8 @@ fn a_command_whose_output_goes_nowhere_does_not_say_that_it_worked() {
         assert_ne!(closed.code, 0, "{words:?}");
         let full = finish(common::by_shell("exec \"$@\" >/dev/full", &command), None);
         assert_ne!(full.code, 0, "{words:?}");
+        let told = "zigsvc: stdout: write: ENOSPC (no space left on device)\n";
+        assert_eq!(full.err, told, "{words:?}: once, in however many parts it prints");
     }
 }
 

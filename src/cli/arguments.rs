@@ -1,10 +1,13 @@
 //! What stands before and behind a command's name: options, then words. A
 //! command declares in `COMMANDS` which options it knows and how many words.
+//!
+//! Nothing is printed here, and nothing asked of the kernel: whoever calls tells what is
+//! wrong, if something is ([`Misuse`]).
 
-use super::{Command, Operands, usage};
+use super::{COMMANDS, Command, Operands, Run};
 use crate::limits::{OPTION_WORDS_MAX, OVERRIDES_MAX};
 use crate::proto::names::Service;
-use crate::proto::text::parse_u64;
+use crate::proto::text::{Writer, parse_u64};
 use crate::sys::args::Args;
 use core::ffi::c_char;
 use heapless::Vec;
@@ -57,42 +60,168 @@ pub(super) fn names_of(bits: u16) -> impl Iterator<Item = (&'static str, bool)> 
     known.map(|(name, bit)| (core::str::from_utf8(name).unwrap_or_default(), bit & option::VALUED != 0))
 }
 
+/// A whole command line.
+pub struct Line {
+    /// What stands before the command.
+    pub options: Options,
+    /// The place of the command among the arguments.
+    pub at: usize,
+    /// The command.
+    pub command: &'static Command,
+    /// The service that it is about, if it is about one.
+    pub service: Service,
+    /// What stands behind it.
+    pub words: Words,
+}
+
+impl Line {
+    /// Reads all arguments.
+    ///
+    /// # Errors
+    /// [`Misuse`]
+    #[inline(never)]
+    pub fn parse(args: &Args) -> Result<Self, Misuse> {
+        let (options, at) = parse_options(args)?;
+        let name = match args.get(at).ok_or(Misuse::of("", Wrong::NoCommand))? {
+            b"--help" | b"-h" => &b"help"[..],
+            b"--version" | b"-V" => b"version",
+            name => name,
+        };
+        let command = command_named(name).ok_or(Misuse::of("", Wrong::Command(name)))?;
+        let words = Words::parse(command, args, at.saturating_add(1))?;
+        let service = match (&command.run, words.service) {
+            (Run::Plain(_), _) | (_, None) => Service::Jobs,
+            (_, Some(word)) => Service::named(word).ok_or(Misuse::of(command.name, Wrong::Service(word)))?,
+        };
+        Ok(Self { options, at, command, service, words })
+    }
+}
+
+/// The command with this name.
+pub(super) fn command_named(name: &[u8]) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name.as_bytes() == name)
+}
+
+/// A command line that says nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Misuse {
+    /// The command whose help says more; empty for that of the program.
+    pub command: &'static str,
+    wrong: Wrong,
+}
+
+/// What is wrong with it.
+#[derive(Clone, Copy, Debug)]
+enum Wrong {
+    NoCommand,
+    Command(&'static [u8]),
+    Service(&'static [u8]),
+    /// Before the command.
+    Option(&'static [u8]),
+    OptionValue(u8),
+    TooManyOverrides,
+    TooManyOptions,
+    /// Behind it.
+    WordOption(&'static [u8]),
+    WordOptionValue(&'static [u8]),
+    Missing(&'static str),
+    Extra(&'static [u8]),
+    ReadyFd,
+}
+
+impl Misuse {
+    fn of(command: &'static str, wrong: Wrong) -> Self {
+        Self { command, wrong }
+    }
+
+    /// What is wrong, for people.
+    pub fn describe(&self, out: &mut Writer<'_>) {
+        let mut quote = |what: &str, word: &[u8]| {
+            out.push_str(what);
+            out.push_str(" \"");
+            out.push_escaped(word.get(..40).unwrap_or(word));
+            out.push_str("\"");
+        };
+        match self.wrong {
+            Wrong::NoCommand => out.push_str("a command is missing"),
+            Wrong::Command(name) => quote("unknown command", name),
+            Wrong::Service(word) => {
+                quote("unknown service", word);
+                out.push_str("; known are");
+                for service in Service::ALL {
+                    out.push_str(" ");
+                    out.push_str(service.name());
+                }
+            }
+            Wrong::Option(word) => {
+                quote("unknown option", word);
+                out.push_str("; known before a command are -c FILE, -d DIR, -o KEY=VALUE");
+            }
+            Wrong::OptionValue(letter) => {
+                out.push_str("option -");
+                out.push(&[letter]);
+                out.push_str(" needs a value");
+            }
+            Wrong::TooManyOverrides => out.push_str("too many options -o"),
+            Wrong::TooManyOptions => out.push_str("too many options before the command"),
+            Wrong::WordOption(word) => quote("unknown option", word),
+            Wrong::WordOptionValue(word) => {
+                out.push(word);
+                out.push_str(" needs a value");
+            }
+            Wrong::Missing(args) => {
+                out.push_str("missing argument: ");
+                out.push_str(self.command);
+                out.push_str(" ");
+                out.push_str(args);
+            }
+            Wrong::Extra(word) => quote("unexpected argument", word),
+            Wrong::ReadyFd => {
+                out.push_str("--ready-fd needs the number of an open descriptor above 2");
+            }
+        }
+    }
+}
+
 /// What stands before the command.
 #[derive(Default)]
-pub(super) struct Options {
-    pub(super) config: Option<&'static [u8]>,
-    pub(super) folder: Option<&'static [u8]>,
-    pub(super) overrides: Vec<&'static [u8], OVERRIDES_MAX>,
+pub struct Options {
+    /// The value of `-c`.
+    pub config: Option<&'static [u8]>,
+    /// The value of `-d`.
+    pub folder: Option<&'static [u8]>,
+    /// The values of `-o`, in order.
+    pub overrides: Vec<&'static [u8], OVERRIDES_MAX>,
 }
 
 /// What stands behind the command's name.
-pub(super) struct Words {
+pub struct Words {
     args: Args,
     /// The place of the first word behind the options.
     first: usize,
     given: u16,
     /// `--` stood before the words: none of them means anything but itself.
-    pub(super) literal: bool,
+    pub literal: bool,
     /// The name of a service.
-    pub(super) service: Option<&'static [u8]>,
+    pub service: Option<&'static [u8]>,
     /// The value of `--ready-fd`.
-    pub(super) ready_fd: Option<i32>,
+    pub ready_fd: Option<i32>,
     /// The value of `--health`.
-    pub(super) health: Option<&'static [u8]>,
+    pub health: Option<&'static [u8]>,
     /// The value of `--child`.
-    pub(super) child: Option<&'static [u8]>,
+    pub child: Option<&'static [u8]>,
     /// The value of `-s`.
-    pub(super) size: Option<&'static [u8]>,
+    pub size: Option<&'static [u8]>,
     /// The value of `-n`.
-    pub(super) keep: Option<&'static [u8]>,
+    pub keep: Option<&'static [u8]>,
     /// The value of `-t`.
-    pub(super) time: Option<&'static [u8]>,
+    pub time: Option<&'static [u8]>,
 }
 
 impl Words {
     /// Reads the arguments from place `first` on as `command` declares them.
     #[inline(never)]
-    pub(super) fn parse(command: &Command, args: &Args, first: usize) -> Result<Self, u8> {
+    fn parse(command: &'static Command, args: &Args, first: usize) -> Result<Self, Misuse> {
         let mut words = Self {
             args: *args,
             first,
@@ -116,29 +245,21 @@ impl Words {
                     words.first = words.first.saturating_add(1);
                     words.take_options(command)?;
                 }
-                if words.literal { (1, usize::MAX) } else { (0, 0) }
+                let takes_program = matches!(command.operands, Operands::Program) && words.literal;
+                if takes_program { (1, usize::MAX) } else { (0, 0) }
             }
         };
         if least > 0 && words.get(least.saturating_sub(1)).is_none() {
-            return Err(usage(command.name, &|out| {
-                out.push_str("missing argument: ");
-                out.push_str(command.name);
-                out.push_str(" ");
-                out.push_str(command.args);
-            }));
+            return Err(Misuse::of(command.name, Wrong::Missing(command.args)));
         }
         match words.get(most) {
             None => Ok(words),
-            Some(extra) => Err(usage(command.name, &|out| {
-                out.push_str("unexpected argument \"");
-                out.push_escaped(extra);
-                out.push_str("\"");
-            })),
+            Some(extra) => Err(Misuse::of(command.name, Wrong::Extra(extra))),
         }
     }
 
     /// Takes the options at the place where the words begin.
-    fn take_options(&mut self, command: &Command) -> Result<(), u8> {
+    fn take_options(&mut self, command: &'static Command) -> Result<(), Misuse> {
         while let Some(word @ [b'-', _, ..]) = self.get(0) {
             self.first = self.first.saturating_add(1);
             if word == b"--" {
@@ -150,23 +271,14 @@ impl Words {
                 (attached.is_empty() || name.len() == 2).then_some((*bit, attached))
             });
             let Some((bit, attached)) = found else {
-                return Err(usage(command.name, &|out| {
-                    out.push_str("unknown option \"");
-                    out.push_escaped(word.get(..42).unwrap_or(word));
-                    out.push_str("\"");
-                }));
+                return Err(Misuse::of(command.name, Wrong::WordOption(word)));
             };
             self.given |= bit;
             if bit & option::VALUED == 0 {
                 continue;
             }
             let value = if attached.is_empty() {
-                let value = self.get(0).ok_or_else(|| {
-                    usage(command.name, &|out| {
-                        out.push(word);
-                        out.push_str(" needs a value");
-                    })
-                })?;
+                let value = self.get(0).ok_or(Misuse::of(command.name, Wrong::WordOptionValue(word)))?;
                 self.first = self.first.saturating_add(1);
                 value
             } else {
@@ -190,7 +302,8 @@ impl Words {
     }
 
     /// Word `index`, counted from 0.
-    pub(super) fn get(&self, index: usize) -> Option<&'static [u8]> {
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&'static [u8]> {
         self.args.get(self.first.saturating_add(index))
     }
 
@@ -199,15 +312,21 @@ impl Words {
         self.args.env(name)
     }
 
+    /// The names of the options that were given, and whether they have a value.
+    pub fn options(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        names_of(self.given)
+    }
+
     /// Whether an option was given.
-    pub(super) fn has(&self, bit: u16) -> bool {
+    #[must_use]
+    pub fn has(&self, bit: u16) -> bool {
         self.given & bit != 0
     }
 }
 
 /// The options before the command, and the place of the command.
-#[inline(never)]
-pub(super) fn parse_options(args: &Args) -> Result<(Options, usize), u8> {
+fn parse_options(args: &Args) -> Result<(Options, usize), Misuse> {
+    let wrong = |wrong| Misuse::of("", wrong);
     let mut options = Options::default();
     let mut at = 1;
     while let Some([b'-', letter @ (b'c' | b'd' | b'o'), attached @ ..]) = args.get(at) {
@@ -219,56 +338,25 @@ pub(super) fn parse_options(args: &Args) -> Result<(Options, usize), u8> {
         } else {
             Some(attached)
         };
-        let value = value.filter(|value| !value.is_empty()).ok_or_else(|| {
-            usage("", &|out| {
-                out.push_str("option -");
-                out.push(&[*letter]);
-                out.push_str(" needs a value");
-            })
-        })?;
+        let value = value.filter(|value| !value.is_empty()).ok_or(wrong(Wrong::OptionValue(*letter)))?;
         match letter {
             b'c' => options.config = Some(value),
             b'd' => options.folder = Some(value),
-            _ => options
-                .overrides
-                .push(value)
-                .map_err(|_| usage("", &|out| out.push_str("too many options -o")))?,
+            _ => options.overrides.push(value).map_err(|_| wrong(Wrong::TooManyOverrides))?,
         }
     }
     if at > OPTION_WORDS_MAX.saturating_add(1) {
-        return Err(usage("", &|out| out.push_str("too many options before the command")));
+        return Err(wrong(Wrong::TooManyOptions));
     }
-    if let Some([b'-', rest @ ..]) = args.get(at)
-        && !matches!(rest, b"-help" | b"h" | b"-version" | b"V")
-    {
-        return Err(usage("", &|out| {
-            out.push_str("unknown option \"-");
-            out.push_escaped(rest.get(..40).unwrap_or(rest));
-            out.push_str("\"; known before a command are -c FILE, -d DIR, -o KEY=VALUE");
-        }));
+    match args.get(at) {
+        Some(word @ [b'-', ..]) if !matches!(word, b"--help" | b"-h" | b"--version" | b"-V") => {
+            Err(wrong(Wrong::Option(word)))
+        }
+        _ => Ok((options, at)),
     }
-    Ok((options, at))
 }
 
-/// The service that a word names.
-pub(super) fn service_named(command: &str, word: &[u8]) -> Result<Service, u8> {
-    let service = Service::named(word);
-    service.ok_or_else(|| {
-        usage(command, &|out| {
-            out.push_str("unknown service \"");
-            out.push_escaped(word.get(..40).unwrap_or(word));
-            out.push_str("\"; known are");
-            for service in Service::ALL {
-                out.push_str(" ");
-                out.push_str(service.name());
-            }
-        })
-    })
-}
-
-fn parse_ready_fd(word: &[u8]) -> Result<i32, u8> {
+fn parse_ready_fd(word: &[u8]) -> Result<i32, Misuse> {
     let number = parse_u64(word).and_then(|number| i32::try_from(number).ok());
-    number.filter(|number| *number > 2).ok_or_else(|| {
-        usage("run", &|out| out.push_str("--ready-fd needs the number of an open descriptor above 2"))
-    })
+    number.filter(|number| *number > 2).ok_or(Misuse::of("run", Wrong::ReadyFd))
 }

@@ -18,7 +18,7 @@
 //! - `log.rs`: log
 //! - `inform.rs`: check, limits, help, version
 
-mod arguments;
+pub mod arguments;
 mod backlog;
 mod chat;
 mod client;
@@ -45,7 +45,8 @@ use crate::service::target::Target;
 use crate::sys::args::Args;
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{Errno, Failure, fds, file, process};
-use arguments::{Words, option, service_named};
+use arguments::{Line, Words, command_named, option};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A command of the program. What people read of it is public: the manual page
 /// and the shell's completion are written from it (`tests/manual.rs`).
@@ -428,39 +429,18 @@ enum Task {
 /// for the options any more.)
 #[inline(never)]
 fn task(args: &Args) -> Result<Task, u8> {
-    let (options, at) = arguments::parse_options(args)?;
-    let name = args.get(at).ok_or_else(|| usage("", &|out| out.push_str("a command is missing")))?;
-    let name = match name {
-        b"--help" | b"-h" => &b"help"[..],
-        b"--version" | b"-V" => b"version",
-        name => name,
-    };
-    let command = command_named(name).ok_or_else(|| {
-        usage("", &|out| {
-            out.push_str("unknown command \"");
-            out.push_escaped(name.get(..40).unwrap_or(name));
-            out.push_str("\"");
-        })
-    })?;
-    let words = Words::parse(command, args, at.saturating_add(1))?;
+    let Line { options, at, command, service, words } =
+        Line::parse(args).map_err(|misuse| usage(misuse.command, &|out| misuse.describe(out)))?;
     let (run, creates) = match command.run {
         Run::Plain(run) => return Ok(Task::Plain(run, words)),
         Run::Service(run) => (run, false),
         Run::Start(run) => (run, true),
-    };
-    let service = match words.service {
-        Some(word) => service_named(command.name, word)?,
-        None => Service::Jobs,
     };
     let memory = memory::take();
     locate::locate(args, &options, creates, words.child, &mut memory.settings)?;
     let (command, args) = (command.name, *args);
     let invocation = Invocation { command, service, words, args, command_at: at, memory, journal: false };
     Ok(Task::Service(run, invocation))
-}
-
-fn command_named(name: &[u8]) -> Option<&'static Command> {
-    COMMANDS.iter().find(|command| command.name.as_bytes() == name)
 }
 
 /// One error line about how the program was called; the exit code.
@@ -494,7 +474,8 @@ fn fail_to(journal: bool, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
 }
 
 /// Prints text on stdout; returns [`exit::OK`], or [`exit::FAILED`] when nobody
-/// takes it.
+/// takes it. Why is told once, however many parts there are, and not of a pipe whose
+/// reader has seen enough.
 fn print(mut text: &[u8]) -> u8 {
     let stdout = fds::borrow(1);
     while !text.is_empty() {
@@ -506,7 +487,17 @@ fn print(mut text: &[u8]) -> u8 {
                 set.watch(stdout, Interest::Output, ());
                 set.wait(None);
             }
-            Err(_) => return exit::FAILED,
+            Err(failure) => {
+                static TOLD: AtomicBool = AtomicBool::new(false);
+                if failure.errno != Errno::PIPE && !TOLD.load(Ordering::Relaxed) {
+                    TOLD.store(true, Ordering::Relaxed);
+                    fail(exit::FAILED, &|out| {
+                        out.push_str("stdout: ");
+                        failure.describe(out);
+                    });
+                }
+                return exit::FAILED;
+            }
         }
     }
     exit::OK

@@ -69,7 +69,7 @@ impl Collector {
         let due = self.next_due();
         let ready = self.base.wait(Some(self.clients), &|place| self.can_ask(place), None, due);
         let now = clock::now();
-        if ready.contains(&Source::Signals) {
+        if ready.contains(&Source::Signals) || self.base.process.signals.have_arrived() {
             self.on_signals(now);
         }
         while let Some(place) = self.clients.expired(now) {

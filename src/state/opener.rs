@@ -1,6 +1,9 @@
 //! What the opener may open: the texts of `allow`, and where each of them led when the
 //! configuration was loaded. Nothing else is policy: a request is one of these texts, byte
 //! for byte, or it is denied.
+//!
+//! Where an entry leads may be impossible to say for a while (EIO, ENOMEM). It is not
+//! known then, which an empty path stands for, and found out later, for that entry alone.
 
 use super::resolve::{ReadLink, resolve};
 use crate::limits::{ALLOW_PATHS_MAX, PATH_MAX_BYTES};
@@ -11,23 +14,46 @@ use heapless::Vec;
 /// Where the entries of `allow` led, in their order, each ended by a NUL.
 pub type Resolved = Vec<u8, { ALLOW_PATHS_MAX * (PATH_MAX_BYTES + 1) }>;
 
-/// Finds where each entry of `allow` leads now.
-pub fn load(allow: &[u8], read_link: ReadLink<'_>, resolved: &mut Resolved) {
+/// Finds where each entry of `allow` leads now; false if some could not be looked at.
+pub fn load(allow: &[u8], read_link: ReadLink<'_>, resolved: &mut Resolved) -> bool {
     resolved.clear();
-    for entry in allowed_paths(allow) {
-        // (an entry is no longer than a path, or it could not be opened)
-        let path = Path::new(entry).map(|path| resolve(&path, read_link));
-        let path = path.as_ref().map_or(&b"/"[..], Path::as_bytes);
+    for _ in allowed_paths(allow) {
         // (there is room for as many as there can be)
-        let _ = resolved.extend_from_slice(path);
         let _ = resolved.push(0);
     }
+    complete(allow, read_link, resolved)
 }
 
-/// Where the path `asked` leads, if it is on the list.
+/// Finds where those entries lead of which that is not known yet; false if some still
+/// could not be looked at.
+pub fn complete(allow: &[u8], read_link: ReadLink<'_>, resolved: &mut Resolved) -> bool {
+    let mut whole = true;
+    let mut at = 0usize;
+    for entry in allowed_paths(allow) {
+        if resolved.get(at) == Some(&0) {
+            // (an entry is no longer than a path, or it could not be opened)
+            let found = match Path::new(entry) {
+                Some(path) => resolve(&path, read_link),
+                None => Path::new(b"/"),
+            };
+            let path = found.as_ref().map_or(&b""[..], Path::as_bytes);
+            whole &= found.is_some();
+            // (there is room for as long as they can be)
+            if resolved.extend_from_slice(path).is_ok() {
+                resolved.get_mut(at..).unwrap_or(&mut []).rotate_right(path.len());
+            }
+        }
+        let rest = resolved.get(at..).unwrap_or(&[]);
+        let length = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
+        at = at.saturating_add(length).saturating_add(1);
+    }
+    whole
+}
+
+/// Where the path `asked` leads, if it is on the list; empty if that is not known yet.
 #[must_use]
 pub fn find<'a>(allow: &[u8], resolved: &'a [u8], asked: &[u8]) -> Option<&'a [u8]> {
-    let mut entries = allowed_paths(allow).zip(allowed_paths(resolved));
+    let mut entries = allowed_paths(allow).zip(resolved.split(|byte| *byte == 0));
     entries.find(|(text, _)| *text == asked).map(|(_, path)| path)
 }
 
@@ -47,7 +73,7 @@ mod tests {
             }
             _ => Name::Other,
         };
-        load(allow, &mut read_link, &mut resolved);
+        assert!(load(allow, &mut read_link, &mut resolved));
         resolved
     }
 
@@ -98,9 +124,42 @@ mod tests {
             target[0] = b'/';
             Name::Link(PATH_MAX_BYTES)
         };
-        load(&allow, &mut read_link, &mut resolved);
+        assert!(load(&allow, &mut read_link, &mut resolved));
         assert_eq!(find(&allow, &resolved, b"/31").map(<[u8]>::len), Some(PATH_MAX_BYTES));
-        load(b"/1\0", &mut read_link, &mut resolved);
+        assert!(load(b"/1\0", &mut read_link, &mut resolved));
         assert_eq!(find(&allow, &resolved, b"/31"), None, "a second load begins anew");
+    }
+    #[test]
+    fn an_entry_that_cannot_be_looked_at_is_found_out_later_and_the_others_stay() {
+        let names: [&[u8]; 3] = [b"/etc/hostname", b"/etc/os-release", b"/x"];
+        for bad in 0..8usize {
+            let is_bad = |path: &Path| {
+                names.iter().position(|name| *name == path.as_bytes()).is_some_and(|at| bad >> at & 1 == 1)
+            };
+            let mut resolved = Resolved::new();
+            let mut first =
+                |path: &Path, _: &mut [u8]| if is_bad(path) { Name::Unknown } else { Name::Other };
+            assert_eq!(load(ALLOW, &mut first, &mut resolved), bad == 0);
+            let expect = |resolved: &Resolved, later: &[u8]| {
+                for (at, name) in names.iter().enumerate() {
+                    let known = if bad >> at & 1 == 1 { later } else { name };
+                    assert_eq!(find(ALLOW, resolved, name), Some(known), "{bad} {name:?}");
+                }
+            };
+            expect(&resolved, b"");
+            assert_eq!(complete(ALLOW, &mut first, &mut resolved), bad == 0);
+            expect(&resolved, b"");
+            // (by now all of them are links to /z: that is so for those alone that were not known)
+            let mut second = |path: &Path, target: &mut [u8]| {
+                if !names.contains(&path.as_bytes()) {
+                    return Name::Other;
+                }
+                target[..2].copy_from_slice(b"/z");
+                Name::Link(2)
+            };
+            assert!(complete(ALLOW, &mut second, &mut resolved));
+            expect(&resolved, b"/z");
+            assert!(complete(ALLOW, &mut |_, _| panic!("nothing is to be looked at"), &mut resolved));
+        }
     }
 }

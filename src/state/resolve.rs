@@ -15,8 +15,10 @@ pub enum Name {
     Link(usize),
     /// Anything else.
     Other,
-    /// Nothing, or nothing that can be looked at.
+    /// Nothing, or nothing that we may look at.
     Missing,
+    /// It could not be looked at this time (EIO, ENOMEM).
+    Unknown,
 }
 
 /// Tells what the name at the end of a path is; the target of a link goes into the buffer.
@@ -26,11 +28,18 @@ pub type ReadLink<'a> = &'a mut dyn FnMut(&Path, &mut [u8]) -> Name;
 /// that it stood in.
 type Rest = Vec<u8, { 2 * PATH_MAX_BYTES + 2 }>;
 
-/// Where the absolute path `path` leads. One with too many links, or that gets too long,
-/// leads to itself, and is no file then.
+/// Where the absolute path `path` leads; `None` if that could not be found out this time.
+/// One with too many links, or that gets too long, leads to itself, and is no file then.
 #[must_use]
-pub fn resolve(path: &Path, read_link: ReadLink<'_>) -> Path {
-    walk(path, read_link).unwrap_or_else(|| path.clone())
+pub fn resolve(path: &Path, read_link: ReadLink<'_>) -> Option<Path> {
+    let mut known = true;
+    let mut look = |name: &Path, target: &mut [u8]| {
+        let found = read_link(name, target);
+        known &= found != Name::Unknown;
+        found
+    };
+    let end = walk(path, &mut look).unwrap_or_else(|| path.clone());
+    known.then_some(end)
 }
 
 fn walk(path: &Path, read_link: ReadLink<'_>) -> Option<Path> {
@@ -51,7 +60,7 @@ fn walk(path: &Path, read_link: ReadLink<'_>) -> Option<Path> {
                 let mut target = [0; PATH_MAX_BYTES + 1];
                 match read_link(&whole, &mut target) {
                     Name::Other => done = whole,
-                    Name::Missing => return whole.with_suffix(behind),
+                    Name::Missing | Name::Unknown => return whole.with_suffix(behind),
                     Name::Link(length) => {
                         links = links.checked_add(1).filter(|links| *links <= LINKS_MAX)?;
                         // (a target that fills the buffer may have been cut)
@@ -95,7 +104,8 @@ mod tests {
                 None => Name::Missing,
             }
         };
-        String::from_utf8(resolve(&path(text), &mut read_link).as_bytes().to_vec()).unwrap()
+        let end = resolve(&path(text), &mut read_link).unwrap();
+        String::from_utf8(end.as_bytes().to_vec()).unwrap()
     }
 
     #[test]
@@ -124,6 +134,17 @@ mod tests {
             "/private/var/x/y"
         );
         assert_eq!(resolved("/a", &[("/a", "b")], &[]), "/b", "the link is there, what it names may come");
+    }
+
+    #[test]
+    fn where_a_name_that_cannot_be_looked_at_leads_is_not_known() {
+        for unknown in ["/a", "/a/b", "/a/b/c"] {
+            let mut read_link = |path: &Path, _: &mut [u8]| {
+                if path.as_bytes() == unknown.as_bytes() { Name::Unknown } else { Name::Other }
+            };
+            assert_eq!(resolve(&path("/a/b/c"), &mut read_link), None, "{unknown}");
+            assert_eq!(resolve(&path("/other"), &mut read_link), Some(path("/other")));
+        }
     }
 
     #[test]
@@ -174,7 +195,7 @@ mod tests {
                     }
                 }
             };
-            let resolved = resolve(&path(&text), &mut read_link);
+            let resolved = resolve(&path(&text), &mut read_link).unwrap();
             assert!(
                 resolved.as_bytes().first() == Some(&b'/') && resolved.as_bytes().len() <= PATH_MAX_BYTES
             );

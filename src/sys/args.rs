@@ -45,6 +45,16 @@ impl Args {
         }
     }
 
+    /// Arguments that are not from the kernel, without an environment.
+    ///
+    /// # Safety
+    /// The last pointer must be null, and each other one that of a terminated string, which
+    /// stays as long as anything that was read from the arguments.
+    #[must_use]
+    pub unsafe fn from_words(argv: &'static [*const c_char]) -> Self {
+        Self { argv, envp: &[core::ptr::null()], private: &[] }
+    }
+
     /// How many arguments there are, the program's own name included; may be 0.
     #[must_use]
     pub fn len(&self) -> usize {

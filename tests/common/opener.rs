@@ -31,12 +31,20 @@ impl Client {
     /// Connects to the service of the folder.
     #[track_caller]
     pub fn new(dir: &Dir) -> Self {
+        Self::connect(dir).unwrap_or_else(|errno| panic!("{}: {errno}", dir.as_arg()))
+    }
+
+    /// The same; `None` if nobody listens there.
+    pub fn try_new(dir: &Dir) -> Option<Self> {
+        Self::connect(dir).ok()
+    }
+
+    fn connect(dir: &Dir) -> Result<Self, Errno> {
         let path = dir.path("zigsvc-opener.sock");
-        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
-        let address = SocketAddrUnix::new(path.as_os_str().as_bytes()).unwrap();
-        rustix::net::connect(&socket, &address).unwrap_or_else(|errno| panic!("{}: {errno}", path.display()));
-        set_socket_timeout(&socket, Timeout::Recv, Some(patience())).unwrap();
-        Self(socket)
+        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path.as_os_str().as_bytes())?)?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(patience()))?;
+        Ok(Self(socket))
     }
 
     /// Sends these bytes; false if nobody reads them any more.

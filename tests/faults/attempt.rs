@@ -4,7 +4,7 @@
 //!   else there is one line that says why, and nothing is left running or locked
 //! - the service outlives every fault but a kill, works, and is whole: no descriptor
 //!   more than without the fault, no line of the log torn
-//! - `stop` works, and leaves nothing behind
+//! - `stop` works, without a KILL, and leaves nothing behind
 //! - the next start, without a fault, works; then every job that was acknowledged
 //!   or written to the queue file has run, none was half read or invented, and none
 //!   ran more often than the fault explains
@@ -75,6 +75,7 @@ pub fn attempt(
     if let Some(template) = template {
         copy(template, &dir);
     }
+    (scenario.prepare)(&dir);
     let began = std::time::Instant::now();
     let (injection, known) = fault.unzip();
     let kills = injection.is_some_and(|injection| injection.action == Action::Kill);
@@ -278,6 +279,9 @@ impl Run<'_> {
                 self.ask("status").is_some_and(|answer| answer.contains(" waiting=0 running=0 "))
             })?;
         }
+        if ["opener", "collector"].contains(&self.scenario.service) {
+            (self.scenario.check)(self)?;
+        }
         self.has_whole_lines()
     }
 
@@ -285,6 +289,7 @@ impl Run<'_> {
     fn stops(&self, traced: &Traced) -> Step {
         let stopped = finish(self.verb("stop"), None);
         need(stopped.code == 0, format!("stop: {} {}", stopped.code, stopped.err))?;
+        need(!stopped.out.ends_with(" killed\n"), "it takes no TERM")?;
         need(traced.ends(), "something is left after a stop")?;
         need(self.holder().is_none(), "the lock is held after a stop")?;
         let killed = self.kills && matches!(traced.fired(), Fired::Yes { .. });
@@ -298,7 +303,7 @@ impl Run<'_> {
     fn has_no_more(&self, known: Option<&Descriptors>, descriptors: &mut Descriptors) -> Step {
         let mut more = String::new();
         let held = self.until("no descriptor is left over", || {
-            *descriptors = open_descriptors(self.pid, self.dir);
+            *descriptors = self.open_descriptors();
             let Some(known) = known else { return true };
             let surplus = descriptors.iter().filter(|(name, count)| {
                 !name.ends_with("queue.claim-") && **count > known.get(*name).copied().unwrap_or(0)
@@ -307,6 +312,19 @@ impl Run<'_> {
             more.is_empty()
         });
         held.map_err(|why| format!("{why}:{more}"))
+    }
+
+    /// What the service has open, in all of its processes.
+    fn open_descriptors(&self) -> Descriptors {
+        let mut all = open_descriptors(self.pid, self.dir);
+        // (a job is a process of its own)
+        if self.scenario.service == "opener" {
+            for worker in super::common::opener::children(self.pid) {
+                let held = open_descriptors(worker, self.dir);
+                all.extend(held.into_iter().map(|(name, count)| (format!("{name} of its worker"), count)));
+            }
+        }
+        all
     }
 
     /// Every line of every log of the service is whole.
@@ -345,6 +363,7 @@ impl Run<'_> {
         (self.scenario.check)(self)?;
         let stopped = finish(self.verb("stop"), None);
         need(stopped.code == 0, format!("the last stop: {} {}", stopped.code, stopped.err))?;
+        need(!stopped.out.ends_with(" killed\n"), "in the end it takes no TERM")?;
         self.has_whole_lines()?;
         self.ran_as_promised(kills)?;
         self.left_no_files()
@@ -373,7 +392,8 @@ impl Run<'_> {
         for folder in ["", "spool"] {
             for entry in fs::read_dir(self.dir.path(folder)).into_iter().flatten().flatten() {
                 let name = entry.file_name().into_string().unwrap();
-                let odd = name.starts_with("journal.") || name.ends_with(".new") || name.ends_with(".tmp");
+                let ends = [".new", ".tmp", ".root", ".sock", ".pid", ".health"];
+                let odd = name.starts_with("journal.") || ends.iter().any(|end| name.ends_with(end));
                 need(!odd, format!("left over: {folder}/{name}"))?;
             }
         }

@@ -10,6 +10,8 @@ pub enum Action {
     Fails(&'static str, i32),
     /// It does half of what was asked for.
     Short,
+    /// The descriptor that comes with a message is lost: there is no room for it.
+    Cut,
     /// Its process is killed before it.
     Kill,
 }
@@ -41,6 +43,7 @@ impl Injection {
         match self.action {
             Action::Fails(name, _) => name,
             Action::Short => "short",
+            Action::Cut => "cut",
             Action::Kill => "kill",
         }
     }
@@ -59,13 +62,17 @@ const NOLCK: Action = Action::Fails("ENOLCK", 37);
 const NOSYS: Action = Action::Fails("ENOSYS", 38);
 const CONNABORTED: Action = Action::Fails("ECONNABORTED", 103);
 const CONNRESET: Action = Action::Fails("ECONNRESET", 104);
+const TOOMANYREFS: Action = Action::Fails("ETOOMANYREFS", 109);
 const DQUOT: Action = Action::Fails("EDQUOT", 122);
 const SHORT: Action = Action::Short;
+const CUT: Action = Action::Cut;
 
 /// The table: man2, and what disks, quotas and old kernels add. A kind that is
 /// not here is not failed, only killed at.
 const PLAUSIBLE: &[(&[&str], &[Action])] = &[
     (&["openat"], &[INTR, IO, NOMEM, NFILE, MFILE, NOSPC, ROFS, DQUOT]),
+    (&["openat2"], &[INTR, IO, AGAIN, NOMEM, NFILE, MFILE, NOSYS]),
+    (&["readlinkat"], &[IO, NOMEM]),
     (&["read"], &[INTR, IO, AGAIN, SHORT]),
     (&["pread64"], &[INTR, IO, SHORT]),
     (&["write"], &[INTR, IO, AGAIN, NOMEM, NOSPC, DQUOT, SHORT]),
@@ -82,19 +89,23 @@ const PLAUSIBLE: &[(&[&str], &[Action])] = &[
     (&["faccessat", "access"], &[IO, NOMEM]),
     (&["statfs", "fstatfs"], &[IO, NOSYS]),
     (&["getdents64"], &[IO, NOMEM]),
-    (&["fcntl"], &[NOLCK, NOMEM]),
+    (&["fcntl"], &[NOLCK, NOMEM, MFILE]),
     (&["dup2"], &[INTR, MFILE]),
-    (&["chdir"], &[IO, NOMEM]),
+    (&["chdir", "chroot"], &[IO, NOMEM]),
+    (&["setgroups"], &[NOMEM]),
+    (&["setresuid", "setresgid"], &[AGAIN, NOMEM]),
     (&["getcwd"], &[NOMEM]),
     (&["pipe2", "inotify_init1"], &[NFILE, MFILE, NOMEM]),
     (&["inotify_add_watch"], &[NOSPC, NOMEM]),
     (&["close_range"], &[NOSYS, NOMEM]),
-    (&["socket"], &[NFILE, MFILE, NOMEM]),
+    (&["socket", "socketpair"], &[NFILE, MFILE, NOMEM]),
     (&["bind"], &[IO, NOSPC, ROFS, NOMEM]),
     (&["connect"], &[INTR, AGAIN, NOMEM]),
     (&["accept4"], &[INTR, AGAIN, NFILE, MFILE, NOMEM, CONNABORTED]),
-    (&["sendto", "sendmsg"], &[INTR, AGAIN, NOMEM, PIPE, SHORT]),
-    (&["recvfrom", "recvmsg"], &[INTR, AGAIN, NOMEM, CONNRESET, SHORT]),
+    (&["sendto"], &[INTR, AGAIN, NOMEM, PIPE, SHORT]),
+    (&["sendmsg"], &[INTR, AGAIN, NOMEM, PIPE, TOOMANYREFS]),
+    (&["recvfrom"], &[INTR, AGAIN, NOMEM, CONNRESET, SHORT]),
+    (&["recvmsg"], &[INTR, AGAIN, NOMEM, CONNRESET, CUT]),
     (&["getsockopt", "shutdown"], &[NOMEM]),
     (&["poll", "ppoll"], &[INTR, NOMEM]),
     (&["fork", "vfork", "clone"], &[AGAIN, NOMEM]),
@@ -105,6 +116,17 @@ const PLAUSIBLE: &[(&[&str], &[Action])] = &[
     // (for killing at them)
     (&["kill", "pidfd_send_signal", "setsid", "setpgid", "prctl", "listen", "exit_group"], &[]),
 ];
+
+/// Those at which nothing is done: they cannot fail in a plausible way, and what they do
+/// is seen by nobody, so a death before them is one before the next call.
+const LEFT_OUT: &[&str] =
+    &["geteuid", "getpid", "getppid", "prlimit64", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "umask"];
+
+/// Calls of which nothing is said here.
+pub fn unknown(counts: &BTreeMap<String, u64>) -> Vec<&str> {
+    let calls = || PLAUSIBLE.iter().flat_map(|(calls, _)| *calls).chain(LEFT_OUT);
+    counts.keys().map(String::as_str).filter(|name| !calls().any(|call| call == name)).collect()
+}
 
 /// Everything that can happen to these calls.
 pub fn injections(counts: &BTreeMap<String, u64>) -> Vec<Injection> {

@@ -11,11 +11,14 @@
  *   ERRNO   a number: the call is not executed and fails with it (close is
  *           executed: a descriptor is gone whatever close says)
  *   short   half of the bytes are asked for, so that less is really done
+ *   cut     of a recvmsg: the descriptor that comes along is lost, as it is for a
+ *           process that may have no more of them (MSG_CTRUNC)
  *   kill    the process is killed before the call
  *
  * An errno that the kernel cannot give for that descriptor is not injected:
- * EAGAIN where calls block, EINTR where they do not, and errors of a disk for
- * what is on no disk.
+ * EAGAIN where calls block, EINTR where they do not, errors of a disk for
+ * what is on no disk, and of locks and new descriptors for other commands of
+ * fcntl(2). A message of a socket that keeps them whole is not made shorter.
  *
  * With -w nothing is counted before SIGUSR2; nothing is after SIGUSR1.
  * REPORT gets lines: `exit CODE` when the first process ends (128 and the
@@ -38,6 +41,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -77,7 +81,8 @@ static const struct { const char *name; int number; enum shape shape; } calls[] 
     CALL(rt_sigreturn, OTHER), CALL(getpid, OTHER), CALL(getppid, OTHER), CALL(getuid, OTHER),
     CALL(geteuid, OTHER), CALL(getgid, OTHER), CALL(getegid, OTHER), CALL(clock_gettime, OTHER),
     CALL(arch_prctl, OTHER), CALL(clock_nanosleep, OTHER), CALL(nanosleep, OTHER), CALL(uname, OTHER),
-    CALL(setgroups, OTHER), CALL(setresuid, OTHER), CALL(setresgid, OTHER),
+    CALL(setgroups, OTHER), CALL(setresuid, OTHER), CALL(setresgid, OTHER), CALL(socketpair, OTHER),
+    CALL(chroot, PATH), CALL(setrlimit, OTHER),
 #undef CALL
 };
 
@@ -88,12 +93,13 @@ struct process {
     int changed;          /* the running call got the action: */
     long long result;     /* ... its result, or 1 for none */
     unsigned long long rdx; /* ... its third argument as it was */
+    unsigned long long cut; /* ... where its struct msghdr is, if its descriptor is to be lost */
 };
 
 static struct process processes[PROCESSES_MAX];
 static unsigned long counts[CALLS_MAX];
 static volatile sig_atomic_t counting = 1;
-static int started, report_fd, wanted = -1, error, is_short, is_kill;
+static int started, report_fd, wanted = -1, error, is_short, is_kill, is_cut;
 static unsigned long wanted_count;
 static unsigned proc_counts[CALLS_MAX];
 static char program[PATH_MAX];
@@ -171,10 +177,31 @@ static void describe(pid_t pid, enum shape shape, const unsigned long long *argu
     }
 }
 
+/* Whether the descriptor is a socket that keeps messages whole. */
+static int keeps_messages(pid_t pid, int fd) {
+    int type = 0, process = (int)syscall(SYS_pidfd_open, pid, 0);
+    socklen_t length = sizeof type;
+    int copy = process < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, process, fd, 0);
+    if (copy >= 0 && getsockopt(copy, SOL_SOCKET, SO_TYPE, &type, &length) < 0)
+        type = 0;
+    close(copy);
+    close(process);
+    return type == SOCK_SEQPACKET || type == SOCK_DGRAM;
+}
+
+/* Reads or writes the struct msghdr of a process. */
+static int move_header(pid_t pid, unsigned long long at, struct msghdr *header, int writes) {
+    struct iovec here = { header, sizeof *header }, there = { (void *)(uintptr_t)at, sizeof *header };
+    ssize_t length = writes ? process_vm_writev(pid, &here, 1, &there, 1, 0)
+                            : process_vm_readv(pid, &here, 1, &there, 1, 0);
+    return length == (ssize_t)sizeof *header;
+}
+
 /* Whether the kernel could give `error` to a call on this descriptor. */
 static int is_plausible(pid_t pid, int call, const unsigned long long *arguments) {
     char path[64], line[128];
     struct stat stat;
+    struct msghdr header;
     int flags = 0;
     if (calls[call].shape != FD)
         return 1;
@@ -191,7 +218,9 @@ static int is_plausible(pid_t pid, int call, const unsigned long long *arguments
     switch (error) {
     case EAGAIN:
         if (calls[call].number == SYS_sendto || calls[call].number == SYS_recvfrom)
-            return (flags & O_NONBLOCK) || (arguments[3] & 0x40 /* MSG_DONTWAIT */);
+            return (flags & O_NONBLOCK) || (arguments[3] & MSG_DONTWAIT);
+        if (calls[call].number == SYS_sendmsg || calls[call].number == SYS_recvmsg)
+            return (flags & O_NONBLOCK) || (arguments[2] & MSG_DONTWAIT);
         return !on_disk && (flags & O_NONBLOCK);
     case EINTR:
         return on_disk || !(flags & O_NONBLOCK);
@@ -201,6 +230,14 @@ static int is_plausible(pid_t pid, int call, const unsigned long long *arguments
     case EDQUOT:
     case EROFS:
         return on_disk || calls[call].number == SYS_bind;
+    case ENOLCK:
+        return arguments[1] == F_SETLK || arguments[1] == F_SETLKW || arguments[1] == F_GETLK;
+    case EMFILE:
+    case ENOMEM:
+        return calls[call].number != SYS_fcntl || arguments[1] == F_DUPFD || arguments[1] == F_DUPFD_CLOEXEC
+               || (error == ENOMEM && arguments[1] == F_SETLK);
+    case ETOOMANYREFS:
+        return move_header(pid, arguments[1], &header, 0) && header.msg_controllen > 0;
     default:
         return 1;
     }
@@ -220,7 +257,18 @@ static void act(struct process *p, int call) {
     char about[PATH_MAX];
     describe(p->pid, calls[call].shape, arguments, about, sizeof about);
     long number = calls[call].number;
+    if (is_cut) {
+        /* (whether there is a descriptor is known afterwards) */
+        struct msghdr header;
+        if (number == SYS_recvmsg && move_header(p->pid, arguments[1], &header, 0)) {
+            header.msg_controllen = 0;
+            p->changed = move_header(p->pid, arguments[1], &header, 1);
+            p->cut = arguments[1];
+        }
+        return;
+    }
     int fits = is_short ? takes_bytes(number) && registers.rdx > 1
+                              && !keeps_messages(p->pid, (int)arguments[0])
                         : is_kill || is_plausible(p->pid, call, arguments);
     say("%s %s role=%s %s", fits ? "fired" : "unfit", calls[call].name, p->role, about);
     if (!fits)
@@ -244,6 +292,13 @@ static void act(struct process *p, int call) {
 static void undo(struct process *p) {
     struct user_regs_struct registers;
     p->changed = 0;
+    if (p->cut) {
+        struct msghdr header;
+        int lost = move_header(p->pid, p->cut, &header, 0) && (header.msg_flags & MSG_CTRUNC);
+        say("%s recvmsg role=%s", lost ? "fired" : "unfit", p->role);
+        p->cut = 0;
+        return;
+    }
     if (ptrace(PTRACE_GETREGS, p->pid, NULL, &registers) < 0)
         return;
     if (p->result <= 0)
@@ -363,6 +418,7 @@ static void parse(int argc, char **argv) {
     if (action) {
         is_short = strcmp(action, "short") == 0;
         is_kill = strcmp(action, "kill") == 0;
+        is_cut = strcmp(action, "cut") == 0;
         error = atoi(action);
     }
     report_fd = open(report, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);

@@ -79,20 +79,23 @@ impl Injector {
         command
     }
 
-    /// Starts `inner` with the fault. Without `at_once` nothing is counted before
+    /// Starts `inner` with the fault; its input is `start.in`, if there is one. Without `at_once` nothing is counted before
     /// [`Traced::open_window`].
     pub fn start(&self, dir: &Dir, inner: &Command, at_once: bool, injection: Option<&Injection>) -> Traced {
         let mut options = if at_once { Vec::new() } else { vec!["-w".to_owned()] };
-        if let Some(Injection { call, number, action }) = injection {
-            let action = match action {
+        if let Some(injection) = injection {
+            let action = match injection.action {
                 Action::Fails(_, errno) => errno.to_string(),
-                Action::Short => "short".to_owned(),
-                Action::Kill => "kill".to_owned(),
+                Action::Short | Action::Cut | Action::Kill => injection.action().to_owned(),
             };
+            let Injection { call, number, .. } = injection;
             options.extend(["-s".into(), call.clone(), "-k".into(), number.to_string(), "-a".into(), action]);
         }
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let mut command = self.wrap(dir, inner, &options);
+        if let Ok(input) = File::open(dir.path("start.in")) {
+            command.stdin(input);
+        }
         command.stdout(File::create(dir.path("start.out")).unwrap());
         command.stderr(File::create(dir.path("start.err")).unwrap());
         Traced { child: command.spawn().unwrap(), report: dir.path("report") }

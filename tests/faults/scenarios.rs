@@ -1,15 +1,19 @@
 //! What a service does while a call of it fails.
 //!
-//! To add one, add an entry. (The opener comes here when there is one: a client that
-//! gets a descriptor, one that is denied, and the death of its worker.)
+//! To add one, add an entry. What its folder needs is in a `template`, which is made once and
+//! copied, or, if it depends on where the folder is, in `prepare`.
 
 use super::attempt::{Run, Step, need};
 use super::common::control::Client;
+use super::common::opener;
 use super::common::{Dir, holds_within, install, kill, log_lines_matching, wait_until};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use zigsvc::limits::COMPACT_MIN_BYTES;
 
 /// When calls are counted and may fail.
@@ -33,13 +37,16 @@ pub struct Scenario {
     pub options: &'static [&'static str],
     /// A folder to begin with, made once.
     pub template: Option<fn() -> Dir>,
+    /// Adds to the folder what only fits there.
+    pub prepare: fn(&Dir),
     /// Jobs that are in the template, and must run.
     pub owed: &'static [&'static str],
     /// When calls may fail.
     pub window: Window,
     /// What happens to the running service. It ends early if a kill came.
     pub act: fn(&mut Run<'_>) -> Step,
-    /// What must hold after the next start, beyond what always must.
+    /// What must hold after the next start, beyond what always must; of a service that has
+    /// clients, but no jobs, also after the fault.
     pub check: fn(&mut Run<'_>) -> Step,
 }
 
@@ -84,6 +91,24 @@ pub const SCENARIOS: &[Scenario] = &[
         ..JOBS
     },
     Scenario { name: "hub", service: "hub", window: Window::All, act: chat, check: chats, ..JOBS },
+    Scenario {
+        name: "opener",
+        service: "opener",
+        options: &["log_max=0", "interval=100ms", "stale_after=5s"],
+        prepare: with_files,
+        window: Window::All,
+        act: open_files,
+        check: opens_files,
+        ..JOBS
+    },
+    Scenario {
+        name: "collector",
+        service: "collector",
+        window: Window::All,
+        act: collect,
+        check: collects,
+        ..JOBS
+    },
 ];
 
 /// What most have in common.
@@ -92,6 +117,7 @@ const JOBS: Scenario = Scenario {
     service: "jobs",
     options: &["log_max=0", "interval=100ms"],
     template: None,
+    prepare: |_| {},
     owed: &[],
     window: Window::Act,
     act: |_| Ok(()),
@@ -365,4 +391,142 @@ fn chat(run: &mut Run<'_>) -> Step {
 
 fn chats(run: &mut Run<'_>) -> Step {
     chat(run)
+}
+
+/// A public file, a link to it, and a secret one; the first two are on the list.
+fn with_files(dir: &Dir) {
+    dir.write("public", "for all\n");
+    dir.write("secret", "for nobody\n");
+    symlink("public", dir.path("link")).unwrap();
+    allow_only(dir, &["public", "link"]);
+}
+
+/// Puts other files on the list of the next reload. (Never seen half written.)
+fn allow_only(dir: &Dir, names: &[&str]) {
+    dir.write("conf.next", opener::allow(dir, names).replacen('=', " = ", 1));
+    fs::rename(dir.path("conf.next"), dir.path("zigsvc.conf")).unwrap();
+}
+
+/// What a client of the opener was told.
+#[derive(PartialEq, Eq, Debug)]
+enum Told {
+    /// Here is the file.
+    File,
+    /// It is not on the list.
+    Denied,
+    /// It could not be opened.
+    Failed,
+    /// Nothing: nobody was there, or went.
+    Nothing,
+}
+
+/// Asks for a file that may be handed out, or must not be. Whatever fails, it is never
+/// another file, and a refusal is one.
+fn told(run: &Run<'_>, name: &str, may_have: bool) -> Result<Told, String> {
+    let dir = run.dir;
+    let line = format!("{}\n", dir.path(name).display());
+    let Some(client) = opener::Client::try_new(dir).filter(|client| client.send(line)) else {
+        return Ok(Told::Nothing);
+    };
+    let Some(answer) = client.try_answer() else { return Ok(Told::Nothing) };
+    let begins = |whole: &str| !answer.text.is_empty() && whole.starts_with(&answer.text);
+    match (&answer.text[..], answer.files.len()) {
+        ("", 0) => Ok(Told::Nothing),
+        ("F", 1) if may_have && answer.content() == dir.read(name) => Ok(Told::File),
+        ("DENIED", 0) => Ok(Told::Denied),
+        (text, 0) if text.starts_with("open failed: E") => Ok(Told::Failed),
+        // (the end of a refusal was not taken)
+        (_, 0) if begins("DENIED") || begins("open failed: E") => Ok(Told::Failed),
+        _ => Err(format!("asked for {name}: {answer:?}")),
+    }
+}
+
+/// Asks until it is told this.
+fn is_told(run: &Run<'_>, name: &str, what: &Told) -> Step {
+    let (mut last, mut wrong) = (Told::Nothing, None);
+    run.until(&format!("{name} is {what:?}"), || {
+        match told(run, name, *what == Told::File) {
+            Ok(now) => last = now,
+            Err(why) => wrong = Some(why),
+        }
+        wrong.is_some() || last == *what
+    })
+    .map_err(|why| format!("{why}: {last:?}"))?;
+    wrong.map_or(Ok(()), Err)
+}
+
+fn open_files(run: &mut Run<'_>) -> Step {
+    is_told(run, "public", &Told::File)?;
+    is_told(run, "link", &Told::File)?;
+    is_told(run, "secret", &Told::Denied)?;
+    allow_only(run.dir, &["secret"]);
+    kill_if_alive(run, "HUP");
+    let refusals = || log_lines_matching(&run.dir.read("zigsvc-opener.log"), "config not reloaded");
+    let (mut refused, mut wrong) = (0, None);
+    run.until("the new list is in force", || {
+        if refusals() > refused {
+            refused += 1;
+            kill_if_alive(run, "HUP");
+        }
+        let answer = told(run, "secret", true);
+        let done = answer == Ok(Told::File);
+        wrong = answer.err();
+        wrong.is_some() || done
+    })?;
+    wrong.map_or(Ok(()), Err)?;
+    is_told(run, "public", &Told::Denied)
+}
+
+/// The list holds, and there is one worker.
+fn opens_files(run: &mut Run<'_>) -> Step {
+    let (open, shut) = if run.dir.read("zigsvc.conf").contains("secret") {
+        ("secret", "public")
+    } else {
+        ("link", "secret")
+    };
+    is_told(run, open, &Told::File)?;
+    is_told(run, shut, &Told::Denied)?;
+    run.until("there is one worker", || opener::children(run.pid).len() == 1)
+}
+
+/// Two values of one metric, until both are answered: then they count, once.
+fn collect(run: &mut Run<'_>) -> Step {
+    let address = format!("zigsvc-metrics:{}", run.dir.as_arg());
+    let mut wrong = None;
+    run.until("values are answered", || {
+        // (one without an answer may have been counted)
+        static NAMES: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("m{}", NAMES.fetch_add(1, Ordering::Relaxed));
+        let passed = || -> Option<Vec<String>> {
+            let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(&address).ok()?).ok()?;
+            stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+            let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
+            let mut ask = |name: &str, value: u32| {
+                writeln!(&stream, "{{\"name\":\"{name}\",\"value\":{value}}}").ok()?;
+                lines.next()?.ok()
+            };
+            let answers = vec![ask(&name, 2)?, ask(&name, 5)?];
+            (&stream).write_all(b"{\"name\":\"dump\",\"value\":0}").ok()?;
+            stream.shutdown(std::net::Shutdown::Write).ok()?;
+            Some(answers.into_iter().chain(lines.map_while(Result::ok)).collect())
+        };
+        let Some(lines) = passed() else { return false };
+        let known = |line: &String| line.starts_with("error: ") || is_metric(line);
+        if !lines.iter().all(known) {
+            wrong = Some(format!("{name}: {lines:?}"));
+        }
+        let counted = lines.contains(&format!("{name}: avg=3.5 (n=2)"));
+        wrong.is_some() || (counted && lines[..2] == [format!("{name}: avg=2"), format!("{name}: avg=3.5")])
+    })?;
+    wrong.map_or(Ok(()), Err)
+}
+
+/// Whether a line is one that the collector may say of the values above.
+fn is_metric(line: &str) -> bool {
+    let known = [": avg=2", ": avg=3.5", ": avg=2 (n=1)", ": avg=3.5 (n=2)", ": avg=5 (n=1)"];
+    line.starts_with('m') && known.iter().any(|end| line.ends_with(end))
+}
+
+fn collects(run: &mut Run<'_>) -> Step {
+    collect(run)
 }

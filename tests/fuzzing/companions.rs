@@ -1,11 +1,11 @@
 //! What the companions read: JSON objects of metrics, and the messages between the two
 //! processes of the opener.
 
-use super::{assert_plain, written};
-use zigsvc::limits::CLIENT_INPUT_BYTES;
+use super::{Choices, assert_plain, written};
+use zigsvc::limits::{CLIENT_INPUT_BYTES, CLIENTS_MAX};
 use zigsvc::proto::decimal::Decimal;
 use zigsvc::proto::metric::{Metric, Next, next, push_line, push_object};
-use zigsvc::proto::opener::{Answer, Request, asked};
+use zigsvc::proto::opener::{Answer, Asked, Request, Whom, asked};
 
 /// What a stream of objects holds: metrics, and errors.
 #[derive(PartialEq, Debug)]
@@ -81,7 +81,8 @@ pub fn metric(data: &[u8]) {
     }
 }
 
-/// Messages of the opener's processes: exactly those that are written are read.
+/// Messages of the opener's processes: exactly those that are written are read. A path that
+/// a client sends goes through both unchanged, however it is divided into reads.
 pub fn message(data: &[u8]) {
     if let Ok(request) = Request::parse(data) {
         assert_eq!(request.emit(), data);
@@ -98,5 +99,35 @@ pub fn message(data: &[u8]) {
         assert_eq!((again.path, again.too_long), (found.path, found.too_long));
         assert_eq!(found.too_long, !data.iter().take(256).any(|byte| *byte == b'\n'));
     }
-    assert!(asked(data, true).is_some());
+    let whole = asked(data, true).unwrap();
+    for length in 0..data.len().min(300) {
+        if let Some(found) = asked(&data[..length], false) {
+            assert_eq!((found.path, found.too_long), (whole.path, whole.too_long), "known too early");
+        }
+    }
+    written_is_read(whole, &mut Choices(data));
+}
+
+/// Any message that can be written is read as it was meant.
+fn written_is_read(asked: Asked<'_>, choices: &mut Choices<'_>) {
+    let whom = Whom { place: choices.byte() % CLIENTS_MAX as u8, serial: choices.number() as u32 };
+    let (pid, uid, errno) =
+        (choices.number() as u32, choices.number() as u32, 1 + choices.below(4095) as u32);
+    let requests = [
+        Request::Open { whom, pid, uid, asked },
+        Request::Alive,
+        Request::NoRoot(errno),
+        Request::Unfit(errno),
+    ];
+    for request in requests {
+        assert_eq!(Request::parse(&request.emit()), Ok(request));
+    }
+    for answer in [
+        Answer::Opened(whom),
+        Answer::Denied(whom),
+        Answer::Failed(whom, errno),
+        Answer::Listener(pid.max(1)),
+    ] {
+        assert_eq!(Answer::parse(&answer.emit()), Ok(answer));
+    }
 }

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the way in which a target fails")]
 #![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "the way in which it fails")]
 
+pub mod command_line;
 pub mod companions;
 pub mod config;
 pub mod disk;
@@ -48,6 +49,7 @@ macro_rules! each_target {
             status = text::status, 5_000;
             metric = companions::metric, 5_000;
             message = companions::message, 20_000;
+            command_line = command_line::command_line, 10_000;
         }
     };
 }

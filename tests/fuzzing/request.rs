@@ -137,18 +137,34 @@ fn arguments(line: &[u8]) {
     }
 }
 
-/// Whatever a client of the hub sends, the others read one line that is marked
-/// as its own, fits what is held for them, and commands nothing.
+/// Whatever a client of the hub sends, however it is divided into reads, the others read
+/// one line for each of its lines that is not too long: marked as its own, fit for what is
+/// held for them, and commanding nothing.
 pub fn chat(data: &[u8]) {
-    let text = &data[..data.len().min(CHAT_LINE_BYTES)];
-    let Some(text) = text.split(|byte| *byte == b'\n').next() else { return };
+    let lines = framed(data, CHAT_LINE_BYTES, || usize::MAX);
+    assert_eq!(lines, expected(data, CHAT_LINE_BYTES));
+    let mut turn = data.len();
+    let pieces = framed(data, CHAT_LINE_BYTES, || {
+        turn = turn.wrapping_mul(31).wrapping_add(7);
+        turn % 509
+    });
+    assert_eq!(pieces, lines);
+    for line in lines {
+        if let Item::Request(text) = line {
+            chat_line(&text);
+        }
+    }
+}
+
+fn chat_line(text: &[u8]) {
     let line = written(CLIENT_OUTPUT_BYTES, |out| zigsvc::proto::chat::push_line(u32::MAX, text, out));
     let body = line.strip_prefix(b"[pid 4294967295] ").expect("the mark");
     let body = body.strip_suffix(b"\n").expect("the end");
     assert_plain(body);
     let shown = core::str::from_utf8(body).expect("what others read is UTF-8");
     assert!(!shown.chars().any(|c| c.is_control() && c != '\t'), "{shown:?}");
-    if core::str::from_utf8(text).is_ok_and(|text| !text.chars().any(char::is_control)) {
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    if core::str::from_utf8(text).is_ok_and(|text| !text.chars().any(|c| c.is_control() && c != '\t')) {
         assert_eq!(body, text, "plain text passes as it is");
     }
 }

@@ -34,7 +34,7 @@ use crate::proto::opener::{Answer, Asked, REQUEST_BYTES, Request, Whom};
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::state::backoff::delay_ms;
-use crate::state::opener::{Resolved, find, load};
+use crate::state::opener::{Resolved, complete, find, load};
 use crate::state::quota::Quota;
 use crate::state::resolve::Name;
 use crate::sys::identity::{self, Identity};
@@ -131,6 +131,22 @@ fn whom_to_become(configured: Option<Identity>) -> Option<Identity> {
     })
 }
 
+/// What a name is (readlink(2)); why it could not be looked at, if so.
+fn look(path: &Path, target: &mut [u8], errno: &mut Option<Errno>) -> Name {
+    match file::read_link(path.as_c_str(), target) {
+        Ok(length) => Name::Link(length),
+        Err(Failure { errno: Errno::INVAL, .. }) => Name::Other,
+        Err(Failure {
+            errno: Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP | Errno::NAMETOOLONG,
+            ..
+        }) => Name::Missing,
+        Err(failure) => {
+            *errno = Some(failure.errno);
+            Name::Unknown
+        }
+    }
+}
+
 impl Opener {
     #[inline(never)]
     fn turn(&mut self) {
@@ -142,7 +158,7 @@ impl Opener {
         let channel = self.worker.as_ref().map(|worker| &worker.channel);
         let ready = self.base.wait(None, &|_| false, channel, Some(due));
         let now = clock::now();
-        if ready.contains(&Source::Signals) {
+        if ready.contains(&Source::Signals) || self.base.process.signals.have_arrived() {
             self.on_signals(now);
         }
         let beats = ready.contains(&Source::Other) && self.hear_all(now);
@@ -176,14 +192,31 @@ impl Opener {
         }
     }
 
-    /// The list of the configuration in force.
+    /// The list of the configuration in force. What of it cannot be looked at now is looked
+    /// at again when somebody asks for it.
     fn load(&mut self) {
-        let mut read_link = |path: &Path, target: &mut [u8]| match file::read_link(path.as_c_str(), target) {
-            Ok(length) => Name::Link(length),
-            Err(Failure { errno: Errno::INVAL, .. }) => Name::Other,
-            Err(_) => Name::Missing,
-        };
-        load(&self.base.process.config.allow, &mut read_link, self.resolved);
+        let mut errno = None;
+        let allow = &self.base.process.config.allow;
+        load(allow, &mut |path, target| look(path, target, &mut errno), self.resolved);
+        if let Some(errno) = errno {
+            self.base.log.warn(&|out| {
+                out.push_str("allow: where its entries lead cannot all be seen yet: ");
+                describe_errno(errno, out);
+            });
+        }
+    }
+
+    /// Where the path leads that is asked for: `None` if it is not on the list.
+    fn find(&mut self, asked: Asked<'_>) -> Option<Result<Path, Errno>> {
+        let allow = &self.base.process.config.allow;
+        let find = |resolved: &Resolved| find(allow, resolved, asked.path).and_then(Path::new);
+        let mut path = if asked.too_long { None } else { find(self.resolved) }?;
+        let mut errno = None;
+        if path.is_empty() {
+            complete(allow, &mut |path, target| look(path, target, &mut errno), self.resolved);
+            path = find(self.resolved)?;
+        }
+        Some(if path.is_empty() { Err(errno.unwrap_or(Errno::IO)) } else { Ok(path) })
     }
 
     // ----- requests ---------------------------------------------------------
@@ -244,17 +277,14 @@ impl Opener {
     /// Opens what may be opened, and tells the worker. Our descriptor is closed here in
     /// any case.
     fn answer(&mut self, whom: Whom, peer: (u32, u32), asked: Asked<'_>, now: u64) -> Heard {
-        let allow = &self.base.process.config.allow;
-        let found = if asked.too_long { None } else { find(allow, self.resolved, asked.path) };
-        let (answer, file) = match found.and_then(Path::new) {
+        let open = |path: Path| file::open_without_links(path.as_c_str()).map_err(|failure| failure.errno);
+        let (answer, file) = match self.find(asked).map(|path| path.and_then(open)) {
             None => {
                 self.note_denied(peer, asked, now);
                 (Answer::Denied(whom), None)
             }
-            Some(path) => match file::open_without_links(path.as_c_str()) {
-                Ok(file) => (Answer::Opened(whom), Some(file)),
-                Err(failure) => (self.failed(whom, peer, asked, failure.errno), None),
-            },
+            Some(Ok(file)) => (Answer::Opened(whom), Some(file)),
+            Some(Err(errno)) => (self.failed(whom, peer, asked, errno), None),
         };
         let Some(worker) = &self.worker else { return Heard::Nothing };
         let mut sent = pass::send(&worker.channel, &answer.emit(), file.as_ref());

@@ -1,0 +1,109 @@
+//! The command line: words with a NUL between them.
+
+use super::{assert_plain, written};
+use std::ffi::CString;
+use zigsvc::cli::COMMANDS;
+use zigsvc::cli::arguments::Line;
+use zigsvc::sys::args::Args;
+
+type Word = Vec<u8>;
+
+/// What a command line says.
+#[derive(PartialEq, Eq, Debug)]
+struct Said {
+    /// `-c`, `-d` and `-o` with their values; of the first two the last one counts.
+    before: Vec<(Word, Word)>,
+    command: &'static str,
+    options: Vec<(Word, Option<Word>)>,
+    /// The word that names a service, and that service.
+    service: (Option<Word>, &'static str),
+    literal: bool,
+    words: Vec<Word>,
+}
+
+/// Reads a command line; or why it says nothing.
+#[expect(unsafe_code, reason = "arguments are for the life of a process")]
+fn read(words: &[Word]) -> Result<Said, String> {
+    let strings: Vec<CString> = words.iter().map(|word| CString::new(&word[..]).unwrap()).collect();
+    let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
+    pointers.push(core::ptr::null());
+    // SAFETY: terminated strings and a null; nothing that was read from them outlives this
+    // function, in which they stay.
+    let args = unsafe { Args::from_words(core::slice::from_raw_parts(pointers.as_ptr(), pointers.len())) };
+    let line = Line::parse(&args).map_err(|misuse| {
+        assert!(misuse.command.is_empty() || COMMANDS.iter().any(|known| known.name == misuse.command));
+        let text = written(500, |out| misuse.describe(out));
+        assert_plain(&text);
+        assert!((10..500).contains(&text.len()));
+        String::from_utf8_lossy(&text).into_owned()
+    })?;
+    let (config, folder) = (line.options.config.map(|word| (b"-c", word)), line.options.folder);
+    let single = config.into_iter().chain(folder.map(|word| (b"-d", word)));
+    let before = single.chain(line.options.overrides.iter().map(|word| (b"-o", *word)));
+    let value = |name: &str| match name {
+        "-s" => line.words.size.map(<[u8]>::to_vec),
+        "-n" => line.words.keep.map(<[u8]>::to_vec),
+        "-t" => line.words.time.map(<[u8]>::to_vec),
+        "--health" => line.words.health.map(<[u8]>::to_vec),
+        "--child" => line.words.child.map(<[u8]>::to_vec),
+        "--ready-fd" => line.words.ready_fd.map(|fd| fd.to_string().into_bytes()),
+        other => panic!("{other} has a value"),
+    };
+    let options = line.words.options().map(|(name, valued)| {
+        let value = valued.then(|| value(name).expect("its value"));
+        (name.as_bytes().to_vec(), value)
+    });
+    Ok(Said {
+        before: before.map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
+        command: line.command.name,
+        options: options.collect(),
+        service: (line.words.service.map(<[u8]>::to_vec), line.service.name()),
+        literal: line.words.literal,
+        words: (0..).map_while(|at| line.words.get(at)).map(<[u8]>::to_vec).collect(),
+    })
+}
+
+/// A command line that says this; values stand behind their options or are `attached`.
+fn spell(said: &Said, attached: bool) -> Vec<Word> {
+    let mut words = vec![b"zigsvc".to_vec()];
+    let option = |words: &mut Vec<Word>, name: &[u8], value: Option<&[u8]>| match value {
+        Some(value) if attached && name.len() == 2 && !value.is_empty() => words.push([name, value].concat()),
+        value => words.extend([Some(name), value].into_iter().flatten().map(<[u8]>::to_vec)),
+    };
+    for (name, value) in &said.before {
+        option(&mut words, name, Some(value));
+    }
+    words.push(said.command.into());
+    for (name, value) in &said.options {
+        option(&mut words, name, value.as_deref());
+    }
+    words.extend(said.service.0.clone());
+    words.extend(said.literal.then(|| b"--".to_vec()));
+    words.extend(said.words.iter().cloned());
+    words
+}
+
+/// A command line says something, or one plain line tells why not; said again, in another
+/// spelling, it says the same. Its words are the last ones, as they were given.
+pub fn command_line(data: &[u8]) {
+    let given: Vec<Word> = data.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+    let Ok(said) = read(&given) else { return };
+    assert!(given.ends_with(&said.words));
+    let command = COMMANDS.iter().find(|known| known.name == said.command).expect("a command");
+    let knows = |name: &[u8]| command.options().any(|(known, _)| known.as_bytes() == name);
+    assert!(said.options.iter().all(|(name, _)| knows(name)), "an option of another command: {said:?}");
+    if let (Some(word), service) = &said.service {
+        assert_eq!(word, service.as_bytes());
+    }
+    let is_program = said.literal && ["start", "run"].contains(&said.command);
+    assert!(!command.args.ends_with("[SERVICE]") || said.words.is_empty() || is_program, "{said:?}");
+    for attached in [false, true] {
+        assert_eq!(read(&spell(&said, attached)).as_ref(), Ok(&said));
+    }
+    // One word more is one word more, too many, or still the program of the supervisor.
+    let more = [&given[..], &[b"more".to_vec()]].concat();
+    if let Ok(more) = read(&more) {
+        let added = more.words.len() == said.words.len() + 1 && more.words.ends_with(&[b"more".to_vec()]);
+        assert!(added || more.command != said.command, "{said:?} {more:?}");
+    }
+}
