@@ -74,6 +74,18 @@ static inline int next_line(char **words) {
     return count;
 }
 
+/* 0 to count - 1 in another order with each call: what follows on what decides who
+ * finds a processor and a cache awake. The same orders in each run. */
+static inline int *shuffled(int count) {
+    static int order[LINES];
+    for (int at = 0; at < count; at++) {
+        int other = rand() % (at + 1);
+        order[at] = order[other];
+        order[other] = at;
+    }
+    return order;
+}
+
 /* Starts a program in `folder` (0: here); what it prints goes nowhere. */
 static inline pid_t launch(char **argv, const char *folder, int input) {
     static int null = -1;

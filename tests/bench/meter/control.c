@@ -73,14 +73,16 @@ static void all_trips(int rounds, int count) {
     while (number < LINES && next_line(lines[number]) == 3) number++;
     /* (Everybody has answered once before anything counts.) */
     for (int at = 0; at < number; at++) trips(lines[at][1], lines[at][2], 10);
-    for (int round = 0; round < rounds; round++)
+    for (int round = 0; round < rounds; round++) {
+        int *order = shuffled(number);
         for (int turn = 0; turn < number; turn++) {
-            char **line = lines[(turn + round) % number];
+            char **line = lines[order[turn]];
             int some = line[1][0] == 'm' || line[1][0] == 's' ? count / 10 : count;
             long long began = now();
             trips(line[1], line[2], some);
             printf("%s\t%.3f\n", line[0], (now() - began) / 1e3 / some);
         }
+    }
 }
 
 static void load(double seconds, int clients, const char *path, int depth) {

@@ -88,12 +88,14 @@ int main(int argc, char **argv) {
         count++;
     }
     fill();
-    for (int round = 0; round < rounds; round++)
+    for (int round = 0; round < rounds; round++) {
+        int *order = shuffled(count);
         for (int turn = 0; turn < count; turn++) {
-            char **command = commands[(turn + round) % count];
+            char **command = commands[order[turn]];
             empty(argv[4]);
             measure(command[0], command + 1, atol(argv[3]), !strcmp(argv[1], "big"));
         }
+    }
     empty(argv[4]);
     return 0;
 }

@@ -61,9 +61,10 @@ int main(int argc, char **argv) {
     int rounds = argc > 1 ? atoi(argv[1]) : 1;
     read_entries();
     adopt();
-    for (int round = 0; round < rounds; round++)
+    for (int round = 0; round < rounds; round++) {
+        int *order = shuffled(count);
         for (int turn = 0; turn < count; turn++) {
-            struct entry *entry = entries + (turn + round) % count;
+            struct entry *entry = entries + order[turn];
             long long began, took;
             if (!entry->timed[0] || round % entry->every) continue;
             must(entry->key, entry->before);
@@ -76,5 +77,6 @@ int main(int argc, char **argv) {
             must(entry->key, entry->after);
             if (entry->ends) end_children();
         }
+    }
     return 0;
 }

@@ -16,6 +16,7 @@
  * supervisor of its own. s6-supervise lets a second pass in any case.
  */
 #include "common.h"
+#include <sys/inotify.h>
 
 struct stamp {
     pid_t pid;
@@ -60,11 +61,27 @@ static struct stamp answered(struct ward *ward, pid_t old) {
             close(fd);
             if (pid > 1 && pid != old) return (struct stamp){pid, now()};
         }
-        usleep(20);
+        usleep(50);
     }
     end_children();
     wrong(ward->words[0]);
     return (struct stamp){0, 0};
+}
+
+/* Waits until the socket is made anew, asleep: who asks again and again takes the
+ * processor from those who start. */
+static void wait_for_socket(int events) {
+    char found[4096];
+    struct pollfd ready = {events, POLLIN, 0};
+    while (poll(&ready, 1, 20000) == 1) {
+        ssize_t count = read(events, found, sizeof found);
+        for (char *at = found; at < found + count;) {
+            struct inotify_event *event = (struct inotify_event *)at;
+            if (event->len && !strcmp(event->name, "zigsvc.sock")) return;
+            at += sizeof *event + event->len;
+        }
+    }
+    wrong("there is no new socket");
 }
 
 /* This program, where it can be linked into the folders of the children. */
@@ -106,10 +123,15 @@ static void begin(struct ward *ward, const char *below, int round, int sockets) 
 }
 
 static void sample(struct ward *ward, int sockets) {
-    long long killed = now();
     struct stamp again;
+    long long killed;
+    int events = inotify_init1(IN_CLOEXEC);
+    if (sockets && inotify_add_watch(events, ward->folder, IN_CREATE | IN_MOVED_TO) < 0) fail("inotify");
+    killed = now();
     if (kill(ward->pid, SIGKILL) != 0) fail("kill");
+    if (sockets) wait_for_socket(events);
     again = sockets ? answered(ward, ward->pid) : stamped(ward);
+    close(events);
     printf("%s\t%.4f\n", ward->words[0], (again.at - killed) / 1e6);
     nap(100);
 }
@@ -132,9 +154,10 @@ int main(int argc, char **argv) {
         copy_own(path);
     }
     for (int round = 0; round < rounds; round++) {
+        int *order = shuffled(count);
         for (int at = 0; at < count; at++) begin(wards + at, argv[3], round, sockets);
         nap(1200);
-        for (int turn = 0; turn < count; turn++) sample(wards + (turn + round) % count, sockets);
+        for (int turn = 0; turn < count; turn++) sample(wards + order[turn], sockets);
         end_children();
         for (int at = 0; at < count && !sockets; at++) close(wards[at].fifo);
     }
