@@ -1,5 +1,6 @@
-# Prints the results of tests/bench/run as a table, and writes them as JSON to the
-# file `json`. Lines, between tabs:
+# Prints the results of tests/bench/run as a table, writes them as JSON to the file
+# `json`, and what has a goal, one line each, as Markdown to the file `markdown`.
+# Lines, between tabs:
 #   fact NAME TEXT, package NAME VERSION, note TEXT, row ID UNIT TITLE,
 #   subject ROW KEY KIND GOAL LABEL, sample ROW KEY VALUE
 # Beside the ratio of the medians stands that of the best tenths. The spread is from
@@ -96,6 +97,9 @@ END {
     printf "],\n  \"rows\": [" >json
     for (r = 1; r <= row_count; r++) table(rows[r], r)
     printf "\n  ]\n}\n" >json
+    print "| what | zigsvc | spread | floor | ratio (at best) | best peer | goal | |" >markdown
+    print "| --- | --- | --- | --- | --- | --- | --- | --- |" >markdown
+    for (r = 1; r <= row_count; r++) summary(rows[r])
     printf "\ngoals: %d met, %d missed\n", met, missed
     for (m = 1; m <= missed; m++) print "  missed: " misses[m]
 }
@@ -133,4 +137,27 @@ function table(row, r,    s, k, got, limit, text, ratio, comma) {
             (count[row, k] > 1 ? shown(low(row, k)) ".." shown(high(row, k)) : ""), as_ratio(ratio), (ratio == "" || count[row, k] < 3 ? "" : as_ratio(best(row, k))), text
     }
     printf "\n    ]}" >json
+}
+
+function best_peer(row,    s, k, found) {
+    for (s = 1; s <= subjects[row]; s++) {
+        k = key[row, s]
+        if (kind[row, s] != "peer" || !count[row, k]) continue
+        if (!found || (higher_is_better(row) ? median(row, k) > median(row, key[row, found]) : median(row, k) < median(row, key[row, found]))) found = s
+    }
+    return found ? shown(median(row, key[row, found])) " (" label[row, found] ")" : "-"
+}
+
+function summary(row,    s, k, got, limit, text) {
+    for (s = 1; s <= subjects[row]; s++) {
+        k = key[row, s]
+        limit = count[row, k] ? wanted(row, goal[row, s]) : ""
+        if (limit == "") continue
+        got = median(row, k)
+        text = count[row, "floor"] && median(row, "floor") > 0 ? as_ratio(got / median(row, "floor")) : "-"
+        if (text != "-" && count[row, k] > 2) text = text " (" as_ratio(best(row, k)) ")"
+        printf "| %s: %s | %s %s | %s..%s | %s | %s | %s | %s %s | %s |\n", title[row], label[row, s], shown(got), unit[row],
+            shown(low(row, k)), shown(high(row, k)), (count[row, "floor"] ? shown(median(row, "floor")) : "-"), text, best_peer(row),
+            (goal[row, s] ~ /^max/ ? "<=" : ">="), shown(limit), (is_met(goal[row, s], got, limit) ? "met" : "missed") >markdown
+    }
 }

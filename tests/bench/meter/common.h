@@ -75,9 +75,10 @@ static inline int next_line(char **words) {
 }
 
 /* 0 to count - 1 in another order with each call: what follows on what decides who
- * finds a processor and a cache awake. The same orders in each run. */
+ * finds a processor and a cache awake. */
 static inline int *shuffled(int count) {
-    static int order[LINES];
+    static int order[LINES], seeded;
+    if (!seeded++) srand(now());
     for (int at = 0; at < count; at++) {
         int other = rand() % (at + 1);
         order[at] = order[other];
