@@ -1,4 +1,4 @@
-/* The smallest handler: exits with status 0, without any library. */
+/* The smallest handler, and the smallest program: ends with 0, without any library. */
 #if defined(__x86_64__)
 __asm__(".globl _start\n_start: mov $231,%eax\nxor %edi,%edi\nsyscall\n");
 #elif defined(__aarch64__)

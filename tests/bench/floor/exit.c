@@ -1,0 +1,4 @@
+/* The smallest program that a C library starts. */
+int main(void) {
+    return 0;
+}
