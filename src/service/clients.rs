@@ -217,13 +217,16 @@ impl Clients {
         Some(client.rank)
     }
 
-    /// Closes the connection, after taking what is unread.
+    /// Closes the connection, after taking what is unread. (Not if its end was read:
+    /// nothing comes behind that.)
     pub fn close(&mut self, place: usize, scratch: &mut [u8]) {
         if let Some(client) = self.places.get_mut(place)
             && let Some(fd) = client.fd.pop()
         {
+            if !client.ended {
+                socket::close(fd, scratch);
+            }
             *client = Client::FREE;
-            socket::close(fd, scratch);
         }
     }
 

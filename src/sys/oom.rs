@@ -17,6 +17,8 @@ const SCORE_BYTES: usize = 6;
 pub struct OomScore {
     own: [u8; SCORE_BYTES],
     length: usize,
+    /// The file, open while there are handlers.
+    file: Option<OwnedFd>,
 }
 
 impl OomScore {
@@ -30,21 +32,31 @@ impl OomScore {
             Some(score) => parse_u64(score).is_some_and(|score| score < HANDLER),
             None => false,
         };
-        Self { own, length: if low { length } else { 0 } }
+        Self { own, length: if low { length } else { 0 }, file: None }
     }
 
-    /// From now on a child is preferred, until [`OomScore::restore`] gets what this
-    /// returns. (The file is not kept open: /proc could not be unmounted.)
-    #[must_use]
-    pub fn raise(&self) -> Option<OwnedFd> {
-        let file = (self.length > 0).then(|| file::open(FILE, file::OFlags::WRONLY, 0).ok())??;
-        file::write_at(&file, b"500", 0).ok().map(|()| file)
+    /// From now on a child is preferred, until [`OomScore::restore`].
+    pub fn raise(&mut self) {
+        if self.file.is_none() && self.length > 0 {
+            self.file = file::open(FILE, file::OFlags::WRONLY, 0).ok();
+        }
+        self.write(b"500");
     }
 
     /// As it was before.
-    pub fn restore(&self, raised: Option<OwnedFd>) {
-        if let Some(file) = raised {
-            let _ = file::write_at(&file, self.own.get(..self.length).unwrap_or(&[]), 0);
+    pub fn restore(&mut self) {
+        let own = self.own;
+        self.write(own.get(..self.length).unwrap_or(&[]));
+    }
+
+    /// There are no handlers: with the file open /proc could not be unmounted.
+    pub fn rest(&mut self) {
+        self.file = None;
+    }
+
+    fn write(&self, score: &[u8]) {
+        if let Some(file) = &self.file {
+            let _ = file::write_at(file, score, 0);
         }
     }
 }

@@ -60,6 +60,8 @@ pub struct Child {
     pub pid: Pid,
     /// Its standard output and standard error; non-blocking.
     pub output: OwnedFd,
+    /// What it writes to. As long as it is held, `output` has no end.
+    pub input: OwnedFd,
 }
 
 /// What the child needs, in memory that it shares.
@@ -96,7 +98,7 @@ pub fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
     });
     let raw = i32::try_from(result).unwrap_or(0);
     match (Pid::from_raw(raw.max(0)), setup.failed.load(Ordering::Relaxed)) {
-        (Some(pid), 0) => Ok(Child { pid, output }),
+        (Some(pid), 0) => Ok(Child { pid, output, input: write_end }),
         (Some(pid), errno) => {
             process::reap(pid);
             Err(Failure { op: "execve", errno: Errno::from_raw_os_error(errno) })

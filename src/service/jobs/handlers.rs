@@ -126,17 +126,25 @@ impl Jobs {
         self.spool.settle(&mut self.disk, now)
     }
 
-    /// Starts handlers while there are free workers.
-    #[inline(never)]
-    pub(super) fn start_jobs(&mut self, now: u64) -> Result<(), DiskError> {
+    /// Chooses jobs while there are free workers.
+    pub(super) fn choose(&mut self, now: u64) {
         if now < self.start_after {
-            return Ok(());
+            return;
         }
         let chosen = self.chosen().len();
         let mut free = self.worker_limit().saturating_sub(self.workers.len().saturating_add(chosen));
         while free > 0 && self.spool.choose(now).is_some() {
             free = free.saturating_sub(1);
         }
+    }
+
+    /// Starts handlers while there are free workers.
+    #[inline(never)]
+    pub(super) fn start_jobs(&mut self, now: u64) -> Result<(), DiskError> {
+        if now < self.start_after {
+            return Ok(());
+        }
+        self.choose(now);
         let chosen = self.chosen();
         if chosen.is_empty() {
             return Ok(());
@@ -175,7 +183,7 @@ impl Jobs {
         self.log.info(&|out| push_processing(text, out));
         let config = &self.process.config;
         let timeout = u64::from(config.job_timeout);
-        let oom = &self.oom_score;
+        let oom = &mut self.oom_score;
         match Worker::start(config.handler(), oom, slot.id, slot.attempt, text, now, timeout) {
             Ok(worker) => {
                 let _ = self.workers.push(worker);

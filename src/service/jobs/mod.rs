@@ -308,6 +308,9 @@ impl Jobs {
         self.on_ended_handlers(now);
         self.advance(&ready, now);
         self.note.turn_finished(self.workers);
+        if self.workers.is_empty() {
+            self.oom_score.rest();
+        }
         if self.is_drained() {
             self.control.drained = true;
             self.stop("drained", now);

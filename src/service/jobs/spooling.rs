@@ -20,6 +20,11 @@ impl Jobs {
         // they can.
         let resting = self.spool_failure.is_some_and(|(at, _)| now < at);
         let was_failing = self.spool_failure.is_some();
+        let starts = !resting && self.stopping == Stopping::No && !self.logs_jobs();
+        if starts && self.spool.window().owes() {
+            // (the end of one and the start of the next are one write)
+            self.choose(now);
+        }
         let settled = self.settle(now);
         // No room for new jobs or for a compaction must not keep the old jobs
         // from running: only their ends make room.
@@ -132,10 +137,12 @@ impl Jobs {
         let rules = rules(self.process.config);
         self.spool.make_way(&mut self.disk, now)?;
         self.spool.refill(&mut self.disk, self.scratch, &rules, now)?;
-        match self.process.config.handler() {
-            Handler::Log => self.log_jobs(now),
-            Handler::Shell | Handler::Path(_) => self.start_jobs(now),
-        }
+        if self.logs_jobs() { self.log_jobs(now) } else { self.start_jobs(now) }
+    }
+
+    /// Whether a job is a line of the log.
+    fn logs_jobs(&self) -> bool {
+        matches!(self.process.config.handler(), Handler::Log)
     }
 
     pub(super) fn commit(&mut self, now: u64) -> Result<(), DiskError> {

@@ -11,7 +11,7 @@ use crate::service::output::Output;
 use crate::sys::oom::OomScore;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::spawn::{Child, Program, Role, SAFE_PATH, spawn};
-use crate::sys::{Failure, file};
+use crate::sys::{Failure, OwnedFd, file};
 use core::ffi::CStr;
 use heapless::Vec;
 use ufmt::uwrite;
@@ -35,6 +35,9 @@ pub(super) struct Worker {
     pub(super) pid: Pid,
     /// Its output.
     pub(super) output: Output,
+    /// Its pipe's other end, held so that closing it wakes nobody: it is the end of
+    /// the leader that counts, and that follows at once.
+    _input: OwnedFd,
     /// When it was started.
     pub(super) started_at: u64,
     /// When `job_timeout` is over.
@@ -60,21 +63,22 @@ impl Worker {
     /// [`NotStarted`]
     pub(super) fn start(
         handler: Handler<'_>,
-        oom_score: &OomScore,
+        oom_score: &mut OomScore,
         id: u64,
         attempt: u16,
         text: &[u8],
         now: u64,
         timeout_ms: u64,
     ) -> Result<Self, NotStarted> {
-        let raised = oom_score.raise();
+        oom_score.raise();
         let child = start_handler(handler, id, attempt, text);
-        oom_score.restore(raised);
+        oom_score.restore();
         let child = child?;
         Ok(Self {
             id,
             pid: child.pid,
             output: Output::new(Some(child.output)),
+            _input: child.input,
             started_at: now,
             deadline: (timeout_ms > 0).then(|| now.saturating_add(timeout_ms)),
             phase: Phase::Running,
