@@ -209,7 +209,10 @@ fn wait_until_ready(service: Service, report: &OwnedFd) -> u8 {
     let mut held = 0;
     let mut code = None;
     let mut pid = 0;
-    while let Ok(count @ 1..) = file::read(report, bytes.get_mut(held..).unwrap_or(&mut [])) {
+    // (nothing comes behind that it is ready)
+    while code != Some(exit::OK)
+        && let Ok(count @ 1..) = file::read(report, bytes.get_mut(held..).unwrap_or(&mut []))
+    {
         held = held.saturating_add(count);
         let mut used = 0;
         while let Some((message, rest)) = next_message(bytes.get(used..held).unwrap_or(&[])) {

@@ -132,6 +132,8 @@ struct Jobs {
     /// The log, the health file and the socket failed when last looked at.
     degraded: Degraded,
     socket_failing: bool,
+    /// Something happened since memory was last given back.
+    stretched: bool,
     control: Control,
 }
 
@@ -248,6 +250,7 @@ impl Jobs {
             look_at: now,
             degraded: Degraded::default(),
             socket_failing: false,
+            stretched: false,
             control: Control::new(listener, clients::take(), history, page),
         };
         let _ = service.push(jobs);
@@ -263,6 +266,8 @@ impl Jobs {
     fn announce(&mut self) {
         let now = clock::now();
         self.heartbeat.beat(now);
+        // (that made a name, which is no reason to wake)
+        self.on_inotify();
         if let Some(failure) = self.heartbeat.failure() {
             self.process.audience.warn(&|out| {
                 out.push_str("the health file cannot be written: ");
@@ -328,6 +333,13 @@ impl Jobs {
         self.put_status();
         self.process.notify.turn_finished(now);
         self.note_long_turn(now);
+        self.stretched |= !ready.is_empty();
+        if recorded && self.stretched {
+            // (not in every turn: what is given back is soon wanted again)
+            self.stretched = false;
+            memory::release(self.scratch);
+            memory::release_stack();
+        }
     }
 
     /// Polls until something is ready or due.
