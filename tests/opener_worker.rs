@@ -515,10 +515,10 @@ fn no_descriptor_leaks_however_clients_come_and_go() {
     let main = start(&dir, &["public", "none"], &[]);
     let pid = worker(main);
     let counts = || (descriptors(main), if is_root() { descriptors(pid) } else { 5 });
-    let at_first = descriptors(main);
     assert!(is_served(&dir));
-    // (the file is closed a moment after it was handed out)
-    wait_until("the client is forgotten", || counts() == (at_first, 5) || under_qemu());
+    wait_until("the client is forgotten", || counts().1 == 5 || under_qemu());
+    // (one too many, perhaps: the file is closed a moment after it was handed out; what
+    // leaks does so hundreds of times)
     let before = counts();
     let line = format!("{}\n", dir.path("public").display());
     for number in 0..opens {
@@ -537,7 +537,10 @@ fn no_descriptor_leaks_however_clients_come_and_go() {
         }
     }
     assert!(is_served(&dir));
-    wait_until("both have as many descriptors as before", || counts() == before);
+    wait_until("neither has more descriptors than before", || {
+        let (main, worker) = counts();
+        main <= before.0 && worker <= before.1
+    });
     assert_eq!(worker(main), pid, "the same worker");
 }
 
