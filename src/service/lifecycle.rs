@@ -209,10 +209,8 @@ fn wait_until_ready(service: Service, report: &OwnedFd) -> u8 {
     let mut held = 0;
     let mut code = None;
     let mut pid = 0;
-    // (nothing comes behind that it is ready)
-    while code != Some(exit::OK)
-        && let Ok(count @ 1..) = file::read(report, bytes.get_mut(held..).unwrap_or(&mut []))
-    {
+    // (to its end: when the command has returned, the service holds no pipe of it)
+    while let Ok(count @ 1..) = file::read(report, bytes.get_mut(held..).unwrap_or(&mut [])) {
         held = held.saturating_add(count);
         let mut used = 0;
         while let Some((message, rest)) = next_message(bytes.get(used..held).unwrap_or(&[])) {
