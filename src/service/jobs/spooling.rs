@@ -35,6 +35,11 @@ impl Jobs {
         self.serve(ready, now);
         let committed = self.commit_turn(taken == Ok(true), resting, now);
         if self.stopping != Stopping::No {
+            // (a client stopped the service in this turn: what was chosen in it has no
+            // handler, and must lose no attempt)
+            for slot in self.chosen() {
+                self.spool.returned(slot.id);
+            }
             return;
         }
         if settled.is_ok() && !resting {
