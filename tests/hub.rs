@@ -331,7 +331,11 @@ fn chat_ends_when_nobody_reads_it_any_more() {
     let mut child = chat(&dir);
     let stdin = child.stdin.take();
     drop(child.stdout.take());
-    other.send("anybody?\n");
+    // (what another test starts at this moment may hold a copy for an instant)
+    wait_until("it has ended", || {
+        other.send("anybody?\n");
+        child.try_wait().unwrap().is_some()
+    });
     assert_eq!(outcome(child).code, 1);
     drop(stdin);
 }
@@ -400,8 +404,16 @@ fn a_socket_that_was_deleted_comes_back() {
     start(&dir);
     let mut old = join(&dir);
     fs::remove_file(socket(&dir)).unwrap();
-    wait_until("it is there again", || UnixStream::connect(socket(&dir)).is_ok());
-    let mut new = join(&dir);
+    let before = joined(&dir);
+    // (the connection that shows it is the one that is used: another one's join,
+    // logged late, would be taken for this one's)
+    let mut stream = None;
+    wait_until("it is there again", || {
+        stream = UnixStream::connect(socket(&dir)).ok();
+        stream.is_some()
+    });
+    let mut new = Client::over(stream.unwrap());
+    wait_until("it has joined", || joined(&dir) > before);
     old.send("still here\n");
     assert_eq!(new.line(), from_us("still here"));
 }
