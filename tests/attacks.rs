@@ -1,0 +1,17 @@
+//! Attacks, tried for real, grouped by who attacks (`docs/threats.md`, which also names the
+//! tests of other files that show a defence).
+//!
+//! - `stranger.rs`: a local user without any rights
+//! - `handler.rs`: a handler that was taken over
+//! - `filesystem.rs`: names that others plant under the service's paths
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the way in which a test fails")]
+#![allow(clippy::indexing_slicing, reason = "the way in which a test fails")]
+#![allow(unreachable_pub, reason = "modules of one test program")]
+
+mod common;
+#[path = "attacks/filesystem.rs"]
+mod filesystem;
+#[path = "attacks/handler.rs"]
+mod handler;
+#[path = "attacks/stranger.rs"]
+mod stranger;
