@@ -3,6 +3,7 @@
 //!
 //! - `stranger.rs`: a local user without any rights
 //! - `handler.rs`: a handler that was taken over
+//! - `peers.rs`: whatever listens in the place of a service
 //! - `filesystem.rs`: names that others plant under the service's paths
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the way in which a test fails")]
 #![allow(clippy::indexing_slicing, reason = "the way in which a test fails")]
@@ -13,5 +14,7 @@ mod common;
 mod filesystem;
 #[path = "attacks/handler.rs"]
 mod handler;
+#[path = "attacks/peers.rs"]
+mod peers;
 #[path = "attacks/stranger.rs"]
 mod stranger;
