@@ -11,11 +11,14 @@ use super::companion::{Companion, Source};
 use super::lifecycle::Audience;
 use super::listener::Rank;
 use super::memory::Memory;
-use crate::limits::{ACCEPT_TURN, CHAT_LINE_BYTES, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
+use crate::limits::{
+    ACCEPT_TURN, CHAT_LINE_BYTES, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, JOINS_LOGGED_MAX,
+};
 use crate::proto::chat::{FULL, TOO_LONG, push_line, push_lost};
 use crate::proto::frame::{Framed, frame};
 use crate::proto::names::Service;
 use crate::proto::text::Writer;
+use crate::state::quota::Quota;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{clock, process::Signal};
 use heapless::Vec;
@@ -29,6 +32,8 @@ struct Hub {
     lost: [u32; CLIENTS_MAX],
     /// Lines that were passed on.
     lines: u64,
+    /// Joins and leaves that may still be logged.
+    notes: Quota,
 }
 
 /// Runs the service until it is stopped; returns the exit code. (Not inlined: its
@@ -36,7 +41,8 @@ struct Hub {
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
     let (base, _) = Companion::open(Service::Hub, parts, audience);
-    let mut hub = Hub { base, clients: clients::take(), lost: [0; CLIENTS_MAX], lines: 0 };
+    let mut hub =
+        Hub { base, clients: clients::take(), lost: [0; CLIENTS_MAX], lines: 0, notes: Quota::default() };
     hub.base.announce();
     while !hub.base.stopping {
         hub.turn();
@@ -173,8 +179,19 @@ impl Hub {
         self.note(peer, "left");
     }
 
-    /// `pid N (uid N) joined, N clients`
+    /// `pid N (uid N) joined, N clients`; but whoever comes and goes all the time does not
+    /// fill the log.
     fn note(&mut self, peer: Peer, what: &str) {
+        let now = clock::now();
+        let missed = self.notes.missed(now, JOINS_LOGGED_MAX);
+        if missed > 0 {
+            self.base.log.info(&|out| {
+                let _ = uwrite!(out, "{} joins and leaves were not logged", missed);
+            });
+        }
+        if !self.notes.take(now, JOINS_LOGGED_MAX) {
+            return;
+        }
         let count = self.clients.count();
         self.base.log.info(&|out| {
             let _ = uwrite!(out, "pid {} (uid {}) {}, {} clients", peer.pid, peer.uid, what, count);
