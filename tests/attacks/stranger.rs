@@ -1,12 +1,15 @@
 //! A local user without any rights: may read what everybody may read, connect where
 //! everybody may, and take names that nobody has.
 
-use crate::common::control::kill_hard;
-use crate::common::{Dir, wait_until};
+use crate::common::control::{Client, NOBODY, as_user, kill_hard, require_users};
+use crate::common::{Dir, kill, log_lines_matching, wait_until};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, fcntl_lock};
+use std::io::Read;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 /// Read-locks a PID file, which whoever may read it can do. (The lock is this process's, and
 /// goes when any thread of it closes the file.)
@@ -86,4 +89,69 @@ fn a_supervisor_takes_nobody_for_its_service_who_read_locks_the_pid_file() {
     assert!(!log.contains(&format!("pid {}", std::process::id())), "{log}");
     wait_until("jobs runs", || dir.zigsvc(&["status"]).code == 0);
     dir.zigsvc(&["stop", "supervisor"]).expect(0);
+}
+
+#[test]
+fn who_took_the_name_of_the_collector_gets_no_metrics() {
+    let dir = Dir::new();
+    if !require_users(&dir) {
+        return;
+    }
+    let name = format!("attack-{}-squatted", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    // (as_user hands a stream out, so the listener goes another way)
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let _ = as_user(NOBODY, NOBODY, &[], move || {
+        sender.send(UnixListener::bind_addr(&address).unwrap()).unwrap();
+        Err(std::io::ErrorKind::Other.into())
+    });
+    let squatter = receiver.recv().unwrap();
+    let option = format!("metrics_name={name}");
+    let ran = dir.zigsvc(&["-o", &option, "metric", "cpu", "1"]).expect(1);
+    assert!(ran.err.contains("EADDRINUSE (somebody else listens there)"), "{ran:?}");
+    let (mut stream, _) = squatter.accept().unwrap();
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    assert!(got.is_empty(), "{:?}", String::from_utf8_lossy(&got));
+}
+
+#[test]
+fn who_joins_the_hub_again_and_again_does_not_fill_its_log() {
+    let dir = Dir::new();
+    let pid = dir.start_service("hub", &["log_max=0"]);
+    let path = dir.path("zigsvc-hub.sock");
+    for _ in 0..500 {
+        drop(UnixStream::connect(&path).unwrap());
+    }
+    // (one that is heard came after all those)
+    let mut last = Client::over(UnixStream::connect(&path).unwrap());
+    let mut other = Client::over(UnixStream::connect(&path).unwrap());
+    other.send("hello\n");
+    assert!(last.line().ends_with("hello"));
+    let log = dir.read("zigsvc-hub.log");
+    assert_eq!(log_lines_matching(&log, "joined") + log_lines_matching(&log, "left"), 32, "{log}");
+    assert!(crate::common::alive(pid));
+}
+
+#[test]
+fn who_asks_the_opener_for_nothing_is_not_worth_a_line() {
+    let dir = Dir::new();
+    let pid = dir.start_service("opener", &["log_max=0"]);
+    let path = dir.path("zigsvc-opener.sock");
+    for _ in 0..20 {
+        drop(UnixStream::connect(&path).unwrap());
+    }
+    let mut asks = UnixStream::connect(&path).unwrap();
+    asks.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    asks.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "DENIED");
+    // The quota is left to those who ask for something.
+    let denied = dir.zigsvc(&["open", "/etc/shadow"]).expect(1);
+    assert!(denied.err.contains("DENIED"), "{denied:?}");
+    kill(pid, "USR2");
+    wait_until("its status is logged", || dir.read("zigsvc-opener.log").contains("status: "));
+    let log = dir.read("zigsvc-opener.log");
+    assert_eq!(log_lines_matching(&log, "denied to uid"), 1, "{log}");
+    assert!(log.contains(" denied=1 "), "{log}");
 }
