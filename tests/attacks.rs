@@ -3,6 +3,7 @@
 //!
 //! - `stranger.rs`: a local user without any rights
 //! - `handler.rs`: a handler that was taken over
+//! - `worker.rs`: the opener's worker, taken over
 //! - `peers.rs`: whatever listens in the place of a service
 //! - `filesystem.rs`: names that others plant under the service's paths
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the way in which a test fails")]
@@ -18,3 +19,5 @@ mod handler;
 mod peers;
 #[path = "attacks/stranger.rs"]
 mod stranger;
+#[path = "attacks/worker.rs"]
+mod worker;

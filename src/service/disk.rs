@@ -331,7 +331,11 @@ impl Disk for SpoolDisk {
     }
 
     fn remove_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
-        let result = self.claim_path(seq).and_then(|path| file::unlink(path.as_c_str()));
+        let result = self.claim_path(seq).and_then(|path| match file::unlink(path.as_c_str()) {
+            // Somebody else removed it.
+            Err(Failure { errno: Errno::NOENT, .. }) => Ok(()),
+            result => result,
+        });
         self.note(result)?;
         if let Some(slot) = self.claims.get_mut(usize::from(place)) {
             *slot = None;

@@ -62,3 +62,105 @@ fn what_takes_the_place_of_a_new_folder_is_not_given_away() {
     let after = fs::metadata(dir.path("victim")).unwrap();
     assert_eq!((before.uid(), before.mode()), (after.uid(), after.mode()));
 }
+
+/// What may be planted at a path.
+#[derive(Clone, Copy, Debug)]
+enum Plant {
+    Folder,
+    Link,
+    Dangling,
+    Fifo,
+}
+
+/// Every name that the service uses, and whether it starts though something is planted there.
+const NAMES: [(&str, bool); 16] = [
+    ("zigsvc.pid", false),
+    ("zigsvc.sock", false),
+    ("zigsvc.log", true),
+    ("zigsvc.log.1", true),
+    ("zigsvc.log.2", true),
+    ("zigsvc.health", true),
+    ("zigsvc.health.new", true),
+    ("queue", true),
+    ("queue.claim-1", true),
+    ("queue.claim-18446744073709551615", true),
+    ("spool/journal", false),
+    ("spool/journal.new", true),
+    ("spool/journal.bad-1", true),
+    ("spool/lock", false),
+    ("spool/running", true),
+    ("spool/rejected", true),
+];
+
+#[test]
+fn whatever_is_planted_at_a_name_is_neither_followed_nor_waited_for() {
+    if !require_tool("mkfifo") {
+        return;
+    }
+    for (name, starts) in NAMES {
+        for plant in [Plant::Folder, Plant::Link, Plant::Dangling, Plant::Fifo] {
+            let dir = Dir::new();
+            fs::create_dir(dir.path("spool")).unwrap();
+            dir.write("victim", "as it was\n");
+            match plant {
+                Plant::Folder => fs::create_dir(dir.path(name)).unwrap(),
+                Plant::Link => symlink(dir.path("victim"), dir.path(name)).unwrap(),
+                Plant::Dangling => symlink(dir.path("made"), dir.path(name)).unwrap(),
+                Plant::Fifo => {
+                    let mut mkfifo = std::process::Command::new("mkfifo");
+                    mkfifo.arg(dir.path(name));
+                    finish(mkfifo, None).expect(0);
+                }
+            }
+            let options = ["-o", "log_max=200", "-o", "log_keep=2", "-o", "handler=/bin/true", "start"];
+            let ran = dir.zigsvc(&options);
+            assert_eq!(ran.code, i32::from(!starts), "{name} {plant:?}: {ran:?}");
+            if starts {
+                use_everything(&dir, name);
+            }
+            assert_eq!(dir.read("victim"), "as it was\n", "{name} {plant:?}");
+            assert!(!dir.path("made").exists(), "{name} {plant:?}: made where the link leads");
+            if matches!(plant, Plant::Fifo) {
+                // (the clean-up would wait for somebody who writes to it)
+                let _ = fs::remove_file(dir.path(name));
+            }
+        }
+    }
+}
+
+/// Has the service touch all its names: a queue file, a rejected line, a rotation, a stop.
+#[track_caller]
+fn use_everything(dir: &Dir, planted: &str) {
+    let jobs = |dir: &Dir| crate::common::control::status(dir, "jobs");
+    dir.zigsvc(&["queue", "one"]).expect(0);
+    wait_until(&format!("{planted}: a job of the socket runs"), || jobs(dir) >= 1);
+    if !planted.starts_with("queue") {
+        dir.append("queue", &format!("{}\ntwo\n", "x".repeat(2000)));
+        wait_until(&format!("{planted}: a job of the queue file runs"), || jobs(dir) >= 2);
+    }
+    dir.zigsvc(&["rotate"]).expect(0);
+    dir.zigsvc(&["queue", "three"]).expect(0);
+    dir.zigsvc(&["status"]).expect(0);
+    let stopped = dir.zigsvc(&["stop"]).expect(0);
+    assert!(stopped.out.contains("stopped"), "{planted}: {stopped:?}");
+}
+
+#[test]
+fn a_claim_that_somebody_removes_holds_up_nothing() {
+    let dir = Dir::new();
+    dir.start(&["log_max=0"]);
+    dir.append("queue", "first\n");
+    crate::common::wait_for_jobs(&dir, 1);
+    wait_until("it is claimed", || dir.path("queue.claim-1").exists());
+    fs::remove_file(dir.path("queue.claim-1")).unwrap();
+    // (a claim is let go when it has been quiet for 10 s)
+    dir.append("queue", "second\n");
+    wait_until("the next one is let go, and so was the first", || {
+        let names = fs::read_dir(dir.path("")).unwrap().flatten();
+        crate::common::processed(&dir).len() == 2
+            && !names.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("claim"))
+    });
+    assert_eq!(crate::common::control::status_word(&dir, "degraded"), "none", "{}", dir.logs());
+    dir.zigsvc(&["queue", "third"]).expect(0);
+    crate::common::wait_for_jobs(&dir, 3);
+}
