@@ -2,6 +2,8 @@
 //! tests of other files that show a defence).
 //!
 //! - `stranger.rs`: a local user without any rights
+//! - `guest.rs`: a client that may only queue
+//! - `environment.rs`: limits, arguments and variables at the start
 //! - `handler.rs`: a handler that was taken over
 //! - `worker.rs`: the opener's worker, taken over
 //! - `peers.rs`: whatever listens in the place of a service
@@ -11,8 +13,12 @@
 #![allow(unreachable_pub, reason = "modules of one test program")]
 
 mod common;
+#[path = "attacks/environment.rs"]
+mod environment;
 #[path = "attacks/filesystem.rs"]
 mod filesystem;
+#[path = "attacks/guest.rs"]
+mod guest;
 #[path = "attacks/handler.rs"]
 mod handler;
 #[path = "attacks/peers.rs"]
