@@ -178,7 +178,7 @@ pub const ACCEPT_RETRY_MS: u64 = 1000;
 /// Denials that are logged within [`QUOTA_MS`]. All are counted.
 pub const DENIALS_LOGGED_MAX: u32 = 10;
 /// Joins and leaves of the hub that are logged within [`QUOTA_MS`]: one of each for all its
-/// clients. The others are counted.
+/// clients. All who joined are counted.
 pub const JOINS_LOGGED_MAX: u32 = 32;
 /// The time for which so many lines that strangers cause are logged.
 pub const QUOTA_MS: u64 = 60_000;

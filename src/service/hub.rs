@@ -32,6 +32,8 @@ struct Hub {
     lost: [u32; CLIENTS_MAX],
     /// Lines that were passed on.
     lines: u64,
+    /// Clients that there were.
+    joined: u64,
     /// Joins and leaves that may still be logged.
     notes: Quota,
 }
@@ -41,8 +43,14 @@ struct Hub {
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
     let (base, _) = Companion::open(Service::Hub, parts, audience);
-    let mut hub =
-        Hub { base, clients: clients::take(), lost: [0; CLIENTS_MAX], lines: 0, notes: Quota::default() };
+    let mut hub = Hub {
+        base,
+        clients: clients::take(),
+        lost: [0; CLIENTS_MAX],
+        lines: 0,
+        joined: 0,
+        notes: Quota::default(),
+    };
     hub.base.announce();
     while !hub.base.stopping {
         hub.turn();
@@ -55,9 +63,9 @@ impl Hub {
         let ready = self.base.wait(Some(self.clients), &|_| true, None, None);
         let now = clock::now();
         if ready.contains(&Source::Signals) || self.base.process.signals.have_arrived() {
-            let (clients, lines) = (self.clients.count(), self.lines);
+            let (clients, lines, joined) = (self.clients.count(), self.lines, self.joined);
             let arrived = self.base.on_signals(now, &|out| {
-                let _ = uwrite!(out, " clients={} lines={}", clients, lines);
+                let _ = uwrite!(out, " joined={} clients={} lines={}", joined, clients, lines);
             });
             if arrived.has(Signal::HUP) {
                 self.base.reload();
@@ -163,6 +171,7 @@ impl Hub {
             match self.clients.add(connection, peer, Rank::Guest, now) {
                 Ok(place) => {
                     self.lost.get_mut(place).into_iter().for_each(|lost| *lost = 0);
+                    self.joined = self.joined.saturating_add(1);
                     self.note(peer, "joined");
                 }
                 Err(connection) => {
@@ -182,14 +191,7 @@ impl Hub {
     /// `pid N (uid N) joined, N clients`; but whoever comes and goes all the time does not
     /// fill the log.
     fn note(&mut self, peer: Peer, what: &str) {
-        let now = clock::now();
-        let missed = self.notes.missed(now, JOINS_LOGGED_MAX);
-        if missed > 0 {
-            self.base.log.info(&|out| {
-                let _ = uwrite!(out, "{} joins and leaves were not logged", missed);
-            });
-        }
-        if !self.notes.take(now, JOINS_LOGGED_MAX) {
+        if !self.notes.take(clock::now(), JOINS_LOGGED_MAX) {
             return;
         }
         let count = self.clients.count();

@@ -13,25 +13,11 @@ pub struct Quota {
 impl Quota {
     /// Whether one more may be logged at `now`, of `most` within [`QUOTA_MS`].
     pub fn take(&mut self, now: u64, most: u32) -> bool {
-        if self.is_over(now) {
+        if now >= self.since.saturating_add(QUOTA_MS) {
             (self.since, self.used) = (now, 0);
         }
         self.used = self.used.saturating_add(1);
         self.used <= most
-    }
-
-    /// How many were not logged, once their time is over; then they are forgotten.
-    pub fn missed(&mut self, now: u64, most: u32) -> u32 {
-        let missed = self.used.saturating_sub(most);
-        if missed == 0 || !self.is_over(now) {
-            return 0;
-        }
-        (self.since, self.used) = (now, 0);
-        missed
-    }
-
-    fn is_over(&self, now: u64) -> bool {
-        now >= self.since.saturating_add(QUOTA_MS)
     }
 }
 
@@ -46,14 +32,5 @@ mod tests {
         assert_eq!(taken(&mut quota, 1_000_000), 10);
         assert_eq!(taken(&mut quota, 1_000_000 + QUOTA_MS - 1), 0);
         assert_eq!(taken(&mut quota, 1_000_000 + QUOTA_MS), 10);
-    }
-    #[test]
-    fn what_was_not_logged_is_told_once_and_when_its_time_is_over() {
-        let mut quota = Quota::default();
-        assert_eq!(quota.missed(1_000_000, 2), 0);
-        assert_eq!((0..5).filter(|_| quota.take(1_000_000, 2)).count(), 2);
-        assert_eq!(quota.missed(1_000_000 + QUOTA_MS - 1, 2), 0);
-        assert_eq!(quota.missed(1_000_000 + QUOTA_MS, 2), 3);
-        assert_eq!(quota.missed(1_000_000 + 2 * QUOTA_MS, 2), 0);
     }
 }

@@ -15,6 +15,7 @@ use crate::proto::text::Writer;
 use core::ffi::CStr;
 use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
+use ufmt::uwrite;
 
 /// The lock, held by this process until the descriptor is dropped.
 pub struct PidFile {
@@ -46,15 +47,15 @@ impl PidFile {
     /// [`Refused`]; in every case what was in the file is still there. EMLINK: it has a
     /// second name, and may be anybody's file (see [`file::others_may_plant`]). EBUSY: others
     /// read-lock it, and the filesystem cannot put another one in its place.
-    pub fn acquire(path: &CStr, pid_line: &[u8]) -> Result<Self, Refused> {
+    pub fn acquire(path: &Path, pid_line: &[u8]) -> Result<Self, Refused> {
         for _ in 0..RACES_MAX {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            let fd = file::open(path, flags, 0o644)?;
+            let fd = file::open(path.as_c_str(), flags, 0o644)?;
             let meta = file::meta(&fd)?;
             if !meta.regular {
                 return Err(Failure { op: "openat", errno: Errno::INVAL }.into());
             }
-            if meta.links > 1 && Path::new(path.to_bytes()).is_none_or(|path| file::others_may_plant(&path)) {
+            if meta.links > 1 && file::others_may_plant(path) {
                 return Err(Failure { op: "openat", errno: Errno::MLINK }.into());
             }
             match fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive) {
@@ -70,7 +71,7 @@ impl PidFile {
                 }
                 Err(errno) => return Err(Failure { op: "fcntl", errno }.into()),
             }
-            if file::meta_at(path, false).is_ok_and(|named| named.identity == meta.identity) {
+            if file::meta_at(path.as_c_str(), false).is_ok_and(|named| named.identity == meta.identity) {
                 file::truncate(&fd, 0)?;
                 file::write_at(&fd, pid_line, 0)?;
                 let _ = file::set_mode(&fd, 0o644);
@@ -96,19 +97,17 @@ impl PidFile {
 /// read locks. `None`: another instance was faster, so it is to be looked at again.
 #[inline(never)]
 fn replace(
-    path: &CStr,
+    path: &Path,
     pid_line: &[u8],
     known: &OwnedFd,
     identity: (u64, u64),
 ) -> Result<Option<PidFile>, Failure> {
     let mut suffix = [0; 20];
     let mut out = Writer::new(&mut suffix);
-    out.push_str(".new-");
-    out.push_u64(u64::from(process::pid().as_raw_nonzero().get().unsigned_abs()));
+    let _ = uwrite!(out, ".new-{}", process::pid().as_raw_pid());
     let too_long = Failure { op: "openat", errno: Errno::NAMETOOLONG };
-    let temporary =
-        Path::new(path.to_bytes()).and_then(|path| path.with_suffix(out.as_bytes())).ok_or(too_long)?;
-    let temporary = temporary.as_c_str();
+    let temporary = path.with_suffix(out.as_bytes()).ok_or(too_long)?;
+    let (temporary, path) = (temporary.as_c_str(), path.as_c_str());
     let _ = file::unlink(temporary);
     // (nobody else may read it before it is locked)
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
