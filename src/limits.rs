@@ -175,10 +175,13 @@ pub const ACCEPT_TURN: usize = 4;
 pub const CLIENT_IDLE_MS: u64 = 30_000;
 /// After a lack of descriptors, the next attempt to accept.
 pub const ACCEPT_RETRY_MS: u64 = 1000;
-/// Denials that are logged ...
+/// Denials that are logged within [`QUOTA_MS`]. All are counted.
 pub const DENIALS_LOGGED_MAX: u32 = 10;
-/// ... within this time. All are counted.
-pub const DENIALS_LOGGED_MS: u64 = 60_000;
+/// Joins and leaves of the hub that are logged within [`QUOTA_MS`]: one of each for all its
+/// clients. All who joined are counted.
+pub const JOINS_LOGGED_MAX: u32 = 32;
+/// The time for which so many lines that strangers cause are logged.
+pub const QUOTA_MS: u64 = 60_000;
 /// A socket that somebody listens on is looked at again for this long, before
 /// the start fails.
 pub const SOCKET_IN_USE_MS: u64 = 1000;

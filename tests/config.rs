@@ -243,6 +243,7 @@ fn every_mistake_is_told_with_file_line_and_what_is_allowed() {
         ("supervise = [\"jobs\", \"jobs\"]", 1, "supervise must be"),
         ("supervise = [\"supervisor\"]", 1, "supervise must be"),
         ("allow = [\"relative\"]", 1, "allow must be"),
+        ("allow = [\"/a\\nb\"]", 1, "allow must be"),
         ("metrics_name = \"\"", 1, "metrics_name must be"),
         ("[section]\nworkers = 1", 1, ""),
         ("workers = 1\r", 1, ""),

@@ -1,12 +1,13 @@
 //! `chat`: stdin to the hub, the hub to stdout.
 
 use super::{Invocation, fail, print};
-use crate::limits::{ANSWER_MAX_BYTES, CLIENT_OUTPUT_BYTES};
+use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT_MS, CLIENT_OUTPUT_BYTES};
 use crate::proto::chat::FULL;
 use crate::proto::names::Service;
+use crate::proto::text::Writer;
 use crate::service::lifecycle::exit;
 use crate::sys::poll::{Interest, PollSet};
-use crate::sys::{AsFd, Errno, Failure, OwnedFd, fds, file, signal, socket};
+use crate::sys::{AsFd, Errno, Failure, OwnedFd, clock, fds, file, signal, socket};
 use core::ops::Range;
 
 /// What a poll result is about.
@@ -44,23 +45,34 @@ pub(super) fn chat(mut invocation: Invocation) -> u8 {
 impl Chat<'_> {
     /// Until the hub closes the connection, which it does when we end our input.
     fn talk(&mut self, heard: &mut [u8]) -> u8 {
-        let mut first = true;
+        let (mut held, mut first) = (0usize, true);
         loop {
-            let (hub, stdin) = self.wait();
+            let (hub, stdin) = match self.wait() {
+                Some(ready) => ready,
+                None => return fail(exit::FAILED, &|out| out.push_str("chat: no answer within 30 s")),
+            };
             if hub {
-                match socket::receive(&self.socket, heard) {
-                    Ok(0) | Err(Failure { errno: Errno::CONNRESET, .. }) => return exit::OK,
+                match socket::receive(&self.socket, heard.get_mut(held..).unwrap_or(&mut [])) {
+                    Ok(0) | Err(Failure { errno: Errno::CONNRESET, .. }) => {
+                        return show(heard.get(..held).unwrap_or(&[]));
+                    }
                     Ok(count) => {
-                        let text = heard.get(..count).unwrap_or(&[]);
-                        if first && text.starts_with(FULL) {
+                        held = held.saturating_add(count);
+                        let text = heard.get(..held).unwrap_or(&[]);
+                        if core::mem::take(&mut first) && text.starts_with(FULL) {
                             return fail(exit::FAILED, &|out| {
                                 out.push_str("chat: server full; try again later")
                             });
                         }
-                        first = false;
-                        if print(text) != exit::OK {
+                        let whole = text.iter().rposition(|byte| *byte == b'\n');
+                        // (a line that fills the memory is none of a hub's)
+                        let full = if held == heard.len() { held } else { 0 };
+                        let shown = whole.map_or(full, |last| last.saturating_add(1));
+                        if show(heard.get(..shown).unwrap_or(&[])) != exit::OK {
                             return exit::FAILED;
                         }
+                        heard.copy_within(shown..held, 0);
+                        held = held.saturating_sub(shown);
                     }
                     Err(Failure { errno: Errno::AGAIN, .. }) => {}
                     Err(failure) => {
@@ -78,17 +90,21 @@ impl Chat<'_> {
         }
     }
 
-    /// Polls; whether the hub and whether stdin have something.
-    fn wait(&self) -> (bool, bool) {
+    /// Polls; whether the hub and whether stdin have something. `None`: the hub has taken
+    /// nothing for long, or has not ended the conversation that we ended.
+    fn wait(&self) -> Option<(bool, bool)> {
         let mut set = PollSet::new();
         let interest = if self.unsent.is_empty() { Interest::Input } else { Interest::Both };
         set.watch(self.socket.as_fd(), interest, Source::Hub);
         if self.typing && self.unsent.is_empty() {
             set.watch(fds::borrow(0), Interest::Input, Source::Stdin);
         }
-        set.wait(None);
+        let owes = !self.typing || !self.unsent.is_empty();
+        let deadline = clock::now().saturating_add(ANSWER_WAIT_MS);
+        set.wait(owes.then_some(ANSWER_WAIT_MS));
         let ready = |source| set.ready().any(|known| known == source);
-        (ready(Source::Hub), ready(Source::Stdin))
+        let (hub, stdin) = (ready(Source::Hub), ready(Source::Stdin));
+        (hub || stdin || !owes || clock::now() < deadline).then_some((hub, stdin))
     }
 
     /// Takes what was typed. The last line may have no newline; it is a line all the
@@ -124,6 +140,21 @@ impl Chat<'_> {
             socket::end_sending(&self.socket);
         }
     }
+}
+
+/// Prints lines. A hub lets nothing through that a terminal obeys; but who knows whether
+/// this is one.
+fn show(lines: &[u8]) -> u8 {
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        let mut text = [0; 4 * CLIENT_OUTPUT_BYTES];
+        let mut out = Writer::new(&mut text);
+        out.push_visible(line.strip_suffix(b"\n").unwrap_or(line));
+        out.end_line();
+        if print(out.as_bytes()) != exit::OK {
+            return exit::FAILED;
+        }
+    }
+    exit::OK
 }
 
 /// What the hub may say at once fits.

@@ -12,7 +12,7 @@ use crate::service::lifecycle::{describe_at, exit};
 use crate::service::settings::{File, path_of};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::poll::{Interest, PollSet};
-use crate::sys::{AsFd, Errno, Failure, OwnedFd, clock, fds, poll, socket};
+use crate::sys::{AsFd, Errno, Failure, OwnedFd, clock, fds, identity, poll, socket};
 use core::ops::Range;
 use ufmt::uwrite;
 
@@ -104,9 +104,12 @@ impl<'m> Client<'m> {
         self.close();
         loop {
             let failure = match socket::connect(&self.socket_path) {
-                Ok(socket) => {
+                Ok(socket) if self.is_trusted(&socket) => {
                     self.socket = Some(socket);
                     return Ok(());
+                }
+                Ok(_) => {
+                    return Err(Trouble::Failed(Failure { op: "connect", errno: Errno::ADDRINUSE }));
                 }
                 Err(failure) => failure,
             };
@@ -124,6 +127,21 @@ impl<'m> Client<'m> {
             }
             poll::sleep(CONNECT_RETRY_MS.min(left));
         }
+    }
+
+    /// Whether this may be the service. An abstract name can be taken by anybody while the
+    /// service does not run; so it must be root's, our own, or the holder of the lock. (The
+    /// credentials are those of whoever listens.)
+    fn is_trusted(&self, socket: &OwnedFd) -> bool {
+        if !socket::is_abstract(&self.socket_path) {
+            return true;
+        }
+        let Ok(peer) = socket::peer(socket) else { return false };
+        let holds_lock = || match holder(self.pid_path.as_c_str()) {
+            Ok(Holder::Running(Some(pid))) => u32::try_from(pid.as_raw_pid()) == Ok(peer.pid),
+            _ => false,
+        };
+        peer.uid == 0 || peer.uid == identity::effective_uid() || holds_lock()
     }
 
     /// As [`Client::connect`] with the usual patience, and tells.

@@ -219,7 +219,7 @@ fn stop_at(path: &Path, invocation: &Invocation) -> u8 {
 /// stop it is to say that it was stopped.
 fn forget_dead(path: &Path) {
     if holder(path.as_c_str()) == Ok(Holder::Died)
-        && let Ok(pid_file) = PidFile::acquire(path.as_c_str(), b"")
+        && let Ok(pid_file) = PidFile::acquire(path, b"")
     {
         pid_file.release(path.as_c_str());
     }

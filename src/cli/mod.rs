@@ -460,15 +460,17 @@ fn fail(code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
     fail_to(false, code, text)
 }
 
-/// As [`fail`]; a journal gets the priority of an error with it.
+/// As [`fail`]; a journal gets the priority of an error with it. Whatever is told, and
+/// whoever said it first, a terminal obeys none of it.
 fn fail_to(journal: bool, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
-    let mut line = [0; 640];
+    let (mut told, mut line) = ([0; 640], [0; 640]);
+    let mut words = Writer::new(&mut told);
+    text(&mut words);
     let mut out = Writer::new(&mut line);
     out.push_str(if journal { "<3>" } else { "" });
     out.push_str("zigsvc: ");
-    text(&mut out);
-    out.truncate(639);
-    out.push_str("\n");
+    out.push_visible(words.as_bytes());
+    out.end_line();
     process::write_stderr(out.as_bytes());
     code
 }

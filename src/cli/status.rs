@@ -172,7 +172,7 @@ impl Report<'_> {
         let answer = self.answer.unwrap_or(b"");
         let phase = field(answer, "state").unwrap_or(if silent { b"unknown" } else { b"running" });
         let _ = uwrite!(out, "{}: ", name);
-        out.push_escaped(phase);
+        out.push_visible(phase);
         let _ = uwrite!(out, " (pid {})", pid);
         if silent {
             out.push_str(", does not answer within 2 s");
@@ -260,7 +260,7 @@ fn fill_in(template: &str, answer: &[u8], out: &mut Writer<'_>) {
         let value = field(answer, name).unwrap_or(b"?");
         match parse_u64(value) {
             Some(bytes) if name == "spool_bytes" => push_size(bytes, out),
-            _ => out.push_escaped(value),
+            _ => out.push_visible(value),
         }
         out.push_str(rest);
     }

@@ -88,7 +88,7 @@ impl Page<'_> {
         for _ in 0..if right { blanks } else { 0 } {
             self.out.push_str(" ");
         }
-        self.out.push_escaped(text.get(..20).unwrap_or(text));
+        self.out.push_visible(text.get(..20).unwrap_or(text));
         for _ in 0..if right { 0 } else { blanks } {
             self.out.push_str(" ");
         }
@@ -216,7 +216,7 @@ pub(super) fn watch(mut invocation: Invocation) -> u8 {
                 Err(trouble) => return Err(client.tell("watch", trouble)),
             };
             let mut out = Writer::new(rest);
-            out.push_escaped(client.at(line));
+            out.push_visible(client.at(line));
             out.push_str("\n");
             if print(out.as_bytes()) != exit::OK {
                 return Err(exit::FAILED);

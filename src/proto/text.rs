@@ -80,33 +80,33 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends external bytes so that they can neither forge a line nor
-    /// command a terminal: control bytes but tab become `\xNN`; bytes from
-    /// 0x80 pass, so that UTF-8 stays readable.
+    /// command a terminal that reads UTF-8: control bytes but tab, and the control
+    /// characters U+0080 to U+009F, which terminals obey as well, become `\xNN`;
+    /// other bytes from 0x80 pass, so that text stays readable.
     pub fn push_escaped(&mut self, bytes: &[u8]) {
-        for part in bytes.chunk_by(|a, b| is_plain(*a) == is_plain(*b)) {
-            if part.first().copied().is_some_and(is_plain) {
-                self.push(part);
-                continue;
+        let (mut plain, mut at) = (0usize, 0usize);
+        while let Some(byte) = bytes.get(at) {
+            let length = match (*byte, bytes.get(at.saturating_add(1))) {
+                // (0xC2 begins a character wherever it stands)
+                (0xC2, Some(0x80..=0x9F)) => 2,
+                (byte, _) => usize::from(!is_plain(byte)),
+            };
+            let next = at.saturating_add(length.max(1));
+            if length > 0 {
+                self.push(bytes.get(plain..at).unwrap_or(&[]));
+                bytes.get(at..next).unwrap_or(&[]).iter().for_each(|byte| self.push(&escape(*byte)));
+                plain = next;
             }
-            for byte in part {
-                self.push(&escape(*byte));
-            }
+            at = next;
         }
+        self.push(bytes.get(plain..).unwrap_or(&[]));
     }
 
-    /// Appends external bytes so that they can do nothing to a terminal: as
-    /// [`Writer::push_escaped`], and the control characters U+0080 to U+009F,
-    /// which some terminals obey, and bytes that are not UTF-8 as well.
+    /// Appends external bytes so that they can do nothing to any terminal: as
+    /// [`Writer::push_escaped`], and bytes that are not UTF-8 as well.
     pub fn push_visible(&mut self, bytes: &[u8]) {
         for chunk in bytes.utf8_chunks() {
-            for character in chunk.valid().split_inclusive(is_high_control) {
-                let (text, control) = match character.char_indices().next_back() {
-                    Some((at, last)) if is_high_control(last) => character.split_at(at),
-                    _ => (character, ""),
-                };
-                self.push_escaped(text.as_bytes());
-                control.bytes().for_each(|byte| self.push(&escape(byte)));
-            }
+            self.push_escaped(chunk.valid().as_bytes());
             chunk.invalid().iter().for_each(|byte| self.push(&escape(*byte)));
         }
     }
@@ -115,15 +115,15 @@ impl<'a> Writer<'a> {
     /// without the quotes. Bytes that are not UTF-8 become U+FFFD.
     pub fn push_json(&mut self, bytes: &[u8]) {
         for chunk in bytes.utf8_chunks() {
-            for byte in chunk.valid().bytes() {
-                match byte {
-                    b'"' => self.push(b"\\\""),
-                    b'\\' => self.push(b"\\\\"),
-                    0..0x20 | 0x7f => {
-                        let [_, _, high, low] = escape(byte);
+            for character in chunk.valid().chars() {
+                match character {
+                    '"' => self.push(b"\\\""),
+                    '\\' => self.push(b"\\\\"),
+                    '\0'..' ' | '\u{7f}'..='\u{9f}' => {
+                        let [_, _, high, low] = escape(u32::from(character).to_le_bytes()[0]);
                         self.push(&[b'\\', b'u', b'0', b'0', high, low]);
                     }
-                    _ => self.push(&[byte]),
+                    _ => self.push(character.encode_utf8(&mut [0; 4]).as_bytes()),
                 }
             }
             if !chunk.invalid().is_empty() {
@@ -176,11 +176,6 @@ impl uWrite for Writer<'_> {
         self.push_str(text);
         Ok(())
     }
-}
-
-/// U+0080 to U+009F.
-fn is_high_control(character: char) -> bool {
-    ('\u{80}'..='\u{9f}').contains(&character)
 }
 
 /// Whether `byte` may stand in a log line as it is.
@@ -277,6 +272,9 @@ mod tests {
     fn control_bytes_are_escaped_and_others_pass() {
         let text = written(|out| out.push_escaped(b"a\tb\n\x1b[1m\x7f\xc3\xa9\0"));
         assert_eq!(text, b"a\tb\\x0a\\x1b[1m\\x7f\xc3\xa9\\x00");
+        let text = written(|out| out.push_escaped("\u{80}é\u{9f}\u{a0}".as_bytes()));
+        assert_eq!(text, "\\xc2\\x80é\\xc2\\x9f\u{a0}".as_bytes());
+        assert_eq!(written(|out| out.push_escaped(b"\xc2\n\x9b\xc2")), b"\xc2\\x0a\x9b\xc2");
     }
 
     #[test]
@@ -290,6 +288,7 @@ mod tests {
     fn json_strings_are_escaped_as_the_rfc_says() {
         let text = written(|out| out.push_json(b"a\"b\\\n\xff\xc3\xa9"));
         assert_eq!(text, "a\\\"b\\\\\\u000a\u{fffd}é".as_bytes());
+        assert_eq!(written(|out| out.push_json("\x7f\u{9b}m".as_bytes())), b"\\u007f\\u009bm");
     }
 
     #[test]

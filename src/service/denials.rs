@@ -3,6 +3,7 @@
 
 use super::clients::Client;
 use super::log::Log;
+use crate::limits::DENIALS_LOGGED_MAX;
 use crate::state::quota::Quota;
 use ufmt::uwrite;
 
@@ -24,7 +25,7 @@ impl Denials {
         if core::mem::replace(&mut client.denied, true) {
             return;
         }
-        if !self.quota.take(now) {
+        if !self.quota.take(now, DENIALS_LOGGED_MAX) {
             return;
         }
         let peer = client.peer;

@@ -108,7 +108,7 @@ impl SpoolDisk {
     }
 
     fn list_claims(&self, visit: &mut dyn FnMut(u64)) -> Result<(), Failure> {
-        let folder = file::open_dir(self.queue.parent().as_c_str())?;
+        let folder = file::open_linked_dir(self.queue.parent().as_c_str())?;
         let name = self.queue.name();
         dir::each(&folder, |entry| {
             let seq = entry.strip_prefix(name).and_then(|rest| rest.strip_prefix(b".claim-"));
@@ -202,7 +202,7 @@ fn entry(folder: &Path, name: &[u8]) -> Result<Path, Failure> {
 
 /// Makes the names in `folder` durable.
 fn sync_folder(folder: &Path) -> Result<(), Failure> {
-    file::open_dir(folder.as_c_str()).and_then(|fd| file::sync_dir(&fd))
+    file::open_linked_dir(folder.as_c_str()).and_then(|fd| file::sync_dir(&fd))
 }
 
 impl Disk for SpoolDisk {
@@ -331,7 +331,11 @@ impl Disk for SpoolDisk {
     }
 
     fn remove_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
-        let result = self.claim_path(seq).and_then(|path| file::unlink(path.as_c_str()));
+        let result = self.claim_path(seq).and_then(|path| match file::unlink(path.as_c_str()) {
+            // Somebody else removed it.
+            Err(Failure { errno: Errno::NOENT, .. }) => Ok(()),
+            result => result,
+        });
         self.note(result)?;
         if let Some(slot) = self.claims.get_mut(usize::from(place)) {
             *slot = None;

@@ -11,11 +11,14 @@ use super::companion::{Companion, Source};
 use super::lifecycle::Audience;
 use super::listener::Rank;
 use super::memory::Memory;
-use crate::limits::{ACCEPT_TURN, CHAT_LINE_BYTES, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
+use crate::limits::{
+    ACCEPT_TURN, CHAT_LINE_BYTES, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, JOINS_LOGGED_MAX,
+};
 use crate::proto::chat::{FULL, TOO_LONG, push_line, push_lost};
 use crate::proto::frame::{Framed, frame};
 use crate::proto::names::Service;
 use crate::proto::text::Writer;
+use crate::state::quota::Quota;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{clock, process::Signal};
 use heapless::Vec;
@@ -29,6 +32,10 @@ struct Hub {
     lost: [u32; CLIENTS_MAX],
     /// Lines that were passed on.
     lines: u64,
+    /// Clients that there were.
+    joined: u64,
+    /// Joins and leaves that may still be logged.
+    notes: Quota,
 }
 
 /// Runs the service until it is stopped; returns the exit code. (Not inlined: its
@@ -36,7 +43,14 @@ struct Hub {
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
     let (base, _) = Companion::open(Service::Hub, parts, audience);
-    let mut hub = Hub { base, clients: clients::take(), lost: [0; CLIENTS_MAX], lines: 0 };
+    let mut hub = Hub {
+        base,
+        clients: clients::take(),
+        lost: [0; CLIENTS_MAX],
+        lines: 0,
+        joined: 0,
+        notes: Quota::default(),
+    };
     hub.base.announce();
     while !hub.base.stopping {
         hub.turn();
@@ -49,9 +63,9 @@ impl Hub {
         let ready = self.base.wait(Some(self.clients), &|_| true, None, None);
         let now = clock::now();
         if ready.contains(&Source::Signals) || self.base.process.signals.have_arrived() {
-            let (clients, lines) = (self.clients.count(), self.lines);
+            let (clients, lines, joined) = (self.clients.count(), self.lines, self.joined);
             let arrived = self.base.on_signals(now, &|out| {
-                let _ = uwrite!(out, " clients={} lines={}", clients, lines);
+                let _ = uwrite!(out, " joined={} clients={} lines={}", joined, clients, lines);
             });
             if arrived.has(Signal::HUP) {
                 self.base.reload();
@@ -157,6 +171,7 @@ impl Hub {
             match self.clients.add(connection, peer, Rank::Guest, now) {
                 Ok(place) => {
                     self.lost.get_mut(place).into_iter().for_each(|lost| *lost = 0);
+                    self.joined = self.joined.saturating_add(1);
                     self.note(peer, "joined");
                 }
                 Err(connection) => {
@@ -173,8 +188,12 @@ impl Hub {
         self.note(peer, "left");
     }
 
-    /// `pid N (uid N) joined, N clients`
+    /// `pid N (uid N) joined, N clients`; but whoever comes and goes all the time does not
+    /// fill the log.
     fn note(&mut self, peer: Peer, what: &str) {
+        if !self.notes.take(clock::now(), JOINS_LOGGED_MAX) {
+            return;
+        }
         let count = self.clients.count();
         self.base.log.info(&|out| {
             let _ = uwrite!(out, "pid {} (uid {}) {}, {} clients", peer.pid, peer.uid, what, count);

@@ -351,7 +351,7 @@ impl Process {
         let Some(path) = folder.join(name) else {
             self.fail_at(folder, Failure { op: "openat", errno: Errno::NAMETOOLONG });
         };
-        match PidFile::acquire(path.as_c_str(), b"") {
+        match PidFile::acquire(&path, b"") {
             Ok(lock) => lock,
             Err(Refused::Running(pid)) => self.fail(exit::FAILED, &|out| describe_running(pid, out)),
             Err(Refused::Failed(failure)) => self.fail_at(&path, failure),
@@ -377,7 +377,7 @@ fn acquire(path: &Path, audience: &Audience) -> PidFile {
     let mut line = [0; 16];
     let mut out = Writer::new(&mut line);
     let _ = uwrite!(out, "{}\n", process::pid().as_raw_pid());
-    match PidFile::acquire(path.as_c_str(), out.as_bytes()) {
+    match PidFile::acquire(path, out.as_bytes()) {
         Ok(pid_file) => pid_file,
         Err(Refused::Running(pid)) => audience.fail(exit::FAILED, &|out| describe_running(pid, out)),
         Err(Refused::Failed(failure)) => audience.fail_at(path, failure),

@@ -124,7 +124,7 @@ impl LogFile {
             | file::OFlags::NOFOLLOW
             | file::OFlags::NONBLOCK;
         let result = file::open(self.path.as_c_str(), flags, 0o640).and_then(|fd| Ok((file::meta(&fd)?, fd)));
-        let planted = |meta: file::Meta| meta.regular && meta.links > 1 && self.others_may_plant();
+        let planted = |meta: file::Meta| meta.regular && meta.links > 1 && file::others_may_plant(&self.path);
         match result {
             Ok((meta, _)) if planted(meta) => {
                 let failure = Failure { op: "openat", errno: Errno::MLINK };
@@ -150,15 +150,6 @@ impl LogFile {
                 Err(failure)
             }
         }
-    }
-
-    /// Whether the folder is another user's, who could give any file a second name there
-    /// that we would write to. (Root's is as good as our own; where everybody may write,
-    /// it is not.)
-    fn others_may_plant(&self) -> bool {
-        let folder = file::meta_at(self.path.parent().as_c_str(), true);
-        let trusted = |uid| uid == 0 || uid == identity::effective_uid();
-        folder.is_ok_and(|meta| !trusted(meta.uid) || meta.mode & 0o002 != 0)
     }
 
     /// Whether the path no longer names the open file. If that cannot be told, the

@@ -1,7 +1,7 @@
 //! How often what strangers cause is logged: who may nothing must not be able to fill the
 //! log. All of it is counted elsewhere.
 
-use crate::limits::{DENIALS_LOGGED_MAX, DENIALS_LOGGED_MS};
+use crate::limits::QUOTA_MS;
 
 /// See the module's documentation.
 #[derive(Default)]
@@ -11,13 +11,13 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// Whether one more may be logged at `now`.
-    pub fn take(&mut self, now: u64) -> bool {
-        if now >= self.since.saturating_add(DENIALS_LOGGED_MS) {
+    /// Whether one more may be logged at `now`, of `most` within [`QUOTA_MS`].
+    pub fn take(&mut self, now: u64, most: u32) -> bool {
+        if now >= self.since.saturating_add(QUOTA_MS) {
             (self.since, self.used) = (now, 0);
         }
         self.used = self.used.saturating_add(1);
-        self.used <= DENIALS_LOGGED_MAX
+        self.used <= most
     }
 }
 
@@ -28,10 +28,9 @@ mod tests {
     #[test]
     fn there_are_so_many_within_its_time_and_then_as_many_again() {
         let mut quota = Quota::default();
-        let taken = |quota: &mut Quota, now| (0..100).filter(|_| quota.take(now)).count();
-        let most = usize::try_from(DENIALS_LOGGED_MAX).unwrap();
-        assert_eq!(taken(&mut quota, 1_000_000), most);
-        assert_eq!(taken(&mut quota, 1_000_000 + DENIALS_LOGGED_MS - 1), 0);
-        assert_eq!(taken(&mut quota, 1_000_000 + DENIALS_LOGGED_MS), most);
+        let taken = |quota: &mut Quota, now| (0..100).filter(|_| quota.take(now, 10)).count();
+        assert_eq!(taken(&mut quota, 1_000_000), 10);
+        assert_eq!(taken(&mut quota, 1_000_000 + QUOTA_MS - 1), 0);
+        assert_eq!(taken(&mut quota, 1_000_000 + QUOTA_MS), 10);
     }
 }

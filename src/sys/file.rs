@@ -2,9 +2,10 @@
 //! written whole, made durable.
 
 use super::{AsFd, Errno, Failure, Op, OwnedFd};
+use crate::proto::path::Path;
 use core::ffi::CStr;
 pub use rustix::fs::OFlags;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, ResolveFlags, Stat};
 
 /// How often openat2(2) is tried while it cannot be sure.
 const AGAIN_MAX: u32 = 8;
@@ -113,6 +114,16 @@ pub fn can_refuse_links() -> bool {
     rustix::fs::openat2(CWD, c"/", flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).is_ok()
 }
 
+/// Whether another user may have given any file of this filesystem a second name in the
+/// folder of `path`, to have it written. (Root's folder is as good as our own; where
+/// everybody may write, it is not.)
+#[must_use]
+pub fn others_may_plant(path: &Path) -> bool {
+    let folder = meta_at(path.parent().as_c_str(), true);
+    let trusted = |uid| uid == 0 || uid == super::identity::effective_uid();
+    folder.is_ok_and(|meta| !trusted(meta.uid) || meta.mode & 0o002 != 0)
+}
+
 /// Fails unless `meta` is that of a regular file.
 fn regular(meta: Meta) -> Result<(), Failure> {
     let errno = match meta {
@@ -139,11 +150,21 @@ pub fn writable(path: &CStr, directory: bool) -> Result<(), Failure> {
     rustix::fs::accessat(CWD, path, access, AtFlags::empty()).op("access")
 }
 
-/// Opens a directory to be listed or synced.
+/// Opens a directory, never through a symbolic link at the end of the path: what was just
+/// made in a folder of others may be one by now.
+///
+/// # Errors
+/// As openat(2) says; ENOTDIR for a symbolic link.
+pub fn open_dir(path: &CStr) -> Result<OwnedFd, Failure> {
+    open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, 0)
+}
+
+/// As [`open_dir`], also where the name is a link that somebody set up: to be listed or
+/// synced.
 ///
 /// # Errors
 /// As openat(2) says.
-pub fn open_dir(path: &CStr) -> Result<OwnedFd, Failure> {
+pub fn open_linked_dir(path: &CStr) -> Result<OwnedFd, Failure> {
     open(path, OFlags::RDONLY | OFlags::DIRECTORY, 0)
 }
 
@@ -170,13 +191,17 @@ pub fn executable(path: &CStr) -> bool {
     rustix::fs::accessat(CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::empty()).is_ok()
 }
 
-/// mkdir(2) with exactly `mode`, whatever the umask; one that exists is fine.
+/// mkdir(2) with exactly `mode`, whatever the umask; one that exists is fine. (No mode is
+/// set by the name, which may lead elsewhere a moment later.)
 ///
 /// # Errors
 /// As the call says; ENOTDIR if something else has that name.
 pub fn ensure_dir(path: &CStr, mode: u32) -> Result<(), Failure> {
-    match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(mode)) {
-        Ok(()) => set_mode_at(path, mode),
+    let before = rustix::process::umask(Mode::empty());
+    let made = rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(mode));
+    super::process::umask(before.as_raw_mode());
+    match made {
+        Ok(()) => Ok(()),
         Err(errno) => match meta_at(path, true) {
             Ok(Meta { directory: true, .. }) => Ok(()),
             Ok(_) => Err(Failure { op: "mkdirat", errno: Errno::NOTDIR }),
@@ -191,14 +216,6 @@ pub fn ensure_dir(path: &CStr, mode: u32) -> Result<(), Failure> {
 /// As the call says.
 pub fn set_mode(fd: &OwnedFd, mode: u32) -> Result<(), Failure> {
     rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).op("fchmod")
-}
-
-/// chmod(2).
-///
-/// # Errors
-/// As the call says.
-pub fn set_mode_at(path: &CStr, mode: u32) -> Result<(), Failure> {
-    rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty()).op("fchmodat")
 }
 
 /// read(2), tried again when interrupted; 0 is the end.
@@ -370,6 +387,15 @@ pub fn filesystem(path: &CStr) -> Result<Filesystem, Failure> {
 /// As the call says.
 pub fn rename(from: &CStr, to: &CStr) -> Result<(), Failure> {
     rustix::fs::renameat(CWD, from, CWD, to).op("renameat")
+}
+
+/// renameat2(2) with RENAME_EXCHANGE: each gets the name of the other, and no moment is
+/// between.
+///
+/// # Errors
+/// ENOSYS, EINVAL where there is no such thing; as the call says.
+pub fn exchange(one: &CStr, other: &CStr) -> Result<(), Failure> {
+    rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).op("renameat2")
 }
 
 /// unlink(2).

@@ -4,11 +4,18 @@
 //! in the holding process is closed, so a daemon keeps exactly one; it is not
 //! inherited by children; and `F_GETLK` names its holder, which is how
 //! everybody else learns whom to signal. The number in the file is for people.
+//!
+//! It is a write lock, which only those get who may write to the file. A read lock
+//! is to be had by everybody, because everybody may read the number; so it says
+//! nothing, is never asked for, and keeps no service from starting.
 
-use super::{Errno, Failure, Op, OwnedFd, file};
+use super::{Errno, Failure, Op, OwnedFd, file, process};
+use crate::proto::path::Path;
+use crate::proto::text::Writer;
 use core::ffi::CStr;
 use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
+use ufmt::uwrite;
 
 /// The lock, held by this process until the descriptor is dropped.
 pub struct PidFile {
@@ -37,21 +44,34 @@ impl PidFile {
     /// still names it, and only then writes this process's PID.
     ///
     /// # Errors
-    /// [`Refused`]; in every case what was in the file is still there.
-    pub fn acquire(path: &CStr, pid_line: &[u8]) -> Result<Self, Refused> {
+    /// [`Refused`]; in every case what was in the file is still there. EMLINK: it has a
+    /// second name, and may be anybody's file (see [`file::others_may_plant`]). EBUSY: others
+    /// read-lock it, and the filesystem cannot put another one in its place.
+    pub fn acquire(path: &Path, pid_line: &[u8]) -> Result<Self, Refused> {
         for _ in 0..RACES_MAX {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            let fd = file::open(path, flags, 0o644)?;
+            let fd = file::open(path.as_c_str(), flags, 0o644)?;
             let meta = file::meta(&fd)?;
             if !meta.regular {
                 return Err(Failure { op: "openat", errno: Errno::INVAL }.into());
             }
+            if meta.links > 1 && file::others_may_plant(path) {
+                return Err(Failure { op: "openat", errno: Errno::MLINK }.into());
+            }
             match fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
-                Err(Errno::AGAIN | Errno::ACCESS) => return Err(Refused::Running(holder_of(&fd))),
+                Err(Errno::AGAIN | Errno::ACCESS) => {
+                    if let Some(pid) = writer_of(&fd)? {
+                        return Err(Refused::Running(pid));
+                    }
+                    match replace(path, pid_line, &fd, meta.identity)? {
+                        Some(pid_file) => return Ok(pid_file),
+                        None => continue,
+                    }
+                }
                 Err(errno) => return Err(Failure { op: "fcntl", errno }.into()),
             }
-            if file::meta_at(path, false).is_ok_and(|named| named.identity == meta.identity) {
+            if file::meta_at(path.as_c_str(), false).is_ok_and(|named| named.identity == meta.identity) {
                 file::truncate(&fd, 0)?;
                 file::write_at(&fd, pid_line, 0)?;
                 let _ = file::set_mode(&fd, 0o644);
@@ -71,6 +91,49 @@ impl PidFile {
             let _ = file::truncate(&self.fd, 0);
         }
     }
+}
+
+/// Puts a file of our own, filled and locked, in the place of `known`, which others hold by
+/// read locks. `None`: another instance was faster, so it is to be looked at again.
+#[inline(never)]
+fn replace(
+    path: &Path,
+    pid_line: &[u8],
+    known: &OwnedFd,
+    identity: (u64, u64),
+) -> Result<Option<PidFile>, Failure> {
+    let mut suffix = [0; 20];
+    let mut out = Writer::new(&mut suffix);
+    let _ = uwrite!(out, ".new-{}", process::pid().as_raw_pid());
+    let too_long = Failure { op: "openat", errno: Errno::NAMETOOLONG };
+    let temporary = path.with_suffix(out.as_bytes()).ok_or(too_long)?;
+    let (temporary, path) = (temporary.as_c_str(), path.as_c_str());
+    let _ = file::unlink(temporary);
+    // (nobody else may read it before it is locked)
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    let fd = file::open(temporary, flags, 0o600)?;
+    let exchanged = fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive)
+        .op("fcntl")
+        .and_then(|()| file::write_at(&fd, pid_line, 0))
+        .and_then(|()| file::set_mode(&fd, 0o644))
+        .and_then(|()| file::exchange(temporary, path));
+    if let Err(failure) = exchanged {
+        let _ = file::unlink(temporary);
+        return match failure.errno {
+            Errno::NOENT => Ok(None),
+            Errno::NOSYS | Errno::INVAL => Err(Failure { op: "fcntl", errno: Errno::BUSY }),
+            _ => Err(failure),
+        };
+    }
+    // What was there has our temporary name now. Whoever locked it before it moved runs, and
+    // gets it back; whoever does so afterwards sees that the path names another one.
+    let is_known = file::meta_at(temporary, false).is_ok_and(|meta| meta.identity == identity);
+    let is_ours = is_known && matches!(writer_of(known), Ok(None));
+    if !is_ours {
+        let _ = file::exchange(temporary, path);
+    }
+    let _ = file::unlink(temporary);
+    Ok(is_ours.then_some(PidFile { fd }))
 }
 
 /// What the PID file tells about a service.
@@ -95,9 +158,8 @@ pub fn holder(path: &CStr) -> Result<Holder, Failure> {
         Err(Failure { errno: Errno::NOENT | Errno::NOTDIR, .. }) => return Ok(Holder::Stopped),
         Err(failure) => return Err(failure),
     };
-    let query = Flock::from(FlockType::WriteLock);
-    if let Some(lock) = fcntl_getlk(&fd, &query).op("fcntl")? {
-        return Ok(Holder::Running(nameable(lock.pid)));
+    if let Some(pid) = writer_of(&fd)? {
+        return Ok(Holder::Running(pid));
     }
     let meta = file::meta(&fd)?;
     Ok(if meta.size == 0 { Holder::Stopped } else { Holder::Died })
@@ -113,9 +175,16 @@ pub fn mark_stopped(path: &CStr, pid: Pid) -> Result<(), Failure> {
     if holder_of(&fd) == Some(pid) { file::truncate(&fd, 0) } else { Ok(()) }
 }
 
-/// The PID that holds a lock of the open file, if the kernel tells.
+/// The PID that holds the lock of the open file, if the kernel tells.
 fn holder_of(fd: &OwnedFd) -> Option<Pid> {
-    nameable(fcntl_getlk(fd, &Flock::from(FlockType::WriteLock)).ok()??.pid)
+    writer_of(fd).ok()??
+}
+
+/// Whether somebody holds the lock of the open file, and who. (What a read lock would have
+/// to wait for is a write lock.)
+fn writer_of(fd: &OwnedFd) -> Result<Option<Option<Pid>>, Failure> {
+    let lock = fcntl_getlk(fd, &Flock::from(FlockType::ReadLock)).op("fcntl")?;
+    Ok(lock.map(|lock| nameable(lock.pid)))
 }
 
 /// The kernel answers -1 for a lock of an open file description, and other

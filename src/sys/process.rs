@@ -145,10 +145,13 @@ pub fn reap(pid: Pid) {
     while let Err(Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {}
 }
 
-/// Sends `signal` to the process group that `leader` leads, or to `leader`
-/// alone if the group does not exist yet.
+/// Sends `signal` to the process group that `leader` leads, and to `leader` itself if it
+/// is not in it: not yet, or because it went to another group and left somebody behind.
+/// KILL goes to both in any case.
 pub fn kill_group(leader: Pid, signal: Signal) {
-    if rustix::process::kill_process_group(leader, signal).is_err() {
+    let reached = rustix::process::kill_process_group(leader, signal).is_ok();
+    let inside = || rustix::process::getpgid(Some(leader)) == Ok(leader);
+    if signal == Signal::KILL || !reached || !inside() {
         let _ = rustix::process::kill_process(leader, signal);
     }
 }

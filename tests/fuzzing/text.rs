@@ -19,7 +19,10 @@ pub fn escape(data: &[u8]) {
     let text = choices.0;
     let whole = written(text.len() * 4 + 4, |out| out.push_escaped(text));
     assert_plain(&whole);
-    if !text.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
+    let high = |pair: &[u8]| pair[0] == 0xC2 && (0x80..0xA0).contains(&pair[1]);
+    assert!(!whole.windows(2).any(high), "a control character passes");
+    let control = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
+    if !text.iter().any(control) && !text.windows(2).any(high) {
         assert_eq!(whole, text, "plain bytes pass as they are");
     }
     let visible = written(text.len() * 4 + 4, |out| out.push_visible(text));

@@ -220,7 +220,7 @@ impl Key {
             Kind::Paths => {
                 let _ = uwrite!(
                     out,
-                    "an array of at most {} absolute paths, {} bytes in all",
+                    "an array of at most {} absolute paths without newlines, {} bytes in all",
                     ALLOW_PATHS_MAX,
                     ALLOW_PATHS_BYTES
                 );
@@ -349,7 +349,9 @@ fn handler(base: &Path, value: &[u8]) -> Option<Path> {
 
 fn allow(config: &mut Config, path: &[u8]) -> Option<()> {
     let known = allowed_paths(&config.allow).count();
-    if path.first() != Some(&b'/') || path.contains(&0) || known >= ALLOW_PATHS_MAX {
+    // (nobody can ask for a path with a newline, which ends it)
+    let askable = path.first() == Some(&b'/') && !path.contains(&0) && !path.contains(&b'\n');
+    if !askable || known >= ALLOW_PATHS_MAX {
         return None;
     }
     Path::new(path)?;

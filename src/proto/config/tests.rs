@@ -147,6 +147,7 @@ fn errors_name_the_line_and_what_is_allowed() {
         ("spool = \"\\u0000\"", 1, "spool must be"),
         ("allow = [\"/a\" \"/b\"]", 1, "expected , or ]"),
         ("allow = [\"relative\"]", 1, "allow must be"),
+        ("allow = [\"/a\\nb\"]", 1, "allow must be"),
         ("allow = [\"/a\",\n", 2, "expected a value"),
         ("user = \"a b\"", 1, "user must be"),
         ("# \x07", 1, "control characters"),

@@ -25,8 +25,8 @@ use super::companion::{Companion, Source};
 use super::lifecycle::{Audience, exit};
 use super::memory::Memory;
 use crate::limits::{
-    CLIENTS_MAX, OPENER_SOCKET_BEATS, RESTART_DELAY_MAX_MS, RESTART_DELAY_MS, RESTART_QUICK_MS,
-    WORKER_GRACE_MS, WORKER_OVERSLEPT_MS,
+    CLIENTS_MAX, DENIALS_LOGGED_MAX, OPENER_SOCKET_BEATS, RESTART_DELAY_MAX_MS, RESTART_DELAY_MS,
+    RESTART_QUICK_MS, WORKER_GRACE_MS, WORKER_OVERSLEPT_MS,
 };
 use crate::proto::log::Level;
 use crate::proto::names::Service;
@@ -327,7 +327,7 @@ impl Opener {
     /// Counts a denial, and logs it unless there are too many.
     fn note_denied(&mut self, (pid, uid): (u32, u32), asked: Asked<'_>, now: u64) {
         self.denied = self.denied.saturating_add(1);
-        if self.denials.take(now) {
+        if self.denials.take(now, DENIALS_LOGGED_MAX) {
             self.base.log.warn(&|out| {
                 let _ = uwrite!(out, "denied to uid {} (pid {}): ", uid, pid);
                 out.push_escaped(asked.path);

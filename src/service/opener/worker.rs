@@ -187,6 +187,11 @@ impl Worker {
             return Ok(());
         };
         let input = input.get(..length).unwrap_or(&[]);
+        if input.is_empty() && client.ended {
+            // (it asked for nothing, so nobody has to hear of it)
+            self.end(place, DENIED);
+            return Ok(());
+        }
         let (peer, Some(asked)) = (client.peer, asked(input, client.ended)) else {
             self.clients.keep(place, input, false, false, now);
             return Ok(());
