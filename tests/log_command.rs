@@ -356,6 +356,21 @@ fn a_rotation_that_fails_costs_no_line_and_is_told_once() {
     assert_eq!(dir.read("err"), told);
 }
 
+#[test]
+fn a_rotation_that_fails_inside_a_line_does_not_divide_it() {
+    let dir = Dir::new();
+    fs::create_dir_all(dir.path("log.1/x")).unwrap();
+    let mut logger = Logger::new(&dir, &[]);
+    let start = "x".repeat(300_000);
+    logger.write(&start);
+    wait_until("its beginning is there", || dir.path("log").exists() && dir.read("log").len() > 150_000);
+    kill(logger.pid(), "USR1");
+    logger.write("end\n");
+    logger.end();
+    assert_same(&fs::read(dir.path("log")).unwrap(), format!("{start}end\n").as_bytes());
+    assert_eq!(dir.read("err").lines().count(), 1);
+}
+
 // ----- signals -----------------------------------------------------------------------
 
 #[test]

@@ -604,5 +604,6 @@ fn the_numbers_are_right_after_the_dead_home_of_a_retried_job_was_damaged() {
     assert_eq!(again.run_to_the_end(&mut disk), ["first"]);
 }
 
+mod claims;
 mod histories;
 mod model;
