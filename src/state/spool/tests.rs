@@ -375,6 +375,66 @@ fn every_truncation_keeps_what_came_before() {
 }
 
 #[test]
+fn zeros_at_the_end_are_a_torn_write_and_zeros_before_something_are_damage() {
+    let (mut disk, mut service) = service();
+    service.spool.add(&mut disk, 0, b"job").unwrap();
+    service.commit(&mut disk).unwrap();
+    let whole = disk.journal_mut().len();
+    for (zeros, more) in [(1, 0), (100, 0), (20_000, 0), (100, 1), (20_000, 1)] {
+        let mut disk = disk.clone();
+        disk.journal_mut().extend(std::iter::repeat_n(0, zeros).chain(std::iter::repeat_n(b'x', more)));
+        let (mut again, found) = Service::start(&mut disk, 0).unwrap();
+        let lost = (zeros + more) as u64;
+        let torn = more == 0;
+        assert_eq!(found.torn_bytes, if torn { lost } else { 0 }, "{zeros} {more}");
+        assert_eq!((found.damaged_bytes, disk.aside.len() as u64), if torn { (0, 0) } else { (lost, lost) });
+        assert!(!torn || disk.journal_mut().len() == whole);
+        assert_eq!(again.run_to_the_end(&mut disk), ["job"]);
+    }
+}
+
+#[test]
+fn damage_in_the_last_group_voids_it_and_is_not_taken_for_a_torn_write() {
+    let (mut disk, mut service) = service();
+    disk.append_durably("one\ntwo\n");
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    *disk.journal_mut().last_mut().unwrap() ^= 1;
+    let (mut again, found) = Service::start(&mut disk, 0).unwrap();
+    assert_eq!((found.groups_voided, found.torn_bytes), (1, 0));
+    assert_eq!(again.run_to_the_end(&mut disk), ["one", "two"]);
+}
+
+#[test]
+fn a_walk_through_the_journal_is_over_when_that_was_written_anew() {
+    let (mut disk, mut service) = service();
+    service.spool.add(&mut disk, 0, b"job").unwrap();
+    service.commit(&mut disk).unwrap();
+    let search = service.spool.search(false);
+    assert!(service.spool.is_current(&search));
+    service.spool.compact_now(&mut disk, 0).unwrap();
+    assert!(!service.spool.is_current(&search) && service.spool.is_current(&service.spool.search(false)));
+}
+
+#[test]
+fn the_window_is_filled_when_jobs_are_beyond_it_and_workers_could_become_idle() {
+    let (mut disk, mut service) = service();
+    assert!(!service.spool.wants_refill());
+    for number in 0..2 * WINDOW_JOBS {
+        service.spool.add(&mut disk, 0, format!("{number}").as_bytes()).unwrap();
+    }
+    service.commit(&mut disk).unwrap();
+    assert!(service.spool.wants_refill());
+    service.refill(&mut disk).unwrap();
+    assert!(!service.spool.wants_refill(), "it is full");
+    service.spool.window.clear();
+    service.refill(&mut disk).unwrap();
+    assert_eq!(service.spool.cursor, service.spool.end);
+    service.spool.window.clear();
+    assert!(!service.spool.wants_refill(), "there is no other job");
+}
+
+#[test]
 fn a_failed_write_is_undone_and_tried_again() {
     for fail_at in 1..60 {
         let (mut disk, mut service) = service();
