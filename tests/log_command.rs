@@ -628,6 +628,27 @@ impl Logger {
 }
 
 #[test]
+fn a_file_that_may_not_grow_is_waited_for_without_being_busy() {
+    if !require(!under_qemu(), "looks into /proc of the real process") || !require_tool("prlimit") {
+        return;
+    }
+    let dir = Dir::new();
+    let mut logger = Logger::new(&dir, &["-s", "0"]);
+    common::control::limit_files(logger.pid(), "4096");
+    logger.write(lines(1000));
+    // (the kernel sends SIGXFSZ each time)
+    wait_until("it waits", || dir.read("err").contains("EFBIG"));
+    wait_until("it sleeps", || {
+        let before = common::control::ticks(logger.pid());
+        std::thread::sleep(core::time::Duration::from_millis(500));
+        common::control::ticks(logger.pid()) == before
+    });
+    common::control::limit_files(logger.pid(), "unlimited");
+    logger.end();
+    assert_same(&fs::read(dir.path("log")).unwrap(), &lines(1000));
+}
+
+#[test]
 fn told_to_stop_while_the_disk_is_full_it_ends_and_says_so() {
     let full = Path::new("/dev/full");
     let there = fs::metadata(full).is_ok_and(|meta| meta.file_type().is_char_device());

@@ -510,6 +510,7 @@ fn new_jobs_do_not_take_the_room_that_old_ones_need() {
     service.spool.claims.look_at_queue();
     disk.free = RESERVE_BYTES;
     assert_eq!(service.intake(&mut disk), Err(NO_ROOM));
+    assert_eq!(add_group(&mut service, &mut disk, &[]), Err(NO_ROOM));
     assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["old"]);
     disk.free = u64::MAX;
     service.spool.ended(1, Outcome::Success, &RULES);
