@@ -634,7 +634,7 @@ fn a_file_that_may_not_grow_is_waited_for_without_being_busy() {
     }
     let dir = Dir::new();
     let mut logger = Logger::new(&dir, &["-s", "0"]);
-    common::control::limit_files(logger.pid(), "4096");
+    common::control::limit_files(logger.pid(), "4096:");
     logger.write(lines(1000));
     // (the kernel sends SIGXFSZ each time)
     wait_until("it waits", || dir.read("err").contains("EFBIG"));
@@ -643,7 +643,7 @@ fn a_file_that_may_not_grow_is_waited_for_without_being_busy() {
         std::thread::sleep(core::time::Duration::from_millis(500));
         common::control::ticks(logger.pid()) == before
     });
-    common::control::limit_files(logger.pid(), "unlimited");
+    common::control::limit_files(logger.pid(), "unlimited:");
     logger.end();
     assert_same(&fs::read(dir.path("log")).unwrap(), &lines(1000));
 }
