@@ -141,6 +141,15 @@ fn lines_that_are_not_jobs_are_rejected_and_the_others_run() {
     let (mut disk, mut service) = service();
     let long = "x".repeat(20_000);
     disk.append_to_queue(&format!("a\n{long}\nb\nc\0d\n{}\nlast", "y".repeat(1001)));
+    let mut told = Vec::new();
+    let mut tell = |notice: Notice<'_>| match notice {
+        Notice::Rejected(_, why) => told.push(why.to_owned()),
+        Notice::RejectedLost(_) | Notice::Unusable(_) => panic!(),
+    };
+    for _ in 0..9 {
+        service.spool.intake(&mut disk, &mut service.scratch, &RULES, 0, &mut tell).unwrap();
+    }
+    assert_eq!(told.len(), 3, "each once: {told:?}");
     assert_eq!(service.run_to_the_end(&mut disk), ["a", "b", "last"]);
     assert_eq!(disk.rejected.len(), 20_000 + 1 + 4 + 1002);
 }
@@ -174,6 +183,56 @@ fn what_is_written_while_a_claim_is_being_closed_is_not_lost() {
     disk.append_to(file, "two\n");
     service.commit(&mut disk).unwrap();
     assert_eq!(service.run_to_the_end(&mut disk), ["one", "two"]);
+}
+
+#[test]
+fn lines_that_come_unseen_before_a_claim_is_closed_are_lines_like_others() {
+    let (mut disk, mut service) = service();
+    let file = disk.append_to_queue("one\n");
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    disk.append_to(file, "two\nthree\nfour");
+    service.now = CLAIM_QUIET_MS;
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    assert_eq!(service.run_to_the_end(&mut disk), ["one", "two", "three", "four"]);
+}
+
+#[test]
+fn a_start_that_finds_no_damage_writes_nothing() {
+    let (mut disk, mut service) = service();
+    service.spool.add(&mut disk, 0, b"job").unwrap();
+    service.commit(&mut disk).unwrap();
+    let (again, _) = Service::start(&mut disk, 0).unwrap();
+    assert_eq!(again.spool.wear().bytes, 0);
+}
+
+#[test]
+fn a_delay_begins_anew_with_the_service() {
+    let (mut disk, mut service) = service();
+    let id = service.spool.add(&mut disk, 0, b"job").unwrap();
+    service.commit(&mut disk).unwrap();
+    assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["job"]);
+    assert_eq!(service.spool.ended(id, Outcome::Code(1), &RULES), Some(End::Fail(10)));
+    service.spool.settle(&mut disk, 0).unwrap();
+    service.commit(&mut disk).unwrap();
+    let (again, _) = Service::start(&mut disk, 500).unwrap();
+    assert_eq!(again.spool.window().next_due(), Some(500 + RULES.retry_delay_ms));
+}
+
+#[test]
+fn a_job_of_a_claim_that_never_ran_has_no_attempts_after_a_compaction() {
+    let (mut disk, mut service) = service();
+    for number in 0..2 * WINDOW_JOBS {
+        disk.append_to_queue(&format!("{number}\n"));
+    }
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    service.refill(&mut disk).unwrap();
+    service.spool.compact_now(&mut disk, 0).unwrap();
+    let beyond = service.homes(&mut disk, false).unwrap();
+    assert_eq!(beyond.len(), WINDOW_JOBS);
+    assert!(beyond.iter().all(|(place, _)| place.attempt == 0));
 }
 
 #[test]

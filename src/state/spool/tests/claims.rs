@@ -27,6 +27,7 @@ fn claims_are_sorted_by_their_number() {
 fn each_claim_has_its_own_offset_and_an_unknown_one_none() {
     let claims = claims(&[(1, 10), (2, 20)]);
     assert_eq!([1, 2, 3].map(|seq| claims.offset_of(seq)), [10, 20, 0]);
+    assert_eq!((claims.len(), claims.is_empty(), claims.next_seq()), (2, false, 1));
 }
 
 /// `full` queue or not: when the intake is due.
@@ -116,4 +117,20 @@ fn a_full_queue_closes_no_claim() {
         }
         assert_eq!(service.run_to_the_end(&mut disk), jobs);
     }
+}
+
+#[test]
+fn a_service_that_takes_no_new_jobs_leaves_the_queue_file_alone_and_reads_its_claims() {
+    let (mut disk, mut service) = service();
+    let file = disk.append_to_queue("one\n");
+    assert_eq!(service.intake(&mut disk), Ok(1));
+    service.spool.claims.pause();
+    disk.append_to(file, "two\n");
+    disk.append_to_queue("late\n");
+    service.now += CLAIM_EVERY_MS;
+    service.spool.claims.look_at_queue();
+    service.spool.claims.look_at_claims();
+    assert_eq!(service.intake(&mut disk), Ok(1));
+    assert_eq!((service.spool.claims.len(), disk.claims()), (1, 1));
+    assert_eq!(service.run_to_the_end(&mut disk), ["one", "two"]);
 }
