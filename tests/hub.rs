@@ -165,7 +165,7 @@ fn a_slow_reader_loses_lines_is_told_how_many_and_holds_nobody_up() {
     let (mut sender, mut slow, mut reader) = (join(&dir), join(&dir), join(&dir));
     // (a short one might find room where a long one did not)
     let text = |number: usize| {
-        format!("{number} {}", if number % 2 == 0 { "x".repeat(1000) } else { String::new() })
+        format!("{number} {}", if number.is_multiple_of(2) { "x".repeat(1000) } else { String::new() })
     };
     let count = 4000;
     for number in 0..count {
