@@ -274,6 +274,12 @@ mod tests {
             bytes[at] = byte;
             assert_eq!(Request::parse(&bytes), Err(Malformed), "{at} {byte}");
         }
+        // One without arguments has none.
+        for at in 1..REQUEST_BYTES {
+            let mut bytes = Request::Alive.emit();
+            bytes[at] = 1;
+            assert_eq!(Request::parse(&bytes), Err(Malformed), "{at}");
+        }
     }
 
     #[test]
