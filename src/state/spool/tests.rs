@@ -1,7 +1,7 @@
 //! Histories with crashes: the real spool on a disk that dies and forgets.
 
 use super::*;
-use crate::limits::{CLAIM_QUIET_MS, SCRATCH_BYTES, WINDOW_JOBS};
+use crate::limits::{CLAIM_QUIET_MS, SCRATCH_BYTES, WINDOW_JOBS, WORKERS_MAX};
 use crate::state::disk::fake::{DEAD, FAILED, FakeDisk};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -486,6 +486,11 @@ fn the_window_is_filled_when_jobs_are_beyond_it_and_workers_could_become_idle() 
     assert!(service.spool.wants_refill());
     service.refill(&mut disk).unwrap();
     assert!(!service.spool.wants_refill(), "it is full");
+    let enough = WINDOW_JOBS - WORKERS_MAX;
+    (1..=enough as u64).for_each(|id| drop(service.spool.window.remove(id)));
+    assert!(!service.spool.wants_refill(), "there is one for each worker");
+    service.spool.window.remove(WINDOW_JOBS as u64);
+    assert!(service.spool.wants_refill());
     service.spool.window.clear();
     service.refill(&mut disk).unwrap();
     assert_eq!(service.spool.cursor, service.spool.end);
