@@ -465,6 +465,27 @@ fn damage_in_the_last_group_voids_it_and_is_not_taken_for_a_torn_write() {
 }
 
 #[test]
+fn damage_beyond_the_window_costs_a_compaction_no_job_but_its_own() {
+    let (mut disk, mut service) = service();
+    // (less than a record is read behind the damaged one)
+    let text = |number: usize| format!("{number:03}{}", "x".repeat(900));
+    let count = WINDOW_JOBS + 4;
+    for number in 0..count {
+        service.spool.add(&mut disk, 0, text(number).as_bytes()).unwrap();
+    }
+    service.commit(&mut disk).unwrap();
+    service.refill(&mut disk).unwrap();
+    let damaged = WINDOW_JOBS + 1;
+    let journal = disk.journal_mut();
+    let at = journal.windows(4).position(|bytes| bytes == format!("{damaged:03}x").as_bytes()).unwrap();
+    journal[at] ^= 1;
+    service.spool.compact_now(&mut disk, 0).unwrap();
+    let expected: Vec<String> = (0..count).filter(|number| *number != damaged).map(text).collect();
+    service.spool.waiting -= 1;
+    assert_eq!(service.run_to_the_end(&mut disk), expected);
+}
+
+#[test]
 fn a_walk_through_the_journal_is_over_when_that_was_written_anew() {
     let (mut disk, mut service) = service();
     service.spool.add(&mut disk, 0, b"job").unwrap();
