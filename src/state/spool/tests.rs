@@ -481,6 +481,7 @@ fn damage_beyond_the_window_costs_a_compaction_no_job_but_its_own() {
     journal[at] ^= 1;
     service.spool.compact_now(&mut disk, 0).unwrap();
     let expected: Vec<String> = (0..count).filter(|number| *number != damaged).map(text).collect();
+    // (it counts until the next start)
     service.spool.waiting -= 1;
     assert_eq!(service.run_to_the_end(&mut disk), expected);
 }
