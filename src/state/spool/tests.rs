@@ -509,7 +509,9 @@ fn the_window_is_filled_when_jobs_are_beyond_it_and_workers_could_become_idle() 
     service.refill(&mut disk).unwrap();
     assert!(!service.spool.wants_refill(), "it is full");
     let enough = WINDOW_JOBS - WORKERS_MAX;
-    (1..=enough as u64).for_each(|id| drop(service.spool.window.remove(id)));
+    for id in 1..=enough as u64 {
+        service.spool.window.remove(id);
+    }
     assert!(!service.spool.wants_refill(), "there is one for each worker");
     service.spool.window.remove(WINDOW_JOBS as u64);
     assert!(service.spool.wants_refill());
