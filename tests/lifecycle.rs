@@ -64,9 +64,11 @@ fn a_missing_folder_is_created_for_its_owner_only() {
     let folder = dir.path("a/b");
     let below = folder.to_str().unwrap();
     run(&["-d", below, "start"]).expect(0);
-    let mode = fs::metadata(&folder).unwrap().permissions().mode();
+    let mode = |name: &str| fs::metadata(dir.path(name)).unwrap().permissions().mode() & 0o7777;
     run(&["-d", below, "stop"]).expect(0);
-    assert_eq!(mode & 0o7777, 0o700);
+    // What it lies in is for all to enter, as far as the umask says.
+    fs::create_dir(dir.path("like")).unwrap();
+    assert_eq!((mode("a"), mode("a/b")), (mode("like") & 0o755, 0o700));
 }
 
 #[test]

@@ -356,6 +356,21 @@ fn a_rotation_that_fails_costs_no_line_and_is_told_once() {
     assert_eq!(dir.read("err"), told);
 }
 
+#[test]
+fn a_rotation_that_fails_inside_a_line_does_not_divide_it() {
+    let dir = Dir::new();
+    fs::create_dir_all(dir.path("log.1/x")).unwrap();
+    let mut logger = Logger::new(&dir, &[]);
+    let start = "x".repeat(300_000);
+    logger.write(&start);
+    wait_until("its beginning is there", || dir.path("log").exists() && dir.read("log").len() > 150_000);
+    kill(logger.pid(), "USR1");
+    logger.write("end\n");
+    logger.end();
+    assert_same(&fs::read(dir.path("log")).unwrap(), format!("{start}end\n").as_bytes());
+    assert_eq!(dir.read("err").lines().count(), 1);
+}
+
 // ----- signals -----------------------------------------------------------------------
 
 #[test]
@@ -610,6 +625,27 @@ impl Logger {
         writer.join().unwrap();
         assert_eq!(self.code(), 0);
     }
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_waited_for_without_being_busy() {
+    if !require(!under_qemu(), "looks into /proc of the real process") || !require_tool("prlimit") {
+        return;
+    }
+    let dir = Dir::new();
+    let mut logger = Logger::new(&dir, &["-s", "0"]);
+    common::control::limit_files(logger.pid(), "4096:");
+    logger.write(lines(1000));
+    // (the kernel sends SIGXFSZ each time)
+    wait_until("it waits", || dir.read("err").contains("EFBIG"));
+    wait_until("it sleeps", || {
+        let before = common::control::ticks(logger.pid());
+        std::thread::sleep(core::time::Duration::from_millis(500));
+        common::control::ticks(logger.pid()) == before
+    });
+    common::control::limit_files(logger.pid(), "unlimited:");
+    logger.end();
+    assert_same(&fs::read(dir.path("log")).unwrap(), &lines(1000));
 }
 
 #[test]

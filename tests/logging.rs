@@ -4,6 +4,7 @@ mod common;
 
 use common::{Dir, finish, kill, log_lines_matching, through, under_qemu, wait_until};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -424,4 +425,19 @@ fn what_another_user_can_have_planted_is_not_written_by_root() {
     assert!(ran.err.contains("EMLINK"), "{}", ran.err);
     dir.zigsvc(&["-o", &log_file, "stop", "opener"]).expect(0);
     assert!(intact(), "{}", dir.read("target"));
+}
+
+#[test]
+fn a_log_with_a_second_name_is_not_written_by_root_for_another_user() {
+    if !common::require_root() {
+        return;
+    }
+    let dir = Dir::new();
+    fs::set_permissions(dir.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    dir.write("target", "of root\n");
+    fs::hard_link(dir.path("target"), dir.path("zigsvc.log")).unwrap();
+    let ran = dir.zigsvc(&["-o", "user=65534", "-o", "group=65534", "start"]).expect(0);
+    assert!(ran.err.contains("the log cannot be written: ") && ran.err.contains("EMLINK"), "{}", ran.err);
+    dir.zigsvc(&["stop"]).expect(0);
+    assert_eq!(dir.read("target"), "of root\n");
 }

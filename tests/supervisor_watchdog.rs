@@ -182,6 +182,20 @@ fn one_that_cannot_be_opened_is_a_degraded_state_that_ends() {
 }
 
 #[test]
+fn one_that_fails_is_opened_anew_since_its_driver_may_come_back_as_another() {
+    let dir = Dir::new();
+    let mut device = Device::new(&dir.path("watchdog"));
+    let _running = run_sleep(&dir, "watchdog");
+    wait_until("it is fed", || device.fed().0 > 0);
+    drop(device);
+    fs::remove_file(dir.path("watchdog")).unwrap();
+    wait_for(&dir, &format!("[ERROR] watchdog: {}: write: EPIPE", dir.path("watchdog").display()));
+    let mut device = Device::new(&dir.path("watchdog"));
+    wait_for(&dir, "[INFO] watchdog: it is fed again");
+    assert!(device.fed().0 > 0);
+}
+
+#[test]
 fn a_reload_moves_it() {
     let dir = Dir::new();
     let mut device = Device::new(&dir.path("watchdog"));

@@ -60,6 +60,8 @@ mod tests {
     fn groups_are_found_by_name_and_by_member() {
         let line = b"dialout:x:20:alice,bob";
         assert_eq!(group_named(line, b"dialout"), Some(20));
+        assert_eq!(group_named(line, b"dial"), None);
+        assert_eq!(group_named(b":x:21:", b""), None);
         assert_eq!(group_with_member(line, b"bob"), Some(20));
         assert_eq!(group_with_member(line, b"bo"), None);
         assert_eq!(group_with_member(b"empty:x:21:", b""), None);

@@ -168,6 +168,27 @@ mod tests {
     }
 
     #[test]
+    fn every_refusal_has_the_name_that_the_manual_gives_it() {
+        let codes = [
+            (Code::BadRequest, "bad-request"),
+            (Code::TooLong, "too-long"),
+            (Code::NoJob, "no-job"),
+            (Code::Full, "full"),
+            (Code::NoSpace, "no-space"),
+            (Code::Io, "io"),
+            (Code::Draining, "draining"),
+            (Code::Stopping, "stopping"),
+            (Code::Denied, "denied"),
+            (Code::Busy, "busy"),
+        ];
+        let manual = include_str!("../../docs/control.md");
+        for (code, name) in codes {
+            assert_eq!(code.name(), name);
+            assert!(manual.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[test]
     fn arguments_are_what_they_must_be_or_refused() {
         assert_eq!(id(b"18446744073709551615"), Ok(u64::MAX));
         for bad in [&b""[..], b"-1", b"1 2", b"x", b"18446744073709551616", b"dead"] {

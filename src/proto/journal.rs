@@ -352,6 +352,32 @@ mod tests {
     }
 
     #[test]
+    fn a_length_or_a_mark_that_cannot_be_is_damage_and_not_the_end_of_the_file() {
+        let mut out: Vec<u8, 128> = Vec::new();
+        Record { body: b"text", ..Record::new(Kind::Add, 7, 0) }.emit(&mut out).unwrap();
+        let damaged = |at: usize, with: [u8; 2]| {
+            let mut bytes = out.clone();
+            bytes[at..at + 2].copy_from_slice(&with);
+            bytes
+        };
+        let length = |length: usize| damaged(2, u16::try_from(length).unwrap().to_le_bytes());
+        assert_eq!(step(&length(BODY_MAX_BYTES)), Step::Truncated(RECORD_MAX_BYTES));
+        assert_eq!(step(&length(BODY_MAX_BYTES + 1)), Step::Bad);
+        assert_eq!(step(&damaged(HEADER_BYTES - 2, [0, 0])[..HEADER_BYTES]), Step::Bad);
+    }
+
+    #[test]
+    fn damage_is_skipped_to_the_next_record_or_as_far_as_none_can_begin() {
+        let mut out: Vec<u8, 128> = Vec::new();
+        out.extend_from_slice(&[0; 7]).unwrap();
+        Record { body: b"text", ..Record::new(Kind::Add, 7, 0) }.emit(&mut out).unwrap();
+        assert_eq!((skip_damage(&out, false), skip_damage(&out, true)), (7, 7));
+        let noise = [0; RECORD_MAX_BYTES + 9];
+        assert_eq!((skip_damage(&noise, false), skip_damage(&noise, true)), (10, noise.len()));
+        assert_eq!((skip_damage(&noise[..9], false), skip_damage(&noise[..9], true)), (1, 9));
+    }
+
+    #[test]
     fn a_record_that_does_not_fit_changes_nothing() {
         let mut out: Vec<u8, 24> = Vec::new();
         assert!(Record { body: b"12345", ..Record::new(Kind::Add, 1, 0) }.emit(&mut out).is_err());

@@ -262,11 +262,15 @@ mod tests {
     }
 
     #[test]
-    fn names_and_levels_have_the_same_order() {
+    fn names_levels_and_stamps_have_the_same_order() {
         for (index, name) in Level::NAMES.iter().enumerate() {
             let tag = Level::from_index(index as u8).tag();
             assert_eq!(tag, format!("[{}] ", name.to_uppercase()));
         }
-        assert_eq!(Stamp::NAMES.len(), 3);
+        let stamps = [("iso", Stamp::Iso), ("unix", Stamp::Unix), ("none", Stamp::None)];
+        assert_eq!(Stamp::NAMES.len(), stamps.len());
+        for (index, (name, stamp)) in stamps.into_iter().enumerate() {
+            assert_eq!((Stamp::NAMES[index], Stamp::from_index(index as u8)), (name, stamp));
+        }
     }
 }

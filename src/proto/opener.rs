@@ -264,6 +264,25 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_is_not_there_and_a_path_that_is_half_too_long_are_none() {
+        let whom = Whom { place: 0, serial: 1 };
+        let good =
+            Request::Open { whom, pid: 1, uid: 0, asked: Asked { path: b"/a", too_long: false } }.emit();
+        assert!(Request::parse(&good).is_ok());
+        for (at, byte) in [(1, CLIENTS_MAX as u8), (1, u8::MAX), (2, 1), (2, 2)] {
+            let mut bytes = good;
+            bytes[at] = byte;
+            assert_eq!(Request::parse(&bytes), Err(Malformed), "{at} {byte}");
+        }
+        // One without arguments has none.
+        for at in 1..REQUEST_BYTES {
+            let mut bytes = Request::Alive.emit();
+            bytes[at] = 1;
+            assert_eq!(Request::parse(&bytes), Err(Malformed), "{at}");
+        }
+    }
+
+    #[test]
     fn a_message_of_any_other_length_is_none() {
         for request in requests() {
             let mut bytes = request.emit().to_vec();

@@ -154,5 +154,6 @@ mod tests {
     fn the_empty_path_is_an_empty_c_string() {
         assert_eq!(Path::empty().as_c_str().to_bytes(), b"");
         assert_eq!(path("").as_bytes(), b"");
+        assert!(path("").is_empty() && !path("/").is_empty());
     }
 }

@@ -370,3 +370,55 @@ fn whole_lines(bytes: &[u8], room: usize) -> usize {
     let fitting = bytes.get(..room.min(bytes.len())).unwrap_or(&[]);
     fitting.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last.saturating_add(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::pass;
+
+    const NOBODY: Peer = Peer { pid: 1, uid: 2, gid: 3 };
+
+    fn nobody_is_busy(_: usize) -> bool {
+        false
+    }
+
+    /// A client that came at `now`, and its end of the connection.
+    fn join(clients: &mut Clients, rank: Rank, now: u64) -> (usize, OwnedFd) {
+        let (ours, theirs) = pass::pair().unwrap();
+        (clients.add(ours, NOBODY, rank, now).ok().unwrap(), theirs)
+    }
+
+    #[test]
+    fn of_those_who_may_nothing_the_oldest_goes_and_in_a_flood_any() {
+        let mut clients = Clients::EMPTY;
+        let mut theirs = Vec::<_, CLIENTS_MAX>::new();
+        let goes = |clients: &Clients, now| clients.crowded_out(Rank::Nobody, now, &nobody_is_busy);
+        for count in 0..STRANGERS_MAX + ACCEPT_TURN {
+            assert_eq!(goes(&clients, 10), None, "those that came in this turn can ask");
+            assert_eq!(goes(&clients, 11), (count >= STRANGERS_MAX).then_some(0));
+            theirs.push(join(&mut clients, Rank::Nobody, 10).1).unwrap();
+        }
+        assert_eq!(goes(&clients, 10), Some(0), "a flood of one millisecond");
+        assert_eq!(clients.crowded_out(Rank::Guest, 11, &nobody_is_busy), None, "there is room for others");
+    }
+
+    #[test]
+    fn who_takes_no_answers_is_due_until_it_does() {
+        let mut clients = Clients::EMPTY;
+        let (place, theirs) = join(&mut clients, Rank::Guest, 0);
+        let line = [[b'x'; 999].as_slice(), b"\n"].concat();
+        while clients.get(place).is_some_and(|client| !client.is_stuck()) {
+            clients.send(place, &line, 0).unwrap();
+        }
+        assert_eq!(clients.next_due(), Some(CLIENT_IDLE_MS));
+        assert_eq!((clients.expired(CLIENT_IDLE_MS - 1), clients.expired(CLIENT_IDLE_MS)), (None, Some(0)));
+        clients.flush(place, 5).unwrap();
+        assert_eq!(clients.next_due(), Some(CLIENT_IDLE_MS), "nothing was taken");
+        let mut bytes = [0; 1000];
+        while clients.get(place).is_some_and(Client::is_stuck) {
+            assert!(socket::receive(&theirs, &mut bytes).unwrap() > 0);
+            clients.flush(place, 7).unwrap();
+        }
+        assert_eq!(clients.next_due(), None, "all was taken");
+    }
+}

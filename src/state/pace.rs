@@ -75,6 +75,25 @@ mod tests {
     }
 
     #[test]
+    fn the_pause_doubles_while_there_is_little_and_halves_while_there_is_much() {
+        let mut pace = Pace::default();
+        let mut pauses = |bytes, times: usize| -> Vec<u64> {
+            let mut next = |_| {
+                pace.on_done(0, bytes);
+                pace.on_ready(0)
+            };
+            (0..times).map(&mut next).collect()
+        };
+        let (little, much) = (PACE_LITTLE_BYTES - 1, PACE_MUCH_BYTES);
+        assert_eq!(pauses(PACE_LITTLE_BYTES, 2), [0, 0]);
+        assert_eq!(pauses(little, 7), [50, 100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(pauses(much - 1, 2), [1000, 1000]);
+        assert_eq!(pauses(much, 6), [500, 250, 125, 62, 0, 0]);
+        assert_eq!(pauses(little, 2), [PACE_MIN_US, 2 * PACE_MIN_US]);
+        assert_eq!(pauses(much, 2), [PACE_MIN_US, 0]);
+    }
+
+    #[test]
     fn who_writes_large_blocks_never_waits() {
         let mut pace = Pace::default();
         for now in 0..100 {

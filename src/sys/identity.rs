@@ -143,3 +143,23 @@ fn for_each_line(path: &CStr, mut visit: impl FnMut(&[u8])) {
         visit(buffer.get(..held).unwrap_or(&[]));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_are_too_long_are_skipped_whole() {
+        let path = std::env::temp_dir().join(format!("zigsvc-identity-{}", std::process::id()));
+        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        // The end of a long line could look like an account.
+        for long in [1024, 1025, 2047, 2048, 5000] {
+            let text = format!("a:x:1\n{}root:x:0\nb:x:2\nc:x:3", "x".repeat(long));
+            std::fs::write(&path, text).unwrap();
+            let mut lines = Vec::<String, 8>::new();
+            for_each_line(&name, |line| lines.push(String::from_utf8(line.to_vec()).unwrap()).unwrap());
+            assert_eq!(lines, ["a:x:1", "b:x:2", "c:x:3"], "{long}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}

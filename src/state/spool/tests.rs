@@ -1,7 +1,7 @@
 //! Histories with crashes: the real spool on a disk that dies and forgets.
 
 use super::*;
-use crate::limits::{CLAIM_QUIET_MS, SCRATCH_BYTES, WINDOW_JOBS};
+use crate::limits::{CLAIM_QUIET_MS, SCRATCH_BYTES, WINDOW_JOBS, WORKERS_MAX};
 use crate::state::disk::fake::{DEAD, FAILED, FakeDisk};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -141,6 +141,15 @@ fn lines_that_are_not_jobs_are_rejected_and_the_others_run() {
     let (mut disk, mut service) = service();
     let long = "x".repeat(20_000);
     disk.append_to_queue(&format!("a\n{long}\nb\nc\0d\n{}\nlast", "y".repeat(1001)));
+    let mut told = Vec::new();
+    let mut tell = |notice: Notice<'_>| match notice {
+        Notice::Rejected(_, why) => told.push(why.to_owned()),
+        Notice::RejectedLost(_) | Notice::Unusable(_) => panic!(),
+    };
+    for _ in 0..9 {
+        service.spool.intake(&mut disk, &mut service.scratch, &RULES, 0, &mut tell).unwrap();
+    }
+    assert_eq!(told.len(), 3, "each once: {told:?}");
     assert_eq!(service.run_to_the_end(&mut disk), ["a", "b", "last"]);
     assert_eq!(disk.rejected.len(), 20_000 + 1 + 4 + 1002);
 }
@@ -174,6 +183,56 @@ fn what_is_written_while_a_claim_is_being_closed_is_not_lost() {
     disk.append_to(file, "two\n");
     service.commit(&mut disk).unwrap();
     assert_eq!(service.run_to_the_end(&mut disk), ["one", "two"]);
+}
+
+#[test]
+fn lines_that_come_unseen_before_a_claim_is_closed_are_lines_like_others() {
+    let (mut disk, mut service) = service();
+    let file = disk.append_to_queue("one\n");
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    disk.append_to(file, "two\nthree\nfour");
+    service.now = CLAIM_QUIET_MS;
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    assert_eq!(service.run_to_the_end(&mut disk), ["one", "two", "three", "four"]);
+}
+
+#[test]
+fn a_start_that_finds_no_damage_writes_nothing() {
+    let (mut disk, mut service) = service();
+    service.spool.add(&mut disk, 0, b"job").unwrap();
+    service.commit(&mut disk).unwrap();
+    let (again, _) = Service::start(&mut disk, 0).unwrap();
+    assert_eq!(again.spool.wear().bytes, 0);
+}
+
+#[test]
+fn a_delay_begins_anew_with_the_service() {
+    let (mut disk, mut service) = service();
+    let id = service.spool.add(&mut disk, 0, b"job").unwrap();
+    service.commit(&mut disk).unwrap();
+    assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["job"]);
+    assert_eq!(service.spool.ended(id, Outcome::Code(1), &RULES), Some(End::Fail(10)));
+    service.spool.settle(&mut disk, 0).unwrap();
+    service.commit(&mut disk).unwrap();
+    let (again, _) = Service::start(&mut disk, 500).unwrap();
+    assert_eq!(again.spool.window().next_due(), Some(500 + RULES.retry_delay_ms));
+}
+
+#[test]
+fn a_job_of_a_claim_that_never_ran_has_no_attempts_after_a_compaction() {
+    let (mut disk, mut service) = service();
+    for number in 0..2 * WINDOW_JOBS {
+        disk.append_to_queue(&format!("{number}\n"));
+    }
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    service.refill(&mut disk).unwrap();
+    service.spool.compact_now(&mut disk, 0).unwrap();
+    let beyond = service.homes(&mut disk, false).unwrap();
+    assert_eq!(beyond.len(), WINDOW_JOBS);
+    assert!(beyond.iter().all(|(place, _)| place.attempt == 0));
 }
 
 #[test]
@@ -306,16 +365,20 @@ fn a_backlog_survives_compaction_in_order() {
 #[test]
 fn a_compacted_journal_is_small_and_ids_go_on() {
     let (mut disk, mut service) = service();
+    let mut compactions = 0;
     for round in 0..40 {
         for number in 0..100 {
             disk.append_to_queue(&format!("{round} {number} {}\n", "x".repeat(50)));
         }
         service.run_to_the_end(&mut disk);
+        assert_eq!(service.spool.journal_bytes(), disk.journal_mut().len() as u64);
         if service.spool.wants_compaction() {
             service.spool.compact_now(&mut disk, 0).unwrap();
-            assert!(service.spool.journal_bytes() < 200);
+            assert!(disk.journal_mut().len() < 200);
+            compactions += 1;
         }
     }
+    assert!(compactions > 0);
     let id = service.spool.add(&mut disk, 0, b"next").unwrap();
     assert_eq!(id, 4001);
 }
@@ -368,6 +431,95 @@ fn every_truncation_keeps_what_came_before() {
         let ran = again.run_to_the_end(&mut cut);
         assert_eq!(ran.len(), length.saturating_sub(17) / 25, "length {length}");
     }
+}
+
+#[test]
+fn zeros_at_the_end_are_a_torn_write_and_zeros_before_something_are_damage() {
+    let (mut disk, mut service) = service();
+    service.spool.add(&mut disk, 0, b"job").unwrap();
+    service.commit(&mut disk).unwrap();
+    let whole = disk.journal_mut().len();
+    for (zeros, more) in [(1, 0), (100, 0), (20_000, 0), (100, 1), (20_000, 1)] {
+        let mut disk = disk.clone();
+        disk.journal_mut().extend(std::iter::repeat_n(0, zeros).chain(std::iter::repeat_n(b'x', more)));
+        let (mut again, found) = Service::start(&mut disk, 0).unwrap();
+        let lost = (zeros + more) as u64;
+        let torn = more == 0;
+        assert_eq!(found.torn_bytes, if torn { lost } else { 0 }, "{zeros} {more}");
+        assert_eq!((found.damaged_bytes, disk.aside.len() as u64), if torn { (0, 0) } else { (lost, lost) });
+        assert!(!torn || disk.journal_mut().len() == whole);
+        assert_eq!(again.run_to_the_end(&mut disk), ["job"]);
+    }
+}
+
+#[test]
+fn damage_in_the_last_group_voids_it_and_is_not_taken_for_a_torn_write() {
+    let (mut disk, mut service) = service();
+    disk.append_durably("one\ntwo\n");
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    *disk.journal_mut().last_mut().unwrap() ^= 1;
+    let (mut again, found) = Service::start(&mut disk, 0).unwrap();
+    assert_eq!((found.groups_voided, found.torn_bytes), (1, 0));
+    assert_eq!(again.run_to_the_end(&mut disk), ["one", "two"]);
+}
+
+#[test]
+fn damage_beyond_the_window_costs_a_compaction_no_job_but_its_own() {
+    let (mut disk, mut service) = service();
+    // (less than a record is read behind the damaged one)
+    let text = |number: usize| format!("{number:03}{}", "x".repeat(900));
+    let count = WINDOW_JOBS + 4;
+    for number in 0..count {
+        service.spool.add(&mut disk, 0, text(number).as_bytes()).unwrap();
+    }
+    service.commit(&mut disk).unwrap();
+    service.refill(&mut disk).unwrap();
+    let damaged = WINDOW_JOBS + 1;
+    let journal = disk.journal_mut();
+    let at = journal.windows(4).position(|bytes| bytes == format!("{damaged:03}x").as_bytes()).unwrap();
+    journal[at] ^= 1;
+    service.spool.compact_now(&mut disk, 0).unwrap();
+    let expected: Vec<String> = (0..count).filter(|number| *number != damaged).map(text).collect();
+    // (it counts until the next start)
+    service.spool.waiting -= 1;
+    assert_eq!(service.run_to_the_end(&mut disk), expected);
+}
+
+#[test]
+fn a_walk_through_the_journal_is_over_when_that_was_written_anew() {
+    let (mut disk, mut service) = service();
+    service.spool.add(&mut disk, 0, b"job").unwrap();
+    service.commit(&mut disk).unwrap();
+    let search = service.spool.search(false);
+    assert!(service.spool.is_current(&search));
+    service.spool.compact_now(&mut disk, 0).unwrap();
+    assert!(!service.spool.is_current(&search) && service.spool.is_current(&service.spool.search(false)));
+}
+
+#[test]
+fn the_window_is_filled_when_jobs_are_beyond_it_and_workers_could_become_idle() {
+    let (mut disk, mut service) = service();
+    assert!(!service.spool.wants_refill());
+    for number in 0..2 * WINDOW_JOBS {
+        service.spool.add(&mut disk, 0, format!("{number}").as_bytes()).unwrap();
+    }
+    service.commit(&mut disk).unwrap();
+    assert!(service.spool.wants_refill());
+    service.refill(&mut disk).unwrap();
+    assert!(!service.spool.wants_refill(), "it is full");
+    let enough = WINDOW_JOBS - WORKERS_MAX;
+    for id in 1..=enough as u64 {
+        service.spool.window.remove(id);
+    }
+    assert!(!service.spool.wants_refill(), "there is one for each worker");
+    service.spool.window.remove(WINDOW_JOBS as u64);
+    assert!(service.spool.wants_refill());
+    service.spool.window.clear();
+    service.refill(&mut disk).unwrap();
+    assert_eq!(service.spool.cursor, service.spool.end);
+    service.spool.window.clear();
+    assert!(!service.spool.wants_refill(), "there is no other job");
 }
 
 #[test]
@@ -446,6 +598,7 @@ fn new_jobs_do_not_take_the_room_that_old_ones_need() {
     service.spool.claims.look_at_queue();
     disk.free = RESERVE_BYTES;
     assert_eq!(service.intake(&mut disk), Err(NO_ROOM));
+    assert_eq!(add_group(&mut service, &mut disk, &[]), Err(NO_ROOM));
     assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["old"]);
     disk.free = u64::MAX;
     service.spool.ended(1, Outcome::Success, &RULES);
@@ -600,5 +753,6 @@ fn the_numbers_are_right_after_the_dead_home_of_a_retried_job_was_damaged() {
     assert_eq!(again.run_to_the_end(&mut disk), ["first"]);
 }
 
+mod claims;
 mod histories;
 mod model;
