@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use zigsvc::cli::COMMANDS;
 use zigsvc::proto::config::keys::KEYS;
+use zigsvc::proto::names::Service;
 
 /// What `check` prints, without its comment.
 #[track_caller]
@@ -348,6 +349,8 @@ fn there_is_help_for_every_command_and_limits_for_every_limit() {
         assert!(ran.out.starts_with(&format!("zigsvc {command}")) && ran.err.is_empty(), "{ran:?}");
         assert!(ran.out.ends_with('\n') && ran.out.lines().all(|line| line.len() <= 120), "{ran:?}");
     }
+    let services = Service::ALL.map(Service::name).join(" ");
+    assert!(overview.contains(&format!("(SERVICE is one of {services}; ")), "{overview}");
     for word in ["--help", "-h"] {
         assert_eq!(run(&[word]).expect(0).out, overview);
     }
