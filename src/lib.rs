@@ -36,18 +36,37 @@
 //!
 //! # One job, from line to end
 //!
-//! `service/disk.rs` (inotify tells of the queue file) → `state/spool/intake.rs`
-//! (claimed, read, journaled with its offset) → `service/jobs/spooling.rs` and
-//! `state/spool/mod.rs` (commit) → `state/spool/pull.rs` (into the window) →
-//! `service/jobs/handlers.rs` (chosen) → `service/jobs/worker.rs` (handler
-//! started, output, end) → `state/spool/mod.rs` (the end is journaled).
+//! `turn` of `service/jobs/mod.rs` calls these, in the order that its head gives.
+//!
+//! 1. `service/jobs/mod.rs`, `on_inotify`: the queue file was written
+//!    (`sys/inotify.rs`), so look at it
+//! 2. `state/spool/intake.rs`, `intake`: it is renamed to a claim
+//!    (`service/disk.rs`) and read; its lines go into the journal, and with them
+//!    the offset behind them
+//! 3. `service/jobs/spooling.rs`, `commit_turn`, and `state/spool/mod.rs`,
+//!    `commit`: the journal is synced
+//! 4. `state/spool/pull.rs`, `refill`: the job is read into the window
+//! 5. `service/jobs/handlers.rs`, `start_jobs`: it is chosen, and its start goes into
+//!    the journal (where the handler is the log, `log_jobs` does steps 5 to 7)
+//! 6. `service/jobs/worker.rs`, `Worker::start`: a handler runs; its output is logged
+//! 7. `service/jobs/handlers.rs`, `on_ended_handlers`: it is reaped; `job_ended`
+//!    says what follows
+//! 8. `state/spool/mod.rs`, `settle`: the end is in the journal, and synced by the next
+//!    commit, at most `COMMIT_DELAY_MS` later
 //!
 //! # One request, from connection to answer
 //!
-//! `service/listener.rs` (accepted, ranked) → `service/clients.rs` (bytes) →
-//! `proto/control.rs` (framed) → `service/jobs/requests.rs` (found in the list,
-//! parsed, done) → `service/jobs/control.rs` (answered, after the commit if it
-//! has to be durable; by `errands.rs` if it takes more than a turn).
+//! 1. `service/jobs/gate.rs`, `accept_clients`: accepted and ranked
+//!    (`service/listener.rs`), and given a place (`service/clients.rs`)
+//! 2. `service/jobs/control.rs`, `serve` and `take_requests`: its bytes are read, and
+//!    divided into lines (`proto/frame.rs`)
+//! 3. `service/jobs/control.rs`, `handle`: verb and argument (`proto/control.rs`),
+//!    the entry of `REQUESTS`, the right to ask
+//! 4. `service/jobs/requests.rs`: the entry's function does it, and answers at once,
+//!    or notes what is owed
+//! 5. what is owed: `service/jobs/group.rs`, `answer_owed`, after the commit;
+//!    `service/jobs/errands.rs`, if it takes a walk through the journal;
+//!    `tell_waiting` of `control.rs`, when a job has ended
 //!
 //! # One death, from the kernel to the restart
 //!
@@ -71,10 +90,10 @@
 //!
 //! # Recipes
 //!
-//! - **A command**: one entry in `COMMANDS` of `cli/mod.rs` and its function in
-//!   the module that fits. `tests/config.rs` fails if `help` does not name it,
-//!   and `tests/manual.rs` until the manual page and the completion are written
-//!   anew (`ZIGSVC_WRITE=1`).
+//! - **A command**: one entry in `COMMANDS` of `cli/mod.rs`, its function in the
+//!   module that fits, and its row in README.md. `tests/manual.rs` fails without
+//!   the row, and until the manual page and the completion are written anew
+//!   (`ZIGSVC_WRITE=1 cargo test --test manual`).
 //! - **A request of the control socket**: one entry in `REQUESTS` of
 //!   `service/jobs/requests.rs`, its function there, its line in
 //!   `docs/control.md`. `tests/control.rs` fails if `help` does not name it.
@@ -85,16 +104,25 @@
 //! - **A configuration key**: a field, its zero in `Config::EMPTY` and its
 //!   default in `Config::reset` (`proto/config/mod.rs`), one line in
 //!   `proto/config/keys.rs`, and its lines in `init.d/zigsvc.conf`. The unit
-//!   tests fail if it does not read back; `tests/config.rs` fails if the sample
-//!   lacks it.
-//! - **A service**: its name in `proto/names.rs` (`Service::ALL`), its
-//!   `service/NAME.rs` after `service/hub.rs` (which leaves to
-//!   `service/companion.rs` what every service does), and its line in `serve` of
-//!   `cli/control.rs`. A service without a socket has its own loop, as
-//!   `supervisor` does.
+//!   tests fail if it does not read back, or keeps its value when a reload does
+//!   not name it any more; `tests/init_script.rs` fails if the sample lacks it or
+//!   shows another default, `tests/manual.rs` until the manual page and the
+//!   completion are written anew, as for a command.
+//! - **A service**: its name in `proto/names.rs` (`Service::ALL`; the compiler then
+//!   asks for `SUPERVISED_MAX` in `limits.rs`, and for its line in `serve` of
+//!   `cli/control.rs`), and its `service/NAME.rs`, named in `service/mod.rs`, after
+//!   `service/hub.rs`, which leaves to `service/companion.rs` what every service
+//!   does. What it keeps beyond its frame is a `Once` with a number of its own
+//!   (`grep -r "Once<" src`). Its socket is for those whom the configuration names,
+//!   or for everybody: `Access::resolve` in `service/listener.rs`. A service without
+//!   a socket has its own loop, as `supervisor` does. `tests/manual.rs` fails until
+//!   the completion is written anew, README.md and `init.d/zigsvc.default` name it,
+//!   and the packages stop it when they are removed.
 //! - **A timer**: a moment in the service's state, its check in the stage of
-//!   the turn where it belongs, and its line in `next_due`. Without that line
-//!   the loop sleeps past it, and the test that waits for it times out.
+//!   the turn where it belongs, and its line in `next_due` (a companion hands that
+//!   to `Companion::wait`; the hub has none, and hands it `None`). How long it
+//!   takes is a constant of `limits.rs`. Without the line in `next_due` the loop
+//!   sleeps past it, and the test that waits for it times out.
 //! - **A record of the journal**: `proto/journal.rs`, then the module
 //!   documentation of `state/spool/mod.rs`.
 #![cfg_attr(not(test), no_std)]

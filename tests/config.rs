@@ -8,48 +8,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-
-/// Every key, in the order of `check`.
-const KEYS: [&str; 32] = [
-    "pid_file",
-    "socket",
-    "log_file",
-    "health_file",
-    "queue_file",
-    "spool",
-    "log_max",
-    "log_keep",
-    "log_level",
-    "log_time",
-    "syslog",
-    "interval",
-    "handler",
-    "workers",
-    "job_timeout",
-    "retries",
-    "retry_delay",
-    "queue_max",
-    "sync",
-    "stop_timeout",
-    "user",
-    "group",
-    "allow_uid",
-    "allow_gid",
-    "supervise",
-    "check_interval",
-    "stale_after",
-    "failures",
-    "watchdog",
-    "watchdog_patience",
-    "allow",
-    "metrics_name",
-];
-
-/// Every command.
-const COMMANDS: [&str; 12] = [
-    "start", "run", "stop", "restart", "reload", "rotate", "status", "log", "check", "limits", "help",
-    "version",
-];
+use zigsvc::cli::COMMANDS;
+use zigsvc::proto::config::keys::KEYS;
+use zigsvc::proto::names::Service;
 
 /// What `check` prints, without its comment.
 #[track_caller]
@@ -68,7 +29,7 @@ fn check_prints_every_key_as_toml_with_the_documented_defaults() {
     let text = effective(&dir, &[]);
     let table: toml::Table = text.parse().unwrap();
     let names: Vec<_> = text.lines().map(|line| line.split(" = ").next().unwrap()).collect();
-    assert_eq!(names, KEYS);
+    assert!(names.into_iter().eq(KEYS.iter().map(|key| key.name)), "{text}");
     let path = |name: &str| toml::Value::from(dir.path(name).to_str().unwrap());
     for (key, file) in [
         ("pid_file", "zigsvc.pid"),
@@ -383,12 +344,14 @@ fn usage_errors_exit_2_and_name_the_nearest_help() {
 #[test]
 fn there_is_help_for_every_command_and_limits_for_every_limit() {
     let overview = run(&["help"]).expect(0).out;
-    for command in COMMANDS {
+    for command in COMMANDS.iter().map(|command| command.name) {
         assert!(overview.contains(&format!("\n  {command} ")), "{command}: {overview}");
         let ran = run(&["help", command]).expect(0);
         assert!(ran.out.starts_with(&format!("zigsvc {command}")) && ran.err.is_empty(), "{ran:?}");
         assert!(ran.out.ends_with('\n') && ran.out.lines().all(|line| line.len() <= 120), "{ran:?}");
     }
+    let services = Service::ALL.map(Service::name).join(" ");
+    assert!(overview.contains(&format!("(SERVICE is one of {services}; ")), "{overview}");
     for word in ["--help", "-h"] {
         assert_eq!(run(&[word]).expect(0).out, overview);
     }

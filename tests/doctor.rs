@@ -149,6 +149,8 @@ fn a_nearly_full_disk_is_a_warning() {
     let dir = Dir::new();
     let Some(ran) = within(&dir, "mount -t tmpfs -o size=64k none \"$0\"") else { return };
     warns(&ran, "log", "64 KiB free: nearly full");
+    warns(&ran, "spool", "64 KiB free: nearly full; new jobs would be refused; jobs there do not survive");
+    assert_eq!(ran.out.matches("jobs would be refused").count(), 1, "what jobs need is the spool: {ran:?}");
 }
 
 #[test]

@@ -23,19 +23,25 @@ use common::{Dir, finish, is_root, require, zigsvc};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use zigsvc::proto::names::Service;
 
 /// A file of the project.
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Insists that file `name` is `text`, or writes it.
+/// Insists that file `name` is `text`, or writes it. (One test at a time: the others
+/// may need what is written.)
 #[track_caller]
 fn holds(name: &str, text: &str) {
-    if std::env::var_os("ZIGSVC_WRITE").is_some() {
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _alone = WRITING.lock();
+    let mut there = fs::read_to_string(file(name)).unwrap_or_default();
+    if there != text && std::env::var_os("ZIGSVC_WRITE").is_some() {
         fs::write(file(name), text).unwrap();
+        there = text.to_owned();
     }
-    let there = fs::read_to_string(file(name)).unwrap_or_default();
     let differs = there.lines().zip(text.lines()).find(|(old, new)| old != new);
     assert!(
         there == text,
@@ -51,15 +57,29 @@ fn have(name: &str) -> bool {
     require(command.status().is_ok_and(|status| status.success()), &format!("{name} is missing"))
 }
 
-#[test]
-fn the_manual_page_is_what_the_lists_say() {
+/// The manual page, which is what the lists say.
+#[track_caller]
+fn manual_page() -> PathBuf {
     let sample = fs::read_to_string(file("init.d/zigsvc.conf")).unwrap();
     holds("docs/zigsvc.8", &page::render(&sample));
+    file("docs/zigsvc.8")
+}
+
+/// The completion, which is what the lists say.
+#[track_caller]
+fn completion_script() -> PathBuf {
+    holds("docs/zigsvc.bash", &completion::render());
+    file("docs/zigsvc.bash")
+}
+
+#[test]
+fn the_manual_page_is_what_the_lists_say() {
+    manual_page();
 }
 
 #[test]
 fn the_completion_is_what_the_lists_say() {
-    holds("docs/zigsvc.bash", &completion::render());
+    completion_script();
 }
 
 #[test]
@@ -81,13 +101,13 @@ fn the_places_in_the_manual_page_are_those_of_root() {
 fn mandoc_and_groff_have_nothing_to_say_about_the_manual_page() {
     if have("mandoc") {
         let mut lint = Command::new("mandoc");
-        lint.args(["-Tlint", "-Wstyle"]).arg(file("docs/zigsvc.8"));
+        lint.args(["-Tlint", "-Wstyle"]).arg(manual_page());
         let ran = finish(lint, None).expect(0);
         assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", ""));
     }
     if have("groff") {
         let mut groff = Command::new("groff");
-        groff.args(["-man", "-Tutf8", "-ww", "-z"]).arg(file("docs/zigsvc.8"));
+        groff.args(["-man", "-Tutf8", "-ww", "-z"]).arg(manual_page());
         let ran = finish(groff, None).expect(0);
         assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", ""));
     }
@@ -99,7 +119,7 @@ fn the_manual_page_reads_as_written() {
         return;
     }
     let mut mandoc = Command::new("mandoc");
-    mandoc.args(["-Tascii", "-Owidth=78"]).arg(file("docs/zigsvc.8"));
+    mandoc.args(["-Tascii", "-Owidth=78"]).arg(manual_page());
     let text = finish(mandoc, None).expect(0).out;
     // Letters are struck twice to be bold, and lines broken.
     let mut plain = String::new();
@@ -122,6 +142,47 @@ fn the_manual_page_reads_as_written() {
     }
 }
 
+#[test]
+fn what_is_written_by_hand_names_every_command_and_every_service() {
+    let text = |name: &str| fs::read_to_string(file(name)).unwrap();
+    let readme = text("README.md");
+    // The cells of the first column: `stop [SERVICE]`, `reload`, `rotate`
+    let cells: String = readme.lines().filter(|line| line.starts_with("| `")).collect::<Vec<_>>().join("\n");
+    for command in zigsvc::cli::COMMANDS {
+        let named = ["`", " ", "\\|"].iter().any(|end| cells.contains(&format!("`{}{end}", command.name)));
+        assert!(named, "README.md has no row for {}", command.name);
+    }
+    for name in [
+        "README.md",
+        "init.d/zigsvc.default",
+        "packaging/install.sh",
+        "packaging/debian/prerm",
+        "packaging/debian/postrm",
+        "packaging/openwrt/Makefile",
+    ] {
+        let text = text(name);
+        let words: Vec<_> = text.split(|letter: char| !letter.is_ascii_alphanumeric()).collect();
+        for service in Service::ALL {
+            assert!(words.contains(&service.name()), "{name} does not name the service {}", service.name());
+        }
+    }
+}
+
+#[test]
+fn the_map_names_files_that_are_there() {
+    let map = fs::read_to_string(file("src/lib.rs")).unwrap();
+    let folders = ["", "src", "src/service/jobs", "src/service/supervisor"];
+    let mut count = 0;
+    for name in map.lines().filter(|line| line.starts_with("//!")).flat_map(|line| line.split('`')) {
+        let is_path = [".rs", ".md", ".conf", ".default"].iter().any(|end| name.ends_with(end));
+        if is_path && !name.contains([' ', 'N']) {
+            count += 1;
+            assert!(folders.iter().any(|folder| file(folder).join(name).is_file()), "{name}");
+        }
+    }
+    assert!(count > 50, "{count}");
+}
+
 /// What bash offers for the last word of `line`, sorted.
 #[track_caller]
 fn offered(dir: &Dir, line: &[&str]) -> Vec<String> {
@@ -135,7 +196,7 @@ fn offered(dir: &Dir, line: &[&str]) -> Vec<String> {
         _zigsvc zigsvc "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
         printf '%s\n' "${COMPREPLY[@]}"
     "#;
-    bash.args(["--norc", "-c", script]).arg(file("docs/zigsvc.bash")).args(line);
+    bash.args(["--norc", "-c", script]).arg(completion_script()).args(line);
     bash.current_dir(dir.path("."));
     let ran = finish(bash, None).expect(0);
     assert_eq!(ran.err, "");
@@ -191,7 +252,7 @@ fn the_completion_is_clean_under_shellcheck() {
         return;
     }
     let mut shellcheck = Command::new("shellcheck");
-    shellcheck.args(["-s", "bash"]).arg(file("docs/zigsvc.bash"));
+    shellcheck.args(["-s", "bash"]).arg(completion_script());
     let ran = finish(shellcheck, None);
     assert_eq!((ran.code, ran.out.as_str()), (0, ""));
 }

@@ -199,10 +199,14 @@ impl Doctor<'_> {
             }
             if filesystem.read_only {
                 out.push_str(": read-only; put it where it can be written");
-            } else if let Some(trouble) = trouble {
-                let _ = uwrite!(out, ": {}", trouble);
-            } else if full {
-                out.push_str(": nearly full; new jobs would be refused");
+                return;
+            }
+            if full {
+                out.push_str(": nearly full");
+                out.push_str(if subject == "spool" { "; new jobs would be refused" } else { "" });
+            }
+            if let Some(trouble) = trouble {
+                let _ = uwrite!(out, "{} {}", if full { ";" } else { ":" }, trouble);
             }
         });
     }

@@ -4,6 +4,7 @@ use super::arguments::Words;
 use super::{COMMANDS, Invocation, command_named, print, usage};
 use crate::limits::TABLE;
 use crate::proto::config::keys::KEYS;
+use crate::proto::names::Service;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
@@ -81,9 +82,16 @@ fn overview() -> u8 {
         b"zigsvc [-c FILE] [-d DIR] [-o KEY=VALUE]... COMMAND [ARG]...\n\n\
           -c FILE       the configuration file\n\
           -d DIR        put every file below DIR\n\
-          -o KEY=VALUE  set one configuration key\n\n\
-          Commands (SERVICE is jobs):\n",
+          -o KEY=VALUE  set one configuration key\n\n",
     );
+    let mut line = [0; 160];
+    let mut out = Writer::new(&mut line);
+    out.push_str("Commands (SERVICE is one of");
+    for service in Service::ALL {
+        let _ = uwrite!(out, " {}", service.name());
+    }
+    out.push_str("; jobs if none is named):\n");
+    code |= print(out.as_bytes());
     for command in COMMANDS {
         let mut line = [0; 160];
         let mut out = Writer::new(&mut line);

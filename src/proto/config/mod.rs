@@ -4,8 +4,9 @@
 //! error texts, `zigsvc check`, what a reload says has changed, and which keys
 //! a reload cannot change.
 //!
-//! Changing this: a new key is one field here, its default in
-//! [`Config::reset`], and one line in `keys.rs`.
+//! Changing this: a new key is one field here, its zero in [`Config::EMPTY`], its
+//! default in [`Config::reset`], and one line in `keys.rs` (`src/lib.rs` names the
+//! rest).
 
 pub mod keys;
 pub mod toml;

@@ -1,4 +1,4 @@
-use super::keys::{KEYS, Key};
+use super::keys::{KEYS, Key, Kind};
 use super::toml::{Problem, apply_option, parse};
 use super::*;
 use crate::proto::text::Writer;
@@ -210,6 +210,38 @@ fn every_key_accepts_its_own_default_and_describes_itself() {
         assert_eq!(Key::named(key.name.as_bytes()).unwrap().0, index);
     }
     assert!(KEYS.len() <= 64, "the set of seen keys is a u64");
+}
+
+/// A value of `key` that may not be its default.
+fn another(key: &Key, choice: usize) -> String {
+    match &key.kind {
+        Kind::Path(_) | Kind::Handler | Kind::Device(_) | Kind::Paths => "/another".to_owned(),
+        Kind::Size(_) => "77".to_owned(),
+        Kind::Duration(_, _, high, _) => format!("{high}ms"),
+        Kind::Count(_, _, high) => high.to_string(),
+        Kind::Choice(_, names) => names[choice % names.len()].to_owned(),
+        Kind::Flag(_) => "true".to_owned(),
+        Kind::Account(_) | Kind::Accounts(_) | Kind::Abstract => "another".to_owned(),
+        Kind::Services => "hub".to_owned(),
+    }
+}
+
+#[test]
+fn every_key_goes_back_to_its_default_when_it_is_not_named_any_more() {
+    let fresh = emitted(&mut defaults());
+    for key in KEYS {
+        let mut config = defaults();
+        for choice in 0..2 {
+            if emitted(&mut config) == fresh {
+                let option = format!("{}={}", key.name, another(key, choice));
+                assert!(apply_option(option.as_bytes(), &mut config, &base()).is_ok(), "{option}");
+            }
+        }
+        assert_ne!(emitted(&mut config), fresh, "{}: no other value", key.name);
+        config.reset(&layout());
+        assert_eq!(emitted(&mut config), fresh, "{}", key.name);
+        assert!(!config.log_file_named, "{}", key.name);
+    }
 }
 
 #[test]
