@@ -42,6 +42,9 @@ pub const WORKERS_MAX: usize = 8;
 pub const VOIDS_MAX: usize = 64;
 /// Claimed queue files that are read at once.
 pub const CLAIMS_MAX: usize = 32;
+/// The highest number of a claim: what looks like a claim with a higher one is none of
+/// ours, because there must always be a next one.
+pub const CLAIM_SEQ_MAX: u64 = u64::MAX / 2;
 /// Damaged claim groups that a recovery keeps apart.
 pub const DAMAGED_GROUPS_MAX: usize = 8;
 /// Words of a job for a directory handler.

@@ -334,6 +334,22 @@ fn as_many_claims_as_can_be_open_are_read_in_their_order_and_the_queue_file_wait
 }
 
 #[test]
+fn a_file_that_looks_like_the_last_claim_of_all_is_none_and_the_next_one_overwrites_nothing() {
+    let dir = Dir::new();
+    let (last, highest) = (format!("queue.claim-{}", u64::MAX), format!("queue.claim-{}", u64::MAX / 2));
+    dir.write(&last, "not a claim\n");
+    dir.write(&highest, "first\n");
+    start(&dir, &[]);
+    wait_for_jobs(&dir, 1);
+    dir.append("queue", "second\n");
+    wait_for_jobs(&dir, 2);
+    dir.append("queue", "third\n");
+    wait_for_jobs(&dir, 3);
+    assert_eq!(processed(&dir), ["first", "second", "third"]);
+    assert_eq!(dir.read(&last), "not a claim\n");
+}
+
+#[test]
 fn a_claim_that_cannot_be_opened_does_not_hold_up_the_others() {
     let dir = Dir::new();
     fs::create_dir(dir.path("queue.claim-1")).unwrap();

@@ -8,6 +8,7 @@
 
 mod common;
 
+use common::control::{Client, expect_error};
 use common::small_disk::{SmallDisk, has_namespaces};
 use common::{
     Dir, Ran, alive, finish, kill, log_lines_matching, processed, require_root, require_tool, under_qemu,
@@ -182,6 +183,32 @@ fn a_damaged_record_is_set_aside_and_the_others_run() {
     let again = dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
     assert_eq!(again.err, "");
     assert!(!dir.path("spool/journal.bad-2").exists());
+}
+
+#[test]
+fn damage_while_the_service_runs_costs_its_job_and_is_told_to_all_who_wait() {
+    let dir = Dir::new();
+    let go = dir.path("go").display().to_string();
+    start(&dir, &["handler=shell", "workers=1"]);
+    let mut client = Client::new(&dir);
+    client.queue(&format!("until [ -e {go} ]; do sleep 0.02; done"));
+    // (far more than there is room for in memory)
+    let ids = client.queue_all(&(2..=100).map(|number| format!("echo job {number}")).collect::<Vec<_>>());
+    let mut waiting = Client::new(&dir);
+    waiting.send(format!("wait {}\n", ids[78]));
+    let journal = fs::read(dir.path("spool/journal")).unwrap();
+    let at = journal.windows(11).position(|window| window == b"echo job 80").unwrap();
+    let file = fs::File::options().write(true).open(dir.path("spool/journal")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[journal[at + 3] ^ 0x10], at as u64 + 3).unwrap();
+    dir.write("go", "");
+    dir.zigsvc(&["drain", "--wait"]).expect(0);
+    expect_error(&waiting.line(), "no-job");
+    let log = dir.read("zigsvc.log");
+    let told = "set aside as journal.bad-N; 1 jobs are lost with them";
+    assert_eq!(log_lines_matching(&log, told), 1, "{log}");
+    assert_eq!(processed(&dir)[1..], expected((2..=100).filter(|number| *number != 80)));
+    let aside = fs::read(dir.path("spool/journal.bad-1")).unwrap();
+    assert!(aside.ends_with(b" job 80"), "{aside:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The real disk under `state::spool`: the journal in the spool's folder, the
 //! queue file and its claims in theirs.
 
-use crate::limits::{BAD_FILES_MAX, CLAIMS_MAX, REJECTED_MAX_BYTES};
+use crate::limits::{BAD_FILES_MAX, CLAIM_SEQ_MAX, CLAIMS_MAX, REJECTED_MAX_BYTES};
 use crate::proto::path::Path;
 use crate::proto::text::{Writer, parse_u64};
 use crate::state::disk::{Disk, DiskError, File, QueueFile};
@@ -112,7 +112,7 @@ impl SpoolDisk {
         let name = self.queue.name();
         dir::each(&folder, |entry| {
             let seq = entry.strip_prefix(name).and_then(|rest| rest.strip_prefix(b".claim-"));
-            if let Some(seq) = seq.and_then(parse_u64) {
+            if let Some(seq) = seq.and_then(parse_u64).filter(|seq| *seq <= CLAIM_SEQ_MAX) {
                 visit(seq);
             }
         })

@@ -394,6 +394,8 @@ impl Jobs {
             let reading = self.spool.claims.wants_reading() && !full;
             let compacting = self.spool.is_compacting() && !self.is_paging();
             sooner((compacting || reading).then_some(now));
+            let shrinks = self.spool.wants_compaction() && !self.is_paging();
+            sooner(shrinks.then_some(self.compact_after.max(now)));
         }
         if self.disk.inotify.is_none() {
             sooner(Some(self.look_at));

@@ -1,9 +1,10 @@
 //! What needs the spool's disk: intake, commit, compaction, and the rest that
 //! it gets after an error. Jobs that are known go on meanwhile if they can.
 
-use super::tell::{describe_disk, tell_notice};
+use super::control::{Doing, Wanted};
+use super::tell::{describe_damage, describe_disk, tell_notice};
 use super::{Jobs, Source, Stopping, rules};
-use crate::limits::{COMPACT_RETRY_MAX_MS, COMPACT_RETRY_MS, SPOOL_RETRY_MS};
+use crate::limits::{CLIENTS_MAX, COMPACT_RETRY_MAX_MS, COMPACT_RETRY_MS, SPOOL_RETRY_MS};
 use crate::proto::config::Handler;
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::state::backoff::delay_ms;
@@ -44,6 +45,7 @@ impl Jobs {
         }
         if settled.is_ok() && !resting {
             self.keep_journal_small(now);
+            self.tell_damage();
             self.switch_queue_file();
         }
         let run = settled.and_then(|()| self.run_jobs(now));
@@ -165,6 +167,20 @@ impl Jobs {
         self.spool.settle(&mut self.disk, now)
     }
 
+    /// Says what a compaction found damaged. Who waits for the end of a job that is
+    /// lost is told that there is no such job.
+    fn tell_damage(&mut self) {
+        let Some(damage) = self.spool.take_damage() else { return };
+        self.log.error(&|out| describe_damage(damage, out));
+        for place in 0..CLIENTS_MAX {
+            if let Doing::Waiting(id) = self.control.doing(place)
+                && self.spool.window().get(id).is_none()
+            {
+                self.control.set_doing(place, Doing::Asked(Wanted::Wait(id)));
+            }
+        }
+    }
+
     /// The text of a job, for its handler. If it cannot be read, says so and
     /// ends this attempt.
     pub(super) fn text<'b>(
@@ -173,7 +189,7 @@ impl Jobs {
         buffer: &'b mut [u8; RECORD_MAX_BYTES],
         now: u64,
     ) -> Option<&'b [u8]> {
-        let result = self.spool.text(&mut self.disk, slot.place(), buffer);
+        let result = self.spool.text_to_run(&mut self.disk, slot.place(), buffer);
         if let Err(error) = result {
             let disk = &self.disk;
             self.log.error(&|out| {

@@ -10,10 +10,20 @@ use crate::service::disk::SpoolDisk;
 use crate::service::lifecycle::describe_at;
 use crate::service::log::Log;
 use crate::state::disk::DiskError;
-use crate::state::spool::{Notice, Recovery};
+use crate::state::spool::{Damage, Notice, Recovery};
 use crate::state::window::{Outcome, State};
 use crate::sys::{Errno, Failure, clock, describe_errno, file, process};
 use ufmt::uwrite;
+
+fn describe_aside(bytes: u64, out: &mut Writer<'_>) {
+    let _ = uwrite!(out, "spool: {} damaged bytes of the journal were set aside as journal.bad-N", bytes);
+}
+
+/// What was damaged while the service runs.
+pub(super) fn describe_damage(damage: Damage, out: &mut Writer<'_>) {
+    describe_aside(damage.bytes, out);
+    let _ = uwrite!(out, "; {} jobs are lost with them", damage.jobs);
+}
 
 impl Jobs {
     /// Tells what the last crash left.
@@ -31,11 +41,8 @@ impl Jobs {
                 out.push_str(": damaged records were set aside as journal.bad-N");
             });
             self.log.error(&|out| {
-                let _ = uwrite!(
-                    out,
-                    "spool: {} damaged bytes of the journal were set aside as journal.bad-N; jobs in them are not run",
-                    damaged_bytes
-                );
+                describe_aside(damaged_bytes, out);
+                out.push_str("; jobs in them are not run");
             });
         }
         if groups_voided > 0 {

@@ -62,6 +62,18 @@ pub(super) struct Compaction {
     live_bytes: u64,
     /// Bytes of homes in the old file when it began.
     live_before: u64,
+    /// Waiting jobs beyond the window, and dead ones, that should still be met.
+    missing: Homes,
+    /// What was appended since is damaged, too; the next compaction counts it.
+    torn_tail: bool,
+}
+
+/// How many homes of each kind.
+#[derive(Clone, Copy, Default)]
+#[cfg_attr(test, derive(Hash))]
+struct Homes {
+    waiting: u32,
+    dead: u32,
 }
 
 /// What is next.
@@ -94,6 +106,8 @@ impl Compaction {
         moved: Vec::new(),
         live_bytes: 0,
         live_before: 0,
+        missing: Homes { waiting: 0, dead: 0 },
+        torn_tail: false,
     };
 
     pub(super) fn is_active(&self) -> bool {
@@ -188,6 +202,9 @@ impl Spool {
         compaction.moved.clear();
         compaction.live_bytes = 0;
         compaction.live_before = self.live_bytes;
+        let in_window = self.window.count(|state| *state != State::Cancelled);
+        compaction.torn_tail = false;
+        compaction.missing = Homes { waiting: self.waiting.saturating_sub(in_window), dead: self.dead };
         let next_claim = self.claims.next_seq().to_le_bytes();
         self.emit(disk, &Record { body: &next_claim, ..Record::new(Kind::Base, self.next_id, 0) })?;
         for index in 0..self.claims.len() {
@@ -219,6 +236,11 @@ impl Spool {
         self.emit(disk, &record)?;
         let behind = self.compaction.to.saturating_add(self.buffer.len() as u64);
         let _ = self.compaction.moved.push((slot.id, behind.saturating_sub(record.size() as u64)));
+        if let Some(slot) = self.window.get_mut(slot.id) {
+            // (an excuse is shorter or longer than the text was; the old home cannot be
+            // read with either size)
+            slot.size = u16::try_from(record.size()).unwrap_or(u16::MAX);
+        }
         Ok(())
     }
 
@@ -294,10 +316,8 @@ impl Spool {
         let count = disk.read(File::Journal, from, wanted)?;
         let bytes = buffer.get(..count).unwrap_or(&[]);
         let Step::Record(record, size) = step(bytes) else {
-            // Damage: recovery has set it aside, or it appeared since.
             let passed = skip_damage(bytes, from.saturating_add(count as u64) >= end);
-            self.compaction.from = from.saturating_add(passed as u64);
-            return Ok(());
+            return self.pass_damage(disk, bytes.get(..passed).unwrap_or(bytes));
         };
         self.compaction.from = from.saturating_add(size as u64);
         if self.compaction.stage == Stage::Tail {
@@ -308,6 +328,11 @@ impl Spool {
         let voids = self.voids.get(..self.compaction.voids).unwrap_or(&[]);
         if !(dead || (record.kind == Kind::Add && backlog)) || voids.contains(&home_of(&record)) {
             return Ok(());
+        }
+        if self.compaction.stage != Stage::Retried {
+            let missing = &mut self.compaction.missing;
+            let kind = if dead { &mut missing.dead } else { &mut missing.waiting };
+            *kind = kind.saturating_sub(1);
         }
         // A home of its own now: of no claim's group, in nobody's stead.
         let (flags, attempt) = (record.flags & FLAG_DELAYED, attempts_of(&record));
@@ -329,11 +354,36 @@ impl Spool {
         self.emit(disk, &home)
     }
 
+    /// Damage that appeared while the service runs (what a recovery found is in
+    /// `skipped`): it is kept, once, and left out.
+    fn pass_damage(&mut self, disk: &mut impl Disk, bytes: &[u8]) -> Result<(), DiskError> {
+        let behind = self.compaction.from.saturating_add(bytes.len() as u64);
+        if behind > self.aside_until {
+            disk.set_aside(bytes)?;
+            self.aside_until = behind;
+            self.damage.bytes = self.damage.bytes.saturating_add(bytes.len() as u64);
+        }
+        self.compaction.torn_tail |= self.compaction.stage == Stage::Tail;
+        self.compaction.from = behind;
+        Ok(())
+    }
+
+    /// The homes that were not met are lost.
+    fn uncount_missing(&mut self) {
+        let Homes { waiting, dead } = self.compaction.missing;
+        let damaged = self.met_damage || self.aside_until > 0 || !self.skipped.is_empty();
+        debug_assert!(damaged || (waiting, dead) == (0, 0), "{waiting} and {dead} are missing");
+        self.waiting = self.waiting.saturating_sub(waiting);
+        self.dead = self.dead.saturating_sub(dead);
+        self.damage.jobs = self.damage.jobs.saturating_add(waiting).saturating_add(dead);
+    }
+
     /// Makes the new file the journal.
     fn publish(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         self.wear.syncs = self.wear.syncs.saturating_add(2);
         disk.sync(File::Next)?;
         disk.publish_next()?;
+        self.uncount_missing();
         let compaction = &mut self.compaction;
         compaction.stop();
         for slot in self.window.slots_mut() {
@@ -361,6 +411,7 @@ impl Spool {
             index > gone
         });
         self.skipped.clear();
+        (self.met_damage, self.aside_until) = (compaction.torn_tail, 0);
         self.unsynced_since = None;
         self.suspect = false;
         // Until this is done the old name may come back after a power cut:

@@ -90,6 +90,16 @@ pub struct Wear {
     pub bytes: u64,
 }
 
+/// What turned out to be damaged while the service runs.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
+pub struct Damage {
+    /// Bytes that were set aside.
+    pub bytes: u64,
+    /// Jobs that are lost by it, waiting or dead.
+    pub jobs: u32,
+}
+
 /// See the module's documentation. The large parts come last: a quiet service
 /// touches only the beginning of each.
 #[cfg_attr(test, derive(Clone, Hash))]
@@ -113,6 +123,12 @@ pub struct Spool {
     name_unsynced: bool,
     /// A sync failed: only a new file can be trusted (compaction).
     suspect: bool,
+    /// Damage was met while the service runs; the next compaction deals with it.
+    met_damage: bool,
+    /// Damage up to here is set aside already.
+    aside_until: u64,
+    /// What compactions set aside and lost, not told yet.
+    damage: Damage,
     /// How often the journal was written anew: places in it hold within one.
     generation: u32,
     wear: Wear,
@@ -145,6 +161,9 @@ impl Spool {
         unsynced_since: None,
         name_unsynced: false,
         suspect: false,
+        met_damage: false,
+        aside_until: 0,
+        damage: Damage { bytes: 0, jobs: 0 },
         generation: 0,
         compaction: Compaction::NONE,
         wear: Wear { syncs: 0, bytes: 0 },
@@ -174,10 +193,12 @@ impl Spool {
         self.wear
     }
 
-    /// Bytes of the journal.
-    #[must_use]
-    pub fn journal_bytes(&self) -> u64 {
-        self.end
+    /// What was found damaged since the last call, once a compaction has dealt with it.
+    pub fn take_damage(&mut self) -> Option<Damage> {
+        if self.damage == Damage::default() || self.compaction.is_active() {
+            return None;
+        }
+        Some(core::mem::take(&mut self.damage))
     }
 
     /// How many more jobs are accepted.
@@ -464,6 +485,19 @@ impl Spool {
         read_home(disk, place, buffer)
     }
 
+    /// The same, if it is one to run: not what stands for a text that is damaged.
+    ///
+    /// # Errors
+    /// The journal cannot be read there, or the text is lost.
+    pub fn text_to_run<'b>(
+        &self,
+        disk: &mut impl Disk,
+        place: Place,
+        buffer: &'b mut [u8; RECORD_MAX_BYTES],
+    ) -> Result<&'b [u8], DiskError> {
+        read_home(disk, place, buffer).and_then(|text| if text == EXCUSE { Err(DAMAGED) } else { Ok(text) })
+    }
+
     /// Moves a delayed job behind the backlog if the window is full of
     /// delayed jobs, so that failing jobs do not hold up the others.
     ///
@@ -489,7 +523,10 @@ impl Spool {
     #[must_use]
     pub fn wants_compaction(&self) -> bool {
         let over = self.end.saturating_sub(self.live_bytes);
-        self.suspect || self.voids.is_full() || over > COMPACT_MIN_BYTES.max(self.live_bytes)
+        self.suspect
+            || self.met_damage
+            || self.voids.is_full()
+            || over > COMPACT_MIN_BYTES.max(self.live_bytes)
     }
 }
 

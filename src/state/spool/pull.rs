@@ -32,6 +32,7 @@ impl Spool {
             if taken == 0 {
                 // Half a record at the end: damage that appeared while we run.
                 self.cursor = self.end;
+                self.met_damage = true;
             }
         }
         Ok(())
@@ -85,9 +86,15 @@ impl Spool {
                     size
                 }
                 // Damage that appeared while we run (recovery removes what it
-                // finds): go on behind it. The spool keeps the bytes.
-                Step::Bad => skip_damage(rest, last),
-                Step::Truncated(_) if last && !rest.is_empty() => rest.len(),
+                // finds): go on behind it. A compaction keeps the bytes.
+                Step::Bad => {
+                    self.met_damage = true;
+                    skip_damage(rest, last)
+                }
+                Step::Truncated(_) if last && !rest.is_empty() => {
+                    self.met_damage = true;
+                    rest.len()
+                }
                 Step::Truncated(_) => break,
             };
             at = at.saturating_add(size);

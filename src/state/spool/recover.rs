@@ -18,7 +18,7 @@
 //!
 //! After damage the journal is written anew at once.
 
-use super::{Rules, Spool, Wear};
+use super::{Damage, Rules, Spool, Wear};
 use crate::limits::RETRY_DELAY_MAX_MS;
 use crate::proto::journal::{
     DEAD_PREFIX_BYTES, FILE_HEADER, FLAG_ABSOLUTE, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED, FileHeader,
@@ -159,6 +159,7 @@ impl Spool {
         self.claims.reset();
         self.unsynced_since = None;
         (self.name_unsynced, self.suspect) = (false, false);
+        (self.met_damage, self.aside_until, self.damage) = (false, 0, Damage::default());
     }
 
     /// A new journal; it becomes durable with the first commit.

@@ -371,7 +371,7 @@ fn a_compacted_journal_is_small_and_ids_go_on() {
             disk.append_to_queue(&format!("{round} {number} {}\n", "x".repeat(50)));
         }
         service.run_to_the_end(&mut disk);
-        assert_eq!(service.spool.journal_bytes(), disk.journal_mut().len() as u64);
+        assert_eq!(service.spool.end, disk.journal_mut().len() as u64);
         if service.spool.wants_compaction() {
             service.spool.compact_now(&mut disk, 0).unwrap();
             assert!(disk.journal_mut().len() < 200);
@@ -390,111 +390,6 @@ fn another_version_is_refused_and_left_alone() {
     let before = disk.operations;
     assert_eq!(Service::start(&mut disk, 0).err(), Some(RecoverError::OtherVersion));
     assert_eq!(disk.operations, before);
-}
-
-#[test]
-fn any_flipped_bit_costs_at_most_one_record() {
-    let (mut disk, mut service) = service();
-    for number in 0..8 {
-        disk.append_to_queue(&format!("job number {number}\n"));
-    }
-    service.intake(&mut disk).unwrap();
-    service.commit(&mut disk).unwrap();
-    service.now += CLAIM_QUIET_MS;
-    service.intake(&mut disk).unwrap();
-    service.commit(&mut disk).unwrap();
-    assert_eq!(disk.claims(), 0);
-    for bit in 17 * 8..disk.journal_mut().len() * 8 {
-        let mut damaged = disk.clone();
-        damaged.journal_mut()[bit / 8] ^= 1 << (bit % 8);
-        let (mut again, recovery) = Service::start(&mut damaged, 0).unwrap();
-        let ran = again.run_to_the_end(&mut damaged);
-        assert!(ran.len() >= 7, "bit {bit}: {ran:?}");
-        assert!(recovery.damaged_bytes + recovery.torn_bytes > 0, "bit {bit} was not noticed");
-        assert!(!damaged.aside.is_empty() || recovery.torn_bytes > 0, "bit {bit}");
-        let (_, recovery) = Service::start(&mut damaged, 0).unwrap();
-        assert_eq!(recovery, Recovery::default(), "bit {bit}: the damage is gone");
-    }
-}
-
-#[test]
-fn every_truncation_keeps_what_came_before() {
-    let (mut disk, mut service) = service();
-    for number in 0..6 {
-        service.spool.add(&mut disk, 0, format!("job {number}").as_bytes()).unwrap();
-    }
-    service.commit(&mut disk).unwrap();
-    for length in 0..disk.journal_mut().len() {
-        let mut cut = disk.clone();
-        cut.journal_mut().truncate(length);
-        let (mut again, _) = Service::start(&mut cut, 0).unwrap();
-        let ran = again.run_to_the_end(&mut cut);
-        assert_eq!(ran.len(), length.saturating_sub(17) / 25, "length {length}");
-    }
-}
-
-#[test]
-fn zeros_at_the_end_are_a_torn_write_and_zeros_before_something_are_damage() {
-    let (mut disk, mut service) = service();
-    service.spool.add(&mut disk, 0, b"job").unwrap();
-    service.commit(&mut disk).unwrap();
-    let whole = disk.journal_mut().len();
-    for (zeros, more) in [(1, 0), (100, 0), (20_000, 0), (100, 1), (20_000, 1)] {
-        let mut disk = disk.clone();
-        disk.journal_mut().extend(std::iter::repeat_n(0, zeros).chain(std::iter::repeat_n(b'x', more)));
-        let (mut again, found) = Service::start(&mut disk, 0).unwrap();
-        let lost = (zeros + more) as u64;
-        let torn = more == 0;
-        assert_eq!(found.torn_bytes, if torn { lost } else { 0 }, "{zeros} {more}");
-        assert_eq!((found.damaged_bytes, disk.aside.len() as u64), if torn { (0, 0) } else { (lost, lost) });
-        assert!(!torn || disk.journal_mut().len() == whole);
-        assert_eq!(again.run_to_the_end(&mut disk), ["job"]);
-    }
-}
-
-#[test]
-fn damage_in_the_last_group_voids_it_and_is_not_taken_for_a_torn_write() {
-    let (mut disk, mut service) = service();
-    disk.append_durably("one\ntwo\n");
-    service.intake(&mut disk).unwrap();
-    service.commit(&mut disk).unwrap();
-    *disk.journal_mut().last_mut().unwrap() ^= 1;
-    let (mut again, found) = Service::start(&mut disk, 0).unwrap();
-    assert_eq!((found.groups_voided, found.torn_bytes), (1, 0));
-    assert_eq!(again.run_to_the_end(&mut disk), ["one", "two"]);
-}
-
-#[test]
-fn damage_beyond_the_window_costs_a_compaction_no_job_but_its_own() {
-    let (mut disk, mut service) = service();
-    // (less than a record is read behind the damaged one)
-    let text = |number: usize| format!("{number:03}{}", "x".repeat(900));
-    let count = WINDOW_JOBS + 4;
-    for number in 0..count {
-        service.spool.add(&mut disk, 0, text(number).as_bytes()).unwrap();
-    }
-    service.commit(&mut disk).unwrap();
-    service.refill(&mut disk).unwrap();
-    let damaged = WINDOW_JOBS + 1;
-    let journal = disk.journal_mut();
-    let at = journal.windows(4).position(|bytes| bytes == format!("{damaged:03}x").as_bytes()).unwrap();
-    journal[at] ^= 1;
-    service.spool.compact_now(&mut disk, 0).unwrap();
-    let expected: Vec<String> = (0..count).filter(|number| *number != damaged).map(text).collect();
-    // (it counts until the next start)
-    service.spool.waiting -= 1;
-    assert_eq!(service.run_to_the_end(&mut disk), expected);
-}
-
-#[test]
-fn a_walk_through_the_journal_is_over_when_that_was_written_anew() {
-    let (mut disk, mut service) = service();
-    service.spool.add(&mut disk, 0, b"job").unwrap();
-    service.commit(&mut disk).unwrap();
-    let search = service.spool.search(false);
-    assert!(service.spool.is_current(&search));
-    service.spool.compact_now(&mut disk, 0).unwrap();
-    assert!(!service.spool.is_current(&search) && service.spool.is_current(&service.spool.search(false)));
 }
 
 #[test]
@@ -546,46 +441,6 @@ fn a_failed_write_is_undone_and_tried_again() {
         let (again, recovery) = Service::start(&mut disk, 0).unwrap();
         assert_eq!((again.spool.waiting(), recovery.damaged_bytes), (0, 0), "operation {fail_at}");
     }
-}
-
-#[test]
-fn a_text_that_is_damaged_while_the_service_runs_holds_up_nothing() {
-    let (mut disk, mut service) = service();
-    for text in ["first", "second", "third"] {
-        service.spool.add(&mut disk, 0, text.as_bytes()).unwrap();
-    }
-    service.commit(&mut disk).unwrap();
-    service.refill(&mut disk).unwrap();
-    let second = disk.journal_mut().windows(6).position(|window| window == b"second").unwrap();
-    disk.journal_mut()[second] ^= 1;
-    let rules = Rules { retries: 0, ..RULES };
-    while let Some(slot) = service.spool.choose(0) {
-        let readable = service.text(&mut disk, &slot).is_ok();
-        assert_eq!(readable, slot.id != 2);
-        let outcome = if readable { Outcome::Success } else { Outcome::NotStarted };
-        service.spool.ended(slot.id, outcome, &rules);
-    }
-    service.spool.settle(&mut disk, 0).unwrap();
-    assert_eq!((service.spool.waiting(), service.spool.dead()), (0, 1));
-    service.spool.compact_now(&mut disk, 0).unwrap();
-    let (again, _) = Service::start(&mut disk, 0).unwrap();
-    assert_eq!((again.spool.waiting(), again.spool.dead()), (0, 1));
-}
-
-#[test]
-fn a_group_that_is_lost_takes_the_groups_behind_it_along_and_no_line_is_lost() {
-    let (mut disk, mut service) = service();
-    let lines: Vec<String> = (0..400).map(|number| format!("line {number} {}", "x".repeat(60))).collect();
-    disk.append_durably(&format!("{}\n", lines.join("\n")));
-    service.intake(&mut disk).unwrap();
-    service.spool.claims.look_at_claims();
-    assert_eq!(service.spool.waiting(), 400);
-    // The power goes before the commit, and with it one sector of the first
-    // group, while the others reached the disk.
-    disk.journal_mut()[200..264].fill(0);
-    let (mut again, recovery) = Service::start(&mut disk, 0).unwrap();
-    assert!(recovery.groups_voided > 1);
-    assert_eq!(again.run_to_the_end(&mut disk), lines);
 }
 
 #[test]
@@ -644,115 +499,8 @@ fn a_group_that_cannot_be_committed_is_taken_back_whole() {
     }
 }
 
-#[test]
-fn a_cancelled_job_never_runs_wherever_it_was() {
-    let (mut disk, mut service) = service();
-    let texts: Vec<String> = (0..100).map(|number| number.to_string()).collect();
-    add_group(&mut service, &mut disk, &texts).unwrap();
-    assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["0"]);
-    assert_eq!(service.spool.cancel(&mut disk, 0, 1), Ok(Some(Cancelled::Running)));
-    assert_eq!(service.spool.cancel(&mut disk, 0, 1), Ok(Some(Cancelled::Over)));
-    assert_eq!(service.spool.cancel(&mut disk, 0, 2), Ok(Some(Cancelled::Waiting)));
-    assert_eq!(service.spool.cancel(&mut disk, 0, 2), Ok(None));
-    assert_eq!(service.spool.cancel(&mut disk, 0, 90), Ok(None), "it is beyond the window");
-    let mut homes = service.homes(&mut disk, false).unwrap();
-    assert_eq!(homes.len(), 100 - WINDOW_JOBS);
-    let (mut search, mut met) = (service.spool.search(true), 0);
-    while !service.spool.search_step(&mut disk, &mut service.scratch, &mut search, &mut |_| met += 1).unwrap()
-    {
-    }
-    assert_eq!(met, homes.len(), "those in the window are not met, from wherever the walk began");
-    let (place, text) = homes.pop().unwrap();
-    assert_eq!((place.id, text.as_str()), (100, "99"));
-    service.spool.drop_home(&mut disk, 0, place).unwrap();
-    service.commit(&mut disk).unwrap();
-    assert_eq!(service.spool.waiting(), 97);
-    assert_eq!(service.homes(&mut disk, false).unwrap().pop().unwrap().0.id, 99);
-    for compacted in [false, true] {
-        if compacted {
-            service.spool.compact_now(&mut disk, 0).unwrap();
-        }
-        let mut copy = disk.clone();
-        copy.power_cut();
-        let (mut again, recovery) = Service::start(&mut copy, 0).unwrap();
-        assert_eq!((recovery.interrupted, again.spool.waiting()), (0, 97));
-        assert_eq!(again.run_to_the_end(&mut copy), texts[2..99]);
-    }
-    service.spool.ended(1, Outcome::Signal(15), &RULES);
-    service.running.clear();
-    assert_eq!(service.run_to_the_end(&mut disk), texts[2..99]);
-}
-
-#[test]
-fn dead_jobs_are_retried_and_forgotten_one_by_one_or_all() {
-    let (mut disk, mut service) = service();
-    let texts: Vec<String> = (1..=90).map(|number| format!("job {number}")).collect();
-    add_group(&mut service, &mut disk, &texts).unwrap();
-    let rules = Rules { retries: 0, ..RULES };
-    while !service.start_jobs(&mut disk, 8).unwrap().is_empty() {
-        for slot in std::mem::take(&mut service.running) {
-            service.spool.ended(slot.id, Outcome::Code(3), &rules);
-        }
-        service.spool.settle(&mut disk, 0).unwrap();
-    }
-    service.commit(&mut disk).unwrap();
-    let dead = service.homes(&mut disk, true).unwrap();
-    assert_eq!((dead.len(), service.spool.dead(), service.spool.waiting()), (90, 90, 0));
-    service.spool.retry(&mut disk, 0, dead[10].0).unwrap();
-    service.spool.drop_home(&mut disk, 0, dead[20].0).unwrap();
-    service.commit(&mut disk).unwrap();
-    assert_eq!((service.spool.dead(), service.spool.waiting()), (88, 1));
-    for compacted in [false, true] {
-        if compacted {
-            service.spool.compact_now(&mut disk, 0).unwrap();
-        }
-        let mut copy = disk.clone();
-        copy.power_cut();
-        let (mut again, _) = Service::start(&mut copy, 0).unwrap();
-        assert_eq!((again.spool.dead(), again.spool.waiting()), (88, 1));
-        assert_eq!(again.homes(&mut copy, true).unwrap().len(), 88);
-        assert_eq!(again.start_jobs(&mut copy, 1).unwrap(), ["job 11"]);
-        assert_eq!(again.running[0].attempt, 2, "its history goes on");
-    }
-    for (purpose, left) in [(Purpose::Retry, 88), (Purpose::Forget, 0)] {
-        let mut copy = disk.clone();
-        let (mut again, _) = Service::start(&mut copy, 0).unwrap();
-        assert_eq!(again.all_dead(&mut copy, purpose).unwrap(), 88);
-        assert_eq!((again.spool.dead(), again.spool.waiting()), (0, left + 1));
-        let mut other = copy.clone();
-        other.power_cut();
-        let (mut third, _) = Service::start(&mut other, 0).unwrap();
-        assert_eq!((third.spool.dead(), third.spool.waiting()), (0, left + 1));
-        let ran = again.run_to_the_end(&mut copy);
-        assert_eq!((ran.len() as u32, ran[0].as_str()), (left + 1, "job 11"));
-        assert_eq!(third.run_to_the_end(&mut other), ran);
-    }
-}
-
-#[test]
-fn the_numbers_are_right_after_the_dead_home_of_a_retried_job_was_damaged() {
-    let (mut disk, mut service) = service();
-    let texts = ["first".to_owned(), "second".to_owned()];
-    add_group(&mut service, &mut disk, &texts).unwrap();
-    service.start_jobs(&mut disk, 2).unwrap();
-    for slot in std::mem::take(&mut service.running) {
-        service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries: 0, ..RULES });
-    }
-    service.spool.settle(&mut disk, 0).unwrap();
-    let (place, _) = service.homes(&mut disk, true).unwrap()[0].clone();
-    service.spool.retry(&mut disk, 0, place).unwrap();
-    service.commit(&mut disk).unwrap();
-    assert_eq!((service.spool.waiting(), service.spool.dead()), (1, 1));
-    let at = usize::try_from(place.offset).unwrap() + 4;
-    disk.journal_mut()[at] ^= 1;
-    disk.restart();
-    let (mut again, found) = Service::start(&mut disk, 0).unwrap();
-    assert!(found.damaged_bytes > 0, "{found:?}");
-    assert_eq!(again.homes(&mut disk, true).unwrap().len(), 1);
-    assert_eq!((again.spool.waiting(), again.spool.dead()), (1, 1), "and no job is there twice");
-    assert_eq!(again.run_to_the_end(&mut disk), ["first"]);
-}
-
 mod claims;
+mod damage;
 mod histories;
 mod model;
+mod steer;

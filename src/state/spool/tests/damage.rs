@@ -1,0 +1,241 @@
+//! A journal with damage: met at a start, or while the service runs.
+
+use super::*;
+
+#[test]
+fn any_flipped_bit_costs_at_most_one_record() {
+    let (mut disk, mut service) = service();
+    for number in 0..8 {
+        disk.append_to_queue(&format!("job number {number}\n"));
+    }
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    service.now += CLAIM_QUIET_MS;
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    assert_eq!(disk.claims(), 0);
+    for bit in 17 * 8..disk.journal_mut().len() * 8 {
+        let mut damaged = disk.clone();
+        damaged.journal_mut()[bit / 8] ^= 1 << (bit % 8);
+        let (mut again, recovery) = Service::start(&mut damaged, 0).unwrap();
+        let ran = again.run_to_the_end(&mut damaged);
+        assert!(ran.len() >= 7, "bit {bit}: {ran:?}");
+        assert!(recovery.damaged_bytes + recovery.torn_bytes > 0, "bit {bit} was not noticed");
+        assert!(!damaged.aside.is_empty() || recovery.torn_bytes > 0, "bit {bit}");
+        let (_, recovery) = Service::start(&mut damaged, 0).unwrap();
+        assert_eq!(recovery, Recovery::default(), "bit {bit}: the damage is gone");
+    }
+}
+
+#[test]
+fn every_truncation_keeps_what_came_before() {
+    let (mut disk, mut service) = service();
+    for number in 0..6 {
+        service.spool.add(&mut disk, 0, format!("job {number}").as_bytes()).unwrap();
+    }
+    service.commit(&mut disk).unwrap();
+    for length in 0..disk.journal_mut().len() {
+        let mut cut = disk.clone();
+        cut.journal_mut().truncate(length);
+        let (mut again, _) = Service::start(&mut cut, 0).unwrap();
+        let ran = again.run_to_the_end(&mut cut);
+        assert_eq!(ran.len(), length.saturating_sub(17) / 25, "length {length}");
+    }
+}
+
+#[test]
+fn zeros_at_the_end_are_a_torn_write_and_zeros_before_something_are_damage() {
+    let (mut disk, mut service) = service();
+    service.spool.add(&mut disk, 0, b"job").unwrap();
+    service.commit(&mut disk).unwrap();
+    let whole = disk.journal_mut().len();
+    for (zeros, more) in [(1, 0), (100, 0), (20_000, 0), (100, 1), (20_000, 1)] {
+        let mut disk = disk.clone();
+        disk.journal_mut().extend(std::iter::repeat_n(0, zeros).chain(std::iter::repeat_n(b'x', more)));
+        let (mut again, found) = Service::start(&mut disk, 0).unwrap();
+        let lost = (zeros + more) as u64;
+        let torn = more == 0;
+        assert_eq!(found.torn_bytes, if torn { lost } else { 0 }, "{zeros} {more}");
+        assert_eq!((found.damaged_bytes, disk.aside.len() as u64), if torn { (0, 0) } else { (lost, lost) });
+        assert!(!torn || disk.journal_mut().len() == whole);
+        assert_eq!(again.run_to_the_end(&mut disk), ["job"]);
+    }
+}
+
+#[test]
+fn damage_in_the_last_group_voids_it_and_is_not_taken_for_a_torn_write() {
+    let (mut disk, mut service) = service();
+    disk.append_durably("one\ntwo\n");
+    service.intake(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    *disk.journal_mut().last_mut().unwrap() ^= 1;
+    let (mut again, found) = Service::start(&mut disk, 0).unwrap();
+    assert_eq!((found.groups_voided, found.torn_bytes), (1, 0));
+    assert_eq!(again.run_to_the_end(&mut disk), ["one", "two"]);
+}
+
+#[test]
+fn damage_beyond_the_window_costs_a_compaction_no_job_but_its_own() {
+    let (mut disk, mut service) = service();
+    // (less than a record is read behind the damaged one)
+    let text = |number: usize| format!("{number:03}{}", "x".repeat(900));
+    let count = WINDOW_JOBS + 4;
+    for number in 0..count {
+        service.spool.add(&mut disk, 0, text(number).as_bytes()).unwrap();
+    }
+    service.commit(&mut disk).unwrap();
+    service.refill(&mut disk).unwrap();
+    let damaged = WINDOW_JOBS + 1;
+    let journal = disk.journal_mut();
+    let at = journal.windows(4).position(|bytes| bytes == format!("{damaged:03}x").as_bytes()).unwrap();
+    journal[at] ^= 1;
+    service.spool.compact_now(&mut disk, 0).unwrap();
+    let bytes = disk.aside.len() as u64;
+    assert!(bytes > 900, "{bytes} are kept");
+    assert_eq!(service.spool.take_damage(), Some(Damage { bytes, jobs: 1 }));
+    let expected: Vec<String> = (0..count).filter(|number| *number != damaged).map(text).collect();
+    assert_eq!(service.run_to_the_end(&mut disk), expected);
+    assert_eq!(service.spool.take_damage(), None);
+}
+
+#[test]
+fn damage_that_is_met_on_the_way_into_the_window_asks_for_a_compaction_which_counts_it() {
+    let (mut disk, mut service) = service();
+    for number in 0..4 {
+        service.spool.add(&mut disk, 0, format!("job {number}").as_bytes()).unwrap();
+    }
+    service.commit(&mut disk).unwrap();
+    for damaged in [&b"job 1"[..], b"job 3"] {
+        let journal = disk.journal_mut();
+        let at = journal.windows(5).position(|bytes| bytes == damaged).unwrap();
+        journal[at] ^= 1;
+    }
+    assert!(!service.spool.wants_compaction());
+    service.refill(&mut disk).unwrap();
+    assert_eq!(service.spool.window().slots().iter().map(|slot| slot.id).collect::<Vec<_>>(), [1, 3]);
+    assert!(service.spool.wants_compaction() && service.spool.waiting() == 4);
+    // One that fails sets the bytes aside, and does not count twice.
+    let end = (1..).find(|steps| {
+        disk.fail_at = Some(disk.operations + steps);
+        service.spool.compact_now(&mut disk, 0).is_ok()
+    });
+    assert!(end > Some(4), "{end:?}");
+    disk.fail_at = None;
+    assert_eq!(disk.aside.len(), 2 * 25);
+    assert_eq!(service.spool.take_damage(), Some(Damage { bytes: 50, jobs: 2 }));
+    assert_eq!((service.spool.waiting(), service.spool.wants_compaction()), (2, false));
+    assert_eq!(service.run_to_the_end(&mut disk), ["job 0", "job 2"]);
+}
+
+#[test]
+fn a_dead_job_that_is_damaged_is_one_less() {
+    for purpose in [Purpose::Shrink, Purpose::Retry, Purpose::Forget] {
+        let (mut disk, mut service) = service();
+        for text in [&b"first"[..], b"second"] {
+            service.spool.add(&mut disk, 0, text).unwrap();
+        }
+        service.commit(&mut disk).unwrap();
+        service.refill(&mut disk).unwrap();
+        service.start_jobs(&mut disk, 2).unwrap();
+        for slot in std::mem::take(&mut service.running) {
+            service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries: 0, ..RULES });
+        }
+        service.spool.settle(&mut disk, 0).unwrap();
+        assert_eq!((service.spool.waiting(), service.spool.dead()), (0, 2));
+        let journal = disk.journal_mut();
+        let at = journal.windows(5).rposition(|bytes| bytes == b"first").unwrap();
+        journal[at] ^= 1;
+        service.spool.compact_for(purpose, &mut disk, 0).unwrap();
+        while service.spool.is_compacting() {
+            service.spool.compact_step(&mut disk, 0).unwrap();
+        }
+        let left = match purpose {
+            Purpose::Shrink => (0, 1),
+            Purpose::Retry => (1, 0),
+            Purpose::Forget => (0, 0),
+        };
+        assert_eq!((service.spool.waiting(), service.spool.dead()), left, "{purpose:?}");
+        let damage = service.spool.take_damage().unwrap();
+        assert_eq!((damage.bytes, damage.jobs), (disk.aside.len() as u64, 1));
+    }
+}
+
+#[test]
+fn what_stands_for_a_damaged_text_is_shown_but_never_run() {
+    let (mut disk, mut service) = service();
+    service.spool.add(&mut disk, 0, b"rm -r x").unwrap();
+    service.commit(&mut disk).unwrap();
+    service.refill(&mut disk).unwrap();
+    let journal = disk.journal_mut();
+    let at = journal.windows(7).position(|bytes| bytes == b"rm -r x").unwrap();
+    journal[at] ^= 1;
+    service.spool.compact_now(&mut disk, 0).unwrap();
+    let place = service.spool.window().slots()[0].place();
+    let mut buffer = [0; RECORD_MAX_BYTES];
+    assert_eq!(service.spool.text(&mut disk, place, &mut buffer), Ok(EXCUSE));
+    assert_eq!(service.spool.text_to_run(&mut disk, place, &mut buffer), Err(DAMAGED));
+}
+
+#[test]
+fn a_text_that_is_damaged_while_the_service_runs_holds_up_nothing() {
+    let (mut disk, mut service) = service();
+    for text in ["first", "second", "third"] {
+        service.spool.add(&mut disk, 0, text.as_bytes()).unwrap();
+    }
+    service.commit(&mut disk).unwrap();
+    service.refill(&mut disk).unwrap();
+    let second = disk.journal_mut().windows(6).position(|window| window == b"second").unwrap();
+    disk.journal_mut()[second] ^= 1;
+    let rules = Rules { retries: 0, ..RULES };
+    while let Some(slot) = service.spool.choose(0) {
+        let readable = service.text(&mut disk, &slot).is_ok();
+        assert_eq!(readable, slot.id != 2);
+        let outcome = if readable { Outcome::Success } else { Outcome::NotStarted };
+        service.spool.ended(slot.id, outcome, &rules);
+    }
+    service.spool.settle(&mut disk, 0).unwrap();
+    assert_eq!((service.spool.waiting(), service.spool.dead()), (0, 1));
+    service.spool.compact_now(&mut disk, 0).unwrap();
+    let (again, _) = Service::start(&mut disk, 0).unwrap();
+    assert_eq!((again.spool.waiting(), again.spool.dead()), (0, 1));
+}
+
+#[test]
+fn a_group_that_is_lost_takes_the_groups_behind_it_along_and_no_line_is_lost() {
+    let (mut disk, mut service) = service();
+    let lines: Vec<String> = (0..400).map(|number| format!("line {number} {}", "x".repeat(60))).collect();
+    disk.append_durably(&format!("{}\n", lines.join("\n")));
+    service.intake(&mut disk).unwrap();
+    service.spool.claims.look_at_claims();
+    assert_eq!(service.spool.waiting(), 400);
+    // The power goes before the commit, and with it one sector of the first
+    // group, while the others reached the disk.
+    disk.journal_mut()[200..264].fill(0);
+    let (mut again, recovery) = Service::start(&mut disk, 0).unwrap();
+    assert!(recovery.groups_voided > 1);
+    assert_eq!(again.run_to_the_end(&mut disk), lines);
+}
+
+#[test]
+fn the_numbers_are_right_after_the_dead_home_of_a_retried_job_was_damaged() {
+    let (mut disk, mut service) = service();
+    let texts = ["first".to_owned(), "second".to_owned()];
+    add_group(&mut service, &mut disk, &texts).unwrap();
+    service.start_jobs(&mut disk, 2).unwrap();
+    for slot in std::mem::take(&mut service.running) {
+        service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries: 0, ..RULES });
+    }
+    service.spool.settle(&mut disk, 0).unwrap();
+    let (place, _) = service.homes(&mut disk, true).unwrap()[0].clone();
+    service.spool.retry(&mut disk, 0, place).unwrap();
+    service.commit(&mut disk).unwrap();
+    assert_eq!((service.spool.waiting(), service.spool.dead()), (1, 1));
+    let at = usize::try_from(place.offset).unwrap() + 4;
+    disk.journal_mut()[at] ^= 1;
+    disk.restart();
+    let (mut again, found) = Service::start(&mut disk, 0).unwrap();
+    assert!(found.damaged_bytes > 0, "{found:?}");
+    assert_eq!(again.homes(&mut disk, true).unwrap().len(), 1);
+    assert_eq!((again.spool.waiting(), again.spool.dead()), (1, 1), "and no job is there twice");
+    assert_eq!(again.run_to_the_end(&mut disk), ["first"]);
+}
