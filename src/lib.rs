@@ -58,8 +58,8 @@
 //!
 //! 1. `service/jobs/gate.rs`, `accept_clients`: accepted and ranked
 //!    (`service/listener.rs`), and given a place (`service/clients.rs`)
-//! 2. `service/jobs/control.rs`, `serve` and `take_requests`: its bytes are read, and
-//!    divided into lines (`proto/frame.rs`)
+//! 2. `service/jobs/control.rs`, `serve`, `take_requests` and `take_frame`: its bytes
+//!    are read, and divided into lines (`proto/frame.rs`)
 //! 3. `service/jobs/control.rs`, `handle`: verb and argument (`proto/control.rs`),
 //!    the entry of `REQUESTS`, the right to ask
 //! 4. `service/jobs/requests.rs`: the entry's function does it, and answers at once,

@@ -90,14 +90,7 @@ impl Companion {
         let other = if service == Service::Opener { process.identity.take() } else { None };
         let config = &*process.config;
         let own = |file: File| path_of(service, file, config).unwrap_or_default();
-        let log_file = own(File::Log);
-        let mut log = Log::new(config, &log_file, &process.audience, log_buffer);
-        if let Err(failure) = log.open(process.identity.as_ref()) {
-            process.audience.warn(&|out| {
-                out.push_str("the log cannot be written: ");
-                describe_at(&log_file, failure, out);
-            });
-        }
+        let log = Log::open(&process, &own(File::Log), process.identity.as_ref(), log_buffer);
         let heartbeat = Heartbeat::new(own(File::Health));
         let listener = open_and_drop(service, &process, &mut || {});
         let companion = Self {
@@ -121,13 +114,7 @@ impl Companion {
     /// The service is ready: first heartbeat, first line, and the starter may go.
     #[inline(never)]
     pub fn announce(&mut self) {
-        self.heartbeat.beat(clock::now());
-        if let Some(failure) = self.heartbeat.failure() {
-            self.process.audience.warn(&|out| {
-                out.push_str("the health file cannot be written: ");
-                describe_at(self.heartbeat.path(), failure, out);
-            });
-        }
+        self.heartbeat.begin(clock::now(), &self.process.audience);
         self.log.info(&|out| {
             let _ = uwrite!(out, "daemon started, pid={}", process::pid().as_raw_pid());
         });
@@ -197,16 +184,11 @@ impl Companion {
     #[inline(never)]
     pub fn on_signals(&mut self, now: u64, detail: Detail<'_>) -> Arrived {
         let arrived = self.process.signals.take();
-        let stops = [
-            (Signal::TERM, "SIGTERM received"),
-            (Signal::INT, "SIGINT received"),
-            (Signal::QUIT, "SIGQUIT received"),
-        ];
-        if let Some((_, why)) = stops.iter().find(|(signal, _)| arrived.has(*signal))
+        if let Some((_, why)) = arrived.stop()
             && !core::mem::replace(&mut self.stopping, true)
         {
             self.log.info(&|out| {
-                let _ = uwrite!(out, "{}, stopping", *why);
+                let _ = uwrite!(out, "{}, stopping", why);
             });
             self.process.notify.stopping();
         }

@@ -5,6 +5,7 @@
 use crate::limits::{HEARTBEAT_MIN_MS, TORN_READS_MAX};
 use crate::proto::health::{BOOT_ID_BYTES, ParseError, RECORD_BYTES, Record, UNKNOWN_BOOT, Verdict};
 use crate::proto::path::Path;
+use crate::service::lifecycle::{Audience, describe_at};
 use crate::sys::{Errno, Failure, OwnedFd, clock, file, process};
 
 /// Where the kernel tells which boot this is (random(4)).
@@ -74,6 +75,17 @@ impl Heartbeat {
     #[must_use]
     pub fn age(&self, now: u64) -> u64 {
         now.saturating_sub(self.last_at)
+    }
+
+    /// The first one, at the start; whoever waits for that is told if it fails.
+    pub fn begin(&mut self, now: u64, audience: &Audience) {
+        self.beat(now);
+        if let Some(failure) = self.failure {
+            audience.warn(&|out| {
+                out.push_str("the health file cannot be written: ");
+                describe_at(&self.path, failure, out);
+            });
+        }
     }
 
     /// Writes the next record.

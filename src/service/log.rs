@@ -10,7 +10,7 @@ use crate::proto::config::Config;
 use crate::proto::log::{Level, Stamp, emit_syslog, push_for_journal};
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
-use crate::service::lifecycle::Audience;
+use crate::service::lifecycle::{Process, describe_at};
 use crate::service::logfile::LogFile;
 use crate::sys::identity::Identity;
 use crate::sys::syslog::Syslog;
@@ -46,16 +46,18 @@ pub struct Counts {
 }
 
 impl Log {
-    /// A log as the configuration says; nothing is opened yet. In the
-    /// foreground it goes to stderr, as `audience` wants it, and to the file only
-    /// if that was named.
+    /// A log as the configuration says. In the foreground it goes to stderr, as the
+    /// audience wants it, and to the file only if that was named. The file is opened
+    /// before privileges are dropped, and belongs to `owner` from then on; if it cannot be
+    /// opened, whoever waits for the start is told, and each line tries again.
     #[must_use]
-    pub fn new(
-        config: &Config,
+    pub fn open(
+        process: &Process,
         path: &Path,
-        audience: &Audience,
+        owner: Option<&Identity>,
         buffer: &'static mut Vec<u8, LOG_BUFFER_BYTES>,
     ) -> Self {
+        let Process { config, audience, .. } = process;
         let foreground = audience.is_foreground();
         let mut log = Self {
             file: None,
@@ -70,6 +72,17 @@ impl Log {
             counts: Counts::default(),
         };
         log.configure(config, path, foreground);
+        let opened = match (&mut log.file, owner) {
+            (None, _) => Ok(()),
+            (Some(file), Some(owner)) => file.open_for(owner),
+            (Some(file), None) => file.open(),
+        };
+        if let Err(failure) = opened {
+            audience.warn(&|out| {
+                out.push_str("the log cannot be written: ");
+                describe_at(path, failure, out);
+            });
+        }
         log
     }
 
@@ -88,19 +101,6 @@ impl Log {
         let (max, keep) = (config.log_max, config.log_keep);
         if !self.file.as_mut().is_some_and(|file| file.configure(path, max, keep)) {
             self.file = Some(LogFile::new(path, max, keep));
-        }
-    }
-
-    /// Opens the file before privileges are dropped; it belongs to `owner`
-    /// from then on.
-    ///
-    /// # Errors
-    /// It cannot be opened now; it is tried again with each line.
-    pub fn open(&mut self, owner: Option<&Identity>) -> Result<(), Failure> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        match owner {
-            Some(owner) => file.open_for(owner),
-            None => file.open(),
         }
     }
 

@@ -46,6 +46,18 @@ impl Arrived {
     pub fn has(self, signal: Signal) -> bool {
         self.0 & bit(signal.as_raw()) != 0
     }
+
+    /// The signal that asks for a stop, and how to say so. (Two at once are one stop, not
+    /// one in a hurry.)
+    #[must_use]
+    pub fn stop(self) -> Option<(Signal, &'static str)> {
+        let stops = [
+            (Signal::TERM, "SIGTERM received"),
+            (Signal::INT, "SIGINT received"),
+            (Signal::QUIT, "SIGQUIT received"),
+        ];
+        stops.into_iter().find(|(signal, _)| self.has(*signal))
+    }
 }
 
 /// The self-pipe's read end.

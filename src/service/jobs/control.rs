@@ -245,46 +245,14 @@ impl Jobs {
             if !self.has_room(place, &out) {
                 break !rest.is_empty();
             }
-            let used = match framed {
-                Framed::Partial => break false,
-                Framed::Rest(used, end) | Framed::TooLong(used, end) => {
-                    if matches!(framed, Framed::TooLong(..)) {
-                        if self.control.owed(place) != Owed::Nothing {
-                            break true;
-                        }
-                        refuse(&mut out, Code::TooLong, "a request has at most 1100 bytes");
-                    }
-                    self.control.clients.set_skipping(place, !end);
-                    progress |= end;
-                    used
-                }
-                Framed::Cut(used) => {
-                    if self.control.owed(place) != Owed::Nothing {
-                        break true;
-                    }
-                    refuse(&mut out, Code::BadRequest, "the last request has no newline, and was not done");
-                    used
-                }
-                Framed::Request(line, used) => {
-                    let before = out.len();
-                    let owing = self.control.owed(place) != Owed::Nothing;
-                    let answered = self.handle(place, line, now, &mut out);
-                    if answered == Answered::PutOff || (owing && out.len() > before) {
-                        // (an error behind new jobs has to wait for their answers)
-                        out.truncate(before);
-                        break true;
-                    }
-                    progress = true;
-                    if self.control.doing(place) != Doing::Nothing {
-                        at = at.saturating_add(used);
-                        break at < length;
-                    }
-                    used
-                }
-            };
+            let Some((used, whole)) = self.take_frame(place, framed, now, &mut out) else { break true };
             at = at.saturating_add(used);
+            progress |= whole;
             if used == 0 {
                 break false;
+            }
+            if self.control.doing(place) != Doing::Nothing {
+                break at < length;
             }
         };
         self.control.clients.keep(place, input.get(at..length).unwrap_or(&[]), more, progress, now);
@@ -293,6 +261,43 @@ impl Jobs {
             self.drop_client(place);
         } else {
             self.close_if_finished(place);
+        }
+    }
+
+    /// Takes one request, or what is none. How long it is, and whether its end was there;
+    /// `None`: it has to wait until what is owed is answered.
+    fn take_frame(
+        &mut self,
+        place: usize,
+        framed: Framed<'_>,
+        now: u64,
+        out: &mut Writer<'_>,
+    ) -> Option<(usize, bool)> {
+        let owing = self.control.owed(place) != Owed::Nothing;
+        match framed {
+            Framed::Partial => Some((0, false)),
+            Framed::TooLong(..) | Framed::Cut(_) if owing => None,
+            Framed::Rest(used, end) | Framed::TooLong(used, end) => {
+                if matches!(framed, Framed::TooLong(..)) {
+                    refuse(out, Code::TooLong, "a request has at most 1100 bytes");
+                }
+                self.control.clients.set_skipping(place, !end);
+                Some((used, end))
+            }
+            Framed::Cut(used) => {
+                refuse(out, Code::BadRequest, "the last request has no newline, and was not done");
+                Some((used, false))
+            }
+            Framed::Request(line, used) => {
+                let before = out.len();
+                let answered = self.handle(place, line, now, out);
+                if answered == Answered::PutOff || (owing && out.len() > before) {
+                    // (an error behind new jobs has to wait for their answers)
+                    out.truncate(before);
+                    return None;
+                }
+                Some((used, true))
+            }
         }
     }
 

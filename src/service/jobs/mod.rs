@@ -21,6 +21,7 @@
 //! - `control.rs`, `requests.rs`, `errands.rs`, `history.rs`: stages 7 and 10
 //! - `group.rs`, `gate.rs`: the answers of stage 8, and stage 11
 //! - `handlers.rs`, `worker.rs`, `leftover.rs`: stages 3 to 5 and 9
+//! - `start.rs`: before the first turn
 //! - `reload.rs`, `tell.rs`: a new configuration; what is told
 //!
 //! After start-up nothing here ends the service: what fails is logged once,
@@ -36,29 +37,26 @@ mod leftover;
 mod reload;
 mod requests;
 mod spooling;
+mod start;
 mod tell;
 mod worker;
 
-use crate::limits::{POLL_MAX, SPOOL_RETRY_MS, WORKERS_MAX};
+use crate::limits::{POLL_MAX, WORKERS_MAX};
 use crate::proto::config::Config;
-use crate::proto::names::Service;
-use crate::proto::path::Path;
-use crate::service::clients;
 use crate::service::degraded::Degraded;
 use crate::service::disk::SpoolDisk;
 use crate::service::heartbeat::Heartbeat;
-use crate::service::lifecycle::{Audience, Process, describe_at, ensure_folder, exit};
-use crate::service::listener::open_and_drop;
+use crate::service::lifecycle::{Audience, Process, exit};
 use crate::service::log::Log;
 use crate::service::memory::Memory;
 use crate::state::disk::DiskError;
-use crate::state::spool::{RecoverError, Rules, Spool};
+use crate::state::spool::{Rules, Spool};
 use crate::sys::lock::PidFile;
 use crate::sys::once::Once;
 use crate::sys::oom::OomScore;
 use crate::sys::poll::PollSet;
-use crate::sys::process::{self, Signal};
-use crate::sys::{AsFd, Errno, clock, file, identity, memory};
+use crate::sys::process::Signal;
+use crate::sys::{AsFd, clock, memory};
 use control::Control;
 use errands::Page;
 use heapless::Vec;
@@ -182,109 +180,6 @@ fn rules(config: &Config) -> Rules {
 }
 
 impl Jobs {
-    /// Opens everything that the service needs; failures end the process. (Not
-    /// inlined: what it needs of the stack is free afterwards.)
-    #[inline(never)]
-    fn open(parts: &'static mut Memory, audience: Audience) -> &'static mut Self {
-        let Memory { scratch, settings, config, candidate, log } = parts;
-        let scratch = scratch.pages();
-        let process = Process::prepare(Service::Jobs, settings, config, candidate, audience);
-        let now = clock::now();
-        let audience = &process.audience;
-        let config = &*process.config;
-        let State { service, spool, workers, history, page } = STATE.take();
-        let mut log = Log::new(config, &config.log_file, audience, log);
-        if let Err(failure) = log.open(process.identity.as_ref()) {
-            audience.warn(&|out| {
-                out.push_str("the log cannot be written: ");
-                describe_at(&config.log_file, failure, out);
-            });
-        }
-        open_folders(&process);
-        let oom_score = OomScore::open();
-        let mut spool_lock = None;
-        let listener = open_and_drop(Service::Jobs, &process, &mut || {
-            spool_lock = Some(process.lock_also(&config.spool, b"lock"));
-        });
-        let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file) {
-            Ok(disk) => disk,
-            Err(failure) => process.fail_at(&config.spool, failure),
-        };
-        let recovery = match spool.recover(&mut disk, scratch, &rules(config), now) {
-            Ok(recovery) => recovery,
-            Err(error) => fail_recovery(&process, &disk, error),
-        };
-        let unread = match spool.adopt_claims(&mut disk, now) {
-            Ok(unread) => unread,
-            Err(error) => fail_with_disk(&process, &config.queue_file, &disk, error),
-        };
-        if let Some(error) = unread {
-            log.warn(&|out| {
-                out.push_str("a claim of the queue file cannot be read: ");
-                describe_disk(&disk, error, out);
-            });
-        }
-        let note = Running::take_over(&config.spool, &mut log);
-        let heartbeat = Heartbeat::new(config.health_file.clone());
-        let jobs = Self {
-            process,
-            log,
-            heartbeat,
-            disk,
-            spool_lock,
-            oom_score,
-            note,
-            spool,
-            workers,
-            scratch,
-            started_at: now,
-            counts: Counts::default(),
-            stopping: Stopping::No,
-            // (a claim that could not be opened gets a second chance)
-            spool_failure: unread.filter(may_pass).map(|error| (now.saturating_add(SPOOL_RETRY_MS), error)),
-            jobs_blocked: false,
-            compact_failures: 0,
-            compact_after: 0,
-            compact_error: DiskError(0),
-            start_after: 0,
-            look_at: now,
-            degraded: Degraded::default(),
-            socket_failing: false,
-            stretched: false,
-            control: Control::new(listener, clients::take(), history, page),
-        };
-        let _ = service.push(jobs);
-        let Some(jobs) = service.first_mut() else { process::abort() };
-        jobs.report_recovery(&recovery);
-        jobs.warn_about_handler();
-        jobs
-    }
-
-    /// The service is ready: first heartbeat, first line, and the starter may
-    /// go.
-    #[inline(never)]
-    fn announce(&mut self) {
-        let now = clock::now();
-        self.heartbeat.beat(now);
-        // (that made a name, which is no reason to wake)
-        self.on_inotify();
-        if let Some(failure) = self.heartbeat.failure() {
-            self.process.audience.warn(&|out| {
-                out.push_str("the health file cannot be written: ");
-                describe_at(&self.process.config.health_file, failure, out);
-            });
-        }
-        self.log.info(&|out| {
-            let _ = uwrite!(out, "daemon started, pid={}", process::pid().as_raw_pid());
-        });
-        self.log.flush();
-        self.watch_degraded();
-        let audience = core::mem::replace(&mut self.process.audience, Audience::Foreground(None));
-        audience.ready();
-        self.put_status();
-        self.process.notify.ready();
-    }
-
     fn is_over(&self) -> bool {
         self.stopping != Stopping::No && self.workers.is_empty()
     }
@@ -416,12 +311,7 @@ impl Jobs {
     #[inline(never)]
     fn on_signals(&mut self, now: u64) {
         let arrived = self.process.signals.take();
-        let stops = [
-            (Signal::TERM, "SIGTERM received"),
-            (Signal::INT, "SIGINT received"),
-            (Signal::QUIT, "SIGQUIT received"),
-        ];
-        for (_, why) in stops.iter().filter(|(signal, _)| arrived.has(*signal)) {
+        if let Some((_, why)) = arrived.stop() {
             self.stop(why, now);
         }
         if arrived.has(Signal::HUP) {
@@ -517,50 +407,4 @@ impl Jobs {
         self.process.pid_file.release(self.process.pid_path.as_c_str());
         exit::OK
     }
-}
-
-/// The spool's folder and the queue's, which belong to the service.
-fn open_folders(process: &Process) {
-    let config = &process.config;
-    let queue_folder: Path = config.queue_file.parent();
-    for (folder, mode) in [(&config.spool, 0o700), (&queue_folder, 0o755)] {
-        let created = match ensure_folder(folder, mode) {
-            Ok(created) => created,
-            Err(failure) => process.fail_at(folder, failure),
-        };
-        if let (true, Some(owner)) = (created, &process.identity) {
-            let given = file::open_dir(folder.as_c_str()).and_then(|fd| identity::give(&fd, owner));
-            if let Err(failure) = given {
-                process.fail_at(folder, failure);
-            }
-        }
-    }
-}
-
-/// The spool cannot be used: the process ends.
-fn fail_recovery(process: &Process, disk: &SpoolDisk, error: RecoverError) -> ! {
-    let journal = process.config.spool.join(b"journal").unwrap_or_default();
-    match error {
-        RecoverError::OtherVersion => process.fail(exit::FAILED, &|out| {
-            out.push_escaped(journal.as_bytes());
-            out.push_str(
-                ": it was written by another version of zigsvc, and is left alone; use that version, or move the spool away",
-            );
-        }),
-        RecoverError::Disk(error) => fail_with_disk(process, &journal, disk, error),
-    }
-}
-
-/// Whether an open that failed so may work a second later.
-fn may_pass(error: &DiskError) -> bool {
-    matches!(Errno::from_raw_os_error(error.0), Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO)
-}
-
-/// The spool's disk fails before the service is ready. Does not return.
-fn fail_with_disk(process: &Process, path: &Path, disk: &SpoolDisk, error: DiskError) -> ! {
-    process.fail(exit::FAILED, &|out| {
-        out.push_escaped(path.as_bytes());
-        out.push_str(": ");
-        describe_disk(disk, error, out);
-    })
 }

@@ -129,14 +129,7 @@ impl Supervisor {
         process.config.log_file_named |= origin.is_program();
         let config = &*process.config;
         let own = |file: File| path_of(Service::Supervisor, file, config).unwrap_or_default();
-        let log_file = own(File::Log);
-        let mut log = Log::new(config, &log_file, &process.audience, log_buffer);
-        if let Err(failure) = log.open(None) {
-            process.audience.warn(&|out| {
-                out.push_str("the log cannot be written: ");
-                describe_at(&log_file, failure, out);
-            });
-        }
+        let mut log = Log::open(&process, &own(File::Log), None, log_buffer);
         let heartbeat = Heartbeat::new(own(File::Health));
         let watchdog = Watchdog::new(&config.watchdog);
         let patience = u64::from(config.stale_after);
@@ -246,22 +239,11 @@ impl Supervisor {
 
     fn on_signals(&mut self, now: u64) {
         let arrived = self.process.signals.take();
-        let stops = [(Signal::TERM, "SIGTERM received"), (Signal::INT, "SIGINT received")];
-        // (both at once are one stop, not one in a hurry)
-        if let Some((_, why)) = stops.iter().find(|(signal, _)| arrived.has(*signal)) {
-            self.stop(why, now);
-        }
-        if arrived.has(Signal::QUIT) {
+        match arrived.stop() {
             // (a program's output goes through us: it cannot stay alone)
-            if self.origin.is_program() {
-                self.stop("SIGQUIT received", now);
-            } else if self.stopping == Stopping::No {
-                self.log.info(&|out| {
-                    out.push_str("SIGQUIT received, stopping; what is supervised is left running");
-                });
-                self.process.notify.stopping();
-                self.stopping = Stopping::Alone;
-            }
+            Some((signal, why)) if signal != Signal::QUIT || self.origin.is_program() => self.stop(why, now),
+            Some((_, why)) if self.stopping == Stopping::No => self.leave_alone(why),
+            Some(_) | None => {}
         }
         // (after the stops: what ended with us is not started again)
         if arrived.has(Signal::CHILD) {
@@ -276,6 +258,15 @@ impl Supervisor {
         if arrived.has(Signal::USR2) {
             self.log_status(now);
         }
+    }
+
+    /// Stops without those that are supervised.
+    fn leave_alone(&mut self, why: &str) {
+        self.log.info(&|out| {
+            let _ = uwrite!(out, "{}, stopping; what is supervised is left running", why);
+        });
+        self.process.notify.stopping();
+        self.stopping = Stopping::Alone;
     }
 
     /// The first time tells the wards to end, the second time kills them.

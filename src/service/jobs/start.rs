@@ -1,0 +1,161 @@
+//! Before the first turn: everything is opened, and what the last process left is
+//! found. What fails here ends the process, with one line that says why.
+
+use super::control::Control;
+use super::leftover::Running;
+use super::tell::describe_disk;
+use super::{Counts, Jobs, STATE, State, Stopping, rules};
+use crate::limits::SPOOL_RETRY_MS;
+use crate::proto::names::Service;
+use crate::proto::path::Path;
+use crate::service::clients;
+use crate::service::degraded::Degraded;
+use crate::service::disk::SpoolDisk;
+use crate::service::heartbeat::Heartbeat;
+use crate::service::lifecycle::{Audience, Process, ensure_folder, exit};
+use crate::service::listener::open_and_drop;
+use crate::service::log::Log;
+use crate::service::memory::Memory;
+use crate::state::disk::DiskError;
+use crate::state::spool::RecoverError;
+use crate::sys::oom::OomScore;
+use crate::sys::{Errno, clock, file, identity, process};
+use ufmt::uwrite;
+
+impl Jobs {
+    /// Opens everything that the service needs; failures end the process. (Not
+    /// inlined: what it needs of the stack is free afterwards.)
+    #[inline(never)]
+    pub(super) fn open(parts: &'static mut Memory, audience: Audience) -> &'static mut Self {
+        let Memory { scratch, settings, config, candidate, log } = parts;
+        let scratch = scratch.pages();
+        let process = Process::prepare(Service::Jobs, settings, config, candidate, audience);
+        let now = clock::now();
+        let _audience = &process.audience;
+        let config = &*process.config;
+        let State { service, spool, workers, history, page } = STATE.take();
+        let mut log = Log::open(&process, &config.log_file, process.identity.as_ref(), log);
+        open_folders(&process);
+        let oom_score = OomScore::open();
+        let mut spool_lock = None;
+        let listener = open_and_drop(Service::Jobs, &process, &mut || {
+            spool_lock = Some(process.lock_also(&config.spool, b"lock"));
+        });
+        let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file) {
+            Ok(disk) => disk,
+            Err(failure) => process.fail_at(&config.spool, failure),
+        };
+        let recovery = match spool.recover(&mut disk, scratch, &rules(config), now) {
+            Ok(recovery) => recovery,
+            Err(error) => fail_recovery(&process, &disk, error),
+        };
+        let unread = match spool.adopt_claims(&mut disk, now) {
+            Ok(unread) => unread,
+            Err(error) => fail_with_disk(&process, &config.queue_file, &disk, error),
+        };
+        if let Some(error) = unread {
+            log.warn(&|out| {
+                out.push_str("a claim of the queue file cannot be read: ");
+                describe_disk(&disk, error, out);
+            });
+        }
+        let note = Running::take_over(&config.spool, &mut log);
+        let heartbeat = Heartbeat::new(config.health_file.clone());
+        let jobs = Self {
+            process,
+            log,
+            heartbeat,
+            disk,
+            spool_lock,
+            oom_score,
+            note,
+            spool,
+            workers,
+            scratch,
+            started_at: now,
+            counts: Counts::default(),
+            stopping: Stopping::No,
+            // (a claim that could not be opened gets a second chance)
+            spool_failure: unread.filter(may_pass).map(|error| (now.saturating_add(SPOOL_RETRY_MS), error)),
+            jobs_blocked: false,
+            compact_failures: 0,
+            compact_after: 0,
+            compact_error: DiskError(0),
+            start_after: 0,
+            look_at: now,
+            degraded: Degraded::default(),
+            socket_failing: false,
+            stretched: false,
+            control: Control::new(listener, clients::take(), history, page),
+        };
+        let _ = service.push(jobs);
+        let Some(jobs) = service.first_mut() else { process::abort() };
+        jobs.report_recovery(&recovery);
+        jobs.warn_about_handler();
+        jobs
+    }
+
+    /// The service is ready: first heartbeat, first line, and the starter may
+    /// go.
+    #[inline(never)]
+    pub(super) fn announce(&mut self) {
+        self.heartbeat.begin(clock::now(), &self.process.audience);
+        // (that made a name, which is no reason to wake)
+        self.on_inotify();
+        self.log.info(&|out| {
+            let _ = uwrite!(out, "daemon started, pid={}", process::pid().as_raw_pid());
+        });
+        self.log.flush();
+        self.watch_degraded();
+        let audience = core::mem::replace(&mut self.process.audience, Audience::Foreground(None));
+        audience.ready();
+        self.put_status();
+        self.process.notify.ready();
+    }
+}
+
+/// The spool's folder and the queue's, which belong to the service.
+fn open_folders(process: &Process) {
+    let config = &process.config;
+    let queue_folder: Path = config.queue_file.parent();
+    for (folder, mode) in [(&config.spool, 0o700), (&queue_folder, 0o755)] {
+        let created = match ensure_folder(folder, mode) {
+            Ok(created) => created,
+            Err(failure) => process.fail_at(folder, failure),
+        };
+        if let (true, Some(owner)) = (created, &process.identity) {
+            let given = file::open_dir(folder.as_c_str()).and_then(|fd| identity::give(&fd, owner));
+            if let Err(failure) = given {
+                process.fail_at(folder, failure);
+            }
+        }
+    }
+}
+
+/// The spool cannot be used: the process ends.
+fn fail_recovery(process: &Process, disk: &SpoolDisk, error: RecoverError) -> ! {
+    let journal = process.config.spool.join(b"journal").unwrap_or_default();
+    match error {
+        RecoverError::OtherVersion => process.fail(exit::FAILED, &|out| {
+            out.push_escaped(journal.as_bytes());
+            out.push_str(
+                ": it was written by another version of zigsvc, and is left alone; use that version, or move the spool away",
+            );
+        }),
+        RecoverError::Disk(error) => fail_with_disk(process, &journal, disk, error),
+    }
+}
+
+/// Whether an open that failed so may work a second later.
+fn may_pass(error: &DiskError) -> bool {
+    matches!(Errno::from_raw_os_error(error.0), Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO)
+}
+
+/// The spool's disk fails before the service is ready. Does not return.
+fn fail_with_disk(process: &Process, path: &Path, disk: &SpoolDisk, error: DiskError) -> ! {
+    process.fail(exit::FAILED, &|out| {
+        out.push_escaped(path.as_bytes());
+        out.push_str(": ");
+        describe_disk(disk, error, out);
+    })
+}
