@@ -32,10 +32,13 @@ const NR_GETSOCKOPT: usize = if cfg!(target_arch = "x86_64") {
 
 /// Makes a system call with five numbers; returns what the kernel left in the
 /// result register (a negative errno on failure).
-fn raw_call(number: usize, [a, b, c, d, e]: [usize; 5]) -> isize {
+///
+/// # Safety
+/// What the call does with the numbers must be allowed: an address among them is that
+/// of memory which the kernel may read or write as the call does.
+unsafe fn raw_call(number: usize, [a, b, c, d, e]: [usize; 5]) -> isize {
     let result: isize;
-    // SAFETY: the callers pass plain numbers, or buffers that they own with
-    // their lengths.
+    // SAFETY: the caller's contract; the call touches no other register, and no stack.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         asm!("syscall", inlateout("rax") number as isize => result,
@@ -62,12 +65,14 @@ fn raw_call(number: usize, [a, b, c, d, e]: [usize; 5]) -> isize {
 /// `close_range(first, last, 0)`: closes every descriptor in the range.
 /// False where the kernel has no such call (before Linux 5.9).
 pub(crate) fn close_range(first: u32, last: u32) -> bool {
-    raw_call(NR_CLOSE_RANGE, [first as usize, last as usize, 0, 0, 0]) == 0
+    // SAFETY: plain numbers.
+    unsafe { raw_call(NR_CLOSE_RANGE, [first as usize, last as usize, 0, 0, 0]) == 0 }
 }
 
 /// `getcwd(buffer)`: the length of the path without its terminator.
 pub(crate) fn getcwd(buffer: &mut [u8]) -> Option<usize> {
-    let result = raw_call(NR_GETCWD, [buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]);
+    // SAFETY: the kernel writes at most as many bytes as the buffer has.
+    let result = unsafe { raw_call(NR_GETCWD, [buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]) };
     usize::try_from(result).ok()?.checked_sub(1)
 }
 
@@ -80,7 +85,9 @@ pub(crate) fn getsockopt(fd: i32, level: usize, option: usize, words: &mut [u32]
     let mut length = u32::try_from(size_of_val(words)).unwrap_or(u32::MAX);
     let fd = usize::try_from(fd).unwrap_or(usize::MAX);
     let (buffer, size) = (words.as_mut_ptr() as usize, &raw mut length as usize);
-    let result = raw_call(NR_GETSOCKOPT, [fd, level, option, buffer, size]);
+    // SAFETY: the kernel writes at most `length` bytes, which the words have, and then
+    // how many into `length`.
+    let result = unsafe { raw_call(NR_GETSOCKOPT, [fd, level, option, buffer, size]) };
     if result < 0 {
         return Err(i32::try_from(result.unsigned_abs()).unwrap_or(i32::MAX));
     }
