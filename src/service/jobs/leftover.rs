@@ -16,7 +16,6 @@ use crate::limits::WORKERS_MAX;
 use crate::proto::health::{BOOT_ID_BYTES, UNKNOWN_BOOT};
 use crate::proto::path::Path;
 use crate::proto::text::{Writer, parse_u64};
-use crate::service::heartbeat::boot_id;
 use crate::service::log::Log;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::{OwnedFd, dir, file};
@@ -37,8 +36,7 @@ pub(super) struct Running {
 
 impl Running {
     /// Ends what the note of an earlier daemon names, and begins a new one.
-    pub(super) fn take_over(spool: &Path, log: &mut Log) -> Self {
-        let boot = boot_id();
+    pub(super) fn take_over(spool: &Path, boot: [u8; BOOT_ID_BYTES], log: &mut Log) -> Self {
         let flags =
             file::OFlags::RDWR | file::OFlags::CREATE | file::OFlags::NOFOLLOW | file::OFlags::NONBLOCK;
         let fd = spool.join(b"running").and_then(|path| file::open(path.as_c_str(), flags, 0o600).ok());

@@ -59,8 +59,8 @@ impl Jobs {
                 describe_disk(&disk, error, out);
             });
         }
-        let note = Running::take_over(&config.spool, &mut log);
         let heartbeat = Heartbeat::new(config.health_file.clone());
+        let note = Running::take_over(&config.spool, *heartbeat.boot(), &mut log);
         let jobs = Self {
             process,
             log,

@@ -44,15 +44,15 @@ impl Spool {
     /// # Errors
     /// It cannot be learnt which there are: a new one could replace one of them.
     pub fn adopt_claims(&mut self, disk: &mut impl Disk, now: u64) -> Result<Option<DiskError>, DiskError> {
-        let mut after = 0;
         let mut closed = None;
-        if disk.next_claim(0)?.is_some() {
+        let mut next = disk.next_claim(0)?;
+        if next.is_some() {
             // Its rename may not be durable yet: then it could turn back into
             // a queue file after its lines were journaled.
             self.sync_queue(disk)?;
         }
-        while let Some(seq) = disk.next_claim(after)? {
-            after = seq;
+        while let Some(seq) = next {
+            next = disk.next_claim(seq)?;
             self.claims.seen(seq);
             let known = self.claims.list.iter().position(|claim| claim.seq == seq);
             if known.is_none() && self.claims.list.push(Claim::new(seq, 0)).is_err() {
