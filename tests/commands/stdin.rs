@@ -2,7 +2,7 @@
 //! be one is told.
 
 use crate::common::{Dir, alive, kill, processed, under_qemu, wait_for_jobs, wait_until};
-use crate::support::{Beside, GATED, Peer, Played, full_device, start_script, wait_for_begun};
+use crate::support::{Beside, GATED, Peer, Played, full_device, start_script, unread, wait_for_begun};
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::fs;
@@ -258,11 +258,10 @@ fn ids_that_nobody_takes_fail_the_command_but_not_the_jobs() {
     let dir = Dir::new();
     dir.start(&["log_max=0"]);
     let jobs: Vec<String> = (1..=200).map(|number| format!("job {number}")).collect();
-    for broken in [Stdio::piped(), full_device()] {
+    for broken in [unread(), full_device()] {
         let mut command = dir.command();
         command.args(["queue", "-"]).stdin(Stdio::piped()).stdout(broken);
         let mut child = command.spawn().unwrap();
-        drop(child.stdout.take());
         let mut stdin = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut stdin, (jobs.join("\n") + "\n").as_bytes()).unwrap();
         drop(stdin);

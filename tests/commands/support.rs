@@ -214,6 +214,15 @@ impl Played {
     }
 }
 
+/// A standard output that nobody reads any more. (Not a pipe: what another test starts at
+/// that moment may hold a copy of its other end for an instant.)
+#[track_caller]
+pub fn unread() -> Stdio {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.shutdown(std::net::Shutdown::Both).unwrap();
+    Stdio::from(std::os::fd::OwnedFd::from(theirs))
+}
+
 /// A descriptor on which every write fails, for a standard output.
 #[track_caller]
 pub fn full_device() -> Stdio {
