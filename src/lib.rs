@@ -117,7 +117,8 @@
 //!   or for everybody: `Access::resolve` in `service/listener.rs`. A service without
 //!   a socket has its own loop, as `supervisor` does. `tests/manual.rs` fails until
 //!   the completion is written anew, README.md and `init.d/zigsvc.default` name it,
-//!   and the packages stop it when they are removed.
+//!   the packages stop it when they are removed, `.ci/budget` and
+//!   `tests/bench/sections/memory` measure it, and `link.ld` has its code lie apart.
 //! - **A timer**: a moment in the service's state, its check in the stage of
 //!   the turn where it belongs, and its line in `next_due` (a companion hands that
 //!   to `Companion::wait`; the hub has none, and hands it `None`). How long it
