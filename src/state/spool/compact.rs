@@ -16,9 +16,9 @@
 //! out, or has them wait behind the backlog, takes effect as a whole when it is
 //! renamed.
 
-use super::Spool;
 use super::pull::{attempts_of, home_of};
-use crate::limits::{COMPACT_STEP_BYTES, WINDOW_JOBS};
+use super::{Place, Spool};
+use crate::limits::{COMPACT_STEP_BYTES, JOURNAL_BUFFER_BYTES, WINDOW_JOBS};
 use crate::proto::journal::{
     FILE_HEADER, FLAG_ABSOLUTE, FLAG_DELAYED, Kind, Progress, RECORD_MAX_BYTES, Record, Step, skip_damage,
     step,
@@ -62,7 +62,8 @@ pub(super) struct Compaction {
     live_bytes: u64,
     /// Bytes of homes in the old file when it began.
     live_before: u64,
-    /// Waiting jobs beyond the window, and dead ones, that should still be met.
+    /// Waiting jobs beyond the window, and dead ones, that should still be met. (It
+    /// wraps: what a damaged spool counted may be too little, too.)
     missing: Homes,
     /// What was appended since is damaged, too; the next compaction counts it.
     torn_tail: bool,
@@ -90,6 +91,14 @@ enum Stage {
     Retried,
     /// What was appended since.
     Tail,
+}
+
+impl Homes {
+    /// One was met.
+    fn less(&mut self, dead: bool) {
+        let count = if dead { &mut self.dead } else { &mut self.waiting };
+        *count = count.wrapping_sub(1);
+    }
 }
 
 impl Compaction {
@@ -204,7 +213,7 @@ impl Spool {
         compaction.live_before = self.live_bytes;
         let in_window = self.window.count(|state| *state != State::Cancelled);
         compaction.torn_tail = false;
-        compaction.missing = Homes { waiting: self.waiting.saturating_sub(in_window), dead: self.dead };
+        compaction.missing = Homes { waiting: self.waiting.wrapping_sub(in_window), dead: self.dead };
         let next_claim = self.claims.next_seq().to_le_bytes();
         self.emit(disk, &Record { body: &next_claim, ..Record::new(Kind::Base, self.next_id, 0) })?;
         for index in 0..self.claims.len() {
@@ -316,8 +325,7 @@ impl Spool {
         let count = disk.read(File::Journal, from, wanted)?;
         let bytes = buffer.get(..count).unwrap_or(&[]);
         let Step::Record(record, size) = step(bytes) else {
-            let passed = skip_damage(bytes, from.saturating_add(count as u64) >= end);
-            return self.pass_damage(disk, bytes.get(..passed).unwrap_or(bytes));
+            return self.pass_damage(disk, end);
         };
         self.compaction.from = from.saturating_add(size as u64);
         if self.compaction.stage == Stage::Tail {
@@ -325,14 +333,16 @@ impl Spool {
         }
         let dead = record.kind == Kind::Dead;
         let backlog = self.compaction.stage == Stage::Backlog;
-        let voids = self.voids.get(..self.compaction.voids).unwrap_or(&[]);
-        if !(dead || (record.kind == Kind::Add && backlog)) || voids.contains(&home_of(&record)) {
+        let void = self.voids.iter().position(|void| *void == home_of(&record));
+        if !(dead || (record.kind == Kind::Add && backlog))
+            || void.is_some_and(|index| index < self.compaction.voids)
+        {
             return Ok(());
         }
-        if self.compaction.stage != Stage::Retried {
-            let missing = &mut self.compaction.missing;
-            let kind = if dead { &mut missing.dead } else { &mut missing.waiting };
-            *kind = kind.saturating_sub(1);
+        // (the dead to be retried are copied when they are met for the second time)
+        let again = dead && self.compaction.purpose == Purpose::Retry;
+        if void.is_none() && (self.compaction.stage == Stage::Retried || !again) {
+            self.compaction.missing.less(dead);
         }
         // A home of its own now: of no claim's group, in nobody's stead.
         let (flags, attempt) = (record.flags & FLAG_DELAYED, attempts_of(&record));
@@ -355,17 +365,38 @@ impl Spool {
     }
 
     /// Damage that appeared while the service runs (what a recovery found is in
-    /// `skipped`): it is kept, once, and left out.
-    fn pass_damage(&mut self, disk: &mut impl Disk, bytes: &[u8]) -> Result<(), DiskError> {
-        let behind = self.compaction.from.saturating_add(bytes.len() as u64);
-        if behind > self.aside_until {
+    /// `skipped`): it is kept, once, and left out. In large pieces, because each is
+    /// a sync; so the buffer is lent.
+    fn pass_damage(&mut self, disk: &mut impl Disk, end: u64) -> Result<(), DiskError> {
+        self.flush_next(disk)?;
+        let from = self.compaction.from;
+        let left = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
+        let wanted = left.min(JOURNAL_BUFFER_BYTES);
+        let _ = self.buffer.resize(wanted, 0);
+        let count = disk.read(File::Journal, from, &mut self.buffer)?;
+        let bytes = self.buffer.get(..count).unwrap_or(&[]);
+        // (fewer than wanted, or none: somebody made the file shorter)
+        let passed = skip_damage(bytes, count < wanted || count == left);
+        let behind = if bytes.is_empty() { end } else { from.saturating_add(passed as u64) };
+        let known = usize::try_from(self.aside_until.saturating_sub(from)).unwrap_or(usize::MAX);
+        if let Some(bytes) = bytes.get(known..passed).filter(|bytes| !bytes.is_empty()) {
             disk.set_aside(bytes)?;
-            self.aside_until = behind;
             self.damage.bytes = self.damage.bytes.saturating_add(bytes.len() as u64);
         }
+        self.buffer.clear();
+        self.aside_until = self.aside_until.max(behind);
         self.compaction.torn_tail |= self.compaction.stage == Stage::Tail;
         self.compaction.from = behind;
         Ok(())
+    }
+
+    /// The home at `place` is void from now on. If the one under way has not met it,
+    /// it need not: it may be damaged by then.
+    pub(super) fn need_not_meet(&mut self, place: Place) {
+        let Compaction { from, start, .. } = self.compaction;
+        if self.compaction.is_active() && (from..start).contains(&place.offset) {
+            self.compaction.missing.less(place.dead);
+        }
     }
 
     /// The homes that were not met are lost.
@@ -373,9 +404,11 @@ impl Spool {
         let Homes { waiting, dead } = self.compaction.missing;
         let damaged = self.met_damage || self.aside_until > 0 || !self.skipped.is_empty();
         debug_assert!(damaged || (waiting, dead) == (0, 0), "{waiting} and {dead} are missing");
-        self.waiting = self.waiting.saturating_sub(waiting);
-        self.dead = self.dead.saturating_sub(dead);
-        self.damage.jobs = self.damage.jobs.saturating_add(waiting).saturating_add(dead);
+        for (count, missing) in [(&mut self.waiting, waiting), (&mut self.dead, dead)] {
+            *count = count.saturating_add_signed(missing.cast_signed().saturating_neg());
+            let lost = u32::try_from(missing.cast_signed()).unwrap_or(0);
+            self.damage.jobs = self.damage.jobs.saturating_add(lost);
+        }
     }
 
     /// Makes the new file the journal.

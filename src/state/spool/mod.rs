@@ -195,7 +195,7 @@ impl Spool {
 
     /// What was found damaged since the last call, once a compaction has dealt with it.
     pub fn take_damage(&mut self) -> Option<Damage> {
-        if self.damage == Damage::default() || self.compaction.is_active() {
+        if self.damage == Damage::default() || self.compaction.is_active() || self.met_damage {
             return None;
         }
         Some(core::mem::take(&mut self.damage))

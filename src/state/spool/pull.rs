@@ -87,15 +87,11 @@ impl Spool {
                 }
                 // Damage that appeared while we run (recovery removes what it
                 // finds): go on behind it. A compaction keeps the bytes.
-                Step::Bad => {
+                Step::Truncated(_) if !last || rest.is_empty() => break,
+                Step::Bad | Step::Truncated(_) => {
                     self.met_damage = true;
                     skip_damage(rest, last)
                 }
-                Step::Truncated(_) if last && !rest.is_empty() => {
-                    self.met_damage = true;
-                    rest.len()
-                }
-                Step::Truncated(_) => break,
             };
             at = at.saturating_add(size);
             self.cursor = self.cursor.saturating_add(size as u64);

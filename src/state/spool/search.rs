@@ -79,7 +79,8 @@ impl Spool {
             }
             let mut at = 0usize;
             while let Some(rest) = scratch.get(at..count).filter(|rest| !rest.is_empty()) {
-                let last = search.at.saturating_add(rest.len() as u64) >= self.end;
+                // (fewer than wanted: somebody made the file shorter)
+                let last = count < wanted || search.at.saturating_add(rest.len() as u64) >= self.end;
                 let size = match step(rest) {
                     Step::Record(record, size) => {
                         if let Some(place) = self.live_home(&record, search.at) {

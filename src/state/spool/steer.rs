@@ -64,6 +64,7 @@ impl Spool {
     pub fn drop_home(&mut self, disk: &mut impl Disk, now: u64, place: Place) -> Result<(), DiskError> {
         self.append_void(disk, now, place)?;
         let _ = self.voids.push(home_at(place));
+        self.need_not_meet(place);
         if place.dead {
             self.uncount_dead(place.size);
         } else {
@@ -86,6 +87,7 @@ impl Spool {
         self.put(disk, now, &record)?;
         self.write_out(disk, now)?;
         let _ = self.voids.push(home_at(place));
+        self.need_not_meet(place);
         self.uncount_dead(place.size);
         self.count_added(&record);
         Ok(())
