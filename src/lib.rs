@@ -51,7 +51,7 @@
 //! 6. `service/jobs/worker.rs`, `Worker::start`: a handler runs; its output is logged
 //! 7. `service/jobs/handlers.rs`, `on_ended_handlers`: it is reaped; `job_ended`
 //!    says what follows
-//! 8. `state/spool/mod.rs`, `settle`: the end is in the journal, and synced by the next
+//! 8. `state/spool/attempts.rs`, `settle`: the end is in the journal, and synced by the next
 //!    commit, at most `COMMIT_DELAY_MS` later
 //!
 //! # One request, from connection to answer

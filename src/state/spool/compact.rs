@@ -57,7 +57,7 @@ pub(super) struct Compaction {
     /// The voids that the new file leaves out: so many of the spool's.
     voids: usize,
     /// Where the window's homes are in the new file.
-    moved: Vec<(u64, u64), WINDOW_JOBS>,
+    moved: Vec<Moved, WINDOW_JOBS>,
     /// Bytes of homes in the new file.
     live_bytes: u64,
     /// Bytes of homes in the old file when it began.
@@ -67,6 +67,16 @@ pub(super) struct Compaction {
     missing: Homes,
     /// What was appended since is damaged, too; the next compaction counts it.
     torn_tail: bool,
+}
+
+/// A job of the window, and its home in the new file. (Where a text is damaged that of
+/// the old one has another size.)
+#[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
+struct Moved {
+    id: u64,
+    offset: u64,
+    size: u16,
 }
 
 /// How many homes of each kind.
@@ -244,12 +254,9 @@ impl Spool {
         self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(record.size() as u64);
         self.emit(disk, &record)?;
         let behind = self.compaction.to.saturating_add(self.buffer.len() as u64);
-        let _ = self.compaction.moved.push((slot.id, behind.saturating_sub(record.size() as u64)));
-        if let Some(slot) = self.window.get_mut(slot.id) {
-            // (an excuse is shorter or longer than the text was; the old home cannot be
-            // read with either size)
-            slot.size = u16::try_from(record.size()).unwrap_or(u16::MAX);
-        }
+        let offset = behind.saturating_sub(record.size() as u64);
+        let size = u16::try_from(record.size()).unwrap_or(u16::MAX);
+        let _ = self.compaction.moved.push(Moved { id: slot.id, offset, size });
         Ok(())
     }
 
@@ -420,8 +427,8 @@ impl Spool {
         let compaction = &mut self.compaction;
         compaction.stop();
         for slot in self.window.slots_mut() {
-            if let Some((_, offset)) = compaction.moved.iter().find(|(id, _)| *id == slot.id) {
-                slot.offset = *offset;
+            if let Some(moved) = compaction.moved.iter().find(|moved| moved.id == slot.id) {
+                (slot.offset, slot.size) = (moved.offset, moved.size);
             }
         }
         self.cursor = compaction.cursor;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::limits::{CLAIM_QUIET_MS, SCRATCH_BYTES, WINDOW_JOBS, WORKERS_MAX};
 use crate::state::disk::fake::{DEAD, FAILED, FakeDisk};
+use crate::state::window::{End, Outcome, Slot, State};
 use std::collections::{BTreeMap, BTreeSet};
 
 const RULES: Rules = Rules { retries: 2, retry_delay_ms: 10, queue_max: 10_000, sync: true };
@@ -501,6 +502,7 @@ fn a_group_that_cannot_be_committed_is_taken_back_whole() {
 
 mod claims;
 mod damage;
+mod damaged;
 mod histories;
 mod model;
 mod steer;

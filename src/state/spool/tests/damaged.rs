@@ -1,0 +1,380 @@
+//! Seeded histories of a service that runs on while its journal is damaged and its disk
+//! fails: no damage costs more than the jobs that it hit, and the numbers stay right.
+
+use super::*;
+
+/// What is known of a job that was accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Is {
+    Waiting,
+    Running,
+    Dead,
+    Over,
+}
+
+/// A service that runs on while its journal is damaged and its disk fails now and then.
+struct Run {
+    disk: FakeDisk,
+    service: Service,
+    seed: u64,
+    jobs: BTreeMap<u64, (String, Is)>,
+    /// Those whose home was damaged.
+    damaged: BTreeSet<u64>,
+    written: Vec<String>,
+    /// Those that were dead when a compaction for all of them began.
+    raised: Vec<u64>,
+    told: Damage,
+    /// Damaged ones among those that were forgotten: they were, or were lost.
+    unsure: u32,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut disk = FakeDisk::new(seed);
+        let (service, _) = Service::start(&mut disk, 0).unwrap();
+        let (jobs, damaged) = (BTreeMap::new(), BTreeSet::new());
+        let (written, raised, told) = (Vec::new(), Vec::new(), Damage::default());
+        Self { disk, service, seed, jobs, damaged, written, raised, told, unsure: 0 }
+    }
+
+    fn pick(&mut self, below: usize) -> usize {
+        usize::try_from(self.disk.random(below as u64)).unwrap()
+    }
+
+    /// The jobs that are there: in the window, beyond it, and dead.
+    fn places(&mut self) -> Vec<Place> {
+        let spool = &self.service.spool;
+        let mut search = spool.search(true);
+        let mut places: Vec<Place> = Vec::new();
+        let mut visit = |place| places.push(place);
+        while !spool.search_step(&mut self.disk, &mut self.service.scratch, &mut search, &mut visit).unwrap()
+        {
+        }
+        let counts = |slot: &&Slot| slot.state != State::Cancelled;
+        places.extend(self.service.spool.window().slots().iter().filter(counts).map(Slot::place));
+        places
+    }
+
+    /// Some bytes of the journal change, or are gone.
+    fn damage(&mut self) {
+        let places = self.places();
+        let length = self.disk.journal_mut().len();
+        if length == 0 {
+            return;
+        }
+        let at = self.pick(length);
+        let range = match self.disk.random(6) {
+            0 => at..length.min(at + 1 + self.pick(4000)),
+            // (a length, the worst of a header)
+            1 if !places.is_empty() => {
+                let start = usize::try_from(places[self.pick(places.len())].offset).unwrap();
+                start + 2..start + 4
+            }
+            _ => at..at + 1,
+        };
+        if self.disk.random(20) == 0 {
+            self.disk.journal_mut().truncate(range.start);
+        } else if range.len() == 1 {
+            let bit = 1 << self.pick(8);
+            self.disk.journal_mut()[at] ^= bit;
+        } else {
+            let with = [0, 1, 3, 0xff][self.pick(4)];
+            let bytes = self.disk.journal_mut();
+            let end = range.end.min(bytes.len());
+            bytes[range.start.min(end)..end].fill(with);
+        }
+        let cut = self.disk.journal_mut().len() < length;
+        for place in places {
+            let start = usize::try_from(place.offset).unwrap();
+            let home = start..start + usize::from(place.size);
+            if range.start < home.end && (cut || home.start < range.end) {
+                self.damaged.insert(place.id);
+            }
+        }
+    }
+
+    fn add(&mut self) -> Result<(), DiskError> {
+        let now = self.service.now;
+        let mark = self.service.spool.begin_adding(&mut self.disk, now)?;
+        let mut added = Vec::new();
+        let size = [3, 60, 950][self.pick(3)];
+        for _ in 0..=self.pick(12) {
+            let text = format!("{} {}", self.jobs.len() + added.len(), "x".repeat(size));
+            match self.service.spool.add(&mut self.disk, now, text.as_bytes()) {
+                Ok(id) => added.push((id, text)),
+                Err(error) => {
+                    self.service.spool.roll_back(&mut self.disk, mark);
+                    return Err(error);
+                }
+            }
+        }
+        if let Err(error) = self.service.spool.commit(&mut self.disk, &RULES, now) {
+            self.service.spool.roll_back(&mut self.disk, mark);
+            return Err(error);
+        }
+        self.jobs.extend(added.into_iter().map(|(id, text)| (id, (text, Is::Waiting))));
+        Ok(())
+    }
+
+    fn intake(&mut self) -> Result<(), DiskError> {
+        if self.disk.random(2) == 0 {
+            let text = format!("line {} {}z", self.written.len(), "y".repeat(self.written.len() % 90));
+            self.disk.append_durably(&format!("{text}\n"));
+            self.written.push(text);
+        }
+        self.service.spool.claims.look_at_queue();
+        self.service.spool.claims.look_at_claims();
+        let result = self.service.intake(&mut self.disk);
+        let mut buffer = [0; RECORD_MAX_BYTES];
+        for place in self.places() {
+            if self.jobs.contains_key(&place.id) {
+                continue;
+            }
+            let text = self.service.spool.text(&mut self.disk, place, &mut buffer).unwrap();
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            assert!(self.written.contains(&text), "seed {}: {text:?} is of nobody", self.seed);
+            self.jobs.insert(place.id, (text, Is::Waiting));
+        }
+        result.map(drop)
+    }
+
+    fn start(&mut self) -> Result<(), DiskError> {
+        let now = self.service.now;
+        self.service.spool.make_way(&mut self.disk, now)?;
+        self.service.refill(&mut self.disk)?;
+        while self.service.running.len() + self.service.chosen.len() < 4 {
+            let Some(slot) = self.service.spool.choose(now) else { break };
+            self.service.chosen.push(slot);
+        }
+        self.service.spool.settle(&mut self.disk, now)?;
+        self.service.commit(&mut self.disk)?;
+        for slot in std::mem::take(&mut self.service.chosen) {
+            let Some(slot) = self.service.spool.window().get(slot.id).copied() else { continue };
+            let mut buffer = [0; RECORD_MAX_BYTES];
+            let text = self.service.spool.text_to_run(&mut self.disk, slot.place(), &mut buffer);
+            let (known, is) = self.jobs.get_mut(&slot.id).unwrap();
+            assert_eq!(*is, Is::Waiting, "seed {}: {} runs", self.seed, slot.id);
+            if let Ok(text) = text {
+                assert_eq!(text, known.as_bytes(), "seed {}", self.seed);
+            } else {
+                assert!(self.damaged.contains(&slot.id), "seed {}: {} cannot be read", self.seed, slot.id);
+            }
+            *is = Is::Running;
+            self.service.running.push(slot);
+            if text.is_err() {
+                self.end(slot.id, Outcome::NotStarted);
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, id: u64, outcome: Outcome) {
+        self.service.running.retain(|slot| slot.id != id);
+        let end = self.service.spool.ended(id, outcome, &RULES);
+        let is = &mut self.jobs.get_mut(&id).unwrap().1;
+        *is = match end.unwrap() {
+            End::Done(_) | End::Cancelled => Is::Over,
+            End::Dead(_) => Is::Dead,
+            End::Fail(_) | End::Back => Is::Waiting,
+        };
+    }
+
+    fn steer(&mut self) -> Result<(), DiskError> {
+        let now = self.service.now;
+        let slots = self.service.spool.window().slots();
+        if self.disk.random(3) == 0 && !slots.is_empty() {
+            let id = slots[usize::try_from(self.disk.random(slots.len() as u64)).unwrap()].id;
+            self.service.spool.settle(&mut self.disk, now)?;
+            let found = self.service.spool.cancel(&mut self.disk, now, id)?;
+            let handled = self.service.running.iter().any(|slot| slot.id == id);
+            if found.is_some_and(|found| found != Cancelled::Over) && !handled {
+                self.service.chosen.retain(|slot| slot.id != id);
+                self.service.spool.returned(id);
+                self.jobs.get_mut(&id).unwrap().1 = Is::Over;
+            }
+            return Ok(());
+        }
+        let spool = &self.service.spool;
+        let alone = !spool.is_compacting() || spool.purpose() == Purpose::Shrink;
+        let window: Vec<u64> = spool.window().slots().iter().map(|slot| slot.id).collect();
+        if spool.is_steering_full() || !alone {
+            return Ok(());
+        }
+        let mut places = self.places();
+        places.retain(|place| place.dead || !window.contains(&place.id));
+        if places.is_empty() {
+            return Ok(());
+        }
+        let place = places[self.pick(places.len())];
+        let is = if place.dead && self.disk.random(2) == 0 {
+            self.service.spool.retry(&mut self.disk, now, place)?;
+            Is::Waiting
+        } else {
+            self.service.spool.drop_home(&mut self.disk, now, place)?;
+            Is::Over
+        };
+        self.jobs.get_mut(&place.id).unwrap().1 = is;
+        Ok(())
+    }
+
+    fn compact(&mut self) -> Result<(), DiskError> {
+        let now = self.service.now;
+        if self.service.spool.is_compacting() {
+            self.service.spool.compact_step(&mut self.disk, now)?;
+        } else {
+            self.raised.clear();
+            let purpose = [Purpose::Shrink, Purpose::Retry, Purpose::Forget][self.pick(3)];
+            self.service.spool.settle(&mut self.disk, now)?;
+            if purpose != Purpose::Shrink {
+                let dead = self.jobs.iter().filter(|(_, (_, is))| *is == Is::Dead);
+                self.raised = dead.map(|(id, _)| *id).collect();
+            }
+            self.service.spool.compact_for(purpose, &mut self.disk, now)?;
+        }
+        self.compacted();
+        Ok(())
+    }
+
+    /// If a compaction for all dead jobs is over, they are dead no more.
+    fn compacted(&mut self) {
+        if self.service.spool.is_compacting() {
+            return;
+        }
+        let is = if self.service.spool.purpose() == Purpose::Retry { Is::Waiting } else { Is::Over };
+        let raised = std::mem::take(&mut self.raised);
+        if self.service.spool.purpose() == Purpose::Forget {
+            self.unsure += raised.iter().filter(|id| self.damaged.contains(id)).count() as u32;
+        }
+        if self.service.spool.purpose() != Purpose::Shrink {
+            raised.iter().for_each(|id| self.jobs.get_mut(id).unwrap().1 = is);
+        }
+    }
+
+    fn turn(&mut self) {
+        self.service.now += [1, 600, CLAIM_QUIET_MS][self.pick(3)];
+        if self.disk.random(6) == 0 {
+            self.disk.fail_at = Some(self.disk.operations + 1 + u32::try_from(self.pick(4)).unwrap());
+        }
+        let compacting = self.service.spool.generation;
+        // Each of these may fail; it is tried again by a later turn.
+        let _ = match self.disk.random(12) {
+            0 | 1 => self.add(),
+            2 | 3 => self.intake(),
+            4 => self.start(),
+            5 => self.steer(),
+            6 | 7 => self.compact(),
+            8 => self.service.commit(&mut self.disk),
+            9 => {
+                self.damage();
+                Ok(())
+            }
+            _ => {
+                let running: Vec<u64> = self.service.running.iter().map(|slot| slot.id).collect();
+                for id in running {
+                    let failed = self.disk.random(3) == 0;
+                    self.end(id, if failed { Outcome::Code(1) } else { Outcome::Success });
+                }
+                let now = self.service.now;
+                self.service.spool.settle(&mut self.disk, now)
+            }
+        };
+        if self.service.spool.generation != compacting {
+            // (a commit may have been what finished it, or replaced it)
+            self.compacted();
+        } else if !self.service.spool.is_compacting() {
+            self.raised.clear();
+        }
+        self.told();
+    }
+
+    fn told(&mut self) {
+        if let Some(Damage { bytes, jobs }) = self.service.spool.take_damage() {
+            self.told = Damage { bytes: self.told.bytes + bytes, jobs: self.told.jobs + jobs };
+        }
+    }
+
+    /// The disk works again: what is there is what is counted, and all that was not
+    /// damaged is there, once.
+    fn judge(&mut self) {
+        let seed = self.seed;
+        self.disk.fail_at = None;
+        let now = self.service.now;
+        self.service.spool.settle(&mut self.disk, now).unwrap();
+        self.service.commit(&mut self.disk).unwrap();
+        for _ in 0..3 {
+            self.service.spool.compact_now(&mut self.disk, now).unwrap();
+            self.told();
+        }
+        self.raised.clear();
+        assert!(!self.service.spool.wants_compaction(), "seed {seed}");
+        let places = self.places();
+        let dead = places.iter().filter(|place| place.dead).count();
+        let spool = &self.service.spool;
+        let counts = (spool.waiting() as usize, spool.dead() as usize);
+        assert_eq!(counts, (places.len() - dead, dead), "seed {seed}");
+        let bytes: u64 = places.iter().map(|place| u64::from(place.size)).sum();
+        assert_eq!(spool.live_bytes, bytes, "seed {seed}");
+        let there: BTreeMap<u64, bool> = places.iter().map(|place| (place.id, place.dead)).collect();
+        assert_eq!(there.len(), places.len(), "seed {seed}: one is there twice");
+        let mut lost = 0;
+        let cancelled: Vec<u64> = spool.window().slots().iter().map(|slot| slot.id).collect();
+        for (id, (text, is)) in &self.jobs {
+            match there.get(id) {
+                Some(dead) => assert_eq!(*dead, *is == Is::Dead, "seed {seed}: {id} {is:?}"),
+                None if *is == Is::Over || cancelled.contains(id) => {}
+                None => {
+                    assert!(self.damaged.contains(id), "seed {seed}: {id} {text:?} {is:?} is lost");
+                    lost += 1;
+                }
+            }
+        }
+        assert!((lost..=lost + self.unsure).contains(&self.told.jobs), "seed {seed}: {lost}");
+        assert_eq!(self.told.bytes, self.disk.aside.len() as u64, "seed {seed}");
+        let mut copy = self.disk.clone();
+        copy.restart();
+        let (again, found) = Service::start(&mut copy, now).unwrap();
+        assert_eq!((found.damaged_bytes, found.torn_bytes), (0, 0), "seed {seed}");
+        assert_eq!((again.spool.waiting() as usize, again.spool.dead() as usize), counts, "seed {seed}");
+    }
+
+    /// Everything runs.
+    fn finish(&mut self) {
+        for _ in 0..10_000 {
+            self.service.now += CLAIM_QUIET_MS;
+            self.intake().unwrap();
+            self.service.commit(&mut self.disk).unwrap();
+            self.start().unwrap();
+            let running: Vec<u64> = self.service.running.iter().map(|slot| slot.id).collect();
+            if running.is_empty() && self.service.spool.waiting() == 0 && self.disk.claims() == 0 {
+                break;
+            }
+            running.into_iter().for_each(|id| self.end(id, Outcome::Success));
+            self.service.spool.settle(&mut self.disk, self.service.now).unwrap();
+        }
+        let seed = self.seed;
+        assert_eq!(self.service.spool.waiting(), 0, "seed {seed}");
+        for (id, (text, is)) in &self.jobs {
+            let ended = matches!(is, Is::Over | Is::Dead);
+            assert!(ended || self.damaged.contains(id), "seed {seed}: {id} {text:?} never ran");
+        }
+        for line in &self.written {
+            assert!(self.jobs.values().any(|(text, _)| text == line), "seed {seed}: {line:?} is lost");
+        }
+    }
+}
+
+/// Histories of one test, if the environment does not say (`ZIGSVC_DAMAGE_SEEDS`).
+const SEEDS: u64 = 80;
+
+#[test]
+fn no_damage_at_any_moment_costs_more_than_the_jobs_that_it_hit() {
+    let seeds = std::env::var("ZIGSVC_DAMAGE_SEEDS").map_or(SEEDS, |text| text.parse().unwrap());
+    for seed in 0..seeds {
+        let mut run = Run::new(seed);
+        for _ in 0..60 + seed % 100 {
+            run.turn();
+        }
+        run.judge();
+        run.finish();
+    }
+}
