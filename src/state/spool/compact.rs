@@ -195,8 +195,8 @@ impl Spool {
         disk.write(File::Next, 0, FILE_HEADER)?;
         let compaction = &mut self.compaction;
         compaction.stage = Stage::Dead;
-        compaction.from = FILE_HEADER.len() as u64;
-        compaction.to = compaction.from;
+        compaction.from = self.first;
+        compaction.to = FILE_HEADER.len() as u64;
         compaction.start = self.end;
         compaction.voids = self.voids.len();
         compaction.moved.clear();
@@ -290,7 +290,7 @@ impl Spool {
                 }
                 Stage::Backlog if self.compaction.purpose == Purpose::Retry => {
                     self.compaction.stage = Stage::Retried;
-                    self.compaction.from = FILE_HEADER.len() as u64;
+                    self.compaction.from = self.first;
                     // (a step's end is counted from where it began)
                     return self.flush_next(disk);
                 }
@@ -391,6 +391,7 @@ impl Spool {
                 slot.offset = *offset;
             }
         }
+        self.first = FILE_HEADER.len() as u64;
         self.cursor = compaction.cursor;
         self.end = compaction.to;
         let since = self.live_bytes.wrapping_sub(compaction.live_before);
