@@ -418,6 +418,9 @@ fn silent_clients_give_way_and_busy_ones_do_not() {
     let pid = start(&dir, &["interval=100ms"]);
     let mut silent: Vec<_> = (0..16).map(|_| connect(&dir)).collect();
     wait_until("all are there", || status(&dir, pid).contains(" clients=16 "));
+    // (who came within the same millisecond has not been silent for longer)
+    let began = beat(&dir);
+    wait_until("a later heartbeat", || beat(&dir) > began);
     // For each newcomer one goes that has asked for nothing.
     let mut busy: Vec<_> = (0..16).map(|_| connect(&dir)).collect();
     for client in &mut busy {

@@ -391,3 +391,18 @@ fn no_service_ever_asks_for_memory() {
         assert!(!text.lines().any(|line| line.starts_with(call)), "{call}\n{text}");
     }
 }
+
+#[test]
+fn who_may_not_signal_a_service_is_told_so_with_4_and_changes_nothing() {
+    if !common::require(is_root(), "only root has a service that others may not signal") {
+        return;
+    }
+    let Some(nobody) = Nobody::new() else { return };
+    let pid = nobody.dir.start(&[]);
+    let folder = nobody.dir.as_arg();
+    for (command, code) in [("reload", 4), ("rotate", 4), ("restart", 4), ("stop", 1)] {
+        let ran = nobody.run(&["-d", folder, command]).expect(code);
+        assert!(ran.err.ends_with("EPERM (not permitted)\n"), "{command}: {}", ran.err);
+        assert_eq!(nobody.dir.lock_holder("zigsvc.pid"), Some(pid), "{command}");
+    }
+}

@@ -164,10 +164,7 @@ fn signal_service(invocation: &Invocation, signal: Signal) -> u8 {
     match Invocation::target(&path) {
         Ok(Some(target)) => match target.send(signal) {
             Ok(()) => exit::OK,
-            Err(failure) if failure.is_denied() => {
-                fail(exit::DENIED, &|out| describe_at(&path, failure, out))
-            }
-            Err(failure) => tell(&path, failure),
+            Err(failure) => tell(&path, failure, exit::DENIED),
         },
         Ok(None) => fail(exit::NOT_RUNNING, &|out| {
             out.push_str(invocation.service.name());
@@ -190,6 +187,7 @@ fn stop_at(path: &Path, invocation: &Invocation) -> u8 {
         }
         Err(code) => return code,
     };
+    let denied = if invocation.command == "stop" { exit::FAILED } else { exit::DENIED };
     let grace = u64::from(invocation.memory.config.stop_timeout).saturating_add(STOP_GRACE_MS);
     for (signal, wait_ms) in [(Signal::TERM, grace), (Signal::KILL, STOP_GRACE_MS)] {
         if signal == Signal::KILL {
@@ -200,7 +198,7 @@ fn stop_at(path: &Path, invocation: &Invocation) -> u8 {
         if let Err(failure) = target.send(signal).and_then(|()| target.send(Signal::CONT))
             && failure.errno != Errno::SRCH
         {
-            return tell(path, failure);
+            return tell(path, failure, denied);
         }
         if target.is_gone_within(path, wait_ms) {
             forget_dead(path);
@@ -234,6 +232,8 @@ pub(super) fn say(invocation: &Invocation, what: &str) -> u8 {
     exit::OK
 }
 
-fn tell(path: &Path, failure: Failure) -> u8 {
-    fail(exit::FAILED, &|out| describe_at(path, failure, out))
+/// An error at a PID file; `denied` is the code where a right is missing.
+fn tell(path: &Path, failure: Failure, denied: u8) -> u8 {
+    let code = if failure.is_denied() { denied } else { exit::FAILED };
+    fail(code, &|out| describe_at(path, failure, out))
 }

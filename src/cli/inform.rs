@@ -72,7 +72,8 @@ pub(super) fn help(words: &Words) -> u8 {
     };
     let mut text = [0; 1280];
     let mut out = Writer::new(&mut text);
-    let _ = uwrite!(out, "zigsvc {} {}\n\n{}\n", command.name, command.args, command.summary);
+    let gap = if command.args.is_empty() { "" } else { " " };
+    let _ = uwrite!(out, "zigsvc {}{}{}\n\n{}\n", command.name, gap, command.args, command.summary);
     out.push_str(command.details);
     print(out.as_bytes())
 }

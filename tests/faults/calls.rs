@@ -114,7 +114,7 @@ const PLAUSIBLE: &[(&[&str], &[Action])] = &[
     (&["pidfd_open"], &[NFILE, MFILE, NOMEM, NOSYS]),
     (&["madvise"], &[AGAIN, NOMEM]),
     // (for killing at them)
-    (&["kill", "pidfd_send_signal", "setsid", "setpgid", "prctl", "listen", "exit_group"], &[]),
+    (&["kill", "pidfd_send_signal", "setsid", "setpgid", "getpgid", "prctl", "listen", "exit_group"], &[]),
 ];
 
 /// Those at which nothing is done: they cannot fail in a plausible way, and what they do

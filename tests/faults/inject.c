@@ -75,7 +75,7 @@ static const struct { const char *name; int number; enum shape shape; } calls[] 
     CALL(accept4, FD), CALL(sendto, FD), CALL(sendmsg, FD), CALL(recvfrom, FD), CALL(recvmsg, FD), CALL(shutdown, FD),
     CALL(getsockopt, FD), CALL(setsockopt, FD), CALL(poll, OTHER), CALL(ppoll, OTHER), CALL(fork, OTHER),
     CALL(vfork, OTHER), CALL(clone, OTHER), CALL(wait4, OTHER), CALL(waitid, OTHER), CALL(kill, OTHER),
-    CALL(pidfd_open, OTHER), CALL(pidfd_send_signal, FD), CALL(setsid, OTHER), CALL(setpgid, OTHER),
+    CALL(pidfd_open, OTHER), CALL(pidfd_send_signal, FD), CALL(setsid, OTHER), CALL(setpgid, OTHER), CALL(getpgid, OTHER),
     CALL(prctl, OTHER), CALL(madvise, OTHER), CALL(getcwd, OTHER), CALL(rt_sigaction, OTHER),
     CALL(rt_sigprocmask, OTHER), CALL(umask, OTHER), CALL(prlimit64, OTHER), CALL(getrlimit, OTHER), CALL(exit_group, OTHER),
     CALL(rt_sigreturn, OTHER), CALL(getpid, OTHER), CALL(getppid, OTHER), CALL(getuid, OTHER),

@@ -141,8 +141,9 @@ fn the_drop_in_allows_every_system_call_that_the_service_makes() {
     let site = Site::new();
     let trace = site.dir.path("trace");
     let mut words = vec!["-f", "-o", trace.to_str().unwrap()];
-    let program = super::common::zigsvc();
-    let program = program.get_program().to_str().unwrap();
+    // (that user may not enter the folder in which it was built)
+    let program = site.dir.copy_program(super::common::zigsvc().get_program(), "zigsvc");
+    let program = program.to_str().unwrap();
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"];
     if is_root() {
         std::os::unix::fs::chown(site.dir.path(""), Some(65534), Some(65534)).unwrap();

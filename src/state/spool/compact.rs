@@ -214,8 +214,8 @@ impl Spool {
         disk.write(File::Next, 0, FILE_HEADER)?;
         let compaction = &mut self.compaction;
         compaction.stage = Stage::Dead;
-        compaction.from = FILE_HEADER.len() as u64;
-        compaction.to = compaction.from;
+        compaction.from = self.first;
+        compaction.to = FILE_HEADER.len() as u64;
         compaction.start = self.end;
         compaction.voids = self.voids.len();
         compaction.moved.clear();
@@ -306,7 +306,7 @@ impl Spool {
                 }
                 Stage::Backlog if self.compaction.purpose == Purpose::Retry => {
                     self.compaction.stage = Stage::Retried;
-                    self.compaction.from = FILE_HEADER.len() as u64;
+                    self.compaction.from = self.first;
                     // (a step's end is counted from where it began)
                     return self.flush_next(disk);
                 }
@@ -431,6 +431,7 @@ impl Spool {
                 (slot.offset, slot.size) = (moved.offset, moved.size);
             }
         }
+        self.first = FILE_HEADER.len() as u64;
         self.cursor = compaction.cursor;
         self.end = compaction.to;
         let since = self.live_bytes.wrapping_sub(compaction.live_before);

@@ -106,6 +106,9 @@ pub struct Damage {
 pub struct Spool {
     /// Where the next record goes: the journal's size.
     end: u64,
+    /// Where the records begin: behind the header, or at 0 in a damaged journal
+    /// that has none.
+    first: u64,
     /// Where the next home for the window is looked for.
     cursor: u64,
     /// Id of the next job.
@@ -147,6 +150,7 @@ impl Spool {
     /// All zeros, to be filled in place by [`Spool::recover`].
     pub const EMPTY: Self = Self {
         end: 0,
+        first: 0,
         cursor: 0,
         next_id: 0,
         waiting: 0,

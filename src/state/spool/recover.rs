@@ -109,7 +109,7 @@ impl Spool {
         if header == FileHeader::Known {
             pass.at = FILE_HEADER.len() as u64;
         }
-        self.cursor = pass.at;
+        (self.first, self.cursor) = (pass.at, pass.at);
         if size > 0 {
             self.pass(disk, big, small, size, &mut pass, rules, now)?;
         }
@@ -166,7 +166,7 @@ impl Spool {
     fn write_header(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         disk.write(File::Journal, 0, FILE_HEADER)?;
         self.end = FILE_HEADER.len() as u64;
-        self.cursor = self.end;
+        (self.first, self.cursor) = (self.end, self.end);
         self.name_unsynced = true;
         Ok(())
     }

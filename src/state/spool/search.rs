@@ -5,7 +5,7 @@
 use super::pull::{attempts_of, home_of};
 use super::{DAMAGED, Spool};
 use crate::limits::{READ_BYTES, SEARCH_STEP_BYTES};
-use crate::proto::journal::{FILE_HEADER, Kind, RECORD_MAX_BYTES, Record, Step, skip_damage, step};
+use crate::proto::journal::{Kind, RECORD_MAX_BYTES, Record, Step, skip_damage, step};
 use crate::state::disk::{Disk, DiskError, File};
 use crate::state::window::{Outcome, Slot};
 
@@ -45,7 +45,7 @@ impl Spool {
     /// shorter.
     #[must_use]
     pub fn search(&self, dead: bool) -> Search {
-        let at = if dead { FILE_HEADER.len() as u64 } else { self.cursor };
+        let at = if dead { self.first } else { self.cursor };
         Search { at, generation: self.generation }
     }
 

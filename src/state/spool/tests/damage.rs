@@ -44,6 +44,25 @@ fn every_truncation_keeps_what_came_before() {
 }
 
 #[test]
+fn a_journal_that_lost_its_header_keeps_what_stands_first() {
+    for kind in [Kind::Add, Kind::Dead] {
+        let body: &[u8] = if kind == Kind::Dead { b"\x01\x00one" } else { b"one" };
+        let mut bytes = heapless::Vec::<u8, 64>::new();
+        Record { body, ..Record::new(kind, 1, 1) }.emit(&mut bytes).unwrap();
+        let mut disk = FakeDisk::new(1);
+        disk.journal_mut().extend_from_slice(&bytes);
+        let (mut service, found) = Service::start(&mut disk, 0).unwrap();
+        assert_eq!((found.damaged_bytes, disk.aside.len()), (0, 0), "{kind:?}");
+        assert!(disk.journal_mut().starts_with(b"zigsvc-journal 1\n"));
+        match service.homes(&mut disk, true).unwrap().as_slice() {
+            [] => assert_eq!(service.run_to_the_end(&mut disk), ["one"], "{kind:?}"),
+            dead => assert!(kind == Kind::Dead && dead.len() == 1 && dead[0].1 == "one", "{dead:?}"),
+        }
+        assert_eq!(service.spool.dead(), u32::from(kind == Kind::Dead));
+    }
+}
+
+#[test]
 fn zeros_at_the_end_are_a_torn_write_and_zeros_before_something_are_damage() {
     let (mut disk, mut service) = service();
     service.spool.add(&mut disk, 0, b"job").unwrap();
