@@ -412,3 +412,40 @@ fn old_jobs_go_on_while_a_full_disk_refuses_new_ones() {
     let wanted: Vec<String> = jobs.into_iter().chain(new).collect();
     assert_eq!(processed(&dir), wanted);
 }
+
+#[test]
+fn a_full_disk_is_told_once_and_stays_in_the_status_while_it_refuses() {
+    if !has_namespaces() {
+        return;
+    }
+    let dir = Dir::new();
+    let disk = SmallDisk::new(&dir, "256k");
+    let pid = disk.start(&dir, &["handler=log"]);
+    assert_eq!(dir.zigsvc(&["queue", "before"]).expect(0).out, "1\n");
+    disk.fill(&dir);
+    let refused = || {
+        let ran = dir.zigsvc(&["queue", "too much"]).expect(1);
+        assert!(ran.err.contains("(no-space)"), "{ran:?}");
+        assert_eq!(status(&dir, pid, "degraded"), "spool-full");
+    };
+    // Whoever asks is refused, and so is whoever asks after the disk had its rest.
+    refused();
+    let uptime = || status(&dir, pid, "uptime").parse::<u64>().unwrap();
+    let began = uptime();
+    wait_until("it was asked for a while", || {
+        refused();
+        uptime() >= began + 4
+    });
+    let told = |text: &str| log_lines_matching(&dir.read("zigsvc.log"), text);
+    assert_eq!((told("[ERROR] spool: no room for new jobs"), told("spool: works again")), (1, 0));
+    assert_eq!(told("[ERROR]"), 1, "{}", dir.read("zigsvc.log"));
+    assert_eq!(processed(&dir), ["before"]);
+    // Dead jobs and running ones could be steered, and a list be asked for.
+    dir.zigsvc(&["list"]).expect(0);
+    dir.zigsvc(&["forget", "dead"]).expect(0);
+    fs::remove_file(disk.path(&dir, "filler")).unwrap();
+    wait_for_log(&dir, "spool: works again");
+    assert_eq!(dir.zigsvc(&["queue", "after"]).expect(0).out, "2\n");
+    assert_eq!(status(&dir, pid, "degraded"), "none");
+    assert_eq!((told("[ERROR]"), told("spool: works again")), (1, 1), "{}", dir.read("zigsvc.log"));
+}

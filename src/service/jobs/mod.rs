@@ -121,6 +121,8 @@ struct Jobs {
     spool_failure: Option<(u64, DiskError)>,
     /// While the spool fails: whether jobs that are known cannot go on either.
     jobs_blocked: bool,
+    /// There is no room for new jobs; it is asked again at this time.
+    no_room: Option<u64>,
     /// A compaction failed so often; the next one not before this.
     compact_failures: u32,
     compact_after: u64,
@@ -243,6 +245,7 @@ impl Jobs {
             // (a claim that could not be opened gets a second chance)
             spool_failure: unread.filter(may_pass).map(|error| (now.saturating_add(SPOOL_RETRY_MS), error)),
             jobs_blocked: false,
+            no_room: None,
             compact_failures: 0,
             compact_after: 0,
             compact_error: DiskError(0),
@@ -390,8 +393,8 @@ impl Jobs {
             }
         } else {
             sooner(self.spool.commit_due());
-            sooner(self.spool.claims.next_due(now, full));
-            let reading = self.spool.claims.wants_reading() && !full;
+            let reading = self.spool.claims.wants_reading() && !full && self.no_room.is_none();
+            sooner(self.no_room.or_else(|| self.spool.claims.next_due(now, full)));
             let compacting = self.spool.is_compacting() && !self.is_paging();
             sooner((compacting || reading).then_some(now));
             let shrinks = self.spool.wants_compaction() && !self.is_paging();
