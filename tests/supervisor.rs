@@ -97,8 +97,7 @@ fn what_runs_already_is_adopted_and_its_death_seen_at_once() {
     dir.zigsvc(&["queue", "kept"]).expect(0);
     kill_hard(first);
     let second = jobs_after(&dir, first);
-    wait_for(&dir, "jobs: died after ");
-    wait_for(&dir, "; restart 1 now");
+    wait_for(&dir, "[WARN] jobs: died; restart 1 now");
     assert_eq!(parent_of(second), Some(supervisor));
     wait_for_jobs(&dir, 1);
     // QUIT leaves it, and the next one adopts it.
@@ -361,13 +360,13 @@ fn an_end_that_was_ordered_is_not_told_as_a_death() {
     let first = dir.start(QUICK);
     start(&dir, &options(QUICK, &["failures=1"]));
     wait_for(&dir, &format!("jobs: runs already (pid {first}), adopted"));
-    let ordered = " ms, as this supervisor had told it to end; restart ";
+    let ordered = ", ordered by this supervisor; restart ";
     // One that was adopted, of whose end nothing is known, and then a child.
     freeze(first);
     dir.write("zigsvc.health", "");
     let second = jobs_after(&dir, first);
     wait_for(&dir, &format!("jobs: running (pid {second})"));
-    wait_for(&dir, "[WARN] jobs: ended after ");
+    wait_for(&dir, "[WARN] jobs: ended, ordered by this supervisor; restart 1 now");
     assert_eq!(count(&dir, ordered), 1, "{}", dir.read(LOG));
     freeze(second);
     dir.write("zigsvc.health", "");

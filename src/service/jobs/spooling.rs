@@ -76,9 +76,11 @@ impl Jobs {
                 }
             }
             Err(error) if !was_failing => {
-                let disk = &self.disk;
+                let (disk, config) = (&self.disk, &self.process.config);
                 self.log.error(&|out| {
                     out.push_str("spool: ");
+                    out.push_escaped(config.spool.as_bytes());
+                    out.push_str(": ");
                     describe_disk(disk, error, out);
                     out.push_str("; jobs wait, none is lost");
                 });
@@ -100,12 +102,12 @@ impl Jobs {
         if let Some(error) = refused.filter(|_| !lacked) {
             let config = &self.process.config;
             self.log.error(&|out| {
-                out.push_str("spool: no room for new jobs, which are refused or stay in the queue file: ");
+                out.push_str("spool: no room for new jobs: ");
                 out.push_escaped(config.spool.as_bytes());
                 out.push_str(": ");
                 describe_errno(Errno::from_raw_os_error(error.0), out);
                 let (free, kept) = (free / 1024, kept / 1024);
-                let _ = uwrite!(out, "; {} KiB are free, {} kept for the jobs that are queued", free, kept);
+                let _ = uwrite!(out, ", {} KiB free, {} kept for the queued jobs", free, kept);
             });
         } else if !lacks {
             self.log.info(&|out| out.push_str("spool: works again, new jobs are taken"));

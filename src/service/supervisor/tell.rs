@@ -318,12 +318,12 @@ fn describe_trouble(trouble: Trouble, out: &mut Writer<'_>) {
 
 fn describe_end(ended: Ended, is_ours: bool, lived_ms: u64, out: &mut Writer<'_>) {
     let _ = match ended {
-        Ended::Code(code) => uwrite!(out, "ended with exit status {}", code),
-        Ended::Signal(signal) => uwrite!(out, "killed by signal {}", signal),
+        Ended::Code(code) => uwrite!(out, "ended with exit status {} after {} ms", code, lived_ms),
+        Ended::Signal(signal) => uwrite!(out, "killed by signal {} after {} ms", signal, lived_ms),
+        // (it was adopted, so how long it lived is not known either)
         Ended::Unknown if is_ours => uwrite!(out, "ended"),
         Ended::Unknown => uwrite!(out, "died"),
-        Ended::NotStarted => return out.push_str("not started"),
+        Ended::NotStarted => uwrite!(out, "not started"),
     };
-    let _ = uwrite!(out, " after {} ms", lived_ms);
-    out.push_str(if is_ours { ", as this supervisor had told it to end" } else { "" });
+    out.push_str(if is_ours { ", ordered by this supervisor" } else { "" });
 }
