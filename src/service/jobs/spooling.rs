@@ -65,15 +65,10 @@ impl Jobs {
         self.spool_failure = result.err().map(|error| (now.saturating_add(SPOOL_RETRY_MS), error));
         match result {
             Ok(()) => {
-                let lacked = self.no_room.is_some();
-                self.judge_room(refused, now);
-                let lacks = self.no_room.is_some();
-                if was_failing && lacked == lacks {
-                    self.log.info(&|out| {
-                        out.push_str("spool: works again");
-                        out.push_str(if lacks { ", but has no room for new jobs" } else { "" });
-                    });
+                if was_failing {
+                    self.log.info(&|out| out.push_str("spool: works again"));
                 }
+                self.judge_room(refused, now);
             }
             Err(error) if !was_failing => {
                 let (disk, config) = (&self.disk, &self.process.config);
