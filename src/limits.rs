@@ -71,6 +71,9 @@ pub const START_RETRY_MS: u64 = 1000;
 pub const RESERVE_BYTES: u64 = 24 * 1024;
 /// ... and this much for each job that waits: its start and its end.
 pub const RESERVE_PER_JOB_BYTES: u64 = 44;
+/// Once there was no room for new jobs, they are taken again when there is this
+/// much more: a block of most filesystems, some ninety ends of jobs.
+pub const ROOM_MARGIN_BYTES: u64 = 4 * 1024;
 /// Dead bytes in the journal below which it is not worth rewriting.
 pub const COMPACT_MIN_BYTES: u64 = 64 * 1024;
 /// Bytes of the journal that are read at once by a running service: four

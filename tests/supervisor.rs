@@ -97,8 +97,7 @@ fn what_runs_already_is_adopted_and_its_death_seen_at_once() {
     dir.zigsvc(&["queue", "kept"]).expect(0);
     kill_hard(first);
     let second = jobs_after(&dir, first);
-    wait_for(&dir, "jobs: died after ");
-    wait_for(&dir, "; restart 1 now");
+    wait_for(&dir, "[WARN] jobs: died; restart 1 now");
     assert_eq!(parent_of(second), Some(supervisor));
     wait_for_jobs(&dir, 1);
     // QUIT leaves it, and the next one adopts it.
@@ -350,6 +349,38 @@ fn one_that_hangs_is_told_to_end_at_the_third_look_and_one_that_recovers_is_not(
     wait_for_log(&dir, "SIGTERM received, stopping");
     assert_eq!(count(&dir, "SIGKILL"), 0);
     stays_silent(&dir, "check ");
+}
+
+#[test]
+fn an_end_that_was_ordered_is_not_told_as_a_death() {
+    if !common::require_self_exec() {
+        return;
+    }
+    let dir = Dir::new();
+    let first = dir.start(QUICK);
+    start(&dir, &options(QUICK, &["failures=1"]));
+    wait_for(&dir, &format!("jobs: runs already (pid {first}), adopted"));
+    let ordered = ", ordered by this supervisor; restart ";
+    // One that was adopted, of whose end nothing is known, and then a child.
+    freeze(first);
+    dir.write("zigsvc.health", "");
+    let second = jobs_after(&dir, first);
+    wait_for(&dir, &format!("jobs: running (pid {second})"));
+    wait_for(&dir, "[WARN] jobs: ended, ordered by this supervisor; restart 1 now");
+    assert_eq!(count(&dir, ordered), 1, "{}", dir.read(LOG));
+    freeze(second);
+    dir.write("zigsvc.health", "");
+    let third = jobs_after(&dir, second);
+    wait_for(&dir, &format!("jobs: running (pid {third})"));
+    wait_for(&dir, "[WARN] jobs: ended with exit status 0 after ");
+    assert_eq!(count(&dir, ordered), 2, "{}", dir.read(LOG));
+    assert_eq!(count(&dir, "died"), 0, "{}", dir.read(LOG));
+    // One that ends by itself, or that somebody else ends, is none of these.
+    kill_hard(third);
+    let fourth = jobs_after(&dir, third);
+    wait_for(&dir, &format!("jobs: running (pid {fourth})"));
+    wait_for(&dir, "[WARN] jobs: killed by signal 9 after ");
+    assert_eq!(count(&dir, ordered), 2, "{}", dir.read(LOG));
 }
 
 #[test]

@@ -43,7 +43,8 @@ const METRICS: &[(&str, &str, Kind, &str)] = &[
 ];
 
 /// The degraded states that are known.
-const STATES: &[&str] = &["spool", "log", "health", "socket", "descriptors", "inotify", "sync-never"];
+const STATES: &[&str] =
+    &["spool", "spool-full", "log", "health", "socket", "descriptors", "inotify", "sync-never"];
 
 /// The fields `name=value` of an answer.
 pub fn fields(answer: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {

@@ -127,6 +127,8 @@ pub enum Report {
     Unkillable,
     /// It ended so, and is started again after this many milliseconds.
     Died(Ended, u64),
+    /// The same, but it had been told to end.
+    Replaced(Ended, u64),
     /// Somebody stopped it.
     Stopped,
 }
@@ -422,6 +424,7 @@ impl Ward {
 
     /// It lives no more: when it is started again.
     fn died(&mut self, now: u64, since: u64, ended: Ended) -> Answer {
+        let is_ours = self.is_ours_to_end();
         self.note_recovery(now);
         self.unwell_since.get_or_insert(now);
         self.bad_looks = 0;
@@ -434,7 +437,8 @@ impl Ward {
         };
         self.short_lives = self.short_lives.saturating_add(1);
         self.phase = Phase::Waiting(now.saturating_add(delay));
-        (Action::None, Some(Report::Died(ended, delay)))
+        let report = if is_ours { Report::Replaced(ended, delay) } else { Report::Died(ended, delay) };
+        (Action::None, Some(report))
     }
 }
 

@@ -240,7 +240,7 @@ fn prometheus_reads_every_number_of_the_manual() {
         }
     }
     degraded.sort_unstable();
-    let all = ["descriptors", "health", "inotify", "log", "socket", "spool", "sync-never"];
+    let all = ["descriptors", "health", "inotify", "log", "socket", "spool", "spool-full", "sync-never"];
     assert_eq!(degraded, all);
     // Numbers of the manual: all but pid, state and degraded; and `up`.
     assert_eq!(found.len() - all.len(), documented_fields().len() - 3 + 1, "{}", ran.out);

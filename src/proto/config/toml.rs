@@ -42,7 +42,7 @@ impl ConfigError<'_> {
             Problem::UnknownKey(name) => {
                 out.push_str("unknown key \"");
                 out.push_escaped(name.get(..40).unwrap_or(name));
-                out.push_str("\"; see `zigsvc check` for the keys");
+                out.push_str("\"; `zigsvc -c /dev/null check` shows all");
             }
             Problem::Duplicate(index) => {
                 out.push_str(key(index).map_or("", |key| key.name));

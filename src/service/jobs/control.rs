@@ -397,7 +397,8 @@ impl Jobs {
     /// Whether a drain is over: nothing is left to run, or can be read. (Lines for
     /// which there is no room stay in their claims.)
     pub(super) fn is_drained(&self) -> bool {
-        let room = self.spool.room(&rules(self.process.config)) > 0 && self.spool_failure.is_none();
+        let works = self.spool_failure.is_none() && self.no_room.is_none();
+        let room = works && self.spool.room(&rules(self.process.config)) > 0;
         self.control.draining
             && self.stopping == Stopping::No
             && self.spool.waiting() == 0

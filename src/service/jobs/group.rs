@@ -7,6 +7,7 @@ use super::requests::{code_of, refuse, why_not};
 use crate::limits::{CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
 use crate::proto::text::Writer;
 use crate::state::disk::DiskError;
+use crate::state::spool::NO_ROOM;
 use ufmt::uwrite;
 
 impl Jobs {
@@ -22,6 +23,9 @@ impl Jobs {
             && now < at
         {
             return Err(error);
+        }
+        if self.no_room.is_some() {
+            return Err(NO_ROOM);
         }
         if self.control.group.is_none() {
             let begun = self.spool.begin_adding(&mut self.disk, now);

@@ -119,6 +119,8 @@ struct Jobs {
     spool_failure: Option<(u64, DiskError)>,
     /// While the spool fails: whether jobs that are known cannot go on either.
     jobs_blocked: bool,
+    /// There is no room for new jobs; it is asked again at this time.
+    no_room: Option<u64>,
     /// A compaction failed so often; the next one not before this.
     compact_failures: u32,
     compact_after: u64,
@@ -285,8 +287,8 @@ impl Jobs {
             }
         } else {
             sooner(self.spool.commit_due());
-            sooner(self.spool.claims.next_due(now, full));
-            let reading = self.spool.claims.wants_reading() && !full;
+            let reading = self.spool.claims.wants_reading() && !full && self.no_room.is_none();
+            sooner(self.no_room.or_else(|| self.spool.claims.next_due(now, full)));
             let compacting = self.spool.is_compacting() && !self.is_paging();
             sooner((compacting || reading).then_some(now));
             let shrinks = self.spool.wants_compaction() && !self.is_paging();

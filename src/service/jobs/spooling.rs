@@ -2,15 +2,18 @@
 //! it gets after an error. Jobs that are known go on meanwhile if they can.
 
 use super::control::{Doing, Wanted};
+use super::requests::code_of;
 use super::tell::{describe_damage, describe_disk, tell_notice};
 use super::{Jobs, Source, Stopping, rules};
-use crate::limits::{CLIENTS_MAX, COMPACT_RETRY_MAX_MS, COMPACT_RETRY_MS, SPOOL_RETRY_MS};
+use crate::limits::{CLIENTS_MAX, COMPACT_RETRY_MAX_MS, COMPACT_RETRY_MS, ROOM_MARGIN_BYTES, SPOOL_RETRY_MS};
 use crate::proto::config::Handler;
+use crate::proto::control::Code;
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::state::backoff::delay_ms;
 use crate::state::disk::DiskError;
 use crate::state::spool::Notice;
 use crate::state::window::{Outcome, Slot};
+use crate::sys::{Errno, describe_errno};
 use ufmt::uwrite;
 
 impl Jobs {
@@ -29,12 +32,10 @@ impl Jobs {
         let settled = self.settle(now);
         // No room for new jobs or for a compaction must not keep the old jobs
         // from running: only their ends make room.
-        let taken = match settled {
-            Ok(()) if !resting && self.stopping == Stopping::No => self.take_in(now, was_failing),
-            result => result.map(|()| false),
-        };
+        let takes = settled.is_ok() && !resting && self.no_room.is_none() && self.stopping == Stopping::No;
+        let taken = if takes { self.take_in(now, was_failing) } else { Ok(false) };
         self.serve(ready, now);
-        let committed = self.commit_turn(taken == Ok(true), resting, now);
+        let (group, committed) = self.commit_turn(taken == Ok(true), resting, now);
         if self.stopping != Stopping::No {
             // (a client stopped the service in this turn: what was chosen in it has no
             // handler, and must lose no attempt)
@@ -51,36 +52,76 @@ impl Jobs {
         let run = settled.and_then(|()| self.run_jobs(now));
         self.jobs_blocked = run.is_err();
         if !resting {
-            self.judge_spool(taken.map(drop).and(committed).and(run), now);
+            self.judge_spool(taken.map(drop).and(group), settled.and(committed).and(run), now);
         }
     }
 
-    /// The disk worked, or failed, in this turn.
+    /// The disk worked, or failed, in this turn: for new jobs, and for the rest.
     #[inline(never)]
-    fn judge_spool(&mut self, result: Result<(), DiskError>, now: u64) {
+    fn judge_spool(&mut self, new: Result<(), DiskError>, rest: Result<(), DiskError>, now: u64) {
+        let refused = new.err().filter(|error| code_of(*error) == Code::NoSpace);
+        let result = if refused.is_some() { rest } else { new.and(rest) };
         let was_failing = self.spool_failure.is_some();
         self.spool_failure = result.err().map(|error| (now.saturating_add(SPOOL_RETRY_MS), error));
         match result {
-            Ok(()) if was_failing => self.log.info(&|out| out.push_str("spool: works again")),
+            Ok(()) => {
+                if was_failing {
+                    self.log.info(&|out| out.push_str("spool: works again"));
+                }
+                self.judge_room(refused, now);
+            }
             Err(error) if !was_failing => {
-                let disk = &self.disk;
+                let (disk, config) = (&self.disk, &self.process.config);
                 self.log.error(&|out| {
                     out.push_str("spool: ");
+                    out.push_escaped(config.spool.as_bytes());
+                    out.push_str(": ");
                     describe_disk(disk, error, out);
                     out.push_str("; jobs wait, none is lost");
                 });
             }
-            _ => {}
+            Err(_) => {}
+        }
+    }
+
+    /// Whether there is room for new jobs. Once there was none, more is asked for than
+    /// they need, so that not each end of an old one opens the door and closes it again.
+    fn judge_room(&mut self, refused: Option<DiskError>, now: u64) {
+        if refused.is_none() && self.no_room.is_none_or(|at| now < at) {
+            return;
+        }
+        let (free, kept) = self.spool.room_on_disk(&mut self.disk);
+        let lacks = refused.is_some() || free < kept.saturating_add(ROOM_MARGIN_BYTES);
+        let lacked = self.no_room.is_some();
+        self.no_room = lacks.then(|| now.saturating_add(SPOOL_RETRY_MS));
+        if let Some(error) = refused.filter(|_| !lacked) {
+            let config = &self.process.config;
+            self.log.error(&|out| {
+                out.push_str("spool: no room for new jobs: ");
+                out.push_escaped(config.spool.as_bytes());
+                out.push_str(": ");
+                describe_errno(Errno::from_raw_os_error(error.0), out);
+                let (free, kept) = (free / 1024, kept / 1024);
+                let _ = uwrite!(out, ", {} KiB free, {} kept for the queued jobs", free, kept);
+            });
+        } else if !lacks {
+            self.log.info(&|out| out.push_str("spool: works again, new jobs are taken"));
         }
     }
 
     /// Makes durable what this turn put into the journal, if it has to be, and
-    /// answers those who waited for that.
-    fn commit_turn(&mut self, taken: bool, resting: bool, now: u64) -> Result<(), DiskError> {
+    /// answers those who waited for that. Says what became of the new jobs of
+    /// clients, and of the rest.
+    fn commit_turn(
+        &mut self,
+        taken: bool,
+        resting: bool,
+        now: u64,
+    ) -> (Result<(), DiskError>, Result<(), DiskError>) {
         let mut group = self.check_group();
         let due = self.spool.commit_due().is_some_and(|due| now >= due);
         let wanted = !resting && (taken || due || self.spool.claims.wants_commit());
-        let mut result = group;
+        let mut rest = Ok(());
         if wanted || self.control.owes() || self.control.has_group() || group.is_err() {
             let rules = rules(self.process.config);
             // (also where everybody who asked has gone)
@@ -94,9 +135,9 @@ impl Jobs {
             }
             self.answer_owed(durable, now);
             debug_assert!(!self.control.has_group());
-            result = group.and(durable).and_then(|()| self.spool.remove_closed(&mut self.disk));
+            rest = durable.and_then(|()| self.spool.remove_closed(&mut self.disk));
         }
-        result
+        (group, rest)
     }
 
     /// Begins or continues a compaction where that is due.

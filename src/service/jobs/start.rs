@@ -78,6 +78,7 @@ impl Jobs {
             // (a claim that could not be opened gets a second chance)
             spool_failure: unread.filter(may_pass).map(|error| (now.saturating_add(SPOOL_RETRY_MS), error)),
             jobs_blocked: false,
+            no_room: None,
             compact_failures: 0,
             compact_after: 0,
             compact_error: DiskError(0),

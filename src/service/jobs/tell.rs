@@ -178,6 +178,7 @@ impl Jobs {
     fn push_degraded(&self, out: &mut Writer<'_>) {
         let states = [
             (self.spool_failure.is_some(), "spool"),
+            (self.no_room.is_some(), "spool-full"),
             (self.degraded.log, "log"),
             (self.degraded.health, "health"),
             (self.control.listener.failure().is_some(), "socket"),

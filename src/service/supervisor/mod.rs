@@ -331,7 +331,7 @@ impl Supervisor {
                 Report::Adopted(pid) => self.adopt(index, pid),
                 Report::Unwell(Trouble::Missing) => self.follow_health_file(now),
                 Report::Died(Ended::NotStarted, _) => {}
-                Report::Died(..) => self.restarts = self.restarts.saturating_add(1),
+                Report::Died(..) | Report::Replaced(..) => self.restarts = self.restarts.saturating_add(1),
                 _ => {}
             }
         }

@@ -45,11 +45,12 @@ impl Supervisor {
             // (of a next life that ends between two looks nothing else is known)
             ward.born_at = now;
         }
-        ward.settled |= matches!(report, Report::Adopted(_) | Report::Ready(_) | Report::Died(..));
+        ward.settled |=
+            matches!(report, Report::Adopted(_) | Report::Ready(_) | Report::Died(..) | Report::Replaced(..));
         let restarts = self.restarts.saturating_add(1);
         let level = match report {
             Report::Adopted(_) | Report::Ready(_) | Report::Recovered | Report::Stopped => Level::Info,
-            Report::Unwell(_) | Report::Died(..) => Level::Warn,
+            Report::Unwell(_) | Report::Died(..) | Report::Replaced(..) => Level::Warn,
             Report::GivenUp(_) | Report::Killing | Report::Unkillable => Level::Error,
         };
         self.say(index, level, &|out| {
@@ -69,8 +70,9 @@ impl Supervisor {
                 Report::Recovered => uwrite!(out, "well again (pid {}), heartbeat fresh", pid),
                 Report::Killing => uwrite!(out, "has not ended: SIGKILL to pid {}", pid),
                 Report::Unkillable => uwrite!(out, "pid {} does not end, not even by SIGKILL", pid),
-                Report::Died(ended, delay) => {
-                    describe_end(ended, lived, out);
+                Report::Died(ended, delay) | Report::Replaced(ended, delay) => {
+                    let is_ours = matches!(report, Report::Replaced(..));
+                    describe_end(ended, is_ours, lived, out);
                     let _ = match ended {
                         Ended::NotStarted => uwrite!(out, "; next attempt "),
                         _ => uwrite!(out, "; restart {} ", restarts),
@@ -314,11 +316,14 @@ fn describe_trouble(trouble: Trouble, out: &mut Writer<'_>) {
     };
 }
 
-fn describe_end(ended: Ended, lived_ms: u64, out: &mut Writer<'_>) {
+fn describe_end(ended: Ended, is_ours: bool, lived_ms: u64, out: &mut Writer<'_>) {
     let _ = match ended {
         Ended::Code(code) => uwrite!(out, "ended with exit status {} after {} ms", code, lived_ms),
         Ended::Signal(signal) => uwrite!(out, "killed by signal {} after {} ms", signal, lived_ms),
-        Ended::Unknown => uwrite!(out, "died after {} ms", lived_ms),
+        // (it was adopted, so how long it lived is not known either)
+        Ended::Unknown if is_ours => uwrite!(out, "ended"),
+        Ended::Unknown => uwrite!(out, "died"),
         Ended::NotStarted => uwrite!(out, "not started"),
     };
+    out.push_str(if is_ours { ", ordered by this supervisor" } else { "" });
 }

@@ -216,6 +216,12 @@ impl Spool {
         u64::from(self.waiting).saturating_mul(RESERVE_PER_JOB_BYTES).saturating_add(RESERVE_BYTES)
     }
 
+    /// Bytes that are free on the disk, and how many of them are kept from new jobs.
+    #[must_use]
+    pub fn room_on_disk(&self, disk: &mut impl Disk) -> (u64, u64) {
+        (disk.free(), self.reserve())
+    }
+
     // ----- appending ------------------------------------------------------
 
     /// Puts a record into the buffer, writing out what is there if it is full.
@@ -382,7 +388,7 @@ impl Spool {
 }
 
 /// ENOSPC, for new jobs that would take the room that old ones need.
-const NO_ROOM: DiskError = DiskError(28);
+pub const NO_ROOM: DiskError = DiskError(28);
 
 /// EILSEQ, for a record that is not what was written there.
 const DAMAGED: DiskError = DiskError(84);

@@ -32,7 +32,7 @@ fn the_third_bad_look_in_a_row_ends_it_and_a_good_one_resets_the_count() {
     assert_eq!(ward.on_deadline(10_006), NOTHING);
     assert_eq!(ward.on_deadline(10_007), (Action::Kill(7), Some(Report::Killing)));
     assert_eq!(ward.on_deadline(10_008), NOTHING);
-    let died = (Action::None, Some(Report::Died(Ended::Signal(9), 0)));
+    let died = (Action::None, Some(Report::Replaced(Ended::Signal(9), 0)));
     assert_eq!(ward.on_gone(10_010, 7, Ended::Signal(9), Look::Died), died);
     assert_eq!(ward.on_deadline(10_010), (Action::Start, None), "at once");
 }
@@ -128,7 +128,7 @@ fn what_we_end_ourselves_is_started_at_once_each_time() {
     for _ in 0..3 {
         assert_eq!(ward.on_look(now, STALE, &impatient).0, Action::Terminate(7));
         let report = ward.on_gone(now, 7, Ended::Code(0), Look::Free).1;
-        assert_eq!(report, Some(Report::Died(Ended::Code(0), 0)));
+        assert_eq!(report, Some(Report::Replaced(Ended::Code(0), 0)));
         ward.on_deadline(now);
         ward.on_started(now, 7);
         ward.on_ready();
@@ -371,9 +371,9 @@ fn each_look_in_each_phase() {
         "waiting: Waiting(101000), None, -\n\
          starting: Starting(7, 50000), None, Unwell(NotReady)\n\
          running: Waiting(100000), None, Died(Unknown, 0)\n\
-         ending: Waiting(100000), None, Died(Unknown, 0)\n\
-         killed: Waiting(100000), None, Died(Unknown, 0)\n\
-         unkillable: Waiting(100000), None, Died(Unknown, 0)\n\
+         ending: Waiting(100000), None, Replaced(Unknown, 0)\n\
+         killed: Waiting(100000), None, Replaced(Unknown, 0)\n\
+         unkillable: Waiting(100000), None, Replaced(Unknown, 0)\n\
          stopped: Waiting(100000), None, Died(Unknown, 0)\n"
     );
     assert_eq!(
@@ -381,9 +381,9 @@ fn each_look_in_each_phase() {
         "waiting: Waiting(101000), None, -\n\
          starting: Starting(7, 50000), None, Unwell(NotReady)\n\
          running: Stopped, None, Stopped\n\
-         ending: Waiting(100000), None, Died(Unknown, 0)\n\
-         killed: Waiting(100000), None, Died(Unknown, 0)\n\
-         unkillable: Waiting(100000), None, Died(Unknown, 0)\n\
+         ending: Waiting(100000), None, Replaced(Unknown, 0)\n\
+         killed: Waiting(100000), None, Replaced(Unknown, 0)\n\
+         unkillable: Waiting(100000), None, Replaced(Unknown, 0)\n\
          stopped: Stopped, None, -\n"
     );
 }
@@ -397,8 +397,11 @@ fn each_end_in_each_phase() {
     }
     let died = |ended: &str| {
         let mut lines = "waiting: Waiting(101000), None, -\n".to_owned();
-        for phase in ["starting", "running", "ending", "killed", "unkillable"] {
+        for phase in ["starting", "running"] {
             lines += &format!("{phase}: Waiting(100000), None, Died({ended}, 0)\n");
+        }
+        for phase in ["ending", "killed", "unkillable"] {
+            lines += &format!("{phase}: Waiting(100000), None, Replaced({ended}, 0)\n");
         }
         lines + "stopped: Stopped, None, -\n"
     };
@@ -412,9 +415,9 @@ fn each_end_in_each_phase() {
             "waiting: Waiting(101000), None, -\n\
              starting: {starting}\n\
              running: Stopped, None, Stopped\n\
-             ending: Waiting(100000), None, Died({ended}, 0)\n\
-             killed: Waiting(100000), None, Died({ended}, 0)\n\
-             unkillable: Waiting(100000), None, Died({ended}, 0)\n\
+             ending: Waiting(100000), None, Replaced({ended}, 0)\n\
+             killed: Waiting(100000), None, Replaced({ended}, 0)\n\
+             unkillable: Waiting(100000), None, Replaced({ended}, 0)\n\
              stopped: Stopped, None, -\n"
         )
     };
