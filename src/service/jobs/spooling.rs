@@ -106,6 +106,9 @@ impl Jobs {
             });
         } else if !lacks {
             self.log.info(&|out| out.push_str("spool: works again, new jobs are taken"));
+            // (claims that could not be adopted for the same reason)
+            let adopted = self.spool.adopt_claims(&mut self.disk, now);
+            self.spool_failure = adopted.err().map(|error| (now.saturating_add(SPOOL_RETRY_MS), error));
         }
     }
 
