@@ -71,6 +71,15 @@ pub const START_RETRY_MS: u64 = 1000;
 pub const RESERVE_BYTES: u64 = 24 * 1024;
 /// ... and this much for each job that waits: its start and its end.
 pub const RESERVE_PER_JOB_BYTES: u64 = 44;
+/// The journal has the disk keep so much more than it must, so that it need not ask with
+/// each group of new jobs.
+pub const KEEP_AHEAD_BYTES: u64 = 16 * 1024;
+/// So much must be free for new jobs beside what is kept: more than a group of them takes.
+pub const GROUP_BYTES: u64 = 8 * 1024;
+/// Dead bytes in the journal that are worth rewriting it where there is no room.
+pub const COMPACT_SHORT_BYTES: u64 = 8 * 1024;
+/// What a new journal has beside the homes of jobs: its header, the numbers, the claims.
+pub const COMPACT_HEAD_BYTES: u64 = 4 * 1024;
 /// Once there was no room for new jobs, they are taken again when there is this
 /// much more: a block of most filesystems, some ninety ends of jobs.
 pub const ROOM_MARGIN_BYTES: u64 = 4 * 1024;

@@ -447,6 +447,37 @@ fn old_jobs_go_on_while_a_full_disk_refuses_new_ones() {
 }
 
 #[test]
+fn on_a_disk_that_others_have_filled_the_queued_jobs_run_and_make_room_for_more() {
+    if !has_namespaces() {
+        return;
+    }
+    let dir = Dir::new();
+    let disk = SmallDisk::new(&dir, "512k");
+    let go = dir.path("go").display().to_string();
+    let pid = disk.start(&dir, &["handler=shell", "workers=1", "interval=100ms"]);
+    let mut client = Client::new(&dir);
+    client.queue(&format!("until [ -e {go} ]; do sleep 0.02; done"));
+    let jobs: Vec<String> = (1..=500).map(|number| format!("echo {number} {}", "x".repeat(300))).collect();
+    client.queue_all(&jobs);
+    // Not even the last block is left, and it stays so.
+    disk.fill(&dir);
+    expect_error(&client.ask("queue one too many"), "no-space");
+    dir.write("go", "");
+    wait_for_jobs(&dir, 501);
+    assert_eq!(processed(&dir)[1..], jobs);
+    wait_until("their ends are recorded", || status(&dir, pid, "waiting") == "0");
+    assert_eq!(log_lines_matching(&dir.read("zigsvc.log"), "jobs wait, none is lost"), 0);
+    // The journal was written anew in the room that it had itself.
+    wait_until("new ones are taken", || client.ask("queue echo new").starts_with("ok "));
+    wait_for_jobs(&dir, 502);
+    kill(pid, "KILL");
+    wait_until("it is gone", || !alive(pid));
+    disk.start(&dir, &["handler=shell"]);
+    wait_for_jobs(&dir, 502);
+    assert_eq!(processed(&dir).len(), 502, "none ran twice");
+}
+
+#[test]
 fn a_full_disk_is_told_once_and_stays_in_the_status_while_it_refuses() {
     if !has_namespaces() {
         return;

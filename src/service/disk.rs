@@ -236,6 +236,11 @@ impl Disk for SpoolDisk {
         file::free_bytes(&self.journal).unwrap_or(u64::MAX)
     }
 
+    fn keep_room(&mut self, file: File, until: u64) -> Result<bool, DiskError> {
+        let result = self.fd(file).and_then(|fd| file::allocate(fd, until));
+        self.note(result)
+    }
+
     fn create_next(&mut self) -> Result<(), DiskError> {
         let result = entry(&self.spool, b"journal.new").and_then(|path| {
             let _ = file::unlink(path.as_c_str());

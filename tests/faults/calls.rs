@@ -60,6 +60,7 @@ const ROFS: Action = Action::Fails("EROFS", 30);
 const PIPE: Action = Action::Fails("EPIPE", 32);
 const NOLCK: Action = Action::Fails("ENOLCK", 37);
 const NOSYS: Action = Action::Fails("ENOSYS", 38);
+const OPNOTSUPP: Action = Action::Fails("EOPNOTSUPP", 95);
 const CONNABORTED: Action = Action::Fails("ECONNABORTED", 103);
 const CONNRESET: Action = Action::Fails("ECONNRESET", 104);
 const TOOMANYREFS: Action = Action::Fails("ETOOMANYREFS", 109);
@@ -80,6 +81,7 @@ const PLAUSIBLE: &[(&[&str], &[Action])] = &[
     // (rustix panics on it in debug builds; the real ones go on)
     (&["close"], if cfg!(debug_assertions) { &[] } else { &[INTR, IO] }),
     (&["ftruncate"], &[INTR, IO]),
+    (&["fallocate"], &[INTR, IO, NOSPC, DQUOT, NOSYS, OPNOTSUPP]),
     (&["fdatasync", "fsync"], &[INTR, IO, NOSPC, DQUOT]),
     (&["rename", "renameat"], &[IO, NOSPC, ROFS, DQUOT, NOMEM]),
     (&["unlink", "unlinkat"], &[IO, ROFS, NOMEM]),

@@ -67,7 +67,7 @@ static const struct { const char *name; int number; enum shape shape; } calls[] 
     CALL(read, FD), CALL(write, FD), CALL(pread64, FD), CALL(pwrite64, FD), CALL(close, FD),
     CALL(openat, AT), CALL(renameat, AT), CALL(unlinkat, AT), CALL(mkdirat, AT), CALL(faccessat, AT),
     CALL(faccessat2, AT), CALL(newfstatat, AT), CALL(fchmodat, AT), CALL(fchownat, AT), CALL(readlinkat, AT),
-    CALL(statx, AT), CALL(openat2, AT), CALL(fstat, FD), CALL(fchmod, FD), CALL(fchown, FD), CALL(ftruncate, FD), CALL(fdatasync, FD),
+    CALL(statx, AT), CALL(openat2, AT), CALL(fstat, FD), CALL(fchmod, FD), CALL(fchown, FD), CALL(ftruncate, FD), CALL(fallocate, FD), CALL(fdatasync, FD),
     CALL(fsync, FD), CALL(getdents64, FD), CALL(lseek, FD), CALL(fcntl, FD), CALL(ioctl, FD), CALL(fstatfs, FD),
     CALL(statfs, PATH), CALL(chdir, PATH), CALL(execve, PATH), CALL(access, PATH), CALL(stat, PATH), CALL(lstat, PATH), CALL(chmod, PATH), CALL(chown, PATH), CALL(lchown, PATH),
     CALL(inotify_init1, OTHER), CALL(inotify_add_watch, FD), CALL(pipe2, OTHER), CALL(dup2, FD), CALL(dup3, FD),

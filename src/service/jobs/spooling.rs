@@ -5,7 +5,7 @@ use super::control::{Doing, Wanted};
 use super::requests::code_of;
 use super::tell::{describe_damage, describe_disk, tell_notice};
 use super::{Jobs, Source, Stopping, rules};
-use crate::limits::{CLIENTS_MAX, COMPACT_RETRY_MAX_MS, COMPACT_RETRY_MS, ROOM_MARGIN_BYTES, SPOOL_RETRY_MS};
+use crate::limits::{CLIENTS_MAX, COMPACT_RETRY_MAX_MS, COMPACT_RETRY_MS, SPOOL_RETRY_MS};
 use crate::proto::config::Handler;
 use crate::proto::control::Code;
 use crate::proto::journal::RECORD_MAX_BYTES;
@@ -84,14 +84,13 @@ impl Jobs {
         }
     }
 
-    /// Whether there is room for new jobs. Once there was none, more is asked for than
-    /// they need, so that not each end of an old one opens the door and closes it again.
+    /// Whether there is room for new jobs.
     fn judge_room(&mut self, refused: Option<DiskError>, now: u64) {
         if refused.is_none() && self.no_room.is_none_or(|at| now < at) {
             return;
         }
-        let (free, kept) = self.spool.room_on_disk(&mut self.disk);
-        let lacks = refused.is_some() || free < kept.saturating_add(ROOM_MARGIN_BYTES);
+        let (room, free, kept) = self.spool.room_on_disk(&mut self.disk);
+        let lacks = refused.is_some() || !room;
         let lacked = self.no_room.is_some();
         self.no_room = lacks.then(|| now.saturating_add(SPOOL_RETRY_MS));
         if let Some(error) = refused.filter(|_| !lacked) {

@@ -51,6 +51,10 @@ pub(crate) struct FakeDisk {
     pub(crate) die_at: Option<u32>,
     /// Bytes that are said to be free.
     pub(crate) free: u64,
+    /// How long a file may become for which room is kept, 0 if none can be; and what was
+    /// asked for last.
+    pub(crate) keeps_at_most: u64,
+    pub(crate) asked: Option<(File, u64)>,
     dead: bool,
     seed: u64,
 }
@@ -58,7 +62,7 @@ pub(crate) struct FakeDisk {
 impl FakeDisk {
     pub(crate) fn new(seed: u64) -> Self {
         let seed = seed.wrapping_mul(2).wrapping_add(1);
-        let mut disk = Self { seed, free: u64::MAX, ..Self::default() };
+        let mut disk = Self { seed, free: u64::MAX, keeps_at_most: u64::MAX, ..Self::default() };
         disk.open_journal();
         disk
     }
@@ -412,6 +416,15 @@ impl Disk for FakeDisk {
 
     fn free(&mut self) -> u64 {
         self.free
+    }
+
+    fn keep_room(&mut self, file: File, until: u64) -> Result<bool, DiskError> {
+        self.asked = Some((file, until));
+        match self.keeps_at_most {
+            0 => Ok(false),
+            most if until > most => Err(DiskError(28)),
+            _ => Ok(true),
+        }
     }
 
     fn create_next(&mut self) -> Result<(), DiskError> {

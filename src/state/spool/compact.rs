@@ -18,7 +18,7 @@
 
 use super::pull::{attempts_of, home_of};
 use super::{Place, Spool};
-use crate::limits::{COMPACT_STEP_BYTES, JOURNAL_BUFFER_BYTES, WINDOW_JOBS};
+use crate::limits::{COMPACT_HEAD_BYTES, COMPACT_STEP_BYTES, JOURNAL_BUFFER_BYTES, WINDOW_JOBS};
 use crate::proto::journal::{
     FILE_HEADER, FLAG_ABSOLUTE, FLAG_DELAYED, Kind, Progress, RECORD_MAX_BYTES, Record, Step, skip_damage,
     step,
@@ -165,8 +165,22 @@ impl Spool {
     pub fn compact_for(&mut self, purpose: Purpose, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
         self.compaction.purpose = purpose;
         self.compaction.raised = 0;
-        let result = self.begin(disk, now);
+        let result = if self.short { self.at_once(disk, now) } else { self.begin(disk, now) };
         self.give_up_if(disk, result)
+    }
+
+    /// Where there is no room: the new file takes what the old one keeps, and all is done
+    /// in one step, because meanwhile a start or an end may find no room.
+    fn at_once(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+        self.settle(disk, now)?;
+        disk.create_next()?;
+        self.cut(disk)?;
+        disk.keep_room(File::Next, self.live_bytes.saturating_add(COMPACT_HEAD_BYTES))?;
+        self.write_state(disk)?;
+        while self.compaction.is_active() {
+            self.go_on(disk)?;
+        }
+        Ok(())
     }
 
     fn give_up_if(&mut self, disk: &mut impl Disk, result: Result<(), DiskError>) -> Result<(), DiskError> {
@@ -175,6 +189,7 @@ impl Spool {
             self.compaction.purpose = Purpose::Shrink;
             self.buffer.clear();
             disk.abandon_next();
+            self.keep(disk, 0);
         }
         result
     }
@@ -211,6 +226,10 @@ impl Spool {
         // hold a state that the records behind it contradict.
         self.settle(disk, now)?;
         disk.create_next()?;
+        self.write_state(disk)
+    }
+
+    fn write_state(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         disk.write(File::Next, 0, FILE_HEADER)?;
         let compaction = &mut self.compaction;
         compaction.stage = Stage::Dead;
@@ -444,6 +463,7 @@ impl Spool {
             }
             Purpose::Forget => self.dead = self.dead.saturating_sub(compaction.raised),
         }
+        (self.kept, self.short) = (0, false);
         self.generation = self.generation.wrapping_add(1);
         let gone = compaction.voids;
         let mut index = 0usize;
@@ -458,6 +478,9 @@ impl Spool {
         // Until this is done the old name may come back after a power cut:
         // the next commit makes sure.
         self.name_unsynced = disk.sync_spool().is_err();
+        if self.waiting > 0 {
+            self.keep(disk, 0);
+        }
         Ok(())
     }
 }

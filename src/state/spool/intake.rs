@@ -102,9 +102,7 @@ impl Spool {
             if budget == 0 || self.room(rules) == 0 {
                 break;
             }
-            if disk.free() < self.reserve() {
-                return Err(super::NO_ROOM);
-            }
+            self.ensure_room(disk)?;
             let jobs = self.read_claim(disk, index, scratch, rules, now, tell)?;
             added = added.saturating_add(jobs);
             budget = budget.saturating_sub(CHUNK_BYTES);

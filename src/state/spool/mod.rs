@@ -45,8 +45,9 @@ pub use steer::Cancelled;
 use super::disk::{Disk, DiskError, File};
 use super::window::Window;
 use crate::limits::{
-    COMMIT_DELAY_MS, COMPACT_MIN_BYTES, DAMAGED_GROUPS_MAX, JOB_MAX_BYTES, JOURNAL_BUFFER_BYTES,
-    RESERVE_BYTES, RESERVE_PER_JOB_BYTES, VOIDS_MAX,
+    COMMIT_DELAY_MS, COMPACT_MIN_BYTES, COMPACT_SHORT_BYTES, DAMAGED_GROUPS_MAX, GROUP_BYTES, JOB_MAX_BYTES,
+    JOURNAL_BUFFER_BYTES, KEEP_AHEAD_BYTES, RESERVE_BYTES, RESERVE_PER_JOB_BYTES, ROOM_MARGIN_BYTES,
+    VOIDS_MAX,
 };
 use crate::proto::journal::{Kind, RECORD_MAX_BYTES, Record, Step, step};
 use compact::Compaction;
@@ -125,6 +126,13 @@ pub struct Spool {
     name_unsynced: bool,
     /// A sync failed: only a new file can be trusted (compaction).
     suspect: bool,
+    /// Up to here the disk keeps room for the journal; nothing is known if 0.
+    kept: u64,
+    /// It cannot keep any.
+    keeps_nothing: bool,
+    /// There is no room for new jobs: less is enough for a compaction, and it may use what
+    /// is kept.
+    short: bool,
     /// Damage was met while the service runs; the next compaction deals with it.
     met_damage: bool,
     /// Damage up to here is set aside already.
@@ -164,6 +172,9 @@ impl Spool {
         unsynced_since: None,
         name_unsynced: false,
         suspect: false,
+        kept: 0,
+        keeps_nothing: false,
+        short: false,
         met_damage: false,
         aside_until: 0,
         damage: Damage { bytes: 0, jobs: 0 },
@@ -216,10 +227,51 @@ impl Spool {
         u64::from(self.waiting).saturating_mul(RESERVE_PER_JOB_BYTES).saturating_add(RESERVE_BYTES)
     }
 
-    /// Bytes that are free on the disk, and how many of them are kept from new jobs.
-    #[must_use]
-    pub fn room_on_disk(&self, disk: &mut impl Disk) -> (u64, u64) {
-        (disk.free(), self.reserve())
+    /// Whether there is room for new jobs where there was none: more than they need is
+    /// asked for, so that not each end of an old one opens the door and closes it again.
+    /// What has become free meanwhile is kept. Also the bytes that are free, and how many
+    /// are not for new jobs.
+    pub fn room_on_disk(&mut self, disk: &mut impl Disk) -> (bool, u64, u64) {
+        self.keep(disk, 0);
+        let free = disk.free();
+        self.short = free < self.asked_of_disk().saturating_add(ROOM_MARGIN_BYTES);
+        (!self.short, free, self.reserve())
+    }
+
+    /// Makes sure that the jobs that are there have room for their starts and ends behind
+    /// a group of new ones.
+    fn ensure_room(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+        self.keep(disk, KEEP_AHEAD_BYTES);
+        self.short = disk.free() < self.asked_of_disk();
+        if self.short { Err(NO_ROOM) } else { Ok(()) }
+    }
+
+    /// Bytes that must be free for new jobs: for a group of them where the others' room is
+    /// kept, for that room itself where it is not.
+    fn asked_of_disk(&self) -> u64 {
+        let ahead = self.kept.saturating_sub(self.end);
+        if ahead < self.reserve() { self.reserve() } else { GROUP_BYTES }
+    }
+
+    /// Keeps room for the starts and ends of the jobs that are there, if there is some,
+    /// and so much more that it need not be asked for with each group.
+    fn keep(&mut self, disk: &mut impl Disk, ahead: u64) {
+        let needed = self.end.saturating_add(self.reserve());
+        for until in [needed.saturating_add(ahead), needed] {
+            if self.kept < needed && !self.keeps_nothing {
+                match disk.keep_room(File::Journal, until) {
+                    Ok(true) => self.kept = until,
+                    Ok(false) => self.keeps_nothing = true,
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Cuts the journal behind its last record, which gives back what is kept.
+    fn cut(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+        self.kept = 0;
+        disk.truncate(File::Journal, self.end)
     }
 
     // ----- appending ------------------------------------------------------
@@ -253,7 +305,8 @@ impl Spool {
                 // Half a record must not stay in front of the next one. If
                 // even this fails, the next write overwrites it, or a
                 // recovery cuts it.
-                let _ = disk.truncate(File::Journal, self.end);
+                let _ = self.cut(disk);
+                self.keep(disk, 0);
                 Err(error)
             }
         }
@@ -311,9 +364,7 @@ impl Spool {
         if self.suspect {
             self.compact_now(disk, now)?;
         }
-        if disk.free() < self.reserve() {
-            return Err(NO_ROOM);
-        }
+        self.ensure_room(disk)?;
         Ok(Mark { end: self.end, waiting: self.waiting, live_bytes: self.live_bytes })
     }
 
@@ -338,7 +389,8 @@ impl Spool {
         self.buffer.clear();
         (self.end, self.waiting, self.live_bytes) = (mark.end, mark.waiting, mark.live_bytes);
         // As after a failed write.
-        let _ = disk.truncate(File::Journal, self.end);
+        let _ = self.cut(disk);
+        self.keep(disk, 0);
     }
 
     /// A new home was appended.
@@ -380,10 +432,8 @@ impl Spool {
     #[must_use]
     pub fn wants_compaction(&self) -> bool {
         let over = self.end.saturating_sub(self.live_bytes);
-        self.suspect
-            || self.met_damage
-            || self.voids.is_full()
-            || over > COMPACT_MIN_BYTES.max(self.live_bytes)
+        let worth = if self.short { COMPACT_SHORT_BYTES } else { COMPACT_MIN_BYTES.max(self.live_bytes) };
+        self.suspect || self.met_damage || self.voids.is_full() || over > worth
     }
 }
 

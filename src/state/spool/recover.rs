@@ -139,7 +139,10 @@ impl Spool {
             self.suspect = self.compact_now(disk, now).is_err();
             return Ok((pass.found, !self.suspect));
         } else if pass.at < size {
-            disk.truncate(File::Journal, pass.at)?;
+            self.cut(disk)?;
+        }
+        if self.waiting > 0 {
+            self.keep(disk, 0);
         }
         Ok((pass.found, false))
     }
@@ -159,6 +162,7 @@ impl Spool {
         self.claims.reset();
         self.unsynced_since = None;
         (self.name_unsynced, self.suspect) = (false, false);
+        (self.kept, self.keeps_nothing, self.short) = (0, false, false);
         (self.met_damage, self.aside_until, self.damage) = (false, 0, Damage::default());
     }
 

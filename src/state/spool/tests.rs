@@ -1,7 +1,7 @@
 //! Histories with crashes: the real spool on a disk that dies and forgets.
 
 use super::*;
-use crate::limits::{CLAIM_QUIET_MS, SCRATCH_BYTES, WINDOW_JOBS, WORKERS_MAX};
+use crate::limits::{CLAIM_QUIET_MS, ROOM_MARGIN_BYTES, SCRATCH_BYTES, WINDOW_JOBS, WORKERS_MAX};
 use crate::state::disk::fake::{DEAD, FAILED, FakeDisk};
 use crate::state::window::{End, Outcome, Slot, State};
 use std::collections::{BTreeMap, BTreeSet};
@@ -452,7 +452,10 @@ fn new_jobs_do_not_take_the_room_that_old_ones_need() {
     disk.append_to_queue("new\n");
     service.now += 1000;
     service.spool.claims.look_at_queue();
+    // (as on a disk that can keep nothing)
+    disk.keeps_at_most = 0;
     disk.free = RESERVE_BYTES;
+    service.spool.kept = 0;
     assert_eq!(service.intake(&mut disk), Err(NO_ROOM));
     assert_eq!(add_group(&mut service, &mut disk, &[]), Err(NO_ROOM));
     assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["old"]);
@@ -461,6 +464,66 @@ fn new_jobs_do_not_take_the_room_that_old_ones_need() {
     service.spool.settle(&mut disk, service.now).unwrap();
     service.running.clear();
     assert_eq!(service.run_to_the_end(&mut disk), ["new"]);
+}
+
+#[test]
+fn the_disk_keeps_room_for_the_ends_of_the_jobs_that_are_there() {
+    let (mut disk, mut service) = service();
+    let end = service.spool.end;
+    add_group(&mut service, &mut disk, &["first".to_owned()]).unwrap();
+    assert_eq!(disk.asked.take(), Some((File::Journal, end + RESERVE_BYTES + KEEP_AHEAD_BYTES)));
+    add_group(&mut service, &mut disk, &["second".to_owned()]).unwrap();
+    assert_eq!(disk.asked.take(), None, "not with each group");
+    // What is kept is not for new jobs.
+    disk.free = GROUP_BYTES - 1;
+    assert_eq!(add_group(&mut service, &mut disk, &[]), Err(NO_ROOM));
+    let (room, free, reserve) = service.spool.room_on_disk(&mut disk);
+    assert_eq!((room, free, reserve), (false, GROUP_BYTES - 1, RESERVE_BYTES + 2 * RESERVE_PER_JOB_BYTES));
+    disk.free = GROUP_BYTES;
+    add_group(&mut service, &mut disk, &[]).unwrap();
+    assert!(!service.spool.room_on_disk(&mut disk).0, "once there was none it must be more");
+    disk.free = GROUP_BYTES + ROOM_MARGIN_BYTES;
+    assert!(service.spool.room_on_disk(&mut disk).0);
+    // A failed write is cut off, and what was kept with it; so it is asked for again.
+    disk.asked = None;
+    disk.fail_at = Some(disk.operations + 1);
+    service.spool.choose(0).or_else(|| {
+        service.refill(&mut disk).unwrap();
+        service.spool.choose(0)
+    });
+    service.spool.settle(&mut disk, 0).unwrap_err();
+    let until = service.spool.end + service.spool.reserve();
+    assert_eq!(disk.asked, Some((File::Journal, until)));
+    // A start and a recovery keep it, too.
+    disk.fail_at = None;
+    disk.asked = None;
+    disk.restart();
+    let (again, _) = Service::start(&mut disk, 0).unwrap();
+    assert_eq!(disk.asked, Some((File::Journal, again.spool.end + again.spool.reserve())));
+}
+
+#[test]
+fn without_room_for_new_jobs_a_smaller_journal_is_worth_its_while_and_is_made_at_once() {
+    let (mut disk, mut service) = service();
+    let texts: Vec<String> = (0..100).map(|number| format!("{number} {}", "x".repeat(200))).collect();
+    add_group(&mut service, &mut disk, &texts).unwrap();
+    service.run_to_the_end(&mut disk);
+    add_group(&mut service, &mut disk, &["last".to_owned()]).unwrap();
+    assert!(!service.spool.wants_compaction(), "it is small");
+    disk.free = 0;
+    assert_eq!(add_group(&mut service, &mut disk, &[]), Err(NO_ROOM));
+    assert!(service.spool.wants_compaction());
+    // It has to find room for all that is to be kept.
+    disk.keeps_at_most = 1000;
+    let before = service.spool.end;
+    assert_eq!(service.spool.compact_step(&mut disk, 0), Err(DiskError(28)));
+    assert_eq!((service.spool.is_compacting(), service.spool.end), (false, before));
+    disk.keeps_at_most = u64::MAX;
+    service.spool.compact_step(&mut disk, 0).unwrap();
+    assert!(!service.spool.is_compacting() && service.spool.end < 200);
+    assert!(!service.spool.wants_compaction());
+    assert_eq!(disk.asked, Some((File::Journal, service.spool.end + service.spool.reserve())));
+    assert_eq!(service.run_to_the_end(&mut disk), ["last"]);
 }
 
 /// Adds jobs as the control socket does; false if they were refused.
