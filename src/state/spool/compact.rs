@@ -175,7 +175,11 @@ impl Spool {
         self.settle(disk, now)?;
         disk.create_next()?;
         self.cut(disk)?;
-        disk.keep_room(File::Next, self.live_bytes.saturating_add(COMPACT_HEAD_BYTES))?;
+        let kept = disk.keep_room(File::Next, self.live_bytes.saturating_add(COMPACT_HEAD_BYTES));
+        if self.compaction.purpose != Purpose::Forget {
+            // (without the dead it takes less: nobody knows how much)
+            kept?;
+        }
         self.write_state(disk)?;
         while self.compaction.is_active() {
             self.go_on(disk)?;
@@ -189,7 +193,7 @@ impl Spool {
             self.compaction.purpose = Purpose::Shrink;
             self.buffer.clear();
             disk.abandon_next();
-            self.keep(disk, 0);
+            let _ = self.keep(disk, 0);
         }
         result
     }
@@ -479,7 +483,7 @@ impl Spool {
         // the next commit makes sure.
         self.name_unsynced = disk.sync_spool().is_err();
         if self.waiting > 0 {
-            self.keep(disk, 0);
+            let _ = self.keep(disk, 0);
         }
         Ok(())
     }

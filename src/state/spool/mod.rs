@@ -232,17 +232,16 @@ impl Spool {
     /// What has become free meanwhile is kept. Also the bytes that are free, and how many
     /// are not for new jobs.
     pub fn room_on_disk(&mut self, disk: &mut impl Disk) -> (bool, u64, u64) {
-        self.keep(disk, 0);
+        let refused = self.keep(disk, 0);
         let free = disk.free();
-        self.short = free < self.asked_of_disk().saturating_add(ROOM_MARGIN_BYTES);
+        self.short = refused || free < self.asked_of_disk().saturating_add(ROOM_MARGIN_BYTES);
         (!self.short, free, self.reserve())
     }
 
     /// Makes sure that the jobs that are there have room for their starts and ends behind
     /// a group of new ones.
     fn ensure_room(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
-        self.keep(disk, KEEP_AHEAD_BYTES);
-        self.short = disk.free() < self.asked_of_disk();
+        self.short = self.keep(disk, KEEP_AHEAD_BYTES) || disk.free() < self.asked_of_disk();
         if self.short { Err(NO_ROOM) } else { Ok(()) }
     }
 
@@ -254,18 +253,21 @@ impl Spool {
     }
 
     /// Keeps room for the starts and ends of the jobs that are there, if there is some,
-    /// and so much more that it need not be asked for with each group.
-    fn keep(&mut self, disk: &mut impl Disk, ahead: u64) {
+    /// and so much more that it need not be asked for with each group. True: the disk has
+    /// no room for that, or the quota.
+    fn keep(&mut self, disk: &mut impl Disk, ahead: u64) -> bool {
+        let mut refused = false;
         let needed = self.end.saturating_add(self.reserve());
         for until in [needed.saturating_add(ahead), needed] {
             if self.kept < needed && !self.keeps_nothing {
                 match disk.keep_room(File::Journal, until) {
                     Ok(true) => self.kept = until,
                     Ok(false) => self.keeps_nothing = true,
-                    Err(_) => {}
+                    Err(error) => refused = [NO_ROOM, OVER_QUOTA].contains(&error),
                 }
             }
         }
+        refused && self.kept < needed
     }
 
     /// Cuts the journal behind its last record, which gives back what is kept.
@@ -306,7 +308,7 @@ impl Spool {
                 // even this fails, the next write overwrites it, or a
                 // recovery cuts it.
                 let _ = self.cut(disk);
-                self.keep(disk, 0);
+                let _ = self.keep(disk, 0);
                 Err(error)
             }
         }
@@ -390,7 +392,7 @@ impl Spool {
         (self.end, self.waiting, self.live_bytes) = (mark.end, mark.waiting, mark.live_bytes);
         // As after a failed write.
         let _ = self.cut(disk);
-        self.keep(disk, 0);
+        let _ = self.keep(disk, 0);
     }
 
     /// A new home was appended.
@@ -439,6 +441,9 @@ impl Spool {
 
 /// ENOSPC, for new jobs that would take the room that old ones need.
 pub const NO_ROOM: DiskError = DiskError(28);
+
+/// EDQUOT, for the same.
+const OVER_QUOTA: DiskError = DiskError(122);
 
 /// EILSEQ, for a record that is not what was written there.
 const DAMAGED: DiskError = DiskError(84);

@@ -142,7 +142,7 @@ impl Spool {
             self.cut(disk)?;
         }
         if self.waiting > 0 {
-            self.keep(disk, 0);
+            let _ = self.keep(disk, 0);
         }
         Ok((pass.found, false))
     }
