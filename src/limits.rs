@@ -78,6 +78,11 @@ pub const KEEP_AHEAD_BYTES: u64 = 16 * 1024;
 pub const GROUP_BYTES: u64 = 8 * 1024;
 /// Dead bytes in the journal that are worth rewriting it where there is no room.
 pub const COMPACT_SHORT_BYTES: u64 = 8 * 1024;
+/// ... if they are this part of the live ones, which each rewrite copies.
+pub const COMPACT_SHORT_SHARE: u64 = 4;
+/// Homes of jobs that are copied in one step where there is no room; more would hold up
+/// everything else.
+pub const COMPACT_AT_ONCE_BYTES: u64 = 1024 * 1024;
 /// What a new journal has beside the homes of jobs: its header, the numbers, the claims.
 pub const COMPACT_HEAD_BYTES: u64 = 4 * 1024;
 /// Once there was no room for new jobs, they are taken again when there is this

@@ -55,6 +55,8 @@ pub(crate) struct FakeDisk {
     /// asked for last.
     pub(crate) keeps_at_most: u64,
     pub(crate) asked: Option<(File, u64)>,
+    /// Up to where room is kept for each inode.
+    held: BTreeMap<usize, u64>,
     dead: bool,
     seed: u64,
 }
@@ -280,6 +282,11 @@ impl FakeDisk {
         }
     }
 
+    /// Up to where room is kept for the file.
+    pub(crate) fn held(&self, file: File) -> u64 {
+        self.inode(file).and_then(|inode| self.held.get(&inode)).copied().unwrap_or(0)
+    }
+
     fn data(&mut self, file: File) -> Result<&mut Inode, DiskError> {
         let inode = self.inode(file).ok_or(DiskError(9))?;
         Ok(&mut self.inodes[inode])
@@ -397,6 +404,7 @@ impl Disk for FakeDisk {
     fn truncate(&mut self, file: File, length: u64) -> Result<(), DiskError> {
         self.operation()?;
         self.data(file)?.data.truncate(usize::try_from(length).unwrap());
+        self.held.remove(&self.inode(file).unwrap());
         Ok(())
     }
 
@@ -423,7 +431,11 @@ impl Disk for FakeDisk {
         match self.keeps_at_most {
             0 => Ok(false),
             most if until > most => Err(DiskError(28)),
-            _ => Ok(true),
+            _ => {
+                let held = self.inode(file).map(|inode| self.held.entry(inode).or_default());
+                held.into_iter().for_each(|held| *held = until.max(*held));
+                Ok(true)
+            }
         }
     }
 

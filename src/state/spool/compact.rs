@@ -17,8 +17,10 @@
 //! renamed.
 
 use super::pull::{attempts_of, home_of};
-use super::{Place, Spool};
-use crate::limits::{COMPACT_HEAD_BYTES, COMPACT_STEP_BYTES, JOURNAL_BUFFER_BYTES, WINDOW_JOBS};
+use super::{NO_ROOM, Place, Spool};
+use crate::limits::{
+    COMPACT_AT_ONCE_BYTES, COMPACT_HEAD_BYTES, COMPACT_STEP_BYTES, JOURNAL_BUFFER_BYTES, WINDOW_JOBS,
+};
 use crate::proto::journal::{
     FILE_HEADER, FLAG_ABSOLUTE, FLAG_DELAYED, Kind, Progress, RECORD_MAX_BYTES, Record, Step, skip_damage,
     step,
@@ -165,7 +167,8 @@ impl Spool {
     pub fn compact_for(&mut self, purpose: Purpose, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
         self.compaction.purpose = purpose;
         self.compaction.raised = 0;
-        let result = if self.short { self.at_once(disk, now) } else { self.begin(disk, now) };
+        let at_once = self.short && self.live_bytes <= COMPACT_AT_ONCE_BYTES;
+        let result = if at_once { self.at_once(disk, now) } else { self.begin(disk, now) };
         self.give_up_if(disk, result)
     }
 
@@ -173,9 +176,16 @@ impl Spool {
     /// in one step, because meanwhile a start or an end may find no room.
     fn at_once(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
         self.settle(disk, now)?;
+        let takes = self.live_bytes.saturating_add(COMPACT_HEAD_BYTES);
+        let ahead = self.kept.saturating_sub(self.end);
+        let whole = ahead >= self.reserve() && self.compaction.purpose != Purpose::Forget;
+        if whole && disk.free().saturating_add(ahead) < takes {
+            // (what is given back for nothing, others may take)
+            return Err(NO_ROOM);
+        }
         disk.create_next()?;
         self.cut(disk)?;
-        let kept = disk.keep_room(File::Next, self.live_bytes.saturating_add(COMPACT_HEAD_BYTES));
+        let kept = disk.keep_room(File::Next, takes);
         if self.compaction.purpose != Purpose::Forget {
             // (without the dead it takes less: nobody knows how much)
             kept?;
@@ -444,6 +454,10 @@ impl Spool {
     /// Makes the new file the journal.
     fn publish(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         self.wear.syncs = self.wear.syncs.saturating_add(2);
+        if self.compaction.purpose == Purpose::Forget {
+            // The room that was kept for the dead, too, is free again.
+            disk.truncate(File::Next, self.compaction.to)?;
+        }
         disk.sync(File::Next)?;
         disk.publish_next()?;
         self.uncount_missing();

@@ -266,6 +266,9 @@ impl Spool {
                 claim.unread = true;
                 claim.active_at = now;
             } else {
+                if !rest.is_empty() && !claim.skipping {
+                    self.ensure_room(disk)?;
+                }
                 let mut group = Group::begin(self, &claim);
                 if claim.skipping {
                     keep_rejected(disk, rest, tell);

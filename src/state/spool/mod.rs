@@ -45,9 +45,9 @@ pub use steer::Cancelled;
 use super::disk::{Disk, DiskError, File};
 use super::window::Window;
 use crate::limits::{
-    COMMIT_DELAY_MS, COMPACT_MIN_BYTES, COMPACT_SHORT_BYTES, DAMAGED_GROUPS_MAX, GROUP_BYTES, JOB_MAX_BYTES,
-    JOURNAL_BUFFER_BYTES, KEEP_AHEAD_BYTES, RESERVE_BYTES, RESERVE_PER_JOB_BYTES, ROOM_MARGIN_BYTES,
-    VOIDS_MAX,
+    COMMIT_DELAY_MS, COMPACT_MIN_BYTES, COMPACT_SHORT_BYTES, COMPACT_SHORT_SHARE, DAMAGED_GROUPS_MAX,
+    GROUP_BYTES, JOB_MAX_BYTES, JOURNAL_BUFFER_BYTES, KEEP_AHEAD_BYTES, RESERVE_BYTES, RESERVE_PER_JOB_BYTES,
+    ROOM_MARGIN_BYTES, VOIDS_MAX,
 };
 use crate::proto::journal::{Kind, RECORD_MAX_BYTES, Record, Step, step};
 use compact::Compaction;
@@ -253,13 +253,18 @@ impl Spool {
     }
 
     /// Keeps room for the starts and ends of the jobs that are there, if there is some,
-    /// and so much more that it need not be asked for with each group. True: the disk has
-    /// no room for that, or the quota.
+    /// and so much more that it need not be asked for with each group, if new jobs have room
+    /// beside that. True: the disk has no room for what is there, or the quota.
     fn keep(&mut self, disk: &mut impl Disk, ahead: u64) -> bool {
         let mut refused = false;
         let needed = self.end.saturating_add(self.reserve());
         for until in [needed.saturating_add(ahead), needed] {
             if self.kept < needed && !self.keeps_nothing {
+                let taken = until.saturating_sub(self.kept.max(self.end));
+                let new_jobs = GROUP_BYTES.saturating_add(ROOM_MARGIN_BYTES);
+                if until > needed && disk.free() < taken.saturating_add(new_jobs) {
+                    continue;
+                }
                 match disk.keep_room(File::Journal, until) {
                     Ok(true) => self.kept = until,
                     Ok(false) => self.keeps_nothing = true,
@@ -380,7 +385,12 @@ impl Spool {
         debug_assert!(!text.is_empty() && text.len() <= JOB_MAX_BYTES);
         let id = self.next_id;
         let record = Record { body: text, ..Record::new(Kind::Add, id, 0) };
+        let end = self.end;
         self.put(disk, now, &record)?;
+        if self.end > end {
+            // A large group would take more than is spared for one buffer of new jobs.
+            self.ensure_room(disk)?;
+        }
         self.count_added(&record);
         Ok(id)
     }
@@ -434,7 +444,12 @@ impl Spool {
     #[must_use]
     pub fn wants_compaction(&self) -> bool {
         let over = self.end.saturating_sub(self.live_bytes);
-        let worth = if self.short { COMPACT_SHORT_BYTES } else { COMPACT_MIN_BYTES.max(self.live_bytes) };
+        let live = self.live_bytes;
+        let worth = if self.short {
+            COMPACT_SHORT_BYTES.max(live / COMPACT_SHORT_SHARE)
+        } else {
+            COMPACT_MIN_BYTES.max(live)
+        };
         self.suspect || self.met_damage || self.voids.is_full() || over > worth
     }
 }

@@ -1,7 +1,9 @@
 //! Histories with crashes: the real spool on a disk that dies and forgets.
 
 use super::*;
-use crate::limits::{CLAIM_QUIET_MS, ROOM_MARGIN_BYTES, SCRATCH_BYTES, WINDOW_JOBS, WORKERS_MAX};
+use crate::limits::{
+    CLAIM_QUIET_MS, COMPACT_AT_ONCE_BYTES, ROOM_MARGIN_BYTES, SCRATCH_BYTES, WINDOW_JOBS, WORKERS_MAX,
+};
 use crate::state::disk::fake::{DEAD, FAILED, FakeDisk};
 use crate::state::window::{End, Outcome, Slot, State};
 use std::collections::{BTreeMap, BTreeSet};
@@ -537,6 +539,114 @@ fn a_journal_that_is_made_smaller_at_once_keeps_what_waits() {
     assert!(!service.spool.is_compacting() && service.spool.end < 200);
     assert!(!service.spool.wants_compaction());
     assert_eq!(disk.asked, Some((File::Journal, service.spool.end + service.spool.reserve())));
+    assert_eq!(service.run_to_the_end(&mut disk), ["last"]);
+}
+
+#[test]
+fn what_is_kept_ahead_does_not_take_the_room_of_new_jobs() {
+    let (mut disk, mut service) = service();
+    let end = service.spool.end;
+    // A disk so small that it cannot keep more than it must and have room for new jobs, too.
+    disk.free = RESERVE_BYTES + KEEP_AHEAD_BYTES + GROUP_BYTES;
+    add_group(&mut service, &mut disk, &["first".to_owned()]).unwrap();
+    assert_eq!(disk.asked.take(), Some((File::Journal, end + RESERVE_BYTES)));
+    disk.free = KEEP_AHEAD_BYTES + GROUP_BYTES;
+    add_group(&mut service, &mut disk, &["second".to_owned()]).unwrap();
+    let until = service.spool.end + service.spool.reserve() + KEEP_AHEAD_BYTES;
+    disk.free = until - service.spool.kept + GROUP_BYTES + ROOM_MARGIN_BYTES;
+    add_group(&mut service, &mut disk, &[]).unwrap();
+    assert_eq!(disk.asked, Some((File::Journal, until)));
+}
+
+#[test]
+fn the_room_of_dead_jobs_that_are_forgotten_is_given_back() {
+    let (mut disk, mut service) = service();
+    let rules = Rules { retries: 0, ..RULES };
+    let texts: Vec<String> = (0..100).map(|number| format!("{number} {}", "x".repeat(900))).collect();
+    add_group(&mut service, &mut disk, &texts).unwrap();
+    while service.spool.waiting() > 0 {
+        service.start_jobs(&mut disk, 4).unwrap();
+        for slot in std::mem::take(&mut service.running) {
+            service.spool.ended(slot.id, Outcome::Code(1), &rules);
+        }
+        service.spool.settle(&mut disk, 0).unwrap();
+    }
+    add_group(&mut service, &mut disk, &["last".to_owned()]).unwrap();
+    disk.free = 0;
+    assert_eq!(add_group(&mut service, &mut disk, &[]), Err(NO_ROOM));
+    service.spool.compact_for(Purpose::Forget, &mut disk, 0).unwrap();
+    assert_eq!((service.spool.is_compacting(), service.spool.raised()), (false, 100));
+    assert_eq!(disk.held(File::Journal), service.spool.end + service.spool.reserve());
+}
+
+#[test]
+fn what_is_kept_is_not_given_away_for_a_new_journal_that_cannot_fit() {
+    let (mut disk, mut service) = service();
+    let texts: Vec<String> = (0..200).map(|number| format!("{number} {}", "x".repeat(900))).collect();
+    add_group(&mut service, &mut disk, &texts).unwrap();
+    service.spool.kept = service.spool.end + service.spool.reserve();
+    disk.free = 0;
+    assert_eq!(add_group(&mut service, &mut disk, &[]), Err(NO_ROOM));
+    let (kept, held) = (service.spool.kept, disk.held(File::Journal));
+    disk.asked = None;
+    assert_eq!(service.spool.compact_step(&mut disk, 0), Err(NO_ROOM));
+    assert_eq!((service.spool.kept, disk.held(File::Journal), disk.asked), (kept, held, None));
+    assert!(!service.spool.is_compacting());
+    // With others' room, it fits.
+    disk.free = service.spool.live_bytes;
+    service.spool.compact_step(&mut disk, 0).unwrap();
+    assert!(!service.spool.is_compacting());
+}
+
+#[test]
+fn without_room_a_long_queue_is_not_copied_for_a_few_ends_nor_at_once() {
+    let (mut disk, mut service) = service();
+    let texts: Vec<String> = (0..1000).map(|number| format!("{number} {}", "x".repeat(900))).collect();
+    add_group(&mut service, &mut disk, &texts).unwrap();
+    service.start_jobs(&mut disk, 10).unwrap();
+    for slot in std::mem::take(&mut service.running) {
+        service.spool.ended(slot.id, Outcome::Success, &RULES);
+    }
+    service.spool.settle(&mut disk, 0).unwrap();
+    service.spool.short = true;
+    assert!(service.spool.end - service.spool.live_bytes > COMPACT_SHORT_BYTES);
+    assert!(!service.spool.wants_compaction(), "it would copy a hundred times as much");
+    assert!(service.spool.live_bytes < COMPACT_AT_ONCE_BYTES);
+    service.spool.compact_step(&mut disk, 0).unwrap();
+    assert!(!service.spool.is_compacting());
+    // More than can be copied without holding up everything else.
+    add_group(&mut service, &mut disk, &texts).unwrap();
+    service.spool.short = true;
+    service.spool.compact_step(&mut disk, 0).unwrap();
+    assert!(service.spool.is_compacting());
+    service.spool.compact_now(&mut disk, 0).unwrap();
+}
+
+#[test]
+fn each_full_buffer_of_a_group_asks_for_room_of_its_own() {
+    let (mut disk, mut service) = service();
+    add_group(&mut service, &mut disk, &["old".to_owned()]).unwrap();
+    let before = (service.spool.end, service.spool.waiting());
+    disk.free = GROUP_BYTES;
+    disk.keeps_at_most = service.spool.kept;
+    let texts: Vec<String> = (0..100).map(|number| format!("{number} {}", "x".repeat(900))).collect();
+    assert_eq!(add_group(&mut service, &mut disk, &texts), Err(NO_ROOM));
+    assert_eq!((service.spool.end, service.spool.waiting()), before);
+    add_group(&mut service, &mut disk, &texts[..8]).unwrap();
+    disk.keeps_at_most = u64::MAX;
+    assert_eq!(service.run_to_the_end(&mut disk).len(), 9);
+}
+
+#[test]
+fn a_last_line_without_newline_needs_room_too() {
+    let (mut disk, mut service) = service();
+    disk.append_to_queue("last");
+    assert_eq!(service.intake(&mut disk), Ok(0));
+    service.now += CLAIM_QUIET_MS;
+    disk.free = 0;
+    assert_eq!(service.intake(&mut disk), Err(NO_ROOM));
+    assert_eq!((service.spool.waiting(), disk.claims()), (0, 1));
+    disk.free = u64::MAX;
     assert_eq!(service.run_to_the_end(&mut disk), ["last"]);
 }
 
