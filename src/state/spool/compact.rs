@@ -167,7 +167,9 @@ impl Spool {
     pub fn compact_for(&mut self, purpose: Purpose, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
         self.compaction.purpose = purpose;
         self.compaction.raised = 0;
-        let at_once = self.short && self.live_bytes <= COMPACT_AT_ONCE_BYTES;
+        // (nothing can be committed until a suspect one is replaced; and the dead are not copied)
+        let soon = self.suspect || purpose == Purpose::Forget || self.live_bytes <= COMPACT_AT_ONCE_BYTES;
+        let at_once = self.short && soon;
         let result = if at_once { self.at_once(disk, now) } else { self.begin(disk, now) };
         self.give_up_if(disk, result)
     }

@@ -620,6 +620,13 @@ fn without_room_a_long_queue_is_not_copied_for_a_few_ends_nor_at_once() {
     service.spool.compact_step(&mut disk, 0).unwrap();
     assert!(service.spool.is_compacting());
     service.spool.compact_now(&mut disk, 0).unwrap();
+    // It must be one step where everything waits for it, or little is copied.
+    (service.spool.short, service.spool.suspect) = (true, true);
+    service.spool.compact_step(&mut disk, 0).unwrap();
+    assert!(!service.spool.is_compacting());
+    service.spool.short = true;
+    service.spool.compact_for(Purpose::Forget, &mut disk, 0).unwrap();
+    assert!(!service.spool.is_compacting());
 }
 
 #[test]
