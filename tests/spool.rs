@@ -470,6 +470,7 @@ fn on_a_disk_that_others_have_filled_the_queued_jobs_run_and_make_room_for_more(
     // The journal was written anew in the room that it had itself.
     wait_until("new ones are taken", || client.ask("queue echo new").starts_with("ok "));
     wait_for_jobs(&dir, 502);
+    wait_until("its end is recorded, too", || status(&dir, pid, "waiting") == "0");
     kill(pid, "KILL");
     wait_until("it is gone", || !alive(pid));
     disk.start(&dir, &["handler=shell"]);
