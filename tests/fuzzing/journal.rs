@@ -223,8 +223,12 @@ fn damage(journal: &mut Vec<u8>, choices: &mut Choices<'_>) {
         match choices.byte() % 5 {
             0 => journal.truncate(at),
             1 => journal[at..end].fill(0),
-            // (not a whole record, which would be no damage)
-            2 => drop(journal.splice(at..at, choices.take(length).iter().map(|byte| byte ^ 0x41))),
+            // (not a whole record, which would be no damage, not even when its bytes are
+            // turned once more: the second byte of the constant in each is left out)
+            2 => {
+                let noise = |byte: &u8| if matches!(byte ^ 0x41, 0xa5 | 0xe4) { 0 } else { byte ^ 0x41 };
+                drop(journal.splice(at..at, choices.take(length).iter().map(noise)));
+            }
             3 => drop(journal.drain(at..end)),
             _ => journal[at..end].iter_mut().for_each(|byte| *byte ^= 0x41),
         }
