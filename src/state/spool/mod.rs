@@ -256,23 +256,27 @@ impl Spool {
     /// and so much more that it need not be asked for with each group, if new jobs have room
     /// beside that. True: the disk has no room for what is there, or the quota.
     fn keep(&mut self, disk: &mut impl Disk, ahead: u64) -> bool {
-        let mut refused = false;
         let needed = self.end.saturating_add(self.reserve());
+        if self.kept >= needed || self.keeps_nothing {
+            return false;
+        }
+        let mut refused = false;
         for until in [needed.saturating_add(ahead), needed] {
-            if self.kept < needed && !self.keeps_nothing {
-                let taken = until.saturating_sub(self.kept.max(self.end));
-                let new_jobs = GROUP_BYTES.saturating_add(ROOM_MARGIN_BYTES);
-                if until > needed && disk.free() < taken.saturating_add(new_jobs) {
-                    continue;
+            let taken = until.saturating_sub(self.kept.max(self.end));
+            let new_jobs = GROUP_BYTES.saturating_add(ROOM_MARGIN_BYTES);
+            if until > needed && disk.free() < taken.saturating_add(new_jobs) {
+                continue;
+            }
+            match disk.keep_room(File::Journal, until) {
+                Ok(kept) => {
+                    self.kept = if kept { until } else { self.kept };
+                    self.keeps_nothing = !kept;
+                    return false;
                 }
-                match disk.keep_room(File::Journal, until) {
-                    Ok(true) => self.kept = until,
-                    Ok(false) => self.keeps_nothing = true,
-                    Err(error) => refused = [NO_ROOM, OVER_QUOTA].contains(&error),
-                }
+                Err(error) => refused = [NO_ROOM, OVER_QUOTA].contains(&error),
             }
         }
-        refused && self.kept < needed
+        refused
     }
 
     /// Cuts the journal behind its last record, which gives back what is kept.
