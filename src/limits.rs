@@ -73,7 +73,7 @@ pub const RESERVE_BYTES: u64 = 24 * 1024;
 pub const RESERVE_PER_JOB_BYTES: u64 = 44;
 /// The journal has the disk keep so much more than it must, so that it need not ask with
 /// each group of new jobs.
-pub const KEEP_AHEAD_BYTES: u64 = 16 * 1024;
+pub const KEEP_AHEAD_BYTES: u64 = 32 * 1024;
 /// So much must be free for new jobs beside what is kept: more than a group of them takes.
 pub const GROUP_BYTES: u64 = 8 * 1024;
 /// Dead bytes in the journal that are worth rewriting it where there is no room.

@@ -236,8 +236,8 @@ impl Disk for SpoolDisk {
         file::free_bytes(&self.journal).unwrap_or(u64::MAX)
     }
 
-    fn keep_room(&mut self, file: File, until: u64) -> Result<bool, DiskError> {
-        let result = self.fd(file).and_then(|fd| file::allocate(fd, until));
+    fn keep_room(&mut self, file: File, from: u64, until: u64) -> Result<bool, DiskError> {
+        let result = self.fd(file).and_then(|fd| file::allocate(fd, from, until.saturating_sub(from)));
         self.note(result)
     }
 

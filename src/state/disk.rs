@@ -64,13 +64,14 @@ pub trait Disk {
     /// number where that cannot be learnt.
     fn free(&mut self) -> u64;
 
-    /// Has the disk keep room for the file up to `until`, also beyond its size, so that
-    /// nobody else can take it. False: this filesystem cannot. Cutting the file gives
-    /// it back.
+    /// Has the disk keep room for the file from `from` up to `until`, also beyond its
+    /// size, so that nobody else can take it. False: this filesystem cannot. Cutting the
+    /// file gives it back. (Not from its start: the kernel would walk over all that is
+    /// already there.)
     ///
     /// # Errors
     /// There is not so much.
-    fn keep_room(&mut self, file: File, until: u64) -> Result<bool, DiskError>;
+    fn keep_room(&mut self, file: File, from: u64, until: u64) -> Result<bool, DiskError>;
 
     /// Creates [`File::Next`] empty, replacing what a crash may have left.
     ///

@@ -355,15 +355,15 @@ pub fn free_bytes(fd: &OwnedFd) -> Option<u64> {
     (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Allocates blocks for the first `length` bytes of a file, also beyond its size, which
-/// stays as it is (fallocate(2)). False where the filesystem or the kernel cannot.
+/// Allocates blocks for `length` bytes of a file from `from` on, also beyond its size,
+/// which stays as it is (fallocate(2)). False where the filesystem or the kernel cannot.
 ///
 /// # Errors
 /// ENOSPC, EDQUOT, EFBIG, EIO.
-pub fn allocate(fd: &OwnedFd, length: u64) -> Result<bool, Failure> {
+pub fn allocate(fd: &OwnedFd, from: u64, length: u64) -> Result<bool, Failure> {
     use rustix::fs::FallocateFlags;
     let result =
-        rustix::io::retry_on_intr(|| rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, 0, length));
+        rustix::io::retry_on_intr(|| rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, from, length));
     match result {
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM) => Ok(false),
         result => result.op("fallocate").map(|()| true),

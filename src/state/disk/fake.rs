@@ -426,7 +426,11 @@ impl Disk for FakeDisk {
         self.free
     }
 
-    fn keep_room(&mut self, file: File, until: u64) -> Result<bool, DiskError> {
+    fn keep_room(&mut self, file: File, from: u64, until: u64) -> Result<bool, DiskError> {
+        // (fallocate refuses a length of nothing, a gap would not be kept, and what has
+        // been written is walked over for nothing)
+        let (size, held) = (self.size(file)?, self.held(file));
+        assert!(from < until && size <= from && from <= size.max(held), "{size}, {held}: {from} to {until}");
         self.asked = Some((file, until));
         match self.keeps_at_most {
             0 => Ok(false),

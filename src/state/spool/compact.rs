@@ -187,7 +187,7 @@ impl Spool {
         }
         disk.create_next()?;
         self.cut(disk)?;
-        let kept = disk.keep_room(File::Next, takes);
+        let kept = disk.keep_room(File::Next, 0, takes);
         if self.compaction.purpose != Purpose::Forget {
             // (without the dead it takes less: nobody knows how much)
             kept?;

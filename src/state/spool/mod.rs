@@ -262,12 +262,13 @@ impl Spool {
         }
         let mut refused = false;
         for until in [needed.saturating_add(ahead), needed] {
-            let taken = until.saturating_sub(self.kept.max(self.end));
+            let from = self.kept.max(self.end);
+            let taken = until.saturating_sub(from);
             let new_jobs = GROUP_BYTES.saturating_add(ROOM_MARGIN_BYTES);
             if until > needed && disk.free() < taken.saturating_add(new_jobs) {
                 continue;
             }
-            match disk.keep_room(File::Journal, until) {
+            match disk.keep_room(File::Journal, from, until) {
                 Ok(kept) => {
                     self.kept = if kept { until } else { self.kept };
                     self.keeps_nothing = !kept;
