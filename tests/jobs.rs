@@ -7,9 +7,10 @@
 
 mod common;
 
-use common::{Dir, alive, kill, log_lines_matching, require_tool, under_qemu, wait_until};
+use common::{Dir, alive, kill, log_lines_matching, require_root, require_tool, under_qemu, wait_until};
 use core::time::Duration;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 /// `handler=` and the path of a script of the folder that is to be the handler.
@@ -204,6 +205,24 @@ fn a_folder_runs_nothing_that_is_not_a_program_in_it() {
 }
 
 // ----- what a handler finds --------------------------------------------------
+
+#[test]
+fn the_oom_killer_takes_a_handler_first_also_where_another_user_runs_it() {
+    if !require_root() {
+        return;
+    }
+    let dir = Dir::new();
+    fs::set_permissions(dir.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let daemon = start_script(&dir, "cat /proc/self/oom_score_adj", &["user=65534", "group=65534"]);
+    let own = fs::read_to_string(format!("/proc/{daemon}/oom_score_adj")).unwrap();
+    for job in ["job 1: 500", "job 2: 500"] {
+        dir.zigsvc(&["queue", "--wait", "look"]).expect(0);
+        wait_for_log(&dir, job, 1);
+    }
+    wait_until("it is as before", || {
+        fs::read_to_string(format!("/proc/{daemon}/oom_score_adj")).unwrap() == own
+    });
+}
 
 #[test]
 fn a_handler_starts_in_a_clean_place() {

@@ -17,14 +17,17 @@ const SCORE_BYTES: usize = 6;
 pub struct OomScore {
     own: [u8; SCORE_BYTES],
     length: usize,
-    /// The file, open while there are handlers.
+    /// The file, open while there are handlers, or always.
     file: Option<OwnedFd>,
+    /// It could not be opened again.
+    stays_open: bool,
 }
 
 impl OomScore {
-    /// Reads it.
+    /// Reads it. A process that `drops_privileges` afterwards keeps the file open: then
+    /// what is in its folder of /proc belongs to root (proc(5), "dumpable").
     #[must_use]
-    pub fn open() -> Self {
+    pub fn open(drops_privileges: bool) -> Self {
         let mut own = [0; SCORE_BYTES];
         let length = file::read_path(FILE, &mut own).unwrap_or(0);
         let low = match own.get(..length).map(<[u8]>::trim_ascii) {
@@ -32,14 +35,23 @@ impl OomScore {
             Some(score) => parse_u64(score).is_some_and(|score| score < HANDLER),
             None => false,
         };
-        Self { own, length: if low { length } else { 0 }, file: None }
+        let length = if low { length } else { 0 };
+        let mut score = Self { own, length, file: None, stays_open: drops_privileges };
+        if drops_privileges {
+            score.open_file();
+        }
+        score
+    }
+
+    fn open_file(&mut self) {
+        if self.file.is_none() && self.length > 0 {
+            self.file = file::open(FILE, file::OFlags::WRONLY, 0).ok();
+        }
     }
 
     /// From now on a child is preferred, until [`OomScore::restore`].
     pub fn raise(&mut self) {
-        if self.file.is_none() && self.length > 0 {
-            self.file = file::open(FILE, file::OFlags::WRONLY, 0).ok();
-        }
+        self.open_file();
         self.write(b"500");
     }
 
@@ -51,7 +63,9 @@ impl OomScore {
 
     /// There are no handlers: with the file open /proc could not be unmounted.
     pub fn rest(&mut self) {
-        self.file = None;
+        if !self.stays_open {
+            self.file = None;
+        }
     }
 
     fn write(&self, score: &[u8]) {

@@ -36,7 +36,7 @@ impl Jobs {
         let State { service, spool, workers, history, page } = STATE.take();
         let mut log = Log::open(&process, &config.log_file, process.identity.as_ref(), log);
         open_folders(&process);
-        let oom_score = OomScore::open();
+        let oom_score = OomScore::open(process.identity.is_some());
         let mut spool_lock = None;
         let listener = open_and_drop(Service::Jobs, &process, &mut || {
             spool_lock = Some(process.lock_also(&config.spool, b"lock"));
