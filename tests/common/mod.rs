@@ -370,9 +370,14 @@ fn poll_interval() -> Duration {
     Duration::from_millis(if under_qemu() { 20 } else { 5 })
 }
 
-/// Whether the process exists and has not ended; a zombie has (proc(5)).
+/// Whether the process exists and has not ended; a zombie has (proc(5)), unless it has
+/// threads that have not: until then its descriptors may be open (QEMU is such a process).
 pub fn alive(pid: u32) -> bool {
-    matches!(process_state(pid), Some(state) if !matches!(state, 'Z' | 'X' | 'x'))
+    match process_state(pid) {
+        Some('Z') => fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1),
+        Some(state) => !matches!(state, 'X' | 'x'),
+        None => false,
+    }
 }
 
 /// The state letter of a process, as ps(1) shows it.
