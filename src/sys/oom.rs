@@ -15,6 +15,7 @@ const SCORE_BYTES: usize = 6;
 
 /// Our own score. Without /proc, or if it is as high as a handler's, it stays as it is.
 pub struct OomScore {
+    /// As it was before a handler was started.
     own: [u8; SCORE_BYTES],
     length: usize,
     /// The file, open while there are handlers, or always.
@@ -24,41 +25,41 @@ pub struct OomScore {
 }
 
 impl OomScore {
-    /// Reads it. A process that `drops_privileges` afterwards keeps the file open: then
-    /// what is in its folder of /proc belongs to root (proc(5), "dumpable").
+    /// A process that `drops_privileges` afterwards opens the file now and keeps it (/proc
+    /// cannot be unmounted then): what is in its folder of /proc belongs to root from
+    /// then on (proc(5), "dumpable").
     #[must_use]
     pub fn open(drops_privileges: bool) -> Self {
-        let mut own = [0; SCORE_BYTES];
-        let length = file::read_path(FILE, &mut own).unwrap_or(0);
-        let low = match own.get(..length).map(<[u8]>::trim_ascii) {
+        let file = if drops_privileges { open() } else { None };
+        Self { own: [0; SCORE_BYTES], length: 0, file, stays_open: drops_privileges }
+    }
+
+    /// From now on a child is preferred, until [`OomScore::restore`]. What it is now is
+    /// read each time: somebody else may have changed it, and below what root has set
+    /// only root may go.
+    pub fn raise(&mut self) {
+        if self.file.is_none() {
+            self.file = open();
+        }
+        let Some(file) = &self.file else { return };
+        let length = file::read_at(file, &mut self.own, 0).unwrap_or(0);
+        let low = match self.own.get(..length).map(<[u8]>::trim_ascii) {
             Some([b'-', ..]) => true,
             Some(score) => parse_u64(score).is_some_and(|score| score < HANDLER),
             None => false,
         };
-        let length = if low { length } else { 0 };
-        let mut score = Self { own, length, file: None, stays_open: drops_privileges };
-        if drops_privileges {
-            score.open_file();
+        self.length = if low { length } else { 0 };
+        if low {
+            let _ = file::write_at(file, b"500", 0);
         }
-        score
-    }
-
-    fn open_file(&mut self) {
-        if self.file.is_none() && self.length > 0 {
-            self.file = file::open(FILE, file::OFlags::WRONLY, 0).ok();
-        }
-    }
-
-    /// From now on a child is preferred, until [`OomScore::restore`].
-    pub fn raise(&mut self) {
-        self.open_file();
-        self.write(b"500");
     }
 
     /// As it was before.
     pub fn restore(&mut self) {
-        let own = self.own;
-        self.write(own.get(..self.length).unwrap_or(&[]));
+        let own = self.own.get(..self.length).filter(|own| !own.is_empty());
+        if let (Some(file), Some(own)) = (&self.file, own) {
+            let _ = file::write_at(file, own, 0);
+        }
     }
 
     /// There are no handlers: with the file open /proc could not be unmounted.
@@ -67,10 +68,8 @@ impl OomScore {
             self.file = None;
         }
     }
+}
 
-    fn write(&self, score: &[u8]) {
-        if let Some(file) = &self.file {
-            let _ = file::write_at(file, score, 0);
-        }
-    }
+fn open() -> Option<OwnedFd> {
+    file::open(FILE, file::OFlags::RDWR, 0).ok()
 }
