@@ -54,7 +54,7 @@ pub(crate) struct FakeDisk {
     /// How long a file may become for which room is kept, 0 if none can be; and what was
     /// asked for last.
     pub(crate) keeps_at_most: u64,
-    pub(crate) asked: Option<(File, u64)>,
+    pub(crate) asked: Option<(File, u64, u64)>,
     /// Up to where room is kept for each inode.
     held: BTreeMap<usize, u64>,
     dead: bool,
@@ -403,7 +403,7 @@ impl Disk for FakeDisk {
 
     fn truncate(&mut self, file: File, length: u64) -> Result<(), DiskError> {
         self.operation()?;
-        self.data(file)?.data.truncate(usize::try_from(length).unwrap());
+        self.data(file)?.data.resize(usize::try_from(length).unwrap(), 0);
         self.held.remove(&self.inode(file).unwrap());
         Ok(())
     }
@@ -427,11 +427,10 @@ impl Disk for FakeDisk {
     }
 
     fn keep_room(&mut self, file: File, from: u64, until: u64) -> Result<bool, DiskError> {
-        // (fallocate refuses a length of nothing, a gap would not be kept, and what has
-        // been written is walked over for nothing)
-        let (size, held) = (self.size(file)?, self.held(file));
-        assert!(from < until && size <= from && from <= size.max(held), "{size}, {held}: {from} to {until}");
-        self.asked = Some((file, until));
+        // (fallocate refuses a length of nothing, and a gap would not be kept)
+        let there = self.size(file)?.max(self.held(file));
+        assert!(from < until && from <= there, "{from} to {until}, where {there} is there");
+        self.asked = Some((file, from, until));
         match self.keeps_at_most {
             0 => Ok(false),
             most if until > most => Err(DiskError(28)),

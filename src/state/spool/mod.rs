@@ -262,6 +262,8 @@ impl Spool {
         }
         let mut refused = false;
         for until in [needed.saturating_add(ahead), needed] {
+            // (what somebody else's cut gave away meanwhile is not asked for again: that
+            // would walk over all of it each time)
             let from = self.kept.max(self.end);
             let taken = until.saturating_sub(from);
             let new_jobs = GROUP_BYTES.saturating_add(ROOM_MARGIN_BYTES);

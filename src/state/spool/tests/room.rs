@@ -39,7 +39,7 @@ fn the_disk_keeps_room_for_the_ends_of_the_jobs_that_are_there() {
     let (mut disk, mut service) = service();
     let end = service.spool.end;
     add_group(&mut service, &mut disk, &["first".to_owned()]).unwrap();
-    assert_eq!(disk.asked.take(), Some((File::Journal, end + RESERVE_BYTES + KEEP_AHEAD_BYTES)));
+    assert_eq!(disk.asked.take(), Some((File::Journal, end, end + RESERVE_BYTES + KEEP_AHEAD_BYTES)));
     add_group(&mut service, &mut disk, &["second".to_owned()]).unwrap();
     assert_eq!(disk.asked.take(), None, "not with each group");
     // What is kept is not for new jobs.
@@ -60,14 +60,14 @@ fn the_disk_keeps_room_for_the_ends_of_the_jobs_that_are_there() {
         service.spool.choose(0)
     });
     service.spool.settle(&mut disk, 0).unwrap_err();
-    let until = service.spool.end + service.spool.reserve();
-    assert_eq!(disk.asked, Some((File::Journal, until)));
+    let end = service.spool.end;
+    assert_eq!(disk.asked, Some((File::Journal, end, end + service.spool.reserve())));
     // A start and a recovery keep it, too.
     disk.fail_at = None;
     disk.asked = None;
     disk.restart();
     let (again, _) = Service::start(&mut disk, 0).unwrap();
-    assert_eq!(disk.asked, Some((File::Journal, again.spool.end + again.spool.reserve())));
+    assert_eq!(disk.asked, Some((File::Journal, end, end + again.spool.reserve())));
 }
 
 #[test]
@@ -96,7 +96,8 @@ fn a_journal_that_is_made_smaller_at_once_keeps_what_waits() {
     service.spool.compact_step(&mut disk, 0).unwrap();
     assert!(!service.spool.is_compacting() && service.spool.end < 200);
     assert!(!service.spool.wants_compaction());
-    assert_eq!(disk.asked, Some((File::Journal, service.spool.end + service.spool.reserve())));
+    let end = service.spool.end;
+    assert_eq!(disk.asked, Some((File::Journal, end, end + service.spool.reserve())));
     assert_eq!(service.run_to_the_end(&mut disk), ["last"]);
 }
 
@@ -107,13 +108,15 @@ fn what_is_kept_ahead_does_not_take_the_room_of_new_jobs() {
     // A disk so small that it cannot keep more than it must and have room for new jobs, too.
     disk.free = RESERVE_BYTES + KEEP_AHEAD_BYTES + GROUP_BYTES;
     add_group(&mut service, &mut disk, &["first".to_owned()]).unwrap();
-    assert_eq!(disk.asked.take(), Some((File::Journal, end + RESERVE_BYTES)));
+    assert_eq!(disk.asked.take(), Some((File::Journal, end, end + RESERVE_BYTES)));
     disk.free = KEEP_AHEAD_BYTES + GROUP_BYTES;
     add_group(&mut service, &mut disk, &["second".to_owned()]).unwrap();
     let until = service.spool.end + service.spool.reserve() + KEEP_AHEAD_BYTES;
-    disk.free = until - service.spool.kept + GROUP_BYTES + ROOM_MARGIN_BYTES;
+    // What is kept is not asked for again: the kernel would walk over it.
+    let kept = service.spool.kept;
+    disk.free = until - kept + GROUP_BYTES + ROOM_MARGIN_BYTES;
     add_group(&mut service, &mut disk, &[]).unwrap();
-    assert_eq!(disk.asked, Some((File::Journal, until)));
+    assert_eq!(disk.asked, Some((File::Journal, kept, until)));
 }
 
 #[test]
