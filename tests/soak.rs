@@ -301,9 +301,10 @@ impl Place {
         wait_until("the configuration was read", || self.count(counter).is_some_and(|now| now > before));
     }
 
-    /// One of the things that happen to a service.
-    fn act(&self, random: &mut Random, may_kill: bool) {
-        let Some(pid) = self.jobs() else { return };
+    /// One of the things that happen to a service; true: it was killed.
+    fn act(&self, random: &mut Random, may_kill: bool) -> bool {
+        let Some(pid) = self.jobs() else { return false };
+        let mut killed = false;
         match random.below(if may_kill { 8 } else { 7 }) {
             0 => {
                 kill(pid, "USR1");
@@ -325,6 +326,7 @@ impl Place {
                 thread::sleep(Duration::from_millis(300 + random.below(1200)));
                 if may_kill && random.below(3) == 0 {
                     kill(pid, "KILL");
+                    killed = true;
                     self.did("kills on a full disk");
                     thread::sleep(Duration::from_millis(300));
                 }
@@ -344,9 +346,11 @@ impl Place {
             }
             _ => {
                 kill(pid, "KILL");
+                killed = true;
                 self.did("kills");
             }
         }
+        killed
     }
 
     /// Acts and samples until the time is over.
@@ -361,9 +365,7 @@ impl Place {
         let mut last_kill = Instant::now();
         while started.elapsed() < length {
             let may_kill = self.killed && last_kill.elapsed() > Duration::from_millis(life);
-            let before = self.jobs();
-            self.act(&mut random, may_kill);
-            if may_kill && self.jobs() != before {
+            if self.act(&mut random, may_kill) {
                 last_kill = Instant::now();
             }
             thread::sleep(Duration::from_millis(pause / 2 + random.below(pause)));
