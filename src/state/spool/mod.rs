@@ -271,9 +271,12 @@ impl Spool {
                 continue;
             }
             match disk.keep_room(File::Journal, from, until) {
-                Ok(kept) => {
-                    self.kept = if kept { until } else { self.kept };
-                    self.keeps_nothing = !kept;
+                Ok(true) => {
+                    self.kept = until;
+                    return false;
+                }
+                Ok(false) => {
+                    self.keeps_nothing = true;
                     return false;
                 }
                 Err(error) => refused = [NO_ROOM, OVER_QUOTA].contains(&error),
