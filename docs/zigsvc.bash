@@ -1,4 +1,4 @@
-# Completion of zigsvc(8) for bash; written by tests/manual.rs from the lists of
+# Completion of zigsvc(8) for bash; written by tests/suite/packaging/manual from the lists of
 # commands and keys: edit those.
 # shellcheck shell=bash
 

@@ -91,22 +91,22 @@
 //! # Recipes
 //!
 //! - **A command**: one entry in `COMMANDS` of `cli/mod.rs`, its function in the
-//!   module that fits, and its row in README.md. `tests/manual.rs` fails without
+//!   module that fits, and its row in README.md. `tests/suite/packaging/manual` fails without
 //!   the row, and until the manual page and the completion are written anew
-//!   (`ZIGSVC_WRITE=1 cargo test --test manual`).
+//!   (`ZIGSVC_WRITE=1 cargo test --test suite manual::`).
 //! - **A request of the control socket**: one entry in `REQUESTS` of
 //!   `service/jobs/requests.rs`, its function there, its line in
-//!   `docs/control.md`. `tests/control.rs` fails if `help` does not name it.
+//!   `docs/control.md`. `tests/suite/control/language.rs` fails if `help` does not name it.
 //! - **A counter of `status`**: one line in `push_status` of
 //!   `service/jobs/tell.rs`, one in `proto/metrics.rs`, one in
-//!   `docs/control.md`; `tests/control.rs` and `tests/commands/status.rs` fail
+//!   `docs/control.md`; `tests/suite/control/language.rs` and `tests/suite/commands/status.rs` fail
 //!   if one is missing.
 //! - **A configuration key**: a field, its zero in `Config::EMPTY` and its
 //!   default in `Config::reset` (`proto/config/mod.rs`), one line in
 //!   `proto/config/keys.rs`, and its lines in `init.d/zigsvc.conf`. The unit
 //!   tests fail if it does not read back, or keeps its value when a reload does
-//!   not name it any more; `tests/init_script.rs` fails if the sample lacks it or
-//!   shows another default, `tests/manual.rs` until the manual page and the
+//!   not name it any more; `tests/suite/init_systems/init_script` fails if the sample lacks it or
+//!   shows another default, `tests/suite/packaging/manual` until the manual page and the
 //!   completion are written anew, as for a command.
 //! - **A service**: its name in `proto/names.rs` (`Service::ALL`; the compiler then
 //!   asks for `SUPERVISED_MAX` in `limits.rs`, and for its line in `serve` of
@@ -115,7 +115,7 @@
 //!   does. What it keeps beyond its frame is a `Once` with a number of its own
 //!   (`grep -r "Once<" src`). Its socket is for those whom the configuration names,
 //!   or for everybody: `Access::resolve` in `service/listener.rs`. A service without
-//!   a socket has its own loop, as `supervisor` does. `tests/manual.rs` fails until
+//!   a socket has its own loop, as `supervisor` does. `tests/suite/packaging/manual` fails until
 //!   the completion is written anew, README.md and `init.d/zigsvc.default` name it,
 //!   the packages stop it when they are removed, `.ci/budget` and
 //!   `tests/bench/sections/memory` measure it, and `link.ld` has its code lie apart.

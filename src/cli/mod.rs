@@ -49,7 +49,7 @@ use arguments::{Line, Words, command_named, option};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A command of the program. What people read of it is public: the manual page
-/// and the shell's completion are written from it (`tests/manual.rs`).
+/// and the shell's completion are written from it (`tests/suite/packaging/manual`).
 pub struct Command {
     /// Its name.
     pub name: &'static str,

@@ -1,6 +1,6 @@
 //! What is asserted of every parser of bytes from outside, for any bytes: not
 //! only that it does not panic. The fuzzers of `fuzz/` and the seeded tests of
-//! `tests/fuzz_targets.rs` both run these functions.
+//! `tests/suite/proof/fuzz_targets.rs` both run these functions.
 //!
 //! `corpus/TARGET/` holds inputs to begin with, and what a fuzzer once found.
 //!

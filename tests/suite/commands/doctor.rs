@@ -1,0 +1,158 @@
+//! `doctor`: what it finds on machines that lack something. (A clock that was never
+//! set and real flash are found on the emulated board.)
+
+use crate::support::{Dir, Ran, by_shell, finish, require, through, under_qemu};
+use std::path::Path;
+
+/// The line about `subject`, which must be the only one.
+#[track_caller]
+fn line<'a>(ran: &'a Ran, subject: &str) -> &'a str {
+    let about = |line: &&str| line.get(6..).is_some_and(|rest| rest.starts_with(&format!("{subject}: ")));
+    let lines: Vec<&str> = ran.out.lines().filter(about).collect();
+    assert_eq!(lines.len(), 1, "{subject}: {}{}", ran.out, ran.err);
+    lines[0]
+}
+
+#[track_caller]
+fn warns(ran: &Ran, subject: &str, text: &str) {
+    let line = line(ran, subject);
+    assert!(line.starts_with("warn  ") && line.contains(text), "{line}");
+    assert_eq!(ran.code, 1);
+}
+
+#[test]
+fn a_machine_that_lacks_nothing_gets_no_warning_and_nothing_is_made() {
+    let dir = Dir::new();
+    let missing = dir.path("not/yet");
+    let ran = crate::support::run(&["-d", missing.to_str().unwrap(), "doctor"]);
+    if !under_qemu() {
+        // (on a machine whose /tmp is in memory, the spool is its one worry)
+        let worries: Vec<&str> = ran.out.lines().filter(|line| line.starts_with("warn")).collect();
+        assert!(worries.iter().all(|line| line.contains("do not survive a reboot")), "{worries:?}");
+        assert_eq!(ran.code, i32::from(!worries.is_empty()));
+    }
+    for subject in [
+        "clock",
+        "proc",
+        "inotify",
+        "pidfd",
+        "openat2",
+        "descriptors",
+        "syslog",
+        "spool",
+        "log",
+        "health",
+        "pid",
+    ] {
+        line(&ran, subject);
+    }
+    assert!(ran.out.ends_with(if ran.code == 0 { "nothing to worry about\n" } else { "warning\n" }));
+    assert!(!missing.exists());
+}
+
+#[test]
+fn a_spool_in_memory_is_a_warning_unless_that_is_meant() {
+    if !require(Path::new("/dev/shm").is_dir() && !under_qemu(), "there is no /dev/shm") {
+        return;
+    }
+    let folder = format!("/dev/shm/zigsvc-doctor-{}", std::process::id());
+    let ran = crate::support::run(&["-d", &folder, "doctor"]);
+    warns(&ran, "spool", "on tmpfs");
+    assert!(line(&ran, "health").starts_with("ok    "), "a heartbeat is well there");
+    let ran = crate::support::run(&["-d", &folder, "-o", "sync=never", "doctor"]).expect(1);
+    assert!(ran.out.contains("warn  spool: sync = \"never\": a power cut may lose any job\n"), "{}", ran.out);
+    assert!(!ran.out.contains("survive"), "{}", ran.out);
+}
+
+#[test]
+fn too_few_descriptors_are_a_warning() {
+    let dir = Dir::new();
+    let mut command = dir.command();
+    command.arg("doctor");
+    let ran = finish(by_shell("ulimit -n 40; exec \"$@\"", &command), None);
+    warns(&ran, "descriptors", "40; a full service needs ");
+}
+
+#[test]
+fn a_log_to_a_syslogd_that_is_not_there_is_a_warning() {
+    if !require(!Path::new("/dev/log").exists(), "there is a /dev/log") {
+        return;
+    }
+    let dir = Dir::new();
+    let ran = dir.zigsvc(&["-o", "syslog=true", "doctor"]);
+    warns(&ran, "syslog", "/dev/log is missing");
+}
+
+#[test]
+fn what_the_config_names_and_is_not_there_is_a_warning() {
+    let dir = Dir::new();
+    dir.write("no-program", "");
+    let handler = format!("handler={}", dir.path("no-program").display());
+    warns(&dir.zigsvc(&["-o", &handler, "doctor"]), "handler", "EACCES");
+    warns(&dir.zigsvc(&["-o", "handler=/no/such/program", "doctor"]), "handler", "ENOENT");
+    warns(&dir.zigsvc(&["-o", "watchdog=/no/such/device", "doctor"]), "watchdog", "ENOENT");
+    warns(&dir.zigsvc(&["-o", "user=nosuchuser", "doctor"]), "user", "a start fails");
+    warns(&dir.zigsvc(&["-o", "user=54321", "doctor"]), "user", "belongs to somebody else");
+    warns(&dir.zigsvc(&["-o", "allow_uid=nosuchuser", "doctor"]), "access", "nosuchuser");
+    let long = format!("socket=/tmp/{}", "x".repeat(120));
+    let ran = dir.zigsvc(&["-o", &long, "doctor"]).expect(1);
+    assert!(ran.out.contains("warn  socket: /tmp/xxx"), "{}", ran.out);
+    assert!(dir.zigsvc(&["-o", "log_max=0", "doctor"]).expect(1).out.contains("grows without end"));
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_a_warning() {
+    let dir = Dir::new();
+    dir.write("file", "");
+    let below = |key: &str, name: &str| format!("{key}={}", dir.path(name).display());
+    warns(&dir.zigsvc(&["-o", &below("log_file", "file/log"), "doctor"]), "log", "ENOTDIR");
+    warns(&dir.zigsvc(&["-o", &below("spool", "file"), "doctor"]), "spool", "ENOTDIR");
+    warns(&dir.zigsvc(&["-o", &below("health_file", "."), "doctor"]), "health", "EISDIR");
+    // (a start makes the folder of -d and those of the spool, and no other)
+    warns(&dir.zigsvc(&["-o", &below("pid_file", "not/pid"), "doctor"]), "pid", "ENOENT");
+    dir.zigsvc(&["-o", &below("pid_file", "not/pid"), "start"]).expect(1);
+    assert!(line(&dir.zigsvc(&["-o", &below("spool", "not/spool"), "doctor"]), "spool").starts_with("ok"));
+    // (root may write everywhere)
+    if !crate::support::is_root() {
+        warns(&dir.zigsvc(&["-o", "log_file=/etc/zigsvc.log", "doctor"]), "log", "EACCES");
+    }
+}
+
+/// `doctor` after this shell script, in a mount namespace of its own; in it `$0` is
+/// the folder.
+fn within(dir: &Dir, script: &str) -> Option<Ran> {
+    if !crate::support::small_disk::has_namespaces() || !require(!under_qemu(), "QEMU needs /proc") {
+        return None;
+    }
+    let mut command = dir.command();
+    command.arg("doctor");
+    let script = format!("{script} && exec \"$@\"");
+    let words = ["unshare", "-m", "sh", "-c", &script, dir.as_arg()];
+    Some(finish(through(&words, &command), None))
+}
+
+#[test]
+fn a_missing_proc_and_a_read_only_disk_are_warnings() {
+    let dir = Dir::new();
+    let script = "mount -t tmpfs none /proc && mount -t tmpfs -o ro none \"$0\"";
+    let Some(ran) = within(&dir, script) else { return };
+    warns(&ran, "proc", "not mounted");
+    warns(&ran, "spool", "read-only");
+    warns(&ran, "log", "read-only");
+}
+
+#[test]
+fn a_nearly_full_disk_is_a_warning() {
+    let dir = Dir::new();
+    let Some(ran) = within(&dir, "mount -t tmpfs -o size=64k none \"$0\"") else { return };
+    warns(&ran, "log", "64 KiB free: nearly full");
+    warns(&ran, "spool", "64 KiB free: nearly full; new jobs would be refused; jobs there do not survive");
+    assert_eq!(ran.out.matches("jobs would be refused").count(), 1, "what jobs need is the spool: {ran:?}");
+}
+
+#[test]
+fn a_bad_config_is_told_first() {
+    let dir = Dir::new();
+    dir.write("zigsvc.conf", "workers = 99\n");
+    assert!(dir.zigsvc(&["doctor"]).expect(6).err.contains("zigsvc.conf:1: workers must be"));
+}

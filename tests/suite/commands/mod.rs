@@ -1,0 +1,18 @@
+//! The commands that talk to a running service: what they print, their exit
+//! codes, and what becomes of their jobs.
+//!
+//! - `queue.rs`: one job, and waiting for it
+//! - `stdin.rs`: jobs from stdin
+//! - `steer.rs`: list, cancel, retry, forget, drain, watch
+//! - `status.rs`: status
+//! - `others.rs`: callers that are neither root nor the service's user
+//! - `support.rs`: what they share
+
+mod config;
+mod doctor;
+mod others;
+mod queue;
+mod status;
+mod stdin;
+mod steer;
+mod support;

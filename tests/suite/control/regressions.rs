@@ -1,0 +1,328 @@
+//! Mistakes of the control socket that were found once. Each test says what
+//! used to happen. The contract is `docs/control.md`.
+
+use crate::support::control::{
+    Client, FAILING, GATE, ask, expect_error, jobs, nobody, pid_in, require_users, start, start_script,
+    status, ticks,
+};
+use crate::support::small_disk::{SmallDisk, has_namespaces};
+use crate::support::{Dir, kill, under_qemu, wait_until};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+/// A service with one dead job.
+#[track_caller]
+fn with_one_dead(dir: &Dir, options: &[&str]) -> (u32, Client) {
+    let pid = start_script(dir, FAILING, &[&["retries=0"], options].concat());
+    let mut client = Client::new(dir);
+    client.queue("a");
+    assert_eq!(client.ask("wait 1"), "ok id=1 state=dead exit=1");
+    (pid, client)
+}
+
+/// The answer came with the next heartbeat, `interval` later.
+#[test]
+fn all_dead_jobs_are_forgotten_at_once() {
+    let dir = Dir::new();
+    let (_, mut client) = with_one_dead(&dir, &["interval=10m", "stale_after=1h"]);
+    assert_eq!(client.ask("forget dead"), "ok count=1");
+}
+
+/// `ok id=0 state=dead exit=1`: ends that no longer count are kept as job 0.
+#[test]
+fn there_is_no_job_0_after_a_retry() {
+    let dir = Dir::new();
+    let (_, mut client) = with_one_dead(&dir, &[]);
+    expect_error(&client.ask("wait 0"), "no-job");
+    assert_eq!(client.ask("forget 1"), "ok id=1");
+    expect_error(&client.ask("wait 0"), "no-job");
+}
+
+/// A refusal behind new jobs is put off, and was counted each time.
+#[test]
+fn a_denial_behind_new_jobs_is_counted_once() {
+    let dir = Dir::new();
+    if !require_users(&dir) {
+        return;
+    }
+    start(&dir, &["allow_uid=nobody"]);
+    let mut guest = nobody(&dir);
+    guest.send("queue a\nqueue b\ncancel 1\n");
+    assert_eq!(guest.lines(2), ["ok id=1", "ok id=2"]);
+    expect_error(&guest.line(), "denied");
+    assert_eq!(guest.status("denied"), 1);
+}
+
+/// The second of two that came in one turn got the place of the first, whose
+/// request was not read yet: it saw the end of the connection, and no answer.
+#[test]
+fn newcomers_do_not_take_each_others_places() {
+    let dir = Dir::new();
+    let pid = start(&dir, &[]);
+    let mut clients: Vec<_> = (0..15).map(|_| Client::new(&dir)).collect();
+    for client in &mut clients {
+        assert!(client.ask("status").starts_with("ok "));
+    }
+    let _silent = Client::new(&dir);
+    wait_until("it is accepted", || clients[0].status("clients") == 16);
+    kill(pid, "STOP");
+    let mut newcomers: Vec<_> = (0..3).map(|_| Client::new(&dir)).collect();
+    for newcomer in &mut newcomers {
+        newcomer.send("status\n");
+        newcomer.end_sending();
+    }
+    kill(pid, "CONT");
+    let answers: Vec<_> = newcomers.iter_mut().map(Client::rest).collect();
+    for answer in &answers {
+        assert_eq!(answer.len(), 1, "each gets an answer: {answers:?}");
+    }
+}
+
+/// It got `err too-long` for ever, and kept its place.
+#[test]
+fn who_may_nothing_is_denied_whatever_it_sends() {
+    let dir = Dir::new();
+    if !require_users(&dir) {
+        return;
+    }
+    start(&dir, &["allow_uid=12345"]);
+    let mut client = nobody(&dir);
+    let _ = client.try_send(("x".repeat(2000) + "\n").as_bytes());
+    expect_error(&client.line(), "denied");
+    assert!(client.rest().is_empty());
+    assert_eq!(status(&dir, "denied"), 1);
+}
+
+/// The new mode was given to whatever had the socket's name, through links too.
+#[test]
+fn a_reload_does_not_touch_what_is_not_the_services_socket() {
+    for link in [false, true] {
+        let dir = Dir::new();
+        let pid = start(&dir, &["interval=100ms"]);
+        let mut client = Client::new(&dir);
+        let path = dir.path("zigsvc.sock");
+        dir.write("other", "");
+        let before = fs::metadata(dir.path("other")).unwrap().mode();
+        wait_until("something else has its name", || {
+            let _ = fs::remove_file(&path);
+            let other = dir.path("other");
+            if link { std::os::unix::fs::symlink(other, &path) } else { fs::hard_link(other, &path) }.is_ok()
+        });
+        dir.write("zigsvc.conf", "allow_uid = [54321]\n");
+        kill(pid, "HUP");
+        wait_until("it has reloaded", || client.status("reloads") == 1);
+        let after = fs::metadata(dir.path("other")).unwrap().mode();
+        assert_eq!(format!("{after:o}"), format!("{before:o}"));
+    }
+}
+
+/// Who was let in before kept asking.
+#[test]
+fn a_reload_that_takes_a_right_away_ends_the_connections_that_had_it() {
+    let dir = Dir::new();
+    if !require_users(&dir) {
+        return;
+    }
+    dir.write("zigsvc.conf", "allow_uid = [\"nobody\"]\n");
+    let pid = start(&dir, &[]);
+    let mut guest = nobody(&dir);
+    assert!(guest.ask("status").starts_with("ok "));
+    dir.write("zigsvc.conf", "");
+    kill(pid, "HUP");
+    wait_until("it has reloaded", || status(&dir, "reloads") == 1);
+    let _ = guest.try_send(b"queue x\n");
+    assert!(guest.try_line().is_none_or(|answer| answer.starts_with("err denied ")));
+    assert_eq!(status(&dir, "jobs") + status(&dir, "waiting"), 0);
+}
+
+/// The loop spun at full speed: the request waited for a new journal, and during
+/// a stop none is written.
+#[test]
+fn what_cannot_be_done_during_a_stop_does_not_keep_the_processor_busy() {
+    // (there the processor's time is mostly QEMU's)
+    if under_qemu() {
+        return;
+    }
+    let dir = Dir::new();
+    let (_, client) = with_one_dead(&dir, &[]);
+    drop(client);
+    dir.zigsvc(&["stop"]).expect(0);
+    let script = "trap '' TERM; echo $$ > leader; while :; do sleep 1; done";
+    let pid = start_script(&dir, script, &["stop_timeout=10m", "interval=250ms"]);
+    let mut client = Client::new(&dir);
+    client.queue("stubborn");
+    pid_in(&dir, "leader");
+    assert_eq!(client.ask("stop"), "ok stopping");
+    let mut first = Client::new(&dir);
+    first.send("retry dead\n");
+    let mut second = Client::new(&dir);
+    second.send("forget dead\n");
+    wait_until("both are there", || client.status("clients") == 3);
+    drop(first);
+    wait_until("the first is gone", || client.status("clients") == 2);
+    drop(client);
+    let beats = || {
+        let text = dir.read("zigsvc.health");
+        text.split_whitespace().find_map(|word| word.strip_prefix("seq=")?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let (began, used) = (beats(), ticks(pid));
+    wait_until("eight heartbeats", || beats() >= began + 8);
+    let used = ticks(pid) - used;
+    kill(pid, "TERM");
+    assert!(used < 50, "{used} ticks in eight heartbeats");
+}
+
+/// The end of the first attempt was told although the job was retried: a client
+/// that left while its request was carried out took the rest of it along.
+#[test]
+fn who_leaves_after_retry_dead_leaves_no_old_ends() {
+    let dir = Dir::new();
+    start_script(
+        &dir,
+        "[ -e go ] || exit 1; until [ -e go2 ]; do sleep 0.05; done",
+        &["retries=0", "workers=8"],
+    );
+    let mut client = Client::new(&dir);
+    let texts: Vec<String> = jobs(300).iter().map(|text| text.to_owned() + &"x".repeat(980)).collect();
+    client.queue_all(&texts);
+    wait_until("all are dead", || client.status("dead") == 300);
+    dir.write("go", "");
+    let mut leaves = Client::new(&dir);
+    leaves.send("retry dead\n");
+    wait_until("it has begun", || dir.path("spool/journal.new").exists() || client.status("dead") == 0);
+    drop(leaves);
+    wait_until("all wait again", || client.status("dead") == 0);
+    // One of those whose end is still known.
+    let mut waiting = Client::new(&dir);
+    waiting.send("wait 300\nstatus\n");
+    dir.write("go2", "");
+    assert_eq!(waiting.line(), "ok id=300 state=done exit=0");
+    assert!(ask(&dir, "status").contains("dead=0"));
+}
+
+/// Its job was counted and in no journal; nothing could be cancelled any more.
+#[test]
+fn who_goes_before_its_new_job_is_committed_leaves_no_ghost() {
+    let dir = Dir::new();
+    start(&dir, &[]);
+    let mut client = Client::new(&dir);
+    for _ in 0..30 {
+        let mut hasty = Client::new(&dir);
+        // The answer to status finds nobody, before the commit.
+        let _ = hasty.try_send(b"status\nqueue hasty\n");
+    }
+    wait_until("they are gone", || client.status("clients") == 1);
+    wait_until("nothing is left", || client.status("waiting") == 0);
+    assert_eq!(client.status("room"), 10_000);
+    expect_error(&client.ask("cancel 999"), "no-job");
+    assert_eq!(client.ask("drain wait"), "ok drained");
+}
+
+/// Every later request got `err no-space`, until something else was committed.
+#[test]
+fn one_refusal_for_want_of_room_is_not_remembered() {
+    if !has_namespaces() {
+        return;
+    }
+    let dir = Dir::new();
+    let disk = SmallDisk::new(&dir, "256k");
+    disk.start(&dir, &[]);
+    let mut client = Client::new(&dir);
+    disk.fill(&dir);
+    wait_until("it is refused", || client.ask("queue x").starts_with("err no-space "));
+    fs::remove_file(disk.path(&dir, "filler")).unwrap();
+    wait_until("it is taken", || client.ask("queue y").starts_with("ok id="));
+    wait_until("it is well", || client.status_word("degraded") == "none");
+}
+
+/// With 43,000 system calls a second, until the next client came.
+#[test]
+fn a_socket_that_is_made_again_ends_the_lack_of_descriptors() {
+    if under_qemu() || !crate::support::require_tool("prlimit") {
+        return;
+    }
+    let dir = Dir::new();
+    let pid = start(&dir, &["interval=250ms"]);
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let mut command = std::process::Command::new("prlimit");
+    command.args(["--pid", &pid.to_string(), &format!("--nofile={}", open + 2)]);
+    crate::support::finish(command, None).expect(0);
+    let mut clients: Vec<_> = (0..4).map(|_| Client::new(&dir)).collect();
+    wait_until("it has no descriptors", || clients[0].status_word("degraded") == "descriptors");
+    fs::remove_file(dir.path("zigsvc.sock")).unwrap();
+    let mut first = clients.remove(0);
+    drop(clients);
+    wait_until("the socket is there again", || dir.path("zigsvc.sock").exists());
+    wait_until("it is well", || first.status_word("degraded") == "none");
+    let used = ticks(pid);
+    let began = first.status("uptime");
+    wait_until("two seconds have passed", || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        first.status("uptime") >= began + 2
+    });
+    assert!(ticks(pid) - used < 40, "{} ticks in two seconds", ticks(pid) - used);
+}
+
+/// It never stopped, and said nothing.
+#[test]
+fn a_drain_does_not_wait_for_lines_for_which_there_is_no_room() {
+    let dir = Dir::new();
+    start_script(&dir, "exit 1", &["retries=0", "queue_max=2"]);
+    dir.append("queue", "a\nb\nc\n");
+    let mut client = Client::new(&dir);
+    wait_until("two are dead", || client.status("dead") == 2);
+    assert_eq!(client.ask("drain wait"), "ok drained");
+    wait_until("it has stopped", || dir.lock_holder("zigsvc.pid").is_none());
+    // The third is there with the next start.
+    start_script(&dir, "exit 0", &["queue_max=3"]);
+    wait_until("it ran", || status(&dir, "jobs") == 1);
+}
+
+/// A dead socket stayed at its name for ever.
+#[test]
+fn a_dead_socket_at_its_name_is_replaced() {
+    let dir = Dir::new();
+    start(&dir, &["interval=250ms"]);
+    let path = dir.path("zigsvc.sock");
+    wait_until("a dead socket has its name", || {
+        let _ = fs::remove_file(&path);
+        std::os::unix::net::UnixListener::bind(&path).is_ok()
+    });
+    wait_until("it answers again", || {
+        let Ok(stream) = std::os::unix::net::UnixStream::connect(&path) else { return false };
+        let mut client = Client::over(stream);
+        client.try_send(b"status\n").is_ok() && client.try_line().is_some_and(|line| line.starts_with("ok "))
+    });
+}
+
+/// It said `drained`, and exited with 0.
+#[test]
+fn a_stop_during_a_drain_is_no_drain() {
+    let dir = Dir::new();
+    let pid = start_script(&dir, GATE, &[]);
+    let mut client = Client::new(&dir);
+    client.queue("a");
+    client.send("drain wait\n");
+    wait_until("it drains", || status(&dir, "waiting") + status(&dir, "running") == 1);
+    kill(pid, "TERM");
+    expect_error(&client.line(), "stopping");
+}
+
+/// Nothing was started while somebody left a page unread: the page held up the
+/// new journal, and that the window.
+#[test]
+fn unread_pages_do_not_hold_up_the_jobs() {
+    let dir = Dir::new();
+    start_script(&dir, "until [ -e go ]; do sleep 0.05; done", &["workers=8"]);
+    let mut client = Client::new(&dir);
+    let texts: Vec<String> = jobs(1000).iter().map(|text| text.to_owned() + &"x".repeat(900)).collect();
+    for some in texts.chunks(100) {
+        client.queue_all(some);
+    }
+    let mut hog = Client::new(&dir);
+    wait_until("nothing more is taken", || hog.send_some(&b"list\n".repeat(100)) == 0);
+    dir.write("go", "");
+    wait_until("all jobs ran", || client.status("jobs") == 1000);
+    let journal = || fs::metadata(dir.path("spool/journal")).unwrap().len();
+    wait_until("the journal is written anew", || journal() < 500_000);
+}

@@ -1,0 +1,109 @@
+//! The service directories, under the real s6-supervise and runsv.
+
+use super::site::{Site, Started, tool};
+use crate::support::{find, wait_for_log, wait_until};
+use std::process::Command;
+
+#[test]
+fn s6_supervises_it_and_knows_when_it_is_ready() {
+    let (Some(supervise), Some(svc), Some(wait), Some(stat), Some(ok)) =
+        (find("s6-supervise"), find("s6-svc"), find("s6-svwait"), find("s6-svstat"), find("s6-svok"))
+    else {
+        return;
+    };
+    let site = Site::new();
+    let folder = site.copy_folder("s6/zigsvc", "s6");
+    let folder = folder.to_str().unwrap();
+    let mut command = Command::new(supervise);
+    command.arg(folder);
+    let mut supervisor = Started::new(&command, &site.dir.path("zigsvc.log"));
+    let wait = |what: &str| tool(&wait, &[what, "-t", "60000", folder]).code;
+    let control = |what: &str| {
+        tool(&svc, &[what, folder]).expect(0);
+    };
+    wait_until("s6-supervise is there", || tool(&ok, &[folder]).code == 0);
+
+    // Ready is ready: it answers at once.
+    assert_eq!(wait("-U"), 0);
+    site.dir.zigsvc(&["status"]).expect(0);
+    let first = site.pid().unwrap();
+    assert_eq!(tool(&stat, &["-o", "pid,ready", folder]).out, format!("{first} true\n"));
+    control("-h");
+    wait_for_log(&site.dir, "SIGHUP received, reloading config");
+    assert_eq!(site.pid(), Some(first));
+
+    // It comes back after a crash, and is down when it is told so.
+    site.crash();
+    let second = site.successor(first);
+    control("-d");
+    assert_eq!(wait("-D"), 0);
+    assert_eq!(site.pid(), None);
+    assert!(site.dir.read("zigsvc.log").contains("SIGTERM received, stopping"));
+    assert!(!site.dir.path("zigsvc.pid").exists());
+
+    // A wrong configuration is not tried each second, until somebody says so.
+    site.break_config(true);
+    control("-u");
+    wait_until("it is left down", || {
+        tool(&stat, &["-o", "up,wantedup,exitcode", folder]).out == "false false 6\n"
+    });
+    assert_eq!(crate::support::log_lines_matching(&site.dir.read("zigsvc.log"), "zigsvc.conf:1: "), 1);
+    site.break_config(false);
+    control("-u");
+    assert_eq!(wait("-U"), 0);
+    assert_ne!(site.pid(), Some(second));
+
+    // Down and out.
+    control("-dx");
+    assert_eq!(supervisor.code(), Some(0));
+    assert_eq!(site.pid(), None);
+}
+
+#[test]
+fn the_files_of_the_s6_directory_are_what_s6_reads() {
+    let site = Site::new();
+    let folder = site.copy_folder("s6/zigsvc", "s6");
+    let mut names: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["finish", "notification-fd", "run", "timeout-kill", "type"]);
+    assert_eq!(super::site::shipped("s6/zigsvc/type"), "longrun\n");
+    for (code, end) in [("0", 0), ("1", 0), ("2", 125), ("4", 125), ("6", 125), ("7", 0), ("256", 0)] {
+        assert_eq!(tool(folder.join("finish"), &[code, "0"]).code, end, "{code}");
+    }
+}
+
+#[test]
+fn runit_supervises_it_and_waits_until_it_answers() {
+    let (Some(runsv), Some(sv)) = (find("runsv"), find("sv")) else { return };
+    let site = Site::new();
+    let folder = site.copy_folder("runit/zigsvc", "runit");
+    let folder = folder.to_str().unwrap();
+    let mut command = Command::new(runsv);
+    command.arg(folder);
+    let mut supervisor = Started::new(&command, &site.dir.path("zigsvc.log"));
+    let control = |what: &str| tool(&sv, &["-w", "60", what, folder]);
+    wait_until("runsv is there", || control("status").code == 0);
+
+    // `start` returns when `check` says that it answers.
+    let check = || tool(format!("{folder}/check"), &[]).code;
+    control("start").expect(0);
+    site.dir.zigsvc(&["status"]).expect(0);
+    assert_eq!(check(), 0);
+    let first = site.pid().unwrap();
+    assert!(control("status").out.contains(&format!("(pid {first}) ")));
+    control("hup").expect(0);
+    wait_for_log(&site.dir, "SIGHUP received, reloading config");
+    site.crash();
+    site.successor(first);
+    control("stop").expect(0);
+    assert_eq!((site.pid(), check()), (None, 3));
+    // And it does not return when nothing answers.
+    site.break_config(true);
+    assert_ne!(tool(&sv, &["-w", "1", "start", folder]).code, 0);
+    site.break_config(false);
+    control("start").expect(0);
+    control("shutdown").expect(0);
+    assert_eq!(supervisor.code(), Some(0));
+    assert_eq!(site.pid(), None);
+}

@@ -1,0 +1,5 @@
+//! Jobs and the spool.
+
+mod handlers;
+mod queue_file;
+mod spool;

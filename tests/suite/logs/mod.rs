@@ -1,0 +1,4 @@
+//! Logs.
+
+mod log_command;
+mod logging;

@@ -1,0 +1,240 @@
+//! The completion for bash.
+
+use std::fmt::Write;
+use zigsvc::cli::{COMMANDS, Command};
+use zigsvc::proto::config::keys::{KEYS, Kind};
+use zigsvc::proto::names::Service;
+
+/// What does not change with the lists, up to the list of commands.
+const HEAD: &str = r#"# Completion of zigsvc(8) for bash; written by tests/suite/packaging/manual from the lists of
+# commands and keys: edit those.
+# shellcheck shell=bash
+
+# Sets COMPREPLY to the words that begin as $1 does.
+_zigsvc_words() {
+    local word
+    for word in "${@:2}"; do
+        [[ $word != "$1"* ]] || COMPREPLY+=("$word")
+    done
+}
+
+# Sets COMPREPLY to files, folders (-d) or programs (-c) that begin as $2 does.
+_zigsvc_files() {
+    local path
+    compopt -o filenames 2>/dev/null
+    while IFS= read -r path; do
+        COMPREPLY+=("$path")
+    done < <(compgen "$1" -- "$2")
+}
+
+# The values of the key $1 that begin as $2 does.
+_zigsvc_values() {
+    case $1 in
+"#;
+
+const MIDDLE: &str = r#"    esac
+}
+
+_zigsvc() {
+    local commands=(
+"#;
+
+const OPTIONS: &str = r#"    )
+    local word=${COMP_WORDS[COMP_CWORD]} before="" command="" value="" at=1 given=0
+    local options=() operands=()
+    # What follows an option: "file", "folder" or "other".
+    local -A values=()
+    COMPREPLY=()
+
+    # What stands in front of the command. bash splits KEY=VALUE at its sign.
+    while ((at <= COMP_CWORD)); do
+        before=${COMP_WORDS[at]}
+        [[ $before == -[cdo] ]] || break
+        ((at < COMP_CWORD)) || break
+        ((at += 1))
+        if [[ $before == -o && ${COMP_WORDS[at + 1]} == "=" ]]; then
+            ((at + 1 < COMP_CWORD)) || word=""
+            if ((at + 2 >= COMP_CWORD)); then
+                _zigsvc_values "${COMP_WORDS[at]}" "$word"
+                return
+            fi
+            ((at += 2))
+        elif ((at == COMP_CWORD)); then
+            case $before in
+            -c) _zigsvc_files -f "$word" ;;
+            -d) _zigsvc_files -d "$word" ;;
+            -o)
+                compopt -o nospace 2>/dev/null
+"#;
+
+const LIST: &str = r#"                ;;
+            esac
+            return
+        fi
+        ((at += 1))
+    done
+
+    if ((at >= COMP_CWORD)); then
+        [[ $word != -* ]] || commands=(-c -d -o)
+        _zigsvc_words "$word" "${commands[@]}"
+        return
+    fi
+
+    command=${COMP_WORDS[at]}
+    case $command in
+"#;
+
+const TAIL: &str = r#"    *) return ;;
+    esac
+
+    # How many words are no options; behind -- is a program with its arguments.
+    local index
+    for ((index = at + 1; index < COMP_CWORD; index++)); do
+        case ${COMP_WORDS[index]} in
+        --)
+            ((index + 1 < COMP_CWORD)) || _zigsvc_files -c "$word"
+            _zigsvc_files -f "$word"
+            return
+            ;;
+        -?*)
+            value=${values[${COMP_WORDS[index]}]-}
+            [[ -z $value ]] || ((index += 1))
+            ;;
+        *) ((given += 1)) ;;
+        esac
+    done
+
+    # Whether the last option waits for its value here.
+    ((index > COMP_CWORD)) || value=""
+    case $value in
+    file) _zigsvc_files -f "$word" ;;
+    folder) _zigsvc_files -d "$word" ;;
+    ?*) ;;
+    *)
+        if [[ $word == -* ]]; then
+            _zigsvc_words "$word" "${options[@]}"
+        elif [[ ${operands[*]} == file ]]; then
+            _zigsvc_files -f "$word"
+        elif ((given == 0)); then
+            # No command takes a second word out of a list.
+            _zigsvc_words "$word" "${operands[@]}"
+        fi
+        ;;
+    esac
+}
+
+complete -F _zigsvc zigsvc
+"#;
+
+pub(crate) fn render() -> String {
+    let mut script = HEAD.to_owned();
+    for key in KEYS {
+        let values = match key.kind {
+            Kind::Choice(_, names) => names.join(" "),
+            Kind::Flag(_) => "true false".to_owned(),
+            Kind::Handler => "log shell".to_owned(),
+            _ => continue,
+        };
+        let _ = writeln!(script, "    {}) _zigsvc_words \"$2\" {values} ;;", key.name);
+    }
+    script.push_str(MIDDLE);
+    list(&mut script, "       ", "", COMMANDS.iter().map(|command| command.name.to_owned()));
+    script.push_str(OPTIONS);
+    list(
+        &mut script,
+        "                _zigsvc_words \"$word\"",
+        " \\",
+        KEYS.iter().map(|key| format!("{}=", key.name)),
+    );
+    script.push_str(LIST);
+    COMMANDS.iter().for_each(|command| describe(&mut script, command));
+    script.push_str(TAIL);
+    script
+}
+
+/// These words behind `head`, in lines that are not too long; `end` ends one
+/// that goes on.
+fn list(script: &mut String, head: &str, end: &str, words: impl Iterator<Item = String>) {
+    let mut line = head.to_owned();
+    for word in words {
+        if line.len() + word.len() > 78 {
+            let _ = writeln!(script, "{line}{end}");
+            line = " ".repeat(head.len() - head.trim_start().len() + if end.is_empty() { 0 } else { 3 });
+        }
+        line.push(' ');
+        line.push_str(&word);
+    }
+    let _ = writeln!(script, "{line}");
+}
+
+/// What follows a command.
+fn describe(script: &mut String, command: &Command) {
+    let mut options: Vec<_> = command.options().map(|(name, valued)| (name.to_owned(), valued)).collect();
+    options.sort();
+    let operands = operands(command);
+    if options.is_empty() && operands.is_empty() {
+        let _ = writeln!(script, "    {}) ;;", command.name);
+        return;
+    }
+    let _ = writeln!(script, "    {})", command.name);
+    if !options.is_empty() {
+        let names: Vec<_> = options.iter().map(|(name, _)| name.as_str()).collect();
+        let _ = writeln!(script, "        options=({})", names.join(" "));
+    }
+    if operands.len() == COMMANDS.len() {
+        // They stand above already.
+        script.push_str("        operands=(\"${commands[@]}\")\n");
+    } else if !operands.is_empty() {
+        let _ = writeln!(script, "        operands=({})", operands.join(" "));
+    }
+    let valued = options.iter().filter(|(_, valued)| *valued);
+    let values: Vec<_> =
+        valued.map(|(name, _)| format!("[{name}]=\"{}\"", value_of(command, name))).collect();
+    if !values.is_empty() {
+        let _ = writeln!(script, "        values=({})", values.join(" "));
+    }
+    script.push_str("        ;;\n");
+}
+
+/// What kind of value an option takes, by the word that stands for it where it is
+/// explained: with the command itself, or with another one.
+fn value_of(command: &Command, option: &str) -> &'static str {
+    let named = [command].into_iter().chain(COMMANDS).find_map(|command| {
+        let mut words = [command.args, command.details].into_iter().flat_map(words);
+        words.find(|word| *word == option)?;
+        words.next()
+    });
+    match named.unwrap_or_else(|| panic!("{}: {option} is nowhere explained", command.name)) {
+        "FILE" | "PATH" => "file",
+        "FOLDER" | "DIR" => "folder",
+        _ => "other",
+    }
+}
+
+/// The words of a text about arguments.
+fn words(text: &'static str) -> impl Iterator<Item = &'static str> {
+    let apart = |letter: char| letter.is_whitespace() || "[]|".contains(letter);
+    text.split(apart).filter(|word| !word.is_empty())
+}
+
+/// The words that may follow a command, by what it says of its arguments.
+fn operands(command: &Command) -> Vec<String> {
+    let mut operands = Vec::new();
+    let mut after_option = false;
+    for word in words(command.args) {
+        let is_value = std::mem::replace(&mut after_option, false);
+        match word {
+            "SERVICE" => operands.extend(Service::ALL.iter().map(|service| service.name().to_owned())),
+            "COMMAND" => operands.extend(COMMANDS.iter().map(|command| command.name.to_owned())),
+            "FILE" | "PATH" if !is_value => operands = vec!["file".to_owned()],
+            option if option.starts_with('-') => {
+                after_option = command.options().any(|(name, valued)| valued && name == option);
+            }
+            name if !is_value && name.chars().all(|letter| letter.is_ascii_lowercase()) => {
+                operands.push(name.to_owned());
+            }
+            _ => {}
+        }
+    }
+    operands
+}

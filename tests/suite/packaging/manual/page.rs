@@ -1,0 +1,327 @@
+//! The manual page, as roff with the macros of man(7).
+
+use std::fmt::Write;
+use zigsvc::cli::{COMMANDS, Command};
+use zigsvc::proto::config::keys::{KEYS, Key};
+use zigsvc::proto::config::{Config, Layout};
+use zigsvc::proto::path::Path;
+use zigsvc::proto::text::Writer;
+use zigsvc::service::lifecycle::exit;
+
+/// Of the page, which is not that of a build: the same lists give the same page.
+const DATE: &str = "2026-11-24";
+
+/// Longest line of prose in the source.
+const COLUMNS: usize = 78;
+
+const SYNOPSIS: &str = ".SH SYNOPSIS
+.B zigsvc
+.RB [ \\-c
+.IR FILE ]
+.RB [ \\-d
+.IR DIR ]
+.RB [ \\-o
+.IR KEY = VALUE ]...
+.I COMMAND
+.RI [ ARG ]...
+";
+
+const DESCRIPTION: &[&str] = &[
+    "zigsvc is one static program for small Linux systems. It runs services in the background or under an init \
+     system: `jobs`, which runs jobs from a queue without losing one; `supervisor`, which keeps services and any \
+     other program running; and small companions beside them. Where a command takes a SERVICE, `jobs` is meant if \
+     none is named.",
+    "The lock of the PID file alone says whether a service runs and whom to signal: a stale, empty or foreign PID \
+     file never keeps a service from starting, and no process is signalled because its number is in a file.",
+];
+
+const OPTIONS: &[(&str, &str)] = &[
+    ("-c FILE", "Read the configuration from FILE."),
+    (
+        "-d DIR",
+        "Put every file below DIR: `zigsvc.conf` (if there), `zigsvc.pid`, `zigsvc.sock`, `zigsvc.log`, \
+         `zigsvc.health`, `queue` and `spool`. `start`, `run` and `restart` make a missing DIR.",
+    ),
+    ("-o KEY=VALUE", "Set one key of the configuration, also across a reload. May be repeated."),
+];
+
+const SIGNALS: &[(&str, &str)] = &[
+    (
+        "TERM, INT, QUIT",
+        "Stop gracefully; a second one, at once. QUIT has the supervisor leave its services running.",
+    ),
+    ("HUP", "Read the configuration again. A wrong one changes nothing."),
+    ("USR1", "Rotate the log, or open it anew if it was moved away."),
+    ("USR2", "Write the status into the log."),
+];
+
+const FILES: &[(&str, &str)] = &[
+    ("/etc/zigsvc.conf", "The configuration. It may be missing."),
+    ("/etc/default/zigsvc", "Settings of the init script: which services, with which options."),
+];
+
+const PLACES: &[(&str, &str)] = &[
+    ("pid_file", "The PID file. Missing or empty means stopped, filled and not locked means died."),
+    ("socket", "The control socket."),
+    ("health_file", "The heartbeat."),
+    ("log_file", "The log; a number behind it is an older one."),
+    ("queue_file", "Each line that is appended to it becomes a job."),
+    ("spool", "The journal of the jobs."),
+];
+
+/// The whole page; `sample` is the configuration with its comments.
+pub(crate) fn render(sample: &str) -> String {
+    let mut page = String::new();
+    let version = env!("CARGO_PKG_VERSION");
+    page.push_str(".\\\" Written by tests/suite/packaging/manual from the lists of commands and keys: edit those.\n");
+    let _ = writeln!(page, ".TH ZIGSVC 8 \"{DATE}\" \"zigsvc {version}\" \"System Administration\"");
+    page.push_str(".SH NAME\nzigsvc \\- background services for small Linux systems\n");
+    page.push_str(SYNOPSIS);
+    page.push_str(".SH DESCRIPTION\n");
+    paragraphs(&mut page, DESCRIPTION);
+    for (name, text) in OPTIONS {
+        item(&mut page, name, text);
+    }
+    page.push_str(".SH COMMANDS\n");
+    COMMANDS.iter().for_each(|command| describe(&mut page, command));
+    page.push_str(".SH CONFIGURATION\n");
+    configuration(&mut page, sample);
+    page.push_str(".SH SIGNALS\n");
+    for (name, text) in SIGNALS {
+        item(&mut page, name, text);
+    }
+    page.push_str(".SH FILES\n");
+    paragraphs(
+        &mut page,
+        &[
+            "These are root's; those of another service than `jobs` are beside them, with its name: `zigsvc-hub.pid`. \
+         Everybody else's are in `$XDG_STATE_HOME/zigsvc` or `~/.local/state/zigsvc`.",
+        ],
+    );
+    for (name, text) in FILES {
+        item(&mut page, name, text);
+    }
+    for (key, text) in PLACES {
+        let path = default(key);
+        item(&mut page, path.trim_matches('"'), text);
+    }
+    page.push_str(".SH EXIT STATUS\n");
+    exit_status(&mut page);
+    page.push_str(".SH SEE ALSO\n");
+    page.push_str(".BR systemd (1),\n.BR fcntl (2),\n.BR sd_notify (3),\n.BR daemon (7),\n.BR init (8)\n");
+    paragraphs(&mut page, &["The protocol of the control socket is described in docs/control.md."]);
+    page
+}
+
+/// Every key with its default, as `check` prints it.
+pub(crate) fn defaults() -> Vec<(&'static str, String)> {
+    KEYS.iter().map(|key| (key.name, default(key.name))).collect()
+}
+
+fn default(name: &str) -> String {
+    let path = |text: &str| Path::new(text.as_bytes()).unwrap();
+    let layout = Layout {
+        pid_file: path("/run/zigsvc.pid"),
+        socket: path("/run/zigsvc.sock"),
+        log_file: path("/var/log/zigsvc.log"),
+        health_file: path("/run/zigsvc.health"),
+        queue_file: path("/var/spool/zigsvc/queue"),
+        spool: path("/var/spool/zigsvc"),
+        metrics_name: heapless_from(b"zigsvc-metrics"),
+    };
+    let mut config = Box::new(Config::EMPTY);
+    config.reset(&layout);
+    written(|out| key(name).emit(&mut config, out))
+}
+
+fn heapless_from<const N: usize>(bytes: &[u8]) -> heapless::Vec<u8, N> {
+    heapless::Vec::from_slice(bytes).unwrap()
+}
+
+fn key(name: &str) -> &'static Key {
+    KEYS.iter().find(|key| key.name == name).unwrap_or_else(|| panic!("there is no key {name}"))
+}
+
+fn written(write: impl FnOnce(&mut Writer<'_>)) -> String {
+    let mut bytes = [0; 4096];
+    let mut out = Writer::new(&mut bytes);
+    write(&mut out);
+    String::from_utf8(out.as_bytes().to_vec()).unwrap()
+}
+
+/// A command: its line, its summary, and its details as items and paragraphs.
+fn describe(page: &mut String, command: &Command) {
+    let _ = writeln!(page, ".SS \"{}\"", quoted(format!("{} {}", command.name, command.args).trim_end()));
+    let summary = sentence(command.summary);
+    fill(page, &summary);
+    for part in parts(command.details) {
+        match part {
+            (Some(head), text) => item(page, &head, &text),
+            (None, text) => paragraphs(page, &[&text]),
+        }
+    }
+}
+
+/// The lines of `details`, joined where a sentence goes on: a line with two
+/// blanks in it is an item; a line behind a full stop, an exit code, or a
+/// capital behind an item begins a paragraph.
+fn parts(details: &str) -> Vec<(Option<String>, String)> {
+    let mut parts: Vec<(Option<String>, String)> = Vec::new();
+    for line in details.lines() {
+        if let Some((head, text)) = line.split_once("  ") {
+            parts.push((Some(head.to_owned()), text.trim_start().to_owned()));
+            continue;
+        }
+        let capital = line.starts_with(char::is_uppercase);
+        let begins = match parts.last() {
+            None => true,
+            Some(_) if line.starts_with("Exit:") => true,
+            Some((Some(_), _)) => capital,
+            Some((None, text)) => text.ends_with('.') && !text.starts_with("Exit:"),
+        };
+        if begins {
+            parts.push((None, line.to_owned()));
+        } else if let Some((_, text)) = parts.last_mut() {
+            text.push(' ');
+            text.push_str(line);
+        }
+    }
+    parts
+}
+
+/// What the comments of the sample say of each group of keys, and what the list
+/// of keys says of each key.
+fn configuration(page: &mut String, sample: &str) {
+    let mut comment = String::new();
+    let mut seen = 0;
+    for line in sample.lines().chain([""]) {
+        if let Some(title) = line.strip_prefix("# --- ") {
+            let _ = writeln!(page, ".SS \"{}\"", quoted(title.trim_end_matches(['-', ' '])));
+        } else if let Some(text) = line.strip_prefix("# ") {
+            comment.push_str(if comment.is_empty() { "" } else { " " });
+            comment.push_str(text);
+        } else if line == "#" || line.is_empty() {
+            let text = std::mem::take(&mut comment);
+            let about_itself =
+                text.starts_with("Every key is shown") || text.starts_with("/etc/zigsvc.conf: ");
+            if about_itself && text.starts_with('/') {
+                paragraphs(page, &[&format!("`/etc/zigsvc.conf` is {}", text.split_once(": ").unwrap().1)]);
+            } else if about_itself {
+                paragraphs(
+                    page,
+                    &[&text.replace("Every key is shown, commented out, with its default. ", "")],
+                );
+            } else if !text.is_empty() {
+                paragraphs(page, &[&text]);
+            }
+        } else if let Some((name, _)) = line.strip_prefix('#').and_then(|line| line.split_once(" = ")) {
+            let text = std::mem::take(&mut comment);
+            if !text.is_empty() {
+                paragraphs(page, &[&text]);
+            }
+            let key = key(name);
+            let allowed = written(|out| key.describe(out));
+            let restart = if key.reloadable { "" } else { " A change needs a restart." };
+            item(page, name, &format!("Allowed: {allowed}.{restart} Default: `{}`", default(name)));
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, KEYS.len(), "the sample has not every key");
+}
+
+fn exit_status(page: &mut String) {
+    for (code, text) in [
+        (exit::OK, "Done, or nothing to do."),
+        (exit::FAILED, "It failed, or was refused; `doctor` has warnings."),
+        (exit::USAGE, "The command line is wrong."),
+        (exit::DENIED, "A right is missing."),
+        (exit::CONFIG, "The configuration is wrong."),
+        (exit::NOT_RUNNING, "The service does not run."),
+    ] {
+        item(page, &code.to_string(), text);
+    }
+    paragraphs(
+        page,
+        &[
+            "`status` has codes of its own: 0 running, 1 died, 3 stopped, 4 unknown. `queue --wait` ends with the \
+         status of the job.",
+        ],
+    );
+}
+
+pub(crate) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}
+
+fn paragraphs(page: &mut String, texts: &[&str]) {
+    for text in texts {
+        // Nothing separates what is separate already.
+        if !page.ends_with("\"\n") && !page.lines().last().unwrap_or_default().starts_with(".SH") {
+            page.push_str(".PP\n");
+        }
+        fill(page, text);
+    }
+}
+
+fn item(page: &mut String, head: &str, text: &str) {
+    let _ = writeln!(page, ".TP\n.B {}", roff(head));
+    fill(page, text);
+}
+
+/// Prose in lines that are not too long.
+fn fill(page: &mut String, text: &str) {
+    let mut line = String::new();
+    for word in marked(text).split_whitespace() {
+        if !line.is_empty() && line.len() + 1 + word.len() > COLUMNS {
+            push_line(page, &line);
+            line.clear();
+        }
+        line.push_str(if line.is_empty() { "" } else { " " });
+        line.push_str(word);
+    }
+    push_line(page, &line);
+}
+
+/// A line of text; one that begins like a macro is none.
+fn push_line(page: &mut String, line: &str) {
+    page.push_str(if line.starts_with(['.', '\'']) { "\\&" } else { "" });
+    page.push_str(line);
+    page.push('\n');
+}
+
+/// `text` in roff, with what stands in backquotes in bold.
+fn marked(text: &str) -> String {
+    let mut marked = String::new();
+    for (index, part) in text.split('`').enumerate() {
+        marked.push_str(match index {
+            0 => "",
+            _ if index % 2 == 1 => "\\fB",
+            _ => "\\fR",
+        });
+        marked.push_str(&roff(part));
+    }
+    marked
+}
+
+/// Every character as itself.
+fn roff(text: &str) -> String {
+    let mut escaped = String::new();
+    for letter in text.chars() {
+        match letter {
+            '\\' => escaped.push_str("\\e"),
+            '-' => escaped.push_str("\\-"),
+            '~' => escaped.push_str("\\(ti"),
+            '^' => escaped.push_str("\\(ha"),
+            '\'' => escaped.push_str("\\(aq"),
+            letter => escaped.push(letter),
+        }
+    }
+    escaped
+}
+
+/// As [`roff`], inside quotes.
+fn quoted(text: &str) -> String {
+    roff(text).replace('"', "\\(dq")
+}

@@ -1,0 +1,3 @@
+//! Packaging.
+
+mod manual;

@@ -1,0 +1,6 @@
+//! The supervisor.
+
+mod program;
+mod regressions;
+mod services;
+mod watchdog;

@@ -1,0 +1,552 @@
+//! What the black-box tests share: the real binary, a folder of its own for
+//! each test, and waiting for conditions instead of sleeping.
+//!
+//! The binary runs as a user would run it, except when the tests are for another
+//! architecture: then through the runner that Cargo used for the tests
+//! themselves (`CARGO_TARGET_<TRIPLE>_RUNNER`), if there is one. With
+//! `qemu/test` there is mostly none, because the kernel there knows QEMU.
+//!
+//! A test ends only processes that it started. [`Dir`] stops its services when
+//! it goes out of scope, in a failing test too, and finds them by the locks of
+//! their PID files, never by name.
+//!
+//! Changing this: a service with another PID file than `zigsvc*.pid` in the
+//! folder of `-d` would outlive its test.
+
+pub mod control;
+pub mod foreground;
+pub mod opener;
+pub mod small_disk;
+pub mod supervisor;
+
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::process::{Flock, FlockType, Pid, Signal};
+use std::ffi::OsString;
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+/// The binary under test, built by Cargo for the same target and profile.
+const BINARY: &str = env!("CARGO_BIN_EXE_zigsvc");
+
+/// Exec format error, errno(3): a program that this kernel cannot execute.
+const ENOEXEC: i32 = 8;
+
+/// The real binary with a clean environment and nothing on its standard input.
+/// Of the caller's variables it keeps `PATH`; there is no home.
+pub fn zigsvc() -> Command {
+    let runner = runner();
+    let mut command = match runner.split_first() {
+        Some((program, arguments)) => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(BINARY);
+            command
+        }
+        None => Command::new(BINARY),
+    };
+    command.env_clear().env("HOME", "/nonexistent").stdin(Stdio::null());
+    for (name, value) in std::env::vars_os() {
+        // The last two are for the runner.
+        let bytes = name.as_bytes();
+        if bytes == b"PATH" || bytes.starts_with(b"QEMU_") || bytes.starts_with(b"CROSS_") {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+/// The words of the target's runner; none where programs for the target are
+/// executed as they are.
+pub fn runner() -> Vec<String> {
+    let target = env!("ZIGSVC_TARGET").to_uppercase().replace(['-', '.'], "_");
+    let words = std::env::var(format!("CARGO_TARGET_{target}_RUNNER")).unwrap_or_default();
+    words.split_whitespace().map(str::to_owned).collect()
+}
+
+/// How a program ended, and what it wrote.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit status, or as in a shell 128 and the number of the signal.
+    pub code: i32,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+}
+
+impl Ran {
+    /// Insists on exit status `code`, or else shows what was written.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "out: {}\nerr: {}", self.out, self.err);
+        self
+    }
+}
+
+/// Runs `zigsvc ARGS...` to its end.
+#[track_caller]
+pub fn run(args: &[&str]) -> Ran {
+    let mut command = zigsvc();
+    command.args(args);
+    finish(command, None)
+}
+
+/// Runs any command to its end, with `input` on its standard input. One that
+/// has not ended after a minute is killed, it alone, and the test fails; so it
+/// does if the command ends and something that it left behind still holds its
+/// output open, as a daemon must not.
+#[track_caller]
+pub fn finish(mut command: Command, input: Option<&[u8]>) -> Ran {
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let deadline = Instant::now() + Duration::from_secs(if under_qemu() { 180 } else { 60 });
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input.map(<[u8]>::to_vec)) {
+        // A program may end without reading all of it.
+        std::thread::spawn(move || drop(stdin.write_all(&input)));
+    }
+    let out = read_aside(child.stdout.take().unwrap());
+    let err = read_aside(child.stderr.take().unwrap());
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() >= deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{command:?}: has not ended; out: {:?}; err: {:?}", out.try_recv(), err.try_recv());
+        }
+        std::thread::sleep(poll_interval());
+    };
+    let rest = |receiver: Receiver<String>| {
+        receiver
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            .unwrap_or_else(|_| panic!("{command:?}: has ended, but its output is still open"))
+    };
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Ran { code, out: rest(out), err: rest(err) }
+}
+
+/// How a program ended that was started with pipes for its output. (It must not write
+/// more than they hold.)
+#[track_caller]
+pub fn outcome(child: Child) -> Ran {
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
+    Ran { code, out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// Reads a stream to its end in a thread of its own.
+fn read_aside(mut stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+    });
+    receiver
+}
+
+/// A fresh folder for one test, for the `-d` of everything that it runs. Its
+/// path is short, because that of a Unix socket has at most 107 bytes.
+pub struct Dir {
+    path: PathBuf,
+}
+
+impl Dir {
+    /// Creates it, for its owner only.
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = PathBuf::from(format!("/tmp/zigsvc-{}-{number}", std::process::id()));
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Self { path },
+                // Left behind by a killed test whose PID was ours.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
+    }
+
+    /// The path of `name` in it; of the folder itself for `""`.
+    pub fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.path.clone() } else { self.path.join(name) }
+    }
+
+    /// The folder, as an argument.
+    pub fn as_arg(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+
+    /// A file as text, whatever is in it; empty if it is missing.
+    pub fn read(&self, name: &str) -> String {
+        let bytes = fs::read(self.path(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Creates or replaces a file.
+    #[track_caller]
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// Appends to a file, in one write.
+    #[track_caller]
+    pub fn append(&self, name: &str, text: &str) {
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.append(true).create(true).open(self.path(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Creates an executable script, as [`install`].
+    #[track_caller]
+    pub fn write_executable(&self, name: &str, text: &str) {
+        install(&self.path(name), text);
+    }
+
+    /// Creates a copy of a program, which the test or its service executes.
+    #[track_caller]
+    pub fn copy_program(&self, program: impl AsRef<Path>, name: &str) -> PathBuf {
+        let file = self.path(name);
+        install_from(&file, Stdio::from(fs::File::open(program).unwrap()));
+        file
+    }
+
+    /// `zigsvc -d DIR`, for more arguments.
+    pub fn command(&self) -> Command {
+        let mut command = zigsvc();
+        command.arg("-d").arg(&self.path);
+        command
+    }
+
+    /// Runs `zigsvc -d DIR ARGS...` to its end.
+    #[track_caller]
+    pub fn zigsvc(&self, args: &[&str]) -> Ran {
+        self.zigsvc_with_input(args, b"")
+    }
+
+    /// The same with `input` on its standard input.
+    #[track_caller]
+    pub fn zigsvc_with_input(&self, args: &[&str], input: &[u8]) -> Ran {
+        let mut command = self.command();
+        command.args(args);
+        finish(command, (!input.is_empty()).then_some(input))
+    }
+
+    /// Starts the service `jobs` with `-o` for each of `options`, insists that
+    /// this works, and returns its PID.
+    #[track_caller]
+    pub fn start(&self, options: &[&str]) -> u32 {
+        self.start_service("jobs", options)
+    }
+
+    /// The same for any service.
+    #[track_caller]
+    pub fn start_service(&self, service: &str, options: &[&str]) -> u32 {
+        let mut command = self.command();
+        for option in options {
+            command.args(["-o", option]);
+        }
+        command.arg("start");
+        if service != "jobs" {
+            command.arg(service);
+        }
+        let ran = finish(command, None);
+        let pid = ran
+            .out
+            .trim_end()
+            .strip_prefix(&format!("zigsvc: {service} started (pid "))
+            .and_then(|rest| rest.strip_suffix(')')?.parse().ok());
+        match pid {
+            Some(pid) if ran.code == 0 => pid,
+            _ => panic!("start {service}: {ran:?}\n{}", self.logs()),
+        }
+    }
+
+    /// Who holds the lock of the PID file `name`.
+    pub fn lock_holder(&self, name: &str) -> Option<u32> {
+        lock_holder(&self.path(name))
+    }
+
+    /// The logs of all services, for the message of a failure.
+    pub fn logs(&self) -> String {
+        let logs = self.files("log").into_iter();
+        logs.map(|name| format!("--- {name}\n{}", self.read(&name))).collect()
+    }
+
+    /// The names of the `zigsvc*.SUFFIX` files, the supervisor's first: it would
+    /// start again what is stopped before it.
+    fn files(&self, suffix: &str) -> Vec<String> {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let suffix = format!(".{suffix}");
+        let mut names: Vec<_> =
+            names.filter(|name| name.starts_with("zigsvc") && name.ends_with(&suffix)).collect();
+        names.sort_by_key(|name| (!name.contains("supervisor"), name.clone()));
+        names
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+        for name in self.files("pid") {
+            let service = name.trim_end_matches(".pid").strip_prefix("zigsvc-").unwrap_or("jobs");
+            if self.lock_holder(&name).is_some() {
+                // Not `finish`, which may panic.
+                let mut command = self.command();
+                command.args(["stop", service]).stdout(Stdio::null()).stderr(Stdio::null());
+                if let Ok(mut child) = command.spawn()
+                    && !holds_within(Duration::from_secs(30), || !matches!(child.try_wait(), Ok(None)))
+                {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                }
+            }
+            if let Some(pid) = self.lock_holder(&name).and_then(to_pid) {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+                holds_within(Duration::from_secs(10), || self.lock_holder(&name).is_none());
+            }
+        }
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Who holds a write lock of the file (fcntl(2), `F_GETLK`); nobody if there
+/// is no such file.
+pub fn lock_holder(path: &Path) -> Option<u32> {
+    let fd =
+        rustix::fs::openat(CWD, path.as_os_str().as_bytes(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let lock = rustix::process::fcntl_getlk(fd.ok()?, &Flock::from(FlockType::WriteLock)).ok()??;
+    u32::try_from(lock.pid?.as_raw_nonzero().get()).ok()
+}
+
+/// Waits until the condition holds; `what` names it in the message if it does
+/// not within 30 seconds (90 under QEMU).
+#[track_caller]
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    let limit = patience();
+    assert!(holds_within(limit, condition), "waited {limit:?} in vain until {what}");
+}
+
+/// How long a test waits for anything before it fails.
+pub fn patience() -> Duration {
+    Duration::from_secs(if under_qemu() { 90 } else { 30 })
+}
+
+/// Whether the condition holds before `limit` is over.
+pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(poll_interval());
+    }
+}
+
+/// How long to leave the processor to others between two looks.
+fn poll_interval() -> Duration {
+    Duration::from_millis(if under_qemu() { 20 } else { 5 })
+}
+
+/// Whether the process exists and has not ended; a zombie has (proc(5)), unless it has
+/// threads that have not: until then its descriptors may be open (QEMU is such a process).
+pub fn alive(pid: u32) -> bool {
+    match process_state(pid) {
+        Some('Z') => fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1),
+        Some(state) => !matches!(state, 'X' | 'x'),
+        None => false,
+    }
+}
+
+/// The state letter of a process, as ps(1) shows it.
+pub fn process_state(pid: u32) -> Option<char> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it, in parentheses, can hold anything.
+    String::from_utf8_lossy(&stat).rsplit_once(") ")?.1.chars().next()
+}
+
+/// Sends a signal, by its name without SIG, to a process that must exist.
+#[track_caller]
+pub fn kill(pid: u32, signal: &str) {
+    let number = match signal {
+        "HUP" => Signal::HUP,
+        "INT" => Signal::INT,
+        "QUIT" => Signal::QUIT,
+        "ABRT" => Signal::ABORT,
+        "KILL" => Signal::KILL,
+        "SEGV" => Signal::SEGV,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        "PIPE" => Signal::PIPE,
+        "ALRM" => Signal::ALARM,
+        "TERM" => Signal::TERM,
+        "STOP" => Signal::STOP,
+        "CONT" => Signal::CONT,
+        _ => panic!("no such signal here: {signal}"),
+    };
+    let result = rustix::process::kill_process(to_pid(pid).expect("a PID"), number);
+    assert!(result.is_ok(), "kill -{signal} {pid}: {result:?}");
+}
+
+/// As rustix wants it.
+fn to_pid(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+/// Whether this program runs under QEMU's user mode, which hides itself behind
+/// `/proc/self`, but not behind this.
+pub fn under_qemu() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let executable = fs::read_link("/proc/thread-self/exe").unwrap_or_default();
+        executable.file_name().is_some_and(|name| name.to_string_lossy().contains("qemu"))
+    })
+}
+
+/// Whether the tests run as root, if only that of a user namespace.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether `name` is on the PATH. If not, the test should return: this said so,
+/// aloud. With `ZIGSVC_REQUIRE_ALL=1` it fails.
+#[track_caller]
+pub fn require_tool(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/sbin:/usr/bin:/sbin:/bin"));
+    let found = std::env::split_paths(&path).any(|dir| {
+        fs::metadata(dir.join(name))
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    });
+    require(found, &format!("there is no {name} on the PATH"))
+}
+
+/// The absolute path of a program, or a note that the test is skipped.
+#[track_caller]
+pub fn find(name: &str) -> Option<PathBuf> {
+    if name.starts_with('/') {
+        return Some(name.into());
+    }
+    if !require_tool(name) {
+        return None;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Writes an executable script. A child does it: had this process the file
+/// open, it could not be executed (ETXTBSY) as long as a process that another
+/// thread forks meanwhile has not come to its own exec.
+#[track_caller]
+pub fn install(path: &Path, text: &str) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    // (a script fits into the pipe, so this does not wait)
+    assert!(text.len() < 65_536);
+    writer.write_all(text.as_bytes()).unwrap();
+    drop(writer);
+    install_from(path, Stdio::from(reader));
+}
+
+/// The same with what `source` holds.
+#[track_caller]
+fn install_from(path: &Path, source: Stdio) {
+    let mut writer = Command::new("/bin/sh");
+    writer.args(["-c", "cat >\"$0\" && chmod 755 \"$0\""]).arg(path).stdin(source);
+    assert!(writer.status().unwrap().success(), "{} cannot be written", path.display());
+}
+
+/// Whether the binary can execute itself, as the supervisor does. Under QEMU
+/// that takes a kernel that knows QEMU. If not, as `require_tool`.
+#[track_caller]
+pub fn require_self_exec() -> bool {
+    let result = Command::new(BINARY).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let refused = matches!(result, Err(error) if error.raw_os_error() == Some(ENOEXEC));
+    require(!refused, "this kernel does not execute programs for the target by itself (binfmt_misc)")
+}
+
+/// Whether the tests run as root. If not, as `require_tool`.
+#[track_caller]
+pub fn require_root() -> bool {
+    require(is_root(), "this test needs root")
+}
+
+/// Passes `met` on; if it is false, says that a test is skipped and why.
+#[track_caller]
+pub fn require(met: bool, why: &str) -> bool {
+    if !met {
+        assert!(std::env::var_os("ZIGSVC_REQUIRE_ALL").is_none_or(|all| all != "1"), "{why}");
+        let caller = core::panic::Location::caller();
+        // Past the capture of the test harness, or nobody would see it.
+        let _ = writeln!(std::io::stderr(), "\nSKIP: {why} ({}:{})", caller.file(), caller.line());
+    }
+    met
+}
+
+/// How many lines of `text` contain `needle`.
+pub fn log_lines_matching(text: &str, needle: &str) -> usize {
+    text.lines().filter(|line| line.contains(needle)).count()
+}
+
+/// `words COMMAND...`: a command started by another one, such as `setpriv`,
+/// with the same environment.
+pub fn through(words: &[&str], inner: &Command) -> Command {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).arg(inner.get_program()).args(inner.get_args()).env_clear();
+    for (name, value) in inner.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    if let Some(folder) = inner.get_current_dir() {
+        command.current_dir(folder);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A command started by a shell script, which finds it in `"$@"`.
+pub fn by_shell(script: &str, inner: &Command) -> Command {
+    through(&["sh", "-c", script, "sh"], inner)
+}
+
+/// The value of `name` in `/proc/PID/status` (proc(5)).
+pub fn proc_status(pid: u32, name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The texts of the jobs that the log says were processed.
+pub fn processed(dir: &Dir) -> Vec<String> {
+    let log = dir.read("zigsvc.log");
+    log.lines().filter_map(|line| Some(line.split_once("processing job: ")?.1.to_owned())).collect()
+}
+
+#[track_caller]
+pub fn wait_for_jobs(dir: &Dir, count: usize) {
+    wait_until(&format!("{count} jobs are processed"), || processed(dir).len() >= count);
+}
+
+#[track_caller]
+pub fn wait_for_log(dir: &Dir, text: &str) {
+    wait_until(&format!("the log has {text:?}"), || dir.read("zigsvc.log").contains(text));
+}
