@@ -10,6 +10,7 @@
 //!                 sys                                  (the kernel)
 //! ```
 //!
+//! - [`util`]: what all of them use: points in time and spans
 //! - [`limits`]: every capacity and timeout, with its reason
 //! - [`proto`]: pure bytes: the configuration, the journal's records, log
 //!   lines, the health record, requests. No state, no system call.
@@ -149,3 +150,4 @@ pub mod service;
 pub mod state;
 #[cfg(feature = "sys")]
 pub mod sys;
+pub mod util;
