@@ -10,6 +10,7 @@
 //!                 sys                                  (the kernel)
 //! ```
 //!
+//! - [`util`]: what all of them use: points in time and spans
 //! - [`limits`]: every capacity and timeout, with its reason
 //! - [`proto`]: pure bytes: the configuration, the journal's records, log
 //!   lines, the health record, requests. No state, no system call.
@@ -52,7 +53,7 @@
 //! 7. `service/jobs/handlers.rs`, `on_ended_handlers`: it is reaped; `job_ended`
 //!    says what follows
 //! 8. `state/spool/attempts.rs`, `settle`: the end is in the journal, and synced by the next
-//!    commit, at most `COMMIT_DELAY_MS` later
+//!    commit, at most `COMMIT_DELAY` later
 //!
 //! # One request, from connection to answer
 //!
@@ -120,9 +121,9 @@
 //!   the packages stop it when they are removed, `.ci/budget` and
 //!   `tests/bench/sections/memory` measure it, and `link.ld` has its code lie apart.
 //! - **A timer**: a moment in the service's state, its check in the stage of
-//!   the turn where it belongs, and its line in `next_due` (a companion hands that
+//!   the turn where it belongs, and its line in `next_deadline` (a companion hands that
 //!   to `Companion::wait`; the hub has none, and hands it `None`). How long it
-//!   takes is a constant of `limits.rs`. Without the line in `next_due` the loop
+//!   takes is a constant of `limits.rs`. Without the line in `next_deadline` the loop
 //!   sleeps past it, and the test that waits for it times out.
 //! - **A record of the journal**: `proto/journal.rs`, then the module
 //!   documentation of `state/spool/mod.rs`.
@@ -149,3 +150,4 @@ pub mod service;
 pub mod state;
 #[cfg(feature = "sys")]
 pub mod sys;
+pub mod util;

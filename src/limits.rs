@@ -3,6 +3,8 @@
 //!
 //! Nothing grows at run time: these numbers are the memory of the process.
 
+use crate::util::time::Duration;
+
 /// Bytes of one job's text. With its record and a log prefix it stays below
 /// PIPE_BUF (4096), and it fits an environment variable and one argument.
 pub const JOB_MAX_BYTES: usize = 1000;
@@ -51,21 +53,21 @@ pub const DAMAGED_GROUPS_MAX: usize = 8;
 pub const WORDS_MAX: usize = 128;
 /// A queue file is claimed at most this often: each claim costs a rename and
 /// a directory sync, which wear out flash.
-pub const CLAIM_EVERY_MS: u64 = 500;
+pub const CLAIM_EVERY: Duration = Duration::from_ms(500);
 /// A claim is read on until its writer has been quiet for this long.
-pub const CLAIM_QUIET_MS: u64 = 10_000;
+pub const CLAIM_QUIET: Duration = Duration::from_ms(10_000);
 /// Bytes taken from claims in one turn, so that a flood delays nothing else
 /// by more than one commit.
 pub const INTAKE_TURN_BYTES: usize = 64 * 1024;
 /// Bytes of records gathered before they are written: one claim group.
 pub const JOURNAL_BUFFER_BYTES: usize = 8 * 1024;
 /// Starts and ends of jobs are synced at most this much later.
-pub const COMMIT_DELAY_MS: u64 = 1000;
+pub const COMMIT_DELAY: Duration = Duration::from_ms(1000);
 /// After an error of the spool's disk, the next attempt.
-pub const SPOOL_RETRY_MS: u64 = 1000;
+pub const SPOOL_RETRY: Duration = Duration::from_ms(1000);
 /// After the kernel refused to start a handler (no descriptors, no memory, too
 /// many processes), the next attempt.
-pub const START_RETRY_MS: u64 = 1000;
+pub const START_RETRY: Duration = Duration::from_ms(1000);
 /// New jobs are taken while the spool's disk has this much: one group of them,
 /// and what that group will need ...
 pub const RESERVE_BYTES: u64 = 24 * 1024;
@@ -98,18 +100,18 @@ pub const SEARCH_STEP_BYTES: u64 = 64 * 1024;
 /// Bytes copied by one step of a compaction.
 pub const COMPACT_STEP_BYTES: u64 = 128 * 1024;
 /// After a compaction that failed, the next attempt, doubling...
-pub const COMPACT_RETRY_MS: u64 = 10_000;
+pub const COMPACT_RETRY: Duration = Duration::from_ms(10_000);
 /// ... to this.
-pub const COMPACT_RETRY_MAX_MS: u64 = 600_000;
+pub const COMPACT_RETRY_MAX: Duration = Duration::from_ms(600_000);
 /// A queue file that cannot be used is looked at again after this long.
-pub const QUEUE_RETRY_MS: u64 = 3000;
+pub const QUEUE_RETRY: Duration = Duration::from_ms(3000);
 /// `spool/rejected` starts anew at this size; one older file is kept.
 pub const REJECTED_MAX_BYTES: u64 = 64 * 1024;
 /// Files `journal.bad-N` that are kept; after that, damage is appended to the
 /// last one.
 pub const BAD_FILES_MAX: u32 = 99;
 /// The longest wait between two attempts of a job.
-pub const RETRY_DELAY_MAX_MS: u64 = 300_000;
+pub const RETRY_DELAY_MAX: Duration = Duration::from_ms(300_000);
 
 /// A log is full at this size, if nothing else is said.
 pub const LOG_MAX_BYTES: u64 = 10_000;
@@ -127,7 +129,7 @@ pub const OUTPUT_LINE_BYTES: usize = 1024;
 /// Bytes read from one handler in one turn.
 pub const OUTPUT_TURN_BYTES: usize = 4096;
 /// A rotation that failed is tried again after this long.
-pub const ROTATE_RETRY_MS: u64 = 5000;
+pub const ROTATE_RETRY: Duration = Duration::from_ms(5000);
 
 /// Bytes of a line that `log` writes in one piece; a longer one is continued.
 pub const COPY_LINE_BYTES: usize = 64 * 1024;
@@ -142,7 +144,7 @@ pub const COPY_WRITE_BYTES: usize = 32 * 1024;
 /// of an ordinary user can hold (pipe(7)), and no more, or it would never end.
 pub const COPY_LAST_BYTES: usize = 1024 * 1024;
 /// `log` tries again to write what the disk did not take after this long.
-pub const COPY_RETRY_MS: u64 = 1000;
+pub const COPY_RETRY: Duration = Duration::from_ms(1000);
 /// Input that comes this soon after the last one comes without pause ...
 pub const PACE_QUICK_US: u64 = 500;
 /// ... and then, if it is less than this ...
@@ -156,25 +158,25 @@ pub const PACE_MAX_US: u64 = 1000;
 pub const PACE_MUCH_BYTES: usize = 40 * 1024;
 
 /// The heartbeat is written at most this often.
-pub const HEARTBEAT_MIN_MS: u64 = 250;
+pub const HEARTBEAT_MIN: Duration = Duration::from_ms(250);
 /// How often a heartbeat that is torn is read again.
 pub const TORN_READS_MAX: u32 = 20;
 /// Bytes of the status that a service manager is told.
 pub const NOTIFY_STATUS_BYTES: usize = 120;
 /// What a service manager did not take is tried again after this long.
-pub const NOTIFY_RETRY_MS: u64 = 1000;
+pub const NOTIFY_RETRY: Duration = Duration::from_ms(1000);
 /// A service manager's watchdog is fed at most this often, or the loop would
 /// spin.
-pub const WATCHDOG_MIN_MS: u64 = 10;
+pub const WATCHDOG_MIN: Duration = Duration::from_ms(10);
 /// A service that is ready, and has no memory to say so, tries again after this
 /// long ...
-pub const READY_RETRY_MS: u64 = 20;
+pub const READY_RETRY: Duration = Duration::from_ms(20);
 /// ... and so often.
 pub const READY_TRIES: u32 = 100;
 /// `stop` sends KILL this long after `stop_timeout`.
-pub const STOP_GRACE_MS: u64 = 5000;
+pub const STOP_GRACE: Duration = Duration::from_ms(5000);
 /// Without pidfd, `stop` looks at the lock this often.
-pub const STOP_POLL_MS: u64 = 20;
+pub const STOP_POLL: Duration = Duration::from_ms(20);
 
 /// Clients of one socket at once.
 pub const CLIENTS_MAX: usize = 16;
@@ -192,25 +194,25 @@ pub const CLIENT_TURN_JOBS: usize = 40;
 pub const ACCEPT_TURN: usize = 4;
 /// A half request, an answer that is not read, a page that is not taken: the
 /// client is closed after this long. An idle client may be from then on.
-pub const CLIENT_IDLE_MS: u64 = 30_000;
+pub const CLIENT_IDLE: Duration = Duration::from_ms(30_000);
 /// After a lack of descriptors, the next attempt to accept.
-pub const ACCEPT_RETRY_MS: u64 = 1000;
-/// Denials that are logged within [`QUOTA_MS`]. All are counted.
+pub const ACCEPT_RETRY: Duration = Duration::from_ms(1000);
+/// Denials that are logged within [`QUOTA`]. All are counted.
 pub const DENIALS_LOGGED_MAX: u32 = 10;
-/// Joins and leaves of the hub that are logged within [`QUOTA_MS`]: one of each for all its
+/// Joins and leaves of the hub that are logged within [`QUOTA`]: one of each for all its
 /// clients. All who joined are counted.
 pub const JOINS_LOGGED_MAX: u32 = 32;
 /// The time for which so many lines that strangers cause are logged.
-pub const QUOTA_MS: u64 = 60_000;
+pub const QUOTA: Duration = Duration::from_ms(60_000);
 /// A socket that somebody listens on is looked at again for this long, before
 /// the start fails.
-pub const SOCKET_IN_USE_MS: u64 = 1000;
+pub const SOCKET_IN_USE: Duration = Duration::from_ms(1000);
 /// Ends of jobs that `wait` can still learn of.
 pub const RESULTS_KEPT: usize = 64;
 /// Lines of one page of `list`.
 pub const LIST_PAGE: usize = 100;
 /// ... and within this, if somebody else wants one.
-pub const PAGE_PATIENCE_MS: u64 = 2000;
+pub const PAGE_PATIENCE: Duration = Duration::from_ms(2000);
 /// Events of one turn for those who watch; more are missed.
 pub const EVENTS_TURN: usize = 96;
 
@@ -228,10 +230,10 @@ pub const METRIC_OBJECT_BYTES: usize = 1024;
 /// Bytes of one line of the collector: a name, an average, a count, or an error.
 pub const METRIC_LINE_BYTES: usize = 160;
 /// A worker of the opener that was told to go is killed after this long.
-pub const WORKER_GRACE_MS: u64 = 500;
+pub const WORKER_GRACE: Duration = Duration::from_ms(500);
 /// Waking later than this beyond the end of a worker's patience means that nobody ran
 /// meanwhile (a suspended system): the worker gets its time anew.
-pub const WORKER_OVERSLEPT_MS: u64 = 1000;
+pub const WORKER_OVERSLEPT: Duration = Duration::from_ms(1000);
 /// The opener looks at its socket's name each so many heartbeats: of its idle turns, one
 /// in two is a system call longer.
 pub const OPENER_SOCKET_BEATS: u64 = 2;
@@ -240,47 +242,47 @@ pub const OPENER_SOCKET_BEATS: u64 = 2;
 /// numbers, or all fields of `status` with room for later ones.
 pub const ANSWER_MAX_BYTES: usize = 2048;
 /// A client waits this long for an answer: longer than a slow disk's sync.
-pub const ANSWER_WAIT_MS: u64 = 30_000;
+pub const ANSWER_WAIT: Duration = Duration::from_ms(30_000);
 /// `status` waits this long for everything.
-pub const STATUS_WAIT_MS: u64 = 2000;
+pub const STATUS_WAIT: Duration = Duration::from_ms(2000);
 /// A service that runs may take this long to make its socket.
-pub const CONNECT_WAIT_MS: u64 = 2000;
+pub const CONNECT_WAIT: Duration = Duration::from_ms(2000);
 /// How often a client tries to connect meanwhile.
-pub const CONNECT_RETRY_MS: u64 = 50;
+pub const CONNECT_RETRY: Duration = Duration::from_ms(50);
 /// How often `open` asks again that was left without an answer.
 pub const OPEN_ATTEMPTS_MAX: u32 = 10;
 /// A client waits this long for a service that is being restarted.
-pub const RESTART_WAIT_MS: u64 = 30_000;
+pub const RESTART_WAIT: Duration = Duration::from_ms(30_000);
 /// `queue -` asks a full queue again after this long ...
-pub const FULL_RETRY_MS: u64 = 200;
+pub const FULL_RETRY: Duration = Duration::from_ms(200);
 /// ... and sends lines that were refused again after this long.
-pub const REFUSED_RETRY_MS: u64 = 500;
+pub const REFUSED_RETRY: Duration = Duration::from_ms(500);
 /// Bytes of input that `queue -` holds until its lines are whole; a longer
 /// line is no job.
 pub const FEED_INPUT_BYTES: usize = 2560;
 /// Bytes of requests that `queue -` sends at once.
 pub const FEED_OUTPUT_BYTES: usize = 2560;
 /// `queue -` shows its progress this often.
-pub const PROGRESS_EVERY_MS: u64 = 200;
+pub const PROGRESS_EVERY: Duration = Duration::from_ms(200);
 
 /// A service that dies again within this time is restarted more slowly ...
-pub const RESTART_QUICK_MS: u64 = 10_000;
+pub const RESTART_QUICK: Duration = Duration::from_ms(10_000);
 /// ... after this, doubling ...
-pub const RESTART_DELAY_MS: u64 = 1000;
+pub const RESTART_DELAY: Duration = Duration::from_ms(1000);
 /// ... to this. It is never given up.
-pub const RESTART_DELAY_MAX_MS: u64 = 60_000;
+pub const RESTART_DELAY_MAX: Duration = Duration::from_ms(60_000);
 /// A start may take this many times `stale_after`: a large spool on slow flash is
 /// read before there is a heartbeat.
 pub const START_PATIENCE: u64 = 8;
 /// A supervisor that stops gives its services this much more than `stop_timeout`:
-/// less than [`STOP_GRACE_MS`], after which `stop` would kill the supervisor.
-pub const LEAVE_GRACE_MS: u64 = 2000;
+/// less than [`STOP_GRACE`], after which `stop` would kill the supervisor.
+pub const LEAVE_GRACE: Duration = Duration::from_ms(2000);
 /// A hardware watchdog is fed this often in the time that it allows ...
 pub const WATCHDOG_FEEDS: u64 = 3;
 /// ... or, if it does not tell that time, this often.
-pub const WATCHDOG_FEED_MS: u64 = 5000;
+pub const WATCHDOG_FEED: Duration = Duration::from_ms(5000);
 /// A service that lives on this long after KILL cannot be killed.
-pub const UNKILLABLE_MS: u64 = 5000;
+pub const UNKILLABLE: Duration = Duration::from_ms(5000);
 
 /// A page of memory, bytes. Where pages are larger, less is given back.
 pub const PAGE_BYTES: usize = 4096;
@@ -311,13 +313,13 @@ pub const TABLE: &[(&str, u64, &str)] = &[
     ("workers", WORKERS_MAX as u64, "handlers at once"),
     ("words", WORDS_MAX as u64, "words of a job for a directory handler"),
     ("claims", CLAIMS_MAX as u64, "claimed queue files at once"),
-    ("claim_every", CLAIM_EVERY_MS, "ms between two claims of the queue file"),
-    ("claim_quiet", CLAIM_QUIET_MS, "ms without a write until a claim is released"),
-    ("commit_delay", COMMIT_DELAY_MS, "ms until the end of a job is synced"),
-    ("retry_delay_max", RETRY_DELAY_MAX_MS, "ms between two attempts, at most"),
+    ("claim_every", CLAIM_EVERY.as_ms(), "ms between two claims of the queue file"),
+    ("claim_quiet", CLAIM_QUIET.as_ms(), "ms without a write until a claim is released"),
+    ("commit_delay", COMMIT_DELAY.as_ms(), "ms until the end of a job is synced"),
+    ("retry_delay_max", RETRY_DELAY_MAX.as_ms(), "ms between two attempts, at most"),
     ("clients", CLIENTS_MAX as u64, "clients of a socket at once"),
     ("request", REQUEST_MAX_BYTES as u64, "bytes of a request to the control socket"),
-    ("client_idle", CLIENT_IDLE_MS, "ms until a client that is stuck is closed"),
+    ("client_idle", CLIENT_IDLE.as_ms(), "ms until a client that is stuck is closed"),
     ("chat_line", CHAT_LINE_BYTES as u64, "bytes of a line that the hub passes on"),
     ("metrics", METRICS_MAX as u64, "names that the collector knows"),
     ("metric_name", METRIC_NAME_BYTES as u64, "bytes of a metric's name"),
@@ -332,6 +334,6 @@ pub const TABLE: &[(&str, u64, &str)] = &[
     ("allow_ids", ALLOW_IDS_MAX as u64, "entries of allow_uid and of allow_gid"),
     ("allow_paths", ALLOW_PATHS_MAX as u64, "entries of allow"),
     ("allow_links", LINKS_MAX as u64, "symbolic links in one entry of allow"),
-    ("heartbeat", HEARTBEAT_MIN_MS, "ms between two heartbeats, at least"),
-    ("stop_grace", STOP_GRACE_MS, "ms after stop_timeout until stop sends KILL"),
+    ("heartbeat", HEARTBEAT_MIN.as_ms(), "ms between two heartbeats, at least"),
+    ("stop_grace", STOP_GRACE.as_ms(), "ms after stop_timeout until stop sends KILL"),
 ];

@@ -1,7 +1,7 @@
 //! `chat`: stdin to the hub, the hub to stdout.
 
 use super::{Invocation, fail, print};
-use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT_MS, CLIENT_OUTPUT_BYTES};
+use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT, CLIENT_OUTPUT_BYTES};
 use crate::proto::chat::FULL;
 use crate::proto::names::Service;
 use crate::proto::text::Writer;
@@ -100,11 +100,11 @@ impl Chat<'_> {
             set.watch(fds::borrow(0), Interest::Input, Source::Stdin);
         }
         let owes = !self.typing || !self.unsent.is_empty();
-        let deadline = clock::now().saturating_add(ANSWER_WAIT_MS);
-        set.wait(owes.then_some(ANSWER_WAIT_MS));
+        let deadline = clock::now() + ANSWER_WAIT;
+        set.wait(owes.then_some(ANSWER_WAIT));
         let ready = |source| set.ready().any(|known| known == source);
         let (hub, stdin) = (ready(Source::Hub), ready(Source::Stdin));
-        (hub || stdin || !owes || clock::now() < deadline).then_some((hub, stdin))
+        (hub || stdin || !owes || !deadline.is_due(clock::now())).then_some((hub, stdin))
     }
 
     /// Takes what was typed. The last line may have no newline; it is a line all the

@@ -2,7 +2,7 @@
 //! each with a deadline (docs/control.md).
 
 use super::{Invocation, fail};
-use crate::limits::{ANSWER_WAIT_MS, CONNECT_RETRY_MS, CONNECT_WAIT_MS, REQUEST_MAX_BYTES};
+use crate::limits::{ANSWER_WAIT, CONNECT_RETRY, CONNECT_WAIT, REQUEST_MAX_BYTES};
 use crate::proto::config::Config;
 use crate::proto::control::split;
 use crate::proto::names::Service;
@@ -13,11 +13,12 @@ use crate::service::settings::{File, path_of};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{AsFd, Errno, Failure, OwnedFd, clock, fds, identity, poll, socket};
+use crate::util::time::{Duration, Instant};
 use core::ops::Range;
 use ufmt::uwrite;
 
 /// A deadline that never comes.
-pub(super) const NEVER: u64 = u64::MAX;
+pub(super) const NEVER: Option<Instant> = None;
 
 /// Why there is no answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,7 +101,7 @@ impl<'m> Client<'m> {
 
     /// Connects. While the service runs but takes nobody (it starts, or makes
     /// its socket anew), tries again until `deadline`.
-    pub(super) fn connect(&mut self, deadline: u64) -> Result<(), Trouble> {
+    pub(super) fn connect(&mut self, deadline: Instant) -> Result<(), Trouble> {
         self.close();
         loop {
             let failure = match socket::connect(&self.socket_path) {
@@ -121,11 +122,11 @@ impl<'m> Client<'m> {
             if let Ok(Holder::Died | Holder::Stopped) = holder(self.pid_path.as_c_str()) {
                 return Err(Trouble::NotRunning);
             }
-            let left = deadline.saturating_sub(clock::now());
-            if left == 0 {
+            let left = clock::now().until(deadline);
+            if left.is_zero() {
                 return Err(Trouble::Failed(failure));
             }
-            poll::sleep(CONNECT_RETRY_MS.min(left));
+            poll::sleep(left.at_most(CONNECT_RETRY));
         }
     }
 
@@ -146,15 +147,15 @@ impl<'m> Client<'m> {
 
     /// As [`Client::connect`] with the usual patience, and tells.
     pub(super) fn connect_or_tell(&mut self, verb: &str) -> Result<(), u8> {
-        let deadline = clock::now().saturating_add(CONNECT_WAIT_MS);
+        let deadline = clock::now() + CONNECT_WAIT;
         self.connect(deadline).map_err(|trouble| self.tell(verb, trouble))
     }
 
     /// As [`Client::connect`], through a restart of the service too.
-    pub(super) fn connect_again(&mut self, deadline: u64) -> Result<(), Trouble> {
+    pub(super) fn connect_again(&mut self, deadline: Instant) -> Result<(), Trouble> {
         loop {
             match self.connect(deadline) {
-                Err(Trouble::NotRunning) if clock::now() < deadline => poll::sleep(CONNECT_RETRY_MS),
+                Err(Trouble::NotRunning) if !deadline.is_due(clock::now()) => poll::sleep(CONNECT_RETRY),
                 result => return result,
             }
         }
@@ -177,14 +178,14 @@ impl<'m> Client<'m> {
         }
         out.push_str("\n");
         let mut rest = out.as_bytes();
-        let deadline = clock::now().saturating_add(ANSWER_WAIT_MS);
+        let deadline = clock::now() + ANSWER_WAIT;
         let socket = self.socket.as_ref().ok_or(Trouble::Closed)?;
         while !rest.is_empty() {
             match socket::send(socket, rest) {
                 Ok(count) => rest = rest.get(count..).unwrap_or(&[]),
                 Err(Failure { errno: Errno::AGAIN, .. }) => {
-                    let left = deadline.saturating_sub(clock::now());
-                    if left == 0 {
+                    let left = clock::now().until(deadline);
+                    if left.is_zero() {
                         return Err(Trouble::Late);
                     }
                     let mut set = PollSet::new();
@@ -199,7 +200,7 @@ impl<'m> Client<'m> {
     }
 
     /// The next line, which [`Client::at`] shows.
-    pub(super) fn line(&mut self, deadline: u64) -> Result<Range<usize>, Trouble> {
+    pub(super) fn line(&mut self, deadline: Option<Instant>) -> Result<Range<usize>, Trouble> {
         loop {
             if let Some(line) = self.next_line() {
                 return Ok(line);
@@ -242,9 +243,9 @@ impl<'m> Client<'m> {
         }
     }
 
-    pub(super) fn wait(&self, deadline: u64) -> Result<(), Trouble> {
-        let left = deadline.saturating_sub(clock::now());
-        if left == 0 {
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<(), Trouble> {
+        let left = deadline.map(|deadline| clock::now().until(deadline));
+        if left.is_some_and(Duration::is_zero) {
             return Err(Trouble::Late);
         }
         let socket = self.socket.as_ref().ok_or(Trouble::Closed)?;
@@ -253,18 +254,23 @@ impl<'m> Client<'m> {
         if self.minds_stdout {
             set.watch(fds::borrow(1), Interest::End, true);
         }
-        set.wait((deadline != NEVER).then_some(left));
+        set.wait(left);
         if set.ready().any(|is_stdout| is_stdout) { Err(Trouble::Told(exit::FAILED)) } else { Ok(()) }
     }
 
     /// Sends a request and gives what stands behind `ok` in its answer, or
     /// the exit code after telling.
     pub(super) fn ask(&mut self, verb: &str, parts: &[&[u8]]) -> Result<&[u8], u8> {
-        self.ask_until(clock::now().saturating_add(ANSWER_WAIT_MS), verb, parts)
+        self.ask_until(Some(clock::now() + ANSWER_WAIT), verb, parts)
     }
 
     /// As [`Client::ask`], with another deadline for the answer.
-    pub(super) fn ask_until(&mut self, deadline: u64, verb: &str, parts: &[&[u8]]) -> Result<&[u8], u8> {
+    pub(super) fn ask_until(
+        &mut self,
+        deadline: Option<Instant>,
+        verb: &str,
+        parts: &[&[u8]],
+    ) -> Result<&[u8], u8> {
         let line = match self.send(parts).and_then(|()| self.line(deadline)) {
             Ok(line) => line,
             Err(trouble) => return Err(self.tell(verb, trouble)),

@@ -2,7 +2,7 @@
 //! lock of the PID file says, never what is written in it.
 
 use super::{Invocation, fail, print, usage};
-use crate::limits::STOP_GRACE_MS;
+use crate::limits::STOP_GRACE;
 use crate::proto::config::keys::absolute;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
@@ -188,8 +188,8 @@ fn stop_at(path: &Path, invocation: &Invocation) -> u8 {
         Err(code) => return code,
     };
     let denied = if invocation.command == "stop" { exit::FAILED } else { exit::DENIED };
-    let grace = u64::from(invocation.memory.config.stop_timeout).saturating_add(STOP_GRACE_MS);
-    for (signal, wait_ms) in [(Signal::TERM, grace), (Signal::KILL, STOP_GRACE_MS)] {
+    let grace = invocation.memory.config.stop_timeout + STOP_GRACE;
+    for (signal, wait) in [(Signal::TERM, grace), (Signal::KILL, STOP_GRACE)] {
         if signal == Signal::KILL {
             // Else a supervisor would take it for a death, and start it again.
             let _ = lock::mark_stopped(path.as_c_str(), target.pid);
@@ -200,7 +200,7 @@ fn stop_at(path: &Path, invocation: &Invocation) -> u8 {
         {
             return tell(path, failure, denied);
         }
-        if target.is_gone_within(path, wait_ms) {
+        if target.is_gone_within(path, wait) {
             forget_dead(path);
             if invocation.command == "stop" {
                 return say(invocation, if signal == Signal::TERM { "stopped" } else { "killed" });

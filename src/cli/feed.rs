@@ -16,8 +16,8 @@ use super::backlog::Backlog;
 use super::client::{Answer, Client, Trouble, push_refusal, tell_refused};
 use super::{Invocation, fail, print};
 use crate::limits::{
-    ANSWER_MAX_BYTES, ANSWER_WAIT_MS, FEED_INPUT_BYTES, FEED_OUTPUT_BYTES, FULL_RETRY_MS, JOB_MAX_BYTES,
-    PROGRESS_EVERY_MS, REFUSED_RETRY_MS, RESTART_WAIT_MS,
+    ANSWER_MAX_BYTES, ANSWER_WAIT, FEED_INPUT_BYTES, FEED_OUTPUT_BYTES, FULL_RETRY, JOB_MAX_BYTES,
+    PROGRESS_EVERY, REFUSED_RETRY, RESTART_WAIT,
 };
 use crate::proto::lines::{Line, classify};
 use crate::proto::metrics::{field, number};
@@ -25,6 +25,7 @@ use crate::proto::text::Writer;
 use crate::service::lifecycle::exit;
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{AsFd, Errno, Failure, clock, fds, file, process, signal, socket};
+use crate::util::time::{Instant, earliest};
 use ufmt::uwrite;
 
 /// What poll(2) may say.
@@ -56,11 +57,11 @@ struct Feed<'m> {
     /// The next answer is that of `status`.
     asking: bool,
     /// Nothing is sent before this.
-    not_before: u64,
+    not_before: Instant,
     /// When the service was last heard of, or was given something to answer.
-    heard: u64,
+    heard: Instant,
     /// Since when there is no service.
-    lost_since: Option<u64>,
+    lost_since: Option<Instant>,
     /// It was said that lines are held up, and why.
     held_up: bool,
     /// The service takes no more: leave it once it has answered everything.
@@ -77,7 +78,7 @@ struct Feed<'m> {
 struct Progress {
     shows: bool,
     shown: u64,
-    at: u64,
+    at: Instant,
 }
 
 /// `queue -`
@@ -103,14 +104,18 @@ pub(super) fn feed(mut invocation: Invocation) -> u8 {
         taken: 0,
         credits: 0,
         asking: false,
-        not_before: 0,
-        heard: 0,
+        not_before: Instant::BOOT,
+        heard: Instant::BOOT,
         lost_since: None,
         held_up: false,
         leaving: false,
         ids: Writer::new(ids),
         queued: 0,
-        progress: Progress { shows: fds::is_terminal(2) && !fds::is_terminal(1), shown: 0, at: 0 },
+        progress: Progress {
+            shows: fds::is_terminal(2) && !fds::is_terminal(1),
+            shown: 0,
+            at: Instant::BOOT,
+        },
         code: exit::OK,
     };
     let code = feed.client.connect_or_tell("queue").and_then(|()| feed.run());
@@ -143,15 +148,15 @@ impl Feed<'_> {
     }
 
     /// Waits for something to do; says what there is.
-    fn wait(&self, now: u64) -> impl Fn(Ready) -> bool + use<> {
-        let mut until = u64::MAX;
-        if self.lines.count() > 0 && self.not_before > now {
-            until = self.not_before;
+    fn wait(&self, now: Instant) -> impl Fn(Ready) -> bool + use<> {
+        let mut until = None;
+        if self.lines.count() > 0 && !self.not_before.is_due(now) {
+            until = Some(self.not_before);
         } else if self.is_owed() && !self.held_up {
-            until = self.heard.saturating_add(ANSWER_WAIT_MS);
+            until = Some(self.heard + ANSWER_WAIT);
         }
         if self.progress.shows && self.progress.shown != self.queued {
-            until = until.min(self.progress.at.saturating_add(PROGRESS_EVERY_MS));
+            until = earliest(until, Some(self.progress.at + PROGRESS_EVERY));
         }
         let mut set = PollSet::new();
         if !self.ended && self.lines.has_room(JOB_MAX_BYTES) {
@@ -163,7 +168,7 @@ impl Feed<'_> {
                 set.watch(socket.as_fd(), Interest::Output, Ready::Output);
             }
         }
-        set.wait((until != u64::MAX).then(|| until.saturating_sub(now)));
+        set.wait(until.map(|until| now.until(until)));
         let mut found = [None; 3];
         for (place, ready) in found.iter_mut().zip(set.ready()) {
             *place = Some(ready);
@@ -236,8 +241,8 @@ impl Feed<'_> {
     }
 
     /// Connects if need be, and writes requests.
-    fn speak(&mut self, now: u64) -> Result<(), u8> {
-        if self.lines.count() == 0 || now < self.not_before {
+    fn speak(&mut self, now: Instant) -> Result<(), u8> {
+        if self.lines.count() == 0 || !self.not_before.is_due(now) {
             return Ok(());
         }
         if self.client.socket.is_none() {
@@ -250,7 +255,7 @@ impl Feed<'_> {
             }
         }
         if self.is_owed() {
-            if !self.held_up && now >= self.heard.saturating_add(ANSWER_WAIT_MS) {
+            if !self.held_up && (self.heard + ANSWER_WAIT).is_due(now) {
                 self.hold_up(&|out| out.push_str("no answer for 30 s"));
             }
         } else {
@@ -301,7 +306,7 @@ impl Feed<'_> {
     }
 
     /// Reads answers.
-    fn listen(&mut self, now: u64) -> Result<(), u8> {
+    fn listen(&mut self, now: Instant) -> Result<(), u8> {
         let received = self.client.receive();
         while let Some(line) = self.client.next_line() {
             self.heard = now;
@@ -329,7 +334,7 @@ impl Feed<'_> {
     }
 
     /// How much room the queue has.
-    fn on_status(&mut self, line: core::ops::Range<usize>, now: u64) -> Result<(), u8> {
+    fn on_status(&mut self, line: core::ops::Range<usize>, now: Instant) -> Result<(), u8> {
         match Answer::parse(self.client.at(line)) {
             Answer::Ok(text) => {
                 let runs = field(text, "state").is_none_or(|state| state == b"running");
@@ -342,12 +347,12 @@ impl Feed<'_> {
                 // does no more.
                 self.credits = if self.held_up { room.min(1) } else { room };
                 if room == 0 {
-                    self.not_before = now.saturating_add(FULL_RETRY_MS);
+                    self.not_before = now + FULL_RETRY;
                 }
                 Ok(())
             }
             Answer::Refused(b"busy", _) => {
-                self.not_before = now.saturating_add(REFUSED_RETRY_MS);
+                self.not_before = now + REFUSED_RETRY;
                 self.lost_since = None;
                 self.disconnect();
                 self.hold_up(&|out| out.push_str("all places for clients are taken (busy)"));
@@ -359,7 +364,7 @@ impl Feed<'_> {
     }
 
     /// What became of the first line that flies.
-    fn on_answer(&mut self, line: core::ops::Range<usize>, now: u64) {
+    fn on_answer(&mut self, line: core::ops::Range<usize>, now: Instant) {
         let mut copy = [0; 160];
         let mut reason = Writer::new(&mut copy);
         match Answer::parse(self.client.at(line)) {
@@ -385,7 +390,7 @@ impl Feed<'_> {
                 push_refusal(code, text, &mut reason);
                 self.lines.keep();
                 self.credits = 0;
-                self.not_before = now.saturating_add(REFUSED_RETRY_MS);
+                self.not_before = now + REFUSED_RETRY;
                 self.hold_up(&|out| out.push(reason.as_bytes()));
                 return;
             }
@@ -400,12 +405,12 @@ impl Feed<'_> {
     }
 
     /// There is no service, or it takes no more: again in a moment, for up to
-    /// [`RESTART_WAIT_MS`].
-    fn lost(&mut self, now: u64) -> Result<(), u8> {
+    /// [`RESTART_WAIT`].
+    fn lost(&mut self, now: Instant) -> Result<(), u8> {
         self.disconnect();
         let since = *self.lost_since.get_or_insert(now);
-        if now.saturating_sub(since) < RESTART_WAIT_MS {
-            self.not_before = now.saturating_add(FULL_RETRY_MS);
+        if !(since + RESTART_WAIT).is_due(now) {
+            self.not_before = now + FULL_RETRY;
             return Ok(());
         }
         let read = self.input.get(..self.held).unwrap_or(&[]);
@@ -465,8 +470,7 @@ impl Feed<'_> {
     fn show_progress(&mut self, last: bool) {
         let now = clock::now();
         let progress = &mut self.progress;
-        let due =
-            progress.shown != self.queued && (last || now >= progress.at.saturating_add(PROGRESS_EVERY_MS));
+        let due = progress.shown != self.queued && (last || (progress.at + PROGRESS_EVERY).is_due(now));
         if !progress.shows {
             return;
         }

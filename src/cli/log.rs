@@ -19,7 +19,7 @@ use super::arguments::Words;
 use super::locate::working_folder;
 use super::{fail, usage};
 use crate::limits::{
-    COPY_INPUT_BYTES, COPY_LAST_BYTES, COPY_READ_BYTES, COPY_RETRY_MS, COPY_WRITE_BYTES, LOG_KEEP_MAX,
+    COPY_INPUT_BYTES, COPY_LAST_BYTES, COPY_READ_BYTES, COPY_RETRY, COPY_WRITE_BYTES, LOG_KEEP_MAX,
     LOG_MAX_BYTES,
 };
 use crate::proto::config::keys::absolute;
@@ -283,7 +283,7 @@ impl Sink {
         let (signalled, goes_on) = if self.stopping && !slow {
             (false, false)
         } else {
-            poll::either(self.signals.fd(), output, Some(COPY_RETRY_MS.saturating_mul(1000)))
+            poll::either(self.signals.fd(), output, Some(COPY_RETRY.as_ms().saturating_mul(1000)))
         };
         if self.stopping && !goes_on {
             note(&self.file, &|out| out.push_str("stopped with lines that could not be written"));

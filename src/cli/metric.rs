@@ -3,13 +3,14 @@
 use super::arguments::option;
 use super::client::{Client, Trouble};
 use super::{Invocation, fail, print, usage};
-use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT_MS, METRIC_LINE_BYTES, METRICS_MAX};
+use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT, METRIC_LINE_BYTES, METRICS_MAX};
 use crate::proto::decimal::Decimal;
 use crate::proto::metric::{self, DUMP, Line, NONE, error, push_object};
 use crate::proto::names::Service;
 use crate::proto::text::Writer;
 use crate::service::lifecycle::exit;
 use crate::sys::{clock, signal, socket};
+use crate::util::time::Instant;
 use core::ops::Range;
 
 /// The families of Prometheus: name, kind, help.
@@ -141,6 +142,6 @@ fn refused(why: &[u8]) -> u8 {
     })
 }
 
-fn deadline() -> u64 {
-    clock::now().saturating_add(ANSWER_WAIT_MS)
+fn deadline() -> Option<Instant> {
+    Some(clock::now() + ANSWER_WAIT)
 }

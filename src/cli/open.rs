@@ -3,7 +3,7 @@
 
 use super::client::{Client, Trouble};
 use super::{Invocation, fail, print, usage};
-use crate::limits::{ANSWER_WAIT_MS, CONNECT_RETRY_MS, OPEN_ATTEMPTS_MAX};
+use crate::limits::{ANSWER_WAIT, CONNECT_RETRY, OPEN_ATTEMPTS_MAX};
 use crate::proto::names::Service;
 use crate::proto::opener::FILE;
 use crate::proto::path::Path;
@@ -58,7 +58,7 @@ fn ask(invocation: &mut Invocation, path: &[u8]) -> Result<OwnedFd, u8> {
             (0, _) if attempts < OPEN_ATTEMPTS_MAX => attempts += 1,
             answer => break answer,
         }
-        poll::sleep(CONNECT_RETRY_MS);
+        poll::sleep(CONNECT_RETRY);
     };
     match (words.get(..length).unwrap_or(&[]), file) {
         (FILE, Some(file)) => Ok(file),
@@ -80,13 +80,13 @@ fn refused(path: &[u8], why: &[u8]) -> u8 {
 
 /// The answer: its length and its descriptor.
 fn answer(client: &Client<'_>, words: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Trouble> {
-    let deadline = clock::now().saturating_add(ANSWER_WAIT_MS);
+    let deadline = clock::now() + ANSWER_WAIT;
     let socket = client.socket.as_ref().ok_or(Trouble::Closed)?;
     let mut held = 0usize;
     loop {
         let free = words.get_mut(held..).filter(|free| !free.is_empty()).ok_or(Trouble::Garbage)?;
         match pass::receive(socket, free) {
-            Err(Failure { errno: Errno::AGAIN, .. }) => client.wait(deadline)?,
+            Err(Failure { errno: Errno::AGAIN, .. }) => client.wait(Some(deadline))?,
             Ok(received) if received.length > 0 => {
                 held = held.saturating_add(received.length);
                 if words.get(..held) == Some(FILE) {

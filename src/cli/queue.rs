@@ -3,7 +3,7 @@
 use super::arguments::option;
 use super::client::{Answer, Client, NEVER, Trouble, tell_refused};
 use super::{Invocation, fail, feed, print, usage};
-use crate::limits::{ANSWER_MAX_BYTES, FULL_RETRY_MS, JOB_MAX_BYTES, RESTART_WAIT_MS};
+use crate::limits::{ANSWER_MAX_BYTES, FULL_RETRY, JOB_MAX_BYTES, RESTART_WAIT};
 use crate::proto::lines::{Line, classify};
 use crate::proto::metrics::number;
 use crate::proto::text::Writer;
@@ -93,8 +93,8 @@ fn wait(client: &mut Client<'_>, id: &[u8]) -> Result<u8, u8> {
         if !matches!(trouble, Trouble::Closed | Trouble::Late) {
             return Err(client.tell("wait", trouble));
         }
-        poll::sleep(FULL_RETRY_MS);
-        let deadline = clock::now().saturating_add(RESTART_WAIT_MS);
+        poll::sleep(FULL_RETRY);
+        let deadline = clock::now() + RESTART_WAIT;
         client.connect_again(deadline).map_err(|trouble| client.tell("wait", trouble))?;
     }
 }

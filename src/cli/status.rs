@@ -4,7 +4,7 @@
 use super::arguments::option;
 use super::client::{Answer, Client, Trouble};
 use super::{Invocation, fail, print, usage};
-use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY_MS, STATUS_WAIT_MS};
+use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY, STATUS_WAIT};
 use crate::proto::health::Verdict;
 use crate::proto::metrics::{self, field, fields, number};
 use crate::proto::names::Service;
@@ -14,6 +14,7 @@ use crate::service::lifecycle::{describe_at, exit};
 use crate::service::settings::{File, path_of};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::{Errno, clock, poll};
+use crate::util::time::{Duration, Instant};
 use core::ops::Range;
 use ufmt::uwrite;
 
@@ -58,13 +59,13 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
     invocation.load_or_defaults();
     let service = invocation.service;
     let config = &invocation.memory.config;
-    let stale_after = u64::from(config.stale_after);
+    let stale_after = config.stale_after;
     let (Ok(path), Some(health_path)) = (invocation.pid_path(), path_of(service, File::Health, config))
     else {
         return lsb::UNKNOWN;
     };
     let Ok((mut client, rest)) = invocation.client(ANSWER_MAX_BYTES) else { return lsb::UNKNOWN };
-    let deadline = clock::now().saturating_add(STATUS_WAIT_MS);
+    let deadline = clock::now() + STATUS_WAIT;
     let boot = heartbeat::boot_id();
     let (state, code, pid, health, counters) = loop {
         let held = match holder(path.as_c_str()) {
@@ -83,7 +84,7 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
         let health = heartbeat::look(&health_path, pid.unwrap_or(0), &boot, clock::now(), stale_after);
         break match (&health, &counters) {
             (_, Counters::Gone) => {
-                poll::sleep(CONNECT_RETRY_MS);
+                poll::sleep(CONNECT_RETRY);
                 continue;
             }
             (Health::Judged(Verdict::Stale(_), _), _) => ("stale", lsb::UNKNOWN, pid, health, counters),
@@ -112,11 +113,11 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
 }
 
 /// Asks the service for its counters, all within `deadline`.
-fn counters(client: &mut Client<'_>, deadline: u64) -> Counters {
+fn counters(client: &mut Client<'_>, deadline: Instant) -> Counters {
     let asked = client
         .connect(deadline)
         .and_then(|()| client.send(&[b"status"]))
-        .and_then(|()| client.line(deadline));
+        .and_then(|()| client.line(Some(deadline)));
     match asked {
         Ok(line) => match Answer::parse(client.at(line.clone())) {
             Answer::Ok(_) => Counters::Told(line),
@@ -124,7 +125,7 @@ fn counters(client: &mut Client<'_>, deadline: u64) -> Counters {
             _ => Counters::Untold,
         },
         Err(Trouble::NotRunning) => Counters::Gone,
-        Err(Trouble::Closed) if clock::now() < deadline => Counters::Gone,
+        Err(Trouble::Closed) if !deadline.is_due(clock::now()) => Counters::Gone,
         Err(Trouble::Failed(failure)) => match failure.errno {
             Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED | Errno::AGAIN => Counters::Silent,
             _ => Counters::Untold,
@@ -134,7 +135,7 @@ fn counters(client: &mut Client<'_>, deadline: u64) -> Counters {
 }
 
 /// The verdict in one word, and the heartbeat's age where that means something.
-fn describe(health: &Health) -> (&'static str, Option<u64>) {
+fn describe(health: &Health) -> (&'static str, Option<Duration>) {
     match health {
         Health::Missing => ("missing", None),
         Health::Unreadable | Health::Unknown => ("unreadable", None),
@@ -184,7 +185,7 @@ impl Report<'_> {
         let (verdict, age) = describe(&self.health);
         let _ = uwrite!(out, "\n  heartbeat  {}", verdict);
         if let Some(age) = age {
-            let _ = uwrite!(out, ", {}.{} s old", age / 1000, age % 1000 / 100);
+            let _ = uwrite!(out, ", {}.{} s old", age.as_secs(), age.as_ms() % 1000 / 100);
         }
         out.push_str("\n");
         if self.answer.is_some() {
@@ -208,7 +209,7 @@ impl Report<'_> {
             let (verdict, age) = describe(&self.health);
             let _ = uwrite!(out, ",\"heartbeat\":\"{}\"", verdict);
             if let Some(age) = age {
-                let _ = uwrite!(out, ",\"heartbeat_age_ms\":{}", age);
+                let _ = uwrite!(out, ",\"heartbeat_age_ms\":{}", age.as_ms());
             }
             if let Health::Judged(_, record) = &self.health {
                 let _ = uwrite!(out, ",\"heartbeat_seq\":{},\"heartbeat_time\":{}", record.seq, record.wall);

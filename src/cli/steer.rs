@@ -5,19 +5,20 @@ use super::arguments::option;
 use super::client::{Answer, Client, NEVER, Trouble, tell_refused};
 use super::control::say;
 use super::{Invocation, print, usage};
-use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT_MS, JOB_MAX_BYTES, LIST_PAGE};
+use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT, JOB_MAX_BYTES, LIST_PAGE};
 use crate::proto::control::{Target as Which, split, target};
 use crate::proto::metrics::{field, number};
 use crate::proto::text::{Writer, parse_u64};
 use crate::service::lifecycle::exit;
 use crate::sys::{clock, fds, signal};
+use crate::util::time::Duration;
 use ufmt::uwrite;
 
 /// Bytes of one printed line of `list`, with every byte of its text escaped.
 const LISTED_MAX_BYTES: usize = 4 * JOB_MAX_BYTES + 64;
 /// `drain --wait` looks this often whether the service is gone, where it
 /// cannot be told.
-const DRAIN_LOOK_MS: u64 = 60_000;
+const DRAIN_LOOK: Duration = Duration::from_secs(60);
 
 /// `list [waiting|running|dead]`
 pub(super) fn list(mut invocation: Invocation) -> u8 {
@@ -111,7 +112,7 @@ fn take_page(client: &mut Client<'_>, state: &[u8], page: &mut Page<'_>) -> Resu
     let mut after = Writer::new(&mut digits);
     after.push_u64(page.last);
     client.send(&[b"list ", state, b" ", after.as_bytes()])?;
-    let line = client.line(clock::now().saturating_add(ANSWER_WAIT_MS))?;
+    let line = client.line(Some(clock::now() + ANSWER_WAIT))?;
     let count = match Answer::parse(client.at(line)) {
         Answer::Ok(count) => parse_u64(count).ok_or(Trouble::Garbage)?,
         Answer::Refused(code, text) => return Err(Trouble::Told(tell_refused("list", code, text))),
@@ -121,7 +122,7 @@ fn take_page(client: &mut Client<'_>, state: &[u8], page: &mut Page<'_>) -> Resu
         if page.out.room() < LISTED_MAX_BYTES && page.flush() != exit::OK {
             return Err(Trouble::Told(exit::FAILED));
         }
-        let line = client.line(clock::now().saturating_add(ANSWER_WAIT_MS))?;
+        let line = client.line(Some(clock::now() + ANSWER_WAIT))?;
         page.add(client.at(line)).ok_or(Trouble::Garbage)?;
     }
     Ok(count >= LIST_PAGE as u64)
@@ -198,7 +199,7 @@ fn drained(invocation: &mut Invocation) -> Result<u8, u8> {
     client.ask_until(NEVER, "drain", &[b"drain wait"])?;
     client.close();
     // Done with its jobs; it is gone in a moment.
-    while service.as_ref().is_some_and(|service| !service.is_gone_within(&path, DRAIN_LOOK_MS)) {}
+    while service.as_ref().is_some_and(|service| !service.is_gone_within(&path, DRAIN_LOOK)) {}
     Ok(say(invocation, "drained"))
 }
 

@@ -8,6 +8,7 @@
 //! A reader that sees two different `seq` saw half of a write and reads again.
 
 use super::text::{Writer, parse_u64, trim};
+use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
 /// Bytes of the whole file.
@@ -44,10 +45,10 @@ pub enum ParseError {
 /// What a heartbeat says about its service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// This many milliseconds old, and no older than allowed.
-    Fresh(u64),
-    /// This many milliseconds old: too old.
-    Stale(u64),
+    /// This old, and no older than allowed.
+    Fresh(Duration),
+    /// This old: too old.
+    Stale(Duration),
     /// Written before the last boot.
     OtherBoot,
     /// Written by another process than the one that holds the lock.
@@ -104,20 +105,27 @@ impl Record {
         }
     }
 
-    /// Judges the heartbeat at `now` (milliseconds since this boot, `boot`)
-    /// for the process `pid`; one older than `stale_after_ms` is stale.
+    /// Judges the heartbeat at `now` of this boot, `boot`, for the process `pid`; one
+    /// older than `stale_after` is stale.
     #[must_use]
-    pub fn judge(&self, pid: u32, boot: &[u8; BOOT_ID_BYTES], now: u64, stale_after_ms: u64) -> Verdict {
+    pub fn judge(
+        &self,
+        pid: u32,
+        boot: &[u8; BOOT_ID_BYTES],
+        now: Instant,
+        stale_after: Duration,
+    ) -> Verdict {
         if self.boot != *boot && self.boot != UNKNOWN_BOOT && *boot != UNKNOWN_BOOT {
             return Verdict::OtherBoot;
         }
         if self.pid != pid {
             return Verdict::OtherPid;
         }
-        match now.checked_sub(self.boottime_ms) {
-            None => Verdict::Future,
-            Some(age) if age > stale_after_ms => Verdict::Stale(age),
-            Some(age) => Verdict::Fresh(age),
+        let written = Instant::from_ms(self.boottime_ms);
+        match now.since(written) {
+            _ if now < written => Verdict::Future,
+            age if age > stale_after => Verdict::Stale(age),
+            age => Verdict::Fresh(age),
         }
     }
 }
@@ -190,14 +198,17 @@ mod tests {
 
     #[test]
     fn each_kind_of_lie_has_its_own_verdict() {
-        let judge = |record: Record| record.judge(123, &BOOT, 20_000, 15_000);
-        assert_eq!(judge(record()), Verdict::Fresh(2750));
-        assert_eq!(judge(Record { boottime_ms: 4_999, ..record() }), Verdict::Stale(15_001));
-        assert_eq!(judge(Record { boottime_ms: 5_000, ..record() }), Verdict::Fresh(15_000));
+        let judge =
+            |record: Record| record.judge(123, &BOOT, Instant::from_ms(20_000), Duration::from_ms(15_000));
+        let (fresh, stale) =
+            (|ms| Verdict::Fresh(Duration::from_ms(ms)), |ms| Verdict::Stale(Duration::from_ms(ms)));
+        assert_eq!(judge(record()), fresh(2750));
+        assert_eq!(judge(Record { boottime_ms: 4_999, ..record() }), stale(15_001));
+        assert_eq!(judge(Record { boottime_ms: 5_000, ..record() }), fresh(15_000));
         assert_eq!(judge(Record { boottime_ms: 20_001, ..record() }), Verdict::Future);
         assert_eq!(judge(Record { pid: 124, ..record() }), Verdict::OtherPid);
         assert_eq!(judge(Record { boot: [b'x'; BOOT_ID_BYTES], ..record() }), Verdict::OtherBoot);
-        assert_eq!(judge(Record { boot: UNKNOWN_BOOT, ..record() }), Verdict::Fresh(2750));
+        assert_eq!(judge(Record { boot: UNKNOWN_BOOT, ..record() }), fresh(2750));
     }
 
     #[test]

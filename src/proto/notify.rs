@@ -2,7 +2,8 @@
 //! `NAME=VALUE` (sd_notify(3)), and what that manager says in the environment.
 
 use super::text::{Writer, parse_u64};
-use crate::limits::WATCHDOG_MIN_MS;
+use crate::limits::WATCHDOG_MIN;
+use crate::util::time::Duration;
 
 /// A step in the life of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,17 +55,17 @@ impl Message {
     }
 }
 
-/// How often `WATCHDOG=1` is to be sent, in milliseconds: at half of `usec`
+/// How often `WATCHDOG=1` is to be sent: at half of `usec`
 /// (`WATCHDOG_USEC`), if `for_pid` (`WATCHDOG_PID`) is unset or names `pid`.
 /// `None`: never, as for 0, for the largest number, which means infinity, and
 /// for what is no number (sd_watchdog_enabled(3)).
 #[must_use]
-pub fn watchdog_every(usec: Option<&[u8]>, for_pid: Option<&[u8]>, pid: u32) -> Option<u64> {
+pub fn watchdog_every(usec: Option<&[u8]>, for_pid: Option<&[u8]>, pid: u32) -> Option<Duration> {
     if for_pid.is_some_and(|digits| parse_u64(digits) != Some(u64::from(pid))) {
         return None;
     }
     let usec = parse_u64(usec?).filter(|usec| !matches!(*usec, 0 | u64::MAX))?;
-    Some((usec / 2000).max(WATCHDOG_MIN_MS))
+    Some(Duration::from_ms(usec / 2000).at_least(WATCHDOG_MIN))
 }
 
 #[cfg(test)]
@@ -91,16 +92,16 @@ mod tests {
 
     #[test]
     fn the_watchdog_is_fed_at_half_of_its_time() {
-        assert_eq!(watchdog_every(Some(b"30000000"), None, 42), Some(15_000));
-        assert_eq!(watchdog_every(Some(b"30000000"), Some(b"42"), 42), Some(15_000));
-        assert_eq!(watchdog_every(Some(b"3000000"), None, 42), Some(1500));
+        assert_eq!(watchdog_every(Some(b"30000000"), None, 42), Some(Duration::from_ms(15_000)));
+        assert_eq!(watchdog_every(Some(b"30000000"), Some(b"42"), 42), Some(Duration::from_ms(15_000)));
+        assert_eq!(watchdog_every(Some(b"3000000"), None, 42), Some(Duration::from_ms(1500)));
     }
 
     #[test]
     fn a_tiny_time_is_bounded_and_a_huge_one_overflows_nothing() {
-        assert_eq!(watchdog_every(Some(b"1"), None, 42), Some(WATCHDOG_MIN_MS));
+        assert_eq!(watchdog_every(Some(b"1"), None, 42), Some(WATCHDOG_MIN));
         let most = (u64::MAX - 1).to_string();
-        assert_eq!(watchdog_every(Some(most.as_bytes()), None, 42), Some(u64::MAX / 2000));
+        assert_eq!(watchdog_every(Some(most.as_bytes()), None, 42), Some(Duration::from_ms(u64::MAX / 2000)));
     }
 
     #[test]

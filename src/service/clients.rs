@@ -7,12 +7,13 @@
 
 use super::listener::{Access, Rank};
 use crate::limits::{
-    ACCEPT_TURN, CLIENT_IDLE_MS, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, STRANGERS_MAX,
+    ACCEPT_TURN, CLIENT_IDLE, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, STRANGERS_MAX,
 };
 use crate::sys::once::Once;
 use crate::sys::poll::Interest;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, OwnedFd};
+use crate::util::time::{Instant, earliest, earliest_by};
 use heapless::Vec;
 
 /// One place. All zeros when it is free.
@@ -36,10 +37,10 @@ pub struct Client {
     /// It has sent something.
     asked: bool,
     /// Since when there is half a request.
-    half_since: Option<u64>,
+    half_since: Option<Instant>,
     /// Since when nothing was taken of its output.
-    stuck_since: Option<u64>,
-    active_at: u64,
+    stuck_since: Option<Instant>,
+    active_at: Instant,
 }
 
 /// See the module's documentation. What a quiet service touches comes first.
@@ -76,7 +77,7 @@ impl Client {
         asked: false,
         half_since: None,
         stuck_since: None,
-        active_at: 0,
+        active_at: Instant::BOOT,
     };
 
     /// Whether it has answers that it has not taken.
@@ -154,7 +155,7 @@ impl Clients {
     ///
     /// # Errors
     /// The connection.
-    pub fn add(&mut self, fd: OwnedFd, peer: Peer, rank: Rank, now: u64) -> Result<usize, OwnedFd> {
+    pub fn add(&mut self, fd: OwnedFd, peer: Peer, rank: Rank, now: Instant) -> Result<usize, OwnedFd> {
         match self.places.iter_mut().enumerate().find(|(_, client)| client.fd.is_empty()) {
             None => Err(fd),
             Some((place, client)) => {
@@ -166,7 +167,7 @@ impl Clients {
 
     /// Who has to go so that a newcomer can be added, if anybody.
     #[must_use]
-    pub fn crowded_out(&self, newcomer: Rank, now: u64, busy: &dyn Fn(usize) -> bool) -> Option<usize> {
+    pub fn crowded_out(&self, newcomer: Rank, now: Instant, busy: &dyn Fn(usize) -> bool) -> Option<usize> {
         let surplus = if newcomer == Rank::Nobody { self.surplus_stranger(now) } else { None };
         let full = || self.count() == CLIENTS_MAX;
         surplus.or_else(|| if full() { self.victim(newcomer, now, busy) } else { None })
@@ -175,20 +176,18 @@ impl Clients {
     /// Whose place a newcomer may have: that of the client that was idle for
     /// longest, if it has asked for nothing yet or is idle for long; an owner
     /// also gets that of any other. `busy` are those who wait for something.
-    fn victim(&self, newcomer: Rank, now: u64, busy: &dyn Fn(usize) -> bool) -> Option<usize> {
+    fn victim(&self, newcomer: Rank, now: Instant, busy: &dyn Fn(usize) -> bool) -> Option<usize> {
         let idle = |(place, client): &(usize, &Client)| {
-            let long = now.saturating_sub(client.active_at) >= CLIENT_IDLE_MS;
+            let long = (client.active_at + CLIENT_IDLE).is_due(now);
             let rank = client.rank <= newcomer;
             rank && (!client.asked || long) && !client.is_stuck() && !client.more && !busy(*place)
         };
         let lower = |(_, client): &(usize, &Client)| newcomer == Rank::Owner && client.rank != Rank::Owner;
         // (one that came in this turn had no chance to ask)
-        let older = |(_, client): &&(usize, &Client)| client.asked || client.active_at < now;
+        let older = |(_, client): &&(usize, &Client)| client.asked || client.active_at.is_before(now);
         let oldest = |wanted: &dyn Fn(&(usize, &Client)) -> bool| {
-            self.connected()
-                .filter(|client| wanted(client))
-                .min_by_key(|(_, client)| client.active_at)
-                .map(|(place, _)| place)
+            let wanted = self.connected().filter(|client| wanted(client));
+            earliest_by(wanted, |(_, client)| client.active_at).map(|(place, _)| place)
         };
         oldest(&|client| older(&client) && idle(client))
             .or_else(|| oldest(&|client| older(&client) && lower(client)))
@@ -198,15 +197,14 @@ impl Clients {
 
     /// The oldest of those who may nothing, if there are as many as may be here
     /// just to be told so: they must not keep others out.
-    fn surplus_stranger(&self, now: u64) -> Option<usize> {
+    fn surplus_stranger(&self, now: Instant) -> Option<usize> {
         let strangers = || self.connected().filter(|(_, client)| client.rank == Rank::Nobody);
         let count = strangers().count();
         // (those that came in this turn get it to ask, unless they are a flood)
-        let (place, _) = strangers()
-            .filter(|(_, client)| {
-                client.active_at < now || count >= STRANGERS_MAX.saturating_add(ACCEPT_TURN)
-            })
-            .min_by_key(|(_, client)| client.active_at)?;
+        let may_go = strangers().filter(|(_, client)| {
+            client.active_at.is_before(now) || count >= STRANGERS_MAX.saturating_add(ACCEPT_TURN)
+        });
+        let (place, _) = earliest_by(may_go, |(_, client)| client.active_at)?;
         (count >= STRANGERS_MAX).then_some(place)
     }
 
@@ -239,7 +237,7 @@ impl Clients {
         &mut self,
         place: usize,
         buffer: &mut [u8; CLIENT_INPUT_BYTES],
-        now: u64,
+        now: Instant,
     ) -> Result<usize, Gone> {
         let client = self.places.get_mut(place).ok_or(Gone)?;
         let fd = client.fd.first().ok_or(Gone)?;
@@ -265,7 +263,7 @@ impl Clients {
 
     /// Keeps the input that was not handled. `more`: there are whole requests
     /// in it.
-    pub fn keep(&mut self, place: usize, rest: &[u8], more: bool, progress: bool, now: u64) {
+    pub fn keep(&mut self, place: usize, rest: &[u8], more: bool, progress: bool, now: Instant) {
         let (Some(client), Some(input)) = (self.places.get_mut(place), self.inputs.get_mut(place)) else {
             return;
         };
@@ -288,7 +286,7 @@ impl Clients {
     ///
     /// # Errors
     /// The peer is gone.
-    pub fn send(&mut self, place: usize, bytes: &[u8], now: u64) -> Result<usize, Gone> {
+    pub fn send(&mut self, place: usize, bytes: &[u8], now: Instant) -> Result<usize, Gone> {
         let client = self.places.get_mut(place).ok_or(Gone)?;
         let output = self.outputs.get_mut(place).ok_or(Gone)?;
         let mut sent = 0;
@@ -313,7 +311,7 @@ impl Clients {
     ///
     /// # Errors
     /// The peer is gone.
-    pub fn flush(&mut self, place: usize, now: u64) -> Result<(), Gone> {
+    pub fn flush(&mut self, place: usize, now: Instant) -> Result<(), Gone> {
         let client = self.places.get_mut(place).ok_or(Gone)?;
         let output = self.outputs.get_mut(place).ok_or(Gone)?;
         let held = output.get_mut(..client.output_length).unwrap_or(&mut []);
@@ -336,23 +334,23 @@ impl Clients {
 
     /// When a client that is stuck is to be closed, the earliest.
     #[must_use]
-    pub fn next_due(&self) -> Option<u64> {
-        self.connected().filter_map(|(_, client)| client.due()).min()
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.connected().map(|(_, client)| client.next_deadline()).fold(None, earliest)
     }
 
     /// A client that is stuck for too long.
     #[must_use]
-    pub fn expired(&self, now: u64) -> Option<usize> {
+    pub fn expired(&self, now: Instant) -> Option<usize> {
         self.connected()
-            .find(|(_, client)| client.due().is_some_and(|due| now >= due))
+            .find(|(_, client)| client.next_deadline().is_some_and(|at| at.is_due(now)))
             .map(|(place, _)| place)
     }
 }
 
 impl Client {
-    fn due(&self) -> Option<u64> {
-        let since = [self.half_since, self.stuck_since].into_iter().flatten().min();
-        since.map(|since| since.saturating_add(CLIENT_IDLE_MS))
+    fn next_deadline(&self) -> Option<Instant> {
+        let since = earliest(self.half_since, self.stuck_since);
+        since.map(|since| since + CLIENT_IDLE)
     }
 }
 
@@ -378,12 +376,16 @@ mod tests {
 
     const NOBODY: Peer = Peer { pid: 1, uid: 2, gid: 3 };
 
+    fn from_ms(ms: u64) -> Instant {
+        Instant::from_ms(ms)
+    }
+
     fn nobody_is_busy(_: usize) -> bool {
         false
     }
 
     /// A client that came at `now`, and its end of the connection.
-    fn join(clients: &mut Clients, rank: Rank, now: u64) -> (usize, OwnedFd) {
+    fn join(clients: &mut Clients, rank: Rank, now: Instant) -> (usize, OwnedFd) {
         let (ours, theirs) = pass::pair().unwrap();
         (clients.add(ours, NOBODY, rank, now).ok().unwrap(), theirs)
     }
@@ -394,31 +396,36 @@ mod tests {
         let mut theirs = Vec::<_, CLIENTS_MAX>::new();
         let goes = |clients: &Clients, now| clients.crowded_out(Rank::Nobody, now, &nobody_is_busy);
         for count in 0..STRANGERS_MAX + ACCEPT_TURN {
-            assert_eq!(goes(&clients, 10), None, "those that came in this turn can ask");
-            assert_eq!(goes(&clients, 11), (count >= STRANGERS_MAX).then_some(0));
-            theirs.push(join(&mut clients, Rank::Nobody, 10).1).unwrap();
+            assert_eq!(goes(&clients, from_ms(10)), None, "those that came in this turn can ask");
+            assert_eq!(goes(&clients, from_ms(11)), (count >= STRANGERS_MAX).then_some(0));
+            theirs.push(join(&mut clients, Rank::Nobody, from_ms(10)).1).unwrap();
         }
-        assert_eq!(goes(&clients, 10), Some(0), "a flood of one millisecond");
-        assert_eq!(clients.crowded_out(Rank::Guest, 11, &nobody_is_busy), None, "there is room for others");
+        assert_eq!(goes(&clients, from_ms(10)), Some(0), "a flood of one millisecond");
+        assert_eq!(
+            clients.crowded_out(Rank::Guest, from_ms(11), &nobody_is_busy),
+            None,
+            "there is room for others"
+        );
     }
 
     #[test]
     fn who_takes_no_answers_is_due_until_it_does() {
         let mut clients = Clients::EMPTY;
-        let (place, theirs) = join(&mut clients, Rank::Guest, 0);
+        let (place, theirs) = join(&mut clients, Rank::Guest, from_ms(0));
+        let idle = CLIENT_IDLE.as_ms();
         let line = [[b'x'; 999].as_slice(), b"\n"].concat();
         while clients.get(place).is_some_and(|client| !client.is_stuck()) {
-            clients.send(place, &line, 0).unwrap();
+            clients.send(place, &line, from_ms(0)).unwrap();
         }
-        assert_eq!(clients.next_due(), Some(CLIENT_IDLE_MS));
-        assert_eq!((clients.expired(CLIENT_IDLE_MS - 1), clients.expired(CLIENT_IDLE_MS)), (None, Some(0)));
-        clients.flush(place, 5).unwrap();
-        assert_eq!(clients.next_due(), Some(CLIENT_IDLE_MS), "nothing was taken");
+        assert_eq!(clients.next_deadline(), Some(from_ms(0) + CLIENT_IDLE));
+        assert_eq!((clients.expired(from_ms(idle - 1)), clients.expired(from_ms(idle))), (None, Some(0)));
+        clients.flush(place, from_ms(5)).unwrap();
+        assert_eq!(clients.next_deadline(), Some(from_ms(0) + CLIENT_IDLE), "nothing was taken");
         let mut bytes = [0; 1000];
         while clients.get(place).is_some_and(Client::is_stuck) {
             assert!(socket::receive(&theirs, &mut bytes).unwrap() > 0);
-            clients.flush(place, 7).unwrap();
+            clients.flush(place, from_ms(7)).unwrap();
         }
-        assert_eq!(clients.next_due(), None, "all was taken");
+        assert_eq!(clients.next_deadline(), None, "all was taken");
     }
 }

@@ -20,6 +20,7 @@ use crate::proto::text::Writer;
 use crate::state::metrics::{Metrics, Refused};
 use crate::sys::once::Once;
 use crate::sys::{clock, process::Signal, socket};
+use crate::util::time::Instant;
 use ufmt::uwrite;
 
 /// What there is to know of the client at a place, beside its connection.
@@ -66,7 +67,7 @@ pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
 
 impl Collector {
     fn turn(&mut self) {
-        let due = self.next_due();
+        let due = self.next_deadline();
         let ready = self.base.wait(Some(self.clients), &|place| self.can_ask(place), None, due);
         let now = clock::now();
         if ready.contains(&Source::Signals) || self.base.process.signals.have_arrived() {
@@ -85,15 +86,15 @@ impl Collector {
     }
 
     /// When something here is due; at once if something is left to do.
-    fn next_due(&self) -> Option<u64> {
+    fn next_deadline(&self) -> Option<Instant> {
         let left = |(place, client): (usize, &Client)| {
             let waits = client.more || client.ended || self.talk(place).dump.is_some();
             waits && !client.is_stuck()
         };
-        if self.clients.connected().any(left) { Some(0) } else { self.clients.next_due() }
+        if self.clients.connected().any(left) { Some(Instant::BOOT) } else { self.clients.next_deadline() }
     }
 
-    fn on_signals(&mut self, now: u64) {
+    fn on_signals(&mut self, now: Instant) {
         let (clients, metrics) = (self.clients.count(), self.metrics.len());
         let (values, denied) = (self.values, self.denials.count);
         let arrived = self.base.on_signals(now, &|out| {
@@ -106,7 +107,7 @@ impl Collector {
     }
 
     /// Others may use the socket from now on; who may nothing any more goes.
-    fn reload(&mut self, now: u64) {
+    fn reload(&mut self, now: Instant) {
         // Nobody who has connected already is to be turned away by a new name.
         for _ in 0..CLIENTS_MAX {
             self.accept(now);
@@ -137,7 +138,7 @@ impl Collector {
 
     /// Does what can be done for a client; `ready`: something happened to its
     /// connection.
-    fn serve_client(&mut self, place: usize, ready: bool, now: u64) {
+    fn serve_client(&mut self, place: usize, ready: bool, now: Instant) {
         let Some(client) = self.clients.get(place) else { return };
         let left = client.more || client.ended || self.talk(place).dump.is_some();
         let stuck = client.is_stuck();
@@ -163,7 +164,7 @@ impl Collector {
 
     /// Takes one buffer of a client's objects, as far as there is room for the answers.
     #[inline(never)]
-    fn take_values(&mut self, place: usize, now: u64) -> Result<(), Gone> {
+    fn take_values(&mut self, place: usize, now: Instant) -> Result<(), Gone> {
         let mut input = [0; CLIENT_INPUT_BYTES];
         let mut answers = [0; CLIENT_OUTPUT_BYTES];
         let mut out = Writer::new(&mut answers);
@@ -215,7 +216,7 @@ impl Collector {
 
     /// Sends answers, for which there is room. Who cannot be answered any more may still
     /// have sent something.
-    fn answer(&mut self, place: usize, lines: &[u8], now: u64) {
+    fn answer(&mut self, place: usize, lines: &[u8], now: Instant) {
         let deaf = self.talk(place).deaf;
         if !lines.is_empty() && !deaf && self.clients.send(place, lines, now) == Err(Gone) {
             self.stop_answering(place);
@@ -249,7 +250,7 @@ impl Collector {
 
     /// Sends the next lines of the dump, as many as are held for a client.
     #[inline(never)]
-    fn send_dump(&mut self, place: usize, now: u64) {
+    fn send_dump(&mut self, place: usize, now: Instant) {
         let mut lines = [0; CLIENT_OUTPUT_BYTES];
         let mut out = Writer::new(&mut lines);
         let talk = self.talk(place);
@@ -268,7 +269,7 @@ impl Collector {
     }
 
     /// Tells one who may not, who goes then.
-    fn deny(&mut self, place: usize, now: u64) -> Result<(), Gone> {
+    fn deny(&mut self, place: usize, now: Instant) -> Result<(), Gone> {
         self.denials.note(self.clients.get_mut(place), "metrics", b"connect", now, &mut self.base.log);
         let mut line = [0; METRIC_LINE_BYTES];
         let mut out = Writer::new(&mut line);
@@ -280,7 +281,7 @@ impl Collector {
     // ----- who comes and goes -----------------------------------------------
 
     #[inline(never)]
-    fn accept(&mut self, now: u64) {
+    fn accept(&mut self, now: Instant) {
         for _ in 0..ACCEPT_TURN {
             let Some((connection, peer)) = self.base.listener.accept(now) else { return };
             let rank = self.base.listener.access.rank(&connection, peer);

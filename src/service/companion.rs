@@ -23,8 +23,7 @@ use super::log::Log;
 use super::memory::Memory;
 use super::reload::{self, REASON_BYTES};
 use super::settings::{File, Unusable, path_of};
-use crate::limits::{HEARTBEAT_MIN_MS, NOTIFY_STATUS_BYTES, POLL_MAX};
-use crate::proto::config::Config;
+use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
 use crate::proto::names::Service;
 use crate::proto::text::Writer;
 use crate::sys::identity::Identity;
@@ -32,6 +31,7 @@ use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
 use crate::sys::{AsFd, OwnedFd, clock, memory};
+use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -65,7 +65,7 @@ pub struct Companion {
     /// Whether the service is on its way out.
     pub stopping: bool,
     heartbeat: Heartbeat,
-    started_at: u64,
+    started_at: Instant,
     reloads: u64,
     reload_errors: u64,
     degraded: Degraded,
@@ -140,7 +140,7 @@ impl Companion {
         clients: Option<&Clients>,
         reading: &dyn Fn(usize) -> bool,
         other: Option<&OwnedFd>,
-        due: Option<u64>,
+        due: Option<Instant>,
     ) -> Vec<Source, POLL_MAX> {
         let now = clock::now();
         let mut set = PollSet::new();
@@ -148,14 +148,13 @@ impl Companion {
         if let Some(other) = other {
             set.read(other, Source::Other);
         }
-        let fed = self.process.notify.due().filter(|_| self.alive);
-        let beat = clients.map(|_| self.beat_due());
-        let mut due = [due, fed, beat].into_iter().flatten().min();
+        let fed = self.process.notify.next_deadline().filter(|_| self.alive);
+        let beat = clients.and_then(|_| self.heartbeat.next_deadline(self.beat_every()));
+        let accept = clients.and_then(|_| self.listener.next_deadline(now));
+        let due = [due, fed, beat, accept].into_iter().fold(None, earliest);
         if let Some(clients) = clients {
-            if now >= self.listener.accept_after {
+            if self.listener.accepts(now) {
                 set.read(self.listener.fd(), Source::Listener);
-            } else {
-                due = due.min(Some(self.listener.accept_after));
             }
             for (place, _) in clients.connected() {
                 if let Some((fd, interest)) = clients.interest(place, reading(place)) {
@@ -163,26 +162,20 @@ impl Companion {
                 }
             }
         }
-        set.wait(due.map(|due| due.saturating_sub(now)));
+        set.wait(due.map(|at| now.until(at)));
         set.ready().collect()
     }
 
-    fn beat_due(&self) -> u64 {
-        self.heartbeat.due(self.beat_every())
-    }
-
-    /// How often the heart beats at least: so often that the longest pause does not look
-    /// stale.
+    /// How often the heart beats at least.
     #[must_use]
-    pub fn beat_every(&self) -> u64 {
-        let Config { interval, stale_after, .. } = *self.process.config;
-        u64::from(interval.min(stale_after / 3)).max(HEARTBEAT_MIN_MS)
+    pub fn beat_every(&self) -> Duration {
+        self.process.config.beat_every()
     }
 
     /// Handles the signals that are the same for all; HUP and CHLD are left to the
     /// service. `detail` is what its status says beside what all say.
     #[inline(never)]
-    pub fn on_signals(&mut self, now: u64, detail: Detail<'_>) -> Arrived {
+    pub fn on_signals(&mut self, now: Instant, detail: Detail<'_>) -> Arrived {
         let arrived = self.process.signals.take();
         if let Some((_, why)) = arrived.stop()
             && !core::mem::replace(&mut self.stopping, true)
@@ -203,7 +196,7 @@ impl Companion {
 
     /// The end of a turn that began at `now`. `alive`: the whole service is, so that
     /// it may say so.
-    pub fn turn_finished(&mut self, now: u64, alive: bool) {
+    pub fn turn_finished(&mut self, now: Instant, alive: bool) {
         self.end_turn(now, alive, alive, 1);
     }
 
@@ -211,7 +204,7 @@ impl Companion {
     /// `alive`, and has shown it in this very turn if its heart `beats`. Each so many
     /// beats the socket is looked at.
     #[inline(never)]
-    pub fn end_turn(&mut self, now: u64, alive: bool, beats: bool, socket_every: u64) {
+    pub fn end_turn(&mut self, now: Instant, alive: bool, beats: bool, socket_every: u64) {
         self.log.flush();
         self.alive = alive;
         if beats && self.heartbeat.turn_finished(now) && self.heartbeat.beats().is_multiple_of(socket_every) {
@@ -222,10 +215,10 @@ impl Companion {
         if alive {
             self.process.notify.turn_finished(now);
         }
-        let took = clock::now().saturating_sub(now);
-        if took > u64::from(self.process.config.stale_after) {
+        let took = clock::now().since(now);
+        if took.exceeds(self.process.config.stale_after) {
             self.log.warn(&|out| {
-                let _ = uwrite!(out, "a turn of the loop took {} ms", took);
+                let _ = uwrite!(out, "a turn of the loop took {} ms", took.as_ms());
             });
         }
     }
@@ -250,14 +243,14 @@ impl Companion {
     // ----- what is told ---------------------------------------------------
 
     /// SIGUSR2.
-    fn log_status(&mut self, now: u64, detail: Detail<'_>) {
+    fn log_status(&mut self, now: Instant, detail: Detail<'_>) {
         let mut text = [0; 400];
         let mut status = Writer::new(&mut text);
         let state = if self.stopping { "stopping" } else { "running" };
         let _ = uwrite!(status, "pid={} state={}", process::pid().as_raw_pid(), state);
         let log = self.log.counts();
         for (name, value) in [
-            ("uptime", now.saturating_sub(self.started_at) / 1000),
+            ("uptime", now.since(self.started_at).as_secs()),
             ("reloads", self.reloads),
             ("reload_errors", self.reload_errors),
             ("rotations", log.rotations),
@@ -338,7 +331,7 @@ impl Companion {
             return;
         }
         // (its clients do not wait for it; the next reload tries again)
-        match Listener::open(path, access, None, 0) {
+        match Listener::open(path, access, None, Duration::ZERO) {
             Ok(listener) => self.listener = listener,
             Err(failure) => self.log.error(&|out| {
                 out.push_str("the socket stays where it was: ");

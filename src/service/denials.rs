@@ -5,6 +5,7 @@ use super::clients::Client;
 use super::log::Log;
 use crate::limits::DENIALS_LOGGED_MAX;
 use crate::state::quota::Quota;
+use crate::util::time::Instant;
 use ufmt::uwrite;
 
 /// See the module's documentation.
@@ -19,7 +20,14 @@ impl Denials {
     /// Counts one, and logs it unless there are too many:
     /// `SOCKET: denied to uid N (pid N): WHAT`.
     #[inline(never)]
-    pub fn note(&mut self, client: Option<&mut Client>, socket: &str, what: &[u8], now: u64, log: &mut Log) {
+    pub fn note(
+        &mut self,
+        client: Option<&mut Client>,
+        socket: &str,
+        what: &[u8],
+        now: Instant,
+        log: &mut Log,
+    ) {
         self.count = self.count.saturating_add(1);
         let Some(client) = client else { return };
         if core::mem::replace(&mut client.denied, true) {

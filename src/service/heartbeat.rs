@@ -2,11 +2,12 @@
 //! In place, because a rename each time would cost flash or wake watchers; a
 //! reader recognises a torn read by the two sequence numbers.
 
-use crate::limits::{HEARTBEAT_MIN_MS, TORN_READS_MAX};
+use crate::limits::{HEARTBEAT_MIN, TORN_READS_MAX};
 use crate::proto::health::{BOOT_ID_BYTES, ParseError, RECORD_BYTES, Record, UNKNOWN_BOOT, Verdict};
 use crate::proto::path::Path;
 use crate::service::lifecycle::{Audience, describe_at};
 use crate::sys::{Errno, Failure, OwnedFd, clock, file, process};
+use crate::util::time::{Duration, Instant};
 
 /// Where the kernel tells which boot this is (random(4)).
 const BOOT_ID: &core::ffi::CStr = c"/proc/sys/kernel/random/boot_id";
@@ -19,7 +20,7 @@ pub struct Heartbeat {
     boot: [u8; BOOT_ID_BYTES],
     pid: u32,
     seq: u64,
-    last_at: u64,
+    last_at: Instant,
     failure: Option<Failure>,
 }
 
@@ -28,14 +29,23 @@ impl Heartbeat {
     #[must_use]
     pub fn new(path: Path) -> Self {
         let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
-        Self { path, fd: None, identity: (0, 0), boot: boot_id(), pid, seq: 0, last_at: 0, failure: None }
+        Self {
+            path,
+            fd: None,
+            identity: (0, 0),
+            boot: boot_id(),
+            pid,
+            seq: 0,
+            last_at: Instant::BOOT,
+            failure: None,
+        }
     }
 
     /// When the next beat is due at the latest; never before
     /// [`Heartbeat::turn_finished`] would write it, or the loop would spin.
     #[must_use]
-    pub fn due(&self, interval_ms: u64) -> u64 {
-        self.last_at.saturating_add(interval_ms.max(HEARTBEAT_MIN_MS))
+    pub fn next_deadline(&self, interval: Duration) -> Option<Instant> {
+        Some(self.last_at + interval.at_least(HEARTBEAT_MIN))
     }
 
     /// Which boot this is.
@@ -57,8 +67,8 @@ impl Heartbeat {
     }
 
     /// A turn of the loop was finished at `now`; true if that was recorded.
-    pub fn turn_finished(&mut self, now: u64) -> bool {
-        let due = self.seq == 0 || now.saturating_sub(self.last_at) >= HEARTBEAT_MIN_MS;
+    pub fn turn_finished(&mut self, now: Instant) -> bool {
+        let due = self.seq == 0 || (self.last_at + HEARTBEAT_MIN).is_due(now);
         if due {
             self.beat(now);
         }
@@ -71,14 +81,14 @@ impl Heartbeat {
         self.seq
     }
 
-    /// Milliseconds since the last one.
+    /// The time since the last one.
     #[must_use]
-    pub fn age(&self, now: u64) -> u64 {
-        now.saturating_sub(self.last_at)
+    pub fn age(&self, now: Instant) -> Duration {
+        now.since(self.last_at)
     }
 
     /// The first one, at the start; whoever waits for that is told if it fails.
-    pub fn begin(&mut self, now: u64, audience: &Audience) {
+    pub fn begin(&mut self, now: Instant, audience: &Audience) {
         self.beat(now);
         if let Some(failure) = self.failure {
             audience.warn(&|out| {
@@ -89,11 +99,11 @@ impl Heartbeat {
     }
 
     /// Writes the next record.
-    pub fn beat(&mut self, now: u64) {
+    pub fn beat(&mut self, now: Instant) {
         self.last_at = now;
         self.seq = self.seq.saturating_add(1);
         let Self { seq, pid, boot, .. } = *self;
-        let record = Record { wall: clock::wall(), seq, pid, boottime_ms: now, boot };
+        let record = Record { wall: clock::wall(), seq, pid, boottime_ms: now.as_ms(), boot };
         self.failure = self.write(&record.emit()).err();
     }
 
@@ -165,15 +175,21 @@ pub enum Health {
 /// Reads the health file at `path`, and judges it at `now` of the boot `boot` for
 /// the process `pid`.
 #[must_use]
-pub fn look(path: &Path, pid: u32, boot: &[u8; BOOT_ID_BYTES], now: u64, stale_after_ms: u64) -> Health {
+pub fn look(
+    path: &Path,
+    pid: u32,
+    boot: &[u8; BOOT_ID_BYTES],
+    now: Instant,
+    stale_after: Duration,
+) -> Health {
     for _ in 0..TORN_READS_MAX {
         let mut bytes = [0; RECORD_BYTES];
         match file::read_path(path.as_c_str(), &mut bytes) {
             Ok(count) => match Record::parse(bytes.get(..count).unwrap_or(&[])) {
                 Ok(record) => {
                     // (it may have been written after `now`)
-                    let now = now.max(clock::now());
-                    return Health::Judged(record.judge(pid, boot, now, stale_after_ms), record);
+                    let now = now.or_later(clock::now());
+                    return Health::Judged(record.judge(pid, boot, now, stale_after), record);
                 }
                 Err(ParseError::Garbage) => return Health::Unreadable,
                 Err(ParseError::Torn) => {}

@@ -21,6 +21,7 @@ use crate::proto::text::Writer;
 use crate::state::quota::Quota;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{clock, process::Signal};
+use crate::util::time::Instant;
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -84,7 +85,7 @@ impl Hub {
     }
 
     /// Something can be written to a client, or read from it.
-    fn on_client(&mut self, place: usize, now: u64) {
+    fn on_client(&mut self, place: usize, now: Instant) {
         let stuck = self.clients.get(place).is_some_and(Client::is_stuck);
         let served = if stuck { self.catch_up(place, now) } else { Ok(()) };
         if served.and_then(|()| self.take_lines(place, now)) == Err(Gone) {
@@ -93,7 +94,7 @@ impl Hub {
     }
 
     /// Sends a slow reader what was kept for it, and then how much was not.
-    fn catch_up(&mut self, place: usize, now: u64) -> Result<(), Gone> {
+    fn catch_up(&mut self, place: usize, now: Instant) -> Result<(), Gone> {
         self.clients.flush(place, now)?;
         let stuck = self.clients.get(place).is_none_or(Client::is_stuck);
         match self.lost.get_mut(place) {
@@ -109,7 +110,7 @@ impl Hub {
 
     /// Passes on one buffer of a client's lines. Gone: it left.
     #[inline(never)]
-    fn take_lines(&mut self, place: usize, now: u64) -> Result<(), Gone> {
+    fn take_lines(&mut self, place: usize, now: Instant) -> Result<(), Gone> {
         let mut input = [0; CLIENT_INPUT_BYTES];
         let length = self.clients.take_input(place, &mut input, now)?;
         let mut at = 0usize;
@@ -141,7 +142,7 @@ impl Hub {
 
     /// Sends a line to everybody but its sender.
     #[inline(never)]
-    fn pass_on(&mut self, from: usize, pid: u32, text: &[u8], now: u64) {
+    fn pass_on(&mut self, from: usize, pid: u32, text: &[u8], now: Instant) {
         let mut line = [0; CLIENT_OUTPUT_BYTES];
         let mut out = Writer::new(&mut line);
         push_line(pid, text, &mut out);
@@ -155,7 +156,7 @@ impl Hub {
 
     /// Sends a line, keeps it, or counts it as lost; once one is lost, so are all until
     /// the reader was told.
-    fn deliver(&mut self, place: usize, line: &[u8], now: u64) -> Result<(), Gone> {
+    fn deliver(&mut self, place: usize, line: &[u8], now: Instant) -> Result<(), Gone> {
         let Some(lost) = self.lost.get_mut(place) else { return Ok(()) };
         if *lost > 0 || self.clients.send(place, line, now)? == 0 {
             *lost = lost.saturating_add(1);
@@ -165,7 +166,7 @@ impl Hub {
 
     // ----- who comes and goes -----------------------------------------------
 
-    fn accept(&mut self, now: u64) {
+    fn accept(&mut self, now: Instant) {
         for _ in 0..ACCEPT_TURN {
             let Some((connection, peer)) = self.base.listener.accept(now) else { return };
             match self.clients.add(connection, peer, Rank::Guest, now) {

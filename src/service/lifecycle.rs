@@ -9,7 +9,7 @@
 //! Until it is ready everything that goes wrong is told to whoever typed the
 //! command, with an exit code; afterwards nothing ends the service but a stop.
 
-use crate::limits::{READY_RETRY_MS, READY_TRIES};
+use crate::limits::{READY_RETRY, READY_TRIES};
 use crate::proto::config::Config;
 use crate::proto::log::Level;
 use crate::proto::names::Service;
@@ -151,7 +151,7 @@ impl Audience {
 fn insist(pipe: &OwnedFd, message: &[u8]) {
     for _ in 0..READY_TRIES {
         match file::write_all(pipe, message) {
-            Err(Failure { errno: Errno::NOMEM, .. }) => poll::sleep(READY_RETRY_MS),
+            Err(Failure { errno: Errno::NOMEM, .. }) => poll::sleep(READY_RETRY),
             // (or there is nobody to be told)
             _ => return,
         }

@@ -3,7 +3,7 @@
 
 use super::lifecycle::{Process, exit};
 use super::settings::{File, path_of};
-use crate::limits::{ACCEPT_RETRY_MS, ALLOW_IDS_MAX, SOCKET_IN_USE_MS, STOP_POLL_MS};
+use crate::limits::{ACCEPT_RETRY, ALLOW_IDS_MAX, SOCKET_IN_USE, STOP_POLL};
 use crate::proto::config::{Config, Name};
 use crate::proto::names::Service;
 use crate::proto::path::Path;
@@ -11,6 +11,7 @@ use crate::proto::text::Writer;
 use crate::sys::identity;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, OwnedFd, clock, file, poll};
+use crate::util::time::{Duration, Instant};
 use heapless::Vec;
 
 /// What a peer may.
@@ -94,7 +95,7 @@ pub struct Listener {
     /// Who may.
     pub access: Access,
     /// There were no descriptors: nothing is accepted before this.
-    pub accept_after: u64,
+    accept_after: Option<Instant>,
     /// Why the name is not there and cannot be made, if so.
     failure: Option<Failure>,
 }
@@ -104,22 +105,27 @@ impl Listener {
     /// given to `owner`, if that is named: only in a folder that nobody else can
     /// change, because it is given by its name.
     ///
-    /// Somebody who listens there may take `patience_ms` to go.
+    /// Somebody who listens there may take `patience` to go.
     ///
     /// # Errors
     /// EADDRINUSE: somebody listens on it. EEXIST: it is no socket.
-    pub fn open(path: &Path, access: Access, owner: Option<u32>, patience_ms: u64) -> Result<Self, Failure> {
-        let deadline = clock::now().saturating_add(patience_ms);
+    pub fn open(
+        path: &Path,
+        access: Access,
+        owner: Option<u32>,
+        patience: Duration,
+    ) -> Result<Self, Failure> {
+        let deadline = clock::now() + patience;
         let (fd, identity) = loop {
             match make(path, &access, owner) {
                 // A child of a killed service has it open until it execs.
-                Err(Failure { errno: Errno::ADDRINUSE, .. }) if clock::now() < deadline => {
-                    poll::sleep(STOP_POLL_MS);
+                Err(Failure { errno: Errno::ADDRINUSE, .. }) if !deadline.is_due(clock::now()) => {
+                    poll::sleep(STOP_POLL);
                 }
                 made => break made?,
             }
         };
-        Ok(Self { path: path.clone(), fd, identity, access, accept_after: 0, failure: None })
+        Ok(Self { path: path.clone(), fd, identity, access, accept_after: None, failure: None })
     }
 
     /// To be polled for input.
@@ -157,7 +163,7 @@ impl Listener {
             // (a dead socket is replaced, anything else is left alone)
             _ => match make(&self.path, &self.access, None) {
                 Ok((fd, identity)) => {
-                    (self.fd, self.identity, self.accept_after) = (fd, identity, 0);
+                    (self.fd, self.identity, self.accept_after) = (fd, identity, None);
                     None
                 }
                 Err(failure) => Some(failure),
@@ -188,17 +194,29 @@ impl Listener {
         if named == Ok(self.identity) { file::unlink(self.path.as_c_str()) } else { Ok(()) }
     }
 
+    /// Whether it may be polled at `now`.
+    #[must_use]
+    pub fn accepts(&self, now: Instant) -> bool {
+        self.next_deadline(now).is_none()
+    }
+
+    /// When it may be polled again, if not at `now`.
+    #[must_use]
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        self.accept_after.filter(|at| !at.is_due(now))
+    }
+
     /// The next connection and its peer, if there is one.
-    pub fn accept(&mut self, now: u64) -> Option<(OwnedFd, Peer)> {
+    pub fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer)> {
         match socket::accept(&self.fd) {
             Ok(connection) => {
-                self.accept_after = 0;
+                self.accept_after = None;
                 let connection = connection?;
                 let peer = socket::peer(&connection).ok()?;
                 Some((connection, peer))
             }
             Err(_) => {
-                self.accept_after = now.saturating_add(ACCEPT_RETRY_MS);
+                self.accept_after = Some(now + ACCEPT_RETRY);
                 None
             }
         }
@@ -207,7 +225,7 @@ impl Listener {
     /// Whether there were no descriptors for another connection.
     #[must_use]
     pub fn is_out_of_descriptors(&self) -> bool {
-        self.accept_after > 0
+        self.accept_after.is_some()
     }
 }
 
@@ -264,7 +282,7 @@ fn open_socket(service: Service, process: &Process, give: bool) -> Listener {
     };
     let path = path_of(service, File::Socket, config).unwrap_or_default();
     let owner = process.identity.as_ref().filter(|_| give).map(|identity| identity.uid);
-    match Listener::open(&path, access, owner, SOCKET_IN_USE_MS) {
+    match Listener::open(&path, access, owner, SOCKET_IN_USE) {
         Ok(listener) => listener,
         Err(Failure { errno: Errno::NAMETOOLONG, .. }) => process.fail(exit::CONFIG, &|out| {
             out.push_str("socket: ");

@@ -6,12 +6,13 @@
 //! more. What happens next is `service/log.rs` (lines are counted) or
 //! `cli/log.rs` (the writer has to wait).
 
-use crate::limits::ROTATE_RETRY_MS;
+use crate::limits::ROTATE_RETRY;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::state::rotation::{Action, Rotation};
 use crate::sys::identity::{self, Identity};
 use crate::sys::{BorrowedFd, Errno, Failure, OwnedFd, clock, file};
+use crate::util::time::Instant;
 use ufmt::uwrite;
 
 /// The file and what is known of it.
@@ -25,7 +26,7 @@ pub struct LogFile {
     max: u64,
     keep: u32,
     /// After a failed rotation: not before this, and why.
-    rotate_after: u64,
+    rotate_after: Option<Instant>,
     rotate_failure: Option<Failure>,
     /// The last error.
     failure: Option<Failure>,
@@ -44,7 +45,7 @@ impl LogFile {
             regular: false,
             max,
             keep,
-            rotate_after: 0,
+            rotate_after: None,
             rotate_failure: None,
             failure: None,
         }
@@ -137,7 +138,7 @@ impl LogFile {
                 self.regular = meta.regular;
                 self.fd = Some(fd);
                 self.failure = None;
-                (self.rotate_after, self.rotate_failure) = (0, None);
+                (self.rotate_after, self.rotate_failure) = (None, None);
                 Ok(meta.links)
             }
             Err(failure) => {
@@ -193,7 +194,7 @@ impl LogFile {
     /// is.
     #[must_use]
     pub fn limit(&self) -> u64 {
-        let may_rotate = self.regular && (self.rotate_after == 0 || clock::now() >= self.rotate_after);
+        let may_rotate = self.regular && self.rotate_after.is_none_or(|at| at.is_due(clock::now()));
         if may_rotate { self.max } else { 0 }
     }
 
@@ -223,13 +224,13 @@ impl LogFile {
 
     /// Opens the file anew if it was moved away, else rotates it; true if it was
     /// rotated. If neither works, that is not tried again for
-    /// [`ROTATE_RETRY_MS`] by whoever obeys [`LogFile::limit`].
+    /// [`ROTATE_RETRY`] by whoever obeys [`LogFile::limit`].
     pub fn rotate(&mut self) -> bool {
         // A device or a FIFO is not renamed.
         let moves = !self.is_moved() && self.regular;
         let result = if moves { self.move_away() } else { self.open() };
         if result.is_err() {
-            self.rotate_after = clock::now().saturating_add(ROTATE_RETRY_MS);
+            self.rotate_after = Some(clock::now() + ROTATE_RETRY);
             self.rotate_failure = result.err().filter(|_| moves);
         }
         moves && result.is_ok()

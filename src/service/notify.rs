@@ -5,7 +5,7 @@
 //! A service calls [`Notify::ready`], [`Notify::reloading`], [`Notify::reloaded`]
 //! and [`Notify::stopping`] where that happens; and in each turn of its loop, next
 //! to the heartbeat, [`Notify::status`] and [`Notify::turn_finished`].
-//! [`Notify::due`] belongs into its `next_due`.
+//! [`Notify::next_deadline`] belongs into its `next_deadline`.
 
 use crate::limits::NOTIFY_STATUS_BYTES;
 use crate::proto::notify::{Step, watchdog_every};
@@ -13,6 +13,7 @@ use crate::proto::text::Writer;
 use crate::state::notify::Notices;
 use crate::sys::datagram::Sender;
 use crate::sys::{clock, process};
+use crate::util::time::Instant;
 use heapless::Vec;
 
 /// Added to the status while the file is not the configuration in force.
@@ -112,12 +113,12 @@ impl Notify {
 
     /// When the loop has to wake, so that a finished turn feeds the watchdog.
     #[must_use]
-    pub fn due(&self) -> Option<u64> {
-        self.0.as_ref().and_then(|manager| manager.notices.next_due())
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.0.as_ref().and_then(|manager| manager.notices.next_deadline())
     }
 
     /// A turn of the loop was finished, which began at `now`.
-    pub fn turn_finished(&mut self, now: u64) {
+    pub fn turn_finished(&mut self, now: Instant) {
         if let Some(manager) = &mut self.0
             && manager.notices.on_turn(now)
         {
@@ -136,7 +137,7 @@ impl Notify {
 impl Manager {
     /// Sends what there is, until something is not taken.
     #[inline(never)]
-    fn send(&mut self, now: u64) {
+    fn send(&mut self, now: Instant) {
         while let Some(message) = self.notices.next_message() {
             let mut bytes = [0; MESSAGE_BYTES];
             let mut out = Writer::new(&mut bytes);

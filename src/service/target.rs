@@ -2,12 +2,13 @@
 //! gone.
 
 use super::lifecycle::describe_at;
-use crate::limits::STOP_POLL_MS;
+use crate::limits::STOP_POLL;
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
 use crate::sys::lock::{Holder, holder};
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::{Failure, OwnedFd, clock, poll};
+use crate::util::time::Duration;
 
 /// The process that holds the lock, pinned by a pidfd where there is one.
 pub struct Target {
@@ -80,21 +81,21 @@ impl Target {
     /// Waits until this process no longer holds the lock, and, where there is
     /// a pidfd, until it has ended: the lock goes a little earlier.
     #[must_use]
-    pub fn is_gone_within(&self, path: &Path, wait_ms: u64) -> bool {
-        let deadline = clock::now().saturating_add(wait_ms);
+    pub fn is_gone_within(&self, path: &Path, wait: Duration) -> bool {
+        let deadline = clock::now() + wait;
         loop {
             let held = matches!(holder(path.as_c_str()), Ok(Holder::Running(Some(pid))) if pid == self.pid);
-            let ended = |pidfd| poll::readable_within(pidfd, 0);
+            let ended = |pidfd| poll::readable_within(pidfd, Duration::ZERO);
             if !held && self.pidfd.as_ref().is_none_or(ended) {
                 return true;
             }
-            let left = deadline.saturating_sub(clock::now());
-            if left == 0 {
+            let left = clock::now().until(deadline);
+            if left.is_zero() {
                 return false;
             }
             match &self.pidfd {
                 Some(pidfd) => drop(poll::readable_within(pidfd, left)),
-                None => poll::sleep(STOP_POLL_MS.min(left)),
+                None => poll::sleep(left.at_most(STOP_POLL)),
             }
         }
     }

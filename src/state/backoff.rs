@@ -1,18 +1,24 @@
 //! Waits that double, up to a limit.
 
-/// The wait after `failures` failures in a row (at least one): `first_ms`,
-/// doubled for each further one, at most `max_ms` but never less than
-/// `first_ms`.
+use crate::util::time::Duration;
+
+/// The wait after `failures` failures in a row (at least one): `first`,
+/// doubled for each further one, at most `max` but never less than
+/// `first`.
 #[must_use]
-pub fn delay_ms(first_ms: u64, failures: u32, max_ms: u64) -> u64 {
+pub fn delay(first: Duration, failures: u32, max: Duration) -> Duration {
     let doublings = failures.saturating_sub(1).min(63);
-    let doubled = first_ms.saturating_mul(1u64.wrapping_shl(doublings));
-    doubled.min(max_ms.max(first_ms))
+    let doubled = first * 1u64.wrapping_shl(doublings);
+    doubled.min(max.max(first))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn delay_ms(first_ms: u64, failures: u32, max_ms: u64) -> u64 {
+        delay(Duration::from_ms(first_ms), failures, Duration::from_ms(max_ms)).as_ms()
+    }
 
     #[test]
     fn it_doubles_up_to_the_limit() {

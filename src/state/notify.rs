@@ -7,10 +7,11 @@
 //!        the status, at any time, goes along or alone
 //! ```
 
-use crate::limits::NOTIFY_RETRY_MS;
+use crate::limits::NOTIFY_RETRY;
 use crate::proto::notify::{Message, Step};
+use crate::util::time::{Duration, Instant};
 
-/// See the module's documentation. Times are in milliseconds.
+/// See the module's documentation.
 #[derive(Debug)]
 pub struct Notices {
     /// What is to be told: that it reloads, since when; that it is ready; that
@@ -22,32 +23,32 @@ pub struct Notices {
     /// It stops, whether that was told or not.
     over: bool,
     /// The last attempt failed: none before this but for a new step.
-    retry_at: u64,
+    retry_at: Instant,
     watchdog: Option<Watchdog>,
 }
 
 /// When the watchdog is to be fed.
 #[derive(Clone, Copy, Debug)]
 struct Watchdog {
-    every: u64,
-    due: u64,
+    every: Duration,
+    due: Instant,
     /// A turn that was finished found it due.
     fed: bool,
 }
 
 impl Notices {
-    /// Nothing is to be told yet; the watchdog is to be fed `every` so many
-    /// milliseconds from `now` on, if at all.
+    /// Nothing is to be told yet; the watchdog is to be fed each `every` from `now` on,
+    /// if at all.
     #[must_use]
-    pub fn new(every: Option<u64>, now: u64) -> Self {
-        let watchdog = every.map(|every| Watchdog { every, due: now.saturating_add(every), fed: false });
+    pub fn new(every: Option<Duration>, now: Instant) -> Self {
+        let watchdog = every.map(|every| Watchdog { every, due: now + every, fed: false });
         Self {
             reloading: None,
             ready: false,
             stopping: false,
             status: false,
             over: false,
-            retry_at: 0,
+            retry_at: Instant::BOOT,
             watchdog,
         }
     }
@@ -74,18 +75,18 @@ impl Notices {
 
     /// A turn of the loop was finished at `now`; true if there is something to
     /// send.
-    pub fn on_turn(&mut self, now: u64) -> bool {
-        if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| now >= watchdog.due) {
-            watchdog.due = now.saturating_add(watchdog.every);
+    pub fn on_turn(&mut self, now: Instant) -> bool {
+        if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.due.is_due(now)) {
+            watchdog.due = now + watchdog.every;
             watchdog.fed = true;
             return true;
         }
-        now >= self.retry_at && self.next_message().is_some()
+        self.retry_at.is_due(now) && self.next_message().is_some()
     }
 
     /// When the loop has to wake for the watchdog.
     #[must_use]
-    pub fn next_due(&self) -> Option<u64> {
+    pub fn next_deadline(&self) -> Option<Instant> {
         self.watchdog.map(|watchdog| watchdog.due)
     }
 
@@ -110,7 +111,7 @@ impl Notices {
             (self.ready, self.stopping) = (false, false);
         }
         self.status = false;
-        self.retry_at = 0;
+        self.retry_at = Instant::BOOT;
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.fed = false;
         }
@@ -118,12 +119,12 @@ impl Notices {
 
     /// It was not taken, at `now`. The watchdog is fed earlier, and only by
     /// another turn.
-    pub fn on_refused(&mut self, now: u64) {
-        self.retry_at = now.saturating_add(NOTIFY_RETRY_MS);
+    pub fn on_refused(&mut self, now: Instant) {
+        self.retry_at = now + NOTIFY_RETRY;
         if let Some(watchdog) = &mut self.watchdog
             && core::mem::take(&mut watchdog.fed)
         {
-            watchdog.due = now.saturating_add(watchdog.every.min(NOTIFY_RETRY_MS));
+            watchdog.due = now + watchdog.every.min(NOTIFY_RETRY);
         }
     }
 }
@@ -133,9 +134,18 @@ mod tests {
     use super::*;
 
     const RELOADING: Step = Step::Reloading(5);
+    const RETRY_MS: u64 = NOTIFY_RETRY.as_ms();
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_ms(ms)
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_ms(ms)
+    }
 
     fn quiet() -> Notices {
-        Notices::new(None, 0)
+        Notices::new(None, at(0))
     }
 
     /// The steps that are told when everything is taken.
@@ -152,8 +162,8 @@ mod tests {
     fn nothing_is_sent_where_nothing_happens() {
         let mut notices = quiet();
         assert_eq!(notices.next_message(), None);
-        assert_eq!(notices.next_due(), None);
-        assert!(!notices.on_turn(u64::MAX));
+        assert_eq!(notices.next_deadline(), None);
+        assert!(!notices.on_turn(at(u64::MAX)));
     }
 
     #[test]
@@ -192,61 +202,61 @@ mod tests {
         let mut notices = quiet();
         notices.on_step(RELOADING);
         notices.on_step(Step::Ready);
-        notices.on_refused(1000);
-        assert!(!notices.on_turn(999 + NOTIFY_RETRY_MS));
-        assert!(notices.on_turn(1000 + NOTIFY_RETRY_MS));
+        notices.on_refused(at(1000));
+        assert!(!notices.on_turn(at(999 + RETRY_MS)));
+        assert!(notices.on_turn(at(1000 + RETRY_MS)));
         assert_eq!(told(&mut notices), [RELOADING, Step::Ready]);
         notices.on_status();
-        assert!(notices.on_turn(1001), "a success ends the wait");
+        assert!(notices.on_turn(at(1001)), "a success ends the wait");
     }
 
     #[test]
     fn the_watchdog_is_fed_by_finished_turns_only() {
-        let mut notices = Notices::new(Some(100), 1000);
-        assert_eq!(notices.next_due(), Some(1100));
-        assert!(!notices.on_turn(1099));
+        let mut notices = Notices::new(Some(ms(100)), at(1000));
+        assert_eq!(notices.next_deadline(), Some(at(1100)));
+        assert!(!notices.on_turn(at(1099)));
         assert_eq!(notices.next_message(), None);
         // Due, but no turn was finished.
         notices.on_step(Step::Ready);
         assert!(!notices.next_message().unwrap().watchdog);
         notices.on_sent();
-        assert!(notices.on_turn(1130));
+        assert!(notices.on_turn(at(1130)));
         assert!(notices.next_message().unwrap().watchdog);
         notices.on_sent();
         assert_eq!(notices.next_message(), None);
-        assert_eq!(notices.next_due(), Some(1230));
+        assert_eq!(notices.next_deadline(), Some(at(1230)));
     }
 
     #[test]
     fn a_watchdog_that_was_not_fed_is_tried_sooner_and_by_another_turn() {
-        let mut notices = Notices::new(Some(60_000), 0);
-        assert!(notices.on_turn(60_000));
-        notices.on_refused(60_000);
-        assert_eq!(notices.next_due(), Some(60_000 + NOTIFY_RETRY_MS));
+        let mut notices = Notices::new(Some(ms(60_000)), at(0));
+        assert!(notices.on_turn(at(60_000)));
+        notices.on_refused(at(60_000));
+        assert_eq!(notices.next_deadline(), Some(at(60_000 + RETRY_MS)));
         notices.on_status();
         assert!(!notices.next_message().unwrap().watchdog, "that turn is over");
-        assert!(notices.on_turn(60_000 + NOTIFY_RETRY_MS));
+        assert!(notices.on_turn(at(60_000 + RETRY_MS)));
         assert!(notices.next_message().unwrap().watchdog);
-        let mut quick = Notices::new(Some(10), 0);
-        assert!(quick.on_turn(10));
-        quick.on_refused(10);
-        assert_eq!(quick.next_due(), Some(20));
+        let mut quick = Notices::new(Some(ms(10)), at(0));
+        assert!(quick.on_turn(at(10)));
+        quick.on_refused(at(10));
+        assert_eq!(quick.next_deadline(), Some(at(20)));
     }
 
     #[test]
     fn a_watchdog_that_is_due_does_not_wait_for_a_retry() {
-        let mut notices = Notices::new(Some(100), 0);
+        let mut notices = Notices::new(Some(ms(100)), at(0));
         notices.on_status();
-        notices.on_refused(50);
-        assert!(notices.on_turn(100));
+        notices.on_refused(at(50));
+        assert!(notices.on_turn(at(100)));
         assert_eq!(notices.next_message(), Some(Message { status: true, watchdog: true, step: None }));
     }
 
     #[test]
     fn the_end_of_time_overflows_nothing() {
-        let mut notices = Notices::new(Some(u64::MAX), u64::MAX);
-        assert!(notices.on_turn(u64::MAX));
-        notices.on_refused(u64::MAX);
-        assert_eq!(notices.next_due(), Some(u64::MAX));
+        let mut notices = Notices::new(Some(ms(u64::MAX)), at(u64::MAX));
+        assert!(notices.on_turn(at(u64::MAX)));
+        notices.on_refused(at(u64::MAX));
+        assert_eq!(notices.next_deadline(), Some(at(u64::MAX)));
     }
 }

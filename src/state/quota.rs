@@ -1,19 +1,20 @@
 //! How often what strangers cause is logged: who may nothing must not be able to fill the
 //! log. All of it is counted elsewhere.
 
-use crate::limits::QUOTA_MS;
+use crate::limits::QUOTA;
+use crate::util::time::Instant;
 
 /// See the module's documentation.
 #[derive(Default)]
 pub struct Quota {
-    since: u64,
+    since: Instant,
     used: u32,
 }
 
 impl Quota {
-    /// Whether one more may be logged at `now`, of `most` within [`QUOTA_MS`].
-    pub fn take(&mut self, now: u64, most: u32) -> bool {
-        if now >= self.since.saturating_add(QUOTA_MS) {
+    /// Whether one more may be logged at `now`, of `most` within [`QUOTA`].
+    pub fn take(&mut self, now: Instant, most: u32) -> bool {
+        if (self.since + QUOTA).is_due(now) {
             (self.since, self.used) = (now, 0);
         }
         self.used = self.used.saturating_add(1);
@@ -28,9 +29,11 @@ mod tests {
     #[test]
     fn there_are_so_many_within_its_time_and_then_as_many_again() {
         let mut quota = Quota::default();
-        let taken = |quota: &mut Quota, now| (0..100).filter(|_| quota.take(now, 10)).count();
+        let taken =
+            |quota: &mut Quota, now| (0..100).filter(|_| quota.take(Instant::from_ms(now), 10)).count();
+        let span = QUOTA.as_ms();
         assert_eq!(taken(&mut quota, 1_000_000), 10);
-        assert_eq!(taken(&mut quota, 1_000_000 + QUOTA_MS - 1), 0);
-        assert_eq!(taken(&mut quota, 1_000_000 + QUOTA_MS), 10);
+        assert_eq!(taken(&mut quota, 1_000_000 + span - 1), 0);
+        assert_eq!(taken(&mut quota, 1_000_000 + span), 10);
     }
 }

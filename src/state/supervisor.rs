@@ -18,15 +18,16 @@
 //! written in it; the caller asks it for each look.
 
 use crate::limits::{
-    LEAVE_GRACE_MS, RESTART_DELAY_MAX_MS, RESTART_DELAY_MS, RESTART_QUICK_MS, START_PATIENCE, UNKILLABLE_MS,
+    LEAVE_GRACE, RESTART_DELAY, RESTART_DELAY_MAX, RESTART_QUICK, START_PATIENCE, UNKILLABLE,
 };
-use crate::state::backoff::delay_ms;
+use crate::state::backoff::delay;
+use crate::util::time::{Duration, Instant};
 
 /// What is wrong with a service that runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trouble {
-    /// Its heartbeat is this many milliseconds old.
-    Stale(u64),
+    /// Its heartbeat is this old.
+    Stale(Duration),
     /// The heartbeat is of an earlier boot.
     OtherBoot,
     /// The heartbeat is of another process.
@@ -71,24 +72,24 @@ pub struct Rules {
     /// Bad looks in a row until the service is told to end.
     pub failures: u32,
     /// From TERM to KILL.
-    pub stop_timeout_ms: u64,
+    pub stop_timeout: Duration,
     /// How old a heartbeat may be; a start may take [`START_PATIENCE`] times as long.
-    pub stale_after_ms: u64,
+    pub stale_after: Duration,
 }
 
 /// Where a service stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     /// It is to be started at this time.
-    Waiting(u64),
+    Waiting(Instant),
     /// Our child of this PID was started at this time.
-    Starting(u32, u64),
+    Starting(u32, Instant),
     /// This process runs; since when we know it.
-    Running(u32, u64),
+    Running(u32, Instant),
     /// It was told to end; KILL follows at this time.
-    Ending(u32, u64),
+    Ending(u32, Instant),
     /// It was killed at this time, and is not gone.
-    Killed(u32, u64),
+    Killed(u32, Instant),
     /// It was killed long ago, and is not gone.
     Unkillable(u32),
     /// Somebody stopped it on purpose.
@@ -125,10 +126,10 @@ pub enum Report {
     Killing,
     /// It does not end, though it was killed.
     Unkillable,
-    /// It ended so, and is started again after this many milliseconds.
-    Died(Ended, u64),
+    /// It ended so, and is started again after this span.
+    Died(Ended, Duration),
     /// The same, but it had been told to end.
-    Replaced(Ended, u64),
+    Replaced(Ended, Duration),
     /// Somebody stopped it.
     Stopped,
 }
@@ -142,7 +143,7 @@ pub struct Ward {
     /// Lives in a row that were short.
     short_lives: u32,
     /// Since when it is not well.
-    unwell_since: Option<u64>,
+    unwell_since: Option<Instant>,
     /// It died and left its PID file filled: one that is empty by now was emptied by
     /// a stop.
     left_filled: bool,
@@ -161,7 +162,7 @@ const NOTHING: Answer = (Action::None, None);
 impl Ward {
     /// One that is started, or adopted, with the first look.
     #[must_use]
-    pub const fn new(now: u64) -> Self {
+    pub const fn new(now: Instant) -> Self {
         Self {
             phase: Phase::Waiting(now),
             bad_looks: 0,
@@ -180,25 +181,25 @@ impl Ward {
     }
 
     /// Whether a board that cannot heal this should be reset: it was hung or dead
-    /// for longer than `patience_ms`, or cannot be killed.
+    /// for longer than `patience`, or cannot be killed.
     #[must_use]
-    pub fn is_hopeless(&self, now: u64, patience_ms: u64) -> bool {
+    pub fn is_hopeless(&self, now: Instant, patience: Duration) -> bool {
         let unkillable = matches!(self.phase, Phase::Unkillable(_));
-        let unwell = !self.has_settled(now)
-            && self.unwell_since.is_some_and(|since| now.saturating_sub(since) > patience_ms);
+        let unwell =
+            !self.has_settled(now) && self.unwell_since.is_some_and(|since| now.since(since) > patience);
         unkillable || unwell
     }
 
     /// Whether it runs well, and has done so for long enough that its next end is
     /// not one of a row.
-    fn has_settled(&self, now: u64) -> bool {
+    fn has_settled(&self, now: Instant) -> bool {
         self.bad_looks == 0
-            && matches!(self.phase, Phase::Running(_, since) if now.saturating_sub(since) >= RESTART_QUICK_MS)
+            && matches!(self.phase, Phase::Running(_, since) if now.since(since) >= RESTART_QUICK)
     }
 
     /// Forgets earlier troubles if they are over. One that keeps dying is not well
     /// as soon as it is ready.
-    fn note_recovery(&mut self, now: u64) {
+    fn note_recovery(&mut self, now: Instant) {
         if self.has_settled(now) {
             self.short_lives = 0;
         }
@@ -234,23 +235,23 @@ impl Ward {
 
     /// When it needs attention before the next look.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<u64> {
+    pub fn next_deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Waiting(at) | Phase::Ending(_, at) => Some(at),
-            Phase::Killed(_, at) => Some(at.saturating_add(UNKILLABLE_MS)),
+            Phase::Killed(_, at) => Some(at + UNKILLABLE),
             Phase::Starting(..) | Phase::Running(..) | Phase::Unkillable(_) | Phase::Stopped => None,
         }
     }
 
     /// What is due at `now`.
-    pub fn on_deadline(&mut self, now: u64) -> Answer {
+    pub fn on_deadline(&mut self, now: Instant) -> Answer {
         match self.phase {
-            Phase::Waiting(at) if now >= at => (Action::Start, None),
-            Phase::Ending(pid, at) if now >= at => {
+            Phase::Waiting(at) if at.is_due(now) => (Action::Start, None),
+            Phase::Ending(pid, at) if at.is_due(now) => {
                 self.phase = Phase::Killed(pid, now);
                 (Action::Kill(pid), Some(Report::Killing))
             }
-            Phase::Killed(pid, at) if now >= at.saturating_add(UNKILLABLE_MS) => {
+            Phase::Killed(pid, at) if (at + UNKILLABLE).is_due(now) => {
                 self.phase = Phase::Unkillable(pid);
                 (Action::None, Some(Report::Unkillable))
             }
@@ -259,13 +260,13 @@ impl Ward {
     }
 
     /// It was started as our child.
-    pub fn on_started(&mut self, now: u64, pid: u32) {
+    pub fn on_started(&mut self, now: Instant, pid: u32) {
         self.phase = Phase::Starting(pid, now);
         (self.bad_looks, self.adopted) = (0, false);
     }
 
     /// It could not even be started.
-    pub fn on_not_started(&mut self, now: u64) -> Answer {
+    pub fn on_not_started(&mut self, now: Instant) -> Answer {
         self.died(now, now, Ended::NotStarted)
     }
 
@@ -280,12 +281,12 @@ impl Ward {
 
     /// The supervisor stops, and it with it. It gets a little longer than
     /// `stop_timeout`, because it may itself have to wait that long.
-    pub fn on_leave(&mut self, now: u64, rules: &Rules) -> Answer {
+    pub fn on_leave(&mut self, now: Instant, rules: &Rules) -> Answer {
         self.leaving = true;
         match self.phase {
             Phase::Starting(pid, _) | Phase::Running(pid, _) => {
-                let patience = rules.stop_timeout_ms.saturating_add(LEAVE_GRACE_MS);
-                self.phase = Phase::Ending(pid, now.saturating_add(patience));
+                let patience = rules.stop_timeout + LEAVE_GRACE;
+                self.phase = Phase::Ending(pid, now + patience);
                 (Action::Terminate(pid), None)
             }
             Phase::Ending(..) | Phase::Killed(..) | Phase::Unkillable(_) => NOTHING,
@@ -297,7 +298,7 @@ impl Ward {
     }
 
     /// The supervisor is told a second time to stop: no more patience.
-    pub fn on_hurry(&mut self, now: u64) -> Answer {
+    pub fn on_hurry(&mut self, now: Instant) -> Answer {
         match self.phase {
             Phase::Starting(pid, _) | Phase::Running(pid, _) | Phase::Ending(pid, _) => {
                 self.phase = Phase::Killed(pid, now);
@@ -308,14 +309,14 @@ impl Ward {
     }
 
     /// The process `pid` is gone; `look` is what its PID file says since.
-    pub fn on_gone(&mut self, now: u64, pid: u32, ended: Ended, look: Look) -> Answer {
+    pub fn on_gone(&mut self, now: Instant, pid: u32, ended: Ended, look: Look) -> Answer {
         if self.pid() != Some(pid) {
             return NOTHING;
         }
         let since = match self.phase {
             Phase::Starting(_, since) | Phase::Running(_, since) => since,
             // It had its time: its end is ours.
-            _ => 0,
+            _ => Instant::BOOT,
         };
         if self.leaving {
             self.phase = Phase::Stopped;
@@ -343,7 +344,7 @@ impl Ward {
     }
 
     /// A look at it, each `check_interval`.
-    pub fn on_look(&mut self, now: u64, look: Look, rules: &Rules) -> Answer {
+    pub fn on_look(&mut self, now: Instant, look: Look, rules: &Rules) -> Answer {
         match (self.phase, look) {
             (Phase::Waiting(_) | Phase::Stopped, Look::Held(..)) if self.leaving => NOTHING,
             (Phase::Waiting(_) | Phase::Stopped, Look::Held(pid, _)) => self.adopt(now, pid),
@@ -356,15 +357,15 @@ impl Ward {
             (Phase::Waiting(_), Look::Free) if self.left_filled => self.stopped(),
             (Phase::Waiting(_) | Phase::Stopped, Look::Died | Look::Free) => NOTHING,
             (Phase::Starting(pid, since), _) => {
-                let patience = rules.stale_after_ms.saturating_mul(START_PATIENCE);
-                let late = now.saturating_sub(since) > patience;
+                let patience = rules.stale_after * START_PATIENCE;
+                let late = now.since(since) > patience;
                 if late { self.bad_look(now, pid, Trouble::NotReady, rules) } else { NOTHING }
             }
             (Phase::Running(pid, since), Look::Held(holder, health)) if holder == pid => match health {
                 Ok(()) => self.good_look(now),
                 // One that somebody else just started has no heartbeat of its own yet.
                 Err(Trouble::Missing | Trouble::OtherPid | Trouble::OtherBoot)
-                    if self.adopted && now.saturating_sub(since) <= rules.stale_after_ms =>
+                    if self.adopted && now.since(since) <= rules.stale_after =>
                 {
                     NOTHING
                 }
@@ -395,27 +396,27 @@ impl Ward {
         }
     }
 
-    fn good_look(&mut self, now: u64) -> Answer {
+    fn good_look(&mut self, now: Instant) -> Answer {
         let was_unwell = core::mem::take(&mut self.bad_looks) > 0;
         self.note_recovery(now);
         (Action::None, was_unwell.then_some(Report::Recovered))
     }
 
-    fn bad_look(&mut self, now: u64, pid: u32, trouble: Trouble, rules: &Rules) -> Answer {
+    fn bad_look(&mut self, now: Instant, pid: u32, trouble: Trouble, rules: &Rules) -> Answer {
         // Until its last heartbeat it was well; without one nobody saw that it was.
         if let Trouble::Stale(age) = trouble {
-            self.note_recovery(now.saturating_sub(age));
+            self.note_recovery(now.minus(age));
         }
         self.unwell_since.get_or_insert(now);
         self.bad_looks = self.bad_looks.saturating_add(1);
         if self.bad_looks < rules.failures {
             return (Action::None, (self.bad_looks == 1).then_some(Report::Unwell(trouble)));
         }
-        self.phase = Phase::Ending(pid, now.saturating_add(rules.stop_timeout_ms));
+        self.phase = Phase::Ending(pid, now + rules.stop_timeout);
         (Action::Terminate(pid), Some(Report::GivenUp(trouble)))
     }
 
-    fn adopt(&mut self, now: u64, pid: u32) -> Answer {
+    fn adopt(&mut self, now: Instant, pid: u32) -> Answer {
         self.phase = Phase::Running(pid, now);
         (self.bad_looks, self.adopted) = (0, true);
         self.note_recovery(now);
@@ -423,20 +424,20 @@ impl Ward {
     }
 
     /// It lives no more: when it is started again.
-    fn died(&mut self, now: u64, since: u64, ended: Ended) -> Answer {
+    fn died(&mut self, now: Instant, since: Instant, ended: Ended) -> Answer {
         let is_ours = self.is_ours_to_end();
         self.note_recovery(now);
         self.unwell_since.get_or_insert(now);
         self.bad_looks = 0;
-        if now.saturating_sub(since) >= RESTART_QUICK_MS {
+        if now.since(since) >= RESTART_QUICK {
             self.short_lives = 0;
         }
         let delay = match self.short_lives {
-            0 => 0,
-            lives => delay_ms(RESTART_DELAY_MS, lives, RESTART_DELAY_MAX_MS),
+            0 => Duration::ZERO,
+            lives => delay(RESTART_DELAY, lives, RESTART_DELAY_MAX),
         };
         self.short_lives = self.short_lives.saturating_add(1);
-        self.phase = Phase::Waiting(now.saturating_add(delay));
+        self.phase = Phase::Waiting(now + delay);
         let report = if is_ours { Report::Replaced(ended, delay) } else { Report::Died(ended, delay) };
         (Action::None, Some(report))
     }

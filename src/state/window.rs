@@ -15,6 +15,7 @@
 //! that is written. So a full disk holds jobs up, and loses none.
 
 use crate::limits::WINDOW_JOBS;
+use crate::util::time::{Duration, Instant};
 use heapless::Vec;
 
 /// How a job's attempt ended.
@@ -78,7 +79,7 @@ pub enum End {
     /// The job is over.
     Done(Outcome),
     /// There will be another attempt, after this wait.
-    Fail(u64),
+    Fail(Duration),
     /// There will be none.
     Dead(Outcome),
     /// It was stopped with the service; the attempt does not count.
@@ -94,7 +95,7 @@ pub enum State {
     /// It can be started.
     Waiting,
     /// It can be started from this time on.
-    Delayed(u64),
+    Delayed(Instant),
     /// It was chosen; its start is not yet in the journal.
     Starting,
     /// Its handler runs.
@@ -186,13 +187,13 @@ impl Window {
 
     /// The oldest job that can be started now.
     #[must_use]
-    pub fn startable(&self, now: u64) -> Option<u64> {
+    pub fn startable(&self, now: Instant) -> Option<u64> {
         self.slots.iter().find(|slot| slot.is_startable(now)).map(|slot| slot.id)
     }
 
     /// When the next delayed job is due.
     #[must_use]
-    pub fn next_due(&self) -> Option<u64> {
+    pub fn next_deadline(&self) -> Option<Instant> {
         let due = |slot: &Slot| if let State::Delayed(due) = slot.state { Some(due) } else { None };
         self.slots.iter().filter_map(due).min()
     }
@@ -200,12 +201,12 @@ impl Window {
     /// The job that waits longest for its delay, if the window is full and
     /// nothing in it can be started or is running: it keeps others out.
     #[must_use]
-    pub fn blocker(&self, now: u64) -> Option<u64> {
-        let delayed = |slot: &Slot| matches!(slot.state, State::Delayed(due) if due > now);
+    pub fn blocker(&self, now: Instant) -> Option<u64> {
+        let delayed = |slot: &Slot| matches!(slot.state, State::Delayed(due) if !due.is_due(now));
         if !self.is_full() || !self.slots.iter().all(delayed) {
             return None;
         }
-        let due = |slot: &&Slot| if let State::Delayed(due) = slot.state { due } else { 0 };
+        let due = |slot: &&Slot| if let State::Delayed(due) = slot.state { due } else { Instant::BOOT };
         self.slots.iter().max_by_key(due).map(|slot| slot.id)
     }
 
@@ -224,10 +225,10 @@ impl Window {
 }
 
 impl Slot {
-    fn is_startable(&self, now: u64) -> bool {
+    fn is_startable(&self, now: Instant) -> bool {
         match self.state {
             State::Waiting => true,
-            State::Delayed(due) => due <= now,
+            State::Delayed(due) => due.is_due(now),
             State::Starting | State::Running | State::Ended(_) | State::Cancelled => false,
         }
     }
@@ -236,6 +237,10 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_ms(ms)
+    }
 
     fn slot(id: u64, state: State) -> Slot {
         Slot { id, offset: id * 100, size: 50, attempt: 0, state }
@@ -246,16 +251,16 @@ mod tests {
         let mut window = Window::new();
         for (id, state) in [
             (1, State::Running),
-            (2, State::Delayed(50)),
+            (2, State::Delayed(at(50))),
             (3, State::Starting),
             (4, State::Ended(End::Back)),
             (5, State::Waiting),
         ] {
             assert!(window.push(slot(id, state)));
         }
-        assert_eq!(window.startable(49), Some(5));
-        assert_eq!(window.startable(50), Some(2));
-        assert_eq!(window.next_due(), Some(50));
+        assert_eq!(window.startable(at(49)), Some(5));
+        assert_eq!(window.startable(at(50)), Some(2));
+        assert_eq!(window.next_deadline(), Some(at(50)));
         assert!(window.owes());
     }
 
@@ -263,14 +268,14 @@ mod tests {
     fn a_window_full_of_delayed_jobs_names_the_one_to_move_out_of_the_way() {
         let mut window = Window::new();
         for id in 0..WINDOW_JOBS as u64 {
-            assert_eq!(window.blocker(0), None);
-            assert!(window.push(slot(id, State::Delayed(100 + id))));
+            assert_eq!(window.blocker(at(0)), None);
+            assert!(window.push(slot(id, State::Delayed(at(100 + id)))));
         }
         assert!(!window.push(slot(99, State::Waiting)));
-        assert_eq!(window.blocker(0), Some(WINDOW_JOBS as u64 - 1));
-        assert_eq!(window.blocker(100), None, "one of them is due");
+        assert_eq!(window.blocker(at(0)), Some(WINDOW_JOBS as u64 - 1));
+        assert_eq!(window.blocker(at(100)), None, "one of them is due");
         window.get_mut(3).unwrap().state = State::Running;
-        assert_eq!(window.blocker(0), None, "a running job will make room");
+        assert_eq!(window.blocker(at(0)), None, "a running job will make room");
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! Clocks. Decisions rest on [`now`], which no clock step moves; wall time is
 //! only for people (clock_gettime(2)).
 
+use crate::util::time::Instant;
 use rustix::time::{ClockId, DynamicClockId, clock_gettime, clock_gettime_dynamic};
 
-/// Milliseconds since boot, suspend included (`CLOCK_BOOTTIME`), or
+/// The time since boot, suspend included (`CLOCK_BOOTTIME`), or
 /// `CLOCK_MONOTONIC` on kernels before 2.6.39.
 #[must_use]
-pub fn now() -> u64 {
+pub fn now() -> Instant {
     let time =
         clock_gettime_dynamic(DynamicClockId::Boottime).unwrap_or_else(|_| clock_gettime(ClockId::Monotonic));
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let millis = u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000;
-    seconds.wrapping_mul(1000).wrapping_add(millis)
+    Instant::from_ms(seconds.wrapping_mul(1000).wrapping_add(millis))
 }
 
 /// Microseconds of `CLOCK_MONOTONIC`, which service managers count in. Not for

@@ -3,6 +3,7 @@
 
 use super::{AsFd, BorrowedFd, Errno, OwnedFd};
 use crate::limits::POLL_MAX;
+use crate::util::time::Duration;
 use heapless::Vec;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -57,12 +58,12 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
         }
     }
 
-    /// Waits until something is ready or `timeout_ms` have passed; `None`
+    /// Waits until something is ready or `timeout` has passed; `None`
     /// waits for ever. An interruption counts as nothing being ready.
-    pub fn wait(&mut self, timeout_ms: Option<u64>) {
-        let timeout = timeout_ms.map(|ms| Timespec {
-            tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
-            tv_nsec: i64::try_from(ms % 1000).unwrap_or(0).wrapping_mul(1_000_000) as _,
+    pub fn wait(&mut self, timeout: Option<Duration>) {
+        let timeout = timeout.map(|span| Timespec {
+            tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(span.as_ms() % 1000).unwrap_or(0).wrapping_mul(1_000_000) as _,
         });
         if rustix::event::poll(&mut self.fds, timeout.as_ref()).is_err() {
             for fd in &mut self.fds {
@@ -124,16 +125,16 @@ pub fn either(
     }
 }
 
-/// Waits until `fd` is readable or `timeout_ms` have passed; true if readable.
+/// Waits until `fd` is readable or `timeout` has passed; true if readable.
 #[must_use]
-pub fn readable_within(fd: &OwnedFd, timeout_ms: u64) -> bool {
+pub fn readable_within(fd: &OwnedFd, timeout: Duration) -> bool {
     let mut set = PollSet::new();
     set.read(fd, ());
-    set.wait(Some(timeout_ms));
+    set.wait(Some(timeout));
     set.ready().next().is_some()
 }
 
-/// Waits `ms` milliseconds, or less if a signal comes.
-pub fn sleep(ms: u64) {
-    PollSet::<()>::new().wait(Some(ms));
+/// Waits for `span`, or less if a signal comes.
+pub fn sleep(span: Duration) {
+    PollSet::<()>::new().wait(Some(span));
 }

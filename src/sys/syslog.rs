@@ -2,6 +2,7 @@
 //! when syslogd restarts (syslog(3), RFC 3164).
 
 use super::{Errno, OwnedFd};
+use crate::util::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Where syslogd listens.
@@ -12,25 +13,25 @@ const DEV_LOG: &core::ffi::CStr = c"/dev/log";
 pub struct Syslog {
     socket: Option<OwnedFd>,
     /// When the next attempt to connect is due, in [`super::clock::now`] time.
-    retry_at: u64,
+    retry_at: Instant,
 }
 
 /// How long a failed connection is left alone.
-const RETRY_MS: u64 = 1000;
+const RETRY: Duration = Duration::from_ms(1000);
 
 impl Syslog {
     /// Sends one datagram without ever blocking. False: it was lost.
-    pub fn send(&mut self, datagram: &[u8], now: u64) -> bool {
+    pub fn send(&mut self, datagram: &[u8], now: Instant) -> bool {
         // A syslogd that restarted refuses the old connection: try a new one
         // at once, but only one.
         for _ in 0..2 {
             if self.socket.is_none() {
-                if now < self.retry_at {
+                if !self.retry_at.is_due(now) {
                     return false;
                 }
                 self.socket = connect();
                 if self.socket.is_none() {
-                    self.retry_at = now.wrapping_add(RETRY_MS);
+                    self.retry_at = now + RETRY;
                     return false;
                 }
             }
@@ -41,7 +42,7 @@ impl Syslog {
                 Err(_) => self.socket = None,
             }
         }
-        self.retry_at = now.wrapping_add(RETRY_MS);
+        self.retry_at = now + RETRY;
         false
     }
 }

@@ -1,10 +1,11 @@
 //! The health record, and what a service manager says in the environment.
 
 use super::{Choices, written};
-use zigsvc::limits::WATCHDOG_MIN_MS;
+use zigsvc::limits::WATCHDOG_MIN;
 use zigsvc::proto::health::{BOOT_ID_BYTES, RECORD_BYTES, Record, Verdict};
 use zigsvc::proto::notify::{Message, Step, watchdog_every};
 use zigsvc::state::notify::Notices;
+use zigsvc::util::time::{Duration, Instant};
 
 fn record(choices: &mut Choices<'_>) -> Record {
     let mut boot = [b'0'; BOOT_ID_BYTES];
@@ -58,11 +59,12 @@ fn same_shape(old: &Record, new: &Record) -> bool {
 
 fn judge(record: &Record, rest: &[u8]) {
     let mut choices = Choices(rest);
-    let (now, stale) = (choices.number(), choices.number());
+    let (now, stale) = (Instant::from_ms(choices.number()), Duration::from_ms(choices.number()));
+    let written = Instant::from_ms(record.boottime_ms);
     match record.judge(record.pid, &record.boot, now, stale) {
-        Verdict::Fresh(age) => assert!(age <= stale && age == now - record.boottime_ms),
-        Verdict::Stale(age) => assert!(age > stale && age == now - record.boottime_ms),
-        Verdict::Future => assert!(now < record.boottime_ms),
+        Verdict::Fresh(age) => assert!(age <= stale && now == written + age),
+        Verdict::Stale(age) => assert!(age > stale && now == written + age),
+        Verdict::Future => assert!(now < written),
         other => panic!("its own process and boot: {other:?}"),
     }
     assert_eq!(record.judge(!record.pid, &record.boot, now, stale), Verdict::OtherPid);
@@ -80,19 +82,20 @@ pub fn notify(data: &[u8]) {
     };
     let every = watchdog_every(Some(usec), Some(pid), 77);
     let wanted = number(usec).filter(|usec| !matches!(*usec, 0 | u64::MAX) && number(pid) == Some(77));
-    assert_eq!(every, wanted.map(|usec| (usec / 2000).max(WATCHDOG_MIN_MS)));
+    assert_eq!(every, wanted.map(|usec| Duration::from_ms(usec / 2000).max(WATCHDOG_MIN)));
     assert_eq!(watchdog_every(None, None, 77), None);
     steps(every, &mut choices);
 }
 
-fn steps(every: Option<u64>, choices: &mut Choices<'_>) {
-    let (mut now, mut stopped, mut told_stop) = (choices.number(), false, false);
-    let mut notices = Notices::new(every.or(Some(10).filter(|_| now.is_multiple_of(2))), now);
+fn steps(every: Option<Duration>, choices: &mut Choices<'_>) {
+    let (mut now, mut stopped, mut told_stop) = (Instant::from_ms(choices.number()), false, false);
+    let ten = Duration::from_ms(10);
+    let mut notices = Notices::new(every.or(Some(ten).filter(|_| now.as_ms().is_multiple_of(2))), now);
     while !choices.is_over() {
-        now = now.saturating_add(choices.number());
+        now += Duration::from_ms(choices.number());
         match choices.byte() % 7 {
             0 => notices.on_step(Step::Ready),
-            1 => notices.on_step(Step::Reloading(now)),
+            1 => notices.on_step(Step::Reloading(now.as_ms())),
             2 => {
                 notices.on_step(Step::Stopping);
                 stopped = true;
@@ -112,7 +115,7 @@ fn steps(every: Option<u64>, choices: &mut Choices<'_>) {
                 }
             }
         }
-        assert!(notices.next_due().is_none_or(|due| every.is_some() || due <= now.saturating_add(10)));
+        assert!(notices.next_deadline().is_none_or(|due| every.is_some() || due <= now + ten));
     }
 }
 

@@ -4,8 +4,9 @@
 use super::Choices;
 use super::disk::fake::{DEAD, FakeDisk};
 use super::journal::Service;
-use zigsvc::limits::CLAIM_QUIET_MS;
+use zigsvc::limits::CLAIM_QUIET;
 use zigsvc::proto::lines::{Line, classify};
+use zigsvc::util::time::{Duration, Instant};
 
 /// Every line that is a job runs once and in order, byte for byte; every other
 /// one that is not empty is kept in `rejected`.
@@ -26,10 +27,11 @@ pub fn queue_file(data: &[u8]) {
         }
     }
     let mut disk = FakeDisk::new(1);
-    let mut service = Service::start(&mut disk, 0).unwrap().0;
+    let mut service = Service::start(&mut disk, Instant::BOOT).unwrap().0;
     let mut rest = &bytes[..];
     let mut inode = None;
-    let mut written_at = 0;
+    let mut written_at = Instant::BOOT;
+    let still = Duration::from_ms(CLAIM_QUIET.as_ms() - 1);
     for (what, length) in steps {
         let (piece, after) = rest.split_at(length.min(rest.len()));
         rest = after;
@@ -42,8 +44,9 @@ pub fn queue_file(data: &[u8]) {
             written_at = service.now;
         }
         // (whoever is quiet for longer may not go on with the same file)
-        let later = service.now + [1, 600, CLAIM_QUIET_MS - 1][usize::from(what % 3)];
-        service.now = later.min(written_at + CLAIM_QUIET_MS - 1);
+        let later =
+            service.now + [Duration::from_ms(1), Duration::from_ms(600), still][usize::from(what % 3)];
+        service.now = later.min(written_at + still);
         service = turn(service, &mut disk);
     }
     append(&mut disk, &mut inode, rest);

@@ -4,15 +4,17 @@ use super::Choices;
 use super::disk::fake::FakeDisk;
 use super::disk::{Disk, DiskError, File};
 use std::collections::{BTreeMap, BTreeSet};
-use zigsvc::limits::{CLAIM_QUIET_MS, SCRATCH_BYTES};
+use zigsvc::limits::{CLAIM_QUIET, SCRATCH_BYTES};
 use zigsvc::proto::journal::{
     BODY_MAX_BYTES, FILE_HEADER, FileHeader, HEADER_BYTES, Kind, Progress, RECORD_MAX_BYTES, Record, Step,
     file_header, resync, skip_damage, step,
 };
 use zigsvc::state::spool::{Place, Purpose, RecoverError, Recovery, Rules, Spool};
 use zigsvc::state::window::Outcome;
+use zigsvc::util::time::{Duration, Instant};
 
-pub const RULES: Rules = Rules { retries: 1, retry_delay_ms: 10, queue_max: 10_000, sync: true };
+pub const RULES: Rules =
+    Rules { retries: 1, retry_delay: Duration::from_ms(10), queue_max: 10_000, sync: true };
 
 /// What stands there is what is written there again, what is skipped holds no
 /// record, and nothing is read beyond the end.
@@ -72,12 +74,12 @@ fn written_and_read(choices: &mut Choices<'_>) {
 /// A service around the spool, without processes.
 pub struct Service {
     pub spool: Box<Spool>,
-    pub now: u64,
+    pub now: Instant,
     scratch: Vec<u8>,
 }
 
 impl Service {
-    pub fn start(disk: &mut FakeDisk, now: u64) -> Result<(Self, Recovery), RecoverError> {
+    pub fn start(disk: &mut FakeDisk, now: Instant) -> Result<(Self, Recovery), RecoverError> {
         let mut scratch = vec![0; SCRATCH_BYTES];
         let mut spool = Box::new(Spool::EMPTY);
         let recovery = spool.recover(disk, &mut scratch, &RULES, now)?;
@@ -117,7 +119,7 @@ impl Service {
     pub fn run_to_the_end(&mut self, disk: &mut FakeDisk) -> Vec<String> {
         let mut ran = Vec::new();
         for _ in 0..20_000 {
-            self.now += CLAIM_QUIET_MS;
+            self.now += CLAIM_QUIET;
             match self.turn(disk).unwrap() {
                 Some((id, text)) => {
                     ran.push(text);
@@ -173,11 +175,11 @@ pub fn recovery(data: &[u8]) {
 
 /// Lives a while; returns the text of each job that was committed.
 fn history(disk: &mut FakeDisk, choices: &mut Choices<'_>) -> BTreeMap<u64, String> {
-    let (mut service, _) = Service::start(disk, 0).unwrap();
+    let (mut service, _) = Service::start(disk, Instant::BOOT).unwrap();
     let mut known = BTreeMap::new();
     let turns = 1 + choices.byte() % 40;
     for turn in 0..turns {
-        service.now += 20;
+        service.now += Duration::from_ms(20);
         match choices.byte() % 8 {
             0..3 => {
                 let text = format!("job {turn} {}", "x".repeat(choices.below(80)));
@@ -253,7 +255,7 @@ fn whole_records(journal: &[u8], intact: usize) -> BTreeSet<u64> {
 
 fn recovers(disk: &mut FakeDisk, known: Option<(&BTreeMap<u64, String>, BTreeSet<u64>)>) {
     let before = disk.journal_mut().clone();
-    let (mut service, found) = match Service::start(disk, 1000) {
+    let (mut service, found) = match Service::start(disk, Instant::from_ms(1000)) {
         Ok(started) => started,
         Err(RecoverError::OtherVersion) => {
             assert_eq!(*disk.journal_mut(), before, "nothing was touched");
@@ -275,7 +277,7 @@ fn recovers(disk: &mut FakeDisk, known: Option<(&BTreeMap<u64, String>, BTreeSet
     }
     let (waiting, dead) = (service.spool.waiting(), service.spool.dead());
     disk.restart();
-    let (mut again, found) = Service::start(disk, 2000).unwrap();
+    let (mut again, found) = Service::start(disk, Instant::from_ms(2000)).unwrap();
     assert_eq!((found.damaged_bytes, found.groups_voided), (0, 0), "it was mended at once");
     if known_is_sane(&jobs, waiting, dead) {
         assert_eq!(again.jobs(disk), jobs, "the second recovery");

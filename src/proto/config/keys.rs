@@ -9,11 +9,14 @@ use crate::proto::log::{Level, Stamp};
 use crate::proto::names::Service;
 use crate::proto::path::Path;
 use crate::proto::text::{Writer, parse_u64};
+use crate::util::time::Duration;
 use heapless::Vec;
 use ufmt::uwrite;
 
-/// A day and a month in milliseconds, for bounds.
-const DAY: u32 = 86_400_000;
+/// A day, for bounds.
+const DAY: Duration = Duration::from_secs(86_400);
+/// A month, for bounds.
+const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
 /// A configuration key.
 pub struct Key {
@@ -35,8 +38,8 @@ pub enum Kind {
     Device(fn(&mut Config) -> &mut Path),
     /// Bytes.
     Size(fn(&mut Config) -> &mut u64),
-    /// Milliseconds from the first to the second bound, or 0 if that is the third.
-    Duration(fn(&mut Config) -> &mut u32, u32, u32, bool),
+    /// A span from the first to the second bound, or 0 if that is the third.
+    Duration(fn(&mut Config) -> &mut Duration, Duration, Duration, bool),
     /// A number within bounds.
     Count(fn(&mut Config) -> &mut u32, u32, u32),
     /// One of the names, kept as its index.
@@ -89,25 +92,28 @@ pub const KEYS: &[Key] = &[
     key("log_level", Kind::Choice(|c| &mut c.log_level, Level::NAMES)),
     key("log_time", Kind::Choice(|c| &mut c.log_time, Stamp::NAMES)),
     key("syslog", Kind::Flag(|c| &mut c.syslog)),
-    key("interval", Kind::Duration(|c| &mut c.interval, 100, DAY, false)),
+    key("interval", Kind::Duration(|c| &mut c.interval, Duration::from_ms(100), DAY, false)),
     key("handler", Kind::Handler),
     key("workers", Kind::Count(|c| &mut c.workers, 1, 8)),
-    key("job_timeout", Kind::Duration(|c| &mut c.job_timeout, 1, 30 * DAY, true)),
+    key("job_timeout", Kind::Duration(|c| &mut c.job_timeout, Duration::from_ms(1), MONTH, true)),
     key("retries", Kind::Count(|c| &mut c.retries, 0, 100)),
-    key("retry_delay", Kind::Duration(|c| &mut c.retry_delay, 1, DAY, true)),
+    key("retry_delay", Kind::Duration(|c| &mut c.retry_delay, Duration::from_ms(1), DAY, true)),
     key("queue_max", Kind::Count(|c| &mut c.queue_max, 1, 10_000_000)),
     key("sync", Kind::Choice(|c| &mut c.sync, SYNC_NAMES)),
-    key("stop_timeout", Kind::Duration(|c| &mut c.stop_timeout, 1, DAY, true)),
+    key("stop_timeout", Kind::Duration(|c| &mut c.stop_timeout, Duration::from_ms(1), DAY, true)),
     fixed("user", Kind::Account(|c| &mut c.user)),
     fixed("group", Kind::Account(|c| &mut c.group)),
     key("allow_uid", Kind::Accounts(|c| &mut c.allow_uid)),
     key("allow_gid", Kind::Accounts(|c| &mut c.allow_gid)),
     key("supervise", Kind::Services),
-    key("check_interval", Kind::Duration(|c| &mut c.check_interval, 100, DAY, false)),
-    key("stale_after", Kind::Duration(|c| &mut c.stale_after, 100, DAY, false)),
+    key("check_interval", Kind::Duration(|c| &mut c.check_interval, Duration::from_ms(100), DAY, false)),
+    key("stale_after", Kind::Duration(|c| &mut c.stale_after, Duration::from_ms(100), DAY, false)),
     key("failures", Kind::Count(|c| &mut c.failures, 1, 100)),
     key("watchdog", Kind::Device(|c| &mut c.watchdog)),
-    key("watchdog_patience", Kind::Duration(|c| &mut c.watchdog_patience, 1000, DAY, false)),
+    key(
+        "watchdog_patience",
+        Kind::Duration(|c| &mut c.watchdog_patience, Duration::from_ms(1000), DAY, false),
+    ),
     key("allow", Kind::Paths),
     key("metrics_name", Kind::Abstract),
 ];
@@ -150,8 +156,9 @@ impl Key {
             }
             Kind::Size(field) => *field(config) = size(value)?,
             Kind::Duration(field, low, high, zero) => {
-                let ms = u32::try_from(duration(value)?).ok()?;
-                *field(config) = Some(ms).filter(|ms| (*zero && *ms == 0) || (*low..=*high).contains(ms))?;
+                let span = duration(value)?;
+                let allowed = (*zero && span.is_zero()) || (*low..=*high).contains(&span);
+                *field(config) = Some(span).filter(|_| allowed)?;
             }
             Kind::Count(field, low, high) => {
                 *field(config) = u32::try_from(count(value)?).ok().filter(|n| (*low..=*high).contains(n))?;
@@ -196,9 +203,9 @@ impl Key {
             Kind::Size(_) => out.push_str("bytes, with k or m for 1024 or 1048576, such as \"64k\""),
             Kind::Duration(_, low, high, zero) => {
                 out.push_str("a duration from ");
-                emit_duration(u64::from(*low), out);
+                emit_duration(*low, out);
                 out.push_str(" to ");
-                emit_duration(u64::from(*high), out);
+                emit_duration(*high, out);
                 out.push_str(" with a unit of ms, s, m or h, such as \"3s\"");
                 out.push_str(if *zero { ", or \"0\"" } else { "" });
             }
@@ -237,7 +244,7 @@ impl Key {
             Kind::Path(field) | Kind::Device(field) => quote(field(config).as_bytes(), out),
             Kind::Handler => quote(config.handler.as_bytes(), out),
             Kind::Size(field) => quoted(out, |out| emit_size(*field(config), out)),
-            Kind::Duration(field, ..) => quoted(out, |out| emit_duration(u64::from(*field(config)), out)),
+            Kind::Duration(field, ..) => quoted(out, |out| emit_duration(*field(config), out)),
             Kind::Count(field, ..) => out.push_u64(u64::from(*field(config))),
             Kind::Choice(field, names) => {
                 let name = names.get(usize::from(*field(config))).copied().unwrap_or_default();
@@ -302,9 +309,9 @@ fn size(value: Scalar<'_>) -> Option<u64> {
     .filter(|bytes| *bytes <= u64::MAX >> 2)
 }
 
-fn duration(value: Scalar<'_>) -> Option<u64> {
+fn duration(value: Scalar<'_>) -> Option<Duration> {
     match value {
-        Scalar::Integer(0) => Some(0),
+        Scalar::Integer(0) => Some(Duration::ZERO),
         _ => parse_duration(text(value)?),
     }
 }

@@ -15,8 +15,10 @@ pub mod value;
 use super::names::Service;
 use super::path::Path;
 use crate::limits::{
-    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, LOG_MAX_BYTES, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, SUPERVISED_MAX,
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, HEARTBEAT_MIN, LOG_MAX_BYTES, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES,
+    SUPERVISED_MAX,
 };
+use crate::util::time::Duration;
 use heapless::Vec;
 
 /// A user or group: a name or a number, empty for none.
@@ -41,7 +43,7 @@ pub struct Layout {
     pub metrics_name: Vec<u8, METRICS_NAME_MAX_BYTES>,
 }
 
-/// Every setting. Durations are in milliseconds. Five kilobytes: it stays
+/// Every setting. Five kilobytes: it stays
 /// where it is and is filled in place.
 #[derive(Debug)]
 pub struct Config {
@@ -68,23 +70,23 @@ pub struct Config {
     /// Whether lines go to /dev/log too.
     pub syslog: bool,
     /// Heartbeat, and look at the queue file where there is no inotify.
-    pub interval: u32,
+    pub interval: Duration,
     /// What happens to a job: `log`, `shell`, or a path.
     pub handler: Path,
     /// Handlers at once.
     pub workers: u32,
     /// A handler that runs longer is ended; 0 is never.
-    pub job_timeout: u32,
+    pub job_timeout: Duration,
     /// Attempts after the first.
     pub retries: u32,
     /// Wait before the second attempt; doubles to five minutes.
-    pub retry_delay: u32,
+    pub retry_delay: Duration,
     /// Jobs that may be waiting, running or dead at once.
     pub queue_max: u32,
     /// Whether the spool is synced; an index of [`SYNC_NAMES`].
     pub sync: u8,
     /// How long running jobs may take to end after TERM.
-    pub stop_timeout: u32,
+    pub stop_timeout: Duration,
     /// Whom to become.
     pub user: Name,
     /// The group to take; empty for the user's own.
@@ -96,15 +98,15 @@ pub struct Config {
     /// Services that the supervisor keeps running.
     pub supervise: Vec<Service, SUPERVISED_MAX>,
     /// How often the supervisor reads health files.
-    pub check_interval: u32,
+    pub check_interval: Duration,
     /// Age at which a heartbeat is stale.
-    pub stale_after: u32,
+    pub stale_after: Duration,
     /// Stale heartbeats in a row until the service is restarted.
     pub failures: u32,
     /// The hardware watchdog; empty for none.
     pub watchdog: Path,
     /// How long a service may be unwell until the watchdog is not fed.
-    pub watchdog_patience: u32,
+    pub watchdog_patience: Duration,
     /// Paths that the opener opens, each ended by a null byte.
     pub allow: Vec<u8, ALLOW_PATHS_BYTES>,
     /// Abstract socket of the collector.
@@ -154,25 +156,25 @@ impl Config {
         log_level: 0,
         log_time: 0,
         syslog: false,
-        interval: 0,
+        interval: Duration::ZERO,
         handler: Path::empty(),
         workers: 0,
-        job_timeout: 0,
+        job_timeout: Duration::ZERO,
         retries: 0,
-        retry_delay: 0,
+        retry_delay: Duration::ZERO,
         queue_max: 0,
         sync: 0,
-        stop_timeout: 0,
+        stop_timeout: Duration::ZERO,
         user: Name::new(),
         group: Name::new(),
         allow_uid: Vec::new(),
         allow_gid: Vec::new(),
         supervise: Vec::new(),
-        check_interval: 0,
-        stale_after: 0,
+        check_interval: Duration::ZERO,
+        stale_after: Duration::ZERO,
         failures: 0,
         watchdog: Path::empty(),
-        watchdog_patience: 0,
+        watchdog_patience: Duration::ZERO,
         allow: Vec::new(),
         metrics_name: Vec::new(),
         log_file_named: false,
@@ -192,11 +194,12 @@ impl Config {
         self.watchdog.assign(&[]);
         (self.log_max, self.log_keep, self.log_level, self.log_time) = (LOG_MAX_BYTES, 1, 1, 0);
         (self.syslog, self.log_file_named) = (false, false);
-        (self.interval, self.job_timeout, self.stop_timeout) = (3000, 0, 10_000);
-        (self.workers, self.retries, self.retry_delay) = (1, 2, 1000);
+        (self.interval, self.job_timeout) = (Duration::from_secs(3), Duration::ZERO);
+        self.stop_timeout = Duration::from_secs(10);
+        (self.workers, self.retries, self.retry_delay) = (1, 2, Duration::from_secs(1));
         (self.queue_max, self.sync) = (10_000, 0);
-        (self.check_interval, self.stale_after, self.failures) = (5000, 15_000, 3);
-        self.watchdog_patience = 300_000;
+        (self.check_interval, self.stale_after) = (Duration::from_secs(5), Duration::from_secs(15));
+        (self.failures, self.watchdog_patience) = (3, Duration::from_secs(300));
         self.user.clear();
         self.group.clear();
         self.allow_uid.clear();
@@ -215,6 +218,13 @@ impl Config {
             b"shell" => Handler::Shell,
             _ => Handler::Path(&self.handler),
         }
+    }
+
+    /// How often the heart beats at least: so often that the longest pause does not look
+    /// stale.
+    #[must_use]
+    pub fn beat_every(&self) -> Duration {
+        self.interval.at_most(self.stale_after / 3).at_least(HEARTBEAT_MIN)
     }
 
     /// Whether the spool is made durable.

@@ -58,7 +58,7 @@ fn emitted(config: &mut Config) -> String {
 #[test]
 fn an_empty_file_gives_the_defaults() {
     let config = parsed("").unwrap();
-    assert_eq!((config.interval, config.workers, config.retries), (3000, 1, 2));
+    assert_eq!((config.interval.as_ms(), config.workers, config.retries), (3000, 1, 2));
     assert_eq!((config.log_max, config.log_keep, config.queue_max), (10_000, 1, 10_000));
     assert_eq!(config.handler(), Handler::Log);
     assert!(config.sync_always() && !config.syslog && !config.log_file_named);
@@ -83,7 +83,7 @@ fn every_kind_of_value_is_read() {
          watchdog = \"\"",
     )
     .unwrap();
-    assert_eq!((config.interval, config.workers, config.syslog), (250, 8, true));
+    assert_eq!((config.interval.as_ms(), config.workers, config.syslog), (250, 8, true));
     assert_eq!((config.log_max, config.log_level, config.queue_max), (65_536, 0, 1_000_000));
     assert_eq!(config.handler.as_bytes(), b"/base/bin/do");
     assert_eq!(config.log_file.as_bytes(), "/var/log/xé.log".as_bytes());
@@ -217,7 +217,7 @@ fn another(key: &Key, choice: usize) -> String {
     match &key.kind {
         Kind::Path(_) | Kind::Handler | Kind::Device(_) | Kind::Paths => "/another".to_owned(),
         Kind::Size(_) => "77".to_owned(),
-        Kind::Duration(_, _, high, _) => format!("{high}ms"),
+        Kind::Duration(_, _, high, _) => format!("{}ms", high.as_ms()),
         Kind::Count(_, _, high) => high.to_string(),
         Kind::Choice(_, names) => names[choice % names.len()].to_owned(),
         Kind::Flag(_) => "true".to_owned(),

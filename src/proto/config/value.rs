@@ -1,6 +1,7 @@
 //! Values with units: durations and sizes.
 
 use crate::proto::text::{Writer, parse_u64};
+use crate::util::time::Duration;
 
 /// Milliseconds in each unit, longest first.
 const DURATIONS: &[(&str, u64)] = &[("h", 3_600_000), ("m", 60_000), ("ms", 1), ("s", 1000)];
@@ -8,19 +9,21 @@ const DURATIONS: &[(&str, u64)] = &[("h", 3_600_000), ("m", 60_000), ("ms", 1), 
 /// Bytes in each unit, largest first.
 const SIZES: &[(&str, u64)] = &[("m", 1024 * 1024), ("k", 1024)];
 
-/// `250ms`, `3s`, `5m`, `1h`, or a bare `0`, in milliseconds.
+/// `250ms`, `3s`, `5m`, `1h`, or a bare `0`.
 #[must_use]
-pub fn parse_duration(text: &[u8]) -> Option<u64> {
+pub fn parse_duration(text: &[u8]) -> Option<Duration> {
     if text == b"0" {
-        return Some(0);
+        return Some(Duration::ZERO);
     }
     // "ms" is looked for before "s"; "m" cannot match a text that ends in "ms".
     let (unit, factor) = DURATIONS.iter().find(|(unit, _)| text.ends_with(unit.as_bytes()))?;
-    parse_u64(text.strip_suffix(unit.as_bytes())?)?.checked_mul(*factor)
+    let ms = parse_u64(text.strip_suffix(unit.as_bytes())?)?.checked_mul(*factor)?;
+    Some(Duration::from_ms(ms))
 }
 
-/// Writes milliseconds in the largest unit that divides them.
-pub fn emit_duration(ms: u64, out: &mut Writer<'_>) {
+/// Writes a span in the largest unit that divides them.
+pub fn emit_duration(span: Duration, out: &mut Writer<'_>) {
+    let ms = span.as_ms();
     let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
     let (unit, factor) = match units.iter().find(|(_, factor)| ms.is_multiple_of(*factor)) {
         Some((unit, factor)) => (*unit, *factor),
@@ -58,6 +61,10 @@ pub fn emit_size(bytes: u64, out: &mut Writer<'_>) {
 mod tests {
     use super::*;
 
+    fn emit_ms(ms: u64, out: &mut Writer<'_>) {
+        emit_duration(Duration::from_ms(ms), out);
+    }
+
     fn emitted(emit: fn(u64, &mut Writer<'_>), number: u64) -> String {
         let mut buffer = [0; 32];
         let mut out = Writer::new(&mut buffer);
@@ -70,7 +77,7 @@ mod tests {
         for (text, ms) in
             [("250ms", 250), ("3s", 3000), ("5m", 300_000), ("1h", 3_600_000), ("0", 0), ("0s", 0)]
         {
-            assert_eq!(parse_duration(text.as_bytes()), Some(ms), "{text}");
+            assert_eq!(parse_duration(text.as_bytes()), Some(Duration::from_ms(ms)), "{text}");
         }
         for bad in ["", "3", "s", "3 s", "-3s", "1.5s", "3d", "3S", "99999999999999999999h", "ms"] {
             assert_eq!(parse_duration(bad.as_bytes()), None, "{bad}");
@@ -92,10 +99,11 @@ mod tests {
         for number in
             [0, 1, 999, 1000, 1024, 1500, 10_000, 60_000, 65_536, 300_000, 3_600_000, 1 << 20, 1 << 40]
         {
-            assert_eq!(parse_duration(emitted(emit_duration, number).as_bytes()), Some(number));
+            let span = Duration::from_ms(number);
+            assert_eq!(parse_duration(emitted(emit_ms, number).as_bytes()), Some(span));
             assert_eq!(parse_size(emitted(emit_size, number).as_bytes()), Some(number));
         }
-        assert_eq!(emitted(emit_duration, 300_000), "5m");
+        assert_eq!(emitted(emit_ms, 300_000), "5m");
         assert_eq!(emitted(emit_size, 10_000), "10000");
     }
 }

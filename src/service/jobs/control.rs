@@ -22,6 +22,7 @@ use crate::service::listener::{Listener, Rank};
 use crate::state::disk::DiskError;
 use crate::state::spool::Mark;
 use crate::sys::socket::Peer;
+use crate::util::time::{Duration, Instant, earliest};
 use ufmt::uwrite;
 
 /// What a client waits for.
@@ -173,13 +174,10 @@ impl Control {
     }
 
     /// When something here is due; `now` if requests are left.
-    pub(super) fn next_due(&self, now: u64) -> u64 {
-        let mut due = self.clients.next_due().unwrap_or(u64::MAX);
-        if self.listener.accept_after > now {
-            due = due.min(self.listener.accept_after);
-        }
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let due = earliest(self.clients.next_deadline(), self.listener.next_deadline(now));
         let left = self.clients.connected().any(|(place, client)| client.more && self.can_ask(place));
-        if left { now } else { due }
+        if left { Some(now) } else { due }
     }
 }
 
@@ -188,7 +186,7 @@ impl Jobs {
 
     /// Answers what can be answered at once, and notes the rest.
     #[inline(never)]
-    pub(super) fn serve(&mut self, ready: &[Source], now: u64) {
+    pub(super) fn serve(&mut self, ready: &[Source], now: Instant) {
         while let Some(place) = self.control.clients.expired(now) {
             self.drop_client(place);
         }
@@ -221,7 +219,7 @@ impl Jobs {
 
     /// Takes one buffer of a client's requests.
     #[inline(never)]
-    fn take_requests(&mut self, place: usize, now: u64) {
+    fn take_requests(&mut self, place: usize, now: Instant) {
         let mut input = [0; CLIENT_INPUT_BYTES];
         let mut answers = [0; CLIENT_OUTPUT_BYTES];
         let mut out = Writer::new(&mut answers);
@@ -270,7 +268,7 @@ impl Jobs {
         &mut self,
         place: usize,
         framed: Framed<'_>,
-        now: u64,
+        now: Instant,
         out: &mut Writer<'_>,
     ) -> Option<(usize, bool)> {
         let owing = self.control.owed(place) != Owed::Nothing;
@@ -311,7 +309,7 @@ impl Jobs {
         out.room() >= owed.saturating_add(ANSWER_BYTES)
     }
 
-    fn handle(&mut self, place: usize, line: &[u8], now: u64, out: &mut Writer<'_>) -> Answered {
+    fn handle(&mut self, place: usize, line: &[u8], now: Instant, out: &mut Writer<'_>) -> Answered {
         let (verb, argument) = split(line);
         let rank = self.control.rank(place);
         let Some(request) = Request::named(verb) else {
@@ -344,9 +342,9 @@ impl Jobs {
     // ----- events ---------------------------------------------------------
 
     /// Something happened to a job: who waits for its end is told.
-    pub(super) fn note_event(&mut self, id: u64, what: What, took_ms: u64, now: u64) {
+    pub(super) fn note_event(&mut self, id: u64, what: What, took: Duration, now: Instant) {
         let watched = self.control.is_watched();
-        self.control.history.note(id, what, took_ms, watched);
+        self.control.history.note(id, what, took, watched);
         if let What::Ended(fate) = what
             && self.control.doing.contains(&Doing::Waiting(id))
         {
@@ -355,7 +353,7 @@ impl Jobs {
     }
 
     #[inline(never)]
-    fn tell_waiting(&mut self, id: u64, fate: Fate, now: u64) {
+    fn tell_waiting(&mut self, id: u64, fate: Fate, now: Instant) {
         let mut line = [0; 96];
         let mut out = Writer::new(&mut line);
         out.push_str("ok ");
@@ -372,7 +370,7 @@ impl Jobs {
     /// Sends the turn's events to those who watch. One who reads too slowly
     /// misses some.
     #[inline(never)]
-    pub(super) fn send_events(&mut self, now: u64) {
+    pub(super) fn send_events(&mut self, now: Instant) {
         if !self.control.is_watched() {
             // (of those who have just gone)
             self.control.history.drop_events();

@@ -6,13 +6,14 @@ use super::control::{Doing, Owed, Wanted};
 use super::history::{Fate, What};
 use super::requests::{Answered, Asking, code_of, refuse, why_not};
 use super::{Jobs, Stopping};
-use crate::limits::{CLIENT_IDLE_MS, CLIENTS_MAX, LIST_PAGE, PAGE_PATIENCE_MS, READ_BYTES};
+use crate::limits::{CLIENT_IDLE, CLIENTS_MAX, LIST_PAGE, PAGE_PATIENCE, READ_BYTES};
 use crate::proto::control::{Code, Filter, Target};
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::proto::text::Writer;
 use crate::state::disk::DiskError;
 use crate::state::spool::{Cancelled, Place, Purpose, Search};
 use crate::state::window::{Slot, State};
+use crate::util::time::{Duration, Instant};
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -31,7 +32,7 @@ enum Stage {
     /// The journal is written anew, for all dead jobs.
     Rewrite(Purpose),
     /// Sending the page: its next line, and since when.
-    Send(usize, u64),
+    Send(usize, Instant),
 }
 
 /// The place of a client that left while its errand could not be stopped.
@@ -61,13 +62,13 @@ impl Jobs {
     }
 
     /// When the errand goes on.
-    pub(super) fn errand_due(&self, now: u64) -> Option<u64> {
+    pub(super) fn errand_deadline(&self, now: Instant) -> Option<Instant> {
         match &self.control.errand {
             Some(Errand { stage: Stage::Walk(_), .. }) => Some(now),
             Some(Errand { stage: Stage::Send(_, since), place, .. }) => {
-                Some(since.saturating_add(self.page_patience(*place)))
+                Some(*since + self.page_patience(*place))
             }
-            // (while it is under way it has its own line in `next_due`)
+            // (while it is under way it has its own line in `next_deadline`)
             Some(Errand { stage: Stage::Rewrite(_), .. }) | None if self.spool.is_compacting() => None,
             Some(Errand { stage: Stage::Rewrite(_), .. }) => Some(now),
             None => self.next_errand(None).map(|_| now),
@@ -76,9 +77,9 @@ impl Jobs {
 
     /// A page must be taken; sooner if somebody else waits for his turn, or the
     /// journal is to be written anew.
-    fn page_patience(&self, place: usize) -> u64 {
+    fn page_patience(&self, place: usize) -> Duration {
         let waited_for = self.next_errand(Some(place)).is_some() || self.spool.is_compacting();
-        if waited_for || self.spool.wants_compaction() { PAGE_PATIENCE_MS } else { CLIENT_IDLE_MS }
+        if waited_for || self.spool.wants_compaction() { PAGE_PATIENCE } else { CLIENT_IDLE }
     }
 
     /// The client whose errand is next, but for one.
@@ -92,7 +93,7 @@ impl Jobs {
     }
 
     /// Does one step.
-    pub(super) fn go_on_errand(&mut self, now: u64) {
+    pub(super) fn go_on_errand(&mut self, now: Instant) {
         if self.control.errand.is_none() {
             let Some((place, wanted)) = self.next_errand(None) else { return };
             self.control.last_errand = place;
@@ -108,7 +109,7 @@ impl Jobs {
     }
 
     /// Begins an errand, if it can begin now.
-    fn begin_errand(&mut self, place: usize, wanted: Wanted, now: u64) {
+    fn begin_errand(&mut self, place: usize, wanted: Wanted, now: Instant) {
         let purpose = match wanted {
             Wanted::Retry(Target::Dead) => Purpose::Retry,
             Wanted::Forget(Target::Dead) => Purpose::Forget,
@@ -122,7 +123,7 @@ impl Jobs {
         }
         if let Some((at, error)) = self.spool_failure
             && steers
-            && now < at
+            && !at.is_due(now)
         {
             return self.conclude_refused(place, error, now);
         }
@@ -140,7 +141,7 @@ impl Jobs {
             return;
         }
         if steers && self.spool.is_steering_full() {
-            if now < self.compact_after {
+            if !self.compact_after.is_due(now) {
                 // The journal could not be written anew, so there is no room to
                 // remember one more.
                 self.conclude_refused(place, self.compact_error, now);
@@ -163,7 +164,7 @@ impl Jobs {
 
     /// One step of the walk, and what follows from its end.
     #[inline(never)]
-    fn walk(&mut self, place: usize, wanted: Wanted, mut search: Search, now: u64) -> Option<Stage> {
+    fn walk(&mut self, place: usize, wanted: Wanted, mut search: Search, now: Instant) -> Option<Stage> {
         if !self.spool.is_current(&search) {
             // (the errand begins again with the next turn)
             return None;
@@ -205,7 +206,7 @@ impl Jobs {
     // ----- list -----------------------------------------------------------
 
     /// The walk is over: the window's jobs, and the head of the answer.
-    fn begin_page(&mut self, place: usize, filter: &Filter, now: u64) -> Option<Stage> {
+    fn begin_page(&mut self, place: usize, filter: &Filter, now: Instant) -> Option<Stage> {
         for slot in self.spool.window().slots() {
             let running =
                 matches!(slot.state, State::Running | State::Starting | State::Ended(_) | State::Cancelled);
@@ -225,9 +226,9 @@ impl Jobs {
 
     /// Sends as many lines as are taken.
     #[inline(never)]
-    fn send_page(&mut self, place: usize, mut next: usize, since: u64, now: u64) -> Option<Stage> {
+    fn send_page(&mut self, place: usize, mut next: usize, since: Instant, now: Instant) -> Option<Stage> {
         while next < self.control.page.len() {
-            if now >= since.saturating_add(self.page_patience(place)) {
+            if (since + self.page_patience(place)).is_due(now) {
                 self.drop_client(place);
                 return None;
             }
@@ -264,14 +265,14 @@ impl Jobs {
 
     // ----- single jobs ----------------------------------------------------
 
-    fn conclude_refused(&mut self, place: usize, error: DiskError, now: u64) {
+    fn conclude_refused(&mut self, place: usize, error: DiskError, now: Instant) {
         self.conclude(place, now, &|out| {
             refuse(out, code_of(error), why_not(error));
         });
     }
 
     /// Answers, and the client may ask again.
-    fn conclude(&mut self, place: usize, now: u64, answer: &dyn Fn(&mut Writer<'_>)) {
+    fn conclude(&mut self, place: usize, now: Instant, answer: &dyn Fn(&mut Writer<'_>)) {
         let mut line = [0; 128];
         let mut out = Writer::new(&mut line);
         answer(&mut out);
@@ -279,13 +280,13 @@ impl Jobs {
         self.reply(place, out.as_bytes(), now);
     }
 
-    fn conclude_no_job(&mut self, place: usize, now: u64, why: &'static str) {
+    fn conclude_no_job(&mut self, place: usize, now: Instant, why: &'static str) {
         self.conclude(place, now, &|out| {
             refuse(out, Code::NoJob, why);
         });
     }
 
-    fn conclude_wait(&mut self, place: usize, id: u64, found: Option<Place>, now: u64) {
+    fn conclude_wait(&mut self, place: usize, id: u64, found: Option<Place>, now: Instant) {
         let fate = match found {
             Some(home) if home.dead => {
                 let mut buffer = [0; RECORD_MAX_BYTES];
@@ -310,7 +311,7 @@ impl Jobs {
         }
     }
 
-    fn conclude_cancel(&mut self, place: usize, id: u64, found: Option<Place>, now: u64) {
+    fn conclude_cancel(&mut self, place: usize, id: u64, found: Option<Place>, now: Instant) {
         let cancelled = match found {
             Some(home) => self.spool.drop_home(&mut self.disk, now, home).map(|()| Some(Cancelled::Waiting)),
             // It may have come into the window meanwhile.
@@ -333,20 +334,20 @@ impl Jobs {
 
     /// A job is cancelled in the journal: its handler is ended, and those who
     /// wait for it are told. Returns whether it was running.
-    pub(super) fn on_cancelled(&mut self, place: usize, id: u64, found: Cancelled, now: u64) -> bool {
+    pub(super) fn on_cancelled(&mut self, place: usize, id: u64, found: Cancelled, now: Instant) -> bool {
         let peer = self.control.peer(place);
         self.log.info(&|out| {
             let _ = uwrite!(out, "job {}: cancelled by uid {} (pid {})", id, peer.uid, peer.pid);
         });
         if found == Cancelled::Running {
-            let grace = u64::from(self.process.config.stop_timeout);
+            let grace = self.process.config.stop_timeout;
             if let Some(worker) = self.workers.iter_mut().find(|worker| worker.id == id) {
                 worker.terminate(now, grace);
                 return true;
             }
             self.spool.returned(id);
         }
-        self.note_event(id, What::Ended(Fate::Cancelled), 0, now);
+        self.note_event(id, What::Ended(Fate::Cancelled), Duration::ZERO, now);
         false
     }
 
@@ -369,7 +370,7 @@ impl Jobs {
         }
     }
 
-    fn conclude_dead(&mut self, place: usize, found: Option<Place>, retry: bool, now: u64) {
+    fn conclude_dead(&mut self, place: usize, found: Option<Place>, retry: bool, now: Instant) {
         let Some(home) = found.filter(|home| home.dead) else {
             return self.conclude_no_job(place, now, "no such dead job");
         };
@@ -395,7 +396,13 @@ impl Jobs {
     // ----- all dead jobs --------------------------------------------------
 
     /// Whether the new journal is in force.
-    fn check_rewrite(&mut self, place: usize, wanted: Wanted, purpose: Purpose, now: u64) -> Option<Stage> {
+    fn check_rewrite(
+        &mut self,
+        place: usize,
+        wanted: Wanted,
+        purpose: Purpose,
+        now: Instant,
+    ) -> Option<Stage> {
         if self.spool.is_compacting() && self.spool.purpose() == purpose {
             return Some(Stage::Rewrite(purpose));
         }

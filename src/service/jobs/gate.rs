@@ -8,11 +8,12 @@ use crate::service::clients::Client;
 use crate::service::listener::{Access, Rank};
 use crate::sys::Failure;
 use crate::sys::socket;
+use crate::util::time::Instant;
 
 impl Jobs {
     /// Accepts new clients; last in the turn.
     #[inline(never)]
-    pub(super) fn accept_clients(&mut self, now: u64) {
+    pub(super) fn accept_clients(&mut self, now: Instant) {
         for _ in 0..ACCEPT_TURN {
             let Some((connection, peer)) = self.control.listener.accept(now) else { return };
             let rank = self.control.listener.access.rank(&connection, peer);
@@ -31,7 +32,7 @@ impl Jobs {
     ///
     /// # Errors
     /// The socket cannot be made anew with its new mode and group.
-    pub(super) fn set_access(&mut self, access: Access, now: u64) -> Result<(), Failure> {
+    pub(super) fn set_access(&mut self, access: Access, now: Instant) -> Result<(), Failure> {
         let anew = self.control.listener.set_access(access);
         let hidden = if anew { self.control.listener.hide() } else { Ok(()) };
         if anew && hidden.is_ok() {
@@ -69,7 +70,7 @@ impl Jobs {
     }
 
     /// The end of the service: who still waits is told, and all are closed.
-    pub(super) fn dismiss_clients(&mut self, now: u64) {
+    pub(super) fn dismiss_clients(&mut self, now: Instant) {
         for place in 0..CLIENTS_MAX {
             let answer: &[u8] = match self.control.doing(place) {
                 Doing::Nothing | Doing::Watching => b"",
@@ -85,7 +86,7 @@ impl Jobs {
     }
 
     /// Counts a denial, and logs it unless there are too many.
-    pub(super) fn note_denied(&mut self, place: usize, verb: &[u8], now: u64) {
+    pub(super) fn note_denied(&mut self, place: usize, verb: &[u8], now: Instant) {
         let client = self.control.clients.get_mut(place);
         self.control.denials.note(client, "control", verb, now, &mut self.log);
     }

@@ -8,6 +8,7 @@ use crate::limits::{CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
 use crate::proto::text::Writer;
 use crate::state::disk::DiskError;
 use crate::state::spool::NO_ROOM;
+use crate::util::time::Instant;
 use ufmt::uwrite;
 
 impl Jobs {
@@ -15,12 +16,12 @@ impl Jobs {
     ///
     /// # Errors
     /// There is no room, or the disk failed a moment ago.
-    pub(super) fn add_job(&mut self, place: usize, text: &[u8], now: u64) -> Result<(), DiskError> {
+    pub(super) fn add_job(&mut self, place: usize, text: &[u8], now: Instant) -> Result<(), DiskError> {
         if let Some(error) = self.control.group_error {
             return Err(error);
         }
         if let Some((at, error)) = self.spool_failure
-            && now < at
+            && !at.is_due(now)
         {
             return Err(error);
         }
@@ -64,7 +65,7 @@ impl Jobs {
 
     /// The commit succeeded or failed: whoever waited for it is told.
     #[inline(never)]
-    pub(super) fn answer_owed(&mut self, durable: Result<(), DiskError>, now: u64) {
+    pub(super) fn answer_owed(&mut self, durable: Result<(), DiskError>, now: Instant) {
         self.control.group = None;
         let group = self.control.group_error.take().map_or(durable, Err);
         for place in 0..CLIENTS_MAX {
@@ -81,7 +82,7 @@ impl Jobs {
     }
 
     /// Sends an answer that was waited for.
-    pub(super) fn reply(&mut self, place: usize, answer: &[u8], now: u64) {
+    pub(super) fn reply(&mut self, place: usize, answer: &[u8], now: Instant) {
         match self.control.clients.send(place, answer, now) {
             Ok(_) => self.close_if_finished(place),
             Err(_) => self.drop_client(place),

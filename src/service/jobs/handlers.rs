@@ -6,12 +6,13 @@ use super::history::{Fate, What};
 use super::tell::{describe_outcome, push_processing};
 use super::worker::{NotStarted, Worker};
 use super::{Jobs, Stopping, rules};
-use crate::limits::{START_RETRY_MS, WINDOW_JOBS};
+use crate::limits::{START_RETRY, WINDOW_JOBS};
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::proto::log::Level;
 use crate::state::disk::DiskError;
 use crate::state::window::{End, Outcome, Slot, State};
 use crate::sys::process::{self, Exit, Signal};
+use crate::util::time::{Duration, Instant};
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -19,7 +20,7 @@ impl Jobs {
     /// Takes the handlers that have ended: their group is killed before the
     /// leader is reaped, while its number cannot be anybody else's.
     #[inline(never)]
-    pub(super) fn on_ended_handlers(&mut self, now: u64) {
+    pub(super) fn on_ended_handlers(&mut self, now: Instant) {
         let mut index = 0;
         while let Some(worker) = self.workers.get_mut(index) {
             let Some(exit) = process::ended(worker.pid) else {
@@ -43,13 +44,13 @@ impl Jobs {
             {
                 self.spool.returned(worker.id);
             } else {
-                self.job_ended(worker.id, outcome, now.saturating_sub(worker.started_at), now);
+                self.job_ended(worker.id, outcome, now.since(worker.started_at), now);
             }
         }
     }
 
     /// An attempt ended: decides what follows and says so.
-    pub(super) fn job_ended(&mut self, id: u64, outcome: Outcome, took_ms: u64, now: u64) {
+    pub(super) fn job_ended(&mut self, id: u64, outcome: Outcome, took: Duration, now: Instant) {
         let rules = rules(self.process.config);
         let Some(slot) = self.spool.window().get(id).copied() else { return };
         let Some(end) = self.spool.ended(id, outcome, &rules) else { return };
@@ -66,7 +67,7 @@ impl Jobs {
             End::Dead(outcome) => What::Ended(Fate::Dead(outcome)),
             End::Cancelled => What::Ended(Fate::Cancelled),
         };
-        self.note_event(id, what, took_ms, now);
+        self.note_event(id, what, took, now);
         if outcome != Outcome::Success && end != End::Cancelled {
             self.counts.failed = self.counts.failed.saturating_add(1);
         }
@@ -76,10 +77,11 @@ impl Jobs {
         self.log.line(level, &|out| {
             let _ = uwrite!(out, "job {}: ", id);
             describe_outcome(outcome, out);
-            let _ = uwrite!(out, " after {} ms", took_ms);
+            let _ = uwrite!(out, " after {} ms", took.as_ms());
             match end {
                 End::Fail(delay) => {
-                    let _ = uwrite!(out, " (attempt {} of {}), next in {} ms", attempt, attempts, delay);
+                    let _ =
+                        uwrite!(out, " (attempt {} of {}), next in {} ms", attempt, attempts, delay.as_ms());
                 }
                 End::Dead(_) => {
                     let _ = uwrite!(out, " (attempt {} of {}), kept as dead", attempt, attempts);
@@ -93,10 +95,10 @@ impl Jobs {
     /// The handler `log`: all jobs of the window at once. A job is done when
     /// its line was written.
     #[inline(never)]
-    pub(super) fn log_jobs(&mut self, now: u64) -> Result<(), DiskError> {
+    pub(super) fn log_jobs(&mut self, now: Instant) -> Result<(), DiskError> {
         let rules = rules(self.process.config);
         let mut logged: Vec<u64, WINDOW_JOBS> = Vec::new();
-        if now < self.start_after {
+        if !self.start_after.is_due(now) {
             return Ok(());
         }
         while self.spool.choose(now).is_some() {}
@@ -115,20 +117,20 @@ impl Jobs {
             if written {
                 self.spool.ended(id, Outcome::Success, &rules);
                 self.counts.jobs = self.counts.jobs.saturating_add(1);
-                self.note_event(id, What::Started, 0, now);
-                self.note_event(id, What::Ended(Fate::Done), 0, now);
+                self.note_event(id, What::Started, Duration::ZERO, now);
+                self.note_event(id, What::Ended(Fate::Done), Duration::ZERO, now);
             } else {
                 // Not the job's fault: it waits until the log takes lines.
                 self.spool.returned(id);
-                self.start_after = now.saturating_add(START_RETRY_MS);
+                self.start_after = now + START_RETRY;
             }
         }
         self.spool.settle(&mut self.disk, now)
     }
 
     /// Chooses jobs while there are free workers.
-    pub(super) fn choose(&mut self, now: u64) {
-        if now < self.start_after {
+    pub(super) fn choose(&mut self, now: Instant) {
+        if !self.start_after.is_due(now) {
             return;
         }
         let chosen = self.chosen().len();
@@ -140,8 +142,8 @@ impl Jobs {
 
     /// Starts handlers while there are free workers.
     #[inline(never)]
-    pub(super) fn start_jobs(&mut self, now: u64) -> Result<(), DiskError> {
-        if now < self.start_after {
+    pub(super) fn start_jobs(&mut self, now: Instant) -> Result<(), DiskError> {
+        if !self.start_after.is_due(now) {
             return Ok(());
         }
         self.choose(now);
@@ -177,25 +179,25 @@ impl Jobs {
     }
 
     #[inline(never)]
-    pub(super) fn start_handler(&mut self, slot: &Slot, now: u64) {
+    pub(super) fn start_handler(&mut self, slot: &Slot, now: Instant) {
         let mut buffer = [0; RECORD_MAX_BYTES];
         let Some(text) = self.text(slot, &mut buffer, now) else { return };
         self.log.info(&|out| push_processing(text, out));
         let config = &self.process.config;
-        let timeout = u64::from(config.job_timeout);
+        let timeout = config.job_timeout;
         let oom = &mut self.oom_score;
         match Worker::start(config.handler(), oom, slot.id, slot.attempt, text, now, timeout) {
             Ok(worker) => {
                 let _ = self.workers.push(worker);
                 self.note.write(self.workers);
-                self.note_event(slot.id, What::Started, 0, now);
+                self.note_event(slot.id, What::Started, Duration::ZERO, now);
             }
             Err(NotStarted::Refused(why)) => {
                 self.log.error(&|out| {
                     let _ = uwrite!(out, "job {}: ", slot.id);
                     out.push_str(why);
                 });
-                self.job_ended(slot.id, Outcome::NotStarted, 0, now);
+                self.job_ended(slot.id, Outcome::NotStarted, Duration::ZERO, now);
             }
             // Not the job's fault: it waits, and loses no attempt.
             Err(NotStarted::Failed(failure)) => {
@@ -204,7 +206,7 @@ impl Jobs {
                     failure.describe(out);
                 });
                 self.spool.returned(slot.id);
-                self.start_after = now.saturating_add(START_RETRY_MS);
+                self.start_after = now + START_RETRY;
             }
         }
     }

@@ -4,6 +4,7 @@
 use crate::limits::{EVENTS_TURN, RESULTS_KEPT};
 use crate::proto::text::Writer;
 use crate::state::window::Outcome;
+use crate::util::time::Duration;
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -54,7 +55,7 @@ pub(super) enum What {
 struct Event {
     seq: u64,
     id: u64,
-    took_ms: u64,
+    took: Duration,
     what: What,
 }
 
@@ -92,14 +93,14 @@ impl History {
     }
 
     /// Something happened. Events are kept only while somebody watches.
-    pub(super) fn note(&mut self, id: u64, what: What, took_ms: u64, watched: bool) {
+    pub(super) fn note(&mut self, id: u64, what: What, took: Duration, watched: bool) {
         if let What::Ended(fate) = what {
             self.remember(id, fate);
         }
         self.seq = self.seq.saturating_add(1);
         if watched {
             // One that does not fit is missed: its number is.
-            let _ = self.events.push(Event { seq: self.seq, id, took_ms, what });
+            let _ = self.events.push(Event { seq: self.seq, id, took, what });
         }
     }
 
@@ -115,7 +116,7 @@ impl History {
     /// Writes the events since the last call, a line each.
     pub(super) fn take_events(&mut self, out: &mut Writer<'_>) {
         for event in &self.events {
-            let Event { seq, id, took_ms, what } = *event;
+            let Event { seq, id, took, what } = *event;
             let (state, exit, why) = match what {
                 What::Started => ("started", 0, ""),
                 What::Failed(outcome) => ("failed", outcome.exit_status(), ""),
@@ -130,7 +131,7 @@ impl History {
                 id,
                 state,
                 exit,
-                took_ms,
+                took.as_ms(),
                 why
             );
         }

@@ -57,6 +57,7 @@ use crate::sys::oom::OomScore;
 use crate::sys::poll::PollSet;
 use crate::sys::process::Signal;
 use crate::sys::{AsFd, clock, memory};
+use crate::util::time::{Instant, earliest};
 use control::Control;
 use errands::Page;
 use heapless::Vec;
@@ -112,23 +113,23 @@ struct Jobs {
     spool: &'static mut Spool,
     workers: &'static mut Vec<Worker, WORKERS_MAX>,
     scratch: &'static mut [u8],
-    started_at: u64,
+    started_at: Instant,
     counts: Counts,
     stopping: Stopping,
     /// The spool's disk failed, so: nothing is taken before this.
-    spool_failure: Option<(u64, DiskError)>,
+    spool_failure: Option<(Instant, DiskError)>,
     /// While the spool fails: whether jobs that are known cannot go on either.
     jobs_blocked: bool,
     /// There is no room for new jobs; it is asked again at this time.
-    no_room: Option<u64>,
+    no_room: Option<Instant>,
     /// A compaction failed so often; the next one not before this.
     compact_failures: u32,
-    compact_after: u64,
+    compact_after: Instant,
     compact_error: DiskError,
     /// The kernel refused to start a handler: none is started before this.
-    start_after: u64,
+    start_after: Instant,
     /// Without inotify: when to look at the queue file.
-    look_at: u64,
+    look_at: Instant,
     /// The log, the health file and the socket failed when last looked at.
     degraded: Degraded,
     socket_failing: bool,
@@ -175,7 +176,7 @@ pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
 fn rules(config: &Config) -> Rules {
     Rules {
         retries: config.retries,
-        retry_delay_ms: u64::from(config.retry_delay),
+        retry_delay: config.retry_delay,
         queue_max: config.queue_max,
         sync: config.sync_always(),
     }
@@ -253,7 +254,7 @@ impl Jobs {
                 set.read(output, Source::Output(index));
             }
         }
-        if now >= self.control.listener.accept_after {
+        if self.control.listener.accepts(now) {
             set.read(self.control.listener.fd(), Source::Listener);
         }
         for (place, _) in self.control.clients.connected() {
@@ -262,20 +263,19 @@ impl Jobs {
                 set.watch(fd.as_fd(), interest, Source::Client(place));
             }
         }
-        set.wait(Some(self.next_due(now).saturating_sub(now)));
+        set.wait(self.next_deadline(now).map(|at| now.until(at)));
         set.ready().collect()
     }
 
     /// The nearest moment at which there is something to do.
-    fn next_due(&self, now: u64) -> u64 {
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
         // Often enough that the longest pause does not look stale.
-        let Config { interval, stale_after, .. } = *self.process.config;
-        let mut due = self.heartbeat.due(u64::from(interval.min(stale_after / 3)));
-        let mut sooner = |at: Option<u64>| due = due.min(at.unwrap_or(u64::MAX));
-        sooner(self.workers.iter().filter_map(Worker::due).min());
-        sooner(Some(self.control.next_due(now)));
-        sooner(self.errand_due(now));
-        sooner(self.process.notify.due());
+        let mut due = self.heartbeat.next_deadline(self.process.config.beat_every());
+        let mut sooner = |at: Option<Instant>| due = earliest(due, at);
+        sooner(self.workers.iter().map(Worker::next_deadline).fold(None, earliest));
+        sooner(self.control.next_deadline(now));
+        sooner(self.errand_deadline(now));
+        sooner(self.process.notify.next_deadline());
         if self.stopping != Stopping::No {
             return due;
         }
@@ -286,22 +286,22 @@ impl Jobs {
                 return due;
             }
         } else {
-            sooner(self.spool.commit_due());
+            sooner(self.spool.next_deadline());
             let reading = self.spool.claims.wants_reading() && !full && self.no_room.is_none();
-            sooner(self.no_room.or_else(|| self.spool.claims.next_due(now, full)));
+            sooner(self.no_room.or_else(|| self.spool.claims.next_deadline(now, full)));
             let compacting = self.spool.is_compacting() && !self.is_paging();
             sooner((compacting || reading).then_some(now));
             let shrinks = self.spool.wants_compaction() && !self.is_paging();
-            sooner(shrinks.then_some(self.compact_after.max(now)));
+            sooner(shrinks.then_some(self.compact_after.or_later(now)));
         }
         if self.disk.inotify.is_none() {
             sooner(Some(self.look_at));
         }
         sooner(self.spool.wants_refill().then_some(now));
         if self.workers.len() < self.worker_limit() {
-            let start_at = now.max(self.start_after);
+            let start_at = now.or_later(self.start_after);
             sooner(self.spool.window().startable(now).map(|_| start_at));
-            sooner(self.spool.window().next_due().map(|due| due.max(start_at)));
+            sooner(self.spool.window().next_deadline().map(|due| due.or_later(start_at)));
         }
         due
     }
@@ -311,7 +311,7 @@ impl Jobs {
     }
 
     #[inline(never)]
-    fn on_signals(&mut self, now: u64) {
+    fn on_signals(&mut self, now: Instant) {
         let arrived = self.process.signals.take();
         if let Some((_, why)) = arrived.stop() {
             self.stop(why, now);
@@ -328,7 +328,7 @@ impl Jobs {
     }
 
     /// The first time asks the handlers to end, the second time ends them.
-    fn stop(&mut self, why: &str, now: u64) {
+    fn stop(&mut self, why: &str, now: Instant) {
         let running = self.workers.len();
         self.stopping = match self.stopping {
             Stopping::No => {
@@ -341,7 +341,7 @@ impl Jobs {
                         let _ = uwrite!(out, "{} running jobs are stopped and will run again", running);
                     });
                 }
-                let grace = u64::from(self.process.config.stop_timeout);
+                let grace = self.process.config.stop_timeout;
                 self.workers.iter_mut().for_each(|worker| worker.terminate(now, grace));
                 Stopping::Gracefully
             }
@@ -353,8 +353,8 @@ impl Jobs {
     }
 
     #[inline(never)]
-    fn on_deadlines(&mut self, now: u64) {
-        let grace = u64::from(self.process.config.stop_timeout);
+    fn on_deadlines(&mut self, now: Instant) {
+        let grace = self.process.config.stop_timeout;
         for worker in self.workers.iter_mut() {
             if worker.check(now, grace) {
                 let id = worker.id;
@@ -363,8 +363,8 @@ impl Jobs {
                 });
             }
         }
-        if self.disk.inotify.is_none() && now >= self.look_at {
-            self.look_at = now.saturating_add(u64::from(self.process.config.interval));
+        if self.disk.inotify.is_none() && self.look_at.is_due(now) {
+            self.look_at = now + self.process.config.interval;
             self.spool.claims.look_at_queue();
             self.spool.claims.look_at_claims();
         }

@@ -8,10 +8,11 @@ use crate::service::listener::{Access, describe_unknown};
 use crate::service::reload::{self, REASON_BYTES};
 use crate::service::settings::Unusable;
 use crate::state::window::State;
+use crate::util::time::Instant;
 
 impl Jobs {
     /// Reads the configuration again. A bad one changes nothing.
-    pub(super) fn reload(&mut self, now: u64) {
+    pub(super) fn reload(&mut self, now: Instant) {
         let mut reason = [0; REASON_BYTES];
         let mut out = Writer::new(&mut reason);
         let access = match reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) {
@@ -35,7 +36,7 @@ impl Jobs {
     }
 
     /// Takes over a good configuration and logs what changed.
-    fn adopt(&mut self, access: Access, now: u64) {
+    fn adopt(&mut self, access: Access, now: Instant) {
         reload::accept(&mut self.process, &mut self.log);
         let Process { config: old, candidate: new, foreground, .. } = &mut self.process;
         self.log.configure(new, &new.log_file, *foreground);

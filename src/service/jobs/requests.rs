@@ -12,6 +12,7 @@ use crate::service::listener::Rank;
 use crate::state::disk::DiskError;
 use crate::state::spool::Cancelled;
 use crate::sys::Errno;
+use crate::util::time::Instant;
 use ufmt::uwrite;
 
 /// A request.
@@ -41,7 +42,7 @@ enum Action {
 /// Who asks, when, and where the answer goes.
 pub(super) struct Asking<'a, 'b> {
     pub(super) place: usize,
-    pub(super) now: u64,
+    pub(super) now: Instant,
     pub(super) out: &'a mut Writer<'b>,
 }
 

@@ -5,24 +5,25 @@ use super::control::{Doing, Wanted};
 use super::requests::code_of;
 use super::tell::{describe_damage, describe_disk, tell_notice};
 use super::{Jobs, Source, Stopping, rules};
-use crate::limits::{CLIENTS_MAX, COMPACT_RETRY_MAX_MS, COMPACT_RETRY_MS, SPOOL_RETRY_MS};
+use crate::limits::{CLIENTS_MAX, COMPACT_RETRY, COMPACT_RETRY_MAX, SPOOL_RETRY};
 use crate::proto::config::Handler;
 use crate::proto::control::Code;
 use crate::proto::journal::RECORD_MAX_BYTES;
-use crate::state::backoff::delay_ms;
+use crate::state::backoff::delay;
 use crate::state::disk::DiskError;
 use crate::state::spool::Notice;
 use crate::state::window::{Outcome, Slot};
 use crate::sys::{Errno, describe_errno};
+use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
 impl Jobs {
     /// Intake, requests, commit, starts: everything that needs the spool's disk.
     #[inline(never)]
-    pub(super) fn advance(&mut self, ready: &[Source], now: u64) {
+    pub(super) fn advance(&mut self, ready: &[Source], now: Instant) {
         // Its disk has a rest after an error, but jobs that are known go on if
         // they can.
-        let resting = self.spool_failure.is_some_and(|(at, _)| now < at);
+        let resting = self.spool_failure.is_some_and(|(at, _)| !at.is_due(now));
         let was_failing = self.spool_failure.is_some();
         let starts = !resting && self.stopping == Stopping::No && !self.logs_jobs();
         if starts && self.spool.window().owes() {
@@ -58,11 +59,11 @@ impl Jobs {
 
     /// The disk worked, or failed, in this turn: for new jobs, and for the rest.
     #[inline(never)]
-    fn judge_spool(&mut self, new: Result<(), DiskError>, rest: Result<(), DiskError>, now: u64) {
+    fn judge_spool(&mut self, new: Result<(), DiskError>, rest: Result<(), DiskError>, now: Instant) {
         let refused = new.err().filter(|error| code_of(*error) == Code::NoSpace);
         let result = if refused.is_some() { rest } else { new.and(rest) };
         let was_failing = self.spool_failure.is_some();
-        self.spool_failure = result.err().map(|error| (now.saturating_add(SPOOL_RETRY_MS), error));
+        self.spool_failure = result.err().map(|error| (now + SPOOL_RETRY, error));
         match result {
             Ok(()) => {
                 if was_failing {
@@ -85,14 +86,14 @@ impl Jobs {
     }
 
     /// Whether there is room for new jobs.
-    fn judge_room(&mut self, refused: Option<DiskError>, now: u64) {
-        if refused.is_none() && self.no_room.is_none_or(|at| now < at) {
+    fn judge_room(&mut self, refused: Option<DiskError>, now: Instant) {
+        if refused.is_none() && !self.no_room.is_some_and(|at| at.is_due(now)) {
             return;
         }
         let (room, free, kept) = self.spool.room_on_disk(&mut self.disk);
         let lacks = refused.is_some() || !room;
         let lacked = self.no_room.is_some();
-        self.no_room = lacks.then(|| now.saturating_add(SPOOL_RETRY_MS));
+        self.no_room = lacks.then(|| now + SPOOL_RETRY);
         if let Some(error) = refused.filter(|_| !lacked) {
             let config = &self.process.config;
             self.log.error(&|out| {
@@ -107,7 +108,7 @@ impl Jobs {
             self.log.info(&|out| out.push_str("spool: works again, new jobs are taken"));
             // (claims that could not be adopted for the same reason)
             let adopted = self.spool.adopt_claims(&mut self.disk, now);
-            self.spool_failure = adopted.err().map(|error| (now.saturating_add(SPOOL_RETRY_MS), error));
+            self.spool_failure = adopted.err().map(|error| (now + SPOOL_RETRY, error));
         }
     }
 
@@ -118,10 +119,10 @@ impl Jobs {
         &mut self,
         taken: bool,
         resting: bool,
-        now: u64,
+        now: Instant,
     ) -> (Result<(), DiskError>, Result<(), DiskError>) {
         let mut group = self.check_group();
-        let due = self.spool.commit_due().is_some_and(|due| now >= due);
+        let due = self.spool.next_deadline().is_some_and(|at| at.is_due(now));
         let wanted = !resting && (taken || due || self.spool.claims.wants_commit());
         let mut rest = Ok(());
         if wanted || self.control.owes() || self.control.has_group() || group.is_err() {
@@ -143,8 +144,8 @@ impl Jobs {
     }
 
     /// Begins or continues a compaction where that is due.
-    fn keep_journal_small(&mut self, now: u64) {
-        let due = self.spool.wants_compaction() && now >= self.compact_after;
+    fn keep_journal_small(&mut self, now: Instant) {
+        let due = self.spool.wants_compaction() && self.compact_after.is_due(now);
         if (self.spool.is_compacting() || due) && !self.is_paging() {
             self.compact(now);
         }
@@ -152,13 +153,13 @@ impl Jobs {
 
     /// A step of a compaction. One that fails costs a write of everything that
     /// is live, so the next attempt waits longer each time.
-    pub(super) fn compact(&mut self, now: u64) {
+    pub(super) fn compact(&mut self, now: Instant) {
         match self.spool.compact_step(&mut self.disk, now) {
             Ok(()) => self.compact_failures = 0,
             Err(error) => {
                 self.compact_failures = self.compact_failures.saturating_add(1);
-                let wait = delay_ms(COMPACT_RETRY_MS, self.compact_failures, COMPACT_RETRY_MAX_MS);
-                self.compact_after = now.saturating_add(wait);
+                let wait = delay(COMPACT_RETRY, self.compact_failures, COMPACT_RETRY_MAX);
+                self.compact_after = now + wait;
                 self.compact_error = error;
                 let disk = &self.disk;
                 self.log.warn(&|out| {
@@ -170,7 +171,7 @@ impl Jobs {
     }
 
     /// New jobs from the queue file into the journal; true if there were some.
-    pub(super) fn take_in(&mut self, now: u64, was_failing: bool) -> Result<bool, DiskError> {
+    pub(super) fn take_in(&mut self, now: Instant, was_failing: bool) -> Result<bool, DiskError> {
         let rules = rules(self.process.config);
         if was_failing {
             // (one that still cannot be opened was told at start)
@@ -183,7 +184,7 @@ impl Jobs {
     }
 
     /// From the journal into the window, and from there to handlers.
-    pub(super) fn run_jobs(&mut self, now: u64) -> Result<(), DiskError> {
+    pub(super) fn run_jobs(&mut self, now: Instant) -> Result<(), DiskError> {
         let rules = rules(self.process.config);
         self.spool.make_way(&mut self.disk, now)?;
         self.spool.refill(&mut self.disk, self.scratch, &rules, now)?;
@@ -195,14 +196,14 @@ impl Jobs {
         matches!(self.process.config.handler(), Handler::Log)
     }
 
-    pub(super) fn commit(&mut self, now: u64) -> Result<(), DiskError> {
+    pub(super) fn commit(&mut self, now: Instant) -> Result<(), DiskError> {
         let rules = rules(self.process.config);
         self.spool.commit(&mut self.disk, &rules, now)?;
         self.spool.remove_closed(&mut self.disk)
     }
 
     /// Puts starts and ends into the journal; the log comes first.
-    pub(super) fn settle(&mut self, now: u64) -> Result<(), DiskError> {
+    pub(super) fn settle(&mut self, now: Instant) -> Result<(), DiskError> {
         if !self.spool.window().owes() {
             return Ok(());
         }
@@ -230,7 +231,7 @@ impl Jobs {
         &mut self,
         slot: &Slot,
         buffer: &'b mut [u8; RECORD_MAX_BYTES],
-        now: u64,
+        now: Instant,
     ) -> Option<&'b [u8]> {
         let result = self.spool.text_to_run(&mut self.disk, slot.place(), buffer);
         if let Err(error) = result {
@@ -239,7 +240,7 @@ impl Jobs {
                 let _ = uwrite!(out, "job {}: its text cannot be read: ", slot.id);
                 describe_disk(disk, error, out);
             });
-            self.job_ended(slot.id, Outcome::NotStarted, 0, now);
+            self.job_ended(slot.id, Outcome::NotStarted, Duration::ZERO, now);
         }
         result.ok()
     }

@@ -5,7 +5,7 @@ use super::control::Control;
 use super::leftover::Running;
 use super::tell::describe_disk;
 use super::{Counts, Jobs, STATE, State, Stopping, rules};
-use crate::limits::SPOOL_RETRY_MS;
+use crate::limits::SPOOL_RETRY;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
 use crate::service::clients;
@@ -20,6 +20,7 @@ use crate::state::disk::DiskError;
 use crate::state::spool::RecoverError;
 use crate::sys::oom::OomScore;
 use crate::sys::{Errno, clock, file, identity, process};
+use crate::util::time::Instant;
 use ufmt::uwrite;
 
 impl Jobs {
@@ -76,13 +77,13 @@ impl Jobs {
             counts: Counts::default(),
             stopping: Stopping::No,
             // (a claim that could not be opened gets a second chance)
-            spool_failure: unread.filter(may_pass).map(|error| (now.saturating_add(SPOOL_RETRY_MS), error)),
+            spool_failure: unread.filter(may_pass).map(|error| (now + SPOOL_RETRY, error)),
             jobs_blocked: false,
             no_room: None,
             compact_failures: 0,
-            compact_after: 0,
+            compact_after: Instant::BOOT,
             compact_error: DiskError(0),
-            start_after: 0,
+            start_after: Instant::BOOT,
             look_at: now,
             degraded: Degraded::default(),
             socket_failing: false,

@@ -13,6 +13,7 @@ use crate::state::disk::DiskError;
 use crate::state::spool::{Damage, Notice, Recovery};
 use crate::state::window::{Outcome, State};
 use crate::sys::{Errno, Failure, clock, describe_errno, file, process};
+use crate::util::time::Instant;
 use ufmt::uwrite;
 
 fn describe_aside(bytes: u64, out: &mut Writer<'_>) {
@@ -98,11 +99,11 @@ impl Jobs {
         }
     }
 
-    pub(super) fn note_long_turn(&mut self, began: u64) {
-        let took = clock::now().saturating_sub(began);
-        if took > u64::from(self.process.config.stale_after) {
+    pub(super) fn note_long_turn(&mut self, began: Instant) {
+        let took = clock::now().since(began);
+        if took.exceeds(self.process.config.stale_after) {
             self.log.warn(&|out| {
-                let _ = uwrite!(out, "a turn of the loop took {} ms", took);
+                let _ = uwrite!(out, "a turn of the loop took {} ms", took.as_ms());
             });
         }
     }
@@ -122,7 +123,7 @@ impl Jobs {
 
     /// SIGUSR2: what `status` would say.
     #[inline(never)]
-    pub(super) fn log_status(&mut self, now: u64) {
+    pub(super) fn log_status(&mut self, now: Instant) {
         let mut text = [0; 640];
         let mut status = Writer::new(&mut text);
         self.push_status(&mut status, now);
@@ -134,13 +135,13 @@ impl Jobs {
 
     /// The fields of `status`; `docs/control.md` tells what they mean.
     #[inline(never)]
-    pub(super) fn push_status(&self, out: &mut Writer<'_>, now: u64) {
+    pub(super) fn push_status(&self, out: &mut Writer<'_>, now: Instant) {
         let window = self.spool.window();
         let counted = window.count(|state| *state == State::Running);
         let _ = uwrite!(out, "pid={} state={}", process::pid().as_raw_pid(), self.phase());
         let (log, wear) = (self.log.counts(), self.spool.wear());
         let fields = [
-            ("uptime", now.saturating_sub(self.started_at) / 1000),
+            ("uptime", now.since(self.started_at).as_secs()),
             ("jobs", self.counts.jobs),
             ("failed", self.counts.failed),
             ("dead", u64::from(self.spool.dead())),
@@ -156,7 +157,7 @@ impl Jobs {
             ("spool_bytes", wear.bytes),
             ("clients", self.control.clients.count() as u64),
             ("denied", self.control.denials.count),
-            ("health_age_ms", self.heartbeat.age(now)),
+            ("health_age_ms", self.heartbeat.age(now).as_ms()),
         ];
         for (name, value) in fields {
             let _ = uwrite!(out, " {}={}", name, value);

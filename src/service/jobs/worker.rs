@@ -12,6 +12,7 @@ use crate::sys::oom::OomScore;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::spawn::{Child, Program, Role, SAFE_PATH, spawn};
 use crate::sys::{Failure, OwnedFd, file};
+use crate::util::time::{Duration, Instant};
 use core::ffi::CStr;
 use heapless::Vec;
 use ufmt::uwrite;
@@ -22,7 +23,7 @@ pub(super) enum Phase {
     /// Nothing.
     Running,
     /// TERM; KILL follows at this time.
-    Terminating(u64),
+    Terminating(Instant),
     /// KILL.
     Killed,
 }
@@ -39,9 +40,9 @@ pub(super) struct Worker {
     /// the leader that counts, and that follows at once.
     _input: OwnedFd,
     /// When it was started.
-    pub(super) started_at: u64,
+    pub(super) started_at: Instant,
     /// When `job_timeout` is over.
-    pub(super) deadline: Option<u64>,
+    pub(super) deadline: Option<Instant>,
     /// Whether it is being ended.
     pub(super) phase: Phase,
     /// Whether `job_timeout` was the reason.
@@ -67,8 +68,8 @@ impl Worker {
         id: u64,
         attempt: u16,
         text: &[u8],
-        now: u64,
-        timeout_ms: u64,
+        now: Instant,
+        timeout: Duration,
     ) -> Result<Self, NotStarted> {
         oom_score.raise();
         let child = start_handler(handler, id, attempt, text);
@@ -80,19 +81,19 @@ impl Worker {
             output: Output::new(Some(child.output)),
             _input: child.input,
             started_at: now,
-            deadline: (timeout_ms > 0).then(|| now.saturating_add(timeout_ms)),
+            deadline: (!timeout.is_zero()).then(|| now + timeout),
             phase: Phase::Running,
             timed_out: false,
         })
     }
 
-    /// Asks the whole group to end; KILL follows after `grace_ms`.
-    pub(super) fn terminate(&mut self, now: u64, grace_ms: u64) {
+    /// Asks the whole group to end; KILL follows after `grace`.
+    pub(super) fn terminate(&mut self, now: Instant, grace: Duration) {
         if self.phase == Phase::Running {
             process::kill_group(self.pid, Signal::TERM);
             // A stopped handler could not even take the TERM.
             process::kill_group(self.pid, Signal::CONT);
-            self.phase = Phase::Terminating(now.saturating_add(grace_ms));
+            self.phase = Phase::Terminating(now + grace);
         }
     }
 
@@ -106,7 +107,7 @@ impl Worker {
 
     /// When it next needs attention.
     #[must_use]
-    pub(super) fn due(&self) -> Option<u64> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Running => self.deadline,
             Phase::Terminating(kill_at) => Some(kill_at),
@@ -115,14 +116,14 @@ impl Worker {
     }
 
     /// Does what is due at `now`; true if it just timed out.
-    pub(super) fn check(&mut self, now: u64, grace_ms: u64) -> bool {
+    pub(super) fn check(&mut self, now: Instant, grace: Duration) -> bool {
         match self.phase {
-            Phase::Running if self.deadline.is_some_and(|deadline| now >= deadline) => {
+            Phase::Running if self.deadline.is_some_and(|deadline| deadline.is_due(now)) => {
                 self.timed_out = true;
-                self.terminate(now, grace_ms);
+                self.terminate(now, grace);
                 true
             }
-            Phase::Terminating(kill_at) if now >= kill_at => {
+            Phase::Terminating(kill_at) if kill_at.is_due(now) => {
                 self.kill();
                 false
             }

@@ -25,15 +25,15 @@ use super::companion::{Companion, Source};
 use super::lifecycle::{Audience, exit};
 use super::memory::Memory;
 use crate::limits::{
-    CLIENTS_MAX, DENIALS_LOGGED_MAX, OPENER_SOCKET_BEATS, RESTART_DELAY_MAX_MS, RESTART_DELAY_MS,
-    RESTART_QUICK_MS, WORKER_GRACE_MS, WORKER_OVERSLEPT_MS,
+    CLIENTS_MAX, DENIALS_LOGGED_MAX, OPENER_SOCKET_BEATS, RESTART_DELAY, RESTART_DELAY_MAX, RESTART_QUICK,
+    WORKER_GRACE, WORKER_OVERSLEPT,
 };
 use crate::proto::log::Level;
 use crate::proto::names::Service;
 use crate::proto::opener::{Answer, Asked, REQUEST_BYTES, Request, Whom};
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
-use crate::state::backoff::delay_ms;
+use crate::state::backoff::delay;
 use crate::state::opener::{Resolved, complete, find, load};
 use crate::state::quota::Quota;
 use crate::state::resolve::Name;
@@ -43,6 +43,7 @@ use crate::sys::process::{self, Pid, Side, Signal};
 use crate::sys::{
     Errno, Failure, OwnedFd, clock, describe_errno, fds, file, memory, pass, poll, push_errno_name, socket,
 };
+use crate::util::time::{Duration, Instant};
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -55,8 +56,8 @@ static RESOLVED: Once<Resolved, 6> = Once::new(Vec::new());
 struct Worker {
     pid: Pid,
     channel: OwnedFd,
-    born_at: u64,
-    heard_at: u64,
+    born_at: Instant,
+    heard_at: Instant,
 }
 
 /// What the worker has said.
@@ -84,7 +85,7 @@ struct Opener {
     /// Workers that were lost in a row, each soon after its start.
     losses: u32,
     /// When the next one is started, while there is none.
-    start_at: u64,
+    start_at: Instant,
     denials: Quota,
     /// The hint about the root was given.
     hinted: bool,
@@ -104,7 +105,7 @@ pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
         identity: whom_to_become(identity),
         worker: None,
         losses: 0,
-        start_at: 0,
+        start_at: Instant::BOOT,
         denials: Quota::default(),
         hinted: false,
         opened: 0,
@@ -150,13 +151,9 @@ fn look(path: &Path, target: &mut [u8], errno: &mut Option<Errno>) -> Name {
 impl Opener {
     #[inline(never)]
     fn turn(&mut self) {
-        let config = &self.base.process.config;
-        let due = match &self.worker {
-            Some(worker) => worker.heard_at.saturating_add(u64::from(config.stale_after)),
-            None => self.start_at,
-        };
+        let due = self.next_deadline();
         let channel = self.worker.as_ref().map(|worker| &worker.channel);
-        let ready = self.base.wait(None, &|_| false, channel, Some(due));
+        let ready = self.base.wait(None, &|_| false, channel, due);
         let now = clock::now();
         if ready.contains(&Source::Signals) || self.base.process.signals.have_arrived() {
             self.on_signals(now);
@@ -172,7 +169,15 @@ impl Opener {
         }
     }
 
-    fn on_signals(&mut self, now: u64) {
+    /// When the worker has been silent for too long, or the next one is started.
+    fn next_deadline(&self) -> Option<Instant> {
+        Some(match &self.worker {
+            Some(worker) => worker.heard_at + self.base.process.config.stale_after,
+            None => self.start_at,
+        })
+    }
+
+    fn on_signals(&mut self, now: Instant) {
         let (opened, denied, failed) = (self.opened, self.denied, self.failed);
         let worker = self.worker.as_ref().map_or(0, |worker| worker.pid.as_raw_pid());
         let arrived = self.base.on_signals(now, &|out| {
@@ -223,7 +228,7 @@ impl Opener {
 
     /// What the worker has said; true if it lives.
     #[inline(never)]
-    fn hear_all(&mut self, now: u64) -> bool {
+    fn hear_all(&mut self, now: Instant) -> bool {
         let mut lives = false;
         for _ in 0..CLIENTS_MAX {
             match self.hear(now) {
@@ -243,7 +248,7 @@ impl Opener {
 
     /// One message of the worker.
     #[inline(never)]
-    fn hear(&mut self, now: u64) -> Heard {
+    fn hear(&mut self, now: Instant) -> Heard {
         let Some(worker) = &mut self.worker else { return Heard::Nothing };
         let mut bytes = [0; REQUEST_BYTES + 1];
         let request = match socket::receive(&worker.channel, &mut bytes) {
@@ -276,7 +281,7 @@ impl Opener {
 
     /// Opens what may be opened, and tells the worker. Our descriptor is closed here in
     /// any case.
-    fn answer(&mut self, whom: Whom, peer: (u32, u32), asked: Asked<'_>, now: u64) -> Heard {
+    fn answer(&mut self, whom: Whom, peer: (u32, u32), asked: Asked<'_>, now: Instant) -> Heard {
         let open = |path: Path| file::open_without_links(path.as_c_str()).map_err(|failure| failure.errno);
         let (answer, file) = match self.find(asked).map(|path| path.and_then(open)) {
             None => {
@@ -325,7 +330,7 @@ impl Opener {
     }
 
     /// Counts a denial, and logs it unless there are too many.
-    fn note_denied(&mut self, (pid, uid): (u32, u32), asked: Asked<'_>, now: u64) {
+    fn note_denied(&mut self, (pid, uid): (u32, u32), asked: Asked<'_>, now: Instant) {
         self.denied = self.denied.saturating_add(1);
         if self.denials.take(now, DENIALS_LOGGED_MAX) {
             self.base.log.warn(&|out| {
@@ -340,7 +345,7 @@ impl Opener {
 
     /// Forks a worker.
     #[inline(never)]
-    fn start_worker(&mut self, now: u64) -> Result<(), Failure> {
+    fn start_worker(&mut self, now: Instant) -> Result<(), Failure> {
         let (channel, theirs) = pass::pair()?;
         let listener = fds::duplicate(self.base.listener.fd())?;
         let parent = process::pid();
@@ -367,7 +372,7 @@ impl Opener {
         if let Err(failure) = self.start_worker(begun) {
             self.give_up(exit::FAILED, &|out| failure.describe(out));
         }
-        let deadline = begun.saturating_add(u64::from(self.base.process.config.stale_after));
+        let deadline = begun + self.base.process.config.stale_after;
         loop {
             let now = clock::now();
             let why = match self.hear(now) {
@@ -384,10 +389,10 @@ impl Opener {
                     });
                 }
                 Heard::Lost(why) => why,
-                Heard::Nothing if now >= deadline => "does not answer",
+                Heard::Nothing if deadline.is_due(now) => "does not answer",
                 Heard::Nothing => {
                     if let Some(worker) = &self.worker {
-                        let _ = poll::readable_within(&worker.channel, deadline.saturating_sub(now));
+                        let _ = poll::readable_within(&worker.channel, now.until(deadline));
                     }
                     continue;
                 }
@@ -407,18 +412,18 @@ impl Opener {
     }
 
     /// Starts a worker where there is none, and gives up one that has been silent.
-    fn watch_worker(&mut self, now: u64) {
-        let patience = u64::from(self.base.process.config.stale_after);
+    fn watch_worker(&mut self, now: Instant) {
+        let patience = self.base.process.config.stale_after;
         match &mut self.worker {
             Some(worker) => {
-                let due = worker.heard_at.saturating_add(patience);
-                if now >= due.saturating_add(WORKER_OVERSLEPT_MS) {
+                let due = worker.heard_at + patience;
+                if (due + WORKER_OVERSLEPT).is_due(now) {
                     worker.heard_at = now;
-                } else if now >= due {
+                } else if due.is_due(now) {
                     self.lose(now, "has been silent for stale_after");
                 }
             }
-            None if now >= self.start_at => {
+            None if self.start_at.is_due(now) => {
                 if let Err(failure) = self.start_worker(now) {
                     self.slow_down(now, true);
                     self.base.log.error(&|out| {
@@ -432,7 +437,7 @@ impl Opener {
     }
 
     /// The worker has to go. It is reaped when it has ended.
-    fn lose(&mut self, now: u64, why: &str) {
+    fn lose(&mut self, now: Instant, why: &str) {
         if let Some(worker) = &self.worker {
             let _ = process::kill(worker.pid, Signal::KILL);
         }
@@ -441,31 +446,31 @@ impl Opener {
 
     /// The worker is gone, or will be.
     #[inline(never)]
-    fn mourn(&mut self, now: u64, why: &str) {
+    fn mourn(&mut self, now: Instant, why: &str) {
         let Some(worker) = self.worker.take() else { return };
-        let wait = self.slow_down(now, now.saturating_sub(worker.born_at) < RESTART_QUICK_MS);
+        let wait = self.slow_down(now, !(worker.born_at + RESTART_QUICK).is_due(now));
         self.base.log.error(&|out| {
             let _ = uwrite!(out, "the worker (pid {}) {}; ", worker.pid.as_raw_pid(), why);
-            let _ = uwrite!(out, "the next one is started in {} ms", wait);
+            let _ = uwrite!(out, "the next one is started in {} ms", wait.as_ms());
         });
     }
 
     /// When the next worker may be started: at once, unless the last one was lost `soon`.
-    fn slow_down(&mut self, now: u64, soon: bool) -> u64 {
+    fn slow_down(&mut self, now: Instant, soon: bool) -> Duration {
         let wait = match self.losses {
-            losses @ 1.. if soon => delay_ms(RESTART_DELAY_MS, losses, RESTART_DELAY_MAX_MS),
-            _ => 0,
+            losses @ 1.. if soon => delay(RESTART_DELAY, losses, RESTART_DELAY_MAX),
+            _ => Duration::ZERO,
         };
         self.losses = if soon { self.losses.saturating_add(1) } else { 1 };
-        self.start_at = now.saturating_add(wait);
+        self.start_at = now + wait;
         wait
     }
 
     /// Gives the worker the socket, which may be another one, and how often it is to show
     /// that it lives.
-    fn hand_listener(&mut self, now: u64) {
+    fn hand_listener(&mut self, now: Instant) {
         let Some(worker) = &self.worker else { return };
-        let interval = u32::try_from(self.base.beat_every()).unwrap_or(u32::MAX);
+        let interval = u32::try_from(self.base.beat_every().as_ms()).unwrap_or(u32::MAX);
         let message = Answer::Listener(interval).emit();
         if pass::send(&worker.channel, &message, Some(self.base.listener.fd())).is_err() {
             self.lose(now, "does not take its socket");
@@ -476,10 +481,10 @@ impl Opener {
     fn end_worker(&mut self) {
         let Some(Worker { pid, channel, .. }) = self.worker.take() else { return };
         drop(channel);
-        let deadline = clock::now().saturating_add(WORKER_GRACE_MS);
+        let deadline = clock::now() + WORKER_GRACE;
         while process::ended(pid).is_none() {
-            let left = deadline.saturating_sub(clock::now());
-            if left == 0 {
+            let left = clock::now().until(deadline);
+            if left.is_zero() {
                 let _ = process::kill(pid, Signal::KILL);
                 break;
             }

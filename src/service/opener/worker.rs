@@ -11,7 +11,7 @@
 //!
 //! Changing this: what the worker is told by a client it may pass on, never act on.
 
-use crate::limits::{ACCEPT_RETRY_MS, ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENTS_MAX, POLL_MAX};
+use crate::limits::{ACCEPT_RETRY, ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENTS_MAX, POLL_MAX};
 use crate::proto::opener::{ANSWER_BYTES, Answer, DENIED, FILE, Request, Whom, asked};
 use crate::proto::path::Path;
 use crate::proto::text::Writer;
@@ -24,6 +24,7 @@ use crate::sys::process::{self, Pid};
 use crate::sys::{
     AsFd, Errno, Failure, OwnedFd, clock, confine, fds, memory, pass, push_errno_name, signal, socket,
 };
+use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
 
 /// What the main process leaves to its worker.
@@ -39,7 +40,7 @@ pub(super) struct Start<'a> {
     /// A name for a folder that becomes the root; only root can.
     pub(super) root: Option<Path>,
     /// How often to tell that it is alive.
-    pub(super) interval: u64,
+    pub(super) interval: Duration,
 }
 
 /// The main process is gone, or says what it cannot say: that is the end.
@@ -56,10 +57,10 @@ struct Worker {
     waiting: [bool; CLIENTS_MAX],
     next_serial: u32,
     /// There were no descriptors: nothing is accepted before this.
-    accept_after: u64,
-    interval: u64,
+    accept_after: Instant,
+    interval: Duration,
     /// When to tell the main process that we live, at the latest.
-    say_at: u64,
+    say_at: Instant,
 }
 
 /// Becomes the worker. To be called in the new process.
@@ -90,10 +91,10 @@ pub(super) fn run(start: Start<'_>) -> ! {
         serials: [0; CLIENTS_MAX],
         waiting: [false; CLIENTS_MAX],
         next_serial: 0,
-        accept_after: 0,
+        accept_after: Instant::BOOT,
         interval,
         // (so that the first turn says at once that it is ready)
-        say_at: 0,
+        say_at: Instant::BOOT,
     };
     memory::release_startup();
     let mut ready = Vec::new();
@@ -127,10 +128,8 @@ impl Worker {
         let now = clock::now();
         let mut set = PollSet::new();
         set.read(&self.channel, Source::Other);
-        let mut due = self.say_at;
-        if now < self.accept_after {
-            due = due.min(self.accept_after);
-        } else if self.has_room() {
+        let accept = Some(self.accept_after).filter(|at| !at.is_due(now));
+        if accept.is_none() && self.has_room() {
             set.read(&self.listener, Source::Listener);
         }
         for (place, _) in self.clients.connected() {
@@ -138,8 +137,8 @@ impl Worker {
                 set.watch(fd.as_fd(), interest, Source::Client(place));
             }
         }
-        due = self.clients.next_due().map_or(due, |half| half.min(due));
-        set.wait(Some(due.saturating_sub(now)));
+        let due = earliest(earliest(Some(self.say_at), accept), self.clients.next_deadline());
+        set.wait(due.map(|at| now.until(at)));
         set.ready().collect()
     }
 
@@ -159,8 +158,8 @@ impl Worker {
         if ready.contains(&Source::Listener) {
             self.accept(now)?;
         }
-        if now >= self.say_at {
-            self.say_at = now.saturating_add(self.interval);
+        if self.say_at.is_due(now) {
+            self.say_at = now + self.interval;
             match socket::send(&self.channel, &Request::Alive.emit()) {
                 Ok(_) | Err(Failure { errno: Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM, .. }) => {}
                 Err(_) => return Err(Over),
@@ -177,7 +176,7 @@ impl Worker {
 
     /// Something came from a client, or it is gone.
     #[inline(never)]
-    fn on_client(&mut self, place: usize, now: u64) -> Result<(), Over> {
+    fn on_client(&mut self, place: usize, now: Instant) -> Result<(), Over> {
         let mut input = [0; CLIENT_INPUT_BYTES];
         // (whose request is with the main process is only watched for its end)
         let taken =
@@ -200,7 +199,7 @@ impl Worker {
         let request = Request::Open { whom, pid: peer.pid, uid: peer.uid, asked };
         match socket::send(&self.channel, &request.emit()) {
             Ok(_) => {
-                self.say_at = now.saturating_add(self.interval);
+                self.say_at = now + self.interval;
                 self.waiting.get_mut(place).into_iter().for_each(|waiting| *waiting = true);
             }
             Err(Failure { errno: errno @ (Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM), .. }) => {
@@ -239,7 +238,9 @@ impl Worker {
                 Answer::Listener(interval) => {
                     // (without descriptors it is better begun anew)
                     self.listener = received.fd.ok_or(Over)?;
-                    (self.interval, self.say_at, self.accept_after) = (u64::from(interval), 0, 0);
+                    let interval = Duration::from_ms(u64::from(interval));
+                    (self.interval, self.say_at, self.accept_after) =
+                        (interval, Instant::BOOT, Instant::BOOT);
                 }
             }
             if !self.waiting.contains(&true) {
@@ -301,7 +302,7 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn accept(&mut self, now: u64) -> Result<(), Over> {
+    fn accept(&mut self, now: Instant) -> Result<(), Over> {
         for _ in 0..ACCEPT_TURN {
             if !self.has_room() {
                 return Ok(());
@@ -310,7 +311,7 @@ impl Worker {
                 Ok(None) => return Ok(()),
                 Ok(Some(connection)) => connection,
                 Err(_) => {
-                    self.accept_after = now.saturating_add(ACCEPT_RETRY_MS);
+                    self.accept_after = now + ACCEPT_RETRY;
                     return Ok(());
                 }
             };

@@ -9,6 +9,7 @@ use crate::service::settings::{File, path_of};
 use crate::state::supervisor::{Look, Trouble};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::{Errno, Failure, file};
+use crate::util::time::Instant;
 
 impl Supervisor {
     /// Whether there are health files to look at: those of services, and that of
@@ -28,7 +29,7 @@ impl Supervisor {
     }
 
     /// Looks at a ward; `None` if that is not possible at the moment.
-    pub(super) fn look(&mut self, index: usize, now: u64) -> Option<Look> {
+    pub(super) fn look(&mut self, index: usize, now: Instant) -> Option<Look> {
         let ward = self.wards.get(index)?;
         match (ward.kind, ward.state.pid()) {
             (Kind::Program, None) => None,
@@ -44,7 +45,7 @@ impl Supervisor {
 
     /// What the lock of the PID file says; `None` for a program, which has none,
     /// and if the lock cannot be asked at the moment.
-    pub(super) fn look_at_lock(&self, index: usize, now: u64) -> Option<Look> {
+    pub(super) fn look_at_lock(&self, index: usize, now: Instant) -> Option<Look> {
         let path = self.pid_path(index);
         if path.is_empty() {
             return None;
@@ -63,7 +64,7 @@ impl Supervisor {
     /// The health file of a service; `None` if it proves nothing at the moment. On a
     /// disk that does not take our own heartbeat nobody else's can be fresh: to end
     /// services for that would end what is well, and perhaps cannot start again.
-    fn look_at_heartbeat(&self, index: usize, pid: u32, now: u64) -> Option<Result<(), Trouble>> {
+    fn look_at_heartbeat(&self, index: usize, pid: u32, now: Instant) -> Option<Result<(), Trouble>> {
         let config = &self.process.config;
         let Some(Supervised { kind: Kind::Service(service), .. }) = self.wards.get(index) else {
             return None;
@@ -72,7 +73,7 @@ impl Supervisor {
             return None;
         }
         let path = path_of(*service, File::Health, config).unwrap_or_default();
-        Some(match heartbeat::look(&path, pid, self.heartbeat.boot(), now, u64::from(config.stale_after)) {
+        Some(match heartbeat::look(&path, pid, self.heartbeat.boot(), now, config.stale_after) {
             Health::Judged(Verdict::Fresh(_), _) => Ok(()),
             Health::Judged(Verdict::Stale(age), _) => Err(Trouble::Stale(age)),
             Health::Judged(Verdict::OtherBoot, _) => Err(Trouble::OtherBoot),
@@ -86,11 +87,11 @@ impl Supervisor {
 
     /// The health file of a program: any change of it is a sign of life, whatever
     /// the wall clock says. A new process has `stale_after` for its first one.
-    fn look_at_program(&mut self, index: usize, now: u64) -> Result<(), Trouble> {
-        let stale_after = u64::from(self.process.config.stale_after);
+    fn look_at_program(&mut self, index: usize, now: Instant) -> Result<(), Trouble> {
+        let stale_after = self.process.config.stale_after;
         let Some(path) = &self.origin.health else { return Ok(()) };
         let Some(ward) = self.wards.get_mut(index) else { return Ok(()) };
-        let fresh_start = now.saturating_sub(ward.born_at) <= stale_after;
+        let fresh_start = !now.since(ward.born_at).exceeds(stale_after);
         let meta = match file::meta_at(path.as_c_str(), true) {
             Ok(meta) if meta.regular => meta,
             _ if fresh_start => return Ok(()),
@@ -104,7 +105,7 @@ impl Supervisor {
             // What an earlier process left is none of this one.
             None => *ward.seen.insert((found, ward.born_at)),
         };
-        let age = now.saturating_sub(since);
-        if age > stale_after { Err(Trouble::Stale(age)) } else { Ok(()) }
+        let age = now.since(since);
+        if age.exceeds(stale_after) { Err(Trouble::Stale(age)) } else { Ok(()) }
     }
 }

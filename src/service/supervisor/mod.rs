@@ -41,6 +41,7 @@ use crate::sys::once::Once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Exit, Pid, Signal};
 use crate::sys::{clock, memory, poll};
+use crate::util::time::{Duration, Instant, earliest};
 use core::ffi::c_char;
 use heapless::Vec;
 use ufmt::uwrite;
@@ -88,12 +89,12 @@ struct Supervisor {
     origin: Origin,
     wards: &'static mut Vec<Supervised, SUPERVISED_MAX>,
     scratch: &'static mut [u8],
-    started_at: u64,
+    started_at: Instant,
     /// When the wards are looked at next.
-    look_at: u64,
+    look_at: Instant,
     /// Whoever started us is told that we are ready at this time at the latest;
     /// `None`: was told.
-    announce_by: Option<u64>,
+    announce_by: Option<Instant>,
     restarts: u64,
     reloads: u64,
     reload_errors: u64,
@@ -132,7 +133,7 @@ impl Supervisor {
         let mut log = Log::open(&process, &own(File::Log), None, log_buffer);
         let heartbeat = Heartbeat::new(own(File::Health));
         let watchdog = Watchdog::new(&config.watchdog);
-        let patience = u64::from(config.stale_after);
+        let patience = config.stale_after;
         let wards = WARDS.take();
         if origin.is_program() {
             let _ = wards.push(Supervised::new(Kind::Program, now));
@@ -154,7 +155,7 @@ impl Supervisor {
             scratch: scratch.pages(),
             started_at: now,
             look_at: now,
-            announce_by: Some(now.saturating_add(patience)),
+            announce_by: Some(now + patience),
             restarts: 0,
             reloads: 0,
             reload_errors: 0,
@@ -221,23 +222,22 @@ impl Supervisor {
                 set.read(output, Source::Output(index));
             }
         }
-        set.wait(self.next_due().map(|due| due.saturating_sub(now)));
+        set.wait(self.next_deadline().map(|at| now.until(at)));
         set.ready().collect()
     }
 
     /// The nearest moment at which there is something to do; `None`: only when
     /// something happens.
-    fn next_due(&self) -> Option<u64> {
-        let Config { interval, stale_after, .. } = *self.process.config;
-        let beat =
-            (!self.origin.is_program()).then(|| self.heartbeat.due(u64::from(interval.min(stale_after / 3))));
-        let wards = self.wards.iter().filter_map(|ward| ward.state.next_deadline());
+    fn next_deadline(&self) -> Option<Instant> {
+        let every = self.process.config.beat_every();
+        let beat = if self.origin.is_program() { None } else { self.heartbeat.next_deadline(every) };
+        let wards = self.wards.iter().map(|ward| ward.state.next_deadline());
         let looks = self.looks_at_health().then_some(self.look_at);
-        let rest = [beat, looks, self.watchdog.due(), self.announce_by, self.process.notify.due()];
-        wards.chain(rest.into_iter().flatten()).min()
+        let (watchdog, notify) = (self.watchdog.next_deadline(), self.process.notify.next_deadline());
+        wards.chain([beat, looks, watchdog, self.announce_by, notify]).fold(None, earliest)
     }
 
-    fn on_signals(&mut self, now: u64) {
+    fn on_signals(&mut self, now: Instant) {
         let arrived = self.process.signals.take();
         match arrived.stop() {
             // (a program's output goes through us: it cannot stay alone)
@@ -270,7 +270,7 @@ impl Supervisor {
     }
 
     /// The first time tells the wards to end, the second time kills them.
-    fn stop(&mut self, why: &str, now: u64) {
+    fn stop(&mut self, why: &str, now: Instant) {
         let again = self.stopping != Stopping::No;
         if !again {
             self.log.info(&|out| {
@@ -288,20 +288,19 @@ impl Supervisor {
     }
 
     /// Starts, KILLs, and the looks.
-    fn on_deadlines(&mut self, now: u64) {
+    fn on_deadlines(&mut self, now: Instant) {
         for index in 0..self.wards.len() {
             let Some(ward) = self.wards.get_mut(index) else { continue };
             let answer = ward.state.on_deadline(now);
             self.carry_out(index, answer, now);
         }
-        if now < self.look_at || !self.looks_at_health() {
+        if !self.look_at.is_due(now) || !self.looks_at_health() {
             return;
         }
         let Config { check_interval, stale_after, .. } = *self.process.config;
-        let (check_interval, stale_after) = (u64::from(check_interval), u64::from(stale_after));
         // After a suspend every heartbeat is old, and all have time for a new one.
-        let slept = now.saturating_sub(self.look_at) > stale_after;
-        self.look_at = now.saturating_add(if slept { stale_after } else { check_interval });
+        let slept = now.since(self.look_at).exceeds(stale_after);
+        self.look_at = now + if slept { stale_after } else { check_interval };
         if slept {
             return;
         }
@@ -318,13 +317,13 @@ impl Supervisor {
         let config = &self.process.config;
         Rules {
             failures: config.failures,
-            stop_timeout_ms: u64::from(config.stop_timeout),
-            stale_after_ms: u64::from(config.stale_after),
+            stop_timeout: config.stop_timeout,
+            stale_after: config.stale_after,
         }
     }
 
     /// Does what was decided about a ward, and tells it.
-    fn carry_out(&mut self, index: usize, (action, report): Answer, now: u64) {
+    fn carry_out(&mut self, index: usize, (action, report): Answer, now: Instant) {
         if let Some(report) = report {
             self.tell(index, report, now);
             match report {
@@ -347,7 +346,7 @@ impl Supervisor {
 
     /// Starts a ward, unless somebody else did meanwhile, or stopped it.
     #[inline(never)]
-    fn start(&mut self, index: usize, now: u64) {
+    fn start(&mut self, index: usize, now: Instant) {
         let rules = self.rules();
         if let Some(look) = self.look_at_lock(index, now)
             && let Some(ward) = self.wards.get_mut(index)
@@ -378,7 +377,7 @@ impl Supervisor {
 
     /// Takes the children that have ended: ours, and those that nobody else is
     /// left for.
-    fn reap(&mut self, now: u64) {
+    fn reap(&mut self, now: Instant) {
         for index in 0..self.wards.len() {
             let Some(ward) = self.wards.get(index).filter(|ward| ward.is_child) else { continue };
             let Some(pid) = ward.pid() else { continue };
@@ -402,7 +401,7 @@ impl Supervisor {
         }
     }
 
-    fn on_child_ended(&mut self, index: usize, pid: Pid, exit: Exit, now: u64) {
+    fn on_child_ended(&mut self, index: usize, pid: Pid, exit: Exit, now: Instant) {
         // What it said before comes first.
         self.read_reports(index);
         self.finish_output(index);
@@ -415,15 +414,16 @@ impl Supervisor {
 
     /// An adopted one has ended. It is asked again: a signal of the same turn may
     /// have put another one in its place.
-    fn on_pidfd(&mut self, index: usize, now: u64) {
-        let has_ended =
-            |ward: &&Supervised| ward.pidfd.as_ref().is_some_and(|pidfd| poll::readable_within(pidfd, 0));
+    fn on_pidfd(&mut self, index: usize, now: Instant) {
+        let has_ended = |ward: &&Supervised| {
+            ward.pidfd.as_ref().is_some_and(|pidfd| poll::readable_within(pidfd, Duration::ZERO))
+        };
         if let Some(pid) = self.wards.get(index).filter(has_ended).and_then(Supervised::pid) {
             self.on_gone(index, pid, Ended::Unknown, now);
         }
     }
 
-    fn on_gone(&mut self, index: usize, pid: Pid, ended: Ended, now: u64) {
+    fn on_gone(&mut self, index: usize, pid: Pid, ended: Ended, now: Instant) {
         // (what cannot be asked says nothing but that it was this one's)
         let look = self.look_at_lock(index, now).unwrap_or(Look::Held(ward::number(pid), Ok(())));
         let Some(ward) = self.wards.get_mut(index) else { return };

@@ -13,6 +13,7 @@ use crate::service::reload::{self, REASON_BYTES};
 use crate::service::settings::{File, Unusable, path_of};
 use crate::state::supervisor::{Ended, Phase, Report, Trouble};
 use crate::sys::{Errno, Failure, clock, file, memory, process};
+use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
 impl Supervisor {
@@ -36,10 +37,10 @@ impl Supervisor {
 
     /// Tells what happened to a ward.
     #[inline(never)]
-    pub(super) fn tell(&mut self, index: usize, report: Report, now: u64) {
+    pub(super) fn tell(&mut self, index: usize, report: Report, now: Instant) {
         let rules = self.rules();
         let Some(ward) = self.wards.get_mut(index) else { return };
-        let lived = now.saturating_sub(ward.born_at);
+        let lived = now.since(ward.born_at);
         let pid = ward.state.pid().unwrap_or(0);
         if matches!(report, Report::Adopted(_) | Report::Stopped) {
             // (of a next life that ends between two looks nothing else is known)
@@ -77,7 +78,11 @@ impl Supervisor {
                         Ended::NotStarted => uwrite!(out, "; next attempt "),
                         _ => uwrite!(out, "; restart {} ", restarts),
                     };
-                    if delay == 0 { uwrite!(out, "now") } else { uwrite!(out, "in {} s", delay / 1000) }
+                    if delay.is_zero() {
+                        uwrite!(out, "now")
+                    } else {
+                        uwrite!(out, "in {} s", delay.as_secs())
+                    }
                 }
                 Report::Stopped => uwrite!(out, "was stopped on purpose, and stays so until it is started"),
             };
@@ -145,9 +150,9 @@ impl Supervisor {
     /// Ready is when each ward runs or has failed once, so that a command which
     /// follows finds what it expects; a start that hangs is not waited for longer
     /// than a sign of life may be late.
-    pub(super) fn announce_when_settled(&mut self, now: u64) {
+    pub(super) fn announce_when_settled(&mut self, now: Instant) {
         let is_settled = |ward: &Supervised| ward.settled || ward.state.phase() == Phase::Stopped;
-        if self.announce_by.is_some_and(|by| now >= by || self.wards.iter().all(is_settled)) {
+        if self.announce_by.is_some_and(|by| by.is_due(now) || self.wards.iter().all(is_settled)) {
             self.announce();
         }
     }
@@ -170,13 +175,13 @@ impl Supervisor {
 
     /// SIGUSR2.
     #[inline(never)]
-    pub(super) fn log_status(&mut self, now: u64) {
+    pub(super) fn log_status(&mut self, now: Instant) {
         let mut text = [0; 400];
         let mut status = Writer::new(&mut text);
         let state = if self.stopping == Stopping::No { "running" } else { "stopping" };
         let _ = uwrite!(status, "pid={} state={}", process::pid().as_raw_pid(), state);
         let fields = [
-            ("uptime", now.saturating_sub(self.started_at) / 1000),
+            ("uptime", now.since(self.started_at).as_secs()),
             ("restarts", self.restarts),
             ("reloads", self.reloads),
             ("reload_errors", self.reload_errors),
@@ -231,7 +236,7 @@ impl Supervisor {
 
     /// SIGHUP: the configuration anew, whole or not at all.
     #[inline(never)]
-    pub(super) fn reload(&mut self, now: u64) {
+    pub(super) fn reload(&mut self, now: Instant) {
         let mut reason = [0; REASON_BYTES];
         let mut out = Writer::new(&mut reason);
         if reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) == Err(Unusable) {
@@ -246,7 +251,7 @@ impl Supervisor {
     /// A health file is missing: somebody may have moved them all, and told the
     /// services, but not us.
     #[inline(never)]
-    pub(super) fn follow_health_file(&mut self, now: u64) {
+    pub(super) fn follow_health_file(&mut self, now: Instant) {
         let mut reason = [0; REASON_BYTES];
         let Process { settings, candidate, config, .. } = &mut self.process;
         let read = settings.load(candidate, self.scratch, &mut Writer::new(&mut reason));
@@ -257,7 +262,7 @@ impl Supervisor {
     }
 
     /// The candidate comes into force.
-    fn take_over(&mut self, now: u64) {
+    fn take_over(&mut self, now: Instant) {
         reload::accept(&mut self.process, &mut self.log);
         self.process.candidate.log_file_named |= self.origin.is_program();
         core::mem::swap(&mut self.process.config, &mut self.process.candidate);
@@ -267,13 +272,13 @@ impl Supervisor {
         self.heartbeat.move_to(&path_of(Service::Supervisor, File::Health, config).unwrap_or_default());
         self.watchdog.move_to(&config.watchdog, &mut self.log);
         // A shorter interval holds at once, not when the longer one is over.
-        self.look_at = self.look_at.min(now.saturating_add(u64::from(config.check_interval)));
+        self.look_at = self.look_at.or_earlier(now + config.check_interval);
         self.change_wards(now);
     }
 
     /// Services that are new in `supervise` are started or adopted, those that are
     /// not in it any more are left as they are.
-    fn change_wards(&mut self, now: u64) {
+    fn change_wards(&mut self, now: Instant) {
         if self.origin.is_program() {
             return;
         }
@@ -306,7 +311,7 @@ fn push_mark(origin: &Origin, kind: Kind, out: &mut Writer<'_>) {
 /// Names what is wrong with a heartbeat.
 fn describe_trouble(trouble: Trouble, out: &mut Writer<'_>) {
     let _ = match trouble {
-        Trouble::Stale(age) => uwrite!(out, "heartbeat stale, {} ms old", age),
+        Trouble::Stale(age) => uwrite!(out, "heartbeat stale, {} ms old", age.as_ms()),
         Trouble::OtherBoot => uwrite!(out, "heartbeat of other boot"),
         Trouble::OtherPid => uwrite!(out, "heartbeat of other PID"),
         Trouble::Future => uwrite!(out, "heartbeat from the future"),
@@ -316,10 +321,10 @@ fn describe_trouble(trouble: Trouble, out: &mut Writer<'_>) {
     };
 }
 
-fn describe_end(ended: Ended, is_ours: bool, lived_ms: u64, out: &mut Writer<'_>) {
+fn describe_end(ended: Ended, is_ours: bool, lived: Duration, out: &mut Writer<'_>) {
     let _ = match ended {
-        Ended::Code(code) => uwrite!(out, "ended with exit status {} after {} ms", code, lived_ms),
-        Ended::Signal(signal) => uwrite!(out, "killed by signal {} after {} ms", signal, lived_ms),
+        Ended::Code(code) => uwrite!(out, "ended with exit status {} after {} ms", code, lived.as_ms()),
+        Ended::Signal(signal) => uwrite!(out, "killed by signal {} after {} ms", signal, lived.as_ms()),
         // (it was adopted, so how long it lived is not known either)
         Ended::Unknown if is_ours => uwrite!(out, "ended"),
         Ended::Unknown => uwrite!(out, "died"),

@@ -13,6 +13,7 @@ use crate::state::supervisor::Ward;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::spawn::{Child, Program, Role, spawn};
 use crate::sys::{Errno, Failure, OwnedFd, fds};
+use crate::util::time::Instant;
 use core::ffi::{CStr, c_char};
 use heapless::Vec;
 
@@ -33,7 +34,7 @@ pub(super) struct Supervised {
     /// Whether its process is our child.
     pub(super) is_child: bool,
     /// When its process was started or adopted.
-    pub(super) born_at: u64,
+    pub(super) born_at: Instant,
     /// Of an adopted process: readable when it has ended.
     pub(super) pidfd: Option<OwnedFd>,
     /// What a service that starts reports.
@@ -42,7 +43,7 @@ pub(super) struct Supervised {
     /// Whether it was once ready, adopted or dead.
     pub(super) settled: bool,
     /// The health file of a program: what it looked like, since when.
-    pub(super) seen: Option<(Seen, u64)>,
+    pub(super) seen: Option<(Seen, Instant)>,
 }
 
 /// What tells two versions of a file apart: inode, size, time of the last write.
@@ -61,7 +62,7 @@ pub(super) fn number(pid: Pid) -> u32 {
 }
 
 impl Supervised {
-    pub(super) fn new(kind: Kind, now: u64) -> Self {
+    pub(super) fn new(kind: Kind, now: Instant) -> Self {
         Self {
             kind,
             state: Ward::new(now),

@@ -2,11 +2,12 @@
 
 use super::Supervisor;
 use super::ward::Supervised;
-use crate::limits::{WATCHDOG_FEED_MS, WATCHDOG_FEEDS};
+use crate::limits::{WATCHDOG_FEED, WATCHDOG_FEEDS};
 use crate::proto::path::Path;
 use crate::service::lifecycle::describe_at;
 use crate::service::log::Log;
 use crate::sys::{Errno, Failure, OwnedFd, watchdog};
+use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
 /// See the module's documentation.
@@ -16,9 +17,9 @@ pub(super) struct Watchdog {
     device: Option<OwnedFd>,
     /// What it does not do at the moment.
     failure: Option<Failure>,
-    /// Milliseconds from one feed to the next, or to the next attempt to open it.
-    every_ms: u64,
-    feed_at: u64,
+    /// From one feed to the next, or to the next attempt to open it.
+    every: Duration,
+    feed_at: Instant,
     /// Whether it is not fed, so that the board resets.
     starving: bool,
 }
@@ -30,8 +31,8 @@ impl Watchdog {
             path: path.clone(),
             device: None,
             failure: None,
-            every_ms: WATCHDOG_FEED_MS,
-            feed_at: 0,
+            every: WATCHDOG_FEED,
+            feed_at: Instant::BOOT,
             starving: false,
         }
     }
@@ -45,7 +46,7 @@ impl Watchdog {
     }
 
     /// When it is to be fed next.
-    pub(super) fn due(&self) -> Option<u64> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         (!self.path.is_empty()).then_some(self.feed_at)
     }
 
@@ -60,16 +61,18 @@ impl Watchdog {
         }
         let device = watchdog::open(&self.path)?;
         let timeout = watchdog::timeout(&device);
-        self.every_ms = match timeout {
-            Some(seconds) => u64::from(seconds).saturating_mul(1000) / WATCHDOG_FEEDS,
-            None => WATCHDOG_FEED_MS,
+        self.every = match timeout {
+            Some(seconds) => Duration::from_secs(u64::from(seconds)) / WATCHDOG_FEEDS,
+            None => WATCHDOG_FEED,
         };
         log.info(&|out| {
             out.push_str("watchdog: ");
             out.push_escaped(self.path.as_bytes());
             let _ = match timeout {
                 Some(seconds) => uwrite!(out, " resets the board unless it is fed within {} s", seconds),
-                None => uwrite!(out, " does not tell its timeout; it is fed each {} ms", WATCHDOG_FEED_MS),
+                None => {
+                    uwrite!(out, " does not tell its timeout; it is fed each {} ms", WATCHDOG_FEED.as_ms())
+                }
             };
         });
         self.device = Some(device);
@@ -114,11 +117,11 @@ impl Watchdog {
 
 impl Supervisor {
     /// Feeds it when that is due, unless something supervised is beyond help.
-    pub(super) fn feed_watchdog(&mut self, now: u64) {
-        if self.watchdog.due().is_none_or(|due| now < due) {
+    pub(super) fn feed_watchdog(&mut self, now: Instant) {
+        if !self.watchdog.next_deadline().is_some_and(|at| at.is_due(now)) {
             return;
         }
-        let patience = u64::from(self.process.config.watchdog_patience);
+        let patience = self.process.config.watchdog_patience;
         let is_hopeless = |ward: &&Supervised| ward.state.is_hopeless(now, patience);
         let hopeless = self.wards.iter().find(is_hopeless).map(|ward| ward.kind);
         match (hopeless, self.watchdog.starving) {
@@ -134,6 +137,6 @@ impl Supervisor {
         if hopeless.is_none() || self.watchdog.device.is_none() {
             self.watchdog.feed(&mut self.log);
         }
-        self.watchdog.feed_at = now.saturating_add(self.watchdog.every_ms);
+        self.watchdog.feed_at = now + self.watchdog.every;
     }
 }

@@ -2,13 +2,14 @@
 //! on when that is written.
 
 use super::{Rules, Spool, text_or_excuse};
-use crate::limits::RETRY_DELAY_MAX_MS;
+use crate::limits::RETRY_DELAY_MAX;
 use crate::proto::journal::{
     BODY_MAX_BYTES, DEAD_PREFIX_BYTES, FLAG_DELAYED, FLAG_MOVED, Kind, RECORD_MAX_BYTES, Record,
 };
-use crate::state::backoff::delay_ms;
+use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskError};
 use crate::state::window::{End, Outcome, Slot, State};
+use crate::util::time::Instant;
 use core::ops::Range;
 use heapless::Vec;
 
@@ -16,7 +17,7 @@ impl Spool {
     /// Chooses the oldest job that can be started now. It is to be started
     /// after [`Spool::settle`] has put its start into the journal, and, from
     /// its second attempt on, after a commit.
-    pub fn choose(&mut self, now: u64) -> Option<Slot> {
+    pub fn choose(&mut self, now: Instant) -> Option<Slot> {
         let id = self.window.startable(now)?;
         let slot = self.window.get_mut(id)?;
         slot.attempt = slot.attempt.saturating_add(1);
@@ -35,7 +36,7 @@ impl Spool {
         let end = match outcome {
             Outcome::Success => End::Done(outcome),
             _ if u32::from(slot.attempt) > rules.retries => End::Dead(outcome),
-            _ => End::Fail(delay_ms(rules.retry_delay_ms, u32::from(slot.attempt), RETRY_DELAY_MAX_MS)),
+            _ => End::Fail(delay(rules.retry_delay, u32::from(slot.attempt), RETRY_DELAY_MAX)),
         };
         slot.state = State::Ended(end);
         Some(end)
@@ -56,7 +57,7 @@ impl Spool {
     ///
     /// # Errors
     /// Something is still owed.
-    pub fn settle(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+    pub fn settle(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
         if !self.window.owes() {
             return Ok(());
         }
@@ -118,13 +119,13 @@ impl Spool {
     }
 
     /// The records of these slots are in the journal.
-    fn advance(&mut self, range: Range<usize>, now: u64) {
+    fn advance(&mut self, range: Range<usize>, now: Instant) {
         let Some(slots) = self.window.slots_mut().get_mut(range) else { return };
         for slot in slots {
             let size = u64::from(slot.size);
             match slot.state {
                 State::Starting => slot.state = State::Running,
-                State::Ended(End::Fail(delay)) => slot.state = State::Delayed(now.saturating_add(delay)),
+                State::Ended(End::Fail(delay)) => slot.state = State::Delayed(now + delay),
                 State::Ended(End::Back) => {
                     slot.attempt = slot.attempt.saturating_sub(1);
                     slot.state = State::Waiting;
@@ -149,7 +150,7 @@ impl Spool {
     ///
     /// # Errors
     /// It stays where it is.
-    pub fn make_way(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+    pub fn make_way(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
         if self.compaction.is_active() || self.cursor >= self.end {
             return Ok(());
         }

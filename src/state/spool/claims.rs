@@ -1,8 +1,9 @@
 //! The table of claimed queue files: what was read of each, which are open,
 //! and when the queue file may be claimed again. `intake.rs` moves lines by it.
 
-use crate::limits::{CLAIM_EVERY_MS, CLAIM_QUIET_MS, CLAIMS_MAX};
+use crate::limits::{CLAIM_EVERY, CLAIM_QUIET, CLAIMS_MAX};
 use crate::state::disk::{Disk, DiskError};
+use crate::util::time::Instant;
 use heapless::Vec;
 
 /// One claimed queue file.
@@ -25,7 +26,7 @@ pub(super) struct Claim {
     /// There may be something to read.
     pub(super) unread: bool,
     /// When it last had something to read.
-    pub(super) active_at: u64,
+    pub(super) active_at: Instant,
     /// Read to its end for good; to be removed after the next commit.
     pub(super) closing: bool,
     /// Its file was removed, though not yet durably.
@@ -39,10 +40,10 @@ pub struct Claims {
     pub(super) next_seq: u64,
     /// The queue file may have something.
     pub(super) wanted: bool,
-    pub(super) last_claim_at: Option<u64>,
+    pub(super) last_claim_at: Option<Instant>,
     /// The queue file cannot be used: the errno, told once, and when to look
     /// again.
-    pub(super) unusable: Option<(i32, u64)>,
+    pub(super) unusable: Option<(i32, Instant)>,
     /// The queue file is about to be another one: so many claims of the old
     /// one are still made.
     pub(super) left: Option<u32>,
@@ -167,7 +168,7 @@ impl Claims {
         self.left = Some(1);
         self.wanted = !self.paused;
         for claim in &mut self.list {
-            claim.active_at = 0;
+            claim.active_at = Instant::BOOT;
         }
     }
 
@@ -201,24 +202,23 @@ impl Claims {
     /// `full` queue closes no claim, and with all places taken none is made:
     /// what ends that wakes us anyway.
     #[must_use]
-    pub fn next_due(&self, now: u64, full: bool) -> Option<u64> {
+    pub fn next_deadline(&self, now: Instant, full: bool) -> Option<Instant> {
         let closes = |claim: &&Claim| claim.place.is_some() && !claim.unread && !claim.closing && !full;
-        let quiet =
-            self.list.iter().filter(closes).map(|claim| claim.active_at.saturating_add(CLAIM_QUIET_MS));
+        let quiet = self.list.iter().filter(closes).map(|claim| claim.active_at + CLAIM_QUIET);
         let free = !self.list.is_full() || self.list.iter().any(|claim| claim.removed);
-        let claim = (self.wanted && free).then(|| self.claim_due().max(now));
+        let claim = (self.wanted && free).then(|| self.claim_due().or_later(now));
         quiet.chain(claim).min()
     }
 
     /// When the next claim is allowed.
-    pub(super) fn claim_due(&self) -> u64 {
-        let again = self.unusable.map_or(0, |(_, again)| again);
-        self.last_claim_at.map_or(0, |last| last.saturating_add(CLAIM_EVERY_MS)).max(again)
+    pub(super) fn claim_due(&self) -> Instant {
+        let again = self.unusable.map_or(Instant::BOOT, |(_, again)| again);
+        self.last_claim_at.map_or(Instant::BOOT, |last| last + CLAIM_EVERY).or_later(again)
     }
 
     /// A claim that cannot be read is tried again when it is written, or when
     /// it would have been quiet; meanwhile the others are read.
-    pub(super) fn put_off(&mut self, index: usize, now: u64) {
+    pub(super) fn put_off(&mut self, index: usize, now: Instant) {
         if let Some(claim) = self.list.get_mut(index) {
             claim.unread = false;
             claim.active_at = now;
@@ -257,7 +257,7 @@ impl Claim {
             place: None,
             skipping: false,
             unread: false,
-            active_at: 0,
+            active_at: Instant::BOOT,
             closing: false,
             removed: false,
         }

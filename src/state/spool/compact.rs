@@ -27,6 +27,7 @@ use crate::proto::journal::{
 };
 use crate::state::disk::{Disk, DiskError, File};
 use crate::state::window::{End, Slot, State};
+use crate::util::time::Instant;
 use heapless::Vec;
 
 /// What becomes of the dead jobs.
@@ -151,7 +152,7 @@ impl Spool {
     ///
     /// # Errors
     /// It is given up; the journal is as it was.
-    pub fn compact_step(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+    pub fn compact_step(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
         if !self.compaction.is_active() {
             return self.compact_for(Purpose::Shrink, disk, now);
         }
@@ -164,7 +165,12 @@ impl Spool {
     ///
     /// # Errors
     /// It is given up; the journal is as it was.
-    pub fn compact_for(&mut self, purpose: Purpose, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+    pub fn compact_for(
+        &mut self,
+        purpose: Purpose,
+        disk: &mut impl Disk,
+        now: Instant,
+    ) -> Result<(), DiskError> {
         self.compaction.purpose = purpose;
         self.compaction.raised = 0;
         // (nothing can be committed until a suspect one is replaced; and the dead are not copied)
@@ -176,7 +182,7 @@ impl Spool {
 
     /// Where there is no room: the new file takes what the old one keeps, and all is done
     /// in one step, because meanwhile a start or an end may find no room.
-    fn at_once(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+    fn at_once(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
         self.settle(disk, now)?;
         let takes = self.live_bytes.saturating_add(COMPACT_HEAD_BYTES);
         let ahead = self.kept.saturating_sub(self.end);
@@ -226,7 +232,7 @@ impl Spool {
     ///
     /// # Errors
     /// The journal is as it was.
-    pub fn compact_now(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+    pub fn compact_now(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
         self.compaction.stop();
         loop {
             self.compact_step(disk, now)?;
@@ -237,7 +243,7 @@ impl Spool {
     }
 
     /// Writes the state: everything but the dead and the backlog.
-    fn begin(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+    fn begin(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
         // What the slots owe must be in the old file, or the new one would
         // hold a state that the records behind it contradict.
         self.settle(disk, now)?;

@@ -9,17 +9,18 @@
 //! - Jobs and the offset behind them are one group in the journal. After a
 //!   crash the claim is read on from the last offset that is there.
 //! - A writer may still hold a claim open, so it is read on until it was quiet
-//!   for [`CLAIM_QUIET_MS`]; then a last line without newline is a job too,
+//!   for [`CLAIM_QUIET`]; then a last line without newline is a job too,
 //!   that is committed, and the file is removed.
 //! - The journal must remember a removed claim until the removal is durable:
 //!   a power cut may bring the file back. The next claim's sync settles that.
 
 use super::claims::Claim;
 use super::{Rules, Spool};
-use crate::limits::{CLAIM_QUIET_MS, INTAKE_TURN_BYTES, QUEUE_RETRY_MS};
+use crate::limits::{CLAIM_QUIET, INTAKE_TURN_BYTES, QUEUE_RETRY};
 use crate::proto::journal::{CLAIM_BODY_BYTES, FLAG_CLAIMED, HEADER_BYTES, Kind, Progress, Record};
 use crate::proto::lines::{Line, classify};
 use crate::state::disk::{Disk, DiskError, File, QueueFile};
+use crate::util::time::Instant;
 use heapless::Vec;
 
 /// Bytes read from a claim at once; a line that is longer is not a job.
@@ -43,7 +44,11 @@ impl Spool {
     ///
     /// # Errors
     /// It cannot be learnt which there are: a new one could replace one of them.
-    pub fn adopt_claims(&mut self, disk: &mut impl Disk, now: u64) -> Result<Option<DiskError>, DiskError> {
+    pub fn adopt_claims(
+        &mut self,
+        disk: &mut impl Disk,
+        now: Instant,
+    ) -> Result<Option<DiskError>, DiskError> {
         let mut closed = None;
         let mut next = disk.next_claim(0)?;
         if next.is_some() {
@@ -87,7 +92,7 @@ impl Spool {
         disk: &mut impl Disk,
         scratch: &mut [u8],
         rules: &Rules,
-        now: u64,
+        now: Instant,
         tell: &mut dyn FnMut(Notice<'_>),
     ) -> Result<u32, DiskError> {
         let claimed = self.claim_queue(disk, now, tell);
@@ -118,10 +123,10 @@ impl Spool {
     fn claim_queue(
         &mut self,
         disk: &mut impl Disk,
-        now: u64,
+        now: Instant,
         tell: &mut dyn FnMut(Notice<'_>),
     ) -> Result<(), DiskError> {
-        if !self.claims.wanted || now < self.claims.claim_due() {
+        if !self.claims.wanted || !self.claims.claim_due().is_due(now) {
             return Ok(());
         }
         match disk.queue_file() {
@@ -134,7 +139,7 @@ impl Spool {
                 if self.claims.unusable.is_none_or(|(told, _)| told != error.0) {
                     tell(Notice::Unusable(error));
                 }
-                self.claims.unusable = Some((error.0, now.saturating_add(QUEUE_RETRY_MS)));
+                self.claims.unusable = Some((error.0, now + QUEUE_RETRY));
                 return Ok(());
             }
             QueueFile::Ready => self.claims.unusable = None,
@@ -159,7 +164,7 @@ impl Spool {
         if synced.is_ok() {
             self.claims.settle_removed();
         }
-        let active_at = if self.claims.left.is_some() { 0 } else { now };
+        let active_at = if self.claims.left.is_some() { Instant::BOOT } else { now };
         self.claims.left = self.claims.left.map(|left| left.saturating_sub(1));
         let claim = Claim { place: Some(place), unread: true, active_at, ..Claim::new(seq, 0) };
         let _ = self.claims.list.push(claim);
@@ -181,7 +186,7 @@ impl Spool {
         index: usize,
         scratch: &mut [u8],
         rules: &Rules,
-        now: u64,
+        now: Instant,
         tell: &mut dyn FnMut(Notice<'_>),
     ) -> Result<u32, DiskError> {
         let Some(mut claim) = self.claims.list.get(index).copied() else { return Ok(0) };
@@ -201,7 +206,7 @@ impl Spool {
         let end = claim.scan.saturating_add(count as u64);
         if end > claim.seen {
             claim.seen = end;
-            claim.active_at = if self.claims.left.is_some() { 0 } else { now };
+            claim.active_at = if self.claims.left.is_some() { Instant::BOOT } else { now };
         }
         let mut group = Group::begin(self, &claim);
         let mut used = 0usize;
@@ -245,14 +250,14 @@ impl Spool {
         disk: &mut impl Disk,
         scratch: &mut [u8],
         rules: &Rules,
-        now: u64,
+        now: Instant,
         tell: &mut dyn FnMut(Notice<'_>),
     ) -> Result<u32, DiskError> {
         let mut added = 0u32;
         for index in 0..self.claims.list.len() {
             let Some(mut claim) = self.claims.list.get(index).copied() else { continue };
             let Some(place) = claim.place else { continue };
-            if claim.unread || claim.closing || now < claim.active_at.saturating_add(CLAIM_QUIET_MS) {
+            if claim.unread || claim.closing || !(claim.active_at + CLAIM_QUIET).is_due(now) {
                 continue;
             }
             let chunk = scratch.get_mut(..CHUNK_BYTES).unwrap_or(&mut []);
@@ -378,7 +383,7 @@ impl Group {
         spool: &mut Spool,
         disk: &mut impl Disk,
         claim: &Claim,
-        now: u64,
+        now: Instant,
     ) -> Result<u32, DiskError> {
         if claim.offset == self.offset {
             spool.buffer.clear();

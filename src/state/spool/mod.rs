@@ -45,11 +45,12 @@ pub use steer::Cancelled;
 use super::disk::{Disk, DiskError, File};
 use super::window::Window;
 use crate::limits::{
-    COMMIT_DELAY_MS, COMPACT_MIN_BYTES, COMPACT_SHORT_BYTES, COMPACT_SHORT_SHARE, DAMAGED_GROUPS_MAX,
+    COMMIT_DELAY, COMPACT_MIN_BYTES, COMPACT_SHORT_BYTES, COMPACT_SHORT_SHARE, DAMAGED_GROUPS_MAX,
     GROUP_BYTES, JOB_MAX_BYTES, JOURNAL_BUFFER_BYTES, KEEP_AHEAD_BYTES, RESERVE_BYTES, RESERVE_PER_JOB_BYTES,
     ROOM_MARGIN_BYTES, VOIDS_MAX,
 };
 use crate::proto::journal::{Kind, RECORD_MAX_BYTES, Record, Step, step};
+use crate::util::time::{Duration, Instant};
 use compact::Compaction;
 use core::ops::Range;
 use heapless::Vec;
@@ -63,8 +64,8 @@ type Home = (u64, u16, bool);
 pub struct Rules {
     /// Attempts after the first.
     pub retries: u32,
-    /// Wait before the second attempt, in milliseconds.
-    pub retry_delay_ms: u64,
+    /// Wait before the second attempt.
+    pub retry_delay: Duration,
     /// Jobs that may be waiting, running or dead.
     pub queue_max: u32,
     /// Whether commits are synced.
@@ -121,7 +122,7 @@ pub struct Spool {
     /// Bytes of valid home records.
     live_bytes: u64,
     /// Since when the file has bytes that are not synced.
-    unsynced_since: Option<u64>,
+    unsynced_since: Option<Instant>,
     /// Whether the journal's own name is not yet durable.
     name_unsynced: bool,
     /// A sync failed: only a new file can be trusted (compaction).
@@ -294,7 +295,7 @@ impl Spool {
     // ----- appending ------------------------------------------------------
 
     /// Puts a record into the buffer, writing out what is there if it is full.
-    fn put(&mut self, disk: &mut impl Disk, now: u64, record: &Record<'_>) -> Result<(), DiskError> {
+    fn put(&mut self, disk: &mut impl Disk, now: Instant, record: &Record<'_>) -> Result<(), DiskError> {
         if record.emit(&mut self.buffer).is_err() {
             self.write_out(disk, now)?;
             // An empty buffer takes the longest record.
@@ -304,7 +305,7 @@ impl Spool {
     }
 
     /// Appends the buffer to the journal, whole or not at all.
-    fn write_out(&mut self, disk: &mut impl Disk, now: u64) -> Result<(), DiskError> {
+    fn write_out(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
@@ -334,7 +335,7 @@ impl Spool {
     ///
     /// # Errors
     /// Nothing since the last commit may be relied on.
-    pub fn commit(&mut self, disk: &mut impl Disk, rules: &Rules, now: u64) -> Result<(), DiskError> {
+    pub fn commit(&mut self, disk: &mut impl Disk, rules: &Rules, now: Instant) -> Result<(), DiskError> {
         self.write_out(disk, now)?;
         if self.suspect {
             self.compact_now(disk, now)?;
@@ -367,8 +368,8 @@ impl Spool {
 
     /// When [`Spool::commit`] is due for what was appended.
     #[must_use]
-    pub fn commit_due(&self) -> Option<u64> {
-        self.unsynced_since.map(|since| since.saturating_add(COMMIT_DELAY_MS))
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.unsynced_since.map(|since| since + COMMIT_DELAY)
     }
 
     /// Begins a group of new jobs. Until they are committed nothing but
@@ -376,7 +377,7 @@ impl Spool {
     ///
     /// # Errors
     /// There is no room for new jobs, or the disk fails.
-    pub fn begin_adding(&mut self, disk: &mut impl Disk, now: u64) -> Result<Mark, DiskError> {
+    pub fn begin_adding(&mut self, disk: &mut impl Disk, now: Instant) -> Result<Mark, DiskError> {
         self.write_out(disk, now)?;
         if self.suspect {
             self.compact_now(disk, now)?;
@@ -391,7 +392,7 @@ impl Spool {
     /// # Errors
     /// It is not accepted, and the group is to be rolled back. (Full queues are
     /// the caller's to ask for: [`Spool::room`].)
-    pub fn add(&mut self, disk: &mut impl Disk, now: u64, text: &[u8]) -> Result<u64, DiskError> {
+    pub fn add(&mut self, disk: &mut impl Disk, now: Instant, text: &[u8]) -> Result<u64, DiskError> {
         debug_assert!(!text.is_empty() && text.len() <= JOB_MAX_BYTES);
         let id = self.next_id;
         let record = Record { body: text, ..Record::new(Kind::Add, id, 0) };

@@ -1,12 +1,13 @@
 //! From the journal into the window: the next homes in the order of the file.
 
 use super::Spool;
-use crate::limits::{READ_BYTES, RETRY_DELAY_MAX_MS, WORKERS_MAX};
+use crate::limits::{READ_BYTES, RETRY_DELAY_MAX, WORKERS_MAX};
 use crate::proto::journal::{FLAG_CLAIMED, FLAG_DELAYED, Kind, Record, Step, skip_damage, step};
-use crate::state::backoff::delay_ms;
+use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskError, File};
 use crate::state::spool::{Home, Rules};
 use crate::state::window::{Slot, State};
+use crate::util::time::Instant;
 
 impl Spool {
     /// Fills the window from the journal. `scratch` is memory to read into,
@@ -19,7 +20,7 @@ impl Spool {
         disk: &mut impl Disk,
         scratch: &mut [u8],
         rules: &Rules,
-        now: u64,
+        now: Instant,
     ) -> Result<(), DiskError> {
         // (the homes before a compaction's copying point are in two files; the window
         // waits until there is one again)
@@ -100,11 +101,11 @@ impl Spool {
     }
 
     /// A home enters the window.
-    pub(super) fn enter(&mut self, record: &Record<'_>, offset: u64, rules: &Rules, now: u64) {
+    pub(super) fn enter(&mut self, record: &Record<'_>, offset: u64, rules: &Rules, now: Instant) {
         let mut slot = slot_of(record, offset);
         if record.flags & FLAG_DELAYED != 0 {
-            let delay = delay_ms(rules.retry_delay_ms, u32::from(slot.attempt), RETRY_DELAY_MAX_MS);
-            slot.state = State::Delayed(now.saturating_add(delay));
+            let delay = delay(rules.retry_delay, u32::from(slot.attempt), RETRY_DELAY_MAX);
+            slot.state = State::Delayed(now + delay);
         }
         self.window.push(slot);
     }

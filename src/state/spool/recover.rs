@@ -19,14 +19,15 @@
 //! After damage the journal is written anew at once.
 
 use super::{Damage, Rules, Spool, Wear};
-use crate::limits::RETRY_DELAY_MAX_MS;
+use crate::limits::RETRY_DELAY_MAX;
 use crate::proto::journal::{
     DEAD_PREFIX_BYTES, FILE_HEADER, FLAG_ABSOLUTE, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED, FileHeader,
     HEADER_BYTES, Kind, Progress, RECORD_MAX_BYTES, Record, Step, file_header, resync, skip_damage, step,
 };
-use crate::state::backoff::delay_ms;
+use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskError, File};
 use crate::state::window::State;
+use crate::util::time::Instant;
 
 /// What a recovery found, to be told to the user.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -76,7 +77,7 @@ impl Spool {
         disk: &mut impl Disk,
         scratch: &mut [u8],
         rules: &Rules,
-        now: u64,
+        now: Instant,
     ) -> Result<Recovery, RecoverError> {
         self.wear = Wear::default();
         let (found, anew) = self.recover_once(disk, scratch, rules, now)?;
@@ -95,7 +96,7 @@ impl Spool {
         disk: &mut impl Disk,
         scratch: &mut [u8],
         rules: &Rules,
-        now: u64,
+        now: Instant,
     ) -> Result<(Recovery, bool), RecoverError> {
         self.reset();
         let size = disk.size(File::Journal)?;
@@ -187,7 +188,7 @@ impl Spool {
         mut size: u64,
         pass: &mut Pass,
         rules: &Rules,
-        now: u64,
+        now: Instant,
     ) -> Result<(), DiskError> {
         let mut filled = 0..0;
         let mut loaded_at = pass.at;
@@ -249,7 +250,7 @@ impl Spool {
         rest: &[u8],
         pass: &mut Pass,
         rules: &Rules,
-        now: u64,
+        now: Instant,
     ) -> Result<usize, DiskError> {
         let claimed = record.kind == Kind::Add && record.flags & FLAG_CLAIMED != 0;
         if claimed && pass.at >= pass.group_end && disk.claim_exists(record.attempt)? {
@@ -303,7 +304,7 @@ impl Spool {
     }
 
     /// A job in the window started or ended.
-    fn mark(&mut self, record: &Record<'_>, rules: &Rules, now: u64) {
+    fn mark(&mut self, record: &Record<'_>, rules: &Rules, now: Instant) {
         if record.kind == Kind::Done {
             self.forget(record.id);
             return;
@@ -313,8 +314,8 @@ impl Spool {
         slot.state = match record.kind {
             Kind::Start => State::Running,
             Kind::Fail => {
-                let delay = delay_ms(rules.retry_delay_ms, u32::from(record.attempt), RETRY_DELAY_MAX_MS);
-                State::Delayed(now.saturating_add(delay))
+                let delay = delay(rules.retry_delay, u32::from(record.attempt), RETRY_DELAY_MAX);
+                State::Delayed(now + delay)
             }
             _ => State::Waiting,
         };
@@ -396,7 +397,7 @@ impl Spool {
         id: u64,
         pass: &Pass,
         rules: &Rules,
-        now: u64,
+        now: Instant,
     ) -> Result<bool, DiskError> {
         while self.cursor < pass.at && !self.window.is_full() {
             self.follow(disk, small, pass, rules, now)?;
@@ -411,7 +412,7 @@ impl Spool {
         small: &mut [u8],
         pass: &Pass,
         rules: &Rules,
-        now: u64,
+        now: Instant,
     ) -> Result<(), DiskError> {
         if let Some(range) = self.skipped.iter().find(|range| range.contains(&self.cursor)) {
             self.cursor = range.end;

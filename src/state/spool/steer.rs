@@ -10,6 +10,7 @@ use crate::proto::journal::{FLAG_DEAD, Kind, RECORD_MAX_BYTES, Record};
 use crate::state::disk::{Disk, DiskError};
 use crate::state::spool::search::Place;
 use crate::state::window::State;
+use crate::util::time::Instant;
 
 /// What a job was that [`Spool::cancel`] found in the window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +32,7 @@ impl Spool {
     pub fn cancel(
         &mut self,
         disk: &mut impl Disk,
-        now: u64,
+        now: Instant,
         id: u64,
     ) -> Result<Option<Cancelled>, DiskError> {
         let Some(slot) = self.window.get(id).copied() else { return Ok(None) };
@@ -61,7 +62,7 @@ impl Spool {
     ///
     /// # Errors
     /// The disk refused it; nothing changed.
-    pub fn drop_home(&mut self, disk: &mut impl Disk, now: u64, place: Place) -> Result<(), DiskError> {
+    pub fn drop_home(&mut self, disk: &mut impl Disk, now: Instant, place: Place) -> Result<(), DiskError> {
         self.append_void(disk, now, place)?;
         let _ = self.voids.push(home_at(place));
         self.need_not_meet(place);
@@ -78,7 +79,7 @@ impl Spool {
     ///
     /// # Errors
     /// The disk refused it; nothing changed.
-    pub fn retry(&mut self, disk: &mut impl Disk, now: u64, place: Place) -> Result<(), DiskError> {
+    pub fn retry(&mut self, disk: &mut impl Disk, now: Instant, place: Place) -> Result<(), DiskError> {
         self.write_out(disk, now)?;
         let mut buffer = [0; RECORD_MAX_BYTES];
         let text = super::text_or_excuse(disk, place, &mut buffer)?;
@@ -93,7 +94,7 @@ impl Spool {
         Ok(())
     }
 
-    fn append_void(&mut self, disk: &mut impl Disk, now: u64, place: Place) -> Result<(), DiskError> {
+    fn append_void(&mut self, disk: &mut impl Disk, now: Instant, place: Place) -> Result<(), DiskError> {
         self.write_out(disk, now)?;
         let body = place.size.to_le_bytes();
         let flags = if place.dead { FLAG_DEAD } else { 0 };

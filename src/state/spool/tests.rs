@@ -2,19 +2,27 @@
 
 use super::*;
 use crate::limits::{
-    CLAIM_QUIET_MS, COMPACT_AT_ONCE_BYTES, ROOM_MARGIN_BYTES, SCRATCH_BYTES, WINDOW_JOBS, WORKERS_MAX,
+    CLAIM_QUIET, COMPACT_AT_ONCE_BYTES, ROOM_MARGIN_BYTES, SCRATCH_BYTES, WINDOW_JOBS, WORKERS_MAX,
 };
 use crate::state::disk::fake::{DEAD, FAILED, FakeDisk};
 use crate::state::window::{End, Outcome, Slot, State};
 use std::collections::{BTreeMap, BTreeSet};
 
-const RULES: Rules = Rules { retries: 2, retry_delay_ms: 10, queue_max: 10_000, sync: true };
+const fn at(ms: u64) -> Instant {
+    Instant::from_ms(ms)
+}
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_ms(ms)
+}
+
+const RULES: Rules = Rules { retries: 2, retry_delay: ms(10), queue_max: 10_000, sync: true };
 
 /// A service around the spool: what `service::jobs` does, without processes.
 #[derive(Clone)]
 struct Service {
     spool: Box<Spool>,
-    now: u64,
+    now: Instant,
     scratch: Vec<u8>,
     /// Chosen jobs whose start is not settled.
     chosen: Vec<Slot>,
@@ -24,7 +32,7 @@ struct Service {
 type Vec<T> = std::vec::Vec<T>;
 
 impl Service {
-    fn start(disk: &mut FakeDisk, now: u64) -> Result<(Self, Recovery), RecoverError> {
+    fn start(disk: &mut FakeDisk, now: Instant) -> Result<(Self, Recovery), RecoverError> {
         let mut scratch = vec![0; SCRATCH_BYTES];
         let mut spool = Box::new(Spool::EMPTY);
         let recovery = spool.recover(disk, &mut scratch, &RULES, now)?;
@@ -101,7 +109,7 @@ impl Service {
     fn run_to_the_end(&mut self, disk: &mut FakeDisk) -> Vec<String> {
         let mut ran = Vec::new();
         for _ in 0..200_000 {
-            self.now += CLAIM_QUIET_MS;
+            self.now += CLAIM_QUIET;
             self.spool.claims.look_at_queue();
             self.spool.claims.look_at_claims();
             self.intake(disk).unwrap();
@@ -123,7 +131,7 @@ impl Service {
 
 fn service() -> (FakeDisk, Service) {
     let mut disk = FakeDisk::new(1);
-    let (service, recovery) = Service::start(&mut disk, 0).unwrap();
+    let (service, recovery) = Service::start(&mut disk, at(0)).unwrap();
     assert_eq!(recovery, Recovery::default());
     (disk, service)
 }
@@ -150,7 +158,7 @@ fn lines_that_are_not_jobs_are_rejected_and_the_others_run() {
         Notice::RejectedLost(_) | Notice::Unusable(_) => panic!(),
     };
     for _ in 0..9 {
-        service.spool.intake(&mut disk, &mut service.scratch, &RULES, 0, &mut tell).unwrap();
+        service.spool.intake(&mut disk, &mut service.scratch, &RULES, at(0), &mut tell).unwrap();
     }
     assert_eq!(told.len(), 3, "each once: {told:?}");
     assert_eq!(service.run_to_the_end(&mut disk), ["a", "b", "last"]);
@@ -164,7 +172,7 @@ fn a_writer_that_keeps_the_claim_open_is_read_on() {
     service.intake(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     for line in ["two\n", "thr", "ee\n"] {
-        service.now += CLAIM_QUIET_MS - 1;
+        service.now += ms(CLAIM_QUIET.as_ms() - 1);
         disk.append_to(file, line);
         service.spool.claims.look_at_claims();
         service.intake(&mut disk).unwrap();
@@ -180,7 +188,7 @@ fn what_is_written_while_a_claim_is_being_closed_is_not_lost() {
     let file = disk.append_to_queue("one\n");
     service.intake(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
-    service.now += CLAIM_QUIET_MS;
+    service.now += CLAIM_QUIET;
     service.intake(&mut disk).unwrap();
     assert!(service.spool.claims.wants_commit());
     disk.append_to(file, "two\n");
@@ -195,7 +203,7 @@ fn lines_that_come_unseen_before_a_claim_is_closed_are_lines_like_others() {
     service.intake(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     disk.append_to(file, "two\nthree\nfour");
-    service.now = CLAIM_QUIET_MS;
+    service.now = at(0) + CLAIM_QUIET;
     service.intake(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     assert_eq!(service.run_to_the_end(&mut disk), ["one", "two", "three", "four"]);
@@ -204,23 +212,23 @@ fn lines_that_come_unseen_before_a_claim_is_closed_are_lines_like_others() {
 #[test]
 fn a_start_that_finds_no_damage_writes_nothing() {
     let (mut disk, mut service) = service();
-    service.spool.add(&mut disk, 0, b"job").unwrap();
+    service.spool.add(&mut disk, at(0), b"job").unwrap();
     service.commit(&mut disk).unwrap();
-    let (again, _) = Service::start(&mut disk, 0).unwrap();
+    let (again, _) = Service::start(&mut disk, at(0)).unwrap();
     assert_eq!(again.spool.wear().bytes, 0);
 }
 
 #[test]
 fn a_delay_begins_anew_with_the_service() {
     let (mut disk, mut service) = service();
-    let id = service.spool.add(&mut disk, 0, b"job").unwrap();
+    let id = service.spool.add(&mut disk, at(0), b"job").unwrap();
     service.commit(&mut disk).unwrap();
     assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["job"]);
-    assert_eq!(service.spool.ended(id, Outcome::Code(1), &RULES), Some(End::Fail(10)));
-    service.spool.settle(&mut disk, 0).unwrap();
+    assert_eq!(service.spool.ended(id, Outcome::Code(1), &RULES), Some(End::Fail(ms(10))));
+    service.spool.settle(&mut disk, at(0)).unwrap();
     service.commit(&mut disk).unwrap();
-    let (again, _) = Service::start(&mut disk, 500).unwrap();
-    assert_eq!(again.spool.window().next_due(), Some(500 + RULES.retry_delay_ms));
+    let (again, _) = Service::start(&mut disk, at(500)).unwrap();
+    assert_eq!(again.spool.window().next_deadline(), Some(at(500) + RULES.retry_delay));
 }
 
 #[test]
@@ -232,7 +240,7 @@ fn a_job_of_a_claim_that_never_ran_has_no_attempts_after_a_compaction() {
     service.intake(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     service.refill(&mut disk).unwrap();
-    service.spool.compact_now(&mut disk, 0).unwrap();
+    service.spool.compact_now(&mut disk, at(0)).unwrap();
     let beyond = service.homes(&mut disk, false).unwrap();
     assert_eq!(beyond.len(), WINDOW_JOBS);
     assert!(beyond.iter().all(|(place, _)| place.attempt == 0));
@@ -243,7 +251,7 @@ fn a_full_queue_leaves_the_rest_in_the_claim() {
     let (mut disk, mut service) = service();
     let rules = Rules { queue_max: 3, ..RULES };
     disk.append_to_queue("a\nb\nc\nd\ne\n");
-    let added = service.spool.intake(&mut disk, &mut service.scratch, &rules, 0, &mut |_| {}).unwrap();
+    let added = service.spool.intake(&mut disk, &mut service.scratch, &rules, at(0), &mut |_| {}).unwrap();
     assert_eq!((added, service.spool.room(&rules), disk.claims()), (3, 0, 1));
     assert_eq!(service.run_to_the_end(&mut disk), ["a", "b", "c", "d", "e"]);
 }
@@ -254,22 +262,22 @@ fn a_failing_job_is_retried_with_growing_delays_and_then_kept_dead() {
     disk.append_to_queue("bad\n");
     service.intake(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
-    for (attempt, delay) in [(1, Some(10)), (2, Some(20)), (3, None)] {
+    for (attempt, delay) in [(1, Some(ms(10))), (2, Some(ms(20))), (3, None)] {
         assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["bad"]);
         let slot = service.running.pop().unwrap();
         assert_eq!(slot.attempt, attempt);
         let end = service.spool.ended(slot.id, Outcome::Code(7), &RULES).unwrap();
         assert_eq!(end, delay.map_or(End::Dead(Outcome::Code(7)), End::Fail));
         service.spool.settle(&mut disk, service.now).unwrap();
-        assert_eq!(service.spool.window().next_due(), delay.map(|delay| service.now + delay));
-        service.now += delay.unwrap_or(0);
+        assert_eq!(service.spool.window().next_deadline(), delay.map(|delay| service.now + delay));
+        service.now += delay.unwrap_or_default();
     }
     assert_eq!((service.spool.waiting(), service.spool.dead()), (0, 1));
-    let (mut again, _) = Service::start(&mut disk, 0).unwrap();
+    let (mut again, _) = Service::start(&mut disk, at(0)).unwrap();
     assert_eq!((again.spool.waiting(), again.spool.dead()), (0, 1));
     assert!(again.run_to_the_end(&mut disk).is_empty());
-    again.spool.compact_now(&mut disk, 0).unwrap();
-    let (again, _) = Service::start(&mut disk, 0).unwrap();
+    again.spool.compact_now(&mut disk, at(0)).unwrap();
+    let (again, _) = Service::start(&mut disk, at(0)).unwrap();
     assert_eq!((again.spool.waiting(), again.spool.dead()), (0, 1));
 }
 
@@ -281,8 +289,8 @@ fn a_job_that_was_stopped_with_the_service_loses_no_attempt() {
     service.commit(&mut disk).unwrap();
     service.start_jobs(&mut disk, 1).unwrap();
     service.spool.returned(1);
-    service.spool.settle(&mut disk, 0).unwrap();
-    let (mut again, recovery) = Service::start(&mut disk, 0).unwrap();
+    service.spool.settle(&mut disk, at(0)).unwrap();
+    let (mut again, recovery) = Service::start(&mut disk, at(0)).unwrap();
     assert_eq!(recovery.interrupted, 0);
     again.start_jobs(&mut disk, 1).unwrap();
     assert_eq!(again.running[0].attempt, 1);
@@ -298,7 +306,7 @@ fn a_job_that_was_interrupted_runs_again_and_its_attempt_counts() {
         assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["long"]);
         assert_eq!(service.running[0].attempt, attempt);
         let recovery;
-        (service, recovery) = Service::start(&mut disk, 0).unwrap();
+        (service, recovery) = Service::start(&mut disk, at(0)).unwrap();
         assert_eq!(recovery.interrupted, 1);
     }
 }
@@ -314,18 +322,18 @@ fn jobs_that_wait_for_their_delay_make_way_for_the_others() {
     service.commit(&mut disk).unwrap();
     let mut first_attempts = Vec::new();
     while first_attempts.len() < count {
-        service.spool.make_way(&mut disk, 0).unwrap();
+        service.spool.make_way(&mut disk, at(0)).unwrap();
         let started = service.start_jobs(&mut disk, 8).unwrap();
         assert!(!started.is_empty(), "{} of {count} had a first attempt", first_attempts.len());
         first_attempts.extend(started);
         for slot in std::mem::take(&mut service.running) {
-            service.spool.ended(slot.id, Outcome::Code(1), &Rules { retry_delay_ms: 1000, ..RULES });
+            service.spool.ended(slot.id, Outcome::Code(1), &Rules { retry_delay: ms(1000), ..RULES });
         }
-        service.spool.settle(&mut disk, 0).unwrap();
+        service.spool.settle(&mut disk, at(0)).unwrap();
     }
     let unique: BTreeSet<_> = first_attempts.iter().collect();
     assert_eq!(unique.len(), count);
-    let (mut again, _) = Service::start(&mut disk, 0).unwrap();
+    let (mut again, _) = Service::start(&mut disk, at(0)).unwrap();
     assert_eq!(again.spool.waiting() as usize, count);
     assert_eq!(again.run_to_the_end(&mut disk).len(), count);
 }
@@ -339,16 +347,16 @@ fn a_backlog_survives_compaction_in_order() {
     service.intake(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     service.start_jobs(&mut disk, 3).unwrap();
-    service.spool.compact_step(&mut disk, 0).unwrap();
+    service.spool.compact_step(&mut disk, at(0)).unwrap();
     assert!(service.spool.is_compacting());
     // Life goes on between two steps.
     let slot = service.running.remove(0);
     service.spool.ended(slot.id, Outcome::Success, &RULES);
-    service.spool.settle(&mut disk, 0).unwrap();
-    service.spool.add(&mut disk, 0, b"late").unwrap();
+    service.spool.settle(&mut disk, at(0)).unwrap();
+    service.spool.add(&mut disk, at(0), b"late").unwrap();
     service.commit(&mut disk).unwrap();
     while service.spool.is_compacting() {
-        service.spool.compact_step(&mut disk, 0).unwrap();
+        service.spool.compact_step(&mut disk, at(0)).unwrap();
     }
     for slot in std::mem::take(&mut service.running) {
         service.spool.ended(slot.id, Outcome::Success, &RULES);
@@ -359,7 +367,7 @@ fn a_backlog_survives_compaction_in_order() {
     assert_eq!(service.run_to_the_end(&mut disk), expected);
     // A crash right after it finds the same jobs, and the two that ran.
     copy.restart();
-    let (mut again, _) = Service::start(&mut copy, 0).unwrap();
+    let (mut again, _) = Service::start(&mut copy, at(0)).unwrap();
     let rerun = again.run_to_the_end(&mut copy);
     assert_eq!(rerun[..2], ["1", "2"]);
     assert_eq!(rerun[2..], expected);
@@ -376,13 +384,13 @@ fn a_compacted_journal_is_small_and_ids_go_on() {
         service.run_to_the_end(&mut disk);
         assert_eq!(service.spool.end, disk.journal_mut().len() as u64);
         if service.spool.wants_compaction() {
-            service.spool.compact_now(&mut disk, 0).unwrap();
+            service.spool.compact_now(&mut disk, at(0)).unwrap();
             assert!(disk.journal_mut().len() < 200);
             compactions += 1;
         }
     }
     assert!(compactions > 0);
-    let id = service.spool.add(&mut disk, 0, b"next").unwrap();
+    let id = service.spool.add(&mut disk, at(0), b"next").unwrap();
     assert_eq!(id, 4001);
 }
 
@@ -391,7 +399,7 @@ fn another_version_is_refused_and_left_alone() {
     let mut disk = FakeDisk::new(1);
     disk.journal_mut().extend_from_slice(b"zigsvc-journal 2\nwhatever");
     let before = disk.operations;
-    assert_eq!(Service::start(&mut disk, 0).err(), Some(RecoverError::OtherVersion));
+    assert_eq!(Service::start(&mut disk, at(0)).err(), Some(RecoverError::OtherVersion));
     assert_eq!(disk.operations, before);
 }
 
@@ -400,7 +408,7 @@ fn the_window_is_filled_when_jobs_are_beyond_it_and_workers_could_become_idle() 
     let (mut disk, mut service) = service();
     assert!(!service.spool.wants_refill());
     for number in 0..2 * WINDOW_JOBS {
-        service.spool.add(&mut disk, 0, format!("{number}").as_bytes()).unwrap();
+        service.spool.add(&mut disk, at(0), format!("{number}").as_bytes()).unwrap();
     }
     service.commit(&mut disk).unwrap();
     assert!(service.spool.wants_refill());
@@ -427,7 +435,7 @@ fn a_failed_write_is_undone_and_tried_again() {
         disk.append_to_queue("a\nb\nc\n");
         disk.fail_at = Some(disk.operations + fail_at);
         for _ in 0..20 {
-            service.now += CLAIM_QUIET_MS;
+            service.now += CLAIM_QUIET;
             service.spool.claims.look_at_queue();
             service.spool.claims.look_at_claims();
             let step = service.intake(&mut disk).and_then(|_| service.commit(&mut disk));
@@ -441,7 +449,7 @@ fn a_failed_write_is_undone_and_tried_again() {
         }
         assert_eq!(service.spool.waiting(), 0, "operation {fail_at}");
         disk.fail_at = None;
-        let (again, recovery) = Service::start(&mut disk, 0).unwrap();
+        let (again, recovery) = Service::start(&mut disk, at(0)).unwrap();
         assert_eq!((again.spool.waiting(), recovery.damaged_bytes), (0, 0), "operation {fail_at}");
     }
 }
@@ -477,7 +485,7 @@ fn a_group_that_cannot_be_committed_is_taken_back_whole() {
         let mut copy = disk.clone();
         assert_eq!(service.run_to_the_end(&mut disk), expected, "operation {fail_at}");
         copy.power_cut();
-        let (mut again, recovery) = Service::start(&mut copy, 0).unwrap();
+        let (mut again, recovery) = Service::start(&mut copy, at(0)).unwrap();
         assert_eq!((recovery.damaged_bytes, recovery.torn_bytes), (0, 0));
         assert_eq!(again.run_to_the_end(&mut copy), expected, "operation {fail_at}, after a power cut");
     }

@@ -1,7 +1,7 @@
 //! The table of claims, and what the service asks of it to know when to wake.
 
 use super::*;
-use crate::limits::CLAIM_EVERY_MS;
+use crate::limits::CLAIM_EVERY;
 use crate::state::spool::claims::Claim;
 
 fn claims(numbers: &[(u64, u64)]) -> Claims {
@@ -31,16 +31,16 @@ fn each_claim_has_its_own_offset_and_an_unknown_one_none() {
 }
 
 /// `full` queue or not: when the intake is due.
-fn due(service: &Service) -> (Option<u64>, Option<u64>) {
+fn due(service: &Service) -> (Option<Instant>, Option<Instant>) {
     let claims = &service.spool.claims;
-    (claims.next_due(service.now, false), claims.next_due(service.now, true))
+    (claims.next_deadline(service.now, false), claims.next_deadline(service.now, true))
 }
 
 #[test]
 fn the_service_wakes_for_what_can_be_claimed_read_or_closed_and_nothing_else() {
     let (mut disk, mut service) = service();
-    service.now = 1000;
-    assert_eq!(due(&service), (Some(1000), Some(1000)), "the queue file is looked at first of all");
+    service.now = at(1000);
+    assert_eq!(due(&service), (Some(at(1000)), Some(at(1000))), "the queue file is looked at first of all");
     service.intake(&mut disk).unwrap();
     assert_eq!(due(&service), (None, None), "there is none");
     let file = disk.append_to_queue("one\n");
@@ -49,18 +49,18 @@ fn the_service_wakes_for_what_can_be_claimed_read_or_closed_and_nothing_else() {
     assert_eq!(service.intake(&mut disk), Ok(1));
     service.commit(&mut disk).unwrap();
     assert!(!service.spool.claims.wants_reading());
-    let next = 1000 + CLAIM_EVERY_MS;
+    let next = at(1000) + CLAIM_EVERY;
     assert_eq!(due(&service), (Some(next), Some(next)), "it may be there again");
     service.now = next;
     service.intake(&mut disk).unwrap();
-    let quiet = 1000 + CLAIM_QUIET_MS;
+    let quiet = at(1000) + CLAIM_QUIET;
     assert_eq!(due(&service), (Some(quiet), None), "a full queue closes no claim");
     disk.append_to(file, "two\n");
     service.spool.claims.look_at_claims();
     assert!(service.spool.claims.wants_reading());
     assert_eq!(due(&service), (None, None), "what is to be read at once is not due");
     assert_eq!(service.intake(&mut disk), Ok(1));
-    service.now = next + CLAIM_QUIET_MS;
+    service.now = next + CLAIM_QUIET;
     service.intake(&mut disk).unwrap();
     assert!(service.spool.claims.wants_commit());
     assert_eq!(due(&service), (None, None), "it is closed with the next commit");
@@ -72,7 +72,7 @@ fn the_service_wakes_for_what_can_be_claimed_read_or_closed_and_nothing_else() {
 fn an_old_queue_file_is_left_when_it_was_claimed_once_more() {
     let (mut disk, mut service) = service();
     service.intake(&mut disk).unwrap();
-    service.now = CLAIM_QUIET_MS;
+    service.now = at(0) + CLAIM_QUIET;
     disk.append_to_queue("last");
     service.spool.claims.leave_queue();
     assert!(!service.spool.claims.has_left_queue());
@@ -81,7 +81,7 @@ fn an_old_queue_file_is_left_when_it_was_claimed_once_more() {
     // What comes into it now is not taken.
     disk.append_to_queue("late\n");
     service.spool.claims.look_at_queue();
-    service.now += CLAIM_EVERY_MS;
+    service.now += CLAIM_EVERY;
     service.intake(&mut disk).unwrap();
     assert_eq!((service.spool.waiting(), disk.claims()), (1, 1));
     service.commit(&mut disk).unwrap();
@@ -98,7 +98,7 @@ fn a_claim_that_is_quiet_does_not_hold_up_those_behind_it() {
         service.spool.claims.look_at_queue();
         assert_eq!(service.intake(&mut disk), Ok(1));
         service.commit(&mut disk).unwrap();
-        service.now += CLAIM_EVERY_MS;
+        service.now += CLAIM_EVERY;
     }
     assert_eq!(disk.claims(), 2);
 }
@@ -109,7 +109,7 @@ fn a_full_queue_closes_no_claim() {
     for (text, jobs) in [("a\n\nb", &["a", "b"][..]), ("a\n", &["a"])] {
         let (mut disk, mut service) = service();
         disk.append_to_queue(text);
-        for now in [0, CLAIM_QUIET_MS, 2 * CLAIM_QUIET_MS] {
+        for now in [at(0), at(0) + CLAIM_QUIET, at(0) + CLAIM_QUIET * 2] {
             service.spool.intake(&mut disk, &mut service.scratch, &rules, now, &mut |_| {}).unwrap();
             assert!(!service.spool.claims.wants_commit());
             service.commit(&mut disk).unwrap();
@@ -127,7 +127,7 @@ fn a_service_that_takes_no_new_jobs_leaves_the_queue_file_alone_and_reads_its_cl
     service.spool.claims.pause();
     disk.append_to(file, "two\n");
     disk.append_to_queue("late\n");
-    service.now += CLAIM_EVERY_MS;
+    service.now += CLAIM_EVERY;
     service.spool.claims.look_at_queue();
     service.spool.claims.look_at_claims();
     assert_eq!(service.intake(&mut disk), Ok(1));

@@ -10,19 +10,19 @@ fn any_flipped_bit_costs_at_most_one_record() {
     }
     service.intake(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
-    service.now += CLAIM_QUIET_MS;
+    service.now += CLAIM_QUIET;
     service.intake(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     assert_eq!(disk.claims(), 0);
     for bit in 17 * 8..disk.journal_mut().len() * 8 {
         let mut damaged = disk.clone();
         damaged.journal_mut()[bit / 8] ^= 1 << (bit % 8);
-        let (mut again, recovery) = Service::start(&mut damaged, 0).unwrap();
+        let (mut again, recovery) = Service::start(&mut damaged, Instant::BOOT).unwrap();
         let ran = again.run_to_the_end(&mut damaged);
         assert!(ran.len() >= 7, "bit {bit}: {ran:?}");
         assert!(recovery.damaged_bytes + recovery.torn_bytes > 0, "bit {bit} was not noticed");
         assert!(!damaged.aside.is_empty() || recovery.torn_bytes > 0, "bit {bit}");
-        let (_, recovery) = Service::start(&mut damaged, 0).unwrap();
+        let (_, recovery) = Service::start(&mut damaged, Instant::BOOT).unwrap();
         assert_eq!(recovery, Recovery::default(), "bit {bit}: the damage is gone");
     }
 }
@@ -31,13 +31,13 @@ fn any_flipped_bit_costs_at_most_one_record() {
 fn every_truncation_keeps_what_came_before() {
     let (mut disk, mut service) = service();
     for number in 0..6 {
-        service.spool.add(&mut disk, 0, format!("job {number}").as_bytes()).unwrap();
+        service.spool.add(&mut disk, Instant::BOOT, format!("job {number}").as_bytes()).unwrap();
     }
     service.commit(&mut disk).unwrap();
     for length in 0..disk.journal_mut().len() {
         let mut cut = disk.clone();
         cut.journal_mut().truncate(length);
-        let (mut again, _) = Service::start(&mut cut, 0).unwrap();
+        let (mut again, _) = Service::start(&mut cut, Instant::BOOT).unwrap();
         let ran = again.run_to_the_end(&mut cut);
         assert_eq!(ran.len(), length.saturating_sub(17) / 25, "length {length}");
     }
@@ -51,7 +51,7 @@ fn a_journal_that_lost_its_header_keeps_what_stands_first() {
         Record { body, ..Record::new(kind, 1, 1) }.emit(&mut bytes).unwrap();
         let mut disk = FakeDisk::new(1);
         disk.journal_mut().extend_from_slice(&bytes);
-        let (mut service, found) = Service::start(&mut disk, 0).unwrap();
+        let (mut service, found) = Service::start(&mut disk, Instant::BOOT).unwrap();
         assert_eq!((found.damaged_bytes, disk.aside.len()), (0, 0), "{kind:?}");
         assert!(disk.journal_mut().starts_with(b"zigsvc-journal 1\n"));
         match service.homes(&mut disk, true).unwrap().as_slice() {
@@ -65,13 +65,13 @@ fn a_journal_that_lost_its_header_keeps_what_stands_first() {
 #[test]
 fn zeros_at_the_end_are_a_torn_write_and_zeros_before_something_are_damage() {
     let (mut disk, mut service) = service();
-    service.spool.add(&mut disk, 0, b"job").unwrap();
+    service.spool.add(&mut disk, Instant::BOOT, b"job").unwrap();
     service.commit(&mut disk).unwrap();
     let whole = disk.journal_mut().len();
     for (zeros, more) in [(1, 0), (100, 0), (20_000, 0), (100, 1), (20_000, 1)] {
         let mut disk = disk.clone();
         disk.journal_mut().extend(std::iter::repeat_n(0, zeros).chain(std::iter::repeat_n(b'x', more)));
-        let (mut again, found) = Service::start(&mut disk, 0).unwrap();
+        let (mut again, found) = Service::start(&mut disk, Instant::BOOT).unwrap();
         let lost = (zeros + more) as u64;
         let torn = more == 0;
         assert_eq!(found.torn_bytes, if torn { lost } else { 0 }, "{zeros} {more}");
@@ -88,7 +88,7 @@ fn damage_in_the_last_group_voids_it_and_is_not_taken_for_a_torn_write() {
     service.intake(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     *disk.journal_mut().last_mut().unwrap() ^= 1;
-    let (mut again, found) = Service::start(&mut disk, 0).unwrap();
+    let (mut again, found) = Service::start(&mut disk, Instant::BOOT).unwrap();
     assert_eq!((found.groups_voided, found.torn_bytes), (1, 0));
     assert_eq!(again.run_to_the_end(&mut disk), ["one", "two"]);
 }
@@ -100,7 +100,7 @@ fn damage_beyond_the_window_costs_a_compaction_no_job_but_its_own() {
     let text = |number: usize| format!("{number:03}{}", "x".repeat(900));
     let count = WINDOW_JOBS + 4;
     for number in 0..count {
-        service.spool.add(&mut disk, 0, text(number).as_bytes()).unwrap();
+        service.spool.add(&mut disk, Instant::BOOT, text(number).as_bytes()).unwrap();
     }
     service.commit(&mut disk).unwrap();
     service.refill(&mut disk).unwrap();
@@ -108,7 +108,7 @@ fn damage_beyond_the_window_costs_a_compaction_no_job_but_its_own() {
     let journal = disk.journal_mut();
     let at = journal.windows(4).position(|bytes| bytes == format!("{damaged:03}x").as_bytes()).unwrap();
     journal[at] ^= 1;
-    service.spool.compact_now(&mut disk, 0).unwrap();
+    service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
     let bytes = disk.aside.len() as u64;
     assert!(bytes > 900, "{bytes} are kept");
     assert_eq!(service.spool.take_damage(), Some(Damage { bytes, jobs: 1 }));
@@ -121,7 +121,7 @@ fn damage_beyond_the_window_costs_a_compaction_no_job_but_its_own() {
 fn damage_that_is_met_on_the_way_into_the_window_asks_for_a_compaction_which_counts_it() {
     let (mut disk, mut service) = service();
     for number in 0..4 {
-        service.spool.add(&mut disk, 0, format!("job {number}").as_bytes()).unwrap();
+        service.spool.add(&mut disk, Instant::BOOT, format!("job {number}").as_bytes()).unwrap();
     }
     service.commit(&mut disk).unwrap();
     for damaged in [&b"job 1"[..], b"job 3"] {
@@ -136,7 +136,7 @@ fn damage_that_is_met_on_the_way_into_the_window_asks_for_a_compaction_which_cou
     // One that fails sets the bytes aside, and does not count twice.
     let end = (1..).find(|steps| {
         disk.fail_at = Some(disk.operations + steps);
-        service.spool.compact_now(&mut disk, 0).is_ok()
+        service.spool.compact_now(&mut disk, Instant::BOOT).is_ok()
     });
     assert!(end > Some(4), "{end:?}");
     disk.fail_at = None;
@@ -151,7 +151,7 @@ fn a_dead_job_that_is_damaged_is_one_less() {
     for purpose in [Purpose::Shrink, Purpose::Retry, Purpose::Forget] {
         let (mut disk, mut service) = service();
         for text in [&b"first"[..], b"second"] {
-            service.spool.add(&mut disk, 0, text).unwrap();
+            service.spool.add(&mut disk, Instant::BOOT, text).unwrap();
         }
         service.commit(&mut disk).unwrap();
         service.refill(&mut disk).unwrap();
@@ -159,14 +159,14 @@ fn a_dead_job_that_is_damaged_is_one_less() {
         for slot in std::mem::take(&mut service.running) {
             service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries: 0, ..RULES });
         }
-        service.spool.settle(&mut disk, 0).unwrap();
+        service.spool.settle(&mut disk, Instant::BOOT).unwrap();
         assert_eq!((service.spool.waiting(), service.spool.dead()), (0, 2));
         let journal = disk.journal_mut();
         let at = journal.windows(5).rposition(|bytes| bytes == b"first").unwrap();
         journal[at] ^= 1;
-        service.spool.compact_for(purpose, &mut disk, 0).unwrap();
+        service.spool.compact_for(purpose, &mut disk, Instant::BOOT).unwrap();
         while service.spool.is_compacting() {
-            service.spool.compact_step(&mut disk, 0).unwrap();
+            service.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
         }
         let left = match purpose {
             Purpose::Shrink => (0, 1),
@@ -182,13 +182,13 @@ fn a_dead_job_that_is_damaged_is_one_less() {
 #[test]
 fn what_stands_for_a_damaged_text_is_shown_but_never_run() {
     let (mut disk, mut service) = service();
-    service.spool.add(&mut disk, 0, b"rm -r x").unwrap();
+    service.spool.add(&mut disk, Instant::BOOT, b"rm -r x").unwrap();
     service.commit(&mut disk).unwrap();
     service.refill(&mut disk).unwrap();
     let journal = disk.journal_mut();
     let at = journal.windows(7).position(|bytes| bytes == b"rm -r x").unwrap();
     journal[at] ^= 1;
-    service.spool.compact_now(&mut disk, 0).unwrap();
+    service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
     let place = service.spool.window().slots()[0].place();
     let mut buffer = [0; RECORD_MAX_BYTES];
     assert_eq!(service.spool.text(&mut disk, place, &mut buffer), Ok(EXCUSE));
@@ -199,23 +199,23 @@ fn what_stands_for_a_damaged_text_is_shown_but_never_run() {
 fn a_text_that_is_damaged_while_the_service_runs_holds_up_nothing() {
     let (mut disk, mut service) = service();
     for text in ["first", "second", "third"] {
-        service.spool.add(&mut disk, 0, text.as_bytes()).unwrap();
+        service.spool.add(&mut disk, Instant::BOOT, text.as_bytes()).unwrap();
     }
     service.commit(&mut disk).unwrap();
     service.refill(&mut disk).unwrap();
     let second = disk.journal_mut().windows(6).position(|window| window == b"second").unwrap();
     disk.journal_mut()[second] ^= 1;
     let rules = Rules { retries: 0, ..RULES };
-    while let Some(slot) = service.spool.choose(0) {
+    while let Some(slot) = service.spool.choose(Instant::BOOT) {
         let readable = service.text(&mut disk, &slot).is_ok();
         assert_eq!(readable, slot.id != 2);
         let outcome = if readable { Outcome::Success } else { Outcome::NotStarted };
         service.spool.ended(slot.id, outcome, &rules);
     }
-    service.spool.settle(&mut disk, 0).unwrap();
+    service.spool.settle(&mut disk, Instant::BOOT).unwrap();
     assert_eq!((service.spool.waiting(), service.spool.dead()), (0, 1));
-    service.spool.compact_now(&mut disk, 0).unwrap();
-    let (again, _) = Service::start(&mut disk, 0).unwrap();
+    service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
+    let (again, _) = Service::start(&mut disk, Instant::BOOT).unwrap();
     assert_eq!((again.spool.waiting(), again.spool.dead()), (0, 1));
 }
 
@@ -230,7 +230,7 @@ fn a_group_that_is_lost_takes_the_groups_behind_it_along_and_no_line_is_lost() {
     // The power goes before the commit, and with it one sector of the first
     // group, while the others reached the disk.
     disk.journal_mut()[200..264].fill(0);
-    let (mut again, recovery) = Service::start(&mut disk, 0).unwrap();
+    let (mut again, recovery) = Service::start(&mut disk, Instant::BOOT).unwrap();
     assert!(recovery.groups_voided > 1);
     assert_eq!(again.run_to_the_end(&mut disk), lines);
 }
@@ -244,15 +244,15 @@ fn the_numbers_are_right_after_the_dead_home_of_a_retried_job_was_damaged() {
     for slot in std::mem::take(&mut service.running) {
         service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries: 0, ..RULES });
     }
-    service.spool.settle(&mut disk, 0).unwrap();
+    service.spool.settle(&mut disk, Instant::BOOT).unwrap();
     let (place, _) = service.homes(&mut disk, true).unwrap()[0].clone();
-    service.spool.retry(&mut disk, 0, place).unwrap();
+    service.spool.retry(&mut disk, Instant::BOOT, place).unwrap();
     service.commit(&mut disk).unwrap();
     assert_eq!((service.spool.waiting(), service.spool.dead()), (1, 1));
     let at = usize::try_from(place.offset).unwrap() + 4;
     disk.journal_mut()[at] ^= 1;
     disk.restart();
-    let (mut again, found) = Service::start(&mut disk, 0).unwrap();
+    let (mut again, found) = Service::start(&mut disk, Instant::BOOT).unwrap();
     assert!(found.damaged_bytes > 0, "{found:?}");
     assert_eq!(again.homes(&mut disk, true).unwrap().len(), 1);
     assert_eq!((again.spool.waiting(), again.spool.dead()), (1, 1), "and no job is there twice");
@@ -264,7 +264,7 @@ fn backlog(count: usize) -> (FakeDisk, Service, Vec<String>) {
     let (mut disk, mut service) = service();
     let texts: Vec<String> = (0..count).map(|number| format!("{number:03}{}", "x".repeat(77))).collect();
     for text in &texts {
-        service.spool.add(&mut disk, 0, text.as_bytes()).unwrap();
+        service.spool.add(&mut disk, Instant::BOOT, text.as_bytes()).unwrap();
     }
     service.commit(&mut disk).unwrap();
     (disk, service, texts)
@@ -275,7 +275,7 @@ fn a_page_of_zeros_is_set_aside_in_few_pieces() {
     let (mut disk, mut service, texts) = backlog(200);
     disk.journal_mut()[17 + 5000..17 + 5000 + 4096].fill(0);
     let before = disk.operations;
-    service.spool.compact_now(&mut disk, 0).unwrap();
+    service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
     assert!(disk.operations - before < 20, "{} operations", disk.operations - before);
     assert_eq!(service.spool.take_damage(), Some(Damage { bytes: 4100, jobs: 41 }));
     let left: Vec<String> = texts[..50].iter().chain(&texts[91..]).cloned().collect();
@@ -289,7 +289,7 @@ fn a_journal_that_somebody_made_shorter_holds_up_nobody() {
         disk.journal_mut().truncate(length);
         let left = length.saturating_sub(17) / 100;
         assert_eq!(service.homes(&mut disk, false).unwrap().len(), left, "{length}");
-        service.spool.compact_now(&mut disk, 0).unwrap();
+        service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
         assert_eq!(
             (service.spool.waiting() as usize, disk.aside.len()),
             (left, length.saturating_sub(17) % 100)
@@ -306,7 +306,7 @@ fn a_damaged_length_near_the_end_costs_the_jobs_behind_it_nothing() {
     assert!(matches!(step(&disk.journal_mut()[17 + 2 * 100..]), Step::Truncated(_)));
     let left: Vec<String> = texts[..2].iter().chain(&texts[3..]).cloned().collect();
     service.refill(&mut disk).unwrap();
-    service.spool.compact_now(&mut disk, 0).unwrap();
+    service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
     assert_eq!(service.spool.take_damage(), Some(Damage { bytes: 100, jobs: 1 }));
     assert_eq!(service.run_to_the_end(&mut disk), left);
 }
@@ -314,11 +314,11 @@ fn a_damaged_length_near_the_end_costs_the_jobs_behind_it_nothing() {
 #[test]
 fn a_job_that_is_cancelled_and_then_damaged_before_a_compaction_meets_it_counts_once() {
     let (mut disk, mut service, _) = backlog(4);
-    service.spool.compact_for(Purpose::Shrink, &mut disk, 0).unwrap();
+    service.spool.compact_for(Purpose::Shrink, &mut disk, Instant::BOOT).unwrap();
     let (place, _) = service.homes(&mut disk, false).unwrap()[2].clone();
-    service.spool.drop_home(&mut disk, 0, place).unwrap();
+    service.spool.drop_home(&mut disk, Instant::BOOT, place).unwrap();
     disk.journal_mut()[usize::try_from(place.offset).unwrap()] ^= 1;
-    service.spool.compact_step(&mut disk, 0).unwrap();
+    service.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
     assert_eq!((service.spool.is_compacting(), service.spool.waiting()), (false, 3));
     assert_eq!(service.spool.take_damage(), Some(Damage { bytes: 100, jobs: 0 }));
     assert_eq!(service.run_to_the_end(&mut disk).len(), 3);
@@ -331,13 +331,13 @@ fn a_dead_job_that_is_damaged_after_a_compaction_has_met_it_once_is_counted_out(
     for slot in std::mem::take(&mut service.running) {
         service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries: 0, ..RULES });
     }
-    service.spool.settle(&mut disk, 0).unwrap();
+    service.spool.settle(&mut disk, Instant::BOOT).unwrap();
     let (place, _) = service.homes(&mut disk, true).unwrap()[0].clone();
-    service.spool.compact_for(Purpose::Retry, &mut disk, 0).unwrap();
-    service.spool.compact_step(&mut disk, 0).unwrap();
+    service.spool.compact_for(Purpose::Retry, &mut disk, Instant::BOOT).unwrap();
+    service.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
     assert!(service.spool.is_compacting(), "they were met once");
     disk.journal_mut()[usize::try_from(place.offset).unwrap()] ^= 1;
-    service.spool.compact_step(&mut disk, 0).unwrap();
+    service.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
     assert_eq!((service.spool.is_compacting(), service.spool.raised()), (false, 1));
     assert_eq!((service.spool.waiting(), service.spool.dead()), (1, 0));
     assert_eq!(service.spool.take_damage().map(|damage| damage.jobs), Some(1));
@@ -350,7 +350,7 @@ fn a_text_that_was_misread_once_is_there_again_if_the_compaction_was_given_up() 
     service.refill(&mut disk).unwrap();
     disk.journal_mut()[17 + 50] ^= 1;
     disk.fail_at = Some(disk.operations + 4);
-    service.spool.compact_now(&mut disk, 0).unwrap_err();
+    service.spool.compact_now(&mut disk, Instant::BOOT).unwrap_err();
     disk.fail_at = None;
     disk.journal_mut()[17 + 50] ^= 1;
     assert_eq!(service.run_to_the_end(&mut disk), texts);

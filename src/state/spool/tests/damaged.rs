@@ -31,7 +31,7 @@ struct Run {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut disk = FakeDisk::new(seed);
-        let (service, _) = Service::start(&mut disk, 0).unwrap();
+        let (service, _) = Service::start(&mut disk, Instant::BOOT).unwrap();
         let (jobs, damaged) = (BTreeMap::new(), BTreeSet::new());
         let (written, raised, told) = (Vec::new(), Vec::new(), Damage::default());
         Self { disk, service, seed, jobs, damaged, written, raised, told, unsure: 0 }
@@ -251,7 +251,8 @@ impl Run {
     }
 
     fn turn(&mut self) {
-        self.service.now += [1, 600, CLAIM_QUIET_MS][self.pick(3)];
+        let passed = [ms(1), ms(600), CLAIM_QUIET][self.pick(3)];
+        self.service.now += passed;
         if self.disk.random(6) == 0 {
             self.disk.fail_at = Some(self.disk.operations + 1 + u32::try_from(self.pick(4)).unwrap());
         }
@@ -340,7 +341,7 @@ impl Run {
     /// Everything runs.
     fn finish(&mut self) {
         for _ in 0..10_000 {
-            self.service.now += CLAIM_QUIET_MS;
+            self.service.now += CLAIM_QUIET;
             self.intake().unwrap();
             self.service.commit(&mut self.disk).unwrap();
             self.start().unwrap();

@@ -20,7 +20,7 @@ fn history(seed: u64, power: bool) {
     let mut disk = FakeDisk::new(seed);
     let mut promises = Promises::default();
     let mut written = Vec::new();
-    let mut now = 0;
+    let mut now = at(0);
     for life in 0..6 {
         let die_in = u32::try_from(disk.random(60)).unwrap();
         disk.die_at = Some(disk.operations + 1 + die_in);
@@ -66,14 +66,14 @@ fn history(seed: u64, power: bool) {
 fn live(
     disk: &mut FakeDisk,
     life: u32,
-    now: &mut u64,
+    now: &mut Instant,
     promises: &mut Promises,
     written: &mut Vec<String>,
 ) -> Result<(), RecoverError> {
     let (mut service, _) = Service::start(disk, *now)?;
     let mut ended: Vec<String> = Vec::new();
     for turn in 0..200 {
-        *now += [1, 600, CLAIM_QUIET_MS][usize::try_from(disk.random(3)).unwrap()];
+        *now += [ms(1), ms(600), CLAIM_QUIET][usize::try_from(disk.random(3)).unwrap()];
         service.now = *now;
         if disk.random(3) == 0 {
             for _ in 0..=disk.random(40) {

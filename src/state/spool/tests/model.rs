@@ -45,7 +45,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-const RULES: Rules = Rules { retries: 1, retry_delay_ms: 10, queue_max: 10_000, sync: true };
+const RULES: Rules = Rules { retries: 1, retry_delay: ms(10), queue_max: 10_000, sync: true };
 
 /// Operations after each beginning, if the environment does not say; fewer where
 /// the tests probably run under QEMU.
@@ -320,7 +320,7 @@ impl World {
             Compact => Some(self.service.spool.compact_step(&mut self.disk, now)),
             RetryAll | ForgetAll => self.all_dead(op),
             Wait => {
-                self.service.now += CLAIM_QUIET_MS;
+                self.service.now += CLAIM_QUIET;
                 self.open = None;
                 Some(Ok(()))
             }
@@ -592,7 +592,7 @@ impl Promise {
 /// Every history from one beginning; says how many that were.
 fn search_from(root: &[Op], depth: u32, crashes: u32) -> String {
     let mut disk = FakeDisk::new(1);
-    let (service, _) = Service::start(&mut disk, 0).unwrap();
+    let (service, _) = Service::start(&mut disk, at(0)).unwrap();
     let mut world = World { disk, service, promises: Vec::new(), cut: false, open: None };
     for op in root {
         assert_eq!(world.apply(*op), Some(Ok(())), "{op:?} of {root:?}");

@@ -18,7 +18,7 @@ fn new_jobs_do_not_take_the_room_that_old_ones_need() {
     disk.append_to_queue("old\n");
     service.intake(&mut disk).unwrap();
     disk.append_to_queue("new\n");
-    service.now += 1000;
+    service.now += ms(1000);
     service.spool.claims.look_at_queue();
     // (as on a disk that can keep nothing)
     disk.keeps_at_most = 0;
@@ -55,18 +55,18 @@ fn the_disk_keeps_room_for_the_ends_of_the_jobs_that_are_there() {
     // A failed write is cut off, and what was kept with it; so it is asked for again.
     disk.asked = None;
     disk.fail_at = Some(disk.operations + 1);
-    service.spool.choose(0).or_else(|| {
+    service.spool.choose(at(0)).or_else(|| {
         service.refill(&mut disk).unwrap();
-        service.spool.choose(0)
+        service.spool.choose(at(0))
     });
-    service.spool.settle(&mut disk, 0).unwrap_err();
+    service.spool.settle(&mut disk, at(0)).unwrap_err();
     let end = service.spool.end;
     assert_eq!(disk.asked, Some((File::Journal, end, end + service.spool.reserve())));
     // A start and a recovery keep it, too.
     disk.fail_at = None;
     disk.asked = None;
     disk.restart();
-    let (again, _) = Service::start(&mut disk, 0).unwrap();
+    let (again, _) = Service::start(&mut disk, at(0)).unwrap();
     assert_eq!(disk.asked, Some((File::Journal, end, end + again.spool.reserve())));
 }
 
@@ -80,9 +80,9 @@ fn without_room_for_new_jobs_a_smaller_journal_is_worth_its_while_and_is_made_at
     // It has to find room for all that is to be kept.
     disk.keeps_at_most = 1000;
     let before = service.spool.end;
-    assert_eq!(service.spool.compact_step(&mut disk, 0), Err(DiskError(28)));
+    assert_eq!(service.spool.compact_step(&mut disk, at(0)), Err(DiskError(28)));
     assert_eq!((service.spool.is_compacting(), service.spool.end), (false, before));
-    service.spool.compact_for(Purpose::Forget, &mut disk, 0).unwrap();
+    service.spool.compact_for(Purpose::Forget, &mut disk, at(0)).unwrap();
     assert!(service.spool.end < 200, "without the dead it takes less");
     assert!(!service.spool.is_compacting() && !service.spool.wants_compaction());
     assert_eq!(service.run_to_the_end(&mut disk), ["last"]);
@@ -93,7 +93,7 @@ fn a_journal_that_is_made_smaller_at_once_keeps_what_waits() {
     let (mut disk, mut service) = mostly_over();
     disk.free = 0;
     assert_eq!(add_group(&mut service, &mut disk, &[]), Err(NO_ROOM));
-    service.spool.compact_step(&mut disk, 0).unwrap();
+    service.spool.compact_step(&mut disk, at(0)).unwrap();
     assert!(!service.spool.is_compacting() && service.spool.end < 200);
     assert!(!service.spool.wants_compaction());
     let end = service.spool.end;
@@ -130,12 +130,12 @@ fn the_room_of_dead_jobs_that_are_forgotten_is_given_back() {
         for slot in std::mem::take(&mut service.running) {
             service.spool.ended(slot.id, Outcome::Code(1), &rules);
         }
-        service.spool.settle(&mut disk, 0).unwrap();
+        service.spool.settle(&mut disk, at(0)).unwrap();
     }
     add_group(&mut service, &mut disk, &["last".to_owned()]).unwrap();
     disk.free = 0;
     assert_eq!(add_group(&mut service, &mut disk, &[]), Err(NO_ROOM));
-    service.spool.compact_for(Purpose::Forget, &mut disk, 0).unwrap();
+    service.spool.compact_for(Purpose::Forget, &mut disk, at(0)).unwrap();
     assert_eq!((service.spool.is_compacting(), service.spool.raised()), (false, 100));
     assert_eq!(disk.held(File::Journal), service.spool.end + service.spool.reserve());
 }
@@ -150,12 +150,12 @@ fn what_is_kept_is_not_given_away_for_a_new_journal_that_cannot_fit() {
     assert_eq!(add_group(&mut service, &mut disk, &[]), Err(NO_ROOM));
     let (kept, held) = (service.spool.kept, disk.held(File::Journal));
     disk.asked = None;
-    assert_eq!(service.spool.compact_step(&mut disk, 0), Err(NO_ROOM));
+    assert_eq!(service.spool.compact_step(&mut disk, at(0)), Err(NO_ROOM));
     assert_eq!((service.spool.kept, disk.held(File::Journal), disk.asked), (kept, held, None));
     assert!(!service.spool.is_compacting());
     // With others' room, it fits.
     disk.free = service.spool.live_bytes;
-    service.spool.compact_step(&mut disk, 0).unwrap();
+    service.spool.compact_step(&mut disk, at(0)).unwrap();
     assert!(!service.spool.is_compacting());
 }
 
@@ -168,25 +168,25 @@ fn without_room_a_long_queue_is_not_copied_for_a_few_ends_nor_at_once() {
     for slot in std::mem::take(&mut service.running) {
         service.spool.ended(slot.id, Outcome::Success, &RULES);
     }
-    service.spool.settle(&mut disk, 0).unwrap();
+    service.spool.settle(&mut disk, at(0)).unwrap();
     service.spool.short = true;
     assert!(service.spool.end - service.spool.live_bytes > COMPACT_SHORT_BYTES);
     assert!(!service.spool.wants_compaction(), "it would copy a hundred times as much");
     assert!(service.spool.live_bytes < COMPACT_AT_ONCE_BYTES);
-    service.spool.compact_step(&mut disk, 0).unwrap();
+    service.spool.compact_step(&mut disk, at(0)).unwrap();
     assert!(!service.spool.is_compacting());
     // More than can be copied without holding up everything else.
     add_group(&mut service, &mut disk, &texts).unwrap();
     service.spool.short = true;
-    service.spool.compact_step(&mut disk, 0).unwrap();
+    service.spool.compact_step(&mut disk, at(0)).unwrap();
     assert!(service.spool.is_compacting());
-    service.spool.compact_now(&mut disk, 0).unwrap();
+    service.spool.compact_now(&mut disk, at(0)).unwrap();
     // It must be one step where everything waits for it, or little is copied.
     (service.spool.short, service.spool.suspect) = (true, true);
-    service.spool.compact_step(&mut disk, 0).unwrap();
+    service.spool.compact_step(&mut disk, at(0)).unwrap();
     assert!(!service.spool.is_compacting());
     service.spool.short = true;
-    service.spool.compact_for(Purpose::Forget, &mut disk, 0).unwrap();
+    service.spool.compact_for(Purpose::Forget, &mut disk, at(0)).unwrap();
     assert!(!service.spool.is_compacting());
 }
 
@@ -210,7 +210,7 @@ fn a_last_line_without_newline_needs_room_too() {
     let (mut disk, mut service) = service();
     disk.append_to_queue("last");
     assert_eq!(service.intake(&mut disk), Ok(0));
-    service.now += CLAIM_QUIET_MS;
+    service.now += CLAIM_QUIET;
     disk.free = 0;
     assert_eq!(service.intake(&mut disk), Err(NO_ROOM));
     assert_eq!((service.spool.waiting(), disk.claims()), (0, 1));

@@ -1,0 +1,3 @@
+//! What every layer uses, and what uses no layer.
+
+pub mod time;
