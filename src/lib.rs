@@ -41,33 +41,33 @@
 //!
 //! 1. `service/jobs/mod.rs`, `on_inotify`: the queue file was written
 //!    (`sys/inotify.rs`), so look at it
-//! 2. `state/spool/intake.rs`, `intake`: it is renamed to a claim
+//! 2. `state/spool/ingest.rs`, `ingest`: it is renamed to a claim
 //!    (`service/disk.rs`) and read; its lines go into the journal, and with them
 //!    the offset behind them
-//! 3. `service/jobs/spooling.rs`, `commit_turn`, and `state/spool/mod.rs`,
+//! 3. `service/jobs/turn.rs`, `commit_turn`, and `state/spool/mod.rs`,
 //!    `commit`: the journal is synced
-//! 4. `state/spool/pull.rs`, `refill`: the job is read into the window
+//! 4. `state/spool/refill.rs`, `refill`: the job is read into the window
 //! 5. `service/jobs/handlers.rs`, `start_jobs`: it is chosen, and its start goes into
 //!    the journal (where the handler is the log, `log_jobs` does steps 5 to 7)
-//! 6. `service/jobs/worker.rs`, `Worker::start`: a handler runs; its output is logged
+//! 6. `service/jobs/job_worker.rs`, `JobWorker::start`: a handler runs; its output is logged
 //! 7. `service/jobs/handlers.rs`, `on_ended_handlers`: it is reaped; `job_ended`
 //!    says what follows
-//! 8. `state/spool/attempts.rs`, `settle`: the end is in the journal, and synced by the next
+//! 8. `state/spool/attempts.rs`, `write_transitions`: the end is in the journal, and synced by the next
 //!    commit, at most `COMMIT_DELAY` later
 //!
 //! # One request, from connection to answer
 //!
-//! 1. `service/jobs/gate.rs`, `accept_clients`: accepted and ranked
+//! 1. `service/jobs/admission.rs`, `accept_clients`: accepted and ranked
 //!    (`service/listener.rs`), and given a place (`service/clients.rs`)
 //! 2. `service/jobs/control.rs`, `serve`, `take_requests` and `take_frame`: its bytes
 //!    are read, and divided into lines (`proto/frame.rs`)
 //! 3. `service/jobs/control.rs`, `handle`: verb and argument (`proto/control.rs`),
 //!    the entry of `REQUESTS`, the right to ask
 //! 4. `service/jobs/requests.rs`: the entry's function does it, and answers at once,
-//!    or notes what is owed
-//! 5. what is owed: `service/jobs/group.rs`, `answer_owed`, after the commit;
-//!    `service/jobs/errands.rs`, if it takes a walk through the journal;
-//!    `tell_waiting` of `control.rs`, when a job has ended
+//!    or notes the pending reply
+//! 5. the pending reply: `service/jobs/batch.rs`, `send_pending_replies`, after the commit;
+//!    `service/jobs/scan.rs`, if it takes a walk through the journal;
+//!    `notify_waiters` of `control.rs`, when a job has ended
 //!
 //! # One death, from the kernel to the restart
 //!
@@ -99,7 +99,7 @@
 //!   `service/jobs/requests.rs`, its function there, its line in
 //!   `docs/control.md`. `tests/suite/control/language.rs` fails if `help` does not name it.
 //! - **A counter of `status`**: one line in `push_status` of
-//!   `service/jobs/tell.rs`, one in `proto/metrics.rs`, one in
+//!   `service/jobs/status.rs`, one in `proto/metrics.rs`, one in
 //!   `docs/control.md`; `tests/suite/control/language.rs` and `tests/suite/commands/status.rs` fail
 //!   if one is missing.
 //! - **A configuration key**: a field, its zero in `Config::EMPTY` and its

@@ -40,15 +40,15 @@ pub const GROUPS_MAX: usize = 32;
 pub const WINDOW_JOBS: usize = 32;
 /// Handlers that run at once.
 pub const WORKERS_MAX: usize = 8;
-/// Voided jobs beyond the window that are remembered until a compaction.
-pub const VOIDS_MAX: usize = 64;
+/// Deleted jobs beyond the window that are remembered until a compaction.
+pub const TOMBSTONES_MAX: usize = 64;
 /// Claimed queue files that are read at once.
 pub const CLAIMS_MAX: usize = 32;
 /// The highest number of a claim: what looks like a claim with a higher one is none of
 /// ours, because there must always be a next one.
 pub const CLAIM_SEQ_MAX: u64 = u64::MAX / 2;
-/// Damaged claim groups that a recovery keeps apart.
-pub const DAMAGED_GROUPS_MAX: usize = 8;
+/// Damaged claim batches that a recovery keeps apart.
+pub const DAMAGED_BATCHES_MAX: usize = 8;
 /// Words of a job for a directory handler.
 pub const WORDS_MAX: usize = 128;
 /// A queue file is claimed at most this often: each claim costs a rename and
@@ -58,8 +58,8 @@ pub const CLAIM_EVERY: Duration = Duration::from_ms(500);
 pub const CLAIM_QUIET: Duration = Duration::from_ms(10_000);
 /// Bytes taken from claims in one turn, so that a flood delays nothing else
 /// by more than one commit.
-pub const INTAKE_TURN_BYTES: usize = 64 * 1024;
-/// Bytes of records gathered before they are written: one claim group.
+pub const INGEST_TURN_BYTES: usize = 64 * 1024;
+/// Bytes of records gathered before they are written: one claim batch.
 pub const JOURNAL_BUFFER_BYTES: usize = 8 * 1024;
 /// Starts and ends of jobs are synced at most this much later.
 pub const COMMIT_DELAY: Duration = Duration::from_ms(1000);
@@ -68,35 +68,35 @@ pub const SPOOL_RETRY: Duration = Duration::from_ms(1000);
 /// After the kernel refused to start a handler (no descriptors, no memory, too
 /// many processes), the next attempt.
 pub const START_RETRY: Duration = Duration::from_ms(1000);
-/// New jobs are taken while the spool's disk has this much: one group of them,
-/// and what that group will need ...
+/// New jobs are taken while the spool's disk has this much: one batch of them,
+/// and what that batch will need ...
 pub const RESERVE_BYTES: u64 = 24 * 1024;
 /// ... and this much for each job that waits: its start and its end.
 pub const RESERVE_PER_JOB_BYTES: u64 = 44;
 /// The journal has the disk keep so much more than it must, so that it need not ask with
-/// each group of new jobs.
-pub const KEEP_AHEAD_BYTES: u64 = 32 * 1024;
-/// So much must be free for new jobs beside what is kept: more than a group of them takes.
-pub const GROUP_BYTES: u64 = 8 * 1024;
+/// each batch of new jobs.
+pub const PREALLOCATE_BYTES: u64 = 32 * 1024;
+/// So much must be free for new jobs beside what is kept: more than a batch of them takes.
+pub const BATCH_BYTES: u64 = 8 * 1024;
 /// Dead bytes in the journal that are worth rewriting it where there is no room.
-pub const COMPACT_SHORT_BYTES: u64 = 8 * 1024;
+pub const COMPACT_LOW_SPACE_BYTES: u64 = 8 * 1024;
 /// ... if they are this part of the live ones, which each rewrite copies.
-pub const COMPACT_SHORT_SHARE: u64 = 4;
-/// Homes of jobs that are copied in one step where there is no room; more would hold up
+pub const COMPACT_LOW_SPACE_SHARE: u64 = 4;
+/// Live records of jobs that are copied in one step where there is no room; more would hold up
 /// everything else.
 pub const COMPACT_AT_ONCE_BYTES: u64 = 1024 * 1024;
-/// What a new journal has beside the homes of jobs: its header, the numbers, the claims.
+/// What a new journal has beside the live records of jobs: its header, the numbers, the claims.
 pub const COMPACT_HEAD_BYTES: u64 = 4 * 1024;
 /// Once there was no room for new jobs, they are taken again when there is this
 /// much more: a block of most filesystems, some ninety ends of jobs.
-pub const ROOM_MARGIN_BYTES: u64 = 4 * 1024;
+pub const SPACE_MARGIN_BYTES: u64 = 4 * 1024;
 /// Dead bytes in the journal below which it is not worth rewriting.
 pub const COMPACT_MIN_BYTES: u64 = 64 * 1024;
 /// Bytes of the journal that are read at once by a running service: four
 /// records, and few pages of memory.
 pub const READ_BYTES: usize = 4096;
 /// Bytes of the journal that one turn walks through for one who asks.
-pub const SEARCH_STEP_BYTES: u64 = 64 * 1024;
+pub const SCAN_STEP_BYTES: u64 = 64 * 1024;
 /// Bytes copied by one step of a compaction.
 pub const COMPACT_STEP_BYTES: u64 = 128 * 1024;
 /// After a compaction that failed, the next attempt, doubling...

@@ -3,16 +3,16 @@
 //! ```text
 //! file    "zigsvc-journal 1\n", then records
 //! record  0    1     2    4      8     16      18    20
-//!         kind flags len  crc32  id    attempt mark  body (len bytes)
+//!         kind flags len  crc32  id    attempt magic body (len bytes)
 //! ```
 //!
-//! Numbers are little-endian. The CRC covers everything but itself. `mark` is
+//! Numbers are little-endian. The CRC covers everything but itself. `magic` is
 //! a constant that no job text can imitate (a record holds null bytes, a job
 //! does not), so the next good record is found again behind a damaged one.
 //!
-//! A *home* is the record that holds a job's text: [`Kind::Add`] while it
-//! waits or runs, [`Kind::Dead`] after its last attempt. A job has one valid
-//! home at a time, the last one.
+//! A *live record* is the record that holds a job's text: [`RecordKind::Add`] while it
+//! waits or runs, [`RecordKind::Dead`] after its last attempt. A job has one valid
+//! live record at a time, the last one.
 //!
 //! Changing this: another meaning of these bytes is another [`VERSION`].
 
@@ -21,82 +21,82 @@ use crate::limits::JOB_MAX_BYTES;
 use heapless::Vec;
 
 /// First bytes of the file; the version and a newline follow.
-pub const MAGIC: &[u8] = b"zigsvc-journal ";
+pub const FILE_MAGIC: &[u8] = b"zigsvc-journal ";
 /// The format that this program reads and writes.
 pub const VERSION: &[u8] = b"1";
 /// The whole file header.
 pub const FILE_HEADER: &[u8] = b"zigsvc-journal 1\n";
 /// Bytes of a record before its body.
 pub const HEADER_BYTES: usize = 20;
-/// Bytes before the text in the body of [`Kind::Dead`].
+/// Bytes before the text in the body of [`RecordKind::Dead`].
 pub const DEAD_PREFIX_BYTES: usize = 2;
 /// Bytes of the longest body.
 pub const BODY_MAX_BYTES: usize = JOB_MAX_BYTES + DEAD_PREFIX_BYTES;
 /// Bytes of the longest record.
 pub const RECORD_MAX_BYTES: usize = HEADER_BYTES + BODY_MAX_BYTES;
-/// Bytes of the body of [`Kind::Claim`].
+/// Bytes of the body of [`RecordKind::Claim`].
 pub const CLAIM_BODY_BYTES: usize = 20;
 
 /// Fills the last two bytes of each header.
-const MARK: u16 = 0xA55A;
+const RECORD_MAGIC: u16 = 0xA55A;
 
 /// What a record says. `id` is the job's unless noted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum RecordKind {
     /// First record: `id` is the next job's, the body the next claim's.
     Base = 1,
-    /// Home of a job that waits; the body is its text.
+    /// Live record of a job that waits; the body is its text.
     Add = 2,
     /// Attempt `attempt` was started.
     Start = 3,
     /// Attempt `attempt` failed, and there will be another.
     Fail = 4,
     /// Attempt `attempt + 1` was ended by an orderly stop and does not count.
-    Back = 5,
+    Requeued = 5,
     /// The job ended well; nothing is left of it.
     Done = 6,
-    /// Home of a job that failed for good; the body is how, then its text.
+    /// Live record of a job that failed for good; the body is how, then its text.
     Dead = 7,
-    /// The home of `id` with `attempt` is void (cancelled, forgotten); the body
+    /// The live record of `id` with `attempt` is deleted (cancelled, forgotten); the body
     /// is its size (2 bytes).
-    Void = 8,
+    Tombstone = 8,
     /// Claim `id` was read on, from one offset to the other in the body; the
     /// records that the length in the body covers came from there.
     Claim = 9,
 }
 
-impl Kind {
+impl RecordKind {
     const ALL: [Self; 9] = [
         Self::Base,
         Self::Add,
         Self::Start,
         Self::Fail,
-        Self::Back,
+        Self::Requeued,
         Self::Done,
         Self::Dead,
-        Self::Void,
+        Self::Tombstone,
         Self::Claim,
     ];
 }
 
-/// [`Kind::Add`]: it has failed before and waits its delay again.
+/// [`RecordKind::Add`]: it has failed before and waits its delay again.
 pub const FLAG_DELAYED: u8 = 1;
-/// [`Kind::Add`]: it came from a claim, whose number's low half stands in
+/// [`RecordKind::Add`]: it came from a claim, whose number's low half stands in
 /// `attempt`; the job itself has had none.
 pub const FLAG_CLAIMED: u8 = 2;
-/// [`Kind::Add`]: it replaces an earlier home of the same job.
+/// [`RecordKind::Add`]: it replaces an earlier live record of the same job.
 pub const FLAG_MOVED: u8 = 4;
-/// [`Kind::Void`]: the home was a dead one. [`Kind::Add`]: it replaces a dead
-/// home of the same job and attempt (retried).
+/// [`RecordKind::Tombstone`]: the live record was a dead one. [`RecordKind::Add`]: it replaces a dead
+/// live record of the same job and attempt (retried).
 pub const FLAG_DEAD: u8 = 8;
-/// [`Kind::Claim`]: it stands for all that was read before, whatever that was.
+/// [`RecordKind::Claim`]: it stands for all that was read before, whatever that was.
 pub const FLAG_ABSOLUTE: u8 = 16;
 
 /// One record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
     /// What it says.
-    pub kind: Kind,
+    pub kind: RecordKind,
     /// `FLAG_*`.
     pub flags: u8,
     /// Of the job, or as the kind says.
@@ -109,11 +109,11 @@ pub struct Record<'a> {
 
 /// A record does not fit into what is left of a buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NoRoom;
+pub struct BufferFull;
 
 /// What stands at a place in the journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Step<'a> {
+pub enum ParseResult<'a> {
     /// A good record of so many bytes.
     Record(Record<'a>, usize),
     /// The beginning of a record, cut off; so many bytes are needed.
@@ -125,7 +125,7 @@ pub enum Step<'a> {
 impl<'a> Record<'a> {
     /// A record without flags and body.
     #[must_use]
-    pub const fn new(kind: Kind, id: u64, attempt: u16) -> Self {
+    pub const fn new(kind: RecordKind, id: u64, attempt: u16) -> Self {
         Self { kind, flags: 0, id, attempt, body: &[] }
     }
 
@@ -139,14 +139,14 @@ impl<'a> Record<'a> {
     ///
     /// # Errors
     /// It does not fit; `out` is unchanged.
-    pub fn emit<const N: usize>(&self, out: &mut Vec<u8, N>) -> Result<(), NoRoom> {
-        let length = u16::try_from(self.body.len()).map_err(|_| NoRoom)?;
+    pub fn emit<const N: usize>(&self, out: &mut Vec<u8, N>) -> Result<(), BufferFull> {
+        let length = u16::try_from(self.body.len()).map_err(|_| BufferFull)?;
         if N.saturating_sub(out.len()) < self.size() {
-            return Err(NoRoom);
+            return Err(BufferFull);
         }
         let header = self.header(length);
-        out.extend_from_slice(&header).map_err(|_| NoRoom)?;
-        out.extend_from_slice(self.body).map_err(|_| NoRoom)
+        out.extend_from_slice(&header).map_err(|_| BufferFull)?;
+        out.extend_from_slice(self.body).map_err(|_| BufferFull)
     }
 
     fn header(&self, length: u16) -> [u8; HEADER_BYTES] {
@@ -160,7 +160,7 @@ impl<'a> Record<'a> {
         put(2, &length.to_le_bytes());
         put(8, &self.id.to_le_bytes());
         put(16, &self.attempt.to_le_bytes());
-        put(18, &MARK.to_le_bytes());
+        put(18, &RECORD_MAGIC.to_le_bytes());
         let crc = checksum(&header, self.body);
         if let Some(to) = header.get_mut(4..8) {
             to.copy_from_slice(&crc.to_le_bytes());
@@ -168,37 +168,37 @@ impl<'a> Record<'a> {
         header
     }
 
-    /// The text of a home record.
+    /// The text of a live record.
     #[must_use]
     pub fn text(&self) -> &'a [u8] {
         match self.kind {
-            Kind::Dead => self.body.get(DEAD_PREFIX_BYTES..).unwrap_or(&[]),
+            RecordKind::Dead => self.body.get(DEAD_PREFIX_BYTES..).unwrap_or(&[]),
             _ => self.body,
         }
     }
 }
 
-/// What a [`Kind::Claim`] record says.
+/// What a [`RecordKind::Claim`] record says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Progress {
+pub struct ClaimProgress {
     /// Everything before this was in the journal already.
     pub from: u64,
     /// Everything before this is in the journal now.
     pub to: u64,
     /// Bytes of the records behind this one that belong to it.
-    pub group_bytes: u32,
+    pub batch_bytes: u32,
 }
 
-impl Progress {
+impl ClaimProgress {
     /// The body of the record.
     #[must_use]
     pub fn emit(&self) -> [u8; CLAIM_BODY_BYTES] {
         let mut body = [0; CLAIM_BODY_BYTES];
         let (from, rest) = body.split_at_mut(8);
-        let (to, group) = rest.split_at_mut(8);
+        let (to, batch) = rest.split_at_mut(8);
         from.copy_from_slice(&self.from.to_le_bytes());
         to.copy_from_slice(&self.to.to_le_bytes());
-        group.copy_from_slice(&self.group_bytes.to_le_bytes());
+        batch.copy_from_slice(&self.batch_bytes.to_le_bytes());
         body
     }
 
@@ -206,45 +206,46 @@ impl Progress {
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
         let (from, rest) = body.split_first_chunk::<8>()?;
-        let (to, group) = rest.split_first_chunk::<8>()?;
+        let (to, batch) = rest.split_first_chunk::<8>()?;
         Some(Self {
             from: u64::from_le_bytes(*from),
             to: u64::from_le_bytes(*to),
-            group_bytes: u32::from_le_bytes(group.try_into().ok()?),
+            batch_bytes: u32::from_le_bytes(batch.try_into().ok()?),
         })
     }
 }
 
 /// What stands at the beginning of `bytes`.
 #[must_use]
-pub fn step(bytes: &[u8]) -> Step<'_> {
+pub fn parse_record(bytes: &[u8]) -> ParseResult<'_> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
-        return Step::Truncated(HEADER_BYTES);
+        return ParseResult::Truncated(HEADER_BYTES);
     };
     let [kind, flags, l0, l1, c0, c1, c2, c3, id @ .., a0, a1, m0, m1] = *header;
     let length = usize::from(u16::from_le_bytes([l0, l1]));
-    let Some(kind) = Kind::ALL.into_iter().find(|known| *known as u8 == kind) else {
-        return Step::Bad;
+    let Some(kind) = RecordKind::ALL.into_iter().find(|known| *known as u8 == kind) else {
+        return ParseResult::Bad;
     };
-    if u16::from_le_bytes([m0, m1]) != MARK || length > BODY_MAX_BYTES {
-        return Step::Bad;
+    if u16::from_le_bytes([m0, m1]) != RECORD_MAGIC || length > BODY_MAX_BYTES {
+        return ParseResult::Bad;
     }
     let Some(body) = rest.get(..length) else {
-        return Step::Truncated(HEADER_BYTES.saturating_add(length));
+        return ParseResult::Truncated(HEADER_BYTES.saturating_add(length));
     };
     if checksum(header, body) != u32::from_le_bytes([c0, c1, c2, c3]) {
-        return Step::Bad;
+        return ParseResult::Bad;
     }
     let record =
         Record { kind, flags, id: u64::from_le_bytes(id), attempt: u16::from_le_bytes([a0, a1]), body };
-    Step::Record(record, record.size())
+    ParseResult::Record(record, record.size())
 }
 
 /// Bytes to skip from the beginning of `bytes` to the next good record, if
 /// there is one that is whole.
 #[must_use]
 pub fn resync(bytes: &[u8]) -> Option<usize> {
-    (1..bytes.len()).find(|at| matches!(step(bytes.get(*at..).unwrap_or(&[])), Step::Record(..)))
+    (1..bytes.len())
+        .find(|at| matches!(parse_record(bytes.get(*at..).unwrap_or(&[])), ParseResult::Record(..)))
 }
 
 /// Bytes to skip from the beginning of `bytes`, where no record is: to the next
@@ -270,7 +271,7 @@ pub enum FileHeader {
 /// Judges the beginning of a file.
 #[must_use]
 pub fn file_header(bytes: &[u8]) -> FileHeader {
-    match bytes.strip_prefix(MAGIC) {
+    match bytes.strip_prefix(FILE_MAGIC) {
         Some(rest) if rest.starts_with(VERSION) && rest.get(1) == Some(&b'\n') => FileHeader::Known,
         Some(rest) if rest.first().is_some_and(|byte| *byte != 0) && bytes.len() >= FILE_HEADER.len() => {
             FileHeader::OtherVersion
@@ -290,7 +291,7 @@ mod tests {
 
     fn golden() -> std::vec::Vec<u8> {
         let mut out: Vec<u8, 4096> = Vec::new();
-        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+        for (index, kind) in RecordKind::ALL.into_iter().enumerate() {
             let body = &b"do the work"[..index];
             Record { kind, flags: index as u8, id: 1 << (index * 7), attempt: index as u16 * 1000, body }
                 .emit(&mut out)
@@ -303,8 +304,8 @@ mod tests {
     fn every_kind_reads_back() {
         let bytes = golden();
         let mut at = 0;
-        for (index, kind) in Kind::ALL.into_iter().enumerate() {
-            let Step::Record(record, size) = step(&bytes[at..]) else { panic!() };
+        for (index, kind) in RecordKind::ALL.into_iter().enumerate() {
+            let ParseResult::Record(record, size) = parse_record(&bytes[at..]) else { panic!() };
             assert_eq!((record.kind, record.id, record.body.len()), (kind, 1 << (index * 7), index));
             assert_eq!((record.flags, record.attempt), (index as u8, index as u16 * 1000));
             at += size;
@@ -315,29 +316,32 @@ mod tests {
     #[test]
     fn every_truncation_of_a_record_is_seen_as_one() {
         let mut out: Vec<u8, 128> = Vec::new();
-        Record { body: b"text", ..Record::new(Kind::Add, 7, 0) }.emit(&mut out).unwrap();
+        Record { body: b"text", ..Record::new(RecordKind::Add, 7, 0) }.emit(&mut out).unwrap();
         for length in 0..out.len() {
-            assert!(matches!(step(&out[..length]), Step::Truncated(need) if need > length), "{length}");
+            assert!(
+                matches!(parse_record(&out[..length]), ParseResult::Truncated(need) if need > length),
+                "{length}"
+            );
         }
     }
 
     #[test]
     fn every_flipped_bit_is_noticed_and_the_next_record_is_found() {
         let mut out: Vec<u8, 128> = Vec::new();
-        Record { body: b"first", ..Record::new(Kind::Add, 1, 0) }.emit(&mut out).unwrap();
+        Record { body: b"first", ..Record::new(RecordKind::Add, 1, 0) }.emit(&mut out).unwrap();
         let first = out.len();
-        Record { body: b"second", ..Record::new(Kind::Add, 2, 0) }.emit(&mut out).unwrap();
+        Record { body: b"second", ..Record::new(RecordKind::Add, 2, 0) }.emit(&mut out).unwrap();
         for bit in 0..first * 8 {
             let mut bytes = out.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(!matches!(step(&bytes), Step::Record(..)), "bit {bit}");
+            assert!(!matches!(parse_record(&bytes), ParseResult::Record(..)), "bit {bit}");
             assert_eq!(resync(&bytes), Some(first), "bit {bit}");
         }
     }
 
     #[test]
     fn zeros_and_noise_are_not_records() {
-        assert_eq!(step(&[0; 64]), Step::Bad);
+        assert_eq!(parse_record(&[0; 64]), ParseResult::Bad);
         let mut seed = 3u64;
         for _ in 0..100_000 {
             let bytes: std::vec::Vec<u8> = (0..40)
@@ -346,7 +350,7 @@ mod tests {
                     (seed >> 40) as u8
                 })
                 .collect();
-            assert!(!matches!(step(&bytes), Step::Record(..)));
+            assert!(!matches!(parse_record(&bytes), ParseResult::Record(..)));
             assert_eq!(resync(&bytes), None);
         }
     }
@@ -354,23 +358,23 @@ mod tests {
     #[test]
     fn a_length_or_a_mark_that_cannot_be_is_damage_and_not_the_end_of_the_file() {
         let mut out: Vec<u8, 128> = Vec::new();
-        Record { body: b"text", ..Record::new(Kind::Add, 7, 0) }.emit(&mut out).unwrap();
+        Record { body: b"text", ..Record::new(RecordKind::Add, 7, 0) }.emit(&mut out).unwrap();
         let damaged = |at: usize, with: [u8; 2]| {
             let mut bytes = out.clone();
             bytes[at..at + 2].copy_from_slice(&with);
             bytes
         };
         let length = |length: usize| damaged(2, u16::try_from(length).unwrap().to_le_bytes());
-        assert_eq!(step(&length(BODY_MAX_BYTES)), Step::Truncated(RECORD_MAX_BYTES));
-        assert_eq!(step(&length(BODY_MAX_BYTES + 1)), Step::Bad);
-        assert_eq!(step(&damaged(HEADER_BYTES - 2, [0, 0])[..HEADER_BYTES]), Step::Bad);
+        assert_eq!(parse_record(&length(BODY_MAX_BYTES)), ParseResult::Truncated(RECORD_MAX_BYTES));
+        assert_eq!(parse_record(&length(BODY_MAX_BYTES + 1)), ParseResult::Bad);
+        assert_eq!(parse_record(&damaged(HEADER_BYTES - 2, [0, 0])[..HEADER_BYTES]), ParseResult::Bad);
     }
 
     #[test]
     fn damage_is_skipped_to_the_next_record_or_as_far_as_none_can_begin() {
         let mut out: Vec<u8, 128> = Vec::new();
         out.extend_from_slice(&[0; 7]).unwrap();
-        Record { body: b"text", ..Record::new(Kind::Add, 7, 0) }.emit(&mut out).unwrap();
+        Record { body: b"text", ..Record::new(RecordKind::Add, 7, 0) }.emit(&mut out).unwrap();
         assert_eq!((skip_damage(&out, false), skip_damage(&out, true)), (7, 7));
         let noise = [0; RECORD_MAX_BYTES + 9];
         assert_eq!((skip_damage(&noise, false), skip_damage(&noise, true)), (10, noise.len()));
@@ -380,7 +384,7 @@ mod tests {
     #[test]
     fn a_record_that_does_not_fit_changes_nothing() {
         let mut out: Vec<u8, 24> = Vec::new();
-        assert!(Record { body: b"12345", ..Record::new(Kind::Add, 1, 0) }.emit(&mut out).is_err());
+        assert!(Record { body: b"12345", ..Record::new(RecordKind::Add, 1, 0) }.emit(&mut out).is_err());
         assert!(out.is_empty());
     }
 
@@ -395,8 +399,8 @@ mod tests {
 
     #[test]
     fn claim_bodies_read_back() {
-        let progress = Progress { from: 1 << 39, to: 1 << 40, group_bytes: 77 };
-        assert_eq!(Progress::parse(&progress.emit()), Some(progress));
-        assert_eq!(Progress::parse(b"short"), None);
+        let progress = ClaimProgress { from: 1 << 39, to: 1 << 40, batch_bytes: 77 };
+        assert_eq!(ClaimProgress::parse(&progress.emit()), Some(progress));
+        assert_eq!(ClaimProgress::parse(b"short"), None);
     }
 }

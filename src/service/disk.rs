@@ -4,7 +4,7 @@
 use crate::limits::{BAD_FILES_MAX, CLAIM_SEQ_MAX, CLAIMS_MAX, REJECTED_MAX_BYTES};
 use crate::proto::path::Path;
 use crate::proto::text::{Writer, parse_u64};
-use crate::state::disk::{Disk, DiskError, File, QueueFile};
+use crate::state::disk::{Disk, DiskError, QueueFile, SpoolFile};
 use crate::sys::file::OFlags;
 use crate::sys::inotify::Inotify;
 use crate::sys::{Errno, Failure, OwnedFd, dir, file};
@@ -17,7 +17,7 @@ pub struct SpoolDisk {
     journal: OwnedFd,
     next: Option<OwnedFd>,
     claims: [Option<OwnedFd>; CLAIMS_MAX],
-    aside: Option<OwnedFd>,
+    quarantine: Option<OwnedFd>,
     /// Tells of writes to the queue file and its claims, where there is one.
     pub inotify: Option<Inotify>,
     /// The call that failed last, for messages.
@@ -43,7 +43,7 @@ impl SpoolDisk {
             journal,
             next: None,
             claims: [const { None }; CLAIMS_MAX],
-            aside: None,
+            quarantine: None,
             inotify: None,
             failed_op: "",
         };
@@ -77,17 +77,19 @@ impl SpoolDisk {
         self.watch();
     }
 
-    fn fd(&self, file: File) -> Result<&OwnedFd, Failure> {
+    fn fd(&self, file: SpoolFile) -> Result<&OwnedFd, Failure> {
         let missing = Failure { op: "open", errno: Errno::BADF };
         match file {
-            File::Journal => Ok(&self.journal),
-            File::Next => self.next.as_ref().ok_or(missing),
-            File::Claim(place) => self.claims.get(usize::from(place)).and_then(Option::as_ref).ok_or(missing),
+            SpoolFile::Journal => Ok(&self.journal),
+            SpoolFile::Next => self.next.as_ref().ok_or(missing),
+            SpoolFile::Claim(handle) => {
+                self.claims.get(usize::from(handle)).and_then(Option::as_ref).ok_or(missing)
+            }
         }
     }
 
     /// Remembers which call failed, and passes its errno on.
-    fn note<T>(&mut self, result: Result<T, Failure>) -> Result<T, DiskError> {
+    fn record_failure<T>(&mut self, result: Result<T, Failure>) -> Result<T, DiskError> {
         result.map_err(|failure| {
             self.failed_op = failure.op;
             DiskError(failure.errno.raw_os_error())
@@ -104,7 +106,7 @@ impl SpoolDisk {
     /// Calls `visit` with the number of each claim on the disk.
     fn each_claim(&mut self, visit: &mut dyn FnMut(u64)) -> Result<(), DiskError> {
         let result = self.list_claims(visit);
-        self.note(result)
+        self.record_failure(result)
     }
 
     fn list_claims(&self, visit: &mut dyn FnMut(u64)) -> Result<(), Failure> {
@@ -118,10 +120,10 @@ impl SpoolDisk {
         })
     }
 
-    fn open_claim_file(&mut self, seq: u64, place: u8) -> Result<(), Failure> {
+    fn open_claim_file(&mut self, seq: u64, handle: u8) -> Result<(), Failure> {
         let path = self.claim_path(seq)?;
         let (fd, _) = file::open_regular(path.as_c_str())?;
-        if let Some(slot) = self.claims.get_mut(usize::from(place)) {
+        if let Some(slot) = self.claims.get_mut(usize::from(handle)) {
             *slot = Some(fd);
         }
         if let Some(inotify) = &self.inotify {
@@ -130,7 +132,7 @@ impl SpoolDisk {
         Ok(())
     }
 
-    fn claim(&mut self, seq: u64, place: u8) -> Result<(), Failure> {
+    fn claim(&mut self, seq: u64, handle: u8) -> Result<(), Failure> {
         let path = self.claim_path(seq)?;
         // Opened before it is renamed, so that a lack of descriptors leaves
         // the queue file where it is; watched before, too: the watch follows
@@ -142,9 +144,9 @@ impl SpoolDisk {
         file::rename(self.queue.as_c_str(), path.as_c_str())?;
         if file::meta_at(path.as_c_str(), false).is_ok_and(|named| named.identity != meta.identity) {
             // Somebody put another file there in between.
-            return self.open_claim_file(seq, place);
+            return self.open_claim_file(seq, handle);
         }
-        if let Some(slot) = self.claims.get_mut(usize::from(place)) {
+        if let Some(slot) = self.claims.get_mut(usize::from(handle)) {
             *slot = Some(fd);
         }
         Ok(())
@@ -165,17 +167,17 @@ impl SpoolDisk {
         file::write_all(&fd, bytes)
     }
 
-    fn append_aside(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        if self.aside.is_none() {
-            self.aside = Some(self.new_aside()?);
+    fn append_quarantine(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        if self.quarantine.is_none() {
+            self.quarantine = Some(self.create_quarantine()?);
         }
-        let Some(fd) = &self.aside else { return Ok(()) };
+        let Some(fd) = &self.quarantine else { return Ok(()) };
         file::write_all(fd, bytes)?;
         file::sync_data(fd)
     }
 
     /// `journal.bad-N` with the lowest free number.
-    fn new_aside(&self) -> Result<OwnedFd, Failure> {
+    fn create_quarantine(&self) -> Result<OwnedFd, Failure> {
         let mut number = 1;
         loop {
             let mut name = [0; 32];
@@ -206,29 +208,29 @@ fn sync_folder(folder: &Path) -> Result<(), Failure> {
 }
 
 impl Disk for SpoolDisk {
-    fn read(&mut self, file: File, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+    fn read(&mut self, file: SpoolFile, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
         let result = self.fd(file).and_then(|fd| file::read_at(fd, buffer, offset));
-        self.note(result)
+        self.record_failure(result)
     }
 
-    fn write(&mut self, file: File, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+    fn write(&mut self, file: SpoolFile, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let result = self.fd(file).and_then(|fd| file::write_at(fd, bytes, offset));
-        self.note(result)
+        self.record_failure(result)
     }
 
-    fn truncate(&mut self, file: File, length: u64) -> Result<(), DiskError> {
+    fn truncate(&mut self, file: SpoolFile, length: u64) -> Result<(), DiskError> {
         let result = self.fd(file).and_then(|fd| file::truncate(fd, length));
-        self.note(result)
+        self.record_failure(result)
     }
 
-    fn sync(&mut self, file: File) -> Result<(), DiskError> {
+    fn sync(&mut self, file: SpoolFile) -> Result<(), DiskError> {
         let result = self.fd(file).and_then(file::sync_data);
-        self.note(result)
+        self.record_failure(result)
     }
 
-    fn size(&mut self, file: File) -> Result<u64, DiskError> {
+    fn size(&mut self, file: SpoolFile) -> Result<u64, DiskError> {
         let result = self.fd(file).and_then(|fd| Ok(file::meta(fd)?.size));
-        self.note(result)
+        self.record_failure(result)
     }
 
     fn free(&mut self) -> u64 {
@@ -236,9 +238,9 @@ impl Disk for SpoolDisk {
         file::free_bytes(&self.journal).unwrap_or(u64::MAX)
     }
 
-    fn keep_room(&mut self, file: File, from: u64, until: u64) -> Result<bool, DiskError> {
+    fn preallocate(&mut self, file: SpoolFile, from: u64, until: u64) -> Result<bool, DiskError> {
         let result = self.fd(file).and_then(|fd| file::allocate(fd, from, until.saturating_sub(from)));
-        self.note(result)
+        self.record_failure(result)
     }
 
     fn create_next(&mut self) -> Result<(), DiskError> {
@@ -247,7 +249,7 @@ impl Disk for SpoolDisk {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
             file::open(path.as_c_str(), flags, 0o600)
         });
-        self.next = Some(self.note(result)?);
+        self.next = Some(self.record_failure(result)?);
         Ok(())
     }
 
@@ -263,7 +265,7 @@ impl Disk for SpoolDisk {
             let to = entry(&self.spool, b"journal")?;
             file::rename(from.as_c_str(), to.as_c_str())
         });
-        self.note(result)?;
+        self.record_failure(result)?;
         if let Some(next) = self.next.take() {
             self.journal = next;
         }
@@ -272,17 +274,17 @@ impl Disk for SpoolDisk {
 
     fn sync_spool(&mut self) -> Result<(), DiskError> {
         let result = sync_folder(&self.spool);
-        self.note(result)
+        self.record_failure(result)
     }
 
-    fn set_aside(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
-        let result = self.append_aside(bytes);
-        self.note(result)
+    fn quarantine(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+        let result = self.append_quarantine(bytes);
+        self.record_failure(result)
     }
 
     fn reject(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
         let result = self.append_rejected(bytes);
-        self.note(result)
+        self.record_failure(result)
     }
 
     fn queue_file(&mut self) -> QueueFile {
@@ -304,9 +306,9 @@ impl Disk for SpoolDisk {
         }
     }
 
-    fn claim_queue(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
-        let result = self.claim(seq, place);
-        self.note(result)
+    fn claim_queue(&mut self, seq: u64, handle: u8) -> Result<(), DiskError> {
+        let result = self.claim(seq, handle);
+        self.record_failure(result)
     }
 
     fn claim_exists(&mut self, seq_low: u16) -> Result<bool, DiskError> {
@@ -325,24 +327,24 @@ impl Disk for SpoolDisk {
         Ok(next)
     }
 
-    fn open_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
-        let result = self.open_claim_file(seq, place);
-        self.note(result)
+    fn open_claim(&mut self, seq: u64, handle: u8) -> Result<(), DiskError> {
+        let result = self.open_claim_file(seq, handle);
+        self.record_failure(result)
     }
 
     fn sync_queue(&mut self) -> Result<(), DiskError> {
         let result = sync_folder(&self.queue.parent());
-        self.note(result)
+        self.record_failure(result)
     }
 
-    fn remove_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
+    fn remove_claim(&mut self, seq: u64, handle: u8) -> Result<(), DiskError> {
         let result = self.claim_path(seq).and_then(|path| match file::unlink(path.as_c_str()) {
             // Somebody else removed it.
             Err(Failure { errno: Errno::NOENT, .. }) => Ok(()),
             result => result,
         });
-        self.note(result)?;
-        if let Some(slot) = self.claims.get_mut(usize::from(place)) {
+        self.record_failure(result)?;
+        if let Some(slot) = self.claims.get_mut(usize::from(handle)) {
             *slot = None;
         }
         Ok(())

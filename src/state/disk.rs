@@ -1,4 +1,4 @@
-//! What the spool and the intake need of a disk, so that a test can be one
+//! What the spool and ingest need of a disk, so that a test can be one
 //! that fails, tears and forgets.
 
 /// Why a disk did not do something: an errno.
@@ -7,7 +7,7 @@ pub struct DiskError(pub i32);
 
 /// One of the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum File {
+pub enum SpoolFile {
     /// The journal.
     Journal,
     /// The journal that a compaction is writing.
@@ -34,31 +34,31 @@ pub trait Disk {
     ///
     /// # Errors
     /// The file cannot be read.
-    fn read(&mut self, file: File, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError>;
+    fn read(&mut self, file: SpoolFile, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError>;
 
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors
     /// Not everything was written; what was is undefined.
-    fn write(&mut self, file: File, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
+    fn write(&mut self, file: SpoolFile, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
 
     /// Cuts the file to `length`.
     ///
     /// # Errors
     /// It was not cut.
-    fn truncate(&mut self, file: File, length: u64) -> Result<(), DiskError>;
+    fn truncate(&mut self, file: SpoolFile, length: u64) -> Result<(), DiskError>;
 
     /// Makes the file's data and size durable.
     ///
     /// # Errors
     /// Nothing that was written since the last sync can be relied on.
-    fn sync(&mut self, file: File) -> Result<(), DiskError>;
+    fn sync(&mut self, file: SpoolFile) -> Result<(), DiskError>;
 
     /// The file's size in bytes.
     ///
     /// # Errors
     /// It cannot be learnt.
-    fn size(&mut self, file: File) -> Result<u64, DiskError>;
+    fn size(&mut self, file: SpoolFile) -> Result<u64, DiskError>;
 
     /// Bytes that the spool's disk still has for this service; the largest
     /// number where that cannot be learnt.
@@ -71,19 +71,19 @@ pub trait Disk {
     ///
     /// # Errors
     /// There is not so much.
-    fn keep_room(&mut self, file: File, from: u64, until: u64) -> Result<bool, DiskError>;
+    fn preallocate(&mut self, file: SpoolFile, from: u64, until: u64) -> Result<bool, DiskError>;
 
-    /// Creates [`File::Next`] empty, replacing what a crash may have left.
+    /// Creates [`SpoolFile::Next`] empty, replacing what a crash may have left.
     ///
     /// # Errors
     /// It was not created.
     fn create_next(&mut self) -> Result<(), DiskError>;
 
-    /// Removes [`File::Next`]; what cannot be removed is replaced later.
+    /// Removes [`SpoolFile::Next`]; what cannot be removed is replaced later.
     fn abandon_next(&mut self);
 
-    /// Renames [`File::Next`] to the journal's name; from now on
-    /// [`File::Journal`] means it.
+    /// Renames [`SpoolFile::Next`] to the journal's name; from now on
+    /// [`SpoolFile::Journal`] means it.
     ///
     /// # Errors
     /// Nothing changed.
@@ -99,7 +99,7 @@ pub trait Disk {
     ///
     /// # Errors
     /// They are not kept.
-    fn set_aside(&mut self, bytes: &[u8]) -> Result<(), DiskError>;
+    fn quarantine(&mut self, bytes: &[u8]) -> Result<(), DiskError>;
 
     /// Appends a line that is not a job, or a part of one, to `rejected`.
     ///
@@ -110,11 +110,11 @@ pub trait Disk {
     /// Looks at the queue file.
     fn queue_file(&mut self) -> QueueFile;
 
-    /// Renames the queue file to claim `seq` and opens it at `place`.
+    /// Renames the queue file to claim `seq` and opens it at `handle`.
     ///
     /// # Errors
     /// It was not renamed.
-    fn claim_queue(&mut self, seq: u64, place: u8) -> Result<(), DiskError>;
+    fn claim_queue(&mut self, seq: u64, handle: u8) -> Result<(), DiskError>;
 
     /// Whether a claim `seq`, of which the low half is given, is on the disk.
     ///
@@ -128,11 +128,11 @@ pub trait Disk {
     /// It cannot be learnt.
     fn next_claim(&mut self, after: u64) -> Result<Option<u64>, DiskError>;
 
-    /// Opens the claim `seq` at `place`.
+    /// Opens the claim `seq` at `handle`.
     ///
     /// # Errors
     /// It cannot be opened, or is not a regular file.
-    fn open_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError>;
+    fn open_claim(&mut self, seq: u64, handle: u8) -> Result<(), DiskError>;
 
     /// Makes the names in the queue's folder durable.
     ///
@@ -140,11 +140,11 @@ pub trait Disk {
     /// They are not.
     fn sync_queue(&mut self) -> Result<(), DiskError>;
 
-    /// Removes the claim `seq`, open at `place`, and closes it.
+    /// Removes the claim `seq`, open at `handle`, and closes it.
     ///
     /// # Errors
     /// It is still there, and open.
-    fn remove_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError>;
+    fn remove_claim(&mut self, seq: u64, handle: u8) -> Result<(), DiskError>;
 }
 
 #[cfg(test)]

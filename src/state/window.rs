@@ -11,7 +11,7 @@
 //! A cancelled job leaves at once; if it runs, it stays as `Cancelled`, of which
 //! the journal knows, until its handler is gone.
 //!
-//! An `Ended` or `Starting` slot owes the journal a record; it moves on when
+//! An `Ended` or `Starting` slot has a pending record; it moves on when
 //! that is written. So a full disk holds jobs up, and loses none.
 
 use crate::limits::WINDOW_JOBS;
@@ -21,7 +21,7 @@ use heapless::Vec;
 /// How a job's attempt ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(Hash))]
-pub enum Outcome {
+pub enum AttemptOutcome {
     /// Exit status 0.
     Success,
     /// Another exit status.
@@ -34,7 +34,7 @@ pub enum Outcome {
     TimedOut,
 }
 
-impl Outcome {
+impl AttemptOutcome {
     /// Two bytes for the journal.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 2] {
@@ -47,7 +47,7 @@ impl Outcome {
         }
     }
 
-    /// What [`Outcome::to_bytes`] wrote.
+    /// What [`AttemptOutcome::to_bytes`] wrote.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 2]) -> Self {
         match bytes {
@@ -72,36 +72,36 @@ impl Outcome {
     }
 }
 
-/// What is owed to the journal for an attempt that ended.
+/// The pending record of an attempt that ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(Hash))]
-pub enum End {
+pub enum AttemptEnd {
     /// The job is over.
-    Done(Outcome),
+    Done(AttemptOutcome),
     /// There will be another attempt, after this wait.
     Fail(Duration),
     /// There will be none.
-    Dead(Outcome),
+    Dead(AttemptOutcome),
     /// It was stopped with the service; the attempt does not count.
-    Back,
-    /// It was cancelled before, which the journal knows: nothing is owed.
+    Requeued,
+    /// It was cancelled before, which the journal knows: no record is pending.
     Cancelled,
 }
 
 /// Where a job stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(Hash))]
-pub enum State {
+pub enum JobState {
     /// It can be started.
     Waiting,
     /// It can be started from this time on.
     Delayed(Instant),
-    /// It was chosen; its start is not yet in the journal.
+    /// It was dequeued; its start is not yet in the journal.
     Starting,
     /// Its handler runs.
     Running,
     /// It ended; that is not yet in the journal.
-    Ended(End),
+    Ended(AttemptEnd),
     /// It is over for the journal, but its handler is still there.
     Cancelled,
 }
@@ -112,14 +112,14 @@ pub enum State {
 pub struct Slot {
     /// Its id.
     pub id: u64,
-    /// Where its home record is in the journal.
+    /// Where its live record is in the journal.
     pub offset: u64,
-    /// Size of the home record.
+    /// Size of the live record.
     pub size: u16,
     /// Attempts that were started.
     pub attempt: u16,
     /// Where it stands.
-    pub state: State,
+    pub state: JobState,
 }
 
 /// The slots, oldest first.
@@ -194,7 +194,7 @@ impl Window {
     /// When the next delayed job is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let due = |slot: &Slot| if let State::Delayed(due) = slot.state { Some(due) } else { None };
+        let due = |slot: &Slot| if let JobState::Delayed(due) = slot.state { Some(due) } else { None };
         self.slots.iter().filter_map(due).min()
     }
 
@@ -202,34 +202,34 @@ impl Window {
     /// nothing in it can be started or is running: it keeps others out.
     #[must_use]
     pub fn blocker(&self, now: Instant) -> Option<u64> {
-        let delayed = |slot: &Slot| matches!(slot.state, State::Delayed(due) if !due.is_due(now));
+        let delayed = |slot: &Slot| matches!(slot.state, JobState::Delayed(due) if !due.is_due(now));
         if !self.is_full() || !self.slots.iter().all(delayed) {
             return None;
         }
-        let due = |slot: &&Slot| if let State::Delayed(due) = slot.state { due } else { Instant::BOOT };
+        let due = |slot: &&Slot| if let JobState::Delayed(due) = slot.state { due } else { Instant::BOOT };
         self.slots.iter().max_by_key(due).map(|slot| slot.id)
     }
 
     /// How many slots are in a state that `wanted` names.
     #[must_use]
-    pub fn count(&self, wanted: impl Fn(&State) -> bool) -> u32 {
+    pub fn count(&self, wanted: impl Fn(&JobState) -> bool) -> u32 {
         let count = self.slots.iter().filter(|slot| wanted(&slot.state)).count();
         u32::try_from(count).unwrap_or(0)
     }
 
-    /// Whether some slot owes the journal a record.
+    /// Whether some slot has a pending record.
     #[must_use]
-    pub fn owes(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot.state, State::Starting | State::Ended(_)))
+    pub fn has_pending_records(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot.state, JobState::Starting | JobState::Ended(_)))
     }
 }
 
 impl Slot {
     fn is_startable(&self, now: Instant) -> bool {
         match self.state {
-            State::Waiting => true,
-            State::Delayed(due) => due.is_due(now),
-            State::Starting | State::Running | State::Ended(_) | State::Cancelled => false,
+            JobState::Waiting => true,
+            JobState::Delayed(due) => due.is_due(now),
+            JobState::Starting | JobState::Running | JobState::Ended(_) | JobState::Cancelled => false,
         }
     }
 }
@@ -242,7 +242,7 @@ mod tests {
         Instant::from_ms(ms)
     }
 
-    fn slot(id: u64, state: State) -> Slot {
+    fn slot(id: u64, state: JobState) -> Slot {
         Slot { id, offset: id * 100, size: 50, attempt: 0, state }
     }
 
@@ -250,18 +250,18 @@ mod tests {
     fn the_oldest_startable_job_is_first() {
         let mut window = Window::new();
         for (id, state) in [
-            (1, State::Running),
-            (2, State::Delayed(at(50))),
-            (3, State::Starting),
-            (4, State::Ended(End::Back)),
-            (5, State::Waiting),
+            (1, JobState::Running),
+            (2, JobState::Delayed(at(50))),
+            (3, JobState::Starting),
+            (4, JobState::Ended(AttemptEnd::Requeued)),
+            (5, JobState::Waiting),
         ] {
             assert!(window.push(slot(id, state)));
         }
         assert_eq!(window.startable(at(49)), Some(5));
         assert_eq!(window.startable(at(50)), Some(2));
         assert_eq!(window.next_deadline(), Some(at(50)));
-        assert!(window.owes());
+        assert!(window.has_pending_records());
     }
 
     #[test]
@@ -269,27 +269,27 @@ mod tests {
         let mut window = Window::new();
         for id in 0..WINDOW_JOBS as u64 {
             assert_eq!(window.blocker(at(0)), None);
-            assert!(window.push(slot(id, State::Delayed(at(100 + id)))));
+            assert!(window.push(slot(id, JobState::Delayed(at(100 + id)))));
         }
-        assert!(!window.push(slot(99, State::Waiting)));
+        assert!(!window.push(slot(99, JobState::Waiting)));
         assert_eq!(window.blocker(at(0)), Some(WINDOW_JOBS as u64 - 1));
         assert_eq!(window.blocker(at(100)), None, "one of them is due");
-        window.get_mut(3).unwrap().state = State::Running;
+        window.get_mut(3).unwrap().state = JobState::Running;
         assert_eq!(window.blocker(at(0)), None, "a running job will make room");
     }
 
     #[test]
     fn outcomes_survive_the_journal() {
         for outcome in [
-            Outcome::Success,
-            Outcome::Code(1),
-            Outcome::Code(255),
-            Outcome::Signal(9),
-            Outcome::NotStarted,
-            Outcome::TimedOut,
+            AttemptOutcome::Success,
+            AttemptOutcome::Code(1),
+            AttemptOutcome::Code(255),
+            AttemptOutcome::Signal(9),
+            AttemptOutcome::NotStarted,
+            AttemptOutcome::TimedOut,
         ] {
-            assert_eq!(Outcome::from_bytes(outcome.to_bytes()), outcome);
+            assert_eq!(AttemptOutcome::from_bytes(outcome.to_bytes()), outcome);
         }
-        assert_eq!(Outcome::Signal(9).exit_status(), 137);
+        assert_eq!(AttemptOutcome::Signal(9).exit_status(), 137);
     }
 }

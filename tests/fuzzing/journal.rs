@@ -2,35 +2,35 @@
 
 use super::Choices;
 use super::disk::fake::FakeDisk;
-use super::disk::{Disk, DiskError, File};
+use super::disk::{Disk, DiskError, SpoolFile};
 use std::collections::{BTreeMap, BTreeSet};
 use zigsvc::limits::{CLAIM_QUIET, SCRATCH_BYTES};
 use zigsvc::proto::journal::{
-    BODY_MAX_BYTES, FILE_HEADER, FileHeader, HEADER_BYTES, Kind, Progress, RECORD_MAX_BYTES, Record, Step,
-    file_header, resync, skip_damage, step,
+    BODY_MAX_BYTES, ClaimProgress, FILE_HEADER, FileHeader, HEADER_BYTES, ParseResult, RECORD_MAX_BYTES,
+    Record, RecordKind, file_header, parse_record, resync, skip_damage,
 };
-use zigsvc::state::spool::{Place, Purpose, RecoverError, Recovery, Rules, Spool};
-use zigsvc::state::window::Outcome;
+use zigsvc::state::spool::{Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
+use zigsvc::state::window::AttemptOutcome;
 use zigsvc::util::time::{Duration, Instant};
 
-pub const RULES: Rules =
-    Rules { retries: 1, retry_delay: Duration::from_ms(10), queue_max: 10_000, sync: true };
+pub const RULES: SpoolRules =
+    SpoolRules { retries: 1, retry_delay: Duration::from_ms(10), queue_max: 10_000, sync: true };
 
 /// What stands there is what is written there again, what is skipped holds no
 /// record, and nothing is read beyond the end.
 pub fn record(data: &[u8]) {
-    match step(data) {
-        Step::Record(record, size) => {
+    match parse_record(data) {
+        ParseResult::Record(record, size) => {
             assert_eq!(size, record.size());
             let mut again: heapless::Vec<u8, RECORD_MAX_BYTES> = heapless::Vec::new();
             record.emit(&mut again).unwrap();
             assert_eq!(again, data[..size]);
             assert!(record.text().len() <= record.body.len());
         }
-        Step::Truncated(need) => assert!(need > data.len() && need <= RECORD_MAX_BYTES),
-        Step::Bad => assert!(data.len() >= HEADER_BYTES),
+        ParseResult::Truncated(need) => assert!(need > data.len() && need <= RECORD_MAX_BYTES),
+        ParseResult::Bad => assert!(data.len() >= HEADER_BYTES),
     }
-    let is_record = |at: usize| matches!(step(&data[at..]), Step::Record(..));
+    let is_record = |at: usize| matches!(parse_record(&data[at..]), ParseResult::Record(..));
     let first = (1..data.len()).find(|at| is_record(*at));
     assert_eq!(resync(data), first);
     for last in [false, true] {
@@ -40,7 +40,7 @@ pub fn record(data: &[u8]) {
         // (a record may begin there whose end was not read yet)
         assert!(first.is_some() || last || skipped + RECORD_MAX_BYTES > data.len());
     }
-    if let Some(progress) = Progress::parse(data) {
+    if let Some(progress) = ClaimProgress::parse(data) {
         assert_eq!(progress.emit(), data[..20]);
     }
     if file_header(data) == FileHeader::Known {
@@ -51,7 +51,8 @@ pub fn record(data: &[u8]) {
 
 /// Records made of the bytes, one behind the other, read back.
 fn written_and_read(choices: &mut Choices<'_>) {
-    const KINDS: [Kind; 4] = [Kind::Add, Kind::Dead, Kind::Void, Kind::Claim];
+    const KINDS: [RecordKind; 4] =
+        [RecordKind::Add, RecordKind::Dead, RecordKind::Tombstone, RecordKind::Claim];
     let mut file: heapless::Vec<u8, 8192> = heapless::Vec::new();
     let mut records = Vec::new();
     while !choices.is_over() && records.len() < 12 {
@@ -65,7 +66,7 @@ fn written_and_read(choices: &mut Choices<'_>) {
     }
     let mut at = 0;
     for record in records {
-        assert_eq!(step(&file[at..]), Step::Record(record, record.size()));
+        assert_eq!(parse_record(&file[at..]), ParseResult::Record(record, record.size()));
         at += record.size();
     }
     assert_eq!(at, file.len());
@@ -91,18 +92,18 @@ impl Service {
     pub fn turn(&mut self, disk: &mut FakeDisk) -> Result<Option<(u64, String)>, DiskError> {
         self.spool.claims.look_at_queue();
         self.spool.claims.look_at_claims();
-        self.intake(disk)?;
+        self.ingest(disk)?;
         self.commit(disk)?;
-        self.spool.make_way(disk, self.now)?;
+        self.spool.defer_blocker(disk, self.now)?;
         self.spool.refill(disk, &mut self.scratch, &RULES, self.now)?;
-        let Some(slot) = self.spool.choose(self.now) else { return Ok(None) };
-        self.spool.settle(disk, self.now)?;
+        let Some(slot) = self.spool.dequeue(self.now) else { return Ok(None) };
+        self.spool.write_transitions(disk, self.now)?;
         self.spool.commit(disk, &RULES, self.now)?;
-        Ok(Some((slot.id, self.text(disk, slot.place())?)))
+        Ok(Some((slot.id, self.text(disk, slot.location())?)))
     }
 
-    pub fn intake(&mut self, disk: &mut FakeDisk) -> Result<u32, DiskError> {
-        self.spool.intake(disk, &mut self.scratch, &RULES, self.now, &mut |_| {})
+    pub fn ingest(&mut self, disk: &mut FakeDisk) -> Result<u32, DiskError> {
+        self.spool.ingest(disk, &mut self.scratch, &RULES, self.now, &mut |_| {})
     }
 
     pub fn commit(&mut self, disk: &mut FakeDisk) -> Result<(), DiskError> {
@@ -110,9 +111,9 @@ impl Service {
         self.spool.remove_closed(disk)
     }
 
-    pub fn text(&self, disk: &mut FakeDisk, place: Place) -> Result<String, DiskError> {
+    pub fn text(&self, disk: &mut FakeDisk, location: RecordLocation) -> Result<String, DiskError> {
         let mut buffer = [0; RECORD_MAX_BYTES];
-        Ok(String::from_utf8_lossy(self.spool.text(disk, place, &mut buffer)?).into_owned())
+        Ok(String::from_utf8_lossy(self.spool.text(disk, location, &mut buffer)?).into_owned())
     }
 
     /// Everything to its end; the texts in the order in which they ran.
@@ -123,8 +124,8 @@ impl Service {
             match self.turn(disk).unwrap() {
                 Some((id, text)) => {
                     ran.push(text);
-                    self.spool.ended(id, Outcome::Success, &RULES);
-                    self.spool.settle(disk, self.now).unwrap();
+                    self.spool.ended(id, AttemptOutcome::Success, &RULES);
+                    self.spool.write_transitions(disk, self.now).unwrap();
                 }
                 None if disk.claims() == 0 && self.spool.waiting() == 0 => return ran,
                 None => {}
@@ -134,20 +135,22 @@ impl Service {
     }
 
     /// The jobs beyond the window, the dead or those that wait.
-    pub fn homes(&mut self, disk: &mut FakeDisk, dead: bool) -> Vec<Place> {
-        let mut search = self.spool.search(dead);
-        let mut places = Vec::new();
-        let mut visit = |place: Place| places.extend((place.dead == dead).then_some(place));
-        while !self.spool.search_step(disk, &mut self.scratch, &mut search, &mut visit).unwrap() {}
-        places
+    pub fn live_records(&mut self, disk: &mut FakeDisk, dead: bool) -> Vec<RecordLocation> {
+        let mut scan = self.spool.scan(dead);
+        let mut locations = Vec::new();
+        let mut visit =
+            |location: RecordLocation| locations.extend((location.dead == dead).then_some(location));
+        while !self.spool.scan_step(disk, &mut self.scratch, &mut scan, &mut visit).unwrap() {}
+        locations
     }
 
     /// Ids and texts of all jobs that are there.
     fn jobs(&mut self, disk: &mut FakeDisk) -> BTreeMap<u64, String> {
-        let mut places: Vec<Place> = self.spool.window().slots().iter().map(|slot| slot.place()).collect();
-        places.extend(self.homes(disk, true));
-        places.extend(self.homes(disk, false));
-        places.iter().map(|place| (place.id, self.text(disk, *place).unwrap())).collect()
+        let mut locations: Vec<RecordLocation> =
+            self.spool.window().slots().iter().map(|slot| slot.location()).collect();
+        locations.extend(self.live_records(disk, true));
+        locations.extend(self.live_records(disk, false));
+        locations.iter().map(|location| (location.id, self.text(disk, *location).unwrap())).collect()
     }
 }
 
@@ -183,24 +186,24 @@ fn history(disk: &mut FakeDisk, choices: &mut Choices<'_>) -> BTreeMap<u64, Stri
         match choices.byte() % 8 {
             0..3 => {
                 let text = format!("job {turn} {}", "x".repeat(choices.below(80)));
-                service.spool.begin_adding(disk, service.now).unwrap();
+                service.spool.begin_batch(disk, service.now).unwrap();
                 let id = service.spool.add(disk, service.now, text.as_bytes()).unwrap();
                 service.commit(disk).unwrap();
                 known.insert(id, text);
             }
             kind @ 3..6 => {
                 if let Some((id, _)) = service.turn(disk).unwrap() {
-                    let end = if kind == 5 { Outcome::Success } else { Outcome::Code(kind) };
+                    let end = if kind == 5 { AttemptOutcome::Success } else { AttemptOutcome::Code(kind) };
                     service.spool.ended(id, end, &RULES);
-                    service.spool.settle(disk, service.now).unwrap();
+                    service.spool.write_transitions(disk, service.now).unwrap();
                 }
             }
             6 => {
-                if let Some(place) = service.homes(disk, true).first().copied() {
+                if let Some(location) = service.live_records(disk, true).first().copied() {
                     if choices.byte().is_multiple_of(2) {
-                        service.spool.retry(disk, service.now, place).unwrap();
+                        service.spool.retry(disk, service.now, location).unwrap();
                     } else {
-                        service.spool.drop_home(disk, service.now, place).unwrap();
+                        service.spool.discard_record(disk, service.now, location).unwrap();
                     }
                     service.commit(disk).unwrap();
                 }
@@ -240,17 +243,17 @@ fn damage(journal: &mut Vec<u8>, choices: &mut Choices<'_>) {
 /// The ids of jobs whose home stands before `intact`, in a journal that knows
 /// no end of them at all.
 fn whole_records(journal: &[u8], intact: usize) -> BTreeSet<u64> {
-    let (mut homes, mut over) = (BTreeSet::new(), BTreeSet::new());
+    let (mut records, mut over) = (BTreeSet::new(), BTreeSet::new());
     let mut at = FILE_HEADER.len();
-    while let Step::Record(record, size) = step(journal.get(at..).unwrap_or(&[])) {
+    while let ParseResult::Record(record, size) = parse_record(journal.get(at..).unwrap_or(&[])) {
         match record.kind {
-            Kind::Add | Kind::Dead if at + size <= intact => drop(homes.insert(record.id)),
-            Kind::Done | Kind::Void => drop(over.insert(record.id)),
+            RecordKind::Add | RecordKind::Dead if at + size <= intact => drop(records.insert(record.id)),
+            RecordKind::Done | RecordKind::Tombstone => drop(over.insert(record.id)),
             _ => {}
         }
         at += size;
     }
-    homes.difference(&over).copied().collect()
+    records.difference(&over).copied().collect()
 }
 
 fn recovers(disk: &mut FakeDisk, known: Option<(&BTreeMap<u64, String>, BTreeSet<u64>)>) {
@@ -264,7 +267,7 @@ fn recovers(disk: &mut FakeDisk, known: Option<(&BTreeMap<u64, String>, BTreeSet
         Err(error) => panic!("{error:?}"),
     };
     assert!(found.damaged_bytes + found.torn_bytes <= before.len() as u64);
-    assert_eq!(disk.aside.len() as u64, found.damaged_bytes, "damage is kept");
+    assert_eq!(disk.quarantined.len() as u64, found.damaged_bytes, "damage is kept");
     service.commit(disk).unwrap();
     let jobs = service.jobs(disk);
     if let Some((texts, whole)) = known {
@@ -278,14 +281,14 @@ fn recovers(disk: &mut FakeDisk, known: Option<(&BTreeMap<u64, String>, BTreeSet
     let (waiting, dead) = (service.spool.waiting(), service.spool.dead());
     disk.restart();
     let (mut again, found) = Service::start(disk, Instant::from_ms(2000)).unwrap();
-    assert_eq!((found.damaged_bytes, found.groups_voided), (0, 0), "it was mended at once");
+    assert_eq!((found.damaged_bytes, found.reread_batches), (0, 0), "it was mended at once");
     if known_is_sane(&jobs, waiting, dead) {
         assert_eq!(again.jobs(disk), jobs, "the second recovery");
         assert_eq!((again.spool.waiting(), again.spool.dead()), (waiting, dead));
         let ran = again.run_to_the_end(disk);
         assert_eq!(ran.len(), waiting as usize);
     }
-    assert!(disk.size(File::Journal).unwrap() >= FILE_HEADER.len() as u64);
+    assert!(disk.size(SpoolFile::Journal).unwrap() >= FILE_HEADER.len() as u64);
 }
 
 /// Whether each job has one home, as in every journal that a service wrote.

@@ -15,7 +15,7 @@ pub mod companions;
 pub mod config;
 pub mod disk;
 pub mod heartbeat;
-pub mod intake;
+pub mod ingest;
 pub mod journal;
 pub mod request;
 pub mod text;
@@ -41,7 +41,7 @@ macro_rules! each_target {
             chat = request::chat, 10_000;
             record = journal::record, 10_000;
             recovery = journal::recovery, 2_000;
-            queue_file = intake::queue_file, 2_000;
+            queue_file = ingest::queue_file, 2_000;
             health = heartbeat::health, 20_000;
             notify = heartbeat::notify, 20_000;
             escape = text::escape, 10_000;

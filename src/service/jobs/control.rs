@@ -2,14 +2,14 @@
 //! disk.
 //!
 //! A turn takes at most one buffer of requests from each client, and none from
-//! one that did not take its answers. New jobs of all clients are one group: no
-//! `ok id=` leaves before the commit at the end of the turn (`group.rs`). What
-//! changes or finds single jobs (`errands.rs`) never happens inside a group.
+//! one that did not take its answers. New jobs of all clients are one batch: no
+//! `ok id=` leaves before the commit at the end of the turn (`batch.rs`). What
+//! changes or finds single jobs (`scan.rs`) never happens inside a batch.
 
-use super::errands::{Errand, Page};
-use super::history::{Fate, History, What};
-use super::requests::{Answered, Asking, Request, refuse};
-use super::{Jobs, Source, Stopping, rules};
+use super::history::{History, JobEvent, JobResult};
+use super::requests::{Reply, RequestContext, RequestSpec, refuse};
+use super::scan::{ListPage, ScanTask};
+use super::{Jobs, ReadySource, Shutdown, rules};
 use crate::limits::{
     CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT_TURN_JOBS, CLIENTS_MAX, REQUEST_MAX_BYTES,
 };
@@ -20,19 +20,19 @@ use crate::service::clients::{Client, Clients};
 use crate::service::denials::Denials;
 use crate::service::listener::{Listener, Rank};
 use crate::state::disk::DiskError;
-use crate::state::spool::Mark;
+use crate::state::spool::Savepoint;
 use crate::sys::socket::Peer;
 use crate::util::time::{Duration, Instant, earliest};
 use ufmt::uwrite;
 
 /// What a client waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Doing {
-    Nothing,
+pub(super) enum ClientState {
+    Idle,
     /// Something that takes more than one turn.
-    Asked(Wanted),
+    ScanPending(ScanRequest),
     /// The end of a job.
-    Waiting(u64),
+    AwaitingJob(u64),
     Watching,
     /// The end of a drain.
     Draining,
@@ -40,7 +40,7 @@ pub(super) enum Doing {
 
 /// What needs a walk through the journal, or a new one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Wanted {
+pub(super) enum ScanRequest {
     List(Filter),
     Wait(u64),
     Cancel(u64),
@@ -50,8 +50,8 @@ pub(super) enum Wanted {
 
 /// An answer that waits for the commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Owed {
-    Nothing,
+pub(super) enum PendingReply {
+    None,
     /// New jobs: the first id, and how many.
     Ids(u64, usize),
     /// `ok id=N`.
@@ -63,27 +63,27 @@ pub(super) enum Owed {
 }
 
 /// Bytes of `ok id=N`, or of the error that each new job gets in its place.
-const ID_ANSWER_BYTES: usize = 28;
+const ID_REPLY_BYTES: usize = 28;
 /// Bytes that are kept for an answer that is not long.
-const ANSWER_BYTES: usize = 160;
+const REPLY_BYTES: usize = 160;
 
 /// See the module's documentation.
-pub(super) struct Control {
+pub(super) struct ControlServer {
     pub(super) listener: Listener,
     pub(super) clients: &'static mut Clients,
     pub(super) history: &'static mut History,
     /// The lines of a `list` that is being sent.
-    pub(super) page: &'static mut Page,
+    pub(super) page: &'static mut ListPage,
     /// What takes more than one turn, one at a time.
-    pub(super) errand: Option<Errand>,
+    pub(super) scan: Option<ScanTask>,
     /// Whose was the last one.
-    pub(super) last_errand: usize,
-    doing: [Doing; CLIENTS_MAX],
-    owed: [Owed; CLIENTS_MAX],
+    pub(super) last_scan_slot: usize,
+    client_states: [ClientState; CLIENTS_MAX],
+    pending_replies: [PendingReply; CLIENTS_MAX],
     /// New jobs of this turn.
-    pub(super) group: Option<Mark>,
+    pub(super) batch: Option<Savepoint>,
     /// They cannot be made durable.
-    pub(super) group_error: Option<DiskError>,
+    pub(super) batch_error: Option<DiskError>,
     /// Who is served first in the next turn.
     first: usize,
     pub(super) denials: Denials,
@@ -93,24 +93,24 @@ pub(super) struct Control {
     pub(super) drained: bool,
 }
 
-impl Control {
+impl ControlServer {
     pub(super) fn new(
         listener: Listener,
         clients: &'static mut Clients,
         history: &'static mut History,
-        page: &'static mut Page,
+        page: &'static mut ListPage,
     ) -> Self {
         Self {
             listener,
             clients,
             history,
             page,
-            errand: None,
-            last_errand: 0,
-            doing: [Doing::Nothing; CLIENTS_MAX],
-            owed: [Owed::Nothing; CLIENTS_MAX],
-            group: None,
-            group_error: None,
+            scan: None,
+            last_scan_slot: 0,
+            client_states: [ClientState::Idle; CLIENTS_MAX],
+            pending_replies: [PendingReply::None; CLIENTS_MAX],
+            batch: None,
+            batch_error: None,
             first: 0,
             denials: Denials::default(),
             draining: false,
@@ -118,65 +118,67 @@ impl Control {
         }
     }
 
-    pub(super) fn doing(&self, place: usize) -> Doing {
-        self.doing.get(place).copied().unwrap_or(Doing::Nothing)
+    pub(super) fn client_state(&self, client_slot: usize) -> ClientState {
+        self.client_states.get(client_slot).copied().unwrap_or(ClientState::Idle)
     }
 
-    pub(super) fn set_doing(&mut self, place: usize, doing: Doing) -> Answered {
-        if let Some(place) = self.doing.get_mut(place) {
-            *place = doing;
+    pub(super) fn set_client_state(&mut self, client_slot: usize, state: ClientState) -> Reply {
+        if let Some(entry) = self.client_states.get_mut(client_slot) {
+            *entry = state;
         }
-        Answered::Later
+        Reply::Deferred
     }
 
-    pub(super) fn owed(&self, place: usize) -> Owed {
-        self.owed.get(place).copied().unwrap_or(Owed::Nothing)
+    pub(super) fn pending_reply(&self, client_slot: usize) -> PendingReply {
+        self.pending_replies.get(client_slot).copied().unwrap_or(PendingReply::None)
     }
 
     /// The answer leaves after the commit.
-    pub(super) fn owe(&mut self, place: usize, owed: Owed) -> Answered {
-        if let Some(place) = self.owed.get_mut(place) {
-            *place = owed;
+    pub(super) fn defer_reply(&mut self, client_slot: usize, pending: PendingReply) -> Reply {
+        if let Some(entry) = self.pending_replies.get_mut(client_slot) {
+            *entry = pending;
         }
-        Answered::Later
+        Reply::Deferred
     }
 
     /// Whether a commit is waited for.
-    pub(super) fn owes(&self) -> bool {
-        self.owed.iter().any(|owed| *owed != Owed::Nothing)
+    pub(super) fn has_pending_reply(&self) -> bool {
+        self.pending_replies.iter().any(|pending| *pending != PendingReply::None)
     }
 
     /// Whether there are new jobs that are not committed: nothing else may be
     /// put behind them.
-    pub(super) fn has_group(&self) -> bool {
-        self.group.is_some()
+    pub(super) fn has_batch(&self) -> bool {
+        self.batch.is_some()
     }
 
     /// Who the client is; nobody if it is gone.
-    pub(super) fn peer(&self, place: usize) -> Peer {
-        self.clients.get(place).map_or(Peer { pid: 0, uid: 0, gid: 0 }, |client| client.peer)
+    pub(super) fn peer(&self, client_slot: usize) -> Peer {
+        self.clients.get(client_slot).map_or(Peer { pid: 0, uid: 0, gid: 0 }, |client| client.peer)
     }
 
     /// What the client may.
-    fn rank(&self, place: usize) -> Rank {
-        self.clients.get(place).map_or(Rank::Nobody, |client| client.rank)
+    fn rank(&self, client_slot: usize) -> Rank {
+        self.clients.get(client_slot).map_or(Rank::Nobody, |client| client.rank)
     }
 
     /// Whether the next request of a client can be handled.
-    pub(super) fn can_ask(&self, place: usize) -> bool {
-        let free = self.doing(place) == Doing::Nothing && self.owed(place) == Owed::Nothing;
-        free && self.clients.get(place).is_some_and(|client| !client.is_stuck())
+    pub(super) fn can_ask(&self, client_slot: usize) -> bool {
+        let free = self.client_state(client_slot) == ClientState::Idle
+            && self.pending_reply(client_slot) == PendingReply::None;
+        free && self.clients.get(client_slot).is_some_and(|client| !client.is_stuck())
     }
 
     /// Whether somebody watches.
     pub(super) fn is_watched(&self) -> bool {
-        self.doing.contains(&Doing::Watching)
+        self.client_states.contains(&ClientState::Watching)
     }
 
     /// When something here is due; `now` if requests are left.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let due = earliest(self.clients.next_deadline(), self.listener.next_deadline(now));
-        let left = self.clients.connected().any(|(place, client)| client.more && self.can_ask(place));
+        let left =
+            self.clients.connected().any(|(client_slot, client)| client.more && self.can_ask(client_slot));
         if left { Some(now) } else { due }
     }
 }
@@ -186,100 +188,100 @@ impl Jobs {
 
     /// Answers what can be answered at once, and notes the rest.
     #[inline(never)]
-    pub(super) fn serve(&mut self, ready: &[Source], now: Instant) {
-        while let Some(place) = self.control.clients.expired(now) {
-            self.drop_client(place);
+    pub(super) fn serve(&mut self, ready: &[ReadySource], now: Instant) {
+        while let Some(client_slot) = self.control.clients.expired(now) {
+            self.drop_client(client_slot);
         }
         let mut asks = [false; CLIENTS_MAX];
         for source in ready {
-            let Source::Client(place) = *source else { continue };
-            let stuck = self.control.clients.get(place).is_some_and(Client::is_stuck);
+            let ReadySource::Client(client_slot) = *source else { continue };
+            let stuck = self.control.clients.get(client_slot).is_some_and(Client::is_stuck);
             if stuck {
-                if self.control.clients.flush(place, now).is_err() {
-                    self.drop_client(place);
+                if self.control.clients.flush(client_slot, now).is_err() {
+                    self.drop_client(client_slot);
                 }
-            } else if self.control.can_ask(place) {
-                asks.get_mut(place).into_iter().for_each(|asks| *asks = true);
+            } else if self.control.can_ask(client_slot) {
+                asks.get_mut(client_slot).into_iter().for_each(|asks| *asks = true);
             } else {
                 // It waits or watches, and nothing is read from it: it is gone.
-                self.drop_client(place);
+                self.drop_client(client_slot);
             }
         }
-        self.go_on_errand(now);
+        self.poll_scan(now);
         self.control.first = self.control.first.wrapping_add(1) % CLIENTS_MAX;
         for offset in 0..CLIENTS_MAX {
-            let place = self.control.first.wrapping_add(offset) % CLIENTS_MAX;
-            let Some(client) = self.control.clients.get(place) else { continue };
-            let wants = client.more || client.ended || asks.get(place) == Some(&true);
-            if wants && self.control.can_ask(place) {
-                self.take_requests(place, now);
+            let client_slot = self.control.first.wrapping_add(offset) % CLIENTS_MAX;
+            let Some(client) = self.control.clients.get(client_slot) else { continue };
+            let wants = client.more || client.ended || asks.get(client_slot) == Some(&true);
+            if wants && self.control.can_ask(client_slot) {
+                self.take_requests(client_slot, now);
             }
         }
     }
 
     /// Takes one buffer of a client's requests.
     #[inline(never)]
-    fn take_requests(&mut self, place: usize, now: Instant) {
+    fn take_requests(&mut self, client_slot: usize, now: Instant) {
         let mut input = [0; CLIENT_INPUT_BYTES];
         let mut answers = [0; CLIENT_OUTPUT_BYTES];
         let mut out = Writer::new(&mut answers);
-        let Ok(length) = self.control.clients.take_input(place, &mut input, now) else {
-            return self.drop_client(place);
+        let Ok(length) = self.control.clients.take_input(client_slot, &mut input, now) else {
+            return self.drop_client(client_slot);
         };
         let (mut at, mut progress, mut close) = (0usize, false, false);
         let more = loop {
             let rest = input.get(at..length).unwrap_or(&[]);
-            let Some(client) = self.control.clients.get(place) else { return };
+            let Some(client) = self.control.clients.get(client_slot) else { return };
             let framed = frame(rest, REQUEST_MAX_BYTES, client.skipping, client.ended);
             if framed == Framed::Partial {
                 break false;
             }
-            if self.control.rank(place) == Rank::Nobody {
-                self.note_denied(place, b"connect", now);
+            if self.control.rank(client_slot) == Rank::Nobody {
+                self.record_denied(client_slot, b"connect", now);
                 refuse(&mut out, Code::Denied, "allow_uid and allow_gid do not name you");
                 close = true;
                 break false;
             }
-            if !self.has_room(place, &out) {
+            if !self.has_room(client_slot, &out) {
                 break !rest.is_empty();
             }
-            let Some((used, whole)) = self.take_frame(place, framed, now, &mut out) else { break true };
+            let Some((used, whole)) = self.take_frame(client_slot, framed, now, &mut out) else { break true };
             at = at.saturating_add(used);
             progress |= whole;
             if used == 0 {
                 break false;
             }
-            if self.control.doing(place) != Doing::Nothing {
+            if self.control.client_state(client_slot) != ClientState::Idle {
                 break at < length;
             }
         };
-        self.control.clients.keep(place, input.get(at..length).unwrap_or(&[]), more, progress, now);
-        let gone = !out.is_empty() && self.control.clients.send(place, out.as_bytes(), now).is_err();
+        self.control.clients.keep(client_slot, input.get(at..length).unwrap_or(&[]), more, progress, now);
+        let gone = !out.is_empty() && self.control.clients.send(client_slot, out.as_bytes(), now).is_err();
         if gone || close {
-            self.drop_client(place);
+            self.drop_client(client_slot);
         } else {
-            self.close_if_finished(place);
+            self.close_if_finished(client_slot);
         }
     }
 
     /// Takes one request, or what is none. How long it is, and whether its end was there;
-    /// `None`: it has to wait until what is owed is answered.
+    /// `None`: it has to wait until the pending reply is sent.
     fn take_frame(
         &mut self,
-        place: usize,
+        client_slot: usize,
         framed: Framed<'_>,
         now: Instant,
         out: &mut Writer<'_>,
     ) -> Option<(usize, bool)> {
-        let owing = self.control.owed(place) != Owed::Nothing;
+        let has_pending = self.control.pending_reply(client_slot) != PendingReply::None;
         match framed {
             Framed::Partial => Some((0, false)),
-            Framed::TooLong(..) | Framed::Cut(_) if owing => None,
+            Framed::TooLong(..) | Framed::Cut(_) if has_pending => None,
             Framed::Rest(used, end) | Framed::TooLong(used, end) => {
                 if matches!(framed, Framed::TooLong(..)) {
                     refuse(out, Code::TooLong, "a request has at most 1100 bytes");
                 }
-                self.control.clients.set_skipping(place, !end);
+                self.control.clients.set_skipping(client_slot, !end);
                 Some((used, end))
             }
             Framed::Cut(used) => {
@@ -288,8 +290,8 @@ impl Jobs {
             }
             Framed::Request(line, used) => {
                 let before = out.len();
-                let answered = self.handle(place, line, now, out);
-                if answered == Answered::PutOff || (owing && out.len() > before) {
+                let reply = self.handle(client_slot, line, now, out);
+                if reply == Reply::Retry || (has_pending && out.len() > before) {
                     // (an error behind new jobs has to wait for their answers)
                     out.truncate(before);
                     return None;
@@ -299,20 +301,20 @@ impl Jobs {
         }
     }
 
-    /// Whether another answer fits behind those that are written or owed.
-    fn has_room(&self, place: usize, out: &Writer<'_>) -> bool {
-        let owed = match self.control.owed(place) {
-            Owed::Nothing => 0,
-            Owed::Ids(_, count) if count < CLIENT_TURN_JOBS => count.saturating_mul(ID_ANSWER_BYTES),
+    /// Whether another answer fits behind those that are written or pending.
+    fn has_room(&self, client_slot: usize, out: &Writer<'_>) -> bool {
+        let pending = match self.control.pending_reply(client_slot) {
+            PendingReply::None => 0,
+            PendingReply::Ids(_, count) if count < CLIENT_TURN_JOBS => count.saturating_mul(ID_REPLY_BYTES),
             _ => return false,
         };
-        out.room() >= owed.saturating_add(ANSWER_BYTES)
+        out.room() >= pending.saturating_add(REPLY_BYTES)
     }
 
-    fn handle(&mut self, place: usize, line: &[u8], now: Instant, out: &mut Writer<'_>) -> Answered {
+    fn handle(&mut self, client_slot: usize, line: &[u8], now: Instant, out: &mut Writer<'_>) -> Reply {
         let (verb, argument) = split(line);
-        let rank = self.control.rank(place);
-        let Some(request) = Request::named(verb) else {
+        let rank = self.control.rank(client_slot);
+        let Some(request) = RequestSpec::named(verb) else {
             let _ = uwrite!(out, "err {} ", Code::BadRequest.name());
             if verb.is_empty() {
                 out.push_str("an empty request; see help\n");
@@ -321,20 +323,20 @@ impl Jobs {
                 out.push_escaped(verb.get(..20).unwrap_or(verb));
                 out.push_str("\"; see help\n");
             }
-            return Answered::Now;
+            return Reply::Sent;
         };
-        let alone = out.is_empty() && self.control.owed(place) == Owed::Nothing;
-        let waits = self.control.owed(place) != Owed::Nothing && !request.adds();
-        if waits || (out.room() < request.room && !alone) {
-            return Answered::PutOff;
+        let alone = out.is_empty() && self.control.pending_reply(client_slot) == PendingReply::None;
+        let waits = self.control.pending_reply(client_slot) != PendingReply::None && !request.adds();
+        if waits || (out.room() < request.reply_bytes && !alone) {
+            return Reply::Retry;
         }
-        if request.who == Rank::Owner && rank != Rank::Owner {
-            self.note_denied(place, verb, now);
+        if request.min_access == Rank::Owner && rank != Rank::Owner {
+            self.record_denied(client_slot, verb, now);
             return refuse(out, Code::Denied, "only root and the service's own user may");
         }
-        let mut asking = Asking { place, now, out };
-        match request.run(self, &mut asking, argument) {
-            Ok(answered) => answered,
+        let mut context = RequestContext { client_slot, now, out };
+        match request.run(self, &mut context, argument) {
+            Ok(reply) => reply,
             Err((code, why)) => refuse(out, code, why),
         }
     }
@@ -342,27 +344,27 @@ impl Jobs {
     // ----- events ---------------------------------------------------------
 
     /// Something happened to a job: who waits for its end is told.
-    pub(super) fn note_event(&mut self, id: u64, what: What, took: Duration, now: Instant) {
+    pub(super) fn record_event(&mut self, id: u64, event: JobEvent, took: Duration, now: Instant) {
         let watched = self.control.is_watched();
-        self.control.history.note(id, what, took, watched);
-        if let What::Ended(fate) = what
-            && self.control.doing.contains(&Doing::Waiting(id))
+        self.control.history.record(id, event, took, watched);
+        if let JobEvent::Ended(job_result) = event
+            && self.control.client_states.contains(&ClientState::AwaitingJob(id))
         {
-            self.tell_waiting(id, fate, now);
+            self.notify_waiters(id, job_result, now);
         }
     }
 
     #[inline(never)]
-    fn tell_waiting(&mut self, id: u64, fate: Fate, now: Instant) {
+    fn notify_waiters(&mut self, id: u64, job_result: JobResult, now: Instant) {
         let mut line = [0; 96];
         let mut out = Writer::new(&mut line);
         out.push_str("ok ");
-        fate.describe(id, &mut out);
+        job_result.describe(id, &mut out);
         out.push_str("\n");
-        for place in 0..CLIENTS_MAX {
-            if self.control.doing(place) == Doing::Waiting(id) {
-                self.control.set_doing(place, Doing::Nothing);
-                self.reply(place, out.as_bytes(), now);
+        for client_slot in 0..CLIENTS_MAX {
+            if self.control.client_state(client_slot) == ClientState::AwaitingJob(id) {
+                self.control.set_client_state(client_slot, ClientState::Idle);
+                self.send_reply(client_slot, out.as_bytes(), now);
             }
         }
     }
@@ -382,23 +384,23 @@ impl Jobs {
             return;
         }
         let mut gone = [false; CLIENTS_MAX];
-        for (place, gone) in gone.iter_mut().enumerate() {
-            if self.control.doing(place) == Doing::Watching {
-                *gone = self.control.clients.send(place, out.as_bytes(), now).is_err();
+        for (client_slot, gone) in gone.iter_mut().enumerate() {
+            if self.control.client_state(client_slot) == ClientState::Watching {
+                *gone = self.control.clients.send(client_slot, out.as_bytes(), now).is_err();
             }
         }
-        for (place, _) in gone.iter().enumerate().filter(|(_, gone)| **gone) {
-            self.drop_client(place);
+        for (client_slot, _) in gone.iter().enumerate().filter(|(_, gone)| **gone) {
+            self.drop_client(client_slot);
         }
     }
 
     /// Whether a drain is over: nothing is left to run, or can be read. (Lines for
     /// which there is no room stay in their claims.)
     pub(super) fn is_drained(&self) -> bool {
-        let works = self.spool_failure.is_none() && self.no_room.is_none();
+        let works = self.spool_failure.is_none() && self.space_retry_at.is_none();
         let room = works && self.spool.room(&rules(self.process.config)) > 0;
         self.control.draining
-            && self.stopping == Stopping::No
+            && self.shutdown == Shutdown::None
             && self.spool.waiting() == 0
             && self.workers.is_empty()
             && !(room && self.spool.claims.wants_reading())

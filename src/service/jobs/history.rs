@@ -3,7 +3,7 @@
 
 use crate::limits::{EVENTS_TURN, RESULTS_KEPT};
 use crate::proto::text::Writer;
-use crate::state::window::Outcome;
+use crate::state::window::AttemptOutcome;
 use crate::util::time::Duration;
 use heapless::Vec;
 use ufmt::uwrite;
@@ -16,16 +16,16 @@ const NO_JOB: u64 = 0;
 
 /// How a job is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Fate {
+pub(super) enum JobResult {
     /// It ended well.
     Done,
     /// It failed for good, so.
-    Dead(Outcome),
+    Dead(AttemptOutcome),
     /// Somebody cancelled it.
     Cancelled,
 }
 
-impl Fate {
+impl JobResult {
     /// `id=N state=done|dead exit=N`
     pub(super) fn describe(self, id: u64, out: &mut Writer<'_>) {
         let (state, exit) = match self {
@@ -42,31 +42,31 @@ impl Fate {
 
 /// What happened to a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum What {
+pub(super) enum JobEvent {
     /// An attempt was started.
     Started,
     /// One failed, and there will be another.
-    Failed(Outcome),
+    Failed(AttemptOutcome),
     /// It is over.
-    Ended(Fate),
+    Ended(JobResult),
 }
 
 #[derive(Clone, Copy)]
-struct Event {
+struct WatchEvent {
     seq: u64,
     id: u64,
     took: Duration,
-    what: What,
+    event: JobEvent,
 }
 
 /// See the module's documentation. Nothing is written to it while nobody
 /// waits, but for the ends.
 pub(super) struct History {
-    ends: Vec<(u64, Fate), RESULTS_KEPT>,
+    ends: Vec<(u64, JobResult), RESULTS_KEPT>,
     /// Which of the ends is the oldest, when there is no more room.
     oldest: usize,
     seq: u64,
-    events: Vec<Event, EVENTS_TURN>,
+    events: Vec<WatchEvent, EVENTS_TURN>,
 }
 
 impl History {
@@ -74,8 +74,8 @@ impl History {
     pub(super) const EMPTY: Self = Self { ends: Vec::new(), oldest: 0, seq: 0, events: Vec::new() };
 
     /// How job `id` ended, if that is still known.
-    pub(super) fn end_of(&self, id: u64) -> Option<Fate> {
-        self.ends.iter().find(|(ended, _)| *ended == id && id != NO_JOB).map(|(_, fate)| *fate)
+    pub(super) fn result_of(&self, id: u64) -> Option<JobResult> {
+        self.ends.iter().find(|(ended, _)| *ended == id && id != NO_JOB).map(|(_, job_result)| *job_result)
     }
 
     /// Job `id` is not over after all: it was retried.
@@ -87,27 +87,27 @@ impl History {
 
     /// All dead jobs were retried.
     pub(super) fn forget_dead(&mut self) {
-        for end in self.ends.iter_mut().filter(|(_, fate)| matches!(fate, Fate::Dead(_))) {
+        for end in self.ends.iter_mut().filter(|(_, job_result)| matches!(job_result, JobResult::Dead(_))) {
             end.0 = NO_JOB;
         }
     }
 
     /// Something happened. Events are kept only while somebody watches.
-    pub(super) fn note(&mut self, id: u64, what: What, took: Duration, watched: bool) {
-        if let What::Ended(fate) = what {
-            self.remember(id, fate);
+    pub(super) fn record(&mut self, id: u64, event: JobEvent, took: Duration, watched: bool) {
+        if let JobEvent::Ended(job_result) = event {
+            self.remember(id, job_result);
         }
         self.seq = self.seq.saturating_add(1);
         if watched {
             // One that does not fit is missed: its number is.
-            let _ = self.events.push(Event { seq: self.seq, id, took, what });
+            let _ = self.events.push(WatchEvent { seq: self.seq, id, took, event });
         }
     }
 
-    fn remember(&mut self, id: u64, fate: Fate) {
-        if self.ends.push((id, fate)).is_err() {
+    fn remember(&mut self, id: u64, job_result: JobResult) {
+        if self.ends.push((id, job_result)).is_err() {
             if let Some(end) = self.ends.get_mut(self.oldest) {
-                *end = (id, fate);
+                *end = (id, job_result);
             }
             self.oldest = self.oldest.wrapping_add(1) % RESULTS_KEPT;
         }
@@ -116,13 +116,13 @@ impl History {
     /// Writes the events since the last call, a line each.
     pub(super) fn take_events(&mut self, out: &mut Writer<'_>) {
         for event in &self.events {
-            let Event { seq, id, took, what } = *event;
-            let (state, exit, why) = match what {
-                What::Started => ("started", 0, ""),
-                What::Failed(outcome) => ("failed", outcome.exit_status(), ""),
-                What::Ended(Fate::Done) => ("done", 0, ""),
-                What::Ended(Fate::Dead(outcome)) => ("dead", outcome.exit_status(), ""),
-                What::Ended(Fate::Cancelled) => ("dead", CANCELLED_STATUS, " why=cancelled"),
+            let WatchEvent { seq, id, took, event } = *event;
+            let (state, exit, why) = match event {
+                JobEvent::Started => ("started", 0, ""),
+                JobEvent::Failed(outcome) => ("failed", outcome.exit_status(), ""),
+                JobEvent::Ended(JobResult::Done) => ("done", 0, ""),
+                JobEvent::Ended(JobResult::Dead(outcome)) => ("dead", outcome.exit_status(), ""),
+                JobEvent::Ended(JobResult::Cancelled) => ("dead", CANCELLED_STATUS, " why=cancelled"),
             };
             let _ = uwrite!(
                 out,

@@ -5,8 +5,8 @@
 //! 1. poll the signal pipe, inotify, the handlers' output and the control
 //!    socket, until the nearest deadline
 //! 2. signals, 3. deadlines of handlers, 4. output, 5. ended handlers
-//! 6. intake: the queue file and its claims into the journal
-//! 7. requests of clients; their new jobs go behind those of the intake
+//! 6. ingest: the queue file and its claims into the journal
+//! 7. requests of clients; their new jobs go behind those of the ingest
 //! 8. commit, if something is to be made durable, and the answers that waited
 //!    for it
 //! 9. start handlers (a second attempt only after a commit)
@@ -17,29 +17,29 @@
 //! The log is written before the end of a job is, so that a job whose handler
 //! is the log is never recorded as done without its line.
 //!
-//! - `spooling.rs`: stages 6 to 9, and the rest that a failing disk gets
-//! - `control.rs`, `requests.rs`, `errands.rs`, `history.rs`: stages 7 and 10
-//! - `group.rs`, `gate.rs`: the answers of stage 8, and stage 11
-//! - `handlers.rs`, `worker.rs`, `leftover.rs`: stages 3 to 5 and 9
-//! - `start.rs`: before the first turn
-//! - `reload.rs`, `tell.rs`: a new configuration; what is told
+//! - `turn.rs`: stages 6 to 9, and the rest that a failing disk gets
+//! - `control.rs`, `requests.rs`, `scan.rs`, `history.rs`: stages 7 and 10
+//! - `batch.rs`, `admission.rs`: the answers of stage 8, and stage 11
+//! - `handlers.rs`, `job_worker.rs`, `orphans.rs`: stages 3 to 5 and 9
+//! - `startup.rs`: before the first turn
+//! - `config_reload.rs`, `status.rs`: a new configuration; what is told
 //!
 //! After start-up nothing here ends the service: what fails is logged once,
 //! leaves a named degraded state, and is tried again.
 
+mod admission;
+mod batch;
+mod config_reload;
 mod control;
-mod errands;
-mod gate;
-mod group;
 mod handlers;
 mod history;
-mod leftover;
-mod reload;
+mod job_worker;
+mod orphans;
 mod requests;
-mod spooling;
-mod start;
-mod tell;
-mod worker;
+mod scan;
+mod startup;
+mod status;
+mod turn;
 
 use crate::limits::{POLL_MAX, WORKERS_MAX};
 use crate::proto::config::Config;
@@ -50,7 +50,7 @@ use crate::service::lifecycle::{Audience, Process, exit};
 use crate::service::log::Log;
 use crate::service::memory::Memory;
 use crate::state::disk::DiskError;
-use crate::state::spool::{Rules, Spool};
+use crate::state::spool::{Spool, SpoolRules};
 use crate::sys::lock::PidFile;
 use crate::sys::once::Once;
 use crate::sys::oom::OomScore;
@@ -58,18 +58,18 @@ use crate::sys::poll::PollSet;
 use crate::sys::process::Signal;
 use crate::sys::{AsFd, clock, memory};
 use crate::util::time::{Instant, earliest};
-use control::Control;
-use errands::Page;
+use control::ControlServer;
 use heapless::Vec;
 use history::History;
-use leftover::Running;
-use tell::describe_disk;
+use job_worker::JobWorker;
+use orphans::Orphans;
+use scan::ListPage;
+use status::describe_disk;
 use ufmt::uwrite;
-use worker::Worker;
 
 /// What a poll result is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
+enum ReadySource {
     Signals,
     Inotify,
     Output(usize),
@@ -79,7 +79,7 @@ enum Source {
 
 /// Counts since start.
 #[derive(Clone, Copy, Default)]
-struct Counts {
+struct JobCounts {
     /// Jobs that ended, well or dead.
     jobs: u64,
     /// Attempts that failed.
@@ -90,12 +90,12 @@ struct Counts {
 
 /// Whether the service is on its way out.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stopping {
-    No,
+enum Shutdown {
+    None,
     /// TERM was sent to the handlers.
-    Gracefully,
+    Graceful,
     /// KILL was sent to the handlers.
-    AtOnce,
+    Immediate,
 }
 
 /// See the module's documentation.
@@ -109,48 +109,48 @@ struct Jobs {
     /// Makes handlers the OOM killer's first choice.
     oom_score: OomScore,
     /// The handlers that run, for the daemon after this one.
-    note: Running,
+    orphans: Orphans,
     spool: &'static mut Spool,
-    workers: &'static mut Vec<Worker, WORKERS_MAX>,
+    workers: &'static mut Vec<JobWorker, WORKERS_MAX>,
     scratch: &'static mut [u8],
     started_at: Instant,
-    counts: Counts,
-    stopping: Stopping,
+    counts: JobCounts,
+    shutdown: Shutdown,
     /// The spool's disk failed, so: nothing is taken before this.
     spool_failure: Option<(Instant, DiskError)>,
     /// While the spool fails: whether jobs that are known cannot go on either.
     jobs_blocked: bool,
     /// There is no room for new jobs; it is asked again at this time.
-    no_room: Option<Instant>,
+    space_retry_at: Option<Instant>,
     /// A compaction failed so often; the next one not before this.
     compact_failures: u32,
     compact_after: Instant,
     compact_error: DiskError,
     /// The kernel refused to start a handler: none is started before this.
-    start_after: Instant,
+    start_retry_at: Instant,
     /// Without inotify: when to look at the queue file.
-    look_at: Instant,
+    next_queue_check: Instant,
     /// The log, the health file and the socket failed when last looked at.
     degraded: Degraded,
     socket_failing: bool,
     /// Something happened since memory was last given back.
-    stretched: bool,
-    control: Control,
+    pages_dirty: bool,
+    control: ControlServer,
 }
 
 /// The service and its large parts, in .bss. What a quiet service touches comes
 /// first, at the start of a page.
 #[repr(C, align(4096))]
-struct State {
+struct JobsStorage {
     /// The service itself: on the stack it would keep more pages in use.
     service: Vec<Jobs, 1>,
     spool: Spool,
-    workers: Vec<Worker, WORKERS_MAX>,
+    workers: Vec<JobWorker, WORKERS_MAX>,
     history: History,
-    page: Page,
+    page: ListPage,
 }
 
-static STATE: Once<State, 1> = Once::new(State {
+static STORAGE: Once<JobsStorage, 1> = Once::new(JobsStorage {
     service: Vec::new(),
     spool: Spool::EMPTY,
     workers: Vec::new(),
@@ -173,8 +173,8 @@ pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
 }
 
 /// The spool's rules in a configuration.
-fn rules(config: &Config) -> Rules {
-    Rules {
+fn rules(config: &Config) -> SpoolRules {
+    SpoolRules {
         retries: config.retries,
         retry_delay: config.retry_delay,
         queue_max: config.queue_max,
@@ -184,7 +184,7 @@ fn rules(config: &Config) -> Rules {
 
 impl Jobs {
     fn is_over(&self) -> bool {
-        self.stopping != Stopping::No && self.workers.is_empty()
+        self.shutdown != Shutdown::None && self.workers.is_empty()
     }
 
     // ----- one turn -------------------------------------------------------
@@ -192,25 +192,25 @@ impl Jobs {
     fn turn(&mut self) {
         let ready = self.wait();
         let now = clock::now();
-        if ready.contains(&Source::Signals) || self.process.signals.have_arrived() {
+        if ready.contains(&ReadySource::Signals) || self.process.signals.have_arrived() {
             self.on_signals(now);
         }
         self.on_deadlines(now);
         for source in &ready {
             match source {
-                Source::Output(index) => {
+                ReadySource::Output(index) => {
                     if let Some(worker) = self.workers.get_mut(*index) {
                         worker.read_output(&mut self.log, self.scratch);
                     }
                 }
-                Source::Inotify => self.on_inotify(),
-                Source::Signals | Source::Client(_) | Source::Listener => {}
+                ReadySource::Inotify => self.on_inotify(),
+                ReadySource::Signals | ReadySource::Client(_) | ReadySource::Listener => {}
             }
         }
         // After the output: the indexes of the poll set are those before it.
         self.on_ended_handlers(now);
         self.advance(&ready, now);
-        self.note.turn_finished(self.workers);
+        self.orphans.turn_finished(self.workers);
         if self.workers.is_empty() {
             self.oom_score.rest();
         }
@@ -221,20 +221,20 @@ impl Jobs {
         self.log.flush();
         self.send_events(now);
         let recorded = self.heartbeat.turn_finished(now);
-        if ready.contains(&Source::Listener) {
+        if ready.contains(&ReadySource::Listener) {
             self.accept_clients(now);
         }
         if recorded {
             self.control.listener.check();
         }
-        self.watch_degraded();
-        self.put_status();
+        self.update_degraded();
+        self.send_status();
         self.process.notify.turn_finished(now);
-        self.note_long_turn(now);
-        self.stretched |= !ready.is_empty();
-        if recorded && self.stretched {
+        self.log_long_turn(now);
+        self.pages_dirty |= !ready.is_empty();
+        if recorded && self.pages_dirty {
             // (not in every turn: what is given back is soon wanted again)
-            self.stretched = false;
+            self.pages_dirty = false;
             memory::release(self.scratch);
             memory::release_stack();
         }
@@ -242,25 +242,25 @@ impl Jobs {
 
     /// Polls until something is ready or due.
     #[inline(never)]
-    fn wait(&self) -> Vec<Source, POLL_MAX> {
+    fn wait(&self) -> Vec<ReadySource, POLL_MAX> {
         let now = clock::now();
         let mut set = PollSet::new();
-        set.read(self.process.signals.fd(), Source::Signals);
+        set.read(self.process.signals.fd(), ReadySource::Signals);
         if let Some(inotify) = &self.disk.inotify {
-            set.read(inotify.fd(), Source::Inotify);
+            set.read(inotify.fd(), ReadySource::Inotify);
         }
         for (index, worker) in self.workers.iter().enumerate() {
             if let Some(output) = &worker.output.pipe {
-                set.read(output, Source::Output(index));
+                set.read(output, ReadySource::Output(index));
             }
         }
         if self.control.listener.accepts(now) {
-            set.read(self.control.listener.fd(), Source::Listener);
+            set.read(self.control.listener.fd(), ReadySource::Listener);
         }
-        for (place, _) in self.control.clients.connected() {
-            let reading = self.control.can_ask(place);
-            if let Some((fd, interest)) = self.control.clients.interest(place, reading) {
-                set.watch(fd.as_fd(), interest, Source::Client(place));
+        for (client_slot, _) in self.control.clients.connected() {
+            let reading = self.control.can_ask(client_slot);
+            if let Some((fd, interest)) = self.control.clients.interest(client_slot, reading) {
+                set.watch(fd.as_fd(), interest, ReadySource::Client(client_slot));
             }
         }
         set.wait(self.next_deadline(now).map(|at| now.until(at)));
@@ -272,11 +272,11 @@ impl Jobs {
         // Often enough that the longest pause does not look stale.
         let mut due = self.heartbeat.next_deadline(self.process.config.beat_every());
         let mut sooner = |at: Option<Instant>| due = earliest(due, at);
-        sooner(self.workers.iter().map(Worker::next_deadline).fold(None, earliest));
+        sooner(self.workers.iter().map(JobWorker::next_deadline).fold(None, earliest));
         sooner(self.control.next_deadline(now));
         sooner(self.errand_deadline(now));
         sooner(self.process.notify.next_deadline());
-        if self.stopping != Stopping::No {
+        if self.shutdown != Shutdown::None {
             return due;
         }
         let full = self.spool.room(&rules(self.process.config)) == 0;
@@ -287,19 +287,19 @@ impl Jobs {
             }
         } else {
             sooner(self.spool.next_deadline());
-            let reading = self.spool.claims.wants_reading() && !full && self.no_room.is_none();
-            sooner(self.no_room.or_else(|| self.spool.claims.next_deadline(now, full)));
+            let reading = self.spool.claims.wants_reading() && !full && self.space_retry_at.is_none();
+            sooner(self.space_retry_at.or_else(|| self.spool.claims.next_deadline(now, full)));
             let compacting = self.spool.is_compacting() && !self.is_paging();
             sooner((compacting || reading).then_some(now));
             let shrinks = self.spool.wants_compaction() && !self.is_paging();
             sooner(shrinks.then_some(self.compact_after.or_later(now)));
         }
         if self.disk.inotify.is_none() {
-            sooner(Some(self.look_at));
+            sooner(Some(self.next_queue_check));
         }
         sooner(self.spool.wants_refill().then_some(now));
         if self.workers.len() < self.worker_limit() {
-            let start_at = now.or_later(self.start_after);
+            let start_at = now.or_later(self.start_retry_at);
             sooner(self.spool.window().startable(now).map(|_| start_at));
             sooner(self.spool.window().next_deadline().map(|due| due.or_later(start_at)));
         }
@@ -330,8 +330,8 @@ impl Jobs {
     /// The first time asks the handlers to end, the second time ends them.
     fn stop(&mut self, why: &str, now: Instant) {
         let running = self.workers.len();
-        self.stopping = match self.stopping {
-            Stopping::No => {
+        self.shutdown = match self.shutdown {
+            Shutdown::None => {
                 self.log.info(&|out| {
                     let _ = uwrite!(out, "{}, stopping", why);
                 });
@@ -343,11 +343,11 @@ impl Jobs {
                 }
                 let grace = self.process.config.stop_timeout;
                 self.workers.iter_mut().for_each(|worker| worker.terminate(now, grace));
-                Stopping::Gracefully
+                Shutdown::Graceful
             }
-            Stopping::Gracefully | Stopping::AtOnce => {
-                self.workers.iter_mut().for_each(Worker::kill);
-                Stopping::AtOnce
+            Shutdown::Graceful | Shutdown::Immediate => {
+                self.workers.iter_mut().for_each(JobWorker::kill);
+                Shutdown::Immediate
             }
         };
     }
@@ -363,8 +363,8 @@ impl Jobs {
                 });
             }
         }
-        if self.disk.inotify.is_none() && self.look_at.is_due(now) {
-            self.look_at = now + self.process.config.interval;
+        if self.disk.inotify.is_none() && self.next_queue_check.is_due(now) {
+            self.next_queue_check = now + self.process.config.interval;
             self.spool.claims.look_at_queue();
             self.spool.claims.look_at_claims();
         }
@@ -388,7 +388,7 @@ impl Jobs {
     #[inline(never)]
     fn finish(&mut self) -> u8 {
         let now = clock::now();
-        let recorded = self.settle(now).and_then(|()| self.commit(now));
+        let recorded = self.write_transitions(now).and_then(|()| self.commit(now));
         if let Err(error) = recorded {
             let disk = &self.disk;
             self.log.error(&|out| {

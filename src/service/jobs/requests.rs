@@ -4,8 +4,8 @@
 //! Changing this: a new request is one entry of `REQUESTS`, its function here,
 //! and its line in `docs/control.md`.
 
-use super::control::{Doing, Owed, Wanted};
-use super::{Jobs, Stopping, rules};
+use super::control::{ClientState, PendingReply, ScanRequest};
+use super::{Jobs, Shutdown, rules};
 use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, target, text, waits};
 use crate::proto::text::Writer;
 use crate::service::listener::Rank;
@@ -16,148 +16,148 @@ use crate::util::time::Instant;
 use ufmt::uwrite;
 
 /// A request.
-pub(super) struct Request {
+pub(super) struct RequestSpec {
     pub(super) name: &'static str,
     /// What follows it.
     args: &'static str,
     help: &'static str,
     /// The lowest rank that may.
-    pub(super) who: Rank,
+    pub(super) min_access: Rank,
     /// Bytes that its answer may need at once, where that is much.
-    pub(super) room: usize,
-    action: Action,
+    pub(super) reply_bytes: usize,
+    action: RequestAction,
 }
 
 /// What is expected behind the verb, and what is done with it.
-enum Action {
-    Plain(fn(&mut Jobs, &mut Asking<'_, '_>) -> Answered),
-    Text(fn(&mut Jobs, &mut Asking<'_, '_>, &[u8]) -> Answered),
-    Id(fn(&mut Jobs, &mut Asking<'_, '_>, u64) -> Answered),
-    Target(fn(&mut Jobs, &mut Asking<'_, '_>, Target) -> Answered),
-    Filter(fn(&mut Jobs, &mut Asking<'_, '_>, Filter) -> Answered),
+enum RequestAction {
+    Plain(fn(&mut Jobs, &mut RequestContext<'_, '_>) -> Reply),
+    Text(fn(&mut Jobs, &mut RequestContext<'_, '_>, &[u8]) -> Reply),
+    Id(fn(&mut Jobs, &mut RequestContext<'_, '_>, u64) -> Reply),
+    Target(fn(&mut Jobs, &mut RequestContext<'_, '_>, Target) -> Reply),
+    Filter(fn(&mut Jobs, &mut RequestContext<'_, '_>, Filter) -> Reply),
     /// `wait`, or nothing.
-    Wait(fn(&mut Jobs, &mut Asking<'_, '_>, bool) -> Answered),
+    Wait(fn(&mut Jobs, &mut RequestContext<'_, '_>, bool) -> Reply),
 }
 
 /// Who asks, when, and where the answer goes.
-pub(super) struct Asking<'a, 'b> {
-    pub(super) place: usize,
+pub(super) struct RequestContext<'a, 'b> {
+    pub(super) client_slot: usize,
     pub(super) now: Instant,
     pub(super) out: &'a mut Writer<'b>,
 }
 
 /// Whether the answer was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Answered {
+pub(super) enum Reply {
     /// It was.
-    Now,
+    Sent,
     /// It follows; what it depends on is noted.
-    Later,
+    Deferred,
     /// Not in this turn: ask again.
-    PutOff,
+    Retry,
 }
 
 /// Every request, in the order of `help`.
-pub(super) const REQUESTS: &[Request] = &[
-    Request {
+pub(super) const REQUESTS: &[RequestSpec] = &[
+    RequestSpec {
         name: "status",
         args: "",
         help: "what the service does and did",
-        who: Rank::Guest,
-        room: 640,
-        action: Action::Plain(status),
+        min_access: Rank::Guest,
+        reply_bytes: 640,
+        action: RequestAction::Plain(status),
     },
-    Request {
+    RequestSpec {
         name: "queue",
         args: "TEXT",
         help: "add a job; answered when it is on disk",
-        who: Rank::Guest,
-        room: 0,
-        action: Action::Text(queue),
+        min_access: Rank::Guest,
+        reply_bytes: 0,
+        action: RequestAction::Text(queue),
     },
-    Request {
+    RequestSpec {
         name: "list",
         args: "[STATE [AFTER_ID]]",
         help: "up to 100 jobs: waiting, running, dead or all",
-        who: Rank::Guest,
-        room: 0,
-        action: Action::Filter(list),
+        min_access: Rank::Guest,
+        reply_bytes: 0,
+        action: RequestAction::Filter(list),
     },
-    Request {
+    RequestSpec {
         name: "wait",
         args: "ID",
         help: "answered when the job has ended",
-        who: Rank::Guest,
-        room: 0,
-        action: Action::Id(wait),
+        min_access: Rank::Guest,
+        reply_bytes: 0,
+        action: RequestAction::Id(wait),
     },
-    Request {
+    RequestSpec {
         name: "watch",
         args: "",
         help: "a line for each event, until you go",
-        who: Rank::Guest,
-        room: 0,
-        action: Action::Plain(watch),
+        min_access: Rank::Guest,
+        reply_bytes: 0,
+        action: RequestAction::Plain(watch),
     },
-    Request {
+    RequestSpec {
         name: "cancel",
         args: "ID",
         help: "end a waiting or running job",
-        who: Rank::Owner,
-        room: 0,
-        action: Action::Id(cancel),
+        min_access: Rank::Owner,
+        reply_bytes: 0,
+        action: RequestAction::Id(cancel),
     },
-    Request {
+    RequestSpec {
         name: "retry",
         args: "ID|dead",
         help: "have a dead job, or all, wait again",
-        who: Rank::Owner,
-        room: 0,
-        action: Action::Target(retry),
+        min_access: Rank::Owner,
+        reply_bytes: 0,
+        action: RequestAction::Target(retry),
     },
-    Request {
+    RequestSpec {
         name: "forget",
         args: "ID|dead",
         help: "remove a dead job, or all, for good",
-        who: Rank::Owner,
-        room: 0,
-        action: Action::Target(forget),
+        min_access: Rank::Owner,
+        reply_bytes: 0,
+        action: RequestAction::Target(forget),
     },
-    Request {
+    RequestSpec {
         name: "drain",
         args: "[wait]",
         help: "no new jobs; finish the others, then stop",
-        who: Rank::Owner,
-        room: 0,
-        action: Action::Wait(drain),
+        min_access: Rank::Owner,
+        reply_bytes: 0,
+        action: RequestAction::Wait(drain),
     },
-    Request {
+    RequestSpec {
         name: "stop",
         args: "",
         help: "stop; running jobs will run again",
-        who: Rank::Owner,
-        room: 0,
-        action: Action::Plain(stop),
+        min_access: Rank::Owner,
+        reply_bytes: 0,
+        action: RequestAction::Plain(stop),
     },
-    Request {
+    RequestSpec {
         name: "help",
         args: "",
         help: "this list",
-        who: Rank::Guest,
-        room: 900,
-        action: Action::Plain(help),
+        min_access: Rank::Guest,
+        reply_bytes: 900,
+        action: RequestAction::Plain(help),
     },
 ];
 
-impl Request {
+impl RequestSpec {
     /// The request of this name.
     pub(super) fn named(verb: &[u8]) -> Option<&'static Self> {
         REQUESTS.iter().find(|request| request.name.as_bytes() == verb)
     }
 
-    /// Whether it adds a job: only such may share a group.
+    /// Whether it adds a job: only such may share a batch.
     pub(super) fn adds(&self) -> bool {
-        matches!(self.action, Action::Text(_))
+        matches!(self.action, RequestAction::Text(_))
     }
 
     /// Parses the argument and does it.
@@ -167,31 +167,31 @@ impl Request {
     pub(super) fn run(
         &self,
         jobs: &mut Jobs,
-        asking: &mut Asking<'_, '_>,
+        context: &mut RequestContext<'_, '_>,
         argument: &[u8],
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<Reply, Refusal> {
         Ok(match self.action {
-            Action::Plain(run) => {
+            RequestAction::Plain(run) => {
                 nothing(argument)?;
-                run(jobs, asking)
+                run(jobs, context)
             }
-            Action::Text(run) => run(jobs, asking, text(argument)?),
-            Action::Id(run) => run(jobs, asking, id(argument)?),
-            Action::Target(run) => run(jobs, asking, target(argument)?),
-            Action::Filter(run) => run(jobs, asking, filter(argument)?),
-            Action::Wait(run) => run(jobs, asking, waits(argument)?),
+            RequestAction::Text(run) => run(jobs, context, text(argument)?),
+            RequestAction::Id(run) => run(jobs, context, id(argument)?),
+            RequestAction::Target(run) => run(jobs, context, target(argument)?),
+            RequestAction::Filter(run) => run(jobs, context, filter(argument)?),
+            RequestAction::Wait(run) => run(jobs, context, waits(argument)?),
         })
     }
 }
 
 /// `err CODE text`
-pub(super) fn refuse(out: &mut Writer<'_>, code: Code, why: &str) -> Answered {
+pub(super) fn refuse(out: &mut Writer<'_>, code: Code, why: &str) -> Reply {
     let _ = uwrite!(out, "err {} {}\n", code.name(), why);
-    Answered::Now
+    Reply::Sent
 }
 
 /// The code for an error of the disk.
-pub(super) fn code_of(error: DiskError) -> Code {
+pub(super) fn error_code(error: DiskError) -> Code {
     match Errno::from_raw_os_error(error.0) {
         Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Code::NoSpace,
         _ => Code::Io,
@@ -199,82 +199,85 @@ pub(super) fn code_of(error: DiskError) -> Code {
 }
 
 /// The text for an error of the disk; short, because each of many jobs gets it.
-pub(super) fn why_not(error: DiskError) -> &'static str {
-    if code_of(error) == Code::NoSpace { "disk full" } else { "disk error" }
+pub(super) fn error_text(error: DiskError) -> &'static str {
+    if error_code(error) == Code::NoSpace { "disk full" } else { "disk error" }
 }
 
-fn status(jobs: &mut Jobs, asking: &mut Asking<'_, '_>) -> Answered {
-    asking.out.push_str("ok ");
-    jobs.push_status(asking.out, asking.now);
-    asking.out.push_str("\n");
-    Answered::Now
+fn status(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
+    context.out.push_str("ok ");
+    jobs.push_status(context.out, context.now);
+    context.out.push_str("\n");
+    Reply::Sent
 }
 
-fn queue(jobs: &mut Jobs, asking: &mut Asking<'_, '_>, text: &[u8]) -> Answered {
-    if jobs.stopping != Stopping::No {
-        return refuse(asking.out, Code::Stopping, "the service stops");
+fn queue(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> Reply {
+    if jobs.shutdown != Shutdown::None {
+        return refuse(context.out, Code::Stopping, "the service stops");
     }
     if jobs.control.draining {
-        return refuse(asking.out, Code::Draining, "the service takes no new jobs");
+        return refuse(context.out, Code::Draining, "the service takes no new jobs");
     }
     if jobs.spool.room(&rules(jobs.process.config)) == 0 {
-        return refuse(asking.out, Code::Full, "queue_max jobs are waiting or dead");
+        return refuse(context.out, Code::Full, "queue_max jobs are waiting or dead");
     }
-    match jobs.add_job(asking.place, text, asking.now) {
-        Ok(()) => Answered::Later,
-        Err(error) => refuse(asking.out, code_of(error), why_not(error)),
+    match jobs.add_job(context.client_slot, text, context.now) {
+        Ok(()) => Reply::Deferred,
+        Err(error) => refuse(context.out, error_code(error), error_text(error)),
     }
 }
 
-fn list(jobs: &mut Jobs, asking: &mut Asking<'_, '_>, filter: Filter) -> Answered {
-    jobs.control.set_doing(asking.place, Doing::Asked(Wanted::List(filter)))
+fn list(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, filter: Filter) -> Reply {
+    jobs.control.set_client_state(context.client_slot, ClientState::ScanPending(ScanRequest::List(filter)))
 }
 
-fn wait(jobs: &mut Jobs, asking: &mut Asking<'_, '_>, id: u64) -> Answered {
-    if let Some(fate) = jobs.control.history.end_of(id) {
-        asking.out.push_str("ok ");
-        fate.describe(id, asking.out);
-        asking.out.push_str("\n");
-        return Answered::Now;
+fn wait(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
+    if let Some(job_result) = jobs.control.history.result_of(id) {
+        context.out.push_str("ok ");
+        job_result.describe(id, context.out);
+        context.out.push_str("\n");
+        return Reply::Sent;
     }
     let known = jobs.spool.window().get(id).is_some();
-    let doing = if known { Doing::Waiting(id) } else { Doing::Asked(Wanted::Wait(id)) };
-    jobs.control.set_doing(asking.place, doing)
+    let state =
+        if known { ClientState::AwaitingJob(id) } else { ClientState::ScanPending(ScanRequest::Wait(id)) };
+    jobs.control.set_client_state(context.client_slot, state)
 }
 
-fn watch(jobs: &mut Jobs, asking: &mut Asking<'_, '_>) -> Answered {
-    asking.out.push_str("ok\n");
-    jobs.control.set_doing(asking.place, Doing::Watching)
+fn watch(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
+    context.out.push_str("ok\n");
+    jobs.control.set_client_state(context.client_slot, ClientState::Watching)
 }
 
-fn cancel(jobs: &mut Jobs, asking: &mut Asking<'_, '_>, id: u64) -> Answered {
-    if jobs.control.has_group() {
-        return Answered::PutOff;
+fn cancel(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
+    if jobs.control.has_batch() {
+        return Reply::Retry;
     }
-    let Asking { place, now, .. } = *asking;
-    let cancelled = jobs.settle(now).and_then(|()| jobs.spool.cancel(&mut jobs.disk, now, id));
+    let RequestContext { client_slot, now, .. } = *context;
+    let cancelled = jobs.write_transitions(now).and_then(|()| jobs.spool.cancel(&mut jobs.disk, now, id));
     match cancelled {
-        Ok(None) => jobs.control.set_doing(place, Doing::Asked(Wanted::Cancel(id))),
-        Ok(Some(Cancelled::Over)) => refuse(asking.out, Code::NoJob, "it is over already"),
-        Ok(Some(found)) => {
-            let running = jobs.on_cancelled(place, id, found, now);
-            jobs.control.owe(place, Owed::Cancelled(id, running))
+        Ok(None) => {
+            jobs.control.set_client_state(client_slot, ClientState::ScanPending(ScanRequest::Cancel(id)))
         }
-        Err(error) => refuse(asking.out, code_of(error), why_not(error)),
+        Ok(Some(Cancelled::AlreadyEnded)) => refuse(context.out, Code::NoJob, "it is over already"),
+        Ok(Some(found)) => {
+            let running = jobs.on_cancelled(client_slot, id, found, now);
+            jobs.control.defer_reply(client_slot, PendingReply::Cancelled(id, running))
+        }
+        Err(error) => refuse(context.out, error_code(error), error_text(error)),
     }
 }
 
-fn retry(jobs: &mut Jobs, asking: &mut Asking<'_, '_>, target: Target) -> Answered {
-    jobs.steer_dead(asking, target, Wanted::Retry(target))
+fn retry(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, target: Target) -> Reply {
+    jobs.request_dead_jobs(context, target, ScanRequest::Retry(target))
 }
 
-fn forget(jobs: &mut Jobs, asking: &mut Asking<'_, '_>, target: Target) -> Answered {
-    jobs.steer_dead(asking, target, Wanted::Forget(target))
+fn forget(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, target: Target) -> Reply {
+    jobs.request_dead_jobs(context, target, ScanRequest::Forget(target))
 }
 
-fn drain(jobs: &mut Jobs, asking: &mut Asking<'_, '_>, wait: bool) -> Answered {
+fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> Reply {
     if !jobs.control.draining {
-        let (waiting, peer) = (jobs.spool.waiting(), jobs.control.peer(asking.place));
+        let (waiting, peer) = (jobs.spool.waiting(), jobs.control.peer(context.client_slot));
         jobs.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) drains the service: ", peer.uid, peer.pid);
             let _ = uwrite!(out, "no new jobs, a stop when {} are finished", waiting);
@@ -283,30 +286,30 @@ fn drain(jobs: &mut Jobs, asking: &mut Asking<'_, '_>, wait: bool) -> Answered {
     jobs.control.draining = true;
     jobs.spool.claims.pause();
     if wait {
-        return jobs.control.set_doing(asking.place, Doing::Draining);
+        return jobs.control.set_client_state(context.client_slot, ClientState::Draining);
     }
-    asking.out.push_str("ok draining\n");
-    Answered::Now
+    context.out.push_str("ok draining\n");
+    Reply::Sent
 }
 
-fn stop(jobs: &mut Jobs, asking: &mut Asking<'_, '_>) -> Answered {
-    asking.out.push_str("ok stopping\n");
-    if jobs.stopping == Stopping::No {
-        let peer = jobs.control.peer(asking.place);
+fn stop(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
+    context.out.push_str("ok stopping\n");
+    if jobs.shutdown == Shutdown::None {
+        let peer = jobs.control.peer(context.client_slot);
         jobs.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) asks for a stop", peer.uid, peer.pid);
         });
-        jobs.stop("stop request", asking.now);
+        jobs.stop("stop request", context.now);
     }
-    Answered::Now
+    Reply::Sent
 }
 
-fn help(_: &mut Jobs, asking: &mut Asking<'_, '_>) -> Answered {
-    let _ = uwrite!(asking.out, "ok {}\n", REQUESTS.len());
-    for Request { name, args, help, who, .. } in REQUESTS {
-        let (gap, owner) = (if args.is_empty() { "" } else { " " }, *who == Rank::Owner);
-        let _ = uwrite!(asking.out, "{}{}{}: {}", *name, gap, *args, *help);
-        asking.out.push_str(if owner { " (owner only)\n" } else { "\n" });
+fn help(_: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
+    let _ = uwrite!(context.out, "ok {}\n", REQUESTS.len());
+    for RequestSpec { name, args, help, min_access, .. } in REQUESTS {
+        let (gap, owner) = (if args.is_empty() { "" } else { " " }, *min_access == Rank::Owner);
+        let _ = uwrite!(context.out, "{}{}{}: {}", *name, gap, *args, *help);
+        context.out.push_str(if owner { " (owner only)\n" } else { "\n" });
     }
-    Answered::Now
+    Reply::Sent
 }

@@ -4,7 +4,7 @@
 //! synced, with any of the sectors written since kept or not, and the names
 //! are as after some prefix of the renames that were not synced.
 
-use super::{Disk, DiskError, File, QueueFile};
+use super::{Disk, DiskError, QueueFile, SpoolFile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -37,11 +37,11 @@ pub(crate) struct FakeDisk {
     durable_names: BTreeMap<String, usize>,
     /// Changes of names since the last sync of their folder.
     changes: Vec<Change>,
-    places: BTreeMap<u8, usize>,
+    handles: BTreeMap<u8, usize>,
     journal: usize,
     next: usize,
     /// What was set aside and rejected.
-    pub(crate) aside: Vec<u8>,
+    pub(crate) quarantined: Vec<u8>,
     pub(crate) rejected: Vec<u8>,
     /// Operations that change something, so far.
     pub(crate) operations: u32,
@@ -53,10 +53,10 @@ pub(crate) struct FakeDisk {
     pub(crate) free: u64,
     /// How long a file may become for which room is kept, 0 if none can be; and what was
     /// asked for last.
-    pub(crate) keeps_at_most: u64,
-    pub(crate) asked: Option<(File, u64, u64)>,
+    pub(crate) preallocate_limit: u64,
+    pub(crate) last_preallocate: Option<(SpoolFile, u64, u64)>,
     /// Up to where room is kept for each inode.
-    held: BTreeMap<usize, u64>,
+    preallocated: BTreeMap<usize, u64>,
     dead: bool,
     seed: u64,
 }
@@ -64,7 +64,7 @@ pub(crate) struct FakeDisk {
 impl FakeDisk {
     pub(crate) fn new(seed: u64) -> Self {
         let seed = seed.wrapping_mul(2).wrapping_add(1);
-        let mut disk = Self { seed, free: u64::MAX, keeps_at_most: u64::MAX, ..Self::default() };
+        let mut disk = Self { seed, free: u64::MAX, preallocate_limit: u64::MAX, ..Self::default() };
         disk.open_journal();
         disk
     }
@@ -154,7 +154,7 @@ impl FakeDisk {
     pub(crate) fn restart(&mut self) {
         self.dead = false;
         self.die_at = None;
-        self.places.clear();
+        self.handles.clear();
         self.open_journal();
     }
 
@@ -236,7 +236,7 @@ impl FakeDisk {
         let mut hasher = DefaultHasher::new();
         let mut order: Vec<usize> = Vec::new();
         let mut used = self.names.values().chain(self.durable_names.values()).copied().collect::<Vec<_>>();
-        used.extend(self.places.values());
+        used.extend(self.handles.values());
         used.extend([self.journal, self.next].iter().filter(|inode| **inode < self.inodes.len()));
         used.extend(self.changes.iter().filter_map(Change::inode));
         for inode in used {
@@ -250,7 +250,7 @@ impl FakeDisk {
         }
         self.names.keys().for_each(|name| name.hash(&mut hasher));
         self.durable_names.keys().for_each(|name| name.hash(&mut hasher));
-        self.places.keys().for_each(|place| place.hash(&mut hasher));
+        self.handles.keys().for_each(|handle| handle.hash(&mut hasher));
         for change in &self.changes {
             core::mem::discriminant(change).hash(&mut hasher);
             change.name().hash(&mut hasher);
@@ -274,20 +274,20 @@ impl FakeDisk {
         Ok(())
     }
 
-    fn inode(&self, file: File) -> Option<usize> {
+    fn inode(&self, file: SpoolFile) -> Option<usize> {
         match file {
-            File::Journal => Some(self.journal),
-            File::Next => Some(self.next),
-            File::Claim(place) => self.places.get(&place).copied(),
+            SpoolFile::Journal => Some(self.journal),
+            SpoolFile::Next => Some(self.next),
+            SpoolFile::Claim(handle) => self.handles.get(&handle).copied(),
         }
     }
 
     /// Up to where room is kept for the file.
-    pub(crate) fn held(&self, file: File) -> u64 {
-        self.inode(file).and_then(|inode| self.held.get(&inode)).copied().unwrap_or(0)
+    pub(crate) fn preallocated(&self, file: SpoolFile) -> u64 {
+        self.inode(file).and_then(|inode| self.preallocated.get(&inode)).copied().unwrap_or(0)
     }
 
-    fn data(&mut self, file: File) -> Result<&mut Inode, DiskError> {
+    fn data(&mut self, file: SpoolFile) -> Result<&mut Inode, DiskError> {
         let inode = self.inode(file).ok_or(DiskError(9))?;
         Ok(&mut self.inodes[inode])
     }
@@ -377,7 +377,7 @@ fn claim_name(seq: u64) -> String {
 }
 
 impl Disk for FakeDisk {
-    fn read(&mut self, file: File, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+    fn read(&mut self, file: SpoolFile, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
         if self.dead {
             return Err(DEAD);
         }
@@ -388,7 +388,7 @@ impl Disk for FakeDisk {
         Ok(count)
     }
 
-    fn write(&mut self, file: File, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+    fn write(&mut self, file: SpoolFile, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let result = self.operation();
         let count = if result.is_ok() { bytes.len() } else { bytes.len() / 2 };
         if result == Err(DEAD) && self.die_at != Some(self.operations) {
@@ -401,21 +401,21 @@ impl Disk for FakeDisk {
         result
     }
 
-    fn truncate(&mut self, file: File, length: u64) -> Result<(), DiskError> {
+    fn truncate(&mut self, file: SpoolFile, length: u64) -> Result<(), DiskError> {
         self.operation()?;
         self.data(file)?.data.resize(usize::try_from(length).unwrap(), 0);
-        self.held.remove(&self.inode(file).unwrap());
+        self.preallocated.remove(&self.inode(file).unwrap());
         Ok(())
     }
 
-    fn sync(&mut self, file: File) -> Result<(), DiskError> {
+    fn sync(&mut self, file: SpoolFile) -> Result<(), DiskError> {
         self.operation()?;
         let inode = self.data(file)?;
         inode.synced = inode.data.clone();
         Ok(())
     }
 
-    fn size(&mut self, file: File) -> Result<u64, DiskError> {
+    fn size(&mut self, file: SpoolFile) -> Result<u64, DiskError> {
         if self.dead {
             return Err(DEAD);
         }
@@ -426,17 +426,17 @@ impl Disk for FakeDisk {
         self.free
     }
 
-    fn keep_room(&mut self, file: File, from: u64, until: u64) -> Result<bool, DiskError> {
+    fn preallocate(&mut self, file: SpoolFile, from: u64, until: u64) -> Result<bool, DiskError> {
         // (fallocate refuses a length of nothing, and a gap would not be kept)
-        let there = self.size(file)?.max(self.held(file));
+        let there = self.size(file)?.max(self.preallocated(file));
         assert!(from < until && from <= there, "{from} to {until}, where {there} is there");
-        self.asked = Some((file, from, until));
-        match self.keeps_at_most {
+        self.last_preallocate = Some((file, from, until));
+        match self.preallocate_limit {
             0 => Ok(false),
             most if until > most => Err(DiskError(28)),
             _ => {
-                let held = self.inode(file).map(|inode| self.held.entry(inode).or_default());
-                held.into_iter().for_each(|held| *held = until.max(*held));
+                let preallocated = self.inode(file).map(|inode| self.preallocated.entry(inode).or_default());
+                preallocated.into_iter().for_each(|preallocated| *preallocated = until.max(*preallocated));
                 Ok(true)
             }
         }
@@ -467,9 +467,9 @@ impl Disk for FakeDisk {
         Ok(())
     }
 
-    fn set_aside(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+    fn quarantine(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
         self.operation()?;
-        self.aside.extend_from_slice(bytes);
+        self.quarantined.extend_from_slice(bytes);
         Ok(())
     }
 
@@ -486,10 +486,10 @@ impl Disk for FakeDisk {
         }
     }
 
-    fn claim_queue(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
+    fn claim_queue(&mut self, seq: u64, handle: u8) -> Result<(), DiskError> {
         self.operation()?;
         self.change(Change::Rename("queue".to_owned(), claim_name(seq)));
-        self.places.insert(place, self.names[&claim_name(seq)]);
+        self.handles.insert(handle, self.names[&claim_name(seq)]);
         Ok(())
     }
 
@@ -504,8 +504,8 @@ impl Disk for FakeDisk {
         Ok(seqs.filter(|seq| *seq > after).min())
     }
 
-    fn open_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
-        self.places.insert(place, self.names[&claim_name(seq)]);
+    fn open_claim(&mut self, seq: u64, handle: u8) -> Result<(), DiskError> {
+        self.handles.insert(handle, self.names[&claim_name(seq)]);
         Ok(())
     }
 
@@ -515,10 +515,10 @@ impl Disk for FakeDisk {
         Ok(())
     }
 
-    fn remove_claim(&mut self, seq: u64, place: u8) -> Result<(), DiskError> {
+    fn remove_claim(&mut self, seq: u64, handle: u8) -> Result<(), DiskError> {
         self.operation()?;
         self.change(Change::Unlink(claim_name(seq)));
-        self.places.remove(&place);
+        self.handles.remove(&handle);
         Ok(())
     }
 }

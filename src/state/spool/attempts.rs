@@ -1,73 +1,73 @@
-//! Starting and ending jobs: what a slot of the window owes the journal, and how it moves
+//! Starting and ending jobs: the pending record of a slot of the window, and how it moves
 //! on when that is written.
 
-use super::{Rules, Spool, text_or_excuse};
+use super::{Spool, SpoolRules, text_or_placeholder};
 use crate::limits::RETRY_DELAY_MAX;
 use crate::proto::journal::{
-    BODY_MAX_BYTES, DEAD_PREFIX_BYTES, FLAG_DELAYED, FLAG_MOVED, Kind, RECORD_MAX_BYTES, Record,
+    BODY_MAX_BYTES, DEAD_PREFIX_BYTES, FLAG_DELAYED, FLAG_MOVED, RECORD_MAX_BYTES, Record, RecordKind,
 };
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskError};
-use crate::state::window::{End, Outcome, Slot, State};
+use crate::state::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
 use crate::util::time::Instant;
 use core::ops::Range;
 use heapless::Vec;
 
 impl Spool {
-    /// Chooses the oldest job that can be started now. It is to be started
-    /// after [`Spool::settle`] has put its start into the journal, and, from
+    /// Dequeues the oldest job that can be started now. It is to be started
+    /// after [`Spool::write_transitions`] has put its start into the journal, and, from
     /// its second attempt on, after a commit.
-    pub fn choose(&mut self, now: Instant) -> Option<Slot> {
+    pub fn dequeue(&mut self, now: Instant) -> Option<Slot> {
         let id = self.window.startable(now)?;
         let slot = self.window.get_mut(id)?;
         slot.attempt = slot.attempt.saturating_add(1);
-        slot.state = State::Starting;
+        slot.state = JobState::Starting;
         Some(*slot)
     }
 
     /// An attempt of job `id` ended. Says what follows from it; the journal
-    /// learns it with the next [`Spool::settle`].
-    pub fn ended(&mut self, id: u64, outcome: Outcome, rules: &Rules) -> Option<End> {
+    /// learns it with the next [`Spool::write_transitions`].
+    pub fn ended(&mut self, id: u64, outcome: AttemptOutcome, rules: &SpoolRules) -> Option<AttemptEnd> {
         let slot = self.window.get_mut(id)?;
-        if slot.state == State::Cancelled {
+        if slot.state == JobState::Cancelled {
             self.window.remove(id);
-            return Some(End::Cancelled);
+            return Some(AttemptEnd::Cancelled);
         }
         let end = match outcome {
-            Outcome::Success => End::Done(outcome),
-            _ if u32::from(slot.attempt) > rules.retries => End::Dead(outcome),
-            _ => End::Fail(delay(rules.retry_delay, u32::from(slot.attempt), RETRY_DELAY_MAX)),
+            AttemptOutcome::Success => AttemptEnd::Done(outcome),
+            _ if u32::from(slot.attempt) > rules.retries => AttemptEnd::Dead(outcome),
+            _ => AttemptEnd::Fail(delay(rules.retry_delay, u32::from(slot.attempt), RETRY_DELAY_MAX)),
         };
-        slot.state = State::Ended(end);
+        slot.state = JobState::Ended(end);
         Some(end)
     }
 
     /// Job `id` was stopped with the service: it waits again, and the attempt
     /// does not count.
-    pub fn returned(&mut self, id: u64) {
+    pub fn requeue(&mut self, id: u64) {
         match self.window.get_mut(id) {
-            Some(Slot { state: State::Cancelled, .. }) => drop(self.window.remove(id)),
-            Some(slot) => slot.state = State::Ended(End::Back),
+            Some(Slot { state: JobState::Cancelled, .. }) => drop(self.window.remove(id)),
+            Some(slot) => slot.state = JobState::Ended(AttemptEnd::Requeued),
             None => {}
         }
     }
 
-    /// Appends what the slots owe. Those whose record was written move on;
+    /// Appends the pending records of the slots. Those whose record was written move on;
     /// the others are tried again by the next call.
     ///
     /// # Errors
-    /// Something is still owed.
-    pub fn settle(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
-        if !self.window.owes() {
+    /// Some records are still pending.
+    pub fn write_transitions(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+        if !self.window.has_pending_records() {
             return Ok(());
         }
         // What is in the buffer counts only once it is written, so slots move
         // on, or leave, after each write.
-        while self.window.owes() {
+        while self.window.has_pending_records() {
             self.buffer.clear();
             let mut upto = 0usize;
             while let Some(slot) = self.window.slots().get(upto).copied() {
-                match self.buffer_takes_mark(disk, &slot) {
+                match self.push_transition(disk, &slot) {
                     Ok(true) => upto = upto.saturating_add(1),
                     Ok(false) => break,
                     Err(error) => {
@@ -76,71 +76,78 @@ impl Spool {
                     }
                 }
             }
-            self.write_out(disk, now)?;
-            self.advance(0..upto, now);
+            self.write_buffer(disk, now)?;
+            self.apply_transitions(0..upto, now);
             let mut index = 0usize;
             self.window.retain(|slot| {
                 index = index.saturating_add(1);
-                index > upto || !matches!(slot.state, State::Ended(End::Done(_) | End::Dead(_)))
+                index > upto
+                    || !matches!(slot.state, JobState::Ended(AttemptEnd::Done(_) | AttemptEnd::Dead(_)))
             });
         }
         Ok(())
     }
 
-    /// Puts the record that a slot owes into the buffer; false if it has no
+    /// Puts the pending record of a slot into the buffer; false if it has no
     /// room for it.
-    fn buffer_takes_mark(&mut self, disk: &mut impl Disk, slot: &Slot) -> Result<bool, DiskError> {
+    fn push_transition(&mut self, disk: &mut impl Disk, slot: &Slot) -> Result<bool, DiskError> {
         let Slot { id, attempt, state, .. } = *slot;
         let record = match state {
-            State::Waiting | State::Delayed(_) | State::Running | State::Cancelled => return Ok(true),
-            State::Ended(End::Cancelled) => return Ok(true),
-            State::Starting => Record::new(Kind::Start, id, attempt),
-            State::Ended(End::Done(_)) => Record::new(Kind::Done, id, attempt),
-            State::Ended(End::Fail(_)) => Record::new(Kind::Fail, id, attempt),
-            State::Ended(End::Back) => Record::new(Kind::Back, id, attempt.saturating_sub(1)),
-            State::Ended(End::Dead(outcome)) => return self.buffer_takes_dead(disk, slot, outcome),
+            JobState::Waiting | JobState::Delayed(_) | JobState::Running | JobState::Cancelled => {
+                return Ok(true);
+            }
+            JobState::Ended(AttemptEnd::Cancelled) => return Ok(true),
+            JobState::Starting => Record::new(RecordKind::Start, id, attempt),
+            JobState::Ended(AttemptEnd::Done(_)) => Record::new(RecordKind::Done, id, attempt),
+            JobState::Ended(AttemptEnd::Fail(_)) => Record::new(RecordKind::Fail, id, attempt),
+            JobState::Ended(AttemptEnd::Requeued) => {
+                Record::new(RecordKind::Requeued, id, attempt.saturating_sub(1))
+            }
+            JobState::Ended(AttemptEnd::Dead(outcome)) => {
+                return self.push_dead_transition(disk, slot, outcome);
+            }
         };
         Ok(record.emit(&mut self.buffer).is_ok())
     }
 
-    fn buffer_takes_dead(
+    fn push_dead_transition(
         &mut self,
         disk: &mut impl Disk,
         slot: &Slot,
-        outcome: Outcome,
+        outcome: AttemptOutcome,
     ) -> Result<bool, DiskError> {
         let mut body: Vec<u8, BODY_MAX_BYTES> = Vec::new();
         let mut text = [0; RECORD_MAX_BYTES];
-        let text = text_or_excuse(disk, slot.place(), &mut text)?;
+        let text = text_or_placeholder(disk, slot.location(), &mut text)?;
         let _ = body.extend_from_slice(&outcome.to_bytes());
         let _ = body.extend_from_slice(text);
-        let record = Record { body: &body, ..Record::new(Kind::Dead, slot.id, slot.attempt) };
+        let record = Record { body: &body, ..Record::new(RecordKind::Dead, slot.id, slot.attempt) };
         Ok(record.emit(&mut self.buffer).is_ok())
     }
 
     /// The records of these slots are in the journal.
-    fn advance(&mut self, range: Range<usize>, now: Instant) {
+    fn apply_transitions(&mut self, range: Range<usize>, now: Instant) {
         let Some(slots) = self.window.slots_mut().get_mut(range) else { return };
         for slot in slots {
             let size = u64::from(slot.size);
             match slot.state {
-                State::Starting => slot.state = State::Running,
-                State::Ended(End::Fail(delay)) => slot.state = State::Delayed(now + delay),
-                State::Ended(End::Back) => {
+                JobState::Starting => slot.state = JobState::Running,
+                JobState::Ended(AttemptEnd::Fail(delay)) => slot.state = JobState::Delayed(now + delay),
+                JobState::Ended(AttemptEnd::Requeued) => {
                     slot.attempt = slot.attempt.saturating_sub(1);
-                    slot.state = State::Waiting;
+                    slot.state = JobState::Waiting;
                 }
-                State::Ended(End::Done(_)) => {
+                JobState::Ended(AttemptEnd::Done(_)) => {
                     self.waiting = self.waiting.saturating_sub(1);
                     self.live_bytes = self.live_bytes.saturating_sub(size);
                 }
-                State::Ended(End::Dead(_)) => {
+                JobState::Ended(AttemptEnd::Dead(_)) => {
                     self.waiting = self.waiting.saturating_sub(1);
                     self.dead = self.dead.saturating_add(1);
                     self.live_bytes = self.live_bytes.saturating_add(DEAD_PREFIX_BYTES as u64);
                 }
-                State::Waiting | State::Delayed(_) | State::Running | State::Cancelled => {}
-                State::Ended(End::Cancelled) => {}
+                JobState::Waiting | JobState::Delayed(_) | JobState::Running | JobState::Cancelled => {}
+                JobState::Ended(AttemptEnd::Cancelled) => {}
             }
         }
     }
@@ -150,18 +157,18 @@ impl Spool {
     ///
     /// # Errors
     /// It stays where it is.
-    pub fn make_way(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+    pub fn defer_blocker(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
         if self.compaction.is_active() || self.cursor >= self.end {
             return Ok(());
         }
         let Some(id) = self.window.blocker(now) else { return Ok(()) };
         let Some(slot) = self.window.get(id).copied() else { return Ok(()) };
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let text = text_or_excuse(disk, slot.place(), &mut buffer)?;
+        let text = text_or_placeholder(disk, slot.location(), &mut buffer)?;
         let flags = FLAG_DELAYED | FLAG_MOVED;
-        let record = Record { flags, body: text, ..Record::new(Kind::Add, id, slot.attempt) };
-        self.put(disk, now, &record)?;
-        self.write_out(disk, now)?;
+        let record = Record { flags, body: text, ..Record::new(RecordKind::Add, id, slot.attempt) };
+        self.append_record(disk, now, &record)?;
+        self.write_buffer(disk, now)?;
         self.window.remove(id);
         Ok(())
     }

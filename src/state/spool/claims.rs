@@ -1,5 +1,5 @@
 //! The table of claimed queue files: what was read of each, which are open,
-//! and when the queue file may be claimed again. `intake.rs` moves lines by it.
+//! and when the queue file may be claimed again. `ingest.rs` moves lines by it.
 
 use crate::limits::{CLAIM_EVERY, CLAIM_QUIET, CLAIMS_MAX};
 use crate::state::disk::{Disk, DiskError};
@@ -16,11 +16,11 @@ pub(super) struct Claim {
     pub(super) offset: u64,
     /// Everything before this was looked at: beyond `offset` only inside a
     /// line that is too long.
-    pub(super) scan: u64,
+    pub(super) scanned: u64,
     /// The furthest byte that was seen, an unfinished line included.
     pub(super) seen: u64,
     /// Where the disk has it open.
-    pub(super) place: Option<u8>,
+    pub(super) handle: Option<u8>,
     /// Inside a line that is too long.
     pub(super) skipping: bool,
     /// There may be something to read.
@@ -89,7 +89,12 @@ impl Claims {
     }
 
     /// The journal says that claim `seq` was read up to `offset`.
-    pub(super) fn mark(&mut self, disk: &mut impl Disk, seq: u64, offset: u64) -> Result<(), DiskError> {
+    pub(super) fn set_offset(
+        &mut self,
+        disk: &mut impl Disk,
+        seq: u64,
+        offset: u64,
+    ) -> Result<(), DiskError> {
         self.seen(seq);
         if let Some(claim) = self.list.iter_mut().find(|claim| claim.seq == seq) {
             *claim = Claim::new(seq, claim.offset.max(offset));
@@ -121,7 +126,7 @@ impl Claims {
     }
 
     /// The removals are durable: the journal may forget the removed claims.
-    pub(super) fn settle_removed(&mut self) {
+    pub(super) fn forget_removed(&mut self) {
         self.list.retain(|claim| !claim.removed);
     }
 
@@ -138,7 +143,7 @@ impl Claims {
     }
 
     /// Number and offset of the claim at `index`.
-    pub(super) fn mark_at(&self, index: usize) -> Option<(u64, u64)> {
+    pub(super) fn offset_at(&self, index: usize) -> Option<(u64, u64)> {
         self.list.get(index).map(|claim| (claim.seq, claim.offset))
     }
 
@@ -158,7 +163,7 @@ impl Claims {
     /// Claims were written, or it is time to look.
     pub fn look_at_claims(&mut self) {
         for claim in &mut self.list {
-            claim.unread |= claim.place.is_some();
+            claim.unread |= claim.handle.is_some();
         }
     }
 
@@ -195,15 +200,15 @@ impl Claims {
     /// room in the queue or on the disk is not.)
     #[must_use]
     pub fn wants_reading(&self) -> bool {
-        self.list.iter().any(|claim| claim.unread && claim.place.is_some())
+        self.list.iter().any(|claim| claim.unread && claim.handle.is_some())
     }
 
-    /// When the intake has something to do again, if nothing is written. A
+    /// When the ingest has something to do again, if nothing is written. A
     /// `full` queue closes no claim, and with all places taken none is made:
     /// what ends that wakes us anyway.
     #[must_use]
     pub fn next_deadline(&self, now: Instant, full: bool) -> Option<Instant> {
-        let closes = |claim: &&Claim| claim.place.is_some() && !claim.unread && !claim.closing && !full;
+        let closes = |claim: &&Claim| claim.handle.is_some() && !claim.unread && !claim.closing && !full;
         let quiet = self.list.iter().filter(closes).map(|claim| claim.active_at + CLAIM_QUIET);
         let free = !self.list.is_full() || self.list.iter().any(|claim| claim.removed);
         let claim = (self.wanted && free).then(|| self.claim_due().or_later(now));
@@ -218,7 +223,7 @@ impl Claims {
 
     /// A claim that cannot be read is tried again when it is written, or when
     /// it would have been quiet; meanwhile the others are read.
-    pub(super) fn put_off(&mut self, index: usize, now: Instant) {
+    pub(super) fn retry_later(&mut self, index: usize, now: Instant) {
         if let Some(claim) = self.list.get_mut(index) {
             claim.unread = false;
             claim.active_at = now;
@@ -240,10 +245,10 @@ impl Claims {
     }
 
     /// A place that no open claim has.
-    pub(super) fn free_place(&self) -> Option<u8> {
+    pub(super) fn free_handle(&self) -> Option<u8> {
         (0..CLAIMS_MAX)
-            .filter_map(|place| u8::try_from(place).ok())
-            .find(|place| !self.list.iter().any(|claim| claim.place == Some(*place)))
+            .filter_map(|handle| u8::try_from(handle).ok())
+            .find(|handle| !self.list.iter().any(|claim| claim.handle == Some(*handle)))
     }
 }
 
@@ -252,9 +257,9 @@ impl Claim {
         Self {
             seq,
             offset,
-            scan: offset,
+            scanned: offset,
             seen: offset,
-            place: None,
+            handle: None,
             skipping: false,
             unread: false,
             active_at: Instant::BOOT,

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! In small steps, because a backlog may be large and nothing in the loop may
-//! block for long. The state at the start (the window, the claims, the voids)
+//! block for long. The state at the start (the window, the claims, the tombstones)
 //! is written first; what is appended meanwhile is copied as it is behind it,
 //! so a recovery from the new file passes through the same states. Until it is
 //! renamed the old file is the journal, and a crash after any step leaves it
@@ -16,17 +16,17 @@
 //! out, or has them wait behind the backlog, takes effect as a whole when it is
 //! renamed.
 
-use super::pull::{attempts_of, home_of};
-use super::{NO_ROOM, Place, Spool};
+use super::refill::{attempts_of, key_of};
+use super::{NO_SPACE, RecordLocation, Spool};
 use crate::limits::{
     COMPACT_AT_ONCE_BYTES, COMPACT_HEAD_BYTES, COMPACT_STEP_BYTES, JOURNAL_BUFFER_BYTES, WINDOW_JOBS,
 };
 use crate::proto::journal::{
-    FILE_HEADER, FLAG_ABSOLUTE, FLAG_DELAYED, Kind, Progress, RECORD_MAX_BYTES, Record, Step, skip_damage,
-    step,
+    ClaimProgress, FILE_HEADER, FLAG_ABSOLUTE, FLAG_DELAYED, ParseResult, RECORD_MAX_BYTES, Record,
+    RecordKind, parse_record, skip_damage,
 };
-use crate::state::disk::{Disk, DiskError, File};
-use crate::state::window::{End, Slot, State};
+use crate::state::disk::{Disk, DiskError, SpoolFile};
+use crate::state::window::{AttemptEnd, JobState, Slot};
 use crate::util::time::Instant;
 use heapless::Vec;
 
@@ -45,10 +45,10 @@ pub enum Purpose {
 /// A compaction, if one is under way. It stays where it is: it is large.
 #[cfg_attr(test, derive(Clone, Hash))]
 pub(super) struct Compaction {
-    stage: Stage,
+    stage: CompactionStage,
     purpose: Purpose,
     /// Dead jobs that are dead no more.
-    raised: u32,
+    affected_count: u32,
     /// Where the old file is read next.
     from: u64,
     /// Where the new file is written next.
@@ -57,22 +57,22 @@ pub(super) struct Compaction {
     start: u64,
     /// Where the backlog begins in the new file.
     cursor: u64,
-    /// The voids that the new file leaves out: so many of the spool's.
-    voids: usize,
-    /// Where the window's homes are in the new file.
+    /// The tombstones that the new file leaves out: so many of the spool's.
+    tombstones: usize,
+    /// Where the window's live records are in the new file.
     moved: Vec<Moved, WINDOW_JOBS>,
-    /// Bytes of homes in the new file.
+    /// Bytes of live records in the new file.
     live_bytes: u64,
-    /// Bytes of homes in the old file when it began.
+    /// Bytes of live records in the old file when it began.
     live_before: u64,
     /// Waiting jobs beyond the window, and dead ones, that should still be met. (It
     /// wraps: what a damaged spool counted may be too little, too.)
-    missing: Homes,
+    expected: LiveCounts,
     /// What was appended since is damaged, too; the next compaction counts it.
     torn_tail: bool,
 }
 
-/// A job of the window, and its home in the new file. (Where a text is damaged that of
+/// A job of the window, and its live record in the new file. (Where a text is damaged that of
 /// the old one has another size.)
 #[derive(Clone, Copy)]
 #[cfg_attr(test, derive(Hash))]
@@ -82,10 +82,10 @@ struct Moved {
     size: u16,
 }
 
-/// How many homes of each kind.
+/// How many live records of each kind.
 #[derive(Clone, Copy, Default)]
 #[cfg_attr(test, derive(Hash))]
-struct Homes {
+struct LiveCounts {
     waiting: u32,
     dead: u32,
 }
@@ -93,7 +93,7 @@ struct Homes {
 /// What is next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(Hash))]
-enum Stage {
+enum CompactionStage {
     /// None is under way.
     Idle,
     /// Dead jobs from before the cursor.
@@ -106,9 +106,9 @@ enum Stage {
     Tail,
 }
 
-impl Homes {
+impl LiveCounts {
     /// One was met.
-    fn less(&mut self, dead: bool) {
+    fn sub_one(&mut self, dead: bool) {
         let count = if dead { &mut self.dead } else { &mut self.waiting };
         *count = count.wrapping_sub(1);
     }
@@ -117,27 +117,27 @@ impl Homes {
 impl Compaction {
     /// None; all zeros.
     pub(super) const NONE: Self = Self {
-        stage: Stage::Idle,
+        stage: CompactionStage::Idle,
         purpose: Purpose::Shrink,
-        raised: 0,
+        affected_count: 0,
         from: 0,
         to: 0,
         start: 0,
         cursor: 0,
-        voids: 0,
+        tombstones: 0,
         moved: Vec::new(),
         live_bytes: 0,
         live_before: 0,
-        missing: Homes { waiting: 0, dead: 0 },
+        expected: LiveCounts { waiting: 0, dead: 0 },
         torn_tail: false,
     };
 
     pub(super) fn is_active(&self) -> bool {
-        self.stage != Stage::Idle
+        self.stage != CompactionStage::Idle
     }
 
     pub(super) fn stop(&mut self) {
-        self.stage = Stage::Idle;
+        self.stage = CompactionStage::Idle;
     }
 }
 
@@ -156,8 +156,8 @@ impl Spool {
         if !self.compaction.is_active() {
             return self.compact_for(Purpose::Shrink, disk, now);
         }
-        let result = self.go_on(disk);
-        self.give_up_if(disk, result)
+        let result = self.continue_compaction(disk);
+        self.abandon_on_error(disk, result)
     }
 
     /// Begins one for a purpose; [`Spool::compact_step`] goes on with it. None
@@ -172,46 +172,50 @@ impl Spool {
         now: Instant,
     ) -> Result<(), DiskError> {
         self.compaction.purpose = purpose;
-        self.compaction.raised = 0;
+        self.compaction.affected_count = 0;
         // (nothing can be committed until a suspect one is replaced; and the dead are not copied)
-        let soon = self.suspect || purpose == Purpose::Forget || self.live_bytes <= COMPACT_AT_ONCE_BYTES;
-        let at_once = self.short && soon;
-        let result = if at_once { self.at_once(disk, now) } else { self.begin(disk, now) };
-        self.give_up_if(disk, result)
+        let soon = self.sync_failed || purpose == Purpose::Forget || self.live_bytes <= COMPACT_AT_ONCE_BYTES;
+        let at_once = self.low_space && soon;
+        let result = if at_once { self.compact_at_once(disk, now) } else { self.start_compaction(disk, now) };
+        self.abandon_on_error(disk, result)
     }
 
     /// Where there is no room: the new file takes what the old one keeps, and all is done
     /// in one step, because meanwhile a start or an end may find no room.
-    fn at_once(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
-        self.settle(disk, now)?;
+    fn compact_at_once(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+        self.write_transitions(disk, now)?;
         let takes = self.live_bytes.saturating_add(COMPACT_HEAD_BYTES);
-        let ahead = self.kept.saturating_sub(self.end);
-        let whole = ahead >= self.reserve() && self.compaction.purpose != Purpose::Forget;
+        let ahead = self.reserved_until.saturating_sub(self.end);
+        let whole = ahead >= self.reserve_bytes() && self.compaction.purpose != Purpose::Forget;
         if whole && disk.free().saturating_add(ahead) < takes {
             // (what is given back for nothing, others may take)
-            return Err(NO_ROOM);
+            return Err(NO_SPACE);
         }
         disk.create_next()?;
-        self.cut(disk)?;
-        let kept = disk.keep_room(File::Next, 0, takes);
+        self.trim_reserved(disk)?;
+        let preallocated = disk.preallocate(SpoolFile::Next, 0, takes);
         if self.compaction.purpose != Purpose::Forget {
             // (without the dead it takes less: nobody knows how much)
-            kept?;
+            preallocated?;
         }
         self.write_state(disk)?;
         while self.compaction.is_active() {
-            self.go_on(disk)?;
+            self.continue_compaction(disk)?;
         }
         Ok(())
     }
 
-    fn give_up_if(&mut self, disk: &mut impl Disk, result: Result<(), DiskError>) -> Result<(), DiskError> {
+    fn abandon_on_error(
+        &mut self,
+        disk: &mut impl Disk,
+        result: Result<(), DiskError>,
+    ) -> Result<(), DiskError> {
         if result.is_err() {
             self.compaction.stop();
             self.compaction.purpose = Purpose::Shrink;
             self.buffer.clear();
             disk.abandon_next();
-            let _ = self.keep(disk, 0);
+            let _ = self.reserve_space(disk, 0);
         }
         result
     }
@@ -224,8 +228,8 @@ impl Spool {
 
     /// How many dead jobs the last one retried or forgot.
     #[must_use]
-    pub fn raised(&self) -> u32 {
-        self.compaction.raised
+    pub fn affected_count(&self) -> u32 {
+        self.compaction.affected_count
     }
 
     /// A whole one.
@@ -243,55 +247,55 @@ impl Spool {
     }
 
     /// Writes the state: everything but the dead and the backlog.
-    fn begin(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
-        // What the slots owe must be in the old file, or the new one would
+    fn start_compaction(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+        // The pending records of the slots must be in the old file, or the new one would
         // hold a state that the records behind it contradict.
-        self.settle(disk, now)?;
+        self.write_transitions(disk, now)?;
         disk.create_next()?;
         self.write_state(disk)
     }
 
     fn write_state(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
-        disk.write(File::Next, 0, FILE_HEADER)?;
+        disk.write(SpoolFile::Next, 0, FILE_HEADER)?;
         let compaction = &mut self.compaction;
-        compaction.stage = Stage::Dead;
+        compaction.stage = CompactionStage::Dead;
         compaction.from = self.first;
         compaction.to = FILE_HEADER.len() as u64;
         compaction.start = self.end;
-        compaction.voids = self.voids.len();
+        compaction.tombstones = self.tombstones.len();
         compaction.moved.clear();
         compaction.live_bytes = 0;
         compaction.live_before = self.live_bytes;
-        let in_window = self.window.count(|state| *state != State::Cancelled);
+        let in_window = self.window.count(|state| *state != JobState::Cancelled);
         compaction.torn_tail = false;
-        compaction.missing = Homes { waiting: self.waiting.wrapping_sub(in_window), dead: self.dead };
+        compaction.expected = LiveCounts { waiting: self.waiting.wrapping_sub(in_window), dead: self.dead };
         let next_claim = self.claims.next_seq().to_le_bytes();
-        self.emit(disk, &Record { body: &next_claim, ..Record::new(Kind::Base, self.next_id, 0) })?;
+        self.emit(disk, &Record { body: &next_claim, ..Record::new(RecordKind::Base, self.next_id, 0) })?;
         for index in 0..self.claims.len() {
-            if let Some((seq, offset)) = self.claims.mark_at(index) {
-                let body = Progress { from: 0, to: offset, group_bytes: 0 }.emit();
+            if let Some((seq, offset)) = self.claims.offset_at(index) {
+                let body = ClaimProgress { from: 0, to: offset, batch_bytes: 0 }.emit();
                 let flags = FLAG_ABSOLUTE;
-                self.emit(disk, &Record { flags, body: &body, ..Record::new(Kind::Claim, seq, 0) })?;
+                self.emit(disk, &Record { flags, body: &body, ..Record::new(RecordKind::Claim, seq, 0) })?;
             }
         }
         for index in 0..self.window.slots().len() {
             let slot = self.window.slots().get(index).copied();
-            if let Some(slot) = slot.filter(|slot| slot.state != State::Cancelled) {
+            if let Some(slot) = slot.filter(|slot| slot.state != JobState::Cancelled) {
                 self.emit_window(disk, &slot)?;
             }
         }
         self.flush_next(disk)
     }
 
-    /// Writes the home of a job in the window.
+    /// Writes the live record of a job in the window.
     fn emit_window(&mut self, disk: &mut impl Disk, slot: &Slot) -> Result<(), DiskError> {
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let text = super::text_or_excuse(disk, slot.place(), &mut buffer)?;
+        let text = super::text_or_placeholder(disk, slot.location(), &mut buffer)?;
         let flags = match slot.state {
-            State::Delayed(_) | State::Ended(End::Fail(_)) => FLAG_DELAYED,
+            JobState::Delayed(_) | JobState::Ended(AttemptEnd::Fail(_)) => FLAG_DELAYED,
             _ => 0,
         };
-        let record = Record { flags, body: text, ..Record::new(Kind::Add, slot.id, slot.attempt) };
+        let record = Record { flags, body: text, ..Record::new(RecordKind::Add, slot.id, slot.attempt) };
         self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(record.size() as u64);
         self.emit(disk, &record)?;
         let behind = self.compaction.to.saturating_add(self.buffer.len() as u64);
@@ -313,24 +317,24 @@ impl Spool {
 
     fn flush_next(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         let length = self.buffer.len() as u64;
-        let result = disk.write(File::Next, self.compaction.to, &self.buffer);
+        let result = disk.write(SpoolFile::Next, self.compaction.to, &self.buffer);
         self.buffer.clear();
         result?;
         self.compaction.to = self.compaction.to.saturating_add(length);
-        self.wear.bytes = self.wear.bytes.saturating_add(length);
+        self.io_stats.bytes = self.io_stats.bytes.saturating_add(length);
         Ok(())
     }
 
     /// The next step of one that has begun.
-    fn go_on(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+    fn continue_compaction(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         debug_assert!(self.buffer.is_empty());
         let stop = self.compaction.from.saturating_add(COMPACT_STEP_BYTES);
         loop {
             let end = match self.compaction.stage {
-                Stage::Idle => return Ok(()),
-                Stage::Dead => self.cursor,
-                Stage::Backlog | Stage::Retried => self.compaction.start,
-                Stage::Tail => self.end,
+                CompactionStage::Idle => return Ok(()),
+                CompactionStage::Dead => self.cursor,
+                CompactionStage::Backlog | CompactionStage::Retried => self.compaction.start,
+                CompactionStage::Tail => self.end,
             };
             if self.compaction.from < end {
                 if self.compaction.from >= stop {
@@ -340,19 +344,21 @@ impl Spool {
                 continue;
             }
             match self.compaction.stage {
-                Stage::Idle => return Ok(()),
-                Stage::Dead => {
-                    self.compaction.stage = Stage::Backlog;
+                CompactionStage::Idle => return Ok(()),
+                CompactionStage::Dead => {
+                    self.compaction.stage = CompactionStage::Backlog;
                     self.compaction.cursor = self.compaction.to.saturating_add(self.buffer.len() as u64);
                 }
-                Stage::Backlog if self.compaction.purpose == Purpose::Retry => {
-                    self.compaction.stage = Stage::Retried;
+                CompactionStage::Backlog if self.compaction.purpose == Purpose::Retry => {
+                    self.compaction.stage = CompactionStage::Retried;
                     self.compaction.from = self.first;
                     // (a step's end is counted from where it began)
                     return self.flush_next(disk);
                 }
-                Stage::Backlog | Stage::Retried => self.compaction.stage = Stage::Tail,
-                Stage::Tail => {
+                CompactionStage::Backlog | CompactionStage::Retried => {
+                    self.compaction.stage = CompactionStage::Tail
+                }
+                CompactionStage::Tail => {
                     self.flush_next(disk)?;
                     return self.publish(disk);
                 }
@@ -370,46 +376,46 @@ impl Spool {
         let mut buffer = [0; RECORD_MAX_BYTES];
         let left = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
         let wanted = buffer.get_mut(..left.min(RECORD_MAX_BYTES)).unwrap_or(&mut []);
-        let count = disk.read(File::Journal, from, wanted)?;
+        let count = disk.read(SpoolFile::Journal, from, wanted)?;
         let bytes = buffer.get(..count).unwrap_or(&[]);
-        let Step::Record(record, size) = step(bytes) else {
+        let ParseResult::Record(record, size) = parse_record(bytes) else {
             return self.pass_damage(disk, end);
         };
         self.compaction.from = from.saturating_add(size as u64);
-        if self.compaction.stage == Stage::Tail {
+        if self.compaction.stage == CompactionStage::Tail {
             return self.emit(disk, &record);
         }
-        let dead = record.kind == Kind::Dead;
-        let backlog = self.compaction.stage == Stage::Backlog;
-        let void = self.voids.iter().position(|void| *void == home_of(&record));
-        if !(dead || (record.kind == Kind::Add && backlog))
-            || void.is_some_and(|index| index < self.compaction.voids)
+        let dead = record.kind == RecordKind::Dead;
+        let backlog = self.compaction.stage == CompactionStage::Backlog;
+        let tombstone = self.tombstones.iter().position(|tombstone| *tombstone == key_of(&record));
+        if !(dead || (record.kind == RecordKind::Add && backlog))
+            || tombstone.is_some_and(|index| index < self.compaction.tombstones)
         {
             return Ok(());
         }
         // (the dead to be retried are copied when they are met for the second time)
         let again = dead && self.compaction.purpose == Purpose::Retry;
-        if void.is_none() && (self.compaction.stage == Stage::Retried || !again) {
-            self.compaction.missing.less(dead);
+        if tombstone.is_none() && (self.compaction.stage == CompactionStage::Retried || !again) {
+            self.compaction.expected.sub_one(dead);
         }
-        // A home of its own now: of no claim's group, in nobody's stead.
+        // A live record of its own now: of no claim's batch, in nobody's stead.
         let (flags, attempt) = (record.flags & FLAG_DELAYED, attempts_of(&record));
-        let home = match self.compaction.purpose {
-            Purpose::Retry if self.compaction.stage == Stage::Retried => {
-                Record { body: record.text(), ..Record::new(Kind::Add, record.id, attempt) }
+        let live_record = match self.compaction.purpose {
+            Purpose::Retry if self.compaction.stage == CompactionStage::Retried => {
+                Record { body: record.text(), ..Record::new(RecordKind::Add, record.id, attempt) }
             }
             Purpose::Retry if dead => return Ok(()),
             Purpose::Forget if dead => {
-                self.compaction.raised = self.compaction.raised.saturating_add(1);
+                self.compaction.affected_count = self.compaction.affected_count.saturating_add(1);
                 return Ok(());
             }
             _ => Record { flags, attempt, ..record },
         };
-        if self.compaction.stage == Stage::Retried {
-            self.compaction.raised = self.compaction.raised.saturating_add(1);
+        if self.compaction.stage == CompactionStage::Retried {
+            self.compaction.affected_count = self.compaction.affected_count.saturating_add(1);
         }
-        self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(home.size() as u64);
-        self.emit(disk, &home)
+        self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(live_record.size() as u64);
+        self.emit(disk, &live_record)
     }
 
     /// Damage that appeared while the service runs (what a recovery found is in
@@ -421,36 +427,36 @@ impl Spool {
         let left = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
         let wanted = left.min(JOURNAL_BUFFER_BYTES);
         let _ = self.buffer.resize(wanted, 0);
-        let count = disk.read(File::Journal, from, &mut self.buffer)?;
+        let count = disk.read(SpoolFile::Journal, from, &mut self.buffer)?;
         let bytes = self.buffer.get(..count).unwrap_or(&[]);
         // (fewer than wanted, or none: somebody made the file shorter)
         let passed = skip_damage(bytes, count < wanted || count == left);
         let behind = if bytes.is_empty() { end } else { from.saturating_add(passed as u64) };
-        let known = usize::try_from(self.aside_until.saturating_sub(from)).unwrap_or(usize::MAX);
+        let known = usize::try_from(self.quarantined_until.saturating_sub(from)).unwrap_or(usize::MAX);
         if let Some(bytes) = bytes.get(known..passed).filter(|bytes| !bytes.is_empty()) {
-            disk.set_aside(bytes)?;
+            disk.quarantine(bytes)?;
             self.damage.bytes = self.damage.bytes.saturating_add(bytes.len() as u64);
         }
         self.buffer.clear();
-        self.aside_until = self.aside_until.max(behind);
-        self.compaction.torn_tail |= self.compaction.stage == Stage::Tail;
+        self.quarantined_until = self.quarantined_until.max(behind);
+        self.compaction.torn_tail |= self.compaction.stage == CompactionStage::Tail;
         self.compaction.from = behind;
         Ok(())
     }
 
-    /// The home at `place` is void from now on. If the one under way has not met it,
+    /// The live record at `location` is deleted from now on. If the one under way has not met it,
     /// it need not: it may be damaged by then.
-    pub(super) fn need_not_meet(&mut self, place: Place) {
+    pub(super) fn forget_expected(&mut self, location: RecordLocation) {
         let Compaction { from, start, .. } = self.compaction;
-        if self.compaction.is_active() && (from..start).contains(&place.offset) {
-            self.compaction.missing.less(place.dead);
+        if self.compaction.is_active() && (from..start).contains(&location.offset) {
+            self.compaction.expected.sub_one(location.dead);
         }
     }
 
-    /// The homes that were not met are lost.
-    fn uncount_missing(&mut self) {
-        let Homes { waiting, dead } = self.compaction.missing;
-        let damaged = self.met_damage || self.aside_until > 0 || !self.skipped.is_empty();
+    /// The live records that were not met are lost.
+    fn sub_missing(&mut self) {
+        let LiveCounts { waiting, dead } = self.compaction.expected;
+        let damaged = self.corruption_seen || self.quarantined_until > 0 || !self.skipped.is_empty();
         debug_assert!(damaged || (waiting, dead) == (0, 0), "{waiting} and {dead} are missing");
         for (count, missing) in [(&mut self.waiting, waiting), (&mut self.dead, dead)] {
             *count = count.saturating_add_signed(missing.cast_signed().saturating_neg());
@@ -461,14 +467,14 @@ impl Spool {
 
     /// Makes the new file the journal.
     fn publish(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
-        self.wear.syncs = self.wear.syncs.saturating_add(2);
+        self.io_stats.syncs = self.io_stats.syncs.saturating_add(2);
         if self.compaction.purpose == Purpose::Forget {
             // The room that was kept for the dead, too, is free again.
-            disk.truncate(File::Next, self.compaction.to)?;
+            disk.truncate(SpoolFile::Next, self.compaction.to)?;
         }
-        disk.sync(File::Next)?;
+        disk.sync(SpoolFile::Next)?;
         disk.publish_next()?;
-        self.uncount_missing();
+        self.sub_missing();
         let compaction = &mut self.compaction;
         compaction.stop();
         for slot in self.window.slots_mut() {
@@ -484,28 +490,28 @@ impl Spool {
         match compaction.purpose {
             Purpose::Shrink => {}
             Purpose::Retry => {
-                self.dead = self.dead.saturating_sub(compaction.raised);
-                self.waiting = self.waiting.saturating_add(compaction.raised);
+                self.dead = self.dead.saturating_sub(compaction.affected_count);
+                self.waiting = self.waiting.saturating_add(compaction.affected_count);
             }
-            Purpose::Forget => self.dead = self.dead.saturating_sub(compaction.raised),
+            Purpose::Forget => self.dead = self.dead.saturating_sub(compaction.affected_count),
         }
-        (self.kept, self.short) = (0, false);
+        (self.reserved_until, self.low_space) = (0, false);
         self.generation = self.generation.wrapping_add(1);
-        let gone = compaction.voids;
+        let gone = compaction.tombstones;
         let mut index = 0usize;
-        self.voids.retain(|_| {
+        self.tombstones.retain(|_| {
             index = index.saturating_add(1);
             index > gone
         });
         self.skipped.clear();
-        (self.met_damage, self.aside_until) = (compaction.torn_tail, 0);
+        (self.corruption_seen, self.quarantined_until) = (compaction.torn_tail, 0);
         self.unsynced_since = None;
-        self.suspect = false;
+        self.sync_failed = false;
         // Until this is done the old name may come back after a power cut:
         // the next commit makes sure.
         self.name_unsynced = disk.sync_spool().is_err();
         if self.waiting > 0 {
-            let _ = self.keep(disk, 0);
+            let _ = self.reserve_space(disk, 0);
         }
         Ok(())
     }

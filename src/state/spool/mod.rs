@@ -10,58 +10,58 @@
 //! Memory does not grow with the backlog: the window holds the oldest jobs,
 //! and `cursor` is the place in the journal from which the next are read.
 //! What lies before the cursor and is not in the window has ended or is dead.
-//! `Spool::voids` are the few homes that ended out of order since the last
+//! `Spool::tombstones` are the few live records that ended out of order since the last
 //! compaction.
 //!
 //! - `mod.rs`: appending, committing, reading a text
 //! - `attempts.rs`: starting and ending jobs
-//! - `pull.rs`: from the journal into the window
-//! - `search.rs`: what is in the journal beyond the window
-//! - `steer.rs`: cancel, retry, forget
+//! - `refill.rs`: from the journal into the window
+//! - `scan.rs`: what is in the journal beyond the window
+//! - `edit.rs`: cancel, retry, forget
 //! - `recover.rs`: from the file to the state, after any crash
 //! - `compact.rs`: a new file without what is over
-//! - `intake.rs`, `claims.rs`: from the queue file into the journal
+//! - `ingest.rs`, `claims.rs`: from the queue file into the journal
 //!
 //! Changing this: a new record kind needs its meaning in `recover.rs`, and, if
-//! it changes which record is a job's home, in `pull.rs` and `compact.rs`. The
+//! it changes which record is a job's live record, in `refill.rs` and `compact.rs`. The
 //! tests in `tests.rs` crash after every step of a random history.
 
 mod attempts;
 mod claims;
 mod compact;
-mod intake;
-mod pull;
+mod edit;
+mod ingest;
 mod recover;
-mod search;
-mod steer;
+mod refill;
+mod scan;
 
 pub use claims::Claims;
 pub use compact::Purpose;
-pub use intake::Notice;
+pub use edit::Cancelled;
+pub use ingest::IngestNotice;
 pub use recover::{RecoverError, Recovery};
-pub use search::{Place, Search};
-pub use steer::Cancelled;
+pub use scan::{JournalScan, RecordLocation};
 
-use super::disk::{Disk, DiskError, File};
+use super::disk::{Disk, DiskError, SpoolFile};
 use super::window::Window;
 use crate::limits::{
-    COMMIT_DELAY, COMPACT_MIN_BYTES, COMPACT_SHORT_BYTES, COMPACT_SHORT_SHARE, DAMAGED_GROUPS_MAX,
-    GROUP_BYTES, JOB_MAX_BYTES, JOURNAL_BUFFER_BYTES, KEEP_AHEAD_BYTES, RESERVE_BYTES, RESERVE_PER_JOB_BYTES,
-    ROOM_MARGIN_BYTES, VOIDS_MAX,
+    BATCH_BYTES, COMMIT_DELAY, COMPACT_LOW_SPACE_BYTES, COMPACT_LOW_SPACE_SHARE, COMPACT_MIN_BYTES,
+    DAMAGED_BATCHES_MAX, JOB_MAX_BYTES, JOURNAL_BUFFER_BYTES, PREALLOCATE_BYTES, RESERVE_BYTES,
+    RESERVE_PER_JOB_BYTES, SPACE_MARGIN_BYTES, TOMBSTONES_MAX,
 };
-use crate::proto::journal::{Kind, RECORD_MAX_BYTES, Record, Step, step};
+use crate::proto::journal::{ParseResult, RECORD_MAX_BYTES, Record, RecordKind, parse_record};
 use crate::util::time::{Duration, Instant};
 use compact::Compaction;
 use core::ops::Range;
 use heapless::Vec;
 
-/// What identifies a home record: its job's id and attempts, and whether it
+/// What identifies a live record: its job's id and attempts, and whether it
 /// is a dead one.
-type Home = (u64, u16, bool);
+type LiveRecordKey = (u64, u16, bool);
 
 /// The rules that the configuration sets.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct SpoolRules {
     /// Attempts after the first.
     pub retries: u32,
     /// Wait before the second attempt.
@@ -75,7 +75,7 @@ pub struct Rules {
 /// The state before new jobs were added, to go back to if they cannot be made
 /// durable.
 #[derive(Clone, Copy, Debug)]
-pub struct Mark {
+pub struct Savepoint {
     end: u64,
     waiting: u32,
     live_bytes: u64,
@@ -84,7 +84,7 @@ pub struct Mark {
 /// Counts of what the disk had to do since start.
 #[derive(Clone, Copy, Default, Debug)]
 #[cfg_attr(test, derive(Hash))]
-pub struct Wear {
+pub struct IoStats {
     /// fdatasync and fsync calls.
     pub syncs: u64,
     /// Bytes written to the spool.
@@ -111,7 +111,7 @@ pub struct Spool {
     /// Where the records begin: behind the header, or at 0 in a damaged journal
     /// that has none.
     first: u64,
-    /// Where the next home for the window is looked for.
+    /// Where the next live record for the window is looked for.
     cursor: u64,
     /// Id of the next job.
     next_id: u64,
@@ -119,39 +119,39 @@ pub struct Spool {
     waiting: u32,
     /// Jobs that are dead and kept.
     dead: u32,
-    /// Bytes of valid home records.
+    /// Bytes of valid live records.
     live_bytes: u64,
     /// Since when the file has bytes that are not synced.
     unsynced_since: Option<Instant>,
     /// Whether the journal's own name is not yet durable.
     name_unsynced: bool,
     /// A sync failed: only a new file can be trusted (compaction).
-    suspect: bool,
+    sync_failed: bool,
     /// Up to here the disk keeps room for the journal; nothing is known if 0.
-    kept: u64,
+    reserved_until: u64,
     /// It cannot keep any.
-    keeps_nothing: bool,
+    no_fallocate: bool,
     /// There is no room for new jobs: less is enough for a compaction, and it may use what
     /// is kept.
-    short: bool,
+    low_space: bool,
     /// Damage was met while the service runs; the next compaction deals with it.
-    met_damage: bool,
+    corruption_seen: bool,
     /// Damage up to here is set aside already.
-    aside_until: u64,
+    quarantined_until: u64,
     /// What compactions set aside and lost, not told yet.
     damage: Damage,
     /// How often the journal was written anew: places in it hold within one.
     generation: u32,
-    wear: Wear,
+    io_stats: IoStats,
     /// The claimed queue files.
     pub claims: Claims,
     window: Window,
     /// Records that are not yet in the file.
     buffer: Vec<u8, JOURNAL_BUFFER_BYTES>,
-    voids: Vec<Home, VOIDS_MAX>,
+    tombstones: Vec<LiveRecordKey, TOMBSTONES_MAX>,
     /// Ranges of a damaged journal that recovery passed over; a compaction
     /// follows at once and leaves them out.
-    skipped: Vec<Range<u64>, DAMAGED_GROUPS_MAX>,
+    skipped: Vec<Range<u64>, DAMAGED_BATCHES_MAX>,
     compaction: Compaction,
 }
 
@@ -166,22 +166,22 @@ impl Spool {
         dead: 0,
         live_bytes: 0,
         window: Window::new(),
-        voids: Vec::new(),
+        tombstones: Vec::new(),
         skipped: Vec::new(),
         claims: Claims::EMPTY,
         buffer: Vec::new(),
         unsynced_since: None,
         name_unsynced: false,
-        suspect: false,
-        kept: 0,
-        keeps_nothing: false,
-        short: false,
-        met_damage: false,
-        aside_until: 0,
+        sync_failed: false,
+        reserved_until: 0,
+        no_fallocate: false,
+        low_space: false,
+        corruption_seen: false,
+        quarantined_until: 0,
         damage: Damage { bytes: 0, jobs: 0 },
         generation: 0,
         compaction: Compaction::NONE,
-        wear: Wear { syncs: 0, bytes: 0 },
+        io_stats: IoStats { syncs: 0, bytes: 0 },
     };
 
     /// The jobs in memory.
@@ -204,13 +204,13 @@ impl Spool {
 
     /// What the disk had to do since start.
     #[must_use]
-    pub fn wear(&self) -> Wear {
-        self.wear
+    pub fn io_stats(&self) -> IoStats {
+        self.io_stats
     }
 
     /// What was found damaged since the last call, once a compaction has dealt with it.
     pub fn take_damage(&mut self) -> Option<Damage> {
-        if self.damage == Damage::default() || self.compaction.is_active() || self.met_damage {
+        if self.damage == Damage::default() || self.compaction.is_active() || self.corruption_seen {
             return None;
         }
         Some(core::mem::take(&mut self.damage))
@@ -218,13 +218,13 @@ impl Spool {
 
     /// How many more jobs are accepted.
     #[must_use]
-    pub fn room(&self, rules: &Rules) -> u32 {
+    pub fn room(&self, rules: &SpoolRules) -> u32 {
         rules.queue_max.saturating_sub(self.waiting.saturating_add(self.dead))
     }
 
     /// Bytes that must stay free on the disk for the starts and ends of the
     /// jobs that are there: without them nothing would ever get done.
-    fn reserve(&self) -> u64 {
+    fn reserve_bytes(&self) -> u64 {
         u64::from(self.waiting).saturating_mul(RESERVE_PER_JOB_BYTES).saturating_add(RESERVE_BYTES)
     }
 
@@ -232,72 +232,77 @@ impl Spool {
     /// asked for, so that not each end of an old one opens the door and closes it again.
     /// What has become free meanwhile is kept. Also the bytes that are free, and how many
     /// are not for new jobs.
-    pub fn room_on_disk(&mut self, disk: &mut impl Disk) -> (bool, u64, u64) {
-        let refused = self.keep(disk, 0);
+    pub fn update_low_space(&mut self, disk: &mut impl Disk) -> (bool, u64, u64) {
+        let refused = self.reserve_space(disk, 0);
         let free = disk.free();
-        self.short = refused || free < self.asked_of_disk().saturating_add(ROOM_MARGIN_BYTES);
-        (!self.short, free, self.reserve())
+        self.low_space = refused || free < self.required_space().saturating_add(SPACE_MARGIN_BYTES);
+        (!self.low_space, free, self.reserve_bytes())
     }
 
     /// Makes sure that the jobs that are there have room for their starts and ends behind
-    /// a group of new ones.
-    fn ensure_room(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
-        self.short = self.keep(disk, KEEP_AHEAD_BYTES) || disk.free() < self.asked_of_disk();
-        if self.short { Err(NO_ROOM) } else { Ok(()) }
+    /// a batch of new ones.
+    fn ensure_space(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+        self.low_space = self.reserve_space(disk, PREALLOCATE_BYTES) || disk.free() < self.required_space();
+        if self.low_space { Err(NO_SPACE) } else { Ok(()) }
     }
 
-    /// Bytes that must be free for new jobs: for a group of them where the others' room is
+    /// Bytes that must be free for new jobs: for a batch of them where the others' room is
     /// kept, for that room itself where it is not.
-    fn asked_of_disk(&self) -> u64 {
-        let ahead = self.kept.saturating_sub(self.end);
-        if ahead < self.reserve() { self.reserve() } else { GROUP_BYTES }
+    fn required_space(&self) -> u64 {
+        let ahead = self.reserved_until.saturating_sub(self.end);
+        if ahead < self.reserve_bytes() { self.reserve_bytes() } else { BATCH_BYTES }
     }
 
     /// Keeps room for the starts and ends of the jobs that are there, if there is some,
-    /// and so much more that it need not be asked for with each group, if new jobs have room
+    /// and so much more that it need not be asked for with each batch, if new jobs have room
     /// beside that. True: the disk has no room for what is there, or the quota.
-    fn keep(&mut self, disk: &mut impl Disk, ahead: u64) -> bool {
-        let needed = self.end.saturating_add(self.reserve());
-        if self.kept >= needed || self.keeps_nothing {
+    fn reserve_space(&mut self, disk: &mut impl Disk, ahead: u64) -> bool {
+        let needed = self.end.saturating_add(self.reserve_bytes());
+        if self.reserved_until >= needed || self.no_fallocate {
             return false;
         }
         let mut refused = false;
         for until in [needed.saturating_add(ahead), needed] {
             // (what somebody else's cut gave away meanwhile is not asked for again: that
             // would walk over all of it each time)
-            let from = self.kept.max(self.end);
+            let from = self.reserved_until.max(self.end);
             let taken = until.saturating_sub(from);
-            let new_jobs = GROUP_BYTES.saturating_add(ROOM_MARGIN_BYTES);
+            let new_jobs = BATCH_BYTES.saturating_add(SPACE_MARGIN_BYTES);
             if until > needed && disk.free() < taken.saturating_add(new_jobs) {
                 continue;
             }
-            match disk.keep_room(File::Journal, from, until) {
+            match disk.preallocate(SpoolFile::Journal, from, until) {
                 Ok(true) => {
-                    self.kept = until;
+                    self.reserved_until = until;
                     return false;
                 }
                 Ok(false) => {
-                    self.keeps_nothing = true;
+                    self.no_fallocate = true;
                     return false;
                 }
-                Err(error) => refused = [NO_ROOM, OVER_QUOTA].contains(&error),
+                Err(error) => refused = [NO_SPACE, OVER_QUOTA].contains(&error),
             }
         }
         refused
     }
 
     /// Cuts the journal behind its last record, which gives back what is kept.
-    fn cut(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
-        self.kept = 0;
-        disk.truncate(File::Journal, self.end)
+    fn trim_reserved(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+        self.reserved_until = 0;
+        disk.truncate(SpoolFile::Journal, self.end)
     }
 
     // ----- appending ------------------------------------------------------
 
     /// Puts a record into the buffer, writing out what is there if it is full.
-    fn put(&mut self, disk: &mut impl Disk, now: Instant, record: &Record<'_>) -> Result<(), DiskError> {
+    fn append_record(
+        &mut self,
+        disk: &mut impl Disk,
+        now: Instant,
+        record: &Record<'_>,
+    ) -> Result<(), DiskError> {
         if record.emit(&mut self.buffer).is_err() {
-            self.write_out(disk, now)?;
+            self.write_buffer(disk, now)?;
             // An empty buffer takes the longest record.
             let _ = record.emit(&mut self.buffer);
         }
@@ -305,17 +310,17 @@ impl Spool {
     }
 
     /// Appends the buffer to the journal, whole or not at all.
-    fn write_out(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+    fn write_buffer(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
         let length = self.buffer.len() as u64;
-        let result = disk.write(File::Journal, self.end, &self.buffer);
+        let result = disk.write(SpoolFile::Journal, self.end, &self.buffer);
         self.buffer.clear();
         match result {
             Ok(()) => {
                 self.end = self.end.saturating_add(length);
-                self.wear.bytes = self.wear.bytes.saturating_add(length);
+                self.io_stats.bytes = self.io_stats.bytes.saturating_add(length);
                 self.unsynced_since.get_or_insert(now);
                 Ok(())
             }
@@ -323,8 +328,8 @@ impl Spool {
                 // Half a record must not stay in front of the next one. If
                 // even this fails, the next write overwrites it, or a
                 // recovery cuts it.
-                let _ = self.cut(disk);
-                let _ = self.keep(disk, 0);
+                let _ = self.trim_reserved(disk);
+                let _ = self.reserve_space(disk, 0);
                 Err(error)
             }
         }
@@ -335,9 +340,14 @@ impl Spool {
     ///
     /// # Errors
     /// Nothing since the last commit may be relied on.
-    pub fn commit(&mut self, disk: &mut impl Disk, rules: &Rules, now: Instant) -> Result<(), DiskError> {
-        self.write_out(disk, now)?;
-        if self.suspect {
+    pub fn commit(
+        &mut self,
+        disk: &mut impl Disk,
+        rules: &SpoolRules,
+        now: Instant,
+    ) -> Result<(), DiskError> {
+        self.write_buffer(disk, now)?;
+        if self.sync_failed {
             self.compact_now(disk, now)?;
         }
         if self.unsynced_since.is_none() && !self.name_unsynced {
@@ -352,15 +362,15 @@ impl Spool {
     }
 
     fn sync_journal(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
-        self.wear.syncs = self.wear.syncs.saturating_add(1);
-        if let Err(error) = disk.sync(File::Journal) {
+        self.io_stats.syncs = self.io_stats.syncs.saturating_add(1);
+        if let Err(error) = disk.sync(SpoolFile::Journal) {
             // The kernel may have dropped the pages and marked them clean: a
             // second sync would succeed and mean nothing.
-            self.suspect = true;
+            self.sync_failed = true;
             return Err(error);
         }
         if self.name_unsynced {
-            self.wear.syncs = self.wear.syncs.saturating_add(1);
+            self.io_stats.syncs = self.io_stats.syncs.saturating_add(1);
             disk.sync_spool()?;
         }
         Ok(())
@@ -372,52 +382,52 @@ impl Spool {
         self.unsynced_since.map(|since| since + COMMIT_DELAY)
     }
 
-    /// Begins a group of new jobs. Until they are committed nothing but
+    /// Begins a batch of new jobs. Until they are committed nothing but
     /// [`Spool::add`] may be asked for.
     ///
     /// # Errors
     /// There is no room for new jobs, or the disk fails.
-    pub fn begin_adding(&mut self, disk: &mut impl Disk, now: Instant) -> Result<Mark, DiskError> {
-        self.write_out(disk, now)?;
-        if self.suspect {
+    pub fn begin_batch(&mut self, disk: &mut impl Disk, now: Instant) -> Result<Savepoint, DiskError> {
+        self.write_buffer(disk, now)?;
+        if self.sync_failed {
             self.compact_now(disk, now)?;
         }
-        self.ensure_room(disk)?;
-        Ok(Mark { end: self.end, waiting: self.waiting, live_bytes: self.live_bytes })
+        self.ensure_space(disk)?;
+        Ok(Savepoint { end: self.end, waiting: self.waiting, live_bytes: self.live_bytes })
     }
 
     /// Accepts a job, to be acknowledged after the next commit. Its text must
     /// be 1 to [`JOB_MAX_BYTES`] bytes.
     ///
     /// # Errors
-    /// It is not accepted, and the group is to be rolled back. (Full queues are
+    /// It is not accepted, and the batch is to be rolled back. (Full queues are
     /// the caller's to ask for: [`Spool::room`].)
     pub fn add(&mut self, disk: &mut impl Disk, now: Instant, text: &[u8]) -> Result<u64, DiskError> {
         debug_assert!(!text.is_empty() && text.len() <= JOB_MAX_BYTES);
         let id = self.next_id;
-        let record = Record { body: text, ..Record::new(Kind::Add, id, 0) };
+        let record = Record { body: text, ..Record::new(RecordKind::Add, id, 0) };
         let end = self.end;
-        self.put(disk, now, &record)?;
+        self.append_record(disk, now, &record)?;
         if self.end > end {
-            // A large group would take more than is spared for one buffer of new jobs.
-            self.ensure_room(disk)?;
+            // A large batch would take more than is spared for one buffer of new jobs.
+            self.ensure_space(disk)?;
         }
-        self.count_added(&record);
+        self.add_waiting(&record);
         Ok(id)
     }
 
-    /// Takes a group of new jobs back: they could not be committed, and nobody
+    /// Takes a batch of new jobs back: they could not be committed, and nobody
     /// was told of them. Their ids are not used again by this process.
-    pub fn roll_back(&mut self, disk: &mut impl Disk, mark: Mark) {
+    pub fn roll_back(&mut self, disk: &mut impl Disk, savepoint: Savepoint) {
         self.buffer.clear();
-        (self.end, self.waiting, self.live_bytes) = (mark.end, mark.waiting, mark.live_bytes);
+        (self.end, self.waiting, self.live_bytes) = (savepoint.end, savepoint.waiting, savepoint.live_bytes);
         // As after a failed write.
-        let _ = self.cut(disk);
-        let _ = self.keep(disk, 0);
+        let _ = self.trim_reserved(disk);
+        let _ = self.reserve_space(disk, 0);
     }
 
-    /// A new home was appended.
-    fn count_added(&mut self, record: &Record<'_>) {
+    /// A new live record was appended.
+    fn add_waiting(&mut self, record: &Record<'_>) {
         self.next_id = self.next_id.max(record.id.saturating_add(1));
         self.waiting = self.waiting.saturating_add(1);
         self.live_bytes = self.live_bytes.saturating_add(record.size() as u64);
@@ -425,30 +435,31 @@ impl Spool {
 
     // ----- texts ----------------------------------------------------------
 
-    /// The text of the job at `place`, read from its home into `buffer`.
+    /// The text of the job at `location`, read from its live record into `buffer`.
     ///
     /// # Errors
     /// The journal cannot be read there.
     pub fn text<'b>(
         &self,
         disk: &mut impl Disk,
-        place: Place,
+        location: RecordLocation,
         buffer: &'b mut [u8; RECORD_MAX_BYTES],
     ) -> Result<&'b [u8], DiskError> {
-        read_home(disk, place, buffer)
+        read_text(disk, location, buffer)
     }
 
     /// The same, if it is one to run: not what stands for a text that is damaged.
     ///
     /// # Errors
     /// The journal cannot be read there, or the text is lost.
-    pub fn text_to_run<'b>(
+    pub fn runnable_text<'b>(
         &self,
         disk: &mut impl Disk,
-        place: Place,
+        location: RecordLocation,
         buffer: &'b mut [u8; RECORD_MAX_BYTES],
     ) -> Result<&'b [u8], DiskError> {
-        read_home(disk, place, buffer).and_then(|text| if text == EXCUSE { Err(DAMAGED) } else { Ok(text) })
+        read_text(disk, location, buffer)
+            .and_then(|text| if text == PLACEHOLDER_TEXT { Err(DAMAGED) } else { Ok(text) })
     }
 
     /// Whether enough of the journal is over to write it anew.
@@ -456,17 +467,17 @@ impl Spool {
     pub fn wants_compaction(&self) -> bool {
         let over = self.end.saturating_sub(self.live_bytes);
         let live = self.live_bytes;
-        let worth = if self.short {
-            COMPACT_SHORT_BYTES.max(live / COMPACT_SHORT_SHARE)
+        let worth = if self.low_space {
+            COMPACT_LOW_SPACE_BYTES.max(live / COMPACT_LOW_SPACE_SHARE)
         } else {
             COMPACT_MIN_BYTES.max(live)
         };
-        self.suspect || self.met_damage || self.voids.is_full() || over > worth
+        self.sync_failed || self.corruption_seen || self.tombstones.is_full() || over > worth
     }
 }
 
 /// ENOSPC, for new jobs that would take the room that old ones need.
-pub const NO_ROOM: DiskError = DiskError(28);
+pub const NO_SPACE: DiskError = DiskError(28);
 
 /// EDQUOT, for the same.
 const OVER_QUOTA: DiskError = DiskError(122);
@@ -476,30 +487,30 @@ const DAMAGED: DiskError = DiskError(84);
 
 /// Stands for a text that was damaged while the service ran, so that its job
 /// does not hold up the journal.
-const EXCUSE: &[u8] = b"(the text of this job was damaged on the disk)";
+const PLACEHOLDER_TEXT: &[u8] = b"(the text of this job was damaged on the disk)";
 
-/// As [`read_home`], with [`EXCUSE`] for a damaged text.
-fn text_or_excuse<'b>(
+/// As [`read_text`], with [`PLACEHOLDER_TEXT`] for a damaged text.
+fn text_or_placeholder<'b>(
     disk: &mut impl Disk,
-    place: Place,
+    location: RecordLocation,
     buffer: &'b mut [u8; RECORD_MAX_BYTES],
 ) -> Result<&'b [u8], DiskError> {
-    match read_home(disk, place, buffer) {
-        Err(DAMAGED) => Ok(EXCUSE),
+    match read_text(disk, location, buffer) {
+        Err(DAMAGED) => Ok(PLACEHOLDER_TEXT),
         result => result,
     }
 }
 
-/// Reads the text of a home record and checks that it is the job's.
-fn read_home<'b>(
+/// Reads the text of a live record and checks that it is the job's.
+fn read_text<'b>(
     disk: &mut impl Disk,
-    place: Place,
+    location: RecordLocation,
     buffer: &'b mut [u8; RECORD_MAX_BYTES],
 ) -> Result<&'b [u8], DiskError> {
-    let wanted = buffer.get_mut(..usize::from(place.size)).ok_or(DAMAGED)?;
-    let count = disk.read(File::Journal, place.offset, wanted)?;
-    match step(buffer.get(..count).unwrap_or(&[])) {
-        Step::Record(record, _) if record.id == place.id => Ok(record.text()),
+    let wanted = buffer.get_mut(..usize::from(location.size)).ok_or(DAMAGED)?;
+    let count = disk.read(SpoolFile::Journal, location.offset, wanted)?;
+    match parse_record(buffer.get(..count).unwrap_or(&[])) {
+        ParseResult::Record(record, _) if record.id == location.id => Ok(record.text()),
         _ => Err(DAMAGED),
     }
 }

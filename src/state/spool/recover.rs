@@ -1,7 +1,7 @@
 //! From the journal to the state it stands for, whatever happened before.
 //!
 //! One pass over the file applies each record; a second reader, the cursor,
-//! follows behind and keeps the window full. A running service takes homes
+//! follows behind and keeps the window full. A running service takes live records
 //! into its window in the same order, so each job that it started, and whose
 //! record the pass meets, is in the window here too: memory does not depend
 //! on the backlog.
@@ -13,20 +13,21 @@
 //! | a record that the end of the file cuts off | a write that a power cut or a full disk stopped | cut |
 //! | zeros up to the end | size written before data | cut |
 //! | anything else that is not a record | damage | set aside; on behind it |
-//! | a claim's group that is not whole, and its claim is on the disk | as the first | the group is not applied; the claim is read again |
+//! | a claim's batch that is not whole, and its claim is on the disk | as the first | the batch is not applied; the claim is read again |
 //! | the same, and the claim is gone | damage | what is good of it is applied |
 //!
 //! After damage the journal is written anew at once.
 
-use super::{Damage, Rules, Spool, Wear};
+use super::{Damage, IoStats, Spool, SpoolRules};
 use crate::limits::RETRY_DELAY_MAX;
 use crate::proto::journal::{
-    DEAD_PREFIX_BYTES, FILE_HEADER, FLAG_ABSOLUTE, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED, FileHeader,
-    HEADER_BYTES, Kind, Progress, RECORD_MAX_BYTES, Record, Step, file_header, resync, skip_damage, step,
+    ClaimProgress, DEAD_PREFIX_BYTES, FILE_HEADER, FLAG_ABSOLUTE, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED,
+    FileHeader, HEADER_BYTES, ParseResult, RECORD_MAX_BYTES, Record, RecordKind, file_header, parse_record,
+    resync, skip_damage,
 };
 use crate::state::backoff::delay;
-use crate::state::disk::{Disk, DiskError, File};
-use crate::state::window::State;
+use crate::state::disk::{Disk, DiskError, SpoolFile};
+use crate::state::window::JobState;
 use crate::util::time::Instant;
 
 /// What a recovery found, to be told to the user.
@@ -36,8 +37,8 @@ pub struct Recovery {
     pub torn_bytes: u64,
     /// Bytes of damaged records that were set aside.
     pub damaged_bytes: u64,
-    /// Claim groups that are read again from their claims.
-    pub groups_voided: u32,
+    /// Claim batches that are read again from their claims.
+    pub reread_batches: u32,
     /// Jobs that were running when the service ended without a stop.
     pub interrupted: u32,
 }
@@ -61,14 +62,14 @@ impl From<DiskError> for RecoverError {
 struct Pass {
     /// Where it stands.
     at: u64,
-    /// End of the claim group that was found good.
-    group_end: u64,
+    /// End of the claim batch that was found good.
+    batch_end: u64,
     found: Recovery,
 }
 
 impl Spool {
     /// Opens the journal, creating it if there is none. `scratch` is memory to
-    /// work in: at least two claim groups.
+    /// work in: at least two claim batches.
     ///
     /// # Errors
     /// [`RecoverError`]
@@ -76,14 +77,14 @@ impl Spool {
         &mut self,
         disk: &mut impl Disk,
         scratch: &mut [u8],
-        rules: &Rules,
+        rules: &SpoolRules,
         now: Instant,
     ) -> Result<Recovery, RecoverError> {
-        self.wear = Wear::default();
+        self.io_stats = IoStats::default();
         let (found, anew) = self.recover_once(disk, scratch, rules, now)?;
         if anew {
             // What was damaged may have been counted on: a job retried whose
-            // dead home is lost. The new file tells the numbers.
+            // dead record is lost. The new file tells the numbers.
             self.recover_once(disk, scratch, rules, now)?;
         }
         Ok(found)
@@ -95,18 +96,18 @@ impl Spool {
         &mut self,
         disk: &mut impl Disk,
         scratch: &mut [u8],
-        rules: &Rules,
+        rules: &SpoolRules,
         now: Instant,
     ) -> Result<(Recovery, bool), RecoverError> {
         self.reset();
-        let size = disk.size(File::Journal)?;
+        let size = disk.size(SpoolFile::Journal)?;
         let (small, big) = scratch.split_at_mut(RECORD_MAX_BYTES.min(scratch.len()));
-        let count = disk.read(File::Journal, 0, big.get_mut(..HEADER_BYTES).unwrap_or(&mut []))?;
+        let count = disk.read(SpoolFile::Journal, 0, big.get_mut(..HEADER_BYTES).unwrap_or(&mut []))?;
         let header = file_header(big.get(..count).unwrap_or(&[]));
         if header == FileHeader::OtherVersion {
             return Err(RecoverError::OtherVersion);
         }
-        let mut pass = Pass { at: 0, group_end: 0, found: Recovery::default() };
+        let mut pass = Pass { at: 0, batch_end: 0, found: Recovery::default() };
         if header == FileHeader::Known {
             pass.at = FILE_HEADER.len() as u64;
         }
@@ -115,9 +116,9 @@ impl Spool {
             self.pass(disk, big, small, size, &mut pass, rules, now)?;
         }
         for slot in self.window.slots_mut() {
-            if slot.state == State::Running {
+            if slot.state == JobState::Running {
                 pass.found.interrupted = pass.found.interrupted.saturating_add(1);
-                slot.state = State::Waiting;
+                slot.state = JobState::Waiting;
             }
         }
         if !self.claims.is_empty() {
@@ -133,17 +134,17 @@ impl Spool {
         }
         if size == 0 {
             self.write_header(disk)?;
-        } else if header != FileHeader::Known || pass.found.damaged_bytes > 0 || pass.found.groups_voided > 0
+        } else if header != FileHeader::Known || pass.found.damaged_bytes > 0 || pass.found.reread_batches > 0
         {
             // If there is no room for a new file the damage is passed over
             // once more, and no new job is accepted until there is.
-            self.suspect = self.compact_now(disk, now).is_err();
-            return Ok((pass.found, !self.suspect));
+            self.sync_failed = self.compact_now(disk, now).is_err();
+            return Ok((pass.found, !self.sync_failed));
         } else if pass.at < size {
-            self.cut(disk)?;
+            self.trim_reserved(disk)?;
         }
         if self.waiting > 0 {
-            let _ = self.keep(disk, 0);
+            let _ = self.reserve_space(disk, 0);
         }
         Ok((pass.found, false))
     }
@@ -153,7 +154,7 @@ impl Spool {
         if self.next_id != 0 {
             // (not in one that was never used: writing zeros too takes memory)
             self.window.clear();
-            self.voids.clear();
+            self.tombstones.clear();
             self.skipped.clear();
             self.buffer.clear();
             self.compaction.stop();
@@ -162,14 +163,14 @@ impl Spool {
         (self.waiting, self.dead, self.live_bytes) = (0, 0, 0);
         self.claims.reset();
         self.unsynced_since = None;
-        (self.name_unsynced, self.suspect) = (false, false);
-        (self.kept, self.keeps_nothing, self.short) = (0, false, false);
-        (self.met_damage, self.aside_until, self.damage) = (false, 0, Damage::default());
+        (self.name_unsynced, self.sync_failed) = (false, false);
+        (self.reserved_until, self.no_fallocate, self.low_space) = (0, false, false);
+        (self.corruption_seen, self.quarantined_until, self.damage) = (false, 0, Damage::default());
     }
 
     /// A new journal; it becomes durable with the first commit.
     fn write_header(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
-        disk.write(File::Journal, 0, FILE_HEADER)?;
+        disk.write(SpoolFile::Journal, 0, FILE_HEADER)?;
         self.end = FILE_HEADER.len() as u64;
         (self.first, self.cursor) = (self.end, self.end);
         self.name_unsynced = true;
@@ -187,7 +188,7 @@ impl Spool {
         small: &mut [u8],
         mut size: u64,
         pass: &mut Pass,
-        rules: &Rules,
+        rules: &SpoolRules,
         now: Instant,
     ) -> Result<(), DiskError> {
         let mut filled = 0..0;
@@ -199,7 +200,7 @@ impl Spool {
             let whole_rest = pass.at.saturating_add(rest.len() as u64) >= size;
             if !whole_rest && !holds_unit(rest) {
                 loaded_at = pass.at;
-                let count = disk.read(File::Journal, pass.at, big)?;
+                let count = disk.read(SpoolFile::Journal, pass.at, big)?;
                 filled = 0..count;
                 if count < big.len() {
                     // The file may be shorter than it said; go by what is there.
@@ -210,26 +211,26 @@ impl Spool {
             if rest.is_empty() {
                 return Ok(());
             }
-            match step(rest) {
-                Step::Record(record, length) => {
+            match parse_record(rest) {
+                ParseResult::Record(record, length) => {
                     let passed = self.record(disk, small, &record, length, rest, pass, rules, now)?;
                     if passed == 0 {
                         return Ok(());
                     }
                     pass.at = pass.at.saturating_add(passed as u64);
                 }
-                Step::Truncated(_) if whole_rest && resync(rest).is_none() => {
+                ParseResult::Truncated(_) if whole_rest && resync(rest).is_none() => {
                     pass.found.torn_bytes = rest.len() as u64;
                     return Ok(());
                 }
-                Step::Truncated(_) | Step::Bad => {
+                ParseResult::Truncated(_) | ParseResult::Bad => {
                     let behind = pass.at.saturating_add(rest.len() as u64);
                     if is_zero(rest) && is_zero_from(disk, small, behind, size)? {
                         pass.found.torn_bytes = size.saturating_sub(pass.at);
                         return Ok(());
                     }
                     let length = skip_damage(rest, whole_rest);
-                    disk.set_aside(rest.get(..length).unwrap_or(&[]))?;
+                    disk.quarantine(rest.get(..length).unwrap_or(&[]))?;
                     pass.found.damaged_bytes = pass.found.damaged_bytes.saturating_add(length as u64);
                     self.skip(pass.at, length);
                     pass.at = pass.at.saturating_add(length as u64);
@@ -249,35 +250,35 @@ impl Spool {
         length: usize,
         rest: &[u8],
         pass: &mut Pass,
-        rules: &Rules,
+        rules: &SpoolRules,
         now: Instant,
     ) -> Result<usize, DiskError> {
-        let claimed = record.kind == Kind::Add && record.flags & FLAG_CLAIMED != 0;
-        if claimed && pass.at >= pass.group_end && disk.claim_exists(record.attempt)? {
-            // Its group's head is damaged: the claim will be read again.
+        let claimed = record.kind == RecordKind::Add && record.flags & FLAG_CLAIMED != 0;
+        if claimed && pass.at >= pass.batch_end && disk.claim_exists(record.attempt)? {
+            // Its batch's head is damaged: the claim will be read again.
             self.skip(pass.at, length);
             return Ok(length);
         }
         match record.kind {
-            Kind::Base => {
+            RecordKind::Base => {
                 self.next_id = self.next_id.max(record.id);
                 let next_claim = record.body.first_chunk::<8>().map_or(0, |body| u64::from_le_bytes(*body));
                 self.claims.seen(next_claim.saturating_sub(1));
             }
-            Kind::Add => {
-                // (retried, it is still in the window only if its dead home is lost)
+            RecordKind::Add => {
+                // (retried, it is still in the window only if the dead record is lost)
                 let instead = record.flags & (FLAG_MOVED | FLAG_DEAD) != 0;
                 if instead && self.find(disk, small, record.id, pass, rules, now)? {
                     self.forget(record.id);
                 }
                 if record.flags & FLAG_DEAD != 0 {
-                    // Retried: the dead home, longer by its prefix, is void.
-                    let _ = self.voids.push((record.id, record.attempt, true));
-                    self.uncount_dead(size_of_record(record, DEAD_PREFIX_BYTES));
+                    // Retried: the dead record, longer by its prefix, is deleted.
+                    let _ = self.tombstones.push((record.id, record.attempt, true));
+                    self.sub_dead(size_of_record(record, DEAD_PREFIX_BYTES));
                 }
-                self.count_added(record);
+                self.add_waiting(record);
             }
-            Kind::Dead => {
+            RecordKind::Dead => {
                 if self.find(disk, small, record.id, pass, rules, now)? {
                     self.forget(record.id);
                 }
@@ -285,18 +286,18 @@ impl Spool {
                 self.live_bytes = self.live_bytes.saturating_add(record.size() as u64);
                 self.next_id = self.next_id.max(record.id.saturating_add(1));
             }
-            Kind::Void => {
+            RecordKind::Tombstone => {
                 let dead = record.flags & FLAG_DEAD != 0;
                 if !dead && self.find(disk, small, record.id, pass, rules, now)? {
                     self.forget(record.id);
                 } else {
-                    self.void(record, dead);
+                    self.apply_tombstone(record, dead);
                 }
             }
-            Kind::Claim => return self.claim(disk, record, length, rest, pass),
-            Kind::Start | Kind::Fail | Kind::Back | Kind::Done => {
+            RecordKind::Claim => return self.claim(disk, record, length, rest, pass),
+            RecordKind::Start | RecordKind::Fail | RecordKind::Requeued | RecordKind::Done => {
                 if self.find(disk, small, record.id, pass, rules, now)? {
-                    self.mark(record, rules, now);
+                    self.apply_transition(record, rules, now);
                 }
             }
         }
@@ -304,42 +305,42 @@ impl Spool {
     }
 
     /// A job in the window started or ended.
-    fn mark(&mut self, record: &Record<'_>, rules: &Rules, now: Instant) {
-        if record.kind == Kind::Done {
+    fn apply_transition(&mut self, record: &Record<'_>, rules: &SpoolRules, now: Instant) {
+        if record.kind == RecordKind::Done {
             self.forget(record.id);
             return;
         }
         let Some(slot) = self.window.get_mut(record.id) else { return };
         slot.attempt = record.attempt;
         slot.state = match record.kind {
-            Kind::Start => State::Running,
-            Kind::Fail => {
+            RecordKind::Start => JobState::Running,
+            RecordKind::Fail => {
                 let delay = delay(rules.retry_delay, u32::from(record.attempt), RETRY_DELAY_MAX);
-                State::Delayed(now + delay)
+                JobState::Delayed(now + delay)
             }
-            _ => State::Waiting,
+            _ => JobState::Waiting,
         };
     }
 
-    /// The home of a job in the window is over.
+    /// The live record of a job in the window is over.
     fn forget(&mut self, id: u64) {
         if let Some(slot) = self.window.remove(id) {
-            self.uncount_waiting(slot.size);
+            self.sub_waiting(slot.size);
         }
     }
 
-    /// A home beyond the window is void.
-    fn void(&mut self, record: &Record<'_>, dead: bool) {
+    /// A live record beyond the window is deleted.
+    fn apply_tombstone(&mut self, record: &Record<'_>, dead: bool) {
         let size = record.body.first_chunk::<2>().map_or(0, |body| u16::from_le_bytes(*body));
         if dead {
-            self.uncount_dead(size);
+            self.sub_dead(size);
         } else {
-            self.uncount_waiting(size);
+            self.sub_waiting(size);
         }
-        let _ = self.voids.push((record.id, record.attempt, dead));
+        let _ = self.tombstones.push((record.id, record.attempt, dead));
     }
 
-    /// A claim was read on. Its group counts if it is whole.
+    /// A claim was read on. Its batch counts if it is whole.
     fn claim(
         &mut self,
         disk: &mut impl Disk,
@@ -348,16 +349,16 @@ impl Spool {
         rest: &[u8],
         pass: &mut Pass,
     ) -> Result<usize, DiskError> {
-        let Some(progress) = Progress::parse(record.body) else { return Ok(length) };
-        let end = length.saturating_add(progress.group_bytes as usize);
+        let Some(progress) = ClaimProgress::parse(record.body) else { return Ok(length) };
+        let end = length.saturating_add(progress.batch_bytes as usize);
         let seq_low = record.id.to_le_bytes();
         let seq_low = u16::from_le_bytes([seq_low[0], seq_low[1]]);
-        // A group behind one that is missing would hide the lines between.
+        // A batch behind one that is missing would hide the lines between.
         let follows = record.flags & FLAG_ABSOLUTE != 0 || self.claims.offset_of(record.id) == progress.from;
-        let whole = rest.get(length..end).is_some_and(|bytes| is_whole_group(bytes, seq_low));
+        let whole = rest.get(length..end).is_some_and(|bytes| is_whole_batch(bytes, seq_low));
         if whole && (follows || !disk.claim_exists(seq_low)?) {
-            pass.group_end = pass.at.saturating_add(end as u64);
-            self.claims.mark(disk, record.id, progress.to)?;
+            pass.batch_end = pass.at.saturating_add(end as u64);
+            self.claims.set_offset(disk, record.id, progress.to)?;
         } else if disk.claim_exists(seq_low)? {
             if end > rest.len() {
                 // The end of the file cuts it off: a write that was stopped.
@@ -366,7 +367,7 @@ impl Spool {
             }
             let skipped = end;
             self.skip(pass.at, skipped);
-            pass.found.groups_voided = pass.found.groups_voided.saturating_add(1);
+            pass.found.reread_batches = pass.found.reread_batches.saturating_add(1);
             self.claims.seen(record.id);
             return Ok(skipped);
         } else {
@@ -380,7 +381,7 @@ impl Spool {
         let end = at.saturating_add(length as u64);
         match self.skipped.last_mut() {
             Some(last) if last.end == at => last.end = end,
-            // More damage than can be told apart: homes in it are applied,
+            // More damage than can be told apart: live records in it are applied,
             // and a line may run twice, but none is lost.
             _ => drop(self.skipped.push(at..end)),
         }
@@ -396,7 +397,7 @@ impl Spool {
         small: &mut [u8],
         id: u64,
         pass: &Pass,
-        rules: &Rules,
+        rules: &SpoolRules,
         now: Instant,
     ) -> Result<bool, DiskError> {
         while self.cursor < pass.at && !self.window.is_full() {
@@ -411,7 +412,7 @@ impl Spool {
         disk: &mut impl Disk,
         small: &mut [u8],
         pass: &Pass,
-        rules: &Rules,
+        rules: &SpoolRules,
         now: Instant,
     ) -> Result<(), DiskError> {
         if let Some(range) = self.skipped.iter().find(|range| range.contains(&self.cursor)) {
@@ -419,14 +420,14 @@ impl Spool {
             return Ok(());
         }
         let bytes = self.read_ahead(disk, small, pass.at)?;
-        match step(bytes) {
-            Step::Record(record, size) => {
-                if record.kind == Kind::Add && !self.is_void(&record) {
+        match parse_record(bytes) {
+            ParseResult::Record(record, size) => {
+                if record.kind == RecordKind::Add && !self.has_tombstone(&record) {
                     self.enter(&record, self.cursor, rules, now);
                 }
                 self.cursor = self.cursor.saturating_add(size as u64);
             }
-            Step::Bad | Step::Truncated(_) => {
+            ParseResult::Bad | ParseResult::Truncated(_) => {
                 let passed = skip_damage(bytes, self.cursor.saturating_add(bytes.len() as u64) >= pass.at);
                 self.cursor = self.cursor.saturating_add(passed as u64);
             }
@@ -447,7 +448,7 @@ fn is_zero(bytes: &[u8]) -> bool {
 /// Whether there is nothing but zeros in the journal from `at` to `size`.
 fn is_zero_from(disk: &mut impl Disk, buffer: &mut [u8], mut at: u64, size: u64) -> Result<bool, DiskError> {
     while at < size {
-        let count = disk.read(File::Journal, at, buffer)?;
+        let count = disk.read(SpoolFile::Journal, at, buffer)?;
         if count == 0 || !is_zero(buffer.get(..count).unwrap_or(&[])) {
             return Ok(count == 0);
         }
@@ -456,25 +457,27 @@ fn is_zero_from(disk: &mut impl Disk, buffer: &mut [u8], mut at: u64, size: u64)
     Ok(true)
 }
 
-/// Whether `rest` holds a whole record and, for a claim, its whole group.
+/// Whether `rest` holds a whole record and, for a claim, its whole batch.
 fn holds_unit(rest: &[u8]) -> bool {
-    match step(rest) {
-        Step::Record(Record { kind: Kind::Claim, body, .. }, size) => {
-            let group = Progress::parse(body).map_or(0, |progress| progress.group_bytes as usize);
-            rest.len() >= size.saturating_add(group)
+    match parse_record(rest) {
+        ParseResult::Record(Record { kind: RecordKind::Claim, body, .. }, size) => {
+            let batch = ClaimProgress::parse(body).map_or(0, |progress| progress.batch_bytes as usize);
+            rest.len() >= size.saturating_add(batch)
         }
-        Step::Record(..) => true,
-        Step::Bad => rest.len() >= 2 * RECORD_MAX_BYTES,
-        Step::Truncated(_) => false,
+        ParseResult::Record(..) => true,
+        ParseResult::Bad => rest.len() >= 2 * RECORD_MAX_BYTES,
+        ParseResult::Truncated(_) => false,
     }
 }
 
 /// Whether `bytes` are nothing but good records of this claim.
-fn is_whole_group(mut bytes: &[u8], seq_low: u16) -> bool {
+fn is_whole_batch(mut bytes: &[u8], seq_low: u16) -> bool {
     while !bytes.is_empty() {
-        match step(bytes) {
-            Step::Record(record, size)
-                if record.kind == Kind::Add && record.flags == FLAG_CLAIMED && record.attempt == seq_low =>
+        match parse_record(bytes) {
+            ParseResult::Record(record, size)
+                if record.kind == RecordKind::Add
+                    && record.flags == FLAG_CLAIMED
+                    && record.attempt == seq_low =>
             {
                 bytes = bytes.get(size..).unwrap_or(&[]);
             }

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::limits::{
-    CLAIM_QUIET, COMPACT_AT_ONCE_BYTES, ROOM_MARGIN_BYTES, SCRATCH_BYTES, WINDOW_JOBS, WORKERS_MAX,
+    CLAIM_QUIET, COMPACT_AT_ONCE_BYTES, SCRATCH_BYTES, SPACE_MARGIN_BYTES, WINDOW_JOBS, WORKERS_MAX,
 };
 use crate::state::disk::fake::{DEAD, FAILED, FakeDisk};
-use crate::state::window::{End, Outcome, Slot, State};
+use crate::state::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 
 const fn at(ms: u64) -> Instant {
@@ -16,32 +16,32 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_ms(ms)
 }
 
-const RULES: Rules = Rules { retries: 2, retry_delay: ms(10), queue_max: 10_000, sync: true };
+const RULES: SpoolRules = SpoolRules { retries: 2, retry_delay: ms(10), queue_max: 10_000, sync: true };
 
 /// A service around the spool: what `service::jobs` does, without processes.
 #[derive(Clone)]
-struct Service {
+struct TestService {
     spool: Box<Spool>,
     now: Instant,
     scratch: Vec<u8>,
-    /// Chosen jobs whose start is not settled.
-    chosen: Vec<Slot>,
+    /// Dequeued jobs whose start is not settled.
+    dequeued: Vec<Slot>,
     running: Vec<Slot>,
 }
 
 type Vec<T> = std::vec::Vec<T>;
 
-impl Service {
+impl TestService {
     fn start(disk: &mut FakeDisk, now: Instant) -> Result<(Self, Recovery), RecoverError> {
         let mut scratch = vec![0; SCRATCH_BYTES];
         let mut spool = Box::new(Spool::EMPTY);
         let recovery = spool.recover(disk, &mut scratch, &RULES, now)?;
         spool.adopt_claims(disk, now)?;
-        Ok((Self { spool, now, scratch, chosen: Vec::new(), running: Vec::new() }, recovery))
+        Ok((Self { spool, now, scratch, dequeued: Vec::new(), running: Vec::new() }, recovery))
     }
 
-    fn intake(&mut self, disk: &mut FakeDisk) -> Result<u32, DiskError> {
-        self.spool.intake(disk, &mut self.scratch, &RULES, self.now, &mut |_| {})
+    fn ingest(&mut self, disk: &mut FakeDisk) -> Result<u32, DiskError> {
+        self.spool.ingest(disk, &mut self.scratch, &RULES, self.now, &mut |_| {})
     }
 
     fn commit(&mut self, disk: &mut FakeDisk) -> Result<(), DiskError> {
@@ -56,16 +56,16 @@ impl Service {
     /// Starts up to `workers` jobs; returns their texts.
     fn start_jobs(&mut self, disk: &mut FakeDisk, workers: usize) -> Result<Vec<String>, DiskError> {
         self.refill(disk)?;
-        while self.running.len() + self.chosen.len() < workers {
-            let Some(slot) = self.spool.choose(self.now) else { break };
-            self.chosen.push(slot);
+        while self.running.len() + self.dequeued.len() < workers {
+            let Some(slot) = self.spool.dequeue(self.now) else { break };
+            self.dequeued.push(slot);
         }
-        self.spool.settle(disk, self.now)?;
-        if self.chosen.iter().any(|slot| slot.attempt > 1) {
+        self.spool.write_transitions(disk, self.now)?;
+        if self.dequeued.iter().any(|slot| slot.attempt > 1) {
             self.spool.commit(disk, &RULES, self.now)?;
         }
         let mut started = Vec::new();
-        for slot in std::mem::take(&mut self.chosen) {
+        for slot in std::mem::take(&mut self.dequeued) {
             let slot = *self.spool.window().get(slot.id).unwrap();
             started.push(self.text(disk, &slot)?);
             self.running.push(slot);
@@ -75,21 +75,26 @@ impl Service {
 
     fn text(&self, disk: &mut FakeDisk, slot: &Slot) -> Result<String, DiskError> {
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let text = self.spool.text(disk, slot.place(), &mut buffer)?;
+        let text = self.spool.text(disk, slot.location(), &mut buffer)?;
         Ok(String::from_utf8(text.to_vec()).unwrap())
     }
 
     /// The jobs beyond the window and their texts, the dead or the waiting.
-    fn homes(&mut self, disk: &mut FakeDisk, dead: bool) -> Result<Vec<(Place, String)>, DiskError> {
-        let mut search = self.spool.search(dead);
-        let mut places = Vec::new();
-        let mut visit = |place: Place| places.extend((place.dead == dead).then_some(place));
-        while !self.spool.search_step(disk, &mut self.scratch, &mut search, &mut visit)? {}
+    fn live_records(
+        &mut self,
+        disk: &mut FakeDisk,
+        dead: bool,
+    ) -> Result<Vec<(RecordLocation, String)>, DiskError> {
+        let mut scan = self.spool.scan(dead);
+        let mut locations = Vec::new();
+        let mut visit =
+            |location: RecordLocation| locations.extend((location.dead == dead).then_some(location));
+        while !self.spool.scan_step(disk, &mut self.scratch, &mut scan, &mut visit)? {}
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let text = |place: &Place, disk: &mut FakeDisk, buffer: &mut _| {
-            Ok(String::from_utf8(self.spool.text(disk, *place, buffer)?.to_vec()).unwrap())
+        let text = |location: &RecordLocation, disk: &mut FakeDisk, buffer: &mut _| {
+            Ok(String::from_utf8(self.spool.text(disk, *location, buffer)?.to_vec()).unwrap())
         };
-        places.iter().map(|place| Ok((*place, text(place, disk, &mut buffer)?))).collect()
+        locations.iter().map(|location| Ok((*location, text(location, disk, &mut buffer)?))).collect()
     }
 
     /// All dead jobs at once.
@@ -102,7 +107,7 @@ impl Service {
             self.spool.compact_step(disk, self.now)?;
         }
         self.commit(disk)?;
-        Ok(self.spool.raised())
+        Ok(self.spool.affected_count())
     }
 
     /// Everything to its end, without crashes; returns the texts in order.
@@ -112,26 +117,26 @@ impl Service {
             self.now += CLAIM_QUIET;
             self.spool.claims.look_at_queue();
             self.spool.claims.look_at_claims();
-            self.intake(disk).unwrap();
+            self.ingest(disk).unwrap();
             self.commit(disk).unwrap();
-            self.spool.make_way(disk, self.now).unwrap();
+            self.spool.defer_blocker(disk, self.now).unwrap();
             ran.extend(self.start_jobs(disk, 4).unwrap());
             if self.running.is_empty() && disk.claims() == 0 && self.spool.waiting() == 0 {
                 self.commit(disk).unwrap();
                 return ran;
             }
             for slot in std::mem::take(&mut self.running) {
-                self.spool.ended(slot.id, Outcome::Success, &RULES);
+                self.spool.ended(slot.id, AttemptOutcome::Success, &RULES);
             }
-            self.spool.settle(disk, self.now).unwrap();
+            self.spool.write_transitions(disk, self.now).unwrap();
         }
         panic!("it never ended: {} waiting, {} claims", self.spool.waiting(), disk.claims());
     }
 }
 
-fn service() -> (FakeDisk, Service) {
+fn service() -> (FakeDisk, TestService) {
     let mut disk = FakeDisk::new(1);
-    let (service, recovery) = Service::start(&mut disk, at(0)).unwrap();
+    let (service, recovery) = TestService::start(&mut disk, at(0)).unwrap();
     assert_eq!(recovery, Recovery::default());
     (disk, service)
 }
@@ -152,15 +157,15 @@ fn lines_that_are_not_jobs_are_rejected_and_the_others_run() {
     let (mut disk, mut service) = service();
     let long = "x".repeat(20_000);
     disk.append_to_queue(&format!("a\n{long}\nb\nc\0d\n{}\nlast", "y".repeat(1001)));
-    let mut told = Vec::new();
-    let mut tell = |notice: Notice<'_>| match notice {
-        Notice::Rejected(_, why) => told.push(why.to_owned()),
-        Notice::RejectedLost(_) | Notice::Unusable(_) => panic!(),
+    let mut reported = Vec::new();
+    let mut report = |notice: IngestNotice<'_>| match notice {
+        IngestNotice::Rejected(_, why) => reported.push(why.to_owned()),
+        IngestNotice::RejectedLost(_) | IngestNotice::Unusable(_) => panic!(),
     };
     for _ in 0..9 {
-        service.spool.intake(&mut disk, &mut service.scratch, &RULES, at(0), &mut tell).unwrap();
+        service.spool.ingest(&mut disk, &mut service.scratch, &RULES, at(0), &mut report).unwrap();
     }
-    assert_eq!(told.len(), 3, "each once: {told:?}");
+    assert_eq!(reported.len(), 3, "each once: {reported:?}");
     assert_eq!(service.run_to_the_end(&mut disk), ["a", "b", "last"]);
     assert_eq!(disk.rejected.len(), 20_000 + 1 + 4 + 1002);
 }
@@ -169,13 +174,13 @@ fn lines_that_are_not_jobs_are_rejected_and_the_others_run() {
 fn a_writer_that_keeps_the_claim_open_is_read_on() {
     let (mut disk, mut service) = service();
     let file = disk.append_to_queue("one\n");
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     for line in ["two\n", "thr", "ee\n"] {
         service.now += ms(CLAIM_QUIET.as_ms() - 1);
         disk.append_to(file, line);
         service.spool.claims.look_at_claims();
-        service.intake(&mut disk).unwrap();
+        service.ingest(&mut disk).unwrap();
         service.commit(&mut disk).unwrap();
     }
     assert_eq!(disk.claims(), 1);
@@ -186,10 +191,10 @@ fn a_writer_that_keeps_the_claim_open_is_read_on() {
 fn what_is_written_while_a_claim_is_being_closed_is_not_lost() {
     let (mut disk, mut service) = service();
     let file = disk.append_to_queue("one\n");
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     service.now += CLAIM_QUIET;
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     assert!(service.spool.claims.wants_commit());
     disk.append_to(file, "two\n");
     service.commit(&mut disk).unwrap();
@@ -200,11 +205,11 @@ fn what_is_written_while_a_claim_is_being_closed_is_not_lost() {
 fn lines_that_come_unseen_before_a_claim_is_closed_are_lines_like_others() {
     let (mut disk, mut service) = service();
     let file = disk.append_to_queue("one\n");
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     disk.append_to(file, "two\nthree\nfour");
     service.now = at(0) + CLAIM_QUIET;
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     assert_eq!(service.run_to_the_end(&mut disk), ["one", "two", "three", "four"]);
 }
@@ -214,8 +219,8 @@ fn a_start_that_finds_no_damage_writes_nothing() {
     let (mut disk, mut service) = service();
     service.spool.add(&mut disk, at(0), b"job").unwrap();
     service.commit(&mut disk).unwrap();
-    let (again, _) = Service::start(&mut disk, at(0)).unwrap();
-    assert_eq!(again.spool.wear().bytes, 0);
+    let (again, _) = TestService::start(&mut disk, at(0)).unwrap();
+    assert_eq!(again.spool.io_stats().bytes, 0);
 }
 
 #[test]
@@ -224,10 +229,10 @@ fn a_delay_begins_anew_with_the_service() {
     let id = service.spool.add(&mut disk, at(0), b"job").unwrap();
     service.commit(&mut disk).unwrap();
     assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["job"]);
-    assert_eq!(service.spool.ended(id, Outcome::Code(1), &RULES), Some(End::Fail(ms(10))));
-    service.spool.settle(&mut disk, at(0)).unwrap();
+    assert_eq!(service.spool.ended(id, AttemptOutcome::Code(1), &RULES), Some(AttemptEnd::Fail(ms(10))));
+    service.spool.write_transitions(&mut disk, at(0)).unwrap();
     service.commit(&mut disk).unwrap();
-    let (again, _) = Service::start(&mut disk, at(500)).unwrap();
+    let (again, _) = TestService::start(&mut disk, at(500)).unwrap();
     assert_eq!(again.spool.window().next_deadline(), Some(at(500) + RULES.retry_delay));
 }
 
@@ -237,21 +242,21 @@ fn a_job_of_a_claim_that_never_ran_has_no_attempts_after_a_compaction() {
     for number in 0..2 * WINDOW_JOBS {
         disk.append_to_queue(&format!("{number}\n"));
     }
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     service.refill(&mut disk).unwrap();
     service.spool.compact_now(&mut disk, at(0)).unwrap();
-    let beyond = service.homes(&mut disk, false).unwrap();
+    let beyond = service.live_records(&mut disk, false).unwrap();
     assert_eq!(beyond.len(), WINDOW_JOBS);
-    assert!(beyond.iter().all(|(place, _)| place.attempt == 0));
+    assert!(beyond.iter().all(|(location, _)| location.attempt == 0));
 }
 
 #[test]
 fn a_full_queue_leaves_the_rest_in_the_claim() {
     let (mut disk, mut service) = service();
-    let rules = Rules { queue_max: 3, ..RULES };
+    let rules = SpoolRules { queue_max: 3, ..RULES };
     disk.append_to_queue("a\nb\nc\nd\ne\n");
-    let added = service.spool.intake(&mut disk, &mut service.scratch, &rules, at(0), &mut |_| {}).unwrap();
+    let added = service.spool.ingest(&mut disk, &mut service.scratch, &rules, at(0), &mut |_| {}).unwrap();
     assert_eq!((added, service.spool.room(&rules), disk.claims()), (3, 0, 1));
     assert_eq!(service.run_to_the_end(&mut disk), ["a", "b", "c", "d", "e"]);
 }
@@ -260,24 +265,24 @@ fn a_full_queue_leaves_the_rest_in_the_claim() {
 fn a_failing_job_is_retried_with_growing_delays_and_then_kept_dead() {
     let (mut disk, mut service) = service();
     disk.append_to_queue("bad\n");
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     for (attempt, delay) in [(1, Some(ms(10))), (2, Some(ms(20))), (3, None)] {
         assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["bad"]);
         let slot = service.running.pop().unwrap();
         assert_eq!(slot.attempt, attempt);
-        let end = service.spool.ended(slot.id, Outcome::Code(7), &RULES).unwrap();
-        assert_eq!(end, delay.map_or(End::Dead(Outcome::Code(7)), End::Fail));
-        service.spool.settle(&mut disk, service.now).unwrap();
+        let end = service.spool.ended(slot.id, AttemptOutcome::Code(7), &RULES).unwrap();
+        assert_eq!(end, delay.map_or(AttemptEnd::Dead(AttemptOutcome::Code(7)), AttemptEnd::Fail));
+        service.spool.write_transitions(&mut disk, service.now).unwrap();
         assert_eq!(service.spool.window().next_deadline(), delay.map(|delay| service.now + delay));
         service.now += delay.unwrap_or_default();
     }
     assert_eq!((service.spool.waiting(), service.spool.dead()), (0, 1));
-    let (mut again, _) = Service::start(&mut disk, at(0)).unwrap();
+    let (mut again, _) = TestService::start(&mut disk, at(0)).unwrap();
     assert_eq!((again.spool.waiting(), again.spool.dead()), (0, 1));
     assert!(again.run_to_the_end(&mut disk).is_empty());
     again.spool.compact_now(&mut disk, at(0)).unwrap();
-    let (again, _) = Service::start(&mut disk, at(0)).unwrap();
+    let (again, _) = TestService::start(&mut disk, at(0)).unwrap();
     assert_eq!((again.spool.waiting(), again.spool.dead()), (0, 1));
 }
 
@@ -285,12 +290,12 @@ fn a_failing_job_is_retried_with_growing_delays_and_then_kept_dead() {
 fn a_job_that_was_stopped_with_the_service_loses_no_attempt() {
     let (mut disk, mut service) = service();
     disk.append_to_queue("long\n");
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     service.start_jobs(&mut disk, 1).unwrap();
-    service.spool.returned(1);
-    service.spool.settle(&mut disk, at(0)).unwrap();
-    let (mut again, recovery) = Service::start(&mut disk, at(0)).unwrap();
+    service.spool.requeue(1);
+    service.spool.write_transitions(&mut disk, at(0)).unwrap();
+    let (mut again, recovery) = TestService::start(&mut disk, at(0)).unwrap();
     assert_eq!(recovery.interrupted, 0);
     again.start_jobs(&mut disk, 1).unwrap();
     assert_eq!(again.running[0].attempt, 1);
@@ -300,13 +305,13 @@ fn a_job_that_was_stopped_with_the_service_loses_no_attempt() {
 fn a_job_that_was_interrupted_runs_again_and_its_attempt_counts() {
     let (mut disk, mut service) = service();
     disk.append_to_queue("long\n");
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     for attempt in 1..20 {
         assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["long"]);
         assert_eq!(service.running[0].attempt, attempt);
         let recovery;
-        (service, recovery) = Service::start(&mut disk, at(0)).unwrap();
+        (service, recovery) = TestService::start(&mut disk, at(0)).unwrap();
         assert_eq!(recovery.interrupted, 1);
     }
 }
@@ -318,22 +323,26 @@ fn jobs_that_wait_for_their_delay_make_way_for_the_others() {
     for number in 0..count {
         disk.append_to_queue(&format!("{number}\n"));
     }
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     let mut first_attempts = Vec::new();
     while first_attempts.len() < count {
-        service.spool.make_way(&mut disk, at(0)).unwrap();
+        service.spool.defer_blocker(&mut disk, at(0)).unwrap();
         let started = service.start_jobs(&mut disk, 8).unwrap();
         assert!(!started.is_empty(), "{} of {count} had a first attempt", first_attempts.len());
         first_attempts.extend(started);
         for slot in std::mem::take(&mut service.running) {
-            service.spool.ended(slot.id, Outcome::Code(1), &Rules { retry_delay: ms(1000), ..RULES });
+            service.spool.ended(
+                slot.id,
+                AttemptOutcome::Code(1),
+                &SpoolRules { retry_delay: ms(1000), ..RULES },
+            );
         }
-        service.spool.settle(&mut disk, at(0)).unwrap();
+        service.spool.write_transitions(&mut disk, at(0)).unwrap();
     }
     let unique: BTreeSet<_> = first_attempts.iter().collect();
     assert_eq!(unique.len(), count);
-    let (mut again, _) = Service::start(&mut disk, at(0)).unwrap();
+    let (mut again, _) = TestService::start(&mut disk, at(0)).unwrap();
     assert_eq!(again.spool.waiting() as usize, count);
     assert_eq!(again.run_to_the_end(&mut disk).len(), count);
 }
@@ -344,22 +353,22 @@ fn a_backlog_survives_compaction_in_order() {
     for number in 0..300 {
         disk.append_to_queue(&format!("{number}\n"));
     }
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     service.start_jobs(&mut disk, 3).unwrap();
     service.spool.compact_step(&mut disk, at(0)).unwrap();
     assert!(service.spool.is_compacting());
     // Life goes on between two steps.
     let slot = service.running.remove(0);
-    service.spool.ended(slot.id, Outcome::Success, &RULES);
-    service.spool.settle(&mut disk, at(0)).unwrap();
+    service.spool.ended(slot.id, AttemptOutcome::Success, &RULES);
+    service.spool.write_transitions(&mut disk, at(0)).unwrap();
     service.spool.add(&mut disk, at(0), b"late").unwrap();
     service.commit(&mut disk).unwrap();
     while service.spool.is_compacting() {
         service.spool.compact_step(&mut disk, at(0)).unwrap();
     }
     for slot in std::mem::take(&mut service.running) {
-        service.spool.ended(slot.id, Outcome::Success, &RULES);
+        service.spool.ended(slot.id, AttemptOutcome::Success, &RULES);
     }
     let mut expected: Vec<String> = (3..300).map(|number| number.to_string()).collect();
     expected.push("late".to_owned());
@@ -367,7 +376,7 @@ fn a_backlog_survives_compaction_in_order() {
     assert_eq!(service.run_to_the_end(&mut disk), expected);
     // A crash right after it finds the same jobs, and the two that ran.
     copy.restart();
-    let (mut again, _) = Service::start(&mut copy, at(0)).unwrap();
+    let (mut again, _) = TestService::start(&mut copy, at(0)).unwrap();
     let rerun = again.run_to_the_end(&mut copy);
     assert_eq!(rerun[..2], ["1", "2"]);
     assert_eq!(rerun[2..], expected);
@@ -399,7 +408,7 @@ fn another_version_is_refused_and_left_alone() {
     let mut disk = FakeDisk::new(1);
     disk.journal_mut().extend_from_slice(b"zigsvc-journal 2\nwhatever");
     let before = disk.operations;
-    assert_eq!(Service::start(&mut disk, at(0)).err(), Some(RecoverError::OtherVersion));
+    assert_eq!(TestService::start(&mut disk, at(0)).err(), Some(RecoverError::OtherVersion));
     assert_eq!(disk.operations, before);
 }
 
@@ -438,32 +447,32 @@ fn a_failed_write_is_undone_and_tried_again() {
             service.now += CLAIM_QUIET;
             service.spool.claims.look_at_queue();
             service.spool.claims.look_at_claims();
-            let step = service.intake(&mut disk).and_then(|_| service.commit(&mut disk));
+            let step = service.ingest(&mut disk).and_then(|_| service.commit(&mut disk));
             let step = step.and_then(|()| service.start_jobs(&mut disk, 1).map(drop));
             for slot in std::mem::take(&mut service.running) {
-                service.spool.ended(slot.id, Outcome::Success, &RULES);
+                service.spool.ended(slot.id, AttemptOutcome::Success, &RULES);
             }
-            let settled = service.spool.settle(&mut disk, service.now);
+            let written = service.spool.write_transitions(&mut disk, service.now);
             assert!(step.is_ok() || step == Err(FAILED));
-            assert!(settled.is_ok() || settled == Err(FAILED));
+            assert!(written.is_ok() || written == Err(FAILED));
         }
         assert_eq!(service.spool.waiting(), 0, "operation {fail_at}");
         disk.fail_at = None;
-        let (again, recovery) = Service::start(&mut disk, at(0)).unwrap();
+        let (again, recovery) = TestService::start(&mut disk, at(0)).unwrap();
         assert_eq!((again.spool.waiting(), recovery.damaged_bytes), (0, 0), "operation {fail_at}");
     }
 }
 
 /// Adds jobs as the control socket does; false if they were refused.
-fn add_group(service: &mut Service, disk: &mut FakeDisk, texts: &[String]) -> Result<(), DiskError> {
-    let mark = service.spool.begin_adding(disk, service.now)?;
+fn add_batch(service: &mut TestService, disk: &mut FakeDisk, texts: &[String]) -> Result<(), DiskError> {
+    let savepoint = service.spool.begin_batch(disk, service.now)?;
     let added = texts.iter().try_for_each(|text| {
         service.spool.add(disk, service.now, text.as_bytes())?;
         Ok(())
     });
     let committed = added.and_then(|()| service.spool.commit(disk, &RULES, service.now));
     if committed.is_err() {
-        service.spool.roll_back(disk, mark);
+        service.spool.roll_back(disk, savepoint);
     }
     committed
 }
@@ -473,28 +482,28 @@ fn a_group_that_cannot_be_committed_is_taken_back_whole() {
     let texts: Vec<String> = (0..40).map(|number| format!("{number} {}", "x".repeat(500))).collect();
     for fail_at in 1..8 {
         let (mut disk, mut service) = service();
-        add_group(&mut service, &mut disk, &["before".to_owned()]).unwrap();
+        add_batch(&mut service, &mut disk, &["before".to_owned()]).unwrap();
         disk.fail_at = Some(disk.operations + fail_at);
-        let refused = add_group(&mut service, &mut disk, &texts).is_err();
+        let refused = add_batch(&mut service, &mut disk, &texts).is_err();
         disk.fail_at = None;
         assert_eq!(service.spool.waiting(), if refused { 1 } else { 41 });
-        add_group(&mut service, &mut disk, &["behind".to_owned()]).unwrap();
+        add_batch(&mut service, &mut disk, &["behind".to_owned()]).unwrap();
         let mut expected = vec!["before".to_owned()];
         expected.extend(texts.iter().filter(|_| !refused).cloned());
         expected.push("behind".to_owned());
         let mut copy = disk.clone();
         assert_eq!(service.run_to_the_end(&mut disk), expected, "operation {fail_at}");
         copy.power_cut();
-        let (mut again, recovery) = Service::start(&mut copy, at(0)).unwrap();
+        let (mut again, recovery) = TestService::start(&mut copy, at(0)).unwrap();
         assert_eq!((recovery.damaged_bytes, recovery.torn_bytes), (0, 0));
         assert_eq!(again.run_to_the_end(&mut copy), expected, "operation {fail_at}, after a power cut");
     }
 }
 
-mod claims;
+mod claim_table;
 mod damage;
-mod damaged;
+mod damage_histories;
+mod disk_space;
+mod editing;
 mod histories;
 mod model;
-mod room;
-mod steer;

@@ -8,21 +8,21 @@ fn any_flipped_bit_costs_at_most_one_record() {
     for number in 0..8 {
         disk.append_to_queue(&format!("job number {number}\n"));
     }
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     service.now += CLAIM_QUIET;
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     assert_eq!(disk.claims(), 0);
     for bit in 17 * 8..disk.journal_mut().len() * 8 {
         let mut damaged = disk.clone();
         damaged.journal_mut()[bit / 8] ^= 1 << (bit % 8);
-        let (mut again, recovery) = Service::start(&mut damaged, Instant::BOOT).unwrap();
+        let (mut again, recovery) = TestService::start(&mut damaged, Instant::BOOT).unwrap();
         let ran = again.run_to_the_end(&mut damaged);
         assert!(ran.len() >= 7, "bit {bit}: {ran:?}");
         assert!(recovery.damaged_bytes + recovery.torn_bytes > 0, "bit {bit} was not noticed");
-        assert!(!damaged.aside.is_empty() || recovery.torn_bytes > 0, "bit {bit}");
-        let (_, recovery) = Service::start(&mut damaged, Instant::BOOT).unwrap();
+        assert!(!damaged.quarantined.is_empty() || recovery.torn_bytes > 0, "bit {bit}");
+        let (_, recovery) = TestService::start(&mut damaged, Instant::BOOT).unwrap();
         assert_eq!(recovery, Recovery::default(), "bit {bit}: the damage is gone");
     }
 }
@@ -37,7 +37,7 @@ fn every_truncation_keeps_what_came_before() {
     for length in 0..disk.journal_mut().len() {
         let mut cut = disk.clone();
         cut.journal_mut().truncate(length);
-        let (mut again, _) = Service::start(&mut cut, Instant::BOOT).unwrap();
+        let (mut again, _) = TestService::start(&mut cut, Instant::BOOT).unwrap();
         let ran = again.run_to_the_end(&mut cut);
         assert_eq!(ran.len(), length.saturating_sub(17) / 25, "length {length}");
     }
@@ -45,20 +45,20 @@ fn every_truncation_keeps_what_came_before() {
 
 #[test]
 fn a_journal_that_lost_its_header_keeps_what_stands_first() {
-    for kind in [Kind::Add, Kind::Dead] {
-        let body: &[u8] = if kind == Kind::Dead { b"\x01\x00one" } else { b"one" };
+    for kind in [RecordKind::Add, RecordKind::Dead] {
+        let body: &[u8] = if kind == RecordKind::Dead { b"\x01\x00one" } else { b"one" };
         let mut bytes = heapless::Vec::<u8, 64>::new();
         Record { body, ..Record::new(kind, 1, 1) }.emit(&mut bytes).unwrap();
         let mut disk = FakeDisk::new(1);
         disk.journal_mut().extend_from_slice(&bytes);
-        let (mut service, found) = Service::start(&mut disk, Instant::BOOT).unwrap();
-        assert_eq!((found.damaged_bytes, disk.aside.len()), (0, 0), "{kind:?}");
+        let (mut service, found) = TestService::start(&mut disk, Instant::BOOT).unwrap();
+        assert_eq!((found.damaged_bytes, disk.quarantined.len()), (0, 0), "{kind:?}");
         assert!(disk.journal_mut().starts_with(b"zigsvc-journal 1\n"));
-        match service.homes(&mut disk, true).unwrap().as_slice() {
+        match service.live_records(&mut disk, true).unwrap().as_slice() {
             [] => assert_eq!(service.run_to_the_end(&mut disk), ["one"], "{kind:?}"),
-            dead => assert!(kind == Kind::Dead && dead.len() == 1 && dead[0].1 == "one", "{dead:?}"),
+            dead => assert!(kind == RecordKind::Dead && dead.len() == 1 && dead[0].1 == "one", "{dead:?}"),
         }
-        assert_eq!(service.spool.dead(), u32::from(kind == Kind::Dead));
+        assert_eq!(service.spool.dead(), u32::from(kind == RecordKind::Dead));
     }
 }
 
@@ -71,11 +71,14 @@ fn zeros_at_the_end_are_a_torn_write_and_zeros_before_something_are_damage() {
     for (zeros, more) in [(1, 0), (100, 0), (20_000, 0), (100, 1), (20_000, 1)] {
         let mut disk = disk.clone();
         disk.journal_mut().extend(std::iter::repeat_n(0, zeros).chain(std::iter::repeat_n(b'x', more)));
-        let (mut again, found) = Service::start(&mut disk, Instant::BOOT).unwrap();
+        let (mut again, found) = TestService::start(&mut disk, Instant::BOOT).unwrap();
         let lost = (zeros + more) as u64;
         let torn = more == 0;
         assert_eq!(found.torn_bytes, if torn { lost } else { 0 }, "{zeros} {more}");
-        assert_eq!((found.damaged_bytes, disk.aside.len() as u64), if torn { (0, 0) } else { (lost, lost) });
+        assert_eq!(
+            (found.damaged_bytes, disk.quarantined.len() as u64),
+            if torn { (0, 0) } else { (lost, lost) }
+        );
         assert!(!torn || disk.journal_mut().len() == whole);
         assert_eq!(again.run_to_the_end(&mut disk), ["job"]);
     }
@@ -85,11 +88,11 @@ fn zeros_at_the_end_are_a_torn_write_and_zeros_before_something_are_damage() {
 fn damage_in_the_last_group_voids_it_and_is_not_taken_for_a_torn_write() {
     let (mut disk, mut service) = service();
     disk.append_durably("one\ntwo\n");
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.commit(&mut disk).unwrap();
     *disk.journal_mut().last_mut().unwrap() ^= 1;
-    let (mut again, found) = Service::start(&mut disk, Instant::BOOT).unwrap();
-    assert_eq!((found.groups_voided, found.torn_bytes), (1, 0));
+    let (mut again, found) = TestService::start(&mut disk, Instant::BOOT).unwrap();
+    assert_eq!((found.reread_batches, found.torn_bytes), (1, 0));
     assert_eq!(again.run_to_the_end(&mut disk), ["one", "two"]);
 }
 
@@ -109,7 +112,7 @@ fn damage_beyond_the_window_costs_a_compaction_no_job_but_its_own() {
     let at = journal.windows(4).position(|bytes| bytes == format!("{damaged:03}x").as_bytes()).unwrap();
     journal[at] ^= 1;
     service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
-    let bytes = disk.aside.len() as u64;
+    let bytes = disk.quarantined.len() as u64;
     assert!(bytes > 900, "{bytes} are kept");
     assert_eq!(service.spool.take_damage(), Some(Damage { bytes, jobs: 1 }));
     let expected: Vec<String> = (0..count).filter(|number| *number != damaged).map(text).collect();
@@ -140,7 +143,7 @@ fn damage_that_is_met_on_the_way_into_the_window_asks_for_a_compaction_which_cou
     });
     assert!(end > Some(4), "{end:?}");
     disk.fail_at = None;
-    assert_eq!(disk.aside.len(), 2 * 25);
+    assert_eq!(disk.quarantined.len(), 2 * 25);
     assert_eq!(service.spool.take_damage(), Some(Damage { bytes: 50, jobs: 2 }));
     assert_eq!((service.spool.waiting(), service.spool.wants_compaction()), (2, false));
     assert_eq!(service.run_to_the_end(&mut disk), ["job 0", "job 2"]);
@@ -157,9 +160,9 @@ fn a_dead_job_that_is_damaged_is_one_less() {
         service.refill(&mut disk).unwrap();
         service.start_jobs(&mut disk, 2).unwrap();
         for slot in std::mem::take(&mut service.running) {
-            service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries: 0, ..RULES });
+            service.spool.ended(slot.id, AttemptOutcome::Code(1), &SpoolRules { retries: 0, ..RULES });
         }
-        service.spool.settle(&mut disk, Instant::BOOT).unwrap();
+        service.spool.write_transitions(&mut disk, Instant::BOOT).unwrap();
         assert_eq!((service.spool.waiting(), service.spool.dead()), (0, 2));
         let journal = disk.journal_mut();
         let at = journal.windows(5).rposition(|bytes| bytes == b"first").unwrap();
@@ -175,7 +178,7 @@ fn a_dead_job_that_is_damaged_is_one_less() {
         };
         assert_eq!((service.spool.waiting(), service.spool.dead()), left, "{purpose:?}");
         let damage = service.spool.take_damage().unwrap();
-        assert_eq!((damage.bytes, damage.jobs), (disk.aside.len() as u64, 1));
+        assert_eq!((damage.bytes, damage.jobs), (disk.quarantined.len() as u64, 1));
     }
 }
 
@@ -189,10 +192,10 @@ fn what_stands_for_a_damaged_text_is_shown_but_never_run() {
     let at = journal.windows(7).position(|bytes| bytes == b"rm -r x").unwrap();
     journal[at] ^= 1;
     service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
-    let place = service.spool.window().slots()[0].place();
+    let location = service.spool.window().slots()[0].location();
     let mut buffer = [0; RECORD_MAX_BYTES];
-    assert_eq!(service.spool.text(&mut disk, place, &mut buffer), Ok(EXCUSE));
-    assert_eq!(service.spool.text_to_run(&mut disk, place, &mut buffer), Err(DAMAGED));
+    assert_eq!(service.spool.text(&mut disk, location, &mut buffer), Ok(PLACEHOLDER_TEXT));
+    assert_eq!(service.spool.runnable_text(&mut disk, location, &mut buffer), Err(DAMAGED));
 }
 
 #[test]
@@ -205,17 +208,17 @@ fn a_text_that_is_damaged_while_the_service_runs_holds_up_nothing() {
     service.refill(&mut disk).unwrap();
     let second = disk.journal_mut().windows(6).position(|window| window == b"second").unwrap();
     disk.journal_mut()[second] ^= 1;
-    let rules = Rules { retries: 0, ..RULES };
-    while let Some(slot) = service.spool.choose(Instant::BOOT) {
+    let rules = SpoolRules { retries: 0, ..RULES };
+    while let Some(slot) = service.spool.dequeue(Instant::BOOT) {
         let readable = service.text(&mut disk, &slot).is_ok();
         assert_eq!(readable, slot.id != 2);
-        let outcome = if readable { Outcome::Success } else { Outcome::NotStarted };
+        let outcome = if readable { AttemptOutcome::Success } else { AttemptOutcome::NotStarted };
         service.spool.ended(slot.id, outcome, &rules);
     }
-    service.spool.settle(&mut disk, Instant::BOOT).unwrap();
+    service.spool.write_transitions(&mut disk, Instant::BOOT).unwrap();
     assert_eq!((service.spool.waiting(), service.spool.dead()), (0, 1));
     service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
-    let (again, _) = Service::start(&mut disk, Instant::BOOT).unwrap();
+    let (again, _) = TestService::start(&mut disk, Instant::BOOT).unwrap();
     assert_eq!((again.spool.waiting(), again.spool.dead()), (0, 1));
 }
 
@@ -224,14 +227,14 @@ fn a_group_that_is_lost_takes_the_groups_behind_it_along_and_no_line_is_lost() {
     let (mut disk, mut service) = service();
     let lines: Vec<String> = (0..400).map(|number| format!("line {number} {}", "x".repeat(60))).collect();
     disk.append_durably(&format!("{}\n", lines.join("\n")));
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.spool.claims.look_at_claims();
     assert_eq!(service.spool.waiting(), 400);
     // The power goes before the commit, and with it one sector of the first
-    // group, while the others reached the disk.
+    // batch, while the others reached the disk.
     disk.journal_mut()[200..264].fill(0);
-    let (mut again, recovery) = Service::start(&mut disk, Instant::BOOT).unwrap();
-    assert!(recovery.groups_voided > 1);
+    let (mut again, recovery) = TestService::start(&mut disk, Instant::BOOT).unwrap();
+    assert!(recovery.reread_batches > 1);
     assert_eq!(again.run_to_the_end(&mut disk), lines);
 }
 
@@ -239,28 +242,28 @@ fn a_group_that_is_lost_takes_the_groups_behind_it_along_and_no_line_is_lost() {
 fn the_numbers_are_right_after_the_dead_home_of_a_retried_job_was_damaged() {
     let (mut disk, mut service) = service();
     let texts = ["first".to_owned(), "second".to_owned()];
-    add_group(&mut service, &mut disk, &texts).unwrap();
+    add_batch(&mut service, &mut disk, &texts).unwrap();
     service.start_jobs(&mut disk, 2).unwrap();
     for slot in std::mem::take(&mut service.running) {
-        service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries: 0, ..RULES });
+        service.spool.ended(slot.id, AttemptOutcome::Code(1), &SpoolRules { retries: 0, ..RULES });
     }
-    service.spool.settle(&mut disk, Instant::BOOT).unwrap();
-    let (place, _) = service.homes(&mut disk, true).unwrap()[0].clone();
-    service.spool.retry(&mut disk, Instant::BOOT, place).unwrap();
+    service.spool.write_transitions(&mut disk, Instant::BOOT).unwrap();
+    let (location, _) = service.live_records(&mut disk, true).unwrap()[0].clone();
+    service.spool.retry(&mut disk, Instant::BOOT, location).unwrap();
     service.commit(&mut disk).unwrap();
     assert_eq!((service.spool.waiting(), service.spool.dead()), (1, 1));
-    let at = usize::try_from(place.offset).unwrap() + 4;
+    let at = usize::try_from(location.offset).unwrap() + 4;
     disk.journal_mut()[at] ^= 1;
     disk.restart();
-    let (mut again, found) = Service::start(&mut disk, Instant::BOOT).unwrap();
+    let (mut again, found) = TestService::start(&mut disk, Instant::BOOT).unwrap();
     assert!(found.damaged_bytes > 0, "{found:?}");
-    assert_eq!(again.homes(&mut disk, true).unwrap().len(), 1);
+    assert_eq!(again.live_records(&mut disk, true).unwrap().len(), 1);
     assert_eq!((again.spool.waiting(), again.spool.dead()), (1, 1), "and no job is there twice");
     assert_eq!(again.run_to_the_end(&mut disk), ["first"]);
 }
 
 /// So many jobs of 100 bytes each, committed; none is in the window.
-fn backlog(count: usize) -> (FakeDisk, Service, Vec<String>) {
+fn backlog(count: usize) -> (FakeDisk, TestService, Vec<String>) {
     let (mut disk, mut service) = service();
     let texts: Vec<String> = (0..count).map(|number| format!("{number:03}{}", "x".repeat(77))).collect();
     for text in &texts {
@@ -288,10 +291,10 @@ fn a_journal_that_somebody_made_shorter_holds_up_nobody() {
         let (mut disk, mut service, texts) = backlog(80);
         disk.journal_mut().truncate(length);
         let left = length.saturating_sub(17) / 100;
-        assert_eq!(service.homes(&mut disk, false).unwrap().len(), left, "{length}");
+        assert_eq!(service.live_records(&mut disk, false).unwrap().len(), left, "{length}");
         service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
         assert_eq!(
-            (service.spool.waiting() as usize, disk.aside.len()),
+            (service.spool.waiting() as usize, disk.quarantined.len()),
             (left, length.saturating_sub(17) % 100)
         );
         assert_eq!(service.spool.take_damage().map(|damage| damage.jobs as usize), Some(80 - left));
@@ -303,7 +306,7 @@ fn a_journal_that_somebody_made_shorter_holds_up_nobody() {
 fn a_damaged_length_near_the_end_costs_the_jobs_behind_it_nothing() {
     let (mut disk, mut service, texts) = backlog(6);
     disk.journal_mut()[17 + 2 * 100 + 3] = 3;
-    assert!(matches!(step(&disk.journal_mut()[17 + 2 * 100..]), Step::Truncated(_)));
+    assert!(matches!(parse_record(&disk.journal_mut()[17 + 2 * 100..]), ParseResult::Truncated(_)));
     let left: Vec<String> = texts[..2].iter().chain(&texts[3..]).cloned().collect();
     service.refill(&mut disk).unwrap();
     service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
@@ -315,9 +318,9 @@ fn a_damaged_length_near_the_end_costs_the_jobs_behind_it_nothing() {
 fn a_job_that_is_cancelled_and_then_damaged_before_a_compaction_meets_it_counts_once() {
     let (mut disk, mut service, _) = backlog(4);
     service.spool.compact_for(Purpose::Shrink, &mut disk, Instant::BOOT).unwrap();
-    let (place, _) = service.homes(&mut disk, false).unwrap()[2].clone();
-    service.spool.drop_home(&mut disk, Instant::BOOT, place).unwrap();
-    disk.journal_mut()[usize::try_from(place.offset).unwrap()] ^= 1;
+    let (location, _) = service.live_records(&mut disk, false).unwrap()[2].clone();
+    service.spool.discard_record(&mut disk, Instant::BOOT, location).unwrap();
+    disk.journal_mut()[usize::try_from(location.offset).unwrap()] ^= 1;
     service.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
     assert_eq!((service.spool.is_compacting(), service.spool.waiting()), (false, 3));
     assert_eq!(service.spool.take_damage(), Some(Damage { bytes: 100, jobs: 0 }));
@@ -329,16 +332,16 @@ fn a_dead_job_that_is_damaged_after_a_compaction_has_met_it_once_is_counted_out(
     let (mut disk, mut service, texts) = backlog(2);
     service.start_jobs(&mut disk, 2).unwrap();
     for slot in std::mem::take(&mut service.running) {
-        service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries: 0, ..RULES });
+        service.spool.ended(slot.id, AttemptOutcome::Code(1), &SpoolRules { retries: 0, ..RULES });
     }
-    service.spool.settle(&mut disk, Instant::BOOT).unwrap();
-    let (place, _) = service.homes(&mut disk, true).unwrap()[0].clone();
+    service.spool.write_transitions(&mut disk, Instant::BOOT).unwrap();
+    let (location, _) = service.live_records(&mut disk, true).unwrap()[0].clone();
     service.spool.compact_for(Purpose::Retry, &mut disk, Instant::BOOT).unwrap();
     service.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
     assert!(service.spool.is_compacting(), "they were met once");
-    disk.journal_mut()[usize::try_from(place.offset).unwrap()] ^= 1;
+    disk.journal_mut()[usize::try_from(location.offset).unwrap()] ^= 1;
     service.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
-    assert_eq!((service.spool.is_compacting(), service.spool.raised()), (false, 1));
+    assert_eq!((service.spool.is_compacting(), service.spool.affected_count()), (false, 1));
     assert_eq!((service.spool.waiting(), service.spool.dead()), (1, 0));
     assert_eq!(service.spool.take_damage().map(|damage| damage.jobs), Some(1));
     assert_eq!(service.run_to_the_end(&mut disk), texts[1..]);

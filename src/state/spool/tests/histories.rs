@@ -34,13 +34,13 @@ fn history(seed: u64, power: bool) {
         }
     }
     disk.die_at = None;
-    let (mut service, recovery) = Service::start(&mut disk, now).unwrap();
-    let dead = service.homes(&mut disk, true).unwrap();
+    let (mut service, recovery) = TestService::start(&mut disk, now).unwrap();
+    let dead = service.live_records(&mut disk, true).unwrap();
     assert_eq!(service.spool.dead() as usize, dead.len(), "seed {seed}");
     let ran = service.run_to_the_end(&mut disk);
-    for (place, text) in &dead {
+    for (location, text) in &dead {
         assert!(!ran.contains(text), "seed {seed}: {text:?} is dead, and waited as well");
-        assert!(!promises.over.contains(text), "seed {seed}: {text:?} ({}) was forgotten", place.id);
+        assert!(!promises.over.contains(text), "seed {seed}: {text:?} ({}) was forgotten", location.id);
     }
     assert!(recovery.damaged_bytes == 0 || power, "seed {seed}: {recovery:?}");
     let mut last: BTreeMap<&String, u32> = BTreeMap::new();
@@ -70,7 +70,7 @@ fn live(
     promises: &mut Promises,
     written: &mut Vec<String>,
 ) -> Result<(), RecoverError> {
-    let (mut service, _) = Service::start(disk, *now)?;
+    let (mut service, _) = TestService::start(disk, *now)?;
     let mut ended: Vec<String> = Vec::new();
     for turn in 0..200 {
         *now += [ms(1), ms(600), CLAIM_QUIET][usize::try_from(disk.random(3)).unwrap()];
@@ -84,14 +84,14 @@ fn live(
         }
         service.spool.claims.look_at_queue();
         service.spool.claims.look_at_claims();
-        service.intake(disk)?;
+        service.ingest(disk)?;
         if disk.random(4) == 0 {
             service.spool.compact_step(disk, *now)?;
         }
         service.commit(disk)?;
         promises.over.extend(ended.drain(..));
-        steer(&mut service, disk, promises, &format!("{life}.{turn}"))?;
-        service.spool.make_way(disk, *now)?;
+        edit(&mut service, disk, promises, &format!("{life}.{turn}"))?;
+        service.spool.defer_blocker(disk, *now)?;
         for text in service.start_jobs(disk, 1 + turn % 4)? {
             assert!(!promises.over.contains(&text), "{text:?} runs after its end was recorded");
             *promises.runs.entry(text).or_default() += 1;
@@ -105,21 +105,21 @@ fn live(
             let luck = disk.random(8);
             if luck < 2 {
                 let retries = if luck == 0 { 0 } else { 100 };
-                service.spool.ended(slot.id, Outcome::Code(1), &Rules { retries, ..RULES });
+                service.spool.ended(slot.id, AttemptOutcome::Code(1), &SpoolRules { retries, ..RULES });
             } else {
-                service.spool.ended(slot.id, Outcome::Success, &RULES);
+                service.spool.ended(slot.id, AttemptOutcome::Success, &RULES);
                 ended.push(text);
             }
         }
-        service.spool.settle(disk, *now)?;
+        service.spool.write_transitions(disk, *now)?;
     }
     Ok(())
 }
 
 /// What clients of the control socket ask for; a promise is made after the
 /// commit.
-fn steer(
-    service: &mut Service,
+fn edit(
+    service: &mut TestService,
     disk: &mut FakeDisk,
     promises: &mut Promises,
     name: &str,
@@ -128,14 +128,15 @@ fn steer(
     if disk.random(3) == 0 {
         let count = 1 + disk.random(30);
         let texts: Vec<_> = (0..count).map(|n| format!("control {name}.{n} {}", "z".repeat(60))).collect();
-        add_group(service, disk, &texts)?;
+        add_batch(service, disk, &texts)?;
         promises.accepted.extend(texts);
     }
     let dead = disk.random(2) == 0;
     match disk.random(12) {
         0 => {
             let slots = service.spool.window().slots();
-            let Some(slot) = slots.iter().find(|slot| matches!(slot.state, State::Waiting)).copied() else {
+            let Some(slot) = slots.iter().find(|slot| matches!(slot.state, JobState::Waiting)).copied()
+            else {
                 return Ok(());
             };
             let text = service.text(disk, &slot)?;
@@ -144,19 +145,19 @@ fn steer(
             service.commit(disk)?;
             promises.over.insert(text);
         }
-        1..4 if !service.spool.is_steering_full() => {
-            let homes = service.homes(disk, dead)?;
-            if let Some((place, text)) = homes.last() {
+        1..4 if !service.spool.tombstones_full() => {
+            let records = service.live_records(disk, dead)?;
+            if let Some((location, text)) = records.last() {
                 promises.dropped.insert(text.clone());
-                service.spool.drop_home(disk, now, *place)?;
+                service.spool.discard_record(disk, now, *location)?;
                 service.commit(disk)?;
                 promises.over.insert(text.clone());
             }
         }
-        4..6 if !service.spool.is_steering_full() => {
-            let homes = service.homes(disk, true)?;
-            if let Some((place, text)) = homes.first() {
-                service.spool.retry(disk, now, *place)?;
+        4..6 if !service.spool.tombstones_full() => {
+            let records = service.live_records(disk, true)?;
+            if let Some((location, text)) = records.first() {
+                service.spool.retry(disk, now, *location)?;
                 service.commit(disk)?;
                 // It is to run again.
                 promises.runs.insert(text.clone(), 0);
@@ -164,13 +165,13 @@ fn steer(
             }
         }
         6 => {
-            let homes = service.homes(disk, true)?;
+            let records = service.live_records(disk, true)?;
             let purpose = if dead { Purpose::Retry } else { Purpose::Forget };
             if purpose == Purpose::Forget {
-                promises.dropped.extend(homes.iter().map(|(_, text)| text.clone()));
+                promises.dropped.extend(records.iter().map(|(_, text)| text.clone()));
             }
-            assert_eq!(service.all_dead(disk, purpose)? as usize, homes.len());
-            for (_, text) in homes {
+            assert_eq!(service.all_dead(disk, purpose)? as usize, records.len());
+            for (_, text) in records {
                 if purpose == Purpose::Forget {
                     promises.over.insert(text);
                 } else {

@@ -17,10 +17,10 @@
 //!
 //! Each of these changes was made by hand, and this test failed:
 //!
-//! - `intake.rs`: the folder is not synced after a claim was renamed
-//! - `intake.rs`: claims of an earlier process are adopted without that sync
-//! - `intake.rs`: a removed claim is forgotten before its removal is durable
-//! - `intake.rs`: jobs and their offset are two records, not one group
+//! - `ingest.rs`: the folder is not synced after a claim was renamed
+//! - `ingest.rs`: claims of an earlier process are adopted without that sync
+//! - `ingest.rs`: a removed claim is forgotten before its removal is durable
+//! - `ingest.rs`: jobs and their offset are two records, not one batch
 //! - a claim is removed before the commit of its lines ([`World::commit`])
 //! - `mod.rs`: a commit does not sync the journal, or not its new name
 //! - a second attempt starts before its start is committed (`tests.rs`)
@@ -31,7 +31,7 @@
 //! - `recover.rs`: missing claims are forgotten before that is durable
 //! - `recover.rs`: the name of a journal that was found is taken for durable
 //! - `recover.rs`: a torn end is not cut
-//! - `recover.rs`: a group that is not whole is applied, or one whose predecessor
+//! - `recover.rs`: a batch that is not whole is applied, or one whose predecessor
 //!   is missing, or the jobs of one whose head is damaged
 //!
 //! (That the data of a journal that was found is synced again is implied by the
@@ -45,7 +45,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-const RULES: Rules = Rules { retries: 1, retry_delay: ms(10), queue_max: 10_000, sync: true };
+const RULES: SpoolRules = SpoolRules { retries: 1, retry_delay: ms(10), queue_max: 10_000, sync: true };
 
 /// Operations after each beginning, if the environment does not say; fewer where
 /// the tests probably run under QEMU.
@@ -59,7 +59,7 @@ const JOBS_MAX: usize = 5;
 
 /// What can happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-enum Op {
+enum Operation {
     /// A writer appends a line and makes sure that it is on the disk.
     WriteDurably,
     /// A writer appends a line.
@@ -100,9 +100,9 @@ enum Op {
     Wait,
 }
 
-use Op::*;
+use Operation::*;
 
-const OPS: [Op; 18] = [
+const OPS: [Operation; 18] = [
     WriteDurably,
     Write,
     WriteOn,
@@ -124,7 +124,7 @@ const OPS: [Op; 18] = [
 ];
 
 /// Where histories begin.
-const ROOTS: &[&[Op]] = &[
+const ROOTS: &[&[Operation]] = &[
     &[],
     // A claim with two lines, one of them running.
     &[Write, WriteDurably, Take, Commit, Start],
@@ -136,7 +136,7 @@ const ROOTS: &[&[Op]] = &[
     &[WriteDurably, Take, Wait, Take],
     // A claim that was made and not synced by the process that made it.
     &[WriteDurably, TakeKilled],
-    // Two groups of one claim, none committed.
+    // Two batches of one claim, none committed.
     &[WriteDurably, Take, WriteOn, Take],
     // A job that failed and waits for its second attempt.
     &[Queue, Start, Fail, Wait],
@@ -181,7 +181,7 @@ struct Promise {
 #[derive(Clone)]
 struct World {
     disk: FakeDisk,
-    service: Service,
+    service: TestService,
     promises: Vec<Promise>,
     /// There was a power cut: there may be damage.
     cut: bool,
@@ -201,7 +201,7 @@ impl World {
         let mut hasher = DefaultHasher::new();
         self.disk.fingerprint().hash(&mut hasher);
         let mut spool = self.service.spool.clone();
-        spool.wear = Wear::default();
+        spool.io_stats = IoStats::default();
         spool.generation = 0;
         spool.hash(&mut hasher);
         self.service.now.hash(&mut hasher);
@@ -250,12 +250,12 @@ impl World {
         slots.iter().map(|slot| Ok((*slot, self.service.text(&mut self.disk, slot)?))).collect()
     }
 
-    fn first_dead(&mut self) -> Option<(Place, String)> {
-        self.service.homes(&mut self.disk, true).ok()?.into_iter().next()
+    fn first_dead(&mut self) -> Option<(RecordLocation, String)> {
+        self.service.live_records(&mut self.disk, true).ok()?.into_iter().next()
     }
 
     /// Lets it happen; `None` if it cannot happen now.
-    fn apply(&mut self, op: Op) -> Option<Result<(), DiskError>> {
+    fn apply(&mut self, op: Operation) -> Option<Result<(), DiskError>> {
         let now = self.service.now;
         let full = self.promises.len() >= JOBS_MAX;
         let running = self.service.running.first().copied();
@@ -285,7 +285,7 @@ impl World {
                 self.disk.die_at = Some(self.disk.operations + 2);
                 assert_eq!(self.take(), Err(DEAD));
                 self.disk.restart();
-                self.service = Service::start(&mut self.disk, now).unwrap().0;
+                self.service = TestService::start(&mut self.disk, now).unwrap().0;
                 Some(Ok(()))
             }
             Take => Some(self.take()),
@@ -295,8 +295,8 @@ impl World {
             EndWell | Fail | GiveBack => Some(self.end(running?, op)),
             Cancel | CancelRunning => {
                 let waits = |slot: &&Slot| match slot.state {
-                    State::Waiting | State::Delayed(_) => op == Cancel,
-                    state => state == State::Running && op == CancelRunning,
+                    JobState::Waiting | JobState::Delayed(_) => op == Cancel,
+                    state => state == JobState::Running && op == CancelRunning,
                 };
                 let slot = *self.service.spool.window().slots().iter().find(waits)?;
                 let text = self.service.text(&mut self.disk, &slot).ok()?;
@@ -305,16 +305,16 @@ impl World {
                 Some(result.and_then(|()| self.commit_that(&text, |promise| promise.over = Sure::Committed)))
             }
             Retry => {
-                let (place, text) = self.first_dead()?;
+                let (location, text) = self.first_dead()?;
                 let dead = core::mem::replace(&mut self.promise(&text).dead, Sure::Asked);
-                let result = self.service.spool.retry(&mut self.disk, now, place);
+                let result = self.service.spool.retry(&mut self.disk, now, location);
                 debug_assert!(dead != Sure::No);
                 Some(result.and_then(|()| self.commit_that(&text, |promise| promise.dead = Sure::No)))
             }
             Forget => {
-                let (place, text) = self.first_dead()?;
+                let (location, text) = self.first_dead()?;
                 self.promise(&text).over = Sure::Asked;
-                let result = self.service.spool.drop_home(&mut self.disk, now, place);
+                let result = self.service.spool.discard_record(&mut self.disk, now, location);
                 Some(result.and_then(|()| self.commit_that(&text, |promise| promise.over = Sure::Committed)))
             }
             Compact => Some(self.service.spool.compact_step(&mut self.disk, now)),
@@ -331,14 +331,14 @@ impl World {
     fn take(&mut self) -> Result<(), DiskError> {
         self.service.spool.claims.look_at_queue();
         self.service.spool.claims.look_at_claims();
-        self.service.intake(&mut self.disk)?;
+        self.service.ingest(&mut self.disk)?;
         self.note_written()
     }
 
     /// What was taken is in the journal.
     fn note_written(&mut self) -> Result<(), DiskError> {
         let window = self.window()?.into_iter().map(|(_, text)| text);
-        let backlog = self.service.homes(&mut self.disk, false)?.into_iter().map(|(_, text)| text);
+        let backlog = self.service.live_records(&mut self.disk, false)?.into_iter().map(|(_, text)| text);
         for text in window.chain(backlog).collect::<Vec<_>>() {
             let promise = self.promise(&text);
             if promise.accepted < Sure::Written {
@@ -352,7 +352,7 @@ impl World {
         let now = self.service.now;
         let text = self.new_line();
         self.promise(&text).accepted = Sure::Asked;
-        self.service.spool.begin_adding(&mut self.disk, now)?;
+        self.service.spool.begin_batch(&mut self.disk, now)?;
         let id = self.service.spool.add(&mut self.disk, now, text.as_bytes())?;
         self.commit()?;
         let promise = self.promise(&text);
@@ -376,20 +376,20 @@ impl World {
         Some(Ok(()))
     }
 
-    fn end(&mut self, slot: Slot, op: Op) -> Result<(), DiskError> {
+    fn end(&mut self, slot: Slot, op: Operation) -> Result<(), DiskError> {
         // (a compaction may have moved it)
         let slot = *self.service.spool.window().get(slot.id).unwrap();
         let text = self.service.text(&mut self.disk, &slot)?;
         self.service.running.clear();
-        if slot.state == State::Cancelled {
-            self.service.spool.ended(slot.id, Outcome::Code(1), &RULES);
+        if slot.state == JobState::Cancelled {
+            self.service.spool.ended(slot.id, AttemptOutcome::Code(1), &RULES);
             return Ok(());
         }
         let spool = &mut self.service.spool;
         match op {
-            EndWell => drop(spool.ended(slot.id, Outcome::Success, &RULES)),
-            Fail => drop(spool.ended(slot.id, Outcome::Code(1), &RULES)),
-            _ => spool.returned(slot.id),
+            EndWell => drop(spool.ended(slot.id, AttemptOutcome::Success, &RULES)),
+            Fail => drop(spool.ended(slot.id, AttemptOutcome::Code(1), &RULES)),
+            _ => spool.requeue(slot.id),
         }
         let promise = self.promises.iter_mut().find(|promise| promise.text == text).unwrap();
         match op {
@@ -398,7 +398,7 @@ impl World {
             Fail => {}
             _ => promise.attempts = (slot.attempt - 1, promise.attempts.1.min(slot.attempt - 1)),
         }
-        self.service.spool.settle(&mut self.disk, self.service.now)?;
+        self.service.spool.write_transitions(&mut self.disk, self.service.now)?;
         let promise = self.promise(&text);
         for sure in [&mut promise.over, &mut promise.dead] {
             if *sure == Sure::Asked {
@@ -415,8 +415,8 @@ impl World {
         Ok(())
     }
 
-    fn all_dead(&mut self, op: Op) -> Option<Result<(), DiskError>> {
-        let dead = self.service.homes(&mut self.disk, true).ok()?;
+    fn all_dead(&mut self, op: Operation) -> Option<Result<(), DiskError>> {
+        let dead = self.service.live_records(&mut self.disk, true).ok()?;
         if dead.is_empty() {
             return None;
         }
@@ -437,7 +437,7 @@ impl World {
 
 /// The search, and what it counts.
 #[derive(Default)]
-struct Search {
+struct Exploration {
     /// Histories that begin in a state, by it and what may follow.
     visited: HashMap<(u64, u32, u32), u64>,
     /// Disks after a crash that were judged, with what was promised.
@@ -447,7 +447,7 @@ struct Search {
     path: Vec<String>,
 }
 
-impl Search {
+impl Exploration {
     /// Every history of at most `ops` more operations and `crashes` crashes;
     /// returns how many.
     fn explore(&mut self, world: &World, ops: u32, crashes: u32) -> u64 {
@@ -508,7 +508,7 @@ impl Search {
         let cut = before.cut || crash == Crash::PowerCut;
         let open = before.open.filter(|_| crash == Crash::Kill);
         let mut after = World { disk: disk.clone(), cut, open, ..before.clone() };
-        let (service, recovery) = Service::start(&mut after.disk, now).unwrap();
+        let (service, recovery) = TestService::start(&mut after.disk, now).unwrap();
         assert!(cut || recovery.damaged_bytes == 0, "{recovery:?}");
         after.service = service;
         self.judge(&mut after, crash);
@@ -517,7 +517,7 @@ impl Search {
             for step in 1..=after.disk.operations - disk.operations {
                 let mut dying = World { disk: disk.clone(), ..after.clone() };
                 dying.disk.die_at = Some(disk.operations + step);
-                let started = Service::start(&mut dying.disk, now);
+                let started = TestService::start(&mut dying.disk, now);
                 assert!(started.is_err() || dying.disk.is_dead());
                 self.path.push(format!("recovery dies at {step}"));
                 count = count.saturating_add(self.crash(&dying, ops, crashes - 1));
@@ -534,7 +534,7 @@ impl Search {
         let path = || self.path.join(", ");
         world.service.refill(&mut world.disk).unwrap();
         let known = world.window().unwrap();
-        let dead = world.service.homes(&mut world.disk, true).unwrap();
+        let dead = world.service.live_records(&mut world.disk, true).unwrap();
         assert_eq!(world.service.spool.dead() as usize, dead.len(), "{}", path());
         let mut end = world.clone();
         let ran = end.service.run_to_the_end(&mut end.disk);
@@ -559,7 +559,7 @@ impl Search {
                 assert!(promise.id.is_none_or(|id| id == slot.id), "another id: {}", text());
             }
             match crash {
-                Crash::PowerCut => promise.settle(runs > 0, slot, dies > 0),
+                Crash::PowerCut => promise.resolve(runs > 0, slot, dies > 0),
                 Crash::Kill => promise.decide(runs + dies > 0),
             }
         }
@@ -568,7 +568,7 @@ impl Search {
 
 impl Promise {
     /// After a power cut what is on the disk is all there is, and sure.
-    fn settle(&mut self, waits: bool, slot: Option<&Slot>, dead: bool) {
+    fn resolve(&mut self, waits: bool, slot: Option<&Slot>, dead: bool) {
         let sure = |is: bool| if is { Sure::Committed } else { Sure::No };
         self.over = sure(!waits && !dead && self.over != Sure::No);
         self.dead = sure(dead);
@@ -590,19 +590,19 @@ impl Promise {
 }
 
 /// Every history from one beginning; says how many that were.
-fn search_from(root: &[Op], depth: u32, crashes: u32) -> String {
+fn explore_from(root: &[Operation], depth: u32, crashes: u32) -> String {
     let mut disk = FakeDisk::new(1);
-    let (service, _) = Service::start(&mut disk, at(0)).unwrap();
+    let (service, _) = TestService::start(&mut disk, at(0)).unwrap();
     let mut world = World { disk, service, promises: Vec::new(), cut: false, open: None };
     for op in root {
         assert_eq!(world.apply(*op), Some(Ok(())), "{op:?} of {root:?}");
     }
-    let mut search = Search { path: vec![format!("{root:?}")], ..Search::default() };
-    let histories = search.explore(&world, depth, crashes);
+    let mut exploration = Exploration { path: vec![format!("{root:?}")], ..Exploration::default() };
+    let histories = exploration.explore(&world, depth, crashes);
     format!(
         "{histories:>9} histories, {:>6} states, {:>7} disks after a crash: {root:?}",
-        search.states.len(),
-        search.crashes
+        exploration.states.len(),
+        exploration.crashes
     )
 }
 
@@ -618,7 +618,7 @@ fn no_short_history_breaks_a_promise() {
             scope.spawn(|| {
                 // The largest come last in the list.
                 while let Some(root) = ROOTS.iter().rev().nth(next.fetch_add(1, Ordering::Relaxed)) {
-                    eprintln!("{}", search_from(root, depth, crashes));
+                    eprintln!("{}", explore_from(root, depth, crashes));
                 }
             });
         }

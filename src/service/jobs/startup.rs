@@ -1,10 +1,10 @@
 //! Before the first turn: everything is opened, and what the last process left is
 //! found. What fails here ends the process, with one line that says why.
 
-use super::control::Control;
-use super::leftover::Running;
-use super::tell::describe_disk;
-use super::{Counts, Jobs, STATE, State, Stopping, rules};
+use super::control::ControlServer;
+use super::orphans::Orphans;
+use super::status::describe_disk;
+use super::{JobCounts, Jobs, JobsStorage, STORAGE, Shutdown, rules};
 use crate::limits::SPOOL_RETRY;
 use crate::proto::names::Service;
 use crate::proto::path::Path;
@@ -34,7 +34,7 @@ impl Jobs {
         let now = clock::now();
         let _audience = &process.audience;
         let config = &*process.config;
-        let State { service, spool, workers, history, page } = STATE.take();
+        let JobsStorage { service, spool, workers, history, page } = STORAGE.take();
         let mut log = Log::open(&process, &config.log_file, process.identity.as_ref(), log);
         open_folders(&process);
         let oom_score = OomScore::open(process.identity.is_some());
@@ -61,7 +61,7 @@ impl Jobs {
             });
         }
         let heartbeat = Heartbeat::new(config.health_file.clone());
-        let note = Running::take_over(&config.spool, *heartbeat.boot(), &mut log);
+        let orphans = Orphans::take_over(&config.spool, *heartbeat.boot(), &mut log);
         let jobs = Self {
             process,
             log,
@@ -69,30 +69,30 @@ impl Jobs {
             disk,
             spool_lock,
             oom_score,
-            note,
+            orphans,
             spool,
             workers,
             scratch,
             started_at: now,
-            counts: Counts::default(),
-            stopping: Stopping::No,
+            counts: JobCounts::default(),
+            shutdown: Shutdown::None,
             // (a claim that could not be opened gets a second chance)
             spool_failure: unread.filter(may_pass).map(|error| (now + SPOOL_RETRY, error)),
             jobs_blocked: false,
-            no_room: None,
+            space_retry_at: None,
             compact_failures: 0,
             compact_after: Instant::BOOT,
             compact_error: DiskError(0),
-            start_after: Instant::BOOT,
-            look_at: now,
+            start_retry_at: Instant::BOOT,
+            next_queue_check: now,
             degraded: Degraded::default(),
             socket_failing: false,
-            stretched: false,
-            control: Control::new(listener, clients::take(), history, page),
+            pages_dirty: false,
+            control: ControlServer::new(listener, clients::take(), history, page),
         };
         let _ = service.push(jobs);
         let Some(jobs) = service.first_mut() else { process::abort() };
-        jobs.report_recovery(&recovery);
+        jobs.log_recovery(&recovery);
         jobs.warn_about_handler();
         jobs
     }
@@ -108,10 +108,10 @@ impl Jobs {
             let _ = uwrite!(out, "daemon started, pid={}", process::pid().as_raw_pid());
         });
         self.log.flush();
-        self.watch_degraded();
+        self.update_degraded();
         let audience = core::mem::replace(&mut self.process.audience, Audience::Foreground(None));
         audience.ready();
-        self.put_status();
+        self.send_status();
         self.process.notify.ready();
     }
 }

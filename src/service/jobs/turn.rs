@@ -1,66 +1,67 @@
-//! What needs the spool's disk: intake, commit, compaction, and the rest that
+//! What needs the spool's disk: ingest, commit, compaction, and the rest that
 //! it gets after an error. Jobs that are known go on meanwhile if they can.
 
-use super::control::{Doing, Wanted};
-use super::requests::code_of;
-use super::tell::{describe_damage, describe_disk, tell_notice};
-use super::{Jobs, Source, Stopping, rules};
+use super::control::{ClientState, ScanRequest};
+use super::requests::error_code;
+use super::status::{describe_damage, describe_disk, log_notice};
+use super::{Jobs, ReadySource, Shutdown, rules};
 use crate::limits::{CLIENTS_MAX, COMPACT_RETRY, COMPACT_RETRY_MAX, SPOOL_RETRY};
 use crate::proto::config::Handler;
 use crate::proto::control::Code;
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::state::backoff::delay;
 use crate::state::disk::DiskError;
-use crate::state::spool::Notice;
-use crate::state::window::{Outcome, Slot};
+use crate::state::spool::IngestNotice;
+use crate::state::window::{AttemptOutcome, Slot};
 use crate::sys::{Errno, describe_errno};
 use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
 impl Jobs {
-    /// Intake, requests, commit, starts: everything that needs the spool's disk.
+    /// Ingest, requests, commit, starts: everything that needs the spool's disk.
     #[inline(never)]
-    pub(super) fn advance(&mut self, ready: &[Source], now: Instant) {
+    pub(super) fn advance(&mut self, ready: &[ReadySource], now: Instant) {
         // Its disk has a rest after an error, but jobs that are known go on if
         // they can.
         let resting = self.spool_failure.is_some_and(|(at, _)| !at.is_due(now));
         let was_failing = self.spool_failure.is_some();
-        let starts = !resting && self.stopping == Stopping::No && !self.logs_jobs();
-        if starts && self.spool.window().owes() {
+        let starts = !resting && self.shutdown == Shutdown::None && !self.logs_jobs();
+        if starts && self.spool.window().has_pending_records() {
             // (the end of one and the start of the next are one write)
-            self.choose(now);
+            self.dequeue(now);
         }
-        let settled = self.settle(now);
+        let written = self.write_transitions(now);
         // No room for new jobs or for a compaction must not keep the old jobs
         // from running: only their ends make room.
-        let takes = settled.is_ok() && !resting && self.no_room.is_none() && self.stopping == Stopping::No;
-        let taken = if takes { self.take_in(now, was_failing) } else { Ok(false) };
+        let takes =
+            written.is_ok() && !resting && self.space_retry_at.is_none() && self.shutdown == Shutdown::None;
+        let taken = if takes { self.ingest(now, was_failing) } else { Ok(false) };
         self.serve(ready, now);
-        let (group, committed) = self.commit_turn(taken == Ok(true), resting, now);
-        if self.stopping != Stopping::No {
+        let (batch, committed) = self.commit_turn(taken == Ok(true), resting, now);
+        if self.shutdown != Shutdown::None {
             // (a client stopped the service in this turn: what was chosen in it has no
             // handler, and must lose no attempt)
-            for slot in self.chosen() {
-                self.spool.returned(slot.id);
+            for slot in self.dequeued() {
+                self.spool.requeue(slot.id);
             }
             return;
         }
-        if settled.is_ok() && !resting {
-            self.keep_journal_small(now);
-            self.tell_damage();
+        if written.is_ok() && !resting {
+            self.maybe_compact(now);
+            self.log_damage();
             self.switch_queue_file();
         }
-        let run = settled.and_then(|()| self.run_jobs(now));
+        let run = written.and_then(|()| self.run_jobs(now));
         self.jobs_blocked = run.is_err();
         if !resting {
-            self.judge_spool(taken.map(drop).and(group), settled.and(committed).and(run), now);
+            self.update_disk_health(taken.map(drop).and(batch), written.and(committed).and(run), now);
         }
     }
 
     /// The disk worked, or failed, in this turn: for new jobs, and for the rest.
     #[inline(never)]
-    fn judge_spool(&mut self, new: Result<(), DiskError>, rest: Result<(), DiskError>, now: Instant) {
-        let refused = new.err().filter(|error| code_of(*error) == Code::NoSpace);
+    fn update_disk_health(&mut self, new: Result<(), DiskError>, rest: Result<(), DiskError>, now: Instant) {
+        let refused = new.err().filter(|error| error_code(*error) == Code::NoSpace);
         let result = if refused.is_some() { rest } else { new.and(rest) };
         let was_failing = self.spool_failure.is_some();
         self.spool_failure = result.err().map(|error| (now + SPOOL_RETRY, error));
@@ -69,7 +70,7 @@ impl Jobs {
                 if was_failing {
                     self.log.info(&|out| out.push_str("spool: works again"));
                 }
-                self.judge_room(refused, now);
+                self.update_free_space(refused, now);
             }
             Err(error) if !was_failing => {
                 let (disk, config) = (&self.disk, &self.process.config);
@@ -86,14 +87,14 @@ impl Jobs {
     }
 
     /// Whether there is room for new jobs.
-    fn judge_room(&mut self, refused: Option<DiskError>, now: Instant) {
-        if refused.is_none() && !self.no_room.is_some_and(|at| at.is_due(now)) {
+    fn update_free_space(&mut self, refused: Option<DiskError>, now: Instant) {
+        if refused.is_none() && !self.space_retry_at.is_some_and(|at| at.is_due(now)) {
             return;
         }
-        let (room, free, kept) = self.spool.room_on_disk(&mut self.disk);
+        let (room, free, kept) = self.spool.update_low_space(&mut self.disk);
         let lacks = refused.is_some() || !room;
-        let lacked = self.no_room.is_some();
-        self.no_room = lacks.then(|| now + SPOOL_RETRY);
+        let lacked = self.space_retry_at.is_some();
+        self.space_retry_at = lacks.then(|| now + SPOOL_RETRY);
         if let Some(error) = refused.filter(|_| !lacked) {
             let config = &self.process.config;
             self.log.error(&|out| {
@@ -121,30 +122,30 @@ impl Jobs {
         resting: bool,
         now: Instant,
     ) -> (Result<(), DiskError>, Result<(), DiskError>) {
-        let mut group = self.check_group();
+        let mut batch = self.check_batch();
         let due = self.spool.next_deadline().is_some_and(|at| at.is_due(now));
         let wanted = !resting && (taken || due || self.spool.claims.wants_commit());
         let mut rest = Ok(());
-        if wanted || self.control.owes() || self.control.has_group() || group.is_err() {
+        if wanted || self.control.has_pending_reply() || self.control.has_batch() || batch.is_err() {
             let rules = rules(self.process.config);
             // (also where everybody who asked has gone)
             let mut durable = self.spool.commit(&mut self.disk, &rules, now);
             if let Err(error) = durable
-                && self.control.has_group()
+                && self.control.has_batch()
             {
                 // Without the new jobs there may be room for the rest.
-                group = self.refuse_group(error);
+                batch = self.fail_batch(error);
                 durable = self.spool.commit(&mut self.disk, &rules, now);
             }
-            self.answer_owed(durable, now);
-            debug_assert!(!self.control.has_group());
+            self.send_pending_replies(durable, now);
+            debug_assert!(!self.control.has_batch());
             rest = durable.and_then(|()| self.spool.remove_closed(&mut self.disk));
         }
-        (group, rest)
+        (batch, rest)
     }
 
     /// Begins or continues a compaction where that is due.
-    fn keep_journal_small(&mut self, now: Instant) {
+    fn maybe_compact(&mut self, now: Instant) {
         let due = self.spool.wants_compaction() && self.compact_after.is_due(now);
         if (self.spool.is_compacting() || due) && !self.is_paging() {
             self.compact(now);
@@ -171,22 +172,22 @@ impl Jobs {
     }
 
     /// New jobs from the queue file into the journal; true if there were some.
-    pub(super) fn take_in(&mut self, now: Instant, was_failing: bool) -> Result<bool, DiskError> {
+    pub(super) fn ingest(&mut self, now: Instant, was_failing: bool) -> Result<bool, DiskError> {
         let rules = rules(self.process.config);
         if was_failing {
             // (one that still cannot be opened was told at start)
             self.spool.adopt_claims(&mut self.disk, now)?;
         }
         let log = &mut self.log;
-        let mut tell = |notice: Notice<'_>| tell_notice(log, &notice);
-        let taken = self.spool.intake(&mut self.disk, self.scratch, &rules, now, &mut tell);
+        let mut report = |notice: IngestNotice<'_>| log_notice(log, &notice);
+        let taken = self.spool.ingest(&mut self.disk, self.scratch, &rules, now, &mut report);
         taken.map(|jobs| jobs > 0)
     }
 
     /// From the journal into the window, and from there to handlers.
     pub(super) fn run_jobs(&mut self, now: Instant) -> Result<(), DiskError> {
         let rules = rules(self.process.config);
-        self.spool.make_way(&mut self.disk, now)?;
+        self.spool.defer_blocker(&mut self.disk, now)?;
         self.spool.refill(&mut self.disk, self.scratch, &rules, now)?;
         if self.logs_jobs() { self.log_jobs(now) } else { self.start_jobs(now) }
     }
@@ -203,44 +204,44 @@ impl Jobs {
     }
 
     /// Puts starts and ends into the journal; the log comes first.
-    pub(super) fn settle(&mut self, now: Instant) -> Result<(), DiskError> {
-        if !self.spool.window().owes() {
+    pub(super) fn write_transitions(&mut self, now: Instant) -> Result<(), DiskError> {
+        if !self.spool.window().has_pending_records() {
             return Ok(());
         }
         self.log.flush();
-        self.spool.settle(&mut self.disk, now)
+        self.spool.write_transitions(&mut self.disk, now)
     }
 
     /// Says what a compaction found damaged. Who waits for the end of a job that is
     /// lost is told that there is no such job.
-    fn tell_damage(&mut self) {
+    fn log_damage(&mut self) {
         let Some(damage) = self.spool.take_damage() else { return };
         self.log.error(&|out| describe_damage(damage, out));
-        for place in 0..CLIENTS_MAX {
-            if let Doing::Waiting(id) = self.control.doing(place)
+        for client_slot in 0..CLIENTS_MAX {
+            if let ClientState::AwaitingJob(id) = self.control.client_state(client_slot)
                 && self.spool.window().get(id).is_none()
             {
-                self.control.set_doing(place, Doing::Asked(Wanted::Wait(id)));
+                self.control.set_client_state(client_slot, ClientState::ScanPending(ScanRequest::Wait(id)));
             }
         }
     }
 
     /// The text of a job, for its handler. If it cannot be read, says so and
     /// ends this attempt.
-    pub(super) fn text<'b>(
+    pub(super) fn load_job_text<'b>(
         &mut self,
         slot: &Slot,
         buffer: &'b mut [u8; RECORD_MAX_BYTES],
         now: Instant,
     ) -> Option<&'b [u8]> {
-        let result = self.spool.text_to_run(&mut self.disk, slot.place(), buffer);
+        let result = self.spool.runnable_text(&mut self.disk, slot.location(), buffer);
         if let Err(error) = result {
             let disk = &self.disk;
             self.log.error(&|out| {
                 let _ = uwrite!(out, "job {}: its text cannot be read: ", slot.id);
                 describe_disk(disk, error, out);
             });
-            self.job_ended(slot.id, Outcome::NotStarted, Duration::ZERO, now);
+            self.job_ended(slot.id, AttemptOutcome::NotStarted, Duration::ZERO, now);
         }
         result.ok()
     }

@@ -1,8 +1,8 @@
 //! Who comes to the control socket, who is turned away, and who goes.
 
 use super::Jobs;
-use super::control::{Doing, Owed};
-use super::errands::Errand;
+use super::control::{ClientState, PendingReply};
+use super::scan::ScanTask;
 use crate::limits::{ACCEPT_TURN, CLIENTS_MAX};
 use crate::service::clients::Client;
 use crate::service::listener::{Access, Rank};
@@ -17,9 +17,9 @@ impl Jobs {
         for _ in 0..ACCEPT_TURN {
             let Some((connection, peer)) = self.control.listener.accept(now) else { return };
             let rank = self.control.listener.access.rank(&connection, peer);
-            let busy = |place| self.control.doing(place) != Doing::Nothing;
-            if let Some(place) = self.control.clients.crowded_out(rank, now, &busy) {
-                self.drop_client(place);
+            let busy = |client_slot| self.control.client_state(client_slot) != ClientState::Idle;
+            if let Some(client_slot) = self.control.clients.crowded_out(rank, now, &busy) {
+                self.drop_client(client_slot);
             }
             if let Err(connection) = self.control.clients.add(connection, peer, rank, now) {
                 let _ = socket::send(&connection, b"err busy 16 clients are connected; try again\n");
@@ -42,52 +42,54 @@ impl Jobs {
             }
             self.control.listener.check();
         }
-        for place in 0..CLIENTS_MAX {
-            let rank = self.control.clients.rank_again(place, &self.control.listener.access);
+        for client_slot in 0..CLIENTS_MAX {
+            let rank = self.control.clients.rank_again(client_slot, &self.control.listener.access);
             if rank == Some(Rank::Nobody) {
-                self.drop_client(place);
+                self.drop_client(client_slot);
             }
         }
         hidden
     }
 
-    pub(super) fn close_if_finished(&mut self, place: usize) {
-        let finished = self.control.clients.get(place).is_some_and(Client::is_finished);
-        if finished && self.control.can_ask(place) {
-            self.drop_client(place);
+    pub(super) fn close_if_finished(&mut self, client_slot: usize) {
+        let finished = self.control.clients.get(client_slot).is_some_and(Client::is_finished);
+        if finished && self.control.can_ask(client_slot) {
+            self.drop_client(client_slot);
         }
     }
 
     /// The client goes, with everything that it waited for. What it asked for
     /// and was begun is finished.
-    pub(super) fn drop_client(&mut self, place: usize) {
-        self.control.set_doing(place, Doing::Nothing);
-        self.control.owe(place, Owed::Nothing);
-        if self.control.errand.as_ref().is_some_and(|errand| errand.place == place) {
-            self.control.errand = self.control.errand.take().and_then(Errand::orphan);
+    pub(super) fn drop_client(&mut self, client_slot: usize) {
+        self.control.set_client_state(client_slot, ClientState::Idle);
+        self.control.defer_reply(client_slot, PendingReply::None);
+        if self.control.scan.as_ref().is_some_and(|scan| scan.client_slot == client_slot) {
+            self.control.scan = self.control.scan.take().and_then(ScanTask::detach);
         }
-        self.control.clients.close(place, self.scratch);
+        self.control.clients.close(client_slot, self.scratch);
     }
 
     /// The end of the service: who still waits is told, and all are closed.
     pub(super) fn dismiss_clients(&mut self, now: Instant) {
-        for place in 0..CLIENTS_MAX {
-            let answer: &[u8] = match self.control.doing(place) {
-                Doing::Nothing | Doing::Watching => b"",
-                Doing::Draining if self.control.drained => b"ok drained\n",
-                Doing::Asked(_) | Doing::Waiting(_) | Doing::Draining => b"err stopping the service stops\n",
+        for client_slot in 0..CLIENTS_MAX {
+            let answer: &[u8] = match self.control.client_state(client_slot) {
+                ClientState::Idle | ClientState::Watching => b"",
+                ClientState::Draining if self.control.drained => b"ok drained\n",
+                ClientState::ScanPending(_) | ClientState::AwaitingJob(_) | ClientState::Draining => {
+                    b"err stopping the service stops\n"
+                }
             };
             if !answer.is_empty() {
-                let _ = self.control.clients.send(place, answer, now);
+                let _ = self.control.clients.send(client_slot, answer, now);
             }
-            self.drop_client(place);
+            self.drop_client(client_slot);
         }
         let _ = self.control.listener.hide();
     }
 
     /// Counts a denial, and logs it unless there are too many.
-    pub(super) fn note_denied(&mut self, place: usize, verb: &[u8], now: Instant) {
-        let client = self.control.clients.get_mut(place);
+    pub(super) fn record_denied(&mut self, client_slot: usize, verb: &[u8], now: Instant) {
+        let client = self.control.clients.get_mut(client_slot);
         self.control.denials.note(client, "control", verb, now, &mut self.log);
     }
 }

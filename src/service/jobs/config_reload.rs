@@ -7,7 +7,7 @@ use crate::service::lifecycle::{Process, describe_at};
 use crate::service::listener::{Access, describe_unknown};
 use crate::service::reload::{self, REASON_BYTES};
 use crate::service::settings::Unusable;
-use crate::state::window::State;
+use crate::state::window::JobState;
 use crate::util::time::Instant;
 
 impl Jobs {
@@ -66,6 +66,6 @@ impl Jobs {
 
     /// Jobs whose handler runs.
     pub(super) fn running(&self) -> u32 {
-        self.spool.window().count(|state| matches!(state, State::Running | State::Cancelled))
+        self.spool.window().count(|state| matches!(state, JobState::Running | JobState::Cancelled))
     }
 }

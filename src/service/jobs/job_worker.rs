@@ -19,7 +19,7 @@ use ufmt::uwrite;
 
 /// What the handler was told when it was asked to end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Phase {
+pub(super) enum JobPhase {
     /// Nothing.
     Running,
     /// TERM; KILL follows at this time.
@@ -29,7 +29,7 @@ pub(super) enum Phase {
 }
 
 /// See the module's documentation.
-pub(super) struct Worker {
+pub(super) struct JobWorker {
     /// The job.
     pub(super) id: u64,
     /// The handler, and its process group.
@@ -44,7 +44,7 @@ pub(super) struct Worker {
     /// When `job_timeout` is over.
     pub(super) deadline: Option<Instant>,
     /// Whether it is being ended.
-    pub(super) phase: Phase,
+    pub(super) phase: JobPhase,
     /// Whether `job_timeout` was the reason.
     pub(super) timed_out: bool,
 }
@@ -57,7 +57,7 @@ pub(super) enum NotStarted {
     Refused(&'static str),
 }
 
-impl Worker {
+impl JobWorker {
     /// Starts the handler for one attempt of a job.
     ///
     /// # Errors
@@ -82,26 +82,26 @@ impl Worker {
             _input: child.input,
             started_at: now,
             deadline: (!timeout.is_zero()).then(|| now + timeout),
-            phase: Phase::Running,
+            phase: JobPhase::Running,
             timed_out: false,
         })
     }
 
     /// Asks the whole group to end; KILL follows after `grace`.
     pub(super) fn terminate(&mut self, now: Instant, grace: Duration) {
-        if self.phase == Phase::Running {
+        if self.phase == JobPhase::Running {
             process::kill_group(self.pid, Signal::TERM);
             // A stopped handler could not even take the TERM.
             process::kill_group(self.pid, Signal::CONT);
-            self.phase = Phase::Terminating(now + grace);
+            self.phase = JobPhase::Terminating(now + grace);
         }
     }
 
     /// Ends the whole group.
     pub(super) fn kill(&mut self) {
-        if self.phase != Phase::Killed {
+        if self.phase != JobPhase::Killed {
             process::kill_group(self.pid, Signal::KILL);
-            self.phase = Phase::Killed;
+            self.phase = JobPhase::Killed;
         }
     }
 
@@ -109,21 +109,21 @@ impl Worker {
     #[must_use]
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Running => self.deadline,
-            Phase::Terminating(kill_at) => Some(kill_at),
-            Phase::Killed => None,
+            JobPhase::Running => self.deadline,
+            JobPhase::Terminating(kill_at) => Some(kill_at),
+            JobPhase::Killed => None,
         }
     }
 
     /// Does what is due at `now`; true if it just timed out.
     pub(super) fn check(&mut self, now: Instant, grace: Duration) -> bool {
         match self.phase {
-            Phase::Running if self.deadline.is_some_and(|deadline| deadline.is_due(now)) => {
+            JobPhase::Running if self.deadline.is_some_and(|deadline| deadline.is_due(now)) => {
                 self.timed_out = true;
                 self.terminate(now, grace);
                 true
             }
-            Phase::Terminating(kill_at) if kill_at.is_due(now) => {
+            JobPhase::Terminating(kill_at) if kill_at.is_due(now) => {
                 self.kill();
                 false
             }
@@ -150,9 +150,9 @@ fn push_prefix(id: u64, out: &mut Writer<'_>) {
 }
 
 /// A string with its terminator, built from parts.
-struct Text<const N: usize>(Vec<u8, N>);
+struct CStrBuf<const N: usize>(Vec<u8, N>);
 
-impl<const N: usize> Text<N> {
+impl<const N: usize> CStrBuf<N> {
     fn new(parts: &[&[u8]]) -> Self {
         let mut bytes = Vec::new();
         for part in parts {
@@ -168,17 +168,17 @@ impl<const N: usize> Text<N> {
 }
 
 /// `NAME=number` with its terminator.
-fn number_variable(name: &[u8], number: u64) -> Text<48> {
+fn number_variable(name: &[u8], number: u64) -> CStrBuf<48> {
     let mut digits = [0; 20];
     let mut out = Writer::new(&mut digits);
     out.push_u64(number);
-    Text::new(&[name, out.as_bytes()])
+    CStrBuf::new(&[name, out.as_bytes()])
 }
 
 fn start_handler(handler: Handler<'_>, id: u64, attempt: u16, text: &[u8]) -> Result<Child, NotStarted> {
     let id = number_variable(b"ZIGSVC_JOB_ID=", id);
     let attempt = number_variable(b"ZIGSVC_ATTEMPT=", u64::from(attempt));
-    let job: Text<{ JOB_MAX_BYTES + 16 }> = Text::new(&[b"ZIGSVC_JOB=", text]);
+    let job: CStrBuf<{ JOB_MAX_BYTES + 16 }> = CStrBuf::new(&[b"ZIGSVC_JOB=", text]);
     let variables = [SAFE_PATH, id.as_c_str(), attempt.as_c_str(), job.as_c_str()];
     let mut envp = [core::ptr::null(); 5];
     for (place, variable) in envp.iter_mut().zip(variables) {

@@ -76,7 +76,7 @@ fn append(disk: &mut FakeDisk, inode: &mut Option<usize>, bytes: &[u8]) {
 fn turn(mut service: Service, disk: &mut FakeDisk) -> Service {
     service.spool.claims.look_at_queue();
     service.spool.claims.look_at_claims();
-    let result = service.intake(disk).and_then(|_| service.commit(disk));
+    let result = service.ingest(disk).and_then(|_| service.commit(disk));
     assert!(result.is_ok() || result == Err(DEAD), "{result:?}");
     if !disk.is_dead() {
         return service;

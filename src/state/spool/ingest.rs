@@ -6,7 +6,7 @@
 //!
 //! - The folder is synced between rename and first read, so a claim cannot
 //!   turn back into a queue file after its lines were journaled.
-//! - Jobs and the offset behind them are one group in the journal. After a
+//! - Jobs and the offset behind them are one batch in the journal. After a
 //!   crash the claim is read on from the last offset that is there.
 //! - A writer may still hold a claim open, so it is read on until it was quiet
 //!   for [`CLAIM_QUIET`]; then a last line without newline is a job too,
@@ -15,11 +15,13 @@
 //!   a power cut may bring the file back. The next claim's sync settles that.
 
 use super::claims::Claim;
-use super::{Rules, Spool};
-use crate::limits::{CLAIM_QUIET, INTAKE_TURN_BYTES, QUEUE_RETRY};
-use crate::proto::journal::{CLAIM_BODY_BYTES, FLAG_CLAIMED, HEADER_BYTES, Kind, Progress, Record};
+use super::{Spool, SpoolRules};
+use crate::limits::{CLAIM_QUIET, INGEST_TURN_BYTES, QUEUE_RETRY};
+use crate::proto::journal::{
+    CLAIM_BODY_BYTES, ClaimProgress, FLAG_CLAIMED, HEADER_BYTES, Record, RecordKind,
+};
 use crate::proto::lines::{Line, classify};
-use crate::state::disk::{Disk, DiskError, File, QueueFile};
+use crate::state::disk::{Disk, DiskError, QueueFile, SpoolFile};
 use crate::util::time::Instant;
 use heapless::Vec;
 
@@ -28,7 +30,7 @@ const CHUNK_BYTES: usize = 4096;
 
 /// Something that the user should be told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Notice<'a> {
+pub enum IngestNotice<'a> {
     /// A line is not a job; its beginning and the reason.
     Rejected(&'a [u8], &'static str),
     /// A rejected line could not be kept.
@@ -63,15 +65,15 @@ impl Spool {
             if known.is_none() && self.claims.list.push(Claim::new(seq, 0)).is_err() {
                 break;
             }
-            let Some(place) = self.claims.free_place() else { break };
+            let Some(handle) = self.claims.free_handle() else { break };
             if let Some(claim) =
-                self.claims.list.iter_mut().find(|claim| claim.seq == seq && claim.place.is_none())
+                self.claims.list.iter_mut().find(|claim| claim.seq == seq && claim.handle.is_none())
             {
-                if let Err(error) = disk.open_claim(seq, place) {
+                if let Err(error) = disk.open_claim(seq, handle) {
                     closed = Some(error);
                     continue;
                 }
-                claim.place = Some(place);
+                claim.handle = Some(handle);
                 claim.unread = true;
                 claim.active_at = now;
             }
@@ -87,33 +89,33 @@ impl Spool {
     /// # Errors
     /// The disk refused something; nothing is lost, and it is tried again.
     #[inline(never)]
-    pub fn intake(
+    pub fn ingest(
         &mut self,
         disk: &mut impl Disk,
         scratch: &mut [u8],
-        rules: &Rules,
+        rules: &SpoolRules,
         now: Instant,
-        tell: &mut dyn FnMut(Notice<'_>),
+        report: &mut dyn FnMut(IngestNotice<'_>),
     ) -> Result<u32, DiskError> {
-        let claimed = self.claim_queue(disk, now, tell);
+        let claimed = self.claim_queue(disk, now, report);
         let mut added = 0u32;
-        let mut budget = INTAKE_TURN_BYTES;
+        let mut budget = INGEST_TURN_BYTES;
         let mut index = 0;
         while let Some(claim) = self.claims.list.get(index).copied() {
-            if !claim.unread || claim.place.is_none() {
+            if !claim.unread || claim.handle.is_none() {
                 index = index.saturating_add(1);
                 continue;
             }
             if budget == 0 || self.room(rules) == 0 {
                 break;
             }
-            self.ensure_room(disk)?;
-            let jobs = self.read_claim(disk, index, scratch, rules, now, tell)?;
+            self.ensure_space(disk)?;
+            let jobs = self.read_claim(disk, index, scratch, rules, now, report)?;
             added = added.saturating_add(jobs);
             budget = budget.saturating_sub(CHUNK_BYTES);
         }
         if self.room(rules) > 0 {
-            added = added.saturating_add(self.close_quiet(disk, scratch, rules, now, tell)?);
+            added = added.saturating_add(self.close_quiet(disk, scratch, rules, now, report)?);
         }
         claimed.map(|()| added)
     }
@@ -124,7 +126,7 @@ impl Spool {
         &mut self,
         disk: &mut impl Disk,
         now: Instant,
-        tell: &mut dyn FnMut(Notice<'_>),
+        report: &mut dyn FnMut(IngestNotice<'_>),
     ) -> Result<(), DiskError> {
         if !self.claims.wanted || !self.claims.claim_due().is_due(now) {
             return Ok(());
@@ -137,7 +139,7 @@ impl Spool {
             }
             QueueFile::Unusable(error) => {
                 if self.claims.unusable.is_none_or(|(told, _)| told != error.0) {
-                    tell(Notice::Unusable(error));
+                    report(IngestNotice::Unusable(error));
                 }
                 self.claims.unusable = Some((error.0, now + QUEUE_RETRY));
                 return Ok(());
@@ -150,23 +152,23 @@ impl Spool {
         }
         if self.claims.list.is_full() {
             self.sync_queue(disk)?;
-            self.claims.settle_removed();
+            self.claims.forget_removed();
         }
-        let Some(place) = self.claims.free_place().filter(|_| !self.claims.list.is_full()) else {
+        let Some(handle) = self.claims.free_handle().filter(|_| !self.claims.list.is_full()) else {
             return Ok(());
         };
         self.claims.last_claim_at = Some(now);
         let seq = self.claims.next_seq;
         self.claims.seen(seq);
-        disk.claim_queue(seq, place)?;
+        disk.claim_queue(seq, handle)?;
         // From here on the claim is ours, whatever fails.
         let synced = self.sync_queue(disk);
         if synced.is_ok() {
-            self.claims.settle_removed();
+            self.claims.forget_removed();
         }
         let active_at = if self.claims.left.is_some() { Instant::BOOT } else { now };
         self.claims.left = self.claims.left.map(|left| left.saturating_sub(1));
-        let claim = Claim { place: Some(place), unread: true, active_at, ..Claim::new(seq, 0) };
+        let claim = Claim { handle: Some(handle), unread: true, active_at, ..Claim::new(seq, 0) };
         let _ = self.claims.list.push(claim);
         // What was written between our look and the rename is in the claim;
         // a writer that comes now makes a new file, which wakes us again.
@@ -175,7 +177,7 @@ impl Spool {
 
     /// Makes the names in the queue's folder durable.
     pub(super) fn sync_queue(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
-        self.wear.syncs = self.wear.syncs.saturating_add(1);
+        self.io_stats.syncs = self.io_stats.syncs.saturating_add(1);
         disk.sync_queue()
     }
 
@@ -185,60 +187,60 @@ impl Spool {
         disk: &mut impl Disk,
         index: usize,
         scratch: &mut [u8],
-        rules: &Rules,
+        rules: &SpoolRules,
         now: Instant,
-        tell: &mut dyn FnMut(Notice<'_>),
+        report: &mut dyn FnMut(IngestNotice<'_>),
     ) -> Result<u32, DiskError> {
         let Some(mut claim) = self.claims.list.get(index).copied() else { return Ok(0) };
-        let Some(place) = claim.place else { return Ok(0) };
+        let Some(handle) = claim.handle else { return Ok(0) };
         let chunk = scratch.get_mut(..CHUNK_BYTES).unwrap_or(&mut []);
-        let count = match disk.read(File::Claim(place), claim.scan, chunk) {
+        let count = match disk.read(SpoolFile::Claim(handle), claim.scanned, chunk) {
             Ok(count) => count,
             Err(error) => {
-                self.claims.put_off(index, now);
-                tell(Notice::Unusable(error));
+                self.claims.retry_later(index, now);
+                report(IngestNotice::Unusable(error));
                 return Ok(0);
             }
         };
         let bytes = chunk.get(..count).unwrap_or(&[]);
         let full = count == CHUNK_BYTES;
         claim.unread = full;
-        let end = claim.scan.saturating_add(count as u64);
+        let end = claim.scanned.saturating_add(count as u64);
         if end > claim.seen {
             claim.seen = end;
             claim.active_at = if self.claims.left.is_some() { Instant::BOOT } else { now };
         }
-        let mut group = Group::begin(self, &claim);
+        let mut batch = Batch::begin(self, &claim);
         let mut used = 0usize;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
             let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
                 if claim.skipping || (used == 0 && full) {
                     if !claim.skipping {
-                        tell(Notice::Rejected(rest, "it is longer than 1000 bytes"));
+                        report(IngestNotice::Rejected(rest, "it is longer than 1000 bytes"));
                     }
                     claim.skipping = true;
-                    keep_rejected(disk, rest, tell);
+                    keep_rejected(disk, rest, report);
                     used = bytes.len();
                 }
                 break;
             };
             let (line, after) = (rest.get(..end).unwrap_or(&[]), end.saturating_add(1));
             if claim.skipping {
-                keep_rejected(disk, rest.get(..after).unwrap_or(&[]), tell);
+                keep_rejected(disk, rest.get(..after).unwrap_or(&[]), report);
                 claim.skipping = false;
-            } else if !group.take_line(self, disk, line, rules, tell) {
+            } else if !batch.take_line(self, disk, line, rules, report) {
                 claim.unread = true;
                 break;
             }
             used = used.saturating_add(after);
         }
-        claim.scan = claim.scan.saturating_add(used as u64);
+        claim.scanned = claim.scanned.saturating_add(used as u64);
         if !claim.skipping {
-            claim.offset = claim.scan;
+            claim.offset = claim.scanned;
         }
-        let jobs = group.finish(self, disk, &claim, now)?;
-        if let Some(kept) = self.claims.list.get_mut(index) {
-            *kept = claim;
+        let jobs = batch.finish(self, disk, &claim, now)?;
+        if let Some(entry) = self.claims.list.get_mut(index) {
+            *entry = claim;
         }
         Ok(jobs)
     }
@@ -249,20 +251,20 @@ impl Spool {
         &mut self,
         disk: &mut impl Disk,
         scratch: &mut [u8],
-        rules: &Rules,
+        rules: &SpoolRules,
         now: Instant,
-        tell: &mut dyn FnMut(Notice<'_>),
+        report: &mut dyn FnMut(IngestNotice<'_>),
     ) -> Result<u32, DiskError> {
         let mut added = 0u32;
         for index in 0..self.claims.list.len() {
             let Some(mut claim) = self.claims.list.get(index).copied() else { continue };
-            let Some(place) = claim.place else { continue };
+            let Some(handle) = claim.handle else { continue };
             if claim.unread || claim.closing || !(claim.active_at + CLAIM_QUIET).is_due(now) {
                 continue;
             }
             let chunk = scratch.get_mut(..CHUNK_BYTES).unwrap_or(&mut []);
-            let Ok(count) = disk.read(File::Claim(place), claim.scan, chunk) else {
-                self.claims.put_off(index, now);
+            let Ok(count) = disk.read(SpoolFile::Claim(handle), claim.scanned, chunk) else {
+                self.claims.retry_later(index, now);
                 continue;
             };
             let rest = chunk.get(..count).unwrap_or(&[]);
@@ -272,24 +274,24 @@ impl Spool {
                 claim.active_at = now;
             } else {
                 if !rest.is_empty() && !claim.skipping {
-                    self.ensure_room(disk)?;
+                    self.ensure_space(disk)?;
                 }
-                let mut group = Group::begin(self, &claim);
+                let mut batch = Batch::begin(self, &claim);
                 if claim.skipping {
-                    keep_rejected(disk, rest, tell);
-                    keep_rejected(disk, b"\n", tell);
-                } else if !group.take_line(self, disk, rest, rules, tell) {
+                    keep_rejected(disk, rest, report);
+                    keep_rejected(disk, b"\n", report);
+                } else if !batch.take_line(self, disk, rest, rules, report) {
                     self.buffer.clear();
                     continue;
                 }
-                claim.scan = claim.scan.saturating_add(count as u64);
-                claim.offset = claim.scan;
+                claim.scanned = claim.scanned.saturating_add(count as u64);
+                claim.offset = claim.scanned;
                 claim.skipping = false;
                 claim.closing = true;
-                added = added.saturating_add(group.finish(self, disk, &claim, now)?);
+                added = added.saturating_add(batch.finish(self, disk, &claim, now)?);
             }
-            if let Some(kept) = self.claims.list.get_mut(index) {
-                *kept = claim;
+            if let Some(entry) = self.claims.list.get_mut(index) {
+                *entry = claim;
             }
         }
         Ok(added)
@@ -301,18 +303,18 @@ impl Spool {
     /// One could not be removed; it is tried again.
     pub fn remove_closed(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         for claim in &mut self.claims.list {
-            let Some(place) = claim.place.filter(|_| claim.closing) else { continue };
+            let Some(handle) = claim.handle.filter(|_| claim.closing) else { continue };
             claim.closing = false;
-            if disk.size(File::Claim(place))? > claim.scan {
+            if disk.size(SpoolFile::Claim(handle))? > claim.scanned {
                 // Written while we were committing: read on.
                 claim.unread = true;
                 continue;
             }
-            if let Err(error) = disk.remove_claim(claim.seq, place) {
+            if let Err(error) = disk.remove_claim(claim.seq, handle) {
                 claim.closing = true;
                 return Err(error);
             }
-            claim.place = None;
+            claim.handle = None;
             claim.removed = true;
         }
         Ok(())
@@ -320,14 +322,14 @@ impl Spool {
 }
 
 /// Keeps a rejected line, or a part of one.
-fn keep_rejected(disk: &mut impl Disk, bytes: &[u8], tell: &mut dyn FnMut(Notice<'_>)) {
+fn keep_rejected(disk: &mut impl Disk, bytes: &[u8], report: &mut dyn FnMut(IngestNotice<'_>)) {
     if let Err(error) = disk.reject(bytes) {
-        tell(Notice::RejectedLost(error));
+        report(IngestNotice::RejectedLost(error));
     }
 }
 
 /// Jobs of one claim that go into the journal together with its offset.
-struct Group {
+struct Batch {
     seq_low: u16,
     jobs: u32,
     bytes: u64,
@@ -335,10 +337,10 @@ struct Group {
     offset: u64,
 }
 
-/// Size of the record at the head of a group.
+/// Size of the record at the head of a batch.
 const HEAD_BYTES: usize = HEADER_BYTES + CLAIM_BODY_BYTES;
 
-impl Group {
+impl Batch {
     fn begin(spool: &mut Spool, claim: &Claim) -> Self {
         // Its place is kept; the record follows when all is known.
         spool.buffer.clear();
@@ -352,21 +354,26 @@ impl Group {
         spool: &mut Spool,
         disk: &mut impl Disk,
         line: &[u8],
-        rules: &Rules,
-        tell: &mut dyn FnMut(Notice<'_>),
+        rules: &SpoolRules,
+        report: &mut dyn FnMut(IngestNotice<'_>),
     ) -> bool {
         match classify(line) {
             Line::Empty => true,
             Line::Rejected(why) => {
-                tell(Notice::Rejected(line, why));
-                keep_rejected(disk, line, tell);
-                keep_rejected(disk, b"\n", tell);
+                report(IngestNotice::Rejected(line, why));
+                keep_rejected(disk, line, report);
+                keep_rejected(disk, b"\n", report);
                 true
             }
             Line::Job(text) => {
                 let id = spool.next_id.saturating_add(u64::from(self.jobs));
-                let record =
-                    Record { kind: Kind::Add, flags: FLAG_CLAIMED, id, attempt: self.seq_low, body: text };
+                let record = Record {
+                    kind: RecordKind::Add,
+                    flags: FLAG_CLAIMED,
+                    id,
+                    attempt: self.seq_low,
+                    body: text,
+                };
                 if self.jobs >= spool.room(rules) || record.emit(&mut spool.buffer).is_err() {
                     return false;
                 }
@@ -377,7 +384,7 @@ impl Group {
         }
     }
 
-    /// Appends the group to the journal, if the claim moved on.
+    /// Appends the batch to the journal, if the claim moved on.
     fn finish(
         self,
         spool: &mut Spool,
@@ -390,13 +397,13 @@ impl Group {
             return Ok(0);
         }
         let length = u32::try_from(spool.buffer.len().saturating_sub(HEAD_BYTES)).unwrap_or(0);
-        let body = Progress { from: self.offset, to: claim.offset, group_bytes: length }.emit();
+        let body = ClaimProgress { from: self.offset, to: claim.offset, batch_bytes: length }.emit();
         let mut head: Vec<u8, HEAD_BYTES> = Vec::new();
-        let _ = Record { body: &body, ..Record::new(Kind::Claim, claim.seq, 0) }.emit(&mut head);
-        if let Some(place) = spool.buffer.get_mut(..HEAD_BYTES) {
-            place.copy_from_slice(&head);
+        let _ = Record { body: &body, ..Record::new(RecordKind::Claim, claim.seq, 0) }.emit(&mut head);
+        if let Some(space) = spool.buffer.get_mut(..HEAD_BYTES) {
+            space.copy_from_slice(&head);
         }
-        spool.write_out(disk, now)?;
+        spool.write_buffer(disk, now)?;
         spool.next_id = spool.next_id.saturating_add(u64::from(self.jobs));
         spool.waiting = spool.waiting.saturating_add(self.jobs);
         spool.live_bytes = spool.live_bytes.saturating_add(self.bytes);

@@ -13,28 +13,28 @@ enum Is {
 }
 
 /// A service that runs on while its journal is damaged and its disk fails now and then.
-struct Run {
+struct DamageRun {
     disk: FakeDisk,
-    service: Service,
+    service: TestService,
     seed: u64,
     jobs: BTreeMap<u64, (String, Is)>,
-    /// Those whose home was damaged.
+    /// Those whose live record was damaged.
     damaged: BTreeSet<u64>,
     written: Vec<String>,
     /// Those that were dead when a compaction for all of them began.
     raised: Vec<u64>,
-    told: Damage,
+    reported: Damage,
     /// Damaged ones among those that were forgotten: they were, or were lost.
     unsure: u32,
 }
 
-impl Run {
+impl DamageRun {
     fn new(seed: u64) -> Self {
         let mut disk = FakeDisk::new(seed);
-        let (service, _) = Service::start(&mut disk, Instant::BOOT).unwrap();
+        let (service, _) = TestService::start(&mut disk, Instant::BOOT).unwrap();
         let (jobs, damaged) = (BTreeMap::new(), BTreeSet::new());
-        let (written, raised, told) = (Vec::new(), Vec::new(), Damage::default());
-        Self { disk, service, seed, jobs, damaged, written, raised, told, unsure: 0 }
+        let (written, raised, reported) = (Vec::new(), Vec::new(), Damage::default());
+        Self { disk, service, seed, jobs, damaged, written, raised, reported, unsure: 0 }
     }
 
     fn pick(&mut self, below: usize) -> usize {
@@ -42,22 +42,20 @@ impl Run {
     }
 
     /// The jobs that are there: in the window, beyond it, and dead.
-    fn places(&mut self) -> Vec<Place> {
+    fn locations(&mut self) -> Vec<RecordLocation> {
         let spool = &self.service.spool;
-        let mut search = spool.search(true);
-        let mut places: Vec<Place> = Vec::new();
-        let mut visit = |place| places.push(place);
-        while !spool.search_step(&mut self.disk, &mut self.service.scratch, &mut search, &mut visit).unwrap()
-        {
-        }
-        let counts = |slot: &&Slot| slot.state != State::Cancelled;
-        places.extend(self.service.spool.window().slots().iter().filter(counts).map(Slot::place));
-        places
+        let mut scan = spool.scan(true);
+        let mut locations: Vec<RecordLocation> = Vec::new();
+        let mut visit = |location| locations.push(location);
+        while !spool.scan_step(&mut self.disk, &mut self.service.scratch, &mut scan, &mut visit).unwrap() {}
+        let counts = |slot: &&Slot| slot.state != JobState::Cancelled;
+        locations.extend(self.service.spool.window().slots().iter().filter(counts).map(Slot::location));
+        locations
     }
 
     /// Some bytes of the journal change, or are gone.
     fn damage(&mut self) {
-        let places = self.places();
+        let locations = self.locations();
         let length = self.disk.journal_mut().len();
         if length == 0 {
             return;
@@ -66,8 +64,8 @@ impl Run {
         let range = match self.disk.random(6) {
             0 => at..length.min(at + 1 + self.pick(4000)),
             // (a length, the worst of a header)
-            1 if !places.is_empty() => {
-                let start = usize::try_from(places[self.pick(places.len())].offset).unwrap();
+            1 if !locations.is_empty() => {
+                let start = usize::try_from(locations[self.pick(locations.len())].offset).unwrap();
                 start + 2..start + 4
             }
             _ => at..at + 1,
@@ -84,18 +82,18 @@ impl Run {
             bytes[range.start.min(end)..end].fill(with);
         }
         let cut = self.disk.journal_mut().len() < length;
-        for place in places {
-            let start = usize::try_from(place.offset).unwrap();
-            let home = start..start + usize::from(place.size);
-            if range.start < home.end && (cut || home.start < range.end) {
-                self.damaged.insert(place.id);
+        for location in locations {
+            let start = usize::try_from(location.offset).unwrap();
+            let record = start..start + usize::from(location.size);
+            if range.start < record.end && (cut || record.start < range.end) {
+                self.damaged.insert(location.id);
             }
         }
     }
 
     fn add(&mut self) -> Result<(), DiskError> {
         let now = self.service.now;
-        let mark = self.service.spool.begin_adding(&mut self.disk, now)?;
+        let savepoint = self.service.spool.begin_batch(&mut self.disk, now)?;
         let mut added = Vec::new();
         let size = [3, 60, 950][self.pick(3)];
         for _ in 0..=self.pick(12) {
@@ -103,20 +101,20 @@ impl Run {
             match self.service.spool.add(&mut self.disk, now, text.as_bytes()) {
                 Ok(id) => added.push((id, text)),
                 Err(error) => {
-                    self.service.spool.roll_back(&mut self.disk, mark);
+                    self.service.spool.roll_back(&mut self.disk, savepoint);
                     return Err(error);
                 }
             }
         }
         if let Err(error) = self.service.spool.commit(&mut self.disk, &RULES, now) {
-            self.service.spool.roll_back(&mut self.disk, mark);
+            self.service.spool.roll_back(&mut self.disk, savepoint);
             return Err(error);
         }
         self.jobs.extend(added.into_iter().map(|(id, text)| (id, (text, Is::Waiting))));
         Ok(())
     }
 
-    fn intake(&mut self) -> Result<(), DiskError> {
+    fn ingest(&mut self) -> Result<(), DiskError> {
         if self.disk.random(2) == 0 {
             let text = format!("line {} {}z", self.written.len(), "y".repeat(self.written.len() % 90));
             self.disk.append_durably(&format!("{text}\n"));
@@ -124,34 +122,34 @@ impl Run {
         }
         self.service.spool.claims.look_at_queue();
         self.service.spool.claims.look_at_claims();
-        let result = self.service.intake(&mut self.disk);
+        let result = self.service.ingest(&mut self.disk);
         let mut buffer = [0; RECORD_MAX_BYTES];
-        for place in self.places() {
-            if self.jobs.contains_key(&place.id) {
+        for location in self.locations() {
+            if self.jobs.contains_key(&location.id) {
                 continue;
             }
-            let text = self.service.spool.text(&mut self.disk, place, &mut buffer).unwrap();
+            let text = self.service.spool.text(&mut self.disk, location, &mut buffer).unwrap();
             let text = String::from_utf8(text.to_vec()).unwrap();
             assert!(self.written.contains(&text), "seed {}: {text:?} is of nobody", self.seed);
-            self.jobs.insert(place.id, (text, Is::Waiting));
+            self.jobs.insert(location.id, (text, Is::Waiting));
         }
         result.map(drop)
     }
 
     fn start(&mut self) -> Result<(), DiskError> {
         let now = self.service.now;
-        self.service.spool.make_way(&mut self.disk, now)?;
+        self.service.spool.defer_blocker(&mut self.disk, now)?;
         self.service.refill(&mut self.disk)?;
-        while self.service.running.len() + self.service.chosen.len() < 4 {
-            let Some(slot) = self.service.spool.choose(now) else { break };
-            self.service.chosen.push(slot);
+        while self.service.running.len() + self.service.dequeued.len() < 4 {
+            let Some(slot) = self.service.spool.dequeue(now) else { break };
+            self.service.dequeued.push(slot);
         }
-        self.service.spool.settle(&mut self.disk, now)?;
+        self.service.spool.write_transitions(&mut self.disk, now)?;
         self.service.commit(&mut self.disk)?;
-        for slot in std::mem::take(&mut self.service.chosen) {
+        for slot in std::mem::take(&mut self.service.dequeued) {
             let Some(slot) = self.service.spool.window().get(slot.id).copied() else { continue };
             let mut buffer = [0; RECORD_MAX_BYTES];
-            let text = self.service.spool.text_to_run(&mut self.disk, slot.place(), &mut buffer);
+            let text = self.service.spool.runnable_text(&mut self.disk, slot.location(), &mut buffer);
             let (known, is) = self.jobs.get_mut(&slot.id).unwrap();
             assert_eq!(*is, Is::Waiting, "seed {}: {} runs", self.seed, slot.id);
             if let Ok(text) = text {
@@ -162,34 +160,34 @@ impl Run {
             *is = Is::Running;
             self.service.running.push(slot);
             if text.is_err() {
-                self.end(slot.id, Outcome::NotStarted);
+                self.end(slot.id, AttemptOutcome::NotStarted);
             }
         }
         Ok(())
     }
 
-    fn end(&mut self, id: u64, outcome: Outcome) {
+    fn end(&mut self, id: u64, outcome: AttemptOutcome) {
         self.service.running.retain(|slot| slot.id != id);
         let end = self.service.spool.ended(id, outcome, &RULES);
         let is = &mut self.jobs.get_mut(&id).unwrap().1;
         *is = match end.unwrap() {
-            End::Done(_) | End::Cancelled => Is::Over,
-            End::Dead(_) => Is::Dead,
-            End::Fail(_) | End::Back => Is::Waiting,
+            AttemptEnd::Done(_) | AttemptEnd::Cancelled => Is::Over,
+            AttemptEnd::Dead(_) => Is::Dead,
+            AttemptEnd::Fail(_) | AttemptEnd::Requeued => Is::Waiting,
         };
     }
 
-    fn steer(&mut self) -> Result<(), DiskError> {
+    fn edit(&mut self) -> Result<(), DiskError> {
         let now = self.service.now;
         let slots = self.service.spool.window().slots();
         if self.disk.random(3) == 0 && !slots.is_empty() {
             let id = slots[usize::try_from(self.disk.random(slots.len() as u64)).unwrap()].id;
-            self.service.spool.settle(&mut self.disk, now)?;
+            self.service.spool.write_transitions(&mut self.disk, now)?;
             let found = self.service.spool.cancel(&mut self.disk, now, id)?;
             let handled = self.service.running.iter().any(|slot| slot.id == id);
-            if found.is_some_and(|found| found != Cancelled::Over) && !handled {
-                self.service.chosen.retain(|slot| slot.id != id);
-                self.service.spool.returned(id);
+            if found.is_some_and(|found| found != Cancelled::AlreadyEnded) && !handled {
+                self.service.dequeued.retain(|slot| slot.id != id);
+                self.service.spool.requeue(id);
                 self.jobs.get_mut(&id).unwrap().1 = Is::Over;
             }
             return Ok(());
@@ -197,23 +195,23 @@ impl Run {
         let spool = &self.service.spool;
         let alone = !spool.is_compacting() || spool.purpose() == Purpose::Shrink;
         let window: Vec<u64> = spool.window().slots().iter().map(|slot| slot.id).collect();
-        if spool.is_steering_full() || !alone {
+        if spool.tombstones_full() || !alone {
             return Ok(());
         }
-        let mut places = self.places();
-        places.retain(|place| place.dead || !window.contains(&place.id));
-        if places.is_empty() {
+        let mut locations = self.locations();
+        locations.retain(|location| location.dead || !window.contains(&location.id));
+        if locations.is_empty() {
             return Ok(());
         }
-        let place = places[self.pick(places.len())];
-        let is = if place.dead && self.disk.random(2) == 0 {
-            self.service.spool.retry(&mut self.disk, now, place)?;
+        let location = locations[self.pick(locations.len())];
+        let is = if location.dead && self.disk.random(2) == 0 {
+            self.service.spool.retry(&mut self.disk, now, location)?;
             Is::Waiting
         } else {
-            self.service.spool.drop_home(&mut self.disk, now, place)?;
+            self.service.spool.discard_record(&mut self.disk, now, location)?;
             Is::Over
         };
-        self.jobs.get_mut(&place.id).unwrap().1 = is;
+        self.jobs.get_mut(&location.id).unwrap().1 = is;
         Ok(())
     }
 
@@ -224,7 +222,7 @@ impl Run {
         } else {
             self.raised.clear();
             let purpose = [Purpose::Shrink, Purpose::Retry, Purpose::Forget][self.pick(3)];
-            self.service.spool.settle(&mut self.disk, now)?;
+            self.service.spool.write_transitions(&mut self.disk, now)?;
             if purpose != Purpose::Shrink {
                 let dead = self.jobs.iter().filter(|(_, (_, is))| *is == Is::Dead);
                 self.raised = dead.map(|(id, _)| *id).collect();
@@ -260,9 +258,9 @@ impl Run {
         // Each of these may fail; it is tried again by a later turn.
         let _ = match self.disk.random(12) {
             0 | 1 => self.add(),
-            2 | 3 => self.intake(),
+            2 | 3 => self.ingest(),
             4 => self.start(),
-            5 => self.steer(),
+            5 => self.edit(),
             6 | 7 => self.compact(),
             8 => self.service.commit(&mut self.disk),
             9 => {
@@ -273,10 +271,10 @@ impl Run {
                 let running: Vec<u64> = self.service.running.iter().map(|slot| slot.id).collect();
                 for id in running {
                     let failed = self.disk.random(3) == 0;
-                    self.end(id, if failed { Outcome::Code(1) } else { Outcome::Success });
+                    self.end(id, if failed { AttemptOutcome::Code(1) } else { AttemptOutcome::Success });
                 }
                 let now = self.service.now;
-                self.service.spool.settle(&mut self.disk, now)
+                self.service.spool.write_transitions(&mut self.disk, now)
             }
         };
         if self.service.spool.generation != compacting {
@@ -285,12 +283,12 @@ impl Run {
         } else if !self.service.spool.is_compacting() {
             self.raised.clear();
         }
-        self.told();
+        self.reported();
     }
 
-    fn told(&mut self) {
+    fn reported(&mut self) {
         if let Some(Damage { bytes, jobs }) = self.service.spool.take_damage() {
-            self.told = Damage { bytes: self.told.bytes + bytes, jobs: self.told.jobs + jobs };
+            self.reported = Damage { bytes: self.reported.bytes + bytes, jobs: self.reported.jobs + jobs };
         }
     }
 
@@ -300,23 +298,24 @@ impl Run {
         let seed = self.seed;
         self.disk.fail_at = None;
         let now = self.service.now;
-        self.service.spool.settle(&mut self.disk, now).unwrap();
+        self.service.spool.write_transitions(&mut self.disk, now).unwrap();
         self.service.commit(&mut self.disk).unwrap();
         for _ in 0..3 {
             self.service.spool.compact_now(&mut self.disk, now).unwrap();
-            self.told();
+            self.reported();
         }
         self.raised.clear();
         assert!(!self.service.spool.wants_compaction(), "seed {seed}");
-        let places = self.places();
-        let dead = places.iter().filter(|place| place.dead).count();
+        let locations = self.locations();
+        let dead = locations.iter().filter(|location| location.dead).count();
         let spool = &self.service.spool;
         let counts = (spool.waiting() as usize, spool.dead() as usize);
-        assert_eq!(counts, (places.len() - dead, dead), "seed {seed}");
-        let bytes: u64 = places.iter().map(|place| u64::from(place.size)).sum();
+        assert_eq!(counts, (locations.len() - dead, dead), "seed {seed}");
+        let bytes: u64 = locations.iter().map(|location| u64::from(location.size)).sum();
         assert_eq!(spool.live_bytes, bytes, "seed {seed}");
-        let there: BTreeMap<u64, bool> = places.iter().map(|place| (place.id, place.dead)).collect();
-        assert_eq!(there.len(), places.len(), "seed {seed}: one is there twice");
+        let there: BTreeMap<u64, bool> =
+            locations.iter().map(|location| (location.id, location.dead)).collect();
+        assert_eq!(there.len(), locations.len(), "seed {seed}: one is there twice");
         let mut lost = 0;
         let cancelled: Vec<u64> = spool.window().slots().iter().map(|slot| slot.id).collect();
         for (id, (text, is)) in &self.jobs {
@@ -329,11 +328,11 @@ impl Run {
                 }
             }
         }
-        assert!((lost..=lost + self.unsure).contains(&self.told.jobs), "seed {seed}: {lost}");
-        assert_eq!(self.told.bytes, self.disk.aside.len() as u64, "seed {seed}");
+        assert!((lost..=lost + self.unsure).contains(&self.reported.jobs), "seed {seed}: {lost}");
+        assert_eq!(self.reported.bytes, self.disk.quarantined.len() as u64, "seed {seed}");
         let mut copy = self.disk.clone();
         copy.restart();
-        let (again, found) = Service::start(&mut copy, now).unwrap();
+        let (again, found) = TestService::start(&mut copy, now).unwrap();
         assert_eq!((found.damaged_bytes, found.torn_bytes), (0, 0), "seed {seed}");
         assert_eq!((again.spool.waiting() as usize, again.spool.dead() as usize), counts, "seed {seed}");
     }
@@ -342,15 +341,15 @@ impl Run {
     fn finish(&mut self) {
         for _ in 0..10_000 {
             self.service.now += CLAIM_QUIET;
-            self.intake().unwrap();
+            self.ingest().unwrap();
             self.service.commit(&mut self.disk).unwrap();
             self.start().unwrap();
             let running: Vec<u64> = self.service.running.iter().map(|slot| slot.id).collect();
             if running.is_empty() && self.service.spool.waiting() == 0 && self.disk.claims() == 0 {
                 break;
             }
-            running.into_iter().for_each(|id| self.end(id, Outcome::Success));
-            self.service.spool.settle(&mut self.disk, self.service.now).unwrap();
+            running.into_iter().for_each(|id| self.end(id, AttemptOutcome::Success));
+            self.service.spool.write_transitions(&mut self.disk, self.service.now).unwrap();
         }
         let seed = self.seed;
         assert_eq!(self.service.spool.waiting(), 0, "seed {seed}");
@@ -371,7 +370,7 @@ const SEEDS: u64 = 80;
 fn no_damage_at_any_moment_costs_more_than_the_jobs_that_it_hit() {
     let seeds = std::env::var("ZIGSVC_DAMAGE_SEEDS").map_or(SEEDS, |text| text.parse().unwrap());
     for seed in 0..seeds {
-        let mut run = Run::new(seed);
+        let mut run = DamageRun::new(seed);
         for _ in 0..60 + seed % 100 {
             run.turn();
         }

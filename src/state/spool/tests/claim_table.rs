@@ -30,8 +30,8 @@ fn each_claim_has_its_own_offset_and_an_unknown_one_none() {
     assert_eq!((claims.len(), claims.is_empty(), claims.next_seq()), (2, false, 1));
 }
 
-/// `full` queue or not: when the intake is due.
-fn due(service: &Service) -> (Option<Instant>, Option<Instant>) {
+/// `full` queue or not: when the ingest is due.
+fn due(service: &TestService) -> (Option<Instant>, Option<Instant>) {
     let claims = &service.spool.claims;
     (claims.next_deadline(service.now, false), claims.next_deadline(service.now, true))
 }
@@ -41,27 +41,27 @@ fn the_service_wakes_for_what_can_be_claimed_read_or_closed_and_nothing_else() {
     let (mut disk, mut service) = service();
     service.now = at(1000);
     assert_eq!(due(&service), (Some(at(1000)), Some(at(1000))), "the queue file is looked at first of all");
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     assert_eq!(due(&service), (None, None), "there is none");
     let file = disk.append_to_queue("one\n");
     service.spool.claims.look_at_queue();
     assert!(!service.spool.claims.wants_reading());
-    assert_eq!(service.intake(&mut disk), Ok(1));
+    assert_eq!(service.ingest(&mut disk), Ok(1));
     service.commit(&mut disk).unwrap();
     assert!(!service.spool.claims.wants_reading());
     let next = at(1000) + CLAIM_EVERY;
     assert_eq!(due(&service), (Some(next), Some(next)), "it may be there again");
     service.now = next;
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     let quiet = at(1000) + CLAIM_QUIET;
     assert_eq!(due(&service), (Some(quiet), None), "a full queue closes no claim");
     disk.append_to(file, "two\n");
     service.spool.claims.look_at_claims();
     assert!(service.spool.claims.wants_reading());
     assert_eq!(due(&service), (None, None), "what is to be read at once is not due");
-    assert_eq!(service.intake(&mut disk), Ok(1));
+    assert_eq!(service.ingest(&mut disk), Ok(1));
     service.now = next + CLAIM_QUIET;
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     assert!(service.spool.claims.wants_commit());
     assert_eq!(due(&service), (None, None), "it is closed with the next commit");
     service.commit(&mut disk).unwrap();
@@ -71,18 +71,18 @@ fn the_service_wakes_for_what_can_be_claimed_read_or_closed_and_nothing_else() {
 #[test]
 fn an_old_queue_file_is_left_when_it_was_claimed_once_more() {
     let (mut disk, mut service) = service();
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     service.now = at(0) + CLAIM_QUIET;
     disk.append_to_queue("last");
     service.spool.claims.leave_queue();
     assert!(!service.spool.claims.has_left_queue());
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     assert!(service.spool.claims.has_left_queue());
     // What comes into it now is not taken.
     disk.append_to_queue("late\n");
     service.spool.claims.look_at_queue();
     service.now += CLAIM_EVERY;
-    service.intake(&mut disk).unwrap();
+    service.ingest(&mut disk).unwrap();
     assert_eq!((service.spool.waiting(), disk.claims()), (1, 1));
     service.commit(&mut disk).unwrap();
     service.spool.claims.enter_queue();
@@ -96,7 +96,7 @@ fn a_claim_that_is_quiet_does_not_hold_up_those_behind_it() {
     for line in ["one\n", "two\n"] {
         disk.append_to_queue(line);
         service.spool.claims.look_at_queue();
-        assert_eq!(service.intake(&mut disk), Ok(1));
+        assert_eq!(service.ingest(&mut disk), Ok(1));
         service.commit(&mut disk).unwrap();
         service.now += CLAIM_EVERY;
     }
@@ -105,12 +105,12 @@ fn a_claim_that_is_quiet_does_not_hold_up_those_behind_it() {
 
 #[test]
 fn a_full_queue_closes_no_claim() {
-    let rules = Rules { queue_max: 1, ..RULES };
+    let rules = SpoolRules { queue_max: 1, ..RULES };
     for (text, jobs) in [("a\n\nb", &["a", "b"][..]), ("a\n", &["a"])] {
         let (mut disk, mut service) = service();
         disk.append_to_queue(text);
         for now in [at(0), at(0) + CLAIM_QUIET, at(0) + CLAIM_QUIET * 2] {
-            service.spool.intake(&mut disk, &mut service.scratch, &rules, now, &mut |_| {}).unwrap();
+            service.spool.ingest(&mut disk, &mut service.scratch, &rules, now, &mut |_| {}).unwrap();
             assert!(!service.spool.claims.wants_commit());
             service.commit(&mut disk).unwrap();
             assert_eq!((service.spool.waiting(), disk.claims()), (1, 1));
@@ -123,14 +123,14 @@ fn a_full_queue_closes_no_claim() {
 fn a_service_that_takes_no_new_jobs_leaves_the_queue_file_alone_and_reads_its_claims() {
     let (mut disk, mut service) = service();
     let file = disk.append_to_queue("one\n");
-    assert_eq!(service.intake(&mut disk), Ok(1));
+    assert_eq!(service.ingest(&mut disk), Ok(1));
     service.spool.claims.pause();
     disk.append_to(file, "two\n");
     disk.append_to_queue("late\n");
     service.now += CLAIM_EVERY;
     service.spool.claims.look_at_queue();
     service.spool.claims.look_at_claims();
-    assert_eq!(service.intake(&mut disk), Ok(1));
+    assert_eq!(service.ingest(&mut disk), Ok(1));
     assert_eq!((service.spool.claims.len(), disk.claims()), (1, 1));
     assert_eq!(service.run_to_the_end(&mut disk), ["one", "two"]);
 }

@@ -1,12 +1,14 @@
-//! From the journal into the window: the next homes in the order of the file.
+//! From the journal into the window: the next live records in the order of the file.
 
 use super::Spool;
 use crate::limits::{READ_BYTES, RETRY_DELAY_MAX, WORKERS_MAX};
-use crate::proto::journal::{FLAG_CLAIMED, FLAG_DELAYED, Kind, Record, Step, skip_damage, step};
+use crate::proto::journal::{
+    FLAG_CLAIMED, FLAG_DELAYED, ParseResult, Record, RecordKind, parse_record, skip_damage,
+};
 use crate::state::backoff::delay;
-use crate::state::disk::{Disk, DiskError, File};
-use crate::state::spool::{Home, Rules};
-use crate::state::window::{Slot, State};
+use crate::state::disk::{Disk, DiskError, SpoolFile};
+use crate::state::spool::{LiveRecordKey, SpoolRules};
+use crate::state::window::{JobState, Slot};
 use crate::util::time::Instant;
 
 impl Spool {
@@ -19,10 +21,10 @@ impl Spool {
         &mut self,
         disk: &mut impl Disk,
         scratch: &mut [u8],
-        rules: &Rules,
+        rules: &SpoolRules,
         now: Instant,
     ) -> Result<(), DiskError> {
-        // (the homes before a compaction's copying point are in two files; the window
+        // (the live records before a compaction's copying point are in two files; the window
         // waits until there is one again)
         if !self.wants_refill() {
             return Ok(());
@@ -33,7 +35,7 @@ impl Spool {
             if taken == 0 {
                 // Half a record at the end: damage that appeared while we run.
                 self.cursor = self.end;
-                self.met_damage = true;
+                self.corruption_seen = true;
             }
         }
         Ok(())
@@ -44,7 +46,7 @@ impl Spool {
     /// for many jobs, not one for each that ends.)
     #[must_use]
     pub fn wants_refill(&self) -> bool {
-        let waits = |state: &State| *state == State::Waiting;
+        let waits = |state: &JobState| *state == JobState::Waiting;
         self.cursor < self.end
             && !self.window.is_full()
             && !self.compaction.is_active()
@@ -61,11 +63,11 @@ impl Spool {
         let left = usize::try_from(limit.saturating_sub(self.cursor)).unwrap_or(usize::MAX);
         let wanted = scratch.len().min(left).min(READ_BYTES);
         let Some(buffer) = scratch.get_mut(..wanted) else { return Ok(&[]) };
-        let count = disk.read(File::Journal, self.cursor, buffer)?;
+        let count = disk.read(SpoolFile::Journal, self.cursor, buffer)?;
         Ok(buffer.get(..count).unwrap_or(&[]))
     }
 
-    /// Hands the homes in `bytes`, which stand at the cursor, to `enter` until
+    /// Hands the live records in `bytes`, which stand at the cursor, to `enter` until
     /// the window is full, and moves the cursor. Returns the bytes passed.
     pub(super) fn take(&mut self, bytes: &[u8], mut enter: impl FnMut(&mut Self, &Record<'_>, u64)) -> usize {
         let mut at = 0usize;
@@ -78,9 +80,9 @@ impl Spool {
             }
             let rest = bytes.get(at..).unwrap_or(&[]);
             let last = self.cursor.saturating_add(rest.len() as u64) >= self.end;
-            let size = match step(rest) {
-                Step::Record(record, size) => {
-                    if record.kind == Kind::Add && !self.is_void(&record) {
+            let size = match parse_record(rest) {
+                ParseResult::Record(record, size) => {
+                    if record.kind == RecordKind::Add && !self.has_tombstone(&record) {
                         let offset = self.cursor;
                         enter(self, &record, offset);
                     }
@@ -88,9 +90,9 @@ impl Spool {
                 }
                 // Damage that appeared while we run (recovery removes what it
                 // finds): go on behind it. A compaction keeps the bytes.
-                Step::Truncated(_) if !last || rest.is_empty() => break,
-                Step::Bad | Step::Truncated(_) => {
-                    self.met_damage = true;
+                ParseResult::Truncated(_) if !last || rest.is_empty() => break,
+                ParseResult::Bad | ParseResult::Truncated(_) => {
+                    self.corruption_seen = true;
                     skip_damage(rest, last)
                 }
             };
@@ -100,34 +102,34 @@ impl Spool {
         at
     }
 
-    /// A home enters the window.
-    pub(super) fn enter(&mut self, record: &Record<'_>, offset: u64, rules: &Rules, now: Instant) {
+    /// A live record enters the window.
+    pub(super) fn enter(&mut self, record: &Record<'_>, offset: u64, rules: &SpoolRules, now: Instant) {
         let mut slot = slot_of(record, offset);
         if record.flags & FLAG_DELAYED != 0 {
             let delay = delay(rules.retry_delay, u32::from(slot.attempt), RETRY_DELAY_MAX);
-            slot.state = State::Delayed(now + delay);
+            slot.state = JobState::Delayed(now + delay);
         }
         self.window.push(slot);
     }
 
-    /// Whether this home no longer counts.
-    pub(super) fn is_void(&self, record: &Record<'_>) -> bool {
-        self.voids.contains(&home_of(record))
+    /// Whether this live record no longer counts.
+    pub(super) fn has_tombstone(&self, record: &Record<'_>) -> bool {
+        self.tombstones.contains(&key_of(record))
     }
 }
 
-/// What identifies a home among all that ever were.
-pub(super) fn home_of(record: &Record<'_>) -> Home {
-    (record.id, attempts_of(record), record.kind == Kind::Dead)
+/// What identifies a live record among all that ever were.
+pub(super) fn key_of(record: &Record<'_>) -> LiveRecordKey {
+    (record.id, attempts_of(record), record.kind == RecordKind::Dead)
 }
 
-/// Attempts that a home record counts.
+/// Attempts that a live record counts.
 pub(super) fn attempts_of(record: &Record<'_>) -> u16 {
     if record.flags & FLAG_CLAIMED == 0 { record.attempt } else { 0 }
 }
 
-/// The slot of a home record that waits.
+/// The slot of a live record that waits.
 fn slot_of(record: &Record<'_>, offset: u64) -> Slot {
     let size = u16::try_from(record.size()).unwrap_or(u16::MAX);
-    Slot { id: record.id, offset, size, attempt: attempts_of(record), state: State::Waiting }
+    Slot { id: record.id, offset, size, attempt: attempts_of(record), state: JobState::Waiting }
 }

@@ -11,7 +11,7 @@
 //! group that has ended may stay in the note until the end of the turn, by which time
 //! the next one is mostly in its place: one write for both.
 
-use super::worker::Worker;
+use super::job_worker::JobWorker;
 use crate::limits::WORKERS_MAX;
 use crate::proto::health::{BOOT_ID_BYTES, UNKNOWN_BOOT};
 use crate::proto::path::Path;
@@ -24,31 +24,31 @@ use ufmt::uwrite;
 /// Bytes of one handler's line: two numbers, a blank, blanks, a newline.
 const LINE_BYTES: usize = 32;
 /// Bytes of the whole note.
-const NOTE_BYTES: usize = BOOT_ID_BYTES + 1 + WORKERS_MAX * LINE_BYTES;
+const CONTENT_BYTES: usize = BOOT_ID_BYTES + 1 + WORKERS_MAX * LINE_BYTES;
 
 /// The note. Without one (no room, no rights) nothing is noted.
-pub(super) struct Running {
+pub(super) struct Orphans {
     fd: Option<OwnedFd>,
     boot: [u8; BOOT_ID_BYTES],
     /// A handler that is noted has ended.
     outdated: bool,
 }
 
-impl Running {
+impl Orphans {
     /// Ends what the note of an earlier daemon names, and begins a new one.
     pub(super) fn take_over(spool: &Path, boot: [u8; BOOT_ID_BYTES], log: &mut Log) -> Self {
         let flags =
             file::OFlags::RDWR | file::OFlags::CREATE | file::OFlags::NOFOLLOW | file::OFlags::NONBLOCK;
         let fd = spool.join(b"running").and_then(|path| file::open(path.as_c_str(), flags, 0o600).ok());
         let mut running = Self { fd, boot, outdated: false };
-        let mut note = [0; NOTE_BYTES];
-        let count = running.fd.as_ref().and_then(|fd| file::read_at(fd, &mut note, 0).ok()).unwrap_or(0);
-        let mut lines = note.get(..count).unwrap_or(&[]).split(|byte| *byte == b'\n');
+        let mut content = [0; CONTENT_BYTES];
+        let count = running.fd.as_ref().and_then(|fd| file::read_at(fd, &mut content, 0).ok()).unwrap_or(0);
+        let mut lines = content.get(..count).unwrap_or(&[]).split(|byte| *byte == b'\n');
         if lines.next() == Some(&boot[..]) && boot != UNKNOWN_BOOT {
             for line in lines {
                 let mut numbers = line.split(|byte| *byte == b' ').filter_map(parse_u64);
                 if let (Some(group), Some(job)) = (numbers.next(), numbers.next()) {
-                    end_leftover(group, job, log);
+                    kill_orphan(group, job, log);
                 }
             }
         }
@@ -57,24 +57,24 @@ impl Running {
     }
 
     /// A handler ended.
-    pub(super) fn outdate(&mut self) {
+    pub(super) fn mark_outdated(&mut self) {
         self.outdated = true;
     }
 
     /// The end of a turn: what has ended goes out of the note, unless a start has
     /// written it since.
-    pub(super) fn turn_finished(&mut self, workers: &[Worker]) {
+    pub(super) fn turn_finished(&mut self, workers: &[JobWorker]) {
         if self.outdated {
             self.write(workers);
         }
     }
 
     /// Notes the handlers that run.
-    pub(super) fn write(&mut self, workers: &[Worker]) {
+    pub(super) fn write(&mut self, workers: &[JobWorker]) {
         self.outdated = false;
         let Some(fd) = &self.fd else { return };
-        let mut note = [b' '; NOTE_BYTES];
-        let (head, lines) = note.split_at_mut(BOOT_ID_BYTES);
+        let mut content = [b' '; CONTENT_BYTES];
+        let (head, lines) = content.split_at_mut(BOOT_ID_BYTES);
         head.copy_from_slice(&self.boot);
         for (line, worker) in lines.get_mut(1..).unwrap_or(&mut []).chunks_mut(LINE_BYTES).zip(workers) {
             let mut out = Writer::new(line);
@@ -85,12 +85,12 @@ impl Running {
                 *newline = b'\n';
             }
         }
-        let _ = file::write_at(fd, &note, 0);
+        let _ = file::write_at(fd, &content, 0);
     }
 }
 
 /// Ends the group if it is still the handler of `job`.
-fn end_leftover(group: u64, job: u64, log: &mut Log) {
+fn kill_orphan(group: u64, job: u64, log: &mut Log) {
     let leader = i32::try_from(group).ok().filter(|group| *group > 1).and_then(Pid::from_raw);
     let Some(leader) = leader.filter(|_| has_member(group, job)) else { return };
     process::kill_group(leader, Signal::KILL);

@@ -1,7 +1,7 @@
 //! What the service says of itself in its log: at the start, when something
 //! degrades or recovers, and when it is asked (SIGUSR2).
 
-use super::{Jobs, Stopping, rules};
+use super::{Jobs, Shutdown, rules};
 use crate::limits::NOTIFY_STATUS_BYTES;
 use crate::proto::config::Handler;
 use crate::proto::text::Writer;
@@ -10,27 +10,27 @@ use crate::service::disk::SpoolDisk;
 use crate::service::lifecycle::describe_at;
 use crate::service::log::Log;
 use crate::state::disk::DiskError;
-use crate::state::spool::{Damage, Notice, Recovery};
-use crate::state::window::{Outcome, State};
+use crate::state::spool::{Damage, IngestNotice, Recovery};
+use crate::state::window::{AttemptOutcome, JobState};
 use crate::sys::{Errno, Failure, clock, describe_errno, file, process};
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
-fn describe_aside(bytes: u64, out: &mut Writer<'_>) {
+fn describe_quarantine(bytes: u64, out: &mut Writer<'_>) {
     let _ = uwrite!(out, "spool: {} damaged bytes of the journal were set aside as journal.bad-N", bytes);
 }
 
 /// What was damaged while the service runs.
 pub(super) fn describe_damage(damage: Damage, out: &mut Writer<'_>) {
-    describe_aside(damage.bytes, out);
+    describe_quarantine(damage.bytes, out);
     let _ = uwrite!(out, "; {} jobs are lost with them", damage.jobs);
 }
 
 impl Jobs {
     /// Tells what the last crash left.
     #[inline(never)]
-    pub(super) fn report_recovery(&mut self, recovery: &Recovery) {
-        let Recovery { torn_bytes, damaged_bytes, groups_voided, interrupted } = *recovery;
+    pub(super) fn log_recovery(&mut self, recovery: &Recovery) {
+        let Recovery { torn_bytes, damaged_bytes, reread_batches, interrupted } = *recovery;
         if torn_bytes > 0 {
             self.log.warn(&|out| {
                 let _ = uwrite!(out, "spool: cut off {} bytes of a write that was not finished", torn_bytes);
@@ -42,11 +42,11 @@ impl Jobs {
                 out.push_str(": damaged records were set aside as journal.bad-N");
             });
             self.log.error(&|out| {
-                describe_aside(damaged_bytes, out);
+                describe_quarantine(damaged_bytes, out);
                 out.push_str("; jobs in them are not run");
             });
         }
-        if groups_voided > 0 {
+        if reread_batches > 0 {
             self.log.warn(&|out| out.push_str("spool: lines whose record was not finished are read again"));
         }
         if interrupted > 0 {
@@ -83,7 +83,7 @@ impl Jobs {
     /// Says once that the log, the health file or the socket fails, and once that
     /// it works again.
     #[inline(never)]
-    pub(super) fn watch_degraded(&mut self) {
+    pub(super) fn update_degraded(&mut self) {
         let config = &self.process.config;
         self.degraded.watch(&self.heartbeat, &mut self.log);
         let failure = self.control.listener.failure();
@@ -99,7 +99,7 @@ impl Jobs {
         }
     }
 
-    pub(super) fn note_long_turn(&mut self, began: Instant) {
+    pub(super) fn log_long_turn(&mut self, began: Instant) {
         let took = clock::now().since(began);
         if took.exceeds(self.process.config.stale_after) {
             self.log.warn(&|out| {
@@ -109,7 +109,7 @@ impl Jobs {
     }
 
     /// How it is, for a service manager that wants to be told.
-    pub(super) fn put_status(&mut self) {
+    pub(super) fn send_status(&mut self) {
         if !self.process.notify.is_wanted() {
             return;
         }
@@ -137,9 +137,9 @@ impl Jobs {
     #[inline(never)]
     pub(super) fn push_status(&self, out: &mut Writer<'_>, now: Instant) {
         let window = self.spool.window();
-        let counted = window.count(|state| *state == State::Running);
+        let counted = window.count(|state| *state == JobState::Running);
         let _ = uwrite!(out, "pid={} state={}", process::pid().as_raw_pid(), self.phase());
-        let (log, wear) = (self.log.counts(), self.spool.wear());
+        let (log, io_stats) = (self.log.counts(), self.spool.io_stats());
         let fields = [
             ("uptime", now.since(self.started_at).as_secs()),
             ("jobs", self.counts.jobs),
@@ -147,14 +147,14 @@ impl Jobs {
             ("dead", u64::from(self.spool.dead())),
             ("waiting", u64::from(self.spool.waiting().saturating_sub(counted))),
             ("running", u64::from(self.running())),
-            ("delayed", u64::from(window.count(|state| matches!(state, State::Delayed(_))))),
+            ("delayed", u64::from(window.count(|state| matches!(state, JobState::Delayed(_))))),
             ("room", u64::from(self.spool.room(&rules(self.process.config)))),
             ("reloads", self.counts.reloads),
             ("reload_errors", self.counts.reload_errors),
             ("rotations", log.rotations),
             ("log_lost", log.lost),
-            ("fsyncs", wear.syncs),
-            ("spool_bytes", wear.bytes),
+            ("fsyncs", io_stats.syncs),
+            ("spool_bytes", io_stats.bytes),
             ("clients", self.control.clients.count() as u64),
             ("denied", self.control.denials.count),
             ("health_age_ms", self.heartbeat.age(now).as_ms()),
@@ -168,10 +168,10 @@ impl Jobs {
 
     /// What it does.
     fn phase(&self) -> &'static str {
-        match self.stopping {
-            Stopping::No if self.control.draining => "draining",
-            Stopping::No => "running",
-            Stopping::Gracefully | Stopping::AtOnce => "stopping",
+        match self.shutdown {
+            Shutdown::None if self.control.draining => "draining",
+            Shutdown::None => "running",
+            Shutdown::Graceful | Shutdown::Immediate => "stopping",
         }
     }
 
@@ -179,7 +179,7 @@ impl Jobs {
     fn push_degraded(&self, out: &mut Writer<'_>) {
         let states = [
             (self.spool_failure.is_some(), "spool"),
-            (self.no_room.is_some(), "spool-full"),
+            (self.space_retry_at.is_some(), "spool-full"),
             (self.degraded.log, "log"),
             (self.degraded.health, "health"),
             (self.control.listener.failure().is_some(), "socket"),
@@ -197,13 +197,13 @@ pub(super) fn push_processing(text: &[u8], out: &mut Writer<'_>) {
     out.push_escaped(text);
 }
 
-pub(super) fn describe_outcome(outcome: Outcome, out: &mut Writer<'_>) {
+pub(super) fn describe_outcome(outcome: AttemptOutcome, out: &mut Writer<'_>) {
     let _ = match outcome {
-        Outcome::Success => uwrite!(out, "done"),
-        Outcome::Code(code) => uwrite!(out, "failed with exit status {}", code),
-        Outcome::Signal(signal) => uwrite!(out, "killed by signal {}", signal),
-        Outcome::NotStarted => uwrite!(out, "not started"),
-        Outcome::TimedOut => uwrite!(out, "timed out"),
+        AttemptOutcome::Success => uwrite!(out, "done"),
+        AttemptOutcome::Code(code) => uwrite!(out, "failed with exit status {}", code),
+        AttemptOutcome::Signal(signal) => uwrite!(out, "killed by signal {}", signal),
+        AttemptOutcome::NotStarted => uwrite!(out, "not started"),
+        AttemptOutcome::TimedOut => uwrite!(out, "timed out"),
     };
 }
 
@@ -213,18 +213,18 @@ pub(super) fn describe_disk(disk: &SpoolDisk, error: DiskError, out: &mut Writer
     describe_errno(Errno::from_raw_os_error(error.0), out);
 }
 
-/// What the intake wants to be told.
-pub(super) fn tell_notice(log: &mut Log, notice: &Notice<'_>) {
+/// What the ingest wants to be told.
+pub(super) fn log_notice(log: &mut Log, notice: &IngestNotice<'_>) {
     log.warn(&|out| match *notice {
-        Notice::Rejected(line, why) => {
+        IngestNotice::Rejected(line, why) => {
             let _ = uwrite!(out, "queue file: a line was put into spool/rejected, because {}: ", why);
             out.push_escaped(line.get(..60).unwrap_or(line));
         }
-        Notice::RejectedLost(error) => {
+        IngestNotice::RejectedLost(error) => {
             out.push_str("queue file: a rejected line could not be kept: ");
             describe_errno(Errno::from_raw_os_error(error.0), out);
         }
-        Notice::Unusable(error) => {
+        IngestNotice::Unusable(error) => {
             out.push_str("queue file: it must be a regular file that can be read, not a link or a folder: ");
             describe_errno(Errno::from_raw_os_error(error.0), out);
         }

@@ -1,0 +1,144 @@
+//! Cancelling, retrying and forgetting single jobs. (All dead ones at once:
+//! `compact.rs`, [`super::Purpose`].)
+//!
+//! Each appends one record, and counts once that is committed. A job in the
+//! window leaves it; the live record of another is remembered as deleted until the next
+//! compaction leaves it out.
+
+use super::{LiveRecordKey, Spool};
+use crate::proto::journal::{FLAG_DEAD, RECORD_MAX_BYTES, Record, RecordKind};
+use crate::state::disk::{Disk, DiskError};
+use crate::state::spool::scan::RecordLocation;
+use crate::state::window::JobState;
+use crate::util::time::Instant;
+
+/// What a job was that [`Spool::cancel`] found in the window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cancelled {
+    /// It waited; it is gone.
+    Waiting,
+    /// Its handler runs, and must be ended.
+    Running,
+    /// It is over, but for its handler or its record.
+    AlreadyEnded,
+}
+
+impl Spool {
+    /// Cancels job `id` if it is in the window. Its pending record must
+    /// be written first.
+    ///
+    /// # Errors
+    /// The disk refused it; nothing changed.
+    pub fn cancel(
+        &mut self,
+        disk: &mut impl Disk,
+        now: Instant,
+        id: u64,
+    ) -> Result<Option<Cancelled>, DiskError> {
+        let Some(slot) = self.window.get(id).copied() else { return Ok(None) };
+        let found = match slot.state {
+            JobState::Ended(_) | JobState::Cancelled => return Ok(Some(Cancelled::AlreadyEnded)),
+            JobState::Running => Cancelled::Running,
+            JobState::Waiting | JobState::Delayed(_) | JobState::Starting => Cancelled::Waiting,
+        };
+        self.append_tombstone(disk, now, slot.location())?;
+        match self.window.get_mut(id) {
+            Some(slot) if found == Cancelled::Running => slot.state = JobState::Cancelled,
+            _ => drop(self.window.remove(id)),
+        }
+        self.sub_waiting(slot.size);
+        Ok(Some(found))
+    }
+
+    /// Whether no more jobs beyond the window can be steered until the journal
+    /// was written anew.
+    #[must_use]
+    pub fn tombstones_full(&self) -> bool {
+        self.tombstones.is_full()
+    }
+
+    /// Cancels a waiting job, or forgets a dead one, beyond the window. There
+    /// must be room: [`Spool::tombstones_full`].
+    ///
+    /// # Errors
+    /// The disk refused it; nothing changed.
+    pub fn discard_record(
+        &mut self,
+        disk: &mut impl Disk,
+        now: Instant,
+        location: RecordLocation,
+    ) -> Result<(), DiskError> {
+        self.append_tombstone(disk, now, location)?;
+        let _ = self.tombstones.push(key_at(location));
+        self.forget_expected(location);
+        if location.dead {
+            self.sub_dead(location.size);
+        } else {
+            self.sub_waiting(location.size);
+        }
+        Ok(())
+    }
+
+    /// A dead job waits again, behind the others. There must be room:
+    /// [`Spool::tombstones_full`].
+    ///
+    /// # Errors
+    /// The disk refused it; nothing changed.
+    pub fn retry(
+        &mut self,
+        disk: &mut impl Disk,
+        now: Instant,
+        location: RecordLocation,
+    ) -> Result<(), DiskError> {
+        self.write_buffer(disk, now)?;
+        let mut buffer = [0; RECORD_MAX_BYTES];
+        let text = super::text_or_placeholder(disk, location, &mut buffer)?;
+        let record = Record {
+            flags: FLAG_DEAD,
+            body: text,
+            ..Record::new(RecordKind::Add, location.id, location.attempt)
+        };
+        self.append_record(disk, now, &record)?;
+        self.write_buffer(disk, now)?;
+        let _ = self.tombstones.push(key_at(location));
+        self.forget_expected(location);
+        self.sub_dead(location.size);
+        self.add_waiting(&record);
+        Ok(())
+    }
+
+    fn append_tombstone(
+        &mut self,
+        disk: &mut impl Disk,
+        now: Instant,
+        location: RecordLocation,
+    ) -> Result<(), DiskError> {
+        self.write_buffer(disk, now)?;
+        let body = location.size.to_le_bytes();
+        let flags = if location.dead { FLAG_DEAD } else { 0 };
+        let record = Record {
+            flags,
+            body: &body,
+            ..Record::new(RecordKind::Tombstone, location.id, location.attempt)
+        };
+        self.append_record(disk, now, &record)?;
+        self.write_buffer(disk, now)
+    }
+
+    /// One less waits.
+    pub(super) fn sub_waiting(&mut self, size: u16) {
+        self.waiting = self.waiting.saturating_sub(1);
+        self.live_bytes = self.live_bytes.saturating_sub(u64::from(size));
+    }
+
+    /// One less is dead.
+    pub(super) fn sub_dead(&mut self, size: u16) {
+        self.dead = self.dead.saturating_sub(1);
+        self.live_bytes = self.live_bytes.saturating_sub(u64::from(size));
+    }
+}
+
+/// What identifies the live record at `location`.
+fn key_at(location: RecordLocation) -> LiveRecordKey {
+    (location.id, location.attempt, location.dead)
+}

@@ -1,0 +1,136 @@
+//! What is in the journal beyond the window: the backlog and the dead. The
+//! memory holds none of it, so who asks waits for a walk through the file, in
+//! steps, because nothing in the loop may take long.
+
+use super::refill::{attempts_of, key_of};
+use super::{DAMAGED, Spool};
+use crate::limits::{READ_BYTES, SCAN_STEP_BYTES};
+use crate::proto::journal::{ParseResult, RECORD_MAX_BYTES, Record, RecordKind, parse_record, skip_damage};
+use crate::state::disk::{Disk, DiskError, SpoolFile};
+use crate::state::window::{AttemptOutcome, Slot};
+
+/// Where a job's live record is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecordLocation {
+    /// The job.
+    pub id: u64,
+    /// Attempts that were started before this live record was written.
+    pub attempt: u16,
+    /// Where the record is in the journal.
+    pub offset: u64,
+    /// Size of the record.
+    pub size: u16,
+    /// Whether the job is dead; otherwise it waits.
+    pub dead: bool,
+}
+
+impl Slot {
+    /// Where this job's live record is.
+    #[must_use]
+    pub fn location(&self) -> RecordLocation {
+        let Slot { id, attempt, offset, size, .. } = *self;
+        RecordLocation { id, attempt, offset, size, dead: false }
+    }
+}
+
+/// A walk through the journal.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalScan {
+    at: u64,
+    generation: u32,
+}
+
+impl Spool {
+    /// A walk past every job beyond the window; without the dead it is
+    /// shorter.
+    #[must_use]
+    pub fn scan(&self, dead: bool) -> JournalScan {
+        let at = if dead { self.first } else { self.cursor };
+        JournalScan { at, generation: self.generation }
+    }
+
+    /// Whether the journal is still the one that the walk began in. If not,
+    /// what it found means nothing, and it must begin again.
+    #[must_use]
+    pub fn is_current(&self, scan: &JournalScan) -> bool {
+        scan.generation == self.generation
+    }
+
+    /// Goes on with a walk, as far as one turn's share: hands each job beyond
+    /// the window to `visit`. True at the end. Jobs that enter the window
+    /// meanwhile may be met or not.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn scan_step(
+        &self,
+        disk: &mut impl Disk,
+        scratch: &mut [u8],
+        scan: &mut JournalScan,
+        visit: &mut dyn FnMut(RecordLocation),
+    ) -> Result<bool, DiskError> {
+        let stop = scan.at.saturating_add(SCAN_STEP_BYTES);
+        while scan.at < self.end && scan.at < stop {
+            let left = usize::try_from(self.end.saturating_sub(scan.at)).unwrap_or(usize::MAX);
+            let wanted = scratch.len().min(left).min(READ_BYTES);
+            let count =
+                disk.read(SpoolFile::Journal, scan.at, scratch.get_mut(..wanted).unwrap_or(&mut []))?;
+            if count == 0 {
+                scan.at = self.end;
+            }
+            let mut at = 0usize;
+            while let Some(rest) = scratch.get(at..count).filter(|rest| !rest.is_empty()) {
+                // (fewer than wanted: somebody made the file shorter)
+                let last = count < wanted || scan.at.saturating_add(rest.len() as u64) >= self.end;
+                let size = match parse_record(rest) {
+                    ParseResult::Record(record, size) => {
+                        if let Some(location) = self.live_location(&record, scan.at) {
+                            visit(location);
+                        }
+                        size
+                    }
+                    ParseResult::Truncated(_) if !last && rest.len() < RECORD_MAX_BYTES => break,
+                    ParseResult::Truncated(_) | ParseResult::Bad => skip_damage(rest, last),
+                };
+                at = at.saturating_add(size);
+                scan.at = scan.at.saturating_add(size as u64);
+            }
+        }
+        Ok(scan.at >= self.end)
+    }
+
+    /// How the dead job at `location` ended.
+    ///
+    /// # Errors
+    /// The journal cannot be read there.
+    pub fn outcome(
+        &self,
+        disk: &mut impl Disk,
+        location: RecordLocation,
+        buffer: &mut [u8; RECORD_MAX_BYTES],
+    ) -> Result<AttemptOutcome, DiskError> {
+        let wanted = buffer.get_mut(..usize::from(location.size)).ok_or(DAMAGED)?;
+        let count = disk.read(SpoolFile::Journal, location.offset, wanted)?;
+        match parse_record(buffer.get(..count).unwrap_or(&[])) {
+            ParseResult::Record(record, _) => {
+                record.body.first_chunk::<2>().map(|how| AttemptOutcome::from_bytes(*how)).ok_or(DAMAGED)
+            }
+            _ => Err(DAMAGED),
+        }
+    }
+
+    /// Where the job is whose live record this record is, if it is one beyond the
+    /// window and counts.
+    fn live_location(&self, record: &Record<'_>, offset: u64) -> Option<RecordLocation> {
+        let dead = record.kind == RecordKind::Dead;
+        let waits = record.kind == RecordKind::Add && offset >= self.cursor;
+        if !(dead || waits) || self.tombstones.contains(&key_of(record)) {
+            return None;
+        }
+        if self.skipped.iter().any(|range| range.contains(&offset)) {
+            return None;
+        }
+        let size = u16::try_from(record.size()).ok()?;
+        Some(RecordLocation { id: record.id, attempt: attempts_of(record), offset, size, dead })
+    }
+}
