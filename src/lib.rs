@@ -10,7 +10,7 @@
 //!                 sys                                  (the kernel)
 //! ```
 //!
-//! - [`util`]: what all of them use: points in time and spans
+//! - [`util`]: what all of them use: paths, text, lines, points in time and spans
 //! - [`limits`]: every capacity and timeout, with its reason
 //! - [`proto`]: pure bytes: the configuration, the journal's records, log
 //!   lines, the health record, requests. No state, no system call.
@@ -58,9 +58,9 @@
 //! # One request, from connection to answer
 //!
 //! 1. `service/jobs/admission.rs`, `accept_clients`: accepted and ranked
-//!    (`service/listener.rs`), and given a place (`service/clients.rs`)
+//!    (`service/listener.rs`), and given a slot (`service/connections.rs`)
 //! 2. `service/jobs/control.rs`, `serve`, `take_requests` and `take_frame`: its bytes
-//!    are read, and divided into lines (`proto/frame.rs`)
+//!    are read, and divided into lines (`proto/framing.rs`)
 //! 3. `service/jobs/control.rs`, `handle`: verb and argument (`proto/control.rs`),
 //!    the entry of `REQUESTS`, the right to ask
 //! 4. `service/jobs/requests.rs`: the entry's function does it, and answers at once,
@@ -74,20 +74,20 @@
 //! `sys/signal.rs` (SIGCHLD; for an adopted service its pidfd) →
 //! `service/supervisor/mod.rs` (who was it, what does its PID file say) →
 //! `state/supervisor.rs` (died, or stopped on purpose; when to start it) →
-//! `service/supervisor/ward.rs` (started) → `service/lifecycle.rs` of the new
-//! process (reports) → `service/supervisor/tell.rs` (ready).
+//! `service/supervisor/managed_process.rs` (started) → `service/lifecycle.rs` of the new
+//! process (reports) → `service/supervisor/events.rs` (ready).
 //!
 //! # One line of `zigsvc log`, from the pipe to the file
 //!
-//! `cli/log.rs` (read) → `state/stream.rs` (whole? stamped? does it fit?) →
+//! `cli/log.rs` (read) → `state/log_stream.rs` (whole? stamped? does it fit?) →
 //! `service/logfile.rs` (written, rotated) by the steps of `state/rotation.rs`.
 //!
 //! # One file, from the request to the descriptor
 //!
-//! `service/opener/worker.rs` (a client's path; as nobody, in an empty root) →
+//! `service/opener/worker_process.rs` (a client's path; as nobody, in an empty root) →
 //! `proto/opener.rs` (a message of fixed length) → `service/opener/mod.rs` (main: counts,
 //! logs, answers) → `state/opener.rs` (on the list? where did that lead?) → `sys/file.rs`
-//! (opened, without links) → `sys/pass.rs` (to the worker, to the client).
+//! (opened, without links) → `sys/fd_passing.rs` (to the worker, to the client).
 //!
 //! # Recipes
 //!
@@ -99,7 +99,7 @@
 //!   `service/jobs/requests.rs`, its function there, its line in
 //!   `docs/control.md`. `tests/suite/control/language.rs` fails if `help` does not name it.
 //! - **A counter of `status`**: one line in `push_status` of
-//!   `service/jobs/status.rs`, one in `proto/metrics.rs`, one in
+//!   `service/jobs/status.rs`, one in `proto/prometheus.rs`, one in
 //!   `docs/control.md`; `tests/suite/control/language.rs` and `tests/suite/commands/status.rs` fail
 //!   if one is missing.
 //! - **A configuration key**: a field, its zero in `Config::EMPTY` and its
@@ -109,20 +109,20 @@
 //!   not name it any more; `tests/suite/init_systems/init_script` fails if the sample lacks it or
 //!   shows another default, `tests/suite/packaging/manual` until the manual page and the
 //!   completion are written anew, as for a command.
-//! - **A service**: its name in `proto/names.rs` (`Service::ALL`; the compiler then
+//! - **A service**: its name in `proto/service.rs` (`Service::ALL`; the compiler then
 //!   asks for `SUPERVISED_MAX` in `limits.rs`, and for its line in `serve` of
-//!   `cli/control.rs`), and its `service/NAME.rs`, named in `service/mod.rs`, after
-//!   `service/hub.rs`, which leaves to `service/companion.rs` what every service
+//!   `cli/lifecycle.rs`), and its `service/NAME.rs`, named in `service/mod.rs`, after
+//!   `service/hub.rs`, which leaves to `service/base.rs` what every service
 //!   does. What it keeps beyond its frame is a `Once` with a number of its own
 //!   (`grep -r "Once<" src`). Its socket is for those whom the configuration names,
-//!   or for everybody: `Access::resolve` in `service/listener.rs`. A service without
+//!   or for everybody: `AccessPolicy::resolve` in `service/listener.rs`. A service without
 //!   a socket has its own loop, as `supervisor` does. `tests/suite/packaging/manual` fails until
 //!   the completion is written anew, README.md and `init.d/zigsvc.default` name it,
 //!   the packages stop it when they are removed, `.ci/budget` and
 //!   `tests/bench/sections/memory` measure it, and `link.ld` has its code lie apart.
 //! - **A timer**: a moment in the service's state, its check in the stage of
-//!   the turn where it belongs, and its line in `next_deadline` (a companion hands that
-//!   to `Companion::wait`; the hub has none, and hands it `None`). How long it
+//!   the turn where it belongs, and its line in `next_deadline` (a service on `ServiceBase` hands that
+//!   to `ServiceBase::wait`; the hub has none, and hands it `None`). How long it
 //!   takes is a constant of `limits.rs`. Without the line in `next_deadline` the loop
 //!   sleeps past it, and the test that waits for it times out.
 //! - **A record of the journal**: `proto/journal.rs`, then the module

@@ -146,16 +146,16 @@ pub const COPY_LAST_BYTES: usize = 1024 * 1024;
 /// `log` tries again to write what the disk did not take after this long.
 pub const COPY_RETRY: Duration = Duration::from_ms(1000);
 /// Input that comes this soon after the last one comes without pause ...
-pub const PACE_QUICK_US: u64 = 500;
+pub const READ_PACING_QUICK_US: u64 = 500;
 /// ... and then, if it is less than this ...
-pub const PACE_LITTLE_BYTES: usize = 16 * 1024;
+pub const READ_PACING_LITTLE_BYTES: usize = 16 * 1024;
 /// ... the pipe is left alone for a moment, from this ...
-pub const PACE_MIN_US: u64 = 50;
+pub const READ_PACING_MIN_US: u64 = 50;
 /// ... to this, longer each time ...
-pub const PACE_MAX_US: u64 = 1000;
+pub const READ_PACING_MAX_US: u64 = 1000;
 /// ... until there is this much: more than half of a pipe, whose writer must not be
 /// held up.
-pub const PACE_MUCH_BYTES: usize = 40 * 1024;
+pub const READ_PACING_MUCH_BYTES: usize = 40 * 1024;
 
 /// The heartbeat is written at most this often.
 pub const HEARTBEAT_MIN: Duration = Duration::from_ms(250);
@@ -181,7 +181,7 @@ pub const STOP_POLL: Duration = Duration::from_ms(20);
 /// Clients of one socket at once.
 pub const CLIENTS_MAX: usize = 16;
 /// Clients at once that may nothing, and wait to be told so.
-pub const STRANGERS_MAX: usize = 2;
+pub const UNAUTHORIZED_MAX: usize = 2;
 /// Bytes of one request, without its newline: a job and its verb.
 pub const REQUEST_MAX_BYTES: usize = 1100;
 /// Bytes of a client's input that are held: one request, its CR and newline.
@@ -259,9 +259,9 @@ pub const FULL_RETRY: Duration = Duration::from_ms(200);
 pub const REFUSED_RETRY: Duration = Duration::from_ms(500);
 /// Bytes of input that `queue -` holds until its lines are whole; a longer
 /// line is no job.
-pub const FEED_INPUT_BYTES: usize = 2560;
+pub const QUEUE_STDIN_INPUT_BYTES: usize = 2560;
 /// Bytes of requests that `queue -` sends at once.
-pub const FEED_OUTPUT_BYTES: usize = 2560;
+pub const QUEUE_STDIN_OUTPUT_BYTES: usize = 2560;
 /// `queue -` shows its progress this often.
 pub const PROGRESS_EVERY: Duration = Duration::from_ms(200);
 
@@ -278,7 +278,7 @@ pub const START_PATIENCE: u64 = 8;
 /// less than [`STOP_GRACE`], after which `stop` would kill the supervisor.
 pub const LEAVE_GRACE: Duration = Duration::from_ms(2000);
 /// A hardware watchdog is fed this often in the time that it allows ...
-pub const WATCHDOG_FEEDS: u64 = 3;
+pub const WATCHDOG_KICKS: u64 = 3;
 /// ... or, if it does not tell that time, this often.
 pub const WATCHDOG_FEED: Duration = Duration::from_ms(5000);
 /// A service that lives on this long after KILL cannot be killed.

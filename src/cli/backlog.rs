@@ -2,10 +2,10 @@
 //! buffer of fixed size. Pure: no system call.
 //!
 //! ```text
-//! [ kept | (gap) | flying | waiting | free ]
+//! [ kept | (gap) | in-flight | waiting | free ]
 //! ```
 //!
-//! *Waiting* lines were not sent; *flying* ones were, and their answers come in
+//! *Waiting* lines were not sent; *in-flight* ones were, and their answers come in
 //! order; *kept* ones were refused for now. Each line is its number (4 bytes),
 //! its length (2 bytes), its text. [`Backlog::rewind`] makes all of them wait
 //! again, in order; it is for when nothing flies any more, or nothing that
@@ -19,8 +19,8 @@ pub(super) struct Backlog<'m> {
     buffer: &'m mut [u8],
     /// Where the kept lines end.
     kept_end: usize,
-    /// Where the flying lines begin.
-    flying: usize,
+    /// Where the in-flight lines begin.
+    in_flight: usize,
     /// Where the waiting lines begin.
     waiting: usize,
     /// Where they end.
@@ -32,7 +32,7 @@ pub(super) struct Backlog<'m> {
 impl<'m> Backlog<'m> {
     /// No lines.
     pub(super) fn new(buffer: &'m mut [u8]) -> Self {
-        Self { buffer, kept_end: 0, flying: 0, waiting: 0, end: 0, count: 0 }
+        Self { buffer, kept_end: 0, in_flight: 0, waiting: 0, end: 0, count: 0 }
     }
 
     /// How many lines are held.
@@ -41,8 +41,8 @@ impl<'m> Backlog<'m> {
     }
 
     /// Whether an answer is to come.
-    pub(super) fn is_flying(&self) -> bool {
-        self.flying < self.waiting
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.in_flight < self.waiting
     }
 
     /// Whether a line is to be sent again.
@@ -52,7 +52,7 @@ impl<'m> Backlog<'m> {
 
     /// Whether a line of `bytes` fits.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        let used = self.kept_end.saturating_add(self.end.saturating_sub(self.flying));
+        let used = self.kept_end.saturating_add(self.end.saturating_sub(self.in_flight));
         used.saturating_add(bytes).saturating_add(HEAD_BYTES) <= self.buffer.len()
     }
 
@@ -90,32 +90,32 @@ impl<'m> Backlog<'m> {
         self.waiting = self.after(self.waiting).min(self.end);
     }
 
-    /// The number of the first flying line, which is done with.
-    pub(super) fn settle(&mut self) -> u32 {
-        let number = self.head(self.flying).0;
-        self.flying = self.after(self.flying).min(self.waiting);
+    /// The number of the first in-flight line, which is done with.
+    pub(super) fn acknowledge(&mut self) -> u32 {
+        let number = self.head(self.in_flight).0;
+        self.in_flight = self.after(self.in_flight).min(self.waiting);
         self.count = self.count.saturating_sub(1);
         number
     }
 
-    /// The first flying line was refused for now.
+    /// The first in-flight line was refused for now.
     pub(super) fn keep(&mut self) {
-        let after = self.after(self.flying).min(self.waiting);
-        self.buffer.copy_within(self.flying..after, self.kept_end);
-        self.kept_end = self.kept_end.saturating_add(after.saturating_sub(self.flying));
-        self.flying = after;
+        let after = self.after(self.in_flight).min(self.waiting);
+        self.buffer.copy_within(self.in_flight..after, self.kept_end);
+        self.kept_end = self.kept_end.saturating_add(after.saturating_sub(self.in_flight));
+        self.in_flight = after;
     }
 
     /// All lines wait again, in their order.
     pub(super) fn rewind(&mut self) {
         self.close_gap();
-        (self.kept_end, self.flying, self.waiting) = (0, 0, 0);
+        (self.kept_end, self.in_flight, self.waiting) = (0, 0, 0);
     }
 
     fn close_gap(&mut self) {
-        let gap = self.flying.saturating_sub(self.kept_end);
-        self.buffer.copy_within(self.flying..self.end, self.kept_end);
-        self.flying = self.flying.saturating_sub(gap);
+        let gap = self.in_flight.saturating_sub(self.kept_end);
+        self.buffer.copy_within(self.in_flight..self.end, self.kept_end);
+        self.in_flight = self.in_flight.saturating_sub(gap);
         self.waiting = self.waiting.saturating_sub(gap);
         self.end = self.end.saturating_sub(gap);
     }
@@ -159,11 +159,11 @@ mod tests {
         let mut lines = Backlog::new(&mut buffer);
         lines.push(1, b"one");
         lines.push(3, b"three");
-        assert!(!lines.is_flying());
+        assert!(!lines.is_in_flight());
         assert_eq!(send_all(&mut lines), ["one", "three"]);
-        assert!(lines.is_flying());
-        assert_eq!((lines.settle(), lines.settle(), lines.count()), (1, 3, 0));
-        assert!(!lines.is_flying());
+        assert!(lines.is_in_flight());
+        assert_eq!((lines.acknowledge(), lines.acknowledge(), lines.count()), (1, 3, 0));
+        assert!(!lines.is_in_flight());
     }
 
     /// Four lines, of which three fly.
@@ -183,21 +183,24 @@ mod tests {
         let mut buffer = [0; 100];
         let mut lines = three_of_four_fly(&mut buffer);
         lines.keep();
-        assert_eq!(lines.settle(), 2);
+        assert_eq!(lines.acknowledge(), 2);
         lines.keep();
         lines.push(5, b"e");
-        assert!(lines.has_kept() && !lines.is_flying());
+        assert!(lines.has_kept() && !lines.is_in_flight());
         lines.rewind();
         assert_eq!(lines.count(), 4);
         assert_eq!(send_all(&mut lines), ["a", "ccc", "dddd", "e"]);
-        assert_eq!([lines.settle(), lines.settle(), lines.settle(), lines.settle()], [1, 3, 4, 5]);
+        assert_eq!(
+            [lines.acknowledge(), lines.acknowledge(), lines.acknowledge(), lines.acknowledge()],
+            [1, 3, 4, 5]
+        );
     }
 
     #[test]
     fn a_lost_connection_makes_flying_lines_wait_behind_the_kept_ones() {
         let mut buffer = [0; 100];
         let mut lines = three_of_four_fly(&mut buffer);
-        lines.settle();
+        lines.acknowledge();
         lines.keep();
         lines.rewind();
         assert_eq!(send_all(&mut lines), ["bb", "ccc", "dddd"]);
@@ -213,7 +216,7 @@ mod tests {
         lines.push(3, b"bbbb");
         assert_eq!(lines.count(), 2);
         send(&mut lines);
-        lines.settle();
+        lines.acknowledge();
         lines.push(4, b"cccc");
         assert_eq!(send_all(&mut lines), ["bbbb", "cccc"]);
     }
@@ -228,7 +231,7 @@ mod tests {
         let mut buffer = [0; 256];
         let mut lines = Backlog::new(&mut buffer);
         // (what a list of lists would do)
-        let (mut kept, mut flying, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut kept, mut in_flight, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..200_000u32 {
             match random(6) {
                 0 | 1 => {
@@ -241,23 +244,23 @@ mod tests {
                 2 if !waiting.is_empty() => {
                     assert_eq!(lines.next().map(<[u8]>::len), Some(waiting[0].1));
                     lines.sent();
-                    flying.push(waiting.remove(0));
+                    in_flight.push(waiting.remove(0));
                 }
-                3 if !flying.is_empty() => assert_eq!(lines.settle(), flying.remove(0).0),
-                4 if !flying.is_empty() => {
+                3 if !in_flight.is_empty() => assert_eq!(lines.acknowledge(), in_flight.remove(0).0),
+                4 if !in_flight.is_empty() => {
                     lines.keep();
-                    kept.push(flying.remove(0));
+                    kept.push(in_flight.remove(0));
                 }
                 5 if random(4) == 0 => {
                     lines.rewind();
-                    kept.append(&mut flying);
+                    kept.append(&mut in_flight);
                     kept.append(&mut waiting);
                     waiting.append(&mut kept);
                 }
                 _ => {}
             }
-            assert_eq!(lines.count() as usize, kept.len() + flying.len() + waiting.len());
-            assert_eq!((lines.has_kept(), lines.is_flying()), (!kept.is_empty(), !flying.is_empty()));
+            assert_eq!(lines.count() as usize, kept.len() + in_flight.len() + waiting.len());
+            assert_eq!((lines.has_kept(), lines.is_in_flight()), (!kept.is_empty(), !in_flight.is_empty()));
         }
     }
 }

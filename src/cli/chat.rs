@@ -2,17 +2,17 @@
 
 use super::{Invocation, fail, print};
 use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT, CLIENT_OUTPUT_BYTES};
-use crate::proto::chat::FULL;
-use crate::proto::names::Service;
-use crate::proto::text::Writer;
+use crate::proto::hub::FULL;
+use crate::proto::service::Service;
 use crate::service::lifecycle::exit;
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{AsFd, Errno, Failure, OwnedFd, clock, fds, file, signal, socket};
+use crate::util::text::Writer;
 use core::ops::Range;
 
 /// What a poll result is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
+enum ChatSource {
     Hub,
     Stdin,
 }
@@ -33,18 +33,18 @@ pub(super) fn chat(mut invocation: Invocation) -> u8 {
     invocation.service = Service::Hub;
     signal::ignore_broken_pipes();
     let talked = invocation.client(ANSWER_MAX_BYTES).and_then(|(mut client, buffer)| {
-        client.connect_or_tell("chat")?;
+        client.connect_or_report("chat")?;
         let Some(socket) = client.socket.take() else { return Ok(exit::FAILED) };
         let (heard, typed) = buffer.split_at_mut(buffer.len() / 2);
         let mut chat = Chat { socket, typed, unsent: 0..0, typing: true, last: b'\n' };
-        Ok(chat.talk(heard))
+        Ok(chat.run(heard))
     });
     talked.unwrap_or_else(|code| code)
 }
 
 impl Chat<'_> {
     /// Until the hub closes the connection, which it does when we end our input.
-    fn talk(&mut self, heard: &mut [u8]) -> u8 {
+    fn run(&mut self, heard: &mut [u8]) -> u8 {
         let (mut held, mut first) = (0usize, true);
         loop {
             let (hub, stdin) = match self.wait() {
@@ -95,15 +95,15 @@ impl Chat<'_> {
     fn wait(&self) -> Option<(bool, bool)> {
         let mut set = PollSet::new();
         let interest = if self.unsent.is_empty() { Interest::Input } else { Interest::Both };
-        set.watch(self.socket.as_fd(), interest, Source::Hub);
+        set.watch(self.socket.as_fd(), interest, ChatSource::Hub);
         if self.typing && self.unsent.is_empty() {
-            set.watch(fds::borrow(0), Interest::Input, Source::Stdin);
+            set.watch(fds::borrow(0), Interest::Input, ChatSource::Stdin);
         }
         let owes = !self.typing || !self.unsent.is_empty();
         let deadline = clock::now() + ANSWER_WAIT;
         set.wait(owes.then_some(ANSWER_WAIT));
         let ready = |source| set.ready().any(|known| known == source);
-        let (hub, stdin) = (ready(Source::Hub), ready(Source::Stdin));
+        let (hub, stdin) = (ready(ChatSource::Hub), ready(ChatSource::Stdin));
         (hub || stdin || !owes || !deadline.is_due(clock::now())).then_some((hub, stdin))
     }
 

@@ -5,14 +5,14 @@ use super::{Invocation, fail};
 use crate::limits::{ANSWER_WAIT, CONNECT_RETRY, CONNECT_WAIT, REQUEST_MAX_BYTES};
 use crate::proto::config::Config;
 use crate::proto::control::split;
-use crate::proto::names::Service;
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
+use crate::proto::service::Service;
+use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::lifecycle::{describe_at, exit};
-use crate::service::settings::{File, path_of};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{AsFd, Errno, Failure, OwnedFd, clock, fds, identity, poll, socket};
+use crate::util::path::Path;
+use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use core::ops::Range;
 use ufmt::uwrite;
@@ -22,7 +22,7 @@ pub(super) const NEVER: Option<Instant> = None;
 
 /// Why there is no answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum ClientError {
     /// Nobody holds the service's lock.
     NotRunning,
     /// A system call failed; also: it runs, and its socket takes nobody.
@@ -30,11 +30,11 @@ pub(super) enum Trouble {
     /// The other end closed the connection.
     Closed,
     /// The deadline passed.
-    Late,
+    TimedOut,
     /// What came is not an answer.
     Garbage,
     /// It was told, or needs no words; the exit code.
-    Told(u8),
+    Reported(u8),
 }
 
 /// An answer, taken apart.
@@ -84,7 +84,7 @@ impl<'m> Client<'m> {
     /// A client that is not connected yet; lines are read into `buffer`.
     pub(super) fn new(service: Service, config: &Config, buffer: &'m mut [u8]) -> Result<Self, u8> {
         let own = |file| path_of(service, file, config);
-        let (Some(pid_path), Some(socket_path)) = (own(File::Pid), own(File::Socket)) else {
+        let (Some(pid_path), Some(socket_path)) = (own(ServiceFile::Pid), own(ServiceFile::Socket)) else {
             return Err(fail(exit::CONFIG, &|out| out.push_str("socket: its folder's path is too long")));
         };
         Ok(Self {
@@ -101,7 +101,7 @@ impl<'m> Client<'m> {
 
     /// Connects. While the service runs but takes nobody (it starts, or makes
     /// its socket anew), tries again until `deadline`.
-    pub(super) fn connect(&mut self, deadline: Instant) -> Result<(), Trouble> {
+    pub(super) fn connect(&mut self, deadline: Instant) -> Result<(), ClientError> {
         self.close();
         loop {
             let failure = match socket::connect(&self.socket_path) {
@@ -110,21 +110,21 @@ impl<'m> Client<'m> {
                     return Ok(());
                 }
                 Ok(_) => {
-                    return Err(Trouble::Failed(Failure { op: "connect", errno: Errno::ADDRINUSE }));
+                    return Err(ClientError::Failed(Failure { op: "connect", errno: Errno::ADDRINUSE }));
                 }
                 Err(failure) => failure,
             };
             let nobody =
                 matches!(failure.errno, Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED | Errno::AGAIN);
             if !nobody {
-                return Err(Trouble::Failed(failure));
+                return Err(ClientError::Failed(failure));
             }
             if let Ok(Holder::Died | Holder::Stopped) = holder(self.pid_path.as_c_str()) {
-                return Err(Trouble::NotRunning);
+                return Err(ClientError::NotRunning);
             }
             let left = clock::now().until(deadline);
             if left.is_zero() {
-                return Err(Trouble::Failed(failure));
+                return Err(ClientError::Failed(failure));
             }
             poll::sleep(left.at_most(CONNECT_RETRY));
         }
@@ -146,16 +146,16 @@ impl<'m> Client<'m> {
     }
 
     /// As [`Client::connect`] with the usual patience, and tells.
-    pub(super) fn connect_or_tell(&mut self, verb: &str) -> Result<(), u8> {
+    pub(super) fn connect_or_report(&mut self, verb: &str) -> Result<(), u8> {
         let deadline = clock::now() + CONNECT_WAIT;
-        self.connect(deadline).map_err(|trouble| self.tell(verb, trouble))
+        self.connect(deadline).map_err(|error| self.report(verb, error))
     }
 
     /// As [`Client::connect`], through a restart of the service too.
-    pub(super) fn connect_again(&mut self, deadline: Instant) -> Result<(), Trouble> {
+    pub(super) fn connect_again(&mut self, deadline: Instant) -> Result<(), ClientError> {
         loop {
             match self.connect(deadline) {
-                Err(Trouble::NotRunning) if !deadline.is_due(clock::now()) => poll::sleep(CONNECT_RETRY),
+                Err(ClientError::NotRunning) if !deadline.is_due(clock::now()) => poll::sleep(CONNECT_RETRY),
                 result => return result,
             }
         }
@@ -170,7 +170,7 @@ impl<'m> Client<'m> {
     /// Sends one request, made of `parts`. Where nobody takes it any more, the
     /// last word of the other end is still to be read, so that is no error.
     #[inline(never)]
-    pub(super) fn send(&mut self, parts: &[&[u8]]) -> Result<(), Trouble> {
+    pub(super) fn send(&mut self, parts: &[&[u8]]) -> Result<(), ClientError> {
         let mut line = [0; REQUEST_MAX_BYTES + 1];
         let mut out = Writer::new(&mut line);
         for part in parts {
@@ -179,28 +179,28 @@ impl<'m> Client<'m> {
         out.push_str("\n");
         let mut rest = out.as_bytes();
         let deadline = clock::now() + ANSWER_WAIT;
-        let socket = self.socket.as_ref().ok_or(Trouble::Closed)?;
+        let socket = self.socket.as_ref().ok_or(ClientError::Closed)?;
         while !rest.is_empty() {
             match socket::send(socket, rest) {
                 Ok(count) => rest = rest.get(count..).unwrap_or(&[]),
                 Err(Failure { errno: Errno::AGAIN, .. }) => {
                     let left = clock::now().until(deadline);
                     if left.is_zero() {
-                        return Err(Trouble::Late);
+                        return Err(ClientError::TimedOut);
                     }
                     let mut set = PollSet::new();
                     set.watch(socket.as_fd(), Interest::Output, ());
                     set.wait(Some(left));
                 }
                 Err(Failure { errno: Errno::PIPE | Errno::CONNRESET, .. }) => return Ok(()),
-                Err(failure) => return Err(Trouble::Failed(failure)),
+                Err(failure) => return Err(ClientError::Failed(failure)),
             }
         }
         Ok(())
     }
 
     /// The next line, which [`Client::at`] shows.
-    pub(super) fn line(&mut self, deadline: Option<Instant>) -> Result<Range<usize>, Trouble> {
+    pub(super) fn line(&mut self, deadline: Option<Instant>) -> Result<Range<usize>, ClientError> {
         loop {
             if let Some(line) = self.next_line() {
                 return Ok(line);
@@ -226,36 +226,37 @@ impl<'m> Client<'m> {
     }
 
     /// Takes what has come; false if that is nothing.
-    pub(super) fn receive(&mut self) -> Result<bool, Trouble> {
+    pub(super) fn receive(&mut self) -> Result<bool, ClientError> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end = self.end.saturating_sub(self.start);
         self.start = 0;
-        let socket = self.socket.as_ref().ok_or(Trouble::Closed)?;
-        let free = self.buffer.get_mut(self.end..).filter(|free| !free.is_empty()).ok_or(Trouble::Garbage)?;
+        let socket = self.socket.as_ref().ok_or(ClientError::Closed)?;
+        let free =
+            self.buffer.get_mut(self.end..).filter(|free| !free.is_empty()).ok_or(ClientError::Garbage)?;
         match socket::receive(socket, free) {
-            Ok(0) | Err(Failure { errno: Errno::CONNRESET, .. }) => Err(Trouble::Closed),
+            Ok(0) | Err(Failure { errno: Errno::CONNRESET, .. }) => Err(ClientError::Closed),
             Ok(count) => {
                 self.end = self.end.saturating_add(count);
                 Ok(true)
             }
             Err(Failure { errno: Errno::AGAIN, .. }) => Ok(false),
-            Err(failure) => Err(Trouble::Failed(failure)),
+            Err(failure) => Err(ClientError::Failed(failure)),
         }
     }
 
-    pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<(), Trouble> {
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<(), ClientError> {
         let left = deadline.map(|deadline| clock::now().until(deadline));
         if left.is_some_and(Duration::is_zero) {
-            return Err(Trouble::Late);
+            return Err(ClientError::TimedOut);
         }
-        let socket = self.socket.as_ref().ok_or(Trouble::Closed)?;
+        let socket = self.socket.as_ref().ok_or(ClientError::Closed)?;
         let mut set = PollSet::new();
         set.watch(socket.as_fd(), Interest::Input, false);
         if self.minds_stdout {
             set.watch(fds::borrow(1), Interest::End, true);
         }
         set.wait(left);
-        if set.ready().any(|is_stdout| is_stdout) { Err(Trouble::Told(exit::FAILED)) } else { Ok(()) }
+        if set.ready().any(|is_stdout| is_stdout) { Err(ClientError::Reported(exit::FAILED)) } else { Ok(()) }
     }
 
     /// Sends a request and gives what stands behind `ok` in its answer, or
@@ -273,33 +274,33 @@ impl<'m> Client<'m> {
     ) -> Result<&[u8], u8> {
         let line = match self.send(parts).and_then(|()| self.line(deadline)) {
             Ok(line) => line,
-            Err(trouble) => return Err(self.tell(verb, trouble)),
+            Err(error) => return Err(self.report(verb, error)),
         };
         match Answer::parse(self.at(line)) {
             Answer::Ok(text) => Ok(text),
-            Answer::Refused(code, text) => Err(tell_refused(verb, code, text)),
-            Answer::Garbage => Err(self.tell(verb, Trouble::Garbage)),
+            Answer::Refused(code, text) => Err(report_refused(verb, code, text)),
+            Answer::Garbage => Err(self.report(verb, ClientError::Garbage)),
         }
     }
 
     /// Tells why there is no answer; the exit code.
     #[inline(never)]
-    pub(super) fn tell(&self, verb: &str, trouble: Trouble) -> u8 {
-        let code = match trouble {
-            Trouble::NotRunning => exit::NOT_RUNNING,
-            Trouble::Failed(failure) if failure.is_denied() => exit::DENIED,
-            Trouble::Failed(Failure { errno: Errno::NAMETOOLONG, .. }) => exit::CONFIG,
-            Trouble::Told(code) => return code,
+    pub(super) fn report(&self, verb: &str, error: ClientError) -> u8 {
+        let code = match error {
+            ClientError::NotRunning => exit::NOT_RUNNING,
+            ClientError::Failed(failure) if failure.is_denied() => exit::NO_PRIVILEGE,
+            ClientError::Failed(Failure { errno: Errno::NAMETOOLONG, .. }) => exit::CONFIG,
+            ClientError::Reported(code) => return code,
             _ => exit::FAILED,
         };
-        fail(code, &|out| match trouble {
-            Trouble::NotRunning => {
+        fail(code, &|out| match error {
+            ClientError::NotRunning => {
                 let _ = uwrite!(out, "{}: not running", self.service.name());
             }
-            Trouble::Failed(failure) => {
+            ClientError::Failed(failure) => {
                 describe_at(&self.socket_path, failure, out);
                 out.push_str(match code {
-                    exit::DENIED => "; needs root, or an entry for you in allow_uid or allow_gid",
+                    exit::NO_PRIVILEGE => "; needs root, or an entry for you in allow_uid or allow_gid",
                     exit::CONFIG => {
                         "; the path of a socket has at most 107 bytes: see the keys socket and -d"
                     }
@@ -308,9 +309,9 @@ impl<'m> Client<'m> {
             }
             _ => {
                 out.push_str(verb);
-                out.push_str(match trouble {
-                    Trouble::Late => ": no answer within 30 s",
-                    Trouble::Closed => ": the connection was closed before the answer came",
+                out.push_str(match error {
+                    ClientError::TimedOut => ": no answer within 30 s",
+                    ClientError::Closed => ": the connection was closed before the answer came",
                     _ => ": the answer is not one of this protocol",
                 });
             }
@@ -319,8 +320,8 @@ impl<'m> Client<'m> {
 }
 
 /// Tells that a request was refused; the exit code.
-pub(super) fn tell_refused(verb: &str, code: &[u8], text: &[u8]) -> u8 {
-    fail(if code == b"denied" { exit::DENIED } else { exit::FAILED }, &|out| {
+pub(super) fn report_refused(verb: &str, code: &[u8], text: &[u8]) -> u8 {
+    fail(if code == b"denied" { exit::NO_PRIVILEGE } else { exit::FAILED }, &|out| {
         out.push_str(verb);
         out.push_str(": ");
         push_refusal(code, text, out);

@@ -6,19 +6,19 @@ use crate::limits::{CLOCK_SET_AFTER, DESCRIPTORS_MAX, FREE_WARN_BYTES};
 use crate::proto::config::{Config, Handler};
 use crate::proto::filesystem::{Medium, medium};
 use crate::proto::log::emit_iso;
-use crate::proto::names::Service;
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
+use crate::proto::service::Service;
+use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::lifecycle::{describe_at, exit};
-use crate::service::listener::{Access, describe_unknown};
-use crate::service::settings::{File, path_of};
+use crate::service::listener::{AccessPolicy, describe_unknown};
 use crate::sys::inotify::Inotify;
 use crate::sys::socket::SOCKET_PATH_MAX_BYTES;
 use crate::sys::{Errno, Failure, clock, fds, file, identity, process};
+use crate::util::path::Path;
+use crate::util::text::Writer;
 use ufmt::uwrite;
 
 /// Writes what was found, and what to do.
-type Text<'a> = &'a dyn Fn(&mut Writer<'_>);
+type Finding<'a> = &'a dyn Fn(&mut Writer<'_>);
 
 /// A consultation.
 struct Doctor<'a> {
@@ -35,19 +35,19 @@ pub(super) fn doctor(mut invocation: Invocation) -> u8 {
     if let Err(code) = invocation.load() {
         return code;
     }
-    let made = invocation.memory.settings.layout.pid_file.parent();
+    let made = invocation.memory.config_source.default_paths.pid_file.parent();
     let mut doctor = Doctor { config: &invocation.memory.config, made, warnings: 0, unread: false };
     doctor.kernel();
     doctor.files();
     doctor.accounts();
     doctor.programs();
-    doctor.conclude()
+    doctor.finish()
 }
 
 impl Doctor<'_> {
     /// One line: `ok` or `warn`, the subject, what was found.
     #[inline(never)]
-    fn say(&mut self, well: bool, subject: &str, text: Text<'_>) {
+    fn print_finding(&mut self, well: bool, subject: &str, text: Finding<'_>) {
         let mut line = [0; 480];
         let mut out = Writer::new(&mut line);
         out.push_str(if well { "ok    " } else { "warn  " });
@@ -60,35 +60,40 @@ impl Doctor<'_> {
     }
 
     /// The same for what needs no numbers: one text if it is well, one if not.
-    fn judge(&mut self, well: bool, subject: &str, good: &str, bad: &str) {
-        self.say(well, subject, &|out| out.push_str(if well { good } else { bad }));
+    fn print_check(&mut self, well: bool, subject: &str, good: &str, bad: &str) {
+        self.print_finding(well, subject, &|out| out.push_str(if well { good } else { bad }));
     }
 
     // ----- the kernel and its time -------------------------------------------
 
     fn kernel(&mut self) {
         let wall = clock::wall();
-        self.say(wall >= CLOCK_SET_AFTER, "clock", &|out| {
+        self.print_finding(wall >= CLOCK_SET_AFTER, "clock", &|out| {
             emit_iso(wall, out);
             if wall < CLOCK_SET_AFTER {
                 out.push_str(": never set; the dates in the log are wrong, and nothing else depends on it");
             }
         });
         let proc = file::meta_at(c"/proc/self", true).is_ok();
-        self.judge(proc, "proc", "mounted", "not mounted: heartbeats of an earlier boot are not told apart");
-        self.judge(
+        self.print_check(
+            proc,
+            "proc",
+            "mounted",
+            "not mounted: heartbeats of an earlier boot are not told apart",
+        );
+        self.print_check(
             Inotify::new().is_ok(),
             "inotify",
             "there",
             "missing: the queue file is looked at once each `interval`",
         );
-        self.judge(
+        self.print_check(
             process::pidfd_open(process::pid()).is_ok(),
             "pidfd",
             "there",
             "missing: the death of an adopted service is seen at the next check",
         );
-        self.judge(
+        self.print_check(
             file::can_refuse_links(),
             "openat2",
             "there",
@@ -96,7 +101,7 @@ impl Doctor<'_> {
         );
         let least = DESCRIPTORS_MAX as u64;
         let limit = fds::limit();
-        self.say(limit.is_none_or(|limit| limit >= least), "descriptors", &|out| match limit {
+        self.print_finding(limit.is_none_or(|limit| limit >= least), "descriptors", &|out| match limit {
             None => out.push_str("unlimited"),
             Some(limit) => {
                 let _ = uwrite!(out, "{}", limit);
@@ -107,7 +112,7 @@ impl Doctor<'_> {
         });
         let dev_log = file::meta_at(c"/dev/log", true).is_ok_and(|meta| meta.socket);
         let wanted = self.config.syslog;
-        self.say(dev_log || !wanted, "syslog", &|out| {
+        self.print_finding(dev_log || !wanted, "syslog", &|out| {
             out.push_str(match (dev_log, wanted) {
                 (true, _) => "/dev/log is there",
                 (false, false) => "/dev/log is missing, and not used (syslog = false)",
@@ -129,7 +134,9 @@ impl Doctor<'_> {
             _ => None,
         });
         if !synced {
-            self.say(false, "spool", &|out| out.push_str("sync = \"never\": a power cut may lose any job"));
+            self.print_finding(false, "spool", &|out| {
+                out.push_str("sync = \"never\": a power cut may lose any job")
+            });
         }
         self.place("log", log_file, &|medium| match medium {
             Medium::Flash => Some("each line wears it; a tmpfs, or log_level = \"warn\", is kinder"),
@@ -145,14 +152,14 @@ impl Doctor<'_> {
             _ => None,
         });
         if *log_max == 0 {
-            self.say(false, "log", &|out| {
+            self.print_finding(false, "log", &|out| {
                 out.push_str("log_max = \"0\": it grows without end, unless something else rotates it");
             });
         }
         for service in Service::ALL {
-            let path = path_of(service, File::Socket, self.config).unwrap_or_default();
+            let path = path_of(service, ServiceFile::Socket, self.config).unwrap_or_default();
             if path.as_bytes().len() > SOCKET_PATH_MAX_BYTES {
-                self.say(false, "socket", &|out| {
+                self.print_finding(false, "socket", &|out| {
                     out.push_escaped(path.as_bytes());
                     out.push_str(": a socket's path has at most 107 bytes; set `socket` to a shorter one");
                 });
@@ -160,22 +167,24 @@ impl Doctor<'_> {
         }
     }
 
-    /// The filesystem of `path`; `trouble` says what is wrong with a medium.
+    /// The filesystem of `path`; `objection` says what is wrong with a medium.
     #[inline(never)]
-    fn place(&mut self, subject: &str, path: &Path, trouble: &dyn Fn(Medium) -> Option<&'static str>) {
+    fn place(&mut self, subject: &str, path: &Path, objection: &dyn Fn(Medium) -> Option<&'static str>) {
         let parent = path.parent();
         if let Err(failure) = file::meta_at(parent.as_c_str(), true)
             && subject != "spool"
             && parent != self.made
         {
-            return self.say(false, subject, &|out| describe_at(&parent, failure, out));
+            return self.print_finding(false, subject, &|out| describe_at(&parent, failure, out));
         }
         let folder = existing(path);
         let name = folder.as_c_str();
         let found = file::meta_at(name, true).and_then(|meta| Ok((meta, file::filesystem(name)?)));
         let (meta, filesystem) = match found {
             Ok(found) => found,
-            Err(failure) => return self.say(false, subject, &|out| describe_at(&folder, failure, out)),
+            Err(failure) => {
+                return self.print_finding(false, subject, &|out| describe_at(&folder, failure, out));
+            }
         };
         let (mut medium, mut kind) = medium(filesystem.kind, meta.identity.0);
         if medium == Medium::Stacked
@@ -183,15 +192,15 @@ impl Doctor<'_> {
         {
             (medium, kind) = below;
         }
-        let trouble = trouble(medium);
+        let objection = objection(medium);
         let full = filesystem.free.is_some_and(|free| free < FREE_WARN_BYTES);
         // (only the spool is a directory itself)
         let usable = file::writable(name, folder != *path || subject == "spool");
         if let Some(failure) = usable.err().filter(|_| !filesystem.read_only) {
-            return self.say(false, subject, &|out| describe_at(&folder, failure, out));
+            return self.print_finding(false, subject, &|out| describe_at(&folder, failure, out));
         }
-        let well = trouble.is_none() && !full && !filesystem.read_only;
-        self.say(well, subject, &|out| {
+        let well = objection.is_none() && !full && !filesystem.read_only;
+        self.print_finding(well, subject, &|out| {
             out.push_escaped(path.as_bytes());
             let _ = uwrite!(out, " on {}", kind);
             if let Some(free) = filesystem.free {
@@ -205,8 +214,8 @@ impl Doctor<'_> {
                 out.push_str(": nearly full");
                 out.push_str(if subject == "spool" { "; new jobs would be refused" } else { "" });
             }
-            if let Some(trouble) = trouble {
-                let _ = uwrite!(out, "{} {}", if full { ";" } else { ":" }, trouble);
+            if let Some(objection) = objection {
+                let _ = uwrite!(out, "{} {}", if full { ";" } else { ":" }, objection);
             }
         });
     }
@@ -215,14 +224,14 @@ impl Doctor<'_> {
 
     fn accounts(&mut self) {
         let config = self.config;
-        if let Err(name) = Access::resolve(Service::Jobs, config) {
-            self.say(false, "access", &|out| describe_unknown(name, out));
+        if let Err(name) = AccessPolicy::resolve(Service::Jobs, config) {
+            self.print_finding(false, "access", &|out| describe_unknown(name, out));
         }
         if config.user.is_empty() {
             return;
         }
         match identity::resolve(&config.user, &config.group) {
-            Err(name) => self.say(false, "user", &|out| {
+            Err(name) => self.print_finding(false, "user", &|out| {
                 out.push_escaped(name);
                 out.push_str(": neither a number nor known to /etc/passwd or /etc/group; a start fails");
             }),
@@ -232,7 +241,7 @@ impl Doctor<'_> {
                 let [log, health] = &folders;
                 for folder in folders.get(..if log == health { 1 } else { 2 }).unwrap_or(&folders) {
                     let owner = file::meta_at(folder.as_c_str(), true).map(|meta| meta.uid);
-                    self.say(owner == Ok(identity.uid), "user", &|out| {
+                    self.print_finding(owner == Ok(identity.uid), "user", &|out| {
                         out.push_escaped(folder.as_bytes());
                         out.push_str(match owner {
                             Ok(owner) if owner == identity.uid => ": its own",
@@ -255,7 +264,7 @@ impl Doctor<'_> {
         };
         if let Some(path) = handler {
             let executable = file::executable(path.as_c_str());
-            self.say(executable, "handler", &|out| {
+            self.print_finding(executable, "handler", &|out| {
                 let missing = file::meta_at(path.as_c_str(), true).err();
                 match missing.or((!executable).then_some(Failure { op: "access", errno: Errno::ACCESS })) {
                     Some(failure) => describe_at(path, failure, out),
@@ -265,7 +274,7 @@ impl Doctor<'_> {
         }
         if !config.watchdog.is_empty() {
             let found = file::meta_at(config.watchdog.as_c_str(), true);
-            self.say(found.is_ok(), "watchdog", &|out| match found {
+            self.print_finding(found.is_ok(), "watchdog", &|out| match found {
                 Ok(_) => out.push_escaped(config.watchdog.as_bytes()),
                 Err(failure) => describe_at(&config.watchdog, failure, out),
             });
@@ -273,7 +282,7 @@ impl Doctor<'_> {
     }
 
     /// What it comes to.
-    fn conclude(&self) -> u8 {
+    fn finish(&self) -> u8 {
         let mut line = [0; 64];
         let mut out = Writer::new(&mut line);
         let _ = match self.warnings {

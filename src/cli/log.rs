@@ -7,16 +7,16 @@
 //!
 //! What is read is written before more is read, but the beginning of a line.
 //! While FILE cannot be written nothing is read, so the writer waits. What may
-//! be written, and where, is decided in `state/stream.rs`; when the pipe is left
-//! alone to fill, in `state/pace.rs`; how a file rotates, in
+//! be written, and where, is decided in `state/log_stream.rs`; when the pipe is left
+//! alone to fill, in `state/read_pacing.rs`; how a file rotates, in
 //! `service/logfile.rs`, as for the daemons' own log.
 //!
 //! stdin is shared with others, so it stays blocking: poll(2) says when a read
 //! does not wait. There is no lock: two of these on one FILE would rotate each
 //! other's files.
 
-use super::arguments::Words;
-use super::locate::working_folder;
+use super::command_line::Operands;
+use super::paths::working_folder;
 use super::{fail, usage};
 use crate::limits::{
     COPY_INPUT_BYTES, COPY_LAST_BYTES, COPY_READ_BYTES, COPY_RETRY, COPY_WRITE_BYTES, LOG_KEEP_MAX,
@@ -24,17 +24,17 @@ use crate::limits::{
 };
 use crate::proto::config::keys::absolute;
 use crate::proto::config::value::parse_size;
-use crate::proto::log::Stamp;
-use crate::proto::text::{Writer, parse_u64};
+use crate::proto::log::TimestampFormat;
 use crate::service::lifecycle::exit;
 use crate::service::logfile::LogFile;
-use crate::state::pace::Pace;
-use crate::state::stream::{STAMP_MAX_BYTES, Stamper, Step, next_step, ready};
+use crate::state::log_stream::{STAMP_MAX_BYTES, Stamper, StreamAction, next_action, ready};
+use crate::state::read_pacing::ReadPacing;
 use crate::sys::once::Once;
 use crate::sys::poll::{self, Interest};
 use crate::sys::process::Signal;
 use crate::sys::signal::{Arrived, Signals};
 use crate::sys::{Errno, Failure, clock, fds, file};
+use crate::util::text::{Writer, parse_u64};
 
 /// The memory of this command: as much of it counts as is used.
 struct Buffers {
@@ -48,13 +48,13 @@ static BUFFERS: Once<Buffers, 4> = Once::new(Buffers {
 });
 
 /// `log`
-pub(super) fn log(words: &Words) -> u8 {
-    start(words).and_then(|mut copy| copy.run().and(Ok(copy.code))).unwrap_or_else(|code| code)
+pub(super) fn log(operands: &Operands) -> u8 {
+    start(operands).and_then(|mut copy| copy.run().and(Ok(copy.code))).unwrap_or_else(|code| code)
 }
 
 /// Everything that can fail before anything is read.
-fn start(words: &Words) -> Result<Copy, u8> {
-    let (mut file, stamp) = parse(words)?;
+fn start(operands: &Operands) -> Result<LogCopy, u8> {
+    let (mut file, stamp) = parse(operands)?;
     if let Err(failure) = file.open()
         && !failure.is_of_disk()
     {
@@ -62,15 +62,32 @@ fn start(words: &Words) -> Result<Copy, u8> {
     }
     let signals = Signals::install().map_err(|failure| refuse(&file, failure))?;
     let gap = file.ends_in_a_line();
-    let sink = Sink { file, signals, gap, inside: false, waits: false, complained: false, stopping: false };
+    let sink = Sink {
+        file,
+        signals,
+        gap,
+        inside: false,
+        waits: false,
+        rotate_failure_reported: false,
+        stopping: false,
+    };
     let Buffers { input, output } = BUFFERS.take();
-    let (stamper, pace) = (Stamper::new(stamp), Pace::default());
-    Ok(Copy { sink, pace, stamps: stamp != Stamp::None, stamper, input, held: 0, output, code: exit::OK })
+    let (stamper, pacing) = (Stamper::new(stamp), ReadPacing::default());
+    Ok(LogCopy {
+        sink,
+        pacing,
+        stamps: stamp != TimestampFormat::None,
+        stamper,
+        input,
+        held: 0,
+        output,
+        code: exit::OK,
+    })
 }
 
 /// One line about why it cannot begin; the exit code.
 fn refuse(file: &LogFile, failure: Failure) -> u8 {
-    let code = if failure.is_denied() { exit::DENIED } else { exit::FAILED };
+    let code = if failure.is_denied() { exit::NO_PRIVILEGE } else { exit::FAILED };
     note(file, &|out| failure.describe(out));
     code
 }
@@ -86,38 +103,38 @@ fn note(file: &LogFile, text: &dyn Fn(&mut Writer<'_>)) {
 }
 
 /// The file and the stamp that the command line asks for.
-fn parse(words: &Words) -> Result<(LogFile, Stamp), u8> {
+fn parse(operands: &Operands) -> Result<(LogFile, TimestampFormat), u8> {
     let wrong = |what: &str| usage("log", &|out| out.push_str(what));
-    let max = match words.size {
+    let max = match operands.size {
         Some(size) => {
             parse_size(size).ok_or_else(|| wrong("-s needs bytes, such as 10000, 64k or 1m; 0: never"))?
         }
         None => LOG_MAX_BYTES,
     };
-    let keep = match words.keep {
+    let keep = match operands.keep {
         Some(keep) => parse_u64(keep)
             .and_then(|keep| u32::try_from(keep).ok())
             .filter(|keep| (1..=LOG_KEEP_MAX).contains(keep))
             .ok_or_else(|| wrong("-n needs a number from 1 to 99"))?,
         None => 1,
     };
-    let stamp = match words.time {
-        Some(time) => Stamp::NAMES
+    let stamp = match operands.time {
+        Some(time) => TimestampFormat::NAMES
             .iter()
             .position(|name| name.as_bytes() == time)
             .and_then(|index| u8::try_from(index).ok())
             .ok_or_else(|| wrong("-t needs iso, unix or none"))?,
         None => 2,
     };
-    let path = absolute(&working_folder(), words.get(0).unwrap_or_default())
+    let path = absolute(&working_folder(), operands.get(0).unwrap_or_default())
         .ok_or_else(|| wrong("FILE, made absolute, has 1 to 255 bytes"))?;
-    Ok((LogFile::new(&path, max, keep), Stamp::from_index(stamp)))
+    Ok((LogFile::new(&path, max, keep), TimestampFormat::from_index(stamp)))
 }
 
 /// See the module's documentation.
-struct Copy {
+struct LogCopy {
     sink: Sink,
-    pace: Pace,
+    pacing: ReadPacing,
     stamps: bool,
     stamper: Stamper,
     /// What was read and is not yet written: `input[..held]`, without a newline.
@@ -128,7 +145,7 @@ struct Copy {
     code: u8,
 }
 
-impl Copy {
+impl LogCopy {
     /// Until stdin ends or a signal ends it.
     fn run(&mut self) -> Result<(), u8> {
         while !self.sink.stopping {
@@ -137,13 +154,13 @@ impl Copy {
             if signalled {
                 self.sink.on_signals();
             } else if input {
-                let pause = self.pace.on_ready(clock::monotonic_us());
+                let pause = self.pacing.on_ready(clock::monotonic_us());
                 if pause > 0 {
                     poll::either(self.sink.signals.fd(), None, Some(pause));
                 }
                 match self.take()? {
                     Some(0) => return self.finish(),
-                    taken => self.pace.on_done(clock::monotonic_us(), taken.unwrap_or(0)),
+                    taken => self.pacing.on_done(clock::monotonic_us(), taken.unwrap_or(0)),
                 }
             }
         }
@@ -223,7 +240,7 @@ struct Sink {
     /// It was told that the file cannot be written ...
     waits: bool,
     /// ... or not be rotated.
-    complained: bool,
+    rotate_failure_reported: bool,
     /// TERM, INT or QUIT has come.
     stopping: bool,
 }
@@ -241,9 +258,9 @@ impl Sink {
             let part = if self.gap {
                 b"\n"
             } else {
-                match next_step(block, self.inside, self.file.size(), self.file.limit()) {
-                    Step::Write(count) => block.get(..count).unwrap_or(block),
-                    Step::Rotate => {
+                match next_action(block, self.inside, self.file.size(), self.file.limit()) {
+                    StreamAction::Write(count) => block.get(..count).unwrap_or(block),
+                    StreamAction::Rotate => {
                         self.rotate();
                         continue;
                     }
@@ -324,13 +341,13 @@ impl Sink {
         self.file.rotate();
         self.look_for_a_gap();
         let failure = self.file.rotate_failure();
-        if let Some(failure) = failure.filter(|_| !self.complained) {
+        if let Some(failure) = failure.filter(|_| !self.rotate_failure_reported) {
             note(&self.file, &|out| {
                 out.push_str("not rotated: ");
                 failure.describe(out);
             });
         }
-        self.complained = failure.is_some();
+        self.rotate_failure_reported = failure.is_some();
     }
 
     /// After the file was opened.

@@ -1,15 +1,15 @@
 //! `metric`: a client of the collector (docs/collector.md).
 
-use super::arguments::option;
-use super::client::{Client, Trouble};
+use super::client::{Client, ClientError};
+use super::command_line::option;
 use super::{Invocation, fail, print, usage};
 use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT, METRIC_LINE_BYTES, METRICS_MAX};
+use crate::proto::collector::{self, DUMP, MetricLine, NONE, error, push_object};
 use crate::proto::decimal::Decimal;
-use crate::proto::metric::{self, DUMP, Line, NONE, error, push_object};
-use crate::proto::names::Service;
-use crate::proto::text::Writer;
+use crate::proto::service::Service;
 use crate::service::lifecycle::exit;
 use crate::sys::{clock, signal, socket};
+use crate::util::text::Writer;
 use crate::util::time::Instant;
 use core::ops::Range;
 
@@ -23,12 +23,12 @@ const FAMILIES: [(&str, &str, &str); 2] = [
 pub(super) fn metric(mut invocation: Invocation) -> u8 {
     signal::ignore_broken_pipes();
     invocation.service = Service::Collector;
-    let words = &invocation.words;
-    let prometheus = words.has(option::PROMETHEUS);
+    let operands = &invocation.operands;
+    let prometheus = operands.has(option::PROMETHEUS);
     let wrong = |text: &str| usage("metric", &|out| out.push_str(text));
-    let done = match (words.get(0), words.get(1)) {
-        (None, _) if words.has(option::DUMP) => dump(&mut invocation, prometheus),
-        _ if words.has(option::DUMP) => return wrong("--dump takes neither NAME nor VALUE"),
+    let done = match (operands.get(0), operands.get(1)) {
+        (None, _) if operands.has(option::DUMP) => dump(&mut invocation, prometheus),
+        _ if operands.has(option::DUMP) => return wrong("--dump takes neither NAME nor VALUE"),
         _ if prometheus => return wrong("--prometheus needs --dump"),
         (Some(name), Some(value)) => add(&mut invocation, name, value),
         _ => return wrong("missing argument: metric NAME VALUE"),
@@ -40,14 +40,14 @@ pub(super) fn metric(mut invocation: Invocation) -> u8 {
 #[inline(never)]
 fn add(invocation: &mut Invocation, name: &[u8], value: &[u8]) -> Result<u8, u8> {
     // What the service would refuse is not sent.
-    let checked = match metric::name(name) {
+    let checked = match collector::name(name) {
         None => Err(error::NAME),
         Some(name) if name == DUMP => Err("the name dump is not for a metric; see --dump"),
-        Some(_) => metric::value(value),
+        Some(_) => collector::value(value),
     };
     let value = checked.map_err(|why| refused(why.as_bytes()))?;
     let mut client = ask(invocation, name, value)?.0;
-    let line = client.line(deadline()).map_err(|trouble| client.tell("metric", trouble))?;
+    let line = client.line(deadline()).map_err(|error| client.report("metric", error))?;
     parse(&client, line.clone())?;
     let mut text = [0; 4 * METRIC_LINE_BYTES];
     let mut out = Writer::new(&mut text);
@@ -67,8 +67,8 @@ fn dump(invocation: &mut Invocation, prometheus: bool) -> Result<u8, u8> {
     loop {
         let line = match client.line(deadline()) {
             Ok(line) => line,
-            Err(Trouble::Closed) if lines > 0 => break,
-            Err(trouble) => return Err(client.tell("metric", trouble)),
+            Err(ClientError::Closed) if lines > 0 => break,
+            Err(error) => return Err(client.report("metric", error)),
         };
         lines = lines.saturating_add(1);
         if NONE.strip_suffix(b"\n") == Some(client.at(line.clone())) {
@@ -82,7 +82,7 @@ fn dump(invocation: &mut Invocation, prometheus: bool) -> Result<u8, u8> {
         kept.push(text);
         kept.push_str("\n");
         if kept.is_cut() || lines > METRICS_MAX {
-            return Err(client.tell("metric", Trouble::Garbage));
+            return Err(client.report("metric", ClientError::Garbage));
         }
         if !prometheus && print(kept.as_bytes()) != exit::OK {
             return Err(exit::FAILED);
@@ -100,7 +100,7 @@ fn print_samples(lines: &[u8]) -> u8 {
         for part in ["# HELP ", metric, " ", help, "\n# TYPE ", metric, " ", kind, "\n"] {
             out.push_str(part);
         }
-        for line in lines.split(|byte| *byte == b'\n').filter_map(Line::parse) {
+        for line in lines.split(|byte| *byte == b'\n').filter_map(MetricLine::parse) {
             line.push_sample(metric, if kind == "gauge" { line.average } else { line.count }, &mut out);
             code |= print(out.as_bytes());
             out.truncate(0);
@@ -116,27 +116,27 @@ fn ask<'m>(
     value: Decimal,
 ) -> Result<(Client<'m>, &'m mut [u8]), u8> {
     let (mut client, rest) = invocation.client(ANSWER_MAX_BYTES)?;
-    client.connect_or_tell("metric")?;
+    client.connect_or_report("metric")?;
     let mut object = [0; 4 * METRIC_LINE_BYTES];
     let mut out = Writer::new(&mut object);
     push_object(name, value, &mut out);
-    client.send(&[out.as_bytes()]).map_err(|trouble| client.tell("metric", trouble))?;
+    client.send(&[out.as_bytes()]).map_err(|error| client.report("metric", error))?;
     Ok((client, rest))
 }
 
 /// Insists that a line is about a metric; else tells what it is.
 fn parse(client: &Client<'_>, line: Range<usize>) -> Result<(), u8> {
     let text = client.at(line);
-    match (Line::parse(text), text.strip_prefix(b"error: ")) {
+    match (MetricLine::parse(text), text.strip_prefix(b"error: ")) {
         (Some(_), _) => Ok(()),
         (None, Some(why)) => Err(refused(why)),
-        (None, None) => Err(client.tell("metric", Trouble::Garbage)),
+        (None, None) => Err(client.report("metric", ClientError::Garbage)),
     }
 }
 
 /// Tells that something was refused; the exit code.
 fn refused(why: &[u8]) -> u8 {
-    fail(if why.starts_with(b"denied") { exit::DENIED } else { exit::FAILED }, &|out| {
+    fail(if why.starts_with(b"denied") { exit::NO_PRIVILEGE } else { exit::FAILED }, &|out| {
         out.push_str("metric: ");
         out.push_escaped(why);
     })

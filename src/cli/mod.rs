@@ -4,48 +4,48 @@
 //! function. Help, parsing, dispatch, the manual page and the shell's completion
 //! come from it.
 //!
-//! - `arguments.rs`: what stands before and behind a command's name
-//! - `locate.rs`: where the files of this user are
-//! - `control.rs`: start, run, stop, restart, reload, rotate
+//! - `command_line.rs`: what stands before and behind a command's name
+//! - `paths.rs`: where the files of this user are
+//! - `lifecycle.rs`: start, run, stop, restart, reload, rotate
 //! - `client.rs`: a connection to a service's socket
-//! - `queue.rs`: queue; `feed.rs` and `backlog.rs`: queue from stdin
+//! - `queue.rs`: queue; `queue_stdin.rs` and `backlog.rs`: queue from stdin
 //! - `chat.rs`: chat
-//! - `steer.rs`: list, cancel, retry, forget, drain, watch
+//! - `jobs.rs`: list, cancel, retry, forget, drain, watch
 //! - `metric.rs`: metric
 //! - `open.rs`: open
 //! - `status.rs`: status
 //! - `doctor.rs`: doctor
 //! - `log.rs`: log
-//! - `inform.rs`: check, limits, help, version
+//! - `info.rs`: check, limits, help, version
 
-pub mod arguments;
 mod backlog;
 mod chat;
 mod client;
-mod control;
+pub mod command_line;
 mod doctor;
-mod feed;
-mod inform;
-mod locate;
+mod info;
+mod jobs;
+mod lifecycle;
 mod log;
 mod metric;
 mod open;
+mod paths;
 mod queue;
+mod queue_stdin;
 mod status;
-mod steer;
 
 use crate::proto::config::toml::apply_option;
-use crate::proto::names::Service;
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
+use crate::proto::service::Service;
+use crate::service::config_source::{InvalidConfig, ServiceFile, path_of};
 use crate::service::lifecycle::exit;
+use crate::service::lock_holder::LockHolder;
 use crate::service::memory::{self, Memory};
-use crate::service::settings::{File, Unusable, path_of};
-use crate::service::target::Target;
 use crate::sys::args::Args;
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{Errno, Failure, fds, file, process};
-use arguments::{Line, Words, command_named, option};
+use crate::util::path::Path;
+use crate::util::text::Writer;
+use command_line::{CommandLine, Operands, command_named, option};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A command of the program. What people read of it is public: the manual page
@@ -64,33 +64,33 @@ pub struct Command {
     /// The options that it knows, of [`option`].
     options: u16,
     /// What stands behind the options.
-    operands: Operands,
+    operand_spec: OperandSpec,
     /// Its function.
-    run: Run,
+    run: CommandFn,
 }
 
 impl Command {
     /// The names of the options that it knows, and whether a value follows.
     pub fn options(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        arguments::names_of(self.options)
+        command_line::names_of(self.options)
     }
 }
 
 /// What a command wants behind its options.
 #[derive(Clone, Copy)]
-enum Operands {
+enum OperandSpec {
     /// The name of a service, or nothing.
     Service,
     /// The same; for the supervisor also `--` and a program with its arguments.
     Program,
     /// Words, at least and at most so many.
-    Words(usize, usize),
+    Count(usize, usize),
 }
 
 /// How a command is run.
-enum Run {
+enum CommandFn {
     /// With the words behind its name only.
-    Plain(fn(&Words) -> u8),
+    Plain(fn(&Operands) -> u8),
     /// With a service and where its files are.
     Service(fn(Invocation) -> u8),
     /// As `Service`; a folder of `-d` that is missing is made.
@@ -108,8 +108,8 @@ pub const COMMANDS: &[Command] = &[
                   --child FOLDER  what the supervisor starts its services with: no way into the background\n\
                   Exit: 0 ready; 1 failed, or already running; 2 usage; 4 no privilege; 6 bad config.\n",
         options: option::HEALTH | option::CHILD,
-        operands: Operands::Program,
-        run: Run::Start(control::start),
+        operand_spec: OperandSpec::Program,
+        run: CommandFn::Start(lifecycle::start),
     },
     Command {
         name: "run",
@@ -123,8 +123,8 @@ pub const COMMANDS: &[Command] = &[
                   NOTIFY_SOCKET, WATCHDOG_USEC and JOURNAL_STREAM are obeyed (systemd).\n\
                   Exit: as start, then 0 after a graceful stop.\n",
         options: option::READY_FD | option::HEALTH,
-        operands: Operands::Program,
-        run: Run::Start(control::run),
+        operand_spec: OperandSpec::Program,
+        run: CommandFn::Start(lifecycle::run),
     },
     Command {
         name: "stop",
@@ -133,8 +133,8 @@ pub const COMMANDS: &[Command] = &[
         details: "Sends TERM, and KILL 5 s after stop_timeout.\n\
                   Exit: 0 stopped, or was not running; 1 could not.\n",
         options: option::NONE,
-        operands: Operands::Service,
-        run: Run::Service(control::stop),
+        operand_spec: OperandSpec::Service,
+        run: CommandFn::Service(lifecycle::stop),
     },
     Command {
         name: "restart",
@@ -142,8 +142,8 @@ pub const COMMANDS: &[Command] = &[
         summary: "check the config, stop, start",
         details: "A bad config leaves the running service alone.\nExit: as start.\n",
         options: option::HEALTH,
-        operands: Operands::Program,
-        run: Run::Start(control::restart),
+        operand_spec: OperandSpec::Program,
+        run: CommandFn::Start(lifecycle::restart),
     },
     Command {
         name: "reload",
@@ -151,8 +151,8 @@ pub const COMMANDS: &[Command] = &[
         summary: "check the config and have the service read it again (HUP)",
         details: "Exit: 0; 4 no privilege; 6 bad config, the service was not signalled; 7 not running.\n",
         options: option::NONE,
-        operands: Operands::Service,
-        run: Run::Service(control::reload),
+        operand_spec: OperandSpec::Service,
+        run: CommandFn::Service(lifecycle::reload),
     },
     Command {
         name: "rotate",
@@ -160,8 +160,8 @@ pub const COMMANDS: &[Command] = &[
         summary: "rotate the log, or open it anew if it was moved away (USR1)",
         details: "Exit: 0; 4 no privilege; 7 not running.\n",
         options: option::NONE,
-        operands: Operands::Service,
-        run: Run::Service(control::rotate),
+        operand_spec: OperandSpec::Service,
+        run: CommandFn::Service(lifecycle::rotate),
     },
     Command {
         name: "status",
@@ -172,8 +172,8 @@ pub const COMMANDS: &[Command] = &[
                   Exit: 0 running; 1 dead, PID file left behind; 3 stopped; 4 unknown: jobs does not\n\
                   answer within 2 s, or the heartbeat is stale.\n",
         options: option::JSON | option::PROMETHEUS,
-        operands: Operands::Service,
-        run: Run::Service(status::status),
+        operand_spec: OperandSpec::Service,
+        run: CommandFn::Service(status::status),
     },
     Command {
         name: "queue",
@@ -188,8 +188,8 @@ pub const COMMANDS: &[Command] = &[
                   Exit: 0; 1 refused; 4 denied; 7 not running. With --wait the job's own status, 128+N for\n\
                   a signal, 125 for any failure of queue itself.\n",
         options: option::WAIT,
-        operands: Operands::Words(1, usize::MAX),
-        run: Run::Service(queue::queue),
+        operand_spec: OperandSpec::Count(1, usize::MAX),
+        run: CommandFn::Service(queue::queue),
     },
     Command {
         name: "list",
@@ -197,8 +197,8 @@ pub const COMMANDS: &[Command] = &[
         summary: "list the jobs, one a line: ID STATE ATTEMPT TEXT",
         details: "Control bytes in TEXT are shown as \\xNN.\nExit: 0; 4 denied; 7 not running.\n",
         options: option::NONE,
-        operands: Operands::Words(0, 1),
-        run: Run::Service(steer::list),
+        operand_spec: OperandSpec::Count(0, 1),
+        run: CommandFn::Service(jobs::list),
     },
     Command {
         name: "cancel",
@@ -207,8 +207,8 @@ pub const COMMANDS: &[Command] = &[
         details: "A running job gets TERM, and KILL after stop_timeout; it is not tried again.\n\
                   Exit: 0; 1 no such job; 4 denied; 7 not running.\n",
         options: option::NONE,
-        operands: Operands::Words(1, 1),
-        run: Run::Service(steer::cancel),
+        operand_spec: OperandSpec::Count(1, 1),
+        run: CommandFn::Service(jobs::cancel),
     },
     Command {
         name: "retry",
@@ -216,8 +216,8 @@ pub const COMMANDS: &[Command] = &[
         summary: "have a dead job, or all of them, wait again",
         details: "Exit: 0; 1 no such dead job; 4 denied; 7 not running.\n",
         options: option::NONE,
-        operands: Operands::Words(1, 1),
-        run: Run::Service(steer::retry),
+        operand_spec: OperandSpec::Count(1, 1),
+        run: CommandFn::Service(jobs::retry),
     },
     Command {
         name: "forget",
@@ -225,8 +225,8 @@ pub const COMMANDS: &[Command] = &[
         summary: "remove a dead job, or all of them, for good",
         details: "Exit: 0; 1 no such dead job; 4 denied; 7 not running.\n",
         options: option::NONE,
-        operands: Operands::Words(1, 1),
-        run: Run::Service(steer::forget),
+        operand_spec: OperandSpec::Count(1, 1),
+        run: CommandFn::Service(jobs::forget),
     },
     Command {
         name: "drain",
@@ -235,8 +235,8 @@ pub const COMMANDS: &[Command] = &[
         details: "--wait  return when the service is gone\n\
                   Exit: 0; 1 it died before that; 4 denied; 7 not running.\n",
         options: option::WAIT,
-        operands: Operands::Words(0, 0),
-        run: Run::Service(steer::drain),
+        operand_spec: OperandSpec::Count(0, 0),
+        run: CommandFn::Service(jobs::drain),
     },
     Command {
         name: "watch",
@@ -246,8 +246,8 @@ pub const COMMANDS: &[Command] = &[
                   were missed.\n\
                   Exit: 0 when the service stops; 1 nobody reads any more; 4 denied; 7 not running.\n",
         options: option::NONE,
-        operands: Operands::Words(0, 0),
-        run: Run::Service(steer::watch),
+        operand_spec: OperandSpec::Count(0, 0),
+        run: CommandFn::Service(jobs::watch),
     },
     Command {
         name: "chat",
@@ -257,8 +257,8 @@ pub const COMMANDS: &[Command] = &[
                   hub stops.\n\
                   Exit: 0; 1 the server is full; 7 not running.\n",
         options: option::NONE,
-        operands: Operands::Words(0, 0),
-        run: Run::Service(chat::chat),
+        operand_spec: OperandSpec::Count(0, 0),
+        run: CommandFn::Service(chat::chat),
     },
     Command {
         name: "metric",
@@ -270,8 +270,8 @@ pub const COMMANDS: &[Command] = &[
                   --            ends the options, so that NAME may begin with -\n\
                   Exit: 0; 1 refused; 4 denied; 7 not running.\n",
         options: option::DUMP | option::PROMETHEUS,
-        operands: Operands::Words(0, 2),
-        run: Run::Service(metric::metric),
+        operand_spec: OperandSpec::Count(0, 2),
+        run: CommandFn::Service(metric::metric),
     },
     Command {
         name: "log",
@@ -288,8 +288,8 @@ pub const COMMANDS: &[Command] = &[
                   Exit: 0 at the end of input; 1 FILE cannot be opened, or not be written at TERM; 2 usage;\n\
                   4 no right to open FILE.\n",
         options: option::SIZE | option::KEEP | option::TIME,
-        operands: Operands::Words(1, 1),
-        run: Run::Plain(log::log),
+        operand_spec: OperandSpec::Count(1, 1),
+        run: CommandFn::Plain(log::log),
     },
     Command {
         name: "open",
@@ -300,8 +300,8 @@ pub const COMMANDS: &[Command] = &[
                   Exit: 0; 1 denied, or it cannot be opened; 7 not running. With CMD its own status, or 127\n\
                   if there is no such program, 126 if it cannot be executed.\n",
         options: option::NONE,
-        operands: Operands::Words(1, usize::MAX),
-        run: Run::Service(open::open),
+        operand_spec: OperandSpec::Count(1, usize::MAX),
+        run: CommandFn::Service(open::open),
     },
     Command {
         name: "check",
@@ -309,8 +309,8 @@ pub const COMMANDS: &[Command] = &[
         summary: "validate the config and print the effective one as TOML",
         details: "Exit: 0; 6 with FILE:LINE, what is wrong and what is allowed.\n",
         options: option::NONE,
-        operands: Operands::Words(0, 0),
-        run: Run::Service(inform::check),
+        operand_spec: OperandSpec::Count(0, 0),
+        run: CommandFn::Service(info::check),
     },
     Command {
         name: "doctor",
@@ -319,8 +319,8 @@ pub const COMMANDS: &[Command] = &[
         details: "A line for each thing that it looked at: `ok` or `warn`, and what to do. Changes nothing.\n\
                   Exit: 0 no warnings; 1 warnings; 6 bad config.\n",
         options: option::NONE,
-        operands: Operands::Words(0, 0),
-        run: Run::Service(doctor::doctor),
+        operand_spec: OperandSpec::Count(0, 0),
+        run: CommandFn::Service(doctor::doctor),
     },
     Command {
         name: "limits",
@@ -328,8 +328,8 @@ pub const COMMANDS: &[Command] = &[
         summary: "print every compile-time limit",
         details: "One a line: name, value, meaning.\n",
         options: option::NONE,
-        operands: Operands::Words(0, 0),
-        run: Run::Plain(inform::limits),
+        operand_spec: OperandSpec::Count(0, 0),
+        run: CommandFn::Plain(info::limits),
     },
     Command {
         name: "help",
@@ -337,8 +337,8 @@ pub const COMMANDS: &[Command] = &[
         summary: "say how to use the program, or one command",
         details: "",
         options: option::NONE,
-        operands: Operands::Words(0, 1),
-        run: Run::Plain(inform::help),
+        operand_spec: OperandSpec::Count(0, 1),
+        run: CommandFn::Plain(info::help),
     },
     Command {
         name: "version",
@@ -346,8 +346,8 @@ pub const COMMANDS: &[Command] = &[
         summary: "print the version",
         details: "",
         options: option::NONE,
-        operands: Operands::Words(0, 0),
-        run: Run::Plain(inform::version),
+        operand_spec: OperandSpec::Count(0, 0),
+        run: CommandFn::Plain(info::version),
     },
 ];
 
@@ -355,7 +355,7 @@ pub const COMMANDS: &[Command] = &[
 struct Invocation {
     command: &'static str,
     service: Service,
-    words: Words,
+    operands: Operands,
     /// All arguments, and the place of the command among them.
     args: Args,
     command_at: usize,
@@ -371,10 +371,10 @@ impl Invocation {
         let journal = self.journal;
         let mut line = [0; 512];
         let mut out = Writer::new(&mut line);
-        let Memory { settings, config, scratch, .. } = &mut *self.memory;
-        settings
+        let Memory { config_source, config, scratch, .. } = &mut *self.memory;
+        config_source
             .load(config, scratch.pages(), &mut out)
-            .map_err(|Unusable| fail_to(journal, exit::CONFIG, &|message| message.push(out.as_bytes())))
+            .map_err(|InvalidConfig| fail_to(journal, exit::CONFIG, &|message| message.push(out.as_bytes())))
     }
 
     /// As [`Invocation::load`], but a bad configuration, which is told, must
@@ -382,25 +382,25 @@ impl Invocation {
     /// mistake holds, and so do the options.
     fn load_or_defaults(&mut self) {
         if self.load().is_err() {
-            let Memory { settings, config, .. } = &mut *self.memory;
-            for option in &settings.overrides {
-                let _ = apply_option(option, config, &settings.base);
+            let Memory { config_source, config, .. } = &mut *self.memory;
+            for option in &config_source.overrides {
+                let _ = apply_option(option, config, &config_source.base);
             }
         }
     }
 
     /// The process that holds the lock of the PID file at `path`; tells why if
     /// that cannot be known.
-    fn target(path: &Path) -> Result<Option<Target>, u8> {
-        Target::find(path).map_err(|hidden| {
-            let code = if hidden.is_denied() { exit::DENIED } else { exit::FAILED };
-            fail(code, &|out| hidden.describe(path, out))
+    fn lock_holder(path: &Path) -> Result<Option<LockHolder>, u8> {
+        LockHolder::find(path).map_err(|error| {
+            let code = if error.is_denied() { exit::NO_PRIVILEGE } else { exit::FAILED };
+            fail(code, &|out| error.describe(path, out))
         })
     }
 
     /// The PID file of the service.
     fn pid_path(&self) -> Result<Path, u8> {
-        path_of(self.service, File::Pid, &self.memory.config)
+        path_of(self.service, ServiceFile::Pid, &self.memory.config)
             .ok_or_else(|| fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long")))
     }
 }
@@ -408,12 +408,12 @@ impl Invocation {
 /// Runs the command that the arguments name; returns the exit code.
 #[must_use]
 pub fn main(args: &Args) -> u8 {
-    if fds::ensure_standard().is_err() {
+    if fds::sanitize_stdio().is_err() {
         // Without /dev/null nothing can be promised, and nobody be told.
         return exit::FAILED;
     }
     match task(args) {
-        Ok(Task::Plain(run, words)) => run(&words),
+        Ok(Task::Plain(run, operands)) => run(&operands),
         Ok(Task::Service(run, invocation)) => run(invocation),
         Err(code) => code,
     }
@@ -421,7 +421,7 @@ pub fn main(args: &Args) -> u8 {
 
 /// What the arguments ask for.
 enum Task {
-    Plain(fn(&Words) -> u8, Words),
+    Plain(fn(&Operands) -> u8, Operands),
     Service(fn(Invocation) -> u8, Invocation),
 }
 
@@ -429,17 +429,17 @@ enum Task {
 /// for the options any more.)
 #[inline(never)]
 fn task(args: &Args) -> Result<Task, u8> {
-    let Line { options, at, command, service, words } =
-        Line::parse(args).map_err(|misuse| usage(misuse.command, &|out| misuse.describe(out)))?;
+    let CommandLine { options, at, command, service, operands } =
+        CommandLine::parse(args).map_err(|error| usage(error.command, &|out| error.describe(out)))?;
     let (run, creates) = match command.run {
-        Run::Plain(run) => return Ok(Task::Plain(run, words)),
-        Run::Service(run) => (run, false),
-        Run::Start(run) => (run, true),
+        CommandFn::Plain(run) => return Ok(Task::Plain(run, operands)),
+        CommandFn::Service(run) => (run, false),
+        CommandFn::Start(run) => (run, true),
     };
     let memory = memory::take();
-    locate::locate(args, &options, creates, words.child, &mut memory.settings)?;
+    paths::locate(args, &options, creates, operands.child, &mut memory.config_source)?;
     let (command, args) = (command.name, *args);
-    let invocation = Invocation { command, service, words, args, command_at: at, memory, journal: false };
+    let invocation = Invocation { command, service, operands, args, command_at: at, memory, journal: false };
     Ok(Task::Service(run, invocation))
 }
 
@@ -464,12 +464,12 @@ fn fail(code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
 /// whoever said it first, a terminal obeys none of it.
 fn fail_to(journal: bool, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
     let (mut told, mut line) = ([0; 640], [0; 640]);
-    let mut words = Writer::new(&mut told);
-    text(&mut words);
+    let mut message = Writer::new(&mut told);
+    text(&mut message);
     let mut out = Writer::new(&mut line);
     out.push_str(if journal { "<3>" } else { "" });
     out.push_str("zigsvc: ");
-    out.push_visible(words.as_bytes());
+    out.push_visible(message.as_bytes());
     out.end_line();
     process::write_stderr(out.as_bytes());
     code

@@ -1,17 +1,17 @@
 //! `open`: a client of the opener. The file is copied to stdout, or is the standard input
 //! of a program.
 
-use super::client::{Client, Trouble};
+use super::client::{Client, ClientError};
 use super::{Invocation, fail, print, usage};
 use crate::limits::{ANSWER_WAIT, CONNECT_RETRY, OPEN_ATTEMPTS_MAX};
-use crate::proto::names::Service;
 use crate::proto::opener::FILE;
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
+use crate::proto::service::Service;
 use crate::service::lifecycle::{describe_at, exit};
 use crate::service::program;
 use crate::sys::spawn::execute;
-use crate::sys::{Errno, Failure, OwnedFd, clock, fds, file, pass, poll, signal};
+use crate::sys::{Errno, Failure, OwnedFd, clock, fd_passing, fds, file, poll, signal};
+use crate::util::path::Path;
+use crate::util::text::Writer;
 
 /// What a shell and env(1) say about a program that is not there, and about one that
 /// cannot be executed.
@@ -19,13 +19,13 @@ const NO_PROGRAM: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
 
 /// Bytes of an answer in words.
-const WORDS_BYTES: usize = 64;
+const ANSWER_TEXT_BYTES: usize = 64;
 
 /// `open PATH [-- CMD ARG...]`
 pub(super) fn open(mut invocation: Invocation) -> u8 {
-    let words = &invocation.words;
-    let path = words.get(0).unwrap_or(b"");
-    match (words.get(1), words.get(2)) {
+    let operands = &invocation.operands;
+    let path = operands.get(0).unwrap_or(b"");
+    match (operands.get(1), operands.get(2)) {
         (None, _) | (Some(b"--"), Some(_)) => {}
         (Some(b"--"), None) => return usage("open", &|out| out.push_str("missing argument: -- CMD")),
         _ => {
@@ -36,7 +36,7 @@ pub(super) fn open(mut invocation: Invocation) -> u8 {
         return usage("open", &|out| out.push_str("no path that can be asked for holds a newline"));
     }
     let (file, runs) = match ask(&mut invocation, path) {
-        Ok(file) => (file, invocation.words.get(2).is_some()),
+        Ok(file) => (file, invocation.operands.get(2).is_some()),
         Err(code) => return code,
     };
     if runs { become_program(&invocation, file) } else { copy(&mut invocation, path, &file) }
@@ -47,12 +47,12 @@ pub(super) fn open(mut invocation: Invocation) -> u8 {
 fn ask(invocation: &mut Invocation, path: &[u8]) -> Result<OwnedFd, u8> {
     invocation.service = Service::Opener;
     let (mut client, _) = invocation.client(0)?;
-    let mut words = [0; WORDS_BYTES];
+    let mut answer_text = [0; ANSWER_TEXT_BYTES];
     let mut attempts = 1;
     let (length, file) = loop {
-        client.connect_or_tell("open")?;
-        let answer = client.send(&[path]).and_then(|()| answer(&client, &mut words));
-        match answer.map_err(|trouble| client.tell("open", trouble))? {
+        client.connect_or_report("open")?;
+        let answer = client.send(&[path]).and_then(|()| answer(&client, &mut answer_text));
+        match answer.map_err(|error| client.report("open", error))? {
             // (a worker that dies leaves its clients without an answer; the next one will
             // have it)
             (0, _) if attempts < OPEN_ATTEMPTS_MAX => attempts += 1,
@@ -60,11 +60,11 @@ fn ask(invocation: &mut Invocation, path: &[u8]) -> Result<OwnedFd, u8> {
         }
         poll::sleep(CONNECT_RETRY);
     };
-    match (words.get(..length).unwrap_or(&[]), file) {
+    match (answer_text.get(..length).unwrap_or(&[]), file) {
         (FILE, Some(file)) => Ok(file),
         (FILE, None) => Err(refused(path, b"no room for its descriptor: EMFILE")),
-        (b"", _) => Err(client.tell("open", Trouble::Closed)),
-        (words, _) => Err(refused(path, words)),
+        (b"", _) => Err(client.report("open", ClientError::Closed)),
+        (why, _) => Err(refused(path, why)),
     }
 }
 
@@ -79,23 +79,23 @@ fn refused(path: &[u8], why: &[u8]) -> u8 {
 }
 
 /// The answer: its length and its descriptor.
-fn answer(client: &Client<'_>, words: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Trouble> {
+fn answer(client: &Client<'_>, answer_text: &mut [u8]) -> Result<(usize, Option<OwnedFd>), ClientError> {
     let deadline = clock::now() + ANSWER_WAIT;
-    let socket = client.socket.as_ref().ok_or(Trouble::Closed)?;
+    let socket = client.socket.as_ref().ok_or(ClientError::Closed)?;
     let mut held = 0usize;
     loop {
-        let free = words.get_mut(held..).filter(|free| !free.is_empty()).ok_or(Trouble::Garbage)?;
-        match pass::receive(socket, free) {
+        let free = answer_text.get_mut(held..).filter(|free| !free.is_empty()).ok_or(ClientError::Garbage)?;
+        match fd_passing::receive(socket, free) {
             Err(Failure { errno: Errno::AGAIN, .. }) => client.wait(Some(deadline))?,
             Ok(received) if received.length > 0 => {
                 held = held.saturating_add(received.length);
-                if words.get(..held) == Some(FILE) {
+                if answer_text.get(..held) == Some(FILE) {
                     return Ok((held, received.fd));
                 }
             }
             // (it also ends so when the service dies)
             Ok(_) | Err(Failure { errno: Errno::CONNRESET, .. }) => return Ok((held, None)),
-            Err(failure) => return Err(Trouble::Failed(failure)),
+            Err(failure) => return Err(ClientError::Failed(failure)),
         }
     }
 }
@@ -127,8 +127,8 @@ fn copy(invocation: &mut Invocation, path: &[u8], file: &OwnedFd) -> u8 {
 /// Becomes the program, with the file as its standard input and nothing else of ours.
 #[inline(never)]
 fn become_program(invocation: &Invocation, file: OwnedFd) -> u8 {
-    let word = invocation.words.get(2).unwrap_or(b"");
-    let program = program::find(&invocation.args, word, &invocation.memory.settings.base);
+    let word = invocation.operands.get(2).unwrap_or(b"");
+    let program = program::find(&invocation.args, word, &invocation.memory.config_source.base);
     if let Err(failure) = fds::replace(&file, 0) {
         return fail(exit::FAILED, &|out| failure.describe(out));
     }
@@ -138,7 +138,7 @@ fn become_program(invocation: &Invocation, file: OwnedFd) -> u8 {
     // (not on the PATH: what has this name in the working folder is another program)
     let errno = match program.as_bytes().first() {
         Some(b'/') => {
-            let argv = invocation.words.program().get(2..).unwrap_or(&[]);
+            let argv = invocation.operands.program().get(2..).unwrap_or(&[]);
             execute(program.as_c_str(), argv, invocation.args.environment())
         }
         _ => Errno::NOENT,

@@ -1,14 +1,14 @@
 //! `queue`: one job from the arguments; with `--wait`, until it has ended.
 
-use super::arguments::option;
-use super::client::{Answer, Client, NEVER, Trouble, tell_refused};
-use super::{Invocation, fail, feed, print, usage};
+use super::client::{Answer, Client, ClientError, NEVER, report_refused};
+use super::command_line::option;
+use super::{Invocation, fail, print, queue_stdin, usage};
 use crate::limits::{ANSWER_MAX_BYTES, FULL_RETRY, JOB_MAX_BYTES, RESTART_WAIT};
-use crate::proto::lines::{Line, classify};
-use crate::proto::metrics::number;
-use crate::proto::text::Writer;
+use crate::proto::prometheus::number;
 use crate::service::lifecycle::exit;
 use crate::sys::{clock, poll};
+use crate::util::lines::{Line, classify};
+use crate::util::text::Writer;
 
 /// What `--wait` says when not the job failed but `queue` itself (as nohup(1)
 /// and timeout(1) do).
@@ -16,14 +16,14 @@ const QUEUE_FAILED: u8 = 125;
 
 /// `queue [--wait] JOB...`
 pub(super) fn queue(mut invocation: Invocation) -> u8 {
-    let waits = invocation.words.has(option::WAIT);
-    let words = &invocation.words;
-    if words.get(0) == Some(b"-") && words.get(1).is_none() && !words.literal {
+    let waits = invocation.operands.has(option::WAIT);
+    let operands = &invocation.operands;
+    if operands.get(0) == Some(b"-") && operands.get(1).is_none() && !operands.literal {
         if waits {
             usage("queue", &|out| out.push_str("--wait is for one job, not for those of stdin"));
             return QUEUE_FAILED;
         }
-        return feed::feed(invocation);
+        return queue_stdin::queue_stdin(invocation);
     }
     match one(&mut invocation, waits) {
         Ok(code) => code,
@@ -39,7 +39,7 @@ fn one(invocation: &mut Invocation, waits: bool) -> Result<u8, u8> {
     let mut line = [0; JOB_MAX_BYTES + 80];
     let mut joined = Writer::new(&mut line);
     let mut index = 0;
-    while let Some(word) = invocation.words.get(index) {
+    while let Some(word) = invocation.operands.get(index) {
         joined.push_str(if index == 0 { "" } else { " " });
         joined.push(word);
         index = index.saturating_add(1);
@@ -58,9 +58,9 @@ fn one(invocation: &mut Invocation, waits: bool) -> Result<u8, u8> {
         Line::Job(text) => text,
     };
     let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
-    client.connect_or_tell("queue")?;
+    client.connect_or_report("queue")?;
     let answer = client.ask("queue", &[b"queue ", text])?;
-    let Some(id) = number(answer, "id") else { return Err(client.tell("queue", Trouble::Garbage)) };
+    let Some(id) = number(answer, "id") else { return Err(client.report("queue", ClientError::Garbage)) };
     let mut digits = [0; 24];
     let mut out = Writer::new(&mut digits);
     out.push_u64(id);
@@ -78,23 +78,23 @@ fn one(invocation: &mut Invocation, waits: bool) -> Result<u8, u8> {
 /// Waits for the end of job `id`, through restarts of the service.
 fn wait(client: &mut Client<'_>, id: &[u8]) -> Result<u8, u8> {
     loop {
-        let trouble = match client.send(&[b"wait ", id]).and_then(|()| client.line(NEVER)) {
+        let error = match client.send(&[b"wait ", id]).and_then(|()| client.line(NEVER)) {
             Ok(line) => match Answer::parse(client.at(line)) {
                 Answer::Ok(text) => {
                     let status = number(text, "exit").and_then(|status| u8::try_from(status).ok());
-                    return status.ok_or_else(|| client.tell("wait", Trouble::Garbage));
+                    return status.ok_or_else(|| client.report("wait", ClientError::Garbage));
                 }
-                Answer::Refused(b"stopping" | b"busy", _) => Trouble::Closed,
-                Answer::Refused(code, text) => return Err(tell_refused("wait", code, text)),
-                Answer::Garbage => Trouble::Garbage,
+                Answer::Refused(b"stopping" | b"busy", _) => ClientError::Closed,
+                Answer::Refused(code, text) => return Err(report_refused("wait", code, text)),
+                Answer::Garbage => ClientError::Garbage,
             },
-            Err(trouble) => trouble,
+            Err(error) => error,
         };
-        if !matches!(trouble, Trouble::Closed | Trouble::Late) {
-            return Err(client.tell("wait", trouble));
+        if !matches!(error, ClientError::Closed | ClientError::TimedOut) {
+            return Err(client.report("wait", error));
         }
         poll::sleep(FULL_RETRY);
         let deadline = clock::now() + RESTART_WAIT;
-        client.connect_again(deadline).map_err(|trouble| client.tell("wait", trouble))?;
+        client.connect_again(deadline).map_err(|error| client.report("wait", error))?;
     }
 }

@@ -1,19 +1,19 @@
 //! `status`: what the lock, the PID file, the heartbeat and the service itself
 //! say, for a person, a program, or Prometheus.
 
-use super::arguments::option;
-use super::client::{Answer, Client, Trouble};
+use super::client::{Answer, Client, ClientError};
+use super::command_line::option;
 use super::{Invocation, fail, print, usage};
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY, STATUS_WAIT};
 use crate::proto::health::Verdict;
-use crate::proto::metrics::{self, field, fields, number};
-use crate::proto::names::Service;
-use crate::proto::text::{Writer, parse_u64};
+use crate::proto::prometheus::{self, field, fields, number};
+use crate::proto::service::Service;
+use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lifecycle::{describe_at, exit};
-use crate::service::settings::{File, path_of};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::{Errno, clock, poll};
+use crate::util::text::{Writer, parse_u64};
 use crate::util::time::{Duration, Instant};
 use core::ops::Range;
 use ufmt::uwrite;
@@ -29,17 +29,17 @@ mod lsb {
 /// What the service itself says.
 enum Counters {
     /// It was not asked, or does not tell this caller.
-    Untold,
+    NotAsked,
     /// It does not answer.
-    Silent,
+    NoAnswer,
     /// It ended, or ends.
-    Gone,
+    Ended,
     /// Its answer is this line of the client.
-    Told(Range<usize>),
+    Answered(Range<usize>),
 }
 
 /// All that is known.
-struct Report<'a> {
+struct StatusReport<'a> {
     name: &'a str,
     state: &'a str,
     pid: Option<u32>,
@@ -51,8 +51,8 @@ struct Report<'a> {
 /// `status [--json|--prometheus] [SERVICE]`
 #[inline(never)]
 pub(super) fn status(mut invocation: Invocation) -> u8 {
-    let json = invocation.words.has(option::JSON);
-    let prometheus = invocation.words.has(option::PROMETHEUS);
+    let json = invocation.operands.has(option::JSON);
+    let prometheus = invocation.operands.has(option::PROMETHEUS);
     if json && prometheus {
         return usage("status", &|out| out.push_str("--json and --prometheus exclude each other"));
     }
@@ -60,7 +60,8 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
     let service = invocation.service;
     let config = &invocation.memory.config;
     let stale_after = config.stale_after;
-    let (Ok(path), Some(health_path)) = (invocation.pid_path(), path_of(service, File::Health, config))
+    let (Ok(path), Some(health_path)) =
+        (invocation.pid_path(), path_of(service, ServiceFile::Health, config))
     else {
         return lsb::UNKNOWN;
     };
@@ -73,40 +74,40 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
             Err(failure) => return fail(lsb::UNKNOWN, &|out| describe_at(&path, failure, out)),
         };
         let pid = match held {
-            Holder::Died => break ("dead", lsb::DEAD, None, Health::Missing, Counters::Untold),
-            Holder::Stopped => break ("stopped", lsb::STOPPED, None, Health::Missing, Counters::Untold),
+            Holder::Died => break ("dead", lsb::DEAD, None, Health::Missing, Counters::NotAsked),
+            Holder::Stopped => break ("stopped", lsb::STOPPED, None, Health::Missing, Counters::NotAsked),
             Holder::Running(pid) => pid.map(|pid| u32::try_from(pid.as_raw_pid()).unwrap_or(0)),
         };
         let counters = match service {
             Service::Jobs => counters(&mut client, deadline),
-            _ => Counters::Untold,
+            _ => Counters::NotAsked,
         };
-        let health = heartbeat::look(&health_path, pid.unwrap_or(0), &boot, clock::now(), stale_after);
+        let health = heartbeat::probe(&health_path, pid.unwrap_or(0), &boot, clock::now(), stale_after);
         break match (&health, &counters) {
-            (_, Counters::Gone) => {
+            (_, Counters::Ended) => {
                 poll::sleep(CONNECT_RETRY);
                 continue;
             }
             (Health::Judged(Verdict::Stale(_), _), _) => ("stale", lsb::UNKNOWN, pid, health, counters),
-            (_, Counters::Silent) => ("unknown", lsb::UNKNOWN, pid, health, counters),
+            (_, Counters::NoAnswer) => ("unknown", lsb::UNKNOWN, pid, health, counters),
             _ => ("running", lsb::RUNNING, pid, health, counters),
         };
     };
     let answer = match &counters {
-        Counters::Told(line) => match Answer::parse(client.at(line.clone())) {
+        Counters::Answered(line) => match Answer::parse(client.at(line.clone())) {
             Answer::Ok(text) => Some(text),
             _ => None,
         },
         _ => None,
     };
-    let report = Report { name: service.name(), state, pid, health, answer };
+    let report = StatusReport { name: service.name(), state, pid, health, answer };
     let mut out = Writer::new(rest);
     if json {
         report.write_json(&mut out);
     } else if prometheus {
-        metrics::emit(report.name, code == lsb::RUNNING, answer, &mut out);
+        prometheus::emit(report.name, code == lsb::RUNNING, answer, &mut out);
     } else {
-        report.write_text(matches!(counters, Counters::Silent), &mut out);
+        report.write_text(matches!(counters, Counters::NoAnswer), &mut out);
     }
     // What a program asked for and did not get, it does not know.
     if print(out.as_bytes()) != exit::OK && (json || prometheus) { lsb::UNKNOWN } else { code }
@@ -120,17 +121,17 @@ fn counters(client: &mut Client<'_>, deadline: Instant) -> Counters {
         .and_then(|()| client.line(Some(deadline)));
     match asked {
         Ok(line) => match Answer::parse(client.at(line.clone())) {
-            Answer::Ok(_) => Counters::Told(line),
+            Answer::Ok(_) => Counters::Answered(line),
             // It lives, and that is all that this caller learns.
-            _ => Counters::Untold,
+            _ => Counters::NotAsked,
         },
-        Err(Trouble::NotRunning) => Counters::Gone,
-        Err(Trouble::Closed) if !deadline.is_due(clock::now()) => Counters::Gone,
-        Err(Trouble::Failed(failure)) => match failure.errno {
-            Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED | Errno::AGAIN => Counters::Silent,
-            _ => Counters::Untold,
+        Err(ClientError::NotRunning) => Counters::Ended,
+        Err(ClientError::Closed) if !deadline.is_due(clock::now()) => Counters::Ended,
+        Err(ClientError::Failed(failure)) => match failure.errno {
+            Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED | Errno::AGAIN => Counters::NoAnswer,
+            _ => Counters::NotAsked,
         },
-        Err(_) => Counters::Silent,
+        Err(_) => Counters::NoAnswer,
     }
 }
 
@@ -156,7 +157,7 @@ const COUNTERS: &str = "  jobs       $jobs ended, $failed failed attempts
   degraded   $degraded
 ";
 
-impl Report<'_> {
+impl StatusReport<'_> {
     fn write_text(&self, silent: bool, out: &mut Writer<'_>) {
         let (name, state, pid) = (self.name, self.state, self.pid.unwrap_or(0));
         match state {
@@ -236,7 +237,7 @@ fn push_member(name: &[u8], value: &[u8], out: &mut Writer<'_>) {
     out.push_str("\":");
     if name == b"degraded" {
         let mut before = "[\"";
-        for state in metrics::states(value) {
+        for state in prometheus::states(value) {
             out.push_str(before);
             out.push_json(state);
             before = "\",\"";
@@ -307,8 +308,8 @@ mod tests {
         String::from_utf8(out.as_bytes().to_vec()).unwrap()
     }
 
-    fn report<'a>(state: &'a str, answer: Option<&'a [u8]>) -> Report<'a> {
-        Report { name: "jobs", state, pid: Some(617), health: Health::Missing, answer }
+    fn report<'a>(state: &'a str, answer: Option<&'a [u8]>) -> StatusReport<'a> {
+        StatusReport { name: "jobs", state, pid: Some(617), health: Health::Missing, answer }
     }
 
     const ANSWER: &[u8] = b"pid=617 state=draining uptime=11523 jobs=12 failed=1 dead=0 waiting=3 running=1 \

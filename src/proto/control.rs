@@ -1,8 +1,8 @@
 //! The bytes of the control protocol: what the words of a request are, and how
 //! errors are named. `docs/control.md` is its manual.
 
-use super::lines::{Line, classify};
-use super::text::{parse_u64, trim};
+use crate::util::lines::{Line, classify};
+use crate::util::text::{parse_u64, trim};
 
 /// Why a request was refused; the text says more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

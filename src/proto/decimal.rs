@@ -12,7 +12,7 @@
 //! The division is done bit by bit: once an answer, and a tenth of the size of the
 //! compiler's for 128 bits, which a 32-bit processor would need.
 
-use super::text::Writer;
+use crate::util::text::Writer;
 
 /// Decimals that are kept.
 const DECIMALS: i64 = 6;
@@ -38,7 +38,7 @@ pub struct Scanned {
 
 /// How far into a number a text is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ScanState {
     Start,
     Sign,
     Zero,
@@ -50,10 +50,10 @@ enum Place {
     Exponent,
 }
 
-impl Place {
+impl ScanState {
     /// The place behind `byte`; `None` if it cannot stand here.
     fn after(self, byte: u8) -> Option<Self> {
-        use Place::{Digits, Exponent, ExponentSign, Fraction, Letter, Point, Sign, Start, Zero};
+        use ScanState::{Digits, Exponent, ExponentSign, Fraction, Letter, Point, Sign, Start, Zero};
         Some(match (self, byte) {
             (Start, b'-') => Sign,
             (Start | Sign, b'0') => Zero,
@@ -72,14 +72,15 @@ impl Place {
 /// may come.
 #[must_use]
 pub fn scan(text: &[u8]) -> Scanned {
-    let mut place = Place::Start;
+    let mut state = ScanState::Start;
     let mut used = 0usize;
     for byte in text {
-        let Some(next) = place.after(*byte) else { break };
-        place = next;
+        let Some(next) = state.after(*byte) else { break };
+        state = next;
         used = used.saturating_add(1);
     }
-    let complete = matches!(place, Place::Zero | Place::Digits | Place::Fraction | Place::Exponent);
+    let complete =
+        matches!(state, ScanState::Zero | ScanState::Digits | ScanState::Fraction | ScanState::Exponent);
     Scanned { used, complete }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! A reader that sees two different `seq` saw half of a write and reads again.
 
-use super::text::{Writer, parse_u64, trim};
+use crate::util::text::{Writer, parse_u64, trim};
 use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
@@ -20,7 +20,7 @@ pub const UNKNOWN_BOOT: [u8; BOOT_ID_BYTES] = *b"00000000-0000-0000-0000-0000000
 
 /// One heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Record {
+pub struct HealthRecord {
     /// Seconds since 1970 by the wall clock.
     pub wall: i64,
     /// Counts the heartbeats of one process.
@@ -57,7 +57,7 @@ pub enum Verdict {
     Future,
 }
 
-impl Record {
+impl HealthRecord {
     /// The file's content.
     #[must_use]
     pub fn emit(&self) -> [u8; RECORD_BYTES] {
@@ -151,8 +151,8 @@ mod tests {
 
     const BOOT: [u8; BOOT_ID_BYTES] = *b"0b1c2d3e-0000-1111-2222-333344445555";
 
-    fn record() -> Record {
-        Record { wall: 1_795_327_895, seq: 42, pid: 123, boottime_ms: 17_250, boot: BOOT }
+    fn record() -> HealthRecord {
+        HealthRecord { wall: 1_795_327_895, seq: 42, pid: 123, boottime_ms: 17_250, boot: BOOT }
     }
 
     #[test]
@@ -171,9 +171,9 @@ mod tests {
     #[test]
     fn the_largest_numbers_fit_and_every_record_reads_back() {
         let largest =
-            Record { wall: i64::MIN, seq: u64::MAX, pid: u32::MAX, boottime_ms: u64::MAX, boot: BOOT };
-        for record in [record(), largest, Record { wall: 0, ..record() }] {
-            assert_eq!(Record::parse(&record.emit()), Ok(record));
+            HealthRecord { wall: i64::MIN, seq: u64::MAX, pid: u32::MAX, boottime_ms: u64::MAX, boot: BOOT };
+        for record in [record(), largest, HealthRecord { wall: 0, ..record() }] {
+            assert_eq!(HealthRecord::parse(&record.emit()), Ok(record));
         }
     }
 
@@ -182,33 +182,34 @@ mod tests {
         let bytes = record().emit();
         let end = bytes.iter().rposition(|byte| byte.is_ascii_digit()).unwrap();
         for length in 0..end {
-            assert!(Record::parse(&bytes[..length]).is_err(), "{length}");
+            assert!(HealthRecord::parse(&bytes[..length]).is_err(), "{length}");
         }
     }
 
     #[test]
     fn two_sequence_numbers_are_a_torn_read() {
-        let (old, new) = (record().emit(), Record { seq: 43, ..record() }.emit());
+        let (old, new) = (record().emit(), HealthRecord { seq: 43, ..record() }.emit());
         for cut in 20..70 {
             let mut mixed = new;
             mixed[cut..].copy_from_slice(&old[cut..]);
-            assert_eq!(Record::parse(&mixed), Err(ParseError::Torn), "{cut}");
+            assert_eq!(HealthRecord::parse(&mixed), Err(ParseError::Torn), "{cut}");
         }
     }
 
     #[test]
     fn each_kind_of_lie_has_its_own_verdict() {
-        let judge =
-            |record: Record| record.judge(123, &BOOT, Instant::from_ms(20_000), Duration::from_ms(15_000));
+        let judge = |record: HealthRecord| {
+            record.judge(123, &BOOT, Instant::from_ms(20_000), Duration::from_ms(15_000))
+        };
         let (fresh, stale) =
             (|ms| Verdict::Fresh(Duration::from_ms(ms)), |ms| Verdict::Stale(Duration::from_ms(ms)));
         assert_eq!(judge(record()), fresh(2750));
-        assert_eq!(judge(Record { boottime_ms: 4_999, ..record() }), stale(15_001));
-        assert_eq!(judge(Record { boottime_ms: 5_000, ..record() }), fresh(15_000));
-        assert_eq!(judge(Record { boottime_ms: 20_001, ..record() }), Verdict::Future);
-        assert_eq!(judge(Record { pid: 124, ..record() }), Verdict::OtherPid);
-        assert_eq!(judge(Record { boot: [b'x'; BOOT_ID_BYTES], ..record() }), Verdict::OtherBoot);
-        assert_eq!(judge(Record { boot: UNKNOWN_BOOT, ..record() }), fresh(2750));
+        assert_eq!(judge(HealthRecord { boottime_ms: 4_999, ..record() }), stale(15_001));
+        assert_eq!(judge(HealthRecord { boottime_ms: 5_000, ..record() }), fresh(15_000));
+        assert_eq!(judge(HealthRecord { boottime_ms: 20_001, ..record() }), Verdict::Future);
+        assert_eq!(judge(HealthRecord { pid: 124, ..record() }), Verdict::OtherPid);
+        assert_eq!(judge(HealthRecord { boot: [b'x'; BOOT_ID_BYTES], ..record() }), Verdict::OtherBoot);
+        assert_eq!(judge(HealthRecord { boot: UNKNOWN_BOOT, ..record() }), fresh(2750));
     }
 
     #[test]
@@ -221,7 +222,7 @@ mod tests {
                     b"0123 seq=pid\nbot.-"[(seed >> 33) as usize % 18]
                 })
                 .collect();
-            assert!(Record::parse(&bytes).is_err());
+            assert!(HealthRecord::parse(&bytes).is_err());
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Log lines: `[2026-11-22T06:11:35Z] [INFO] text`, and the same for syslog
 //! (RFC 3164) and for a journal that reads priorities (`<N>`, sd-daemon(3)).
 
-use super::text::Writer;
 use crate::limits::SYSLOG_MAX_BYTES;
+use crate::util::text::Writer;
 use ufmt::uwrite;
 
 /// How important a line is, least first.
@@ -64,7 +64,7 @@ impl Level {
 
 /// How a line is dated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stamp {
+pub enum TimestampFormat {
     /// `[2026-11-22T06:11:35Z] `
     Iso,
     /// `[1795327895] `
@@ -73,11 +73,11 @@ pub enum Stamp {
     None,
 }
 
-impl Stamp {
+impl TimestampFormat {
     /// The names in the configuration, by discriminant.
     pub const NAMES: &'static [&'static str] = &["iso", "unix", "none"];
 
-    /// The stamp of that index in [`Stamp::NAMES`]; the last for a larger one.
+    /// The stamp of that index in [`TimestampFormat::NAMES`]; the last for a larger one.
     #[must_use]
     pub const fn from_index(index: u8) -> Self {
         match index {
@@ -157,8 +157,8 @@ pub fn emit_syslog<'a>(
 /// A line of the log, with its stamp and its tag, as a journal that reads
 /// priorities wants it: `<N>text` (sd-daemon(3)). It has a date of its own. Never
 /// longer than `line`.
-pub fn push_for_journal(line: &[u8], stamp: Stamp, out: &mut Writer<'_>) {
-    let line = if stamp == Stamp::None { line } else { behind_bracket(line) };
+pub fn push_for_journal(line: &[u8], stamp: TimestampFormat, out: &mut Writer<'_>) {
+    let line = if stamp == TimestampFormat::None { line } else { behind_bracket(line) };
     let level = match line.get(1) {
         Some(b'D') => Level::Debug,
         Some(b'W') => Level::Warn,
@@ -222,15 +222,15 @@ mod tests {
 
     #[test]
     fn stamps_are_written_as_configured() {
-        let stamp = |stamp: Stamp| {
+        let stamp = |stamp: TimestampFormat| {
             let mut buffer = [0; 64];
             let mut out = Writer::new(&mut buffer);
             stamp.emit(1_795_327_895, &mut out);
             String::from_utf8(out.as_bytes().to_vec()).unwrap()
         };
-        assert_eq!(stamp(Stamp::Iso), "[2026-11-22T06:11:35Z] ");
-        assert_eq!(stamp(Stamp::Unix), "[1795327895] ");
-        assert_eq!(stamp(Stamp::None), "");
+        assert_eq!(stamp(TimestampFormat::Iso), "[2026-11-22T06:11:35Z] ");
+        assert_eq!(stamp(TimestampFormat::Unix), "[1795327895] ");
+        assert_eq!(stamp(TimestampFormat::None), "");
     }
 
     #[test]
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_line_for_the_journal_has_a_priority_instead_of_stamp_and_tag() {
-        for stamp in [Stamp::Iso, Stamp::Unix, Stamp::None] {
+        for stamp in [TimestampFormat::Iso, TimestampFormat::Unix, TimestampFormat::None] {
             for (index, priority) in ["<7>", "<6>", "<4>", "<3>"].iter().enumerate() {
                 for text in ["hot\n", "[INFO] a] [WARN] b\n", "\n", "<0>x\n", "] \n"] {
                     let (mut bytes, mut buffer) = ([0; 64], [0; 64]);
@@ -267,10 +267,14 @@ mod tests {
             let tag = Level::from_index(index as u8).tag();
             assert_eq!(tag, format!("[{}] ", name.to_uppercase()));
         }
-        let stamps = [("iso", Stamp::Iso), ("unix", Stamp::Unix), ("none", Stamp::None)];
-        assert_eq!(Stamp::NAMES.len(), stamps.len());
+        let stamps =
+            [("iso", TimestampFormat::Iso), ("unix", TimestampFormat::Unix), ("none", TimestampFormat::None)];
+        assert_eq!(TimestampFormat::NAMES.len(), stamps.len());
         for (index, (name, stamp)) in stamps.into_iter().enumerate() {
-            assert_eq!((Stamp::NAMES[index], Stamp::from_index(index as u8)), (name, stamp));
+            assert_eq!(
+                (TimestampFormat::NAMES[index], TimestampFormat::from_index(index as u8)),
+                (name, stamp)
+            );
         }
     }
 }

@@ -3,22 +3,19 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
-pub mod accounts;
-pub mod chat;
+pub mod collector;
 pub mod config;
 pub mod control;
 pub mod crc;
 pub mod decimal;
 pub mod filesystem;
-pub mod frame;
+pub mod framing;
 pub mod health;
+pub mod hub;
 pub mod journal;
-pub mod lines;
 pub mod log;
-pub mod metric;
-pub mod metrics;
-pub mod names;
 pub mod notify;
 pub mod opener;
-pub mod path;
-pub mod text;
+pub mod passwd;
+pub mod prometheus;
+pub mod service;

@@ -1,15 +1,15 @@
 //! What a service tells the manager that started it: datagrams of lines
 //! `NAME=VALUE` (sd_notify(3)), and what that manager says in the environment.
 
-use super::text::{Writer, parse_u64};
 use crate::limits::WATCHDOG_MIN;
+use crate::util::text::{Writer, parse_u64};
 use crate::util::time::Duration;
 
 /// A step in the life of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Step {
+pub enum NotifyState {
     /// It began to read its configuration anew, at this CLOCK_MONOTONIC in
-    /// microseconds. [`Step::Ready`] follows.
+    /// microseconds. [`NotifyState::Ready`] follows.
     Reloading(u64),
     /// It is ready, or ready again.
     Ready,
@@ -19,26 +19,26 @@ pub enum Step {
 
 /// One datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Message {
+pub struct NotifyMessage {
     /// What happened, if anything did.
-    pub step: Option<Step>,
+    pub state: Option<NotifyState>,
     /// Whether it tells how the service is, in words.
     pub status: bool,
     /// Whether it says that the service is alive.
     pub watchdog: bool,
 }
 
-impl Message {
+impl NotifyMessage {
     /// Its text. `status` is one line, in two parts, escaped where that is
     /// needed.
     pub fn emit(self, pid: u32, status: (&[u8], &str), out: &mut Writer<'_>) {
-        let (text, number) = match self.step {
-            Some(Step::Reloading(usec)) => ("RELOADING=1\nMONOTONIC_USEC=", usec),
-            Some(Step::Ready) => ("READY=1\nMAINPID=", u64::from(pid)),
-            Some(Step::Stopping) => ("STOPPING=", 1),
+        let (text, number) = match self.state {
+            Some(NotifyState::Reloading(usec)) => ("RELOADING=1\nMONOTONIC_USEC=", usec),
+            Some(NotifyState::Ready) => ("READY=1\nMAINPID=", u64::from(pid)),
+            Some(NotifyState::Stopping) => ("STOPPING=", 1),
             None => ("", 0),
         };
-        if self.step.is_some() {
+        if self.state.is_some() {
             out.push_str(text);
             out.push_u64(number);
             out.push_str("\n");
@@ -72,7 +72,7 @@ pub fn watchdog_every(usec: Option<&[u8]>, for_pid: Option<&[u8]>, pid: u32) -> 
 mod tests {
     use super::*;
 
-    fn text(message: Message, status: &str) -> String {
+    fn text(message: NotifyMessage, status: &str) -> String {
         let mut buffer = [0; 128];
         let mut out = Writer::new(&mut buffer);
         message.emit(42, (status.as_bytes(), "!"), &mut out);
@@ -81,12 +81,12 @@ mod tests {
 
     #[test]
     fn each_message_has_the_lines_of_the_protocol() {
-        let step = |step| Message { step: Some(step), ..Message::default() };
-        assert_eq!(text(Message::default(), "x"), "");
-        assert_eq!(text(step(Step::Ready), "x"), "READY=1\nMAINPID=42\n");
-        assert_eq!(text(step(Step::Reloading(7)), "x"), "RELOADING=1\nMONOTONIC_USEC=7\n");
-        assert_eq!(text(step(Step::Stopping), "x"), "STOPPING=1\n");
-        let all = Message { status: true, watchdog: true, ..step(Step::Stopping) };
+        let state = |state| NotifyMessage { state: Some(state), ..NotifyMessage::default() };
+        assert_eq!(text(NotifyMessage::default(), "x"), "");
+        assert_eq!(text(state(NotifyState::Ready), "x"), "READY=1\nMAINPID=42\n");
+        assert_eq!(text(state(NotifyState::Reloading(7)), "x"), "RELOADING=1\nMONOTONIC_USEC=7\n");
+        assert_eq!(text(state(NotifyState::Stopping), "x"), "STOPPING=1\n");
+        let all = NotifyMessage { status: true, watchdog: true, ..state(NotifyState::Stopping) };
         assert_eq!(text(all, "well"), "STOPPING=1\nSTATUS=well!\nWATCHDOG=1\n");
     }
 

@@ -11,7 +11,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         process::write_stderr(b"zigsvc: panic at ");
         process::write_stderr(place.file().as_bytes());
         let mut digits = [0u8; 12];
-        let mut out = zigsvc::proto::text::Writer::new(&mut digits);
+        let mut out = zigsvc::util::text::Writer::new(&mut digits);
         let _ = ufmt::uwrite!(out, ":{}\n", place.line());
         process::write_stderr(out.as_bytes());
     }

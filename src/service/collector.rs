@@ -1,43 +1,43 @@
 //! The service `collector`: clients send JSON objects, and each is answered by the
-//! average of its metric (`proto/metric.rs`, docs/collector.md).
+//! average of its metric (`proto/collector.rs`, docs/collector.md).
 //!
 //! A turn takes at most one buffer of objects from each client, and none from one that
 //! did not take its answers, or to which a dump is being sent: a dump goes out as it
 //! is read, one buffer a turn. One that closed its connection without reading the
 //! answers has still sent its values: they count.
 
-use super::clients::{self, Client, Clients, Gone};
-use super::companion::{Companion, Source};
+use super::base::{PollSource, ServiceBase};
+use super::connections::{self, Connection, Connections, Disconnected};
 use super::denials::Denials;
-use super::lifecycle::Audience;
-use super::listener::Rank;
+use super::lifecycle::StartReporter;
+use super::listener::Access;
 use super::memory::Memory;
 use crate::limits::{ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, METRIC_LINE_BYTES};
+use crate::proto::collector::{DUMP, Metric, NONE, Next, error, next, push_error, push_line};
 use crate::proto::decimal::Decimal;
-use crate::proto::metric::{DUMP, Metric, NONE, Next, error, next, push_error, push_line};
-use crate::proto::names::Service;
-use crate::proto::text::Writer;
-use crate::state::metrics::{Metrics, Refused};
+use crate::proto::service::Service;
+use crate::state::collector::{MetricRefused, Metrics};
 use crate::sys::once::Once;
 use crate::sys::{clock, process::Signal, socket};
+use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
-/// What there is to know of the client at a place, beside its connection.
+/// What there is to know of the client at a slot, beside its connection.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-struct Talk {
+struct Session {
     /// The next metric of the dump that is being sent to it.
     dump: Option<usize>,
     /// It takes no answers any more, but its values are taken.
-    deaf: bool,
+    write_closed: bool,
 }
 
 /// See the module's documentation.
 struct Collector {
-    base: Companion,
-    clients: &'static mut Clients,
+    base: ServiceBase,
+    clients: &'static mut Connections,
     metrics: &'static mut Metrics,
-    talks: [Talk; CLIENTS_MAX],
+    sessions: [Session; CLIENTS_MAX],
     denials: Denials,
     /// Values that were counted.
     values: u64,
@@ -48,13 +48,13 @@ static METRICS: Once<Metrics, 5> = Once::new(Metrics::EMPTY);
 /// Runs the service until it is stopped; returns the exit code. (Not inlined: its
 /// caller's frame would hold what every service needs.)
 #[inline(never)]
-pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
-    let (base, _) = Companion::open(Service::Collector, parts, audience);
+pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
+    let (base, _) = ServiceBase::open(Service::Collector, parts, reporter);
     let mut collector = Collector {
         base,
-        clients: clients::take(),
+        clients: connections::take(),
         metrics: METRICS.take(),
-        talks: [Talk::default(); CLIENTS_MAX],
+        sessions: [Session::default(); CLIENTS_MAX],
         denials: Denials::default(),
         values: 0,
     };
@@ -68,27 +68,27 @@ pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
 impl Collector {
     fn turn(&mut self) {
         let due = self.next_deadline();
-        let ready = self.base.wait(Some(self.clients), &|place| self.can_ask(place), None, due);
+        let ready = self.base.wait(Some(self.clients), &|slot| self.can_ask(slot), None, due);
         let now = clock::now();
-        if ready.contains(&Source::Signals) || self.base.process.signals.have_arrived() {
+        if ready.contains(&PollSource::Signals) || self.base.process.signals.have_arrived() {
             self.on_signals(now);
         }
-        while let Some(place) = self.clients.expired(now) {
-            self.drop_client(place);
+        while let Some(slot) = self.clients.expired(now) {
+            self.drop_client(slot);
         }
-        for place in 0..CLIENTS_MAX {
-            self.serve_client(place, ready.contains(&Source::Client(place)), now);
+        for slot in 0..CLIENTS_MAX {
+            self.serve_client(slot, ready.contains(&PollSource::Client(slot)), now);
         }
         self.base.turn_finished(now, true);
-        if ready.contains(&Source::Listener) {
+        if ready.contains(&PollSource::Listener) {
             self.accept(now);
         }
     }
 
     /// When something here is due; at once if something is left to do.
     fn next_deadline(&self) -> Option<Instant> {
-        let left = |(place, client): (usize, &Client)| {
-            let waits = client.more || client.ended || self.talk(place).dump.is_some();
+        let left = |(slot, client): (usize, &Connection)| {
+            let waits = client.more || client.ended || self.session(slot).dump.is_some();
             waits && !client.is_stuck()
         };
         if self.clients.connected().any(left) { Some(Instant::BOOT) } else { self.clients.next_deadline() }
@@ -113,9 +113,9 @@ impl Collector {
             self.accept(now);
         }
         if self.base.reload() {
-            for place in 0..CLIENTS_MAX {
-                if self.clients.rank_again(place, &self.base.listener.access) == Some(Rank::Nobody) {
-                    self.drop_client(place);
+            for slot in 0..CLIENTS_MAX {
+                if self.clients.update_access(slot, &self.base.listener.policy) == Some(Access::Denied) {
+                    self.drop_client(slot);
                 }
             }
         }
@@ -123,66 +123,66 @@ impl Collector {
 
     // ----- one client -------------------------------------------------------
 
-    fn talk(&self, place: usize) -> Talk {
-        self.talks.get(place).copied().unwrap_or_default()
+    fn session(&self, slot: usize) -> Session {
+        self.sessions.get(slot).copied().unwrap_or_default()
     }
 
-    fn set_talk(&mut self, place: usize, talk: Talk) {
-        self.talks.get_mut(place).into_iter().for_each(|old| *old = talk);
+    fn set_session(&mut self, slot: usize, session: Session) {
+        self.sessions.get_mut(slot).into_iter().for_each(|old| *old = session);
     }
 
     /// Whether the next object of a client can be handled.
-    fn can_ask(&self, place: usize) -> bool {
-        self.talk(place).dump.is_none() && self.clients.get(place).is_some_and(|client| !client.is_stuck())
+    fn can_ask(&self, slot: usize) -> bool {
+        self.session(slot).dump.is_none() && self.clients.get(slot).is_some_and(|client| !client.is_stuck())
     }
 
     /// Does what can be done for a client; `ready`: something happened to its
     /// connection.
-    fn serve_client(&mut self, place: usize, ready: bool, now: Instant) {
-        let Some(client) = self.clients.get(place) else { return };
-        let left = client.more || client.ended || self.talk(place).dump.is_some();
+    fn serve_client(&mut self, slot: usize, ready: bool, now: Instant) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let left = client.more || client.ended || self.session(slot).dump.is_some();
         let stuck = client.is_stuck();
         if !ready && (stuck || !left) {
             return;
         }
-        if stuck && self.clients.flush(place, now) == Err(Gone) {
-            self.stop_answering(place);
+        if stuck && self.clients.flush(slot, now) == Err(Disconnected) {
+            self.stop_answering(slot);
         }
-        let served = match self.clients.get(place) {
+        let served = match self.clients.get(slot) {
             Some(client) if client.is_stuck() => Ok(()),
-            _ if self.talk(place).dump.is_some() => {
-                self.send_dump(place, now);
+            _ if self.session(slot).dump.is_some() => {
+                self.send_dump(slot, now);
                 Ok(())
             }
-            _ => self.take_values(place, now),
+            _ => self.take_values(slot, now),
         };
-        let finished = self.clients.get(place).is_some_and(Client::is_finished);
-        if served == Err(Gone) || (finished && self.talk(place).dump.is_none()) {
-            self.drop_client(place);
+        let finished = self.clients.get(slot).is_some_and(Connection::is_finished);
+        if served == Err(Disconnected) || (finished && self.session(slot).dump.is_none()) {
+            self.drop_client(slot);
         }
     }
 
     /// Takes one buffer of a client's objects, as far as there is room for the answers.
     #[inline(never)]
-    fn take_values(&mut self, place: usize, now: Instant) -> Result<(), Gone> {
+    fn take_values(&mut self, slot: usize, now: Instant) -> Result<(), Disconnected> {
         let mut input = [0; CLIENT_INPUT_BYTES];
         let mut answers = [0; CLIENT_OUTPUT_BYTES];
         let mut out = Writer::new(&mut answers);
-        let length = self.clients.take_input(place, &mut input, now)?;
+        let length = self.clients.take_input(slot, &mut input, now)?;
         let (mut at, mut progress) = (0usize, false);
         let more = loop {
             let rest = input.get(at..length).unwrap_or(&[]);
-            let client = self.clients.get(place).ok_or(Gone)?;
+            let client = self.clients.get(slot).ok_or(Disconnected)?;
             let found = next(rest, client.skipping, client.ended);
             let used = match found {
                 Next::Partial(used)
-                | Next::Rest(used, _)
+                | Next::Discard(used, _)
                 | Next::Wrong(_, used, _)
                 | Next::Metric(_, used) => used,
             };
             let answered = matches!(found, Next::Metric(..) | Next::Wrong(..));
-            if answered && client.rank == Rank::Nobody {
-                return self.deny(place, now);
+            if answered && client.access == Access::Denied {
+                return self.deny(slot, now);
             }
             if answered && out.room() < METRIC_LINE_BYTES {
                 break true;
@@ -190,11 +190,11 @@ impl Collector {
             at = at.saturating_add(used);
             match found {
                 Next::Partial(_) => break false,
-                Next::Rest(_, end) | Next::Wrong(_, _, end) => {
+                Next::Discard(_, end) | Next::Wrong(_, _, end) => {
                     if let Next::Wrong(why, ..) = found {
                         push_error(why, &mut out);
                     }
-                    self.clients.set_skipping(place, !end);
+                    self.clients.set_skipping(slot, !end);
                     progress |= end;
                     if !end {
                         break false;
@@ -202,38 +202,38 @@ impl Collector {
                 }
                 Next::Metric(metric, _) => {
                     progress = true;
-                    self.count(place, &metric, &mut out);
-                    if self.talk(place).dump.is_some() {
+                    self.count(slot, &metric, &mut out);
+                    if self.session(slot).dump.is_some() {
                         break at < length;
                     }
                 }
             }
         };
-        self.clients.keep(place, input.get(at..length).unwrap_or(&[]), more, progress, now);
-        self.answer(place, out.as_bytes(), now);
+        self.clients.keep(slot, input.get(at..length).unwrap_or(&[]), more, progress, now);
+        self.answer(slot, out.as_bytes(), now);
         Ok(())
     }
 
     /// Sends answers, for which there is room. Who cannot be answered any more may still
     /// have sent something.
-    fn answer(&mut self, place: usize, lines: &[u8], now: Instant) {
-        let deaf = self.talk(place).deaf;
-        if !lines.is_empty() && !deaf && self.clients.send(place, lines, now) == Err(Gone) {
-            self.stop_answering(place);
+    fn answer(&mut self, slot: usize, lines: &[u8], now: Instant) {
+        let write_closed = self.session(slot).write_closed;
+        if !lines.is_empty() && !write_closed && self.clients.send(slot, lines, now) == Err(Disconnected) {
+            self.stop_answering(slot);
         }
     }
 
-    fn stop_answering(&mut self, place: usize) {
-        self.clients.forget_output(place);
-        self.set_talk(place, Talk { dump: None, deaf: true });
+    fn stop_answering(&mut self, slot: usize) {
+        self.clients.forget_output(slot);
+        self.set_session(slot, Session { dump: None, write_closed: true });
     }
 
     /// Counts one value, or begins a dump.
-    fn count(&mut self, place: usize, metric: &Metric, out: &mut Writer<'_>) {
+    fn count(&mut self, slot: usize, metric: &Metric, out: &mut Writer<'_>) {
         if metric.name == DUMP {
             match metric.value {
-                Decimal::ZERO if self.talk(place).deaf => {}
-                Decimal::ZERO => self.set_talk(place, Talk { dump: Some(0), deaf: false }),
+                Decimal::ZERO if self.session(slot).write_closed => {}
+                Decimal::ZERO => self.set_session(slot, Session { dump: Some(0), write_closed: false }),
                 _ => push_error(error::DUMP, out),
             }
             return;
@@ -243,18 +243,18 @@ impl Collector {
                 self.values = self.values.saturating_add(1);
                 push_line(&metric.name, average, None, out);
             }
-            Err(Refused::Full) => push_error(error::FULL, out),
-            Err(Refused::TooLarge) => push_error(error::SUM, out),
+            Err(MetricRefused::Full) => push_error(error::FULL, out),
+            Err(MetricRefused::TooLarge) => push_error(error::SUM, out),
         }
     }
 
     /// Sends the next lines of the dump, as many as are held for a client.
     #[inline(never)]
-    fn send_dump(&mut self, place: usize, now: Instant) {
+    fn send_dump(&mut self, slot: usize, now: Instant) {
         let mut lines = [0; CLIENT_OUTPUT_BYTES];
         let mut out = Writer::new(&mut lines);
-        let talk = self.talk(place);
-        let mut dump = talk.dump;
+        let session = self.session(slot);
+        let mut dump = session.dump;
         if self.metrics.is_empty() {
             out.push(NONE);
         }
@@ -264,18 +264,18 @@ impl Collector {
                 index.saturating_add(1)
             });
         }
-        self.set_talk(place, Talk { dump, ..talk });
-        self.answer(place, out.as_bytes(), now);
+        self.set_session(slot, Session { dump, ..session });
+        self.answer(slot, out.as_bytes(), now);
     }
 
     /// Tells one who may not, who goes then.
-    fn deny(&mut self, place: usize, now: Instant) -> Result<(), Gone> {
-        self.denials.note(self.clients.get_mut(place), "metrics", b"connect", now, &mut self.base.log);
+    fn deny(&mut self, slot: usize, now: Instant) -> Result<(), Disconnected> {
+        self.denials.record(self.clients.get_mut(slot), "metrics", b"connect", now, &mut self.base.log);
         let mut line = [0; METRIC_LINE_BYTES];
         let mut out = Writer::new(&mut line);
         push_error(error::DENIED, &mut out);
-        let _ = self.clients.send(place, out.as_bytes(), now);
-        Err(Gone)
+        let _ = self.clients.send(slot, out.as_bytes(), now);
+        Err(Disconnected)
     }
 
     // ----- who comes and goes -----------------------------------------------
@@ -284,13 +284,13 @@ impl Collector {
     fn accept(&mut self, now: Instant) {
         for _ in 0..ACCEPT_TURN {
             let Some((connection, peer)) = self.base.listener.accept(now) else { return };
-            let rank = self.base.listener.access.rank(&connection, peer);
-            let busy = |place| self.talk(place).dump.is_some();
-            if let Some(place) = self.clients.crowded_out(rank, now, &busy) {
-                self.drop_client(place);
+            let access = self.base.listener.policy.access_of(&connection, peer);
+            let busy = |slot| self.session(slot).dump.is_some();
+            if let Some(slot) = self.clients.eviction_candidate(access, now, &busy) {
+                self.drop_client(slot);
             }
-            match self.clients.add(connection, peer, rank, now) {
-                Ok(place) => self.set_talk(place, Talk::default()),
+            match self.clients.add(connection, peer, access, now) {
+                Ok(slot) => self.set_session(slot, Session::default()),
                 Err(connection) => {
                     let mut line = [0; METRIC_LINE_BYTES];
                     let mut out = Writer::new(&mut line);
@@ -302,14 +302,14 @@ impl Collector {
         }
     }
 
-    fn drop_client(&mut self, place: usize) {
-        self.clients.close(place, self.base.scratch);
+    fn drop_client(&mut self, slot: usize) {
+        self.clients.close(slot, self.base.scratch);
     }
 
     #[inline(never)]
     fn finish(&mut self) -> u8 {
-        for place in 0..CLIENTS_MAX {
-            self.drop_client(place);
+        for slot in 0..CLIENTS_MAX {
+            self.drop_client(slot);
         }
         let values = self.values;
         self.base.finish(&|out| {

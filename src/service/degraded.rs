@@ -4,7 +4,7 @@
 use super::heartbeat::Heartbeat;
 use super::lifecycle::describe_at;
 use super::log::Log;
-use crate::proto::text::Writer;
+use crate::util::text::Writer;
 
 /// Which of them were said.
 #[derive(Default)]

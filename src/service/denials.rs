@@ -1,10 +1,10 @@
 //! Those who may not: all are counted, each connection is logged once, and who may
 //! nothing must not be able to fill the log.
 
-use super::clients::Client;
+use super::connections::Connection;
 use super::log::Log;
 use crate::limits::DENIALS_LOGGED_MAX;
-use crate::state::quota::Quota;
+use crate::state::rate_limit::RateLimit;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
@@ -13,16 +13,16 @@ use ufmt::uwrite;
 pub struct Denials {
     /// All of them.
     pub count: u64,
-    quota: Quota,
+    rate_limit: RateLimit,
 }
 
 impl Denials {
     /// Counts one, and logs it unless there are too many:
     /// `SOCKET: denied to uid N (pid N): WHAT`.
     #[inline(never)]
-    pub fn note(
+    pub fn record(
         &mut self,
-        client: Option<&mut Client>,
+        client: Option<&mut Connection>,
         socket: &str,
         what: &[u8],
         now: Instant,
@@ -33,7 +33,7 @@ impl Denials {
         if core::mem::replace(&mut client.denied, true) {
             return;
         }
-        if !self.quota.take(now, DENIALS_LOGGED_MAX) {
+        if !self.rate_limit.take(now, DENIALS_LOGGED_MAX) {
             return;
         }
         let peer = client.peer;

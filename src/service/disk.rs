@@ -2,12 +2,12 @@
 //! queue file and its claims in theirs.
 
 use crate::limits::{BAD_FILES_MAX, CLAIM_SEQ_MAX, CLAIMS_MAX, REJECTED_MAX_BYTES};
-use crate::proto::path::Path;
-use crate::proto::text::{Writer, parse_u64};
 use crate::state::disk::{Disk, DiskError, QueueFile, SpoolFile};
 use crate::sys::file::OFlags;
 use crate::sys::inotify::Inotify;
 use crate::sys::{Errno, Failure, OwnedFd, dir, file};
+use crate::util::path::Path;
+use crate::util::text::{Writer, parse_u64};
 use ufmt::uwrite;
 
 /// See the module's documentation.

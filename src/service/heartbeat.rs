@@ -3,10 +3,10 @@
 //! reader recognises a torn read by the two sequence numbers.
 
 use crate::limits::{HEARTBEAT_MIN, TORN_READS_MAX};
-use crate::proto::health::{BOOT_ID_BYTES, ParseError, RECORD_BYTES, Record, UNKNOWN_BOOT, Verdict};
-use crate::proto::path::Path;
-use crate::service::lifecycle::{Audience, describe_at};
+use crate::proto::health::{BOOT_ID_BYTES, HealthRecord, ParseError, RECORD_BYTES, UNKNOWN_BOOT, Verdict};
+use crate::service::lifecycle::{StartReporter, describe_at};
 use crate::sys::{Errno, Failure, OwnedFd, clock, file, process};
+use crate::util::path::Path;
 use crate::util::time::{Duration, Instant};
 
 /// Where the kernel tells which boot this is (random(4)).
@@ -88,10 +88,10 @@ impl Heartbeat {
     }
 
     /// The first one, at the start; whoever waits for that is told if it fails.
-    pub fn begin(&mut self, now: Instant, audience: &Audience) {
+    pub fn begin(&mut self, now: Instant, reporter: &StartReporter) {
         self.beat(now);
         if let Some(failure) = self.failure {
-            audience.warn(&|out| {
+            reporter.warn(&|out| {
                 out.push_str("the health file cannot be written: ");
                 describe_at(&self.path, failure, out);
             });
@@ -103,7 +103,7 @@ impl Heartbeat {
         self.last_at = now;
         self.seq = self.seq.saturating_add(1);
         let Self { seq, pid, boot, .. } = *self;
-        let record = Record { wall: clock::wall(), seq, pid, boottime_ms: now.as_ms(), boot };
+        let record = HealthRecord { wall: clock::wall(), seq, pid, boottime_ms: now.as_ms(), boot };
         self.failure = self.write(&record.emit()).err();
     }
 
@@ -169,13 +169,13 @@ pub enum Health {
     /// We lack what it takes to read it: that says nothing of the process.
     Unknown,
     /// The heartbeat, and what it is worth.
-    Judged(Verdict, Record),
+    Judged(Verdict, HealthRecord),
 }
 
 /// Reads the health file at `path`, and judges it at `now` of the boot `boot` for
 /// the process `pid`.
 #[must_use]
-pub fn look(
+pub fn probe(
     path: &Path,
     pid: u32,
     boot: &[u8; BOOT_ID_BYTES],
@@ -185,7 +185,7 @@ pub fn look(
     for _ in 0..TORN_READS_MAX {
         let mut bytes = [0; RECORD_BYTES];
         match file::read_path(path.as_c_str(), &mut bytes) {
-            Ok(count) => match Record::parse(bytes.get(..count).unwrap_or(&[])) {
+            Ok(count) => match HealthRecord::parse(bytes.get(..count).unwrap_or(&[])) {
                 Ok(record) => {
                     // (it may have been written after `now`)
                     let now = now.or_later(clock::now());

@@ -1,56 +1,56 @@
 //! The service `hub`: each whole line of a client goes to all the others, with the
-//! PID of its sender in front (`proto/chat.rs`).
+//! PID of its sender in front (`proto/hub.rs`).
 //!
 //! Nobody is waited for. A reader that is too slow loses lines, is told how many
 //! when it reads again, and holds nobody up; one that is there for longest keeps its
-//! place, and the seventeenth reads `server full`. A client leaves when it ends its
+//! slot, and the seventeenth reads `server full`. A client leaves when it ends its
 //! input; half a line that it left is nobody's.
 
-use super::clients::{self, Client, Clients, Gone};
-use super::companion::{Companion, Source};
-use super::lifecycle::Audience;
-use super::listener::Rank;
+use super::base::{PollSource, ServiceBase};
+use super::connections::{self, Connection, Connections, Disconnected};
+use super::lifecycle::StartReporter;
+use super::listener::Access;
 use super::memory::Memory;
 use crate::limits::{
     ACCEPT_TURN, CHAT_LINE_BYTES, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, JOINS_LOGGED_MAX,
 };
-use crate::proto::chat::{FULL, TOO_LONG, push_line, push_lost};
-use crate::proto::frame::{Framed, frame};
-use crate::proto::names::Service;
-use crate::proto::text::Writer;
-use crate::state::quota::Quota;
+use crate::proto::framing::{Framed, frame};
+use crate::proto::hub::{FULL, TOO_LONG, push_line, push_lost};
+use crate::proto::service::Service;
+use crate::state::rate_limit::RateLimit;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{clock, process::Signal};
+use crate::util::text::Writer;
 use crate::util::time::Instant;
 use heapless::Vec;
 use ufmt::uwrite;
 
 /// See the module's documentation.
 struct Hub {
-    base: Companion,
-    clients: &'static mut Clients,
-    /// Lines that the client at each place has not got, and was not told of.
+    base: ServiceBase,
+    clients: &'static mut Connections,
+    /// Lines that the client at each slot has not got, and was not told of.
     lost: [u32; CLIENTS_MAX],
     /// Lines that were passed on.
     lines: u64,
     /// Clients that there were.
     joined: u64,
     /// Joins and leaves that may still be logged.
-    notes: Quota,
+    join_log_limit: RateLimit,
 }
 
 /// Runs the service until it is stopped; returns the exit code. (Not inlined: its
 /// caller's frame would hold what every service needs.)
 #[inline(never)]
-pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
-    let (base, _) = Companion::open(Service::Hub, parts, audience);
+pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
+    let (base, _) = ServiceBase::open(Service::Hub, parts, reporter);
     let mut hub = Hub {
         base,
-        clients: clients::take(),
+        clients: connections::take(),
         lost: [0; CLIENTS_MAX],
         lines: 0,
         joined: 0,
-        notes: Quota::default(),
+        join_log_limit: RateLimit::default(),
     };
     hub.base.announce();
     while !hub.base.stopping {
@@ -63,7 +63,7 @@ impl Hub {
     fn turn(&mut self) {
         let ready = self.base.wait(Some(self.clients), &|_| true, None, None);
         let now = clock::now();
-        if ready.contains(&Source::Signals) || self.base.process.signals.have_arrived() {
+        if ready.contains(&PollSource::Signals) || self.base.process.signals.have_arrived() {
             let (clients, lines, joined) = (self.clients.count(), self.lines, self.joined);
             let arrived = self.base.on_signals(now, &|out| {
                 let _ = uwrite!(out, " joined={} clients={} lines={}", joined, clients, lines);
@@ -73,70 +73,72 @@ impl Hub {
             }
         }
         for source in &ready {
-            if let Source::Client(place) = *source {
-                self.on_client(place, now);
+            if let PollSource::Client(slot) = *source {
+                self.on_client(slot, now);
             }
         }
         self.base.turn_finished(now, true);
-        if ready.contains(&Source::Listener) {
+        if ready.contains(&PollSource::Listener) {
             self.accept(now);
             self.base.log.flush();
         }
     }
 
     /// Something can be written to a client, or read from it.
-    fn on_client(&mut self, place: usize, now: Instant) {
-        let stuck = self.clients.get(place).is_some_and(Client::is_stuck);
-        let served = if stuck { self.catch_up(place, now) } else { Ok(()) };
-        if served.and_then(|()| self.take_lines(place, now)) == Err(Gone) {
-            self.leave(place);
+    fn on_client(&mut self, slot: usize, now: Instant) {
+        let stuck = self.clients.get(slot).is_some_and(Connection::is_stuck);
+        let served = if stuck { self.catch_up(slot, now) } else { Ok(()) };
+        if served.and_then(|()| self.take_lines(slot, now)) == Err(Disconnected) {
+            self.leave(slot);
         }
     }
 
     /// Sends a slow reader what was kept for it, and then how much was not.
-    fn catch_up(&mut self, place: usize, now: Instant) -> Result<(), Gone> {
-        self.clients.flush(place, now)?;
-        let stuck = self.clients.get(place).is_none_or(Client::is_stuck);
-        match self.lost.get_mut(place) {
+    fn catch_up(&mut self, slot: usize, now: Instant) -> Result<(), Disconnected> {
+        self.clients.flush(slot, now)?;
+        let stuck = self.clients.get(slot).is_none_or(Connection::is_stuck);
+        match self.lost.get_mut(slot) {
             Some(lost) if *lost > 0 && !stuck => {
                 let mut line = [0; 48];
                 let mut out = Writer::new(&mut line);
                 push_lost(core::mem::take(lost), &mut out);
-                self.clients.send(place, out.as_bytes(), now).map(drop)
+                self.clients.send(slot, out.as_bytes(), now).map(drop)
             }
             _ => Ok(()),
         }
     }
 
-    /// Passes on one buffer of a client's lines. Gone: it left.
+    /// Passes on one buffer of a client's lines. [`Disconnected`]: it left.
     #[inline(never)]
-    fn take_lines(&mut self, place: usize, now: Instant) -> Result<(), Gone> {
+    fn take_lines(&mut self, slot: usize, now: Instant) -> Result<(), Disconnected> {
         let mut input = [0; CLIENT_INPUT_BYTES];
-        let length = self.clients.take_input(place, &mut input, now)?;
+        let length = self.clients.take_input(slot, &mut input, now)?;
         let mut at = 0usize;
         loop {
             let rest = input.get(at..length).unwrap_or(&[]);
-            let client = self.clients.get(place).ok_or(Gone)?;
+            let client = self.clients.get(slot).ok_or(Disconnected)?;
             let used = match frame(rest, CHAT_LINE_BYTES, client.skipping, client.ended) {
                 Framed::Request(line, used) => {
-                    self.pass_on(place, client.peer.pid, line, now);
+                    self.pass_on(slot, client.peer.pid, line, now);
                     used
                 }
                 Framed::TooLong(used, end) => {
-                    let _ = self.clients.send(place, TOO_LONG, now)?;
-                    self.clients.set_skipping(place, !end);
+                    let _ = self.clients.send(slot, TOO_LONG, now)?;
+                    self.clients.set_skipping(slot, !end);
                     used
                 }
-                Framed::Rest(0, _) | Framed::Cut(_) | Framed::Partial if client.ended => return Err(Gone),
-                Framed::Rest(0, _) | Framed::Cut(_) | Framed::Partial => break,
-                Framed::Rest(used, end) => {
-                    self.clients.set_skipping(place, !end);
+                Framed::Discard(0, _) | Framed::Unterminated(_) | Framed::Partial if client.ended => {
+                    return Err(Disconnected);
+                }
+                Framed::Discard(0, _) | Framed::Unterminated(_) | Framed::Partial => break,
+                Framed::Discard(used, end) => {
+                    self.clients.set_skipping(slot, !end);
                     used
                 }
             };
             at = at.saturating_add(used);
         }
-        self.clients.keep(place, input.get(at..length).unwrap_or(&[]), false, at > 0, now);
+        self.clients.keep(slot, input.get(at..length).unwrap_or(&[]), false, at > 0, now);
         Ok(())
     }
 
@@ -147,18 +149,20 @@ impl Hub {
         let mut out = Writer::new(&mut line);
         push_line(pid, text, &mut out);
         self.lines = self.lines.saturating_add(1);
-        for place in (0..CLIENTS_MAX).filter(|place| *place != from) {
-            if self.clients.get(place).is_some() && self.deliver(place, out.as_bytes(), now) == Err(Gone) {
-                self.leave(place);
+        for slot in (0..CLIENTS_MAX).filter(|slot| *slot != from) {
+            if self.clients.get(slot).is_some()
+                && self.deliver(slot, out.as_bytes(), now) == Err(Disconnected)
+            {
+                self.leave(slot);
             }
         }
     }
 
     /// Sends a line, keeps it, or counts it as lost; once one is lost, so are all until
     /// the reader was told.
-    fn deliver(&mut self, place: usize, line: &[u8], now: Instant) -> Result<(), Gone> {
-        let Some(lost) = self.lost.get_mut(place) else { return Ok(()) };
-        if *lost > 0 || self.clients.send(place, line, now)? == 0 {
+    fn deliver(&mut self, slot: usize, line: &[u8], now: Instant) -> Result<(), Disconnected> {
+        let Some(lost) = self.lost.get_mut(slot) else { return Ok(()) };
+        if *lost > 0 || self.clients.send(slot, line, now)? == 0 {
             *lost = lost.saturating_add(1);
         }
         Ok(())
@@ -169,9 +173,9 @@ impl Hub {
     fn accept(&mut self, now: Instant) {
         for _ in 0..ACCEPT_TURN {
             let Some((connection, peer)) = self.base.listener.accept(now) else { return };
-            match self.clients.add(connection, peer, Rank::Guest, now) {
-                Ok(place) => {
-                    self.lost.get_mut(place).into_iter().for_each(|lost| *lost = 0);
+            match self.clients.add(connection, peer, Access::Guest, now) {
+                Ok(slot) => {
+                    self.lost.get_mut(slot).into_iter().for_each(|lost| *lost = 0);
                     self.joined = self.joined.saturating_add(1);
                     self.note(peer, "joined");
                 }
@@ -183,16 +187,16 @@ impl Hub {
         }
     }
 
-    fn leave(&mut self, place: usize) {
-        let Some(peer) = self.clients.get(place).map(|client| client.peer) else { return };
-        self.clients.close(place, self.base.scratch);
+    fn leave(&mut self, slot: usize) {
+        let Some(peer) = self.clients.get(slot).map(|client| client.peer) else { return };
+        self.clients.close(slot, self.base.scratch);
         self.note(peer, "left");
     }
 
     /// `pid N (uid N) joined, N clients`; but whoever comes and goes all the time does not
     /// fill the log.
     fn note(&mut self, peer: Peer, what: &str) {
-        if !self.notes.take(clock::now(), JOINS_LOGGED_MAX) {
+        if !self.join_log_limit.take(clock::now(), JOINS_LOGGED_MAX) {
             return;
         }
         let count = self.clients.count();
@@ -203,8 +207,8 @@ impl Hub {
 
     #[inline(never)]
     fn finish(&mut self) -> u8 {
-        let places: Vec<usize, CLIENTS_MAX> = self.clients.connected().map(|(place, _)| place).collect();
-        places.iter().for_each(|place| self.leave(*place));
+        let slots: Vec<usize, CLIENTS_MAX> = self.clients.connected().map(|(slot, _)| slot).collect();
+        slots.iter().for_each(|slot| self.leave(*slot));
         let lines = self.lines;
         self.base.finish(&|out| {
             let _ = uwrite!(out, "passed on {} lines", lines);

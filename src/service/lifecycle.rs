@@ -12,18 +12,18 @@
 use crate::limits::{READY_RETRY, READY_TRIES};
 use crate::proto::config::Config;
 use crate::proto::log::Level;
-use crate::proto::names::Service;
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
+use crate::proto::service::Service;
 use crate::sys::identity::{self, Identity};
-use crate::sys::lock::{PidFile, Refused};
+use crate::sys::lock::{AcquireError, PidFile};
 use crate::sys::process::{self, Pid, Side};
 use crate::sys::signal::{self, Signals};
 use crate::sys::{Errno, Failure, OwnedFd, fds, file, poll};
+use crate::util::path::Path;
+use crate::util::text::Writer;
 use ufmt::uwrite;
 
+use super::config_source::{ConfigSource, ServiceFile, path_of};
 use super::notify::Notify;
-use super::settings::{File, Settings, path_of};
 
 /// Exit codes of every command (LSB 3.1, iniscrptact, for all but `status`).
 pub mod exit {
@@ -34,7 +34,7 @@ pub mod exit {
     /// The command line is wrong.
     pub const USAGE: u8 = 2;
     /// A right is missing.
-    pub const DENIED: u8 = 4;
+    pub const NO_PRIVILEGE: u8 = 4;
     /// The configuration is wrong.
     pub const CONFIG: u8 = 6;
     /// The service does not run.
@@ -46,7 +46,7 @@ pub mod exit {
 const REPORT_BYTES: usize = 600;
 
 /// Who is told how the start goes.
-pub enum Audience {
+pub enum StartReporter {
     /// `start`: the original process, at the other end of this pipe.
     Starter(OwnedFd),
     /// `run`: whoever reads stderr; and this descriptor gets a newline when
@@ -57,7 +57,7 @@ pub enum Audience {
 }
 
 /// A message through the pipe.
-pub enum Message<'a> {
+pub enum StartReport<'a> {
     /// Something degrades the service.
     Warning(&'a [u8]),
     /// It cannot start: the exit code and why. The text is one line, its end
@@ -72,7 +72,7 @@ const WARNING: u8 = b'w';
 const FAILURE: u8 = b'f';
 const READY: u8 = b'r';
 
-impl Audience {
+impl StartReporter {
     /// Whether this is `run`.
     #[must_use]
     pub fn is_foreground(&self) -> bool {
@@ -87,22 +87,22 @@ impl Audience {
 
     /// Something degrades the service, which starts all the same.
     pub fn warn(&self, text: &dyn Fn(&mut Writer<'_>)) {
-        self.say(WARNING, exit::OK, text);
+        self.report(WARNING, exit::OK, text);
     }
 
     /// The service cannot start. Does not return.
     pub fn fail(&self, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> ! {
-        self.say(FAILURE, code, text);
+        self.report(FAILURE, code, text);
         process::exit(code)
     }
 
-    /// As [`Audience::fail`], for a system call on `path`.
+    /// As [`StartReporter::fail`], for a system call on `path`.
     pub fn fail_at(&self, path: &Path, failure: Failure) -> ! {
-        let code = if failure.is_denied() { exit::DENIED } else { exit::FAILED };
+        let code = if failure.is_denied() { exit::NO_PRIVILEGE } else { exit::FAILED };
         self.fail(code, &|out| describe_at(path, failure, out))
     }
 
-    fn say(&self, kind: u8, code: u8, text: &dyn Fn(&mut Writer<'_>)) {
+    fn report(&self, kind: u8, code: u8, text: &dyn Fn(&mut Writer<'_>)) {
         let level = if kind == WARNING { Level::Warn } else { Level::Error };
         let mut bytes = [0; REPORT_BYTES];
         let (head, body) = bytes.split_at_mut(3);
@@ -138,7 +138,7 @@ impl Audience {
                 let mut out = Writer::new(&mut bytes);
                 out.push(&[READY, 0]);
                 let _ = uwrite!(out, "{}\n", process::pid().as_raw_pid());
-                insist(&pipe, out.as_bytes());
+                write_ready_retrying(&pipe, out.as_bytes());
             }
             Self::Foreground(Some(fd)) | Self::Journal(Some(fd)) => drop(file::write_all(&fd, b"\n")),
             Self::Foreground(None) | Self::Journal(None) => {}
@@ -148,7 +148,7 @@ impl Audience {
 
 /// Writes a whole message into the start pipe. That takes a page, which there may
 /// not be; but a service that runs must not be told to have failed.
-fn insist(pipe: &OwnedFd, message: &[u8]) {
+fn write_ready_retrying(pipe: &OwnedFd, message: &[u8]) {
     for _ in 0..READY_TRIES {
         match file::write_all(pipe, message) {
             Err(Failure { errno: Errno::NOMEM, .. }) => poll::sleep(READY_RETRY),
@@ -166,13 +166,13 @@ pub fn describe_at(path: &Path, failure: Failure, out: &mut Writer<'_>) {
 }
 
 /// Forks twice. In the original process waits for the outcome, tells it, and
-/// returns the exit code; in the service returns its audience.
+/// returns the exit code; in the service returns its reporter.
 ///
 /// # Errors
 /// The original process: its exit code.
-pub fn detach(service: Service) -> Result<Audience, u8> {
+pub fn detach(service: Service) -> Result<StartReporter, u8> {
     let failed = |failure: Failure| {
-        tell_failure(failure);
+        print_failure(failure);
         exit::FAILED
     };
     let (report, pipe) = fds::pipe().map_err(failed)?;
@@ -183,17 +183,17 @@ pub fn detach(service: Service) -> Result<Audience, u8> {
         }
         Side::Child => drop(report),
     }
-    let audience = Audience::Starter(pipe);
+    let reporter = StartReporter::Starter(pipe);
     let step = process::setsid().and_then(|()| process::fork());
     match step {
         Ok(Side::Parent(_)) => process::exit(exit::OK),
-        Ok(Side::Child) => Ok(audience),
-        Err(failure) => audience.fail(exit::FAILED, &|out| failure.describe(out)),
+        Ok(Side::Child) => Ok(reporter),
+        Err(failure) => reporter.fail(exit::FAILED, &|out| failure.describe(out)),
     }
 }
 
 /// One error line about a system call.
-fn tell_failure(failure: Failure) {
+fn print_failure(failure: Failure) {
     let mut bytes = [0; 128];
     let mut out = Writer::new(&mut bytes);
     out.push_str("zigsvc: ");
@@ -213,15 +213,15 @@ fn wait_until_ready(service: Service, report: &OwnedFd) -> u8 {
     while let Ok(count @ 1..) = file::read(report, bytes.get_mut(held..).unwrap_or(&mut [])) {
         held = held.saturating_add(count);
         let mut used = 0;
-        while let Some((message, rest)) = next_message(bytes.get(used..held).unwrap_or(&[])) {
+        while let Some((message, rest)) = next_report(bytes.get(used..held).unwrap_or(&[])) {
             used = held.saturating_sub(rest.len());
             match message {
-                Message::Ready(number) => (code, pid) = (Some(exit::OK), number),
-                Message::Failure(given, text) => {
+                StartReport::Ready(number) => (code, pid) = (Some(exit::OK), number),
+                StartReport::Failure(given, text) => {
                     process::write_stderr(text);
                     code = Some(given);
                 }
-                Message::Warning(text) => process::write_stderr(text),
+                StartReport::Warning(text) => process::write_stderr(text),
             }
         }
         bytes.copy_within(used..held, 0);
@@ -246,24 +246,24 @@ fn wait_until_ready(service: Service, report: &OwnedFd) -> u8 {
 
 /// The first whole message, and what follows it.
 #[must_use]
-pub fn next_message(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
+pub fn next_report(bytes: &[u8]) -> Option<(StartReport<'_>, &[u8])> {
     let newline = bytes.get(2..)?.iter().position(|byte| *byte == b'\n')?;
     let (message, rest) = bytes.split_at_checked(newline.saturating_add(3))?;
     let text = message.get(2..)?;
     Some(match *message.first()? {
         READY => {
-            let number = crate::proto::text::parse_u64(text.strip_suffix(b"\n").unwrap_or(text));
-            (Message::Ready(number.unwrap_or(0)), rest)
+            let number = crate::util::text::parse_u64(text.strip_suffix(b"\n").unwrap_or(text));
+            (StartReport::Ready(number.unwrap_or(0)), rest)
         }
-        FAILURE => (Message::Failure(*message.get(1)?, text), rest),
-        _ => (Message::Warning(text), rest),
+        FAILURE => (StartReport::Failure(*message.get(1)?, text), rest),
+        _ => (StartReport::Warning(text), rest),
     })
 }
 
 /// A service's process after all that the services have in common.
 pub struct Process {
     /// Where the configuration is.
-    pub settings: &'static Settings,
+    pub config_source: &'static ConfigSource,
     /// The effective one.
     pub config: &'static mut Config,
     /// For the next one.
@@ -277,7 +277,7 @@ pub struct Process {
     /// Whom to become, if anybody else.
     pub identity: Option<Identity>,
     /// Who is told how the start goes.
-    pub audience: Audience,
+    pub reporter: StartReporter,
     /// Whether this is `run`.
     pub foreground: bool,
     /// The service manager that wants to be told, if there is one.
@@ -286,21 +286,21 @@ pub struct Process {
 
 impl Process {
     /// Steps 1 to 11 of daemon(7): descriptors, signals, umask, folder, lock.
-    /// Whatever fails is told to the audience, and the process ends.
+    /// Whatever fails is told to the reporter, and the process ends.
     #[must_use]
     #[inline(never)]
     pub fn prepare(
         service: Service,
-        settings: &'static Settings,
+        config_source: &'static ConfigSource,
         config: &'static mut Config,
         candidate: &'static mut Config,
-        audience: Audience,
+        reporter: StartReporter,
     ) -> Self {
-        let identity = resolve_identity(config, &audience);
-        let foreground = audience.is_foreground();
-        match &audience {
-            Audience::Starter(pipe) => fds::close_inherited(&[pipe]),
-            Audience::Foreground(ready) | Audience::Journal(ready) => {
+        let identity = resolve_identity(config, &reporter);
+        let foreground = reporter.is_foreground();
+        match &reporter {
+            StartReporter::Starter(pipe) => fds::close_inherited(&[pipe]),
+            StartReporter::Foreground(ready) | StartReporter::Journal(ready) => {
                 fds::close_inherited(ready.as_ref().as_slice());
             }
         }
@@ -310,22 +310,22 @@ impl Process {
         let steps = process::chdir(c"/").and_then(|()| fds::nullify(0, last_standard));
         let signals = match steps.and_then(|()| Signals::install()) {
             Ok(signals) => signals,
-            Err(failure) => audience.fail(exit::FAILED, &|out| failure.describe(out)),
+            Err(failure) => reporter.fail(exit::FAILED, &|out| failure.describe(out)),
         };
-        let Some(pid_path) = path_of(service, File::Pid, config) else {
-            audience.fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long"));
+        let Some(pid_path) = path_of(service, ServiceFile::Pid, config) else {
+            reporter.fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long"));
         };
-        let pid_file = acquire(&pid_path, &audience);
-        let notify = Notify::new(&settings.init);
+        let pid_file = acquire(&pid_path, &reporter);
+        let notify = Notify::new(&config_source.init);
         Self {
-            settings,
+            config_source,
             config,
             candidate,
             signals,
             pid_file,
             pid_path,
             identity,
-            audience,
+            reporter,
             foreground,
             notify,
         }
@@ -335,13 +335,13 @@ impl Process {
     /// say that it died. Does not return.
     pub fn fail(&self, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> ! {
         self.pid_file.release(self.pid_path.as_c_str());
-        self.audience.fail(code, text)
+        self.reporter.fail(code, text)
     }
 
     /// As [`Process::fail`], for a system call on `path`.
     pub fn fail_at(&self, path: &Path, failure: Failure) -> ! {
         self.pid_file.release(self.pid_path.as_c_str());
-        self.audience.fail_at(path, failure)
+        self.reporter.fail_at(path, failure)
     }
 
     /// Locks the file `name` in `folder` too, against a second instance that
@@ -353,8 +353,8 @@ impl Process {
         };
         match PidFile::acquire(&path, b"") {
             Ok(lock) => lock,
-            Err(Refused::Running(pid)) => self.fail(exit::FAILED, &|out| describe_running(pid, out)),
-            Err(Refused::Failed(failure)) => self.fail_at(&path, failure),
+            Err(AcquireError::Running(pid)) => self.fail(exit::FAILED, &|out| describe_running(pid, out)),
+            Err(AcquireError::Failed(failure)) => self.fail_at(&path, failure),
         }
     }
 
@@ -364,7 +364,7 @@ impl Process {
         if let Some(identity) = &self.identity
             && let Err(failure) = identity::drop_privileges(identity)
         {
-            self.fail(exit::DENIED, &|out| {
+            self.fail(exit::NO_PRIVILEGE, &|out| {
                 out.push_str("user: ");
                 failure.describe(out);
             });
@@ -373,14 +373,14 @@ impl Process {
 }
 
 /// Locks the PID file or ends the process.
-fn acquire(path: &Path, audience: &Audience) -> PidFile {
+fn acquire(path: &Path, reporter: &StartReporter) -> PidFile {
     let mut line = [0; 16];
     let mut out = Writer::new(&mut line);
     let _ = uwrite!(out, "{}\n", process::pid().as_raw_pid());
     match PidFile::acquire(path, out.as_bytes()) {
         Ok(pid_file) => pid_file,
-        Err(Refused::Running(pid)) => audience.fail(exit::FAILED, &|out| describe_running(pid, out)),
-        Err(Refused::Failed(failure)) => audience.fail_at(path, failure),
+        Err(AcquireError::Running(pid)) => reporter.fail(exit::FAILED, &|out| describe_running(pid, out)),
+        Err(AcquireError::Failed(failure)) => reporter.fail_at(path, failure),
     }
 }
 
@@ -395,13 +395,13 @@ fn describe_running(pid: Option<Pid>, out: &mut Writer<'_>) {
 }
 
 /// Finds the configured user, or ends the process.
-fn resolve_identity(config: &Config, audience: &Audience) -> Option<Identity> {
+fn resolve_identity(config: &Config, reporter: &StartReporter) -> Option<Identity> {
     if config.user.is_empty() {
         return None;
     }
     let identity = match identity::resolve(&config.user, &config.group) {
         Ok(identity) => identity,
-        Err(name) => audience.fail(exit::CONFIG, &|out| {
+        Err(name) => reporter.fail(exit::CONFIG, &|out| {
             out.push_str("user or group \"");
             out.push_escaped(name);
             out.push_str("\" is neither a number nor known to /etc/passwd or /etc/group");
@@ -409,7 +409,7 @@ fn resolve_identity(config: &Config, audience: &Audience) -> Option<Identity> {
     };
     let uid = identity::effective_uid();
     if uid != 0 && uid != identity.uid {
-        audience.fail(exit::DENIED, &|out| out.push_str("user: only root can become another user"));
+        reporter.fail(exit::NO_PRIVILEGE, &|out| out.push_str("user: only root can become another user"));
     }
     // An unprivileged service that is to run as itself already does.
     (uid == 0).then_some(identity)

@@ -1,24 +1,24 @@
 //! The listening socket of a service: made under the lock of the PID file,
 //! made again when somebody deletes it, and who may use it.
 
+use super::config_source::{ServiceFile, path_of};
 use super::lifecycle::{Process, exit};
-use super::settings::{File, path_of};
 use crate::limits::{ACCEPT_RETRY, ALLOW_IDS_MAX, SOCKET_IN_USE, STOP_POLL};
-use crate::proto::config::{Config, Name};
-use crate::proto::names::Service;
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
+use crate::proto::config::{AccountName, Config};
+use crate::proto::service::Service;
 use crate::sys::identity;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, OwnedFd, clock, file, poll};
+use crate::util::path::Path;
+use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use heapless::Vec;
 
 /// What a peer may.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Rank {
+pub enum Access {
     /// Nothing.
-    Nobody,
+    Denied,
     /// What harms nobody else.
     Guest,
     /// Everything: root, and the uid of the service.
@@ -27,31 +27,31 @@ pub enum Rank {
 
 /// Who may use a socket: everybody, or those whom `allow_uid` and `allow_gid` name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Access {
+pub struct AccessPolicy {
     everybody: bool,
     uids: Vec<u32, ALLOW_IDS_MAX>,
     gids: Vec<u32, ALLOW_IDS_MAX>,
 }
 
-impl Access {
+impl AccessPolicy {
     /// Who may use the socket of `service`: finds the accounts that the
     /// configuration names, where they matter.
     ///
     /// # Errors
     /// The name that is neither a number nor known.
-    pub fn resolve(service: Service, config: &Config) -> Result<Self, &Name> {
+    pub fn resolve(service: Service, config: &Config) -> Result<Self, &AccountName> {
         let everybody = matches!(service, Service::Hub | Service::Opener);
-        let mut access = Self { everybody, uids: Vec::new(), gids: Vec::new() };
+        let mut policy = Self { everybody, uids: Vec::new(), gids: Vec::new() };
         if everybody {
-            return Ok(access);
+            return Ok(policy);
         }
         for name in &config.allow_uid {
-            let _ = access.uids.push(identity::find_uid(name).ok_or(name)?);
+            let _ = policy.uids.push(identity::find_uid(name).ok_or(name)?);
         }
         for name in &config.allow_gid {
-            let _ = access.gids.push(identity::find_group(name).ok_or(name)?);
+            let _ = policy.gids.push(identity::find_group(name).ok_or(name)?);
         }
-        Ok(access)
+        Ok(policy)
     }
 
     /// The mode of the socket.
@@ -71,9 +71,9 @@ impl Access {
 
     /// What the peer of a connection may.
     #[must_use]
-    pub fn rank(&self, connection: &OwnedFd, peer: Peer) -> Rank {
+    pub fn access_of(&self, connection: &OwnedFd, peer: Peer) -> Access {
         if peer.uid == 0 || peer.uid == identity::effective_uid() {
-            return Rank::Owner;
+            return Access::Owner;
         }
         let known = self.uids.contains(&peer.uid) || self.gids.contains(&peer.gid);
         // Where the kernel does not tell all groups, the mode of the socket has
@@ -82,7 +82,7 @@ impl Access {
             let told = socket::peer_in_groups(connection, &self.gids);
             !self.gids.is_empty() && told.unwrap_or(self.mode() == 0o660)
         };
-        if self.everybody || known || in_group() { Rank::Guest } else { Rank::Nobody }
+        if self.everybody || known || in_group() { Access::Guest } else { Access::Denied }
     }
 }
 
@@ -93,7 +93,7 @@ pub struct Listener {
     /// The name in the file system that is ours.
     identity: (u64, u64),
     /// Who may.
-    pub access: Access,
+    pub policy: AccessPolicy,
     /// There were no descriptors: nothing is accepted before this.
     accept_after: Option<Instant>,
     /// Why the name is not there and cannot be made, if so.
@@ -111,13 +111,13 @@ impl Listener {
     /// EADDRINUSE: somebody listens on it. EEXIST: it is no socket.
     pub fn open(
         path: &Path,
-        access: Access,
+        policy: AccessPolicy,
         owner: Option<u32>,
         patience: Duration,
     ) -> Result<Self, Failure> {
         let deadline = clock::now() + patience;
         let (fd, identity) = loop {
-            match make(path, &access, owner) {
+            match make(path, &policy, owner) {
                 // A child of a killed service has it open until it execs.
                 Err(Failure { errno: Errno::ADDRINUSE, .. }) if !deadline.is_due(clock::now()) => {
                     poll::sleep(STOP_POLL);
@@ -125,7 +125,7 @@ impl Listener {
                 made => break made?,
             }
         };
-        Ok(Self { path: path.clone(), fd, identity, access, accept_after: None, failure: None })
+        Ok(Self { path: path.clone(), fd, identity, policy, accept_after: None, failure: None })
     }
 
     /// To be polled for input.
@@ -161,7 +161,7 @@ impl Listener {
         self.failure = match named {
             Ok(named) if named == self.identity => None,
             // (a dead socket is replaced, anything else is left alone)
-            _ => match make(&self.path, &self.access, None) {
+            _ => match make(&self.path, &self.policy, None) {
                 Ok((fd, identity)) => {
                     (self.fd, self.identity, self.accept_after) = (fd, identity, None);
                     None
@@ -172,12 +172,12 @@ impl Listener {
     }
 
     /// Others may use it from now on. True if the socket must be made anew for
-    /// that ([`Listener::hide`], [`Listener::check`]), because changing the mode
+    /// that ([`Listener::unlink`], [`Listener::check`]), because changing the mode
     /// of the name could be turned on another file.
     #[must_use]
-    pub fn set_access(&mut self, access: Access) -> bool {
-        let same = (access.mode(), access.group()) == (self.access.mode(), self.access.group());
-        self.access = access;
+    pub fn set_policy(&mut self, policy: AccessPolicy) -> bool {
+        let same = (policy.mode(), policy.group()) == (self.policy.mode(), self.policy.group());
+        self.policy = policy;
         !same && !socket::is_abstract(&self.path)
     }
 
@@ -186,7 +186,7 @@ impl Listener {
     ///
     /// # Errors
     /// As unlink(2) says.
-    pub fn hide(&self) -> Result<(), Failure> {
+    pub fn unlink(&self) -> Result<(), Failure> {
         if socket::is_abstract(&self.path) {
             return Ok(());
         }
@@ -230,9 +230,9 @@ impl Listener {
 }
 
 /// Binds and listens; what a dead service left is replaced.
-fn make(path: &Path, access: &Access, owner: Option<u32>) -> Result<(OwnedFd, (u64, u64)), Failure> {
+fn make(path: &Path, policy: &AccessPolicy, owner: Option<u32>) -> Result<(OwnedFd, (u64, u64)), Failure> {
     if socket::is_abstract(path) {
-        return Ok((socket::listen(path, access.mode())?, (0, 0)));
+        return Ok((socket::listen(path, policy.mode())?, (0, 0)));
     }
     match file::meta_at(path.as_c_str(), false) {
         Err(_) => {}
@@ -245,9 +245,9 @@ fn make(path: &Path, access: &Access, owner: Option<u32>) -> Result<(OwnedFd, (u
         },
         Ok(_) => return Err(Failure { op: "bind", errno: Errno::EXIST }),
     }
-    let fd = socket::listen(path, access.mode())?;
+    let fd = socket::listen(path, policy.mode())?;
     let meta = file::meta_at(path.as_c_str(), false)?;
-    if let Err(failure) = socket::give(path, owner, access.group()) {
+    if let Err(failure) = socket::chown(path, owner, policy.group()) {
         let _ = file::unlink(path.as_c_str());
         return Err(failure);
     }
@@ -267,22 +267,22 @@ pub fn open_and_drop(service: Service, process: &Process, then: &mut dyn FnMut()
 
 /// Whether the socket can only be made before the rights are dropped.
 fn needs_rights(service: Service, process: &Process) -> bool {
-    let path = path_of(service, File::Socket, process.config).unwrap_or_default();
+    let path = path_of(service, ServiceFile::Socket, process.config).unwrap_or_default();
     let folder = file::meta_at(path.parent().as_c_str(), true);
     let owner = folder.map(|meta| meta.uid);
     process.identity.as_ref().is_some_and(|identity| owner != Ok(identity.uid))
 }
 
 /// The socket; without it the process ends.
-fn open_socket(service: Service, process: &Process, give: bool) -> Listener {
+fn open_socket(service: Service, process: &Process, chown: bool) -> Listener {
     let config = &process.config;
-    let access = match Access::resolve(service, config) {
-        Ok(access) => access,
+    let policy = match AccessPolicy::resolve(service, config) {
+        Ok(policy) => policy,
         Err(name) => process.fail(exit::CONFIG, &|out| describe_unknown(name, out)),
     };
-    let path = path_of(service, File::Socket, config).unwrap_or_default();
-    let owner = process.identity.as_ref().filter(|_| give).map(|identity| identity.uid);
-    match Listener::open(&path, access, owner, SOCKET_IN_USE) {
+    let path = path_of(service, ServiceFile::Socket, config).unwrap_or_default();
+    let owner = process.identity.as_ref().filter(|_| chown).map(|identity| identity.uid);
+    match Listener::open(&path, policy, owner, SOCKET_IN_USE) {
         Ok(listener) => listener,
         Err(Failure { errno: Errno::NAMETOOLONG, .. }) => process.fail(exit::CONFIG, &|out| {
             out.push_str("socket: ");

@@ -7,14 +7,14 @@
 
 use crate::limits::{LOG_BUFFER_BYTES, LOG_LINE_BYTES, SYSLOG_MAX_BYTES};
 use crate::proto::config::Config;
-use crate::proto::log::{Level, Stamp, emit_syslog, push_for_journal};
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
+use crate::proto::log::{Level, TimestampFormat, emit_syslog, push_for_journal};
 use crate::service::lifecycle::{Process, describe_at};
 use crate::service::logfile::LogFile;
 use crate::sys::identity::Identity;
 use crate::sys::syslog::Syslog;
 use crate::sys::{BorrowedFd, Failure, clock, fds, file, poll, process};
+use crate::util::path::Path;
+use crate::util::text::Writer;
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -26,19 +26,19 @@ pub struct Log {
     journal: bool,
     syslog: Option<Syslog>,
     level: Level,
-    stamp: Stamp,
+    stamp: TimestampFormat,
     /// Whole lines that are not yet written.
     buffer: &'static mut Vec<u8, LOG_BUFFER_BYTES>,
     /// Whether every line since the last [`Log::flush`] was taken by a sink.
     taken: bool,
     /// Lines that no longer can be written, and are not yet reported.
     lost: u64,
-    counts: Counts,
+    counts: LogCounts,
 }
 
 /// What `status` tells about the log.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Counts {
+pub struct LogCounts {
     /// Rotations since start.
     pub rotations: u64,
     /// Lines lost since start.
@@ -47,7 +47,7 @@ pub struct Counts {
 
 impl Log {
     /// A log as the configuration says. In the foreground it goes to stderr, as the
-    /// audience wants it, and to the file only if that was named. The file is opened
+    /// reporter wants it, and to the file only if that was named. The file is opened
     /// before privileges are dropped, and belongs to `owner` from then on; if it cannot be
     /// opened, whoever waits for the start is told, and each line tries again.
     #[must_use]
@@ -57,19 +57,19 @@ impl Log {
         owner: Option<&Identity>,
         buffer: &'static mut Vec<u8, LOG_BUFFER_BYTES>,
     ) -> Self {
-        let Process { config, audience, .. } = process;
-        let foreground = audience.is_foreground();
+        let Process { config, reporter, .. } = process;
+        let foreground = reporter.is_foreground();
         let mut log = Self {
             file: None,
             stderr: foreground,
-            journal: audience.is_journal(),
+            journal: reporter.is_journal(),
             syslog: None,
             level: Level::Info,
-            stamp: Stamp::Iso,
+            stamp: TimestampFormat::Iso,
             buffer,
             taken: true,
             lost: 0,
-            counts: Counts::default(),
+            counts: LogCounts::default(),
         };
         log.configure(config, path, foreground);
         let opened = match (&mut log.file, owner) {
@@ -78,7 +78,7 @@ impl Log {
             (Some(file), None) => file.open(),
         };
         if let Err(failure) = opened {
-            audience.warn(&|out| {
+            reporter.warn(&|out| {
                 out.push_str("the log cannot be written: ");
                 describe_at(path, failure, out);
             });
@@ -90,7 +90,7 @@ impl Log {
     pub fn configure(&mut self, config: &Config, path: &Path, foreground: bool) {
         self.flush();
         self.level = Level::from_index(config.log_level);
-        self.stamp = Stamp::from_index(config.log_time);
+        self.stamp = TimestampFormat::from_index(config.log_time);
         if config.syslog != self.syslog.is_some() {
             self.syslog = config.syslog.then(Syslog::default);
         }
@@ -112,7 +112,7 @@ impl Log {
 
     /// What `status` tells.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> LogCounts {
         self.counts
     }
 
@@ -268,7 +268,7 @@ fn is_full(file: &LogFile, pending: u64, more: u64) -> bool {
 }
 
 /// Says in the file how many lines are missing there.
-fn report_lost(file: &mut LogFile, lost: u64, stamp: Stamp) -> bool {
+fn report_lost(file: &mut LogFile, lost: u64, stamp: TimestampFormat) -> bool {
     let mut bytes = [0; LOST_LINE_BYTES];
     let line = lost_line(&mut bytes, lost, stamp);
     file.write(line.as_bytes()) == line.len()
@@ -278,7 +278,7 @@ fn report_lost(file: &mut LogFile, lost: u64, stamp: Stamp) -> bool {
 const LOST_LINE_BYTES: usize = 96;
 
 /// `N log lines lost`.
-fn lost_line(buffer: &mut [u8; LOST_LINE_BYTES], lost: u64, stamp: Stamp) -> Writer<'_> {
+fn lost_line(buffer: &mut [u8; LOST_LINE_BYTES], lost: u64, stamp: TimestampFormat) -> Writer<'_> {
     let mut out = Writer::new(buffer);
     stamp.emit(clock::wall(), &mut out);
     let _ = uwrite!(out, "{}{} log lines lost\n", Level::Warn.tag(), lost);
@@ -288,7 +288,7 @@ fn lost_line(buffer: &mut [u8; LOST_LINE_BYTES], lost: u64, stamp: Stamp) -> Wri
 /// Writes whole lines to a journal, at once. Apart from its caller, because of
 /// the memory.
 #[inline(never)]
-fn write_for_journal(fd: BorrowedFd<'_>, lines: &[u8], stamp: Stamp) -> Result<(), Failure> {
+fn write_for_journal(fd: BorrowedFd<'_>, lines: &[u8], stamp: TimestampFormat) -> Result<(), Failure> {
     let mut bytes = [0; LOG_BUFFER_BYTES];
     let mut out = Writer::new(&mut bytes);
     for line in lines.split_inclusive(|byte| *byte == b'\n') {

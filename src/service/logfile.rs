@@ -7,11 +7,11 @@
 //! `cli/log.rs` (the writer has to wait).
 
 use crate::limits::ROTATE_RETRY;
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
-use crate::state::rotation::{Action, Rotation};
+use crate::state::rotation::{Rotation, RotationAction};
 use crate::sys::identity::{self, Identity};
 use crate::sys::{BorrowedFd, Errno, Failure, OwnedFd, clock, file};
+use crate::util::path::Path;
+use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
@@ -101,7 +101,7 @@ impl LogFile {
     /// As [`LogFile::open`]; EMLINK for one with a second name.
     pub fn open_for(&mut self, owner: &Identity) -> Result<(), Failure> {
         match self.open_with(file::OFlags::EXCL) {
-            Ok(_) => self.fd.as_ref().map_or(Ok(()), |fd| identity::give(fd, owner)),
+            Ok(_) => self.fd.as_ref().map_or(Ok(()), |fd| identity::chown(fd, owner)),
             Err(Failure { errno: Errno::EXIST, .. }) => {
                 let links = self.open_with(file::OFlags::empty())?;
                 if links > 1 {
@@ -125,7 +125,7 @@ impl LogFile {
             | file::OFlags::NOFOLLOW
             | file::OFlags::NONBLOCK;
         let result = file::open(self.path.as_c_str(), flags, 0o640).and_then(|fd| Ok((file::meta(&fd)?, fd)));
-        let planted = |meta: file::Meta| meta.regular && meta.links > 1 && file::others_may_plant(&self.path);
+        let planted = |meta: file::Meta| meta.regular && meta.links > 1 && file::is_untrusted_dir(&self.path);
         match result {
             Ok((meta, _)) if planted(meta) => {
                 let failure = Failure { op: "openat", errno: Errno::MLINK };
@@ -241,7 +241,7 @@ impl LogFile {
         let mut rotation = Rotation::new(self.keep);
         loop {
             match rotation.next_action() {
-                Action::Look(number) => {
+                RotationAction::Look(number) => {
                     let path = self.numbered(number)?;
                     match file::meta_at(path.as_c_str(), false) {
                         Ok(_) => rotation.found(true),
@@ -250,12 +250,12 @@ impl LogFile {
                         Err(failure) => return Err(failure),
                     }
                 }
-                Action::Rename(number) => {
+                RotationAction::Rename(number) => {
                     let (from, to) = (self.numbered(number)?, self.numbered(number.saturating_add(1))?);
                     file::rename(from.as_c_str(), to.as_c_str())?;
                     rotation.renamed();
                 }
-                Action::Reopen => {
+                RotationAction::Reopen => {
                     // (that this fails is seen by whoever writes)
                     let _ = self.open();
                     return Ok(());

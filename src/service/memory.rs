@@ -1,7 +1,7 @@
 //! The memory that every service needs, in one static: all zeros before it is
 //! used, so it lies in .bss and only touched pages count.
 
-use super::settings::Settings;
+use super::config_source::ConfigSource;
 use crate::limits::{LOG_BUFFER_BYTES, PAGE_BYTES, SCRATCH_BYTES};
 use crate::proto::config::Config;
 use crate::sys::once::Once;
@@ -12,7 +12,7 @@ use heapless::Vec;
 #[repr(C)]
 pub struct Memory {
     /// What the command line says.
-    pub settings: Settings,
+    pub config_source: ConfigSource,
     /// The configuration in force.
     pub config: Config,
     /// Log lines that are not yet written.
@@ -37,7 +37,7 @@ impl Scratch {
 
 static MEMORY: Once<Memory, 0> = Once::new(Memory {
     scratch: Scratch([0; SCRATCH_BYTES + PAGE_BYTES]),
-    settings: Settings::EMPTY,
+    config_source: ConfigSource::EMPTY,
     config: Config::EMPTY,
     candidate: Config::EMPTY,
     log: Vec::new(),

@@ -1,21 +1,21 @@
 //! The services, and what they share: settings, the way into the background,
 //! the log, the heartbeat.
 //!
-//! - `settings.rs`: where the configuration is, and reading it (again)
+//! - `config_source.rs`: where the configuration is, and reading it (again)
 //! - `reload.rs`: a new configuration, whole or not at all
 //! - `lifecycle.rs`: from a command to a service that is ready, and its end
 //! - `log.rs`: lines to the file, to stderr (or a journal there), to syslog
 //! - `logfile.rs`: that file, and its rotation
 //! - `heartbeat.rs`: the health file
 //! - `degraded.rs`: what fails in any of them, said once
-//! - `target.rs`: the process that holds a service's lock
-//! - `output.rs`: what the programs that they start write
+//! - `lock_holder.rs`: the process that holds a service's lock
+//! - `child_output.rs`: what the programs that they start write
 //! - `program.rs`: a program's file, as a shell would find it
 //! - `notify.rs`: the service manager that started it, if it wants to be told
 //! - `memory.rs`: the memory they use
-//! - `listener.rs`, `clients.rs`: a socket, who may use it, its connections
+//! - `listener.rs`, `connections.rs`: a socket, who may use it, its connections
 //! - `denials.rs`: those who may not use it
-//! - `companion.rs`: what the hub, the opener and the collector have in common
+//! - `base.rs`: what the hub, the opener and the collector have in common
 //! - `hub.rs`: the service that passes lines between clients
 //! - `collector.rs`: the service that averages metrics
 //! - `opener/`: the service that opens files for those who may not
@@ -25,9 +25,11 @@
 //!
 //! The loop of every service is the one of `jobs/mod.rs`.
 
-pub mod clients;
+pub mod base;
+pub mod child_output;
 pub mod collector;
-pub mod companion;
+pub mod config_source;
+pub mod connections;
 pub mod degraded;
 pub mod denials;
 pub mod disk;
@@ -36,14 +38,12 @@ pub mod hub;
 pub mod jobs;
 pub mod lifecycle;
 pub mod listener;
+pub mod lock_holder;
 pub mod log;
 pub mod logfile;
 pub mod memory;
 pub mod notify;
 pub mod opener;
-pub mod output;
 pub mod program;
 pub mod reload;
-pub mod settings;
 pub mod supervisor;
-pub mod target;

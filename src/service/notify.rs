@@ -8,11 +8,11 @@
 //! [`Notify::next_deadline`] belongs into its `next_deadline`.
 
 use crate::limits::NOTIFY_STATUS_BYTES;
-use crate::proto::notify::{Step, watchdog_every};
-use crate::proto::text::Writer;
-use crate::state::notify::Notices;
+use crate::proto::notify::{NotifyState, watchdog_every};
+use crate::state::notify::NotifyQueue;
 use crate::sys::datagram::Sender;
 use crate::sys::{clock, process};
+use crate::util::text::Writer;
 use crate::util::time::Instant;
 use heapless::Vec;
 
@@ -43,7 +43,7 @@ pub struct Notify(Option<Manager>);
 /// A manager that wants to be told.
 struct Manager {
     sender: Sender,
-    notices: Notices,
+    queue: NotifyQueue,
     pid: u32,
     status: Vec<u8, NOTIFY_STATUS_BYTES>,
     /// The last reload was refused.
@@ -57,7 +57,7 @@ impl Notify {
         let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
         Self(init.notify_socket.and_then(Sender::to).map(|sender| Manager {
             sender,
-            notices: Notices::new(watchdog_every(init.watchdog_usec, init.watchdog_pid, pid), clock::now()),
+            queue: NotifyQueue::new(watchdog_every(init.watchdog_usec, init.watchdog_pid, pid), clock::now()),
             pid,
             status: Vec::new(),
             refused: false,
@@ -73,13 +73,13 @@ impl Notify {
 
     /// The service is ready.
     pub fn ready(&mut self) {
-        self.step(Step::Ready);
+        self.announce(NotifyState::Ready);
     }
 
     /// A reload begins; [`Notify::reloaded`] ends it.
     pub fn reloading(&mut self) {
         if self.is_wanted() {
-            self.step(Step::Reloading(clock::monotonic_us()));
+            self.announce(NotifyState::Reloading(clock::monotonic_us()));
         }
     }
 
@@ -89,14 +89,14 @@ impl Notify {
             && manager.refused == accepted
         {
             manager.refused = !accepted;
-            manager.notices.on_status();
+            manager.queue.on_status();
         }
-        self.step(Step::Ready);
+        self.announce(NotifyState::Ready);
     }
 
     /// The service ends as soon as what it began is over.
     pub fn stopping(&mut self) {
-        self.step(Step::Stopping);
+        self.announce(NotifyState::Stopping);
     }
 
     /// How the service is: one line, which is told with the next message if it
@@ -107,28 +107,28 @@ impl Notify {
         if manager.status != line {
             manager.status.clear();
             let _ = manager.status.extend_from_slice(line);
-            manager.notices.on_status();
+            manager.queue.on_status();
         }
     }
 
     /// When the loop has to wake, so that a finished turn feeds the watchdog.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.0.as_ref().and_then(|manager| manager.notices.next_deadline())
+        self.0.as_ref().and_then(|manager| manager.queue.next_deadline())
     }
 
     /// A turn of the loop was finished, which began at `now`.
     pub fn turn_finished(&mut self, now: Instant) {
         if let Some(manager) = &mut self.0
-            && manager.notices.on_turn(now)
+            && manager.queue.on_turn(now)
         {
             manager.send(now);
         }
     }
 
-    fn step(&mut self, step: Step) {
+    fn announce(&mut self, state: NotifyState) {
         if let Some(manager) = &mut self.0 {
-            manager.notices.on_step(step);
+            manager.queue.on_state(state);
             manager.send(clock::now());
         }
     }
@@ -138,14 +138,14 @@ impl Manager {
     /// Sends what there is, until something is not taken.
     #[inline(never)]
     fn send(&mut self, now: Instant) {
-        while let Some(message) = self.notices.next_message() {
+        while let Some(message) = self.queue.next_message() {
             let mut bytes = [0; MESSAGE_BYTES];
             let mut out = Writer::new(&mut bytes);
             message.emit(self.pid, (&self.status, if self.refused { REFUSED } else { "" }), &mut out);
             if !self.sender.send(out.as_bytes()) {
-                return self.notices.on_refused(now);
+                return self.queue.on_refused(now);
             }
-            self.notices.on_sent();
+            self.queue.on_sent();
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The file of a program that somebody named.
 
-use crate::proto::path::Path;
 use crate::sys::args::Args;
 use crate::sys::file;
 use crate::sys::spawn::SAFE_PATH;
+use crate::util::path::Path;
 
 /// The file of the program `word` as a shell would find it: on the PATH, or, with a slash
 /// in it, below `base`. The word itself if there is none.

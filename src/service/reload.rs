@@ -1,11 +1,11 @@
 //! What a reload is for every service: read whole or not at all, said key by key.
 
+use super::config_source::InvalidConfig;
 use super::lifecycle::Process;
 use super::log::Log;
-use super::settings::Unusable;
 use crate::proto::config::Config;
 use crate::proto::config::keys::KEYS;
-use crate::proto::text::Writer;
+use crate::util::text::Writer;
 
 /// Bytes of one value in a message about a change.
 const VALUE_BYTES: usize = 300;
@@ -21,10 +21,10 @@ pub fn read(
     scratch: &mut [u8],
     log: &mut Log,
     out: &mut Writer<'_>,
-) -> Result<(), Unusable> {
+) -> Result<(), InvalidConfig> {
     log.info(&|line| line.push_str("SIGHUP received, reloading config"));
     process.notify.reloading();
-    process.settings.load(process.candidate, scratch, out)
+    process.config_source.load(process.candidate, scratch, out)
 }
 
 /// Says that the candidate is refused, and why.

@@ -4,15 +4,15 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 pub mod backoff;
+pub mod collector;
 pub mod disk;
-pub mod metrics;
+pub mod log_stream;
 pub mod notify;
 pub mod opener;
-pub mod pace;
-pub mod quota;
-pub mod resolve;
+pub mod rate_limit;
+pub mod read_pacing;
+pub mod realpath;
 pub mod rotation;
 pub mod spool;
-pub mod stream;
 pub mod supervisor;
 pub mod window;

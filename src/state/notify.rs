@@ -8,12 +8,12 @@
 //! ```
 
 use crate::limits::NOTIFY_RETRY;
-use crate::proto::notify::{Message, Step};
+use crate::proto::notify::{NotifyMessage, NotifyState};
 use crate::util::time::{Duration, Instant};
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct Notices {
+pub struct NotifyQueue {
     /// What is to be told: that it reloads, since when; that it is ready; that
     /// it stops; how it is.
     reloading: Option<u64>,
@@ -21,49 +21,49 @@ pub struct Notices {
     stopping: bool,
     status: bool,
     /// It stops, whether that was told or not.
-    over: bool,
+    stopped: bool,
     /// The last attempt failed: none before this but for a new step.
     retry_at: Instant,
-    watchdog: Option<Watchdog>,
+    watchdog: Option<WatchdogTimer>,
 }
 
 /// When the watchdog is to be fed.
 #[derive(Clone, Copy, Debug)]
-struct Watchdog {
+struct WatchdogTimer {
     every: Duration,
     due: Instant,
     /// A turn that was finished found it due.
-    fed: bool,
+    kick_pending: bool,
 }
 
-impl Notices {
+impl NotifyQueue {
     /// Nothing is to be told yet; the watchdog is to be fed each `every` from `now` on,
     /// if at all.
     #[must_use]
     pub fn new(every: Option<Duration>, now: Instant) -> Self {
-        let watchdog = every.map(|every| Watchdog { every, due: now + every, fed: false });
+        let watchdog = every.map(|every| WatchdogTimer { every, due: now + every, kick_pending: false });
         Self {
             reloading: None,
             ready: false,
             stopping: false,
             status: false,
-            over: false,
+            stopped: false,
             retry_at: Instant::BOOT,
             watchdog,
         }
     }
 
     /// Something happened.
-    pub fn on_step(&mut self, step: Step) {
-        if self.over {
+    pub fn on_state(&mut self, state: NotifyState) {
+        if self.stopped {
             return;
         }
-        match step {
-            Step::Reloading(usec) => self.reloading = Some(usec),
-            Step::Ready => self.ready = true,
-            Step::Stopping => {
+        match state {
+            NotifyState::Reloading(usec) => self.reloading = Some(usec),
+            NotifyState::Ready => self.ready = true,
+            NotifyState::Stopping => {
                 (self.reloading, self.ready) = (None, false);
-                (self.stopping, self.over) = (true, true);
+                (self.stopping, self.stopped) = (true, true);
             }
         }
     }
@@ -78,7 +78,7 @@ impl Notices {
     pub fn on_turn(&mut self, now: Instant) -> bool {
         if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.due.is_due(now)) {
             watchdog.due = now + watchdog.every;
-            watchdog.fed = true;
+            watchdog.kick_pending = true;
             return true;
         }
         self.retry_at.is_due(now) && self.next_message().is_some()
@@ -92,16 +92,16 @@ impl Notices {
 
     /// The next datagram.
     #[must_use]
-    pub fn next_message(&self) -> Option<Message> {
-        let reloading = self.reloading.map(Step::Reloading);
-        let ready = self.ready.then_some(Step::Ready);
-        let stopping = self.stopping.then_some(Step::Stopping);
-        let message = Message {
-            step: reloading.or(ready).or(stopping),
+    pub fn next_message(&self) -> Option<NotifyMessage> {
+        let reloading = self.reloading.map(NotifyState::Reloading);
+        let ready = self.ready.then_some(NotifyState::Ready);
+        let stopping = self.stopping.then_some(NotifyState::Stopping);
+        let message = NotifyMessage {
+            state: reloading.or(ready).or(stopping),
             status: self.status,
-            watchdog: self.watchdog.is_some_and(|watchdog| watchdog.fed),
+            watchdog: self.watchdog.is_some_and(|watchdog| watchdog.kick_pending),
         };
-        (message != Message::default()).then_some(message)
+        (message != NotifyMessage::default()).then_some(message)
     }
 
     /// That datagram was taken.
@@ -113,7 +113,7 @@ impl Notices {
         self.status = false;
         self.retry_at = Instant::BOOT;
         if let Some(watchdog) = &mut self.watchdog {
-            watchdog.fed = false;
+            watchdog.kick_pending = false;
         }
     }
 
@@ -122,7 +122,7 @@ impl Notices {
     pub fn on_refused(&mut self, now: Instant) {
         self.retry_at = now + NOTIFY_RETRY;
         if let Some(watchdog) = &mut self.watchdog
-            && core::mem::take(&mut watchdog.fed)
+            && core::mem::take(&mut watchdog.kick_pending)
         {
             watchdog.due = now + watchdog.every.min(NOTIFY_RETRY);
         }
@@ -133,7 +133,7 @@ impl Notices {
 mod tests {
     use super::*;
 
-    const RELOADING: Step = Step::Reloading(5);
+    const RELOADING: NotifyState = NotifyState::Reloading(5);
     const RETRY_MS: u64 = NOTIFY_RETRY.as_ms();
 
     fn at(ms: u64) -> Instant {
@@ -144,100 +144,100 @@ mod tests {
         Duration::from_ms(ms)
     }
 
-    fn quiet() -> Notices {
-        Notices::new(None, at(0))
+    fn quiet() -> NotifyQueue {
+        NotifyQueue::new(None, at(0))
     }
 
     /// The steps that are told when everything is taken.
-    fn told(notices: &mut Notices) -> Vec<Step> {
-        let mut steps = Vec::new();
-        while let Some(message) = notices.next_message() {
-            steps.extend(message.step);
-            notices.on_sent();
+    fn told(queue: &mut NotifyQueue) -> Vec<NotifyState> {
+        let mut states = Vec::new();
+        while let Some(message) = queue.next_message() {
+            states.extend(message.state);
+            queue.on_sent();
         }
-        steps
+        states
     }
 
     #[test]
     fn nothing_is_sent_where_nothing_happens() {
-        let mut notices = quiet();
-        assert_eq!(notices.next_message(), None);
-        assert_eq!(notices.next_deadline(), None);
-        assert!(!notices.on_turn(at(u64::MAX)));
+        let mut queue = quiet();
+        assert_eq!(queue.next_message(), None);
+        assert_eq!(queue.next_deadline(), None);
+        assert!(!queue.on_turn(at(u64::MAX)));
     }
 
     #[test]
     fn every_two_steps_are_told_in_the_order_of_life() {
-        let all = [RELOADING, Step::Ready, Step::Stopping];
+        let all = [RELOADING, NotifyState::Ready, NotifyState::Stopping];
         for (i, first) in all.into_iter().enumerate() {
             for (j, second) in all.into_iter().enumerate() {
-                let mut notices = quiet();
-                notices.on_step(first);
-                notices.on_step(second);
+                let mut queue = quiet();
+                queue.on_state(first);
+                queue.on_state(second);
                 let expected = match (first, second) {
-                    (Step::Stopping, _) | (_, Step::Stopping) => vec![Step::Stopping],
+                    (NotifyState::Stopping, _) | (_, NotifyState::Stopping) => vec![NotifyState::Stopping],
                     _ if i == j => vec![first],
-                    _ => vec![RELOADING, Step::Ready],
+                    _ => vec![RELOADING, NotifyState::Ready],
                 };
-                assert_eq!(told(&mut notices), expected, "{first:?}, {second:?}");
+                assert_eq!(told(&mut queue), expected, "{first:?}, {second:?}");
             }
         }
     }
 
     #[test]
     fn after_a_stop_there_is_only_the_status() {
-        let mut notices = quiet();
-        notices.on_step(Step::Stopping);
-        assert_eq!(told(&mut notices), [Step::Stopping]);
-        for step in [RELOADING, Step::Ready, Step::Stopping] {
-            notices.on_step(step);
-            assert_eq!(notices.next_message(), None, "{step:?}");
+        let mut queue = quiet();
+        queue.on_state(NotifyState::Stopping);
+        assert_eq!(told(&mut queue), [NotifyState::Stopping]);
+        for state in [RELOADING, NotifyState::Ready, NotifyState::Stopping] {
+            queue.on_state(state);
+            assert_eq!(queue.next_message(), None, "{state:?}");
         }
-        notices.on_status();
-        assert_eq!(notices.next_message(), Some(Message { status: true, ..Message::default() }));
+        queue.on_status();
+        assert_eq!(queue.next_message(), Some(NotifyMessage { status: true, ..NotifyMessage::default() }));
     }
 
     #[test]
     fn what_was_refused_is_tried_again_after_a_while() {
-        let mut notices = quiet();
-        notices.on_step(RELOADING);
-        notices.on_step(Step::Ready);
-        notices.on_refused(at(1000));
-        assert!(!notices.on_turn(at(999 + RETRY_MS)));
-        assert!(notices.on_turn(at(1000 + RETRY_MS)));
-        assert_eq!(told(&mut notices), [RELOADING, Step::Ready]);
-        notices.on_status();
-        assert!(notices.on_turn(at(1001)), "a success ends the wait");
+        let mut queue = quiet();
+        queue.on_state(RELOADING);
+        queue.on_state(NotifyState::Ready);
+        queue.on_refused(at(1000));
+        assert!(!queue.on_turn(at(999 + RETRY_MS)));
+        assert!(queue.on_turn(at(1000 + RETRY_MS)));
+        assert_eq!(told(&mut queue), [RELOADING, NotifyState::Ready]);
+        queue.on_status();
+        assert!(queue.on_turn(at(1001)), "a success ends the wait");
     }
 
     #[test]
     fn the_watchdog_is_fed_by_finished_turns_only() {
-        let mut notices = Notices::new(Some(ms(100)), at(1000));
-        assert_eq!(notices.next_deadline(), Some(at(1100)));
-        assert!(!notices.on_turn(at(1099)));
-        assert_eq!(notices.next_message(), None);
+        let mut queue = NotifyQueue::new(Some(ms(100)), at(1000));
+        assert_eq!(queue.next_deadline(), Some(at(1100)));
+        assert!(!queue.on_turn(at(1099)));
+        assert_eq!(queue.next_message(), None);
         // Due, but no turn was finished.
-        notices.on_step(Step::Ready);
-        assert!(!notices.next_message().unwrap().watchdog);
-        notices.on_sent();
-        assert!(notices.on_turn(at(1130)));
-        assert!(notices.next_message().unwrap().watchdog);
-        notices.on_sent();
-        assert_eq!(notices.next_message(), None);
-        assert_eq!(notices.next_deadline(), Some(at(1230)));
+        queue.on_state(NotifyState::Ready);
+        assert!(!queue.next_message().unwrap().watchdog);
+        queue.on_sent();
+        assert!(queue.on_turn(at(1130)));
+        assert!(queue.next_message().unwrap().watchdog);
+        queue.on_sent();
+        assert_eq!(queue.next_message(), None);
+        assert_eq!(queue.next_deadline(), Some(at(1230)));
     }
 
     #[test]
     fn a_watchdog_that_was_not_fed_is_tried_sooner_and_by_another_turn() {
-        let mut notices = Notices::new(Some(ms(60_000)), at(0));
-        assert!(notices.on_turn(at(60_000)));
-        notices.on_refused(at(60_000));
-        assert_eq!(notices.next_deadline(), Some(at(60_000 + RETRY_MS)));
-        notices.on_status();
-        assert!(!notices.next_message().unwrap().watchdog, "that turn is over");
-        assert!(notices.on_turn(at(60_000 + RETRY_MS)));
-        assert!(notices.next_message().unwrap().watchdog);
-        let mut quick = Notices::new(Some(ms(10)), at(0));
+        let mut queue = NotifyQueue::new(Some(ms(60_000)), at(0));
+        assert!(queue.on_turn(at(60_000)));
+        queue.on_refused(at(60_000));
+        assert_eq!(queue.next_deadline(), Some(at(60_000 + RETRY_MS)));
+        queue.on_status();
+        assert!(!queue.next_message().unwrap().watchdog, "that turn is over");
+        assert!(queue.on_turn(at(60_000 + RETRY_MS)));
+        assert!(queue.next_message().unwrap().watchdog);
+        let mut quick = NotifyQueue::new(Some(ms(10)), at(0));
         assert!(quick.on_turn(at(10)));
         quick.on_refused(at(10));
         assert_eq!(quick.next_deadline(), Some(at(20)));
@@ -245,18 +245,18 @@ mod tests {
 
     #[test]
     fn a_watchdog_that_is_due_does_not_wait_for_a_retry() {
-        let mut notices = Notices::new(Some(ms(100)), at(0));
-        notices.on_status();
-        notices.on_refused(at(50));
-        assert!(notices.on_turn(at(100)));
-        assert_eq!(notices.next_message(), Some(Message { status: true, watchdog: true, step: None }));
+        let mut queue = NotifyQueue::new(Some(ms(100)), at(0));
+        queue.on_status();
+        queue.on_refused(at(50));
+        assert!(queue.on_turn(at(100)));
+        assert_eq!(queue.next_message(), Some(NotifyMessage { status: true, watchdog: true, state: None }));
     }
 
     #[test]
     fn the_end_of_time_overflows_nothing() {
-        let mut notices = Notices::new(Some(ms(u64::MAX)), at(u64::MAX));
-        assert!(notices.on_turn(at(u64::MAX)));
-        notices.on_refused(at(u64::MAX));
-        assert_eq!(notices.next_deadline(), Some(at(u64::MAX)));
+        let mut queue = NotifyQueue::new(Some(ms(u64::MAX)), at(u64::MAX));
+        assert!(queue.on_turn(at(u64::MAX)));
+        queue.on_refused(at(u64::MAX));
+        assert_eq!(queue.next_deadline(), Some(at(u64::MAX)));
     }
 }

@@ -5,10 +5,10 @@
 //! Where an entry leads may be impossible to say for a while (EIO, ENOMEM). It is not
 //! known then, which an empty path stands for, and found out later, for that entry alone.
 
-use super::resolve::{ReadLink, resolve};
+use super::realpath::{ReadLink, realpath};
 use crate::limits::{ALLOW_PATHS_MAX, PATH_MAX_BYTES};
 use crate::proto::config::keys::allowed_paths;
-use crate::proto::path::Path;
+use crate::util::path::Path;
 use heapless::Vec;
 
 /// Where the entries of `allow` led, in their order, each ended by a NUL.
@@ -33,7 +33,7 @@ pub fn complete(allow: &[u8], read_link: ReadLink<'_>, resolved: &mut Resolved) 
         if resolved.get(at) == Some(&0) {
             // (an entry is no longer than a path, or it could not be opened)
             let found = match Path::new(entry) {
-                Some(path) => resolve(&path, read_link),
+                Some(path) => realpath(&path, read_link),
                 None => Path::new(b"/"),
             };
             let path = found.as_ref().map_or(&b""[..], Path::as_bytes);
@@ -50,16 +50,16 @@ pub fn complete(allow: &[u8], read_link: ReadLink<'_>, resolved: &mut Resolved) 
     whole
 }
 
-/// Where the path `asked` leads, if it is on the list; empty if that is not known yet.
+/// Where the path `requested` leads, if it is on the list; empty if that is not known yet.
 #[must_use]
-pub fn find<'a>(allow: &[u8], resolved: &'a [u8], asked: &[u8]) -> Option<&'a [u8]> {
+pub fn find<'a>(allow: &[u8], resolved: &'a [u8], requested: &[u8]) -> Option<&'a [u8]> {
     let mut entries = allowed_paths(allow).zip(resolved.split(|byte| *byte == 0));
-    entries.find(|(text, _)| *text == asked).map(|(_, path)| path)
+    entries.find(|(text, _)| *text == requested).map(|(_, path)| path)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::resolve::Name;
+    use super::super::realpath::NodeKind;
     use super::*;
 
     const ALLOW: &[u8] = b"/etc/hostname\0/etc/os-release\0/x\0";
@@ -69,9 +69,9 @@ mod tests {
         let mut read_link = |path: &Path, target: &mut [u8]| match path.as_bytes() {
             b"/etc/os-release" => {
                 target[..4].copy_from_slice(b"/usr");
-                Name::Link(4)
+                NodeKind::Link(4)
             }
-            _ => Name::Other,
+            _ => NodeKind::Other,
         };
         assert!(load(allow, &mut read_link, &mut resolved));
         resolved
@@ -118,11 +118,11 @@ mod tests {
         let mut resolved = Resolved::new();
         let mut read_link = |path: &Path, target: &mut [u8]| {
             if path.as_bytes().len() > 3 {
-                return Name::Other;
+                return NodeKind::Other;
             }
             target[..PATH_MAX_BYTES].fill(b'x');
             target[0] = b'/';
-            Name::Link(PATH_MAX_BYTES)
+            NodeKind::Link(PATH_MAX_BYTES)
         };
         assert!(load(&allow, &mut read_link, &mut resolved));
         assert_eq!(find(&allow, &resolved, b"/31").map(<[u8]>::len), Some(PATH_MAX_BYTES));
@@ -138,7 +138,7 @@ mod tests {
             };
             let mut resolved = Resolved::new();
             let mut first =
-                |path: &Path, _: &mut [u8]| if is_bad(path) { Name::Unknown } else { Name::Other };
+                |path: &Path, _: &mut [u8]| if is_bad(path) { NodeKind::Unknown } else { NodeKind::Other };
             assert_eq!(load(ALLOW, &mut first, &mut resolved), bad == 0);
             let expect = |resolved: &Resolved, later: &[u8]| {
                 for (at, name) in names.iter().enumerate() {
@@ -152,10 +152,10 @@ mod tests {
             // (by now all of them are links to /z: that is so for those alone that were not known)
             let mut second = |path: &Path, target: &mut [u8]| {
                 if !names.contains(&path.as_bytes()) {
-                    return Name::Other;
+                    return NodeKind::Other;
                 }
                 target[..2].copy_from_slice(b"/z");
-                Name::Link(2)
+                NodeKind::Link(2)
             };
             assert!(complete(ALLOW, &mut second, &mut resolved));
             expect(&resolved, b"/z");

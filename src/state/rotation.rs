@@ -10,7 +10,7 @@
 
 /// What to do next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
+pub enum RotationAction {
     /// Does `log.N` exist? Answer with [`Rotation::found`].
     Look(u32),
     /// Rename `log.N` to `log.N+1`, where 0 is the log itself; answer with
@@ -24,11 +24,11 @@ pub enum Action {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rotation {
     keep: u32,
-    step: Step,
+    state: RotationState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step {
+enum RotationState {
     /// Looking for the first gap; this number is next.
     Looking(u32),
     /// Moving up; this number is next.
@@ -40,35 +40,35 @@ impl Rotation {
     /// Begins a rotation that keeps `keep` old files (at least one).
     #[must_use]
     pub fn new(keep: u32) -> Self {
-        Self { keep: keep.max(1), step: Step::Looking(1) }
+        Self { keep: keep.max(1), state: RotationState::Looking(1) }
     }
 
     /// What to do next.
     #[must_use]
-    pub fn next_action(&self) -> Action {
-        match self.step {
-            Step::Looking(number) => Action::Look(number),
-            Step::Moving(number) => Action::Rename(number),
-            Step::Done => Action::Reopen,
+    pub fn next_action(&self) -> RotationAction {
+        match self.state {
+            RotationState::Looking(number) => RotationAction::Look(number),
+            RotationState::Moving(number) => RotationAction::Rename(number),
+            RotationState::Done => RotationAction::Reopen,
         }
     }
 
-    /// The answer to [`Action::Look`].
+    /// The answer to [`RotationAction::Look`].
     pub fn found(&mut self, exists: bool) {
-        if let Step::Looking(number) = self.step {
+        if let RotationState::Looking(number) = self.state {
             // The last one that is kept counts as a gap: it is replaced.
-            self.step = if exists && number < self.keep {
-                Step::Looking(number.saturating_add(1))
+            self.state = if exists && number < self.keep {
+                RotationState::Looking(number.saturating_add(1))
             } else {
-                Step::Moving(number.saturating_sub(1))
+                RotationState::Moving(number.saturating_sub(1))
             };
         }
     }
 
-    /// The answer to [`Action::Rename`], when it was done.
+    /// The answer to [`RotationAction::Rename`], when it was done.
     pub fn renamed(&mut self) {
-        if let Step::Moving(number) = self.step {
-            self.step = number.checked_sub(1).map_or(Step::Done, Step::Moving);
+        if let RotationState::Moving(number) = self.state {
+            self.state = number.checked_sub(1).map_or(RotationState::Done, RotationState::Moving);
         }
     }
 }
@@ -87,8 +87,8 @@ mod tests {
         let mut done = 0;
         loop {
             match rotation.next_action() {
-                Action::Look(number) => rotation.found(folder.contains_key(&number)),
-                Action::Rename(number) => {
+                RotationAction::Look(number) => rotation.found(folder.contains_key(&number)),
+                RotationAction::Rename(number) => {
                     if done == steps {
                         return false;
                     }
@@ -98,7 +98,7 @@ mod tests {
                     rotation.renamed();
                     done += 1;
                 }
-                Action::Reopen => return true,
+                RotationAction::Reopen => return true,
             }
         }
     }

@@ -1,17 +1,17 @@
 //! When a supervised service is started, told to end, killed, and left alone.
 //!
-//! One [`Ward`] per service. It is told what was seen, and answers with what is to
+//! One [`Instance`] per service. It is told what was seen, and answers with what is to
 //! be done; it touches nothing.
 //!
 //! ```text
-//!             look: held by P            3 bad looks            kill_at
-//! Waiting ◀───────────────▶ Running ───────────────▶ Ending ─────────▶ Killed
+//!             probe: held by P      3 failed probes            kill_at
+//! Backoff ◀───────────────▶ Running ───────────────▶ Stopping ───────▶ Killing
 //!   │ ▲  start                │ gone                   │ gone            │ gone
 //!   ▼ └──────── died ◀────────┴────────────────────────┴─────────────────┘
-//! Starting ── ready ─▶ Running          Killed ── too long ─▶ Unkillable ─ gone ─▶
+//! Starting ── ready ─▶ Running          Killing ── too long ─▶ Unkillable ─ gone ─▶
 //!
-//! Running, Waiting ── its PID file is missing or empty: stopped on purpose ─▶ Stopped
-//! Stopped ── somebody started it ─▶ Running; and it died unseen ─▶ Waiting
+//! Running, Backoff ── its PID file is missing or empty: stopped on purpose ─▶ Stopped
+//! Stopped ── somebody started it ─▶ Running; and it died unseen ─▶ Backoff
 //! ```
 //!
 //! What nobody may do is taken from the lock of the PID file, never from what is
@@ -25,7 +25,7 @@ use crate::util::time::{Duration, Instant};
 
 /// What is wrong with a service that runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trouble {
+pub enum ProbeError {
     /// Its heartbeat is this old.
     Stale(Duration),
     /// The heartbeat is of an earlier boot.
@@ -44,9 +44,9 @@ pub enum Trouble {
 
 /// What a look at a service found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Look {
+pub enum Probe {
     /// This process holds the lock; its heartbeat is fresh, or what is wrong.
-    Held(u32, Result<(), Trouble>),
+    Held(u32, Result<(), ProbeError>),
     /// Nobody holds the lock; the PID file is still filled.
     Died,
     /// Nobody holds the lock; the PID file is empty or missing.
@@ -55,7 +55,7 @@ pub enum Look {
 
 /// How a child of ours ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
+pub enum ExitReason {
     /// With this status.
     Code(u8),
     /// By this signal.
@@ -81,15 +81,15 @@ pub struct Rules {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     /// It is to be started at this time.
-    Waiting(Instant),
+    Backoff(Instant),
     /// Our child of this PID was started at this time.
     Starting(u32, Instant),
     /// This process runs; since when we know it.
     Running(u32, Instant),
     /// It was told to end; KILL follows at this time.
-    Ending(u32, Instant),
+    Stopping(u32, Instant),
     /// It was killed at this time, and is not gone.
-    Killed(u32, Instant),
+    Killing(u32, Instant),
     /// It was killed long ago, and is not gone.
     Unkillable(u32),
     /// Somebody stopped it on purpose.
@@ -101,7 +101,7 @@ pub enum Phase {
 pub enum Action {
     /// Nothing.
     None,
-    /// Start it; answered by [`Ward::on_started`] or [`Ward::on_not_started`].
+    /// Start it; answered by [`Instance::on_started`] or [`Instance::on_not_started`].
     Start,
     /// Send TERM to the holder of the lock, if it is this process.
     Terminate(u32),
@@ -111,15 +111,15 @@ pub enum Action {
 
 /// What is to be told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Report {
+pub enum Event {
     /// It runs already, as this process.
     Adopted(u32),
     /// It is ready, as this process.
     Ready(u32),
     /// The first bad look of a row.
-    Unwell(Trouble),
+    CheckFailed(ProbeError),
     /// The last one that was allowed: it is told to end.
-    GivenUp(Trouble),
+    Restarting(ProbeError),
     /// It is well again.
     Recovered,
     /// It did not end in time, and is killed.
@@ -127,50 +127,50 @@ pub enum Report {
     /// It does not end, though it was killed.
     Unkillable,
     /// It ended so, and is started again after this span.
-    Died(Ended, Duration),
+    Died(ExitReason, Duration),
     /// The same, but it had been told to end.
-    Replaced(Ended, Duration),
+    Replaced(ExitReason, Duration),
     /// Somebody stopped it.
     Stopped,
 }
 
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug)]
-pub struct Ward {
+pub struct Instance {
     phase: Phase,
     /// Bad looks in a row.
-    bad_looks: u32,
+    failed_probes: u32,
     /// Lives in a row that were short.
-    short_lives: u32,
+    quick_exits: u32,
     /// Since when it is not well.
     unwell_since: Option<Instant>,
     /// It died and left its PID file filled: one that is empty by now was emptied by
     /// a stop.
-    left_filled: bool,
+    pid_file_left_filled: bool,
     /// Somebody else started it.
     adopted: bool,
     /// It is not to be started again.
-    leaving: bool,
+    shutting_down: bool,
 }
 
 /// An answer.
-pub type Answer = (Action, Option<Report>);
+pub type Decision = (Action, Option<Event>);
 
 /// Nothing to do, nothing to tell.
-const NOTHING: Answer = (Action::None, None);
+const NOTHING: Decision = (Action::None, None);
 
-impl Ward {
+impl Instance {
     /// One that is started, or adopted, with the first look.
     #[must_use]
     pub const fn new(now: Instant) -> Self {
         Self {
-            phase: Phase::Waiting(now),
-            bad_looks: 0,
-            short_lives: 0,
+            phase: Phase::Backoff(now),
+            failed_probes: 0,
+            quick_exits: 0,
             unwell_since: Some(now),
-            left_filled: false,
+            pid_file_left_filled: false,
             adopted: false,
-            leaving: false,
+            shutting_down: false,
         }
     }
 
@@ -183,27 +183,27 @@ impl Ward {
     /// Whether a board that cannot heal this should be reset: it was hung or dead
     /// for longer than `patience`, or cannot be killed.
     #[must_use]
-    pub fn is_hopeless(&self, now: Instant, patience: Duration) -> bool {
+    pub fn is_unrecoverable(&self, now: Instant, patience: Duration) -> bool {
         let unkillable = matches!(self.phase, Phase::Unkillable(_));
         let unwell =
-            !self.has_settled(now) && self.unwell_since.is_some_and(|since| now.since(since) > patience);
+            !self.is_stable(now) && self.unwell_since.is_some_and(|since| now.since(since) > patience);
         unkillable || unwell
     }
 
     /// Whether it runs well, and has done so for long enough that its next end is
     /// not one of a row.
-    fn has_settled(&self, now: Instant) -> bool {
-        self.bad_looks == 0
+    fn is_stable(&self, now: Instant) -> bool {
+        self.failed_probes == 0
             && matches!(self.phase, Phase::Running(_, since) if now.since(since) >= RESTART_QUICK)
     }
 
     /// Forgets earlier troubles if they are over. One that keeps dying is not well
     /// as soon as it is ready.
-    fn note_recovery(&mut self, now: Instant) {
-        if self.has_settled(now) {
-            self.short_lives = 0;
+    fn update_recovery(&mut self, now: Instant) {
+        if self.is_stable(now) {
+            self.quick_exits = 0;
         }
-        if self.short_lives == 0 && self.bad_looks == 0 {
+        if self.quick_exits == 0 && self.failed_probes == 0 {
             self.unwell_since = None;
         }
     }
@@ -226,10 +226,10 @@ impl Ward {
         match self.phase {
             Phase::Starting(pid, _)
             | Phase::Running(pid, _)
-            | Phase::Ending(pid, _)
-            | Phase::Killed(pid, _)
+            | Phase::Stopping(pid, _)
+            | Phase::Killing(pid, _)
             | Phase::Unkillable(pid) => Some(pid),
-            Phase::Waiting(_) | Phase::Stopped => None,
+            Phase::Backoff(_) | Phase::Stopped => None,
         }
     }
 
@@ -237,23 +237,23 @@ impl Ward {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Waiting(at) | Phase::Ending(_, at) => Some(at),
-            Phase::Killed(_, at) => Some(at + UNKILLABLE),
+            Phase::Backoff(at) | Phase::Stopping(_, at) => Some(at),
+            Phase::Killing(_, at) => Some(at + UNKILLABLE),
             Phase::Starting(..) | Phase::Running(..) | Phase::Unkillable(_) | Phase::Stopped => None,
         }
     }
 
     /// What is due at `now`.
-    pub fn on_deadline(&mut self, now: Instant) -> Answer {
+    pub fn on_deadline(&mut self, now: Instant) -> Decision {
         match self.phase {
-            Phase::Waiting(at) if at.is_due(now) => (Action::Start, None),
-            Phase::Ending(pid, at) if at.is_due(now) => {
-                self.phase = Phase::Killed(pid, now);
-                (Action::Kill(pid), Some(Report::Killing))
+            Phase::Backoff(at) if at.is_due(now) => (Action::Start, None),
+            Phase::Stopping(pid, at) if at.is_due(now) => {
+                self.phase = Phase::Killing(pid, now);
+                (Action::Kill(pid), Some(Event::Killing))
             }
-            Phase::Killed(pid, at) if (at + UNKILLABLE).is_due(now) => {
+            Phase::Killing(pid, at) if (at + UNKILLABLE).is_due(now) => {
                 self.phase = Phase::Unkillable(pid);
-                (Action::None, Some(Report::Unkillable))
+                (Action::None, Some(Event::Unkillable))
             }
             _ => NOTHING,
         }
@@ -262,35 +262,35 @@ impl Ward {
     /// It was started as our child.
     pub fn on_started(&mut self, now: Instant, pid: u32) {
         self.phase = Phase::Starting(pid, now);
-        (self.bad_looks, self.adopted) = (0, false);
+        (self.failed_probes, self.adopted) = (0, false);
     }
 
     /// It could not even be started.
-    pub fn on_not_started(&mut self, now: Instant) -> Answer {
-        self.died(now, now, Ended::NotStarted)
+    pub fn on_not_started(&mut self, now: Instant) -> Decision {
+        self.died(now, now, ExitReason::NotStarted)
     }
 
     /// Our child says that it is ready.
-    pub fn on_ready(&mut self) -> Answer {
+    pub fn on_ready(&mut self) -> Decision {
         let Phase::Starting(pid, since) = self.phase else { return NOTHING };
         self.phase = Phase::Running(pid, since);
-        self.bad_looks = 0;
-        self.note_recovery(since);
-        (Action::None, Some(Report::Ready(pid)))
+        self.failed_probes = 0;
+        self.update_recovery(since);
+        (Action::None, Some(Event::Ready(pid)))
     }
 
     /// The supervisor stops, and it with it. It gets a little longer than
     /// `stop_timeout`, because it may itself have to wait that long.
-    pub fn on_leave(&mut self, now: Instant, rules: &Rules) -> Answer {
-        self.leaving = true;
+    pub fn on_shutdown(&mut self, now: Instant, rules: &Rules) -> Decision {
+        self.shutting_down = true;
         match self.phase {
             Phase::Starting(pid, _) | Phase::Running(pid, _) => {
                 let patience = rules.stop_timeout + LEAVE_GRACE;
-                self.phase = Phase::Ending(pid, now + patience);
+                self.phase = Phase::Stopping(pid, now + patience);
                 (Action::Terminate(pid), None)
             }
-            Phase::Ending(..) | Phase::Killed(..) | Phase::Unkillable(_) => NOTHING,
-            Phase::Waiting(_) | Phase::Stopped => {
+            Phase::Stopping(..) | Phase::Killing(..) | Phase::Unkillable(_) => NOTHING,
+            Phase::Backoff(_) | Phase::Stopped => {
                 self.phase = Phase::Stopped;
                 NOTHING
             }
@@ -298,18 +298,18 @@ impl Ward {
     }
 
     /// The supervisor is told a second time to stop: no more patience.
-    pub fn on_hurry(&mut self, now: Instant) -> Answer {
+    pub fn on_second_stop(&mut self, now: Instant) -> Decision {
         match self.phase {
-            Phase::Starting(pid, _) | Phase::Running(pid, _) | Phase::Ending(pid, _) => {
-                self.phase = Phase::Killed(pid, now);
-                (Action::Kill(pid), Some(Report::Killing))
+            Phase::Starting(pid, _) | Phase::Running(pid, _) | Phase::Stopping(pid, _) => {
+                self.phase = Phase::Killing(pid, now);
+                (Action::Kill(pid), Some(Event::Killing))
             }
             _ => NOTHING,
         }
     }
 
-    /// The process `pid` is gone; `look` is what its PID file says since.
-    pub fn on_gone(&mut self, now: Instant, pid: u32, ended: Ended, look: Look) -> Answer {
+    /// The process `pid` is gone; `probe` is what its PID file says since.
+    pub fn on_gone(&mut self, now: Instant, pid: u32, reason: ExitReason, probe: Probe) -> Decision {
         if self.pid() != Some(pid) {
             return NOTHING;
         }
@@ -318,67 +318,67 @@ impl Ward {
             // It had its time: its end is ours.
             _ => Instant::BOOT,
         };
-        if self.leaving {
+        if self.shutting_down {
             self.phase = Phase::Stopped;
             return NOTHING;
         }
-        match look {
-            Look::Held(other, _) if other != pid => self.adopt(now, other),
-            Look::Free if !self.is_ours_to_end() && is_deliberate(self.phase, ended) => self.stopped(),
+        match probe {
+            Probe::Held(other, _) if other != pid => self.adopt(now, other),
+            Probe::Free if !self.we_are_stopping_it() && is_deliberate(self.phase, reason) => self.stopped(),
             _ => {
-                self.left_filled = look == Look::Died;
-                self.died(now, since, ended)
+                self.pid_file_left_filled = probe == Probe::Died;
+                self.died(now, since, reason)
             }
         }
     }
 
     /// Somebody stopped it on purpose.
-    fn stopped(&mut self) -> Answer {
-        (self.phase, self.unwell_since, self.left_filled) = (Phase::Stopped, None, false);
-        (Action::None, Some(Report::Stopped))
+    fn stopped(&mut self) -> Decision {
+        (self.phase, self.unwell_since, self.pid_file_left_filled) = (Phase::Stopped, None, false);
+        (Action::None, Some(Event::Stopped))
     }
 
     /// Whether its end is our own doing.
-    fn is_ours_to_end(&self) -> bool {
-        matches!(self.phase, Phase::Ending(..) | Phase::Killed(..) | Phase::Unkillable(_))
+    fn we_are_stopping_it(&self) -> bool {
+        matches!(self.phase, Phase::Stopping(..) | Phase::Killing(..) | Phase::Unkillable(_))
     }
 
     /// A look at it, each `check_interval`.
-    pub fn on_look(&mut self, now: Instant, look: Look, rules: &Rules) -> Answer {
-        match (self.phase, look) {
-            (Phase::Waiting(_) | Phase::Stopped, Look::Held(..)) if self.leaving => NOTHING,
-            (Phase::Waiting(_) | Phase::Stopped, Look::Held(pid, _)) => self.adopt(now, pid),
+    pub fn on_probe(&mut self, now: Instant, probe: Probe, rules: &Rules) -> Decision {
+        match (self.phase, probe) {
+            (Phase::Backoff(_) | Phase::Stopped, Probe::Held(..)) if self.shutting_down => NOTHING,
+            (Phase::Backoff(_) | Phase::Stopped, Probe::Held(pid, _)) => self.adopt(now, pid),
             // Somebody started it, and it died before it was looked at.
-            (Phase::Stopped, Look::Died) if !self.leaving => {
-                self.left_filled = true;
-                self.died(now, now, Ended::Unknown)
+            (Phase::Stopped, Probe::Died) if !self.shutting_down => {
+                self.pid_file_left_filled = true;
+                self.died(now, now, ExitReason::Unknown)
             }
             // Somebody who does not want it back told `stop`, which found it dead.
-            (Phase::Waiting(_), Look::Free) if self.left_filled => self.stopped(),
-            (Phase::Waiting(_) | Phase::Stopped, Look::Died | Look::Free) => NOTHING,
+            (Phase::Backoff(_), Probe::Free) if self.pid_file_left_filled => self.stopped(),
+            (Phase::Backoff(_) | Phase::Stopped, Probe::Died | Probe::Free) => NOTHING,
             (Phase::Starting(pid, since), _) => {
                 let patience = rules.stale_after * START_PATIENCE;
                 let late = now.since(since) > patience;
-                if late { self.bad_look(now, pid, Trouble::NotReady, rules) } else { NOTHING }
+                if late { self.on_bad_probe(now, pid, ProbeError::NotReady, rules) } else { NOTHING }
             }
-            (Phase::Running(pid, since), Look::Held(holder, health)) if holder == pid => match health {
-                Ok(()) => self.good_look(now),
+            (Phase::Running(pid, since), Probe::Held(holder, health)) if holder == pid => match health {
+                Ok(()) => self.on_good_probe(now),
                 // One that somebody else just started has no heartbeat of its own yet.
-                Err(Trouble::Missing | Trouble::OtherPid | Trouble::OtherBoot)
+                Err(ProbeError::Missing | ProbeError::OtherPid | ProbeError::OtherBoot)
                     if self.adopted && now.since(since) <= rules.stale_after =>
                 {
                     NOTHING
                 }
-                Err(trouble) => self.bad_look(now, pid, trouble, rules),
+                Err(error) => self.on_bad_probe(now, pid, error, rules),
             },
             // It is another process, or gone and we were not told.
             (
-                Phase::Running(..) | Phase::Ending(..) | Phase::Killed(..) | Phase::Unkillable(_),
-                Look::Held(holder, _),
+                Phase::Running(..) | Phase::Stopping(..) | Phase::Killing(..) | Phase::Unkillable(_),
+                Probe::Held(holder, _),
             ) => {
                 if self.pid() == Some(holder) {
                     NOTHING
-                } else if self.leaving {
+                } else if self.shutting_down {
                     // What was ours is gone.
                     self.phase = Phase::Stopped;
                     NOTHING
@@ -388,69 +388,69 @@ impl Ward {
             }
             (
                 Phase::Running(pid, _)
-                | Phase::Ending(pid, _)
-                | Phase::Killed(pid, _)
+                | Phase::Stopping(pid, _)
+                | Phase::Killing(pid, _)
                 | Phase::Unkillable(pid),
-                Look::Died | Look::Free,
-            ) => self.on_gone(now, pid, Ended::Unknown, look),
+                Probe::Died | Probe::Free,
+            ) => self.on_gone(now, pid, ExitReason::Unknown, probe),
         }
     }
 
-    fn good_look(&mut self, now: Instant) -> Answer {
-        let was_unwell = core::mem::take(&mut self.bad_looks) > 0;
-        self.note_recovery(now);
-        (Action::None, was_unwell.then_some(Report::Recovered))
+    fn on_good_probe(&mut self, now: Instant) -> Decision {
+        let was_unwell = core::mem::take(&mut self.failed_probes) > 0;
+        self.update_recovery(now);
+        (Action::None, was_unwell.then_some(Event::Recovered))
     }
 
-    fn bad_look(&mut self, now: Instant, pid: u32, trouble: Trouble, rules: &Rules) -> Answer {
+    fn on_bad_probe(&mut self, now: Instant, pid: u32, error: ProbeError, rules: &Rules) -> Decision {
         // Until its last heartbeat it was well; without one nobody saw that it was.
-        if let Trouble::Stale(age) = trouble {
-            self.note_recovery(now.minus(age));
+        if let ProbeError::Stale(age) = error {
+            self.update_recovery(now.minus(age));
         }
         self.unwell_since.get_or_insert(now);
-        self.bad_looks = self.bad_looks.saturating_add(1);
-        if self.bad_looks < rules.failures {
-            return (Action::None, (self.bad_looks == 1).then_some(Report::Unwell(trouble)));
+        self.failed_probes = self.failed_probes.saturating_add(1);
+        if self.failed_probes < rules.failures {
+            return (Action::None, (self.failed_probes == 1).then_some(Event::CheckFailed(error)));
         }
-        self.phase = Phase::Ending(pid, now + rules.stop_timeout);
-        (Action::Terminate(pid), Some(Report::GivenUp(trouble)))
+        self.phase = Phase::Stopping(pid, now + rules.stop_timeout);
+        (Action::Terminate(pid), Some(Event::Restarting(error)))
     }
 
-    fn adopt(&mut self, now: Instant, pid: u32) -> Answer {
+    fn adopt(&mut self, now: Instant, pid: u32) -> Decision {
         self.phase = Phase::Running(pid, now);
-        (self.bad_looks, self.adopted) = (0, true);
-        self.note_recovery(now);
-        (Action::None, Some(Report::Adopted(pid)))
+        (self.failed_probes, self.adopted) = (0, true);
+        self.update_recovery(now);
+        (Action::None, Some(Event::Adopted(pid)))
     }
 
     /// It lives no more: when it is started again.
-    fn died(&mut self, now: Instant, since: Instant, ended: Ended) -> Answer {
-        let is_ours = self.is_ours_to_end();
-        self.note_recovery(now);
+    fn died(&mut self, now: Instant, since: Instant, reason: ExitReason) -> Decision {
+        let is_ours = self.we_are_stopping_it();
+        self.update_recovery(now);
         self.unwell_since.get_or_insert(now);
-        self.bad_looks = 0;
+        self.failed_probes = 0;
         if now.since(since) >= RESTART_QUICK {
-            self.short_lives = 0;
+            self.quick_exits = 0;
         }
-        let delay = match self.short_lives {
+        let delay = match self.quick_exits {
             0 => Duration::ZERO,
             lives => delay(RESTART_DELAY, lives, RESTART_DELAY_MAX),
         };
-        self.short_lives = self.short_lives.saturating_add(1);
-        self.phase = Phase::Waiting(now + delay);
-        let report = if is_ours { Report::Replaced(ended, delay) } else { Report::Died(ended, delay) };
-        (Action::None, Some(report))
+        self.quick_exits = self.quick_exits.saturating_add(1);
+        self.phase = Phase::Backoff(now + delay);
+        let event = if is_ours { Event::Replaced(reason, delay) } else { Event::Died(reason, delay) };
+        (Action::None, Some(event))
     }
 }
 
 /// Whether an end that left no PID file, or an empty one, was a stop. A start that
 /// fails leaves none either, but says so; and of the signals only KILL is one
 /// that `zigsvc stop` sends to the end.
-fn is_deliberate(phase: Phase, ended: Ended) -> bool {
-    match ended {
-        Ended::Code(code) => code == 0 || !matches!(phase, Phase::Starting(..)),
-        Ended::Signal(signal) => signal == KILL && !matches!(phase, Phase::Starting(..)),
-        Ended::Unknown | Ended::NotStarted => true,
+fn is_deliberate(phase: Phase, reason: ExitReason) -> bool {
+    match reason {
+        ExitReason::Code(code) => code == 0 || !matches!(phase, Phase::Starting(..)),
+        ExitReason::Signal(signal) => signal == KILL && !matches!(phase, Phase::Starting(..)),
+        ExitReason::Unknown | ExitReason::NotStarted => true,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::socket::{self, SOCKET_PATH_MAX_BYTES};
 use super::{Errno, OwnedFd};
-use crate::proto::path::Path;
+use crate::util::path::Path;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
 /// An unconnected socket and where it sends to.

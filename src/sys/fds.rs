@@ -2,7 +2,7 @@
 //! whoever started us.
 #![expect(unsafe_code, reason = "works on raw descriptor numbers")]
 
-use super::{Failure, Op, OwnedFd, arch, file};
+use super::{Failure, OwnedFd, WithOp, arch, file};
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use rustix::fs::OFlags;
 use rustix::process::{Resource, getrlimit};
@@ -26,9 +26,9 @@ pub fn borrow(number: i32) -> BorrowedFd<'static> {
 pub fn is_terminal(number: i32) -> bool {
     // (the same on x86, ARM and RISC-V; struct termios of the kernel has 36
     // bytes on all of them)
-    type Query = rustix::ioctl::Getter<0x5401, [u32; 16]>;
+    type TerminalQuery = rustix::ioctl::Getter<0x5401, [u32; 16]>;
     // SAFETY: the kernel writes at most the 64 bytes that it is given.
-    unsafe { rustix::ioctl::ioctl(borrow(number), Query::new()) }.is_ok()
+    unsafe { rustix::ioctl::ioctl(borrow(number), TerminalQuery::new()) }.is_ok()
 }
 
 /// Opens /dev/null on each of 0, 1 and 2 that is closed, so that no file
@@ -37,7 +37,7 @@ pub fn is_terminal(number: i32) -> bool {
 ///
 /// # Errors
 /// /dev/null cannot be opened.
-pub fn ensure_standard() -> Result<(), Failure> {
+pub fn sanitize_stdio() -> Result<(), Failure> {
     for number in 0..3 {
         if rustix::io::fcntl_getfd(borrow(number)).is_err() {
             // The lowest free number is the missing one.
@@ -141,7 +141,7 @@ fn close_above(highest: i32) {
         loop {
             let mut closed = false;
             let _ = super::dir::each(&dir, |name| {
-                let number = crate::proto::text::parse_u64(name).and_then(|n| i32::try_from(n).ok());
+                let number = crate::util::text::parse_u64(name).and_then(|n| i32::try_from(n).ok());
                 if let Some(number) = number.filter(|n| *n > highest && *n != own) {
                     close(number);
                     closed = true;

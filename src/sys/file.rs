@@ -1,8 +1,8 @@
 //! Files: opened without following symbolic links where it matters, read and
 //! written whole, made durable.
 
-use super::{AsFd, Errno, Failure, Op, OwnedFd};
-use crate::proto::path::Path;
+use super::{AsFd, Errno, Failure, OwnedFd, WithOp};
+use crate::util::path::Path;
 use core::ffi::CStr;
 pub use rustix::fs::OFlags;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, ResolveFlags, Stat};
@@ -118,7 +118,7 @@ pub fn can_refuse_links() -> bool {
 /// folder of `path`, to have it written. (Root's folder is as good as our own; where
 /// everybody may write, it is not.)
 #[must_use]
-pub fn others_may_plant(path: &Path) -> bool {
+pub fn is_untrusted_dir(path: &Path) -> bool {
     let folder = meta_at(path.parent().as_c_str(), true);
     let trusted = |uid| uid == 0 || uid == super::identity::effective_uid();
     folder.is_ok_and(|meta| !trusted(meta.uid) || meta.mode & 0o002 != 0)

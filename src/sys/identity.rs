@@ -1,10 +1,10 @@
 //! Who we are and whom we become: users and groups from /etc/passwd and
 //! /etc/group (passwd(5), group(5)), and the drop of privileges (credentials(7)).
 
-use super::{Failure, Op, OwnedFd, file, process};
+use super::{Failure, OwnedFd, WithOp, file, process};
 use crate::limits::GROUPS_MAX;
-use crate::proto::accounts;
-use crate::proto::text::parse_u64;
+use crate::proto::passwd;
+use crate::util::text::parse_u64;
 use core::ffi::CStr;
 use heapless::Vec;
 use rustix::process::{Gid, Uid};
@@ -41,7 +41,7 @@ pub fn resolve<'a>(user: &'a [u8], group: &'a [u8]) -> Result<Identity, &'a [u8]
     let mut groups = Vec::new();
     let _ = groups.push(gid);
     for_each_line(c"/etc/group", |line| {
-        if let Some(extra) = accounts::group_with_member(line, user).filter(|extra| *extra != gid) {
+        if let Some(extra) = passwd::group_with_member(line, user).filter(|extra| *extra != gid) {
             let _ = groups.push(extra);
         }
     });
@@ -52,7 +52,7 @@ pub fn resolve<'a>(user: &'a [u8], group: &'a [u8]) -> Result<Identity, &'a [u8]
 #[must_use]
 pub fn find_group(name: &[u8]) -> Option<u32> {
     let mut found = None;
-    for_each_line(c"/etc/group", |line| found = found.or_else(|| accounts::group_named(line, name)));
+    for_each_line(c"/etc/group", |line| found = found.or_else(|| passwd::group_named(line, name)));
     found.or_else(|| number(name))
 }
 
@@ -66,7 +66,7 @@ pub fn find_uid(name: &[u8]) -> Option<u32> {
 /// this uid.
 fn find_user(name: &[u8]) -> Option<(u32, u32)> {
     let mut found = None;
-    for_each_line(c"/etc/passwd", |line| found = found.or_else(|| accounts::user_named(line, name)));
+    for_each_line(c"/etc/passwd", |line| found = found.or_else(|| passwd::user_named(line, name)));
     found
 }
 
@@ -98,7 +98,7 @@ pub fn drop_privileges(identity: &Identity) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As the call says.
-pub fn give(fd: &OwnedFd, identity: &Identity) -> Result<(), Failure> {
+pub fn chown(fd: &OwnedFd, identity: &Identity) -> Result<(), Failure> {
     rustix::fs::fchown(fd, Some(uid_raw(identity.uid)), Some(gid_of(identity.gid))).op("fchown")
 }
 

@@ -1,6 +1,6 @@
 //! inotify(7): learning that the queue file was written without looking.
 
-use super::{Errno, Failure, Op, OwnedFd};
+use super::{Errno, Failure, OwnedFd, WithOp};
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -12,7 +12,7 @@ pub struct Inotify {
 
 /// What a burst of events was about.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Seen {
+pub struct Changes {
     /// A name appeared in a watched directory, or events were lost.
     pub names: bool,
     /// A watched file was written, or events were lost.
@@ -58,22 +58,23 @@ impl Inotify {
 
     /// Takes the events of one full buffer; what is left wakes the next poll.
     #[must_use]
-    pub fn take(&self) -> Seen {
-        let mut seen = Seen::default();
+    pub fn take(&self) -> Changes {
+        let mut changes = Changes::default();
         let mut buffer = [MaybeUninit::uninit(); 1024];
         let mut events = inotify::Reader::new(&self.fd, &mut buffer);
         loop {
             match events.next() {
                 Ok(event) => {
                     let lost = event.events().contains(ReadFlags::QUEUE_OVERFLOW);
-                    seen.names |= lost || event.events().intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
-                    seen.writes |= lost || event.events().contains(ReadFlags::MODIFY);
+                    changes.names |=
+                        lost || event.events().intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
+                    changes.writes |= lost || event.events().contains(ReadFlags::MODIFY);
                 }
                 Err(Errno::INTR) => continue,
-                Err(_) => return seen,
+                Err(_) => return changes,
             }
             if events.is_buffer_empty() {
-                return seen;
+                return changes;
             }
         }
     }

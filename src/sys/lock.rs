@@ -9,9 +9,9 @@
 //! is to be had by everybody, because everybody may read the number; so it says
 //! nothing, is never asked for, and keeps no service from starting.
 
-use super::{Errno, Failure, Op, OwnedFd, file, process};
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
+use super::{Errno, Failure, OwnedFd, WithOp, file, process};
+use crate::util::path::Path;
+use crate::util::text::Writer;
 use core::ffi::CStr;
 use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
@@ -23,14 +23,14 @@ pub struct PidFile {
 }
 
 /// Why [`PidFile::acquire`] failed.
-pub enum Refused {
+pub enum AcquireError {
     /// Another process holds the lock; its PID where the kernel tells.
     Running(Option<Pid>),
     /// A system call failed.
     Failed(Failure),
 }
 
-impl From<Failure> for Refused {
+impl From<Failure> for AcquireError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
@@ -44,10 +44,10 @@ impl PidFile {
     /// still names it, and only then writes this process's PID.
     ///
     /// # Errors
-    /// [`Refused`]; in every case what was in the file is still there. EMLINK: it has a
-    /// second name, and may be anybody's file (see [`file::others_may_plant`]). EBUSY: others
+    /// [`AcquireError`]; in every case what was in the file is still there. EMLINK: it has a
+    /// second name, and may be anybody's file (see [`file::is_untrusted_dir`]). EBUSY: others
     /// read-lock it, and the filesystem cannot put another one in its place.
-    pub fn acquire(path: &Path, pid_line: &[u8]) -> Result<Self, Refused> {
+    pub fn acquire(path: &Path, pid_line: &[u8]) -> Result<Self, AcquireError> {
         for _ in 0..RACES_MAX {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
             let fd = file::open(path.as_c_str(), flags, 0o644)?;
@@ -55,14 +55,14 @@ impl PidFile {
             if !meta.regular {
                 return Err(Failure { op: "openat", errno: Errno::INVAL }.into());
             }
-            if meta.links > 1 && file::others_may_plant(path) {
+            if meta.links > 1 && file::is_untrusted_dir(path) {
                 return Err(Failure { op: "openat", errno: Errno::MLINK }.into());
             }
             match fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::AGAIN | Errno::ACCESS) => {
                     if let Some(pid) = writer_of(&fd)? {
-                        return Err(Refused::Running(pid));
+                        return Err(AcquireError::Running(pid));
                     }
                     match replace(path, pid_line, &fd, meta.identity)? {
                         Some(pid_file) => return Ok(pid_file),

@@ -7,9 +7,9 @@
 pub mod arch;
 pub mod args;
 pub mod clock;
-pub mod confine;
 pub mod datagram;
 pub mod dir;
+pub mod fd_passing;
 pub mod fds;
 pub mod file;
 pub mod identity;
@@ -18,17 +18,17 @@ pub mod lock;
 pub mod memory;
 pub mod once;
 pub mod oom;
-pub mod pass;
 pub mod poll;
 pub mod process;
 mod runtime;
+pub mod sandbox;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
 pub mod syslog;
 pub mod watchdog;
 
-use crate::proto::text::Writer;
+use crate::util::text::Writer;
 pub use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 pub use rustix::io::Errno;
 use ufmt::uwrite;
@@ -63,7 +63,7 @@ impl Failure {
 }
 
 /// Attaches the call's name to an errno.
-pub trait Op<T> {
+pub trait WithOp<T> {
     /// Turns the errno into a [`Failure`] of `op`.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ pub trait Op<T> {
     fn op(self, op: &'static str) -> Result<T, Failure>;
 }
 
-impl<T> Op<T> for rustix::io::Result<T> {
+impl<T> WithOp<T> for rustix::io::Result<T> {
     fn op(self, op: &'static str) -> Result<T, Failure> {
         self.map_err(|errno| Failure { op, errno })
     }

@@ -3,7 +3,7 @@
 //! one.
 
 use super::{OwnedFd, file};
-use crate::proto::text::parse_u64;
+use crate::util::text::parse_u64;
 use core::ffi::CStr;
 
 /// Where it stands.

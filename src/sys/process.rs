@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "fork and inherited descriptors")]
 
 use super::runtime;
-use super::{Errno, Failure, Op, OwnedFd};
+use super::{Errno, Failure, OwnedFd, WithOp};
 use core::ffi::CStr;
 use rustix::fd::BorrowedFd;
 use rustix::fs::Mode;

@@ -12,7 +12,7 @@
 use super::runtime::{
     How, KernelSigSet, KernelSigaction, KernelSigactionFlags, kernel_sigaction, kernel_sigprocmask,
 };
-use super::{Failure, Op, OwnedFd, arch, file};
+use super::{Failure, OwnedFd, WithOp, arch, file};
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use rustix::fd::AsRawFd;
 use rustix::pipe::{PipeFlags, pipe_with};

@@ -4,8 +4,8 @@
 //! An address is a [`Path`]: that of the socket, or, with `@` in front, an
 //! abstract name, which is in no file system.
 
-use super::{Errno, Failure, Op, OwnedFd, arch, file, process};
-use crate::proto::path::Path;
+use super::{Errno, Failure, OwnedFd, WithOp, arch, file, process};
+use crate::util::path::Path;
 use rustix::fd::AsRawFd;
 use rustix::fs::{AtFlags, CWD, Mode, Uid};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
@@ -178,7 +178,7 @@ pub fn peer_in_groups(socket: &OwnedFd, groups: &[u32]) -> Option<bool> {
 ///
 /// # Errors
 /// As fchownat(2) says.
-pub fn give(path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<(), Failure> {
+pub fn chown(path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<(), Failure> {
     if uid.is_none() && gid.is_none() {
         return Ok(());
     }

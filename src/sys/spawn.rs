@@ -5,9 +5,9 @@
 //! exec it makes system calls and nothing else, on a stack of its own.
 #![expect(unsafe_code, reason = "clone and execve")]
 
-use super::{Errno, Failure, Op, OwnedFd, arch, fds, process, runtime, signal};
+use super::{Errno, Failure, OwnedFd, WithOp, arch, fds, process, runtime, signal};
 use crate::limits::SPAWN_STACK_BYTES;
-use crate::proto::text::Writer;
+use crate::util::text::Writer;
 use core::ffi::{CStr, c_char};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicI32, Ordering};

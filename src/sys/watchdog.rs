@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "ioctl")]
 
 use super::{Failure, OwnedFd, file};
-use crate::proto::path::Path;
+use crate::util::path::Path;
 
 /// Opens the device, which starts the countdown.
 ///
@@ -18,9 +18,9 @@ pub fn open(path: &Path) -> Result<OwnedFd, Failure> {
 #[must_use]
 pub fn timeout(device: &OwnedFd) -> Option<u32> {
     // _IOR('W', 7, int): the same on x86, ARM and RISC-V.
-    type Query = rustix::ioctl::Getter<0x8004_5707, i32>;
+    type TimeoutQuery = rustix::ioctl::Getter<0x8004_5707, i32>;
     // SAFETY: the kernel writes one int, for which there is room.
-    let seconds = unsafe { rustix::ioctl::ioctl(device, Query::new()) }.ok()?;
+    let seconds = unsafe { rustix::ioctl::ioctl(device, TimeoutQuery::new()) }.ok()?;
     u32::try_from(seconds).ok().filter(|seconds| *seconds > 0)
 }
 
@@ -28,7 +28,7 @@ pub fn timeout(device: &OwnedFd) -> Option<u32> {
 ///
 /// # Errors
 /// As write(2) says.
-pub fn feed(device: &OwnedFd) -> Result<(), Failure> {
+pub fn kick(device: &OwnedFd) -> Result<(), Failure> {
     file::write_some(device, b"\0").map(drop)
 }
 

@@ -1,3 +1,8 @@
 //! What every layer uses, and what uses no layer.
 
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
+pub mod lines;
+pub mod path;
+pub mod text;
 pub mod time;

@@ -3,7 +3,7 @@
 use super::{assert_plain, written};
 use std::ffi::CString;
 use zigsvc::cli::COMMANDS;
-use zigsvc::cli::arguments::Line;
+use zigsvc::cli::command_line::CommandLine;
 use zigsvc::sys::args::Args;
 
 type Word = Vec<u8>;
@@ -30,9 +30,9 @@ fn read(words: &[Word]) -> Result<Said, String> {
     // SAFETY: terminated strings and a null; nothing that was read from them outlives this
     // function, in which they stay.
     let args = unsafe { Args::from_words(core::slice::from_raw_parts(pointers.as_ptr(), pointers.len())) };
-    let line = Line::parse(&args).map_err(|misuse| {
-        assert!(misuse.command.is_empty() || COMMANDS.iter().any(|known| known.name == misuse.command));
-        let text = written(500, |out| misuse.describe(out));
+    let line = CommandLine::parse(&args).map_err(|error| {
+        assert!(error.command.is_empty() || COMMANDS.iter().any(|known| known.name == error.command));
+        let text = written(500, |out| error.describe(out));
         assert_plain(&text);
         assert!((10..500).contains(&text.len()));
         String::from_utf8_lossy(&text).into_owned()
@@ -41,15 +41,15 @@ fn read(words: &[Word]) -> Result<Said, String> {
     let single = config.into_iter().chain(folder.map(|word| (b"-d", word)));
     let before = single.chain(line.options.overrides.iter().map(|word| (b"-o", *word)));
     let value = |name: &str| match name {
-        "-s" => line.words.size.map(<[u8]>::to_vec),
-        "-n" => line.words.keep.map(<[u8]>::to_vec),
-        "-t" => line.words.time.map(<[u8]>::to_vec),
-        "--health" => line.words.health.map(<[u8]>::to_vec),
-        "--child" => line.words.child.map(<[u8]>::to_vec),
-        "--ready-fd" => line.words.ready_fd.map(|fd| fd.to_string().into_bytes()),
+        "-s" => line.operands.size.map(<[u8]>::to_vec),
+        "-n" => line.operands.keep.map(<[u8]>::to_vec),
+        "-t" => line.operands.time.map(<[u8]>::to_vec),
+        "--health" => line.operands.health.map(<[u8]>::to_vec),
+        "--child" => line.operands.child.map(<[u8]>::to_vec),
+        "--ready-fd" => line.operands.ready_fd.map(|fd| fd.to_string().into_bytes()),
         other => panic!("{other} has a value"),
     };
-    let options = line.words.options().map(|(name, valued)| {
+    let options = line.operands.options().map(|(name, valued)| {
         let value = valued.then(|| value(name).expect("its value"));
         (name.as_bytes().to_vec(), value)
     });
@@ -57,9 +57,9 @@ fn read(words: &[Word]) -> Result<Said, String> {
         before: before.map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
         command: line.command.name,
         options: options.collect(),
-        service: (line.words.service.map(<[u8]>::to_vec), line.service.name()),
-        literal: line.words.literal,
-        words: (0..).map_while(|at| line.words.get(at)).map(<[u8]>::to_vec).collect(),
+        service: (line.operands.service.map(<[u8]>::to_vec), line.service.name()),
+        literal: line.operands.literal,
+        words: (0..).map_while(|at| line.operands.get(at)).map(<[u8]>::to_vec).collect(),
     })
 }
 

@@ -3,9 +3,9 @@
 
 use super::{Choices, assert_plain, written};
 use zigsvc::limits::{CLIENT_INPUT_BYTES, CLIENTS_MAX};
+use zigsvc::proto::collector::{Metric, Next, next, push_line, push_object};
 use zigsvc::proto::decimal::Decimal;
-use zigsvc::proto::metric::{Metric, Next, next, push_line, push_object};
-use zigsvc::proto::opener::{Answer, Asked, Request, Whom, asked};
+use zigsvc::proto::opener::{PathRequest, RequestId, ToMain, ToWorker, path_request};
 
 /// What a stream of objects holds: metrics, and errors.
 #[derive(PartialEq, Debug)]
@@ -38,7 +38,7 @@ fn items(bytes: &[u8], piece: usize) -> Vec<Item> {
                     skipping = !end;
                     (used, true)
                 }
-                Next::Rest(used, end) => {
+                Next::Discard(used, end) => {
                     skipping = !end;
                     (used, end)
                 }
@@ -84,24 +84,24 @@ pub fn metric(data: &[u8]) {
 /// Messages of the opener's processes: exactly those that are written are read. A path that
 /// a client sends goes through both unchanged, however it is divided into reads.
 pub fn message(data: &[u8]) {
-    if let Ok(request) = Request::parse(data) {
+    if let Ok(request) = ToMain::parse(data) {
         assert_eq!(request.emit(), data);
     }
-    if let Ok(answer) = Answer::parse(data) {
+    if let Ok(answer) = ToWorker::parse(data) {
         assert_eq!(answer.emit(), data);
     }
     // A client's path: known as soon as it is whole, and the same whatever follows.
-    let alone = asked(data, false);
+    let alone = path_request(data, false);
     if let Some(found) = alone {
         assert!(found.path.len() <= 255);
         let more = [data, b"more\n"].concat();
-        let again = asked(&more, true).unwrap();
+        let again = path_request(&more, true).unwrap();
         assert_eq!((again.path, again.too_long), (found.path, found.too_long));
         assert_eq!(found.too_long, !data.iter().take(256).any(|byte| *byte == b'\n'));
     }
-    let whole = asked(data, true).unwrap();
+    let whole = path_request(data, true).unwrap();
     for length in 0..data.len().min(300) {
-        if let Some(found) = asked(&data[..length], false) {
+        if let Some(found) = path_request(&data[..length], false) {
             assert_eq!((found.path, found.too_long), (whole.path, whole.too_long), "known too early");
         }
     }
@@ -109,25 +109,25 @@ pub fn message(data: &[u8]) {
 }
 
 /// Any message that can be written is read as it was meant.
-fn written_is_read(asked: Asked<'_>, choices: &mut Choices<'_>) {
-    let whom = Whom { place: choices.byte() % CLIENTS_MAX as u8, serial: choices.number() as u32 };
+fn written_is_read(request: PathRequest<'_>, choices: &mut Choices<'_>) {
+    let request_id = RequestId { slot: choices.byte() % CLIENTS_MAX as u8, serial: choices.number() as u32 };
     let (pid, uid, errno) =
         (choices.number() as u32, choices.number() as u32, 1 + choices.below(4095) as u32);
     let requests = [
-        Request::Open { whom, pid, uid, asked },
-        Request::Alive,
-        Request::NoRoot(errno),
-        Request::Unfit(errno),
+        ToMain::Open { request_id, pid, uid, request },
+        ToMain::Alive,
+        ToMain::ChrootFailed(errno),
+        ToMain::PrivDropFailed(errno),
     ];
     for request in requests {
-        assert_eq!(Request::parse(&request.emit()), Ok(request));
+        assert_eq!(ToMain::parse(&request.emit()), Ok(request));
     }
     for answer in [
-        Answer::Opened(whom),
-        Answer::Denied(whom),
-        Answer::Failed(whom, errno),
-        Answer::Listener(pid.max(1)),
+        ToWorker::Opened(request_id),
+        ToWorker::Denied(request_id),
+        ToWorker::Failed(request_id, errno),
+        ToWorker::Listener(pid.max(1)),
     ] {
-        assert_eq!(Answer::parse(&answer.emit()), Ok(answer));
+        assert_eq!(ToWorker::parse(&answer.emit()), Ok(answer));
     }
 }

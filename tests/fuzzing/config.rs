@@ -3,8 +3,8 @@
 use super::{assert_plain, written};
 use zigsvc::proto::config::keys::{KEYS, Key, Scalar};
 use zigsvc::proto::config::toml::{ConfigError, apply_option, parse};
-use zigsvc::proto::config::{Config, Layout};
-use zigsvc::proto::path::Path;
+use zigsvc::proto::config::{Config, DefaultPaths};
+use zigsvc::util::path::Path;
 
 fn base() -> Path {
     Path::new(b"/base").unwrap()
@@ -12,7 +12,7 @@ fn base() -> Path {
 
 fn defaults() -> Box<Config> {
     let mut config = Box::new(Config::EMPTY);
-    config.reset(&Layout::EMPTY);
+    config.reset(&DefaultPaths::EMPTY);
     config
 }
 

@@ -2,17 +2,17 @@
 
 use super::{Choices, written};
 use zigsvc::limits::WATCHDOG_MIN;
-use zigsvc::proto::health::{BOOT_ID_BYTES, RECORD_BYTES, Record, Verdict};
-use zigsvc::proto::notify::{Message, Step, watchdog_every};
-use zigsvc::state::notify::Notices;
+use zigsvc::proto::health::{BOOT_ID_BYTES, HealthRecord, RECORD_BYTES, Verdict};
+use zigsvc::proto::notify::{NotifyMessage, NotifyState, watchdog_every};
+use zigsvc::state::notify::NotifyQueue;
 use zigsvc::util::time::{Duration, Instant};
 
-fn record(choices: &mut Choices<'_>) -> Record {
+fn record(choices: &mut Choices<'_>) -> HealthRecord {
     let mut boot = [b'0'; BOOT_ID_BYTES];
     for place in boot.iter_mut().take(4) {
         *place = b"0123456789abcdef"[usize::from(choices.byte() & 15)];
     }
-    Record {
+    HealthRecord {
         wall: choices.number() as i64,
         seq: choices.number(),
         pid: choices.number() as u32,
@@ -25,39 +25,39 @@ fn record(choices: &mut Choices<'_>) -> Record {
 /// Bytes that parse, parse again after they were written; a record reads back;
 /// half of one and half of another is nothing, or one of them.
 pub fn health(data: &[u8]) {
-    if let Ok(record) = Record::parse(data) {
+    if let Ok(record) = HealthRecord::parse(data) {
         let bytes = record.emit();
-        assert_eq!(Record::parse(&bytes), Ok(record));
+        assert_eq!(HealthRecord::parse(&bytes), Ok(record));
         judge(&record, data);
     }
     let mut choices = Choices(data);
     let (old, new) = (record(&mut choices), record(&mut choices));
-    assert_eq!(Record::parse(&old.emit()), Ok(old));
+    assert_eq!(HealthRecord::parse(&old.emit()), Ok(old));
     judge(&old, choices.0);
     let cut = choices.below(RECORD_BYTES);
     let mut torn = new.emit();
     torn[cut..].copy_from_slice(&old.emit()[cut..]);
     // (the wall clock is for people: nothing is decided by it)
-    if let Ok(found) = Record::parse(&torn)
+    if let Ok(found) = HealthRecord::parse(&torn)
         && old.seq != new.seq
         && same_shape(&old, &new)
     {
-        let decides = |record: &Record| (record.seq, record.pid, record.boottime_ms, record.boot);
+        let decides = |record: &HealthRecord| (record.seq, record.pid, record.boottime_ms, record.boot);
         assert!([decides(&old), decides(&new)].contains(&decides(&found)), "{old:?} {new:?} at {cut}");
     }
 }
 
 /// Whether the fields of the two stand at the same places, as they do from one
 /// heartbeat to the next but for a new digit.
-fn same_shape(old: &Record, new: &Record) -> bool {
-    let digits = |record: &Record| {
+fn same_shape(old: &HealthRecord, new: &HealthRecord) -> bool {
+    let digits = |record: &HealthRecord| {
         let length = |number: u64| number.to_string().len();
         (record.wall.to_string().len(), length(record.seq), record.pid, length(record.boottime_ms / 1000))
     };
     digits(old) == digits(new) && old.boot == new.boot
 }
 
-fn judge(record: &Record, rest: &[u8]) {
+fn judge(record: &HealthRecord, rest: &[u8]) {
     let mut choices = Choices(rest);
     let (now, stale) = (Instant::from_ms(choices.number()), Duration::from_ms(choices.number()));
     let written = Instant::from_ms(record.boottime_ms);
@@ -84,42 +84,45 @@ pub fn notify(data: &[u8]) {
     let wanted = number(usec).filter(|usec| !matches!(*usec, 0 | u64::MAX) && number(pid) == Some(77));
     assert_eq!(every, wanted.map(|usec| Duration::from_ms(usec / 2000).max(WATCHDOG_MIN)));
     assert_eq!(watchdog_every(None, None, 77), None);
-    steps(every, &mut choices);
+    states(every, &mut choices);
 }
 
-fn steps(every: Option<Duration>, choices: &mut Choices<'_>) {
+fn states(every: Option<Duration>, choices: &mut Choices<'_>) {
     let (mut now, mut stopped, mut told_stop) = (Instant::from_ms(choices.number()), false, false);
     let ten = Duration::from_ms(10);
-    let mut notices = Notices::new(every.or(Some(ten).filter(|_| now.as_ms().is_multiple_of(2))), now);
+    let mut queue = NotifyQueue::new(every.or(Some(ten).filter(|_| now.as_ms().is_multiple_of(2))), now);
     while !choices.is_over() {
         now += Duration::from_ms(choices.number());
         match choices.byte() % 7 {
-            0 => notices.on_step(Step::Ready),
-            1 => notices.on_step(Step::Reloading(now.as_ms())),
+            0 => queue.on_state(NotifyState::Ready),
+            1 => queue.on_state(NotifyState::Reloading(now.as_ms())),
             2 => {
-                notices.on_step(Step::Stopping);
+                queue.on_state(NotifyState::Stopping);
                 stopped = true;
             }
-            3 => notices.on_status(),
-            4 => notices.on_refused(now),
+            3 => queue.on_status(),
+            4 => queue.on_refused(now),
             _ => {
-                notices.on_turn(now);
+                queue.on_turn(now);
                 for round in 0.. {
-                    let Some(message) = notices.next_message() else { break };
+                    let Some(message) = queue.next_message() else { break };
                     assert!(round < 4, "there is an end to what is to be told");
-                    assert!(!stopped || !matches!(message.step, Some(Step::Ready | Step::Reloading(_))));
-                    assert!(message.step != Some(Step::Stopping) || !told_stop, "told twice");
-                    told_stop |= message.step == Some(Step::Stopping);
+                    assert!(
+                        !stopped
+                            || !matches!(message.state, Some(NotifyState::Ready | NotifyState::Reloading(_)))
+                    );
+                    assert!(message.state != Some(NotifyState::Stopping) || !told_stop, "told twice");
+                    told_stop |= message.state == Some(NotifyState::Stopping);
                     datagram(message);
-                    notices.on_sent();
+                    queue.on_sent();
                 }
             }
         }
-        assert!(notices.next_deadline().is_none_or(|due| every.is_some() || due <= now + ten));
+        assert!(queue.next_deadline().is_none_or(|due| every.is_some() || due <= now + ten));
     }
 }
 
-fn datagram(message: Message) {
+fn datagram(message: NotifyMessage) {
     let text = written(512, |out| message.emit(u32::MAX, (b"well", ""), out));
     assert!(!text.is_empty() && text.len() < 200);
     let text = String::from_utf8(text).unwrap();

@@ -5,7 +5,7 @@ use super::Choices;
 use super::disk::fake::{DEAD, FakeDisk};
 use super::journal::Service;
 use zigsvc::limits::CLAIM_QUIET;
-use zigsvc::proto::lines::{Line, classify};
+use zigsvc::util::lines::{Line, classify};
 use zigsvc::util::time::{Duration, Instant};
 
 /// Every line that is a job runs once and in order, byte for byte; every other

@@ -107,9 +107,9 @@ impl<'a> Choices<'a> {
 }
 
 /// What `write` puts into a buffer of this size.
-pub fn written(size: usize, write: impl FnOnce(&mut zigsvc::proto::text::Writer<'_>)) -> Vec<u8> {
+pub fn written(size: usize, write: impl FnOnce(&mut zigsvc::util::text::Writer<'_>)) -> Vec<u8> {
     let mut buffer = vec![0; size];
-    let mut out = zigsvc::proto::text::Writer::new(&mut buffer);
+    let mut out = zigsvc::util::text::Writer::new(&mut buffer);
     write(&mut out);
     assert!(out.len() <= size);
     out.as_bytes().to_vec()

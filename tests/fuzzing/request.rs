@@ -3,7 +3,7 @@
 use super::{Choices, assert_plain, written};
 use zigsvc::limits::{CHAT_LINE_BYTES, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, REQUEST_MAX_BYTES};
 use zigsvc::proto::control::{filter, id, nothing, split, target, text, waits};
-use zigsvc::proto::frame::{Framed, frame};
+use zigsvc::proto::framing::{Framed, frame};
 
 /// What a stream of bytes holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,11 +56,11 @@ fn framed(bytes: &[u8], max: usize, mut piece: impl FnMut() -> usize) -> Vec<Ite
                     skipping = !end;
                     used
                 }
-                Framed::Rest(used, end) => {
+                Framed::Discard(used, end) => {
                     skipping = !end;
                     used
                 }
-                Framed::Cut(used) => {
+                Framed::Unterminated(used) => {
                     items.push(Item::Cut);
                     used
                 }
@@ -157,7 +157,7 @@ pub fn chat(data: &[u8]) {
 }
 
 fn chat_line(text: &[u8]) {
-    let line = written(CLIENT_OUTPUT_BYTES, |out| zigsvc::proto::chat::push_line(u32::MAX, text, out));
+    let line = written(CLIENT_OUTPUT_BYTES, |out| zigsvc::proto::hub::push_line(u32::MAX, text, out));
     let body = line.strip_prefix(b"[pid 4294967295] ").expect("the mark");
     let body = body.strip_suffix(b"\n").expect("the end");
     assert_plain(body);

@@ -4,12 +4,12 @@
 use super::{Choices, assert_plain, written};
 use zigsvc::limits::SYSLOG_MAX_BYTES;
 use zigsvc::proto::config::value::{emit_duration, emit_size, parse_duration, parse_size};
-use zigsvc::proto::lines::{Line, classify, words as split_words};
-use zigsvc::proto::log::{Level, Stamp, emit_syslog, push_for_journal};
-use zigsvc::proto::metrics;
-use zigsvc::proto::path::Path;
-use zigsvc::proto::text::{Writer, parse_u64, trim};
-use zigsvc::proto::{accounts, names::Service};
+use zigsvc::proto::log::{Level, TimestampFormat, emit_syslog, push_for_journal};
+use zigsvc::proto::prometheus;
+use zigsvc::proto::{passwd, service::Service};
+use zigsvc::util::lines::{Line, classify, words as split_words};
+use zigsvc::util::path::Path;
+use zigsvc::util::text::{Writer, parse_u64, trim};
 
 /// Whatever is logged stays one line of bounded length that commands nothing;
 /// JSON means the same to another parser.
@@ -65,7 +65,9 @@ fn line_ends(text: &[u8], whole: &[u8], size: usize) {
     assert!(out.as_bytes().starts_with(b"<28>zigsvc[42]: "));
     assert_plain(out.as_bytes());
 
-    for (index, stamp) in [Stamp::Iso, Stamp::Unix, Stamp::None].into_iter().enumerate() {
+    for (index, stamp) in
+        [TimestampFormat::Iso, TimestampFormat::Unix, TimestampFormat::None].into_iter().enumerate()
+    {
         let level = Level::from_index(index as u8 + 1);
         let line = written(whole.len() + 64, |out| {
             stamp.emit(text.len() as i64 * 1_000_003, out);
@@ -76,7 +78,7 @@ fn line_ends(text: &[u8], whole: &[u8], size: usize) {
         assert_eq!(journal, [&level.prefix(), whole].concat());
     }
     // Lines that the service did not write do no harm either.
-    let any = written(text.len() + 8, |out| push_for_journal(text, Stamp::Iso, out));
+    let any = written(text.len() + 8, |out| push_for_journal(text, TimestampFormat::Iso, out));
     assert!(any.len() <= text.len() + 3);
 }
 
@@ -119,14 +121,14 @@ fn account_lines(line: &[u8], name: &[u8]) {
         let id = fields.get(at).and_then(|field| parse_u64(field)).and_then(|id| u32::try_from(id).ok());
         id.filter(|id| *id != u32::MAX)
     };
-    if let Some((uid, gid)) = accounts::user_named(line, name) {
+    if let Some((uid, gid)) = passwd::user_named(line, name) {
         assert!(!name.is_empty() && (fields[0] == name || fields[2] == name));
         assert_eq!((Some(uid), Some(gid)), (id(2), id(3)));
     }
-    if let Some(gid) = accounts::group_named(line, name) {
+    if let Some(gid) = passwd::group_named(line, name) {
         assert!(fields[0] == name && Some(gid) == id(2));
     }
-    if let Some(gid) = accounts::group_with_member(line, name) {
+    if let Some(gid) = passwd::group_with_member(line, name) {
         assert!(fields[3].split(|byte| *byte == b',').any(|user| user == name) && Some(gid) == id(2));
     }
 }
@@ -146,10 +148,10 @@ fn paths(first: &[u8], second: &[u8]) {
 
 /// An answer to `status` that came from anywhere: metrics stay metrics.
 pub fn status(data: &[u8]) {
-    for (name, value) in metrics::fields(data) {
+    for (name, value) in prometheus::fields(data) {
         assert!(!name.contains(&b'=') && !name.contains(&b' ') && !value.contains(&b' '));
     }
-    let text = written(16_384, |out| metrics::emit("jobs", true, Some(data), out));
+    let text = written(16_384, |out| prometheus::emit("jobs", true, Some(data), out));
     let text = String::from_utf8(text).expect("metrics are text");
     for line in text.lines() {
         let sample = || {
@@ -159,7 +161,7 @@ pub fn status(data: &[u8]) {
         };
         assert!(line.starts_with("# ") || sample().is_some(), "{line:?}");
     }
-    if let Some(value) = metrics::field(data, "degraded") {
-        assert!(metrics::states(value).all(|state| !state.is_empty() && !state.contains(&b',')));
+    if let Some(value) = prometheus::field(data, "degraded") {
+        assert!(prometheus::states(value).all(|state| !state.is_empty() && !state.contains(&b',')));
     }
 }

@@ -1,14 +1,14 @@
 //! The one list of configuration keys.
 
 use super::value::{emit_duration, emit_size, parse_duration, parse_size};
-use super::{Config, Name, SYNC_NAMES};
+use super::{AccountName, Config, SYNC_NAMES};
 use crate::limits::{
     ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, LOG_KEEP_MAX, METRICS_NAME_MAX_BYTES, SUPERVISED_MAX,
 };
-use crate::proto::log::{Level, Stamp};
-use crate::proto::names::Service;
-use crate::proto::path::Path;
-use crate::proto::text::{Writer, parse_u64};
+use crate::proto::log::{Level, TimestampFormat};
+use crate::proto::service::Service;
+use crate::util::path::Path;
+use crate::util::text::{Writer, parse_u64};
 use crate::util::time::Duration;
 use heapless::Vec;
 use ufmt::uwrite;
@@ -23,13 +23,13 @@ pub struct Key {
     /// As it stands in the file.
     pub name: &'static str,
     /// What it holds and where.
-    pub kind: Kind,
+    pub kind: KeyKind,
     /// Whether a running service can take a new value.
     pub reloadable: bool,
 }
 
 /// What a key holds: where it is kept and what it may be.
-pub enum Kind {
+pub enum KeyKind {
     /// A path, made absolute.
     Path(fn(&mut Config) -> &mut Path),
     /// `log`, `shell` or a path.
@@ -47,9 +47,9 @@ pub enum Kind {
     /// True or false.
     Flag(fn(&mut Config) -> &mut bool),
     /// A user or group.
-    Account(fn(&mut Config) -> &mut Name),
+    Account(fn(&mut Config) -> &mut AccountName),
     /// Users or groups.
-    Accounts(fn(&mut Config) -> &mut Vec<Name, ALLOW_IDS_MAX>),
+    Accounts(fn(&mut Config) -> &mut Vec<AccountName, ALLOW_IDS_MAX>),
     /// `supervise`.
     Services,
     /// `allow`.
@@ -71,51 +71,51 @@ pub enum Scalar<'a> {
     Bare(&'a [u8]),
 }
 
-const fn key(name: &'static str, kind: Kind) -> Key {
+const fn key(name: &'static str, kind: KeyKind) -> Key {
     Key { name, kind, reloadable: true }
 }
 
-const fn fixed(name: &'static str, kind: Kind) -> Key {
+const fn fixed(name: &'static str, kind: KeyKind) -> Key {
     Key { name, kind, reloadable: false }
 }
 
 /// Every key, in the order in which `check` prints them.
 pub const KEYS: &[Key] = &[
-    fixed("pid_file", Kind::Path(|c| &mut c.pid_file)),
-    fixed("socket", Kind::Path(|c| &mut c.socket)),
-    key("log_file", Kind::Path(|c| &mut c.log_file)),
-    key("health_file", Kind::Path(|c| &mut c.health_file)),
-    key("queue_file", Kind::Path(|c| &mut c.queue_file)),
-    fixed("spool", Kind::Path(|c| &mut c.spool)),
-    key("log_max", Kind::Size(|c| &mut c.log_max)),
-    key("log_keep", Kind::Count(|c| &mut c.log_keep, 1, LOG_KEEP_MAX)),
-    key("log_level", Kind::Choice(|c| &mut c.log_level, Level::NAMES)),
-    key("log_time", Kind::Choice(|c| &mut c.log_time, Stamp::NAMES)),
-    key("syslog", Kind::Flag(|c| &mut c.syslog)),
-    key("interval", Kind::Duration(|c| &mut c.interval, Duration::from_ms(100), DAY, false)),
-    key("handler", Kind::Handler),
-    key("workers", Kind::Count(|c| &mut c.workers, 1, 8)),
-    key("job_timeout", Kind::Duration(|c| &mut c.job_timeout, Duration::from_ms(1), MONTH, true)),
-    key("retries", Kind::Count(|c| &mut c.retries, 0, 100)),
-    key("retry_delay", Kind::Duration(|c| &mut c.retry_delay, Duration::from_ms(1), DAY, true)),
-    key("queue_max", Kind::Count(|c| &mut c.queue_max, 1, 10_000_000)),
-    key("sync", Kind::Choice(|c| &mut c.sync, SYNC_NAMES)),
-    key("stop_timeout", Kind::Duration(|c| &mut c.stop_timeout, Duration::from_ms(1), DAY, true)),
-    fixed("user", Kind::Account(|c| &mut c.user)),
-    fixed("group", Kind::Account(|c| &mut c.group)),
-    key("allow_uid", Kind::Accounts(|c| &mut c.allow_uid)),
-    key("allow_gid", Kind::Accounts(|c| &mut c.allow_gid)),
-    key("supervise", Kind::Services),
-    key("check_interval", Kind::Duration(|c| &mut c.check_interval, Duration::from_ms(100), DAY, false)),
-    key("stale_after", Kind::Duration(|c| &mut c.stale_after, Duration::from_ms(100), DAY, false)),
-    key("failures", Kind::Count(|c| &mut c.failures, 1, 100)),
-    key("watchdog", Kind::Device(|c| &mut c.watchdog)),
+    fixed("pid_file", KeyKind::Path(|c| &mut c.pid_file)),
+    fixed("socket", KeyKind::Path(|c| &mut c.socket)),
+    key("log_file", KeyKind::Path(|c| &mut c.log_file)),
+    key("health_file", KeyKind::Path(|c| &mut c.health_file)),
+    key("queue_file", KeyKind::Path(|c| &mut c.queue_file)),
+    fixed("spool", KeyKind::Path(|c| &mut c.spool)),
+    key("log_max", KeyKind::Size(|c| &mut c.log_max)),
+    key("log_keep", KeyKind::Count(|c| &mut c.log_keep, 1, LOG_KEEP_MAX)),
+    key("log_level", KeyKind::Choice(|c| &mut c.log_level, Level::NAMES)),
+    key("log_time", KeyKind::Choice(|c| &mut c.log_time, TimestampFormat::NAMES)),
+    key("syslog", KeyKind::Flag(|c| &mut c.syslog)),
+    key("interval", KeyKind::Duration(|c| &mut c.interval, Duration::from_ms(100), DAY, false)),
+    key("handler", KeyKind::Handler),
+    key("workers", KeyKind::Count(|c| &mut c.workers, 1, 8)),
+    key("job_timeout", KeyKind::Duration(|c| &mut c.job_timeout, Duration::from_ms(1), MONTH, true)),
+    key("retries", KeyKind::Count(|c| &mut c.retries, 0, 100)),
+    key("retry_delay", KeyKind::Duration(|c| &mut c.retry_delay, Duration::from_ms(1), DAY, true)),
+    key("queue_max", KeyKind::Count(|c| &mut c.queue_max, 1, 10_000_000)),
+    key("sync", KeyKind::Choice(|c| &mut c.sync, SYNC_NAMES)),
+    key("stop_timeout", KeyKind::Duration(|c| &mut c.stop_timeout, Duration::from_ms(1), DAY, true)),
+    fixed("user", KeyKind::Account(|c| &mut c.user)),
+    fixed("group", KeyKind::Account(|c| &mut c.group)),
+    key("allow_uid", KeyKind::Accounts(|c| &mut c.allow_uid)),
+    key("allow_gid", KeyKind::Accounts(|c| &mut c.allow_gid)),
+    key("supervise", KeyKind::Services),
+    key("check_interval", KeyKind::Duration(|c| &mut c.check_interval, Duration::from_ms(100), DAY, false)),
+    key("stale_after", KeyKind::Duration(|c| &mut c.stale_after, Duration::from_ms(100), DAY, false)),
+    key("failures", KeyKind::Count(|c| &mut c.failures, 1, 100)),
+    key("watchdog", KeyKind::Device(|c| &mut c.watchdog)),
     key(
         "watchdog_patience",
-        Kind::Duration(|c| &mut c.watchdog_patience, Duration::from_ms(1000), DAY, false),
+        KeyKind::Duration(|c| &mut c.watchdog_patience, Duration::from_ms(1000), DAY, false),
     ),
-    key("allow", Kind::Paths),
-    key("metrics_name", Kind::Abstract),
+    key("allow", KeyKind::Paths),
+    key("metrics_name", KeyKind::Abstract),
 ];
 
 impl Key {
@@ -128,15 +128,15 @@ impl Key {
     /// Whether its value is an array. One that is may be given a single value.
     #[must_use]
     pub fn is_list(&self) -> bool {
-        matches!(self.kind, Kind::Accounts(_) | Kind::Services | Kind::Paths)
+        matches!(self.kind, KeyKind::Accounts(_) | KeyKind::Services | KeyKind::Paths)
     }
 
     /// Empties a list before its elements are set.
     pub fn clear(&self, config: &mut Config) {
         match &self.kind {
-            Kind::Accounts(list) => list(config).clear(),
-            Kind::Services => config.supervise.clear(),
-            Kind::Paths => config.allow.clear(),
+            KeyKind::Accounts(list) => list(config).clear(),
+            KeyKind::Services => config.supervise.clear(),
+            KeyKind::Paths => config.allow.clear(),
             _ => {}
         }
     }
@@ -146,35 +146,35 @@ impl Key {
     #[must_use]
     pub fn set(&self, config: &mut Config, base: &Path, value: Scalar<'_>) -> Option<()> {
         match &self.kind {
-            Kind::Path(field) => *field(config) = absolute(base, text(value)?)?,
-            Kind::Handler => config.handler = handler(base, text(value)?)?,
-            Kind::Device(field) => {
+            KeyKind::Path(field) => *field(config) = absolute(base, text(value)?)?,
+            KeyKind::Handler => config.handler = handler(base, text(value)?)?,
+            KeyKind::Device(field) => {
                 *field(config) = match text(value)? {
                     b"" => Path::empty(),
                     path => absolute(base, path)?,
                 }
             }
-            Kind::Size(field) => *field(config) = size(value)?,
-            Kind::Duration(field, low, high, zero) => {
+            KeyKind::Size(field) => *field(config) = size(value)?,
+            KeyKind::Duration(field, low, high, zero) => {
                 let span = duration(value)?;
                 let allowed = (*zero && span.is_zero()) || (*low..=*high).contains(&span);
                 *field(config) = Some(span).filter(|_| allowed)?;
             }
-            Kind::Count(field, low, high) => {
+            KeyKind::Count(field, low, high) => {
                 *field(config) = u32::try_from(count(value)?).ok().filter(|n| (*low..=*high).contains(n))?;
             }
-            Kind::Choice(field, names) => {
+            KeyKind::Choice(field, names) => {
                 let wanted = text(value)?;
                 let index = names.iter().position(|name| name.as_bytes() == wanted)?;
                 *field(config) = u8::try_from(index).ok()?;
             }
-            Kind::Flag(field) => *field(config) = flag(value)?,
-            Kind::Account(field) => *field(config) = account(value)?,
-            Kind::Accounts(field) => {
+            KeyKind::Flag(field) => *field(config) = flag(value)?,
+            KeyKind::Account(field) => *field(config) = account(value)?,
+            KeyKind::Accounts(field) => {
                 let name = account(value).filter(|name| !name.is_empty())?;
                 field(config).push(name).ok()?;
             }
-            Kind::Services => {
+            KeyKind::Services => {
                 let service =
                     Service::named(text(value)?).filter(|service| *service != Service::Supervisor)?;
                 if config.supervise.contains(&service) {
@@ -182,8 +182,8 @@ impl Key {
                 }
                 config.supervise.push(service).ok()?;
             }
-            Kind::Paths => allow(config, text(value)?)?,
-            Kind::Abstract => {
+            KeyKind::Paths => allow(config, text(value)?)?,
+            KeyKind::Abstract => {
                 let name = text(value).filter(|name| !name.is_empty() && !name.contains(&0))?;
                 config.metrics_name = Vec::from_slice(name).ok()?;
             }
@@ -197,11 +197,11 @@ impl Key {
     /// Writes what is allowed, for error messages.
     pub fn describe(&self, out: &mut Writer<'_>) {
         match &self.kind {
-            Kind::Path(_) => out.push_str("a path of 1 to 255 bytes"),
-            Kind::Handler => out.push_str("log, shell, or the path of a program or directory (with a /)"),
-            Kind::Device(_) => out.push_str("a path, or \"\" for none"),
-            Kind::Size(_) => out.push_str("bytes, with k or m for 1024 or 1048576, such as \"64k\""),
-            Kind::Duration(_, low, high, zero) => {
+            KeyKind::Path(_) => out.push_str("a path of 1 to 255 bytes"),
+            KeyKind::Handler => out.push_str("log, shell, or the path of a program or directory (with a /)"),
+            KeyKind::Device(_) => out.push_str("a path, or \"\" for none"),
+            KeyKind::Size(_) => out.push_str("bytes, with k or m for 1024 or 1048576, such as \"64k\""),
+            KeyKind::Duration(_, low, high, zero) => {
                 out.push_str("a duration from ");
                 emit_duration(*low, out);
                 out.push_str(" to ");
@@ -209,22 +209,22 @@ impl Key {
                 out.push_str(" with a unit of ms, s, m or h, such as \"3s\"");
                 out.push_str(if *zero { ", or \"0\"" } else { "" });
             }
-            Kind::Count(_, low, high) => {
+            KeyKind::Count(_, low, high) => {
                 let _ = uwrite!(out, "a number from {} to {}", *low, *high);
             }
-            Kind::Choice(_, names) => {
+            KeyKind::Choice(_, names) => {
                 out.push_str("one of");
                 for name in *names {
                     let _ = uwrite!(out, " \"{}\"", *name);
                 }
             }
-            Kind::Flag(_) => out.push_str("true or false"),
-            Kind::Account(_) => out.push_str("a name or number of at most 32 bytes, in quotes"),
-            Kind::Accounts(_) => out.push_str("a name or number, or an array of at most 8 of them"),
-            Kind::Services => {
+            KeyKind::Flag(_) => out.push_str("true or false"),
+            KeyKind::Account(_) => out.push_str("a name or number of at most 32 bytes, in quotes"),
+            KeyKind::Accounts(_) => out.push_str("a name or number, or an array of at most 8 of them"),
+            KeyKind::Services => {
                 out.push_str("an array of \"jobs\", \"hub\", \"opener\", \"collector\", each once")
             }
-            Kind::Paths => {
+            KeyKind::Paths => {
                 let _ = uwrite!(
                     out,
                     "an array of at most {} absolute paths without newlines, {} bytes in all",
@@ -232,7 +232,7 @@ impl Key {
                     ALLOW_PATHS_BYTES
                 );
             }
-            Kind::Abstract => {
+            KeyKind::Abstract => {
                 let _ = uwrite!(out, "a name of 1 to {} bytes", METRICS_NAME_MAX_BYTES);
             }
         }
@@ -241,21 +241,21 @@ impl Key {
     /// Writes the value as TOML.
     pub fn emit(&self, config: &mut Config, out: &mut Writer<'_>) {
         match &self.kind {
-            Kind::Path(field) | Kind::Device(field) => quote(field(config).as_bytes(), out),
-            Kind::Handler => quote(config.handler.as_bytes(), out),
-            Kind::Size(field) => quoted(out, |out| emit_size(*field(config), out)),
-            Kind::Duration(field, ..) => quoted(out, |out| emit_duration(*field(config), out)),
-            Kind::Count(field, ..) => out.push_u64(u64::from(*field(config))),
-            Kind::Choice(field, names) => {
+            KeyKind::Path(field) | KeyKind::Device(field) => quote(field(config).as_bytes(), out),
+            KeyKind::Handler => quote(config.handler.as_bytes(), out),
+            KeyKind::Size(field) => quoted(out, |out| emit_size(*field(config), out)),
+            KeyKind::Duration(field, ..) => quoted(out, |out| emit_duration(*field(config), out)),
+            KeyKind::Count(field, ..) => out.push_u64(u64::from(*field(config))),
+            KeyKind::Choice(field, names) => {
                 let name = names.get(usize::from(*field(config))).copied().unwrap_or_default();
                 quote(name.as_bytes(), out);
             }
-            Kind::Flag(field) => out.push_str(if *field(config) { "true" } else { "false" }),
-            Kind::Account(field) => quote(field(config), out),
-            Kind::Accounts(field) => array(field(config).iter().map(Vec::as_slice), out),
-            Kind::Services => array(config.supervise.iter().map(|service| service.name().as_bytes()), out),
-            Kind::Paths => array(allowed_paths(&config.allow), out),
-            Kind::Abstract => quote(&config.metrics_name, out),
+            KeyKind::Flag(field) => out.push_str(if *field(config) { "true" } else { "false" }),
+            KeyKind::Account(field) => quote(field(config), out),
+            KeyKind::Accounts(field) => array(field(config).iter().map(Vec::as_slice), out),
+            KeyKind::Services => array(config.supervise.iter().map(|service| service.name().as_bytes()), out),
+            KeyKind::Paths => array(allowed_paths(&config.allow), out),
+            KeyKind::Abstract => quote(&config.metrics_name, out),
         }
     }
 }
@@ -326,7 +326,7 @@ fn flag(value: Scalar<'_>) -> Option<bool> {
 }
 
 /// A name, or a number written either way.
-fn account(value: Scalar<'_>) -> Option<Name> {
+fn account(value: Scalar<'_>) -> Option<AccountName> {
     let mut digits = [0; 20];
     let mut out = Writer::new(&mut digits);
     let name = match value {
@@ -337,7 +337,7 @@ fn account(value: Scalar<'_>) -> Option<Name> {
         _ => text(value)?,
     };
     let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b':' | b',');
-    if name.iter().all(plain) { Name::from_slice(name).ok() } else { None }
+    if name.iter().all(plain) { AccountName::from_slice(name).ok() } else { None }
 }
 
 /// `path` below `base`; `None` if that is too long, or if there is no base.

@@ -12,21 +12,21 @@ pub mod keys;
 pub mod toml;
 pub mod value;
 
-use super::names::Service;
-use super::path::Path;
+use super::service::Service;
 use crate::limits::{
     ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, HEARTBEAT_MIN, LOG_MAX_BYTES, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES,
     SUPERVISED_MAX,
 };
+use crate::util::path::Path;
 use crate::util::time::Duration;
 use heapless::Vec;
 
 /// A user or group: a name or a number, empty for none.
-pub type Name = Vec<u8, NAME_MAX_BYTES>;
+pub type AccountName = Vec<u8, NAME_MAX_BYTES>;
 
 /// Where everything is when the configuration does not say.
 #[derive(Debug)]
-pub struct Layout {
+pub struct DefaultPaths {
     /// `pid_file`.
     pub pid_file: Path,
     /// `socket`.
@@ -65,7 +65,7 @@ pub struct Config {
     pub log_keep: u32,
     /// Lines below this level are not written; an index of `Level::NAMES`.
     pub log_level: u8,
-    /// How lines are dated; an index of `Stamp::NAMES`.
+    /// How lines are dated; an index of `TimestampFormat::NAMES`.
     pub log_time: u8,
     /// Whether lines go to /dev/log too.
     pub syslog: bool,
@@ -88,13 +88,13 @@ pub struct Config {
     /// How long running jobs may take to end after TERM.
     pub stop_timeout: Duration,
     /// Whom to become.
-    pub user: Name,
+    pub user: AccountName,
     /// The group to take; empty for the user's own.
-    pub group: Name,
+    pub group: AccountName,
     /// Users that may use the sockets.
-    pub allow_uid: Vec<Name, ALLOW_IDS_MAX>,
+    pub allow_uid: Vec<AccountName, ALLOW_IDS_MAX>,
     /// Groups that may use the sockets.
-    pub allow_gid: Vec<Name, ALLOW_IDS_MAX>,
+    pub allow_gid: Vec<AccountName, ALLOW_IDS_MAX>,
     /// Services that the supervisor keeps running.
     pub supervise: Vec<Service, SUPERVISED_MAX>,
     /// How often the supervisor reads health files.
@@ -129,7 +129,7 @@ pub enum Handler<'a> {
     Path(&'a Path),
 }
 
-impl Layout {
+impl DefaultPaths {
     /// All zeros, to be filled in place.
     pub const EMPTY: Self = Self {
         pid_file: Path::empty(),
@@ -165,8 +165,8 @@ impl Config {
         queue_max: 0,
         sync: 0,
         stop_timeout: Duration::ZERO,
-        user: Name::new(),
-        group: Name::new(),
+        user: AccountName::new(),
+        group: AccountName::new(),
         allow_uid: Vec::new(),
         allow_gid: Vec::new(),
         supervise: Vec::new(),
@@ -181,15 +181,15 @@ impl Config {
     };
 
     /// Sets every value to its default.
-    pub fn reset(&mut self, layout: &Layout) {
-        self.pid_file.set(&layout.pid_file);
-        self.socket.set(&layout.socket);
-        self.log_file.set(&layout.log_file);
-        self.health_file.set(&layout.health_file);
-        self.queue_file.set(&layout.queue_file);
-        self.spool.set(&layout.spool);
+    pub fn reset(&mut self, default_paths: &DefaultPaths) {
+        self.pid_file.set(&default_paths.pid_file);
+        self.socket.set(&default_paths.socket);
+        self.log_file.set(&default_paths.log_file);
+        self.health_file.set(&default_paths.health_file);
+        self.queue_file.set(&default_paths.queue_file);
+        self.spool.set(&default_paths.spool);
         self.metrics_name.clear();
-        let _ = self.metrics_name.extend_from_slice(&layout.metrics_name);
+        let _ = self.metrics_name.extend_from_slice(&default_paths.metrics_name);
         self.handler.assign(&[b"log"]);
         self.watchdog.assign(&[]);
         (self.log_max, self.log_keep, self.log_level, self.log_time) = (LOG_MAX_BYTES, 1, 1, 0);

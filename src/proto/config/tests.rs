@@ -1,11 +1,11 @@
-use super::keys::{KEYS, Key, Kind};
+use super::keys::{KEYS, Key, KeyKind};
 use super::toml::{Problem, apply_option, parse};
 use super::*;
-use crate::proto::text::Writer;
+use crate::util::text::Writer;
 
-fn layout() -> Layout {
+fn default_paths() -> DefaultPaths {
     let path = |name: &str| Path::new(format!("/d/{name}").as_bytes()).unwrap();
-    Layout {
+    DefaultPaths {
         pid_file: path("zigsvc.pid"),
         socket: path("zigsvc.sock"),
         log_file: path("zigsvc.log"),
@@ -18,7 +18,7 @@ fn layout() -> Layout {
 
 fn defaults() -> Config {
     let mut config = Config::EMPTY;
-    config.reset(&layout());
+    config.reset(&default_paths());
     config
 }
 
@@ -215,14 +215,14 @@ fn every_key_accepts_its_own_default_and_describes_itself() {
 /// A value of `key` that may not be its default.
 fn another(key: &Key, choice: usize) -> String {
     match &key.kind {
-        Kind::Path(_) | Kind::Handler | Kind::Device(_) | Kind::Paths => "/another".to_owned(),
-        Kind::Size(_) => "77".to_owned(),
-        Kind::Duration(_, _, high, _) => format!("{}ms", high.as_ms()),
-        Kind::Count(_, _, high) => high.to_string(),
-        Kind::Choice(_, names) => names[choice % names.len()].to_owned(),
-        Kind::Flag(_) => "true".to_owned(),
-        Kind::Account(_) | Kind::Accounts(_) | Kind::Abstract => "another".to_owned(),
-        Kind::Services => "hub".to_owned(),
+        KeyKind::Path(_) | KeyKind::Handler | KeyKind::Device(_) | KeyKind::Paths => "/another".to_owned(),
+        KeyKind::Size(_) => "77".to_owned(),
+        KeyKind::Duration(_, _, high, _) => format!("{}ms", high.as_ms()),
+        KeyKind::Count(_, _, high) => high.to_string(),
+        KeyKind::Choice(_, names) => names[choice % names.len()].to_owned(),
+        KeyKind::Flag(_) => "true".to_owned(),
+        KeyKind::Account(_) | KeyKind::Accounts(_) | KeyKind::Abstract => "another".to_owned(),
+        KeyKind::Services => "hub".to_owned(),
     }
 }
 
@@ -238,7 +238,7 @@ fn every_key_goes_back_to_its_default_when_it_is_not_named_any_more() {
             }
         }
         assert_ne!(emitted(&mut config), fresh, "{}: no other value", key.name);
-        config.reset(&layout());
+        config.reset(&default_paths());
         assert_eq!(emitted(&mut config), fresh, "{}", key.name);
         assert!(!config.log_file_named, "{}", key.name);
     }

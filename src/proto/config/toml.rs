@@ -7,8 +7,8 @@
 use super::Config;
 use super::keys::{KEYS, Key, Scalar};
 use crate::limits::PATH_MAX_BYTES;
-use crate::proto::path::Path;
-use crate::proto::text::{Writer, trim};
+use crate::util::path::Path;
+use crate::util::text::{Writer, trim};
 use heapless::Vec;
 
 /// What is wrong with a configuration, and where.
@@ -60,7 +60,7 @@ impl ConfigError<'_> {
 }
 
 /// A decoded string: no value is longer than a path.
-type Text = Vec<u8, PATH_MAX_BYTES>;
+type DecodedString = Vec<u8, PATH_MAX_BYTES>;
 
 /// Reads a whole file into `config`; relative paths are below `base`.
 ///
@@ -257,7 +257,7 @@ impl<'a> Parser<'a> {
         config: &mut Config,
         base: &Path,
     ) -> Result<(), ConfigError<'a>> {
-        let mut text = Text::new();
+        let mut text = DecodedString::new();
         let value = match self.rest.first() {
             Some(b'"') => {
                 self.basic_string(&mut text)?;
@@ -299,7 +299,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `'text'` without escapes.
-    fn literal_string(&mut self, text: &mut Text) -> Result<(), ConfigError<'a>> {
+    fn literal_string(&mut self, text: &mut DecodedString) -> Result<(), ConfigError<'a>> {
         self.eat(b"'");
         let raw = self.take_while(|byte| byte != b'\'' && !is_control(byte));
         self.append(text, raw)?;
@@ -307,7 +307,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `"text"` with escapes.
-    fn basic_string(&mut self, text: &mut Text) -> Result<(), ConfigError<'a>> {
+    fn basic_string(&mut self, text: &mut DecodedString) -> Result<(), ConfigError<'a>> {
         self.eat(b"\"");
         loop {
             let raw = self.take_while(|byte| !matches!(byte, b'"' | b'\\') && !is_control(byte));
@@ -323,7 +323,7 @@ impl<'a> Parser<'a> {
     }
 
     /// What follows a backslash.
-    fn escape(&mut self, text: &mut Text) -> Result<(), ConfigError<'a>> {
+    fn escape(&mut self, text: &mut DecodedString) -> Result<(), ConfigError<'a>> {
         const SIMPLE: &[(&[u8], &[u8])] = &[
             (b"b", b"\x08"),
             (b"t", b"\t"),
@@ -357,7 +357,7 @@ impl<'a> Parser<'a> {
         self.append(text, character.encode_utf8(&mut [0; 4]).as_bytes())
     }
 
-    fn append(&self, text: &mut Text, bytes: &[u8]) -> Result<(), ConfigError<'a>> {
+    fn append(&self, text: &mut DecodedString, bytes: &[u8]) -> Result<(), ConfigError<'a>> {
         text.extend_from_slice(bytes).map_err(|_| self.syntax("text is longer than 255 bytes"))
     }
 

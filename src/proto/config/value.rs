@@ -1,6 +1,6 @@
 //! Values with units: durations and sizes.
 
-use crate::proto::text::{Writer, parse_u64};
+use crate::util::text::{Writer, parse_u64};
 use crate::util::time::Duration;
 
 /// Milliseconds in each unit, longest first.

@@ -4,8 +4,8 @@ use super::Jobs;
 use super::control::{ClientState, PendingReply};
 use super::scan::ScanTask;
 use crate::limits::{ACCEPT_TURN, CLIENTS_MAX};
-use crate::service::clients::Client;
-use crate::service::listener::{Access, Rank};
+use crate::service::connections::Connection;
+use crate::service::listener::{Access, AccessPolicy};
 use crate::sys::Failure;
 use crate::sys::socket;
 use crate::util::time::Instant;
@@ -16,12 +16,12 @@ impl Jobs {
     pub(super) fn accept_clients(&mut self, now: Instant) {
         for _ in 0..ACCEPT_TURN {
             let Some((connection, peer)) = self.control.listener.accept(now) else { return };
-            let rank = self.control.listener.access.rank(&connection, peer);
+            let access = self.control.listener.policy.access_of(&connection, peer);
             let busy = |client_slot| self.control.client_state(client_slot) != ClientState::Idle;
-            if let Some(client_slot) = self.control.clients.crowded_out(rank, now, &busy) {
+            if let Some(client_slot) = self.control.clients.eviction_candidate(access, now, &busy) {
                 self.drop_client(client_slot);
             }
-            if let Err(connection) = self.control.clients.add(connection, peer, rank, now) {
+            if let Err(connection) = self.control.clients.add(connection, peer, access, now) {
                 let _ = socket::send(&connection, b"err busy 16 clients are connected; try again\n");
                 socket::close(connection, self.scratch);
             }
@@ -32,10 +32,10 @@ impl Jobs {
     ///
     /// # Errors
     /// The socket cannot be made anew with its new mode and group.
-    pub(super) fn set_access(&mut self, access: Access, now: Instant) -> Result<(), Failure> {
-        let anew = self.control.listener.set_access(access);
-        let hidden = if anew { self.control.listener.hide() } else { Ok(()) };
-        if anew && hidden.is_ok() {
+    pub(super) fn set_policy(&mut self, policy: AccessPolicy, now: Instant) -> Result<(), Failure> {
+        let anew = self.control.listener.set_policy(policy);
+        let unlinked = if anew { self.control.listener.unlink() } else { Ok(()) };
+        if anew && unlinked.is_ok() {
             // Nobody who has connected already is to be turned away.
             for _ in 0..CLIENTS_MAX {
                 self.accept_clients(now);
@@ -43,16 +43,16 @@ impl Jobs {
             self.control.listener.check();
         }
         for client_slot in 0..CLIENTS_MAX {
-            let rank = self.control.clients.rank_again(client_slot, &self.control.listener.access);
-            if rank == Some(Rank::Nobody) {
+            let access = self.control.clients.update_access(client_slot, &self.control.listener.policy);
+            if access == Some(Access::Denied) {
                 self.drop_client(client_slot);
             }
         }
-        hidden
+        unlinked
     }
 
     pub(super) fn close_if_finished(&mut self, client_slot: usize) {
-        let finished = self.control.clients.get(client_slot).is_some_and(Client::is_finished);
+        let finished = self.control.clients.get(client_slot).is_some_and(Connection::is_finished);
         if finished && self.control.can_ask(client_slot) {
             self.drop_client(client_slot);
         }
@@ -84,12 +84,12 @@ impl Jobs {
             }
             self.drop_client(client_slot);
         }
-        let _ = self.control.listener.hide();
+        let _ = self.control.listener.unlink();
     }
 
     /// Counts a denial, and logs it unless there are too many.
     pub(super) fn record_denied(&mut self, client_slot: usize, verb: &[u8], now: Instant) {
         let client = self.control.clients.get_mut(client_slot);
-        self.control.denials.note(client, "control", verb, now, &mut self.log);
+        self.control.denials.record(client, "control", verb, now, &mut self.log);
     }
 }

@@ -5,9 +5,9 @@ use super::Jobs;
 use super::control::PendingReply;
 use super::requests::{error_code, error_text, refuse};
 use crate::limits::{CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
-use crate::proto::text::Writer;
 use crate::state::disk::DiskError;
 use crate::state::spool::NO_SPACE;
+use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 

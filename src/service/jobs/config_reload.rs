@@ -1,13 +1,13 @@
 //! SIGHUP: the configuration anew, whole or not at all.
 
 use super::Jobs;
-use crate::proto::names::Service;
-use crate::proto::text::Writer;
+use crate::proto::service::Service;
+use crate::service::config_source::InvalidConfig;
 use crate::service::lifecycle::{Process, describe_at};
-use crate::service::listener::{Access, describe_unknown};
+use crate::service::listener::{AccessPolicy, describe_unknown};
 use crate::service::reload::{self, REASON_BYTES};
-use crate::service::settings::Unusable;
 use crate::state::window::JobState;
+use crate::util::text::Writer;
 use crate::util::time::Instant;
 
 impl Jobs {
@@ -15,17 +15,17 @@ impl Jobs {
     pub(super) fn reload(&mut self, now: Instant) {
         let mut reason = [0; REASON_BYTES];
         let mut out = Writer::new(&mut reason);
-        let access = match reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) {
+        let policy = match reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) {
             Ok(()) => {
-                let access = Access::resolve(Service::Jobs, self.process.candidate);
-                access.map_err(|name| describe_unknown(name, &mut out))
+                let policy = AccessPolicy::resolve(Service::Jobs, self.process.candidate);
+                policy.map_err(|name| describe_unknown(name, &mut out))
             }
-            Err(Unusable) => Err(()),
+            Err(InvalidConfig) => Err(()),
         };
-        match access {
-            Ok(access) => {
+        match policy {
+            Ok(policy) => {
                 self.counts.reloads = self.counts.reloads.saturating_add(1);
-                self.adopt(access, now);
+                self.adopt(policy, now);
                 self.process.notify.reloaded(true);
             }
             Err(()) => {
@@ -36,7 +36,7 @@ impl Jobs {
     }
 
     /// Takes over a good configuration and logs what changed.
-    fn adopt(&mut self, access: Access, now: Instant) {
+    fn adopt(&mut self, policy: AccessPolicy, now: Instant) {
         reload::accept(&mut self.process, &mut self.log);
         let Process { config: old, candidate: new, foreground, .. } = &mut self.process;
         self.log.configure(new, &new.log_file, *foreground);
@@ -46,7 +46,7 @@ impl Jobs {
         }
         core::mem::swap(old, new);
         self.warn_about_handler();
-        if let Err(failure) = self.set_access(access, now) {
+        if let Err(failure) = self.set_policy(policy, now) {
             let config = &self.process.config;
             self.log.warn(&|out| describe_at(&config.socket, failure, out));
         }

@@ -14,14 +14,14 @@ use crate::limits::{
     CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT_TURN_JOBS, CLIENTS_MAX, REQUEST_MAX_BYTES,
 };
 use crate::proto::control::{Code, Filter, Target, split};
-use crate::proto::frame::{Framed, frame};
-use crate::proto::text::Writer;
-use crate::service::clients::{Client, Clients};
+use crate::proto::framing::{Framed, frame};
+use crate::service::connections::{Connection, Connections};
 use crate::service::denials::Denials;
-use crate::service::listener::{Listener, Rank};
+use crate::service::listener::{Access, Listener};
 use crate::state::disk::DiskError;
 use crate::state::spool::Savepoint;
 use crate::sys::socket::Peer;
+use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
 use ufmt::uwrite;
 
@@ -70,7 +70,7 @@ const REPLY_BYTES: usize = 160;
 /// See the module's documentation.
 pub(super) struct ControlServer {
     pub(super) listener: Listener,
-    pub(super) clients: &'static mut Clients,
+    pub(super) clients: &'static mut Connections,
     pub(super) history: &'static mut History,
     /// The lines of a `list` that is being sent.
     pub(super) page: &'static mut ListPage,
@@ -96,7 +96,7 @@ pub(super) struct ControlServer {
 impl ControlServer {
     pub(super) fn new(
         listener: Listener,
-        clients: &'static mut Clients,
+        clients: &'static mut Connections,
         history: &'static mut History,
         page: &'static mut ListPage,
     ) -> Self {
@@ -158,8 +158,8 @@ impl ControlServer {
     }
 
     /// What the client may.
-    fn rank(&self, client_slot: usize) -> Rank {
-        self.clients.get(client_slot).map_or(Rank::Nobody, |client| client.rank)
+    fn access(&self, client_slot: usize) -> Access {
+        self.clients.get(client_slot).map_or(Access::Denied, |client| client.access)
     }
 
     /// Whether the next request of a client can be handled.
@@ -195,7 +195,7 @@ impl Jobs {
         let mut asks = [false; CLIENTS_MAX];
         for source in ready {
             let ReadySource::Client(client_slot) = *source else { continue };
-            let stuck = self.control.clients.get(client_slot).is_some_and(Client::is_stuck);
+            let stuck = self.control.clients.get(client_slot).is_some_and(Connection::is_stuck);
             if stuck {
                 if self.control.clients.flush(client_slot, now).is_err() {
                     self.drop_client(client_slot);
@@ -236,7 +236,7 @@ impl Jobs {
             if framed == Framed::Partial {
                 break false;
             }
-            if self.control.rank(client_slot) == Rank::Nobody {
+            if self.control.access(client_slot) == Access::Denied {
                 self.record_denied(client_slot, b"connect", now);
                 refuse(&mut out, Code::Denied, "allow_uid and allow_gid do not name you");
                 close = true;
@@ -276,15 +276,15 @@ impl Jobs {
         let has_pending = self.control.pending_reply(client_slot) != PendingReply::None;
         match framed {
             Framed::Partial => Some((0, false)),
-            Framed::TooLong(..) | Framed::Cut(_) if has_pending => None,
-            Framed::Rest(used, end) | Framed::TooLong(used, end) => {
+            Framed::TooLong(..) | Framed::Unterminated(_) if has_pending => None,
+            Framed::Discard(used, end) | Framed::TooLong(used, end) => {
                 if matches!(framed, Framed::TooLong(..)) {
                     refuse(out, Code::TooLong, "a request has at most 1100 bytes");
                 }
                 self.control.clients.set_skipping(client_slot, !end);
                 Some((used, end))
             }
-            Framed::Cut(used) => {
+            Framed::Unterminated(used) => {
                 refuse(out, Code::BadRequest, "the last request has no newline, and was not done");
                 Some((used, false))
             }
@@ -313,7 +313,7 @@ impl Jobs {
 
     fn handle(&mut self, client_slot: usize, line: &[u8], now: Instant, out: &mut Writer<'_>) -> Reply {
         let (verb, argument) = split(line);
-        let rank = self.control.rank(client_slot);
+        let access = self.control.access(client_slot);
         let Some(request) = RequestSpec::named(verb) else {
             let _ = uwrite!(out, "err {} ", Code::BadRequest.name());
             if verb.is_empty() {
@@ -330,7 +330,7 @@ impl Jobs {
         if waits || (out.room() < request.reply_bytes && !alone) {
             return Reply::Retry;
         }
-        if request.min_access == Rank::Owner && rank != Rank::Owner {
+        if request.min_access == Access::Owner && access != Access::Owner {
             self.record_denied(client_slot, verb, now);
             return refuse(out, Code::Denied, "only root and the service's own user may");
         }

@@ -2,8 +2,8 @@
 //! those who `watch`.
 
 use crate::limits::{EVENTS_TURN, RESULTS_KEPT};
-use crate::proto::text::Writer;
 use crate::state::window::AttemptOutcome;
+use crate::util::text::Writer;
 use crate::util::time::Duration;
 use heapless::Vec;
 use ufmt::uwrite;

@@ -3,15 +3,15 @@
 
 use crate::limits::{JOB_MAX_BYTES, PATH_MAX_BYTES, WORDS_MAX};
 use crate::proto::config::Handler;
-use crate::proto::lines::words;
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
+use crate::service::child_output::ChildOutput;
 use crate::service::log::Log;
-use crate::service::output::Output;
 use crate::sys::oom::OomScore;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::spawn::{Child, Program, Role, SAFE_PATH, spawn};
 use crate::sys::{Failure, OwnedFd, file};
+use crate::util::lines::words;
+use crate::util::path::Path;
+use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use core::ffi::CStr;
 use heapless::Vec;
@@ -35,7 +35,7 @@ pub(super) struct JobWorker {
     /// The handler, and its process group.
     pub(super) pid: Pid,
     /// Its output.
-    pub(super) output: Output,
+    pub(super) output: ChildOutput,
     /// Its pipe's other end, held so that closing it wakes nobody: it is the end of
     /// the leader that counts, and that follows at once.
     _input: OwnedFd,
@@ -78,7 +78,7 @@ impl JobWorker {
         Ok(Self {
             id,
             pid: child.pid,
-            output: Output::new(Some(child.output)),
+            output: ChildOutput::new(Some(child.output)),
             _input: child.input,
             started_at: now,
             deadline: (!timeout.is_zero()).then(|| now + timeout),

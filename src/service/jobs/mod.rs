@@ -46,7 +46,7 @@ use crate::proto::config::Config;
 use crate::service::degraded::Degraded;
 use crate::service::disk::SpoolDisk;
 use crate::service::heartbeat::Heartbeat;
-use crate::service::lifecycle::{Audience, Process, exit};
+use crate::service::lifecycle::{Process, StartReporter, exit};
 use crate::service::log::Log;
 use crate::service::memory::Memory;
 use crate::state::disk::DiskError;
@@ -161,8 +161,8 @@ static STORAGE: Once<JobsStorage, 1> = Once::new(JobsStorage {
 /// Runs the service until it is stopped; returns the exit code. (Not inlined: its
 /// caller's frame would hold what every service needs.)
 #[inline(never)]
-pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
-    let jobs = Jobs::open(parts, audience);
+pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
+    let jobs = Jobs::open(parts, reporter);
     jobs.announce();
     memory::release(jobs.scratch);
     memory::release_startup();

@@ -14,11 +14,11 @@
 use super::job_worker::JobWorker;
 use crate::limits::WORKERS_MAX;
 use crate::proto::health::{BOOT_ID_BYTES, UNKNOWN_BOOT};
-use crate::proto::path::Path;
-use crate::proto::text::{Writer, parse_u64};
 use crate::service::log::Log;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::{OwnedFd, dir, file};
+use crate::util::path::Path;
+use crate::util::text::{Writer, parse_u64};
 use ufmt::uwrite;
 
 /// Bytes of one handler's line: two numbers, a blank, blanks, a newline.

@@ -7,11 +7,11 @@
 use super::control::{ClientState, PendingReply, ScanRequest};
 use super::{Jobs, Shutdown, rules};
 use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, target, text, waits};
-use crate::proto::text::Writer;
-use crate::service::listener::Rank;
+use crate::service::listener::Access;
 use crate::state::disk::DiskError;
 use crate::state::spool::Cancelled;
 use crate::sys::Errno;
+use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
@@ -22,7 +22,7 @@ pub(super) struct RequestSpec {
     args: &'static str,
     help: &'static str,
     /// The lowest rank that may.
-    pub(super) min_access: Rank,
+    pub(super) min_access: Access,
     /// Bytes that its answer may need at once, where that is much.
     pub(super) reply_bytes: usize,
     action: RequestAction,
@@ -63,7 +63,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         name: "status",
         args: "",
         help: "what the service does and did",
-        min_access: Rank::Guest,
+        min_access: Access::Guest,
         reply_bytes: 640,
         action: RequestAction::Plain(status),
     },
@@ -71,7 +71,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         name: "queue",
         args: "TEXT",
         help: "add a job; answered when it is on disk",
-        min_access: Rank::Guest,
+        min_access: Access::Guest,
         reply_bytes: 0,
         action: RequestAction::Text(queue),
     },
@@ -79,7 +79,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         name: "list",
         args: "[STATE [AFTER_ID]]",
         help: "up to 100 jobs: waiting, running, dead or all",
-        min_access: Rank::Guest,
+        min_access: Access::Guest,
         reply_bytes: 0,
         action: RequestAction::Filter(list),
     },
@@ -87,7 +87,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         name: "wait",
         args: "ID",
         help: "answered when the job has ended",
-        min_access: Rank::Guest,
+        min_access: Access::Guest,
         reply_bytes: 0,
         action: RequestAction::Id(wait),
     },
@@ -95,7 +95,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         name: "watch",
         args: "",
         help: "a line for each event, until you go",
-        min_access: Rank::Guest,
+        min_access: Access::Guest,
         reply_bytes: 0,
         action: RequestAction::Plain(watch),
     },
@@ -103,7 +103,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         name: "cancel",
         args: "ID",
         help: "end a waiting or running job",
-        min_access: Rank::Owner,
+        min_access: Access::Owner,
         reply_bytes: 0,
         action: RequestAction::Id(cancel),
     },
@@ -111,7 +111,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         name: "retry",
         args: "ID|dead",
         help: "have a dead job, or all, wait again",
-        min_access: Rank::Owner,
+        min_access: Access::Owner,
         reply_bytes: 0,
         action: RequestAction::Target(retry),
     },
@@ -119,7 +119,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         name: "forget",
         args: "ID|dead",
         help: "remove a dead job, or all, for good",
-        min_access: Rank::Owner,
+        min_access: Access::Owner,
         reply_bytes: 0,
         action: RequestAction::Target(forget),
     },
@@ -127,7 +127,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         name: "drain",
         args: "[wait]",
         help: "no new jobs; finish the others, then stop",
-        min_access: Rank::Owner,
+        min_access: Access::Owner,
         reply_bytes: 0,
         action: RequestAction::Wait(drain),
     },
@@ -135,7 +135,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         name: "stop",
         args: "",
         help: "stop; running jobs will run again",
-        min_access: Rank::Owner,
+        min_access: Access::Owner,
         reply_bytes: 0,
         action: RequestAction::Plain(stop),
     },
@@ -143,7 +143,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         name: "help",
         args: "",
         help: "this list",
-        min_access: Rank::Guest,
+        min_access: Access::Guest,
         reply_bytes: 900,
         action: RequestAction::Plain(help),
     },
@@ -307,7 +307,7 @@ fn stop(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
 fn help(_: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     let _ = uwrite!(context.out, "ok {}\n", REQUESTS.len());
     for RequestSpec { name, args, help, min_access, .. } in REQUESTS {
-        let (gap, owner) = (if args.is_empty() { "" } else { " " }, *min_access == Rank::Owner);
+        let (gap, owner) = (if args.is_empty() { "" } else { " " }, *min_access == Access::Owner);
         let _ = uwrite!(context.out, "{}{}{}: {}", *name, gap, *args, *help);
         context.out.push_str(if owner { " (owner only)\n" } else { "\n" });
     }

@@ -6,13 +6,12 @@ use super::orphans::Orphans;
 use super::status::describe_disk;
 use super::{JobCounts, Jobs, JobsStorage, STORAGE, Shutdown, rules};
 use crate::limits::SPOOL_RETRY;
-use crate::proto::names::Service;
-use crate::proto::path::Path;
-use crate::service::clients;
+use crate::proto::service::Service;
+use crate::service::connections;
 use crate::service::degraded::Degraded;
 use crate::service::disk::SpoolDisk;
 use crate::service::heartbeat::Heartbeat;
-use crate::service::lifecycle::{Audience, Process, ensure_folder, exit};
+use crate::service::lifecycle::{Process, StartReporter, ensure_folder, exit};
 use crate::service::listener::open_and_drop;
 use crate::service::log::Log;
 use crate::service::memory::Memory;
@@ -20,6 +19,7 @@ use crate::state::disk::DiskError;
 use crate::state::spool::RecoverError;
 use crate::sys::oom::OomScore;
 use crate::sys::{Errno, clock, file, identity, process};
+use crate::util::path::Path;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
@@ -27,12 +27,12 @@ impl Jobs {
     /// Opens everything that the service needs; failures end the process. (Not
     /// inlined: what it needs of the stack is free afterwards.)
     #[inline(never)]
-    pub(super) fn open(parts: &'static mut Memory, audience: Audience) -> &'static mut Self {
-        let Memory { scratch, settings, config, candidate, log } = parts;
+    pub(super) fn open(parts: &'static mut Memory, reporter: StartReporter) -> &'static mut Self {
+        let Memory { scratch, config_source, config, candidate, log } = parts;
         let scratch = scratch.pages();
-        let process = Process::prepare(Service::Jobs, settings, config, candidate, audience);
+        let process = Process::prepare(Service::Jobs, config_source, config, candidate, reporter);
         let now = clock::now();
-        let _audience = &process.audience;
+        let _reporter = &process.reporter;
         let config = &*process.config;
         let JobsStorage { service, spool, workers, history, page } = STORAGE.take();
         let mut log = Log::open(&process, &config.log_file, process.identity.as_ref(), log);
@@ -88,7 +88,7 @@ impl Jobs {
             degraded: Degraded::default(),
             socket_failing: false,
             pages_dirty: false,
-            control: ControlServer::new(listener, clients::take(), history, page),
+            control: ControlServer::new(listener, connections::take(), history, page),
         };
         let _ = service.push(jobs);
         let Some(jobs) = service.first_mut() else { process::abort() };
@@ -101,7 +101,7 @@ impl Jobs {
     /// go.
     #[inline(never)]
     pub(super) fn announce(&mut self) {
-        self.heartbeat.begin(clock::now(), &self.process.audience);
+        self.heartbeat.begin(clock::now(), &self.process.reporter);
         // (that made a name, which is no reason to wake)
         self.on_inotify();
         self.log.info(&|out| {
@@ -109,8 +109,8 @@ impl Jobs {
         });
         self.log.flush();
         self.update_degraded();
-        let audience = core::mem::replace(&mut self.process.audience, Audience::Foreground(None));
-        audience.ready();
+        let reporter = core::mem::replace(&mut self.process.reporter, StartReporter::Foreground(None));
+        reporter.ready();
         self.send_status();
         self.process.notify.ready();
     }
@@ -126,7 +126,7 @@ fn open_folders(process: &Process) {
             Err(failure) => process.fail_at(folder, failure),
         };
         if let (true, Some(owner)) = (created, &process.identity) {
-            let given = file::open_dir(folder.as_c_str()).and_then(|fd| identity::give(&fd, owner));
+            let given = file::open_dir(folder.as_c_str()).and_then(|fd| identity::chown(&fd, owner));
             if let Err(failure) = given {
                 process.fail_at(folder, failure);
             }

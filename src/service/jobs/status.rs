@@ -4,7 +4,6 @@
 use super::{Jobs, Shutdown, rules};
 use crate::limits::NOTIFY_STATUS_BYTES;
 use crate::proto::config::Handler;
-use crate::proto::text::Writer;
 use crate::service::degraded::push_names;
 use crate::service::disk::SpoolDisk;
 use crate::service::lifecycle::describe_at;
@@ -13,6 +12,7 @@ use crate::state::disk::DiskError;
 use crate::state::spool::{Damage, IngestNotice, Recovery};
 use crate::state::window::{AttemptOutcome, JobState};
 use crate::sys::{Errno, Failure, clock, describe_errno, file, process};
+use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
@@ -37,7 +37,7 @@ impl Jobs {
             });
         }
         if damaged_bytes > 0 {
-            self.process.audience.warn(&|out| {
+            self.process.reporter.warn(&|out| {
                 out.push_escaped(self.process.config.spool.as_bytes());
                 out.push_str(": damaged records were set aside as journal.bad-N");
             });
@@ -73,7 +73,7 @@ impl Jobs {
         });
         // In the foreground the log says it on stderr, and never blocks there.
         if !self.process.foreground {
-            self.process.audience.warn(&|out| {
+            self.process.reporter.warn(&|out| {
                 out.push_str("handler: ");
                 describe_at(path, failure, out);
             });

@@ -11,7 +11,7 @@
 //! - **main**, this file, is the service: lock, log, health, configuration. It alone knows
 //!   the list and opens files. It reads nothing but the worker's messages, each of a fixed
 //!   length, and checks every byte of them (`proto/opener.rs`).
-//! - **the worker** (`worker.rs`) reads what strangers send, and could, taken over by one,
+//! - **the worker** (`worker_process.rs`) reads what strangers send, and could, taken over by one,
 //!   ask for what is on the list anyway, and lie about who asks, in the log.
 //!
 //! The heart beats when the worker shows that it lives, so the health file is about both.
@@ -19,30 +19,31 @@
 //! killed, and another one started: at once, then more slowly. While there is none, new
 //! connections wait, and the heart stands still.
 
-mod worker;
+mod worker_process;
 
-use super::companion::{Companion, Source};
-use super::lifecycle::{Audience, exit};
+use super::base::{PollSource, ServiceBase};
+use super::lifecycle::{StartReporter, exit};
 use super::memory::Memory;
 use crate::limits::{
     CLIENTS_MAX, DENIALS_LOGGED_MAX, OPENER_SOCKET_BEATS, RESTART_DELAY, RESTART_DELAY_MAX, RESTART_QUICK,
     WORKER_GRACE, WORKER_OVERSLEPT,
 };
 use crate::proto::log::Level;
-use crate::proto::names::Service;
-use crate::proto::opener::{Answer, Asked, REQUEST_BYTES, Request, Whom};
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
+use crate::proto::opener::{PathRequest, RequestId, TO_MAIN_BYTES, ToMain, ToWorker};
+use crate::proto::service::Service;
 use crate::state::backoff::delay;
 use crate::state::opener::{Resolved, complete, find, load};
-use crate::state::quota::Quota;
-use crate::state::resolve::Name;
+use crate::state::rate_limit::RateLimit;
+use crate::state::realpath::NodeKind;
 use crate::sys::identity::{self, Identity};
 use crate::sys::once::Once;
 use crate::sys::process::{self, Pid, Side, Signal};
 use crate::sys::{
-    Errno, Failure, OwnedFd, clock, describe_errno, fds, file, memory, pass, poll, push_errno_name, socket,
+    Errno, Failure, OwnedFd, clock, describe_errno, fd_passing, fds, file, memory, poll, push_errno_name,
+    socket,
 };
+use crate::util::path::Path;
+use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use heapless::Vec;
 use ufmt::uwrite;
@@ -53,40 +54,40 @@ const NOBODY: u32 = 65534;
 static RESOLVED: Once<Resolved, 6> = Once::new(Vec::new());
 
 /// The process that talks to clients.
-struct Worker {
+struct WorkerHandle {
     pid: Pid,
     channel: OwnedFd,
-    born_at: Instant,
-    heard_at: Instant,
+    started_at: Instant,
+    last_message_at: Instant,
 }
 
 /// What the worker has said.
-enum Heard {
+enum WorkerMessage {
     /// Nothing yet.
     Nothing,
     /// That it lives.
     Alive,
     /// What it wants for a client, which it got.
-    Asked,
+    Served,
     /// That it could not give up its rights.
-    Unfit(Errno),
+    PrivDropFailed(Errno),
     /// It is gone, or not to be trusted: why.
     Lost(&'static str),
 }
 
 /// See the module's documentation.
 struct Opener {
-    base: Companion,
+    base: ServiceBase,
     /// Where the entries of `allow` led.
     resolved: &'static mut Resolved,
     /// Whom the worker becomes.
     identity: Option<Identity>,
-    worker: Option<Worker>,
+    worker: Option<WorkerHandle>,
     /// Workers that were lost in a row, each soon after its start.
-    losses: u32,
+    quick_exits: u32,
     /// When the next one is started, while there is none.
     start_at: Instant,
-    denials: Quota,
+    denials: RateLimit,
     /// The hint about the root was given.
     hinted: bool,
     opened: u64,
@@ -97,16 +98,16 @@ struct Opener {
 /// Runs the service until it is stopped; returns the exit code. (Not inlined: its
 /// caller's frame would hold what every service needs.)
 #[inline(never)]
-pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
-    let (base, identity) = Companion::open(Service::Opener, parts, audience);
+pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
+    let (base, identity) = ServiceBase::open(Service::Opener, parts, reporter);
     let mut opener = Opener {
         base,
         resolved: RESOLVED.take(),
-        identity: whom_to_become(identity),
+        identity: worker_identity(identity),
         worker: None,
-        losses: 0,
+        quick_exits: 0,
         start_at: Instant::BOOT,
-        denials: Quota::default(),
+        denials: RateLimit::default(),
         hinted: false,
         opened: 0,
         denied: 0,
@@ -122,7 +123,7 @@ pub fn serve(parts: &'static mut Memory, audience: Audience) -> u8 {
 }
 
 /// Whom the worker becomes, if we may say so: `user`, or else nobody.
-fn whom_to_become(configured: Option<Identity>) -> Option<Identity> {
+fn worker_identity(configured: Option<Identity>) -> Option<Identity> {
     if identity::effective_uid() != 0 {
         return None;
     }
@@ -133,17 +134,17 @@ fn whom_to_become(configured: Option<Identity>) -> Option<Identity> {
 }
 
 /// What a name is (readlink(2)); why it could not be looked at, if so.
-fn look(path: &Path, target: &mut [u8], errno: &mut Option<Errno>) -> Name {
+fn inspect_name(path: &Path, target: &mut [u8], errno: &mut Option<Errno>) -> NodeKind {
     match file::read_link(path.as_c_str(), target) {
-        Ok(length) => Name::Link(length),
-        Err(Failure { errno: Errno::INVAL, .. }) => Name::Other,
+        Ok(length) => NodeKind::Link(length),
+        Err(Failure { errno: Errno::INVAL, .. }) => NodeKind::Other,
         Err(Failure {
             errno: Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP | Errno::NAMETOOLONG,
             ..
-        }) => Name::Missing,
+        }) => NodeKind::Missing,
         Err(failure) => {
             *errno = Some(failure.errno);
-            Name::Unknown
+            NodeKind::Unknown
         }
     }
 }
@@ -155,24 +156,24 @@ impl Opener {
         let channel = self.worker.as_ref().map(|worker| &worker.channel);
         let ready = self.base.wait(None, &|_| false, channel, due);
         let now = clock::now();
-        if ready.contains(&Source::Signals) || self.base.process.signals.have_arrived() {
+        if ready.contains(&PollSource::Signals) || self.base.process.signals.have_arrived() {
             self.on_signals(now);
         }
-        let beats = ready.contains(&Source::Other) && self.hear_all(now);
+        let beats = ready.contains(&PollSource::Other) && self.receive_all(now);
         if !self.base.stopping {
             self.watch_worker(now);
         }
         let socket = self.base.listener.identity();
         self.base.end_turn(now, self.worker.is_some(), beats, OPENER_SOCKET_BEATS);
         if self.base.listener.identity() != socket {
-            self.hand_listener(now);
+            self.send_listener(now);
         }
     }
 
     /// When the worker has been silent for too long, or the next one is started.
     fn next_deadline(&self) -> Option<Instant> {
         Some(match &self.worker {
-            Some(worker) => worker.heard_at + self.base.process.config.stale_after,
+            Some(worker) => worker.last_message_at + self.base.process.config.stale_after,
             None => self.start_at,
         })
     }
@@ -185,13 +186,13 @@ impl Opener {
         });
         if arrived.has(Signal::HUP) && self.base.reload() {
             self.load();
-            self.hand_listener(now);
+            self.send_listener(now);
         }
         if arrived.has(Signal::CHILD) {
             while let Some((pid, _)) = process::reap_any() {
                 if self.worker.as_ref().is_some_and(|worker| worker.pid == pid) {
                     // (its number may be another process's by now)
-                    self.mourn(now, "is gone");
+                    self.on_worker_exit(now, "is gone");
                 }
             }
         }
@@ -202,7 +203,7 @@ impl Opener {
     fn load(&mut self) {
         let mut errno = None;
         let allow = &self.base.process.config.allow;
-        load(allow, &mut |path, target| look(path, target, &mut errno), self.resolved);
+        load(allow, &mut |path, target| inspect_name(path, target, &mut errno), self.resolved);
         if let Some(errno) = errno {
             self.base.log.warn(&|out| {
                 out.push_str("allow: where its entries lead cannot all be seen yet: ");
@@ -212,13 +213,13 @@ impl Opener {
     }
 
     /// Where the path leads that is asked for: `None` if it is not on the list.
-    fn find(&mut self, asked: Asked<'_>) -> Option<Result<Path, Errno>> {
+    fn find(&mut self, request: PathRequest<'_>) -> Option<Result<Path, Errno>> {
         let allow = &self.base.process.config.allow;
-        let find = |resolved: &Resolved| find(allow, resolved, asked.path).and_then(Path::new);
-        let mut path = if asked.too_long { None } else { find(self.resolved) }?;
+        let find = |resolved: &Resolved| find(allow, resolved, request.path).and_then(Path::new);
+        let mut path = if request.too_long { None } else { find(self.resolved) }?;
         let mut errno = None;
         if path.is_empty() {
-            complete(allow, &mut |path, target| look(path, target, &mut errno), self.resolved);
+            complete(allow, &mut |path, target| inspect_name(path, target, &mut errno), self.resolved);
             path = find(self.resolved)?;
         }
         Some(if path.is_empty() { Err(errno.unwrap_or(Errno::IO)) } else { Ok(path) })
@@ -228,19 +229,19 @@ impl Opener {
 
     /// What the worker has said; true if it lives.
     #[inline(never)]
-    fn hear_all(&mut self, now: Instant) -> bool {
+    fn receive_all(&mut self, now: Instant) -> bool {
         let mut lives = false;
         for _ in 0..CLIENTS_MAX {
-            match self.hear(now) {
-                Heard::Nothing => break,
-                Heard::Asked => lives = true,
-                Heard::Alive => {
+            match self.receive(now) {
+                WorkerMessage::Nothing => break,
+                WorkerMessage::Served => lives = true,
+                WorkerMessage::Alive => {
                     // (mostly nothing follows; what does wakes the next turn)
                     lives = true;
                     break;
                 }
-                Heard::Unfit(_) => self.lose(now, "cannot give up its rights"),
-                Heard::Lost(why) => self.lose(now, why),
+                WorkerMessage::PrivDropFailed(_) => self.kill_worker(now, "cannot give up its rights"),
+                WorkerMessage::Lost(why) => self.kill_worker(now, why),
             }
         }
         lives
@@ -248,95 +249,112 @@ impl Opener {
 
     /// One message of the worker.
     #[inline(never)]
-    fn hear(&mut self, now: Instant) -> Heard {
-        let Some(worker) = &mut self.worker else { return Heard::Nothing };
-        let mut bytes = [0; REQUEST_BYTES + 1];
+    fn receive(&mut self, now: Instant) -> WorkerMessage {
+        let Some(worker) = &mut self.worker else { return WorkerMessage::Nothing };
+        let mut bytes = [0; TO_MAIN_BYTES + 1];
         let request = match socket::receive(&worker.channel, &mut bytes) {
-            Err(Failure { errno: Errno::AGAIN, .. }) => return Heard::Nothing,
-            Ok(0) | Err(_) => return Heard::Lost("is gone"),
-            Ok(length) => Request::parse(bytes.get(..length).unwrap_or(&[])),
+            Err(Failure { errno: Errno::AGAIN, .. }) => return WorkerMessage::Nothing,
+            Ok(0) | Err(_) => return WorkerMessage::Lost("is gone"),
+            Ok(length) => ToMain::parse(bytes.get(..length).unwrap_or(&[])),
         };
         let errno_of = |errno: u32| Errno::from_raw_os_error(i32::try_from(errno).unwrap_or(0));
         match request {
-            Err(_) => return Heard::Lost("sent what is no message"),
-            Ok(Request::Unfit(errno)) => return Heard::Unfit(errno_of(errno)),
-            Ok(Request::Alive) => {}
-            Ok(Request::NoRoot(errno)) => {
+            Err(_) => return WorkerMessage::Lost("sent what is no message"),
+            Ok(ToMain::PrivDropFailed(errno)) => return WorkerMessage::PrivDropFailed(errno_of(errno)),
+            Ok(ToMain::Alive) => {}
+            Ok(ToMain::ChrootFailed(errno)) => {
                 if !core::mem::replace(&mut self.hinted, true) {
                     self.base.log.warn(&|out| {
                         out.push_str("the worker still sees the whole file system: ");
                         describe_errno(errno_of(errno), out);
                     });
                 }
-                return Heard::Nothing;
+                return WorkerMessage::Nothing;
             }
-            Ok(Request::Open { whom, pid, uid, asked }) => {
-                worker.heard_at = now;
-                return self.answer(whom, (pid, uid), asked, now);
+            Ok(ToMain::Open { request_id, pid, uid, request }) => {
+                worker.last_message_at = now;
+                return self.answer(request_id, (pid, uid), request, now);
             }
         }
-        worker.heard_at = now;
-        Heard::Alive
+        worker.last_message_at = now;
+        WorkerMessage::Alive
     }
 
     /// Opens what may be opened, and tells the worker. Our descriptor is closed here in
     /// any case.
-    fn answer(&mut self, whom: Whom, peer: (u32, u32), asked: Asked<'_>, now: Instant) -> Heard {
+    fn answer(
+        &mut self,
+        request_id: RequestId,
+        peer: (u32, u32),
+        request: PathRequest<'_>,
+        now: Instant,
+    ) -> WorkerMessage {
         let open = |path: Path| file::open_without_links(path.as_c_str()).map_err(|failure| failure.errno);
-        let (answer, file) = match self.find(asked).map(|path| path.and_then(open)) {
+        let (answer, file) = match self.find(request).map(|path| path.and_then(open)) {
             None => {
-                self.note_denied(peer, asked, now);
-                (Answer::Denied(whom), None)
+                self.log_denied(peer, request, now);
+                (ToWorker::Denied(request_id), None)
             }
-            Some(Ok(file)) => (Answer::Opened(whom), Some(file)),
-            Some(Err(errno)) => (self.failed(whom, peer, asked, errno), None),
+            Some(Ok(file)) => (ToWorker::Opened(request_id), Some(file)),
+            Some(Err(errno)) => (self.failed(request_id, peer, request, errno), None),
         };
-        let Some(worker) = &self.worker else { return Heard::Nothing };
-        let mut sent = pass::send(&worker.channel, &answer.emit(), file.as_ref());
+        let Some(worker) = &self.worker else { return WorkerMessage::Nothing };
+        let mut sent = fd_passing::send(&worker.channel, &answer.emit(), file.as_ref());
         if let (Some(_), Err(failure)) = (&file, sent)
             && matches!(failure.errno, Errno::TOOMANYREFS | Errno::NOMEM | Errno::NOBUFS)
         {
-            let answer = self.failed(whom, peer, asked, failure.errno);
-            let Some(worker) = &self.worker else { return Heard::Nothing };
-            sent = pass::send(&worker.channel, &answer.emit(), None);
+            let answer = self.failed(request_id, peer, request, failure.errno);
+            let Some(worker) = &self.worker else { return WorkerMessage::Nothing };
+            sent = fd_passing::send(&worker.channel, &answer.emit(), None);
         } else if file.is_some() && sent.is_ok() {
             self.opened = self.opened.saturating_add(1);
-            self.note(peer, asked, &|out| out.push_str("opened"));
+            self.log_debug(peer, request, &|out| out.push_str("opened"));
         }
         match sent {
-            Ok(_) => Heard::Asked,
-            Err(_) => Heard::Lost("does not take its answers"),
+            Ok(_) => WorkerMessage::Served,
+            Err(_) => WorkerMessage::Lost("does not take its answers"),
         }
     }
 
     /// Counts and notes a file that could not be handed out; the answer.
-    fn failed(&mut self, whom: Whom, peer: (u32, u32), asked: Asked<'_>, errno: Errno) -> Answer {
+    fn failed(
+        &mut self,
+        request_id: RequestId,
+        peer: (u32, u32),
+        request: PathRequest<'_>,
+        errno: Errno,
+    ) -> ToWorker {
         self.failed = self.failed.saturating_add(1);
-        self.note(peer, asked, &|out| {
+        self.log_debug(peer, request, &|out| {
             out.push_str("open failed: ");
             push_errno_name(errno, out);
         });
-        Answer::Failed(whom, u32::try_from(errno.raw_os_error()).unwrap_or(1))
+        ToWorker::Failed(request_id, u32::try_from(errno.raw_os_error()).unwrap_or(1))
     }
 
-    /// For whoever looks closely: `WHAT for uid N (pid N): PATH`
+    /// Logs at level debug: `WHAT for uid N (pid N): PATH`
     #[inline(never)]
-    fn note(&mut self, (pid, uid): (u32, u32), asked: Asked<'_>, what: &dyn Fn(&mut Writer<'_>)) {
+    fn log_debug(
+        &mut self,
+        (pid, uid): (u32, u32),
+        request: PathRequest<'_>,
+        what: &dyn Fn(&mut Writer<'_>),
+    ) {
         self.base.log.line(Level::Debug, &|out| {
             what(out);
             let _ = uwrite!(out, " for uid {} (pid {}): ", uid, pid);
-            out.push_escaped(asked.path);
+            out.push_escaped(request.path);
         });
     }
 
     /// Counts a denial, and logs it unless there are too many.
-    fn note_denied(&mut self, (pid, uid): (u32, u32), asked: Asked<'_>, now: Instant) {
+    fn log_denied(&mut self, (pid, uid): (u32, u32), request: PathRequest<'_>, now: Instant) {
         self.denied = self.denied.saturating_add(1);
         if self.denials.take(now, DENIALS_LOGGED_MAX) {
             self.base.log.warn(&|out| {
                 let _ = uwrite!(out, "denied to uid {} (pid {}): ", uid, pid);
-                out.push_escaped(asked.path);
-                out.push_str(if asked.too_long { "… (longer than 255 bytes)" } else { "" });
+                out.push_escaped(request.path);
+                out.push_str(if request.too_long { "… (longer than 255 bytes)" } else { "" });
             });
         }
     }
@@ -346,13 +364,13 @@ impl Opener {
     /// Forks a worker.
     #[inline(never)]
     fn start_worker(&mut self, now: Instant) -> Result<(), Failure> {
-        let (channel, theirs) = pass::pair()?;
+        let (channel, theirs) = fd_passing::pair()?;
         let listener = fds::duplicate(self.base.listener.fd())?;
         let parent = process::pid();
         // What it does not need it need not hold either.
         memory::release(self.base.scratch);
         match process::fork()? {
-            Side::Child => worker::run(worker::Start {
+            Side::Child => worker_process::run(worker_process::Start {
                 channel: theirs,
                 listener,
                 parent,
@@ -360,7 +378,9 @@ impl Opener {
                 root: self.base.process.pid_path.parent().join(b"zigsvc-opener.root"),
                 interval: self.base.beat_every(),
             }),
-            Side::Parent(pid) => self.worker = Some(Worker { pid, channel, born_at: now, heard_at: now }),
+            Side::Parent(pid) => {
+                self.worker = Some(WorkerHandle { pid, channel, started_at: now, last_message_at: now })
+            }
         }
         Ok(())
     }
@@ -370,34 +390,34 @@ impl Opener {
     fn first_worker(&mut self) {
         let begun = clock::now();
         if let Err(failure) = self.start_worker(begun) {
-            self.give_up(exit::FAILED, &|out| failure.describe(out));
+            self.fail_start(exit::FAILED, &|out| failure.describe(out));
         }
         let deadline = begun + self.base.process.config.stale_after;
         loop {
             let now = clock::now();
-            let why = match self.hear(now) {
-                Heard::Alive | Heard::Asked => return,
-                Heard::Unfit(errno) => {
+            let why = match self.receive(now) {
+                WorkerMessage::Alive | WorkerMessage::Served => return,
+                WorkerMessage::PrivDropFailed(errno) => {
                     let code = if matches!(errno, Errno::PERM | Errno::ACCESS) {
-                        exit::DENIED
+                        exit::NO_PRIVILEGE
                     } else {
                         exit::FAILED
                     };
-                    self.give_up(code, &|out| {
+                    self.fail_start(code, &|out| {
                         out.push_str("opener: its worker cannot give up its rights: ");
                         describe_errno(errno, out);
                     });
                 }
-                Heard::Lost(why) => why,
-                Heard::Nothing if deadline.is_due(now) => "does not answer",
-                Heard::Nothing => {
+                WorkerMessage::Lost(why) => why,
+                WorkerMessage::Nothing if deadline.is_due(now) => "does not answer",
+                WorkerMessage::Nothing => {
                     if let Some(worker) = &self.worker {
                         let _ = poll::readable_within(&worker.channel, now.until(deadline));
                     }
                     continue;
                 }
             };
-            self.give_up(exit::FAILED, &|out| {
+            self.fail_start(exit::FAILED, &|out| {
                 out.push_str("opener: its worker ");
                 out.push_str(why);
             });
@@ -405,9 +425,9 @@ impl Opener {
     }
 
     /// The start has failed; does not return.
-    fn give_up(&mut self, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> ! {
-        let _ = self.base.listener.hide();
-        self.end_worker();
+    fn fail_start(&mut self, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> ! {
+        let _ = self.base.listener.unlink();
+        self.stop_worker();
         self.base.process.fail(code, text)
     }
 
@@ -416,16 +436,16 @@ impl Opener {
         let patience = self.base.process.config.stale_after;
         match &mut self.worker {
             Some(worker) => {
-                let due = worker.heard_at + patience;
+                let due = worker.last_message_at + patience;
                 if (due + WORKER_OVERSLEPT).is_due(now) {
-                    worker.heard_at = now;
+                    worker.last_message_at = now;
                 } else if due.is_due(now) {
-                    self.lose(now, "has been silent for stale_after");
+                    self.kill_worker(now, "has been silent for stale_after");
                 }
             }
             None if self.start_at.is_due(now) => {
                 if let Err(failure) = self.start_worker(now) {
-                    self.slow_down(now, true);
+                    self.schedule_restart(now, true);
                     self.base.log.error(&|out| {
                         out.push_str("no worker could be started: ");
                         failure.describe(out);
@@ -437,18 +457,18 @@ impl Opener {
     }
 
     /// The worker has to go. It is reaped when it has ended.
-    fn lose(&mut self, now: Instant, why: &str) {
+    fn kill_worker(&mut self, now: Instant, why: &str) {
         if let Some(worker) = &self.worker {
             let _ = process::kill(worker.pid, Signal::KILL);
         }
-        self.mourn(now, why);
+        self.on_worker_exit(now, why);
     }
 
     /// The worker is gone, or will be.
     #[inline(never)]
-    fn mourn(&mut self, now: Instant, why: &str) {
+    fn on_worker_exit(&mut self, now: Instant, why: &str) {
         let Some(worker) = self.worker.take() else { return };
-        let wait = self.slow_down(now, !(worker.born_at + RESTART_QUICK).is_due(now));
+        let wait = self.schedule_restart(now, !(worker.started_at + RESTART_QUICK).is_due(now));
         self.base.log.error(&|out| {
             let _ = uwrite!(out, "the worker (pid {}) {}; ", worker.pid.as_raw_pid(), why);
             let _ = uwrite!(out, "the next one is started in {} ms", wait.as_ms());
@@ -456,30 +476,30 @@ impl Opener {
     }
 
     /// When the next worker may be started: at once, unless the last one was lost `soon`.
-    fn slow_down(&mut self, now: Instant, soon: bool) -> Duration {
-        let wait = match self.losses {
-            losses @ 1.. if soon => delay(RESTART_DELAY, losses, RESTART_DELAY_MAX),
+    fn schedule_restart(&mut self, now: Instant, soon: bool) -> Duration {
+        let wait = match self.quick_exits {
+            quick_exits @ 1.. if soon => delay(RESTART_DELAY, quick_exits, RESTART_DELAY_MAX),
             _ => Duration::ZERO,
         };
-        self.losses = if soon { self.losses.saturating_add(1) } else { 1 };
+        self.quick_exits = if soon { self.quick_exits.saturating_add(1) } else { 1 };
         self.start_at = now + wait;
         wait
     }
 
     /// Gives the worker the socket, which may be another one, and how often it is to show
     /// that it lives.
-    fn hand_listener(&mut self, now: Instant) {
+    fn send_listener(&mut self, now: Instant) {
         let Some(worker) = &self.worker else { return };
         let interval = u32::try_from(self.base.beat_every().as_ms()).unwrap_or(u32::MAX);
-        let message = Answer::Listener(interval).emit();
-        if pass::send(&worker.channel, &message, Some(self.base.listener.fd())).is_err() {
-            self.lose(now, "does not take its socket");
+        let message = ToWorker::Listener(interval).emit();
+        if fd_passing::send(&worker.channel, &message, Some(self.base.listener.fd())).is_err() {
+            self.kill_worker(now, "does not take its socket");
         }
     }
 
     /// Ends the worker and reaps it: it goes when its channel is closed.
-    fn end_worker(&mut self) {
-        let Some(Worker { pid, channel, .. }) = self.worker.take() else { return };
+    fn stop_worker(&mut self) {
+        let Some(WorkerHandle { pid, channel, .. }) = self.worker.take() else { return };
         drop(channel);
         let deadline = clock::now() + WORKER_GRACE;
         while process::ended(pid).is_none() {
@@ -499,8 +519,8 @@ impl Opener {
 
     #[inline(never)]
     fn finish(&mut self) -> u8 {
-        let _ = self.base.listener.hide();
-        self.end_worker();
+        let _ = self.base.listener.unlink();
+        self.stop_worker();
         let opened = self.opened;
         self.base.finish(&|out| {
             let _ = uwrite!(out, "opened {} files", opened);

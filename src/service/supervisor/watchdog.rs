@@ -1,12 +1,12 @@
 //! The hardware watchdog: a board that cannot heal itself resets.
 
 use super::Supervisor;
-use super::ward::Supervised;
-use crate::limits::{WATCHDOG_FEED, WATCHDOG_FEEDS};
-use crate::proto::path::Path;
+use super::managed_process::ManagedProcess;
+use crate::limits::{WATCHDOG_FEED, WATCHDOG_KICKS};
 use crate::service::lifecycle::describe_at;
 use crate::service::log::Log;
 use crate::sys::{Errno, Failure, OwnedFd, watchdog};
+use crate::util::path::Path;
 use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
@@ -19,21 +19,21 @@ pub(super) struct Watchdog {
     failure: Option<Failure>,
     /// From one feed to the next, or to the next attempt to open it.
     every: Duration,
-    feed_at: Instant,
+    kick_at: Instant,
     /// Whether it is not fed, so that the board resets.
-    starving: bool,
+    withheld: bool,
 }
 
 impl Watchdog {
-    /// That at `path`, which is opened with the first [`Supervisor::feed_watchdog`].
+    /// That at `path`, which is opened with the first [`Supervisor::kick_watchdog`].
     pub(super) fn new(path: &Path) -> Self {
         Self {
             path: path.clone(),
             device: None,
             failure: None,
             every: WATCHDOG_FEED,
-            feed_at: Instant::BOOT,
-            starving: false,
+            kick_at: Instant::BOOT,
+            withheld: false,
         }
     }
 
@@ -47,7 +47,7 @@ impl Watchdog {
 
     /// When it is to be fed next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        (!self.path.is_empty()).then_some(self.feed_at)
+        (!self.path.is_empty()).then_some(self.kick_at)
     }
 
     /// Why it does not work at the moment.
@@ -62,7 +62,7 @@ impl Watchdog {
         let device = watchdog::open(&self.path)?;
         let timeout = watchdog::timeout(&device);
         self.every = match timeout {
-            Some(seconds) => Duration::from_secs(u64::from(seconds)) / WATCHDOG_FEEDS,
+            Some(seconds) => Duration::from_secs(u64::from(seconds)) / WATCHDOG_KICKS,
             None => WATCHDOG_FEED,
         };
         log.info(&|out| {
@@ -79,8 +79,8 @@ impl Watchdog {
         Ok(())
     }
 
-    fn feed(&mut self, log: &mut Log) {
-        let result = self.open(log).and_then(|()| self.device.as_ref().map_or(Ok(()), watchdog::feed));
+    fn kick(&mut self, log: &mut Log) {
+        let result = self.open(log).and_then(|()| self.device.as_ref().map_or(Ok(()), watchdog::kick));
         let failure = result.err();
         if failure.is_some() {
             // The driver may come back as another device.
@@ -117,26 +117,26 @@ impl Watchdog {
 
 impl Supervisor {
     /// Feeds it when that is due, unless something supervised is beyond help.
-    pub(super) fn feed_watchdog(&mut self, now: Instant) {
+    pub(super) fn kick_watchdog(&mut self, now: Instant) {
         if !self.watchdog.next_deadline().is_some_and(|at| at.is_due(now)) {
             return;
         }
         let patience = self.process.config.watchdog_patience;
-        let is_hopeless = |ward: &&Supervised| ward.state.is_hopeless(now, patience);
-        let hopeless = self.wards.iter().find(is_hopeless).map(|ward| ward.kind);
-        match (hopeless, self.watchdog.starving) {
+        let is_unrecoverable = |managed: &&ManagedProcess| managed.state.is_unrecoverable(now, patience);
+        let unrecoverable = self.managed.iter().find(is_unrecoverable).map(|managed| managed.kind);
+        match (unrecoverable, self.watchdog.withheld) {
             (Some(kind), false) => self.log.error(&|out| {
-                self.origin.push_name(kind, out);
+                self.launch.push_name(kind, out);
                 out.push_str(": beyond help; the watchdog is not fed any more, so that the board resets");
             }),
             (None, true) => self.log.warn(&|out| out.push_str("watchdog: all is well again, it is fed")),
             _ => {}
         }
-        self.watchdog.starving = hopeless.is_some();
+        self.watchdog.withheld = unrecoverable.is_some();
         // (the first time opens it, and so starts the countdown, in any case)
-        if hopeless.is_none() || self.watchdog.device.is_none() {
-            self.watchdog.feed(&mut self.log);
+        if unrecoverable.is_none() || self.watchdog.device.is_none() {
+            self.watchdog.kick(&mut self.log);
         }
-        self.watchdog.feed_at = now + self.watchdog.every;
+        self.watchdog.kick_at = now + self.watchdog.every;
     }
 }

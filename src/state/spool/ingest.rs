@@ -20,8 +20,8 @@ use crate::limits::{CLAIM_QUIET, INGEST_TURN_BYTES, QUEUE_RETRY};
 use crate::proto::journal::{
     CLAIM_BODY_BYTES, ClaimProgress, FLAG_CLAIMED, HEADER_BYTES, Record, RecordKind,
 };
-use crate::proto::lines::{Line, classify};
 use crate::state::disk::{Disk, DiskError, QueueFile, SpoolFile};
+use crate::util::lines::{Line, classify};
 use crate::util::time::Instant;
 use heapless::Vec;
 

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use zigsvc::cli::COMMANDS;
 use zigsvc::proto::config::keys::KEYS;
-use zigsvc::proto::names::Service;
+use zigsvc::proto::service::Service;
 
 /// What `check` prints, without its comment.
 #[track_caller]

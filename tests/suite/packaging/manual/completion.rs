@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 use zigsvc::cli::{COMMANDS, Command};
-use zigsvc::proto::config::keys::{KEYS, Kind};
-use zigsvc::proto::names::Service;
+use zigsvc::proto::config::keys::{KEYS, KeyKind};
+use zigsvc::proto::service::Service;
 
 /// What does not change with the lists, up to the list of commands.
 const HEAD: &str = r#"# Completion of zigsvc(8) for bash; written by tests/suite/packaging/manual from the lists of
@@ -130,9 +130,9 @@ pub(crate) fn render() -> String {
     let mut script = HEAD.to_owned();
     for key in KEYS {
         let values = match key.kind {
-            Kind::Choice(_, names) => names.join(" "),
-            Kind::Flag(_) => "true false".to_owned(),
-            Kind::Handler => "log shell".to_owned(),
+            KeyKind::Choice(_, names) => names.join(" "),
+            KeyKind::Flag(_) => "true false".to_owned(),
+            KeyKind::Handler => "log shell".to_owned(),
             _ => continue,
         };
         let _ = writeln!(script, "    {}) _zigsvc_words \"$2\" {values} ;;", key.name);

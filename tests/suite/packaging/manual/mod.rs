@@ -20,7 +20,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use zigsvc::proto::names::Service;
+use zigsvc::proto::service::Service;
 
 /// A file of the project.
 fn file(name: &str) -> PathBuf {

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use zigsvc::cli::{COMMANDS, Command};
 use zigsvc::proto::config::keys::{KEYS, Key};
-use zigsvc::proto::config::{Config, Layout};
-use zigsvc::proto::path::Path;
-use zigsvc::proto::text::Writer;
+use zigsvc::proto::config::{Config, DefaultPaths};
 use zigsvc::service::lifecycle::exit;
+use zigsvc::util::path::Path;
+use zigsvc::util::text::Writer;
 
 /// Of the page, which is not that of a build: the same lists give the same page.
 const DATE: &str = "2026-11-24";
@@ -122,7 +122,7 @@ pub(crate) fn defaults() -> Vec<(&'static str, String)> {
 
 fn default(name: &str) -> String {
     let path = |text: &str| Path::new(text.as_bytes()).unwrap();
-    let layout = Layout {
+    let layout = DefaultPaths {
         pid_file: path("/run/zigsvc.pid"),
         socket: path("/run/zigsvc.sock"),
         log_file: path("/var/log/zigsvc.log"),
@@ -236,7 +236,7 @@ fn exit_status(page: &mut String) {
         (exit::OK, "Done, or nothing to do."),
         (exit::FAILED, "It failed, or was refused; `doctor` has warnings."),
         (exit::USAGE, "The command line is wrong."),
-        (exit::DENIED, "A right is missing."),
+        (exit::NO_PRIVILEGE, "A right is missing."),
         (exit::CONFIG, "The configuration is wrong."),
         (exit::NOT_RUNNING, "The service does not run."),
     ] {

@@ -24,11 +24,11 @@ fn pieces(input: &[u8], size: usize) -> Vec<String> {
                     at += used;
                     break;
                 }
-                Next::Rest(0, end) => {
+                Next::Discard(0, end) => {
                     assert!(!end && at == held.len());
                     break;
                 }
-                Next::Rest(used, end) => (at, skipping) = (at + used, !end),
+                Next::Discard(used, end) => (at, skipping) = (at + used, !end),
                 Next::Metric(metric, used) => {
                     assert!(used > 0 && held[at + used - 1] == b'}');
                     let mut out = [0; METRIC_LINE];
@@ -58,7 +58,8 @@ const METRIC_LINE: usize = crate::limits::METRIC_LINE_BYTES;
 fn one(input: &str) -> (String, String) {
     let told = all(input.as_bytes());
     assert_eq!(told.len(), 1, "{input}: {told:?}");
-    let line = Line::parse(told[0].trim_end().as_bytes()).unwrap_or_else(|| panic!("{input}: {told:?}"));
+    let line =
+        MetricLine::parse(told[0].trim_end().as_bytes()).unwrap_or_else(|| panic!("{input}: {told:?}"));
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (text(line.name), text(line.average))
 }
@@ -437,7 +438,7 @@ fn the_longest_line_fits_and_every_line_is_taken_apart_again() {
         push_line(name.as_bytes(), average, count, &mut out);
         assert!(!out.is_cut());
         let text = out.as_bytes().strip_suffix(b"\n").unwrap();
-        let parsed = Line::parse(text).unwrap_or_else(|| panic!("{name}"));
+        let parsed = MetricLine::parse(text).unwrap_or_else(|| panic!("{name}"));
         assert_eq!(parsed.name, name.as_bytes());
         assert_eq!(value(parsed.average), Ok(average));
         assert_eq!(parsed.count, count.map(|count| count.to_string()).unwrap_or_default().as_bytes());
@@ -454,7 +455,7 @@ fn the_longest_line_fits_and_every_line_is_taken_apart_again() {
         "a: avg=1 (n=x)",
         "a\u{9b}: avg=1",
     ] {
-        assert_eq!(Line::parse(line.as_bytes()), None, "{line}");
+        assert_eq!(MetricLine::parse(line.as_bytes()), None, "{line}");
     }
 }
 
@@ -469,13 +470,13 @@ fn no_error_looks_like_a_metric_and_each_is_one_line_that_fits() {
         let mut out = Writer::new(&mut line);
         push_error(why, &mut out);
         assert!(!out.is_cut() && out.as_bytes().iter().filter(|byte| **byte < 32).count() == 1);
-        assert_eq!(Line::parse(out.as_bytes().strip_suffix(b"\n").unwrap()), None);
+        assert_eq!(MetricLine::parse(out.as_bytes().strip_suffix(b"\n").unwrap()), None);
     }
 }
 
 #[test]
 fn a_sample_is_escaped_as_prometheus_wants_it() {
-    let line = Line::parse("a\"b\\é: avg=1.5 (n=2)".as_bytes()).unwrap();
+    let line = MetricLine::parse("a\"b\\é: avg=1.5 (n=2)".as_bytes()).unwrap();
     let mut buffer = [0; 128];
     let mut out = Writer::new(&mut buffer);
     line.push_sample("m", line.count, &mut out);

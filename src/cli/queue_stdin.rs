@@ -13,18 +13,18 @@
 //! is not read: whoever writes to it has to wait.
 
 use super::backlog::Backlog;
-use super::client::{Answer, Client, Trouble, push_refusal, tell_refused};
+use super::client::{Answer, Client, ClientError, push_refusal, report_refused};
 use super::{Invocation, fail, print};
 use crate::limits::{
-    ANSWER_MAX_BYTES, ANSWER_WAIT, FEED_INPUT_BYTES, FEED_OUTPUT_BYTES, FULL_RETRY, JOB_MAX_BYTES,
-    PROGRESS_EVERY, REFUSED_RETRY, RESTART_WAIT,
+    ANSWER_MAX_BYTES, ANSWER_WAIT, FULL_RETRY, JOB_MAX_BYTES, PROGRESS_EVERY, QUEUE_STDIN_INPUT_BYTES,
+    QUEUE_STDIN_OUTPUT_BYTES, REFUSED_RETRY, RESTART_WAIT,
 };
-use crate::proto::lines::{Line, classify};
-use crate::proto::metrics::{field, number};
-use crate::proto::text::Writer;
+use crate::proto::prometheus::{field, number};
 use crate::service::lifecycle::exit;
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{AsFd, Errno, Failure, clock, fds, file, process, signal, socket};
+use crate::util::lines::{Line, classify};
+use crate::util::text::Writer;
 use crate::util::time::{Instant, earliest};
 use ufmt::uwrite;
 
@@ -37,7 +37,7 @@ enum Ready {
 }
 
 /// See the module's documentation.
-struct Feed<'m> {
+struct StdinQueue<'m> {
     client: Client<'m>,
     lines: Backlog<'m>,
     /// What was read and is not yet a whole line: `input[..held]`.
@@ -55,27 +55,27 @@ struct Feed<'m> {
     /// Lines that may be sent until `status` is asked again.
     credits: u64,
     /// The next answer is that of `status`.
-    asking: bool,
+    status_pending: bool,
     /// Nothing is sent before this.
     not_before: Instant,
     /// When the service was last heard of, or was given something to answer.
-    heard: Instant,
+    last_heard_at: Instant,
     /// Since when there is no service.
     lost_since: Option<Instant>,
     /// It was said that lines are held up, and why.
-    held_up: bool,
+    stalled: bool,
     /// The service takes no more: leave it once it has answered everything.
     leaving: bool,
     /// Ids that were not printed yet.
     ids: Writer<'m>,
     /// Jobs that were queued.
     queued: u64,
-    progress: Progress,
+    progress: ProgressDisplay,
     code: u8,
 }
 
 /// The number of queued jobs on a terminal.
-struct Progress {
+struct ProgressDisplay {
     shows: bool,
     shown: u64,
     at: Instant,
@@ -83,16 +83,16 @@ struct Progress {
 
 /// `queue -`
 #[inline(never)]
-pub(super) fn feed(mut invocation: Invocation) -> u8 {
+pub(super) fn queue_stdin(mut invocation: Invocation) -> u8 {
     signal::ignore_broken_pipes();
     let (client, rest) = match invocation.client(ANSWER_MAX_BYTES) {
         Ok(both) => both,
         Err(code) => return code,
     };
-    let (input, rest) = rest.split_at_mut_checked(FEED_INPUT_BYTES).unwrap_or_default();
-    let (output, rest) = rest.split_at_mut_checked(FEED_OUTPUT_BYTES).unwrap_or_default();
+    let (input, rest) = rest.split_at_mut_checked(QUEUE_STDIN_INPUT_BYTES).unwrap_or_default();
+    let (output, rest) = rest.split_at_mut_checked(QUEUE_STDIN_OUTPUT_BYTES).unwrap_or_default();
     let (ids, rest) = rest.split_at_mut_checked(512).unwrap_or_default();
-    let mut feed = Feed {
+    let mut queue = StdinQueue {
         client,
         lines: Backlog::new(rest),
         input,
@@ -103,27 +103,27 @@ pub(super) fn feed(mut invocation: Invocation) -> u8 {
         output: Writer::new(output),
         taken: 0,
         credits: 0,
-        asking: false,
+        status_pending: false,
         not_before: Instant::BOOT,
-        heard: Instant::BOOT,
+        last_heard_at: Instant::BOOT,
         lost_since: None,
-        held_up: false,
+        stalled: false,
         leaving: false,
         ids: Writer::new(ids),
         queued: 0,
-        progress: Progress {
+        progress: ProgressDisplay {
             shows: fds::is_terminal(2) && !fds::is_terminal(1),
             shown: 0,
             at: Instant::BOOT,
         },
         code: exit::OK,
     };
-    let code = feed.client.connect_or_tell("queue").and_then(|()| feed.run());
-    feed.show_progress(true);
-    code.map_or_else(|code| code, |()| feed.code)
+    let code = queue.client.connect_or_report("queue").and_then(|()| queue.run());
+    queue.show_progress(true);
+    code.map_or_else(|code| code, |()| queue.code)
 }
 
-impl Feed<'_> {
+impl StdinQueue<'_> {
     /// Until stdin has ended and every line is queued, or there is no hope.
     fn run(&mut self) -> Result<(), u8> {
         loop {
@@ -132,7 +132,7 @@ impl Feed<'_> {
                 return Ok(());
             }
             let now = clock::now();
-            self.speak(now)?;
+            self.send_requests(now)?;
             let ready = self.wait(now);
             if ready(Ready::Stdin) {
                 self.read();
@@ -141,7 +141,7 @@ impl Feed<'_> {
                 self.send()?;
             }
             if ready(Ready::Answer) {
-                self.listen(clock::now())?;
+                self.read_replies(clock::now())?;
             }
             self.show_progress(false);
         }
@@ -152,8 +152,8 @@ impl Feed<'_> {
         let mut until = None;
         if self.lines.count() > 0 && !self.not_before.is_due(now) {
             until = Some(self.not_before);
-        } else if self.is_owed() && !self.held_up {
-            until = Some(self.heard + ANSWER_WAIT);
+        } else if self.is_reply_pending() && !self.stalled {
+            until = Some(self.last_heard_at + ANSWER_WAIT);
         }
         if self.progress.shows && self.progress.shown != self.queued {
             until = earliest(until, Some(self.progress.at + PROGRESS_EVERY));
@@ -177,8 +177,8 @@ impl Feed<'_> {
     }
 
     /// Whether an answer is to come.
-    fn is_owed(&self) -> bool {
-        self.asking || self.lines.is_flying()
+    fn is_reply_pending(&self) -> bool {
+        self.status_pending || self.lines.is_in_flight()
     }
 
     /// Reads stdin once. It is shared, so it stays as it is: poll(2) said that
@@ -191,7 +191,7 @@ impl Feed<'_> {
             Err(Failure { errno: Errno::AGAIN | Errno::INTR, .. }) => {}
             Err(failure) => {
                 self.ended = true;
-                self.complain(&|out| {
+                self.report_error(&|out| {
                     out.push_str("stdin: ");
                     failure.describe(out);
                 });
@@ -235,41 +235,41 @@ impl Feed<'_> {
 
     fn reject(&mut self, why: &str) {
         let number = self.number;
-        self.complain(&|out| {
+        self.report_error(&|out| {
             let _ = uwrite!(out, "line {}: {}", number, why);
         });
     }
 
     /// Connects if need be, and writes requests.
-    fn speak(&mut self, now: Instant) -> Result<(), u8> {
+    fn send_requests(&mut self, now: Instant) -> Result<(), u8> {
         if self.lines.count() == 0 || !self.not_before.is_due(now) {
             return Ok(());
         }
         if self.client.socket.is_none() {
             match self.client.connect(now) {
                 Ok(()) => {}
-                Err(trouble @ (Trouble::NotRunning | Trouble::Failed(_))) if !is_final(trouble) => {
-                    return self.lost(now);
+                Err(error @ (ClientError::NotRunning | ClientError::Failed(_))) if !is_final(error) => {
+                    return self.on_connection_lost(now);
                 }
-                Err(trouble) => return Err(self.client.tell("queue", trouble)),
+                Err(error) => return Err(self.client.report("queue", error)),
             }
         }
-        if self.is_owed() {
-            if !self.held_up && (self.heard + ANSWER_WAIT).is_due(now) {
-                self.hold_up(&|out| out.push_str("no answer for 30 s"));
+        if self.is_reply_pending() {
+            if !self.stalled && (self.last_heard_at + ANSWER_WAIT).is_due(now) {
+                self.stall(&|out| out.push_str("no answer for 30 s"));
             }
         } else {
-            self.heard = now;
+            self.last_heard_at = now;
             if self.lines.has_kept() {
                 self.lines.rewind();
                 self.credits = 0;
             }
             if self.credits == 0 {
-                self.asking = true;
+                self.status_pending = true;
                 self.output.push_str("status\n");
             }
         }
-        if !self.asking && !self.lines.has_kept() {
+        if !self.status_pending && !self.lines.has_kept() {
             while self.credits > 0
                 && let Some(text) = self.lines.next()
                 && self.output.room() > text.len().saturating_add(8)
@@ -296,7 +296,7 @@ impl Feed<'_> {
             Err(Failure { errno: Errno::AGAIN, .. }) => return Ok(()),
             // What was answered before is still to be read; its end tells.
             Err(Failure { errno: Errno::PIPE | Errno::CONNRESET, .. }) => self.taken = self.output.len(),
-            Err(failure) => return Err(self.client.tell("queue", Trouble::Failed(failure))),
+            Err(failure) => return Err(self.client.report("queue", ClientError::Failed(failure))),
         }
         if self.taken >= self.output.len() {
             self.output.truncate(0);
@@ -306,30 +306,30 @@ impl Feed<'_> {
     }
 
     /// Reads answers.
-    fn listen(&mut self, now: Instant) -> Result<(), u8> {
+    fn read_replies(&mut self, now: Instant) -> Result<(), u8> {
         let received = self.client.receive();
         while let Some(line) = self.client.next_line() {
-            self.heard = now;
+            self.last_heard_at = now;
             if self.ids.room() < 24 {
                 self.print_ids();
             }
-            if self.asking {
-                self.asking = false;
+            if self.status_pending {
+                self.status_pending = false;
                 self.on_status(line, now)?;
-            } else if self.lines.is_flying() {
+            } else if self.lines.is_in_flight() {
                 self.on_answer(line, now);
             }
         }
         self.print_ids();
         match received {
-            Ok(_) if self.leaving && !self.is_owed() => self.lost(now),
+            Ok(_) if self.leaving && !self.is_reply_pending() => self.on_connection_lost(now),
             Ok(_) => Ok(()),
-            Err(Trouble::Closed) if self.lines.count() == 0 => {
+            Err(ClientError::Closed) if self.lines.count() == 0 => {
                 self.disconnect();
                 Ok(())
             }
-            Err(Trouble::Closed) => self.lost(now),
-            Err(trouble) => Err(self.client.tell("queue", trouble)),
+            Err(ClientError::Closed) => self.on_connection_lost(now),
+            Err(error) => Err(self.client.report("queue", error)),
         }
     }
 
@@ -345,7 +345,7 @@ impl Feed<'_> {
                 }
                 // While the disk refuses, one line is enough to see when it
                 // does no more.
-                self.credits = if self.held_up { room.min(1) } else { room };
+                self.credits = if self.stalled { room.min(1) } else { room };
                 if room == 0 {
                     self.not_before = now + FULL_RETRY;
                 }
@@ -355,11 +355,11 @@ impl Feed<'_> {
                 self.not_before = now + REFUSED_RETRY;
                 self.lost_since = None;
                 self.disconnect();
-                self.hold_up(&|out| out.push_str("all places for clients are taken (busy)"));
+                self.stall(&|out| out.push_str("all places for clients are taken (busy)"));
                 Ok(())
             }
-            Answer::Refused(code, text) => Err(tell_refused("queue", code, text)),
-            Answer::Garbage => Err(self.client.tell("queue", Trouble::Garbage)),
+            Answer::Refused(code, text) => Err(report_refused("queue", code, text)),
+            Answer::Garbage => Err(self.client.report("queue", ClientError::Garbage)),
         }
     }
 
@@ -371,13 +371,13 @@ impl Feed<'_> {
             Answer::Ok(text) if number(text, "id").is_some() => {
                 self.ids.push_u64(number(text, "id").unwrap_or(0));
                 self.ids.push_str("\n");
-                self.lines.settle();
+                self.lines.acknowledge();
                 self.queued = self.queued.saturating_add(1);
                 self.lost_since = None;
-                if self.held_up {
-                    self.held_up = false;
+                if self.stalled {
+                    self.stalled = false;
                     self.credits = 0;
-                    self.note(&|out| out.push_str("goes on"));
+                    self.print_note(&|out| out.push_str("goes on"));
                 }
                 return;
             }
@@ -391,14 +391,14 @@ impl Feed<'_> {
                 self.lines.keep();
                 self.credits = 0;
                 self.not_before = now + REFUSED_RETRY;
-                self.hold_up(&|out| out.push(reason.as_bytes()));
+                self.stall(&|out| out.push(reason.as_bytes()));
                 return;
             }
             Answer::Refused(code, text) => push_refusal(code, text, &mut reason),
             Answer::Ok(_) | Answer::Garbage => reason.push_str("the answer is not one of this protocol"),
         }
-        let number = self.lines.settle();
-        self.complain(&|out| {
+        let number = self.lines.acknowledge();
+        self.report_error(&|out| {
             let _ = uwrite!(out, "line {}: ", number);
             out.push(reason.as_bytes());
         });
@@ -406,7 +406,7 @@ impl Feed<'_> {
 
     /// There is no service, or it takes no more: again in a moment, for up to
     /// [`RESTART_WAIT`].
-    fn lost(&mut self, now: Instant) -> Result<(), u8> {
+    fn on_connection_lost(&mut self, now: Instant) -> Result<(), u8> {
         self.disconnect();
         let since = *self.lost_since.get_or_insert(now);
         if !(since + RESTART_WAIT).is_due(now) {
@@ -416,7 +416,7 @@ impl Feed<'_> {
         let read = self.input.get(..self.held).unwrap_or(&[]);
         let more = read.split(|byte| *byte == b'\n').filter(|line| classify(line) != Line::Empty).count();
         let lines = usize::try_from(self.lines.count()).unwrap_or(0).saturating_add(more);
-        self.note(&|out| {
+        self.print_note(&|out| {
             let _ = uwrite!(out, "the service does not come back; {} lines were read but not queued", lines);
         });
         Err(exit::NOT_RUNNING)
@@ -426,7 +426,7 @@ impl Feed<'_> {
     fn disconnect(&mut self) {
         self.client.close();
         self.output.truncate(0);
-        (self.taken, self.credits, self.asking, self.leaving) = (0, 0, false, false);
+        (self.taken, self.credits, self.status_pending, self.leaving) = (0, 0, false, false);
         self.lines.rewind();
     }
 
@@ -439,10 +439,10 @@ impl Feed<'_> {
     }
 
     /// Says once why lines are held up.
-    fn hold_up(&mut self, why: &dyn Fn(&mut Writer<'_>)) {
-        if !self.held_up {
-            self.held_up = true;
-            self.note(&|out| {
+    fn stall(&mut self, why: &dyn Fn(&mut Writer<'_>)) {
+        if !self.stalled {
+            self.stalled = true;
+            self.print_note(&|out| {
                 out.push_str("waits: ");
                 why(out);
             });
@@ -450,13 +450,13 @@ impl Feed<'_> {
     }
 
     /// One line about something that went wrong for good.
-    fn complain(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
+    fn report_error(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.code = exit::FAILED;
-        self.note(text);
+        self.print_note(text);
     }
 
     /// One line on stderr, not in the middle of the progress.
-    fn note(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
+    fn print_note(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         if self.progress.shown > 0 {
             process::write_stderr(b"\n");
         }
@@ -488,9 +488,9 @@ impl Feed<'_> {
 }
 
 /// Whether trying again would not help.
-fn is_final(trouble: Trouble) -> bool {
-    match trouble {
-        Trouble::Failed(failure) => failure.is_denied() || failure.errno == Errno::NAMETOOLONG,
+fn is_final(error: ClientError) -> bool {
+    match error {
+        ClientError::Failed(failure) => failure.is_denied() || failure.errno == Errno::NAMETOOLONG,
         _ => false,
     }
 }

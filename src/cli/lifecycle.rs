@@ -4,17 +4,17 @@
 use super::{Invocation, fail, print, usage};
 use crate::limits::STOP_GRACE;
 use crate::proto::config::keys::absolute;
-use crate::proto::names::Service;
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
-use crate::service::lifecycle::{Audience, describe_at, detach, exit};
+use crate::proto::service::Service;
+use crate::service::lifecycle::{StartReporter, describe_at, detach, exit};
 use crate::service::notify::Init;
-use crate::service::supervisor::Origin;
+use crate::service::supervisor::LaunchSpec;
 use crate::service::{collector, hub, jobs, opener, supervisor};
 use crate::sys::lock::{self, Holder, PidFile, holder};
 use crate::sys::process::Signal;
 use crate::sys::spawn::REPORT_FD;
 use crate::sys::{Errno, Failure, fds, file};
+use crate::util::path::Path;
+use crate::util::text::Writer;
 use ufmt::uwrite;
 
 /// `start [--child FOLDER] [SERVICE]`
@@ -26,37 +26,37 @@ pub(super) fn start(mut invocation: Invocation) -> u8 {
 }
 
 fn start_loaded(invocation: Invocation) -> u8 {
-    let origin = match origin(&invocation) {
-        Ok(origin) => origin,
+    let launch_spec = match launch_spec(&invocation) {
+        Ok(launch_spec) => launch_spec,
         Err(code) => return code,
     };
-    let audience = if invocation.words.child.is_some() {
+    let reporter = if invocation.operands.child.is_some() {
         // We are what the supervisor started: no way into the background, and it
         // is told how the start goes.
         match fds::adopt(REPORT_FD) {
-            Some(fd) => Ok(Audience::Starter(fd)),
+            Some(fd) => Ok(StartReporter::Starter(fd)),
             None => Err(usage("start", &|out| out.push_str("--child is for the supervisor"))),
         }
     } else {
         detach(invocation.service)
     };
-    match audience {
-        Ok(audience) => serve(invocation, audience, origin),
+    match reporter {
+        Ok(reporter) => serve(invocation, reporter, launch_spec),
         Err(code) => code,
     }
 }
 
 /// `run [--ready-fd N] [--health FILE] [SERVICE] [-- CMD...]`
 pub(super) fn run(mut invocation: Invocation) -> u8 {
-    invocation.journal = invocation.words.env(b"JOURNAL_STREAM").is_some_and(is_stderr);
+    invocation.journal = invocation.operands.env(b"JOURNAL_STREAM").is_some_and(is_stderr);
     if let Err(code) = invocation.load() {
         return code;
     }
-    let origin = match origin(&invocation) {
-        Ok(origin) => origin,
+    let launch_spec = match launch_spec(&invocation) {
+        Ok(launch_spec) => launch_spec,
         Err(code) => return code,
     };
-    let ready = match invocation.words.ready_fd.map(|number| (number, fds::adopt(number))) {
+    let ready = match invocation.operands.ready_fd.map(|number| (number, fds::adopt(number))) {
         Some((number, None)) => {
             return fail(exit::USAGE, &|out| {
                 let _ = uwrite!(
@@ -69,44 +69,44 @@ pub(super) fn run(mut invocation: Invocation) -> u8 {
         Some((_, fd)) => fd,
         None => None,
     };
-    let env = |name: &[u8]| invocation.words.env(name);
-    invocation.memory.settings.init = Init {
+    let env = |name: &[u8]| invocation.operands.env(name);
+    invocation.memory.config_source.init = Init {
         notify_socket: env(b"NOTIFY_SOCKET"),
         watchdog_usec: env(b"WATCHDOG_USEC"),
         watchdog_pid: env(b"WATCHDOG_PID"),
     };
-    let audience = if invocation.journal { Audience::Journal } else { Audience::Foreground };
-    serve(invocation, audience(ready), origin)
+    let reporter = if invocation.journal { StartReporter::Journal } else { StartReporter::Foreground };
+    serve(invocation, reporter(ready), launch_spec)
 }
 
 /// Becomes the service.
-fn serve(invocation: Invocation, audience: Audience, origin: Origin) -> u8 {
+fn serve(invocation: Invocation, reporter: StartReporter, launch_spec: LaunchSpec) -> u8 {
     match invocation.service {
-        Service::Supervisor => supervisor::serve(invocation.memory, audience, origin),
-        Service::Hub => hub::serve(invocation.memory, audience),
-        Service::Collector => collector::serve(invocation.memory, audience),
-        Service::Opener => opener::serve(invocation.memory, audience),
-        Service::Jobs => jobs::serve(invocation.memory, audience),
+        Service::Supervisor => supervisor::serve(invocation.memory, reporter, launch_spec),
+        Service::Hub => hub::serve(invocation.memory, reporter),
+        Service::Collector => collector::serve(invocation.memory, reporter),
+        Service::Opener => opener::serve(invocation.memory, reporter),
+        Service::Jobs => jobs::serve(invocation.memory, reporter),
     }
 }
 
 /// What the supervisor has to know; tells what the command line must not say.
-fn origin(invocation: &Invocation) -> Result<Origin, u8> {
-    let Invocation { command, service, words, args, command_at, memory, .. } = invocation;
+fn launch_spec(invocation: &Invocation) -> Result<LaunchSpec, u8> {
+    let Invocation { command, service, operands, args, command_at, memory, .. } = invocation;
     let refuse = |text: &str| Err(usage(command, &|out| out.push_str(text)));
-    let program = if words.literal { words.program() } else { &[] };
+    let program = if operands.literal { operands.program() } else { &[] };
     if !program.is_empty() && *service != Service::Supervisor {
         return refuse("only `supervisor` runs a program: supervisor -- CMD ARG...");
     }
-    let health = match words.health {
+    let health = match operands.health {
         Some(_) if program.is_empty() => return refuse("--health is for supervisor -- CMD ARG..."),
-        Some(path) => match absolute(&memory.settings.base, path) {
+        Some(path) => match absolute(&memory.config_source.base, path) {
             None => return refuse("--health: a path, made absolute, has 1 to 255 bytes"),
             path => path,
         },
         None => None,
     };
-    Ok(Origin { args: *args, command_at: *command_at, program, health })
+    Ok(LaunchSpec { args: *args, command_at: *command_at, program, health })
 }
 
 /// Whether stderr is the stream `DEV:INODE`.
@@ -130,7 +130,7 @@ pub(super) fn stop(mut invocation: Invocation) -> u8 {
 /// `restart [SERVICE]`
 pub(super) fn restart(mut invocation: Invocation) -> u8 {
     // Whatever keeps it from starting is told before it is stopped.
-    let checked = invocation.load().and_then(|()| origin(&invocation).map(drop));
+    let checked = invocation.load().and_then(|()| launch_spec(&invocation).map(drop));
     let path = match checked.and_then(|()| invocation.pid_path()) {
         Ok(path) => path,
         Err(code) => return code,
@@ -161,10 +161,10 @@ fn signal_service(invocation: &Invocation, signal: Signal) -> u8 {
         Ok(path) => path,
         Err(code) => return code,
     };
-    match Invocation::target(&path) {
-        Ok(Some(target)) => match target.send(signal) {
+    match Invocation::lock_holder(&path) {
+        Ok(Some(holder)) => match holder.send(signal) {
             Ok(()) => exit::OK,
-            Err(failure) => tell(&path, failure, exit::DENIED),
+            Err(failure) => report(&path, failure, exit::NO_PRIVILEGE),
         },
         Ok(None) => fail(exit::NOT_RUNNING, &|out| {
             out.push_str(invocation.service.name());
@@ -176,40 +176,40 @@ fn signal_service(invocation: &Invocation, signal: Signal) -> u8 {
 
 /// Ends the holder of the lock, if there is one, and waits until it is gone.
 fn stop_at(path: &Path, invocation: &Invocation) -> u8 {
-    let target = match Invocation::target(path) {
-        Ok(Some(target)) => target,
+    let holder = match Invocation::lock_holder(path) {
+        Ok(Some(holder)) => holder,
         Ok(None) => {
             forget_dead(path);
             if invocation.command == "stop" {
-                return say(invocation, "was not running");
+                return confirm(invocation, "was not running");
             }
             return exit::OK;
         }
         Err(code) => return code,
     };
-    let denied = if invocation.command == "stop" { exit::FAILED } else { exit::DENIED };
+    let denied = if invocation.command == "stop" { exit::FAILED } else { exit::NO_PRIVILEGE };
     let grace = invocation.memory.config.stop_timeout + STOP_GRACE;
     for (signal, wait) in [(Signal::TERM, grace), (Signal::KILL, STOP_GRACE)] {
         if signal == Signal::KILL {
             // Else a supervisor would take it for a death, and start it again.
-            let _ = lock::mark_stopped(path.as_c_str(), target.pid);
+            let _ = lock::mark_stopped(path.as_c_str(), holder.pid);
         }
         // A stopped process takes no TERM until it goes on.
-        if let Err(failure) = target.send(signal).and_then(|()| target.send(Signal::CONT))
+        if let Err(failure) = holder.send(signal).and_then(|()| holder.send(Signal::CONT))
             && failure.errno != Errno::SRCH
         {
-            return tell(path, failure, denied);
+            return report(path, failure, denied);
         }
-        if target.is_gone_within(path, wait) {
+        if holder.is_gone_within(path, wait) {
             forget_dead(path);
             if invocation.command == "stop" {
-                return say(invocation, if signal == Signal::TERM { "stopped" } else { "killed" });
+                return confirm(invocation, if signal == Signal::TERM { "stopped" } else { "killed" });
             }
             return exit::OK;
         }
     }
     fail(exit::FAILED, &|out| {
-        let _ = uwrite!(out, "stop: pid {} does not end, not even by KILL", target.pid.as_raw_pid());
+        let _ = uwrite!(out, "stop: pid {} does not end, not even by KILL", holder.pid.as_raw_pid());
     })
 }
 
@@ -224,7 +224,7 @@ fn forget_dead(path: &Path) {
 }
 
 /// One line on stdout: what became of the service.
-pub(super) fn say(invocation: &Invocation, what: &str) -> u8 {
+pub(super) fn confirm(invocation: &Invocation, what: &str) -> u8 {
     let mut line = [0; 80];
     let mut out = Writer::new(&mut line);
     let _ = uwrite!(out, "zigsvc: {} {}\n", invocation.service.name(), what);
@@ -233,7 +233,7 @@ pub(super) fn say(invocation: &Invocation, what: &str) -> u8 {
 }
 
 /// An error at a PID file; `denied` is the code where a right is missing.
-fn tell(path: &Path, failure: Failure, denied: u8) -> u8 {
+fn report(path: &Path, failure: Failure, denied: u8) -> u8 {
     let code = if failure.is_denied() { denied } else { exit::FAILED };
     fail(code, &|out| describe_at(path, failure, out))
 }

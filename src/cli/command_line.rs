@@ -2,13 +2,13 @@
 //! command declares in `COMMANDS` which options it knows and how many words.
 //!
 //! Nothing is printed here, and nothing asked of the kernel: whoever calls tells what is
-//! wrong, if something is ([`Misuse`]).
+//! wrong, if something is ([`UsageError`]).
 
-use super::{COMMANDS, Command, Operands, Run};
+use super::{COMMANDS, Command, CommandFn, OperandSpec};
 use crate::limits::{OPTION_WORDS_MAX, OVERRIDES_MAX};
-use crate::proto::names::Service;
-use crate::proto::text::{Writer, parse_u64};
+use crate::proto::service::Service;
 use crate::sys::args::Args;
+use crate::util::text::{Writer, parse_u64};
 use core::ffi::c_char;
 use heapless::Vec;
 
@@ -61,7 +61,7 @@ pub(super) fn names_of(bits: u16) -> impl Iterator<Item = (&'static str, bool)> 
 }
 
 /// A whole command line.
-pub struct Line {
+pub struct CommandLine {
     /// What stands before the command.
     pub options: Options,
     /// The place of the command among the arguments.
@@ -71,29 +71,31 @@ pub struct Line {
     /// The service that it is about, if it is about one.
     pub service: Service,
     /// What stands behind it.
-    pub words: Words,
+    pub operands: Operands,
 }
 
-impl Line {
+impl CommandLine {
     /// Reads all arguments.
     ///
     /// # Errors
-    /// [`Misuse`]
+    /// [`UsageError`]
     #[inline(never)]
-    pub fn parse(args: &Args) -> Result<Self, Misuse> {
+    pub fn parse(args: &Args) -> Result<Self, UsageError> {
         let (options, at) = parse_options(args)?;
-        let name = match args.get(at).ok_or(Misuse::of("", Wrong::NoCommand))? {
+        let name = match args.get(at).ok_or(UsageError::of("", Wrong::NoCommand))? {
             b"--help" | b"-h" => &b"help"[..],
             b"--version" | b"-V" => b"version",
             name => name,
         };
-        let command = command_named(name).ok_or(Misuse::of("", Wrong::Command(name)))?;
-        let words = Words::parse(command, args, at.saturating_add(1))?;
-        let service = match (&command.run, words.service) {
-            (Run::Plain(_), _) | (_, None) => Service::Jobs,
-            (_, Some(word)) => Service::named(word).ok_or(Misuse::of(command.name, Wrong::Service(word)))?,
+        let command = command_named(name).ok_or(UsageError::of("", Wrong::Command(name)))?;
+        let operands = Operands::parse(command, args, at.saturating_add(1))?;
+        let service = match (&command.run, operands.service) {
+            (CommandFn::Plain(_), _) | (_, None) => Service::Jobs,
+            (_, Some(word)) => {
+                Service::named(word).ok_or(UsageError::of(command.name, Wrong::Service(word)))?
+            }
         };
-        Ok(Self { options, at, command, service, words })
+        Ok(Self { options, at, command, service, operands })
     }
 }
 
@@ -104,7 +106,7 @@ pub(super) fn command_named(name: &[u8]) -> Option<&'static Command> {
 
 /// A command line that says nothing.
 #[derive(Clone, Copy, Debug)]
-pub struct Misuse {
+pub struct UsageError {
     /// The command whose help says more; empty for that of the program.
     pub command: &'static str,
     wrong: Wrong,
@@ -129,7 +131,7 @@ enum Wrong {
     ReadyFd,
 }
 
-impl Misuse {
+impl UsageError {
     fn of(command: &'static str, wrong: Wrong) -> Self {
         Self { command, wrong }
     }
@@ -195,7 +197,7 @@ pub struct Options {
 }
 
 /// What stands behind the command's name.
-pub struct Words {
+pub struct Operands {
     args: Args,
     /// The place of the first word behind the options.
     first: usize,
@@ -218,11 +220,11 @@ pub struct Words {
     pub time: Option<&'static [u8]>,
 }
 
-impl Words {
+impl Operands {
     /// Reads the arguments from place `first` on as `command` declares them.
     #[inline(never)]
-    fn parse(command: &'static Command, args: &Args, first: usize) -> Result<Self, Misuse> {
-        let mut words = Self {
+    fn parse(command: &'static Command, args: &Args, first: usize) -> Result<Self, UsageError> {
+        let mut operands = Self {
             args: *args,
             first,
             given: 0,
@@ -235,31 +237,31 @@ impl Words {
             keep: None,
             time: None,
         };
-        words.take_options(command)?;
-        let (least, most) = match command.operands {
-            Operands::Words(least, most) => (least, most),
-            Operands::Program if words.literal => (1, usize::MAX),
-            Operands::Service | Operands::Program => {
-                words.service = words.get(0);
-                if words.service.is_some() {
-                    words.first = words.first.saturating_add(1);
-                    words.take_options(command)?;
+        operands.take_options(command)?;
+        let (least, most) = match command.operand_spec {
+            OperandSpec::Count(least, most) => (least, most),
+            OperandSpec::Program if operands.literal => (1, usize::MAX),
+            OperandSpec::Service | OperandSpec::Program => {
+                operands.service = operands.get(0);
+                if operands.service.is_some() {
+                    operands.first = operands.first.saturating_add(1);
+                    operands.take_options(command)?;
                 }
-                let takes_program = matches!(command.operands, Operands::Program) && words.literal;
+                let takes_program = matches!(command.operand_spec, OperandSpec::Program) && operands.literal;
                 if takes_program { (1, usize::MAX) } else { (0, 0) }
             }
         };
-        if least > 0 && words.get(least.saturating_sub(1)).is_none() {
-            return Err(Misuse::of(command.name, Wrong::Missing(command.args)));
+        if least > 0 && operands.get(least.saturating_sub(1)).is_none() {
+            return Err(UsageError::of(command.name, Wrong::Missing(command.args)));
         }
-        match words.get(most) {
-            None => Ok(words),
-            Some(extra) => Err(Misuse::of(command.name, Wrong::Extra(extra))),
+        match operands.get(most) {
+            None => Ok(operands),
+            Some(extra) => Err(UsageError::of(command.name, Wrong::Extra(extra))),
         }
     }
 
     /// Takes the options at the place where the words begin.
-    fn take_options(&mut self, command: &'static Command) -> Result<(), Misuse> {
+    fn take_options(&mut self, command: &'static Command) -> Result<(), UsageError> {
         while let Some(word @ [b'-', _, ..]) = self.get(0) {
             self.first = self.first.saturating_add(1);
             if word == b"--" {
@@ -271,14 +273,14 @@ impl Words {
                 (attached.is_empty() || name.len() == 2).then_some((*bit, attached))
             });
             let Some((bit, attached)) = found else {
-                return Err(Misuse::of(command.name, Wrong::WordOption(word)));
+                return Err(UsageError::of(command.name, Wrong::WordOption(word)));
             };
             self.given |= bit;
             if bit & option::VALUED == 0 {
                 continue;
             }
             let value = if attached.is_empty() {
-                let value = self.get(0).ok_or(Misuse::of(command.name, Wrong::WordOptionValue(word)))?;
+                let value = self.get(0).ok_or(UsageError::of(command.name, Wrong::WordOptionValue(word)))?;
                 self.first = self.first.saturating_add(1);
                 value
             } else {
@@ -325,8 +327,8 @@ impl Words {
 }
 
 /// The options before the command, and the place of the command.
-fn parse_options(args: &Args) -> Result<(Options, usize), Misuse> {
-    let wrong = |wrong| Misuse::of("", wrong);
+fn parse_options(args: &Args) -> Result<(Options, usize), UsageError> {
+    let wrong = |wrong| UsageError::of("", wrong);
     let mut options = Options::default();
     let mut at = 1;
     while let Some([b'-', letter @ (b'c' | b'd' | b'o'), attached @ ..]) = args.get(at) {
@@ -356,7 +358,7 @@ fn parse_options(args: &Args) -> Result<(Options, usize), Misuse> {
     }
 }
 
-fn parse_ready_fd(word: &[u8]) -> Result<i32, Misuse> {
+fn parse_ready_fd(word: &[u8]) -> Result<i32, UsageError> {
     let number = parse_u64(word).and_then(|number| i32::try_from(number).ok());
-    number.filter(|number| *number > 2).ok_or(Misuse::of("run", Wrong::ReadyFd))
+    number.filter(|number| *number > 2).ok_or(UsageError::of("run", Wrong::ReadyFd))
 }

@@ -1,13 +1,13 @@
 //! What the program tells of itself: check, limits, help, version.
 
-use super::arguments::Words;
+use super::command_line::Operands;
 use super::{COMMANDS, Invocation, command_named, print, usage};
 use crate::limits::TABLE;
 use crate::proto::config::keys::KEYS;
-use crate::proto::names::Service;
-use crate::proto::text::Writer;
+use crate::proto::service::Service;
 use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
+use crate::util::text::Writer;
 use ufmt::uwrite;
 
 /// Where the summaries begin in the list of commands: behind the longest name
@@ -19,8 +19,8 @@ pub(super) fn check(mut invocation: Invocation) -> u8 {
     if let Err(code) = invocation.load() {
         return code;
     }
-    let Memory { settings, config, scratch, .. } = &mut *invocation.memory;
-    let mut code = comment(settings.file.as_bytes());
+    let Memory { config_source, config, scratch, .. } = &mut *invocation.memory;
+    let mut code = comment(config_source.file.as_bytes());
     for key in KEYS {
         // The scratch memory is free again: the file is read.
         let mut out = Writer::new(scratch.pages());
@@ -44,7 +44,7 @@ fn comment(file: &[u8]) -> u8 {
 }
 
 /// `limits`
-pub(super) fn limits(_: &Words) -> u8 {
+pub(super) fn limits(_: &Operands) -> u8 {
     let mut code = exit::OK;
     for (name, value, meaning) in TABLE {
         let mut line = [0; 160];
@@ -61,8 +61,8 @@ pub(super) fn limits(_: &Words) -> u8 {
 }
 
 /// `help [COMMAND]`
-pub(super) fn help(words: &Words) -> u8 {
-    let Some(name) = words.get(0) else { return overview() };
+pub(super) fn help(operands: &Operands) -> u8 {
+    let Some(name) = operands.get(0) else { return overview() };
     let Some(command) = command_named(name) else {
         return usage("", &|out| {
             out.push_str("no help for \"");
@@ -106,7 +106,7 @@ fn overview() -> u8 {
 }
 
 /// `version`
-pub(super) fn version(_: &Words) -> u8 {
+pub(super) fn version(_: &Operands) -> u8 {
     print(concat!("zigsvc ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())
 }
 

@@ -2,7 +2,7 @@
 //! itself says. Whatever a client sends, it cannot look like another one: its control
 //! bytes are shown as `\xNN`.
 
-use super::text::Writer;
+use crate::util::text::Writer;
 use ufmt::uwrite;
 
 /// What a newcomer reads when all places are taken. No client's line can begin so.

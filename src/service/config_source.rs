@@ -3,25 +3,25 @@
 
 use crate::limits::OVERRIDES_MAX;
 use crate::proto::config::toml::{ConfigError, apply_option, parse};
-use crate::proto::config::{Config, Layout};
-use crate::proto::names::Service;
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
+use crate::proto::config::{Config, DefaultPaths};
+use crate::proto::service::Service;
 use crate::service::notify::Init;
 use crate::sys::{Errno, Failure, file};
+use crate::util::path::Path;
+use crate::util::text::Writer;
 use heapless::Vec;
 use ufmt::uwrite;
 
 /// The configuration cannot be used; the reason was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Unusable;
+pub struct InvalidConfig;
 
 /// What the command line says about the configuration; kept for reloads.
-pub struct Settings {
+pub struct ConfigSource {
     /// The working directory at start: relative paths are below it.
     pub base: Path,
     /// The defaults for paths.
-    pub layout: Layout,
+    pub default_paths: DefaultPaths,
     /// The file; empty for none.
     pub file: Path,
     /// Whether the file was named, so that it must exist.
@@ -32,11 +32,11 @@ pub struct Settings {
     pub init: Init,
 }
 
-impl Settings {
+impl ConfigSource {
     /// All zeros, to be filled in place.
     pub const EMPTY: Self = Self {
         base: Path::empty(),
-        layout: Layout::EMPTY,
+        default_paths: DefaultPaths::EMPTY,
         file: Path::empty(),
         file_named: false,
         overrides: Vec::new(),
@@ -54,8 +54,8 @@ impl Settings {
         config: &mut Config,
         scratch: &mut [u8],
         out: &mut Writer<'_>,
-    ) -> Result<(), Unusable> {
-        config.reset(&self.layout);
+    ) -> Result<(), InvalidConfig> {
+        config.reset(&self.default_paths);
         self.read_file(scratch, config, out)?;
         for option in &self.overrides {
             if let Err(error) = apply_option(option, config, &self.base) {
@@ -63,12 +63,12 @@ impl Settings {
                 out.push_escaped(option.get(..60).unwrap_or(option));
                 out.push_str(": ");
                 error.describe(out);
-                return Err(Unusable);
+                return Err(InvalidConfig);
             }
         }
         if config.user.is_empty() && !config.group.is_empty() {
             out.push_str("group: needs user to be set too");
-            return Err(Unusable);
+            return Err(InvalidConfig);
         }
         Ok(())
     }
@@ -78,7 +78,7 @@ impl Settings {
         scratch: &mut [u8],
         config: &mut Config,
         out: &mut Writer<'_>,
-    ) -> Result<(), Unusable> {
+    ) -> Result<(), InvalidConfig> {
         if self.file.is_empty() {
             return Ok(());
         }
@@ -89,27 +89,27 @@ impl Settings {
                 out.push_escaped(self.file.as_bytes());
                 out.push_str(": ");
                 failure.describe(out);
-                return Err(Unusable);
+                return Err(InvalidConfig);
             }
         };
         if count == scratch.len() {
             out.push_escaped(self.file.as_bytes());
             let _ = uwrite!(out, ": too large; a configuration has less than {} bytes", scratch.len());
-            return Err(Unusable);
+            return Err(InvalidConfig);
         }
         let source = scratch.get(..count).unwrap_or(&[]);
         parse(source, config, &self.base).map_err(|error: ConfigError<'_>| {
             out.push_escaped(self.file.as_bytes());
             let _ = uwrite!(out, ":{}: ", error.line);
             error.describe(out);
-            Unusable
+            InvalidConfig
         })
     }
 }
 
 /// A file that each service has.
 #[derive(Clone, Copy)]
-pub enum File {
+pub enum ServiceFile {
     /// The PID file.
     Pid,
     /// The socket.
@@ -124,15 +124,15 @@ pub enum File {
 /// are beside it and named after them. The collector's socket is an abstract one
 /// (`@NAME`, see `sys/socket.rs`). `None`: the path would be too long.
 #[must_use]
-pub fn path_of(service: Service, file: File, config: &Config) -> Option<Path> {
-    if let (Service::Collector, File::Socket) = (service, file) {
+pub fn path_of(service: Service, file: ServiceFile, config: &Config) -> Option<Path> {
+    if let (Service::Collector, ServiceFile::Socket) = (service, file) {
         return Path::concat(&[b"@", &config.metrics_name]);
     }
     let (jobs, ending): (_, &[u8]) = match file {
-        File::Pid => (&config.pid_file, b".pid"),
-        File::Socket => (&config.socket, b".sock"),
-        File::Log => (&config.log_file, b".log"),
-        File::Health => (&config.health_file, b".health"),
+        ServiceFile::Pid => (&config.pid_file, b".pid"),
+        ServiceFile::Socket => (&config.socket, b".sock"),
+        ServiceFile::Log => (&config.log_file, b".log"),
+        ServiceFile::Health => (&config.health_file, b".health"),
     };
     if service == Service::Jobs {
         return Some(jobs.clone());

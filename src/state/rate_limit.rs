@@ -6,12 +6,12 @@ use crate::util::time::Instant;
 
 /// See the module's documentation.
 #[derive(Default)]
-pub struct Quota {
+pub struct RateLimit {
     since: Instant,
     used: u32,
 }
 
-impl Quota {
+impl RateLimit {
     /// Whether one more may be logged at `now`, of `most` within [`QUOTA`].
     pub fn take(&mut self, now: Instant, most: u32) -> bool {
         if (self.since + QUOTA).is_due(now) {
@@ -28,12 +28,13 @@ mod tests {
 
     #[test]
     fn there_are_so_many_within_its_time_and_then_as_many_again() {
-        let mut quota = Quota::default();
-        let taken =
-            |quota: &mut Quota, now| (0..100).filter(|_| quota.take(Instant::from_ms(now), 10)).count();
+        let mut rate_limit = RateLimit::default();
+        let taken = |rate_limit: &mut RateLimit, now| {
+            (0..100).filter(|_| rate_limit.take(Instant::from_ms(now), 10)).count()
+        };
         let span = QUOTA.as_ms();
-        assert_eq!(taken(&mut quota, 1_000_000), 10);
-        assert_eq!(taken(&mut quota, 1_000_000 + span - 1), 0);
-        assert_eq!(taken(&mut quota, 1_000_000 + span), 10);
+        assert_eq!(taken(&mut rate_limit, 1_000_000), 10);
+        assert_eq!(taken(&mut rate_limit, 1_000_000 + span - 1), 0);
+        assert_eq!(taken(&mut rate_limit, 1_000_000 + span), 10);
     }
 }

@@ -5,13 +5,16 @@
 //!
 //! The pause grows while little is found after it, and shrinks while much is:
 //! who writes large blocks is never made to wait, and neither is the first line
-//! after [`PACE_QUICK_US`] of silence, however slow its writer.
+//! after [`READ_PACING_QUICK_US`] of silence, however slow its writer.
 
-use crate::limits::{PACE_LITTLE_BYTES, PACE_MAX_US, PACE_MIN_US, PACE_MUCH_BYTES, PACE_QUICK_US};
+use crate::limits::{
+    READ_PACING_LITTLE_BYTES, READ_PACING_MAX_US, READ_PACING_MIN_US, READ_PACING_MUCH_BYTES,
+    READ_PACING_QUICK_US,
+};
 
 /// See the module's documentation. Times are microseconds of any clock.
 #[derive(Default, Debug)]
-pub struct Pace {
+pub struct ReadPacing {
     pause_us: u64,
     /// When what was read last was done with.
     done_us: u64,
@@ -19,10 +22,10 @@ pub struct Pace {
     quick: bool,
 }
 
-impl Pace {
+impl ReadPacing {
     /// There is something to read: for how long to let it wait for more.
     pub fn on_ready(&mut self, now_us: u64) -> u64 {
-        self.quick = now_us.saturating_sub(self.done_us) < PACE_QUICK_US;
+        self.quick = now_us.saturating_sub(self.done_us) < READ_PACING_QUICK_US;
         if !self.quick {
             self.pause_us = 0;
         }
@@ -32,13 +35,13 @@ impl Pace {
     /// So many bytes were found, and are done with.
     pub fn on_done(&mut self, now_us: u64, bytes: usize) {
         self.done_us = now_us;
-        if bytes >= PACE_MUCH_BYTES {
+        if bytes >= READ_PACING_MUCH_BYTES {
             self.pause_us /= 2;
-            if self.pause_us < PACE_MIN_US {
+            if self.pause_us < READ_PACING_MIN_US {
                 self.pause_us = 0;
             }
-        } else if bytes < PACE_LITTLE_BYTES && self.quick {
-            self.pause_us = self.pause_us.saturating_mul(2).clamp(PACE_MIN_US, PACE_MAX_US);
+        } else if bytes < READ_PACING_LITTLE_BYTES && self.quick {
+            self.pause_us = self.pause_us.saturating_mul(2).clamp(READ_PACING_MIN_US, READ_PACING_MAX_US);
         }
     }
 }
@@ -50,15 +53,15 @@ mod tests {
     /// Lets a writer of `bytes_per_ms` write for a while; the pauses that it gets,
     /// once they have settled.
     fn settled(bytes_per_ms: u64, pipe: u64) -> Vec<u64> {
-        let mut pace = Pace::default();
+        let mut pacing = ReadPacing::default();
         let (mut now, mut pauses) = (1_000_000, Vec::new());
         let mut held = 100;
         for _ in 0..200 {
-            let pause = pace.on_ready(now);
+            let pause = pacing.on_ready(now);
             now += pause;
             held = (held + bytes_per_ms * pause / 1000).min(pipe);
             now += 5;
-            pace.on_done(now, usize::try_from(held).unwrap());
+            pacing.on_done(now, usize::try_from(held).unwrap());
             held = (bytes_per_ms * 5 / 1000).max(100);
             pauses.push(pause);
         }
@@ -71,63 +74,63 @@ mod tests {
         for pause in settled(100_000, 65_536) {
             assert!((100..=800).contains(&pause), "{pause}");
         }
-        assert!(settled(100, 65_536).iter().all(|pause| *pause == PACE_MAX_US));
+        assert!(settled(100, 65_536).iter().all(|pause| *pause == READ_PACING_MAX_US));
     }
 
     #[test]
     fn the_pause_doubles_while_there_is_little_and_halves_while_there_is_much() {
-        let mut pace = Pace::default();
+        let mut pacing = ReadPacing::default();
         let mut pauses = |bytes, times: usize| -> Vec<u64> {
             let mut next = |_| {
-                pace.on_done(0, bytes);
-                pace.on_ready(0)
+                pacing.on_done(0, bytes);
+                pacing.on_ready(0)
             };
             (0..times).map(&mut next).collect()
         };
-        let (little, much) = (PACE_LITTLE_BYTES - 1, PACE_MUCH_BYTES);
-        assert_eq!(pauses(PACE_LITTLE_BYTES, 2), [0, 0]);
+        let (little, much) = (READ_PACING_LITTLE_BYTES - 1, READ_PACING_MUCH_BYTES);
+        assert_eq!(pauses(READ_PACING_LITTLE_BYTES, 2), [0, 0]);
         assert_eq!(pauses(little, 7), [50, 100, 200, 400, 800, 1000, 1000]);
         assert_eq!(pauses(much - 1, 2), [1000, 1000]);
         assert_eq!(pauses(much, 6), [500, 250, 125, 62, 0, 0]);
-        assert_eq!(pauses(little, 2), [PACE_MIN_US, 2 * PACE_MIN_US]);
-        assert_eq!(pauses(much, 2), [PACE_MIN_US, 0]);
+        assert_eq!(pauses(little, 2), [READ_PACING_MIN_US, 2 * READ_PACING_MIN_US]);
+        assert_eq!(pauses(much, 2), [READ_PACING_MIN_US, 0]);
     }
 
     #[test]
     fn who_writes_large_blocks_never_waits() {
-        let mut pace = Pace::default();
+        let mut pacing = ReadPacing::default();
         for now in 0..100 {
-            assert_eq!(pace.on_ready(now * 10), 0);
-            pace.on_done(now * 10 + 5, 65_536);
+            assert_eq!(pacing.on_ready(now * 10), 0);
+            pacing.on_done(now * 10 + 5, 65_536);
         }
     }
 
     #[test]
     fn who_writes_a_line_now_and_then_never_waits() {
-        let mut pace = Pace::default();
+        let mut pacing = ReadPacing::default();
         for now in 1..100 {
-            assert_eq!(pace.on_ready(now * 2 * PACE_QUICK_US), 0);
-            pace.on_done(now * 2 * PACE_QUICK_US, 100);
+            assert_eq!(pacing.on_ready(now * 2 * READ_PACING_QUICK_US), 0);
+            pacing.on_done(now * 2 * READ_PACING_QUICK_US, 100);
         }
     }
 
     #[test]
     fn after_a_silence_it_begins_anew() {
-        let mut pace = Pace::default();
+        let mut pacing = ReadPacing::default();
         for now in 0..20 {
-            pace.on_ready(now);
-            pace.on_done(now, 100);
+            pacing.on_ready(now);
+            pacing.on_done(now, 100);
         }
-        assert_eq!(pace.on_ready(20), PACE_MAX_US);
-        assert_eq!(pace.on_ready(20 + PACE_QUICK_US), 0);
-        pace.on_done(20 + PACE_QUICK_US, 100);
-        assert_eq!(pace.on_ready(21 + PACE_QUICK_US), 0);
+        assert_eq!(pacing.on_ready(20), READ_PACING_MAX_US);
+        assert_eq!(pacing.on_ready(20 + READ_PACING_QUICK_US), 0);
+        pacing.on_done(20 + READ_PACING_QUICK_US, 100);
+        assert_eq!(pacing.on_ready(21 + READ_PACING_QUICK_US), 0);
     }
 
     #[test]
     fn a_clock_that_steps_back_hurts_nothing() {
-        let mut pace = Pace::default();
-        pace.on_done(u64::MAX, 1);
-        assert!(pace.on_ready(0) <= PACE_MAX_US);
+        let mut pacing = ReadPacing::default();
+        pacing.on_done(u64::MAX, 1);
+        assert!(pacing.on_ready(0) <= READ_PACING_MAX_US);
     }
 }

@@ -1,10 +1,10 @@
 //! The collector's table: of each metric the sum and the number of its values, in the
-//! order in which they first came. Nothing is ever taken out of it; so a place in it
+//! order in which they first came. Nothing is ever taken out of it; so an index in it
 //! stays the same, and a dump can be sent in steps.
 
 use crate::limits::METRICS_MAX;
+use crate::proto::collector::{Metric, MetricName};
 use crate::proto::decimal::Decimal;
-use crate::proto::metric::{Metric, Name};
 use heapless::Vec;
 
 /// See the module's documentation.
@@ -14,14 +14,14 @@ pub struct Metrics {
 
 /// One metric.
 struct Known {
-    name: Name,
+    name: MetricName,
     sum: Decimal,
     count: u64,
 }
 
 /// Why a value was not counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
+pub enum MetricRefused {
     /// There is no room for another name.
     Full,
     /// The sum, or the number of values, would not fit.
@@ -36,21 +36,21 @@ impl Metrics {
     ///
     /// # Errors
     /// It was not counted, and nothing was changed.
-    pub fn add(&mut self, metric: &Metric) -> Result<Decimal, Refused> {
+    pub fn add(&mut self, metric: &Metric) -> Result<Decimal, MetricRefused> {
         if let Some(known) = self.known.iter_mut().find(|known| known.name == metric.name) {
-            let sum = known.sum.checked_add(metric.value).ok_or(Refused::TooLarge)?;
-            known.count = known.count.checked_add(1).ok_or(Refused::TooLarge)?;
+            let sum = known.sum.checked_add(metric.value).ok_or(MetricRefused::TooLarge)?;
+            known.count = known.count.checked_add(1).ok_or(MetricRefused::TooLarge)?;
             known.sum = sum;
             return Ok(sum.average(known.count));
         }
         let known = Known { name: metric.name.clone(), sum: metric.value, count: 1 };
-        self.known.push(known).map(|()| metric.value).map_err(|_| Refused::Full)
+        self.known.push(known).map(|()| metric.value).map_err(|_| MetricRefused::Full)
     }
 
-    /// Name, average and number of values of the metric at `place`, counted from 0.
+    /// Name, average and number of values of the metric at `index`, counted from 0.
     #[must_use]
-    pub fn get(&self, place: usize) -> Option<(&[u8], Decimal, u64)> {
-        let known = self.known.get(place)?;
+    pub fn get(&self, index: usize) -> Option<(&[u8], Decimal, u64)> {
+        let known = self.known.get(index)?;
         Some((&known.name, known.sum.average(known.count), known.count))
     }
 
@@ -70,7 +70,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::metric::{name, value};
+    use crate::proto::collector::{name, value};
     use std::collections::BTreeMap;
 
     fn metric(of: &str, number: &str) -> Metric {
@@ -101,7 +101,7 @@ mod tests {
         for index in 0..METRICS_MAX {
             assert!(metrics.add(&metric(&format!("m{index}"), "1")).is_ok());
         }
-        assert_eq!(metrics.add(&metric("one more", "1")), Err(Refused::Full));
+        assert_eq!(metrics.add(&metric("one more", "1")), Err(MetricRefused::Full));
         assert_eq!(metrics.len(), METRICS_MAX);
         assert_eq!(metrics.add(&metric("m63", "2")), Ok(number("1.5")));
     }
@@ -123,7 +123,7 @@ mod tests {
             match metrics.add(&metric("cpu", "18446744073709551615.999999")) {
                 Ok(_) => assert!(metrics.known[0].sum > before.0),
                 Err(why) => {
-                    assert_eq!(why, Refused::TooLarge);
+                    assert_eq!(why, MetricRefused::TooLarge);
                     assert_eq!((metrics.known[0].sum, metrics.known[0].count), before);
                     refused = true;
                 }
@@ -135,12 +135,12 @@ mod tests {
         while let Some(sum) = metrics.known[0].sum.checked_add(largest) {
             metrics.known[0].sum = sum;
         }
-        assert_eq!(metrics.add(&metric("cpu", "18446744073709551615.999999")), Err(Refused::TooLarge));
+        assert_eq!(metrics.add(&metric("cpu", "18446744073709551615.999999")), Err(MetricRefused::TooLarge));
         assert!(metrics.add(&metric("cpu", "-1")).is_ok(), "the other way there is room");
         let _ = refused;
         metrics.add(&metric("ram", "1")).unwrap();
         metrics.known[1].count = u64::MAX;
-        assert_eq!(metrics.add(&metric("ram", "1")), Err(Refused::TooLarge));
+        assert_eq!(metrics.add(&metric("ram", "1")), Err(MetricRefused::TooLarge));
         assert_eq!((metrics.known[1].sum, metrics.known[1].count), (number("1"), u64::MAX));
     }
 
@@ -165,7 +165,7 @@ mod tests {
             );
             let told = metrics.add(&metric(&of, &text));
             if !sums.contains_key(&of) && sums.len() == METRICS_MAX {
-                assert_eq!(told, Err(Refused::Full));
+                assert_eq!(told, Err(MetricRefused::Full));
                 continue;
             }
             let (sum, count) = sums.entry(of).or_default();

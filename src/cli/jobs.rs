@@ -1,16 +1,16 @@
 //! Looking at the queue and steering it: list, cancel, retry, forget, drain,
 //! watch.
 
-use super::arguments::option;
-use super::client::{Answer, Client, NEVER, Trouble, tell_refused};
-use super::control::say;
+use super::client::{Answer, Client, ClientError, NEVER, report_refused};
+use super::command_line::option;
+use super::lifecycle::confirm;
 use super::{Invocation, print, usage};
 use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT, JOB_MAX_BYTES, LIST_PAGE};
-use crate::proto::control::{Target as Which, split, target};
-use crate::proto::metrics::{field, number};
-use crate::proto::text::{Writer, parse_u64};
+use crate::proto::control::{Target, split, target};
+use crate::proto::prometheus::{field, number};
 use crate::service::lifecycle::exit;
 use crate::sys::{clock, fds, signal};
+use crate::util::text::{Writer, parse_u64};
 use crate::util::time::Duration;
 use ufmt::uwrite;
 
@@ -23,7 +23,7 @@ const DRAIN_LOOK: Duration = Duration::from_secs(60);
 /// `list [waiting|running|dead]`
 pub(super) fn list(mut invocation: Invocation) -> u8 {
     signal::ignore_broken_pipes();
-    let state = match invocation.words.get(0) {
+    let state = match invocation.operands.get(0) {
         None => &b"all"[..],
         Some(state @ (b"waiting" | b"running" | b"dead")) => state,
         Some(other) => {
@@ -38,24 +38,25 @@ pub(super) fn list(mut invocation: Invocation) -> u8 {
         Ok(both) => both,
         Err(code) => return code,
     };
-    let mut page = Page { out: Writer::new(rest), terminal: fds::is_terminal(1), printed: false, last: 0 };
+    let mut printer =
+        ListPrinter { out: Writer::new(rest), terminal: fds::is_terminal(1), printed: false, last: 0 };
     loop {
-        let before = page.last;
-        match take_page(&mut client, state, &mut page) {
+        let before = printer.last;
+        match take_page(&mut client, state, &mut printer) {
             Ok(true) => {}
-            Ok(false) => return page.flush(),
+            Ok(false) => return printer.flush(),
             // Whoever reads us was too slow for the service: from there on.
-            Err(Trouble::Closed) if page.last > before => client.close(),
-            Err(trouble) => {
-                page.flush();
-                return client.tell("list", trouble);
+            Err(ClientError::Closed) if printer.last > before => client.close(),
+            Err(error) => {
+                printer.flush();
+                return client.report("list", error);
             }
         }
     }
 }
 
 /// What is printed of the list.
-struct Page<'m> {
+struct ListPrinter<'m> {
     out: Writer<'m>,
     terminal: bool,
     /// Whether the header was.
@@ -64,7 +65,7 @@ struct Page<'m> {
     last: u64,
 }
 
-impl Page<'_> {
+impl ListPrinter<'_> {
     /// Adds one line `ID STATE ATTEMPT TEXT`; none if it is not one.
     fn add(&mut self, line: &[u8]) -> Option<()> {
         let (id, rest) = split(line);
@@ -104,26 +105,30 @@ impl Page<'_> {
 }
 
 /// Asks for the page behind the last id; true if there may be another one.
-fn take_page(client: &mut Client<'_>, state: &[u8], page: &mut Page<'_>) -> Result<bool, Trouble> {
+fn take_page(
+    client: &mut Client<'_>,
+    state: &[u8],
+    printer: &mut ListPrinter<'_>,
+) -> Result<bool, ClientError> {
     if client.socket.is_none() {
-        client.connect_or_tell("list").map_err(Trouble::Told)?;
+        client.connect_or_report("list").map_err(ClientError::Reported)?;
     }
     let mut digits = [0; 20];
     let mut after = Writer::new(&mut digits);
-    after.push_u64(page.last);
+    after.push_u64(printer.last);
     client.send(&[b"list ", state, b" ", after.as_bytes()])?;
     let line = client.line(Some(clock::now() + ANSWER_WAIT))?;
     let count = match Answer::parse(client.at(line)) {
-        Answer::Ok(count) => parse_u64(count).ok_or(Trouble::Garbage)?,
-        Answer::Refused(code, text) => return Err(Trouble::Told(tell_refused("list", code, text))),
-        Answer::Garbage => return Err(Trouble::Garbage),
+        Answer::Ok(count) => parse_u64(count).ok_or(ClientError::Garbage)?,
+        Answer::Refused(code, text) => return Err(ClientError::Reported(report_refused("list", code, text))),
+        Answer::Garbage => return Err(ClientError::Garbage),
     };
     for _ in 0..count {
-        if page.out.room() < LISTED_MAX_BYTES && page.flush() != exit::OK {
-            return Err(Trouble::Told(exit::FAILED));
+        if printer.out.room() < LISTED_MAX_BYTES && printer.flush() != exit::OK {
+            return Err(ClientError::Reported(exit::FAILED));
         }
         let line = client.line(Some(clock::now() + ANSWER_WAIT))?;
-        page.add(client.at(line)).ok_or(Trouble::Garbage)?;
+        printer.add(client.at(line)).ok_or(ClientError::Garbage)?;
     }
     Ok(count >= LIST_PAGE as u64)
 }
@@ -146,10 +151,10 @@ pub(super) fn forget(invocation: Invocation) -> u8 {
 /// Asks for a change of one job, or of all dead ones, and confirms it.
 fn change(mut invocation: Invocation, request: &[u8], takes_dead: bool, done: &str) -> u8 {
     let verb = invocation.command;
-    let word = invocation.words.get(0).unwrap_or(b"");
+    let word = invocation.operands.get(0).unwrap_or(b"");
     let which = match target(word) {
-        Ok(Which::Dead) if takes_dead => None,
-        Ok(Which::Job(id)) => Some(id),
+        Ok(Target::Dead) if takes_dead => None,
+        Ok(Target::Job(id)) => Some(id),
         _ => {
             return usage(verb, &|out| {
                 out.push_str(if takes_dead { "a job's number or dead" } else { "a job's number" });
@@ -160,7 +165,7 @@ fn change(mut invocation: Invocation, request: &[u8], takes_dead: bool, done: &s
         }
     };
     let asked = invocation.client(ANSWER_MAX_BYTES).and_then(|(mut client, _)| {
-        client.connect_or_tell(verb)?;
+        client.connect_or_report(verb)?;
         let answer = client.ask(verb, &[request, word])?;
         let mut line = [0; 80];
         let mut out = Writer::new(&mut line);
@@ -186,35 +191,35 @@ pub(super) fn drain(mut invocation: Invocation) -> u8 {
 }
 
 fn drained(invocation: &mut Invocation) -> Result<u8, u8> {
-    let waits = invocation.words.has(option::WAIT);
+    let waits = invocation.operands.has(option::WAIT);
     let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
     let path = client.pid_path.clone();
     // Found before it is asked, so that a later one is not taken for it.
-    let service = if waits { Invocation::target(&path)? } else { None };
-    client.connect_or_tell("drain")?;
+    let service = if waits { Invocation::lock_holder(&path)? } else { None };
+    client.connect_or_report("drain")?;
     if !waits {
         client.ask("drain", &[b"drain"])?;
-        return Ok(say(invocation, "draining"));
+        return Ok(confirm(invocation, "draining"));
     }
     client.ask_until(NEVER, "drain", &[b"drain wait"])?;
     client.close();
     // Done with its jobs; it is gone in a moment.
     while service.as_ref().is_some_and(|service| !service.is_gone_within(&path, DRAIN_LOOK)) {}
-    Ok(say(invocation, "drained"))
+    Ok(confirm(invocation, "drained"))
 }
 
 /// `watch`
 pub(super) fn watch(mut invocation: Invocation) -> u8 {
     signal::ignore_broken_pipes();
     let watched = invocation.client(ANSWER_MAX_BYTES).and_then(|(mut client, rest)| {
-        client.connect_or_tell("watch")?;
+        client.connect_or_report("watch")?;
         client.ask("watch", &[b"watch"])?;
         client.minds_stdout = true;
         loop {
             let line = match client.line(NEVER) {
                 Ok(line) => line,
-                Err(Trouble::Closed) => return Ok(exit::OK),
-                Err(trouble) => return Err(client.tell("watch", trouble)),
+                Err(ClientError::Closed) => return Ok(exit::OK),
+                Err(error) => return Err(client.report("watch", error)),
             };
             let mut out = Writer::new(rest);
             out.push_visible(client.at(line));

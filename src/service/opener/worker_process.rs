@@ -5,25 +5,25 @@
 //!
 //! One turn: poll, answers of the main process, clients, new clients, a sign of life.
 //!
-//! A client's place is known to the main process by its number and a serial, so that an
+//! A client's slot is known to the main process by its number and a serial, so that an
 //! answer for one that left meanwhile reaches nobody. What a client gets is one answer and
 //! the end of the connection.
 //!
 //! Changing this: what the worker is told by a client it may pass on, never act on.
 
 use crate::limits::{ACCEPT_RETRY, ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENTS_MAX, POLL_MAX};
-use crate::proto::opener::{ANSWER_BYTES, Answer, DENIED, FILE, Request, Whom, asked};
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
-use crate::service::clients::{self, Clients};
-use crate::service::companion::Source;
-use crate::service::listener::Rank;
+use crate::proto::opener::{DENIED, FILE, RequestId, TO_WORKER_BYTES, ToMain, ToWorker, path_request};
+use crate::service::base::PollSource;
+use crate::service::connections::{self, Connections};
+use crate::service::listener::Access;
 use crate::sys::identity::{self, Identity};
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Pid};
 use crate::sys::{
-    AsFd, Errno, Failure, OwnedFd, clock, confine, fds, memory, pass, push_errno_name, signal, socket,
+    AsFd, Errno, Failure, OwnedFd, clock, fd_passing, fds, memory, push_errno_name, sandbox, signal, socket,
 };
+use crate::util::path::Path;
+use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
 
@@ -44,14 +44,14 @@ pub(super) struct Start<'a> {
 }
 
 /// The main process is gone, or says what it cannot say: that is the end.
-struct Over;
+struct ChannelClosed;
 
 /// See the module's documentation.
-struct Worker {
+struct OpenerWorker {
     channel: OwnedFd,
     listener: OwnedFd,
-    clients: &'static mut Clients,
-    /// Which client has each place, of all that there were.
+    clients: &'static mut Connections,
+    /// Which client has each slot, of all that there were.
     serials: [u32; CLIENTS_MAX],
     /// Whose request is with the main process.
     waiting: [bool; CLIENTS_MAX],
@@ -60,7 +60,7 @@ struct Worker {
     accept_after: Instant,
     interval: Duration,
     /// When to tell the main process that we live, at the latest.
-    say_at: Instant,
+    next_alive_at: Instant,
 }
 
 /// Becomes the worker. To be called in the new process.
@@ -76,15 +76,15 @@ pub(super) fn run(start: Start<'_>) -> ! {
     let confined = fds::nullify(0, 2).and_then(|()| confine(&start));
     if let Err(failure) = confined {
         let errno = u32::try_from(failure.errno.raw_os_error()).unwrap_or(0);
-        let _ = socket::send(&start.channel, &Request::Unfit(errno).emit());
+        let _ = socket::send(&start.channel, &ToMain::PrivDropFailed(errno).emit());
         process::exit(1);
     }
-    if !confine::die_with(start.parent) {
+    if !sandbox::die_with(start.parent) {
         process::exit(0);
     }
     let Start { channel, listener, interval, .. } = start;
-    let clients = clients::take();
-    let mut worker = Worker {
+    let clients = connections::take();
+    let mut worker = OpenerWorker {
         channel,
         listener,
         clients,
@@ -94,7 +94,7 @@ pub(super) fn run(start: Start<'_>) -> ! {
         accept_after: Instant::BOOT,
         interval,
         // (so that the first turn says at once that it is ready)
-        say_at: Instant::BOOT,
+        next_alive_at: Instant::BOOT,
     };
     memory::release_startup();
     let mut ready = Vec::new();
@@ -111,135 +111,135 @@ fn confine(start: &Start<'_>) -> Result<(), Failure> {
         Some(identity) => {
             let too_long = Failure { op: "mkdirat", errno: Errno::NAMETOOLONG };
             let rooted = start.root.as_ref().ok_or(too_long);
-            if let Err(failure) = rooted.and_then(|path| confine::empty_root(path.as_c_str())) {
+            if let Err(failure) = rooted.and_then(|path| sandbox::empty_root(path.as_c_str())) {
                 let errno = u32::try_from(failure.errno.raw_os_error()).unwrap_or(0);
-                let _ = socket::send(&start.channel, &Request::NoRoot(errno).emit());
+                let _ = socket::send(&start.channel, &ToMain::ChrootFailed(errno).emit());
             }
             identity::drop_privileges(identity)?;
         }
     }
-    confine::limit();
+    sandbox::limit();
     Ok(())
 }
 
-impl Worker {
+impl OpenerWorker {
     #[inline(never)]
-    fn wait(&self) -> Vec<Source, POLL_MAX> {
+    fn wait(&self) -> Vec<PollSource, POLL_MAX> {
         let now = clock::now();
         let mut set = PollSet::new();
-        set.read(&self.channel, Source::Other);
+        set.read(&self.channel, PollSource::Other);
         let accept = Some(self.accept_after).filter(|at| !at.is_due(now));
         if accept.is_none() && self.has_room() {
-            set.read(&self.listener, Source::Listener);
+            set.read(&self.listener, PollSource::Listener);
         }
-        for (place, _) in self.clients.connected() {
-            if let Some((fd, interest)) = self.clients.interest(place, !self.is_waiting(place)) {
-                set.watch(fd.as_fd(), interest, Source::Client(place));
+        for (slot, _) in self.clients.connected() {
+            if let Some((fd, interest)) = self.clients.interest(slot, !self.is_waiting(slot)) {
+                set.watch(fd.as_fd(), interest, PollSource::Client(slot));
             }
         }
-        let due = earliest(earliest(Some(self.say_at), accept), self.clients.next_deadline());
+        let due = earliest(earliest(Some(self.next_alive_at), accept), self.clients.next_deadline());
         set.wait(due.map(|at| now.until(at)));
         set.ready().collect()
     }
 
     #[inline(never)]
-    fn turn(&mut self, ready: &[Source]) -> Result<(), Over> {
+    fn turn(&mut self, ready: &[PollSource]) -> Result<(), ChannelClosed> {
         let now = clock::now();
         for source in ready {
             match *source {
-                Source::Other => self.take_answers()?,
-                Source::Client(place) => self.on_client(place, now)?,
+                PollSource::Other => self.take_answers()?,
+                PollSource::Client(slot) => self.on_client(slot, now)?,
                 _ => {}
             }
         }
-        while let Some(place) = self.clients.expired(now) {
-            self.close(place);
+        while let Some(slot) = self.clients.expired(now) {
+            self.close(slot);
         }
-        if ready.contains(&Source::Listener) {
+        if ready.contains(&PollSource::Listener) {
             self.accept(now)?;
         }
-        if self.say_at.is_due(now) {
-            self.say_at = now + self.interval;
-            match socket::send(&self.channel, &Request::Alive.emit()) {
+        if self.next_alive_at.is_due(now) {
+            self.next_alive_at = now + self.interval;
+            match socket::send(&self.channel, &ToMain::Alive.emit()) {
                 Ok(_) | Err(Failure { errno: Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM, .. }) => {}
-                Err(_) => return Err(Over),
+                Err(_) => return Err(ChannelClosed),
             }
         }
         Ok(())
     }
 
-    fn is_waiting(&self, place: usize) -> bool {
-        self.waiting.get(place).copied().unwrap_or(false)
+    fn is_waiting(&self, slot: usize) -> bool {
+        self.waiting.get(slot).copied().unwrap_or(false)
     }
 
     // ----- requests ---------------------------------------------------------
 
     /// Something came from a client, or it is gone.
     #[inline(never)]
-    fn on_client(&mut self, place: usize, now: Instant) -> Result<(), Over> {
+    fn on_client(&mut self, slot: usize, now: Instant) -> Result<(), ChannelClosed> {
         let mut input = [0; CLIENT_INPUT_BYTES];
         // (whose request is with the main process is only watched for its end)
         let taken =
-            if self.is_waiting(place) { None } else { self.clients.take_input(place, &mut input, now).ok() };
-        let (Some(length), Some(client)) = (taken, self.clients.get(place)) else {
-            self.close(place);
+            if self.is_waiting(slot) { None } else { self.clients.take_input(slot, &mut input, now).ok() };
+        let (Some(length), Some(client)) = (taken, self.clients.get(slot)) else {
+            self.close(slot);
             return Ok(());
         };
         let input = input.get(..length).unwrap_or(&[]);
         if input.is_empty() && client.ended {
             // (it asked for nothing, so nobody has to hear of it)
-            self.end(place, DENIED);
+            self.finish(slot, DENIED);
             return Ok(());
         }
-        let (peer, Some(asked)) = (client.peer, asked(input, client.ended)) else {
-            self.clients.keep(place, input, false, false, now);
+        let (peer, Some(request)) = (client.peer, path_request(input, client.ended)) else {
+            self.clients.keep(slot, input, false, false, now);
             return Ok(());
         };
-        let Some(whom) = self.whom(place) else { return Ok(()) };
-        let request = Request::Open { whom, pid: peer.pid, uid: peer.uid, asked };
+        let Some(request_id) = self.request_id(slot) else { return Ok(()) };
+        let request = ToMain::Open { request_id, pid: peer.pid, uid: peer.uid, request };
         match socket::send(&self.channel, &request.emit()) {
             Ok(_) => {
-                self.say_at = now + self.interval;
-                self.waiting.get_mut(place).into_iter().for_each(|waiting| *waiting = true);
+                self.next_alive_at = now + self.interval;
+                self.waiting.get_mut(slot).into_iter().for_each(|waiting| *waiting = true);
             }
             Err(Failure { errno: errno @ (Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM), .. }) => {
-                self.tell_failure(place, errno);
+                self.reply_failure(slot, errno);
             }
-            Err(_) => return Err(Over),
+            Err(_) => return Err(ChannelClosed),
         }
         Ok(())
     }
 
-    fn whom(&self, place: usize) -> Option<Whom> {
-        Some(Whom { place: u8::try_from(place).ok()?, serial: *self.serials.get(place)? })
+    fn request_id(&self, slot: usize) -> Option<RequestId> {
+        Some(RequestId { slot: u8::try_from(slot).ok()?, serial: *self.serials.get(slot)? })
     }
 
     // ----- answers ----------------------------------------------------------
 
     /// What the main process has decided.
-    fn take_answers(&mut self) -> Result<(), Over> {
+    fn take_answers(&mut self) -> Result<(), ChannelClosed> {
         loop {
-            let mut bytes = [0; ANSWER_BYTES + 1];
-            let received = match pass::receive(&self.channel, &mut bytes) {
+            let mut bytes = [0; TO_WORKER_BYTES + 1];
+            let received = match fd_passing::receive(&self.channel, &mut bytes) {
                 Err(Failure { errno: Errno::AGAIN, .. }) => return Ok(()),
-                Err(_) => return Err(Over),
+                Err(_) => return Err(ChannelClosed),
                 Ok(received) => received,
             };
             let message = bytes.get(..received.length).unwrap_or(&[]);
-            match Answer::parse(message).map_err(|_| Over)? {
-                Answer::Opened(whom) => self.hand_over(whom, received.fd),
-                Answer::Denied(whom) => self.reply(whom, DENIED),
-                Answer::Failed(whom, errno) => {
+            match ToWorker::parse(message).map_err(|_| ChannelClosed)? {
+                ToWorker::Opened(request_id) => self.hand_over(request_id, received.fd),
+                ToWorker::Denied(request_id) => self.reply(request_id, DENIED),
+                ToWorker::Failed(request_id, errno) => {
                     let errno = Errno::from_raw_os_error(i32::try_from(errno).unwrap_or(0));
-                    if let Some(place) = self.place_of(whom) {
-                        self.tell_failure(place, errno);
+                    if let Some(slot) = self.slot_of(request_id) {
+                        self.reply_failure(slot, errno);
                     }
                 }
-                Answer::Listener(interval) => {
+                ToWorker::Listener(interval) => {
                     // (without descriptors it is better begun anew)
-                    self.listener = received.fd.ok_or(Over)?;
+                    self.listener = received.fd.ok_or(ChannelClosed)?;
                     let interval = Duration::from_ms(u64::from(interval));
-                    (self.interval, self.say_at, self.accept_after) =
+                    (self.interval, self.next_alive_at, self.accept_after) =
                         (interval, Instant::BOOT, Instant::BOOT);
                 }
             }
@@ -251,58 +251,58 @@ impl Worker {
     }
 
     /// Where the client is that waits for this answer, if it still is there.
-    fn place_of(&self, whom: Whom) -> Option<usize> {
-        let place = usize::from(whom.place);
-        (self.whom(place) == Some(whom) && self.is_waiting(place)).then_some(place)
+    fn slot_of(&self, request_id: RequestId) -> Option<usize> {
+        let slot = usize::from(request_id.slot);
+        (self.request_id(slot) == Some(request_id) && self.is_waiting(slot)).then_some(slot)
     }
 
     /// The file, to whom it is for. Our copy is closed here in any case.
-    fn hand_over(&mut self, whom: Whom, file: Option<OwnedFd>) {
-        let Some(place) = self.place_of(whom) else { return };
-        let Some(connection) = self.clients.connection(place) else { return };
+    fn hand_over(&mut self, request_id: RequestId, file: Option<OwnedFd>) {
+        let Some(slot) = self.slot_of(request_id) else { return };
+        let Some(connection) = self.clients.connection(slot) else { return };
         let sent = match &file {
-            Some(file) => pass::send(connection, FILE, Some(file)).map_err(|failure| failure.errno),
+            Some(file) => fd_passing::send(connection, FILE, Some(file)).map_err(|failure| failure.errno),
             None => Err(Errno::MFILE),
         };
         match sent {
-            Err(errno) => self.tell_failure(place, errno),
-            Ok(_) => self.close(place),
+            Err(errno) => self.reply_failure(slot, errno),
+            Ok(_) => self.close(slot),
         }
     }
 
     /// `open failed: ERRNO`
-    fn tell_failure(&mut self, place: usize, errno: Errno) {
+    fn reply_failure(&mut self, slot: usize, errno: Errno) {
         let mut text = [0; 48];
         let mut out = Writer::new(&mut text);
         out.push_str("open failed: ");
         push_errno_name(errno, &mut out);
-        self.end(place, out.as_bytes());
+        self.finish(slot, out.as_bytes());
     }
 
-    fn reply(&mut self, whom: Whom, text: &[u8]) {
-        if let Some(place) = self.place_of(whom) {
-            self.end(place, text);
+    fn reply(&mut self, request_id: RequestId, text: &[u8]) {
+        if let Some(slot) = self.slot_of(request_id) {
+            self.finish(slot, text);
         }
     }
 
     /// The last that the client hears. (It heard nothing before, so there is room.)
-    fn end(&mut self, place: usize, text: &[u8]) {
-        if let Some(connection) = self.clients.connection(place) {
+    fn finish(&mut self, slot: usize, text: &[u8]) {
+        if let Some(connection) = self.clients.connection(slot) {
             let _ = socket::send(connection, text);
         }
-        self.close(place);
+        self.close(slot);
     }
 
     // ----- who comes and goes -----------------------------------------------
 
-    /// Whether a newcomer could be served: there is a place, or somebody has one and has
+    /// Whether a newcomer could be served: there is a slot, or somebody has one and has
     /// not said what for.
     fn has_room(&self) -> bool {
         self.clients.count() < CLIENTS_MAX || self.waiting.contains(&false)
     }
 
     #[inline(never)]
-    fn accept(&mut self, now: Instant) -> Result<(), Over> {
+    fn accept(&mut self, now: Instant) -> Result<(), ChannelClosed> {
         for _ in 0..ACCEPT_TURN {
             if !self.has_room() {
                 return Ok(());
@@ -317,29 +317,29 @@ impl Worker {
             };
             let Ok(peer) = socket::peer(&connection) else { continue };
             if self.clients.count() == CLIENTS_MAX
-                && let Some(place) = self.longest_silent()
+                && let Some(slot) = self.longest_silent()
             {
-                self.close(place);
+                self.close(slot);
             }
-            let Ok(place) = self.clients.add(connection, peer, Rank::Guest, now) else { continue };
+            let Ok(slot) = self.clients.add(connection, peer, Access::Guest, now) else { continue };
             self.next_serial = self.next_serial.wrapping_add(1);
-            self.serials.get_mut(place).into_iter().for_each(|serial| *serial = self.next_serial);
+            self.serials.get_mut(slot).into_iter().for_each(|serial| *serial = self.next_serial);
             // It may have asked already: then nobody can crowd it out.
-            self.on_client(place, now)?;
+            self.on_client(slot, now)?;
         }
         Ok(())
     }
 
     /// Who came first of those that have not asked yet.
     fn longest_silent(&self) -> Option<usize> {
-        let age = |place: usize| self.serials.get(place).map(|serial| self.next_serial.wrapping_sub(*serial));
-        (0..CLIENTS_MAX).filter(|place| !self.is_waiting(*place)).max_by_key(|place| age(*place))
+        let age = |slot: usize| self.serials.get(slot).map(|serial| self.next_serial.wrapping_sub(*serial));
+        (0..CLIENTS_MAX).filter(|slot| !self.is_waiting(*slot)).max_by_key(|slot| age(*slot))
     }
 
     #[inline(never)]
-    fn close(&mut self, place: usize) {
+    fn close(&mut self, slot: usize) {
         let mut unread = [0; 512];
-        self.waiting.get_mut(place).into_iter().for_each(|waiting| *waiting = false);
-        self.clients.close(place, &mut unread);
+        self.waiting.get_mut(slot).into_iter().for_each(|waiting| *waiting = false);
+        self.clients.close(slot, &mut unread);
     }
 }

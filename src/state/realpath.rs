@@ -5,12 +5,12 @@
 //! file may appear later.
 
 use crate::limits::{LINKS_MAX, PATH_MAX_BYTES};
-use crate::proto::path::Path;
+use crate::util::path::Path;
 use heapless::Vec;
 
 /// What a name is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Name {
+pub enum NodeKind {
     /// A symbolic link; so many bytes of its target were written.
     Link(usize),
     /// Anything else.
@@ -22,7 +22,7 @@ pub enum Name {
 }
 
 /// Tells what the name at the end of a path is; the target of a link goes into the buffer.
-pub type ReadLink<'a> = &'a mut dyn FnMut(&Path, &mut [u8]) -> Name;
+pub type ReadLink<'a> = &'a mut dyn FnMut(&Path, &mut [u8]) -> NodeKind;
 
 /// What is still to be walked: the target of one link, a slash, and the rest of the path
 /// that it stood in.
@@ -31,11 +31,11 @@ type Rest = Vec<u8, { 2 * PATH_MAX_BYTES + 2 }>;
 /// Where the absolute path `path` leads; `None` if that could not be found out this time.
 /// One with too many links, or that gets too long, leads to itself, and is no file then.
 #[must_use]
-pub fn resolve(path: &Path, read_link: ReadLink<'_>) -> Option<Path> {
+pub fn realpath(path: &Path, read_link: ReadLink<'_>) -> Option<Path> {
     let mut known = true;
     let mut look = |name: &Path, target: &mut [u8]| {
         let found = read_link(name, target);
-        known &= found != Name::Unknown;
+        known &= found != NodeKind::Unknown;
         found
     };
     let end = walk(path, &mut look).unwrap_or_else(|| path.clone());
@@ -59,9 +59,9 @@ fn walk(path: &Path, read_link: ReadLink<'_>) -> Option<Path> {
                 let whole = done.join(name)?;
                 let mut target = [0; PATH_MAX_BYTES + 1];
                 match read_link(&whole, &mut target) {
-                    Name::Other => done = whole,
-                    Name::Missing | Name::Unknown => return whole.with_suffix(behind),
-                    Name::Link(length) => {
+                    NodeKind::Other => done = whole,
+                    NodeKind::Missing | NodeKind::Unknown => return whole.with_suffix(behind),
+                    NodeKind::Link(length) => {
                         links = links.checked_add(1).filter(|links| *links <= LINKS_MAX)?;
                         // (a target that fills the buffer may have been cut)
                         let target = target.get(..length).filter(|_| length <= PATH_MAX_BYTES)?;
@@ -98,13 +98,13 @@ mod tests {
                 Some(text) => {
                     let length = text.len().min(target.len());
                     target[..length].copy_from_slice(&text.as_bytes()[..length]);
-                    Name::Link(length)
+                    NodeKind::Link(length)
                 }
-                None if others.contains(&name) => Name::Other,
-                None => Name::Missing,
+                None if others.contains(&name) => NodeKind::Other,
+                None => NodeKind::Missing,
             }
         };
-        let end = resolve(&path(text), &mut read_link).unwrap();
+        let end = realpath(&path(text), &mut read_link).unwrap();
         String::from_utf8(end.as_bytes().to_vec()).unwrap()
     }
 
@@ -140,10 +140,10 @@ mod tests {
     fn where_a_name_that_cannot_be_looked_at_leads_is_not_known() {
         for unknown in ["/a", "/a/b", "/a/b/c"] {
             let mut read_link = |path: &Path, _: &mut [u8]| {
-                if path.as_bytes() == unknown.as_bytes() { Name::Unknown } else { Name::Other }
+                if path.as_bytes() == unknown.as_bytes() { NodeKind::Unknown } else { NodeKind::Other }
             };
-            assert_eq!(resolve(&path("/a/b/c"), &mut read_link), None, "{unknown}");
-            assert_eq!(resolve(&path("/other"), &mut read_link), Some(path("/other")));
+            assert_eq!(realpath(&path("/a/b/c"), &mut read_link), None, "{unknown}");
+            assert_eq!(realpath(&path("/other"), &mut read_link), Some(path("/other")));
         }
     }
 
@@ -186,16 +186,16 @@ mod tests {
                 asked += 1;
                 assert!(asked < 20_000);
                 match random(4) {
-                    0 => Name::Missing,
-                    1 => Name::Other,
+                    0 => NodeKind::Missing,
+                    1 => NodeKind::Other,
                     _ => {
                         let length = random(target.len() + 1);
                         target[..length].fill_with(|| b"a/.\xff\0"[random(5)]);
-                        Name::Link(length)
+                        NodeKind::Link(length)
                     }
                 }
             };
-            let resolved = resolve(&path(&text), &mut read_link).unwrap();
+            let resolved = realpath(&path(&text), &mut read_link).unwrap();
             assert!(
                 resolved.as_bytes().first() == Some(&b'/') && resolved.as_bytes().len() <= PATH_MAX_BYTES
             );

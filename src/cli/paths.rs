@@ -1,17 +1,17 @@
 //! Where the files are: below `-d DIR`, in the system's places for root, or in
 //! the user's own folder.
 
-use super::arguments::Options;
+use super::command_line::Options;
 use super::{fail, usage};
 use crate::limits::{METRICS_NAME_MAX_BYTES, PATH_MAX_BYTES};
-use crate::proto::config::Layout;
+use crate::proto::config::DefaultPaths;
 use crate::proto::config::keys::absolute;
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
+use crate::service::config_source::ConfigSource;
 use crate::service::lifecycle::{describe_at, ensure_folder, exit};
-use crate::service::settings::Settings;
 use crate::sys::args::Args;
 use crate::sys::{Errno, Failure, file, identity};
+use crate::util::path::Path;
+use crate::util::text::Writer;
 
 /// Finds the files. With `creates`, a missing folder is made, mode 0700. `base`
 /// is the folder that relative paths are below, if not the working folder.
@@ -23,7 +23,7 @@ pub(super) fn locate(
     options: &Options,
     creates: bool,
     base: Option<&[u8]>,
-    settings: &mut Settings,
+    config_source: &mut ConfigSource,
 ) -> Result<(), u8> {
     let base = base.map_or_else(working_folder, |base| Path::new(base).unwrap_or_default());
     let folder = match options.folder {
@@ -31,11 +31,11 @@ pub(super) fn locate(
         None if identity::effective_uid() == 0 => Path::empty(),
         None => own_folder(args)?,
     };
-    if !fill_layout(&folder, &mut settings.layout) {
+    if !fill_default_paths(&folder, &mut config_source.default_paths) {
         return Err(too_long("-d"));
     }
     if creates && !folder.is_empty() {
-        ensure_folder(&folder, 0o700).map_err(|failure| tell(&folder, failure))?;
+        ensure_folder(&folder, 0o700).map_err(|failure| report(&folder, failure))?;
     }
     if options.folder.is_none() && !folder.is_empty() && folder.as_bytes().starts_with(b"/tmp/") {
         refuse_foreign(&folder)?;
@@ -45,10 +45,10 @@ pub(super) fn locate(
         None if folder.is_empty() => Path::new(b"/etc/zigsvc.conf"),
         None => folder.join(b"zigsvc.conf"),
     };
-    settings.file.set(&file.ok_or_else(|| too_long("-c"))?);
-    settings.file_named = options.config.is_some();
-    settings.base.set(&base);
-    let _ = settings.overrides.extend_from_slice(&options.overrides);
+    config_source.file.set(&file.ok_or_else(|| too_long("-c"))?);
+    config_source.file_named = options.config.is_some();
+    config_source.base.set(&base);
+    let _ = config_source.overrides.extend_from_slice(&options.overrides);
     Ok(())
 }
 
@@ -60,8 +60,8 @@ fn too_long(option: &str) -> u8 {
     })
 }
 
-fn tell(path: &Path, failure: Failure) -> u8 {
-    let code = if failure.is_denied() { exit::DENIED } else { exit::FAILED };
+fn report(path: &Path, failure: Failure) -> u8 {
+    let code = if failure.is_denied() { exit::NO_PRIVILEGE } else { exit::FAILED };
     fail(code, &|out| describe_at(path, failure, out))
 }
 
@@ -100,7 +100,7 @@ fn refuse_foreign(folder: &Path) -> Result<(), u8> {
             out.push_escaped(folder.as_bytes());
             out.push_str(": must be a directory of yours with mode 0700, not a link or somebody else's");
         })),
-        Err(failure) => Err(tell(folder, failure)),
+        Err(failure) => Err(report(folder, failure)),
     }
 }
 
@@ -116,8 +116,9 @@ const PLACES: [(&str, &str); 6] = [
 
 /// Fills in where everything is; an empty folder means the system's places.
 /// False: a path would be too long.
-fn fill_layout(folder: &Path, layout: &mut Layout) -> bool {
-    let Layout { pid_file, socket, log_file, health_file, queue_file, spool, metrics_name } = layout;
+fn fill_default_paths(folder: &Path, default_paths: &mut DefaultPaths) -> bool {
+    let DefaultPaths { pid_file, socket, log_file, health_file, queue_file, spool, metrics_name } =
+        default_paths;
     let fields = [pid_file, socket, log_file, health_file, queue_file, spool];
     let system = folder.is_empty();
     let filled = fields.into_iter().zip(PLACES).all(|(field, (name, place))| {

@@ -7,12 +7,12 @@
 //! number is in the text of `status` for programs only. A name that was
 //! published once stays.
 
-use super::text::{Writer, parse_u64};
+use crate::util::text::{Writer, parse_u64};
 use ufmt::uwrite;
 
 /// What a number is, and how it is shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MetricType {
     /// It only grows, until the service starts anew.
     Counter,
     /// It goes up and down.
@@ -22,24 +22,29 @@ enum Kind {
 }
 
 /// Field of `status`, name less `zigsvc_`, kind, help.
-const METRICS: &[(&str, &str, Kind, &str)] = &[
-    ("uptime", "uptime_seconds", Kind::Gauge, "Time since the service started."),
-    ("jobs", "jobs_ended_total", Kind::Counter, "Jobs that ended, well or dead."),
-    ("failed", "attempts_failed_total", Kind::Counter, "Attempts of jobs that failed."),
-    ("waiting", "jobs_waiting", Kind::Gauge, "Jobs that wait, delayed ones included."),
-    ("running", "jobs_running", Kind::Gauge, "Jobs that run."),
-    ("delayed", "jobs_delayed", Kind::Gauge, "Jobs that wait for their next attempt, among the oldest."),
-    ("dead", "jobs_dead", Kind::Gauge, "Jobs that failed for good and are kept."),
-    ("room", "queue_room", Kind::Gauge, "Jobs that queue_max still allows."),
-    ("clients", "clients", Kind::Gauge, "Connections to the control socket."),
-    ("denied", "requests_denied_total", Kind::Counter, "Requests of those who may not."),
-    ("fsyncs", "spool_fsyncs_total", Kind::Counter, "Syncs of the spool."),
-    ("spool_bytes", "spool_written_bytes_total", Kind::Counter, "Bytes written to the spool."),
-    ("rotations", "log_rotations_total", Kind::Counter, "Rotations of the log."),
-    ("log_lost", "log_lines_lost_total", Kind::Counter, "Log lines that no file took."),
-    ("reloads", "reloads_total", Kind::Counter, "Configurations read anew."),
-    ("reload_errors", "reload_errors_total", Kind::Counter, "Configurations refused."),
-    ("health_age_ms", "heartbeat_age_seconds", Kind::Millis, "Time since the last heartbeat."),
+const METRICS: &[(&str, &str, MetricType, &str)] = &[
+    ("uptime", "uptime_seconds", MetricType::Gauge, "Time since the service started."),
+    ("jobs", "jobs_ended_total", MetricType::Counter, "Jobs that ended, well or dead."),
+    ("failed", "attempts_failed_total", MetricType::Counter, "Attempts of jobs that failed."),
+    ("waiting", "jobs_waiting", MetricType::Gauge, "Jobs that wait, delayed ones included."),
+    ("running", "jobs_running", MetricType::Gauge, "Jobs that run."),
+    (
+        "delayed",
+        "jobs_delayed",
+        MetricType::Gauge,
+        "Jobs that wait for their next attempt, among the oldest.",
+    ),
+    ("dead", "jobs_dead", MetricType::Gauge, "Jobs that failed for good and are kept."),
+    ("room", "queue_room", MetricType::Gauge, "Jobs that queue_max still allows."),
+    ("clients", "clients", MetricType::Gauge, "Connections to the control socket."),
+    ("denied", "requests_denied_total", MetricType::Counter, "Requests of those who may not."),
+    ("fsyncs", "spool_fsyncs_total", MetricType::Counter, "Syncs of the spool."),
+    ("spool_bytes", "spool_written_bytes_total", MetricType::Counter, "Bytes written to the spool."),
+    ("rotations", "log_rotations_total", MetricType::Counter, "Rotations of the log."),
+    ("log_lost", "log_lines_lost_total", MetricType::Counter, "Log lines that no file took."),
+    ("reloads", "reloads_total", MetricType::Counter, "Configurations read anew."),
+    ("reload_errors", "reload_errors_total", MetricType::Counter, "Configurations refused."),
+    ("health_age_ms", "heartbeat_age_seconds", MetricType::Millis, "Time since the last heartbeat."),
 ];
 
 /// The degraded states that are known.
@@ -74,14 +79,14 @@ pub fn states(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Writes what Prometheus can read: whether `service` is up, and the numbers
 /// of its `answer`, if there is one.
 pub fn emit(service: &str, up: bool, answer: Option<&[u8]>, out: &mut Writer<'_>) {
-    describe("up", Kind::Gauge, "Whether the service runs and is well.", out);
+    describe("up", MetricType::Gauge, "Whether the service runs and is well.", out);
     let _ = uwrite!(out, "zigsvc_up{{service=\"{}\"}} {}\n", service, u8::from(up));
     let Some(answer) = answer else { return };
     for (name, metric, kind, help) in METRICS {
         let Some(value) = number(answer, name) else { continue };
         describe(metric, *kind, help, out);
         let _ = uwrite!(out, "zigsvc_{}{{service=\"{}\"}} ", *metric, service);
-        if *kind == Kind::Millis {
+        if *kind == MetricType::Millis {
             out.push_u64(value / 1000);
             out.push_str(".");
             out.push_padded(value % 1000, 3);
@@ -91,7 +96,7 @@ pub fn emit(service: &str, up: bool, answer: Option<&[u8]>, out: &mut Writer<'_>
         out.push_str("\n");
     }
     let Some(degraded) = field(answer, "degraded") else { return };
-    describe("degraded", Kind::Gauge, "Whether the service goes on without this.", out);
+    describe("degraded", MetricType::Gauge, "Whether the service goes on without this.", out);
     for state in STATES {
         let is = states(degraded).any(|found| found == state.as_bytes());
         let _ = uwrite!(
@@ -105,8 +110,8 @@ pub fn emit(service: &str, up: bool, answer: Option<&[u8]>, out: &mut Writer<'_>
 }
 
 /// The two comment lines before a metric.
-fn describe(metric: &str, kind: Kind, help: &str, out: &mut Writer<'_>) {
-    let kind = if kind == Kind::Counter { "counter" } else { "gauge" };
+fn describe(metric: &str, kind: MetricType, help: &str, out: &mut Writer<'_>) {
+    let kind = if kind == MetricType::Counter { "counter" } else { "gauge" };
     let _ = uwrite!(out, "# HELP zigsvc_{} {}\n# TYPE zigsvc_{} {}\n", metric, help, metric, kind);
 }
 

@@ -1,6 +1,6 @@
 //! Lines of /etc/passwd and /etc/group (passwd(5), group(5)).
 
-use super::text::parse_u64;
+use crate::util::text::parse_u64;
 
 /// The uid and gid of a passwd line whose user is called `name`, or whose uid
 /// is the number `name`.

@@ -1,13 +1,13 @@
 //! What a program that we started writes, line by line into the log.
 
 use crate::limits::{OUTPUT_LINE_BYTES, OUTPUT_TURN_BYTES};
-use crate::proto::text::Writer;
 use crate::service::log::Log;
 use crate::sys::{Errno, Failure, OwnedFd, file};
+use crate::util::text::Writer;
 use heapless::Vec;
 
 /// The read end of a program's output, and the line that has not ended.
-pub struct Output {
+pub struct ChildOutput {
     /// Gone when the program closed the other end.
     pub pipe: Option<OwnedFd>,
     line: Vec<u8, OUTPUT_LINE_BYTES>,
@@ -18,7 +18,7 @@ pub struct Output {
 /// Writes who said it, in front of each line.
 pub type Prefix<'a> = &'a dyn Fn(&mut Writer<'_>);
 
-impl Output {
+impl ChildOutput {
     /// That of a program which was just started.
     #[must_use]
     pub fn new(pipe: Option<OwnedFd>) -> Self {

@@ -1,13 +1,13 @@
 //! The connections of a service: what they sent and was not a whole request
 //! yet, and answers that they have not taken.
 //!
-//! A place is an index that stays the same while a client is connected. The
+//! A slot is an index that stays the same while a client is connected. The
 //! buffers are touched only for what could not be handled at once, so sixteen
 //! clients that behave cost no memory.
 
-use super::listener::{Access, Rank};
+use super::listener::{Access, AccessPolicy};
 use crate::limits::{
-    ACCEPT_TURN, CLIENT_IDLE, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, STRANGERS_MAX,
+    ACCEPT_TURN, CLIENT_IDLE, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, UNAUTHORIZED_MAX,
 };
 use crate::sys::once::Once;
 use crate::sys::poll::Interest;
@@ -16,14 +16,14 @@ use crate::sys::{Errno, Failure, OwnedFd};
 use crate::util::time::{Instant, earliest, earliest_by};
 use heapless::Vec;
 
-/// One place. All zeros when it is free.
-pub struct Client {
+/// One slot. All zeros when it is free.
+pub struct Connection {
     /// The connection. (An `Option` of it would not be all zeros.)
     fd: Vec<OwnedFd, 1>,
     /// Who it is.
     pub peer: Peer,
     /// What it may.
-    pub rank: Rank,
+    pub access: Access,
     input_length: usize,
     output_length: usize,
     /// Inside a request that is too long.
@@ -37,7 +37,7 @@ pub struct Client {
     /// It has sent something.
     asked: bool,
     /// Since when there is half a request.
-    half_since: Option<Instant>,
+    partial_since: Option<Instant>,
     /// Since when nothing was taken of its output.
     stuck_since: Option<Instant>,
     active_at: Instant,
@@ -45,29 +45,29 @@ pub struct Client {
 
 /// See the module's documentation. What a quiet service touches comes first.
 #[repr(C)]
-pub struct Clients {
-    places: [Client; CLIENTS_MAX],
+pub struct Connections {
+    slots: [Connection; CLIENTS_MAX],
     inputs: [[u8; CLIENT_INPUT_BYTES]; CLIENTS_MAX],
     outputs: [[u8; CLIENT_OUTPUT_BYTES]; CLIENTS_MAX],
 }
 
 /// The connection is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Gone;
+pub struct Disconnected;
 
-static CLIENTS: Once<Clients, 3> = Once::new(Clients::EMPTY);
+static CONNECTIONS: Once<Connections, 3> = Once::new(Connections::EMPTY);
 
-/// The places of this process's service; to be called once.
+/// The slots of this process's service; to be called once.
 #[must_use]
-pub fn take() -> &'static mut Clients {
-    CLIENTS.take()
+pub fn take() -> &'static mut Connections {
+    CONNECTIONS.take()
 }
 
-impl Client {
+impl Connection {
     const FREE: Self = Self {
         fd: Vec::new(),
         peer: Peer { pid: 0, uid: 0, gid: 0 },
-        rank: Rank::Nobody,
+        access: Access::Denied,
         input_length: 0,
         output_length: 0,
         skipping: false,
@@ -75,7 +75,7 @@ impl Client {
         more: false,
         denied: false,
         asked: false,
-        half_since: None,
+        partial_since: None,
         stuck_since: None,
         active_at: Instant::BOOT,
     };
@@ -93,17 +93,17 @@ impl Client {
     }
 }
 
-impl Clients {
+impl Connections {
     /// All zeros: no clients.
     pub const EMPTY: Self = Self {
-        places: [const { Client::FREE }; CLIENTS_MAX],
+        slots: [const { Connection::FREE }; CLIENTS_MAX],
         inputs: [[0; CLIENT_INPUT_BYTES]; CLIENTS_MAX],
         outputs: [[0; CLIENT_OUTPUT_BYTES]; CLIENTS_MAX],
     };
 
-    /// The places that are taken.
-    pub fn connected(&self) -> impl Iterator<Item = (usize, &Client)> {
-        self.places.iter().enumerate().filter(|(_, client)| !client.fd.is_empty())
+    /// The slots that are taken.
+    pub fn connected(&self) -> impl Iterator<Item = (usize, &Connection)> {
+        self.slots.iter().enumerate().filter(|(_, client)| !client.fd.is_empty())
     }
 
     /// How many are connected.
@@ -112,29 +112,29 @@ impl Clients {
         self.connected().count()
     }
 
-    /// The client at `place`, if it is taken.
+    /// The client at `slot`, if it is taken.
     #[must_use]
-    pub fn get(&self, place: usize) -> Option<&Client> {
-        self.places.get(place).filter(|client| !client.fd.is_empty())
+    pub fn get(&self, slot: usize) -> Option<&Connection> {
+        self.slots.get(slot).filter(|client| !client.fd.is_empty())
     }
 
-    /// As [`Clients::get`], to be changed.
-    pub fn get_mut(&mut self, place: usize) -> Option<&mut Client> {
-        self.places.get_mut(place).filter(|client| !client.fd.is_empty())
+    /// As [`Connections::get`], to be changed.
+    pub fn get_mut(&mut self, slot: usize) -> Option<&mut Connection> {
+        self.slots.get_mut(slot).filter(|client| !client.fd.is_empty())
     }
 
     /// The client is inside a request that is too long, or behind it.
-    pub fn set_skipping(&mut self, place: usize, skipping: bool) {
-        if let Some(client) = self.get_mut(place) {
+    pub fn set_skipping(&mut self, slot: usize, skipping: bool) {
+        if let Some(client) = self.get_mut(slot) {
             client.skipping = skipping;
         }
     }
 
-    /// The connection at `place`, and what to watch it for; `reading` is whether
+    /// The connection at `slot`, and what to watch it for; `reading` is whether
     /// another request can be handled.
     #[must_use]
-    pub fn interest(&self, place: usize, reading: bool) -> Option<(&OwnedFd, Interest)> {
-        let client = self.get(place)?;
+    pub fn interest(&self, slot: usize, reading: bool) -> Option<(&OwnedFd, Interest)> {
+        let client = self.get(slot)?;
         let reading = reading && !client.ended && !client.more;
         let interest = match client.is_stuck() {
             true if reading => Interest::Both,
@@ -145,104 +145,110 @@ impl Clients {
         client.fd.first().map(|fd| (fd, interest))
     }
 
-    /// The connection at `place`.
+    /// The connection at `slot`.
     #[must_use]
-    pub fn connection(&self, place: usize) -> Option<&OwnedFd> {
-        self.get(place)?.fd.first()
+    pub fn connection(&self, slot: usize) -> Option<&OwnedFd> {
+        self.get(slot)?.fd.first()
     }
 
-    /// A new client; gives the connection back if there is no place.
+    /// A new client; gives the connection back if there is no slot.
     ///
     /// # Errors
     /// The connection.
-    pub fn add(&mut self, fd: OwnedFd, peer: Peer, rank: Rank, now: Instant) -> Result<usize, OwnedFd> {
-        match self.places.iter_mut().enumerate().find(|(_, client)| client.fd.is_empty()) {
+    pub fn add(&mut self, fd: OwnedFd, peer: Peer, access: Access, now: Instant) -> Result<usize, OwnedFd> {
+        match self.slots.iter_mut().enumerate().find(|(_, client)| client.fd.is_empty()) {
             None => Err(fd),
-            Some((place, client)) => {
-                *client = Client { peer, rank, active_at: now, ..Client::FREE };
-                client.fd.push(fd).map(|()| place)
+            Some((slot, client)) => {
+                *client = Connection { peer, access, active_at: now, ..Connection::FREE };
+                client.fd.push(fd).map(|()| slot)
             }
         }
     }
 
     /// Who has to go so that a newcomer can be added, if anybody.
     #[must_use]
-    pub fn crowded_out(&self, newcomer: Rank, now: Instant, busy: &dyn Fn(usize) -> bool) -> Option<usize> {
-        let surplus = if newcomer == Rank::Nobody { self.surplus_stranger(now) } else { None };
+    pub fn eviction_candidate(
+        &self,
+        newcomer: Access,
+        now: Instant,
+        busy: &dyn Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let surplus = if newcomer == Access::Denied { self.surplus_unauthorized(now) } else { None };
         let full = || self.count() == CLIENTS_MAX;
-        surplus.or_else(|| if full() { self.victim(newcomer, now, busy) } else { None })
+        surplus.or_else(|| if full() { self.evictable(newcomer, now, busy) } else { None })
     }
 
-    /// Whose place a newcomer may have: that of the client that was idle for
+    /// Whose slot a newcomer may have: that of the client that was idle for
     /// longest, if it has asked for nothing yet or is idle for long; an owner
     /// also gets that of any other. `busy` are those who wait for something.
-    fn victim(&self, newcomer: Rank, now: Instant, busy: &dyn Fn(usize) -> bool) -> Option<usize> {
-        let idle = |(place, client): &(usize, &Client)| {
+    fn evictable(&self, newcomer: Access, now: Instant, busy: &dyn Fn(usize) -> bool) -> Option<usize> {
+        let idle = |(slot, client): &(usize, &Connection)| {
             let long = (client.active_at + CLIENT_IDLE).is_due(now);
-            let rank = client.rank <= newcomer;
-            rank && (!client.asked || long) && !client.is_stuck() && !client.more && !busy(*place)
+            let access = client.access <= newcomer;
+            access && (!client.asked || long) && !client.is_stuck() && !client.more && !busy(*slot)
         };
-        let lower = |(_, client): &(usize, &Client)| newcomer == Rank::Owner && client.rank != Rank::Owner;
+        let lower =
+            |(_, client): &(usize, &Connection)| newcomer == Access::Owner && client.access != Access::Owner;
         // (one that came in this turn had no chance to ask)
-        let older = |(_, client): &&(usize, &Client)| client.asked || client.active_at.is_before(now);
-        let oldest = |wanted: &dyn Fn(&(usize, &Client)) -> bool| {
+        let older = |(_, client): &&(usize, &Connection)| client.asked || client.active_at.is_before(now);
+        let oldest = |wanted: &dyn Fn(&(usize, &Connection)) -> bool| {
             let wanted = self.connected().filter(|client| wanted(client));
-            earliest_by(wanted, |(_, client)| client.active_at).map(|(place, _)| place)
+            earliest_by(wanted, |(_, client)| client.active_at).map(|(slot, _)| slot)
         };
         oldest(&|client| older(&client) && idle(client))
             .or_else(|| oldest(&|client| older(&client) && lower(client)))
-            // (a flood fills all places within one millisecond)
+            // (a flood fills all slots within one millisecond)
             .or_else(|| oldest(&lower))
     }
 
     /// The oldest of those who may nothing, if there are as many as may be here
     /// just to be told so: they must not keep others out.
-    fn surplus_stranger(&self, now: Instant) -> Option<usize> {
-        let strangers = || self.connected().filter(|(_, client)| client.rank == Rank::Nobody);
-        let count = strangers().count();
+    fn surplus_unauthorized(&self, now: Instant) -> Option<usize> {
+        let unauthorized = || self.connected().filter(|(_, client)| client.access == Access::Denied);
+        let count = unauthorized().count();
         // (those that came in this turn get it to ask, unless they are a flood)
-        let may_go = strangers().filter(|(_, client)| {
-            client.active_at.is_before(now) || count >= STRANGERS_MAX.saturating_add(ACCEPT_TURN)
+        let may_go = unauthorized().filter(|(_, client)| {
+            client.active_at.is_before(now) || count >= UNAUTHORIZED_MAX.saturating_add(ACCEPT_TURN)
         });
-        let (place, _) = earliest_by(may_go, |(_, client)| client.active_at)?;
-        (count >= STRANGERS_MAX).then_some(place)
+        let (slot, _) = earliest_by(may_go, |(_, client)| client.active_at)?;
+        (count >= UNAUTHORIZED_MAX).then_some(slot)
     }
 
     /// Finds anew what the client may.
-    pub fn rank_again(&mut self, place: usize, access: &Access) -> Option<Rank> {
-        let client = self.get_mut(place)?;
-        client.rank = access.rank(client.fd.first()?, client.peer);
-        Some(client.rank)
+    pub fn update_access(&mut self, slot: usize, policy: &AccessPolicy) -> Option<Access> {
+        let client = self.get_mut(slot)?;
+        client.access = policy.access_of(client.fd.first()?, client.peer);
+        Some(client.access)
     }
 
     /// Closes the connection, after taking what is unread. (Not if its end was read:
     /// nothing comes behind that.)
-    pub fn close(&mut self, place: usize, scratch: &mut [u8]) {
-        if let Some(client) = self.places.get_mut(place)
+    pub fn close(&mut self, slot: usize, scratch: &mut [u8]) {
+        if let Some(client) = self.slots.get_mut(slot)
             && let Some(fd) = client.fd.pop()
         {
             if !client.ended {
                 socket::close(fd, scratch);
             }
-            *client = Client::FREE;
+            *client = Connection::FREE;
         }
     }
 
     /// What is left of the input and what has come since, into `buffer`;
-    /// returns the number of bytes. [`Clients::keep`] takes the rest back.
+    /// returns the number of bytes. [`Connections::keep`] takes the rest back.
     ///
     /// # Errors
     /// The peer is gone.
     pub fn take_input(
         &mut self,
-        place: usize,
+        slot: usize,
         buffer: &mut [u8; CLIENT_INPUT_BYTES],
         now: Instant,
-    ) -> Result<usize, Gone> {
-        let client = self.places.get_mut(place).ok_or(Gone)?;
-        let fd = client.fd.first().ok_or(Gone)?;
+    ) -> Result<usize, Disconnected> {
+        let client = self.slots.get_mut(slot).ok_or(Disconnected)?;
+        let fd = client.fd.first().ok_or(Disconnected)?;
         let held = client.input_length;
-        let kept = self.inputs.get(place).and_then(|input| input.get(..held)).unwrap_or(&[]);
+        let kept = self.inputs.get(slot).and_then(|input| input.get(..held)).unwrap_or(&[]);
         let (old, new) = buffer.split_at_mut(kept.len());
         old.copy_from_slice(kept);
         client.input_length = 0;
@@ -256,15 +262,15 @@ impl Clients {
                 return Ok(held.saturating_add(count));
             }
             Err(Failure { errno: Errno::AGAIN, .. }) => {}
-            Err(_) => return Err(Gone),
+            Err(_) => return Err(Disconnected),
         }
         Ok(held)
     }
 
     /// Keeps the input that was not handled. `more`: there are whole requests
     /// in it.
-    pub fn keep(&mut self, place: usize, rest: &[u8], more: bool, progress: bool, now: Instant) {
-        let (Some(client), Some(input)) = (self.places.get_mut(place), self.inputs.get_mut(place)) else {
+    pub fn keep(&mut self, slot: usize, rest: &[u8], more: bool, progress: bool, now: Instant) {
+        let (Some(client), Some(input)) = (self.slots.get_mut(slot), self.inputs.get_mut(slot)) else {
             return;
         };
         if let Some(to) = input.get_mut(..rest.len()).filter(|to| !to.is_empty()) {
@@ -273,7 +279,7 @@ impl Clients {
         client.input_length = rest.len();
         client.more = more;
         let half = !more && (!rest.is_empty() || client.skipping);
-        client.half_since = match client.half_since {
+        client.partial_since = match client.partial_since {
             _ if !half => None,
             Some(since) if !progress => Some(since),
             _ => Some(now),
@@ -286,12 +292,12 @@ impl Clients {
     ///
     /// # Errors
     /// The peer is gone.
-    pub fn send(&mut self, place: usize, bytes: &[u8], now: Instant) -> Result<usize, Gone> {
-        let client = self.places.get_mut(place).ok_or(Gone)?;
-        let output = self.outputs.get_mut(place).ok_or(Gone)?;
+    pub fn send(&mut self, slot: usize, bytes: &[u8], now: Instant) -> Result<usize, Disconnected> {
+        let client = self.slots.get_mut(slot).ok_or(Disconnected)?;
+        let output = self.outputs.get_mut(slot).ok_or(Disconnected)?;
         let mut sent = 0;
         if client.output_length == 0 {
-            sent = send_some(client.fd.first().ok_or(Gone)?, bytes)?;
+            sent = send_some(client.fd.first().ok_or(Disconnected)?, bytes)?;
             client.active_at = now;
         }
         let rest = bytes.get(sent..).unwrap_or(&[]);
@@ -311,11 +317,11 @@ impl Clients {
     ///
     /// # Errors
     /// The peer is gone.
-    pub fn flush(&mut self, place: usize, now: Instant) -> Result<(), Gone> {
-        let client = self.places.get_mut(place).ok_or(Gone)?;
-        let output = self.outputs.get_mut(place).ok_or(Gone)?;
+    pub fn flush(&mut self, slot: usize, now: Instant) -> Result<(), Disconnected> {
+        let client = self.slots.get_mut(slot).ok_or(Disconnected)?;
+        let output = self.outputs.get_mut(slot).ok_or(Disconnected)?;
         let held = output.get_mut(..client.output_length).unwrap_or(&mut []);
-        let sent = send_some(client.fd.first().ok_or(Gone)?, held)?;
+        let sent = send_some(client.fd.first().ok_or(Disconnected)?, held)?;
         if sent > 0 {
             held.copy_within(sent.., 0);
             client.output_length = client.output_length.saturating_sub(sent);
@@ -326,8 +332,8 @@ impl Clients {
     }
 
     /// Forgets the answers that are kept: nobody will take them.
-    pub fn forget_output(&mut self, place: usize) {
-        if let Some(client) = self.places.get_mut(place) {
+    pub fn forget_output(&mut self, slot: usize) {
+        if let Some(client) = self.slots.get_mut(slot) {
             (client.output_length, client.stuck_since) = (0, None);
         }
     }
@@ -343,23 +349,23 @@ impl Clients {
     pub fn expired(&self, now: Instant) -> Option<usize> {
         self.connected()
             .find(|(_, client)| client.next_deadline().is_some_and(|at| at.is_due(now)))
-            .map(|(place, _)| place)
+            .map(|(slot, _)| slot)
     }
 }
 
-impl Client {
+impl Connection {
     fn next_deadline(&self) -> Option<Instant> {
-        let since = earliest(self.half_since, self.stuck_since);
+        let since = earliest(self.partial_since, self.stuck_since);
         since.map(|since| since + CLIENT_IDLE)
     }
 }
 
 /// One send(2); 0 if nothing is taken now.
-fn send_some(fd: &OwnedFd, bytes: &[u8]) -> Result<usize, Gone> {
+fn send_some(fd: &OwnedFd, bytes: &[u8]) -> Result<usize, Disconnected> {
     match socket::send(fd, bytes) {
         Ok(count) => Ok(count),
         Err(Failure { errno: Errno::AGAIN, .. }) => Ok(0),
-        Err(_) => Err(Gone),
+        Err(_) => Err(Disconnected),
     }
 }
 
@@ -372,7 +378,7 @@ fn whole_lines(bytes: &[u8], room: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::pass;
+    use crate::sys::fd_passing;
 
     const NOBODY: Peer = Peer { pid: 1, uid: 2, gid: 3 };
 
@@ -385,24 +391,25 @@ mod tests {
     }
 
     /// A client that came at `now`, and its end of the connection.
-    fn join(clients: &mut Clients, rank: Rank, now: Instant) -> (usize, OwnedFd) {
-        let (ours, theirs) = pass::pair().unwrap();
-        (clients.add(ours, NOBODY, rank, now).ok().unwrap(), theirs)
+    fn join(clients: &mut Connections, access: Access, now: Instant) -> (usize, OwnedFd) {
+        let (ours, theirs) = fd_passing::pair().unwrap();
+        (clients.add(ours, NOBODY, access, now).ok().unwrap(), theirs)
     }
 
     #[test]
     fn of_those_who_may_nothing_the_oldest_goes_and_in_a_flood_any() {
-        let mut clients = Clients::EMPTY;
+        let mut clients = Connections::EMPTY;
         let mut theirs = Vec::<_, CLIENTS_MAX>::new();
-        let goes = |clients: &Clients, now| clients.crowded_out(Rank::Nobody, now, &nobody_is_busy);
-        for count in 0..STRANGERS_MAX + ACCEPT_TURN {
+        let goes =
+            |clients: &Connections, now| clients.eviction_candidate(Access::Denied, now, &nobody_is_busy);
+        for count in 0..UNAUTHORIZED_MAX + ACCEPT_TURN {
             assert_eq!(goes(&clients, from_ms(10)), None, "those that came in this turn can ask");
-            assert_eq!(goes(&clients, from_ms(11)), (count >= STRANGERS_MAX).then_some(0));
-            theirs.push(join(&mut clients, Rank::Nobody, from_ms(10)).1).unwrap();
+            assert_eq!(goes(&clients, from_ms(11)), (count >= UNAUTHORIZED_MAX).then_some(0));
+            theirs.push(join(&mut clients, Access::Denied, from_ms(10)).1).unwrap();
         }
         assert_eq!(goes(&clients, from_ms(10)), Some(0), "a flood of one millisecond");
         assert_eq!(
-            clients.crowded_out(Rank::Guest, from_ms(11), &nobody_is_busy),
+            clients.eviction_candidate(Access::Guest, from_ms(11), &nobody_is_busy),
             None,
             "there is room for others"
         );
@@ -410,21 +417,21 @@ mod tests {
 
     #[test]
     fn who_takes_no_answers_is_due_until_it_does() {
-        let mut clients = Clients::EMPTY;
-        let (place, theirs) = join(&mut clients, Rank::Guest, from_ms(0));
+        let mut clients = Connections::EMPTY;
+        let (slot, theirs) = join(&mut clients, Access::Guest, from_ms(0));
         let idle = CLIENT_IDLE.as_ms();
         let line = [[b'x'; 999].as_slice(), b"\n"].concat();
-        while clients.get(place).is_some_and(|client| !client.is_stuck()) {
-            clients.send(place, &line, from_ms(0)).unwrap();
+        while clients.get(slot).is_some_and(|client| !client.is_stuck()) {
+            clients.send(slot, &line, from_ms(0)).unwrap();
         }
         assert_eq!(clients.next_deadline(), Some(from_ms(0) + CLIENT_IDLE));
         assert_eq!((clients.expired(from_ms(idle - 1)), clients.expired(from_ms(idle))), (None, Some(0)));
-        clients.flush(place, from_ms(5)).unwrap();
+        clients.flush(slot, from_ms(5)).unwrap();
         assert_eq!(clients.next_deadline(), Some(from_ms(0) + CLIENT_IDLE), "nothing was taken");
         let mut bytes = [0; 1000];
-        while clients.get(place).is_some_and(Client::is_stuck) {
+        while clients.get(slot).is_some_and(Connection::is_stuck) {
             assert!(socket::receive(&theirs, &mut bytes).unwrap() > 0);
-            clients.flush(place, from_ms(7)).unwrap();
+            clients.flush(slot, from_ms(7)).unwrap();
         }
         assert_eq!(clients.next_deadline(), None, "all was taken");
     }

@@ -3,15 +3,15 @@
 
 use super::lifecycle::describe_at;
 use crate::limits::STOP_POLL;
-use crate::proto::path::Path;
-use crate::proto::text::Writer;
 use crate::sys::lock::{Holder, holder};
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::{Failure, OwnedFd, clock, poll};
+use crate::util::path::Path;
+use crate::util::text::Writer;
 use crate::util::time::Duration;
 
 /// The process that holds the lock, pinned by a pidfd where there is one.
-pub struct Target {
+pub struct LockHolder {
     /// Its PID.
     pub pid: Pid,
     /// Readable when it has ended; none before Linux 5.3.
@@ -20,25 +20,25 @@ pub struct Target {
 
 /// Why the holder of a lock cannot be known.
 #[derive(Clone, Copy, Debug)]
-pub enum Hidden {
+pub enum LookupFailed {
     /// A system call failed.
-    Failed(Failure),
+    SystemCall(Failure),
     /// It is in another PID namespace.
-    Nameless,
+    OtherPidNamespace,
 }
 
-impl Hidden {
+impl LookupFailed {
     /// Whether the cause is a missing right.
     #[must_use]
     pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Failed(failure) if failure.is_denied())
+        matches!(self, Self::SystemCall(failure) if failure.is_denied())
     }
 
     /// Why, for the PID file at `path`.
     pub fn describe(&self, path: &Path, out: &mut Writer<'_>) {
         match self {
-            Self::Failed(failure) => describe_at(path, *failure, out),
-            Self::Nameless => {
+            Self::SystemCall(failure) => describe_at(path, *failure, out),
+            Self::OtherPidNamespace => {
                 out.push_escaped(path.as_bytes());
                 out.push_str(": it is locked from another PID namespace; signal it from there");
             }
@@ -46,18 +46,18 @@ impl Hidden {
     }
 }
 
-impl Target {
+impl LockHolder {
     /// Finds it: the lock, then the pidfd, then the lock again, so that the
     /// pidfd is known to be the holder's.
     ///
     /// # Errors
-    /// [`Hidden`]
-    pub fn find(path: &Path) -> Result<Option<Self>, Hidden> {
-        let ask = || holder(path.as_c_str()).map_err(Hidden::Failed);
+    /// [`LookupFailed`]
+    pub fn find(path: &Path) -> Result<Option<Self>, LookupFailed> {
+        let ask = || holder(path.as_c_str()).map_err(LookupFailed::SystemCall);
         loop {
             let pid = match ask()? {
                 Holder::Running(Some(pid)) => pid,
-                Holder::Running(None) => return Err(Hidden::Nameless),
+                Holder::Running(None) => return Err(LookupFailed::OtherPidNamespace),
                 Holder::Died | Holder::Stopped => return Ok(None),
             };
             let pidfd = process::pidfd_open(pid).ok();

@@ -4,40 +4,40 @@
 //!
 //! One turn of each, always in this order:
 //!
-//! 1. poll ([`Companion::wait`]) until something is ready or due
-//! 2. signals ([`Companion::on_signals`])
+//! 1. poll ([`ServiceBase::wait`]) until something is ready or due
+//! 2. signals ([`ServiceBase::on_signals`])
 //! 3. clients
 //! 4. the log, the heartbeat, the socket's name, the service manager
-//!    ([`Companion::turn_finished`])
+//!    ([`ServiceBase::turn_finished`])
 //! 5. accept new clients, last
 //!
 //! After start-up nothing here ends the service: what fails is logged once,
 //! leaves a named degraded state, and is tried again.
 
-use super::clients::Clients;
+use super::config_source::{InvalidConfig, ServiceFile, path_of};
+use super::connections::Connections;
 use super::degraded::{Degraded, push_names};
 use super::heartbeat::Heartbeat;
-use super::lifecycle::{Audience, Process, describe_at, exit};
-use super::listener::{Access, Listener, describe_unknown, open_and_drop};
+use super::lifecycle::{Process, StartReporter, describe_at, exit};
+use super::listener::{AccessPolicy, Listener, describe_unknown, open_and_drop};
 use super::log::Log;
 use super::memory::Memory;
 use super::reload::{self, REASON_BYTES};
-use super::settings::{File, Unusable, path_of};
 use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
-use crate::proto::names::Service;
-use crate::proto::text::Writer;
+use crate::proto::service::Service;
 use crate::sys::identity::Identity;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
 use crate::sys::{AsFd, OwnedFd, clock, memory};
+use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
 use ufmt::uwrite;
 
 /// What a poll result is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Source {
+pub enum PollSource {
     /// A signal arrived.
     Signals,
     /// Somebody wants to connect.
@@ -52,7 +52,7 @@ pub enum Source {
 pub type Detail<'a> = &'a dyn Fn(&mut Writer<'_>);
 
 /// See the module's documentation.
-pub struct Companion {
+pub struct ServiceBase {
     service: Service,
     /// The process, and its configuration.
     pub process: Process,
@@ -75,7 +75,7 @@ pub struct Companion {
     alive: bool,
 }
 
-impl Companion {
+impl ServiceBase {
     /// Opens what every service needs, and its socket; failures end the process.
     /// The identity of `opener` is not for this process, so it is left alone and
     /// returned.
@@ -83,17 +83,17 @@ impl Companion {
     pub fn open(
         service: Service,
         parts: &'static mut Memory,
-        audience: Audience,
+        reporter: StartReporter,
     ) -> (Self, Option<Identity>) {
-        let Memory { scratch, settings, config, candidate, log: log_buffer } = parts;
-        let mut process = Process::prepare(service, settings, config, candidate, audience);
+        let Memory { scratch, config_source, config, candidate, log: log_buffer } = parts;
+        let mut process = Process::prepare(service, config_source, config, candidate, reporter);
         let other = if service == Service::Opener { process.identity.take() } else { None };
         let config = &*process.config;
-        let own = |file: File| path_of(service, file, config).unwrap_or_default();
-        let log = Log::open(&process, &own(File::Log), process.identity.as_ref(), log_buffer);
-        let heartbeat = Heartbeat::new(own(File::Health));
+        let own = |file: ServiceFile| path_of(service, file, config).unwrap_or_default();
+        let log = Log::open(&process, &own(ServiceFile::Log), process.identity.as_ref(), log_buffer);
+        let heartbeat = Heartbeat::new(own(ServiceFile::Health));
         let listener = open_and_drop(service, &process, &mut || {});
-        let companion = Self {
+        let base = Self {
             service,
             process,
             log,
@@ -108,20 +108,20 @@ impl Companion {
             socket_failing: false,
             alive: true,
         };
-        (companion, other)
+        (base, other)
     }
 
     /// The service is ready: first heartbeat, first line, and the starter may go.
     #[inline(never)]
     pub fn announce(&mut self) {
-        self.heartbeat.begin(clock::now(), &self.process.audience);
+        self.heartbeat.begin(clock::now(), &self.process.reporter);
         self.log.info(&|out| {
             let _ = uwrite!(out, "daemon started, pid={}", process::pid().as_raw_pid());
         });
         self.log.flush();
         self.degraded.watch(&self.heartbeat, &mut self.log);
-        let audience = core::mem::replace(&mut self.process.audience, Audience::Foreground(None));
-        audience.ready();
+        let reporter = core::mem::replace(&mut self.process.reporter, StartReporter::Foreground(None));
+        reporter.ready();
         self.put_status();
         self.process.notify.ready();
         memory::release(self.scratch);
@@ -137,16 +137,16 @@ impl Companion {
     #[inline(never)]
     pub fn wait(
         &self,
-        clients: Option<&Clients>,
+        clients: Option<&Connections>,
         reading: &dyn Fn(usize) -> bool,
         other: Option<&OwnedFd>,
         due: Option<Instant>,
-    ) -> Vec<Source, POLL_MAX> {
+    ) -> Vec<PollSource, POLL_MAX> {
         let now = clock::now();
         let mut set = PollSet::new();
-        set.read(self.process.signals.fd(), Source::Signals);
+        set.read(self.process.signals.fd(), PollSource::Signals);
         if let Some(other) = other {
-            set.read(other, Source::Other);
+            set.read(other, PollSource::Other);
         }
         let fed = self.process.notify.next_deadline().filter(|_| self.alive);
         let beat = clients.and_then(|_| self.heartbeat.next_deadline(self.beat_every()));
@@ -154,11 +154,11 @@ impl Companion {
         let due = [due, fed, beat, accept].into_iter().fold(None, earliest);
         if let Some(clients) = clients {
             if self.listener.accepts(now) {
-                set.read(self.listener.fd(), Source::Listener);
+                set.read(self.listener.fd(), PollSource::Listener);
             }
             for (place, _) in clients.connected() {
                 if let Some((fd, interest)) = clients.interest(place, reading(place)) {
-                    set.watch(fd.as_fd(), interest, Source::Client(place));
+                    set.watch(fd.as_fd(), interest, PollSource::Client(place));
                 }
             }
         }
@@ -200,7 +200,7 @@ impl Companion {
         self.end_turn(now, alive, alive, 1);
     }
 
-    /// As [`Companion::turn_finished`] for a service of more than one process, which is
+    /// As [`ServiceBase::turn_finished`] for a service of more than one process, which is
     /// `alive`, and has shown it in this very turn if its heart `beats`. Each so many
     /// beats the socket is looked at.
     #[inline(never)]
@@ -296,14 +296,14 @@ impl Companion {
     pub fn reload(&mut self) -> bool {
         let mut reason = [0; REASON_BYTES];
         let mut out = Writer::new(&mut reason);
-        let access = match reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) {
+        let policy = match reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) {
             Ok(()) => {
-                let access = Access::resolve(self.service, self.process.candidate);
-                access.map_err(|name| describe_unknown(name, &mut out))
+                let policy = AccessPolicy::resolve(self.service, self.process.candidate);
+                policy.map_err(|name| describe_unknown(name, &mut out))
             }
-            Err(Unusable) => Err(()),
+            Err(InvalidConfig) => Err(()),
         };
-        let Ok(access) = access else {
+        let Ok(policy) = policy else {
             self.reload_errors = self.reload_errors.saturating_add(1);
             reload::refuse(&mut self.process, &mut self.log, out.as_bytes());
             return false;
@@ -312,26 +312,27 @@ impl Companion {
         reload::accept(&mut self.process, &mut self.log);
         core::mem::swap(&mut self.process.config, &mut self.process.candidate);
         let config = &*self.process.config;
-        let own = |file: File| path_of(self.service, file, config).unwrap_or_default();
-        let (log_file, health, socket) = (own(File::Log), own(File::Health), own(File::Socket));
+        let own = |file: ServiceFile| path_of(self.service, file, config).unwrap_or_default();
+        let (log_file, health, socket) =
+            (own(ServiceFile::Log), own(ServiceFile::Health), own(ServiceFile::Socket));
         self.log.configure(config, &log_file, self.process.foreground);
         self.heartbeat.move_to(&health);
-        self.adopt_socket(access, &socket);
+        self.adopt_socket(policy, &socket);
         self.process.notify.reloaded(true);
         true
     }
 
     /// The socket gets its new rules, or its new name. (Only an abstract one can be
     /// moved: the others stand in what a reload does not change.)
-    fn adopt_socket(&mut self, access: Access, path: &crate::proto::path::Path) {
+    fn adopt_socket(&mut self, policy: AccessPolicy, path: &crate::util::path::Path) {
         if path == self.listener.path() {
-            if self.listener.set_access(access) && self.listener.hide().is_ok() {
+            if self.listener.set_policy(policy) && self.listener.unlink().is_ok() {
                 self.listener.check();
             }
             return;
         }
         // (its clients do not wait for it; the next reload tries again)
-        match Listener::open(path, access, None, Duration::ZERO) {
+        match Listener::open(path, policy, None, Duration::ZERO) {
             Ok(listener) => self.listener = listener,
             Err(failure) => self.log.error(&|out| {
                 out.push_str("the socket stays where it was: ");
@@ -345,7 +346,7 @@ impl Companion {
     /// The orderly end: nothing left behind. `what` is what it did.
     #[inline(never)]
     pub fn finish(&mut self, what: Detail<'_>) -> u8 {
-        let _ = self.listener.hide();
+        let _ = self.listener.unlink();
         self.heartbeat.remove();
         self.log.info(&|out| {
             out.push_str("daemon stopped, ");

@@ -14,12 +14,12 @@
 //! looks like an error, whatever a metric is called: it ends in `: avg=` and a number.
 
 use super::decimal::{Decimal, scan};
-use super::text::Writer;
 use crate::limits::{METRIC_NAME_BYTES, METRIC_OBJECT_BYTES};
+use crate::util::text::Writer;
 use heapless::Vec;
 
 /// A metric's name: UTF-8 without control characters.
-pub type Name = Vec<u8, METRIC_NAME_BYTES>;
+pub type MetricName = Vec<u8, METRIC_NAME_BYTES>;
 
 /// The name that asks for all metrics.
 pub const DUMP: &[u8] = b"dump";
@@ -68,7 +68,7 @@ pub mod error {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Metric {
     /// What is measured.
-    pub name: Name,
+    pub name: MetricName,
     /// How much it is.
     pub value: Decimal,
 }
@@ -83,7 +83,7 @@ pub enum Next {
     /// An error; so many bytes are dropped. True: its newline was among them.
     Wrong(&'static str, usize, bool),
     /// Nothing but the rest of what is dropped; as for that.
-    Rest(usize, bool),
+    Discard(usize, bool),
 }
 
 /// Takes what stands at the beginning of `input`. `skipping` is whether the newline of
@@ -92,7 +92,7 @@ pub enum Next {
 pub fn next(input: &[u8], skipping: bool, ended: bool) -> Next {
     if skipping {
         let (used, end) = through_newline(input, 0);
-        return Next::Rest(used, end);
+        return Next::Discard(used, end);
     }
     let blanks = input.iter().take_while(|byte| is_blank(**byte)).count();
     let object = input.get(blanks..).unwrap_or(&[]);
@@ -231,9 +231,9 @@ impl Reader<'_> {
         }
     }
 
-    fn name(&mut self) -> Read<Name> {
+    fn name(&mut self) -> Read<MetricName> {
         self.expect(b'"', error::NAME_TYPE)?;
-        let mut name = Name::new();
+        let mut name = MetricName::new();
         loop {
             let start = self.at;
             let character = self.character()?;
@@ -362,10 +362,10 @@ impl Reader<'_> {
 
 /// The name that `bytes` are, if they are one.
 #[must_use]
-pub fn name(bytes: &[u8]) -> Option<Name> {
+pub fn name(bytes: &[u8]) -> Option<MetricName> {
     let text = core::str::from_utf8(bytes).ok()?;
     let plain = !text.is_empty() && !text.chars().any(char::is_control);
-    if plain { Name::from_slice(bytes).ok() } else { None }
+    if plain { MetricName::from_slice(bytes).ok() } else { None }
 }
 
 /// The number that all of `bytes` are.
@@ -411,7 +411,7 @@ pub fn push_error(why: &str, out: &mut Writer<'_>) {
 
 /// A line about a metric, taken apart: name, average, and what the dump adds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Line<'a> {
+pub struct MetricLine<'a> {
     /// What is measured.
     pub name: &'a [u8],
     /// Its average, a decimal number.
@@ -420,7 +420,7 @@ pub struct Line<'a> {
     pub count: &'a [u8],
 }
 
-impl<'a> Line<'a> {
+impl<'a> MetricLine<'a> {
     /// Takes a line without its end apart; `None` if it is something else.
     #[must_use]
     pub fn parse(line: &'a [u8]) -> Option<Self> {

@@ -9,9 +9,9 @@
 //! but one line, or the first part of one.
 
 use crate::limits::COPY_LINE_BYTES;
-use crate::proto::lines::find_newline;
-use crate::proto::log::Stamp;
-use crate::proto::text::Writer;
+use crate::proto::log::TimestampFormat;
+use crate::util::lines::find_newline;
+use crate::util::text::Writer;
 
 /// How many bytes at the start of `held` may be written now: whole lines, a line
 /// that is too long to wait for its end, the rest of one that was, or, when the
@@ -32,7 +32,7 @@ pub fn ready(held: &[u8], known: usize, inside: bool, ended: bool) -> usize {
 
 /// What to do with a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Step {
+pub enum StreamAction {
     /// Write so many bytes of it to the file (at least one).
     Write(usize),
     /// Begin a new file first.
@@ -43,17 +43,17 @@ pub enum Step {
 /// continues the line that the file ends with. The file has `size` bytes, and is
 /// full with `max`; 0: never.
 #[must_use]
-pub fn next_step(block: &[u8], inside: bool, size: u64, max: u64) -> Step {
+pub fn next_action(block: &[u8], inside: bool, size: u64, max: u64) -> StreamAction {
     let room = usize::try_from(max.saturating_sub(size)).unwrap_or(usize::MAX);
     if max == 0 || block.len() <= room {
-        return Step::Write(block.len());
+        return StreamAction::Write(block.len());
     }
     let fits = block.get(..room).unwrap_or(block);
     match fits.iter().rposition(|byte| *byte == b'\n') {
-        Some(last) => Step::Write(last.saturating_add(1)),
-        None if inside && room > 0 => Step::Write(room),
-        None if size > 0 => Step::Rotate,
-        None => Step::Write(first_line(block)),
+        Some(last) => StreamAction::Write(last.saturating_add(1)),
+        None if inside && room > 0 => StreamAction::Write(room),
+        None if size > 0 => StreamAction::Rotate,
+        None => StreamAction::Write(first_line(block)),
     }
 }
 
@@ -68,7 +68,7 @@ pub const STAMP_MAX_BYTES: usize = 32;
 
 /// Puts a stamp in front of each line.
 pub struct Stamper {
-    stamp: Stamp,
+    stamp: TimestampFormat,
     /// The stamp of second `wall`: `text[..length]`.
     text: [u8; STAMP_MAX_BYTES],
     length: usize,
@@ -80,7 +80,7 @@ pub struct Stamper {
 impl Stamper {
     /// In this form.
     #[must_use]
-    pub const fn new(stamp: Stamp) -> Self {
+    pub const fn new(stamp: TimestampFormat) -> Self {
         Self { stamp, text: [0; STAMP_MAX_BYTES], length: 0, wall: None, inside: false }
     }
 

@@ -1,7 +1,7 @@
 //! What a process that parses strangers' bytes gives up: the file system, new processes,
 //! files, core dumps, and being looked into (chroot(2), setrlimit(2), prctl(2)).
 
-use super::{Failure, Op, file, process};
+use super::{Failure, WithOp, file, process};
 use core::ffi::CStr;
 use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
 

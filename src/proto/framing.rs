@@ -10,10 +10,10 @@ pub enum Framed<'a> {
     /// was among them.
     TooLong(usize, bool),
     /// Nothing but the rest of such a request; as for that.
-    Rest(usize, bool),
+    Discard(usize, bool),
     /// The input ended inside a request, of so many bytes: what its sender meant
     /// is not known, so it is not one.
-    Cut(usize),
+    Unterminated(usize),
     /// Not yet a whole request.
     Partial,
 }
@@ -27,7 +27,7 @@ pub fn frame(input: &[u8], max: usize, skipping: bool, ended: bool) -> Framed<'_
     let newline = input.iter().position(|byte| *byte == b'\n');
     let used = newline.map_or(input.len(), |at| at.saturating_add(1));
     if skipping {
-        return Framed::Rest(used, newline.is_some());
+        return Framed::Discard(used, newline.is_some());
     }
     let line = input.get(..newline.unwrap_or(input.len())).unwrap_or(input);
     if line.strip_suffix(b"\r").unwrap_or(line).len() > max {
@@ -35,7 +35,7 @@ pub fn frame(input: &[u8], max: usize, skipping: bool, ended: bool) -> Framed<'_
     }
     match newline {
         Some(_) => Framed::Request(line, used),
-        None if ended && !input.is_empty() => Framed::Cut(used),
+        None if ended && !input.is_empty() => Framed::Unterminated(used),
         None => Framed::Partial,
     }
 }
@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(frame(b"status\nqueue", MAX, false, false), Framed::Request(b"status", 7));
         assert_eq!(frame(b"\n", MAX, false, false), Framed::Request(b"", 1));
         assert_eq!(frame(b"status", MAX, false, false), Framed::Partial);
-        assert_eq!(frame(b"status", MAX, false, true), Framed::Cut(6));
+        assert_eq!(frame(b"status", MAX, false, true), Framed::Unterminated(6));
         assert_eq!(frame(b"", MAX, false, true), Framed::Partial);
     }
 
@@ -69,8 +69,8 @@ mod tests {
         assert_eq!(frame(&input, MAX, false, false), Framed::TooLong(MAX + 1, false));
         input.extend(b"x\n");
         assert_eq!(frame(&input, MAX, false, false), Framed::TooLong(MAX + 3, true));
-        assert_eq!(frame(b"xxx", MAX, true, false), Framed::Rest(3, false));
-        assert_eq!(frame(b"xxx\nstatus\n", MAX, true, false), Framed::Rest(4, true));
+        assert_eq!(frame(b"xxx", MAX, true, false), Framed::Discard(3, false));
+        assert_eq!(frame(b"xxx\nstatus\n", MAX, true, false), Framed::Discard(4, true));
     }
 
     #[test]
@@ -91,9 +91,9 @@ mod tests {
                         at += used;
                     }
                     Framed::TooLong(used, end) => (at, skipping) = (at + used, !end),
-                    Framed::Cut(used) => at += used,
-                    Framed::Rest(used, end) if used > 0 => (at, skipping) = (at + used, !end),
-                    Framed::Rest(..) | Framed::Partial => break,
+                    Framed::Unterminated(used) => at += used,
+                    Framed::Discard(used, end) if used > 0 => (at, skipping) = (at + used, !end),
+                    Framed::Discard(..) | Framed::Partial => break,
                 }
             }
             assert_eq!(at, input.len());

@@ -1,7 +1,7 @@
 //! Descriptors in messages between processes (unix(7), `SCM_RIGHTS`). What is received is
 //! close-on-exec from birth.
 
-use super::{Errno, Failure, Op, OwnedFd};
+use super::{Errno, Failure, OwnedFd, WithOp};
 use core::mem::MaybeUninit;
 use rustix::fd::AsFd;
 use rustix::io::{IoSlice, IoSliceMut};

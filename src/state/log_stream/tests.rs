@@ -13,7 +13,7 @@ impl Copied {
         input: &[u8],
         arrives: usize,
         max: u64,
-        stamp: Stamp,
+        stamp: TimestampFormat,
         mut takes: impl FnMut(usize) -> usize,
     ) -> Self {
         let mut copied = Self { files: vec![Vec::new()] };
@@ -59,12 +59,12 @@ impl Copied {
             // (over all files: a new one may begin inside a line)
             let inside = self.last_byte().is_some_and(|last| last != b'\n');
             let file = self.files.last_mut().unwrap();
-            match next_step(block, inside, file.len() as u64, max) {
-                Step::Rotate => {
+            match next_action(block, inside, file.len() as u64, max) {
+                StreamAction::Rotate => {
                     assert!(!file.is_empty());
                     self.files.push(Vec::new());
                 }
-                Step::Write(count) => {
+                StreamAction::Write(count) => {
                     assert!((1..=block.len()).contains(&count));
                     let count = takes(count).min(count);
                     file.extend_from_slice(&block[..count]);
@@ -101,7 +101,7 @@ fn whatever_the_pieces_and_the_limit_every_byte_is_there_and_lines_are_whole() {
     let input = sample();
     for arrives in [1, 2, 3, 7, 40, 41, 100, 5000] {
         for max in [0, 1, 2, 10, 41, 42, 100, 1000, 5000] {
-            let copied = Copied::new(&input, arrives, max, Stamp::None, ALL);
+            let copied = Copied::new(&input, arrives, max, TimestampFormat::None, ALL);
             assert_eq!(copied.all(), input, "{arrives} {max}");
             let last = copied.files.len() - 1;
             for (number, file) in copied.files.iter().enumerate() {
@@ -122,7 +122,7 @@ fn whatever_the_pieces_and_the_limit_every_byte_is_there_and_lines_are_whole() {
 fn files_are_as_full_as_whole_lines_allow() {
     let input = b"123456789\n".repeat(100);
     for arrives in [1, 64, 1000] {
-        let copied = Copied::new(&input, arrives, 35, Stamp::None, ALL);
+        let copied = Copied::new(&input, arrives, 35, TimestampFormat::None, ALL);
         assert!(copied.files[..33].iter().all(|file| file.len() == 30), "{arrives}");
         assert_eq!(copied.files.len(), 34);
     }
@@ -133,7 +133,7 @@ fn every_truncation_of_a_stream_is_copied_to_its_last_byte() {
     let input = sample();
     for end in 0..=input.len() {
         let input = &input[..end];
-        assert_eq!(Copied::new(input, 16, 50, Stamp::None, ALL).all(), input);
+        assert_eq!(Copied::new(input, 16, 50, TimestampFormat::None, ALL).all(), input);
     }
 }
 
@@ -141,7 +141,7 @@ fn every_truncation_of_a_stream_is_copied_to_its_last_byte() {
 fn a_stream_without_newlines_is_cut_where_a_file_is_full() {
     let input = vec![b'x'; 3 * COPY_LINE_BYTES + 17];
     for arrives in [1000, 4096, 65_536] {
-        let copied = Copied::new(&input, arrives, 10_000, Stamp::None, ALL);
+        let copied = Copied::new(&input, arrives, 10_000, TimestampFormat::None, ALL);
         assert_eq!(copied.all(), input);
         // (the first part is written as a line would be)
         assert!(copied.files[0].len() < COPY_LINE_BYTES + COPY_READ_BYTES, "{arrives}");
@@ -156,12 +156,12 @@ fn a_line_that_just_fits_the_buffer_is_in_one_file_and_has_one_stamp() {
     for length in [COPY_LINE_BYTES - 1, COPY_LINE_BYTES, COPY_LINE_BYTES + 1] {
         let line = [vec![b'x'; length], vec![b'\n']].concat();
         let input = [b"before\n", &line[..], b"after\n"].concat();
-        for stamp in [Stamp::None, Stamp::Iso, Stamp::Unix] {
+        for stamp in [TimestampFormat::None, TimestampFormat::Iso, TimestampFormat::Unix] {
             for arrives in [5000, 65_536] {
                 let copied = Copied::new(&input, arrives, 100, stamp, ALL);
                 let all = copied.all();
                 let stamps = all.iter().filter(|byte| **byte == b'[').count();
-                assert_eq!(stamps, if stamp == Stamp::None { 0 } else { 3 });
+                assert_eq!(stamps, if stamp == TimestampFormat::None { 0 } else { 3 });
                 if length < COPY_LINE_BYTES {
                     assert_eq!(copied.files.len(), 3, "{length} {arrives}");
                     assert!(copied.files[1].ends_with(&line));
@@ -179,11 +179,11 @@ fn every_line_gets_a_stamp_and_a_continued_one_only_once() {
         input.split_inclusive(|byte| *byte == b'\n').flat_map(|line| [&stamp[..], line].concat()).collect();
     for arrives in [1, 5, 1000] {
         for max in [0, 1, 64, 500] {
-            assert_eq!(Copied::new(&input, arrives, max, Stamp::Iso, ALL).all(), expected);
+            assert_eq!(Copied::new(&input, arrives, max, TimestampFormat::Iso, ALL).all(), expected);
         }
     }
     let long = [vec![b'y'; 3 * COPY_LINE_BYTES], b"\nz".to_vec()].concat();
-    let copied = Copied::new(&long, 30_000, 1000, Stamp::Iso, ALL).all();
+    let copied = Copied::new(&long, 30_000, 1000, TimestampFormat::Iso, ALL).all();
     let expected = [&stamp[..], &long[..=3 * COPY_LINE_BYTES], stamp, b"z"].concat();
     assert_eq!(copied, expected);
 }
@@ -197,13 +197,13 @@ fn a_disk_that_takes_a_few_bytes_at_a_time_gets_every_byte_once() {
             turn += 1;
             turn % 3
         };
-        assert_eq!(Copied::new(&input, 50, max, Stamp::None, takes).all(), input, "{max}");
+        assert_eq!(Copied::new(&input, 50, max, TimestampFormat::None, takes).all(), input, "{max}");
     }
 }
 
 #[test]
 fn the_stamp_follows_the_clock() {
-    let mut stamper = Stamper::new(Stamp::Unix);
+    let mut stamper = Stamper::new(TimestampFormat::Unix);
     let mut out = [0; 64];
     let mut stamped = |wall: i64, text: &[u8]| {
         stamper.set_time(wall);
@@ -220,7 +220,7 @@ fn the_stamp_follows_the_clock() {
 
 #[test]
 fn a_buffer_that_is_too_small_takes_nothing() {
-    let mut stamper = Stamper::new(Stamp::Iso);
+    let mut stamper = Stamper::new(TimestampFormat::Iso);
     stamper.set_time(0);
     assert_eq!(stamper.copy(b"line\n", &mut [0; 20], 20), (0, 0));
 }
