@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod collector;
 pub mod disk;
+pub mod jobs;
 pub mod log_stream;
 pub mod notify;
 pub mod opener;

@@ -1,6 +1,6 @@
 //! SIGHUP: the configuration anew, whole or not at all.
 
-use super::Jobs;
+use super::{Jobs, rules};
 use crate::proto::service::Service;
 use crate::service::config_source::InvalidConfig;
 use crate::service::lifecycle::{Process, describe_at};
@@ -24,12 +24,12 @@ impl Jobs {
         };
         match policy {
             Ok(policy) => {
-                self.counts.reloads = self.counts.reloads.saturating_add(1);
+                self.reload_counts.reloads = self.reload_counts.reloads.saturating_add(1);
                 self.adopt(policy, now);
                 self.process.notify.reloaded(true);
             }
             Err(()) => {
-                self.counts.reload_errors = self.counts.reload_errors.saturating_add(1);
+                self.reload_counts.reload_errors = self.reload_counts.reload_errors.saturating_add(1);
                 reload::refuse(&mut self.process, &mut self.log, out.as_bytes());
             }
         }
@@ -42,9 +42,10 @@ impl Jobs {
         self.log.configure(new, &new.log_file, *foreground);
         self.heartbeat.move_to(&new.health_file);
         if new.queue_file != old.queue_file {
-            self.spool.claims.leave_queue();
+            self.core.spool.claims.leave_queue();
         }
         core::mem::swap(old, new);
+        self.core.set_rules(rules(self.process.config));
         self.warn_about_handler();
         if let Err(failure) = self.set_policy(policy, now) {
             let config = &self.process.config;
@@ -52,20 +53,8 @@ impl Jobs {
         }
     }
 
-    /// Turns to a new queue file when nothing of the old one is open.
-    pub(super) fn switch_queue_file(&mut self) {
-        if *self.disk.queue() != self.process.config.queue_file
-            && !self.disk.has_claims()
-            && self.spool.claims.has_left_queue()
-        {
-            let queue = self.process.config.queue_file.clone();
-            self.disk.set_queue(&queue);
-            self.spool.claims.enter_queue();
-        }
-    }
-
     /// Jobs whose handler runs.
     pub(super) fn running(&self) -> u32 {
-        self.spool.window().count(|state| matches!(state, JobState::Running | JobState::Cancelled))
+        self.core.spool.window().count(|state| matches!(state, JobState::Running | JobState::Cancelled))
     }
 }

@@ -32,7 +32,6 @@ mod batch;
 mod config_reload;
 mod control;
 mod handlers;
-mod history;
 mod job_worker;
 mod orphans;
 mod requests;
@@ -42,15 +41,15 @@ mod status;
 mod turn;
 
 use crate::limits::{POLL_MAX, WORKERS_MAX};
-use crate::proto::config::Config;
+use crate::proto::config::{Config, Handler};
 use crate::service::degraded::Degraded;
 use crate::service::disk::SpoolDisk;
 use crate::service::heartbeat::Heartbeat;
 use crate::service::lifecycle::{Process, StartReporter, exit};
 use crate::service::log::Log;
 use crate::service::memory::Memory;
-use crate::state::disk::DiskError;
-use crate::state::spool::{Spool, SpoolRules};
+use crate::state::jobs::{JobRules, JobsCore};
+use crate::state::spool::SpoolRules;
 use crate::sys::lock::PidFile;
 use crate::sys::once::Once;
 use crate::sys::oom::OomScore;
@@ -60,7 +59,6 @@ use crate::sys::{AsFd, clock, memory};
 use crate::util::time::{Instant, earliest};
 use control::ControlServer;
 use heapless::Vec;
-use history::History;
 use job_worker::JobWorker;
 use orphans::Orphans;
 use scan::ListPage;
@@ -79,23 +77,9 @@ enum ReadySource {
 
 /// Counts since start.
 #[derive(Clone, Copy, Default)]
-struct JobCounts {
-    /// Jobs that ended, well or dead.
-    jobs: u64,
-    /// Attempts that failed.
-    failed: u64,
+struct ReloadCounts {
     reloads: u64,
     reload_errors: u64,
-}
-
-/// Whether the service is on its way out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Shutdown {
-    None,
-    /// TERM was sent to the handlers.
-    Graceful,
-    /// KILL was sent to the handlers.
-    Immediate,
 }
 
 /// See the module's documentation.
@@ -110,26 +94,12 @@ struct Jobs {
     oom_score: OomScore,
     /// The handlers that run, for the daemon after this one.
     orphans: Orphans,
-    spool: &'static mut Spool,
+    /// Everything that is decided.
+    core: &'static mut JobsCore,
     workers: &'static mut Vec<JobWorker, WORKERS_MAX>,
     scratch: &'static mut [u8],
     started_at: Instant,
-    counts: JobCounts,
-    shutdown: Shutdown,
-    /// The spool's disk failed, so: nothing is taken before this.
-    spool_failure: Option<(Instant, DiskError)>,
-    /// While the spool fails: whether jobs that are known cannot go on either.
-    jobs_blocked: bool,
-    /// There is no room for new jobs; it is asked again at this time.
-    space_retry_at: Option<Instant>,
-    /// A compaction failed so often; the next one not before this.
-    compact_failures: u32,
-    compact_after: Instant,
-    compact_error: DiskError,
-    /// The kernel refused to start a handler: none is started before this.
-    start_retry_at: Instant,
-    /// Without inotify: when to look at the queue file.
-    next_queue_check: Instant,
+    reload_counts: ReloadCounts,
     /// The log, the health file and the socket failed when last looked at.
     degraded: Degraded,
     socket_failing: bool,
@@ -144,17 +114,15 @@ struct Jobs {
 struct JobsStorage {
     /// The service itself: on the stack it would keep more pages in use.
     service: Vec<Jobs, 1>,
-    spool: Spool,
+    core: JobsCore,
     workers: Vec<JobWorker, WORKERS_MAX>,
-    history: History,
     page: ListPage,
 }
 
 static STORAGE: Once<JobsStorage, 1> = Once::new(JobsStorage {
     service: Vec::new(),
-    spool: Spool::EMPTY,
+    core: JobsCore::EMPTY,
     workers: Vec::new(),
-    history: History::EMPTY,
     page: Vec::new(),
 });
 
@@ -166,27 +134,30 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     jobs.announce();
     memory::release(jobs.scratch);
     memory::release_startup();
-    while !jobs.is_over() {
+    while !jobs.core.is_stopped() {
         jobs.turn();
     }
     jobs.finish()
 }
 
-/// The spool's rules in a configuration.
-fn rules(config: &Config) -> SpoolRules {
-    SpoolRules {
-        retries: config.retries,
-        retry_delay: config.retry_delay,
-        queue_max: config.queue_max,
-        sync: config.sync_always(),
+/// Returns the rules that a configuration sets.
+fn rules(config: &Config) -> JobRules {
+    JobRules {
+        spool: SpoolRules {
+            retries: config.retries,
+            retry_delay: config.retry_delay,
+            queue_max: config.queue_max,
+            sync: config.sync_always(),
+        },
+        workers: WORKERS_MAX.min(config.workers as usize),
+        job_timeout: config.job_timeout,
+        stop_timeout: config.stop_timeout,
+        queue_interval: config.interval,
+        logs_jobs: config.handler() == Handler::Log,
     }
 }
 
 impl Jobs {
-    fn is_over(&self) -> bool {
-        self.shutdown != Shutdown::None && self.workers.is_empty()
-    }
-
     // ----- one turn -------------------------------------------------------
 
     fn turn(&mut self) {
@@ -195,7 +166,8 @@ impl Jobs {
         if ready.contains(&ReadySource::Signals) || self.process.signals.have_arrived() {
             self.on_signals(now);
         }
-        self.on_deadlines(now);
+        self.signal_handlers(now);
+        self.core.check_queue(self.disk.inotify.is_some(), now);
         for source in &ready {
             match source {
                 ReadySource::Output(index) => {
@@ -214,7 +186,7 @@ impl Jobs {
         if self.workers.is_empty() {
             self.oom_score.rest();
         }
-        if self.is_drained() {
+        if self.control.draining && self.core.is_drained() {
             self.control.drained = true;
             self.stop("drained", now);
         }
@@ -272,42 +244,11 @@ impl Jobs {
         // Often enough that the longest pause does not look stale.
         let mut due = self.heartbeat.next_deadline(self.process.config.beat_every());
         let mut sooner = |at: Option<Instant>| due = earliest(due, at);
-        sooner(self.workers.iter().map(JobWorker::next_deadline).fold(None, earliest));
+        sooner(self.core.next_deadline(now, self.is_paging()));
         sooner(self.control.next_deadline(now));
         sooner(self.errand_deadline(now));
         sooner(self.process.notify.next_deadline());
-        if self.shutdown != Shutdown::None {
-            return due;
-        }
-        let full = self.spool.room(&rules(self.process.config)) == 0;
-        if let Some((retry_at, _)) = self.spool_failure {
-            sooner(Some(retry_at));
-            if self.jobs_blocked {
-                return due;
-            }
-        } else {
-            sooner(self.spool.next_deadline());
-            let reading = self.spool.claims.wants_reading() && !full && self.space_retry_at.is_none();
-            sooner(self.space_retry_at.or_else(|| self.spool.claims.next_deadline(now, full)));
-            let compacting = self.spool.is_compacting() && !self.is_paging();
-            sooner((compacting || reading).then_some(now));
-            let shrinks = self.spool.wants_compaction() && !self.is_paging();
-            sooner(shrinks.then_some(self.compact_after.or_later(now)));
-        }
-        if self.disk.inotify.is_none() {
-            sooner(Some(self.next_queue_check));
-        }
-        sooner(self.spool.wants_refill().then_some(now));
-        if self.workers.len() < self.worker_limit() {
-            let start_at = now.or_later(self.start_retry_at);
-            sooner(self.spool.window().startable(now).map(|_| start_at));
-            sooner(self.spool.window().next_deadline().map(|due| due.or_later(start_at)));
-        }
         due
-    }
-
-    fn worker_limit(&self) -> usize {
-        WORKERS_MAX.min(self.process.config.workers as usize)
     }
 
     #[inline(never)]
@@ -327,46 +268,20 @@ impl Jobs {
         }
     }
 
-    /// The first time asks the handlers to end, the second time ends them.
+    /// Stops the service: the first call asks the handlers to end, the second ends them.
     fn stop(&mut self, why: &str, now: Instant) {
-        let running = self.workers.len();
-        self.shutdown = match self.shutdown {
-            Shutdown::None => {
-                self.log.info(&|out| {
-                    let _ = uwrite!(out, "{}, stopping", why);
-                });
-                self.process.notify.stopping();
-                if running > 0 {
-                    self.log.info(&|out| {
-                        let _ = uwrite!(out, "{} running jobs are stopped and will run again", running);
-                    });
-                }
-                let grace = self.process.config.stop_timeout;
-                self.workers.iter_mut().for_each(|worker| worker.terminate(now, grace));
-                Shutdown::Graceful
-            }
-            Shutdown::Graceful | Shutdown::Immediate => {
-                self.workers.iter_mut().for_each(JobWorker::kill);
-                Shutdown::Immediate
-            }
-        };
-    }
-
-    #[inline(never)]
-    fn on_deadlines(&mut self, now: Instant) {
-        let grace = self.process.config.stop_timeout;
-        for worker in self.workers.iter_mut() {
-            if worker.check(now, grace) {
-                let id = worker.id;
-                self.log.warn(&|out| {
-                    let _ = uwrite!(out, "job {}: exceeded job_timeout, stopping it", id);
-                });
-            }
+        if !self.core.stop(now) {
+            return;
         }
-        if self.disk.inotify.is_none() && self.next_queue_check.is_due(now) {
-            self.next_queue_check = now + self.process.config.interval;
-            self.spool.claims.look_at_queue();
-            self.spool.claims.look_at_claims();
+        self.log.info(&|out| {
+            let _ = uwrite!(out, "{}, stopping", why);
+        });
+        self.process.notify.stopping();
+        let running = self.workers.len();
+        if running > 0 {
+            self.log.info(&|out| {
+                let _ = uwrite!(out, "{} running jobs are stopped and will run again", running);
+            });
         }
     }
 
@@ -375,10 +290,10 @@ impl Jobs {
         let Some(inotify) = &self.disk.inotify else { return };
         let seen = inotify.take();
         if seen.names || seen.writes {
-            self.spool.claims.look_at_queue();
+            self.core.spool.claims.look_at_queue();
         }
         if seen.writes {
-            self.spool.claims.look_at_claims();
+            self.core.spool.claims.look_at_claims();
         }
     }
 
@@ -388,8 +303,8 @@ impl Jobs {
     #[inline(never)]
     fn finish(&mut self) -> u8 {
         let now = clock::now();
-        let recorded = self.write_transitions(now).and_then(|()| self.commit(now));
-        if let Err(error) = recorded {
+        self.log.flush();
+        if let Err(error) = self.core.finish(&mut self.disk, now) {
             let disk = &self.disk;
             self.log.error(&|out| {
                 out.push_str("spool: ");
@@ -399,7 +314,7 @@ impl Jobs {
         }
         self.dismiss_clients(now);
         self.heartbeat.remove();
-        let jobs = self.counts.jobs;
+        let jobs = self.core.counts().jobs;
         self.log.info(&|out| {
             let _ = uwrite!(out, "daemon stopped, processed {} total jobs", jobs);
         });

@@ -4,8 +4,7 @@
 use super::control::ControlServer;
 use super::orphans::Orphans;
 use super::status::describe_disk;
-use super::{JobCounts, Jobs, JobsStorage, STORAGE, Shutdown, rules};
-use crate::limits::SPOOL_RETRY;
+use super::{Jobs, JobsStorage, ReloadCounts, STORAGE, rules};
 use crate::proto::service::Service;
 use crate::service::connections;
 use crate::service::degraded::Degraded;
@@ -20,7 +19,6 @@ use crate::state::spool::RecoverError;
 use crate::sys::oom::OomScore;
 use crate::sys::{Errno, clock, file, identity, process};
 use crate::util::path::Path;
-use crate::util::time::Instant;
 use ufmt::uwrite;
 
 impl Jobs {
@@ -34,7 +32,7 @@ impl Jobs {
         let now = clock::now();
         let _reporter = &process.reporter;
         let config = &*process.config;
-        let JobsStorage { service, spool, workers, history, page } = STORAGE.take();
+        let JobsStorage { service, core, workers, page } = STORAGE.take();
         let mut log = Log::open(&process, &config.log_file, process.identity.as_ref(), log);
         open_folders(&process);
         let oom_score = OomScore::open(process.identity.is_some());
@@ -46,11 +44,11 @@ impl Jobs {
             Ok(disk) => disk,
             Err(failure) => process.fail_at(&config.spool, failure),
         };
-        let recovery = match spool.recover(&mut disk, scratch, &rules(config), now) {
+        let recovery = match core.recover(&mut disk, scratch, rules(config), now) {
             Ok(recovery) => recovery,
             Err(error) => fail_recovery(&process, &disk, error),
         };
-        let unread = match spool.adopt_claims(&mut disk, now) {
+        let unread = match core.spool.adopt_claims(&mut disk, now) {
             Ok(unread) => unread,
             Err(error) => fail_with_disk(&process, &config.queue_file, &disk, error),
         };
@@ -60,6 +58,11 @@ impl Jobs {
                 describe_disk(&disk, error, out);
             });
         }
+        if let Some(error) = unread.filter(may_pass) {
+            // A claim that could not be opened gets a second chance.
+            core.disk_health.fail(error, now);
+        }
+        core.check_queue(disk.inotify.is_some(), now);
         let heartbeat = Heartbeat::new(config.health_file.clone());
         let orphans = Orphans::take_over(&config.spool, *heartbeat.boot(), &mut log);
         let jobs = Self {
@@ -70,25 +73,15 @@ impl Jobs {
             spool_lock,
             oom_score,
             orphans,
-            spool,
+            core,
             workers,
             scratch,
             started_at: now,
-            counts: JobCounts::default(),
-            shutdown: Shutdown::None,
-            // (a claim that could not be opened gets a second chance)
-            spool_failure: unread.filter(may_pass).map(|error| (now + SPOOL_RETRY, error)),
-            jobs_blocked: false,
-            space_retry_at: None,
-            compact_failures: 0,
-            compact_after: Instant::BOOT,
-            compact_error: DiskError(0),
-            start_retry_at: Instant::BOOT,
-            next_queue_check: now,
+            reload_counts: ReloadCounts::default(),
             degraded: Degraded::default(),
             socket_failing: false,
             pages_dirty: false,
-            control: ControlServer::new(listener, connections::take(), history, page),
+            control: ControlServer::new(listener, connections::take(), page),
         };
         let _ = service.push(jobs);
         let Some(jobs) = service.first_mut() else { process::abort() };

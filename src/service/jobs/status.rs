@@ -1,7 +1,7 @@
 //! What the service says of itself in its log: at the start, when something
 //! degrades or recovers, and when it is asked (SIGUSR2).
 
-use super::{Jobs, Shutdown, rules};
+use super::Jobs;
 use crate::limits::NOTIFY_STATUS_BYTES;
 use crate::proto::config::Handler;
 use crate::service::degraded::push_names;
@@ -136,21 +136,21 @@ impl Jobs {
     /// The fields of `status`; `docs/control.md` tells what they mean.
     #[inline(never)]
     pub(super) fn push_status(&self, out: &mut Writer<'_>, now: Instant) {
-        let window = self.spool.window();
+        let window = self.core.spool.window();
         let counted = window.count(|state| *state == JobState::Running);
         let _ = uwrite!(out, "pid={} state={}", process::pid().as_raw_pid(), self.phase());
-        let (log, io_stats) = (self.log.counts(), self.spool.io_stats());
+        let (log, io_stats) = (self.log.counts(), self.core.spool.io_stats());
         let fields = [
             ("uptime", now.since(self.started_at).as_secs()),
-            ("jobs", self.counts.jobs),
-            ("failed", self.counts.failed),
-            ("dead", u64::from(self.spool.dead())),
-            ("waiting", u64::from(self.spool.waiting().saturating_sub(counted))),
+            ("jobs", self.core.counts().jobs),
+            ("failed", self.core.counts().failed),
+            ("dead", u64::from(self.core.spool.dead())),
+            ("waiting", u64::from(self.core.spool.waiting().saturating_sub(counted))),
             ("running", u64::from(self.running())),
             ("delayed", u64::from(window.count(|state| matches!(state, JobState::Delayed(_))))),
-            ("room", u64::from(self.spool.room(&rules(self.process.config)))),
-            ("reloads", self.counts.reloads),
-            ("reload_errors", self.counts.reload_errors),
+            ("room", u64::from(self.core.room())),
+            ("reloads", self.reload_counts.reloads),
+            ("reload_errors", self.reload_counts.reload_errors),
             ("rotations", log.rotations),
             ("log_lost", log.lost),
             ("fsyncs", io_stats.syncs),
@@ -168,18 +168,18 @@ impl Jobs {
 
     /// What it does.
     fn phase(&self) -> &'static str {
-        match self.shutdown {
-            Shutdown::None if self.control.draining => "draining",
-            Shutdown::None => "running",
-            Shutdown::Graceful | Shutdown::Immediate => "stopping",
+        match self.core.is_stopping() {
+            true => "stopping",
+            false if self.control.draining => "draining",
+            false => "running",
         }
     }
 
     /// The names of the degraded states, or `none`.
     fn push_degraded(&self, out: &mut Writer<'_>) {
         let states = [
-            (self.spool_failure.is_some(), "spool"),
-            (self.space_retry_at.is_some(), "spool-full"),
+            (self.core.disk_health.is_failing(), "spool"),
+            (self.core.disk_health.is_full(), "spool-full"),
             (self.degraded.log, "log"),
             (self.degraded.health, "health"),
             (self.control.listener.failure().is_some(), "socket"),

@@ -75,9 +75,9 @@ fn an_old_queue_file_is_left_when_it_was_claimed_once_more() {
     service.now = at(0) + CLAIM_QUIET;
     disk.append_to_queue("last");
     service.spool.claims.leave_queue();
-    assert!(!service.spool.claims.has_left_queue());
+    assert!(!service.spool.claims.leaves_queue_now());
     service.ingest(&mut disk).unwrap();
-    assert!(service.spool.claims.has_left_queue());
+    assert!(!service.spool.claims.leaves_queue_now(), "its claim is open");
     // What comes into it now is not taken.
     disk.append_to_queue("late\n");
     service.spool.claims.look_at_queue();
@@ -85,8 +85,8 @@ fn an_old_queue_file_is_left_when_it_was_claimed_once_more() {
     service.ingest(&mut disk).unwrap();
     assert_eq!((service.spool.waiting(), disk.claims()), (1, 1));
     service.commit(&mut disk).unwrap();
-    service.spool.claims.enter_queue();
-    assert!(!service.spool.claims.has_left_queue());
+    assert!(service.spool.claims.leaves_queue_now());
+    assert!(!service.spool.claims.leaves_queue_now(), "once");
     assert_eq!(service.run_to_the_end(&mut disk), ["last", "late"]);
 }
 
