@@ -49,6 +49,12 @@ impl DiskHealth {
         self.failure.is_some()
     }
 
+    /// Returns why the disk failed when it was last used, if it did.
+    #[must_use]
+    pub fn error(&self) -> Option<DiskError> {
+        self.failure.map(|(_, error)| error)
+    }
+
     /// Returns true if the disk has no room for new jobs.
     #[must_use]
     pub fn is_full(&self) -> bool {
