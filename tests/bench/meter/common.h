@@ -106,7 +106,7 @@ static inline pid_t launch(char **argv, const char *folder, int input) {
     return pid;
 }
 
-/* Waits for a program and returns its status. */
+/* Runs a program and returns its status. */
 static inline int ran(char **argv) {
     int status;
     pid_t pid = launch(argv, 0, -1);
