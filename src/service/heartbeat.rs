@@ -5,7 +5,7 @@
 use crate::limits::{HEARTBEAT_MIN, TORN_READS_MAX};
 use crate::proto::health::{BOOT_ID_BYTES, HealthRecord, ParseError, RECORD_BYTES, UNKNOWN_BOOT, Verdict};
 use crate::service::lifecycle::{StartReporter, describe_at};
-use crate::sys::{Errno, Failure, OwnedFd, clock, file, process};
+use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, process};
 use crate::util::path::Path;
 use crate::util::time::{Duration, Instant};
 
@@ -118,7 +118,7 @@ impl Heartbeat {
     /// A new file that is never seen empty: written under another name.
     fn create(&mut self, bytes: &[u8; RECORD_BYTES]) -> Result<(), Failure> {
         self.fd = None;
-        let too_long = Failure { op: "openat", errno: Errno::NAMETOOLONG };
+        let too_long = Failure { op: Op::Openat, errno: Errno::NAMETOOLONG };
         let temporary = self.path.with_suffix(b".new").ok_or(too_long)?;
         let _ = file::unlink(temporary.as_c_str());
         let flags = file::OFlags::WRONLY | file::OFlags::CREATE | file::OFlags::EXCL | file::OFlags::NOFOLLOW;

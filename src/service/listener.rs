@@ -8,7 +8,7 @@ use crate::proto::config::{AccountName, Config};
 use crate::proto::service::Service;
 use crate::sys::identity;
 use crate::sys::socket::{self, Peer};
-use crate::sys::{Errno, Failure, OwnedFd, clock, file, poll};
+use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, poll};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
@@ -238,12 +238,12 @@ fn make(path: &Path, policy: &AccessPolicy, owner: Option<u32>) -> Result<(Owned
         Err(_) => {}
         Ok(meta) if meta.socket => match socket::connect(path) {
             Ok(_) | Err(Failure { errno: Errno::AGAIN, .. }) => {
-                return Err(Failure { op: "bind", errno: Errno::ADDRINUSE });
+                return Err(Failure { op: Op::Bind, errno: Errno::ADDRINUSE });
             }
             Err(Failure { errno: Errno::CONNREFUSED, .. }) => file::unlink(path.as_c_str())?,
             Err(failure) => return Err(failure),
         },
-        Ok(_) => return Err(Failure { op: "bind", errno: Errno::EXIST }),
+        Ok(_) => return Err(Failure { op: Op::Bind, errno: Errno::EXIST }),
     }
     let fd = socket::listen(path, policy.mode())?;
     let meta = file::meta_at(path.as_c_str(), false)?;

@@ -5,7 +5,7 @@
 //! exec it makes system calls and nothing else, on a stack of its own.
 #![expect(unsafe_code, reason = "clone and execve")]
 
-use super::{Errno, Failure, OwnedFd, WithOp, arch, fds, process, runtime, signal};
+use super::{Errno, Failure, Op, OwnedFd, WithOp, arch, fds, process, runtime, signal};
 use crate::limits::SPAWN_STACK_BYTES;
 use crate::util::text::Writer;
 use core::ffi::{CStr, c_char};
@@ -82,7 +82,7 @@ struct Setup<'a> {
 pub fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
     debug_assert!(program.argv.last().is_some_and(|last| last.is_null()));
     debug_assert!(program.envp.last().is_some_and(|last| last.is_null()));
-    let (output, write_end) = pipe_with(PipeFlags::CLOEXEC).op("pipe2")?;
+    let (output, write_end) = pipe_with(PipeFlags::CLOEXEC).op(Op::Pipe2)?;
     fds::set_nonblocking(&output)?;
     let failed = AtomicI32::new(0);
     let setup = Setup { program, output: write_end.as_raw_fd(), parent: process::pid(), failed };
@@ -101,9 +101,9 @@ pub fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
         (Some(pid), 0) => Ok(Child { pid, output, input: write_end }),
         (Some(pid), errno) => {
             process::reap(pid);
-            Err(Failure { op: "execve", errno: Errno::from_raw_os_error(errno) })
+            Err(Failure { op: Op::Execve, errno: Errno::from_raw_os_error(errno) })
         }
-        (None, _) => Err(Failure { op: "clone", errno: Errno::from_raw_os_error(raw.wrapping_neg()) }),
+        (None, _) => Err(Failure { op: Op::Clone, errno: Errno::from_raw_os_error(raw.wrapping_neg()) }),
     }
 }
 

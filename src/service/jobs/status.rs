@@ -11,7 +11,7 @@ use crate::service::log::Log;
 use crate::state::disk::DiskError;
 use crate::state::spool::{Damage, IngestNotice, Recovery};
 use crate::state::window::{AttemptOutcome, JobState};
-use crate::sys::{Errno, Failure, clock, describe_errno, file, process};
+use crate::sys::{Errno, Failure, Op, clock, describe_errno, file, process};
 use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
@@ -64,7 +64,7 @@ impl Jobs {
         let problem = match file::meta_at(path.as_c_str(), true) {
             Err(failure) => Some(failure),
             Ok(_) if file::executable(path.as_c_str()) => None,
-            Ok(_) => Some(Failure { op: "access", errno: Errno::ACCESS }),
+            Ok(_) => Some(Failure { op: Op::Access, errno: Errno::ACCESS }),
         };
         let Some(failure) = problem else { return };
         self.log.warn(&|out| {
