@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "works on raw descriptor numbers")]
 
 use super::{Failure, Op, OwnedFd, WithOp, arch, file};
+use linux_raw_sys::ioctl::TCGETS;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use rustix::fs::OFlags;
 use rustix::process::{Resource, getrlimit};
@@ -24,9 +25,8 @@ pub fn borrow(number: i32) -> BorrowedFd<'static> {
 /// Whether descriptor `number` is a terminal (ioctl(2), `TCGETS`).
 #[must_use]
 pub fn is_terminal(number: i32) -> bool {
-    // (the same on x86, ARM and RISC-V; struct termios of the kernel has 36
-    // bytes on all of them)
-    type TerminalQuery = rustix::ioctl::Getter<0x5401, [u32; 16]>;
+    // The kernel's struct termios has 36 bytes on x86, ARM and RISC-V.
+    type TerminalQuery = rustix::ioctl::Getter<TCGETS, [u32; 16]>;
     // SAFETY: the kernel writes at most the 64 bytes that it is given.
     unsafe { rustix::ioctl::ioctl(borrow(number), TerminalQuery::new()) }.is_ok()
 }

@@ -6,6 +6,7 @@
 
 use super::{Errno, Failure, Op, OwnedFd, WithOp, arch, file, process};
 use crate::util::path::Path;
+use linux_raw_sys::net::{SO_PEERCRED, SO_PEERGROUPS, SOL_SOCKET};
 use rustix::fd::AsRawFd;
 use rustix::fs::{AtFlags, CWD, Mode, Uid};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
@@ -16,13 +17,6 @@ pub const SOCKET_PATH_MAX_BYTES: usize = 107;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 64;
-
-/// SOL_SOCKET; the same on x86, ARM and RISC-V.
-const SOL_SOCKET: usize = 1;
-/// SO_PEERCRED.
-const SO_PEERCRED: usize = 17;
-/// SO_PEERGROUPS (Linux 4.13).
-const SO_PEERGROUPS: usize = 59;
 
 /// Who is at the other end of a connection, as of its connect(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -11,12 +11,14 @@ use crate::util::text::Writer;
 use core::ffi::{CStr, c_char};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicI32, Ordering};
+use linux_raw_sys::general::{CLONE_VFORK, CLONE_VM, SIGCHLD};
 use rustix::fd::AsRawFd;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal};
 
-/// `CLONE_VM | CLONE_VFORK | SIGCHLD` (clone(2)).
-const CLONE_FLAGS: usize = 0x100 | 0x4000 | 17;
+/// The child shares this memory, its parent waits for its execve(2), and its end is a
+/// SIGCHLD (clone(2)).
+const CLONE_FLAGS: usize = (CLONE_VM | CLONE_VFORK | SIGCHLD) as usize;
 
 /// The descriptor through which a service that was started by [`spawn`] reports.
 pub const REPORT_FD: i32 = 3;
