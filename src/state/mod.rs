@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod collector;
+pub mod degraded;
 pub mod disk;
 pub mod log_stream;
 pub mod notify;
