@@ -3,7 +3,9 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+pub mod access;
 pub mod backoff;
+pub mod clients;
 pub mod collector;
 pub mod degraded;
 pub mod disk;
