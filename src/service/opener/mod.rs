@@ -41,7 +41,7 @@ use crate::sys::once::Once;
 use crate::sys::process::{self, Pid, Side, Signal};
 use crate::sys::signal::Arrived;
 use crate::sys::{
-    Errno, Failure, OwnedFd, clock, describe_errno, fd_passing, fds, file, memory, poll, push_errno_name,
+    Errno, Failure, Op, OwnedFd, clock, describe_errno, fd_passing, fds, file, memory, poll, push_errno_name,
     socket,
 };
 use crate::util::path::Path;
@@ -398,7 +398,7 @@ impl Opener {
     #[inline(never)]
     fn start_worker(&mut self, now: Instant) -> Result<(), Failure> {
         let (channel, theirs) = fd_passing::pair()?;
-        let no_socket = Failure { op: "dup", errno: Errno::BADF };
+        let no_socket = Failure { op: Op::Fcntl, errno: Errno::BADF };
         let listener = fds::duplicate(self.base.listener.fd().ok_or(no_socket)?)?;
         let parent = process::pid();
         // What it does not need it need not hold either.
