@@ -37,7 +37,6 @@ use crate::state::opener::{Resolved, complete, find, load};
 use crate::state::rate_limit::RateLimit;
 use crate::state::realpath::NodeKind;
 use crate::sys::identity::{self, Identity};
-use crate::sys::once::Once;
 use crate::sys::process::{self, Pid, Side, Signal};
 use crate::sys::signal::Arrived;
 use crate::sys::{
@@ -53,7 +52,9 @@ use ufmt::uwrite;
 /// Nobody, where /etc/passwd does not know it.
 const NOBODY: u32 = 65534;
 
-static RESOLVED: Once<Resolved, 6> = Once::new(Vec::new());
+crate::once! {
+    static RESOLVED: Resolved = Vec::new();
+}
 
 /// The process that talks to clients.
 struct WorkerHandle {
