@@ -18,6 +18,7 @@ use crate::proto::decimal::Decimal;
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
 use crate::state::collector::{MetricRefused, Metrics};
+use crate::sys::once::once;
 use crate::sys::{clock, process::Signal, socket};
 use crate::util::text::Writer;
 use crate::util::time::Instant;
@@ -43,7 +44,7 @@ struct Collector {
     values: u64,
 }
 
-crate::once! {
+once! {
     static METRICS: Metrics = Metrics::EMPTY;
 }
 

@@ -9,6 +9,7 @@ use super::listener::{Access, AccessPolicy};
 use crate::limits::{
     ACCEPT_TURN, CLIENT_IDLE, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, UNAUTHORIZED_MAX,
 };
+use crate::sys::once::once;
 use crate::sys::poll::Interest;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, OwnedFd};
@@ -54,7 +55,7 @@ pub struct Connections {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Disconnected;
 
-crate::once! {
+once! {
     static CONNECTIONS: Connections = Connections::EMPTY;
 }
 

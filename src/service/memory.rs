@@ -4,6 +4,7 @@
 use super::config_source::ConfigSource;
 use crate::limits::{LOG_BUFFER_BYTES, PAGE_BYTES, SCRATCH_BYTES};
 use crate::proto::config::Config;
+use crate::sys::once::once;
 use heapless::Vec;
 
 /// See the module's documentation. In the order in which it is touched: what
@@ -34,7 +35,7 @@ impl Scratch {
     }
 }
 
-crate::once! {
+once! {
     first static MEMORY: Memory = Memory {
         scratch: Scratch([0; SCRATCH_BYTES + PAGE_BYTES]),
         config_source: ConfigSource::EMPTY,

@@ -5,8 +5,8 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// A value that one owner takes for the life of the process. [`once!`](crate::once)
-/// declares one.
+/// A value that one owner takes for the life of the process. [`once!`] declares
+/// one.
 pub struct Once<T>(UnsafeCell<T>);
 
 // SAFETY: `take` hands the value to one owner only, the first that asks.
@@ -38,24 +38,23 @@ impl<T> Once<T> {
 /// after the small variables, so that those share a page (`link.ld`); `first` and `last`
 /// put one before and after the others.
 ///
-/// ```
-/// zigsvc::once! {
+/// ```text
+/// once! {
 ///     /// The numbers that have been drawn.
 ///     static DRAWN: [u32; 100] = [0; 100];
 /// }
 /// let drawn = DRAWN.take();
 /// drawn[0] = 7;
 /// ```
-#[macro_export]
 macro_rules! once {
     ($(#[$meta:meta])* static $name:ident: $type:ty = $value:expr;) => {
-        $crate::once!(".bss.once", $(#[$meta])* $name: $type = $value);
+        $crate::sys::once::once!(".bss.once", $(#[$meta])* $name: $type = $value);
     };
     (first $(#[$meta:meta])* static $name:ident: $type:ty = $value:expr;) => {
-        $crate::once!(".bss.once.first", $(#[$meta])* $name: $type = $value);
+        $crate::sys::once::once!(".bss.once.first", $(#[$meta])* $name: $type = $value);
     };
     (last $(#[$meta:meta])* static $name:ident: $type:ty = $value:expr;) => {
-        $crate::once!(".bss.once.last", $(#[$meta])* $name: $type = $value);
+        $crate::sys::once::once!(".bss.once.last", $(#[$meta])* $name: $type = $value);
     };
     ($section:literal, $(#[$meta:meta])* $name:ident: $type:ty = $value:expr) => {
         $(#[$meta])*
@@ -78,3 +77,5 @@ macro_rules! once {
         }
     };
 }
+
+pub(crate) use once;

@@ -52,6 +52,7 @@ use crate::state::disk::DiskError;
 use crate::state::spool::{Spool, SpoolRules};
 use crate::sys::clock;
 use crate::sys::lock::PidFile;
+use crate::sys::once::once;
 use crate::sys::oom::OomScore;
 use crate::sys::process::Signal;
 use crate::sys::signal::Arrived;
@@ -127,7 +128,7 @@ struct JobsStorage {
     page: ListPage,
 }
 
-crate::once! {
+once! {
     static STORAGE: JobsStorage = JobsStorage {
         service: Vec::new(),
         spool: Spool::EMPTY,

@@ -33,6 +33,7 @@ use crate::service::lifecycle::{StartReporter, describe_at};
 use crate::service::memory::Memory;
 use crate::state::supervisor::{Action, Decision, Event, ExitReason, Phase, Probe, ProbeError, Rules};
 use crate::sys::args::Args;
+use crate::sys::once::once;
 use crate::sys::process::{self, Exit, Pid, Signal};
 use crate::sys::signal::Arrived;
 use crate::sys::{clock, poll};
@@ -84,7 +85,7 @@ struct Supervisor {
     stretched: bool,
 }
 
-crate::once! {
+once! {
     static MANAGED: Vec<ManagedProcess, SUPERVISED_MAX> = Vec::new();
 }
 
