@@ -22,12 +22,6 @@ pub struct RestartBackoff {
 }
 
 impl RestartBackoff {
-    /// Creates a backoff without exits.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { exits: 0 }
-    }
-
     /// Records an exit of a process that lived for `lived`, and returns the wait until
     /// its restart.
     pub fn on_exit(&mut self, lived: Duration) -> Duration {
@@ -78,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_first_restart_is_immediate_and_each_quick_one_waits_longer() {
-        let mut backoff = RestartBackoff::new();
+        let mut backoff = RestartBackoff::default();
         let waits: Vec<u64> = (0..9).map(|_| backoff.on_exit(Duration::from_ms(100)).as_secs()).collect();
         assert_eq!(waits, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
         let almost = Duration::from_ms(RESTART_QUICK.as_ms() - 1);

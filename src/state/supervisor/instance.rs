@@ -146,18 +146,18 @@ pub struct Instance {
 impl Instance {
     /// Creates an instance that is started or adopted at `now`.
     #[must_use]
-    pub const fn new(now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self {
             phase: Phase::Backoff(now),
             started_at: now,
             failed_probes: 0,
-            backoff: RestartBackoff::new(),
+            backoff: RestartBackoff::default(),
             unwell_since: Some(now),
             pid_file_left_filled: false,
             adopted: false,
             settled: false,
             shutting_down: false,
-            program_health: ProgramHealth::new(),
+            program_health: ProgramHealth::default(),
         }
     }
 
@@ -275,7 +275,7 @@ impl Instance {
     pub fn on_started(&mut self, now: Instant, pid: u32) {
         (self.phase, self.started_at) = (Phase::Starting(pid), now);
         (self.failed_probes, self.adopted) = (0, false);
-        self.program_health = ProgramHealth::new();
+        self.program_health = ProgramHealth::default();
     }
 
     /// Records that the process could not be started.

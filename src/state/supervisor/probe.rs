@@ -39,7 +39,7 @@ pub type FileVersion = ((u64, u64), u64, (i64, u64));
 
 /// Judges the health file of a program. Any change of the file is a sign of life,
 /// whatever the wall clock says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ProgramHealth {
     /// The version that was found last, and when it appeared.
     seen: Option<(FileVersion, Instant)>,
@@ -60,12 +60,6 @@ pub const fn judge_heartbeat(verdict: Verdict) -> Result<(), ProbeError> {
 }
 
 impl ProgramHealth {
-    /// Creates the state for a process that was just started.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { seen: None }
-    }
-
     /// Judges the version that was `found` at `now`, or the reason why none was found,
     /// for a process that was started at `started_at`.
     ///
@@ -117,7 +111,7 @@ mod tests {
 
     #[test]
     fn any_change_of_the_file_is_a_sign_of_life() {
-        let mut health = ProgramHealth::new();
+        let mut health = ProgramHealth::default();
         let mut judge = |now, found| health.judge(at(now), found, STARTED, STALE_AFTER);
         assert_eq!(judge(1100, version(1)), Ok(()));
         assert_eq!(judge(1101, version(1)), stale(101), "an earlier process left it");
@@ -135,7 +129,7 @@ mod tests {
     #[test]
     fn a_new_process_has_time_for_its_first_write() {
         for error in [ProbeError::Missing, ProbeError::Unreadable] {
-            let mut health = ProgramHealth::new();
+            let mut health = ProgramHealth::default();
             assert_eq!(health.judge(at(1100), Err(error), STARTED, STALE_AFTER), Ok(()));
             assert_eq!(health.judge(at(1101), Err(error), STARTED, STALE_AFTER), Err(error));
         }
