@@ -3,16 +3,15 @@
 use super::launch::{LaunchSpec, ManagedKind};
 use super::managed_process::ManagedProcess;
 use super::{Supervisor, rules};
-use crate::limits::NOTIFY_STATUS_BYTES;
 use crate::proto::log::Level;
 use crate::proto::service::Service;
-use crate::service::config_source::{InvalidConfig, ServiceFile, path_of};
-use crate::service::degraded::push_names;
-use crate::service::lifecycle::{Process, StartReport, StartReporter, next_report};
-use crate::service::reload::{self, REASON_BYTES};
+use crate::proto::status::StatusField;
+use crate::service::base::{self, ServiceBase, ServiceStatus};
+use crate::service::lifecycle::{StartReport, next_report};
+use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::state::supervisor::instance::{Event, ExitReason, Phase};
 use crate::state::supervisor::probe::ProbeError;
-use crate::sys::{Errno, Failure, clock, file, memory, process};
+use crate::sys::{Errno, Failure, clock, file, memory};
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
@@ -29,10 +28,10 @@ impl Supervisor {
             out.push_str(": ");
             text(out);
         };
-        self.log.line(level, &line);
+        self.base.log.line(level, &line);
         self.stretched = true;
-        if level >= Level::Warn && self.supervision.is_starting() && !self.process.foreground {
-            self.process.reporter.warn(&line);
+        if level >= Level::Warn && self.supervision.is_starting() && !self.base.process.foreground {
+            self.base.process.reporter.warn(&line);
         }
     }
 
@@ -89,7 +88,7 @@ impl Supervisor {
         let Some(reports) = &managed.reports else { return };
         // Messages are whole: each is one write of less than PIPE_BUF, and the buffer is
         // larger than all reports of a service.
-        let scratch = core::mem::take(&mut self.scratch);
+        let scratch = core::mem::take(&mut self.base.scratch);
         match file::read(reports, scratch) {
             Ok(count @ 1..) => self.take_reports(index, scratch.get(..count).unwrap_or(&[])),
             // poll(2) saw the pipe of the process before.
@@ -98,7 +97,7 @@ impl Supervisor {
         }
         // A start is rare, so the memory is released until the next one.
         memory::release(scratch);
-        self.scratch = scratch;
+        self.base.scratch = scratch;
     }
 
     fn take_reports(&mut self, index: usize, mut rest: &[u8]) {
@@ -128,14 +127,14 @@ impl Supervisor {
     pub(super) fn read_output(&mut self, index: usize) {
         let Some(managed) = self.managed.get_mut(index) else { return };
         let (kind, launch) = (managed.kind, &self.launch);
-        managed.output.read(&mut self.log, self.scratch, &|out| push_mark(launch, kind, out));
+        managed.output.read(&mut self.base.log, self.base.scratch, &|out| push_mark(launch, kind, out));
     }
 
     /// Reads the rest of the output of a managed process.
     pub(super) fn finish_output(&mut self, index: usize) {
         let Some(managed) = self.managed.get_mut(index) else { return };
         let (kind, launch) = (managed.kind, &self.launch);
-        managed.output.finish(&mut self.log, self.scratch, &|out| push_mark(launch, kind, out));
+        managed.output.finish(&mut self.base.log, self.base.scratch, &|out| push_mark(launch, kind, out));
     }
 
     // ----- itself -----------------------------------------------------------
@@ -143,46 +142,92 @@ impl Supervisor {
     /// Reports ready to the process that started the supervisor, once.
     #[inline(never)]
     pub(super) fn announce(&mut self) {
-        if !self.supervision.is_starting() {
-            return;
+        if self.supervision.is_starting() {
+            self.supervision.on_announced();
+            self.base.heartbeat.beat(clock::now());
+            base::report_ready(self);
         }
-        self.supervision.on_announced();
-        if !self.launch.is_program() {
-            self.heartbeat.beat(clock::now());
-        }
-        self.log.flush();
-        self.degraded.watch(&self.heartbeat, &mut self.log);
-        let reporter = core::mem::replace(&mut self.process.reporter, StartReporter::Foreground(None));
-        reporter.ready();
-        self.put_status();
-        self.process.notify.ready();
     }
 
-    /// Logs the status, for SIGUSR2.
-    #[inline(never)]
-    pub(super) fn log_status(&mut self, now: Instant) {
-        let mut text = [0; 400];
-        let mut status = Writer::new(&mut text);
-        let state = if self.supervision.is_stopping() { "stopping" } else { "running" };
-        let _ = uwrite!(status, "pid={} state={}", process::pid().as_raw_pid(), state);
-        let fields = [
-            ("uptime", now.since(self.started_at).as_secs()),
-            ("restarts", self.supervision.restarts()),
-            ("reloads", self.reloads),
-            ("reload_errors", self.reload_errors),
-        ];
-        for (name, value) in fields {
-            let _ = uwrite!(status, " {}={}", name, value);
+    /// Reloads the configuration, for SIGHUP.
+    pub(super) fn reload(&mut self, now: Instant) {
+        if self.base.reload() {
+            self.apply_config(now);
+            self.base.finish_reload();
         }
-        self.push_states(&mut status);
-        self.log.info(&|out| {
-            out.push_str("status: ");
-            out.push(status.as_bytes());
-        });
     }
 
-    /// Writes ` NAME=STATE:PID` for each managed process, and the degraded states.
-    fn push_states(&self, out: &mut Writer<'_>) {
+    /// Reloads the configuration if it names another health file. A health file is missing,
+    /// perhaps because all were moved and only the services were reloaded.
+    pub(super) fn follow_health_file(&mut self, now: Instant) {
+        if self.base.follow_health_file() {
+            self.apply_config(now);
+        }
+    }
+
+    /// Applies the part of a new configuration that only the supervisor has.
+    fn apply_config(&mut self, now: Instant) {
+        let config = &*self.base.process.config;
+        self.watchdog.move_to(&config.watchdog, &mut self.base.log);
+        self.supervision.set_rules(now, rules(config));
+        self.update_managed(now);
+    }
+
+    /// Adds the services that are new in `supervise`, which starts or adopts them. Removes
+    /// those that are not in it any more, without a change of their processes.
+    pub(super) fn update_managed(&mut self, now: Instant) {
+        if self.launch.is_program() {
+            return self.add(ManagedKind::Program, now);
+        }
+        let mut index = 0;
+        while let Some(managed) = self.managed.get(index) {
+            let is_listed = |service: &Service| managed.kind == ManagedKind::Service(*service);
+            if self.base.process.config.supervise.iter().any(is_listed) {
+                index = index.saturating_add(1);
+            } else {
+                self.log_about(index, Level::Info, &|out| {
+                    out.push_str("no longer supervised, and left as it is")
+                });
+                self.managed.swap_remove(index);
+                self.supervision.remove(index);
+            }
+        }
+        for at in 0..self.base.process.config.supervise.len() {
+            let Some(service) = self.base.process.config.supervise.get(at) else { return };
+            self.add(ManagedKind::Service(*service), now);
+        }
+    }
+
+    /// Adds a managed process, unless there is one of this kind or the supervisor stops.
+    fn add(&mut self, kind: ManagedKind, now: Instant) {
+        if !self.supervision.is_stopping()
+            && !self.managed.iter().any(|managed| managed.kind == kind)
+            && self.managed.push(ManagedProcess::new(kind)).is_ok()
+        {
+            self.supervision.add(now);
+        }
+    }
+}
+
+impl ServiceStatus for Supervisor {
+    fn base(&self) -> &ServiceBase {
+        &self.base
+    }
+
+    fn base_mut(&mut self) -> &mut ServiceBase {
+        &mut self.base
+    }
+
+    fn value(&self, field: StatusField, _: Instant) -> Option<u64> {
+        (field == StatusField::Restarts).then_some(self.supervision.restarts())
+    }
+
+    fn own_degraded(&self) -> DegradedSet {
+        DegradedSet::NONE.with(DegradedState::Watchdog, self.watchdog.failure().is_some())
+    }
+
+    /// Writes ` NAME=STATE:PID` for each managed process.
+    fn push_words(&self, out: &mut Writer<'_>) {
         for (managed, instance) in self.managed.iter().zip(self.supervision.instances()) {
             out.push_str(" ");
             self.launch.push_name(managed.kind, out);
@@ -197,103 +242,13 @@ impl Supervisor {
             });
             let _ = uwrite!(out, ":{}", instance.pid().unwrap_or(0));
         }
-        out.push_str(" degraded=");
-        let states = [
-            (self.degraded.log, "log"),
-            (self.degraded.health, "health"),
-            (self.watchdog.failure().is_some(), "watchdog"),
-        ];
-        push_names(&states, out);
     }
 
-    /// Reports the status to the service manager.
-    #[inline(never)]
-    pub(super) fn put_status(&mut self) {
-        if !self.process.notify.is_wanted() {
-            return;
-        }
-        let mut line = [0; NOTIFY_STATUS_BYTES];
-        let mut out = Writer::new(&mut line);
+    fn push_summary(&self, out: &mut Writer<'_>) {
         let _ = uwrite!(out, "{} restarts", self.supervision.restarts());
-        self.push_states(&mut out);
-        self.process.notify.status(out.as_bytes());
-    }
-
-    /// Reloads the configuration, whole or not at all, for SIGHUP.
-    #[inline(never)]
-    pub(super) fn reload(&mut self, now: Instant) {
-        let mut reason = [0; REASON_BYTES];
-        let mut out = Writer::new(&mut reason);
-        if reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) == Err(InvalidConfig) {
-            self.reload_errors = self.reload_errors.saturating_add(1);
-            return reload::refuse(&mut self.process, &mut self.log, out.as_bytes());
-        }
-        self.reloads = self.reloads.saturating_add(1);
-        self.take_over(now);
-        self.process.notify.reloaded(true);
-    }
-
-    /// Reloads the configuration if it names another health file. A health file is missing,
-    /// perhaps because all were moved and only the services were reloaded.
-    #[inline(never)]
-    pub(super) fn follow_health_file(&mut self, now: Instant) {
-        let mut reason = [0; REASON_BYTES];
-        let Process { config_source, candidate, config, .. } = &mut self.process;
-        let read = config_source.load(candidate, self.scratch, &mut Writer::new(&mut reason));
-        if read.is_ok() && candidate.health_file != config.health_file {
-            self.log.info(&|out| out.push_str("the config names another health file, reloading it"));
-            self.take_over(now);
-        }
-    }
-
-    /// Puts the candidate into force.
-    fn take_over(&mut self, now: Instant) {
-        reload::accept(&mut self.process, &mut self.log);
-        self.process.candidate.log_file_named |= self.launch.is_program();
-        core::mem::swap(&mut self.process.config, &mut self.process.candidate);
-        let config = &*self.process.config;
-        let log_file = path_of(Service::Supervisor, ServiceFile::Log, config).unwrap_or_default();
-        self.log.configure(config, &log_file, self.process.foreground);
-        self.heartbeat
-            .move_to(&path_of(Service::Supervisor, ServiceFile::Health, config).unwrap_or_default());
-        self.watchdog.move_to(&config.watchdog, &mut self.log);
-        self.supervision.set_rules(now, rules(config));
-        self.update_managed(now);
-    }
-
-    /// Adds the services that are new in `supervise`, which starts or adopts them. Removes
-    /// those that are not in it any more, without a change of their processes.
-    pub(super) fn update_managed(&mut self, now: Instant) {
-        if self.launch.is_program() {
-            return self.add(ManagedKind::Program, now);
-        }
-        let mut index = 0;
-        while let Some(managed) = self.managed.get(index) {
-            let is_listed = |service: &Service| managed.kind == ManagedKind::Service(*service);
-            if self.process.config.supervise.iter().any(is_listed) {
-                index = index.saturating_add(1);
-            } else {
-                self.log_about(index, Level::Info, &|out| {
-                    out.push_str("no longer supervised, and left as it is")
-                });
-                self.managed.swap_remove(index);
-                self.supervision.remove(index);
-            }
-        }
-        for at in 0..self.process.config.supervise.len() {
-            let Some(service) = self.process.config.supervise.get(at) else { return };
-            self.add(ManagedKind::Service(*service), now);
-        }
-    }
-
-    /// Adds a managed process, unless there is one of this kind or the supervisor stops.
-    fn add(&mut self, kind: ManagedKind, now: Instant) {
-        if !self.supervision.is_stopping()
-            && !self.managed.iter().any(|managed| managed.kind == kind)
-            && self.managed.push(ManagedProcess::new(kind)).is_ok()
-        {
-            self.supervision.add(now);
-        }
+        self.push_words(out);
+        out.push_str(" degraded=");
+        self.base.degraded().union(self.own_degraded()).push_names(out);
     }
 }
 

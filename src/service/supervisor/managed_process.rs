@@ -8,7 +8,7 @@ use crate::service::child_output::ChildOutput;
 use crate::service::lock_holder::{LockHolder, LookupFailed};
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::spawn::{Child, Program, Role, spawn};
-use crate::sys::{Errno, Failure, OwnedFd, fds};
+use crate::sys::{Errno, Failure, Op, OwnedFd, fds};
 use crate::util::path::Path;
 use core::ffi::{CStr, c_char};
 use heapless::Vec;
@@ -131,7 +131,7 @@ fn start_program(launch: &LaunchSpec, base: &Path) -> Result<Child, Failure> {
     let path = launch.file_of(ManagedKind::Program, base);
     if !path.as_bytes().starts_with(b"/") {
         // The PATH does not have it. A file of this name in its folder is another program.
-        return Err(Failure { op: "execve", errno: Errno::NOENT });
+        return Err(Failure { op: Op::Execve, errno: Errno::NOENT });
     }
     spawn_with(launch, Role::Foreign(base.as_c_str()), path.as_c_str(), launch.program)
 }

@@ -33,48 +33,29 @@ pub use launch::LaunchSpec;
 use crate::limits::{POLL_MAX, SUPERVISED_MAX};
 use crate::proto::config::Config;
 use crate::proto::service::Service;
-use crate::service::config_source::{ServiceFile, path_of};
-use crate::service::degraded::Degraded;
-use crate::service::heartbeat::Heartbeat;
-use crate::service::lifecycle::{Process, StartReporter, exit};
-use crate::service::log::Log;
+use crate::service::base::{self, PollSource, Pulse, ServiceBase};
+use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
 use crate::state::supervisor::Supervision;
 use crate::state::supervisor::instance::Rules;
+use crate::sys::clock;
 use crate::sys::once::Once;
-use crate::sys::poll::PollSet;
-use crate::sys::process::{self, Signal};
-use crate::sys::{clock, memory};
+use crate::sys::process::Signal;
+use crate::sys::signal::Arrived;
 use crate::util::time::{Instant, earliest};
 use heapless::Vec;
 use managed_process::ManagedProcess;
 use ufmt::uwrite;
 use watchdog::WatchdogDevice;
 
-/// The source of a poll result.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SupervisorSource {
-    Signals,
-    End(usize),
-    Report(usize),
-    Output(usize),
-}
-
 /// See the module's documentation.
 struct Supervisor {
-    process: Process,
-    log: Log,
-    heartbeat: Heartbeat,
+    base: ServiceBase,
     watchdog: WatchdogDevice,
     launch: LaunchSpec,
     supervision: Supervision,
     /// The processes of the instances, with the same indexes.
     managed: &'static mut Vec<ManagedProcess, SUPERVISED_MAX>,
-    scratch: &'static mut [u8],
-    started_at: Instant,
-    reloads: u64,
-    reload_errors: u64,
-    degraded: Degraded,
     /// The stack grew in this turn, because something happened.
     stretched: bool,
 }
@@ -86,8 +67,7 @@ static MANAGED: Once<Vec<ManagedProcess, SUPERVISED_MAX>, 2> = Once::new(Vec::ne
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter, launch: LaunchSpec) -> u8 {
     let mut supervisor = Supervisor::open(parts, reporter, launch);
-    memory::release(supervisor.scratch);
-    memory::release_startup();
+    supervisor.base.release_startup();
     while !supervisor.supervision.is_over() {
         supervisor.turn();
     }
@@ -98,35 +78,22 @@ impl Supervisor {
     /// Opens the parts of the service. A failure ends the process.
     #[inline(never)]
     fn open(parts: &'static mut Memory, reporter: StartReporter, launch: LaunchSpec) -> Self {
-        let Memory { scratch, config_source, config, candidate, log: log_buffer } = parts;
-        let process = Process::prepare(Service::Supervisor, config_source, config, candidate, reporter);
+        if launch.is_program() {
+            // The output of a program is written to the file in any case.
+            parts.config.log_file_named = true;
+            parts.config_source.log_file_named = true;
+        }
+        let mut base = ServiceBase::open(Service::Supervisor, parts, reporter);
         let now = clock::now();
-        // The output of a program is written to the file in any case.
-        process.config.log_file_named |= launch.is_program();
-        let config = &*process.config;
-        let own = |file: ServiceFile| path_of(Service::Supervisor, file, config).unwrap_or_default();
-        let mut log = Log::open(&process, &own(ServiceFile::Log), None, log_buffer);
-        let heartbeat = Heartbeat::new(own(ServiceFile::Health));
+        let config = &*base.process.config;
         let watchdog = WatchdogDevice::new(&config.watchdog);
         let supervision = Supervision::new(now, rules(config), launch.has_health_files());
-        log.info(&|out| {
-            let _ = uwrite!(out, "daemon started, pid={}", process::pid().as_raw_pid());
-        });
-        let mut supervisor = Self {
-            process,
-            log,
-            heartbeat,
-            watchdog,
-            launch,
-            supervision,
-            managed: MANAGED.take(),
-            scratch: scratch.pages(),
-            started_at: now,
-            reloads: 0,
-            reload_errors: 0,
-            degraded: Degraded::default(),
-            stretched: false,
-        };
+        if launch.is_program() {
+            base.heartbeat.disable();
+        }
+        base.log_started();
+        let managed = MANAGED.take();
+        let mut supervisor = Self { base, watchdog, launch, supervision, managed, stretched: false };
         supervisor.update_managed(now);
         supervisor
     }
@@ -136,15 +103,15 @@ impl Supervisor {
     fn turn(&mut self) {
         let ready = self.wait();
         let now = clock::now();
-        if ready.contains(&SupervisorSource::Signals) || self.process.signals.have_arrived() {
-            self.on_signals(now);
+        if let Some(arrived) = self.base.take_signals(&ready) {
+            self.on_signals(arrived, now);
         }
         for source in &ready {
             match *source {
-                SupervisorSource::Signals => {}
-                SupervisorSource::Report(index) => self.read_reports(index),
-                SupervisorSource::Output(index) => self.read_output(index),
-                SupervisorSource::End(index) => self.on_pidfd(index, now),
+                PollSource::Report(index) => self.read_reports(index),
+                PollSource::Output(index) => self.read_output(index),
+                PollSource::End(index) => self.on_pidfd(index, now),
+                _ => {}
             }
         }
         self.perform_due(now);
@@ -152,50 +119,30 @@ impl Supervisor {
         if self.supervision.is_ready(now) {
             self.announce();
         }
-        self.log.flush();
-        if !self.launch.is_program() {
-            self.heartbeat.turn_finished(now);
-        }
-        self.degraded.watch(&self.heartbeat, &mut self.log);
-        self.put_status();
-        self.process.notify.turn_finished(now);
-        if core::mem::take(&mut self.stretched) {
-            // The stack and the environment of a child were there.
-            memory::release_stack();
-        }
+        let busy = core::mem::take(&mut self.stretched);
+        base::end_turn(self, now, busy, Pulse::Own);
     }
 
     /// Polls until something is ready or due.
     #[inline(never)]
-    fn wait(&self) -> Vec<SupervisorSource, POLL_MAX> {
-        let now = clock::now();
-        let mut set = PollSet::new();
-        set.read(self.process.signals.fd(), SupervisorSource::Signals);
-        for (index, managed) in self.managed.iter().enumerate() {
-            if let Some(pidfd) = &managed.pidfd {
-                set.read(pidfd, SupervisorSource::End(index));
+    fn wait(&self) -> Vec<PollSource, POLL_MAX> {
+        let due = earliest(self.supervision.next_deadline(), self.watchdog.next_deadline());
+        self.base.wait(clock::now(), None, due, &mut |set| {
+            for (index, managed) in self.managed.iter().enumerate() {
+                if let Some(pidfd) = &managed.pidfd {
+                    set.read(pidfd, PollSource::End(index));
+                }
+                if let Some(reports) = &managed.reports {
+                    set.read(reports, PollSource::Report(index));
+                }
+                if let Some(output) = &managed.output.pipe {
+                    set.read(output, PollSource::Output(index));
+                }
             }
-            if let Some(reports) = &managed.reports {
-                set.read(reports, SupervisorSource::Report(index));
-            }
-            if let Some(output) = &managed.output.pipe {
-                set.read(output, SupervisorSource::Output(index));
-            }
-        }
-        set.wait(self.next_deadline().map(|at| now.until(at)));
-        set.ready().collect()
+        })
     }
 
-    /// Returns when the next turn is due; `None` if only an event needs one.
-    fn next_deadline(&self) -> Option<Instant> {
-        let every = self.process.config.beat_every();
-        let beat = if self.launch.is_program() { None } else { self.heartbeat.next_deadline(every) };
-        let (watchdog, notify) = (self.watchdog.next_deadline(), self.process.notify.next_deadline());
-        [self.supervision.next_deadline(), beat, watchdog, notify].into_iter().fold(None, earliest)
-    }
-
-    fn on_signals(&mut self, now: Instant) {
-        let arrived = self.process.signals.take();
+    fn on_signals(&mut self, arrived: Arrived, now: Instant) {
         if let Some((signal, why)) = arrived.stop() {
             // The output of a program is piped through the supervisor, so it cannot continue.
             self.stop(why, signal == Signal::QUIT && !self.launch.is_program());
@@ -207,28 +154,21 @@ impl Supervisor {
         if arrived.has(Signal::HUP) {
             self.reload(now);
         }
-        if arrived.has(Signal::USR1) {
-            self.log.rotate();
-        }
-        if arrived.has(Signal::USR2) {
-            self.log_status(now);
-        }
+        base::on_user_signals(self, arrived, now);
     }
 
     /// Stops the supervisor, and unless `leave_running`, its managed processes.
     fn stop(&mut self, why: &str, leave_running: bool) {
         if self.supervision.on_stop(leave_running) {
-            self.log.info(&|out| {
-                let _ = uwrite!(out, "{}, stopping", why);
-                out.push_str(if leave_running { "; what is supervised is left running" } else { "" });
-            });
-            self.process.notify.stopping();
+            let detail = if leave_running { "; what is supervised is left running" } else { "" };
+            self.base.begin_stop(why, detail);
         }
     }
 
     /// Kicks the hardware watchdog if that is due, unless an instance is unrecoverable.
     fn kick_watchdog(&mut self, now: Instant) {
-        let Self { supervision, managed, launch, watchdog, log, .. } = self;
+        let Self { supervision, managed, launch, watchdog, base, .. } = self;
+        let log = &mut base.log;
         let unrecoverable = supervision.unrecoverable(now).and_then(|index| managed.get(index));
         match unrecoverable.map(|managed| managed.kind) {
             Some(kind) => watchdog.poll(now, Some(&|out| launch.push_name(kind, out)), log),
@@ -242,22 +182,18 @@ impl Supervisor {
     #[inline(never)]
     fn finish(&mut self) -> u8 {
         self.announce();
-        self.watchdog.disarm(&mut self.log);
-        self.heartbeat.remove();
+        self.watchdog.disarm(&mut self.base.log);
         for index in self.supervision.unkillable() {
             let Some(managed) = self.managed.get(index) else { continue };
-            self.log.error(&|out| {
+            self.base.log.error(&|out| {
                 self.launch.push_name(managed.kind, out);
                 out.push_str(": left behind, as it cannot be killed");
             });
         }
         let restarts = self.supervision.restarts();
-        self.log.info(&|out| {
-            let _ = uwrite!(out, "daemon stopped, after {} restarts", restarts);
-        });
-        self.log.flush();
-        self.process.pid_file.release(self.process.pid_path.as_c_str());
-        exit::OK
+        self.base.finish(&|out| {
+            let _ = uwrite!(out, "after {} restarts", restarts);
+        })
     }
 }
 

@@ -50,13 +50,13 @@ impl Supervisor {
     #[inline(never)]
     fn start(&mut self, index: usize, now: Instant) -> Decision {
         let Some(managed) = self.managed.get_mut(index) else { return (Action::None, None) };
-        match managed.start(&self.launch, &self.process.config_source.base) {
+        match managed.start(&self.launch, &self.base.process.config_source.base) {
             Ok(Started { pid, is_ready }) => {
                 self.supervision.on_started(index, now, pid);
                 if is_ready { self.supervision.on_ready(index) } else { (Action::None, None) }
             }
             Err(failure) => {
-                let path = self.launch.file_of(managed.kind, &self.process.config_source.base);
+                let path = self.launch.file_of(managed.kind, &self.base.process.config_source.base);
                 self.log_about(index, Level::Error, &|out| {
                     out.push_str("cannot be started: ");
                     describe_at(&path, failure, out);
@@ -78,7 +78,7 @@ impl Supervisor {
         let path = self.pid_path(index);
         let Some(managed) = self.managed.get(index) else { return };
         if let Err(error) = managed.signal(pid, signals, &path) {
-            self.log.error(&|out| {
+            self.base.log.error(&|out| {
                 self.launch.push_name(managed.kind, out);
                 let _ = uwrite!(out, ": pid {} cannot be signalled: ", pid);
                 error.describe(&path, out);

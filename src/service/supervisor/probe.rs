@@ -23,7 +23,7 @@ impl Supervisor {
 
     /// Returns a file of a managed service; an empty path for a program.
     fn path_of(&self, index: usize, file: ServiceFile) -> Path {
-        let path = |service| path_of(service, file, self.process.config);
+        let path = |service| path_of(service, file, self.base.process.config);
         self.service(index).and_then(path).unwrap_or_default()
     }
 
@@ -68,12 +68,12 @@ impl Supervisor {
     /// the disk does not take the supervisor's own heartbeat, no service's heartbeat can
     /// be fresh, and a service that is stopped for that perhaps cannot start again.
     fn probe_heartbeat(&self, index: usize, pid: u32, now: Instant) -> Option<Result<(), ProbeError>> {
-        if self.heartbeat.failure().is_some_and(|failure| failure.is_of_disk()) {
+        if self.base.heartbeat.failure().is_some_and(|failure| failure.is_of_disk()) {
             return None;
         }
         let path = self.path_of(index, ServiceFile::Health);
-        let stale_after = self.process.config.stale_after;
-        match heartbeat::probe(&path, pid, self.heartbeat.boot(), now, stale_after) {
+        let stale_after = self.base.process.config.stale_after;
+        match heartbeat::probe(&path, pid, self.base.heartbeat.boot(), now, stale_after) {
             Health::Judged(verdict, _) => Some(judge_heartbeat(verdict)),
             Health::Unreadable => Some(Err(ProbeError::Unreadable)),
             Health::Missing => Some(Err(ProbeError::Missing)),
