@@ -18,4 +18,5 @@ pub mod realpath;
 pub mod rotation;
 pub mod spool;
 pub mod supervisor;
+pub mod watchdog;
 pub mod window;
