@@ -7,7 +7,7 @@ use super::output::{CommandResult, print, push_word, usage};
 use crate::limits::{ANSWER_MAX_BYTES, JOB_MAX_BYTES, LIST_PAGE};
 use crate::proto::answer::Answer;
 use crate::proto::control::{Target, split, target};
-use crate::proto::prometheus::{field, number};
+use crate::proto::status::{field, number};
 use crate::service::lifecycle::exit;
 use crate::sys::{fds, signal};
 use crate::util::text::{Writer, parse_u64};

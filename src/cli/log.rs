@@ -32,7 +32,7 @@ use crate::sys::once::Once;
 use crate::sys::poll::{self, Interest};
 use crate::sys::process::Signal;
 use crate::sys::signal::{Arrived, Signals};
-use crate::sys::{Errno, Failure, clock, fds, file};
+use crate::sys::{Errno, Failure, Op, clock, fds, file};
 use crate::util::text::{Writer, parse_u64};
 
 /// The memory of this command. Only the pages that are used count.
@@ -289,7 +289,7 @@ impl Sink {
 
     /// Waits until the file can take more bytes.
     fn wait(&mut self) -> Result<(), u8> {
-        let failure = self.file.failure().unwrap_or(Failure { op: "write", errno: Errno::IO });
+        let failure = self.file.failure().unwrap_or(Failure { op: Op::Write, errno: Errno::IO });
         // FILE is a device or a FIFO whose reader is slow.
         let slow = failure.errno == Errno::AGAIN;
         if !self.waits && !slow {

@@ -7,7 +7,7 @@ use super::output::{CommandResult, fail, print, usage_text};
 use super::queue_stdin::queue_stdin;
 use crate::limits::{ANSWER_MAX_BYTES, FULL_RETRY, JOB_MAX_BYTES, RESTART_WAIT};
 use crate::proto::answer::Answer;
-use crate::proto::prometheus::number;
+use crate::proto::status::number;
 use crate::service::lifecycle::exit;
 use crate::sys::{clock, poll};
 use crate::util::lines::{Line, TOO_LONG, classify};

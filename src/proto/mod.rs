@@ -20,3 +20,4 @@ pub mod opener;
 pub mod passwd;
 pub mod prometheus;
 pub mod service;
+pub mod status;

@@ -1,9 +1,20 @@
 //! What the spool and ingest need of a disk, so that a test can be one
 //! that fails, tears and forgets.
 
-/// Why a disk did not do something: an errno.
+use linux_raw_sys::errno;
+
+/// The errno of an operation that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DiskError(pub i32);
+
+/// The disk is full, or new jobs would take the space that queued jobs need.
+pub const NO_SPACE: DiskError = DiskError(errno::ENOSPC as i32);
+
+/// The user of the spool may not use more of the disk.
+pub const OVER_QUOTA: DiskError = DiskError(errno::EDQUOT as i32);
+
+/// A record is not the one that was written at its offset.
+pub const DAMAGED: DiskError = DiskError(errno::EILSEQ as i32);
 
 /// One of the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

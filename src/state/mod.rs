@@ -3,8 +3,11 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+pub mod access;
 pub mod backoff;
+pub mod clients;
 pub mod collector;
+pub mod degraded;
 pub mod disk;
 pub mod log_stream;
 pub mod notify;

@@ -26,7 +26,7 @@ mod tests;
 
 use crate::limits::{ANSWER_WAIT, FULL_RETRY, JOB_MAX_BYTES, PROGRESS_EVERY, REFUSED_RETRY, RESTART_WAIT};
 use crate::proto::answer::Answer;
-use crate::proto::prometheus::{field, number};
+use crate::proto::status::{field, number};
 use crate::util::lines::Line;
 use crate::util::text::Writer;
 use crate::util::time::Instant;

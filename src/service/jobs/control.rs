@@ -9,7 +9,7 @@
 use super::history::{History, JobEvent, JobResult};
 use super::requests::{Reply, RequestContext, RequestSpec, refuse};
 use super::scan::{ListPage, ScanTask};
-use super::{Jobs, ReadySource, Shutdown, rules};
+use super::{Jobs, PollSource, Shutdown, rules};
 use crate::limits::{
     CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT_TURN_JOBS, CLIENTS_MAX, REQUEST_MAX_BYTES,
 };
@@ -17,12 +17,12 @@ use crate::proto::control::{Code, Filter, Target, split};
 use crate::proto::framing::{Framed, frame};
 use crate::service::connections::{Connection, Connections};
 use crate::service::denials::Denials;
-use crate::service::listener::{Access, Listener};
+use crate::service::listener::Access;
 use crate::state::disk::DiskError;
 use crate::state::spool::Savepoint;
 use crate::sys::socket::Peer;
 use crate::util::text::Writer;
-use crate::util::time::{Duration, Instant, earliest};
+use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
 /// What a client waits for.
@@ -69,7 +69,6 @@ const REPLY_BYTES: usize = 160;
 
 /// See the module's documentation.
 pub(super) struct ControlServer {
-    pub(super) listener: Listener,
     pub(super) clients: &'static mut Connections,
     pub(super) history: &'static mut History,
     /// The lines of a `list` that is being sent.
@@ -95,13 +94,11 @@ pub(super) struct ControlServer {
 
 impl ControlServer {
     pub(super) fn new(
-        listener: Listener,
         clients: &'static mut Connections,
         history: &'static mut History,
         page: &'static mut ListPage,
     ) -> Self {
         Self {
-            listener,
             clients,
             history,
             page,
@@ -176,7 +173,7 @@ impl ControlServer {
 
     /// When something here is due; `now` if requests are left.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let due = earliest(self.clients.next_deadline(), self.listener.next_deadline(now));
+        let due = self.clients.next_deadline();
         let left =
             self.clients.connected().any(|(client_slot, client)| client.more && self.can_ask(client_slot));
         if left { Some(now) } else { due }
@@ -188,13 +185,13 @@ impl Jobs {
 
     /// Answers what can be answered at once, and notes the rest.
     #[inline(never)]
-    pub(super) fn serve(&mut self, ready: &[ReadySource], now: Instant) {
+    pub(super) fn serve(&mut self, ready: &[PollSource], now: Instant) {
         while let Some(client_slot) = self.control.clients.expired(now) {
             self.drop_client(client_slot);
         }
         let mut asks = [false; CLIENTS_MAX];
         for source in ready {
-            let ReadySource::Client(client_slot) = *source else { continue };
+            let PollSource::Client(client_slot) = *source else { continue };
             let stuck = self.control.clients.get(client_slot).is_some_and(Connection::is_stuck);
             if stuck {
                 if self.control.clients.flush(client_slot, now).is_err() {
@@ -378,7 +375,7 @@ impl Jobs {
             self.control.history.drop_events();
             return;
         }
-        let mut out = Writer::new(self.scratch);
+        let mut out = Writer::new(self.base.scratch);
         self.control.history.take_events(&mut out);
         if out.is_empty() {
             return;
@@ -398,7 +395,7 @@ impl Jobs {
     /// which there is no room stay in their claims.)
     pub(super) fn is_drained(&self) -> bool {
         let works = self.spool_failure.is_none() && self.space_retry_at.is_none();
-        let room = works && self.spool.room(&rules(self.process.config)) > 0;
+        let room = works && self.spool.room(&rules(self.base.process.config)) > 0;
         self.control.draining
             && self.shutdown == Shutdown::None
             && self.spool.waiting() == 0

@@ -7,6 +7,7 @@
 use super::control::{ClientState, PendingReply, ScanRequest};
 use super::{Jobs, Shutdown, rules};
 use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, target, text, waits};
+use crate::service::base;
 use crate::service::listener::Access;
 use crate::state::disk::DiskError;
 use crate::state::spool::Cancelled;
@@ -205,7 +206,7 @@ pub(super) fn error_text(error: DiskError) -> &'static str {
 
 fn status(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok ");
-    jobs.push_status(context.out, context.now);
+    base::push_status(jobs, context.out, context.now);
     context.out.push_str("\n");
     Reply::Sent
 }
@@ -217,7 +218,7 @@ fn queue(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> 
     if jobs.control.draining {
         return refuse(context.out, Code::Draining, "the service takes no new jobs");
     }
-    if jobs.spool.room(&rules(jobs.process.config)) == 0 {
+    if jobs.spool.room(&rules(jobs.base.process.config)) == 0 {
         return refuse(context.out, Code::Full, "queue_max jobs are waiting or dead");
     }
     match jobs.add_job(context.client_slot, text, context.now) {
@@ -278,7 +279,7 @@ fn forget(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, target: Target)
 fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> Reply {
     if !jobs.control.draining {
         let (waiting, peer) = (jobs.spool.waiting(), jobs.control.peer(context.client_slot));
-        jobs.log.info(&|out| {
+        jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) drains the service: ", peer.uid, peer.pid);
             let _ = uwrite!(out, "no new jobs, a stop when {} are finished", waiting);
         });
@@ -296,7 +297,7 @@ fn stop(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok stopping\n");
     if jobs.shutdown == Shutdown::None {
         let peer = jobs.control.peer(context.client_slot);
-        jobs.log.info(&|out| {
+        jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) asks for a stop", peer.uid, peer.pid);
         });
         jobs.stop("stop request", context.now);
