@@ -12,6 +12,7 @@ pub mod disk;
 pub mod log_stream;
 pub mod notify;
 pub mod opener;
+pub mod queue_feed;
 pub mod rate_limit;
 pub mod read_pacing;
 pub mod realpath;
