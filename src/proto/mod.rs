@@ -3,6 +3,7 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+pub mod answer;
 pub mod collector;
 pub mod config;
 pub mod control;
@@ -19,3 +20,4 @@ pub mod opener;
 pub mod passwd;
 pub mod prometheus;
 pub mod service;
+pub mod status;

@@ -6,7 +6,7 @@
 //! is read, one buffer a turn. One that closed its connection without reading the
 //! answers has still sent its values: they count.
 
-use super::base::{PollSource, ServiceBase};
+use super::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
 use super::connections::{self, Connection, Connections, Disconnected};
 use super::denials::Denials;
 use super::lifecycle::StartReporter;
@@ -16,8 +16,9 @@ use crate::limits::{ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT
 use crate::proto::collector::{DUMP, Metric, NONE, Next, error, next, push_error, push_line};
 use crate::proto::decimal::Decimal;
 use crate::proto::service::Service;
+use crate::proto::status::StatusField;
 use crate::state::collector::{MetricRefused, Metrics};
-use crate::sys::once::Once;
+use crate::sys::once::once;
 use crate::sys::{clock, process::Signal, socket};
 use crate::util::text::Writer;
 use crate::util::time::Instant;
@@ -43,13 +44,16 @@ struct Collector {
     values: u64,
 }
 
-static METRICS: Once<Metrics, 5> = Once::new(Metrics::EMPTY);
+once! {
+    static METRICS: Metrics = Metrics::EMPTY;
+}
 
 /// Runs the service until it is stopped; returns the exit code. (Not inlined: its
 /// caller's frame would hold what every service needs.)
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
-    let (base, _) = ServiceBase::open(Service::Collector, parts, reporter);
+    let mut base = ServiceBase::open(Service::Collector, parts, reporter);
+    base.open_socket(&mut |_| {});
     let mut collector = Collector {
         base,
         clients: connections::take(),
@@ -58,20 +62,48 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
         denials: Denials::default(),
         values: 0,
     };
-    collector.base.announce();
+    base::announce(&mut collector);
     while !collector.base.stopping {
         collector.turn();
     }
     collector.finish()
 }
 
+impl ServiceStatus for Collector {
+    fn base(&self) -> &ServiceBase {
+        &self.base
+    }
+
+    fn base_mut(&mut self) -> &mut ServiceBase {
+        &mut self.base
+    }
+
+    fn value(&self, field: StatusField, _: Instant) -> Option<u64> {
+        Some(match field {
+            StatusField::Clients => self.clients.count() as u64,
+            StatusField::Metrics => self.metrics.len() as u64,
+            StatusField::Values => self.values,
+            StatusField::Denied => self.denials.count,
+            _ => return None,
+        })
+    }
+}
+
 impl Collector {
     fn turn(&mut self) {
         let due = self.next_deadline();
-        let ready = self.base.wait(Some(self.clients), &|slot| self.can_ask(slot), None, due);
+        let clients: &Connections = self.clients;
+        let reads = |slot| self.can_ask(slot);
+        let ready = self.base.wait(clock::now(), Some((clients, &reads)), due, &mut |_| {});
         let now = clock::now();
-        if ready.contains(&PollSource::Signals) || self.base.process.signals.have_arrived() {
-            self.on_signals(now);
+        if let Some(arrived) = self.base.take_signals(&ready) {
+            if let Some((_, why)) = arrived.stop() {
+                self.base.begin_stop(why, "");
+            }
+            if arrived.has(Signal::HUP) {
+                self.reload(now);
+            }
+            base::on_user_signals(self, arrived, now);
         }
         while let Some(slot) = self.clients.expired(now) {
             self.drop_client(slot);
@@ -79,10 +111,10 @@ impl Collector {
         for slot in 0..CLIENTS_MAX {
             self.serve_client(slot, ready.contains(&PollSource::Client(slot)), now);
         }
-        self.base.turn_finished(now, true);
         if ready.contains(&PollSource::Listener) {
             self.accept(now);
         }
+        base::end_turn(self, now, !ready.is_empty(), Pulse::Own);
     }
 
     /// When something here is due; at once if something is left to do.
@@ -94,30 +126,19 @@ impl Collector {
         if self.clients.connected().any(left) { Some(Instant::BOOT) } else { self.clients.next_deadline() }
     }
 
-    fn on_signals(&mut self, now: Instant) {
-        let (clients, metrics) = (self.clients.count(), self.metrics.len());
-        let (values, denied) = (self.values, self.denials.count);
-        let arrived = self.base.on_signals(now, &|out| {
-            let _ =
-                uwrite!(out, " clients={} metrics={} values={} denied={}", clients, metrics, values, denied);
-        });
-        if arrived.has(Signal::HUP) {
-            self.reload(now);
-        }
-    }
-
     /// Others may use the socket from now on; who may nothing any more goes.
     fn reload(&mut self, now: Instant) {
-        // Nobody who has connected already is to be turned away by a new name.
-        for _ in 0..CLIENTS_MAX {
-            self.accept(now);
-        }
         if self.base.reload() {
+            // Nobody who has connected already is to be turned away by a new name.
+            for _ in 0..CLIENTS_MAX {
+                self.accept(now);
+            }
             for slot in 0..CLIENTS_MAX {
                 if self.clients.update_access(slot, &self.base.listener.policy) == Some(Access::Denied) {
                     self.drop_client(slot);
                 }
             }
+            self.base.finish_reload();
         }
     }
 

@@ -17,11 +17,12 @@ use crate::sys::identity::{self, Identity};
 use crate::sys::lock::{AcquireError, PidFile};
 use crate::sys::process::{self, Pid, Side};
 use crate::sys::signal::{self, Signals};
-use crate::sys::{Errno, Failure, OwnedFd, fds, file, poll};
+use crate::sys::{Errno, Failure, Op, OwnedFd, fds, file, poll};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
+use super::accounts;
 use super::config_source::{ConfigSource, ServiceFile, path_of};
 use super::notify::Notify;
 
@@ -349,7 +350,7 @@ impl Process {
     #[must_use]
     pub fn lock_also(&self, folder: &Path, name: &[u8]) -> PidFile {
         let Some(path) = folder.join(name) else {
-            self.fail_at(folder, Failure { op: "openat", errno: Errno::NAMETOOLONG });
+            self.fail_at(folder, Failure { op: Op::Openat, errno: Errno::NAMETOOLONG });
         };
         match PidFile::acquire(&path, b"") {
             Ok(lock) => lock,
@@ -399,7 +400,7 @@ fn resolve_identity(config: &Config, reporter: &StartReporter) -> Option<Identit
     if config.user.is_empty() {
         return None;
     }
-    let identity = match identity::resolve(&config.user, &config.group) {
+    let identity = match accounts::resolve(&config.user, &config.group) {
         Ok(identity) => identity,
         Err(name) => reporter.fail(exit::CONFIG, &|out| {
             out.push_str("user or group \"");

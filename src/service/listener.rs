@@ -1,6 +1,7 @@
 //! The listening socket of a service: made under the lock of the PID file,
 //! made again when somebody deletes it, and who may use it.
 
+use super::accounts;
 use super::config_source::{ServiceFile, path_of};
 use super::lifecycle::{Process, exit};
 use crate::limits::{ACCEPT_RETRY, ALLOW_IDS_MAX, SOCKET_IN_USE, STOP_POLL};
@@ -8,7 +9,7 @@ use crate::proto::config::{AccountName, Config};
 use crate::proto::service::Service;
 use crate::sys::identity;
 use crate::sys::socket::{self, Peer};
-use crate::sys::{Errno, Failure, OwnedFd, clock, file, poll};
+use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, poll};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
@@ -40,16 +41,16 @@ impl AccessPolicy {
     /// # Errors
     /// The name that is neither a number nor known.
     pub fn resolve(service: Service, config: &Config) -> Result<Self, &AccountName> {
-        let everybody = matches!(service, Service::Hub | Service::Opener);
+        let everybody = matches!(service, Service::Hub | Service::Opener | Service::Supervisor);
         let mut policy = Self { everybody, uids: Vec::new(), gids: Vec::new() };
         if everybody {
             return Ok(policy);
         }
         for name in &config.allow_uid {
-            let _ = policy.uids.push(identity::find_uid(name).ok_or(name)?);
+            let _ = policy.uids.push(accounts::find_uid(name).ok_or(name)?);
         }
         for name in &config.allow_gid {
-            let _ = policy.gids.push(identity::find_group(name).ok_or(name)?);
+            let _ = policy.gids.push(accounts::find_group(name).ok_or(name)?);
         }
         Ok(policy)
     }
@@ -89,7 +90,8 @@ impl AccessPolicy {
 /// See the module's documentation.
 pub struct Listener {
     path: Path,
-    fd: OwnedFd,
+    /// `None` in a service that has no socket.
+    fd: Option<OwnedFd>,
     /// The name in the file system that is ours.
     identity: (u64, u64),
     /// Who may.
@@ -125,13 +127,21 @@ impl Listener {
                 made => break made?,
             }
         };
-        Ok(Self { path: path.clone(), fd, identity, policy, accept_after: None, failure: None })
+        Ok(Self { path: path.clone(), fd: Some(fd), identity, policy, accept_after: None, failure: None })
+    }
+
+    /// Returns the listener of a service that has no socket. Nothing connects to it.
+    #[must_use]
+    pub fn none() -> Self {
+        let policy = AccessPolicy { everybody: true, uids: Vec::new(), gids: Vec::new() };
+        let (path, identity) = (Path::empty(), (0, 0));
+        Self { path, fd: None, identity, policy, accept_after: None, failure: None }
     }
 
     /// To be polled for input.
     #[must_use]
-    pub fn fd(&self) -> &OwnedFd {
-        &self.fd
+    pub fn fd(&self) -> Option<&OwnedFd> {
+        self.fd.as_ref()
     }
 
     /// Where it is.
@@ -154,7 +164,7 @@ impl Listener {
 
     /// Makes the socket again if its name is gone. (An abstract name cannot go.)
     pub fn check(&mut self) {
-        if socket::is_abstract(&self.path) {
+        if self.fd.is_none() || socket::is_abstract(&self.path) {
             return;
         }
         let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
@@ -163,7 +173,7 @@ impl Listener {
             // (a dead socket is replaced, anything else is left alone)
             _ => match make(&self.path, &self.policy, None) {
                 Ok((fd, identity)) => {
-                    (self.fd, self.identity, self.accept_after) = (fd, identity, None);
+                    (self.fd, self.identity, self.accept_after) = (Some(fd), identity, None);
                     None
                 }
                 Err(failure) => Some(failure),
@@ -187,7 +197,7 @@ impl Listener {
     /// # Errors
     /// As unlink(2) says.
     pub fn unlink(&self) -> Result<(), Failure> {
-        if socket::is_abstract(&self.path) {
+        if self.fd.is_none() || socket::is_abstract(&self.path) {
             return Ok(());
         }
         let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
@@ -208,7 +218,7 @@ impl Listener {
 
     /// The next connection and its peer, if there is one.
     pub fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer)> {
-        match socket::accept(&self.fd) {
+        match socket::accept(self.fd.as_ref()?) {
             Ok(connection) => {
                 self.accept_after = None;
                 let connection = connection?;
@@ -238,12 +248,12 @@ fn make(path: &Path, policy: &AccessPolicy, owner: Option<u32>) -> Result<(Owned
         Err(_) => {}
         Ok(meta) if meta.socket => match socket::connect(path) {
             Ok(_) | Err(Failure { errno: Errno::AGAIN, .. }) => {
-                return Err(Failure { op: "bind", errno: Errno::ADDRINUSE });
+                return Err(Failure { op: Op::Bind, errno: Errno::ADDRINUSE });
             }
             Err(Failure { errno: Errno::CONNREFUSED, .. }) => file::unlink(path.as_c_str())?,
             Err(failure) => return Err(failure),
         },
-        Ok(_) => return Err(Failure { op: "bind", errno: Errno::EXIST }),
+        Ok(_) => return Err(Failure { op: Op::Bind, errno: Errno::EXIST }),
     }
     let fd = socket::listen(path, policy.mode())?;
     let meta = file::meta_at(path.as_c_str(), false)?;
@@ -258,10 +268,10 @@ fn make(path: &Path, policy: &AccessPolicy, owner: Option<u32>) -> Result<(Owned
 /// order where the folder is not the service's own, because only root can make it
 /// there; else the other way round, and `then` (a lock that knows a second instance
 /// best) in between. Without the socket the process ends.
-pub fn open_and_drop(service: Service, process: &Process, then: &mut dyn FnMut()) -> Listener {
+pub fn open_and_drop(service: Service, process: &Process, then: &mut dyn FnMut(&Process)) -> Listener {
     let early = needs_rights(service, process).then(|| open_socket(service, process, true));
     process.drop_privileges();
-    then();
+    then(process);
     early.unwrap_or_else(|| open_socket(service, process, false))
 }
 

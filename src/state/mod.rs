@@ -3,17 +3,22 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+pub mod access;
 pub mod backoff;
+pub mod clients;
 pub mod collector;
+pub mod degraded;
 pub mod disk;
 pub mod jobs;
 pub mod log_stream;
 pub mod notify;
 pub mod opener;
+pub mod queue_feed;
 pub mod rate_limit;
 pub mod read_pacing;
 pub mod realpath;
 pub mod rotation;
 pub mod spool;
 pub mod supervisor;
+pub mod watchdog;
 pub mod window;

@@ -5,8 +5,7 @@ use super::control::{ClientState, PendingReply};
 use super::scan::ScanTask;
 use crate::limits::{ACCEPT_TURN, CLIENTS_MAX};
 use crate::service::connections::Connection;
-use crate::service::listener::{Access, AccessPolicy};
-use crate::sys::Failure;
+use crate::service::listener::Access;
 use crate::sys::socket;
 use crate::util::time::Instant;
 
@@ -15,40 +14,27 @@ impl Jobs {
     #[inline(never)]
     pub(super) fn accept_clients(&mut self, now: Instant) {
         for _ in 0..ACCEPT_TURN {
-            let Some((connection, peer)) = self.control.listener.accept(now) else { return };
-            let access = self.control.listener.policy.access_of(&connection, peer);
+            let Some((connection, peer)) = self.base.listener.accept(now) else { return };
+            let access = self.base.listener.policy.access_of(&connection, peer);
             let busy = |client_slot| self.control.client_state(client_slot) != ClientState::Idle;
             if let Some(client_slot) = self.control.clients.eviction_candidate(access, now, &busy) {
                 self.drop_client(client_slot);
             }
             if let Err(connection) = self.control.clients.add(connection, peer, access, now) {
                 let _ = socket::send(&connection, b"err busy 16 clients are connected; try again\n");
-                socket::close(connection, self.scratch);
+                socket::close(connection, self.base.scratch);
             }
         }
     }
 
-    /// Others may use the socket from now on; who may nothing any more goes.
-    ///
-    /// # Errors
-    /// The socket cannot be made anew with its new mode and group.
-    pub(super) fn set_policy(&mut self, policy: AccessPolicy, now: Instant) -> Result<(), Failure> {
-        let anew = self.control.listener.set_policy(policy);
-        let unlinked = if anew { self.control.listener.unlink() } else { Ok(()) };
-        if anew && unlinked.is_ok() {
-            // Nobody who has connected already is to be turned away.
-            for _ in 0..CLIENTS_MAX {
-                self.accept_clients(now);
-            }
-            self.control.listener.check();
-        }
+    /// Applies the access policy of a new configuration: clients that are denied now are closed.
+    pub(super) fn update_access(&mut self) {
         for client_slot in 0..CLIENTS_MAX {
-            let access = self.control.clients.update_access(client_slot, &self.control.listener.policy);
+            let access = self.control.clients.update_access(client_slot, &self.base.listener.policy);
             if access == Some(Access::Denied) {
                 self.drop_client(client_slot);
             }
         }
-        unlinked
     }
 
     pub(super) fn close_if_finished(&mut self, client_slot: usize) {
@@ -66,7 +52,7 @@ impl Jobs {
         if self.control.scan.as_ref().is_some_and(|scan| scan.client_slot == client_slot) {
             self.control.scan = self.control.scan.take().and_then(ScanTask::detach);
         }
-        self.control.clients.close(client_slot, self.scratch);
+        self.control.clients.close(client_slot, self.base.scratch);
     }
 
     /// The end of the service: who still waits is told, and all are closed.
@@ -84,12 +70,11 @@ impl Jobs {
             }
             self.drop_client(client_slot);
         }
-        let _ = self.control.listener.unlink();
     }
 
     /// Counts a denial, and logs it unless there are too many.
     pub(super) fn record_denied(&mut self, client_slot: usize, verb: &[u8], now: Instant) {
         let client = self.control.clients.get_mut(client_slot);
-        self.control.denials.record(client, "control", verb, now, &mut self.log);
+        self.control.denials.record(client, "control", verb, now, &mut self.base.log);
     }
 }

@@ -8,7 +8,7 @@
 
 use super::requests::{Reply, RequestContext, RequestSpec, refuse};
 use super::scan::{ListPage, ScanTask};
-use super::{Jobs, ReadySource};
+use super::{Jobs, PollSource};
 use crate::limits::{
     CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT_TURN_JOBS, CLIENTS_MAX, REQUEST_MAX_BYTES,
 };
@@ -16,10 +16,10 @@ use crate::proto::control::{Code, Filter, Target, split};
 use crate::proto::framing::{Framed, frame};
 use crate::service::connections::{Connection, Connections};
 use crate::service::denials::Denials;
-use crate::service::listener::{Access, Listener};
+use crate::service::listener::Access;
 use crate::sys::socket::Peer;
 use crate::util::text::Writer;
-use crate::util::time::{Instant, earliest};
+use crate::util::time::Instant;
 use ufmt::uwrite;
 
 /// What a client waits for.
@@ -66,7 +66,6 @@ const REPLY_BYTES: usize = 160;
 
 /// See the module's documentation.
 pub(super) struct ControlServer {
-    pub(super) listener: Listener,
     pub(super) clients: &'static mut Connections,
     /// The lines of a `list` that is being sent.
     pub(super) page: &'static mut ListPage,
@@ -86,13 +85,8 @@ pub(super) struct ControlServer {
 }
 
 impl ControlServer {
-    pub(super) fn new(
-        listener: Listener,
-        clients: &'static mut Connections,
-        page: &'static mut ListPage,
-    ) -> Self {
+    pub(super) fn new(clients: &'static mut Connections, page: &'static mut ListPage) -> Self {
         Self {
-            listener,
             clients,
             page,
             scan: None,
@@ -167,7 +161,7 @@ impl ControlServer {
 
     /// When something here is due; `now` if requests are left.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let due = earliest(self.clients.next_deadline(), self.listener.next_deadline(now));
+        let due = self.clients.next_deadline();
         let left =
             self.clients.connected().any(|(client_slot, client)| client.more && self.can_ask(client_slot));
         if left { Some(now) } else { due }
@@ -179,13 +173,13 @@ impl Jobs {
 
     /// Answers what can be answered at once, and notes the rest.
     #[inline(never)]
-    pub(super) fn serve(&mut self, ready: &[ReadySource], now: Instant) {
+    pub(super) fn serve(&mut self, ready: &[PollSource], now: Instant) {
         while let Some(client_slot) = self.control.clients.expired(now) {
             self.drop_client(client_slot);
         }
         let mut asks = [false; CLIENTS_MAX];
         for source in ready {
-            let ReadySource::Client(client_slot) = *source else { continue };
+            let PollSource::Client(client_slot) = *source else { continue };
             let stuck = self.control.clients.get(client_slot).is_some_and(Connection::is_stuck);
             if stuck {
                 if self.control.clients.flush(client_slot, now).is_err() {
@@ -362,7 +356,7 @@ impl Jobs {
             self.core.history.drop_events();
             return;
         }
-        let mut out = Writer::new(self.scratch);
+        let mut out = Writer::new(self.base.scratch);
         self.core.history.take_events(&mut out);
         if out.is_empty() {
             return;

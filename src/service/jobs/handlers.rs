@@ -24,7 +24,7 @@ impl Jobs {
                 continue;
             };
             process::kill_group(worker.pid, Signal::KILL);
-            worker.finish_output(&mut self.log, self.scratch);
+            worker.finish_output(&mut self.base.log, self.base.scratch);
             process::reap(worker.pid);
             let id = self.workers.swap_remove(index).id;
             self.orphans.mark_outdated();
@@ -58,7 +58,7 @@ impl Jobs {
         // A stopped handler could not even take the TERM.
         process::kill_group(worker.pid, Signal::CONT);
         if kind == SignalKind::Timeout {
-            self.log.warn(&|out| {
+            self.base.log.warn(&|out| {
                 let _ = uwrite!(out, "job {}: exceeded job_timeout, stopping it", id);
             });
         }
@@ -73,7 +73,7 @@ impl Jobs {
             AttemptEnd::Fail(_) => Level::Warn,
             AttemptEnd::Dead(_) => Level::Error,
         };
-        self.log.line(level, &|out| {
+        self.base.log.line(level, &|out| {
             let _ = uwrite!(out, "job {}: ", id);
             describe_outcome(outcome, out);
             let _ = uwrite!(out, " after {} ms", took.as_ms());
@@ -96,8 +96,8 @@ impl Jobs {
     pub(super) fn start_handler(&mut self, slot: &Slot, now: Instant) {
         let mut buffer = [0; RECORD_MAX_BYTES];
         let Some(text) = self.load_job_text(slot, &mut buffer) else { return };
-        self.log.info(&|out| push_processing(text, out));
-        let handler = self.process.config.handler();
+        self.base.log.info(&|out| push_processing(text, out));
+        let handler = self.base.process.config.handler();
         match JobWorker::start(handler, &mut self.oom_score, slot.id, slot.attempt, text) {
             Ok(worker) => {
                 let _ = self.workers.push(worker);
@@ -105,7 +105,7 @@ impl Jobs {
                 self.core.handler_started(slot.id, now);
             }
             Err(NotStarted::Refused(why)) => {
-                self.log.error(&|out| {
+                self.base.log.error(&|out| {
                     let _ = uwrite!(out, "job {}: ", slot.id);
                     out.push_str(why);
                 });
@@ -113,7 +113,7 @@ impl Jobs {
                 self.log_attempt(report);
             }
             Err(NotStarted::Failed(failure)) => {
-                self.log.error(&|out| {
+                self.base.log.error(&|out| {
                     let _ = uwrite!(out, "job {}: not started, tried again in a second: ", slot.id);
                     failure.describe(out);
                 });

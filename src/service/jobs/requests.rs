@@ -7,6 +7,7 @@
 use super::Jobs;
 use super::control::{ClientState, PendingReply, ScanRequest};
 use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, target, text, waits};
+use crate::service::base;
 use crate::service::listener::Access;
 use crate::state::disk::DiskError;
 use crate::state::spool::Cancelled;
@@ -201,7 +202,7 @@ pub(super) fn error_text(error: DiskError) -> &'static str {
 
 fn status(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok ");
-    jobs.push_status(context.out, context.now);
+    base::push_status(jobs, context.out, context.now);
     context.out.push_str("\n");
     Reply::Sent
 }
@@ -275,7 +276,7 @@ fn forget(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, target: Target)
 fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> Reply {
     if !jobs.control.draining {
         let (waiting, peer) = (jobs.core.spool.waiting(), jobs.control.peer(context.client_slot));
-        jobs.log.info(&|out| {
+        jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) drains the service: ", peer.uid, peer.pid);
             let _ = uwrite!(out, "no new jobs, a stop when {} are finished", waiting);
         });
@@ -293,7 +294,7 @@ fn stop(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok stopping\n");
     if !jobs.core.is_stopping() {
         let peer = jobs.control.peer(context.client_slot);
-        jobs.log.info(&|out| {
+        jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) asks for a stop", peer.uid, peer.pid);
         });
         jobs.stop("stop request", context.now);

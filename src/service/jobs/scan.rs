@@ -196,7 +196,7 @@ impl Jobs {
         let step = if skip {
             Ok(true)
         } else {
-            self.core.spool.scan_step(&mut self.disk, self.scratch, &mut scan, &mut visit)
+            self.core.spool.scan_step(&mut self.disk, self.base.scratch, &mut scan, &mut visit)
         };
         match step {
             Err(error) => self.finish_refused(client_slot, error, now),
@@ -252,7 +252,7 @@ impl Jobs {
             if self.control.clients.get(client_slot)?.is_stuck() {
                 return Some(ScanStage::Send(next, since));
             }
-            let mut out = Writer::new(self.scratch.get_mut(..READ_BYTES).unwrap_or(&mut []));
+            let mut out = Writer::new(self.base.scratch.get_mut(..READ_BYTES).unwrap_or(&mut []));
             for row in self.control.page.get(next..).unwrap_or(&[]) {
                 if out.room() < RECORD_MAX_BYTES.saturating_add(64) {
                     break;
@@ -355,7 +355,7 @@ impl Jobs {
     /// Logs that a client cancelled a job.
     pub(super) fn log_cancelled(&mut self, client_slot: usize, id: u64) {
         let peer = self.control.peer(client_slot);
-        self.log.info(&|out| {
+        self.base.log.info(&|out| {
             let _ = uwrite!(out, "job {}: cancelled by uid {} (pid {})", id, peer.uid, peer.pid);
         });
     }
@@ -386,7 +386,7 @@ impl Jobs {
         match self.core.edit_dead(&mut self.disk, record, retry, now) {
             Ok(()) => {
                 let peer = self.control.peer(client_slot);
-                self.log.info(&|out| {
+                self.base.log.info(&|out| {
                     let what = if retry { "retried" } else { "forgotten" };
                     let _ =
                         uwrite!(out, "job {}: {} by uid {} (pid {})", record.id, what, peer.uid, peer.pid);
@@ -416,7 +416,7 @@ impl Jobs {
         }
         let (count, peer) = (self.core.spool.affected_count(), self.control.peer(client_slot));
         self.core.history.forget_dead();
-        self.log.info(&|out| {
+        self.base.log.info(&|out| {
             let what = if matches!(request, ScanRequest::Retry(_)) { "retried" } else { "forgotten" };
             let _ = uwrite!(out, "{} dead jobs {} by uid {} (pid {})", count, what, peer.uid, peer.pid);
         });

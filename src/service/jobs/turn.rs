@@ -3,7 +3,7 @@
 
 use super::control::{ClientState, ScanRequest};
 use super::status::{describe_disk, log_notice, push_processing};
-use super::{Jobs, ReadySource};
+use super::{Jobs, PollSource};
 use crate::limits::CLIENTS_MAX;
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::state::jobs::{ClientNeeds, TurnAction, TurnNotice};
@@ -16,12 +16,12 @@ use ufmt::uwrite;
 impl Jobs {
     /// Ingest, requests, commit, starts: everything that needs the spool's disk.
     #[inline(never)]
-    pub(super) fn advance(&mut self, ready: &[ReadySource], now: Instant) {
+    pub(super) fn advance(&mut self, ready: &[PollSource], now: Instant) {
         self.core.begin_turn(now);
         while let Some(action) = self.next_action(now) {
             match action {
                 TurnAction::FlushLog => {
-                    let written = self.log.flush();
+                    let written = self.base.log.flush();
                     self.core.log_flushed(written);
                 }
                 TurnAction::ServeClients => {
@@ -33,13 +33,13 @@ impl Jobs {
                 TurnAction::LogJob(slot) => {
                     let mut buffer = [0; RECORD_MAX_BYTES];
                     if let Some(text) = self.load_job_text(&slot, &mut buffer) {
-                        self.log.job(&|out| push_processing(text, out));
+                        self.base.log.job(&|out| push_processing(text, out));
                     }
                 }
                 TurnAction::StartHandler(slot) => self.start_handler(&slot, now),
                 TurnAction::Signal(signal) => self.signal_handler(signal),
                 TurnAction::SwitchQueueFile => {
-                    let queue = self.process.config.queue_file.clone();
+                    let queue = self.base.process.config.queue_file.clone();
                     self.disk.set_queue(&queue);
                 }
                 TurnAction::Notice(notice) => self.log_turn_notice(notice),
@@ -51,28 +51,28 @@ impl Jobs {
     }
 
     fn next_action(&mut self, now: Instant) -> Option<TurnAction> {
-        let log = &mut self.log;
+        let log = &mut self.base.log;
         let mut report = |notice: IngestNotice<'_>| log_notice(log, &notice);
-        self.core.next_action(&mut self.disk, self.scratch, now, &mut report)
+        self.core.next_action(&mut self.disk, self.base.scratch, now, &mut report)
     }
 
     /// Logs what a turn found out about the disk.
     #[inline(never)]
     fn log_turn_notice(&mut self, notice: TurnNotice) {
-        let (disk, config) = (&self.disk, &self.process.config);
+        let (disk, config) = (&self.disk, &self.base.process.config);
         match notice {
-            TurnNotice::DiskWorks => self.log.info(&|out| out.push_str("spool: works again")),
+            TurnNotice::DiskWorks => self.base.log.info(&|out| out.push_str("spool: works again")),
             TurnNotice::SpaceWorks => {
-                self.log.info(&|out| out.push_str("spool: works again, new jobs are taken"))
+                self.base.log.info(&|out| out.push_str("spool: works again, new jobs are taken"))
             }
-            TurnNotice::DiskFailed(error) => self.log.error(&|out| {
+            TurnNotice::DiskFailed(error) => self.base.log.error(&|out| {
                 out.push_str("spool: ");
                 out.push_escaped(config.spool.as_bytes());
                 out.push_str(": ");
                 describe_disk(disk, error, out);
                 out.push_str("; jobs wait, none is lost");
             }),
-            TurnNotice::NoSpace { error, free, reserved } => self.log.error(&|out| {
+            TurnNotice::NoSpace { error, free, reserved } => self.base.log.error(&|out| {
                 out.push_str("spool: no room for new jobs: ");
                 out.push_escaped(config.spool.as_bytes());
                 out.push_str(": ");
@@ -80,12 +80,12 @@ impl Jobs {
                 let (free, reserved) = (free / 1024, reserved / 1024);
                 let _ = uwrite!(out, ", {} KiB free, {} kept for the queued jobs", free, reserved);
             }),
-            TurnNotice::CompactionFailed(error) => self.log.warn(&|out| {
+            TurnNotice::CompactionFailed(error) => self.base.log.warn(&|out| {
                 out.push_str("spool: the journal cannot be written anew, the old one goes on: ");
                 describe_disk(disk, error, out);
             }),
             TurnNotice::Damaged(damage) => {
-                self.log.error(&|out| super::status::describe_damage(damage, out));
+                self.base.log.error(&|out| super::status::describe_damage(damage, out));
                 self.recheck_waiters();
             }
         }
@@ -113,7 +113,7 @@ impl Jobs {
         let result = self.core.job_text(&mut self.disk, slot, buffer);
         if let Err(error) = result {
             let disk = &self.disk;
-            self.log.error(&|out| {
+            self.base.log.error(&|out| {
                 let _ = uwrite!(out, "job {}: its text cannot be read: ", slot.id);
                 describe_disk(disk, error, out);
             });

@@ -20,7 +20,8 @@ use crate::sys::identity::{self, Identity};
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Pid};
 use crate::sys::{
-    AsFd, Errno, Failure, OwnedFd, clock, fd_passing, fds, memory, push_errno_name, sandbox, signal, socket,
+    AsFd, Errno, Failure, Op, OwnedFd, clock, fd_passing, fds, memory, push_errno_name, sandbox, signal,
+    socket,
 };
 use crate::util::path::Path;
 use crate::util::text::Writer;
@@ -109,7 +110,7 @@ fn confine(start: &Start<'_>) -> Result<(), Failure> {
     match start.identity {
         None => process::no_new_privileges()?,
         Some(identity) => {
-            let too_long = Failure { op: "mkdirat", errno: Errno::NAMETOOLONG };
+            let too_long = Failure { op: Op::Mkdirat, errno: Errno::NAMETOOLONG };
             let rooted = start.root.as_ref().ok_or(too_long);
             if let Err(failure) = rooted.and_then(|path| sandbox::empty_root(path.as_c_str())) {
                 let errno = u32::try_from(failure.errno.raw_os_error()).unwrap_or(0);

@@ -4,8 +4,8 @@
 use super::TurnNotice;
 use crate::limits::{COMPACT_RETRY, COMPACT_RETRY_MAX, SPOOL_RETRY};
 use crate::state::backoff::delay;
-use crate::state::disk::{Disk, DiskError};
-use crate::state::spool::{NO_SPACE, Spool};
+use crate::state::disk::{Disk, DiskError, NO_SPACE};
+use crate::state::spool::Spool;
 use crate::util::time::Instant;
 
 /// See the module's documentation.

@@ -443,7 +443,10 @@ impl World {
                 Some(Ok(()))
             }
             Commit | Queue | Compact => Some(self.turn(op).map(drop)),
-            RetryAll | ForgetAll => self.all_dead(op),
+            RetryAll | ForgetAll => {
+                self.first_dead()?;
+                Some(self.rewrite(op))
+            }
             Wait => {
                 self.service.now += CLAIM_QUIET;
                 self.open = None;
@@ -515,13 +518,6 @@ impl World {
     }
 
     /// All dead jobs are tried again, or forgotten.
-    fn all_dead(&mut self, op: Operation) -> Option<Result<(), DiskError>> {
-        if self.first_dead().is_none() {
-            return None;
-        }
-        Some(self.rewrite(op))
-    }
-
     fn rewrite(&mut self, op: Operation) -> Result<(), DiskError> {
         while self.service.core.spool.is_compacting() {
             self.turn(Compact)?;
