@@ -92,7 +92,7 @@ impl CommandLine {
         let service = match (&command.run, operands.service) {
             (CommandFn::Plain(_), _) | (_, None) => Service::Jobs,
             (_, Some(word)) => {
-                Service::named(word).ok_or(UsageError::of(command.name, Wrong::Service(word)))?
+                Service::from_name(word).ok_or(UsageError::of(command.name, Wrong::Service(word)))?
             }
         };
         Ok(Self { options, at, command, service, operands })

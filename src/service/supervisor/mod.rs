@@ -33,7 +33,7 @@ use crate::service::lifecycle::{StartReporter, describe_at};
 use crate::service::memory::Memory;
 use crate::state::supervisor::{Action, Decision, Event, ExitReason, Phase, Probe, ProbeError, Rules};
 use crate::sys::args::Args;
-use crate::sys::once::Once;
+use crate::sys::once::once;
 use crate::sys::process::{self, Exit, Pid, Signal};
 use crate::sys::signal::Arrived;
 use crate::sys::{clock, poll};
@@ -85,7 +85,9 @@ struct Supervisor {
     stretched: bool,
 }
 
-static MANAGED: Once<Vec<ManagedProcess, SUPERVISED_MAX>, 2> = Once::new(Vec::new());
+once! {
+    static MANAGED: Vec<ManagedProcess, SUPERVISED_MAX> = Vec::new();
+}
 
 /// Runs the service until it is stopped; returns the exit code. (Not inlined: its
 /// caller's frame would hold what every service needs.)
