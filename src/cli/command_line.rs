@@ -9,9 +9,9 @@
 use super::output::push_word;
 use crate::limits::{OPTION_WORDS_MAX, OVERRIDES_MAX};
 use crate::proto::service::Service;
-use crate::string_table;
 use crate::sys::args::Args;
 use crate::util::string_table::StringTable;
+use crate::util::string_table::string_table;
 use crate::util::text::{Writer, parse_u64};
 use core::ffi::c_char;
 use heapless::Vec;
@@ -199,7 +199,9 @@ impl CommandLine {
         let operands = Operands::parse(&command, args, at.saturating_add(1))?;
         let service = match operands.service {
             None => Service::Jobs,
-            Some(word) => Service::named(word).ok_or(UsageError::of(command.name, Wrong::Service(word)))?,
+            Some(word) => {
+                Service::from_name(word).ok_or(UsageError::of(command.name, Wrong::Service(word)))?
+            }
         };
         Ok(Self { options, at, command, service, operands })
     }

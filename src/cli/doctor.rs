@@ -8,12 +8,13 @@ use crate::proto::config::{Config, Handler};
 use crate::proto::filesystem::{Medium, medium};
 use crate::proto::log::emit_iso;
 use crate::proto::service::Service;
+use crate::service::accounts;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::lifecycle::{describe_at, exit};
 use crate::service::listener::{AccessPolicy, describe_unknown};
 use crate::sys::inotify::Inotify;
 use crate::sys::socket::SOCKET_PATH_MAX_BYTES;
-use crate::sys::{Errno, Failure, Op, clock, fds, file, identity, process};
+use crate::sys::{Errno, Failure, Op, clock, fds, file, process};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use ufmt::uwrite;
@@ -227,7 +228,7 @@ impl Doctor<'_> {
         if config.user.is_empty() {
             return;
         }
-        match identity::resolve(&config.user, &config.group) {
+        match accounts::resolve(&config.user, &config.group) {
             Err(name) => self.print_finding(false, "user", &|out| {
                 out.push_escaped(name);
                 out.push_str(": neither a number nor known to /etc/passwd or /etc/group; a start fails");

@@ -28,7 +28,7 @@ use crate::service::lifecycle::exit;
 use crate::service::logfile::LogFile;
 use crate::state::log_stream::{STAMP_MAX_BYTES, Stamper, StreamAction, next_action, ready};
 use crate::state::read_pacing::ReadPacing;
-use crate::sys::once::Once;
+use crate::sys::once::once;
 use crate::sys::poll::{self, Interest};
 use crate::sys::process::Signal;
 use crate::sys::signal::{Arrived, Signals};
@@ -41,10 +41,12 @@ struct Buffers {
     output: [u8; COPY_WRITE_BYTES + STAMP_MAX_BYTES + COPY_INPUT_BYTES],
 }
 
-static BUFFERS: Once<Buffers, 4> = Once::new(Buffers {
-    input: [0; COPY_INPUT_BYTES],
-    output: [0; COPY_WRITE_BYTES + STAMP_MAX_BYTES + COPY_INPUT_BYTES],
-});
+once! {
+    last static BUFFERS: Buffers = Buffers {
+        input: [0; COPY_INPUT_BYTES],
+        output: [0; COPY_WRITE_BYTES + STAMP_MAX_BYTES + COPY_INPUT_BYTES],
+    };
+}
 
 /// `log`
 pub(super) fn log(operands: &Operands) -> CommandResult {

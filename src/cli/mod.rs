@@ -36,9 +36,9 @@ mod status;
 
 use crate::service::lifecycle::exit;
 use crate::service::memory;
-use crate::string_table;
 use crate::sys::args::Args;
 use crate::sys::fds;
+use crate::util::string_table::string_table;
 use command_line::{CommandLine, CommandOption, CommandSpec, CommandTable, Operands, OptionSet};
 use invocation::Invocation;
 use output::{CommandResult, usage};

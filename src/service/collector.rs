@@ -18,7 +18,7 @@ use crate::proto::decimal::Decimal;
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
 use crate::state::collector::{MetricRefused, Metrics};
-use crate::sys::once::Once;
+use crate::sys::once::once;
 use crate::sys::{clock, process::Signal, socket};
 use crate::util::text::Writer;
 use crate::util::time::Instant;
@@ -44,7 +44,9 @@ struct Collector {
     values: u64,
 }
 
-static METRICS: Once<Metrics, 5> = Once::new(Metrics::EMPTY);
+once! {
+    static METRICS: Metrics = Metrics::EMPTY;
+}
 
 /// Runs the service until it is stopped; returns the exit code. (Not inlined: its
 /// caller's frame would hold what every service needs.)

@@ -9,7 +9,7 @@ use super::listener::{Access, AccessPolicy};
 use crate::limits::{
     ACCEPT_TURN, CLIENT_IDLE, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, UNAUTHORIZED_MAX,
 };
-use crate::sys::once::Once;
+use crate::sys::once::once;
 use crate::sys::poll::Interest;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, OwnedFd};
@@ -55,7 +55,9 @@ pub struct Connections {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Disconnected;
 
-static CONNECTIONS: Once<Connections, 3> = Once::new(Connections::EMPTY);
+once! {
+    static CONNECTIONS: Connections = Connections::EMPTY;
+}
 
 /// The slots of this process's service; to be called once.
 #[must_use]

@@ -1,6 +1,7 @@
 //! The listening socket of a service: made under the lock of the PID file,
 //! made again when somebody deletes it, and who may use it.
 
+use super::accounts;
 use super::config_source::{ServiceFile, path_of};
 use super::lifecycle::{Process, exit};
 use crate::limits::{ACCEPT_RETRY, ALLOW_IDS_MAX, SOCKET_IN_USE, STOP_POLL};
@@ -46,10 +47,10 @@ impl AccessPolicy {
             return Ok(policy);
         }
         for name in &config.allow_uid {
-            let _ = policy.uids.push(identity::find_uid(name).ok_or(name)?);
+            let _ = policy.uids.push(accounts::find_uid(name).ok_or(name)?);
         }
         for name in &config.allow_gid {
-            let _ = policy.gids.push(identity::find_group(name).ok_or(name)?);
+            let _ = policy.gids.push(accounts::find_group(name).ok_or(name)?);
         }
         Ok(policy)
     }

@@ -19,4 +19,5 @@ pub mod realpath;
 pub mod rotation;
 pub mod spool;
 pub mod supervisor;
+pub mod watchdog;
 pub mod window;

@@ -126,7 +126,7 @@ impl Key {
                 list.push(account(value).filter(|name| !name.is_empty())?).ok()?;
             }
             (KeyKind::Services, ConfigField::Services(list)) => {
-                let service = Service::named(text(value)?)?;
+                let service = Service::from_name(text(value)?)?;
                 if service == Service::Supervisor || list.contains(&service) {
                     return None;
                 }
