@@ -11,7 +11,7 @@ use crate::service::lifecycle::{describe_at, ensure_folder, exit};
 use crate::sys::args::Args;
 use crate::sys::{Errno, Failure, file, identity};
 use crate::util::path::Path;
-use crate::util::text::Writer;
+use crate::util::text::{Writer, text_with_number};
 
 /// Finds the files. With `creates`, a missing folder is made, mode 0700. `base`
 /// is the folder that relative paths are below, if not the working folder.
@@ -56,7 +56,7 @@ fn too_long(option: &str) -> u8 {
     usage("", &|out| {
         out.push_str("option ");
         out.push_str(option);
-        out.push_str(": a path, made absolute, has at most 255 bytes");
+        out.push_str(text_with_number!(": a path, made absolute, has at most ", PATH_MAX_BYTES, " bytes"));
     })
 }
 

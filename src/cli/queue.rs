@@ -7,7 +7,7 @@ use crate::limits::{ANSWER_MAX_BYTES, FULL_RETRY, JOB_MAX_BYTES, RESTART_WAIT};
 use crate::proto::status::number;
 use crate::service::lifecycle::exit;
 use crate::sys::{clock, poll};
-use crate::util::lines::{Line, classify};
+use crate::util::lines::{JOB_TOO_LONG, Line, classify};
 use crate::util::text::Writer;
 
 /// What `--wait` says when not the job failed but `queue` itself (as nohup(1)
@@ -51,7 +51,7 @@ fn one(invocation: &mut Invocation, waits: bool) -> Result<u8, u8> {
         }))
     };
     let text = match classify(joined.as_bytes()) {
-        _ if joined.is_cut() => return refuse("it is longer than 1000 bytes"),
+        _ if joined.is_cut() => return refuse(JOB_TOO_LONG),
         Line::Empty => return Err(usage("queue", &|out| out.push_str("the job is empty"))),
         Line::Rejected(why) => return refuse(why),
         Line::Job(text) if text.contains(&b'\n') => return refuse("it holds a newline"),

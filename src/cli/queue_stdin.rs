@@ -23,7 +23,7 @@ use crate::proto::status::{field, number};
 use crate::service::lifecycle::exit;
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{AsFd, Errno, Failure, clock, fds, file, process, signal, socket};
-use crate::util::lines::{Line, classify};
+use crate::util::lines::{JOB_TOO_LONG, Line, classify};
 use crate::util::text::Writer;
 use crate::util::time::{Instant, earliest};
 use ufmt::uwrite;
@@ -220,7 +220,7 @@ impl StdinQueue<'_> {
                 match verdict {
                     _ if newline.is_none() && !self.ended => {
                         self.skipping = true;
-                        self.reject("it is longer than 1000 bytes");
+                        self.reject(JOB_TOO_LONG);
                     }
                     Line::Empty => {}
                     Line::Job(text) => self.lines.push(self.number, text),

@@ -3,12 +3,13 @@
 use super::value::{emit_duration, emit_size, parse_duration, parse_size};
 use super::{AccountName, Config, SYNC_NAMES};
 use crate::limits::{
-    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, LOG_KEEP_MAX, METRICS_NAME_MAX_BYTES, SUPERVISED_MAX,
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, LOG_KEEP_MAX, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES,
+    PATH_MAX_BYTES, SUPERVISED_MAX,
 };
 use crate::proto::log::{Level, TimestampFormat};
 use crate::proto::service::Service;
 use crate::util::path::Path;
-use crate::util::text::{Writer, parse_u64};
+use crate::util::text::{Writer, parse_u64, text_with_number};
 use crate::util::time::Duration;
 use heapless::Vec;
 use ufmt::uwrite;
@@ -197,7 +198,7 @@ impl Key {
     /// Writes what is allowed, for error messages.
     pub fn describe(&self, out: &mut Writer<'_>) {
         match &self.kind {
-            KeyKind::Path(_) => out.push_str("a path of 1 to 255 bytes"),
+            KeyKind::Path(_) => out.push_str(text_with_number!("a path of 1 to ", PATH_MAX_BYTES, " bytes")),
             KeyKind::Handler => out.push_str("log, shell, or the path of a program or directory (with a /)"),
             KeyKind::Device(_) => out.push_str("a path, or \"\" for none"),
             KeyKind::Size(_) => out.push_str("bytes, with k or m for 1024 or 1048576, such as \"64k\""),
@@ -219,8 +220,16 @@ impl Key {
                 }
             }
             KeyKind::Flag(_) => out.push_str("true or false"),
-            KeyKind::Account(_) => out.push_str("a name or number of at most 32 bytes, in quotes"),
-            KeyKind::Accounts(_) => out.push_str("a name or number, or an array of at most 8 of them"),
+            KeyKind::Account(_) => out.push_str(text_with_number!(
+                "a name or number of at most ",
+                NAME_MAX_BYTES,
+                " bytes, in quotes"
+            )),
+            KeyKind::Accounts(_) => out.push_str(text_with_number!(
+                "a name or number, or an array of at most ",
+                ALLOW_IDS_MAX,
+                " of them"
+            )),
             KeyKind::Services => {
                 out.push_str("an array of \"jobs\", \"hub\", \"opener\", \"collector\", each once")
             }

@@ -26,8 +26,8 @@ use super::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
 use super::lifecycle::{StartReporter, exit};
 use super::memory::Memory;
 use crate::limits::{
-    CLIENTS_MAX, DENIALS_LOGGED_MAX, RESTART_DELAY, RESTART_DELAY_MAX, RESTART_QUICK, WORKER_GRACE,
-    WORKER_OVERSLEPT,
+    CLIENTS_MAX, DENIALS_LOGGED_MAX, PATH_MAX_BYTES, RESTART_DELAY, RESTART_DELAY_MAX, RESTART_QUICK,
+    WORKER_GRACE, WORKER_OVERSLEPT,
 };
 use crate::proto::log::Level;
 use crate::proto::opener::{PathRequest, RequestId, TO_MAIN_BYTES, ToMain, ToWorker};
@@ -46,10 +46,13 @@ use crate::sys::{
     socket,
 };
 use crate::util::path::Path;
-use crate::util::text::Writer;
+use crate::util::text::{Writer, text_with_number};
 use crate::util::time::{Duration, Instant};
 use heapless::Vec;
 use ufmt::uwrite;
+
+/// Follows a path in the log that was cut.
+const TOO_LONG: &str = text_with_number!("… (longer than ", PATH_MAX_BYTES, " bytes)");
 
 /// Nobody, where /etc/passwd does not know it.
 const NOBODY: u32 = 65534;
@@ -390,7 +393,7 @@ impl Opener {
             self.base.log.warn(&|out| {
                 let _ = uwrite!(out, "denied to uid {} (pid {}): ", uid, pid);
                 out.push_escaped(request.path);
-                out.push_str(if request.too_long { "… (longer than 255 bytes)" } else { "" });
+                out.push_str(if request.too_long { TOO_LONG } else { "" });
             });
         }
     }
