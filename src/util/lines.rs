@@ -3,8 +3,8 @@
 use super::text::{text_with_number, trim};
 use crate::limits::JOB_MAX_BYTES;
 
-/// The reason for which a line is no job that has too many bytes.
-pub const JOB_TOO_LONG: &str = text_with_number!("it is longer than ", JOB_MAX_BYTES, " bytes");
+/// The reason why a line of more than [`JOB_MAX_BYTES`] is not a job.
+pub const TOO_LONG: &str = text_with_number!("it is longer than ", JOB_MAX_BYTES, " bytes");
 
 /// What one line of the queue file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,7 +23,7 @@ pub fn classify(line: &[u8]) -> Line<'_> {
     match trim(line) {
         b"" => Line::Empty,
         text if text.contains(&0) => Line::Rejected("it holds a NUL byte"),
-        text if text.len() > JOB_MAX_BYTES => Line::Rejected(JOB_TOO_LONG),
+        text if text.len() > JOB_MAX_BYTES => Line::Rejected(TOO_LONG),
         text => Line::Job(text),
     }
 }
