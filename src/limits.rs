@@ -1,8 +1,9 @@
-//! The limits that a user can meet, each with its reason. `zigsvc limits` prints [`TABLE`].
+//! The limits that a user can meet, each with its reason. `zigsvc limits` prints [`rows`].
 //! Other constants stand beside their use.
 //!
 //! The memory of the process does not grow at run time, because these numbers bound it.
 
+use crate::util::string_table::{StringTable, string_table};
 use crate::util::time::Duration;
 
 /// Maximum number of bytes in the text of a job. With its record and the prefix of a log
@@ -320,37 +321,57 @@ pub const SCRATCH_BYTES: usize = 16 * 1024;
 /// Bytes of the stack of a child between clone and exec.
 pub const SPAWN_STACK_BYTES: usize = 4096;
 
-/// The rows that `zigsvc limits` prints: name, value, and meaning with the unit.
-pub const TABLE: &[(&str, u64, &str)] = &[
-    ("job", JOB_MAX_BYTES as u64, "bytes of one job"),
-    ("path", PATH_MAX_BYTES as u64, "bytes of a path"),
-    ("config", CONFIG_MAX_BYTES as u64, "bytes of the configuration file"),
-    ("overrides", OVERRIDES_MAX as u64, "options -o"),
-    ("window", WINDOW_JOBS as u64, "jobs in memory; the others wait on disk"),
-    ("workers", WORKERS_MAX as u64, "handlers at once"),
-    ("words", WORDS_MAX as u64, "words of a job for a directory handler"),
-    ("claims", CLAIMS_MAX as u64, "claimed queue files at once"),
-    ("claim_every", CLAIM_EVERY.as_ms(), "ms between two claims of the queue file"),
-    ("claim_quiet", CLAIM_QUIET.as_ms(), "ms without a write until a claim is released"),
-    ("commit_delay", COMMIT_DELAY.as_ms(), "ms until the end of a job is synced"),
-    ("retry_delay_max", RETRY_DELAY_MAX.as_ms(), "ms between two attempts, at most"),
-    ("clients", CLIENTS_MAX as u64, "clients of a socket at once"),
-    ("request", REQUEST_MAX_BYTES as u64, "bytes of a request to the control socket"),
-    ("client_idle", CLIENT_IDLE.as_ms(), "ms until a client that is stuck is closed"),
-    ("chat_line", CHAT_LINE_BYTES as u64, "bytes of a line that the hub passes on"),
-    ("metrics", METRICS_MAX as u64, "names that the collector knows"),
-    ("metric_name", METRIC_NAME_BYTES as u64, "bytes of a metric's name"),
-    ("metric", METRIC_OBJECT_BYTES as u64, "bytes of one JSON object for the collector"),
-    ("results", RESULTS_KEPT as u64, "ends of jobs that wait can still tell"),
-    ("list_page", LIST_PAGE as u64, "jobs in one page of list"),
-    ("log_line", LOG_LINE_BYTES as u64, "bytes of one log line"),
-    ("copied_line", COPY_LINE_BYTES as u64, "bytes of a line that log never cuts"),
-    ("syslog", SYSLOG_MAX_BYTES as u64, "bytes of one syslog datagram"),
-    ("output_line", OUTPUT_LINE_BYTES as u64, "bytes of one line of a handler's output"),
-    ("rejected", REJECTED_MAX_BYTES, "bytes of spool/rejected before it starts anew"),
-    ("allow_ids", ALLOW_IDS_MAX as u64, "entries of allow_uid and of allow_gid"),
-    ("allow_paths", ALLOW_PATHS_MAX as u64, "entries of allow"),
-    ("allow_links", LINKS_MAX as u64, "symbolic links in one entry of allow"),
-    ("heartbeat", HEARTBEAT_MIN.as_ms(), "ms between two heartbeats, at least"),
-    ("stop_grace", STOP_GRACE.as_ms(), "ms after stop_timeout until stop sends KILL"),
-];
+/// Declares the rows that `zigsvc limits` prints: name, value, and meaning with the unit.
+macro_rules! table {
+    ($($name:literal $value:expr, $meaning:literal;)*) => {
+        static NAMES: StringTable = string_table![$($name),*];
+        static MEANINGS: StringTable = string_table![$($meaning),*];
+        static VALUES: &[u32] = &[$(value($value as u64)),*];
+    };
+}
+
+/// Returns a value of the table, which has 32 bits.
+#[expect(clippy::cast_possible_truncation, reason = "checked before")]
+const fn value(value: u64) -> u32 {
+    assert!(value <= u32::MAX as u64, "the value of a limit has more than 32 bits");
+    value as u32
+}
+
+table! {
+    "job" JOB_MAX_BYTES, "bytes of one job";
+    "path" PATH_MAX_BYTES, "bytes of a path";
+    "config" CONFIG_MAX_BYTES, "bytes of the configuration file";
+    "overrides" OVERRIDES_MAX, "options -o";
+    "window" WINDOW_JOBS, "jobs in memory; the others wait on disk";
+    "workers" WORKERS_MAX, "handlers at once";
+    "words" WORDS_MAX, "words of a job for a directory handler";
+    "claims" CLAIMS_MAX, "claimed queue files at once";
+    "claim_every" CLAIM_EVERY.as_ms(), "ms between two claims of the queue file";
+    "claim_quiet" CLAIM_QUIET.as_ms(), "ms without a write until a claim is released";
+    "commit_delay" COMMIT_DELAY.as_ms(), "ms until the end of a job is synced";
+    "retry_delay_max" RETRY_DELAY_MAX.as_ms(), "ms between two attempts, at most";
+    "clients" CLIENTS_MAX, "clients of a socket at once";
+    "request" REQUEST_MAX_BYTES, "bytes of a request to the control socket";
+    "client_idle" CLIENT_IDLE.as_ms(), "ms until a client that is stuck is closed";
+    "chat_line" CHAT_LINE_BYTES, "bytes of a line that the hub passes on";
+    "metrics" METRICS_MAX, "names that the collector knows";
+    "metric_name" METRIC_NAME_BYTES, "bytes of a metric's name";
+    "metric" METRIC_OBJECT_BYTES, "bytes of one JSON object for the collector";
+    "results" RESULTS_KEPT, "ends of jobs that wait can still tell";
+    "list_page" LIST_PAGE, "jobs in one page of list";
+    "log_line" LOG_LINE_BYTES, "bytes of one log line";
+    "copied_line" COPY_LINE_BYTES, "bytes of a line that log never cuts";
+    "syslog" SYSLOG_MAX_BYTES, "bytes of one syslog datagram";
+    "output_line" OUTPUT_LINE_BYTES, "bytes of one line of a handler's output";
+    "rejected" REJECTED_MAX_BYTES, "bytes of spool/rejected before it starts anew";
+    "allow_ids" ALLOW_IDS_MAX, "entries of allow_uid and of allow_gid";
+    "allow_paths" ALLOW_PATHS_MAX, "entries of allow";
+    "allow_links" LINKS_MAX, "symbolic links in one entry of allow";
+    "heartbeat" HEARTBEAT_MIN.as_ms(), "ms between two heartbeats, at least";
+    "stop_grace" STOP_GRACE.as_ms(), "ms after stop_timeout until stop sends KILL";
+}
+
+/// Returns the rows that `zigsvc limits` prints: name, value, and meaning with the unit.
+pub fn rows() -> impl Iterator<Item = (&'static str, u32, &'static str)> {
+    NAMES.iter().zip(VALUES).zip(MEANINGS.iter()).map(|((name, value), meaning)| (name, *value, meaning))
+}
