@@ -28,6 +28,9 @@ pub const NONE: &[u8] = b"no metrics\n";
 
 /// What is wrong, and what is right.
 pub mod error {
+    use crate::limits::{CLIENTS_MAX, METRIC_NAME_BYTES, METRIC_OBJECT_BYTES, METRICS_MAX};
+    use crate::util::text::text_with_number;
+
     /// No object begins here.
     pub const OBJECT: &str = "expected an object, such as {\"name\":\"cpu\",\"value\":42.5}";
     /// A member that is unknown, missing, or there twice; or no member.
@@ -37,7 +40,8 @@ pub mod error {
     /// The name is no string.
     pub const NAME_TYPE: &str = "the name must be a string, such as \"cpu\"";
     /// The name as it is decoded.
-    pub const NAME: &str = "a name has 1 to 64 bytes of UTF-8 and no control characters";
+    pub const NAME: &str =
+        text_with_number!("a name has 1 to ", METRIC_NAME_BYTES, " bytes of UTF-8 and no control characters");
     /// The name is too long for it.
     pub const STRING: &str = "a string is UTF-8, with control characters, \" and \\ escaped";
     /// After a backslash.
@@ -49,19 +53,20 @@ pub mod error {
     /// The value is too large.
     pub const RANGE: &str = "a value must be less than 2^64, and more than -2^64";
     /// No brace in time.
-    pub const LONG: &str = "an object has at most 1024 bytes";
+    pub const LONG: &str = text_with_number!("an object has at most ", METRIC_OBJECT_BYTES, " bytes");
     /// The input ends inside an object.
     pub const CUT: &str = "the input ended inside an object, which was not counted";
     /// `dump` with another value.
     pub const DUMP: &str = "the name dump asks for the dump, and its value must be 0";
     /// Another name.
-    pub const FULL: &str = "64 names are known, and there is no room for another one";
+    pub const FULL: &str =
+        text_with_number!("", METRICS_MAX, " names are known, and there is no room for another one");
     /// A sum, or a count.
     pub const SUM: &str = "the sum of this metric would get too large, and is left as it was";
     /// Not one of those who may.
     pub const DENIED: &str = "denied: allow_uid and allow_gid do not name you";
     /// No place.
-    pub const BUSY: &str = "busy: 16 clients are connected; try again";
+    pub const BUSY: &str = text_with_number!("busy: ", CLIENTS_MAX, " clients are connected; try again");
 }
 
 /// One object.

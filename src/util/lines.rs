@@ -1,10 +1,10 @@
 //! Lines: where one ends, and, in the queue file, whether it is a job.
 
-use super::text::trim;
+use super::text::{text_with_number, trim};
 use crate::limits::JOB_MAX_BYTES;
 
 /// The reason why a line of more than [`JOB_MAX_BYTES`] is not a job.
-pub const TOO_LONG: &str = "it is longer than 1000 bytes";
+pub const TOO_LONG: &str = text_with_number!("it is longer than ", JOB_MAX_BYTES, " bytes");
 
 /// What one line of the queue file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,10 +4,12 @@ pub use super::table::{KEYS, Key, KeyKind};
 
 use super::table::{AccountName, Config, ConfigField};
 use super::value::{emit_duration, emit_size, parse_duration, parse_size};
-use crate::limits::{ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, METRICS_NAME_MAX_BYTES};
+use crate::limits::{
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, PATH_MAX_BYTES,
+};
 use crate::proto::service::Service;
 use crate::util::path::Path;
-use crate::util::text::{Writer, parse_u64, trim};
+use crate::util::text::{Writer, parse_u64, text_with_number, trim};
 use crate::util::time::Duration;
 use heapless::Vec;
 use ufmt::uwrite;
@@ -157,7 +159,7 @@ impl Key {
     /// Writes the allowed values, for error messages.
     pub fn describe(&self, out: &mut Writer<'_>) {
         let text = match self.kind {
-            KeyKind::File(_) => "a path of 1 to 255 bytes",
+            KeyKind::File(_) => text_with_number!("a path of 1 to ", PATH_MAX_BYTES, " bytes"),
             KeyKind::Handler => "log, shell, or the path of a program or directory (with a /)",
             KeyKind::Device => "a path, or \"\" for none",
             KeyKind::Size => "bytes, with k or m for 1024 or 1048576, such as \"64k\"",
@@ -181,8 +183,12 @@ impl Key {
                 ""
             }
             KeyKind::Flag => "true or false",
-            KeyKind::Account => "a name or number of at most 32 bytes, in quotes",
-            KeyKind::Accounts => "a name or number, or an array of at most 8 of them",
+            KeyKind::Account => {
+                text_with_number!("a name or number of at most ", NAME_MAX_BYTES, " bytes, in quotes")
+            }
+            KeyKind::Accounts => {
+                text_with_number!("a name or number, or an array of at most ", ALLOW_IDS_MAX, " of them")
+            }
             KeyKind::Services => "an array of \"jobs\", \"hub\", \"opener\", \"collector\", each once",
             KeyKind::Paths => {
                 let _ = uwrite!(

@@ -8,7 +8,7 @@ use super::Config;
 use super::keys::{KEYS, Key, Scalar};
 use crate::limits::PATH_MAX_BYTES;
 use crate::util::path::Path;
-use crate::util::text::{Writer, trim};
+use crate::util::text::{Writer, text_with_number, trim};
 use heapless::Vec;
 
 /// What is wrong with a configuration, and where.
@@ -352,7 +352,8 @@ impl<'a> Parser<'a> {
     }
 
     fn append(&self, text: &mut DecodedString, bytes: &[u8]) -> Result<(), ConfigError<'a>> {
-        text.extend_from_slice(bytes).map_err(|_| self.syntax("text is longer than 255 bytes"))
+        text.extend_from_slice(bytes)
+            .map_err(|_| self.syntax(text_with_number!("text is longer than ", PATH_MAX_BYTES, " bytes")))
     }
 
     fn unterminated(&self) -> ConfigError<'a> {
