@@ -1,29 +1,29 @@
-//! What kind of filesystem holds a file, by the numbers that statfs(2) and stat(2)
-//! give: what a write to it costs, and what is left of it after a power cut.
+//! The kind of filesystem that holds a file, from the numbers of statfs(2) and stat(2). It
+//! decides the cost of a write, and whether the file survives a power cut.
 
 use linux_raw_sys::general as raw;
 
-/// What a filesystem is kept in.
+/// The medium that a filesystem is kept in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Medium {
-    /// Memory: gone with the power, and free of wear.
+    /// Memory: the files are lost without power, and writes cause no wear.
     Memory,
-    /// Flash: each write wears it.
+    /// Flash memory: each write wears it.
     Flash,
-    /// Another machine: locks and syncs may mean little.
+    /// A network, or a program (FUSE): locks and syncs may not work as on a local disk.
     Network,
-    /// Memory or flash or a disk below others; the kernel does not tell which.
+    /// Another filesystem below this one. The kernel does not report its medium.
     Stacked,
-    /// Anything else.
+    /// Any other filesystem.
     Disk,
 }
 
-/// The type of UBIFS, which linux-raw-sys does not have (magic.h of Linux).
+/// The type of UBIFS (magic.h of Linux). linux-raw-sys does not have it.
 const UBIFS_SUPER_MAGIC: u32 = 0x2405_1905;
-/// The type of YAFFS, which is not in Linux itself (yaffs_guts.h).
+/// The type of YAFFS (yaffs_guts.h), which is not part of Linux.
 const YAFFS_MAGIC: u32 = 0x5941_ff53;
 
-/// Filesystems by `f_type` (statfs(2)), with their names. All others are disks.
+/// The filesystems that are known by their `f_type` (statfs(2)), with their names.
 const KINDS: &[(u32, &str, Medium)] = &[
     (raw::TMPFS_MAGIC, "tmpfs", Medium::Memory),
     (raw::RAMFS_MAGIC, "ramfs", Medium::Memory),
@@ -39,15 +39,15 @@ const KINDS: &[(u32, &str, Medium)] = &[
     (raw::OVERLAYFS_SUPER_MAGIC, "overlay", Medium::Stacked),
 ];
 
-/// Major numbers of block devices that are flash: MTD, UBI's block devices have no
-/// fixed one, MMC and SD cards (devices.txt of Linux).
+/// Major numbers of block devices that are flash (devices.txt of Linux): 31 is MTD, 179 is MMC
+/// and SD cards. The block devices of UBI have no fixed number.
 const FLASH_MAJORS: [u64; 2] = [31, 179];
 
-/// The medium and its name for people, from a filesystem's `f_type` and the number of
-/// the device that holds it.
+/// Returns the medium of a filesystem and its name for people. `kind` is its `f_type`
+/// (statfs(2)), and `device` the number of the device that holds it (`st_dev`).
 #[must_use]
 pub fn medium(kind: u64, device: u64) -> (Medium, &'static str) {
-    // (the type is a signed word on some machines: only its low 32 bits mean anything)
+    // The type is a signed word on some machines, so that only its low 32 bits count.
     let known = KINDS.iter().find(|(magic, ..)| u64::from(*magic) == kind & 0xffff_ffff);
     match known {
         Some((_, name, medium)) => (*medium, name),
@@ -56,7 +56,7 @@ pub fn medium(kind: u64, device: u64) -> (Medium, &'static str) {
     }
 }
 
-/// The major number in a `dev_t` (makedev(3)).
+/// Returns the major number in a `dev_t` (makedev(3)).
 fn major(device: u64) -> u64 {
     (device >> 8 & 0xfff) | (device >> 32 & !0xfff)
 }

@@ -1,4 +1,4 @@
-//! The one list of configuration keys.
+//! The list of configuration keys.
 
 use super::value::{emit_duration, emit_size, parse_duration, parse_size};
 use super::{AccountName, Config, SYNC_NAMES};
@@ -13,61 +13,63 @@ use crate::util::time::Duration;
 use heapless::Vec;
 use ufmt::uwrite;
 
-/// A day, for bounds.
+/// The upper bound of most durations: a day.
 const DAY: Duration = Duration::from_secs(86_400);
-/// A month, for bounds.
+/// The upper bound of `job_timeout`: 30 days.
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
 /// A configuration key.
 pub struct Key {
-    /// As it stands in the file.
+    /// The name of the key in the file.
     pub name: &'static str,
-    /// What it holds and where.
+    /// The type of the value, its range and its field.
     pub kind: KeyKind,
-    /// Whether a running service can take a new value.
+    /// True if a running service can change to a new value.
     pub reloadable: bool,
 }
 
-/// What a key holds: where it is kept and what it may be.
+/// The type of a key's value, with the field of [`Config`] that holds it.
 pub enum KeyKind {
-    /// A path, made absolute.
+    /// A path of 1 to [`PATH_MAX_BYTES`](crate::limits::PATH_MAX_BYTES) bytes. A relative one
+    /// is made absolute.
     Path(fn(&mut Config) -> &mut Path),
-    /// `log`, `shell` or a path.
+    /// The word `log` or `shell`, or a path.
     Handler,
-    /// A path or nothing.
+    /// A path, or an empty text for no device.
     Device(fn(&mut Config) -> &mut Path),
-    /// Bytes.
+    /// A number of bytes, below 2^62.
     Size(fn(&mut Config) -> &mut u64),
-    /// A span from the first to the second bound, or 0 if that is the third.
+    /// A duration between the first and the second bound, both included. Zero is allowed too
+    /// if the last field is true.
     Duration(fn(&mut Config) -> &mut Duration, Duration, Duration, bool),
-    /// A number within bounds.
+    /// A number between the first and the second bound, both included.
     Count(fn(&mut Config) -> &mut u32, u32, u32),
-    /// One of the names, kept as its index.
+    /// A word of the list. The field holds its index.
     Choice(fn(&mut Config) -> &mut u8, &'static [&'static str]),
-    /// True or false.
+    /// A value that is true or false.
     Flag(fn(&mut Config) -> &mut bool),
     /// A user or group.
     Account(fn(&mut Config) -> &mut AccountName),
-    /// Users or groups.
+    /// A list of users or groups.
     Accounts(fn(&mut Config) -> &mut Vec<AccountName, ALLOW_IDS_MAX>),
-    /// `supervise`.
+    /// The list of services of `supervise`.
     Services,
-    /// `allow`.
+    /// The list of paths of `allow`.
     Paths,
-    /// `metrics_name`.
+    /// The name of an abstract socket, for `metrics_name`.
     Abstract,
 }
 
 /// A value as the file or an option gives it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scalar<'a> {
-    /// Quoted text.
+    /// A text in quotes.
     Text(&'a [u8]),
-    /// A number.
+    /// A number without quotes.
     Integer(u64),
-    /// `true` or `false`.
+    /// The bare word `true` or `false`.
     Boolean(bool),
-    /// Bare text of an option: whatever the key needs.
+    /// An option's text without quotes. The key decides its type.
     Bare(&'a [u8]),
 }
 
@@ -79,7 +81,7 @@ const fn fixed(name: &'static str, kind: KeyKind) -> Key {
     Key { name, kind, reloadable: false }
 }
 
-/// Every key, in the order in which `check` prints them.
+/// All keys, in the order in which `check` prints them.
 pub const KEYS: &[Key] = &[
     fixed("pid_file", KeyKind::Path(|c| &mut c.pid_file)),
     fixed("socket", KeyKind::Path(|c| &mut c.socket)),
@@ -119,19 +121,19 @@ pub const KEYS: &[Key] = &[
 ];
 
 impl Key {
-    /// The key called `name` and its index.
+    /// Returns the key called `name`, and its index in [`KEYS`].
     #[must_use]
     pub fn named(name: &[u8]) -> Option<(usize, &'static Self)> {
         KEYS.iter().enumerate().find(|(_, key)| key.name.as_bytes() == name)
     }
 
-    /// Whether its value is an array. One that is may be given a single value.
+    /// Returns true if the value is an array. Such a key also accepts a single value.
     #[must_use]
     pub fn is_list(&self) -> bool {
         matches!(self.kind, KeyKind::Accounts(_) | KeyKind::Services | KeyKind::Paths)
     }
 
-    /// Empties a list before its elements are set.
+    /// Empties a list before its elements are set. Does nothing for other keys.
     pub fn clear(&self, config: &mut Config) {
         match &self.kind {
             KeyKind::Accounts(list) => list(config).clear(),
@@ -141,8 +143,8 @@ impl Key {
         }
     }
 
-    /// Stores `value`, or appends it to a list; relative paths are below
-    /// `base`. `None`: it is not what [`Key::describe`] says.
+    /// Stores `value`, or appends it to a list. A relative path is taken below `base`. Returns
+    /// `None` if the value is not what [`Key::describe`] writes.
     #[must_use]
     pub fn set(&self, config: &mut Config, base: &Path, value: Scalar<'_>) -> Option<()> {
         match &self.kind {
@@ -194,7 +196,7 @@ impl Key {
         Some(())
     }
 
-    /// Writes what is allowed, for error messages.
+    /// Writes the allowed values, for error messages.
     pub fn describe(&self, out: &mut Writer<'_>) {
         match &self.kind {
             KeyKind::Path(_) => out.push_str("a path of 1 to 255 bytes"),
@@ -238,7 +240,7 @@ impl Key {
         }
     }
 
-    /// Writes the value as TOML.
+    /// Writes the value in `config` as TOML.
     pub fn emit(&self, config: &mut Config, out: &mut Writer<'_>) {
         match &self.kind {
             KeyKind::Path(field) | KeyKind::Device(field) => quote(field(config).as_bytes(), out),
@@ -260,7 +262,7 @@ impl Key {
     }
 }
 
-/// The entries of `allow`.
+/// Returns the entries of `allow`, which a NUL byte ends each.
 pub fn allowed_paths(allow: &[u8]) -> impl Iterator<Item = &[u8]> {
     allow.split(|byte| *byte == 0).filter(|path| !path.is_empty())
 }
@@ -274,7 +276,7 @@ fn array<'a>(items: impl Iterator<Item = &'a [u8]>, out: &mut Writer<'_>) {
     out.push_str("]");
 }
 
-/// A TOML basic string: its escapes are those of JSON.
+/// Writes a basic string of TOML, with the escapes of JSON, which TOML shares.
 fn quote(text: &[u8], out: &mut Writer<'_>) {
     quoted(out, |out| out.push_json(text));
 }
@@ -305,7 +307,7 @@ fn size(value: Scalar<'_>) -> Option<u64> {
         Scalar::Integer(number) => Some(number),
         _ => parse_size(text(value)?),
     }
-    // Larger than any file, and safe to add to.
+    // The bound is larger than any file, and sums with it cannot overflow.
     .filter(|bytes| *bytes <= u64::MAX >> 2)
 }
 
@@ -325,7 +327,7 @@ fn flag(value: Scalar<'_>) -> Option<bool> {
     }
 }
 
-/// A name, or a number written either way.
+/// Returns a user or group from a name, or from a number with or without quotes.
 fn account(value: Scalar<'_>) -> Option<AccountName> {
     let mut digits = [0; 20];
     let mut out = Writer::new(&mut digits);
@@ -340,7 +342,8 @@ fn account(value: Scalar<'_>) -> Option<AccountName> {
     if name.iter().all(plain) { AccountName::from_slice(name).ok() } else { None }
 }
 
-/// `path` below `base`; `None` if that is too long, or if there is no base.
+/// Returns `path`, joined to `base` if it is relative. Returns `None` if the path is empty or
+/// too long, or if it is relative and there is no base.
 pub fn absolute(base: &Path, path: &[u8]) -> Option<Path> {
     let relative = path.first() != Some(&b'/');
     if path.is_empty() || (relative && base.is_empty()) { None } else { base.join(path) }
@@ -356,7 +359,7 @@ fn handler(base: &Path, value: &[u8]) -> Option<Path> {
 
 fn allow(config: &mut Config, path: &[u8]) -> Option<()> {
     let known = allowed_paths(&config.allow).count();
-    // (nobody can ask for a path with a newline, which ends it)
+    // A path with a newline could never match, because a newline ends the path in a request.
     let askable = path.first() == Some(&b'/') && !path.contains(&0) && !path.contains(&b'\n');
     if !askable || known >= ALLOW_PATHS_MAX {
         return None;
@@ -366,5 +369,5 @@ fn allow(config: &mut Config, path: &[u8]) -> Option<()> {
     config.allow.push(0).ok()
 }
 
-/// The names of services fit the list: each may stand in it once.
+/// The list has space for each service but the supervisor, each once.
 const _: () = assert!(SUPERVISED_MAX + 1 == Service::ALL.len());

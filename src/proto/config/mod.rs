@@ -1,12 +1,11 @@
-//! The configuration: its values, its keys, and how the file is read.
+//! The configuration: its values, its keys, and the parser of the file.
 //!
-//! [`keys::KEYS`] is the one list of keys. From it come parsing, range checks,
-//! error texts, `zigsvc check`, what a reload says has changed, and which keys
-//! a reload cannot change.
+//! [`keys::KEYS`] is the only list of keys. The parser, the ranges, the error texts, `zigsvc
+//! check`, the changes that a reload logs, and the keys that a reload cannot change follow
+//! from it.
 //!
-//! Changing this: a new key is one field here, its zero in [`Config::EMPTY`], its
-//! default in [`Config::reset`], and one line in `keys.rs` (`src/lib.rs` names the
-//! rest).
+//! Changing this: a new key is one field here, its zero in [`Config::EMPTY`], its default in
+//! [`Config::reset`], and one line in `keys.rs`. `src/lib.rs` names the other files.
 
 pub mod keys;
 pub mod toml;
@@ -21,116 +20,120 @@ use crate::util::path::Path;
 use crate::util::time::Duration;
 use heapless::Vec;
 
-/// A user or group: a name or a number, empty for none.
+/// A user or group, by name or number: at most [`NAME_MAX_BYTES`] bytes, empty for none.
 pub type AccountName = Vec<u8, NAME_MAX_BYTES>;
 
-/// Where everything is when the configuration does not say.
+/// The default paths, which depend on the user and on `-d`.
 #[derive(Debug)]
 pub struct DefaultPaths {
-    /// `pid_file`.
+    /// The default of `pid_file`.
     pub pid_file: Path,
-    /// `socket`.
+    /// The default of `socket`.
     pub socket: Path,
-    /// `log_file`.
+    /// The default of `log_file`.
     pub log_file: Path,
-    /// `health_file`.
+    /// The default of `health_file`.
     pub health_file: Path,
-    /// `queue_file`.
+    /// The default of `queue_file`.
     pub queue_file: Path,
-    /// `spool`.
+    /// The default of `spool`.
     pub spool: Path,
-    /// `metrics_name`.
+    /// The default of `metrics_name`.
     pub metrics_name: Vec<u8, METRICS_NAME_MAX_BYTES>,
 }
 
-/// Every setting. Five kilobytes: it stays
-/// where it is and is filled in place.
+/// The value of every key. It takes five kilobytes and is therefore filled in place, never
+/// moved.
 #[derive(Debug)]
 pub struct Config {
-    /// The PID file of `jobs`; its folder holds those of the other services.
+    /// The PID file of `jobs`. The PID files of the other services are in the same folder.
     pub pid_file: Path,
     /// The control socket.
     pub socket: Path,
     /// The log file.
     pub log_file: Path,
-    /// The heartbeat.
+    /// The health file, which holds the last heartbeat.
     pub health_file: Path,
-    /// Where jobs are appended, a line each.
+    /// The file to which programs append jobs, one a line.
     pub queue_file: Path,
     /// The folder of the journal.
     pub spool: Path,
-    /// Bytes at which the log is rotated; 0 is never.
+    /// The size in bytes at which the log is rotated. 0: it is never rotated.
     pub log_max: u64,
-    /// Rotated logs that are kept.
+    /// The number of rotated logs to keep, 1 to 99.
     pub log_keep: u32,
-    /// Lines below this level are not written; an index of `Level::NAMES`.
+    /// The lowest level that is logged, as an index of `Level::NAMES`.
     pub log_level: u8,
-    /// How lines are dated; an index of `TimestampFormat::NAMES`.
+    /// The timestamps of log lines, as an index of `TimestampFormat::NAMES`.
     pub log_time: u8,
-    /// Whether lines go to /dev/log too.
+    /// True if log lines are also sent to /dev/log.
     pub syslog: bool,
-    /// Heartbeat, and look at the queue file where there is no inotify.
+    /// The longest time between two heartbeats, 100 ms to a day. Without inotify, it is also
+    /// the time between two checks of the queue file.
     pub interval: Duration,
-    /// What happens to a job: `log`, `shell`, or a path.
+    /// The handler of a job: `log`, `shell`, or a path.
     pub handler: Path,
-    /// Handlers at once.
+    /// The number of handlers that run at a time, 1 to 8.
     pub workers: u32,
-    /// A handler that runs longer is ended; 0 is never.
+    /// The time after which a handler is ended, up to 30 days. Zero: it is never ended.
     pub job_timeout: Duration,
-    /// Attempts after the first.
+    /// The number of attempts after the first, up to 100.
     pub retries: u32,
-    /// Wait before the second attempt; doubles to five minutes.
+    /// The delay before the second attempt, up to a day. It doubles with each attempt, up to
+    /// five minutes.
     pub retry_delay: Duration,
-    /// Jobs that may be waiting, running or dead at once.
+    /// The maximum number of waiting, running and dead jobs together, 1 to 10 million.
     pub queue_max: u32,
-    /// Whether the spool is synced; an index of [`SYNC_NAMES`].
+    /// When the spool is synced, as an index of [`SYNC_NAMES`].
     pub sync: u8,
-    /// How long running jobs may take to end after TERM.
+    /// The time that running jobs have to end after SIGTERM, up to a day. SIGKILL follows.
     pub stop_timeout: Duration,
-    /// Whom to become.
+    /// The user that the service changes to. Empty: it keeps its user.
     pub user: AccountName,
-    /// The group to take; empty for the user's own.
+    /// The group that the service changes to. Empty: the user's own.
     pub group: AccountName,
-    /// Users that may use the sockets.
+    /// The users that may use the sockets.
     pub allow_uid: Vec<AccountName, ALLOW_IDS_MAX>,
-    /// Groups that may use the sockets.
+    /// The groups that may use the sockets.
     pub allow_gid: Vec<AccountName, ALLOW_IDS_MAX>,
-    /// Services that the supervisor keeps running.
+    /// The services that the supervisor keeps running.
     pub supervise: Vec<Service, SUPERVISED_MAX>,
-    /// How often the supervisor reads health files.
+    /// The time between two probes of the supervisor, 100 ms to a day.
     pub check_interval: Duration,
-    /// Age at which a heartbeat is stale.
+    /// The age from which a heartbeat is stale, 100 ms to a day.
     pub stale_after: Duration,
-    /// Stale heartbeats in a row until the service is restarted.
+    /// The number of failed probes in a row after which a service is restarted, 1 to 100.
     pub failures: u32,
-    /// The hardware watchdog; empty for none.
+    /// The device of the hardware watchdog. Empty: there is none.
     pub watchdog: Path,
-    /// How long a service may be unwell until the watchdog is not fed.
+    /// The time that a service may be unhealthy before the hardware watchdog is withheld, 1
+    /// second to a day.
     pub watchdog_patience: Duration,
-    /// Paths that the opener opens, each ended by a null byte.
+    /// The paths that the opener opens. A NUL byte ends each.
     pub allow: Vec<u8, ALLOW_PATHS_BYTES>,
-    /// Abstract socket of the collector.
+    /// The abstract socket of the collector, without its leading NUL byte.
     pub metrics_name: Vec<u8, METRICS_NAME_MAX_BYTES>,
-    /// Whether `log_file` was named, which matters to `run`.
+    /// True if the configuration names `log_file`. `run` needs to know it.
     pub log_file_named: bool,
 }
 
-/// The values of `sync`.
+/// The values of `sync`. A new job is on disk before it is acknowledged with `always`; the
+/// spool is never synced with `never`.
 pub const SYNC_NAMES: &[&str] = &["always", "never"];
 
-/// What a job is handed to.
+/// The handler of jobs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Handler<'a> {
-    /// The log.
+    /// The log: a job is one line in it.
     Log,
-    /// `/bin/sh -c`.
+    /// The shell: a job is run with `/bin/sh -c`.
     Shell,
-    /// A program, or a directory of programs.
+    /// A program, or a folder of programs.
     Path(&'a Path),
 }
 
 impl DefaultPaths {
-    /// All zeros, to be filled in place.
+    /// Zeros, to be filled in place.
     pub const EMPTY: Self = Self {
         pid_file: Path::empty(),
         socket: Path::empty(),
@@ -143,7 +146,7 @@ impl DefaultPaths {
 }
 
 impl Config {
-    /// All zeros, to be filled in place by [`Config::reset`].
+    /// Zeros, to be filled in place by [`Config::reset`].
     pub const EMPTY: Self = Self {
         pid_file: Path::empty(),
         socket: Path::empty(),
@@ -180,7 +183,7 @@ impl Config {
         log_file_named: false,
     };
 
-    /// Sets every value to its default.
+    /// Sets each value to its default.
     pub fn reset(&mut self, default_paths: &DefaultPaths) {
         self.pid_file.set(&default_paths.pid_file);
         self.socket.set(&default_paths.socket);
@@ -210,7 +213,7 @@ impl Config {
         let _ = self.allow.extend_from_slice(b"/etc/hostname\0/etc/os-release\0/proc/version\0");
     }
 
-    /// What jobs are handed to.
+    /// Returns the handler of jobs.
     #[must_use]
     pub fn handler(&self) -> Handler<'_> {
         match self.handler.as_bytes() {
@@ -220,14 +223,15 @@ impl Config {
         }
     }
 
-    /// How often the heart beats at least: so often that the longest pause does not look
-    /// stale.
+    /// Returns the longest time between two heartbeats: `interval`, or a third of
+    /// `stale_after` if that is shorter, so that a healthy service never looks stale. It is
+    /// not shorter than [`HEARTBEAT_MIN`].
     #[must_use]
     pub fn beat_every(&self) -> Duration {
         self.interval.at_most(self.stale_after / 3).at_least(HEARTBEAT_MIN)
     }
 
-    /// Whether the spool is made durable.
+    /// Returns true if the spool is synced before new jobs are acknowledged.
     #[must_use]
     pub fn sync_always(&self) -> bool {
         self.sync == 0

@@ -212,7 +212,7 @@ fn every_key_accepts_its_own_default_and_describes_itself() {
     assert!(KEYS.len() <= 64, "the set of seen keys is a u64");
 }
 
-/// A value of `key` that may not be its default.
+/// Returns a valid value of `key`. It need not differ from the default.
 fn another(key: &Key, choice: usize) -> String {
     match &key.kind {
         KeyKind::Path(_) | KeyKind::Handler | KeyKind::Device(_) | KeyKind::Paths => "/another".to_owned(),
