@@ -73,7 +73,9 @@ const PLACES: &[(&str, &str)] = &[
 pub(crate) fn render(sample: &str) -> String {
     let mut page = String::new();
     let version = env!("CARGO_PKG_VERSION");
-    page.push_str(".\\\" Written by tests/suite/packaging/manual from the lists of commands and keys: edit those.\n");
+    page.push_str(
+        ".\\\" Written by tests/suite/packaging/manual from the lists of commands and keys: edit those.\n",
+    );
     let _ = writeln!(page, ".TH ZIGSVC 8 \"{DATE}\" \"zigsvc {version}\" \"System Administration\"");
     page.push_str(".SH NAME\nzigsvc \\- background services for small Linux systems\n");
     page.push_str(SYNOPSIS);
