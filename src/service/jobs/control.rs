@@ -180,6 +180,7 @@ impl Jobs {
         let mut asks = [false; CLIENTS_MAX];
         for source in ready {
             let PollSource::Client(client_slot) = *source else { continue };
+            let client_slot = usize::from(client_slot);
             let stuck = self.control.clients.get(client_slot).is_some_and(Connection::is_stuck);
             if stuck {
                 if self.control.clients.flush(client_slot, now).is_err() {

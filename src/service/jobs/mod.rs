@@ -145,7 +145,7 @@ impl Jobs {
         for source in &ready {
             match source {
                 PollSource::Output(index) => {
-                    if let Some(worker) = self.workers.get_mut(*index) {
+                    if let Some(worker) = self.workers.get_mut(usize::from(*index)) {
                         worker.read_output(&mut self.base.log, self.base.scratch);
                     }
                 }
@@ -182,7 +182,7 @@ impl Jobs {
             if let Some(inotify) = &self.disk.inotify {
                 set.read(inotify.fd(), PollSource::Other);
             }
-            for (index, worker) in self.workers.iter().enumerate() {
+            for (index, worker) in (0..).zip(self.workers.iter()) {
                 if let Some(output) = &worker.output.pipe {
                     set.read(output, PollSource::Output(index));
                 }
