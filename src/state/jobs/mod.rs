@@ -425,3 +425,6 @@ impl JobsCore {
         self.spool.compact_for(purpose, disk, now)
     }
 }
+
+#[cfg(test)]
+mod tests;
