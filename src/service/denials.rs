@@ -1,5 +1,6 @@
-//! Those who may not: all are counted, each connection is logged once, and who may
-//! nothing must not be able to fill the log.
+//! Counts and logs the requests of unauthorized clients. All are counted, and each connection
+//! is logged at most once. The number of lines is limited, so that such clients cannot fill
+//! the log.
 
 use super::connections::Connection;
 use super::log::Log;
@@ -8,17 +9,17 @@ use crate::state::rate_limit::RateLimit;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
-/// See the module's documentation.
+/// The denials of a service.
 #[derive(Default)]
 pub struct Denials {
-    /// All of them.
+    /// The number of denied requests since the start.
     pub count: u64,
     rate_limit: RateLimit,
 }
 
 impl Denials {
-    /// Counts one, and logs it unless there are too many:
-    /// `SOCKET: denied to uid N (pid N): WHAT`.
+    /// Counts a denied request. Logs `SOCKET: denied to uid N (pid N): WHAT` if it is the
+    /// first one of its connection and the limit of lines is not reached.
     #[inline(never)]
     pub fn record(
         &mut self,

@@ -1,5 +1,4 @@
-//! The process that holds a service's lock: whom to signal, and whether it is
-//! gone.
+//! The process that holds the lock of a service: it can be found, signalled, and waited for.
 
 use super::lifecycle::describe_at;
 use crate::limits::STOP_POLL;
@@ -10,31 +9,32 @@ use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::Duration;
 
-/// The process that holds the lock, pinned by a pidfd where there is one.
+/// The process that holds a lock. A pidfd ensures that signals reach no other process, if the
+/// kernel has pidfds.
 pub struct LockHolder {
-    /// Its PID.
+    /// The PID of the process.
     pub pid: Pid,
-    /// Readable when it has ended; none before Linux 5.3.
+    /// A pidfd, which is readable when the process has ended. `None` before Linux 5.3.
     pub pidfd: Option<OwnedFd>,
 }
 
-/// Why the holder of a lock cannot be known.
+/// The reason why the holder of a lock cannot be found.
 #[derive(Clone, Copy, Debug)]
 pub enum LookupFailed {
     /// A system call failed.
     SystemCall(Failure),
-    /// It is in another PID namespace.
+    /// The holder is in another PID namespace.
     OtherPidNamespace,
 }
 
 impl LookupFailed {
-    /// Whether the cause is a missing right.
+    /// Returns true if a missing permission is the reason.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::SystemCall(failure) if failure.is_denied())
     }
 
-    /// Why, for the PID file at `path`.
+    /// Writes the reason, for the PID file at `path`.
     pub fn describe(&self, path: &Path, out: &mut Writer<'_>) {
         match self {
             Self::SystemCall(failure) => describe_at(path, *failure, out),
@@ -47,11 +47,13 @@ impl LookupFailed {
 }
 
 impl LockHolder {
-    /// Finds it: the lock, then the pidfd, then the lock again, so that the
-    /// pidfd is known to be the holder's.
+    /// Finds the process that holds the lock of the PID file at `path`. Returns `None` if no
+    /// process does. The lock is read again after the pidfd was opened, so that the pidfd is
+    /// known to be that of the holder.
     ///
     /// # Errors
-    /// [`LookupFailed`]
+    /// [`LookupFailed::SystemCall`] if a call failed, [`LookupFailed::OtherPidNamespace`] if
+    /// the kernel does not give the PID.
     pub fn find(path: &Path) -> Result<Option<Self>, LookupFailed> {
         let ask = || holder(path.as_c_str()).map_err(LookupFailed::SystemCall);
         loop {
@@ -67,10 +69,10 @@ impl LockHolder {
         }
     }
 
-    /// Sends it a signal, and nobody else.
+    /// Sends a signal to the process. With a pidfd it cannot reach another process.
     ///
     /// # Errors
-    /// ESRCH when it is gone; EPERM.
+    /// ESRCH if the process has ended, EPERM if it belongs to another user.
     pub fn send(&self, signal: Signal) -> Result<(), Failure> {
         match &self.pidfd {
             Some(pidfd) => process::pidfd_signal(pidfd, signal),
@@ -78,8 +80,9 @@ impl LockHolder {
         }
     }
 
-    /// Waits until this process no longer holds the lock, and, where there is
-    /// a pidfd, until it has ended: the lock goes a little earlier.
+    /// Waits up to `wait` until the process has released the lock and, if there is a pidfd,
+    /// has ended. The lock is released slightly before the end. Returns true if that has
+    /// happened in time.
     #[must_use]
     pub fn is_gone_within(&self, path: &Path, wait: Duration) -> bool {
         let deadline = clock::now() + wait;
