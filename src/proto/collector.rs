@@ -48,7 +48,7 @@ pub mod error {
     pub const NUMBER: &str = "the value must be a JSON number, such as 42.5, -1 or 1e3";
     /// The magnitude of the value is 2^64 or more.
     pub const RANGE: &str = "a value must be less than 2^64, and more than -2^64";
-    /// No closing brace was found within [`METRIC_OBJECT_BYTES`].
+    /// No closing brace was found within [`METRIC_OBJECT_BYTES`](super::METRIC_OBJECT_BYTES).
     pub const LONG: &str = "an object has at most 1024 bytes";
     /// The client closed its side inside an object.
     pub const CUT: &str = "the input ended inside an object, which was not counted";
