@@ -28,6 +28,9 @@ pub const NONE: &[u8] = b"no metrics\n";
 
 /// The texts of errors. Each says what would be right.
 pub mod error {
+    use crate::limits::{CLIENTS_MAX, METRIC_NAME_BYTES, METRIC_OBJECT_BYTES, METRICS_MAX};
+    use crate::util::text::text_with_number;
+
     /// The first byte after blanks is not an opening brace.
     pub const OBJECT: &str = "expected an object, such as {\"name\":\"cpu\",\"value\":42.5}";
     /// A member is unknown, missing or given twice, or another byte stands in its place.
@@ -37,7 +40,8 @@ pub mod error {
     /// The value of `name` is not a string.
     pub const NAME_TYPE: &str = "the name must be a string, such as \"cpu\"";
     /// The decoded name is empty, too long, or has control characters.
-    pub const NAME: &str = "a name has 1 to 64 bytes of UTF-8 and no control characters";
+    pub const NAME: &str =
+        text_with_number!("a name has 1 to ", METRIC_NAME_BYTES, " bytes of UTF-8 and no control characters");
     /// A string holds bytes that are not UTF-8, or an unescaped control character.
     pub const STRING: &str = "a string is UTF-8, with control characters, \" and \\ escaped";
     /// The character after a backslash does not make an escape.
@@ -48,20 +52,21 @@ pub mod error {
     pub const NUMBER: &str = "the value must be a JSON number, such as 42.5, -1 or 1e3";
     /// The magnitude of the value is 2^64 or more.
     pub const RANGE: &str = "a value must be less than 2^64, and more than -2^64";
-    /// No closing brace was found within [`METRIC_OBJECT_BYTES`](super::METRIC_OBJECT_BYTES).
-    pub const LONG: &str = "an object has at most 1024 bytes";
+    /// No closing brace was found within [`METRIC_OBJECT_BYTES`].
+    pub const LONG: &str = text_with_number!("an object has at most ", METRIC_OBJECT_BYTES, " bytes");
     /// The client closed its side inside an object.
     pub const CUT: &str = "the input ended inside an object, which was not counted";
     /// An object asks for [`DUMP`] with a value other than 0.
     pub const DUMP: &str = "the name dump asks for the dump, and its value must be 0";
-    /// A new name was sent while [`METRICS_MAX`](crate::limits::METRICS_MAX) names are known.
-    pub const FULL: &str = "64 names are known, and there is no room for another one";
+    /// A new name was sent while [`METRICS_MAX`] names are known.
+    pub const FULL: &str =
+        text_with_number!("", METRICS_MAX, " names are known, and there is no room for another one");
     /// The sum of a metric, or the count of its values, would overflow.
     pub const SUM: &str = "the sum of this metric would get too large, and is left as it was";
     /// The client is not authorized.
     pub const DENIED: &str = "denied: allow_uid and allow_gid do not name you";
     /// All slots for clients are taken.
-    pub const BUSY: &str = "busy: 16 clients are connected; try again";
+    pub const BUSY: &str = text_with_number!("busy: ", CLIENTS_MAX, " clients are connected; try again");
 }
 
 /// One decoded object.

@@ -1,9 +1,10 @@
 //! The bytes of the control protocol: the words of a request and the names of errors.
 //! `docs/control.md` is the manual of the protocol.
 
+use crate::limits::JOB_MAX_BYTES;
 use crate::util::lines::{Line, classify};
 use crate::util::string_table::named_enum;
-use crate::util::text::{parse_u64, trim};
+use crate::util::text::{parse_u64, text_with_number, trim};
 
 named_enum! {
     /// The reason for which a request is refused. The text of the reply says more. The name is
@@ -75,7 +76,9 @@ pub fn text(argument: &[u8]) -> Result<&[u8], Refusal> {
         Line::Rejected(_) if argument.contains(&0) => {
             Err((Code::BadRequest, "a job may not hold a NUL byte"))
         }
-        Line::Rejected(_) => Err((Code::TooLong, "a job has at most 1000 bytes")),
+        Line::Rejected(_) => {
+            Err((Code::TooLong, text_with_number!("a job has at most ", JOB_MAX_BYTES, " bytes")))
+        }
     }
 }
 

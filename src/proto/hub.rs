@@ -1,13 +1,16 @@
 //! The lines of the hub: `[pid N] text` from a client to all others, and the hub's own lines.
 //! No client can imitate another one, because its control bytes are shown as `\xNN`.
 
-use crate::util::text::Writer;
+use crate::limits::CHAT_LINE_BYTES;
+use crate::util::text::{Writer, text_with_number};
 use ufmt::uwrite;
 
 /// The line that a client reads if all slots are taken. No line of a client can begin like it.
 pub const FULL: &[u8] = b"server full\n";
 /// The line that a client reads if it sent a line that is too long.
-pub const TOO_LONG: &[u8] = b"[hub] your line was not passed on: a line has at most 1024 bytes\n";
+pub const TOO_LONG: &[u8] =
+    text_with_number!("[hub] your line was not passed on: a line has at most ", CHAT_LINE_BYTES, " bytes\n")
+        .as_bytes();
 
 /// Appends `[pid N] text` and a newline. Control bytes of the text are escaped. A line that
 /// gets too long by that is cut, and ends with `…`.
@@ -27,7 +30,7 @@ pub fn push_lost(lost: u32, out: &mut Writer<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{CHAT_LINE_BYTES, CLIENT_OUTPUT_BYTES};
+    use crate::limits::CLIENT_OUTPUT_BYTES;
 
     fn line(text: &[u8]) -> Vec<u8> {
         let mut bytes = [0; CLIENT_OUTPUT_BYTES];

@@ -60,18 +60,6 @@ impl SpoolDisk {
         });
     }
 
-    /// Returns true if claims are open.
-    #[must_use]
-    pub fn has_claims(&self) -> bool {
-        self.claims.iter().any(Option::is_some)
-    }
-
-    /// Returns the path of the queue file.
-    #[must_use]
-    pub fn queue(&self) -> &Path {
-        &self.queue
-    }
-
     /// Changes to another queue file. No claim may be open.
     pub fn set_queue(&mut self, queue: &Path) {
         self.queue = queue.clone();

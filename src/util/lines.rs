@@ -1,10 +1,10 @@
 //! Finds the ends of lines, and decides if a line of the queue file is a job.
 
-use super::text::trim;
+use super::text::{text_with_number, trim};
 use crate::limits::JOB_MAX_BYTES;
 
 /// The reason why a line of more than [`JOB_MAX_BYTES`] is not a job.
-pub const TOO_LONG: &str = "it is longer than 1000 bytes";
+pub const TOO_LONG: &str = text_with_number!("it is longer than ", JOB_MAX_BYTES, " bytes");
 
 /// The kind of a line of the queue file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

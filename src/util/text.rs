@@ -218,6 +218,59 @@ pub fn parse_u64(digits: &[u8]) -> Option<u64> {
     })
 }
 
+/// Joins a text, a number in decimal and a text at compile time, so that a message prints
+/// the constant that it speaks of.
+macro_rules! text_with_number {
+    ($before:literal, $number:expr, $after:literal) => {
+        const {
+            const PARTS: (&str, u64, &str) = ($before, $number as u64, $after);
+            const LENGTH: usize = PARTS.0.len() + $crate::util::text::digits(PARTS.1) + PARTS.2.len();
+            const BYTES: [u8; LENGTH] = $crate::util::text::join(PARTS);
+            match core::str::from_utf8(&BYTES) {
+                Ok(text) => text,
+                Err(_) => panic!("the parts are texts"),
+            }
+        }
+    };
+}
+pub(crate) use text_with_number;
+
+/// Returns the number of decimal digits of `number`.
+pub(crate) const fn digits(number: u64) -> usize {
+    match number.checked_ilog10() {
+        Some(exponent) => (exponent as usize).saturating_add(1),
+        None => 1,
+    }
+}
+
+/// Returns the bytes of a text, a number in decimal and a text. For [`text_with_number!`].
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which refuses what is out of bounds"
+)]
+pub(crate) const fn join<const LENGTH: usize>(
+    (before, mut number, after): (&str, u64, &str),
+) -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    let mut at = 0;
+    while at < LENGTH {
+        // From the end: the text after the number, the number's digits, the text before it.
+        let place = LENGTH - 1 - at;
+        bytes[place] = if at < after.len() {
+            after.as_bytes()[after.len() - 1 - at]
+        } else if place >= before.len() {
+            let digit = b'0' + (number % 10) as u8;
+            number /= 10;
+            digit
+        } else {
+            before.as_bytes()[place]
+        };
+        at += 1;
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,6 +350,15 @@ mod tests {
     fn numbers_are_padded_to_a_width() {
         assert_eq!(written(|out| out.push_padded(7, 3)), b"007");
         assert_eq!(written(|out| out.push_padded(1234, 3)), b"1234");
+    }
+
+    #[test]
+    fn a_text_holds_the_number_of_its_constant() {
+        const LIMIT: usize = 1234;
+        assert_eq!(text_with_number!("at most ", LIMIT, " bytes"), "at most 1234 bytes");
+        assert_eq!(text_with_number!("", 0, ""), "0");
+        assert_eq!(text_with_number!("ä", u64::MAX, "ö"), "ä18446744073709551615ö");
+        assert_eq!([0, 9, 10, 99, 100].map(digits), [1, 1, 2, 2, 3]);
     }
 
     #[test]

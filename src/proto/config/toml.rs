@@ -8,7 +8,7 @@ use super::Config;
 use super::keys::{KEYS, Key, Scalar};
 use crate::limits::PATH_MAX_BYTES;
 use crate::util::path::Path;
-use crate::util::text::{Writer, trim};
+use crate::util::text::{Writer, text_with_number, trim};
 use heapless::Vec;
 
 /// An error in a configuration, and its line.
@@ -112,13 +112,7 @@ pub fn apply_option<'a>(option: &'a [u8], config: &mut Config, base: &Path) -> R
         parser.value(index, key, config, base)?;
         return parser.end_of_line();
     }
-    key.clear(config);
-    let bad = parser.problem(Problem::BadValue(index));
-    if !key.is_list() {
-        return key.set(config, base, Scalar::Bare(value)).ok_or(bad);
-    }
-    let items = value.split(|byte| *byte == b',').map(trim).filter(|item| !item.is_empty());
-    items.into_iter().try_for_each(|item| key.set(config, base, Scalar::Bare(item)).ok_or(bad))
+    key.set_bare(config, base, value).ok_or(parser.problem(Problem::BadValue(index)))
 }
 
 /// Returns the number of the line that follows `text`, from 1.
@@ -360,7 +354,8 @@ impl<'a> Parser<'a> {
     }
 
     fn append(&self, text: &mut DecodedString, bytes: &[u8]) -> Result<(), ConfigError<'a>> {
-        text.extend_from_slice(bytes).map_err(|_| self.syntax("text is longer than 255 bytes"))
+        text.extend_from_slice(bytes)
+            .map_err(|_| self.syntax(text_with_number!("text is longer than ", PATH_MAX_BYTES, " bytes")))
     }
 
     fn unterminated(&self) -> ConfigError<'a> {

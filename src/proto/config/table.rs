@@ -1,0 +1,249 @@
+//! The table of configuration keys. [`Config`], [`KEYS`] and the defaults are derived from it.
+//! `keys.rs` reads and writes the values.
+
+use crate::limits::{
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, LOG_KEEP_MAX, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, SUPERVISED_MAX,
+};
+use crate::proto::log::{Level, TimestampFormat};
+use crate::proto::service::Service;
+use crate::util::path::Path;
+use crate::util::time::Duration;
+use heapless::Vec;
+
+/// A user or group, by name or number: at most [`NAME_MAX_BYTES`] bytes, empty for none.
+pub type AccountName = Vec<u8, NAME_MAX_BYTES>;
+
+/// The values of `sync`. With `always`, a new job is on disk before it is acknowledged. With
+/// `never`, the spool is not synced.
+const SYNC_NAMES: &[&str] = &["always", "never"];
+
+/// The upper bound of most durations: a day, in milliseconds.
+const DAY: u32 = 86_400_000;
+/// The upper bound of `job_timeout`: 30 days, in milliseconds.
+const MONTH: u32 = 30 * DAY;
+
+/// The type of a key's value, and its range.
+#[derive(Clone, Copy, Debug)]
+pub enum KeyKind {
+    /// A path of 1 to [`PATH_MAX_BYTES`](crate::limits::PATH_MAX_BYTES) bytes. A relative one
+    /// is made absolute. The text is the name of the default path in the folder of `-d`, or in
+    /// that of a user other than root.
+    File(&'static str),
+    /// The word `log` or `shell`, or a path.
+    Handler,
+    /// A path, or an empty text for no device.
+    Device,
+    /// A number of bytes, below 2^62.
+    Size,
+    /// A duration between two bounds in milliseconds, both included. Zero is allowed too if
+    /// the third field is true.
+    Duration(u32, u32, bool),
+    /// A number between two bounds, both included.
+    Count(u32, u32),
+    /// A word of the list, stored as its index.
+    Choice(&'static [&'static str]),
+    /// A value that is true or false.
+    Flag,
+    /// A user or group.
+    Account,
+    /// A list of users or groups.
+    Accounts,
+    /// A list of services other than `supervisor`.
+    Services,
+    /// A list of absolute paths.
+    Paths,
+    /// The name of an abstract socket.
+    Abstract,
+}
+
+/// A configuration key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// The name of the key in the file.
+    pub name: &'static str,
+    /// The default value, as `-o` accepts it.
+    pub(super) default: &'static str,
+    /// The type of the value, and its range.
+    pub kind: KeyKind,
+    /// True if a running service can change to a new value.
+    pub reloadable: bool,
+    pub(super) id: KeyId,
+}
+
+/// The field of [`Config`] that holds the value of a key.
+pub(super) enum ConfigField<'c> {
+    Path(&'c mut Path),
+    Bytes(&'c mut u64),
+    Number(&'c mut u32),
+    Index(&'c mut u8),
+    Flag(&'c mut bool),
+    Span(&'c mut Duration),
+    Account(&'c mut AccountName),
+    Accounts(&'c mut Vec<AccountName, ALLOW_IDS_MAX>),
+    Services(&'c mut Vec<Service, SUPERVISED_MAX>),
+    Paths(&'c mut Vec<u8, ALLOW_PATHS_BYTES>),
+    Name(&'c mut Vec<u8, METRICS_NAME_MAX_BYTES>),
+}
+
+/// The type of a field, with its empty value and its variant of [`ConfigField`].
+trait ConfigValue: Sized {
+    const EMPTY: Self;
+    fn field(&mut self) -> ConfigField<'_>;
+}
+
+macro_rules! config_values {
+    ($($type:ty: $empty:expr, $variant:ident;)*) => {
+        $(impl ConfigValue for $type {
+            const EMPTY: Self = $empty;
+
+            fn field(&mut self) -> ConfigField<'_> {
+                ConfigField::$variant(self)
+            }
+        })*
+    };
+}
+
+config_values! {
+    Path: Self::empty(), Path;
+    u64: 0, Bytes;
+    u32: 0, Number;
+    u8: 0, Index;
+    bool: false, Flag;
+    Duration: Self::ZERO, Span;
+    AccountName: Self::new(), Account;
+    Vec<AccountName, ALLOW_IDS_MAX>: Self::new(), Accounts;
+    Vec<Service, SUPERVISED_MAX>: Self::new(), Services;
+    Vec<u8, ALLOW_PATHS_BYTES>: Self::new(), Paths;
+    Vec<u8, METRICS_NAME_MAX_BYTES>: Self::new(), Name;
+}
+
+/// Declares the keys. A row holds the field and its type, the default, the kind of value, and
+/// `RELOAD` if a reload can change the value or `RESTART` if it cannot.
+macro_rules! config {
+    ($($(#[$doc:meta])* $key:ident: $type:ty = $default:literal, $kind:expr, $reload:ident;)*) => {
+        /// The value of every key. It takes five kilobytes and is therefore filled in place,
+        /// never moved.
+        #[derive(Debug)]
+        pub struct Config {
+            $($(#[$doc])* pub $key: $type,)*
+            /// True if the configuration names `log_file`. `run` needs to know it.
+            pub log_file_named: bool,
+        }
+
+        impl Config {
+            /// The value before [`Config::reset`]: empty fields and zeros.
+            pub const EMPTY: Self =
+                Self { $($key: <$type as ConfigValue>::EMPTY,)* log_file_named: false };
+
+            /// Returns the field of a key.
+            pub(super) fn field(&mut self, id: KeyId) -> ConfigField<'_> {
+                match id {
+                    $(KeyId::$key => self.$key.field(),)*
+                }
+            }
+
+            /// Copies the values from `old` that only a restart can change.
+            pub fn keep_fixed(&mut self, old: &Self) {
+                $(if !$reload {
+                    self.$key.clone_from(&old.$key);
+                })*
+            }
+        }
+
+        /// The id of a key, for [`Config::field`].
+        #[allow(non_camel_case_types, reason = "the names are those of the fields")]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub(super) enum KeyId {
+            $($key),*
+        }
+
+        /// All keys, in the order in which `check` prints them.
+        pub const KEYS: &[Key] = {
+            use KeyKind::*;
+            &[$(Key {
+                name: stringify!($key),
+                default: $default,
+                kind: $kind,
+                reloadable: $reload,
+                id: KeyId::$key,
+            }),*]
+        };
+    };
+}
+
+/// A reload can change the value.
+const RELOAD: bool = true;
+/// Only a restart can change the value.
+const RESTART: bool = false;
+
+config! {
+    /// The PID file of `jobs`. The PID files of the other services are in the same folder.
+    pid_file: Path = "/run/zigsvc.pid", File("zigsvc.pid"), RESTART;
+    /// The control socket.
+    socket: Path = "/run/zigsvc.sock", File("zigsvc.sock"), RESTART;
+    /// The log file.
+    log_file: Path = "/var/log/zigsvc.log", File("zigsvc.log"), RELOAD;
+    /// The health file, which holds the last heartbeat.
+    health_file: Path = "/run/zigsvc.health", File("zigsvc.health"), RELOAD;
+    /// The file to which programs append jobs, one a line.
+    queue_file: Path = "/var/spool/zigsvc/queue", File("queue"), RELOAD;
+    /// The folder of the journal.
+    spool: Path = "/var/spool/zigsvc", File("spool"), RESTART;
+    /// The size in bytes at which the log is rotated. 0: it is never rotated.
+    log_max: u64 = "10000", Size, RELOAD;
+    /// The number of rotated logs to keep.
+    log_keep: u32 = "1", Count(1, LOG_KEEP_MAX), RELOAD;
+    /// The lowest level that is logged, as an index of `Level::NAMES`.
+    log_level: u8 = "info", Choice(Level::NAMES), RELOAD;
+    /// The timestamps of log lines, as an index of `TimestampFormat::NAMES`.
+    log_time: u8 = "iso", Choice(TimestampFormat::NAMES), RELOAD;
+    /// True if log lines are also sent to /dev/log.
+    syslog: bool = "false", Flag, RELOAD;
+    /// The longest time between two heartbeats. Without inotify, it is also the time between
+    /// two checks of the queue file.
+    interval: Duration = "3s", Duration(100, DAY, false), RELOAD;
+    /// The handler of jobs: `log`, `shell`, or a path.
+    handler: Path = "log", Handler, RELOAD;
+    /// The number of handlers that run at a time.
+    workers: u32 = "1", Count(1, 8), RELOAD;
+    /// The time after which a handler is ended. Zero: it is never ended.
+    job_timeout: Duration = "0", Duration(1, MONTH, true), RELOAD;
+    /// The number of attempts after the first.
+    retries: u32 = "2", Count(0, 100), RELOAD;
+    /// The delay before the second attempt. It doubles with each attempt, up to five minutes.
+    retry_delay: Duration = "1s", Duration(1, DAY, true), RELOAD;
+    /// The maximum number of waiting, running and dead jobs together.
+    queue_max: u32 = "10000", Count(1, 10_000_000), RELOAD;
+    /// When the spool is synced, as an index of the names `always` and `never`.
+    sync: u8 = "always", Choice(SYNC_NAMES), RELOAD;
+    /// The time that running jobs have to end after SIGTERM. SIGKILL follows.
+    stop_timeout: Duration = "10s", Duration(1, DAY, true), RELOAD;
+    /// The user that the service changes to. Empty: it keeps its user.
+    user: AccountName = "", Account, RESTART;
+    /// The group that the service changes to. Empty: the user's own.
+    group: AccountName = "", Account, RESTART;
+    /// The users that may use the sockets.
+    allow_uid: Vec<AccountName, ALLOW_IDS_MAX> = "", Accounts, RELOAD;
+    /// The groups that may use the sockets.
+    allow_gid: Vec<AccountName, ALLOW_IDS_MAX> = "", Accounts, RELOAD;
+    /// The services that the supervisor keeps running.
+    supervise: Vec<Service, SUPERVISED_MAX> = "jobs", Services, RELOAD;
+    /// The time between two probes of the supervisor.
+    check_interval: Duration = "5s", Duration(100, DAY, false), RELOAD;
+    /// The age from which a heartbeat is stale.
+    stale_after: Duration = "15s", Duration(100, DAY, false), RELOAD;
+    /// The number of failed probes in a row after which a service is restarted.
+    failures: u32 = "3", Count(1, 100), RELOAD;
+    /// The device of the hardware watchdog. Empty: there is none.
+    watchdog: Path = "", Device, RELOAD;
+    /// The time that a service may be unhealthy before the hardware watchdog is withheld.
+    watchdog_patience: Duration = "5m", Duration(1000, DAY, false), RELOAD;
+    /// The paths that the opener opens. A NUL byte ends each.
+    allow: Vec<u8, ALLOW_PATHS_BYTES> =
+        "/etc/hostname,/etc/os-release,/proc/version", Paths, RELOAD;
+    /// The abstract socket of the collector, without its leading NUL byte.
+    metrics_name: Vec<u8, METRICS_NAME_MAX_BYTES> = "zigsvc-metrics", Abstract, RELOAD;
+}
+
+// The list has space for each service but the supervisor, each once.
+const _: () = assert!(SUPERVISED_MAX + 1 == Service::ALL.len());
