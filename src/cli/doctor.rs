@@ -9,7 +9,7 @@ use crate::proto::log::emit_iso;
 use crate::proto::service::Service;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::lifecycle::{describe_at, exit};
-use crate::service::listener::{AccessPolicy, describe_unknown};
+use crate::service::listener::{describe_unknown, find_policy};
 use crate::sys::inotify::Inotify;
 use crate::sys::socket::SOCKET_PATH_MAX_BYTES;
 use crate::sys::{Errno, Failure, clock, fds, file, identity, process};
@@ -224,7 +224,7 @@ impl Doctor<'_> {
 
     fn accounts(&mut self) {
         let config = self.config;
-        if let Err(name) = AccessPolicy::resolve(Service::Jobs, config) {
+        if let Err(name) = find_policy(Service::Jobs, config) {
             self.print_finding(false, "access", &|out| describe_unknown(name, out));
         }
         if config.user.is_empty() {

@@ -19,12 +19,13 @@ use super::connections::Connections;
 use super::degraded::{Degraded, push_names};
 use super::heartbeat::Heartbeat;
 use super::lifecycle::{Process, StartReporter, describe_at, exit};
-use super::listener::{AccessPolicy, Listener, describe_unknown, open_and_drop};
+use super::listener::{Listener, describe_unknown, find_policy, open_and_drop};
 use super::log::Log;
 use super::memory::Memory;
 use super::reload::{self, REASON_BYTES};
 use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
 use crate::proto::service::Service;
+use crate::state::access::AccessPolicy;
 use crate::sys::identity::Identity;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
@@ -46,6 +47,17 @@ pub enum PollSource {
     Client(usize),
     /// What the service watches beside its clients.
     Other,
+}
+
+impl PollSource {
+    /// Returns the slot of the client that is ready.
+    #[must_use]
+    pub fn client(&self) -> Option<usize> {
+        match self {
+            Self::Client(slot) => Some(*slot),
+            _ => None,
+        }
+    }
 }
 
 /// Appends what only the service knows to a line.
@@ -150,15 +162,15 @@ impl ServiceBase {
         }
         let fed = self.process.notify.next_deadline().filter(|_| self.alive);
         let beat = clients.and_then(|_| self.heartbeat.next_deadline(self.beat_every()));
-        let accept = clients.and_then(|_| self.listener.next_deadline(now));
+        let accept = clients.and_then(|_| self.listener.acceptor.next_deadline(now));
         let due = [due, fed, beat, accept].into_iter().fold(None, earliest);
         if let Some(clients) = clients {
-            if self.listener.accepts(now) {
-                set.read(self.listener.fd(), PollSource::Listener);
+            if self.listener.acceptor.accepts(now) {
+                set.read(self.listener.acceptor.fd(), PollSource::Listener);
             }
-            for (place, _) in clients.connected() {
-                if let Some((fd, interest)) = clients.interest(place, reading(place)) {
-                    set.watch(fd.as_fd(), interest, PollSource::Client(place));
+            for (slot, _) in clients.clients.connected() {
+                if let Some((fd, interest)) = clients.interest(slot, reading(slot)) {
+                    set.watch(fd.as_fd(), interest, PollSource::Client(slot));
                 }
             }
         }
@@ -272,7 +284,7 @@ impl ServiceBase {
             (self.degraded.log, "log"),
             (self.degraded.health, "health"),
             (self.listener.failure().is_some(), "socket"),
-            (self.listener.is_out_of_descriptors(), "descriptors"),
+            (self.listener.acceptor.is_out_of_descriptors(), "descriptors"),
         ];
         push_names(&states, out);
     }
@@ -298,7 +310,7 @@ impl ServiceBase {
         let mut out = Writer::new(&mut reason);
         let policy = match reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) {
             Ok(()) => {
-                let policy = AccessPolicy::resolve(self.service, self.process.candidate);
+                let policy = find_policy(self.service, self.process.candidate);
                 policy.map_err(|name| describe_unknown(name, &mut out))
             }
             Err(InvalidConfig) => Err(()),

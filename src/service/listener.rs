@@ -2,101 +2,98 @@
 //! made again when somebody deletes it, and who may use it.
 
 use super::config_source::{ServiceFile, path_of};
+use super::connections::access_of;
 use super::lifecycle::{Process, exit};
-use crate::limits::{ACCEPT_RETRY, ALLOW_IDS_MAX, SOCKET_IN_USE, STOP_POLL};
+use crate::limits::{ACCEPT_RETRY, SOCKET_IN_USE, STOP_POLL};
 use crate::proto::config::{AccountName, Config};
 use crate::proto::service::Service;
+use crate::state::access::{Access, AccessPolicy};
 use crate::sys::identity;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, OwnedFd, clock, file, poll};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
-use heapless::Vec;
 
-/// What a peer may.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Access {
-    /// Nothing.
-    Denied,
-    /// What harms nobody else.
-    Guest,
-    /// Everything: root, and the uid of the service.
-    Owner,
-}
-
-/// Who may use a socket: everybody, or those whom `allow_uid` and `allow_gid` name.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AccessPolicy {
-    everybody: bool,
-    uids: Vec<u32, ALLOW_IDS_MAX>,
-    gids: Vec<u32, ALLOW_IDS_MAX>,
-}
-
-impl AccessPolicy {
-    /// Who may use the socket of `service`: finds the accounts that the
-    /// configuration names, where they matter.
-    ///
-    /// # Errors
-    /// The name that is neither a number nor known.
-    pub fn resolve(service: Service, config: &Config) -> Result<Self, &AccountName> {
-        let everybody = matches!(service, Service::Hub | Service::Opener);
-        let mut policy = Self { everybody, uids: Vec::new(), gids: Vec::new() };
-        if everybody {
-            return Ok(policy);
-        }
+/// Returns the policy of a service's socket. The hub and the opener are for every user;
+/// other sockets are for the accounts that the configuration names.
+///
+/// # Errors
+/// Returns the name that is neither a number nor known.
+pub fn find_policy(service: Service, config: &Config) -> Result<AccessPolicy, &AccountName> {
+    let mut policy = AccessPolicy {
+        everybody: matches!(service, Service::Hub | Service::Opener),
+        ..AccessPolicy::default()
+    };
+    if !policy.everybody {
         for name in &config.allow_uid {
             let _ = policy.uids.push(identity::find_uid(name).ok_or(name)?);
         }
         for name in &config.allow_gid {
             let _ = policy.gids.push(identity::find_group(name).ok_or(name)?);
         }
-        Ok(policy)
     }
+    Ok(policy)
+}
 
-    /// The mode of the socket.
-    fn mode(&self) -> u32 {
-        match (self.uids.len(), self.gids.len()) {
-            _ if self.everybody => 0o666,
-            (0, 0) => 0o600,
-            (0, 1) => 0o660,
-            _ => 0o666,
-        }
-    }
+/// Accepts connections from a listening socket.
+pub struct Acceptor {
+    fd: OwnedFd,
+    /// After a lack of descriptors: when to try again.
+    accept_after: Option<Instant>,
+}
 
-    /// The group of the socket, if it matters.
-    fn group(&self) -> Option<u32> {
-        self.gids.first().copied().filter(|_| self.mode() == 0o660)
-    }
-
-    /// What the peer of a connection may.
+impl Acceptor {
+    /// Takes over a listening socket.
     #[must_use]
-    pub fn access_of(&self, connection: &OwnedFd, peer: Peer) -> Access {
-        if peer.uid == 0 || peer.uid == identity::effective_uid() {
-            return Access::Owner;
-        }
-        let known = self.uids.contains(&peer.uid) || self.gids.contains(&peer.gid);
-        // Where the kernel does not tell all groups, the mode of the socket has
-        // let nobody else in.
-        let in_group = || {
-            let told = socket::peer_in_groups(connection, &self.gids);
-            !self.gids.is_empty() && told.unwrap_or(self.mode() == 0o660)
-        };
-        if self.everybody || known || in_group() { Access::Guest } else { Access::Denied }
+    pub fn new(fd: OwnedFd) -> Self {
+        Self { fd, accept_after: None }
+    }
+
+    /// Returns the descriptor, which is polled for input.
+    #[must_use]
+    pub fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// Returns true if the socket can be polled at `now`.
+    #[must_use]
+    pub fn accepts(&self, now: Instant) -> bool {
+        self.next_deadline(now).is_none()
+    }
+
+    /// Returns when the socket can be polled again, if not at `now`.
+    #[must_use]
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        self.accept_after.filter(|at| !at.is_due(now))
+    }
+
+    /// Returns the next connection and its client, if there is one.
+    pub fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer)> {
+        let accepted = socket::accept(&self.fd);
+        self.accept_after = accepted.is_err().then(|| now + ACCEPT_RETRY);
+        let connection = accepted.ok()??;
+        let peer = socket::peer(&connection).ok()?;
+        Some((connection, peer))
+    }
+
+    /// Returns true if there were no descriptors for another connection.
+    #[must_use]
+    pub fn is_out_of_descriptors(&self) -> bool {
+        self.accept_after.is_some()
     }
 }
 
 /// See the module's documentation.
 pub struct Listener {
     path: Path,
-    fd: OwnedFd,
-    /// The name in the file system that is ours.
+    /// Accepts the connections.
+    pub acceptor: Acceptor,
+    /// The device and inode of the socket's file.
     identity: (u64, u64),
-    /// Who may.
+    /// The users and groups that can use the socket.
     pub policy: AccessPolicy,
-    /// There were no descriptors: nothing is accepted before this.
-    accept_after: Option<Instant>,
-    /// Why the name is not there and cannot be made, if so.
+    /// The reason why the file is missing and cannot be made again.
     failure: Option<Failure>,
 }
 
@@ -125,13 +122,7 @@ impl Listener {
                 made => break made?,
             }
         };
-        Ok(Self { path: path.clone(), fd, identity, policy, accept_after: None, failure: None })
-    }
-
-    /// To be polled for input.
-    #[must_use]
-    pub fn fd(&self) -> &OwnedFd {
-        &self.fd
+        Ok(Self { path: path.clone(), acceptor: Acceptor::new(fd), identity, policy, failure: None })
     }
 
     /// Where it is.
@@ -163,7 +154,7 @@ impl Listener {
             // (a dead socket is replaced, anything else is left alone)
             _ => match make(&self.path, &self.policy, None) {
                 Ok((fd, identity)) => {
-                    (self.fd, self.identity, self.accept_after) = (fd, identity, None);
+                    (self.acceptor, self.identity) = (Acceptor::new(fd), identity);
                     None
                 }
                 Err(failure) => Some(failure),
@@ -194,38 +185,11 @@ impl Listener {
         if named == Ok(self.identity) { file::unlink(self.path.as_c_str()) } else { Ok(()) }
     }
 
-    /// Whether it may be polled at `now`.
-    #[must_use]
-    pub fn accepts(&self, now: Instant) -> bool {
-        self.next_deadline(now).is_none()
-    }
-
-    /// When it may be polled again, if not at `now`.
-    #[must_use]
-    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        self.accept_after.filter(|at| !at.is_due(now))
-    }
-
-    /// The next connection and its peer, if there is one.
-    pub fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer)> {
-        match socket::accept(&self.fd) {
-            Ok(connection) => {
-                self.accept_after = None;
-                let connection = connection?;
-                let peer = socket::peer(&connection).ok()?;
-                Some((connection, peer))
-            }
-            Err(_) => {
-                self.accept_after = Some(now + ACCEPT_RETRY);
-                None
-            }
-        }
-    }
-
-    /// Whether there were no descriptors for another connection.
-    #[must_use]
-    pub fn is_out_of_descriptors(&self) -> bool {
-        self.accept_after.is_some()
+    /// Returns the next connection, if there is one, its client and the client's rights.
+    pub fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer, Access)> {
+        let (fd, peer) = self.acceptor.accept(now)?;
+        let access = access_of(&self.policy, &fd, peer);
+        Some((fd, peer, access))
     }
 }
 
@@ -276,7 +240,7 @@ fn needs_rights(service: Service, process: &Process) -> bool {
 /// The socket; without it the process ends.
 fn open_socket(service: Service, process: &Process, chown: bool) -> Listener {
     let config = &process.config;
-    let policy = match AccessPolicy::resolve(service, config) {
+    let policy = match find_policy(service, config) {
         Ok(policy) => policy,
         Err(name) => process.fail(exit::CONFIG, &|out| describe_unknown(name, out)),
     };

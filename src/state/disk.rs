@@ -3,7 +3,23 @@
 
 /// Why a disk did not do something: an errno.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub struct DiskError(pub i32);
+
+impl DiskError {
+    /// ENOSPC: the disk is full.
+    pub const NO_SPACE: Self = Self(28);
+    /// EDQUOT: the user's quota is full.
+    const OVER_QUOTA: Self = Self(122);
+    /// EFBIG: the file may not grow.
+    const TOO_BIG: Self = Self(27);
+
+    /// Returns true if there is no room, and smaller or fewer files would help.
+    #[must_use]
+    pub fn is_no_space(self) -> bool {
+        [Self::NO_SPACE, Self::OVER_QUOTA, Self::TOO_BIG].contains(&self)
+    }
+}
 
 /// One of the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

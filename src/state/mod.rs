@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod clients;
 pub mod collector;
 pub mod disk;
+pub mod jobs;
 pub mod log_stream;
 pub mod notify;
 pub mod opener;

@@ -2,14 +2,9 @@
 //! and are taken back whole if they cannot be made durable, and the answers.
 
 use super::Jobs;
-use super::control::PendingReply;
-use super::requests::{error_code, error_text, refuse};
-use crate::limits::{CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
 use crate::state::disk::DiskError;
 use crate::state::spool::NO_SPACE;
-use crate::util::text::Writer;
 use crate::util::time::Instant;
-use ufmt::uwrite;
 
 impl Jobs {
     /// Adds a job to the turn's batch; its answer follows the commit.
@@ -40,11 +35,7 @@ impl Jobs {
                 0
             }
         };
-        let pending = match self.control.pending_reply(client_slot) {
-            PendingReply::Ids(first, count) => PendingReply::Ids(first, count.saturating_add(1)),
-            _ => PendingReply::Ids(id, 1),
-        };
-        self.control.defer_reply(client_slot, pending);
+        self.control.replies.defer_id(client_slot, id);
         Ok(())
     }
 
@@ -61,65 +52,5 @@ impl Jobs {
             self.spool.roll_back(&mut self.disk, savepoint);
         }
         Err(error)
-    }
-
-    /// The commit succeeded or failed: whoever waited for it is told.
-    #[inline(never)]
-    pub(super) fn send_pending_replies(&mut self, durable: Result<(), DiskError>, now: Instant) {
-        self.control.batch = None;
-        let batch = self.control.batch_error.take().map_or(durable, Err);
-        for client_slot in 0..CLIENTS_MAX {
-            let pending = self.control.pending_reply(client_slot);
-            if pending == PendingReply::None {
-                continue;
-            }
-            self.control.defer_reply(client_slot, PendingReply::None);
-            let mut answers = [0; CLIENT_OUTPUT_BYTES];
-            let mut out = Writer::new(&mut answers);
-            push_reply(
-                pending,
-                if matches!(pending, PendingReply::Ids(..)) { batch } else { durable },
-                &mut out,
-            );
-            self.send_reply(client_slot, out.as_bytes(), now);
-        }
-    }
-
-    /// Sends an answer that was waited for.
-    pub(super) fn send_reply(&mut self, client_slot: usize, answer: &[u8], now: Instant) {
-        match self.control.clients.send(client_slot, answer, now) {
-            Ok(_) => self.close_if_finished(client_slot),
-            Err(_) => self.drop_client(client_slot),
-        }
-    }
-}
-
-/// The answer after the commit.
-fn push_reply(pending: PendingReply, durable: Result<(), DiskError>, out: &mut Writer<'_>) {
-    match (pending, durable) {
-        (PendingReply::None, _) => {}
-        (PendingReply::Ids(first, count), Ok(())) => {
-            for id in (first..).take(count) {
-                let _ = uwrite!(out, "ok id={}\n", id);
-            }
-        }
-        (PendingReply::Ids(_, count), Err(error)) => {
-            for _ in 0..count {
-                refuse(out, error_code(error), error_text(error));
-            }
-        }
-        (PendingReply::Job(id), Ok(())) => {
-            let _ = uwrite!(out, "ok id={}\n", id);
-        }
-        (PendingReply::Cancelled(id, running), Ok(())) => {
-            let was = if running { "running" } else { "waiting" };
-            let _ = uwrite!(out, "ok id={} was={}\n", id, was);
-        }
-        (PendingReply::Count(count), Ok(())) => {
-            let _ = uwrite!(out, "ok count={}\n", count);
-        }
-        (PendingReply::Job(_) | PendingReply::Cancelled(..) | PendingReply::Count(_), Err(error)) => {
-            refuse(out, error_code(error), "done, but not on disk yet: a power cut may undo it");
-        }
     }
 }

@@ -4,8 +4,9 @@ use super::Jobs;
 use crate::proto::service::Service;
 use crate::service::config_source::InvalidConfig;
 use crate::service::lifecycle::{Process, describe_at};
-use crate::service::listener::{AccessPolicy, describe_unknown};
+use crate::service::listener::{describe_unknown, find_policy};
 use crate::service::reload::{self, REASON_BYTES};
+use crate::state::access::AccessPolicy;
 use crate::state::window::JobState;
 use crate::util::text::Writer;
 use crate::util::time::Instant;
@@ -17,7 +18,7 @@ impl Jobs {
         let mut out = Writer::new(&mut reason);
         let policy = match reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) {
             Ok(()) => {
-                let policy = AccessPolicy::resolve(Service::Jobs, self.process.candidate);
+                let policy = find_policy(Service::Jobs, self.process.candidate);
                 policy.map_err(|name| describe_unknown(name, &mut out))
             }
             Err(InvalidConfig) => Err(()),

@@ -26,6 +26,13 @@ pub(super) enum JobResult {
 }
 
 impl JobResult {
+    /// Writes the answer of `wait`.
+    pub(super) fn push_answer(self, id: u64, out: &mut Writer<'_>) {
+        out.push_str("ok ");
+        self.describe(id, out);
+        out.push_str("\n");
+    }
+
     /// `id=N state=done|dead exit=N`
     pub(super) fn describe(self, id: u64, out: &mut Writer<'_>) {
         let (state, exit) = match self {

@@ -18,8 +18,9 @@
 //! is the log is never recorded as done without its line.
 //!
 //! - `turn.rs`: stages 6 to 9, and the rest that a failing disk gets
-//! - `control.rs`, `requests.rs`, `scan.rs`, `history.rs`: stages 7 and 10
-//! - `batch.rs`, `admission.rs`: the answers of stage 8, and stage 11
+//! - `control.rs`, `serving.rs`, `requests.rs`, `scan.rs`: stages 7, 10 and 11, and the
+//!   answers of stage 8
+//! - `batch.rs`: the new jobs of stage 7; `history.rs`: the events of stage 10
 //! - `handlers.rs`, `job_worker.rs`, `orphans.rs`: stages 3 to 5 and 9
 //! - `startup.rs`: before the first turn
 //! - `config_reload.rs`, `status.rs`: a new configuration; what is told
@@ -27,7 +28,6 @@
 //! After start-up nothing here ends the service: what fails is logged once,
 //! leaves a named degraded state, and is tried again.
 
-mod admission;
 mod batch;
 mod config_reload;
 mod control;
@@ -37,12 +37,14 @@ mod job_worker;
 mod orphans;
 mod requests;
 mod scan;
+mod serving;
 mod startup;
 mod status;
 mod turn;
 
 use crate::limits::{POLL_MAX, WORKERS_MAX};
 use crate::proto::config::Config;
+use crate::service::connections;
 use crate::service::degraded::Degraded;
 use crate::service::disk::SpoolDisk;
 use crate::service::heartbeat::Heartbeat;
@@ -222,7 +224,7 @@ impl Jobs {
         self.send_events(now);
         let recorded = self.heartbeat.turn_finished(now);
         if ready.contains(&ReadySource::Listener) {
-            self.accept_clients(now);
+            connections::accept(self, now);
         }
         if recorded {
             self.control.listener.check();
@@ -254,12 +256,12 @@ impl Jobs {
                 set.read(output, ReadySource::Output(index));
             }
         }
-        if self.control.listener.accepts(now) {
-            set.read(self.control.listener.fd(), ReadySource::Listener);
+        if self.control.listener.acceptor.accepts(now) {
+            set.read(self.control.listener.acceptor.fd(), ReadySource::Listener);
         }
-        for (client_slot, _) in self.control.clients.connected() {
-            let reading = self.control.can_ask(client_slot);
-            if let Some((fd, interest)) = self.control.clients.interest(client_slot, reading) {
+        for (client_slot, _) in self.control.connections.clients.connected() {
+            let reading = self.control.can_read(client_slot);
+            if let Some((fd, interest)) = self.control.connections.interest(client_slot, reading) {
                 set.watch(fd.as_fd(), interest, ReadySource::Client(client_slot));
             }
         }

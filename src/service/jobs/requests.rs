@@ -4,13 +4,11 @@
 //! Changing this: a new request is one entry of `REQUESTS`, its function here,
 //! and its line in `docs/control.md`.
 
-use super::control::{ClientState, PendingReply, ScanRequest};
 use super::{Jobs, Shutdown, rules};
-use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, target, text, waits};
-use crate::service::listener::Access;
-use crate::state::disk::DiskError;
+use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, split, target, text, waits};
+use crate::state::access::Access;
+use crate::state::jobs::replies::{ClientState, PendingReply, Reply, ScanRequest, refuse, refuse_disk};
 use crate::state::spool::Cancelled;
-use crate::sys::Errno;
 use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
@@ -41,20 +39,9 @@ enum RequestAction {
 
 /// Who asks, when, and where the answer goes.
 pub(super) struct RequestContext<'a, 'b> {
-    pub(super) client_slot: usize,
+    pub(super) slot: usize,
     pub(super) now: Instant,
     pub(super) out: &'a mut Writer<'b>,
-}
-
-/// Whether the answer was written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Reply {
-    /// It was.
-    Sent,
-    /// It follows; what it depends on is noted.
-    Deferred,
-    /// Not in this turn: ask again.
-    Retry,
 }
 
 /// Every request, in the order of `help`.
@@ -184,23 +171,37 @@ impl RequestSpec {
     }
 }
 
-/// `err CODE text`
-pub(super) fn refuse(out: &mut Writer<'_>, code: Code, why: &str) -> Reply {
-    let _ = uwrite!(out, "err {} {}\n", code.name(), why);
-    Reply::Sent
-}
-
-/// The code for an error of the disk.
-pub(super) fn error_code(error: DiskError) -> Code {
-    match Errno::from_raw_os_error(error.0) {
-        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Code::NoSpace,
-        _ => Code::Io,
+impl Jobs {
+    /// Handles one request.
+    pub(super) fn handle(&mut self, slot: usize, line: &[u8], now: Instant, out: &mut Writer<'_>) -> Reply {
+        let (verb, argument) = split(line);
+        let Some(request) = RequestSpec::named(verb) else {
+            let _ = uwrite!(out, "err {} ", Code::BadRequest.name());
+            if verb.is_empty() {
+                out.push_str("an empty request; see help\n");
+            } else {
+                out.push_str("unknown request \"");
+                out.push_escaped(verb.get(..20).unwrap_or(verb));
+                out.push_str("\"; see help\n");
+            }
+            return Reply::Sent;
+        };
+        let has_pending = self.control.replies.is_pending(slot);
+        let alone = out.is_empty() && !has_pending;
+        if (has_pending && !request.adds()) || (out.room() < request.reply_bytes && !alone) {
+            return Reply::Retry;
+        }
+        let access = self.control.connections.clients.get(slot).map(|client| client.access);
+        if request.min_access == Access::Owner && access != Some(Access::Owner) {
+            self.record_denied(slot, verb, now);
+            return refuse(out, Code::Denied, "only root and the service's own user may");
+        }
+        let mut context = RequestContext { slot, now, out };
+        match request.run(self, &mut context, argument) {
+            Ok(reply) => reply,
+            Err((code, text)) => refuse(out, code, text),
+        }
     }
-}
-
-/// The text for an error of the disk; short, because each of many jobs gets it.
-pub(super) fn error_text(error: DiskError) -> &'static str {
-    if error_code(error) == Code::NoSpace { "disk full" } else { "disk error" }
 }
 
 fn status(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
@@ -220,50 +221,46 @@ fn queue(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> 
     if jobs.spool.room(&rules(jobs.process.config)) == 0 {
         return refuse(context.out, Code::Full, "queue_max jobs are waiting or dead");
     }
-    match jobs.add_job(context.client_slot, text, context.now) {
+    match jobs.add_job(context.slot, text, context.now) {
         Ok(()) => Reply::Deferred,
-        Err(error) => refuse(context.out, error_code(error), error_text(error)),
+        Err(error) => refuse_disk(context.out, error),
     }
 }
 
 fn list(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, filter: Filter) -> Reply {
-    jobs.control.set_client_state(context.client_slot, ClientState::ScanPending(ScanRequest::List(filter)))
+    jobs.control.replies.set_state(context.slot, ClientState::ScanPending(ScanRequest::List(filter)))
 }
 
 fn wait(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
     if let Some(job_result) = jobs.control.history.result_of(id) {
-        context.out.push_str("ok ");
-        job_result.describe(id, context.out);
-        context.out.push_str("\n");
+        job_result.push_answer(id, context.out);
         return Reply::Sent;
     }
     let known = jobs.spool.window().get(id).is_some();
     let state =
         if known { ClientState::AwaitingJob(id) } else { ClientState::ScanPending(ScanRequest::Wait(id)) };
-    jobs.control.set_client_state(context.client_slot, state)
+    jobs.control.replies.set_state(context.slot, state)
 }
 
 fn watch(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok\n");
-    jobs.control.set_client_state(context.client_slot, ClientState::Watching)
+    jobs.control.replies.set_state(context.slot, ClientState::Watching)
 }
 
 fn cancel(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
     if jobs.control.has_batch() {
         return Reply::Retry;
     }
-    let RequestContext { client_slot, now, .. } = *context;
+    let RequestContext { slot, now, .. } = *context;
     let cancelled = jobs.write_transitions(now).and_then(|()| jobs.spool.cancel(&mut jobs.disk, now, id));
     match cancelled {
-        Ok(None) => {
-            jobs.control.set_client_state(client_slot, ClientState::ScanPending(ScanRequest::Cancel(id)))
-        }
+        Ok(None) => jobs.control.replies.set_state(slot, ClientState::ScanPending(ScanRequest::Cancel(id))),
         Ok(Some(Cancelled::AlreadyEnded)) => refuse(context.out, Code::NoJob, "it is over already"),
         Ok(Some(found)) => {
-            let running = jobs.on_cancelled(client_slot, id, found, now);
-            jobs.control.defer_reply(client_slot, PendingReply::Cancelled(id, running))
+            let running = jobs.on_cancelled(slot, id, found, now);
+            jobs.control.replies.defer(slot, PendingReply::Cancelled(id, running))
         }
-        Err(error) => refuse(context.out, error_code(error), error_text(error)),
+        Err(error) => refuse_disk(context.out, error),
     }
 }
 
@@ -277,7 +274,7 @@ fn forget(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, target: Target)
 
 fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> Reply {
     if !jobs.control.draining {
-        let (waiting, peer) = (jobs.spool.waiting(), jobs.control.peer(context.client_slot));
+        let (waiting, peer) = (jobs.spool.waiting(), jobs.control.connections.peer(context.slot));
         jobs.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) drains the service: ", peer.uid, peer.pid);
             let _ = uwrite!(out, "no new jobs, a stop when {} are finished", waiting);
@@ -286,7 +283,7 @@ fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> R
     jobs.control.draining = true;
     jobs.spool.claims.pause();
     if wait {
-        return jobs.control.set_client_state(context.client_slot, ClientState::Draining);
+        return jobs.control.replies.set_state(context.slot, ClientState::Draining);
     }
     context.out.push_str("ok draining\n");
     Reply::Sent
@@ -295,7 +292,7 @@ fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> R
 fn stop(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok stopping\n");
     if jobs.shutdown == Shutdown::None {
-        let peer = jobs.control.peer(context.client_slot);
+        let peer = jobs.control.connections.peer(context.slot);
         jobs.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) asks for a stop", peer.uid, peer.pid);
         });

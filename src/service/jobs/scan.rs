@@ -2,14 +2,15 @@
 //! journal for jobs beyond the window, a page of `list`, or a new journal for
 //! all dead jobs. One at a time; the others wait.
 
-use super::control::{ClientState, PendingReply, ScanRequest};
 use super::history::{JobEvent, JobResult};
-use super::requests::{Reply, RequestContext, error_code, error_text, refuse};
+use super::requests::RequestContext;
 use super::{Jobs, Shutdown};
-use crate::limits::{CLIENT_IDLE, CLIENTS_MAX, LIST_PAGE, PAGE_PATIENCE, READ_BYTES};
+use crate::limits::{CLIENT_IDLE, LIST_PAGE, PAGE_PATIENCE, READ_BYTES};
 use crate::proto::control::{Code, Filter, Target};
 use crate::proto::journal::RECORD_MAX_BYTES;
+use crate::service::connections;
 use crate::state::disk::DiskError;
+use crate::state::jobs::replies::{ClientState, PendingReply, Reply, ScanRequest, refuse, refuse_disk};
 use crate::state::spool::{Cancelled, JournalScan, Purpose, RecordLocation};
 use crate::state::window::{JobState, Slot};
 use crate::util::text::Writer;
@@ -71,33 +72,27 @@ impl Jobs {
             // (while it is under way it has its own line in `next_deadline`)
             Some(ScanTask { stage: ScanStage::Rewrite(_), .. }) | None if self.spool.is_compacting() => None,
             Some(ScanTask { stage: ScanStage::Rewrite(_), .. }) => Some(now),
-            None => self.next_scan(None).map(|_| now),
+            None => self.control.replies.next_scan(self.control.last_scan_slot, None).map(|_| now),
         }
     }
 
     /// A page must be taken; sooner if somebody else waits for his turn, or the
     /// journal is to be written anew.
     fn page_timeout(&self, client_slot: usize) -> Duration {
-        let waited_for = self.next_scan(Some(client_slot)).is_some() || self.spool.is_compacting();
+        let waited_for =
+            self.control.replies.next_scan(self.control.last_scan_slot, Some(client_slot)).is_some()
+                || self.spool.is_compacting();
         if waited_for || self.spool.wants_compaction() { PAGE_PATIENCE } else { CLIENT_IDLE }
-    }
-
-    /// The client whose task is next, but for one.
-    fn next_scan(&self, busy: Option<usize>) -> Option<(usize, ScanRequest)> {
-        let client_slots =
-            (1..=CLIENTS_MAX).map(|offset| self.control.last_scan_slot.wrapping_add(offset) % CLIENTS_MAX);
-        client_slots.filter(|client_slot| Some(*client_slot) != busy).find_map(|client_slot| {
-            match self.control.client_state(client_slot) {
-                ClientState::ScanPending(request) => Some((client_slot, request)),
-                _ => None,
-            }
-        })
     }
 
     /// Does one step.
     pub(super) fn poll_scan(&mut self, now: Instant) {
         if self.control.scan.is_none() {
-            let Some((client_slot, request)) = self.next_scan(None) else { return };
+            let Some((client_slot, request)) =
+                self.control.replies.next_scan(self.control.last_scan_slot, None)
+            else {
+                return;
+            };
             self.control.last_scan_slot = client_slot;
             self.start_scan(client_slot, request, now);
         }
@@ -230,10 +225,10 @@ impl Jobs {
         let mut head = [0; 32];
         let mut out = Writer::new(&mut head);
         let _ = uwrite!(out, "ok {}\n", self.control.page.len());
-        match self.control.clients.send(client_slot, out.as_bytes(), now) {
+        match self.control.connections.send(client_slot, out.as_bytes(), now) {
             Ok(_) => self.send_page(client_slot, 0, now, now),
             Err(_) => {
-                self.drop_client(client_slot);
+                self.control.close(client_slot);
                 None
             }
         }
@@ -250,10 +245,10 @@ impl Jobs {
     ) -> Option<ScanStage> {
         while next < self.control.page.len() {
             if (since + self.page_timeout(client_slot)).is_due(now) {
-                self.drop_client(client_slot);
+                self.control.close(client_slot);
                 return None;
             }
-            if self.control.clients.get(client_slot)?.is_stuck() {
+            if self.control.connections.clients.get(client_slot)?.is_stuck() {
                 return Some(ScanStage::Send(next, since));
             }
             let mut out = Writer::new(self.scratch.get_mut(..READ_BYTES).unwrap_or(&mut []));
@@ -272,15 +267,15 @@ impl Jobs {
                 out.push(text.unwrap_or(b"(its text cannot be read)"));
                 out.push_str("\n");
             }
-            let Ok(taken) = self.control.clients.send(client_slot, out.as_bytes(), now) else {
-                self.drop_client(client_slot);
+            let Ok(taken) = self.control.connections.send(client_slot, out.as_bytes(), now) else {
+                self.control.close(client_slot);
                 return None;
             };
             let lines = out.as_bytes().get(..taken).unwrap_or(&[]);
             next = next.saturating_add(lines.iter().filter(|byte| **byte == b'\n').count());
         }
-        self.control.set_client_state(client_slot, ClientState::Idle);
-        self.close_if_finished(client_slot);
+        self.control.replies.set_state(client_slot, ClientState::Idle);
+        connections::close_if_finished(self, client_slot);
         None
     }
 
@@ -288,16 +283,21 @@ impl Jobs {
 
     fn finish_refused(&mut self, client_slot: usize, error: DiskError, now: Instant) {
         self.finish_request(client_slot, now, &|out| {
-            refuse(out, error_code(error), error_text(error));
+            refuse_disk(out, error);
         });
     }
 
     /// Answers, and the client may ask again.
-    fn finish_request(&mut self, client_slot: usize, now: Instant, answer: &dyn Fn(&mut Writer<'_>)) {
+    pub(super) fn finish_request(
+        &mut self,
+        client_slot: usize,
+        now: Instant,
+        answer: &dyn Fn(&mut Writer<'_>),
+    ) {
         let mut row = [0; 128];
         let mut out = Writer::new(&mut row);
         answer(&mut out);
-        self.control.set_client_state(client_slot, ClientState::Idle);
+        self.control.replies.set_state(client_slot, ClientState::Idle);
         self.send_reply(client_slot, out.as_bytes(), now);
     }
 
@@ -320,13 +320,9 @@ impl Jobs {
             None => self.control.history.result_of(id),
         };
         if let Some(job_result) = job_result {
-            self.finish_request(client_slot, now, &|out| {
-                out.push_str("ok ");
-                job_result.describe(id, out);
-                out.push_str("\n");
-            });
+            self.finish_request(client_slot, now, &|out| job_result.push_answer(id, out));
         } else if found.is_some_and(|record| !record.dead) || self.spool.window().get(id).is_some() {
-            self.control.set_client_state(client_slot, ClientState::AwaitingJob(id));
+            self.control.replies.set_state(client_slot, ClientState::AwaitingJob(id));
         } else {
             self.finish_no_job(client_slot, now, "no such job, or it ended long ago");
         }
@@ -343,16 +339,11 @@ impl Jobs {
         match cancelled {
             Ok(Some(found @ (Cancelled::Waiting | Cancelled::Running))) => {
                 let running = self.on_cancelled(client_slot, id, found, now);
-                self.reply_after_commit(client_slot, PendingReply::Cancelled(id, running));
+                self.control.replies.defer(client_slot, PendingReply::Cancelled(id, running));
             }
             Ok(_) => self.finish_no_job(client_slot, now, "no such job waits or runs"),
             Err(error) => self.finish_refused(client_slot, error, now),
         }
-    }
-
-    fn reply_after_commit(&mut self, client_slot: usize, pending: PendingReply) {
-        self.control.set_client_state(client_slot, ClientState::Idle);
-        self.control.defer_reply(client_slot, pending);
     }
 
     /// A job is cancelled in the journal: its handler is ended, and those who
@@ -364,7 +355,7 @@ impl Jobs {
         found: Cancelled,
         now: Instant,
     ) -> bool {
-        let peer = self.control.peer(client_slot);
+        let peer = self.control.connections.peer(client_slot);
         self.log.info(&|out| {
             let _ = uwrite!(out, "job {}: cancelled by uid {} (pid {})", id, peer.uid, peer.pid);
         });
@@ -395,7 +386,7 @@ impl Jobs {
             Target::Job(id) if self.spool.window().slots().iter().any(|slot: &Slot| slot.id == id) => {
                 refuse(context.out, Code::NoJob, "it is not dead: it waits or runs")
             }
-            _ => self.control.set_client_state(context.client_slot, ClientState::ScanPending(request)),
+            _ => self.control.replies.set_state(context.slot, ClientState::ScanPending(request)),
         }
     }
 
@@ -411,13 +402,13 @@ impl Jobs {
         match done {
             Ok(()) => {
                 self.control.history.forget(record.id);
-                let peer = self.control.peer(client_slot);
+                let peer = self.control.connections.peer(client_slot);
                 self.log.info(&|out| {
                     let what = if retry { "retried" } else { "forgotten" };
                     let _ =
                         uwrite!(out, "job {}: {} by uid {} (pid {})", record.id, what, peer.uid, peer.pid);
                 });
-                self.reply_after_commit(client_slot, PendingReply::Job(record.id));
+                self.control.replies.defer(client_slot, PendingReply::Job(record.id));
             }
             Err(error) => self.finish_refused(client_slot, error, now),
         }
@@ -440,14 +431,14 @@ impl Jobs {
             self.finish_refused(client_slot, self.compact_error, now);
             return None;
         }
-        let (count, peer) = (self.spool.affected_count(), self.control.peer(client_slot));
+        let (count, peer) = (self.spool.affected_count(), self.control.connections.peer(client_slot));
         self.control.history.forget_dead();
         self.log.info(&|out| {
             let what = if matches!(request, ScanRequest::Retry(_)) { "retried" } else { "forgotten" };
             let _ = uwrite!(out, "{} dead jobs {} by uid {} (pid {})", count, what, peer.uid, peer.pid);
         });
-        self.control.set_client_state(client_slot, ClientState::Idle);
-        self.control.defer_reply(client_slot, PendingReply::Count(count));
+        self.control.replies.set_state(client_slot, ClientState::Idle);
+        self.control.replies.defer(client_slot, PendingReply::Count(count));
         None
     }
 }

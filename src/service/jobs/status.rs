@@ -155,7 +155,7 @@ impl Jobs {
             ("log_lost", log.lost),
             ("fsyncs", io_stats.syncs),
             ("spool_bytes", io_stats.bytes),
-            ("clients", self.control.clients.count() as u64),
+            ("clients", self.control.connections.clients.count() as u64),
             ("denied", self.control.denials.count),
             ("health_age_ms", self.heartbeat.age(now).as_ms()),
         ];
@@ -183,7 +183,7 @@ impl Jobs {
             (self.degraded.log, "log"),
             (self.degraded.health, "health"),
             (self.control.listener.failure().is_some(), "socket"),
-            (self.control.listener.is_out_of_descriptors(), "descriptors"),
+            (self.control.listener.acceptor.is_out_of_descriptors(), "descriptors"),
             (self.disk.inotify.is_none(), "inotify"),
             (!self.process.config.sync_always(), "sync-never"),
         ];

@@ -1,16 +1,14 @@
 //! What needs the spool's disk: ingest, commit, compaction, and the rest that
 //! it gets after an error. Jobs that are known go on meanwhile if they can.
 
-use super::control::{ClientState, ScanRequest};
-use super::requests::error_code;
 use super::status::{describe_damage, describe_disk, log_notice};
 use super::{Jobs, ReadySource, Shutdown, rules};
 use crate::limits::{CLIENTS_MAX, COMPACT_RETRY, COMPACT_RETRY_MAX, SPOOL_RETRY};
 use crate::proto::config::Handler;
-use crate::proto::control::Code;
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::state::backoff::delay;
 use crate::state::disk::DiskError;
+use crate::state::jobs::replies::{ClientState, ScanRequest};
 use crate::state::spool::IngestNotice;
 use crate::state::window::{AttemptOutcome, Slot};
 use crate::sys::{Errno, describe_errno};
@@ -61,7 +59,7 @@ impl Jobs {
     /// The disk worked, or failed, in this turn: for new jobs, and for the rest.
     #[inline(never)]
     fn update_disk_health(&mut self, new: Result<(), DiskError>, rest: Result<(), DiskError>, now: Instant) {
-        let refused = new.err().filter(|error| error_code(*error) == Code::NoSpace);
+        let refused = new.err().filter(|error| error.is_no_space());
         let result = if refused.is_some() { rest } else { new.and(rest) };
         let was_failing = self.spool_failure.is_some();
         self.spool_failure = result.err().map(|error| (now + SPOOL_RETRY, error));
@@ -126,7 +124,7 @@ impl Jobs {
         let due = self.spool.next_deadline().is_some_and(|at| at.is_due(now));
         let wanted = !resting && (taken || due || self.spool.claims.wants_commit());
         let mut rest = Ok(());
-        if wanted || self.control.has_pending_reply() || self.control.has_batch() || batch.is_err() {
+        if wanted || self.control.replies.any_pending() || self.control.has_batch() || batch.is_err() {
             let rules = rules(self.process.config);
             // (also where everybody who asked has gone)
             let mut durable = self.spool.commit(&mut self.disk, &rules, now);
@@ -218,10 +216,10 @@ impl Jobs {
         let Some(damage) = self.spool.take_damage() else { return };
         self.log.error(&|out| describe_damage(damage, out));
         for client_slot in 0..CLIENTS_MAX {
-            if let ClientState::AwaitingJob(id) = self.control.client_state(client_slot)
+            if let ClientState::AwaitingJob(id) = self.control.replies.state(client_slot)
                 && self.spool.window().get(id).is_none()
             {
-                self.control.set_client_state(client_slot, ClientState::ScanPending(ScanRequest::Wait(id)));
+                self.control.replies.set_state(client_slot, ClientState::ScanPending(ScanRequest::Wait(id)));
             }
         }
     }

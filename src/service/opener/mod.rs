@@ -365,7 +365,7 @@ impl Opener {
     #[inline(never)]
     fn start_worker(&mut self, now: Instant) -> Result<(), Failure> {
         let (channel, theirs) = fd_passing::pair()?;
-        let listener = fds::duplicate(self.base.listener.fd())?;
+        let listener = fds::duplicate(self.base.listener.acceptor.fd())?;
         let parent = process::pid();
         // What it does not need it need not hold either.
         memory::release(self.base.scratch);
@@ -492,7 +492,7 @@ impl Opener {
         let Some(worker) = &self.worker else { return };
         let interval = u32::try_from(self.base.beat_every().as_ms()).unwrap_or(u32::MAX);
         let message = ToWorker::Listener(interval).emit();
-        if fd_passing::send(&worker.channel, &message, Some(self.base.listener.fd())).is_err() {
+        if fd_passing::send(&worker.channel, &message, Some(self.base.listener.acceptor.fd())).is_err() {
             self.kill_worker(now, "does not take its socket");
         }
     }
