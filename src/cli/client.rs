@@ -10,7 +10,7 @@ use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::lifecycle::{describe_at, exit};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::poll::{Interest, PollSet};
-use crate::sys::{AsFd, Errno, Failure, OwnedFd, clock, fds, identity, poll, socket};
+use crate::sys::{AsFd, Errno, Failure, Op, OwnedFd, clock, fds, identity, poll, socket};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
@@ -110,7 +110,7 @@ impl<'m> Client<'m> {
                     return Ok(());
                 }
                 Ok(_) => {
-                    return Err(ClientError::Failed(Failure { op: "connect", errno: Errno::ADDRINUSE }));
+                    return Err(ClientError::Failed(Failure { op: Op::Connect, errno: Errno::ADDRINUSE }));
                 }
                 Err(failure) => failure,
             };

@@ -12,7 +12,7 @@ use crate::service::lifecycle::{describe_at, exit};
 use crate::service::listener::{describe_unknown, find_policy};
 use crate::sys::inotify::Inotify;
 use crate::sys::socket::SOCKET_PATH_MAX_BYTES;
-use crate::sys::{Errno, Failure, clock, fds, file, identity, process};
+use crate::sys::{Errno, Failure, Op, clock, fds, file, identity, process};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use ufmt::uwrite;
@@ -266,7 +266,7 @@ impl Doctor<'_> {
             let executable = file::executable(path.as_c_str());
             self.print_finding(executable, "handler", &|out| {
                 let missing = file::meta_at(path.as_c_str(), true).err();
-                match missing.or((!executable).then_some(Failure { op: "access", errno: Errno::ACCESS })) {
+                match missing.or((!executable).then_some(Failure { op: Op::Access, errno: Errno::ACCESS })) {
                     Some(failure) => describe_at(path, failure, out),
                     None => out.push_escaped(path.as_bytes()),
                 }

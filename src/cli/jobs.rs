@@ -7,7 +7,7 @@ use super::lifecycle::confirm;
 use super::{Invocation, print, usage};
 use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT, JOB_MAX_BYTES, LIST_PAGE};
 use crate::proto::control::{Target, split, target};
-use crate::proto::prometheus::{field, number};
+use crate::proto::status::{field, number};
 use crate::service::lifecycle::exit;
 use crate::sys::{clock, fds, signal};
 use crate::util::text::{Writer, parse_u64};

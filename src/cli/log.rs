@@ -33,7 +33,7 @@ use crate::sys::once::Once;
 use crate::sys::poll::{self, Interest};
 use crate::sys::process::Signal;
 use crate::sys::signal::{Arrived, Signals};
-use crate::sys::{Errno, Failure, clock, fds, file};
+use crate::sys::{Errno, Failure, Op, clock, fds, file};
 use crate::util::text::{Writer, parse_u64};
 
 /// The memory of this command: as much of it counts as is used.
@@ -286,7 +286,7 @@ impl Sink {
 
     /// The file took no more: waits until it may.
     fn wait(&mut self) -> Result<(), u8> {
-        let failure = self.file.failure().unwrap_or(Failure { op: "write", errno: Errno::IO });
+        let failure = self.file.failure().unwrap_or(Failure { op: Op::Write, errno: Errno::IO });
         // A device or FIFO whose reader is slow.
         let slow = failure.errno == Errno::AGAIN;
         if !self.waits && !slow {

@@ -9,7 +9,7 @@ use crate::proto::service::Service;
 use crate::service::lifecycle::{describe_at, exit};
 use crate::service::program;
 use crate::sys::spawn::execute;
-use crate::sys::{Errno, Failure, OwnedFd, clock, fd_passing, fds, file, poll, signal};
+use crate::sys::{Errno, Failure, Op, OwnedFd, clock, fd_passing, fds, file, poll, signal};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 
@@ -145,7 +145,7 @@ fn become_program(invocation: &Invocation, file: OwnedFd) -> u8 {
     };
     let program = if program.is_empty() { Path::new(word).unwrap_or_default() } else { program };
     let code = if matches!(errno, Errno::NOENT) { NO_PROGRAM } else { NOT_EXECUTABLE };
-    let failure = Failure { op: "execve", errno };
+    let failure = Failure { op: Op::Execve, errno };
     fail(code, &|out: &mut Writer<'_>| {
         out.push_str("open: ");
         describe_at(&program, failure, out);

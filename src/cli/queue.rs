@@ -4,7 +4,7 @@ use super::client::{Answer, Client, ClientError, NEVER, report_refused};
 use super::command_line::option;
 use super::{Invocation, fail, print, queue_stdin, usage};
 use crate::limits::{ANSWER_MAX_BYTES, FULL_RETRY, JOB_MAX_BYTES, RESTART_WAIT};
-use crate::proto::prometheus::number;
+use crate::proto::status::number;
 use crate::service::lifecycle::exit;
 use crate::sys::{clock, poll};
 use crate::util::lines::{Line, classify};

@@ -19,7 +19,7 @@ use crate::limits::{
     ANSWER_MAX_BYTES, ANSWER_WAIT, FULL_RETRY, JOB_MAX_BYTES, PROGRESS_EVERY, QUEUE_STDIN_INPUT_BYTES,
     QUEUE_STDIN_OUTPUT_BYTES, REFUSED_RETRY, RESTART_WAIT,
 };
-use crate::proto::prometheus::{field, number};
+use crate::proto::status::{field, number};
 use crate::service::lifecycle::exit;
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{AsFd, Errno, Failure, clock, fds, file, process, signal, socket};

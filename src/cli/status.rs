@@ -6,11 +6,13 @@ use super::command_line::option;
 use super::{Invocation, fail, print, usage};
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY, STATUS_WAIT};
 use crate::proto::health::Verdict;
-use crate::proto::prometheus::{self, field, fields, number};
+use crate::proto::prometheus;
 use crate::proto::service::Service;
+use crate::proto::status::{SCREEN, degraded_names, field, fields, number};
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lifecycle::{describe_at, exit};
+use crate::state::degraded::DegradedState;
 use crate::sys::lock::{Holder, holder};
 use crate::sys::{Errno, clock, poll};
 use crate::util::text::{Writer, parse_u64};
@@ -105,7 +107,9 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
     if json {
         report.write_json(&mut out);
     } else if prometheus {
-        prometheus::emit(report.name, code == lsb::RUNNING, answer, &mut out);
+        let states = DegradedState::ALL.iter().filter(|state| state.applies_to(service));
+        let states = states.map(|state| state.name());
+        prometheus::emit(report.name, code == lsb::RUNNING, answer, states, &mut out);
     } else {
         report.write_text(matches!(counters, Counters::NoAnswer), &mut out);
     }
@@ -148,15 +152,6 @@ fn describe(health: &Health) -> (&'static str, Option<Duration>) {
     }
 }
 
-/// The lines about an answer: `$name` stands for a field.
-const COUNTERS: &str = "  jobs       $jobs ended, $failed failed attempts
-  queue      $waiting waiting, $running running, $delayed delayed, $dead dead, room for $room
-  spool      $fsyncs fsyncs, $spool_bytes written
-  log        $rotations rotations, $log_lost lines lost
-  config     $reloads reloads, $reload_errors refused
-  degraded   $degraded
-";
-
 impl StatusReport<'_> {
     fn write_text(&self, silent: bool, out: &mut Writer<'_>) {
         let (name, state, pid) = (self.name, self.state, self.pid.unwrap_or(0));
@@ -190,7 +185,7 @@ impl StatusReport<'_> {
         }
         out.push_str("\n");
         if self.answer.is_some() {
-            fill_in(COUNTERS, answer, out);
+            fill_in(SCREEN, answer, out);
         }
     }
 
@@ -237,7 +232,7 @@ fn push_member(name: &[u8], value: &[u8], out: &mut Writer<'_>) {
     out.push_str("\":");
     if name == b"degraded" {
         let mut before = "[\"";
-        for state in prometheus::states(value) {
+        for state in degraded_names(value) {
             out.push_str(before);
             out.push_json(state);
             before = "\",\"";

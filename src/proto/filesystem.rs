@@ -1,6 +1,8 @@
 //! What kind of filesystem holds a file, by the numbers that statfs(2) and stat(2)
 //! give: what a write to it costs, and what is left of it after a power cut.
 
+use linux_raw_sys::general as raw;
+
 /// What a filesystem is kept in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Medium {
@@ -16,20 +18,25 @@ pub enum Medium {
     Disk,
 }
 
-/// Filesystems by `f_type` (statfs(2), magic.h of Linux); all others are disks.
+/// The type of UBIFS, which linux-raw-sys does not have (magic.h of Linux).
+const UBIFS_SUPER_MAGIC: u32 = 0x2405_1905;
+/// The type of YAFFS, which is not in Linux itself (yaffs_guts.h).
+const YAFFS_MAGIC: u32 = 0x5941_ff53;
+
+/// Filesystems by `f_type` (statfs(2)), with their names. All others are disks.
 const KINDS: &[(u32, &str, Medium)] = &[
-    (0x0102_1994, "tmpfs", Medium::Memory),
-    (0x8584_58f6, "ramfs", Medium::Memory),
-    (0x0000_72b6, "JFFS2", Medium::Flash),
-    (0x2405_1905, "UBIFS", Medium::Flash),
-    (0x5941_ff53, "YAFFS", Medium::Flash),
-    (0xf2f5_2010, "F2FS", Medium::Flash),
-    (0x0000_6969, "NFS", Medium::Network),
-    (0xff53_4d42, "CIFS", Medium::Network),
-    (0xfe53_4d42, "SMB", Medium::Network),
-    (0x0102_1997, "9P", Medium::Network),
-    (0x6573_5546, "FUSE", Medium::Network),
-    (0x794c_7630, "overlay", Medium::Stacked),
+    (raw::TMPFS_MAGIC, "tmpfs", Medium::Memory),
+    (raw::RAMFS_MAGIC, "ramfs", Medium::Memory),
+    (raw::JFFS2_SUPER_MAGIC, "JFFS2", Medium::Flash),
+    (UBIFS_SUPER_MAGIC, "UBIFS", Medium::Flash),
+    (YAFFS_MAGIC, "YAFFS", Medium::Flash),
+    (raw::F2FS_SUPER_MAGIC, "F2FS", Medium::Flash),
+    (raw::NFS_SUPER_MAGIC, "NFS", Medium::Network),
+    (raw::CIFS_SUPER_MAGIC, "CIFS", Medium::Network),
+    (raw::SMB2_SUPER_MAGIC, "SMB", Medium::Network),
+    (raw::V9FS_MAGIC, "9P", Medium::Network),
+    (raw::FUSE_SUPER_MAGIC, "FUSE", Medium::Network),
+    (raw::OVERLAYFS_SUPER_MAGIC, "overlay", Medium::Stacked),
 ];
 
 /// Major numbers of block devices that are flash: MTD, UBI's block devices have no

@@ -18,6 +18,7 @@
 
 use super::crc::crc32;
 use crate::limits::JOB_MAX_BYTES;
+use bitflags::bitflags;
 use heapless::Vec;
 
 /// First bytes of the file; the version and a newline follow.
@@ -79,26 +80,34 @@ impl RecordKind {
     ];
 }
 
-/// [`RecordKind::Add`]: it has failed before and waits its delay again.
-pub const FLAG_DELAYED: u8 = 1;
-/// [`RecordKind::Add`]: it came from a claim, whose number's low half stands in
-/// `attempt`; the job itself has had none.
-pub const FLAG_CLAIMED: u8 = 2;
-/// [`RecordKind::Add`]: it replaces an earlier live record of the same job.
-pub const FLAG_MOVED: u8 = 4;
-/// [`RecordKind::Tombstone`]: the live record was a dead one. [`RecordKind::Add`]: it replaces a dead
-/// live record of the same job and attempt (retried).
-pub const FLAG_DEAD: u8 = 8;
-/// [`RecordKind::Claim`]: it stands for all that was read before, whatever that was.
-pub const FLAG_ABSOLUTE: u8 = 16;
+bitflags! {
+    /// What a record says beyond its kind. Bits without a meaning are kept as they are.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct RecordFlags: u8 {
+        /// [`RecordKind::Add`]: the job has failed before, and waits its delay again.
+        const DELAYED = 1;
+        /// [`RecordKind::Add`]: the job came from a claim, and `attempt` holds the low half of
+        /// the claim's number. The job has had no attempt.
+        const CLAIMED = 2;
+        /// [`RecordKind::Add`]: the record replaces an earlier live record of the same job.
+        const MOVED = 4;
+        /// [`RecordKind::Tombstone`]: the live record was that of a dead job.
+        /// [`RecordKind::Add`]: the record replaces the live record of a dead job with the same
+        /// attempt, because that job is tried again.
+        const DEAD = 8;
+        /// [`RecordKind::Claim`]: the record stands for all that was read before it.
+        const ABSOLUTE = 16;
+        const _ = !0;
+    }
+}
 
 /// One record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
     /// What it says.
     pub kind: RecordKind,
-    /// `FLAG_*`.
-    pub flags: u8,
+    /// What it says beyond its kind.
+    pub flags: RecordFlags,
     /// Of the job, or as the kind says.
     pub id: u64,
     /// As the kind says.
@@ -126,7 +135,7 @@ impl<'a> Record<'a> {
     /// A record without flags and body.
     #[must_use]
     pub const fn new(kind: RecordKind, id: u64, attempt: u16) -> Self {
-        Self { kind, flags: 0, id, attempt, body: &[] }
+        Self { kind, flags: RecordFlags::empty(), id, attempt, body: &[] }
     }
 
     /// Its size in the journal.
@@ -156,7 +165,7 @@ impl<'a> Record<'a> {
                 to.copy_from_slice(bytes);
             }
         };
-        put(0, &[self.kind as u8, self.flags]);
+        put(0, &[self.kind as u8, self.flags.bits()]);
         put(2, &length.to_le_bytes());
         put(8, &self.id.to_le_bytes());
         put(16, &self.attempt.to_le_bytes());
@@ -235,8 +244,13 @@ pub fn parse_record(bytes: &[u8]) -> ParseResult<'_> {
     if checksum(header, body) != u32::from_le_bytes([c0, c1, c2, c3]) {
         return ParseResult::Bad;
     }
-    let record =
-        Record { kind, flags, id: u64::from_le_bytes(id), attempt: u16::from_le_bytes([a0, a1]), body };
+    let record = Record {
+        kind,
+        flags: RecordFlags::from_bits_retain(flags),
+        id: u64::from_le_bytes(id),
+        attempt: u16::from_le_bytes([a0, a1]),
+        body,
+    };
     ParseResult::Record(record, record.size())
 }
 
@@ -293,9 +307,15 @@ mod tests {
         let mut out: Vec<u8, 4096> = Vec::new();
         for (index, kind) in RecordKind::ALL.into_iter().enumerate() {
             let body = &b"do the work"[..index];
-            Record { kind, flags: index as u8, id: 1 << (index * 7), attempt: index as u16 * 1000, body }
-                .emit(&mut out)
-                .unwrap();
+            Record {
+                kind,
+                flags: RecordFlags::from_bits_retain(index as u8),
+                id: 1 << (index * 7),
+                attempt: index as u16 * 1000,
+                body,
+            }
+            .emit(&mut out)
+            .unwrap();
         }
         out.to_vec()
     }
@@ -307,7 +327,7 @@ mod tests {
         for (index, kind) in RecordKind::ALL.into_iter().enumerate() {
             let ParseResult::Record(record, size) = parse_record(&bytes[at..]) else { panic!() };
             assert_eq!((record.kind, record.id, record.body.len()), (kind, 1 << (index * 7), index));
-            assert_eq!((record.flags, record.attempt), (index as u8, index as u16 * 1000));
+            assert_eq!((record.flags.bits(), record.attempt), (index as u8, index as u16 * 1000));
             at += size;
         }
         assert_eq!(at, bytes.len());

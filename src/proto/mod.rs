@@ -19,3 +19,4 @@ pub mod opener;
 pub mod passwd;
 pub mod prometheus;
 pub mod service;
+pub mod status;

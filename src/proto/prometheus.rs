@@ -1,91 +1,26 @@
-//! The fields of a `status` answer, and those of them that are metrics, in the
-//! text format of Prometheus (version 0.0.4).
-//!
-//! # Changing this
-//!
-//! A number that `status` gains needs one line in `METRICS`; without it the
-//! number is in the text of `status` for programs only. A name that was
-//! published once stays.
+//! The fields of a `status` answer that are metrics (`status.rs`), in the text format of
+//! Prometheus (version 0.0.4).
 
-use crate::util::text::{Writer, parse_u64};
+use super::status::{FieldMetric, METRICS, MetricType, degraded_names, field, number};
+use crate::util::text::Writer;
 use ufmt::uwrite;
 
-/// What a number is, and how it is shown.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum MetricType {
-    /// It only grows, until the service starts anew.
-    Counter,
-    /// It goes up and down.
-    Gauge,
-    /// A gauge in milliseconds, shown in seconds.
-    Millis,
-}
-
-/// Field of `status`, name less `zigsvc_`, kind, help.
-const METRICS: &[(&str, &str, MetricType, &str)] = &[
-    ("uptime", "uptime_seconds", MetricType::Gauge, "Time since the service started."),
-    ("jobs", "jobs_ended_total", MetricType::Counter, "Jobs that ended, well or dead."),
-    ("failed", "attempts_failed_total", MetricType::Counter, "Attempts of jobs that failed."),
-    ("waiting", "jobs_waiting", MetricType::Gauge, "Jobs that wait, delayed ones included."),
-    ("running", "jobs_running", MetricType::Gauge, "Jobs that run."),
-    (
-        "delayed",
-        "jobs_delayed",
-        MetricType::Gauge,
-        "Jobs that wait for their next attempt, among the oldest.",
-    ),
-    ("dead", "jobs_dead", MetricType::Gauge, "Jobs that failed for good and are kept."),
-    ("room", "queue_room", MetricType::Gauge, "Jobs that queue_max still allows."),
-    ("clients", "clients", MetricType::Gauge, "Connections to the control socket."),
-    ("denied", "requests_denied_total", MetricType::Counter, "Requests of those who may not."),
-    ("fsyncs", "spool_fsyncs_total", MetricType::Counter, "Syncs of the spool."),
-    ("spool_bytes", "spool_written_bytes_total", MetricType::Counter, "Bytes written to the spool."),
-    ("rotations", "log_rotations_total", MetricType::Counter, "Rotations of the log."),
-    ("log_lost", "log_lines_lost_total", MetricType::Counter, "Log lines that no file took."),
-    ("reloads", "reloads_total", MetricType::Counter, "Configurations read anew."),
-    ("reload_errors", "reload_errors_total", MetricType::Counter, "Configurations refused."),
-    ("health_age_ms", "heartbeat_age_seconds", MetricType::Millis, "Time since the last heartbeat."),
-];
-
-/// The degraded states that are known.
-const STATES: &[&str] =
-    &["spool", "spool-full", "log", "health", "socket", "descriptors", "inotify", "sync-never"];
-
-/// The fields `name=value` of an answer.
-pub fn fields(answer: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    answer.split(|byte| *byte == b' ').filter_map(|word| {
-        let (name, value) = word.split_at_checked(word.iter().position(|byte| *byte == b'=')?)?;
-        Some((name, value.get(1..)?))
-    })
-}
-
-/// The value of one field.
-#[must_use]
-pub fn field<'a>(answer: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    fields(answer).find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
-}
-
-/// The value of one field that is a number.
-#[must_use]
-pub fn number(answer: &[u8], name: &str) -> Option<u64> {
-    parse_u64(field(answer, name)?)
-}
-
-/// The names in the value of `degraded`; none for `none`.
-pub fn states(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').filter(|state| !matches!(*state, b"" | b"none"))
-}
-
-/// Writes what Prometheus can read: whether `service` is up, and the numbers
-/// of its `answer`, if there is one.
-pub fn emit(service: &str, up: bool, answer: Option<&[u8]>, out: &mut Writer<'_>) {
+/// Writes whether `service` is up, and the numbers of its `answer`, if there is one. `states`
+/// are the names of all degraded states that it can have.
+pub fn emit<'a>(
+    service: &str,
+    up: bool,
+    answer: Option<&[u8]>,
+    states: impl Iterator<Item = &'a str>,
+    out: &mut Writer<'_>,
+) {
     describe("up", MetricType::Gauge, "Whether the service runs and is well.", out);
     let _ = uwrite!(out, "zigsvc_up{{service=\"{}\"}} {}\n", service, u8::from(up));
     let Some(answer) = answer else { return };
-    for (name, metric, kind, help) in METRICS {
-        let Some(value) = number(answer, name) else { continue };
-        describe(metric, *kind, help, out);
-        let _ = uwrite!(out, "zigsvc_{}{{service=\"{}\"}} ", *metric, service);
+    for FieldMetric { field, name, kind, help } in METRICS {
+        let Some(value) = number(answer, field) else { continue };
+        describe(name, *kind, help, out);
+        let _ = uwrite!(out, "zigsvc_{}{{service=\"{}\"}} ", *name, service);
         if *kind == MetricType::Millis {
             out.push_u64(value / 1000);
             out.push_str(".");
@@ -97,15 +32,10 @@ pub fn emit(service: &str, up: bool, answer: Option<&[u8]>, out: &mut Writer<'_>
     }
     let Some(degraded) = field(answer, "degraded") else { return };
     describe("degraded", MetricType::Gauge, "Whether the service goes on without this.", out);
-    for state in STATES {
-        let is = states(degraded).any(|found| found == state.as_bytes());
-        let _ = uwrite!(
-            out,
-            "zigsvc_degraded{{service=\"{}\",state=\"{}\"}} {}\n",
-            service,
-            *state,
-            u8::from(is)
-        );
+    for state in states {
+        let is = degraded_names(degraded).any(|found| found == state.as_bytes());
+        let _ =
+            uwrite!(out, "zigsvc_degraded{{service=\"{}\",state=\"{}\"}} {}\n", service, state, u8::from(is));
     }
 }
 
@@ -123,10 +53,12 @@ mod tests {
         delayed=0 room=10000 reloads=0 reload_errors=0 rotations=2 log_lost=0 fsyncs=14 spool_bytes=3300 \
         denied=0 clients=1 health_age_ms=1045 later=7 degraded=log,sync-never";
 
+    const STATES: [&str; 3] = ["spool", "log", "sync-never"];
+
     fn written(up: bool, answer: Option<&[u8]>) -> String {
         let mut buffer = vec![0; 8192];
         let mut out = Writer::new(&mut buffer);
-        emit("jobs", up, answer, &mut out);
+        emit("jobs", up, answer, STATES.into_iter(), &mut out);
         assert!(!out.is_cut());
         String::from_utf8(out.as_bytes().to_vec()).unwrap()
     }
@@ -195,15 +127,5 @@ mod tests {
     #[test]
     fn an_answer_of_an_older_service_gives_fewer_metrics() {
         assert_eq!(check(&written(true, Some(b"pid=1 jobs=x failed=2 odd ="))).len(), 2);
-    }
-
-    #[test]
-    fn fields_are_found_by_name_and_words_without_a_value_are_none() {
-        assert_eq!(field(b"a=1 odd b=x=y c=", "b"), Some(&b"x=y"[..]));
-        assert_eq!(field(b"a=1 odd b=x=y c=", "c"), Some(&b""[..]));
-        assert_eq!(field(b"a=1 odd", "odd"), None);
-        assert_eq!(number(b"a=1 b=x", "b"), None);
-        assert_eq!(states(b"none").count(), 0);
-        assert_eq!(states(b"log,spool").collect::<Vec<_>>(), [&b"log"[..], b"spool"]);
     }
 }

@@ -1,51 +1,61 @@
-//! What `hub`, `opener` and `collector` have in common: the lifecycle, the log,
-//! the heartbeat, a socket, a reload. What is left to each is what it does with
-//! its clients.
+//! The base of all five services: lifecycle, log, heartbeat, socket, status, reload.
 //!
-//! One turn of each, always in this order:
+//! One turn of each service, always in this order:
 //!
 //! 1. poll ([`ServiceBase::wait`]) until something is ready or due
-//! 2. signals ([`ServiceBase::on_signals`])
-//! 3. clients
-//! 4. the log, the heartbeat, the socket's name, the service manager
-//!    ([`ServiceBase::turn_finished`])
-//! 5. accept new clients, last
+//! 2. signals ([`ServiceBase::take_signals`]); SIGUSR1 and SIGUSR2 are the same for all
+//!    ([`on_user_signals`])
+//! 3. the work of the service
+//! 4. accept new clients
+//! 5. the log, the heartbeat, the socket's name, the service manager, memory ([`end_turn`])
 //!
-//! After start-up nothing here ends the service: what fails is logged once,
-//! leaves a named degraded state, and is tried again.
+//! After the start no failure here ends the service: it is logged once, leaves a named degraded
+//! state, and is tried again.
 
 use super::config_source::{InvalidConfig, ServiceFile, path_of};
 use super::connections::Connections;
-use super::degraded::{Degraded, push_names};
 use super::heartbeat::Heartbeat;
 use super::lifecycle::{Process, StartReporter, describe_at, exit};
 use super::listener::{Listener, describe_unknown, find_policy, open_and_drop};
 use super::log::Log;
 use super::memory::Memory;
-use super::reload::{self, REASON_BYTES};
-use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
+use super::reload::log_changes;
+use crate::limits::{NOTIFY_STATUS_BYTES, OPENER_SOCKET_BEATS, POLL_MAX};
 use crate::proto::service::Service;
+use crate::proto::status::{StatusField, push_field};
 use crate::state::access::AccessPolicy;
-use crate::sys::identity::Identity;
+use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
-use crate::sys::{AsFd, OwnedFd, clock, memory};
+use crate::sys::{AsFd, clock, memory};
+use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
 use ufmt::uwrite;
 
-/// What a poll result is about.
+/// Bytes of the reason why a configuration is refused.
+const REASON_BYTES: usize = 400;
+/// Bytes of the answer to `status`, and of the line of SIGUSR2.
+const STATUS_BYTES: usize = 640;
+
+/// The subject of a poll result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PollSource {
     /// A signal arrived.
     Signals,
-    /// Somebody wants to connect.
+    /// A client wants to connect.
     Listener,
-    /// The client at this place.
+    /// The client at this slot.
     Client(usize),
-    /// What the service watches beside its clients.
+    /// The output of the child at this index.
+    Output(usize),
+    /// The end of the process at this index.
+    End(usize),
+    /// The start report of the process at this index.
+    Report(usize),
+    /// A descriptor that only this service has: inotify, the worker's channel.
     Other,
 }
 
@@ -60,8 +70,54 @@ impl PollSource {
     }
 }
 
-/// Appends what only the service knows to a line.
+/// The process that shows that a service is alive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pulse {
+    /// The service itself: each turn is a sign of life.
+    Own,
+    /// A worker, and whether it runs, and whether it showed in this turn that it lives.
+    Worker {
+        /// The worker runs.
+        runs: bool,
+        /// The worker showed that it lives.
+        shown: bool,
+    },
+}
+
+/// Writes a part of a line.
 pub type Detail<'a> = &'a dyn Fn(&mut Writer<'_>);
+
+/// The base of a service, and the part of its status that only the service itself knows.
+pub trait ServiceStatus {
+    /// Returns the base.
+    fn base(&self) -> &ServiceBase;
+
+    /// Returns the base.
+    fn base_mut(&mut self) -> &mut ServiceBase;
+
+    /// Returns the value of a field, if the service has it and the base has not.
+    fn value(&self, field: StatusField, now: Instant) -> Option<u64>;
+
+    /// Returns the state of the service in one word.
+    fn phase(&self) -> &'static str {
+        if self.base().stopping { "stopping" } else { "running" }
+    }
+
+    /// Returns the degraded states, without those that the base knows.
+    fn own_degraded(&self) -> DegradedSet {
+        DegradedSet::NONE
+    }
+
+    /// Writes the fields that are no numbers.
+    fn push_words(&self, _: &mut Writer<'_>) {}
+
+    /// Writes the status for a service manager.
+    fn push_summary(&self, out: &mut Writer<'_>) {
+        out.push_str(self.phase());
+        out.push_str("; degraded: ");
+        self.base().degraded().union(self.own_degraded()).push_names(out);
+    }
+}
 
 /// See the module's documentation.
 pub struct ServiceBase {
@@ -70,106 +126,104 @@ pub struct ServiceBase {
     pub process: Process,
     /// The log.
     pub log: Log,
-    /// The socket.
+    /// The socket; without effect in a service that has none.
     pub listener: Listener,
+    /// The heartbeat.
+    pub heartbeat: Heartbeat,
     /// Memory for one turn.
     pub scratch: &'static mut [u8],
-    /// Whether the service is on its way out.
+    /// The service was told to stop.
     pub stopping: bool,
-    heartbeat: Heartbeat,
     started_at: Instant,
     reloads: u64,
     reload_errors: u64,
-    degraded: Degraded,
-    /// The socket failed when it was last looked at.
-    socket_failing: bool,
+    /// The degraded states whose begin was logged, and whose end was not.
+    logged: DegradedSet,
     /// The whole service was alive at the end of the last turn.
     alive: bool,
+    /// A turn used memory since memory was last given back.
+    pages_dirty: bool,
 }
 
 impl ServiceBase {
-    /// Opens what every service needs, and its socket; failures end the process.
-    /// The identity of `opener` is not for this process, so it is left alone and
-    /// returned.
+    /// Opens what every service needs, except its socket. A failure ends the process.
     #[inline(never)]
-    pub fn open(
-        service: Service,
-        parts: &'static mut Memory,
-        reporter: StartReporter,
-    ) -> (Self, Option<Identity>) {
+    #[must_use]
+    pub fn open(service: Service, parts: &'static mut Memory, reporter: StartReporter) -> Self {
         let Memory { scratch, config_source, config, candidate, log: log_buffer } = parts;
-        let mut process = Process::prepare(service, config_source, config, candidate, reporter);
-        let other = if service == Service::Opener { process.identity.take() } else { None };
+        let process = Process::prepare(service, config_source, config, candidate, reporter);
         let config = &*process.config;
         let own = |file: ServiceFile| path_of(service, file, config).unwrap_or_default();
-        let log = Log::open(&process, &own(ServiceFile::Log), process.identity.as_ref(), log_buffer);
+        // The supervisor stays root, and the identity of the opener is for its worker.
+        let stays = matches!(service, Service::Supervisor | Service::Opener);
+        let owner = process.identity.as_ref().filter(|_| !stays);
+        let log = Log::open(&process, &own(ServiceFile::Log), owner, log_buffer);
         let heartbeat = Heartbeat::new(own(ServiceFile::Health));
-        let listener = open_and_drop(service, &process, &mut || {});
-        let base = Self {
+        Self {
             service,
             process,
             log,
-            listener,
+            listener: Listener::none(),
+            heartbeat,
             scratch: scratch.pages(),
             stopping: false,
-            heartbeat,
             started_at: clock::now(),
             reloads: 0,
             reload_errors: 0,
-            degraded: Degraded::default(),
-            socket_failing: false,
+            logged: DegradedSet::NONE,
             alive: true,
-        };
-        (base, other)
+            pages_dirty: false,
+        }
     }
 
-    /// The service is ready: first heartbeat, first line, and the starter may go.
-    #[inline(never)]
-    pub fn announce(&mut self) {
-        self.heartbeat.begin(clock::now(), &self.process.reporter);
+    /// Opens the socket and drops the privileges, and calls `then` as soon as they are dropped.
+    /// A failure ends the process.
+    pub fn open_socket(&mut self, then: &mut dyn FnMut(&Process)) {
+        self.listener = open_and_drop(self.service, &self.process, then);
+    }
+
+    /// Logs that the service has started.
+    pub fn log_started(&mut self) {
         self.log.info(&|out| {
             let _ = uwrite!(out, "daemon started, pid={}", process::pid().as_raw_pid());
         });
-        self.log.flush();
-        self.degraded.watch(&self.heartbeat, &mut self.log);
-        let reporter = core::mem::replace(&mut self.process.reporter, StartReporter::Foreground(None));
-        reporter.ready();
-        self.put_status();
-        self.process.notify.ready();
+    }
+
+    /// Gives back the memory that only the start needed.
+    pub fn release_startup(&mut self) {
         memory::release(self.scratch);
         memory::release_startup();
     }
 
     // ----- one turn -------------------------------------------------------
 
-    /// Polls until something is ready or due. `clients` are watched for input where
-    /// `reading` says so; `due` is the service's own next moment, `other` a
-    /// descriptor of its own. Without clients the heart beats when that one speaks, and
-    /// nothing wakes the loop for it.
+    /// Polls until something is ready or due. Of `clients` those are watched for input that the
+    /// function beside them names. `due` is the next moment of the service itself, and `watch`
+    /// adds its other descriptors.
     #[inline(never)]
-    pub fn wait(
-        &self,
-        clients: Option<&Connections>,
-        reading: &dyn Fn(usize) -> bool,
-        other: Option<&OwnedFd>,
+    pub fn wait<'a>(
+        &'a self,
+        now: Instant,
+        clients: Option<(&'a Connections, &dyn Fn(usize) -> bool)>,
         due: Option<Instant>,
+        watch: &mut dyn FnMut(&mut PollSet<'a, PollSource>),
     ) -> Vec<PollSource, POLL_MAX> {
-        let now = clock::now();
         let mut set = PollSet::new();
         set.read(self.process.signals.fd(), PollSource::Signals);
-        if let Some(other) = other {
-            set.read(other, PollSource::Other);
+        watch(&mut set);
+        let manager = self.process.notify.next_deadline().filter(|_| self.alive);
+        let mut due = earliest(due, manager);
+        if self.service != Service::Opener {
+            // (the heart of the opener beats when its worker speaks, which wakes the loop)
+            due = earliest(due, self.heartbeat.next_deadline(self.beat_every()));
         }
-        let fed = self.process.notify.next_deadline().filter(|_| self.alive);
-        let beat = clients.and_then(|_| self.heartbeat.next_deadline(self.beat_every()));
-        let accept = clients.and_then(|_| self.listener.acceptor.next_deadline(now));
-        let due = [due, fed, beat, accept].into_iter().fold(None, earliest);
-        if let Some(clients) = clients {
-            if self.listener.acceptor.accepts(now) {
-                set.read(self.listener.acceptor.fd(), PollSource::Listener);
+        if let Some((clients, reads)) = clients {
+            due = earliest(due, self.listener.acceptor.next_deadline(now));
+            if let Some(listener) = self.listener.acceptor.ready_fd(now) {
+                set.read(listener, PollSource::Listener);
             }
             for (slot, _) in clients.clients.connected() {
-                if let Some((fd, interest)) = clients.interest(slot, reading(slot)) {
+                if let Some((fd, interest)) = clients.interest(slot, reads(slot)) {
                     set.watch(fd.as_fd(), interest, PollSource::Client(slot));
                 }
             }
@@ -178,184 +232,192 @@ impl ServiceBase {
         set.ready().collect()
     }
 
-    /// How often the heart beats at least.
+    /// Returns the longest time between two heartbeats.
     #[must_use]
     pub fn beat_every(&self) -> Duration {
         self.process.config.beat_every()
     }
 
-    /// Handles the signals that are the same for all; HUP and CHLD are left to the
-    /// service. `detail` is what its status says beside what all say.
+    /// Returns the signals that have arrived, if there are any.
+    pub fn take_signals(&self, ready: &[PollSource]) -> Option<Arrived> {
+        let arrived = ready.contains(&PollSource::Signals) || self.process.signals.have_arrived();
+        arrived.then(|| self.process.signals.take())
+    }
+
+    /// Begins the stop of the service. Returns false if it had begun already. The log line is
+    /// `WHY, stopping`, and `detail`.
+    pub fn begin_stop(&mut self, why: &str, detail: &str) -> bool {
+        if core::mem::replace(&mut self.stopping, true) {
+            return false;
+        }
+        self.log.info(&|out| {
+            let _ = uwrite!(out, "{}, stopping{}", why, detail);
+        });
+        self.process.notify.stopping();
+        true
+    }
+
+    /// Logs each degraded state of the base once when it begins and once when it ends.
     #[inline(never)]
-    pub fn on_signals(&mut self, now: Instant, detail: Detail<'_>) -> Arrived {
-        let arrived = self.process.signals.take();
-        if let Some((_, why)) = arrived.stop()
-            && !core::mem::replace(&mut self.stopping, true)
-        {
-            self.log.info(&|out| {
-                let _ = uwrite!(out, "{}, stopping", why);
-            });
-            self.process.notify.stopping();
-        }
-        if arrived.has(Signal::USR1) {
-            self.log.rotate();
-        }
-        if arrived.has(Signal::USR2) {
-            self.log_status(now, detail);
-        }
-        arrived
-    }
-
-    /// The end of a turn that began at `now`. `alive`: the whole service is, so that
-    /// it may say so.
-    pub fn turn_finished(&mut self, now: Instant, alive: bool) {
-        self.end_turn(now, alive, alive, 1);
-    }
-
-    /// As [`ServiceBase::turn_finished`] for a service of more than one process, which is
-    /// `alive`, and has shown it in this very turn if its heart `beats`. Each so many
-    /// beats the socket is looked at.
-    #[inline(never)]
-    pub fn end_turn(&mut self, now: Instant, alive: bool, beats: bool, socket_every: u64) {
-        self.log.flush();
-        self.alive = alive;
-        if beats && self.heartbeat.turn_finished(now) && self.heartbeat.beats().is_multiple_of(socket_every) {
-            self.listener.check();
-        }
-        self.watch_degraded();
-        self.put_status();
-        if alive {
-            self.process.notify.turn_finished(now);
-        }
-        let took = clock::now().since(now);
-        if took.exceeds(self.process.config.stale_after) {
-            self.log.warn(&|out| {
-                let _ = uwrite!(out, "a turn of the loop took {} ms", took.as_ms());
-            });
-        }
-    }
-
-    /// Says once that something fails, and once that it works again.
     fn watch_degraded(&mut self) {
-        self.degraded.watch(&self.heartbeat, &mut self.log);
-        let failure = self.listener.failure();
-        if failure.is_some() != self.socket_failing {
-            self.socket_failing = failure.is_some();
-            let path = self.listener.path();
+        let Self { heartbeat, log, listener, .. } = self;
+        let log_failing = log.failure().is_some();
+        let failures = [
+            (DegradedState::Health, heartbeat.failure(), heartbeat.path(), "health file"),
+            (DegradedState::Socket, listener.failure(), listener.path(), "socket"),
+        ];
+        for (state, failure, path, subject) in failures {
+            if failure.is_some() == self.logged.has(state) {
+                continue;
+            }
+            self.logged = self.logged.with(state, failure.is_some());
+            let is_socket = state == DegradedState::Socket;
+            let control = if is_socket && self.service == Service::Jobs { "control " } else { "" };
             match failure {
-                Some(failure) => self.log.error(&|out| {
-                    out.push_str("the socket is gone, and cannot be made again: ");
+                Some(failure) => log.error(&|out| {
+                    let event =
+                        if is_socket { "is gone, and cannot be made again" } else { "cannot be written" };
+                    let _ = uwrite!(out, "the {}{} {}: ", control, subject, event);
                     describe_at(path, failure, out);
                 }),
-                None => self.log.info(&|out| out.push_str("the socket is there again")),
+                None => log.info(&|out| {
+                    let event = if is_socket { "is there again" } else { "is written again" };
+                    let _ = uwrite!(out, "the {}{} {}", control, subject, event);
+                }),
+            }
+        }
+        if log_failing != self.logged.has(DegradedState::Log) {
+            self.logged = self.logged.with(DegradedState::Log, log_failing);
+            if !log_failing {
+                log.info(&|out| out.push_str("the log is written again"));
             }
         }
     }
 
-    // ----- what is told ---------------------------------------------------
+    // ----- the status -------------------------------------------------------
 
-    /// SIGUSR2.
-    fn log_status(&mut self, now: Instant, detail: Detail<'_>) {
-        let mut text = [0; 400];
-        let mut status = Writer::new(&mut text);
-        let state = if self.stopping { "stopping" } else { "running" };
-        let _ = uwrite!(status, "pid={} state={}", process::pid().as_raw_pid(), state);
+    /// Returns the degraded states that every service can have.
+    #[must_use]
+    pub fn degraded(&self) -> DegradedSet {
+        self.logged
+            .with(DegradedState::Socket, self.listener.failure().is_some())
+            .with(DegradedState::Descriptors, self.listener.acceptor.is_out_of_descriptors())
+    }
+
+    /// Returns the value of a field that every service has.
+    fn value(&self, field: StatusField, now: Instant) -> Option<u64> {
         let log = self.log.counts();
-        for (name, value) in [
-            ("uptime", now.since(self.started_at).as_secs()),
-            ("reloads", self.reloads),
-            ("reload_errors", self.reload_errors),
-            ("rotations", log.rotations),
-            ("log_lost", log.lost),
-        ] {
-            let _ = uwrite!(status, " {}={}", name, value);
-        }
-        detail(&mut status);
-        status.push_str(" degraded=");
-        self.push_degraded(&mut status);
-        self.log.info(&|out| {
-            out.push_str("status: ");
-            out.push(status.as_bytes());
-        });
-    }
-
-    fn push_degraded(&self, out: &mut Writer<'_>) {
-        let states = [
-            (self.degraded.log, "log"),
-            (self.degraded.health, "health"),
-            (self.listener.failure().is_some(), "socket"),
-            (self.listener.acceptor.is_out_of_descriptors(), "descriptors"),
-        ];
-        push_names(&states, out);
-    }
-
-    /// How it is, for a service manager that wants to be told.
-    fn put_status(&mut self) {
-        if !self.process.notify.is_wanted() {
-            return;
-        }
-        let mut line = [0; NOTIFY_STATUS_BYTES];
-        let mut out = Writer::new(&mut line);
-        out.push_str(if self.stopping { "stopping; degraded: " } else { "running; degraded: " });
-        self.push_degraded(&mut out);
-        self.process.notify.status(out.as_bytes());
+        Some(match field {
+            StatusField::Uptime => now.since(self.started_at).as_secs(),
+            StatusField::Reloads => self.reloads,
+            StatusField::ReloadErrors => self.reload_errors,
+            StatusField::Rotations if self.service != Service::Supervisor => log.rotations,
+            StatusField::LogLost if self.service != Service::Supervisor => log.lost,
+            _ => return None,
+        })
     }
 
     // ----- a new configuration ----------------------------------------------
 
-    /// SIGHUP: the configuration anew, whole or not at all; true if it is in force.
+    /// Reads the configuration again, as a whole or not at all (SIGHUP). Returns true if the new
+    /// one is in force; the candidate is the old one then.
+    ///
+    /// If the socket has to be made again, its name is gone by then. The service accepts the
+    /// clients that have connected, applies its own part, and calls
+    /// [`ServiceBase::finish_reload`].
     #[inline(never)]
     pub fn reload(&mut self) -> bool {
+        self.log.info(&|line| line.push_str("SIGHUP received, reloading config"));
+        self.process.notify.reloading();
         let mut reason = [0; REASON_BYTES];
         let mut out = Writer::new(&mut reason);
-        let policy = match reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) {
-            Ok(()) => {
-                let policy = find_policy(self.service, self.process.candidate);
-                policy.map_err(|name| describe_unknown(name, &mut out))
-            }
-            Err(InvalidConfig) => Err(()),
-        };
-        let Ok(policy) = policy else {
+        let Ok(policy) = self.load_candidate(&mut out) else {
             self.reload_errors = self.reload_errors.saturating_add(1);
-            reload::refuse(&mut self.process, &mut self.log, out.as_bytes());
+            self.log.error(&|line| {
+                line.push_str("config not reloaded, the old one stays: ");
+                line.push(out.as_bytes());
+            });
+            self.process.notify.reloaded(false);
             return false;
         };
         self.reloads = self.reloads.saturating_add(1);
-        reload::accept(&mut self.process, &mut self.log);
-        core::mem::swap(&mut self.process.config, &mut self.process.candidate);
-        let config = &*self.process.config;
-        let own = |file: ServiceFile| path_of(self.service, file, config).unwrap_or_default();
-        let (log_file, health, socket) =
-            (own(ServiceFile::Log), own(ServiceFile::Health), own(ServiceFile::Socket));
-        self.log.configure(config, &log_file, self.process.foreground);
-        self.heartbeat.move_to(&health);
-        self.adopt_socket(policy, &socket);
-        self.process.notify.reloaded(true);
+        self.adopt_candidate(policy);
         true
     }
 
-    /// The socket gets its new rules, or its new name. (Only an abstract one can be
-    /// moved: the others stand in what a reload does not change.)
-    fn adopt_socket(&mut self, policy: AccessPolicy, path: &crate::util::path::Path) {
-        if path == self.listener.path() {
-            if self.listener.set_policy(policy) && self.listener.unlink().is_ok() {
-                self.listener.check();
-            }
-            return;
+    /// Reads the configuration into the candidate. If it cannot be used, the reason is in `out`.
+    fn load_candidate(&mut self, out: &mut Writer<'_>) -> Result<AccessPolicy, InvalidConfig> {
+        let Process { config_source, candidate, .. } = &mut self.process;
+        config_source.load(candidate, self.scratch, out)?;
+        find_policy(self.service, candidate).map_err(|name| {
+            describe_unknown(name, out);
+            InvalidConfig
+        })
+    }
+
+    /// Puts the candidate in force.
+    fn adopt_candidate(&mut self, policy: AccessPolicy) {
+        log_changes(&mut self.process, &mut self.log);
+        core::mem::swap(&mut self.process.config, &mut self.process.candidate);
+        let (log_file, health) = (self.own_path(ServiceFile::Log), self.own_path(ServiceFile::Health));
+        self.log.configure(self.process.config, &log_file, self.process.foreground);
+        self.heartbeat.move_to(&health);
+        if self.listener.set_policy(policy)
+            && let Err(failure) = self.listener.unlink()
+        {
+            let path = self.listener.path();
+            self.log.warn(&|out| describe_at(path, failure, out));
+        }
+    }
+
+    /// Reads the configuration again if it names another health file. Returns true if the new one
+    /// is in force.
+    #[inline(never)]
+    pub fn follow_health_file(&mut self) -> bool {
+        let mut reason = [0; REASON_BYTES];
+        let Ok(policy) = self.load_candidate(&mut Writer::new(&mut reason)) else { return false };
+        if self.process.candidate.health_file == self.process.config.health_file {
+            return false;
+        }
+        self.log.info(&|out| out.push_str("the config names another health file, reloading it"));
+        self.adopt_candidate(policy);
+        true
+    }
+
+    fn own_path(&self, file: ServiceFile) -> Path {
+        path_of(self.service, file, self.process.config).unwrap_or_default()
+    }
+
+    /// Ends a reload: makes the socket again if its rules or its name are others, and tells the
+    /// service manager.
+    pub fn finish_reload(&mut self) {
+        if self.listener.acceptor.fd().is_some() {
+            self.renew_socket();
+        }
+        self.process.notify.reloaded(true);
+    }
+
+    /// Makes the socket again if its name is gone, or is another one. Only an abstract name can
+    /// be another one, because a reload does not change `socket`.
+    fn renew_socket(&mut self) {
+        let path = self.own_path(ServiceFile::Socket);
+        if path == *self.listener.path() {
+            return self.listener.check();
         }
         // (its clients do not wait for it; the next reload tries again)
-        match Listener::open(path, policy, None, Duration::ZERO) {
+        match Listener::open(&path, self.listener.policy.clone(), None, Duration::ZERO) {
             Ok(listener) => self.listener = listener,
             Err(failure) => self.log.error(&|out| {
                 out.push_str("the socket stays where it was: ");
-                describe_at(path, failure, out);
+                describe_at(&path, failure, out);
             }),
         }
     }
 
     // ----- the end ----------------------------------------------------------
 
-    /// The orderly end: nothing left behind. `what` is what it did.
+    /// Ends the service: removes the socket and the health file, and logs `what` it did. Returns
+    /// the exit code.
     #[inline(never)]
     pub fn finish(&mut self, what: Detail<'_>) -> u8 {
         let _ = self.listener.unlink();
@@ -365,8 +427,106 @@ impl ServiceBase {
             what(out);
         });
         self.log.flush();
-        // The PID file is what others wait for: it goes last.
+        // The PID file goes last, because others wait for it.
         self.process.pid_file.release(self.process.pid_path.as_c_str());
         exit::OK
+    }
+}
+
+/// Shows that the service is ready: first heartbeat, first line, report, memory.
+#[inline(never)]
+pub fn announce(service: &mut dyn ServiceStatus) {
+    let base = service.base_mut();
+    base.heartbeat.begin(clock::now(), &base.process.reporter);
+    base.log_started();
+    report_ready(service);
+    service.base_mut().release_startup();
+}
+
+/// Tells the process that started the service, and the service manager, that it is ready.
+#[inline(never)]
+pub fn report_ready(service: &mut dyn ServiceStatus) {
+    let base = service.base_mut();
+    base.log.flush();
+    base.watch_degraded();
+    core::mem::replace(&mut base.process.reporter, StartReporter::Foreground(None)).ready();
+    put_summary(service);
+    service.base_mut().process.notify.ready();
+}
+
+/// Handles SIGUSR1 and SIGUSR2.
+#[inline(never)]
+pub fn on_user_signals(service: &mut dyn ServiceStatus, arrived: Arrived, now: Instant) {
+    if arrived.has(Signal::USR1) {
+        service.base_mut().log.rotate();
+    }
+    if arrived.has(Signal::USR2) {
+        let mut text = [0; STATUS_BYTES];
+        let mut status = Writer::new(&mut text);
+        push_status(service, &mut status, now);
+        service.base_mut().log.info(&|out| {
+            out.push_str("status: ");
+            out.push(status.as_bytes());
+        });
+    }
+}
+
+/// Writes all fields of the status. docs/control.md describes them.
+#[inline(never)]
+pub fn push_status(service: &dyn ServiceStatus, out: &mut Writer<'_>, now: Instant) {
+    let _ = uwrite!(out, "pid={} state={}", process::pid().as_raw_pid(), service.phase());
+    for field in StatusField::ALL {
+        let value = service.base().value(*field, now).or_else(|| service.value(*field, now));
+        if let Some(value) = value {
+            push_field(field.name(), value, out);
+        }
+    }
+    service.push_words(out);
+    out.push_str(" degraded=");
+    service.base().degraded().union(service.own_degraded()).push_names(out);
+}
+
+/// Gives the status to the service manager, if there is one.
+fn put_summary(service: &mut dyn ServiceStatus) {
+    if service.base().process.notify.is_wanted() {
+        let mut line = [0; NOTIFY_STATUS_BYTES];
+        let mut out = Writer::new(&mut line);
+        service.push_summary(&mut out);
+        service.base_mut().process.notify.status(out.as_bytes());
+    }
+}
+
+/// Ends a turn that began at `now`. `busy`: the turn used memory that a quiet service does not.
+#[inline(never)]
+pub fn end_turn(service: &mut dyn ServiceStatus, now: Instant, busy: bool, pulse: Pulse) {
+    let (alive, beats, socket_every) = match pulse {
+        Pulse::Own => (true, true, 1),
+        Pulse::Worker { runs, shown } => (runs, shown, OPENER_SOCKET_BEATS),
+    };
+    let base = service.base_mut();
+    base.log.flush();
+    base.alive = alive;
+    let recorded = beats && base.heartbeat.turn_finished(now);
+    if recorded && base.heartbeat.beats().is_multiple_of(socket_every) {
+        base.listener.check();
+    }
+    base.watch_degraded();
+    put_summary(service);
+    let base = service.base_mut();
+    if alive {
+        base.process.notify.turn_finished(now);
+    }
+    let took = clock::now().since(now);
+    if took.exceeds(base.process.config.stale_after) {
+        base.log.warn(&|out| {
+            let _ = uwrite!(out, "a turn of the loop took {} ms", took.as_ms());
+        });
+    }
+    base.pages_dirty |= busy;
+    if base.pages_dirty && (recorded || base.heartbeat.is_disabled()) {
+        // (not in every turn: memory that is given back is soon wanted again)
+        base.pages_dirty = false;
+        memory::release(base.scratch);
+        memory::release_stack();
     }
 }

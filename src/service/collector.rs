@@ -6,7 +6,7 @@
 //! one buffer in each turn. A client that closes its connection without reading the
 //! answers has sent its values: they count.
 
-use super::base::{PollSource, ServiceBase};
+use super::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
 use super::connections::{self, Connections, Server, Taken};
 use super::denials::Denials;
 use super::lifecycle::StartReporter;
@@ -15,6 +15,7 @@ use crate::limits::{CLIENT_OUTPUT_BYTES, CLIENTS_MAX, METRIC_LINE_BYTES};
 use crate::proto::collector::{DUMP, Metric, NONE, Next, error, next, push_error, push_line};
 use crate::proto::decimal::Decimal;
 use crate::proto::service::Service;
+use crate::proto::status::StatusField;
 use crate::state::access::Access;
 use crate::state::clients::Client;
 use crate::state::collector::{MetricRefused, Metrics};
@@ -51,7 +52,8 @@ static METRICS: Once<Metrics, 5> = Once::new(Metrics::EMPTY);
 /// frame of its caller would hold what every service needs.
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
-    let (base, _) = ServiceBase::open(Service::Collector, parts, reporter);
+    let mut base = ServiceBase::open(Service::Collector, parts, reporter);
+    base.open_socket(&mut |_| {});
     let mut collector = Collector {
         base,
         connections: connections::take(),
@@ -60,27 +62,54 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
         denials: Denials::default(),
         values: 0,
     };
-    collector.base.announce();
+    base::announce(&mut collector);
     while !collector.base.stopping {
         collector.turn();
     }
     collector.finish()
 }
 
+impl ServiceStatus for Collector {
+    fn base(&self) -> &ServiceBase {
+        &self.base
+    }
+
+    fn base_mut(&mut self) -> &mut ServiceBase {
+        &mut self.base
+    }
+
+    fn value(&self, field: StatusField, _: Instant) -> Option<u64> {
+        Some(match field {
+            StatusField::Clients => self.connections.clients.count() as u64,
+            StatusField::Metrics => self.metrics.len() as u64,
+            StatusField::Values => self.values,
+            StatusField::Denied => self.denials.count,
+            _ => return None,
+        })
+    }
+}
+
 impl Collector {
     fn turn(&mut self) {
         let due = self.next_deadline();
-        let ready = self.base.wait(Some(self.connections), &|slot| self.can_read(slot), None, due);
+        let reads = |slot| self.can_read(slot);
+        let ready = self.base.wait(clock::now(), Some((self.connections, &reads)), due, &mut |_| {});
         let now = clock::now();
-        if ready.contains(&PollSource::Signals) || self.base.process.signals.have_arrived() {
-            self.on_signals(now);
+        if let Some(arrived) = self.base.take_signals(&ready) {
+            if let Some((_, why)) = arrived.stop() {
+                self.base.begin_stop(why, "");
+            }
+            if arrived.has(Signal::HUP) {
+                self.reload(now);
+            }
+            base::on_user_signals(self, arrived, now);
         }
         connections::close_expired(self, now);
         connections::serve(self, &mut ready.iter().filter_map(PollSource::client), now);
-        self.base.turn_finished(now, true);
         if ready.contains(&PollSource::Listener) {
             connections::accept(self, now);
         }
+        base::end_turn(self, now, !ready.is_empty(), Pulse::Own);
     }
 
     /// Returns when something is due: at once if a client has work for the service.
@@ -92,26 +121,15 @@ impl Collector {
         if clients.connected().any(has_work) { Some(Instant::BOOT) } else { clients.next_deadline() }
     }
 
-    fn on_signals(&mut self, now: Instant) {
-        let (clients, metrics) = (self.connections.clients.count(), self.metrics.len());
-        let (values, denied) = (self.values, self.denials.count);
-        let arrived = self.base.on_signals(now, &|out| {
-            let _ =
-                uwrite!(out, " clients={} metrics={} values={} denied={}", clients, metrics, values, denied);
-        });
-        if arrived.has(Signal::HUP) {
-            self.reload(now);
-        }
-    }
-
     /// Applies a new configuration, and closes the clients that lose their rights.
     fn reload(&mut self, now: Instant) {
-        // Clients that have connected already must not be turned away by a new name.
-        connections::accept_all(self, now);
         if self.base.reload() {
+            // Clients that have connected already must not be turned away by a new name.
+            connections::accept_all(self, now);
             for slot in self.connections.update_access(&self.base.listener.policy) {
                 self.close(slot);
             }
+            self.base.finish_reload();
         }
     }
 

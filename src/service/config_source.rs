@@ -26,6 +26,8 @@ pub struct ConfigSource {
     pub file: Path,
     /// Whether the file was named, so that it must exist.
     pub file_named: bool,
+    /// The log file counts as named, so that the log goes there also in the foreground.
+    pub log_file_named: bool,
     /// The values of `-o`, in order.
     pub overrides: Vec<&'static [u8], OVERRIDES_MAX>,
     /// What a service manager said; only under `run`.
@@ -39,6 +41,7 @@ impl ConfigSource {
         default_paths: DefaultPaths::EMPTY,
         file: Path::empty(),
         file_named: false,
+        log_file_named: false,
         overrides: Vec::new(),
         init: Init::NONE,
     };
@@ -56,6 +59,7 @@ impl ConfigSource {
         out: &mut Writer<'_>,
     ) -> Result<(), InvalidConfig> {
         config.reset(&self.default_paths);
+        config.log_file_named = self.log_file_named;
         self.read_file(scratch, config, out)?;
         for option in &self.overrides {
             if let Err(error) = apply_option(option, config, &self.base) {

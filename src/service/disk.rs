@@ -5,7 +5,7 @@ use crate::limits::{BAD_FILES_MAX, CLAIM_SEQ_MAX, CLAIMS_MAX, REJECTED_MAX_BYTES
 use crate::state::disk::{Disk, DiskError, QueueFile, SpoolFile};
 use crate::sys::file::OFlags;
 use crate::sys::inotify::Inotify;
-use crate::sys::{Errno, Failure, OwnedFd, dir, file};
+use crate::sys::{Errno, Failure, Op, OwnedFd, dir, file};
 use crate::util::path::Path;
 use crate::util::text::{Writer, parse_u64};
 use ufmt::uwrite;
@@ -35,7 +35,7 @@ impl SpoolDisk {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let journal = file::open(path.as_c_str(), flags, 0o600)?;
         if !file::meta(&journal)?.regular {
-            return Err(Failure { op: "openat", errno: Errno::INVAL });
+            return Err(Failure { op: Op::Openat, errno: Errno::INVAL });
         }
         let mut disk = Self {
             spool: spool.clone(),
@@ -78,7 +78,7 @@ impl SpoolDisk {
     }
 
     fn fd(&self, file: SpoolFile) -> Result<&OwnedFd, Failure> {
-        let missing = Failure { op: "open", errno: Errno::BADF };
+        let missing = Failure { op: Op::Open, errno: Errno::BADF };
         match file {
             SpoolFile::Journal => Ok(&self.journal),
             SpoolFile::Next => self.next.as_ref().ok_or(missing),
@@ -91,7 +91,7 @@ impl SpoolDisk {
     /// Remembers which call failed, and passes its errno on.
     fn record_failure<T>(&mut self, result: Result<T, Failure>) -> Result<T, DiskError> {
         result.map_err(|failure| {
-            self.failed_op = failure.op;
+            self.failed_op = failure.op.name();
             DiskError(failure.errno.raw_os_error())
         })
     }
@@ -195,7 +195,7 @@ impl SpoolDisk {
 }
 
 /// For names that would be longer than a path may be.
-const TOO_LONG: Failure = Failure { op: "openat", errno: Errno::NAMETOOLONG };
+const TOO_LONG: Failure = Failure { op: Op::Openat, errno: Errno::NAMETOOLONG };
 
 /// `folder/name`.
 fn entry(folder: &Path, name: &[u8]) -> Result<Path, Failure> {
@@ -300,7 +300,7 @@ impl Disk for SpoolDisk {
             Ok(1..) => QueueFile::Ready,
             Ok(0) | Err(Failure { errno: Errno::NOENT, .. }) => QueueFile::Nothing,
             Err(failure) => {
-                self.failed_op = failure.op;
+                self.failed_op = failure.op.name();
                 QueueFile::Unusable(DiskError(failure.errno.raw_os_error()))
             }
         }

@@ -5,7 +5,7 @@
 use crate::limits::{HEARTBEAT_MIN, TORN_READS_MAX};
 use crate::proto::health::{BOOT_ID_BYTES, HealthRecord, ParseError, RECORD_BYTES, UNKNOWN_BOOT, Verdict};
 use crate::service::lifecycle::{StartReporter, describe_at};
-use crate::sys::{Errno, Failure, OwnedFd, clock, file, process};
+use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, process};
 use crate::util::path::Path;
 use crate::util::time::{Duration, Instant};
 
@@ -22,6 +22,8 @@ pub struct Heartbeat {
     seq: u64,
     last_at: Instant,
     failure: Option<Failure>,
+    /// No health file is written.
+    disabled: bool,
 }
 
 impl Heartbeat {
@@ -38,14 +40,26 @@ impl Heartbeat {
             seq: 0,
             last_at: Instant::BOOT,
             failure: None,
+            disabled: false,
         }
+    }
+
+    /// Writes no health file from now on.
+    pub fn disable(&mut self) {
+        self.disabled = true;
+    }
+
+    /// Returns true if no health file is written.
+    #[must_use]
+    pub fn is_disabled(&self) -> bool {
+        self.disabled
     }
 
     /// When the next beat is due at the latest; never before
     /// [`Heartbeat::turn_finished`] would write it, or the loop would spin.
     #[must_use]
     pub fn next_deadline(&self, interval: Duration) -> Option<Instant> {
-        Some(self.last_at + interval.at_least(HEARTBEAT_MIN))
+        (!self.disabled).then(|| self.last_at + interval.at_least(HEARTBEAT_MIN))
     }
 
     /// Which boot this is.
@@ -68,7 +82,7 @@ impl Heartbeat {
 
     /// A turn of the loop was finished at `now`; true if that was recorded.
     pub fn turn_finished(&mut self, now: Instant) -> bool {
-        let due = self.seq == 0 || (self.last_at + HEARTBEAT_MIN).is_due(now);
+        let due = !self.disabled && (self.seq == 0 || (self.last_at + HEARTBEAT_MIN).is_due(now));
         if due {
             self.beat(now);
         }
@@ -100,6 +114,9 @@ impl Heartbeat {
 
     /// Writes the next record.
     pub fn beat(&mut self, now: Instant) {
+        if self.disabled {
+            return;
+        }
         self.last_at = now;
         self.seq = self.seq.saturating_add(1);
         let Self { seq, pid, boot, .. } = *self;
@@ -118,7 +135,7 @@ impl Heartbeat {
     /// A new file that is never seen empty: written under another name.
     fn create(&mut self, bytes: &[u8; RECORD_BYTES]) -> Result<(), Failure> {
         self.fd = None;
-        let too_long = Failure { op: "openat", errno: Errno::NAMETOOLONG };
+        let too_long = Failure { op: Op::Openat, errno: Errno::NAMETOOLONG };
         let temporary = self.path.with_suffix(b".new").ok_or(too_long)?;
         let _ = file::unlink(temporary.as_c_str());
         let flags = file::OFlags::WRONLY | file::OFlags::CREATE | file::OFlags::EXCL | file::OFlags::NOFOLLOW;

@@ -6,7 +6,7 @@
 //! new one reads `server full`. A client leaves when it ends its input. The hub drops a
 //! line that was not finished then.
 
-use super::base::{PollSource, ServiceBase};
+use super::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
 use super::connections::{self, Connections, Disconnected, Server, Taken};
 use super::lifecycle::StartReporter;
 use super::memory::Memory;
@@ -14,6 +14,7 @@ use crate::limits::{CHAT_LINE_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, JOINS_LOG
 use crate::proto::framing::{Framed, frame};
 use crate::proto::hub::{FULL, TOO_LONG, push_line, push_lost};
 use crate::proto::service::Service;
+use crate::proto::status::StatusField;
 use crate::state::access::Access;
 use crate::state::clients::Client;
 use crate::state::rate_limit::RateLimit;
@@ -40,7 +41,8 @@ struct Hub {
 /// frame of its caller would hold what every service needs.
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
-    let (base, _) = ServiceBase::open(Service::Hub, parts, reporter);
+    let mut base = ServiceBase::open(Service::Hub, parts, reporter);
+    base.open_socket(&mut |_| {});
     let mut hub = Hub {
         base,
         connections: connections::take(),
@@ -49,32 +51,50 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
         joined: 0,
         join_log_limit: RateLimit::default(),
     };
-    hub.base.announce();
+    base::announce(&mut hub);
     while !hub.base.stopping {
         hub.turn();
     }
     hub.finish()
 }
 
+impl ServiceStatus for Hub {
+    fn base(&self) -> &ServiceBase {
+        &self.base
+    }
+
+    fn base_mut(&mut self) -> &mut ServiceBase {
+        &mut self.base
+    }
+
+    fn value(&self, field: StatusField, _: Instant) -> Option<u64> {
+        Some(match field {
+            StatusField::Joined => self.joined,
+            StatusField::Clients => self.connections.clients.count() as u64,
+            StatusField::Lines => self.lines,
+            _ => return None,
+        })
+    }
+}
+
 impl Hub {
     fn turn(&mut self) {
-        let ready = self.base.wait(Some(self.connections), &|_| true, None, None);
+        let ready = self.base.wait(clock::now(), Some((self.connections, &|_| true)), None, &mut |_| {});
         let now = clock::now();
-        if ready.contains(&PollSource::Signals) || self.base.process.signals.have_arrived() {
-            let (clients, lines, joined) = (self.connections.clients.count(), self.lines, self.joined);
-            let arrived = self.base.on_signals(now, &|out| {
-                let _ = uwrite!(out, " joined={} clients={} lines={}", joined, clients, lines);
-            });
-            if arrived.has(Signal::HUP) {
-                self.base.reload();
+        if let Some(arrived) = self.base.take_signals(&ready) {
+            if let Some((_, why)) = arrived.stop() {
+                self.base.begin_stop(why, "");
             }
+            if arrived.has(Signal::HUP) && self.base.reload() {
+                self.base.finish_reload();
+            }
+            base::on_user_signals(self, arrived, now);
         }
         connections::serve(self, &mut ready.iter().filter_map(PollSource::client), now);
-        self.base.turn_finished(now, true);
         if ready.contains(&PollSource::Listener) {
             connections::accept(self, now);
-            self.base.log.flush();
         }
+        base::end_turn(self, now, !ready.is_empty(), Pulse::Own);
     }
 
     /// Sends a line to all clients but its sender.

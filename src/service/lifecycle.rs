@@ -17,7 +17,7 @@ use crate::sys::identity::{self, Identity};
 use crate::sys::lock::{AcquireError, PidFile};
 use crate::sys::process::{self, Pid, Side};
 use crate::sys::signal::{self, Signals};
-use crate::sys::{Errno, Failure, OwnedFd, fds, file, poll};
+use crate::sys::{Errno, Failure, Op, OwnedFd, fds, file, poll};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use ufmt::uwrite;
@@ -349,7 +349,7 @@ impl Process {
     #[must_use]
     pub fn lock_also(&self, folder: &Path, name: &[u8]) -> PidFile {
         let Some(path) = folder.join(name) else {
-            self.fail_at(folder, Failure { op: "openat", errno: Errno::NAMETOOLONG });
+            self.fail_at(folder, Failure { op: Op::Openat, errno: Errno::NAMETOOLONG });
         };
         match PidFile::acquire(&path, b"") {
             Ok(lock) => lock,

@@ -10,19 +10,19 @@ use crate::proto::service::Service;
 use crate::state::access::{Access, AccessPolicy};
 use crate::sys::identity;
 use crate::sys::socket::{self, Peer};
-use crate::sys::{Errno, Failure, OwnedFd, clock, file, poll};
+use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, poll};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 
-/// Returns the policy of a service's socket. The hub and the opener are for every user;
-/// other sockets are for the accounts that the configuration names.
+/// Returns the policy of a service's socket: for every user, or for the accounts that the
+/// configuration names.
 ///
 /// # Errors
 /// Returns the name that is neither a number nor known.
 pub fn find_policy(service: Service, config: &Config) -> Result<AccessPolicy, &AccountName> {
     let mut policy = AccessPolicy {
-        everybody: matches!(service, Service::Hub | Service::Opener),
+        everybody: matches!(service, Service::Hub | Service::Opener | Service::Supervisor),
         ..AccessPolicy::default()
     };
     if !policy.everybody {
@@ -38,7 +38,8 @@ pub fn find_policy(service: Service, config: &Config) -> Result<AccessPolicy, &A
 
 /// Accepts connections from a listening socket.
 pub struct Acceptor {
-    fd: OwnedFd,
+    /// `None` in a service that has no socket.
+    fd: Option<OwnedFd>,
     /// After a lack of descriptors: when to try again.
     accept_after: Option<Instant>,
 }
@@ -47,19 +48,19 @@ impl Acceptor {
     /// Takes over a listening socket.
     #[must_use]
     pub fn new(fd: OwnedFd) -> Self {
-        Self { fd, accept_after: None }
+        Self { fd: Some(fd), accept_after: None }
     }
 
-    /// Returns the descriptor, which is polled for input.
+    /// Returns the descriptor of the socket.
     #[must_use]
-    pub fn fd(&self) -> &OwnedFd {
-        &self.fd
+    pub fn fd(&self) -> Option<&OwnedFd> {
+        self.fd.as_ref()
     }
 
-    /// Returns true if the socket can be polled at `now`.
+    /// Returns the descriptor if it can be polled at `now`.
     #[must_use]
-    pub fn accepts(&self, now: Instant) -> bool {
-        self.next_deadline(now).is_none()
+    pub fn ready_fd(&self, now: Instant) -> Option<&OwnedFd> {
+        self.fd().filter(|_| self.next_deadline(now).is_none())
     }
 
     /// Returns when the socket can be polled again, if not at `now`.
@@ -70,7 +71,7 @@ impl Acceptor {
 
     /// Returns the next connection and its client, if there is one.
     pub fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer)> {
-        let accepted = socket::accept(&self.fd);
+        let accepted = socket::accept(self.fd()?);
         self.accept_after = accepted.is_err().then(|| now + ACCEPT_RETRY);
         let connection = accepted.ok()??;
         let peer = socket::peer(&connection).ok()?;
@@ -125,6 +126,14 @@ impl Listener {
         Ok(Self { path: path.clone(), acceptor: Acceptor::new(fd), identity, policy, failure: None })
     }
 
+    /// Returns the listener of a service that has no socket. Nothing connects to it.
+    #[must_use]
+    pub fn none() -> Self {
+        let policy = AccessPolicy { everybody: true, ..AccessPolicy::default() };
+        let acceptor = Acceptor { fd: None, accept_after: None };
+        Self { path: Path::empty(), acceptor, identity: (0, 0), policy, failure: None }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -145,7 +154,7 @@ impl Listener {
 
     /// Makes the socket again if its name is gone. (An abstract name cannot go.)
     pub fn check(&mut self) {
-        if socket::is_abstract(&self.path) {
+        if self.acceptor.fd.is_none() || socket::is_abstract(&self.path) {
             return;
         }
         let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
@@ -178,7 +187,7 @@ impl Listener {
     /// # Errors
     /// As unlink(2) says.
     pub fn unlink(&self) -> Result<(), Failure> {
-        if socket::is_abstract(&self.path) {
+        if self.acceptor.fd.is_none() || socket::is_abstract(&self.path) {
             return Ok(());
         }
         let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
@@ -202,12 +211,12 @@ fn make(path: &Path, policy: &AccessPolicy, owner: Option<u32>) -> Result<(Owned
         Err(_) => {}
         Ok(meta) if meta.socket => match socket::connect(path) {
             Ok(_) | Err(Failure { errno: Errno::AGAIN, .. }) => {
-                return Err(Failure { op: "bind", errno: Errno::ADDRINUSE });
+                return Err(Failure { op: Op::Bind, errno: Errno::ADDRINUSE });
             }
             Err(Failure { errno: Errno::CONNREFUSED, .. }) => file::unlink(path.as_c_str())?,
             Err(failure) => return Err(failure),
         },
-        Ok(_) => return Err(Failure { op: "bind", errno: Errno::EXIST }),
+        Ok(_) => return Err(Failure { op: Op::Bind, errno: Errno::EXIST }),
     }
     let fd = socket::listen(path, policy.mode())?;
     let meta = file::meta_at(path.as_c_str(), false)?;
@@ -222,10 +231,10 @@ fn make(path: &Path, policy: &AccessPolicy, owner: Option<u32>) -> Result<(Owned
 /// order where the folder is not the service's own, because only root can make it
 /// there; else the other way round, and `then` (a lock that knows a second instance
 /// best) in between. Without the socket the process ends.
-pub fn open_and_drop(service: Service, process: &Process, then: &mut dyn FnMut()) -> Listener {
+pub fn open_and_drop(service: Service, process: &Process, then: &mut dyn FnMut(&Process)) -> Listener {
     let early = needs_rights(service, process).then(|| open_socket(service, process, true));
     process.drop_privileges();
-    then();
+    then(process);
     early.unwrap_or_else(|| open_socket(service, process, false))
 }
 

@@ -9,7 +9,7 @@
 use crate::limits::ROTATE_RETRY;
 use crate::state::rotation::{Rotation, RotationAction};
 use crate::sys::identity::{self, Identity};
-use crate::sys::{BorrowedFd, Errno, Failure, OwnedFd, clock, file};
+use crate::sys::{BorrowedFd, Errno, Failure, Op, OwnedFd, clock, file};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::Instant;
@@ -106,7 +106,7 @@ impl LogFile {
                 let links = self.open_with(file::OFlags::empty())?;
                 if links > 1 {
                     self.fd = None;
-                    let failure = Failure { op: "openat", errno: Errno::MLINK };
+                    let failure = Failure { op: Op::Openat, errno: Errno::MLINK };
                     self.failure = Some(failure);
                     return Err(failure);
                 }
@@ -128,7 +128,7 @@ impl LogFile {
         let planted = |meta: file::Meta| meta.regular && meta.links > 1 && file::is_untrusted_dir(&self.path);
         match result {
             Ok((meta, _)) if planted(meta) => {
-                let failure = Failure { op: "openat", errno: Errno::MLINK };
+                let failure = Failure { op: Op::Openat, errno: Errno::MLINK };
                 (self.fd, self.failure) = (None, Some(failure));
                 Err(failure)
             }
@@ -272,7 +272,7 @@ impl LogFile {
         let mut suffix = [0; 12];
         let mut out = Writer::new(&mut suffix);
         let _ = uwrite!(out, ".{}", number);
-        self.path.with_suffix(out.as_bytes()).ok_or(Failure { op: "renameat", errno: Errno::NAMETOOLONG })
+        self.path.with_suffix(out.as_bytes()).ok_or(Failure { op: Op::Renameat, errno: Errno::NAMETOOLONG })
     }
 }
 

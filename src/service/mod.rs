@@ -2,12 +2,11 @@
 //! the log, the heartbeat.
 //!
 //! - `config_source.rs`: where the configuration is, and reading it (again)
-//! - `reload.rs`: a new configuration, whole or not at all
+//! - `reload.rs`: the changes of a new configuration
 //! - `lifecycle.rs`: from a command to a service that is ready, and its end
 //! - `log.rs`: lines to the file, to stderr (or a journal there), to syslog
 //! - `logfile.rs`: that file, and its rotation
 //! - `heartbeat.rs`: the health file
-//! - `degraded.rs`: what fails in any of them, said once
 //! - `lock_holder.rs`: the process that holds a service's lock
 //! - `child_output.rs`: what the programs that they start write
 //! - `program.rs`: a program's file, as a shell would find it
@@ -15,7 +14,7 @@
 //! - `memory.rs`: the memory they use
 //! - `listener.rs`, `connections.rs`: a socket, who may use it, its connections
 //! - `denials.rs`: those who may not use it
-//! - `base.rs`: what the hub, the opener and the collector have in common
+//! - `base.rs`: the base of all five services
 //! - `hub.rs`: the service that passes lines between clients
 //! - `collector.rs`: the service that averages metrics
 //! - `opener/`: the service that opens files for those who may not
@@ -30,7 +29,6 @@ pub mod child_output;
 pub mod collector;
 pub mod config_source;
 pub mod connections;
-pub mod degraded;
 pub mod denials;
 pub mod disk;
 pub mod heartbeat;

@@ -1,44 +1,16 @@
-//! What a reload is for every service: read whole or not at all, said key by key.
+//! The changes of a new configuration: each key is logged, and keys that need a restart stay.
 
-use super::config_source::InvalidConfig;
 use super::lifecycle::Process;
 use super::log::Log;
 use crate::proto::config::Config;
 use crate::proto::config::keys::KEYS;
 use crate::util::text::Writer;
 
-/// Bytes of one value in a message about a change.
+/// Bytes of one value in the line about a change; a longer value is cut.
 const VALUE_BYTES: usize = 300;
-/// Bytes of the reason why a configuration is refused.
-pub const REASON_BYTES: usize = 400;
-
-/// Reads the configuration into the candidate; why it cannot be used is in `out`.
-///
-/// # Errors
-/// It cannot be used.
-pub fn read(
-    process: &mut Process,
-    scratch: &mut [u8],
-    log: &mut Log,
-    out: &mut Writer<'_>,
-) -> Result<(), InvalidConfig> {
-    log.info(&|line| line.push_str("SIGHUP received, reloading config"));
-    process.notify.reloading();
-    process.config_source.load(process.candidate, scratch, out)
-}
-
-/// Says that the candidate is refused, and why.
-pub fn refuse(process: &mut Process, log: &mut Log, why: &[u8]) {
-    log.error(&|line| {
-        line.push_str("config not reloaded, the old one stays: ");
-        line.push(why);
-    });
-    process.notify.reloaded(false);
-}
-
-/// Logs what the candidate changes, and takes back what cannot change while a
-/// service runs.
-pub fn accept(process: &mut Process, log: &mut Log) {
+/// Logs each key that the candidate changes, and undoes the changes of the keys that need a
+/// restart.
+pub fn log_changes(process: &mut Process, log: &mut Log) {
     let Process { config: old, candidate: new, .. } = process;
     for key in KEYS {
         let (mut before, mut after) = ([0; VALUE_BYTES], [0; VALUE_BYTES]);
@@ -61,7 +33,7 @@ pub fn accept(process: &mut Process, log: &mut Log) {
     keep_fixed(old, new);
 }
 
-/// What needs a restart stays as it is.
+/// Gives the keys that need a restart the values that are in force.
 fn keep_fixed(old: &Config, new: &mut Config) {
     new.pid_file.set(&old.pid_file);
     new.socket.set(&old.socket);

@@ -1,25 +1,31 @@
 //! What the spool and ingest need of a disk, so that a test can be one
 //! that fails, tears and forgets.
 
-/// Why a disk did not do something: an errno.
+use linux_raw_sys::errno;
+
+/// The errno of an operation that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(test, derive(Hash))]
 pub struct DiskError(pub i32);
 
 impl DiskError {
-    /// ENOSPC: the disk is full.
-    pub const NO_SPACE: Self = Self(28);
-    /// EDQUOT: the user's quota is full.
-    const OVER_QUOTA: Self = Self(122);
-    /// EFBIG: the file may not grow.
-    const TOO_BIG: Self = Self(27);
-
-    /// Returns true if there is no room, and smaller or fewer files would help.
+    /// Returns true if there is no room for what was to be written.
     #[must_use]
     pub fn is_no_space(self) -> bool {
-        [Self::NO_SPACE, Self::OVER_QUOTA, Self::TOO_BIG].contains(&self)
+        [NO_SPACE, OVER_QUOTA, TOO_BIG].contains(&self)
     }
 }
+
+/// The disk is full, or new jobs would take the space that queued jobs need.
+pub const NO_SPACE: DiskError = DiskError(errno::ENOSPC as i32);
+
+/// The user of the spool may not use more of the disk.
+pub const OVER_QUOTA: DiskError = DiskError(errno::EDQUOT as i32);
+
+/// A file would become larger than the process may write.
+const TOO_BIG: DiskError = DiskError(errno::EFBIG as i32);
+
+/// A record is not the one that was written at its offset.
+pub const DAMAGED: DiskError = DiskError(errno::EILSEQ as i32);
 
 /// One of the files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,6 +7,7 @@ pub mod access;
 pub mod backoff;
 pub mod clients;
 pub mod collector;
+pub mod degraded;
 pub mod disk;
 pub mod jobs;
 pub mod log_stream;

@@ -8,27 +8,11 @@
 #![expect(unsafe_code, reason = "raw system calls and naked stubs")]
 
 use core::arch::{asm, naked_asm};
-
-/// `close_range(2)`; the same number on every architecture.
-const NR_CLOSE_RANGE: usize = 436;
-
-/// `getcwd(2)`.
-const NR_GETCWD: usize = if cfg!(target_arch = "x86_64") {
-    79
-} else if cfg!(target_arch = "arm") {
-    183
-} else {
-    17
-};
-
-/// `getsockopt(2)`.
-const NR_GETSOCKOPT: usize = if cfg!(target_arch = "x86_64") {
-    55
-} else if cfg!(target_arch = "arm") {
-    295
-} else {
-    209
-};
+#[cfg(not(target_arch = "arm"))]
+use linux_raw_sys::general::__NR_rt_sigreturn;
+#[cfg(target_arch = "arm")]
+use linux_raw_sys::general::__NR_sigreturn;
+use linux_raw_sys::general::{__NR_clone, __NR_close_range, __NR_getcwd, __NR_getsockopt};
 
 /// Makes a system call with five numbers; returns what the kernel left in the
 /// result register (a negative errno on failure).
@@ -36,7 +20,7 @@ const NR_GETSOCKOPT: usize = if cfg!(target_arch = "x86_64") {
 /// # Safety
 /// What the call does with the numbers must be allowed: an address among them is that
 /// of memory which the kernel may read or write as the call does.
-unsafe fn raw_call(number: usize, [a, b, c, d, e]: [usize; 5]) -> isize {
+unsafe fn raw_call(number: u32, [a, b, c, d, e]: [usize; 5]) -> isize {
     let result: isize;
     // SAFETY: the caller's contract; the call touches no other register, and no stack.
     #[cfg(target_arch = "x86_64")]
@@ -66,13 +50,13 @@ unsafe fn raw_call(number: usize, [a, b, c, d, e]: [usize; 5]) -> isize {
 /// False where the kernel has no such call (before Linux 5.9).
 pub(crate) fn close_range(first: u32, last: u32) -> bool {
     // SAFETY: plain numbers.
-    unsafe { raw_call(NR_CLOSE_RANGE, [first as usize, last as usize, 0, 0, 0]) == 0 }
+    unsafe { raw_call(__NR_close_range, [first as usize, last as usize, 0, 0, 0]) == 0 }
 }
 
 /// `getcwd(buffer)`: the length of the path without its terminator.
 pub(crate) fn getcwd(buffer: &mut [u8]) -> Option<usize> {
     // SAFETY: the kernel writes at most as many bytes as the buffer has.
-    let result = unsafe { raw_call(NR_GETCWD, [buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]) };
+    let result = unsafe { raw_call(__NR_getcwd, [buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]) };
     usize::try_from(result).ok()?.checked_sub(1)
 }
 
@@ -81,13 +65,13 @@ pub(crate) fn getcwd(buffer: &mut [u8]) -> Option<usize> {
 ///
 /// # Errors
 /// The errno.
-pub(crate) fn getsockopt(fd: i32, level: usize, option: usize, words: &mut [u32]) -> Result<usize, i32> {
+pub(crate) fn getsockopt(fd: i32, level: u32, option: u32, words: &mut [u32]) -> Result<usize, i32> {
     let mut length = u32::try_from(size_of_val(words)).unwrap_or(u32::MAX);
     let fd = usize::try_from(fd).unwrap_or(usize::MAX);
     let (buffer, size) = (words.as_mut_ptr() as usize, &raw mut length as usize);
     // SAFETY: the kernel writes at most `length` bytes, which the words have, and then
     // how many into `length`.
-    let result = unsafe { raw_call(NR_GETSOCKOPT, [fd, level, option, buffer, size]) };
+    let result = unsafe { raw_call(__NR_getsockopt, [fd, level as usize, option as usize, buffer, size]) };
     if result < 0 {
         return Err(i32::try_from(result.unsigned_abs()).unwrap_or(i32::MAX));
     }
@@ -116,7 +100,7 @@ pub(crate) unsafe extern "C" fn clone_vfork(
         "mov r9, rcx",
         "xor edx, edx",
         "xor r10d, r10d",
-        "mov eax, 56",
+        "mov eax, {clone}",
         "syscall",
         "test rax, rax",
         "jz 2f",
@@ -126,6 +110,7 @@ pub(crate) unsafe extern "C" fn clone_vfork(
         "mov rdi, r9",
         "call r8",
         "ud2",
+        clone = const __NR_clone,
     )
 }
 
@@ -147,7 +132,7 @@ pub(crate) unsafe extern "C" fn clone_vfork(
         "mov x2, xzr",
         "mov x3, xzr",
         "mov x4, xzr",
-        "mov x8, #220",
+        "mov x8, #{clone}",
         "svc #0",
         "cbz x0, 2f",
         "ret",
@@ -157,6 +142,7 @@ pub(crate) unsafe extern "C" fn clone_vfork(
         "mov x0, x6",
         "blr x5",
         "brk #1",
+        clone = const __NR_clone,
     )
 }
 
@@ -179,7 +165,7 @@ pub(crate) unsafe extern "C" fn clone_vfork(
         "mov r2, #0",
         "mov r3, #0",
         "mov r4, #0",
-        "mov r7, #120",
+        "mov r7, #{clone}",
         "svc #0",
         "cmp r0, #0",
         "beq 2f",
@@ -190,6 +176,7 @@ pub(crate) unsafe extern "C" fn clone_vfork(
         "mov r0, r6",
         "blx r5",
         "udf #0",
+        clone = const __NR_clone,
     )
 }
 
@@ -200,7 +187,7 @@ pub(crate) unsafe extern "C" fn clone_vfork(
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn restorer() {
-    naked_asm!("mov eax, 15", "syscall", "ud2")
+    naked_asm!("mov eax, {number}", "syscall", "ud2", number = const __NR_rt_sigreturn)
 }
 
 /// Returns from a signal handler that was installed without `SA_SIGINFO`.
@@ -210,7 +197,7 @@ pub(crate) unsafe extern "C" fn restorer() {
 #[cfg(target_arch = "arm")]
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn restorer() {
-    naked_asm!("mov r7, #119", "svc #0", "udf #0")
+    naked_asm!("mov r7, #{number}", "svc #0", "udf #0", number = const __NR_sigreturn)
 }
 
 /// Returns from a signal handler.
@@ -220,5 +207,5 @@ pub(crate) unsafe extern "C" fn restorer() {
 #[cfg(target_arch = "aarch64")]
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn restorer() {
-    naked_asm!("mov x8, #139", "svc #0", "brk #1")
+    naked_asm!("mov x8, #{number}", "svc #0", "brk #1", number = const __NR_rt_sigreturn)
 }

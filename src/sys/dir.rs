@@ -1,6 +1,6 @@
 //! Reading directories without memory of their size (getdents64(2)).
 
-use super::{AsFd, Errno, Failure, OwnedFd};
+use super::{AsFd, Errno, Failure, Op, OwnedFd};
 use core::mem::MaybeUninit;
 use rustix::fs::{RawDir, SeekFrom};
 
@@ -20,7 +20,7 @@ pub fn each(dir: &OwnedFd, mut visit: impl FnMut(&[u8])) -> Result<(), Failure> 
                 }
             }
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(Failure { op: "getdents64", errno }),
+            Err(errno) => return Err(Failure { op: Op::Getdents64, errno }),
         }
     }
     Ok(())

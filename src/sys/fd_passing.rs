@@ -1,7 +1,7 @@
 //! Descriptors in messages between processes (unix(7), `SCM_RIGHTS`). What is received is
 //! close-on-exec from birth.
 
-use super::{Errno, Failure, OwnedFd, WithOp};
+use super::{Errno, Failure, Op, OwnedFd, WithOp};
 use core::mem::MaybeUninit;
 use rustix::fd::AsFd;
 use rustix::io::{IoSlice, IoSliceMut};
@@ -32,7 +32,7 @@ pub struct Received {
 /// EMFILE, ENFILE.
 pub fn pair() -> Result<(OwnedFd, OwnedFd), Failure> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).op("socketpair")
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).op(Op::Socketpair)
 }
 
 /// Sends `bytes` and a copy of the descriptor, without SIGPIPE and without waiting
@@ -54,7 +54,7 @@ pub fn send(socket: &OwnedFd, bytes: &[u8], fd: Option<&OwnedFd>) -> Result<usiz
     loop {
         match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags) {
             Err(Errno::INTR) => {}
-            result => return result.op("sendmsg"),
+            result => return result.op(Op::Sendmsg),
         }
     }
 }
@@ -72,7 +72,7 @@ pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Received, Failure>
     let message = loop {
         match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
             Err(Errno::INTR) => {}
-            result => break result.op("recvmsg")?,
+            result => break result.op(Op::Recvmsg)?,
         }
     };
     let mut fd = None;

@@ -2,7 +2,8 @@
 //! whoever started us.
 #![expect(unsafe_code, reason = "works on raw descriptor numbers")]
 
-use super::{Failure, OwnedFd, WithOp, arch, file};
+use super::{Failure, Op, OwnedFd, WithOp, arch, file};
+use linux_raw_sys::ioctl::TCGETS;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use rustix::fs::OFlags;
 use rustix::process::{Resource, getrlimit};
@@ -24,9 +25,8 @@ pub fn borrow(number: i32) -> BorrowedFd<'static> {
 /// Whether descriptor `number` is a terminal (ioctl(2), `TCGETS`).
 #[must_use]
 pub fn is_terminal(number: i32) -> bool {
-    // (the same on x86, ARM and RISC-V; struct termios of the kernel has 36
-    // bytes on all of them)
-    type TerminalQuery = rustix::ioctl::Getter<0x5401, [u32; 16]>;
+    // The kernel's struct termios has 36 bytes on x86, ARM and RISC-V.
+    type TerminalQuery = rustix::ioctl::Getter<TCGETS, [u32; 16]>;
     // SAFETY: the kernel writes at most the 64 bytes that it is given.
     unsafe { rustix::ioctl::ioctl(borrow(number), TerminalQuery::new()) }.is_ok()
 }
@@ -45,7 +45,7 @@ pub fn sanitize_stdio() -> Result<(), Failure> {
                 1 => file::open(c"/dev/null", OFlags::RDONLY, 0)?,
                 _ => open_null()?,
             };
-            rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty()).op("fcntl")?;
+            rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty()).op(Op::Fcntl)?;
             let _ = fd.into_raw_fd();
         }
     }
@@ -72,7 +72,7 @@ pub fn replace(fd: &OwnedFd, number: i32) -> Result<(), Failure> {
     // SAFETY: `number` is one of 0 to 2, which are always open; the temporary
     // owner is given up again, so that nothing is closed.
     let mut target = unsafe { OwnedFd::from_raw_fd(number) };
-    let result = rustix::io::dup2(fd, &mut target).op("dup2");
+    let result = rustix::io::dup2(fd, &mut target).op(Op::Dup2);
     let _ = target.into_raw_fd();
     result
 }
@@ -82,7 +82,7 @@ pub fn replace(fd: &OwnedFd, number: i32) -> Result<(), Failure> {
 /// # Errors
 /// EMFILE, ENFILE.
 pub fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
-    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).op("pipe2")
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).op(Op::Pipe2)
 }
 
 /// Has reads of `fd` fail with EAGAIN instead of waiting (fcntl(2)).
@@ -90,7 +90,7 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
 /// # Errors
 /// As the call says.
 pub fn set_nonblocking(fd: &OwnedFd) -> Result<(), Failure> {
-    rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).op("fcntl")
+    rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).op(Op::Fcntl)
 }
 
 /// Another descriptor of the same open file, close-on-exec (fcntl(2), `F_DUPFD_CLOEXEC`).
@@ -98,7 +98,7 @@ pub fn set_nonblocking(fd: &OwnedFd) -> Result<(), Failure> {
 /// # Errors
 /// EMFILE.
 pub fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Failure> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 3).op("fcntl")
+    rustix::io::fcntl_dupfd_cloexec(fd, 3).op(Op::Fcntl)
 }
 
 /// Takes ownership of an inherited descriptor that the user named, and makes

@@ -1,7 +1,7 @@
 //! Files: opened without following symbolic links where it matters, read and
 //! written whole, made durable.
 
-use super::{AsFd, Errno, Failure, OwnedFd, WithOp};
+use super::{AsFd, Errno, Failure, Op, OwnedFd, WithOp};
 use crate::util::path::Path;
 use core::ffi::CStr;
 pub use rustix::fs::OFlags;
@@ -63,7 +63,7 @@ pub fn open(path: &CStr, flags: OFlags, mode: u32) -> Result<OwnedFd, Failure> {
     loop {
         match rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(mode)) {
             Err(Errno::INTR) => {}
-            result => return result.op("openat"),
+            result => return result.op(Op::Openat),
         }
     }
 }
@@ -98,12 +98,12 @@ pub fn open_without_links(path: &CStr) -> Result<OwnedFd, Failure> {
             Err(Errno::INTR) => {}
             // (the kernel could not be sure while names changed)
             Err(Errno::AGAIN) if attempts < AGAIN_MAX => attempts += 1,
-            result => break result.op("openat2")?,
+            result => break result.op(Op::Openat2)?,
         }
     };
     regular(meta(&fd)?)?;
     // Whoever gets it expects a read to wait where it has to (/proc/kmsg).
-    rustix::fs::fcntl_setfl(&fd, OFlags::empty()).op("fcntl")?;
+    rustix::fs::fcntl_setfl(&fd, OFlags::empty()).op(Op::Fcntl)?;
     Ok(fd)
 }
 
@@ -132,7 +132,7 @@ fn regular(meta: Meta) -> Result<(), Failure> {
         Meta { link: true, .. } => Errno::LOOP,
         _ => Errno::INVAL,
     };
-    Err(Failure { op: "openat", errno })
+    Err(Failure { op: Op::Openat, errno })
 }
 
 /// Whether this process may write to `path`, which is what one writes to: a directory or
@@ -142,12 +142,12 @@ fn regular(meta: Meta) -> Result<(), Failure> {
 /// ENOTDIR, EISDIR if it is the other kind; as the call says.
 pub fn writable(path: &CStr, directory: bool) -> Result<(), Failure> {
     match (meta_at(path, true)?.directory, directory) {
-        (true, false) => return Err(Failure { op: "openat", errno: Errno::ISDIR }),
-        (false, true) => return Err(Failure { op: "openat", errno: Errno::NOTDIR }),
+        (true, false) => return Err(Failure { op: Op::Openat, errno: Errno::ISDIR }),
+        (false, true) => return Err(Failure { op: Op::Openat, errno: Errno::NOTDIR }),
         _ => {}
     }
     let access = rustix::fs::Access::WRITE_OK;
-    rustix::fs::accessat(CWD, path, access, AtFlags::empty()).op("access")
+    rustix::fs::accessat(CWD, path, access, AtFlags::empty()).op(Op::Access)
 }
 
 /// Opens a directory, never through a symbolic link at the end of the path: what was just
@@ -173,7 +173,7 @@ pub fn open_linked_dir(path: &CStr) -> Result<OwnedFd, Failure> {
 /// # Errors
 /// As the call says.
 pub fn meta(fd: impl AsFd) -> Result<Meta, Failure> {
-    rustix::fs::fstat(fd).op("fstat").map(Meta::from)
+    rustix::fs::fstat(fd).op(Op::Fstat).map(Meta::from)
 }
 
 /// stat(2) of what `path` names, a symbolic link itself if `follow` is false.
@@ -182,7 +182,7 @@ pub fn meta(fd: impl AsFd) -> Result<Meta, Failure> {
 /// As the call says.
 pub fn meta_at(path: &CStr, follow: bool) -> Result<Meta, Failure> {
     let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
-    rustix::fs::statat(CWD, path, flags).op("fstatat").map(Meta::from)
+    rustix::fs::statat(CWD, path, flags).op(Op::Fstatat).map(Meta::from)
 }
 
 /// Whether this process may execute `path` (access(2)).
@@ -204,8 +204,8 @@ pub fn ensure_dir(path: &CStr, mode: u32) -> Result<(), Failure> {
         Ok(()) => Ok(()),
         Err(errno) => match meta_at(path, true) {
             Ok(Meta { directory: true, .. }) => Ok(()),
-            Ok(_) => Err(Failure { op: "mkdirat", errno: Errno::NOTDIR }),
-            Err(_) => Err(Failure { op: "mkdirat", errno }),
+            Ok(_) => Err(Failure { op: Op::Mkdirat, errno: Errno::NOTDIR }),
+            Err(_) => Err(Failure { op: Op::Mkdirat, errno }),
         },
     }
 }
@@ -215,7 +215,7 @@ pub fn ensure_dir(path: &CStr, mode: u32) -> Result<(), Failure> {
 /// # Errors
 /// As the call says.
 pub fn set_mode(fd: &OwnedFd, mode: u32) -> Result<(), Failure> {
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).op("fchmod")
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).op(Op::Fchmod)
 }
 
 /// read(2), tried again when interrupted; 0 is the end.
@@ -226,7 +226,7 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize, Failure> {
     loop {
         match rustix::io::read(fd.as_fd(), &mut *buffer) {
             Err(Errno::INTR) => {}
-            result => return result.op("read"),
+            result => return result.op(Op::Read),
         }
     }
 }
@@ -242,7 +242,7 @@ pub fn read_at(fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, Fa
             Ok(0) => break,
             Ok(count) => done = done.wrapping_add(count),
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(Failure { op: "pread", errno }),
+            Err(errno) => return Err(Failure { op: Op::Pread, errno }),
         }
     }
     Ok(done)
@@ -272,9 +272,9 @@ pub fn read_path(path: &CStr, buffer: &mut [u8]) -> Result<usize, Failure> {
 pub fn write_some(fd: impl AsFd, bytes: &[u8]) -> Result<usize, Failure> {
     loop {
         match rustix::io::write(fd.as_fd(), bytes) {
-            Ok(0) => return Err(Failure { op: "write", errno: Errno::IO }),
+            Ok(0) => return Err(Failure { op: Op::Write, errno: Errno::IO }),
             Err(Errno::INTR) => {}
-            result => return result.op("write"),
+            result => return result.op(Op::Write),
         }
     }
 }
@@ -299,13 +299,13 @@ pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<(), Failure> {
 pub fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Failure> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(fd, bytes, offset) {
-            Ok(0) => return Err(Failure { op: "pwrite", errno: Errno::IO }),
+            Ok(0) => return Err(Failure { op: Op::Pwrite, errno: Errno::IO }),
             Ok(count) => {
                 bytes = bytes.get(count..).unwrap_or(&[]);
                 offset = offset.wrapping_add(count as u64);
             }
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(Failure { op: "pwrite", errno }),
+            Err(errno) => return Err(Failure { op: Op::Pwrite, errno }),
         }
     }
     Ok(())
@@ -316,7 +316,7 @@ pub fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), F
 /// # Errors
 /// As the call says.
 pub fn truncate(fd: &OwnedFd, length: u64) -> Result<(), Failure> {
-    rustix::fs::ftruncate(fd, length).op("ftruncate")
+    rustix::fs::ftruncate(fd, length).op(Op::Ftruncate)
 }
 
 /// fdatasync(2): the data, and the size that is needed to read it back.
@@ -327,7 +327,7 @@ pub fn sync_data(fd: &OwnedFd) -> Result<(), Failure> {
     loop {
         match rustix::fs::fdatasync(fd) {
             Err(Errno::INTR) => {}
-            result => return result.op("fdatasync"),
+            result => return result.op(Op::Fdatasync),
         }
     }
 }
@@ -342,7 +342,7 @@ pub fn sync_dir(dir: &OwnedFd) -> Result<(), Failure> {
         match rustix::fs::fsync(dir) {
             Err(Errno::INTR) => {}
             Err(Errno::INVAL) => return Ok(()),
-            result => return result.op("fsync"),
+            result => return result.op(Op::Fsync),
         }
     }
 }
@@ -366,7 +366,7 @@ pub fn allocate(fd: &OwnedFd, from: u64, length: u64) -> Result<bool, Failure> {
         rustix::io::retry_on_intr(|| rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, from, length));
     match result {
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM) => Ok(false),
-        result => result.op("fallocate").map(|()| true),
+        result => result.op(Op::Fallocate).map(|()| true),
     }
 }
 
@@ -387,8 +387,8 @@ pub struct Filesystem {
 /// # Errors
 /// As the call says.
 pub fn filesystem(path: &CStr) -> Result<Filesystem, Failure> {
-    let kind = rustix::fs::statfs(path).op("statfs")?.f_type;
-    let stat = rustix::fs::statvfs(path).op("statfs")?;
+    let kind = rustix::fs::statfs(path).op(Op::Statfs)?.f_type;
+    let stat = rustix::fs::statvfs(path).op(Op::Statfs)?;
     Ok(Filesystem {
         kind: kind as u64,
         read_only: stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
@@ -401,7 +401,7 @@ pub fn filesystem(path: &CStr) -> Result<Filesystem, Failure> {
 /// # Errors
 /// As the call says.
 pub fn rename(from: &CStr, to: &CStr) -> Result<(), Failure> {
-    rustix::fs::renameat(CWD, from, CWD, to).op("renameat")
+    rustix::fs::renameat(CWD, from, CWD, to).op(Op::Renameat)
 }
 
 /// renameat2(2) with RENAME_EXCHANGE: each gets the name of the other, and no moment is
@@ -410,7 +410,7 @@ pub fn rename(from: &CStr, to: &CStr) -> Result<(), Failure> {
 /// # Errors
 /// ENOSYS, EINVAL where there is no such thing; as the call says.
 pub fn exchange(one: &CStr, other: &CStr) -> Result<(), Failure> {
-    rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).op("renameat2")
+    rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).op(Op::Renameat2)
 }
 
 /// unlink(2).
@@ -418,7 +418,7 @@ pub fn exchange(one: &CStr, other: &CStr) -> Result<(), Failure> {
 /// # Errors
 /// As the call says.
 pub fn unlink(path: &CStr) -> Result<(), Failure> {
-    rustix::fs::unlinkat(CWD, path, AtFlags::empty()).op("unlinkat")
+    rustix::fs::unlinkat(CWD, path, AtFlags::empty()).op(Op::Unlinkat)
 }
 
 /// rmdir(2).
@@ -426,7 +426,7 @@ pub fn unlink(path: &CStr) -> Result<(), Failure> {
 /// # Errors
 /// As the call says.
 pub fn remove_dir(path: &CStr) -> Result<(), Failure> {
-    rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR).op("unlinkat")
+    rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR).op(Op::Unlinkat)
 }
 
 /// The target of the symbolic link at `path` into `buffer`, its length (readlink(2)); one
@@ -435,7 +435,7 @@ pub fn remove_dir(path: &CStr) -> Result<(), Failure> {
 /// # Errors
 /// EINVAL if it is something else; as the call says.
 pub fn read_link(path: &CStr, buffer: &mut [u8]) -> Result<usize, Failure> {
-    rustix::fs::readlinkat_raw(CWD, path, buffer).op("readlinkat")
+    rustix::fs::readlinkat_raw(CWD, path, buffer).op(Op::Readlinkat)
 }
 
 /// The working directory's absolute path into `buffer`, without terminator

@@ -1,7 +1,7 @@
 //! Who we are and whom we become: users and groups from /etc/passwd and
 //! /etc/group (passwd(5), group(5)), and the drop of privileges (credentials(7)).
 
-use super::{Failure, OwnedFd, WithOp, file, process};
+use super::{Failure, Op, OwnedFd, WithOp, file, process};
 use crate::limits::GROUPS_MAX;
 use crate::proto::passwd;
 use crate::util::text::parse_u64;
@@ -86,11 +86,11 @@ pub fn drop_privileges(identity: &Identity) -> Result<(), Failure> {
         // (push cannot fail: the same capacity)
         let _ = groups.push(gid_of(*gid));
     }
-    rustix::thread::set_thread_groups(&groups).op("setgroups")?;
+    rustix::thread::set_thread_groups(&groups).op(Op::Setgroups)?;
     let gid = gid_of(identity.gid);
-    rustix::thread::set_thread_res_gid(gid, gid, gid).op("setresgid")?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid).op(Op::Setresgid)?;
     let uid = uid_raw(identity.uid);
-    rustix::thread::set_thread_res_uid(uid, uid, uid).op("setresuid")?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).op(Op::Setresuid)?;
     process::no_new_privileges()
 }
 
@@ -99,7 +99,7 @@ pub fn drop_privileges(identity: &Identity) -> Result<(), Failure> {
 /// # Errors
 /// As the call says.
 pub fn chown(fd: &OwnedFd, identity: &Identity) -> Result<(), Failure> {
-    rustix::fs::fchown(fd, Some(uid_raw(identity.uid)), Some(gid_of(identity.gid))).op("fchown")
+    rustix::fs::fchown(fd, Some(uid_raw(identity.uid)), Some(gid_of(identity.gid))).op(Op::Fchown)
 }
 
 fn uid_raw(id: u32) -> Uid {

@@ -1,6 +1,6 @@
 //! inotify(7): learning that the queue file was written without looking.
 
-use super::{Errno, Failure, OwnedFd, WithOp};
+use super::{Errno, Failure, Op, OwnedFd, WithOp};
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -25,7 +25,7 @@ impl Inotify {
     /// # Errors
     /// ENOSYS where the kernel was built without it; EMFILE at the user's limit.
     pub fn new() -> Result<Self, Failure> {
-        let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).op("inotify_init1")?;
+        let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).op(Op::InotifyInit1)?;
         Ok(Self { fd })
     }
 
@@ -53,7 +53,7 @@ impl Inotify {
     }
 
     fn watch(&self, path: &CStr, flags: WatchFlags) -> Result<(), Failure> {
-        inotify::add_watch(&self.fd, path, flags).op("inotify_add_watch").map(drop)
+        inotify::add_watch(&self.fd, path, flags).op(Op::InotifyAddWatch).map(drop)
     }
 
     /// Takes the events of one full buffer; what is left wakes the next poll.

@@ -9,7 +9,7 @@
 //! is to be had by everybody, because everybody may read the number; so it says
 //! nothing, is never asked for, and keeps no service from starting.
 
-use super::{Errno, Failure, OwnedFd, WithOp, file, process};
+use super::{Errno, Failure, Op, OwnedFd, WithOp, file, process};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use core::ffi::CStr;
@@ -53,10 +53,10 @@ impl PidFile {
             let fd = file::open(path.as_c_str(), flags, 0o644)?;
             let meta = file::meta(&fd)?;
             if !meta.regular {
-                return Err(Failure { op: "openat", errno: Errno::INVAL }.into());
+                return Err(Failure { op: Op::Openat, errno: Errno::INVAL }.into());
             }
             if meta.links > 1 && file::is_untrusted_dir(path) {
-                return Err(Failure { op: "openat", errno: Errno::MLINK }.into());
+                return Err(Failure { op: Op::Openat, errno: Errno::MLINK }.into());
             }
             match fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
@@ -69,7 +69,7 @@ impl PidFile {
                         None => continue,
                     }
                 }
-                Err(errno) => return Err(Failure { op: "fcntl", errno }.into()),
+                Err(errno) => return Err(Failure { op: Op::Fcntl, errno }.into()),
             }
             if file::meta_at(path.as_c_str(), false).is_ok_and(|named| named.identity == meta.identity) {
                 file::truncate(&fd, 0)?;
@@ -78,7 +78,7 @@ impl PidFile {
                 return Ok(Self { fd });
             }
         }
-        Err(Failure { op: "fcntl", errno: Errno::BUSY }.into())
+        Err(Failure { op: Op::Fcntl, errno: Errno::BUSY }.into())
     }
 
     /// A clean end: the file goes away under the lock, or is emptied where
@@ -105,7 +105,7 @@ fn replace(
     let mut suffix = [0; 20];
     let mut out = Writer::new(&mut suffix);
     let _ = uwrite!(out, ".new-{}", process::pid().as_raw_pid());
-    let too_long = Failure { op: "openat", errno: Errno::NAMETOOLONG };
+    let too_long = Failure { op: Op::Openat, errno: Errno::NAMETOOLONG };
     let temporary = path.with_suffix(out.as_bytes()).ok_or(too_long)?;
     let (temporary, path) = (temporary.as_c_str(), path.as_c_str());
     let _ = file::unlink(temporary);
@@ -113,7 +113,7 @@ fn replace(
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
     let fd = file::open(temporary, flags, 0o600)?;
     let exchanged = fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive)
-        .op("fcntl")
+        .op(Op::Fcntl)
         .and_then(|()| file::write_at(&fd, pid_line, 0))
         .and_then(|()| file::set_mode(&fd, 0o644))
         .and_then(|()| file::exchange(temporary, path));
@@ -121,7 +121,7 @@ fn replace(
         let _ = file::unlink(temporary);
         return match failure.errno {
             Errno::NOENT => Ok(None),
-            Errno::NOSYS | Errno::INVAL => Err(Failure { op: "fcntl", errno: Errno::BUSY }),
+            Errno::NOSYS | Errno::INVAL => Err(Failure { op: Op::Fcntl, errno: Errno::BUSY }),
             _ => Err(failure),
         };
     }
@@ -183,7 +183,7 @@ fn holder_of(fd: &OwnedFd) -> Option<Pid> {
 /// Whether somebody holds the lock of the open file, and who. (What a read lock would have
 /// to wait for is a write lock.)
 fn writer_of(fd: &OwnedFd) -> Result<Option<Option<Pid>>, Failure> {
-    let lock = fcntl_getlk(fd, &Flock::from(FlockType::ReadLock)).op("fcntl")?;
+    let lock = fcntl_getlk(fd, &Flock::from(FlockType::ReadLock)).op(Op::Fcntl)?;
     Ok(lock.map(|lock| nameable(lock.pid)))
 }
 

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "fork and inherited descriptors")]
 
 use super::runtime;
-use super::{Errno, Failure, OwnedFd, WithOp};
+use super::{Errno, Failure, Op, OwnedFd, WithOp};
 use core::ffi::CStr;
 use rustix::fd::BorrowedFd;
 use rustix::fs::Mode;
@@ -33,7 +33,7 @@ pub enum Side {
 pub fn fork() -> Result<Side, Failure> {
     // SAFETY: there are no threads and no libc state; the child goes on with
     // a copy of everything.
-    match unsafe { runtime::kernel_fork() }.op("fork")? {
+    match unsafe { runtime::kernel_fork() }.op(Op::Fork)? {
         runtime::Fork::Child(_) => Ok(Side::Child),
         runtime::Fork::ParentOf(pid) => Ok(Side::Parent(pid)),
     }
@@ -44,7 +44,7 @@ pub fn fork() -> Result<Side, Failure> {
 /// # Errors
 /// EPERM for a process group leader.
 pub fn setsid() -> Result<(), Failure> {
-    rustix::process::setsid().op("setsid").map(drop)
+    rustix::process::setsid().op(Op::Setsid).map(drop)
 }
 
 /// exit_group(2). Never returns.
@@ -74,7 +74,7 @@ pub fn umask(mask: u32) {
 /// # Errors
 /// As the call says.
 pub fn chdir(path: &CStr) -> Result<(), Failure> {
-    rustix::process::chdir(path).op("chdir")
+    rustix::process::chdir(path).op(Op::Chdir)
 }
 
 /// Writes to descriptor 2 and ignores failures: for last words and usage
@@ -162,7 +162,7 @@ pub fn kill_group(leader: Pid, signal: Signal) {
 /// # Errors
 /// ENOSYS before Linux 5.3; ESRCH when it is gone.
 pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, Failure> {
-    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).op("pidfd_open")
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).op(Op::PidfdOpen)
 }
 
 /// Sends `signal` through `pidfd` (pidfd_send_signal(2)), which cannot hit a
@@ -171,7 +171,7 @@ pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, Failure> {
 /// # Errors
 /// ESRCH when it is gone; EPERM.
 pub fn pidfd_signal(pidfd: &OwnedFd, signal: Signal) -> Result<(), Failure> {
-    rustix::process::pidfd_send_signal(pidfd, signal).op("pidfd_send_signal")
+    rustix::process::pidfd_send_signal(pidfd, signal).op(Op::PidfdSendSignal)
 }
 
 /// Sends `signal` to process `pid` (kill(2)).
@@ -180,9 +180,9 @@ pub fn pidfd_signal(pidfd: &OwnedFd, signal: Signal) -> Result<(), Failure> {
 /// ESRCH when it is gone; EPERM.
 pub fn kill(pid: Pid, signal: Signal) -> Result<(), Failure> {
     if pid.as_raw_pid() <= 0 {
-        return Err(Failure { op: "kill", errno: Errno::SRCH });
+        return Err(Failure { op: Op::Kill, errno: Errno::SRCH });
     }
-    rustix::process::kill_process(pid, signal).op("kill")
+    rustix::process::kill_process(pid, signal).op(Op::Kill)
 }
 
 /// Asks the kernel to refuse every later gain of privileges, set-user-ID
@@ -191,5 +191,5 @@ pub fn kill(pid: Pid, signal: Signal) -> Result<(), Failure> {
 /// # Errors
 /// EINVAL before Linux 3.5.
 pub fn no_new_privileges() -> Result<(), Failure> {
-    rustix::thread::set_no_new_privs(true).op("prctl")
+    rustix::thread::set_no_new_privs(true).op(Op::Prctl)
 }

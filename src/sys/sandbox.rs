@@ -1,7 +1,7 @@
 //! What a process that parses strangers' bytes gives up: the file system, new processes,
 //! files, core dumps, and being looked into (chroot(2), setrlimit(2), prctl(2)).
 
-use super::{Failure, WithOp, file, process};
+use super::{Failure, Op, WithOp, file, process};
 use core::ffi::CStr;
 use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
 
@@ -15,7 +15,7 @@ pub fn empty_root(path: &CStr) -> Result<(), Failure> {
     file::ensure_dir(path, 0o700)?;
     let inside = process::chdir(path);
     let removed = file::remove_dir(path);
-    let changed = inside.and(removed).and_then(|()| rustix::process::chroot(c".").op("chroot"));
+    let changed = inside.and(removed).and_then(|()| rustix::process::chroot(c".").op(Op::Chroot));
     if changed.is_err() {
         let _ = process::chdir(c"/");
     }

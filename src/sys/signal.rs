@@ -12,7 +12,7 @@
 use super::runtime::{
     How, KernelSigSet, KernelSigaction, KernelSigactionFlags, kernel_sigaction, kernel_sigprocmask,
 };
-use super::{Failure, OwnedFd, WithOp, arch, file};
+use super::{Failure, Op, OwnedFd, WithOp, arch, file};
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use rustix::fd::AsRawFd;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -72,7 +72,7 @@ impl Signals {
     /// # Errors
     /// EMFILE, ENFILE.
     pub fn install() -> Result<Self, Failure> {
-        let (pipe, wake) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).op("pipe2")?;
+        let (pipe, wake) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).op(Op::Pipe2)?;
         WAKE.store(wake.as_raw_fd(), Ordering::Relaxed);
         for signal in HANDLED {
             set_action(signal, Some(on_signal))?;
@@ -157,7 +157,7 @@ fn set_action(signal: Signal, handler: Option<unsafe extern "C" fn(i32)>) -> Res
     };
     // SAFETY: the handler only does what signal-safety(7) allows, and the
     // restorer is the one that the kernel's frame needs.
-    unsafe { kernel_sigaction(signal, Some(action)) }.op("rt_sigaction").map(drop)
+    unsafe { kernel_sigaction(signal, Some(action)) }.op(Op::RtSigaction).map(drop)
 }
 
 /// The bit of a signal number (1 to 31; others have none).

@@ -4,8 +4,9 @@
 //! An address is a [`Path`]: that of the socket, or, with `@` in front, an
 //! abstract name, which is in no file system.
 
-use super::{Errno, Failure, OwnedFd, WithOp, arch, file, process};
+use super::{Errno, Failure, Op, OwnedFd, WithOp, arch, file, process};
 use crate::util::path::Path;
+use linux_raw_sys::net::{SO_PEERCRED, SO_PEERGROUPS, SOL_SOCKET};
 use rustix::fd::AsRawFd;
 use rustix::fs::{AtFlags, CWD, Mode, Uid};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
@@ -16,13 +17,6 @@ pub const SOCKET_PATH_MAX_BYTES: usize = 107;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 64;
-
-/// SOL_SOCKET; the same on x86, ARM and RISC-V.
-const SOL_SOCKET: usize = 1;
-/// SO_PEERCRED.
-const SO_PEERCRED: usize = 17;
-/// SO_PEERGROUPS (Linux 4.13).
-const SO_PEERGROUPS: usize = 59;
 
 /// Who is at the other end of a connection, as of its connect(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,10 +47,10 @@ pub fn listen(path: &Path, mode: u32) -> Result<OwnedFd, Failure> {
     // has another mode, and none has to be set by a name.
     file::set_mode(&socket, mode)?;
     let before = rustix::process::umask(Mode::empty());
-    let bound = rustix::net::bind(&socket, &address).op("bind");
+    let bound = rustix::net::bind(&socket, &address).op(Op::Bind);
     process::umask(before.as_raw_mode());
     bound?;
-    rustix::net::listen(&socket, BACKLOG).op("listen")?;
+    rustix::net::listen(&socket, BACKLOG).op(Op::Listen)?;
     Ok(socket)
 }
 
@@ -71,7 +65,7 @@ pub fn accept(listener: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
             Ok(socket) => Ok(Some(socket)),
             Err(Errno::INTR | Errno::CONNABORTED) => continue,
             Err(Errno::AGAIN) => Ok(None),
-            Err(errno) => Err(Failure { op: "accept4", errno }),
+            Err(errno) => Err(Failure { op: Op::Accept4, errno }),
         };
     }
 }
@@ -86,14 +80,14 @@ pub fn connect(path: &Path) -> Result<OwnedFd, Failure> {
     loop {
         match rustix::net::connect(&socket, &address) {
             Err(Errno::INTR) => {}
-            result => return result.op("connect").map(|()| socket),
+            result => return result.op(Op::Connect).map(|()| socket),
         }
     }
 }
 
 fn stream() -> Result<OwnedFd, Failure> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).op("socket")
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).op(Op::Socket)
 }
 
 /// The address of the socket at `path`.
@@ -104,11 +98,11 @@ pub(super) fn address(path: &Path) -> Result<SocketAddrUnix, Failure> {
         name => (name, false),
     };
     if name.len() > SOCKET_PATH_MAX_BYTES {
-        return Err(Failure { op: "bind", errno: Errno::NAMETOOLONG });
+        return Err(Failure { op: Op::Bind, errno: Errno::NAMETOOLONG });
     }
     match abstract_ {
-        true => SocketAddrUnix::new_abstract_name(name).op("bind"),
-        false => SocketAddrUnix::new(path.as_c_str()).op("bind"),
+        true => SocketAddrUnix::new_abstract_name(name).op(Op::Bind),
+        false => SocketAddrUnix::new(path.as_c_str()).op(Op::Bind),
     }
 }
 
@@ -120,7 +114,7 @@ pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Failure> {
     loop {
         match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
             Err(Errno::INTR) => {}
-            result => return result.op("recvfrom").map(|(count, _)| count),
+            result => return result.op(Op::Recvfrom).map(|(count, _)| count),
         }
     }
 }
@@ -133,7 +127,7 @@ pub fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<usize, Failure> {
     loop {
         match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Err(Errno::INTR) => {}
-            result => return result.op("sendto"),
+            result => return result.op(Op::Sendto),
         }
     }
 }
@@ -158,7 +152,7 @@ pub fn close(socket: OwnedFd, scratch: &mut [u8]) {
 pub fn peer(socket: &OwnedFd) -> Result<Peer, Failure> {
     let mut words = [0u32; 3];
     arch::getsockopt(socket.as_raw_fd(), SOL_SOCKET, SO_PEERCRED, &mut words)
-        .map_err(|errno| Failure { op: "getsockopt", errno: Errno::from_raw_os_error(errno) })?;
+        .map_err(|errno| Failure { op: Op::Getsockopt, errno: Errno::from_raw_os_error(errno) })?;
     let [pid, uid, gid] = words;
     Ok(Peer { pid, uid, gid })
 }
@@ -183,5 +177,5 @@ pub fn chown(path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<(), Fail
         return Ok(());
     }
     let (uid, gid) = (uid.map(Uid::from_raw_unchecked), gid.map(Gid::from_raw_unchecked));
-    rustix::fs::chownat(CWD, path.as_c_str(), uid, gid, AtFlags::SYMLINK_NOFOLLOW).op("fchownat")
+    rustix::fs::chownat(CWD, path.as_c_str(), uid, gid, AtFlags::SYMLINK_NOFOLLOW).op(Op::Fchownat)
 }

@@ -5,18 +5,20 @@
 //! exec it makes system calls and nothing else, on a stack of its own.
 #![expect(unsafe_code, reason = "clone and execve")]
 
-use super::{Errno, Failure, OwnedFd, WithOp, arch, fds, process, runtime, signal};
+use super::{Errno, Failure, Op, OwnedFd, WithOp, arch, fds, process, runtime, signal};
 use crate::limits::SPAWN_STACK_BYTES;
 use crate::util::text::Writer;
 use core::ffi::{CStr, c_char};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicI32, Ordering};
+use linux_raw_sys::general::{CLONE_VFORK, CLONE_VM, SIGCHLD};
 use rustix::fd::AsRawFd;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal};
 
-/// `CLONE_VM | CLONE_VFORK | SIGCHLD` (clone(2)).
-const CLONE_FLAGS: usize = 0x100 | 0x4000 | 17;
+/// The child shares this memory, its parent waits for its execve(2), and its end is a
+/// SIGCHLD (clone(2)).
+const CLONE_FLAGS: usize = (CLONE_VM | CLONE_VFORK | SIGCHLD) as usize;
 
 /// The descriptor through which a service that was started by [`spawn`] reports.
 pub const REPORT_FD: i32 = 3;
@@ -82,7 +84,7 @@ struct Setup<'a> {
 pub fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
     debug_assert!(program.argv.last().is_some_and(|last| last.is_null()));
     debug_assert!(program.envp.last().is_some_and(|last| last.is_null()));
-    let (output, write_end) = pipe_with(PipeFlags::CLOEXEC).op("pipe2")?;
+    let (output, write_end) = pipe_with(PipeFlags::CLOEXEC).op(Op::Pipe2)?;
     fds::set_nonblocking(&output)?;
     let failed = AtomicI32::new(0);
     let setup = Setup { program, output: write_end.as_raw_fd(), parent: process::pid(), failed };
@@ -101,9 +103,9 @@ pub fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
         (Some(pid), 0) => Ok(Child { pid, output, input: write_end }),
         (Some(pid), errno) => {
             process::reap(pid);
-            Err(Failure { op: "execve", errno: Errno::from_raw_os_error(errno) })
+            Err(Failure { op: Op::Execve, errno: Errno::from_raw_os_error(errno) })
         }
-        (None, _) => Err(Failure { op: "clone", errno: Errno::from_raw_os_error(raw.wrapping_neg()) }),
+        (None, _) => Err(Failure { op: Op::Clone, errno: Errno::from_raw_os_error(raw.wrapping_neg()) }),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::{Failure, OwnedFd, file};
 use crate::util::path::Path;
+use linux_raw_sys::ioctl::WDIOC_GETTIMEOUT;
 
 /// Opens the device, which starts the countdown.
 ///
@@ -17,8 +18,7 @@ pub fn open(path: &Path) -> Result<OwnedFd, Failure> {
 /// does not tell.
 #[must_use]
 pub fn timeout(device: &OwnedFd) -> Option<u32> {
-    // _IOR('W', 7, int): the same on x86, ARM and RISC-V.
-    type TimeoutQuery = rustix::ioctl::Getter<0x8004_5707, i32>;
+    type TimeoutQuery = rustix::ioctl::Getter<WDIOC_GETTIMEOUT, i32>;
     // SAFETY: the kernel writes one int, for which there is room.
     let seconds = unsafe { rustix::ioctl::ioctl(device, TimeoutQuery::new()) }.ok()?;
     u32::try_from(seconds).ok().filter(|seconds| *seconds > 0)

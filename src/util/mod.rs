@@ -4,5 +4,6 @@
 
 pub mod lines;
 pub mod path;
+pub mod string_table;
 pub mod text;
 pub mod time;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use zigsvc::limits::{CLAIM_QUIET, SCRATCH_BYTES};
 use zigsvc::proto::journal::{
     BODY_MAX_BYTES, ClaimProgress, FILE_HEADER, FileHeader, HEADER_BYTES, ParseResult, RECORD_MAX_BYTES,
-    Record, RecordKind, file_header, parse_record, resync, skip_damage,
+    Record, RecordFlags, RecordKind, file_header, parse_record, resync, skip_damage,
 };
 use zigsvc::state::spool::{Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
 use zigsvc::state::window::AttemptOutcome;
@@ -58,7 +58,13 @@ fn written_and_read(choices: &mut Choices<'_>) {
     while !choices.is_over() && records.len() < 12 {
         let (kind, flags) = (KINDS[usize::from(choices.byte() % 4)], choices.byte());
         let (id, attempt, length) = (choices.number(), choices.number() as u16, choices.below(64));
-        let record = Record { kind, flags, id, attempt, body: choices.take(length) };
+        let record = Record {
+            kind,
+            flags: RecordFlags::from_bits_retain(flags),
+            id,
+            attempt,
+            body: choices.take(length),
+        };
         assert!(record.body.len() <= BODY_MAX_BYTES);
         if record.emit(&mut file).is_ok() {
             records.push(record);

@@ -5,8 +5,8 @@ use super::{Choices, assert_plain, written};
 use zigsvc::limits::SYSLOG_MAX_BYTES;
 use zigsvc::proto::config::value::{emit_duration, emit_size, parse_duration, parse_size};
 use zigsvc::proto::log::{Level, TimestampFormat, emit_syslog, push_for_journal};
-use zigsvc::proto::prometheus;
-use zigsvc::proto::{passwd, service::Service};
+use zigsvc::proto::{passwd, prometheus, service::Service, status};
+use zigsvc::state::degraded::DegradedState;
 use zigsvc::util::lines::{Line, classify, words as split_words};
 use zigsvc::util::path::Path;
 use zigsvc::util::text::{Writer, parse_u64, trim};
@@ -148,10 +148,11 @@ fn paths(first: &[u8], second: &[u8]) {
 
 /// An answer to `status` that came from anywhere: metrics stay metrics.
 pub fn status(data: &[u8]) {
-    for (name, value) in prometheus::fields(data) {
+    for (name, value) in status::fields(data) {
         assert!(!name.contains(&b'=') && !name.contains(&b' ') && !value.contains(&b' '));
     }
-    let text = written(16_384, |out| prometheus::emit("jobs", true, Some(data), out));
+    let states = DegradedState::ALL.iter().map(|state| state.name());
+    let text = written(16_384, |out| prometheus::emit("jobs", true, Some(data), states, out));
     let text = String::from_utf8(text).expect("metrics are text");
     for line in text.lines() {
         let sample = || {
@@ -161,7 +162,7 @@ pub fn status(data: &[u8]) {
         };
         assert!(line.starts_with("# ") || sample().is_some(), "{line:?}");
     }
-    if let Some(value) = prometheus::field(data, "degraded") {
-        assert!(prometheus::states(value).all(|state| !state.is_empty() && !state.contains(&b',')));
+    if let Some(value) = status::field(data, "degraded") {
+        assert!(status::degraded_names(value).all(|state| !state.is_empty() && !state.contains(&b',')));
     }
 }

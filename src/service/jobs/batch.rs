@@ -2,8 +2,7 @@
 //! and are taken back whole if they cannot be made durable, and the answers.
 
 use super::Jobs;
-use crate::state::disk::DiskError;
-use crate::state::spool::NO_SPACE;
+use crate::state::disk::{DiskError, NO_SPACE};
 use crate::util::time::Instant;
 
 impl Jobs {

@@ -5,15 +5,13 @@ use super::history::History;
 use super::scan::{ListPage, ScanTask};
 use crate::service::connections::Connections;
 use crate::service::denials::Denials;
-use crate::service::listener::Listener;
 use crate::state::disk::DiskError;
 use crate::state::jobs::replies::Replies;
 use crate::state::spool::Savepoint;
-use crate::util::time::{Instant, earliest};
+use crate::util::time::Instant;
 
 /// See the module's documentation.
 pub(super) struct ControlServer {
-    pub(super) listener: Listener,
     pub(super) connections: &'static mut Connections,
     pub(super) replies: Replies,
     pub(super) history: &'static mut History,
@@ -36,13 +34,11 @@ pub(super) struct ControlServer {
 
 impl ControlServer {
     pub(super) fn new(
-        listener: Listener,
         connections: &'static mut Connections,
         history: &'static mut History,
         page: &'static mut ListPage,
     ) -> Self {
         Self {
-            listener,
             connections,
             replies: Replies::EMPTY,
             history,
@@ -72,10 +68,8 @@ impl ControlServer {
     /// Returns when something is due: `now` if a client has work for the service.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let clients = &self.connections.clients;
-        if clients.connected().any(|(slot, client)| client.more && self.can_read(slot)) {
-            return Some(now);
-        }
-        earliest(clients.next_deadline(), self.listener.acceptor.next_deadline(now))
+        let has_work = clients.connected().any(|(slot, client)| client.more && self.can_read(slot));
+        if has_work { Some(now) } else { clients.next_deadline() }
     }
 
     /// Drops everything that a client waited for, and closes its connection. A scan that

@@ -28,7 +28,7 @@ impl Jobs {
                 continue;
             };
             process::kill_group(worker.pid, Signal::KILL);
-            worker.finish_output(&mut self.log, self.scratch);
+            worker.finish_output(&mut self.base.log, self.base.scratch);
             process::reap(worker.pid);
             let worker = self.workers.swap_remove(index);
             self.orphans.mark_outdated();
@@ -54,7 +54,7 @@ impl Jobs {
 
     /// An attempt ended: decides what follows and says so.
     pub(super) fn job_ended(&mut self, id: u64, outcome: AttemptOutcome, took: Duration, now: Instant) {
-        let rules = rules(self.process.config);
+        let rules = rules(self.base.process.config);
         let Some(slot) = self.spool.window().get(id).copied() else { return };
         let Some(end) = self.spool.ended(id, outcome, &rules) else { return };
         let (attempt, attempts) = (slot.attempt, rules.retries.saturating_add(1));
@@ -77,7 +77,7 @@ impl Jobs {
         if !matches!(end, AttemptEnd::Fail(_)) {
             self.counts.jobs = self.counts.jobs.saturating_add(1);
         }
-        self.log.line(level, &|out| {
+        self.base.log.line(level, &|out| {
             let _ = uwrite!(out, "job {}: ", id);
             describe_outcome(outcome, out);
             let _ = uwrite!(out, " after {} ms", took.as_ms());
@@ -99,7 +99,7 @@ impl Jobs {
     /// its line was written.
     #[inline(never)]
     pub(super) fn log_jobs(&mut self, now: Instant) -> Result<(), DiskError> {
-        let rules = rules(self.process.config);
+        let rules = rules(self.base.process.config);
         let mut logged: Vec<u64, WINDOW_JOBS> = Vec::new();
         if !self.start_retry_at.is_due(now) {
             return Ok(());
@@ -108,14 +108,14 @@ impl Jobs {
         for slot in self.dequeued() {
             let mut buffer = [0; RECORD_MAX_BYTES];
             if let Some(text) = self.load_job_text(&slot, &mut buffer, now) {
-                self.log.job(&|out| push_processing(text, out));
+                self.base.log.job(&|out| push_processing(text, out));
                 let _ = logged.push(slot.id);
             }
         }
         if logged.is_empty() {
             return Ok(());
         }
-        let written = self.log.flush();
+        let written = self.base.log.flush();
         for id in logged {
             if written {
                 self.spool.ended(id, AttemptOutcome::Success, &rules);
@@ -157,7 +157,7 @@ impl Jobs {
         self.write_transitions(now)?;
         if dequeued.iter().any(|slot| slot.attempt > 1) {
             // (a claim that cannot be removed must not hold up a retry)
-            let rules = rules(self.process.config);
+            let rules = rules(self.base.process.config);
             self.spool.commit(&mut self.disk, &rules, now)?;
         }
         for slot in &dequeued {
@@ -185,8 +185,8 @@ impl Jobs {
     pub(super) fn start_handler(&mut self, slot: &Slot, now: Instant) {
         let mut buffer = [0; RECORD_MAX_BYTES];
         let Some(text) = self.load_job_text(slot, &mut buffer, now) else { return };
-        self.log.info(&|out| push_processing(text, out));
-        let config = &self.process.config;
+        self.base.log.info(&|out| push_processing(text, out));
+        let config = &self.base.process.config;
         let timeout = config.job_timeout;
         let oom = &mut self.oom_score;
         match JobWorker::start(config.handler(), oom, slot.id, slot.attempt, text, now, timeout) {
@@ -196,7 +196,7 @@ impl Jobs {
                 self.record_event(slot.id, JobEvent::Started, Duration::ZERO, now);
             }
             Err(NotStarted::Refused(why)) => {
-                self.log.error(&|out| {
+                self.base.log.error(&|out| {
                     let _ = uwrite!(out, "job {}: ", slot.id);
                     out.push_str(why);
                 });
@@ -204,7 +204,7 @@ impl Jobs {
             }
             // Not the job's fault: it waits, and loses no attempt.
             Err(NotStarted::Failed(failure)) => {
-                self.log.error(&|out| {
+                self.base.log.error(&|out| {
                     let _ = uwrite!(out, "job {}: not started, tried again in a second: ", slot.id);
                     failure.describe(out);
                 });

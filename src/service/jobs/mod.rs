@@ -23,7 +23,7 @@
 //! - `batch.rs`: the new jobs of stage 7; `history.rs`: the events of stage 10
 //! - `handlers.rs`, `job_worker.rs`, `orphans.rs`: stages 3 to 5 and 9
 //! - `startup.rs`: before the first turn
-//! - `config_reload.rs`, `status.rs`: a new configuration; what is told
+//! - `config_reload.rs`, `status.rs`: a new configuration; the status and the log lines
 //!
 //! After start-up nothing here ends the service: what fails is logged once,
 //! leaves a named degraded state, and is tried again.
@@ -44,21 +44,19 @@ mod turn;
 
 use crate::limits::{POLL_MAX, WORKERS_MAX};
 use crate::proto::config::Config;
-use crate::service::connections;
-use crate::service::degraded::Degraded;
+use crate::service::base::{self, PollSource, Pulse, ServiceBase};
+use crate::service::connections::{self, Connections};
 use crate::service::disk::SpoolDisk;
-use crate::service::heartbeat::Heartbeat;
-use crate::service::lifecycle::{Process, StartReporter, exit};
-use crate::service::log::Log;
+use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
 use crate::state::disk::DiskError;
 use crate::state::spool::{Spool, SpoolRules};
+use crate::sys::clock;
 use crate::sys::lock::PidFile;
 use crate::sys::once::Once;
 use crate::sys::oom::OomScore;
-use crate::sys::poll::PollSet;
 use crate::sys::process::Signal;
-use crate::sys::{AsFd, clock, memory};
+use crate::sys::signal::Arrived;
 use crate::util::time::{Instant, earliest};
 use control::ControlServer;
 use heapless::Vec;
@@ -69,16 +67,6 @@ use scan::ListPage;
 use status::describe_disk;
 use ufmt::uwrite;
 
-/// What a poll result is about.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ReadySource {
-    Signals,
-    Inotify,
-    Output(usize),
-    Client(usize),
-    Listener,
-}
-
 /// Counts since start.
 #[derive(Clone, Copy, Default)]
 struct JobCounts {
@@ -86,8 +74,6 @@ struct JobCounts {
     jobs: u64,
     /// Attempts that failed.
     failed: u64,
-    reloads: u64,
-    reload_errors: u64,
 }
 
 /// Whether the service is on its way out.
@@ -102,9 +88,7 @@ enum Shutdown {
 
 /// See the module's documentation.
 struct Jobs {
-    process: Process,
-    log: Log,
-    heartbeat: Heartbeat,
+    base: ServiceBase,
     disk: SpoolDisk,
     /// Held until the end: two instances would ruin the journal.
     spool_lock: Option<PidFile>,
@@ -114,8 +98,6 @@ struct Jobs {
     orphans: Orphans,
     spool: &'static mut Spool,
     workers: &'static mut Vec<JobWorker, WORKERS_MAX>,
-    scratch: &'static mut [u8],
-    started_at: Instant,
     counts: JobCounts,
     shutdown: Shutdown,
     /// The spool's disk failed, so: nothing is taken before this.
@@ -132,11 +114,6 @@ struct Jobs {
     start_retry_at: Instant,
     /// Without inotify: when to look at the queue file.
     next_queue_check: Instant,
-    /// The log, the health file and the socket failed when last looked at.
-    degraded: Degraded,
-    socket_failing: bool,
-    /// Something happened since memory was last given back.
-    pages_dirty: bool,
     control: ControlServer,
 }
 
@@ -165,9 +142,9 @@ static STORAGE: Once<JobsStorage, 1> = Once::new(JobsStorage {
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     let jobs = Jobs::open(parts, reporter);
-    jobs.announce();
-    memory::release(jobs.scratch);
-    memory::release_startup();
+    base::announce(jobs);
+    // (the health file made a name, which is no reason to wake)
+    jobs.on_inotify();
     while !jobs.is_over() {
         jobs.turn();
     }
@@ -194,19 +171,19 @@ impl Jobs {
     fn turn(&mut self) {
         let ready = self.wait();
         let now = clock::now();
-        if ready.contains(&ReadySource::Signals) || self.process.signals.have_arrived() {
-            self.on_signals(now);
+        if let Some(arrived) = self.base.take_signals(&ready) {
+            self.on_signals(arrived, now);
         }
         self.on_deadlines(now);
         for source in &ready {
             match source {
-                ReadySource::Output(index) => {
+                PollSource::Output(index) => {
                     if let Some(worker) = self.workers.get_mut(*index) {
-                        worker.read_output(&mut self.log, self.scratch);
+                        worker.read_output(&mut self.base.log, self.base.scratch);
                     }
                 }
-                ReadySource::Inotify => self.on_inotify(),
-                ReadySource::Signals | ReadySource::Client(_) | ReadySource::Listener => {}
+                PollSource::Other => self.on_inotify(),
+                _ => {}
             }
         }
         // After the output: the indexes of the poll set are those before it.
@@ -220,68 +197,43 @@ impl Jobs {
             self.control.drained = true;
             self.stop("drained", now);
         }
-        self.log.flush();
+        self.base.log.flush();
         self.send_events(now);
-        let recorded = self.heartbeat.turn_finished(now);
-        if ready.contains(&ReadySource::Listener) {
+        if ready.contains(&PollSource::Listener) {
             connections::accept(self, now);
         }
-        if recorded {
-            self.control.listener.check();
-        }
-        self.update_degraded();
-        self.send_status();
-        self.process.notify.turn_finished(now);
-        self.log_long_turn(now);
-        self.pages_dirty |= !ready.is_empty();
-        if recorded && self.pages_dirty {
-            // (not in every turn: what is given back is soon wanted again)
-            self.pages_dirty = false;
-            memory::release(self.scratch);
-            memory::release_stack();
-        }
+        base::end_turn(self, now, !ready.is_empty(), Pulse::Own);
     }
 
     /// Polls until something is ready or due.
     #[inline(never)]
-    fn wait(&self) -> Vec<ReadySource, POLL_MAX> {
+    fn wait(&self) -> Vec<PollSource, POLL_MAX> {
         let now = clock::now();
-        let mut set = PollSet::new();
-        set.read(self.process.signals.fd(), ReadySource::Signals);
-        if let Some(inotify) = &self.disk.inotify {
-            set.read(inotify.fd(), ReadySource::Inotify);
-        }
-        for (index, worker) in self.workers.iter().enumerate() {
-            if let Some(output) = &worker.output.pipe {
-                set.read(output, ReadySource::Output(index));
+        let reads = |client_slot| self.control.can_read(client_slot);
+        let clients: &Connections = self.control.connections;
+        self.base.wait(now, Some((clients, &reads)), self.next_deadline(now), &mut |set| {
+            if let Some(inotify) = &self.disk.inotify {
+                set.read(inotify.fd(), PollSource::Other);
             }
-        }
-        if self.control.listener.acceptor.accepts(now) {
-            set.read(self.control.listener.acceptor.fd(), ReadySource::Listener);
-        }
-        for (client_slot, _) in self.control.connections.clients.connected() {
-            let reading = self.control.can_read(client_slot);
-            if let Some((fd, interest)) = self.control.connections.interest(client_slot, reading) {
-                set.watch(fd.as_fd(), interest, ReadySource::Client(client_slot));
+            for (index, worker) in self.workers.iter().enumerate() {
+                if let Some(output) = &worker.output.pipe {
+                    set.read(output, PollSource::Output(index));
+                }
             }
-        }
-        set.wait(self.next_deadline(now).map(|at| now.until(at)));
-        set.ready().collect()
+        })
     }
 
     /// The nearest moment at which there is something to do.
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        // Often enough that the longest pause does not look stale.
-        let mut due = self.heartbeat.next_deadline(self.process.config.beat_every());
+        let mut due = None;
         let mut sooner = |at: Option<Instant>| due = earliest(due, at);
         sooner(self.workers.iter().map(JobWorker::next_deadline).fold(None, earliest));
         sooner(self.control.next_deadline(now));
         sooner(self.errand_deadline(now));
-        sooner(self.process.notify.next_deadline());
         if self.shutdown != Shutdown::None {
             return due;
         }
-        let full = self.spool.room(&rules(self.process.config)) == 0;
+        let full = self.spool.room(&rules(self.base.process.config)) == 0;
         if let Some((retry_at, _)) = self.spool_failure {
             sooner(Some(retry_at));
             if self.jobs_blocked {
@@ -309,24 +261,18 @@ impl Jobs {
     }
 
     fn worker_limit(&self) -> usize {
-        WORKERS_MAX.min(self.process.config.workers as usize)
+        WORKERS_MAX.min(self.base.process.config.workers as usize)
     }
 
     #[inline(never)]
-    fn on_signals(&mut self, now: Instant) {
-        let arrived = self.process.signals.take();
+    fn on_signals(&mut self, arrived: Arrived, now: Instant) {
         if let Some((_, why)) = arrived.stop() {
             self.stop(why, now);
         }
         if arrived.has(Signal::HUP) {
             self.reload(now);
         }
-        if arrived.has(Signal::USR1) {
-            self.log.rotate();
-        }
-        if arrived.has(Signal::USR2) {
-            self.log_status(now);
-        }
+        base::on_user_signals(self, arrived, now);
     }
 
     /// The first time asks the handlers to end, the second time ends them.
@@ -334,16 +280,13 @@ impl Jobs {
         let running = self.workers.len();
         self.shutdown = match self.shutdown {
             Shutdown::None => {
-                self.log.info(&|out| {
-                    let _ = uwrite!(out, "{}, stopping", why);
-                });
-                self.process.notify.stopping();
+                self.base.begin_stop(why, "");
                 if running > 0 {
-                    self.log.info(&|out| {
+                    self.base.log.info(&|out| {
                         let _ = uwrite!(out, "{} running jobs are stopped and will run again", running);
                     });
                 }
-                let grace = self.process.config.stop_timeout;
+                let grace = self.base.process.config.stop_timeout;
                 self.workers.iter_mut().for_each(|worker| worker.terminate(now, grace));
                 Shutdown::Graceful
             }
@@ -356,17 +299,17 @@ impl Jobs {
 
     #[inline(never)]
     fn on_deadlines(&mut self, now: Instant) {
-        let grace = self.process.config.stop_timeout;
+        let grace = self.base.process.config.stop_timeout;
         for worker in self.workers.iter_mut() {
             if worker.check(now, grace) {
                 let id = worker.id;
-                self.log.warn(&|out| {
+                self.base.log.warn(&|out| {
                     let _ = uwrite!(out, "job {}: exceeded job_timeout, stopping it", id);
                 });
             }
         }
         if self.disk.inotify.is_none() && self.next_queue_check.is_due(now) {
-            self.next_queue_check = now + self.process.config.interval;
+            self.next_queue_check = now + self.base.process.config.interval;
             self.spool.claims.look_at_queue();
             self.spool.claims.look_at_claims();
         }
@@ -393,22 +336,17 @@ impl Jobs {
         let recorded = self.write_transitions(now).and_then(|()| self.commit(now));
         if let Err(error) = recorded {
             let disk = &self.disk;
-            self.log.error(&|out| {
+            self.base.log.error(&|out| {
                 out.push_str("spool: ");
                 describe_disk(disk, error, out);
                 out.push_str("; the last ends are not recorded, those jobs run again");
             });
         }
         self.dismiss_clients(now);
-        self.heartbeat.remove();
-        let jobs = self.counts.jobs;
-        self.log.info(&|out| {
-            let _ = uwrite!(out, "daemon stopped, processed {} total jobs", jobs);
-        });
-        self.log.flush();
-        // The PID file is what others wait for: it goes last.
         self.spool_lock = None;
-        self.process.pid_file.release(self.process.pid_path.as_c_str());
-        exit::OK
+        let jobs = self.counts.jobs;
+        self.base.finish(&|out| {
+            let _ = uwrite!(out, "processed {} total jobs", jobs);
+        })
     }
 }

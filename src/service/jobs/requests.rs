@@ -6,6 +6,7 @@
 
 use super::{Jobs, Shutdown, rules};
 use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, split, target, text, waits};
+use crate::service::base;
 use crate::state::access::Access;
 use crate::state::jobs::replies::{ClientState, PendingReply, Reply, ScanRequest, refuse, refuse_disk};
 use crate::state::spool::Cancelled;
@@ -206,7 +207,7 @@ impl Jobs {
 
 fn status(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok ");
-    jobs.push_status(context.out, context.now);
+    base::push_status(jobs, context.out, context.now);
     context.out.push_str("\n");
     Reply::Sent
 }
@@ -218,7 +219,7 @@ fn queue(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> 
     if jobs.control.draining {
         return refuse(context.out, Code::Draining, "the service takes no new jobs");
     }
-    if jobs.spool.room(&rules(jobs.process.config)) == 0 {
+    if jobs.spool.room(&rules(jobs.base.process.config)) == 0 {
         return refuse(context.out, Code::Full, "queue_max jobs are waiting or dead");
     }
     match jobs.add_job(context.slot, text, context.now) {
@@ -275,7 +276,7 @@ fn forget(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, target: Target)
 fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> Reply {
     if !jobs.control.draining {
         let (waiting, peer) = (jobs.spool.waiting(), jobs.control.connections.peer(context.slot));
-        jobs.log.info(&|out| {
+        jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) drains the service: ", peer.uid, peer.pid);
             let _ = uwrite!(out, "no new jobs, a stop when {} are finished", waiting);
         });
@@ -293,7 +294,7 @@ fn stop(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok stopping\n");
     if jobs.shutdown == Shutdown::None {
         let peer = jobs.control.connections.peer(context.slot);
-        jobs.log.info(&|out| {
+        jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) asks for a stop", peer.uid, peer.pid);
         });
         jobs.stop("stop request", context.now);

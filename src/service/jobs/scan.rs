@@ -195,7 +195,7 @@ impl Jobs {
         let step = if skip {
             Ok(true)
         } else {
-            self.spool.scan_step(&mut self.disk, self.scratch, &mut scan, &mut visit)
+            self.spool.scan_step(&mut self.disk, self.base.scratch, &mut scan, &mut visit)
         };
         match step {
             Err(error) => self.finish_refused(client_slot, error, now),
@@ -251,7 +251,7 @@ impl Jobs {
             if self.control.connections.clients.get(client_slot)?.is_stuck() {
                 return Some(ScanStage::Send(next, since));
             }
-            let mut out = Writer::new(self.scratch.get_mut(..READ_BYTES).unwrap_or(&mut []));
+            let mut out = Writer::new(self.base.scratch.get_mut(..READ_BYTES).unwrap_or(&mut []));
             for row in self.control.page.get(next..).unwrap_or(&[]) {
                 if out.room() < RECORD_MAX_BYTES.saturating_add(64) {
                     break;
@@ -356,11 +356,11 @@ impl Jobs {
         now: Instant,
     ) -> bool {
         let peer = self.control.connections.peer(client_slot);
-        self.log.info(&|out| {
+        self.base.log.info(&|out| {
             let _ = uwrite!(out, "job {}: cancelled by uid {} (pid {})", id, peer.uid, peer.pid);
         });
         if found == Cancelled::Running {
-            let grace = self.process.config.stop_timeout;
+            let grace = self.base.process.config.stop_timeout;
             if let Some(worker) = self.workers.iter_mut().find(|worker| worker.id == id) {
                 worker.terminate(now, grace);
                 return true;
@@ -403,7 +403,7 @@ impl Jobs {
             Ok(()) => {
                 self.control.history.forget(record.id);
                 let peer = self.control.connections.peer(client_slot);
-                self.log.info(&|out| {
+                self.base.log.info(&|out| {
                     let what = if retry { "retried" } else { "forgotten" };
                     let _ =
                         uwrite!(out, "job {}: {} by uid {} (pid {})", record.id, what, peer.uid, peer.pid);
@@ -433,7 +433,7 @@ impl Jobs {
         }
         let (count, peer) = (self.spool.affected_count(), self.control.connections.peer(client_slot));
         self.control.history.forget_dead();
-        self.log.info(&|out| {
+        self.base.log.info(&|out| {
             let what = if matches!(request, ScanRequest::Retry(_)) { "retried" } else { "forgotten" };
             let _ = uwrite!(out, "{} dead jobs {} by uid {} (pid {})", count, what, peer.uid, peer.pid);
         });

@@ -6,17 +6,18 @@
 //! batch, because it comes before the requests.
 
 use super::history::{JobEvent, JobResult};
-use super::{Jobs, ReadySource, rules};
+use super::{Jobs, rules};
 use crate::limits::CLIENT_OUTPUT_BYTES;
 use crate::limits::{CLIENTS_MAX, REQUEST_MAX_BYTES};
 use crate::proto::control::Code;
 use crate::proto::framing::{Framed, frame};
+use crate::service::base::PollSource;
 use crate::service::connections::{self, Connections, Server, Taken};
-use crate::state::access::{Access, AccessPolicy};
+use crate::state::access::Access;
 use crate::state::disk::DiskError;
 use crate::state::jobs::replies::{ClientState, PendingReply, Reply, refuse};
+use crate::sys::OwnedFd;
 use crate::sys::socket::Peer;
-use crate::sys::{Failure, OwnedFd};
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ impl Server for Jobs {
     }
 
     fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer, Access)> {
-        self.control.listener.accept(now)
+        self.base.listener.accept(now)
     }
 
     fn eviction_candidate(&self, access: Access, now: Instant) -> Option<usize> {
@@ -103,19 +104,15 @@ impl Server for Jobs {
 impl Jobs {
     /// Serves the clients: answers what can be answered at once.
     #[inline(never)]
-    pub(super) fn serve(&mut self, ready: &[ReadySource], now: Instant) {
+    pub(super) fn serve(&mut self, ready: &[PollSource], now: Instant) {
         connections::close_expired(self, now);
-        let mut slots = ready.iter().filter_map(|source| match source {
-            ReadySource::Client(slot) => Some(*slot),
-            _ => None,
-        });
-        connections::serve(self, &mut slots, now);
+        connections::serve(self, &mut ready.iter().filter_map(PollSource::client), now);
     }
 
     /// Counts a denial, and logs it unless there are too many.
     pub(super) fn record_denied(&mut self, slot: usize, verb: &[u8], now: Instant) {
         let control = &mut self.control;
-        control.denials.record(control.connections, slot, "control", verb, now, &mut self.log);
+        control.denials.record(control.connections, slot, "control", verb, now, &mut self.base.log);
     }
 
     /// Sends an answer that the client has waited for.
@@ -167,7 +164,7 @@ impl Jobs {
             self.control.history.drop_events();
             return;
         }
-        let mut out = Writer::new(self.scratch);
+        let mut out = Writer::new(self.base.scratch);
         self.control.history.take_events(&mut out);
         for slot in 0..CLIENTS_MAX {
             if self.control.replies.state(slot) == ClientState::Watching
@@ -183,7 +180,7 @@ impl Jobs {
     /// Lines for which there is no room stay in their claims.
     pub(super) fn is_drained(&self) -> bool {
         let works = self.spool_failure.is_none() && self.space_retry_at.is_none();
-        let room = works && self.spool.room(&rules(self.process.config)) > 0;
+        let room = works && self.spool.room(&rules(self.base.process.config)) > 0;
         self.control.draining
             && self.shutdown == super::Shutdown::None
             && self.spool.waiting() == 0
@@ -191,22 +188,12 @@ impl Jobs {
             && !(room && self.spool.claims.wants_reading())
     }
 
-    /// Applies a new policy, and closes the clients that lose their rights.
-    ///
-    /// # Errors
-    /// The socket cannot be made again with its new mode and group.
-    pub(super) fn set_policy(&mut self, policy: AccessPolicy, now: Instant) -> Result<(), Failure> {
-        let remake = self.control.listener.set_policy(policy);
-        let unlinked = if remake { self.control.listener.unlink() } else { Ok(()) };
-        if remake && unlinked.is_ok() {
-            // A client that has connected already must not be turned away.
-            connections::accept_all(self, now);
-            self.control.listener.check();
-        }
-        for slot in self.control.connections.update_access(&self.control.listener.policy) {
+    /// Applies the policy of a new configuration, and closes the clients that lose their
+    /// rights.
+    pub(super) fn update_access(&mut self) {
+        for slot in self.control.connections.update_access(&self.base.listener.policy) {
             self.control.close(slot);
         }
-        unlinked
     }
 
     /// Answers the clients that still wait, and closes all, at the end of the service.
@@ -218,6 +205,5 @@ impl Jobs {
             }
             self.control.close(slot);
         }
-        let _ = self.control.listener.unlink();
     }
 }

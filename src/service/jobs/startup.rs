@@ -7,13 +7,10 @@ use super::status::describe_disk;
 use super::{JobCounts, Jobs, JobsStorage, STORAGE, Shutdown, rules};
 use crate::limits::SPOOL_RETRY;
 use crate::proto::service::Service;
+use crate::service::base::ServiceBase;
 use crate::service::connections;
-use crate::service::degraded::Degraded;
 use crate::service::disk::SpoolDisk;
-use crate::service::heartbeat::Heartbeat;
 use crate::service::lifecycle::{Process, StartReporter, ensure_folder, exit};
-use crate::service::listener::open_and_drop;
-use crate::service::log::Log;
 use crate::service::memory::Memory;
 use crate::state::disk::DiskError;
 use crate::state::spool::RecoverError;
@@ -21,38 +18,34 @@ use crate::sys::oom::OomScore;
 use crate::sys::{Errno, clock, file, identity, process};
 use crate::util::path::Path;
 use crate::util::time::Instant;
-use ufmt::uwrite;
 
 impl Jobs {
     /// Opens everything that the service needs; failures end the process. (Not
     /// inlined: what it needs of the stack is free afterwards.)
     #[inline(never)]
     pub(super) fn open(parts: &'static mut Memory, reporter: StartReporter) -> &'static mut Self {
-        let Memory { scratch, config_source, config, candidate, log } = parts;
-        let scratch = scratch.pages();
-        let process = Process::prepare(Service::Jobs, config_source, config, candidate, reporter);
+        let mut base = ServiceBase::open(Service::Jobs, parts, reporter);
         let now = clock::now();
-        let _reporter = &process.reporter;
-        let config = &*process.config;
         let JobsStorage { service, spool, workers, history, page } = STORAGE.take();
-        let mut log = Log::open(&process, &config.log_file, process.identity.as_ref(), log);
-        open_folders(&process);
-        let oom_score = OomScore::open(process.identity.is_some());
+        open_folders(&base.process);
+        let oom_score = OomScore::open(base.process.identity.is_some());
         let mut spool_lock = None;
-        let listener = open_and_drop(Service::Jobs, &process, &mut || {
-            spool_lock = Some(process.lock_also(&config.spool, b"lock"));
+        base.open_socket(&mut |process| {
+            spool_lock = Some(process.lock_also(&process.config.spool, b"lock"));
         });
+        let ServiceBase { process, log, heartbeat, scratch, .. } = &mut base;
+        let config = &*process.config;
         let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file) {
             Ok(disk) => disk,
             Err(failure) => process.fail_at(&config.spool, failure),
         };
         let recovery = match spool.recover(&mut disk, scratch, &rules(config), now) {
             Ok(recovery) => recovery,
-            Err(error) => fail_recovery(&process, &disk, error),
+            Err(error) => fail_recovery(process, &disk, error),
         };
         let unread = match spool.adopt_claims(&mut disk, now) {
             Ok(unread) => unread,
-            Err(error) => fail_with_disk(&process, &config.queue_file, &disk, error),
+            Err(error) => fail_with_disk(process, &config.queue_file, &disk, error),
         };
         if let Some(error) = unread {
             log.warn(&|out| {
@@ -60,20 +53,15 @@ impl Jobs {
                 describe_disk(&disk, error, out);
             });
         }
-        let heartbeat = Heartbeat::new(config.health_file.clone());
-        let orphans = Orphans::take_over(&config.spool, *heartbeat.boot(), &mut log);
+        let orphans = Orphans::take_over(&config.spool, *heartbeat.boot(), log);
         let jobs = Self {
-            process,
-            log,
-            heartbeat,
+            base,
             disk,
             spool_lock,
             oom_score,
             orphans,
             spool,
             workers,
-            scratch,
-            started_at: now,
             counts: JobCounts::default(),
             shutdown: Shutdown::None,
             // (a claim that could not be opened gets a second chance)
@@ -85,34 +73,13 @@ impl Jobs {
             compact_error: DiskError(0),
             start_retry_at: Instant::BOOT,
             next_queue_check: now,
-            degraded: Degraded::default(),
-            socket_failing: false,
-            pages_dirty: false,
-            control: ControlServer::new(listener, connections::take(), history, page),
+            control: ControlServer::new(connections::take(), history, page),
         };
         let _ = service.push(jobs);
         let Some(jobs) = service.first_mut() else { process::abort() };
         jobs.log_recovery(&recovery);
         jobs.warn_about_handler();
         jobs
-    }
-
-    /// The service is ready: first heartbeat, first line, and the starter may
-    /// go.
-    #[inline(never)]
-    pub(super) fn announce(&mut self) {
-        self.heartbeat.begin(clock::now(), &self.process.reporter);
-        // (that made a name, which is no reason to wake)
-        self.on_inotify();
-        self.log.info(&|out| {
-            let _ = uwrite!(out, "daemon started, pid={}", process::pid().as_raw_pid());
-        });
-        self.log.flush();
-        self.update_degraded();
-        let reporter = core::mem::replace(&mut self.process.reporter, StartReporter::Foreground(None));
-        reporter.ready();
-        self.send_status();
-        self.process.notify.ready();
     }
 }
 

@@ -2,10 +2,11 @@
 //! it gets after an error. Jobs that are known go on meanwhile if they can.
 
 use super::status::{describe_damage, describe_disk, log_notice};
-use super::{Jobs, ReadySource, Shutdown, rules};
+use super::{Jobs, Shutdown, rules};
 use crate::limits::{CLIENTS_MAX, COMPACT_RETRY, COMPACT_RETRY_MAX, SPOOL_RETRY};
 use crate::proto::config::Handler;
 use crate::proto::journal::RECORD_MAX_BYTES;
+use crate::service::base::PollSource;
 use crate::state::backoff::delay;
 use crate::state::disk::DiskError;
 use crate::state::jobs::replies::{ClientState, ScanRequest};
@@ -18,7 +19,7 @@ use ufmt::uwrite;
 impl Jobs {
     /// Ingest, requests, commit, starts: everything that needs the spool's disk.
     #[inline(never)]
-    pub(super) fn advance(&mut self, ready: &[ReadySource], now: Instant) {
+    pub(super) fn advance(&mut self, ready: &[PollSource], now: Instant) {
         // Its disk has a rest after an error, but jobs that are known go on if
         // they can.
         let resting = self.spool_failure.is_some_and(|(at, _)| !at.is_due(now));
@@ -66,13 +67,13 @@ impl Jobs {
         match result {
             Ok(()) => {
                 if was_failing {
-                    self.log.info(&|out| out.push_str("spool: works again"));
+                    self.base.log.info(&|out| out.push_str("spool: works again"));
                 }
                 self.update_free_space(refused, now);
             }
             Err(error) if !was_failing => {
-                let (disk, config) = (&self.disk, &self.process.config);
-                self.log.error(&|out| {
+                let (disk, config) = (&self.disk, &self.base.process.config);
+                self.base.log.error(&|out| {
                     out.push_str("spool: ");
                     out.push_escaped(config.spool.as_bytes());
                     out.push_str(": ");
@@ -94,8 +95,8 @@ impl Jobs {
         let lacked = self.space_retry_at.is_some();
         self.space_retry_at = lacks.then(|| now + SPOOL_RETRY);
         if let Some(error) = refused.filter(|_| !lacked) {
-            let config = &self.process.config;
-            self.log.error(&|out| {
+            let config = &self.base.process.config;
+            self.base.log.error(&|out| {
                 out.push_str("spool: no room for new jobs: ");
                 out.push_escaped(config.spool.as_bytes());
                 out.push_str(": ");
@@ -104,7 +105,7 @@ impl Jobs {
                 let _ = uwrite!(out, ", {} KiB free, {} kept for the queued jobs", free, kept);
             });
         } else if !lacks {
-            self.log.info(&|out| out.push_str("spool: works again, new jobs are taken"));
+            self.base.log.info(&|out| out.push_str("spool: works again, new jobs are taken"));
             // (claims that could not be adopted for the same reason)
             let adopted = self.spool.adopt_claims(&mut self.disk, now);
             self.spool_failure = adopted.err().map(|error| (now + SPOOL_RETRY, error));
@@ -125,7 +126,7 @@ impl Jobs {
         let wanted = !resting && (taken || due || self.spool.claims.wants_commit());
         let mut rest = Ok(());
         if wanted || self.control.replies.any_pending() || self.control.has_batch() || batch.is_err() {
-            let rules = rules(self.process.config);
+            let rules = rules(self.base.process.config);
             // (also where everybody who asked has gone)
             let mut durable = self.spool.commit(&mut self.disk, &rules, now);
             if let Err(error) = durable
@@ -161,7 +162,7 @@ impl Jobs {
                 self.compact_after = now + wait;
                 self.compact_error = error;
                 let disk = &self.disk;
-                self.log.warn(&|out| {
+                self.base.log.warn(&|out| {
                     out.push_str("spool: the journal cannot be written anew, the old one goes on: ");
                     describe_disk(disk, error, out);
                 });
@@ -171,32 +172,32 @@ impl Jobs {
 
     /// New jobs from the queue file into the journal; true if there were some.
     pub(super) fn ingest(&mut self, now: Instant, was_failing: bool) -> Result<bool, DiskError> {
-        let rules = rules(self.process.config);
+        let rules = rules(self.base.process.config);
         if was_failing {
             // (one that still cannot be opened was told at start)
             self.spool.adopt_claims(&mut self.disk, now)?;
         }
-        let log = &mut self.log;
+        let log = &mut self.base.log;
         let mut report = |notice: IngestNotice<'_>| log_notice(log, &notice);
-        let taken = self.spool.ingest(&mut self.disk, self.scratch, &rules, now, &mut report);
+        let taken = self.spool.ingest(&mut self.disk, self.base.scratch, &rules, now, &mut report);
         taken.map(|jobs| jobs > 0)
     }
 
     /// From the journal into the window, and from there to handlers.
     pub(super) fn run_jobs(&mut self, now: Instant) -> Result<(), DiskError> {
-        let rules = rules(self.process.config);
+        let rules = rules(self.base.process.config);
         self.spool.defer_blocker(&mut self.disk, now)?;
-        self.spool.refill(&mut self.disk, self.scratch, &rules, now)?;
+        self.spool.refill(&mut self.disk, self.base.scratch, &rules, now)?;
         if self.logs_jobs() { self.log_jobs(now) } else { self.start_jobs(now) }
     }
 
     /// Whether a job is a line of the log.
     fn logs_jobs(&self) -> bool {
-        matches!(self.process.config.handler(), Handler::Log)
+        matches!(self.base.process.config.handler(), Handler::Log)
     }
 
     pub(super) fn commit(&mut self, now: Instant) -> Result<(), DiskError> {
-        let rules = rules(self.process.config);
+        let rules = rules(self.base.process.config);
         self.spool.commit(&mut self.disk, &rules, now)?;
         self.spool.remove_closed(&mut self.disk)
     }
@@ -206,7 +207,7 @@ impl Jobs {
         if !self.spool.window().has_pending_records() {
             return Ok(());
         }
-        self.log.flush();
+        self.base.log.flush();
         self.spool.write_transitions(&mut self.disk, now)
     }
 
@@ -214,7 +215,7 @@ impl Jobs {
     /// lost is told that there is no such job.
     fn log_damage(&mut self) {
         let Some(damage) = self.spool.take_damage() else { return };
-        self.log.error(&|out| describe_damage(damage, out));
+        self.base.log.error(&|out| describe_damage(damage, out));
         for client_slot in 0..CLIENTS_MAX {
             if let ClientState::AwaitingJob(id) = self.control.replies.state(client_slot)
                 && self.spool.window().get(id).is_none()
@@ -235,7 +236,7 @@ impl Jobs {
         let result = self.spool.runnable_text(&mut self.disk, slot.location(), buffer);
         if let Err(error) = result {
             let disk = &self.disk;
-            self.log.error(&|out| {
+            self.base.log.error(&|out| {
                 let _ = uwrite!(out, "job {}: its text cannot be read: ", slot.id);
                 describe_disk(disk, error, out);
             });

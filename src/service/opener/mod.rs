@@ -21,16 +21,17 @@
 
 mod worker_process;
 
-use super::base::{PollSource, ServiceBase};
+use super::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
 use super::lifecycle::{StartReporter, exit};
 use super::memory::Memory;
 use crate::limits::{
-    CLIENTS_MAX, DENIALS_LOGGED_MAX, OPENER_SOCKET_BEATS, RESTART_DELAY, RESTART_DELAY_MAX, RESTART_QUICK,
-    WORKER_GRACE, WORKER_OVERSLEPT,
+    CLIENTS_MAX, DENIALS_LOGGED_MAX, RESTART_DELAY, RESTART_DELAY_MAX, RESTART_QUICK, WORKER_GRACE,
+    WORKER_OVERSLEPT,
 };
 use crate::proto::log::Level;
 use crate::proto::opener::{PathRequest, RequestId, TO_MAIN_BYTES, ToMain, ToWorker};
 use crate::proto::service::Service;
+use crate::proto::status::StatusField;
 use crate::state::backoff::delay;
 use crate::state::opener::{Resolved, complete, find, load};
 use crate::state::rate_limit::RateLimit;
@@ -38,8 +39,9 @@ use crate::state::realpath::NodeKind;
 use crate::sys::identity::{self, Identity};
 use crate::sys::once::Once;
 use crate::sys::process::{self, Pid, Side, Signal};
+use crate::sys::signal::Arrived;
 use crate::sys::{
-    Errno, Failure, OwnedFd, clock, describe_errno, fd_passing, fds, file, memory, poll, push_errno_name,
+    Errno, Failure, Op, OwnedFd, clock, describe_errno, fd_passing, fds, file, memory, poll, push_errno_name,
     socket,
 };
 use crate::util::path::Path;
@@ -99,7 +101,9 @@ struct Opener {
 /// caller's frame would hold what every service needs.)
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
-    let (base, identity) = ServiceBase::open(Service::Opener, parts, reporter);
+    let mut base = ServiceBase::open(Service::Opener, parts, reporter);
+    let identity = base.process.identity.take();
+    base.open_socket(&mut |_| {});
     let mut opener = Opener {
         base,
         resolved: RESOLVED.take(),
@@ -115,7 +119,7 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     };
     opener.load();
     opener.first_worker();
-    opener.base.announce();
+    base::announce(&mut opener);
     while !opener.base.stopping {
         opener.turn();
     }
@@ -149,22 +153,51 @@ fn inspect_name(path: &Path, target: &mut [u8], errno: &mut Option<Errno>) -> No
     }
 }
 
+impl ServiceStatus for Opener {
+    fn base(&self) -> &ServiceBase {
+        &self.base
+    }
+
+    fn base_mut(&mut self) -> &mut ServiceBase {
+        &mut self.base
+    }
+
+    fn value(&self, field: StatusField, _: Instant) -> Option<u64> {
+        Some(match field {
+            StatusField::Opened => self.opened,
+            StatusField::Denied => self.denied,
+            StatusField::OpensFailed => self.failed,
+            StatusField::Worker => {
+                self.worker.as_ref().map_or(0, |worker| worker.pid.as_raw_pid().unsigned_abs().into())
+            }
+            _ => return None,
+        })
+    }
+}
+
 impl Opener {
     #[inline(never)]
     fn turn(&mut self) {
         let due = self.next_deadline();
         let channel = self.worker.as_ref().map(|worker| &worker.channel);
-        let ready = self.base.wait(None, &|_| false, channel, due);
+        let ready = self.base.wait(clock::now(), None, due, &mut |set| {
+            if let Some(channel) = channel {
+                set.read(channel, PollSource::Other);
+            }
+        });
         let now = clock::now();
-        if ready.contains(&PollSource::Signals) || self.base.process.signals.have_arrived() {
-            self.on_signals(now);
+        if let Some(arrived) = self.base.take_signals(&ready) {
+            self.on_signals(arrived, now);
         }
-        let beats = ready.contains(&PollSource::Other) && self.receive_all(now);
+        let opened = self.opened;
+        let shown = ready.contains(&PollSource::Other) && self.receive_all(now);
         if !self.base.stopping {
             self.watch_worker(now);
         }
         let socket = self.base.listener.identity();
-        self.base.end_turn(now, self.worker.is_some(), beats, OPENER_SOCKET_BEATS);
+        let pulse = Pulse::Worker { runs: self.worker.is_some(), shown };
+        let busy = self.opened != opened;
+        base::end_turn(self, now, busy, pulse);
         if self.base.listener.identity() != socket {
             self.send_listener(now);
         }
@@ -178,13 +211,13 @@ impl Opener {
         })
     }
 
-    fn on_signals(&mut self, now: Instant) {
-        let (opened, denied, failed) = (self.opened, self.denied, self.failed);
-        let worker = self.worker.as_ref().map_or(0, |worker| worker.pid.as_raw_pid());
-        let arrived = self.base.on_signals(now, &|out| {
-            let _ = uwrite!(out, " opened={} denied={} failed={} worker={}", opened, denied, failed, worker);
-        });
+    fn on_signals(&mut self, arrived: Arrived, now: Instant) {
+        if let Some((_, why)) = arrived.stop() {
+            self.base.begin_stop(why, "");
+        }
+        base::on_user_signals(self, arrived, now);
         if arrived.has(Signal::HUP) && self.base.reload() {
+            self.base.finish_reload();
             self.load();
             self.send_listener(now);
         }
@@ -365,7 +398,8 @@ impl Opener {
     #[inline(never)]
     fn start_worker(&mut self, now: Instant) -> Result<(), Failure> {
         let (channel, theirs) = fd_passing::pair()?;
-        let listener = fds::duplicate(self.base.listener.acceptor.fd())?;
+        let no_socket = Failure { op: Op::Fcntl, errno: Errno::BADF };
+        let listener = fds::duplicate(self.base.listener.acceptor.fd().ok_or(no_socket)?)?;
         let parent = process::pid();
         // What it does not need it need not hold either.
         memory::release(self.base.scratch);
@@ -492,7 +526,7 @@ impl Opener {
         let Some(worker) = &self.worker else { return };
         let interval = u32::try_from(self.base.beat_every().as_ms()).unwrap_or(u32::MAX);
         let message = ToWorker::Listener(interval).emit();
-        if fd_passing::send(&worker.channel, &message, Some(self.base.listener.acceptor.fd())).is_err() {
+        if fd_passing::send(&worker.channel, &message, self.base.listener.acceptor.fd()).is_err() {
             self.kill_worker(now, "does not take its socket");
         }
     }

@@ -22,7 +22,8 @@ use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Pid};
 use crate::sys::socket::Peer;
 use crate::sys::{
-    AsFd, Errno, Failure, OwnedFd, clock, fd_passing, fds, memory, push_errno_name, sandbox, signal, socket,
+    AsFd, Errno, Failure, Op, OwnedFd, clock, fd_passing, fds, memory, push_errno_name, sandbox, signal,
+    socket,
 };
 use crate::util::path::Path;
 use crate::util::text::Writer;
@@ -105,7 +106,7 @@ fn confine(start: &Start<'_>) -> Result<(), Failure> {
     match start.identity {
         None => process::no_new_privileges()?,
         Some(identity) => {
-            let too_long = Failure { op: "mkdirat", errno: Errno::NAMETOOLONG };
+            let too_long = Failure { op: Op::Mkdirat, errno: Errno::NAMETOOLONG };
             let rooted = start.root.as_ref().ok_or(too_long);
             if let Err(failure) = rooted.and_then(|path| sandbox::empty_root(path.as_c_str())) {
                 let errno = u32::try_from(failure.errno.raw_os_error()).unwrap_or(0);
@@ -124,8 +125,8 @@ impl OpenerWorker {
         let now = clock::now();
         let mut set = PollSet::new();
         set.read(&self.channel, PollSource::Other);
-        if self.acceptor.accepts(now) && self.has_room() {
-            set.read(self.acceptor.fd(), PollSource::Listener);
+        if let Some(fd) = self.acceptor.ready_fd(now).filter(|_| self.has_room()) {
+            set.read(fd, PollSource::Listener);
         }
         for (slot, _) in self.connections.clients.connected() {
             if let Some((fd, interest)) = self.connections.interest(slot, self.can_read(slot)) {

@@ -3,15 +3,13 @@
 
 use super::managed_process::{ManagedKind, ManagedProcess};
 use super::{LaunchSpec, Stopping, Supervisor};
-use crate::limits::NOTIFY_STATUS_BYTES;
 use crate::proto::log::Level;
-use crate::proto::service::Service;
-use crate::service::config_source::{InvalidConfig, ServiceFile, path_of};
-use crate::service::degraded::push_names;
-use crate::service::lifecycle::{Process, StartReport, StartReporter, next_report};
-use crate::service::reload::{self, REASON_BYTES};
+use crate::proto::status::StatusField;
+use crate::service::base::{self, ServiceBase, ServiceStatus};
+use crate::service::lifecycle::{StartReport, next_report};
+use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::state::supervisor::{Event, ExitReason, Phase, ProbeError};
-use crate::sys::{Errno, Failure, clock, file, memory, process};
+use crate::sys::{Errno, Failure, clock, file, memory};
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
@@ -28,10 +26,10 @@ impl Supervisor {
             out.push_str(": ");
             text(out);
         };
-        self.log.line(level, &line);
+        self.base.log.line(level, &line);
         self.stretched = true;
-        if level >= Level::Warn && self.ready_deadline.is_some() && !self.process.foreground {
-            self.process.reporter.warn(&line);
+        if level >= Level::Warn && self.ready_deadline.is_some() && !self.base.process.foreground {
+            self.base.process.reporter.warn(&line);
         }
     }
 
@@ -96,7 +94,7 @@ impl Supervisor {
         let Some(reports) = &managed.reports else { return };
         // Messages are whole: each is one write of less than PIPE_BUF, and there is
         // room for more than a service has to say.
-        let scratch = core::mem::take(&mut self.scratch);
+        let scratch = core::mem::take(&mut self.base.scratch);
         match file::read(reports, scratch) {
             Ok(count @ 1..) => self.take_reports(index, scratch.get(..count).unwrap_or(&[])),
             // What poll(2) saw was that of the process before: this one is new.
@@ -105,7 +103,7 @@ impl Supervisor {
         }
         // (a start is rare: the memory goes back until the next)
         memory::release(scratch);
-        self.scratch = scratch;
+        self.base.scratch = scratch;
     }
 
     fn take_reports(&mut self, index: usize, mut rest: &[u8]) {
@@ -135,14 +133,14 @@ impl Supervisor {
     pub(super) fn read_output(&mut self, index: usize) {
         let Some(managed) = self.managed.get_mut(index) else { return };
         let (kind, launch) = (managed.kind, &self.launch);
-        managed.output.read(&mut self.log, self.scratch, &|out| push_mark(launch, kind, out));
+        managed.output.read(&mut self.base.log, self.base.scratch, &|out| push_mark(launch, kind, out));
     }
 
     /// Takes the rest of what a managed process wrote.
     pub(super) fn finish_output(&mut self, index: usize) {
         let Some(managed) = self.managed.get_mut(index) else { return };
         let (kind, launch) = (managed.kind, &self.launch);
-        managed.output.finish(&mut self.log, self.scratch, &|out| push_mark(launch, kind, out));
+        managed.output.finish(&mut self.base.log, self.base.scratch, &|out| push_mark(launch, kind, out));
     }
 
     // ----- itself -----------------------------------------------------------
@@ -163,116 +161,30 @@ impl Supervisor {
         if self.ready_deadline.take().is_none() {
             return;
         }
-        if !self.launch.is_program() {
-            self.heartbeat.beat(clock::now());
-        }
-        self.log.flush();
-        self.degraded.watch(&self.heartbeat, &mut self.log);
-        let reporter = core::mem::replace(&mut self.process.reporter, StartReporter::Foreground(None));
-        reporter.ready();
-        self.put_status();
-        self.process.notify.ready();
-    }
-
-    /// SIGUSR2.
-    #[inline(never)]
-    pub(super) fn log_status(&mut self, now: Instant) {
-        let mut text = [0; 400];
-        let mut status = Writer::new(&mut text);
-        let state = if self.stopping == Stopping::No { "running" } else { "stopping" };
-        let _ = uwrite!(status, "pid={} state={}", process::pid().as_raw_pid(), state);
-        let fields = [
-            ("uptime", now.since(self.started_at).as_secs()),
-            ("restarts", self.restarts),
-            ("reloads", self.reloads),
-            ("reload_errors", self.reload_errors),
-        ];
-        for (name, value) in fields {
-            let _ = uwrite!(status, " {}={}", name, value);
-        }
-        self.push_states(&mut status);
-        self.log.info(&|out| {
-            out.push_str("status: ");
-            out.push(status.as_bytes());
-        });
-    }
-
-    /// ` NAME=STATE:PID` for each managed process, and what is degraded.
-    fn push_states(&self, out: &mut Writer<'_>) {
-        for managed in self.managed.iter() {
-            out.push_str(" ");
-            self.launch.push_name(managed.kind, out);
-            out.push_str("=");
-            out.push_str(match managed.state.phase() {
-                Phase::Backoff(_) => "waiting",
-                Phase::Starting(..) => "starting",
-                Phase::Running(..) => "running",
-                Phase::Stopping(..) => "ending",
-                Phase::Killing(..) | Phase::Unkillable(_) => "killed",
-                Phase::Stopped => "stopped",
-            });
-            let _ = uwrite!(out, ":{}", managed.state.pid().unwrap_or(0));
-        }
-        out.push_str(" degraded=");
-        let states = [
-            (self.degraded.log, "log"),
-            (self.degraded.health, "health"),
-            (self.watchdog.failure().is_some(), "watchdog"),
-        ];
-        push_names(&states, out);
-    }
-
-    /// How it is, for the service manager.
-    #[inline(never)]
-    pub(super) fn put_status(&mut self) {
-        if !self.process.notify.is_wanted() {
-            return;
-        }
-        let mut line = [0; NOTIFY_STATUS_BYTES];
-        let mut out = Writer::new(&mut line);
-        let _ = uwrite!(out, "{} restarts", self.restarts);
-        self.push_states(&mut out);
-        self.process.notify.status(out.as_bytes());
+        self.base.heartbeat.beat(clock::now());
+        base::report_ready(self);
     }
 
     /// SIGHUP: the configuration anew, whole or not at all.
-    #[inline(never)]
     pub(super) fn reload(&mut self, now: Instant) {
-        let mut reason = [0; REASON_BYTES];
-        let mut out = Writer::new(&mut reason);
-        if reload::read(&mut self.process, self.scratch, &mut self.log, &mut out) == Err(InvalidConfig) {
-            self.reload_errors = self.reload_errors.saturating_add(1);
-            return reload::refuse(&mut self.process, &mut self.log, out.as_bytes());
+        if self.base.reload() {
+            self.apply_config(now);
+            self.base.finish_reload();
         }
-        self.reloads = self.reloads.saturating_add(1);
-        self.take_over(now);
-        self.process.notify.reloaded(true);
     }
 
     /// A health file is missing: somebody may have moved them all, and told the
     /// services, but not us.
-    #[inline(never)]
     pub(super) fn follow_health_file(&mut self, now: Instant) {
-        let mut reason = [0; REASON_BYTES];
-        let Process { config_source, candidate, config, .. } = &mut self.process;
-        let read = config_source.load(candidate, self.scratch, &mut Writer::new(&mut reason));
-        if read.is_ok() && candidate.health_file != config.health_file {
-            self.log.info(&|out| out.push_str("the config names another health file, reloading it"));
-            self.take_over(now);
+        if self.base.follow_health_file() {
+            self.apply_config(now);
         }
     }
 
-    /// The candidate comes into force.
-    fn take_over(&mut self, now: Instant) {
-        reload::accept(&mut self.process, &mut self.log);
-        self.process.candidate.log_file_named |= self.launch.is_program();
-        core::mem::swap(&mut self.process.config, &mut self.process.candidate);
-        let config = &*self.process.config;
-        let log_file = path_of(Service::Supervisor, ServiceFile::Log, config).unwrap_or_default();
-        self.log.configure(config, &log_file, self.process.foreground);
-        self.heartbeat
-            .move_to(&path_of(Service::Supervisor, ServiceFile::Health, config).unwrap_or_default());
-        self.watchdog.move_to(&config.watchdog, &mut self.log);
+    /// Applies the part of a new configuration that only the supervisor has.
+    fn apply_config(&mut self, now: Instant) {
+        let config = &*self.base.process.config;
+        self.watchdog.move_to(&config.watchdog, &mut self.base.log);
         // A shorter interval holds at once, not when the longer one is over.
         self.probe_at = self.probe_at.or_earlier(now + config.check_interval);
         self.update_managed(now);
@@ -287,7 +199,7 @@ impl Supervisor {
         let mut index = 0;
         while let Some(managed) = self.managed.get(index) {
             let ManagedKind::Service(service) = managed.kind else { return };
-            if self.process.config.supervise.contains(&service) {
+            if self.base.process.config.supervise.contains(&service) {
                 index = index.saturating_add(1);
             } else {
                 self.log_about(index, Level::Info, &|out| {
@@ -296,12 +208,55 @@ impl Supervisor {
                 self.managed.swap_remove(index);
             }
         }
-        for service in &self.process.config.supervise {
+        for service in &self.base.process.config.supervise {
             let kind = ManagedKind::Service(*service);
             if self.stopping == Stopping::No && !self.managed.iter().any(|managed| managed.kind == kind) {
                 let _ = self.managed.push(ManagedProcess::new(kind, now));
             }
         }
+    }
+}
+
+impl ServiceStatus for Supervisor {
+    fn base(&self) -> &ServiceBase {
+        &self.base
+    }
+
+    fn base_mut(&mut self) -> &mut ServiceBase {
+        &mut self.base
+    }
+
+    fn value(&self, field: StatusField, _: Instant) -> Option<u64> {
+        (field == StatusField::Restarts).then_some(self.restarts)
+    }
+
+    fn own_degraded(&self) -> DegradedSet {
+        DegradedSet::NONE.with(DegradedState::Watchdog, self.watchdog.failure().is_some())
+    }
+
+    /// Writes ` NAME=STATE:PID` for each managed process.
+    fn push_words(&self, out: &mut Writer<'_>) {
+        for managed in self.managed.iter() {
+            out.push_str(" ");
+            self.launch.push_name(managed.kind, out);
+            out.push_str("=");
+            out.push_str(match managed.state.phase() {
+                Phase::Backoff(_) => "waiting",
+                Phase::Starting(..) => "starting",
+                Phase::Running(..) => "running",
+                Phase::Stopping(..) => "ending",
+                Phase::Killing(..) | Phase::Unkillable(_) => "killed",
+                Phase::Stopped => "stopped",
+            });
+            let _ = uwrite!(out, ":{}", managed.state.pid().unwrap_or(0));
+        }
+    }
+
+    fn push_summary(&self, out: &mut Writer<'_>) {
+        let _ = uwrite!(out, "{} restarts", self.restarts);
+        self.push_words(out);
+        out.push_str(" degraded=");
+        self.base.degraded().union(self.own_degraded()).push_names(out);
     }
 }
 

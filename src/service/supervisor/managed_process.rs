@@ -10,7 +10,7 @@ use crate::service::program;
 use crate::state::supervisor::Instance;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::spawn::{Child, Program, Role, spawn};
-use crate::sys::{Errno, Failure, OwnedFd, fds};
+use crate::sys::{Errno, Failure, Op, OwnedFd, fds};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::Instant;
@@ -167,7 +167,7 @@ fn start_program(launch: &LaunchSpec, base: &Path) -> Result<Child, Failure> {
     let path = launch.file_of(ManagedKind::Program, base);
     if !path.as_bytes().starts_with(b"/") {
         // Not on the PATH: what has this name in its folder is another program.
-        return Err(Failure { op: "execve", errno: Errno::NOENT });
+        return Err(Failure { op: Op::Execve, errno: Errno::NOENT });
     }
     spawn_with(launch, Role::Foreign(base.as_c_str()), path.as_c_str(), launch.program)
 }

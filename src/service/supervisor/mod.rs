@@ -28,18 +28,15 @@ use crate::limits::{POLL_MAX, SUPERVISED_MAX};
 use crate::proto::config::Config;
 use crate::proto::log::Level;
 use crate::proto::service::Service;
-use crate::service::config_source::{ServiceFile, path_of};
-use crate::service::degraded::Degraded;
-use crate::service::heartbeat::Heartbeat;
-use crate::service::lifecycle::{Process, StartReporter, describe_at, exit};
-use crate::service::log::Log;
+use crate::service::base::{self, PollSource, Pulse, ServiceBase};
+use crate::service::lifecycle::{StartReporter, describe_at};
 use crate::service::memory::Memory;
 use crate::state::supervisor::{Action, Decision, Event, ExitReason, Phase, Probe, ProbeError, Rules};
 use crate::sys::args::Args;
 use crate::sys::once::Once;
-use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Exit, Pid, Signal};
-use crate::sys::{clock, memory, poll};
+use crate::sys::signal::Arrived;
+use crate::sys::{clock, poll};
 use crate::util::path::Path;
 use crate::util::time::{Duration, Instant, earliest};
 use core::ffi::c_char;
@@ -61,15 +58,6 @@ pub struct LaunchSpec {
     pub health: Option<Path>,
 }
 
-/// What a poll result is about.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SupervisorSource {
-    Signals,
-    End(usize),
-    Report(usize),
-    Output(usize),
-}
-
 /// Whether the service is on its way out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stopping {
@@ -82,24 +70,17 @@ enum Stopping {
 
 /// See the module's documentation.
 struct Supervisor {
-    process: Process,
-    log: Log,
-    heartbeat: Heartbeat,
+    base: ServiceBase,
     watchdog: Watchdog,
     launch: LaunchSpec,
     managed: &'static mut Vec<ManagedProcess, SUPERVISED_MAX>,
-    scratch: &'static mut [u8],
-    started_at: Instant,
     /// When the managed processes are looked at next.
     probe_at: Instant,
     /// Whoever started us is told that we are ready at this time at the latest;
     /// `None`: was told.
     ready_deadline: Option<Instant>,
     restarts: u64,
-    reloads: u64,
-    reload_errors: u64,
     stopping: Stopping,
-    degraded: Degraded,
     /// Something happened in this turn, for which the stack grew.
     stretched: bool,
 }
@@ -111,8 +92,7 @@ static MANAGED: Once<Vec<ManagedProcess, SUPERVISED_MAX>, 2> = Once::new(Vec::ne
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter, launch: LaunchSpec) -> u8 {
     let mut supervisor = Supervisor::open(parts, reporter, launch);
-    memory::release(supervisor.scratch);
-    memory::release_startup();
+    supervisor.base.release_startup();
     while !supervisor.is_over() {
         supervisor.turn();
     }
@@ -123,44 +103,35 @@ impl Supervisor {
     /// Opens what the service needs; failures end the process.
     #[inline(never)]
     fn open(parts: &'static mut Memory, reporter: StartReporter, launch: LaunchSpec) -> Self {
-        let Memory { scratch, config_source, config, candidate, log: log_buffer } = parts;
-        let process = Process::prepare(Service::Supervisor, config_source, config, candidate, reporter);
+        if launch.is_program() {
+            // The output of a program goes to the file in any case.
+            parts.config.log_file_named = true;
+            parts.config_source.log_file_named = true;
+        }
+        let mut base = ServiceBase::open(Service::Supervisor, parts, reporter);
         let now = clock::now();
-        // The output of a program goes to the file in any case.
-        process.config.log_file_named |= launch.is_program();
-        let config = &*process.config;
-        let own = |file: ServiceFile| path_of(Service::Supervisor, file, config).unwrap_or_default();
-        let mut log = Log::open(&process, &own(ServiceFile::Log), None, log_buffer);
-        let heartbeat = Heartbeat::new(own(ServiceFile::Health));
+        let config = &*base.process.config;
         let watchdog = Watchdog::new(&config.watchdog);
         let patience = config.stale_after;
         let managed = MANAGED.take();
         if launch.is_program() {
+            base.heartbeat.disable();
             let _ = managed.push(ManagedProcess::new(ManagedKind::Program, now));
         } else {
             for service in &config.supervise {
                 let _ = managed.push(ManagedProcess::new(ManagedKind::Service(*service), now));
             }
         }
-        log.info(&|out| {
-            let _ = uwrite!(out, "daemon started, pid={}", process::pid().as_raw_pid());
-        });
+        base.log_started();
         Self {
-            process,
-            log,
-            heartbeat,
+            base,
             watchdog,
             launch,
             managed,
-            scratch: scratch.pages(),
-            started_at: now,
             probe_at: now,
             ready_deadline: Some(now + patience),
             restarts: 0,
-            reloads: 0,
-            reload_errors: 0,
             stopping: Stopping::No,
-            degraded: Degraded::default(),
             stretched: false,
         }
     }
@@ -178,67 +149,51 @@ impl Supervisor {
     fn turn(&mut self) {
         let ready = self.wait();
         let now = clock::now();
-        if ready.contains(&SupervisorSource::Signals) || self.process.signals.have_arrived() {
-            self.on_signals(now);
+        if let Some(arrived) = self.base.take_signals(&ready) {
+            self.on_signals(arrived, now);
         }
         for source in &ready {
             match *source {
-                SupervisorSource::Signals => {}
-                SupervisorSource::Report(index) => self.read_reports(index),
-                SupervisorSource::Output(index) => self.read_output(index),
-                SupervisorSource::End(index) => self.on_pidfd(index, now),
+                PollSource::Report(index) => self.read_reports(index),
+                PollSource::Output(index) => self.read_output(index),
+                PollSource::End(index) => self.on_pidfd(index, now),
+                _ => {}
             }
         }
         self.on_deadlines(now);
         self.kick_watchdog(now);
         self.announce_when_ready(now);
-        self.log.flush();
-        if !self.launch.is_program() {
-            self.heartbeat.turn_finished(now);
-        }
-        self.degraded.watch(&self.heartbeat, &mut self.log);
-        self.put_status();
-        self.process.notify.turn_finished(now);
-        if core::mem::take(&mut self.stretched) {
-            // (a child had its stack there, and its environment)
-            memory::release_stack();
-        }
+        let busy = core::mem::take(&mut self.stretched);
+        base::end_turn(self, now, busy, Pulse::Own);
     }
 
     /// Polls until something is ready or due.
     #[inline(never)]
-    fn wait(&self) -> Vec<SupervisorSource, POLL_MAX> {
-        let now = clock::now();
-        let mut set = PollSet::new();
-        set.read(self.process.signals.fd(), SupervisorSource::Signals);
-        for (index, managed) in self.managed.iter().enumerate() {
-            if let Some(pidfd) = &managed.pidfd {
-                set.read(pidfd, SupervisorSource::End(index));
+    fn wait(&self) -> Vec<PollSource, POLL_MAX> {
+        self.base.wait(clock::now(), None, self.next_deadline(), &mut |set| {
+            for (index, managed) in self.managed.iter().enumerate() {
+                if let Some(pidfd) = &managed.pidfd {
+                    set.read(pidfd, PollSource::End(index));
+                }
+                if let Some(reports) = &managed.reports {
+                    set.read(reports, PollSource::Report(index));
+                }
+                if let Some(output) = &managed.output.pipe {
+                    set.read(output, PollSource::Output(index));
+                }
             }
-            if let Some(reports) = &managed.reports {
-                set.read(reports, SupervisorSource::Report(index));
-            }
-            if let Some(output) = &managed.output.pipe {
-                set.read(output, SupervisorSource::Output(index));
-            }
-        }
-        set.wait(self.next_deadline().map(|at| now.until(at)));
-        set.ready().collect()
+        })
     }
 
     /// The nearest moment at which there is something to do; `None`: only when
     /// something happens.
     fn next_deadline(&self) -> Option<Instant> {
-        let every = self.process.config.beat_every();
-        let beat = if self.launch.is_program() { None } else { self.heartbeat.next_deadline(every) };
         let managed = self.managed.iter().map(|managed| managed.state.next_deadline());
         let probes = self.probes_health().then_some(self.probe_at);
-        let (watchdog, notify) = (self.watchdog.next_deadline(), self.process.notify.next_deadline());
-        managed.chain([beat, probes, watchdog, self.ready_deadline, notify]).fold(None, earliest)
+        managed.chain([probes, self.watchdog.next_deadline(), self.ready_deadline]).fold(None, earliest)
     }
 
-    fn on_signals(&mut self, now: Instant) {
-        let arrived = self.process.signals.take();
+    fn on_signals(&mut self, arrived: Arrived, now: Instant) {
         match arrived.stop() {
             // (a program's output goes through us: it cannot stay alone)
             Some((signal, why)) if signal != Signal::QUIT || self.launch.is_program() => self.stop(why, now),
@@ -252,32 +207,18 @@ impl Supervisor {
         if arrived.has(Signal::HUP) {
             self.reload(now);
         }
-        if arrived.has(Signal::USR1) {
-            self.log.rotate();
-        }
-        if arrived.has(Signal::USR2) {
-            self.log_status(now);
-        }
+        base::on_user_signals(self, arrived, now);
     }
 
     /// Stops without those that are supervised.
     fn stop_alone(&mut self, why: &str) {
-        self.log.info(&|out| {
-            let _ = uwrite!(out, "{}, stopping; what is supervised is left running", why);
-        });
-        self.process.notify.stopping();
+        self.base.begin_stop(why, "; what is supervised is left running");
         self.stopping = Stopping::LeaveRunning;
     }
 
     /// The first time tells the managed processes to end, the second time kills them.
     fn stop(&mut self, why: &str, now: Instant) {
-        let again = self.stopping != Stopping::No;
-        if !again {
-            self.log.info(&|out| {
-                let _ = uwrite!(out, "{}, stopping", why);
-            });
-            self.process.notify.stopping();
-        }
+        let again = !self.base.begin_stop(why, "");
         self.stopping = Stopping::Gracefully;
         let rules = self.rules();
         for index in 0..self.managed.len() {
@@ -301,7 +242,7 @@ impl Supervisor {
         if !self.probe_at.is_due(now) || !self.probes_health() {
             return;
         }
-        let Config { check_interval, stale_after, .. } = *self.process.config;
+        let Config { check_interval, stale_after, .. } = *self.base.process.config;
         // After a suspend every heartbeat is old, and all have time for a new one.
         let slept = now.since(self.probe_at).exceeds(stale_after);
         self.probe_at = now + if slept { stale_after } else { check_interval };
@@ -318,7 +259,7 @@ impl Supervisor {
     }
 
     fn rules(&self) -> Rules {
-        let config = &self.process.config;
+        let config = &self.base.process.config;
         Rules {
             failures: config.failures,
             stop_timeout: config.stop_timeout,
@@ -360,14 +301,14 @@ impl Supervisor {
         }
         let is_due = |managed: &&mut ManagedProcess| matches!(managed.state.phase(), Phase::Backoff(_));
         let Some(managed) = self.managed.get_mut(index).filter(is_due) else { return };
-        let decision = match managed.start(&self.launch, &self.process.config_source.base) {
+        let decision = match managed.start(&self.launch, &self.base.process.config_source.base) {
             Ok(Started { pid, is_ready }) => {
                 managed.state.on_started(now, pid);
                 managed.started_at = now;
                 if is_ready { managed.state.on_ready() } else { (Action::None, None) }
             }
             Err(failure) => {
-                let path = self.launch.file_of(managed.kind, &self.process.config_source.base);
+                let path = self.launch.file_of(managed.kind, &self.base.process.config_source.base);
                 self.log_about(index, Level::Error, &|out| {
                     out.push_str("cannot be started: ");
                     describe_at(&path, failure, out);
@@ -453,7 +394,7 @@ impl Supervisor {
         let Some(managed) = self.managed.get(index) else { return };
         let kind = managed.kind;
         if let Err(error) = managed.signal(pid, signal, &path) {
-            self.log.error(&|out| {
+            self.base.log.error(&|out| {
                 self.launch.push_name(kind, out);
                 let _ = uwrite!(out, ": pid {} cannot be signalled: ", pid);
                 error.describe(&path, out);
@@ -467,23 +408,19 @@ impl Supervisor {
     #[inline(never)]
     fn finish(&mut self) -> u8 {
         self.announce();
-        self.watchdog.disarm(&mut self.log);
-        self.heartbeat.remove();
+        self.watchdog.disarm(&mut self.base.log);
         let left =
             self.managed.iter().filter(|managed| matches!(managed.state.phase(), Phase::Unkillable(_)));
         for managed in left {
             let kind = managed.kind;
-            self.log.error(&|out| {
+            self.base.log.error(&|out| {
                 self.launch.push_name(kind, out);
                 out.push_str(": left behind, as it cannot be killed");
             });
         }
         let restarts = self.restarts;
-        self.log.info(&|out| {
-            let _ = uwrite!(out, "daemon stopped, after {} restarts", restarts);
-        });
-        self.log.flush();
-        self.process.pid_file.release(self.process.pid_path.as_c_str());
-        exit::OK
+        self.base.finish(&|out| {
+            let _ = uwrite!(out, "after {} restarts", restarts);
+        })
     }
 }

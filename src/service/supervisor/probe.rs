@@ -22,7 +22,7 @@ impl Supervisor {
     pub(super) fn pid_path(&self, index: usize) -> Path {
         match self.managed.get(index).map(|managed| managed.kind) {
             Some(ManagedKind::Service(service)) => {
-                path_of(service, ServiceFile::Pid, self.process.config).unwrap_or_default()
+                path_of(service, ServiceFile::Pid, self.base.process.config).unwrap_or_default()
             }
             Some(ManagedKind::Program) | None => Path::empty(),
         }
@@ -65,15 +65,15 @@ impl Supervisor {
     /// disk that does not take our own heartbeat nobody else's can be fresh: to end
     /// services for that would end what is well, and perhaps cannot start again.
     fn probe_heartbeat(&self, index: usize, pid: u32, now: Instant) -> Option<Result<(), ProbeError>> {
-        let config = &self.process.config;
+        let config = &self.base.process.config;
         let Some(ManagedProcess { kind: ManagedKind::Service(service), .. }) = self.managed.get(index) else {
             return None;
         };
-        if self.heartbeat.failure().is_some_and(|failure| failure.is_of_disk()) {
+        if self.base.heartbeat.failure().is_some_and(|failure| failure.is_of_disk()) {
             return None;
         }
         let path = path_of(*service, ServiceFile::Health, config).unwrap_or_default();
-        Some(match heartbeat::probe(&path, pid, self.heartbeat.boot(), now, config.stale_after) {
+        Some(match heartbeat::probe(&path, pid, self.base.heartbeat.boot(), now, config.stale_after) {
             Health::Judged(Verdict::Fresh(_), _) => Ok(()),
             Health::Judged(Verdict::Stale(age), _) => Err(ProbeError::Stale(age)),
             Health::Judged(Verdict::OtherBoot, _) => Err(ProbeError::OtherBoot),
@@ -88,7 +88,7 @@ impl Supervisor {
     /// The health file of a program: any change of it is a sign of life, whatever
     /// the wall clock says. A new process has `stale_after` for its first one.
     fn probe_program(&mut self, index: usize, now: Instant) -> Result<(), ProbeError> {
-        let stale_after = self.process.config.stale_after;
+        let stale_after = self.base.process.config.stale_after;
         let Some(path) = &self.launch.health else { return Ok(()) };
         let Some(managed) = self.managed.get_mut(index) else { return Ok(()) };
         let fresh_start = !now.since(managed.started_at).exceeds(stale_after);

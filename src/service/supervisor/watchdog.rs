@@ -121,21 +121,21 @@ impl Supervisor {
         if !self.watchdog.next_deadline().is_some_and(|at| at.is_due(now)) {
             return;
         }
-        let patience = self.process.config.watchdog_patience;
+        let patience = self.base.process.config.watchdog_patience;
         let is_unrecoverable = |managed: &&ManagedProcess| managed.state.is_unrecoverable(now, patience);
         let unrecoverable = self.managed.iter().find(is_unrecoverable).map(|managed| managed.kind);
         match (unrecoverable, self.watchdog.withheld) {
-            (Some(kind), false) => self.log.error(&|out| {
+            (Some(kind), false) => self.base.log.error(&|out| {
                 self.launch.push_name(kind, out);
                 out.push_str(": beyond help; the watchdog is not fed any more, so that the board resets");
             }),
-            (None, true) => self.log.warn(&|out| out.push_str("watchdog: all is well again, it is fed")),
+            (None, true) => self.base.log.warn(&|out| out.push_str("watchdog: all is well again, it is fed")),
             _ => {}
         }
         self.watchdog.withheld = unrecoverable.is_some();
         // (the first time opens it, and so starts the countdown, in any case)
         if unrecoverable.is_none() || self.watchdog.device.is_none() {
-            self.watchdog.kick(&mut self.log);
+            self.watchdog.kick(&mut self.base.log);
         }
         self.watchdog.kick_at = now + self.watchdog.every;
     }

@@ -4,7 +4,7 @@
 //! synced, with any of the sectors written since kept or not, and the names
 //! are as after some prefix of the renames that were not synced.
 
-use super::{Disk, DiskError, QueueFile, SpoolFile};
+use super::{Disk, DiskError, NO_SPACE, QueueFile, SpoolFile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -12,7 +12,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 const SECTOR: usize = 64;
 
 /// The error of an operation that was made to fail.
-pub(crate) const FAILED: DiskError = DiskError(28);
+pub(crate) const FAILED: DiskError = NO_SPACE;
 /// The error of every operation after the moment of death.
 pub(crate) const DEAD: DiskError = DiskError(-1);
 
@@ -433,7 +433,7 @@ impl Disk for FakeDisk {
         self.last_preallocate = Some((file, from, until));
         match self.preallocate_limit {
             0 => Ok(false),
-            most if until > most => Err(DiskError(28)),
+            most if until > most => Err(NO_SPACE),
             _ => {
                 let preallocated = self.inode(file).map(|inode| self.preallocated.entry(inode).or_default());
                 preallocated.into_iter().for_each(|preallocated| *preallocated = until.max(*preallocated));

@@ -239,7 +239,7 @@ fn error_code(error: DiskError) -> Code {
 mod tests {
     use super::*;
     use crate::limits::CLIENT_OUTPUT_BYTES;
-    use crate::state::spool::NO_SPACE;
+    use crate::state::disk::NO_SPACE;
 
     const OTHER: DiskError = DiskError(5);
 

@@ -4,7 +4,7 @@
 use super::{Spool, SpoolRules, text_or_placeholder};
 use crate::limits::RETRY_DELAY_MAX;
 use crate::proto::journal::{
-    BODY_MAX_BYTES, DEAD_PREFIX_BYTES, FLAG_DELAYED, FLAG_MOVED, RECORD_MAX_BYTES, Record, RecordKind,
+    BODY_MAX_BYTES, DEAD_PREFIX_BYTES, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind,
 };
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskError};
@@ -165,7 +165,7 @@ impl Spool {
         let Some(slot) = self.window.get(id).copied() else { return Ok(()) };
         let mut buffer = [0; RECORD_MAX_BYTES];
         let text = text_or_placeholder(disk, slot.location(), &mut buffer)?;
-        let flags = FLAG_DELAYED | FLAG_MOVED;
+        let flags = RecordFlags::DELAYED | RecordFlags::MOVED;
         let record = Record { flags, body: text, ..Record::new(RecordKind::Add, id, slot.attempt) };
         self.append_record(disk, now, &record)?;
         self.write_buffer(disk, now)?;

@@ -17,15 +17,15 @@
 //! renamed.
 
 use super::refill::{attempts_of, key_of};
-use super::{NO_SPACE, RecordLocation, Spool};
+use super::{RecordLocation, Spool};
 use crate::limits::{
     COMPACT_AT_ONCE_BYTES, COMPACT_HEAD_BYTES, COMPACT_STEP_BYTES, JOURNAL_BUFFER_BYTES, WINDOW_JOBS,
 };
 use crate::proto::journal::{
-    ClaimProgress, FILE_HEADER, FLAG_ABSOLUTE, FLAG_DELAYED, ParseResult, RECORD_MAX_BYTES, Record,
-    RecordKind, parse_record, skip_damage,
+    ClaimProgress, FILE_HEADER, ParseResult, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, parse_record,
+    skip_damage,
 };
-use crate::state::disk::{Disk, DiskError, SpoolFile};
+use crate::state::disk::{Disk, DiskError, NO_SPACE, SpoolFile};
 use crate::state::window::{AttemptEnd, JobState, Slot};
 use crate::util::time::Instant;
 use heapless::Vec;
@@ -274,7 +274,7 @@ impl Spool {
         for index in 0..self.claims.len() {
             if let Some((seq, offset)) = self.claims.offset_at(index) {
                 let body = ClaimProgress { from: 0, to: offset, batch_bytes: 0 }.emit();
-                let flags = FLAG_ABSOLUTE;
+                let flags = RecordFlags::ABSOLUTE;
                 self.emit(disk, &Record { flags, body: &body, ..Record::new(RecordKind::Claim, seq, 0) })?;
             }
         }
@@ -292,8 +292,8 @@ impl Spool {
         let mut buffer = [0; RECORD_MAX_BYTES];
         let text = super::text_or_placeholder(disk, slot.location(), &mut buffer)?;
         let flags = match slot.state {
-            JobState::Delayed(_) | JobState::Ended(AttemptEnd::Fail(_)) => FLAG_DELAYED,
-            _ => 0,
+            JobState::Delayed(_) | JobState::Ended(AttemptEnd::Fail(_)) => RecordFlags::DELAYED,
+            _ => RecordFlags::empty(),
         };
         let record = Record { flags, body: text, ..Record::new(RecordKind::Add, slot.id, slot.attempt) };
         self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(record.size() as u64);
@@ -399,7 +399,7 @@ impl Spool {
             self.compaction.expected.sub_one(dead);
         }
         // A live record of its own now: of no claim's batch, in nobody's stead.
-        let (flags, attempt) = (record.flags & FLAG_DELAYED, attempts_of(&record));
+        let (flags, attempt) = (record.flags & RecordFlags::DELAYED, attempts_of(&record));
         let live_record = match self.compaction.purpose {
             Purpose::Retry if self.compaction.stage == CompactionStage::Retried => {
                 Record { body: record.text(), ..Record::new(RecordKind::Add, record.id, attempt) }

@@ -6,7 +6,7 @@
 //! compaction leaves it out.
 
 use super::{LiveRecordKey, Spool};
-use crate::proto::journal::{FLAG_DEAD, RECORD_MAX_BYTES, Record, RecordKind};
+use crate::proto::journal::{RECORD_MAX_BYTES, Record, RecordFlags, RecordKind};
 use crate::state::disk::{Disk, DiskError};
 use crate::state::spool::scan::RecordLocation;
 use crate::state::window::JobState;
@@ -94,7 +94,7 @@ impl Spool {
         let mut buffer = [0; RECORD_MAX_BYTES];
         let text = super::text_or_placeholder(disk, location, &mut buffer)?;
         let record = Record {
-            flags: FLAG_DEAD,
+            flags: RecordFlags::DEAD,
             body: text,
             ..Record::new(RecordKind::Add, location.id, location.attempt)
         };
@@ -115,7 +115,7 @@ impl Spool {
     ) -> Result<(), DiskError> {
         self.write_buffer(disk, now)?;
         let body = location.size.to_le_bytes();
-        let flags = if location.dead { FLAG_DEAD } else { 0 };
+        let flags = if location.dead { RecordFlags::DEAD } else { RecordFlags::empty() };
         let record = Record {
             flags,
             body: &body,

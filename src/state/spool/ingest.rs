@@ -17,9 +17,7 @@
 use super::claims::Claim;
 use super::{Spool, SpoolRules};
 use crate::limits::{CLAIM_QUIET, INGEST_TURN_BYTES, QUEUE_RETRY};
-use crate::proto::journal::{
-    CLAIM_BODY_BYTES, ClaimProgress, FLAG_CLAIMED, HEADER_BYTES, Record, RecordKind,
-};
+use crate::proto::journal::{CLAIM_BODY_BYTES, ClaimProgress, HEADER_BYTES, Record, RecordFlags, RecordKind};
 use crate::state::disk::{Disk, DiskError, QueueFile, SpoolFile};
 use crate::util::lines::{Line, classify};
 use crate::util::time::Instant;
@@ -369,7 +367,7 @@ impl Batch {
                 let id = spool.next_id.saturating_add(u64::from(self.jobs));
                 let record = Record {
                     kind: RecordKind::Add,
-                    flags: FLAG_CLAIMED,
+                    flags: RecordFlags::CLAIMED,
                     id,
                     attempt: self.seq_low,
                     body: text,

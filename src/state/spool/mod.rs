@@ -42,7 +42,7 @@ pub use ingest::IngestNotice;
 pub use recover::{RecoverError, Recovery};
 pub use scan::{JournalScan, RecordLocation};
 
-use super::disk::{Disk, DiskError, SpoolFile};
+use super::disk::{DAMAGED, Disk, DiskError, NO_SPACE, OVER_QUOTA, SpoolFile};
 use super::window::Window;
 use crate::limits::{
     BATCH_BYTES, COMMIT_DELAY, COMPACT_LOW_SPACE_BYTES, COMPACT_LOW_SPACE_SHARE, COMPACT_MIN_BYTES,
@@ -475,15 +475,6 @@ impl Spool {
         self.sync_failed || self.corruption_seen || self.tombstones.is_full() || over > worth
     }
 }
-
-/// ENOSPC, for new jobs that would take the room that old ones need.
-pub const NO_SPACE: DiskError = DiskError(28);
-
-/// EDQUOT, for the same.
-const OVER_QUOTA: DiskError = DiskError(122);
-
-/// EILSEQ, for a record that is not what was written there.
-const DAMAGED: DiskError = DiskError(84);
 
 /// Stands for a text that was damaged while the service ran, so that its job
 /// does not hold up the journal.

@@ -21,9 +21,8 @@
 use super::{Damage, IoStats, Spool, SpoolRules};
 use crate::limits::RETRY_DELAY_MAX;
 use crate::proto::journal::{
-    ClaimProgress, DEAD_PREFIX_BYTES, FILE_HEADER, FLAG_ABSOLUTE, FLAG_CLAIMED, FLAG_DEAD, FLAG_MOVED,
-    FileHeader, HEADER_BYTES, ParseResult, RECORD_MAX_BYTES, Record, RecordKind, file_header, parse_record,
-    resync, skip_damage,
+    ClaimProgress, DEAD_PREFIX_BYTES, FILE_HEADER, FileHeader, HEADER_BYTES, ParseResult, RECORD_MAX_BYTES,
+    Record, RecordFlags, RecordKind, file_header, parse_record, resync, skip_damage,
 };
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskError, SpoolFile};
@@ -253,7 +252,7 @@ impl Spool {
         rules: &SpoolRules,
         now: Instant,
     ) -> Result<usize, DiskError> {
-        let claimed = record.kind == RecordKind::Add && record.flags & FLAG_CLAIMED != 0;
+        let claimed = record.kind == RecordKind::Add && record.flags.contains(RecordFlags::CLAIMED);
         if claimed && pass.at >= pass.batch_end && disk.claim_exists(record.attempt)? {
             // Its batch's head is damaged: the claim will be read again.
             self.skip(pass.at, length);
@@ -267,11 +266,11 @@ impl Spool {
             }
             RecordKind::Add => {
                 // (retried, it is still in the window only if the dead record is lost)
-                let instead = record.flags & (FLAG_MOVED | FLAG_DEAD) != 0;
+                let instead = record.flags.intersects(RecordFlags::MOVED | RecordFlags::DEAD);
                 if instead && self.find(disk, small, record.id, pass, rules, now)? {
                     self.forget(record.id);
                 }
-                if record.flags & FLAG_DEAD != 0 {
+                if record.flags.contains(RecordFlags::DEAD) {
                     // Retried: the dead record, longer by its prefix, is deleted.
                     let _ = self.tombstones.push((record.id, record.attempt, true));
                     self.sub_dead(size_of_record(record, DEAD_PREFIX_BYTES));
@@ -287,7 +286,7 @@ impl Spool {
                 self.next_id = self.next_id.max(record.id.saturating_add(1));
             }
             RecordKind::Tombstone => {
-                let dead = record.flags & FLAG_DEAD != 0;
+                let dead = record.flags.contains(RecordFlags::DEAD);
                 if !dead && self.find(disk, small, record.id, pass, rules, now)? {
                     self.forget(record.id);
                 } else {
@@ -354,7 +353,8 @@ impl Spool {
         let seq_low = record.id.to_le_bytes();
         let seq_low = u16::from_le_bytes([seq_low[0], seq_low[1]]);
         // A batch behind one that is missing would hide the lines between.
-        let follows = record.flags & FLAG_ABSOLUTE != 0 || self.claims.offset_of(record.id) == progress.from;
+        let follows =
+            record.flags.contains(RecordFlags::ABSOLUTE) || self.claims.offset_of(record.id) == progress.from;
         let whole = rest.get(length..end).is_some_and(|bytes| is_whole_batch(bytes, seq_low));
         if whole && (follows || !disk.claim_exists(seq_low)?) {
             pass.batch_end = pass.at.saturating_add(end as u64);
@@ -476,7 +476,7 @@ fn is_whole_batch(mut bytes: &[u8], seq_low: u16) -> bool {
         match parse_record(bytes) {
             ParseResult::Record(record, size)
                 if record.kind == RecordKind::Add
-                    && record.flags == FLAG_CLAIMED
+                    && record.flags == RecordFlags::CLAIMED
                     && record.attempt == seq_low =>
             {
                 bytes = bytes.get(size..).unwrap_or(&[]);

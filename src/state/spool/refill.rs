@@ -2,9 +2,7 @@
 
 use super::Spool;
 use crate::limits::{READ_BYTES, RETRY_DELAY_MAX, WORKERS_MAX};
-use crate::proto::journal::{
-    FLAG_CLAIMED, FLAG_DELAYED, ParseResult, Record, RecordKind, parse_record, skip_damage,
-};
+use crate::proto::journal::{ParseResult, Record, RecordFlags, RecordKind, parse_record, skip_damage};
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskError, SpoolFile};
 use crate::state::spool::{LiveRecordKey, SpoolRules};
@@ -105,7 +103,7 @@ impl Spool {
     /// A live record enters the window.
     pub(super) fn enter(&mut self, record: &Record<'_>, offset: u64, rules: &SpoolRules, now: Instant) {
         let mut slot = slot_of(record, offset);
-        if record.flags & FLAG_DELAYED != 0 {
+        if record.flags.contains(RecordFlags::DELAYED) {
             let delay = delay(rules.retry_delay, u32::from(slot.attempt), RETRY_DELAY_MAX);
             slot.state = JobState::Delayed(now + delay);
         }
@@ -125,7 +123,7 @@ pub(super) fn key_of(record: &Record<'_>) -> LiveRecordKey {
 
 /// Attempts that a live record counts.
 pub(super) fn attempts_of(record: &Record<'_>) -> u16 {
-    if record.flags & FLAG_CLAIMED == 0 { record.attempt } else { 0 }
+    if !record.flags.contains(RecordFlags::CLAIMED) { record.attempt } else { 0 }
 }
 
 /// The slot of a live record that waits.

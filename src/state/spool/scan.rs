@@ -2,11 +2,11 @@
 //! memory holds none of it, so who asks waits for a walk through the file, in
 //! steps, because nothing in the loop may take long.
 
+use super::Spool;
 use super::refill::{attempts_of, key_of};
-use super::{DAMAGED, Spool};
 use crate::limits::{READ_BYTES, SCAN_STEP_BYTES};
 use crate::proto::journal::{ParseResult, RECORD_MAX_BYTES, Record, RecordKind, parse_record, skip_damage};
-use crate::state::disk::{Disk, DiskError, SpoolFile};
+use crate::state::disk::{DAMAGED, Disk, DiskError, SpoolFile};
 use crate::state::window::{AttemptOutcome, Slot};
 
 /// Where a job's live record is.

@@ -83,7 +83,7 @@ fn without_room_for_new_jobs_a_smaller_journal_is_worth_its_while_and_is_made_at
     // It has to find room for all that is to be kept.
     disk.preallocate_limit = 1000;
     let before = service.spool.end;
-    assert_eq!(service.spool.compact_step(&mut disk, at(0)), Err(DiskError(28)));
+    assert_eq!(service.spool.compact_step(&mut disk, at(0)), Err(NO_SPACE));
     assert_eq!((service.spool.is_compacting(), service.spool.end), (false, before));
     service.spool.compact_for(Purpose::Forget, &mut disk, at(0)).unwrap();
     assert!(service.spool.end < 200, "without the dead it takes less");

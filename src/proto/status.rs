@@ -1,0 +1,163 @@
+//! The fields of `status`: the one table of all of them, and reading them from an answer.
+//!
+//! An answer is one line of words `name=value`. The table's order is the order in the line.
+//!
+//! # Changing this
+//!
+//! A new field is one row here, and its computation: an arm of `value` in the service that has
+//! it. A row that names a metric is shown to Prometheus, too. A name that was published once
+//! stays.
+
+use crate::util::text::{Writer, parse_u64};
+
+/// The type of a metric, and how it is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetricType {
+    /// It only grows until the service starts again.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// A gauge in milliseconds, shown in seconds.
+    Millis,
+}
+
+/// How Prometheus sees a field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FieldMetric {
+    /// The name of the field.
+    pub field: &'static str,
+    /// The name of the metric less `zigsvc_`.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: MetricType,
+    /// Its description.
+    pub help: &'static str,
+}
+
+macro_rules! status_fields {
+    ($($(#[$doc:meta])* $variant:ident $name:literal $($kind:ident $metric:literal $help:literal)?;)*) => {
+        /// A field of `status` whose value is a number.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum StatusField {
+            $($(#[$doc])* $(#[doc = $help])? $variant),*
+        }
+
+        impl StatusField {
+            /// All fields, in the order of the line.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Returns the name in the line.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+        }
+
+        /// The fields that are metrics.
+        pub const METRICS: &[FieldMetric] = &[$($(
+            FieldMetric { field: $name, name: $metric, kind: MetricType::$kind, help: $help },
+        )?)*];
+    };
+}
+
+status_fields! {
+    Uptime "uptime" Gauge "uptime_seconds" "Time since the service started.";
+    /// Times that `supervisor` restarted a process.
+    Restarts "restarts";
+    Jobs "jobs" Counter "jobs_ended_total" "Jobs that ended, well or dead.";
+    AttemptsFailed "failed" Counter "attempts_failed_total" "Attempts of jobs that failed.";
+    Dead "dead" Gauge "jobs_dead" "Jobs that failed for good and are kept.";
+    Waiting "waiting" Gauge "jobs_waiting" "Jobs that wait, delayed ones included.";
+    Running "running" Gauge "jobs_running" "Jobs that run.";
+    Delayed "delayed" Gauge "jobs_delayed" "Jobs that wait for their next attempt, among the oldest.";
+    Room "room" Gauge "queue_room" "Jobs that queue_max still allows.";
+    Reloads "reloads" Counter "reloads_total" "Configurations read anew.";
+    ReloadErrors "reload_errors" Counter "reload_errors_total" "Configurations refused.";
+    Rotations "rotations" Counter "log_rotations_total" "Rotations of the log.";
+    LogLost "log_lost" Counter "log_lines_lost_total" "Log lines that no file took.";
+    Fsyncs "fsyncs" Counter "spool_fsyncs_total" "Syncs of the spool.";
+    SpoolBytes "spool_bytes" Counter "spool_written_bytes_total" "Bytes written to the spool.";
+    /// Clients of `hub` since its start.
+    Joined "joined";
+    Clients "clients" Gauge "clients" "Connections to the control socket.";
+    /// Lines that `hub` passed on.
+    Lines "lines";
+    /// Metrics that `collector` knows.
+    Metrics "metrics";
+    /// Values that `collector` counted.
+    Values "values";
+    /// Files that `opener` handed out.
+    Opened "opened";
+    Denied "denied" Counter "requests_denied_total" "Requests of those who may not.";
+    /// Files that `opener` could not open.
+    OpensFailed "failed";
+    /// The PID of the worker of `opener`.
+    Worker "worker";
+    HealthAge "health_age_ms" Millis "heartbeat_age_seconds" "Time since the last heartbeat.";
+}
+
+/// The lines of `status` for a person: `$name` stands for the value of a field.
+pub const SCREEN: &str = "  jobs       $jobs ended, $failed failed attempts
+  queue      $waiting waiting, $running running, $delayed delayed, $dead dead, room for $room
+  spool      $fsyncs fsyncs, $spool_bytes written
+  log        $rotations rotations, $log_lost lines lost
+  config     $reloads reloads, $reload_errors refused
+  degraded   $degraded
+";
+
+/// Writes one field with a blank before it.
+pub fn push_field(name: &str, value: u64, out: &mut Writer<'_>) {
+    out.push_str(" ");
+    out.push_str(name);
+    out.push_str("=");
+    out.push_u64(value);
+}
+
+/// Returns the fields `name=value` of an answer. Other words are skipped.
+pub fn fields(answer: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    answer.split(|byte| *byte == b' ').filter_map(|word| {
+        let (name, value) = word.split_at_checked(word.iter().position(|byte| *byte == b'=')?)?;
+        Some((name, value.get(1..)?))
+    })
+}
+
+/// Returns the value of one field.
+#[must_use]
+pub fn field<'a>(answer: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    fields(answer).find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+}
+
+/// Returns the value of one field if it is a number.
+#[must_use]
+pub fn number(answer: &[u8], name: &str) -> Option<u64> {
+    parse_u64(field(answer, name)?)
+}
+
+/// Returns the names in the value of `degraded`. There are none in `none`.
+pub fn degraded_names(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').filter(|name| !matches!(*name, b"" | b"none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_name_and_words_without_a_value_are_none() {
+        assert_eq!(field(b"a=1 odd b=x=y c=", "b"), Some(&b"x=y"[..]));
+        assert_eq!(field(b"a=1 odd b=x=y c=", "c"), Some(&b""[..]));
+        assert_eq!(field(b"a=1 odd", "odd"), None);
+        assert_eq!(number(b"a=1 b=x", "b"), None);
+        assert_eq!(degraded_names(b"none").count(), 0);
+        assert_eq!(degraded_names(b"log,spool").collect::<Vec<_>>(), [&b"log"[..], b"spool"]);
+    }
+
+    #[test]
+    fn the_screen_names_fields_of_the_table() {
+        for part in SCREEN.split('$').skip(1) {
+            let name = part.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap();
+            let known = StatusField::ALL.iter().any(|field| field.name() == name);
+            assert!(known || name == "degraded", "{name}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The degraded states of all services, as one table.
+//!
+//! A degraded state is a named condition in which a part of a service does not work and is
+//! tried again. The field `degraded` of `status`, the line of SIGUSR2, the status for a service
+//! manager, the metric `zigsvc_degraded` and the documents all name the rows of this table.
+//! A new state is one row, and the line of the service that sets it.
+
+use crate::proto::service::Service;
+use crate::util::text::Writer;
+
+/// The services that can have a degraded state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Scope {
+    /// Every service.
+    Every,
+    /// The services that listen on a socket.
+    Socket,
+    /// `jobs`.
+    Jobs,
+    /// `supervisor`.
+    Supervisor,
+}
+
+macro_rules! degraded_states {
+    ($($variant:ident $name:literal $scope:ident $cause:literal $remedy:literal;)*) => {
+        /// A degraded state. Its number is its bit in [`DegradedSet`] and its row in the table.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum DegradedState {
+            $(#[doc = $cause] $variant),*
+        }
+
+        impl DegradedState {
+            /// All states, in the order in which they are named to the user.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Returns the name that `status` shows.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+
+            /// Returns what does not work. The documents repeat this text.
+            #[must_use]
+            pub const fn cause(self) -> &'static str {
+                match self { $(Self::$variant => $cause),* }
+            }
+
+            /// Returns what ends the state. The documents repeat this text.
+            #[must_use]
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$variant => $remedy),* }
+            }
+
+            const fn scope(self) -> Scope {
+                match self { $(Self::$variant => Scope::$scope),* }
+            }
+        }
+    };
+}
+
+degraded_states! {
+    Spool "spool" Jobs
+        "the spool cannot be written or read, and jobs wait"
+        "a disk that works again";
+    SpoolFull "spool-full" Jobs
+        "the spool's disk has no room for new jobs, and the old ones go on"
+        "free space: old files, or a larger disk";
+    Log "log" Every
+        "the log cannot be written or rotated"
+        "a folder of the log that exists and can be written";
+    Health "health" Every
+        "the health file cannot be written"
+        "a folder of the health file that exists and can be written";
+    Socket "socket" Socket
+        "the socket is gone and cannot be made again"
+        "a folder of the socket that exists, and nothing else at its name";
+    Descriptors "descriptors" Socket
+        "there were no descriptors for another connection"
+        "a higher limit of open files, or less clients";
+    Inotify "inotify" Jobs
+        "the queue file is looked at every `interval` instead of at once"
+        "a kernel with inotify, or a higher fs.inotify.max_user_instances, and a restart";
+    SyncNever "sync-never" Jobs
+        "`sync never` is configured, and a power cut loses jobs"
+        "`sync always`, if jobs matter";
+    Watchdog "watchdog" Supervisor
+        "the hardware watchdog cannot be opened or fed"
+        "a watchdog device that no other process holds";
+}
+
+impl DegradedState {
+    /// Returns true if `service` can have this state.
+    #[must_use]
+    pub fn applies_to(self, service: Service) -> bool {
+        match self.scope() {
+            Scope::Every => true,
+            Scope::Socket => service != Service::Supervisor,
+            Scope::Jobs => service == Service::Jobs,
+            Scope::Supervisor => service == Service::Supervisor,
+        }
+    }
+}
+
+/// A set of degraded states.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct DegradedSet(u16);
+
+impl DegradedSet {
+    /// The empty set.
+    pub const NONE: Self = Self(0);
+
+    /// Returns the set with `state` added if `present`, and without it otherwise.
+    #[must_use]
+    pub const fn with(self, state: DegradedState, present: bool) -> Self {
+        let bit = 1 << state as u32;
+        Self(if present { self.0 | bit } else { self.0 & !bit })
+    }
+
+    /// Returns true if `state` is in the set.
+    #[must_use]
+    pub const fn has(self, state: DegradedState) -> bool {
+        self.0 & (1 << state as u32) != 0
+    }
+
+    /// Returns the states that are in either set.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Writes the names of the states with commas between them, or `none`.
+    pub fn push_names(self, out: &mut Writer<'_>) {
+        let mut separator = "";
+        for state in DegradedState::ALL.iter().filter(|state| self.has(**state)) {
+            out.push_str(separator);
+            out.push_str(state.name());
+            separator = ",";
+        }
+        out.push_str(if self == Self::NONE { "none" } else { "" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(set: DegradedSet) -> String {
+        let mut buffer = [0; 200];
+        let mut out = Writer::new(&mut buffer);
+        set.push_names(&mut out);
+        String::from_utf8(out.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_set_names_its_states_in_the_order_of_the_table() {
+        assert_eq!(names(DegradedSet::NONE), "none");
+        let set = DegradedSet::NONE.with(DegradedState::SyncNever, true).with(DegradedState::Log, true);
+        assert_eq!(names(set), "log,sync-never");
+        assert_eq!(names(set.with(DegradedState::Log, false)), "sync-never");
+        assert_eq!(
+            names(set.union(DegradedSet::NONE.with(DegradedState::Spool, true))),
+            "spool,log,sync-never"
+        );
+    }
+
+    #[test]
+    fn every_state_has_a_bit_and_a_name_of_its_own() {
+        let mut all = DegradedSet::NONE;
+        for state in DegradedState::ALL {
+            assert!(!all.has(*state), "{}", state.name());
+            all = all.with(*state, true);
+            assert_eq!(DegradedState::ALL.iter().filter(|other| other.name() == state.name()).count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_service_has_only_the_states_of_what_it_has() {
+        let count = |service| DegradedState::ALL.iter().filter(|state| state.applies_to(service)).count();
+        assert_eq!((count(Service::Jobs), count(Service::Hub), count(Service::Supervisor)), (8, 4, 3));
+    }
+}

@@ -1,0 +1,193 @@
+//! Tables of strings that are kept as one text. A slice of `&str` takes 16 bytes for each
+//! string on a 64-bit machine, in addition to the string; a table takes two.
+//!
+//! ```
+//! use zigsvc::{named_enum, string_table, util::string_table::StringTable};
+//! static COLOURS: StringTable = string_table!["red", "green", "blue"];
+//! assert_eq!((COLOURS.get(1), COLOURS.get(3)), ("green", ""));
+//! assert_eq!(COLOURS.find(b"blue"), Some(2));
+//!
+//! named_enum! {
+//!     /// A unit of time.
+//!     pub enum Unit {
+//!         /// A second.
+//!         Second = "s",
+//!         /// A minute.
+//!         Minute = "min",
+//!     }
+//! }
+//! assert_eq!(Unit::Minute.name(), "min");
+//! assert_eq!(Unit::from_name(b"s"), Some(Unit::Second));
+//! ```
+
+/// Strings that stand one after the other in one text. [`string_table!`](crate::string_table)
+/// makes one.
+pub struct StringTable {
+    text: &'static str,
+    /// Where each string ends in `text`; the next string starts there.
+    ends: &'static [u16],
+}
+
+impl StringTable {
+    /// Joins `text` and the ends of its strings. The macro calls it.
+    ///
+    /// # Panics
+    /// At compile time, if the last string does not end where `text` does.
+    #[must_use]
+    pub const fn new(text: &'static str, ends: &'static [u16]) -> Self {
+        let end = match ends.last() {
+            Some(end) => *end as usize,
+            None => 0,
+        };
+        assert!(end == text.len(), "the ends are those of another text");
+        Self { text, ends }
+    }
+
+    /// Returns the string at `index`; an empty string if there is none.
+    #[must_use]
+    #[inline(never)]
+    pub fn get(&self, index: usize) -> &'static str {
+        let end = self.ends.get(index).copied().unwrap_or(0);
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        self.text.get(usize::from(start)..usize::from(end)).unwrap_or("")
+    }
+
+    /// Returns the number of strings.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Returns true if there are no strings.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Returns the index of the first string that equals `wanted`.
+    #[must_use]
+    pub fn find(&self, wanted: &[u8]) -> Option<usize> {
+        (0..self.len()).find(|index| self.get(*index).as_bytes() == wanted)
+    }
+
+    /// Returns the strings in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &'static str> + Clone + '_ {
+        (0..self.len()).map(|index| self.get(index))
+    }
+}
+
+/// Returns where each string ends, from the lengths of all. The macro calls it.
+///
+/// # Panics
+/// At compile time, if the strings have more bytes together than 16 bits can count.
+#[must_use]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which refuses what is out of bounds"
+)]
+pub const fn ends<const COUNT: usize>(mut lengths: [usize; COUNT]) -> [u16; COUNT] {
+    let mut ends = [0; COUNT];
+    let mut index = 0;
+    while index < COUNT {
+        if index > 0 {
+            lengths[index] += lengths[index - 1];
+        }
+        assert!(lengths[index] <= u16::MAX as usize, "the table is too long");
+        ends[index] = lengths[index] as u16;
+        index += 1;
+    }
+    ends
+}
+
+/// Makes a [`StringTable`](crate::util::string_table::StringTable) of literals. Belongs into
+/// a `static`, so that there is one table.
+#[macro_export]
+macro_rules! string_table {
+    ($($text:literal),* $(,)?) => {
+        $crate::util::string_table::StringTable::new(
+            concat!($($text),*),
+            const { &$crate::util::string_table::ends([$($text.len()),*]) },
+        )
+    };
+}
+
+/// Declares an enum of one byte whose values have names, and `ALL`, `name` and `from_name`.
+/// The names are one [`StringTable`](crate::util::string_table::StringTable).
+#[macro_export]
+macro_rules! named_enum {
+    ($(#[$meta:meta])* $vis:vis enum $type:ident {
+        $($(#[$value_meta:meta])* $value:ident = $name:literal),+ $(,)?
+    }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        $vis enum $type {
+            $($(#[$value_meta])* $value),+
+        }
+
+        #[allow(dead_code, reason = "not every enum needs all of them")]
+        impl $type {
+            /// All values in their order.
+            $vis const ALL: &'static [Self] = &[$(Self::$value),+];
+
+            /// Returns the name.
+            #[must_use]
+            $vis fn name(self) -> &'static str {
+                Self::names().get(self as usize)
+            }
+
+            /// Returns the value that has this name.
+            #[must_use]
+            $vis fn from_name(name: &[u8]) -> Option<Self> {
+                Self::ALL.get(Self::names().find(name)?).copied()
+            }
+
+            /// Returns the names in the order of the values.
+            fn names() -> &'static $crate::util::string_table::StringTable {
+                static NAMES: $crate::util::string_table::StringTable = $crate::string_table![$($name),+];
+                &NAMES
+            }
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static TABLE: StringTable = string_table!["", "one", "", "zwölf", "one"];
+
+    named_enum! {
+        /// A value of the test.
+        enum Letter {
+            /// The first one.
+            Alpha = "a",
+            /// The second one.
+            Beta = "bb",
+        }
+    }
+
+    #[test]
+    fn each_string_of_a_table_is_the_one_that_was_given() {
+        assert_eq!(TABLE.iter().collect::<Vec<_>>(), ["", "one", "", "zwölf", "one"]);
+        assert_eq!((TABLE.len(), TABLE.is_empty(), TABLE.get(5), TABLE.get(usize::MAX)), (5, false, "", ""));
+        assert_eq!(
+            [&b""[..], b"one", b"on", b"oneone"].map(|name| TABLE.find(name)),
+            [Some(0), Some(1), None, None]
+        );
+        let empty = string_table![];
+        assert!(empty.is_empty() && empty.find(b"").is_none());
+    }
+
+    #[test]
+    fn a_value_is_found_by_its_name_alone() {
+        for value in Letter::ALL {
+            assert_eq!(Letter::from_name(value.name().as_bytes()), Some(*value));
+        }
+        assert_eq!((Letter::Alpha.name(), Letter::Beta.name()), ("a", "bb"));
+        assert_eq!([&b""[..], b"b", b"abb", b"A"].map(Letter::from_name), [None; 4]);
+        assert_eq!(size_of::<Letter>(), 1);
+    }
+}
