@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# Sourced by the scripts beside it, which set `root`, the project's folder, and
-# stay in it: the version, the date, the binary.
+# The version, the date and the binary, for the scripts beside this file. They set
+# `root`, the project's folder, stay in it, and source this file.
 
 # shellcheck source=packaging/tap.sh disable=SC2154
 . "$root/packaging/tap.sh"
@@ -13,7 +13,7 @@ version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml" | head -n 1)
 # shellcheck disable=SC2034
 binary_dir=${CARGO_TARGET_DIR:-$root/target}/release
 
-# The moment that files in a package have: that of the last commit.
+# Files in a package have the time of the last commit.
 : "${SOURCE_DATE_EPOCH:=$(git -C "$root" log -1 --format=%ct)}"
 export SOURCE_DATE_EPOCH
 
@@ -22,7 +22,7 @@ die() {
 	exit 1
 }
 
-# listed DIR: the files below DIR, sorted, with their modes.
+# listed DIR: prints the files below DIR, sorted, with their modes.
 listed() { (cd "$1" && find . ! -type d -printf '%m %P\n' | sort -k 2); }
 
 # Builds the binary for architecture $1, or else this machine, and sets `binary`.

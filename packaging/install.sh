@@ -1,14 +1,14 @@
 #!/bin/sh
 # Installs zigsvc from this folder, with the file for the init system that it
-# finds, and says what it did. It starts nothing. BusyBox's shell will do.
+# finds, and prints each file. It starts nothing. It runs in BusyBox's shell.
 #
 #   ./install.sh [--init NAME]      NAME: openrc, systemd, procd, buildroot, sysv, none
 #   ./install.sh --uninstall        stops the services and removes all but data
 #
 # DESTDIR=DIR installs below DIR, for an image; PREFIX=DIR puts the program into
 # DIR/sbin instead of /usr/sbin. An edited configuration is never touched: a
-# sample that differs is put beside it as .new. Documents go only where the
-# system has a place for them (PREFIX/share/doc, PREFIX/share/man ...).
+# sample that differs is put beside it as .new. Documents are installed only where
+# the system has a folder for them, such as PREFIX/share/doc or PREFIX/share/man.
 set -eu
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
@@ -27,8 +27,8 @@ usage() {
 	exit 2
 }
 
-# The init system of the tree that is installed into. Of several, the one that
-# runs, and else the one that can only be there on purpose.
+# detect: prints the init system of the tree that is installed into. Of several it
+# is the one that runs, or else the one that can only be there on purpose.
 detect() {
 	if [ -z "$dest" ] && [ -d /run/systemd/system ]; then
 		echo systemd
@@ -47,8 +47,8 @@ detect() {
 	fi
 }
 
-# put MODE FILE PATH: installs FILE as PATH, whole or not at all, with the place of
-# the program where FILE names /usr/sbin.
+# put MODE FILE PATH: installs FILE as PATH, whole or not at all. Where FILE names
+# /usr/sbin/zigsvc, PATH names the installed program.
 put() {
 	mkdir -p "$dest${3%/*}"
 	case $2 in
@@ -76,7 +76,7 @@ put_config() {
 	fi
 }
 
-# drop PATH...: removes what is there.
+# drop PATH...: removes each of these that exists.
 drop() {
 	for path; do
 		if [ -e "$dest$path" ] || [ -L "$dest$path" ]; then
@@ -136,7 +136,7 @@ install_all() {
 			put 644 "$file" "$share/doc/zigsvc/${file##*/}"
 		done
 	fi
-	# What is for this machine can be asked whether it is right.
+	# A program for this machine can check the configuration.
 	if [ -z "$dest" ]; then
 		"$program" check >/dev/null || die "the configuration is wrong: nothing was started"
 	fi
@@ -157,8 +157,8 @@ remove_all() {
 		elif command -v update-rc.d >/dev/null 2>&1; then
 			update-rc.d zigsvc remove || :
 		fi
-		# The supervisor first, which would start the others again. A service
-		# that this version has not is no failure.
+		# The supervisor is the first, because it would start the others again. A
+		# service that this version lacks is not a failure.
 		for service in $services; do
 			"$program" stop "$service" >/dev/null 2>&1 || [ $? -eq 2 ] || die "cannot stop $service"
 		done

@@ -1,14 +1,14 @@
 # shellcheck shell=sh
-# Sourced by what checks packages, also inside the trees where they are tried:
-# how a check is told.
+# Runs checks and prints their results. Sourced by the scripts that check packages,
+# also inside the trees where they are tried.
 
 passed=0
 failed=0
 export LC_ALL=C TZ=UTC
 umask 022
 
-# ok WHAT COMMAND...: does COMMAND, and says whether it succeeded; what it writes
-# is shown if it did not.
+# ok WHAT COMMAND...: runs COMMAND, and prints whether it succeeded. If not, it also
+# prints the output of COMMAND.
 ok() {
 	what=$1
 	shift
@@ -22,10 +22,10 @@ ok() {
 	fi
 }
 
-# same WANTED FOUND: whether two files are equal; shows how they differ.
+# same WANTED FOUND: succeeds if two files are equal; prints how they differ.
 same() { diff -u "$1" "$2"; }
 
-# lacks FILE...: whether none of them is there.
+# lacks FILE...: succeeds if none of them exists.
 lacks() {
 	for path; do
 		if [ -e "$path" ] || [ -L "$path" ]; then
@@ -35,8 +35,8 @@ lacks() {
 	done
 }
 
-# running: the PIDs of what runs from a file called zigsvc, or did until the file
-# was removed.
+# running: prints the PIDs of the processes whose program is a file called zigsvc, or
+# was one until the file was removed.
 running() {
 	for link in /proc/[0-9]*/exe; do
 		case $(readlink "$link" 2>/dev/null) in
@@ -45,7 +45,7 @@ running() {
 	done
 }
 
-# fails CODE COMMAND...: whether COMMAND ends with CODE.
+# fails CODE COMMAND...: succeeds if COMMAND ends with CODE.
 fails() {
 	wanted=$1
 	shift
@@ -54,7 +54,7 @@ fails() {
 	[ "$code" -eq "$wanted" ] || { echo "exit status $code, not $wanted" && return 1; }
 }
 
-# The closing line, and the script's end.
+# finish: prints the last line, and ends the script.
 finish() {
 	echo "$passed passed, $failed failed"
 	[ "$failed" -eq 0 ] || exit 1

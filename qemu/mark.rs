@@ -1,6 +1,6 @@
-//! What the board of the power-cut test notes on its disk, behind the file system
-//! (qemu/powercut): single sectors, written directly, so that each of them is in
-//! the record of the writes in its place. std only; runs on the board.
+//! Writes the notes of the power-cut test (qemu/powercut) to the board's disk, after
+//! the file system. Each note is a single sector, written directly, so that it is in
+//! the record of the writes in its place. Uses std only, and runs on the board.
 //!
 //!     mark acknowledged NAME SECTOR     a line of stdin: NAME.N was acknowledged
 //!     mark write NAME SECTOR N FILE     appends jobs NAME.1 ... NAME.N to the
@@ -16,8 +16,9 @@ use std::time::Duration;
 /// O_DIRECT of 32-bit ARM.
 const O_DIRECT: i32 = 0o200_000;
 const SECTOR: u64 = 512;
-/// Where the marks begin, and how many each writer has before it begins anew.
+/// The sector at which the marks begin.
 const MARKS: u64 = 16 * 1024 * 1024 / SECTOR;
+/// The number of sectors of one writer. After the last one it begins at its first again.
 const ROUND: u64 = 2048;
 
 #[repr(align(4096))]

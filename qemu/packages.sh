@@ -1,18 +1,18 @@
 # shellcheck shell=sh
-# Sourced by qemu/board and qemu/powercut, after toolchain.sh: what a board is
-# made of, and its boot. The kernel and BusyBox are Debian's for armhf, fetched as
-# `unpack_foreign` does it, so that the machine's own packages stay as they are.
+# Makes and boots boards. Sourced by qemu/board and qemu/powercut, after toolchain.sh.
+# The kernel and BusyBox are Debian's for armhf, fetched by `unpack_foreign`, so that
+# the machine's own packages stay as they are.
 
 # shellcheck disable=SC2154 # debian, target, target_dir are from toolchain.sh; work, patience from the caller
 
-# Fetches them, once, into $1. Sets `kernel` (a file), `modules` (the folder of
-# the modules), `busybox`, and `device_trees`.
+# Fetches kernel and BusyBox, once, into $1. Sets `kernel` (a file), `modules` (the
+# folder of the modules), `busybox`, and `device_trees`.
 fetch_board() {
     if [ ! -e "$1/complete" ]; then
         say "fetching a kernel and BusyBox for $debian"
         rm -rf "$1"
         unpack_foreign "$1" busybox-static linux-image-armmp
-        # The name of the package that this one stands for has a number in it.
+        # This package only depends on another one, whose name has a number in it.
         image=$(dpkg-deb -f "$1"/packages/linux-image-armmp_*.deb Depends | sed 's/[ ,(].*//')
         rm -f "$1"/packages/*.deb
         unpack_foreign "$1" "$image"
@@ -29,8 +29,8 @@ fetch_board() {
     done
 }
 
-# The names of the files of module $1 and of those that it depends on, these
-# first, one a line. The package comes without modules.dep.
+# Prints the names of the files of the modules that module $1 depends on, and then that
+# of module $1, one on each line. The package comes without modules.dep.
 module_files() {
     module_name=$(echo "$1" | sed 's/[-_]/[-_]/g')
     module_file=$(find "$modules" -name "$module_name.ko")
@@ -41,12 +41,12 @@ module_files() {
     for needed_module in $(tr '\0' '\n' <"$module_file" | sed -n 's/^depends=//p' | tr ',' ' '); do
         module_files "$needed_module"
     done
-    # Not $module_file, which the calls in between have changed.
+    # $module_file cannot be used, because the calls in between have changed it.
     find "$modules" -name "$(echo "$1" | sed 's/[-_]/[-_]/g').ko"
 }
 
-# Copies the modules that follow, and what they depend on, to lib/modules in
-# the folder $1, and lists them there in the order of loading.
+# Copies the modules after $1, and those that they depend on, to lib/modules in the
+# folder $1, and lists them there in the order of loading.
 install_modules() {
     module_root=$1/lib/modules
     shift
@@ -57,9 +57,9 @@ install_modules() {
     done >"$module_root/order"
 }
 
-# Makes the beginning of a root file system in $1: BusyBox, with links to it for
-# all that it can do, the folders that the kernel and init expect, and zigsvc
-# with its init script as Buildroot would install it.
+# Begins a root file system in $1: BusyBox, with a link for each of its commands, the
+# folders that the kernel and init expect, and zigsvc with its init script as
+# Buildroot would install it.
 make_root() {
     rm -rf "$1"
     for folder in bin sbin usr/bin usr/sbin etc/init.d etc/default dev proc sys run tmp data mnt root var/log; do
@@ -79,7 +79,7 @@ pack_root() {
     (cd "$1" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) | gzip -9 >"$2"
 }
 
-# An ext4 file system of $2 MiB in the file $1.
+# Makes an ext4 file system of $2 MiB in the file $1.
 make_ext4() {
     mkfs=/usr/sbin/mkfs.ext4
     have mkfs.ext4 && mkfs=mkfs.ext4
@@ -88,7 +88,7 @@ make_ext4() {
     "$mkfs" -q -F -O ^metadata_csum_seed -m 0 "$1" "${2}M"
 }
 
-# Makes $work/$1.initramfs for the test list $1, with the modules that follow.
+# Makes $work/$1.initramfs for the test list $1, with the modules after $1.
 make_board() {
     name=$1 tree=$work/$1.root
     shift
@@ -100,15 +100,16 @@ make_board() {
     cp -r qemu/guest "$tree/board"
     cp "qemu/guest/$name.conf" "$tree/etc/zigsvc.conf"
     install_modules "$tree" "$@"
-    # It has to come within 5 s.
+    # The reset has to come within 5 s.
     sed -i 's/^imx2_wdt.ko/& timeout=5/' "$tree/lib/modules/order"
     initramfs=$work/$name.initramfs
     pack_root "$tree" "$initramfs"
 }
 
-# boot NAME COMMAND...: runs QEMU with its console in NAME.log until the board
-# has said what it is (two lines) and a third thing, the sum, or that it boots
-# again; or until QEMU ends, or it takes too long.
+# boot NAME COMMAND...: runs QEMU with its console in NAME.log until the board has
+# printed three lines that begin with `BOARD: `. The first two describe the board; the
+# third is the sum, or that it boots again. The run also ends when QEMU ends, or when
+# it takes too long.
 boot() {
     console=$work/$1.log
     began=$(date +%s)

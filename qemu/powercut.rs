@@ -1,27 +1,26 @@
 //! Rebuilds a disk from the record of its writes as a power cut would have left
-//! it, many times, and looks whether zigsvc kept its promise there. Built and
-//! run by qemu/powercut; std only.
+//! it, many times, and checks that zigsvc kept its promise there. Built and run by
+//! qemu/powercut; uses std only.
 //!
 //!     powercut NAME LOG IMAGE ZIGSVC FOLDER CUTS SEED obey|ignore
 //!
-//! LOG is what QEMU's `blklogwrites` wrote (the format of Linux's dm-log-writes:
+//! LOG is the output of QEMU's `blklogwrites`, in the format of Linux's dm-log-writes:
 //! 512-byte sectors; a superblock, then for each write a header of four numbers
-//! (sector, count of sectors, flags, 0) and the data; flag 1 is a flush, 2 FUA).
-//! IMAGE is the disk before the first of them.
+//! (sector, count of sectors, flags, 0) and the data; flag 1 is a flush, 2 FUA.
+//! IMAGE is the disk before the first write.
 //!
-//! A cut is a moment in the record. What was written before the last flush is on
-//! the disk. Of what came after it, each write is there, or not, or some of its
-//! sectors are, and they got there in any order: four ways for each cut. With
-//! `ignore` flushes are worth nothing (a control): a write is on the disk when
-//! CACHE_WRITES later ones have come.
+//! A cut is a moment in the record. Writes before the last flush are on the disk. The
+//! later ones are dropped, kept, kept in part and in any order, or torn by sectors: a
+//! cut takes one of these four ways. With `ignore`, which is for a control, flushes
+//! have no effect: a write is on the disk after CACHE_WRITES later ones.
 //!
-//! The file system is repaired (its journal is replayed) and its files are taken
-//! out by e2fsprogs, so that nothing needs a privilege. Then the ZIGSVC of this
-//! machine is started on them with a handler that logs each job.
+//! e2fsprogs repairs the file system (its journal is replayed) and copies its files
+//! out, so that no privilege is needed. Then the ZIGSVC of this machine is started on
+//! them with a handler that logs each job.
 //!
-//! Behind the file system, at MARKS, the guest noted in single sectors what was
-//! acknowledged (`A KEY UPTIME`) and what ran (`R KEY UPTIME`). A mark that is in
-//! the record before the cut happened before the cut.
+//! After the file system, at MARKS, the guest noted in single sectors each job that was
+//! acknowledged (`A KEY UPTIME`) and each job that ran (`R KEY UPTIME`). A mark that is
+//! in the record before the cut happened before the cut.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -32,17 +31,17 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const SECTOR: usize = 512;
-/// Where the file system ends and the marks begin (mark.rs).
+/// The offset at which the file system ends and the marks begin (mark.rs).
 const MARKS: usize = 16 * 1024 * 1024;
-/// What a record begins with.
+/// The number at the beginning of a record.
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const FLUSH: u64 = 1;
 const FUA: u64 = 2;
-/// Writes that the cache of a disk that ignores flushes holds.
+/// The number of writes in the cache of a disk that ignores flushes.
 const CACHE_WRITES: usize = 64;
-/// A power cut may undo the last second of ends. So many seconds after the start
-/// of a job's successor the end of the job has to be there (they run one at a
-/// time), on a slow emulated processor.
+/// The time from the start of a job's successor until the end of the job has to be on
+/// the disk. Jobs run one at a time. A power cut may undo the last second of ends; the
+/// rest is for the slow emulated processor.
 const UNDONE_SECONDS: f64 = 3.0;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -53,7 +52,7 @@ struct Write {
     flags: u64,
 }
 
-/// All of the record, up to the first thing that is not an entry.
+/// Reads the record up to its first invalid entry.
 fn read_record(path: &Path, disk_bytes: usize) -> Result<Vec<Write>> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
@@ -76,7 +75,7 @@ fn read_record(path: &Path, disk_bytes: usize) -> Result<Vec<Write>> {
     Ok(writes)
 }
 
-/// xorshift64*: the same cuts for the same seed.
+/// The generator xorshift64*, which gives the same cuts for the same seed.
 struct Random(u64);
 
 impl Random {
@@ -92,7 +91,7 @@ impl Random {
     }
 }
 
-/// What became of the writes that were not flushed.
+/// The effect of the cut on the writes that were not flushed.
 #[derive(Clone, Copy)]
 enum Way {
     Dropped,
@@ -105,7 +104,8 @@ fn apply(image: &mut [u8], write: &Write) {
     image[write.offset..write.offset + write.data.len()].copy_from_slice(&write.data);
 }
 
-/// `pending` as `way` leaves it, on top of what is durable.
+/// Returns the disk after the cut: the durable content, and the pending writes that
+/// `way` leaves.
 fn rebuild(durable: &[u8], pending: &[&Write], way: Way, random: &mut Random) -> Vec<u8> {
     let mut image = durable.to_vec();
     let mut pending = pending.to_vec();
@@ -136,7 +136,7 @@ fn rebuild(durable: &[u8], pending: &[&Write], way: Way, random: &mut Random) ->
     image
 }
 
-/// The text of a job, as qemu/guest/powercut and mark.rs make it.
+/// Returns the text of a job, as qemu/guest/powercut and mark.rs make it.
 fn text_of(key: &str) -> Option<String> {
     let number: usize = key.rsplit_once('.')?.1.parse().ok()?;
     Some(format!("{key} {:0>1$}.", 0, number * 37 % 400 + 1))
@@ -153,7 +153,7 @@ fn read_or_empty(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// Whether nothing is left to do: no claim has unread bytes, nothing waits.
+/// Returns true if no job waits or runs and the queue file is empty.
 fn is_idle(zigsvc: &Path, folder: &Path) -> bool {
     if fs::metadata(folder.join("queue")).is_ok_and(|queue| queue.len() > 0) {
         return false;
@@ -165,8 +165,8 @@ fn is_idle(zigsvc: &Path, folder: &Path) -> bool {
     text.contains("\"waiting\":0,\"jobs_running\":0,")
 }
 
-/// Starts zigsvc on the files, lets it work off everything, and returns the texts
-/// that it processed; an error if it did not start, or never became idle.
+/// Starts zigsvc on the files, waits until it has run all jobs, and returns the texts
+/// of the jobs. Fails if zigsvc did not start, or never became idle.
 fn work_off(zigsvc: &Path, folder: &Path) -> Result<Vec<String>> {
     let log = folder.join("zigsvc.log");
     let start = Command::new(zigsvc)
@@ -208,7 +208,8 @@ struct Sums {
     set_aside: usize,
 }
 
-/// What had happened when the power went, by key: uptime of the mark.
+/// The events before the power failed: the keys of acknowledged jobs, and of jobs that
+/// ran with the uptime of the mark.
 #[derive(Default)]
 struct Past {
     acknowledged: BTreeSet<String>,
@@ -238,7 +239,7 @@ impl Past {
 }
 
 impl Past {
-    /// Whether the end of a job that ran at `ran` has to be on the disk.
+    /// Returns true if the end of a job that ran at `ran` has to be on the disk.
     fn is_over(&self, ran: f64) -> bool {
         self.ran.values().any(|next| *next > ran && self.uptime - next > UNDONE_SECONDS)
     }
@@ -256,7 +257,7 @@ impl Check<'_> {
         eprintln!("powercut: {}: cut at write {at}: {what}", self.name);
     }
 
-    /// Looks at one disk.
+    /// Checks one disk.
     fn look(&mut self, at: usize, image: &[u8], past: &Past) -> Result<()> {
         self.sums.cuts += 1;
         self.sums.acknowledged += past.acknowledged.len();
@@ -265,8 +266,8 @@ impl Check<'_> {
         fs::create_dir_all(&self.folder)?;
         let disk = self.folder.join("disk");
         fs::write(&disk, &image[..MARKS])?;
-        // The journal is replayed. If more is left to repair (counted, and no
-        // failure: it is not zigsvc's), the jobs have to be there all the same.
+        // The journal is replayed. If more is left to repair, this is counted, but it
+        // is not a failure of zigsvc. The jobs have to be there nevertheless.
         e2fsprogs("e2fsck").args(["-E", "journal_only", "-y"]).arg(&disk).status()?;
         if !e2fsprogs("e2fsck").args(["-f", "-n"]).arg(&disk).status()?.success() {
             self.sums.unclean += 1;
@@ -276,7 +277,7 @@ impl Check<'_> {
         e2fsprogs("debugfs").args(["-R", &dump]).arg(&disk).status()?;
         let folder = self.folder.join("z");
         if !folder.is_dir() {
-            // Before the folder was made nothing was acknowledged.
+            // Nothing was acknowledged before the folder was made.
             if !past.acknowledged.is_empty() {
                 self.sums.lost += past.acknowledged.len();
                 self.complain(at, "the folder of the queue is gone");
@@ -326,8 +327,8 @@ impl Check<'_> {
     }
 }
 
-/// The moments to cut at: as many flushes (just before and just after they were
-/// done, in turn) as others.
+/// Chooses the moments of the cuts. Half of them are flushes, in turn just before and just
+/// after the flush. The others are at random.
 fn choose(writes: &[Write], cuts: usize, random: &mut Random) -> BTreeSet<usize> {
     let flushes: Vec<usize> =
         writes.iter().enumerate().filter(|(_, write)| write.flags & FLUSH != 0).map(|(at, _)| at).collect();
@@ -362,7 +363,7 @@ fn run() -> Result<bool> {
     let mut flushed = 0;
     let ways = [Way::Dropped, Way::Some, Way::Torn, Way::Kept];
     for (at, write) in writes.iter().enumerate() {
-        // A cut at N is one after N writes.
+        // A cut at N comes after N writes.
         if chosen.contains(&at) {
             let way = ways[random.below(ways.len())];
             let image = rebuild(&durable, &pending, way, &mut random);
@@ -410,7 +411,8 @@ fn run() -> Result<bool> {
     Ok(sums.cuts > 0 && sums.pending > 0 && sums.lost + sums.doubled + sums.half_read + sums.broken == 0)
 }
 
-/// 0: the promise was kept. 1: it was not. 2: nothing can be said.
+/// Ends with 0 if the promise was kept, with 1 if it was broken, and with 2 if the test
+/// itself failed.
 fn main() -> ExitCode {
     match run() {
         Ok(true) => ExitCode::SUCCESS,

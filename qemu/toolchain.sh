@@ -1,17 +1,17 @@
 # shellcheck shell=sh
-# Sourced by qemu/test and qemu/build: finds, or makes, a Rust toolchain for
-# another architecture.
+# Finds or makes a Rust toolchain for another architecture. Sourced by qemu/test and
+# qemu/build.
 #
-# Where rustup (or a distribution) installed the target, that is the toolchain.
-# Elsewhere one is put together from Debian 12 packages: the compiler of
-# `rustc-web`, the standard library built once from `rust-web-src`, and the
-# C library of the architecture's `musl-dev`. The result is an ordinary sysroot
-# with a `rustc` that uses it, in target/qemu. (Letting `cargo -Zbuild-std` build the
-# standard library with the tests does not work: with `panic = "abort"` in the
-# profile it builds two of each crate, and rustc refuses to mix them.)
+# If rustup (or a distribution) installed the target, that toolchain is used.
+# Otherwise a toolchain is made from Debian 12 packages: the compiler of `rustc-web`,
+# the standard library built once from `rust-web-src`, and the C library of the
+# architecture's `musl-dev`. The result is an ordinary sysroot with a `rustc` that
+# uses it, in target/qemu. `cargo -Zbuild-std` cannot build the standard library with
+# the tests, because with `panic = "abort"` in the profile it builds two of each crate,
+# and rustc refuses to mix them.
 #
-# Nothing of the machine is changed, except that root gets the packages
-# installed that the host needs; anybody else is told which.
+# The machine is not changed, except that the packages that the host needs are
+# installed for root. For another user their names are printed.
 
 say() { printf '%s\n' "${0##*/}: $*" >&2; }
 die() {
@@ -20,8 +20,8 @@ die() {
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# The names that others have for architecture $1: Rust, QEMU, Debian, and GNU
-# (with glibc and with musl).
+# Sets the names of architecture $1 in Rust, QEMU, Debian and GNU (with glibc and with
+# musl).
 name_architecture() {
     case $1 in
         armv7) names='armv7-unknown-linux-musleabihf qemu-arm armhf arm-linux-gnueabihf arm-linux-musleabihf' ;;
@@ -35,8 +35,7 @@ name_architecture() {
     target=$1 qemu=$2 debian=$3 gnu=$4 musl=$5
 }
 
-# Makes sure that there is a program or file $1: otherwise installs the
-# packages that follow.
+# Makes sure that program or file $1 exists. Otherwise installs the packages after $1.
 need() {
     needed=$1
     shift
@@ -44,13 +43,13 @@ need() {
     have apt-get || die "$needed is missing (on Debian 12 it is in: $*)"
     [ "$(id -u)" -eq 0 ] || die "$needed is missing; as root: apt-get install --no-install-recommends $*"
     say "installing $*"
-    # A source that cannot be updated need not be the one that is wanted.
+    # A failed update is ignored, because another source may have the packages.
     apt-get -qq update >&2 || :
     DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >&2 ||
         die "could not install $*"
 }
 
-# Whether the compiler $1 has the standard library of the target.
+# Succeeds if the compiler $1 has the standard library of the target.
 has_std() {
     for library in "$("$1" --print target-libdir --target "$target" 2>/dev/null)"/libstd-*.rlib; do
         [ ! -e "$library" ] || return 0
@@ -58,8 +57,8 @@ has_std() {
     return 1
 }
 
-# Unpacks packages of the architecture below $1. They get lists and a cache of
-# their own; `dpkg --add-architecture` would change the machine's, and needs root.
+# Unpacks packages of the architecture below $1, with lists and a cache of their own.
+# `dpkg --add-architecture` would change those of the machine, and needs root.
 unpack_foreign() {
     state=$1
     shift
@@ -84,9 +83,9 @@ EOF
     done
 }
 
-# Builds the standard library for the target into the sysroot $1 ($2: where its
-# sources are, $3: a folder to work in). The sources come with everything that
-# they depend on, so nothing is downloaded.
+# Builds the standard library for the target into the sysroot $1. $2 is the folder of
+# its sources, $3 a folder to work in. The sources include their dependencies, so
+# nothing is downloaded.
 build_std() {
     mkdir -p "$3"
     cat >"$3/Cargo.toml" <<EOF
@@ -104,11 +103,11 @@ codegen-units = 10000
 debug-assertions = false
 overflow-checks = false
 
-# Not part of the package in whose folder this may be.
+# This package does not belong to the workspace of a folder above.
 [workspace]
 EOF
     echo '#![no_std]' >"$3/lib.rs"
-    # Bitcode, because the release profile has link-time optimisation.
+    # Bitcode is needed, because the release profile has link-time optimisation.
     (cd "$3" && RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes CARGO_TARGET_DIR=out \
         cargo -q build --release --offline --target "$target" -Zbuild-std=std,panic_unwind,panic_abort,test \
         --config 'source.crates-io.replace-with="vendored"' \
@@ -117,19 +116,18 @@ EOF
     cp "$3/out/$target"/release/deps/*.rlib "$1/lib/rustlib/$target/lib/"
 }
 
-# Puts the C library's part of the target into $1, out of the packages unpacked
-# in $2.
+# Puts the C library's part of the target into $1, from the packages unpacked in $2.
 copy_libc() {
     mkdir -p "$1"
     cp "$2/usr/lib/$musl"/*.[ao] "$2/usr/lib/gcc/$gnu"/*/crt*.o "$1/"
     cp "$2"/usr/lib/llvm-*/lib/libunwind.a "$1/libllvmunwind.a"
-    # It was compiled for glibc with checks; all that they check is its last
-    # words before abort. A linker takes this text for a library.
+    # libunwind was compiled for glibc with checks. They concern only its last message
+    # before abort. A linker accepts this text as a library.
     echo 'INPUT(-lllvmunwind) __fprintf_chk = abort;' >"$1/libunwind.a"
 }
 
-# Makes the toolchain in $1, unless it is there and made from the same compiler
-# by the same recipe.
+# Makes the toolchain in $1, unless it exists and was made from the same compiler by the
+# same recipe.
 make_toolchain() {
     need /usr/bin/rustc rustc-web
     sources=/usr/lib/rustlib/src/rust/library
@@ -141,13 +139,13 @@ make_toolchain() {
     if [ "$(cat "$1/made-from" 2>/dev/null)" = "$made_from" ]; then return; fi
 
     say "making a toolchain for $target, once (two minutes or so)"
-    # Cargo would not notice that what it compiled is for another one.
+    # Cargo would not notice that its output was compiled for another toolchain.
     rm -rf "$1" "${target_dir:?}/${target:?}"
     mkdir -p "$1/bin" "$1/lib/rustlib/$host/bin" "$1/lib/rustlib/$target/lib"
     ln -s "/usr/lib/rustlib/$host/lib" "$1/lib/rustlib/$host/lib"
     lld=$(rustc --print sysroot)/lib/rustlib/$host/bin/rust-lld
     if [ ! -x "$lld" ]; then
-        # rustc-web's link to the linker that fits it; in a package of its own.
+        # rustc-web has a link to its linker, which is in another package.
         lld=/usr/bin/rust-lld
         need "$lld" "$(readlink "$lld")"
     fi
@@ -165,9 +163,9 @@ EOF
     printf '%s\n' "$made_from" >"$1/made-from"
 }
 
-# The toolchain for architecture $1. Sets the names of `name_architecture`, and
-# `target_dir`, Cargo's; exports RUSTC if it made one. Needs `root`, the
-# project's folder, as the current one.
+# Finds or makes the toolchain for architecture $1. Sets the names of
+# `name_architecture`, and `target_dir`, Cargo's folder. Exports RUSTC if it made one.
+# Needs `root`, the project's folder, as the current folder.
 toolchain() {
     name_architecture "$1"
     target_dir=${CARGO_TARGET_DIR:-$root/target}

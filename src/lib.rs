@@ -113,8 +113,8 @@
 //!   asks for `SUPERVISED_MAX` in `limits.rs`, and for its line in `serve` of
 //!   `cli/lifecycle.rs`), and its `service/NAME.rs`, named in `service/mod.rs`, after
 //!   `service/hub.rs`, which leaves to `service/base.rs` what every service
-//!   does. What it keeps beyond its frame is a `Once` with a number of its own
-//!   (`grep -r "Once<" src`). Its socket is for those whom the configuration names,
+//!   does. What it keeps beyond its frame is declared by `once!` of
+//!   `sys/once.rs`. Its socket is for those whom the configuration names,
 //!   or for everybody: `find_policy` in `service/listener.rs`. A service without
 //!   a socket has its own loop, as `supervisor` does. `tests/suite/packaging/manual` fails until
 //!   the completion is written anew, README.md and `init.d/zigsvc.default` name it,

@@ -1,4 +1,4 @@
-//! What the fuzzers run: the same functions as the seeded tests.
+//! The functions that the fuzzers run. They are those of the seeded tests.
 
 #[path = "../../tests/fuzzing/mod.rs"]
 pub mod fuzzing;

@@ -1,6 +1,7 @@
-//! `chat`: stdin to the hub, the hub to stdout.
+//! `chat`: sends stdin to the hub, and prints the lines of the hub.
 
-use super::{Invocation, fail, print};
+use super::invocation::Invocation;
+use super::output::{CommandResult, fail, print};
 use crate::limits::{ANSWER_MAX_BYTES, ANSWER_WAIT, CLIENT_OUTPUT_BYTES};
 use crate::proto::hub::FULL;
 use crate::proto::service::Service;
@@ -10,76 +11,69 @@ use crate::sys::{AsFd, Errno, Failure, OwnedFd, clock, fds, file, signal, socket
 use crate::util::text::Writer;
 use core::ops::Range;
 
-/// What a poll result is about.
+/// A descriptor that poll(2) found ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ChatSource {
     Hub,
     Stdin,
 }
 
-/// A conversation: what was typed and the hub has not taken yet.
+/// A connection to the hub.
 struct Chat<'a> {
     socket: OwnedFd,
+    /// The bytes of stdin, of which the hub has not taken `unsent` yet.
     typed: &'a mut [u8],
     unsent: Range<usize>,
-    /// More may be typed.
+    /// Set until stdin ends.
     typing: bool,
-    /// The last byte of what was typed; a newline if that is nothing.
+    /// The last byte of stdin; a newline before the first byte.
     last: u8,
 }
 
 /// `chat`
-pub(super) fn chat(mut invocation: Invocation) -> u8 {
+pub(super) fn chat(mut invocation: Invocation) -> CommandResult {
     invocation.service = Service::Hub;
     signal::ignore_broken_pipes();
-    let talked = invocation.client(ANSWER_MAX_BYTES).and_then(|(mut client, buffer)| {
-        client.connect_or_report("chat")?;
-        let Some(socket) = client.socket.take() else { return Ok(exit::FAILED) };
-        let (heard, typed) = buffer.split_at_mut(buffer.len() / 2);
-        let mut chat = Chat { socket, typed, unsent: 0..0, typing: true, last: b'\n' };
-        Ok(chat.run(heard))
-    });
-    talked.unwrap_or_else(|code| code)
+    let (mut client, buffer) = invocation.client(ANSWER_MAX_BYTES)?;
+    client.connect_or_report()?;
+    let socket = client.socket.take().ok_or(exit::FAILED)?;
+    let (heard, typed) = buffer.split_at_mut(buffer.len() / 2);
+    let mut chat = Chat { socket, typed, unsent: 0..0, typing: true, last: b'\n' };
+    chat.run(heard)
 }
 
 impl Chat<'_> {
-    /// Until the hub closes the connection, which it does when we end our input.
-    fn run(&mut self, heard: &mut [u8]) -> u8 {
+    /// Runs until the hub closes the connection, which it does after the end of stdin.
+    fn run(&mut self, heard: &mut [u8]) -> CommandResult {
         let (mut held, mut first) = (0usize, true);
         loop {
-            let (hub, stdin) = match self.wait() {
-                Some(ready) => ready,
-                None => return fail(exit::FAILED, &|out| out.push_str("chat: no answer within 30 s")),
-            };
+            let (hub, stdin) = self.wait().ok_or_else(|| report("no answer within 30 s"))?;
             if hub {
                 match socket::receive(&self.socket, heard.get_mut(held..).unwrap_or(&mut [])) {
                     Ok(0) | Err(Failure { errno: Errno::CONNRESET, .. }) => {
-                        return show(heard.get(..held).unwrap_or(&[]));
+                        show(heard.get(..held).unwrap_or(&[]))?;
+                        return Ok(exit::OK);
                     }
                     Ok(count) => {
                         held = held.saturating_add(count);
                         let text = heard.get(..held).unwrap_or(&[]);
                         if core::mem::take(&mut first) && text.starts_with(FULL) {
-                            return fail(exit::FAILED, &|out| {
-                                out.push_str("chat: server full; try again later")
-                            });
+                            return Err(report("server full; try again later"));
                         }
                         let whole = text.iter().rposition(|byte| *byte == b'\n');
-                        // (a line that fills the memory is none of a hub's)
+                        // A hub sends no line that fills the memory; another service can.
                         let full = if held == heard.len() { held } else { 0 };
                         let shown = whole.map_or(full, |last| last.saturating_add(1));
-                        if show(heard.get(..shown).unwrap_or(&[])) != exit::OK {
-                            return exit::FAILED;
-                        }
+                        show(heard.get(..shown).unwrap_or(&[]))?;
                         heard.copy_within(shown..held, 0);
                         held = held.saturating_sub(shown);
                     }
                     Err(Failure { errno: Errno::AGAIN, .. }) => {}
                     Err(failure) => {
-                        return fail(exit::FAILED, &|out| {
+                        return Err(fail(exit::FAILED, &|out| {
                             out.push_str("chat: ");
                             failure.describe(out);
-                        });
+                        }));
                     }
                 }
             }
@@ -90,8 +84,8 @@ impl Chat<'_> {
         }
     }
 
-    /// Polls; whether the hub and whether stdin have something. `None`: the hub has taken
-    /// nothing for long, or has not ended the conversation that we ended.
+    /// Waits; returns whether the hub and whether stdin are ready. Returns `None` if the hub
+    /// has not taken the sent bytes, or not closed the connection, within [`ANSWER_WAIT`].
     fn wait(&self) -> Option<(bool, bool)> {
         let mut set = PollSet::new();
         let interest = if self.unsent.is_empty() { Interest::Input } else { Interest::Both };
@@ -107,8 +101,7 @@ impl Chat<'_> {
         (hub || stdin || !owes || !deadline.is_due(clock::now())).then_some((hub, stdin))
     }
 
-    /// Takes what was typed. The last line may have no newline; it is a line all the
-    /// same.
+    /// Reads stdin. Adds a newline at its end if the last line has none.
     fn read(&mut self) {
         match file::read(fds::borrow(0), self.typed) {
             Err(Failure { errno: Errno::AGAIN, .. }) => {}
@@ -126,8 +119,8 @@ impl Chat<'_> {
         }
     }
 
-    /// Sends as much as is taken now. What nobody takes any more is dropped: the hub
-    /// has gone, and its last words are still to be read.
+    /// Sends as many bytes as the hub takes now. Drops them if the hub has closed the
+    /// connection, because its last lines are still to be read.
     fn send(&mut self) {
         while let Some(rest) = self.typed.get(self.unsent.clone()).filter(|rest| !rest.is_empty()) {
             match socket::send(&self.socket, rest) {
@@ -142,20 +135,26 @@ impl Chat<'_> {
     }
 }
 
-/// Prints lines. A hub lets nothing through that a terminal obeys; but who knows whether
-/// this is one.
-fn show(lines: &[u8]) -> u8 {
+/// Prints an error; returns the exit code.
+fn report(why: &str) -> u8 {
+    fail(exit::FAILED, &|out| {
+        out.push_str("chat: ");
+        out.push_str(why);
+    })
+}
+
+/// Prints lines. A hub sends no byte that a terminal obeys, but the peer can be another
+/// program, so they are escaped again.
+fn show(lines: &[u8]) -> Result<(), u8> {
     for line in lines.split_inclusive(|byte| *byte == b'\n') {
         let mut text = [0; 4 * CLIENT_OUTPUT_BYTES];
         let mut out = Writer::new(&mut text);
         out.push_visible(line.strip_suffix(b"\n").unwrap_or(line));
         out.end_line();
-        if print(out.as_bytes()) != exit::OK {
-            return exit::FAILED;
-        }
+        print(out.as_bytes())?;
     }
-    exit::OK
+    Ok(())
 }
 
-/// What the hub may say at once fits.
+// The longest answer of the hub fits the buffer.
 const _: () = assert!(CLIENT_OUTPUT_BYTES < (crate::limits::SCRATCH_BYTES - ANSWER_MAX_BYTES) / 2);

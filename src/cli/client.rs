@@ -1,10 +1,11 @@
 //! A connection to the control socket of a service: requests out, lines in,
 //! each with a deadline (docs/control.md).
 
-use super::{Invocation, fail};
+use super::invocation::Invocation;
+use super::output::{code_of, fail};
 use crate::limits::{ANSWER_WAIT, CONNECT_RETRY, CONNECT_WAIT, REQUEST_MAX_BYTES};
+use crate::proto::answer::Answer;
 use crate::proto::config::Config;
-use crate::proto::control::split;
 use crate::proto::service::Service;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::lifecycle::{describe_at, exit};
@@ -20,75 +21,64 @@ use ufmt::uwrite;
 /// A deadline that never comes.
 pub(super) const NEVER: Option<Instant> = None;
 
-/// Why there is no answer.
+/// Returns the deadline of an answer to a request that is sent now.
+pub(super) fn answer_deadline() -> Option<Instant> {
+    Some(clock::now() + ANSWER_WAIT)
+}
+
+/// The reason why there is no answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientError {
-    /// Nobody holds the service's lock.
+    /// No process holds the service's lock.
     NotRunning,
-    /// A system call failed; also: it runs, and its socket takes nobody.
+    /// A system call failed, or the service runs and its socket takes no connection.
     Failed(Failure),
     /// The other end closed the connection.
     Closed,
     /// The deadline passed.
     TimedOut,
-    /// What came is not an answer.
+    /// The bytes that came are no answer.
     Garbage,
-    /// It was told, or needs no words; the exit code.
+    /// The reason has been printed, or is not to be printed; the exit code.
     Reported(u8),
-}
-
-/// An answer, taken apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Answer<'a> {
-    /// What stands behind `ok`.
-    Ok(&'a [u8]),
-    /// Code and text behind `err`.
-    Refused(&'a [u8], &'a [u8]),
-    /// Neither.
-    Garbage,
-}
-
-impl<'a> Answer<'a> {
-    /// Takes a line apart.
-    pub(super) fn parse(line: &'a [u8]) -> Self {
-        let (word, rest) = split(line);
-        match word {
-            b"ok" => Self::Ok(rest),
-            b"err" if !rest.is_empty() => {
-                let (code, text) = split(rest);
-                Self::Refused(code, text)
-            }
-            _ => Self::Garbage,
-        }
-    }
 }
 
 /// A client of one service.
 pub(super) struct Client<'m> {
     service: Service,
-    /// The PID file, whose lock says whether the service runs.
+    /// The name of the command, which begins the errors.
+    pub(super) command: &'static str,
+    /// The PID file. The service runs while the file is locked.
     pub(super) pid_path: Path,
     socket_path: Path,
     /// The connection, while there is one.
     pub(super) socket: Option<OwnedFd>,
-    /// What came and was not looked at: `buffer[start..end]`.
+    /// The bytes that came and were not read yet are `buffer[start..end]`.
     buffer: &'m mut [u8],
     start: usize,
     end: usize,
-    /// While waiting for a line, look whether stdout is still read: when it is
-    /// not, that is the end.
+    /// Set if waiting for a line ends when the reader of stdout closes it.
     pub(super) minds_stdout: bool,
 }
 
 impl<'m> Client<'m> {
-    /// A client that is not connected yet; lines are read into `buffer`.
-    pub(super) fn new(service: Service, config: &Config, buffer: &'m mut [u8]) -> Result<Self, u8> {
+    /// Creates a client that is not connected; lines are read into `buffer`.
+    ///
+    /// # Errors
+    /// A path is too long; the exit code, after printing the reason.
+    fn new(
+        service: Service,
+        command: &'static str,
+        config: &Config,
+        buffer: &'m mut [u8],
+    ) -> Result<Self, u8> {
         let own = |file| path_of(service, file, config);
         let (Some(pid_path), Some(socket_path)) = (own(ServiceFile::Pid), own(ServiceFile::Socket)) else {
             return Err(fail(exit::CONFIG, &|out| out.push_str("socket: its folder's path is too long")));
         };
         Ok(Self {
             service,
+            command,
             pid_path,
             socket_path,
             socket: None,
@@ -99,8 +89,8 @@ impl<'m> Client<'m> {
         })
     }
 
-    /// Connects. While the service runs but takes nobody (it starts, or makes
-    /// its socket anew), tries again until `deadline`.
+    /// Connects. Tries again until `deadline` while the service runs and takes no
+    /// connection, because it creates its socket.
     pub(super) fn connect(&mut self, deadline: Instant) -> Result<(), ClientError> {
         self.close();
         loop {
@@ -114,9 +104,7 @@ impl<'m> Client<'m> {
                 }
                 Err(failure) => failure,
             };
-            let nobody =
-                matches!(failure.errno, Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED | Errno::AGAIN);
-            if !nobody {
+            if !takes_no_connection(failure) {
                 return Err(ClientError::Failed(failure));
             }
             if let Ok(Holder::Died | Holder::Stopped) = holder(self.pid_path.as_c_str()) {
@@ -130,9 +118,9 @@ impl<'m> Client<'m> {
         }
     }
 
-    /// Whether this may be the service. An abstract name can be taken by anybody while the
-    /// service does not run; so it must be root's, our own, or the holder of the lock. (The
-    /// credentials are those of whoever listens.)
+    /// Returns true if the other end can be the service. Every user can take an abstract
+    /// name while the service does not run; so the listening process must belong to root or
+    /// to this user, or hold the lock.
     fn is_trusted(&self, socket: &OwnedFd) -> bool {
         if !socket::is_abstract(&self.socket_path) {
             return true;
@@ -145,13 +133,16 @@ impl<'m> Client<'m> {
         peer.uid == 0 || peer.uid == identity::effective_uid() || holds_lock()
     }
 
-    /// As [`Client::connect`] with the usual patience, and tells.
-    pub(super) fn connect_or_report(&mut self, verb: &str) -> Result<(), u8> {
+    /// Connects within [`CONNECT_WAIT`].
+    ///
+    /// # Errors
+    /// The exit code, after printing the reason.
+    pub(super) fn connect_or_report(&mut self) -> Result<(), u8> {
         let deadline = clock::now() + CONNECT_WAIT;
-        self.connect(deadline).map_err(|error| self.report(verb, error))
+        self.connect(deadline).map_err(|error| self.report(error))
     }
 
-    /// As [`Client::connect`], through a restart of the service too.
+    /// Connects as [`Client::connect`] does, also to a service that is being restarted.
     pub(super) fn connect_again(&mut self, deadline: Instant) -> Result<(), ClientError> {
         loop {
             match self.connect(deadline) {
@@ -161,14 +152,14 @@ impl<'m> Client<'m> {
         }
     }
 
-    /// Ends the connection; what came and was not looked at is forgotten.
+    /// Ends the connection, and drops the bytes that were not read yet.
     pub(super) fn close(&mut self) {
         self.socket = None;
         (self.start, self.end) = (0, 0);
     }
 
-    /// Sends one request, made of `parts`. Where nobody takes it any more, the
-    /// last word of the other end is still to be read, so that is no error.
+    /// Sends one request, made of `parts`. A connection that the other end has closed is
+    /// not an error, because its last answer can still be read.
     #[inline(never)]
     pub(super) fn send(&mut self, parts: &[&[u8]]) -> Result<(), ClientError> {
         let mut line = [0; REQUEST_MAX_BYTES + 1];
@@ -199,7 +190,7 @@ impl<'m> Client<'m> {
         Ok(())
     }
 
-    /// The next line, which [`Client::at`] shows.
+    /// Waits for the next line; [`Client::at`] returns its bytes.
     pub(super) fn line(&mut self, deadline: Option<Instant>) -> Result<Range<usize>, ClientError> {
         loop {
             if let Some(line) = self.next_line() {
@@ -211,7 +202,7 @@ impl<'m> Client<'m> {
         }
     }
 
-    /// The next line of what has come.
+    /// Returns the next line of the bytes that have come.
     pub(super) fn next_line(&mut self) -> Option<Range<usize>> {
         let unseen = self.buffer.get(self.start..self.end)?;
         let length = unseen.iter().position(|byte| *byte == b'\n')?;
@@ -220,12 +211,13 @@ impl<'m> Client<'m> {
         Some(line)
     }
 
-    /// The bytes of a line, until the next one is asked for.
+    /// Returns the bytes of a line. They are valid until the next call of
+    /// [`Client::receive`].
     pub(super) fn at(&self, line: Range<usize>) -> &[u8] {
         self.buffer.get(line).unwrap_or(&[])
     }
 
-    /// Takes what has come; false if that is nothing.
+    /// Receives bytes; returns false if none have come.
     pub(super) fn receive(&mut self) -> Result<bool, ClientError> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end = self.end.saturating_sub(self.start);
@@ -244,6 +236,7 @@ impl<'m> Client<'m> {
         }
     }
 
+    /// Waits for bytes, or for the end of stdout.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<(), ClientError> {
         let left = deadline.map(|deadline| clock::now().until(deadline));
         if left.is_some_and(Duration::is_zero) {
@@ -259,39 +252,40 @@ impl<'m> Client<'m> {
         if set.ready().any(|is_stdout| is_stdout) { Err(ClientError::Reported(exit::FAILED)) } else { Ok(()) }
     }
 
-    /// Sends a request and gives what stands behind `ok` in its answer, or
-    /// the exit code after telling.
-    pub(super) fn ask(&mut self, verb: &str, parts: &[&[u8]]) -> Result<&[u8], u8> {
-        self.ask_until(Some(clock::now() + ANSWER_WAIT), verb, parts)
-    }
-
-    /// As [`Client::ask`], with another deadline for the answer.
-    pub(super) fn ask_until(
-        &mut self,
-        deadline: Option<Instant>,
-        verb: &str,
-        parts: &[&[u8]],
-    ) -> Result<&[u8], u8> {
-        let line = match self.send(parts).and_then(|()| self.line(deadline)) {
-            Ok(line) => line,
-            Err(error) => return Err(self.report(verb, error)),
-        };
-        match Answer::parse(self.at(line)) {
-            Answer::Ok(text) => Ok(text),
-            Answer::Refused(code, text) => Err(report_refused(verb, code, text)),
-            Answer::Garbage => Err(self.report(verb, ClientError::Garbage)),
+    /// Sends a request, and returns the fields after `ok` of its answer.
+    ///
+    /// # Errors
+    /// The exit code, after printing the reason.
+    pub(super) fn ask(&mut self, deadline: Option<Instant>, parts: &[&[u8]]) -> Result<&[u8], u8> {
+        match self.send(parts).and_then(|()| self.line(deadline)) {
+            Ok(line) => match Answer::parse(self.at(line)) {
+                Answer::Ok(text) => Ok(text),
+                refused => Err(self.report_answer(refused)),
+            },
+            Err(error) => Err(self.report(error)),
         }
     }
 
-    /// Tells why there is no answer; the exit code.
+    /// Prints an answer that is not `ok`; returns the exit code.
+    pub(super) fn report_answer(&self, answer: Answer<'_>) -> u8 {
+        let denied = matches!(answer, Answer::Refused(b"denied", _));
+        fail(if denied { exit::NO_PRIVILEGE } else { exit::FAILED }, &|out| {
+            out.push_str(self.command);
+            out.push_str(": ");
+            answer.describe(out);
+        })
+    }
+
+    /// Prints the reason why there is no answer; returns the exit code.
     #[inline(never)]
-    pub(super) fn report(&self, verb: &str, error: ClientError) -> u8 {
+    pub(super) fn report(&self, error: ClientError) -> u8 {
         let code = match error {
             ClientError::NotRunning => exit::NOT_RUNNING,
-            ClientError::Failed(failure) if failure.is_denied() => exit::NO_PRIVILEGE,
             ClientError::Failed(Failure { errno: Errno::NAMETOOLONG, .. }) => exit::CONFIG,
+            ClientError::Failed(failure) => code_of(failure),
+            ClientError::Garbage => return self.report_answer(Answer::Garbage),
             ClientError::Reported(code) => return code,
-            _ => exit::FAILED,
+            ClientError::TimedOut | ClientError::Closed => exit::FAILED,
         };
         fail(code, &|out| match error {
             ClientError::NotRunning => {
@@ -308,58 +302,32 @@ impl<'m> Client<'m> {
                 });
             }
             _ => {
-                out.push_str(verb);
+                out.push_str(self.command);
                 out.push_str(match error {
                     ClientError::TimedOut => ": no answer within 30 s",
-                    ClientError::Closed => ": the connection was closed before the answer came",
-                    _ => ": the answer is not one of this protocol",
+                    _ => ": the connection was closed before the answer came",
                 });
             }
         })
     }
 }
 
-/// Tells that a request was refused; the exit code.
-pub(super) fn report_refused(verb: &str, code: &[u8], text: &[u8]) -> u8 {
-    fail(if code == b"denied" { exit::NO_PRIVILEGE } else { exit::FAILED }, &|out| {
-        out.push_str(verb);
-        out.push_str(": ");
-        push_refusal(code, text, out);
-    })
-}
-
-/// `text (code)`, escaped.
-pub(super) fn push_refusal(code: &[u8], text: &[u8], out: &mut Writer<'_>) {
-    out.push_escaped(text);
-    out.push_str(" (");
-    out.push_escaped(code);
-    out.push_str(")");
+/// Returns true if a service that runs can fail so, because it creates its socket.
+pub(super) fn takes_no_connection(failure: Failure) -> bool {
+    matches!(failure.errno, Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED | Errno::AGAIN)
 }
 
 impl Invocation {
-    /// A client of the service, not connected yet, with the scratch memory
-    /// for its lines; and the rest of that memory.
+    /// Returns a client of the service, not connected, with the first `line_bytes` of the
+    /// scratch memory for its lines; and the rest of that memory.
+    ///
+    /// # Errors
+    /// A path is too long; the exit code, after printing the reason.
     pub(super) fn client(&mut self, line_bytes: usize) -> Result<(Client<'_>, &mut [u8]), u8> {
         self.load_or_defaults();
-        // The scratch memory is free: the configuration is read.
+        // The configuration has been read, so the scratch memory is free.
         let (lines, rest) = self.memory.scratch.pages().split_at_mut_checked(line_bytes).unwrap_or_default();
         let config = &self.memory.config;
-        Client::new(self.service, config, lines).map(|client| (client, rest))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_ok_or_err_and_nothing_else() {
-        assert_eq!(Answer::parse(b"ok"), Answer::Ok(b""));
-        assert_eq!(Answer::parse(b"ok id=7"), Answer::Ok(b"id=7"));
-        assert_eq!(Answer::parse(b"err full no room"), Answer::Refused(b"full", b"no room"));
-        assert_eq!(Answer::parse(b"err full"), Answer::Refused(b"full", b""));
-        for line in [&b""[..], b"okay", b"err", b"err ", b"event 1"] {
-            assert_eq!(Answer::parse(line), Answer::Garbage, "{line:?}");
-        }
+        Client::new(self.service, self.command, config, lines).map(|client| (client, rest))
     }
 }

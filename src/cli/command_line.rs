@@ -1,76 +1,184 @@
-//! What stands before and behind a command's name: options, then words. A
-//! command declares in `COMMANDS` which options it knows and how many words.
+//! The command line: options, the command, its options, its operands.
 //!
-//! Nothing is printed here, and nothing asked of the kernel: whoever calls tells what is
-//! wrong, if something is ([`UsageError`]).
+//! The table of commands is an argument, so that this file names no command. The options
+//! are listed here: `options!` the options of commands, [`GLOBAL_OPTIONS`] the options
+//! before the command.
+//!
+//! Nothing is printed here, and no system call made: the caller prints a [`UsageError`].
 
-use super::{COMMANDS, Command, CommandFn, OperandSpec};
+use super::output::push_word;
 use crate::limits::{OPTION_WORDS_MAX, OVERRIDES_MAX};
 use crate::proto::service::Service;
 use crate::sys::args::Args;
+use crate::util::string_table::StringTable;
+use crate::util::string_table::string_table;
 use crate::util::text::{Writer, parse_u64};
 use core::ffi::c_char;
 use heapless::Vec;
 
-/// The options behind a command's name, as bits.
-pub(super) mod option {
-    /// A command without options.
-    pub(in crate::cli) const NONE: u16 = 0;
-    /// `--json`
-    pub(in crate::cli) const JSON: u16 = 1;
-    /// `--prometheus`
-    pub(in crate::cli) const PROMETHEUS: u16 = 2;
-    /// `--wait`
-    pub(in crate::cli) const WAIT: u16 = 4;
-    /// `--ready-fd N`
-    pub(in crate::cli) const READY_FD: u16 = 8;
-    /// `--health FILE`
-    pub(in crate::cli) const HEALTH: u16 = 16;
-    /// `--child FOLDER`
-    pub(in crate::cli) const CHILD: u16 = 32;
-    /// `--dump`
-    pub(in crate::cli) const DUMP: u16 = 512;
-    /// `-s SIZE`
-    pub(in crate::cli) const SIZE: u16 = 64;
-    /// `-n KEEP`
-    pub(in crate::cli) const KEEP: u16 = 128;
-    /// `-t TIME`
-    pub(in crate::cli) const TIME: u16 = 256;
-    /// Those with a value.
-    pub(in crate::cli) const VALUED: u16 = READY_FD | HEALTH | CHILD | SIZE | KEEP | TIME;
-}
-
-/// Their names. The value of one with a single letter may be attached.
-const OPTIONS: &[(&[u8], u16)] = &[
-    (b"--json", option::JSON),
-    (b"--prometheus", option::PROMETHEUS),
-    (b"--wait", option::WAIT),
-    (b"--ready-fd", option::READY_FD),
-    (b"--health", option::HEALTH),
-    (b"--child", option::CHILD),
-    (b"--dump", option::DUMP),
-    (b"-s", option::SIZE),
-    (b"-n", option::KEEP),
-    (b"-t", option::TIME),
+/// The options before the command: name, value, help.
+pub static GLOBAL_OPTIONS: StringTable = string_table![
+    "-c",
+    "FILE",
+    "the configuration file",
+    "-d",
+    "DIR",
+    "put every file below DIR",
+    "-o",
+    "KEY=VALUE",
+    "set one configuration key",
 ];
 
-/// The names of the options in `bits`, and whether a value follows.
-pub(super) fn names_of(bits: u16) -> impl Iterator<Item = (&'static str, bool)> {
-    let known = OPTIONS.iter().filter(move |(_, bit)| bit & bits != 0);
-    known.map(|(name, bit)| (core::str::from_utf8(name).unwrap_or_default(), bit & option::VALUED != 0))
+/// Declares the options of commands: their names, and the words for their values.
+macro_rules! options {
+    ($($option:ident = $name:literal $value:literal),* $(,)?) => {
+        /// An option of a command.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub(super) enum CommandOption {
+            $(#[doc = concat!("`", $name, " ", $value, "`")] $option),*
+        }
+
+        impl CommandOption {
+            const ALL: &[Self] = &[$(Self::$option),*];
+        }
+
+        /// The name of each option, and the word for its value; empty if it has no value.
+        static OPTIONS: StringTable = string_table![$($name, $value),*];
+    };
+}
+
+// The options with a value come first: see `Operands::values`.
+options! {
+    ReadyFd = "--ready-fd" "N",
+    Health = "--health" "FILE",
+    Child = "--child" "FOLDER",
+    Size = "-s" "SIZE",
+    Keep = "-n" "KEEP",
+    Time = "-t" "TIME",
+    Json = "--json" "",
+    Prometheus = "--prometheus" "",
+    Wait = "--wait" "",
+    Dump = "--dump" "",
+}
+
+/// The number of options with a value.
+const VALUED: usize = CommandOption::Json as usize;
+
+impl CommandOption {
+    fn name(self) -> &'static str {
+        OPTIONS.get(self as usize * 2)
+    }
+
+    fn value(self) -> &'static str {
+        OPTIONS.get(self as usize * 2 + 1)
+    }
+}
+
+/// A set of options.
+#[derive(Clone, Copy)]
+pub(super) struct OptionSet(u16);
+
+impl OptionSet {
+    /// Returns the set of these options.
+    pub(super) const fn of(options: &[CommandOption]) -> Self {
+        let (mut bits, mut rest) = (0, options);
+        while let [option, others @ ..] = rest {
+            bits |= 1 << *option as u16;
+            rest = others;
+        }
+        Self(bits)
+    }
+
+    fn has(self, option: CommandOption) -> bool {
+        self.0 & 1 << option as u16 != 0
+    }
+
+    fn iter(self) -> impl Iterator<Item = CommandOption> {
+        CommandOption::ALL.iter().copied().filter(move |option| self.has(*option))
+    }
+}
+
+/// The operands that a command takes after its options.
+#[derive(Clone, Copy)]
+pub(super) enum OperandSpec {
+    /// The name of a service, or nothing.
+    Service,
+    /// The name of a service, or nothing; for the supervisor also `--` and a program with
+    /// its arguments.
+    Program,
+    /// At least and at most this many words.
+    Count(u8, u8),
+    /// At least this many words.
+    AtLeast(u8),
+}
+
+/// The part of a command's entry that is not text.
+#[derive(Clone, Copy)]
+pub(super) struct CommandSpec {
+    pub(super) options: OptionSet,
+    pub(super) operands: OperandSpec,
+}
+
+/// A command of the program, without its function.
+#[derive(Clone, Copy)]
+pub struct Command {
+    /// The index in the table.
+    pub(super) index: usize,
+    /// The name.
+    pub name: &'static str,
+    /// The arguments, for users. A word in capitals stands for a value, `[]` encloses what
+    /// can be left out, `|` separates alternatives.
+    pub args: &'static str,
+    /// The purpose, in one line.
+    pub summary: &'static str,
+    /// The rest of the help: exit codes and options. Two blanks separate an option, or a
+    /// form of the command, from its explanation.
+    pub details: &'static str,
+    spec: CommandSpec,
+}
+
+impl Command {
+    /// Returns the name of each option of the command, and the word for its value; empty
+    /// if the option has no value.
+    pub fn options(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.spec.options.iter().map(|option| (option.name(), option.value()))
+    }
+}
+
+/// The commands, in the order of `help`.
+pub struct CommandTable {
+    /// For each command four strings: name, arguments, summary, details.
+    pub(super) texts: StringTable,
+    pub(super) specs: &'static [CommandSpec],
+}
+
+impl CommandTable {
+    /// Returns all commands.
+    pub fn iter(&self) -> impl Iterator<Item = Command> {
+        self.specs.iter().enumerate().map(|(index, spec)| {
+            let text = |column: usize| self.texts.get(index.saturating_mul(4).saturating_add(column));
+            Command { index, name: text(0), args: text(1), summary: text(2), details: text(3), spec: *spec }
+        })
+    }
+
+    /// Returns the command with this name.
+    pub(super) fn find(&self, name: &[u8]) -> Option<Command> {
+        self.iter().find(|command| command.name.as_bytes() == name)
+    }
 }
 
 /// A whole command line.
 pub struct CommandLine {
-    /// What stands before the command.
+    /// The options before the command.
     pub options: Options,
-    /// The place of the command among the arguments.
+    /// The index of the command among the arguments.
     pub at: usize,
     /// The command.
-    pub command: &'static Command,
-    /// The service that it is about, if it is about one.
+    pub command: Command,
+    /// The service that the command is about; `jobs` if the command line names none.
     pub service: Service,
-    /// What stands behind it.
+    /// The words after the command.
     pub operands: Operands,
 }
 
@@ -80,52 +188,45 @@ impl CommandLine {
     /// # Errors
     /// [`UsageError`]
     #[inline(never)]
-    pub fn parse(args: &Args) -> Result<Self, UsageError> {
+    pub fn parse(commands: &CommandTable, args: &Args) -> Result<Self, UsageError> {
         let (options, at) = parse_options(args)?;
         let name = match args.get(at).ok_or(UsageError::of("", Wrong::NoCommand))? {
             b"--help" | b"-h" => &b"help"[..],
             b"--version" | b"-V" => b"version",
             name => name,
         };
-        let command = command_named(name).ok_or(UsageError::of("", Wrong::Command(name)))?;
-        let operands = Operands::parse(command, args, at.saturating_add(1))?;
-        let service = match (&command.run, operands.service) {
-            (CommandFn::Plain(_), _) | (_, None) => Service::Jobs,
-            (_, Some(word)) => {
-                Service::named(word).ok_or(UsageError::of(command.name, Wrong::Service(word)))?
+        let command = commands.find(name).ok_or(UsageError::of("", Wrong::Command(name)))?;
+        let operands = Operands::parse(&command, args, at.saturating_add(1))?;
+        let service = match operands.service {
+            None => Service::Jobs,
+            Some(word) => {
+                Service::from_name(word).ok_or(UsageError::of(command.name, Wrong::Service(word)))?
             }
         };
         Ok(Self { options, at, command, service, operands })
     }
 }
 
-/// The command with this name.
-pub(super) fn command_named(name: &[u8]) -> Option<&'static Command> {
-    COMMANDS.iter().find(|command| command.name.as_bytes() == name)
-}
-
-/// A command line that says nothing.
+/// A mistake in the command line.
 #[derive(Clone, Copy, Debug)]
 pub struct UsageError {
-    /// The command whose help says more; empty for that of the program.
+    /// The command whose help explains more; empty for the help of the program.
     pub command: &'static str,
     wrong: Wrong,
 }
 
-/// What is wrong with it.
+/// The kind of a mistake, and its word.
 #[derive(Clone, Copy, Debug)]
 enum Wrong {
     NoCommand,
     Command(&'static [u8]),
     Service(&'static [u8]),
-    /// Before the command.
-    Option(&'static [u8]),
-    OptionValue(u8),
+    GlobalOption(&'static [u8]),
+    GlobalValue(u8),
     TooManyOverrides,
     TooManyOptions,
-    /// Behind it.
-    WordOption(&'static [u8]),
-    WordOptionValue(&'static [u8]),
+    Option(&'static [u8]),
+    Value(&'static [u8]),
     Missing(&'static str),
     Extra(&'static [u8]),
     ReadyFd,
@@ -136,38 +237,37 @@ impl UsageError {
         Self { command, wrong }
     }
 
-    /// What is wrong, for people.
+    /// Writes the mistake, and what would be right.
     pub fn describe(&self, out: &mut Writer<'_>) {
-        let mut quote = |what: &str, word: &[u8]| {
-            out.push_str(what);
-            out.push_str(" \"");
-            out.push_escaped(word.get(..40).unwrap_or(word));
-            out.push_str("\"");
-        };
         match self.wrong {
             Wrong::NoCommand => out.push_str("a command is missing"),
-            Wrong::Command(name) => quote("unknown command", name),
+            Wrong::Command(name) => push_word("unknown command", name, out),
             Wrong::Service(word) => {
-                quote("unknown service", word);
+                push_word("unknown service", word, out);
                 out.push_str("; known are");
                 for service in Service::ALL {
                     out.push_str(" ");
                     out.push_str(service.name());
                 }
             }
-            Wrong::Option(word) => {
-                quote("unknown option", word);
-                out.push_str("; known before a command are -c FILE, -d DIR, -o KEY=VALUE");
+            Wrong::GlobalOption(word) => {
+                push_word("unknown option", word, out);
+                let mut before = "; known before a command are ";
+                for index in 0..GLOBAL_OPTIONS.len() / 3 {
+                    out.push_str(before);
+                    push_global_option(index, out);
+                    before = ", ";
+                }
             }
-            Wrong::OptionValue(letter) => {
+            Wrong::GlobalValue(letter) => {
                 out.push_str("option -");
                 out.push(&[letter]);
                 out.push_str(" needs a value");
             }
             Wrong::TooManyOverrides => out.push_str("too many options -o"),
             Wrong::TooManyOptions => out.push_str("too many options before the command"),
-            Wrong::WordOption(word) => quote("unknown option", word),
-            Wrong::WordOptionValue(word) => {
+            Wrong::Option(word) => push_word("unknown option", word, out),
+            Wrong::Value(word) => {
                 out.push(word);
                 out.push_str(" needs a value");
             }
@@ -177,7 +277,7 @@ impl UsageError {
                 out.push_str(" ");
                 out.push_str(args);
             }
-            Wrong::Extra(word) => quote("unexpected argument", word),
+            Wrong::Extra(word) => push_word("unexpected argument", word, out),
             Wrong::ReadyFd => {
                 out.push_str("--ready-fd needs the number of an open descriptor above 2");
             }
@@ -185,7 +285,14 @@ impl UsageError {
     }
 }
 
-/// What stands before the command.
+/// Writes name and value of an option of [`GLOBAL_OPTIONS`].
+pub(super) fn push_global_option(index: usize, out: &mut Writer<'_>) {
+    out.push_str(GLOBAL_OPTIONS.get(index.saturating_mul(3)));
+    out.push_str(" ");
+    out.push_str(GLOBAL_OPTIONS.get(index.saturating_mul(3).saturating_add(1)));
+}
+
+/// The options before the command.
 #[derive(Default)]
 pub struct Options {
     /// The value of `-c`.
@@ -196,59 +303,45 @@ pub struct Options {
     pub overrides: Vec<&'static [u8], OVERRIDES_MAX>,
 }
 
-/// What stands behind the command's name.
+/// The words after the command's name.
 pub struct Operands {
     args: Args,
-    /// The place of the first word behind the options.
+    /// The index of the first word after the options.
     first: usize,
-    given: u16,
-    /// `--` stood before the words: none of them means anything but itself.
+    given: OptionSet,
+    /// The values of the options that have one.
+    values: [&'static [u8]; VALUED],
+    /// Set if `--` stood before the words: each of them is taken as it is.
     pub literal: bool,
     /// The name of a service.
     pub service: Option<&'static [u8]>,
-    /// The value of `--ready-fd`.
-    pub ready_fd: Option<i32>,
-    /// The value of `--health`.
-    pub health: Option<&'static [u8]>,
-    /// The value of `--child`.
-    pub child: Option<&'static [u8]>,
-    /// The value of `-s`.
-    pub size: Option<&'static [u8]>,
-    /// The value of `-n`.
-    pub keep: Option<&'static [u8]>,
-    /// The value of `-t`.
-    pub time: Option<&'static [u8]>,
 }
 
 impl Operands {
-    /// Reads the arguments from place `first` on as `command` declares them.
+    /// Reads the arguments from index `first` on, as the entry of `command` asks.
     #[inline(never)]
-    fn parse(command: &'static Command, args: &Args, first: usize) -> Result<Self, UsageError> {
+    fn parse(command: &Command, args: &Args, first: usize) -> Result<Self, UsageError> {
         let mut operands = Self {
             args: *args,
             first,
-            given: 0,
+            given: OptionSet(0),
+            values: [&[]; VALUED],
             literal: false,
             service: None,
-            ready_fd: None,
-            health: None,
-            child: None,
-            size: None,
-            keep: None,
-            time: None,
         };
         operands.take_options(command)?;
-        let (least, most) = match command.operand_spec {
-            OperandSpec::Count(least, most) => (least, most),
-            OperandSpec::Program if operands.literal => (1, usize::MAX),
-            OperandSpec::Service | OperandSpec::Program => {
+        let program = (1, usize::MAX);
+        let (least, most) = match command.spec.operands {
+            OperandSpec::Count(least, most) => (usize::from(least), usize::from(most)),
+            OperandSpec::AtLeast(least) => (usize::from(least), usize::MAX),
+            OperandSpec::Program if operands.literal => program,
+            spec => {
                 operands.service = operands.get(0);
                 if operands.service.is_some() {
                     operands.first = operands.first.saturating_add(1);
                     operands.take_options(command)?;
                 }
-                let takes_program = matches!(command.operand_spec, OperandSpec::Program) && operands.literal;
-                if takes_program { (1, usize::MAX) } else { (0, 0) }
+                if matches!(spec, OperandSpec::Program) && operands.literal { program } else { (0, 0) }
             }
         };
         if least > 0 && operands.get(least.saturating_sub(1)).is_none() {
@@ -260,73 +353,75 @@ impl Operands {
         }
     }
 
-    /// Takes the options at the place where the words begin.
-    fn take_options(&mut self, command: &'static Command) -> Result<(), UsageError> {
+    /// Takes the options at the index where the words begin. The value of an option with a
+    /// single letter may be attached to it.
+    fn take_options(&mut self, command: &Command) -> Result<(), UsageError> {
+        let error = |wrong| UsageError::of(command.name, wrong);
         while let Some(word @ [b'-', _, ..]) = self.get(0) {
             self.first = self.first.saturating_add(1);
             if word == b"--" {
                 self.literal = true;
                 break;
             }
-            let found = OPTIONS.iter().find_map(|(name, bit)| {
-                let attached = word.strip_prefix(*name).filter(|_| command.options & bit != 0)?;
-                (attached.is_empty() || name.len() == 2).then_some((*bit, attached))
+            let found = command.spec.options.iter().find_map(|option| {
+                let attached = word.strip_prefix(option.name().as_bytes())?;
+                (attached.is_empty() || option.name().len() == 2).then_some((option, attached))
             });
-            let Some((bit, attached)) = found else {
-                return Err(UsageError::of(command.name, Wrong::WordOption(word)));
-            };
-            self.given |= bit;
-            if bit & option::VALUED == 0 {
-                continue;
-            }
-            let value = if attached.is_empty() {
-                let value = self.get(0).ok_or(UsageError::of(command.name, Wrong::WordOptionValue(word)))?;
+            let (option, attached) = found.ok_or(error(Wrong::Option(word)))?;
+            self.given.0 |= OptionSet::of(&[option]).0;
+            let Some(value) = self.values.get_mut(option as usize) else { continue };
+            *value = attached;
+            if attached.is_empty() {
+                let next = self.args.get(self.first).ok_or(error(Wrong::Value(word)))?;
+                *value = next;
                 self.first = self.first.saturating_add(1);
-                value
-            } else {
-                attached
-            };
-            match bit {
-                option::SIZE => self.size = Some(value),
-                option::KEEP => self.keep = Some(value),
-                option::TIME => self.time = Some(value),
-                option::READY_FD => self.ready_fd = Some(parse_ready_fd(value)?),
-                option::HEALTH => self.health = Some(value),
-                _ => self.child = Some(value),
             }
         }
-        Ok(())
+        match (self.value(CommandOption::ReadyFd), self.ready_fd()) {
+            (Some(_), None) => Err(error(Wrong::ReadyFd)),
+            _ => Ok(()),
+        }
     }
 
-    /// The words as execve(2) takes them: a program and its arguments.
+    /// Returns the descriptor that `--ready-fd` names.
+    pub(super) fn ready_fd(&self) -> Option<i32> {
+        let number = self.value(CommandOption::ReadyFd).and_then(parse_u64)?;
+        i32::try_from(number).ok().filter(|number| *number > 2)
+    }
+
+    /// Returns the words as execve(2) takes them: a program and its arguments.
     pub(super) fn program(&self) -> &'static [*const c_char] {
         self.args.tail(self.first)
     }
 
-    /// Word `index`, counted from 0.
+    /// Returns word `index`, counted from 0.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&'static [u8]> {
         self.args.get(self.first.saturating_add(index))
     }
 
-    /// The value of environment variable `name`, if it is set.
+    /// Returns the value of environment variable `name`, if it is set.
     pub(super) fn env(&self, name: &[u8]) -> Option<&'static [u8]> {
         self.args.env(name)
     }
 
-    /// The names of the options that were given, and whether they have a value.
-    pub fn options(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        names_of(self.given)
+    /// Returns the name of each option that was given, and its value if it has one.
+    pub fn options(&self) -> impl Iterator<Item = (&'static str, Option<&'static [u8]>)> {
+        self.given.iter().map(|option| (option.name(), self.value(option)))
     }
 
-    /// Whether an option was given.
-    #[must_use]
-    pub fn has(&self, bit: u16) -> bool {
-        self.given & bit != 0
+    /// Returns true if the option was given.
+    pub(super) fn has(&self, option: CommandOption) -> bool {
+        self.given.has(option)
+    }
+
+    /// Returns the value of an option, if it was given and has a value.
+    pub(super) fn value(&self, option: CommandOption) -> Option<&'static [u8]> {
+        self.values.get(option as usize).copied().filter(|_| self.has(option))
     }
 }
 
-/// The options before the command, and the place of the command.
+/// Returns the options before the command, and the index of the command.
 fn parse_options(args: &Args) -> Result<(Options, usize), UsageError> {
     let wrong = |wrong| UsageError::of("", wrong);
     let mut options = Options::default();
@@ -340,7 +435,7 @@ fn parse_options(args: &Args) -> Result<(Options, usize), UsageError> {
         } else {
             Some(attached)
         };
-        let value = value.filter(|value| !value.is_empty()).ok_or(wrong(Wrong::OptionValue(*letter)))?;
+        let value = value.filter(|value| !value.is_empty()).ok_or(wrong(Wrong::GlobalValue(*letter)))?;
         match letter {
             b'c' => options.config = Some(value),
             b'd' => options.folder = Some(value),
@@ -352,13 +447,8 @@ fn parse_options(args: &Args) -> Result<(Options, usize), UsageError> {
     }
     match args.get(at) {
         Some(word @ [b'-', ..]) if !matches!(word, b"--help" | b"-h" | b"--version" | b"-V") => {
-            Err(wrong(Wrong::Option(word)))
+            Err(wrong(Wrong::GlobalOption(word)))
         }
         _ => Ok((options, at)),
     }
-}
-
-fn parse_ready_fd(word: &[u8]) -> Result<i32, UsageError> {
-    let number = parse_u64(word).and_then(|number| i32::try_from(number).ok());
-    number.filter(|number| *number > 2).ok_or(UsageError::of("run", Wrong::ReadyFd))
 }

@@ -1,40 +1,40 @@
-//! `doctor`: what of this machine would degrade a service, and what to do about it.
-//! It only looks: nothing is created, locked or signalled.
+//! `doctor`: prints the conditions of this machine that would degrade a service, and the
+//! remedy for each. It changes nothing: no file is created or locked, no signal sent.
 
-use super::{Invocation, print};
+use super::invocation::Invocation;
+use super::output::{CommandResult, print};
 use crate::limits::{CLOCK_SET_AFTER, DESCRIPTORS_MAX, FREE_WARN_BYTES};
 use crate::proto::config::{Config, Handler};
 use crate::proto::filesystem::{Medium, medium};
 use crate::proto::log::emit_iso;
 use crate::proto::service::Service;
+use crate::service::accounts;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::lifecycle::{describe_at, exit};
 use crate::service::listener::{describe_unknown, find_policy};
 use crate::sys::inotify::Inotify;
 use crate::sys::socket::SOCKET_PATH_MAX_BYTES;
-use crate::sys::{Errno, Failure, Op, clock, fds, file, identity, process};
+use crate::sys::{Errno, Failure, Op, clock, fds, file, process};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
-/// Writes what was found, and what to do.
+/// Writes a finding and its remedy.
 type Finding<'a> = &'a dyn Fn(&mut Writer<'_>);
 
-/// A consultation.
+/// The findings so far.
 struct Doctor<'a> {
     config: &'a Config,
-    /// The folder that a start makes if it is missing, beside those of the spool.
+    /// The folder that a start creates if it is missing, as it does those of the spool.
     made: Path,
     warnings: u32,
-    /// Nobody reads it any more.
+    /// Set if stdout cannot be written.
     unread: bool,
 }
 
 /// `doctor`
-pub(super) fn doctor(mut invocation: Invocation) -> u8 {
-    if let Err(code) = invocation.load() {
-        return code;
-    }
+pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
+    invocation.load()?;
     let made = invocation.memory.config_source.default_paths.pid_file.parent();
     let mut doctor = Doctor { config: &invocation.memory.config, made, warnings: 0, unread: false };
     doctor.kernel();
@@ -45,7 +45,7 @@ pub(super) fn doctor(mut invocation: Invocation) -> u8 {
 }
 
 impl Doctor<'_> {
-    /// One line: `ok` or `warn`, the subject, what was found.
+    /// Prints one line: `ok` or `warn`, the subject, the finding.
     #[inline(never)]
     fn print_finding(&mut self, well: bool, subject: &str, text: Finding<'_>) {
         let mut line = [0; 480];
@@ -55,17 +55,16 @@ impl Doctor<'_> {
         out.push_str(": ");
         text(&mut out);
         out.end_line();
-        self.unread |= print(out.as_bytes()) != exit::OK;
+        self.unread |= print(out.as_bytes()).is_err();
         self.warnings = self.warnings.saturating_add(u32::from(!well));
     }
 
-    /// The same for what needs no numbers: one text if it is well, one if not.
+    /// Prints one line with the text `good` or the text `bad`.
     fn print_check(&mut self, well: bool, subject: &str, good: &str, bad: &str) {
         self.print_finding(well, subject, &|out| out.push_str(if well { good } else { bad }));
     }
 
-    // ----- the kernel and its time -------------------------------------------
-
+    /// Checks the kernel and the clock.
     fn kernel(&mut self) {
         let wall = clock::wall();
         self.print_finding(wall >= CLOCK_SET_AFTER, "clock", &|out| {
@@ -121,8 +120,7 @@ impl Doctor<'_> {
         });
     }
 
-    // ----- where the files are --------------------------------------------------
-
+    /// Checks the places of the files.
     fn files(&mut self) {
         let Config { spool, log_file, health_file, pid_file, log_max, .. } = self.config;
         let synced = self.config.sync_always();
@@ -167,7 +165,7 @@ impl Doctor<'_> {
         }
     }
 
-    /// The filesystem of `path`; `objection` says what is wrong with a medium.
+    /// Checks the filesystem of `path`; `objection` returns the disadvantage of a medium.
     #[inline(never)]
     fn place(&mut self, subject: &str, path: &Path, objection: &dyn Fn(Medium) -> Option<&'static str>) {
         let parent = path.parent();
@@ -194,7 +192,7 @@ impl Doctor<'_> {
         }
         let objection = objection(medium);
         let full = filesystem.free.is_some_and(|free| free < FREE_WARN_BYTES);
-        // (only the spool is a directory itself)
+        // Of these paths only the spool is a directory.
         let usable = file::writable(name, folder != *path || subject == "spool");
         if let Some(failure) = usable.err().filter(|_| !filesystem.read_only) {
             return self.print_finding(false, subject, &|out| describe_at(&folder, failure, out));
@@ -220,8 +218,7 @@ impl Doctor<'_> {
         });
     }
 
-    // ----- who and what the configuration names ---------------------------------
-
+    /// Checks the users and groups of the configuration.
     fn accounts(&mut self) {
         let config = self.config;
         if let Err(name) = find_policy(Service::Jobs, config) {
@@ -230,13 +227,13 @@ impl Doctor<'_> {
         if config.user.is_empty() {
             return;
         }
-        match identity::resolve(&config.user, &config.group) {
+        match accounts::resolve(&config.user, &config.group) {
             Err(name) => self.print_finding(false, "user", &|out| {
                 out.push_escaped(name);
                 out.push_str(": neither a number nor known to /etc/passwd or /etc/group; a start fails");
             }),
             Ok(identity) => {
-                // What the service creates and replaces has to be in folders of its own.
+                // The service creates and replaces files, so their folders must be its own.
                 let folders = [config.log_file.parent(), config.health_file.parent()];
                 let [log, health] = &folders;
                 for folder in folders.get(..if log == health { 1 } else { 2 }).unwrap_or(&folders) {
@@ -254,6 +251,7 @@ impl Doctor<'_> {
         }
     }
 
+    /// Checks the handler and the watchdog of the configuration.
     fn programs(&mut self) {
         let config = self.config;
         let shell = Path::new(b"/bin/sh").unwrap_or_default();
@@ -281,8 +279,8 @@ impl Doctor<'_> {
         }
     }
 
-    /// What it comes to.
-    fn finish(&self) -> u8 {
+    /// Prints the number of warnings; returns the exit code.
+    fn finish(&self) -> CommandResult {
         let mut line = [0; 64];
         let mut out = Writer::new(&mut line);
         let _ = match self.warnings {
@@ -290,12 +288,12 @@ impl Doctor<'_> {
             1 => uwrite!(out, "zigsvc: 1 warning\n"),
             count => uwrite!(out, "zigsvc: {} warnings\n", count),
         };
-        let unread = self.unread || print(out.as_bytes()) != exit::OK;
-        if self.warnings == 0 && !unread { exit::OK } else { exit::FAILED }
+        let unread = self.unread || print(out.as_bytes()).is_err();
+        if self.warnings == 0 && !unread { Ok(exit::OK) } else { Err(exit::FAILED) }
     }
 }
 
-/// The nearest folder at or above `path` that exists: what is missing is created
+/// Returns the nearest folder at or above `path` that exists; missing folders are created
 /// there.
 fn existing(path: &Path) -> Path {
     let mut folder = path.clone();
@@ -309,7 +307,7 @@ fn existing(path: &Path) -> Path {
     folder
 }
 
-/// What an overlay on a router is written to: its upper layer is mounted at /overlay
+/// Returns the medium below an overlay on a router, whose upper layer is mounted at /overlay
 /// (OpenWrt).
 fn below_overlay() -> Option<(Medium, &'static str)> {
     let meta = file::meta_at(c"/overlay", true).ok()?;

@@ -1,7 +1,8 @@
-//! What the program tells of itself: check, limits, help, version.
+//! The commands that print facts of the program: check, limits, help, version.
 
-use super::command_line::Operands;
-use super::{COMMANDS, Invocation, command_named, print, usage};
+use super::command_line::{CommandTable, GLOBAL_OPTIONS, Operands, push_global_option};
+use super::invocation::Invocation;
+use super::output::{CommandResult, print, push_word, usage};
 use crate::limits::TABLE;
 use crate::proto::config::keys::KEYS;
 use crate::proto::service::Service;
@@ -10,107 +11,100 @@ use crate::service::memory::Memory;
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
-/// Where the summaries begin in the list of commands: behind the longest name
-/// with its arguments.
-const ARGS_COLUMN: usize = 41;
+/// The column of the summaries in the list of commands, after the longest name with its
+/// arguments.
+const SUMMARY_COLUMN: usize = 41;
+/// The column of the explanations in the list of options.
+const OPTION_COLUMN: usize = 14;
 
 /// `check`
-pub(super) fn check(mut invocation: Invocation) -> u8 {
-    if let Err(code) = invocation.load() {
-        return code;
-    }
+pub(super) fn check(mut invocation: Invocation) -> CommandResult {
+    invocation.load()?;
     let Memory { config_source, config, scratch, .. } = &mut *invocation.memory;
-    let mut code = comment(config_source.file.as_bytes());
+    // The configuration has been read, so the scratch memory is free.
+    let mut out = Writer::new(scratch.pages());
+    out.push_str("# effective configuration; the file is ");
+    out.push_escaped(config_source.file.as_bytes());
+    out.push_str("\n");
     for key in KEYS {
-        // The scratch memory is free again: the file is read.
-        let mut out = Writer::new(scratch.pages());
         out.push_str(key.name);
         out.push_str(" = ");
         key.emit(config, &mut out);
         out.push_str("\n");
-        code |= print(out.as_bytes());
+        print(out.as_bytes())?;
+        out.truncate(0);
     }
-    code
-}
-
-/// Says where the values come from, as a comment.
-fn comment(file: &[u8]) -> u8 {
-    let mut line = [0; 400];
-    let mut out = Writer::new(&mut line);
-    out.push_str("# effective configuration; the file is ");
-    out.push_escaped(file);
-    out.push_str("\n");
-    print(out.as_bytes())
+    Ok(exit::OK)
 }
 
 /// `limits`
-pub(super) fn limits(_: &Operands) -> u8 {
-    let mut code = exit::OK;
+pub(super) fn limits(_: &Operands) -> CommandResult {
     for (name, value, meaning) in TABLE {
         let mut line = [0; 160];
         let mut out = Writer::new(&mut line);
         out.push_str(name);
         pad(&mut out, 16);
-        let _ = uwrite!(out, "{}", *value);
+        out.push_u64(*value);
         pad(&mut out, 26);
-        out.push_str(meaning);
-        out.push_str("\n");
-        code |= print(out.as_bytes());
+        print_row(out, meaning)?;
     }
-    code
+    Ok(exit::OK)
 }
 
 /// `help [COMMAND]`
-pub(super) fn help(operands: &Operands) -> u8 {
-    let Some(name) = operands.get(0) else { return overview() };
-    let Some(command) = command_named(name) else {
-        return usage("", &|out| {
-            out.push_str("no help for \"");
-            out.push_escaped(name.get(..40).unwrap_or(name));
-            out.push_str("\"");
-        });
+pub(super) fn help(commands: &CommandTable, operands: &Operands) -> CommandResult {
+    let Some(name) = operands.get(0) else { return overview(commands) };
+    let Some(command) = commands.find(name) else {
+        return Err(usage("", &|out| push_word("no help for", name, out)));
     };
     let mut text = [0; 1280];
     let mut out = Writer::new(&mut text);
     let gap = if command.args.is_empty() { "" } else { " " };
     let _ = uwrite!(out, "zigsvc {}{}{}\n\n{}\n", command.name, gap, command.args, command.summary);
     out.push_str(command.details);
-    print(out.as_bytes())
+    print(out.as_bytes())?;
+    Ok(exit::OK)
 }
 
-fn overview() -> u8 {
-    let mut code = print(
-        b"zigsvc [-c FILE] [-d DIR] [-o KEY=VALUE]... COMMAND [ARG]...\n\n\
-          -c FILE       the configuration file\n\
-          -d DIR        put every file below DIR\n\
-          -o KEY=VALUE  set one configuration key\n\n",
-    );
+/// Prints the options before a command, and all commands.
+fn overview(commands: &CommandTable) -> CommandResult {
+    print(b"zigsvc [-c FILE] [-d DIR] [-o KEY=VALUE]... COMMAND [ARG]...\n\n")?;
     let mut line = [0; 160];
+    for index in 0..GLOBAL_OPTIONS.len() / 3 {
+        let mut out = Writer::new(&mut line);
+        push_global_option(index, &mut out);
+        pad(&mut out, OPTION_COLUMN);
+        print_row(out, GLOBAL_OPTIONS.get(index * 3 + 2))?;
+    }
     let mut out = Writer::new(&mut line);
-    out.push_str("Commands (SERVICE is one of");
+    out.push_str("\nCommands (SERVICE is one of");
     for service in Service::ALL {
         let _ = uwrite!(out, " {}", service.name());
     }
-    out.push_str("; jobs if none is named):\n");
-    code |= print(out.as_bytes());
-    for command in COMMANDS {
-        let mut line = [0; 160];
+    print_row(out, "; jobs if none is named):")?;
+    for command in commands.iter() {
         let mut out = Writer::new(&mut line);
         let _ = uwrite!(out, "  {} {}", command.name, command.args);
-        pad(&mut out, ARGS_COLUMN);
-        out.push_str(command.summary);
-        out.push_str("\n");
-        code |= print(out.as_bytes());
+        pad(&mut out, SUMMARY_COLUMN);
+        print_row(out, command.summary)?;
     }
-    code
+    Ok(exit::OK)
 }
 
 /// `version`
-pub(super) fn version(_: &Operands) -> u8 {
-    print(concat!("zigsvc ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())
+pub(super) fn version(_: &Operands) -> CommandResult {
+    print(concat!("zigsvc ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())?;
+    Ok(exit::OK)
 }
 
-/// Blanks up to `column`, at least one.
+/// Prints a line that ends with `text`.
+fn print_row(mut out: Writer<'_>, text: &str) -> Result<(), u8> {
+    out.push_str(text);
+    out.push_str("\n");
+    print(out.as_bytes())
+}
+
+/// Writes blanks up to `column`, at least one.
 fn pad(out: &mut Writer<'_>, column: usize) {
     out.push_str(" ");
     while out.len() < column {

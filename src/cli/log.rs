@@ -1,23 +1,22 @@
-//! `log`: stdin to a file that rotates, in whole lines.
+//! `log`: copies stdin to a file that rotates, in whole lines.
 //!
 //! ```text
 //! stdin ─▶ input ─▶ whole lines ──────────────────────▶ FILE
 //!                        └─▶ stamped in output (-t) ─▶──┘
 //! ```
 //!
-//! What is read is written before more is read, but the beginning of a line.
-//! While FILE cannot be written nothing is read, so the writer waits. What may
-//! be written, and where, is decided in `state/log_stream.rs`; when the pipe is left
-//! alone to fill, in `state/read_pacing.rs`; how a file rotates, in
-//! `service/logfile.rs`, as for the daemons' own log.
+//! Whole lines are written before more bytes are read. While FILE cannot be written,
+//! stdin is not read, so the process that writes to it waits. `state/log_stream.rs`
+//! decides which bytes are written to which file, `state/read_pacing.rs` for how long the
+//! pipe is left to fill; `service/logfile.rs` rotates, as for the log of a service.
 //!
-//! stdin is shared with others, so it stays blocking: poll(2) says when a read
-//! does not wait. There is no lock: two of these on one FILE would rotate each
-//! other's files.
+//! Stdin is shared with other processes, so it stays blocking: poll(2) reports when a read
+//! does not wait. There is no lock: two processes with one FILE would rotate each other's
+//! files.
 
-use super::command_line::Operands;
+use super::command_line::{CommandOption, Operands};
+use super::output::{CommandResult, code_of, fail, usage_text};
 use super::paths::working_folder;
-use super::{fail, usage};
 use crate::limits::{
     COPY_INPUT_BYTES, COPY_LAST_BYTES, COPY_READ_BYTES, COPY_RETRY, COPY_WRITE_BYTES, LOG_KEEP_MAX,
     LOG_MAX_BYTES,
@@ -29,30 +28,37 @@ use crate::service::lifecycle::exit;
 use crate::service::logfile::LogFile;
 use crate::state::log_stream::{STAMP_MAX_BYTES, Stamper, StreamAction, next_action, ready};
 use crate::state::read_pacing::ReadPacing;
-use crate::sys::once::Once;
+use crate::sys::once::once;
 use crate::sys::poll::{self, Interest};
 use crate::sys::process::Signal;
 use crate::sys::signal::{Arrived, Signals};
 use crate::sys::{Errno, Failure, Op, clock, fds, file};
 use crate::util::text::{Writer, parse_u64};
 
-/// The memory of this command: as much of it counts as is used.
+/// The memory of this command. Only the pages that are used count.
 struct Buffers {
     input: [u8; COPY_INPUT_BYTES],
     output: [u8; COPY_WRITE_BYTES + STAMP_MAX_BYTES + COPY_INPUT_BYTES],
 }
 
-static BUFFERS: Once<Buffers, 4> = Once::new(Buffers {
-    input: [0; COPY_INPUT_BYTES],
-    output: [0; COPY_WRITE_BYTES + STAMP_MAX_BYTES + COPY_INPUT_BYTES],
-});
-
-/// `log`
-pub(super) fn log(operands: &Operands) -> u8 {
-    start(operands).and_then(|mut copy| copy.run().and(Ok(copy.code))).unwrap_or_else(|code| code)
+once! {
+    last static BUFFERS: Buffers = Buffers {
+        input: [0; COPY_INPUT_BYTES],
+        output: [0; COPY_WRITE_BYTES + STAMP_MAX_BYTES + COPY_INPUT_BYTES],
+    };
 }
 
-/// Everything that can fail before anything is read.
+/// `log`
+pub(super) fn log(operands: &Operands) -> CommandResult {
+    let mut copy = start(operands)?;
+    copy.run()?;
+    Ok(copy.code)
+}
+
+/// Opens the file and prepares the copy.
+///
+/// # Errors
+/// The exit code, after printing the reason.
 fn start(operands: &Operands) -> Result<LogCopy, u8> {
     let (mut file, stamp) = parse(operands)?;
     if let Err(failure) = file.open()
@@ -85,14 +91,13 @@ fn start(operands: &Operands) -> Result<LogCopy, u8> {
     })
 }
 
-/// One line about why it cannot begin; the exit code.
+/// Prints that the copy cannot start; returns the exit code.
 fn refuse(file: &LogFile, failure: Failure) -> u8 {
-    let code = if failure.is_denied() { exit::NO_PRIVILEGE } else { exit::FAILED };
     note(file, &|out| failure.describe(out));
-    code
+    code_of(failure)
 }
 
-/// One line on stderr about the file.
+/// Prints one line about the file on stderr.
 fn note(file: &LogFile, text: &dyn Fn(&mut Writer<'_>)) {
     fail(exit::FAILED, &|out| {
         out.push_str("log: ");
@@ -102,23 +107,23 @@ fn note(file: &LogFile, text: &dyn Fn(&mut Writer<'_>)) {
     });
 }
 
-/// The file and the stamp that the command line asks for.
+/// Returns the file and the timestamps that the command line asks for.
 fn parse(operands: &Operands) -> Result<(LogFile, TimestampFormat), u8> {
-    let wrong = |what: &str| usage("log", &|out| out.push_str(what));
-    let max = match operands.size {
+    let wrong = |what: &str| usage_text("log", what);
+    let max = match operands.value(CommandOption::Size) {
         Some(size) => {
             parse_size(size).ok_or_else(|| wrong("-s needs bytes, such as 10000, 64k or 1m; 0: never"))?
         }
         None => LOG_MAX_BYTES,
     };
-    let keep = match operands.keep {
+    let keep = match operands.value(CommandOption::Keep) {
         Some(keep) => parse_u64(keep)
             .and_then(|keep| u32::try_from(keep).ok())
             .filter(|keep| (1..=LOG_KEEP_MAX).contains(keep))
             .ok_or_else(|| wrong("-n needs a number from 1 to 99"))?,
         None => 1,
     };
-    let stamp = match operands.time {
+    let stamp = match operands.value(CommandOption::Time) {
         Some(time) => TimestampFormat::NAMES
             .iter()
             .position(|name| name.as_bytes() == time)
@@ -131,22 +136,22 @@ fn parse(operands: &Operands) -> Result<(LogFile, TimestampFormat), u8> {
     Ok((LogFile::new(&path, max, keep), TimestampFormat::from_index(stamp)))
 }
 
-/// See the module's documentation.
+/// The copy of stdin to the file.
 struct LogCopy {
     sink: Sink,
     pacing: ReadPacing,
     stamps: bool,
     stamper: Stamper,
-    /// What was read and is not yet written: `input[..held]`, without a newline.
+    /// The begin of a line that was read and is not written yet is `input[..held]`.
     input: &'static mut [u8; COPY_INPUT_BYTES],
     held: usize,
-    /// Lines with their stamps, between two calls of nothing.
+    /// Lines with their timestamps; empty between two calls.
     output: &'static mut [u8],
     code: u8,
 }
 
 impl LogCopy {
-    /// Until stdin ends or a signal ends it.
+    /// Copies until stdin ends, or until a signal ends the copy.
     fn run(&mut self) -> Result<(), u8> {
         while !self.sink.stopping {
             let stdin = Some((fds::borrow(0), Interest::Input));
@@ -168,7 +173,7 @@ impl LogCopy {
         self.finish()
     }
 
-    /// Told to stop: what is in the pipe now.
+    /// Copies the bytes that are in the pipe now, after a signal to stop.
     fn take_the_last(&mut self) -> Result<(), u8> {
         let mut left = COPY_LAST_BYTES;
         let stdin = Some((fds::borrow(0), Interest::Input));
@@ -181,14 +186,14 @@ impl LogCopy {
         Ok(())
     }
 
-    /// Reads once, and writes what is ready; how many bytes were read: 0 at the
-    /// end, `None` if there was nothing after all.
+    /// Reads once, and writes the lines that are ready. Returns the number of bytes that
+    /// were read: 0 at the end, `None` if there were none after all.
     fn take(&mut self) -> Result<Option<usize>, u8> {
         let end = self.held.saturating_add(COPY_READ_BYTES);
         let free = self.input.get_mut(self.held..end).unwrap_or_default();
         match file::read(fds::borrow(0), free) {
             Ok(count) => self.pass_on(count, false).map(|()| Some(count)),
-            // Somebody who shares it made it non-blocking.
+            // Another process that shares stdin made it non-blocking.
             Err(Failure { errno: Errno::AGAIN, .. }) => Ok(None),
             Err(failure) => {
                 fail(exit::FAILED, &|out| {
@@ -201,12 +206,12 @@ impl LogCopy {
         }
     }
 
-    /// The input is over: its last line goes out as it is.
+    /// Writes the last line as it is, after the end of the input.
     fn finish(&mut self) -> Result<(), u8> {
         self.pass_on(0, true)
     }
 
-    /// Writes what is ready after `count` more bytes.
+    /// Writes the lines that are ready after `count` more bytes.
     fn pass_on(&mut self, count: usize, ended: bool) -> Result<(), u8> {
         let known = self.held;
         self.held = self.held.saturating_add(count);
@@ -229,19 +234,19 @@ impl LogCopy {
     }
 }
 
-/// The file, and what is to be done when it does not take what it is given.
+/// The file, and the state of its errors.
 struct Sink {
     file: LogFile,
     signals: Signals,
-    /// FILE ends in the middle of a line, and what comes next is another one.
+    /// Set if FILE ends in the middle of a line, and the next bytes are another line.
     gap: bool,
-    /// The last byte that was written is not the end of a line.
+    /// Set if the last byte that was written is not the end of a line.
     inside: bool,
-    /// It was told that the file cannot be written ...
+    /// Set after it was reported that the file cannot be written.
     waits: bool,
-    /// ... or not be rotated.
+    /// Set after it was reported that the file cannot be rotated.
     rotate_failure_reported: bool,
-    /// TERM, INT or QUIT has come.
+    /// Set after TERM, INT or QUIT.
     stopping: bool,
 }
 
@@ -249,7 +254,7 @@ impl Sink {
     /// Writes all of `block`, however long that takes.
     ///
     /// # Errors
-    /// It is stopping, and the file takes no more.
+    /// The command is stopping, and the file takes no more bytes.
     fn put(&mut self, mut block: &[u8]) -> Result<(), u8> {
         if !block.is_empty() {
             self.follow();
@@ -284,10 +289,10 @@ impl Sink {
         Ok(())
     }
 
-    /// The file took no more: waits until it may.
+    /// Waits until the file can take more bytes.
     fn wait(&mut self) -> Result<(), u8> {
         let failure = self.file.failure().unwrap_or(Failure { op: Op::Write, errno: Errno::IO });
-        // A device or FIFO whose reader is slow.
+        // FILE is a device or a FIFO whose reader is slow.
         let slow = failure.errno == Errno::AGAIN;
         if !self.waits && !slow {
             self.waits = true;
@@ -313,6 +318,7 @@ impl Sink {
         Ok(())
     }
 
+    /// Obeys the signals that have come.
     fn on_signals(&mut self) {
         let arrived: Arrived = self.signals.take();
         self.stopping |= [Signal::TERM, Signal::INT, Signal::QUIT].iter().any(|signal| arrived.has(*signal));
@@ -324,18 +330,18 @@ impl Sink {
         }
     }
 
-    /// Makes the file the one that FILE names.
+    /// Opens the file that FILE names, if it is another one now.
     fn follow(&mut self) {
         if self.file.follow() {
             self.look_for_a_gap();
         }
     }
 
-    /// Begins a new file, or opens the one that FILE names now. If neither can be
-    /// done, the old one goes on.
+    /// Begins a new file, or opens the file that FILE names now. Keeps the old file if
+    /// neither can be done.
     fn rotate(&mut self) {
         if self.gap {
-            // (or the next file would continue that line)
+            // Without a newline the next file would continue that line.
             let _ = self.file.write(b"\n");
         }
         self.file.rotate();
@@ -350,7 +356,7 @@ impl Sink {
         self.rotate_failure_reported = failure.is_some();
     }
 
-    /// After the file was opened.
+    /// Checks the end of a file that was opened.
     fn look_for_a_gap(&mut self) {
         self.gap = !self.inside && self.file.ends_in_a_line();
     }

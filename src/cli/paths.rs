@@ -2,12 +2,12 @@
 //! the user's own folder.
 
 use super::command_line::Options;
-use super::{fail, usage};
+use super::output::{fail, fail_at, usage};
 use crate::limits::{METRICS_NAME_MAX_BYTES, PATH_MAX_BYTES};
 use crate::proto::config::DefaultPaths;
 use crate::proto::config::keys::absolute;
 use crate::service::config_source::ConfigSource;
-use crate::service::lifecycle::{describe_at, ensure_folder, exit};
+use crate::service::lifecycle::{ensure_folder, exit};
 use crate::sys::args::Args;
 use crate::sys::{Errno, Failure, file, identity};
 use crate::util::path::Path;
@@ -35,7 +35,7 @@ pub(super) fn locate(
         return Err(too_long("-d"));
     }
     if creates && !folder.is_empty() {
-        ensure_folder(&folder, 0o700).map_err(|failure| report(&folder, failure))?;
+        ensure_folder(&folder, 0o700).map_err(|failure| fail_at(&folder, failure))?;
     }
     if options.folder.is_none() && !folder.is_empty() && folder.as_bytes().starts_with(b"/tmp/") {
         refuse_foreign(&folder)?;
@@ -58,11 +58,6 @@ fn too_long(option: &str) -> u8 {
         out.push_str(option);
         out.push_str(": a path, made absolute, has at most 255 bytes");
     })
-}
-
-fn report(path: &Path, failure: Failure) -> u8 {
-    let code = if failure.is_denied() { exit::NO_PRIVILEGE } else { exit::FAILED };
-    fail(code, &|out| describe_at(path, failure, out))
 }
 
 /// The working directory; empty where it is too deep or cannot be reached, and
@@ -100,7 +95,7 @@ fn refuse_foreign(folder: &Path) -> Result<(), u8> {
             out.push_escaped(folder.as_bytes());
             out.push_str(": must be a directory of yours with mode 0700, not a link or somebody else's");
         })),
-        Err(failure) => Err(report(folder, failure)),
+        Err(failure) => Err(fail_at(folder, failure)),
     }
 }
 

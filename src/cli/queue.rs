@@ -1,41 +1,41 @@
 //! `queue`: one job from the arguments; with `--wait`, until it has ended.
 
-use super::client::{Answer, Client, ClientError, NEVER, report_refused};
-use super::command_line::option;
-use super::{Invocation, fail, print, queue_stdin, usage};
+use super::client::{Client, ClientError, NEVER, answer_deadline};
+use super::command_line::CommandOption;
+use super::invocation::Invocation;
+use super::output::{CommandResult, fail, print, usage_text};
+use super::queue_stdin::queue_stdin;
 use crate::limits::{ANSWER_MAX_BYTES, FULL_RETRY, JOB_MAX_BYTES, RESTART_WAIT};
+use crate::proto::answer::Answer;
 use crate::proto::status::number;
 use crate::service::lifecycle::exit;
 use crate::sys::{clock, poll};
-use crate::util::lines::{Line, classify};
+use crate::util::lines::{Line, TOO_LONG, classify};
 use crate::util::text::Writer;
 
-/// What `--wait` says when not the job failed but `queue` itself (as nohup(1)
-/// and timeout(1) do).
+/// The exit code of `--wait` if not the job but `queue` itself failed, as that of nohup(1)
+/// and timeout(1).
 const QUEUE_FAILED: u8 = 125;
 
 /// `queue [--wait] JOB...`
-pub(super) fn queue(mut invocation: Invocation) -> u8 {
-    let waits = invocation.operands.has(option::WAIT);
+pub(super) fn queue(mut invocation: Invocation) -> CommandResult {
+    let waits = invocation.operands.has(CommandOption::Wait);
     let operands = &invocation.operands;
     if operands.get(0) == Some(b"-") && operands.get(1).is_none() && !operands.literal {
         if waits {
-            usage("queue", &|out| out.push_str("--wait is for one job, not for those of stdin"));
-            return QUEUE_FAILED;
+            usage_text("queue", "--wait is for one job, not for those of stdin");
+            return Err(QUEUE_FAILED);
         }
-        return queue_stdin::queue_stdin(invocation);
+        return queue_stdin(invocation);
     }
-    match one(&mut invocation, waits) {
-        Ok(code) => code,
-        Err(_) if waits => QUEUE_FAILED,
-        Err(code) => code,
-    }
+    one(&mut invocation, waits).map_err(|code| if waits { QUEUE_FAILED } else { code })
 }
 
-/// Queues the job that the words are. `Ok` is its own exit status.
+/// Queues the job whose text is the operands. With `waits`, returns the exit status of the
+/// job.
 #[inline(never)]
-fn one(invocation: &mut Invocation, waits: bool) -> Result<u8, u8> {
-    // (room for blanks around it, and to see that it is too long)
+fn one(invocation: &mut Invocation, waits: bool) -> CommandResult {
+    // The buffer has room for blanks around the job, and shows that a job is too long.
     let mut line = [0; JOB_MAX_BYTES + 80];
     let mut joined = Writer::new(&mut line);
     let mut index = 0;
@@ -51,50 +51,47 @@ fn one(invocation: &mut Invocation, waits: bool) -> Result<u8, u8> {
         }))
     };
     let text = match classify(joined.as_bytes()) {
-        _ if joined.is_cut() => return refuse("it is longer than 1000 bytes"),
-        Line::Empty => return Err(usage("queue", &|out| out.push_str("the job is empty"))),
+        _ if joined.is_cut() => return refuse(TOO_LONG),
+        Line::Empty => return Err(usage_text("queue", "the job is empty")),
         Line::Rejected(why) => return refuse(why),
         Line::Job(text) if text.contains(&b'\n') => return refuse("it holds a newline"),
         Line::Job(text) => text,
     };
     let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
-    client.connect_or_report("queue")?;
-    let answer = client.ask("queue", &[b"queue ", text])?;
-    let Some(id) = number(answer, "id") else { return Err(client.report("queue", ClientError::Garbage)) };
+    client.connect_or_report()?;
+    let answer = client.ask(answer_deadline(), &[b"queue ", text])?;
+    let Some(id) = number(answer, "id") else { return Err(client.report(ClientError::Garbage)) };
     let mut digits = [0; 24];
     let mut out = Writer::new(&mut digits);
     out.push_u64(id);
     out.push_str("\n");
-    let printed = print(out.as_bytes());
+    // An id that cannot be printed fails the command, although the job is queued.
+    print(out.as_bytes())?;
     out.truncate(out.len().saturating_sub(1));
-    match (printed, waits) {
-        (exit::OK, true) => wait(&mut client, out.as_bytes()),
-        (exit::OK, false) => Ok(exit::OK),
-        // (it is queued, but nobody knows its id)
-        _ => Err(exit::FAILED),
-    }
+    if waits { wait(&mut client, out.as_bytes()) } else { Ok(exit::OK) }
 }
 
-/// Waits for the end of job `id`, through restarts of the service.
-fn wait(client: &mut Client<'_>, id: &[u8]) -> Result<u8, u8> {
+/// Waits for the end of job `id`, also while the service is restarted; returns the exit
+/// status of the job.
+fn wait(client: &mut Client<'_>, id: &[u8]) -> CommandResult {
+    client.command = "wait";
     loop {
         let error = match client.send(&[b"wait ", id]).and_then(|()| client.line(NEVER)) {
             Ok(line) => match Answer::parse(client.at(line)) {
                 Answer::Ok(text) => {
                     let status = number(text, "exit").and_then(|status| u8::try_from(status).ok());
-                    return status.ok_or_else(|| client.report("wait", ClientError::Garbage));
+                    return status.ok_or_else(|| client.report(ClientError::Garbage));
                 }
                 Answer::Refused(b"stopping" | b"busy", _) => ClientError::Closed,
-                Answer::Refused(code, text) => return Err(report_refused("wait", code, text)),
-                Answer::Garbage => ClientError::Garbage,
+                refused => return Err(client.report_answer(refused)),
             },
             Err(error) => error,
         };
         if !matches!(error, ClientError::Closed | ClientError::TimedOut) {
-            return Err(client.report("wait", error));
+            return Err(client.report(error));
         }
         poll::sleep(FULL_RETRY);
         let deadline = clock::now() + RESTART_WAIT;
-        client.connect_again(deadline).map_err(|error| client.report("wait", error))?;
+        client.connect_again(deadline).map_err(|error| client.report(error))?;
     }
 }

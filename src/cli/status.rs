@@ -1,26 +1,28 @@
-//! `status`: what the lock, the PID file, the heartbeat and the service itself
-//! say, for a person, a program, or Prometheus.
+//! `status`: the state of a service from its lock, its PID file, its heartbeat and its own
+//! answer, as text, as JSON, or for Prometheus.
 
-use super::client::{Answer, Client, ClientError};
-use super::command_line::option;
-use super::{Invocation, fail, print, usage};
+use super::client::{Client, ClientError, takes_no_connection};
+use super::command_line::CommandOption;
+use super::invocation::Invocation;
+use super::output::{CommandResult, fail, print, usage_text};
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY, STATUS_WAIT};
+use crate::proto::answer::Answer;
 use crate::proto::health::Verdict;
 use crate::proto::prometheus;
 use crate::proto::service::Service;
 use crate::proto::status::{SCREEN, degraded_names, field, fields, number};
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
-use crate::service::lifecycle::{describe_at, exit};
+use crate::service::lifecycle::describe_at;
 use crate::state::degraded::DegradedState;
 use crate::sys::lock::{Holder, holder};
-use crate::sys::{Errno, clock, poll};
+use crate::sys::{clock, poll};
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::{Duration, Instant};
 use core::ops::Range;
 use ufmt::uwrite;
 
-/// Exit codes of `status` (LSB 3.1, iniscrptact).
+/// The exit codes of `status` (LSB 3.1, iniscrptact).
 mod lsb {
     pub(super) const RUNNING: u8 = 0;
     pub(super) const DEAD: u8 = 1;
@@ -28,35 +30,35 @@ mod lsb {
     pub(super) const UNKNOWN: u8 = 4;
 }
 
-/// What the service itself says.
+/// The answer of the service itself.
 enum Counters {
-    /// It was not asked, or does not tell this caller.
+    /// The service was not asked, or refuses to answer this user.
     NotAsked,
-    /// It does not answer.
+    /// There is no answer in time.
     NoAnswer,
-    /// It ended, or ends.
+    /// The service has ended, or is ending.
     Ended,
-    /// Its answer is this line of the client.
+    /// The answer is this line of the client.
     Answered(Range<usize>),
 }
 
-/// All that is known.
+/// The facts that are printed.
 struct StatusReport<'a> {
     name: &'a str,
     state: &'a str,
     pid: Option<u32>,
     health: Health,
-    /// The fields of the service's own answer.
+    /// The fields of the answer of the service.
     answer: Option<&'a [u8]>,
 }
 
 /// `status [--json|--prometheus] [SERVICE]`
 #[inline(never)]
-pub(super) fn status(mut invocation: Invocation) -> u8 {
-    let json = invocation.operands.has(option::JSON);
-    let prometheus = invocation.operands.has(option::PROMETHEUS);
+pub(super) fn status(mut invocation: Invocation) -> CommandResult {
+    let json = invocation.operands.has(CommandOption::Json);
+    let prometheus = invocation.operands.has(CommandOption::Prometheus);
     if json && prometheus {
-        return usage("status", &|out| out.push_str("--json and --prometheus exclude each other"));
+        return Err(usage_text("status", "--json and --prometheus exclude each other"));
     }
     invocation.load_or_defaults();
     let service = invocation.service;
@@ -65,15 +67,15 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
     let (Ok(path), Some(health_path)) =
         (invocation.pid_path(), path_of(service, ServiceFile::Health, config))
     else {
-        return lsb::UNKNOWN;
+        return Err(lsb::UNKNOWN);
     };
-    let Ok((mut client, rest)) = invocation.client(ANSWER_MAX_BYTES) else { return lsb::UNKNOWN };
+    let (mut client, rest) = invocation.client(ANSWER_MAX_BYTES).map_err(|_| lsb::UNKNOWN)?;
     let deadline = clock::now() + STATUS_WAIT;
     let boot = heartbeat::boot_id();
     let (state, code, pid, health, counters) = loop {
         let held = match holder(path.as_c_str()) {
             Ok(held) => held,
-            Err(failure) => return fail(lsb::UNKNOWN, &|out| describe_at(&path, failure, out)),
+            Err(failure) => return Err(fail(lsb::UNKNOWN, &|out| describe_at(&path, failure, out))),
         };
         let pid = match held {
             Holder::Died => break ("dead", lsb::DEAD, None, Health::Missing, Counters::NotAsked),
@@ -113,11 +115,11 @@ pub(super) fn status(mut invocation: Invocation) -> u8 {
     } else {
         report.write_text(matches!(counters, Counters::NoAnswer), &mut out);
     }
-    // What a program asked for and did not get, it does not know.
-    if print(out.as_bytes()) != exit::OK && (json || prometheus) { lsb::UNKNOWN } else { code }
+    // A program that did not get the text does not know the status.
+    Ok(if print(out.as_bytes()).is_err() && (json || prometheus) { lsb::UNKNOWN } else { code })
 }
 
-/// Asks the service for its counters, all within `deadline`.
+/// Asks the service for its counters until `deadline`.
 fn counters(client: &mut Client<'_>, deadline: Instant) -> Counters {
     let asked = client
         .connect(deadline)
@@ -126,20 +128,17 @@ fn counters(client: &mut Client<'_>, deadline: Instant) -> Counters {
     match asked {
         Ok(line) => match Answer::parse(client.at(line.clone())) {
             Answer::Ok(_) => Counters::Answered(line),
-            // It lives, and that is all that this caller learns.
+            // The service refuses to answer this user, so it runs.
             _ => Counters::NotAsked,
         },
         Err(ClientError::NotRunning) => Counters::Ended,
         Err(ClientError::Closed) if !deadline.is_due(clock::now()) => Counters::Ended,
-        Err(ClientError::Failed(failure)) => match failure.errno {
-            Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED | Errno::AGAIN => Counters::NoAnswer,
-            _ => Counters::NotAsked,
-        },
+        Err(ClientError::Failed(failure)) if !takes_no_connection(failure) => Counters::NotAsked,
         Err(_) => Counters::NoAnswer,
     }
 }
 
-/// The verdict in one word, and the heartbeat's age where that means something.
+/// Returns the verdict in one word, and the age of a heartbeat that has one.
 fn describe(health: &Health) -> (&'static str, Option<Duration>) {
     match health {
         Health::Missing => ("missing", None),
@@ -153,6 +152,7 @@ fn describe(health: &Health) -> (&'static str, Option<Duration>) {
 }
 
 impl StatusReport<'_> {
+    /// Writes the text for users. `silent` is set if the service does not answer.
     fn write_text(&self, silent: bool, out: &mut Writer<'_>) {
         let (name, state, pid) = (self.name, self.state, self.pid.unwrap_or(0));
         match state {
@@ -189,6 +189,7 @@ impl StatusReport<'_> {
         }
     }
 
+    /// Writes one JSON object.
     fn write_json(&self, out: &mut Writer<'_>) {
         let running = !matches!(self.state, "stopped" | "dead");
         let _ = uwrite!(
@@ -218,8 +219,8 @@ impl StatusReport<'_> {
     }
 }
 
-/// One field of the answer as a member of the JSON object. Two of them have
-/// names that the object has for something else.
+/// Writes one field of the answer as a member of the JSON object. Two fields are renamed,
+/// because the object has other members with their names.
 fn push_member(name: &[u8], value: &[u8], out: &mut Writer<'_>) {
     let name = match name {
         b"pid" => return,
@@ -263,7 +264,7 @@ fn fill_in(template: &str, answer: &[u8], out: &mut Writer<'_>) {
     }
 }
 
-/// `512 B`, `3.2 KiB`, `1.0 GiB`.
+/// Writes a size: `512 B`, `3.2 KiB`, `1.0 GiB`.
 fn push_size(bytes: u64, out: &mut Writer<'_>) {
     let (mut tenths, mut units) = (bytes.saturating_mul(10), ["B", "KiB", "MiB", "GiB", "TiB"].into_iter());
     let mut unit = units.next().unwrap_or("");
@@ -281,7 +282,7 @@ fn push_size(bytes: u64, out: &mut Writer<'_>) {
     out.push_str(unit);
 }
 
-/// `7 s`, `3 min 7 s`, `3 h 12 min`, `2 d 3 h`.
+/// Writes a span: `7 s`, `3 min 7 s`, `3 h 12 min`, `2 d 3 h`.
 fn push_duration(seconds: u64, out: &mut Writer<'_>) {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     let _ = match (days, hours, minutes) {

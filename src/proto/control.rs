@@ -2,49 +2,33 @@
 //! errors are named. `docs/control.md` is its manual.
 
 use crate::util::lines::{Line, classify};
+use crate::util::string_table::named_enum;
 use crate::util::text::{parse_u64, trim};
 
-/// Why a request was refused; the text says more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Code {
-    /// Empty, unknown, or with wrong arguments.
-    BadRequest,
-    /// The request or the job is too long.
-    TooLong,
-    /// No such job, or not in a state for this.
-    NoJob,
-    /// `queue_max` is reached.
-    Full,
-    /// The disk has no room.
-    NoSpace,
-    /// The disk failed.
-    Io,
-    /// No new jobs: the service finishes those that are there.
-    Draining,
-    /// The service is stopping.
-    Stopping,
-    /// This peer may not.
-    Denied,
-    /// All places are taken.
-    Busy,
-}
-
-impl Code {
-    /// Its name in the protocol.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad-request",
-            Self::TooLong => "too-long",
-            Self::NoJob => "no-job",
-            Self::Full => "full",
-            Self::NoSpace => "no-space",
-            Self::Io => "io",
-            Self::Draining => "draining",
-            Self::Stopping => "stopping",
-            Self::Denied => "denied",
-            Self::Busy => "busy",
-        }
+named_enum! {
+    /// The reason for which a request is refused. The text of the reply says more. The name is
+    /// that of the protocol.
+    pub enum Code {
+        /// The request is empty or unknown, or its arguments are wrong.
+        BadRequest = "bad-request",
+        /// The request or the job is too long.
+        TooLong = "too-long",
+        /// There is no such job, or its state does not allow the request.
+        NoJob = "no-job",
+        /// `queue_max` is reached.
+        Full = "full",
+        /// The disk has no space.
+        NoSpace = "no-space",
+        /// The disk failed.
+        Io = "io",
+        /// The service takes no new jobs, because it finishes the queued ones.
+        Draining = "draining",
+        /// The service stops.
+        Stopping = "stopping",
+        /// This client may not make the request.
+        Denied = "denied",
+        /// All slots for clients are taken.
+        Busy = "busy",
     }
 }
 

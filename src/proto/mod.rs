@@ -3,6 +3,7 @@
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+pub mod answer;
 pub mod collector;
 pub mod config;
 pub mod control;

@@ -10,7 +10,7 @@ pub fn user_named(line: &[u8], name: &[u8]) -> Option<(u32, u32)> {
     let (user, _password) = (fields.next()?, fields.next()?);
     let (uid, gid) = (fields.next()?, fields.next()?);
     let wanted = !name.is_empty() && (user == name || uid == name);
-    if wanted { Some((id(uid)?, id(gid)?)) } else { None }
+    if wanted { Some((parse_id(uid)?, parse_id(gid)?)) } else { None }
 }
 
 /// The gid of a group line whose group is called `name`.
@@ -18,7 +18,7 @@ pub fn user_named(line: &[u8], name: &[u8]) -> Option<(u32, u32)> {
 pub fn group_named(line: &[u8], name: &[u8]) -> Option<u32> {
     let mut fields = line.split(|byte| *byte == b':');
     let (group, _password, gid) = (fields.next()?, fields.next()?, fields.next()?);
-    if !name.is_empty() && group == name { id(gid) } else { None }
+    if !name.is_empty() && group == name { parse_id(gid) } else { None }
 }
 
 /// The gid of a group line that lists the user `member`.
@@ -27,11 +27,13 @@ pub fn group_with_member(line: &[u8], member: &[u8]) -> Option<u32> {
     let mut fields = line.split(|byte| *byte == b':');
     let (_group, _password, gid) = (fields.next()?, fields.next()?, fields.next()?);
     let listed = fields.next()?.split(|byte| *byte == b',').any(|user| user == member);
-    if listed && !member.is_empty() { id(gid) } else { None }
+    if listed && !member.is_empty() { parse_id(gid) } else { None }
 }
 
-/// An id that is not the kernel's "unchanged".
-fn id(field: &[u8]) -> Option<u32> {
+/// Parses the number of a user or a group. The highest number is none: to the kernel it
+/// means "unchanged".
+#[must_use]
+pub fn parse_id(field: &[u8]) -> Option<u32> {
     parse_u64(field).and_then(|id| u32::try_from(id).ok()).filter(|id| *id != u32::MAX)
 }
 

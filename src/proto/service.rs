@@ -1,40 +1,21 @@
 //! The services' names.
 
-/// A service of the binary.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Service {
-    /// Runs jobs from a queue.
-    Jobs,
-    /// Passes lines between clients.
-    Hub,
-    /// Opens files for those who may not.
-    Opener,
-    /// Averages metrics.
-    Collector,
-    /// Keeps the others running.
-    Supervisor,
-}
+use crate::util::string_table::named_enum;
 
-impl Service {
-    /// All of them, in the order in which they are named to the user.
-    pub const ALL: [Self; 5] = [Self::Jobs, Self::Hub, Self::Opener, Self::Collector, Self::Supervisor];
-
-    /// Its name on the command line and in file names.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Jobs => "jobs",
-            Self::Hub => "hub",
-            Self::Opener => "opener",
-            Self::Collector => "collector",
-            Self::Supervisor => "supervisor",
-        }
-    }
-
-    /// The service with this name.
-    #[must_use]
-    pub fn named(name: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|service| service.name().as_bytes() == name)
+named_enum! {
+    /// A service of the binary, in the order in which the services are named to the user. The
+    /// name is that of the command line and of file names.
+    pub enum Service {
+        /// Runs jobs from a queue.
+        Jobs = "jobs",
+        /// Passes lines between clients.
+        Hub = "hub",
+        /// Opens files for clients that may not open them.
+        Opener = "opener",
+        /// Averages metrics.
+        Collector = "collector",
+        /// Keeps the other services running.
+        Supervisor = "supervisor",
     }
 }
 
@@ -45,9 +26,9 @@ mod tests {
     #[test]
     fn every_service_is_found_by_its_name_and_nothing_else_is() {
         for service in Service::ALL {
-            assert_eq!(Service::named(service.name().as_bytes()), Some(service));
+            assert_eq!(Service::from_name(service.name().as_bytes()), Some(service));
         }
-        assert_eq!(Service::named(b"Jobs"), None);
-        assert_eq!(Service::named(b""), None);
+        assert_eq!(Service::from_name(b"Jobs"), None);
+        assert_eq!(Service::from_name(b""), None);
     }
 }

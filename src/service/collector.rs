@@ -19,7 +19,7 @@ use crate::proto::status::StatusField;
 use crate::state::access::Access;
 use crate::state::clients::Client;
 use crate::state::collector::{MetricRefused, Metrics};
-use crate::sys::once::Once;
+use crate::sys::once::once;
 use crate::sys::socket::Peer;
 use crate::sys::{OwnedFd, clock, process::Signal};
 use crate::util::text::Writer;
@@ -46,7 +46,9 @@ struct Collector {
     values: u64,
 }
 
-static METRICS: Once<Metrics, 5> = Once::new(Metrics::EMPTY);
+once! {
+    static METRICS: Metrics = Metrics::EMPTY;
+}
 
 /// Runs the service until it is stopped; returns the exit code. Not inlined, because the
 /// frame of its caller would hold what every service needs.

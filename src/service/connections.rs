@@ -9,7 +9,7 @@ use crate::limits::{ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT
 use crate::state::access::{Access, AccessPolicy};
 use crate::state::clients::{Client, Clients};
 use crate::sys::identity;
-use crate::sys::once::Once;
+use crate::sys::once::once;
 use crate::sys::poll::Interest;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, OwnedFd};
@@ -90,7 +90,9 @@ pub trait Server {
     fn close(&mut self, slot: usize);
 }
 
-static CONNECTIONS: Once<Connections, 3> = Once::new(Connections::EMPTY);
+once! {
+    static CONNECTIONS: Connections = Connections::EMPTY;
+}
 
 /// Returns the slots of this process's service. Can be called once.
 #[must_use]

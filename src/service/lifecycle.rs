@@ -22,6 +22,7 @@ use crate::util::path::Path;
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
+use super::accounts;
 use super::config_source::{ConfigSource, ServiceFile, path_of};
 use super::notify::Notify;
 
@@ -399,7 +400,7 @@ fn resolve_identity(config: &Config, reporter: &StartReporter) -> Option<Identit
     if config.user.is_empty() {
         return None;
     }
-    let identity = match identity::resolve(&config.user, &config.group) {
+    let identity = match accounts::resolve(&config.user, &config.group) {
         Ok(identity) => identity,
         Err(name) => reporter.fail(exit::CONFIG, &|out| {
             out.push_str("user or group \"");

@@ -1,6 +1,7 @@
 //! The listening socket of a service: made under the lock of the PID file,
 //! made again when somebody deletes it, and who may use it.
 
+use super::accounts;
 use super::config_source::{ServiceFile, path_of};
 use super::connections::access_of;
 use super::lifecycle::{Process, exit};
@@ -8,7 +9,6 @@ use crate::limits::{ACCEPT_RETRY, SOCKET_IN_USE, STOP_POLL};
 use crate::proto::config::{AccountName, Config};
 use crate::proto::service::Service;
 use crate::state::access::{Access, AccessPolicy};
-use crate::sys::identity;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, poll};
 use crate::util::path::Path;
@@ -27,10 +27,10 @@ pub fn find_policy(service: Service, config: &Config) -> Result<AccessPolicy, &A
     };
     if !policy.everybody {
         for name in &config.allow_uid {
-            let _ = policy.uids.push(identity::find_uid(name).ok_or(name)?);
+            let _ = policy.uids.push(accounts::find_uid(name).ok_or(name)?);
         }
         for name in &config.allow_gid {
-            let _ = policy.gids.push(identity::find_group(name).ok_or(name)?);
+            let _ = policy.gids.push(accounts::find_group(name).ok_or(name)?);
         }
     }
     Ok(policy)

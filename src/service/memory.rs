@@ -4,7 +4,7 @@
 use super::config_source::ConfigSource;
 use crate::limits::{LOG_BUFFER_BYTES, PAGE_BYTES, SCRATCH_BYTES};
 use crate::proto::config::Config;
-use crate::sys::once::Once;
+use crate::sys::once::once;
 use heapless::Vec;
 
 /// See the module's documentation. In the order in which it is touched: what
@@ -35,13 +35,15 @@ impl Scratch {
     }
 }
 
-static MEMORY: Once<Memory, 0> = Once::new(Memory {
-    scratch: Scratch([0; SCRATCH_BYTES + PAGE_BYTES]),
-    config_source: ConfigSource::EMPTY,
-    config: Config::EMPTY,
-    candidate: Config::EMPTY,
-    log: Vec::new(),
-});
+once! {
+    first static MEMORY: Memory = Memory {
+        scratch: Scratch([0; SCRATCH_BYTES + PAGE_BYTES]),
+        config_source: ConfigSource::EMPTY,
+        config: Config::EMPTY,
+        candidate: Config::EMPTY,
+        log: Vec::new(),
+    };
+}
 
 /// The memory; to be called once.
 #[must_use]

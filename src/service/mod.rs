@@ -3,6 +3,7 @@
 //!
 //! - `config_source.rs`: where the configuration is, and reading it (again)
 //! - `reload.rs`: the changes of a new configuration
+//! - `accounts.rs`: users and groups by their names
 //! - `lifecycle.rs`: from a command to a service that is ready, and its end
 //! - `log.rs`: lines to the file, to stderr (or a journal there), to syslog
 //! - `logfile.rs`: that file, and its rotation
@@ -24,6 +25,7 @@
 //!
 //! The loop of every service is the one of `jobs/mod.rs`.
 
+pub mod accounts;
 pub mod base;
 pub mod child_output;
 pub mod collector;

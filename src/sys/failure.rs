@@ -1,8 +1,8 @@
 //! A failed system call: its name, its errno, and the text of both for a message.
 
 use super::Errno;
+use crate::util::string_table::{StringTable, named_enum, string_table};
 use crate::util::text::Writer;
-use crate::{named_enum, string_table, util::string_table::StringTable};
 use ufmt::uwrite;
 
 named_enum! {

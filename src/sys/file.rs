@@ -264,6 +264,40 @@ pub fn read_path(path: &CStr, buffer: &mut [u8]) -> Result<usize, Failure> {
     Ok(done)
 }
 
+/// Calls `visit` with each line of the text file at `path`, without its newline. Lines that
+/// are longer than the buffer are skipped. A file that cannot be read has no lines.
+pub fn for_each_line(path: &CStr, mut visit: impl FnMut(&[u8])) {
+    let Ok(fd) = open(path, OFlags::RDONLY, 0) else { return };
+    let mut buffer = [0u8; 1024];
+    let mut held = 0;
+    let mut skipping = false;
+    while let Some(free) = buffer.get_mut(held..) {
+        if free.is_empty() {
+            skipping = true;
+            held = 0;
+            continue;
+        }
+        let Ok(count @ 1..) = read(&fd, free) else { break };
+        let filled = held.saturating_add(count);
+        let mut start = 0;
+        while let Some(line) = buffer.get(start..filled).and_then(|rest| {
+            let end = rest.iter().position(|byte| *byte == b'\n')?;
+            rest.get(..end)
+        }) {
+            if !skipping {
+                visit(line);
+            }
+            skipping = false;
+            start = start.saturating_add(line.len()).saturating_add(1);
+        }
+        buffer.copy_within(start..filled, 0);
+        held = filled.saturating_sub(start);
+    }
+    if !skipping {
+        visit(buffer.get(..held).unwrap_or(&[]));
+    }
+}
+
 /// One write(2), tried again when interrupted; returns the bytes taken, at
 /// least one.
 ///
@@ -444,4 +478,24 @@ pub fn read_link(path: &CStr, buffer: &mut [u8]) -> Result<usize, Failure> {
 pub fn current_dir(buffer: &mut [u8]) -> Option<&[u8]> {
     let length = super::arch::getcwd(buffer)?;
     buffer.get(..length).filter(|path| path.first() == Some(&b'/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_are_too_long_are_skipped_whole() {
+        let path = std::env::temp_dir().join(format!("zigsvc-lines-{}", std::process::id()));
+        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        // The end of a long line could look like an account.
+        for long in [1024, 1025, 2047, 2048, 5000] {
+            let text = format!("a:x:1\n{}root:x:0\nb:x:2\nc:x:3", "x".repeat(long));
+            std::fs::write(&path, text).unwrap();
+            let mut lines = Vec::<String>::new();
+            for_each_line(&name, |line| lines.push(String::from_utf8(line.to_vec()).unwrap()));
+            assert_eq!(lines, ["a:x:1", "b:x:2", "c:x:3"], "{long}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
 }

@@ -3,6 +3,9 @@
 use super::text::trim;
 use crate::limits::JOB_MAX_BYTES;
 
+/// The reason why a line of more than [`JOB_MAX_BYTES`] is not a job.
+pub const TOO_LONG: &str = "it is longer than 1000 bytes";
+
 /// What one line of the queue file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Line<'a> {
@@ -20,7 +23,7 @@ pub fn classify(line: &[u8]) -> Line<'_> {
     match trim(line) {
         b"" => Line::Empty,
         text if text.contains(&0) => Line::Rejected("it holds a NUL byte"),
-        text if text.len() > JOB_MAX_BYTES => Line::Rejected("it is longer than 1000 bytes"),
+        text if text.len() > JOB_MAX_BYTES => Line::Rejected(TOO_LONG),
         text => Line::Job(text),
     }
 }

@@ -1,26 +1,7 @@
 //! Tables of strings that are kept as one text. A slice of `&str` takes 16 bytes for each
 //! string on a 64-bit machine, in addition to the string; a table takes two.
-//!
-//! ```
-//! use zigsvc::{named_enum, string_table, util::string_table::StringTable};
-//! static COLOURS: StringTable = string_table!["red", "green", "blue"];
-//! assert_eq!((COLOURS.get(1), COLOURS.get(3)), ("green", ""));
-//! assert_eq!(COLOURS.find(b"blue"), Some(2));
-//!
-//! named_enum! {
-//!     /// A unit of time.
-//!     pub enum Unit {
-//!         /// A second.
-//!         Second = "s",
-//!         /// A minute.
-//!         Minute = "min",
-//!     }
-//! }
-//! assert_eq!(Unit::Minute.name(), "min");
-//! assert_eq!(Unit::from_name(b"s"), Some(Unit::Second));
-//! ```
 
-/// Strings that stand one after the other in one text. [`string_table!`](crate::string_table)
+/// Strings that stand one after the other in one text. [`string_table!`]
 /// makes one.
 pub struct StringTable {
     text: &'static str,
@@ -103,7 +84,6 @@ pub const fn ends<const COUNT: usize>(mut lengths: [usize; COUNT]) -> [u16; COUN
 
 /// Makes a [`StringTable`](crate::util::string_table::StringTable) of literals. Belongs into
 /// a `static`, so that there is one table.
-#[macro_export]
 macro_rules! string_table {
     ($($text:literal),* $(,)?) => {
         $crate::util::string_table::StringTable::new(
@@ -113,9 +93,10 @@ macro_rules! string_table {
     };
 }
 
+pub(crate) use string_table;
+
 /// Declares an enum of one byte whose values have names, and `ALL`, `name` and `from_name`.
 /// The names are one [`StringTable`](crate::util::string_table::StringTable).
-#[macro_export]
 macro_rules! named_enum {
     ($(#[$meta:meta])* $vis:vis enum $type:ident {
         $($(#[$value_meta:meta])* $value:ident = $name:literal),+ $(,)?
@@ -130,7 +111,7 @@ macro_rules! named_enum {
         #[allow(dead_code, reason = "not every enum needs all of them")]
         impl $type {
             /// All values in their order.
-            $vis const ALL: &'static [Self] = &[$(Self::$value),+];
+            $vis const ALL: [Self; [$(Self::$value),+].len()] = [$(Self::$value),+];
 
             /// Returns the name.
             #[must_use]
@@ -146,12 +127,14 @@ macro_rules! named_enum {
 
             /// Returns the names in the order of the values.
             fn names() -> &'static $crate::util::string_table::StringTable {
-                static NAMES: $crate::util::string_table::StringTable = $crate::string_table![$($name),+];
+                static NAMES: $crate::util::string_table::StringTable = $crate::util::string_table::string_table![$($name),+];
                 &NAMES
             }
         }
     };
 }
+
+pub(crate) use named_enum;
 
 #[cfg(test)]
 mod tests {
@@ -184,7 +167,7 @@ mod tests {
     #[test]
     fn a_value_is_found_by_its_name_alone() {
         for value in Letter::ALL {
-            assert_eq!(Letter::from_name(value.name().as_bytes()), Some(*value));
+            assert_eq!(Letter::from_name(value.name().as_bytes()), Some(value));
         }
         assert_eq!((Letter::Alpha.name(), Letter::Beta.name()), ("a", "bb"));
         assert_eq!([&b""[..], b"b", b"abb", b"A"].map(Letter::from_name), [None; 4]);

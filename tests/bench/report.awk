@@ -1,11 +1,11 @@
 # Prints the results of tests/bench/run as a table, writes them as JSON to the file
-# `json`, and what has a goal, one line each, as Markdown to the file `markdown`.
-# Lines, between tabs:
+# `json`, and the rows that have a goal as Markdown to the file `markdown`. The lines
+# of the input, with tabs between the words:
 #   fact NAME TEXT, package NAME VERSION, note TEXT, row ID UNIT TITLE,
 #   subject ROW KEY KIND GOAL LABEL, sample ROW KEY VALUE
-# Beside the ratio of the medians stands that of the best tenths. The spread is from
-# the 10th to the 90th percentile; of fewer than ten samples from the least to the
-# greatest.
+# The ratio of the best tenths is printed beside that of the medians. The spread is from
+# the 10th to the 90th percentile, or from the least to the greatest of fewer than ten
+# samples.
 BEGIN { FS = "\t" }
 $1 == "fact" { facts[++fact_count] = $2; fact[$2] = $3 }
 $1 == "package" { packages[++package_count] = $2; version[$2] = $3 }
@@ -34,8 +34,8 @@ function median(row, key,    n) {
     n = count[row, key]
     return n % 2 ? value[row, key, (n + 1) / 2] : (value[row, key, n / 2] + value[row, key, n / 2 + 1]) / 2
 }
-# The best tenth of the samples against the best tenth of the floor's: what is left
-# of the ratio when others have the machine only now and then.
+# Returns the ratio of the best tenth of the samples to the best tenth of the floor's.
+# Other programs on the machine change it less than the ratio of the medians.
 function higher_is_better(row) { return unit[row] ~ /\/s$/ }
 function best(row, key,    share) {
     share = higher_is_better(row) ? 0.9 : 0.1
@@ -43,7 +43,8 @@ function best(row, key,    share) {
 }
 function low(row, key) { return at(row, key, count[row, key] < 10 ? 0 : 0.1) }
 function high(row, key) { return at(row, key, count[row, key] < 10 ? 1 : 0.9) }
-# Three digits that mean something; whole numbers from 1000 on in groups.
+# Returns a number with three significant digits; from 1000 on as a whole number in
+# groups.
 function shown(v,    text, sign) {
     if (v == int(v) && v < 1000) return sprintf("%d", v)
     if (v < 1) return sprintf("%.3f", v)
@@ -64,7 +65,7 @@ function quoted(text) {
     gsub(/[\001-\037]/, " ", text)
     return "\"" text "\""
 }
-# The goal in the row's unit; "" when there is none or no floor.
+# Returns the goal in the row's unit, or "" without a goal or without a floor.
 function wanted(row, text,    parts) {
     if (split(text, parts, ":") < 2) return ""
     if (parts[2] !~ /x$/) return parts[2] + 0

@@ -30,7 +30,7 @@ fn read(words: &[Word]) -> Result<Said, String> {
     // SAFETY: terminated strings and a null; nothing that was read from them outlives this
     // function, in which they stay.
     let args = unsafe { Args::from_words(core::slice::from_raw_parts(pointers.as_ptr(), pointers.len())) };
-    let line = CommandLine::parse(&args).map_err(|error| {
+    let line = CommandLine::parse(&COMMANDS, &args).map_err(|error| {
         assert!(error.command.is_empty() || COMMANDS.iter().any(|known| known.name == error.command));
         let text = written(500, |out| error.describe(out));
         assert_plain(&text);
@@ -40,18 +40,10 @@ fn read(words: &[Word]) -> Result<Said, String> {
     let (config, folder) = (line.options.config.map(|word| (b"-c", word)), line.options.folder);
     let single = config.into_iter().chain(folder.map(|word| (b"-d", word)));
     let before = single.chain(line.options.overrides.iter().map(|word| (b"-o", *word)));
-    let value = |name: &str| match name {
-        "-s" => line.operands.size.map(<[u8]>::to_vec),
-        "-n" => line.operands.keep.map(<[u8]>::to_vec),
-        "-t" => line.operands.time.map(<[u8]>::to_vec),
-        "--health" => line.operands.health.map(<[u8]>::to_vec),
-        "--child" => line.operands.child.map(<[u8]>::to_vec),
-        "--ready-fd" => line.operands.ready_fd.map(|fd| fd.to_string().into_bytes()),
-        other => panic!("{other} has a value"),
-    };
-    let options = line.operands.options().map(|(name, valued)| {
-        let value = valued.then(|| value(name).expect("its value"));
-        (name.as_bytes().to_vec(), value)
+    let valued = |name: &str| line.command.options().any(|(known, value)| known == name && !value.is_empty());
+    let options = line.operands.options().map(|(name, value)| {
+        assert_eq!(value.is_some(), valued(name), "{name}");
+        (name.as_bytes().to_vec(), value.map(<[u8]>::to_vec))
     });
     Ok(Said {
         before: before.map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),

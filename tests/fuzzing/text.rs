@@ -108,8 +108,8 @@ pub fn words(data: &[u8]) {
         assert_eq!(parse_size(&written(40, |out| emit_size(bytes, out))), Some(bytes));
     }
     assert_eq!(
-        Service::named(line).map(|service| service.name().as_bytes()),
-        Service::named(line).map(|_| line)
+        Service::from_name(line).map(|service| service.name().as_bytes()),
+        Service::from_name(line).map(|_| line)
     );
     account_lines(line, rest);
     paths(line, rest);

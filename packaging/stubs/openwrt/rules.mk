@@ -1,5 +1,5 @@
-# What the Makefile of packaging/openwrt takes from OpenWrt's rules.mk, for a test
-# of that Makefile without OpenWrt. Modes are OpenWrt's.
+# The names that the Makefile of packaging/openwrt takes from OpenWrt's rules.mk, for
+# a test of that Makefile without OpenWrt. Modes are OpenWrt's.
 INCLUDE_DIR := $(TOPDIR)/include
 BUILD_DIR := $(TOPDIR)/build_dir
 PKG_BUILD_DIR = $(BUILD_DIR)/$(PKG_NAME)-$(PKG_VERSION)

@@ -1,6 +1,7 @@
 # Stands in for lang/rust/rust-package.mk of OpenWrt's feed "packages". With BINARY
-# the program is that; without, it is compiled as there: by `cargo install`, with
-# a compiler driver as the linker and dynamic linking as the target's default.
+# the program is that file. Without BINARY it is compiled as in OpenWrt: by `cargo
+# install`, with a compiler driver as the linker and dynamic linking as the target's
+# default.
 RUST_ARCH_DEPENDS := @(aarch64||arm||x86_64)
 ifneq ($(BINARY),)
 define Build/Compile/Cargo
@@ -15,7 +16,7 @@ define Build/Compile/Cargo
 endef
 endif
 Build/Compile = $(call Build/Compile/Cargo)
-# Only what the package itself does not say.
+# This has only the parts that the package itself does not have.
 define RustBinPackage
 $(if $(Package/$(1)/install),,$(error the program would go to /usr/bin))
 endef

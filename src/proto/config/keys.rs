@@ -176,7 +176,7 @@ impl Key {
             }
             KeyKind::Services => {
                 let service =
-                    Service::named(text(value)?).filter(|service| *service != Service::Supervisor)?;
+                    Service::from_name(text(value)?).filter(|service| *service != Service::Supervisor)?;
                 if config.supervise.contains(&service) {
                     return None;
                 }

@@ -53,7 +53,7 @@ use crate::state::disk::DiskError;
 use crate::state::spool::{Spool, SpoolRules};
 use crate::sys::clock;
 use crate::sys::lock::PidFile;
-use crate::sys::once::Once;
+use crate::sys::once::once;
 use crate::sys::oom::OomScore;
 use crate::sys::process::Signal;
 use crate::sys::signal::Arrived;
@@ -129,13 +129,15 @@ struct JobsStorage {
     page: ListPage,
 }
 
-static STORAGE: Once<JobsStorage, 1> = Once::new(JobsStorage {
-    service: Vec::new(),
-    spool: Spool::EMPTY,
-    workers: Vec::new(),
-    history: History::EMPTY,
-    page: Vec::new(),
-});
+once! {
+    static STORAGE: JobsStorage = JobsStorage {
+        service: Vec::new(),
+        spool: Spool::EMPTY,
+        workers: Vec::new(),
+        history: History::EMPTY,
+        page: Vec::new(),
+    };
+}
 
 /// Runs the service until it is stopped; returns the exit code. (Not inlined: its
 /// caller's frame would hold what every service needs.)

@@ -21,6 +21,7 @@
 
 mod worker_process;
 
+use super::accounts;
 use super::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
 use super::lifecycle::{StartReporter, exit};
 use super::memory::Memory;
@@ -37,7 +38,7 @@ use crate::state::opener::{Resolved, complete, find, load};
 use crate::state::rate_limit::RateLimit;
 use crate::state::realpath::NodeKind;
 use crate::sys::identity::{self, Identity};
-use crate::sys::once::Once;
+use crate::sys::once::once;
 use crate::sys::process::{self, Pid, Side, Signal};
 use crate::sys::signal::Arrived;
 use crate::sys::{
@@ -53,7 +54,9 @@ use ufmt::uwrite;
 /// Nobody, where /etc/passwd does not know it.
 const NOBODY: u32 = 65534;
 
-static RESOLVED: Once<Resolved, 6> = Once::new(Vec::new());
+once! {
+    static RESOLVED: Resolved = Vec::new();
+}
 
 /// The process that talks to clients.
 struct WorkerHandle {
@@ -131,7 +134,7 @@ fn worker_identity(configured: Option<Identity>) -> Option<Identity> {
     if identity::effective_uid() != 0 {
         return None;
     }
-    configured.or_else(|| identity::resolve(b"nobody", b"").ok()).or_else(|| {
+    configured.or_else(|| accounts::resolve(b"nobody", b"").ok()).or_else(|| {
         let groups = Vec::from_array([NOBODY]);
         Some(Identity { uid: NOBODY, gid: NOBODY, groups })
     })

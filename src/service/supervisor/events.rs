@@ -1,14 +1,16 @@
-//! What the supervisor says: of its managed processes, of itself, to whoever started it; and
-//! a new configuration.
+//! Logs the events of the supervisor, reports its status, and reloads its configuration.
 
-use super::managed_process::{ManagedKind, ManagedProcess};
-use super::{LaunchSpec, Stopping, Supervisor};
+use super::launch::{LaunchSpec, ManagedKind};
+use super::managed_process::ManagedProcess;
+use super::{Supervisor, rules};
 use crate::proto::log::Level;
+use crate::proto::service::Service;
 use crate::proto::status::StatusField;
 use crate::service::base::{self, ServiceBase, ServiceStatus};
 use crate::service::lifecycle::{StartReport, next_report};
 use crate::state::degraded::{DegradedSet, DegradedState};
-use crate::state::supervisor::{Event, ExitReason, Phase, ProbeError};
+use crate::state::supervisor::instance::{Event, ExitReason, Phase};
+use crate::state::supervisor::probe::ProbeError;
 use crate::sys::{Errno, Failure, clock, file, memory};
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
@@ -17,8 +19,8 @@ use ufmt::uwrite;
 impl Supervisor {
     // ----- the managed processes --------------------------------------------------------
 
-    /// One line about a managed process. Until whoever started us is gone, warnings are for
-    /// them too.
+    /// Logs a line about a managed process. Until the supervisor has reported ready, warnings
+    /// are also reported to the process that started it.
     pub(super) fn log_about(&mut self, index: usize, level: Level, text: &dyn Fn(&mut Writer<'_>)) {
         let Some(kind) = self.managed.get(index).map(|managed| managed.kind) else { return };
         let line = |out: &mut Writer<'_>| {
@@ -28,25 +30,17 @@ impl Supervisor {
         };
         self.base.log.line(level, &line);
         self.stretched = true;
-        if level >= Level::Warn && self.ready_deadline.is_some() && !self.base.process.foreground {
+        if level >= Level::Warn && self.supervision.is_starting() && !self.base.process.foreground {
             self.base.process.reporter.warn(&line);
         }
     }
 
-    /// Tells what happened to a managed process.
+    /// Logs an event of a managed process.
     #[inline(never)]
     pub(super) fn log_event(&mut self, index: usize, event: Event, now: Instant) {
-        let rules = self.rules();
-        let Some(managed) = self.managed.get_mut(index) else { return };
-        let lived = now.since(managed.started_at);
-        let pid = managed.state.pid().unwrap_or(0);
-        if matches!(event, Event::Adopted(_) | Event::Stopped) {
-            // (of a next life that ends between two looks nothing else is known)
-            managed.started_at = now;
-        }
-        managed.settled |=
-            matches!(event, Event::Adopted(_) | Event::Ready(_) | Event::Died(..) | Event::Replaced(..));
-        let restarts = self.restarts.saturating_add(1);
+        let Some(instance) = self.supervision.instances().get(index) else { return };
+        let (lived, pid) = (instance.lived(now), instance.pid().unwrap_or(0));
+        let (failures, restarts) = (self.supervision.rules().failures, self.supervision.restarts());
         let level = match event {
             Event::Adopted(_) | Event::Ready(_) | Event::Recovered | Event::Stopped => Level::Info,
             Event::CheckFailed(_) | Event::Died(..) | Event::Replaced(..) => Level::Warn,
@@ -57,12 +51,12 @@ impl Supervisor {
                 Event::Adopted(pid) => uwrite!(out, "runs already (pid {}), adopted", pid),
                 Event::Ready(pid) => uwrite!(out, "running (pid {})", pid),
                 Event::CheckFailed(error) => {
-                    let _ = uwrite!(out, "check 1 of {} failed: ", rules.failures);
+                    let _ = uwrite!(out, "check 1 of {} failed: ", failures);
                     describe_probe_error(error, out);
                     Ok(())
                 }
                 Event::Restarting(error) => {
-                    let _ = uwrite!(out, "check {} of {} failed: ", rules.failures, rules.failures);
+                    let _ = uwrite!(out, "check {} of {} failed: ", failures, failures);
                     describe_probe_error(error, out);
                     uwrite!(out, "; restarting it: SIGTERM to pid {}", pid)
                 }
@@ -87,21 +81,21 @@ impl Supervisor {
         });
     }
 
-    /// Takes what a service that starts reports.
+    /// Reads the reports of a service that starts.
     #[inline(never)]
     pub(super) fn read_reports(&mut self, index: usize) {
         let Some(managed) = self.managed.get_mut(index) else { return };
         let Some(reports) = &managed.reports else { return };
-        // Messages are whole: each is one write of less than PIPE_BUF, and there is
-        // room for more than a service has to say.
+        // Messages are whole: each is one write of less than PIPE_BUF, and the buffer is
+        // larger than all reports of a service.
         let scratch = core::mem::take(&mut self.base.scratch);
         match file::read(reports, scratch) {
             Ok(count @ 1..) => self.take_reports(index, scratch.get(..count).unwrap_or(&[])),
-            // What poll(2) saw was that of the process before: this one is new.
+            // poll(2) saw the pipe of the process before.
             Err(Failure { errno: Errno::AGAIN, .. }) => {}
             Ok(_) | Err(_) => managed.reports = None,
         }
-        // (a start is rare: the memory goes back until the next)
+        // A start is rare, so the memory is released until the next one.
         memory::release(scratch);
         self.base.scratch = scratch;
     }
@@ -113,8 +107,8 @@ impl Supervisor {
                 StartReport::Ready(_) => {
                     let Some(managed) = self.managed.get_mut(index) else { return };
                     managed.reports = None;
-                    let decision = managed.state.on_ready();
-                    self.carry_out(index, decision, clock::now());
+                    let decision = self.supervision.on_ready(index);
+                    self.perform(index, decision, clock::now());
                 }
                 StartReport::Warning(text) => self.relay(index, Level::Warn, text),
                 StartReport::Failure(_, text) => self.relay(index, Level::Error, text),
@@ -122,21 +116,21 @@ impl Supervisor {
         }
     }
 
-    /// Says what a service said.
+    /// Logs a message of a service that starts.
     fn relay(&mut self, index: usize, level: Level, text: &[u8]) {
         let text = text.strip_prefix(b"zigsvc: ").unwrap_or(text);
         let text = text.strip_suffix(b"\n").unwrap_or(text);
         self.log_about(index, level, &|out| out.push_escaped(text));
     }
 
-    /// Takes what a managed process wrote, up to one turn's share.
+    /// Reads the output of a managed process, up to one turn's share.
     pub(super) fn read_output(&mut self, index: usize) {
         let Some(managed) = self.managed.get_mut(index) else { return };
         let (kind, launch) = (managed.kind, &self.launch);
         managed.output.read(&mut self.base.log, self.base.scratch, &|out| push_mark(launch, kind, out));
     }
 
-    /// Takes the rest of what a managed process wrote.
+    /// Reads the rest of the output of a managed process.
     pub(super) fn finish_output(&mut self, index: usize) {
         let Some(managed) = self.managed.get_mut(index) else { return };
         let (kind, launch) = (managed.kind, &self.launch);
@@ -145,27 +139,17 @@ impl Supervisor {
 
     // ----- itself -----------------------------------------------------------
 
-    /// Ready is when each managed process runs or has failed once, so that a command which
-    /// follows finds what it expects; a start that hangs is not waited for longer
-    /// than a sign of life may be late.
-    pub(super) fn announce_when_ready(&mut self, now: Instant) {
-        let is_settled =
-            |managed: &ManagedProcess| managed.settled || managed.state.phase() == Phase::Stopped;
-        if self.ready_deadline.is_some_and(|by| by.is_due(now) || self.managed.iter().all(is_settled)) {
-            self.announce();
-        }
-    }
-
+    /// Reports ready to the process that started the supervisor, once.
     #[inline(never)]
     pub(super) fn announce(&mut self) {
-        if self.ready_deadline.take().is_none() {
-            return;
+        if self.supervision.is_starting() {
+            self.supervision.on_announced();
+            self.base.heartbeat.beat(clock::now());
+            base::report_ready(self);
         }
-        self.base.heartbeat.beat(clock::now());
-        base::report_ready(self);
     }
 
-    /// SIGHUP: the configuration anew, whole or not at all.
+    /// Reloads the configuration, for SIGHUP.
     pub(super) fn reload(&mut self, now: Instant) {
         if self.base.reload() {
             self.apply_config(now);
@@ -173,8 +157,8 @@ impl Supervisor {
         }
     }
 
-    /// A health file is missing: somebody may have moved them all, and told the
-    /// services, but not us.
+    /// Reloads the configuration if it names another health file. A health file is missing,
+    /// perhaps because all were moved and only the services were reloaded.
     pub(super) fn follow_health_file(&mut self, now: Instant) {
         if self.base.follow_health_file() {
             self.apply_config(now);
@@ -185,34 +169,42 @@ impl Supervisor {
     fn apply_config(&mut self, now: Instant) {
         let config = &*self.base.process.config;
         self.watchdog.move_to(&config.watchdog, &mut self.base.log);
-        // A shorter interval holds at once, not when the longer one is over.
-        self.probe_at = self.probe_at.or_earlier(now + config.check_interval);
+        self.supervision.set_rules(now, rules(config));
         self.update_managed(now);
     }
 
-    /// Services that are new in `supervise` are started or adopted, those that are
-    /// not in it any more are left as they are.
-    fn update_managed(&mut self, now: Instant) {
+    /// Adds the services that are new in `supervise`, which starts or adopts them. Removes
+    /// those that are not in it any more, without a change of their processes.
+    pub(super) fn update_managed(&mut self, now: Instant) {
         if self.launch.is_program() {
-            return;
+            return self.add(ManagedKind::Program, now);
         }
         let mut index = 0;
         while let Some(managed) = self.managed.get(index) {
-            let ManagedKind::Service(service) = managed.kind else { return };
-            if self.base.process.config.supervise.contains(&service) {
+            let is_listed = |service: &Service| managed.kind == ManagedKind::Service(*service);
+            if self.base.process.config.supervise.iter().any(is_listed) {
                 index = index.saturating_add(1);
             } else {
                 self.log_about(index, Level::Info, &|out| {
                     out.push_str("no longer supervised, and left as it is")
                 });
                 self.managed.swap_remove(index);
+                self.supervision.remove(index);
             }
         }
-        for service in &self.base.process.config.supervise {
-            let kind = ManagedKind::Service(*service);
-            if self.stopping == Stopping::No && !self.managed.iter().any(|managed| managed.kind == kind) {
-                let _ = self.managed.push(ManagedProcess::new(kind, now));
-            }
+        for at in 0..self.base.process.config.supervise.len() {
+            let Some(service) = self.base.process.config.supervise.get(at) else { return };
+            self.add(ManagedKind::Service(*service), now);
+        }
+    }
+
+    /// Adds a managed process, unless there is one of this kind or the supervisor stops.
+    fn add(&mut self, kind: ManagedKind, now: Instant) {
+        if !self.supervision.is_stopping()
+            && !self.managed.iter().any(|managed| managed.kind == kind)
+            && self.managed.push(ManagedProcess::new(kind)).is_ok()
+        {
+            self.supervision.add(now);
         }
     }
 }
@@ -227,7 +219,7 @@ impl ServiceStatus for Supervisor {
     }
 
     fn value(&self, field: StatusField, _: Instant) -> Option<u64> {
-        (field == StatusField::Restarts).then_some(self.restarts)
+        (field == StatusField::Restarts).then_some(self.supervision.restarts())
     }
 
     fn own_degraded(&self) -> DegradedSet {
@@ -236,11 +228,11 @@ impl ServiceStatus for Supervisor {
 
     /// Writes ` NAME=STATE:PID` for each managed process.
     fn push_words(&self, out: &mut Writer<'_>) {
-        for managed in self.managed.iter() {
+        for (managed, instance) in self.managed.iter().zip(self.supervision.instances()) {
             out.push_str(" ");
             self.launch.push_name(managed.kind, out);
             out.push_str("=");
-            out.push_str(match managed.state.phase() {
+            out.push_str(match instance.phase() {
                 Phase::Backoff(_) => "waiting",
                 Phase::Starting(..) => "starting",
                 Phase::Running(..) => "running",
@@ -248,26 +240,26 @@ impl ServiceStatus for Supervisor {
                 Phase::Killing(..) | Phase::Unkillable(_) => "killed",
                 Phase::Stopped => "stopped",
             });
-            let _ = uwrite!(out, ":{}", managed.state.pid().unwrap_or(0));
+            let _ = uwrite!(out, ":{}", instance.pid().unwrap_or(0));
         }
     }
 
     fn push_summary(&self, out: &mut Writer<'_>) {
-        let _ = uwrite!(out, "{} restarts", self.restarts);
+        let _ = uwrite!(out, "{} restarts", self.supervision.restarts());
         self.push_words(out);
         out.push_str(" degraded=");
         self.base.degraded().union(self.own_degraded()).push_names(out);
     }
 }
 
-/// In front of each line that a managed process wrote: unlike `NAME: `, with which our own
-/// lines about it begin.
+/// Writes the prefix of each line that a managed process wrote. It differs from `NAME: `,
+/// the prefix of the supervisor's own lines about the process.
 fn push_mark(launch: &LaunchSpec, kind: ManagedKind, out: &mut Writer<'_>) {
     launch.push_name(kind, out);
     out.push_str("| ");
 }
 
-/// Names what is wrong with a heartbeat.
+/// Writes the reason why a probe is bad.
 fn describe_probe_error(error: ProbeError, out: &mut Writer<'_>) {
     let _ = match error {
         ProbeError::Stale(age) => uwrite!(out, "heartbeat stale, {} ms old", age.as_ms()),
@@ -280,11 +272,12 @@ fn describe_probe_error(error: ProbeError, out: &mut Writer<'_>) {
     };
 }
 
+/// Writes how a process ended.
 fn describe_exit(reason: ExitReason, is_ours: bool, lived: Duration, out: &mut Writer<'_>) {
     let _ = match reason {
         ExitReason::Code(code) => uwrite!(out, "ended with exit status {} after {} ms", code, lived.as_ms()),
         ExitReason::Signal(signal) => uwrite!(out, "killed by signal {} after {} ms", signal, lived.as_ms()),
-        // (it was adopted, so how long it lived is not known either)
+        // The process was adopted, so the length of its life is unknown, too.
         ExitReason::Unknown if is_ours => uwrite!(out, "ended"),
         ExitReason::Unknown => uwrite!(out, "died"),
         ExitReason::NotStarted => uwrite!(out, "not started"),

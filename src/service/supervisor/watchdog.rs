@@ -1,43 +1,33 @@
-//! The hardware watchdog: a board that cannot heal itself resets.
+//! The device of the hardware watchdog: a board that hangs is reset.
 
-use super::Supervisor;
-use super::managed_process::ManagedProcess;
-use crate::limits::{WATCHDOG_FEED, WATCHDOG_KICKS};
+use crate::limits::WATCHDOG_FEED;
 use crate::service::lifecycle::describe_at;
 use crate::service::log::Log;
+use crate::state::watchdog::{KickDecision, Watchdog};
 use crate::sys::{Errno, Failure, OwnedFd, watchdog};
 use crate::util::path::Path;
-use crate::util::time::{Duration, Instant};
+use crate::util::text::Writer;
+use crate::util::time::Instant;
 use ufmt::uwrite;
 
 /// See the module's documentation.
-pub(super) struct Watchdog {
+pub(super) struct WatchdogDevice {
     /// The device; empty for none.
     path: Path,
     device: Option<OwnedFd>,
-    /// What it does not do at the moment.
+    /// The failure of the last kick, or of the last attempt to open the device.
     failure: Option<Failure>,
-    /// From one feed to the next, or to the next attempt to open it.
-    every: Duration,
-    kick_at: Instant,
-    /// Whether it is not fed, so that the board resets.
-    withheld: bool,
+    state: Watchdog,
 }
 
-impl Watchdog {
-    /// That at `path`, which is opened with the first [`Supervisor::kick_watchdog`].
+impl WatchdogDevice {
+    /// Creates the device at `path`, which the first kick opens.
     pub(super) fn new(path: &Path) -> Self {
-        Self {
-            path: path.clone(),
-            device: None,
-            failure: None,
-            every: WATCHDOG_FEED,
-            kick_at: Instant::BOOT,
-            withheld: false,
-        }
+        let state = Watchdog::new(!path.is_empty());
+        Self { path: path.clone(), device: None, failure: None, state }
     }
 
-    /// A reload named another one.
+    /// Replaces the device if a reload named another one.
     pub(super) fn move_to(&mut self, path: &Path, log: &mut Log) {
         if *path != self.path {
             self.disarm(log);
@@ -45,14 +35,37 @@ impl Watchdog {
         }
     }
 
-    /// When it is to be fed next.
+    /// Returns when the next kick is due.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        (!self.path.is_empty()).then_some(self.kick_at)
+        self.state.next_deadline()
     }
 
-    /// Why it does not work at the moment.
+    /// Returns the failure that lasts.
     pub(super) fn failure(&self) -> Option<Failure> {
         self.failure
+    }
+
+    /// Kicks the device if that is due. `unrecoverable` writes the name of an instance
+    /// because of which the kick is withheld.
+    pub(super) fn poll(
+        &mut self,
+        now: Instant,
+        unrecoverable: Option<&dyn Fn(&mut Writer<'_>)>,
+        log: &mut Log,
+    ) {
+        let decision = self.state.poll(now, unrecoverable.is_some());
+        let Some(KickDecision { kick, has_changed }) = decision else { return };
+        match unrecoverable {
+            _ if !has_changed => {}
+            Some(push_name) => log.error(&|out| {
+                push_name(out);
+                out.push_str(": beyond help; the watchdog is not fed any more, so that the board resets");
+            }),
+            None => log.warn(&|out| out.push_str("watchdog: all is well again, it is fed")),
+        }
+        if kick {
+            self.kick(now, log);
+        }
     }
 
     fn open(&mut self, log: &mut Log) -> Result<(), Failure> {
@@ -61,10 +74,7 @@ impl Watchdog {
         }
         let device = watchdog::open(&self.path)?;
         let timeout = watchdog::timeout(&device);
-        self.every = match timeout {
-            Some(seconds) => Duration::from_secs(u64::from(seconds)) / WATCHDOG_KICKS,
-            None => WATCHDOG_FEED,
-        };
+        self.state.on_opened(timeout);
         log.info(&|out| {
             out.push_str("watchdog: ");
             out.push_escaped(self.path.as_bytes());
@@ -79,11 +89,11 @@ impl Watchdog {
         Ok(())
     }
 
-    fn kick(&mut self, log: &mut Log) {
+    fn kick(&mut self, now: Instant, log: &mut Log) {
         let result = self.open(log).and_then(|()| self.device.as_ref().map_or(Ok(()), watchdog::kick));
         let failure = result.err();
+        self.state.on_kick(now, failure.is_some());
         if failure.is_some() {
-            // The driver may come back as another device.
             self.device = None;
         }
         if failure != self.failure {
@@ -102,9 +112,10 @@ impl Watchdog {
         }
     }
 
-    /// A clean stop does not reset the board.
+    /// Disarms the device, so that a clean stop does not reset the board.
     pub(super) fn disarm(&mut self, log: &mut Log) {
-        let Some(device) = self.device.take() else { return };
+        let is_armed = self.state.on_stop();
+        let Some(device) = self.device.take().filter(|_| is_armed) else { return };
         match watchdog::disarm(device) {
             Ok(()) => log.info(&|out| out.push_str("watchdog: disarmed")),
             Err(failure) => log.error(&|out| {
@@ -112,31 +123,5 @@ impl Watchdog {
                 failure.describe(out);
             }),
         }
-    }
-}
-
-impl Supervisor {
-    /// Feeds it when that is due, unless something supervised is beyond help.
-    pub(super) fn kick_watchdog(&mut self, now: Instant) {
-        if !self.watchdog.next_deadline().is_some_and(|at| at.is_due(now)) {
-            return;
-        }
-        let patience = self.base.process.config.watchdog_patience;
-        let is_unrecoverable = |managed: &&ManagedProcess| managed.state.is_unrecoverable(now, patience);
-        let unrecoverable = self.managed.iter().find(is_unrecoverable).map(|managed| managed.kind);
-        match (unrecoverable, self.watchdog.withheld) {
-            (Some(kind), false) => self.base.log.error(&|out| {
-                self.launch.push_name(kind, out);
-                out.push_str(": beyond help; the watchdog is not fed any more, so that the board resets");
-            }),
-            (None, true) => self.base.log.warn(&|out| out.push_str("watchdog: all is well again, it is fed")),
-            _ => {}
-        }
-        self.watchdog.withheld = unrecoverable.is_some();
-        // (the first time opens it, and so starts the countdown, in any case)
-        if unrecoverable.is_none() || self.watchdog.device.is_none() {
-            self.watchdog.kick(&mut self.base.log);
-        }
-        self.watchdog.kick_at = now + self.watchdog.every;
     }
 }

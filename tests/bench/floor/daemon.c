@@ -1,5 +1,5 @@
-/* The least that a start is: two forks, a session, a PID file under a lock, and a
- * pipe that tells the one who waits.
+/* The least start: two forks, a session, a PID file under a lock, and a pipe that
+ * reports to the waiting process.
  *
  *   daemon PIDFILE
  */

@@ -1,7 +1,7 @@
 /* The least server: a line comes, a line of BYTES bytes goes back.
  *
  *   pingpong SOCKET BYTES         one client after the other: accept, read, write
- *   pingpong SOCKET BYTES poll    up to 16 at once, as poll(2) says
+ *   pingpong SOCKET BYTES poll    up to 16 at once, by poll(2)
  */
 #define _GNU_SOURCE
 #include <poll.h>

@@ -1,4 +1,4 @@
-/* A child that only sleeps, without any library: what supervisors keep here. */
+/* A child that only sleeps, without any library. Supervisors keep it running here. */
 #if defined(__x86_64__)
 __asm__(".globl _start\n_start: mov $34,%eax\nsyscall\njmp _start\n");
 #elif defined(__aarch64__)

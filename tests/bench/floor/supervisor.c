@@ -1,6 +1,6 @@
-/* The least supervisor: fork, exec, waitpid.
+/* The least supervisor: fork, exec and waitpid in a loop.
  *
- *   supervisor PROGRAM ARG...
+ *   supervisor PROGRAM [ARG...]
  */
 #include <sys/wait.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
-/* What the meters share. They are static, small and without threads, since what
- * a process costs grows with the one that starts it; and they start others by
- * vfork. */
+/* The functions that the meters share. Meters are static, small and without threads,
+ * because the cost of a process grows with the process that starts it. They start
+ * others by vfork. */
 #ifndef COMMON_H
 #define COMMON_H
 #define _GNU_SOURCE
@@ -45,7 +45,7 @@ static inline void fail(const char *what) { /* with errno */
     exit(1);
 }
 
-/* The program of that name with its folder, so that no search is measured. */
+/* Returns the program of that name with its folder, so that no search is measured. */
 static inline char *resolved(char *name) {
     static char path[PATH];
     const char *at = getenv("PATH");
@@ -60,8 +60,8 @@ static inline char *resolved(char *name) {
     return 0;
 }
 
-/* A line of the standard input, cut into words at its tabs: their number, and 0
- * at the end. */
+/* Cuts a line of the standard input into words at its tabs. Returns their number,
+ * or 0 at the end of the input. */
 static inline int next_line(char **words) {
     static char line[8192];
     char *at;
@@ -74,8 +74,8 @@ static inline int next_line(char **words) {
     return count;
 }
 
-/* 0 to count - 1 in another order with each call: what follows on what decides who
- * finds a processor and a cache awake. */
+/* Returns 0 to count - 1 in another order with each call, because the order decides
+ * which subject finds a processor and a cache awake. */
 static inline int *shuffled(int count) {
     static int order[LINES], seeded;
     if (!seeded++) srand(now());
@@ -87,7 +87,7 @@ static inline int *shuffled(int count) {
     return order;
 }
 
-/* Starts a program in `folder` (0: here); what it prints goes nowhere. */
+/* Starts a program in `folder` (0: here). Its output is dropped. */
 static inline pid_t launch(char **argv, const char *folder, int input) {
     static int null = -1;
     extern char **environ;
@@ -106,7 +106,7 @@ static inline pid_t launch(char **argv, const char *folder, int input) {
     return pid;
 }
 
-/* The status with which a program ends. */
+/* Runs a program and returns its status. */
 static inline int ran(char **argv) {
     int status;
     pid_t pid = launch(argv, 0, -1);
@@ -114,7 +114,7 @@ static inline int ran(char **argv) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* From now on whatever those that we start leave behind becomes our child. */
+/* From now on each process that a child leaves running becomes a child of this one. */
 static inline void adopt(void) {
     if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0) fail("PR_SET_CHILD_SUBREAPER");
 }
@@ -134,7 +134,8 @@ static inline pid_t parent_of(const char *number) {
     return at && strlen(at) > 4 ? atoi(at + 4) : 0;
 }
 
-/* Ends all our children by signal 9, and theirs, which become ours. */
+/* Ends all children by signal 9, and their children, which become children of this
+ * process. */
 static inline void end_children(void) {
     for (;;) {
         struct dirent *entry;
@@ -162,7 +163,7 @@ static inline int try_connect(const char *path) {
     return -1;
 }
 
-/* Asks, and reads the line that is the answer; its length. */
+/* Sends a request and reads the line of its answer. Returns the length of the line. */
 static inline ssize_t asked(int fd, const char *request, char *answer, size_t room) {
     size_t length = strlen(request), got = 0;
     if (send(fd, request, length, MSG_NOSIGNAL) != (ssize_t)length) return -1;
@@ -176,7 +177,7 @@ static inline ssize_t asked(int fd, const char *request, char *answer, size_t ro
     return got;
 }
 
-/* A number of an answer to `status`, such as " jobs=". */
+/* Returns a number of an answer to `status`, such as " jobs=". */
 static inline long field(const char *answer, const char *name) {
     const char *at = strstr(answer, name);
     return at ? atol(at + strlen(name)) : -1;

@@ -6,8 +6,8 @@
  *       one    `status` over one connection
  *       each   a connection for each `status`
  *       file   open, read, close
- *       monit, supervisord   what they answer of the same, a connection for each,
- *                                         a tenth of COUNT
+ *       monit, supervisord   their answers to the same question, a connection for
+ *                                         each, a tenth of COUNT
  *   control load SECONDS CLIENTS SOCKET DEPTH   jobs acknowledged a second, with
  *                                         DEPTH requests sent ahead by each client
  *   control hold CLIENTS SOCKET           keeps as many connections until the end of
@@ -71,7 +71,7 @@ static void all_trips(int rounds, int count) {
     static char *lines[LINES][WORDS];
     int number = 0;
     while (number < LINES && next_line(lines[number]) == 3) number++;
-    /* (Everybody has answered once before anything counts.) */
+    /* Each subject answers before the first sample, so that none is cold. */
     for (int at = 0; at < number; at++) trips(lines[at][1], lines[at][2], 10);
     for (int round = 0; round < rounds; round++) {
         int *order = shuffled(number);
@@ -119,7 +119,7 @@ static void load(double seconds, int clients, const char *path, int depth) {
     printf("%.1f\n", count * 1e9 / (now() - began));
 }
 
-/* Asks for a page of the queue, and reads all of it. */
+/* Requests a page of the queue, and reads all of it. */
 static void list(int fd) {
     char page[4096];
     long expected = 0, lines = 0;
@@ -163,7 +163,7 @@ static void jobs(long count, const char *path, const char *queue) {
     last = began = now();
     if (write(file, lines, count * 4) != count * 4) fail(queue);
     while (ended - before < count) {
-        /* (Rarely enough that asking does not count.) */
+        /* The questions are rare enough not to change the result. */
         nap(4);
         ended = jobs_ended(fd);
         last = now();

@@ -4,13 +4,14 @@
  *                               between tabs
  *
  * It starts each in FOLDER (-: here) and prints KEY and its PID. With a PIDFILE
- * the command has to end with 0, and the PID is that of the file, of a process
- * that it left; without (-) it stays. When all are there it prints a line with a
- * dot. At the end of its input it ends them, and all that they have started.
+ * the command has to end with 0, and the PID is that in the file, of a process that
+ * the command left running. Without a PIDFILE (-) the command itself keeps running.
+ * When all have been started it prints a line with a dot. At the end of its input it
+ * ends them, and all processes that they have started.
  */
 #include "common.h"
 
-/* The process that the file names, once it is one of ours. */
+/* Returns the process that the file names, once it is a child of this process. */
 static pid_t named(const char *path) {
     long long began = now();
     while (now() - began < 10000000000LL) {

@@ -1,4 +1,4 @@
-/* Measures loggers: what it costs to pass lines of 100 bytes from a pipe to files.
+/* Measures loggers: the cost of passing lines of 100 bytes from a pipe to files.
  *
  *   log big|small ROUNDS LINES FOLDER <COMMANDS
  *
@@ -6,7 +6,7 @@
  * round, in another order each round, in an empty FOLDER (but for svlogd's
  * `config`), and reads the lines from its standard input, 64 KiB or one line to a
  * write(2). Prints KEY and the CPU time of the logger for a line, in us, as the
- * kernel tells when it has ended; and KEY:rate and the lines a second.
+ * kernel counted it until the logger ended; and KEY:rate and the lines a second.
  */
 #include "common.h"
 

@@ -1,4 +1,4 @@
-/* Whole processes, timed: from before vfork until they were waited for.
+/* Times whole processes: from before vfork until they were waited for.
  *
  *   process ROUNDS <LINES        each line WHAT, KEY and words, between tabs
  *
@@ -8,7 +8,8 @@
  *   before KEY COMMAND...        run before each run of KEY, not timed
  *   check KEY COMMAND...         run after it; prints KEY:check and 100 (it ended
  *                                with 0) or 0
- *   after KEY [COMMAND...]       run at last; then whatever KEY left is ended
+ *   after KEY [COMMAND...]       run at last; then all remaining processes of KEY
+ *                                are ended
  *
  * COMMAND has to end with 0.
  */

@@ -1,19 +1,19 @@
-/* How soon what was killed runs again.
+/* Measures how soon a killed program runs again.
  *
  *   restart child|socket ROUNDS FOLDER <COMMANDS
  *
  * A line of COMMANDS is KEY and words, between tabs, in which % stands for a
- * folder below FOLDER, a new one each round. A round starts them all, lets what
- * they supervise live for 1.2 s or more, and kills it by signal 9, one after the
- * other, in another order each round. Prints KEY and ms.
+ * folder below FOLDER, a new one each round. A round starts them all, lets the
+ * supervised programs live for 1.2 s or more, and kills these by signal 9, one after
+ * the other, in another order each round. Prints KEY and ms.
  *
- * child: %/run is this program; it tells when it begins, by a FIFO. Until its
- *        first line of main() counts.
- * socket: the service `jobs` in that folder; until it answers `status` counts.
+ * child: %/run is this program; it reports its begin by a FIFO. The time ends at its
+ *        first line of main().
+ * socket: the service `jobs` in that folder; the time ends when it answers `status`.
  *
  * Several supervisors delay the restart of what died within a second of its
- * start, and zigsvc from the second death within 10 s on: so each sample has a
- * supervisor of its own. s6-supervise lets a second pass in any case.
+ * start, and zigsvc from the second death within 10 s on. Therefore each sample has a
+ * supervisor of its own. s6-supervise waits a second in any case.
  */
 #include "common.h"
 #include <sys/inotify.h>
@@ -46,7 +46,7 @@ static struct stamp stamped(struct ward *ward) {
     return got;
 }
 
-/* The process that answers, but not if it is `old`. */
+/* Returns the process that answers, unless it is `old`. */
 static struct stamp answered(struct ward *ward, pid_t old) {
     char path[PATH + 16], answer[1200];
     long long began = now();
@@ -68,8 +68,8 @@ static struct stamp answered(struct ward *ward, pid_t old) {
     return (struct stamp){0, 0};
 }
 
-/* Waits until the socket is made anew, asleep: who asks again and again takes the
- * processor from those who start. */
+/* Sleeps until the socket is made again, because repeated questions would take the
+ * processor from the programs that start. */
 static void wait_for_socket(int events) {
     char found[4096];
     struct pollfd ready = {events, POLLIN, 0};
@@ -84,7 +84,8 @@ static void wait_for_socket(int events) {
     wrong("there is no new socket");
 }
 
-/* This program, where it can be linked into the folders of the children. */
+/* Copies this program to a place from which it can be linked into the folders of the
+ * children. */
 static void copy_own(const char *path) {
     static char bytes[1 << 20];
     int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
@@ -104,7 +105,8 @@ static void begin(struct ward *ward, const char *below, int round, int sockets) 
         snprintf(path, sizeof path, "%s/run", ward->folder);
         if (link(own, path) != 0) fail(path);
         snprintf(path, sizeof path, "%s/stamps", ward->folder);
-        /* (for reading and writing, so that nobody's open waits and none ends it) */
+        /* It is opened for reading and writing, so that no open(2) waits, and no
+         * close(2) of a writer ends it. */
         if (mkfifo(path, 0600) != 0 || (ward->fifo = open(path, O_RDWR | O_CLOEXEC)) < 0) fail(path);
         setenv("STAMPS", path, 1);
     }

@@ -1,7 +1,8 @@
 //! The completion for bash.
 
 use std::fmt::Write;
-use zigsvc::cli::{COMMANDS, Command};
+use zigsvc::cli::COMMANDS;
+use zigsvc::cli::command_line::Command;
 use zigsvc::proto::config::keys::{KEYS, KeyKind};
 use zigsvc::proto::service::Service;
 
@@ -147,7 +148,7 @@ pub(crate) fn render() -> String {
         KEYS.iter().map(|key| format!("{}=", key.name)),
     );
     script.push_str(LIST);
-    COMMANDS.iter().for_each(|command| describe(&mut script, command));
+    COMMANDS.iter().for_each(|command| describe(&mut script, &command));
     script.push_str(TAIL);
     script
 }
@@ -169,7 +170,7 @@ fn list(script: &mut String, head: &str, end: &str, words: impl Iterator<Item = 
 
 /// What follows a command.
 fn describe(script: &mut String, command: &Command) {
-    let mut options: Vec<_> = command.options().map(|(name, valued)| (name.to_owned(), valued)).collect();
+    let mut options: Vec<_> = command.options().collect();
     options.sort();
     let operands = operands(command);
     if options.is_empty() && operands.is_empty() {
@@ -178,33 +179,26 @@ fn describe(script: &mut String, command: &Command) {
     }
     let _ = writeln!(script, "    {})", command.name);
     if !options.is_empty() {
-        let names: Vec<_> = options.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<_> = options.iter().map(|(name, _)| *name).collect();
         let _ = writeln!(script, "        options=({})", names.join(" "));
     }
-    if operands.len() == COMMANDS.len() {
+    if operands.len() == COMMANDS.iter().count() {
         // They stand above already.
         script.push_str("        operands=(\"${commands[@]}\")\n");
     } else if !operands.is_empty() {
         let _ = writeln!(script, "        operands=({})", operands.join(" "));
     }
-    let valued = options.iter().filter(|(_, valued)| *valued);
-    let values: Vec<_> =
-        valued.map(|(name, _)| format!("[{name}]=\"{}\"", value_of(command, name))).collect();
+    let valued = options.iter().filter(|(_, value)| !value.is_empty());
+    let values: Vec<_> = valued.map(|(name, value)| format!("[{name}]=\"{}\"", kind_of(value))).collect();
     if !values.is_empty() {
         let _ = writeln!(script, "        values=({})", values.join(" "));
     }
     script.push_str("        ;;\n");
 }
 
-/// What kind of value an option takes, by the word that stands for it where it is
-/// explained: with the command itself, or with another one.
-fn value_of(command: &Command, option: &str) -> &'static str {
-    let named = [command].into_iter().chain(COMMANDS).find_map(|command| {
-        let mut words = [command.args, command.details].into_iter().flat_map(words);
-        words.find(|word| *word == option)?;
-        words.next()
-    });
-    match named.unwrap_or_else(|| panic!("{}: {option} is nowhere explained", command.name)) {
+/// Returns the kind of a value, from the word that stands for it in the list of options.
+fn kind_of(value: &str) -> &'static str {
+    match value {
         "FILE" | "PATH" => "file",
         "FOLDER" | "DIR" => "folder",
         _ => "other",
@@ -228,7 +222,7 @@ fn operands(command: &Command) -> Vec<String> {
             "COMMAND" => operands.extend(COMMANDS.iter().map(|command| command.name.to_owned())),
             "FILE" | "PATH" if !is_value => operands = vec!["file".to_owned()],
             option if option.starts_with('-') => {
-                after_option = command.options().any(|(name, valued)| valued && name == option);
+                after_option = command.options().any(|(name, value)| !value.is_empty() && name == option);
             }
             name if !is_value && name.chars().all(|letter| letter.is_ascii_lowercase()) => {
                 operands.push(name.to_owned());

@@ -132,7 +132,7 @@ fn the_manual_page_reads_as_written() {
     {
         assert!(words.contains(wanted), "{wanted:?} is not in:\n{words}");
     }
-    for command in zigsvc::cli::COMMANDS {
+    for command in zigsvc::cli::COMMANDS.iter() {
         let summary = page::sentence(command.summary).replace('`', "");
         assert!(words.contains(&summary), "{summary} is not in:\n{words}");
     }
@@ -144,7 +144,7 @@ fn what_is_written_by_hand_names_every_command_and_every_service() {
     let readme = text("README.md");
     // The cells of the first column: `stop [SERVICE]`, `reload`, `rotate`
     let cells: String = readme.lines().filter(|line| line.starts_with("| `")).collect::<Vec<_>>().join("\n");
-    for command in zigsvc::cli::COMMANDS {
+    for command in zigsvc::cli::COMMANDS.iter() {
         let named = ["`", " ", "\\|"].iter().any(|end| cells.contains(&format!("`{}{end}", command.name)));
         assert!(named, "README.md has no row for {}", command.name);
     }

@@ -1,7 +1,8 @@
 //! The manual page, as roff with the macros of man(7).
 
 use std::fmt::Write;
-use zigsvc::cli::{COMMANDS, Command};
+use zigsvc::cli::COMMANDS;
+use zigsvc::cli::command_line::Command;
 use zigsvc::proto::config::keys::{KEYS, Key};
 use zigsvc::proto::config::{Config, DefaultPaths};
 use zigsvc::service::lifecycle::exit;
@@ -85,7 +86,7 @@ pub(crate) fn render(sample: &str) -> String {
         item(&mut page, name, text);
     }
     page.push_str(".SH COMMANDS\n");
-    COMMANDS.iter().for_each(|command| describe(&mut page, command));
+    COMMANDS.iter().for_each(|command| describe(&mut page, &command));
     page.push_str(".SH CONFIGURATION\n");
     configuration(&mut page, sample);
     page.push_str(".SH SIGNALS\n");

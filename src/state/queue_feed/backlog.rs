@@ -1,63 +1,62 @@
-//! The lines that `queue -` has read and not yet seen acknowledged, in one
-//! buffer of fixed size. Pure: no system call.
+//! The lines of `queue -` that were read and are not acknowledged, in one buffer of
+//! fixed size.
 //!
 //! ```text
 //! [ kept | (gap) | in-flight | waiting | free ]
 //! ```
 //!
-//! *Waiting* lines were not sent; *in-flight* ones were, and their answers come in
-//! order; *kept* ones were refused for now. Each line is its number (4 bytes),
-//! its length (2 bytes), its text. [`Backlog::rewind`] makes all of them wait
-//! again, in order; it is for when nothing flies any more, or nothing that
-//! flies will be answered.
+//! A waiting line was not sent. An in-flight line was sent, and its answer has not come;
+//! answers come in the order of the lines. A kept line was refused for now. Each line is
+//! its number (4 bytes), its length (2 bytes), its text. [`Backlog::rewind`] makes all
+//! lines wait again, in their order; it is called when no line is in flight, or when the
+//! in-flight lines will get no answer.
 
-/// Bytes before the text of a line.
+/// The bytes before the text of a line.
 const HEAD_BYTES: usize = 6;
 
-/// See the module's documentation.
+/// The lines, in the order of the picture above.
 pub(super) struct Backlog<'m> {
     buffer: &'m mut [u8],
-    /// Where the kept lines end.
+    /// The end of the kept lines.
     kept_end: usize,
-    /// Where the in-flight lines begin.
+    /// The begin of the in-flight lines.
     in_flight: usize,
-    /// Where the waiting lines begin.
+    /// The begin of the waiting lines.
     waiting: usize,
-    /// Where they end.
+    /// The end of the waiting lines.
     end: usize,
-    /// All lines that are held.
+    /// The number of all lines.
     count: u32,
 }
 
 impl<'m> Backlog<'m> {
-    /// No lines.
+    /// Creates a backlog without lines.
     pub(super) fn new(buffer: &'m mut [u8]) -> Self {
         Self { buffer, kept_end: 0, in_flight: 0, waiting: 0, end: 0, count: 0 }
     }
 
-    /// How many lines are held.
+    /// Returns the number of lines.
     pub(super) fn count(&self) -> u32 {
         self.count
     }
 
-    /// Whether an answer is to come.
+    /// Returns true if a line is in flight.
     pub(super) fn is_in_flight(&self) -> bool {
         self.in_flight < self.waiting
     }
 
-    /// Whether a line is to be sent again.
+    /// Returns true if a line was refused for now.
     pub(super) fn has_kept(&self) -> bool {
         self.kept_end > 0
     }
 
-    /// Whether a line of `bytes` fits.
+    /// Returns true if a line of `bytes` fits.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         let used = self.kept_end.saturating_add(self.end.saturating_sub(self.in_flight));
         used.saturating_add(bytes).saturating_add(HEAD_BYTES) <= self.buffer.len()
     }
 
-    /// Adds a waiting line; one that does not fit, or is longer than a job can
-    /// be, is not added.
+    /// Adds a waiting line. Drops a line that does not fit; see [`Backlog::has_room`].
     pub(super) fn push(&mut self, number: u32, text: &[u8]) {
         let Ok(length) = u16::try_from(text.len()) else { return };
         if !self.has_room(text.len()) {
@@ -76,7 +75,7 @@ impl<'m> Backlog<'m> {
         self.count = self.count.saturating_add(1);
     }
 
-    /// The first waiting line.
+    /// Returns the first waiting line.
     pub(super) fn next(&self) -> Option<&[u8]> {
         if self.waiting >= self.end {
             return None;
@@ -85,12 +84,12 @@ impl<'m> Backlog<'m> {
         self.buffer.get(text..self.after(self.waiting))
     }
 
-    /// The first waiting line was sent.
+    /// Records that the first waiting line was sent.
     pub(super) fn sent(&mut self) {
         self.waiting = self.after(self.waiting).min(self.end);
     }
 
-    /// The number of the first in-flight line, which is done with.
+    /// Removes the first in-flight line, and returns its number.
     pub(super) fn acknowledge(&mut self) -> u32 {
         let number = self.head(self.in_flight).0;
         self.in_flight = self.after(self.in_flight).min(self.waiting);
@@ -98,7 +97,7 @@ impl<'m> Backlog<'m> {
         number
     }
 
-    /// The first in-flight line was refused for now.
+    /// Records that the first in-flight line was refused for now.
     pub(super) fn keep(&mut self) {
         let after = self.after(self.in_flight).min(self.waiting);
         self.buffer.copy_within(self.in_flight..after, self.kept_end);
@@ -106,12 +105,13 @@ impl<'m> Backlog<'m> {
         self.in_flight = after;
     }
 
-    /// All lines wait again, in their order.
+    /// Makes all lines wait again, in their order.
     pub(super) fn rewind(&mut self) {
         self.close_gap();
         (self.kept_end, self.in_flight, self.waiting) = (0, 0, 0);
     }
 
+    /// Moves the lines after the gap, so that the gap is empty.
     fn close_gap(&mut self) {
         let gap = self.in_flight.saturating_sub(self.kept_end);
         self.buffer.copy_within(self.in_flight..self.end, self.kept_end);
@@ -120,7 +120,7 @@ impl<'m> Backlog<'m> {
         self.end = self.end.saturating_sub(gap);
     }
 
-    /// Number and length of the line at `at`.
+    /// Returns number and length of the line at `at`.
     fn head(&self, at: usize) -> (u32, u16) {
         match self.buffer.get(at..) {
             Some(&[a, b, c, d, low, high, ..]) => {
@@ -130,7 +130,7 @@ impl<'m> Backlog<'m> {
         }
     }
 
-    /// Where the line at `at` ends.
+    /// Returns the end of the line at `at`.
     fn after(&self, at: usize) -> usize {
         at.saturating_add(HEAD_BYTES).saturating_add(usize::from(self.head(at).1))
     }
@@ -140,7 +140,7 @@ impl<'m> Backlog<'m> {
 mod tests {
     use super::*;
 
-    /// Sends what waits and gives its text.
+    /// Sends the first waiting line and returns its text.
     fn send(lines: &mut Backlog<'_>) -> Option<String> {
         let text = lines.next().map(|text| String::from_utf8(text.to_vec()).unwrap());
         if text.is_some() {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_sent_and_settled_in_order() {
+    fn lines_are_sent_and_acknowledged_in_order() {
         let mut buffer = [0; 100];
         let mut lines = Backlog::new(&mut buffer);
         lines.push(1, b"one");
@@ -166,8 +166,8 @@ mod tests {
         assert!(!lines.is_in_flight());
     }
 
-    /// Four lines, of which three fly.
-    fn three_of_four_fly(buffer: &mut [u8]) -> Backlog<'_> {
+    /// Returns four lines, of which three are in flight.
+    fn three_of_four_in_flight(buffer: &mut [u8]) -> Backlog<'_> {
         let mut lines = Backlog::new(buffer);
         for (number, text) in [(1, "a"), (2, "bb"), (3, "ccc"), (4, "dddd")] {
             lines.push(number, text.as_bytes());
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn refused_lines_are_sent_again_before_those_that_came_later() {
         let mut buffer = [0; 100];
-        let mut lines = three_of_four_fly(&mut buffer);
+        let mut lines = three_of_four_in_flight(&mut buffer);
         lines.keep();
         assert_eq!(lines.acknowledge(), 2);
         lines.keep();
@@ -197,9 +197,9 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_makes_flying_lines_wait_behind_the_kept_ones() {
+    fn a_lost_connection_makes_in_flight_lines_wait_after_the_kept_ones() {
         let mut buffer = [0; 100];
-        let mut lines = three_of_four_fly(&mut buffer);
+        let mut lines = three_of_four_in_flight(&mut buffer);
         lines.acknowledge();
         lines.keep();
         lines.rewind();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_not_added_and_room_comes_back() {
+    fn a_line_that_does_not_fit_is_dropped_and_room_comes_back() {
         let mut buffer = [0; 20];
         let mut lines = Backlog::new(&mut buffer);
         lines.push(1, b"aaaa");
@@ -230,7 +230,7 @@ mod tests {
         };
         let mut buffer = [0; 256];
         let mut lines = Backlog::new(&mut buffer);
-        // (what a list of lists would do)
+        // Three lists are the model.
         let (mut kept, mut in_flight, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..200_000u32 {
             match random(6) {

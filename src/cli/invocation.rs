@@ -1,0 +1,90 @@
+//! A command that is about a service: its words, its service, its configuration.
+
+use super::command_line::Operands;
+use super::output::{code_of, fail, fail_to, print};
+use crate::proto::config::toml::apply_option;
+use crate::proto::service::Service;
+use crate::service::config_source::{InvalidConfig, ServiceFile, path_of};
+use crate::service::lifecycle::exit;
+use crate::service::lock_holder::{LockHolder, LookupFailed};
+use crate::service::memory::Memory;
+use crate::sys::args::Args;
+use crate::util::path::Path;
+use crate::util::text::Writer;
+use ufmt::uwrite;
+
+/// A command that is about a service.
+pub(super) struct Invocation {
+    /// The name of the command.
+    pub(super) command: &'static str,
+    pub(super) service: Service,
+    pub(super) operands: Operands,
+    /// All arguments.
+    pub(super) args: Args,
+    /// The index of the command among the arguments.
+    pub(super) command_at: usize,
+    /// The places of the files, and the configuration after [`Invocation::load`].
+    pub(super) memory: &'static mut Memory,
+    /// Set if stderr is a journal, which takes `<N>` before each line (sd-daemon(3)).
+    pub(super) journal: bool,
+}
+
+impl Invocation {
+    /// Reads the effective configuration.
+    ///
+    /// # Errors
+    /// The configuration cannot be used; the exit code, after printing the reason.
+    pub(super) fn load(&mut self) -> Result<(), u8> {
+        let journal = self.journal;
+        let mut line = [0; 512];
+        let mut out = Writer::new(&mut line);
+        let Memory { config_source, config, scratch, .. } = &mut *self.memory;
+        config_source
+            .load(config, scratch.pages(), &mut out)
+            .map_err(|InvalidConfig| fail_to(journal, exit::CONFIG, &|message| message.push(out.as_bytes())))
+    }
+
+    /// Reads the configuration. If it cannot be used, prints the reason and keeps the values
+    /// before the mistake and all options, because a service can be stopped and looked at
+    /// with a wrong configuration too.
+    pub(super) fn load_or_defaults(&mut self) {
+        if self.load().is_err() {
+            let Memory { config_source, config, .. } = &mut *self.memory;
+            for option in &config_source.overrides {
+                let _ = apply_option(option, config, &config_source.base);
+            }
+        }
+    }
+
+    /// Returns the process that holds the lock of the PID file at `path`.
+    ///
+    /// # Errors
+    /// The process cannot be found out; the exit code, after printing the reason.
+    pub(super) fn lock_holder(path: &Path) -> Result<Option<LockHolder>, u8> {
+        LockHolder::find(path).map_err(|error| {
+            let code = match &error {
+                LookupFailed::SystemCall(failure) => code_of(*failure),
+                _ => exit::FAILED,
+            };
+            fail(code, &|out| error.describe(path, out))
+        })
+    }
+
+    /// Returns the path of the service's PID file.
+    ///
+    /// # Errors
+    /// The path is too long; the exit code, after printing the reason.
+    pub(super) fn pid_path(&self) -> Result<Path, u8> {
+        path_of(self.service, ServiceFile::Pid, &self.memory.config)
+            .ok_or_else(|| fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long")))
+    }
+
+    /// Prints what became of the service on stdout.
+    pub(super) fn confirm(&self, text: &str) -> u8 {
+        let mut line = [0; 80];
+        let mut out = Writer::new(&mut line);
+        let _ = uwrite!(out, "zigsvc: {} {}\n", self.service.name(), text);
+        let _ = print(out.as_bytes());
+        exit::OK
+    }
+}

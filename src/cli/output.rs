@@ -1,0 +1,104 @@
+//! The output of every command: text on stdout, one line on stderr for an error, and the
+//! exit code of each kind of error.
+
+use crate::service::lifecycle::{describe_at, exit};
+use crate::sys::poll::{Interest, PollSet};
+use crate::sys::{Errno, Failure, fds, file, process};
+use crate::util::path::Path;
+use crate::util::text::Writer;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// The exit code of a command. It is an error if the reason has been printed and the
+/// command cannot continue.
+pub(super) type CommandResult = Result<u8, u8>;
+
+/// The bytes of a word of the command line that an error shows.
+const SHOWN_WORD_BYTES: usize = 40;
+
+/// Prints `text` on stdout.
+///
+/// # Errors
+/// Stdout cannot be written; the exit code. The reason is printed once, and not if stdout
+/// is a pipe that its reader has closed.
+pub(super) fn print(mut text: &[u8]) -> Result<(), u8> {
+    let stdout = fds::borrow(1);
+    while !text.is_empty() {
+        match file::write_some(stdout, text) {
+            Ok(count) => text = text.get(count..).unwrap_or(&[]),
+            // Another process that shares stdout made it non-blocking.
+            Err(Failure { errno: Errno::AGAIN, .. }) => {
+                let mut set = PollSet::new();
+                set.watch(stdout, Interest::Output, ());
+                set.wait(None);
+            }
+            Err(failure) => {
+                static REPORTED: AtomicBool = AtomicBool::new(false);
+                if failure.errno != Errno::PIPE && !REPORTED.load(Ordering::Relaxed) {
+                    REPORTED.store(true, Ordering::Relaxed);
+                    fail(exit::FAILED, &|out| {
+                        out.push_str("stdout: ");
+                        failure.describe(out);
+                    });
+                }
+                return Err(exit::FAILED);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Prints one error line; returns `code`.
+pub(super) fn fail(code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
+    fail_to(false, code, text)
+}
+
+/// Prints one error line, for a journal with the priority of an error; returns `code`. A
+/// terminal obeys no byte of the line.
+pub(super) fn fail_to(journal: bool, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
+    let (mut buffer, mut line) = ([0; 640], [0; 640]);
+    let mut message = Writer::new(&mut buffer);
+    text(&mut message);
+    let mut out = Writer::new(&mut line);
+    out.push_str(if journal { "<3>" } else { "" });
+    out.push_str("zigsvc: ");
+    out.push_visible(message.as_bytes());
+    out.end_line();
+    process::write_stderr(out.as_bytes());
+    code
+}
+
+/// Prints an error of the file at `path`; returns the exit code.
+pub(super) fn fail_at(path: &Path, failure: Failure) -> u8 {
+    fail(code_of(failure), &|out| describe_at(path, failure, out))
+}
+
+/// Returns the exit code for a system call that failed.
+pub(super) fn code_of(failure: Failure) -> u8 {
+    if failure.is_denied() { exit::NO_PRIVILEGE } else { exit::FAILED }
+}
+
+/// Prints one error line about the command line; returns the exit code. `command` is the
+/// command whose help is named; empty for the help of the program.
+pub(super) fn usage(command: &str, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
+    fail(exit::USAGE, &|out| {
+        out.push_str("usage: ");
+        text(out);
+        out.push_str("; see `zigsvc help");
+        out.push_str(if command.is_empty() { "" } else { " " });
+        out.push_str(command);
+        out.push_str("`");
+    })
+}
+
+/// Prints a text about the command line, as [`usage`] does.
+pub(super) fn usage_text(command: &str, text: &str) -> u8 {
+    usage(command, &|out| out.push_str(text))
+}
+
+/// Writes `what "WORD"`, with the start of a word of the command line.
+pub(super) fn push_word(what: &str, word: &[u8], out: &mut Writer<'_>) {
+    out.push_str(what);
+    out.push_str(" \"");
+    out.push_escaped(word.get(..SHOWN_WORD_BYTES).unwrap_or(word));
+    out.push_str("\"");
+}

@@ -1,0 +1,69 @@
+//! The command line of the supervisor, which starts the managed processes.
+
+use crate::proto::service::Service;
+use crate::service::program;
+use crate::sys::args::Args;
+use crate::util::path::Path;
+use crate::util::text::Writer;
+use core::ffi::c_char;
+
+/// The command line of the supervisor.
+pub struct LaunchSpec {
+    /// All arguments.
+    pub args: Args,
+    /// The index of the command among them. The options before it are passed to the
+    /// services.
+    pub command_at: usize,
+    /// A program and its arguments, ended by a null pointer; empty for services.
+    pub program: &'static [*const c_char],
+    /// The file that the program writes as a sign of life.
+    pub health: Option<Path>,
+}
+
+/// The kind of a managed process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ManagedKind {
+    /// A service of this binary.
+    Service(Service),
+    /// The program of `run supervisor -- CMD`.
+    Program,
+}
+
+impl LaunchSpec {
+    /// Returns true if a program is supervised, and not services.
+    pub(super) fn is_program(&self) -> bool {
+        !self.program.is_empty()
+    }
+
+    /// Returns true if the managed processes have health files.
+    pub(super) fn has_health_files(&self) -> bool {
+        !self.is_program() || self.health.is_some()
+    }
+
+    /// Returns the program as it was named.
+    fn program_word(&self) -> &'static [u8] {
+        self.args.get(self.args.len().saturating_sub(self.program.len().saturating_sub(1))).unwrap_or(b"")
+    }
+
+    /// Writes the name of a managed process for messages: the name of the service, or of
+    /// the program's file.
+    pub(super) fn push_name(&self, kind: ManagedKind, out: &mut Writer<'_>) {
+        match kind {
+            ManagedKind::Service(service) => out.push_str(service.name()),
+            ManagedKind::Program => {
+                let word = self.program_word();
+                out.push_escaped(word.rsplit(|byte| *byte == b'/').next().unwrap_or(word));
+            }
+        }
+    }
+
+    /// Returns the file to execute: this binary for a service, and for a program the file
+    /// that a shell would find, or the word itself if there is none.
+    pub(super) fn file_of(&self, kind: ManagedKind, base: &Path) -> Path {
+        let word = match kind {
+            ManagedKind::Service(_) => self.args.executable(),
+            ManagedKind::Program => self.program_word(),
+        };
+        program::find(&self.args, word, base)
+    }
+}

@@ -1,0 +1,155 @@
+//! Performs the decisions about the managed processes, and reaps children.
+
+use super::Supervisor;
+use super::managed_process::{ManagedProcess, Started, known_pid, raw_pid};
+use crate::proto::log::Level;
+use crate::service::lifecycle::describe_at;
+use crate::state::supervisor::instance::{Action, Decision, Event, ExitReason};
+use crate::state::supervisor::probe::ProbeError;
+use crate::sys::poll;
+use crate::sys::process::{self, Exit, Pid, Signal};
+use crate::util::time::{Duration, Instant};
+use ufmt::uwrite;
+
+impl Supervisor {
+    /// Performs what is due at `now`.
+    pub(super) fn perform_due(&mut self, now: Instant) {
+        while let Some((index, decision)) = self.supervision.poll(now) {
+            self.perform(index, decision, now);
+        }
+    }
+
+    /// Performs a decision, and the decisions that follow from its result.
+    pub(super) fn perform(&mut self, index: usize, mut decision: Decision, now: Instant) {
+        loop {
+            let (action, event) = decision;
+            if let Some(event) = event {
+                self.log_event(index, event, now);
+                match event {
+                    Event::Adopted(pid) => self.adopt(index, pid),
+                    Event::CheckFailed(ProbeError::Missing) => self.follow_health_file(now),
+                    _ => {}
+                }
+            }
+            decision = match action {
+                Action::None => return,
+                Action::Probe => self.probe(index, now),
+                Action::CheckLock => {
+                    let probe = self.probe_lock(index, now);
+                    self.supervision.on_lock(index, now, probe)
+                }
+                Action::Start => self.start(index, now),
+                // A process that SIGSTOP has stopped takes no TERM until it continues.
+                Action::Terminate(pid) => return self.signal(index, pid, &[Signal::TERM, Signal::CONT]),
+                Action::Kill(pid) => return self.signal(index, pid, &[Signal::KILL]),
+            };
+        }
+    }
+
+    /// Starts a managed process, and returns the decision that follows.
+    #[inline(never)]
+    fn start(&mut self, index: usize, now: Instant) -> Decision {
+        let Some(managed) = self.managed.get_mut(index) else { return (Action::None, None) };
+        match managed.start(&self.launch, &self.base.process.config_source.base) {
+            Ok(Started { pid, is_ready }) => {
+                self.supervision.on_started(index, now, pid);
+                if is_ready { self.supervision.on_ready(index) } else { (Action::None, None) }
+            }
+            Err(failure) => {
+                let path = self.launch.file_of(managed.kind, &self.base.process.config_source.base);
+                self.log_about(index, Level::Error, &|out| {
+                    out.push_str("cannot be started: ");
+                    describe_at(&path, failure, out);
+                });
+                self.supervision.on_not_started(index, now)
+            }
+        }
+    }
+
+    /// Adopts a process that another process started.
+    fn adopt(&mut self, index: usize, pid: u32) {
+        let path = self.pid_path(index);
+        if let Some(managed) = self.managed.get_mut(index) {
+            managed.adopt(pid, &path);
+        }
+    }
+
+    fn signal(&mut self, index: usize, pid: u32, signals: &[Signal]) {
+        let path = self.pid_path(index);
+        let Some(managed) = self.managed.get(index) else { return };
+        if let Err(error) = managed.signal(pid, signals, &path) {
+            self.base.log.error(&|out| {
+                self.launch.push_name(managed.kind, out);
+                let _ = uwrite!(out, ": pid {} cannot be signalled: ", pid);
+                error.describe(&path, out);
+            });
+        }
+    }
+
+    // ----- ended processes ----------------------------------------------------
+
+    /// Reaps the children that have ended, and the orphans that the kernel gave to the
+    /// supervisor.
+    pub(super) fn reap(&mut self, now: Instant) {
+        for index in 0..self.managed.len() {
+            let Some(pid) = self.child(index) else { continue };
+            if let Some(exit) = process::ended(pid) {
+                self.kill_rest(pid);
+                process::reap(pid);
+                self.on_child_ended(index, pid, exit, now);
+            }
+        }
+        while let Some((pid, exit)) = process::reap_any() {
+            if let Some(index) = (0..self.managed.len()).find(|index| self.child(*index) == Some(pid)) {
+                self.kill_rest(pid);
+                self.on_child_ended(index, pid, exit, now);
+            }
+        }
+    }
+
+    /// Returns the PID of a managed process that is a child.
+    fn child(&self, index: usize) -> Option<Pid> {
+        let is_child = |managed: &&ManagedProcess| managed.is_child;
+        self.managed.get(index).filter(is_child)?;
+        known_pid(self.supervision.pid(index)?)
+    }
+
+    /// Kills the rest of a program's process group.
+    fn kill_rest(&self, pid: Pid) {
+        if self.launch.is_program() {
+            process::kill_group(pid, Signal::KILL);
+        }
+    }
+
+    fn on_child_ended(&mut self, index: usize, pid: Pid, exit: Exit, now: Instant) {
+        // The reports and the output that the process wrote before come first.
+        self.read_reports(index);
+        self.finish_output(index);
+        let reason = match exit {
+            Exit::Code(code) => ExitReason::Code(code),
+            Exit::Signal(signal) => ExitReason::Signal(signal),
+        };
+        self.on_gone(index, raw_pid(pid), reason, now);
+    }
+
+    /// Records that an adopted process has ended. Its pidfd is polled again, because a
+    /// signal of the same turn may have replaced it.
+    pub(super) fn on_pidfd(&mut self, index: usize, now: Instant) {
+        let has_ended = |managed: &ManagedProcess| {
+            managed.pidfd.as_ref().is_some_and(|pidfd| poll::readable_within(pidfd, Duration::ZERO))
+        };
+        if self.managed.get(index).is_some_and(has_ended)
+            && let Some(pid) = self.supervision.pid(index)
+        {
+            self.on_gone(index, pid, ExitReason::Unknown, now);
+        }
+    }
+
+    fn on_gone(&mut self, index: usize, pid: u32, reason: ExitReason, now: Instant) {
+        let probe = self.probe_lock(index, now);
+        let Some(managed) = self.managed.get_mut(index) else { return };
+        managed.forget_process();
+        let decision = self.supervision.on_gone(index, now, (pid, reason), probe);
+        self.perform(index, decision, now);
+    }
+}

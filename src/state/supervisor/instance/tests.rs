@@ -1,0 +1,611 @@
+//! The machine of the supervisor: its rules one by one, every event in every phase,
+//! and random histories.
+
+use super::*;
+use crate::limits::RESTART_QUICK;
+use crate::proto::health::{HealthRecord, UNKNOWN_BOOT, Verdict};
+
+const fn at(ms: u64) -> Instant {
+    Instant::from_ms(ms)
+}
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_ms(ms)
+}
+
+const RULES: Rules = Rules {
+    failures: 3,
+    stop_timeout: ms(10_000),
+    stale_after: ms(15_000),
+    check_interval: ms(5000),
+    watchdog_patience: ms(300_000),
+};
+const STALE: Probe = Probe::Held(7, Err(ProbeError::Stale(ms(20_000))));
+const WELL: Probe = Probe::Held(7, Ok(()));
+
+/// One that runs as process 7 since `now`.
+fn running(now: Instant) -> Instance {
+    let mut instance = Instance::new(now);
+    assert_eq!(instance.on_deadline(now), (Action::CheckLock, None));
+    instance.on_started(now, 7);
+    assert_eq!(instance.on_ready(), (Action::None, Some(Event::Ready(7))));
+    instance
+}
+
+#[test]
+fn the_third_bad_look_in_a_row_ends_it_and_a_good_one_resets_the_count() {
+    let mut instance = running(at(0));
+    let unwell = (Action::None, Some(Event::CheckFailed(ProbeError::Stale(ms(20_000)))));
+    assert_eq!(instance.on_probe(at(1), STALE, &RULES), unwell);
+    assert_eq!(instance.on_probe(at(2), STALE, &RULES), NOTHING);
+    assert_eq!(instance.on_probe(at(3), WELL, &RULES), (Action::None, Some(Event::Recovered)));
+    assert_eq!(instance.on_probe(at(4), WELL, &RULES), NOTHING);
+    assert_eq!(instance.on_probe(at(5), STALE, &RULES), unwell);
+    assert_eq!(instance.on_probe(at(6), STALE, &RULES), NOTHING);
+    let given_up = (Action::Terminate(7), Some(Event::Restarting(ProbeError::Stale(ms(20_000)))));
+    assert_eq!(instance.on_probe(at(7), STALE, &RULES), given_up);
+    assert_eq!(instance.on_probe(at(8), STALE, &RULES), NOTHING, "it has time to end");
+    assert_eq!(instance.on_deadline(at(10_006)), NOTHING);
+    assert_eq!(instance.on_deadline(at(10_007)), (Action::Kill(7), Some(Event::Killing)));
+    assert_eq!(instance.on_deadline(at(10_008)), NOTHING);
+    let died = (Action::None, Some(Event::Replaced(ExitReason::Signal(9), ms(0))));
+    assert_eq!(instance.on_gone(at(10_010), 7, ExitReason::Signal(9), Probe::Died), died);
+    assert_eq!(instance.on_deadline(at(10_010)), (Action::CheckLock, None), "at once");
+}
+
+#[test]
+fn each_trouble_counts_and_is_named() {
+    for error in [
+        ProbeError::OtherBoot,
+        ProbeError::OtherPid,
+        ProbeError::Future,
+        ProbeError::Unreadable,
+        ProbeError::Missing,
+    ] {
+        let mut instance = running(at(0));
+        let bad = Probe::Held(7, Err(error));
+        assert_eq!(instance.on_probe(at(15_001), bad, &RULES).1, Some(Event::CheckFailed(error)));
+        instance.on_probe(at(15_002), bad, &RULES);
+        assert_eq!(instance.on_probe(at(15_003), bad, &RULES).0, Action::Terminate(7));
+    }
+}
+
+#[test]
+fn what_keeps_dying_is_restarted_more_and_more_slowly_and_never_given_up() {
+    let mut instance = running(at(0));
+    let mut delays = Vec::new();
+    let mut now = at(0);
+    for _ in 0..10 {
+        now += ms(100);
+        let (_, event) = instance.on_gone(now, 7, ExitReason::Code(1), Probe::Died);
+        let Some(Event::Died(ExitReason::Code(1), delay)) = event else { panic!("{event:?}") };
+        delays.push(delay.as_secs());
+        assert_eq!(
+            instance.on_deadline(now + ms(delay.as_ms().saturating_sub(1))).0 == Action::CheckLock,
+            delay.is_zero()
+        );
+        now += delay;
+        assert_eq!(instance.on_deadline(now), (Action::CheckLock, None));
+        instance.on_started(now, 7);
+        instance.on_ready();
+    }
+    assert_eq!(delays, [0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    now += RESTART_QUICK;
+    assert_eq!(
+        instance.on_gone(now, 7, ExitReason::Code(1), Probe::Died).1,
+        Some(Event::Died(ExitReason::Code(1), ms(0)))
+    );
+}
+
+#[test]
+fn a_deliberate_stop_is_respected_until_somebody_starts_it() {
+    let mut instance = running(at(0));
+    let stopped = (Action::None, Some(Event::Stopped));
+    assert_eq!(instance.on_gone(at(5), 7, ExitReason::Code(0), Probe::Free), stopped);
+    assert_eq!((instance.on_deadline(at(1_000_000)), instance.next_deadline()), (NOTHING, None));
+    assert_eq!(instance.on_probe(at(6), Probe::Free, &RULES), NOTHING);
+    assert!(!instance.is_unrecoverable(at(u64::MAX), ms(0)), "it is as it should be");
+    assert_eq!(
+        instance.on_probe(at(7), Probe::Held(8, Ok(())), &RULES),
+        (Action::None, Some(Event::Adopted(8)))
+    );
+    // An adopted one is not our child: only the PID file tells.
+    assert_eq!(instance.on_gone(at(9), 8, ExitReason::Unknown, Probe::Free), stopped);
+}
+
+#[test]
+fn a_crash_is_no_stop_though_somebody_removed_the_pid_file() {
+    let reason = ExitReason::Signal(11);
+    let event = running(at(0)).on_gone(at(5), 7, reason, Probe::Free).1;
+    assert_eq!(event, Some(Event::Died(reason, ms(0))));
+    // KILL is what a stop ends with, and a service that starts cannot be meant.
+    assert_eq!(running(at(0)).on_gone(at(5), 7, ExitReason::Signal(9), Probe::Free).1, Some(Event::Stopped));
+    let mut starting = Instance::new(at(0));
+    starting.on_deadline(at(0));
+    starting.on_started(at(0), 7);
+    let reason = ExitReason::Signal(9);
+    assert_eq!(starting.on_gone(at(5), 7, reason, Probe::Free).1, Some(Event::Died(reason, ms(0))));
+}
+
+#[test]
+fn bad_looks_at_one_process_are_not_those_of_the_next() {
+    let twice_bad = || {
+        let mut instance = running(at(0));
+        instance.on_probe(at(1), STALE, &RULES);
+        instance.on_probe(at(2), STALE, &RULES);
+        instance
+    };
+    let mut adopted = twice_bad();
+    assert_eq!(adopted.on_probe(at(3), Probe::Held(8, Ok(())), &RULES).1, Some(Event::Adopted(8)));
+    let bad = Probe::Held(8, Err(ProbeError::Unreadable));
+    assert_eq!(adopted.on_probe(at(4), bad, &RULES).1, Some(Event::CheckFailed(ProbeError::Unreadable)));
+    let mut stopped = twice_bad();
+    assert_eq!(stopped.on_gone(at(3), 7, ExitReason::Code(0), Probe::Free).1, Some(Event::Stopped));
+    assert!(!stopped.is_unrecoverable(at(400_000), ms(300_000)), "it is as it should be");
+    stopped.on_probe(at(4), Probe::Died, &RULES);
+    stopped.on_deadline(at(4));
+    stopped.on_started(at(4), 8);
+    let late = at(4) + RULES.stale_after * 8 + ms(1);
+    assert_eq!(stopped.on_probe(late, bad, &RULES).1, Some(Event::CheckFailed(ProbeError::NotReady)));
+}
+
+#[test]
+fn what_we_end_ourselves_is_started_at_once_each_time() {
+    let impatient = Rules { failures: 1, ..RULES };
+    let now = at(0) + RESTART_QUICK;
+    let mut instance = running(now);
+    for _ in 0..3 {
+        assert_eq!(instance.on_probe(now, STALE, &impatient).0, Action::Terminate(7));
+        let event = instance.on_gone(now, 7, ExitReason::Code(0), Probe::Free).1;
+        assert_eq!(event, Some(Event::Replaced(ExitReason::Code(0), ms(0))));
+        instance.on_deadline(now);
+        instance.on_started(now, 7);
+        instance.on_ready();
+    }
+}
+
+#[test]
+fn one_that_was_started_by_hand_and_died_unseen_is_no_longer_stopped() {
+    let mut instance = running(at(0));
+    instance.on_gone(at(5), 7, ExitReason::Code(0), Probe::Free);
+    let died = Some(Event::Died(ExitReason::Unknown, ms(0)));
+    assert_eq!(instance.on_probe(at(6), Probe::Died, &RULES), (Action::None, died));
+    assert_eq!(instance.on_deadline(at(6)), (Action::CheckLock, None));
+    let mut shutting_down = running(at(0));
+    shutting_down.on_shutdown(at(5), &RULES);
+    shutting_down.on_gone(at(6), 7, ExitReason::Signal(9), Probe::Died);
+    assert_eq!(shutting_down.on_probe(at(7), Probe::Died, &RULES), NOTHING);
+}
+
+#[test]
+fn one_that_is_dead_is_stopped_when_its_pid_file_is_emptied() {
+    let mut instance = running(at(0));
+    instance.on_gone(at(5), 7, ExitReason::Signal(11), Probe::Died);
+    assert_eq!(instance.on_probe(at(6), Probe::Died, &RULES), NOTHING);
+    assert_eq!(instance.on_probe(at(7), Probe::Free, &RULES), (Action::None, Some(Event::Stopped)));
+    assert_eq!((instance.on_deadline(at(1_000_000)), instance.next_deadline()), (NOTHING, None));
+    assert!(!instance.is_unrecoverable(at(1_000_000), ms(300_000)));
+    // A start that failed empties it too, and is no stop.
+    instance.on_probe(at(10), Probe::Died, &RULES);
+    instance.on_started(at(10), 7);
+    instance.on_gone(at(11), 7, ExitReason::Code(1), Probe::Free);
+    assert_eq!(instance.on_probe(at(12), Probe::Free, &RULES), NOTHING);
+    // Nor is it one if the lock could not be asked when it died.
+    instance.on_started(at(20), 7);
+    instance.on_gone(at(21), 7, ExitReason::Code(1), WELL);
+    assert_eq!(instance.on_probe(at(22), Probe::Free, &RULES), NOTHING);
+}
+
+#[test]
+fn a_start_that_fails_is_no_stop_though_it_leaves_no_pid_file() {
+    let mut instance = Instance::new(at(0));
+    instance.on_deadline(at(0));
+    instance.on_started(at(0), 7);
+    let event = instance.on_gone(at(1), 7, ExitReason::Code(6), Probe::Free).1;
+    assert_eq!(event, Some(Event::Died(ExitReason::Code(6), ms(0))));
+    assert_eq!(instance.on_deadline(at(1)), (Action::CheckLock, None));
+    assert_eq!(instance.on_not_started(at(1)).1, Some(Event::Died(ExitReason::NotStarted, ms(1000))));
+}
+
+#[test]
+fn one_that_is_never_ready_is_ended_too() {
+    let mut instance = Instance::new(at(0));
+    instance.on_deadline(at(0));
+    instance.on_started(at(0), 7);
+    assert_eq!(instance.on_probe(at(120_000), Probe::Free, &RULES), NOTHING, "a large spool takes its time");
+    assert_eq!(
+        instance.on_probe(at(120_001), WELL, &RULES).1,
+        Some(Event::CheckFailed(ProbeError::NotReady))
+    );
+    instance.on_probe(at(120_002), WELL, &RULES);
+    assert_eq!(instance.on_probe(at(120_003), WELL, &RULES).0, Action::Terminate(7));
+}
+
+#[test]
+fn a_running_one_is_adopted_and_another_holder_replaces_it() {
+    let mut instance = Instance::new(at(0));
+    assert_eq!(instance.on_probe(at(0), WELL, &RULES), (Action::None, Some(Event::Adopted(7))));
+    assert_eq!(instance.next_deadline(), None, "nothing is started");
+    assert_eq!(instance.on_probe(at(1), Probe::Held(8, Ok(())), &RULES).1, Some(Event::Adopted(8)));
+    assert_eq!(instance.on_gone(at(2), 7, ExitReason::Code(0), Probe::Free), NOTHING, "an older one");
+    assert_eq!(
+        instance.on_probe(at(3), Probe::Died, &RULES).1,
+        Some(Event::Died(ExitReason::Unknown, ms(0)))
+    );
+    // Our start was too late: somebody else's is adopted.
+    instance.on_deadline(at(3));
+    instance.on_started(at(3), 9);
+    assert_eq!(instance.on_gone(at(4), 9, ExitReason::Code(1), WELL).1, Some(Event::Adopted(7)));
+}
+
+#[test]
+fn one_that_was_just_adopted_has_time_for_its_first_heartbeat() {
+    let rules = Rules { failures: 1, ..RULES };
+    for error in [ProbeError::Missing, ProbeError::OtherPid, ProbeError::OtherBoot] {
+        let mut instance = Instance::new(at(0));
+        let bad = Probe::Held(7, Err(error));
+        assert_eq!(instance.on_probe(at(1000), bad, &rules).1, Some(Event::Adopted(7)));
+        assert_eq!(instance.on_probe(at(16_000), bad, &rules), NOTHING);
+        assert_eq!(instance.on_probe(at(16_001), bad, &rules).0, Action::Terminate(7));
+    }
+    let mut hung = Instance::new(at(0));
+    hung.on_probe(at(1000), STALE, &rules);
+    assert_eq!(hung.on_probe(at(1001), STALE, &rules).0, Action::Terminate(7), "it had one");
+}
+
+#[test]
+fn the_watchdog_is_let_go_for_what_stays_unwell_or_cannot_be_killed() {
+    let mut instance = running(at(0));
+    assert!(!instance.is_unrecoverable(at(u64::MAX), ms(0)));
+    instance.on_probe(at(1000), STALE, &RULES);
+    assert!(
+        !instance.is_unrecoverable(at(301_000), ms(300_000))
+            && instance.is_unrecoverable(at(301_001), ms(300_000))
+    );
+    instance.on_probe(at(2000), STALE, &RULES);
+    instance.on_probe(at(3000), STALE, &RULES);
+    instance.on_deadline(at(13_000));
+    assert_eq!((instance.next_deadline(), instance.on_deadline(at(17_999))), (Some(at(18_000)), NOTHING));
+    assert!(!instance.is_unrecoverable(at(17_999), ms(300_000)));
+    assert_eq!(instance.on_deadline(at(18_000)), (Action::None, Some(Event::Unkillable)));
+    assert!(
+        instance.is_unrecoverable(at(18_000), ms(300_000)) && instance.is_over() && instance.pid().is_some()
+    );
+    assert_eq!((instance.next_deadline(), instance.on_deadline(at(99_999))), (None, NOTHING));
+    instance.on_gone(at(18_002), 7, ExitReason::Signal(9), Probe::Died);
+    assert!(!instance.is_unrecoverable(at(18_003), ms(300_000)), "it is gone, but was it ever well?");
+    assert!(instance.is_unrecoverable(at(400_000), ms(300_000)), "it was not");
+}
+
+#[test]
+fn one_that_keeps_dying_is_hopeless_though_it_is_ready_each_time() {
+    let mut instance = running(at(0));
+    let mut now = at(0);
+    while !instance.is_unrecoverable(now, ms(300_000)) {
+        now += ms(1000);
+        let (_, event) = instance.on_gone(now, 7, ExitReason::Signal(11), Probe::Died);
+        let Some(Event::Died(_, delay)) = event else { panic!("{event:?}") };
+        now += delay;
+        instance.on_deadline(now);
+        instance.on_started(now, 7);
+        instance.on_ready();
+        assert!(now < at(400_000));
+    }
+    assert!(now > at(300_000));
+    let now = now + RESTART_QUICK + ms(20_000);
+    assert!(!instance.is_unrecoverable(now, ms(300_000)), "it lives");
+    instance.on_probe(now, STALE, &RULES);
+    assert!(
+        !instance.is_unrecoverable(now + ms(300_000), ms(300_000))
+            && instance.is_unrecoverable(now + ms(300_001), ms(300_000))
+    );
+}
+
+#[test]
+fn one_that_is_never_well_is_hopeless_however_rare_the_looks_are() {
+    for error in [ProbeError::Missing, ProbeError::Unreadable, ProbeError::Stale(ms(60_000))] {
+        let mut instance = running(at(0));
+        let mut now = at(0);
+        while !instance.is_unrecoverable(now, ms(300_000)) {
+            now += ms(60_000);
+            assert!(now <= at(480_000), "{error:?}");
+            if instance.on_probe(now, Probe::Held(7, Err(error)), &RULES).0 == Action::Terminate(7) {
+                instance.on_gone(now, 7, ExitReason::Code(0), Probe::Free);
+                instance.on_deadline(now);
+                instance.on_started(now, 7);
+                instance.on_ready();
+            }
+        }
+    }
+}
+
+#[test]
+fn when_the_supervisor_leaves_nothing_is_started_any_more() {
+    let mut instance = running(at(0));
+    assert_eq!(instance.on_shutdown(at(5), &RULES).0, Action::Terminate(7));
+    assert_eq!(instance.on_shutdown(at(6), &RULES), NOTHING);
+    assert_eq!(instance.on_deadline(at(12_004)), NOTHING, "it waits for its own handlers");
+    assert_eq!(instance.on_deadline(at(12_005)), (Action::Kill(7), Some(Event::Killing)));
+    assert_eq!(instance.on_gone(at(12_006), 7, ExitReason::Signal(9), Probe::Died), NOTHING);
+    assert!(instance.pid().is_none() && instance.is_over());
+    assert_eq!(instance.on_probe(at(12_007), Probe::Held(8, Ok(())), &RULES), NOTHING);
+    let mut waiting = Instance::new(at(0));
+    assert_eq!(waiting.on_shutdown(at(0), &RULES), NOTHING);
+    assert_eq!(waiting.on_deadline(at(99)), NOTHING);
+}
+
+/// One in each phase, each at the time 100,000 (milliseconds since boot), with
+/// process 7 since 50,000 where there is one.
+fn each_phase() -> [(&'static str, Instance); 7] {
+    let phases = [
+        ("waiting", Phase::Backoff(at(101_000))),
+        ("starting", Phase::Starting(7)),
+        ("running", Phase::Running(7)),
+        ("ending", Phase::Stopping(7, at(101_000))),
+        ("killed", Phase::Killing(7, at(99_000))),
+        ("unkillable", Phase::Unkillable(7)),
+        ("stopped", Phase::Stopped),
+    ];
+    phases.map(|(name, phase)| {
+        let instance = Instance { phase, unwell_since: None, ..Instance::new(at(50_000)) };
+        (name, instance)
+    })
+}
+
+/// What an event does to each phase: the phase that follows, the action, the
+/// report, shortly.
+fn table(event: impl Fn(&mut Instance) -> Decision) -> String {
+    let mut lines = String::new();
+    for (name, mut instance) in each_phase() {
+        let (action, event) = event(&mut instance);
+        let event = event.map_or("-".to_owned(), |event| format!("{event:?}"));
+        let phase = match instance.phase {
+            Phase::Starting(pid) => format!("Starting({pid}, {:?})", instance.started_at),
+            Phase::Running(pid) => format!("Running({pid}, {:?})", instance.started_at),
+            phase => format!("{phase:?}"),
+        };
+        lines += &format!("{name}: {phase}, {action:?}, {event}\n");
+    }
+    lines
+}
+
+const NOW: Instant = at(100_000);
+
+#[test]
+fn each_look_in_each_phase() {
+    // (with these a start is late after 48 s)
+    let rules = Rules { stale_after: ms(6000), ..RULES };
+    let probe = |probe: Probe| table(|instance| instance.on_probe(NOW, probe, &rules));
+    assert_eq!(
+        probe(WELL),
+        "waiting: Running(7, 100000), None, Adopted(7)\n\
+         starting: Starting(7, 50000), None, CheckFailed(NotReady)\n\
+         running: Running(7, 50000), None, -\n\
+         ending: Stopping(7, 101000), None, -\n\
+         killed: Killing(7, 99000), None, -\n\
+         unkillable: Unkillable(7), None, -\n\
+         stopped: Running(7, 100000), None, Adopted(7)\n"
+    );
+    assert_eq!(
+        probe(STALE),
+        "waiting: Running(7, 100000), None, Adopted(7)\n\
+         starting: Starting(7, 50000), None, CheckFailed(NotReady)\n\
+         running: Running(7, 50000), None, CheckFailed(Stale(20000))\n\
+         ending: Stopping(7, 101000), None, -\n\
+         killed: Killing(7, 99000), None, -\n\
+         unkillable: Unkillable(7), None, -\n\
+         stopped: Running(7, 100000), None, Adopted(7)\n"
+    );
+    assert_eq!(
+        probe(Probe::Held(8, Ok(()))),
+        "waiting: Running(8, 100000), None, Adopted(8)\n\
+         starting: Starting(7, 50000), None, CheckFailed(NotReady)\n\
+         running: Running(8, 100000), None, Adopted(8)\n\
+         ending: Running(8, 100000), None, Adopted(8)\n\
+         killed: Running(8, 100000), None, Adopted(8)\n\
+         unkillable: Running(8, 100000), None, Adopted(8)\n\
+         stopped: Running(8, 100000), None, Adopted(8)\n"
+    );
+    assert_eq!(
+        probe(Probe::Died),
+        "waiting: Backoff(101000), None, -\n\
+         starting: Starting(7, 50000), None, CheckFailed(NotReady)\n\
+         running: Backoff(100000), None, Died(Unknown, 0)\n\
+         ending: Backoff(100000), None, Replaced(Unknown, 0)\n\
+         killed: Backoff(100000), None, Replaced(Unknown, 0)\n\
+         unkillable: Backoff(100000), None, Replaced(Unknown, 0)\n\
+         stopped: Backoff(100000), None, Died(Unknown, 0)\n"
+    );
+    assert_eq!(
+        probe(Probe::Free),
+        "waiting: Backoff(101000), None, -\n\
+         starting: Starting(7, 50000), None, CheckFailed(NotReady)\n\
+         running: Stopped, None, Stopped\n\
+         ending: Backoff(100000), None, Replaced(Unknown, 0)\n\
+         killed: Backoff(100000), None, Replaced(Unknown, 0)\n\
+         unkillable: Backoff(100000), None, Replaced(Unknown, 0)\n\
+         stopped: Stopped, None, -\n"
+    );
+}
+
+#[test]
+fn each_end_in_each_phase() {
+    let gone = |pid: u32, reason: ExitReason, probe: Probe| {
+        table(|instance| instance.on_gone(NOW, pid, reason, probe))
+    };
+    let nothing = table(|_| NOTHING);
+    for probe in [WELL, Probe::Died, Probe::Free] {
+        assert_eq!(gone(9, ExitReason::Code(0), probe), nothing, "a process that is not known");
+    }
+    let died = |reason: &str| {
+        let mut lines = "waiting: Backoff(101000), None, -\n".to_owned();
+        for phase in ["starting", "running"] {
+            lines += &format!("{phase}: Backoff(100000), None, Died({reason}, 0)\n");
+        }
+        for phase in ["ending", "killed", "unkillable"] {
+            lines += &format!("{phase}: Backoff(100000), None, Replaced({reason}, 0)\n");
+        }
+        lines + "stopped: Stopped, None, -\n"
+    };
+    assert_eq!(gone(7, ExitReason::Signal(9), Probe::Died), died("Signal(9)"));
+    assert_eq!(gone(7, ExitReason::Code(0), Probe::Died), died("Code(0)"));
+    // (it is the one that is gone: the lock was asked before that was so)
+    assert_eq!(gone(7, ExitReason::Code(1), STALE), died("Code(1)"));
+    assert_eq!(gone(7, ExitReason::Signal(11), Probe::Free), died("Signal(11)"), "a crash is no stop");
+    let stopped = |reason: &str, starting: &str| {
+        format!(
+            "waiting: Backoff(101000), None, -\n\
+             starting: {starting}\n\
+             running: Stopped, None, Stopped\n\
+             ending: Backoff(100000), None, Replaced({reason}, 0)\n\
+             killed: Backoff(100000), None, Replaced({reason}, 0)\n\
+             unkillable: Backoff(100000), None, Replaced({reason}, 0)\n\
+             stopped: Stopped, None, -\n"
+        )
+    };
+    let at_once = "Stopped, None, Stopped";
+    assert_eq!(gone(7, ExitReason::Code(0), Probe::Free), stopped("Code(0)", at_once));
+    assert_eq!(gone(7, ExitReason::Unknown, Probe::Free), stopped("Unknown", at_once));
+    let failed = "Backoff(100000), None, Died(Code(6), 0)";
+    assert_eq!(gone(7, ExitReason::Code(6), Probe::Free), stopped("Code(6)", failed));
+    let failed = "Backoff(100000), None, Died(Signal(9), 0)";
+    assert_eq!(gone(7, ExitReason::Signal(9), Probe::Free), stopped("Signal(9)", failed));
+    let mut adopted = "waiting: Backoff(101000), None, -\n".to_owned();
+    for phase in ["starting", "running", "ending", "killed", "unkillable"] {
+        adopted += &format!("{phase}: Running(8, 100000), None, Adopted(8)\n");
+    }
+    adopted += "stopped: Stopped, None, -\n";
+    assert_eq!(gone(7, ExitReason::Code(1), Probe::Held(8, Ok(()))), adopted);
+}
+
+#[test]
+fn each_other_event_in_each_phase() {
+    let nothing = table(|_| NOTHING);
+    assert_eq!(table(|instance| instance.on_deadline(NOW)), nothing, "nothing is due");
+    assert_eq!(
+        table(|instance| instance.on_deadline(at(104_000))),
+        "waiting: Backoff(101000), CheckLock, -\n\
+         starting: Starting(7, 50000), None, -\n\
+         running: Running(7, 50000), None, -\n\
+         ending: Killing(7, 104000), Kill(7), Killing\n\
+         killed: Unkillable(7), None, Unkillable\n\
+         unkillable: Unkillable(7), None, -\n\
+         stopped: Stopped, None, -\n"
+    );
+    assert_eq!(
+        table(Instance::on_ready),
+        nothing
+            .replace("starting: Starting(7, 50000), None, -", "starting: Running(7, 50000), None, Ready(7)")
+    );
+    assert_eq!(
+        table(|instance| instance.on_shutdown(NOW, &RULES)),
+        "waiting: Stopped, None, -\n\
+         starting: Stopping(7, 112000), Terminate(7), -\n\
+         running: Stopping(7, 112000), Terminate(7), -\n\
+         ending: Stopping(7, 101000), None, -\n\
+         killed: Killing(7, 99000), None, -\n\
+         unkillable: Unkillable(7), None, -\n\
+         stopped: Stopped, None, -\n"
+    );
+    assert_eq!(
+        table(|instance| instance.on_second_stop(NOW)),
+        "waiting: Backoff(101000), None, -\n\
+         starting: Killing(7, 100000), Kill(7), Killing\n\
+         running: Killing(7, 100000), Kill(7), Killing\n\
+         ending: Killing(7, 100000), Kill(7), Killing\n\
+         killed: Killing(7, 99000), None, -\n\
+         unkillable: Unkillable(7), None, -\n\
+         stopped: Stopped, None, -\n"
+    );
+}
+
+#[test]
+fn while_the_supervisor_leaves_nothing_is_started_or_adopted() {
+    let shutting_down = |event: &dyn Fn(&mut Instance) -> Decision| {
+        table(|instance| {
+            instance.shutting_down = true;
+            event(instance)
+        })
+    };
+    for probe in [WELL, STALE, Probe::Held(8, Ok(())), Probe::Died, Probe::Free] {
+        let gone = shutting_down(&|instance| instance.on_gone(NOW, 7, ExitReason::Code(0), probe));
+        assert!(!gone.contains("Backoff(100000)") && !gone.contains("Adopted"), "{probe:?}: {gone}");
+        let looked = shutting_down(&|instance| instance.on_probe(NOW, probe, &RULES));
+        assert!(!looked.contains("Backoff(100000)") && !looked.contains("Adopted"), "{probe:?}: {looked}");
+    }
+}
+
+/// A clock of the whole board: what is awake, what slept, what time it says.
+#[test]
+fn no_jump_of_the_clock_restarts_what_is_well() {
+    // The wall clock says 1970, then today, then an hour earlier: no verdict
+    // knows of it.
+    for wall in [0, 1_795_327_895, 1_795_324_295] {
+        let record = HealthRecord { wall, seq: 1, pid: 7, boottime_ms: 99_000, boot: UNKNOWN_BOOT };
+        assert_eq!(record.judge(7, &UNKNOWN_BOOT, NOW, ms(15_000)), Verdict::Fresh(ms(1000)));
+    }
+    // The board sleeps for an hour between two looks (CLOCK_BOOTTIME counts
+    // that): the heartbeat is an hour old for the one look before it beats.
+    let mut instance = running(at(0));
+    instance.on_probe(at(5000), WELL, &RULES);
+    let slept = Probe::Held(7, Err(ProbeError::Stale(ms(3_600_000))));
+    assert_eq!(instance.on_probe(at(3_605_000), slept, &RULES).0, Action::None);
+    assert_eq!(instance.on_probe(at(3_610_000), WELL, &RULES).1, Some(Event::Recovered));
+    assert!(!instance.is_unrecoverable(at(3_610_000), ms(300_000)));
+    // A kernel whose clock goes back an hour: nothing ends, nothing overflows.
+    assert_eq!(instance.on_probe(at(10_000), WELL, &RULES), NOTHING);
+    assert!(!instance.is_unrecoverable(at(10_000), ms(300_000)));
+    assert_eq!(
+        instance.on_gone(at(10_000), 7, ExitReason::Signal(9), Probe::Died).1,
+        Some(Event::Died(ExitReason::Signal(9), ms(0)))
+    );
+}
+
+/// Every event in every phase keeps what must always hold.
+#[test]
+fn any_history_starts_only_what_is_not_there_and_signals_only_who_was_seen() {
+    let mut seed = 1u64;
+    let mut below = |limit: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % limit
+    };
+    for _ in 0..2000 {
+        let mut instance = Instance::new(at(0));
+        let mut now = at(0);
+        let mut known: Option<u32> = None;
+        for _ in 0..60 {
+            // (also backwards: a clock that jumps must not hurt)
+            now = if below(20) == 0 { at(below(now.as_ms() + 1)) } else { now + ms(below(8000)) };
+            let pid = u32::try_from(7 + below(2)).unwrap();
+            let probe = match below(5) {
+                0 => Probe::Died,
+                1 => Probe::Free,
+                2 => Probe::Held(pid, Err(ProbeError::Stale(ms(1)))),
+                3 => Probe::Held(pid, Err(ProbeError::Missing)),
+                _ => Probe::Held(pid, Ok(())),
+            };
+            let (action, event) = match below(5) {
+                0 => instance.on_deadline(now),
+                1 => instance.on_ready(),
+                2 => instance.on_gone(now, pid, ExitReason::Signal(9), probe),
+                _ => instance.on_probe(now, probe, &RULES),
+            };
+            match action {
+                Action::CheckLock => {
+                    assert!(instance.pid().is_none(), "{instance:?}");
+                    known = Some(9);
+                    instance.on_started(now, 9);
+                }
+                Action::Terminate(target) | Action::Kill(target) => {
+                    assert_eq!(Some(target), known, "{instance:?}");
+                }
+                Action::None => {}
+                Action::Start | Action::Probe => panic!("{action:?} of {instance:?}"),
+            }
+            if let Some(Event::Adopted(pid) | Event::Ready(pid)) = event {
+                known = Some(pid);
+            }
+            assert!(instance.pid().is_none_or(|pid| Some(pid) == known), "{instance:?}");
+        }
+    }
+}
