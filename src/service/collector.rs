@@ -107,7 +107,7 @@ impl Collector {
             base::on_user_signals(self, arrived, now);
         }
         connections::close_expired(self, now);
-        connections::serve(self, &mut ready.iter().filter_map(PollSource::client), now);
+        connections::serve(self, &mut ready.iter().filter_map(PollSource::client_slot), now);
         if ready.contains(&PollSource::Listener) {
             connections::accept(self, now);
         }

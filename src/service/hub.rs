@@ -90,7 +90,7 @@ impl Hub {
             }
             base::on_user_signals(self, arrived, now);
         }
-        connections::serve(self, &mut ready.iter().filter_map(PollSource::client), now);
+        connections::serve(self, &mut ready.iter().filter_map(PollSource::client_slot), now);
         if ready.contains(&PollSource::Listener) {
             connections::accept(self, now);
         }

@@ -5,13 +5,14 @@ use linux_raw_sys::errno;
 
 /// The errno of an operation that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub struct DiskError(pub i32);
 
 impl DiskError {
-    /// Returns true if there is no room for what was to be written.
+    /// Returns true if the disk, the quota or the file has no room.
     #[must_use]
     pub fn is_no_space(self) -> bool {
-        [NO_SPACE, OVER_QUOTA, TOO_BIG].contains(&self)
+        [NO_SPACE, OVER_QUOTA, DiskError(errno::EFBIG as i32)].contains(&self)
     }
 }
 
@@ -20,9 +21,6 @@ pub const NO_SPACE: DiskError = DiskError(errno::ENOSPC as i32);
 
 /// The user of the spool may not use more of the disk.
 pub const OVER_QUOTA: DiskError = DiskError(errno::EDQUOT as i32);
-
-/// A file would become larger than the process may write.
-const TOO_BIG: DiskError = DiskError(errno::EFBIG as i32);
 
 /// A record is not the one that was written at its offset.
 pub const DAMAGED: DiskError = DiskError(errno::EILSEQ as i32);

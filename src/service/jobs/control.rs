@@ -1,30 +1,17 @@
-//! The control socket: its clients, and what they wait for. The requests are in
-//! `requests.rs`, the turn of the clients is in `serving.rs`.
+//! The control socket: its clients, what they wait for, and the scan under way. The
+//! requests are in `requests.rs`, and the turn of the clients is in `serving.rs`.
 
-use super::history::History;
-use super::scan::{ListPage, ScanTask};
 use crate::service::connections::Connections;
 use crate::service::denials::Denials;
-use crate::state::disk::DiskError;
 use crate::state::jobs::replies::Replies;
-use crate::state::spool::Savepoint;
+use crate::state::jobs::scan::Scans;
 use crate::util::time::Instant;
 
 /// See the module's documentation.
 pub(super) struct ControlServer {
     pub(super) connections: &'static mut Connections,
     pub(super) replies: Replies,
-    pub(super) history: &'static mut History,
-    /// The lines of a `list` that is being sent.
-    pub(super) page: &'static mut ListPage,
-    /// What takes more than one turn, one at a time.
-    pub(super) scan: Option<ScanTask>,
-    /// Whose was the last one.
-    pub(super) last_scan_slot: usize,
-    /// New jobs of this turn.
-    pub(super) batch: Option<Savepoint>,
-    /// They cannot be made durable.
-    pub(super) batch_error: Option<DiskError>,
+    pub(super) scans: &'static mut Scans,
     pub(super) denials: Denials,
     /// No new jobs are accepted.
     pub(super) draining: bool,
@@ -33,30 +20,9 @@ pub(super) struct ControlServer {
 }
 
 impl ControlServer {
-    pub(super) fn new(
-        connections: &'static mut Connections,
-        history: &'static mut History,
-        page: &'static mut ListPage,
-    ) -> Self {
-        Self {
-            connections,
-            replies: Replies::EMPTY,
-            history,
-            page,
-            scan: None,
-            last_scan_slot: 0,
-            batch: None,
-            batch_error: None,
-            denials: Denials::default(),
-            draining: false,
-            drained: false,
-        }
-    }
-
-    /// Returns true if there are new jobs that are not committed: no other record may be
-    /// appended after them.
-    pub(super) fn has_batch(&self) -> bool {
-        self.batch.is_some()
+    pub(super) fn new(connections: &'static mut Connections, scans: &'static mut Scans) -> Self {
+        let (replies, denials) = (Replies::EMPTY, Denials::default());
+        Self { connections, replies, scans, denials, draining: false, drained: false }
     }
 
     /// Returns true if the next request of a client can be handled.
@@ -72,13 +38,10 @@ impl ControlServer {
         if has_work { Some(now) } else { clients.next_deadline() }
     }
 
-    /// Drops everything that a client waited for, and closes its connection. A scan that
-    /// cannot be stopped is finished.
+    /// Drops everything that a client waited for, and closes its connection.
     pub(super) fn close(&mut self, slot: usize) {
         self.replies.clear(slot);
-        if self.scan.as_ref().is_some_and(|scan| scan.client_slot == slot) {
-            self.scan = self.scan.take().and_then(ScanTask::detach);
-        }
+        self.scans.drop_client(slot);
         self.connections.close(slot);
     }
 }

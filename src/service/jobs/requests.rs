@@ -4,11 +4,12 @@
 //! Changing this: a new request is one entry of `REQUESTS`, its function here,
 //! and its line in `docs/control.md`.
 
-use super::{Jobs, Shutdown, rules};
+use super::Jobs;
 use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, split, target, text, waits};
 use crate::service::base;
 use crate::state::access::Access;
-use crate::state::jobs::replies::{ClientState, PendingReply, Reply, ScanRequest, refuse, refuse_disk};
+use crate::state::jobs::replies::{ClientState, Reply, ScanRequest, push_result, refuse, refuse_disk};
+use crate::state::jobs::scan::ScanOutcome;
 use crate::state::spool::Cancelled;
 use crate::util::text::Writer;
 use crate::util::time::Instant;
@@ -213,76 +214,100 @@ fn status(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
 }
 
 fn queue(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> Reply {
-    if jobs.shutdown != Shutdown::None {
+    if jobs.core.is_stopping() {
         return refuse(context.out, Code::Stopping, "the service stops");
     }
     if jobs.control.draining {
         return refuse(context.out, Code::Draining, "the service takes no new jobs");
     }
-    if jobs.spool.room(&rules(jobs.base.process.config)) == 0 {
+    if jobs.core.room() == 0 {
         return refuse(context.out, Code::Full, "queue_max jobs are waiting or dead");
     }
-    match jobs.add_job(context.slot, text, context.now) {
-        Ok(()) => Reply::Deferred,
+    match jobs.core.add_job(&mut jobs.disk, text, context.now) {
+        Ok(id) => jobs.control.replies.defer_id(context.slot, id),
         Err(error) => refuse_disk(context.out, error),
     }
 }
 
+/// Has the client wait for a scan.
+fn scan(jobs: &mut Jobs, context: &RequestContext<'_, '_>, request: ScanRequest) -> Reply {
+    jobs.control.replies.set_state(context.slot, ClientState::ScanPending(request))
+}
+
 fn list(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, filter: Filter) -> Reply {
-    jobs.control.replies.set_state(context.slot, ClientState::ScanPending(ScanRequest::List(filter)))
+    scan(jobs, context, ScanRequest::List(filter))
 }
 
 fn wait(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
-    if let Some(job_result) = jobs.control.history.result_of(id) {
-        job_result.push_answer(id, context.out);
+    if let Some(result) = jobs.core.history.result_of(id) {
+        push_result(id, result, context.out);
         return Reply::Sent;
     }
-    let known = jobs.spool.window().get(id).is_some();
-    let state =
-        if known { ClientState::AwaitingJob(id) } else { ClientState::ScanPending(ScanRequest::Wait(id)) };
-    jobs.control.replies.set_state(context.slot, state)
+    match jobs.core.spool.window().get(id) {
+        Some(_) => jobs.control.replies.set_state(context.slot, ClientState::AwaitingJob(id)),
+        None => scan(jobs, context, ScanRequest::Wait(id)),
+    }
 }
 
 fn watch(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok\n");
+    jobs.core.history.watched = true;
     jobs.control.replies.set_state(context.slot, ClientState::Watching)
 }
 
 fn cancel(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
-    if jobs.control.has_batch() {
+    if jobs.core.has_batch() {
         return Reply::Retry;
     }
-    let RequestContext { slot, now, .. } = *context;
-    let cancelled = jobs.write_transitions(now).and_then(|()| jobs.spool.cancel(&mut jobs.disk, now, id));
-    match cancelled {
-        Ok(None) => jobs.control.replies.set_state(slot, ClientState::ScanPending(ScanRequest::Cancel(id))),
+    match jobs.core.cancel(&mut jobs.disk, id, context.now) {
+        Ok(None) => scan(jobs, context, ScanRequest::Cancel(id)),
         Ok(Some(Cancelled::AlreadyEnded)) => refuse(context.out, Code::NoJob, "it is over already"),
         Ok(Some(found)) => {
-            let running = jobs.on_cancelled(slot, id, found, now);
-            jobs.control.replies.defer(slot, PendingReply::Cancelled(id, running))
+            let outcome = ScanOutcome::Cancelled(id, found == Cancelled::Running);
+            jobs.log_change(context.slot, outcome);
+            jobs.control.replies.defer(context.slot, outcome.pending())
         }
         Err(error) => refuse_disk(context.out, error),
     }
 }
 
 fn retry(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, target: Target) -> Reply {
-    jobs.request_dead_jobs(context, target, ScanRequest::Retry(target))
+    edit_dead(jobs, context, target, ScanRequest::Retry(target))
 }
 
 fn forget(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, target: Target) -> Reply {
-    jobs.request_dead_jobs(context, target, ScanRequest::Forget(target))
+    edit_dead(jobs, context, target, ScanRequest::Forget(target))
+}
+
+/// Has the client wait for the scan that finds its dead jobs, if there can be any.
+fn edit_dead(
+    jobs: &mut Jobs,
+    context: &mut RequestContext<'_, '_>,
+    target: Target,
+    request: ScanRequest,
+) -> Reply {
+    match target {
+        Target::Dead if jobs.core.spool.dead() == 0 => {
+            context.out.push_str("ok count=0\n");
+            Reply::Sent
+        }
+        Target::Job(id) if jobs.core.spool.window().get(id).is_some() => {
+            refuse(context.out, Code::NoJob, "it is not dead: it waits or runs")
+        }
+        _ => scan(jobs, context, request),
+    }
 }
 
 fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> Reply {
     if !jobs.control.draining {
-        let (waiting, peer) = (jobs.spool.waiting(), jobs.control.connections.peer(context.slot));
+        let (waiting, peer) = (jobs.core.spool.waiting(), jobs.control.connections.peer(context.slot));
         jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) drains the service: ", peer.uid, peer.pid);
             let _ = uwrite!(out, "no new jobs, a stop when {} are finished", waiting);
         });
     }
     jobs.control.draining = true;
-    jobs.spool.claims.pause();
+    jobs.core.spool.claims.pause();
     if wait {
         return jobs.control.replies.set_state(context.slot, ClientState::Draining);
     }
@@ -292,7 +317,7 @@ fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> R
 
 fn stop(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok stopping\n");
-    if jobs.shutdown == Shutdown::None {
+    if !jobs.core.is_stopping() {
         let peer = jobs.control.connections.peer(context.slot);
         jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) asks for a stop", peer.uid, peer.pid);

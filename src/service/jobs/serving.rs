@@ -5,10 +5,8 @@
 //! before the commit at the end of the turn. A scan never changes the journal inside a
 //! batch, because it comes before the requests.
 
-use super::history::{JobEvent, JobResult};
-use super::{Jobs, rules};
-use crate::limits::CLIENT_OUTPUT_BYTES;
-use crate::limits::{CLIENTS_MAX, REQUEST_MAX_BYTES};
+use super::Jobs;
+use crate::limits::{CLIENT_OUTPUT_BYTES, CLIENTS_MAX, REQUEST_MAX_BYTES};
 use crate::proto::control::Code;
 use crate::proto::framing::{Framed, frame};
 use crate::service::base::PollSource;
@@ -16,10 +14,11 @@ use crate::service::connections::{self, Connections, Server, Taken};
 use crate::state::access::Access;
 use crate::state::disk::DiskError;
 use crate::state::jobs::replies::{ClientState, PendingReply, Reply, refuse};
+use crate::state::jobs::scan::ScanOutcome;
 use crate::sys::OwnedFd;
 use crate::sys::socket::Peer;
 use crate::util::text::Writer;
-use crate::util::time::{Duration, Instant};
+use crate::util::time::Instant;
 
 impl Server for Jobs {
     fn connections(&mut self) -> &mut Connections {
@@ -106,7 +105,7 @@ impl Jobs {
     #[inline(never)]
     pub(super) fn serve(&mut self, ready: &[PollSource], now: Instant) {
         connections::close_expired(self, now);
-        connections::serve(self, &mut ready.iter().filter_map(PollSource::client), now);
+        connections::serve(self, &mut ready.iter().filter_map(PollSource::client_slot), now);
     }
 
     /// Counts a denial, and logs it unless there are too many.
@@ -115,43 +114,34 @@ impl Jobs {
         control.denials.record(control.connections, slot, "control", verb, now, &mut self.base.log);
     }
 
-    /// Sends an answer that the client has waited for.
-    pub(super) fn send_reply(&mut self, slot: usize, answer: &[u8], now: Instant) {
-        connections::answer(self, slot, answer, now);
-    }
-
-    /// Sends the answers that waited for the commit.
+    /// Sends the answers that waited for the commit. `jobs` is the result for new jobs,
+    /// `edits` the result for everything else.
     #[inline(never)]
-    pub(super) fn send_pending_replies(&mut self, durable: Result<(), DiskError>, now: Instant) {
-        self.control.batch = None;
-        let jobs = self.control.batch_error.take().map_or(durable, Err);
+    pub(super) fn reply_after_commit(
+        &mut self,
+        jobs: Result<(), DiskError>,
+        edits: Result<(), DiskError>,
+        now: Instant,
+    ) {
         for slot in 0..CLIENTS_MAX {
             let pending = self.control.replies.take_pending(slot);
             if pending != PendingReply::None {
                 let mut answers = [0; CLIENT_OUTPUT_BYTES];
                 let mut out = Writer::new(&mut answers);
-                pending.push(jobs, durable, &mut out);
-                self.send_reply(slot, out.as_bytes(), now);
+                pending.push(jobs, edits, &mut out);
+                connections::answer(self, slot, out.as_bytes(), now);
             }
         }
     }
 
-    // ----- events ---------------------------------------------------------
-
-    /// Records an event of a job, and answers the clients that wait for its end.
-    pub(super) fn record_event(&mut self, id: u64, event: JobEvent, took: Duration, now: Instant) {
-        let watched = self.control.replies.is_watched();
-        self.control.history.record(id, event, took, watched);
-        if let JobEvent::Ended(job_result) = event {
-            self.notify_waiters(id, job_result, now);
-        }
-    }
-
+    /// Answers the clients that wait for the end of a job that has ended.
     #[inline(never)]
-    fn notify_waiters(&mut self, id: u64, job_result: JobResult, now: Instant) {
+    pub(super) fn notify_waiters(&mut self, now: Instant) {
         for slot in 0..CLIENTS_MAX {
-            if self.control.replies.state(slot) == ClientState::AwaitingJob(id) {
-                self.finish_request(slot, now, &|out| job_result.push_answer(id, out));
+            if let ClientState::AwaitingJob(id) = self.control.replies.state(slot)
+                && let Some(result) = self.core.history.result_of(id)
+            {
+                self.finish_scan(slot, ScanOutcome::Ended(id, result), now);
             }
         }
     }
@@ -161,11 +151,12 @@ impl Jobs {
     #[inline(never)]
     pub(super) fn send_events(&mut self, now: Instant) {
         if !self.control.replies.is_watched() {
-            self.control.history.drop_events();
+            self.core.history.watched = false;
+            self.core.history.drop_events();
             return;
         }
         let mut out = Writer::new(self.base.scratch);
-        self.control.history.take_events(&mut out);
+        self.core.history.take_events(&mut out);
         for slot in 0..CLIENTS_MAX {
             if self.control.replies.state(slot) == ClientState::Watching
                 && !out.is_empty()
@@ -174,18 +165,6 @@ impl Jobs {
                 self.control.close(slot);
             }
         }
-    }
-
-    /// Returns true if a drain has ended: no job is left to run, and no line can be read.
-    /// Lines for which there is no room stay in their claims.
-    pub(super) fn is_drained(&self) -> bool {
-        let works = self.spool_failure.is_none() && self.space_retry_at.is_none();
-        let room = works && self.spool.room(&rules(self.base.process.config)) > 0;
-        self.control.draining
-            && self.shutdown == super::Shutdown::None
-            && self.spool.waiting() == 0
-            && self.workers.is_empty()
-            && !(room && self.spool.claims.wants_reading())
     }
 
     /// Applies the policy of a new configuration, and closes the clients that lose their

@@ -130,7 +130,7 @@ impl OpenerWorker {
         }
         for (slot, _) in self.connections.clients.connected() {
             if let Some((fd, interest)) = self.connections.interest(slot, self.can_read(slot)) {
-                set.watch(fd.as_fd(), interest, PollSource::Client(slot));
+                set.watch(fd.as_fd(), interest, PollSource::client(slot));
             }
         }
         let due = earliest(self.acceptor.next_deadline(now), self.connections.clients.next_deadline());
@@ -145,7 +145,7 @@ impl OpenerWorker {
         if ready.contains(&PollSource::Other) {
             self.take_answers()?;
         }
-        connections::serve(self, &mut ready.iter().filter_map(PollSource::client), now);
+        connections::serve(self, &mut ready.iter().filter_map(PollSource::client_slot), now);
         connections::close_expired(self, now);
         if ready.contains(&PollSource::Listener) {
             connections::accept(self, now);

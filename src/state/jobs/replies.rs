@@ -1,6 +1,7 @@
 //! What the clients of the control socket wait for, and the answers that wait for the
 //! commit at the end of a turn.
 
+use super::JobResult;
 use crate::limits::{CLIENT_TURN_JOBS, CLIENTS_MAX};
 use crate::proto::control::{Code, Filter, Target};
 use crate::state::disk::DiskError;
@@ -221,6 +222,13 @@ impl PendingReply {
 pub fn refuse(out: &mut Writer<'_>, code: Code, text: &str) -> Reply {
     let _ = uwrite!(out, "err {} {}\n", code.name(), text);
     Reply::Sent
+}
+
+/// Writes the answer of `wait`.
+pub fn push_result(id: u64, result: JobResult, out: &mut Writer<'_>) {
+    out.push_str("ok ");
+    result.describe(id, out);
+    out.push_str("\n");
 }
 
 /// Writes the refusal of a request for which the disk failed. It is short, because each of
