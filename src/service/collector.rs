@@ -17,7 +17,7 @@ use crate::proto::decimal::Decimal;
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
 use crate::state::access::Access;
-use crate::state::clients::Client;
+use crate::state::clients::ClientSlot;
 use crate::state::collector::{MetricRefused, Metrics};
 use crate::sys::once::once;
 use crate::sys::socket::Peer;
@@ -117,7 +117,7 @@ impl Collector {
     /// Returns when something is due: at once if a client has work for the service.
     fn next_deadline(&self) -> Option<Instant> {
         let clients = &self.connections.clients;
-        let has_work = |(slot, client): (usize, &Client)| {
+        let has_work = |(slot, client): (usize, &ClientSlot)| {
             (client.has_work() || self.session(slot).dump.is_some()) && !client.is_stuck()
         };
         if clients.connected().any(has_work) { Some(Instant::BOOT) } else { clients.next_deadline() }
@@ -253,7 +253,7 @@ impl Server for Collector {
     /// Continues the dumps.
     fn before_requests(&mut self, now: Instant) {
         for slot in 0..CLIENTS_MAX {
-            let stuck = self.connections.clients.get(slot).is_none_or(Client::is_stuck);
+            let stuck = self.connections.clients.get(slot).is_none_or(ClientSlot::is_stuck);
             if let Some(index) = self.session(slot).dump.filter(|_| !stuck) {
                 self.send_dump(slot, index, now);
             }
@@ -264,7 +264,7 @@ impl Server for Collector {
     fn hung_up(&mut self, _: usize) {}
 
     fn unwritable(&mut self, slot: usize) {
-        self.connections.clients.get_mut(slot).into_iter().for_each(Client::forget_output);
+        self.connections.clients.get_mut(slot).into_iter().for_each(ClientSlot::forget_output);
         self.set_session(slot, Session { dump: None, write_closed: true });
     }
 

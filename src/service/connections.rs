@@ -7,7 +7,7 @@
 
 use crate::limits::{ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
 use crate::state::access::{Access, AccessPolicy};
-use crate::state::clients::{Client, Clients};
+use crate::state::clients::{ClientSlot, Clients};
 use crate::sys::identity;
 use crate::sys::once::once;
 use crate::sys::poll::Interest;
@@ -148,7 +148,7 @@ pub fn serve(server: &mut dyn Server, ready: &mut dyn Iterator<Item = usize>, no
     }
     server.before_requests(now);
     for slot in server.connections().clients.next_round() {
-        let has_work = server.connections().clients.get(slot).is_some_and(Client::has_work);
+        let has_work = server.connections().clients.get(slot).is_some_and(ClientSlot::has_work);
         if (has_work || asks.get(slot) == Some(&true)) && server.can_read(slot) {
             read(server, slot, now);
         }
@@ -157,7 +157,7 @@ pub fn serve(server: &mut dyn Server, ready: &mut dyn Iterator<Item = usize>, no
 
 /// Handles an event of the client's connection. Returns true if there can be input.
 fn on_ready(server: &mut dyn Server, slot: usize, now: Instant) -> bool {
-    if server.connections().clients.get(slot).is_some_and(Client::is_stuck) {
+    if server.connections().clients.get(slot).is_some_and(ClientSlot::is_stuck) {
         match server.connections().flush(slot, now) {
             Ok(()) => server.flushed(slot, now),
             Err(Disconnected) => server.unwritable(slot),
@@ -210,7 +210,7 @@ pub fn answer(server: &mut dyn Server, slot: usize, lines: &[u8], now: Instant) 
 
 /// Closes the connection if the client will ask for nothing more and has every answer.
 pub fn close_if_finished(server: &mut dyn Server, slot: usize) {
-    if server.connections().clients.get(slot).is_some_and(Client::is_finished) && server.can_read(slot) {
+    if server.connections().clients.get(slot).is_some_and(ClientSlot::is_finished) && server.can_read(slot) {
         server.close(slot);
     }
 }

@@ -16,7 +16,7 @@ use crate::proto::hub::{FULL, TOO_LONG, push_line, push_lost};
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
 use crate::state::access::Access;
-use crate::state::clients::Client;
+use crate::state::clients::ClientSlot;
 use crate::state::rate_limit::RateLimit;
 use crate::sys::socket::Peer;
 use crate::sys::{OwnedFd, clock, process::Signal};
@@ -198,7 +198,7 @@ impl Server for Hub {
 
     /// Sends a slow reader the number of lines that it has lost.
     fn flushed(&mut self, slot: usize, now: Instant) {
-        let stuck = self.connections.clients.get(slot).is_none_or(Client::is_stuck);
+        let stuck = self.connections.clients.get(slot).is_none_or(ClientSlot::is_stuck);
         if let Some(lost) = self.lost.get_mut(slot).filter(|lost| **lost > 0 && !stuck) {
             let mut line = [0; 48];
             let mut out = Writer::new(&mut line);

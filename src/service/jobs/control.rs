@@ -4,7 +4,7 @@
 use crate::service::connections::Connections;
 use crate::service::denials::Denials;
 use crate::state::jobs::replies::Replies;
-use crate::state::jobs::scan::Scans;
+use crate::state::jobs::scan_task::Scans;
 use crate::util::time::Instant;
 
 /// See the module's documentation.

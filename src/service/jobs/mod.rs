@@ -43,10 +43,10 @@ use crate::limits::{POLL_MAX, WORKERS_MAX};
 use crate::proto::config::{Config, Handler};
 use crate::service::base::{self, PollSource, Pulse, ServiceBase};
 use crate::service::connections::{self, Connections};
-use crate::service::disk::SpoolDisk;
+use crate::service::disk::{SpoolDisk, describe_disk};
 use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
-use crate::state::jobs::scan::Scans;
+use crate::state::jobs::scan_task::Scans;
 use crate::state::jobs::{JobRules, JobsCore};
 use crate::state::spool::SpoolRules;
 use crate::sys::clock;
@@ -60,7 +60,6 @@ use control::ControlServer;
 use heapless::Vec;
 use job_worker::JobWorker;
 use orphans::Orphans;
-use status::describe_disk;
 use ufmt::uwrite;
 
 /// See the module's documentation.

@@ -9,7 +9,7 @@ use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, 
 use crate::service::base;
 use crate::state::access::Access;
 use crate::state::jobs::replies::{ClientState, Reply, ScanRequest, push_result, refuse, refuse_disk};
-use crate::state::jobs::scan::ScanOutcome;
+use crate::state::jobs::scan_task::ScanOutcome;
 use crate::state::spool::Cancelled;
 use crate::util::text::Writer;
 use crate::util::time::Instant;

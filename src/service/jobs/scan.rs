@@ -1,12 +1,12 @@
-//! Performs the scans that `state/jobs/scan.rs` decides: reads the journal, sends pages and
+//! Performs the scans that `state/jobs/scan_task.rs` decides: reads the journal, sends pages and
 //! answers, and logs changes.
 
 use super::Jobs;
 use super::control::ControlServer;
 use crate::limits::READ_BYTES;
 use crate::service::connections;
-use crate::state::clients::Client;
-use crate::state::jobs::scan::{PageStep, ScanAction, ScanOutcome};
+use crate::state::clients::ClientSlot;
+use crate::state::jobs::scan_task::{PageStep, ScanAction, ScanOutcome};
 use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
@@ -34,7 +34,7 @@ impl Jobs {
     fn send_page(&mut self, slot: usize, now: Instant) {
         loop {
             let ControlServer { replies, scans, connections, .. } = &mut self.control;
-            let is_stuck = connections.clients.get(slot).is_some_and(Client::is_stuck);
+            let is_stuck = connections.clients.get(slot).is_some_and(ClientSlot::is_stuck);
             match scans.next_rows(replies, self.core, is_stuck, now) {
                 PageStep::Wait => return,
                 PageStep::Close => return self.control.close(slot),

@@ -14,7 +14,7 @@ use crate::service::connections::{self, Connections, Server, Taken};
 use crate::state::access::Access;
 use crate::state::disk::DiskError;
 use crate::state::jobs::replies::{ClientState, PendingReply, Reply, refuse};
-use crate::state::jobs::scan::ScanOutcome;
+use crate::state::jobs::scan_task::ScanOutcome;
 use crate::sys::OwnedFd;
 use crate::sys::socket::Peer;
 use crate::util::text::Writer;

@@ -1,10 +1,11 @@
 //! Performs the turn that `state/jobs/turn.rs` orders: its actions, and the lines of the
 //! log that its notices are worth.
 
-use super::status::{describe_disk, log_notice, push_processing};
+use super::status::{describe_damage, log_notice, push_processing};
 use super::{Jobs, PollSource};
 use crate::limits::CLIENTS_MAX;
 use crate::proto::journal::RECORD_MAX_BYTES;
+use crate::service::disk::describe_disk;
 use crate::state::jobs::replies::{ClientState, ScanRequest};
 use crate::state::jobs::{ClientNeeds, TurnAction, TurnNotice};
 use crate::state::spool::IngestNotice;
@@ -86,7 +87,7 @@ impl Jobs {
                 describe_disk(disk, error, out);
             }),
             TurnNotice::Damaged(damage) => {
-                self.base.log.error(&|out| super::status::describe_damage(damage, out));
+                self.base.log.error(&|out| describe_damage(damage, out));
                 self.recheck_waiters();
             }
         }

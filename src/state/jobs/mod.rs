@@ -7,7 +7,7 @@
 //! - `timers.rs`: the handlers that run, their deadlines, and when a start is tried again
 //! - `history.rs`: how jobs ended lately, and what happens to them
 //! - `replies.rs`: what clients wait for, and the answers that wait for the commit
-//! - `scan.rs`: requests that take several turns
+//! - `scan_task.rs`: requests that take several turns
 //!
 //! The exhaustive model and the random histories in `state/spool/tests` drive this very
 //! machine with a disk that fails, dies and forgets.
@@ -16,7 +16,7 @@ mod batch;
 mod disk_health;
 mod history;
 pub mod replies;
-pub mod scan;
+pub mod scan_task;
 mod timers;
 mod turn;
 
