@@ -4,14 +4,14 @@
 use crate::service::connections::Connections;
 use crate::service::denials::Denials;
 use crate::state::jobs::replies::Replies;
-use crate::state::jobs::scan_task::Scans;
+use crate::state::jobs::scan_task::{ListPage, Scans};
 use crate::util::time::Instant;
 
 /// See the module's documentation.
 pub(super) struct ControlServer {
     pub(super) connections: &'static mut Connections,
     pub(super) replies: Replies,
-    pub(super) scans: &'static mut Scans,
+    pub(super) scans: Scans,
     pub(super) denials: Denials,
     /// No new jobs are accepted.
     pub(super) draining: bool,
@@ -20,8 +20,8 @@ pub(super) struct ControlServer {
 }
 
 impl ControlServer {
-    pub(super) fn new(connections: &'static mut Connections, scans: &'static mut Scans) -> Self {
-        let (replies, denials) = (Replies::EMPTY, Denials::default());
+    pub(super) fn new(connections: &'static mut Connections, page: &'static mut ListPage) -> Self {
+        let (replies, scans, denials) = (Replies::EMPTY, Scans::new(page), Denials::default());
         Self { connections, replies, scans, denials, draining: false, drained: false }
     }
 

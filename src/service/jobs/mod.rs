@@ -46,7 +46,7 @@ use crate::service::connections::{self, Connections};
 use crate::service::disk::{SpoolDisk, describe_disk};
 use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
-use crate::state::jobs::scan_task::Scans;
+use crate::state::jobs::scan_task::ListPage;
 use crate::state::jobs::{JobRules, JobsCore};
 use crate::state::spool::SpoolRules;
 use crate::sys::clock;
@@ -86,7 +86,7 @@ struct JobsStorage {
     service: Vec<Jobs, 1>,
     core: JobsCore,
     workers: Vec<JobWorker, WORKERS_MAX>,
-    scans: Scans,
+    page: ListPage,
 }
 
 once! {
@@ -94,7 +94,7 @@ once! {
         service: Vec::new(),
         core: JobsCore::EMPTY,
         workers: Vec::new(),
-        scans: Scans::EMPTY,
+        page: ListPage::new(),
     };
 }
 

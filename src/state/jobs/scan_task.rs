@@ -44,7 +44,7 @@ const NO_CLIENT: usize = usize::MAX;
 
 /// One row of a page.
 #[derive(Clone, Copy, Debug)]
-struct ListRow {
+pub struct ListRow {
     location: RecordLocation,
     running: bool,
 }
@@ -96,14 +96,15 @@ pub enum PageStep {
     Done,
 }
 
-/// The scan under way, and the page that it fills. The page comes last, because a quiet
-/// service touches only the beginning.
-#[repr(C)]
+/// The rows of one page.
+pub type ListPage = Vec<ListRow, LIST_PAGE>;
+
+/// The scan under way, and the page that it fills.
 pub struct Scans {
     task: Option<ScanTask>,
     /// The client whose scan was begun last.
     last: usize,
-    page: Vec<ListRow, LIST_PAGE>,
+    page: &'static mut ListPage,
 }
 
 impl ScanOutcome {
@@ -195,8 +196,11 @@ impl ListRow {
 }
 
 impl Scans {
-    /// No scan.
-    pub const EMPTY: Self = Self { task: None, last: 0, page: Vec::new() };
+    /// Returns the state without a scan. `page` is memory for the rows.
+    #[must_use]
+    pub fn new(page: &'static mut ListPage) -> Self {
+        Self { task: None, last: 0, page }
+    }
 
     /// Returns true if the journal must stay as it is, because a page is being sent.
     #[must_use]
@@ -283,7 +287,7 @@ impl Scans {
                     self.task = None;
                     return None;
                 }
-                let (page, mut found) = (&mut self.page, None);
+                let (page, mut found) = (&mut *self.page, None);
                 let mut visit = |location: RecordLocation| match request {
                     ScanRequest::List(filter) => add_row(page, &filter, ListRow { location, running: false }),
                     _ if request.job() == Some(location.id) => found = Some(location),
@@ -303,7 +307,7 @@ impl Scans {
                     return finish(ScanOutcome::Refused(error));
                 }
                 if let ScanRequest::List(filter) = request {
-                    add_window(&mut self.page, &filter, core.spool.window().slots());
+                    add_window(self.page, &filter, core.spool.window().slots());
                     let stage = ScanStage::Send { next: 0, since: now };
                     self.task = Some(ScanTask { slot, request, stage });
                     return Some(ScanAction::BeginPage(slot, self.page.len()));
@@ -456,7 +460,7 @@ fn conclude(
 }
 
 /// Adds the jobs of the window to a page.
-fn add_window(page: &mut Vec<ListRow, LIST_PAGE>, filter: &Filter, slots: &[Slot]) {
+fn add_window(page: &mut ListPage, filter: &Filter, slots: &[Slot]) {
     for slot in slots {
         let running = match slot.state {
             JobState::Running | JobState::Starting | JobState::Ended(_) | JobState::Cancelled => true,
@@ -467,7 +471,7 @@ fn add_window(page: &mut Vec<ListRow, LIST_PAGE>, filter: &Filter, slots: &[Slot
 }
 
 /// Adds a row to a page, in the order of ids, if it belongs there.
-fn add_row(page: &mut Vec<ListRow, LIST_PAGE>, filter: &Filter, row: ListRow) {
+fn add_row(page: &mut ListPage, filter: &Filter, row: ListRow) {
     if row.location.id <= filter.after || !row.matches(filter) {
         return;
     }

@@ -29,7 +29,7 @@ struct TestService {
     core: Box<JobsCore>,
     disk: FakeDisk,
     replies: Replies,
-    scans: Box<Scans>,
+    scans: Scans,
     scratch: std::vec::Vec<u8>,
     now: Instant,
 }
@@ -41,7 +41,7 @@ impl TestService {
             core: Box::new(JobsCore::EMPTY),
             disk: FakeDisk::new(1),
             replies: Replies::EMPTY,
-            scans: Box::new(Scans::EMPTY),
+            scans: Scans::new(Box::leak(Box::default())),
             scratch: vec![0; SCRATCH_BYTES],
             now: Instant::from_ms(1000),
         };
