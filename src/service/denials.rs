@@ -2,7 +2,7 @@
 //! is logged at most once. The number of lines is limited, so that such clients cannot fill
 //! the log.
 
-use super::connections::Connection;
+use super::connections::Connections;
 use super::log::Log;
 use crate::limits::DENIALS_LOGGED_MAX;
 use crate::state::rate_limit::RateLimit;
@@ -23,24 +23,23 @@ impl Denials {
     #[inline(never)]
     pub fn record(
         &mut self,
-        client: Option<&mut Connection>,
+        connections: &mut Connections,
+        slot: usize,
         socket: &str,
-        what: &[u8],
+        request: &[u8],
         now: Instant,
         log: &mut Log,
     ) {
         self.count = self.count.saturating_add(1);
-        let Some(client) = client else { return };
-        if core::mem::replace(&mut client.denied, true) {
+        let peer = connections.peer(slot);
+        let Some(client) = connections.clients.get_mut(slot) else { return };
+        let logged = core::mem::replace(&mut client.denial_logged, true);
+        if logged || !self.rate_limit.take(now, DENIALS_LOGGED_MAX) {
             return;
         }
-        if !self.rate_limit.take(now, DENIALS_LOGGED_MAX) {
-            return;
-        }
-        let peer = client.peer;
         log.warn(&|out| {
             let _ = uwrite!(out, "{}: denied to uid {} (pid {}): ", socket, peer.uid, peer.pid);
-            out.push_escaped(what);
+            out.push_escaped(request);
         });
     }
 }

@@ -5,7 +5,7 @@ use crate::limits::{BAD_FILES_MAX, CLAIM_SEQ_MAX, CLAIMS_MAX, REJECTED_MAX_BYTES
 use crate::state::disk::{Disk, DiskError, QueueFile, SpoolFile};
 use crate::sys::file::OFlags;
 use crate::sys::inotify::Inotify;
-use crate::sys::{Errno, Failure, Op, OwnedFd, dir, file};
+use crate::sys::{Errno, Failure, Op, OwnedFd, describe_errno, dir, file};
 use crate::util::path::Path;
 use crate::util::text::{Writer, parse_u64};
 use ufmt::uwrite;
@@ -195,6 +195,13 @@ fn entry(folder: &Path, name: &[u8]) -> Result<Path, Failure> {
 /// Syncs the folder, so that the names in it are durable.
 fn sync_folder(folder: &Path) -> Result<(), Failure> {
     file::open_linked_dir(folder.as_c_str()).and_then(|fd| file::sync_dir(&fd))
+}
+
+/// Writes the operation that failed last, and its error.
+pub fn describe_disk(disk: &SpoolDisk, error: DiskError, out: &mut Writer<'_>) {
+    out.push_str(disk.failed_op);
+    out.push_str(": ");
+    describe_errno(Errno::from_raw_os_error(error.0), out);
 }
 
 impl Disk for SpoolDisk {
