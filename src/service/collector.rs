@@ -35,7 +35,7 @@ struct Session {
 
 /// See the module's documentation.
 struct Collector {
-    base: ServiceBase,
+    base: &'static mut ServiceBase,
     clients: &'static mut Connections,
     metrics: &'static mut Metrics,
     sessions: [Session; CLIENTS_MAX],
@@ -52,7 +52,7 @@ once! {
 /// caller's frame would hold what every service needs.)
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
-    let mut base = ServiceBase::open(Service::Collector, parts, reporter);
+    let base = ServiceBase::open(Service::Collector, parts, reporter);
     base.open_socket(&mut |_| {});
     let mut collector = Collector {
         base,
@@ -71,11 +71,11 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
 
 impl ServiceStatus for Collector {
     fn base(&self) -> &ServiceBase {
-        &self.base
+        self.base
     }
 
     fn base_mut(&mut self) -> &mut ServiceBase {
-        &mut self.base
+        self.base
     }
 
     fn value(&self, field: StatusField, _: Instant) -> Option<u64> {

@@ -28,7 +28,7 @@ use ufmt::uwrite;
 
 /// See the module's documentation.
 struct Hub {
-    base: ServiceBase,
+    base: &'static mut ServiceBase,
     clients: &'static mut Connections,
     /// Lines that the client at each slot has not got, and was not told of.
     lost: [u32; CLIENTS_MAX],
@@ -44,7 +44,7 @@ struct Hub {
 /// caller's frame would hold what every service needs.)
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
-    let mut base = ServiceBase::open(Service::Hub, parts, reporter);
+    let base = ServiceBase::open(Service::Hub, parts, reporter);
     base.open_socket(&mut |_| {});
     let mut hub = Hub {
         base,
@@ -63,11 +63,11 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
 
 impl ServiceStatus for Hub {
     fn base(&self) -> &ServiceBase {
-        &self.base
+        self.base
     }
 
     fn base_mut(&mut self) -> &mut ServiceBase {
-        &mut self.base
+        self.base
     }
 
     fn value(&self, field: StatusField, _: Instant) -> Option<u64> {

@@ -87,7 +87,7 @@ enum Shutdown {
 
 /// See the module's documentation.
 struct Jobs {
-    base: ServiceBase,
+    base: &'static mut ServiceBase,
     disk: SpoolDisk,
     /// Held until the end: two instances would ruin the journal.
     spool_lock: Option<PidFile>,
