@@ -25,6 +25,7 @@ use crate::proto::service::Service;
 use crate::proto::status::{StatusField, push_field};
 use crate::state::access::AccessPolicy;
 use crate::state::degraded::{DegradedSet, DegradedState};
+use crate::sys::once::once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
@@ -151,11 +152,17 @@ pub struct ServiceBase {
     pages_dirty: bool,
 }
 
+once! {
+    first
+    /// The base of this process's service. On the stack it would keep more pages in use.
+    static BASE: Vec<ServiceBase, 1> = Vec::new();
+}
+
 impl ServiceBase {
     /// Opens what every service needs, except its socket. A failure ends the process.
     #[inline(never)]
     #[must_use]
-    pub fn open(service: Service, parts: &'static mut Memory, reporter: StartReporter) -> Self {
+    pub fn open(service: Service, parts: &'static mut Memory, reporter: StartReporter) -> &'static mut Self {
         let Memory { scratch, config_source, config, candidate, log: log_buffer } = parts;
         let process = Process::prepare(service, config_source, config, candidate, reporter);
         let config = &*process.config;
@@ -165,7 +172,8 @@ impl ServiceBase {
         let owner = process.identity.as_ref().filter(|_| !stays);
         let log = Log::open(&process, &own(ServiceFile::Log), owner, log_buffer);
         let heartbeat = Heartbeat::new(own(ServiceFile::Health));
-        Self {
+        let base = BASE.take();
+        let _ = base.push(Self {
             service,
             process,
             log,
@@ -179,7 +187,9 @@ impl ServiceBase {
             logged: DegradedSet::NONE,
             alive: true,
             pages_dirty: false,
-        }
+        });
+        let Some(base) = base.first_mut() else { process::abort() };
+        base
     }
 
     /// Opens the socket and drops the privileges, and calls `then` as soon as they are dropped.

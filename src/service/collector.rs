@@ -37,7 +37,7 @@ struct Session {
 
 /// See the module's documentation.
 struct Collector {
-    base: ServiceBase,
+    base: &'static mut ServiceBase,
     connections: &'static mut Connections,
     metrics: &'static mut Metrics,
     sessions: [Session; CLIENTS_MAX],
@@ -54,7 +54,7 @@ once! {
 /// frame of its caller would hold what every service needs.
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
-    let mut base = ServiceBase::open(Service::Collector, parts, reporter);
+    let base = ServiceBase::open(Service::Collector, parts, reporter);
     base.open_socket(&mut |_| {});
     let mut collector = Collector {
         base,
@@ -73,11 +73,11 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
 
 impl ServiceStatus for Collector {
     fn base(&self) -> &ServiceBase {
-        &self.base
+        self.base
     }
 
     fn base_mut(&mut self) -> &mut ServiceBase {
-        &mut self.base
+        self.base
     }
 
     fn value(&self, field: StatusField, _: Instant) -> Option<u64> {

@@ -26,7 +26,7 @@ use ufmt::uwrite;
 
 /// See the module's documentation.
 struct Hub {
-    base: ServiceBase,
+    base: &'static mut ServiceBase,
     connections: &'static mut Connections,
     /// For the client at each slot: lines that it lost and was not sent the number of.
     lost: [u32; CLIENTS_MAX],
@@ -41,7 +41,7 @@ struct Hub {
 /// frame of its caller would hold what every service needs.
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
-    let mut base = ServiceBase::open(Service::Hub, parts, reporter);
+    let base = ServiceBase::open(Service::Hub, parts, reporter);
     base.open_socket(&mut |_| {});
     let mut hub = Hub {
         base,
@@ -60,11 +60,11 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
 
 impl ServiceStatus for Hub {
     fn base(&self) -> &ServiceBase {
-        &self.base
+        self.base
     }
 
     fn base_mut(&mut self) -> &mut ServiceBase {
-        &mut self.base
+        self.base
     }
 
     fn value(&self, field: StatusField, _: Instant) -> Option<u64> {

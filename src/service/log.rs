@@ -149,22 +149,14 @@ impl Log {
 
     fn emit(&mut self, level: Level, text: &dyn Fn(&mut Writer<'_>)) {
         let mut bytes = [0; LOG_LINE_BYTES];
-        let (content, end) = bytes.split_at_mut(LOG_LINE_BYTES - 1);
-        let mut out = Writer::new(content);
+        let mut out = Writer::new(&mut bytes);
         self.stamp.emit(clock::wall(), &mut out);
         out.push_str(level.tag());
         let start = out.len();
         text(&mut out);
-        out.mark_cut();
-        let length = out.len();
         self.send_syslog(level, out.as_bytes().get(start..).unwrap_or(&[]));
-        if let Some(last) = end.first_mut() {
-            *last = b'\n';
-        }
-        if let Some(newline) = bytes.get_mut(length) {
-            *newline = b'\n';
-        }
-        self.append(bytes.get(..=length).unwrap_or(&[]));
+        out.end_line();
+        self.append(out.as_bytes());
     }
 
     fn send_syslog(&mut self, level: Level, text: &[u8]) {

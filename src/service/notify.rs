@@ -149,7 +149,7 @@ impl Manager {
             let mut bytes = [0; MESSAGE_BYTES];
             let mut out = Writer::new(&mut bytes);
             message.emit(self.pid, (&self.status, if self.refused { REFUSED } else { "" }), &mut out);
-            if !self.sender.send(out.as_bytes()) {
+            if self.sender.send(out.as_bytes()).is_err() {
                 return self.queue.on_refused(now);
             }
             self.queue.on_sent();

@@ -64,7 +64,7 @@ use ufmt::uwrite;
 
 /// See the module's documentation.
 struct Jobs {
-    base: ServiceBase,
+    base: &'static mut ServiceBase,
     disk: SpoolDisk,
     /// Held until the end: two instances would ruin the journal.
     spool_lock: Option<PidFile>,

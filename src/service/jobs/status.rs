@@ -84,11 +84,11 @@ impl Jobs {
 
 impl ServiceStatus for Jobs {
     fn base(&self) -> &ServiceBase {
-        &self.base
+        self.base
     }
 
     fn base_mut(&mut self) -> &mut ServiceBase {
-        &mut self.base
+        self.base
     }
 
     fn value(&self, field: StatusField, now: Instant) -> Option<u64> {

@@ -19,7 +19,7 @@ use crate::service::listener::Acceptor;
 use crate::state::access::Access;
 use crate::sys::identity::{self, Identity};
 use crate::sys::poll::PollSet;
-use crate::sys::process::{self, Pid};
+use crate::sys::process::{self, Pid, Signal};
 use crate::sys::socket::Peer;
 use crate::sys::{
     AsFd, Errno, Failure, Op, OwnedFd, clock, fd_passing, fds, memory, push_errno_name, sandbox, signal,
@@ -79,7 +79,7 @@ pub(super) fn run(start: Start<'_>) -> ! {
         let _ = socket::send(&start.channel, &ToMain::PrivDropFailed(errno).emit());
         process::exit(1);
     }
-    if !sandbox::die_with(start.parent) {
+    if !process::die_with(start.parent, Signal::KILL) {
         process::exit(0);
     }
     let Start { channel, listener, interval, .. } = start;

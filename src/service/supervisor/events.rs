@@ -212,11 +212,11 @@ impl Supervisor {
 
 impl ServiceStatus for Supervisor {
     fn base(&self) -> &ServiceBase {
-        &self.base
+        self.base
     }
 
     fn base_mut(&mut self) -> &mut ServiceBase {
-        &mut self.base
+        self.base
     }
 
     fn value(&self, field: StatusField, _: Instant) -> Option<u64> {

@@ -50,7 +50,7 @@ use watchdog::WatchdogDevice;
 
 /// See the module's documentation.
 struct Supervisor {
-    base: ServiceBase,
+    base: &'static mut ServiceBase,
     watchdog: WatchdogDevice,
     launch: LaunchSpec,
     supervision: Supervision,
@@ -85,7 +85,7 @@ impl Supervisor {
             parts.config.log_file_named = true;
             parts.config_source.log_file_named = true;
         }
-        let mut base = ServiceBase::open(Service::Supervisor, parts, reporter);
+        let base = ServiceBase::open(Service::Supervisor, parts, reporter);
         let now = clock::now();
         let config = &*base.process.config;
         let watchdog = WatchdogDevice::new(&config.watchdog);
