@@ -7,21 +7,21 @@ use linux_raw_sys::general as raw;
 /// The medium of a filesystem.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Medium {
-    /// Memory: gone with the power, and free of wear.
+    /// Memory: the files are lost without power, and writes cause no wear.
     Memory,
-    /// Flash: each write wears it.
+    /// Flash memory: each write wears it.
     Flash,
-    /// Another machine: locks and syncs may mean little.
+    /// A network, or a program (FUSE): locks and syncs may not work as on a local disk.
     Network,
-    /// Memory or flash or a disk below others; the kernel does not tell which.
+    /// Another filesystem below this one. The kernel does not report its medium.
     Stacked,
-    /// Anything else.
+    /// Any other filesystem.
     Disk,
 }
 
-/// The type of UBIFS, which linux-raw-sys does not have (magic.h of Linux).
+/// The type of UBIFS (magic.h of Linux). linux-raw-sys does not have it.
 const UBIFS_SUPER_MAGIC: u32 = 0x2405_1905;
-/// The type of YAFFS, which is not in Linux itself (yaffs_guts.h).
+/// The type of YAFFS (yaffs_guts.h), which is not part of Linux.
 const YAFFS_MAGIC: u32 = 0x5941_ff53;
 
 /// Declares the known filesystems: type (`f_type` of statfs(2)), name and medium.
@@ -49,8 +49,8 @@ filesystems! {
     raw::OVERLAYFS_SUPER_MAGIC, "overlay", Stacked;
 }
 
-/// Major numbers of block devices that are flash: MTD, UBI's block devices have no
-/// fixed one, MMC and SD cards (devices.txt of Linux).
+/// Major numbers of block devices that are flash (devices.txt of Linux): 31 is MTD, 179 is MMC
+/// and SD cards. The block devices of UBI have no fixed number.
 const FLASH_MAJORS: [u64; 2] = [31, 179];
 
 /// Returns the medium and its name for people, from the `f_type` of a filesystem and the

@@ -17,11 +17,11 @@ use ufmt::uwrite;
 /// A value as the file or an option gives it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scalar<'a> {
-    /// Quoted text.
+    /// A text in quotes.
     Text(&'a [u8]),
-    /// A number.
+    /// A number without quotes.
     Integer(u64),
-    /// `true` or `false`.
+    /// The bare word `true` or `false`.
     Boolean(bool),
     /// The bare text of an option, which can be any of these.
     Bare(&'a [u8]),
@@ -50,7 +50,7 @@ impl Key {
         matches!(self.kind, KeyKind::Accounts | KeyKind::Services | KeyKind::Paths)
     }
 
-    /// Empties a list before its elements are set.
+    /// Empties a list before its elements are set. Does nothing for other keys.
     pub fn clear(&self, config: &mut Config) {
         match config.field(self.id) {
             ConfigField::Accounts(list) => list.clear(),
@@ -207,7 +207,7 @@ impl Key {
         out.push_str(text);
     }
 
-    /// Writes the value as TOML.
+    /// Writes the value in `config` as TOML.
     pub fn emit(&self, config: &mut Config, out: &mut Writer<'_>) {
         match config.field(self.id) {
             ConfigField::Path(path) => quote(path.as_bytes(), out),
