@@ -1,28 +1,29 @@
-//! What the two processes of the opener say to each other, and how a client's request
-//! ends. Every message has one length, which is checked before anything in it is; and
-//! every byte of it is checked, because the worker, which parses what strangers send, is
-//! not trusted by the process that opens files.
+//! The messages between the two processes of the opener, and the end of a client's
+//! request. Every message has one length, which is checked before anything in it is; and
+//! every byte of it is checked, because the worker, which parses the requests of clients,
+//! is not trusted by the process that opens files.
 //!
 //! ```text
 //! request  kind slot flags length  serial:4 pid:4 uid:4  path:256     worker → main
 //! answer   kind slot 0 0           serial:4 value:4                   main → worker
 //! ```
 //!
-//! Numbers are little-endian. What a message does not use is zero.
+//! Numbers are little-endian. Bytes that a message does not use are zero.
 //!
 //! Changing this: both sides are one binary, and one process forked from the other, so
 //! there are no versions.
 
 use crate::limits::{CLIENTS_MAX, PATH_MAX_BYTES};
+use crate::util::text::Writer;
 
 /// Bytes of every message of the worker.
 pub const TO_MAIN_BYTES: usize = 16 + PATH_MAX_BYTES + 1;
 /// Bytes of every message to the worker.
 pub const TO_WORKER_BYTES: usize = 12;
 
-/// What a client reads before its descriptor.
+/// The text that a client reads with its descriptor.
 pub const FILE: &[u8] = b"F";
-/// What a client reads whose path is not on the list.
+/// The text that a client reads if its path is not on the list.
 pub const DENIED: &[u8] = b"DENIED";
 
 /// The highest errno (errno(3)).
@@ -38,96 +39,75 @@ const REFUSED: u8 = 2;
 const FAILED: u8 = 3;
 const LISTENER: u8 = 4;
 
-/// Bytes that are no message.
+/// The bytes are no message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed;
 
-/// A client of the worker: an answer for one that left reaches nobody else.
+/// Identifies a request of a client of the worker. The answer to a client that has left
+/// reaches no other client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestId {
-    /// Its slot, below [`CLIENTS_MAX`].
+    /// The slot of the client, below [`CLIENTS_MAX`].
     pub slot: u8,
-    /// Which of those that had the slot.
+    /// The number of the client among all clients that had a slot.
     pub serial: u32,
 }
 
-/// What a client asks for.
+/// The path that a client asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PathRequest<'a> {
     /// The path, or its first [`PATH_MAX_BYTES`].
     pub path: &'a [u8],
-    /// It is longer than that.
+    /// The path is longer than that.
     pub too_long: bool,
 }
 
 /// A message of the worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ToMain<'a> {
-    /// A client, with this process and user, wants a file.
+    /// A client wants a file.
     Open {
-        /// Who is to get the answer.
+        /// The recipient of the answer.
         request_id: RequestId,
-        /// Its process, for the log.
+        /// The process of the client, for the log.
         pid: u32,
-        /// Its user, for the log.
+        /// The user of the client, for the log.
         uid: u32,
-        /// What it wants.
+        /// The path that the client wants.
         request: PathRequest<'a>,
     },
     /// The worker has finished a turn of its loop.
     Alive,
-    /// It works, but still sees the whole file system: this errno.
+    /// The worker runs, but still sees the whole file system, because of this errno.
     ChrootFailed(u32),
-    /// It could not give up its rights, and ends: this errno.
+    /// The worker could not drop its privileges because of this errno, and exits.
     PrivDropFailed(u32),
 }
 
 impl<'a> ToMain<'a> {
-    /// The message as bytes.
+    /// Returns the message as bytes.
     #[must_use]
     pub fn emit(&self) -> [u8; TO_MAIN_BYTES] {
-        let mut bytes = [0; TO_MAIN_BYTES];
-        let (head, text) = bytes.split_at_mut(16);
         let plain = |kind, number| (kind, RequestId { slot: 0, serial: number }, 0, 0, PathRequest::NOTHING);
-        let (kind, request_id, pid, uid, request) = match *self {
+        let (kind, RequestId { slot, serial }, pid, uid, PathRequest { path, too_long }) = match *self {
             Self::Open { request_id, pid, uid, request } => (OPEN, request_id, pid, uid, request),
             Self::Alive => plain(ALIVE, 0),
             Self::ChrootFailed(errno) => plain(CHROOT_FAILED, errno),
             Self::PrivDropFailed(errno) => plain(PRIV_DROP_FAILED, errno),
         };
-        let path = request.path.get(..PATH_MAX_BYTES).unwrap_or(request.path);
-        let length = u8::try_from(path.len()).unwrap_or(u8::MAX);
-        let [s0, s1, s2, s3] = request_id.serial.to_le_bytes();
-        let [p0, p1, p2, p3] = pid.to_le_bytes();
-        let [u0, u1, u2, u3] = uid.to_le_bytes();
-        head.copy_from_slice(&[
-            kind,
-            request_id.slot,
-            u8::from(request.too_long),
-            length,
-            s0,
-            s1,
-            s2,
-            s3,
-            p0,
-            p1,
-            p2,
-            p3,
-            u0,
-            u1,
-            u2,
-            u3,
-        ]);
-        if let Some(to) = text.get_mut(..path.len()) {
-            to.copy_from_slice(path);
-        }
+        let path = path.get(..PATH_MAX_BYTES).unwrap_or(path);
+        let mut bytes = [0; TO_MAIN_BYTES];
+        let mut out = Writer::new(&mut bytes);
+        out.push(&[kind, slot, u8::from(too_long), u8::try_from(path.len()).unwrap_or(u8::MAX)]);
+        [serial, pid, uid].iter().for_each(|number| out.push(&number.to_le_bytes()));
+        out.push(path);
         bytes
     }
 
     /// Reads a message.
     ///
     /// # Errors
-    /// These bytes are none.
+    /// The bytes are no message.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (head, text) = bytes.split_first_chunk::<16>().ok_or(Malformed)?;
         let [kind, slot, flags, length, s0, s1, s2, s3, p0, p1, p2, p3, u0, u1, u2, u3] = *head;
@@ -163,15 +143,15 @@ pub enum ToWorker {
     Opened(RequestId),
     /// The path is not on the list.
     Denied(RequestId),
-    /// It is, and cannot be opened: this errno.
+    /// The path is on the list, but the file cannot be opened, because of this errno.
     Failed(RequestId, u32),
-    /// Accept from the socket whose descriptor is with this message, and tell that you
-    /// are alive after so many milliseconds at the latest.
+    /// The worker is to accept from the socket whose descriptor is with this message, and to
+    /// show that it is alive each time that this many milliseconds have passed.
     Listener(u32),
 }
 
 impl ToWorker {
-    /// The message as bytes.
+    /// Returns the message as bytes.
     #[must_use]
     pub fn emit(&self) -> [u8; TO_WORKER_BYTES] {
         let (kind, request_id, value) = match *self {
@@ -188,7 +168,7 @@ impl ToWorker {
     /// Reads a message.
     ///
     /// # Errors
-    /// These bytes are none.
+    /// The bytes are no message.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let [kind, slot, 0, 0, s0, s1, s2, s3, v0, v1, v2, v3] = *bytes else { return Err(Malformed) };
         let (serial, value) = (u32::from_le_bytes([s0, s1, s2, s3]), u32::from_le_bytes([v0, v1, v2, v3]));
@@ -204,8 +184,8 @@ impl ToWorker {
     }
 }
 
-/// What the client asks for whose input is `input` so far: a path up to its newline, or
-/// to the end of the input if that has `ended`. `None`: that is not known yet.
+/// Returns the request in the `input` of a client: the path up to its newline, or to the
+/// end of the input if that has `ended`. `None` if more input can follow.
 #[must_use]
 pub fn path_request(input: &[u8], ended: bool) -> Option<PathRequest<'_>> {
     let newline = input.iter().position(|byte| *byte == b'\n');
@@ -252,7 +232,7 @@ mod tests {
         ]
     }
 
-    /// Numbers that are the same in every run.
+    /// Returns numbers that are the same in every run.
     fn random(seed: &mut u64) -> u8 {
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*seed >> 56) as u8
@@ -353,7 +333,7 @@ mod tests {
         for round in 0..100_000u32 {
             let mut bytes: Vec<u8> = (0..TO_MAIN_BYTES).map(|_| random(&mut seed)).collect();
             if round % 2 == 0 {
-                // (else hardly any is one)
+                // Random bytes alone are hardly ever a message.
                 let length = usize::from(bytes[3]);
                 (bytes[0], bytes[1], bytes[2]) = (bytes[0] % 6, bytes[1] % 20, bytes[2] % 3);
                 bytes[16 + length..].fill(0);

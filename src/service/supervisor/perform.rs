@@ -12,7 +12,7 @@ use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
 impl Supervisor {
-    /// Performs what is due at `now`.
+    /// Performs the decisions that are due at `now`.
     pub(super) fn perform_due(&mut self, now: Instant) {
         while let Some((index, decision)) = self.supervision.poll(now) {
             self.perform(index, decision, now);

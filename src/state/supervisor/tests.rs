@@ -320,8 +320,8 @@ fn an_instance_that_is_removed_during_a_round_of_probes_ends_nothing() {
     assert_eq!(drain(&mut supervision, at(6000), true), ["2: CheckLock", "2: Start", "2: None Ready(12)"]);
 }
 
-/// A loop that sleeps until the next deadline never spins, and at most one process of an
-/// instance lives at a time.
+/// Checks that a loop that sleeps until the next deadline never spins, and that at most one
+/// process of an instance lives at a time.
 #[test]
 fn any_history_drains_and_then_waits() {
     let mut seed = 1u64;
