@@ -35,7 +35,8 @@ struct Doctor<'a> {
 /// `doctor`
 pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
-    let made = invocation.memory.config_source.default_paths.pid_file.parent();
+    let folder = &invocation.memory.config_source.folder;
+    let made = if folder.is_empty() { Path::new(b"/run").unwrap_or_default() } else { folder.clone() };
     let mut doctor = Doctor { config: &invocation.memory.config, made, warnings: 0, unread: false };
     doctor.kernel();
     doctor.files();

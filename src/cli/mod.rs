@@ -372,7 +372,7 @@ fn task(args: &Args) -> Result<Task, u8> {
     };
     let memory = memory::take();
     let base = operands.value(CommandOption::Child);
-    paths::locate(args, &options, creates, base, &mut memory.config_source)?;
+    paths::locate(args, &options, creates, base, memory)?;
     let (command, args) = (command.name, *args);
     let invocation = Invocation { command, service, operands, args, command_at: at, memory, journal: false };
     Ok(Task::Service(run, invocation))

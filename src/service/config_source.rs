@@ -2,8 +2,8 @@
 //! then the options of the command line, each over the one before.
 
 use crate::limits::OVERRIDES_MAX;
+use crate::proto::config::Config;
 use crate::proto::config::toml::{ConfigError, apply_option, parse};
-use crate::proto::config::{Config, DefaultPaths};
 use crate::proto::service::Service;
 use crate::service::notify::Init;
 use crate::sys::{Errno, Failure, file};
@@ -20,8 +20,8 @@ pub struct InvalidConfig;
 pub struct ConfigSource {
     /// The working directory at start: relative paths are below it.
     pub base: Path,
-    /// The defaults for paths.
-    pub default_paths: DefaultPaths,
+    /// The folder of the files; empty for the places of the system.
+    pub folder: Path,
     /// The file; empty for none.
     pub file: Path,
     /// Whether the file was named, so that it must exist.
@@ -38,7 +38,7 @@ impl ConfigSource {
     /// All zeros, to be filled in place.
     pub const EMPTY: Self = Self {
         base: Path::empty(),
-        default_paths: DefaultPaths::EMPTY,
+        folder: Path::empty(),
         file: Path::empty(),
         file_named: false,
         log_file_named: false,
@@ -58,7 +58,7 @@ impl ConfigSource {
         scratch: &mut [u8],
         out: &mut Writer<'_>,
     ) -> Result<(), InvalidConfig> {
-        config.reset(&self.default_paths);
+        config.reset(&self.folder);
         config.log_file_named = self.log_file_named;
         self.read_file(scratch, config, out)?;
         for option in &self.overrides {

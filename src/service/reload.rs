@@ -2,7 +2,6 @@
 
 use super::lifecycle::Process;
 use super::log::Log;
-use crate::proto::config::Config;
 use crate::proto::config::keys::KEYS;
 use crate::util::text::Writer;
 
@@ -30,14 +29,5 @@ pub fn log_changes(process: &mut Process, log: &mut Log) {
             out.push_str(if key.reloadable { "" } else { ", which needs a restart to take effect" });
         });
     }
-    keep_fixed(old, new);
-}
-
-/// Gives the keys that need a restart the values that are in force.
-fn keep_fixed(old: &Config, new: &mut Config) {
-    new.pid_file.set(&old.pid_file);
-    new.socket.set(&old.socket);
-    new.spool.set(&old.spool);
-    new.user.clone_from(&old.user);
-    new.group.clone_from(&old.group);
+    new.keep_fixed(old);
 }

@@ -1,9 +1,9 @@
 //! The configuration: the file, and one option of the command line.
 
 use super::{assert_plain, written};
+use zigsvc::proto::config::Config;
 use zigsvc::proto::config::keys::{KEYS, Key, Scalar};
 use zigsvc::proto::config::toml::{ConfigError, apply_option, parse};
-use zigsvc::proto::config::{Config, DefaultPaths};
 use zigsvc::util::path::Path;
 
 fn base() -> Path {
@@ -12,7 +12,7 @@ fn base() -> Path {
 
 fn defaults() -> Box<Config> {
     let mut config = Box::new(Config::EMPTY);
-    config.reset(&DefaultPaths::EMPTY);
+    config.reset(&base());
     config
 }
 

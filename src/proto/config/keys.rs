@@ -1,62 +1,16 @@
-//! The one list of configuration keys.
+//! Reads and writes the value of each configuration key.
 
+pub use super::table::{KEYS, Key, KeyKind};
+
+use super::table::{AccountName, Config, ConfigField};
 use super::value::{emit_duration, emit_size, parse_duration, parse_size};
-use super::{AccountName, Config, SYNC_NAMES};
-use crate::limits::{
-    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, LOG_KEEP_MAX, METRICS_NAME_MAX_BYTES, SUPERVISED_MAX,
-};
-use crate::proto::log::{Level, TimestampFormat};
+use crate::limits::{ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, METRICS_NAME_MAX_BYTES};
 use crate::proto::service::Service;
 use crate::util::path::Path;
-use crate::util::text::{Writer, parse_u64};
+use crate::util::text::{Writer, parse_u64, trim};
 use crate::util::time::Duration;
 use heapless::Vec;
 use ufmt::uwrite;
-
-/// A day, for bounds.
-const DAY: Duration = Duration::from_secs(86_400);
-/// A month, for bounds.
-const MONTH: Duration = Duration::from_secs(30 * 86_400);
-
-/// A configuration key.
-pub struct Key {
-    /// As it stands in the file.
-    pub name: &'static str,
-    /// What it holds and where.
-    pub kind: KeyKind,
-    /// Whether a running service can take a new value.
-    pub reloadable: bool,
-}
-
-/// What a key holds: where it is kept and what it may be.
-pub enum KeyKind {
-    /// A path, made absolute.
-    Path(fn(&mut Config) -> &mut Path),
-    /// `log`, `shell` or a path.
-    Handler,
-    /// A path or nothing.
-    Device(fn(&mut Config) -> &mut Path),
-    /// Bytes.
-    Size(fn(&mut Config) -> &mut u64),
-    /// A span from the first to the second bound, or 0 if that is the third.
-    Duration(fn(&mut Config) -> &mut Duration, Duration, Duration, bool),
-    /// A number within bounds.
-    Count(fn(&mut Config) -> &mut u32, u32, u32),
-    /// One of the names, kept as its index.
-    Choice(fn(&mut Config) -> &mut u8, &'static [&'static str]),
-    /// True or false.
-    Flag(fn(&mut Config) -> &mut bool),
-    /// A user or group.
-    Account(fn(&mut Config) -> &mut AccountName),
-    /// Users or groups.
-    Accounts(fn(&mut Config) -> &mut Vec<AccountName, ALLOW_IDS_MAX>),
-    /// `supervise`.
-    Services,
-    /// `allow`.
-    Paths,
-    /// `metrics_name`.
-    Abstract,
-}
 
 /// A value as the file or an option gives it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,163 +21,169 @@ pub enum Scalar<'a> {
     Integer(u64),
     /// `true` or `false`.
     Boolean(bool),
-    /// Bare text of an option: whatever the key needs.
+    /// The bare text of an option, which can be any of these.
     Bare(&'a [u8]),
 }
 
-const fn key(name: &'static str, kind: KeyKind) -> Key {
-    Key { name, kind, reloadable: true }
+impl Config {
+    /// Sets every value to its default, with the files below `folder`; in the places of the
+    /// system if `folder` is empty. Returns false if a path would be too long.
+    pub fn reset(&mut self, folder: &Path) -> bool {
+        let fits = KEYS.iter().all(|key| key.reset(self, folder).is_some());
+        self.log_file_named = false;
+        fits
+    }
 }
-
-const fn fixed(name: &'static str, kind: KeyKind) -> Key {
-    Key { name, kind, reloadable: false }
-}
-
-/// Every key, in the order in which `check` prints them.
-pub const KEYS: &[Key] = &[
-    fixed("pid_file", KeyKind::Path(|c| &mut c.pid_file)),
-    fixed("socket", KeyKind::Path(|c| &mut c.socket)),
-    key("log_file", KeyKind::Path(|c| &mut c.log_file)),
-    key("health_file", KeyKind::Path(|c| &mut c.health_file)),
-    key("queue_file", KeyKind::Path(|c| &mut c.queue_file)),
-    fixed("spool", KeyKind::Path(|c| &mut c.spool)),
-    key("log_max", KeyKind::Size(|c| &mut c.log_max)),
-    key("log_keep", KeyKind::Count(|c| &mut c.log_keep, 1, LOG_KEEP_MAX)),
-    key("log_level", KeyKind::Choice(|c| &mut c.log_level, Level::NAMES)),
-    key("log_time", KeyKind::Choice(|c| &mut c.log_time, TimestampFormat::NAMES)),
-    key("syslog", KeyKind::Flag(|c| &mut c.syslog)),
-    key("interval", KeyKind::Duration(|c| &mut c.interval, Duration::from_ms(100), DAY, false)),
-    key("handler", KeyKind::Handler),
-    key("workers", KeyKind::Count(|c| &mut c.workers, 1, 8)),
-    key("job_timeout", KeyKind::Duration(|c| &mut c.job_timeout, Duration::from_ms(1), MONTH, true)),
-    key("retries", KeyKind::Count(|c| &mut c.retries, 0, 100)),
-    key("retry_delay", KeyKind::Duration(|c| &mut c.retry_delay, Duration::from_ms(1), DAY, true)),
-    key("queue_max", KeyKind::Count(|c| &mut c.queue_max, 1, 10_000_000)),
-    key("sync", KeyKind::Choice(|c| &mut c.sync, SYNC_NAMES)),
-    key("stop_timeout", KeyKind::Duration(|c| &mut c.stop_timeout, Duration::from_ms(1), DAY, true)),
-    fixed("user", KeyKind::Account(|c| &mut c.user)),
-    fixed("group", KeyKind::Account(|c| &mut c.group)),
-    key("allow_uid", KeyKind::Accounts(|c| &mut c.allow_uid)),
-    key("allow_gid", KeyKind::Accounts(|c| &mut c.allow_gid)),
-    key("supervise", KeyKind::Services),
-    key("check_interval", KeyKind::Duration(|c| &mut c.check_interval, Duration::from_ms(100), DAY, false)),
-    key("stale_after", KeyKind::Duration(|c| &mut c.stale_after, Duration::from_ms(100), DAY, false)),
-    key("failures", KeyKind::Count(|c| &mut c.failures, 1, 100)),
-    key("watchdog", KeyKind::Device(|c| &mut c.watchdog)),
-    key(
-        "watchdog_patience",
-        KeyKind::Duration(|c| &mut c.watchdog_patience, Duration::from_ms(1000), DAY, false),
-    ),
-    key("allow", KeyKind::Paths),
-    key("metrics_name", KeyKind::Abstract),
-];
 
 impl Key {
-    /// The key called `name` and its index.
+    /// Returns the key called `name` and its index.
     #[must_use]
     pub fn named(name: &[u8]) -> Option<(usize, &'static Self)> {
         KEYS.iter().enumerate().find(|(_, key)| key.name.as_bytes() == name)
     }
 
-    /// Whether its value is an array. One that is may be given a single value.
+    /// Returns true if the value is an array. A single value can be given instead.
     #[must_use]
     pub fn is_list(&self) -> bool {
-        matches!(self.kind, KeyKind::Accounts(_) | KeyKind::Services | KeyKind::Paths)
+        matches!(self.kind, KeyKind::Accounts | KeyKind::Services | KeyKind::Paths)
     }
 
     /// Empties a list before its elements are set.
     pub fn clear(&self, config: &mut Config) {
-        match &self.kind {
-            KeyKind::Accounts(list) => list(config).clear(),
-            KeyKind::Services => config.supervise.clear(),
-            KeyKind::Paths => config.allow.clear(),
+        match config.field(self.id) {
+            ConfigField::Accounts(list) => list.clear(),
+            ConfigField::Services(list) => list.clear(),
+            ConfigField::Paths(list) => list.clear(),
             _ => {}
         }
     }
 
-    /// Stores `value`, or appends it to a list; relative paths are below
-    /// `base`. `None`: it is not what [`Key::describe`] says.
+    /// Sets the default; returns `None` if a path would be too long.
+    fn reset(&self, config: &mut Config, folder: &Path) -> Option<()> {
+        match (self.kind, config.field(self.id)) {
+            (KeyKind::File(name), ConfigField::Path(path)) if !folder.is_empty() => {
+                path.assign(&[folder.as_bytes(), b"/", name.as_bytes()]).then_some(())
+            }
+            (KeyKind::Abstract, ConfigField::Name(name)) if !folder.is_empty() => {
+                // Two folders differ at the end of their paths rather than at the start.
+                let folder = folder.as_bytes();
+                *name = Vec::from_slice(self.default.as_bytes()).ok()?;
+                name.push(b':').ok()?;
+                let room = METRICS_NAME_MAX_BYTES.saturating_sub(name.len());
+                name.extend_from_slice(folder.get(folder.len().saturating_sub(room)..).unwrap_or(folder)).ok()
+            }
+            _ => self.set_bare(config, folder, self.default.as_bytes()),
+        }
+    }
+
+    /// Stores the bare value of an option; the items of a list stand between commas.
+    #[must_use]
+    pub(super) fn set_bare(&self, config: &mut Config, base: &Path, value: &[u8]) -> Option<()> {
+        self.clear(config);
+        if !self.is_list() {
+            return self.set(config, base, Scalar::Bare(value));
+        }
+        let mut items = value.split(|byte| *byte == b',').map(trim).filter(|item| !item.is_empty());
+        items.try_for_each(|item| self.set(config, base, Scalar::Bare(item)))
+    }
+
+    /// Stores `value`, or appends it to a list. Relative paths are below `base`. Returns
+    /// `None` if the value is not one that [`Key::describe`] allows.
     #[must_use]
     pub fn set(&self, config: &mut Config, base: &Path, value: Scalar<'_>) -> Option<()> {
-        match &self.kind {
-            KeyKind::Path(field) => *field(config) = absolute(base, text(value)?)?,
-            KeyKind::Handler => config.handler = handler(base, text(value)?)?,
-            KeyKind::Device(field) => {
-                *field(config) = match text(value)? {
+        match (self.kind, config.field(self.id)) {
+            (KeyKind::File(_), ConfigField::Path(field)) => *field = absolute(base, text(value)?)?,
+            (KeyKind::Device, ConfigField::Path(field)) => {
+                *field = match text(value)? {
                     b"" => Path::empty(),
                     path => absolute(base, path)?,
                 }
             }
-            KeyKind::Size(field) => *field(config) = size(value)?,
-            KeyKind::Duration(field, low, high, zero) => {
+            (KeyKind::Handler, ConfigField::Path(field)) => {
+                *field = match text(value)? {
+                    name @ (b"log" | b"shell") => Path::new(name)?,
+                    path if path.contains(&b'/') => absolute(base, path)?,
+                    _ => return None,
+                }
+            }
+            (KeyKind::Size, ConfigField::Bytes(field)) => *field = size(value)?,
+            (KeyKind::Duration(low, high, zero), ConfigField::Span(field)) => {
                 let span = duration(value)?;
-                let allowed = (*zero && span.is_zero()) || (*low..=*high).contains(&span);
-                *field(config) = Some(span).filter(|_| allowed)?;
+                let allowed = (zero && span.is_zero()) || (bound(low)..=bound(high)).contains(&span);
+                *field = Some(span).filter(|_| allowed)?;
             }
-            KeyKind::Count(field, low, high) => {
-                *field(config) = u32::try_from(count(value)?).ok().filter(|n| (*low..=*high).contains(n))?;
+            (KeyKind::Count(low, high), ConfigField::Number(field)) => {
+                *field = u32::try_from(count(value)?).ok().filter(|n| (low..=high).contains(n))?;
             }
-            KeyKind::Choice(field, names) => {
+            (KeyKind::Choice(names), ConfigField::Index(field)) => {
                 let wanted = text(value)?;
                 let index = names.iter().position(|name| name.as_bytes() == wanted)?;
-                *field(config) = u8::try_from(index).ok()?;
+                *field = u8::try_from(index).ok()?;
             }
-            KeyKind::Flag(field) => *field(config) = flag(value)?,
-            KeyKind::Account(field) => *field(config) = account(value)?,
-            KeyKind::Accounts(field) => {
-                let name = account(value).filter(|name| !name.is_empty())?;
-                field(config).push(name).ok()?;
+            (KeyKind::Flag, ConfigField::Flag(field)) => *field = flag(value)?,
+            (KeyKind::Account, ConfigField::Account(field)) => *field = account(value)?,
+            (KeyKind::Accounts, ConfigField::Accounts(list)) => {
+                list.push(account(value).filter(|name| !name.is_empty())?).ok()?;
             }
-            KeyKind::Services => {
-                let service =
-                    Service::from_name(text(value)?).filter(|service| *service != Service::Supervisor)?;
-                if config.supervise.contains(&service) {
+            (KeyKind::Services, ConfigField::Services(list)) => {
+                let service = Service::from_name(text(value)?)?;
+                if service == Service::Supervisor || list.contains(&service) {
                     return None;
                 }
-                config.supervise.push(service).ok()?;
+                list.push(service).ok()?;
             }
-            KeyKind::Paths => allow(config, text(value)?)?,
-            KeyKind::Abstract => {
+            (KeyKind::Paths, ConfigField::Paths(list)) => {
+                let path = text(value)?;
+                // A newline ends a request for a path, so no such path can be asked for.
+                let can_be_asked =
+                    path.first() == Some(&b'/') && !path.contains(&0) && !path.contains(&b'\n');
+                if !can_be_asked || allowed_paths(list).count() >= ALLOW_PATHS_MAX {
+                    return None;
+                }
+                Path::new(path)?;
+                list.extend_from_slice(path).ok()?;
+                list.push(0).ok()?;
+            }
+            (KeyKind::Abstract, ConfigField::Name(field)) => {
                 let name = text(value).filter(|name| !name.is_empty() && !name.contains(&0))?;
-                config.metrics_name = Vec::from_slice(name).ok()?;
+                *field = Vec::from_slice(name).ok()?;
             }
+            _ => return None,
         }
-        if self.name == "log_file" {
-            config.log_file_named = true;
-        }
+        config.log_file_named |= self.name == "log_file";
         Some(())
     }
 
-    /// Writes what is allowed, for error messages.
+    /// Writes the allowed values, for error messages.
     pub fn describe(&self, out: &mut Writer<'_>) {
-        match &self.kind {
-            KeyKind::Path(_) => out.push_str("a path of 1 to 255 bytes"),
-            KeyKind::Handler => out.push_str("log, shell, or the path of a program or directory (with a /)"),
-            KeyKind::Device(_) => out.push_str("a path, or \"\" for none"),
-            KeyKind::Size(_) => out.push_str("bytes, with k or m for 1024 or 1048576, such as \"64k\""),
-            KeyKind::Duration(_, low, high, zero) => {
+        let text = match self.kind {
+            KeyKind::File(_) => "a path of 1 to 255 bytes",
+            KeyKind::Handler => "log, shell, or the path of a program or directory (with a /)",
+            KeyKind::Device => "a path, or \"\" for none",
+            KeyKind::Size => "bytes, with k or m for 1024 or 1048576, such as \"64k\"",
+            KeyKind::Duration(low, high, zero) => {
                 out.push_str("a duration from ");
-                emit_duration(*low, out);
+                emit_duration(bound(low), out);
                 out.push_str(" to ");
-                emit_duration(*high, out);
+                emit_duration(bound(high), out);
                 out.push_str(" with a unit of ms, s, m or h, such as \"3s\"");
-                out.push_str(if *zero { ", or \"0\"" } else { "" });
+                if zero { ", or \"0\"" } else { "" }
             }
-            KeyKind::Count(_, low, high) => {
-                let _ = uwrite!(out, "a number from {} to {}", *low, *high);
+            KeyKind::Count(low, high) => {
+                let _ = uwrite!(out, "a number from {} to {}", low, high);
+                ""
             }
-            KeyKind::Choice(_, names) => {
+            KeyKind::Choice(names) => {
                 out.push_str("one of");
-                for name in *names {
+                for name in names {
                     let _ = uwrite!(out, " \"{}\"", *name);
                 }
+                ""
             }
-            KeyKind::Flag(_) => out.push_str("true or false"),
-            KeyKind::Account(_) => out.push_str("a name or number of at most 32 bytes, in quotes"),
-            KeyKind::Accounts(_) => out.push_str("a name or number, or an array of at most 8 of them"),
-            KeyKind::Services => {
-                out.push_str("an array of \"jobs\", \"hub\", \"opener\", \"collector\", each once")
-            }
+            KeyKind::Flag => "true or false",
+            KeyKind::Account => "a name or number of at most 32 bytes, in quotes",
+            KeyKind::Accounts => "a name or number, or an array of at most 8 of them",
+            KeyKind::Services => "an array of \"jobs\", \"hub\", \"opener\", \"collector\", each once",
             KeyKind::Paths => {
                 let _ = uwrite!(
                     out,
@@ -231,36 +191,43 @@ impl Key {
                     ALLOW_PATHS_MAX,
                     ALLOW_PATHS_BYTES
                 );
+                ""
             }
             KeyKind::Abstract => {
                 let _ = uwrite!(out, "a name of 1 to {} bytes", METRICS_NAME_MAX_BYTES);
+                ""
             }
-        }
+        };
+        out.push_str(text);
     }
 
     /// Writes the value as TOML.
     pub fn emit(&self, config: &mut Config, out: &mut Writer<'_>) {
-        match &self.kind {
-            KeyKind::Path(field) | KeyKind::Device(field) => quote(field(config).as_bytes(), out),
-            KeyKind::Handler => quote(config.handler.as_bytes(), out),
-            KeyKind::Size(field) => quoted(out, |out| emit_size(*field(config), out)),
-            KeyKind::Duration(field, ..) => quoted(out, |out| emit_duration(*field(config), out)),
-            KeyKind::Count(field, ..) => out.push_u64(u64::from(*field(config))),
-            KeyKind::Choice(field, names) => {
-                let name = names.get(usize::from(*field(config))).copied().unwrap_or_default();
-                quote(name.as_bytes(), out);
+        match config.field(self.id) {
+            ConfigField::Path(path) => quote(path.as_bytes(), out),
+            ConfigField::Bytes(bytes) => quoted(out, |out| emit_size(*bytes, out)),
+            ConfigField::Span(span) => quoted(out, |out| emit_duration(*span, out)),
+            ConfigField::Number(number) => out.push_u64(u64::from(*number)),
+            ConfigField::Index(index) => {
+                let names = if let KeyKind::Choice(names) = self.kind { names } else { &[] };
+                quote(names.get(usize::from(*index)).copied().unwrap_or_default().as_bytes(), out);
             }
-            KeyKind::Flag(field) => out.push_str(if *field(config) { "true" } else { "false" }),
-            KeyKind::Account(field) => quote(field(config), out),
-            KeyKind::Accounts(field) => array(field(config).iter().map(Vec::as_slice), out),
-            KeyKind::Services => array(config.supervise.iter().map(|service| service.name().as_bytes()), out),
-            KeyKind::Paths => array(allowed_paths(&config.allow), out),
-            KeyKind::Abstract => quote(&config.metrics_name, out),
+            ConfigField::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),
+            ConfigField::Account(name) => quote(name, out),
+            ConfigField::Accounts(list) => array(list.iter().map(Vec::as_slice), out),
+            ConfigField::Services(list) => array(list.iter().map(|service| service.name().as_bytes()), out),
+            ConfigField::Paths(list) => array(allowed_paths(list), out),
+            ConfigField::Name(name) => quote(name, out),
         }
     }
 }
 
-/// The entries of `allow`.
+/// Returns a bound of the table as a span.
+fn bound(ms: u32) -> Duration {
+    Duration::from_ms(u64::from(ms))
+}
+
+/// Returns the entries of `allow`.
 pub fn allowed_paths(allow: &[u8]) -> impl Iterator<Item = &[u8]> {
     allow.split(|byte| *byte == 0).filter(|path| !path.is_empty())
 }
@@ -274,7 +241,7 @@ fn array<'a>(items: impl Iterator<Item = &'a [u8]>, out: &mut Writer<'_>) {
     out.push_str("]");
 }
 
-/// A TOML basic string: its escapes are those of JSON.
+/// Writes a TOML basic string. Its escapes are those of JSON.
 fn quote(text: &[u8], out: &mut Writer<'_>) {
     quoted(out, |out| out.push_json(text));
 }
@@ -305,7 +272,7 @@ fn size(value: Scalar<'_>) -> Option<u64> {
         Scalar::Integer(number) => Some(number),
         _ => parse_size(text(value)?),
     }
-    // Larger than any file, and safe to add to.
+    // The bound is larger than any file, and sums of two sizes do not overflow.
     .filter(|bytes| *bytes <= u64::MAX >> 2)
 }
 
@@ -325,7 +292,7 @@ fn flag(value: Scalar<'_>) -> Option<bool> {
     }
 }
 
-/// A name, or a number written either way.
+/// Returns a name, or a number that is given with or without quotes.
 fn account(value: Scalar<'_>) -> Option<AccountName> {
     let mut digits = [0; 20];
     let mut out = Writer::new(&mut digits);
@@ -340,31 +307,9 @@ fn account(value: Scalar<'_>) -> Option<AccountName> {
     if name.iter().all(plain) { AccountName::from_slice(name).ok() } else { None }
 }
 
-/// `path` below `base`; `None` if that is too long, or if there is no base.
+/// Returns `path` below `base`. Returns `None` if that is too long, or if `base` is needed
+/// and empty.
 pub fn absolute(base: &Path, path: &[u8]) -> Option<Path> {
     let relative = path.first() != Some(&b'/');
     if path.is_empty() || (relative && base.is_empty()) { None } else { base.join(path) }
 }
-
-fn handler(base: &Path, value: &[u8]) -> Option<Path> {
-    match value {
-        b"log" | b"shell" => Path::new(value),
-        path if path.contains(&b'/') => absolute(base, path),
-        _ => None,
-    }
-}
-
-fn allow(config: &mut Config, path: &[u8]) -> Option<()> {
-    let known = allowed_paths(&config.allow).count();
-    // (nobody can ask for a path with a newline, which ends it)
-    let askable = path.first() == Some(&b'/') && !path.contains(&0) && !path.contains(&b'\n');
-    if !askable || known >= ALLOW_PATHS_MAX {
-        return None;
-    }
-    Path::new(path)?;
-    config.allow.extend_from_slice(path).ok()?;
-    config.allow.push(0).ok()
-}
-
-/// The names of services fit the list: each may stand in it once.
-const _: () = assert!(SUPERVISED_MAX + 1 == Service::ALL.len());

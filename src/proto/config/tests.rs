@@ -1,24 +1,18 @@
 use super::keys::{KEYS, Key, KeyKind};
 use super::toml::{Problem, apply_option, parse};
 use super::*;
+use crate::limits::{LOG_MAX_BYTES, METRICS_NAME_MAX_BYTES, PATH_MAX_BYTES};
+use crate::proto::service::Service;
 use crate::util::text::Writer;
 
-fn default_paths() -> DefaultPaths {
-    let path = |name: &str| Path::new(format!("/d/{name}").as_bytes()).unwrap();
-    DefaultPaths {
-        pid_file: path("zigsvc.pid"),
-        socket: path("zigsvc.sock"),
-        log_file: path("zigsvc.log"),
-        health_file: path("zigsvc.health"),
-        queue_file: path("queue"),
-        spool: path("spool"),
-        metrics_name: Vec::from_slice(b"zigsvc-metrics").unwrap(),
-    }
+/// The folder of the defaults.
+fn folder() -> Path {
+    Path::new(b"/d").unwrap()
 }
 
 fn defaults() -> Config {
     let mut config = Config::EMPTY;
-    config.reset(&default_paths());
+    assert!(config.reset(&folder()));
     config
 }
 
@@ -59,7 +53,9 @@ fn emitted(config: &mut Config) -> String {
 fn an_empty_file_gives_the_defaults() {
     let config = parsed("").unwrap();
     assert_eq!((config.interval.as_ms(), config.workers, config.retries), (3000, 1, 2));
-    assert_eq!((config.log_max, config.log_keep, config.queue_max), (10_000, 1, 10_000));
+    assert_eq!((config.log_max, config.log_keep, config.queue_max), (LOG_MAX_BYTES, 1, 10_000));
+    assert_eq!(config.pid_file.as_bytes(), b"/d/zigsvc.pid");
+    assert_eq!(&config.metrics_name[..], b"zigsvc-metrics:/d");
     assert_eq!(config.handler(), Handler::Log);
     assert!(config.sync_always() && !config.syslog && !config.log_file_named);
 }
@@ -89,7 +85,7 @@ fn every_kind_of_value_is_read() {
     assert_eq!(config.log_file.as_bytes(), "/var/log/xé.log".as_bytes());
     assert!(config.log_file_named);
     assert_eq!(
-        config.allow_uid.iter().map(Vec::as_slice).collect::<std::vec::Vec<_>>(),
+        config.allow_uid.iter().map(|name| &name[..]).collect::<Vec<_>>(),
         [&b"www"[..], b"1000"]
     );
     assert_eq!(config.allow_gid.len(), 1);
@@ -212,16 +208,16 @@ fn every_key_accepts_its_own_default_and_describes_itself() {
     assert!(KEYS.len() <= 64, "the set of seen keys is a u64");
 }
 
-/// A value of `key` that may not be its default.
+/// Returns a value of `key`, of which one of two is not its default.
 fn another(key: &Key, choice: usize) -> String {
-    match &key.kind {
-        KeyKind::Path(_) | KeyKind::Handler | KeyKind::Device(_) | KeyKind::Paths => "/another".to_owned(),
-        KeyKind::Size(_) => "77".to_owned(),
-        KeyKind::Duration(_, _, high, _) => format!("{}ms", high.as_ms()),
-        KeyKind::Count(_, _, high) => high.to_string(),
-        KeyKind::Choice(_, names) => names[choice % names.len()].to_owned(),
-        KeyKind::Flag(_) => "true".to_owned(),
-        KeyKind::Account(_) | KeyKind::Accounts(_) | KeyKind::Abstract => "another".to_owned(),
+    match key.kind {
+        KeyKind::File(_) | KeyKind::Handler | KeyKind::Device | KeyKind::Paths => "/another".to_owned(),
+        KeyKind::Size => "77".to_owned(),
+        KeyKind::Duration(_, high, _) => format!("{high}ms"),
+        KeyKind::Count(_, high) => high.to_string(),
+        KeyKind::Choice(names) => names[choice % names.len()].to_owned(),
+        KeyKind::Flag => "true".to_owned(),
+        KeyKind::Account | KeyKind::Accounts | KeyKind::Abstract => "another".to_owned(),
         KeyKind::Services => "hub".to_owned(),
     }
 }
@@ -238,9 +234,51 @@ fn every_key_goes_back_to_its_default_when_it_is_not_named_any_more() {
             }
         }
         assert_ne!(emitted(&mut config), fresh, "{}: no other value", key.name);
-        config.reset(&default_paths());
+        assert!(config.reset(&folder()));
         assert_eq!(emitted(&mut config), fresh, "{}", key.name);
         assert!(!config.log_file_named, "{}", key.name);
+    }
+}
+
+#[test]
+fn without_a_folder_the_defaults_are_the_places_of_the_system() {
+    let mut config = Config::EMPTY;
+    assert!(config.reset(&Path::empty()));
+    let text = emitted(&mut config);
+    for line in [
+        "pid_file = \"/run/zigsvc.pid\"\n",
+        "queue_file = \"/var/spool/zigsvc/queue\"\n",
+        "metrics_name = \"zigsvc-metrics\"\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+#[test]
+fn a_folder_is_too_long_if_the_longest_name_does_not_fit() {
+    let mut config = Config::EMPTY;
+    let longest = PATH_MAX_BYTES - "/zigsvc.health".len();
+    let path = |length: usize| Path::new(format!("/{}", "x".repeat(length - 1)).as_bytes()).unwrap();
+    assert!(config.reset(&path(longest)));
+    assert_eq!(config.metrics_name.len(), METRICS_NAME_MAX_BYTES);
+    assert!(config.metrics_name.starts_with(b"zigsvc-metrics:xxx"));
+    assert!(!config.reset(&path(longest + 1)));
+}
+
+#[test]
+fn keys_that_need_a_restart_keep_their_values_and_no_others() {
+    for key in KEYS {
+        let (mut old, mut new) = (defaults(), defaults());
+        for choice in 0..2 {
+            let option = format!("{}={}", key.name, another(key, choice));
+            if emitted(&mut new) == emitted(&mut old) {
+                apply_option(option.as_bytes(), &mut new, &base()).unwrap();
+            }
+        }
+        let changed = emitted(&mut new);
+        new.keep_fixed(&old);
+        let expected = if key.reloadable { changed } else { emitted(&mut old) };
+        assert_eq!(emitted(&mut new), expected, "{}", key.name);
     }
 }
 

@@ -112,13 +112,7 @@ pub fn apply_option<'a>(option: &'a [u8], config: &mut Config, base: &Path) -> R
         parser.value(index, key, config, base)?;
         return parser.end_of_line();
     }
-    key.clear(config);
-    let bad = parser.problem(Problem::BadValue(index));
-    if !key.is_list() {
-        return key.set(config, base, Scalar::Bare(value)).ok_or(bad);
-    }
-    let items = value.split(|byte| *byte == b',').map(trim).filter(|item| !item.is_empty());
-    items.into_iter().try_for_each(|item| key.set(config, base, Scalar::Bare(item)).ok_or(bad))
+    key.set_bare(config, base, value).ok_or(parser.problem(Problem::BadValue(index)))
 }
 
 /// The line number that follows `text`.

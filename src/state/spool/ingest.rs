@@ -208,7 +208,7 @@ impl Spool {
             claim.seen = end;
             claim.active_at = if self.claims.left.is_some() { Instant::BOOT } else { now };
         }
-        let mut batch = Batch::begin(self, &claim);
+        let mut batch = ClaimBatch::begin(self, &claim);
         let mut used = 0usize;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
             let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
@@ -274,7 +274,7 @@ impl Spool {
                 if !rest.is_empty() && !claim.skipping {
                     self.ensure_space(disk)?;
                 }
-                let mut batch = Batch::begin(self, &claim);
+                let mut batch = ClaimBatch::begin(self, &claim);
                 if claim.skipping {
                     keep_rejected(disk, rest, report);
                     keep_rejected(disk, b"\n", report);
@@ -327,7 +327,7 @@ fn keep_rejected(disk: &mut impl Disk, bytes: &[u8], report: &mut dyn FnMut(Inge
 }
 
 /// Jobs of one claim that go into the journal together with its offset.
-struct Batch {
+struct ClaimBatch {
     seq_low: u16,
     jobs: u32,
     bytes: u64,
@@ -338,7 +338,7 @@ struct Batch {
 /// Size of the record at the head of a batch.
 const HEAD_BYTES: usize = HEADER_BYTES + CLAIM_BODY_BYTES;
 
-impl Batch {
+impl ClaimBatch {
     fn begin(spool: &mut Spool, claim: &Claim) -> Self {
         // Its place is kept; the record follows when all is known.
         spool.buffer.clear();

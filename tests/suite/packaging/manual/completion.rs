@@ -131,8 +131,8 @@ pub(crate) fn render() -> String {
     let mut script = HEAD.to_owned();
     for key in KEYS {
         let values = match key.kind {
-            KeyKind::Choice(_, names) => names.join(" "),
-            KeyKind::Flag(_) => "true false".to_owned(),
+            KeyKind::Choice(names) => names.join(" "),
+            KeyKind::Flag => "true false".to_owned(),
             KeyKind::Handler => "log shell".to_owned(),
             _ => continue,
         };

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use zigsvc::cli::COMMANDS;
 use zigsvc::cli::command_line::Command;
+use zigsvc::proto::config::Config;
 use zigsvc::proto::config::keys::{KEYS, Key};
-use zigsvc::proto::config::{Config, DefaultPaths};
 use zigsvc::service::lifecycle::exit;
 use zigsvc::util::path::Path;
 use zigsvc::util::text::Writer;
@@ -122,23 +122,9 @@ pub(crate) fn defaults() -> Vec<(&'static str, String)> {
 }
 
 fn default(name: &str) -> String {
-    let path = |text: &str| Path::new(text.as_bytes()).unwrap();
-    let layout = DefaultPaths {
-        pid_file: path("/run/zigsvc.pid"),
-        socket: path("/run/zigsvc.sock"),
-        log_file: path("/var/log/zigsvc.log"),
-        health_file: path("/run/zigsvc.health"),
-        queue_file: path("/var/spool/zigsvc/queue"),
-        spool: path("/var/spool/zigsvc"),
-        metrics_name: heapless_from(b"zigsvc-metrics"),
-    };
     let mut config = Box::new(Config::EMPTY);
-    config.reset(&layout);
+    config.reset(&Path::empty());
     written(|out| key(name).emit(&mut config, out))
-}
-
-fn heapless_from<const N: usize>(bytes: &[u8]) -> heapless::Vec<u8, N> {
-    heapless::Vec::from_slice(bytes).unwrap()
 }
 
 fn key(name: &str) -> &'static Key {
