@@ -84,10 +84,7 @@ fn every_kind_of_value_is_read() {
     assert_eq!(config.handler.as_bytes(), b"/base/bin/do");
     assert_eq!(config.log_file.as_bytes(), "/var/log/xé.log".as_bytes());
     assert!(config.log_file_named);
-    assert_eq!(
-        config.allow_uid.iter().map(|name| &name[..]).collect::<Vec<_>>(),
-        [&b"www"[..], b"1000"]
-    );
+    assert_eq!(config.allow_uid.iter().map(|name| &name[..]).collect::<Vec<_>>(), [&b"www"[..], b"1000"]);
     assert_eq!(config.allow_gid.len(), 1);
     assert_eq!(config.supervise, [Service::Hub, Service::Jobs]);
     assert_eq!(&config.allow[..], b"/etc/passwd\0");

@@ -37,7 +37,7 @@ use crate::service::base::{self, PollSource, Pulse, ServiceBase};
 use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
 use crate::state::supervisor::Supervision;
-use crate::state::supervisor::instance::Rules;
+use crate::state::supervisor::decision::Rules;
 use crate::sys::clock;
 use crate::sys::once::once;
 use crate::sys::process::Signal;
