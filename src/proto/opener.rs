@@ -1,32 +1,31 @@
-//! The messages between the two processes of the opener, and the end of a client's
-//! request. Every message has one length, which is checked before anything in it is; and
-//! every byte of it is checked, because the worker, which parses the requests of clients,
-//! is not trusted by the process that opens files.
+//! The messages between the two processes of the opener, and the framing of a client's
+//! request. Messages have a fixed length in each direction, which is checked first, and then
+//! each byte is checked. The process that opens files does not trust the worker, because the
+//! worker parses input from strangers.
 //!
 //! ```text
 //! request  kind slot flags length  serial:4 pid:4 uid:4  path:256     worker → main
 //! answer   kind slot 0 0           serial:4 value:4                   main → worker
 //! ```
 //!
-//! Numbers are little-endian. Bytes that a message does not use are zero.
+//! Numbers are little-endian. A field that a message does not use is zero.
 //!
-//! Changing this: both sides are one binary, and one process forked from the other, so
-//! there are no versions.
+//! Changing this: there are no versions, because both processes run the same binary and one
+//! was forked from the other.
 
 use crate::limits::{CLIENTS_MAX, PATH_MAX_BYTES};
-use crate::util::text::Writer;
 
-/// Bytes of every message of the worker.
+/// Bytes of each message of the worker.
 pub const TO_MAIN_BYTES: usize = 16 + PATH_MAX_BYTES + 1;
-/// Bytes of every message to the worker.
+/// Bytes of each message to the worker.
 pub const TO_WORKER_BYTES: usize = 12;
 
-/// The text that a client reads with its descriptor.
+/// The bytes that a client reads together with the descriptor of its file.
 pub const FILE: &[u8] = b"F";
-/// The text that a client reads if its path is not on the list.
+/// The reply to a client whose path is not on the list.
 pub const DENIED: &[u8] = b"DENIED";
 
-/// The highest errno (errno(3)).
+/// The highest error number of Linux (errno(3)).
 const ERRNO_MAX: u32 = 4095;
 
 const OPEN: u8 = 1;
@@ -39,48 +38,48 @@ const REFUSED: u8 = 2;
 const FAILED: u8 = 3;
 const LISTENER: u8 = 4;
 
-/// The bytes are no message.
+/// The error of bytes that are not a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed;
 
-/// Identifies a request of a client of the worker. The answer to a client that has left
+/// The client of the worker that a message is about. An answer for a client that has left
 /// reaches no other client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestId {
     /// The slot of the client, below [`CLIENTS_MAX`].
     pub slot: u8,
-    /// The number of the client among all clients that had a slot.
+    /// The number of the client among those that have had the slot.
     pub serial: u32,
 }
 
 /// The path that a client asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PathRequest<'a> {
-    /// The path, or its first [`PATH_MAX_BYTES`].
+    /// The path, or its first [`PATH_MAX_BYTES`] bytes.
     pub path: &'a [u8],
-    /// The path is longer than that.
+    /// True if the path is longer than that.
     pub too_long: bool,
 }
 
-/// A message of the worker.
+/// A message of the worker to main.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ToMain<'a> {
-    /// A client wants a file.
+    /// A client asks for a file.
     Open {
-        /// The recipient of the answer.
+        /// The client that gets the answer.
         request_id: RequestId,
-        /// The process of the client, for the log.
+        /// The PID of the client, for the log.
         pid: u32,
-        /// The user of the client, for the log.
+        /// The uid of the client, for the log.
         uid: u32,
-        /// The path that the client wants.
+        /// The path that the client asks for.
         request: PathRequest<'a>,
     },
     /// The worker has finished a turn of its loop.
     Alive,
-    /// The worker runs, but still sees the whole file system, because of this errno.
+    /// The worker runs, but still sees the whole file system. Holds the errno.
     ChrootFailed(u32),
-    /// The worker could not drop its privileges because of this errno, and exits.
+    /// The worker could not give up its privileges, and ends. Holds the errno.
     PrivDropFailed(u32),
 }
 
@@ -88,26 +87,48 @@ impl<'a> ToMain<'a> {
     /// Returns the message as bytes.
     #[must_use]
     pub fn emit(&self) -> [u8; TO_MAIN_BYTES] {
+        let mut bytes = [0; TO_MAIN_BYTES];
+        let (head, text) = bytes.split_at_mut(16);
         let plain = |kind, number| (kind, RequestId { slot: 0, serial: number }, 0, 0, PathRequest::NOTHING);
-        let (kind, RequestId { slot, serial }, pid, uid, PathRequest { path, too_long }) = match *self {
+        let (kind, request_id, pid, uid, request) = match *self {
             Self::Open { request_id, pid, uid, request } => (OPEN, request_id, pid, uid, request),
             Self::Alive => plain(ALIVE, 0),
             Self::ChrootFailed(errno) => plain(CHROOT_FAILED, errno),
             Self::PrivDropFailed(errno) => plain(PRIV_DROP_FAILED, errno),
         };
-        let path = path.get(..PATH_MAX_BYTES).unwrap_or(path);
-        let mut bytes = [0; TO_MAIN_BYTES];
-        let mut out = Writer::new(&mut bytes);
-        out.push(&[kind, slot, u8::from(too_long), u8::try_from(path.len()).unwrap_or(u8::MAX)]);
-        [serial, pid, uid].iter().for_each(|number| out.push(&number.to_le_bytes()));
-        out.push(path);
+        let path = request.path.get(..PATH_MAX_BYTES).unwrap_or(request.path);
+        let length = u8::try_from(path.len()).unwrap_or(u8::MAX);
+        let [s0, s1, s2, s3] = request_id.serial.to_le_bytes();
+        let [p0, p1, p2, p3] = pid.to_le_bytes();
+        let [u0, u1, u2, u3] = uid.to_le_bytes();
+        head.copy_from_slice(&[
+            kind,
+            request_id.slot,
+            u8::from(request.too_long),
+            length,
+            s0,
+            s1,
+            s2,
+            s3,
+            p0,
+            p1,
+            p2,
+            p3,
+            u0,
+            u1,
+            u2,
+            u3,
+        ]);
+        if let Some(to) = text.get_mut(..path.len()) {
+            to.copy_from_slice(path);
+        }
         bytes
     }
 
-    /// Reads a message.
+    /// Parses a message.
     ///
     /// # Errors
-    /// The bytes are no message.
+    /// The bytes are not a message.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (head, text) = bytes.split_first_chunk::<16>().ok_or(Malformed)?;
         let [kind, slot, flags, length, s0, s1, s2, s3, p0, p1, p2, p3, u0, u1, u2, u3] = *head;
@@ -136,17 +157,17 @@ impl PathRequest<'_> {
     const NOTHING: Self = Self { path: &[], too_long: false };
 }
 
-/// A message to the worker.
+/// A message of main to the worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ToWorker {
-    /// The file is open; its descriptor is with this message.
+    /// The file is open. Its descriptor comes with this message.
     Opened(RequestId),
     /// The path is not on the list.
     Denied(RequestId),
-    /// The path is on the list, but the file cannot be opened, because of this errno.
+    /// The path is on the list, but the file cannot be opened. Holds the errno.
     Failed(RequestId, u32),
-    /// The worker is to accept from the socket whose descriptor is with this message, and to
-    /// show that it is alive each time that this many milliseconds have passed.
+    /// Clients are to be accepted from the socket whose descriptor comes with this message.
+    /// The worker has to send [`ToMain::Alive`] at least once in this many milliseconds.
     Listener(u32),
 }
 
@@ -165,10 +186,10 @@ impl ToWorker {
         [kind, request_id.slot, 0, 0, s0, s1, s2, s3, v0, v1, v2, v3]
     }
 
-    /// Reads a message.
+    /// Parses a message.
     ///
     /// # Errors
-    /// The bytes are no message.
+    /// The bytes are not a message.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let [kind, slot, 0, 0, s0, s1, s2, s3, v0, v1, v2, v3] = *bytes else { return Err(Malformed) };
         let (serial, value) = (u32::from_le_bytes([s0, s1, s2, s3]), u32::from_le_bytes([v0, v1, v2, v3]));
@@ -184,8 +205,9 @@ impl ToWorker {
     }
 }
 
-/// Returns the request in the `input` of a client: the path up to its newline, or to the
-/// end of the input if that has `ended`. `None` if more input can follow.
+/// Returns the path that a client asks for. `input` holds the bytes that it has sent, and
+/// `ended` is true if no more will follow. The path ends before the first newline, or at the
+/// end of the input. Returns `None` if that end has not come yet.
 #[must_use]
 pub fn path_request(input: &[u8], ended: bool) -> Option<PathRequest<'_>> {
     let newline = input.iter().position(|byte| *byte == b'\n');
@@ -232,7 +254,7 @@ mod tests {
         ]
     }
 
-    /// Returns numbers that are the same in every run.
+    /// Returns pseudo-random numbers. They are equal in each run.
     fn random(seed: &mut u64) -> u8 {
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*seed >> 56) as u8
@@ -264,7 +286,7 @@ mod tests {
             bytes[at] = byte;
             assert_eq!(ToMain::parse(&bytes), Err(Malformed), "{at} {byte}");
         }
-        // One without arguments has none.
+        // A message without arguments has zeros only.
         for at in 1..TO_MAIN_BYTES {
             let mut bytes = ToMain::Alive.emit();
             bytes[at] = 1;
@@ -333,7 +355,7 @@ mod tests {
         for round in 0..100_000u32 {
             let mut bytes: Vec<u8> = (0..TO_MAIN_BYTES).map(|_| random(&mut seed)).collect();
             if round % 2 == 0 {
-                // Random bytes alone are hardly ever a message.
+                // Without this, hardly any of the messages would be valid.
                 let length = usize::from(bytes[3]);
                 (bytes[0], bytes[1], bytes[2]) = (bytes[0] % 6, bytes[1] % 20, bytes[2] % 3);
                 bytes[16 + length..].fill(0);

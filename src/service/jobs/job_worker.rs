@@ -10,7 +10,7 @@ use crate::sys::spawn::{Child, Program, Role, SAFE_PATH, spawn};
 use crate::sys::{Failure, OwnedFd, file};
 use crate::util::lines::words;
 use crate::util::path::Path;
-use crate::util::text::Writer;
+use crate::util::text::{Writer, text_with_number};
 use core::ffi::CStr;
 use heapless::Vec;
 use ufmt::uwrite;
@@ -142,8 +142,11 @@ fn run_allowed(
     if name.contains(&b'/') {
         return Err(NotStarted::Refused("the first word must be the name of a program, without /"));
     }
-    let program =
-        folder.join(name).ok_or(NotStarted::Refused("the program's path is longer than 255 bytes"))?;
+    let program = folder.join(name).ok_or(NotStarted::Refused(text_with_number!(
+        "the program's path is longer than ",
+        PATH_MAX_BYTES,
+        " bytes"
+    )))?;
     if !file::meta_at(program.as_c_str(), true).is_ok_and(|meta| meta.regular) {
         return Err(NotStarted::Refused("there is no such program in the handler's folder"));
     }

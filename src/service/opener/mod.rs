@@ -26,7 +26,7 @@ use super::accounts;
 use super::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
 use super::lifecycle::StartReporter;
 use super::memory::Memory;
-use crate::limits::{CLIENTS_MAX, DENIALS_LOGGED_MAX};
+use crate::limits::{CLIENTS_MAX, DENIALS_LOGGED_MAX, PATH_MAX_BYTES};
 use crate::proto::log::Level;
 use crate::proto::opener::{PathRequest, RequestId, TO_MAIN_BYTES, ToMain, ToWorker};
 use crate::proto::service::Service;
@@ -41,10 +41,13 @@ use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::Arrived;
 use crate::sys::{Errno, Failure, OwnedFd, clock, describe_errno, fd_passing, file, push_errno_name, socket};
 use crate::util::path::Path;
-use crate::util::text::Writer;
+use crate::util::text::{Writer, text_with_number};
 use crate::util::time::Instant;
 use heapless::Vec;
 use ufmt::uwrite;
+
+/// Follows a path in the log that was cut.
+const TOO_LONG: &str = text_with_number!("… (longer than ", PATH_MAX_BYTES, " bytes)");
 
 /// The user `nobody`, where /etc/passwd has no such entry.
 const NOBODY: u32 = 65534;
@@ -372,7 +375,7 @@ impl Opener {
             self.base.log.warn(&|out| {
                 let _ = uwrite!(out, "denied to uid {} (pid {}): ", uid, pid);
                 out.push_escaped(request.path);
-                out.push_str(if request.too_long { "… (longer than 255 bytes)" } else { "" });
+                out.push_str(if request.too_long { TOO_LONG } else { "" });
             });
         }
     }

@@ -19,7 +19,7 @@ use super::{Spool, SpoolRules};
 use crate::limits::{CLAIM_QUIET, INGEST_TURN_BYTES, QUEUE_RETRY};
 use crate::proto::journal::{CLAIM_BODY_BYTES, ClaimProgress, HEADER_BYTES, Record, RecordFlags, RecordKind};
 use crate::state::disk::{Disk, DiskError, QueueFile, SpoolFile};
-use crate::util::lines::{Line, classify};
+use crate::util::lines::{Line, TOO_LONG, classify};
 use crate::util::time::Instant;
 use heapless::Vec;
 
@@ -214,7 +214,7 @@ impl Spool {
             let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
                 if claim.skipping || (used == 0 && full) {
                     if !claim.skipping {
-                        report(IngestNotice::Rejected(rest, "it is longer than 1000 bytes"));
+                        report(IngestNotice::Rejected(rest, TOO_LONG));
                     }
                     claim.skipping = true;
                     keep_rejected(disk, rest, report);
