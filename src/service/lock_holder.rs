@@ -1,4 +1,4 @@
-//! The process that holds the lock of a service: it can be found, signalled, and waited for.
+//! The process that holds a service's lock: signals it, and waits for its end.
 
 use super::lifecycle::describe_at;
 use crate::limits::STOP_POLL;
@@ -9,16 +9,15 @@ use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::Duration;
 
-/// The process that holds a lock. A pidfd ensures that signals reach no other process, if the
-/// kernel has pidfds.
+/// The process that holds the lock, pinned by a pidfd if the kernel has pidfds.
 pub struct LockHolder {
     /// The PID of the process.
     pub pid: Pid,
-    /// A pidfd, which is readable when the process has ended. `None` before Linux 5.3.
+    /// The pidfd, readable when the process has ended; `None` before Linux 5.3.
     pub pidfd: Option<OwnedFd>,
 }
 
-/// The reason why the holder of a lock cannot be found.
+/// The reason why the holder of a lock is unknown.
 #[derive(Clone, Copy, Debug)]
 pub enum LookupFailed {
     /// A system call failed.
@@ -28,7 +27,7 @@ pub enum LookupFailed {
 }
 
 impl LookupFailed {
-    /// Returns true if a missing permission is the reason.
+    /// Returns true if the cause is a missing right.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::SystemCall(failure) if failure.is_denied())
@@ -47,9 +46,8 @@ impl LookupFailed {
 }
 
 impl LockHolder {
-    /// Finds the process that holds the lock of the PID file at `path`. Returns `None` if no
-    /// process does. The lock is read again after the pidfd was opened, so that the pidfd is
-    /// known to be that of the holder.
+    /// Finds the holder. The lock is probed before and after the pidfd is opened, so that the
+    /// pidfd certainly belongs to the holder.
     ///
     /// # Errors
     /// [`LookupFailed::SystemCall`] if a call failed, [`LookupFailed::OtherPidNamespace`] if
@@ -69,10 +67,10 @@ impl LockHolder {
         }
     }
 
-    /// Sends a signal to the process. With a pidfd it cannot reach another process.
+    /// Sends a signal to this process, and to no other one.
     ///
     /// # Errors
-    /// ESRCH if the process has ended, EPERM if it belongs to another user.
+    /// ESRCH if the process has ended; EPERM.
     pub fn send(&self, signal: Signal) -> Result<(), Failure> {
         match &self.pidfd {
             Some(pidfd) => process::pidfd_signal(pidfd, signal),
@@ -80,9 +78,9 @@ impl LockHolder {
         }
     }
 
-    /// Waits up to `wait` until the process has released the lock and, if there is a pidfd,
-    /// has ended. The lock is released slightly before the end. Returns true if that has
-    /// happened in time.
+    /// Waits until this process no longer holds the lock, and has ended if there is a pidfd,
+    /// because the lock is released a little earlier. Returns true if that comes within
+    /// `wait`.
     #[must_use]
     pub fn is_gone_within(&self, path: &Path, wait: Duration) -> bool {
         let deadline = clock::now() + wait;

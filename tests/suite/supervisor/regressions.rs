@@ -166,29 +166,6 @@ fn a_service_that_waits_for_its_restart_can_be_stopped() {
     assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid));
 }
 
-/// After a suspend of the machine, or of all processes, every heartbeat is old: with
-/// `failures` 1 the services were ended at once, though they were well.
-#[test]
-fn what_slept_as_long_as_the_supervisor_is_not_hung() {
-    let dir = Dir::new();
-    dir.start_service("supervisor", &[&QUICK[..], &["failures=1"]].concat());
-    let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
-    let pid = jobs_pid(&dir);
-    let last_beat = || fs::metadata(dir.path("zigsvc.health")).unwrap().modified().unwrap();
-    kill(supervisor, "STOP");
-    kill(pid, "STOP");
-    let slept = || last_beat().elapsed().unwrap_or_default().as_secs() >= 3;
-    wait_until("they slept for three seconds", slept);
-    kill(supervisor, "CONT");
-    wait_until("the supervisor goes on", || {
-        let beat = fs::metadata(dir.path("zigsvc-supervisor.health")).unwrap().modified().unwrap();
-        beat.elapsed().unwrap_or_default().as_secs() < 1
-    });
-    kill(pid, "CONT");
-    wait_until("jobs goes on", || last_beat().elapsed().unwrap_or_default().as_secs() < 1);
-    assert!(!dir.read(SUPERVISOR_LOG).contains("failed"), "{}", dir.read(SUPERVISOR_LOG));
-}
-
 /// A `check_interval` that a reload shortened held from the next look on only, which
 /// was as far away as the long one.
 #[test]
