@@ -30,9 +30,10 @@ fn read(words: &[Word]) -> Result<Said, String> {
     // SAFETY: terminated strings and a null; nothing that was read from them outlives this
     // function, in which they stay.
     let args = unsafe { Args::from_words(core::slice::from_raw_parts(pointers.as_ptr(), pointers.len())) };
-    let line = CommandLine::parse(&COMMANDS, &args).map_err(|error| {
+    let mut line = None;
+    let text = written(500, |out| line = Some(CommandLine::parse(&COMMANDS, &args, out)));
+    let line = line.expect("it was parsed").map_err(|error| {
         assert!(error.command.is_empty() || COMMANDS.iter().any(|known| known.name == error.command));
-        let text = written(500, |out| error.describe(out));
         assert_plain(&text);
         assert!((10..500).contains(&text.len()));
         String::from_utf8_lossy(&text).into_owned()

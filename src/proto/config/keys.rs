@@ -26,8 +26,8 @@ pub enum Scalar<'a> {
 }
 
 impl Config {
-    /// Sets every value to its default, with the files below `folder`; in the places of the
-    /// system if `folder` is empty. Returns false if a path would be too long.
+    /// Sets every value to its default. The files are below `folder`, or in the places of the
+    /// system if `folder` is empty. Returns true if all paths fit.
     pub fn reset(&mut self, folder: &Path) -> bool {
         let fits = KEYS.iter().all(|key| key.reset(self, folder).is_some());
         self.log_file_named = false;

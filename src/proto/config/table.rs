@@ -36,7 +36,7 @@ pub enum KeyKind {
     Duration(u32, u32, bool),
     /// A number between two bounds.
     Count(u32, u32),
-    /// One of these names, stored as its index.
+    /// A name of this list, stored as its index.
     Choice(&'static [&'static str]),
     /// True or false.
     Flag,

@@ -5,7 +5,7 @@ use crate::limits::{LOG_MAX_BYTES, METRICS_NAME_MAX_BYTES, PATH_MAX_BYTES};
 use crate::proto::service::Service;
 use crate::util::text::Writer;
 
-/// The folder of the defaults.
+/// Returns the folder of the defaults.
 fn folder() -> Path {
     Path::new(b"/d").unwrap()
 }
@@ -84,10 +84,7 @@ fn every_kind_of_value_is_read() {
     assert_eq!(config.handler.as_bytes(), b"/base/bin/do");
     assert_eq!(config.log_file.as_bytes(), "/var/log/xé.log".as_bytes());
     assert!(config.log_file_named);
-    assert_eq!(
-        config.allow_uid.iter().map(|name| &name[..]).collect::<Vec<_>>(),
-        [&b"www"[..], b"1000"]
-    );
+    assert_eq!(config.allow_uid.iter().map(|name| &name[..]).collect::<Vec<_>>(), [&b"www"[..], b"1000"]);
     assert_eq!(config.allow_gid.len(), 1);
     assert_eq!(config.supervise, [Service::Hub, Service::Jobs]);
     assert_eq!(&config.allow[..], b"/etc/passwd\0");

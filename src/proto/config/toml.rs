@@ -1,8 +1,8 @@
-//! The configuration file: a flat, strict subset of TOML 1.0. One `key =
-//! value` a line; a value is a string in double or single quotes, a decimal
-//! integer, `true`, `false`, or an array of those, which may go over several
-//! lines. `#` begins a comment. No tables, no dates, no floats, no multi-line
-//! strings. Whatever is accepted here means the same to every TOML parser.
+//! The configuration file: a flat, strict subset of TOML 1.0. A line is `key = value`; a
+//! value is a string in double or single quotes, a decimal integer, `true`, `false`, or an
+//! array of those, which can take several lines. `#` begins a comment. There are no tables,
+//! dates, floats or multi-line strings. A file that is accepted means the same to every TOML
+//! parser.
 
 use super::Config;
 use super::keys::{KEYS, Key, Scalar};
@@ -11,16 +11,16 @@ use crate::util::path::Path;
 use crate::util::text::{Writer, trim};
 use heapless::Vec;
 
-/// What is wrong with a configuration, and where.
+/// A mistake in a configuration, and its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConfigError<'a> {
     /// Line in the file, from 1; 0 for an option.
     pub line: u32,
-    /// What is wrong.
+    /// The mistake.
     pub problem: Problem<'a>,
 }
 
-/// What can be wrong.
+/// The kinds of mistakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem<'a> {
     /// Not the syntax described above; the text says what was expected.
@@ -115,12 +115,12 @@ pub fn apply_option<'a>(option: &'a [u8], config: &mut Config, base: &Path) -> R
     key.set_bare(config, base, value).ok_or(parser.problem(Problem::BadValue(index)))
 }
 
-/// The line number that follows `text`.
+/// Returns the number of the line after `text`.
 fn count_lines(text: &[u8]) -> u32 {
     text.iter().fold(1, |line: u32, byte| line.saturating_add(u32::from(*byte == b'\n')))
 }
 
-/// What is left of the source, and the line it begins in.
+/// The rest of the source, and the number of its first line.
 struct Parser<'a> {
     rest: &'a [u8],
     line: u32,
@@ -135,7 +135,7 @@ impl<'a> Parser<'a> {
         self.problem(Problem::Syntax(expected))
     }
 
-    /// Takes `prefix` if the rest begins with it.
+    /// Takes `prefix`; returns true if the rest begins with it.
     fn eat(&mut self, prefix: &[u8]) -> bool {
         match self.rest.strip_prefix(prefix) {
             Some(rest) => {
@@ -146,7 +146,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Takes bytes while `wanted` says so.
+    /// Takes bytes while `wanted` is true for them.
     fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a [u8] {
         let end = self.rest.iter().position(|byte| !wanted(*byte)).unwrap_or(self.rest.len());
         let (taken, rest) = self.rest.split_at_checked(end).unwrap_or((self.rest, &[]));
@@ -172,7 +172,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Takes an end of line, if there is one.
+    /// Takes an end of line; returns true if there is one.
     fn eat_newline(&mut self) -> bool {
         let taken = self.eat(b"\n") || self.eat(b"\r\n");
         self.line = self.line.saturating_add(u32::from(taken && self.line != 0));
@@ -190,7 +190,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Nothing but a comment may follow a value on its line.
+    /// Takes the rest of a line after a value: blanks and a comment.
     fn end_of_line(&mut self) -> Result<(), ConfigError<'a>> {
         self.skip_blanks();
         self.skip_comment()?;
@@ -200,7 +200,7 @@ impl<'a> Parser<'a> {
         Err(self.syntax("only a comment may follow a value; text needs quotes"))
     }
 
-    /// `key =`.
+    /// Takes `key =`.
     fn key(&mut self) -> Result<(usize, &'static Key), ConfigError<'a>> {
         let name = self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
         if name.is_empty() {
@@ -215,7 +215,7 @@ impl<'a> Parser<'a> {
         Ok(found)
     }
 
-    /// A value or an array, stored in `config`.
+    /// Takes a value or an array, and stores it in `config`.
     fn value(
         &mut self,
         index: usize,
@@ -243,7 +243,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// One string, number or boolean, stored in `config`.
+    /// Takes one string, number or boolean, and stores it in `config`.
     fn scalar(
         &mut self,
         index: usize,
@@ -266,7 +266,7 @@ impl<'a> Parser<'a> {
         key.set(config, base, value).ok_or_else(|| self.problem(Problem::BadValue(index)))
     }
 
-    /// `true`, `false` or a decimal integer (underscores between digits).
+    /// Takes `true`, `false` or a decimal integer with underscores between digits.
     fn word(&mut self) -> Result<Scalar<'static>, ConfigError<'a>> {
         let word =
             self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-' | b'.'));
@@ -292,7 +292,7 @@ impl<'a> Parser<'a> {
         if digits.is_empty() { Err(expected) } else { Ok(Scalar::Integer(number)) }
     }
 
-    /// `'text'` without escapes.
+    /// Takes `'text'` without escapes.
     fn literal_string(&mut self, text: &mut DecodedString) -> Result<(), ConfigError<'a>> {
         self.eat(b"'");
         let raw = self.take_while(|byte| byte != b'\'' && !is_control(byte));
@@ -300,7 +300,7 @@ impl<'a> Parser<'a> {
         if self.eat(b"'") { Ok(()) } else { Err(self.unterminated()) }
     }
 
-    /// `"text"` with escapes.
+    /// Takes `"text"` with escapes.
     fn basic_string(&mut self, text: &mut DecodedString) -> Result<(), ConfigError<'a>> {
         self.eat(b"\"");
         loop {
@@ -316,7 +316,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// What follows a backslash.
+    /// Takes the rest of an escape after its backslash.
     fn escape(&mut self, text: &mut DecodedString) -> Result<(), ConfigError<'a>> {
         const SIMPLE: &[(&[u8], &[u8])] = &[
             (b"b", b"\x08"),
@@ -360,7 +360,8 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// What TOML forbids in strings and comments: control characters but tab.
+/// Returns true if TOML forbids the byte in strings and comments: a control character, but
+/// not a tab.
 fn is_control(byte: u8) -> bool {
     (byte < 0x20 && byte != b'\t') || byte == 0x7f
 }

@@ -9,7 +9,7 @@ const DURATIONS: &[(&str, u64)] = &[("h", 3_600_000), ("m", 60_000), ("ms", 1), 
 /// Bytes in each unit, largest first.
 const SIZES: &[(&str, u64)] = &[("m", 1024 * 1024), ("k", 1024)];
 
-/// `250ms`, `3s`, `5m`, `1h`, or a bare `0`.
+/// Reads a span: `250ms`, `3s`, `5m`, `1h`, or a bare `0`.
 #[must_use]
 pub fn parse_duration(text: &[u8]) -> Option<Duration> {
     if text == b"0" {
@@ -35,7 +35,7 @@ pub fn emit_duration(span: Duration, out: &mut Writer<'_>) {
     }
 }
 
-/// `10000`, `64k`, `1m` in bytes (k = 1024).
+/// Reads a size in bytes: `10000`, `64k`, `1m`. A `k` is 1024 bytes.
 #[must_use]
 pub fn parse_size(text: &[u8]) -> Option<u64> {
     for (unit, factor) in SIZES {
