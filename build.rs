@@ -1,6 +1,5 @@
-//! Links the binary without start files: its entry is `zigsvc_start` in
-//! `src/rt`, and no relocation may need applying, because nobody would apply
-//! it (hence no PIE).
+//! Links the binary without start files, because its entry point is `zigsvc_start` in
+//! `src/rt`. It is linked static and not as a PIE, because no code in it applies relocations.
 
 use std::env;
 
@@ -9,14 +8,13 @@ fn main() {
     println!("cargo:rerun-if-changed=link.ld");
     let script = format!("{}/link.ld", env::var("CARGO_MANIFEST_DIR").unwrap_or_default());
     let target = env::var("TARGET").unwrap_or_default();
-    // Cargo does not tell a package for what it is compiled; the tests need it
-    // for the name of the runner's environment variable.
+    // Cargo does not give a package its target. The tests need it for the name of the variable
+    // that holds the runner.
     println!("cargo:rustc-env=ZIGSVC_TARGET={target}");
     let setting = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace(['-', '.'], "_"));
     println!("cargo:rerun-if-env-changed={setting}");
 
-    // A linker proper takes its options as they are; a compiler driver passes
-    // them on behind -Wl.
+    // A linker takes these options as they are. A compiler driver passes them on after -Wl.
     let linker = env::var("RUSTC_LINKER").unwrap_or_default();
     let options = [
         "-e",

@@ -1,4 +1,4 @@
-//! The binary: entry from `rt`, then dispatch in the library.
+//! The binary: `rt` enters it, and the library runs the command.
 #![no_std]
 #![no_main]
 

@@ -3,7 +3,7 @@
 use super::command_line::{CommandTable, GLOBAL_OPTIONS, Operands, push_global_option};
 use super::invocation::Invocation;
 use super::output::{CommandResult, print, push_word, usage};
-use crate::limits::TABLE;
+use crate::limits::rows;
 use crate::proto::config::keys::KEYS;
 use crate::proto::service::Service;
 use crate::service::lifecycle::exit;
@@ -39,12 +39,12 @@ pub(super) fn check(mut invocation: Invocation) -> CommandResult {
 
 /// Runs `limits`.
 pub(super) fn limits(_: &Operands) -> CommandResult {
-    for (name, value, meaning) in TABLE {
+    for (name, value, meaning) in rows() {
         let mut line = [0; 160];
         let mut out = Writer::new(&mut line);
         out.push_str(name);
         pad(&mut out, 16);
-        out.push_u64(*value);
+        out.push_u64(u64::from(value));
         pad(&mut out, 26);
         print_row(out, meaning)?;
     }

@@ -4,7 +4,7 @@
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
 use super::output::{CommandResult, fail, fail_at, usage, usage_text};
-use crate::limits::STOP_GRACE;
+use crate::limits::{PATH_MAX_BYTES, STOP_GRACE};
 use crate::proto::config::keys::absolute;
 use crate::proto::service::Service;
 use crate::service::lifecycle::{StartReporter, describe_at, detach, exit};
@@ -16,7 +16,7 @@ use crate::sys::process::Signal;
 use crate::sys::spawn::REPORT_FD;
 use crate::sys::{Errno, fds, file};
 use crate::util::path::Path;
-use crate::util::text::Writer;
+use crate::util::text::{Writer, text_with_number};
 use ufmt::uwrite;
 
 /// Runs `start [--child FOLDER] [SERVICE]`.
@@ -87,7 +87,13 @@ fn launch_spec(invocation: &Invocation) -> Result<LaunchSpec, u8> {
     let health = match operands.value(CommandOption::Health) {
         Some(_) if program.is_empty() => return refuse("--health is for supervisor -- CMD ARG..."),
         Some(path) => match absolute(&memory.config_source.base, path) {
-            None => return refuse("--health: a path, made absolute, has 1 to 255 bytes"),
+            None => {
+                return refuse(text_with_number!(
+                    "--health: a path, made absolute, has 1 to ",
+                    PATH_MAX_BYTES,
+                    " bytes"
+                ));
+            }
             path => path,
         },
         None => None,

@@ -19,7 +19,7 @@ use super::output::{CommandResult, code_of, fail, usage_text};
 use super::paths::working_folder;
 use crate::limits::{
     COPY_INPUT_BYTES, COPY_LAST_BYTES, COPY_READ_BYTES, COPY_RETRY, COPY_WRITE_BYTES, LOG_KEEP_MAX,
-    LOG_MAX_BYTES,
+    LOG_MAX_BYTES, PATH_MAX_BYTES,
 };
 use crate::proto::config::keys::absolute;
 use crate::proto::config::value::parse_size;
@@ -33,7 +33,7 @@ use crate::sys::poll::{self, Interest};
 use crate::sys::process::Signal;
 use crate::sys::signal::{Arrived, Signals};
 use crate::sys::{Errno, Failure, Op, clock, fds, file};
-use crate::util::text::{Writer, parse_u64};
+use crate::util::text::{Writer, parse_u64, text_with_number};
 
 /// The memory of this command. Only the pages that are used count.
 struct Buffers {
@@ -131,8 +131,9 @@ fn parse(operands: &Operands) -> Result<(LogFile, TimestampFormat), u8> {
             .ok_or_else(|| wrong("-t needs iso, unix or none"))?,
         None => 2,
     };
-    let path = absolute(&working_folder(), operands.get(0).unwrap_or_default())
-        .ok_or_else(|| wrong("FILE, made absolute, has 1 to 255 bytes"))?;
+    let path = absolute(&working_folder(), operands.get(0).unwrap_or_default()).ok_or_else(|| {
+        wrong(text_with_number!("FILE, made absolute, has 1 to ", PATH_MAX_BYTES, " bytes"))
+    })?;
     Ok((LogFile::new(&path, max, keep), TimestampFormat::from_index(stamp)))
 }
 

@@ -10,7 +10,7 @@ use crate::service::memory::Memory;
 use crate::sys::args::Args;
 use crate::sys::{Errno, Failure, file, identity};
 use crate::util::path::Path;
-use crate::util::text::Writer;
+use crate::util::text::{Writer, text_with_number};
 
 /// Finds the files. With `creates`, creates a missing folder with mode 0700. Relative paths
 /// are below `base`, or below the working folder.
@@ -57,7 +57,7 @@ fn too_long(option: &str) -> u8 {
     usage("", &|out| {
         out.push_str("option ");
         out.push_str(option);
-        out.push_str(": a path, made absolute, has at most 255 bytes");
+        out.push_str(text_with_number!(": a path, made absolute, has at most ", PATH_MAX_BYTES, " bytes"));
     })
 }
 

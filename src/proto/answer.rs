@@ -1,4 +1,4 @@
-//! Answers of a control socket, as a client reads them (docs/control.md).
+//! Reads the answers of a control socket on the side of the client (docs/control.md).
 
 use super::control::split;
 use crate::util::text::Writer;
@@ -6,16 +6,17 @@ use crate::util::text::Writer;
 /// An answer, split into its parts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer<'a> {
-    /// The fields after `ok`.
+    /// The request succeeded. Holds the fields after `ok`, without blanks at both ends.
     Ok(&'a [u8]),
-    /// Code and text after `err`.
+    /// The request was refused. Holds the code and the text after `err`. The text is empty if
+    /// there is none.
     Refused(&'a [u8], &'a [u8]),
-    /// A line of no answer.
+    /// The line is not an answer of this protocol.
     Garbage,
 }
 
 impl<'a> Answer<'a> {
-    /// Splits a line without its newline.
+    /// Splits a line, given without its newline.
     #[must_use]
     pub fn parse(line: &'a [u8]) -> Self {
         let (word, rest) = split(line);
@@ -29,7 +30,8 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Writes why the answer is no `ok`: `TEXT (CODE)`, escaped.
+    /// Writes the reason for an answer other than `ok`, escaped: `TEXT (CODE)`, or a sentence
+    /// if the line is not an answer.
     pub fn describe(&self, out: &mut Writer<'_>) {
         let Self::Refused(code, text) = self else {
             return out.push_str("the answer is not one of this protocol");

@@ -1,5 +1,5 @@
-//! What the collector reads and says: a stream of JSON objects (RFC 8259), answered by
-//! lines (docs/collector.md).
+//! The bytes of the collector. A client sends a stream of JSON objects (RFC 8259), and the
+//! collector answers each with a line (docs/collector.md).
 //!
 //! ```text
 //! {"name":"cpu","value":42.5}     the two members in any order, blanks as in any JSON
@@ -8,86 +8,94 @@
 //! error: WHAT IS RIGHT INSTEAD
 //! ```
 //!
-//! An object ends at its brace; what is behind that is the next one. The first byte
-//! that no object can have at its place is an error, and everything up to the next
-//! newline from that byte on is dropped with it. No line of the dump or answer
-//! looks like an error, whatever a metric is called: it ends in `: avg=` and a number.
+//! An object ends at its closing brace, and the next one begins after it. If a byte cannot
+//! continue an object, that byte and everything up to the next newline are dropped, and the
+//! answer is an error. No answer and no line of the dump can be taken for an error, whatever
+//! the name of the metric is, because each ends in `: avg=` and a number or count.
 
 use super::decimal::{Decimal, scan};
 use crate::limits::{METRIC_NAME_BYTES, METRIC_OBJECT_BYTES};
 use crate::util::text::Writer;
 use heapless::Vec;
 
-/// A metric's name: UTF-8 without control characters.
+/// The name of a metric: 1 to [`METRIC_NAME_BYTES`] bytes of UTF-8 without control characters.
 pub type MetricName = Vec<u8, METRIC_NAME_BYTES>;
 
-/// The name that asks for all metrics.
+/// The name by which a client asks for all metrics.
 pub const DUMP: &[u8] = b"dump";
-/// The answer to that when there are none.
+/// The reply to [`DUMP`] while no metric is known.
 pub const NONE: &[u8] = b"no metrics\n";
 
-/// What is wrong, and what is right.
+/// The texts of errors. Each says what would be right.
 pub mod error {
+    use crate::limits::{CLIENTS_MAX, METRIC_NAME_BYTES, METRIC_OBJECT_BYTES, METRICS_MAX};
+    use crate::util::text::text_with_number;
+
     /// No object begins here.
     pub const OBJECT: &str = "expected an object, such as {\"name\":\"cpu\",\"value\":42.5}";
-    /// A member that is unknown, missing, or there twice; or no member.
+    /// A member is unknown, missing or given twice, or another byte stands in its place.
     pub const MEMBERS: &str = "an object has the members \"name\" and \"value\", each once, and nothing else";
-    /// Between a member and its value.
+    /// There is no colon between a member and its value.
     pub const COLON: &str = "a colon must stand between a member and its value";
-    /// The name is no string.
+    /// The value of `name` is not a string.
     pub const NAME_TYPE: &str = "the name must be a string, such as \"cpu\"";
     /// The name as it is decoded.
-    pub const NAME: &str = "a name has 1 to 64 bytes of UTF-8 and no control characters";
+    pub const NAME: &str =
+        text_with_number!("a name has 1 to ", METRIC_NAME_BYTES, " bytes of UTF-8 and no control characters");
     /// The name is too long for it.
     pub const STRING: &str = "a string is UTF-8, with control characters, \" and \\ escaped";
-    /// After a backslash.
+    /// The character after a backslash does not make an escape.
     pub const ESCAPE: &str = "after \\ must come one of \" \\ / b f n r t, or u and four hexadecimal digits";
-    /// `\uD800` to `\uDFFF`.
+    /// Half of a surrogate pair, `\uD800` to `\uDFFF`, stands alone.
     pub const SURROGATE: &str = "a surrogate must be one of a pair, such as \\ud83d\\ude00";
-    /// The value is no number.
+    /// The value of `value` is not a number of JSON.
     pub const NUMBER: &str = "the value must be a JSON number, such as 42.5, -1 or 1e3";
-    /// The value is too large.
+    /// The magnitude of the value is 2^64 or more.
     pub const RANGE: &str = "a value must be less than 2^64, and more than -2^64";
     /// No brace in time.
-    pub const LONG: &str = "an object has at most 1024 bytes";
+    pub const LONG: &str = text_with_number!("an object has at most ", METRIC_OBJECT_BYTES, " bytes");
     /// The input ends inside an object.
     pub const CUT: &str = "the input ended inside an object, which was not counted";
-    /// `dump` with another value.
+    /// An object asks for [`DUMP`] with a value other than 0.
     pub const DUMP: &str = "the name dump asks for the dump, and its value must be 0";
     /// Another name.
-    pub const FULL: &str = "64 names are known, and there is no room for another one";
+    pub const FULL: &str =
+        text_with_number!("", METRICS_MAX, " names are known, and there is no room for another one");
     /// A sum, or a count.
     pub const SUM: &str = "the sum of this metric would get too large, and is left as it was";
-    /// Not one of those who may.
+    /// The client is not authorized.
     pub const DENIED: &str = "denied: allow_uid and allow_gid do not name you";
     /// No place.
-    pub const BUSY: &str = "busy: 16 clients are connected; try again";
+    pub const BUSY: &str = text_with_number!("busy: ", CLIENTS_MAX, " clients are connected; try again");
 }
 
-/// One object.
+/// One decoded object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Metric {
-    /// What is measured.
+    /// The name of the metric.
     pub name: MetricName,
-    /// How much it is.
+    /// The value to add to the metric.
     pub value: Decimal,
 }
 
-/// What stands at the beginning of a client's input.
+/// The result of reading the beginning of a client's input.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Blanks, so many, and then the beginning of an object, or nothing.
+    /// The input holds no whole object yet. Holds the number of blanks before it, which can be
+    /// dropped.
     Partial(usize),
-    /// A whole object, and the bytes up to behind it.
+    /// A whole object, and the number of bytes from the beginning of the input to its end.
     Metric(Metric, usize),
-    /// An error; so many bytes are dropped. True: its newline was among them.
+    /// An error, and the number of bytes to drop. The last field is true if the error ends
+    /// there, and false if bytes up to the next newline are still to be dropped.
     Wrong(&'static str, usize, bool),
-    /// Nothing but the rest of what is dropped; as for that.
+    /// The rest of an earlier error: the number of bytes to drop. The last field is true if
+    /// the error ends there.
     Discard(usize, bool),
 }
 
-/// Takes what stands at the beginning of `input`. `skipping` is whether the newline of
-/// an error is still to come; `ended` whether nothing will come behind `input`.
+/// Reads the beginning of `input`. `skipping` is true if the newline that ends an error has
+/// not been found yet. `ended` is true if no bytes will follow `input`.
 #[must_use]
 pub fn next(input: &[u8], skipping: bool, ended: bool) -> Next {
     if skipping {
@@ -115,8 +123,8 @@ pub fn next(input: &[u8], skipping: bool, ended: bool) -> Next {
     Next::Wrong(why, used, end)
 }
 
-/// How much to drop: up to and with the first newline from place `from` on. True if
-/// there is one.
+/// Returns the number of bytes up to and including the first newline at or after the offset
+/// `from`, and true. Returns the length of the input and false if there is no newline.
 fn through_newline(input: &[u8], from: usize) -> (usize, bool) {
     let newline = input.iter().skip(from).position(|byte| *byte == b'\n');
     match newline {
@@ -125,22 +133,22 @@ fn through_newline(input: &[u8], from: usize) -> (usize, bool) {
     }
 }
 
-/// Blanks of JSON.
+/// Returns true if the byte is white space of JSON (RFC 8259, section 2).
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// Why there is no object.
+/// The reason why no object was read.
 enum Stop {
-    /// It may still become one.
+    /// The input ends too early. More bytes could complete the object.
     Incomplete,
-    /// The byte at the reader's place is wrong.
+    /// The byte at the reader's offset cannot continue an object.
     Wrong(&'static str),
 }
 
 type Read<T> = Result<T, Stop>;
 
-/// Which member.
+/// A member of an object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Member {
     Name,
@@ -151,7 +159,7 @@ impl Member {
     const ALL: [(Self, &'static [u8]); 2] = [(Self::Name, b"name"), (Self::Value, b"value")];
 }
 
-/// Reads one object. Nothing in it nests, so nothing here does.
+/// Reads one object. No member's value is an object or array, so the reader needs no stack.
 struct Reader<'a> {
     input: &'a [u8],
     at: usize,
@@ -166,7 +174,7 @@ impl Reader<'_> {
         self.at = self.at.saturating_add(1);
     }
 
-    /// The next byte, which must be `byte`.
+    /// Takes the next byte, which must be `byte`. Fails with `why` if it is another one.
     fn expect(&mut self, byte: u8, why: &'static str) -> Read<()> {
         if self.peek()? != byte {
             return Err(Stop::Wrong(why));
@@ -207,7 +215,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The rest of a member's name, which must be one that was not there yet.
+    /// Reads the rest of a member's name and its closing quote. The member must be one that
+    /// this object has not had yet.
     fn member(&mut self, has_name: bool, has_value: bool) -> Read<Member> {
         let mut read = Vec::<u8, 5>::new();
         loop {
@@ -253,7 +262,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The next character of a string, decoded; `None` at its end.
+    /// Reads the next character of a string and decodes its escape. Returns `None` at the
+    /// closing quote.
     fn character(&mut self) -> Read<Option<char>> {
         match self.peek()? {
             b'"' => {
@@ -273,7 +283,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A character of several bytes.
+    /// Reads a character of two to four bytes.
     fn long_character(&mut self) -> Read<char> {
         let rest = self.input.get(self.at..).unwrap_or(&[]);
         for length in 2..=4 {
@@ -291,7 +301,7 @@ impl Reader<'_> {
         Err(Stop::Wrong(error::STRING))
     }
 
-    /// What is behind a backslash.
+    /// Reads the part of an escape after the backslash.
     fn escape(&mut self) -> Read<char> {
         let character = match self.peek()? {
             byte @ (b'"' | b'\\' | b'/') => char::from(byte),
@@ -310,7 +320,7 @@ impl Reader<'_> {
         Ok(character)
     }
 
-    /// What is behind `\u`.
+    /// Reads the part of an escape after `\u`, with the second half of a surrogate pair.
     fn unicode(&mut self) -> Read<char> {
         let mut code = self.unit(false)?;
         if (0xD800..0xDC00).contains(&code) {
@@ -322,7 +332,8 @@ impl Reader<'_> {
         char::from_u32(code).ok_or(Stop::Wrong(error::SURROGATE))
     }
 
-    /// Four hexadecimal digits: the second half of a pair, or anything but that.
+    /// Reads four hexadecimal digits. With `second` they must be the second half of a
+    /// surrogate pair, otherwise they must not be one.
     fn unit(&mut self, second: bool) -> Read<u32> {
         let mut code = 0;
         for place in 0..4 {
@@ -332,7 +343,7 @@ impl Reader<'_> {
                 _ => return Err(Stop::Wrong(error::ESCAPE)),
             };
             code = code << 4 | u32::from(digit);
-            // (the second halves are DC00 to DFFF)
+            // The second halves are DC00 to DFFF.
             let wrong = match place {
                 0 => second && code != 0xD,
                 1 => second != (0xDC..=0xDF).contains(&code),
@@ -360,7 +371,7 @@ impl Reader<'_> {
     }
 }
 
-/// The name that `bytes` are, if they are one.
+/// Returns `bytes` as a name, or `None` if they do not meet the rules of [`MetricName`].
 #[must_use]
 pub fn name(bytes: &[u8]) -> Option<MetricName> {
     let text = core::str::from_utf8(bytes).ok()?;
@@ -368,10 +379,11 @@ pub fn name(bytes: &[u8]) -> Option<MetricName> {
     if plain { MetricName::from_slice(bytes).ok() } else { None }
 }
 
-/// The number that all of `bytes` are.
+/// Parses all of `bytes` as a number.
 ///
 /// # Errors
-/// What is wrong.
+/// [`error::NUMBER`] if they are not a number of JSON, [`error::RANGE`] if the magnitude is
+/// too large.
 pub fn value(bytes: &[u8]) -> Result<Decimal, &'static str> {
     let scanned = scan(bytes);
     if !scanned.complete || scanned.used < bytes.len() {
@@ -380,7 +392,7 @@ pub fn value(bytes: &[u8]) -> Result<Decimal, &'static str> {
     Decimal::parse(bytes).ok_or(error::RANGE)
 }
 
-/// Appends an object, as one line without its end.
+/// Appends an object as one line without its newline.
 pub fn push_object(name: &[u8], value: Decimal, out: &mut Writer<'_>) {
     out.push_str("{\"name\":\"");
     out.push_json(name);
@@ -389,7 +401,7 @@ pub fn push_object(name: &[u8], value: Decimal, out: &mut Writer<'_>) {
     out.push_str("}");
 }
 
-/// Appends a line about a metric; with a `count` it is one of the dump.
+/// Appends a line about a metric. A line with a `count` is one of the dump.
 pub fn push_line(name: &[u8], average: Decimal, count: Option<u64>, out: &mut Writer<'_>) {
     out.push(name);
     out.push_str(": avg=");
@@ -402,30 +414,30 @@ pub fn push_line(name: &[u8], average: Decimal, count: Option<u64>, out: &mut Wr
     out.push_str("\n");
 }
 
-/// Appends the line of an error.
+/// Appends the line of an error. `why` is its text.
 pub fn push_error(why: &str, out: &mut Writer<'_>) {
     out.push_str("error: ");
     out.push_str(why);
     out.push_str("\n");
 }
 
-/// A line about a metric, taken apart: name, average, and what the dump adds.
+/// The parts of a line about a metric: name, average, and the count in a line of the dump.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MetricLine<'a> {
-    /// What is measured.
+    /// The name of the metric.
     pub name: &'a [u8],
-    /// Its average, a decimal number.
+    /// The average, a decimal number.
     pub average: &'a [u8],
-    /// How many values that is of; empty for an answer.
+    /// The number of values. Empty in an answer, which has no count.
     pub count: &'a [u8],
 }
 
 impl<'a> MetricLine<'a> {
-    /// Takes a line without its end apart; `None` if it is something else.
+    /// Splits a line without its newline. Returns `None` if it is not a line about a metric.
     #[must_use]
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         const MARK: &[u8] = b": avg=";
-        // (from its end, since a name may hold anything)
+        // The search starts at the end, because a name may contain these bytes.
         let at = line.windows(MARK.len()).rposition(|window| window == MARK)?;
         let (before, rest) = line.split_at_checked(at)?;
         let rest = rest.get(MARK.len()..)?;
@@ -442,7 +454,7 @@ impl<'a> MetricLine<'a> {
         known.then_some(Self { name: before, average, count })
     }
 
-    /// Appends the sample of `metric` for Prometheus (text format 0.0.4).
+    /// Appends the sample of `metric` for Prometheus (text exposition format 0.0.4).
     pub fn push_sample(&self, metric: &str, value: &[u8], out: &mut Writer<'_>) {
         out.push_str(metric);
         out.push_str("{name=\"");

@@ -1,9 +1,10 @@
-//! The bytes of the control protocol: what the words of a request are, and how
-//! errors are named. `docs/control.md` is its manual.
+//! The bytes of the control protocol: the words of a request and the names of errors.
+//! `docs/control.md` is the manual of the protocol.
 
+use crate::limits::JOB_MAX_BYTES;
 use crate::util::lines::{Line, classify};
 use crate::util::string_table::named_enum;
-use crate::util::text::{parse_u64, trim};
+use crate::util::text::{parse_u64, text_with_number, trim};
 
 named_enum! {
     /// The reason for which a request is refused. The text of the reply says more. The name is
@@ -32,10 +33,11 @@ named_enum! {
     }
 }
 
-/// A refusal: its code and what would be right.
+/// A refusal: its code, and a text that says what would be right.
 pub type Refusal = (Code, &'static str);
 
-/// The verb and its argument, both trimmed.
+/// Splits a request into the verb and its argument, both without blanks at their ends. The
+/// argument is empty if there is none.
 #[must_use]
 pub fn split(line: &[u8]) -> (&[u8], &[u8]) {
     let line = trim(line);
@@ -43,18 +45,18 @@ pub fn split(line: &[u8]) -> (&[u8], &[u8]) {
     (line.get(..end).unwrap_or(line), trim(line.get(end..).unwrap_or(&[])))
 }
 
-/// No argument.
+/// Checks that a request has no argument.
 ///
 /// # Errors
-/// There is one.
+/// [`Code::BadRequest`] if there is one.
 pub fn nothing(argument: &[u8]) -> Result<(), Refusal> {
     if argument.is_empty() { Ok(()) } else { Err((Code::BadRequest, "this request takes no argument")) }
 }
 
-/// `wait`, or nothing.
+/// Returns true if the argument is `wait`, and false if there is none.
 ///
 /// # Errors
-/// It is something else.
+/// [`Code::BadRequest`] for any other argument.
 pub fn waits(argument: &[u8]) -> Result<bool, Refusal> {
     match argument {
         b"" => Ok(false),
@@ -63,10 +65,10 @@ pub fn waits(argument: &[u8]) -> Result<bool, Refusal> {
     }
 }
 
-/// A job's text, 1 to 1000 bytes without NUL.
+/// Returns the text of a job: 1 to 1000 bytes without NUL.
 ///
 /// # Errors
-/// It is none.
+/// [`Code::BadRequest`] if it is empty or contains NUL, [`Code::TooLong`] if it is too long.
 pub fn text(argument: &[u8]) -> Result<&[u8], Refusal> {
     match classify(argument) {
         Line::Job(text) => Ok(text),
@@ -74,31 +76,33 @@ pub fn text(argument: &[u8]) -> Result<&[u8], Refusal> {
         Line::Rejected(_) if argument.contains(&0) => {
             Err((Code::BadRequest, "a job may not hold a NUL byte"))
         }
-        Line::Rejected(_) => Err((Code::TooLong, "a job has at most 1000 bytes")),
+        Line::Rejected(_) => {
+            Err((Code::TooLong, text_with_number!("a job has at most ", JOB_MAX_BYTES, " bytes")))
+        }
     }
 }
 
-/// A job's id.
+/// Parses the id of a job, a decimal number.
 ///
 /// # Errors
-/// It is none.
+/// [`Code::BadRequest`] if the argument is not a number.
 pub fn id(argument: &[u8]) -> Result<u64, Refusal> {
     parse_u64(argument).ok_or((Code::BadRequest, "the argument must be the id of a job, a number"))
 }
 
-/// What `retry` and `forget` are about.
+/// The jobs to which `retry` or `forget` applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
-    /// One dead job.
+    /// One dead job, by its id.
     Job(u64),
-    /// All of them.
+    /// All dead jobs.
     Dead,
 }
 
-/// `ID` or `dead`.
+/// Parses the argument of `retry` and `forget`: `ID` or `dead`.
 ///
 /// # Errors
-/// It is neither.
+/// [`Code::BadRequest`] if it is neither.
 pub fn target(argument: &[u8]) -> Result<Target, Refusal> {
     match argument {
         b"dead" => Ok(Target::Dead),
@@ -109,23 +113,23 @@ pub fn target(argument: &[u8]) -> Result<Target, Refusal> {
     }
 }
 
-/// Which jobs `list` shows.
+/// The jobs that `list` shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Filter {
-    /// Those that wait, or wait for their next attempt.
+    /// True to show jobs that wait, also for their next attempt.
     pub waiting: bool,
-    /// Those whose handler runs.
+    /// True to show jobs whose handler runs.
     pub running: bool,
-    /// Those that are dead.
+    /// True to show dead jobs.
     pub dead: bool,
-    /// Only those with higher ids.
+    /// Only jobs with a higher id than this are shown.
     pub after: u64,
 }
 
-/// `[STATE [AFTER_ID]]`
+/// Parses the argument of `list`: `[STATE [AFTER_ID]]`. Without one, all jobs are shown.
 ///
 /// # Errors
-/// It is something else.
+/// [`Code::BadRequest`] if the state is unknown, or the id is not a number.
 pub fn filter(argument: &[u8]) -> Result<Filter, Refusal> {
     let (state, after) = split(argument);
     let (waiting, running, dead) = match state {

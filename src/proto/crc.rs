@@ -1,8 +1,7 @@
-//! CRC-32 (IEEE 802.3, reflected, as in zlib and gzip), from a table of 16
-//! entries: a fifteenth of the usual table's kilobyte, and fast enough for
-//! records of a hundred bytes.
+//! CRC-32 (IEEE 802.3, reflected, as in zlib and gzip). The table has 16 entries, 64 bytes
+//! instead of the usual kilobyte, and is fast enough for records of a hundred bytes.
 
-/// Remainders of the 16 possible nibbles for polynomial 0xEDB88320.
+/// The remainders of the 16 nibbles for the polynomial 0xEDB88320.
 const NIBBLES: [u32; 16] = {
     let mut table = [0u32; 16];
     let mut index = 0;
@@ -23,7 +22,7 @@ const NIBBLES: [u32; 16] = {
     table
 };
 
-/// The CRC-32 of `parts`, as if they were one string.
+/// Returns the CRC-32 of `parts`, taken as one string.
 #[must_use]
 pub fn crc32(parts: &[&[u8]]) -> u32 {
     let mut crc = u32::MAX;
@@ -34,7 +33,7 @@ pub fn crc32(parts: &[&[u8]]) -> u32 {
     !crc
 }
 
-/// Shifts out four bits.
+/// Shifts four bits out of the register.
 fn step(crc: u32) -> u32 {
     (crc >> 4) ^ NIBBLES.get((crc & 15) as usize).copied().unwrap_or(0)
 }

@@ -1,42 +1,43 @@
-//! Decimal numbers with six decimals: read as JSON writes them (RFC 8259, section 6),
-//! averaged and written without losing any of them.
+//! Decimal numbers with six decimals. They are read as JSON writes them (RFC 8259, section 6),
+//! and added, averaged and written without a binary fraction.
 //!
 //! ```text
 //! -  42  .5  e3        sign, digits, fraction, exponent: all but the digits optional
 //! ```
 //!
-//! A number is held as millionths. What it has beyond six decimals is rounded, half
-//! away from zero; so is an average. The magnitude of a number is below 2^64 (after
-//! that), that of a sum as large as `i128` allows: 2^43 of the largest numbers.
+//! A number is held in millionths. Further decimals are rounded, half away from zero, and so
+//! is an average. The magnitude of a rounded number is below 2^64. A sum may be as large as
+//! `i128` allows, which is 2^43 times the largest number.
 //!
-//! The division is done bit by bit: once an answer, and a tenth of the size of the
-//! compiler's for 128 bits, which a 32-bit processor would need.
+//! The division works bit by bit. It is a tenth of the size of the compiler's division for 128
+//! bits, and an answer needs only two divisions.
 
 use crate::util::text::Writer;
 
-/// Decimals that are kept.
+/// The number of decimals that are kept.
 const DECIMALS: i64 = 6;
-/// One, in millionths.
+/// The number one, in millionths.
 const ONE: u64 = 1_000_000;
-/// Every number is smaller than this: 2^64, in millionths.
+/// The bound of the magnitude of a number: 2^64, in millionths. The magnitude is smaller.
 const LIMIT: u128 = (ONE as u128) << 64;
-/// Exponents beyond this are all the same: no text has so many digits.
+/// The bound of an exponent. All larger ones have the same result, because no text has that
+/// many digits.
 const EXPONENT_MAX: i64 = 1 << 40;
 
-/// A number, in millionths.
+/// A number, held in millionths.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Decimal(i128);
 
-/// What stands at the beginning of a text.
+/// The number at the beginning of a text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scanned {
-    /// Bytes that belong to a number, or may.
+    /// The bytes that belong to a number, or to the beginning of one.
     pub used: usize,
-    /// Whether they are a number as they stand.
+    /// True if these bytes are a whole number.
     pub complete: bool,
 }
 
-/// How far into a number a text is.
+/// The part of a number that was read last.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ScanState {
     Start,
@@ -51,7 +52,7 @@ enum ScanState {
 }
 
 impl ScanState {
-    /// The place behind `byte`; `None` if it cannot stand here.
+    /// Returns the state after `byte`, or `None` if no number continues with it.
     fn after(self, byte: u8) -> Option<Self> {
         use ScanState::{Digits, Exponent, ExponentSign, Fraction, Letter, Point, Sign, Start, Zero};
         Some(match (self, byte) {
@@ -68,8 +69,8 @@ impl ScanState {
     }
 }
 
-/// Finds the number at the beginning of `text`. Where it ends with `text`, more of it
-/// may come.
+/// Finds the number at the beginning of `text`. If all of `text` is used, the number may
+/// continue in the bytes that follow.
 #[must_use]
 pub fn scan(text: &[u8]) -> Scanned {
     let mut state = ScanState::Start;
@@ -88,8 +89,8 @@ impl Decimal {
     /// Zero.
     pub const ZERO: Self = Self(0);
 
-    /// The value of `text`, of which [`scan`] says that all of it is a number; `None`:
-    /// it is out of range.
+    /// Returns the value of `text`, all of which must be a number according to [`scan`].
+    /// Returns `None` if its magnitude is 2^64 or more after rounding.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let letter = text.iter().position(|byte| matches!(byte, b'e' | b'E')).unwrap_or(text.len());
@@ -99,7 +100,7 @@ impl Decimal {
             digits => (false, digits),
         };
         let point = mantissa.iter().position(|byte| *byte == b'.').unwrap_or(mantissa.len());
-        // So many digits stand for millionths and more; those behind them are rounded.
+        // This many digits stand for millionths and more. The rest is rounded.
         let kept = i64::try_from(point).ok()?.saturating_add(exponent_in(exponent)).saturating_add(DECIMALS);
         let mut sum = 0;
         let mut index = 0i64;
@@ -111,7 +112,7 @@ impl Decimal {
             sum = add(times_ten(sum), byte.wrapping_sub(b'0'))?;
             index = index.saturating_add(1);
         }
-        // (27 times at most: then it is out of range)
+        // At most 26 steps, because the sum is out of range then.
         while index < kept && sum > 0 {
             sum = add(times_ten(sum), 0)?;
             index = index.saturating_add(1);
@@ -120,24 +121,23 @@ impl Decimal {
         Some(Self(if negative { sum.wrapping_neg() } else { sum }))
     }
 
-    /// Both together; `None` if that cannot be held.
+    /// Returns the sum of two numbers, or `None` if it exceeds `i128`.
     #[must_use]
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).map(Self)
     }
 
-    /// This sum of `count` numbers, divided by that; no number has an average of
-    /// zero.
+    /// Divides the sum of `count` numbers by `count`. The average of no numbers is zero.
     #[must_use]
     pub fn average(self, count: u64) -> Self {
         let (quotient, rest) = divide(self.0.unsigned_abs(), count);
         let up = count > 0 && rest >= count.saturating_sub(rest);
-        // (no larger than the largest number of the sum)
+        // The average fits, because it is not larger than the largest number of the sum.
         let magnitude = i128::try_from(quotient.saturating_add(u128::from(up))).unwrap_or(i128::MAX);
         Self(if self.0 < 0 { magnitude.wrapping_neg() } else { magnitude })
     }
 
-    /// Appends it, with as many decimals as it needs.
+    /// Appends the number, with as many decimals as it needs.
     pub fn emit(self, out: &mut Writer<'_>) {
         let (whole, fraction) = divide(self.0.unsigned_abs(), ONE);
         out.push_str(if self.0 < 0 { "-" } else { "" });
@@ -152,7 +152,8 @@ impl Decimal {
     }
 }
 
-/// The value of `e-12`; 0 for nothing.
+/// Returns the exponent in a text such as `e-12`, or 0 for an empty text. The magnitude is at
+/// most [`EXPONENT_MAX`].
 fn exponent_in(text: &[u8]) -> i64 {
     let (negative, digits) = match text {
         [_, b'-', digits @ ..] => (true, digits),
@@ -165,24 +166,25 @@ fn exponent_in(text: &[u8]) -> i64 {
     if negative { magnitude.wrapping_neg() } else { magnitude }
 }
 
-/// Ten times a number below [`LIMIT`].
+/// Multiplies a number below [`LIMIT`] by ten.
 fn times_ten(number: u128) -> u128 {
     (number << 3).wrapping_add(number << 1)
 }
 
-/// Their sum, if it is below [`LIMIT`].
+/// Adds a digit. Returns `None` if the sum reaches [`LIMIT`].
 fn add(number: u128, digit: u8) -> Option<u128> {
     Some(number.wrapping_add(u128::from(digit))).filter(|sum| *sum < LIMIT)
 }
 
-/// Quotient and rest. Dividing by zero gives zero.
+/// Returns quotient and remainder. Both are zero if the divisor is.
 fn divide(mut number: u128, by: u64) -> (u128, u64) {
     if by == 0 {
         return (0, 0);
     }
     let mut rest = 0u64;
     for _ in 0..u128::BITS {
-        // The number moves out at the top, the quotient in at the bottom.
+        // The bits of the number leave at the top, and those of the quotient enter at the
+        // bottom.
         let carry = rest >> 63;
         rest = (rest << 1) | u64::from(number >> 127 != 0);
         number <<= 1;
@@ -206,7 +208,7 @@ mod tests {
         String::from_utf8(out.as_bytes().to_vec()).unwrap()
     }
 
-    /// The number that a whole text is.
+    /// Reads a number that takes up the whole text.
     fn read(text: &str) -> Option<Decimal> {
         assert_eq!(scan(text.as_bytes()), Scanned { used: text.len(), complete: true }, "{text}");
         Decimal::parse(text.as_bytes())
@@ -216,7 +218,8 @@ mod tests {
         written(read(text).unwrap_or_else(|| panic!("{text}: out of range")))
     }
 
-    /// What a number is, digit by digit, as one does it on paper; its own code.
+    /// Returns the number as it is to be written. It works on the digits, as with pencil and
+    /// paper, and shares no code with [`Decimal`].
     fn reference(text: &str) -> Option<String> {
         let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let exponent: i64 = exponent.trim_start_matches('+').parse().unwrap();
@@ -224,7 +227,7 @@ mod tests {
         let mantissa = mantissa.trim_start_matches('-');
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let digits = format!("{whole}{fraction}");
-        // Shift the point, with as many zeros at both ends as that takes.
+        // Shift the point. Both ends get as many zeros as that takes.
         let zeros = "0".repeat(exponent.unsigned_abs() as usize + 8);
         let long = format!("{zeros}{digits}{zeros}");
         let point = (zeros.len() + whole.len()) as i64 + exponent;
@@ -404,7 +407,8 @@ mod tests {
             if whole {
                 let _ = Decimal::parse(text.as_bytes());
             }
-            // (what it cannot hold, it does not read to its end)
+            // `serde_json` does not read a number to its end if the number is out of its
+            // range.
             let theirs = serde_json::from_str::<f64>(&text).map_err(|error| error.to_string());
             if !theirs.as_ref().is_err_and(|error| error.starts_with("number out of")) {
                 assert_eq!(whole, theirs.is_ok(), "{text}");

@@ -1,62 +1,72 @@
-//! What kind of filesystem holds a file, by the numbers that statfs(2) and stat(2)
-//! give: what a write to it costs, and what is left of it after a power cut.
+//! The kind of the filesystem that holds a file, from the numbers of statfs(2) and stat(2).
+//! It decides what a write costs, and what is left after a power cut.
 
+use crate::util::string_table::{StringTable, string_table};
 use linux_raw_sys::general as raw;
 
-/// What a filesystem is kept in.
+/// The medium of a filesystem.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Medium {
-    /// Memory: gone with the power, and free of wear.
+    /// Memory: the files are lost without power, and writes cause no wear.
     Memory,
-    /// Flash: each write wears it.
+    /// Flash memory: each write wears it.
     Flash,
-    /// Another machine: locks and syncs may mean little.
+    /// A network, or a program (FUSE): locks and syncs may not work as on a local disk.
     Network,
-    /// Memory or flash or a disk below others; the kernel does not tell which.
+    /// Another filesystem below this one. The kernel does not report its medium.
     Stacked,
-    /// Anything else.
+    /// Any other filesystem.
     Disk,
 }
 
-/// The type of UBIFS, which linux-raw-sys does not have (magic.h of Linux).
+/// The type of UBIFS (magic.h of Linux). linux-raw-sys does not have it.
 const UBIFS_SUPER_MAGIC: u32 = 0x2405_1905;
-/// The type of YAFFS, which is not in Linux itself (yaffs_guts.h).
+/// The type of YAFFS (yaffs_guts.h), which is not part of Linux.
 const YAFFS_MAGIC: u32 = 0x5941_ff53;
 
-/// Filesystems by `f_type` (statfs(2)), with their names. All others are disks.
-const KINDS: &[(u32, &str, Medium)] = &[
-    (raw::TMPFS_MAGIC, "tmpfs", Medium::Memory),
-    (raw::RAMFS_MAGIC, "ramfs", Medium::Memory),
-    (raw::JFFS2_SUPER_MAGIC, "JFFS2", Medium::Flash),
-    (UBIFS_SUPER_MAGIC, "UBIFS", Medium::Flash),
-    (YAFFS_MAGIC, "YAFFS", Medium::Flash),
-    (raw::F2FS_SUPER_MAGIC, "F2FS", Medium::Flash),
-    (raw::NFS_SUPER_MAGIC, "NFS", Medium::Network),
-    (raw::CIFS_SUPER_MAGIC, "CIFS", Medium::Network),
-    (raw::SMB2_SUPER_MAGIC, "SMB", Medium::Network),
-    (raw::V9FS_MAGIC, "9P", Medium::Network),
-    (raw::FUSE_SUPER_MAGIC, "FUSE", Medium::Network),
-    (raw::OVERLAYFS_SUPER_MAGIC, "overlay", Medium::Stacked),
-];
+/// Declares the known filesystems: type (`f_type` of statfs(2)), name and medium.
+macro_rules! filesystems {
+    ($($kind:expr, $name:literal, $medium:ident;)*) => {
+        static KINDS: &[u32] = &[$($kind),*];
+        static NAMES: StringTable = string_table![$($name),*];
+        static MEDIA: &[Medium] = &[$(Medium::$medium),*];
+    };
+}
 
-/// Major numbers of block devices that are flash: MTD, UBI's block devices have no
-/// fixed one, MMC and SD cards (devices.txt of Linux).
+// All others are disks.
+filesystems! {
+    raw::TMPFS_MAGIC, "tmpfs", Memory;
+    raw::RAMFS_MAGIC, "ramfs", Memory;
+    raw::JFFS2_SUPER_MAGIC, "JFFS2", Flash;
+    UBIFS_SUPER_MAGIC, "UBIFS", Flash;
+    YAFFS_MAGIC, "YAFFS", Flash;
+    raw::F2FS_SUPER_MAGIC, "F2FS", Flash;
+    raw::NFS_SUPER_MAGIC, "NFS", Network;
+    raw::CIFS_SUPER_MAGIC, "CIFS", Network;
+    raw::SMB2_SUPER_MAGIC, "SMB", Network;
+    raw::V9FS_MAGIC, "9P", Network;
+    raw::FUSE_SUPER_MAGIC, "FUSE", Network;
+    raw::OVERLAYFS_SUPER_MAGIC, "overlay", Stacked;
+}
+
+/// Major numbers of block devices that are flash (devices.txt of Linux): 31 is MTD, 179 is MMC
+/// and SD cards. The block devices of UBI have no fixed number.
 const FLASH_MAJORS: [u64; 2] = [31, 179];
 
-/// The medium and its name for people, from a filesystem's `f_type` and the number of
-/// the device that holds it.
+/// Returns the medium and its name for people, from the `f_type` of a filesystem and the
+/// number of the device that holds it.
 #[must_use]
 pub fn medium(kind: u64, device: u64) -> (Medium, &'static str) {
-    // (the type is a signed word on some machines: only its low 32 bits mean anything)
-    let known = KINDS.iter().find(|(magic, ..)| u64::from(*magic) == kind & 0xffff_ffff);
-    match known {
-        Some((_, name, medium)) => (*medium, name),
+    // The type is a signed word on some machines, so only its low 32 bits have a meaning.
+    let known = KINDS.iter().position(|magic| u64::from(*magic) == kind & 0xffff_ffff);
+    match known.and_then(|index| Some((*MEDIA.get(index)?, NAMES.get(index)))) {
+        Some(known) => known,
         None if FLASH_MAJORS.contains(&major(device)) => (Medium::Flash, "a flash device"),
         None => (Medium::Disk, "a disk"),
     }
 }
 
-/// The major number in a `dev_t` (makedev(3)).
+/// Returns the major number in a `dev_t` (makedev(3)).
 fn major(device: u64) -> u64 {
     (device >> 8 & 0xfff) | (device >> 32 & !0xfff)
 }

@@ -1,27 +1,27 @@
-//! A stream of lines from a client: where one ends, and what to do with one that is
-//! too long.
+//! Splits a client's stream into lines, and discards lines that are too long.
 
-/// What stands at the beginning of a client's input.
+/// The result of reading the beginning of a client's input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framed<'a> {
-    /// A whole request, without its end, and the bytes up to behind that.
+    /// A whole request without its newline, and the number of bytes including the newline. A
+    /// carriage return before the newline is still part of the request.
     Request(&'a [u8], usize),
-    /// A request that is too long; so many bytes are dropped. True: its newline
-    /// was among them.
+    /// A request that is too long, and the number of bytes to drop. The last field is true if
+    /// its newline was among them.
     TooLong(usize, bool),
-    /// Nothing but the rest of such a request; as for that.
+    /// The rest of a request that was too long: the number of bytes to drop. The last field is
+    /// true if its newline was among them.
     Discard(usize, bool),
-    /// The input ended inside a request, of so many bytes: what its sender meant
-    /// is not known, so it is not one.
+    /// The input ended inside a request of this many bytes. It is not used, because its sender
+    /// may have meant to write more.
     Unterminated(usize),
-    /// Not yet a whole request.
+    /// The input holds no whole request yet.
     Partial,
 }
 
-/// Splits off the first request of `input`, of at most `max` bytes without its end (a
-/// newline, or CR and newline). `skipping` is whether the rest of a
-/// request that was too long is still to come; `ended` whether nothing will
-/// come behind `input`.
+/// Splits the first request off `input`. A request has at most `max` bytes, not counting its
+/// newline and a carriage return before it. `skipping` is true if the newline of a request
+/// that was too long has not been found yet. `ended` is true if no bytes will follow `input`.
 #[must_use]
 pub fn frame(input: &[u8], max: usize, skipping: bool, ended: bool) -> Framed<'_> {
     let newline = input.iter().position(|byte| *byte == b'\n');

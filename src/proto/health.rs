@@ -1,64 +1,64 @@
-//! The health file: a heartbeat of fixed width, rewritten in place.
+//! The health file: one heartbeat of fixed width, which is rewritten in place.
 //!
 //! ```text
 //! 1795327895                                  UNIX time, for people and monitors
 //! seq=42 pid=123 boottime=17.250 boot=0b1c… seq=42        (padded with blanks)
 //! ```
 //!
-//! A reader that sees two different `seq` saw half of a write and reads again.
+//! A reader that sees two different values of `seq` saw half of a write, and reads again.
 
 use crate::util::text::{Writer, parse_u64, trim};
 use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
-/// Bytes of the whole file.
+/// Bytes of the health file.
 pub const RECORD_BYTES: usize = 192;
-/// Bytes of a boot id (a UUID, random(4)).
+/// Bytes of a boot id, which is a UUID (random(4)).
 pub const BOOT_ID_BYTES: usize = 36;
-/// Stands for a boot id that cannot be learnt (no /proc).
+/// The boot id if it is unknown, because /proc is not mounted. It matches every boot.
 pub const UNKNOWN_BOOT: [u8; BOOT_ID_BYTES] = *b"00000000-0000-0000-0000-000000000000";
 
-/// One heartbeat.
+/// A heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HealthRecord {
-    /// Seconds since 1970 by the wall clock.
+    /// Seconds since 1970, by the wall clock.
     pub wall: i64,
-    /// Counts the heartbeats of one process.
+    /// The number of the heartbeat, counted in one process.
     pub seq: u64,
-    /// The process.
+    /// The PID of the process that wrote the heartbeat.
     pub pid: u32,
-    /// Milliseconds since boot.
+    /// The time of the heartbeat in milliseconds since boot (CLOCK_BOOTTIME).
     pub boottime_ms: u64,
-    /// Which boot.
+    /// The id of the boot.
     pub boot: [u8; BOOT_ID_BYTES],
 }
 
-/// Why bytes are not a heartbeat.
+/// The reason why bytes are not a heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ParseError {
-    /// Two different sequence numbers: read again.
+    /// The two sequence numbers differ. The reader saw half of a write, and has to read again.
     Torn,
-    /// Not a heartbeat at all.
+    /// The bytes do not have the format of a heartbeat.
     Garbage,
 }
 
-/// What a heartbeat says about its service.
+/// The judgement of a heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// This old, and no older than allowed.
+    /// The heartbeat is not older than allowed. Holds its age.
     Fresh(Duration),
-    /// This old: too old.
+    /// The heartbeat is too old. Holds its age.
     Stale(Duration),
-    /// Written before the last boot.
+    /// The heartbeat was written in another boot.
     OtherBoot,
-    /// Written by another process than the one that holds the lock.
+    /// The heartbeat was written by a process that does not hold the lock.
     OtherPid,
-    /// Dated later than now.
+    /// The time of the heartbeat is later than now.
     Future,
 }
 
 impl HealthRecord {
-    /// The file's content.
+    /// Returns the content of the health file.
     #[must_use]
     pub fn emit(&self) -> [u8; RECORD_BYTES] {
         let mut bytes = [b' '; RECORD_BYTES];
@@ -81,10 +81,10 @@ impl HealthRecord {
         bytes
     }
 
-    /// Reads a file's content.
+    /// Parses the content of a health file.
     ///
     /// # Errors
-    /// [`ParseError::Torn`] for a write seen half, else [`ParseError::Garbage`].
+    /// [`ParseError::Torn`] if half of a write was seen, otherwise [`ParseError::Garbage`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         let mut lines = bytes.split(|byte| *byte == b'\n');
         let record = (|| {
@@ -105,8 +105,8 @@ impl HealthRecord {
         }
     }
 
-    /// Judges the heartbeat at `now` of this boot, `boot`, for the process `pid`; one
-    /// older than `stale_after` is stale.
+    /// Judges the heartbeat for the process `pid`, which holds the lock. `boot` is the id of
+    /// this boot, and `now` the time since it. A heartbeat older than `stale_after` is stale.
     #[must_use]
     pub fn judge(
         &self,
@@ -130,7 +130,7 @@ impl HealthRecord {
     }
 }
 
-/// A number that may be negative: the wall clock may be before 1970.
+/// Parses a number that may be negative, because the wall clock may stand before 1970.
 fn parse_i64(digits: &[u8]) -> Option<i64> {
     match digits.strip_prefix(b"-") {
         Some(rest) => 0i64.checked_sub_unsigned(parse_u64(rest)?),
@@ -138,7 +138,7 @@ fn parse_i64(digits: &[u8]) -> Option<i64> {
     }
 }
 
-/// `S.mmm` in milliseconds.
+/// Parses seconds with exactly three decimals, `S.mmm`. Returns milliseconds.
 fn parse_millis(text: &[u8]) -> Option<u64> {
     let dot = text.iter().position(|byte| *byte == b'.')?;
     let millis = text.get(dot.checked_add(1)?..).filter(|digits| digits.len() == 3)?;

@@ -1,24 +1,27 @@
-//! The lines of the hub: `[pid N] text` from a client to all others, and what the hub
-//! itself says. Whatever a client sends, it cannot look like another one: its control
-//! bytes are shown as `\xNN`.
+//! The lines of the hub: `[pid N] text` from a client to all others, and the hub's own lines.
+//! No client can imitate another one, because its control bytes are shown as `\xNN`.
 
-use crate::util::text::Writer;
+use crate::limits::CHAT_LINE_BYTES;
+use crate::util::text::{Writer, text_with_number};
 use ufmt::uwrite;
 
-/// What a newcomer reads when all places are taken. No client's line can begin so.
+/// The line that a client reads if all slots are taken. No line of a client can begin like it.
 pub const FULL: &[u8] = b"server full\n";
 /// What the sender of a line that is too long reads.
-pub const TOO_LONG: &[u8] = b"[hub] your line was not passed on: a line has at most 1024 bytes\n";
+pub const TOO_LONG: &[u8] =
+    text_with_number!("[hub] your line was not passed on: a line has at most ", CHAT_LINE_BYTES, " bytes\n")
+        .as_bytes();
 
-/// `[pid N] text` and a newline. A text that gets too long because of what has to be
-/// escaped in it is cut, and ends with `…`.
+/// Appends `[pid N] text` and a newline. Control bytes of the text are escaped. A line that
+/// gets too long by that is cut, and ends with `…`.
 pub fn push_line(pid: u32, text: &[u8], out: &mut Writer<'_>) {
     let _ = uwrite!(out, "[pid {}] ", pid);
     out.push_visible(text.strip_suffix(b"\r").unwrap_or(text));
     out.end_line();
 }
 
-/// `[hub] N lines lost` and a newline: how many the reader has not got.
+/// Appends `[hub] N lines lost` and a newline. N is the number of lines that this reader did
+/// not get.
 pub fn push_lost(lost: u32, out: &mut Writer<'_>) {
     let _ = uwrite!(out, "[hub] {} lines lost", lost);
     out.end_line();
@@ -27,7 +30,7 @@ pub fn push_lost(lost: u32, out: &mut Writer<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{CHAT_LINE_BYTES, CLIENT_OUTPUT_BYTES};
+    use crate::limits::CLIENT_OUTPUT_BYTES;
 
     fn line(text: &[u8]) -> Vec<u8> {
         let mut bytes = [0; CLIENT_OUTPUT_BYTES];

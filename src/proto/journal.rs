@@ -6,63 +6,66 @@
 //!         kind flags len  crc32  id    attempt magic body (len bytes)
 //! ```
 //!
-//! Numbers are little-endian. The CRC covers everything but itself. `magic` is
-//! a constant that no job text can imitate (a record holds null bytes, a job
-//! does not), so the next good record is found again behind a damaged one.
+//! Numbers are little-endian and unsigned. The CRC covers all bytes of the record but its own.
+//! No job text can imitate a record, because a header contains NUL bytes and a job text does
+//! not. `magic` is the constant by which the next record is found after damage.
 //!
-//! A *live record* is the record that holds a job's text: [`RecordKind::Add`] while it
-//! waits or runs, [`RecordKind::Dead`] after its last attempt. A job has one valid
-//! live record at a time, the last one.
+//! A *live record* is a record that holds the text of a job: [`RecordKind::Add`] while the job
+//! waits or runs, [`RecordKind::Dead`] after its last attempt has failed. The last live record
+//! of a job is the only valid one.
 //!
-//! Changing this: another meaning of these bytes is another [`VERSION`].
+//! Changing this: another meaning of these bytes needs another [`VERSION`].
 
 use super::crc::crc32;
 use crate::limits::JOB_MAX_BYTES;
 use bitflags::bitflags;
 use heapless::Vec;
 
-/// First bytes of the file; the version and a newline follow.
+/// The first bytes of the file. The version and a newline follow.
 pub const FILE_MAGIC: &[u8] = b"zigsvc-journal ";
-/// The format that this program reads and writes.
+/// The version of the format that this program reads and writes.
 pub const VERSION: &[u8] = b"1";
-/// The whole file header.
+/// The whole header of the file.
 pub const FILE_HEADER: &[u8] = b"zigsvc-journal 1\n";
-/// Bytes of a record before its body.
+/// Bytes of the header of a record.
 pub const HEADER_BYTES: usize = 20;
-/// Bytes before the text in the body of [`RecordKind::Dead`].
+/// Bytes before the text in the body of a [`RecordKind::Dead`] record.
 pub const DEAD_PREFIX_BYTES: usize = 2;
 /// Bytes of the longest body.
 pub const BODY_MAX_BYTES: usize = JOB_MAX_BYTES + DEAD_PREFIX_BYTES;
 /// Bytes of the longest record.
 pub const RECORD_MAX_BYTES: usize = HEADER_BYTES + BODY_MAX_BYTES;
-/// Bytes of the body of [`RecordKind::Claim`].
+/// Bytes of the body of a [`RecordKind::Claim`] record.
 pub const CLAIM_BODY_BYTES: usize = 20;
 
-/// Fills the last two bytes of each header.
+/// The last two bytes of each header.
 const RECORD_MAGIC: u16 = 0xA55A;
 
-/// What a record says. `id` is the job's unless noted.
+/// The kind of a record. `id` is that of the job, unless noted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecordKind {
-    /// First record: `id` is the next job's, the body the next claim's.
+    /// The first record. `id` is that of the next job, and the body is the number of the next
+    /// claim.
     Base = 1,
-    /// Live record of a job that waits; the body is its text.
+    /// The live record of a job that waits. The body is its text.
     Add = 2,
-    /// Attempt `attempt` was started.
+    /// Attempt number `attempt` was started.
     Start = 3,
-    /// Attempt `attempt` failed, and there will be another.
+    /// Attempt number `attempt` failed, and there will be another one.
     Fail = 4,
-    /// Attempt `attempt + 1` was ended by an orderly stop and does not count.
+    /// Attempt number `attempt + 1` was given back to the queue, because the service stopped
+    /// or the handler could not be started. It does not count.
     Requeued = 5,
-    /// The job ended well; nothing is left of it.
+    /// The job succeeded. It has no live record any more.
     Done = 6,
-    /// Live record of a job that failed for good; the body is how, then its text.
+    /// The live record of a job that failed for good. The body is the outcome of its last
+    /// attempt, then its text.
     Dead = 7,
-    /// The live record of `id` with `attempt` is deleted (cancelled, forgotten); the body
-    /// is its size (2 bytes).
+    /// The live record of `id` and `attempt` is deleted, because the job was cancelled or
+    /// forgotten. The body is the size of that record, in 2 bytes.
     Tombstone = 8,
-    /// Claim `id` was read on, from one offset to the other in the body; the
-    /// records that the length in the body covers came from there.
+    /// The claim number `id` was read from one offset to another, which the body holds. The
+    /// records that the length in the body covers are the jobs that were read there.
     Claim = 9,
 }
 
@@ -81,73 +84,74 @@ impl RecordKind {
 }
 
 bitflags! {
-    /// What a record says beyond its kind. Bits without a meaning are kept as they are.
+    /// Additions to the kind of a record. Bits without a meaning are kept.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct RecordFlags: u8 {
-        /// [`RecordKind::Add`]: the job has failed before, and waits its delay again.
+        /// [`RecordKind::Add`]: the job has failed before, and waits for its delay again.
         const DELAYED = 1;
-        /// [`RecordKind::Add`]: the job came from a claim, and `attempt` holds the low half of
-        /// the claim's number. The job has had no attempt.
+        /// [`RecordKind::Add`]: the job came from a claim and had no attempt. `attempt` holds
+        /// the low 16 bits of the claim's number.
         const CLAIMED = 2;
         /// [`RecordKind::Add`]: the record replaces an earlier live record of the same job.
         const MOVED = 4;
-        /// [`RecordKind::Tombstone`]: the live record was that of a dead job.
-        /// [`RecordKind::Add`]: the record replaces the live record of a dead job with the same
-        /// attempt, because that job is tried again.
+        /// [`RecordKind::Tombstone`]: the deleted record is that of a dead job.
+        /// [`RecordKind::Add`]: the record replaces the live record of a dead job with the
+        /// same attempt, because that job is tried again.
         const DEAD = 8;
-        /// [`RecordKind::Claim`]: the record stands for all that was read before it.
+        /// [`RecordKind::Claim`]: the record stands for everything that was read of the claim
+        /// before.
         const ABSOLUTE = 16;
         const _ = !0;
     }
 }
 
-/// One record.
+/// A record, without its checksum and magic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
-    /// What it says.
+    /// The kind of the record.
     pub kind: RecordKind,
-    /// What it says beyond its kind.
+    /// Additions to the kind.
     pub flags: RecordFlags,
-    /// Of the job, or as the kind says.
+    /// The id of the job, or another number according to the kind.
     pub id: u64,
-    /// As the kind says.
+    /// The number of an attempt, or another number according to the kind.
     pub attempt: u16,
-    /// As the kind says.
+    /// The body, at most [`BODY_MAX_BYTES`] bytes. The kind decides its format.
     pub body: &'a [u8],
 }
 
-/// A record does not fit into what is left of a buffer.
+/// The error of a record that does not fit into the rest of a buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BufferFull;
 
-/// What stands at a place in the journal.
+/// The result of parsing a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ParseResult<'a> {
-    /// A good record of so many bytes.
+    /// A valid record. Holds its size in bytes.
     Record(Record<'a>, usize),
-    /// The beginning of a record, cut off; so many bytes are needed.
+    /// The beginning of a record. Holds the number of bytes that are needed at least.
     Truncated(usize),
-    /// Not a record.
+    /// The bytes are not the beginning of a record.
     Bad,
 }
 
 impl<'a> Record<'a> {
-    /// A record without flags and body.
+    /// Returns a record without flags and body.
     #[must_use]
     pub const fn new(kind: RecordKind, id: u64, attempt: u16) -> Self {
         Self { kind, flags: RecordFlags::empty(), id, attempt, body: &[] }
     }
 
-    /// Its size in the journal.
+    /// Returns the size of the record in the journal, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         HEADER_BYTES.saturating_add(self.body.len())
     }
 
-    /// Appends it to `out`.
+    /// Appends the record to `out`.
     ///
     /// # Errors
-    /// It does not fit; `out` is unchanged.
+    /// The record does not fit. `out` is unchanged.
     pub fn emit<const N: usize>(&self, out: &mut Vec<u8, N>) -> Result<(), BufferFull> {
         let length = u16::try_from(self.body.len()).map_err(|_| BufferFull)?;
         if N.saturating_sub(out.len()) < self.size() {
@@ -177,7 +181,7 @@ impl<'a> Record<'a> {
         header
     }
 
-    /// The text of a live record.
+    /// Returns the text of a live record.
     #[must_use]
     pub fn text(&self) -> &'a [u8] {
         match self.kind {
@@ -187,19 +191,20 @@ impl<'a> Record<'a> {
     }
 }
 
-/// What a [`RecordKind::Claim`] record says.
+/// The body of a [`RecordKind::Claim`] record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClaimProgress {
-    /// Everything before this was in the journal already.
+    /// The offset in the claim from which it was read. Everything before was in the journal
+    /// already.
     pub from: u64,
-    /// Everything before this is in the journal now.
+    /// The offset in the claim up to which it was read.
     pub to: u64,
-    /// Bytes of the records behind this one that belong to it.
+    /// Bytes of the records after this one that hold the jobs from there.
     pub batch_bytes: u32,
 }
 
 impl ClaimProgress {
-    /// The body of the record.
+    /// Returns the body as bytes.
     #[must_use]
     pub fn emit(&self) -> [u8; CLAIM_BODY_BYTES] {
         let mut body = [0; CLAIM_BODY_BYTES];
@@ -211,7 +216,7 @@ impl ClaimProgress {
         body
     }
 
-    /// Reads the body of the record.
+    /// Parses the body of a record. Returns `None` if its length is wrong.
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
         let (from, rest) = body.split_first_chunk::<8>()?;
@@ -224,7 +229,7 @@ impl ClaimProgress {
     }
 }
 
-/// What stands at the beginning of `bytes`.
+/// Parses the record at the beginning of `bytes`.
 #[must_use]
 pub fn parse_record(bytes: &[u8]) -> ParseResult<'_> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
@@ -254,16 +259,18 @@ pub fn parse_record(bytes: &[u8]) -> ParseResult<'_> {
     ParseResult::Record(record, record.size())
 }
 
-/// Bytes to skip from the beginning of `bytes` to the next good record, if
-/// there is one that is whole.
+/// Returns the offset of the first valid record in `bytes`, from offset 1 on. Returns `None`
+/// if no valid record is whole.
 #[must_use]
 pub fn resync(bytes: &[u8]) -> Option<usize> {
     (1..bytes.len())
         .find(|at| matches!(parse_record(bytes.get(*at..).unwrap_or(&[])), ParseResult::Record(..)))
 }
 
-/// Bytes to skip from the beginning of `bytes`, where no record is: to the next
-/// good one, or as far as none can begin. `last` says that nothing follows.
+/// Returns the number of bytes to skip, at least 1, from the beginning of `bytes`, where there
+/// is no record. It leads to the next valid record, or else to the first offset at which one
+/// may begin that is not whole yet. If `last` is true, no bytes follow, and all of `bytes` is
+/// skipped in that case.
 #[must_use]
 pub fn skip_damage(bytes: &[u8], last: bool) -> usize {
     let unknown =
@@ -271,18 +278,18 @@ pub fn skip_damage(bytes: &[u8], last: bool) -> usize {
     resync(bytes).unwrap_or(unknown).max(1)
 }
 
-/// What the beginning of the file is.
+/// The judgement of the first bytes of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileHeader {
-    /// A journal of this version.
+    /// The file is a journal of this version.
     Known,
-    /// A journal of another version.
+    /// The file is a journal of another version.
     OtherVersion,
-    /// Damaged, or not a journal.
+    /// The file is damaged, too short, or not a journal.
     Damaged,
 }
 
-/// Judges the beginning of a file.
+/// Judges the first bytes of a file.
 #[must_use]
 pub fn file_header(bytes: &[u8]) -> FileHeader {
     match bytes.strip_prefix(FILE_MAGIC) {

@@ -1,28 +1,28 @@
-//! Log lines: `[2026-11-22T06:11:35Z] [INFO] text`, and the same for syslog
-//! (RFC 3164) and for a journal that reads priorities (`<N>`, sd-daemon(3)).
+//! Log lines: `[2026-11-22T06:11:35Z] [INFO] text`. The formats for syslog (RFC 3164) and for
+//! a journal that reads priorities (`<N>`, sd-daemon(3)) are here, too.
 
 use crate::limits::SYSLOG_MAX_BYTES;
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
-/// How important a line is, least first.
+/// The level of a line, from the least important to the most important.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
-    /// For whoever changes the program.
+    /// Details for developers.
     Debug,
-    /// What happened.
+    /// An event of normal operation.
     Info,
-    /// What somebody should look at.
+    /// A condition that the administrator should look at.
     Warn,
-    /// What failed.
+    /// A failure.
     Error,
 }
 
 impl Level {
-    /// The names in the configuration, by discriminant.
+    /// The names in the configuration. The discriminant of a level is the index of its name.
     pub const NAMES: &'static [&'static str] = &["debug", "info", "warn", "error"];
 
-    /// The level of that index in [`Level::NAMES`]; the last for a larger one.
+    /// Returns the level of an index of [`Level::NAMES`]. A larger index has the last level.
     #[must_use]
     pub const fn from_index(index: u8) -> Self {
         match index {
@@ -33,7 +33,7 @@ impl Level {
         }
     }
 
-    /// `[INFO] ` as it stands in a line.
+    /// Returns the tag in a line, such as `[INFO] `, with its blank.
     #[must_use]
     pub const fn tag(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ impl Level {
         }
     }
 
-    /// The severity of RFC 3164, section 4.1.1.
+    /// Returns the severity of RFC 3164, section 4.1.1.
     #[must_use]
     pub const fn severity(self) -> u8 {
         match self {
@@ -55,29 +55,30 @@ impl Level {
         }
     }
 
-    /// `<N>` in front of a line for a journal (sd-daemon(3)).
+    /// Returns the prefix `<N>` of a line for a journal (sd-daemon(3)).
     #[must_use]
     pub const fn prefix(self) -> [u8; 3] {
         [b'<', b'0'.wrapping_add(self.severity()), b'>']
     }
 }
 
-/// How a line is dated.
+/// The format of the timestamps of lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TimestampFormat {
-    /// `[2026-11-22T06:11:35Z] `
+    /// A date and a time, such as `[2026-11-22T06:11:35Z] `.
     Iso,
-    /// `[1795327895] `
+    /// Seconds since 1970, such as `[1795327895] `.
     Unix,
-    /// Not at all.
+    /// No timestamp.
     None,
 }
 
 impl TimestampFormat {
-    /// The names in the configuration, by discriminant.
+    /// The names in the configuration. The discriminant of a format is the index of its name.
     pub const NAMES: &'static [&'static str] = &["iso", "unix", "none"];
 
-    /// The stamp of that index in [`TimestampFormat::NAMES`]; the last for a larger one.
+    /// Returns the format of an index of [`TimestampFormat::NAMES`]. A larger index has the
+    /// last one.
     #[must_use]
     pub const fn from_index(index: u8) -> Self {
         match index {
@@ -87,7 +88,7 @@ impl TimestampFormat {
         }
     }
 
-    /// Writes the stamp for `wall` seconds since 1970.
+    /// Writes the timestamp for `wall` seconds since 1970.
     pub fn emit(self, wall: i64, out: &mut Writer<'_>) {
         match self {
             Self::Iso => {
@@ -103,7 +104,7 @@ impl TimestampFormat {
     }
 }
 
-/// `2026-11-22T06:11:35Z` (RFC 3339) for `wall` seconds since 1970; a clock
+/// Writes `wall` seconds since 1970 as UTC, such as `2026-11-22T06:11:35Z` (RFC 3339). A time
 /// before 1970 is shown as 1970.
 pub fn emit_iso(wall: i64, out: &mut Writer<'_>) {
     let seconds = u64::try_from(wall).unwrap_or(0);
@@ -122,9 +123,9 @@ pub fn emit_iso(wall: i64, out: &mut Writer<'_>) {
     }
 }
 
-/// Year, month and day of a count of days since 1970-01-01 in the proleptic
-/// Gregorian calendar: years are counted from March, so that the leap day is
-/// the last of its year, in eras of 400 years with 146,097 days each.
+/// Returns year, month and day of the day number `days` since 1970-01-01, in the proleptic
+/// Gregorian calendar. Years are counted from March, so that the leap day is the last day of
+/// its year, and are grouped in eras of 400 years with 146,097 days each.
 #[expect(clippy::arithmetic_side_effects, reason = "every step is bounded by its divisor; days < 2^48")]
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
@@ -137,9 +138,9 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + carry, month, day)
 }
 
-/// One syslog datagram: facility daemon (3), no timestamp, because syslogd
-/// stamps it and there is no time zone database here. `text` is escaped
-/// already; a longer one is cut and marked.
+/// Writes one syslog datagram (RFC 3164) of the facility daemon (3) into `buffer`. It has no
+/// timestamp, because syslogd adds one, and because the local time is not known without a time
+/// zone database. `text` must be escaped already. A text that is too long is cut and marked.
 pub fn emit_syslog<'a>(
     buffer: &'a mut [u8; SYSLOG_MAX_BYTES],
     level: Level,
@@ -154,9 +155,9 @@ pub fn emit_syslog<'a>(
     out
 }
 
-/// A line of the log, with its stamp and its tag, as a journal that reads
-/// priorities wants it: `<N>text` (sd-daemon(3)). It has a date of its own. Never
-/// longer than `line`.
+/// Appends a log line in the format of a journal that reads priorities: `<N>text`
+/// (sd-daemon(3)). `line` has a timestamp of the format `stamp` and a tag. Both are left out,
+/// because the journal records time and priority. The result is not longer than `line`.
 pub fn push_for_journal(line: &[u8], stamp: TimestampFormat, out: &mut Writer<'_>) {
     let line = if stamp == TimestampFormat::None { line } else { behind_bracket(line) };
     let level = match line.get(1) {
@@ -169,7 +170,7 @@ pub fn push_for_journal(line: &[u8], stamp: TimestampFormat, out: &mut Writer<'_
     out.push(behind_bracket(line));
 }
 
-/// What follows the first `] `.
+/// Returns the text after the first `] `.
 fn behind_bracket(line: &[u8]) -> &[u8] {
     let end = line.iter().position(|byte| *byte == b']').unwrap_or(0);
     line.get(end.saturating_add(2)..).unwrap_or(&[])

@@ -1,5 +1,5 @@
-//! Bytes: parsing what comes from outside, and building what goes out. Pure:
-//! no system call, no clock, no state between two calls.
+//! Bytes: parses input from outside, and builds output. This layer is pure: it makes no system
+//! call, reads no clock, and keeps no state between two calls.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 

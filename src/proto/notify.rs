@@ -1,36 +1,36 @@
-//! What a service tells the manager that started it: datagrams of lines
-//! `NAME=VALUE` (sd_notify(3)), and what that manager says in the environment.
+//! The datagrams that a service sends to the service manager that started it: lines
+//! `NAME=VALUE` (sd_notify(3)). The manager's variables in the environment are read here, too.
 
 use crate::limits::WATCHDOG_MIN;
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::Duration;
 
-/// A step in the life of a service.
+/// A change in the state of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotifyState {
-    /// It began to read its configuration anew, at this CLOCK_MONOTONIC in
+    /// The service has begun to read its configuration again, at this CLOCK_MONOTONIC in
     /// microseconds. [`NotifyState::Ready`] follows.
     Reloading(u64),
-    /// It is ready, or ready again.
+    /// The service is ready, after its start or after a reload.
     Ready,
-    /// It is about to end.
+    /// The service is about to end.
     Stopping,
 }
 
-/// One datagram.
+/// The content of one datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct NotifyMessage {
-    /// What happened, if anything did.
+    /// The change of state to report, if any.
     pub state: Option<NotifyState>,
-    /// Whether it tells how the service is, in words.
+    /// True to describe the state of the service in words.
     pub status: bool,
-    /// Whether it says that the service is alive.
+    /// True to report that the service is alive.
     pub watchdog: bool,
 }
 
 impl NotifyMessage {
-    /// Its text. `status` is one line, in two parts, escaped where that is
-    /// needed.
+    /// Appends the text of the datagram. `pid` is that of the service. `status` is one line in
+    /// two parts, escaped already.
     pub fn emit(self, pid: u32, status: (&[u8], &str), out: &mut Writer<'_>) {
         let (text, number) = match self.state {
             Some(NotifyState::Reloading(usec)) => ("RELOADING=1\nMONOTONIC_USEC=", usec),
@@ -55,10 +55,10 @@ impl NotifyMessage {
     }
 }
 
-/// How often `WATCHDOG=1` is to be sent: at half of `usec`
-/// (`WATCHDOG_USEC`), if `for_pid` (`WATCHDOG_PID`) is unset or names `pid`.
-/// `None`: never, as for 0, for the largest number, which means infinity, and
-/// for what is no number (sd_watchdog_enabled(3)).
+/// Returns the time between two messages `WATCHDOG=1` (sd_watchdog_enabled(3)): half of
+/// `usec`, which is `WATCHDOG_USEC` in microseconds, but at least [`WATCHDOG_MIN`]. Returns
+/// `None` if the messages are not wanted: `usec` is unset, 0, not a number, or the largest
+/// number, which means infinity, or `for_pid`, which is `WATCHDOG_PID`, is set and not `pid`.
 #[must_use]
 pub fn watchdog_every(usec: Option<&[u8]>, for_pid: Option<&[u8]>, pid: u32) -> Option<Duration> {
     if for_pid.is_some_and(|digits| parse_u64(digits) != Some(u64::from(pid))) {

@@ -1,31 +1,31 @@
-//! What the two processes of the opener say to each other, and how a client's request
-//! ends. Every message has one length, which is checked before anything in it is; and
-//! every byte of it is checked, because the worker, which parses what strangers send, is
-//! not trusted by the process that opens files.
+//! The messages between the two processes of the opener, and the framing of a client's
+//! request. Messages have a fixed length in each direction, which is checked first, and then
+//! each byte is checked. The process that opens files does not trust the worker, because the
+//! worker parses input from strangers.
 //!
 //! ```text
 //! request  kind slot flags length  serial:4 pid:4 uid:4  path:256     worker → main
 //! answer   kind slot 0 0           serial:4 value:4                   main → worker
 //! ```
 //!
-//! Numbers are little-endian. What a message does not use is zero.
+//! Numbers are little-endian. A field that a message does not use is zero.
 //!
-//! Changing this: both sides are one binary, and one process forked from the other, so
-//! there are no versions.
+//! Changing this: there are no versions, because both processes run the same binary and one
+//! was forked from the other.
 
 use crate::limits::{CLIENTS_MAX, PATH_MAX_BYTES};
 
-/// Bytes of every message of the worker.
+/// Bytes of each message of the worker.
 pub const TO_MAIN_BYTES: usize = 16 + PATH_MAX_BYTES + 1;
-/// Bytes of every message to the worker.
+/// Bytes of each message to the worker.
 pub const TO_WORKER_BYTES: usize = 12;
 
-/// What a client reads before its descriptor.
+/// The bytes that a client reads together with the descriptor of its file.
 pub const FILE: &[u8] = b"F";
-/// What a client reads whose path is not on the list.
+/// The reply to a client whose path is not on the list.
 pub const DENIED: &[u8] = b"DENIED";
 
-/// The highest errno (errno(3)).
+/// The highest error number of Linux (errno(3)).
 const ERRNO_MAX: u32 = 4095;
 
 const OPEN: u8 = 1;
@@ -38,52 +38,53 @@ const REFUSED: u8 = 2;
 const FAILED: u8 = 3;
 const LISTENER: u8 = 4;
 
-/// Bytes that are no message.
+/// The error of bytes that are not a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed;
 
-/// A client of the worker: an answer for one that left reaches nobody else.
+/// The client of the worker that a message is about. An answer for a client that has left
+/// reaches no other client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestId {
-    /// Its slot, below [`CLIENTS_MAX`].
+    /// The slot of the client, below [`CLIENTS_MAX`].
     pub slot: u8,
-    /// Which of those that had the slot.
+    /// The number of the client among those that have had the slot.
     pub serial: u32,
 }
 
-/// What a client asks for.
+/// The path that a client asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PathRequest<'a> {
-    /// The path, or its first [`PATH_MAX_BYTES`].
+    /// The path, or its first [`PATH_MAX_BYTES`] bytes.
     pub path: &'a [u8],
-    /// It is longer than that.
+    /// True if the path is longer than that.
     pub too_long: bool,
 }
 
-/// A message of the worker.
+/// A message of the worker to main.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ToMain<'a> {
-    /// A client, with this process and user, wants a file.
+    /// A client asks for a file.
     Open {
-        /// Who is to get the answer.
+        /// The client that gets the answer.
         request_id: RequestId,
-        /// Its process, for the log.
+        /// The PID of the client, for the log.
         pid: u32,
-        /// Its user, for the log.
+        /// The uid of the client, for the log.
         uid: u32,
-        /// What it wants.
+        /// The path that the client asks for.
         request: PathRequest<'a>,
     },
     /// The worker has finished a turn of its loop.
     Alive,
-    /// It works, but still sees the whole file system: this errno.
+    /// The worker runs, but still sees the whole file system. Holds the errno.
     ChrootFailed(u32),
-    /// It could not give up its rights, and ends: this errno.
+    /// The worker could not give up its privileges, and ends. Holds the errno.
     PrivDropFailed(u32),
 }
 
 impl<'a> ToMain<'a> {
-    /// The message as bytes.
+    /// Returns the message as bytes.
     #[must_use]
     pub fn emit(&self) -> [u8; TO_MAIN_BYTES] {
         let mut bytes = [0; TO_MAIN_BYTES];
@@ -124,10 +125,10 @@ impl<'a> ToMain<'a> {
         bytes
     }
 
-    /// Reads a message.
+    /// Parses a message.
     ///
     /// # Errors
-    /// These bytes are none.
+    /// The bytes are not a message.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (head, text) = bytes.split_first_chunk::<16>().ok_or(Malformed)?;
         let [kind, slot, flags, length, s0, s1, s2, s3, p0, p1, p2, p3, u0, u1, u2, u3] = *head;
@@ -156,22 +157,22 @@ impl PathRequest<'_> {
     const NOTHING: Self = Self { path: &[], too_long: false };
 }
 
-/// A message to the worker.
+/// A message of main to the worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ToWorker {
-    /// The file is open; its descriptor is with this message.
+    /// The file is open. Its descriptor comes with this message.
     Opened(RequestId),
     /// The path is not on the list.
     Denied(RequestId),
-    /// It is, and cannot be opened: this errno.
+    /// The path is on the list, but the file cannot be opened. Holds the errno.
     Failed(RequestId, u32),
-    /// Accept from the socket whose descriptor is with this message, and tell that you
-    /// are alive after so many milliseconds at the latest.
+    /// Clients are to be accepted from the socket whose descriptor comes with this message.
+    /// The worker has to send [`ToMain::Alive`] at least once in this many milliseconds.
     Listener(u32),
 }
 
 impl ToWorker {
-    /// The message as bytes.
+    /// Returns the message as bytes.
     #[must_use]
     pub fn emit(&self) -> [u8; TO_WORKER_BYTES] {
         let (kind, request_id, value) = match *self {
@@ -185,10 +186,10 @@ impl ToWorker {
         [kind, request_id.slot, 0, 0, s0, s1, s2, s3, v0, v1, v2, v3]
     }
 
-    /// Reads a message.
+    /// Parses a message.
     ///
     /// # Errors
-    /// These bytes are none.
+    /// The bytes are not a message.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let [kind, slot, 0, 0, s0, s1, s2, s3, v0, v1, v2, v3] = *bytes else { return Err(Malformed) };
         let (serial, value) = (u32::from_le_bytes([s0, s1, s2, s3]), u32::from_le_bytes([v0, v1, v2, v3]));
@@ -204,8 +205,9 @@ impl ToWorker {
     }
 }
 
-/// What the client asks for whose input is `input` so far: a path up to its newline, or
-/// to the end of the input if that has `ended`. `None`: that is not known yet.
+/// Returns the path that a client asks for. `input` holds the bytes that it has sent, and
+/// `ended` is true if no more will follow. The path ends before the first newline, or at the
+/// end of the input. Returns `None` if that end has not come yet.
 #[must_use]
 pub fn path_request(input: &[u8], ended: bool) -> Option<PathRequest<'_>> {
     let newline = input.iter().position(|byte| *byte == b'\n');
@@ -252,7 +254,7 @@ mod tests {
         ]
     }
 
-    /// Numbers that are the same in every run.
+    /// Returns pseudo-random numbers. They are equal in each run.
     fn random(seed: &mut u64) -> u8 {
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*seed >> 56) as u8
@@ -284,7 +286,7 @@ mod tests {
             bytes[at] = byte;
             assert_eq!(ToMain::parse(&bytes), Err(Malformed), "{at} {byte}");
         }
-        // One without arguments has none.
+        // A message without arguments has zeros only.
         for at in 1..TO_MAIN_BYTES {
             let mut bytes = ToMain::Alive.emit();
             bytes[at] = 1;
@@ -353,7 +355,7 @@ mod tests {
         for round in 0..100_000u32 {
             let mut bytes: Vec<u8> = (0..TO_MAIN_BYTES).map(|_| random(&mut seed)).collect();
             if round % 2 == 0 {
-                // (else hardly any is one)
+                // Without this, hardly any of the messages would be valid.
                 let length = usize::from(bytes[3]);
                 (bytes[0], bytes[1], bytes[2]) = (bytes[0] % 6, bytes[1] % 20, bytes[2] % 3);
                 bytes[16 + length..].fill(0);

@@ -1,9 +1,9 @@
-//! Lines of /etc/passwd and /etc/group (passwd(5), group(5)).
+//! Parses the lines of /etc/passwd (passwd(5)) and /etc/group (group(5)).
 
 use crate::util::text::parse_u64;
 
-/// The uid and gid of a passwd line whose user is called `name`, or whose uid
-/// is the number `name`.
+/// Returns uid and gid of a line of /etc/passwd, if its user is called `name` or has the uid
+/// `name`.
 #[must_use]
 pub fn user_named(line: &[u8], name: &[u8]) -> Option<(u32, u32)> {
     let mut fields = line.split(|byte| *byte == b':');
@@ -13,7 +13,7 @@ pub fn user_named(line: &[u8], name: &[u8]) -> Option<(u32, u32)> {
     if wanted { Some((parse_id(uid)?, parse_id(gid)?)) } else { None }
 }
 
-/// The gid of a group line whose group is called `name`.
+/// Returns the gid of a line of /etc/group, if its group is called `name`.
 #[must_use]
 pub fn group_named(line: &[u8], name: &[u8]) -> Option<u32> {
     let mut fields = line.split(|byte| *byte == b':');
@@ -21,7 +21,7 @@ pub fn group_named(line: &[u8], name: &[u8]) -> Option<u32> {
     if !name.is_empty() && group == name { parse_id(gid) } else { None }
 }
 
-/// The gid of a group line that lists the user `member`.
+/// Returns the gid of a line of /etc/group, if the user `member` is on its list.
 #[must_use]
 pub fn group_with_member(line: &[u8], member: &[u8]) -> Option<u32> {
     let mut fields = line.split(|byte| *byte == b':');
@@ -30,8 +30,8 @@ pub fn group_with_member(line: &[u8], member: &[u8]) -> Option<u32> {
     if listed && !member.is_empty() { parse_id(gid) } else { None }
 }
 
-/// Parses the number of a user or a group. The highest number is none: to the kernel it
-/// means "unchanged".
+/// Parses a uid or gid. Returns `None` for the highest number of 32 bits, because it means
+/// "unchanged" to the kernel (chown(2)).
 #[must_use]
 pub fn parse_id(field: &[u8]) -> Option<u32> {
     parse_u64(field).and_then(|id| u32::try_from(id).ok()).filter(|id| *id != u32::MAX)

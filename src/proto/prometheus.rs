@@ -1,12 +1,12 @@
-//! The fields of a `status` answer that are metrics (`status.rs`), in the text format of
-//! Prometheus (version 0.0.4).
+//! Writes the fields of a `status` answer that are metrics (`status.rs`), in the text
+//! exposition format of Prometheus (version 0.0.4).
 
 use super::status::{FieldMetric, METRICS, MetricType, degraded_names, field, number};
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
-/// Writes whether `service` is up, and the numbers of its `answer`, if there is one. `states`
-/// are the names of all degraded states that it can have.
+/// Writes if `service` is up, and the numbers of its `answer`, if there is one. `states` are
+/// the names of all degraded states that the service can have.
 pub fn emit<'a>(
     service: &str,
     up: bool,
@@ -39,7 +39,7 @@ pub fn emit<'a>(
     }
 }
 
-/// The two comment lines before a metric.
+/// Writes the two comment lines that precede a metric.
 fn describe(metric: &str, kind: MetricType, help: &str, out: &mut Writer<'_>) {
     let kind = if kind == MetricType::Counter { "counter" } else { "gauge" };
     let _ = uwrite!(out, "# HELP zigsvc_{} {}\n# TYPE zigsvc_{} {}\n", metric, help, metric, kind);
@@ -63,7 +63,7 @@ mod tests {
         String::from_utf8(out.as_bytes().to_vec()).unwrap()
     }
 
-    /// Value and type of each sample, after checking what promtool checks.
+    /// Returns name, labels and value of each sample, after the checks that promtool makes.
     fn check(text: &str) -> Vec<(String, String, f64)> {
         let is_name = |name: &str| {
             name.starts_with(|c: char| c.is_ascii_lowercase())

@@ -1,18 +1,18 @@
-//! The services' names.
+//! The names of the services.
 
 use crate::util::string_table::named_enum;
 
 named_enum! {
-    /// A service of the binary, in the order in which the services are named to the user. The
-    /// name is that of the command line and of file names.
+    /// A service of the binary, in the order in which services are shown to the user. The name
+    /// is that of the command line and of file names.
     pub enum Service {
         /// Runs jobs from a queue.
         Jobs = "jobs",
         /// Passes lines between clients.
         Hub = "hub",
-        /// Opens files for clients that may not open them.
+        /// Opens files for clients that may not open them themselves.
         Opener = "opener",
-        /// Averages metrics.
+        /// Keeps sums and averages of metrics.
         Collector = "collector",
         /// Keeps the other services running.
         Supervisor = "supervisor",

@@ -1,36 +1,36 @@
-//! The fields of `status`: the one table of all of them, and reading them from an answer.
+//! The fields of a reply to `status`: the table of all fields, and the functions that read a
+//! reply.
 //!
-//! An answer is one line of words `name=value`. The table's order is the order in the line.
+//! A reply is one line of words `name=value`, in the order of the table.
 //!
 //! # Changing this
 //!
 //! A new field is one row here, and its computation: an arm of `value` in the service that has
-//! it. A row that names a metric is shown to Prometheus, too. A name that was published once
-//! stays.
+//! it. A row that names a metric is also shown to Prometheus. A published name stays.
 
 use crate::util::text::{Writer, parse_u64};
 
-/// The type of a metric, and how it is shown.
+/// The type of a metric, and the unit in which it is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MetricType {
-    /// It only grows until the service starts again.
+    /// A counter: it only grows while the service runs.
     Counter,
-    /// It goes up and down.
+    /// A gauge: it can grow and shrink.
     Gauge,
     /// A gauge in milliseconds, shown in seconds.
     Millis,
 }
 
-/// How Prometheus sees a field.
+/// The metric of a field, for Prometheus.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FieldMetric {
     /// The name of the field.
     pub field: &'static str,
-    /// The name of the metric less `zigsvc_`.
+    /// The name of the metric, without the prefix `zigsvc_`.
     pub name: &'static str,
-    /// Its type.
+    /// The type of the metric.
     pub kind: MetricType,
-    /// Its description.
+    /// The description of the metric.
     pub help: &'static str,
 }
 
@@ -62,7 +62,7 @@ macro_rules! status_fields {
 
 status_fields! {
     Uptime "uptime" Gauge "uptime_seconds" "Time since the service started.";
-    /// Times that `supervisor` restarted a process.
+    /// Times that `supervisor` has restarted a process.
     Restarts "restarts";
     Jobs "jobs" Counter "jobs_ended_total" "Jobs that ended, well or dead.";
     AttemptsFailed "failed" Counter "attempts_failed_total" "Attempts of jobs that failed.";
@@ -77,26 +77,26 @@ status_fields! {
     LogLost "log_lost" Counter "log_lines_lost_total" "Log lines that no file took.";
     Fsyncs "fsyncs" Counter "spool_fsyncs_total" "Syncs of the spool.";
     SpoolBytes "spool_bytes" Counter "spool_written_bytes_total" "Bytes written to the spool.";
-    /// Clients of `hub` since its start.
+    /// Clients that `hub` has accepted since its start.
     Joined "joined";
     Clients "clients" Gauge "clients" "Connections to the control socket.";
-    /// Lines that `hub` passed on.
+    /// Lines that `hub` has passed on.
     Lines "lines";
-    /// Metrics that `collector` knows.
+    /// Names of metrics that `collector` knows.
     Metrics "metrics";
-    /// Values that `collector` counted.
+    /// Values that `collector` has counted.
     Values "values";
-    /// Files that `opener` handed out.
+    /// Files that `opener` has handed out.
     Opened "opened";
     Denied "denied" Counter "requests_denied_total" "Requests of those who may not.";
-    /// Files that `opener` could not open.
+    /// Files on the list that `opener` could not open.
     OpensFailed "failed";
     /// The PID of the worker of `opener`.
     Worker "worker";
     HealthAge "health_age_ms" Millis "heartbeat_age_seconds" "Time since the last heartbeat.";
 }
 
-/// The lines of `status` for a person: `$name` stands for the value of a field.
+/// The lines of `status` for a person. `$name` stands for the value of a field.
 pub const SCREEN: &str = "  jobs       $jobs ended, $failed failed attempts
   queue      $waiting waiting, $running running, $delayed delayed, $dead dead, room for $room
   spool      $fsyncs fsyncs, $spool_bytes written
@@ -105,7 +105,7 @@ pub const SCREEN: &str = "  jobs       $jobs ended, $failed failed attempts
   degraded   $degraded
 ";
 
-/// Writes one field with a blank before it.
+/// Appends a blank and one field.
 pub fn push_field(name: &str, value: u64, out: &mut Writer<'_>) {
     out.push_str(" ");
     out.push_str(name);
@@ -121,19 +121,19 @@ pub fn fields(answer: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Returns the value of one field.
+/// Returns the value of the first field called `name`.
 #[must_use]
 pub fn field<'a>(answer: &'a [u8], name: &str) -> Option<&'a [u8]> {
     fields(answer).find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
 }
 
-/// Returns the value of one field if it is a number.
+/// Returns the value of the first field called `name`, if it is a number.
 #[must_use]
 pub fn number(answer: &[u8], name: &str) -> Option<u64> {
     parse_u64(field(answer, name)?)
 }
 
-/// Returns the names in the value of `degraded`. There are none in `none`.
+/// Returns the names in the value of `degraded`. The value `none` has no names.
 pub fn degraded_names(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').filter(|name| !matches!(*name, b"" | b"none"))
 }

@@ -39,7 +39,7 @@ const REASON_BYTES: usize = 400;
 /// Bytes of the answer to `status`, and of the line of SIGUSR2.
 const STATUS_BYTES: usize = 640;
 
-/// The subject of a poll result.
+/// The subject of a poll result. An index is one byte, because a set of them lies on the stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PollSource {
     /// A signal arrived.
@@ -47,15 +47,23 @@ pub enum PollSource {
     /// A client wants to connect.
     Listener,
     /// The client at this slot.
-    Client(usize),
+    Client(u8),
     /// The output of the child at this index.
-    Output(usize),
+    Output(u8),
     /// The end of the process at this index.
-    End(usize),
+    End(u8),
     /// The start report of the process at this index.
-    Report(usize),
+    Report(u8),
     /// A descriptor that only this service has: inotify, the worker's channel.
     Other,
+}
+
+impl PollSource {
+    /// Returns the client at `slot`.
+    #[must_use]
+    pub fn client(slot: usize) -> Self {
+        Self::Client(u8::try_from(slot).unwrap_or(u8::MAX))
+    }
 }
 
 /// The process that shows that a service is alive.
@@ -212,7 +220,7 @@ impl ServiceBase {
             }
             for (slot, _) in clients.connected() {
                 if let Some((fd, interest)) = clients.interest(slot, reads(slot)) {
-                    set.watch(fd.as_fd(), interest, PollSource::Client(slot));
+                    set.watch(fd.as_fd(), interest, PollSource::client(slot));
                 }
             }
         }

@@ -109,7 +109,7 @@ impl Collector {
             self.drop_client(slot);
         }
         for slot in 0..CLIENTS_MAX {
-            self.serve_client(slot, ready.contains(&PollSource::Client(slot)), now);
+            self.serve_client(slot, ready.contains(&PollSource::client(slot)), now);
         }
         if ready.contains(&PollSource::Listener) {
             self.accept(now);

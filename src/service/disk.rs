@@ -59,18 +59,6 @@ impl SpoolDisk {
         });
     }
 
-    /// Whether claims are open.
-    #[must_use]
-    pub fn has_claims(&self) -> bool {
-        self.claims.iter().any(Option::is_some)
-    }
-
-    /// The queue file that is claimed.
-    #[must_use]
-    pub fn queue(&self) -> &Path {
-        &self.queue
-    }
-
     /// From now on another queue file; to be called while no claim is open.
     pub fn set_queue(&mut self, queue: &Path) {
         self.queue = queue.clone();

@@ -95,7 +95,7 @@ impl Hub {
         }
         for source in &ready {
             if let PollSource::Client(slot) = *source {
-                self.on_client(slot, now);
+                self.on_client(slot.into(), now);
             }
         }
         if ready.contains(&PollSource::Listener) {

@@ -1,4 +1,4 @@
-//! What a client may do: the rules of `allow_uid` and `allow_gid`.
+//! Decides which rights a client has: the rules of `allow_uid` and `allow_gid`.
 
 use crate::limits::ALLOW_IDS_MAX;
 use heapless::Vec;
@@ -58,8 +58,8 @@ impl AccessPolicy {
             return Access::Owner;
         }
         let named = self.everybody || self.uids.contains(&uid) || self.gids.contains(&gid);
-        // Without an answer of the kernel, the mode of the socket decides: with 0660
-        // only members of the group can connect.
+        // If the kernel cannot answer, the mode of the socket decides, because only members of
+        // the group can connect to a socket of mode 0660.
         let is_member = || !self.gids.is_empty() && in_groups(&self.gids).unwrap_or(self.mode() == 0o660);
         if named || is_member() { Access::Guest } else { Access::Denied }
     }

@@ -1,41 +1,41 @@
-//! The collector's table: of each metric the sum and the number of its values, in the
-//! order in which they first came. Nothing is ever taken out of it; so an index in it
-//! stays the same, and a dump can be sent in steps.
+//! The table of the collector: the sum and the number of the values of each metric, in the
+//! order in which the metrics first came. No metric is removed. Therefore an index stays
+//! valid, and a dump can be sent in steps.
 
 use crate::limits::METRICS_MAX;
 use crate::proto::collector::{Metric, MetricName};
 use crate::proto::decimal::Decimal;
 use heapless::Vec;
 
-/// See the module's documentation.
+/// The metrics that the collector knows, at most [`METRICS_MAX`].
 pub struct Metrics {
     known: Vec<Known, METRICS_MAX>,
 }
 
-/// One metric.
+/// A metric.
 struct Known {
     name: MetricName,
     sum: Decimal,
     count: u64,
 }
 
-/// Why a value was not counted.
+/// The reason why a value was not counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MetricRefused {
-    /// There is no room for another name.
+    /// The name is new, and the table is full.
     Full,
-    /// The sum, or the number of values, would not fit.
+    /// The sum, or the number of values, would overflow.
     TooLarge,
 }
 
 impl Metrics {
-    /// No metrics, all zeros.
+    /// An empty table, all zeros.
     pub const EMPTY: Self = Self { known: Vec::new() };
 
-    /// Counts a value; returns the average of its metric.
+    /// Adds a value to its metric. Returns the average of the metric.
     ///
     /// # Errors
-    /// It was not counted, and nothing was changed.
+    /// The reason for which the value was not counted. The table is unchanged.
     pub fn add(&mut self, metric: &Metric) -> Result<Decimal, MetricRefused> {
         if let Some(known) = self.known.iter_mut().find(|known| known.name == metric.name) {
             let sum = known.sum.checked_add(metric.value).ok_or(MetricRefused::TooLarge)?;
@@ -47,20 +47,20 @@ impl Metrics {
         self.known.push(known).map(|()| metric.value).map_err(|_| MetricRefused::Full)
     }
 
-    /// Name, average and number of values of the metric at `index`, counted from 0.
+    /// Returns name, average and number of values of the metric at `index`, from 0.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<(&[u8], Decimal, u64)> {
         let known = self.known.get(index)?;
         Some((&known.name, known.sum.average(known.count), known.count))
     }
 
-    /// How many metrics there are.
+    /// Returns the number of metrics.
     #[must_use]
     pub fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no metrics.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
@@ -111,7 +111,7 @@ mod tests {
         let largest = number("18446744073709551615.999999");
         let mut metrics = Metrics::EMPTY;
         metrics.add(&metric("cpu", "18446744073709551615.999999")).unwrap();
-        // Doubled until it cannot be, and then added to until it cannot be.
+        // The sum is doubled until that overflows. Then values are added until that overflows.
         let mut sum = largest;
         while let Some(double) = sum.checked_add(sum) {
             sum = double;

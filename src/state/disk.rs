@@ -5,7 +5,16 @@ use linux_raw_sys::errno;
 
 /// The errno of an operation that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub struct DiskError(pub i32);
+
+impl DiskError {
+    /// Returns true if the disk, the quota or the file has no room.
+    #[must_use]
+    pub fn is_no_space(self) -> bool {
+        [NO_SPACE, OVER_QUOTA, DiskError(errno::EFBIG as i32)].contains(&self)
+    }
+}
 
 /// The disk is full, or new jobs would take the space that queued jobs need.
 pub const NO_SPACE: DiskError = DiskError(errno::ENOSPC as i32);

@@ -1,24 +1,24 @@
-//! A stream of bytes on its way into files that rotate: what of it may be written
-//! now, in which file, behind which stamp. No byte is added but stamps, none is
-//! dropped, and their order stays.
+//! Decides how a stream of bytes is written into files that rotate: which bytes can be written
+//! now, to which file, and after which timestamp. Only timestamps are added to the stream. No
+//! byte is dropped, and the order stays.
 //!
-//! A *line* ends with its newline. It goes into one file whole, unless it is
-//! longer than [`COPY_LINE_BYTES`]: then its first part is written as if it were
-//! a line, and the rest as it comes (the stream is *inside* a line), cut where
-//! the file is full. So a file is larger than its limit only if it holds nothing
-//! but one line, or the first part of one.
+//! A *line* ends with its newline. It is written to one file as a whole, unless it is longer
+//! than [`COPY_LINE_BYTES`]. The first part of such a line is written like a line. The stream
+//! is *inside* a line then: the rest is written as it arrives, and is divided where a file is
+//! full. Thus a file exceeds its limit only if it holds nothing but one line, or the first
+//! part of one.
 
 use crate::limits::COPY_LINE_BYTES;
 use crate::proto::log::TimestampFormat;
 use crate::util::lines::find_newline;
 use crate::util::text::Writer;
 
-/// How many bytes at the start of `held` may be written now: whole lines, a line
-/// that is too long to wait for its end, the rest of one that was, or, when the
-/// stream has `ended`, all.
+/// Returns the number of bytes at the start of `held` that can be written now. These are whole
+/// lines, a line that is too long to wait for its end, the rest of such a line, or all bytes
+/// if the stream has `ended`.
 ///
-/// There is no newline in the first `known` bytes. `inside`: they continue a line
-/// whose beginning is written.
+/// There must be no newline in the first `known` bytes. `inside` is true if the bytes continue
+/// a line whose beginning was written.
 #[must_use]
 pub fn ready(held: &[u8], known: usize, inside: bool, ended: bool) -> usize {
     let fresh = held.get(known..).unwrap_or(&[]);
@@ -30,18 +30,18 @@ pub fn ready(held: &[u8], known: usize, inside: bool, ended: bool) -> usize {
     }
 }
 
-/// What to do with a block.
+/// The next action for a block of bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StreamAction {
-    /// Write so many bytes of it to the file (at least one).
+    /// Write this many bytes of the block to the file, at least one.
     Write(usize),
-    /// Begin a new file first.
+    /// Start a new file first.
     Rotate,
 }
 
-/// The next step with a `block` that is ready (at least one byte). `inside`: it
-/// continues the line that the file ends with. The file has `size` bytes, and is
-/// full with `max`; 0: never.
+/// Returns the next action for a `block` of at least one byte that is ready. `inside` is true
+/// if the block continues the line that the file ends with. The file has `size` bytes, and is
+/// full at `max` bytes. With 0 it is never full.
 #[must_use]
 pub fn next_action(block: &[u8], inside: bool, size: u64, max: u64) -> StreamAction {
     let room = usize::try_from(max.saturating_sub(size)).unwrap_or(usize::MAX);
@@ -57,34 +57,35 @@ pub fn next_action(block: &[u8], inside: bool, size: u64, max: u64) -> StreamAct
     }
 }
 
-/// Length of the first line of `block`, its newline included; all of it if there
+/// Returns the length of the first line of `block` with its newline, or of all of it if there
 /// is none.
 fn first_line(block: &[u8]) -> usize {
     find_newline(block).map_or(block.len(), |at| at.saturating_add(1))
 }
 
-/// Bytes of the longest stamp, and some.
+/// Bytes that hold the longest timestamp.
 pub const STAMP_MAX_BYTES: usize = 32;
 
-/// Puts a stamp in front of each line.
+/// Puts a timestamp in front of each line.
 pub struct Stamper {
     stamp: TimestampFormat,
-    /// The stamp of second `wall`: `text[..length]`.
+    /// The timestamp of the second `wall`: `text[..length]`.
     text: [u8; STAMP_MAX_BYTES],
     length: usize,
     wall: Option<i64>,
-    /// The stream is inside a line.
+    /// True if the stream is inside a line.
     inside: bool,
 }
 
 impl Stamper {
-    /// In this form.
+    /// Returns a stamper that writes timestamps of this format. No timestamp is written before
+    /// the first call of [`Stamper::set_time`].
     #[must_use]
     pub const fn new(stamp: TimestampFormat) -> Self {
         Self { stamp, text: [0; STAMP_MAX_BYTES], length: 0, wall: None, inside: false }
     }
 
-    /// The lines that come now are of second `wall` since 1970.
+    /// Sets the timestamp of the next lines, in seconds since 1970.
     pub fn set_time(&mut self, wall: i64) {
         if self.wall != Some(wall) {
             let mut out = Writer::new(&mut self.text);
@@ -94,9 +95,10 @@ impl Stamper {
         }
     }
 
-    /// Copies lines from `block` to `out`, each behind its stamp, until there are
-    /// `enough` bytes of them or no more; returns how many bytes were taken and how
-    /// many are in `out`. That must have room for `enough`, a stamp and the block.
+    /// Copies lines from `block` to `out`, each after its timestamp, until at least `enough`
+    /// bytes were written or `block` ends. Returns the number of bytes taken from `block`, and
+    /// of bytes written to `out`. `out` must have space for `enough`, a timestamp and the
+    /// block together.
     pub fn copy(&mut self, block: &[u8], out: &mut [u8], enough: usize) -> (usize, usize) {
         let (mut taken, mut filled) = (0usize, 0usize);
         while filled < enough

@@ -1,44 +1,45 @@
-//! What the manager of a service is still to be told, and when its watchdog is
-//! to be fed. What was not taken is tried again, in the order in which it
-//! happened: a manager with a full queue must not miss that the service is ready.
+//! Decides what is sent to the service manager, and when its watchdog is kicked. A message
+//! that the manager did not accept is tried again, and the order of states is kept. This
+//! matters because a manager whose queue is full must not miss that the service is ready.
 //!
 //! ```text
-//! Reloading ─▶ Ready ─▶ Stopping      (and no other step from then on)
-//!        the status, at any time, goes along or alone
+//! Reloading ─▶ Ready ─▶ Stopping      (no other state after that)
+//!        the status goes with a state, or alone
 //! ```
 
 use crate::limits::NOTIFY_RETRY;
 use crate::proto::notify::{NotifyMessage, NotifyState};
 use crate::util::time::{Duration, Instant};
 
-/// See the module's documentation.
+/// The messages that are to be sent to the service manager.
 #[derive(Debug)]
 pub struct NotifyQueue {
-    /// What is to be told: that it reloads, since when; that it is ready; that
-    /// it stops; how it is.
+    /// The changes of state to be reported: a reload and its time, ready, stopping. `status`
+    /// is true if the description of the state is to be sent.
     reloading: Option<u64>,
     ready: bool,
     stopping: bool,
     status: bool,
-    /// It stops, whether that was told or not.
+    /// True if the service stops, whether that was reported or not.
     stopped: bool,
-    /// The last attempt failed: none before this but for a new step.
+    /// The last attempt failed. The next one is not made before this time, unless the state
+    /// changes or the watchdog is due.
     retry_at: Instant,
     watchdog: Option<WatchdogTimer>,
 }
 
-/// When the watchdog is to be fed.
+/// The time of the next kick of the service manager's watchdog.
 #[derive(Clone, Copy, Debug)]
 struct WatchdogTimer {
     every: Duration,
     due: Instant,
-    /// A turn that was finished found it due.
+    /// True if a finished turn found the kick due.
     kick_pending: bool,
 }
 
 impl NotifyQueue {
-    /// Nothing is to be told yet; the watchdog is to be fed each `every` from `now` on,
-    /// if at all.
+    /// Returns a queue without messages. The watchdog is kicked each `every` from `now` on, or
+    /// never if that is `None`.
     #[must_use]
     pub fn new(every: Option<Duration>, now: Instant) -> Self {
         let watchdog = every.map(|every| WatchdogTimer { every, due: now + every, kick_pending: false });
@@ -53,7 +54,7 @@ impl NotifyQueue {
         }
     }
 
-    /// Something happened.
+    /// Records a change of state. After a stop, no other state is reported.
     pub fn on_state(&mut self, state: NotifyState) {
         if self.stopped {
             return;
@@ -68,13 +69,13 @@ impl NotifyQueue {
         }
     }
 
-    /// How the service is has changed.
+    /// Records that the description of the state has changed.
     pub fn on_status(&mut self) {
         self.status = true;
     }
 
-    /// A turn of the loop was finished at `now`; true if there is something to
-    /// send.
+    /// Records that a turn of the loop was finished at `now`. Returns true if there is a
+    /// message to send.
     pub fn on_turn(&mut self, now: Instant) -> bool {
         if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.due.is_due(now)) {
             watchdog.due = now + watchdog.every;
@@ -84,13 +85,13 @@ impl NotifyQueue {
         self.retry_at.is_due(now) && self.next_message().is_some()
     }
 
-    /// When the loop has to wake for the watchdog.
+    /// Returns the time at which the loop has to wake up for the watchdog.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.watchdog.map(|watchdog| watchdog.due)
     }
 
-    /// The next datagram.
+    /// Returns the next message to send.
     #[must_use]
     pub fn next_message(&self) -> Option<NotifyMessage> {
         let reloading = self.reloading.map(NotifyState::Reloading);
@@ -104,9 +105,9 @@ impl NotifyQueue {
         (message != NotifyMessage::default()).then_some(message)
     }
 
-    /// That datagram was taken.
+    /// Records that the message was accepted.
     pub fn on_sent(&mut self) {
-        // Only the first of these was told.
+        // If a reload was pending, only that was reported.
         if self.reloading.take().is_none() {
             (self.ready, self.stopping) = (false, false);
         }
@@ -117,8 +118,8 @@ impl NotifyQueue {
         }
     }
 
-    /// It was not taken, at `now`. The watchdog is fed earlier, and only by
-    /// another turn.
+    /// Records that the message was not accepted at `now`. The kick becomes due again after
+    /// [`NOTIFY_RETRY`] at the latest, and still needs a finished turn.
     pub fn on_refused(&mut self, now: Instant) {
         self.retry_at = now + NOTIFY_RETRY;
         if let Some(watchdog) = &mut self.watchdog
@@ -148,7 +149,7 @@ mod tests {
         NotifyQueue::new(None, at(0))
     }
 
-    /// The steps that are told when everything is taken.
+    /// Returns the states that are reported if each message is accepted.
     fn told(queue: &mut NotifyQueue) -> Vec<NotifyState> {
         let mut states = Vec::new();
         while let Some(message) = queue.next_message() {
@@ -216,7 +217,7 @@ mod tests {
         assert_eq!(queue.next_deadline(), Some(at(1100)));
         assert!(!queue.on_turn(at(1099)));
         assert_eq!(queue.next_message(), None);
-        // Due, but no turn was finished.
+        // The kick is due, but no turn was finished.
         queue.on_state(NotifyState::Ready);
         assert!(!queue.next_message().unwrap().watchdog);
         queue.on_sent();

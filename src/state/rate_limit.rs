@@ -1,10 +1,10 @@
-//! How often what strangers cause is logged: who may nothing must not be able to fill the
-//! log. All of it is counted elsewhere.
+//! Limits the log lines that unauthorized clients and strangers cause, so that they cannot
+//! fill the log. The events are all counted, also those that are not logged.
 
 use crate::limits::QUOTA;
 use crate::util::time::Instant;
 
-/// See the module's documentation.
+/// The number of lines logged within the current [`QUOTA`].
 #[derive(Default)]
 pub struct RateLimit {
     since: Instant,
@@ -12,7 +12,8 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// Whether one more may be logged at `now`, of `most` within [`QUOTA`].
+    /// Records an event at `now`. Returns true if it may be logged: at most `most` events are
+    /// within [`QUOTA`].
     pub fn take(&mut self, now: Instant, most: u32) -> bool {
         if (self.since + QUOTA).is_due(now) {
             (self.since, self.used) = (now, 0);

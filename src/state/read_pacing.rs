@@ -1,29 +1,29 @@
-//! When to read a pipe again. A writer that makes one write(2) for each line, as
-//! fast as it can, would cost its reader several system calls and a wake-up a
-//! line; left alone for a moment it fills the pipe, and the reader takes hundreds
-//! of lines at once. What waits in a pipe is safe.
+//! Decides when to read a pipe. A writer that makes one write(2) for each line, as fast as it
+//! can, would cost its reader several system calls and a wake-up for each line. After a short
+//! pause the pipe holds hundreds of lines, which are read at once. Bytes that wait in a pipe
+//! are not lost.
 //!
-//! The pause grows while little is found after it, and shrinks while much is:
-//! who writes large blocks is never made to wait, and neither is the first line
-//! after [`READ_PACING_QUICK_US`] of silence, however slow its writer.
+//! The pause grows while few bytes are found after it, and shrinks while many are found. A
+//! writer of large blocks therefore never waits. The first line after [`READ_PACING_QUICK_US`]
+//! of silence is also read at once, however slow its writer is.
 
 use crate::limits::{
     READ_PACING_LITTLE_BYTES, READ_PACING_MAX_US, READ_PACING_MIN_US, READ_PACING_MUCH_BYTES,
     READ_PACING_QUICK_US,
 };
 
-/// See the module's documentation. Times are microseconds of any clock.
+/// The pause before each read of a pipe. Times are microseconds of any clock.
 #[derive(Default, Debug)]
 pub struct ReadPacing {
     pause_us: u64,
-    /// When what was read last was done with.
+    /// The time at which the bytes of the last read were processed.
     done_us: u64,
-    /// More came soon after that.
+    /// True if more bytes came within [`READ_PACING_QUICK_US`] of that time.
     quick: bool,
 }
 
 impl ReadPacing {
-    /// There is something to read: for how long to let it wait for more.
+    /// Records that the pipe can be read. Returns the pause to make before, in microseconds.
     pub fn on_ready(&mut self, now_us: u64) -> u64 {
         self.quick = now_us.saturating_sub(self.done_us) < READ_PACING_QUICK_US;
         if !self.quick {
@@ -32,7 +32,7 @@ impl ReadPacing {
         self.pause_us
     }
 
-    /// So many bytes were found, and are done with.
+    /// Records that `bytes` were read and processed.
     pub fn on_done(&mut self, now_us: u64, bytes: usize) {
         self.done_us = now_us;
         if bytes >= READ_PACING_MUCH_BYTES {
@@ -50,8 +50,7 @@ impl ReadPacing {
 mod tests {
     use super::*;
 
-    /// Lets a writer of `bytes_per_ms` write for a while; the pauses that it gets,
-    /// once they have settled.
+    /// Simulates a writer of `bytes_per_ms`. Returns the pauses after the first hundred reads.
     fn settled(bytes_per_ms: u64, pipe: u64) -> Vec<u64> {
         let mut pacing = ReadPacing::default();
         let (mut now, mut pauses) = (1_000_000, Vec::new());
@@ -70,7 +69,7 @@ mod tests {
 
     #[test]
     fn who_writes_lines_without_pause_is_left_alone_until_there_is_much() {
-        // 100 MB/s: a pipe of 64 KiB is full after 0.65 ms.
+        // A pipe of 64 KiB is full after 0.65 ms at 100 MB/s.
         for pause in settled(100_000, 65_536) {
             assert!((100..=800).contains(&pause), "{pause}");
         }

@@ -1,35 +1,37 @@
-//! Where a path leads at this moment: every symbolic link in it followed, as realpath(3)
-//! does, but bounded, and without asking for more than the links.
+//! Resolves each symbolic link in a path, like realpath(3), but with a bounded number of
+//! steps, and with a look at the links only.
 //!
-//! What does not exist (yet) is taken as it is written, behind what its folder is: the
-//! file may appear later.
+//! A name that does not exist is kept as it is, after its resolved folder, and so are the
+//! names after it, because the file may be created later.
 
 use crate::limits::{LINKS_MAX, PATH_MAX_BYTES};
 use crate::util::path::Path;
 use heapless::Vec;
 
-/// What a name is.
+/// The kind of a name in the file system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NodeKind {
-    /// A symbolic link; so many bytes of its target were written.
+    /// A symbolic link. Holds the number of bytes of its target that were written to the
+    /// buffer.
     Link(usize),
-    /// Anything else.
+    /// A name that exists and is not a symbolic link.
     Other,
-    /// Nothing, or nothing that we may look at.
+    /// A name that does not exist, or that this process may not look at.
     Missing,
-    /// It could not be looked at this time (EIO, ENOMEM).
+    /// A name that could not be looked at this time (EIO, ENOMEM).
     Unknown,
 }
 
-/// Tells what the name at the end of a path is; the target of a link goes into the buffer.
+/// Returns the kind of the last name of a path, and writes the target of a link to the buffer.
 pub type ReadLink<'a> = &'a mut dyn FnMut(&Path, &mut [u8]) -> NodeKind;
 
-/// What is still to be walked: the target of one link, a slash, and the rest of the path
-/// that it stood in.
+/// The part of the path that is to be resolved: the target of one link, a slash, and the names
+/// after that link.
 type Rest = Vec<u8, { 2 * PATH_MAX_BYTES + 2 }>;
 
-/// Where the absolute path `path` leads; `None` if that could not be found out this time.
-/// One with too many links, or that gets too long, leads to itself, and is no file then.
+/// Resolves the absolute path `path`. Returns `None` if a name could not be looked at this
+/// time. A path with more than [`LINKS_MAX`] links, or that gets too long, is returned as it
+/// is.
 #[must_use]
 pub fn realpath(path: &Path, read_link: ReadLink<'_>) -> Option<Path> {
     let mut known = true;
@@ -63,7 +65,7 @@ fn walk(path: &Path, read_link: ReadLink<'_>) -> Option<Path> {
                     NodeKind::Missing | NodeKind::Unknown => return whole.with_suffix(behind),
                     NodeKind::Link(length) => {
                         links = links.checked_add(1).filter(|links| *links <= LINKS_MAX)?;
-                        // (a target that fills the buffer may have been cut)
+                        // A target that fills the buffer may be incomplete.
                         let target = target.get(..length).filter(|_| length <= PATH_MAX_BYTES)?;
                         if target.first() == Some(&b'/') {
                             done = Path::new(b"/")?;
@@ -89,7 +91,7 @@ mod tests {
         Path::new(text.as_bytes()).unwrap()
     }
 
-    /// Where `text` leads in a file system of these links and these other files.
+    /// Resolves `text` in a file system of these links and these other names.
     fn resolved(text: &str, links: &[(&str, &str)], others: &[&str]) -> String {
         let links: BTreeMap<_, _> = links.iter().copied().collect();
         let mut read_link = |path: &Path, target: &mut [u8]| {

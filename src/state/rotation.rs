@@ -1,26 +1,26 @@
-//! Log rotation as a list of renames that a crash may end after any one.
+//! Log rotation as a list of renames. A crash may happen after each of them.
 //!
 //! ```text
-//! log.3 ▶ gone   log.2 ▶ log.3   log.1 ▶ log.2   log ▶ log.1   new log
+//! log.3 ▶ deleted   log.2 ▶ log.3   log.1 ▶ log.2   log ▶ log.1   new log
 //! ```
 //!
-//! Only the files below the first gap are moved: a rotation that was cut short
-//! has left a gap, and the next one fills it instead of pushing the oldest
-//! file out. So no line is lost before its time.
+//! Only the files below the first gap are moved. A rotation that a crash interrupted leaves a
+//! gap, and the next one fills it instead of deleting the oldest file. Thus no file is deleted
+//! before `keep` newer ones exist.
 
-/// What to do next.
+/// The next action of a rotation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RotationAction {
-    /// Does `log.N` exist? Answer with [`Rotation::found`].
+    /// Check if `log.N` exists, and call [`Rotation::found`].
     Look(u32),
-    /// Rename `log.N` to `log.N+1`, where 0 is the log itself; answer with
+    /// Rename `log.N` to `log.N+1`, where N = 0 is the log itself, and call
     /// [`Rotation::renamed`].
     Rename(u32),
-    /// Open the log anew. The rotation is over.
+    /// Open a new log. The rotation has ended.
     Reopen,
 }
 
-/// A rotation that is under way.
+/// A rotation in progress.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rotation {
     keep: u32,
@@ -29,21 +29,21 @@ pub struct Rotation {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum RotationState {
-    /// Looking for the first gap; this number is next.
+    /// Searching for the first gap. Holds the number to check next.
     Looking(u32),
-    /// Moving up; this number is next.
+    /// Renaming the files below the gap. Holds the number to rename next.
     Moving(u32),
     Done,
 }
 
 impl Rotation {
-    /// Begins a rotation that keeps `keep` old files (at least one).
+    /// Starts a rotation that keeps `keep` old files, at least one.
     #[must_use]
     pub fn new(keep: u32) -> Self {
         Self { keep: keep.max(1), state: RotationState::Looking(1) }
     }
 
-    /// What to do next.
+    /// Returns the next action.
     #[must_use]
     pub fn next_action(&self) -> RotationAction {
         match self.state {
@@ -53,10 +53,10 @@ impl Rotation {
         }
     }
 
-    /// The answer to [`RotationAction::Look`].
+    /// Records the result of [`RotationAction::Look`].
     pub fn found(&mut self, exists: bool) {
         if let RotationState::Looking(number) = self.state {
-            // The last one that is kept counts as a gap: it is replaced.
+            // The oldest file that is kept counts as a gap, because it is replaced.
             self.state = if exists && number < self.keep {
                 RotationState::Looking(number.saturating_add(1))
             } else {
@@ -65,7 +65,7 @@ impl Rotation {
         }
     }
 
-    /// The answer to [`RotationAction::Rename`], when it was done.
+    /// Records that [`RotationAction::Rename`] has succeeded.
     pub fn renamed(&mut self) {
         if let RotationState::Moving(number) = self.state {
             self.state = number.checked_sub(1).map_or(RotationState::Done, RotationState::Moving);
@@ -78,10 +78,11 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// A folder: number of the file (0 is the log) and what it holds.
+    /// A folder: the content of each file by its number. The log has the number 0.
     type Folder = BTreeMap<u32, u32>;
 
-    /// Rotates, and stops after `steps` renames as a crash would.
+    /// Rotates, and stops after `steps` renames as a crash would. Returns true if the rotation
+    /// has ended.
     fn rotate(folder: &mut Folder, keep: u32, steps: u32) -> bool {
         let mut rotation = Rotation::new(keep);
         let mut done = 0;
@@ -126,8 +127,8 @@ mod tests {
             for steps in 0..=keep {
                 let mut folder: Folder = (0..=keep).map(|number| (number, 100 - number)).collect();
                 let finished = rotate(&mut folder, keep, steps);
-                // The service comes back and logs on; if the log was moved
-                // away before the crash, it begins a new one.
+                // The service starts again and logs. It starts a new log if the crash came
+                // after the log was renamed.
                 if finished || !folder.contains_key(&0) {
                     folder.insert(0, 101);
                 }

@@ -1,8 +1,9 @@
 //! Decides what the supervisor does with its instances.
 //!
-//! [`Supervision`] performs nothing. The service reports each event with an `on_` method,
-//! and pulls what time makes due with [`Supervision::poll`], until that returns `None`.
-//! It performs each [`Decision`] before it asks for the next one.
+//! [`Supervision`] performs nothing. The service reports each event with
+//! [`Supervision::on_report`] or [`Supervision::on_stop`], and pulls the decisions that time
+//! makes due with [`Supervision::poll`], until that returns `None`. It performs each
+//! [`Decision`] before it asks for the next one.
 //!
 //! | state \ event | first stop | stop, leave running | second stop | probes are due | deadline of an instance |
 //! | --- | --- | --- | --- | --- | --- |
@@ -20,8 +21,7 @@ use crate::limits::SUPERVISED_MAX;
 use crate::util::time::{Instant, earliest};
 use core::ops::Range;
 use heapless::Vec;
-use instance::{Action, Decision, Event, ExitReason, Instance, NOTHING, Phase, Rules};
-use probe::{FileVersion, Probe, ProbeError};
+use instance::{Action, Decision, Event, ExitReason, Instance, NOTHING, Phase, Report, Rules};
 
 /// Whether the supervisor stops, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -195,10 +195,9 @@ impl Supervision {
     /// Returns the next decision that is due at `now`, and the instance that it is about.
     pub fn poll(&mut self, now: Instant) -> Option<(usize, Decision)> {
         while let Some(index) = self.to_stop.next() {
-            let decision = match self.stop_mode {
-                StopMode::Killing => self.decide(index, |instance, _| instance.on_second_stop(now)),
-                _ => self.decide(index, |instance, rules| instance.on_shutdown(now, rules)),
-            };
+            let is_second = self.stop_mode == StopMode::Killing;
+            let decision =
+                self.on_report(index, now, if is_second { Report::SecondStop } else { Report::Stop });
             if decision != NOTHING {
                 return Some((index, decision));
             }
@@ -226,64 +225,10 @@ impl Supervision {
 
     // ----- events -------------------------------------------------------------
 
-    /// Takes the result of [`Action::Probe`] of a service; `None` if it proves nothing.
-    pub fn on_probe(&mut self, index: usize, now: Instant, probe: Option<Probe>) -> Decision {
-        self.decide(index, |instance, rules| {
-            probe.map_or(NOTHING, |probe| instance.on_probe(now, probe, rules))
-        })
-    }
-
-    /// Takes the result of [`Action::Probe`] of a program.
-    pub fn on_program_probe(
-        &mut self,
-        index: usize,
-        now: Instant,
-        found: Result<FileVersion, ProbeError>,
-    ) -> Decision {
-        self.decide(index, |instance, rules| instance.on_program_probe(now, found, rules))
-    }
-
-    /// Takes the result of [`Action::CheckLock`]; `None` if the lock cannot be probed.
-    pub fn on_lock(&mut self, index: usize, now: Instant, probe: Option<Probe>) -> Decision {
-        self.decide(index, |instance, rules| instance.on_lock(now, probe, rules))
-    }
-
-    /// Records that [`Action::Start`] has started the child of this PID.
-    pub fn on_started(&mut self, index: usize, now: Instant, pid: u32) {
-        self.decide(index, |instance, _| {
-            instance.on_started(now, pid);
-            NOTHING
-        });
-    }
-
-    /// Records that [`Action::Start`] has failed.
-    pub fn on_not_started(&mut self, index: usize, now: Instant) -> Decision {
-        self.decide(index, |instance, _| instance.on_not_started(now))
-    }
-
-    /// Records that the child has reported ready.
-    pub fn on_ready(&mut self, index: usize) -> Decision {
-        self.decide(index, |instance, _| instance.on_ready())
-    }
-
-    /// Records that the process `pid` has ended. `probe` is the state of its lock since
-    /// then; `None` if the lock cannot be probed.
-    pub fn on_gone(
-        &mut self,
-        index: usize,
-        now: Instant,
-        (pid, reason): (u32, ExitReason),
-        probe: Option<Probe>,
-    ) -> Decision {
-        // Without a probe nothing is known but that this process held the lock.
-        let probe = probe.unwrap_or(Probe::Held(pid, Ok(())));
-        self.decide(index, |instance, _| instance.on_gone(now, pid, reason, probe))
-    }
-
-    /// Asks an instance for a decision, and counts the restart that it may announce.
-    fn decide(&mut self, index: usize, ask: impl FnOnce(&mut Instance, &Rules) -> Decision) -> Decision {
+    /// Reports to an instance what happened at `now`, and counts the restart that follows.
+    pub fn on_report(&mut self, index: usize, now: Instant, report: Report) -> Decision {
         let Some(instance) = self.instances.get_mut(index) else { return NOTHING };
-        let decision = ask(instance, &self.rules);
+        let decision = instance.on_report(now, report, &self.rules);
         if let (_, Some(Event::Died(reason, _) | Event::Replaced(reason, _))) = decision
             && reason != ExitReason::NotStarted
         {

@@ -1,23 +1,23 @@
-//! Lines: where one ends, and, in the queue file, whether it is a job.
+//! Finds the ends of lines, and decides if a line of the queue file is a job.
 
-use super::text::trim;
+use super::text::{text_with_number, trim};
 use crate::limits::JOB_MAX_BYTES;
 
 /// The reason why a line of more than [`JOB_MAX_BYTES`] is not a job.
-pub const TOO_LONG: &str = "it is longer than 1000 bytes";
+pub const TOO_LONG: &str = text_with_number!("it is longer than ", JOB_MAX_BYTES, " bytes");
 
-/// What one line of the queue file is.
+/// The kind of a line of the queue file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Line<'a> {
-    /// Only blanks: skipped.
+    /// An empty line, or one of blanks only. It is skipped.
     Empty,
-    /// A job of 1 to [`JOB_MAX_BYTES`] bytes, trimmed.
+    /// A job: 1 to [`JOB_MAX_BYTES`] bytes without NUL and without blanks at both ends.
     Job(&'a [u8]),
-    /// Not a job, for the reason given.
+    /// A line that is not a job. Holds the reason.
     Rejected(&'static str),
 }
 
-/// Judges a line that is whole, without its newline.
+/// Judges a whole line, given without its newline.
 #[must_use]
 pub fn classify(line: &[u8]) -> Line<'_> {
     match trim(line) {
@@ -28,8 +28,8 @@ pub fn classify(line: &[u8]) -> Line<'_> {
     }
 }
 
-/// Where the first newline is. A word at a time: this is most of the work that
-/// `log` with stamps does.
+/// Returns the offset of the first newline. It looks at a word at a time, because this is most
+/// of the work of `log` with timestamps.
 #[must_use]
 pub fn find_newline(bytes: &[u8]) -> Option<usize> {
     const WORD: usize = size_of::<usize>();
@@ -38,9 +38,9 @@ pub fn find_newline(bytes: &[u8]) -> Option<usize> {
     let (words, tail) = bytes.as_chunks::<WORD>();
     let mut at = 0usize;
     for word in words {
-        // A byte of `zeroed` is 0 where the word has a newline; subtracting 1
-        // borrows into the highest bit there, and only above the first one may
-        // it do so by mistake.
+        // A byte of `zeroed` is 0 where the word has a newline. The subtraction of 1 sets the
+        // highest bit of such a byte. It may set the highest bit of other bytes too, but only
+        // above the first newline, because only its borrow can do that.
         let zeroed = usize::from_le_bytes(*word) ^ NEWLINES;
         let found = zeroed.wrapping_sub(ONES) & !zeroed & (ONES << 7);
         if found != 0 {
@@ -51,7 +51,7 @@ pub fn find_newline(bytes: &[u8]) -> Option<usize> {
     tail.iter().position(|byte| *byte == b'\n').map(|last| at.wrapping_add(last))
 }
 
-/// Splits a job into words at blanks and tabs, for a directory handler.
+/// Splits a job into words at blanks and tabs, for a handler that is a folder.
 pub fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())
 }

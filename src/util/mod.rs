@@ -1,4 +1,4 @@
-//! What every layer uses, and what uses no layer.
+//! Tools that each layer may use. They use no layer themselves.
 
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 

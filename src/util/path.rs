@@ -1,31 +1,31 @@
-//! Paths of bounded length, always ready to be handed to the kernel.
+//! Paths of bounded length, stored with the terminator that the kernel needs.
 
 use crate::limits::PATH_MAX_BYTES;
 use core::ffi::CStr;
 use heapless::Vec;
 
-/// A path of 0 to [`PATH_MAX_BYTES`] bytes without nulls, kept with its
-/// terminator.
+/// A path of 0 to [`PATH_MAX_BYTES`] bytes without NUL, stored with its terminator.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Path {
-    /// Empty, or the bytes and one null.
+    /// No byte for the empty path, otherwise the path and a NUL byte.
     bytes: Vec<u8, { PATH_MAX_BYTES + 1 }>,
 }
 
 impl Path {
-    /// The empty path, which stands for "none".
+    /// Returns the empty path, which stands for "none".
     #[must_use]
     pub const fn empty() -> Self {
         Self { bytes: Vec::new() }
     }
 
-    /// `None` if it is too long or holds a null byte.
+    /// Returns a path of these bytes. Returns `None` if they are too many or contain NUL.
     #[must_use]
     pub fn new(path: &[u8]) -> Option<Self> {
         Self::concat(&[path])
     }
 
-    /// The parts one after the other; `None` as for [`Path::new`].
+    /// Returns a path of the parts, one after the other. Returns `None` if they are too long
+    /// together or contain NUL.
     #[must_use]
     pub fn concat(parts: &[&[u8]]) -> Option<Self> {
         let mut bytes = Vec::new();
@@ -41,8 +41,8 @@ impl Path {
         Some(Self { bytes })
     }
 
-    /// As [`Path::concat`], in place: false, and nothing changed, where that
-    /// is `None`.
+    /// Replaces the path by the parts, one after the other. Returns true if that was done. The
+    /// path stays if they are too long together or contain NUL.
     pub fn assign(&mut self, parts: &[&[u8]]) -> bool {
         match Self::concat(parts) {
             Some(path) => {
@@ -53,13 +53,14 @@ impl Path {
         }
     }
 
-    /// Becomes a copy of `other`; only the bytes that it has are copied.
+    /// Replaces the path by `other`. Only its bytes are copied, not the whole buffer.
     pub fn set(&mut self, other: &Self) {
         self.bytes.clear();
         let _ = self.bytes.extend_from_slice(&other.bytes);
     }
 
-    /// `self/name`, or `name` alone if it is absolute.
+    /// Returns `self/name`, or `name` alone if that is absolute or `self` is empty. Returns
+    /// `None` if the result is too long, or `name` contains NUL.
     #[must_use]
     pub fn join(&self, name: &[u8]) -> Option<Self> {
         match (name.first(), self.as_bytes()) {
@@ -69,13 +70,14 @@ impl Path {
         }
     }
 
-    /// The path with `suffix` appended to its last name.
+    /// Returns the path with `suffix` appended to its last name. Returns `None` if the result
+    /// is too long, or `suffix` contains NUL.
     #[must_use]
     pub fn with_suffix(&self, suffix: &[u8]) -> Option<Self> {
         Self::concat(&[self.as_bytes(), suffix])
     }
 
-    /// The folder that it is in; `.` for a bare name.
+    /// Returns the folder of the path: `.` for a single name, and `/` for `/`.
     #[must_use]
     pub fn parent(&self) -> Self {
         let path = self.as_bytes();
@@ -87,25 +89,25 @@ impl Path {
         Self::new(folder).unwrap_or_default()
     }
 
-    /// Its last name.
+    /// Returns the last name of the path. It is empty after a slash at the end.
     #[must_use]
     pub fn name(&self) -> &[u8] {
         self.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or(&[])
     }
 
-    /// Without the terminator.
+    /// Returns the path without its terminator.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.split_last().map_or(&[], |(_, path)| path)
     }
 
-    /// With the terminator.
+    /// Returns the path with its terminator.
     #[must_use]
     pub fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.bytes).unwrap_or(c"")
     }
 
-    /// Whether it stands for "none".
+    /// Returns true if the path is empty, which stands for "none".
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()

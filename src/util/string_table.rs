@@ -1,16 +1,15 @@
 //! Tables of strings that are kept as one text. A slice of `&str` takes 16 bytes for each
 //! string on a 64-bit machine, in addition to the string; a table takes two.
 
-/// Strings that stand one after the other in one text. [`string_table!`]
-/// makes one.
+/// Strings that stand one after the other in one text. Made by [`string_table!`].
 pub struct StringTable {
     text: &'static str,
-    /// Where each string ends in `text`; the next string starts there.
+    /// The end of each string in `text`. The next string starts there.
     ends: &'static [u16],
 }
 
 impl StringTable {
-    /// Joins `text` and the ends of its strings. The macro calls it.
+    /// Joins `text` and the ends of its strings. For [`string_table!`] only.
     ///
     /// # Panics
     /// At compile time, if the last string does not end where `text` does.
@@ -57,7 +56,8 @@ impl StringTable {
     }
 }
 
-/// Returns where each string ends, from the lengths of all. The macro calls it.
+/// Returns the end of each string, from the lengths of all strings. For [`string_table!`]
+/// only.
 ///
 /// # Panics
 /// At compile time, if the strings have more bytes together than 16 bits can count.
@@ -82,8 +82,8 @@ pub const fn ends<const COUNT: usize>(mut lengths: [usize; COUNT]) -> [u16; COUN
     ends
 }
 
-/// Makes a [`StringTable`](crate::util::string_table::StringTable) of literals. Belongs into
-/// a `static`, so that there is one table.
+/// Makes a [`StringTable`](crate::util::string_table::StringTable) of literals. Its place is a
+/// `static`, so that the table exists once.
 macro_rules! string_table {
     ($($text:literal),* $(,)?) => {
         $crate::util::string_table::StringTable::new(
@@ -95,8 +95,8 @@ macro_rules! string_table {
 
 pub(crate) use string_table;
 
-/// Declares an enum of one byte whose values have names, and `ALL`, `name` and `from_name`.
-/// The names are one [`StringTable`](crate::util::string_table::StringTable).
+/// Declares an enum of one byte whose values have names, with `ALL`, `name` and `from_name`.
+/// The names are in one [`StringTable`](crate::util::string_table::StringTable).
 macro_rules! named_enum {
     ($(#[$meta:meta])* $vis:vis enum $type:ident {
         $($(#[$value_meta:meta])* $value:ident = $name:literal),+ $(,)?

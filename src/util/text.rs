@@ -1,10 +1,10 @@
-//! Text built in a buffer of fixed size: what does not fit is cut, and the
-//! writer remembers that it was.
+//! Builds text in a buffer of fixed size. Text that does not fit is cut, and the writer
+//! remembers that.
 
 use core::convert::Infallible;
 use ufmt::uWrite;
 
-/// Appends to a borrowed buffer; what does not fit is dropped.
+/// Appends text to a borrowed buffer. Bytes that do not fit are dropped.
 pub struct Writer<'a> {
     buffer: &'a mut [u8],
     length: usize,
@@ -12,36 +12,36 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// An empty writer over `buffer`.
+    /// Returns an empty writer over `buffer`.
     pub fn new(buffer: &'a mut [u8]) -> Self {
         Self { buffer, length: 0, cut: false }
     }
 
-    /// What was written.
+    /// Returns the text that was written.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.buffer.get(..self.length).unwrap_or(&[])
     }
 
-    /// How many bytes were written.
+    /// Returns the number of bytes that were written.
     #[must_use]
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether nothing was written.
+    /// Returns true if no byte was written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// How many bytes still fit.
+    /// Returns the number of bytes that still fit.
     #[must_use]
     pub fn room(&self) -> usize {
         self.buffer.len().saturating_sub(self.length)
     }
 
-    /// Whether something did not fit.
+    /// Returns true if some bytes did not fit.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.cut
@@ -79,15 +79,15 @@ impl<'a> Writer<'a> {
         self.push(out.as_bytes());
     }
 
-    /// Appends external bytes so that they can neither forge a line nor
-    /// command a terminal that reads UTF-8: control bytes but tab, and the control
-    /// characters U+0080 to U+009F, which terminals obey as well, become `\xNN`;
-    /// other bytes from 0x80 pass, so that text stays readable.
+    /// Appends external bytes so that they can neither forge a line nor command a terminal
+    /// that reads UTF-8. Control bytes except tab are written as `\xNN`. So are the characters
+    /// U+0080 to U+009F, because terminals obey them, too. Other bytes from 0x80 on stay, so
+    /// that text is readable.
     pub fn push_escaped(&mut self, bytes: &[u8]) {
         let (mut plain, mut at) = (0usize, 0usize);
         while let Some(byte) = bytes.get(at) {
             let length = match (*byte, bytes.get(at.saturating_add(1))) {
-                // (0xC2 begins a character wherever it stands)
+                // 0xC2 is always the first byte of a character.
                 (0xC2, Some(0x80..=0x9F)) => 2,
                 (byte, _) => usize::from(!is_plain(byte)),
             };
@@ -102,8 +102,8 @@ impl<'a> Writer<'a> {
         self.push(bytes.get(plain..).unwrap_or(&[]));
     }
 
-    /// Appends external bytes so that they can do nothing to any terminal: as
-    /// [`Writer::push_escaped`], and bytes that are not UTF-8 as well.
+    /// Appends external bytes so that they cannot command any terminal. Escapes what
+    /// [`Writer::push_escaped`] escapes, and bytes that are not UTF-8.
     pub fn push_visible(&mut self, bytes: &[u8]) {
         for chunk in bytes.utf8_chunks() {
             self.push_escaped(chunk.valid().as_bytes());
@@ -111,8 +111,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Appends external bytes inside a JSON string (RFC 8259, section 7),
-    /// without the quotes. Bytes that are not UTF-8 become U+FFFD.
+    /// Appends external bytes for the inside of a JSON string (RFC 8259, section 7), without
+    /// the quotes. Bytes that are not UTF-8 become U+FFFD.
     pub fn push_json(&mut self, bytes: &[u8]) {
         for chunk in bytes.utf8_chunks() {
             for character in chunk.valid().chars() {
@@ -132,21 +132,21 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Shortens the text to `length` bytes; longer changes nothing.
+    /// Shortens the text to `length` bytes. A shorter text stays.
     pub fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
     }
 
-    /// Makes a cut text end in `…` (U+2026), replacing its last bytes; the
-    /// character before is not left half.
+    /// Makes a text that was cut end with `…` (U+2026), which replaces its last bytes. No
+    /// character is left incomplete before it.
     pub fn mark_cut(&mut self) {
         if self.cut {
             self.mark_before(0);
         }
     }
 
-    /// Ends the text with a newline, which always fits: a text that is cut, or leaves
-    /// no room for it, ends in `…` before.
+    /// Ends the text with a newline, which always fits. A text that was cut, or that leaves no
+    /// space for the newline, ends with `…` before it.
     pub fn end_line(&mut self) {
         if self.cut || self.room() == 0 {
             self.mark_before(1);
@@ -154,11 +154,12 @@ impl<'a> Writer<'a> {
         self.push(b"\n");
     }
 
-    /// Puts the mark so that `reserve` bytes fit behind it.
+    /// Writes `…` so that `reserve` bytes fit after it.
     fn mark_before(&mut self, reserve: usize) {
         let mark = "…".as_bytes();
         let mut end = self.buffer.len().saturating_sub(mark.len().saturating_add(reserve)).min(self.length);
-        // (a character has at most three such bytes; more of them are not text)
+        // A character of UTF-8 has at most three continuation bytes. After more of them, the
+        // bytes are not text.
         for _ in 0..3 {
             if self.buffer.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
                 end = end.saturating_sub(1);
@@ -178,12 +179,12 @@ impl uWrite for Writer<'_> {
     }
 }
 
-/// Whether `byte` may stand in a log line as it is.
+/// Returns true if `byte` may stand in a log line unescaped.
 fn is_plain(byte: u8) -> bool {
     byte == b'\t' || (byte >= 0x20 && byte != 0x7f)
 }
 
-/// `\xNN` for one byte.
+/// Returns the four characters `\xNN` for one byte.
 fn escape(byte: u8) -> [u8; 4] {
     let digit = |nibble: u8| match nibble {
         0..=9 => b'0'.wrapping_add(nibble),
@@ -204,7 +205,8 @@ pub fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// A decimal number of digits only, without sign or blanks.
+/// Parses a decimal number of digits only, without sign and blanks. Returns `None` for other
+/// text, and if the number exceeds 64 bits.
 #[must_use]
 pub fn parse_u64(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
@@ -214,6 +216,59 @@ pub fn parse_u64(digits: &[u8]) -> Option<u64> {
         let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
         number.checked_mul(10)?.checked_add(u64::from(digit))
     })
+}
+
+/// Joins a text, a number in decimal and a text at compile time, so that a message prints
+/// the constant that it speaks of.
+macro_rules! text_with_number {
+    ($before:literal, $number:expr, $after:literal) => {
+        const {
+            const PARTS: (&str, u64, &str) = ($before, $number as u64, $after);
+            const LENGTH: usize = PARTS.0.len() + $crate::util::text::digits(PARTS.1) + PARTS.2.len();
+            const BYTES: [u8; LENGTH] = $crate::util::text::join(PARTS);
+            match core::str::from_utf8(&BYTES) {
+                Ok(text) => text,
+                Err(_) => panic!("the parts are texts"),
+            }
+        }
+    };
+}
+pub(crate) use text_with_number;
+
+/// Returns the number of decimal digits of `number`.
+pub(crate) const fn digits(number: u64) -> usize {
+    match number.checked_ilog10() {
+        Some(exponent) => (exponent as usize).saturating_add(1),
+        None => 1,
+    }
+}
+
+/// Returns the bytes of a text, a number in decimal and a text. For [`text_with_number!`].
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which refuses what is out of bounds"
+)]
+pub(crate) const fn join<const LENGTH: usize>(
+    (before, mut number, after): (&str, u64, &str),
+) -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    let mut at = 0;
+    while at < LENGTH {
+        // From the end: the text after the number, the number's digits, the text before it.
+        let place = LENGTH - 1 - at;
+        bytes[place] = if at < after.len() {
+            after.as_bytes()[after.len() - 1 - at]
+        } else if place >= before.len() {
+            let digit = b'0' + (number % 10) as u8;
+            number /= 10;
+            digit
+        } else {
+            before.as_bytes()[place]
+        };
+        at += 1;
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -295,6 +350,15 @@ mod tests {
     fn numbers_are_padded_to_a_width() {
         assert_eq!(written(|out| out.push_padded(7, 3)), b"007");
         assert_eq!(written(|out| out.push_padded(1234, 3)), b"1234");
+    }
+
+    #[test]
+    fn a_text_holds_the_number_of_its_constant() {
+        const LIMIT: usize = 1234;
+        assert_eq!(text_with_number!("at most ", LIMIT, " bytes"), "at most 1234 bytes");
+        assert_eq!(text_with_number!("", 0, ""), "0");
+        assert_eq!(text_with_number!("ä", u64::MAX, "ö"), "ä18446744073709551615ö");
+        assert_eq!([0, 9, 10, 99, 100].map(digits), [1, 1, 2, 2, 3]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Points in time and spans of time, in milliseconds. Two types, so that the compiler
-//! refuses one in the other's place, and a number in the place of either.
+//! Points in time and spans of time, in milliseconds. They are two types, so that the compiler
+//! refuses one in the place of the other, and a plain number in the place of both.
 //!
 //! ```
 //! use zigsvc::util::time::{Duration, Instant};
@@ -13,18 +13,18 @@
 //! let swapped = Duration::from_ms(500) + Instant::from_ms(1000);
 //! ```
 //!
-//! All arithmetic stops at zero and at the largest number. The layers that perform
-//! (`service`, `cli`) compare no two times themselves: they ask [`Instant::is_due`],
-//! [`earliest`] and the other decisions here.
+//! All arithmetic stops at zero and at the largest number. The layers that perform, `service`
+//! and `cli`, do not compare two times themselves. They use [`Instant::is_due`], [`earliest`]
+//! and the other decisions here.
 
 use core::fmt::{self, Debug, Formatter};
 use core::ops::{Add, AddAssign, Div, Mul};
 
-/// A point in time, counted from the start of the system.
+/// A point in time, in milliseconds since the start of the system (CLOCK_BOOTTIME).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant(u64);
 
-/// A span of time.
+/// A span of time in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Duration(u64);
 
@@ -88,7 +88,7 @@ impl Instant {
 }
 
 impl Duration {
-    /// No time at all.
+    /// The empty span.
     pub const ZERO: Self = Self(0);
 
     /// Returns a span of `ms` milliseconds.

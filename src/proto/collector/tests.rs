@@ -4,12 +4,12 @@ use std::vec::Vec;
 
 const GOOD: &str = r#"{"name":"cpu","value":42.5}"#;
 
-/// What each object and error of the input is, when all of it is there at once.
+/// Returns each object and each error of the input, which is read in one piece.
 fn all(input: &[u8]) -> Vec<String> {
     pieces(input, usize::MAX)
 }
 
-/// The same when it comes in pieces of `size` bytes.
+/// Returns each object and each error of the input, which is read in pieces of `size` bytes.
 fn pieces(input: &[u8], size: usize) -> Vec<String> {
     let (mut held, mut told, mut skipping) = (Vec::new(), Vec::new(), false);
     let mut chunks = input.chunks(size.min(input.len().max(1))).peekable();
@@ -54,7 +54,7 @@ fn pieces(input: &[u8], size: usize) -> Vec<String> {
 
 const METRIC_LINE: usize = crate::limits::METRIC_LINE_BYTES;
 
-/// The one object that the input is.
+/// Returns name and value of the only object of the input.
 fn one(input: &str) -> (String, String) {
     let told = all(input.as_bytes());
     assert_eq!(told.len(), 1, "{input}: {told:?}");
@@ -69,7 +69,7 @@ fn random(seed: &mut u64) -> usize {
     (*seed >> 33) as usize
 }
 
-// ----- what is an object -------------------------------------------------------
+// ----- objects -----------------------------------------------------------------
 
 #[test]
 fn an_object_is_read_however_it_is_written() {
@@ -184,7 +184,7 @@ fn a_wrong_object_is_dropped_up_to_the_next_newline_and_with_what_is_behind_it()
     assert_eq!(lines(&format!("x{GOOD}\n{GOOD}")), [error::OBJECT, "cpu: avg=42.5\n"]);
     assert_eq!(lines(&format!("x\n\n\n{GOOD}")), [error::OBJECT, "cpu: avg=42.5\n"]);
     assert_eq!(lines(&format!("{GOOD}x{GOOD}")), ["cpu: avg=42.5\n", error::OBJECT]);
-    // The newline inside the object is not the next one, that at the wrong byte is.
+    // A newline ends the error if it stands at or after the wrong byte, not inside the object.
     assert_eq!(lines(&format!("{{\n!\n{GOOD}")), [error::MEMBERS, "cpu: avg=42.5\n"]);
     assert_eq!(lines(&format!("{{\"name\":\"a\n{GOOD}")), [error::STRING, "cpu: avg=42.5\n"]);
 }
@@ -254,7 +254,7 @@ fn every_truncation_of_an_object_is_the_beginning_of_one() {
 
 #[test]
 fn the_first_wrong_byte_is_an_error_and_not_the_ones_behind_it() {
-    // Where more is waited for, there is an end that makes an object of it.
+    // If the parser waits for more bytes, some continuation must complete the object.
     let text = r#"{"name":"a\/\u0041","value":-0.5e1}"#;
     let whole = [
         text,
@@ -283,8 +283,9 @@ fn the_first_wrong_byte_is_an_error_and_not_the_ones_behind_it() {
                 matches!(next(&whole, false, false), Next::Metric(..))
             };
             let found = tails.iter().any(|tail| ends.iter().any(|end| can(tail, end)));
-            // (of an escape it is seen when it is whole: behind a member's name, of a control
-            // character in a name)
+            // An escape is judged when it is whole. Until then, the parser waits after a
+            // backslash in a member's name, and in the escape of a control character in a
+            // metric's name.
             let control = input.len() > 10 && input[input.len() - 5..].starts_with(b"\\u00");
             let escape = input.ends_with(b"name\\") || input.ends_with(b"value\\") || control;
             assert!(found || escape, "{:?} waits for nothing", String::from_utf8_lossy(&input));
@@ -402,7 +403,7 @@ fn what_others_take_for_json_is_the_same_here() {
     assert!(good > 20_000 && bad > 20_000, "{good} {bad}");
 }
 
-// ----- what is said ------------------------------------------------------------
+// ----- lines and errors ----------------------------------------------------------
 
 #[test]
 fn what_a_client_sends_is_what_is_read() {

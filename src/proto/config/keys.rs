@@ -4,10 +4,12 @@ pub use super::table::{KEYS, Key, KeyKind};
 
 use super::table::{AccountName, Config, ConfigField};
 use super::value::{emit_duration, emit_size, parse_duration, parse_size};
-use crate::limits::{ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, METRICS_NAME_MAX_BYTES};
+use crate::limits::{
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, PATH_MAX_BYTES,
+};
 use crate::proto::service::Service;
 use crate::util::path::Path;
-use crate::util::text::{Writer, parse_u64, trim};
+use crate::util::text::{Writer, parse_u64, text_with_number, trim};
 use crate::util::time::Duration;
 use heapless::Vec;
 use ufmt::uwrite;
@@ -15,11 +17,11 @@ use ufmt::uwrite;
 /// A value as the file or an option gives it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scalar<'a> {
-    /// Quoted text.
+    /// A text in quotes.
     Text(&'a [u8]),
-    /// A number.
+    /// A number without quotes.
     Integer(u64),
-    /// `true` or `false`.
+    /// The bare word `true` or `false`.
     Boolean(bool),
     /// The bare text of an option, which can be any of these.
     Bare(&'a [u8]),
@@ -48,7 +50,7 @@ impl Key {
         matches!(self.kind, KeyKind::Accounts | KeyKind::Services | KeyKind::Paths)
     }
 
-    /// Empties a list before its elements are set.
+    /// Empties a list before its elements are set. Does nothing for other keys.
     pub fn clear(&self, config: &mut Config) {
         match config.field(self.id) {
             ConfigField::Accounts(list) => list.clear(),
@@ -157,7 +159,7 @@ impl Key {
     /// Writes the allowed values, for error messages.
     pub fn describe(&self, out: &mut Writer<'_>) {
         let text = match self.kind {
-            KeyKind::File(_) => "a path of 1 to 255 bytes",
+            KeyKind::File(_) => text_with_number!("a path of 1 to ", PATH_MAX_BYTES, " bytes"),
             KeyKind::Handler => "log, shell, or the path of a program or directory (with a /)",
             KeyKind::Device => "a path, or \"\" for none",
             KeyKind::Size => "bytes, with k or m for 1024 or 1048576, such as \"64k\"",
@@ -181,8 +183,12 @@ impl Key {
                 ""
             }
             KeyKind::Flag => "true or false",
-            KeyKind::Account => "a name or number of at most 32 bytes, in quotes",
-            KeyKind::Accounts => "a name or number, or an array of at most 8 of them",
+            KeyKind::Account => {
+                text_with_number!("a name or number of at most ", NAME_MAX_BYTES, " bytes, in quotes")
+            }
+            KeyKind::Accounts => {
+                text_with_number!("a name or number, or an array of at most ", ALLOW_IDS_MAX, " of them")
+            }
             KeyKind::Services => "an array of \"jobs\", \"hub\", \"opener\", \"collector\", each once",
             KeyKind::Paths => {
                 let _ = uwrite!(
@@ -201,7 +207,7 @@ impl Key {
         out.push_str(text);
     }
 
-    /// Writes the value as TOML.
+    /// Writes the value in `config` as TOML.
     pub fn emit(&self, config: &mut Config, out: &mut Writer<'_>) {
         match config.field(self.id) {
             ConfigField::Path(path) => quote(path.as_bytes(), out),

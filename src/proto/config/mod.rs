@@ -1,4 +1,4 @@
-//! The configuration: its values, its keys, and how the file is read.
+//! The configuration: its values, its keys, and the parser of the file.
 //!
 //! The table in `table.rs` is the one list of keys. From it come the fields, their empty
 //! values and defaults, parsing, checks, error texts, the output of `zigsvc check`, the log
@@ -23,11 +23,11 @@ use crate::util::time::Duration;
 /// The receiver of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Handler<'a> {
-    /// The log.
+    /// The log: a job is one line in it.
     Log,
-    /// `/bin/sh -c`.
+    /// The shell: a job is run with `/bin/sh -c`.
     Shell,
-    /// A program, or a directory of programs.
+    /// A program, or a folder of programs.
     Path(&'a Path),
 }
 

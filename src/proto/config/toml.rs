@@ -1,40 +1,60 @@
+<<<<<<< HEAD
 //! The configuration file: a flat, strict subset of TOML 1.0. A line is `key = value`; a
 //! value is a string in double or single quotes, a decimal integer, `true`, `false`, or an
 //! array of those, which can take several lines. `#` begins a comment. There are no tables,
 //! dates, floats or multi-line strings. A file that is accepted means the same to every TOML
 //! parser.
+=======
+//! The configuration file: a flat, strict subset of TOML 1.0. Each line holds one `key =
+//! value`. A value is a string in double or single quotes, a decimal integer, `true`, `false`,
+//! or an array of those, which may take several lines. `#` begins a comment. There are no
+//! tables, dates, floats and multi-line strings. A file that is accepted here means the same
+//! to every parser of TOML.
+>>>>>>> main
 
 use super::Config;
 use super::keys::{KEYS, Key, Scalar};
 use crate::limits::PATH_MAX_BYTES;
 use crate::util::path::Path;
-use crate::util::text::{Writer, trim};
+use crate::util::text::{Writer, text_with_number, trim};
 use heapless::Vec;
 
+<<<<<<< HEAD
 /// A mistake in a configuration, and its line.
+=======
+/// An error in a configuration, and its line.
+>>>>>>> main
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConfigError<'a> {
-    /// Line in the file, from 1; 0 for an option.
+    /// The line in the file, from 1. 0 for an option of the command line.
     pub line: u32,
+<<<<<<< HEAD
     /// The mistake.
     pub problem: Problem<'a>,
 }
 
 /// The kinds of mistakes.
+=======
+    /// The error.
+    pub problem: Problem<'a>,
+}
+
+/// The kinds of errors in a configuration.
+>>>>>>> main
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem<'a> {
-    /// Not the syntax described above; the text says what was expected.
+    /// The text does not have the syntax above. Holds the expected syntax.
     Syntax(&'static str),
-    /// A key that does not exist.
+    /// The key does not exist. Holds its name.
     UnknownKey(&'a [u8]),
-    /// A key that stands twice.
+    /// The key is given twice. Holds its index in [`KEYS`].
     Duplicate(usize),
-    /// A value that the key does not take.
+    /// The key does not accept the value. Holds its index in [`KEYS`].
     BadValue(usize),
 }
 
 impl ConfigError<'_> {
-    /// Writes what is wrong and what is allowed.
+    /// Writes the error and what is allowed.
     pub fn describe(&self, out: &mut Writer<'_>) {
         let key = |index: usize| KEYS.get(index);
         match self.problem {
@@ -59,13 +79,13 @@ impl ConfigError<'_> {
     }
 }
 
-/// A decoded string: no value is longer than a path.
+/// A decoded string. No value is longer than a path.
 type DecodedString = Vec<u8, PATH_MAX_BYTES>;
 
-/// Reads a whole file into `config`; relative paths are below `base`.
+/// Reads a whole file into `config`. A relative path is taken below `base`.
 ///
 /// # Errors
-/// The first problem. `config` may be half changed then.
+/// The first error. `config` may be changed in part then.
 pub fn parse<'a>(source: &'a [u8], config: &mut Config, base: &Path) -> Result<(), ConfigError<'a>> {
     let mut parser = Parser { rest: source, line: 1 };
     let mut seen = 0u64;
@@ -92,11 +112,11 @@ pub fn parse<'a>(source: &'a [u8], config: &mut Config, base: &Path) -> Result<(
     }
 }
 
-/// Applies one `-o KEY=VALUE`. The value may be bare: `workers=2`,
-/// `handler=shell`, `allow_uid=0,1000`; or as it would stand in the file.
+/// Applies one option `-o KEY=VALUE`. The value is bare, as in `workers=2`, `handler=shell`
+/// and `allow_uid=0,1000`, or is written as in the file.
 ///
 /// # Errors
-/// What is wrong; its line is 0.
+/// The error. Its line is 0.
 pub fn apply_option<'a>(option: &'a [u8], config: &mut Config, base: &Path) -> Result<(), ConfigError<'a>> {
     let mut parser = Parser { rest: option, line: 0 };
     let Some(equals) = option.iter().position(|byte| *byte == b'=') else {
@@ -115,12 +135,20 @@ pub fn apply_option<'a>(option: &'a [u8], config: &mut Config, base: &Path) -> R
     key.set_bare(config, base, value).ok_or(parser.problem(Problem::BadValue(index)))
 }
 
+<<<<<<< HEAD
 /// Returns the number of the line after `text`.
+=======
+/// Returns the number of the line that follows `text`, from 1.
+>>>>>>> main
 fn count_lines(text: &[u8]) -> u32 {
     text.iter().fold(1, |line: u32, byte| line.saturating_add(u32::from(*byte == b'\n')))
 }
 
+<<<<<<< HEAD
 /// The rest of the source, and the number of its first line.
+=======
+/// The rest of the source, and the line in which it begins.
+>>>>>>> main
 struct Parser<'a> {
     rest: &'a [u8],
     line: u32,
@@ -135,7 +163,11 @@ impl<'a> Parser<'a> {
         self.problem(Problem::Syntax(expected))
     }
 
+<<<<<<< HEAD
     /// Takes `prefix`; returns true if the rest begins with it.
+=======
+    /// Takes `prefix`. Returns true if the rest began with it.
+>>>>>>> main
     fn eat(&mut self, prefix: &[u8]) -> bool {
         match self.rest.strip_prefix(prefix) {
             Some(rest) => {
@@ -146,7 +178,11 @@ impl<'a> Parser<'a> {
         }
     }
 
+<<<<<<< HEAD
     /// Takes bytes while `wanted` is true for them.
+=======
+    /// Takes bytes up to the first one for which `wanted` is false.
+>>>>>>> main
     fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a [u8] {
         let end = self.rest.iter().position(|byte| !wanted(*byte)).unwrap_or(self.rest.len());
         let (taken, rest) = self.rest.split_at_checked(end).unwrap_or((self.rest, &[]));
@@ -158,11 +194,12 @@ impl<'a> Parser<'a> {
         self.take_while(|byte| matches!(byte, b' ' | b'\t'));
     }
 
-    /// Takes a comment, if one begins here.
+    /// Takes a comment if one begins here. Fails if it contains a control character other than
+    /// tab.
     fn skip_comment(&mut self) -> Result<(), ConfigError<'a>> {
         if self.rest.first() == Some(&b'#') {
             let comment = self.take_while(|byte| byte != b'\n');
-            // A carriage return is part of an end of line, and of nothing else.
+            // A carriage return may only stand before a newline.
             let ended = !self.rest.is_empty();
             let comment = comment.strip_suffix(b"\r").filter(|_| ended).unwrap_or(comment);
             if comment.iter().any(|byte| is_control(*byte)) {
@@ -172,7 +209,11 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
+<<<<<<< HEAD
     /// Takes an end of line; returns true if there is one.
+=======
+    /// Takes the end of a line, LF or CR LF. Returns true if there was one.
+>>>>>>> main
     fn eat_newline(&mut self) -> bool {
         let taken = self.eat(b"\n") || self.eat(b"\r\n");
         self.line = self.line.saturating_add(u32::from(taken && self.line != 0));
@@ -190,7 +231,11 @@ impl<'a> Parser<'a> {
         }
     }
 
+<<<<<<< HEAD
     /// Takes the rest of a line after a value: blanks and a comment.
+=======
+    /// Takes the rest of a line after a value. Fails if there is more than a comment.
+>>>>>>> main
     fn end_of_line(&mut self) -> Result<(), ConfigError<'a>> {
         self.skip_blanks();
         self.skip_comment()?;
@@ -200,7 +245,11 @@ impl<'a> Parser<'a> {
         Err(self.syntax("only a comment may follow a value; text needs quotes"))
     }
 
+<<<<<<< HEAD
     /// Takes `key =`.
+=======
+    /// Takes `key =` and returns the key and its index.
+>>>>>>> main
     fn key(&mut self) -> Result<(usize, &'static Key), ConfigError<'a>> {
         let name = self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
         if name.is_empty() {
@@ -266,7 +315,12 @@ impl<'a> Parser<'a> {
         key.set(config, base, value).ok_or_else(|| self.problem(Problem::BadValue(index)))
     }
 
+<<<<<<< HEAD
     /// Takes `true`, `false` or a decimal integer with underscores between digits.
+=======
+    /// Takes `true`, `false`, or a decimal integer from 0 to 2^63 - 1, with single underscores
+    /// between digits.
+>>>>>>> main
     fn word(&mut self) -> Result<Scalar<'static>, ConfigError<'a>> {
         let word =
             self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-' | b'.'));
@@ -292,7 +346,11 @@ impl<'a> Parser<'a> {
         if digits.is_empty() { Err(expected) } else { Ok(Scalar::Integer(number)) }
     }
 
+<<<<<<< HEAD
     /// Takes `'text'` without escapes.
+=======
+    /// Takes `'text'`, which has no escapes.
+>>>>>>> main
     fn literal_string(&mut self, text: &mut DecodedString) -> Result<(), ConfigError<'a>> {
         self.eat(b"'");
         let raw = self.take_while(|byte| byte != b'\'' && !is_control(byte));
@@ -300,7 +358,11 @@ impl<'a> Parser<'a> {
         if self.eat(b"'") { Ok(()) } else { Err(self.unterminated()) }
     }
 
+<<<<<<< HEAD
     /// Takes `"text"` with escapes.
+=======
+    /// Takes `"text"`, which has escapes.
+>>>>>>> main
     fn basic_string(&mut self, text: &mut DecodedString) -> Result<(), ConfigError<'a>> {
         self.eat(b"\"");
         loop {
@@ -316,7 +378,11 @@ impl<'a> Parser<'a> {
         }
     }
 
+<<<<<<< HEAD
     /// Takes the rest of an escape after its backslash.
+=======
+    /// Takes the part of an escape after the backslash, and appends the character.
+>>>>>>> main
     fn escape(&mut self, text: &mut DecodedString) -> Result<(), ConfigError<'a>> {
         const SIMPLE: &[(&[u8], &[u8])] = &[
             (b"b", b"\x08"),
@@ -352,7 +418,8 @@ impl<'a> Parser<'a> {
     }
 
     fn append(&self, text: &mut DecodedString, bytes: &[u8]) -> Result<(), ConfigError<'a>> {
-        text.extend_from_slice(bytes).map_err(|_| self.syntax("text is longer than 255 bytes"))
+        text.extend_from_slice(bytes)
+            .map_err(|_| self.syntax(text_with_number!("text is longer than ", PATH_MAX_BYTES, " bytes")))
     }
 
     fn unterminated(&self) -> ConfigError<'a> {
@@ -360,8 +427,13 @@ impl<'a> Parser<'a> {
     }
 }
 
+<<<<<<< HEAD
 /// Returns true if TOML forbids the byte in strings and comments: a control character, but
 /// not a tab.
+=======
+/// Returns true if TOML forbids the byte in strings and comments: all control characters but
+/// tab.
+>>>>>>> main
 fn is_control(byte: u8) -> bool {
     (byte < 0x20 && byte != b'\t') || byte == 0x7f
 }

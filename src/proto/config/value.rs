@@ -3,25 +3,27 @@
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::Duration;
 
-/// Milliseconds in each unit, longest first.
+/// Milliseconds in each unit. The order matters: a unit stands before the units that it ends
+/// with.
 const DURATIONS: &[(&str, u64)] = &[("h", 3_600_000), ("m", 60_000), ("ms", 1), ("s", 1000)];
 
 /// Bytes in each unit, largest first.
 const SIZES: &[(&str, u64)] = &[("m", 1024 * 1024), ("k", 1024)];
 
-/// Reads a span: `250ms`, `3s`, `5m`, `1h`, or a bare `0`.
+/// Parses a duration: `250ms`, `3s`, `5m`, `1h`, or `0` without a unit. Returns `None` for
+/// other text, and if the number of milliseconds exceeds 64 bits.
 #[must_use]
 pub fn parse_duration(text: &[u8]) -> Option<Duration> {
     if text == b"0" {
         return Some(Duration::ZERO);
     }
-    // "ms" is looked for before "s"; "m" cannot match a text that ends in "ms".
+    // The text "5ms" also ends with "s", so "ms" is tried first. It does not end with "m".
     let (unit, factor) = DURATIONS.iter().find(|(unit, _)| text.ends_with(unit.as_bytes()))?;
     let ms = parse_u64(text.strip_suffix(unit.as_bytes())?)?.checked_mul(*factor)?;
     Some(Duration::from_ms(ms))
 }
 
-/// Writes a span in the largest unit that divides them.
+/// Writes a duration in the largest unit that divides it, as a whole number. Zero has no unit.
 pub fn emit_duration(span: Duration, out: &mut Writer<'_>) {
     let ms = span.as_ms();
     let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
@@ -35,7 +37,8 @@ pub fn emit_duration(span: Duration, out: &mut Writer<'_>) {
     }
 }
 
-/// Reads a size in bytes: `10000`, `64k`, `1m`. A `k` is 1024 bytes.
+/// Parses a number of bytes: `10000`, `64k` or `1m`, where k is 1024 and m is 1048576. Returns
+/// `None` for other text, and if the number exceeds 64 bits.
 #[must_use]
 pub fn parse_size(text: &[u8]) -> Option<u64> {
     for (unit, factor) in SIZES {
@@ -46,7 +49,7 @@ pub fn parse_size(text: &[u8]) -> Option<u64> {
     parse_u64(text)
 }
 
-/// Writes bytes in the largest unit that divides them.
+/// Writes a number of bytes in the largest unit that divides it.
 pub fn emit_size(bytes: u64, out: &mut Writer<'_>) {
     match SIZES.iter().find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor)) {
         Some((unit, factor)) => {

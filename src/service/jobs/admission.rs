@@ -7,7 +7,12 @@ use crate::limits::{ACCEPT_TURN, CLIENTS_MAX};
 use crate::service::connections::Connection;
 use crate::service::listener::Access;
 use crate::sys::socket;
+use crate::util::text::text_with_number;
 use crate::util::time::Instant;
+
+/// The reply to a client that finds no free slot.
+const BUSY: &[u8] =
+    text_with_number!("err busy ", CLIENTS_MAX, " clients are connected; try again\n").as_bytes();
 
 impl Jobs {
     /// Accepts new clients; last in the turn.
@@ -21,7 +26,7 @@ impl Jobs {
                 self.drop_client(client_slot);
             }
             if let Err(connection) = self.control.clients.add(connection, peer, access, now) {
-                let _ = socket::send(&connection, b"err busy 16 clients are connected; try again\n");
+                let _ = socket::send(&connection, BUSY);
                 socket::close(connection, self.base.scratch);
             }
         }

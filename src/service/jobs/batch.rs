@@ -1,72 +1,23 @@
-//! What waits for the commit at the end of a turn: new jobs, which are one batch
-//! and are taken back whole if they cannot be made durable, and the answers.
+//! The replies that wait for the commit of a turn.
 
 use super::Jobs;
 use super::control::PendingReply;
 use super::requests::{error_code, error_text, refuse};
 use crate::limits::{CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
-use crate::state::disk::{DiskError, NO_SPACE};
+use crate::state::disk::DiskError;
 use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
 impl Jobs {
-    /// Adds a job to the turn's batch; its answer follows the commit.
-    ///
-    /// # Errors
-    /// There is no room, or the disk failed a moment ago.
-    pub(super) fn add_job(&mut self, client_slot: usize, text: &[u8], now: Instant) -> Result<(), DiskError> {
-        if let Some(error) = self.control.batch_error {
-            return Err(error);
-        }
-        if let Some((at, error)) = self.spool_failure
-            && !at.is_due(now)
-        {
-            return Err(error);
-        }
-        if self.space_retry_at.is_some() {
-            return Err(NO_SPACE);
-        }
-        if self.control.batch.is_none() {
-            let begun = self.spool.begin_batch(&mut self.disk, now);
-            self.control.batch = Some(begun.inspect_err(|error| self.control.batch_error = Some(*error))?);
-        }
-        let id = match self.spool.add(&mut self.disk, now, text) {
-            Ok(id) => id,
-            Err(error) => {
-                // All of the batch get it after the turn.
-                self.control.batch_error = Some(error);
-                0
-            }
-        };
-        let pending = match self.control.pending_reply(client_slot) {
-            PendingReply::Ids(first, count) => PendingReply::Ids(first, count.saturating_add(1)),
-            _ => PendingReply::Ids(id, 1),
-        };
-        self.control.defer_reply(client_slot, pending);
-        Ok(())
-    }
-
-    /// Takes the batch back if it could not be written whole, so that nothing
-    /// of it is committed.
-    pub(super) fn check_batch(&mut self) -> Result<(), DiskError> {
-        self.control.batch_error.map_or(Ok(()), |error| self.fail_batch(error))
-    }
-
-    /// Takes the batch back; its clients get `error`, which is returned.
-    pub(super) fn fail_batch(&mut self, error: DiskError) -> Result<(), DiskError> {
-        self.control.batch_error = Some(error);
-        if let Some(savepoint) = self.control.batch.take() {
-            self.spool.roll_back(&mut self.disk, savepoint);
-        }
-        Err(error)
-    }
-
-    /// The commit succeeded or failed: whoever waited for it is told.
+    /// Sends the replies that waited for the commit.
     #[inline(never)]
-    pub(super) fn send_pending_replies(&mut self, durable: Result<(), DiskError>, now: Instant) {
-        self.control.batch = None;
-        let batch = self.control.batch_error.take().map_or(durable, Err);
+    pub(super) fn send_pending_replies(
+        &mut self,
+        jobs: Result<(), DiskError>,
+        edits: Result<(), DiskError>,
+        now: Instant,
+    ) {
         for client_slot in 0..CLIENTS_MAX {
             let pending = self.control.pending_reply(client_slot);
             if pending == PendingReply::None {
@@ -77,7 +28,7 @@ impl Jobs {
             let mut out = Writer::new(&mut answers);
             push_reply(
                 pending,
-                if matches!(pending, PendingReply::Ids(..)) { batch } else { durable },
+                if matches!(pending, PendingReply::Ids(..)) { jobs } else { edits },
                 &mut out,
             );
             self.send_reply(client_slot, out.as_bytes(), now);

@@ -6,10 +6,9 @@
 //! `ok id=` leaves before the commit at the end of the turn (`batch.rs`). What
 //! changes or finds single jobs (`scan.rs`) never happens inside a batch.
 
-use super::history::{History, JobEvent, JobResult};
 use super::requests::{Reply, RequestContext, RequestSpec, refuse};
 use super::scan::{ListPage, ScanTask};
-use super::{Jobs, PollSource, Shutdown, rules};
+use super::{Jobs, PollSource};
 use crate::limits::{
     CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENT_TURN_JOBS, CLIENTS_MAX, REQUEST_MAX_BYTES,
 };
@@ -18,11 +17,9 @@ use crate::proto::framing::{Framed, frame};
 use crate::service::connections::{Connection, Connections};
 use crate::service::denials::Denials;
 use crate::service::listener::Access;
-use crate::state::disk::DiskError;
-use crate::state::spool::Savepoint;
 use crate::sys::socket::Peer;
 use crate::util::text::Writer;
-use crate::util::time::{Duration, Instant};
+use crate::util::time::Instant;
 use ufmt::uwrite;
 
 /// What a client waits for.
@@ -70,7 +67,6 @@ const REPLY_BYTES: usize = 160;
 /// See the module's documentation.
 pub(super) struct ControlServer {
     pub(super) clients: &'static mut Connections,
-    pub(super) history: &'static mut History,
     /// The lines of a `list` that is being sent.
     pub(super) page: &'static mut ListPage,
     /// What takes more than one turn, one at a time.
@@ -79,10 +75,6 @@ pub(super) struct ControlServer {
     pub(super) last_scan_slot: usize,
     client_states: [ClientState; CLIENTS_MAX],
     pending_replies: [PendingReply; CLIENTS_MAX],
-    /// New jobs of this turn.
-    pub(super) batch: Option<Savepoint>,
-    /// They cannot be made durable.
-    pub(super) batch_error: Option<DiskError>,
     /// Who is served first in the next turn.
     first: usize,
     pub(super) denials: Denials,
@@ -93,21 +85,14 @@ pub(super) struct ControlServer {
 }
 
 impl ControlServer {
-    pub(super) fn new(
-        clients: &'static mut Connections,
-        history: &'static mut History,
-        page: &'static mut ListPage,
-    ) -> Self {
+    pub(super) fn new(clients: &'static mut Connections, page: &'static mut ListPage) -> Self {
         Self {
             clients,
-            history,
             page,
             scan: None,
             last_scan_slot: 0,
             client_states: [ClientState::Idle; CLIENTS_MAX],
             pending_replies: [PendingReply::None; CLIENTS_MAX],
-            batch: None,
-            batch_error: None,
             first: 0,
             denials: Denials::default(),
             draining: false,
@@ -143,10 +128,13 @@ impl ControlServer {
         self.pending_replies.iter().any(|pending| *pending != PendingReply::None)
     }
 
-    /// Whether there are new jobs that are not committed: nothing else may be
-    /// put behind them.
-    pub(super) fn has_batch(&self) -> bool {
-        self.batch.is_some()
+    /// The `ok id=` of a new job leaves after the commit.
+    pub(super) fn defer_id(&mut self, client_slot: usize, id: u64) -> Reply {
+        let pending = match self.pending_reply(client_slot) {
+            PendingReply::Ids(first, count) => PendingReply::Ids(first, count.saturating_add(1)),
+            _ => PendingReply::Ids(id, 1),
+        };
+        self.defer_reply(client_slot, pending)
     }
 
     /// Who the client is; nobody if it is gone.
@@ -192,6 +180,7 @@ impl Jobs {
         let mut asks = [false; CLIENTS_MAX];
         for source in ready {
             let PollSource::Client(client_slot) = *source else { continue };
+            let client_slot = usize::from(client_slot);
             let stuck = self.control.clients.get(client_slot).is_some_and(Connection::is_stuck);
             if stuck {
                 if self.control.clients.flush(client_slot, now).is_err() {
@@ -340,26 +329,18 @@ impl Jobs {
 
     // ----- events ---------------------------------------------------------
 
-    /// Something happened to a job: who waits for its end is told.
-    pub(super) fn record_event(&mut self, id: u64, event: JobEvent, took: Duration, now: Instant) {
-        let watched = self.control.is_watched();
-        self.control.history.record(id, event, took, watched);
-        if let JobEvent::Ended(job_result) = event
-            && self.control.client_states.contains(&ClientState::AwaitingJob(id))
-        {
-            self.notify_waiters(id, job_result, now);
-        }
-    }
-
+    /// Tells the clients that wait for the end of a job, where it has ended.
     #[inline(never)]
-    fn notify_waiters(&mut self, id: u64, job_result: JobResult, now: Instant) {
-        let mut line = [0; 96];
-        let mut out = Writer::new(&mut line);
-        out.push_str("ok ");
-        job_result.describe(id, &mut out);
-        out.push_str("\n");
+    pub(super) fn notify_waiters(&mut self, now: Instant) {
         for client_slot in 0..CLIENTS_MAX {
-            if self.control.client_state(client_slot) == ClientState::AwaitingJob(id) {
+            if let ClientState::AwaitingJob(id) = self.control.client_state(client_slot)
+                && let Some(result) = self.core.history.result_of(id)
+            {
+                let mut line = [0; 96];
+                let mut out = Writer::new(&mut line);
+                out.push_str("ok ");
+                result.describe(id, &mut out);
+                out.push_str("\n");
                 self.control.set_client_state(client_slot, ClientState::Idle);
                 self.send_reply(client_slot, out.as_bytes(), now);
             }
@@ -372,11 +353,12 @@ impl Jobs {
     pub(super) fn send_events(&mut self, now: Instant) {
         if !self.control.is_watched() {
             // (of those who have just gone)
-            self.control.history.drop_events();
+            self.core.history.watched = false;
+            self.core.history.drop_events();
             return;
         }
         let mut out = Writer::new(self.base.scratch);
-        self.control.history.take_events(&mut out);
+        self.core.history.take_events(&mut out);
         if out.is_empty() {
             return;
         }
@@ -389,17 +371,5 @@ impl Jobs {
         for (client_slot, _) in gone.iter().enumerate().filter(|(_, gone)| **gone) {
             self.drop_client(client_slot);
         }
-    }
-
-    /// Whether a drain is over: nothing is left to run, or can be read. (Lines for
-    /// which there is no room stay in their claims.)
-    pub(super) fn is_drained(&self) -> bool {
-        let works = self.spool_failure.is_none() && self.space_retry_at.is_none();
-        let room = works && self.spool.room(&rules(self.base.process.config)) > 0;
-        self.control.draining
-            && self.shutdown == Shutdown::None
-            && self.spool.waiting() == 0
-            && self.workers.is_empty()
-            && !(room && self.spool.claims.wants_reading())
     }
 }

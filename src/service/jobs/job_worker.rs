@@ -1,32 +1,19 @@
-//! One running handler: its process group, its output line by line, its
-//! deadlines.
+//! One running handler: its process group, and its output line by line.
 
 use crate::limits::{JOB_MAX_BYTES, PATH_MAX_BYTES, WORDS_MAX};
 use crate::proto::config::Handler;
 use crate::service::child_output::ChildOutput;
 use crate::service::log::Log;
 use crate::sys::oom::OomScore;
-use crate::sys::process::{self, Pid, Signal};
+use crate::sys::process::Pid;
 use crate::sys::spawn::{Child, Program, Role, SAFE_PATH, spawn};
 use crate::sys::{Failure, OwnedFd, file};
 use crate::util::lines::words;
 use crate::util::path::Path;
-use crate::util::text::Writer;
-use crate::util::time::{Duration, Instant};
+use crate::util::text::{Writer, text_with_number};
 use core::ffi::CStr;
 use heapless::Vec;
 use ufmt::uwrite;
-
-/// What the handler was told when it was asked to end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum JobPhase {
-    /// Nothing.
-    Running,
-    /// TERM; KILL follows at this time.
-    Terminating(Instant),
-    /// KILL.
-    Killed,
-}
 
 /// See the module's documentation.
 pub(super) struct JobWorker {
@@ -39,14 +26,6 @@ pub(super) struct JobWorker {
     /// Its pipe's other end, held so that closing it wakes nobody: it is the end of
     /// the leader that counts, and that follows at once.
     _input: OwnedFd,
-    /// When it was started.
-    pub(super) started_at: Instant,
-    /// When `job_timeout` is over.
-    pub(super) deadline: Option<Instant>,
-    /// Whether it is being ended.
-    pub(super) phase: JobPhase,
-    /// Whether `job_timeout` was the reason.
-    pub(super) timed_out: bool,
 }
 
 /// Why a handler could not be started.
@@ -68,67 +47,12 @@ impl JobWorker {
         id: u64,
         attempt: u16,
         text: &[u8],
-        now: Instant,
-        timeout: Duration,
     ) -> Result<Self, NotStarted> {
         oom_score.raise();
         let child = start_handler(handler, id, attempt, text);
         oom_score.restore();
         let child = child?;
-        Ok(Self {
-            id,
-            pid: child.pid,
-            output: ChildOutput::new(Some(child.output)),
-            _input: child.input,
-            started_at: now,
-            deadline: (!timeout.is_zero()).then(|| now + timeout),
-            phase: JobPhase::Running,
-            timed_out: false,
-        })
-    }
-
-    /// Asks the whole group to end; KILL follows after `grace`.
-    pub(super) fn terminate(&mut self, now: Instant, grace: Duration) {
-        if self.phase == JobPhase::Running {
-            process::kill_group(self.pid, Signal::TERM);
-            // A stopped handler could not even take the TERM.
-            process::kill_group(self.pid, Signal::CONT);
-            self.phase = JobPhase::Terminating(now + grace);
-        }
-    }
-
-    /// Ends the whole group.
-    pub(super) fn kill(&mut self) {
-        if self.phase != JobPhase::Killed {
-            process::kill_group(self.pid, Signal::KILL);
-            self.phase = JobPhase::Killed;
-        }
-    }
-
-    /// When it next needs attention.
-    #[must_use]
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        match self.phase {
-            JobPhase::Running => self.deadline,
-            JobPhase::Terminating(kill_at) => Some(kill_at),
-            JobPhase::Killed => None,
-        }
-    }
-
-    /// Does what is due at `now`; true if it just timed out.
-    pub(super) fn check(&mut self, now: Instant, grace: Duration) -> bool {
-        match self.phase {
-            JobPhase::Running if self.deadline.is_some_and(|deadline| deadline.is_due(now)) => {
-                self.timed_out = true;
-                self.terminate(now, grace);
-                true
-            }
-            JobPhase::Terminating(kill_at) if kill_at.is_due(now) => {
-                self.kill();
-                false
-            }
-            _ => false,
-        }
+        Ok(Self { id, pid: child.pid, output: ChildOutput::new(Some(child.output)), _input: child.input })
     }
 
     /// Takes what the handler wrote, up to one turn's share.
@@ -218,8 +142,11 @@ fn run_allowed(
     if name.contains(&b'/') {
         return Err(NotStarted::Refused("the first word must be the name of a program, without /"));
     }
-    let program =
-        folder.join(name).ok_or(NotStarted::Refused("the program's path is longer than 255 bytes"))?;
+    let program = folder.join(name).ok_or(NotStarted::Refused(text_with_number!(
+        "the program's path is longer than ",
+        PATH_MAX_BYTES,
+        " bytes"
+    )))?;
     if !file::meta_at(program.as_c_str(), true).is_ok_and(|meta| meta.regular) {
         return Err(NotStarted::Refused("there is no such program in the handler's folder"));
     }

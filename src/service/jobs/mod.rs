@@ -32,7 +32,6 @@ mod batch;
 mod config_reload;
 mod control;
 mod handlers;
-mod history;
 mod job_worker;
 mod orphans;
 mod requests;
@@ -42,14 +41,14 @@ mod status;
 mod turn;
 
 use crate::limits::{POLL_MAX, WORKERS_MAX};
-use crate::proto::config::Config;
+use crate::proto::config::{Config, Handler};
 use crate::service::base::{self, PollSource, Pulse, ServiceBase};
 use crate::service::connections::Connections;
 use crate::service::disk::SpoolDisk;
 use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
-use crate::state::disk::DiskError;
-use crate::state::spool::{Spool, SpoolRules};
+use crate::state::jobs::{JobRules, JobsCore};
+use crate::state::spool::SpoolRules;
 use crate::sys::clock;
 use crate::sys::lock::PidFile;
 use crate::sys::once::once;
@@ -59,31 +58,11 @@ use crate::sys::signal::Arrived;
 use crate::util::time::{Instant, earliest};
 use control::ControlServer;
 use heapless::Vec;
-use history::History;
 use job_worker::JobWorker;
 use orphans::Orphans;
 use scan::ListPage;
 use status::describe_disk;
 use ufmt::uwrite;
-
-/// Counts since start.
-#[derive(Clone, Copy, Default)]
-struct JobCounts {
-    /// Jobs that ended, well or dead.
-    jobs: u64,
-    /// Attempts that failed.
-    failed: u64,
-}
-
-/// Whether the service is on its way out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Shutdown {
-    None,
-    /// TERM was sent to the handlers.
-    Graceful,
-    /// KILL was sent to the handlers.
-    Immediate,
-}
 
 /// See the module's documentation.
 struct Jobs {
@@ -95,24 +74,9 @@ struct Jobs {
     oom_score: OomScore,
     /// The handlers that run, for the daemon after this one.
     orphans: Orphans,
-    spool: &'static mut Spool,
+    /// Everything that is decided.
+    core: &'static mut JobsCore,
     workers: &'static mut Vec<JobWorker, WORKERS_MAX>,
-    counts: JobCounts,
-    shutdown: Shutdown,
-    /// The spool's disk failed, so: nothing is taken before this.
-    spool_failure: Option<(Instant, DiskError)>,
-    /// While the spool fails: whether jobs that are known cannot go on either.
-    jobs_blocked: bool,
-    /// There is no room for new jobs; it is asked again at this time.
-    space_retry_at: Option<Instant>,
-    /// A compaction failed so often; the next one not before this.
-    compact_failures: u32,
-    compact_after: Instant,
-    compact_error: DiskError,
-    /// The kernel refused to start a handler: none is started before this.
-    start_retry_at: Instant,
-    /// Without inotify: when to look at the queue file.
-    next_queue_check: Instant,
     control: ControlServer,
 }
 
@@ -122,18 +86,16 @@ struct Jobs {
 struct JobsStorage {
     /// The service itself: on the stack it would keep more pages in use.
     service: Vec<Jobs, 1>,
-    spool: Spool,
+    core: JobsCore,
     workers: Vec<JobWorker, WORKERS_MAX>,
-    history: History,
     page: ListPage,
 }
 
 once! {
     static STORAGE: JobsStorage = JobsStorage {
         service: Vec::new(),
-        spool: Spool::EMPTY,
+        core: JobsCore::EMPTY,
         workers: Vec::new(),
-        history: History::EMPTY,
         page: Vec::new(),
     };
 }
@@ -146,27 +108,30 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     base::announce(jobs);
     // (the health file made a name, which is no reason to wake)
     jobs.on_inotify();
-    while !jobs.is_over() {
+    while !jobs.core.is_stopped() {
         jobs.turn();
     }
     jobs.finish()
 }
 
-/// The spool's rules in a configuration.
-fn rules(config: &Config) -> SpoolRules {
-    SpoolRules {
-        retries: config.retries,
-        retry_delay: config.retry_delay,
-        queue_max: config.queue_max,
-        sync: config.sync_always(),
+/// Returns the rules that a configuration sets.
+fn rules(config: &Config) -> JobRules {
+    JobRules {
+        spool: SpoolRules {
+            retries: config.retries,
+            retry_delay: config.retry_delay,
+            queue_max: config.queue_max,
+            sync: config.sync_always(),
+        },
+        workers: WORKERS_MAX.min(config.workers as usize),
+        job_timeout: config.job_timeout,
+        stop_timeout: config.stop_timeout,
+        queue_interval: config.interval,
+        logs_jobs: config.handler() == Handler::Log,
     }
 }
 
 impl Jobs {
-    fn is_over(&self) -> bool {
-        self.shutdown != Shutdown::None && self.workers.is_empty()
-    }
-
     // ----- one turn -------------------------------------------------------
 
     fn turn(&mut self) {
@@ -175,11 +140,12 @@ impl Jobs {
         if let Some(arrived) = self.base.take_signals(&ready) {
             self.on_signals(arrived, now);
         }
-        self.on_deadlines(now);
+        self.signal_handlers(now);
+        self.core.check_queue(self.disk.inotify.is_some(), now);
         for source in &ready {
             match source {
                 PollSource::Output(index) => {
-                    if let Some(worker) = self.workers.get_mut(*index) {
+                    if let Some(worker) = self.workers.get_mut(usize::from(*index)) {
                         worker.read_output(&mut self.base.log, self.base.scratch);
                     }
                 }
@@ -194,7 +160,7 @@ impl Jobs {
         if self.workers.is_empty() {
             self.oom_score.rest();
         }
-        if self.is_drained() {
+        if self.control.draining && self.core.is_drained() {
             self.control.drained = true;
             self.stop("drained", now);
         }
@@ -216,7 +182,7 @@ impl Jobs {
             if let Some(inotify) = &self.disk.inotify {
                 set.read(inotify.fd(), PollSource::Other);
             }
-            for (index, worker) in self.workers.iter().enumerate() {
+            for (index, worker) in (0..).zip(self.workers.iter()) {
                 if let Some(output) = &worker.output.pipe {
                     set.read(output, PollSource::Output(index));
                 }
@@ -226,43 +192,8 @@ impl Jobs {
 
     /// The nearest moment at which there is something to do.
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let mut due = None;
-        let mut sooner = |at: Option<Instant>| due = earliest(due, at);
-        sooner(self.workers.iter().map(JobWorker::next_deadline).fold(None, earliest));
-        sooner(self.control.next_deadline(now));
-        sooner(self.errand_deadline(now));
-        if self.shutdown != Shutdown::None {
-            return due;
-        }
-        let full = self.spool.room(&rules(self.base.process.config)) == 0;
-        if let Some((retry_at, _)) = self.spool_failure {
-            sooner(Some(retry_at));
-            if self.jobs_blocked {
-                return due;
-            }
-        } else {
-            sooner(self.spool.next_deadline());
-            let reading = self.spool.claims.wants_reading() && !full && self.space_retry_at.is_none();
-            sooner(self.space_retry_at.or_else(|| self.spool.claims.next_deadline(now, full)));
-            let compacting = self.spool.is_compacting() && !self.is_paging();
-            sooner((compacting || reading).then_some(now));
-            let shrinks = self.spool.wants_compaction() && !self.is_paging();
-            sooner(shrinks.then_some(self.compact_after.or_later(now)));
-        }
-        if self.disk.inotify.is_none() {
-            sooner(Some(self.next_queue_check));
-        }
-        sooner(self.spool.wants_refill().then_some(now));
-        if self.workers.len() < self.worker_limit() {
-            let start_at = now.or_later(self.start_retry_at);
-            sooner(self.spool.window().startable(now).map(|_| start_at));
-            sooner(self.spool.window().next_deadline().map(|due| due.or_later(start_at)));
-        }
-        due
-    }
-
-    fn worker_limit(&self) -> usize {
-        WORKERS_MAX.min(self.base.process.config.workers as usize)
+        let due = earliest(self.core.next_deadline(now, self.is_paging()), self.control.next_deadline(now));
+        earliest(due, self.errand_deadline(now))
     }
 
     #[inline(never)]
@@ -276,43 +207,17 @@ impl Jobs {
         base::on_user_signals(self, arrived, now);
     }
 
-    /// The first time asks the handlers to end, the second time ends them.
+    /// Stops the service: the first call asks the handlers to end, the second ends them.
     fn stop(&mut self, why: &str, now: Instant) {
         let running = self.workers.len();
-        self.shutdown = match self.shutdown {
-            Shutdown::None => {
-                self.base.begin_stop(why, "");
-                if running > 0 {
-                    self.base.log.info(&|out| {
-                        let _ = uwrite!(out, "{} running jobs are stopped and will run again", running);
-                    });
-                }
-                let grace = self.base.process.config.stop_timeout;
-                self.workers.iter_mut().for_each(|worker| worker.terminate(now, grace));
-                Shutdown::Graceful
-            }
-            Shutdown::Graceful | Shutdown::Immediate => {
-                self.workers.iter_mut().for_each(JobWorker::kill);
-                Shutdown::Immediate
-            }
-        };
-    }
-
-    #[inline(never)]
-    fn on_deadlines(&mut self, now: Instant) {
-        let grace = self.base.process.config.stop_timeout;
-        for worker in self.workers.iter_mut() {
-            if worker.check(now, grace) {
-                let id = worker.id;
-                self.base.log.warn(&|out| {
-                    let _ = uwrite!(out, "job {}: exceeded job_timeout, stopping it", id);
-                });
-            }
+        if !self.core.stop(now) {
+            return;
         }
-        if self.disk.inotify.is_none() && self.next_queue_check.is_due(now) {
-            self.next_queue_check = now + self.base.process.config.interval;
-            self.spool.claims.look_at_queue();
-            self.spool.claims.look_at_claims();
+        self.base.begin_stop(why, "");
+        if running > 0 {
+            self.base.log.info(&|out| {
+                let _ = uwrite!(out, "{} running jobs are stopped and will run again", running);
+            });
         }
     }
 
@@ -321,10 +226,10 @@ impl Jobs {
         let Some(inotify) = &self.disk.inotify else { return };
         let seen = inotify.take();
         if seen.names || seen.writes {
-            self.spool.claims.look_at_queue();
+            self.core.spool.claims.look_at_queue();
         }
         if seen.writes {
-            self.spool.claims.look_at_claims();
+            self.core.spool.claims.look_at_claims();
         }
     }
 
@@ -334,8 +239,8 @@ impl Jobs {
     #[inline(never)]
     fn finish(&mut self) -> u8 {
         let now = clock::now();
-        let recorded = self.write_transitions(now).and_then(|()| self.commit(now));
-        if let Err(error) = recorded {
+        self.base.log.flush();
+        if let Err(error) = self.core.finish(&mut self.disk, now) {
             let disk = &self.disk;
             self.base.log.error(&|out| {
                 out.push_str("spool: ");
@@ -345,7 +250,7 @@ impl Jobs {
         }
         self.dismiss_clients(now);
         self.spool_lock = None;
-        let jobs = self.counts.jobs;
+        let jobs = self.core.counts().jobs;
         self.base.finish(&|out| {
             let _ = uwrite!(out, "processed {} total jobs", jobs);
         })

@@ -4,14 +4,13 @@
 //! Changing this: a new request is one entry of `REQUESTS`, its function here,
 //! and its line in `docs/control.md`.
 
+use super::Jobs;
 use super::control::{ClientState, PendingReply, ScanRequest};
-use super::{Jobs, Shutdown, rules};
 use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, target, text, waits};
 use crate::service::base;
 use crate::service::listener::Access;
 use crate::state::disk::DiskError;
 use crate::state::spool::Cancelled;
-use crate::sys::Errno;
 use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
@@ -193,10 +192,7 @@ pub(super) fn refuse(out: &mut Writer<'_>, code: Code, why: &str) -> Reply {
 
 /// The code for an error of the disk.
 pub(super) fn error_code(error: DiskError) -> Code {
-    match Errno::from_raw_os_error(error.0) {
-        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Code::NoSpace,
-        _ => Code::Io,
-    }
+    if error.is_no_space() { Code::NoSpace } else { Code::Io }
 }
 
 /// The text for an error of the disk; short, because each of many jobs gets it.
@@ -212,17 +208,17 @@ fn status(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
 }
 
 fn queue(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> Reply {
-    if jobs.shutdown != Shutdown::None {
+    if jobs.core.is_stopping() {
         return refuse(context.out, Code::Stopping, "the service stops");
     }
     if jobs.control.draining {
         return refuse(context.out, Code::Draining, "the service takes no new jobs");
     }
-    if jobs.spool.room(&rules(jobs.base.process.config)) == 0 {
+    if jobs.core.room() == 0 {
         return refuse(context.out, Code::Full, "queue_max jobs are waiting or dead");
     }
-    match jobs.add_job(context.client_slot, text, context.now) {
-        Ok(()) => Reply::Deferred,
+    match jobs.core.add_job(&mut jobs.disk, text, context.now) {
+        Ok(id) => jobs.control.defer_id(context.client_slot, id),
         Err(error) => refuse(context.out, error_code(error), error_text(error)),
     }
 }
@@ -232,13 +228,13 @@ fn list(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, filter: Filter) -
 }
 
 fn wait(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
-    if let Some(job_result) = jobs.control.history.result_of(id) {
+    if let Some(job_result) = jobs.core.history.result_of(id) {
         context.out.push_str("ok ");
         job_result.describe(id, context.out);
         context.out.push_str("\n");
         return Reply::Sent;
     }
-    let known = jobs.spool.window().get(id).is_some();
+    let known = jobs.core.spool.window().get(id).is_some();
     let state =
         if known { ClientState::AwaitingJob(id) } else { ClientState::ScanPending(ScanRequest::Wait(id)) };
     jobs.control.set_client_state(context.client_slot, state)
@@ -246,22 +242,23 @@ fn wait(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply
 
 fn watch(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok\n");
+    jobs.core.history.watched = true;
     jobs.control.set_client_state(context.client_slot, ClientState::Watching)
 }
 
 fn cancel(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
-    if jobs.control.has_batch() {
+    if jobs.core.has_batch() {
         return Reply::Retry;
     }
     let RequestContext { client_slot, now, .. } = *context;
-    let cancelled = jobs.write_transitions(now).and_then(|()| jobs.spool.cancel(&mut jobs.disk, now, id));
-    match cancelled {
+    match jobs.core.cancel(&mut jobs.disk, id, now) {
         Ok(None) => {
             jobs.control.set_client_state(client_slot, ClientState::ScanPending(ScanRequest::Cancel(id)))
         }
         Ok(Some(Cancelled::AlreadyEnded)) => refuse(context.out, Code::NoJob, "it is over already"),
         Ok(Some(found)) => {
-            let running = jobs.on_cancelled(client_slot, id, found, now);
+            jobs.log_cancelled(client_slot, id);
+            let running = found == Cancelled::Running;
             jobs.control.defer_reply(client_slot, PendingReply::Cancelled(id, running))
         }
         Err(error) => refuse(context.out, error_code(error), error_text(error)),
@@ -278,14 +275,14 @@ fn forget(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, target: Target)
 
 fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> Reply {
     if !jobs.control.draining {
-        let (waiting, peer) = (jobs.spool.waiting(), jobs.control.peer(context.client_slot));
+        let (waiting, peer) = (jobs.core.spool.waiting(), jobs.control.peer(context.client_slot));
         jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) drains the service: ", peer.uid, peer.pid);
             let _ = uwrite!(out, "no new jobs, a stop when {} are finished", waiting);
         });
     }
     jobs.control.draining = true;
-    jobs.spool.claims.pause();
+    jobs.core.spool.claims.pause();
     if wait {
         return jobs.control.set_client_state(context.client_slot, ClientState::Draining);
     }
@@ -295,7 +292,7 @@ fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> R
 
 fn stop(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok stopping\n");
-    if jobs.shutdown == Shutdown::None {
+    if !jobs.core.is_stopping() {
         let peer = jobs.control.peer(context.client_slot);
         jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) asks for a stop", peer.uid, peer.pid);

@@ -2,14 +2,14 @@
 //! journal for jobs beyond the window, a page of `list`, or a new journal for
 //! all dead jobs. One at a time; the others wait.
 
+use super::Jobs;
 use super::control::{ClientState, PendingReply, ScanRequest};
-use super::history::{JobEvent, JobResult};
 use super::requests::{Reply, RequestContext, error_code, error_text, refuse};
-use super::{Jobs, Shutdown};
 use crate::limits::{CLIENT_IDLE, CLIENTS_MAX, LIST_PAGE, PAGE_PATIENCE, READ_BYTES};
 use crate::proto::control::{Code, Filter, Target};
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::state::disk::DiskError;
+use crate::state::jobs::JobResult;
 use crate::state::spool::{Cancelled, JournalScan, Purpose, RecordLocation};
 use crate::state::window::{JobState, Slot};
 use crate::util::text::Writer;
@@ -69,7 +69,9 @@ impl Jobs {
                 Some(*since + self.page_timeout(*client_slot))
             }
             // (while it is under way it has its own line in `next_deadline`)
-            Some(ScanTask { stage: ScanStage::Rewrite(_), .. }) | None if self.spool.is_compacting() => None,
+            Some(ScanTask { stage: ScanStage::Rewrite(_), .. }) | None if self.core.spool.is_compacting() => {
+                None
+            }
             Some(ScanTask { stage: ScanStage::Rewrite(_), .. }) => Some(now),
             None => self.next_scan(None).map(|_| now),
         }
@@ -78,8 +80,8 @@ impl Jobs {
     /// A page must be taken; sooner if somebody else waits for his turn, or the
     /// journal is to be written anew.
     fn page_timeout(&self, client_slot: usize) -> Duration {
-        let waited_for = self.next_scan(Some(client_slot)).is_some() || self.spool.is_compacting();
-        if waited_for || self.spool.wants_compaction() { PAGE_PATIENCE } else { CLIENT_IDLE }
+        let waited_for = self.next_scan(Some(client_slot)).is_some() || self.core.spool.is_compacting();
+        if waited_for || self.core.spool.wants_compaction() { PAGE_PATIENCE } else { CLIENT_IDLE }
     }
 
     /// The client whose task is next, but for one.
@@ -119,25 +121,19 @@ impl Jobs {
         };
         let edits =
             matches!(request, ScanRequest::Cancel(_) | ScanRequest::Retry(_) | ScanRequest::Forget(_));
-        if edits && self.shutdown != Shutdown::None {
+        if edits && self.core.is_stopping() {
             return self.finish_request(client_slot, now, &|out| {
                 refuse(out, Code::Stopping, "the service stops");
             });
         }
-        if let Some((at, error)) = self.spool_failure
-            && edits
-            && !at.is_due(now)
-        {
+        if let Some(error) = self.core.disk_health.resting_error(now).filter(|_| edits) {
             return self.finish_refused(client_slot, error, now);
         }
         if purpose != Purpose::Shrink {
-            if self.spool.is_compacting() {
+            if self.core.spool.is_compacting() {
                 return;
             }
-            let begun = self
-                .write_transitions(now)
-                .and_then(|()| self.spool.compact_for(purpose, &mut self.disk, now));
-            match begun {
+            match self.core.start_rewrite(&mut self.disk, purpose, now) {
                 Ok(()) => {
                     self.control.scan =
                         Some(ScanTask { client_slot, request, stage: ScanStage::Rewrite(purpose) })
@@ -146,11 +142,11 @@ impl Jobs {
             }
             return;
         }
-        if edits && self.spool.tombstones_full() {
-            if !self.compact_after.is_due(now) {
+        if edits && self.core.spool.tombstones_full() {
+            if !self.core.disk_health.may_compact(now) {
                 // The journal could not be written anew, so there is no room to
                 // remember one more.
-                self.finish_refused(client_slot, self.compact_error, now);
+                self.finish_refused(client_slot, self.core.disk_health.compact_error(), now);
             }
             return;
         }
@@ -159,14 +155,14 @@ impl Jobs {
             ScanRequest::Cancel(_) => false,
             ScanRequest::Wait(_) | ScanRequest::Retry(_) | ScanRequest::Forget(_) => true,
         };
-        let compacts = self.spool.is_compacting() && self.shutdown == Shutdown::None;
-        if matches!(request, ScanRequest::List(_)) && compacts && self.spool_failure.is_none() {
+        let compacts = self.core.spool.is_compacting() && !self.core.is_stopping();
+        if matches!(request, ScanRequest::List(_)) && compacts && !self.core.disk_health.is_failing() {
             // Nothing would be started while the one holds up the other.
             return;
         }
         self.control.page.clear();
         self.control.scan =
-            Some(ScanTask { client_slot, request, stage: ScanStage::Walk(self.spool.scan(dead)) });
+            Some(ScanTask { client_slot, request, stage: ScanStage::Walk(self.core.spool.scan(dead)) });
     }
 
     /// One step of the walk, and what follows from its end.
@@ -178,7 +174,7 @@ impl Jobs {
         mut scan: JournalScan,
         now: Instant,
     ) -> Option<ScanStage> {
-        if !self.spool.is_current(&scan) {
+        if !self.core.spool.is_current(&scan) {
             // (the task begins again with the next turn)
             return None;
         }
@@ -200,7 +196,7 @@ impl Jobs {
         let step = if skip {
             Ok(true)
         } else {
-            self.spool.scan_step(&mut self.disk, self.base.scratch, &mut scan, &mut visit)
+            self.core.spool.scan_step(&mut self.disk, self.base.scratch, &mut scan, &mut visit)
         };
         match step {
             Err(error) => self.finish_refused(client_slot, error, now),
@@ -220,7 +216,7 @@ impl Jobs {
 
     /// The walk is over: the window's jobs, and the head of the answer.
     fn begin_page(&mut self, client_slot: usize, filter: &Filter, now: Instant) -> Option<ScanStage> {
-        for slot in self.spool.window().slots() {
+        for slot in self.core.spool.window().slots() {
             let running = matches!(
                 slot.state,
                 JobState::Running | JobState::Starting | JobState::Ended(_) | JobState::Cancelled
@@ -267,7 +263,7 @@ impl Jobs {
                     ListRow { .. } => "waiting",
                 };
                 let mut buffer = [0; RECORD_MAX_BYTES];
-                let text = self.spool.text(&mut self.disk, row.location, &mut buffer);
+                let text = self.core.spool.text(&mut self.disk, row.location, &mut buffer);
                 let _ = uwrite!(out, "{} {} {} ", row.location.id, state, row.location.attempt);
                 out.push(text.unwrap_or(b"(its text cannot be read)"));
                 out.push_str("\n");
@@ -311,13 +307,13 @@ impl Jobs {
         let job_result = match found {
             Some(record) if record.dead => {
                 let mut buffer = [0; RECORD_MAX_BYTES];
-                match self.spool.outcome(&mut self.disk, record, &mut buffer) {
+                match self.core.spool.outcome(&mut self.disk, record, &mut buffer) {
                     Ok(outcome) => Some(JobResult::Dead(outcome)),
                     Err(error) => return self.finish_refused(client_slot, error, now),
                 }
             }
             Some(_) => None,
-            None => self.control.history.result_of(id),
+            None => self.core.history.result_of(id),
         };
         if let Some(job_result) = job_result {
             self.finish_request(client_slot, now, &|out| {
@@ -325,7 +321,7 @@ impl Jobs {
                 job_result.describe(id, out);
                 out.push_str("\n");
             });
-        } else if found.is_some_and(|record| !record.dead) || self.spool.window().get(id).is_some() {
+        } else if found.is_some_and(|record| !record.dead) || self.core.spool.window().get(id).is_some() {
             self.control.set_client_state(client_slot, ClientState::AwaitingJob(id));
         } else {
             self.finish_no_job(client_slot, now, "no such job, or it ended long ago");
@@ -335,14 +331,15 @@ impl Jobs {
     fn finish_cancel(&mut self, client_slot: usize, id: u64, found: Option<RecordLocation>, now: Instant) {
         let cancelled = match found {
             Some(record) => {
-                self.spool.discard_record(&mut self.disk, now, record).map(|()| Some(Cancelled::Waiting))
+                self.core.cancel_record(&mut self.disk, record, now).map(|()| Some(Cancelled::Waiting))
             }
             // It may have come into the window meanwhile.
-            None => self.write_transitions(now).and_then(|()| self.spool.cancel(&mut self.disk, now, id)),
+            None => self.core.cancel(&mut self.disk, id, now),
         };
         match cancelled {
             Ok(Some(found @ (Cancelled::Waiting | Cancelled::Running))) => {
-                let running = self.on_cancelled(client_slot, id, found, now);
+                self.log_cancelled(client_slot, id);
+                let running = found == Cancelled::Running;
                 self.reply_after_commit(client_slot, PendingReply::Cancelled(id, running));
             }
             Ok(_) => self.finish_no_job(client_slot, now, "no such job waits or runs"),
@@ -355,29 +352,12 @@ impl Jobs {
         self.control.defer_reply(client_slot, pending);
     }
 
-    /// A job is cancelled in the journal: its handler is ended, and those who
-    /// wait for it are told. Returns whether it was running.
-    pub(super) fn on_cancelled(
-        &mut self,
-        client_slot: usize,
-        id: u64,
-        found: Cancelled,
-        now: Instant,
-    ) -> bool {
+    /// Logs that a client cancelled a job.
+    pub(super) fn log_cancelled(&mut self, client_slot: usize, id: u64) {
         let peer = self.control.peer(client_slot);
         self.base.log.info(&|out| {
             let _ = uwrite!(out, "job {}: cancelled by uid {} (pid {})", id, peer.uid, peer.pid);
         });
-        if found == Cancelled::Running {
-            let grace = self.base.process.config.stop_timeout;
-            if let Some(worker) = self.workers.iter_mut().find(|worker| worker.id == id) {
-                worker.terminate(now, grace);
-                return true;
-            }
-            self.spool.requeue(id);
-        }
-        self.record_event(id, JobEvent::Ended(JobResult::Cancelled), Duration::ZERO, now);
-        false
     }
 
     /// `retry` and `forget`: all dead jobs, or a walk for one.
@@ -388,11 +368,11 @@ impl Jobs {
         request: ScanRequest,
     ) -> Reply {
         match target {
-            Target::Dead if self.spool.dead() == 0 => {
+            Target::Dead if self.core.spool.dead() == 0 => {
                 context.out.push_str("ok count=0\n");
                 Reply::Sent
             }
-            Target::Job(id) if self.spool.window().slots().iter().any(|slot: &Slot| slot.id == id) => {
+            Target::Job(id) if self.core.spool.window().slots().iter().any(|slot: &Slot| slot.id == id) => {
                 refuse(context.out, Code::NoJob, "it is not dead: it waits or runs")
             }
             _ => self.control.set_client_state(context.client_slot, ClientState::ScanPending(request)),
@@ -403,14 +383,8 @@ impl Jobs {
         let Some(record) = found.filter(|record| record.dead) else {
             return self.finish_no_job(client_slot, now, "no such dead job");
         };
-        let done = if retry {
-            self.spool.retry(&mut self.disk, now, record)
-        } else {
-            self.spool.discard_record(&mut self.disk, now, record)
-        };
-        match done {
+        match self.core.edit_dead(&mut self.disk, record, retry, now) {
             Ok(()) => {
-                self.control.history.forget(record.id);
                 let peer = self.control.peer(client_slot);
                 self.base.log.info(&|out| {
                     let what = if retry { "retried" } else { "forgotten" };
@@ -433,15 +407,15 @@ impl Jobs {
         purpose: Purpose,
         now: Instant,
     ) -> Option<ScanStage> {
-        if self.spool.is_compacting() && self.spool.purpose() == purpose {
+        if self.core.spool.is_compacting() && self.core.spool.purpose() == purpose {
             return Some(ScanStage::Rewrite(purpose));
         }
-        if self.spool.purpose() != purpose {
-            self.finish_refused(client_slot, self.compact_error, now);
+        if self.core.spool.purpose() != purpose {
+            self.finish_refused(client_slot, self.core.disk_health.compact_error(), now);
             return None;
         }
-        let (count, peer) = (self.spool.affected_count(), self.control.peer(client_slot));
-        self.control.history.forget_dead();
+        let (count, peer) = (self.core.spool.affected_count(), self.control.peer(client_slot));
+        self.core.history.forget_dead();
         self.base.log.info(&|out| {
             let what = if matches!(request, ScanRequest::Retry(_)) { "retried" } else { "forgotten" };
             let _ = uwrite!(out, "{} dead jobs {} by uid {} (pid {})", count, what, peer.uid, peer.pid);

@@ -4,8 +4,7 @@
 use super::control::ControlServer;
 use super::orphans::Orphans;
 use super::status::describe_disk;
-use super::{JobCounts, Jobs, JobsStorage, STORAGE, Shutdown, rules};
-use crate::limits::SPOOL_RETRY;
+use super::{Jobs, JobsStorage, STORAGE, rules};
 use crate::proto::service::Service;
 use crate::service::base::ServiceBase;
 use crate::service::connections;
@@ -17,7 +16,6 @@ use crate::state::spool::RecoverError;
 use crate::sys::oom::OomScore;
 use crate::sys::{Errno, clock, file, identity, process};
 use crate::util::path::Path;
-use crate::util::time::Instant;
 
 impl Jobs {
     /// Opens everything that the service needs; failures end the process. (Not
@@ -26,7 +24,7 @@ impl Jobs {
     pub(super) fn open(parts: &'static mut Memory, reporter: StartReporter) -> &'static mut Self {
         let mut base = ServiceBase::open(Service::Jobs, parts, reporter);
         let now = clock::now();
-        let JobsStorage { service, spool, workers, history, page } = STORAGE.take();
+        let JobsStorage { service, core, workers, page } = STORAGE.take();
         open_folders(&base.process);
         let oom_score = OomScore::open(base.process.identity.is_some());
         let mut spool_lock = None;
@@ -39,11 +37,11 @@ impl Jobs {
             Ok(disk) => disk,
             Err(failure) => process.fail_at(&config.spool, failure),
         };
-        let recovery = match spool.recover(&mut disk, scratch, &rules(config), now) {
+        let recovery = match core.recover(&mut disk, scratch, rules(config), now) {
             Ok(recovery) => recovery,
             Err(error) => fail_recovery(process, &disk, error),
         };
-        let unread = match spool.adopt_claims(&mut disk, now) {
+        let unread = match core.spool.adopt_claims(&mut disk, now) {
             Ok(unread) => unread,
             Err(error) => fail_with_disk(process, &config.queue_file, &disk, error),
         };
@@ -53,6 +51,11 @@ impl Jobs {
                 describe_disk(&disk, error, out);
             });
         }
+        if let Some(error) = unread.filter(may_pass) {
+            // A claim that could not be opened gets a second chance.
+            core.disk_health.fail(error, now);
+        }
+        core.check_queue(disk.inotify.is_some(), now);
         let orphans = Orphans::take_over(&config.spool, *heartbeat.boot(), log);
         let jobs = Self {
             base,
@@ -60,20 +63,9 @@ impl Jobs {
             spool_lock,
             oom_score,
             orphans,
-            spool,
+            core,
             workers,
-            counts: JobCounts::default(),
-            shutdown: Shutdown::None,
-            // (a claim that could not be opened gets a second chance)
-            spool_failure: unread.filter(may_pass).map(|error| (now + SPOOL_RETRY, error)),
-            jobs_blocked: false,
-            space_retry_at: None,
-            compact_failures: 0,
-            compact_after: Instant::BOOT,
-            compact_error: DiskError(0),
-            start_retry_at: Instant::BOOT,
-            next_queue_check: now,
-            control: ControlServer::new(connections::take(), history, page),
+            control: ControlServer::new(connections::take(), page),
         };
         let _ = service.push(jobs);
         let Some(jobs) = service.first_mut() else { process::abort() };

@@ -1,7 +1,7 @@
 //! What the service says of itself in its log: at the start, when something
 //! degrades or recovers, and when it is asked (SIGUSR2).
 
-use super::{Jobs, Shutdown, rules};
+use super::Jobs;
 use crate::proto::config::Handler;
 use crate::proto::status::StatusField;
 use crate::service::base::{ServiceBase, ServiceStatus};
@@ -94,20 +94,20 @@ impl ServiceStatus for Jobs {
     }
 
     fn value(&self, field: StatusField, now: Instant) -> Option<u64> {
-        let window = self.spool.window();
+        let window = self.core.spool.window();
         Some(match field {
-            StatusField::Jobs => self.counts.jobs,
-            StatusField::AttemptsFailed => self.counts.failed,
-            StatusField::Dead => u64::from(self.spool.dead()),
+            StatusField::Jobs => self.core.counts().jobs,
+            StatusField::AttemptsFailed => self.core.counts().failed,
+            StatusField::Dead => u64::from(self.core.spool.dead()),
             StatusField::Waiting => {
                 let counted = window.count(|state| *state == JobState::Running);
-                u64::from(self.spool.waiting().saturating_sub(counted))
+                u64::from(self.core.spool.waiting().saturating_sub(counted))
             }
             StatusField::Running => u64::from(self.running()),
             StatusField::Delayed => u64::from(window.count(|state| matches!(state, JobState::Delayed(_)))),
-            StatusField::Room => u64::from(self.spool.room(&rules(self.base.process.config))),
-            StatusField::Fsyncs => self.spool.io_stats().syncs,
-            StatusField::SpoolBytes => self.spool.io_stats().bytes,
+            StatusField::Room => u64::from(self.core.room()),
+            StatusField::Fsyncs => self.core.spool.io_stats().syncs,
+            StatusField::SpoolBytes => self.core.spool.io_stats().bytes,
             StatusField::Clients => self.control.clients.count() as u64,
             StatusField::Denied => self.control.denials.count,
             StatusField::HealthAge => self.base.heartbeat.age(now).as_ms(),
@@ -116,17 +116,17 @@ impl ServiceStatus for Jobs {
     }
 
     fn phase(&self) -> &'static str {
-        match self.shutdown {
-            Shutdown::None if self.control.draining => "draining",
-            Shutdown::None => "running",
-            Shutdown::Graceful | Shutdown::Immediate => "stopping",
+        match self.core.is_stopping() {
+            true => "stopping",
+            false if self.control.draining => "draining",
+            false => "running",
         }
     }
 
     fn own_degraded(&self) -> DegradedSet {
         DegradedSet::NONE
-            .with(DegradedState::Spool, self.spool_failure.is_some())
-            .with(DegradedState::SpoolFull, self.space_retry_at.is_some())
+            .with(DegradedState::Spool, self.core.disk_health.is_failing())
+            .with(DegradedState::SpoolFull, self.core.disk_health.is_full())
             .with(DegradedState::Inotify, self.disk.inotify.is_none())
             .with(DegradedState::SyncNever, !self.base.process.config.sync_always())
     }

@@ -1,247 +1,124 @@
-//! What needs the spool's disk: ingest, commit, compaction, and the rest that
-//! it gets after an error. Jobs that are known go on meanwhile if they can.
+//! Performs the turn that `state/jobs/turn.rs` orders: its actions, and the lines of the
+//! log that its notices are worth.
 
 use super::control::{ClientState, ScanRequest};
-use super::requests::error_code;
-use super::status::{describe_damage, describe_disk, log_notice};
-use super::{Jobs, PollSource, Shutdown, rules};
-use crate::limits::{CLIENTS_MAX, COMPACT_RETRY, COMPACT_RETRY_MAX, SPOOL_RETRY};
-use crate::proto::config::Handler;
-use crate::proto::control::Code;
+use super::status::{describe_disk, log_notice, push_processing};
+use super::{Jobs, PollSource};
+use crate::limits::CLIENTS_MAX;
 use crate::proto::journal::RECORD_MAX_BYTES;
-use crate::state::backoff::delay;
-use crate::state::disk::DiskError;
+use crate::state::jobs::{ClientNeeds, TurnAction, TurnNotice};
 use crate::state::spool::IngestNotice;
-use crate::state::window::{AttemptOutcome, Slot};
+use crate::state::window::Slot;
 use crate::sys::{Errno, describe_errno};
-use crate::util::time::{Duration, Instant};
+use crate::util::time::Instant;
 use ufmt::uwrite;
 
 impl Jobs {
     /// Ingest, requests, commit, starts: everything that needs the spool's disk.
     #[inline(never)]
     pub(super) fn advance(&mut self, ready: &[PollSource], now: Instant) {
-        // Its disk has a rest after an error, but jobs that are known go on if
-        // they can.
-        let resting = self.spool_failure.is_some_and(|(at, _)| !at.is_due(now));
-        let was_failing = self.spool_failure.is_some();
-        let starts = !resting && self.shutdown == Shutdown::None && !self.logs_jobs();
-        if starts && self.spool.window().has_pending_records() {
-            // (the end of one and the start of the next are one write)
-            self.dequeue(now);
-        }
-        let written = self.write_transitions(now);
-        // No room for new jobs or for a compaction must not keep the old jobs
-        // from running: only their ends make room.
-        let takes =
-            written.is_ok() && !resting && self.space_retry_at.is_none() && self.shutdown == Shutdown::None;
-        let taken = if takes { self.ingest(now, was_failing) } else { Ok(false) };
-        self.serve(ready, now);
-        let (batch, committed) = self.commit_turn(taken == Ok(true), resting, now);
-        if self.shutdown != Shutdown::None {
-            // (a client stopped the service in this turn: what was chosen in it has no
-            // handler, and must lose no attempt)
-            for slot in self.dequeued() {
-                self.spool.requeue(slot.id);
-            }
-            return;
-        }
-        if written.is_ok() && !resting {
-            self.maybe_compact(now);
-            self.log_damage();
-            self.switch_queue_file();
-        }
-        let run = written.and_then(|()| self.run_jobs(now));
-        self.jobs_blocked = run.is_err();
-        if !resting {
-            self.update_disk_health(taken.map(drop).and(batch), written.and(committed).and(run), now);
-        }
-    }
-
-    /// The disk worked, or failed, in this turn: for new jobs, and for the rest.
-    #[inline(never)]
-    fn update_disk_health(&mut self, new: Result<(), DiskError>, rest: Result<(), DiskError>, now: Instant) {
-        let refused = new.err().filter(|error| error_code(*error) == Code::NoSpace);
-        let result = if refused.is_some() { rest } else { new.and(rest) };
-        let was_failing = self.spool_failure.is_some();
-        self.spool_failure = result.err().map(|error| (now + SPOOL_RETRY, error));
-        match result {
-            Ok(()) => {
-                if was_failing {
-                    self.base.log.info(&|out| out.push_str("spool: works again"));
+        self.core.begin_turn(now);
+        while let Some(action) = self.next_action(now) {
+            match action {
+                TurnAction::FlushLog => {
+                    let written = self.base.log.flush();
+                    self.core.log_flushed(written);
                 }
-                self.update_free_space(refused, now);
+                TurnAction::ServeClients => {
+                    self.serve(ready, now);
+                    let (commit, paging) = (self.control.has_pending_reply(), self.is_paging());
+                    self.core.clients_served(ClientNeeds { commit, paging });
+                }
+                TurnAction::Reply { jobs, edits } => self.send_pending_replies(jobs, edits, now),
+                TurnAction::LogJob(slot) => {
+                    let mut buffer = [0; RECORD_MAX_BYTES];
+                    if let Some(text) = self.load_job_text(&slot, &mut buffer) {
+                        self.base.log.job(&|out| push_processing(text, out));
+                    }
+                }
+                TurnAction::StartHandler(slot) => self.start_handler(&slot, now),
+                TurnAction::Signal(signal) => self.signal_handler(signal),
+                TurnAction::SwitchQueueFile => {
+                    let queue = self.base.process.config.queue_file.clone();
+                    self.disk.set_queue(&queue);
+                }
+                TurnAction::Notice(notice) => self.log_turn_notice(notice),
             }
-            Err(error) if !was_failing => {
-                let (disk, config) = (&self.disk, &self.base.process.config);
-                self.base.log.error(&|out| {
-                    out.push_str("spool: ");
-                    out.push_escaped(config.spool.as_bytes());
-                    out.push_str(": ");
-                    describe_disk(disk, error, out);
-                    out.push_str("; jobs wait, none is lost");
-                });
-            }
-            Err(_) => {}
+        }
+        if self.core.history.take_new_results() {
+            self.notify_waiters(now);
         }
     }
 
-    /// Whether there is room for new jobs.
-    fn update_free_space(&mut self, refused: Option<DiskError>, now: Instant) {
-        if refused.is_none() && !self.space_retry_at.is_some_and(|at| at.is_due(now)) {
-            return;
-        }
-        let (room, free, kept) = self.spool.update_low_space(&mut self.disk);
-        let lacks = refused.is_some() || !room;
-        let lacked = self.space_retry_at.is_some();
-        self.space_retry_at = lacks.then(|| now + SPOOL_RETRY);
-        if let Some(error) = refused.filter(|_| !lacked) {
-            let config = &self.base.process.config;
-            self.base.log.error(&|out| {
+    fn next_action(&mut self, now: Instant) -> Option<TurnAction> {
+        let log = &mut self.base.log;
+        let mut report = |notice: IngestNotice<'_>| log_notice(log, &notice);
+        self.core.next_action(&mut self.disk, self.base.scratch, now, &mut report)
+    }
+
+    /// Logs what a turn found out about the disk.
+    #[inline(never)]
+    fn log_turn_notice(&mut self, notice: TurnNotice) {
+        let (disk, config) = (&self.disk, &self.base.process.config);
+        match notice {
+            TurnNotice::DiskWorks => self.base.log.info(&|out| out.push_str("spool: works again")),
+            TurnNotice::SpaceWorks => {
+                self.base.log.info(&|out| out.push_str("spool: works again, new jobs are taken"))
+            }
+            TurnNotice::DiskFailed(error) => self.base.log.error(&|out| {
+                out.push_str("spool: ");
+                out.push_escaped(config.spool.as_bytes());
+                out.push_str(": ");
+                describe_disk(disk, error, out);
+                out.push_str("; jobs wait, none is lost");
+            }),
+            TurnNotice::NoSpace { error, free, reserved } => self.base.log.error(&|out| {
                 out.push_str("spool: no room for new jobs: ");
                 out.push_escaped(config.spool.as_bytes());
                 out.push_str(": ");
                 describe_errno(Errno::from_raw_os_error(error.0), out);
-                let (free, kept) = (free / 1024, kept / 1024);
-                let _ = uwrite!(out, ", {} KiB free, {} kept for the queued jobs", free, kept);
-            });
-        } else if !lacks {
-            self.base.log.info(&|out| out.push_str("spool: works again, new jobs are taken"));
-            // (claims that could not be adopted for the same reason)
-            let adopted = self.spool.adopt_claims(&mut self.disk, now);
-            self.spool_failure = adopted.err().map(|error| (now + SPOOL_RETRY, error));
-        }
-    }
-
-    /// Makes durable what this turn put into the journal, if it has to be, and
-    /// answers those who waited for that. Says what became of the new jobs of
-    /// clients, and of the rest.
-    fn commit_turn(
-        &mut self,
-        taken: bool,
-        resting: bool,
-        now: Instant,
-    ) -> (Result<(), DiskError>, Result<(), DiskError>) {
-        let mut batch = self.check_batch();
-        let due = self.spool.next_deadline().is_some_and(|at| at.is_due(now));
-        let wanted = !resting && (taken || due || self.spool.claims.wants_commit());
-        let mut rest = Ok(());
-        if wanted || self.control.has_pending_reply() || self.control.has_batch() || batch.is_err() {
-            let rules = rules(self.base.process.config);
-            // (also where everybody who asked has gone)
-            let mut durable = self.spool.commit(&mut self.disk, &rules, now);
-            if let Err(error) = durable
-                && self.control.has_batch()
-            {
-                // Without the new jobs there may be room for the rest.
-                batch = self.fail_batch(error);
-                durable = self.spool.commit(&mut self.disk, &rules, now);
-            }
-            self.send_pending_replies(durable, now);
-            debug_assert!(!self.control.has_batch());
-            rest = durable.and_then(|()| self.spool.remove_closed(&mut self.disk));
-        }
-        (batch, rest)
-    }
-
-    /// Begins or continues a compaction where that is due.
-    fn maybe_compact(&mut self, now: Instant) {
-        let due = self.spool.wants_compaction() && self.compact_after.is_due(now);
-        if (self.spool.is_compacting() || due) && !self.is_paging() {
-            self.compact(now);
-        }
-    }
-
-    /// A step of a compaction. One that fails costs a write of everything that
-    /// is live, so the next attempt waits longer each time.
-    pub(super) fn compact(&mut self, now: Instant) {
-        match self.spool.compact_step(&mut self.disk, now) {
-            Ok(()) => self.compact_failures = 0,
-            Err(error) => {
-                self.compact_failures = self.compact_failures.saturating_add(1);
-                let wait = delay(COMPACT_RETRY, self.compact_failures, COMPACT_RETRY_MAX);
-                self.compact_after = now + wait;
-                self.compact_error = error;
-                let disk = &self.disk;
-                self.base.log.warn(&|out| {
-                    out.push_str("spool: the journal cannot be written anew, the old one goes on: ");
-                    describe_disk(disk, error, out);
-                });
+                let (free, reserved) = (free / 1024, reserved / 1024);
+                let _ = uwrite!(out, ", {} KiB free, {} kept for the queued jobs", free, reserved);
+            }),
+            TurnNotice::CompactionFailed(error) => self.base.log.warn(&|out| {
+                out.push_str("spool: the journal cannot be written anew, the old one goes on: ");
+                describe_disk(disk, error, out);
+            }),
+            TurnNotice::Damaged(damage) => {
+                self.base.log.error(&|out| super::status::describe_damage(damage, out));
+                self.recheck_waiters();
             }
         }
     }
 
-    /// New jobs from the queue file into the journal; true if there were some.
-    pub(super) fn ingest(&mut self, now: Instant, was_failing: bool) -> Result<bool, DiskError> {
-        let rules = rules(self.base.process.config);
-        if was_failing {
-            // (one that still cannot be opened was told at start)
-            self.spool.adopt_claims(&mut self.disk, now)?;
-        }
-        let log = &mut self.base.log;
-        let mut report = |notice: IngestNotice<'_>| log_notice(log, &notice);
-        let taken = self.spool.ingest(&mut self.disk, self.base.scratch, &rules, now, &mut report);
-        taken.map(|jobs| jobs > 0)
-    }
-
-    /// From the journal into the window, and from there to handlers.
-    pub(super) fn run_jobs(&mut self, now: Instant) -> Result<(), DiskError> {
-        let rules = rules(self.base.process.config);
-        self.spool.defer_blocker(&mut self.disk, now)?;
-        self.spool.refill(&mut self.disk, self.base.scratch, &rules, now)?;
-        if self.logs_jobs() { self.log_jobs(now) } else { self.start_jobs(now) }
-    }
-
-    /// Whether a job is a line of the log.
-    fn logs_jobs(&self) -> bool {
-        matches!(self.base.process.config.handler(), Handler::Log)
-    }
-
-    pub(super) fn commit(&mut self, now: Instant) -> Result<(), DiskError> {
-        let rules = rules(self.base.process.config);
-        self.spool.commit(&mut self.disk, &rules, now)?;
-        self.spool.remove_closed(&mut self.disk)
-    }
-
-    /// Puts starts and ends into the journal; the log comes first.
-    pub(super) fn write_transitions(&mut self, now: Instant) -> Result<(), DiskError> {
-        if !self.spool.window().has_pending_records() {
-            return Ok(());
-        }
-        self.base.log.flush();
-        self.spool.write_transitions(&mut self.disk, now)
-    }
-
-    /// Says what a compaction found damaged. Who waits for the end of a job that is
-    /// lost is told that there is no such job.
-    fn log_damage(&mut self) {
-        let Some(damage) = self.spool.take_damage() else { return };
-        self.base.log.error(&|out| describe_damage(damage, out));
+    /// Has the journal scanned for the jobs that clients wait for, because damage may have
+    /// cost them. The client of one that is lost is told that there is no such job.
+    fn recheck_waiters(&mut self) {
         for client_slot in 0..CLIENTS_MAX {
             if let ClientState::AwaitingJob(id) = self.control.client_state(client_slot)
-                && self.spool.window().get(id).is_none()
+                && self.core.spool.window().get(id).is_none()
             {
                 self.control.set_client_state(client_slot, ClientState::ScanPending(ScanRequest::Wait(id)));
             }
         }
     }
 
-    /// The text of a job, for its handler. If it cannot be read, says so and
+    /// Returns the text of a job for its handler. If the text cannot be read, logs that and
     /// ends this attempt.
     pub(super) fn load_job_text<'b>(
         &mut self,
         slot: &Slot,
         buffer: &'b mut [u8; RECORD_MAX_BYTES],
-        now: Instant,
     ) -> Option<&'b [u8]> {
-        let result = self.spool.runnable_text(&mut self.disk, slot.location(), buffer);
+        let result = self.core.job_text(&mut self.disk, slot, buffer);
         if let Err(error) = result {
             let disk = &self.disk;
             self.base.log.error(&|out| {
                 let _ = uwrite!(out, "job {}: its text cannot be read: ", slot.id);
                 describe_disk(disk, error, out);
             });
-            self.job_ended(slot.id, AttemptOutcome::NotStarted, Duration::ZERO, now);
+            let report = self.core.handler_refused(slot.id);
+            self.log_attempt(report);
         }
         result.ok()
     }

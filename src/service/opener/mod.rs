@@ -1,107 +1,100 @@
-//! The service `opener`: hands out descriptors of the files that `allow` names to those who
-//! may not open them.
+//! The service `opener`: hands out descriptors of the files that `allow` names to clients
+//! that may not open them.
 //!
-//! It is two processes (privilege separation, as OpenSSH has it):
+//! The service is two processes, for privilege separation:
 //!
 //! ```text
 //! clients ◀──▶ worker ◀── fixed messages ──▶ main: policy, opens ──▶ files
-//!              nobody, empty root            root (or whoever started it)
+//!              nobody, empty root            root, or the user that started it
 //! ```
 //!
 //! - **main**, this file, is the service: lock, log, health, configuration. It alone knows
-//!   the list and opens files. It reads nothing but the worker's messages, each of a fixed
+//!   the list and opens files. It reads only the messages of the worker, each of a fixed
 //!   length, and checks every byte of them (`proto/opener.rs`).
-//! - **the worker** (`worker_process.rs`) reads what strangers send, and could, taken over by one,
-//!   ask for what is on the list anyway, and lie about who asks, in the log.
+//! - **the worker** (`worker_process.rs`) reads what clients send. A client that takes over
+//!   the worker can ask for files on the list, and falsify the log of the requests, no more.
 //!
 //! The heart beats when the worker shows that it lives, so the health file is about both.
-//! A worker that dies, falls silent for `stale_after`, or sends what is no message is
-//! killed, and another one started: at once, then more slowly. While there is none, new
-//! connections wait, and the heart stands still.
+//! A worker that exits, is silent for `stale_after`, or sends a malformed message is
+//! killed and replaced: at once, then more slowly (`state/opener/worker_monitor.rs`).
+//! Without a worker, new connections wait, and the heart stands still.
 
+mod worker_lifecycle;
 mod worker_process;
 
 use super::accounts;
 use super::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
-use super::lifecycle::{StartReporter, exit};
+use super::lifecycle::StartReporter;
 use super::memory::Memory;
-use crate::limits::{
-    CLIENTS_MAX, DENIALS_LOGGED_MAX, RESTART_DELAY, RESTART_DELAY_MAX, RESTART_QUICK, WORKER_GRACE,
-    WORKER_OVERSLEPT,
-};
+use crate::limits::{CLIENTS_MAX, DENIALS_LOGGED_MAX, PATH_MAX_BYTES};
 use crate::proto::log::Level;
 use crate::proto::opener::{PathRequest, RequestId, TO_MAIN_BYTES, ToMain, ToWorker};
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
-use crate::state::backoff::delay;
-use crate::state::opener::{Resolved, complete, find, load};
+use crate::state::opener::allow_list::{Resolved, complete, find, load};
+use crate::state::opener::worker_monitor::WorkerMonitor;
 use crate::state::rate_limit::RateLimit;
 use crate::state::realpath::NodeKind;
 use crate::sys::identity::{self, Identity};
 use crate::sys::once::once;
-use crate::sys::process::{self, Pid, Side, Signal};
+use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::Arrived;
-use crate::sys::{
-    Errno, Failure, Op, OwnedFd, clock, describe_errno, fd_passing, fds, file, memory, poll, push_errno_name,
-    socket,
-};
+use crate::sys::{Errno, Failure, OwnedFd, clock, describe_errno, fd_passing, file, push_errno_name, socket};
 use crate::util::path::Path;
-use crate::util::text::Writer;
-use crate::util::time::{Duration, Instant};
+use crate::util::text::{Writer, text_with_number};
+use crate::util::time::Instant;
 use heapless::Vec;
 use ufmt::uwrite;
 
-/// Nobody, where /etc/passwd does not know it.
+/// Follows a path in the log that was cut.
+const TOO_LONG: &str = text_with_number!("… (longer than ", PATH_MAX_BYTES, " bytes)");
+
+/// The user `nobody`, where /etc/passwd has no such entry.
 const NOBODY: u32 = 65534;
 
 once! {
     static RESOLVED: Resolved = Vec::new();
 }
 
-/// The process that talks to clients.
+/// The worker, which talks to the clients.
 struct WorkerHandle {
     pid: Pid,
     channel: OwnedFd,
-    started_at: Instant,
-    last_message_at: Instant,
 }
 
-/// What the worker has said.
+/// The next message of the worker.
 enum WorkerMessage {
-    /// Nothing yet.
+    /// No message has come, or one that is no sign of life.
     Nothing,
-    /// That it lives.
+    /// The worker is alive.
     Alive,
-    /// What it wants for a client, which it got.
+    /// A client wanted a file, and was answered.
     Served,
-    /// That it could not give up its rights.
+    /// The worker could not drop its privileges.
     PrivDropFailed(Errno),
-    /// It is gone, or not to be trusted: why.
+    /// The worker has exited or is not trustworthy, for this reason.
     Lost(&'static str),
 }
 
 /// See the module's documentation.
 struct Opener {
     base: ServiceBase,
-    /// Where the entries of `allow` led.
+    /// The targets of the entries of `allow`.
     resolved: &'static mut Resolved,
-    /// Whom the worker becomes.
+    /// The user of the worker.
     identity: Option<Identity>,
     worker: Option<WorkerHandle>,
-    /// Workers that were lost in a row, each soon after its start.
-    quick_exits: u32,
-    /// When the next one is started, while there is none.
-    start_at: Instant,
+    monitor: WorkerMonitor,
     denials: RateLimit,
-    /// The hint about the root was given.
+    /// The warning about the root of the worker was logged.
     hinted: bool,
     opened: u64,
     denied: u64,
     failed: u64,
 }
 
-/// Runs the service until it is stopped; returns the exit code. (Not inlined: its
-/// caller's frame would hold what every service needs.)
+/// Runs the service until it is stopped, and returns the exit code. It is not inlined,
+/// because its caller's frame would hold the state of every service.
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     let mut base = ServiceBase::open(Service::Opener, parts, reporter);
@@ -112,8 +105,7 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
         resolved: RESOLVED.take(),
         identity: worker_identity(identity),
         worker: None,
-        quick_exits: 0,
-        start_at: Instant::BOOT,
+        monitor: WorkerMonitor::default(),
         denials: RateLimit::default(),
         hinted: false,
         opened: 0,
@@ -129,7 +121,7 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     opener.finish()
 }
 
-/// Whom the worker becomes, if we may say so: `user`, or else nobody.
+/// Returns the user of the worker: `user`, or else nobody. Without root it cannot be set.
 fn worker_identity(configured: Option<Identity>) -> Option<Identity> {
     if identity::effective_uid() != 0 {
         return None;
@@ -140,7 +132,8 @@ fn worker_identity(configured: Option<Identity>) -> Option<Identity> {
     })
 }
 
-/// What a name is (readlink(2)); why it could not be looked at, if so.
+/// Returns the kind of a file, and the target of a symbolic link. If readlink(2) fails for
+/// another reason than a missing file, the reason is in `errno`.
 fn inspect_name(path: &Path, target: &mut [u8], errno: &mut Option<Errno>) -> NodeKind {
     match file::read_link(path.as_c_str(), target) {
         Ok(length) => NodeKind::Link(length),
@@ -181,7 +174,7 @@ impl ServiceStatus for Opener {
 impl Opener {
     #[inline(never)]
     fn turn(&mut self) {
-        let due = self.next_deadline();
+        let due = self.monitor.next_deadline(self.base.process.config.stale_after);
         let channel = self.worker.as_ref().map(|worker| &worker.channel);
         let ready = self.base.wait(clock::now(), None, due, &mut |set| {
             if let Some(channel) = channel {
@@ -206,14 +199,6 @@ impl Opener {
         }
     }
 
-    /// When the worker has been silent for too long, or the next one is started.
-    fn next_deadline(&self) -> Option<Instant> {
-        Some(match &self.worker {
-            Some(worker) => worker.last_message_at + self.base.process.config.stale_after,
-            None => self.start_at,
-        })
-    }
-
     fn on_signals(&mut self, arrived: Arrived, now: Instant) {
         if let Some((_, why)) = arrived.stop() {
             self.base.begin_stop(why, "");
@@ -227,15 +212,15 @@ impl Opener {
         if arrived.has(Signal::CHILD) {
             while let Some((pid, _)) = process::reap_any() {
                 if self.worker.as_ref().is_some_and(|worker| worker.pid == pid) {
-                    // (its number may be another process's by now)
+                    // The PID may belong to another process by now, so it is not killed.
                     self.on_worker_exit(now, "is gone");
                 }
             }
         }
     }
 
-    /// The list of the configuration in force. What of it cannot be looked at now is looked
-    /// at again when somebody asks for it.
+    /// Resolves the list of the configuration in force. An entry that cannot be resolved now
+    /// is resolved when a client asks for it.
     fn load(&mut self) {
         let mut errno = None;
         let allow = &self.base.process.config.allow;
@@ -248,7 +233,7 @@ impl Opener {
         }
     }
 
-    /// Where the path leads that is asked for: `None` if it is not on the list.
+    /// Returns the target of the requested path; `None` if the path is not on the list.
     fn find(&mut self, request: PathRequest<'_>) -> Option<Result<Path, Errno>> {
         let allow = &self.base.process.config.allow;
         let find = |resolved: &Resolved| find(allow, resolved, request.path).and_then(Path::new);
@@ -263,7 +248,7 @@ impl Opener {
 
     // ----- requests ---------------------------------------------------------
 
-    /// What the worker has said; true if it lives.
+    /// Handles the messages of the worker. Returns true if it showed that it lives.
     #[inline(never)]
     fn receive_all(&mut self, now: Instant) -> bool {
         let mut lives = false;
@@ -272,7 +257,7 @@ impl Opener {
                 WorkerMessage::Nothing => break,
                 WorkerMessage::Served => lives = true,
                 WorkerMessage::Alive => {
-                    // (mostly nothing follows; what does wakes the next turn)
+                    // Another message is rare, and wakes the next turn.
                     lives = true;
                     break;
                 }
@@ -283,10 +268,10 @@ impl Opener {
         lives
     }
 
-    /// One message of the worker.
+    /// Handles one message of the worker.
     #[inline(never)]
     fn receive(&mut self, now: Instant) -> WorkerMessage {
-        let Some(worker) = &mut self.worker else { return WorkerMessage::Nothing };
+        let Some(worker) = &self.worker else { return WorkerMessage::Nothing };
         let mut bytes = [0; TO_MAIN_BYTES + 1];
         let request = match socket::receive(&worker.channel, &mut bytes) {
             Err(Failure { errno: Errno::AGAIN, .. }) => return WorkerMessage::Nothing,
@@ -308,16 +293,16 @@ impl Opener {
                 return WorkerMessage::Nothing;
             }
             Ok(ToMain::Open { request_id, pid, uid, request }) => {
-                worker.last_message_at = now;
+                self.monitor.on_message(now);
                 return self.answer(request_id, (pid, uid), request, now);
             }
         }
-        worker.last_message_at = now;
+        self.monitor.on_message(now);
         WorkerMessage::Alive
     }
 
-    /// Opens what may be opened, and tells the worker. Our descriptor is closed here in
-    /// any case.
+    /// Opens the requested file if it is on the list, and answers the worker. The descriptor
+    /// of this process is closed here in any case.
     fn answer(
         &mut self,
         request_id: RequestId,
@@ -352,7 +337,7 @@ impl Opener {
         }
     }
 
-    /// Counts and notes a file that could not be handed out; the answer.
+    /// Counts and logs a file that could not be handed out, and returns the answer.
     fn failed(
         &mut self,
         request_id: RequestId,
@@ -368,7 +353,7 @@ impl Opener {
         ToWorker::Failed(request_id, u32::try_from(errno.raw_os_error()).unwrap_or(1))
     }
 
-    /// Logs at level debug: `WHAT for uid N (pid N): PATH`
+    /// Logs `WHAT for uid N (pid N): PATH`, at level debug.
     #[inline(never)]
     fn log_debug(
         &mut self,
@@ -390,166 +375,9 @@ impl Opener {
             self.base.log.warn(&|out| {
                 let _ = uwrite!(out, "denied to uid {} (pid {}): ", uid, pid);
                 out.push_escaped(request.path);
-                out.push_str(if request.too_long { "… (longer than 255 bytes)" } else { "" });
+                out.push_str(if request.too_long { TOO_LONG } else { "" });
             });
         }
-    }
-
-    // ----- the worker -------------------------------------------------------
-
-    /// Forks a worker.
-    #[inline(never)]
-    fn start_worker(&mut self, now: Instant) -> Result<(), Failure> {
-        let (channel, theirs) = fd_passing::pair()?;
-        let no_socket = Failure { op: Op::Fcntl, errno: Errno::BADF };
-        let listener = fds::duplicate(self.base.listener.fd().ok_or(no_socket)?)?;
-        let parent = process::pid();
-        // What it does not need it need not hold either.
-        memory::release(self.base.scratch);
-        match process::fork()? {
-            Side::Child => worker_process::run(worker_process::Start {
-                channel: theirs,
-                listener,
-                parent,
-                identity: self.identity.as_ref(),
-                root: self.base.process.pid_path.parent().join(b"zigsvc-opener.root"),
-                interval: self.base.beat_every(),
-            }),
-            Side::Parent(pid) => {
-                self.worker = Some(WorkerHandle { pid, channel, started_at: now, last_message_at: now })
-            }
-        }
-        Ok(())
-    }
-
-    /// The worker of the start: without it, and before it has shown that it lives and has
-    /// given up its rights, the service is not ready.
-    fn first_worker(&mut self) {
-        let begun = clock::now();
-        if let Err(failure) = self.start_worker(begun) {
-            self.fail_start(exit::FAILED, &|out| failure.describe(out));
-        }
-        let deadline = begun + self.base.process.config.stale_after;
-        loop {
-            let now = clock::now();
-            let why = match self.receive(now) {
-                WorkerMessage::Alive | WorkerMessage::Served => return,
-                WorkerMessage::PrivDropFailed(errno) => {
-                    let code = if matches!(errno, Errno::PERM | Errno::ACCESS) {
-                        exit::NO_PRIVILEGE
-                    } else {
-                        exit::FAILED
-                    };
-                    self.fail_start(code, &|out| {
-                        out.push_str("opener: its worker cannot give up its rights: ");
-                        describe_errno(errno, out);
-                    });
-                }
-                WorkerMessage::Lost(why) => why,
-                WorkerMessage::Nothing if deadline.is_due(now) => "does not answer",
-                WorkerMessage::Nothing => {
-                    if let Some(worker) = &self.worker {
-                        let _ = poll::readable_within(&worker.channel, now.until(deadline));
-                    }
-                    continue;
-                }
-            };
-            self.fail_start(exit::FAILED, &|out| {
-                out.push_str("opener: its worker ");
-                out.push_str(why);
-            });
-        }
-    }
-
-    /// The start has failed; does not return.
-    fn fail_start(&mut self, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> ! {
-        let _ = self.base.listener.unlink();
-        self.stop_worker();
-        self.base.process.fail(code, text)
-    }
-
-    /// Starts a worker where there is none, and gives up one that has been silent.
-    fn watch_worker(&mut self, now: Instant) {
-        let patience = self.base.process.config.stale_after;
-        match &mut self.worker {
-            Some(worker) => {
-                let due = worker.last_message_at + patience;
-                if (due + WORKER_OVERSLEPT).is_due(now) {
-                    worker.last_message_at = now;
-                } else if due.is_due(now) {
-                    self.kill_worker(now, "has been silent for stale_after");
-                }
-            }
-            None if self.start_at.is_due(now) => {
-                if let Err(failure) = self.start_worker(now) {
-                    self.schedule_restart(now, true);
-                    self.base.log.error(&|out| {
-                        out.push_str("no worker could be started: ");
-                        failure.describe(out);
-                    });
-                }
-            }
-            None => {}
-        }
-    }
-
-    /// The worker has to go. It is reaped when it has ended.
-    fn kill_worker(&mut self, now: Instant, why: &str) {
-        if let Some(worker) = &self.worker {
-            let _ = process::kill(worker.pid, Signal::KILL);
-        }
-        self.on_worker_exit(now, why);
-    }
-
-    /// The worker is gone, or will be.
-    #[inline(never)]
-    fn on_worker_exit(&mut self, now: Instant, why: &str) {
-        let Some(worker) = self.worker.take() else { return };
-        let wait = self.schedule_restart(now, !(worker.started_at + RESTART_QUICK).is_due(now));
-        self.base.log.error(&|out| {
-            let _ = uwrite!(out, "the worker (pid {}) {}; ", worker.pid.as_raw_pid(), why);
-            let _ = uwrite!(out, "the next one is started in {} ms", wait.as_ms());
-        });
-    }
-
-    /// When the next worker may be started: at once, unless the last one was lost `soon`.
-    fn schedule_restart(&mut self, now: Instant, soon: bool) -> Duration {
-        let wait = match self.quick_exits {
-            quick_exits @ 1.. if soon => delay(RESTART_DELAY, quick_exits, RESTART_DELAY_MAX),
-            _ => Duration::ZERO,
-        };
-        self.quick_exits = if soon { self.quick_exits.saturating_add(1) } else { 1 };
-        self.start_at = now + wait;
-        wait
-    }
-
-    /// Gives the worker the socket, which may be another one, and how often it is to show
-    /// that it lives.
-    fn send_listener(&mut self, now: Instant) {
-        let Some(worker) = &self.worker else { return };
-        let interval = u32::try_from(self.base.beat_every().as_ms()).unwrap_or(u32::MAX);
-        let message = ToWorker::Listener(interval).emit();
-        if fd_passing::send(&worker.channel, &message, self.base.listener.fd()).is_err() {
-            self.kill_worker(now, "does not take its socket");
-        }
-    }
-
-    /// Ends the worker and reaps it: it goes when its channel is closed.
-    fn stop_worker(&mut self) {
-        let Some(WorkerHandle { pid, channel, .. }) = self.worker.take() else { return };
-        drop(channel);
-        let deadline = clock::now() + WORKER_GRACE;
-        while process::ended(pid).is_none() {
-            let left = clock::now().until(deadline);
-            if left.is_zero() {
-                let _ = process::kill(pid, Signal::KILL);
-                break;
-            }
-            // (the signal of its end wakes us)
-            let _ = poll::readable_within(self.base.process.signals.fd(), left);
-            let _ = self.base.process.signals.take();
-        }
-        process::reap(pid);
     }
 
     // ----- the end ----------------------------------------------------------

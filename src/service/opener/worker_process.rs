@@ -135,7 +135,7 @@ impl OpenerWorker {
         }
         for (slot, _) in self.clients.connected() {
             if let Some((fd, interest)) = self.clients.interest(slot, !self.is_waiting(slot)) {
-                set.watch(fd.as_fd(), interest, PollSource::Client(slot));
+                set.watch(fd.as_fd(), interest, PollSource::client(slot));
             }
         }
         let due = earliest(earliest(Some(self.next_alive_at), accept), self.clients.next_deadline());
@@ -149,7 +149,7 @@ impl OpenerWorker {
         for source in ready {
             match *source {
                 PollSource::Other => self.take_answers()?,
-                PollSource::Client(slot) => self.on_client(slot, now)?,
+                PollSource::Client(slot) => self.on_client(slot.into(), now)?,
                 _ => {}
             }
         }

@@ -9,7 +9,7 @@ use crate::proto::status::StatusField;
 use crate::service::base::{self, ServiceBase, ServiceStatus};
 use crate::service::lifecycle::{StartReport, next_report};
 use crate::state::degraded::{DegradedSet, DegradedState};
-use crate::state::supervisor::instance::{Event, ExitReason, Phase};
+use crate::state::supervisor::instance::{Event, ExitReason, Phase, Report};
 use crate::state::supervisor::probe::ProbeError;
 use crate::sys::{Errno, Failure, clock, file, memory};
 use crate::util::text::Writer;
@@ -107,8 +107,9 @@ impl Supervisor {
                 StartReport::Ready(_) => {
                     let Some(managed) = self.managed.get_mut(index) else { return };
                     managed.reports = None;
-                    let decision = self.supervision.on_ready(index);
-                    self.perform(index, decision, clock::now());
+                    let now = clock::now();
+                    let decision = self.supervision.on_report(index, now, Report::Ready);
+                    self.perform(index, decision, now);
                 }
                 StartReport::Warning(text) => self.relay(index, Level::Warn, text),
                 StartReport::Failure(_, text) => self.relay(index, Level::Error, text),

@@ -25,13 +25,6 @@ pub(super) struct ManagedProcess {
     pub(super) output: ChildOutput,
 }
 
-/// A process that was started.
-pub(super) struct Started {
-    pub(super) pid: u32,
-    /// A program cannot report that it is ready, so it counts as ready at once.
-    pub(super) is_ready: bool,
-}
-
 /// Returns the PID as the pure state knows it.
 pub(super) fn raw_pid(pid: Pid) -> u32 {
     u32::try_from(pid.as_raw_pid()).unwrap_or(0)
@@ -88,16 +81,16 @@ impl ManagedProcess {
         .map_err(LookupFailed::SystemCall)
     }
 
-    /// Starts the process as a child. Relative paths are below `base`.
-    pub(super) fn start(&mut self, launch: &LaunchSpec, base: &Path) -> Result<Started, Failure> {
+    /// Starts the process as a child, and returns its PID. Relative paths are below `base`.
+    pub(super) fn start(&mut self, launch: &LaunchSpec, base: &Path) -> Result<u32, Failure> {
         self.forget_process();
-        let (child, is_ready) = match self.kind {
-            ManagedKind::Service(service) => (self.start_service(service, launch, base)?, false),
-            ManagedKind::Program => (start_program(launch, base)?, true),
+        let child = match self.kind {
+            ManagedKind::Service(service) => self.start_service(service, launch, base)?,
+            ManagedKind::Program => start_program(launch, base)?,
         };
         self.output = ChildOutput::new(Some(child.output));
         self.is_child = true;
-        Ok(Started { pid: raw_pid(child.pid), is_ready })
+        Ok(raw_pid(child.pid))
     }
 
     /// Starts `zigsvc OPTIONS start --child BASE SERVICE` as a direct child.

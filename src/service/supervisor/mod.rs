@@ -110,9 +110,9 @@ impl Supervisor {
         }
         for source in &ready {
             match *source {
-                PollSource::Report(index) => self.read_reports(index),
-                PollSource::Output(index) => self.read_output(index),
-                PollSource::End(index) => self.on_pidfd(index, now),
+                PollSource::Report(index) => self.read_reports(index.into()),
+                PollSource::Output(index) => self.read_output(index.into()),
+                PollSource::End(index) => self.on_pidfd(index.into(), now),
                 _ => {}
             }
         }
@@ -130,7 +130,7 @@ impl Supervisor {
     fn wait(&self) -> Vec<PollSource, POLL_MAX> {
         let due = earliest(self.supervision.next_deadline(), self.watchdog.next_deadline());
         self.base.wait(clock::now(), None, due, &mut |set| {
-            for (index, managed) in self.managed.iter().enumerate() {
+            for (index, managed) in (0..).zip(self.managed.iter()) {
                 if let Some(pidfd) = &managed.pidfd {
                     set.read(pidfd, PollSource::End(index));
                 }

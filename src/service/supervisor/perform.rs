@@ -1,10 +1,10 @@
 //! Performs the decisions about the managed processes, and reaps children.
 
 use super::Supervisor;
-use super::managed_process::{ManagedProcess, Started, known_pid, raw_pid};
+use super::managed_process::{ManagedProcess, known_pid, raw_pid};
 use crate::proto::log::Level;
 use crate::service::lifecycle::describe_at;
-use crate::state::supervisor::instance::{Action, Decision, Event, ExitReason};
+use crate::state::supervisor::instance::{Action, Decision, Event, ExitReason, Report};
 use crate::state::supervisor::probe::ProbeError;
 use crate::sys::poll;
 use crate::sys::process::{self, Exit, Pid, Signal};
@@ -36,7 +36,7 @@ impl Supervisor {
                 Action::Probe => self.probe(index, now),
                 Action::CheckLock => {
                     let probe = self.probe_lock(index, now);
-                    self.supervision.on_lock(index, now, probe)
+                    self.supervision.on_report(index, now, Report::Lock(probe))
                 }
                 Action::Start => self.start(index, now),
                 // A process that SIGSTOP has stopped takes no TERM until it continues.
@@ -51,9 +51,11 @@ impl Supervisor {
     fn start(&mut self, index: usize, now: Instant) -> Decision {
         let Some(managed) = self.managed.get_mut(index) else { return (Action::None, None) };
         match managed.start(&self.launch, &self.base.process.config_source.base) {
-            Ok(Started { pid, is_ready }) => {
-                self.supervision.on_started(index, now, pid);
-                if is_ready { self.supervision.on_ready(index) } else { (Action::None, None) }
+            Ok(pid) => {
+                let decision = self.supervision.on_report(index, now, Report::Started(pid));
+                // A program cannot report that it is ready.
+                let is_ready = self.launch.is_program();
+                if is_ready { self.supervision.on_report(index, now, Report::Ready) } else { decision }
             }
             Err(failure) => {
                 let path = self.launch.file_of(managed.kind, &self.base.process.config_source.base);
@@ -61,7 +63,7 @@ impl Supervisor {
                     out.push_str("cannot be started: ");
                     describe_at(&path, failure, out);
                 });
-                self.supervision.on_not_started(index, now)
+                self.supervision.on_report(index, now, Report::NotStarted)
             }
         }
     }
@@ -149,7 +151,7 @@ impl Supervisor {
         let probe = self.probe_lock(index, now);
         let Some(managed) = self.managed.get_mut(index) else { return };
         managed.forget_process();
-        let decision = self.supervision.on_gone(index, now, (pid, reason), probe);
+        let decision = self.supervision.on_report(index, now, Report::Gone(pid, reason, probe));
         self.perform(index, decision, now);
     }
 }

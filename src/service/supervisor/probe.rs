@@ -6,7 +6,7 @@ use super::managed_process::raw_pid;
 use crate::proto::service::Service;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
-use crate::state::supervisor::instance::Decision;
+use crate::state::supervisor::instance::{Decision, Report};
 use crate::state::supervisor::probe::{FileVersion, Probe, ProbeError, judge_heartbeat};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::{Errno, Failure, file};
@@ -35,7 +35,7 @@ impl Supervisor {
     /// Probes a managed process, and returns the decision that follows.
     pub(super) fn probe(&mut self, index: usize, now: Instant) -> Decision {
         if self.launch.is_program() {
-            return self.supervision.on_program_probe(index, now, self.find_program_file());
+            return self.supervision.on_report(index, now, Report::ProgramFile(self.find_program_file()));
         }
         let is_known_alive = self.managed.get(index).is_some_and(|managed| managed.is_known_alive());
         let probe = match self.supervision.pid(index).filter(|_| is_known_alive) {
@@ -43,7 +43,7 @@ impl Supervisor {
             Some(pid) => self.probe_heartbeat(index, pid, now).map(|health| Probe::Held(pid, health)),
             None => self.probe_lock(index, now),
         };
-        self.supervision.on_probe(index, now, probe)
+        self.supervision.on_report(index, now, Report::Probe(probe))
     }
 
     /// Probes the lock of the PID file; `None` for a program, which has no lock, and if

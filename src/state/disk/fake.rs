@@ -389,11 +389,11 @@ impl Disk for FakeDisk {
     }
 
     fn write(&mut self, file: SpoolFile, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        if self.dead {
+            return Err(DEAD);
+        }
         let result = self.operation();
         let count = if result.is_ok() { bytes.len() } else { bytes.len() / 2 };
-        if result == Err(DEAD) && self.die_at != Some(self.operations) {
-            return result;
-        }
         let data = &mut self.data(file)?.data;
         let start = usize::try_from(offset).unwrap();
         data.resize(data.len().max(start + count), 0);

@@ -1,14 +1,14 @@
 use super::*;
 use crate::limits::{COPY_INPUT_BYTES, COPY_READ_BYTES, COPY_WRITE_BYTES};
 
-/// What a copy makes of a stream: its files, oldest first.
+/// The files that a copied stream was written to, oldest first.
 struct Copied {
     files: Vec<Vec<u8>>,
 }
 
 impl Copied {
-    /// Copies `input`, which arrives in pieces of at most `arrives` bytes, into files
-    /// of `max` bytes; `takes` says how many bytes of a write the disk takes.
+    /// Copies `input`, which arrives in pieces of at most `arrives` bytes, into files of `max`
+    /// bytes. `takes` returns the number of bytes that the disk accepts of a write.
     fn new(
         input: &[u8],
         arrives: usize,
@@ -56,7 +56,7 @@ impl Copied {
 
     fn put(&mut self, mut block: &[u8], max: u64, takes: &mut dyn FnMut(usize) -> usize) {
         while !block.is_empty() {
-            // (over all files: a new one may begin inside a line)
+            // The lines are counted over all files, because a file may begin inside a line.
             let inside = self.last_byte().is_some_and(|last| last != b'\n');
             let file = self.files.last_mut().unwrap();
             match next_action(block, inside, file.len() as u64, max) {
@@ -85,7 +85,7 @@ impl Copied {
 
 const ALL: fn(usize) -> usize = |count| count;
 
-/// Lines of every length up to 40, some empty, some with strange bytes.
+/// Returns lines of each length up to 40, some of them empty, some with control bytes.
 fn sample() -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in 0..60u8 {
@@ -143,7 +143,7 @@ fn a_stream_without_newlines_is_cut_where_a_file_is_full() {
     for arrives in [1000, 4096, 65_536] {
         let copied = Copied::new(&input, arrives, 10_000, TimestampFormat::None, ALL);
         assert_eq!(copied.all(), input);
-        // (the first part is written as a line would be)
+        // The first part is written like a line.
         assert!(copied.files[0].len() < COPY_LINE_BYTES + COPY_READ_BYTES, "{arrives}");
         for file in &copied.files[1..copied.files.len() - 1] {
             assert_eq!(file.len(), 10_000, "{arrives}");

@@ -177,17 +177,22 @@ impl Claims {
         }
     }
 
-    /// Whether nothing is left to be claimed of the old queue file.
-    #[must_use]
-    pub fn has_left_queue(&self) -> bool {
+    /// Returns true if nothing is left to be claimed of the old queue file.
+    fn has_left_queue(&self) -> bool {
         self.left == Some(0) || !self.wanted || self.unusable.is_some()
     }
 
-    /// The new queue file is in place.
-    pub fn enter_queue(&mut self) {
+    /// Returns true once, when nothing of the old queue file is open or left to be claimed:
+    /// from then on the queue file is the new one.
+    pub fn leaves_queue_now(&mut self) -> bool {
+        let open = self.list.iter().any(|claim| claim.handle.is_some());
+        if self.left.is_none() || open || !self.has_left_queue() {
+            return false;
+        }
         self.left = None;
         self.unusable = None;
         self.wanted = !self.paused;
+        true
     }
 
     /// Whether one is ready to be removed after a commit.

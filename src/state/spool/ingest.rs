@@ -19,7 +19,7 @@ use super::{Spool, SpoolRules};
 use crate::limits::{CLAIM_QUIET, INGEST_TURN_BYTES, QUEUE_RETRY};
 use crate::proto::journal::{CLAIM_BODY_BYTES, ClaimProgress, HEADER_BYTES, Record, RecordFlags, RecordKind};
 use crate::state::disk::{Disk, DiskError, QueueFile, SpoolFile};
-use crate::util::lines::{Line, classify};
+use crate::util::lines::{Line, TOO_LONG, classify};
 use crate::util::time::Instant;
 use heapless::Vec;
 
@@ -208,13 +208,13 @@ impl Spool {
             claim.seen = end;
             claim.active_at = if self.claims.left.is_some() { Instant::BOOT } else { now };
         }
-        let mut batch = Batch::begin(self, &claim);
+        let mut batch = ClaimBatch::begin(self, &claim);
         let mut used = 0usize;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
             let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
                 if claim.skipping || (used == 0 && full) {
                     if !claim.skipping {
-                        report(IngestNotice::Rejected(rest, "it is longer than 1000 bytes"));
+                        report(IngestNotice::Rejected(rest, TOO_LONG));
                     }
                     claim.skipping = true;
                     keep_rejected(disk, rest, report);
@@ -274,7 +274,7 @@ impl Spool {
                 if !rest.is_empty() && !claim.skipping {
                     self.ensure_space(disk)?;
                 }
-                let mut batch = Batch::begin(self, &claim);
+                let mut batch = ClaimBatch::begin(self, &claim);
                 if claim.skipping {
                     keep_rejected(disk, rest, report);
                     keep_rejected(disk, b"\n", report);
@@ -327,7 +327,7 @@ fn keep_rejected(disk: &mut impl Disk, bytes: &[u8], report: &mut dyn FnMut(Inge
 }
 
 /// Jobs of one claim that go into the journal together with its offset.
-struct Batch {
+struct ClaimBatch {
     seq_low: u16,
     jobs: u32,
     bytes: u64,
@@ -338,7 +338,7 @@ struct Batch {
 /// Size of the record at the head of a batch.
 const HEAD_BYTES: usize = HEADER_BYTES + CLAIM_BODY_BYTES;
 
-impl Batch {
+impl ClaimBatch {
     fn begin(spool: &mut Spool, claim: &Claim) -> Self {
         // Its place is kept; the record follows when all is known.
         spool.buffer.clear();

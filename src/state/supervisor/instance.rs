@@ -70,17 +70,41 @@ pub enum Phase {
     Stopped,
 }
 
+/// An event that the service reports to an instance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Report {
+    /// The result of [`Action::Probe`] of a service; `None` if it proves nothing.
+    Probe(Option<Probe>),
+    /// The result of [`Action::Probe`] of a program: the version of its health file, or
+    /// the reason why there is none.
+    ProgramFile(Result<FileVersion, ProbeError>),
+    /// The result of [`Action::CheckLock`]; `None` if the lock cannot be probed.
+    Lock(Option<Probe>),
+    /// The child of this PID was started.
+    Started(u32),
+    /// The process could not be started.
+    NotStarted,
+    /// The child has reported ready.
+    Ready,
+    /// The process of this PID has ended. The probe is the state of its lock since then;
+    /// `None` if the lock cannot be probed.
+    Gone(u32, ExitReason, Option<Probe>),
+    /// The supervisor stops.
+    Stop,
+    /// The supervisor was asked a second time to stop.
+    SecondStop,
+}
+
 /// The action of a decision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Do nothing.
     None,
-    /// Probe the lock and the health; [`Instance::on_probe`] takes the result.
+    /// Probe the lock and the health, and report [`Report::Probe`] or [`Report::ProgramFile`].
     Probe,
-    /// Probe the lock before a start; [`Instance::on_lock`] takes the result.
+    /// Probe the lock before a start, and report [`Report::Lock`].
     CheckLock,
-    /// Start the process; [`Instance::on_started`] or [`Instance::on_not_started`] takes
-    /// the result.
+    /// Start the process, and report [`Report::Started`] or [`Report::NotStarted`].
     Start,
     /// Send TERM to this process, if it holds the lock.
     Terminate(u32),
@@ -259,6 +283,24 @@ impl Instance {
         }
     }
 
+    /// Takes an event, and decides what follows.
+    pub fn on_report(&mut self, now: Instant, report: Report, rules: &Rules) -> Decision {
+        match report {
+            Report::Probe(probe) => probe.map_or(NOTHING, |probe| self.on_probe(now, probe, rules)),
+            Report::ProgramFile(found) => self.on_program_file(now, found, rules),
+            Report::Lock(probe) => self.on_lock(now, probe, rules),
+            Report::Started(pid) => self.on_started(now, pid),
+            Report::NotStarted => self.died(now, Duration::ZERO, ExitReason::NotStarted),
+            Report::Ready => self.on_ready(),
+            // Without a probe nothing is known but that this process held the lock.
+            Report::Gone(pid, reason, probe) => {
+                self.on_gone(now, pid, reason, probe.unwrap_or(Probe::Held(pid, Ok(()))))
+            }
+            Report::Stop => self.on_shutdown(now, rules),
+            Report::SecondStop => self.on_second_stop(now),
+        }
+    }
+
     fn kill(&mut self, now: Instant, pid: u32) -> Decision {
         self.phase = Phase::Killing(pid, now);
         (Action::Kill(pid), Some(Event::Killing))
@@ -266,25 +308,19 @@ impl Instance {
 
     /// Starts the process, unless the probe of the lock shows that it runs or that a user
     /// stopped it. Without a probe the process is started.
-    pub fn on_lock(&mut self, now: Instant, probe: Option<Probe>, rules: &Rules) -> Decision {
+    fn on_lock(&mut self, now: Instant, probe: Option<Probe>, rules: &Rules) -> Decision {
         let decision = probe.map_or(NOTHING, |probe| self.on_probe(now, probe, rules));
         if matches!(self.phase, Phase::Backoff(_)) { (Action::Start, None) } else { decision }
     }
 
-    /// Records that the process was started as a child with this PID.
-    pub fn on_started(&mut self, now: Instant, pid: u32) {
+    fn on_started(&mut self, now: Instant, pid: u32) -> Decision {
         (self.phase, self.started_at) = (Phase::Starting(pid), now);
         (self.failed_probes, self.adopted) = (0, false);
         self.program_health = ProgramHealth::default();
+        NOTHING
     }
 
-    /// Records that the process could not be started.
-    pub fn on_not_started(&mut self, now: Instant) -> Decision {
-        self.died(now, Duration::ZERO, ExitReason::NotStarted)
-    }
-
-    /// Records that the child has reported ready.
-    pub fn on_ready(&mut self) -> Decision {
+    fn on_ready(&mut self) -> Decision {
         let Phase::Starting(pid) = self.phase else { return NOTHING };
         (self.phase, self.settled) = (Phase::Running(pid), true);
         self.failed_probes = 0;
@@ -299,7 +335,7 @@ impl Instance {
 
     /// Stops the process because the supervisor stops. The process has a little longer
     /// than `stop_timeout`, because it may itself wait that long for its children.
-    pub fn on_shutdown(&mut self, now: Instant, rules: &Rules) -> Decision {
+    fn on_shutdown(&mut self, now: Instant, rules: &Rules) -> Decision {
         self.forbid_start();
         match self.phase {
             Phase::Starting(pid) | Phase::Running(pid) => {
@@ -315,16 +351,14 @@ impl Instance {
     }
 
     /// Kills the process because the supervisor was asked a second time to stop.
-    pub fn on_second_stop(&mut self, now: Instant) -> Decision {
+    fn on_second_stop(&mut self, now: Instant) -> Decision {
         match self.phase {
             Phase::Starting(pid) | Phase::Running(pid) | Phase::Stopping(pid, _) => self.kill(now, pid),
             Phase::Killing(..) | Phase::Unkillable(_) | Phase::Backoff(_) | Phase::Stopped => NOTHING,
         }
     }
 
-    /// Records that the process `pid` has ended. `probe` is the state of its lock since
-    /// then.
-    pub fn on_gone(&mut self, now: Instant, pid: u32, reason: ExitReason, probe: Probe) -> Decision {
+    fn on_gone(&mut self, now: Instant, pid: u32, reason: ExitReason, probe: Probe) -> Decision {
         if self.pid() != Some(pid) {
             return NOTHING;
         }
@@ -354,9 +388,7 @@ impl Instance {
         (Action::None, Some(Event::Stopped))
     }
 
-    /// Takes the result of the probe of a program: the version of its health file, or the
-    /// reason why there is none.
-    pub fn on_program_probe(
+    fn on_program_file(
         &mut self,
         now: Instant,
         found: Result<FileVersion, ProbeError>,
@@ -367,8 +399,7 @@ impl Instance {
         self.on_probe(now, Probe::Held(pid, health), rules)
     }
 
-    /// Takes the result of a probe.
-    pub fn on_probe(&mut self, now: Instant, probe: Probe, rules: &Rules) -> Decision {
+    fn on_probe(&mut self, now: Instant, probe: Probe, rules: &Rules) -> Decision {
         match (self.phase, probe) {
             (Phase::Backoff(_) | Phase::Stopped, _) if self.shutting_down => NOTHING,
             (Phase::Backoff(_) | Phase::Stopped, Probe::Held(pid, _)) => self.adopt(now, pid),

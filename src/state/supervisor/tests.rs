@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::limits::LEAVE_GRACE;
+use crate::state::supervisor::probe::{FileVersion, Probe, ProbeError};
 use crate::util::time::Duration;
 use std::vec::Vec;
 
@@ -22,6 +23,48 @@ const RULES: Rules = Rules {
     watchdog_patience: ms(300_000),
 };
 const STALE: Result<(), ProbeError> = Err(ProbeError::Stale(ms(20_000)));
+
+/// A method for each report.
+impl Supervision {
+    fn on_probe(&mut self, index: usize, now: Instant, probe: Option<Probe>) -> Decision {
+        self.on_report(index, now, Report::Probe(probe))
+    }
+
+    fn on_program_file(
+        &mut self,
+        index: usize,
+        now: Instant,
+        found: Result<FileVersion, ProbeError>,
+    ) -> Decision {
+        self.on_report(index, now, Report::ProgramFile(found))
+    }
+
+    fn on_lock(&mut self, index: usize, now: Instant, probe: Option<Probe>) -> Decision {
+        self.on_report(index, now, Report::Lock(probe))
+    }
+
+    fn on_started(&mut self, index: usize, now: Instant, pid: u32) {
+        assert_eq!(self.on_report(index, now, Report::Started(pid)), NOTHING);
+    }
+
+    fn on_not_started(&mut self, index: usize, now: Instant) -> Decision {
+        self.on_report(index, now, Report::NotStarted)
+    }
+
+    fn on_ready(&mut self, index: usize) -> Decision {
+        self.on_report(index, at(0), Report::Ready)
+    }
+
+    fn on_gone(
+        &mut self,
+        index: usize,
+        now: Instant,
+        (pid, reason): (u32, ExitReason),
+        probe: Option<Probe>,
+    ) -> Decision {
+        self.on_report(index, now, Report::Gone(pid, reason, probe))
+    }
+}
 
 /// Returns a supervisor that starts at 0, with some instances and health files.
 fn supervision(instances: usize) -> Supervision {
@@ -213,7 +256,7 @@ fn a_program_without_a_health_file_needs_no_probe() {
 fn the_health_file_of_a_program_is_its_sign_of_life() {
     let mut supervision = running(1);
     let version = ((1, 2), 3, (4, 5));
-    let mut probe = |now, found| supervision.on_program_probe(0, at(now), found);
+    let mut probe = |now, found| supervision.on_program_file(0, at(now), found);
     assert_eq!(probe(15_000, Err(ProbeError::Missing)), NOTHING, "it has time for its first write");
     assert_eq!(probe(15_001, Err(ProbeError::Missing)).1, Some(Event::CheckFailed(ProbeError::Missing)));
     assert_eq!(probe(15_002, Ok(version)).1, None, "an earlier process left it: the second bad probe");
@@ -224,10 +267,10 @@ fn the_health_file_of_a_program_is_its_sign_of_life() {
     // The next process has its time, too.
     supervision.on_gone(0, at(30_005), (10, ExitReason::Signal(11)), None);
     let missing = Err(ProbeError::Missing);
-    assert_eq!(supervision.on_program_probe(0, at(30_006), missing), NOTHING, "there is no process");
+    assert_eq!(supervision.on_program_file(0, at(30_006), missing), NOTHING, "there is no process");
     drain(&mut supervision, at(30_006), true);
-    assert_eq!(supervision.on_program_probe(0, at(45_006), missing), NOTHING);
-    assert_ne!(supervision.on_program_probe(0, at(45_007), missing), NOTHING);
+    assert_eq!(supervision.on_program_file(0, at(45_006), missing), NOTHING);
+    assert_ne!(supervision.on_program_file(0, at(45_007), missing), NOTHING);
 }
 
 #[test]

@@ -18,7 +18,9 @@ fn read_lock(dir: &Dir, name: &str) -> OwnedFd {
     let path = dir.path(name);
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o044, 0o044, "the attack needs a file that everybody may read");
-    let fd = rustix::fs::openat(CWD, path.as_os_str().as_bytes(), OFlags::RDONLY, Mode::empty()).unwrap();
+    let fd =
+        rustix::fs::openat(CWD, path.as_os_str().as_bytes(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .unwrap();
     // (a process that was killed is a zombie before its last thread lets go of the lock, and
     // QEMU has more than one)
     wait_until("it is locked", || fcntl_lock(&fd, FlockOperation::NonBlockingLockShared).is_ok());

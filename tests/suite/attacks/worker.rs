@@ -113,7 +113,8 @@ fn what_is_no_message_costs_the_worker_its_life_and_the_service_nothing() {
         dir.write("public", "for all\n");
         let main = start(&dir, &["public"], &[]);
         let Some(channel) = channel(main) else { return };
-        let file: OwnedFd = rustix::fs::openat(CWD, c"/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
+        let file: OwnedFd =
+            rustix::fs::openat(CWD, c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
         let before = descriptors(main);
         let first = worker(main);
         assert!(send(&channel, &message, &[&file, &file, &file]), "{name}");

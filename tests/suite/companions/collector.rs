@@ -461,6 +461,7 @@ fn clients_that_wait_keep_the_processor_free() {
         let noise = text.repeat(5000);
         wait_until("it is stuck", || client.send_some(noise.as_bytes()) == 0);
     }
+    let _measuring = crate::support::measuring();
     let (began, used) = (beat(&dir), ticks(pid));
     wait_until("eight heartbeats", || beat(&dir) >= began + 8);
     let used = ticks(pid) - used;

@@ -230,6 +230,7 @@ fn silent_and_half_dead_clients_stall_nobody() {
         assert_eq!(reader.line(), from_us(&number.to_string()));
     }
     // It does not spin either: nothing but its heartbeat.
+    let _measuring = crate::support::measuring();
     let ticks = || crate::support::control::ticks(pid);
     let before = ticks();
     std::thread::sleep(Duration::from_millis(300));

@@ -560,6 +560,7 @@ fn an_idle_opener_wakes_once_per_interval_for_few_calls() {
         return;
     }
     let dir = folder();
+    let _measuring = crate::support::measuring();
     let main = start(&dir, &["public"], &["interval=400ms"]);
     let pid = worker(main);
     let mut traces: Vec<_> = [("main", main), ("worker", pid)]

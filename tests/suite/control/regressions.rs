@@ -165,6 +165,7 @@ fn what_cannot_be_done_during_a_stop_does_not_keep_the_processor_busy() {
         let text = dir.read("zigsvc.health");
         text.split_whitespace().find_map(|word| word.strip_prefix("seq=")?.parse::<u64>().ok()).unwrap_or(0)
     };
+    let _measuring = crate::support::measuring();
     let (began, used) = (beats(), ticks(pid));
     wait_until("eight heartbeats", || beats() >= began + 8);
     let used = ticks(pid) - used;
@@ -254,6 +255,7 @@ fn a_socket_that_is_made_again_ends_the_lack_of_descriptors() {
     drop(clients);
     wait_until("the socket is there again", || dir.path("zigsvc.sock").exists());
     wait_until("it is well", || first.status_word("degraded") == "none");
+    let _measuring = crate::support::measuring();
     let used = ticks(pid);
     let began = first.status("uptime");
     wait_until("two seconds have passed", || {

@@ -3,8 +3,9 @@
 //!
 //! The handlers are small shell scripts that leave files in the test's folder.
 
+use crate::support::control::ticks;
 use crate::support::{
-    Dir, alive, kill, log_lines_matching, require_root, require_tool, under_qemu, wait_until,
+    Dir, alive, kill, log_lines_matching, measuring, require_root, require_tool, under_qemu, wait_until,
 };
 use core::time::Duration;
 use std::fs;
@@ -414,19 +415,14 @@ fn a_handler_that_closes_its_output_goes_on() {
     );
     wait_for_log(&dir, "job 1: out", 1);
     // (a closed pipe must not make the loop spin)
-    let before = cpu_ticks(pid);
+    let _measuring = measuring();
+    let before = ticks(pid);
     wait_until("it went on", || dir.path("done").exists());
-    assert!(cpu_ticks(pid) - before < 20, "busy waiting");
+    assert!(ticks(pid) - before < 20, "busy waiting");
     wait_for_log(&dir, "job 1: failed with exit status 5", 1);
 }
 
 /// Clock ticks (mostly of 10 ms) that the process has used.
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
-
 // ----- ends ------------------------------------------------------------------
 
 #[test]

@@ -1,8 +1,9 @@
 //! The queue file: every way in which lines come into it, and every way in
 //! which it can be unusable.
 
+use crate::support::control::ticks;
 use crate::support::{
-    Dir, alive, is_root, kill, log_lines_matching, processed, require, require_tool, under_qemu,
+    Dir, alive, is_root, kill, log_lines_matching, measuring, processed, require, require_tool, under_qemu,
     wait_for_jobs, wait_for_log, wait_until,
 };
 use core::time::Duration;
@@ -24,13 +25,6 @@ fn queue_files(dir: &Dir) -> Vec<String> {
     let entries = fs::read_dir(dir.path("")).unwrap().flatten();
     let names = entries.map(|entry| entry.file_name().into_string().unwrap());
     names.filter(|name| name.starts_with("queue")).collect()
-}
-
-/// Clock ticks (mostly of 10 ms) that the process has used.
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
 /// The number that a new status line has for `key`.
@@ -152,13 +146,14 @@ fn a_line_that_comes_in_pieces_is_one_job_and_the_last_one_needs_no_newline() {
     wait_for_jobs(&dir, 4);
     assert_eq!(processed(&dir)[3], "three");
     drop(file);
-    let before = cpu_ticks(pid);
+    let _measuring = measuring();
+    let before = ticks(pid);
     wait_for_jobs(&dir, 5);
     assert!(written.elapsed() >= Duration::from_millis(9500), "{:?}", written.elapsed());
     assert_eq!(processed(&dir)[4], "last");
     wait_until("the claims are removed", || queue_files(&dir).is_empty());
     if !under_qemu() {
-        assert!(cpu_ticks(pid) - before < 30, "busy waiting for the claims to become quiet");
+        assert!(ticks(pid) - before < 30, "busy waiting for the claims to become quiet");
     }
 }
 
@@ -274,9 +269,10 @@ fn what_a_full_queue_does_not_take_stays_in_the_claim_and_runs_later() {
     wait_until("the first one runs", || dir.read("out") == "j1\n");
     assert_eq!(status(&dir, pid, "waiting") + status(&dir, pid, "running"), 3);
     assert_eq!(queue_files(&dir).len(), 1);
-    let before = cpu_ticks(pid);
+    let _measuring = measuring();
+    let before = ticks(pid);
     thread::sleep(Duration::from_millis(700));
-    assert!(cpu_ticks(pid) - before < 20, "busy waiting for room");
+    assert!(ticks(pid) - before < 20, "busy waiting for room");
     kill(pid, "KILL");
     wait_until("it is gone", || !alive(pid));
     let pid = start(&dir, &[&handler, "queue_max=3"]);
@@ -300,9 +296,10 @@ fn a_full_queue_waits_quietly_also_with_many_quiet_claims() {
         queue_files(&dir).iter().filter(|name| name.contains("claim")).count() == 2
     });
     thread::sleep(Duration::from_millis(10_500));
-    let before = cpu_ticks(pid);
+    let _measuring = measuring();
+    let before = ticks(pid);
     thread::sleep(Duration::from_secs(1));
-    assert!(cpu_ticks(pid) - before < 20, "busy waiting for room");
+    assert!(ticks(pid) - before < 20, "busy waiting for room");
     assert_eq!(processed(&dir), ["false"]);
     dir.zigsvc(&["stop"]).expect(0);
     // With room they run, although the claims are from another life.
@@ -321,9 +318,10 @@ fn as_many_claims_as_can_be_open_are_read_in_their_order_and_the_queue_file_wait
     dir.append("queue", "the file\n");
     let pid = start(&dir, &[]);
     wait_for_jobs(&dir, 32);
-    let before = cpu_ticks(pid);
+    let _measuring = measuring();
+    let before = ticks(pid);
     thread::sleep(Duration::from_millis(700));
-    assert!(cpu_ticks(pid) - before < 20, "busy waiting for a free place");
+    assert!(ticks(pid) - before < 20, "busy waiting for a free place");
     let wanted: Vec<String> = (1..=32).map(|number| format!("claim {number}")).collect();
     assert_eq!(processed(&dir), wanted);
     assert_eq!(dir.read("queue"), "the file\n");
@@ -368,9 +366,10 @@ fn survives(place: impl FnOnce(&Dir), remove: impl FnOnce(&Dir), why: &str) {
     place(&dir);
     wait_for_log(&dir, "[WARN] queue file: it must be a regular file");
     assert!(dir.read("zigsvc.log").contains(why), "{}", dir.read("zigsvc.log"));
-    let before = cpu_ticks(pid);
+    let _measuring = measuring();
+    let before = ticks(pid);
     thread::sleep(Duration::from_millis(700));
-    assert!(cpu_ticks(pid) - before < 20, "busy waiting");
+    assert!(ticks(pid) - before < 20, "busy waiting");
     let warnings = log_lines_matching(&dir.read("zigsvc.log"), "it must be a regular file");
     assert!(warnings <= 3, "{warnings} warnings at once");
     remove(&dir);

@@ -344,6 +344,7 @@ fn an_idle_daemon_wakes_once_per_interval_for_at_most_four_calls() {
         return;
     }
     let dir = Dir::new();
+    let _measuring = crate::support::measuring();
     // 100 ms are less than the least time between two heartbeats.
     for interval in ["100ms", "400ms"] {
         let pid = dir.start(&[&format!("interval={interval}")]);

@@ -640,11 +640,13 @@ fn a_file_that_may_not_grow_is_waited_for_without_being_busy() {
     logger.write(lines(1000));
     // (the kernel sends SIGXFSZ each time)
     wait_until("it waits", || dir.read("err").contains("EFBIG"));
+    let measuring = crate::support::measuring();
     wait_until("it sleeps", || {
         let before = crate::support::control::ticks(logger.pid());
         std::thread::sleep(core::time::Duration::from_millis(500));
         crate::support::control::ticks(logger.pid()) == before
     });
+    drop(measuring);
     crate::support::control::limit_files(logger.pid(), "unlimited:");
     logger.end();
     assert_same(&fs::read(dir.path("log")).unwrap(), &lines(1000));
@@ -884,6 +886,7 @@ fn it_takes_no_memory_from_the_kernel_and_sleeps_while_nothing_comes() {
     let mut logger = Logger::new(&dir, &[]);
     logger.write("one\n");
     wait_until("it is there", || dir.read("log").ends_with("one\n"));
+    let _measuring = crate::support::measuring();
     let switches = || crate::support::proc_status(logger.pid(), "voluntary_ctxt_switches");
     wait_until("it sleeps", || {
         let before = switches();

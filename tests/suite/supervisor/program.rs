@@ -359,6 +359,7 @@ fn nothing_wakes_it_while_the_program_runs() {
     ));
     wait_for(&dir, "sleep: running (pid ");
     let pid = supervisor_of(&dir);
+    let _measuring = crate::support::measuring();
     let switches = || proc_status(pid, "voluntary_ctxt_switches");
     wait_until("it sleeps", || crate::support::process_state(pid) == Some('S'));
     status(&dir, pid);

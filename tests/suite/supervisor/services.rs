@@ -788,6 +788,7 @@ fn it_wakes_for_its_heartbeat_and_its_looks_only() {
         return;
     }
     let dir = Dir::new();
+    let _measuring = crate::support::measuring();
     let pid = start(&dir, &["interval=300ms", "check_interval=600ms"]);
     let mut strace = Command::new("strace");
     strace.arg("-o").arg(dir.path("trace")).args(["-p", &pid.to_string()]).stderr(Stdio::null());

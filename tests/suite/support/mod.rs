@@ -1,5 +1,5 @@
-//! What the black-box tests share: the real binary, a folder of its own for
-//! each test, and waiting for conditions instead of sleeping.
+//! The real binary, a folder of its own for each test, and waiting for conditions instead of
+//! sleeping.
 //!
 //! The binary runs as a user would run it, except when the tests are for another
 //! architecture: then through the runner that Cargo used for the tests
@@ -31,8 +31,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// The binary under test, built by Cargo for the same target and profile.
@@ -499,6 +499,14 @@ pub fn require(met: bool, why: &str) -> bool {
         let _ = writeln!(std::io::stderr(), "\nSKIP: {why} ({}:{})", caller.file(), caller.line());
     }
     met
+}
+
+/// Returns the lock under which tests measure processor time, wake-ups and memory, one
+/// after the other, so that no two of them compete for the processor.
+pub fn measuring() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    // A test that failed has measured nothing that the next one needs.
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How many lines of `text` contain `needle`.

@@ -8,7 +8,7 @@ use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketType,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
 };
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -41,7 +41,8 @@ impl Client {
 
     fn connect(dir: &Dir) -> Result<Self, Errno> {
         let path = dir.path("zigsvc-opener.sock");
-        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path.as_os_str().as_bytes())?)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(patience()))?;
         Ok(Self(socket))

@@ -32,7 +32,7 @@ fn each_claim_has_its_own_offset_and_an_unknown_one_none() {
 
 /// `full` queue or not: when the ingest is due.
 fn due(service: &TestService) -> (Option<Instant>, Option<Instant>) {
-    let claims = &service.spool.claims;
+    let claims = &service.core.spool.claims;
     (claims.next_deadline(service.now, false), claims.next_deadline(service.now, true))
 }
 
@@ -44,11 +44,11 @@ fn the_service_wakes_for_what_can_be_claimed_read_or_closed_and_nothing_else() {
     service.ingest(&mut disk).unwrap();
     assert_eq!(due(&service), (None, None), "there is none");
     let file = disk.append_to_queue("one\n");
-    service.spool.claims.look_at_queue();
-    assert!(!service.spool.claims.wants_reading());
+    service.core.spool.claims.look_at_queue();
+    assert!(!service.core.spool.claims.wants_reading());
     assert_eq!(service.ingest(&mut disk), Ok(1));
     service.commit(&mut disk).unwrap();
-    assert!(!service.spool.claims.wants_reading());
+    assert!(!service.core.spool.claims.wants_reading());
     let next = at(1000) + CLAIM_EVERY;
     assert_eq!(due(&service), (Some(next), Some(next)), "it may be there again");
     service.now = next;
@@ -56,13 +56,13 @@ fn the_service_wakes_for_what_can_be_claimed_read_or_closed_and_nothing_else() {
     let quiet = at(1000) + CLAIM_QUIET;
     assert_eq!(due(&service), (Some(quiet), None), "a full queue closes no claim");
     disk.append_to(file, "two\n");
-    service.spool.claims.look_at_claims();
-    assert!(service.spool.claims.wants_reading());
+    service.core.spool.claims.look_at_claims();
+    assert!(service.core.spool.claims.wants_reading());
     assert_eq!(due(&service), (None, None), "what is to be read at once is not due");
     assert_eq!(service.ingest(&mut disk), Ok(1));
     service.now = next + CLAIM_QUIET;
     service.ingest(&mut disk).unwrap();
-    assert!(service.spool.claims.wants_commit());
+    assert!(service.core.spool.claims.wants_commit());
     assert_eq!(due(&service), (None, None), "it is closed with the next commit");
     service.commit(&mut disk).unwrap();
     assert_eq!((due(&service), disk.claims()), ((None, None), 0));
@@ -74,19 +74,19 @@ fn an_old_queue_file_is_left_when_it_was_claimed_once_more() {
     service.ingest(&mut disk).unwrap();
     service.now = at(0) + CLAIM_QUIET;
     disk.append_to_queue("last");
-    service.spool.claims.leave_queue();
-    assert!(!service.spool.claims.has_left_queue());
+    service.core.spool.claims.leave_queue();
+    assert!(!service.core.spool.claims.leaves_queue_now());
     service.ingest(&mut disk).unwrap();
-    assert!(service.spool.claims.has_left_queue());
+    assert!(!service.core.spool.claims.leaves_queue_now(), "its claim is open");
     // What comes into it now is not taken.
     disk.append_to_queue("late\n");
-    service.spool.claims.look_at_queue();
+    service.core.spool.claims.look_at_queue();
     service.now += CLAIM_EVERY;
     service.ingest(&mut disk).unwrap();
-    assert_eq!((service.spool.waiting(), disk.claims()), (1, 1));
+    assert_eq!((service.core.spool.waiting(), disk.claims()), (1, 1));
     service.commit(&mut disk).unwrap();
-    service.spool.claims.enter_queue();
-    assert!(!service.spool.claims.has_left_queue());
+    assert!(service.core.spool.claims.leaves_queue_now());
+    assert!(!service.core.spool.claims.leaves_queue_now(), "once");
     assert_eq!(service.run_to_the_end(&mut disk), ["last", "late"]);
 }
 
@@ -95,7 +95,7 @@ fn a_claim_that_is_quiet_does_not_hold_up_those_behind_it() {
     let (mut disk, mut service) = service();
     for line in ["one\n", "two\n"] {
         disk.append_to_queue(line);
-        service.spool.claims.look_at_queue();
+        service.core.spool.claims.look_at_queue();
         assert_eq!(service.ingest(&mut disk), Ok(1));
         service.commit(&mut disk).unwrap();
         service.now += CLAIM_EVERY;
@@ -110,10 +110,10 @@ fn a_full_queue_closes_no_claim() {
         let (mut disk, mut service) = service();
         disk.append_to_queue(text);
         for now in [at(0), at(0) + CLAIM_QUIET, at(0) + CLAIM_QUIET * 2] {
-            service.spool.ingest(&mut disk, &mut service.scratch, &rules, now, &mut |_| {}).unwrap();
-            assert!(!service.spool.claims.wants_commit());
+            service.core.spool.ingest(&mut disk, &mut service.scratch, &rules, now, &mut |_| {}).unwrap();
+            assert!(!service.core.spool.claims.wants_commit());
             service.commit(&mut disk).unwrap();
-            assert_eq!((service.spool.waiting(), disk.claims()), (1, 1));
+            assert_eq!((service.core.spool.waiting(), disk.claims()), (1, 1));
         }
         assert_eq!(service.run_to_the_end(&mut disk), jobs);
     }
@@ -124,13 +124,13 @@ fn a_service_that_takes_no_new_jobs_leaves_the_queue_file_alone_and_reads_its_cl
     let (mut disk, mut service) = service();
     let file = disk.append_to_queue("one\n");
     assert_eq!(service.ingest(&mut disk), Ok(1));
-    service.spool.claims.pause();
+    service.core.spool.claims.pause();
     disk.append_to(file, "two\n");
     disk.append_to_queue("late\n");
     service.now += CLAIM_EVERY;
-    service.spool.claims.look_at_queue();
-    service.spool.claims.look_at_claims();
+    service.core.spool.claims.look_at_queue();
+    service.core.spool.claims.look_at_claims();
     assert_eq!(service.ingest(&mut disk), Ok(1));
-    assert_eq!((service.spool.claims.len(), disk.claims()), (1, 1));
+    assert_eq!((service.core.spool.claims.len(), disk.claims()), (1, 1));
     assert_eq!(service.run_to_the_end(&mut disk), ["one", "two"]);
 }

@@ -31,7 +31,7 @@ fn any_flipped_bit_costs_at_most_one_record() {
 fn every_truncation_keeps_what_came_before() {
     let (mut disk, mut service) = service();
     for number in 0..6 {
-        service.spool.add(&mut disk, Instant::BOOT, format!("job {number}").as_bytes()).unwrap();
+        service.core.spool.add(&mut disk, Instant::BOOT, format!("job {number}").as_bytes()).unwrap();
     }
     service.commit(&mut disk).unwrap();
     for length in 0..disk.journal_mut().len() {
@@ -58,14 +58,14 @@ fn a_journal_that_lost_its_header_keeps_what_stands_first() {
             [] => assert_eq!(service.run_to_the_end(&mut disk), ["one"], "{kind:?}"),
             dead => assert!(kind == RecordKind::Dead && dead.len() == 1 && dead[0].1 == "one", "{dead:?}"),
         }
-        assert_eq!(service.spool.dead(), u32::from(kind == RecordKind::Dead));
+        assert_eq!(service.core.spool.dead(), u32::from(kind == RecordKind::Dead));
     }
 }
 
 #[test]
 fn zeros_at_the_end_are_a_torn_write_and_zeros_before_something_are_damage() {
     let (mut disk, mut service) = service();
-    service.spool.add(&mut disk, Instant::BOOT, b"job").unwrap();
+    service.core.spool.add(&mut disk, Instant::BOOT, b"job").unwrap();
     service.commit(&mut disk).unwrap();
     let whole = disk.journal_mut().len();
     for (zeros, more) in [(1, 0), (100, 0), (20_000, 0), (100, 1), (20_000, 1)] {
@@ -103,7 +103,7 @@ fn damage_beyond_the_window_costs_a_compaction_no_job_but_its_own() {
     let text = |number: usize| format!("{number:03}{}", "x".repeat(900));
     let count = WINDOW_JOBS + 4;
     for number in 0..count {
-        service.spool.add(&mut disk, Instant::BOOT, text(number).as_bytes()).unwrap();
+        service.core.spool.add(&mut disk, Instant::BOOT, text(number).as_bytes()).unwrap();
     }
     service.commit(&mut disk).unwrap();
     service.refill(&mut disk).unwrap();
@@ -111,20 +111,20 @@ fn damage_beyond_the_window_costs_a_compaction_no_job_but_its_own() {
     let journal = disk.journal_mut();
     let at = journal.windows(4).position(|bytes| bytes == format!("{damaged:03}x").as_bytes()).unwrap();
     journal[at] ^= 1;
-    service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
+    service.core.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
     let bytes = disk.quarantined.len() as u64;
     assert!(bytes > 900, "{bytes} are kept");
-    assert_eq!(service.spool.take_damage(), Some(Damage { bytes, jobs: 1 }));
+    assert_eq!(service.core.spool.take_damage(), Some(Damage { bytes, jobs: 1 }));
     let expected: Vec<String> = (0..count).filter(|number| *number != damaged).map(text).collect();
     assert_eq!(service.run_to_the_end(&mut disk), expected);
-    assert_eq!(service.spool.take_damage(), None);
+    assert_eq!(service.core.spool.take_damage(), None);
 }
 
 #[test]
 fn damage_that_is_met_on_the_way_into_the_window_asks_for_a_compaction_which_counts_it() {
     let (mut disk, mut service) = service();
     for number in 0..4 {
-        service.spool.add(&mut disk, Instant::BOOT, format!("job {number}").as_bytes()).unwrap();
+        service.core.spool.add(&mut disk, Instant::BOOT, format!("job {number}").as_bytes()).unwrap();
     }
     service.commit(&mut disk).unwrap();
     for damaged in [&b"job 1"[..], b"job 3"] {
@@ -132,20 +132,20 @@ fn damage_that_is_met_on_the_way_into_the_window_asks_for_a_compaction_which_cou
         let at = journal.windows(5).position(|bytes| bytes == damaged).unwrap();
         journal[at] ^= 1;
     }
-    assert!(!service.spool.wants_compaction());
+    assert!(!service.core.spool.wants_compaction());
     service.refill(&mut disk).unwrap();
-    assert_eq!(service.spool.window().slots().iter().map(|slot| slot.id).collect::<Vec<_>>(), [1, 3]);
-    assert!(service.spool.wants_compaction() && service.spool.waiting() == 4);
+    assert_eq!(service.core.spool.window().slots().iter().map(|slot| slot.id).collect::<Vec<_>>(), [1, 3]);
+    assert!(service.core.spool.wants_compaction() && service.core.spool.waiting() == 4);
     // One that fails sets the bytes aside, and does not count twice.
     let end = (1..).find(|steps| {
         disk.fail_at = Some(disk.operations + steps);
-        service.spool.compact_now(&mut disk, Instant::BOOT).is_ok()
+        service.core.spool.compact_now(&mut disk, Instant::BOOT).is_ok()
     });
     assert!(end > Some(4), "{end:?}");
     disk.fail_at = None;
     assert_eq!(disk.quarantined.len(), 2 * 25);
-    assert_eq!(service.spool.take_damage(), Some(Damage { bytes: 50, jobs: 2 }));
-    assert_eq!((service.spool.waiting(), service.spool.wants_compaction()), (2, false));
+    assert_eq!(service.core.spool.take_damage(), Some(Damage { bytes: 50, jobs: 2 }));
+    assert_eq!((service.core.spool.waiting(), service.core.spool.wants_compaction()), (2, false));
     assert_eq!(service.run_to_the_end(&mut disk), ["job 0", "job 2"]);
 }
 
@@ -154,30 +154,28 @@ fn a_dead_job_that_is_damaged_is_one_less() {
     for purpose in [Purpose::Shrink, Purpose::Retry, Purpose::Forget] {
         let (mut disk, mut service) = service();
         for text in [&b"first"[..], b"second"] {
-            service.spool.add(&mut disk, Instant::BOOT, text).unwrap();
+            service.core.spool.add(&mut disk, Instant::BOOT, text).unwrap();
         }
         service.commit(&mut disk).unwrap();
         service.refill(&mut disk).unwrap();
         service.start_jobs(&mut disk, 2).unwrap();
-        for slot in std::mem::take(&mut service.running) {
-            service.spool.ended(slot.id, AttemptOutcome::Code(1), &SpoolRules { retries: 0, ..RULES });
-        }
-        service.spool.write_transitions(&mut disk, Instant::BOOT).unwrap();
-        assert_eq!((service.spool.waiting(), service.spool.dead()), (0, 2));
+        service.end_all(AttemptOutcome::Code(1), SpoolRules { retries: 0, ..RULES });
+        service.core.spool.write_transitions(&mut disk, Instant::BOOT).unwrap();
+        assert_eq!((service.core.spool.waiting(), service.core.spool.dead()), (0, 2));
         let journal = disk.journal_mut();
         let at = journal.windows(5).rposition(|bytes| bytes == b"first").unwrap();
         journal[at] ^= 1;
-        service.spool.compact_for(purpose, &mut disk, Instant::BOOT).unwrap();
-        while service.spool.is_compacting() {
-            service.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
+        service.core.spool.compact_for(purpose, &mut disk, Instant::BOOT).unwrap();
+        while service.core.spool.is_compacting() {
+            service.core.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
         }
         let left = match purpose {
             Purpose::Shrink => (0, 1),
             Purpose::Retry => (1, 0),
             Purpose::Forget => (0, 0),
         };
-        assert_eq!((service.spool.waiting(), service.spool.dead()), left, "{purpose:?}");
-        let damage = service.spool.take_damage().unwrap();
+        assert_eq!((service.core.spool.waiting(), service.core.spool.dead()), left, "{purpose:?}");
+        let damage = service.core.spool.take_damage().unwrap();
         assert_eq!((damage.bytes, damage.jobs), (disk.quarantined.len() as u64, 1));
     }
 }
@@ -185,41 +183,41 @@ fn a_dead_job_that_is_damaged_is_one_less() {
 #[test]
 fn what_stands_for_a_damaged_text_is_shown_but_never_run() {
     let (mut disk, mut service) = service();
-    service.spool.add(&mut disk, Instant::BOOT, b"rm -r x").unwrap();
+    service.core.spool.add(&mut disk, Instant::BOOT, b"rm -r x").unwrap();
     service.commit(&mut disk).unwrap();
     service.refill(&mut disk).unwrap();
     let journal = disk.journal_mut();
     let at = journal.windows(7).position(|bytes| bytes == b"rm -r x").unwrap();
     journal[at] ^= 1;
-    service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
-    let location = service.spool.window().slots()[0].location();
+    service.core.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
+    let location = service.core.spool.window().slots()[0].location();
     let mut buffer = [0; RECORD_MAX_BYTES];
-    assert_eq!(service.spool.text(&mut disk, location, &mut buffer), Ok(PLACEHOLDER_TEXT));
-    assert_eq!(service.spool.runnable_text(&mut disk, location, &mut buffer), Err(DAMAGED));
+    assert_eq!(service.core.spool.text(&mut disk, location, &mut buffer), Ok(PLACEHOLDER_TEXT));
+    assert_eq!(service.core.spool.runnable_text(&mut disk, location, &mut buffer), Err(DAMAGED));
 }
 
 #[test]
 fn a_text_that_is_damaged_while_the_service_runs_holds_up_nothing() {
     let (mut disk, mut service) = service();
     for text in ["first", "second", "third"] {
-        service.spool.add(&mut disk, Instant::BOOT, text.as_bytes()).unwrap();
+        service.core.spool.add(&mut disk, Instant::BOOT, text.as_bytes()).unwrap();
     }
     service.commit(&mut disk).unwrap();
     service.refill(&mut disk).unwrap();
     let second = disk.journal_mut().windows(6).position(|window| window == b"second").unwrap();
     disk.journal_mut()[second] ^= 1;
     let rules = SpoolRules { retries: 0, ..RULES };
-    while let Some(slot) = service.spool.dequeue(Instant::BOOT) {
+    while let Some(slot) = service.core.spool.dequeue(Instant::BOOT) {
         let readable = service.text(&mut disk, &slot).is_ok();
         assert_eq!(readable, slot.id != 2);
         let outcome = if readable { AttemptOutcome::Success } else { AttemptOutcome::NotStarted };
-        service.spool.ended(slot.id, outcome, &rules);
+        service.core.spool.ended(slot.id, outcome, &rules);
     }
-    service.spool.write_transitions(&mut disk, Instant::BOOT).unwrap();
-    assert_eq!((service.spool.waiting(), service.spool.dead()), (0, 1));
-    service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
+    service.core.spool.write_transitions(&mut disk, Instant::BOOT).unwrap();
+    assert_eq!((service.core.spool.waiting(), service.core.spool.dead()), (0, 1));
+    service.core.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
     let (again, _) = TestService::start(&mut disk, Instant::BOOT).unwrap();
-    assert_eq!((again.spool.waiting(), again.spool.dead()), (0, 1));
+    assert_eq!((again.core.spool.waiting(), again.core.spool.dead()), (0, 1));
 }
 
 #[test]
@@ -228,8 +226,8 @@ fn a_group_that_is_lost_takes_the_groups_behind_it_along_and_no_line_is_lost() {
     let lines: Vec<String> = (0..400).map(|number| format!("line {number} {}", "x".repeat(60))).collect();
     disk.append_durably(&format!("{}\n", lines.join("\n")));
     service.ingest(&mut disk).unwrap();
-    service.spool.claims.look_at_claims();
-    assert_eq!(service.spool.waiting(), 400);
+    service.core.spool.claims.look_at_claims();
+    assert_eq!(service.core.spool.waiting(), 400);
     // The power goes before the commit, and with it one sector of the first
     // batch, while the others reached the disk.
     disk.journal_mut()[200..264].fill(0);
@@ -244,21 +242,19 @@ fn the_numbers_are_right_after_the_dead_home_of_a_retried_job_was_damaged() {
     let texts = ["first".to_owned(), "second".to_owned()];
     add_batch(&mut service, &mut disk, &texts).unwrap();
     service.start_jobs(&mut disk, 2).unwrap();
-    for slot in std::mem::take(&mut service.running) {
-        service.spool.ended(slot.id, AttemptOutcome::Code(1), &SpoolRules { retries: 0, ..RULES });
-    }
-    service.spool.write_transitions(&mut disk, Instant::BOOT).unwrap();
+    service.end_all(AttemptOutcome::Code(1), SpoolRules { retries: 0, ..RULES });
+    service.core.spool.write_transitions(&mut disk, Instant::BOOT).unwrap();
     let (location, _) = service.live_records(&mut disk, true).unwrap()[0].clone();
-    service.spool.retry(&mut disk, Instant::BOOT, location).unwrap();
+    service.core.spool.retry(&mut disk, Instant::BOOT, location).unwrap();
     service.commit(&mut disk).unwrap();
-    assert_eq!((service.spool.waiting(), service.spool.dead()), (1, 1));
+    assert_eq!((service.core.spool.waiting(), service.core.spool.dead()), (1, 1));
     let at = usize::try_from(location.offset).unwrap() + 4;
     disk.journal_mut()[at] ^= 1;
     disk.restart();
     let (mut again, found) = TestService::start(&mut disk, Instant::BOOT).unwrap();
     assert!(found.damaged_bytes > 0, "{found:?}");
     assert_eq!(again.live_records(&mut disk, true).unwrap().len(), 1);
-    assert_eq!((again.spool.waiting(), again.spool.dead()), (1, 1), "and no job is there twice");
+    assert_eq!((again.core.spool.waiting(), again.core.spool.dead()), (1, 1), "and no job is there twice");
     assert_eq!(again.run_to_the_end(&mut disk), ["first"]);
 }
 
@@ -267,7 +263,7 @@ fn backlog(count: usize) -> (FakeDisk, TestService, Vec<String>) {
     let (mut disk, mut service) = service();
     let texts: Vec<String> = (0..count).map(|number| format!("{number:03}{}", "x".repeat(77))).collect();
     for text in &texts {
-        service.spool.add(&mut disk, Instant::BOOT, text.as_bytes()).unwrap();
+        service.core.spool.add(&mut disk, Instant::BOOT, text.as_bytes()).unwrap();
     }
     service.commit(&mut disk).unwrap();
     (disk, service, texts)
@@ -278,9 +274,9 @@ fn a_page_of_zeros_is_set_aside_in_few_pieces() {
     let (mut disk, mut service, texts) = backlog(200);
     disk.journal_mut()[17 + 5000..17 + 5000 + 4096].fill(0);
     let before = disk.operations;
-    service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
+    service.core.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
     assert!(disk.operations - before < 20, "{} operations", disk.operations - before);
-    assert_eq!(service.spool.take_damage(), Some(Damage { bytes: 4100, jobs: 41 }));
+    assert_eq!(service.core.spool.take_damage(), Some(Damage { bytes: 4100, jobs: 41 }));
     let left: Vec<String> = texts[..50].iter().chain(&texts[91..]).cloned().collect();
     assert_eq!(service.run_to_the_end(&mut disk), left);
 }
@@ -292,12 +288,12 @@ fn a_journal_that_somebody_made_shorter_holds_up_nobody() {
         disk.journal_mut().truncate(length);
         let left = length.saturating_sub(17) / 100;
         assert_eq!(service.live_records(&mut disk, false).unwrap().len(), left, "{length}");
-        service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
+        service.core.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
         assert_eq!(
-            (service.spool.waiting() as usize, disk.quarantined.len()),
+            (service.core.spool.waiting() as usize, disk.quarantined.len()),
             (left, length.saturating_sub(17) % 100)
         );
-        assert_eq!(service.spool.take_damage().map(|damage| damage.jobs as usize), Some(80 - left));
+        assert_eq!(service.core.spool.take_damage().map(|damage| damage.jobs as usize), Some(80 - left));
         assert_eq!(service.run_to_the_end(&mut disk), texts[..left]);
     }
 }
@@ -309,21 +305,21 @@ fn a_damaged_length_near_the_end_costs_the_jobs_behind_it_nothing() {
     assert!(matches!(parse_record(&disk.journal_mut()[17 + 2 * 100..]), ParseResult::Truncated(_)));
     let left: Vec<String> = texts[..2].iter().chain(&texts[3..]).cloned().collect();
     service.refill(&mut disk).unwrap();
-    service.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
-    assert_eq!(service.spool.take_damage(), Some(Damage { bytes: 100, jobs: 1 }));
+    service.core.spool.compact_now(&mut disk, Instant::BOOT).unwrap();
+    assert_eq!(service.core.spool.take_damage(), Some(Damage { bytes: 100, jobs: 1 }));
     assert_eq!(service.run_to_the_end(&mut disk), left);
 }
 
 #[test]
 fn a_job_that_is_cancelled_and_then_damaged_before_a_compaction_meets_it_counts_once() {
     let (mut disk, mut service, _) = backlog(4);
-    service.spool.compact_for(Purpose::Shrink, &mut disk, Instant::BOOT).unwrap();
+    service.core.spool.compact_for(Purpose::Shrink, &mut disk, Instant::BOOT).unwrap();
     let (location, _) = service.live_records(&mut disk, false).unwrap()[2].clone();
-    service.spool.discard_record(&mut disk, Instant::BOOT, location).unwrap();
+    service.core.spool.discard_record(&mut disk, Instant::BOOT, location).unwrap();
     disk.journal_mut()[usize::try_from(location.offset).unwrap()] ^= 1;
-    service.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
-    assert_eq!((service.spool.is_compacting(), service.spool.waiting()), (false, 3));
-    assert_eq!(service.spool.take_damage(), Some(Damage { bytes: 100, jobs: 0 }));
+    service.core.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
+    assert_eq!((service.core.spool.is_compacting(), service.core.spool.waiting()), (false, 3));
+    assert_eq!(service.core.spool.take_damage(), Some(Damage { bytes: 100, jobs: 0 }));
     assert_eq!(service.run_to_the_end(&mut disk).len(), 3);
 }
 
@@ -331,19 +327,17 @@ fn a_job_that_is_cancelled_and_then_damaged_before_a_compaction_meets_it_counts_
 fn a_dead_job_that_is_damaged_after_a_compaction_has_met_it_once_is_counted_out() {
     let (mut disk, mut service, texts) = backlog(2);
     service.start_jobs(&mut disk, 2).unwrap();
-    for slot in std::mem::take(&mut service.running) {
-        service.spool.ended(slot.id, AttemptOutcome::Code(1), &SpoolRules { retries: 0, ..RULES });
-    }
-    service.spool.write_transitions(&mut disk, Instant::BOOT).unwrap();
+    service.end_all(AttemptOutcome::Code(1), SpoolRules { retries: 0, ..RULES });
+    service.core.spool.write_transitions(&mut disk, Instant::BOOT).unwrap();
     let (location, _) = service.live_records(&mut disk, true).unwrap()[0].clone();
-    service.spool.compact_for(Purpose::Retry, &mut disk, Instant::BOOT).unwrap();
-    service.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
-    assert!(service.spool.is_compacting(), "they were met once");
+    service.core.spool.compact_for(Purpose::Retry, &mut disk, Instant::BOOT).unwrap();
+    service.core.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
+    assert!(service.core.spool.is_compacting(), "they were met once");
     disk.journal_mut()[usize::try_from(location.offset).unwrap()] ^= 1;
-    service.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
-    assert_eq!((service.spool.is_compacting(), service.spool.affected_count()), (false, 1));
-    assert_eq!((service.spool.waiting(), service.spool.dead()), (1, 0));
-    assert_eq!(service.spool.take_damage().map(|damage| damage.jobs), Some(1));
+    service.core.spool.compact_step(&mut disk, Instant::BOOT).unwrap();
+    assert_eq!((service.core.spool.is_compacting(), service.core.spool.affected_count()), (false, 1));
+    assert_eq!((service.core.spool.waiting(), service.core.spool.dead()), (1, 0));
+    assert_eq!(service.core.spool.take_damage().map(|damage| damage.jobs), Some(1));
     assert_eq!(service.run_to_the_end(&mut disk), texts[1..]);
 }
 
@@ -353,7 +347,7 @@ fn a_text_that_was_misread_once_is_there_again_if_the_compaction_was_given_up() 
     service.refill(&mut disk).unwrap();
     disk.journal_mut()[17 + 50] ^= 1;
     disk.fail_at = Some(disk.operations + 4);
-    service.spool.compact_now(&mut disk, Instant::BOOT).unwrap_err();
+    service.core.spool.compact_now(&mut disk, Instant::BOOT).unwrap_err();
     disk.fail_at = None;
     disk.journal_mut()[17 + 50] ^= 1;
     assert_eq!(service.run_to_the_end(&mut disk), texts);

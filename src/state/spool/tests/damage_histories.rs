@@ -16,6 +16,9 @@ enum Is {
 struct DamageRun {
     disk: FakeDisk,
     service: TestService,
+    /// Dequeued jobs whose start is not recorded, and those that run.
+    dequeued: Vec<Slot>,
+    running: Vec<Slot>,
     seed: u64,
     jobs: BTreeMap<u64, (String, Is)>,
     /// Those whose live record was damaged.
@@ -34,7 +37,8 @@ impl DamageRun {
         let (service, _) = TestService::start(&mut disk, Instant::BOOT).unwrap();
         let (jobs, damaged) = (BTreeMap::new(), BTreeSet::new());
         let (written, raised, reported) = (Vec::new(), Vec::new(), Damage::default());
-        Self { disk, service, seed, jobs, damaged, written, raised, reported, unsure: 0 }
+        let (dequeued, running) = (Vec::new(), Vec::new());
+        Self { disk, service, dequeued, running, seed, jobs, damaged, written, raised, reported, unsure: 0 }
     }
 
     fn pick(&mut self, below: usize) -> usize {
@@ -43,13 +47,13 @@ impl DamageRun {
 
     /// The jobs that are there: in the window, beyond it, and dead.
     fn locations(&mut self) -> Vec<RecordLocation> {
-        let spool = &self.service.spool;
+        let spool = &self.service.core.spool;
         let mut scan = spool.scan(true);
         let mut locations: Vec<RecordLocation> = Vec::new();
         let mut visit = |location| locations.push(location);
         while !spool.scan_step(&mut self.disk, &mut self.service.scratch, &mut scan, &mut visit).unwrap() {}
         let counts = |slot: &&Slot| slot.state != JobState::Cancelled;
-        locations.extend(self.service.spool.window().slots().iter().filter(counts).map(Slot::location));
+        locations.extend(self.service.core.spool.window().slots().iter().filter(counts).map(Slot::location));
         locations
     }
 
@@ -93,21 +97,21 @@ impl DamageRun {
 
     fn add(&mut self) -> Result<(), DiskError> {
         let now = self.service.now;
-        let savepoint = self.service.spool.begin_batch(&mut self.disk, now)?;
+        let savepoint = self.service.core.spool.begin_batch(&mut self.disk, now)?;
         let mut added = Vec::new();
         let size = [3, 60, 950][self.pick(3)];
         for _ in 0..=self.pick(12) {
             let text = format!("{} {}", self.jobs.len() + added.len(), "x".repeat(size));
-            match self.service.spool.add(&mut self.disk, now, text.as_bytes()) {
+            match self.service.core.spool.add(&mut self.disk, now, text.as_bytes()) {
                 Ok(id) => added.push((id, text)),
                 Err(error) => {
-                    self.service.spool.roll_back(&mut self.disk, savepoint);
+                    self.service.core.spool.roll_back(&mut self.disk, savepoint);
                     return Err(error);
                 }
             }
         }
-        if let Err(error) = self.service.spool.commit(&mut self.disk, &RULES, now) {
-            self.service.spool.roll_back(&mut self.disk, savepoint);
+        if let Err(error) = self.service.core.spool.commit(&mut self.disk, &RULES, now) {
+            self.service.core.spool.roll_back(&mut self.disk, savepoint);
             return Err(error);
         }
         self.jobs.extend(added.into_iter().map(|(id, text)| (id, (text, Is::Waiting))));
@@ -120,15 +124,15 @@ impl DamageRun {
             self.disk.append_durably(&format!("{text}\n"));
             self.written.push(text);
         }
-        self.service.spool.claims.look_at_queue();
-        self.service.spool.claims.look_at_claims();
+        self.service.core.spool.claims.look_at_queue();
+        self.service.core.spool.claims.look_at_claims();
         let result = self.service.ingest(&mut self.disk);
         let mut buffer = [0; RECORD_MAX_BYTES];
         for location in self.locations() {
             if self.jobs.contains_key(&location.id) {
                 continue;
             }
-            let text = self.service.spool.text(&mut self.disk, location, &mut buffer).unwrap();
+            let text = self.service.core.spool.text(&mut self.disk, location, &mut buffer).unwrap();
             let text = String::from_utf8(text.to_vec()).unwrap();
             assert!(self.written.contains(&text), "seed {}: {text:?} is of nobody", self.seed);
             self.jobs.insert(location.id, (text, Is::Waiting));
@@ -138,18 +142,18 @@ impl DamageRun {
 
     fn start(&mut self) -> Result<(), DiskError> {
         let now = self.service.now;
-        self.service.spool.defer_blocker(&mut self.disk, now)?;
+        self.service.core.spool.defer_blocker(&mut self.disk, now)?;
         self.service.refill(&mut self.disk)?;
-        while self.service.running.len() + self.service.dequeued.len() < 4 {
-            let Some(slot) = self.service.spool.dequeue(now) else { break };
-            self.service.dequeued.push(slot);
+        while self.running.len() + self.dequeued.len() < 4 {
+            let Some(slot) = self.service.core.spool.dequeue(now) else { break };
+            self.dequeued.push(slot);
         }
-        self.service.spool.write_transitions(&mut self.disk, now)?;
+        self.service.core.spool.write_transitions(&mut self.disk, now)?;
         self.service.commit(&mut self.disk)?;
-        for slot in std::mem::take(&mut self.service.dequeued) {
-            let Some(slot) = self.service.spool.window().get(slot.id).copied() else { continue };
+        for slot in std::mem::take(&mut self.dequeued) {
+            let Some(slot) = self.service.core.spool.window().get(slot.id).copied() else { continue };
             let mut buffer = [0; RECORD_MAX_BYTES];
-            let text = self.service.spool.runnable_text(&mut self.disk, slot.location(), &mut buffer);
+            let text = self.service.core.spool.runnable_text(&mut self.disk, slot.location(), &mut buffer);
             let (known, is) = self.jobs.get_mut(&slot.id).unwrap();
             assert_eq!(*is, Is::Waiting, "seed {}: {} runs", self.seed, slot.id);
             if let Ok(text) = text {
@@ -158,7 +162,7 @@ impl DamageRun {
                 assert!(self.damaged.contains(&slot.id), "seed {}: {} cannot be read", self.seed, slot.id);
             }
             *is = Is::Running;
-            self.service.running.push(slot);
+            self.running.push(slot);
             if text.is_err() {
                 self.end(slot.id, AttemptOutcome::NotStarted);
             }
@@ -167,8 +171,8 @@ impl DamageRun {
     }
 
     fn end(&mut self, id: u64, outcome: AttemptOutcome) {
-        self.service.running.retain(|slot| slot.id != id);
-        let end = self.service.spool.ended(id, outcome, &RULES);
+        self.running.retain(|slot| slot.id != id);
+        let end = self.service.core.spool.ended(id, outcome, &RULES);
         let is = &mut self.jobs.get_mut(&id).unwrap().1;
         *is = match end.unwrap() {
             AttemptEnd::Done(_) | AttemptEnd::Cancelled => Is::Over,
@@ -179,20 +183,20 @@ impl DamageRun {
 
     fn edit(&mut self) -> Result<(), DiskError> {
         let now = self.service.now;
-        let slots = self.service.spool.window().slots();
+        let slots = self.service.core.spool.window().slots();
         if self.disk.random(3) == 0 && !slots.is_empty() {
             let id = slots[usize::try_from(self.disk.random(slots.len() as u64)).unwrap()].id;
-            self.service.spool.write_transitions(&mut self.disk, now)?;
-            let found = self.service.spool.cancel(&mut self.disk, now, id)?;
-            let handled = self.service.running.iter().any(|slot| slot.id == id);
+            self.service.core.spool.write_transitions(&mut self.disk, now)?;
+            let found = self.service.core.spool.cancel(&mut self.disk, now, id)?;
+            let handled = self.running.iter().any(|slot| slot.id == id);
             if found.is_some_and(|found| found != Cancelled::AlreadyEnded) && !handled {
-                self.service.dequeued.retain(|slot| slot.id != id);
-                self.service.spool.requeue(id);
+                self.dequeued.retain(|slot| slot.id != id);
+                self.service.core.spool.requeue(id);
                 self.jobs.get_mut(&id).unwrap().1 = Is::Over;
             }
             return Ok(());
         }
-        let spool = &self.service.spool;
+        let spool = &self.service.core.spool;
         let alone = !spool.is_compacting() || spool.purpose() == Purpose::Shrink;
         let window: Vec<u64> = spool.window().slots().iter().map(|slot| slot.id).collect();
         if spool.tombstones_full() || !alone {
@@ -205,10 +209,10 @@ impl DamageRun {
         }
         let location = locations[self.pick(locations.len())];
         let is = if location.dead && self.disk.random(2) == 0 {
-            self.service.spool.retry(&mut self.disk, now, location)?;
+            self.service.core.spool.retry(&mut self.disk, now, location)?;
             Is::Waiting
         } else {
-            self.service.spool.discard_record(&mut self.disk, now, location)?;
+            self.service.core.spool.discard_record(&mut self.disk, now, location)?;
             Is::Over
         };
         self.jobs.get_mut(&location.id).unwrap().1 = is;
@@ -217,17 +221,17 @@ impl DamageRun {
 
     fn compact(&mut self) -> Result<(), DiskError> {
         let now = self.service.now;
-        if self.service.spool.is_compacting() {
-            self.service.spool.compact_step(&mut self.disk, now)?;
+        if self.service.core.spool.is_compacting() {
+            self.service.core.spool.compact_step(&mut self.disk, now)?;
         } else {
             self.raised.clear();
             let purpose = [Purpose::Shrink, Purpose::Retry, Purpose::Forget][self.pick(3)];
-            self.service.spool.write_transitions(&mut self.disk, now)?;
+            self.service.core.spool.write_transitions(&mut self.disk, now)?;
             if purpose != Purpose::Shrink {
                 let dead = self.jobs.iter().filter(|(_, (_, is))| *is == Is::Dead);
                 self.raised = dead.map(|(id, _)| *id).collect();
             }
-            self.service.spool.compact_for(purpose, &mut self.disk, now)?;
+            self.service.core.spool.compact_for(purpose, &mut self.disk, now)?;
         }
         self.compacted();
         Ok(())
@@ -235,15 +239,15 @@ impl DamageRun {
 
     /// If a compaction for all dead jobs is over, they are dead no more.
     fn compacted(&mut self) {
-        if self.service.spool.is_compacting() {
+        if self.service.core.spool.is_compacting() {
             return;
         }
-        let is = if self.service.spool.purpose() == Purpose::Retry { Is::Waiting } else { Is::Over };
+        let is = if self.service.core.spool.purpose() == Purpose::Retry { Is::Waiting } else { Is::Over };
         let raised = std::mem::take(&mut self.raised);
-        if self.service.spool.purpose() == Purpose::Forget {
+        if self.service.core.spool.purpose() == Purpose::Forget {
             self.unsure += raised.iter().filter(|id| self.damaged.contains(id)).count() as u32;
         }
-        if self.service.spool.purpose() != Purpose::Shrink {
+        if self.service.core.spool.purpose() != Purpose::Shrink {
             raised.iter().for_each(|id| self.jobs.get_mut(id).unwrap().1 = is);
         }
     }
@@ -254,7 +258,7 @@ impl DamageRun {
         if self.disk.random(6) == 0 {
             self.disk.fail_at = Some(self.disk.operations + 1 + u32::try_from(self.pick(4)).unwrap());
         }
-        let compacting = self.service.spool.generation;
+        let compacting = self.service.core.spool.generation;
         // Each of these may fail; it is tried again by a later turn.
         let _ = match self.disk.random(12) {
             0 | 1 => self.add(),
@@ -268,26 +272,26 @@ impl DamageRun {
                 Ok(())
             }
             _ => {
-                let running: Vec<u64> = self.service.running.iter().map(|slot| slot.id).collect();
+                let running: Vec<u64> = self.running.iter().map(|slot| slot.id).collect();
                 for id in running {
                     let failed = self.disk.random(3) == 0;
                     self.end(id, if failed { AttemptOutcome::Code(1) } else { AttemptOutcome::Success });
                 }
                 let now = self.service.now;
-                self.service.spool.write_transitions(&mut self.disk, now)
+                self.service.core.spool.write_transitions(&mut self.disk, now)
             }
         };
-        if self.service.spool.generation != compacting {
+        if self.service.core.spool.generation != compacting {
             // (a commit may have been what finished it, or replaced it)
             self.compacted();
-        } else if !self.service.spool.is_compacting() {
+        } else if !self.service.core.spool.is_compacting() {
             self.raised.clear();
         }
         self.reported();
     }
 
     fn reported(&mut self) {
-        if let Some(Damage { bytes, jobs }) = self.service.spool.take_damage() {
+        if let Some(Damage { bytes, jobs }) = self.service.core.spool.take_damage() {
             self.reported = Damage { bytes: self.reported.bytes + bytes, jobs: self.reported.jobs + jobs };
         }
     }
@@ -298,17 +302,17 @@ impl DamageRun {
         let seed = self.seed;
         self.disk.fail_at = None;
         let now = self.service.now;
-        self.service.spool.write_transitions(&mut self.disk, now).unwrap();
+        self.service.core.spool.write_transitions(&mut self.disk, now).unwrap();
         self.service.commit(&mut self.disk).unwrap();
         for _ in 0..3 {
-            self.service.spool.compact_now(&mut self.disk, now).unwrap();
+            self.service.core.spool.compact_now(&mut self.disk, now).unwrap();
             self.reported();
         }
         self.raised.clear();
-        assert!(!self.service.spool.wants_compaction(), "seed {seed}");
+        assert!(!self.service.core.spool.wants_compaction(), "seed {seed}");
         let locations = self.locations();
         let dead = locations.iter().filter(|location| location.dead).count();
-        let spool = &self.service.spool;
+        let spool = &self.service.core.spool;
         let counts = (spool.waiting() as usize, spool.dead() as usize);
         assert_eq!(counts, (locations.len() - dead, dead), "seed {seed}");
         let bytes: u64 = locations.iter().map(|location| u64::from(location.size)).sum();
@@ -334,7 +338,11 @@ impl DamageRun {
         copy.restart();
         let (again, found) = TestService::start(&mut copy, now).unwrap();
         assert_eq!((found.damaged_bytes, found.torn_bytes), (0, 0), "seed {seed}");
-        assert_eq!((again.spool.waiting() as usize, again.spool.dead() as usize), counts, "seed {seed}");
+        assert_eq!(
+            (again.core.spool.waiting() as usize, again.core.spool.dead() as usize),
+            counts,
+            "seed {seed}"
+        );
     }
 
     /// Everything runs.
@@ -344,15 +352,15 @@ impl DamageRun {
             self.ingest().unwrap();
             self.service.commit(&mut self.disk).unwrap();
             self.start().unwrap();
-            let running: Vec<u64> = self.service.running.iter().map(|slot| slot.id).collect();
-            if running.is_empty() && self.service.spool.waiting() == 0 && self.disk.claims() == 0 {
+            let running: Vec<u64> = self.running.iter().map(|slot| slot.id).collect();
+            if running.is_empty() && self.service.core.spool.waiting() == 0 && self.disk.claims() == 0 {
                 break;
             }
             running.into_iter().for_each(|id| self.end(id, AttemptOutcome::Success));
-            self.service.spool.write_transitions(&mut self.disk, self.service.now).unwrap();
+            self.service.core.spool.write_transitions(&mut self.disk, self.service.now).unwrap();
         }
         let seed = self.seed;
-        assert_eq!(self.service.spool.waiting(), 0, "seed {seed}");
+        assert_eq!(self.service.core.spool.waiting(), 0, "seed {seed}");
         for (id, (text, is)) in &self.jobs {
             let ended = matches!(is, Is::Over | Is::Dead);
             assert!(ended || self.damaged.contains(id), "seed {seed}: {id} {text:?} never ran");

@@ -19,25 +19,24 @@ fn new_jobs_do_not_take_the_room_that_old_ones_need() {
     service.ingest(&mut disk).unwrap();
     disk.append_to_queue("new\n");
     service.now += ms(1000);
-    service.spool.claims.look_at_queue();
+    service.core.spool.claims.look_at_queue();
     // (as on a disk that can keep nothing)
     disk.preallocate_limit = 0;
     disk.free = RESERVE_BYTES;
-    service.spool.reserved_until = 0;
+    service.core.spool.reserved_until = 0;
     assert_eq!(service.ingest(&mut disk), Err(NO_SPACE));
     assert_eq!(add_batch(&mut service, &mut disk, &[]), Err(NO_SPACE));
     assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["old"]);
     disk.free = u64::MAX;
-    service.spool.ended(1, AttemptOutcome::Success, &RULES);
-    service.spool.write_transitions(&mut disk, service.now).unwrap();
-    service.running.clear();
+    service.end_all(AttemptOutcome::Success, RULES);
+    service.core.spool.write_transitions(&mut disk, service.now).unwrap();
     assert_eq!(service.run_to_the_end(&mut disk), ["new"]);
 }
 
 #[test]
 fn the_disk_keeps_room_for_the_ends_of_the_jobs_that_are_there() {
     let (mut disk, mut service) = service();
-    let end = service.spool.end;
+    let end = service.core.spool.end;
     add_batch(&mut service, &mut disk, &["first".to_owned()]).unwrap();
     assert_eq!(
         disk.last_preallocate.take(),
@@ -48,46 +47,52 @@ fn the_disk_keeps_room_for_the_ends_of_the_jobs_that_are_there() {
     // What is kept is not for new jobs.
     disk.free = BATCH_BYTES - 1;
     assert_eq!(add_batch(&mut service, &mut disk, &[]), Err(NO_SPACE));
-    let (room, free, reserve) = service.spool.update_low_space(&mut disk);
+    let (room, free, reserve) = service.core.spool.update_low_space(&mut disk);
     assert_eq!((room, free, reserve), (false, BATCH_BYTES - 1, RESERVE_BYTES + 2 * RESERVE_PER_JOB_BYTES));
     disk.free = BATCH_BYTES;
     add_batch(&mut service, &mut disk, &[]).unwrap();
-    assert!(!service.spool.update_low_space(&mut disk).0, "once there was none it must be more");
+    assert!(!service.core.spool.update_low_space(&mut disk).0, "once there was none it must be more");
     disk.free = BATCH_BYTES + SPACE_MARGIN_BYTES;
-    assert!(service.spool.update_low_space(&mut disk).0);
+    assert!(service.core.spool.update_low_space(&mut disk).0);
     // A failed write is cut off, and what was kept with it; so it is asked for again.
     disk.last_preallocate = None;
     disk.fail_at = Some(disk.operations + 1);
-    service.spool.dequeue(at(0)).or_else(|| {
+    service.core.spool.dequeue(at(0)).or_else(|| {
         service.refill(&mut disk).unwrap();
-        service.spool.dequeue(at(0))
+        service.core.spool.dequeue(at(0))
     });
-    service.spool.write_transitions(&mut disk, at(0)).unwrap_err();
-    let end = service.spool.end;
-    assert_eq!(disk.last_preallocate, Some((SpoolFile::Journal, end, end + service.spool.reserve_bytes())));
+    service.core.spool.write_transitions(&mut disk, at(0)).unwrap_err();
+    let end = service.core.spool.end;
+    assert_eq!(
+        disk.last_preallocate,
+        Some((SpoolFile::Journal, end, end + service.core.spool.reserve_bytes()))
+    );
     // A start and a recovery keep it, too.
     disk.fail_at = None;
     disk.last_preallocate = None;
     disk.restart();
     let (again, _) = TestService::start(&mut disk, at(0)).unwrap();
-    assert_eq!(disk.last_preallocate, Some((SpoolFile::Journal, end, end + again.spool.reserve_bytes())));
+    assert_eq!(
+        disk.last_preallocate,
+        Some((SpoolFile::Journal, end, end + again.core.spool.reserve_bytes()))
+    );
 }
 
 #[test]
 fn without_room_for_new_jobs_a_smaller_journal_is_worth_its_while_and_is_made_at_once() {
     let (mut disk, mut service) = mostly_over();
-    assert!(!service.spool.wants_compaction(), "it is small");
+    assert!(!service.core.spool.wants_compaction(), "it is small");
     disk.free = 0;
     assert_eq!(add_batch(&mut service, &mut disk, &[]), Err(NO_SPACE));
-    assert!(service.spool.wants_compaction());
+    assert!(service.core.spool.wants_compaction());
     // It has to find room for all that is to be kept.
     disk.preallocate_limit = 1000;
-    let before = service.spool.end;
-    assert_eq!(service.spool.compact_step(&mut disk, at(0)), Err(NO_SPACE));
-    assert_eq!((service.spool.is_compacting(), service.spool.end), (false, before));
-    service.spool.compact_for(Purpose::Forget, &mut disk, at(0)).unwrap();
-    assert!(service.spool.end < 200, "without the dead it takes less");
-    assert!(!service.spool.is_compacting() && !service.spool.wants_compaction());
+    let before = service.core.spool.end;
+    assert_eq!(service.core.spool.compact_step(&mut disk, at(0)), Err(NO_SPACE));
+    assert_eq!((service.core.spool.is_compacting(), service.core.spool.end), (false, before));
+    service.core.spool.compact_for(Purpose::Forget, &mut disk, at(0)).unwrap();
+    assert!(service.core.spool.end < 200, "without the dead it takes less");
+    assert!(!service.core.spool.is_compacting() && !service.core.spool.wants_compaction());
     assert_eq!(service.run_to_the_end(&mut disk), ["last"]);
 }
 
@@ -96,27 +101,30 @@ fn a_journal_that_is_made_smaller_at_once_keeps_what_waits() {
     let (mut disk, mut service) = mostly_over();
     disk.free = 0;
     assert_eq!(add_batch(&mut service, &mut disk, &[]), Err(NO_SPACE));
-    service.spool.compact_step(&mut disk, at(0)).unwrap();
-    assert!(!service.spool.is_compacting() && service.spool.end < 200);
-    assert!(!service.spool.wants_compaction());
-    let end = service.spool.end;
-    assert_eq!(disk.last_preallocate, Some((SpoolFile::Journal, end, end + service.spool.reserve_bytes())));
+    service.core.spool.compact_step(&mut disk, at(0)).unwrap();
+    assert!(!service.core.spool.is_compacting() && service.core.spool.end < 200);
+    assert!(!service.core.spool.wants_compaction());
+    let end = service.core.spool.end;
+    assert_eq!(
+        disk.last_preallocate,
+        Some((SpoolFile::Journal, end, end + service.core.spool.reserve_bytes()))
+    );
     assert_eq!(service.run_to_the_end(&mut disk), ["last"]);
 }
 
 #[test]
 fn what_is_kept_ahead_does_not_take_the_room_of_new_jobs() {
     let (mut disk, mut service) = service();
-    let end = service.spool.end;
+    let end = service.core.spool.end;
     // A disk so small that it cannot keep more than it must and have room for new jobs, too.
     disk.free = RESERVE_BYTES + PREALLOCATE_BYTES + BATCH_BYTES;
     add_batch(&mut service, &mut disk, &["first".to_owned()]).unwrap();
     assert_eq!(disk.last_preallocate.take(), Some((SpoolFile::Journal, end, end + RESERVE_BYTES)));
     disk.free = PREALLOCATE_BYTES + BATCH_BYTES;
     add_batch(&mut service, &mut disk, &["second".to_owned()]).unwrap();
-    let until = service.spool.end + service.spool.reserve_bytes() + PREALLOCATE_BYTES;
+    let until = service.core.spool.end + service.core.spool.reserve_bytes() + PREALLOCATE_BYTES;
     // What is kept is not asked for again: the kernel would walk over it.
-    let reserved_until = service.spool.reserved_until;
+    let reserved_until = service.core.spool.reserved_until;
     disk.free = until - reserved_until + BATCH_BYTES + SPACE_MARGIN_BYTES;
     add_batch(&mut service, &mut disk, &[]).unwrap();
     assert_eq!(disk.last_preallocate, Some((SpoolFile::Journal, reserved_until, until)));
@@ -128,19 +136,20 @@ fn the_room_of_dead_jobs_that_are_forgotten_is_given_back() {
     let rules = SpoolRules { retries: 0, ..RULES };
     let texts: Vec<String> = (0..100).map(|number| format!("{number} {}", "x".repeat(900))).collect();
     add_batch(&mut service, &mut disk, &texts).unwrap();
-    while service.spool.waiting() > 0 {
+    while service.core.spool.waiting() > 0 {
         service.start_jobs(&mut disk, 4).unwrap();
-        for slot in std::mem::take(&mut service.running) {
-            service.spool.ended(slot.id, AttemptOutcome::Code(1), &rules);
-        }
-        service.spool.write_transitions(&mut disk, at(0)).unwrap();
+        service.end_all(AttemptOutcome::Code(1), rules);
+        service.core.spool.write_transitions(&mut disk, at(0)).unwrap();
     }
     add_batch(&mut service, &mut disk, &["last".to_owned()]).unwrap();
     disk.free = 0;
     assert_eq!(add_batch(&mut service, &mut disk, &[]), Err(NO_SPACE));
-    service.spool.compact_for(Purpose::Forget, &mut disk, at(0)).unwrap();
-    assert_eq!((service.spool.is_compacting(), service.spool.affected_count()), (false, 100));
-    assert_eq!(disk.preallocated(SpoolFile::Journal), service.spool.end + service.spool.reserve_bytes());
+    service.core.spool.compact_for(Purpose::Forget, &mut disk, at(0)).unwrap();
+    assert_eq!((service.core.spool.is_compacting(), service.core.spool.affected_count()), (false, 100));
+    assert_eq!(
+        disk.preallocated(SpoolFile::Journal),
+        service.core.spool.end + service.core.spool.reserve_bytes()
+    );
 }
 
 #[test]
@@ -148,22 +157,22 @@ fn what_is_kept_is_not_given_away_for_a_new_journal_that_cannot_fit() {
     let (mut disk, mut service) = service();
     let texts: Vec<String> = (0..200).map(|number| format!("{number} {}", "x".repeat(900))).collect();
     add_batch(&mut service, &mut disk, &texts).unwrap();
-    service.spool.reserved_until = service.spool.end + service.spool.reserve_bytes();
+    service.core.spool.reserved_until = service.core.spool.end + service.core.spool.reserve_bytes();
     disk.free = 0;
     assert_eq!(add_batch(&mut service, &mut disk, &[]), Err(NO_SPACE));
     let (reserved_until, preallocated) =
-        (service.spool.reserved_until, disk.preallocated(SpoolFile::Journal));
+        (service.core.spool.reserved_until, disk.preallocated(SpoolFile::Journal));
     disk.last_preallocate = None;
-    assert_eq!(service.spool.compact_step(&mut disk, at(0)), Err(NO_SPACE));
+    assert_eq!(service.core.spool.compact_step(&mut disk, at(0)), Err(NO_SPACE));
     assert_eq!(
-        (service.spool.reserved_until, disk.preallocated(SpoolFile::Journal), disk.last_preallocate),
+        (service.core.spool.reserved_until, disk.preallocated(SpoolFile::Journal), disk.last_preallocate),
         (reserved_until, preallocated, None)
     );
-    assert!(!service.spool.is_compacting());
+    assert!(!service.core.spool.is_compacting());
     // With others' room, it fits.
-    disk.free = service.spool.live_bytes;
-    service.spool.compact_step(&mut disk, at(0)).unwrap();
-    assert!(!service.spool.is_compacting());
+    disk.free = service.core.spool.live_bytes;
+    service.core.spool.compact_step(&mut disk, at(0)).unwrap();
+    assert!(!service.core.spool.is_compacting());
 }
 
 #[test]
@@ -171,42 +180,42 @@ fn without_room_a_long_queue_is_not_copied_for_a_few_ends_nor_at_once() {
     let (mut disk, mut service) = service();
     let texts: Vec<String> = (0..1000).map(|number| format!("{number} {}", "x".repeat(900))).collect();
     add_batch(&mut service, &mut disk, &texts).unwrap();
-    service.start_jobs(&mut disk, 10).unwrap();
-    for slot in std::mem::take(&mut service.running) {
-        service.spool.ended(slot.id, AttemptOutcome::Success, &RULES);
+    for _ in 0..2 {
+        service.start_jobs(&mut disk, WORKERS_MAX).unwrap();
+        service.end_all(AttemptOutcome::Success, RULES);
     }
-    service.spool.write_transitions(&mut disk, at(0)).unwrap();
-    service.spool.low_space = true;
-    assert!(service.spool.end - service.spool.live_bytes > COMPACT_LOW_SPACE_BYTES);
-    assert!(!service.spool.wants_compaction(), "it would copy a hundred times as much");
-    assert!(service.spool.live_bytes < COMPACT_AT_ONCE_BYTES);
-    service.spool.compact_step(&mut disk, at(0)).unwrap();
-    assert!(!service.spool.is_compacting());
+    service.core.spool.write_transitions(&mut disk, at(0)).unwrap();
+    service.core.spool.low_space = true;
+    assert!(service.core.spool.end - service.core.spool.live_bytes > COMPACT_LOW_SPACE_BYTES);
+    assert!(!service.core.spool.wants_compaction(), "it would copy a hundred times as much");
+    assert!(service.core.spool.live_bytes < COMPACT_AT_ONCE_BYTES);
+    service.core.spool.compact_step(&mut disk, at(0)).unwrap();
+    assert!(!service.core.spool.is_compacting());
     // More than can be copied without holding up everything else.
     add_batch(&mut service, &mut disk, &texts).unwrap();
-    service.spool.low_space = true;
-    service.spool.compact_step(&mut disk, at(0)).unwrap();
-    assert!(service.spool.is_compacting());
-    service.spool.compact_now(&mut disk, at(0)).unwrap();
+    service.core.spool.low_space = true;
+    service.core.spool.compact_step(&mut disk, at(0)).unwrap();
+    assert!(service.core.spool.is_compacting());
+    service.core.spool.compact_now(&mut disk, at(0)).unwrap();
     // It must be one step where everything waits for it, or little is copied.
-    (service.spool.low_space, service.spool.sync_failed) = (true, true);
-    service.spool.compact_step(&mut disk, at(0)).unwrap();
-    assert!(!service.spool.is_compacting());
-    service.spool.low_space = true;
-    service.spool.compact_for(Purpose::Forget, &mut disk, at(0)).unwrap();
-    assert!(!service.spool.is_compacting());
+    (service.core.spool.low_space, service.core.spool.sync_failed) = (true, true);
+    service.core.spool.compact_step(&mut disk, at(0)).unwrap();
+    assert!(!service.core.spool.is_compacting());
+    service.core.spool.low_space = true;
+    service.core.spool.compact_for(Purpose::Forget, &mut disk, at(0)).unwrap();
+    assert!(!service.core.spool.is_compacting());
 }
 
 #[test]
 fn each_full_buffer_of_a_group_asks_for_room_of_its_own() {
     let (mut disk, mut service) = service();
     add_batch(&mut service, &mut disk, &["old".to_owned()]).unwrap();
-    let before = (service.spool.end, service.spool.waiting());
+    let before = (service.core.spool.end, service.core.spool.waiting());
     disk.free = BATCH_BYTES;
-    disk.preallocate_limit = service.spool.reserved_until;
+    disk.preallocate_limit = service.core.spool.reserved_until;
     let texts: Vec<String> = (0..100).map(|number| format!("{number} {}", "x".repeat(900))).collect();
     assert_eq!(add_batch(&mut service, &mut disk, &texts), Err(NO_SPACE));
-    assert_eq!((service.spool.end, service.spool.waiting()), before);
+    assert_eq!((service.core.spool.end, service.core.spool.waiting()), before);
     add_batch(&mut service, &mut disk, &texts[..8]).unwrap();
     disk.preallocate_limit = u64::MAX;
     assert_eq!(service.run_to_the_end(&mut disk).len(), 9);
@@ -220,7 +229,7 @@ fn a_last_line_without_newline_needs_room_too() {
     service.now += CLAIM_QUIET;
     disk.free = 0;
     assert_eq!(service.ingest(&mut disk), Err(NO_SPACE));
-    assert_eq!((service.spool.waiting(), disk.claims()), (0, 1));
+    assert_eq!((service.core.spool.waiting(), disk.claims()), (0, 1));
     disk.free = u64::MAX;
     assert_eq!(service.run_to_the_end(&mut disk), ["last"]);
 }

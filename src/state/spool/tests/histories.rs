@@ -36,7 +36,7 @@ fn history(seed: u64, power: bool) {
     disk.die_at = None;
     let (mut service, recovery) = TestService::start(&mut disk, now).unwrap();
     let dead = service.live_records(&mut disk, true).unwrap();
-    assert_eq!(service.spool.dead() as usize, dead.len(), "seed {seed}");
+    assert_eq!(service.core.spool.dead() as usize, dead.len(), "seed {seed}");
     let ran = service.run_to_the_end(&mut disk);
     for (location, text) in &dead {
         assert!(!ran.contains(text), "seed {seed}: {text:?} is dead, and waited as well");
@@ -72,6 +72,7 @@ fn live(
 ) -> Result<(), RecoverError> {
     let (mut service, _) = TestService::start(disk, *now)?;
     let mut ended: Vec<String> = Vec::new();
+    let mut rewrite = None;
     for turn in 0..200 {
         *now += [ms(1), ms(600), CLAIM_QUIET][usize::try_from(disk.random(3)).unwrap()];
         service.now = *now;
@@ -82,107 +83,153 @@ fn live(
                 written.push(text);
             }
         }
-        service.spool.claims.look_at_queue();
-        service.spool.claims.look_at_claims();
-        service.ingest(disk)?;
-        if disk.random(4) == 0 {
-            service.spool.compact_step(disk, *now)?;
+        service.look();
+        if disk.random(4) == 0 && rewrite.is_none() && !service.core.spool.is_compacting() {
+            service.core.compact(disk, *now);
         }
-        service.commit(disk)?;
-        promises.over.extend(ended.drain(..));
-        edit(&mut service, disk, promises, &format!("{life}.{turn}"))?;
-        service.spool.defer_blocker(disk, *now)?;
-        for text in service.start_jobs(disk, 1 + turn % 4)? {
-            assert!(!promises.over.contains(&text), "{text:?} runs after its end was recorded");
-            *promises.runs.entry(text).or_default() += 1;
+        let mut edits = Vec::new();
+        service.turn(disk, 1 + turn % 4, &mut |service, disk, action| match action {
+            TurnAction::ServeClients => {
+                let name = format!("{life}.{turn}");
+                edits = edit(service, disk, promises, &mut rewrite, &name).unwrap_or_default();
+                let commit = !edits.is_empty() || disk.random(2) == 0;
+                service.core.clients_served(ClientNeeds { commit, paging: disk.random(4) == 0 });
+            }
+            TurnAction::Reply { jobs: Ok(()), edits: Ok(()) } => {
+                if !service.core.spool.window().has_pending_records() {
+                    promises.over.extend(ended.drain(..));
+                }
+                edits.drain(..).for_each(|edit| promises.keep(edit));
+                // Everything in the window was committed.
+                for slot in service.core.spool.window().slots() {
+                    promises.accepted.extend(service.text(disk, slot));
+                }
+            }
+            TurnAction::StartHandler(slot) => {
+                // Its start is in the journal, but the disk may have died since.
+                let Ok(text) = service.text(disk, &slot) else { return };
+                assert!(!promises.over.contains(&text), "{text:?} runs after its end was recorded");
+                *promises.runs.entry(text).or_default() += 1;
+                service.core.handler_started(slot.id, service.now);
+            }
+            _ => {}
+        });
+        if disk.is_dead() {
+            return Err(RecoverError::Disk(DEAD));
         }
-        // Everything in the window was committed.
-        for slot in service.spool.window().slots() {
-            promises.accepted.insert(service.text(disk, slot)?);
-        }
-        for slot in std::mem::take(&mut service.running) {
+        assert_eq!(service.core.disk_health.error(), None);
+        for slot in service.running() {
             let text = service.text(disk, &slot)?;
             let luck = disk.random(8);
-            if luck < 2 {
-                let retries = if luck == 0 { 0 } else { 100 };
-                service.spool.ended(slot.id, AttemptOutcome::Code(1), &SpoolRules { retries, ..RULES });
-            } else {
-                service.spool.ended(slot.id, AttemptOutcome::Success, &RULES);
-                ended.push(text);
-            }
+            let outcome = if luck < 2 { AttemptOutcome::Code(1) } else { AttemptOutcome::Success };
+            let spool = SpoolRules { retries: if luck == 0 { 0 } else { 100 }, ..RULES };
+            service.core.set_rules(JobRules { spool, ..JOB_RULES });
+            service.core.handler_ended(slot.id, outcome, *now);
+            ended.extend((outcome == AttemptOutcome::Success).then_some(text));
         }
-        service.spool.write_transitions(disk, *now)?;
     }
     Ok(())
 }
 
-/// What clients of the control socket ask for; a promise is made after the
-/// commit.
+/// What a client asked for, to be promised after the commit.
+enum Edit {
+    Added(String),
+    Over(String),
+    /// It runs again, after it had run so often.
+    Retried(String, u32),
+}
+
+impl Promises {
+    fn keep(&mut self, edit: Edit) {
+        match edit {
+            Edit::Added(text) => drop(self.accepted.insert(text)),
+            Edit::Over(text) => drop(self.over.insert(text)),
+            Edit::Retried(text, before) => {
+                *self.runs.entry(text.clone()).or_default() -= before;
+                self.accepted.insert(text);
+            }
+        }
+    }
+
+    fn retried(&self, text: String) -> Edit {
+        let before = self.runs.get(&text).copied().unwrap_or(0);
+        Edit::Retried(text, before)
+    }
+}
+
+/// All dead jobs that a client asked to have retried or forgotten.
+type Rewrite = Option<(Purpose, Vec<Edit>)>;
+
+/// What clients of the control socket ask for in a turn.
 fn edit(
     service: &mut TestService,
     disk: &mut FakeDisk,
     promises: &mut Promises,
+    rewrite: &mut Rewrite,
     name: &str,
-) -> Result<(), DiskError> {
+) -> Result<Vec<Edit>, DiskError> {
     let now = service.now;
+    if let Some((purpose, edits)) = rewrite.take_if(|_| !service.core.spool.is_compacting()) {
+        if disk.is_dead() {
+            return Ok(Vec::new());
+        }
+        assert_eq!(service.core.spool.purpose(), purpose);
+        assert_eq!(service.core.spool.affected_count() as usize, edits.len());
+        return Ok(edits);
+    }
     if disk.random(3) == 0 {
         let count = 1 + disk.random(30);
         let texts: Vec<_> = (0..count).map(|n| format!("control {name}.{n} {}", "z".repeat(60))).collect();
-        add_batch(service, disk, &texts)?;
-        promises.accepted.extend(texts);
+        for text in &texts {
+            service.core.add_job(disk, text.as_bytes(), now)?;
+        }
+        return Ok(texts.into_iter().map(Edit::Added).collect());
     }
     let dead = disk.random(2) == 0;
-    match disk.random(12) {
-        0 => {
-            let slots = service.spool.window().slots();
-            let Some(slot) = slots.iter().find(|slot| matches!(slot.state, JobState::Waiting)).copied()
-            else {
-                return Ok(());
-            };
-            let text = service.text(disk, &slot)?;
-            promises.dropped.insert(text.clone());
-            assert_eq!(service.spool.cancel(disk, now, slot.id)?, Some(Cancelled::Waiting));
-            service.commit(disk)?;
-            promises.over.insert(text);
-        }
-        1..4 if !service.spool.tombstones_full() => {
-            let records = service.live_records(disk, dead)?;
-            if let Some((location, text)) = records.last() {
-                promises.dropped.insert(text.clone());
-                service.spool.discard_record(disk, now, *location)?;
-                service.commit(disk)?;
-                promises.over.insert(text.clone());
-            }
-        }
-        4..6 if !service.spool.tombstones_full() => {
-            let records = service.live_records(disk, true)?;
-            if let Some((location, text)) = records.first() {
-                service.spool.retry(disk, now, *location)?;
-                service.commit(disk)?;
-                // It is to run again.
-                promises.runs.insert(text.clone(), 0);
-                promises.accepted.insert(text.clone());
-            }
-        }
-        6 => {
-            let records = service.live_records(disk, true)?;
-            let purpose = if dead { Purpose::Retry } else { Purpose::Forget };
-            if purpose == Purpose::Forget {
-                promises.dropped.extend(records.iter().map(|(_, text)| text.clone()));
-            }
-            assert_eq!(service.all_dead(disk, purpose)? as usize, records.len());
-            for (_, text) in records {
-                if purpose == Purpose::Forget {
-                    promises.over.insert(text);
-                } else {
-                    promises.runs.insert(text.clone(), 0);
-                    promises.accepted.insert(text);
-                }
-            }
-        }
-        _ => {}
+    let choice = disk.random(12);
+    if choice == 0 {
+        let slots = service.core.spool.window().slots();
+        let waiting = slots.iter().find(|slot| matches!(slot.state, JobState::Waiting)).copied();
+        let Some(slot) = waiting else { return Ok(Vec::new()) };
+        let text = service.text(disk, &slot)?;
+        promises.dropped.insert(text.clone());
+        assert_eq!(service.core.cancel(disk, slot.id, now)?, Some(Cancelled::Waiting));
+        return Ok(vec![Edit::Over(text)]);
     }
-    Ok(())
+    if rewrite.is_some() || service.core.spool.tombstones_full() {
+        return Ok(Vec::new());
+    }
+    match choice {
+        1..4 => {
+            let records = service.live_records(disk, dead)?;
+            let Some((location, text)) = records.last().cloned() else { return Ok(Vec::new()) };
+            promises.dropped.insert(text.clone());
+            if dead {
+                service.core.edit_dead(disk, location, false, now)?;
+            } else {
+                service.core.cancel_record(disk, location, now)?;
+            }
+            Ok(vec![Edit::Over(text)])
+        }
+        4..6 => {
+            let records = service.live_records(disk, true)?;
+            let Some((location, text)) = records.first().cloned() else { return Ok(Vec::new()) };
+            service.core.edit_dead(disk, location, true, now)?;
+            Ok(vec![promises.retried(text)])
+        }
+        6 if !service.core.spool.is_compacting() => {
+            let texts = service.live_records(disk, true)?.into_iter().map(|(_, text)| text);
+            let purpose = if dead { Purpose::Retry } else { Purpose::Forget };
+            let edits = match purpose {
+                Purpose::Retry => texts.map(|text| promises.retried(text)).collect(),
+                _ => texts.inspect(|text| promises.dropped.extend([text.clone()])).map(Edit::Over).collect(),
+            };
+            service.core.start_rewrite(disk, purpose, now)?;
+            *rewrite = Some((purpose, edits));
+            Ok(Vec::new())
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 #[test]

@@ -45,7 +45,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-const RULES: SpoolRules = SpoolRules { retries: 1, retry_delay: ms(10), queue_max: 10_000, sync: true };
+/// The rules of this model: a job has two attempts.
+const RULES: JobRules = JobRules { spool: SpoolRules { retries: 1, ..super::RULES }, ..JOB_RULES };
 
 /// Operations after each beginning, if the environment does not say; fewer where
 /// the tests probably run under QEMU.
@@ -67,11 +68,15 @@ enum Operation {
     /// The writer of the last line, who has its file still open, appends another
     /// one to that and makes sure of it.
     WriteOn,
-    /// The service claims the queue file and reads its claims.
+    /// The service looks at the queue file and reads its claims.
     Take,
+    /// It reads them and does not commit, as after an error in the middle (in [`ROOTS`]
+    /// only).
+    TakeOnly,
     /// It is killed between the claim and the sync of its name (in [`ROOTS`] only).
     TakeKilled,
-    /// It makes durable what it has, and removes what it has read.
+    /// A client waits for a commit: what is there is made durable, and what was read is
+    /// removed.
     Commit,
     /// A client adds a job.
     Queue,
@@ -81,7 +86,7 @@ enum Operation {
     EndWell,
     /// It fails: for good, or to be tried again.
     Fail,
-    /// It is given back by an orderly stop.
+    /// It is given back by an orderly stop; another process follows.
     GiveBack,
     /// A client cancels the first job that waits.
     Cancel,
@@ -133,11 +138,11 @@ const ROOTS: &[&[Operation]] = &[
     // A claim that was removed, not durably; the journal can be written anew.
     &[WriteDurably, Take, Commit, Wait, Take, Commit, Start, EndWell, Commit],
     // A claim that was read to its end, of which nothing is committed.
-    &[WriteDurably, Take, Wait, Take],
+    &[WriteDurably, TakeOnly, Wait, TakeOnly],
     // A claim that was made and not synced by the process that made it.
     &[WriteDurably, TakeKilled],
     // Two batches of one claim, none committed.
-    &[WriteDurably, Take, WriteOn, Take],
+    &[WriteDurably, TakeOnly, WriteOn, TakeOnly],
     // A job that failed and waits for its second attempt.
     &[Queue, Start, Fail, Wait],
     // A dead job and one that waits.
@@ -187,6 +192,18 @@ struct World {
     cut: bool,
     /// The file that a writer has open, and may write to for ten seconds.
     open: Option<usize>,
+    /// The job whose handler ended in this turn.
+    ended: Option<String>,
+    /// The jobs for which a reply waits for the commit of this turn.
+    pending: Vec<(String, Edit)>,
+}
+
+/// What a client asked for one job.
+#[derive(Clone, Copy)]
+enum Edit {
+    Add(u64),
+    Remove,
+    Retry,
 }
 
 /// How a life ended.
@@ -200,12 +217,13 @@ impl World {
     fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.disk.fingerprint().hash(&mut hasher);
-        let mut spool = self.service.spool.clone();
+        let mut spool = self.service.core.spool.clone();
         spool.io_stats = IoStats::default();
         spool.generation = 0;
         spool.hash(&mut hasher);
         self.service.now.hash(&mut hasher);
-        self.service.running.hash(&mut hasher);
+        self.service.core.timers.hash(&mut hasher);
+        self.service.core.disk_health.hash(&mut hasher);
         self.open.is_some().hash(&mut hasher);
         self.promises.hash(&mut hasher);
         hasher.finish()
@@ -230,9 +248,51 @@ impl World {
         text
     }
 
-    /// Commits; from now on all that was written is sure.
-    fn commit(&mut self) -> Result<(), DiskError> {
-        self.service.spool.commit(&mut self.disk, &RULES, self.service.now)?;
+    /// One turn, in which `op` is asked for. Returns true if a job started.
+    fn turn(&mut self, op: Operation) -> Result<bool, DiskError> {
+        let (now, mut started) = (self.service.now, false);
+        let workers = usize::from(op == Start);
+        self.service.core.set_rules(JobRules { workers, ..RULES });
+        self.service.core.begin_turn(now);
+        loop {
+            let TestService { core, scratch, .. } = &mut self.service;
+            let Some(action) = core.next_action(&mut self.disk, scratch, now, &mut |_| {}) else { break };
+            match action {
+                TurnAction::FlushLog => core.log_flushed(true),
+                TurnAction::ServeClients => {
+                    self.note_written();
+                    let commit = op == Commit || !self.pending.is_empty();
+                    let commit = self.ask(op).unwrap_or(false) || commit;
+                    let needs = ClientNeeds { commit, paging: op != Compact };
+                    self.service.core.clients_served(needs);
+                }
+                TurnAction::Reply { jobs, edits } => {
+                    assert!(jobs == edits || self.disk.is_dead());
+                    if jobs.is_err() {
+                        self.pending.retain(|(_, edit)| !matches!(edit, Edit::Add(_)));
+                    }
+                    if edits.is_ok() {
+                        self.committed();
+                    }
+                }
+                TurnAction::StartHandler(slot) => {
+                    started = true;
+                    self.started(&slot);
+                }
+                TurnAction::Signal(_) => {}
+                TurnAction::LogJob(_) | TurnAction::SwitchQueueFile | TurnAction::Notice(_) => {
+                    assert!(self.disk.is_dead(), "{action:?}");
+                }
+            }
+        }
+        self.note_written();
+        (self.ended, self.pending) = (None, Vec::new());
+        self.service.core.set_rules(RULES);
+        self.service.core.disk_health.error().map_or(Ok(started), Err)
+    }
+
+    /// What was written is sure, and what clients asked for is promised.
+    fn committed(&mut self) {
         for promise in &mut self.promises {
             for sure in [&mut promise.over, &mut promise.dead, &mut promise.accepted] {
                 if *sure == Sure::Written {
@@ -241,12 +301,76 @@ impl World {
             }
             promise.attempts.1 = promise.attempts.0;
         }
-        self.service.spool.remove_closed(&mut self.disk)
+        for (text, edit) in std::mem::take(&mut self.pending) {
+            let promise = self.promise(&text);
+            match edit {
+                Edit::Add(id) => (promise.id, promise.accepted) = (Some(id), Sure::Committed),
+                Edit::Remove => promise.over = Sure::Committed,
+                Edit::Retry => promise.dead = Sure::No,
+            }
+        }
+    }
+
+    /// The handler of a job starts.
+    fn started(&mut self, slot: &Slot) {
+        // Its start is in the journal, but the disk may have died since.
+        let Ok(text) = self.service.text(&mut self.disk, slot) else { return };
+        self.service.core.handler_started(slot.id, self.service.now);
+        let promise = self.promise(&text);
+        assert!(promise.over < Sure::Written && promise.dead < Sure::Written, "runs, though {promise:?}");
+        promise.attempts.0 = slot.attempt;
+        if slot.attempt > 1 {
+            promise.attempts.1 = slot.attempt;
+        }
+    }
+
+    /// A client asks for what `op` is. Returns true if its reply waits for a commit.
+    fn ask(&mut self, op: Operation) -> Option<bool> {
+        let now = self.service.now;
+        match op {
+            Queue => {
+                let text = self.new_line();
+                self.promise(&text).accepted = Sure::Asked;
+                let id = self.service.core.add_job(&mut self.disk, text.as_bytes(), now).ok()?;
+                self.pending.push((text, Edit::Add(id)));
+            }
+            Cancel | CancelRunning => {
+                let slot = self.waiting_or_running(op)?;
+                let text = self.service.text(&mut self.disk, &slot).ok()?;
+                self.promise(&text).over = Sure::Asked;
+                self.service.core.cancel(&mut self.disk, slot.id, now).ok()?;
+                self.pending.push((text, Edit::Remove));
+            }
+            Retry => {
+                let (location, text) = self.first_dead()?;
+                let dead = core::mem::replace(&mut self.promise(&text).dead, Sure::Asked);
+                debug_assert!(dead != Sure::No);
+                self.service.core.edit_dead(&mut self.disk, location, true, now).ok()?;
+                self.pending.push((text, Edit::Retry));
+            }
+            Forget => {
+                let (location, text) = self.first_dead()?;
+                self.promise(&text).over = Sure::Asked;
+                self.service.core.edit_dead(&mut self.disk, location, false, now).ok()?;
+                self.pending.push((text, Edit::Remove));
+            }
+            _ => return None,
+        }
+        Some(true)
+    }
+
+    /// The first job that waits, or the one that runs.
+    fn waiting_or_running(&self, op: Operation) -> Option<Slot> {
+        let wanted = |slot: &&Slot| match slot.state {
+            JobState::Waiting | JobState::Delayed(_) => op == Cancel,
+            state => state == JobState::Running && op == CancelRunning,
+        };
+        self.service.core.spool.window().slots().iter().find(wanted).copied()
     }
 
     /// Each job in the window.
     fn window(&mut self) -> Result<Vec<(Slot, String)>, DiskError> {
-        let slots = self.service.spool.window().slots().to_vec();
+        let slots = self.service.core.spool.window().slots().to_vec();
         slots.iter().map(|slot| Ok((*slot, self.service.text(&mut self.disk, slot)?))).collect()
     }
 
@@ -258,7 +382,7 @@ impl World {
     fn apply(&mut self, op: Operation) -> Option<Result<(), DiskError>> {
         let now = self.service.now;
         let full = self.promises.len() >= JOBS_MAX;
-        let running = self.service.running.first().copied();
+        let running = self.service.running().first().copied();
         match op {
             WriteDurably | Write | WriteOn | Queue if full => None,
             WriteDurably => {
@@ -283,155 +407,150 @@ impl World {
             }
             TakeKilled => {
                 self.disk.die_at = Some(self.disk.operations + 2);
-                assert_eq!(self.take(), Err(DEAD));
+                self.service.look();
+                assert_eq!(self.turn(Take), Err(DEAD));
                 self.disk.restart();
-                self.service = TestService::start(&mut self.disk, now).unwrap().0;
+                self.service = start(&mut self.disk, now).unwrap().0;
                 Some(Ok(()))
             }
-            Take => Some(self.take()),
-            Commit => Some(self.commit()),
-            Queue => Some(self.queue()),
-            Start if running.is_none() => self.start(),
+            Take => {
+                self.service.look();
+                Some(self.turn(op).map(drop))
+            }
+            TakeOnly => {
+                self.service.look();
+                let result = self.service.ingest(&mut self.disk);
+                self.note_written();
+                Some(result.map(drop))
+            }
+            Start if running.is_some() => None,
+            Start => match self.turn(op) {
+                Ok(false) => None,
+                result => Some(result.map(drop)),
+            },
             EndWell | Fail | GiveBack => Some(self.end(running?, op)),
             Cancel | CancelRunning => {
-                let waits = |slot: &&Slot| match slot.state {
-                    JobState::Waiting | JobState::Delayed(_) => op == Cancel,
-                    state => state == JobState::Running && op == CancelRunning,
-                };
-                let slot = *self.service.spool.window().slots().iter().find(waits)?;
-                let text = self.service.text(&mut self.disk, &slot).ok()?;
-                self.promise(&text).over = Sure::Asked;
-                let result = self.service.spool.cancel(&mut self.disk, now, slot.id).map(drop);
-                Some(result.and_then(|()| self.commit_that(&text, |promise| promise.over = Sure::Committed)))
+                self.waiting_or_running(op)?;
+                Some(self.turn(op).map(drop))
             }
-            Retry => {
-                let (location, text) = self.first_dead()?;
-                let dead = core::mem::replace(&mut self.promise(&text).dead, Sure::Asked);
-                let result = self.service.spool.retry(&mut self.disk, now, location);
-                debug_assert!(dead != Sure::No);
-                Some(result.and_then(|()| self.commit_that(&text, |promise| promise.dead = Sure::No)))
+            Retry | Forget => {
+                self.first_dead()?;
+                Some(self.turn(op).map(drop))
             }
-            Forget => {
-                let (location, text) = self.first_dead()?;
-                self.promise(&text).over = Sure::Asked;
-                let result = self.service.spool.discard_record(&mut self.disk, now, location);
-                Some(result.and_then(|()| self.commit_that(&text, |promise| promise.over = Sure::Committed)))
+            Compact if !self.service.core.spool.is_compacting() => {
+                let failed = self.service.core.compact(&mut self.disk, now);
+                debug_assert!(failed.is_none() || self.disk.is_dead());
+                Some(Ok(()))
             }
-            Compact => Some(self.service.spool.compact_step(&mut self.disk, now)),
-            RetryAll | ForgetAll => self.all_dead(op),
+            Commit | Queue | Compact => Some(self.turn(op).map(drop)),
+            RetryAll | ForgetAll => {
+                self.first_dead()?;
+                Some(self.rewrite(op))
+            }
             Wait => {
                 self.service.now += CLAIM_QUIET;
                 self.open = None;
                 Some(Ok(()))
             }
-            Start => None,
         }
     }
 
-    fn take(&mut self) -> Result<(), DiskError> {
-        self.service.spool.claims.look_at_queue();
-        self.service.spool.claims.look_at_claims();
-        self.service.ingest(&mut self.disk)?;
-        self.note_written()
-    }
-
-    /// What was taken is in the journal.
-    fn note_written(&mut self) -> Result<(), DiskError> {
-        let window = self.window()?.into_iter().map(|(_, text)| text);
-        let backlog = self.service.live_records(&mut self.disk, false)?.into_iter().map(|(_, text)| text);
-        for text in window.chain(backlog).collect::<Vec<_>>() {
+    /// What was appended in this turn is in the journal.
+    fn note_written(&mut self) {
+        if let Some(text) = &self.ended
+            && !self.service.core.spool.window().has_pending_records()
+        {
+            let promise = self.promises.iter_mut().find(|promise| promise.text == *text).unwrap();
+            for sure in [&mut promise.over, &mut promise.dead] {
+                if *sure == Sure::Asked {
+                    *sure = Sure::Written;
+                }
+            }
+            self.ended = None;
+        }
+        if self.promises.iter().all(|promise| promise.accepted >= Sure::Written) {
+            return;
+        }
+        let (Ok(window), Ok(backlog)) = (self.window(), self.service.live_records(&mut self.disk, false))
+        else {
+            return;
+        };
+        let texts = window.into_iter().map(|(_, text)| text);
+        for text in texts.chain(backlog.into_iter().map(|(_, text)| text)).collect::<Vec<_>>() {
             let promise = self.promise(&text);
             if promise.accepted < Sure::Written {
                 promise.accepted = Sure::Written;
             }
         }
-        Ok(())
     }
 
-    fn queue(&mut self) -> Result<(), DiskError> {
-        let now = self.service.now;
-        let text = self.new_line();
-        self.promise(&text).accepted = Sure::Asked;
-        self.service.spool.begin_batch(&mut self.disk, now)?;
-        let id = self.service.spool.add(&mut self.disk, now, text.as_bytes())?;
-        self.commit()?;
-        let promise = self.promise(&text);
-        (promise.id, promise.accepted) = (Some(id), Sure::Committed);
-        Ok(())
-    }
-
-    fn start(&mut self) -> Option<Result<(), DiskError>> {
-        let started = match self.service.start_jobs(&mut self.disk, 1) {
-            Ok(started) if started.is_empty() => return None,
-            Ok(started) => started,
-            Err(error) => return Some(Err(error)),
-        };
-        let slot = self.service.running[0];
-        let promise = self.promise(&started[0]);
-        assert!(promise.over < Sure::Written && promise.dead < Sure::Written, "runs, though {promise:?}");
-        promise.attempts.0 = slot.attempt;
-        if slot.attempt > 1 {
-            promise.attempts.1 = slot.attempt;
-        }
-        Some(Ok(()))
-    }
-
+    /// The handler of a job ends, or is ended by an orderly stop.
     fn end(&mut self, slot: Slot, op: Operation) -> Result<(), DiskError> {
-        // (a compaction may have moved it)
-        let slot = *self.service.spool.window().get(slot.id).unwrap();
+        let now = self.service.now;
         let text = self.service.text(&mut self.disk, &slot)?;
-        self.service.running.clear();
-        if slot.state == JobState::Cancelled {
-            self.service.spool.ended(slot.id, AttemptOutcome::Code(1), &RULES);
-            return Ok(());
-        }
-        let spool = &mut self.service.spool;
+        let cancelled = slot.state == JobState::Cancelled;
+        let outcome = match op {
+            EndWell => AttemptOutcome::Success,
+            Fail => AttemptOutcome::Code(1),
+            _ => {
+                self.service.core.stop(now);
+                AttemptOutcome::Signal(15)
+            }
+        };
+        self.service.core.handler_ended(slot.id, outcome, now);
+        let promise = self.promise(&text);
         match op {
-            EndWell => drop(spool.ended(slot.id, AttemptOutcome::Success, &RULES)),
-            Fail => drop(spool.ended(slot.id, AttemptOutcome::Code(1), &RULES)),
-            _ => spool.requeue(slot.id),
-        }
-        let promise = self.promises.iter_mut().find(|promise| promise.text == text).unwrap();
-        match op {
+            _ if cancelled => {}
             EndWell => promise.over = Sure::Asked,
-            Fail if u32::from(slot.attempt) > RULES.retries => promise.dead = Sure::Asked,
+            Fail if u32::from(slot.attempt) > RULES.spool.retries => promise.dead = Sure::Asked,
             Fail => {}
             _ => promise.attempts = (slot.attempt - 1, promise.attempts.1.min(slot.attempt - 1)),
         }
-        self.service.spool.write_transitions(&mut self.disk, self.service.now)?;
-        let promise = self.promise(&text);
-        for sure in [&mut promise.over, &mut promise.dead] {
-            if *sure == Sure::Asked {
-                *sure = Sure::Written;
-            }
+        self.ended = Some(text);
+        self.turn(op)?;
+        if op == GiveBack {
+            self.service.core.finish(&mut self.disk, now)?;
+            self.committed();
+            self.disk.restart();
+            self.service = start(&mut self.disk, now)?.0;
         }
         Ok(())
     }
 
-    /// Commits what was asked for one job.
-    fn commit_that(&mut self, text: &str, then: impl Fn(&mut Promise)) -> Result<(), DiskError> {
-        self.commit()?;
-        then(self.promise(text));
-        Ok(())
-    }
-
-    fn all_dead(&mut self, op: Operation) -> Option<Result<(), DiskError>> {
-        let dead = self.service.live_records(&mut self.disk, true).ok()?;
-        if dead.is_empty() {
-            return None;
+    /// All dead jobs are tried again, or forgotten.
+    fn rewrite(&mut self, op: Operation) -> Result<(), DiskError> {
+        while self.service.core.spool.is_compacting() {
+            self.turn(Compact)?;
         }
+        let dead = self.service.live_records(&mut self.disk, true)?;
         for (_, text) in &dead {
             let promise = self.promise(text);
             *if op == RetryAll { &mut promise.dead } else { &mut promise.over } = Sure::Asked;
         }
         let purpose = if op == RetryAll { Purpose::Retry } else { Purpose::Forget };
-        let result = self.service.all_dead(&mut self.disk, purpose);
-        Some(result.map(|_| {
-            for (_, text) in &dead {
-                let promise = self.promise(text);
-                if op == RetryAll { promise.dead = Sure::No } else { promise.over = Sure::Committed }
-            }
-        }))
+        self.service.core.start_rewrite(&mut self.disk, purpose, self.service.now)?;
+        while self.service.core.spool.is_compacting() {
+            self.turn(Compact)?;
+        }
+        if self.disk.is_dead() {
+            return Err(DEAD);
+        }
+        assert_eq!(self.service.core.spool.purpose(), purpose);
+        let edit = if op == RetryAll { Edit::Retry } else { Edit::Remove };
+        self.pending = dead.into_iter().map(|(_, text)| (text, edit)).collect();
+        self.turn(Commit).map(drop)
+    }
+}
+
+/// Starts a service with the rules of this model.
+fn start(disk: &mut FakeDisk, now: Instant) -> Result<(TestService, Recovery), DiskError> {
+    match TestService::start(disk, now) {
+        Ok((mut service, recovery)) => {
+            service.core.set_rules(RULES);
+            Ok((service, recovery))
+        }
+        Err(RecoverError::Disk(error)) => Err(error),
+        Err(RecoverError::OtherVersion) => panic!("another version"),
     }
 }
 
@@ -508,8 +627,8 @@ impl Exploration {
         let cut = before.cut || crash == Crash::PowerCut;
         let open = before.open.filter(|_| crash == Crash::Kill);
         let mut after = World { disk: disk.clone(), cut, open, ..before.clone() };
-        let (service, recovery) = TestService::start(&mut after.disk, now).unwrap();
-        assert!(cut || recovery.damaged_bytes == 0, "{recovery:?}");
+        let (service, recovery) = start(&mut after.disk, now).unwrap();
+        assert!(cut || recovery.damaged_bytes == 0, "{recovery:?}; {}", self.path.join(", "));
         after.service = service;
         self.judge(&mut after, crash);
         let mut count = 1u64;
@@ -517,7 +636,7 @@ impl Exploration {
             for step in 1..=after.disk.operations - disk.operations {
                 let mut dying = World { disk: disk.clone(), ..after.clone() };
                 dying.disk.die_at = Some(disk.operations + step);
-                let started = TestService::start(&mut dying.disk, now);
+                let started = start(&mut dying.disk, now);
                 assert!(started.is_err() || dying.disk.is_dead());
                 self.path.push(format!("recovery dies at {step}"));
                 count = count.saturating_add(self.crash(&dying, ops, crashes - 1));
@@ -535,7 +654,7 @@ impl Exploration {
         world.service.refill(&mut world.disk).unwrap();
         let known = world.window().unwrap();
         let dead = world.service.live_records(&mut world.disk, true).unwrap();
-        assert_eq!(world.service.spool.dead() as usize, dead.len(), "{}", path());
+        assert_eq!(world.service.core.spool.dead() as usize, dead.len(), "{}", path());
         let mut end = world.clone();
         let ran = end.service.run_to_the_end(&mut end.disk);
         let lowest = if crash == Crash::Kill { Sure::Written } else { Sure::Committed };
@@ -592,8 +711,16 @@ impl Promise {
 /// Every history from one beginning; says how many that were.
 fn explore_from(root: &[Operation], depth: u32, crashes: u32) -> String {
     let mut disk = FakeDisk::new(1);
-    let (service, _) = TestService::start(&mut disk, at(0)).unwrap();
-    let mut world = World { disk, service, promises: Vec::new(), cut: false, open: None };
+    let (service, _) = start(&mut disk, at(0)).unwrap();
+    let mut world = World {
+        disk,
+        service,
+        promises: Vec::new(),
+        cut: false,
+        open: None,
+        ended: None,
+        pending: Vec::new(),
+    };
     for op in root {
         assert_eq!(world.apply(*op), Some(Ok(())), "{op:?} of {root:?}");
     }

@@ -204,7 +204,10 @@ fn a_start_that_fails_is_no_stop_though_it_leaves_no_pid_file() {
     let event = instance.on_gone(at(1), 7, ExitReason::Code(6), Probe::Free).1;
     assert_eq!(event, Some(Event::Died(ExitReason::Code(6), ms(0))));
     assert_eq!(instance.on_deadline(at(1)), (Action::CheckLock, None));
-    assert_eq!(instance.on_not_started(at(1)).1, Some(Event::Died(ExitReason::NotStarted, ms(1000))));
+    assert_eq!(
+        instance.on_report(at(1), Report::NotStarted, &RULES).1,
+        Some(Event::Died(ExitReason::NotStarted, ms(1000)))
+    );
 }
 
 #[test]

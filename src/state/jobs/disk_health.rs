@@ -1,0 +1,179 @@
+//! What a failing or full disk stops, and when it is tried again. Known jobs continue
+//! where they can: only their ends free space.
+
+use super::TurnNotice;
+use crate::limits::{COMPACT_RETRY, COMPACT_RETRY_MAX, SPOOL_RETRY};
+use crate::state::backoff::delay;
+use crate::state::disk::{Disk, DiskError, NO_SPACE};
+use crate::state::spool::Spool;
+use crate::util::time::Instant;
+
+/// See the module's documentation.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
+pub struct DiskHealth {
+    /// Why the disk failed, and when it is tried again.
+    failure: Option<(Instant, DiskError)>,
+    /// Whether known jobs cannot continue either while the disk fails.
+    pub(super) jobs_blocked: bool,
+    /// The disk has no room for new jobs; when the free space is looked at again.
+    space_retry_at: Option<Instant>,
+    /// Compactions that failed since the last one that succeeded.
+    compact_failures: u32,
+    /// When the next compaction may begin after one that failed.
+    compact_after: Instant,
+    /// Why the last compaction failed.
+    compact_error: DiskError,
+}
+
+impl DiskHealth {
+    /// Nothing has failed.
+    pub(super) const GOOD: Self = Self {
+        failure: None,
+        jobs_blocked: false,
+        space_retry_at: None,
+        compact_failures: 0,
+        compact_after: Instant::BOOT,
+        compact_error: DiskError(0),
+    };
+
+    /// Returns true if the disk works and has room for new jobs.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        !self.is_failing() && !self.is_full()
+    }
+
+    /// Returns true if the disk failed when it was last used.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Returns why the disk failed when it was last used, if it did.
+    #[must_use]
+    pub fn error(&self) -> Option<DiskError> {
+        self.failure.map(|(_, error)| error)
+    }
+
+    /// Returns true if the disk has no room for new jobs.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.space_retry_at.is_some()
+    }
+
+    /// Notes that the disk failed, and leaves it alone for a while.
+    pub fn fail(&mut self, error: DiskError, now: Instant) {
+        self.failure = Some((now + SPOOL_RETRY, error));
+    }
+
+    /// Returns why the disk is left alone at `now`, if it is.
+    #[must_use]
+    pub fn resting_error(&self, now: Instant) -> Option<DiskError> {
+        self.failure.filter(|(retry_at, _)| !retry_at.is_due(now)).map(|(_, error)| error)
+    }
+
+    /// Checks whether new jobs are accepted.
+    ///
+    /// # Errors
+    /// The disk has no room, or failed a moment ago.
+    pub(super) fn accepts_jobs(&self, now: Instant) -> Result<(), DiskError> {
+        match self.resting_error(now) {
+            Some(error) => Err(error),
+            None if self.is_full() => Err(NO_SPACE),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns when a failing disk is tried again.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.failure.map(|(retry_at, _)| retry_at)
+    }
+
+    /// Returns when the free space of a full disk is looked at again.
+    pub(super) fn space_retry_at(&self) -> Option<Instant> {
+        self.space_retry_at
+    }
+
+    /// Returns when the next compaction may begin.
+    pub(super) fn compact_after(&self) -> Instant {
+        self.compact_after
+    }
+
+    /// Returns why the last compaction failed.
+    #[must_use]
+    pub fn compact_error(&self) -> DiskError {
+        self.compact_error
+    }
+
+    /// Returns true if a compaction may begin.
+    #[must_use]
+    pub fn may_compact(&self, now: Instant) -> bool {
+        self.compact_after.is_due(now)
+    }
+
+    /// Takes the result of a step of a compaction. One that fails costs a write of
+    /// everything that is live, so the next one waits longer each time.
+    pub(super) fn on_compaction(
+        &mut self,
+        result: Result<(), DiskError>,
+        now: Instant,
+    ) -> Option<TurnNotice> {
+        let Err(error) = result else {
+            self.compact_failures = 0;
+            return None;
+        };
+        self.compact_failures = self.compact_failures.saturating_add(1);
+        self.compact_after = now + delay(COMPACT_RETRY, self.compact_failures, COMPACT_RETRY_MAX);
+        self.compact_error = error;
+        Some(TurnNotice::CompactionFailed(error))
+    }
+
+    /// Takes what became of new jobs in a turn, and of everything else. That new jobs have
+    /// no room is no failure of the disk.
+    pub(super) fn update(
+        &mut self,
+        new_jobs: Result<(), DiskError>,
+        rest: Result<(), DiskError>,
+        now: Instant,
+    ) -> Option<TurnNotice> {
+        let lacks_space = new_jobs.is_err_and(DiskError::is_no_space);
+        let was_failing = self.is_failing();
+        match if lacks_space { rest } else { new_jobs.and(rest) } {
+            Ok(()) => {
+                self.failure = None;
+                was_failing.then_some(TurnNotice::DiskWorks)
+            }
+            Err(error) => {
+                self.fail(error, now);
+                (!was_failing).then_some(TurnNotice::DiskFailed(error))
+            }
+        }
+    }
+
+    /// Looks at the free space where that is due, after [`DiskHealth::update`].
+    pub(super) fn update_space(
+        &mut self,
+        spool: &mut Spool,
+        disk: &mut impl Disk,
+        new_jobs: Result<(), DiskError>,
+        now: Instant,
+    ) -> Option<TurnNotice> {
+        let refused = new_jobs.err().filter(|error| error.is_no_space());
+        let due = self.space_retry_at.is_some_and(|at| at.is_due(now));
+        if self.is_failing() || (refused.is_none() && !due) {
+            return None;
+        }
+        let (room, free, reserved) = spool.update_low_space(disk);
+        let was_full = self.is_full();
+        if refused.is_some() || !room {
+            self.space_retry_at = Some(now + SPOOL_RETRY);
+            return refused.filter(|_| !was_full).map(|error| TurnNotice::NoSpace { error, free, reserved });
+        }
+        self.space_retry_at = None;
+        // Claims may not have been adopted for the same reason.
+        if let Err(error) = spool.adopt_claims(disk, now) {
+            self.fail(error, now);
+        }
+        Some(TurnNotice::SpaceWorks)
+    }
+}

@@ -1,0 +1,427 @@
+//! What the service `jobs` decides, from the queue file to the ends of jobs. The service
+//! performs: it owns processes, sockets and files, and asks [`JobsCore`] what is next.
+//!
+//! - `turn.rs`: the order of one turn, as a machine that is pulled for actions
+//! - `batch.rs`: new jobs of clients, which are made durable together or not at all
+//! - `disk_health.rs`: what a failing or full disk stops, and when it is tried again
+//! - `timers.rs`: the handlers that run, their deadlines, and when a start is tried again
+//! - `history.rs`: how jobs ended lately, and what happens to them
+//!
+//! The exhaustive model and the random histories in `state/spool/tests` drive this very
+//! machine with a disk that fails, dies and forgets.
+
+mod batch;
+mod disk_health;
+mod history;
+mod timers;
+mod turn;
+
+pub use disk_health::DiskHealth;
+pub use history::{History, JobEvent, JobResult};
+pub use timers::{HandlerSignal, JobTimers, SignalKind};
+pub use turn::{ClientNeeds, TurnAction, TurnNotice};
+
+use super::disk::{Disk, DiskError};
+use super::spool::{Cancelled, Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
+use super::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
+use crate::util::time::{Duration, Instant, earliest};
+use batch::Batch;
+use turn::Turn;
+
+/// The rules that the configuration sets.
+#[derive(Clone, Copy, Debug)]
+pub struct JobRules {
+    /// The rules of the spool.
+    pub spool: SpoolRules,
+    /// Maximum number of handlers that run at a time.
+    pub workers: usize,
+    /// How long a handler may run; zero for no limit.
+    pub job_timeout: Duration,
+    /// Time from TERM to KILL.
+    pub stop_timeout: Duration,
+    /// Time between two looks at the queue file where inotify is missing.
+    pub queue_interval: Duration,
+    /// Whether a job is a line of the log, and needs no handler.
+    pub logs_jobs: bool,
+}
+
+/// Whether the service is on its way out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shutdown {
+    /// It is not.
+    No,
+    /// TERM was sent to the handlers.
+    Gracefully,
+    /// KILL was sent to the handlers.
+    AtOnce,
+}
+
+/// Counts since start.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct JobCounts {
+    /// Jobs that ended, well or dead.
+    pub jobs: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+}
+
+/// An attempt that ended, for the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AttemptReport {
+    /// The job.
+    pub id: u64,
+    /// How the attempt ended.
+    pub outcome: AttemptOutcome,
+    /// How long it took.
+    pub took: Duration,
+    /// What follows.
+    pub end: AttemptEnd,
+    /// Number of the attempt, from 1.
+    pub attempt: u16,
+    /// Maximum number of attempts.
+    pub attempts: u32,
+}
+
+/// See the module's documentation. The large parts come last: a quiet service touches only
+/// the beginning of each.
+#[cfg_attr(test, derive(Clone))]
+#[repr(C)]
+pub struct JobsCore {
+    rules: JobRules,
+    counts: JobCounts,
+    shutdown: Shutdown,
+    turn: Turn,
+    batch: Batch,
+    /// What the disk can do.
+    pub disk_health: DiskHealth,
+    /// The handlers that run.
+    pub timers: JobTimers,
+    /// The journal, its claims and the window.
+    pub spool: Spool,
+    /// How jobs ended lately.
+    pub history: History,
+}
+
+impl JobsCore {
+    /// All zeros, to be filled in place by [`JobsCore::recover`].
+    pub const EMPTY: Self = Self {
+        rules: JobRules {
+            spool: SpoolRules { retries: 0, retry_delay: Duration::ZERO, queue_max: 0, sync: false },
+            workers: 0,
+            job_timeout: Duration::ZERO,
+            stop_timeout: Duration::ZERO,
+            queue_interval: Duration::ZERO,
+            logs_jobs: false,
+        },
+        counts: JobCounts { jobs: 0, failed: 0 },
+        shutdown: Shutdown::No,
+        turn: Turn::NONE,
+        batch: Batch::NONE,
+        disk_health: DiskHealth::GOOD,
+        timers: JobTimers::NONE,
+        spool: Spool::EMPTY,
+        history: History::EMPTY,
+    };
+
+    /// Opens the journal, creating it if there is none.
+    ///
+    /// # Errors
+    /// The journal cannot be used.
+    pub fn recover(
+        &mut self,
+        disk: &mut impl Disk,
+        scratch: &mut [u8],
+        rules: JobRules,
+        now: Instant,
+    ) -> Result<Recovery, RecoverError> {
+        self.rules = rules;
+        self.spool.recover(disk, scratch, &self.rules.spool, now)
+    }
+
+    /// Takes over the rules of a new configuration.
+    pub fn set_rules(&mut self, rules: JobRules) {
+        self.rules = rules;
+    }
+
+    /// Returns the counts since start.
+    #[must_use]
+    pub fn counts(&self) -> JobCounts {
+        self.counts
+    }
+
+    /// Returns how many more jobs are accepted.
+    #[must_use]
+    pub fn room(&self) -> u32 {
+        self.spool.room(&self.rules.spool)
+    }
+
+    /// Returns true if the service is on its way out.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.shutdown != Shutdown::No
+    }
+
+    /// Returns true if the service is on its way out and no handler runs.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopping() && self.timers.running().is_empty()
+    }
+
+    /// Returns true if a drain is complete: no job is left, and no line can be read. Lines
+    /// for which the queue or the disk has no room stay in their claims.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let accepts = self.disk_health.is_good() && self.room() > 0;
+        !self.is_stopping()
+            && self.spool.waiting() == 0
+            && self.timers.running().is_empty()
+            && !(accepts && self.spool.claims.wants_reading())
+    }
+
+    /// Returns the nearest moment at which there is something to do; [`Instant::BOOT`] is
+    /// at once. `paging` is true while the journal must stay as it is, because a page of it
+    /// is being sent.
+    #[must_use]
+    pub fn next_deadline(&self, now: Instant, paging: bool) -> Option<Instant> {
+        let mut due = self.timers.next_deadline();
+        if self.is_stopping() {
+            return due;
+        }
+        let mut sooner = |at: Option<Instant>| due = earliest(due, at);
+        if let Some(retry_at) = self.disk_health.retry_at() {
+            sooner(Some(retry_at));
+            if self.disk_health.jobs_blocked {
+                return due;
+            }
+        } else {
+            let full = self.room() == 0;
+            let space_retry_at = self.disk_health.space_retry_at();
+            let reading = self.spool.claims.wants_reading() && !full && space_retry_at.is_none();
+            let compacting = self.spool.is_compacting() && !paging;
+            let shrinks = self.spool.wants_compaction() && !paging;
+            sooner(self.spool.next_deadline());
+            sooner(space_retry_at.or_else(|| self.spool.claims.next_deadline(now, full)));
+            sooner((compacting || reading).then_some(now));
+            sooner(shrinks.then_some(self.disk_health.compact_after().or_later(now)));
+        }
+        sooner(self.timers.next_queue_check());
+        sooner(self.spool.wants_refill().then_some(now));
+        if self.timers.running().len() < self.rules.workers {
+            let start_at = now.or_later(self.timers.start_retry_at);
+            sooner(self.spool.window().startable(now).map(|_| start_at));
+            sooner(self.spool.window().next_deadline().map(|due| due.or_later(start_at)));
+        }
+        due
+    }
+
+    /// Looks at the queue file when that is due. `watched` is true if inotify does it.
+    pub fn check_queue(&mut self, watched: bool, now: Instant) {
+        if self.timers.is_queue_check_due(watched, self.rules.queue_interval, now) {
+            self.spool.claims.look_at_queue();
+            self.spool.claims.look_at_claims();
+        }
+    }
+
+    // ----- the end of the service -------------------------------------------
+
+    /// Stops the service. The first call asks the handlers to end and returns true, later
+    /// ones end them.
+    pub fn stop(&mut self, now: Instant) -> bool {
+        let first = !self.is_stopping();
+        if first {
+            self.timers.terminate_all(now + self.rules.stop_timeout);
+            self.shutdown = Shutdown::Gracefully;
+        } else {
+            self.timers.kill_all();
+            self.shutdown = Shutdown::AtOnce;
+        }
+        first
+    }
+
+    /// Records everything that is pending, at the end of the service.
+    ///
+    /// # Errors
+    /// The last ends are not recorded, and those jobs run again.
+    pub fn finish(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+        self.spool.write_transitions(disk, now)?;
+        self.spool.commit(disk, &self.rules.spool, now)?;
+        self.spool.remove_closed(disk)
+    }
+
+    // ----- attempts ---------------------------------------------------------
+
+    /// Takes the start of a handler, as [`TurnAction::StartHandler`] asked.
+    pub fn handler_started(&mut self, id: u64, now: Instant) {
+        let timeout = self.rules.job_timeout;
+        self.timers.add(id, now, (!timeout.is_zero()).then(|| now + timeout));
+        self.record_event(id, JobEvent::Started, Duration::ZERO);
+    }
+
+    /// Takes that job `id` names nothing that may run, or has no readable text.
+    pub fn handler_refused(&mut self, id: u64) -> Option<AttemptReport> {
+        self.attempt_ended(id, AttemptOutcome::NotStarted, Duration::ZERO)
+    }
+
+    /// Takes that the handler of job `id` could not be started, which is not the job's
+    /// fault: it waits, and loses no attempt.
+    pub fn handler_failed(&mut self, id: u64, now: Instant) {
+        self.spool.requeue(id);
+        self.timers.retry_start(now);
+    }
+
+    /// Takes the end of the handler of job `id`. Returns nothing if the job runs again
+    /// because the service stops.
+    pub fn handler_ended(&mut self, id: u64, outcome: AttemptOutcome, now: Instant) -> Option<AttemptReport> {
+        let job = self.timers.remove(id)?;
+        let outcome = if job.timed_out { AttemptOutcome::TimedOut } else { outcome };
+        let counts = matches!(outcome, AttemptOutcome::Success | AttemptOutcome::TimedOut)
+            || self.spool.window().get(id).is_some_and(|slot| slot.state == JobState::Cancelled);
+        if self.is_stopping() && !counts {
+            self.spool.requeue(id);
+            return None;
+        }
+        self.attempt_ended(id, outcome, now.since(job.started_at))
+    }
+
+    fn attempt_ended(&mut self, id: u64, outcome: AttemptOutcome, took: Duration) -> Option<AttemptReport> {
+        let attempt = self.spool.window().get(id)?.attempt;
+        let end = self.spool.ended(id, outcome, &self.rules.spool)?;
+        let event = match end {
+            AttemptEnd::Done(_) | AttemptEnd::Requeued => JobEvent::Ended(JobResult::Done),
+            AttemptEnd::Fail(_) => JobEvent::Failed(outcome),
+            AttemptEnd::Dead(outcome) => JobEvent::Ended(JobResult::Dead(outcome)),
+            AttemptEnd::Cancelled => JobEvent::Ended(JobResult::Cancelled),
+        };
+        self.record_event(id, event, took);
+        if outcome != AttemptOutcome::Success && end != AttemptEnd::Cancelled {
+            self.counts.failed = self.counts.failed.saturating_add(1);
+        }
+        if !matches!(end, AttemptEnd::Fail(_)) {
+            self.counts.jobs = self.counts.jobs.saturating_add(1);
+        }
+        let attempts = self.rules.spool.retries.saturating_add(1);
+        Some(AttemptReport { id, outcome, took, end, attempt, attempts })
+    }
+
+    fn record_event(&mut self, id: u64, event: JobEvent, took: Duration) {
+        self.history.record(id, event, took);
+    }
+
+    /// Dequeues jobs while workers are free.
+    fn dequeue(&mut self, now: Instant) {
+        if !self.timers.start_retry_at.is_due(now) {
+            return;
+        }
+        let busy = self.timers.running().len().saturating_add(self.dequeued().count());
+        let free = if self.rules.logs_jobs { usize::MAX } else { self.rules.workers.saturating_sub(busy) };
+        let mut left = free;
+        while left > 0 && self.spool.dequeue(now).is_some() {
+            left = left.saturating_sub(1);
+        }
+    }
+
+    /// Returns the jobs that are dequeued and have no handler yet, those included that a
+    /// failed write or commit kept from starting.
+    fn dequeued(&self) -> impl Iterator<Item = &Slot> {
+        self.spool.window().slots().iter().filter(|slot| self.is_dequeued(slot))
+    }
+
+    fn is_dequeued(&self, slot: &Slot) -> bool {
+        match slot.state {
+            JobState::Starting => true,
+            JobState::Running => !self.timers.is_running(slot.id),
+            JobState::Waiting | JobState::Delayed(_) | JobState::Ended(_) | JobState::Cancelled => false,
+        }
+    }
+
+    // ----- requests of clients ----------------------------------------------
+
+    /// Returns true if new jobs of this turn are not committed yet: nothing else may be
+    /// appended after them.
+    #[must_use]
+    pub fn has_batch(&self) -> bool {
+        self.batch.is_open()
+    }
+
+    /// Adds a job to the batch of this turn and returns its id. The id may be given to the
+    /// client if [`TurnAction::Reply`] says that the batch is durable.
+    ///
+    /// # Errors
+    /// The disk has no room, or failed a moment ago.
+    pub fn add_job(&mut self, disk: &mut impl Disk, text: &[u8], now: Instant) -> Result<u64, DiskError> {
+        self.disk_health.accepts_jobs(now)?;
+        self.batch.add(&mut self.spool, disk, text, now)
+    }
+
+    /// Cancels job `id` if it is in the window. Its handler, if it runs, is asked to end.
+    ///
+    /// # Errors
+    /// The disk refused it; nothing changed.
+    pub fn cancel(
+        &mut self,
+        disk: &mut impl Disk,
+        id: u64,
+        now: Instant,
+    ) -> Result<Option<Cancelled>, DiskError> {
+        self.spool.write_transitions(disk, now)?;
+        let mut found = self.spool.cancel(disk, now, id)?;
+        if found == Some(Cancelled::Running) && !self.timers.terminate(id, now + self.rules.stop_timeout) {
+            // It was dequeued, and has no handler yet.
+            self.spool.requeue(id);
+            found = Some(Cancelled::Waiting);
+        }
+        if found == Some(Cancelled::Waiting) {
+            self.record_event(id, JobEvent::Ended(JobResult::Cancelled), Duration::ZERO);
+        }
+        Ok(found)
+    }
+
+    /// Cancels the waiting job at `location`, which is beyond the window.
+    ///
+    /// # Errors
+    /// The disk refused it; nothing changed.
+    pub fn cancel_record(
+        &mut self,
+        disk: &mut impl Disk,
+        location: RecordLocation,
+        now: Instant,
+    ) -> Result<(), DiskError> {
+        self.spool.discard_record(disk, now, location)?;
+        self.record_event(location.id, JobEvent::Ended(JobResult::Cancelled), Duration::ZERO);
+        Ok(())
+    }
+
+    /// Has the dead job at `location` wait again, or removes it.
+    ///
+    /// # Errors
+    /// The disk refused it; nothing changed.
+    pub fn edit_dead(
+        &mut self,
+        disk: &mut impl Disk,
+        location: RecordLocation,
+        retry: bool,
+        now: Instant,
+    ) -> Result<(), DiskError> {
+        if retry {
+            self.spool.retry(disk, now, location)?;
+        } else {
+            self.spool.discard_record(disk, now, location)?;
+        }
+        self.history.forget(location.id);
+        Ok(())
+    }
+
+    /// Begins to write the journal again for all dead jobs; the turns continue it.
+    ///
+    /// # Errors
+    /// The disk refused it; the journal is as it was.
+    pub fn start_rewrite(
+        &mut self,
+        disk: &mut impl Disk,
+        purpose: Purpose,
+        now: Instant,
+    ) -> Result<(), DiskError> {
+        self.spool.write_transitions(disk, now)?;
+        self.spool.compact_for(purpose, disk, now)
+    }
+}

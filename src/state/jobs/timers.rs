@@ -1,0 +1,189 @@
+//! The handlers that run, their deadlines, and the times at which something is tried
+//! again.
+
+use crate::limits::{START_RETRY, WORKERS_MAX};
+use crate::util::time::{Duration, Instant, earliest};
+use heapless::Vec;
+
+/// What a handler was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
+enum JobPhase {
+    /// Nothing.
+    Running,
+    /// To end, by TERM; KILL follows at this time.
+    Terminating(Instant),
+    /// To end, by KILL.
+    Killed,
+}
+
+/// A job whose handler runs.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
+pub struct RunningJob {
+    /// The job.
+    pub id: u64,
+    /// When its handler was started.
+    pub started_at: Instant,
+    /// Whether it exceeded `job_timeout`.
+    pub timed_out: bool,
+    /// When it exceeds `job_timeout`.
+    deadline: Option<Instant>,
+    phase: JobPhase,
+    /// Whether the signal of this phase is still to be sent.
+    unsent: bool,
+}
+
+/// Why a handler gets a signal, and which.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SignalKind {
+    /// It is asked to end, by TERM.
+    Terminate,
+    /// The same, because it exceeded `job_timeout`.
+    Timeout,
+    /// It is ended, by KILL.
+    Kill,
+}
+
+/// A signal to be sent to the process group of a handler.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HandlerSignal {
+    /// The job.
+    pub id: u64,
+    /// The signal.
+    pub kind: SignalKind,
+}
+
+/// See the module's documentation.
+#[cfg_attr(test, derive(Clone, Hash))]
+pub struct JobTimers {
+    running: Vec<RunningJob, WORKERS_MAX>,
+    /// The system refused to start a handler: none is started before this.
+    pub(super) start_retry_at: Instant,
+    /// When the queue file is looked at, where inotify is missing.
+    next_queue_check: Option<Instant>,
+}
+
+impl JobTimers {
+    /// No handler runs.
+    pub(super) const NONE: Self =
+        Self { running: Vec::new(), start_retry_at: Instant::BOOT, next_queue_check: None };
+
+    /// Returns the jobs whose handlers run.
+    #[must_use]
+    pub fn running(&self) -> &[RunningJob] {
+        &self.running
+    }
+
+    /// Returns true if the handler of job `id` runs.
+    #[must_use]
+    pub fn is_running(&self, id: u64) -> bool {
+        self.running.iter().any(|job| job.id == id)
+    }
+
+    pub(super) fn add(&mut self, id: u64, started_at: Instant, deadline: Option<Instant>) {
+        let phase = JobPhase::Running;
+        let _ = self.running.push(RunningJob {
+            id,
+            started_at,
+            deadline,
+            phase,
+            timed_out: false,
+            unsent: false,
+        });
+    }
+
+    pub(super) fn remove(&mut self, id: u64) -> Option<RunningJob> {
+        let index = self.running.iter().position(|job| job.id == id)?;
+        Some(self.running.swap_remove(index))
+    }
+
+    /// Asks the handler of job `id` to end. Returns false if there is none.
+    pub(super) fn terminate(&mut self, id: u64, kill_at: Instant) -> bool {
+        let job = self.running.iter_mut().find(|job| job.id == id);
+        job.map(|job| job.terminate(kill_at)).is_some()
+    }
+
+    /// Asks all handlers to end.
+    pub(super) fn terminate_all(&mut self, kill_at: Instant) {
+        self.running.iter_mut().for_each(|job| job.terminate(kill_at));
+    }
+
+    /// Ends all handlers.
+    pub(super) fn kill_all(&mut self) {
+        self.running.iter_mut().for_each(RunningJob::kill);
+    }
+
+    /// Returns the next signal that is due. TERM is followed by KILL after `grace`.
+    pub(super) fn next_signal(&mut self, now: Instant, grace: Duration) -> Option<HandlerSignal> {
+        self.running.iter_mut().find_map(|job| job.next_signal(now, grace))
+    }
+
+    /// Returns when the next signal is due.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.running.iter().map(RunningJob::next_deadline).fold(None, earliest)
+    }
+
+    /// Starts no handler for a while.
+    pub(super) fn retry_start(&mut self, now: Instant) {
+        self.start_retry_at = now + START_RETRY;
+    }
+
+    /// Returns when the queue file is to be looked at; `None` if it is watched.
+    pub(super) fn next_queue_check(&self) -> Option<Instant> {
+        self.next_queue_check
+    }
+
+    /// Returns true if the queue file is to be looked at now, and sets the next time.
+    pub(super) fn is_queue_check_due(&mut self, watched: bool, interval: Duration, now: Instant) -> bool {
+        let due = !watched && self.next_queue_check.is_none_or(|at| at.is_due(now));
+        if watched {
+            self.next_queue_check = None;
+        } else if due {
+            self.next_queue_check = Some(now + interval);
+        }
+        due
+    }
+}
+
+impl RunningJob {
+    fn terminate(&mut self, kill_at: Instant) {
+        if self.phase == JobPhase::Running {
+            (self.phase, self.unsent) = (JobPhase::Terminating(kill_at), true);
+        }
+    }
+
+    fn kill(&mut self) {
+        if self.phase != JobPhase::Killed {
+            (self.phase, self.unsent) = (JobPhase::Killed, true);
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        match self.phase {
+            _ if self.unsent => Some(Instant::BOOT),
+            JobPhase::Running => self.deadline,
+            JobPhase::Terminating(kill_at) => Some(kill_at),
+            JobPhase::Killed => None,
+        }
+    }
+
+    fn next_signal(&mut self, now: Instant, grace: Duration) -> Option<HandlerSignal> {
+        let times_out =
+            self.phase == JobPhase::Running && self.next_deadline().is_some_and(|at| at.is_due(now));
+        match self.phase {
+            JobPhase::Running if times_out => {
+                self.timed_out = true;
+                self.terminate(now + grace);
+            }
+            JobPhase::Terminating(kill_at) if kill_at.is_due(now) => self.kill(),
+            JobPhase::Running | JobPhase::Terminating(_) | JobPhase::Killed => {}
+        }
+        let kind = match self.phase {
+            JobPhase::Killed => SignalKind::Kill,
+            _ if times_out => SignalKind::Timeout,
+            JobPhase::Running | JobPhase::Terminating(_) => SignalKind::Terminate,
+        };
+        core::mem::take(&mut self.unsent).then_some(HandlerSignal { id: self.id, kind })
+    }
+}

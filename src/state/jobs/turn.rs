@@ -1,0 +1,454 @@
+//! The order of one turn, as a machine that is pulled: [`JobsCore::begin_turn`], then
+//! [`JobsCore::next_action`] until there is none. The service performs each action before
+//! it asks for the next one.
+//!
+//! ```text
+//! Settle ─FlushLog─▶ Record ─▶ Ingest ─ServeClients─▶ Commit ─Reply─▶ Committed
+//!                                                                       │
+//!    Health ◀── Refused ◀─StartHandler*─ Start ◀── RecordStarts ◀── Run ◀─┴ Compact ...
+//! ```
+//!
+//! Three rules follow from this order, and each is one that the model checks:
+//! - a client reads `ok` only after the commit that makes its request durable
+//! - a handler starts only after its start is in the journal, and from the second attempt
+//!   on only after a commit
+//! - a line of the log is written before the record of the end that it reports, so that a
+//!   job whose handler is the log is never recorded as done without its line
+//!
+//! A stage that the disk refuses is tried again by a later turn. New jobs that find no room
+//! do not stop known jobs, because only the ends of known jobs free space.
+
+use super::{JobEvent, JobResult, JobsCore, Shutdown};
+use crate::proto::journal::RECORD_MAX_BYTES;
+use crate::state::disk::{Disk, DiskError};
+use crate::state::spool::{Damage, IngestNotice};
+use crate::state::window::{AttemptOutcome, Slot};
+use crate::util::time::{Duration, Instant};
+
+/// What the service is to do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TurnAction {
+    /// Write the log out, and call [`JobsCore::log_flushed`].
+    FlushLog,
+    /// Take the requests of clients, and call [`JobsCore::clients_served`].
+    ServeClients,
+    /// Send the replies that waited for the commit.
+    Reply {
+        /// Whether the new jobs are durable.
+        jobs: Result<(), DiskError>,
+        /// Whether everything else is.
+        edits: Result<(), DiskError>,
+    },
+    /// Put the job into the log. Call [`JobsCore::handler_refused`] if its text cannot be
+    /// read.
+    LogJob(Slot),
+    /// Start the handler of the job, and call [`JobsCore::handler_started`],
+    /// [`JobsCore::handler_refused`] or [`JobsCore::handler_failed`].
+    StartHandler(Slot),
+    /// Send a signal to a handler.
+    Signal(super::HandlerSignal),
+    /// Nothing of the old queue file is open: turn to the new one.
+    SwitchQueueFile,
+    /// Log this.
+    Notice(TurnNotice),
+}
+
+/// What is worth a line of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TurnNotice {
+    /// The disk failed.
+    DiskFailed(DiskError),
+    /// The disk works again.
+    DiskWorks,
+    /// The disk has no room for new jobs.
+    NoSpace {
+        /// Why a new job was refused.
+        error: DiskError,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are kept for the jobs that are there.
+        reserved: u64,
+    },
+    /// The disk has room for new jobs again.
+    SpaceWorks,
+    /// The journal could not be written again.
+    CompactionFailed(DiskError),
+    /// Damage was met, and a compaction has left it out.
+    Damaged(Damage),
+}
+
+/// What the clients need of the rest of the turn.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct ClientNeeds {
+    /// A reply waits for a commit.
+    pub commit: bool,
+    /// A page of the journal is being sent: the journal must stay as it is.
+    pub paging: bool,
+}
+
+/// What is next in a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum TurnStep {
+    /// The turn has ended.
+    Idle,
+    /// Choose the jobs whose starts are written together with the ends of others.
+    Settle,
+    /// Write the pending records of the window.
+    Record,
+    /// Read lines of the queue file.
+    Ingest,
+    /// Make durable what must be.
+    Commit,
+    /// Remove the claims whose lines are durable.
+    Committed,
+    /// Continue a compaction, or begin one.
+    Compact,
+    /// Report what a compaction found damaged.
+    Damage,
+    /// Turn to another queue file.
+    QueueFile,
+    /// Fill the window, and choose the jobs that run.
+    Run,
+    /// Log the jobs whose handler is the log.
+    Log,
+    /// They are in the log, or the log cannot be written.
+    Logged,
+    /// Write the starts of the chosen jobs.
+    RecordStarts,
+    /// Start their handlers.
+    Start,
+    /// Write the ends of those that could not be started.
+    Refused,
+    /// Judge the disk by this turn.
+    Health,
+    /// Judge its free space.
+    Space,
+}
+
+/// The turn under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    step: TurnStep,
+    /// The disk failed a moment ago, and is left alone.
+    resting: bool,
+    /// Jobs were read from the queue file.
+    ingested: bool,
+    needs: ClientNeeds,
+    /// This turn commits.
+    commits: bool,
+    /// The last [`TurnAction::FlushLog`] succeeded.
+    log_written: bool,
+    /// The next slot of the window that is looked at for a start.
+    next_slot: usize,
+    /// What became of the pending records at the begin of the turn.
+    written: Result<(), DiskError>,
+    /// What became of new jobs, of the queue file and of clients.
+    new_jobs: Result<(), DiskError>,
+    /// What became of the commit.
+    committed: Result<(), DiskError>,
+    /// What became of the starts.
+    run: Result<(), DiskError>,
+}
+
+impl Turn {
+    /// No turn is under way.
+    pub(super) const NONE: Self = Self {
+        step: TurnStep::Idle,
+        resting: false,
+        ingested: false,
+        needs: ClientNeeds { commit: false, paging: false },
+        commits: false,
+        log_written: false,
+        next_slot: 0,
+        written: Ok(()),
+        new_jobs: Ok(()),
+        committed: Ok(()),
+        run: Ok(()),
+    };
+
+    /// Returns true if the disk took the pending records, and is not left alone.
+    fn is_disk_good(&self) -> bool {
+        self.written.is_ok() && !self.resting
+    }
+}
+
+impl JobsCore {
+    /// Begins a turn.
+    pub fn begin_turn(&mut self, now: Instant) {
+        let resting = self.disk_health.resting_error(now).is_some();
+        self.turn = Turn { step: TurnStep::Settle, resting, ..Turn::NONE };
+    }
+
+    /// Takes the result of [`TurnAction::FlushLog`].
+    pub fn log_flushed(&mut self, written: bool) {
+        self.turn.log_written = written;
+    }
+
+    /// Takes what the clients need, after [`TurnAction::ServeClients`].
+    pub fn clients_served(&mut self, needs: ClientNeeds) {
+        self.turn.needs = needs;
+    }
+
+    /// Continues the turn up to the next action. Returns nothing at the end of the turn.
+    /// `scratch` is memory to read into; `report` gets what the ingest meets.
+    pub fn next_action(
+        &mut self,
+        disk: &mut impl Disk,
+        scratch: &mut [u8],
+        now: Instant,
+        report: &mut dyn FnMut(IngestNotice<'_>),
+    ) -> Option<TurnAction> {
+        loop {
+            if let Some(signal) = self.next_signal(now) {
+                return Some(TurnAction::Signal(signal));
+            }
+            let (next, action) = match self.turn.step {
+                TurnStep::Idle => return None,
+                TurnStep::Settle => self.settle(now),
+                TurnStep::Record => {
+                    self.turn.written = self.spool.write_transitions(disk, now);
+                    (TurnStep::Ingest, None)
+                }
+                TurnStep::Ingest => {
+                    self.ingest(disk, scratch, now, report);
+                    (TurnStep::Commit, Some(TurnAction::ServeClients))
+                }
+                TurnStep::Commit => (TurnStep::Committed, self.commit(disk, now)),
+                TurnStep::Committed => (self.committed(disk), None),
+                TurnStep::Compact => (TurnStep::Damage, self.compact_if_due(disk, now)),
+                TurnStep::Damage => {
+                    let damage = if self.turn.is_disk_good() { self.spool.take_damage() } else { None };
+                    (
+                        TurnStep::QueueFile,
+                        damage.map(|damage| TurnAction::Notice(TurnNotice::Damaged(damage))),
+                    )
+                }
+                TurnStep::QueueFile => {
+                    let switches = self.turn.is_disk_good() && self.spool.claims.leaves_queue_now();
+                    (TurnStep::Run, switches.then_some(TurnAction::SwitchQueueFile))
+                }
+                TurnStep::Run => self.choose_jobs(disk, scratch, now),
+                TurnStep::Log => self.log_next(),
+                TurnStep::Logged => self.jobs_logged(disk, now),
+                TurnStep::RecordStarts => (self.record_starts(disk, now), None),
+                TurnStep::Start => match self.next_dequeued() {
+                    Some(slot) => (TurnStep::Start, Some(TurnAction::StartHandler(slot))),
+                    None => (TurnStep::Refused, self.flush_pending()),
+                },
+                TurnStep::Refused => {
+                    self.turn.run = self.spool.write_transitions(disk, now);
+                    (TurnStep::Health, None)
+                }
+                TurnStep::Health => self.update_health(now),
+                TurnStep::Space => {
+                    let new_jobs = self.turn.new_jobs;
+                    let notice = self.disk_health.update_space(&mut self.spool, disk, new_jobs, now);
+                    (TurnStep::Idle, notice.map(TurnAction::Notice))
+                }
+            };
+            self.turn.step = next;
+            if action.is_some() {
+                return action;
+            }
+        }
+    }
+
+    /// Returns the next signal that a handler is to get now.
+    pub fn next_signal(&mut self, now: Instant) -> Option<super::HandlerSignal> {
+        self.timers.next_signal(now, self.rules.stop_timeout)
+    }
+
+    /// The log is written before the records of what it reports.
+    fn flush_pending(&self) -> Option<TurnAction> {
+        self.spool.window().has_pending_records().then_some(TurnAction::FlushLog)
+    }
+
+    fn settle(&mut self, now: Instant) -> (TurnStep, Option<TurnAction>) {
+        let starts = !self.turn.resting && !self.is_stopping() && !self.rules.logs_jobs;
+        if starts && self.spool.window().has_pending_records() {
+            // The end of one attempt and the start of the next are one write.
+            self.dequeue(now);
+        }
+        (TurnStep::Record, self.flush_pending())
+    }
+
+    /// Reads lines of the queue file into the journal.
+    fn ingest(
+        &mut self,
+        disk: &mut impl Disk,
+        scratch: &mut [u8],
+        now: Instant,
+        report: &mut dyn FnMut(IngestNotice<'_>),
+    ) {
+        if !self.turn.is_disk_good() || self.disk_health.is_full() || self.is_stopping() {
+            return;
+        }
+        let adopted = if self.disk_health.is_failing() {
+            // A claim that still cannot be opened was logged at the start.
+            self.spool.adopt_claims(disk, now).map(drop)
+        } else {
+            Ok(())
+        };
+        let rules = self.rules.spool;
+        let taken = adopted.and_then(|()| self.spool.ingest(disk, scratch, &rules, now, report));
+        self.turn.ingested = taken.is_ok_and(|jobs| jobs > 0);
+        self.turn.new_jobs = taken.map(drop);
+    }
+
+    /// Makes durable what must be, and answers the clients that wait for it. If the new
+    /// jobs of clients cannot be made durable, the rest may be without them.
+    fn commit(&mut self, disk: &mut impl Disk, now: Instant) -> Option<TurnAction> {
+        let mut batch = self.batch.check(&mut self.spool, disk);
+        let due = self.spool.next_deadline().is_some_and(|at| at.is_due(now));
+        let wanted = !self.turn.resting && (self.turn.ingested || due || self.spool.claims.wants_commit());
+        if !wanted && !self.turn.needs.commit && !self.batch.is_open() && batch.is_ok() {
+            return None;
+        }
+        self.turn.commits = true;
+        let mut durable = self.spool.commit(disk, &self.rules.spool, now);
+        if let Err(error) = durable
+            && self.batch.is_open()
+        {
+            batch = self.batch.fail(&mut self.spool, disk, error);
+            durable = self.spool.commit(disk, &self.rules.spool, now);
+        }
+        self.turn.new_jobs = self.turn.new_jobs.and(batch);
+        self.turn.committed = durable;
+        Some(TurnAction::Reply { jobs: self.batch.close(durable), edits: durable })
+    }
+
+    /// The replies are sent. Removes claims, and ends the turn if the service stops.
+    fn committed(&mut self, disk: &mut impl Disk) -> TurnStep {
+        if self.turn.commits && self.turn.committed.is_ok() {
+            self.turn.committed = self.spool.remove_closed(disk);
+        }
+        if self.shutdown == Shutdown::No {
+            return TurnStep::Compact;
+        }
+        // A client stopped the service in this turn: the jobs that were dequeued in it have
+        // no handler, and must lose no attempt.
+        self.turn.next_slot = 0;
+        while let Some(slot) = self.next_dequeued() {
+            self.spool.requeue(slot.id);
+        }
+        TurnStep::Idle
+    }
+
+    /// Continues a compaction, or begins one that is due.
+    fn compact_if_due(&mut self, disk: &mut impl Disk, now: Instant) -> Option<TurnAction> {
+        let due = self.spool.wants_compaction() && self.disk_health.may_compact(now);
+        let compacts = (self.spool.is_compacting() || due) && !self.turn.needs.paging;
+        if !compacts || !self.turn.is_disk_good() {
+            return None;
+        }
+        self.compact(disk, now).map(TurnAction::Notice)
+    }
+
+    /// Begins a compaction or does its next step. Returns why it failed.
+    pub(crate) fn compact(&mut self, disk: &mut impl Disk, now: Instant) -> Option<TurnNotice> {
+        let result = self.spool.compact_step(disk, now);
+        self.disk_health.on_compaction(result, now)
+    }
+
+    /// Fills the window and dequeues the jobs that run.
+    fn choose_jobs(
+        &mut self,
+        disk: &mut impl Disk,
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> (TurnStep, Option<TurnAction>) {
+        let rules = self.rules.spool;
+        self.turn.run = self.turn.written.and_then(|()| {
+            self.spool.defer_blocker(disk, now)?;
+            self.spool.refill(disk, scratch, &rules, now)
+        });
+        if self.turn.run.is_err() || !self.timers.start_retry_at.is_due(now) {
+            return (TurnStep::Health, None);
+        }
+        self.dequeue(now);
+        if self.rules.logs_jobs {
+            (TurnStep::Log, None)
+        } else if self.dequeued().next().is_none() {
+            (TurnStep::Health, None)
+        } else {
+            (TurnStep::RecordStarts, self.flush_pending())
+        }
+    }
+
+    /// Returns the next job in the window that was dequeued and has no handler.
+    fn next_dequeued(&mut self) -> Option<Slot> {
+        loop {
+            let slot = *self.spool.window().slots().get(self.turn.next_slot)?;
+            self.turn.next_slot = self.turn.next_slot.saturating_add(1);
+            if self.is_dequeued(&slot) {
+                return Some(slot);
+            }
+        }
+    }
+
+    // ----- the handler is the log -------------------------------------------
+
+    fn log_next(&mut self) -> (TurnStep, Option<TurnAction>) {
+        if let Some(slot) = self.next_dequeued() {
+            return (TurnStep::Log, Some(TurnAction::LogJob(slot)));
+        }
+        if self.dequeued().next().is_none() {
+            return (TurnStep::Health, None);
+        }
+        self.turn.next_slot = 0;
+        (TurnStep::Logged, Some(TurnAction::FlushLog))
+    }
+
+    /// The jobs in the log are done. Those that the log could not take wait until it can,
+    /// and lose no attempt.
+    fn jobs_logged(&mut self, disk: &mut impl Disk, now: Instant) -> (TurnStep, Option<TurnAction>) {
+        while let Some(Slot { id, .. }) = self.next_dequeued() {
+            if self.turn.log_written {
+                self.spool.ended(id, AttemptOutcome::Success, &self.rules.spool);
+                self.counts.jobs = self.counts.jobs.saturating_add(1);
+                self.record_event(id, JobEvent::Started, Duration::ZERO);
+                self.record_event(id, JobEvent::Ended(JobResult::Done), Duration::ZERO);
+            } else {
+                self.handler_failed(id, now);
+            }
+        }
+        self.turn.run = self.spool.write_transitions(disk, now);
+        (TurnStep::Health, None)
+    }
+
+    // ----- handlers ---------------------------------------------------------
+
+    fn record_starts(&mut self, disk: &mut impl Disk, now: Instant) -> TurnStep {
+        self.turn.run = self.spool.write_transitions(disk, now);
+        if self.turn.run.is_ok() && self.dequeued().any(|slot| slot.attempt > 1) {
+            // A claim that cannot be removed must not delay a retry.
+            self.turn.run = self.spool.commit(disk, &self.rules.spool, now);
+        }
+        if self.turn.run.is_ok() { TurnStep::Start } else { TurnStep::Health }
+    }
+
+    /// The text of a job that was dequeued.
+    ///
+    /// # Errors
+    /// The journal cannot be read there, or the text is lost.
+    pub fn job_text<'b>(
+        &self,
+        disk: &mut impl Disk,
+        slot: &Slot,
+        buffer: &'b mut [u8; RECORD_MAX_BYTES],
+    ) -> Result<&'b [u8], DiskError> {
+        self.spool.runnable_text(disk, slot.location(), buffer)
+    }
+
+    // ----- the disk ---------------------------------------------------------
+
+    fn update_health(&mut self, now: Instant) -> (TurnStep, Option<TurnAction>) {
+        let Turn { resting, written, new_jobs, committed, run, .. } = self.turn;
+        self.disk_health.jobs_blocked = run.is_err();
+        if resting {
+            return (TurnStep::Idle, None);
+        }
+        let notice = self.disk_health.update(new_jobs, written.and(committed).and(run), now);
+        (TurnStep::Space, notice.map(TurnAction::Notice))
+    }
+}
