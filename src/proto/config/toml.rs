@@ -1,16 +1,8 @@
-<<<<<<< HEAD
-//! The configuration file: a flat, strict subset of TOML 1.0. A line is `key = value`; a
-//! value is a string in double or single quotes, a decimal integer, `true`, `false`, or an
-//! array of those, which can take several lines. `#` begins a comment. There are no tables,
-//! dates, floats or multi-line strings. A file that is accepted means the same to every TOML
-//! parser.
-=======
 //! The configuration file: a flat, strict subset of TOML 1.0. Each line holds one `key =
 //! value`. A value is a string in double or single quotes, a decimal integer, `true`, `false`,
 //! or an array of those, which may take several lines. `#` begins a comment. There are no
 //! tables, dates, floats and multi-line strings. A file that is accepted here means the same
 //! to every parser of TOML.
->>>>>>> main
 
 use super::Config;
 use super::keys::{KEYS, Key, Scalar};
@@ -19,28 +11,16 @@ use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number, trim};
 use heapless::Vec;
 
-<<<<<<< HEAD
-/// A mistake in a configuration, and its line.
-=======
 /// An error in a configuration, and its line.
->>>>>>> main
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConfigError<'a> {
     /// The line in the file, from 1. 0 for an option of the command line.
     pub line: u32,
-<<<<<<< HEAD
-    /// The mistake.
-    pub problem: Problem<'a>,
-}
-
-/// The kinds of mistakes.
-=======
     /// The error.
     pub problem: Problem<'a>,
 }
 
 /// The kinds of errors in a configuration.
->>>>>>> main
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem<'a> {
     /// The text does not have the syntax above. Holds the expected syntax.
@@ -135,20 +115,12 @@ pub fn apply_option<'a>(option: &'a [u8], config: &mut Config, base: &Path) -> R
     key.set_bare(config, base, value).ok_or(parser.problem(Problem::BadValue(index)))
 }
 
-<<<<<<< HEAD
-/// Returns the number of the line after `text`.
-=======
 /// Returns the number of the line that follows `text`, from 1.
->>>>>>> main
 fn count_lines(text: &[u8]) -> u32 {
     text.iter().fold(1, |line: u32, byte| line.saturating_add(u32::from(*byte == b'\n')))
 }
 
-<<<<<<< HEAD
-/// The rest of the source, and the number of its first line.
-=======
 /// The rest of the source, and the line in which it begins.
->>>>>>> main
 struct Parser<'a> {
     rest: &'a [u8],
     line: u32,
@@ -163,11 +135,7 @@ impl<'a> Parser<'a> {
         self.problem(Problem::Syntax(expected))
     }
 
-<<<<<<< HEAD
-    /// Takes `prefix`; returns true if the rest begins with it.
-=======
     /// Takes `prefix`. Returns true if the rest began with it.
->>>>>>> main
     fn eat(&mut self, prefix: &[u8]) -> bool {
         match self.rest.strip_prefix(prefix) {
             Some(rest) => {
@@ -178,11 +146,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-<<<<<<< HEAD
-    /// Takes bytes while `wanted` is true for them.
-=======
     /// Takes bytes up to the first one for which `wanted` is false.
->>>>>>> main
     fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a [u8] {
         let end = self.rest.iter().position(|byte| !wanted(*byte)).unwrap_or(self.rest.len());
         let (taken, rest) = self.rest.split_at_checked(end).unwrap_or((self.rest, &[]));
@@ -209,11 +173,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-<<<<<<< HEAD
-    /// Takes an end of line; returns true if there is one.
-=======
     /// Takes the end of a line, LF or CR LF. Returns true if there was one.
->>>>>>> main
     fn eat_newline(&mut self) -> bool {
         let taken = self.eat(b"\n") || self.eat(b"\r\n");
         self.line = self.line.saturating_add(u32::from(taken && self.line != 0));
@@ -231,11 +191,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-<<<<<<< HEAD
-    /// Takes the rest of a line after a value: blanks and a comment.
-=======
     /// Takes the rest of a line after a value. Fails if there is more than a comment.
->>>>>>> main
     fn end_of_line(&mut self) -> Result<(), ConfigError<'a>> {
         self.skip_blanks();
         self.skip_comment()?;
@@ -245,11 +201,7 @@ impl<'a> Parser<'a> {
         Err(self.syntax("only a comment may follow a value; text needs quotes"))
     }
 
-<<<<<<< HEAD
-    /// Takes `key =`.
-=======
     /// Takes `key =` and returns the key and its index.
->>>>>>> main
     fn key(&mut self) -> Result<(usize, &'static Key), ConfigError<'a>> {
         let name = self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
         if name.is_empty() {
@@ -315,12 +267,8 @@ impl<'a> Parser<'a> {
         key.set(config, base, value).ok_or_else(|| self.problem(Problem::BadValue(index)))
     }
 
-<<<<<<< HEAD
-    /// Takes `true`, `false` or a decimal integer with underscores between digits.
-=======
     /// Takes `true`, `false`, or a decimal integer from 0 to 2^63 - 1, with single underscores
     /// between digits.
->>>>>>> main
     fn word(&mut self) -> Result<Scalar<'static>, ConfigError<'a>> {
         let word =
             self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-' | b'.'));
@@ -346,11 +294,7 @@ impl<'a> Parser<'a> {
         if digits.is_empty() { Err(expected) } else { Ok(Scalar::Integer(number)) }
     }
 
-<<<<<<< HEAD
-    /// Takes `'text'` without escapes.
-=======
     /// Takes `'text'`, which has no escapes.
->>>>>>> main
     fn literal_string(&mut self, text: &mut DecodedString) -> Result<(), ConfigError<'a>> {
         self.eat(b"'");
         let raw = self.take_while(|byte| byte != b'\'' && !is_control(byte));
@@ -358,11 +302,7 @@ impl<'a> Parser<'a> {
         if self.eat(b"'") { Ok(()) } else { Err(self.unterminated()) }
     }
 
-<<<<<<< HEAD
-    /// Takes `"text"` with escapes.
-=======
     /// Takes `"text"`, which has escapes.
->>>>>>> main
     fn basic_string(&mut self, text: &mut DecodedString) -> Result<(), ConfigError<'a>> {
         self.eat(b"\"");
         loop {
@@ -378,11 +318,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-<<<<<<< HEAD
-    /// Takes the rest of an escape after its backslash.
-=======
     /// Takes the part of an escape after the backslash, and appends the character.
->>>>>>> main
     fn escape(&mut self, text: &mut DecodedString) -> Result<(), ConfigError<'a>> {
         const SIMPLE: &[(&[u8], &[u8])] = &[
             (b"b", b"\x08"),
@@ -427,13 +363,8 @@ impl<'a> Parser<'a> {
     }
 }
 
-<<<<<<< HEAD
-/// Returns true if TOML forbids the byte in strings and comments: a control character, but
-/// not a tab.
-=======
 /// Returns true if TOML forbids the byte in strings and comments: all control characters but
 /// tab.
->>>>>>> main
 fn is_control(byte: u8) -> bool {
     (byte < 0x20 && byte != b'\t') || byte == 0x7f
 }
