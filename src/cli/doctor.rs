@@ -32,7 +32,7 @@ struct Doctor<'a> {
     unread: bool,
 }
 
-/// `doctor`
+/// Runs `doctor`.
 pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
     let folder = &invocation.memory.config_source.folder;

@@ -31,9 +31,10 @@ fn read(words: &[Word]) -> Result<Said, String> {
     // SAFETY: the strings are terminated and a null pointer ends the list. They live until the
     // end of this function, and nothing that refers to them leaves it.
     let args = unsafe { Args::from_words(core::slice::from_raw_parts(pointers.as_ptr(), pointers.len())) };
-    let line = CommandLine::parse(&COMMANDS, &args).map_err(|error| {
+    let mut line = None;
+    let text = written(500, |out| line = Some(CommandLine::parse(&COMMANDS, &args, out)));
+    let line = line.expect("it was parsed").map_err(|error| {
         assert!(error.command.is_empty() || COMMANDS.iter().any(|known| known.name == error.command));
-        let text = written(500, |out| error.describe(out));
         assert_plain(&text);
         assert!((10..500).contains(&text.len()));
         String::from_utf8_lossy(&text).into_owned()

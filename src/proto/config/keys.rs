@@ -28,8 +28,8 @@ pub enum Scalar<'a> {
 }
 
 impl Config {
-    /// Sets each value to its default. The files are in `folder`, or in the folders of the
-    /// system if `folder` is empty. Returns true if the default paths are not too long.
+    /// Sets every value to its default. The files are below `folder`, or in the places of the
+    /// system if `folder` is empty. Returns true if all paths fit.
     pub fn reset(&mut self, folder: &Path) -> bool {
         let fits = KEYS.iter().all(|key| key.reset(self, folder).is_some());
         self.log_file_named = false;

@@ -40,7 +40,7 @@ pub enum KeyKind {
     Duration(u32, u32, bool),
     /// A number between two bounds, both included.
     Count(u32, u32),
-    /// A word of the list, stored as its index.
+    /// A name of this list, stored as its index.
     Choice(&'static [&'static str]),
     /// A value that is true or false.
     Flag,

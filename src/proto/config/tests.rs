@@ -5,7 +5,7 @@ use crate::limits::{LOG_MAX_BYTES, METRICS_NAME_MAX_BYTES, PATH_MAX_BYTES};
 use crate::proto::service::Service;
 use crate::util::text::Writer;
 
-/// Returns the folder of the default paths.
+/// Returns the folder of the defaults.
 fn folder() -> Path {
     Path::new(b"/d").unwrap()
 }
