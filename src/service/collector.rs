@@ -260,7 +260,7 @@ impl Server for Collector {
         }
     }
 
-    /// A client that is gone during a dump is noticed by the next lines.
+    /// Leaves the client to the dump, whose next lines show that the client is gone.
     fn hung_up(&mut self, _: usize) {}
 
     fn unwritable(&mut self, slot: usize) {

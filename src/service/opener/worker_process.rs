@@ -1,15 +1,14 @@
-//! The worker of the opener: talks to the clients, and can do nothing else. It is forked
-//! from the main process and never executes anything; before it accepts its first client
-//! it gives up its rights, its root and everything that is open. From then on it makes no
+//! The worker of the opener: serves the clients, and can do nothing else. The main process
+//! forks it, and it never executes a program. Before it accepts its first client it gives up
+//! its privileges, its root directory and all other descriptors. After that it makes no
 //! system call that names a file.
 //!
 //! One turn: poll, answers of the main process, clients, new clients, a sign of life.
 //!
-//! A client's slot is known to the main process by its number and a serial, so that an
-//! answer for one that left meanwhile reaches nobody. What a client gets is one answer and
-//! the end of the connection.
+//! The main process knows a client by its slot and its serial, so that an answer for a client
+//! that has left reaches no other client. A client gets one answer, and the connection ends.
 //!
-//! Changing this: what the worker is told by a client it may pass on, never act on.
+//! Changing this: the worker may pass on the bytes of a client, but never act on them.
 
 use crate::limits::{CLIENTS_MAX, POLL_MAX};
 use crate::proto::opener::{DENIED, FILE, RequestId, TO_WORKER_BYTES, ToMain, ToWorker, path_request};
@@ -30,23 +29,23 @@ use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
 
-/// What the main process leaves to its worker.
+/// The parts of the main process that its worker gets.
 pub(super) struct Start<'a> {
-    /// The way to the main process.
+    /// The connection to the main process.
     pub(super) channel: OwnedFd,
     /// The listening socket.
     pub(super) listener: OwnedFd,
     /// The main process.
     pub(super) parent: Pid,
-    /// Whom to become; only root can.
+    /// The user to become. Only root can become another user.
     pub(super) identity: Option<&'a Identity>,
-    /// A name for a folder that becomes the root; only root can.
+    /// The name of a folder that becomes the root directory. Only root can change it.
     pub(super) root: Option<Path>,
-    /// How often to tell that it is alive.
+    /// Maximum time between two signs of life.
     pub(super) interval: Duration,
 }
 
-/// The main process is gone, or says what it cannot say: that is the end.
+/// The main process is gone or has sent an invalid message, so the worker ends.
 struct ChannelClosed;
 
 /// See the module's documentation.
@@ -59,19 +58,19 @@ struct OpenerWorker {
     /// The request of the client at each slot is with the main process.
     waiting: [bool; CLIENTS_MAX],
     interval: Duration,
-    /// When to tell the main process that we live, at the latest.
+    /// When the next sign of life is due.
     next_alive_at: Instant,
 }
 
-/// Becomes the worker. To be called in the new process.
+/// Runs the worker in the new process.
 #[inline(never)]
 pub(super) fn run(start: Start<'_>) -> ! {
-    // A terminal's ^C is for the main process, which then tells us.
+    // A terminal's ^C is for the main process, which then closes the channel.
     let _ = process::setsid();
     signal::reset_all();
     signal::ignore_broken_pipes();
-    // (what else is open belongs to values of the main process, which no longer exists
-    // here: nothing of it is ever used or dropped)
+    // The other descriptors belong to values of the main process. This process neither uses
+    // nor drops those values.
     fds::close_inherited(&[&start.channel, &start.listener]);
     let confined = fds::nullify(0, 2).and_then(|()| confine(&start));
     if let Err(failure) = confined {
@@ -90,7 +89,7 @@ pub(super) fn run(start: Start<'_>) -> ! {
         connections: connections::take(),
         waiting: [false; CLIENTS_MAX],
         interval,
-        // (so that the first turn says at once that it is ready)
+        // The first turn sends a sign of life, which says that the worker is ready.
         next_alive_at: Instant::BOOT,
     };
     memory::release_startup();
@@ -101,7 +100,7 @@ pub(super) fn run(start: Start<'_>) -> ! {
     process::exit(0)
 }
 
-/// Gives up all rights. Without an empty root it goes on, and says so.
+/// Gives up all privileges. If there is no empty root directory, reports that and continues.
 fn confine(start: &Start<'_>) -> Result<(), Failure> {
     match start.identity {
         None => process::no_new_privileges()?,
@@ -181,7 +180,7 @@ impl OpenerWorker {
 
     // ----- answers ----------------------------------------------------------
 
-    /// What the main process has decided.
+    /// Carries out the decisions of the main process.
     fn take_answers(&mut self) -> Result<(), ChannelClosed> {
         loop {
             let mut bytes = [0; TO_WORKER_BYTES + 1];
@@ -201,26 +200,26 @@ impl OpenerWorker {
                     }
                 }
                 ToWorker::Listener(interval) => {
-                    // (without descriptors it is better begun anew)
+                    // Without the descriptor a new worker is the better choice.
                     self.acceptor = Acceptor::new(received.fd.ok_or(ChannelClosed)?);
                     self.interval = Duration::from_ms(u64::from(interval));
                     self.next_alive_at = Instant::BOOT;
                 }
             }
             if !self.waiting.contains(&true) {
-                // (another message would wake the next turn)
+                // Another message would wake the next turn.
                 return Ok(());
             }
         }
     }
 
-    /// Where the client is that waits for this answer, if it still is there.
+    /// Returns the slot of the client that waits for this answer, if it is still connected.
     fn slot_of(&self, request_id: RequestId) -> Option<usize> {
         let slot = usize::from(request_id.slot);
         (self.request_id(slot) == Some(request_id) && self.is_waiting(slot)).then_some(slot)
     }
 
-    /// The file, to whom it is for. Our copy is closed here in any case.
+    /// Sends the file to the client that waits for it. Closes the worker's copy.
     fn hand_over(&mut self, request_id: RequestId, file: Option<OwnedFd>) {
         let Some(slot) = self.slot_of(request_id) else { return };
         let Some(connection) = self.connections.fd(slot) else { return };
@@ -247,7 +246,7 @@ impl OpenerWorker {
         }
     }
 
-    /// The last that the client hears. (It heard nothing before, so there is room.)
+    /// Sends the only answer that a client gets, and closes the connection.
     fn finish(&mut self, slot: usize, text: &[u8]) {
         if let Some(connection) = self.connections.fd(slot) {
             let _ = socket::send(connection, text);
@@ -299,7 +298,7 @@ impl Server for OpenerWorker {
     fn take(&mut self, slot: usize, input: &[u8], now: Instant, out: &mut Writer<'_>) -> Taken {
         let Some(client) = self.connections.clients.get(slot) else { return Taken::Close };
         if input.is_empty() && client.ended {
-            // The client asked for nothing, so the main process need not log it.
+            // The client asked for nothing, so the main process does not have to log it.
             out.push(DENIED);
             return Taken::Close;
         }
