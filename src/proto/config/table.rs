@@ -7,14 +7,22 @@ use crate::limits::{
 use crate::proto::log::{Level, TimestampFormat};
 use crate::proto::service::Service;
 use crate::util::path::Path;
+use crate::util::string_table::{StringTable, named_enum};
 use crate::util::time::Duration;
 use heapless::Vec;
 
 /// A user or group: a name or a number, empty for none.
 pub type AccountName = Vec<u8, NAME_MAX_BYTES>;
 
-/// The values of `sync`.
-const SYNC_NAMES: &[&str] = &["always", "never"];
+named_enum! {
+    /// The values of `sync`.
+    pub enum SyncMode {
+        /// The spool is synced.
+        Always = "always",
+        /// The spool is never synced: a power cut can lose jobs.
+        Never = "never",
+    }
+}
 
 /// A day in milliseconds, for bounds.
 const DAY: u32 = 86_400_000;
@@ -36,8 +44,8 @@ pub enum KeyKind {
     Duration(u32, u32, bool),
     /// A number between two bounds.
     Count(u32, u32),
-    /// A name of this list, stored as its index.
-    Choice(&'static [&'static str]),
+    /// A name of this list.
+    Choice(fn() -> &'static StringTable),
     /// True or false.
     Flag,
     /// A user or group.
@@ -71,7 +79,9 @@ pub(super) enum ConfigField<'c> {
     Path(&'c mut Path),
     Bytes(&'c mut u64),
     Number(&'c mut u32),
-    Index(&'c mut u8),
+    Level(&'c mut Level),
+    Timestamp(&'c mut TimestampFormat),
+    Sync(&'c mut SyncMode),
     Flag(&'c mut bool),
     Span(&'c mut Duration),
     Account(&'c mut AccountName),
@@ -81,7 +91,7 @@ pub(super) enum ConfigField<'c> {
     Name(&'c mut Vec<u8, METRICS_NAME_MAX_BYTES>),
 }
 
-/// A type of a field: its empty value, and its variant of [`ConfigField`].
+/// A type of a field: its empty value, whose bytes are zero, and its variant of [`ConfigField`].
 trait ConfigValue: Sized {
     const EMPTY: Self;
     fn field(&mut self) -> ConfigField<'_>;
@@ -103,7 +113,9 @@ config_values! {
     Path: Self::empty(), Path;
     u64: 0, Bytes;
     u32: 0, Number;
-    u8: 0, Index;
+    Level: Self::Debug, Level;
+    TimestampFormat: Self::Iso, Timestamp;
+    SyncMode: Self::Always, Sync;
     bool: false, Flag;
     Duration: Self::ZERO, Span;
     AccountName: Self::new(), Account;
@@ -126,7 +138,7 @@ macro_rules! config {
         }
 
         impl Config {
-            /// The value before [`Config::reset`].
+            /// The value before [`Config::reset`]. Its bytes are zero, so that it is not in the file.
             pub const EMPTY: Self =
                 Self { $($key: <$type as ConfigValue>::EMPTY,)* log_file_named: false };
 
@@ -188,10 +200,10 @@ config! {
     log_max: u64 = "10000", Size, RELOAD;
     /// The number of rotated logs that are kept.
     log_keep: u32 = "1", Count(1, LOG_KEEP_MAX), RELOAD;
-    /// The lowest level of lines that are written; an index of `Level::NAMES`.
-    log_level: u8 = "info", Choice(Level::NAMES), RELOAD;
-    /// The timestamp of lines; an index of `TimestampFormat::NAMES`.
-    log_time: u8 = "iso", Choice(TimestampFormat::NAMES), RELOAD;
+    /// The lowest level of lines that are written.
+    log_level: Level = "info", Choice(Level::names), RELOAD;
+    /// The timestamp of lines.
+    log_time: TimestampFormat = "iso", Choice(TimestampFormat::names), RELOAD;
     /// True if lines go to /dev/log too.
     syslog: bool = "false", Flag, RELOAD;
     /// The time between two heartbeats, and, without inotify, between two checks of the
@@ -209,8 +221,8 @@ config! {
     retry_delay: Duration = "1s", Duration(1, DAY, true), RELOAD;
     /// The number of jobs that can be waiting, running or dead at the same time.
     queue_max: u32 = "10000", Count(1, 10_000_000), RELOAD;
-    /// `always` or `never`: whether the spool is synced; an index of `SYNC_NAMES`.
-    sync: u8 = "always", Choice(SYNC_NAMES), RELOAD;
+    /// The syncing of the spool.
+    sync: SyncMode = "always", Choice(SyncMode::names), RELOAD;
     /// The time in which running jobs must end after TERM.
     stop_timeout: Duration = "10s", Duration(1, DAY, true), RELOAD;
     /// The user to become.
