@@ -115,7 +115,7 @@
 //!   `service/hub.rs`, which leaves to `service/base.rs` what every service
 //!   does. What it keeps beyond its frame is declared by `once!` of
 //!   `sys/once.rs`. Its socket is for those whom the configuration names,
-//!   or for everybody: `AccessPolicy::resolve` in `service/listener.rs`. A service without
+//!   or for everybody: `find_policy` in `service/listener.rs`. A service without
 //!   a socket has its own loop, as `supervisor` does. `tests/suite/packaging/manual` fails until
 //!   the completion is written anew, README.md and `init.d/zigsvc.default` name it,
 //!   the packages stop it when they are removed, `.ci/budget` and

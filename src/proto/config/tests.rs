@@ -206,7 +206,8 @@ fn every_key_accepts_its_own_default_and_describes_itself() {
     assert!(KEYS.len() <= 64, "the set of seen keys is a u64");
 }
 
-/// Returns a value of `key`, of which one of two is not its default.
+/// Returns a valid value of `key`. Of the values for two choices, one differs from the
+/// default.
 fn another(key: &Key, choice: usize) -> String {
     match key.kind {
         KeyKind::File(_) | KeyKind::Handler | KeyKind::Device | KeyKind::Paths => "/another".to_owned(),
