@@ -1,7 +1,8 @@
 //! `queue -`: every line of stdin becomes a job, none is lost, and what cannot
 //! be one is told.
 
-use super::support::{Beside, GATED, Peer, Played, full_device, start_script, unread, wait_for_begun};
+use super::support::{Beside, GATED, Peer, Played, full_device, unread, wait_for_begun};
+use crate::support::control::start_script;
 use crate::support::{Dir, alive, kill, processed, under_qemu, wait_for_jobs, wait_until};
 use core::time::Duration;
 use std::collections::BTreeSet;
