@@ -1,21 +1,23 @@
-//! The worker of the opener: serves the clients, and can do nothing else. The main process
-//! forks it, and it never executes a program. Before it accepts its first client it gives up
-//! its privileges, its root directory and all other descriptors. After that it makes no
+//! The worker of the opener: talks to the clients, and can do nothing else. It is forked
+//! from the main process and never executes a file. Before it accepts its first client it
+//! gives up its privileges, its root and all other descriptors. From then on it makes no
 //! system call that names a file.
 //!
 //! One turn: poll, answers of the main process, clients, new clients, a sign of life.
 //!
-//! The main process knows a client by its slot and its serial, so that an answer for a client
-//! that has left reaches no other client. A client gets one answer, and the connection ends.
+//! The main process knows a client by its slot and a serial, so that an answer for a client
+//! that has left reaches no other client. A client gets one answer, and then the end of the
+//! connection. `state/opener/worker_requests.rs` decides which client an answer is for.
 //!
-//! Changing this: the worker may pass on the bytes of a client, but never act on them.
+//! Changing this: the worker may pass on the words of a client, but never act on them.
 
-use crate::limits::{CLIENTS_MAX, POLL_MAX};
+use crate::limits::POLL_MAX;
 use crate::proto::opener::{DENIED, FILE, RequestId, TO_WORKER_BYTES, ToMain, ToWorker, path_request};
 use crate::service::base::PollSource;
 use crate::service::connections::{self, Connections, Server, Taken};
 use crate::service::listener::Acceptor;
 use crate::state::access::Access;
+use crate::state::opener::worker_requests::WorkerRequests;
 use crate::sys::identity::{self, Identity};
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Pid, Signal};
@@ -31,46 +33,42 @@ use heapless::Vec;
 
 /// The parts of the main process that its worker gets.
 pub(super) struct Start<'a> {
-    /// The connection to the main process.
+    /// The socket to the main process.
     pub(super) channel: OwnedFd,
     /// The listening socket.
     pub(super) listener: OwnedFd,
     /// The main process.
     pub(super) parent: Pid,
-    /// The user to become. Only root can become another user.
+    /// The user that the worker becomes; `None` without root.
     pub(super) identity: Option<&'a Identity>,
-    /// The name of a folder that becomes the root directory. Only root can change it.
+    /// The name of a folder that becomes the root. Only root can set it.
     pub(super) root: Option<Path>,
-    /// Maximum time between two signs of life.
+    /// The longest time between two signs of life.
     pub(super) interval: Duration,
 }
 
-/// The main process is gone or has sent an invalid message, so the worker ends.
+/// The main process has ended, or has sent a malformed message, so the worker exits.
 struct ChannelClosed;
 
 /// See the module's documentation.
 struct OpenerWorker {
     channel: OwnedFd,
-    /// The main process is gone.
+    /// The main process has ended.
     channel_closed: bool,
     acceptor: Acceptor,
     connections: &'static mut Connections,
-    /// The request of the client at each slot is with the main process.
-    waiting: [bool; CLIENTS_MAX],
-    interval: Duration,
-    /// When the next sign of life is due.
-    next_alive_at: Instant,
+    requests: WorkerRequests,
 }
 
-/// Runs the worker in the new process.
+/// Runs the worker. It is called in the new process.
 #[inline(never)]
 pub(super) fn run(start: Start<'_>) -> ! {
-    // A terminal's ^C is for the main process, which then closes the channel.
+    // The ^C of a terminal is for the main process, which then stops the worker.
     let _ = process::setsid();
     signal::reset_all();
     signal::ignore_broken_pipes();
-    // The other descriptors belong to values of the main process. This process neither uses
-    // nor drops those values.
+    // The other descriptors belong to values of the main process. None of these values is used
+    // or dropped here.
     fds::close_inherited(&[&start.channel, &start.listener]);
     let confined = fds::nullify(0, 2).and_then(|()| confine(&start));
     if let Err(failure) = confined {
@@ -87,10 +85,7 @@ pub(super) fn run(start: Start<'_>) -> ! {
         channel_closed: false,
         acceptor: Acceptor::new(listener),
         connections: connections::take(),
-        waiting: [false; CLIENTS_MAX],
-        interval,
-        // The first turn sends a sign of life, which says that the worker is ready.
-        next_alive_at: Instant::BOOT,
+        requests: WorkerRequests::new(interval),
     };
     memory::release_startup();
     let mut ready = Vec::new();
@@ -100,7 +95,7 @@ pub(super) fn run(start: Start<'_>) -> ! {
     process::exit(0)
 }
 
-/// Gives up all privileges. If there is no empty root directory, reports that and continues.
+/// Gives up all privileges. Without an empty root the worker continues, and reports that.
 fn confine(start: &Start<'_>) -> Result<(), Failure> {
     match start.identity {
         None => process::no_new_privileges()?,
@@ -124,7 +119,7 @@ impl OpenerWorker {
         let now = clock::now();
         let mut set = PollSet::new();
         set.read(&self.channel, PollSource::Other);
-        if let Some(fd) = self.acceptor.ready_fd(now).filter(|_| self.has_room()) {
+        if let Some(fd) = self.acceptor.ready_fd(now).filter(|_| self.requests.has_room()) {
             set.read(fd, PollSource::Listener);
         }
         for (slot, _) in self.connections.clients.connected() {
@@ -133,7 +128,7 @@ impl OpenerWorker {
             }
         }
         let due = earliest(self.acceptor.next_deadline(now), self.connections.clients.next_deadline());
-        let due = earliest(due, Some(self.next_alive_at));
+        let due = earliest(due, self.requests.next_deadline());
         set.wait(due.map(|at| now.until(at)));
         set.ready().collect()
     }
@@ -149,8 +144,7 @@ impl OpenerWorker {
         if ready.contains(&PollSource::Listener) {
             connections::accept(self, now);
         }
-        if self.next_alive_at.is_due(now) {
-            self.next_alive_at = now + self.interval;
+        if self.requests.poll(now) {
             let _ = self.send(&ToMain::Alive);
         }
         if self.channel_closed { Err(ChannelClosed) } else { Ok(()) }
@@ -167,20 +161,7 @@ impl OpenerWorker {
         sent
     }
 
-    fn is_waiting(&self, slot: usize) -> bool {
-        self.waiting.get(slot).copied().unwrap_or(false)
-    }
-
-    // ----- requests ---------------------------------------------------------
-
-    fn request_id(&self, slot: usize) -> Option<RequestId> {
-        let serial = self.connections.clients.get(slot)?.serial;
-        Some(RequestId { slot: u8::try_from(slot).ok()?, serial })
-    }
-
-    // ----- answers ----------------------------------------------------------
-
-    /// Carries out the decisions of the main process.
+    /// Takes the answers of the main process.
     fn take_answers(&mut self) -> Result<(), ChannelClosed> {
         loop {
             let mut bytes = [0; TO_WORKER_BYTES + 1];
@@ -191,73 +172,44 @@ impl OpenerWorker {
             };
             let message = bytes.get(..received.length).unwrap_or(&[]);
             match ToWorker::parse(message).map_err(|_| ChannelClosed)? {
-                ToWorker::Opened(request_id) => self.hand_over(request_id, received.fd),
-                ToWorker::Denied(request_id) => self.reply(request_id, DENIED),
-                ToWorker::Failed(request_id, errno) => {
+                ToWorker::Opened(id) => self.answer(id, received.fd.ok_or(Some(Errno::MFILE))),
+                ToWorker::Denied(id) => self.answer(id, Err(None)),
+                ToWorker::Failed(id, errno) => {
                     let errno = Errno::from_raw_os_error(i32::try_from(errno).unwrap_or(0));
-                    if let Some(slot) = self.slot_of(request_id) {
-                        self.reply_failure(slot, errno);
-                    }
+                    self.answer(id, Err(Some(errno)));
                 }
                 ToWorker::Listener(interval) => {
-                    // Without the descriptor a new worker is the better choice.
+                    // Without a free descriptor the worker is better started again.
                     self.acceptor = Acceptor::new(received.fd.ok_or(ChannelClosed)?);
-                    self.interval = Duration::from_ms(u64::from(interval));
-                    self.next_alive_at = Instant::BOOT;
+                    self.requests.set_interval(Duration::from_ms(u64::from(interval)));
                 }
             }
-            if !self.waiting.contains(&true) {
-                // Another message would wake the next turn.
+            if self.requests.is_idle() {
+                // Another message is rare, and wakes the next turn.
                 return Ok(());
             }
         }
     }
 
-    /// Returns the slot of the client that waits for this answer, if it is still connected.
-    fn slot_of(&self, request_id: RequestId) -> Option<usize> {
-        let slot = usize::from(request_id.slot);
-        (self.request_id(slot) == Some(request_id) && self.is_waiting(slot)).then_some(slot)
-    }
-
-    /// Sends the file to the client that waits for it. Closes the worker's copy.
-    fn hand_over(&mut self, request_id: RequestId, file: Option<OwnedFd>) {
-        let Some(slot) = self.slot_of(request_id) else { return };
+    /// Sends a client its answer and closes the connection: the file, or the error, where
+    /// `None` stands for a denial. The worker's copy of the file is closed in any case.
+    fn answer(&mut self, request_id: RequestId, file: Result<OwnedFd, Option<Errno>>) {
+        let Some(slot) = self.requests.slot_of(request_id) else { return };
         let Some(connection) = self.connections.fd(slot) else { return };
-        let sent = match &file {
-            Some(file) => fd_passing::send(connection, FILE, Some(file)).map_err(|failure| failure.errno),
-            None => Err(Errno::MFILE),
+        let send = |file: OwnedFd| {
+            fd_passing::send(connection, FILE, Some(&file)).map_err(|failure| Some(failure.errno))
         };
-        match sent {
-            Err(errno) => self.reply_failure(slot, errno),
-            Ok(_) => self.close(slot),
-        }
-    }
-
-    fn reply_failure(&mut self, slot: usize, errno: Errno) {
-        let mut text = [0; 48];
-        let mut out = Writer::new(&mut text);
-        push_failure(errno, &mut out);
-        self.finish(slot, out.as_bytes());
-    }
-
-    fn reply(&mut self, request_id: RequestId, text: &[u8]) {
-        if let Some(slot) = self.slot_of(request_id) {
-            self.finish(slot, text);
-        }
-    }
-
-    /// Sends the only answer that a client gets, and closes the connection.
-    fn finish(&mut self, slot: usize, text: &[u8]) {
-        if let Some(connection) = self.connections.fd(slot) {
-            let _ = socket::send(connection, text);
+        if let Err(error) = file.and_then(send) {
+            let mut text = [0; 48];
+            let mut out = Writer::new(&mut text);
+            match error {
+                Some(errno) => push_failure(errno, &mut out),
+                None => out.push(DENIED),
+            }
+            // The client was sent nothing before, so the socket has room.
+            let _ = socket::send(connection, out.as_bytes());
         }
         self.close(slot);
-    }
-
-    /// Returns true if a new client can be served: there is a slot, or a client that has
-    /// one did not ask yet.
-    fn has_room(&self) -> bool {
-        self.connections.clients.count() < CLIENTS_MAX || self.waiting.contains(&false)
     }
 }
 
@@ -273,14 +225,14 @@ impl Server for OpenerWorker {
     }
 
     fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer, Access)> {
-        if !self.has_room() || self.channel_closed {
+        if !self.requests.has_room() || self.channel_closed {
             return None;
         }
         self.acceptor.accept(now).map(|(fd, peer)| (fd, peer, Access::Guest))
     }
 
     fn eviction_candidate(&self, _: Access, _: Instant) -> Option<usize> {
-        self.connections.clients.longest_connected(&|slot| self.is_waiting(slot))
+        self.connections.clients.longest_connected(&|slot| self.requests.is_waiting(slot))
     }
 
     fn refuse(&self, _: &mut Writer<'_>) {}
@@ -291,7 +243,7 @@ impl Server for OpenerWorker {
     }
 
     fn can_read(&self, slot: usize) -> bool {
-        !self.is_waiting(slot)
+        !self.requests.is_waiting(slot)
     }
 
     /// Sends the request to the main process.
@@ -303,12 +255,11 @@ impl Server for OpenerWorker {
             return Taken::Close;
         }
         let Some(request) = path_request(input, client.ended) else { return Taken::Part(0) };
-        let Some(request_id) = self.request_id(slot) else { return Taken::Close };
+        let request_id = RequestId { slot: u8::try_from(slot).unwrap_or(u8::MAX), serial: client.serial };
         let Peer { pid, uid, .. } = self.connections.peer(slot);
         match self.send(&ToMain::Open { request_id, pid, uid, request }) {
             Ok(()) => {
-                self.next_alive_at = now + self.interval;
-                self.waiting.get_mut(slot).into_iter().for_each(|waiting| *waiting = true);
+                self.requests.on_sent(request_id, now);
                 Taken::Last(input.len())
             }
             Err(errno) => {
@@ -322,7 +273,7 @@ impl Server for OpenerWorker {
     }
 
     fn close(&mut self, slot: usize) {
-        self.waiting.get_mut(slot).into_iter().for_each(|waiting| *waiting = false);
+        self.requests.on_closed(slot);
         self.connections.close(slot);
     }
 }
