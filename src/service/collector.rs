@@ -63,17 +63,17 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
         values: 0,
     };
     base::announce(&mut collector);
-    while !collector.base.stopping {
-        collector.turn();
-    }
+    collector.run();
     collector.finish()
 }
 
 impl ServiceStatus for Collector {
+    #[unsafe(link_section = ".text.idle")]
     fn base(&self) -> &ServiceBase {
         &self.base
     }
 
+    #[unsafe(link_section = ".text.idle")]
     fn base_mut(&mut self) -> &mut ServiceBase {
         &mut self.base
     }
@@ -90,6 +90,16 @@ impl ServiceStatus for Collector {
 }
 
 impl Collector {
+    /// Runs turns until the service stops.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
+    fn run(&mut self) {
+        self.base.release_startup();
+        while !self.base.stopping {
+            self.turn();
+        }
+    }
+
     fn turn(&mut self) {
         let due = self.next_deadline();
         let clients: &Connections = self.clients;

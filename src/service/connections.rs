@@ -342,12 +342,14 @@ impl Connections {
 
     /// When a client that is stuck is to be closed, the earliest.
     #[must_use]
+    #[unsafe(link_section = ".text.idle")]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.connected().map(|(_, client)| client.next_deadline()).fold(None, earliest)
     }
 
     /// A client that is stuck for too long.
     #[must_use]
+    #[unsafe(link_section = ".text.idle")]
     pub fn expired(&self, now: Instant) -> Option<usize> {
         self.connected()
             .find(|(_, client)| client.next_deadline().is_some_and(|at| at.is_due(now)))

@@ -55,17 +55,17 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
         join_log_limit: RateLimit::default(),
     };
     base::announce(&mut hub);
-    while !hub.base.stopping {
-        hub.turn();
-    }
+    hub.run();
     hub.finish()
 }
 
 impl ServiceStatus for Hub {
+    #[unsafe(link_section = ".text.idle")]
     fn base(&self) -> &ServiceBase {
         &self.base
     }
 
+    #[unsafe(link_section = ".text.idle")]
     fn base_mut(&mut self) -> &mut ServiceBase {
         &mut self.base
     }
@@ -81,6 +81,16 @@ impl ServiceStatus for Hub {
 }
 
 impl Hub {
+    /// Runs turns until the service stops.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
+    fn run(&mut self) {
+        self.base.release_startup();
+        while !self.base.stopping {
+            self.turn();
+        }
+    }
+
     fn turn(&mut self) {
         let ready = self.base.wait(clock::now(), Some((self.clients, &|_| true)), None, &mut |_| {});
         let now = clock::now();

@@ -163,6 +163,7 @@ impl Listener {
     }
 
     /// Makes the socket again if its name is gone. (An abstract name cannot go.)
+    #[unsafe(link_section = ".text.idle")]
     pub fn check(&mut self) {
         if self.fd.is_none() || socket::is_abstract(&self.path) {
             return;

@@ -188,11 +188,13 @@ impl Log {
 
     /// Writes what was gathered. False: not every line since the last flush
     /// was taken by the file or by stderr.
+    #[unsafe(link_section = ".text.idle")]
     pub fn flush(&mut self) -> bool {
         self.write_out();
         core::mem::replace(&mut self.taken, true)
     }
 
+    #[unsafe(link_section = ".text.idle")]
     fn write_out(&mut self) {
         if self.buffer.is_empty() {
             return;

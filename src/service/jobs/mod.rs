@@ -108,9 +108,7 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     base::announce(jobs);
     // (the health file made a name, which is no reason to wake)
     jobs.on_inotify();
-    while !jobs.core.is_stopped() {
-        jobs.turn();
-    }
+    jobs.run();
     jobs.finish()
 }
 
@@ -132,6 +130,16 @@ fn rules(config: &Config) -> JobRules {
 }
 
 impl Jobs {
+    /// Runs turns until the service stops.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
+    fn run(&mut self) {
+        self.base.release_startup();
+        while !self.core.is_stopped() {
+            self.turn();
+        }
+    }
+
     // ----- one turn -------------------------------------------------------
 
     fn turn(&mut self) {
