@@ -10,7 +10,7 @@ use crate::proto::service::Service;
 use crate::service::lifecycle::{describe_at, exit};
 use crate::service::program;
 use crate::sys::spawn::execute;
-use crate::sys::{Errno, Failure, Op, OwnedFd, fd_passing, fds, file, poll, signal};
+use crate::sys::{AsFd, Errno, Failure, Op, OwnedFd, fd_passing, fds, file, poll, signal};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 
@@ -22,7 +22,7 @@ const NOT_EXECUTABLE: u8 = 126;
 /// The bytes of an answer in words.
 const ANSWER_TEXT_BYTES: usize = 64;
 
-/// `open PATH [-- CMD ARG...]`
+/// Runs `open PATH [-- CMD ARG...]`.
 pub(super) fn open(mut invocation: Invocation) -> CommandResult {
     let operands = &invocation.operands;
     let path = operands.get(0).unwrap_or(b"");
@@ -130,7 +130,7 @@ fn copy(invocation: &mut Invocation, path: &[u8], file: &OwnedFd) -> CommandResu
 fn become_program(invocation: &Invocation, file: OwnedFd) -> u8 {
     let word = invocation.operands.get(2).unwrap_or(b"");
     let program = program::find(&invocation.args, word, &invocation.memory.config_source.base);
-    if let Err(failure) = fds::replace(&file, 0) {
+    if let Err(failure) = fds::replace(file.as_fd(), 0) {
         return fail(exit::FAILED, &|out| failure.describe(out));
     }
     drop(file);

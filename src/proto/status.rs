@@ -153,6 +153,16 @@ mod tests {
     }
 
     #[test]
+    fn the_document_lists_every_metric_with_its_field() {
+        let document = include_str!("../../docs/control.md");
+        let rows = document.split("| field | ").nth(1).unwrap().lines().skip(2);
+        let rows = rows.take_while(|row| row.starts_with('|'));
+        assert!(rows.eq(METRICS.iter().map(|metric| {
+            format!("| `{}` | {} | `zigsvc_{}` |", metric.field, metric.help, metric.name)
+        })));
+    }
+
+    #[test]
     fn the_screen_names_fields_of_the_table() {
         for part in SCREEN.split('$').skip(1) {
             let name = part.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap();

@@ -16,14 +16,16 @@ use super::config_source::{InvalidConfig, ServiceFile, path_of};
 use super::connections::Connections;
 use super::heartbeat::Heartbeat;
 use super::lifecycle::{Process, StartReporter, describe_at, exit};
-use super::listener::{AccessPolicy, Listener, describe_unknown, open_and_drop};
+use super::listener::{Listener, describe_unknown, find_policy, open_and_drop};
 use super::log::Log;
 use super::memory::Memory;
 use super::reload::log_changes;
 use crate::limits::{NOTIFY_STATUS_BYTES, OPENER_SOCKET_BEATS, POLL_MAX};
 use crate::proto::service::Service;
 use crate::proto::status::{StatusField, push_field};
+use crate::state::access::AccessPolicy;
 use crate::state::degraded::{DegradedSet, DegradedState};
+use crate::sys::once::once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
@@ -59,6 +61,15 @@ pub enum PollSource {
 }
 
 impl PollSource {
+    /// Returns the slot of the client that is ready.
+    #[must_use]
+    pub fn client_slot(&self) -> Option<usize> {
+        match *self {
+            Self::Client(slot) => Some(slot.into()),
+            _ => None,
+        }
+    }
+
     /// Returns the client at `slot`.
     #[must_use]
     pub fn client(slot: usize) -> Self {
@@ -141,11 +152,17 @@ pub struct ServiceBase {
     pages_dirty: bool,
 }
 
+once! {
+    first
+    /// The base of this process's service. On the stack it would keep more pages in use.
+    static BASE: Vec<ServiceBase, 1> = Vec::new();
+}
+
 impl ServiceBase {
     /// Opens what every service needs, except its socket. A failure ends the process.
     #[inline(never)]
     #[must_use]
-    pub fn open(service: Service, parts: &'static mut Memory, reporter: StartReporter) -> Self {
+    pub fn open(service: Service, parts: &'static mut Memory, reporter: StartReporter) -> &'static mut Self {
         let Memory { scratch, config_source, config, candidate, log: log_buffer } = parts;
         let process = Process::prepare(service, config_source, config, candidate, reporter);
         let config = &*process.config;
@@ -155,7 +172,8 @@ impl ServiceBase {
         let owner = process.identity.as_ref().filter(|_| !stays);
         let log = Log::open(&process, &own(ServiceFile::Log), owner, log_buffer);
         let heartbeat = Heartbeat::new(own(ServiceFile::Health));
-        Self {
+        let base = BASE.take();
+        let _ = base.push(Self {
             service,
             process,
             log,
@@ -169,7 +187,9 @@ impl ServiceBase {
             logged: DegradedSet::NONE,
             alive: true,
             pages_dirty: false,
-        }
+        });
+        let Some(base) = base.first_mut() else { process::abort() };
+        base
     }
 
     /// Opens the socket and drops the privileges, and calls `then` as soon as they are dropped.
@@ -217,11 +237,11 @@ impl ServiceBase {
             due = earliest(due, self.heartbeat.next_deadline(self.beat_every()));
         }
         if let Some((clients, reads)) = clients {
-            due = earliest(due, self.listener.next_deadline(now));
-            if let Some(listener) = self.listener.fd().filter(|_| self.listener.accepts(now)) {
+            due = earliest(due, self.listener.acceptor.next_deadline(now));
+            if let Some(listener) = self.listener.acceptor.ready_fd(now) {
                 set.read(listener, PollSource::Listener);
             }
-            for (slot, _) in clients.connected() {
+            for (slot, _) in clients.clients.connected() {
                 if let Some((fd, interest)) = clients.interest(slot, reads(slot)) {
                     set.watch(fd.as_fd(), interest, PollSource::client(slot));
                 }
@@ -302,7 +322,7 @@ impl ServiceBase {
     pub fn degraded(&self) -> DegradedSet {
         self.logged
             .with(DegradedState::Socket, self.listener.failure().is_some())
-            .with(DegradedState::Descriptors, self.listener.is_out_of_descriptors())
+            .with(DegradedState::Descriptors, self.listener.acceptor.is_out_of_descriptors())
     }
 
     /// Returns the value of a field that every service has.
@@ -350,7 +370,7 @@ impl ServiceBase {
     fn load_candidate(&mut self, out: &mut Writer<'_>) -> Result<AccessPolicy, InvalidConfig> {
         let Process { config_source, candidate, .. } = &mut self.process;
         config_source.load(candidate, self.scratch, out)?;
-        AccessPolicy::resolve(self.service, candidate).map_err(|name| {
+        find_policy(self.service, candidate).map_err(|name| {
             describe_unknown(name, out);
             InvalidConfig
         })
@@ -392,7 +412,7 @@ impl ServiceBase {
     /// Ends a reload: makes the socket again if its rules or its name are others, and tells the
     /// service manager.
     pub fn finish_reload(&mut self) {
-        if self.listener.fd().is_some() {
+        if self.listener.acceptor.fd().is_some() {
             self.renew_socket();
         }
         self.process.notify.reloaded(true);

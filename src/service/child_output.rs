@@ -1,4 +1,4 @@
-//! What a program that we started writes, line by line into the log.
+//! Copies the output of a program that this process started to the log, line by line.
 
 use crate::limits::{OUTPUT_LINE_BYTES, OUTPUT_TURN_BYTES};
 use crate::service::log::Log;
@@ -6,27 +6,27 @@ use crate::sys::{Errno, Failure, OwnedFd, file};
 use crate::util::text::Writer;
 use heapless::Vec;
 
-/// The read end of a program's output, and the line that has not ended.
+/// The read end of a program's output, and the line that has not ended yet.
 pub struct ChildOutput {
-    /// Gone when the program closed the other end.
+    /// The read end. `None` after the program has closed the other end.
     pub pipe: Option<OwnedFd>,
     line: Vec<u8, OUTPUT_LINE_BYTES>,
-    /// Inside a line that was already cut.
+    /// True inside a line that was already logged with its end cut off.
     skipping: bool,
 }
 
-/// Writes who said it, in front of each line.
+/// Writes the name of the program before each line.
 pub type Prefix<'a> = &'a dyn Fn(&mut Writer<'_>);
 
 impl ChildOutput {
-    /// That of a program which was just started.
+    /// Returns the output of a program that was just started.
     #[must_use]
     pub fn new(pipe: Option<OwnedFd>) -> Self {
         Self { pipe, line: Vec::new(), skipping: false }
     }
 
-    /// Takes what the program wrote, up to one turn's share; true if there may be
-    /// more.
+    /// Reads up to [`OUTPUT_TURN_BYTES`] and logs the lines. Returns true if there may be more
+    /// to read.
     pub fn read(&mut self, log: &mut Log, scratch: &mut [u8], prefix: Prefix<'_>) -> bool {
         let Some(pipe) = &self.pipe else { return false };
         let buffer = scratch.get_mut(..OUTPUT_TURN_BYTES).unwrap_or(&mut []);
@@ -70,7 +70,7 @@ impl ChildOutput {
         }
     }
 
-    /// Logs the line that was gathered.
+    /// Logs the line that was collected.
     fn log_line(&mut self, log: &mut Log, prefix: Prefix<'_>, cut: bool) {
         let line = &self.line;
         log.info(&|out| {
@@ -83,10 +83,11 @@ impl ChildOutput {
         self.line.clear();
     }
 
-    /// The program ended: takes what is in the pipe, once, and closes it,
-    /// whoever else holds it. A last line without newline counts.
+    /// Logs the rest of the output after the program has ended, and closes the pipe, even if
+    /// another process still holds its other end. A last line without newline is logged, too.
     pub fn finish(&mut self, log: &mut Log, scratch: &mut [u8], prefix: Prefix<'_>) {
-        // A pipe holds 64 KiB by default; more comes from a survivor only.
+        // A pipe holds 64 KiB by default (pipe(7)). More can only come from a process that
+        // outlives the program.
         let mut turns = 65_536 / OUTPUT_TURN_BYTES;
         while turns > 0 && self.read(log, scratch, prefix) {
             turns = turns.saturating_sub(1);

@@ -1,6 +1,6 @@
-//! The health file: written after a finished turn of the loop, and only then.
-//! In place, because a rename each time would cost flash or wake watchers; a
-//! reader recognises a torn read by the two sequence numbers.
+//! The health file. It is written after a finished turn of the loop and at no other time. It
+//! is rewritten in place, because a rename would write metadata to flash and wake the watchers
+//! of the folder. A reader recognises a torn read by the two sequence numbers.
 
 use crate::limits::{HEARTBEAT_MIN, TORN_READS_MAX};
 use crate::proto::health::{BOOT_ID_BYTES, HealthRecord, ParseError, RECORD_BYTES, UNKNOWN_BOOT, Verdict};
@@ -9,10 +9,10 @@ use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, process};
 use crate::util::path::Path;
 use crate::util::time::{Duration, Instant};
 
-/// Where the kernel tells which boot this is (random(4)).
+/// The file with the id of this boot (random(4)).
 const BOOT_ID: &core::ffi::CStr = c"/proc/sys/kernel/random/boot_id";
 
-/// See the module's documentation.
+/// The heartbeat of a service, and the health file that it is written to.
 pub struct Heartbeat {
     path: Path,
     fd: Option<OwnedFd>,
@@ -22,12 +22,12 @@ pub struct Heartbeat {
     seq: u64,
     last_at: Instant,
     failure: Option<Failure>,
-    /// No health file is written.
+    /// True if no health file is written.
     disabled: bool,
 }
 
 impl Heartbeat {
-    /// One that writes to `path`; nothing is written yet.
+    /// Returns a heartbeat that will be written to `path`. Nothing is written yet.
     #[must_use]
     pub fn new(path: Path) -> Self {
         let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
@@ -44,7 +44,7 @@ impl Heartbeat {
         }
     }
 
-    /// Writes no health file from now on.
+    /// Stops writing the health file.
     pub fn disable(&mut self) {
         self.disabled = true;
     }
@@ -55,32 +55,34 @@ impl Heartbeat {
         self.disabled
     }
 
-    /// When the next beat is due at the latest; never before
-    /// [`Heartbeat::turn_finished`] would write it, or the loop would spin.
+    /// Returns the time at which the next heartbeat is due. It is not earlier than the time
+    /// from which [`Heartbeat::turn_finished`] writes it, because the loop would spin
+    /// otherwise.
     #[must_use]
     pub fn next_deadline(&self, interval: Duration) -> Option<Instant> {
         (!self.disabled).then(|| self.last_at + interval.at_least(HEARTBEAT_MIN))
     }
 
-    /// Which boot this is.
+    /// Returns the id of this boot.
     #[must_use]
     pub fn boot(&self) -> &[u8; BOOT_ID_BYTES] {
         &self.boot
     }
 
-    /// Where it is written.
+    /// Returns the path of the health file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Why the file cannot be written at the moment, if so.
+    /// Returns the reason why the file cannot be written, if the last attempt failed.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         self.failure
     }
 
-    /// A turn of the loop was finished at `now`; true if that was recorded.
+    /// Records that a turn of the loop was finished at `now`. Returns true if a heartbeat was
+    /// due.
     pub fn turn_finished(&mut self, now: Instant) -> bool {
         let due = !self.disabled && (self.seq == 0 || (self.last_at + HEARTBEAT_MIN).is_due(now));
         if due {
@@ -89,19 +91,20 @@ impl Heartbeat {
         due
     }
 
-    /// How many there were.
+    /// Returns the number of heartbeats since the start.
     #[must_use]
     pub fn beats(&self) -> u64 {
         self.seq
     }
 
-    /// The time since the last one.
+    /// Returns the time since the last heartbeat.
     #[must_use]
     pub fn age(&self, now: Instant) -> Duration {
         now.since(self.last_at)
     }
 
-    /// The first one, at the start; whoever waits for that is told if it fails.
+    /// Writes the first heartbeat, at the start. If that fails, the reporter warns the caller
+    /// of the start.
     pub fn begin(&mut self, now: Instant, reporter: &StartReporter) {
         self.beat(now);
         if let Some(failure) = self.failure {
@@ -112,7 +115,7 @@ impl Heartbeat {
         }
     }
 
-    /// Writes the next record.
+    /// Writes the next heartbeat.
     #[unsafe(link_section = ".text.idle")]
     pub fn beat(&mut self, now: Instant) {
         if self.disabled {
@@ -133,7 +136,8 @@ impl Heartbeat {
         self.create(bytes)
     }
 
-    /// A new file that is never seen empty: written under another name.
+    /// Creates a new file. It is written under another name first, so that no reader finds it
+    /// empty.
     fn create(&mut self, bytes: &[u8; RECORD_BYTES]) -> Result<(), Failure> {
         self.fd = None;
         let too_long = Failure { op: Op::Openat, errno: Errno::NAMETOOLONG };
@@ -152,7 +156,8 @@ impl Heartbeat {
         Ok(())
     }
 
-    /// A reload named another file.
+    /// Changes to another health file after a reload, and removes the old one. Does nothing if
+    /// `path` has not changed.
     pub fn move_to(&mut self, path: &Path) {
         if *path != self.path {
             self.remove();
@@ -160,7 +165,7 @@ impl Heartbeat {
         }
     }
 
-    /// A clean stop leaves none behind.
+    /// Removes the health file, which a clean stop does not leave.
     pub fn remove(&mut self) {
         if self.fd.take().is_some() {
             let _ = file::unlink(self.path.as_c_str());
@@ -168,7 +173,7 @@ impl Heartbeat {
     }
 }
 
-/// Which boot this is; [`UNKNOWN_BOOT`] without /proc.
+/// Returns the id of this boot, or [`UNKNOWN_BOOT`] without /proc.
 #[must_use]
 pub fn boot_id() -> [u8; BOOT_ID_BYTES] {
     let mut id = [0; BOOT_ID_BYTES];
@@ -178,20 +183,22 @@ pub fn boot_id() -> [u8; BOOT_ID_BYTES] {
     }
 }
 
-/// What a health file says of a process.
+/// The health of a process according to its health file.
 pub enum Health {
-    /// There is none.
+    /// There is no health file.
     Missing,
-    /// It is no heartbeat, or cannot be read.
+    /// The file is not a heartbeat, or cannot be read.
     Unreadable,
-    /// We lack what it takes to read it: that says nothing of the process.
+    /// This process lacks descriptors or memory to read the file. That is no evidence about
+    /// the other process.
     Unknown,
-    /// The heartbeat, and what it is worth.
+    /// The judgement of the heartbeat, and the heartbeat.
     Judged(Verdict, HealthRecord),
 }
 
-/// Reads the health file at `path`, and judges it at `now` of the boot `boot` for
-/// the process `pid`.
+/// Reads the health file at `path`, and judges it for the process `pid`. `boot` is the id of
+/// this boot, and `now` the time since it. A heartbeat older than `stale_after` is stale. A
+/// torn file is read up to [`TORN_READS_MAX`] times.
 #[must_use]
 pub fn probe(
     path: &Path,
@@ -205,7 +212,7 @@ pub fn probe(
         match file::read_path(path.as_c_str(), &mut bytes) {
             Ok(count) => match HealthRecord::parse(bytes.get(..count).unwrap_or(&[])) {
                 Ok(record) => {
-                    // (it may have been written after `now`)
+                    // The heartbeat may have been written after `now`.
                     let now = now.or_later(clock::now());
                     return Health::Judged(record.judge(pid, boot, now, stale_after), record);
                 }

@@ -106,28 +106,18 @@ impl StartReporter {
     fn report(&self, kind: u8, code: u8, text: &dyn Fn(&mut Writer<'_>)) {
         let level = if kind == WARNING { Level::Warn } else { Level::Error };
         let mut bytes = [0; REPORT_BYTES];
-        let (head, body) = bytes.split_at_mut(3);
-        head.copy_from_slice(&match self {
-            Self::Journal(_) => level.prefix(),
-            Self::Starter(_) | Self::Foreground(_) => [0, kind, code],
-        });
-        let (content, end) = body.split_at_mut(REPORT_BYTES - 4);
-        let mut out = Writer::new(content);
+        let mut out = Writer::new(&mut bytes);
+        match self {
+            Self::Starter(_) => out.push(&[kind, code]),
+            Self::Foreground(_) => {}
+            Self::Journal(_) => out.push(&level.prefix()),
+        }
         out.push_str("zigsvc: ");
         text(&mut out);
-        out.mark_cut();
-        let length = out.len();
-        if let Some(last) = end.first_mut() {
-            *last = b'\n';
-        }
-        if let Some(newline) = body.get_mut(length) {
-            *newline = b'\n';
-        }
-        let message = bytes.get(..length.saturating_add(4)).unwrap_or(&[]);
+        out.end_line();
         match self {
-            Self::Starter(pipe) => drop(file::write_all(pipe, message.get(1..).unwrap_or(&[]))),
-            Self::Foreground(_) => process::write_stderr(message.get(3..).unwrap_or(&[])),
-            Self::Journal(_) => process::write_stderr(message),
+            Self::Starter(pipe) => drop(file::write_all(pipe, out.as_bytes())),
+            Self::Foreground(_) | Self::Journal(_) => process::write_stderr(out.as_bytes()),
         }
     }
 

@@ -1,9 +1,9 @@
-//! The log: whole lines to a file that never outgrows its limit, to stderr in
-//! the foreground, and to syslog.
+//! The log of a service: whole lines, written to a file that is rotated at its limit, to
+//! stderr in the foreground, and to syslog.
 //!
-//! Lines are gathered in a buffer and written once per turn of the loop. The
-//! disk may fail: then lines are counted, and the count is the first line when
-//! it works again. Nothing here ever ends the service.
+//! Lines are collected in a buffer and written once in each turn of the loop. If the disk
+//! fails, the lost lines are counted, and their number is the first line after the failure. No
+//! error of the log ends the service.
 
 use crate::limits::{LOG_BUFFER_BYTES, LOG_LINE_BYTES, SYSLOG_MAX_BYTES};
 use crate::proto::config::Config;
@@ -18,38 +18,39 @@ use crate::util::text::Writer;
 use heapless::Vec;
 use ufmt::uwrite;
 
-/// See the module's documentation.
+/// The log of a service, with its outputs and its buffer.
 pub struct Log {
     file: Option<LogFile>,
     stderr: bool,
-    /// stderr wants priorities, and no dates.
+    /// True if stderr is a journal, which gets priorities instead of timestamps.
     journal: bool,
     syslog: Option<Syslog>,
     level: Level,
     stamp: TimestampFormat,
-    /// Whole lines that are not yet written.
+    /// Whole lines that are not written yet.
     buffer: &'static mut Vec<u8, LOG_BUFFER_BYTES>,
-    /// Whether every line since the last [`Log::flush`] was taken by a sink.
+    /// True if the file or stderr took each line since the last [`Log::flush`].
     taken: bool,
-    /// Lines that no longer can be written, and are not yet reported.
+    /// Lines that were lost and are not reported yet.
     lost: u64,
     counts: LogCounts,
 }
 
-/// What `status` tells about the log.
+/// The numbers of the log that `status` shows.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct LogCounts {
-    /// Rotations since start.
+    /// Rotations since the start.
     pub rotations: u64,
-    /// Lines lost since start.
+    /// Lines lost since the start.
     pub lost: u64,
 }
 
 impl Log {
-    /// A log as the configuration says. In the foreground it goes to stderr, as the
-    /// reporter wants it, and to the file only if that was named. The file is opened
-    /// before privileges are dropped, and belongs to `owner` from then on; if it cannot be
-    /// opened, whoever waits for the start is told, and each line tries again.
+    /// Opens the log that the configuration describes. In the foreground it writes to stderr,
+    /// in the format that the reporter chose, and to the file only if that was named. The file
+    /// is opened before privileges are dropped, and is given to `owner` if it is new. If it
+    /// cannot be opened, the reporter warns the caller of the start, and each flush tries
+    /// again.
     #[must_use]
     pub fn open(
         process: &Process,
@@ -86,7 +87,7 @@ impl Log {
         log
     }
 
-    /// Takes over a configuration, at start and at a reload.
+    /// Applies a configuration, at the start and at a reload.
     pub fn configure(&mut self, config: &Config, path: &Path, foreground: bool) {
         self.flush();
         self.level = Level::from_index(config.log_level);
@@ -104,64 +105,58 @@ impl Log {
         }
     }
 
-    /// Why the file cannot be written or rotated at the moment, if so.
+    /// Returns the reason why the file cannot be written or rotated at the moment, if there is
+    /// one.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         self.file.as_ref().and_then(|file| file.failure().or(file.rotate_failure()))
     }
 
-    /// What `status` tells.
+    /// Returns the numbers that `status` shows.
     #[must_use]
     pub fn counts(&self) -> LogCounts {
         self.counts
     }
 
-    /// One line. `text` writes it: constants as they are, everything that
-    /// comes from outside with [`Writer::push_escaped`].
+    /// Logs a line if its level is high enough. `text` writes it. It must write all external
+    /// bytes with [`Writer::push_escaped`].
     pub fn line(&mut self, level: Level, text: &dyn Fn(&mut Writer<'_>)) {
         if level >= self.level {
             self.emit(level, text);
         }
     }
 
-    /// A line at [`Level::Info`] that no level leaves out: it is a job.
+    /// Logs a job at [`Level::Info`]. The line is logged at any `log_level`, because it is the
+    /// result of the job.
     pub fn job(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.emit(Level::Info, text);
     }
 
-    /// A line at [`Level::Info`].
+    /// Logs a line at [`Level::Info`].
     pub fn info(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.line(Level::Info, text);
     }
 
-    /// A line at [`Level::Warn`].
+    /// Logs a line at [`Level::Warn`].
     pub fn warn(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.line(Level::Warn, text);
     }
 
-    /// A line at [`Level::Error`].
+    /// Logs a line at [`Level::Error`].
     pub fn error(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.line(Level::Error, text);
     }
 
     fn emit(&mut self, level: Level, text: &dyn Fn(&mut Writer<'_>)) {
         let mut bytes = [0; LOG_LINE_BYTES];
-        let (content, end) = bytes.split_at_mut(LOG_LINE_BYTES - 1);
-        let mut out = Writer::new(content);
+        let mut out = Writer::new(&mut bytes);
         self.stamp.emit(clock::wall(), &mut out);
         out.push_str(level.tag());
         let start = out.len();
         text(&mut out);
-        out.mark_cut();
-        let length = out.len();
         self.send_syslog(level, out.as_bytes().get(start..).unwrap_or(&[]));
-        if let Some(last) = end.first_mut() {
-            *last = b'\n';
-        }
-        if let Some(newline) = bytes.get_mut(length) {
-            *newline = b'\n';
-        }
-        self.append(bytes.get(..=length).unwrap_or(&[]));
+        out.end_line();
+        self.append(out.as_bytes());
     }
 
     fn send_syslog(&mut self, level: Level, text: &[u8]) {
@@ -169,11 +164,13 @@ impl Log {
         let mut buffer = [0; SYSLOG_MAX_BYTES];
         let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
         let datagram = emit_syslog(&mut buffer, level, pid, text);
-        // (lines lost on this way are not counted: syslogd is a guest)
+        // Lines that are lost on this way are not counted, because syslog is an addition to
+        // the log.
         syslog.send(datagram.as_bytes(), clock::now());
     }
 
-    /// Takes a whole line, rotating before it if it would pass the limit.
+    /// Appends a whole line to the buffer. Rotates the file before if the line would exceed
+    /// its limit.
     fn append(&mut self, line: &[u8]) {
         if self.buffer.len().saturating_add(line.len()) > LOG_BUFFER_BYTES {
             self.write_out();
@@ -186,8 +183,8 @@ impl Log {
         let _ = self.buffer.extend_from_slice(line);
     }
 
-    /// Writes what was gathered. False: not every line since the last flush
-    /// was taken by the file or by stderr.
+    /// Writes the collected lines. Returns true if the file or stderr took each line since the
+    /// last flush.
     #[unsafe(link_section = ".text.idle")]
     pub fn flush(&mut self) -> bool {
         self.write_out();
@@ -222,8 +219,8 @@ impl Log {
         self.buffer.clear();
     }
 
-    /// Writes the buffer to stderr, after saying what is missing there, if that
-    /// can be done without waiting for its reader.
+    /// Writes the buffer to stderr, after the number of lost lines if there is no file.
+    /// Returns true if that was possible without waiting for the reader of stderr.
     fn write_stderr(&mut self) -> bool {
         let fd = fds::borrow(2);
         if !poll::writable(fd) {
@@ -249,7 +246,8 @@ impl Log {
         written.is_ok()
     }
 
-    /// SIGUSR1: opens the file anew if it was moved away, else rotates it.
+    /// Opens the file again if it was moved away, and rotates it otherwise. SIGUSR1 asks for
+    /// this.
     pub fn rotate(&mut self) {
         self.write_out();
         self.rotate_now();
@@ -262,24 +260,24 @@ impl Log {
     }
 }
 
-/// Whether `more` bytes behind `pending` ones would pass the file's limit.
+/// Returns true if `more` bytes after the `pending` ones would exceed the limit of the file.
 fn is_full(file: &LogFile, pending: u64, more: u64) -> bool {
     let held = file.size().saturating_add(pending);
     let limit = file.limit();
     limit > 0 && held > 0 && held.saturating_add(more) > limit
 }
 
-/// Says in the file how many lines are missing there.
+/// Writes the number of lost lines to the file. Returns true if that succeeded.
 fn report_lost(file: &mut LogFile, lost: u64, stamp: TimestampFormat) -> bool {
     let mut bytes = [0; LOST_LINE_BYTES];
     let line = lost_line(&mut bytes, lost, stamp);
     file.write(line.as_bytes()) == line.len()
 }
 
-/// Bytes that [`lost_line`] needs.
+/// Bytes of the line that [`lost_line`] writes.
 const LOST_LINE_BYTES: usize = 96;
 
-/// `N log lines lost`.
+/// Writes the line `N log lines lost` with its timestamp.
 fn lost_line(buffer: &mut [u8; LOST_LINE_BYTES], lost: u64, stamp: TimestampFormat) -> Writer<'_> {
     let mut out = Writer::new(buffer);
     stamp.emit(clock::wall(), &mut out);
@@ -287,8 +285,8 @@ fn lost_line(buffer: &mut [u8; LOST_LINE_BYTES], lost: u64, stamp: TimestampForm
     out
 }
 
-/// Writes whole lines to a journal, at once. Apart from its caller, because of
-/// the memory.
+/// Writes whole lines to a journal, with one write. It is not inlined, because its buffer
+/// would be part of the caller's stack frame.
 #[inline(never)]
 fn write_for_journal(fd: BorrowedFd<'_>, lines: &[u8], stamp: TimestampFormat) -> Result<(), Failure> {
     let mut bytes = [0; LOG_BUFFER_BYTES];

@@ -63,29 +63,29 @@ degraded_states! {
         "the spool cannot be written or read, and jobs wait"
         "a disk that works again";
     SpoolFull "spool-full" Jobs
-        "the spool's disk has no room for new jobs, and the old ones go on"
-        "free space: old files, or a larger disk";
+        "the spool's disk has no room for new jobs, and queued jobs continue"
+        "free space on that disk";
     Log "log" Every
-        "the log cannot be written or rotated"
-        "a folder of the log that exists and can be written";
+        "the log cannot be written or rotated, and lines are lost"
+        "a folder that exists and can be written";
     Health "health" Every
         "the health file cannot be written"
-        "a folder of the health file that exists and can be written";
+        "a folder that exists and can be written";
     Socket "socket" Socket
-        "the socket is gone and cannot be made again"
-        "a folder of the socket that exists, and nothing else at its name";
+        "the socket was deleted and cannot be made again"
+        "a folder that exists, and no other file with its name";
     Descriptors "descriptors" Socket
-        "there were no descriptors for another connection"
-        "a higher limit of open files, or less clients";
+        "no more clients can be accepted"
+        "a higher limit of open files";
     Inotify "inotify" Jobs
-        "the queue file is looked at every `interval` instead of at once"
-        "a kernel with inotify, or a higher fs.inotify.max_user_instances, and a restart";
+        "there is no inotify, and the queue file is checked each `interval`"
+        "a restart on a kernel that has it";
     SyncNever "sync-never" Jobs
-        "`sync never` is configured, and a power cut loses jobs"
-        "`sync always`, if jobs matter";
+        "`sync` is `never`, and a power cut can lose jobs"
+        "`sync = \"always\"`";
     Watchdog "watchdog" Supervisor
         "the hardware watchdog cannot be opened or fed"
-        "a watchdog device that no other process holds";
+        "a device that no other process holds";
 }
 
 impl DegradedState {
@@ -171,6 +171,20 @@ mod tests {
             all = all.with(*state, true);
             assert_eq!(DegradedState::ALL.iter().filter(|other| other.name() == state.name()).count(), 1);
         }
+    }
+
+    #[test]
+    fn the_document_lists_every_state_with_its_cause_and_remedy() {
+        let document = include_str!("../../docs/control.md");
+        let rows = document.split("| degraded | ").nth(1).unwrap().lines().skip(2);
+        let rows = rows.take_while(|row| row.starts_with('|'));
+        let table = DegradedState::ALL.iter();
+        assert!(rows.eq(table.map(|state| format!(
+            "| `{}` | {} | {} |",
+            state.name(),
+            state.cause(),
+            state.remedy()
+        ))));
     }
 
     #[test]

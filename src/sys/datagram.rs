@@ -1,21 +1,21 @@
-//! Datagrams to a Unix socket that somebody else owns (unix(7)): sent without
-//! ever blocking, to whoever has the address at that moment.
+//! Datagrams to a Unix socket of another process (unix(7)), sent without blocking to the
+//! process that has the address at that moment.
 
 use super::socket::{self, SOCKET_PATH_MAX_BYTES};
 use super::{Errno, OwnedFd};
 use crate::util::path::Path;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
-/// An unconnected socket and where it sends to.
+/// An unconnected socket, and the address to which it sends.
 pub struct Sender {
     name: &'static [u8],
-    /// Kept once it is made: without descriptors it could not be made again.
+    /// Kept once it is made, because without free descriptors it could not be made again.
     socket: Option<OwnedFd>,
 }
 
 impl Sender {
-    /// To an absolute path, or to an abstract name that is written with `@` in
-    /// front. `None` if it is neither, or too long for the kernel.
+    /// Returns a sender to an absolute path, or to an abstract name that begins with `@`.
+    /// Returns `None` if `name` is neither, or too long for the kernel.
     #[must_use]
     pub fn to(name: &'static [u8]) -> Option<Self> {
         let good = match name {
@@ -26,26 +26,28 @@ impl Sender {
         good.then(|| Self { name, socket: open() })
     }
 
-    /// sendto(2). False: it was not taken; nobody is there, or their queue is
-    /// full.
+    /// Sends one datagram (sendto(2)).
+    ///
+    /// # Errors
+    /// No process has the address, or its queue is full.
     #[inline(never)]
-    pub fn send(&mut self, datagram: &[u8]) -> bool {
+    pub fn send(&mut self, datagram: &[u8]) -> Result<(), Errno> {
         if self.socket.is_none() {
             self.socket = open();
         }
         let address = Path::new(self.name).and_then(|name| socket::address(&name).ok());
-        let (Some(socket), Some(address)) = (&self.socket, address) else { return false };
+        let (Some(socket), Some(address)) = (&self.socket, address) else { return Err(Errno::MFILE) };
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         loop {
             match rustix::net::sendto(socket, datagram, flags, &address) {
                 Err(Errno::INTR) => {}
-                result => return result.is_ok(),
+                result => return result.map(drop),
             }
         }
     }
 }
 
-/// Close-on-exec from birth.
+/// Makes the socket.
 fn open() -> Option<OwnedFd> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()
 }

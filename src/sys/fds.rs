@@ -4,7 +4,7 @@
 
 use super::{Failure, Op, OwnedFd, WithOp, arch, file};
 use linux_raw_sys::ioctl::TCGETS;
-use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use rustix::fs::OFlags;
 use rustix::process::{Resource, getrlimit};
 
@@ -59,18 +59,22 @@ pub fn sanitize_stdio() -> Result<(), Failure> {
 pub fn nullify(first: i32, last: i32) -> Result<(), Failure> {
     let null = open_null()?;
     for number in first..=last {
-        replace(&null, number)?;
+        replace(null.as_fd(), number)?;
     }
     Ok(())
 }
 
-/// Makes `number` another name of `fd`, not close-on-exec (dup2(2)).
+/// Makes `number` another name of `fd`, not close-on-exec (dup2(2)). A descriptor that has this
+/// number already is closed.
 ///
 /// # Errors
 /// As the call says.
-pub fn replace(fd: &OwnedFd, number: i32) -> Result<(), Failure> {
-    // SAFETY: `number` is one of 0 to 2, which are always open; the temporary
-    // owner is given up again, so that nothing is closed.
+pub fn replace(fd: BorrowedFd<'_>, number: i32) -> Result<(), Failure> {
+    if fd.as_raw_fd() == number {
+        return rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).op(Op::Fcntl);
+    }
+    // SAFETY: `number` is a standard descriptor, which is always open, or one that a child between
+    // clone and exec does not use. The temporary owner is given up again, so nothing is closed.
     let mut target = unsafe { OwnedFd::from_raw_fd(number) };
     let result = rustix::io::dup2(fd, &mut target).op(Op::Dup2);
     let _ = target.into_raw_fd();

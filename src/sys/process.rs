@@ -18,6 +18,14 @@ pub enum Exit {
     Signal(u8),
 }
 
+impl Exit {
+    /// Returns the end that waitid(2) or wait4(2) reports.
+    fn new(signal: Option<i32>, status: Option<i32>) -> Self {
+        let byte = |number: i32| number.to_le_bytes()[0];
+        signal.map_or(Self::Code(status.map_or(0, byte)), |signal| Self::Signal(byte(signal)))
+    }
+}
+
 /// Which side of [`fork`] this is.
 pub enum Side {
     /// The new process.
@@ -115,10 +123,7 @@ pub fn ended(pid: Pid) -> Option<Exit> {
             Err(_) => return Some(Exit::Signal(0)),
         }
     };
-    Some(match status.terminating_signal() {
-        Some(signal) => Exit::Signal(signal.to_le_bytes()[0]),
-        None => Exit::Code(status.exit_status().map_or(0, |code| code.to_le_bytes()[0])),
-    })
+    Some(Exit::new(status.terminating_signal(), status.exit_status()))
 }
 
 /// Reaps any child that has ended; which, and how it did (wait4(2)).
@@ -128,16 +133,21 @@ pub fn reap_any() -> Option<(Pid, Exit)> {
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(ended) => {
                 let (pid, status) = ended?;
-                let exit = match status.terminating_signal() {
-                    Some(signal) => Exit::Signal(signal.to_le_bytes()[0]),
-                    None => Exit::Code(status.exit_status().map_or(0, |code| code.to_le_bytes()[0])),
-                };
-                return Some((pid, exit));
+                return Some((pid, Exit::new(status.terminating_signal(), status.exit_status())));
             }
             Err(Errno::INTR) => {}
             Err(_) => return None,
         }
     }
+}
+
+/// Makes the kernel send `signal` to this process when its parent ends (prctl(2),
+/// `PR_SET_PDEATHSIG`). Returns false if the parent is no longer `parent`. A change of the user
+/// undoes it.
+#[must_use]
+pub fn die_with(parent: Pid, signal: Signal) -> bool {
+    let _ = rustix::process::set_parent_process_death_signal(Some(signal));
+    rustix::process::getppid() == Some(parent)
 }
 
 /// Reaps the child `pid`, which has ended.

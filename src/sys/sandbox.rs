@@ -3,7 +3,7 @@
 
 use super::{Failure, Op, WithOp, file, process};
 use core::ffi::CStr;
-use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 /// Makes an empty folder the root: one that is made at `path` and removed again, so that
 /// nothing is left there, and nothing can be made in it.
@@ -30,13 +30,4 @@ pub fn limit() {
         let _ = rustix::process::setrlimit(resource, none);
     }
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-}
-
-/// Has the kernel kill us when process `parent` ends, which started us; false if it has
-/// ended already. To be called after every change of the user, which undoes it (prctl(2),
-/// `PR_SET_PDEATHSIG`).
-#[must_use]
-pub fn die_with(parent: Pid) -> bool {
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    rustix::process::getppid() == Some(parent)
 }

@@ -12,7 +12,7 @@ use core::ffi::{CStr, c_char};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicI32, Ordering};
 use linux_raw_sys::general::{CLONE_VFORK, CLONE_VM, SIGCHLD};
-use rustix::fd::AsRawFd;
+use rustix::fd::{AsFd, AsRawFd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal};
 
@@ -130,13 +130,13 @@ unsafe extern "C" fn child(setup: *const u8) -> ! {
         }
     }
     for number in 1..=2 {
-        if !duplicate(setup.output, number) {
+        if fds::replace(fds::borrow(setup.output), number).is_err() {
             process::exit(126);
         }
     }
     match role {
         Role::Handler => {}
-        Role::Service(report) if duplicate(report.as_raw_fd(), REPORT_FD) => {}
+        Role::Service(report) if fds::replace(report.as_fd(), REPORT_FD).is_ok() => {}
         Role::Service(_) => process::exit(126),
         Role::Foreign(folder) => drop(process::chdir(folder)),
     }
@@ -165,29 +165,10 @@ pub fn execute(path: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> E
     unsafe { runtime::execve(path, argv.as_ptr().cast(), envp.as_ptr().cast()) }
 }
 
-/// Has the kernel send `signal` when the process that starts us ends; we end now
-/// if it already has (prctl(2), `PR_SET_PDEATHSIG`).
+/// Ends this child when `parent` ends, by `signal`, or now if it has ended.
 fn die_with(parent: Pid, signal: Signal) {
-    let _ = rustix::process::set_parent_process_death_signal(Some(signal));
-    if rustix::process::getppid() != Some(parent) {
+    if !process::die_with(parent, signal) {
         process::exit(0);
-    }
-}
-
-/// dup2(2) to a number that the program inherits; what was there in this child
-/// is closed.
-fn duplicate(fd: i32, number: i32) -> bool {
-    if fd == number {
-        return rustix::io::fcntl_setfd(fds::borrow(fd), rustix::io::FdFlags::empty()).is_ok();
-    }
-    // SAFETY: `fd` is open, and the temporary owner is given up again; `number`
-    // is closed here if it was open, which nobody in this child misses.
-    unsafe {
-        use rustix::fd::{FromRawFd, IntoRawFd};
-        let mut target = OwnedFd::from_raw_fd(number);
-        let done = rustix::io::dup2(fds::borrow(fd), &mut target).is_ok();
-        let _ = target.into_raw_fd();
-        done
     }
 }
 

@@ -3,12 +3,11 @@
 
 use super::control::ControlServer;
 use super::orphans::Orphans;
-use super::status::describe_disk;
 use super::{Jobs, JobsStorage, STORAGE, rules};
 use crate::proto::service::Service;
 use crate::service::base::ServiceBase;
 use crate::service::connections;
-use crate::service::disk::SpoolDisk;
+use crate::service::disk::{SpoolDisk, describe_disk};
 use crate::service::lifecycle::{Process, StartReporter, ensure_folder, exit};
 use crate::service::memory::Memory;
 use crate::state::disk::DiskError;
@@ -22,7 +21,7 @@ impl Jobs {
     /// inlined: what it needs of the stack is free afterwards.)
     #[inline(never)]
     pub(super) fn open(parts: &'static mut Memory, reporter: StartReporter) -> &'static mut Self {
-        let mut base = ServiceBase::open(Service::Jobs, parts, reporter);
+        let base = ServiceBase::open(Service::Jobs, parts, reporter);
         let now = clock::now();
         let JobsStorage { service, core, workers, page } = STORAGE.take();
         open_folders(&base.process);
@@ -31,7 +30,7 @@ impl Jobs {
         base.open_socket(&mut |process| {
             spool_lock = Some(process.lock_also(&process.config.spool, b"lock"));
         });
-        let ServiceBase { process, log, heartbeat, scratch, .. } = &mut base;
+        let ServiceBase { process, log, heartbeat, scratch, .. } = &mut *base;
         let config = &*process.config;
         let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file) {
             Ok(disk) => disk,

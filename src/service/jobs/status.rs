@@ -5,11 +5,9 @@ use super::Jobs;
 use crate::proto::config::Handler;
 use crate::proto::status::StatusField;
 use crate::service::base::{ServiceBase, ServiceStatus};
-use crate::service::disk::SpoolDisk;
 use crate::service::lifecycle::describe_at;
 use crate::service::log::Log;
 use crate::state::degraded::{DegradedSet, DegradedState};
-use crate::state::disk::DiskError;
 use crate::state::spool::{Damage, IngestNotice, Recovery};
 use crate::state::window::{AttemptOutcome, JobState};
 use crate::sys::{Errno, Failure, Op, describe_errno, file};
@@ -86,11 +84,11 @@ impl Jobs {
 
 impl ServiceStatus for Jobs {
     fn base(&self) -> &ServiceBase {
-        &self.base
+        self.base
     }
 
     fn base_mut(&mut self) -> &mut ServiceBase {
-        &mut self.base
+        self.base
     }
 
     fn value(&self, field: StatusField, now: Instant) -> Option<u64> {
@@ -108,7 +106,7 @@ impl ServiceStatus for Jobs {
             StatusField::Room => u64::from(self.core.room()),
             StatusField::Fsyncs => self.core.spool.io_stats().syncs,
             StatusField::SpoolBytes => self.core.spool.io_stats().bytes,
-            StatusField::Clients => self.control.clients.count() as u64,
+            StatusField::Clients => self.control.connections.clients.count() as u64,
             StatusField::Denied => self.control.denials.count,
             StatusField::HealthAge => self.base.heartbeat.age(now).as_ms(),
             _ => return None,
@@ -146,12 +144,6 @@ pub(super) fn describe_outcome(outcome: AttemptOutcome, out: &mut Writer<'_>) {
         AttemptOutcome::NotStarted => uwrite!(out, "not started"),
         AttemptOutcome::TimedOut => uwrite!(out, "timed out"),
     };
-}
-
-pub(super) fn describe_disk(disk: &SpoolDisk, error: DiskError, out: &mut Writer<'_>) {
-    out.push_str(disk.failed_op);
-    out.push_str(": ");
-    describe_errno(Errno::from_raw_os_error(error.0), out);
 }
 
 /// What the ingest wants to be told.

@@ -78,7 +78,7 @@ enum WorkerMessage {
 
 /// See the module's documentation.
 struct Opener {
-    base: ServiceBase,
+    base: &'static mut ServiceBase,
     /// The targets of the entries of `allow`.
     resolved: &'static mut Resolved,
     /// The user of the worker.
@@ -97,7 +97,7 @@ struct Opener {
 /// because its caller's frame would hold the state of every service.
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
-    let mut base = ServiceBase::open(Service::Opener, parts, reporter);
+    let base = ServiceBase::open(Service::Opener, parts, reporter);
     let identity = base.process.identity.take();
     base.open_socket(&mut |_| {});
     let mut opener = Opener {
@@ -119,7 +119,7 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     opener.finish()
 }
 
-/// Returns the user of the worker: `user`, or else nobody. Without root it cannot be set.
+/// Returns the user of the worker: `user`, or else `nobody`. Without root it cannot be set.
 fn worker_identity(configured: Option<Identity>) -> Option<Identity> {
     if identity::effective_uid() != 0 {
         return None;
@@ -150,12 +150,12 @@ fn inspect_name(path: &Path, target: &mut [u8], errno: &mut Option<Errno>) -> No
 impl ServiceStatus for Opener {
     #[unsafe(link_section = ".text.idle")]
     fn base(&self) -> &ServiceBase {
-        &self.base
+        self.base
     }
 
     #[unsafe(link_section = ".text.idle")]
     fn base_mut(&mut self) -> &mut ServiceBase {
-        &mut self.base
+        self.base
     }
 
     fn value(&self, field: StatusField, _: Instant) -> Option<u64> {

@@ -9,7 +9,8 @@ use crate::proto::status::StatusField;
 use crate::service::base::{self, ServiceBase, ServiceStatus};
 use crate::service::lifecycle::{StartReport, next_report};
 use crate::state::degraded::{DegradedSet, DegradedState};
-use crate::state::supervisor::instance::{Event, ExitReason, Phase, Report};
+use crate::state::supervisor::decision::{Event, ExitReason, Report};
+use crate::state::supervisor::instance::Phase;
 use crate::state::supervisor::probe::ProbeError;
 use crate::sys::{Errno, Failure, clock, file, memory};
 use crate::util::text::Writer;
@@ -213,12 +214,12 @@ impl Supervisor {
 impl ServiceStatus for Supervisor {
     #[unsafe(link_section = ".text.idle")]
     fn base(&self) -> &ServiceBase {
-        &self.base
+        self.base
     }
 
     #[unsafe(link_section = ".text.idle")]
     fn base_mut(&mut self) -> &mut ServiceBase {
-        &mut self.base
+        self.base
     }
 
     fn value(&self, field: StatusField, _: Instant) -> Option<u64> {
