@@ -225,11 +225,13 @@ impl ServiceBase {
         now: Instant,
         clients: Option<(&'a Connections, &dyn Fn(usize) -> bool)>,
         due: Option<Instant>,
-        watch: &mut dyn FnMut(&mut PollSet<'a, PollSource>),
+        watch: Option<&mut dyn FnMut(&mut PollSet<'a, PollSource>)>,
     ) -> Vec<PollSource, POLL_MAX> {
         let mut set = PollSet::new();
         set.read(self.process.signals.fd(), PollSource::Signals);
-        watch(&mut set);
+        if let Some(watch) = watch {
+            watch(&mut set);
+        }
         let manager = self.process.notify.next_deadline().filter(|_| self.alive);
         let mut due = earliest(due, manager);
         if self.service != Service::Opener {

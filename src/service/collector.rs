@@ -105,7 +105,7 @@ impl Collector {
     fn turn(&mut self) {
         let due = self.next_deadline();
         let reads = |slot| self.can_read(slot);
-        let ready = self.base.wait(clock::now(), Some((self.connections, &reads)), due, &mut |_| {});
+        let ready = self.base.wait(clock::now(), Some((self.connections, &reads)), due, None);
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
             if let Some((_, why)) = arrived.stop() {
@@ -203,6 +203,7 @@ impl Collector {
 }
 
 impl Server for Collector {
+    #[unsafe(link_section = ".text.idle")]
     fn connections(&mut self) -> &mut Connections {
         self.connections
     }
@@ -261,6 +262,7 @@ impl Server for Collector {
     }
 
     /// Continues the dumps.
+    #[unsafe(link_section = ".text.idle")]
     fn before_requests(&mut self, now: Instant) {
         for slot in 0..CLIENTS_MAX {
             let stuck = self.connections.clients.get(slot).is_none_or(ClientSlot::is_stuck);

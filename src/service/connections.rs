@@ -71,6 +71,7 @@ pub trait Server {
     fn take(&mut self, slot: usize, input: &[u8], now: Instant, out: &mut Writer<'_>) -> Taken;
 
     /// Does what comes before the requests of this turn.
+    #[unsafe(link_section = ".text.idle")]
     fn before_requests(&mut self, _now: Instant) {}
 
     /// Continues after the client took some of its kept output.
@@ -131,6 +132,8 @@ pub fn accept_all(server: &mut dyn Server, now: Instant) {
 }
 
 /// Closes the clients that are stuck for too long.
+#[expect(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
 pub fn close_expired(server: &mut dyn Server, now: Instant) {
     for slot in server.connections().clients.expired(now) {
         server.close(slot);
@@ -140,6 +143,8 @@ pub fn close_expired(server: &mut dyn Server, now: Instant) {
 /// Serves the clients in `ready`, which poll(2) has reported, and those that are waiting
 /// for their turn: at most one buffer of requests from each.
 #[inline(never)]
+#[expect(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
 pub fn serve(server: &mut dyn Server, ready: &mut dyn Iterator<Item = usize>, now: Instant) {
     let mut asks = [false; CLIENTS_MAX];
     for slot in ready {

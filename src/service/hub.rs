@@ -89,7 +89,7 @@ impl Hub {
     }
 
     fn turn(&mut self) {
-        let ready = self.base.wait(clock::now(), Some((self.connections, &|_| true)), None, &mut |_| {});
+        let ready = self.base.wait(clock::now(), Some((self.connections, &|_| true)), None, None);
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
             if let Some((_, why)) = arrived.stop() {
@@ -155,6 +155,7 @@ impl Hub {
 }
 
 impl Server for Hub {
+    #[unsafe(link_section = ".text.idle")]
     fn connections(&mut self) -> &mut Connections {
         self.connections
     }

@@ -278,12 +278,14 @@ impl Clients {
 
     /// Returns the earliest moment at which a client is closed because it is stuck.
     #[must_use]
+    #[unsafe(link_section = ".text.idle")]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.connected().map(|(_, client)| client.next_deadline()).fold(None, earliest)
     }
 
     /// Returns the clients that are stuck for too long.
     #[must_use]
+    #[unsafe(link_section = ".text.idle")]
     pub fn expired(&self, now: Instant) -> Vec<usize, CLIENTS_MAX> {
         let is_due = |client: &ClientSlot| client.next_deadline().is_some_and(|at| at.is_due(now));
         self.connected().filter(|(_, client)| is_due(client)).map(|(slot, _)| slot).collect()

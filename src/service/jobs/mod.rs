@@ -184,16 +184,21 @@ impl Jobs {
         let now = clock::now();
         let reads = |client_slot| self.control.can_read(client_slot);
         let clients: &Connections = self.control.connections;
-        self.base.wait(now, Some((clients, &reads)), self.next_deadline(now), &mut |set| {
-            if let Some(inotify) = &self.disk.inotify {
-                set.read(inotify.fd(), PollSource::Other);
-            }
-            for (index, worker) in (0..).zip(self.workers.iter()) {
-                if let Some(output) = &worker.output.pipe {
-                    set.read(output, PollSource::Output(index));
+        self.base.wait(
+            now,
+            Some((clients, &reads)),
+            self.next_deadline(now),
+            Some(&mut |set| {
+                if let Some(inotify) = &self.disk.inotify {
+                    set.read(inotify.fd(), PollSource::Other);
                 }
-            }
-        })
+                for (index, worker) in (0..).zip(self.workers.iter()) {
+                    if let Some(output) = &worker.output.pipe {
+                        set.read(output, PollSource::Output(index));
+                    }
+                }
+            }),
+        )
     }
 
     /// The nearest moment at which there is something to do.

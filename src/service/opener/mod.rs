@@ -185,11 +185,16 @@ impl Opener {
     fn turn(&mut self) {
         let due = self.monitor.next_deadline(self.base.process.config.stale_after);
         let channel = self.worker.as_ref().map(|worker| &worker.channel);
-        let ready = self.base.wait(clock::now(), None, due, &mut |set| {
-            if let Some(channel) = channel {
-                set.read(channel, PollSource::Other);
-            }
-        });
+        let ready = self.base.wait(
+            clock::now(),
+            None,
+            due,
+            Some(&mut |set| {
+                if let Some(channel) = channel {
+                    set.read(channel, PollSource::Other);
+                }
+            }),
+        );
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
             self.on_signals(arrived, now);
