@@ -70,7 +70,12 @@ pub trait Server {
     /// Handles the beginning of the client's input and writes the answer.
     fn take(&mut self, slot: usize, input: &[u8], now: Instant, out: &mut Writer<'_>) -> Taken;
 
+<<<<<<< HEAD
     /// Prepares for the requests of this turn.
+=======
+    /// Does what comes before the requests of this turn.
+    #[unsafe(link_section = ".text.idle")]
+>>>>>>> f
     fn before_requests(&mut self, _now: Instant) {}
 
     /// Continues after the client took some of its kept output.
@@ -131,6 +136,8 @@ pub fn accept_all(server: &mut dyn Server, now: Instant) {
 }
 
 /// Closes the clients that are stuck for too long.
+#[expect(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
 pub fn close_expired(server: &mut dyn Server, now: Instant) {
     while let Some(slot) = server.connections().clients.expired(now) {
         server.close(slot);
@@ -140,6 +147,8 @@ pub fn close_expired(server: &mut dyn Server, now: Instant) {
 /// Serves the clients in `ready`, which poll(2) has reported, and those that are waiting
 /// for their turn: at most one buffer of requests from each.
 #[inline(never)]
+#[expect(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
 pub fn serve(server: &mut dyn Server, ready: &mut dyn Iterator<Item = usize>, now: Instant) {
     let mut asks = [false; CLIENTS_MAX];
     for slot in ready {

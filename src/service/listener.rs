@@ -154,6 +154,7 @@ impl Listener {
     }
 
     /// Makes the socket again if its file was deleted. An abstract name cannot be deleted.
+    #[unsafe(link_section = ".text.idle")]
     pub fn check(&mut self) {
         if self.acceptor.fd.is_none() || socket::is_abstract(&self.path) {
             return;

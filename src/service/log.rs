@@ -185,11 +185,13 @@ impl Log {
 
     /// Writes the collected lines. Returns true if the file or stderr took each line since the
     /// last flush.
+    #[unsafe(link_section = ".text.idle")]
     pub fn flush(&mut self) -> bool {
         self.write_out();
         core::mem::replace(&mut self.taken, true)
     }
 
+    #[unsafe(link_section = ".text.idle")]
     fn write_out(&mut self) {
         if self.buffer.is_empty() {
             return;

@@ -277,13 +277,19 @@ impl Clients {
 
     /// Returns the earliest moment at which a client is closed because it is stuck.
     #[must_use]
+    #[unsafe(link_section = ".text.idle")]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.connected().map(|(_, client)| client.next_deadline()).fold(None, earliest)
     }
 
     /// Returns a client that is stuck for too long, if there is one.
     #[must_use]
+<<<<<<< HEAD
     pub fn expired(&self, now: Instant) -> Option<usize> {
+=======
+    #[unsafe(link_section = ".text.idle")]
+    pub fn expired(&self, now: Instant) -> Vec<usize, CLIENTS_MAX> {
+>>>>>>> f
         let is_due = |client: &ClientSlot| client.next_deadline().is_some_and(|at| at.is_due(now));
         self.connected().find(|(_, client)| is_due(client)).map(|(slot, _)| slot)
     }
