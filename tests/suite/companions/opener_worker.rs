@@ -13,7 +13,7 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::Instant;
-use zigsvc::limits::CLIENT_IDLE_MS;
+use zigsvc::limits::CLIENT_IDLE;
 
 fn folder() -> Dir {
     let dir = Dir::new();
@@ -427,13 +427,13 @@ fn half_a_request_is_closed_after_thirty_seconds() {
     let (silent, half) = (Client::new(&dir), Client::new(&dir));
     let begun = Instant::now();
     half.send("/half");
-    assert!(half.is_silent_for(Duration::from_millis(CLIENT_IDLE_MS / 2)));
+    assert!(half.is_silent_for(Duration::from_millis(CLIENT_IDLE.as_ms() / 2)));
     half.send("/more of it");
     assert_eq!(half.try_answer().map(|answer| answer.text).unwrap_or_default(), "");
     let took = begun.elapsed();
     assert!(
-        took >= Duration::from_millis(CLIENT_IDLE_MS - 500)
-            && took < Duration::from_millis(CLIENT_IDLE_MS + 14_000),
+        took >= Duration::from_millis(CLIENT_IDLE.as_ms() - 500)
+            && took < Duration::from_millis(CLIENT_IDLE.as_ms() + 14_000),
         "{took:?}"
     );
     silent.send(format!("{}\n", dir.path("public").display()));

@@ -16,7 +16,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread::JoinHandle;
-use zigsvc::limits::COPY_RETRY_MS;
+use zigsvc::limits::COPY_RETRY;
 
 /// `zigsvc log ARGS... DIR/log`, which reads what the test writes.
 struct Logger {
@@ -639,7 +639,7 @@ fn a_file_that_may_not_grow_is_waited_for_without_being_busy() {
     let measuring = crate::support::measuring();
     wait_until("it sleeps", || {
         let before = crate::support::control::ticks(logger.pid());
-        let_pass(COPY_RETRY_MS);
+        let_pass(COPY_RETRY);
         crate::support::control::ticks(logger.pid()) == before
     });
     drop(measuring);
@@ -886,7 +886,7 @@ fn it_takes_no_memory_from_the_kernel_and_sleeps_while_nothing_comes() {
     let switches = || crate::support::proc_status(logger.pid(), "voluntary_ctxt_switches");
     wait_until("it sleeps", || {
         let before = switches();
-        let_pass(COPY_RETRY_MS);
+        let_pass(COPY_RETRY);
         switches() == before
     });
     let anonymous: u32 =

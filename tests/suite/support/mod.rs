@@ -411,10 +411,11 @@ pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> boo
     }
 }
 
-/// Waits for a constant of the program to pass, in milliseconds, and a little longer. For a
+/// Waits for a constant of the program to pass, and a little longer. For a
 /// test of what does *not* happen in that time, or that needs the program to look once more.
-pub fn let_pass(constant_ms: u64) {
-    std::thread::sleep(Duration::from_millis(constant_ms + constant_ms / 20 + 200));
+pub fn let_pass(constant: zigsvc::util::time::Duration) {
+    let ms = constant.as_ms();
+    std::thread::sleep(Duration::from_millis(ms + ms / 20 + 200));
 }
 
 /// Waits until `jobs` has ended a turn of its loop that began after this call.
