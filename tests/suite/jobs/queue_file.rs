@@ -4,8 +4,8 @@
 use crate::support::control::{start, ticks};
 use crate::support::random::Random;
 use crate::support::{
-    Dir, alive, is_root, kill, let_pass, log_lines_matching, logged_number, measuring, processed, require,
-    require_tool, under_qemu, wait_for_jobs, wait_for_log, wait_for_turn, wait_until,
+    Dir, alive, is_root, kill, let_pass, log_lines_matching, logged_number, measuring, processed, program,
+    require, require_tool, under_qemu, wait_for_jobs, wait_for_log, wait_for_turn, wait_until,
 };
 use core::time::Duration;
 use std::fs;
@@ -113,6 +113,7 @@ fn blanks_are_trimmed_and_empty_lines_skipped() {
 
 #[test]
 fn a_line_that_comes_in_pieces_is_one_job_and_the_last_one_needs_no_newline() {
+    let _measuring = measuring();
     let dir = Dir::new();
     let pid = start(&dir, &[]);
     // The writer holds one file open over several claims.
@@ -130,7 +131,6 @@ fn a_line_that_comes_in_pieces_is_one_job_and_the_last_one_needs_no_newline() {
     wait_for_jobs(&dir, 4);
     assert_eq!(processed(&dir)[3], "three");
     drop(file);
-    let _measuring = measuring();
     let before = ticks(pid);
     wait_for_jobs(&dir, 5);
     assert!(written.elapsed() >= Duration::from_millis(CLAIM_QUIET.as_ms() - 500), "{:?}", written.elapsed());
@@ -213,7 +213,7 @@ fn without_inotify_the_queue_file_and_its_claims_are_looked_at_each_interval() {
     let mut inner = dir.command();
     inner.args(["-o", "interval=200ms", "start"]);
     let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
-    let mut command = std::process::Command::new("unshare");
+    let mut command = program("unshare");
     command.args(["-Ur", "sh", "-c", script, "sh"]).arg(inner.get_program()).args(inner.get_args());
     let ran = crate::support::finish(command, None);
     if !require(ran.code == 0, "no user namespace in which inotify can be forbidden") {
@@ -287,6 +287,7 @@ fn a_full_queue_waits_quietly_also_with_many_quiet_claims() {
 
 #[test]
 fn as_many_claims_as_can_be_open_are_read_in_their_order_and_the_queue_file_waits() {
+    let _measuring = measuring();
     let dir = Dir::new();
     for number in 1..=32 {
         dir.write(&format!("queue.claim-{number}"), format!("claim {number}\n"));
@@ -294,7 +295,6 @@ fn as_many_claims_as_can_be_open_are_read_in_their_order_and_the_queue_file_wait
     dir.append("queue", "the file\n");
     let pid = start(&dir, &[]);
     wait_for_jobs(&dir, 32);
-    let _measuring = measuring();
     let before = ticks(pid);
     let_pass(CLAIM_EVERY);
     assert!(ticks(pid) - before < 20, "busy waiting for a free place");
