@@ -250,7 +250,7 @@ impl Server for OpenerWorker {
     fn take(&mut self, slot: usize, input: &[u8], now: Instant, out: &mut Writer<'_>) -> Taken {
         let Some(client) = self.connections.clients.get(slot) else { return Taken::Close };
         if input.is_empty() && client.ended {
-            // The client asked for nothing, so the main process need not log it.
+            // The client asked for nothing, so the main process does not have to log it.
             out.push(DENIED);
             return Taken::Close;
         }
