@@ -38,6 +38,7 @@ use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
 use crate::state::supervisor::Supervision;
 use crate::state::supervisor::decision::Rules;
+use crate::state::supervisor::instance::Phase;
 use crate::sys::clock;
 use crate::sys::once::once;
 use crate::sys::process::Signal;
@@ -198,8 +199,9 @@ impl Supervisor {
     fn finish(&mut self) -> u8 {
         self.announce();
         self.watchdog.disarm(&mut self.base.log);
-        for index in self.supervision.unkillable() {
-            let Some(managed) = self.managed.get(index) else { continue };
+        let instances = self.managed.iter().zip(self.supervision.instances());
+        for (managed, _) in instances.filter(|(_, instance)| matches!(instance.phase(), Phase::Unkillable(_)))
+        {
             self.base.log.error(&|out| {
                 self.launch.push_name(managed.kind, out);
                 out.push_str(": left behind, as it cannot be killed");
