@@ -70,12 +70,8 @@ pub trait Server {
     /// Handles the beginning of the client's input and writes the answer.
     fn take(&mut self, slot: usize, input: &[u8], now: Instant, out: &mut Writer<'_>) -> Taken;
 
-<<<<<<< HEAD
     /// Prepares for the requests of this turn.
-=======
-    /// Does what comes before the requests of this turn.
     #[unsafe(link_section = ".text.idle")]
->>>>>>> f
     fn before_requests(&mut self, _now: Instant) {}
 
     /// Continues after the client took some of its kept output.

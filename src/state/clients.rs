@@ -284,12 +284,8 @@ impl Clients {
 
     /// Returns a client that is stuck for too long, if there is one.
     #[must_use]
-<<<<<<< HEAD
-    pub fn expired(&self, now: Instant) -> Option<usize> {
-=======
     #[unsafe(link_section = ".text.idle")]
-    pub fn expired(&self, now: Instant) -> Vec<usize, CLIENTS_MAX> {
->>>>>>> f
+    pub fn expired(&self, now: Instant) -> Option<usize> {
         let is_due = |client: &ClientSlot| client.next_deadline().is_some_and(|at| at.is_due(now));
         self.connected().find(|(_, client)| is_due(client)).map(|(slot, _)| slot)
     }
