@@ -138,24 +138,13 @@ impl Supervisor {
     #[unsafe(link_section = ".text.idle")]
     fn wait(&self) -> Vec<PollSource, POLL_MAX> {
         let due = earliest(self.supervision.next_deadline(), self.watchdog.next_deadline());
-        self.base.wait(
-            clock::now(),
-            None,
-            due,
-            Some(&mut |set| {
-                for (index, managed) in (0..).zip(self.managed.iter()) {
-                    if let Some(pidfd) = &managed.pidfd {
-                        set.read(pidfd, PollSource::End(index));
-                    }
-                    if let Some(reports) = &managed.reports {
-                        set.read(reports, PollSource::Report(index));
-                    }
-                    if let Some(output) = &managed.output.pipe {
-                        set.read(output, PollSource::Output(index));
-                    }
-                }
-            }),
-        )
+        let mut own = (0..).zip(self.managed.iter()).flat_map(|(index, managed)| {
+            let pidfd = managed.pidfd.iter().map(move |fd| (fd, PollSource::End(index)));
+            let reports = managed.reports.iter().map(move |fd| (fd, PollSource::Report(index)));
+            let output = managed.output.pipe.iter().map(move |fd| (fd, PollSource::Output(index)));
+            pidfd.chain(reports).chain(output)
+        });
+        self.base.wait(clock::now(), None, due, &mut own)
     }
 
     fn on_signals(&mut self, arrived: Arrived, now: Instant) {
