@@ -1,32 +1,33 @@
-//! What a program that we started writes, line by line into the log.
+//! The output of a program that a service started, line by line into the log.
 
 use crate::limits::{OUTPUT_LINE_BYTES, OUTPUT_TURN_BYTES};
 use crate::service::log::Log;
 use crate::sys::{Errno, Failure, OwnedFd, file};
+use crate::util::lines::find_newline;
 use crate::util::text::Writer;
 use heapless::Vec;
 
 /// The read end of a program's output, and the line that has not ended.
 pub struct ChildOutput {
-    /// Gone when the program closed the other end.
+    /// The read end. `None` after the program closed the other end.
     pub pipe: Option<OwnedFd>,
     line: Vec<u8, OUTPUT_LINE_BYTES>,
-    /// Inside a line that was already cut.
+    /// The rest of a line that was cut is being skipped.
     skipping: bool,
 }
 
-/// Writes who said it, in front of each line.
+/// Writes the name of the program before each line.
 pub type Prefix<'a> = &'a dyn Fn(&mut Writer<'_>);
 
 impl ChildOutput {
-    /// That of a program which was just started.
+    /// Returns the output of a program that has just started.
     #[must_use]
     pub fn new(pipe: Option<OwnedFd>) -> Self {
         Self { pipe, line: Vec::new(), skipping: false }
     }
 
-    /// Takes what the program wrote, up to one turn's share; true if there may be
-    /// more.
+    /// Reads the output, up to one turn's share, and logs its whole lines. Returns true if there
+    /// may be more.
     pub fn read(&mut self, log: &mut Log, scratch: &mut [u8], prefix: Prefix<'_>) -> bool {
         let Some(pipe) = &self.pipe else { return false };
         let buffer = scratch.get_mut(..OUTPUT_TURN_BYTES).unwrap_or(&mut []);
@@ -45,14 +46,9 @@ impl ChildOutput {
 
     fn take(&mut self, mut bytes: &[u8], log: &mut Log, prefix: Prefix<'_>) {
         while !bytes.is_empty() {
-            let end = bytes.iter().position(|byte| *byte == b'\n');
-            let (part, rest) = match end {
-                Some(end) => {
-                    (bytes.get(..end).unwrap_or(&[]), bytes.get(end.saturating_add(1)..).unwrap_or(&[]))
-                }
-                None => (bytes, &[][..]),
-            };
-            bytes = rest;
+            let end = find_newline(bytes);
+            let (part, rest) = bytes.split_at_checked(end.unwrap_or(bytes.len())).unwrap_or_default();
+            bytes = rest.get(1..).unwrap_or(&[]);
             if !self.skipping {
                 let fits = part.len().min(OUTPUT_LINE_BYTES.saturating_sub(self.line.len()));
                 let _ = self.line.extend_from_slice(part.get(..fits).unwrap_or(&[]));
@@ -70,7 +66,7 @@ impl ChildOutput {
         }
     }
 
-    /// Logs the line that was gathered.
+    /// Logs the line that is held.
     fn log_line(&mut self, log: &mut Log, prefix: Prefix<'_>, cut: bool) {
         let line = &self.line;
         log.info(&|out| {
@@ -83,10 +79,10 @@ impl ChildOutput {
         self.line.clear();
     }
 
-    /// The program ended: takes what is in the pipe, once, and closes it,
-    /// whoever else holds it. A last line without newline counts.
+    /// Reads the rest of the output of a program that has ended, and closes the pipe, even if another
+    /// process holds it. A last line without a newline is logged, too.
     pub fn finish(&mut self, log: &mut Log, scratch: &mut [u8], prefix: Prefix<'_>) {
-        // A pipe holds 64 KiB by default; more comes from a survivor only.
+        // A pipe holds 64 KiB by default. More can come only from a child of the program.
         let mut turns = 65_536 / OUTPUT_TURN_BYTES;
         while turns > 0 && self.read(log, scratch, prefix) {
             turns = turns.saturating_sub(1);

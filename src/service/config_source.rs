@@ -1,5 +1,5 @@
-//! Where the configuration is, and how it is read: defaults, then the file,
-//! then the options of the command line, each over the one before.
+//! The source of the configuration: defaults, then the file, then the options of the command
+//! line. Each overrides the one before.
 
 use crate::limits::OVERRIDES_MAX;
 use crate::proto::config::Config;
@@ -16,21 +16,21 @@ use ufmt::uwrite;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InvalidConfig;
 
-/// What the command line says about the configuration; kept for reloads.
+/// The part of the command line that is about the configuration. It is kept for reloads.
 pub struct ConfigSource {
-    /// The working directory at start: relative paths are below it.
+    /// The working directory at the start. Relative paths are below it.
     pub base: Path,
     /// The folder of the files; empty for the places of the system.
     pub folder: Path,
     /// The file; empty for none.
     pub file: Path,
-    /// Whether the file was named, so that it must exist.
+    /// The file was named, so that it must exist.
     pub file_named: bool,
     /// The log file counts as named, so that the log goes there also in the foreground.
     pub log_file_named: bool,
     /// The values of `-o`, in order.
     pub overrides: Vec<&'static [u8], OVERRIDES_MAX>,
-    /// What a service manager said; only under `run`.
+    /// The environment of the service manager, under `run`.
     pub init: Init,
 }
 
@@ -46,9 +46,9 @@ impl ConfigSource {
         init: Init::NONE,
     };
 
-    /// Reads the effective configuration into `config`. `scratch` is memory
-    /// for the file. On failure the reason is in `out`: one line without its
-    /// end, naming file and line, or the option.
+    /// Reads the effective configuration into `config`. `scratch` is memory for the file. On
+    /// failure the reason is in `out`: one line without its end, which names the file and the
+    /// line, or the option.
     ///
     /// # Errors
     /// The configuration cannot be used (exit code 6).
@@ -124,9 +124,10 @@ pub enum ServiceFile {
     Health,
 }
 
-/// A file of `service`: that of `jobs` is what the configuration says, the others'
-/// are beside it and named after them. The collector's socket is an abstract one
-/// (`@NAME`, see `sys/socket.rs`). `None`: the path would be too long.
+/// Returns the path of a file of `service`. For `jobs` the configuration names it. The files of
+/// the other services are in the same folder and named after them. The socket of the collector
+/// has an abstract name (`@NAME`, see `sys/socket.rs`). Returns `None` if the path would be too
+/// long.
 #[must_use]
 pub fn path_of(service: Service, file: ServiceFile, config: &Config) -> Option<Path> {
     if let (Service::Collector, ServiceFile::Socket) = (service, file) {

@@ -1,5 +1,5 @@
-//! The health file: written after a finished turn of the loop, and only then.
-//! In place, because a rename each time would cost flash or wake watchers; a
+//! The health file. It is written after a finished turn of the loop, and only then. It is
+//! written in place, because a rename each time would wear the flash and wake watchers. A
 //! reader recognises a torn read by the two sequence numbers.
 
 use crate::limits::{HEARTBEAT_MIN, TORN_READS_MAX};
@@ -9,7 +9,7 @@ use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, process};
 use crate::util::path::Path;
 use crate::util::time::{Duration, Instant};
 
-/// Where the kernel tells which boot this is (random(4)).
+/// The file that holds the id of this boot (random(4)).
 const BOOT_ID: &core::ffi::CStr = c"/proc/sys/kernel/random/boot_id";
 
 /// See the module's documentation.
@@ -27,7 +27,7 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// One that writes to `path`; nothing is written yet.
+    /// Returns a heartbeat that will write to `path`.
     #[must_use]
     pub fn new(path: Path) -> Self {
         let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
@@ -55,32 +55,33 @@ impl Heartbeat {
         self.disabled
     }
 
-    /// When the next beat is due at the latest; never before
-    /// [`Heartbeat::turn_finished`] would write it, or the loop would spin.
+    /// Returns the time of the next beat. It is never before [`Heartbeat::turn_finished`] would
+    /// write it, because the loop would spin.
     #[must_use]
     pub fn next_deadline(&self, interval: Duration) -> Option<Instant> {
         (!self.disabled).then(|| self.last_at + interval.at_least(HEARTBEAT_MIN))
     }
 
-    /// Which boot this is.
+    /// Returns the id of this boot.
     #[must_use]
     pub fn boot(&self) -> &[u8; BOOT_ID_BYTES] {
         &self.boot
     }
 
-    /// Where it is written.
+    /// Returns the path of the health file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Why the file cannot be written at the moment, if so.
+    /// Returns the reason why the file cannot be written at the moment, if it cannot.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         self.failure
     }
 
-    /// A turn of the loop was finished at `now`; true if that was recorded.
+    /// Writes a beat for a turn that was finished at `now`, unless the last beat is recent.
+    /// Returns true if it was due.
     pub fn turn_finished(&mut self, now: Instant) -> bool {
         let due = !self.disabled && (self.seq == 0 || (self.last_at + HEARTBEAT_MIN).is_due(now));
         if due {
@@ -89,19 +90,19 @@ impl Heartbeat {
         due
     }
 
-    /// How many there were.
+    /// Returns the number of beats.
     #[must_use]
     pub fn beats(&self) -> u64 {
         self.seq
     }
 
-    /// The time since the last one.
+    /// Returns the time since the last beat.
     #[must_use]
     pub fn age(&self, now: Instant) -> Duration {
         now.since(self.last_at)
     }
 
-    /// The first one, at the start; whoever waits for that is told if it fails.
+    /// Writes the first beat, and warns the process that started the service if it fails.
     pub fn begin(&mut self, now: Instant, reporter: &StartReporter) {
         self.beat(now);
         if let Some(failure) = self.failure {
@@ -132,7 +133,7 @@ impl Heartbeat {
         self.create(bytes)
     }
 
-    /// A new file that is never seen empty: written under another name.
+    /// Makes a new file. It is written under another name first, so that no reader sees it empty.
     fn create(&mut self, bytes: &[u8; RECORD_BYTES]) -> Result<(), Failure> {
         self.fd = None;
         let too_long = Failure { op: Op::Openat, errno: Errno::NAMETOOLONG };
@@ -151,7 +152,7 @@ impl Heartbeat {
         Ok(())
     }
 
-    /// A reload named another file.
+    /// Writes to `path` from now on, which a reload named.
     pub fn move_to(&mut self, path: &Path) {
         if *path != self.path {
             self.remove();
@@ -159,7 +160,7 @@ impl Heartbeat {
         }
     }
 
-    /// A clean stop leaves none behind.
+    /// Removes the file, for a clean stop.
     pub fn remove(&mut self) {
         if self.fd.take().is_some() {
             let _ = file::unlink(self.path.as_c_str());
@@ -167,7 +168,7 @@ impl Heartbeat {
     }
 }
 
-/// Which boot this is; [`UNKNOWN_BOOT`] without /proc.
+/// Returns the id of this boot, or [`UNKNOWN_BOOT`] without /proc.
 #[must_use]
 pub fn boot_id() -> [u8; BOOT_ID_BYTES] {
     let mut id = [0; BOOT_ID_BYTES];
@@ -177,15 +178,15 @@ pub fn boot_id() -> [u8; BOOT_ID_BYTES] {
     }
 }
 
-/// What a health file says of a process.
+/// The health of a process, by its health file.
 pub enum Health {
-    /// There is none.
+    /// The file does not exist.
     Missing,
-    /// It is no heartbeat, or cannot be read.
+    /// The file holds no heartbeat, or cannot be read.
     Unreadable,
-    /// We lack what it takes to read it: that says nothing of the process.
+    /// This process lacks the descriptors or the memory to read the file.
     Unknown,
-    /// The heartbeat, and what it is worth.
+    /// The verdict about the heartbeat, and the heartbeat.
     Judged(Verdict, HealthRecord),
 }
 
@@ -204,7 +205,7 @@ pub fn probe(
         match file::read_path(path.as_c_str(), &mut bytes) {
             Ok(count) => match HealthRecord::parse(bytes.get(..count).unwrap_or(&[])) {
                 Ok(record) => {
-                    // (it may have been written after `now`)
+                    // The heartbeat can be newer than `now`.
                     let now = now.or_later(clock::now());
                     return Health::Judged(record.judge(pid, boot, now, stale_after), record);
                 }

@@ -36,7 +36,7 @@ pub struct Log {
     counts: LogCounts,
 }
 
-/// What `status` tells about the log.
+/// The counts of the log for `status`.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct LogCounts {
     /// Rotations since start.
@@ -46,10 +46,10 @@ pub struct LogCounts {
 }
 
 impl Log {
-    /// A log as the configuration says. In the foreground it goes to stderr, as the
-    /// reporter wants it, and to the file only if that was named. The file is opened
-    /// before privileges are dropped, and belongs to `owner` from then on; if it cannot be
-    /// opened, whoever waits for the start is told, and each line tries again.
+    /// Opens the log that the configuration describes. In the foreground the log goes to stderr,
+    /// in the format for the reporter, and to the file only if that was named. The file is opened
+    /// before privileges are dropped, and belongs to `owner` from then on. If it cannot be
+    /// opened, the process that started the service is warned, and each line tries again.
     #[must_use]
     pub fn open(
         process: &Process,
@@ -104,42 +104,42 @@ impl Log {
         }
     }
 
-    /// Why the file cannot be written or rotated at the moment, if so.
+    /// Returns the reason why the file cannot be written or rotated at the moment, if it cannot.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         self.file.as_ref().and_then(|file| file.failure().or(file.rotate_failure()))
     }
 
-    /// What `status` tells.
+    /// Returns the counts for `status`.
     #[must_use]
     pub fn counts(&self) -> LogCounts {
         self.counts
     }
 
-    /// One line. `text` writes it: constants as they are, everything that
-    /// comes from outside with [`Writer::push_escaped`].
+    /// Logs one line, unless `level` is below the configured one. `text` writes it: constants as
+    /// they are, and text from outside with [`Writer::push_escaped`].
     pub fn line(&mut self, level: Level, text: &dyn Fn(&mut Writer<'_>)) {
         if level >= self.level {
             self.emit(level, text);
         }
     }
 
-    /// A line at [`Level::Info`] that no level leaves out: it is a job.
+    /// Logs a line at [`Level::Info`] whatever level is configured, because it is a job.
     pub fn job(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.emit(Level::Info, text);
     }
 
-    /// A line at [`Level::Info`].
+    /// Logs a line at [`Level::Info`].
     pub fn info(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.line(Level::Info, text);
     }
 
-    /// A line at [`Level::Warn`].
+    /// Logs a line at [`Level::Warn`].
     pub fn warn(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.line(Level::Warn, text);
     }
 
-    /// A line at [`Level::Error`].
+    /// Logs a line at [`Level::Error`].
     pub fn error(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.line(Level::Error, text);
     }
@@ -161,11 +161,11 @@ impl Log {
         let mut buffer = [0; SYSLOG_MAX_BYTES];
         let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
         let datagram = emit_syslog(&mut buffer, level, pid, text);
-        // (lines lost on this way are not counted: syslogd is a guest)
+        // A line that syslogd does not take is not counted as lost, because the file has it.
         syslog.send(datagram.as_bytes(), clock::now());
     }
 
-    /// Takes a whole line, rotating before it if it would pass the limit.
+    /// Appends a whole line to the buffer. Rotates first if the file would pass its limit.
     fn append(&mut self, line: &[u8]) {
         if self.buffer.len().saturating_add(line.len()) > LOG_BUFFER_BYTES {
             self.write_out();
@@ -178,8 +178,8 @@ impl Log {
         let _ = self.buffer.extend_from_slice(line);
     }
 
-    /// Writes what was gathered. False: not every line since the last flush
-    /// was taken by the file or by stderr.
+    /// Writes the buffer. Returns true if the file or stderr took every line since the last
+    /// flush.
     pub fn flush(&mut self) -> bool {
         self.write_out();
         core::mem::replace(&mut self.taken, true)
@@ -212,8 +212,8 @@ impl Log {
         self.buffer.clear();
     }
 
-    /// Writes the buffer to stderr, after saying what is missing there, if that
-    /// can be done without waiting for its reader.
+    /// Writes the number of lost lines, if there are any, and the buffer to stderr. Returns true
+    /// if both were written. Does not wait for a reader that reads slowly.
     fn write_stderr(&mut self) -> bool {
         let fd = fds::borrow(2);
         if !poll::writable(fd) {
@@ -239,7 +239,7 @@ impl Log {
         written.is_ok()
     }
 
-    /// SIGUSR1: opens the file anew if it was moved away, else rotates it.
+    /// Rotates the file, for SIGUSR1. If it was moved away, opens it again instead.
     pub fn rotate(&mut self) {
         self.write_out();
         self.rotate_now();
@@ -252,14 +252,14 @@ impl Log {
     }
 }
 
-/// Whether `more` bytes behind `pending` ones would pass the file's limit.
+/// Returns true if `more` bytes after `pending` ones would pass the file's limit.
 fn is_full(file: &LogFile, pending: u64, more: u64) -> bool {
     let held = file.size().saturating_add(pending);
     let limit = file.limit();
     limit > 0 && held > 0 && held.saturating_add(more) > limit
 }
 
-/// Says in the file how many lines are missing there.
+/// Writes the number of lost lines to the file. Returns true if the file took it.
 fn report_lost(file: &mut LogFile, lost: u64, stamp: TimestampFormat) -> bool {
     let mut bytes = [0; LOST_LINE_BYTES];
     let line = lost_line(&mut bytes, lost, stamp);
@@ -269,7 +269,7 @@ fn report_lost(file: &mut LogFile, lost: u64, stamp: TimestampFormat) -> bool {
 /// Bytes that [`lost_line`] needs.
 const LOST_LINE_BYTES: usize = 96;
 
-/// `N log lines lost`.
+/// Returns the line `N log lines lost`.
 fn lost_line(buffer: &mut [u8; LOST_LINE_BYTES], lost: u64, stamp: TimestampFormat) -> Writer<'_> {
     let mut out = Writer::new(buffer);
     stamp.emit(clock::wall(), &mut out);
@@ -277,8 +277,8 @@ fn lost_line(buffer: &mut [u8; LOST_LINE_BYTES], lost: u64, stamp: TimestampForm
     out
 }
 
-/// Writes whole lines to a journal, at once. Apart from its caller, because of
-/// the memory.
+/// Writes whole lines to a journal with one call. Not inlined, because its buffer would lie in
+/// the frame of every flush.
 #[inline(never)]
 fn write_for_journal(fd: BorrowedFd<'_>, lines: &[u8], stamp: TimestampFormat) -> Result<(), Failure> {
     let mut bytes = [0; LOG_BUFFER_BYTES];

@@ -1,15 +1,15 @@
-//! The file of a log: appended to, rotated by renames, opened anew when it was
-//! moved away. The daemons' own log and `zigsvc log` write through it.
+//! The file of a log: appended to, rotated by renames, opened again when it was
+//! moved away. The log of a service and `zigsvc log` write through it.
 //!
-//! It decides neither when a line is whole nor what to do when the disk fails:
-//! [`LogFile::write`] says how much was taken, and [`LogFile::failure`] why not
-//! more. What happens next is `service/log.rs` (lines are counted) or
-//! `cli/log.rs` (the writer has to wait).
+//! It decides neither when a line is whole nor what follows when the disk fails:
+//! [`LogFile::write`] returns how many bytes were taken, and [`LogFile::failure`] why not
+//! more. Then `service/log.rs` counts lines as lost, and `cli/log.rs` makes the writer wait.
 
 use crate::limits::ROTATE_RETRY;
 use crate::state::rotation::{Rotation, RotationAction};
 use crate::sys::identity::{self, Identity};
 use crate::sys::{BorrowedFd, Errno, Failure, Op, OwnedFd, clock, file};
+use crate::util::lines::whole_lines;
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::Instant;
@@ -21,11 +21,11 @@ pub struct LogFile {
     fd: Option<OwnedFd>,
     identity: (u64, u64),
     size: u64,
-    /// Only regular files are rotated.
+    /// The file is a regular one. Only those are rotated.
     regular: bool,
     max: u64,
     keep: u32,
-    /// After a failed rotation: not before this, and why.
+    /// After a failed rotation, no rotation is tried before this time.
     rotate_after: Option<Instant>,
     rotate_failure: Option<Failure>,
     /// The last error.
@@ -33,8 +33,8 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// The file at `path`, which is not opened yet. It is full at `max` bytes
-    /// (0: never), and `keep` old ones are kept.
+    /// Returns the file at `path`, not opened yet. It is full at `max` bytes, or never if that is
+    /// 0, and `keep` old files are kept.
     #[must_use]
     pub fn new(path: &Path, max: u64, keep: u32) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl LogFile {
         }
     }
 
-    /// Takes over new limits if it is the file at `path`; false if not.
+    /// Sets new limits. Returns true if this is the file at `path`, and does nothing otherwise.
     pub fn configure(&mut self, path: &Path, max: u64, keep: u32) -> bool {
         let same = self.path == *path;
         if same {
@@ -60,25 +60,25 @@ impl LogFile {
         same
     }
 
-    /// Where it is.
+    /// Returns the path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Why it cannot be written at the moment, if so.
+    /// Returns the reason why the file cannot be written at the moment, if it cannot.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         self.failure
     }
 
-    /// Why it cannot be rotated at the moment, if so.
+    /// Returns the reason why the file cannot be rotated at the moment, if it cannot.
     #[must_use]
     pub fn rotate_failure(&self) -> Option<Failure> {
         self.rotate_failure
     }
 
-    /// To wait until it takes more, if it is open.
+    /// Returns the descriptor, if the file is open, to wait until it takes more.
     #[must_use]
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(crate::sys::AsFd::as_fd)
@@ -93,12 +93,12 @@ impl LogFile {
         self.open_with(file::OFlags::empty()).map(drop)
     }
 
-    /// Opens it as root for a service that will be `owner`. Others may have
-    /// planted it: only one that we create is given away, and one with a second
+    /// Opens the file as root for a service that will be `owner`. Another user may have
+    /// planted it, so only a file that is made here is given away, and a file with a second
     /// name is not written.
     ///
     /// # Errors
-    /// As [`LogFile::open`]; EMLINK for one with a second name.
+    /// Those of [`LogFile::open`], and EMLINK for a file with a second name.
     pub fn open_for(&mut self, owner: &Identity) -> Result<(), Failure> {
         match self.open_with(file::OFlags::EXCL) {
             Ok(_) => self.fd.as_ref().map_or(Ok(()), |fd| identity::chown(fd, owner)),
@@ -116,7 +116,7 @@ impl LogFile {
         }
     }
 
-    /// As [`LogFile::open`], with more flags; returns how many names it has.
+    /// Opens the file with more flags than [`LogFile::open`]. Returns the number of its names.
     fn open_with(&mut self, more: file::OFlags) -> Result<u32, Failure> {
         let flags = more
             | file::OFlags::WRONLY
@@ -142,8 +142,8 @@ impl LogFile {
                 Ok(meta.links)
             }
             Err(failure) => {
-                // Without descriptors the old file is better than none; in
-                // all other cases it is not where anybody looks.
+                // Without descriptors the old file is better than none. In all other cases no
+                // reader would look for it.
                 if !matches!(failure.errno, Errno::MFILE | Errno::NFILE) {
                     self.fd = None;
                 }
@@ -153,12 +153,12 @@ impl LogFile {
         }
     }
 
-    /// Whether the path no longer names the open file. If that cannot be told, the
-    /// file that is open is the log.
+    /// Returns true if the path no longer names the open file. If that cannot be found out, the
+    /// open file is the log.
     fn is_moved(&mut self) -> bool {
         match file::meta_at(self.path.as_c_str(), false) {
             Ok(meta) if meta.identity == self.identity && self.fd.is_some() => {
-                // (somebody may have emptied it)
+                // Another process may have emptied it.
                 self.size = meta.size;
                 false
             }
@@ -167,13 +167,13 @@ impl LogFile {
         }
     }
 
-    /// Makes the descriptor the one that the path names; true if that is
-    /// another file than before.
+    /// Opens the file that the path names if the open one was moved away. Returns true if it is
+    /// another file then.
     pub fn follow(&mut self) -> bool {
         self.is_moved() && self.open().is_ok()
     }
 
-    /// Whether it ends in the middle of a line, as far as can be seen.
+    /// Returns true if the file ends in the middle of a line, as far as it can be read.
     #[must_use]
     pub fn ends_in_a_line(&self) -> bool {
         let Some(last) = self.size.checked_sub(1).filter(|_| self.regular) else { return false };
@@ -184,23 +184,22 @@ impl LogFile {
         byte != *b"\n"
     }
 
-    /// Its size in bytes.
+    /// Returns the size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The size that it should not pass; 0 if it cannot be rotated now, or never
-    /// is.
+    /// Returns the size that the file should not pass. Returns 0 if it cannot be rotated now, or
+    /// never is.
     #[must_use]
     pub fn limit(&self) -> u64 {
         let may_rotate = self.regular && self.rotate_after.is_none_or(|at| at.is_due(clock::now()));
         if may_rotate { self.max } else { 0 }
     }
 
-    /// Writes until everything is taken or the disk fails; returns how many bytes
-    /// were. When it fails, what was taken of the last line is taken back, unless
-    /// that fails as well.
+    /// Writes until all bytes are taken or the disk fails. Returns the number of bytes taken. On
+    /// failure the begin of the last line is removed again, unless that fails as well.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         let Some(fd) = &self.fd else { return 0 };
         let mut done = 0;
@@ -222,9 +221,8 @@ impl LogFile {
         done
     }
 
-    /// Opens the file anew if it was moved away, else rotates it; true if it was
-    /// rotated. If neither works, that is not tried again for
-    /// [`ROTATE_RETRY`] by whoever obeys [`LogFile::limit`].
+    /// Opens the file again if it was moved away, and rotates it otherwise. Returns true if it was
+    /// rotated. After a failure [`LogFile::limit`] returns 0 for [`ROTATE_RETRY`].
     pub fn rotate(&mut self) -> bool {
         // A device or a FIFO is not renamed.
         let moves = !self.is_moved() && self.regular;
@@ -246,7 +244,7 @@ impl LogFile {
                     match file::meta_at(path.as_c_str(), false) {
                         Ok(_) => rotation.found(true),
                         Err(Failure { errno: Errno::NOENT, .. }) => rotation.found(false),
-                        // (one that is there would be replaced)
+                        // A file that exists would be replaced.
                         Err(failure) => return Err(failure),
                     }
                 }
@@ -256,7 +254,7 @@ impl LogFile {
                     rotation.renamed();
                 }
                 RotationAction::Reopen => {
-                    // (that this fails is seen by whoever writes)
+                    // A failure is kept in the file, and the next write tries again.
                     let _ = self.open();
                     return Ok(());
                 }
@@ -264,7 +262,7 @@ impl LogFile {
         }
     }
 
-    /// `log.N`; the log itself for 0.
+    /// Returns the path of `log.N`, or of the log for 0.
     fn numbered(&self, number: u32) -> Result<Path, Failure> {
         if number == 0 {
             return Ok(self.path.clone());
@@ -276,14 +274,9 @@ impl LogFile {
     }
 }
 
-/// Removes the last `count` bytes. (By the size that the file has: whoever emptied
-/// it meanwhile must not get a hole.)
+/// Removes the last `count` bytes. They are counted from the present size, because a file that
+/// was emptied meanwhile must not get a hole.
 fn take_back(fd: &OwnedFd, count: usize) -> Result<(), Failure> {
     let size = file::meta(fd)?.size;
     file::truncate(fd, size.saturating_sub(count as u64))
-}
-
-/// Length of the whole lines at the beginning of `bytes`.
-fn whole_lines(bytes: &[u8]) -> usize {
-    bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last.saturating_add(1))
 }

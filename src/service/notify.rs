@@ -1,11 +1,11 @@
-//! Telling the manager that started a service under `run`, if it asked for that
-//! by `NOTIFY_SOCKET` (sd_notify(3)). Without it nothing here does anything; with
-//! it nothing here waits, fails or ends the service.
+//! Messages to the service manager that started a service under `run` and set
+//! `NOTIFY_SOCKET` (sd_notify(3)). Without it these functions do nothing. With it
+//! none of them waits, fails or ends the service.
 //!
-//! A service calls [`Notify::ready`], [`Notify::reloading`], [`Notify::reloaded`]
-//! and [`Notify::stopping`] where that happens; and in each turn of its loop, next
-//! to the heartbeat, [`Notify::status`] and [`Notify::turn_finished`].
-//! [`Notify::next_deadline`] belongs into its `next_deadline`.
+//! The base of a service calls [`Notify::ready`], [`Notify::reloading`],
+//! [`Notify::reloaded`] and [`Notify::stopping`] at these events, and
+//! [`Notify::status`] and [`Notify::turn_finished`] in each turn of the loop.
+//! The loop wakes at [`Notify::next_deadline`].
 
 use crate::limits::NOTIFY_STATUS_BYTES;
 use crate::proto::notify::{NotifyState, watchdog_every};
@@ -18,29 +18,29 @@ use heapless::Vec;
 
 /// Added to the status while the file is not the configuration in force.
 const REFUSED: &str = "; the config was refused, the old one stays";
-/// Bytes of one datagram: the steps and their numbers, and the status.
+/// Bytes of one datagram: the states with their numbers, and the status.
 const MESSAGE_BYTES: usize = 80 + NOTIFY_STATUS_BYTES + REFUSED.len();
 
-/// What a manager put into the environment; all unset but under `run`.
+/// The environment of the service manager. All are unset except under `run`.
 #[derive(Clone, Copy)]
 pub struct Init {
-    /// `NOTIFY_SOCKET`: where it wants to be told.
+    /// `NOTIFY_SOCKET`: the address for messages.
     pub notify_socket: Option<&'static [u8]>,
-    /// `WATCHDOG_USEC`: how long it waits for a sign of life.
+    /// `WATCHDOG_USEC`: the longest time between two signs of life.
     pub watchdog_usec: Option<&'static [u8]>,
-    /// `WATCHDOG_PID`: whose.
+    /// `WATCHDOG_PID`: the process that has to show that it lives.
     pub watchdog_pid: Option<&'static [u8]>,
 }
 
 impl Init {
-    /// Nobody said anything.
+    /// No service manager.
     pub const NONE: Self = Self { notify_socket: None, watchdog_usec: None, watchdog_pid: None };
 }
 
 /// See the module's documentation.
 pub struct Notify(Option<Manager>);
 
-/// A manager that wants to be told.
+/// A service manager that set `NOTIFY_SOCKET`.
 struct Manager {
     sender: Sender,
     queue: NotifyQueue,
@@ -51,7 +51,7 @@ struct Manager {
 }
 
 impl Notify {
-    /// As the environment says. To be called in the process that will serve.
+    /// Reads the environment. To be called in the process that will serve.
     #[must_use]
     pub fn new(init: &Init) -> Self {
         let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
@@ -64,26 +64,25 @@ impl Notify {
         }))
     }
 
-    /// Whether anybody wants to be told: if not, nothing needs to be put into
-    /// words.
+    /// Returns true if there is a service manager, so that a status has to be written.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         self.0.is_some()
     }
 
-    /// The service is ready.
+    /// Reports that the service is ready.
     pub fn ready(&mut self) {
         self.announce(NotifyState::Ready);
     }
 
-    /// A reload begins; [`Notify::reloaded`] ends it.
+    /// Reports that a reload begins. [`Notify::reloaded`] ends it.
     pub fn reloading(&mut self) {
         if self.is_wanted() {
             self.announce(NotifyState::Reloading(clock::monotonic_us()));
         }
     }
 
-    /// The reload is over; `accepted`: with a new configuration.
+    /// Reports that the reload has ended. `accepted` is true if a new configuration is in force.
     pub fn reloaded(&mut self, accepted: bool) {
         if let Some(manager) = &mut self.0
             && manager.refused == accepted
@@ -94,13 +93,12 @@ impl Notify {
         self.announce(NotifyState::Ready);
     }
 
-    /// The service ends as soon as what it began is over.
+    /// Reports that the service is stopping.
     pub fn stopping(&mut self) {
         self.announce(NotifyState::Stopping);
     }
 
-    /// How the service is: one line, which is told with the next message if it
-    /// is another one than the last.
+    /// Sets the status, which is one line. The next message reports it if it has changed.
     pub fn status(&mut self, line: &[u8]) {
         let Some(manager) = &mut self.0 else { return };
         let line = line.get(..NOTIFY_STATUS_BYTES).unwrap_or(line);
@@ -111,13 +109,13 @@ impl Notify {
         }
     }
 
-    /// When the loop has to wake, so that a finished turn feeds the watchdog.
+    /// Returns the time at which the loop has to wake, so that a finished turn feeds the watchdog.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.0.as_ref().and_then(|manager| manager.queue.next_deadline())
     }
 
-    /// A turn of the loop was finished, which began at `now`.
+    /// Feeds the watchdog, if that is due, for a finished turn that began at `now`.
     pub fn turn_finished(&mut self, now: Instant) {
         if let Some(manager) = &mut self.0
             && manager.queue.on_turn(now)
@@ -135,7 +133,7 @@ impl Notify {
 }
 
 impl Manager {
-    /// Sends what there is, until something is not taken.
+    /// Sends the messages of the queue, until one is not taken.
     #[inline(never)]
     fn send(&mut self, now: Instant) {
         while let Some(message) = self.queue.next_message() {

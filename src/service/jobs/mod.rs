@@ -6,26 +6,26 @@
 //!    socket, until the nearest deadline
 //! 2. signals, 3. deadlines of handlers, 4. output, 5. ended handlers
 //! 6. ingest: the queue file and its claims into the journal
-//! 7. requests of clients; their new jobs go behind those of the ingest
-//! 8. commit, if something is to be made durable, and the answers that waited
+//! 7. requests of clients; their new jobs follow those of the ingest
+//! 8. commit, if records have to be made durable, and the replies that waited
 //!    for it
-//! 9. start handlers (a second attempt only after a commit)
-//! 10. write the log, events to those who watch, the heartbeat
-//! 11. accept new clients; the service manager, if there is one, is told that the
-//!     turn was finished
+//! 9. start handlers; a second attempt starts only after a commit
+//! 10. write the log, then the events for clients that watch
+//! 11. accept new clients
+//! 12. the end of every service's turn: the heartbeat, the service manager
 //!
 //! The log is written before the end of a job is, so that a job whose handler
 //! is the log is never recorded as done without its line.
 //!
-//! - `turn.rs`: stages 6 to 9, and the rest that a failing disk gets
-//! - `control.rs`, `requests.rs`, `scan.rs`, `history.rs`: stages 7 and 10
-//! - `batch.rs`, `admission.rs`: the answers of stage 8, and stage 11
+//! - `turn.rs`: stages 6 to 9
+//! - `control.rs`, `requests.rs`, `scan.rs`: stages 7 and 10
+//! - `batch.rs`, `admission.rs`: the replies of stage 8, and stage 11
 //! - `handlers.rs`, `job_worker.rs`, `orphans.rs`: stages 3 to 5 and 9
 //! - `startup.rs`: before the first turn
 //! - `config_reload.rs`, `status.rs`: a new configuration; the status and the log lines
 //!
-//! After start-up nothing here ends the service: what fails is logged once,
-//! leaves a named degraded state, and is tried again.
+//! After the start no failure here ends the service: it is logged once, leaves a named
+//! degraded state, and is tried again.
 
 mod admission;
 mod batch;
@@ -68,7 +68,7 @@ use ufmt::uwrite;
 struct Jobs {
     base: &'static mut ServiceBase,
     disk: SpoolDisk,
-    /// Held until the end: two instances would ruin the journal.
+    /// Held until the end, because two instances would ruin the journal.
     spool_lock: Option<PidFile>,
     /// Makes handlers the OOM killer's first choice.
     oom_score: OomScore,
@@ -80,11 +80,11 @@ struct Jobs {
     control: ControlServer,
 }
 
-/// The service and its large parts, in .bss. What a quiet service touches comes
+/// The service and its large parts, in .bss. The parts that a quiet service touches are
 /// first, at the start of a page.
 #[repr(C, align(4096))]
 struct JobsStorage {
-    /// The service itself: on the stack it would keep more pages in use.
+    /// The service. On the stack it would keep more pages in use.
     service: Vec<Jobs, 1>,
     core: JobsCore,
     workers: Vec<JobWorker, WORKERS_MAX>,
@@ -100,13 +100,13 @@ once! {
     };
 }
 
-/// Runs the service until it is stopped; returns the exit code. (Not inlined: its
-/// caller's frame would hold what every service needs.)
+/// Runs the service until it is stopped, and returns the exit code. Not inlined, because the
+/// frame of its caller would hold the stack of every service.
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     let jobs = Jobs::open(parts, reporter);
     base::announce(jobs);
-    // (the health file made a name, which is no reason to wake)
+    // The new health file is seen by inotify, and is no reason to wake.
     jobs.on_inotify();
     while !jobs.core.is_stopped() {
         jobs.turn();
@@ -153,7 +153,7 @@ impl Jobs {
                 _ => {}
             }
         }
-        // After the output: the indexes of the poll set are those before it.
+        // After the output, because this changes the indexes that the poll set holds.
         self.on_ended_handlers(now);
         self.advance(&ready, now);
         self.orphans.turn_finished(self.workers);
@@ -190,7 +190,7 @@ impl Jobs {
         })
     }
 
-    /// The nearest moment at which there is something to do.
+    /// Returns the next time at which there is work.
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let due = earliest(self.core.next_deadline(now, self.is_paging()), self.control.next_deadline(now));
         earliest(due, self.errand_deadline(now))
@@ -235,7 +235,7 @@ impl Jobs {
 
     // ----- the end --------------------------------------------------------
 
-    /// The orderly end: everything recorded, nothing left behind.
+    /// Ends the service in order: records every end, and removes its files.
     #[inline(never)]
     fn finish(&mut self) -> u8 {
         let now = clock::now();
