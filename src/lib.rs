@@ -91,9 +91,10 @@
 //!
 //! # Recipes
 //!
-//! - **A command**: one entry in `COMMANDS` of `cli/mod.rs`, its function in the
-//!   module that fits, and its row in README.md. `tests/suite/packaging/manual` fails without
-//!   the row, and until the manual page and the completion are written anew
+//! - **A command**: one row in `commands!` of `cli/mod.rs`, its function in the
+//!   module that fits, and its row in README.md. An option is one row in `options!` of
+//!   `cli/command_line.rs`. `tests/suite/packaging/manual` fails without
+//!   the row in README.md, and until the manual page and the completion are written again
 //!   (`ZIGSVC_WRITE=1 cargo test --test suite manual::`).
 //! - **A request of the control socket**: one entry in `REQUESTS` of
 //!   `service/jobs/requests.rs`, its function there, its line in
@@ -102,20 +103,19 @@
 //!   `service/jobs/status.rs`, one in `proto/prometheus.rs`, one in
 //!   `docs/control.md`; `tests/suite/control/language.rs` and `tests/suite/commands/status.rs` fail
 //!   if one is missing.
-//! - **A configuration key**: a field, its zero in `Config::EMPTY` and its
-//!   default in `Config::reset` (`proto/config/mod.rs`), one line in
-//!   `proto/config/keys.rs`, and its lines in `init.d/zigsvc.conf`. The unit
+//! - **A configuration key**: one row in `config!` of `proto/config/table.rs`, which is its
+//!   field too, and its lines in `init.d/zigsvc.conf`. The unit
 //!   tests fail if it does not read back, or keeps its value when a reload does
 //!   not name it any more; `tests/suite/init_systems/init_script` fails if the sample lacks it or
 //!   shows another default, `tests/suite/packaging/manual` until the manual page and the
-//!   completion are written anew, as for a command.
+//!   completion are written again, as for a command.
 //! - **A service**: its name in `proto/service.rs` (`Service::ALL`; the compiler then
 //!   asks for `SUPERVISED_MAX` in `limits.rs`, and for its line in `serve` of
 //!   `cli/lifecycle.rs`), and its `service/NAME.rs`, named in `service/mod.rs`, after
 //!   `service/hub.rs`, which leaves to `service/base.rs` what every service
 //!   does. What it keeps beyond its frame is declared by `once!` of
 //!   `sys/once.rs`. Its socket is for those whom the configuration names,
-//!   or for everybody: `AccessPolicy::resolve` in `service/listener.rs`. A service without
+//!   or for everybody: `find_policy` in `service/listener.rs`. A service without
 //!   a socket has its own loop, as `supervisor` does. `tests/suite/packaging/manual` fails until
 //!   the completion is written anew, README.md and `init.d/zigsvc.default` name it,
 //!   the packages stop it when they are removed, `.ci/budget` and

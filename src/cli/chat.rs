@@ -30,7 +30,7 @@ struct Chat<'a> {
     last: u8,
 }
 
-/// `chat`
+/// Runs `chat`.
 pub(super) fn chat(mut invocation: Invocation) -> CommandResult {
     invocation.service = Service::Hub;
     signal::ignore_broken_pipes();

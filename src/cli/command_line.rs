@@ -4,7 +4,8 @@
 //! are listed here: `options!` the options of commands, [`GLOBAL_OPTIONS`] the options
 //! before the command.
 //!
-//! Nothing is printed here, and no system call made: the caller prints a [`UsageError`].
+//! Nothing is printed here, and no system call made: the caller prints the description of a
+//! [`UsageError`].
 
 use super::output::push_word;
 use crate::limits::{OPTION_WORDS_MAX, OVERRIDES_MAX};
@@ -186,102 +187,50 @@ impl CommandLine {
     /// Reads all arguments.
     ///
     /// # Errors
-    /// [`UsageError`]
+    /// The command line has a mistake. It is described in `out`.
     #[inline(never)]
-    pub fn parse(commands: &CommandTable, args: &Args) -> Result<Self, UsageError> {
-        let (options, at) = parse_options(args)?;
-        let name = match args.get(at).ok_or(UsageError::of("", Wrong::NoCommand))? {
+    pub fn parse(commands: &CommandTable, args: &Args, out: &mut Writer<'_>) -> Result<Self, UsageError> {
+        let (options, at) = parse_options(args, out)?;
+        let name = match args.get(at).ok_or_else(|| UsageError::of("", &[b"a command is missing"], out))? {
             b"--help" | b"-h" => &b"help"[..],
             b"--version" | b"-V" => b"version",
             name => name,
         };
-        let command = commands.find(name).ok_or(UsageError::of("", Wrong::Command(name)))?;
-        let operands = Operands::parse(&command, args, at.saturating_add(1))?;
-        let service = match operands.service {
-            None => Service::Jobs,
-            Some(word) => {
-                Service::from_name(word).ok_or(UsageError::of(command.name, Wrong::Service(word)))?
+        let command =
+            commands.find(name).ok_or_else(|| UsageError::word("", "unknown command", name, out))?;
+        let operands = Operands::parse(&command, args, at.saturating_add(1), out)?;
+        let word = operands.service.unwrap_or(Service::Jobs.name().as_bytes());
+        let Some(service) = Service::from_name(word) else {
+            let error = UsageError::word(command.name, "unknown service", word, out);
+            out.push_str("; known are");
+            for service in Service::ALL {
+                out.push_str(" ");
+                out.push_str(service.name());
             }
+            return Err(error);
         };
         Ok(Self { options, at, command, service, operands })
     }
 }
 
-/// A mistake in the command line.
+/// A mistake in the command line, which has been described.
 #[derive(Clone, Copy, Debug)]
 pub struct UsageError {
     /// The command whose help explains more; empty for the help of the program.
     pub command: &'static str,
-    wrong: Wrong,
-}
-
-/// The kind of a mistake, and its word.
-#[derive(Clone, Copy, Debug)]
-enum Wrong {
-    NoCommand,
-    Command(&'static [u8]),
-    Service(&'static [u8]),
-    GlobalOption(&'static [u8]),
-    GlobalValue(u8),
-    TooManyOverrides,
-    TooManyOptions,
-    Option(&'static [u8]),
-    Value(&'static [u8]),
-    Missing(&'static str),
-    Extra(&'static [u8]),
-    ReadyFd,
 }
 
 impl UsageError {
-    fn of(command: &'static str, wrong: Wrong) -> Self {
-        Self { command, wrong }
+    /// Describes a mistake by a text in parts.
+    fn of(command: &'static str, parts: &[&[u8]], out: &mut Writer<'_>) -> Self {
+        parts.iter().for_each(|part| out.push(part));
+        Self { command }
     }
 
-    /// Writes the mistake, and what would be right.
-    pub fn describe(&self, out: &mut Writer<'_>) {
-        match self.wrong {
-            Wrong::NoCommand => out.push_str("a command is missing"),
-            Wrong::Command(name) => push_word("unknown command", name, out),
-            Wrong::Service(word) => {
-                push_word("unknown service", word, out);
-                out.push_str("; known are");
-                for service in Service::ALL {
-                    out.push_str(" ");
-                    out.push_str(service.name());
-                }
-            }
-            Wrong::GlobalOption(word) => {
-                push_word("unknown option", word, out);
-                let mut before = "; known before a command are ";
-                for index in 0..GLOBAL_OPTIONS.len() / 3 {
-                    out.push_str(before);
-                    push_global_option(index, out);
-                    before = ", ";
-                }
-            }
-            Wrong::GlobalValue(letter) => {
-                out.push_str("option -");
-                out.push(&[letter]);
-                out.push_str(" needs a value");
-            }
-            Wrong::TooManyOverrides => out.push_str("too many options -o"),
-            Wrong::TooManyOptions => out.push_str("too many options before the command"),
-            Wrong::Option(word) => push_word("unknown option", word, out),
-            Wrong::Value(word) => {
-                out.push(word);
-                out.push_str(" needs a value");
-            }
-            Wrong::Missing(args) => {
-                out.push_str("missing argument: ");
-                out.push_str(self.command);
-                out.push_str(" ");
-                out.push_str(args);
-            }
-            Wrong::Extra(word) => push_word("unexpected argument", word, out),
-            Wrong::ReadyFd => {
-                out.push_str("--ready-fd needs the number of an open descriptor above 2");
-            }
-        }
+    /// Describes a mistake by a text and the wrong word.
+    fn word(command: &'static str, text: &str, word: &[u8], out: &mut Writer<'_>) -> Self {
+        push_word(text, word, out);
+        Self { command }
     }
 }
 
@@ -320,7 +269,7 @@ pub struct Operands {
 impl Operands {
     /// Reads the arguments from index `first` on, as the entry of `command` asks.
     #[inline(never)]
-    fn parse(command: &Command, args: &Args, first: usize) -> Result<Self, UsageError> {
+    fn parse(command: &Command, args: &Args, first: usize, out: &mut Writer<'_>) -> Result<Self, UsageError> {
         let mut operands = Self {
             args: *args,
             first,
@@ -329,7 +278,7 @@ impl Operands {
             literal: false,
             service: None,
         };
-        operands.take_options(command)?;
+        operands.take_options(command, out)?;
         let program = (1, usize::MAX);
         let (least, most) = match command.spec.operands {
             OperandSpec::Count(least, most) => (usize::from(least), usize::from(most)),
@@ -339,24 +288,24 @@ impl Operands {
                 operands.service = operands.get(0);
                 if operands.service.is_some() {
                     operands.first = operands.first.saturating_add(1);
-                    operands.take_options(command)?;
+                    operands.take_options(command, out)?;
                 }
                 if matches!(spec, OperandSpec::Program) && operands.literal { program } else { (0, 0) }
             }
         };
         if least > 0 && operands.get(least.saturating_sub(1)).is_none() {
-            return Err(UsageError::of(command.name, Wrong::Missing(command.args)));
+            let missing = [b"missing argument: ", command.name.as_bytes(), b" ", command.args.as_bytes()];
+            return Err(UsageError::of(command.name, &missing, out));
         }
         match operands.get(most) {
             None => Ok(operands),
-            Some(extra) => Err(UsageError::of(command.name, Wrong::Extra(extra))),
+            Some(extra) => Err(UsageError::word(command.name, "unexpected argument", extra, out)),
         }
     }
 
     /// Takes the options at the index where the words begin. The value of an option with a
     /// single letter may be attached to it.
-    fn take_options(&mut self, command: &Command) -> Result<(), UsageError> {
-        let error = |wrong| UsageError::of(command.name, wrong);
+    fn take_options(&mut self, command: &Command, out: &mut Writer<'_>) -> Result<(), UsageError> {
         while let Some(word @ [b'-', _, ..]) = self.get(0) {
             self.first = self.first.saturating_add(1);
             if word == b"--" {
@@ -367,20 +316,25 @@ impl Operands {
                 let attached = word.strip_prefix(option.name().as_bytes())?;
                 (attached.is_empty() || option.name().len() == 2).then_some((option, attached))
             });
-            let (option, attached) = found.ok_or(error(Wrong::Option(word)))?;
+            let Some((option, attached)) = found else {
+                return Err(UsageError::word(command.name, "unknown option", word, out));
+            };
             self.given.0 |= OptionSet::of(&[option]).0;
             let Some(value) = self.values.get_mut(option as usize) else { continue };
             *value = attached;
             if attached.is_empty() {
-                let next = self.args.get(self.first).ok_or(error(Wrong::Value(word)))?;
+                let Some(next) = self.args.get(self.first) else {
+                    return Err(UsageError::of(command.name, &[word, b" needs a value"], out));
+                };
                 *value = next;
                 self.first = self.first.saturating_add(1);
             }
         }
-        match (self.value(CommandOption::ReadyFd), self.ready_fd()) {
-            (Some(_), None) => Err(error(Wrong::ReadyFd)),
-            _ => Ok(()),
+        if self.has(CommandOption::ReadyFd) && self.ready_fd().is_none() {
+            let text = b"--ready-fd needs the number of an open descriptor above 2";
+            return Err(UsageError::of(command.name, &[text], out));
         }
+        Ok(())
     }
 
     /// Returns the descriptor that `--ready-fd` names.
@@ -422,32 +376,39 @@ impl Operands {
 }
 
 /// Returns the options before the command, and the index of the command.
-fn parse_options(args: &Args) -> Result<(Options, usize), UsageError> {
-    let wrong = |wrong| UsageError::of("", wrong);
+fn parse_options(args: &Args, out: &mut Writer<'_>) -> Result<(Options, usize), UsageError> {
     let mut options = Options::default();
     let mut at = 1;
     while let Some([b'-', letter @ (b'c' | b'd' | b'o'), attached @ ..]) = args.get(at) {
         at = at.saturating_add(1);
-        let value = if attached.is_empty() {
-            let value = args.get(at);
+        let mut value = Some(attached);
+        if attached.is_empty() {
+            value = args.get(at);
             at = at.saturating_add(1);
-            value
-        } else {
-            Some(attached)
+        }
+        let Some(value) = value.filter(|value| !value.is_empty()) else {
+            return Err(UsageError::of("", &[b"option -", &[*letter], b" needs a value"], out));
         };
-        let value = value.filter(|value| !value.is_empty()).ok_or(wrong(Wrong::GlobalValue(*letter)))?;
         match letter {
             b'c' => options.config = Some(value),
             b'd' => options.folder = Some(value),
-            _ => options.overrides.push(value).map_err(|_| wrong(Wrong::TooManyOverrides))?,
+            _ if options.overrides.push(value).is_ok() => {}
+            _ => return Err(UsageError::of("", &[b"too many options -o"], out)),
         }
     }
     if at > OPTION_WORDS_MAX.saturating_add(1) {
-        return Err(wrong(Wrong::TooManyOptions));
+        return Err(UsageError::of("", &[b"too many options before the command"], out));
     }
     match args.get(at) {
         Some(word @ [b'-', ..]) if !matches!(word, b"--help" | b"-h" | b"--version" | b"-V") => {
-            Err(wrong(Wrong::GlobalOption(word)))
+            let error = UsageError::word("", "unknown option", word, out);
+            let mut before = "; known before a command are ";
+            for index in 0..GLOBAL_OPTIONS.len() / 3 {
+                out.push_str(before);
+                push_global_option(index, out);
+                before = ", ";
+            }
+            Err(error)
         }
         _ => Ok((options, at)),
     }

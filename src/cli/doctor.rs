@@ -11,7 +11,7 @@ use crate::proto::service::Service;
 use crate::service::accounts;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::lifecycle::{describe_at, exit};
-use crate::service::listener::{AccessPolicy, describe_unknown};
+use crate::service::listener::{describe_unknown, find_policy};
 use crate::sys::inotify::Inotify;
 use crate::sys::socket::SOCKET_PATH_MAX_BYTES;
 use crate::sys::{Errno, Failure, Op, clock, fds, file, process};
@@ -32,7 +32,7 @@ struct Doctor<'a> {
     unread: bool,
 }
 
-/// `doctor`
+/// Runs `doctor`.
 pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
     let folder = &invocation.memory.config_source.folder;
@@ -222,7 +222,7 @@ impl Doctor<'_> {
     /// Checks the users and groups of the configuration.
     fn accounts(&mut self) {
         let config = self.config;
-        if let Err(name) = AccessPolicy::resolve(Service::Jobs, config) {
+        if let Err(name) = find_policy(Service::Jobs, config) {
             self.print_finding(false, "access", &|out| describe_unknown(name, out));
         }
         if config.user.is_empty() {

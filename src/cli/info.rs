@@ -17,7 +17,7 @@ const SUMMARY_COLUMN: usize = 41;
 /// The column of the explanations in the list of options.
 const OPTION_COLUMN: usize = 14;
 
-/// `check`
+/// Runs `check`.
 pub(super) fn check(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
     let Memory { config_source, config, scratch, .. } = &mut *invocation.memory;
@@ -37,7 +37,7 @@ pub(super) fn check(mut invocation: Invocation) -> CommandResult {
     Ok(exit::OK)
 }
 
-/// `limits`
+/// Runs `limits`.
 pub(super) fn limits(_: &Operands) -> CommandResult {
     for (name, value, meaning) in rows() {
         let mut line = [0; 160];
@@ -51,7 +51,7 @@ pub(super) fn limits(_: &Operands) -> CommandResult {
     Ok(exit::OK)
 }
 
-/// `help [COMMAND]`
+/// Runs `help [COMMAND]`.
 pub(super) fn help(commands: &CommandTable, operands: &Operands) -> CommandResult {
     let Some(name) = operands.get(0) else { return overview(commands) };
     let Some(command) = commands.find(name) else {
@@ -91,7 +91,7 @@ fn overview(commands: &CommandTable) -> CommandResult {
     Ok(exit::OK)
 }
 
-/// `version`
+/// Runs `version`.
 pub(super) fn version(_: &Operands) -> CommandResult {
     print(concat!("zigsvc ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())?;
     Ok(exit::OK)

@@ -79,7 +79,7 @@ impl Invocation {
             .ok_or_else(|| fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long")))
     }
 
-    /// Prints what became of the service on stdout.
+    /// Prints `zigsvc: SERVICE TEXT` on stdout.
     pub(super) fn confirm(&self, text: &str) -> u8 {
         let mut line = [0; 80];
         let mut out = Writer::new(&mut line);

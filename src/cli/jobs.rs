@@ -20,7 +20,7 @@ const LISTED_MAX_BYTES: usize = 4 * JOB_MAX_BYTES + 64;
 /// that does not report it.
 const DRAIN_LOOK: Duration = Duration::from_secs(60);
 
-/// `list [waiting|running|dead]`
+/// Runs `list [waiting|running|dead]`.
 pub(super) fn list(mut invocation: Invocation) -> CommandResult {
     signal::ignore_broken_pipes();
     let state = match invocation.operands.get(0) {
@@ -129,17 +129,17 @@ fn take_page(
     Ok(count >= LIST_PAGE as u64)
 }
 
-/// `cancel ID`
+/// Runs `cancel ID`.
 pub(super) fn cancel(invocation: Invocation) -> CommandResult {
     change(invocation, b"cancel ", false, "cancelled")
 }
 
-/// `retry ID|dead`
+/// Runs `retry ID|dead`.
 pub(super) fn retry(invocation: Invocation) -> CommandResult {
     change(invocation, b"retry ", true, "retried")
 }
 
-/// `forget ID|dead`
+/// Runs `forget ID|dead`.
 pub(super) fn forget(invocation: Invocation) -> CommandResult {
     change(invocation, b"forget ", true, "forgotten")
 }
@@ -177,7 +177,7 @@ fn change(mut invocation: Invocation, request: &[u8], takes_dead: bool, done: &s
     Ok(exit::OK)
 }
 
-/// `drain [--wait]`
+/// Runs `drain [--wait]`.
 pub(super) fn drain(mut invocation: Invocation) -> CommandResult {
     let waits = invocation.operands.has(CommandOption::Wait);
     let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
@@ -196,7 +196,7 @@ pub(super) fn drain(mut invocation: Invocation) -> CommandResult {
     Ok(invocation.confirm("drained"))
 }
 
-/// `watch`
+/// Runs `watch`.
 pub(super) fn watch(mut invocation: Invocation) -> CommandResult {
     signal::ignore_broken_pipes();
     let (mut client, rest) = invocation.client(ANSWER_MAX_BYTES)?;

@@ -19,7 +19,7 @@ use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number};
 use ufmt::uwrite;
 
-/// `start [--child FOLDER] [SERVICE]`
+/// Runs `start [--child FOLDER] [SERVICE]`.
 pub(super) fn start(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
     start_loaded(invocation)
@@ -39,7 +39,7 @@ fn start_loaded(invocation: Invocation) -> CommandResult {
     serve(invocation, reporter, launch_spec)
 }
 
-/// `run [--ready-fd N] [--health FILE] [SERVICE] [-- CMD...]`
+/// Runs `run [--ready-fd N] [--health FILE] [SERVICE] [-- CMD...]`.
 pub(super) fn run(mut invocation: Invocation) -> CommandResult {
     invocation.journal = invocation.operands.env(b"JOURNAL_STREAM").is_some_and(is_stderr);
     invocation.load()?;
@@ -110,7 +110,7 @@ fn is_stderr(stream: &[u8]) -> bool {
     stream == out.as_bytes()
 }
 
-/// `stop [SERVICE]`
+/// Runs `stop [SERVICE]`.
 pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
     Ok(match stop_running(&invocation, exit::FAILED)? {
@@ -120,7 +120,7 @@ pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     })
 }
 
-/// `restart [SERVICE]`
+/// Runs `restart [SERVICE]`.
 pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     // A mistake that prevents the start is found before the service is stopped.
     invocation.load()?;
@@ -129,13 +129,13 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     start_loaded(invocation)
 }
 
-/// `reload [SERVICE]`
+/// Runs `reload [SERVICE]`.
 pub(super) fn reload(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
     signal_service(&invocation, Signal::HUP)
 }
 
-/// `rotate [SERVICE]`
+/// Runs `rotate [SERVICE]`.
 pub(super) fn rotate(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
     signal_service(&invocation, Signal::USR1)

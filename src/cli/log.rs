@@ -48,7 +48,7 @@ once! {
     };
 }
 
-/// `log`
+/// Runs `log`.
 pub(super) fn log(operands: &Operands) -> CommandResult {
     let mut copy = start(operands)?;
     copy.run()?;

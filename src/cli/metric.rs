@@ -19,7 +19,7 @@ const FAMILIES: [(&str, &str, &str); 2] = [
     ("zigsvc_metric_values_total", "counter", "Values of this metric."),
 ];
 
-/// `metric NAME VALUE`, `metric --dump [--prometheus]`
+/// Runs `metric NAME VALUE` or `metric --dump [--prometheus]`.
 pub(super) fn metric(mut invocation: Invocation) -> CommandResult {
     signal::ignore_broken_pipes();
     invocation.service = Service::Collector;

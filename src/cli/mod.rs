@@ -39,6 +39,7 @@ use crate::service::memory;
 use crate::sys::args::Args;
 use crate::sys::fds;
 use crate::util::string_table::string_table;
+use crate::util::text::Writer;
 use command_line::{CommandLine, CommandOption, CommandSpec, CommandTable, Operands, OptionSet};
 use invocation::Invocation;
 use output::{CommandResult, usage};
@@ -54,17 +55,13 @@ enum CommandFn {
     Start(fn(Invocation) -> CommandResult),
 }
 
-/// Declares the commands; see [`command_line::Command`] and [`CommandFn`].
+/// Declares the commands. A row is: name, arguments, options, operands, function; the
+/// purpose; the rest of the help. See [`command_line::Command`] and [`CommandFn`].
 macro_rules! commands {
-    ($({
-        name: $name:literal,
-        args: $args:literal,
-        summary: $summary:literal,
-        details: $details:literal,
-        options: [$($option:ident),*],
-        operands: $operands:expr,
-        run: $function:expr,
-    }),* $(,)?) => {
+    ($($name:literal $args:literal [$($option:ident),*] $operands:expr => $function:expr,
+        $summary:literal,
+        $details:literal;
+    )*) => {
         /// Every command, in the order of `help`.
         pub static COMMANDS: CommandTable = {
             use command_line::OperandSpec::{AtLeast, Count, Program, Service};
@@ -86,256 +83,118 @@ macro_rules! commands {
 }
 
 commands! {
-    {
-        name: "start",
-        args: "[SERVICE]",
-        summary: "start a service in the background; returns when it is ready",
-        details: "Prints `zigsvc: SERVICE started (pid N)`.\n\
-                  start supervisor -- CMD ARG...  keep any foreground program running; see `help run`\n\
-                  --child FOLDER  what the supervisor starts its services with: no way into the background\n\
-                  Exit: 0 ready; 1 failed, or already running; 2 usage; 4 no privilege; 6 bad config.\n",
-        options: [Health, Child],
-        operands: Program,
-        run: Start(lifecycle::start),
-    },
-    {
-        name: "run",
-        args: "[--ready-fd N] [SERVICE]",
-        summary: "the same in the foreground, for an init system or a terminal",
-        details: "The log goes to stderr, and to log_file if the config names one.\n\
-                  --ready-fd N  write a newline to descriptor N when ready, and close it (s6, dinit)\n\
-                  run supervisor [--health FILE] -- CMD ARG...  keep any foreground program running: it is\n\
-                  started again whenever it ends, and its output goes to zigsvc-supervisor.log\n\
-                  --health FILE  restart CMD too when FILE was not written for stale_after\n\
-                  NOTIFY_SOCKET, WATCHDOG_USEC and JOURNAL_STREAM are obeyed (systemd).\n\
-                  Exit: as start, then 0 after a graceful stop.\n",
-        options: [ReadyFd, Health],
-        operands: Program,
-        run: Start(lifecycle::run),
-    },
-    {
-        name: "stop",
-        args: "[SERVICE]",
-        summary: "stop a service; returns when it is gone",
-        details: "Sends TERM, and KILL 5 s after stop_timeout.\n\
-                  Exit: 0 stopped, or was not running; 1 could not.\n",
-        options: [],
-        operands: Service,
-        run: Service(lifecycle::stop),
-    },
-    {
-        name: "restart",
-        args: "[SERVICE]",
-        summary: "check the config, stop, start",
-        details: "A bad config leaves the running service alone.\nExit: as start.\n",
-        options: [Health],
-        operands: Program,
-        run: Start(lifecycle::restart),
-    },
-    {
-        name: "reload",
-        args: "[SERVICE]",
-        summary: "check the config and have the service read it again (HUP)",
-        details: "Exit: 0; 4 no privilege; 6 bad config, the service was not signalled; 7 not running.\n",
-        options: [],
-        operands: Service,
-        run: Service(lifecycle::reload),
-    },
-    {
-        name: "rotate",
-        args: "[SERVICE]",
-        summary: "rotate the log, or open it anew if it was moved away (USR1)",
-        details: "Exit: 0; 4 no privilege; 7 not running.\n",
-        options: [],
-        operands: Service,
-        run: Service(lifecycle::rotate),
-    },
-    {
-        name: "status",
-        args: "[--json|--prometheus] [SERVICE]",
-        summary: "say whether a service runs and is well",
-        details: "--json        one JSON object instead of text\n\
-                  --prometheus  metrics for node_exporter's textfile collector\n\
-                  Exit: 0 running; 1 dead, PID file left behind; 3 stopped; 4 unknown: jobs does not\n\
-                  answer within 2 s, or the heartbeat is stale.\n",
-        options: [Json, Prometheus],
-        operands: Service,
-        run: Service(status::status),
-    },
-    {
-        name: "queue",
-        args: "[--wait] JOB...",
-        summary: "add a job; `queue -` reads one a line from stdin",
-        details: "The words are joined by one blank. Prints the job's id when it is on disk.\n\
-                  --wait  wait for the end of its last attempt\n\
-                  --      ends the options, so that a job may begin with -\n\
-                  queue -  queues each line as it comes, waits while the queue is full or the disk has no\n\
-                  room, and through a restart of the service for up to 30 s; lines whose answer was lost\n\
-                  with the connection are sent again, so they may be queued twice.\n\
-                  Exit: 0; 1 refused; 4 denied; 7 not running. With --wait the job's own status, 128+N for\n\
-                  a signal, 125 for any failure of queue itself.\n",
-        options: [Wait],
-        operands: AtLeast(1),
-        run: Service(queue::queue),
-    },
-    {
-        name: "list",
-        args: "[waiting|running|dead]",
-        summary: "list the jobs, one a line: ID STATE ATTEMPT TEXT",
-        details: "Control bytes in TEXT are shown as \\xNN.\nExit: 0; 4 denied; 7 not running.\n",
-        options: [],
-        operands: Count(0, 1),
-        run: Service(jobs::list),
-    },
-    {
-        name: "cancel",
-        args: "ID",
-        summary: "take a waiting job out of the queue, or end a running one",
-        details: "A running job gets TERM, and KILL after stop_timeout; it is not tried again.\n\
-                  Exit: 0; 1 no such job; 4 denied; 7 not running.\n",
-        options: [],
-        operands: Count(1, 1),
-        run: Service(jobs::cancel),
-    },
-    {
-        name: "retry",
-        args: "ID|dead",
-        summary: "have a dead job, or all of them, wait again",
-        details: "Exit: 0; 1 no such dead job; 4 denied; 7 not running.\n",
-        options: [],
-        operands: Count(1, 1),
-        run: Service(jobs::retry),
-    },
-    {
-        name: "forget",
-        args: "ID|dead",
-        summary: "remove a dead job, or all of them, for good",
-        details: "Exit: 0; 1 no such dead job; 4 denied; 7 not running.\n",
-        options: [],
-        operands: Count(1, 1),
-        run: Service(jobs::forget),
-    },
-    {
-        name: "drain",
-        args: "[--wait]",
-        summary: "finish the jobs that are there, take no new ones, then stop",
-        details: "--wait  return when the service is gone\n\
-                  Exit: 0; 1 it died before that; 4 denied; 7 not running.\n",
-        options: [Wait],
-        operands: Count(0, 0),
-        run: Service(jobs::drain),
-    },
-    {
-        name: "watch",
-        args: "",
-        summary: "print the events of jobs as they come",
-        details: "Lines `event SEQ job=ID state=started|done|failed|dead exit=N ms=N`; a gap in SEQ: some\n\
-                  were missed.\n\
-                  Exit: 0 when the service stops; 1 nobody reads any more; 4 denied; 7 not running.\n",
-        options: [],
-        operands: Count(0, 0),
-        run: Service(jobs::watch),
-    },
-    {
-        name: "chat",
-        args: "",
-        summary: "talk through the hub: stdin to all others, theirs to stdout",
-        details: "Each line goes to everybody else as `[pid N] line`. Ends at the end of stdin, or when the\n\
-                  hub stops.\n\
-                  Exit: 0; 1 the server is full; 7 not running.\n",
-        options: [],
-        operands: Count(0, 0),
-        run: Service(chat::chat),
-    },
-    {
-        name: "metric",
-        args: "NAME VALUE | --dump",
-        summary: "give the collector a value; print the average",
-        details: "NAME has 1 to 64 bytes and is not dump; VALUE is a JSON number, kept to six decimals.\n\
-                  --dump        print every metric instead: `NAME: avg=48.75 (n=2)`\n\
-                  --prometheus  with --dump: as metrics for node_exporter's textfile collector\n\
-                  --            ends the options, so that NAME may begin with -\n\
-                  Exit: 0; 1 refused; 4 denied; 7 not running.\n",
-        options: [Dump, Prometheus],
-        operands: Count(0, 2),
-        run: Service(metric::metric),
-    },
-    {
-        name: "log",
-        args: "[-s SIZE] [-n KEEP] [-t TIME] FILE",
-        summary: "copy stdin to FILE in whole lines, and rotate it",
-        details: "anything 2>&1 | zigsvc log FILE\n\
-                  -s SIZE  rotate before FILE passes SIZE bytes (10000); 64k, 1m; 0: never\n\
-                  -n KEEP  keep so many old files, of which FILE.1 is the newest: 1 to 99 (1)\n\
-                  -t TIME  the time in front of each line: iso, unix or none (none)\n\
-                  Bytes pass as they are. A line goes into one file; one of more than 64 KiB is continued.\n\
-                  A disk that is full is waited out, and whoever writes the input waits too. USR1 rotates, or\n\
-                  opens FILE anew if it was moved away, HUP only the latter; TERM and INT end it when what is\n\
-                  in the pipe is written. There is no lock: give each log a FILE of its own.\n\
-                  Exit: 0 at the end of input; 1 FILE cannot be opened, or not be written at TERM; 2 usage;\n\
-                  4 no right to open FILE.\n",
-        options: [Size, Keep, Time],
-        operands: Count(1, 1),
-        run: Plain(log::log),
-    },
-    {
-        name: "open",
-        args: "PATH [-- CMD ARG...]",
-        summary: "print a file that the opener hands out, or run CMD with it as stdin",
-        details: "PATH is sent as it is typed: it has to be an entry of allow, byte for byte.\n\
-                  open PATH -- CMD ARG...  become CMD, with the file as its standard input\n\
-                  Exit: 0; 1 denied, or it cannot be opened; 7 not running. With CMD its own status, or 127\n\
-                  if there is no such program, 126 if it cannot be executed.\n",
-        options: [],
-        operands: AtLeast(1),
-        run: Service(open::open),
-    },
-    {
-        name: "check",
-        args: "",
-        summary: "validate the config and print the effective one as TOML",
-        details: "Exit: 0; 6 with FILE:LINE, what is wrong and what is allowed.\n",
-        options: [],
-        operands: Count(0, 0),
-        run: Service(info::check),
-    },
-    {
-        name: "doctor",
-        args: "",
-        summary: "say what of this machine would degrade a service",
-        details: "A line for each thing that it looked at: `ok` or `warn`, and what to do. Changes nothing.\n\
-                  Exit: 0 no warnings; 1 warnings; 6 bad config.\n",
-        options: [],
-        operands: Count(0, 0),
-        run: Service(doctor::doctor),
-    },
-    {
-        name: "limits",
-        args: "",
-        summary: "print every compile-time limit",
-        details: "One a line: name, value, meaning.\n",
-        options: [],
-        operands: Count(0, 0),
-        run: Plain(info::limits),
-    },
-    {
-        name: "help",
-        args: "[COMMAND]",
-        summary: "say how to use the program, or one command",
-        details: "",
-        options: [],
-        operands: Count(0, 1),
-        run: Plain(|operands| info::help(&COMMANDS, operands)),
-    },
-    {
-        name: "version",
-        args: "",
-        summary: "print the version",
-        details: "",
-        options: [],
-        operands: Count(0, 0),
-        run: Plain(info::version),
-    },
+    "start" "[SERVICE]" [Health, Child] Program => Start(lifecycle::start),
+        "start a service in the background; returns when it is ready",
+        "Prints `zigsvc: SERVICE started (pid N)`.\n\
+         start supervisor -- CMD ARG...  keep any foreground program running; see `help run`\n\
+         --child FOLDER  what the supervisor starts its services with: no way into the background\n\
+         Exit: 0 ready; 1 failed, or already running; 2 usage; 4 no privilege; 6 bad config.\n";
+    "run" "[--ready-fd N] [SERVICE]" [ReadyFd, Health] Program => Start(lifecycle::run),
+        "the same in the foreground, for an init system or a terminal",
+        "The log goes to stderr, and to log_file if the config names one.\n\
+         --ready-fd N  write a newline to descriptor N when ready, and close it (s6, dinit)\n\
+         run supervisor [--health FILE] -- CMD ARG...  keep any foreground program running: it is\n\
+         started again whenever it ends, and its output goes to zigsvc-supervisor.log\n\
+         --health FILE  restart CMD too when FILE was not written for stale_after\n\
+         NOTIFY_SOCKET, WATCHDOG_USEC and JOURNAL_STREAM are obeyed (systemd).\n\
+         Exit: as start, then 0 after a graceful stop.\n";
+    "stop" "[SERVICE]" [] Service => Service(lifecycle::stop),
+        "stop a service; returns when it is gone",
+        "Sends TERM, and KILL 5 s after stop_timeout.\n\
+         Exit: 0 stopped, or was not running; 1 could not.\n";
+    "restart" "[SERVICE]" [Health] Program => Start(lifecycle::restart),
+        "check the config, stop, start",
+        "A bad config leaves the running service alone.\nExit: as start.\n";
+    "reload" "[SERVICE]" [] Service => Service(lifecycle::reload),
+        "check the config and have the service read it again (HUP)",
+        "Exit: 0; 4 no privilege; 6 bad config, the service was not signalled; 7 not running.\n";
+    "rotate" "[SERVICE]" [] Service => Service(lifecycle::rotate),
+        "rotate the log, or open it anew if it was moved away (USR1)",
+        "Exit: 0; 4 no privilege; 7 not running.\n";
+    "status" "[--json|--prometheus] [SERVICE]" [Json, Prometheus] Service => Service(status::status),
+        "say whether a service runs and is well",
+        "--json        one JSON object instead of text\n\
+         --prometheus  metrics for node_exporter's textfile collector\n\
+         Exit: 0 running; 1 dead, PID file left behind; 3 stopped; 4 unknown: jobs does not\n\
+         answer within 2 s, or the heartbeat is stale.\n";
+    "queue" "[--wait] JOB..." [Wait] AtLeast(1) => Service(queue::queue),
+        "add a job; `queue -` reads one a line from stdin",
+        "The words are joined by one blank. Prints the job's id when it is on disk.\n\
+         --wait  wait for the end of its last attempt\n\
+         --      ends the options, so that a job may begin with -\n\
+         queue -  queues each line as it comes, waits while the queue is full or the disk has no\n\
+         room, and through a restart of the service for up to 30 s; lines whose answer was lost\n\
+         with the connection are sent again, so they may be queued twice.\n\
+         Exit: 0; 1 refused; 4 denied; 7 not running. With --wait the job's own status, 128+N for\n\
+         a signal, 125 for any failure of queue itself.\n";
+    "list" "[waiting|running|dead]" [] Count(0, 1) => Service(jobs::list),
+        "list the jobs, one a line: ID STATE ATTEMPT TEXT",
+        "Control bytes in TEXT are shown as \\xNN.\nExit: 0; 4 denied; 7 not running.\n";
+    "cancel" "ID" [] Count(1, 1) => Service(jobs::cancel),
+        "take a waiting job out of the queue, or end a running one",
+        "A running job gets TERM, and KILL after stop_timeout; it is not tried again.\n\
+         Exit: 0; 1 no such job; 4 denied; 7 not running.\n";
+    "retry" "ID|dead" [] Count(1, 1) => Service(jobs::retry),
+        "have a dead job, or all of them, wait again",
+        "Exit: 0; 1 no such dead job; 4 denied; 7 not running.\n";
+    "forget" "ID|dead" [] Count(1, 1) => Service(jobs::forget),
+        "remove a dead job, or all of them, for good",
+        "Exit: 0; 1 no such dead job; 4 denied; 7 not running.\n";
+    "drain" "[--wait]" [Wait] Count(0, 0) => Service(jobs::drain),
+        "finish the jobs that are there, take no new ones, then stop",
+        "--wait  return when the service is gone\n\
+         Exit: 0; 1 it died before that; 4 denied; 7 not running.\n";
+    "watch" "" [] Count(0, 0) => Service(jobs::watch),
+        "print the events of jobs as they come",
+        "Lines `event SEQ job=ID state=started|done|failed|dead exit=N ms=N`; a gap in SEQ: some\n\
+         were missed.\n\
+         Exit: 0 when the service stops; 1 nobody reads any more; 4 denied; 7 not running.\n";
+    "chat" "" [] Count(0, 0) => Service(chat::chat),
+        "talk through the hub: stdin to all others, theirs to stdout",
+        "Each line goes to everybody else as `[pid N] line`. Ends at the end of stdin, or when the\n\
+         hub stops.\n\
+         Exit: 0; 1 the server is full; 7 not running.\n";
+    "metric" "NAME VALUE | --dump" [Dump, Prometheus] Count(0, 2) => Service(metric::metric),
+        "give the collector a value; print the average",
+        "NAME has 1 to 64 bytes and is not dump; VALUE is a JSON number, kept to six decimals.\n\
+         --dump        print every metric instead: `NAME: avg=48.75 (n=2)`\n\
+         --prometheus  with --dump: as metrics for node_exporter's textfile collector\n\
+         --            ends the options, so that NAME may begin with -\n\
+         Exit: 0; 1 refused; 4 denied; 7 not running.\n";
+    "log" "[-s SIZE] [-n KEEP] [-t TIME] FILE" [Size, Keep, Time] Count(1, 1) => Plain(log::log),
+        "copy stdin to FILE in whole lines, and rotate it",
+        "anything 2>&1 | zigsvc log FILE\n\
+         -s SIZE  rotate before FILE passes SIZE bytes (10000); 64k, 1m; 0: never\n\
+         -n KEEP  keep so many old files, of which FILE.1 is the newest: 1 to 99 (1)\n\
+         -t TIME  the time in front of each line: iso, unix or none (none)\n\
+         Bytes pass as they are. A line goes into one file; one of more than 64 KiB is continued.\n\
+         A disk that is full is waited out, and whoever writes the input waits too. USR1 rotates, or\n\
+         opens FILE anew if it was moved away, HUP only the latter; TERM and INT end it when what is\n\
+         in the pipe is written. There is no lock: give each log a FILE of its own.\n\
+         Exit: 0 at the end of input; 1 FILE cannot be opened, or not be written at TERM; 2 usage;\n\
+         4 no right to open FILE.\n";
+    "open" "PATH [-- CMD ARG...]" [] AtLeast(1) => Service(open::open),
+        "print a file that the opener hands out, or run CMD with it as stdin",
+        "PATH is sent as it is typed: it has to be an entry of allow, byte for byte.\n\
+         open PATH -- CMD ARG...  become CMD, with the file as its standard input\n\
+         Exit: 0; 1 denied, or it cannot be opened; 7 not running. With CMD its own status, or 127\n\
+         if there is no such program, 126 if it cannot be executed.\n";
+    "check" "" [] Count(0, 0) => Service(info::check),
+        "validate the config and print the effective one as TOML",
+        "Exit: 0; 6 with FILE:LINE, what is wrong and what is allowed.\n";
+    "doctor" "" [] Count(0, 0) => Service(doctor::doctor),
+        "say what of this machine would degrade a service",
+        "A line for each thing that it looked at: `ok` or `warn`, and what to do. Changes nothing.\n\
+         Exit: 0 no warnings; 1 warnings; 6 bad config.\n";
+    "limits" "" [] Count(0, 0) => Plain(info::limits),
+        "print every compile-time limit",
+        "One a line: name, value, meaning.\n";
+    "help" "[COMMAND]" [] Count(0, 1) => Plain(|operands| info::help(&COMMANDS, operands)),
+        "say how to use the program, or one command",
+        "";
+    "version" "" [] Count(0, 0) => Plain(info::version),
+        "print the version",
+        "";
 }
 
 /// Runs the command that the arguments name; returns the exit code.
@@ -362,8 +221,11 @@ enum Task {
 /// caller's frame, and needs no options there.
 #[inline(never)]
 fn task(args: &Args) -> Result<Task, u8> {
-    let CommandLine { options, at, command, service, operands } = CommandLine::parse(&COMMANDS, args)
-        .map_err(|error| usage(error.command, &|out| error.describe(out)))?;
+    let mut line = [0; 400];
+    let mut out = Writer::new(&mut line);
+    let CommandLine { options, at, command, service, operands } =
+        CommandLine::parse(&COMMANDS, args, &mut out)
+            .map_err(|error| usage(error.command, &|message| message.push(out.as_bytes())))?;
     let (run, creates) = match FUNCTIONS.get(command.index) {
         Some(CommandFn::Plain(run)) => return Ok(Task::Plain(*run, operands)),
         Some(CommandFn::Service(run)) => (*run, false),

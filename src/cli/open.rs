@@ -22,7 +22,7 @@ const NOT_EXECUTABLE: u8 = 126;
 /// The bytes of an answer in words.
 const ANSWER_TEXT_BYTES: usize = 64;
 
-/// `open PATH [-- CMD ARG...]`
+/// Runs `open PATH [-- CMD ARG...]`.
 pub(super) fn open(mut invocation: Invocation) -> CommandResult {
     let operands = &invocation.operands;
     let path = operands.get(0).unwrap_or(b"");

@@ -17,7 +17,7 @@ use crate::util::text::Writer;
 /// and timeout(1).
 const QUEUE_FAILED: u8 = 125;
 
-/// `queue [--wait] JOB...`
+/// Runs `queue [--wait] JOB...`.
 pub(super) fn queue(mut invocation: Invocation) -> CommandResult {
     let waits = invocation.operands.has(CommandOption::Wait);
     let operands = &invocation.operands;

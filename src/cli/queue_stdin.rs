@@ -48,7 +48,7 @@ struct Console {
     code: u8,
 }
 
-/// `queue -`
+/// Runs `queue -`.
 #[inline(never)]
 pub(super) fn queue_stdin(mut invocation: Invocation) -> CommandResult {
     signal::ignore_broken_pipes();

@@ -52,7 +52,7 @@ struct StatusReport<'a> {
     answer: Option<&'a [u8]>,
 }
 
-/// `status [--json|--prometheus] [SERVICE]`
+/// Runs `status [--json|--prometheus] [SERVICE]`.
 #[inline(never)]
 pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     let json = invocation.operands.has(CommandOption::Json);

@@ -32,7 +32,7 @@ pub mod error {
     use crate::limits::{CLIENTS_MAX, METRIC_NAME_BYTES, METRIC_OBJECT_BYTES, METRICS_MAX};
     use crate::util::text::text_with_number;
 
-    /// No object begins here.
+    /// The first byte after blanks is not an opening brace.
     pub const OBJECT: &str = "expected an object, such as {\"name\":\"cpu\",\"value\":42.5}";
     /// A member is unknown, missing or given twice, or another byte stands in its place.
     pub const MEMBERS: &str = "an object has the members \"name\" and \"value\", each once, and nothing else";
@@ -40,10 +40,10 @@ pub mod error {
     pub const COLON: &str = "a colon must stand between a member and its value";
     /// The value of `name` is not a string.
     pub const NAME_TYPE: &str = "the name must be a string, such as \"cpu\"";
-    /// The name as it is decoded.
+    /// The decoded name is empty, too long, or has control characters.
     pub const NAME: &str =
         text_with_number!("a name has 1 to ", METRIC_NAME_BYTES, " bytes of UTF-8 and no control characters");
-    /// The name is too long for it.
+    /// A string holds bytes that are not UTF-8, or an unescaped control character.
     pub const STRING: &str = "a string is UTF-8, with control characters, \" and \\ escaped";
     /// The character after a backslash does not make an escape.
     pub const ESCAPE: &str = "after \\ must come one of \" \\ / b f n r t, or u and four hexadecimal digits";
@@ -53,20 +53,20 @@ pub mod error {
     pub const NUMBER: &str = "the value must be a JSON number, such as 42.5, -1 or 1e3";
     /// The magnitude of the value is 2^64 or more.
     pub const RANGE: &str = "a value must be less than 2^64, and more than -2^64";
-    /// No brace in time.
+    /// No closing brace was found within [`METRIC_OBJECT_BYTES`].
     pub const LONG: &str = text_with_number!("an object has at most ", METRIC_OBJECT_BYTES, " bytes");
-    /// The input ends inside an object.
+    /// The client closed its side inside an object.
     pub const CUT: &str = "the input ended inside an object, which was not counted";
     /// An object asks for [`DUMP`] with a value other than 0.
     pub const DUMP: &str = "the name dump asks for the dump, and its value must be 0";
-    /// Another name.
+    /// A new name was sent while [`METRICS_MAX`] names are known.
     pub const FULL: &str =
         text_with_number!("", METRICS_MAX, " names are known, and there is no room for another one");
-    /// A sum, or a count.
+    /// The sum of a metric, or the count of its values, would overflow.
     pub const SUM: &str = "the sum of this metric would get too large, and is left as it was";
     /// The client is not authorized.
     pub const DENIED: &str = "denied: allow_uid and allow_gid do not name you";
-    /// No place.
+    /// All slots for clients are taken.
     pub const BUSY: &str = text_with_number!("busy: ", CLIENTS_MAX, " clients are connected; try again");
 }
 

@@ -10,7 +10,7 @@
 //! `i128` allows, which is 2^43 times the largest number.
 //!
 //! The division works bit by bit. It is a tenth of the size of the compiler's division for 128
-//! bits, and an answer needs only two divisions.
+//! bits, and an answer needs at most two divisions.
 
 use crate::util::text::Writer;
 

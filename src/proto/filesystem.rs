@@ -33,7 +33,7 @@ macro_rules! filesystems {
     };
 }
 
-// All others are disks.
+// The medium of any other filesystem follows from the number of its device.
 filesystems! {
     raw::TMPFS_MAGIC, "tmpfs", Memory;
     raw::RAMFS_MAGIC, "ramfs", Memory;
@@ -53,8 +53,8 @@ filesystems! {
 /// and SD cards. The block devices of UBI have no fixed number.
 const FLASH_MAJORS: [u64; 2] = [31, 179];
 
-/// Returns the medium and its name for people, from the `f_type` of a filesystem and the
-/// number of the device that holds it.
+/// Returns the medium of a filesystem and its name for people. `kind` is its `f_type`
+/// (statfs(2)), and `device` the number of the device that holds it (`st_dev`).
 #[must_use]
 pub fn medium(kind: u64, device: u64) -> (Medium, &'static str) {
     // The type is a signed word on some machines, so only its low 32 bits have a meaning.

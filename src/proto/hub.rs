@@ -7,7 +7,7 @@ use ufmt::uwrite;
 
 /// The line that a client reads if all slots are taken. No line of a client can begin like it.
 pub const FULL: &[u8] = b"server full\n";
-/// What the sender of a line that is too long reads.
+/// The line that a client reads if it sent a line that is too long.
 pub const TOO_LONG: &[u8] =
     text_with_number!("[hub] your line was not passed on: a line has at most ", CHAT_LINE_BYTES, " bytes\n")
         .as_bytes();

@@ -15,6 +15,7 @@
 
 use crate::limits::{CLIENTS_MAX, PATH_MAX_BYTES};
 use crate::util::lines::find_newline;
+use crate::util::text::Writer;
 
 /// Bytes of each message of the worker.
 pub const TO_MAIN_BYTES: usize = 16 + PATH_MAX_BYTES + 1;
@@ -88,41 +89,19 @@ impl<'a> ToMain<'a> {
     /// Returns the message as bytes.
     #[must_use]
     pub fn emit(&self) -> [u8; TO_MAIN_BYTES] {
-        let mut bytes = [0; TO_MAIN_BYTES];
-        let (head, text) = bytes.split_at_mut(16);
         let plain = |kind, number| (kind, RequestId { slot: 0, serial: number }, 0, 0, PathRequest::NOTHING);
-        let (kind, request_id, pid, uid, request) = match *self {
+        let (kind, RequestId { slot, serial }, pid, uid, PathRequest { path, too_long }) = match *self {
             Self::Open { request_id, pid, uid, request } => (OPEN, request_id, pid, uid, request),
             Self::Alive => plain(ALIVE, 0),
             Self::ChrootFailed(errno) => plain(CHROOT_FAILED, errno),
             Self::PrivDropFailed(errno) => plain(PRIV_DROP_FAILED, errno),
         };
-        let path = request.path.get(..PATH_MAX_BYTES).unwrap_or(request.path);
-        let length = u8::try_from(path.len()).unwrap_or(u8::MAX);
-        let [s0, s1, s2, s3] = request_id.serial.to_le_bytes();
-        let [p0, p1, p2, p3] = pid.to_le_bytes();
-        let [u0, u1, u2, u3] = uid.to_le_bytes();
-        head.copy_from_slice(&[
-            kind,
-            request_id.slot,
-            u8::from(request.too_long),
-            length,
-            s0,
-            s1,
-            s2,
-            s3,
-            p0,
-            p1,
-            p2,
-            p3,
-            u0,
-            u1,
-            u2,
-            u3,
-        ]);
-        if let Some(to) = text.get_mut(..path.len()) {
-            to.copy_from_slice(path);
-        }
+        let path = path.get(..PATH_MAX_BYTES).unwrap_or(path);
+        let mut bytes = [0; TO_MAIN_BYTES];
+        let mut out = Writer::new(&mut bytes);
+        out.push(&[kind, slot, u8::from(too_long), u8::try_from(path.len()).unwrap_or(u8::MAX)]);
+        [serial, pid, uid].iter().for_each(|number| out.push(&number.to_le_bytes()));
+        out.push(path);
         bytes
     }
 

@@ -16,13 +16,14 @@ use super::config_source::{InvalidConfig, ServiceFile, path_of};
 use super::connections::Connections;
 use super::heartbeat::Heartbeat;
 use super::lifecycle::{Process, StartReporter, describe_at, exit};
-use super::listener::{AccessPolicy, Listener, describe_unknown, open_and_drop};
+use super::listener::{Listener, describe_unknown, find_policy, open_and_drop};
 use super::log::Log;
 use super::memory::Memory;
 use super::reload::log_changes;
 use crate::limits::{NOTIFY_STATUS_BYTES, OPENER_SOCKET_BEATS, POLL_MAX};
 use crate::proto::service::Service;
 use crate::proto::status::{StatusField, push_field};
+use crate::state::access::AccessPolicy;
 use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::sys::once::once;
 use crate::sys::poll::PollSet;
@@ -60,6 +61,15 @@ pub enum PollSource {
 }
 
 impl PollSource {
+    /// Returns the slot of the client that is ready.
+    #[must_use]
+    pub fn client_slot(&self) -> Option<usize> {
+        match *self {
+            Self::Client(slot) => Some(slot.into()),
+            _ => None,
+        }
+    }
+
     /// Returns the client at `slot`.
     #[must_use]
     pub fn client(slot: usize) -> Self {
@@ -224,11 +234,11 @@ impl ServiceBase {
             due = earliest(due, self.heartbeat.next_deadline(self.beat_every()));
         }
         if let Some((clients, reads)) = clients {
-            due = earliest(due, self.listener.next_deadline(now));
-            if let Some(listener) = self.listener.fd().filter(|_| self.listener.accepts(now)) {
+            due = earliest(due, self.listener.acceptor.next_deadline(now));
+            if let Some(listener) = self.listener.acceptor.ready_fd(now) {
                 set.read(listener, PollSource::Listener);
             }
-            for (slot, _) in clients.connected() {
+            for (slot, _) in clients.clients.connected() {
                 if let Some((fd, interest)) = clients.interest(slot, reads(slot)) {
                     set.watch(fd.as_fd(), interest, PollSource::client(slot));
                 }
@@ -307,7 +317,7 @@ impl ServiceBase {
     pub fn degraded(&self) -> DegradedSet {
         self.logged
             .with(DegradedState::Socket, self.listener.failure().is_some())
-            .with(DegradedState::Descriptors, self.listener.is_out_of_descriptors())
+            .with(DegradedState::Descriptors, self.listener.acceptor.is_out_of_descriptors())
     }
 
     /// Returns the value of a field that every service has.
@@ -355,7 +365,7 @@ impl ServiceBase {
     fn load_candidate(&mut self, out: &mut Writer<'_>) -> Result<AccessPolicy, InvalidConfig> {
         let Process { config_source, candidate, .. } = &mut self.process;
         config_source.load(candidate, self.scratch, out)?;
-        AccessPolicy::resolve(self.service, candidate).map_err(|name| {
+        find_policy(self.service, candidate).map_err(|name| {
             describe_unknown(name, out);
             InvalidConfig
         })
@@ -397,7 +407,7 @@ impl ServiceBase {
     /// Ends a reload: makes the socket again if its rules or its name are others, and notifies the
     /// service manager.
     pub fn finish_reload(&mut self) {
-        if self.listener.fd().is_some() {
+        if self.listener.acceptor.fd().is_some() {
             self.renew_socket();
         }
         self.process.notify.reloaded(true);

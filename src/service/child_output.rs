@@ -1,4 +1,4 @@
-//! The output of a program that a service started, line by line into the log.
+//! Copies the output of a program that this process started to the log, line by line.
 
 use crate::limits::{OUTPUT_LINE_BYTES, OUTPUT_TURN_BYTES};
 use crate::service::log::Log;
@@ -7,12 +7,12 @@ use crate::util::lines::find_newline;
 use crate::util::text::Writer;
 use heapless::Vec;
 
-/// The read end of a program's output, and the line that has not ended.
+/// The read end of a program's output, and the line that has not ended yet.
 pub struct ChildOutput {
-    /// The read end. `None` after the program closed the other end.
+    /// The read end. `None` after the program has closed the other end.
     pub pipe: Option<OwnedFd>,
     line: Vec<u8, OUTPUT_LINE_BYTES>,
-    /// The rest of a line that was cut is being skipped.
+    /// True inside a line that was already logged with its end cut off.
     skipping: bool,
 }
 
@@ -20,14 +20,14 @@ pub struct ChildOutput {
 pub type Prefix<'a> = &'a dyn Fn(&mut Writer<'_>);
 
 impl ChildOutput {
-    /// Returns the output of a program that has just started.
+    /// Returns the output of a program that was just started.
     #[must_use]
     pub fn new(pipe: Option<OwnedFd>) -> Self {
         Self { pipe, line: Vec::new(), skipping: false }
     }
 
-    /// Reads the output, up to one turn's share, and logs its whole lines. Returns true if there
-    /// may be more.
+    /// Reads up to [`OUTPUT_TURN_BYTES`] and logs the lines. Returns true if there may be more
+    /// to read.
     pub fn read(&mut self, log: &mut Log, scratch: &mut [u8], prefix: Prefix<'_>) -> bool {
         let Some(pipe) = &self.pipe else { return false };
         let buffer = scratch.get_mut(..OUTPUT_TURN_BYTES).unwrap_or(&mut []);
@@ -66,7 +66,7 @@ impl ChildOutput {
         }
     }
 
-    /// Logs the line that is held.
+    /// Logs the line that was collected.
     fn log_line(&mut self, log: &mut Log, prefix: Prefix<'_>, cut: bool) {
         let line = &self.line;
         log.info(&|out| {
@@ -79,10 +79,11 @@ impl ChildOutput {
         self.line.clear();
     }
 
-    /// Reads the rest of the output of a program that has ended, and closes the pipe, even if another
-    /// process holds it. A last line without a newline is logged, too.
+    /// Logs the rest of the output after the program has ended, and closes the pipe, even if
+    /// another process still holds its other end. A last line without newline is logged, too.
     pub fn finish(&mut self, log: &mut Log, scratch: &mut [u8], prefix: Prefix<'_>) {
-        // A pipe holds 64 KiB by default. More can come only from a child of the program.
+        // A pipe holds 64 KiB by default (pipe(7)). More can only come from a process that
+        // outlives the program.
         let mut turns = 65_536 / OUTPUT_TURN_BYTES;
         while turns > 0 && self.read(log, scratch, prefix) {
             turns = turns.saturating_sub(1);

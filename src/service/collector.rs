@@ -1,42 +1,44 @@
-//! The service `collector`: clients send JSON objects, and each is answered by the
+//! The service `collector`: clients send JSON objects, and each is answered with the
 //! average of its metric (`proto/collector.rs`, docs/collector.md).
 //!
-//! A turn takes at most one buffer of objects from each client, and none from one that
-//! did not take its answers, or to which a dump is being sent: a dump goes out as it
-//! is read, one buffer a turn. One that closed its connection without reading the
-//! answers has still sent its values: they count.
+//! A turn takes at most one buffer of objects from each client, and none from a client
+//! that did not take its answers or is being sent a dump. A dump is sent while it is read,
+//! one buffer in each turn. A client that closes its connection without reading the
+//! answers has sent its values: they count.
 
 use super::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
-use super::connections::{self, Connection, Connections, Disconnected};
+use super::connections::{self, Connections, Server, Taken};
 use super::denials::Denials;
 use super::lifecycle::StartReporter;
-use super::listener::Access;
 use super::memory::Memory;
-use crate::limits::{ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, METRIC_LINE_BYTES};
+use crate::limits::{CLIENT_OUTPUT_BYTES, CLIENTS_MAX, METRIC_LINE_BYTES};
 use crate::proto::collector::{DUMP, Metric, NONE, Next, error, next, push_error, push_line};
 use crate::proto::decimal::Decimal;
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
+use crate::state::access::Access;
+use crate::state::clients::ClientSlot;
 use crate::state::collector::{MetricRefused, Metrics};
 use crate::sys::once::once;
-use crate::sys::{clock, process::Signal, socket};
+use crate::sys::socket::Peer;
+use crate::sys::{OwnedFd, clock, process::Signal};
 use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
-/// What there is to know of the client at a slot, beside its connection.
+/// The state of the client at a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Session {
-    /// The next metric of the dump that is being sent to it.
+    /// The next metric of the dump that is being sent.
     dump: Option<usize>,
-    /// It takes no answers any more, but its values are taken.
+    /// The client takes no more answers, but its values are taken.
     write_closed: bool,
 }
 
 /// See the module's documentation.
 struct Collector {
     base: &'static mut ServiceBase,
-    clients: &'static mut Connections,
+    connections: &'static mut Connections,
     metrics: &'static mut Metrics,
     sessions: [Session; CLIENTS_MAX],
     denials: Denials,
@@ -48,15 +50,15 @@ once! {
     static METRICS: Metrics = Metrics::EMPTY;
 }
 
-/// Runs the service until it is stopped; returns the exit code. (Not inlined: its
-/// caller's frame would hold what every service needs.)
+/// Runs the service until it is stopped; returns the exit code. Not inlined, because the
+/// frame of its caller would hold what every service needs.
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     let base = ServiceBase::open(Service::Collector, parts, reporter);
     base.open_socket(&mut |_| {});
     let mut collector = Collector {
         base,
-        clients: connections::take(),
+        connections: connections::take(),
         metrics: METRICS.take(),
         sessions: [Session::default(); CLIENTS_MAX],
         denials: Denials::default(),
@@ -80,7 +82,7 @@ impl ServiceStatus for Collector {
 
     fn value(&self, field: StatusField, _: Instant) -> Option<u64> {
         Some(match field {
-            StatusField::Clients => self.clients.count() as u64,
+            StatusField::Clients => self.connections.clients.count() as u64,
             StatusField::Metrics => self.metrics.len() as u64,
             StatusField::Values => self.values,
             StatusField::Denied => self.denials.count,
@@ -92,9 +94,8 @@ impl ServiceStatus for Collector {
 impl Collector {
     fn turn(&mut self) {
         let due = self.next_deadline();
-        let clients: &Connections = self.clients;
-        let reads = |slot| self.can_ask(slot);
-        let ready = self.base.wait(clock::now(), Some((clients, &reads)), due, &mut |_| {});
+        let reads = |slot| self.can_read(slot);
+        let ready = self.base.wait(clock::now(), Some((self.connections, &reads)), due, &mut |_| {});
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
             if let Some((_, why)) = arrived.stop() {
@@ -105,44 +106,34 @@ impl Collector {
             }
             base::on_user_signals(self, arrived, now);
         }
-        while let Some(slot) = self.clients.expired(now) {
-            self.drop_client(slot);
-        }
-        for slot in 0..CLIENTS_MAX {
-            self.serve_client(slot, ready.contains(&PollSource::client(slot)), now);
-        }
+        connections::close_expired(self, now);
+        connections::serve(self, &mut ready.iter().filter_map(PollSource::client_slot), now);
         if ready.contains(&PollSource::Listener) {
-            self.accept(now);
+            connections::accept(self, now);
         }
         base::end_turn(self, now, !ready.is_empty(), Pulse::Own);
     }
 
-    /// When something here is due; at once if something is left to do.
+    /// Returns when something is due: at once if a client has work for the service.
     fn next_deadline(&self) -> Option<Instant> {
-        let left = |(slot, client): (usize, &Connection)| {
-            let waits = client.more || client.ended || self.session(slot).dump.is_some();
-            waits && !client.is_stuck()
+        let clients = &self.connections.clients;
+        let has_work = |(slot, client): (usize, &ClientSlot)| {
+            (client.has_work() || self.session(slot).dump.is_some()) && !client.is_stuck()
         };
-        if self.clients.connected().any(left) { Some(Instant::BOOT) } else { self.clients.next_deadline() }
+        if clients.connected().any(has_work) { Some(Instant::BOOT) } else { clients.next_deadline() }
     }
 
-    /// Others may use the socket from now on; who may nothing any more goes.
+    /// Applies a new configuration, and closes the clients that lose their rights.
     fn reload(&mut self, now: Instant) {
         if self.base.reload() {
-            // Nobody who has connected already is to be turned away by a new name.
-            for _ in 0..CLIENTS_MAX {
-                self.accept(now);
-            }
-            for slot in 0..CLIENTS_MAX {
-                if self.clients.update_access(slot, &self.base.listener.policy) == Some(Access::Denied) {
-                    self.drop_client(slot);
-                }
+            // Clients that have connected already must not be turned away by a new name.
+            connections::accept_all(self, now);
+            for slot in self.connections.update_access(&self.base.listener.policy) {
+                self.close(slot);
             }
             self.base.finish_reload();
         }
     }
-
-    // ----- one client -------------------------------------------------------
 
     fn session(&self, slot: usize) -> Session {
         self.sessions.get(slot).copied().unwrap_or_default()
@@ -150,103 +141,6 @@ impl Collector {
 
     fn set_session(&mut self, slot: usize, session: Session) {
         self.sessions.get_mut(slot).into_iter().for_each(|old| *old = session);
-    }
-
-    /// Whether the next object of a client can be handled.
-    fn can_ask(&self, slot: usize) -> bool {
-        self.session(slot).dump.is_none() && self.clients.get(slot).is_some_and(|client| !client.is_stuck())
-    }
-
-    /// Does what can be done for a client; `ready`: something happened to its
-    /// connection.
-    fn serve_client(&mut self, slot: usize, ready: bool, now: Instant) {
-        let Some(client) = self.clients.get(slot) else { return };
-        let left = client.more || client.ended || self.session(slot).dump.is_some();
-        let stuck = client.is_stuck();
-        if !ready && (stuck || !left) {
-            return;
-        }
-        if stuck && self.clients.flush(slot, now) == Err(Disconnected) {
-            self.stop_answering(slot);
-        }
-        let served = match self.clients.get(slot) {
-            Some(client) if client.is_stuck() => Ok(()),
-            _ if self.session(slot).dump.is_some() => {
-                self.send_dump(slot, now);
-                Ok(())
-            }
-            _ => self.take_values(slot, now),
-        };
-        let finished = self.clients.get(slot).is_some_and(Connection::is_finished);
-        if served == Err(Disconnected) || (finished && self.session(slot).dump.is_none()) {
-            self.drop_client(slot);
-        }
-    }
-
-    /// Takes one buffer of a client's objects, as far as there is room for the answers.
-    #[inline(never)]
-    fn take_values(&mut self, slot: usize, now: Instant) -> Result<(), Disconnected> {
-        let mut input = [0; CLIENT_INPUT_BYTES];
-        let mut answers = [0; CLIENT_OUTPUT_BYTES];
-        let mut out = Writer::new(&mut answers);
-        let length = self.clients.take_input(slot, &mut input, now)?;
-        let (mut at, mut progress) = (0usize, false);
-        let more = loop {
-            let rest = input.get(at..length).unwrap_or(&[]);
-            let client = self.clients.get(slot).ok_or(Disconnected)?;
-            let found = next(rest, client.skipping, client.ended);
-            let used = match found {
-                Next::Partial(used)
-                | Next::Discard(used, _)
-                | Next::Wrong(_, used, _)
-                | Next::Metric(_, used) => used,
-            };
-            let answered = matches!(found, Next::Metric(..) | Next::Wrong(..));
-            if answered && client.access == Access::Denied {
-                return self.deny(slot, now);
-            }
-            if answered && out.room() < METRIC_LINE_BYTES {
-                break true;
-            }
-            at = at.saturating_add(used);
-            match found {
-                Next::Partial(_) => break false,
-                Next::Discard(_, end) | Next::Wrong(_, _, end) => {
-                    if let Next::Wrong(why, ..) = found {
-                        push_error(why, &mut out);
-                    }
-                    self.clients.set_skipping(slot, !end);
-                    progress |= end;
-                    if !end {
-                        break false;
-                    }
-                }
-                Next::Metric(metric, _) => {
-                    progress = true;
-                    self.count(slot, &metric, &mut out);
-                    if self.session(slot).dump.is_some() {
-                        break at < length;
-                    }
-                }
-            }
-        };
-        self.clients.keep(slot, input.get(at..length).unwrap_or(&[]), more, progress, now);
-        self.answer(slot, out.as_bytes(), now);
-        Ok(())
-    }
-
-    /// Sends answers, for which there is room. Who cannot be answered any more may still
-    /// have sent something.
-    fn answer(&mut self, slot: usize, lines: &[u8], now: Instant) {
-        let write_closed = self.session(slot).write_closed;
-        if !lines.is_empty() && !write_closed && self.clients.send(slot, lines, now) == Err(Disconnected) {
-            self.stop_answering(slot);
-        }
-    }
-
-    fn stop_answering(&mut self, slot: usize) {
-        self.clients.forget_output(slot);
-        self.set_session(slot, Session { dump: None, write_closed: true });
     }
 
     /// Counts one value, or begins a dump.
@@ -269,13 +163,12 @@ impl Collector {
         }
     }
 
-    /// Sends the next lines of the dump, as many as are held for a client.
+    /// Sends the next lines of the dump, as many as can be kept for a client.
     #[inline(never)]
-    fn send_dump(&mut self, slot: usize, now: Instant) {
+    fn send_dump(&mut self, slot: usize, index: usize, now: Instant) {
         let mut lines = [0; CLIENT_OUTPUT_BYTES];
         let mut out = Writer::new(&mut lines);
-        let session = self.session(slot);
-        let mut dump = session.dump;
+        let mut dump = Some(index);
         if self.metrics.is_empty() {
             out.push(NONE);
         }
@@ -285,56 +178,97 @@ impl Collector {
                 index.saturating_add(1)
             });
         }
-        self.set_session(slot, Session { dump, ..session });
-        self.answer(slot, out.as_bytes(), now);
-    }
-
-    /// Tells one who may not, who goes then.
-    fn deny(&mut self, slot: usize, now: Instant) -> Result<(), Disconnected> {
-        self.denials.record(self.clients.get_mut(slot), "metrics", b"connect", now, &mut self.base.log);
-        let mut line = [0; METRIC_LINE_BYTES];
-        let mut out = Writer::new(&mut line);
-        push_error(error::DENIED, &mut out);
-        let _ = self.clients.send(slot, out.as_bytes(), now);
-        Err(Disconnected)
-    }
-
-    // ----- who comes and goes -----------------------------------------------
-
-    #[inline(never)]
-    fn accept(&mut self, now: Instant) {
-        for _ in 0..ACCEPT_TURN {
-            let Some((connection, peer)) = self.base.listener.accept(now) else { return };
-            let access = self.base.listener.policy.access_of(&connection, peer);
-            let busy = |slot| self.session(slot).dump.is_some();
-            if let Some(slot) = self.clients.eviction_candidate(access, now, &busy) {
-                self.drop_client(slot);
-            }
-            match self.clients.add(connection, peer, access, now) {
-                Ok(slot) => self.set_session(slot, Session::default()),
-                Err(connection) => {
-                    let mut line = [0; METRIC_LINE_BYTES];
-                    let mut out = Writer::new(&mut line);
-                    push_error(error::BUSY, &mut out);
-                    let _ = socket::send(&connection, out.as_bytes());
-                    socket::close(connection, self.base.scratch);
-                }
-            }
-        }
-    }
-
-    fn drop_client(&mut self, slot: usize) {
-        self.clients.close(slot, self.base.scratch);
+        self.set_session(slot, Session { dump, ..self.session(slot) });
+        connections::answer(self, slot, out.as_bytes(), now);
     }
 
     #[inline(never)]
     fn finish(&mut self) -> u8 {
-        for slot in 0..CLIENTS_MAX {
-            self.drop_client(slot);
-        }
+        (0..CLIENTS_MAX).for_each(|slot| self.close(slot));
         let values = self.values;
         self.base.finish(&|out| {
             let _ = uwrite!(out, "took {} values", values);
         })
+    }
+}
+
+impl Server for Collector {
+    fn connections(&mut self) -> &mut Connections {
+        self.connections
+    }
+
+    fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer, Access)> {
+        self.base.listener.accept(now)
+    }
+
+    fn eviction_candidate(&self, access: Access, now: Instant) -> Option<usize> {
+        let is_busy = |slot| self.session(slot).dump.is_some();
+        self.connections.clients.eviction_candidate(access, now, &is_busy)
+    }
+
+    fn refuse(&self, out: &mut Writer<'_>) {
+        push_error(error::BUSY, out);
+    }
+
+    fn joined(&mut self, slot: usize, _: Instant) {
+        self.set_session(slot, Session::default());
+    }
+
+    fn can_read(&self, slot: usize) -> bool {
+        let client = self.connections.clients.get(slot);
+        self.session(slot).dump.is_none() && client.is_some_and(|client| !client.is_stuck())
+    }
+
+    /// Takes one object, if there is room for its answer.
+    fn take(&mut self, slot: usize, input: &[u8], now: Instant, out: &mut Writer<'_>) -> Taken {
+        let Some(client) = self.connections.clients.get_mut(slot) else { return Taken::Close };
+        let found = next(input, client.skipping, client.ended);
+        if matches!(found, Next::Metric(..) | Next::Wrong(..)) {
+            if client.access == Access::Denied {
+                let log = &mut self.base.log;
+                self.denials.record(self.connections, slot, "metrics", b"connect", now, log);
+                push_error(error::DENIED, out);
+                return Taken::Close;
+            }
+            if out.room() < METRIC_LINE_BYTES {
+                return Taken::Later;
+            }
+        }
+        if let Next::Wrong(why, ..) = found {
+            push_error(why, out);
+        }
+        match found {
+            Next::Partial(used) => Taken::Part(used),
+            Next::Discard(used, end) | Next::Wrong(_, used, end) => {
+                client.skipping = !end;
+                if end { Taken::Whole(used) } else { Taken::Part(used) }
+            }
+            Next::Metric(metric, used) => {
+                self.count(slot, &metric, out);
+                if self.session(slot).dump.is_some() { Taken::Last(used) } else { Taken::Whole(used) }
+            }
+        }
+    }
+
+    /// Continues the dumps.
+    fn before_requests(&mut self, now: Instant) {
+        for slot in 0..CLIENTS_MAX {
+            let stuck = self.connections.clients.get(slot).is_none_or(ClientSlot::is_stuck);
+            if let Some(index) = self.session(slot).dump.filter(|_| !stuck) {
+                self.send_dump(slot, index, now);
+            }
+        }
+    }
+
+    /// A client that is gone during a dump is noticed by the next lines.
+    fn hung_up(&mut self, _: usize) {}
+
+    fn unwritable(&mut self, slot: usize) {
+        self.connections.clients.get_mut(slot).into_iter().for_each(ClientSlot::forget_output);
+        self.set_session(slot, Session { dump: None, write_closed: true });
+    }
+
+    fn close(&mut self, slot: usize) {
+        self.connections.close(slot);
     }
 }

@@ -1,5 +1,5 @@
-//! The source of the configuration: defaults, then the file, then the options of the command
-//! line. Each overrides the one before.
+//! Finds and reads the configuration: first the defaults, then the file, then the options of
+//! the command line. A later source overrides an earlier one.
 
 use crate::limits::OVERRIDES_MAX;
 use crate::proto::config::Config;
@@ -12,30 +12,31 @@ use crate::util::text::Writer;
 use heapless::Vec;
 use ufmt::uwrite;
 
-/// The configuration cannot be used; the reason was written.
+/// The error of a configuration that cannot be used. The reason was written before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InvalidConfig;
 
-/// The part of the command line that is about the configuration. It is kept for reloads.
+/// The settings of the command line that concern the configuration. They are kept for reloads.
 pub struct ConfigSource {
     /// The working directory at the start. Relative paths are below it.
     pub base: Path,
-    /// The folder of the files; empty for the places of the system.
+    /// The folder of the default paths. Empty for the paths of the system.
     pub folder: Path,
-    /// The file; empty for none.
+    /// The configuration file. Empty if there is none.
     pub file: Path,
-    /// The file was named, so that it must exist.
+    /// True if the file was named, so that it must exist.
     pub file_named: bool,
-    /// The log file counts as named, so that the log goes there also in the foreground.
+    /// True if the log file counts as named, so that the log is also written to it in the
+    /// foreground.
     pub log_file_named: bool,
-    /// The values of `-o`, in order.
+    /// The values of `-o`, in their order.
     pub overrides: Vec<&'static [u8], OVERRIDES_MAX>,
-    /// The environment of the service manager, under `run`.
+    /// The variables that a service manager has set. They are used by `run` only.
     pub init: Init,
 }
 
 impl ConfigSource {
-    /// All zeros, to be filled in place.
+    /// Zeros, to be filled in place.
     pub const EMPTY: Self = Self {
         base: Path::empty(),
         folder: Path::empty(),
@@ -46,12 +47,12 @@ impl ConfigSource {
         init: Init::NONE,
     };
 
-    /// Reads the effective configuration into `config`. `scratch` is memory for the file. On
-    /// failure the reason is in `out`: one line without its end, which names the file and the
-    /// line, or the option.
+    /// Reads the effective configuration into `config`. `scratch` is memory for the file, and
+    /// must be larger than the file. On failure, the reason is written to `out`: one line
+    /// without its newline, which names file and line, or the option.
     ///
     /// # Errors
-    /// The configuration cannot be used (exit code 6).
+    /// [`InvalidConfig`] if the configuration cannot be used. The exit code is 6 then.
     pub fn load(
         &self,
         config: &mut Config,
@@ -124,10 +125,10 @@ pub enum ServiceFile {
     Health,
 }
 
-/// Returns the path of a file of `service`. For `jobs` the configuration names it. The files of
-/// the other services are in the same folder and named after them. The socket of the collector
-/// has an abstract name (`@NAME`, see `sys/socket.rs`). Returns `None` if the path would be too
-/// long.
+/// Returns the path of a file of `service`. For `jobs` it is the path in the configuration.
+/// The files of another service are in the same folder, and have its name. The socket of
+/// `collector` is an abstract one, written as `@NAME` (`sys/socket.rs`). Returns `None` if the
+/// path would be too long.
 #[must_use]
 pub fn path_of(service: Service, file: ServiceFile, config: &Config) -> Option<Path> {
     if let (Service::Collector, ServiceFile::Socket) = (service, file) {

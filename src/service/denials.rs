@@ -1,45 +1,45 @@
-//! Those who may not: all are counted, each connection is logged once, and who may
-//! nothing must not be able to fill the log.
+//! Counts and logs the requests of unauthorized clients. All are counted, and each connection
+//! is logged at most once. The number of lines is limited, so that such clients cannot fill
+//! the log.
 
-use super::connections::Connection;
+use super::connections::Connections;
 use super::log::Log;
 use crate::limits::DENIALS_LOGGED_MAX;
 use crate::state::rate_limit::RateLimit;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
-/// See the module's documentation.
+/// The denials of a service.
 #[derive(Default)]
 pub struct Denials {
-    /// All of them.
+    /// The number of denied requests since the start.
     pub count: u64,
     rate_limit: RateLimit,
 }
 
 impl Denials {
-    /// Counts one, and logs it unless there are too many:
-    /// `SOCKET: denied to uid N (pid N): WHAT`.
+    /// Counts a denied request. Logs `SOCKET: denied to uid N (pid N): WHAT` if it is the
+    /// first one of its connection and the limit of lines is not reached.
     #[inline(never)]
     pub fn record(
         &mut self,
-        client: Option<&mut Connection>,
+        connections: &mut Connections,
+        slot: usize,
         socket: &str,
-        what: &[u8],
+        request: &[u8],
         now: Instant,
         log: &mut Log,
     ) {
         self.count = self.count.saturating_add(1);
-        let Some(client) = client else { return };
-        if core::mem::replace(&mut client.denied, true) {
+        let peer = connections.peer(slot);
+        let Some(client) = connections.clients.get_mut(slot) else { return };
+        let logged = core::mem::replace(&mut client.denial_logged, true);
+        if logged || !self.rate_limit.take(now, DENIALS_LOGGED_MAX) {
             return;
         }
-        if !self.rate_limit.take(now, DENIALS_LOGGED_MAX) {
-            return;
-        }
-        let peer = client.peer;
         log.warn(&|out| {
             let _ = uwrite!(out, "{}: denied to uid {} (pid {}): ", socket, peer.uid, peer.pid);
-            out.push_escaped(what);
+            out.push_escaped(request);
         });
     }
 }

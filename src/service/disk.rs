@@ -1,16 +1,16 @@
-//! The real disk under `state::spool`: the journal in the spool's folder, the
-//! queue file and its claims in theirs.
+//! The disk that `state::spool` works on: the journal in the folder of the spool, and the
+//! queue file and its claims in their folder.
 
 use crate::limits::{BAD_FILES_MAX, CLAIM_SEQ_MAX, CLAIMS_MAX, REJECTED_MAX_BYTES};
 use crate::state::disk::{Disk, DiskError, QueueFile, SpoolFile};
 use crate::sys::file::OFlags;
 use crate::sys::inotify::Inotify;
-use crate::sys::{Errno, Failure, Op, OwnedFd, dir, file};
+use crate::sys::{Errno, Failure, Op, OwnedFd, describe_errno, dir, file};
 use crate::util::path::Path;
 use crate::util::text::{Writer, parse_u64};
 use ufmt::uwrite;
 
-/// See the module's documentation.
+/// The open files of a spool and of its queue.
 pub struct SpoolDisk {
     spool: Path,
     queue: Path,
@@ -18,15 +18,16 @@ pub struct SpoolDisk {
     next: Option<OwnedFd>,
     claims: [Option<OwnedFd>; CLAIMS_MAX],
     quarantine: Option<OwnedFd>,
-    /// Tells of writes to the queue file and its claims, where there is one.
+    /// Reports writes to the queue file and to its claims. `None` if the kernel has no
+    /// inotify.
     pub inotify: Option<Inotify>,
-    /// The call that failed last, for messages.
+    /// The name of the system call that failed last, for messages.
     pub failed_op: &'static str,
 }
 
 impl SpoolDisk {
-    /// Opens the journal in the folder `spool`, creating an empty one if there
-    /// is none. Without inotify the queue file must be looked at.
+    /// Opens the journal in the folder `spool`. Creates an empty one if there is none. If
+    /// there is no inotify, the caller has to check the queue file regularly.
     ///
     /// # Errors
     /// The journal is not a regular file, or cannot be opened.
@@ -51,7 +52,7 @@ impl SpoolDisk {
         Ok(disk)
     }
 
-    /// Watches the queue's folder for names, and the queue file for writes.
+    /// Watches the folder of the queue for new names, and the queue file for writes.
     fn watch(&mut self) {
         self.inotify = Inotify::new().ok().filter(|inotify| {
             let _ = inotify.watch_writes(self.queue.as_c_str());
@@ -59,7 +60,7 @@ impl SpoolDisk {
         });
     }
 
-    /// From now on another queue file; to be called while no claim is open.
+    /// Changes to another queue file. No claim may be open.
     pub fn set_queue(&mut self, queue: &Path) {
         self.queue = queue.clone();
         self.watch();
@@ -76,7 +77,7 @@ impl SpoolDisk {
         }
     }
 
-    /// Remembers which call failed, and passes its errno on.
+    /// Records the name of the system call that failed, and passes its errno on.
     fn record_failure<T>(&mut self, result: Result<T, Failure>) -> Result<T, DiskError> {
         result.map_err(|failure| {
             self.failed_op = failure.op.name();
@@ -122,16 +123,16 @@ impl SpoolDisk {
 
     fn claim(&mut self, seq: u64, handle: u8) -> Result<(), Failure> {
         let path = self.claim_path(seq)?;
-        // Opened before it is renamed, so that a lack of descriptors leaves
-        // the queue file where it is; watched before, too: the watch follows
-        // the file, so no write goes unseen.
+        // The file is opened before it is renamed, so that a lack of descriptors leaves the
+        // queue file in its place. It is also watched before. The watch stays with the file,
+        // so that no write is missed.
         let (fd, meta) = file::open_regular(self.queue.as_c_str())?;
         if let Some(inotify) = &self.inotify {
             let _ = inotify.watch_writes(self.queue.as_c_str());
         }
         file::rename(self.queue.as_c_str(), path.as_c_str())?;
         if file::meta_at(path.as_c_str(), false).is_ok_and(|named| named.identity != meta.identity) {
-            // Somebody put another file there in between.
+            // Another file was put at the path between the two calls.
             return self.open_claim_file(seq, handle);
         }
         if let Some(slot) = self.claims.get_mut(usize::from(handle)) {
@@ -164,7 +165,8 @@ impl SpoolDisk {
         file::sync_data(fd)
     }
 
-    /// `journal.bad-N` with the lowest free number.
+    /// Creates `journal.bad-N` with the lowest free number. From [`BAD_FILES_MAX`] on, it
+    /// opens that file for appending.
     fn create_quarantine(&self) -> Result<OwnedFd, Failure> {
         let mut number = 1;
         loop {
@@ -182,17 +184,24 @@ impl SpoolDisk {
     }
 }
 
-/// For names that would be longer than a path may be.
+/// The error of a name that makes a path too long.
 const TOO_LONG: Failure = Failure { op: Op::Openat, errno: Errno::NAMETOOLONG };
 
-/// `folder/name`.
+/// Returns the path `folder/name`.
 fn entry(folder: &Path, name: &[u8]) -> Result<Path, Failure> {
     folder.join(name).ok_or(TOO_LONG)
 }
 
-/// Makes the names in `folder` durable.
+/// Syncs the folder, so that the names in it are durable.
 fn sync_folder(folder: &Path) -> Result<(), Failure> {
     file::open_linked_dir(folder.as_c_str()).and_then(|fd| file::sync_dir(&fd))
+}
+
+/// Writes the operation that failed last, and its error.
+pub fn describe_disk(disk: &SpoolDisk, error: DiskError, out: &mut Writer<'_>) {
+    out.push_str(disk.failed_op);
+    out.push_str(": ");
+    describe_errno(Errno::from_raw_os_error(error.0), out);
 }
 
 impl Disk for SpoolDisk {
@@ -277,8 +286,8 @@ impl Disk for SpoolDisk {
 
     fn queue_file(&mut self) -> QueueFile {
         let size = self.queue_size().and_then(|size| match &self.inotify {
-            // Empty: somebody made it and is about to write. What was written
-            // between the first look and the watch would wake nobody.
+            // A writer has created the file and will write soon. The size is read again,
+            // because a write between the first look and the watch would not be reported.
             Some(inotify) if size == 0 => {
                 inotify.watch_writes(self.queue.as_c_str()).and_then(|()| self.queue_size())
             }
@@ -327,7 +336,7 @@ impl Disk for SpoolDisk {
 
     fn remove_claim(&mut self, seq: u64, handle: u8) -> Result<(), DiskError> {
         let result = self.claim_path(seq).and_then(|path| match file::unlink(path.as_c_str()) {
-            // Somebody else removed it.
+            // Another process has removed it.
             Err(Failure { errno: Errno::NOENT, .. }) => Ok(()),
             result => result,
         });

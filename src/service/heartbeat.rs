@@ -1,6 +1,6 @@
-//! The health file. It is written after a finished turn of the loop, and only then. It is
-//! written in place, because a rename each time would wear the flash and wake watchers. A
-//! reader recognises a torn read by the two sequence numbers.
+//! The health file. It is written after a finished turn of the loop and at no other time. It
+//! is rewritten in place, because a rename would write metadata to flash and wake the watchers
+//! of the folder. A reader recognises a torn read by the two sequence numbers.
 
 use crate::limits::{HEARTBEAT_MIN, TORN_READS_MAX};
 use crate::proto::health::{BOOT_ID_BYTES, HealthRecord, ParseError, RECORD_BYTES, UNKNOWN_BOOT, Verdict};
@@ -9,10 +9,10 @@ use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, process};
 use crate::util::path::Path;
 use crate::util::time::{Duration, Instant};
 
-/// The file that holds the id of this boot (random(4)).
+/// The file with the id of this boot (random(4)).
 const BOOT_ID: &core::ffi::CStr = c"/proc/sys/kernel/random/boot_id";
 
-/// See the module's documentation.
+/// The heartbeat of a service, and the health file that it is written to.
 pub struct Heartbeat {
     path: Path,
     fd: Option<OwnedFd>,
@@ -22,12 +22,12 @@ pub struct Heartbeat {
     seq: u64,
     last_at: Instant,
     failure: Option<Failure>,
-    /// No health file is written.
+    /// True if no health file is written.
     disabled: bool,
 }
 
 impl Heartbeat {
-    /// Returns a heartbeat that will write to `path`.
+    /// Returns a heartbeat that will be written to `path`. Nothing is written yet.
     #[must_use]
     pub fn new(path: Path) -> Self {
         let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
@@ -44,7 +44,7 @@ impl Heartbeat {
         }
     }
 
-    /// Writes no health file from now on.
+    /// Stops writing the health file.
     pub fn disable(&mut self) {
         self.disabled = true;
     }
@@ -55,8 +55,9 @@ impl Heartbeat {
         self.disabled
     }
 
-    /// Returns the time of the next beat. It is never before [`Heartbeat::turn_finished`] would
-    /// write it, because the loop would spin.
+    /// Returns the time at which the next heartbeat is due. It is not earlier than the time
+    /// from which [`Heartbeat::turn_finished`] writes it, because the loop would spin
+    /// otherwise.
     #[must_use]
     pub fn next_deadline(&self, interval: Duration) -> Option<Instant> {
         (!self.disabled).then(|| self.last_at + interval.at_least(HEARTBEAT_MIN))
@@ -74,14 +75,14 @@ impl Heartbeat {
         &self.path
     }
 
-    /// Returns the reason why the file cannot be written at the moment, if it cannot.
+    /// Returns the reason why the file cannot be written, if the last attempt failed.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         self.failure
     }
 
-    /// Writes a beat for a turn that was finished at `now`, unless the last beat is recent.
-    /// Returns true if it was due.
+    /// Records that a turn of the loop was finished at `now`. Returns true if a heartbeat was
+    /// due.
     pub fn turn_finished(&mut self, now: Instant) -> bool {
         let due = !self.disabled && (self.seq == 0 || (self.last_at + HEARTBEAT_MIN).is_due(now));
         if due {
@@ -90,19 +91,20 @@ impl Heartbeat {
         due
     }
 
-    /// Returns the number of beats.
+    /// Returns the number of heartbeats since the start.
     #[must_use]
     pub fn beats(&self) -> u64 {
         self.seq
     }
 
-    /// Returns the time since the last beat.
+    /// Returns the time since the last heartbeat.
     #[must_use]
     pub fn age(&self, now: Instant) -> Duration {
         now.since(self.last_at)
     }
 
-    /// Writes the first beat, and warns the process that started the service if it fails.
+    /// Writes the first heartbeat, at the start. If that fails, the reporter warns the caller
+    /// of the start.
     pub fn begin(&mut self, now: Instant, reporter: &StartReporter) {
         self.beat(now);
         if let Some(failure) = self.failure {
@@ -113,7 +115,7 @@ impl Heartbeat {
         }
     }
 
-    /// Writes the next record.
+    /// Writes the next heartbeat.
     pub fn beat(&mut self, now: Instant) {
         if self.disabled {
             return;
@@ -133,7 +135,8 @@ impl Heartbeat {
         self.create(bytes)
     }
 
-    /// Makes a new file. It is written under another name first, so that no reader sees it empty.
+    /// Creates a new file. It is written under another name first, so that no reader finds it
+    /// empty.
     fn create(&mut self, bytes: &[u8; RECORD_BYTES]) -> Result<(), Failure> {
         self.fd = None;
         let too_long = Failure { op: Op::Openat, errno: Errno::NAMETOOLONG };
@@ -152,7 +155,8 @@ impl Heartbeat {
         Ok(())
     }
 
-    /// Writes to `path` from now on, which a reload named.
+    /// Changes to another health file after a reload, and removes the old one. Does nothing if
+    /// `path` has not changed.
     pub fn move_to(&mut self, path: &Path) {
         if *path != self.path {
             self.remove();
@@ -160,7 +164,7 @@ impl Heartbeat {
         }
     }
 
-    /// Removes the file, for a clean stop.
+    /// Removes the health file, which a clean stop does not leave.
     pub fn remove(&mut self) {
         if self.fd.take().is_some() {
             let _ = file::unlink(self.path.as_c_str());
@@ -178,20 +182,22 @@ pub fn boot_id() -> [u8; BOOT_ID_BYTES] {
     }
 }
 
-/// The health of a process, by its health file.
+/// The health of a process according to its health file.
 pub enum Health {
-    /// The file does not exist.
+    /// There is no health file.
     Missing,
-    /// The file holds no heartbeat, or cannot be read.
+    /// The file is not a heartbeat, or cannot be read.
     Unreadable,
-    /// This process lacks the descriptors or the memory to read the file.
+    /// This process lacks descriptors or memory to read the file. That is no evidence about
+    /// the other process.
     Unknown,
-    /// The verdict about the heartbeat, and the heartbeat.
+    /// The judgement of the heartbeat, and the heartbeat.
     Judged(Verdict, HealthRecord),
 }
 
-/// Reads the health file at `path`, and judges it at `now` of the boot `boot` for
-/// the process `pid`.
+/// Reads the health file at `path`, and judges it for the process `pid`. `boot` is the id of
+/// this boot, and `now` the time since it. A heartbeat older than `stale_after` is stale. A
+/// torn file is read up to [`TORN_READS_MAX`] times.
 #[must_use]
 pub fn probe(
     path: &Path,
@@ -205,7 +211,7 @@ pub fn probe(
         match file::read_path(path.as_c_str(), &mut bytes) {
             Ok(count) => match HealthRecord::parse(bytes.get(..count).unwrap_or(&[])) {
                 Ok(record) => {
-                    // The heartbeat can be newer than `now`.
+                    // The heartbeat may have been written after `now`.
                     let now = now.or_later(clock::now());
                     return Health::Judged(record.judge(pid, boot, now, stale_after), record);
                 }

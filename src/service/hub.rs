@@ -1,54 +1,51 @@
-//! The service `hub`: each whole line of a client goes to all the others, with the
-//! PID of its sender in front (`proto/hub.rs`).
+//! The service `hub`: each whole line of a client goes to all other clients, with the PID
+//! of its sender in front (`proto/hub.rs`).
 //!
-//! Nobody is waited for. A reader that is too slow loses lines, is told how many
-//! when it reads again, and holds nobody up; one that is there for longest keeps its
-//! slot, and the seventeenth reads `server full`. A client leaves when it ends its
-//! input; half a line that it left is nobody's.
+//! The hub waits for no client. A reader that is too slow loses lines, and is sent their
+//! number when it reads again. A client keeps its slot until it leaves; if all are taken, a
+//! new one reads `server full`. A client leaves when it ends its input. The hub drops a
+//! line that was not finished then.
 
 use super::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
-use super::connections::{self, Connection, Connections, Disconnected};
+use super::connections::{self, Connections, Disconnected, Server, Taken};
 use super::lifecycle::StartReporter;
-use super::listener::Access;
 use super::memory::Memory;
-use crate::limits::{
-    ACCEPT_TURN, CHAT_LINE_BYTES, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, JOINS_LOGGED_MAX,
-};
+use crate::limits::{CHAT_LINE_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, JOINS_LOGGED_MAX};
 use crate::proto::framing::{Framed, frame};
 use crate::proto::hub::{FULL, TOO_LONG, push_line, push_lost};
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
+use crate::state::access::Access;
+use crate::state::clients::ClientSlot;
 use crate::state::rate_limit::RateLimit;
-use crate::sys::socket::{self, Peer};
-use crate::sys::{clock, process::Signal};
+use crate::sys::socket::Peer;
+use crate::sys::{OwnedFd, clock, process::Signal};
 use crate::util::text::Writer;
 use crate::util::time::Instant;
-use heapless::Vec;
 use ufmt::uwrite;
 
 /// See the module's documentation.
 struct Hub {
     base: &'static mut ServiceBase,
-    clients: &'static mut Connections,
-    /// Lines that the client at each slot has not got, and was not told of.
+    connections: &'static mut Connections,
+    /// For the client at each slot: lines that it lost and was not sent the number of.
     lost: [u32; CLIENTS_MAX],
     /// Lines that were passed on.
     lines: u64,
-    /// Clients that there were.
+    /// Clients that have joined.
     joined: u64,
-    /// Joins and leaves that may still be logged.
     join_log_limit: RateLimit,
 }
 
-/// Runs the service until it is stopped; returns the exit code. (Not inlined: its
-/// caller's frame would hold what every service needs.)
+/// Runs the service until it is stopped; returns the exit code. Not inlined, because the
+/// frame of its caller would hold what every service needs.
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     let base = ServiceBase::open(Service::Hub, parts, reporter);
     base.open_socket(&mut |_| {});
     let mut hub = Hub {
         base,
-        clients: connections::take(),
+        connections: connections::take(),
         lost: [0; CLIENTS_MAX],
         lines: 0,
         joined: 0,
@@ -73,7 +70,7 @@ impl ServiceStatus for Hub {
     fn value(&self, field: StatusField, _: Instant) -> Option<u64> {
         Some(match field {
             StatusField::Joined => self.joined,
-            StatusField::Clients => self.clients.count() as u64,
+            StatusField::Clients => self.connections.clients.count() as u64,
             StatusField::Lines => self.lines,
             _ => return None,
         })
@@ -82,7 +79,7 @@ impl ServiceStatus for Hub {
 
 impl Hub {
     fn turn(&mut self) {
-        let ready = self.base.wait(clock::now(), Some((self.clients, &|_| true)), None, &mut |_| {});
+        let ready = self.base.wait(clock::now(), Some((self.connections, &|_| true)), None, &mut |_| {});
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
             if let Some((_, why)) = arrived.stop() {
@@ -93,145 +90,128 @@ impl Hub {
             }
             base::on_user_signals(self, arrived, now);
         }
-        for source in &ready {
-            if let PollSource::Client(slot) = *source {
-                self.on_client(slot.into(), now);
-            }
-        }
+        connections::serve(self, &mut ready.iter().filter_map(PollSource::client_slot), now);
         if ready.contains(&PollSource::Listener) {
-            self.accept(now);
+            connections::accept(self, now);
         }
         base::end_turn(self, now, !ready.is_empty(), Pulse::Own);
     }
 
-    /// Something can be written to a client, or read from it.
-    fn on_client(&mut self, slot: usize, now: Instant) {
-        let stuck = self.clients.get(slot).is_some_and(Connection::is_stuck);
-        let served = if stuck { self.catch_up(slot, now) } else { Ok(()) };
-        if served.and_then(|()| self.take_lines(slot, now)) == Err(Disconnected) {
-            self.leave(slot);
-        }
-    }
-
-    /// Sends a slow reader what was kept for it, and then how much was not.
-    fn catch_up(&mut self, slot: usize, now: Instant) -> Result<(), Disconnected> {
-        self.clients.flush(slot, now)?;
-        let stuck = self.clients.get(slot).is_none_or(Connection::is_stuck);
-        match self.lost.get_mut(slot) {
-            Some(lost) if *lost > 0 && !stuck => {
-                let mut line = [0; 48];
-                let mut out = Writer::new(&mut line);
-                push_lost(core::mem::take(lost), &mut out);
-                self.clients.send(slot, out.as_bytes(), now).map(drop)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Passes on one buffer of a client's lines. [`Disconnected`]: it left.
+    /// Sends a line to all clients but its sender.
     #[inline(never)]
-    fn take_lines(&mut self, slot: usize, now: Instant) -> Result<(), Disconnected> {
-        let mut input = [0; CLIENT_INPUT_BYTES];
-        let length = self.clients.take_input(slot, &mut input, now)?;
-        let mut at = 0usize;
-        loop {
-            let rest = input.get(at..length).unwrap_or(&[]);
-            let client = self.clients.get(slot).ok_or(Disconnected)?;
-            let used = match frame(rest, CHAT_LINE_BYTES, client.skipping, client.ended) {
-                Framed::Request(line, used) => {
-                    self.pass_on(slot, client.peer.pid, line, now);
-                    used
-                }
-                Framed::TooLong(used, end) => {
-                    let _ = self.clients.send(slot, TOO_LONG, now)?;
-                    self.clients.set_skipping(slot, !end);
-                    used
-                }
-                Framed::Discard(0, _) | Framed::Unterminated(_) | Framed::Partial if client.ended => {
-                    return Err(Disconnected);
-                }
-                Framed::Discard(0, _) | Framed::Unterminated(_) | Framed::Partial => break,
-                Framed::Discard(used, end) => {
-                    self.clients.set_skipping(slot, !end);
-                    used
-                }
-            };
-            at = at.saturating_add(used);
-        }
-        self.clients.keep(slot, input.get(at..length).unwrap_or(&[]), false, at > 0, now);
-        Ok(())
-    }
-
-    /// Sends a line to everybody but its sender.
-    #[inline(never)]
-    fn pass_on(&mut self, from: usize, pid: u32, text: &[u8], now: Instant) {
+    fn pass_on(&mut self, from: usize, text: &[u8], now: Instant) {
         let mut line = [0; CLIENT_OUTPUT_BYTES];
         let mut out = Writer::new(&mut line);
-        push_line(pid, text, &mut out);
+        push_line(self.connections.peer(from).pid, text, &mut out);
         self.lines = self.lines.saturating_add(1);
         for slot in (0..CLIENTS_MAX).filter(|slot| *slot != from) {
-            if self.clients.get(slot).is_some()
+            if self.connections.clients.get(slot).is_some()
                 && self.deliver(slot, out.as_bytes(), now) == Err(Disconnected)
             {
-                self.leave(slot);
+                self.close(slot);
             }
         }
     }
 
-    /// Sends a line, keeps it, or counts it as lost; once one is lost, so are all until
-    /// the reader was told.
+    /// Sends a line, keeps it, or counts it as lost. After one lost line all lines are lost
+    /// until the client was sent their number.
     fn deliver(&mut self, slot: usize, line: &[u8], now: Instant) -> Result<(), Disconnected> {
         let Some(lost) = self.lost.get_mut(slot) else { return Ok(()) };
-        if *lost > 0 || self.clients.send(slot, line, now)? == 0 {
+        if *lost > 0 || self.connections.send(slot, line, now)? == 0 {
             *lost = lost.saturating_add(1);
         }
         Ok(())
     }
 
-    // ----- who comes and goes -----------------------------------------------
-
-    fn accept(&mut self, now: Instant) {
-        for _ in 0..ACCEPT_TURN {
-            let Some((connection, peer)) = self.base.listener.accept(now) else { return };
-            match self.clients.add(connection, peer, Access::Guest, now) {
-                Ok(slot) => {
-                    self.lost.get_mut(slot).into_iter().for_each(|lost| *lost = 0);
-                    self.joined = self.joined.saturating_add(1);
-                    self.note(peer, "joined");
-                }
-                Err(connection) => {
-                    let _ = socket::send(&connection, FULL);
-                    socket::close(connection, self.base.scratch);
-                }
-            }
-        }
-    }
-
-    fn leave(&mut self, slot: usize) {
-        let Some(peer) = self.clients.get(slot).map(|client| client.peer) else { return };
-        self.clients.close(slot, self.base.scratch);
-        self.note(peer, "left");
-    }
-
-    /// `pid N (uid N) joined, N clients`; but whoever comes and goes all the time does not
-    /// fill the log.
-    fn note(&mut self, peer: Peer, what: &str) {
+    /// Logs `pid N (uid N) joined, N clients`, up to a limit.
+    fn log_event(&mut self, peer: Peer, event: &str) {
         if !self.join_log_limit.take(clock::now(), JOINS_LOGGED_MAX) {
             return;
         }
-        let count = self.clients.count();
+        let count = self.connections.clients.count();
         self.base.log.info(&|out| {
-            let _ = uwrite!(out, "pid {} (uid {}) {}, {} clients", peer.pid, peer.uid, what, count);
+            let _ = uwrite!(out, "pid {} (uid {}) {}, {} clients", peer.pid, peer.uid, event, count);
         });
     }
 
     #[inline(never)]
     fn finish(&mut self) -> u8 {
-        let slots: Vec<usize, CLIENTS_MAX> = self.clients.connected().map(|(slot, _)| slot).collect();
-        slots.iter().for_each(|slot| self.leave(*slot));
+        (0..CLIENTS_MAX).for_each(|slot| self.close(slot));
         let lines = self.lines;
         self.base.finish(&|out| {
             let _ = uwrite!(out, "passed on {} lines", lines);
         })
+    }
+}
+
+impl Server for Hub {
+    fn connections(&mut self) -> &mut Connections {
+        self.connections
+    }
+
+    fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer, Access)> {
+        self.base.listener.accept(now)
+    }
+
+    fn eviction_candidate(&self, _: Access, _: Instant) -> Option<usize> {
+        None
+    }
+
+    fn refuse(&self, out: &mut Writer<'_>) {
+        out.push(FULL);
+    }
+
+    fn joined(&mut self, slot: usize, _: Instant) {
+        self.lost.get_mut(slot).into_iter().for_each(|lost| *lost = 0);
+        self.joined = self.joined.saturating_add(1);
+        self.log_event(self.connections.peer(slot), "joined");
+    }
+
+    fn can_read(&self, _: usize) -> bool {
+        true
+    }
+
+    /// Passes on one line. The end of the input is the end of the client.
+    fn take(&mut self, slot: usize, input: &[u8], now: Instant, out: &mut Writer<'_>) -> Taken {
+        let Some(client) = self.connections.clients.get_mut(slot) else { return Taken::Close };
+        let framed = frame(input, CHAT_LINE_BYTES, client.skipping, client.ended);
+        let (used, whole) = match framed {
+            Framed::Request(_, used) => (used, true),
+            Framed::TooLong(used, end) | Framed::Discard(used, end) => {
+                client.skipping = !end;
+                (used, end)
+            }
+            Framed::Unterminated(_) | Framed::Partial => (0, false),
+        };
+        let ended = client.ended;
+        match framed {
+            Framed::Request(line, _) => self.pass_on(slot, line, now),
+            Framed::TooLong(..) => out.push(TOO_LONG),
+            _ => {}
+        }
+        match whole {
+            true => Taken::Whole(used),
+            false if ended => Taken::Close,
+            false => Taken::Part(used),
+        }
+    }
+
+    /// Sends a slow reader the number of lines that it has lost.
+    fn flushed(&mut self, slot: usize, now: Instant) {
+        let stuck = self.connections.clients.get(slot).is_none_or(ClientSlot::is_stuck);
+        if let Some(lost) = self.lost.get_mut(slot).filter(|lost| **lost > 0 && !stuck) {
+            let mut line = [0; 48];
+            let mut out = Writer::new(&mut line);
+            push_lost(core::mem::take(lost), &mut out);
+            connections::answer(self, slot, out.as_bytes(), now);
+        }
+    }
+
+    fn close(&mut self, slot: usize) {
+        if self.connections.clients.get(slot).is_some() {
+            let peer = self.connections.peer(slot);
+            self.connections.close(slot);
+            self.log_event(peer, "left");
+        }
     }
 }

@@ -3,102 +3,98 @@
 
 use super::accounts;
 use super::config_source::{ServiceFile, path_of};
+use super::connections::access_of;
 use super::lifecycle::{Process, exit};
-use crate::limits::{ACCEPT_RETRY, ALLOW_IDS_MAX, SOCKET_IN_USE, STOP_POLL};
+use crate::limits::{ACCEPT_RETRY, SOCKET_IN_USE, STOP_POLL};
 use crate::proto::config::{AccountName, Config};
 use crate::proto::service::Service;
-use crate::sys::identity;
+use crate::state::access::{Access, AccessPolicy};
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, poll};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
-use heapless::Vec;
 
-/// What a peer may.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Access {
-    /// Nothing.
-    Denied,
-    /// What harms nobody else.
-    Guest,
-    /// Everything: root, and the uid of the service.
-    Owner,
-}
-
-/// Who may use a socket: everybody, or those whom `allow_uid` and `allow_gid` name.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AccessPolicy {
-    everybody: bool,
-    uids: Vec<u32, ALLOW_IDS_MAX>,
-    gids: Vec<u32, ALLOW_IDS_MAX>,
-}
-
-impl AccessPolicy {
-    /// Who may use the socket of `service`: finds the accounts that the
-    /// configuration names, where they matter.
-    ///
-    /// # Errors
-    /// The name that is neither a number nor known.
-    pub fn resolve(service: Service, config: &Config) -> Result<Self, &AccountName> {
-        let everybody = matches!(service, Service::Hub | Service::Opener | Service::Supervisor);
-        let mut policy = Self { everybody, uids: Vec::new(), gids: Vec::new() };
-        if everybody {
-            return Ok(policy);
-        }
+/// Returns the policy of a service's socket: for every user, or for the accounts that the
+/// configuration names.
+///
+/// # Errors
+/// Returns the name that is neither a number nor known.
+pub fn find_policy(service: Service, config: &Config) -> Result<AccessPolicy, &AccountName> {
+    let mut policy = AccessPolicy {
+        everybody: matches!(service, Service::Hub | Service::Opener | Service::Supervisor),
+        ..AccessPolicy::default()
+    };
+    if !policy.everybody {
         for name in &config.allow_uid {
             let _ = policy.uids.push(accounts::find_uid(name).ok_or(name)?);
         }
         for name in &config.allow_gid {
             let _ = policy.gids.push(accounts::find_group(name).ok_or(name)?);
         }
-        Ok(policy)
     }
+    Ok(policy)
+}
 
-    /// The mode of the socket.
-    fn mode(&self) -> u32 {
-        match (self.uids.len(), self.gids.len()) {
-            _ if self.everybody => 0o666,
-            (0, 0) => 0o600,
-            (0, 1) => 0o660,
-            _ => 0o666,
-        }
-    }
+/// Accepts connections from a listening socket.
+pub struct Acceptor {
+    /// `None` in a service that has no socket.
+    fd: Option<OwnedFd>,
+    /// After a lack of descriptors: when to try again.
+    accept_after: Option<Instant>,
+}
 
-    /// The group of the socket, if it matters.
-    fn group(&self) -> Option<u32> {
-        self.gids.first().copied().filter(|_| self.mode() == 0o660)
-    }
-
-    /// What the peer of a connection may.
+impl Acceptor {
+    /// Takes over a listening socket.
     #[must_use]
-    pub fn access_of(&self, connection: &OwnedFd, peer: Peer) -> Access {
-        if peer.uid == 0 || peer.uid == identity::effective_uid() {
-            return Access::Owner;
-        }
-        let known = self.uids.contains(&peer.uid) || self.gids.contains(&peer.gid);
-        // Where the kernel does not tell all groups, the mode of the socket has
-        // let nobody else in.
-        let in_group = || {
-            let told = socket::peer_in_groups(connection, &self.gids);
-            !self.gids.is_empty() && told.unwrap_or(self.mode() == 0o660)
-        };
-        if self.everybody || known || in_group() { Access::Guest } else { Access::Denied }
+    pub fn new(fd: OwnedFd) -> Self {
+        Self { fd: Some(fd), accept_after: None }
+    }
+
+    /// Returns the descriptor of the socket.
+    #[must_use]
+    pub fn fd(&self) -> Option<&OwnedFd> {
+        self.fd.as_ref()
+    }
+
+    /// Returns the descriptor if it can be polled at `now`.
+    #[must_use]
+    pub fn ready_fd(&self, now: Instant) -> Option<&OwnedFd> {
+        self.fd().filter(|_| self.next_deadline(now).is_none())
+    }
+
+    /// Returns when the socket can be polled again, if not at `now`.
+    #[must_use]
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        self.accept_after.filter(|at| !at.is_due(now))
+    }
+
+    /// Returns the next connection and its client, if there is one.
+    pub fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer)> {
+        let accepted = socket::accept(self.fd()?);
+        self.accept_after = accepted.is_err().then(|| now + ACCEPT_RETRY);
+        let connection = accepted.ok()??;
+        let peer = socket::peer(&connection).ok()?;
+        Some((connection, peer))
+    }
+
+    /// Returns true if there were no descriptors for another connection.
+    #[must_use]
+    pub fn is_out_of_descriptors(&self) -> bool {
+        self.accept_after.is_some()
     }
 }
 
 /// See the module's documentation.
 pub struct Listener {
     path: Path,
-    /// `None` in a service that has no socket.
-    fd: Option<OwnedFd>,
-    /// The name in the file system that is ours.
+    /// Accepts the connections.
+    pub acceptor: Acceptor,
+    /// The device and inode of the socket's file.
     identity: (u64, u64),
-    /// Who may.
+    /// The users and groups that can use the socket.
     pub policy: AccessPolicy,
-    /// There were no descriptors: nothing is accepted before this.
-    accept_after: Option<Instant>,
-    /// Why the name is not there and cannot be made, if so.
+    /// The reason why the file is missing and cannot be made again.
     failure: Option<Failure>,
 }
 
@@ -127,21 +123,15 @@ impl Listener {
                 made => break made?,
             }
         };
-        Ok(Self { path: path.clone(), fd: Some(fd), identity, policy, accept_after: None, failure: None })
+        Ok(Self { path: path.clone(), acceptor: Acceptor::new(fd), identity, policy, failure: None })
     }
 
     /// Returns the listener of a service that has no socket. Nothing connects to it.
     #[must_use]
     pub fn none() -> Self {
-        let policy = AccessPolicy { everybody: true, uids: Vec::new(), gids: Vec::new() };
-        let (path, identity) = (Path::empty(), (0, 0));
-        Self { path, fd: None, identity, policy, accept_after: None, failure: None }
-    }
-
-    /// To be polled for input.
-    #[must_use]
-    pub fn fd(&self) -> Option<&OwnedFd> {
-        self.fd.as_ref()
+        let policy = AccessPolicy { everybody: true, ..AccessPolicy::default() };
+        let acceptor = Acceptor { fd: None, accept_after: None };
+        Self { path: Path::empty(), acceptor, identity: (0, 0), policy, failure: None }
     }
 
     /// Where it is.
@@ -164,7 +154,7 @@ impl Listener {
 
     /// Makes the socket again if its name is gone. (An abstract name cannot go.)
     pub fn check(&mut self) {
-        if self.fd.is_none() || socket::is_abstract(&self.path) {
+        if self.acceptor.fd.is_none() || socket::is_abstract(&self.path) {
             return;
         }
         let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
@@ -173,7 +163,7 @@ impl Listener {
             // (a dead socket is replaced, anything else is left alone)
             _ => match make(&self.path, &self.policy, None) {
                 Ok((fd, identity)) => {
-                    (self.fd, self.identity, self.accept_after) = (Some(fd), identity, None);
+                    (self.acceptor, self.identity) = (Acceptor::new(fd), identity);
                     None
                 }
                 Err(failure) => Some(failure),
@@ -197,45 +187,18 @@ impl Listener {
     /// # Errors
     /// As unlink(2) says.
     pub fn unlink(&self) -> Result<(), Failure> {
-        if self.fd.is_none() || socket::is_abstract(&self.path) {
+        if self.acceptor.fd.is_none() || socket::is_abstract(&self.path) {
             return Ok(());
         }
         let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
         if named == Ok(self.identity) { file::unlink(self.path.as_c_str()) } else { Ok(()) }
     }
 
-    /// Whether it may be polled at `now`.
-    #[must_use]
-    pub fn accepts(&self, now: Instant) -> bool {
-        self.next_deadline(now).is_none()
-    }
-
-    /// When it may be polled again, if not at `now`.
-    #[must_use]
-    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        self.accept_after.filter(|at| !at.is_due(now))
-    }
-
-    /// The next connection and its peer, if there is one.
-    pub fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer)> {
-        match socket::accept(self.fd.as_ref()?) {
-            Ok(connection) => {
-                self.accept_after = None;
-                let connection = connection?;
-                let peer = socket::peer(&connection).ok()?;
-                Some((connection, peer))
-            }
-            Err(_) => {
-                self.accept_after = Some(now + ACCEPT_RETRY);
-                None
-            }
-        }
-    }
-
-    /// Whether there were no descriptors for another connection.
-    #[must_use]
-    pub fn is_out_of_descriptors(&self) -> bool {
-        self.accept_after.is_some()
+    /// Returns the next connection, if there is one, its client and the client's rights.
+    pub fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer, Access)> {
+        let (fd, peer) = self.acceptor.accept(now)?;
+        let access = access_of(&self.policy, &fd, peer);
+        Some((fd, peer, access))
     }
 }
 
@@ -286,7 +249,7 @@ fn needs_rights(service: Service, process: &Process) -> bool {
 /// The socket; without it the process ends.
 fn open_socket(service: Service, process: &Process, chown: bool) -> Listener {
     let config = &process.config;
-    let policy = match AccessPolicy::resolve(service, config) {
+    let policy = match find_policy(service, config) {
         Ok(policy) => policy,
         Err(name) => process.fail(exit::CONFIG, &|out| describe_unknown(name, out)),
     };

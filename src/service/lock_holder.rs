@@ -1,5 +1,4 @@
-//! The process that holds a service's lock: whom to signal, and whether it is
-//! gone.
+//! The process that holds a service's lock: signals it, and waits for its end.
 
 use super::lifecycle::describe_at;
 use crate::limits::STOP_POLL;
@@ -10,31 +9,31 @@ use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::Duration;
 
-/// The process that holds the lock, pinned by a pidfd where there is one.
+/// The process that holds the lock, pinned by a pidfd if the kernel has pidfds.
 pub struct LockHolder {
-    /// Its PID.
+    /// The PID of the process.
     pub pid: Pid,
-    /// Readable when it has ended; none before Linux 5.3.
+    /// The pidfd, readable when the process has ended; `None` before Linux 5.3.
     pub pidfd: Option<OwnedFd>,
 }
 
-/// Why the holder of a lock cannot be known.
+/// The reason why the holder of a lock is unknown.
 #[derive(Clone, Copy, Debug)]
 pub enum LookupFailed {
     /// A system call failed.
     SystemCall(Failure),
-    /// It is in another PID namespace.
+    /// The holder is in another PID namespace.
     OtherPidNamespace,
 }
 
 impl LookupFailed {
-    /// Whether the cause is a missing right.
+    /// Returns true if the cause is a missing right.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::SystemCall(failure) if failure.is_denied())
     }
 
-    /// Why, for the PID file at `path`.
+    /// Writes the reason, for the PID file at `path`.
     pub fn describe(&self, path: &Path, out: &mut Writer<'_>) {
         match self {
             Self::SystemCall(failure) => describe_at(path, *failure, out),
@@ -47,11 +46,12 @@ impl LookupFailed {
 }
 
 impl LockHolder {
-    /// Finds it: the lock, then the pidfd, then the lock again, so that the
-    /// pidfd is known to be the holder's.
+    /// Finds the holder. The lock is probed before and after the pidfd is opened, so that the
+    /// pidfd certainly belongs to the holder.
     ///
     /// # Errors
-    /// [`LookupFailed`]
+    /// [`LookupFailed::SystemCall`] if a call failed, [`LookupFailed::OtherPidNamespace`] if
+    /// the kernel does not give the PID.
     pub fn find(path: &Path) -> Result<Option<Self>, LookupFailed> {
         let ask = || holder(path.as_c_str()).map_err(LookupFailed::SystemCall);
         loop {
@@ -67,10 +67,10 @@ impl LockHolder {
         }
     }
 
-    /// Sends it a signal, and nobody else.
+    /// Sends a signal to this process, and to no other one.
     ///
     /// # Errors
-    /// ESRCH when it is gone; EPERM.
+    /// ESRCH if the process has ended; EPERM.
     pub fn send(&self, signal: Signal) -> Result<(), Failure> {
         match &self.pidfd {
             Some(pidfd) => process::pidfd_signal(pidfd, signal),
@@ -78,8 +78,9 @@ impl LockHolder {
         }
     }
 
-    /// Waits until this process no longer holds the lock, and, where there is
-    /// a pidfd, until it has ended: the lock goes a little earlier.
+    /// Waits until this process no longer holds the lock, and has ended if there is a pidfd,
+    /// because the lock is released a little earlier. Returns true if that comes within
+    /// `wait`.
     #[must_use]
     pub fn is_gone_within(&self, path: &Path, wait: Duration) -> bool {
         let deadline = clock::now() + wait;

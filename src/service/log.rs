@@ -1,9 +1,9 @@
-//! The log: whole lines to a file that never outgrows its limit, to stderr in
-//! the foreground, and to syslog.
+//! The log of a service: whole lines, written to a file that is rotated at its limit, to
+//! stderr in the foreground, and to syslog.
 //!
-//! Lines are gathered in a buffer and written once per turn of the loop. The
-//! disk may fail: then lines are counted, and the count is the first line when
-//! it works again. Nothing here ever ends the service.
+//! Lines are collected in a buffer and written once in each turn of the loop. If the disk
+//! fails, the lost lines are counted, and their number is the first line after the failure. No
+//! error of the log ends the service.
 
 use crate::limits::{LOG_BUFFER_BYTES, LOG_LINE_BYTES, SYSLOG_MAX_BYTES};
 use crate::proto::config::Config;
@@ -18,38 +18,39 @@ use crate::util::text::Writer;
 use heapless::Vec;
 use ufmt::uwrite;
 
-/// See the module's documentation.
+/// The log of a service, with its outputs and its buffer.
 pub struct Log {
     file: Option<LogFile>,
     stderr: bool,
-    /// stderr wants priorities, and no dates.
+    /// True if stderr is a journal, which gets priorities instead of timestamps.
     journal: bool,
     syslog: Option<Syslog>,
     level: Level,
     stamp: TimestampFormat,
-    /// Whole lines that are not yet written.
+    /// Whole lines that are not written yet.
     buffer: &'static mut Vec<u8, LOG_BUFFER_BYTES>,
-    /// Whether every line since the last [`Log::flush`] was taken by a sink.
+    /// True if the file or stderr took each line since the last [`Log::flush`].
     taken: bool,
-    /// Lines that no longer can be written, and are not yet reported.
+    /// Lines that were lost and are not reported yet.
     lost: u64,
     counts: LogCounts,
 }
 
-/// The counts of the log for `status`.
+/// The numbers of the log that `status` shows.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct LogCounts {
-    /// Rotations since start.
+    /// Rotations since the start.
     pub rotations: u64,
-    /// Lines lost since start.
+    /// Lines lost since the start.
     pub lost: u64,
 }
 
 impl Log {
-    /// Opens the log that the configuration describes. In the foreground the log goes to stderr,
-    /// in the format for the reporter, and to the file only if that was named. The file is opened
-    /// before privileges are dropped, and belongs to `owner` from then on. If it cannot be
-    /// opened, the process that started the service is warned, and each line tries again.
+    /// Opens the log that the configuration describes. In the foreground it writes to stderr,
+    /// in the format that the reporter chose, and to the file only if that was named. The file
+    /// is opened before privileges are dropped, and is given to `owner` if it is new. If it
+    /// cannot be opened, the reporter warns the caller of the start, and each flush tries
+    /// again.
     #[must_use]
     pub fn open(
         process: &Process,
@@ -86,7 +87,7 @@ impl Log {
         log
     }
 
-    /// Takes over a configuration, at start and at a reload.
+    /// Applies a configuration, at the start and at a reload.
     pub fn configure(&mut self, config: &Config, path: &Path, foreground: bool) {
         self.flush();
         self.level = Level::from_index(config.log_level);
@@ -104,27 +105,29 @@ impl Log {
         }
     }
 
-    /// Returns the reason why the file cannot be written or rotated at the moment, if it cannot.
+    /// Returns the reason why the file cannot be written or rotated at the moment, if there is
+    /// one.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         self.file.as_ref().and_then(|file| file.failure().or(file.rotate_failure()))
     }
 
-    /// Returns the counts for `status`.
+    /// Returns the numbers that `status` shows.
     #[must_use]
     pub fn counts(&self) -> LogCounts {
         self.counts
     }
 
-    /// Logs one line, unless `level` is below the configured one. `text` writes it: constants as
-    /// they are, and text from outside with [`Writer::push_escaped`].
+    /// Logs a line if its level is high enough. `text` writes it. It must write all external
+    /// bytes with [`Writer::push_escaped`].
     pub fn line(&mut self, level: Level, text: &dyn Fn(&mut Writer<'_>)) {
         if level >= self.level {
             self.emit(level, text);
         }
     }
 
-    /// Logs a line at [`Level::Info`] whatever level is configured, because it is a job.
+    /// Logs a job at [`Level::Info`]. The line is logged at any `log_level`, because it is the
+    /// result of the job.
     pub fn job(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.emit(Level::Info, text);
     }
@@ -161,11 +164,13 @@ impl Log {
         let mut buffer = [0; SYSLOG_MAX_BYTES];
         let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
         let datagram = emit_syslog(&mut buffer, level, pid, text);
-        // A line that syslogd does not take is not counted as lost, because the file has it.
+        // Lines that are lost on this way are not counted, because syslog is an addition to
+        // the log.
         syslog.send(datagram.as_bytes(), clock::now());
     }
 
-    /// Appends a whole line to the buffer. Rotates first if the file would pass its limit.
+    /// Appends a whole line to the buffer. Rotates the file before if the line would exceed
+    /// its limit.
     fn append(&mut self, line: &[u8]) {
         if self.buffer.len().saturating_add(line.len()) > LOG_BUFFER_BYTES {
             self.write_out();
@@ -178,8 +183,8 @@ impl Log {
         let _ = self.buffer.extend_from_slice(line);
     }
 
-    /// Writes the buffer. Returns true if the file or stderr took every line since the last
-    /// flush.
+    /// Writes the collected lines. Returns true if the file or stderr took each line since the
+    /// last flush.
     pub fn flush(&mut self) -> bool {
         self.write_out();
         core::mem::replace(&mut self.taken, true)
@@ -212,8 +217,8 @@ impl Log {
         self.buffer.clear();
     }
 
-    /// Writes the number of lost lines, if there are any, and the buffer to stderr. Returns true
-    /// if both were written. Does not wait for a reader that reads slowly.
+    /// Writes the buffer to stderr, after the number of lost lines if there is no file.
+    /// Returns true if that was possible without waiting for the reader of stderr.
     fn write_stderr(&mut self) -> bool {
         let fd = fds::borrow(2);
         if !poll::writable(fd) {
@@ -239,7 +244,8 @@ impl Log {
         written.is_ok()
     }
 
-    /// Rotates the file, for SIGUSR1. If it was moved away, opens it again instead.
+    /// Opens the file again if it was moved away, and rotates it otherwise. SIGUSR1 asks for
+    /// this.
     pub fn rotate(&mut self) {
         self.write_out();
         self.rotate_now();
@@ -252,24 +258,24 @@ impl Log {
     }
 }
 
-/// Returns true if `more` bytes after `pending` ones would pass the file's limit.
+/// Returns true if `more` bytes after the `pending` ones would exceed the limit of the file.
 fn is_full(file: &LogFile, pending: u64, more: u64) -> bool {
     let held = file.size().saturating_add(pending);
     let limit = file.limit();
     limit > 0 && held > 0 && held.saturating_add(more) > limit
 }
 
-/// Writes the number of lost lines to the file. Returns true if the file took it.
+/// Writes the number of lost lines to the file. Returns true if that succeeded.
 fn report_lost(file: &mut LogFile, lost: u64, stamp: TimestampFormat) -> bool {
     let mut bytes = [0; LOST_LINE_BYTES];
     let line = lost_line(&mut bytes, lost, stamp);
     file.write(line.as_bytes()) == line.len()
 }
 
-/// Bytes that [`lost_line`] needs.
+/// Bytes of the line that [`lost_line`] writes.
 const LOST_LINE_BYTES: usize = 96;
 
-/// Returns the line `N log lines lost`.
+/// Writes the line `N log lines lost` with its timestamp.
 fn lost_line(buffer: &mut [u8; LOST_LINE_BYTES], lost: u64, stamp: TimestampFormat) -> Writer<'_> {
     let mut out = Writer::new(buffer);
     stamp.emit(clock::wall(), &mut out);
@@ -277,8 +283,8 @@ fn lost_line(buffer: &mut [u8; LOST_LINE_BYTES], lost: u64, stamp: TimestampForm
     out
 }
 
-/// Writes whole lines to a journal with one call. Not inlined, because its buffer would lie in
-/// the frame of every flush.
+/// Writes whole lines to a journal, with one write. It is not inlined, because its buffer
+/// would be part of the caller's stack frame.
 #[inline(never)]
 fn write_for_journal(fd: BorrowedFd<'_>, lines: &[u8], stamp: TimestampFormat) -> Result<(), Failure> {
     let mut bytes = [0; LOG_BUFFER_BYTES];

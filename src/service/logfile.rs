@@ -1,9 +1,10 @@
-//! The file of a log: appended to, rotated by renames, opened again when it was
-//! moved away. The log of a service and `zigsvc log` write through it.
+//! The file of a log. Lines are appended, renames rotate it, and it is opened again after it
+//! was moved away. The log of a service and `zigsvc log` write through it.
 //!
-//! It decides neither when a line is whole nor what follows when the disk fails:
-//! [`LogFile::write`] returns how many bytes were taken, and [`LogFile::failure`] why not
-//! more. Then `service/log.rs` counts lines as lost, and `cli/log.rs` makes the writer wait.
+//! This module decides neither if a line is whole nor how a failure of the disk is handled.
+//! [`LogFile::write`] returns the number of bytes that were written, and [`LogFile::failure`]
+//! the reason why it was not more. `service/log.rs` then counts the lost lines, and
+//! `cli/log.rs` makes its writer wait.
 
 use crate::limits::ROTATE_RETRY;
 use crate::state::rotation::{Rotation, RotationAction};
@@ -15,26 +16,26 @@ use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
-/// The file and what is known of it.
+/// The file of a log, and its state.
 pub struct LogFile {
     path: Path,
     fd: Option<OwnedFd>,
     identity: (u64, u64),
     size: u64,
-    /// The file is a regular one. Only those are rotated.
+    /// True for a regular file. Only those are rotated.
     regular: bool,
     max: u64,
     keep: u32,
-    /// After a failed rotation, no rotation is tried before this time.
+    /// The time before which no rotation is tried again, because the last one failed.
     rotate_after: Option<Instant>,
     rotate_failure: Option<Failure>,
-    /// The last error.
+    /// The error of the last operation, if it failed.
     failure: Option<Failure>,
 }
 
 impl LogFile {
-    /// Returns the file at `path`, not opened yet. It is full at `max` bytes, or never if that is
-    /// 0, and `keep` old files are kept.
+    /// Returns the log at `path`, which is not opened yet. It is full at `max` bytes, or never
+    /// with 0, and `keep` old files are kept.
     #[must_use]
     pub fn new(path: &Path, max: u64, keep: u32) -> Self {
         Self {
@@ -51,7 +52,8 @@ impl LogFile {
         }
     }
 
-    /// Sets new limits. Returns true if this is the file at `path`, and does nothing otherwise.
+    /// Sets new limits. Returns true if this is the log at `path`. The log of another path is
+    /// not changed.
     pub fn configure(&mut self, path: &Path, max: u64, keep: u32) -> bool {
         let same = self.path == *path;
         if same {
@@ -60,45 +62,47 @@ impl LogFile {
         same
     }
 
-    /// Returns the path.
+    /// Returns the path of the log.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns the reason why the file cannot be written at the moment, if it cannot.
+    /// Returns the reason why the file cannot be written, if the last operation failed.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         self.failure
     }
 
-    /// Returns the reason why the file cannot be rotated at the moment, if it cannot.
+    /// Returns the reason why the file cannot be rotated, if the last rotation failed.
     #[must_use]
     pub fn rotate_failure(&self) -> Option<Failure> {
         self.rotate_failure
     }
 
-    /// Returns the descriptor, if the file is open, to wait until it takes more.
+    /// Returns the descriptor, if the file is open. It can be polled for being writable.
     #[must_use]
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(crate::sys::AsFd::as_fd)
     }
 
-    /// Opens the path for appending, creating it with mode 0640 less the umask.
+    /// Opens the file for appending. Creates it with mode 0640, less the umask, if it does not
+    /// exist.
     ///
     /// # Errors
-    /// As openat(2) says; ELOOP for a symbolic link; EMLINK for a file with a second name
-    /// in a folder where another user may have given it that.
+    /// The errors of openat(2): ELOOP for a symbolic link, and ENXIO for a FIFO without a
+    /// reader. EMLINK for a file with a second name in a folder in which another user may have
+    /// made that name.
     pub fn open(&mut self) -> Result<(), Failure> {
         self.open_with(file::OFlags::empty()).map(drop)
     }
 
-    /// Opens the file as root for a service that will be `owner`. Another user may have
-    /// planted it, so only a file that is made here is given away, and a file with a second
-    /// name is not written.
+    /// Opens the file as root, for a service that will run as `owner`. Another user may have
+    /// created the file before. Therefore only a file that this call creates is given to
+    /// `owner`, and a file with a second name is not written.
     ///
     /// # Errors
-    /// Those of [`LogFile::open`], and EMLINK for a file with a second name.
+    /// The errors of [`LogFile::open`]. EMLINK for a file with a second name in any folder.
     pub fn open_for(&mut self, owner: &Identity) -> Result<(), Failure> {
         match self.open_with(file::OFlags::EXCL) {
             Ok(_) => self.fd.as_ref().map_or(Ok(()), |fd| identity::chown(fd, owner)),
@@ -116,7 +120,7 @@ impl LogFile {
         }
     }
 
-    /// Opens the file with more flags than [`LogFile::open`]. Returns the number of its names.
+    /// Opens the file with additional flags. Returns the number of its names.
     fn open_with(&mut self, more: file::OFlags) -> Result<u32, Failure> {
         let flags = more
             | file::OFlags::WRONLY
@@ -142,8 +146,9 @@ impl LogFile {
                 Ok(meta.links)
             }
             Err(failure) => {
-                // Without descriptors the old file is better than none. In all other cases no
-                // reader would look for it.
+                // If descriptors are lacking, the old file stays open, because lines in it are
+                // better than none. After any other error it is closed, because it is not at
+                // the path of the log any more.
                 if !matches!(failure.errno, Errno::MFILE | Errno::NFILE) {
                     self.fd = None;
                 }
@@ -153,12 +158,12 @@ impl LogFile {
         }
     }
 
-    /// Returns true if the path no longer names the open file. If that cannot be found out, the
-    /// open file is the log.
+    /// Returns true if the path does not name the open file any more. If the path cannot be
+    /// examined (EIO, ENOMEM), the open file counts as the log.
     fn is_moved(&mut self) -> bool {
         match file::meta_at(self.path.as_c_str(), false) {
             Ok(meta) if meta.identity == self.identity && self.fd.is_some() => {
-                // Another process may have emptied it.
+                // The file may have been truncated since.
                 self.size = meta.size;
                 false
             }
@@ -167,13 +172,14 @@ impl LogFile {
         }
     }
 
-    /// Opens the file that the path names if the open one was moved away. Returns true if it is
-    /// another file then.
+    /// Opens the file that the path names, if that is not open already. Returns true if
+    /// another file was opened.
     pub fn follow(&mut self) -> bool {
         self.is_moved() && self.open().is_ok()
     }
 
-    /// Returns true if the file ends in the middle of a line, as far as it can be read.
+    /// Returns true if the file ends inside a line. Returns false if its last byte cannot be
+    /// read.
     #[must_use]
     pub fn ends_in_a_line(&self) -> bool {
         let Some(last) = self.size.checked_sub(1).filter(|_| self.regular) else { return false };
@@ -184,22 +190,23 @@ impl LogFile {
         byte != *b"\n"
     }
 
-    /// Returns the size in bytes.
+    /// Returns the size of the file in bytes, as far as it is known.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Returns the size that the file should not pass. Returns 0 if it cannot be rotated now, or
-    /// never is.
+    /// Returns the size in bytes that the file should not exceed. Returns 0 if the file is
+    /// never rotated, or cannot be rotated at the moment.
     #[must_use]
     pub fn limit(&self) -> u64 {
         let may_rotate = self.regular && self.rotate_after.is_none_or(|at| at.is_due(clock::now()));
         if may_rotate { self.max } else { 0 }
     }
 
-    /// Writes until all bytes are taken or the disk fails. Returns the number of bytes taken. On
-    /// failure the begin of the last line is removed again, unless that fails as well.
+    /// Writes until all bytes are written or an error occurs. Returns the number of bytes that
+    /// were written. After an error, the written part of the last line is removed from the
+    /// file again, if that is possible.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         let Some(fd) = &self.fd else { return 0 };
         let mut done = 0;
@@ -221,8 +228,9 @@ impl LogFile {
         done
     }
 
-    /// Opens the file again if it was moved away, and rotates it otherwise. Returns true if it was
-    /// rotated. After a failure [`LogFile::limit`] returns 0 for [`ROTATE_RETRY`].
+    /// Opens the file again if it was moved away, and rotates it otherwise. Returns true if it
+    /// was rotated. After a failure, [`LogFile::limit`] is 0 for [`ROTATE_RETRY`], so that
+    /// callers which respect the limit do not try again earlier.
     pub fn rotate(&mut self) -> bool {
         // A device or a FIFO is not renamed.
         let moves = !self.is_moved() && self.regular;
@@ -234,7 +242,7 @@ impl LogFile {
         moves && result.is_ok()
     }
 
-    /// Goes through all steps of a rotation.
+    /// Performs all steps of a rotation.
     fn move_away(&mut self) -> Result<(), Failure> {
         let mut rotation = Rotation::new(self.keep);
         loop {
@@ -244,7 +252,7 @@ impl LogFile {
                     match file::meta_at(path.as_c_str(), false) {
                         Ok(_) => rotation.found(true),
                         Err(Failure { errno: Errno::NOENT, .. }) => rotation.found(false),
-                        // A file that exists would be replaced.
+                        // If it exists all the same, the rename would replace it.
                         Err(failure) => return Err(failure),
                     }
                 }
@@ -254,7 +262,7 @@ impl LogFile {
                     rotation.renamed();
                 }
                 RotationAction::Reopen => {
-                    // A failure is kept in the file, and the next write tries again.
+                    // The next write finds out if this failed.
                     let _ = self.open();
                     return Ok(());
                 }
@@ -262,7 +270,7 @@ impl LogFile {
         }
     }
 
-    /// Returns the path of `log.N`, or of the log for 0.
+    /// Returns the path `log.N`, or that of the log itself for 0.
     fn numbered(&self, number: u32) -> Result<Path, Failure> {
         if number == 0 {
             return Ok(self.path.clone());
@@ -274,8 +282,8 @@ impl LogFile {
     }
 }
 
-/// Removes the last `count` bytes. They are counted from the present size, because a file that
-/// was emptied meanwhile must not get a hole.
+/// Removes the last `count` bytes of the file. It uses the present size, because the file may
+/// have been truncated since, and must not get a hole.
 fn take_back(fd: &OwnedFd, count: usize) -> Result<(), Failure> {
     let size = file::meta(fd)?.size;
     file::truncate(fd, size.saturating_sub(count as u64))

@@ -1,5 +1,5 @@
-//! The memory that every service needs, in one static. All its bytes are zero before it is used,
-//! so it lies in .bss, and only touched pages take memory.
+//! The memory that each service needs, in one static. It is all zeros at first, so that it
+//! lies in .bss and takes no memory before it is used.
 
 use super::config_source::ConfigSource;
 use crate::limits::{LOG_BUFFER_BYTES, PAGE_BYTES, SCRATCH_BYTES};
@@ -7,28 +7,30 @@ use crate::proto::config::Config;
 use crate::sys::once::once;
 use heapless::Vec;
 
-/// See the module's documentation. The fields are in the order in which they are touched, so that
-/// the fields of a quiet service share pages.
+/// The memory of a service. The fields are in the order of their use, so that the fields that
+/// a quiet service needs share pages.
 #[repr(C)]
 pub struct Memory {
-    /// The part of the command line that is about the configuration.
+    /// The settings of the command line.
     pub config_source: ConfigSource,
     /// The configuration in force.
     pub config: Config,
-    /// Log lines that are not yet written.
+    /// Log lines that are not written yet.
     pub log: Vec<u8, LOG_BUFFER_BYTES>,
-    /// Memory for uses that are never at the same time: reading the configuration, recovering and
+    /// Memory for uses that exclude each other: reading the configuration, recovering and
     /// reading the journal, reading claims and output.
     pub scratch: Scratch,
-    /// The configuration that a reload is reading.
+    /// The configuration that a reload reads.
     pub candidate: Config,
 }
 
-/// Memory that keeps nothing from one use to the next. It has one page more than is used.
+/// Memory whose content is not kept. It has one page more than is used, so that the part in
+/// use can begin at a page.
 pub struct Scratch([u8; SCRATCH_BYTES + PAGE_BYTES]);
 
 impl Scratch {
-    /// Returns the memory from the start of a page on, so that all of it can be given back.
+    /// Returns the memory from the beginning of a page on, so that all of its pages can be
+    /// given back to the kernel.
     pub fn pages(&mut self) -> &mut [u8] {
         let skip = self.0.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
         self.0.get_mut(skip..).and_then(|rest| rest.get_mut(..SCRATCH_BYTES)).unwrap_or(&mut [])
@@ -45,7 +47,7 @@ once! {
     };
 }
 
-/// Returns the memory. To be called once.
+/// Returns the memory. It can be called only once.
 #[must_use]
 pub fn take() -> &'static mut Memory {
     MEMORY.take()

@@ -1,11 +1,11 @@
-//! Messages to the service manager that started a service under `run` and set
-//! `NOTIFY_SOCKET` (sd_notify(3)). Without it these functions do nothing. With it
-//! none of them waits, fails or ends the service.
+//! Sends messages to the service manager that started a service with `run`, if it set
+//! `NOTIFY_SOCKET` (sd_notify(3)). Without that variable, all functions here do nothing. No
+//! function waits, fails or ends the service.
 //!
-//! The base of a service calls [`Notify::ready`], [`Notify::reloading`],
-//! [`Notify::reloaded`] and [`Notify::stopping`] at these events, and
-//! [`Notify::status`] and [`Notify::turn_finished`] in each turn of the loop.
-//! The loop wakes at [`Notify::next_deadline`].
+//! A service calls [`Notify::ready`], [`Notify::reloading`], [`Notify::reloaded`] and
+//! [`Notify::stopping`] at these changes. In each turn of its loop it calls [`Notify::status`]
+//! and [`Notify::turn_finished`] with the heartbeat. [`Notify::next_deadline`] is one of the
+//! deadlines of the loop.
 
 use crate::limits::NOTIFY_STATUS_BYTES;
 use crate::proto::notify::{NotifyState, watchdog_every};
@@ -16,42 +16,46 @@ use crate::util::text::Writer;
 use crate::util::time::Instant;
 use heapless::Vec;
 
-/// Added to the status while the file is not the configuration in force.
+/// The part of the status that reports an invalid configuration file, while the previous
+/// configuration is in force.
 const REFUSED: &str = "; the config was refused, the old one stays";
-/// Bytes of one datagram: the states with their numbers, and the status.
+/// Bytes of one datagram: the state with its number, and the status.
 const MESSAGE_BYTES: usize = 80 + NOTIFY_STATUS_BYTES + REFUSED.len();
 
-/// The environment of the service manager. All are unset except under `run`.
+/// The variables that a service manager sets in the environment. They are all unset except
+/// under `run`.
 #[derive(Clone, Copy)]
 pub struct Init {
-    /// `NOTIFY_SOCKET`: the address for messages.
+    /// The value of `NOTIFY_SOCKET`: the address for the messages.
     pub notify_socket: Option<&'static [u8]>,
-    /// `WATCHDOG_USEC`: the longest time between two signs of life.
+    /// The value of `WATCHDOG_USEC`: the time within which the manager expects a message, in
+    /// microseconds.
     pub watchdog_usec: Option<&'static [u8]>,
-    /// `WATCHDOG_PID`: the process that has to show that it lives.
+    /// The value of `WATCHDOG_PID`: the process from which the manager expects it.
     pub watchdog_pid: Option<&'static [u8]>,
 }
 
 impl Init {
-    /// No service manager.
+    /// The variables if none is set.
     pub const NONE: Self = Self { notify_socket: None, watchdog_usec: None, watchdog_pid: None };
 }
 
-/// See the module's documentation.
+/// The connection to a service manager, if there is one.
 pub struct Notify(Option<Manager>);
 
-/// A service manager that set `NOTIFY_SOCKET`.
+/// A service manager that expects messages.
 struct Manager {
     sender: Sender,
     queue: NotifyQueue,
     pid: u32,
     status: Vec<u8, NOTIFY_STATUS_BYTES>,
-    /// The last reload was refused.
+    /// True if the last reload was refused.
     refused: bool,
 }
 
 impl Notify {
-    /// Reads the environment. To be called in the process that will serve.
+    /// Prepares the messages according to the environment. It must be called in the process
+    /// that serves, because the PID is part of the messages.
     #[must_use]
     pub fn new(init: &Init) -> Self {
         let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
@@ -64,7 +68,8 @@ impl Notify {
         }))
     }
 
-    /// Returns true if there is a service manager, so that a status has to be written.
+    /// Returns true if a service manager expects messages. If not, no status needs to be
+    /// written.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         self.0.is_some()
@@ -75,14 +80,15 @@ impl Notify {
         self.announce(NotifyState::Ready);
     }
 
-    /// Reports that a reload begins. [`Notify::reloaded`] ends it.
+    /// Reports that a reload begins. [`Notify::reloaded`] must follow.
     pub fn reloading(&mut self) {
         if self.is_wanted() {
             self.announce(NotifyState::Reloading(clock::monotonic_us()));
         }
     }
 
-    /// Reports that the reload has ended. `accepted` is true if a new configuration is in force.
+    /// Reports that a reload has ended. `accepted` is true if the new configuration is in
+    /// force.
     pub fn reloaded(&mut self, accepted: bool) {
         if let Some(manager) = &mut self.0
             && manager.refused == accepted
@@ -93,12 +99,13 @@ impl Notify {
         self.announce(NotifyState::Ready);
     }
 
-    /// Reports that the service is stopping.
+    /// Reports that the service is about to stop.
     pub fn stopping(&mut self) {
         self.announce(NotifyState::Stopping);
     }
 
-    /// Sets the status, which is one line. The next message reports it if it has changed.
+    /// Sets the description of the service's state, one line of up to [`NOTIFY_STATUS_BYTES`].
+    /// A longer one is cut. A new description is sent with the next message.
     pub fn status(&mut self, line: &[u8]) {
         let Some(manager) = &mut self.0 else { return };
         let line = line.get(..NOTIFY_STATUS_BYTES).unwrap_or(line);
@@ -109,13 +116,15 @@ impl Notify {
         }
     }
 
-    /// Returns the time at which the loop has to wake, so that a finished turn feeds the watchdog.
+    /// Returns the time at which the loop has to wake up, so that a finished turn kicks the
+    /// watchdog.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.0.as_ref().and_then(|manager| manager.queue.next_deadline())
     }
 
-    /// Feeds the watchdog, if that is due, for a finished turn that began at `now`.
+    /// Records that a turn of the loop, which began at `now`, was finished. Sends the messages
+    /// that are due.
     pub fn turn_finished(&mut self, now: Instant) {
         if let Some(manager) = &mut self.0
             && manager.queue.on_turn(now)
@@ -133,7 +142,7 @@ impl Notify {
 }
 
 impl Manager {
-    /// Sends the messages of the queue, until one is not taken.
+    /// Sends all messages, until one is not accepted.
     #[inline(never)]
     fn send(&mut self, now: Instant) {
         while let Some(message) = self.queue.next_message() {

@@ -1,12 +1,12 @@
-//! The file of a program that is known by its name.
+//! Finds the file of a program that is given by name.
 
 use crate::sys::args::Args;
 use crate::sys::file;
 use crate::sys::spawn::SAFE_PATH;
 use crate::util::path::Path;
 
-/// Returns the file of the program `word` as a shell would find it: on the PATH, or below `base`
-/// if it holds a slash. Returns the word itself if there is no such file.
+/// Returns the file of the program `word`, as a shell would find it: on the PATH, or below
+/// `base` if it contains a slash. Returns the word itself if no folder of the PATH has it.
 #[must_use]
 pub fn find(args: &Args, word: &[u8], base: &Path) -> Path {
     if word.contains(&b'/') {

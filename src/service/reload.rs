@@ -1,13 +1,14 @@
-//! The changes of a new configuration: each key is logged, and keys that need a restart stay.
+//! Compares a new configuration with the one in force. Each change is logged, and the keys
+//! that need a restart keep their values.
 
 use super::lifecycle::Process;
 use super::log::Log;
 use crate::proto::config::keys::KEYS;
 use crate::util::text::Writer;
 
-/// Bytes of one value in the line about a change; a longer value is cut.
+/// Bytes of one value in the line about a change. A longer value is cut.
 const VALUE_BYTES: usize = 300;
-/// Logs each key that the candidate changes, and undoes the changes of the keys that need a
+/// Logs each key that the candidate changes, and undoes the changes of keys that need a
 /// restart.
 pub fn log_changes(process: &mut Process, log: &mut Log) {
     let Process { config: old, candidate: new, .. } = process;

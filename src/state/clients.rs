@@ -15,7 +15,7 @@ use heapless::Vec;
 
 /// One slot. All zeros if the slot is free.
 #[derive(Clone, Copy, Debug)]
-pub struct Client {
+pub struct ClientSlot {
     connected: bool,
     /// The rights of the client.
     pub access: Access,
@@ -45,14 +45,14 @@ pub struct Client {
 
 /// See the module's documentation.
 pub struct Clients {
-    slots: [Client; CLIENTS_MAX],
+    slots: [ClientSlot; CLIENTS_MAX],
     /// The serial of the latest client.
     serial: u32,
     /// The slot that is served first in this turn.
     first: usize,
 }
 
-impl Client {
+impl ClientSlot {
     const FREE: Self = Self {
         connected: false,
         access: Access::Denied,
@@ -170,10 +170,10 @@ impl Client {
 
 impl Clients {
     /// All zeros: no clients.
-    pub const EMPTY: Self = Self { slots: [Client::FREE; CLIENTS_MAX], serial: 0, first: 0 };
+    pub const EMPTY: Self = Self { slots: [ClientSlot::FREE; CLIENTS_MAX], serial: 0, first: 0 };
 
     /// Returns the connected clients and their slots.
-    pub fn connected(&self) -> impl Iterator<Item = (usize, &Client)> {
+    pub fn connected(&self) -> impl Iterator<Item = (usize, &ClientSlot)> {
         self.slots.iter().enumerate().filter(|(_, client)| client.connected)
     }
 
@@ -185,12 +185,12 @@ impl Clients {
 
     /// Returns the client at `slot`, if one is connected.
     #[must_use]
-    pub fn get(&self, slot: usize) -> Option<&Client> {
+    pub fn get(&self, slot: usize) -> Option<&ClientSlot> {
         self.slots.get(slot).filter(|client| client.connected)
     }
 
     /// Returns the client at `slot` for a change, if one is connected.
-    pub fn get_mut(&mut self, slot: usize) -> Option<&mut Client> {
+    pub fn get_mut(&mut self, slot: usize) -> Option<&mut ClientSlot> {
         self.slots.get_mut(slot).filter(|client| client.connected)
     }
 
@@ -198,13 +198,14 @@ impl Clients {
     pub fn add(&mut self, access: Access, now: Instant) -> Option<usize> {
         let (slot, client) = self.slots.iter_mut().enumerate().find(|(_, client)| !client.connected)?;
         self.serial = self.serial.wrapping_add(1);
-        *client = Client { connected: true, access, serial: self.serial, active_at: now, ..Client::FREE };
+        *client =
+            ClientSlot { connected: true, access, serial: self.serial, active_at: now, ..ClientSlot::FREE };
         Some(slot)
     }
 
     /// Frees a slot.
     pub fn remove(&mut self, slot: usize) {
-        self.slots.get_mut(slot).into_iter().for_each(|client| *client = Client::FREE);
+        self.slots.get_mut(slot).into_iter().for_each(|client| *client = ClientSlot::FREE);
     }
 
     /// Returns all slots, for one turn of serving them. The first one is another in each
@@ -233,7 +234,7 @@ impl Clients {
     /// name, if all slots are taken.
     #[must_use]
     pub fn longest_connected(&self, is_busy: &dyn Fn(usize) -> bool) -> Option<usize> {
-        let age = |(_, client): &(usize, &Client)| self.serial.wrapping_sub(client.serial);
+        let age = |(_, client): &(usize, &ClientSlot)| self.serial.wrapping_sub(client.serial);
         let oldest = self.connected().filter(|(slot, _)| !is_busy(*slot)).max_by_key(age);
         oldest.map(|(slot, _)| slot).filter(|_| self.is_full())
     }
@@ -245,15 +246,15 @@ impl Clients {
     /// Returns the client that was idle for longest, if it has asked for nothing yet or
     /// was idle for [`CLIENT_IDLE`]. An owner can also take the slot of any other user.
     fn evictable(&self, access: Access, now: Instant, is_busy: &dyn Fn(usize) -> bool) -> Option<usize> {
-        let is_idle = |(slot, client): &(usize, &Client)| {
+        let is_idle = |(slot, client): &(usize, &ClientSlot)| {
             let long = (client.active_at + CLIENT_IDLE).is_due(now);
             let yields = client.access <= access && (!client.asked || long);
             yields && !client.is_stuck() && !client.more && !is_busy(*slot)
         };
-        let is_lower = |(_, client): &(usize, &Client)| access == Access::Owner && client.access < access;
+        let is_lower = |(_, client): &(usize, &ClientSlot)| access == Access::Owner && client.access < access;
         // A client that came in this turn had no chance to ask for something.
-        let is_older = |(_, client): &(usize, &Client)| client.asked || client.active_at.is_before(now);
-        let oldest = |wanted: &dyn Fn(&(usize, &Client)) -> bool| {
+        let is_older = |(_, client): &(usize, &ClientSlot)| client.asked || client.active_at.is_before(now);
+        let oldest = |wanted: &dyn Fn(&(usize, &ClientSlot)) -> bool| {
             let wanted = self.connected().filter(|client| wanted(client));
             earliest_by(wanted, |(_, client)| client.active_at).map(|(slot, _)| slot)
         };
@@ -284,7 +285,7 @@ impl Clients {
     /// Returns the clients that are stuck for too long.
     #[must_use]
     pub fn expired(&self, now: Instant) -> Vec<usize, CLIENTS_MAX> {
-        let is_due = |client: &Client| client.next_deadline().is_some_and(|at| at.is_due(now));
+        let is_due = |client: &ClientSlot| client.next_deadline().is_some_and(|at| at.is_due(now));
         self.connected().filter(|(_, client)| is_due(client)).map(|(slot, _)| slot).collect()
     }
 }

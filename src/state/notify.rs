@@ -118,8 +118,8 @@ impl NotifyQueue {
         }
     }
 
-    /// Records that the message was not accepted at `now`. The kick becomes due again after
-    /// [`NOTIFY_RETRY`] at the latest, and still needs a finished turn.
+    /// Records that the message was not accepted at `now`. If it contained a kick, the kick
+    /// becomes due again after [`NOTIFY_RETRY`] at the latest. Only a finished turn sends it.
     pub fn on_refused(&mut self, now: Instant) {
         self.retry_at = now + NOTIFY_RETRY;
         if let Some(watchdog) = &mut self.watchdog

@@ -9,7 +9,7 @@
 //! | state | leaves it by |
 //! | --- | --- |
 //! | not connected | `Connect` at `retry_at`; after [`RESTART_WAIT`] without a service `GiveUp` |
-//! | connected, no credits | `status`, which tells the room of the queue |
+//! | connected, no credits | `status`, whose answer has the room of the queue |
 //! | credits | each line that is sent takes one |
 //! | a line was refused for now | all answers have come; then `status`, and the line again |
 //! | stalled | one line is sent at a time; its `ok` ends it |
@@ -92,7 +92,7 @@ pub struct QueueFeed<'m> {
     lost_since: Option<Instant>,
     /// Set when the service did not come back within [`RESTART_WAIT`].
     given_up: bool,
-    /// Set after the user was told that lines are not accepted.
+    /// Set after it was reported that lines are not accepted.
     stalled: bool,
     /// Set if the service takes no more lines: it is left once it has answered.
     leaving: bool,
@@ -342,8 +342,8 @@ impl<'m> QueueFeed<'m> {
         self.lines.rewind();
     }
 
-    /// Returns true while there is a connection. The connection must be closed otherwise,
-    /// and requests that were not sent dropped.
+    /// Returns true if there is a connection. Otherwise it must be closed, and requests that
+    /// were not sent must be dropped.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connected

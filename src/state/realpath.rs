@@ -1,5 +1,5 @@
 //! Resolves each symbolic link in a path, like realpath(3), but with a bounded number of
-//! steps, and with a look at the links only.
+//! steps. The only question about each name is if it is a link.
 //!
 //! A name that does not exist is kept as it is, after its resolved folder, and so are the
 //! names after it, because the file may be created later.

@@ -14,14 +14,16 @@
 //!
 //! The phases of an instance are in [`instance`].
 
+pub mod decision;
 pub mod instance;
 pub mod probe;
 
 use crate::limits::SUPERVISED_MAX;
 use crate::util::time::{Instant, earliest};
 use core::ops::Range;
+use decision::{Action, Decision, Event, ExitReason, NOTHING, Report, Rules};
 use heapless::Vec;
-use instance::{Action, Decision, Event, ExitReason, Instance, NOTHING, Phase, Report, Rules};
+use instance::{Instance, Phase};
 
 /// Whether the supervisor stops, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -38,9 +38,9 @@ pub fn find_newline(bytes: &[u8]) -> Option<usize> {
     let (words, tail) = bytes.as_chunks::<WORD>();
     let mut at = 0usize;
     for word in words {
-        // A byte of `zeroed` is 0 where the word has a newline. The subtraction of 1 sets the
-        // highest bit of such a byte. It may set the highest bit of other bytes too, but only
-        // above the first newline, because only its borrow can do that.
+        // A byte of `zeroed` is 0 where the word has a newline. `found` has the highest bit of
+        // such a byte set, because the subtraction of 1 borrows there. The borrow can set bits
+        // of `found` in other bytes, too, but only above the first newline.
         let zeroed = usize::from_le_bytes(*word) ^ NEWLINES;
         let found = zeroed.wrapping_sub(ONES) & !zeroed & (ONES << 7);
         if found != 0 {

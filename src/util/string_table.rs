@@ -1,7 +1,7 @@
 //! Tables of strings that are kept as one text. A slice of `&str` takes 16 bytes for each
 //! string on a 64-bit machine, in addition to the string; a table takes two.
 
-/// Strings that stand one after the other in one text. Made by [`string_table!`].
+/// Strings that stand one after the other in one text. Made by `string_table!`.
 pub struct StringTable {
     text: &'static str,
     /// The end of each string in `text`. The next string starts there.
@@ -9,7 +9,7 @@ pub struct StringTable {
 }
 
 impl StringTable {
-    /// Joins `text` and the ends of its strings. For [`string_table!`] only.
+    /// Joins `text` and the ends of its strings. For `string_table!` only.
     ///
     /// # Panics
     /// At compile time, if the last string does not end where `text` does.
@@ -56,7 +56,7 @@ impl StringTable {
     }
 }
 
-/// Returns the end of each string, from the lengths of all strings. For [`string_table!`]
+/// Returns the end of each string, from the lengths of all strings. For `string_table!`
 /// only.
 ///
 /// # Panics

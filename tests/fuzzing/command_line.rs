@@ -1,4 +1,4 @@
-//! The command line: words with a NUL between them.
+//! Fuzzes the command line: words with a NUL between them.
 
 use super::{assert_plain, written};
 use std::ffi::CString;
@@ -8,31 +8,33 @@ use zigsvc::sys::args::Args;
 
 type Word = Vec<u8>;
 
-/// What a command line says.
+/// The parts of a command line.
 #[derive(PartialEq, Eq, Debug)]
 struct Said {
-    /// `-c`, `-d` and `-o` with their values; of the first two the last one counts.
+    /// The options `-c`, `-d` and `-o` with their values. Of several `-c` or `-d`, the last
+    /// one counts.
     before: Vec<(Word, Word)>,
     command: &'static str,
     options: Vec<(Word, Option<Word>)>,
-    /// The word that names a service, and that service.
+    /// The word that names a service, and the name of the service in use.
     service: (Option<Word>, &'static str),
     literal: bool,
     words: Vec<Word>,
 }
 
-/// Reads a command line; or why it says nothing.
+/// Parses a command line. Fails with the text of the error.
 #[expect(unsafe_code, reason = "arguments are for the life of a process")]
 fn read(words: &[Word]) -> Result<Said, String> {
     let strings: Vec<CString> = words.iter().map(|word| CString::new(&word[..]).unwrap()).collect();
     let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
     pointers.push(core::ptr::null());
-    // SAFETY: terminated strings and a null; nothing that was read from them outlives this
-    // function, in which they stay.
+    // SAFETY: the strings are terminated and a null pointer ends the list. They live until the
+    // end of this function, and nothing that refers to them leaves it.
     let args = unsafe { Args::from_words(core::slice::from_raw_parts(pointers.as_ptr(), pointers.len())) };
-    let line = CommandLine::parse(&COMMANDS, &args).map_err(|error| {
+    let mut line = None;
+    let text = written(500, |out| line = Some(CommandLine::parse(&COMMANDS, &args, out)));
+    let line = line.expect("it was parsed").map_err(|error| {
         assert!(error.command.is_empty() || COMMANDS.iter().any(|known| known.name == error.command));
-        let text = written(500, |out| error.describe(out));
         assert_plain(&text);
         assert!((10..500).contains(&text.len()));
         String::from_utf8_lossy(&text).into_owned()
@@ -55,7 +57,8 @@ fn read(words: &[Word]) -> Result<Said, String> {
     })
 }
 
-/// A command line that says this; values stand behind their options or are `attached`.
+/// Returns a command line with these parts. Values follow their options as words of their own,
+/// or are `attached`.
 fn spell(said: &Said, attached: bool) -> Vec<Word> {
     let mut words = vec![b"zigsvc".to_vec()];
     let option = |words: &mut Vec<Word>, name: &[u8], value: Option<&[u8]>| match value {
@@ -75,8 +78,9 @@ fn spell(said: &Said, attached: bool) -> Vec<Word> {
     words
 }
 
-/// A command line says something, or one plain line tells why not; said again, in another
-/// spelling, it says the same. Its words are the last ones, as they were given.
+/// Checks that a command line is parsed, or that one plain line gives the reason. The parts,
+/// spelled in another way, are parsed to the same parts. The operands are the last words of
+/// the command line, unchanged.
 pub fn command_line(data: &[u8]) {
     let given: Vec<Word> = data.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
     let Ok(said) = read(&given) else { return };
@@ -92,7 +96,7 @@ pub fn command_line(data: &[u8]) {
     for attached in [false, true] {
         assert_eq!(read(&spell(&said, attached)).as_ref(), Ok(&said));
     }
-    // One word more is one word more, too many, or still the program of the supervisor.
+    // With one more word, there is one more operand, an error, or another command.
     let more = [&given[..], &[b"more".to_vec()]].concat();
     if let Ok(more) = read(&more) {
         let added = more.words.len() == said.words.len() + 1 && more.words.ends_with(&[b"more".to_vec()]);

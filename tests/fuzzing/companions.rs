@@ -1,5 +1,5 @@
-//! What the companions read: JSON objects of metrics, and the messages between the two
-//! processes of the opener.
+//! Fuzzes the input of the collector, which is JSON objects of metrics, and the messages
+//! between the two processes of the opener.
 
 use super::{Choices, assert_plain, written};
 use zigsvc::limits::{CLIENT_INPUT_BYTES, CLIENTS_MAX};
@@ -7,15 +7,15 @@ use zigsvc::proto::collector::{Metric, Next, next, push_line, push_object};
 use zigsvc::proto::decimal::Decimal;
 use zigsvc::proto::opener::{PathRequest, RequestId, ToMain, ToWorker, path_request};
 
-/// What a stream of objects holds: metrics, and errors.
+/// An item in a stream of objects.
 #[derive(PartialEq, Debug)]
 enum Item {
     Metric(Metric),
     Wrong,
 }
 
-/// Feeds `bytes` through a buffer of a client's size, `piece` at a time, as the collector
-/// does.
+/// Reads `bytes` as the collector does: through a buffer of the size of a client's, `piece`
+/// bytes at a time.
 fn items(bytes: &[u8], piece: usize) -> Vec<Item> {
     let (mut items, mut held, mut fed, mut skipping) = (Vec::new(), Vec::new(), 0, false);
     loop {
@@ -55,8 +55,8 @@ fn items(bytes: &[u8], piece: usize) -> Vec<Item> {
     }
 }
 
-/// A stream of metrics: the same in one piece and in many, what is taken is what a JSON
-/// parser sees, and what is written reads back.
+/// Checks that a stream of metrics has the same items in one piece and in many. Each metric
+/// must be written as JSON that another parser understands, and be read again as it was.
 pub fn metric(data: &[u8]) {
     let whole = items(data, usize::MAX);
     assert_eq!(items(data, 1), whole);
@@ -74,15 +74,16 @@ pub fn metric(data: &[u8]) {
         let digits = written(64, |out| value.emit(out));
         assert_eq!(Decimal::parse(&digits), Some(*value));
     }
-    // One object alone is JSON to others too.
+    // The bytes of one object are JSON for another parser, too.
     if let Next::Metric(metric, used) = next(data, false, true) {
         let json: serde_json::Value = serde_json::from_slice(&data[..used]).unwrap();
         assert_eq!(json["name"].as_str().unwrap().as_bytes(), &metric.name[..]);
     }
 }
 
-/// Messages of the opener's processes: exactly those that are written are read. A path that
-/// a client sends goes through both unchanged, however it is divided into reads.
+/// Checks that exactly those messages of the opener's processes are accepted that can be
+/// written. A path that a client sends passes both processes unchanged, however it is divided
+/// into reads.
 pub fn message(data: &[u8]) {
     if let Ok(request) = ToMain::parse(data) {
         assert_eq!(request.emit(), data);
@@ -90,7 +91,8 @@ pub fn message(data: &[u8]) {
     if let Ok(answer) = ToWorker::parse(data) {
         assert_eq!(answer.emit(), data);
     }
-    // A client's path: known as soon as it is whole, and the same whatever follows.
+    // The path of a client is known as soon as it is whole, and does not depend on later
+    // bytes.
     let alone = path_request(data, false);
     if let Some(found) = alone {
         assert!(found.path.len() <= 255);
@@ -108,7 +110,7 @@ pub fn message(data: &[u8]) {
     written_is_read(whole, &mut Choices(data));
 }
 
-/// Any message that can be written is read as it was meant.
+/// Checks that each message that is written is read as it was.
 fn written_is_read(request: PathRequest<'_>, choices: &mut Choices<'_>) {
     let request_id = RequestId { slot: choices.byte() % CLIENTS_MAX as u8, serial: choices.number() as u32 };
     let (pid, uid, errno) =

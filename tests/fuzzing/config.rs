@@ -1,4 +1,4 @@
-//! The configuration: the file, and one option of the command line.
+//! Fuzzes the configuration: the file, and one option of the command line.
 
 use super::{assert_plain, written};
 use zigsvc::proto::config::Config;
@@ -16,13 +16,13 @@ fn defaults() -> Box<Config> {
     config
 }
 
-/// Every key and its value, as `zigsvc check` prints them; empty ones that no
-/// file may hold are left out.
+/// Returns each key and its value, as `zigsvc check` prints them.
 fn effective(config: &mut Config) -> Vec<(&'static str, Vec<u8>)> {
     KEYS.iter().map(|key| (key.name, written(16_384, |out| key.emit(config, out)))).collect()
 }
 
-/// The error is one line that names nothing it was not given.
+/// Checks that the error is one plain line of bounded length, with a line number of the
+/// source.
 fn judge_error(error: &ConfigError<'_>, source: &[u8]) {
     let lines = source.iter().filter(|byte| **byte == b'\n').count() + 1;
     assert!(error.line as usize <= lines, "{error:?}");
@@ -31,7 +31,7 @@ fn judge_error(error: &ConfigError<'_>, source: &[u8]) {
     assert_plain(&text);
 }
 
-/// What any parser of TOML reads, stored by the same rules.
+/// Returns the values that another parser of TOML reads, stored by the same rules.
 fn through_toml(source: &str) -> Box<Config> {
     let table: toml::Table = source.parse().unwrap_or_else(|error| panic!("no TOML: {source:?}: {error}"));
     let mut config = defaults();
@@ -53,8 +53,8 @@ fn through_toml(source: &str) -> Box<Config> {
     config
 }
 
-/// A file that is accepted is TOML that says the same; what is printed of it
-/// reads back as the same.
+/// Checks that an accepted file is TOML with the same values, and that the printed values are
+/// read as they were.
 pub fn file(data: &[u8]) {
     let mut config = defaults();
     if let Err(error) = parse(data, &mut config, &base()) {
@@ -68,7 +68,8 @@ pub fn file(data: &[u8]) {
     assert_eq!(effective(&mut read_back(&shown)), shown, "{text:?}");
 }
 
-/// Reads what `check` prints.
+/// Parses the values that `check` prints. Empty ones are left out, because not each key
+/// accepts an empty value.
 fn read_back(shown: &[(&'static str, Vec<u8>)]) -> Box<Config> {
     let mut printed = Vec::new();
     for (name, value) in shown.iter().filter(|(_, value)| value != b"\"\"") {
@@ -80,7 +81,7 @@ fn read_back(shown: &[(&'static str, Vec<u8>)]) -> Box<Config> {
     again
 }
 
-/// `-o` takes what the file takes, and does the same.
+/// Checks that `-o` accepts each value that the file accepts, with the same result.
 pub fn option(data: &[u8]) {
     let mut config = defaults();
     let result = apply_option(data, &mut config, &base());
@@ -99,7 +100,8 @@ pub fn option(data: &[u8]) {
         let shown = effective(&mut config);
         assert!(apply_option(data, &mut config, &base()).is_ok());
         assert_eq!(effective(&mut config), shown, "twice is once: {}", data.escape_ascii());
-        // (a path may hold any bytes, and TOML cannot: it is shown as it can be)
+        // A path may hold any bytes. TOML cannot express bytes that are not UTF-8, so they are
+        // printed as U+FFFD.
         if core::str::from_utf8(data).is_ok() {
             assert_eq!(effective(&mut read_back(&shown)), shown, "{}", data.escape_ascii());
         }

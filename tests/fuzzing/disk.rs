@@ -1,4 +1,4 @@
-//! The fake disk of the spool's own tests, which is no part of the library.
+//! The fake disk of the spool's own tests. It is not part of the library.
 
 pub use zigsvc::state::disk::{Disk, DiskError, NO_SPACE, QueueFile, SpoolFile};
 

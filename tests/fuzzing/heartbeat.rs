@@ -1,4 +1,5 @@
-//! The health record, and what a service manager says in the environment.
+//! Fuzzes the health record, and the messages to the service manager with its variables in the
+//! environment.
 
 use super::{Choices, written};
 use zigsvc::limits::WATCHDOG_MIN;
@@ -16,14 +17,15 @@ fn record(choices: &mut Choices<'_>) -> HealthRecord {
         wall: choices.number() as i64,
         seq: choices.number(),
         pid: choices.number() as u32,
-        // (of more than 500 million years no two fields' sum fits)
+        // The time stays below 2^56 ms. Near 2^64 ms, the seconds of one record and the
+        // milliseconds of another would overflow.
         boottime_ms: choices.number() >> 8,
         boot,
     }
 }
 
-/// Bytes that parse, parse again after they were written; a record reads back;
-/// half of one and half of another is nothing, or one of them.
+/// Checks that a record that was parsed is parsed again after it was written. Of a mix of two
+/// records, either one of the two is accepted or none.
 pub fn health(data: &[u8]) {
     if let Ok(record) = HealthRecord::parse(data) {
         let bytes = record.emit();
@@ -37,7 +39,7 @@ pub fn health(data: &[u8]) {
     let cut = choices.below(RECORD_BYTES);
     let mut torn = new.emit();
     torn[cut..].copy_from_slice(&old.emit()[cut..]);
-    // (the wall clock is for people: nothing is decided by it)
+    // The wall clock is left out, because no decision uses it.
     if let Ok(found) = HealthRecord::parse(&torn)
         && old.seq != new.seq
         && same_shape(&old, &new)
@@ -47,8 +49,8 @@ pub fn health(data: &[u8]) {
     }
 }
 
-/// Whether the fields of the two stand at the same places, as they do from one
-/// heartbeat to the next but for a new digit.
+/// Returns true if the fields of both records stand at the same places. Two heartbeats in a
+/// row differ in that only if a number gets another digit.
 fn same_shape(old: &HealthRecord, new: &HealthRecord) -> bool {
     let digits = |record: &HealthRecord| {
         let length = |number: u64| number.to_string().len();
@@ -70,8 +72,8 @@ fn judge(record: &HealthRecord, rest: &[u8]) {
     assert_eq!(record.judge(!record.pid, &record.boot, now, stale), Verdict::OtherPid);
 }
 
-/// `WATCHDOG_USEC` and `WATCHDOG_PID` are what they say or nothing; datagrams
-/// hold whole lines, and steps come in the order in which they happened.
+/// Checks that `WATCHDOG_USEC` and `WATCHDOG_PID` are read as numbers or ignored, that each
+/// datagram consists of whole lines, and that no state follows a stop.
 pub fn notify(data: &[u8]) {
     let mut choices = Choices(data);
     let (first, second) = (usize::from(choices.byte() % 24), usize::from(choices.byte() % 12));

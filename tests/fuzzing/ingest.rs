@@ -1,5 +1,5 @@
-//! The queue file: any bytes, written in any pieces, while the service claims
-//! and reads, and is killed now and then.
+//! Fuzzes the queue file: any bytes, written in any pieces, while the service claims and reads
+//! them, and is killed at times.
 
 use super::Choices;
 use super::disk::fake::{DEAD, FakeDisk};
@@ -8,14 +8,14 @@ use zigsvc::limits::CLAIM_QUIET;
 use zigsvc::util::lines::{Line, classify};
 use zigsvc::util::time::{Duration, Instant};
 
-/// Every line that is a job runs once and in order, byte for byte; every other
-/// one that is not empty is kept in `rejected`.
+/// Checks that each line that is a job runs once, in order and unchanged. Each other line that
+/// is not empty is kept in `rejected`.
 pub fn queue_file(data: &[u8]) {
     let mut choices = Choices(data);
     let kills = choices.byte() % 3;
     let pieces = 1 + choices.byte() % 6;
     let steps: Vec<(u8, usize)> = (0..pieces).map(|_| (choices.byte(), choices.below(6000))).collect();
-    // A byte may stand for many, so that long lines are reached.
+    // The byte 0xfe begins a run of one byte, so that long lines occur.
     let mut bytes = Vec::new();
     while !choices.is_over() && bytes.len() < 30_000 {
         match choices.byte() {
@@ -35,7 +35,8 @@ pub fn queue_file(data: &[u8]) {
     for (what, length) in steps {
         let (piece, after) = rest.split_at(length.min(rest.len()));
         rest = after;
-        // One writer that keeps its file open, so that the order is its own.
+        // There is one writer, which keeps its file open, so that the order of the lines is
+        // known.
         append(&mut disk, &mut inode, piece);
         if kills > 0 && what % 4 == 3 {
             disk.die_at = Some(disk.operations + 1 + u32::from(what >> 4));
@@ -43,7 +44,7 @@ pub fn queue_file(data: &[u8]) {
         if !piece.is_empty() {
             written_at = service.now;
         }
-        // (whoever is quiet for longer may not go on with the same file)
+        // A writer that is quiet for longer must not continue to write to the same file.
         let later =
             service.now + [Duration::from_ms(1), Duration::from_ms(600), still][usize::from(what % 3)];
         service.now = later.min(written_at + still);
@@ -72,7 +73,7 @@ fn append(disk: &mut FakeDisk, inode: &mut Option<usize>, bytes: &[u8]) {
     }
 }
 
-/// Takes lines in; after a death, another service goes on.
+/// Ingests lines and commits. Starts another service if this one was killed.
 fn turn(mut service: Service, disk: &mut FakeDisk) -> Service {
     service.spool.claims.look_at_queue();
     service.spool.claims.look_at_claims();
@@ -90,7 +91,8 @@ fn judge(bytes: &[u8], ran: &[String], rejected: &[u8], killed: bool) {
     for line in bytes.split(|byte| *byte == b'\n') {
         match classify(line) {
             Line::Job(text) if line.len() < 4096 => jobs.push(String::from_utf8_lossy(text).into_owned()),
-            // Longer than one read, blanks and all: nobody looks at its end.
+            // With its blanks, the line is longer than one read of the service, which does not
+            // look at its end. The result is not checked then.
             Line::Job(_) => return,
             Line::Rejected(_) => refused += 1,
             Line::Empty if line.len() >= 4096 => return,

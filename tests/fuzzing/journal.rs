@@ -1,4 +1,4 @@
-//! The journal: its records, and recovery from a file with any damage.
+//! Fuzzes the journal: its records, and the recovery from a file with any damage.
 
 use super::Choices;
 use super::disk::fake::FakeDisk;
@@ -16,8 +16,8 @@ use zigsvc::util::time::{Duration, Instant};
 pub const RULES: SpoolRules =
     SpoolRules { retries: 1, retry_delay: Duration::from_ms(10), queue_max: 10_000, sync: true };
 
-/// What stands there is what is written there again, what is skipped holds no
-/// record, and nothing is read beyond the end.
+/// Checks that a parsed record is written as it was, that skipped bytes contain no record, and
+/// that nothing after the end is read.
 pub fn record(data: &[u8]) {
     match parse_record(data) {
         ParseResult::Record(record, size) => {
@@ -37,7 +37,7 @@ pub fn record(data: &[u8]) {
         let skipped = skip_damage(data, last);
         assert!(skipped >= 1 && skipped <= first.unwrap_or(usize::MAX));
         assert!(skipped <= data.len().max(1));
-        // (a record may begin there whose end was not read yet)
+        // At the offset that is reached, a record may begin whose end was not read yet.
         assert!(first.is_some() || last || skipped + RECORD_MAX_BYTES > data.len());
     }
     if let Some(progress) = ClaimProgress::parse(data) {
@@ -49,7 +49,7 @@ pub fn record(data: &[u8]) {
     written_and_read(&mut Choices(data));
 }
 
-/// Records made of the bytes, one behind the other, read back.
+/// Checks that records that are written one after the other are read as they were.
 fn written_and_read(choices: &mut Choices<'_>) {
     const KINDS: [RecordKind; 4] =
         [RecordKind::Add, RecordKind::Dead, RecordKind::Tombstone, RecordKind::Claim];
@@ -78,7 +78,7 @@ fn written_and_read(choices: &mut Choices<'_>) {
     assert_eq!(at, file.len());
 }
 
-/// A service around the spool, without processes.
+/// The spool with a service around it that runs no processes.
 pub struct Service {
     pub spool: Box<Spool>,
     pub now: Instant,
@@ -94,7 +94,8 @@ impl Service {
         Ok((Self { spool, now, scratch }, recovery))
     }
 
-    /// One turn: takes lines in, commits, starts one job; its id and text.
+    /// Runs one turn: ingests lines, commits, and starts one job. Returns the id and the text
+    /// of the job.
     pub fn turn(&mut self, disk: &mut FakeDisk) -> Result<Option<(u64, String)>, DiskError> {
         self.spool.claims.look_at_queue();
         self.spool.claims.look_at_claims();
@@ -122,7 +123,7 @@ impl Service {
         Ok(String::from_utf8_lossy(self.spool.text(disk, location, &mut buffer)?).into_owned())
     }
 
-    /// Everything to its end; the texts in the order in which they ran.
+    /// Runs all jobs to their end. Returns their texts in the order in which they ran.
     pub fn run_to_the_end(&mut self, disk: &mut FakeDisk) -> Vec<String> {
         let mut ran = Vec::new();
         for _ in 0..20_000 {
@@ -140,7 +141,7 @@ impl Service {
         panic!("it never ended: {} waiting, {} claims", self.spool.waiting(), disk.claims());
     }
 
-    /// The jobs beyond the window, the dead or those that wait.
+    /// Returns the live records outside the window, of dead jobs or of jobs that wait.
     pub fn live_records(&mut self, disk: &mut FakeDisk, dead: bool) -> Vec<RecordLocation> {
         let mut scan = self.spool.scan(dead);
         let mut locations = Vec::new();
@@ -150,7 +151,7 @@ impl Service {
         locations
     }
 
-    /// Ids and texts of all jobs that are there.
+    /// Returns the ids and texts of all jobs.
     fn jobs(&mut self, disk: &mut FakeDisk) -> BTreeMap<u64, String> {
         let mut locations: Vec<RecordLocation> =
             self.spool.window().slots().iter().map(|slot| slot.location()).collect();
@@ -160,9 +161,9 @@ impl Service {
     }
 }
 
-/// Recovery from a journal that a service wrote and something damaged: no job
-/// is lost whose records were left alone, a second recovery finds nothing more
-/// to mend, and what waits comes to an end. From any other bytes: it ends.
+/// Checks the recovery from a journal that was written by a service and then damaged. Each job
+/// whose records are intact must survive, a second recovery must find no damage, and all
+/// waiting jobs must end. The recovery from any other bytes must end, too.
 pub fn recovery(data: &[u8]) {
     let mut choices = Choices(data);
     let mut disk = FakeDisk::new(1);
@@ -176,13 +177,13 @@ pub fn recovery(data: &[u8]) {
     let known = history(&mut disk, &mut choices);
     let before = disk.journal_mut().clone();
     damage(disk.journal_mut(), &mut choices);
-    // All up to here is as it was written.
+    // All records up to this offset are intact.
     let intact = before.iter().zip(disk.journal_mut().iter()).take_while(|(a, b)| a == b).count();
     let records = whole_records(&before, intact);
     recovers(&mut disk, Some((&known, records)));
 }
 
-/// Lives a while; returns the text of each job that was committed.
+/// Runs a service for some turns. Returns the text of each job that was committed.
 fn history(disk: &mut FakeDisk, choices: &mut Choices<'_>) -> BTreeMap<u64, String> {
     let (mut service, _) = Service::start(disk, Instant::BOOT).unwrap();
     let mut known = BTreeMap::new();
@@ -234,8 +235,9 @@ fn damage(journal: &mut Vec<u8>, choices: &mut Choices<'_>) {
         match choices.byte() % 5 {
             0 => journal.truncate(at),
             1 => journal[at..end].fill(0),
-            // (not a whole record, which would be no damage, not even when its bytes are
-            // turned once more: the second byte of the constant in each is left out)
+            // The noise must not contain a whole record, which would not be damage, even if
+            // another damage inverts the same bits again. Therefore it has neither the second
+            // byte of the record's magic nor that byte inverted.
             2 => {
                 let noise = |byte: &u8| if matches!(byte ^ 0x41, 0xa5 | 0xe4) { 0 } else { byte ^ 0x41 };
                 drop(journal.splice(at..at, choices.take(length).iter().map(noise)));
@@ -246,8 +248,8 @@ fn damage(journal: &mut Vec<u8>, choices: &mut Choices<'_>) {
     }
 }
 
-/// The ids of jobs whose home stands before `intact`, in a journal that knows
-/// no end of them at all.
+/// Returns the ids of the jobs with a live record before `intact`, without those whose end is
+/// anywhere in the journal.
 fn whole_records(journal: &[u8], intact: usize) -> BTreeSet<u64> {
     let (mut records, mut over) = (BTreeSet::new(), BTreeSet::new());
     let mut at = FILE_HEADER.len();
@@ -297,7 +299,7 @@ fn recovers(disk: &mut FakeDisk, known: Option<(&BTreeMap<u64, String>, BTreeSet
     assert!(disk.size(SpoolFile::Journal).unwrap() >= FILE_HEADER.len() as u64);
 }
 
-/// Whether each job has one home, as in every journal that a service wrote.
+/// Returns true if each job has one live record, as in each journal that a service wrote.
 fn known_is_sane(jobs: &BTreeMap<u64, String>, waiting: u32, dead: u32) -> bool {
     jobs.len() == (waiting + dead) as usize
 }

@@ -1,8 +1,9 @@
-//! What is asserted of every parser of bytes from outside, for any bytes: not
-//! only that it does not panic. The fuzzers of `fuzz/` and the seeded tests of
+//! The properties that each parser of external bytes must have for any bytes, in addition to
+//! not panicking. The fuzzers of `fuzz/` and the seeded tests of
 //! `tests/suite/proof/fuzz_targets.rs` both run these functions.
 //!
-//! `corpus/TARGET/` holds inputs to begin with, and what a fuzzer once found.
+//! `corpus/TARGET/` holds the first inputs, and the inputs with which a fuzzer has found an
+//! error.
 //!
 //! Changing this: a new parser is a function here, a line in `each_target`, a
 //! folder in `corpus`, and the three lines of `fuzz/fuzz_targets/TARGET.rs`.
@@ -20,17 +21,17 @@ pub mod journal;
 pub mod request;
 pub mod text;
 
-/// One target.
+/// A target of the fuzzers.
 pub struct Target {
-    /// As its folder in `corpus` and its program are called.
+    /// The name of its folder in `corpus` and of its program.
     pub name: &'static str,
-    /// Panics if something is not as it should be.
+    /// The function to run. It panics if a property does not hold.
     pub run: fn(&[u8]),
-    /// Executions of the seeded test, as many as take about a second.
+    /// The number of executions in the seeded test, which take about a second.
     pub runs: u32,
 }
 
-/// Calls a macro with every target: name, function, executions.
+/// Calls a macro with all targets: name, function, executions.
 #[macro_export]
 macro_rules! each_target {
     ($macro:ident) => {
@@ -56,7 +57,7 @@ macro_rules! each_target {
 
 macro_rules! list {
     ($($name:ident = $module:ident::$function:ident, $runs:expr;)*) => {
-        /// All of them.
+        /// All targets.
         pub const TARGETS: &[Target] = &[
             $(Target { name: stringify!($name), run: $module::$function, runs: $runs },)*
         ];
@@ -65,12 +66,12 @@ macro_rules! list {
 
 each_target!(list);
 
-/// Runs one, for a fuzzer.
+/// Runs the target called `name`, for a fuzzer.
 pub fn run(name: &str, data: &[u8]) {
     (TARGETS.iter().find(|target| target.name == name).expect("a target").run)(data);
 }
 
-/// Decisions out of the fuzzer's bytes; zeros when they are used up.
+/// Makes decisions from the bytes of the fuzzer. After the last byte, each decision is 0.
 pub struct Choices<'a>(pub &'a [u8]);
 
 impl<'a> Choices<'a> {
@@ -90,7 +91,7 @@ impl<'a> Choices<'a> {
     }
 
     pub fn number(&mut self) -> u64 {
-        // Mostly small, sometimes at an edge.
+        // The number is small most of the time, and at an edge of its range sometimes.
         match self.byte() {
             small @ 0..200 => u64::from(small),
             200..220 => u64::MAX - u64::from(self.byte()),
@@ -106,7 +107,7 @@ impl<'a> Choices<'a> {
     }
 }
 
-/// What `write` puts into a buffer of this size.
+/// Returns the text that `write` writes into a buffer of `size` bytes.
 pub fn written(size: usize, write: impl FnOnce(&mut zigsvc::util::text::Writer<'_>)) -> Vec<u8> {
     let mut buffer = vec![0; size];
     let mut out = zigsvc::util::text::Writer::new(&mut buffer);
@@ -115,7 +116,7 @@ pub fn written(size: usize, write: impl FnOnce(&mut zigsvc::util::text::Writer<'
     out.as_bytes().to_vec()
 }
 
-/// Insists that nothing in `bytes` ends a line or commands a terminal.
+/// Asserts that no byte of `bytes` ends a line or commands a terminal.
 pub fn assert_plain(bytes: &[u8]) {
     let control = bytes.iter().find(|byte| (**byte < 0x20 && **byte != b'\t') || **byte == 0x7f);
     assert_eq!(control, None, "{:?}", bytes.escape_ascii().to_string());

@@ -1,11 +1,11 @@
-//! What clients of the sockets send.
+//! Fuzzes the input of clients of the sockets.
 
 use super::{Choices, assert_plain, written};
 use zigsvc::limits::{CHAT_LINE_BYTES, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, REQUEST_MAX_BYTES};
 use zigsvc::proto::control::{filter, id, nothing, split, target, text, waits};
 use zigsvc::proto::framing::{Framed, frame};
 
-/// What a stream of bytes holds.
+/// An item in a stream of requests.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Item {
     Request(Vec<u8>),
@@ -13,7 +13,7 @@ enum Item {
     Cut,
 }
 
-/// The same, found in the plainest way.
+/// Returns the items of a stream, found in the simplest way.
 fn expected(bytes: &[u8], max: usize) -> Vec<Item> {
     let mut items = Vec::new();
     let mut rest = bytes;
@@ -31,8 +31,8 @@ fn expected(bytes: &[u8], max: usize) -> Vec<Item> {
     items
 }
 
-/// Feeds `bytes` in pieces through a buffer of a client's size, as the services
-/// do.
+/// Returns the items of `bytes`, which pass in pieces through a buffer of the size of a
+/// client's, as in the services.
 fn framed(bytes: &[u8], max: usize, mut piece: impl FnMut() -> usize) -> Vec<Item> {
     let mut items = Vec::new();
     let (mut fed, mut skipping) = (0, false);
@@ -79,8 +79,9 @@ fn framed(bytes: &[u8], max: usize, mut piece: impl FnMut() -> usize) -> Vec<Ite
     }
 }
 
-/// Any division of a stream into reads gives the same requests, and no byte is
-/// lost; the parsers of arguments accept only what their documentation says.
+/// Checks that each division of a stream into reads gives the same requests, and that no byte
+/// is lost. The parsers of arguments must accept only the arguments that their documentation
+/// names.
 pub fn stream(data: &[u8]) {
     let mut choices = Choices(data);
     let max = if choices.byte().is_multiple_of(4) {
@@ -96,7 +97,8 @@ pub fn stream(data: &[u8]) {
         turn = turn.wrapping_mul(31).wrapping_add(7);
         turn % 61
     });
-    // (what is too long may have been cut off before its end was seen)
+    // `TooLong` stands for the whole line, although its bytes may have been dropped in several
+    // steps.
     assert_eq!(pieces, expected(bytes, max));
     assert_eq!(framed(bytes, max, || usize::MAX), pieces);
     for item in pieces {
@@ -113,7 +115,7 @@ fn arguments(line: &[u8]) {
         assert!(!part.first().is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r')) || part == verb);
         assert!(!part.last().is_some_and(|byte| matches!(byte, b' ' | b'\t')));
     }
-    // Nothing but blanks is lost.
+    // No byte but blanks is lost.
     let kept = |bytes: &[u8]| -> Vec<u8> {
         bytes.iter().copied().filter(|byte| !matches!(byte, b' ' | b'\t' | b'\r')).collect()
     };
@@ -137,9 +139,9 @@ fn arguments(line: &[u8]) {
     }
 }
 
-/// Whatever a client of the hub sends, however it is divided into reads, the others read
-/// one line for each of its lines that is not too long: marked as its own, fit for what is
-/// held for them, and commanding nothing.
+/// Checks the lines of a client of the hub. For each line that is not too long, the other
+/// clients must read one line, however it was divided into reads. It must bear the client's
+/// mark, fit into their buffers, and not command a terminal.
 pub fn chat(data: &[u8]) {
     let lines = framed(data, CHAT_LINE_BYTES, || usize::MAX);
     assert_eq!(lines, expected(data, CHAT_LINE_BYTES));

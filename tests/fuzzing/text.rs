@@ -1,5 +1,5 @@
-//! Text from outside that goes into logs, terminals, JSON and metrics, and
-//! small values.
+//! Fuzzes external text that is written to logs, terminals, JSON and metrics, and the parsers
+//! of small values.
 
 use super::{Choices, assert_plain, written};
 use zigsvc::limits::SYSLOG_MAX_BYTES;
@@ -11,8 +11,8 @@ use zigsvc::util::lines::{Line, classify, words as split_words};
 use zigsvc::util::path::Path;
 use zigsvc::util::text::{Writer, parse_u64, trim};
 
-/// Whatever is logged stays one line of bounded length that commands nothing;
-/// JSON means the same to another parser.
+/// Checks that logged text stays one line of bounded length that does not command a terminal.
+/// JSON must mean the same to another parser.
 pub fn escape(data: &[u8]) {
     let mut choices = Choices(data);
     let size = 4 + choices.below(300);
@@ -77,12 +77,12 @@ fn line_ends(text: &[u8], whole: &[u8], size: usize) {
         let journal = written(whole.len() + 64, |out| push_for_journal(&line, stamp, out));
         assert_eq!(journal, [&level.prefix(), whole].concat());
     }
-    // Lines that the service did not write do no harm either.
+    // Lines that the service did not write must do no harm, either.
     let any = written(text.len() + 8, |out| push_for_journal(text, TimestampFormat::Iso, out));
     assert!(any.len() <= text.len() + 3);
 }
 
-/// Jobs and their words, numbers with units, accounts, paths and names.
+/// Checks jobs and their words, numbers with units, accounts, paths and names.
 pub fn words(data: &[u8]) {
     let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
     let (line, rest) = (&data[..end], data.get(end + 1..).unwrap_or(&[]));
@@ -146,7 +146,7 @@ fn paths(first: &[u8], second: &[u8]) {
     }
 }
 
-/// An answer to `status` that came from anywhere: metrics stay metrics.
+/// Checks that any bytes as an answer to `status` result in valid metrics.
 pub fn status(data: &[u8]) {
     for (name, value) in status::fields(data) {
         assert!(!name.contains(&b'=') && !name.contains(&b' ') && !value.contains(&b' '));

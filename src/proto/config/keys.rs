@@ -23,13 +23,13 @@ pub enum Scalar<'a> {
     Integer(u64),
     /// The bare word `true` or `false`.
     Boolean(bool),
-    /// The bare text of an option, which can be any of these.
+    /// The bare text of an option. The key decides its type.
     Bare(&'a [u8]),
 }
 
 impl Config {
-    /// Sets every value to its default, with the files below `folder`; in the places of the
-    /// system if `folder` is empty. Returns false if a path would be too long.
+    /// Sets every value to its default. The files are below `folder`, or in the places of the
+    /// system if `folder` is empty. Returns true if all paths fit.
     pub fn reset(&mut self, folder: &Path) -> bool {
         let fits = KEYS.iter().all(|key| key.reset(self, folder).is_some());
         self.log_file_named = false;
@@ -38,13 +38,13 @@ impl Config {
 }
 
 impl Key {
-    /// Returns the key called `name` and its index.
+    /// Returns the key called `name`, and its index in [`KEYS`].
     #[must_use]
     pub fn named(name: &[u8]) -> Option<(usize, &'static Self)> {
         KEYS.iter().enumerate().find(|(_, key)| key.name.as_bytes() == name)
     }
 
-    /// Returns true if the value is an array. A single value can be given instead.
+    /// Returns true if the value is an array. Such a key also accepts a single value.
     #[must_use]
     pub fn is_list(&self) -> bool {
         matches!(self.kind, KeyKind::Accounts | KeyKind::Services | KeyKind::Paths)
@@ -60,14 +60,15 @@ impl Key {
         }
     }
 
-    /// Sets the default; returns `None` if a path would be too long.
+    /// Sets the default value. Returns `None` if a default path would be too long.
     fn reset(&self, config: &mut Config, folder: &Path) -> Option<()> {
         match (self.kind, config.field(self.id)) {
             (KeyKind::File(name), ConfigField::Path(path)) if !folder.is_empty() => {
                 path.assign(&[folder.as_bytes(), b"/", name.as_bytes()]).then_some(())
             }
             (KeyKind::Abstract, ConfigField::Name(name)) if !folder.is_empty() => {
-                // Two folders differ at the end of their paths rather than at the start.
+                // The end of the folder is kept if it is too long, because the paths of two
+                // folders differ at their end rather than at their start.
                 let folder = folder.as_bytes();
                 *name = Vec::from_slice(self.default.as_bytes()).ok()?;
                 name.push(b':').ok()?;
@@ -78,7 +79,8 @@ impl Key {
         }
     }
 
-    /// Stores the bare value of an option; the items of a list stand between commas.
+    /// Stores the bare value of an option. Commas separate the items of a list. Returns `None`
+    /// if a value is not one that [`Key::describe`] allows.
     #[must_use]
     pub(super) fn set_bare(&self, config: &mut Config, base: &Path, value: &[u8]) -> Option<()> {
         self.clear(config);
@@ -89,7 +91,7 @@ impl Key {
         items.try_for_each(|item| self.set(config, base, Scalar::Bare(item)))
     }
 
-    /// Stores `value`, or appends it to a list. Relative paths are below `base`. Returns
+    /// Stores `value`, or appends it to a list. A relative path is taken below `base`. Returns
     /// `None` if the value is not one that [`Key::describe`] allows.
     #[must_use]
     pub fn set(&self, config: &mut Config, base: &Path, value: Scalar<'_>) -> Option<()> {
@@ -136,7 +138,8 @@ impl Key {
             }
             (KeyKind::Paths, ConfigField::Paths(list)) => {
                 let path = text(value)?;
-                // A newline ends a request for a path, so no such path can be asked for.
+                // A path with a newline could never match, because a newline ends the path in
+                // a request.
                 let can_be_asked =
                     path.first() == Some(&b'/') && !path.contains(&0) && !path.contains(&b'\n');
                 if !can_be_asked || allowed_paths(list).count() >= ALLOW_PATHS_MAX {
@@ -228,12 +231,12 @@ impl Key {
     }
 }
 
-/// Returns a bound of the table as a span.
+/// Returns a bound of the table as a duration.
 fn bound(ms: u32) -> Duration {
     Duration::from_ms(u64::from(ms))
 }
 
-/// Returns the entries of `allow`.
+/// Returns the entries of `allow`, which a NUL byte ends each.
 pub fn allowed_paths(allow: &[u8]) -> impl Iterator<Item = &[u8]> {
     allow.split(|byte| *byte == 0).filter(|path| !path.is_empty())
 }
@@ -247,7 +250,7 @@ fn array<'a>(items: impl Iterator<Item = &'a [u8]>, out: &mut Writer<'_>) {
     out.push_str("]");
 }
 
-/// Writes a TOML basic string. Its escapes are those of JSON.
+/// Writes a basic string of TOML, with the escapes of JSON, which TOML shares.
 fn quote(text: &[u8], out: &mut Writer<'_>) {
     quoted(out, |out| out.push_json(text));
 }
@@ -278,7 +281,7 @@ fn size(value: Scalar<'_>) -> Option<u64> {
         Scalar::Integer(number) => Some(number),
         _ => parse_size(text(value)?),
     }
-    // The bound is larger than any file, and sums of two sizes do not overflow.
+    // The bound is larger than any file, and sums with it cannot overflow.
     .filter(|bytes| *bytes <= u64::MAX >> 2)
 }
 
@@ -298,7 +301,7 @@ fn flag(value: Scalar<'_>) -> Option<bool> {
     }
 }
 
-/// Returns a name, or a number that is given with or without quotes.
+/// Returns a user or group from a name, or from a number with or without quotes.
 fn account(value: Scalar<'_>) -> Option<AccountName> {
     let mut digits = [0; 20];
     let mut out = Writer::new(&mut digits);
@@ -313,8 +316,8 @@ fn account(value: Scalar<'_>) -> Option<AccountName> {
     if name.iter().all(plain) { AccountName::from_slice(name).ok() } else { None }
 }
 
-/// Returns `path` below `base`. Returns `None` if that is too long, or if `base` is needed
-/// and empty.
+/// Returns `path`, joined to `base` if it is relative. Returns `None` if the path is empty or
+/// too long, or if it is relative and there is no base.
 pub fn absolute(base: &Path, path: &[u8]) -> Option<Path> {
     let relative = path.first() != Some(&b'/');
     if path.is_empty() || (relative && base.is_empty()) { None } else { base.join(path) }

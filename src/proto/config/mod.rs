@@ -1,13 +1,13 @@
 //! The configuration: its values, its keys, and the parser of the file.
 //!
-//! The table in `table.rs` is the one list of keys. From it come the fields, their empty
-//! values and defaults, parsing, checks, error texts, the output of `zigsvc check`, the log
-//! lines of a reload, the keys that a reload cannot change, the manual page and the
+//! The table in `table.rs` is the only list of keys. From it follow the fields, their empty
+//! values and defaults, the parser, the checks, the error texts, the output of `zigsvc check`,
+//! the log lines of a reload, the keys that a reload cannot change, the manual page and the
 //! completion.
 //!
 //! Changing this: a new key is one row there, with its documentation, and its lines in
-//! `init.d/zigsvc.conf`. A new kind of values is one variant of [`keys::KeyKind`] and its
-//! arms in `keys.rs`.
+//! `init.d/zigsvc.conf`. A new kind of value is one variant of [`keys::KeyKind`] and its arms
+//! in `keys.rs`.
 
 pub mod keys;
 mod table;
@@ -20,7 +20,7 @@ use crate::limits::HEARTBEAT_MIN;
 use crate::util::path::Path;
 use crate::util::time::Duration;
 
-/// The receiver of a job.
+/// The handler of jobs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Handler<'a> {
     /// The log: a job is one line in it.
@@ -32,7 +32,7 @@ pub enum Handler<'a> {
 }
 
 impl Config {
-    /// Returns the receiver of jobs.
+    /// Returns the handler of jobs.
     #[must_use]
     pub fn handler(&self) -> Handler<'_> {
         match self.handler.as_bytes() {
@@ -42,14 +42,15 @@ impl Config {
         }
     }
 
-    /// Returns the longest time between two heartbeats. It is a third of `stale_after` at
-    /// most, so that one late heartbeat is not stale.
+    /// Returns the longest time between two heartbeats: `interval`, or a third of
+    /// `stale_after` if that is shorter, so that one late heartbeat is not stale. It is not
+    /// shorter than [`HEARTBEAT_MIN`].
     #[must_use]
     pub fn beat_every(&self) -> Duration {
         self.interval.at_most(self.stale_after / 3).at_least(HEARTBEAT_MIN)
     }
 
-    /// Returns true if the spool is synced.
+    /// Returns true if the spool is synced before new jobs are acknowledged.
     #[must_use]
     pub fn sync_always(&self) -> bool {
         self.sync == 0

@@ -1,5 +1,5 @@
-//! The table of configuration keys. [`Config`], [`KEYS`] and the defaults are derived from
-//! it; `keys.rs` reads and writes the values.
+//! The table of configuration keys. [`Config`], [`KEYS`] and the defaults are derived from it.
+//! `keys.rs` reads and writes the values.
 
 use crate::limits::{
     ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, LOG_KEEP_MAX, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, SUPERVISED_MAX,
@@ -10,43 +10,47 @@ use crate::util::path::Path;
 use crate::util::time::Duration;
 use heapless::Vec;
 
-/// A user or group: a name or a number, empty for none.
+/// A user or group, by name or number: at most [`NAME_MAX_BYTES`] bytes, empty for none.
 pub type AccountName = Vec<u8, NAME_MAX_BYTES>;
 
-/// The values of `sync`.
+/// The values of `sync`. With `always`, a new job is on disk before it is acknowledged. With
+/// `never`, the spool is not synced.
 const SYNC_NAMES: &[&str] = &["always", "never"];
 
-/// A day in milliseconds, for bounds.
+/// The upper bound of most durations: a day, in milliseconds.
 const DAY: u32 = 86_400_000;
-/// A month in milliseconds, for bounds.
+/// The upper bound of `job_timeout`: 30 days, in milliseconds.
 const MONTH: u32 = 30 * DAY;
 
-/// The values that a key takes.
+/// The type of a key's value, and its range.
 #[derive(Clone, Copy, Debug)]
 pub enum KeyKind {
-    /// A path, made absolute. Below a folder of `-d` the default has this name.
+    /// A path of 1 to [`PATH_MAX_BYTES`](crate::limits::PATH_MAX_BYTES) bytes. A relative one
+    /// is made absolute. The text is the name of the default path in the folder of `-d`, or in
+    /// that of a user other than root.
     File(&'static str),
-    /// `log`, `shell` or a path.
+    /// The word `log` or `shell`, or a path.
     Handler,
-    /// A path or nothing.
+    /// A path, or an empty text for no device.
     Device,
-    /// A number of bytes.
+    /// A number of bytes, below 2^62.
     Size,
-    /// A span between two bounds in milliseconds; also 0 if the third value is set.
+    /// A duration between two bounds in milliseconds, both included. Zero is allowed too if
+    /// the third field is true.
     Duration(u32, u32, bool),
-    /// A number between two bounds.
+    /// A number between two bounds, both included.
     Count(u32, u32),
-    /// One of these names, stored as its index.
+    /// A name of this list, stored as its index.
     Choice(&'static [&'static str]),
-    /// True or false.
+    /// A value that is true or false.
     Flag,
     /// A user or group.
     Account,
-    /// Users or groups.
+    /// A list of users or groups.
     Accounts,
-    /// Services.
+    /// A list of services other than `supervisor`.
     Services,
-    /// Absolute paths.
+    /// A list of absolute paths.
     Paths,
     /// The name of an abstract socket.
     Abstract,
@@ -55,18 +59,18 @@ pub enum KeyKind {
 /// A configuration key.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
-    /// The name in the file.
+    /// The name of the key in the file.
     pub name: &'static str,
-    /// The default, as `-o` takes it.
+    /// The default value, as `-o` accepts it.
     pub(super) default: &'static str,
-    /// The values that the key takes.
+    /// The type of the value, and its range.
     pub kind: KeyKind,
-    /// True if a running service can take a new value.
+    /// True if a running service can change to a new value.
     pub reloadable: bool,
     pub(super) id: KeyId,
 }
 
-/// The field of a key.
+/// The field of [`Config`] that holds the value of a key.
 pub(super) enum ConfigField<'c> {
     Path(&'c mut Path),
     Bytes(&'c mut u64),
@@ -81,7 +85,7 @@ pub(super) enum ConfigField<'c> {
     Name(&'c mut Vec<u8, METRICS_NAME_MAX_BYTES>),
 }
 
-/// A type of a field: its empty value, and its variant of [`ConfigField`].
+/// The type of a field, with its empty value and its variant of [`ConfigField`].
 trait ConfigValue: Sized {
     const EMPTY: Self;
     fn field(&mut self) -> ConfigField<'_>;
@@ -113,20 +117,21 @@ config_values! {
     Vec<u8, METRICS_NAME_MAX_BYTES>: Self::new(), Name;
 }
 
-/// Declares the keys. A row is: the field and its type, the default, the kind of the values,
-/// and whether a change is taken by `RELOAD` or needs a `RESTART`.
+/// Declares the keys. A row holds the field and its type, the default, the kind of value, and
+/// `RELOAD` if a reload can change the value or `RESTART` if it cannot.
 macro_rules! config {
     ($($(#[$doc:meta])* $key:ident: $type:ty = $default:literal, $kind:expr, $reload:ident;)*) => {
-        /// Every setting. It has five kilobytes, so it is filled in place and never moved.
+        /// The value of every key. It takes five kilobytes and is therefore filled in place,
+        /// never moved.
         #[derive(Debug)]
         pub struct Config {
             $($(#[$doc])* pub $key: $type,)*
-            /// True if `log_file` was set, which matters to `run`.
+            /// True if the configuration names `log_file`. `run` needs to know it.
             pub log_file_named: bool,
         }
 
         impl Config {
-            /// The value before [`Config::reset`].
+            /// The value before [`Config::reset`]: empty fields and zeros.
             pub const EMPTY: Self =
                 Self { $($key: <$type as ConfigValue>::EMPTY,)* log_file_named: false };
 
@@ -137,7 +142,7 @@ macro_rules! config {
                 }
             }
 
-            /// Takes the values from `old` whose change needs a restart.
+            /// Copies the values from `old` that only a restart can change.
             pub fn keep_fixed(&mut self, old: &Self) {
                 $(if !$reload {
                     self.$key.clone_from(&old.$key);
@@ -145,14 +150,14 @@ macro_rules! config {
             }
         }
 
-        /// A key, for [`Config::field`].
+        /// The id of a key, for [`Config::field`].
         #[allow(non_camel_case_types, reason = "the names are those of the fields")]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub(super) enum KeyId {
             $($key),*
         }
 
-        /// Every key, in the order in which `check` prints them.
+        /// All keys, in the order in which `check` prints them.
         pub const KEYS: &[Key] = {
             use KeyKind::*;
             &[$(Key {
@@ -166,56 +171,56 @@ macro_rules! config {
     };
 }
 
-/// A change is taken by a reload.
+/// A reload can change the value.
 const RELOAD: bool = true;
-/// A change needs a restart.
+/// Only a restart can change the value.
 const RESTART: bool = false;
 
 config! {
-    /// The PID file of `jobs`; its folder holds those of the other services.
+    /// The PID file of `jobs`. The PID files of the other services are in the same folder.
     pid_file: Path = "/run/zigsvc.pid", File("zigsvc.pid"), RESTART;
     /// The control socket.
     socket: Path = "/run/zigsvc.sock", File("zigsvc.sock"), RESTART;
     /// The log file.
     log_file: Path = "/var/log/zigsvc.log", File("zigsvc.log"), RELOAD;
-    /// The heartbeat.
+    /// The health file, which holds the last heartbeat.
     health_file: Path = "/run/zigsvc.health", File("zigsvc.health"), RELOAD;
-    /// The file to which jobs are appended, a line each.
+    /// The file to which programs append jobs, one a line.
     queue_file: Path = "/var/spool/zigsvc/queue", File("queue"), RELOAD;
     /// The folder of the journal.
     spool: Path = "/var/spool/zigsvc", File("spool"), RESTART;
-    /// The bytes at which the log is rotated; 0 is never.
+    /// The size in bytes at which the log is rotated. 0: it is never rotated.
     log_max: u64 = "10000", Size, RELOAD;
-    /// The number of rotated logs that are kept.
+    /// The number of rotated logs to keep.
     log_keep: u32 = "1", Count(1, LOG_KEEP_MAX), RELOAD;
-    /// The lowest level of lines that are written; an index of `Level::NAMES`.
+    /// The lowest level that is logged, as an index of `Level::NAMES`.
     log_level: u8 = "info", Choice(Level::NAMES), RELOAD;
-    /// The timestamp of lines; an index of `TimestampFormat::NAMES`.
+    /// The timestamps of log lines, as an index of `TimestampFormat::NAMES`.
     log_time: u8 = "iso", Choice(TimestampFormat::NAMES), RELOAD;
-    /// True if lines go to /dev/log too.
+    /// True if log lines are also sent to /dev/log.
     syslog: bool = "false", Flag, RELOAD;
-    /// The time between two heartbeats, and, without inotify, between two checks of the
-    /// queue file.
+    /// The longest time between two heartbeats. Without inotify, it is also the time between
+    /// two checks of the queue file.
     interval: Duration = "3s", Duration(100, DAY, false), RELOAD;
     /// The handler of jobs: `log`, `shell`, or a path.
     handler: Path = "log", Handler, RELOAD;
-    /// The number of handlers that run at the same time.
+    /// The number of handlers that run at a time.
     workers: u32 = "1", Count(1, 8), RELOAD;
-    /// The time after which a handler is ended; 0 is never.
+    /// The time after which a handler is ended. Zero: it is never ended.
     job_timeout: Duration = "0", Duration(1, MONTH, true), RELOAD;
-    /// The number of attempts after the first one.
+    /// The number of attempts after the first.
     retries: u32 = "2", Count(0, 100), RELOAD;
-    /// The time before the second attempt; it doubles to five minutes.
+    /// The delay before the second attempt. It doubles with each attempt, up to five minutes.
     retry_delay: Duration = "1s", Duration(1, DAY, true), RELOAD;
-    /// The number of jobs that can be waiting, running or dead at the same time.
+    /// The maximum number of waiting, running and dead jobs together.
     queue_max: u32 = "10000", Count(1, 10_000_000), RELOAD;
-    /// `always` or `never`: whether the spool is synced; an index of `SYNC_NAMES`.
+    /// When the spool is synced, as an index of the names `always` and `never`.
     sync: u8 = "always", Choice(SYNC_NAMES), RELOAD;
-    /// The time in which running jobs must end after TERM.
+    /// The time that running jobs have to end after SIGTERM. SIGKILL follows.
     stop_timeout: Duration = "10s", Duration(1, DAY, true), RELOAD;
-    /// The user to become.
+    /// The user that the service changes to. Empty: it keeps its user.
     user: AccountName = "", Account, RESTART;
-    /// The group to take; empty for the user's own.
+    /// The group that the service changes to. Empty: the user's own.
     group: AccountName = "", Account, RESTART;
     /// The users that may use the sockets.
     allow_uid: Vec<AccountName, ALLOW_IDS_MAX> = "", Accounts, RELOAD;
@@ -223,22 +228,22 @@ config! {
     allow_gid: Vec<AccountName, ALLOW_IDS_MAX> = "", Accounts, RELOAD;
     /// The services that the supervisor keeps running.
     supervise: Vec<Service, SUPERVISED_MAX> = "jobs", Services, RELOAD;
-    /// The time between two checks of the health files by the supervisor.
+    /// The time between two probes of the supervisor.
     check_interval: Duration = "5s", Duration(100, DAY, false), RELOAD;
-    /// The age at which a heartbeat is stale.
+    /// The age from which a heartbeat is stale.
     stale_after: Duration = "15s", Duration(100, DAY, false), RELOAD;
-    /// The number of stale heartbeats in a row after which a service is restarted.
+    /// The number of failed probes in a row after which a service is restarted.
     failures: u32 = "3", Count(1, 100), RELOAD;
-    /// The hardware watchdog; empty for none.
+    /// The device of the hardware watchdog. Empty: there is none.
     watchdog: Path = "", Device, RELOAD;
-    /// The time for which a service can fail its checks before the watchdog is not fed.
+    /// The time that a service may be unhealthy before the hardware watchdog is withheld.
     watchdog_patience: Duration = "5m", Duration(1000, DAY, false), RELOAD;
-    /// The paths that the opener opens, each ended by a null byte.
+    /// The paths that the opener opens. A NUL byte ends each.
     allow: Vec<u8, ALLOW_PATHS_BYTES> =
         "/etc/hostname,/etc/os-release,/proc/version", Paths, RELOAD;
-    /// The abstract socket of the collector.
+    /// The abstract socket of the collector, without its leading NUL byte.
     metrics_name: Vec<u8, METRICS_NAME_MAX_BYTES> = "zigsvc-metrics", Abstract, RELOAD;
 }
 
-// Each service but the supervisor can be in the list once.
+// The list has space for each service but the supervisor, each once.
 const _: () = assert!(SUPERVISED_MAX + 1 == Service::ALL.len());

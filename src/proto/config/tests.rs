@@ -5,7 +5,7 @@ use crate::limits::{LOG_MAX_BYTES, METRICS_NAME_MAX_BYTES, PATH_MAX_BYTES};
 use crate::proto::service::Service;
 use crate::util::text::Writer;
 
-/// The folder of the defaults.
+/// Returns the folder of the defaults.
 fn folder() -> Path {
     Path::new(b"/d").unwrap()
 }
@@ -205,7 +205,8 @@ fn every_key_accepts_its_own_default_and_describes_itself() {
     assert!(KEYS.len() <= 64, "the set of seen keys is a u64");
 }
 
-/// Returns a value of `key`, of which one of two is not its default.
+/// Returns a valid value of `key`. Of the values for two choices, one differs from the
+/// default.
 fn another(key: &Key, choice: usize) -> String {
     match key.kind {
         KeyKind::File(_) | KeyKind::Handler | KeyKind::Device | KeyKind::Paths => "/another".to_owned(),

@@ -1,7 +1,7 @@
 //! SIGHUP: the part of a new configuration that only `jobs` has.
 
 use super::{Jobs, rules};
-use crate::limits::CLIENTS_MAX;
+use crate::service::connections;
 use crate::state::window::JobState;
 use crate::util::time::Instant;
 
@@ -18,9 +18,7 @@ impl Jobs {
         self.core.set_rules(rules(new));
         self.warn_about_handler();
         // A client that has connected already is not turned away when the socket is made again.
-        for _ in 0..CLIENTS_MAX {
-            self.accept_clients(now);
-        }
+        connections::accept_all(self, now);
         self.update_access();
         self.base.finish_reload();
     }

@@ -17,9 +17,9 @@
 //! The log is written before the end of a job is, so that a job whose handler
 //! is the log is never recorded as done without its line.
 //!
-//! - `turn.rs`: stages 6 to 9
-//! - `control.rs`, `requests.rs`, `scan.rs`: stages 7 and 10
-//! - `batch.rs`, `admission.rs`: the replies of stage 8, and stage 11
+//! - `turn.rs`: stages 6 to 9, and the rest that a failing disk gets
+//! - `control.rs`, `serving.rs`, `requests.rs`, `scan.rs`: stages 7, 10 and 11, and the
+//!   answers of stage 8
 //! - `handlers.rs`, `job_worker.rs`, `orphans.rs`: stages 3 to 5 and 9
 //! - `startup.rs`: before the first turn
 //! - `config_reload.rs`, `status.rs`: a new configuration; the status and the log lines
@@ -27,8 +27,6 @@
 //! After the start no failure here ends the service: it is logged once, leaves a named
 //! degraded state, and is tried again.
 
-mod admission;
-mod batch;
 mod config_reload;
 mod control;
 mod handlers;
@@ -36,6 +34,7 @@ mod job_worker;
 mod orphans;
 mod requests;
 mod scan;
+mod serving;
 mod startup;
 mod status;
 mod turn;
@@ -43,10 +42,11 @@ mod turn;
 use crate::limits::{POLL_MAX, WORKERS_MAX};
 use crate::proto::config::{Config, Handler};
 use crate::service::base::{self, PollSource, Pulse, ServiceBase};
-use crate::service::connections::Connections;
-use crate::service::disk::SpoolDisk;
+use crate::service::connections::{self, Connections};
+use crate::service::disk::{SpoolDisk, describe_disk};
 use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
+use crate::state::jobs::scan_task::ListPage;
 use crate::state::jobs::{JobRules, JobsCore};
 use crate::state::spool::SpoolRules;
 use crate::sys::clock;
@@ -60,8 +60,6 @@ use control::ControlServer;
 use heapless::Vec;
 use job_worker::JobWorker;
 use orphans::Orphans;
-use scan::ListPage;
-use status::describe_disk;
 use ufmt::uwrite;
 
 /// See the module's documentation.
@@ -96,7 +94,7 @@ once! {
         service: Vec::new(),
         core: JobsCore::EMPTY,
         workers: Vec::new(),
-        page: Vec::new(),
+        page: ListPage::new(),
     };
 }
 
@@ -167,7 +165,7 @@ impl Jobs {
         self.base.log.flush();
         self.send_events(now);
         if ready.contains(&PollSource::Listener) {
-            self.accept_clients(now);
+            connections::accept(self, now);
         }
         base::end_turn(self, now, !ready.is_empty(), Pulse::Own);
     }
@@ -176,8 +174,8 @@ impl Jobs {
     #[inline(never)]
     fn wait(&self) -> Vec<PollSource, POLL_MAX> {
         let now = clock::now();
-        let reads = |client_slot| self.control.can_ask(client_slot);
-        let clients: &Connections = self.control.clients;
+        let reads = |client_slot| self.control.can_read(client_slot);
+        let clients: &Connections = self.control.connections;
         self.base.wait(now, Some((clients, &reads)), self.next_deadline(now), &mut |set| {
             if let Some(inotify) = &self.disk.inotify {
                 set.read(inotify.fd(), PollSource::Other);
@@ -192,8 +190,9 @@ impl Jobs {
 
     /// Returns the next time at which there is work.
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let due = earliest(self.core.next_deadline(now, self.is_paging()), self.control.next_deadline(now));
-        earliest(due, self.errand_deadline(now))
+        let ControlServer { replies, scans, .. } = &self.control;
+        let due = earliest(scans.next_deadline(replies, self.core, now), self.control.next_deadline(now));
+        earliest(due, self.core.next_deadline(now, scans.is_paging()))
     }
 
     #[inline(never)]

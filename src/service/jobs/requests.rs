@@ -5,11 +5,11 @@
 //! and its line in `docs/control.md`.
 
 use super::Jobs;
-use super::control::{ClientState, PendingReply, ScanRequest};
-use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, target, text, waits};
+use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, split, target, text, waits};
 use crate::service::base;
-use crate::service::listener::Access;
-use crate::state::disk::DiskError;
+use crate::state::access::Access;
+use crate::state::jobs::replies::{ClientState, Reply, ScanRequest, push_result, refuse, refuse_disk};
+use crate::state::jobs::scan_task::ScanOutcome;
 use crate::state::spool::Cancelled;
 use crate::util::text::Writer;
 use crate::util::time::Instant;
@@ -41,20 +41,9 @@ enum RequestAction {
 
 /// Who asks, when, and where the answer goes.
 pub(super) struct RequestContext<'a, 'b> {
-    pub(super) client_slot: usize,
+    pub(super) slot: usize,
     pub(super) now: Instant,
     pub(super) out: &'a mut Writer<'b>,
-}
-
-/// Whether the answer was written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Reply {
-    /// It was.
-    Sent,
-    /// It follows; what it depends on is noted.
-    Deferred,
-    /// Not in this turn: ask again.
-    Retry,
 }
 
 /// Every request, in the order of `help`.
@@ -184,20 +173,37 @@ impl RequestSpec {
     }
 }
 
-/// `err CODE text`
-pub(super) fn refuse(out: &mut Writer<'_>, code: Code, why: &str) -> Reply {
-    let _ = uwrite!(out, "err {} {}\n", code.name(), why);
-    Reply::Sent
-}
-
-/// The code for an error of the disk.
-pub(super) fn error_code(error: DiskError) -> Code {
-    if error.is_no_space() { Code::NoSpace } else { Code::Io }
-}
-
-/// The text for an error of the disk; short, because each of many jobs gets it.
-pub(super) fn error_text(error: DiskError) -> &'static str {
-    if error_code(error) == Code::NoSpace { "disk full" } else { "disk error" }
+impl Jobs {
+    /// Handles one request.
+    pub(super) fn handle(&mut self, slot: usize, line: &[u8], now: Instant, out: &mut Writer<'_>) -> Reply {
+        let (verb, argument) = split(line);
+        let Some(request) = RequestSpec::named(verb) else {
+            let _ = uwrite!(out, "err {} ", Code::BadRequest.name());
+            if verb.is_empty() {
+                out.push_str("an empty request; see help\n");
+            } else {
+                out.push_str("unknown request \"");
+                out.push_escaped(verb.get(..20).unwrap_or(verb));
+                out.push_str("\"; see help\n");
+            }
+            return Reply::Sent;
+        };
+        let has_pending = self.control.replies.is_pending(slot);
+        let alone = out.is_empty() && !has_pending;
+        if (has_pending && !request.adds()) || (out.room() < request.reply_bytes && !alone) {
+            return Reply::Retry;
+        }
+        let access = self.control.connections.clients.get(slot).map(|client| client.access);
+        if request.min_access == Access::Owner && access != Some(Access::Owner) {
+            self.record_denied(slot, verb, now);
+            return refuse(out, Code::Denied, "only root and the service's own user may");
+        }
+        let mut context = RequestContext { slot, now, out };
+        match request.run(self, &mut context, argument) {
+            Ok(reply) => reply,
+            Err((code, text)) => refuse(out, code, text),
+        }
+    }
 }
 
 fn status(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
@@ -218,64 +224,83 @@ fn queue(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> 
         return refuse(context.out, Code::Full, "queue_max jobs are waiting or dead");
     }
     match jobs.core.add_job(&mut jobs.disk, text, context.now) {
-        Ok(id) => jobs.control.defer_id(context.client_slot, id),
-        Err(error) => refuse(context.out, error_code(error), error_text(error)),
+        Ok(id) => jobs.control.replies.defer_id(context.slot, id),
+        Err(error) => refuse_disk(context.out, error),
     }
+}
+
+/// Has the client wait for a scan.
+fn scan(jobs: &mut Jobs, context: &RequestContext<'_, '_>, request: ScanRequest) -> Reply {
+    jobs.control.replies.set_state(context.slot, ClientState::ScanPending(request))
 }
 
 fn list(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, filter: Filter) -> Reply {
-    jobs.control.set_client_state(context.client_slot, ClientState::ScanPending(ScanRequest::List(filter)))
+    scan(jobs, context, ScanRequest::List(filter))
 }
 
 fn wait(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
-    if let Some(job_result) = jobs.core.history.result_of(id) {
-        context.out.push_str("ok ");
-        job_result.describe(id, context.out);
-        context.out.push_str("\n");
+    if let Some(result) = jobs.core.history.result_of(id) {
+        push_result(id, result, context.out);
         return Reply::Sent;
     }
-    let known = jobs.core.spool.window().get(id).is_some();
-    let state =
-        if known { ClientState::AwaitingJob(id) } else { ClientState::ScanPending(ScanRequest::Wait(id)) };
-    jobs.control.set_client_state(context.client_slot, state)
+    match jobs.core.spool.window().get(id) {
+        Some(_) => jobs.control.replies.set_state(context.slot, ClientState::AwaitingJob(id)),
+        None => scan(jobs, context, ScanRequest::Wait(id)),
+    }
 }
 
 fn watch(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok\n");
     jobs.core.history.watched = true;
-    jobs.control.set_client_state(context.client_slot, ClientState::Watching)
+    jobs.control.replies.set_state(context.slot, ClientState::Watching)
 }
 
 fn cancel(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
     if jobs.core.has_batch() {
         return Reply::Retry;
     }
-    let RequestContext { client_slot, now, .. } = *context;
-    match jobs.core.cancel(&mut jobs.disk, id, now) {
-        Ok(None) => {
-            jobs.control.set_client_state(client_slot, ClientState::ScanPending(ScanRequest::Cancel(id)))
-        }
+    match jobs.core.cancel(&mut jobs.disk, id, context.now) {
+        Ok(None) => scan(jobs, context, ScanRequest::Cancel(id)),
         Ok(Some(Cancelled::AlreadyEnded)) => refuse(context.out, Code::NoJob, "it is over already"),
         Ok(Some(found)) => {
-            jobs.log_cancelled(client_slot, id);
-            let running = found == Cancelled::Running;
-            jobs.control.defer_reply(client_slot, PendingReply::Cancelled(id, running))
+            let outcome = ScanOutcome::Cancelled(id, found == Cancelled::Running);
+            jobs.log_change(context.slot, outcome);
+            jobs.control.replies.defer(context.slot, outcome.pending())
         }
-        Err(error) => refuse(context.out, error_code(error), error_text(error)),
+        Err(error) => refuse_disk(context.out, error),
     }
 }
 
 fn retry(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, target: Target) -> Reply {
-    jobs.request_dead_jobs(context, target, ScanRequest::Retry(target))
+    edit_dead(jobs, context, target, ScanRequest::Retry(target))
 }
 
 fn forget(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, target: Target) -> Reply {
-    jobs.request_dead_jobs(context, target, ScanRequest::Forget(target))
+    edit_dead(jobs, context, target, ScanRequest::Forget(target))
+}
+
+/// Has the client wait for the scan that finds its dead jobs, if there can be any.
+fn edit_dead(
+    jobs: &mut Jobs,
+    context: &mut RequestContext<'_, '_>,
+    target: Target,
+    request: ScanRequest,
+) -> Reply {
+    match target {
+        Target::Dead if jobs.core.spool.dead() == 0 => {
+            context.out.push_str("ok count=0\n");
+            Reply::Sent
+        }
+        Target::Job(id) if jobs.core.spool.window().get(id).is_some() => {
+            refuse(context.out, Code::NoJob, "it is not dead: it waits or runs")
+        }
+        _ => scan(jobs, context, request),
+    }
 }
 
 fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> Reply {
     if !jobs.control.draining {
-        let (waiting, peer) = (jobs.core.spool.waiting(), jobs.control.peer(context.client_slot));
+        let (waiting, peer) = (jobs.core.spool.waiting(), jobs.control.connections.peer(context.slot));
         jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) drains the service: ", peer.uid, peer.pid);
             let _ = uwrite!(out, "no new jobs, a stop when {} are finished", waiting);
@@ -284,7 +309,7 @@ fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> R
     jobs.control.draining = true;
     jobs.core.spool.claims.pause();
     if wait {
-        return jobs.control.set_client_state(context.client_slot, ClientState::Draining);
+        return jobs.control.replies.set_state(context.slot, ClientState::Draining);
     }
     context.out.push_str("ok draining\n");
     Reply::Sent
@@ -293,7 +318,7 @@ fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> R
 fn stop(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     context.out.push_str("ok stopping\n");
     if !jobs.core.is_stopping() {
-        let peer = jobs.control.peer(context.client_slot);
+        let peer = jobs.control.connections.peer(context.slot);
         jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) asks for a stop", peer.uid, peer.pid);
         });

@@ -3,12 +3,11 @@
 
 use super::control::ControlServer;
 use super::orphans::Orphans;
-use super::status::describe_disk;
 use super::{Jobs, JobsStorage, STORAGE, rules};
 use crate::proto::service::Service;
 use crate::service::base::ServiceBase;
 use crate::service::connections;
-use crate::service::disk::SpoolDisk;
+use crate::service::disk::{SpoolDisk, describe_disk};
 use crate::service::lifecycle::{Process, StartReporter, ensure_folder, exit};
 use crate::service::memory::Memory;
 use crate::state::disk::DiskError;

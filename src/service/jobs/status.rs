@@ -4,11 +4,9 @@ use super::Jobs;
 use crate::proto::config::Handler;
 use crate::proto::status::StatusField;
 use crate::service::base::{ServiceBase, ServiceStatus};
-use crate::service::disk::SpoolDisk;
 use crate::service::lifecycle::describe_at;
 use crate::service::log::Log;
 use crate::state::degraded::{DegradedSet, DegradedState};
-use crate::state::disk::DiskError;
 use crate::state::spool::{Damage, IngestNotice, Recovery};
 use crate::state::window::{AttemptOutcome, JobState};
 use crate::sys::{Errno, Failure, Op, describe_errno, file};
@@ -16,6 +14,7 @@ use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
+/// Writes the number of bytes that were moved to journal.bad-N.
 /// Writes the number of bytes that were moved to journal.bad-N.
 fn describe_quarantine(bytes: u64, out: &mut Writer<'_>) {
     let _ = uwrite!(out, "spool: {} damaged bytes of the journal were set aside as journal.bad-N", bytes);
@@ -108,7 +107,7 @@ impl ServiceStatus for Jobs {
             StatusField::Room => u64::from(self.core.room()),
             StatusField::Fsyncs => self.core.spool.io_stats().syncs,
             StatusField::SpoolBytes => self.core.spool.io_stats().bytes,
-            StatusField::Clients => self.control.clients.count() as u64,
+            StatusField::Clients => self.control.connections.clients.count() as u64,
             StatusField::Denied => self.control.denials.count,
             StatusField::HealthAge => self.base.heartbeat.age(now).as_ms(),
             _ => return None,
@@ -139,6 +138,7 @@ pub(super) fn push_processing(text: &[u8], out: &mut Writer<'_>) {
 }
 
 /// Writes the outcome of an attempt.
+/// Writes the outcome of an attempt.
 pub(super) fn describe_outcome(outcome: AttemptOutcome, out: &mut Writer<'_>) {
     let _ = match outcome {
         AttemptOutcome::Success => uwrite!(out, "done"),
@@ -147,13 +147,6 @@ pub(super) fn describe_outcome(outcome: AttemptOutcome, out: &mut Writer<'_>) {
         AttemptOutcome::NotStarted => uwrite!(out, "not started"),
         AttemptOutcome::TimedOut => uwrite!(out, "timed out"),
     };
-}
-
-/// Writes an error of the spool's disk, and the system call that failed.
-pub(super) fn describe_disk(disk: &SpoolDisk, error: DiskError, out: &mut Writer<'_>) {
-    out.push_str(disk.failed_op);
-    out.push_str(": ");
-    describe_errno(Errno::from_raw_os_error(error.0), out);
 }
 
 /// Logs a notice of the ingest.

@@ -1,11 +1,12 @@
 //! Performs the turn that `state/jobs/turn.rs` orders: its actions, and the lines of the
 //! log that its notices are worth.
 
-use super::control::{ClientState, ScanRequest};
-use super::status::{describe_disk, log_notice, push_processing};
+use super::status::{describe_damage, log_notice, push_processing};
 use super::{Jobs, PollSource};
 use crate::limits::CLIENTS_MAX;
 use crate::proto::journal::RECORD_MAX_BYTES;
+use crate::service::disk::describe_disk;
+use crate::state::jobs::replies::{ClientState, ScanRequest};
 use crate::state::jobs::{ClientNeeds, TurnAction, TurnNotice};
 use crate::state::spool::IngestNotice;
 use crate::state::window::Slot;
@@ -26,10 +27,11 @@ impl Jobs {
                 }
                 TurnAction::ServeClients => {
                     self.serve(ready, now);
-                    let (commit, paging) = (self.control.has_pending_reply(), self.is_paging());
+                    let commit = self.control.replies.any_pending();
+                    let paging = self.control.scans.is_paging();
                     self.core.clients_served(ClientNeeds { commit, paging });
                 }
-                TurnAction::Reply { jobs, edits } => self.send_pending_replies(jobs, edits, now),
+                TurnAction::Reply { jobs, edits } => self.reply_after_commit(jobs, edits, now),
                 TurnAction::LogJob(slot) => {
                     let mut buffer = [0; RECORD_MAX_BYTES];
                     if let Some(text) = self.load_job_text(&slot, &mut buffer) {
@@ -85,7 +87,7 @@ impl Jobs {
                 describe_disk(disk, error, out);
             }),
             TurnNotice::Damaged(damage) => {
-                self.base.log.error(&|out| super::status::describe_damage(damage, out));
+                self.base.log.error(&|out| describe_damage(damage, out));
                 self.recheck_waiters();
             }
         }
@@ -94,11 +96,11 @@ impl Jobs {
     /// Has the journal scanned for the jobs that clients wait for, because damage may have
     /// cost them. The client of one that is lost is told that there is no such job.
     fn recheck_waiters(&mut self) {
-        for client_slot in 0..CLIENTS_MAX {
-            if let ClientState::AwaitingJob(id) = self.control.client_state(client_slot)
+        for slot in 0..CLIENTS_MAX {
+            if let ClientState::AwaitingJob(id) = self.control.replies.state(slot)
                 && self.core.spool.window().get(id).is_none()
             {
-                self.control.set_client_state(client_slot, ClientState::ScanPending(ScanRequest::Wait(id)));
+                self.control.replies.set_state(slot, ClientState::ScanPending(ScanRequest::Wait(id)));
             }
         }
     }

@@ -121,7 +121,7 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     opener.finish()
 }
 
-/// Returns the user of the worker: `user`, or else nobody. Without root it cannot be set.
+/// Returns the user of the worker: `user`, or else `nobody`. Without root it cannot be set.
 fn worker_identity(configured: Option<Identity>) -> Option<Identity> {
     if identity::effective_uid() != 0 {
         return None;

@@ -16,7 +16,7 @@ impl Opener {
     pub(super) fn start_worker(&mut self, now: Instant) -> Result<(), Failure> {
         let (channel, theirs) = fd_passing::pair()?;
         let no_socket = Failure { op: Op::Fcntl, errno: Errno::BADF };
-        let listener = fds::duplicate(self.base.listener.fd().ok_or(no_socket)?)?;
+        let listener = fds::duplicate(self.base.listener.acceptor.fd().ok_or(no_socket)?)?;
         let parent = process::pid();
         // The worker does not need this memory, so it does not inherit it.
         memory::release(self.base.scratch);
@@ -124,7 +124,7 @@ impl Opener {
         let Some(worker) = &self.worker else { return };
         let interval = u32::try_from(self.base.beat_every().as_ms()).unwrap_or(u32::MAX);
         let message = ToWorker::Listener(interval).emit();
-        if fd_passing::send(&worker.channel, &message, self.base.listener.fd()).is_err() {
+        if fd_passing::send(&worker.channel, &message, self.base.listener.acceptor.fd()).is_err() {
             self.kill_worker(now, "does not take its socket");
         }
     }

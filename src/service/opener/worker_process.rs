@@ -11,14 +11,16 @@
 //!
 //! Changing this: what the worker is told by a client it may pass on, never act on.
 
-use crate::limits::{ACCEPT_RETRY, ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENTS_MAX, POLL_MAX};
+use crate::limits::{CLIENTS_MAX, POLL_MAX};
 use crate::proto::opener::{DENIED, FILE, RequestId, TO_WORKER_BYTES, ToMain, ToWorker, path_request};
 use crate::service::base::PollSource;
-use crate::service::connections::{self, Connections};
-use crate::service::listener::Access;
+use crate::service::connections::{self, Connections, Server, Taken};
+use crate::service::listener::Acceptor;
+use crate::state::access::Access;
 use crate::sys::identity::{self, Identity};
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Pid, Signal};
+use crate::sys::socket::Peer;
 use crate::sys::{
     AsFd, Errno, Failure, Op, OwnedFd, clock, fd_passing, fds, memory, push_errno_name, sandbox, signal,
     socket,
@@ -50,15 +52,12 @@ struct ChannelClosed;
 /// See the module's documentation.
 struct OpenerWorker {
     channel: OwnedFd,
-    listener: OwnedFd,
-    clients: &'static mut Connections,
-    /// Which client has each slot, of all that there were.
-    serials: [u32; CLIENTS_MAX],
-    /// Whose request is with the main process.
+    /// The main process is gone.
+    channel_closed: bool,
+    acceptor: Acceptor,
+    connections: &'static mut Connections,
+    /// The request of the client at each slot is with the main process.
     waiting: [bool; CLIENTS_MAX],
-    next_serial: u32,
-    /// There were no descriptors: nothing is accepted before this.
-    accept_after: Instant,
     interval: Duration,
     /// When to tell the main process that we live, at the latest.
     next_alive_at: Instant,
@@ -84,15 +83,12 @@ pub(super) fn run(start: Start<'_>) -> ! {
         process::exit(0);
     }
     let Start { channel, listener, interval, .. } = start;
-    let clients = connections::take();
     let mut worker = OpenerWorker {
         channel,
-        listener,
-        clients,
-        serials: [0; CLIENTS_MAX],
+        channel_closed: false,
+        acceptor: Acceptor::new(listener),
+        connections: connections::take(),
         waiting: [false; CLIENTS_MAX],
-        next_serial: 0,
-        accept_after: Instant::BOOT,
         interval,
         // (so that the first turn says at once that it is ready)
         next_alive_at: Instant::BOOT,
@@ -129,16 +125,16 @@ impl OpenerWorker {
         let now = clock::now();
         let mut set = PollSet::new();
         set.read(&self.channel, PollSource::Other);
-        let accept = Some(self.accept_after).filter(|at| !at.is_due(now));
-        if accept.is_none() && self.has_room() {
-            set.read(&self.listener, PollSource::Listener);
+        if let Some(fd) = self.acceptor.ready_fd(now).filter(|_| self.has_room()) {
+            set.read(fd, PollSource::Listener);
         }
-        for (slot, _) in self.clients.connected() {
-            if let Some((fd, interest)) = self.clients.interest(slot, !self.is_waiting(slot)) {
+        for (slot, _) in self.connections.clients.connected() {
+            if let Some((fd, interest)) = self.connections.interest(slot, self.can_read(slot)) {
                 set.watch(fd.as_fd(), interest, PollSource::client(slot));
             }
         }
-        let due = earliest(earliest(Some(self.next_alive_at), accept), self.clients.next_deadline());
+        let due = earliest(self.acceptor.next_deadline(now), self.connections.clients.next_deadline());
+        let due = earliest(due, Some(self.next_alive_at));
         set.wait(due.map(|at| now.until(at)));
         set.ready().collect()
     }
@@ -146,27 +142,30 @@ impl OpenerWorker {
     #[inline(never)]
     fn turn(&mut self, ready: &[PollSource]) -> Result<(), ChannelClosed> {
         let now = clock::now();
-        for source in ready {
-            match *source {
-                PollSource::Other => self.take_answers()?,
-                PollSource::Client(slot) => self.on_client(slot.into(), now)?,
-                _ => {}
-            }
+        if ready.contains(&PollSource::Other) {
+            self.take_answers()?;
         }
-        while let Some(slot) = self.clients.expired(now) {
-            self.close(slot);
-        }
+        connections::serve(self, &mut ready.iter().filter_map(PollSource::client_slot), now);
+        connections::close_expired(self, now);
         if ready.contains(&PollSource::Listener) {
-            self.accept(now)?;
+            connections::accept(self, now);
         }
         if self.next_alive_at.is_due(now) {
             self.next_alive_at = now + self.interval;
-            match socket::send(&self.channel, &ToMain::Alive.emit()) {
-                Ok(_) | Err(Failure { errno: Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM, .. }) => {}
-                Err(_) => return Err(ChannelClosed),
-            }
+            let _ = self.send(&ToMain::Alive);
         }
-        Ok(())
+        if self.channel_closed { Err(ChannelClosed) } else { Ok(()) }
+    }
+
+    /// Sends a message to the main process.
+    ///
+    /// # Errors
+    /// The main process is too busy to take it, or gone.
+    fn send(&mut self, message: &ToMain<'_>) -> Result<(), Errno> {
+        let sent = socket::send(&self.channel, &message.emit()).map(drop).map_err(|failure| failure.errno);
+        self.channel_closed |=
+            sent.is_err_and(|errno| !matches!(errno, Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM));
+        sent
     }
 
     fn is_waiting(&self, slot: usize) -> bool {
@@ -175,44 +174,9 @@ impl OpenerWorker {
 
     // ----- requests ---------------------------------------------------------
 
-    /// Something came from a client, or it is gone.
-    #[inline(never)]
-    fn on_client(&mut self, slot: usize, now: Instant) -> Result<(), ChannelClosed> {
-        let mut input = [0; CLIENT_INPUT_BYTES];
-        // (whose request is with the main process is only watched for its end)
-        let taken =
-            if self.is_waiting(slot) { None } else { self.clients.take_input(slot, &mut input, now).ok() };
-        let (Some(length), Some(client)) = (taken, self.clients.get(slot)) else {
-            self.close(slot);
-            return Ok(());
-        };
-        let input = input.get(..length).unwrap_or(&[]);
-        if input.is_empty() && client.ended {
-            // (it asked for nothing, so nobody has to hear of it)
-            self.finish(slot, DENIED);
-            return Ok(());
-        }
-        let (peer, Some(request)) = (client.peer, path_request(input, client.ended)) else {
-            self.clients.keep(slot, input, false, false, now);
-            return Ok(());
-        };
-        let Some(request_id) = self.request_id(slot) else { return Ok(()) };
-        let request = ToMain::Open { request_id, pid: peer.pid, uid: peer.uid, request };
-        match socket::send(&self.channel, &request.emit()) {
-            Ok(_) => {
-                self.next_alive_at = now + self.interval;
-                self.waiting.get_mut(slot).into_iter().for_each(|waiting| *waiting = true);
-            }
-            Err(Failure { errno: errno @ (Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM), .. }) => {
-                self.reply_failure(slot, errno);
-            }
-            Err(_) => return Err(ChannelClosed),
-        }
-        Ok(())
-    }
-
     fn request_id(&self, slot: usize) -> Option<RequestId> {
-        Some(RequestId { slot: u8::try_from(slot).ok()?, serial: *self.serials.get(slot)? })
+        let serial = self.connections.clients.get(slot)?.serial;
+        Some(RequestId { slot: u8::try_from(slot).ok()?, serial })
     }
 
     // ----- answers ----------------------------------------------------------
@@ -238,10 +202,9 @@ impl OpenerWorker {
                 }
                 ToWorker::Listener(interval) => {
                     // (without descriptors it is better begun anew)
-                    self.listener = received.fd.ok_or(ChannelClosed)?;
-                    let interval = Duration::from_ms(u64::from(interval));
-                    (self.interval, self.next_alive_at, self.accept_after) =
-                        (interval, Instant::BOOT, Instant::BOOT);
+                    self.acceptor = Acceptor::new(received.fd.ok_or(ChannelClosed)?);
+                    self.interval = Duration::from_ms(u64::from(interval));
+                    self.next_alive_at = Instant::BOOT;
                 }
             }
             if !self.waiting.contains(&true) {
@@ -260,7 +223,7 @@ impl OpenerWorker {
     /// The file, to whom it is for. Our copy is closed here in any case.
     fn hand_over(&mut self, request_id: RequestId, file: Option<OwnedFd>) {
         let Some(slot) = self.slot_of(request_id) else { return };
-        let Some(connection) = self.clients.connection(slot) else { return };
+        let Some(connection) = self.connections.fd(slot) else { return };
         let sent = match &file {
             Some(file) => fd_passing::send(connection, FILE, Some(file)).map_err(|failure| failure.errno),
             None => Err(Errno::MFILE),
@@ -271,12 +234,10 @@ impl OpenerWorker {
         }
     }
 
-    /// `open failed: ERRNO`
     fn reply_failure(&mut self, slot: usize, errno: Errno) {
         let mut text = [0; 48];
         let mut out = Writer::new(&mut text);
-        out.push_str("open failed: ");
-        push_errno_name(errno, &mut out);
+        push_failure(errno, &mut out);
         self.finish(slot, out.as_bytes());
     }
 
@@ -288,59 +249,81 @@ impl OpenerWorker {
 
     /// The last that the client hears. (It heard nothing before, so there is room.)
     fn finish(&mut self, slot: usize, text: &[u8]) {
-        if let Some(connection) = self.clients.connection(slot) {
+        if let Some(connection) = self.connections.fd(slot) {
             let _ = socket::send(connection, text);
         }
         self.close(slot);
     }
 
-    // ----- who comes and goes -----------------------------------------------
-
-    /// Whether a newcomer could be served: there is a slot, or somebody has one and has
-    /// not said what for.
+    /// Returns true if a new client can be served: there is a slot, or a client that has
+    /// one did not ask yet.
     fn has_room(&self) -> bool {
-        self.clients.count() < CLIENTS_MAX || self.waiting.contains(&false)
+        self.connections.clients.count() < CLIENTS_MAX || self.waiting.contains(&false)
+    }
+}
+
+/// Writes `open failed: ERRNO`.
+fn push_failure(errno: Errno, out: &mut Writer<'_>) {
+    out.push_str("open failed: ");
+    push_errno_name(errno, out);
+}
+
+impl Server for OpenerWorker {
+    fn connections(&mut self) -> &mut Connections {
+        self.connections
     }
 
-    #[inline(never)]
-    fn accept(&mut self, now: Instant) -> Result<(), ChannelClosed> {
-        for _ in 0..ACCEPT_TURN {
-            if !self.has_room() {
-                return Ok(());
-            }
-            let connection = match socket::accept(&self.listener) {
-                Ok(None) => return Ok(()),
-                Ok(Some(connection)) => connection,
-                Err(_) => {
-                    self.accept_after = now + ACCEPT_RETRY;
-                    return Ok(());
-                }
-            };
-            let Ok(peer) = socket::peer(&connection) else { continue };
-            if self.clients.count() == CLIENTS_MAX
-                && let Some(slot) = self.longest_silent()
-            {
-                self.close(slot);
-            }
-            let Ok(slot) = self.clients.add(connection, peer, Access::Guest, now) else { continue };
-            self.next_serial = self.next_serial.wrapping_add(1);
-            self.serials.get_mut(slot).into_iter().for_each(|serial| *serial = self.next_serial);
-            // It may have asked already: then nobody can crowd it out.
-            self.on_client(slot, now)?;
+    fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer, Access)> {
+        if !self.has_room() || self.channel_closed {
+            return None;
         }
-        Ok(())
+        self.acceptor.accept(now).map(|(fd, peer)| (fd, peer, Access::Guest))
     }
 
-    /// Who came first of those that have not asked yet.
-    fn longest_silent(&self) -> Option<usize> {
-        let age = |slot: usize| self.serials.get(slot).map(|serial| self.next_serial.wrapping_sub(*serial));
-        (0..CLIENTS_MAX).filter(|slot| !self.is_waiting(*slot)).max_by_key(|slot| age(*slot))
+    fn eviction_candidate(&self, _: Access, _: Instant) -> Option<usize> {
+        self.connections.clients.longest_connected(&|slot| self.is_waiting(slot))
     }
 
-    #[inline(never)]
+    fn refuse(&self, _: &mut Writer<'_>) {}
+
+    /// Reads at once: a client that has asked already cannot be evicted.
+    fn joined(&mut self, slot: usize, now: Instant) {
+        connections::read(self, slot, now);
+    }
+
+    fn can_read(&self, slot: usize) -> bool {
+        !self.is_waiting(slot)
+    }
+
+    /// Sends the request to the main process.
+    fn take(&mut self, slot: usize, input: &[u8], now: Instant, out: &mut Writer<'_>) -> Taken {
+        let Some(client) = self.connections.clients.get(slot) else { return Taken::Close };
+        if input.is_empty() && client.ended {
+            // The client asked for nothing, so the main process need not log it.
+            out.push(DENIED);
+            return Taken::Close;
+        }
+        let Some(request) = path_request(input, client.ended) else { return Taken::Part(0) };
+        let Some(request_id) = self.request_id(slot) else { return Taken::Close };
+        let Peer { pid, uid, .. } = self.connections.peer(slot);
+        match self.send(&ToMain::Open { request_id, pid, uid, request }) {
+            Ok(()) => {
+                self.next_alive_at = now + self.interval;
+                self.waiting.get_mut(slot).into_iter().for_each(|waiting| *waiting = true);
+                Taken::Last(input.len())
+            }
+            Err(errno) => {
+                // Without an answer the client asks again.
+                if !self.channel_closed {
+                    push_failure(errno, out);
+                }
+                Taken::Close
+            }
+        }
+    }
+
     fn close(&mut self, slot: usize) {
-        let mut unread = [0; 512];
         self.waiting.get_mut(slot).into_iter().for_each(|waiting| *waiting = false);
-        self.clients.close(slot, &mut unread);
+        self.connections.close(slot);
     }
 }

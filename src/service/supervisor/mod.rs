@@ -5,7 +5,7 @@
 //! 1. poll the signal pipe, and of each managed process its pidfd, its reports and its
 //!    output, until the nearest deadline
 //! 2. handle signals, 3. read reports and output, 4. handle ended processes
-//! 5. perform what is due: starts, KILLs, probes
+//! 5. perform the decisions that are due: starts, KILLs, probes
 //! 6. kick the hardware watchdog
 //! 7. write the log and the heartbeat
 //!
@@ -37,7 +37,7 @@ use crate::service::base::{self, PollSource, Pulse, ServiceBase};
 use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
 use crate::state::supervisor::Supervision;
-use crate::state::supervisor::instance::Rules;
+use crate::state::supervisor::decision::Rules;
 use crate::sys::clock;
 use crate::sys::once::once;
 use crate::sys::process::Signal;

@@ -4,7 +4,7 @@ use super::Supervisor;
 use super::managed_process::{ManagedProcess, known_pid, raw_pid};
 use crate::proto::log::Level;
 use crate::service::lifecycle::describe_at;
-use crate::state::supervisor::instance::{Action, Decision, Event, ExitReason, Report};
+use crate::state::supervisor::decision::{Action, Decision, Event, ExitReason, Report};
 use crate::state::supervisor::probe::ProbeError;
 use crate::sys::poll;
 use crate::sys::process::{self, Exit, Pid, Signal};
@@ -12,7 +12,7 @@ use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
 impl Supervisor {
-    /// Performs what is due at `now`.
+    /// Performs the decisions that are due at `now`.
     pub(super) fn perform_due(&mut self, now: Instant) {
         while let Some((index, decision)) = self.supervision.poll(now) {
             self.perform(index, decision, now);

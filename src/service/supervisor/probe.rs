@@ -6,7 +6,7 @@ use super::managed_process::raw_pid;
 use crate::proto::service::Service;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
-use crate::state::supervisor::instance::{Decision, Report};
+use crate::state::supervisor::decision::{Decision, Report};
 use crate::state::supervisor::probe::{FileVersion, Probe, ProbeError, judge_heartbeat};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::{Errno, Failure, file};

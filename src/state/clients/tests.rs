@@ -217,7 +217,7 @@ fn a_client_that_takes_no_answers_expires_unless_it_takes_some() {
     clients.get_mut(0).unwrap().queued(100, at(5));
     clients.get_mut(0).unwrap().queued(100, at(6));
     assert_eq!(clients.next_deadline(), Some(at(5) + CLIENT_IDLE));
-    assert_eq!(clients.get(0).map(Client::output), Some(200));
+    assert_eq!(clients.get(0).map(ClientSlot::output), Some(200));
     clients.get_mut(0).unwrap().flushed(0, at(7));
     assert_eq!(clients.next_deadline(), Some(at(5) + CLIENT_IDLE), "nothing was taken");
     assert_eq!((clients.expired(at(4 + IDLE)).len(), clients.expired(at(5 + IDLE)).len()), (0, 1));
@@ -244,7 +244,7 @@ fn the_earliest_deadline_counts_and_all_that_are_due_expire() {
 
 #[test]
 fn only_whole_lines_are_kept() {
-    let mut client = Client::FREE;
+    let mut client = ClientSlot::FREE;
     assert_eq!(client.fitting(b"one\ntwo\n"), 8);
     assert_eq!(client.fitting(b"one\ntwo"), 4);
     assert_eq!(client.fitting(b""), 0);

@@ -6,6 +6,8 @@
 //! - `disk_health.rs`: what a failing or full disk stops, and when it is tried again
 //! - `timers.rs`: the handlers that run, their deadlines, and when a start is tried again
 //! - `history.rs`: how jobs ended lately, and what happens to them
+//! - `replies.rs`: what clients wait for, and the answers that wait for the commit
+//! - `scan_task.rs`: requests that take several turns
 //!
 //! The exhaustive model and the random histories in `state/spool/tests` drive this very
 //! machine with a disk that fails, dies and forgets.
@@ -13,6 +15,8 @@
 mod batch;
 mod disk_health;
 mod history;
+pub mod replies;
+pub mod scan_task;
 mod timers;
 mod turn;
 

@@ -28,7 +28,7 @@ enum WorkerPhase {
     Backoff(Instant),
     /// A worker runs: when it was started, and when its last message came.
     Running(Instant, Instant),
-    /// The worker was told to exit, and is killed at this time.
+    /// The worker was asked to exit, and is killed at this time.
     Stopping(Instant),
 }
 
@@ -92,7 +92,7 @@ impl WorkerMonitor {
         wait
     }
 
-    /// Records that the worker was told to exit.
+    /// Records that the worker was asked to exit.
     pub fn on_stop(&mut self, now: Instant) {
         self.phase = WorkerPhase::Stopping(now + WORKER_GRACE);
     }

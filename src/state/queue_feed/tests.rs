@@ -89,12 +89,12 @@ impl Bench {
     }
 }
 
-/// The effect of an `ok` while lines are not stalled.
+/// Returns the effect of an `ok` while lines are not stalled.
 const fn queued(id: u64) -> AnswerEffect<'static> {
     AnswerEffect::Queued { id, resumed: false }
 }
 
-/// The effect of the `ok` that ends a stall.
+/// Returns the effect of the `ok` that ends a stall.
 const fn resumed(id: u64) -> AnswerEffect<'static> {
     AnswerEffect::Queued { id, resumed: true }
 }

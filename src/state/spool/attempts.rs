@@ -138,13 +138,13 @@ impl Spool {
                     slot.state = JobState::Waiting;
                 }
                 JobState::Ended(AttemptEnd::Done(_)) => {
-                    self.waiting = self.waiting.saturating_sub(1);
-                    self.live_bytes = self.live_bytes.saturating_sub(size);
+                    self.totals.waiting = self.totals.waiting.saturating_sub(1);
+                    self.totals.live_bytes = self.totals.live_bytes.saturating_sub(size);
                 }
                 JobState::Ended(AttemptEnd::Dead(_)) => {
-                    self.waiting = self.waiting.saturating_sub(1);
-                    self.dead = self.dead.saturating_add(1);
-                    self.live_bytes = self.live_bytes.saturating_add(DEAD_PREFIX_BYTES as u64);
+                    self.totals.waiting = self.totals.waiting.saturating_sub(1);
+                    self.totals.dead = self.totals.dead.saturating_add(1);
+                    self.totals.live_bytes = self.totals.live_bytes.saturating_add(DEAD_PREFIX_BYTES as u64);
                 }
                 JobState::Waiting | JobState::Delayed(_) | JobState::Running | JobState::Cancelled => {}
                 JobState::Ended(AttemptEnd::Cancelled) => {}
@@ -158,7 +158,7 @@ impl Spool {
     /// # Errors
     /// It stays where it is.
     pub fn defer_blocker(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
-        if self.compaction.is_active() || self.cursor >= self.end {
+        if self.compaction.is_active() || self.journal.cursor >= self.journal.end {
             return Ok(());
         }
         let Some(id) = self.window.blocker(now) else { return Ok(()) };

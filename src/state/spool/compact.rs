@@ -174,8 +174,10 @@ impl Spool {
         self.compaction.purpose = purpose;
         self.compaction.affected_count = 0;
         // (nothing can be committed until a suspect one is replaced; and the dead are not copied)
-        let soon = self.sync_failed || purpose == Purpose::Forget || self.live_bytes <= COMPACT_AT_ONCE_BYTES;
-        let at_once = self.low_space && soon;
+        let soon = self.journal.sync_failed
+            || purpose == Purpose::Forget
+            || self.totals.live_bytes <= COMPACT_AT_ONCE_BYTES;
+        let at_once = self.space.low_space && soon;
         let result = if at_once { self.compact_at_once(disk, now) } else { self.start_compaction(disk, now) };
         self.abandon_on_error(disk, result)
     }
@@ -184,8 +186,8 @@ impl Spool {
     /// in one step, because meanwhile a start or an end may find no room.
     fn compact_at_once(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
         self.write_transitions(disk, now)?;
-        let takes = self.live_bytes.saturating_add(COMPACT_HEAD_BYTES);
-        let ahead = self.reserved_until.saturating_sub(self.end);
+        let takes = self.totals.live_bytes.saturating_add(COMPACT_HEAD_BYTES);
+        let ahead = self.space.reserved_until.saturating_sub(self.journal.end);
         let whole = ahead >= self.reserve_bytes() && self.compaction.purpose != Purpose::Forget;
         if whole && disk.free().saturating_add(ahead) < takes {
             // (what is given back for nothing, others may take)
@@ -259,18 +261,22 @@ impl Spool {
         disk.write(SpoolFile::Next, 0, FILE_HEADER)?;
         let compaction = &mut self.compaction;
         compaction.stage = CompactionStage::Dead;
-        compaction.from = self.first;
+        compaction.from = self.journal.first;
         compaction.to = FILE_HEADER.len() as u64;
-        compaction.start = self.end;
+        compaction.start = self.journal.end;
         compaction.tombstones = self.tombstones.len();
         compaction.moved.clear();
         compaction.live_bytes = 0;
-        compaction.live_before = self.live_bytes;
+        compaction.live_before = self.totals.live_bytes;
         let in_window = self.window.count(|state| *state != JobState::Cancelled);
         compaction.torn_tail = false;
-        compaction.expected = LiveCounts { waiting: self.waiting.wrapping_sub(in_window), dead: self.dead };
+        compaction.expected =
+            LiveCounts { waiting: self.totals.waiting.wrapping_sub(in_window), dead: self.totals.dead };
         let next_claim = self.claims.next_seq().to_le_bytes();
-        self.emit(disk, &Record { body: &next_claim, ..Record::new(RecordKind::Base, self.next_id, 0) })?;
+        self.emit(
+            disk,
+            &Record { body: &next_claim, ..Record::new(RecordKind::Base, self.totals.next_id, 0) },
+        )?;
         for index in 0..self.claims.len() {
             if let Some((seq, offset)) = self.claims.offset_at(index) {
                 let body = ClaimProgress { from: 0, to: offset, batch_bytes: 0 }.emit();
@@ -332,9 +338,9 @@ impl Spool {
         loop {
             let end = match self.compaction.stage {
                 CompactionStage::Idle => return Ok(()),
-                CompactionStage::Dead => self.cursor,
+                CompactionStage::Dead => self.journal.cursor,
                 CompactionStage::Backlog | CompactionStage::Retried => self.compaction.start,
-                CompactionStage::Tail => self.end,
+                CompactionStage::Tail => self.journal.end,
             };
             if self.compaction.from < end {
                 if self.compaction.from >= stop {
@@ -351,7 +357,7 @@ impl Spool {
                 }
                 CompactionStage::Backlog if self.compaction.purpose == Purpose::Retry => {
                     self.compaction.stage = CompactionStage::Retried;
-                    self.compaction.from = self.first;
+                    self.compaction.from = self.journal.first;
                     // (a step's end is counted from where it began)
                     return self.flush_next(disk);
                 }
@@ -369,7 +375,7 @@ impl Spool {
     /// Copies what stands at the reading point, if it is to be copied.
     fn copy_one(&mut self, disk: &mut impl Disk, end: u64) -> Result<(), DiskError> {
         let from = self.compaction.from;
-        if let Some(range) = self.skipped.iter().find(|range| range.contains(&from)) {
+        if let Some(range) = self.corruption.skipped.iter().find(|range| range.contains(&from)) {
             self.compaction.from = range.end;
             return Ok(());
         }
@@ -432,13 +438,14 @@ impl Spool {
         // (fewer than wanted, or none: somebody made the file shorter)
         let passed = skip_damage(bytes, count < wanted || count == left);
         let behind = if bytes.is_empty() { end } else { from.saturating_add(passed as u64) };
-        let known = usize::try_from(self.quarantined_until.saturating_sub(from)).unwrap_or(usize::MAX);
+        let known =
+            usize::try_from(self.corruption.quarantined_until.saturating_sub(from)).unwrap_or(usize::MAX);
         if let Some(bytes) = bytes.get(known..passed).filter(|bytes| !bytes.is_empty()) {
             disk.quarantine(bytes)?;
-            self.damage.bytes = self.damage.bytes.saturating_add(bytes.len() as u64);
+            self.corruption.found.bytes = self.corruption.found.bytes.saturating_add(bytes.len() as u64);
         }
         self.buffer.clear();
-        self.quarantined_until = self.quarantined_until.max(behind);
+        self.corruption.quarantined_until = self.corruption.quarantined_until.max(behind);
         self.compaction.torn_tail |= self.compaction.stage == CompactionStage::Tail;
         self.compaction.from = behind;
         Ok(())
@@ -456,12 +463,14 @@ impl Spool {
     /// The live records that were not met are lost.
     fn sub_missing(&mut self) {
         let LiveCounts { waiting, dead } = self.compaction.expected;
-        let damaged = self.corruption_seen || self.quarantined_until > 0 || !self.skipped.is_empty();
+        let damaged = self.corruption.seen
+            || self.corruption.quarantined_until > 0
+            || !self.corruption.skipped.is_empty();
         debug_assert!(damaged || (waiting, dead) == (0, 0), "{waiting} and {dead} are missing");
-        for (count, missing) in [(&mut self.waiting, waiting), (&mut self.dead, dead)] {
+        for (count, missing) in [(&mut self.totals.waiting, waiting), (&mut self.totals.dead, dead)] {
             *count = count.saturating_add_signed(missing.cast_signed().saturating_neg());
             let lost = u32::try_from(missing.cast_signed()).unwrap_or(0);
-            self.damage.jobs = self.damage.jobs.saturating_add(lost);
+            self.corruption.found.jobs = self.corruption.found.jobs.saturating_add(lost);
         }
     }
 
@@ -482,35 +491,35 @@ impl Spool {
                 (slot.offset, slot.size) = (moved.offset, moved.size);
             }
         }
-        self.first = FILE_HEADER.len() as u64;
-        self.cursor = compaction.cursor;
-        self.end = compaction.to;
-        let since = self.live_bytes.wrapping_sub(compaction.live_before);
-        self.live_bytes = compaction.live_bytes.wrapping_add(since);
+        self.journal.first = FILE_HEADER.len() as u64;
+        self.journal.cursor = compaction.cursor;
+        self.journal.end = compaction.to;
+        let since = self.totals.live_bytes.wrapping_sub(compaction.live_before);
+        self.totals.live_bytes = compaction.live_bytes.wrapping_add(since);
         match compaction.purpose {
             Purpose::Shrink => {}
             Purpose::Retry => {
-                self.dead = self.dead.saturating_sub(compaction.affected_count);
-                self.waiting = self.waiting.saturating_add(compaction.affected_count);
+                self.totals.dead = self.totals.dead.saturating_sub(compaction.affected_count);
+                self.totals.waiting = self.totals.waiting.saturating_add(compaction.affected_count);
             }
-            Purpose::Forget => self.dead = self.dead.saturating_sub(compaction.affected_count),
+            Purpose::Forget => self.totals.dead = self.totals.dead.saturating_sub(compaction.affected_count),
         }
-        (self.reserved_until, self.low_space) = (0, false);
-        self.generation = self.generation.wrapping_add(1);
+        (self.space.reserved_until, self.space.low_space) = (0, false);
+        self.journal.generation = self.journal.generation.wrapping_add(1);
         let gone = compaction.tombstones;
         let mut index = 0usize;
         self.tombstones.retain(|_| {
             index = index.saturating_add(1);
             index > gone
         });
-        self.skipped.clear();
-        (self.corruption_seen, self.quarantined_until) = (compaction.torn_tail, 0);
-        self.unsynced_since = None;
-        self.sync_failed = false;
+        self.corruption.skipped.clear();
+        (self.corruption.seen, self.corruption.quarantined_until) = (compaction.torn_tail, 0);
+        self.journal.unsynced_since = None;
+        self.journal.sync_failed = false;
         // Until this is done the old name may come back after a power cut:
         // the next commit makes sure.
-        self.name_unsynced = disk.sync_spool().is_err();
-        if self.waiting > 0 {
+        self.journal.name_unsynced = disk.sync_spool().is_err();
+        if self.totals.waiting > 0 {
             let _ = self.reserve_space(disk, 0);
         }
         Ok(())

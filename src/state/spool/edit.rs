@@ -127,14 +127,14 @@ impl Spool {
 
     /// One less waits.
     pub(super) fn sub_waiting(&mut self, size: u16) {
-        self.waiting = self.waiting.saturating_sub(1);
-        self.live_bytes = self.live_bytes.saturating_sub(u64::from(size));
+        self.totals.waiting = self.totals.waiting.saturating_sub(1);
+        self.totals.live_bytes = self.totals.live_bytes.saturating_sub(u64::from(size));
     }
 
     /// One less is dead.
     pub(super) fn sub_dead(&mut self, size: u16) {
-        self.dead = self.dead.saturating_sub(1);
-        self.live_bytes = self.live_bytes.saturating_sub(u64::from(size));
+        self.totals.dead = self.totals.dead.saturating_sub(1);
+        self.totals.live_bytes = self.totals.live_bytes.saturating_sub(u64::from(size));
     }
 }
 

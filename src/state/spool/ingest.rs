@@ -364,7 +364,7 @@ impl ClaimBatch {
                 true
             }
             Line::Job(text) => {
-                let id = spool.next_id.saturating_add(u64::from(self.jobs));
+                let id = spool.totals.next_id.saturating_add(u64::from(self.jobs));
                 let record = Record {
                     kind: RecordKind::Add,
                     flags: RecordFlags::CLAIMED,
@@ -402,9 +402,9 @@ impl ClaimBatch {
             space.copy_from_slice(&head);
         }
         spool.write_buffer(disk, now)?;
-        spool.next_id = spool.next_id.saturating_add(u64::from(self.jobs));
-        spool.waiting = spool.waiting.saturating_add(self.jobs);
-        spool.live_bytes = spool.live_bytes.saturating_add(self.bytes);
+        spool.totals.next_id = spool.totals.next_id.saturating_add(u64::from(self.jobs));
+        spool.totals.waiting = spool.totals.waiting.saturating_add(self.jobs);
+        spool.totals.live_bytes = spool.totals.live_bytes.saturating_add(self.bytes);
         Ok(self.jobs)
     }
 }

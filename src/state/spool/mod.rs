@@ -101,87 +101,120 @@ pub struct Damage {
     pub jobs: u32,
 }
 
-/// See the module's documentation. The large parts come last: a quiet service
-/// touches only the beginning of each.
-#[cfg_attr(test, derive(Clone, Hash))]
-#[repr(C)]
-pub struct Spool {
-    /// Where the next record goes: the journal's size.
+/// Where the journal stands.
+#[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
+struct JournalState {
+    /// Where the next record goes: the size of the file.
     end: u64,
-    /// Where the records begin: behind the header, or at 0 in a damaged journal
-    /// that has none.
+    /// Where the records begin: after the header, or at 0 in a damaged file that has none.
     first: u64,
     /// Where the next live record for the window is looked for.
     cursor: u64,
+    /// Since when the file has bytes that are not synced.
+    unsynced_since: Option<Instant>,
+    /// Whether the name of the file is not durable yet.
+    name_unsynced: bool,
+    /// Whether a sync failed. Only a new file can be trusted after that.
+    sync_failed: bool,
+    /// How often the journal was written again. A location holds within one generation.
+    generation: u32,
+}
+
+impl JournalState {
+    const NONE: Self = Self {
+        end: 0,
+        first: 0,
+        cursor: 0,
+        unsynced_since: None,
+        name_unsynced: false,
+        sync_failed: false,
+        generation: 0,
+    };
+}
+
+/// The jobs that are there.
+#[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
+struct Totals {
     /// Id of the next job.
     next_id: u64,
     /// Jobs that wait, are delayed or run.
     waiting: u32,
     /// Jobs that are dead and kept.
     dead: u32,
-    /// Bytes of valid live records.
+    /// Bytes of their live records.
     live_bytes: u64,
-    /// Since when the file has bytes that are not synced.
-    unsynced_since: Option<Instant>,
-    /// Whether the journal's own name is not yet durable.
-    name_unsynced: bool,
-    /// A sync failed: only a new file can be trusted (compaction).
-    sync_failed: bool,
-    /// Up to here the disk keeps room for the journal; nothing is known if 0.
+}
+
+/// The space that the disk keeps for the journal.
+#[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
+struct ReservedSpace {
+    /// End of the space that is preallocated; 0 if nothing is known.
     reserved_until: u64,
-    /// It cannot keep any.
+    /// Whether the filesystem cannot preallocate.
     no_fallocate: bool,
-    /// There is no room for new jobs: less is enough for a compaction, and it may use what
-    /// is kept.
+    /// Whether the disk has no room for new jobs. A compaction is then begun for less, and
+    /// may use the reserved space.
     low_space: bool,
-    /// Damage was met while the service runs; the next compaction deals with it.
-    corruption_seen: bool,
-    /// Damage up to here is set aside already.
+}
+
+impl ReservedSpace {
+    const NONE: Self = Self { reserved_until: 0, no_fallocate: false, low_space: false };
+}
+
+/// Damage of the journal.
+#[cfg_attr(test, derive(Clone, Hash))]
+struct Corruption {
+    /// Whether damage was met while the service runs. The next compaction removes it.
+    seen: bool,
+    /// End of the damage that is in quarantine already.
     quarantined_until: u64,
-    /// What compactions set aside and lost, not told yet.
-    damage: Damage,
-    /// How often the journal was written anew: places in it hold within one.
-    generation: u32,
+    /// What compactions removed and [`Spool::take_damage`] has not returned yet.
+    found: Damage,
+    /// Ranges that recovery skipped. A compaction follows at once and leaves them out.
+    skipped: Vec<Range<u64>, DAMAGED_BATCHES_MAX>,
+}
+
+impl Corruption {
+    const NONE: Self =
+        Self { seen: false, quarantined_until: 0, found: Damage { bytes: 0, jobs: 0 }, skipped: Vec::new() };
+}
+
+/// See the module's documentation. The large parts come last: a quiet service touches only
+/// the beginning of each.
+#[cfg_attr(test, derive(Clone, Hash))]
+#[repr(C)]
+pub struct Spool {
+    journal: JournalState,
+    totals: Totals,
+    space: ReservedSpace,
     io_stats: IoStats,
     /// The claimed queue files.
     pub claims: Claims,
     window: Window,
-    /// Records that are not yet in the file.
+    /// Records that are not in the file yet.
     buffer: Vec<u8, JOURNAL_BUFFER_BYTES>,
+    /// Live records that ended out of order since the last compaction.
     tombstones: Vec<LiveRecordKey, TOMBSTONES_MAX>,
-    /// Ranges of a damaged journal that recovery passed over; a compaction
-    /// follows at once and leaves them out.
-    skipped: Vec<Range<u64>, DAMAGED_BATCHES_MAX>,
+    corruption: Corruption,
     compaction: Compaction,
 }
 
 impl Spool {
     /// All zeros, to be filled in place by [`Spool::recover`].
     pub const EMPTY: Self = Self {
-        end: 0,
-        first: 0,
-        cursor: 0,
-        next_id: 0,
-        waiting: 0,
-        dead: 0,
-        live_bytes: 0,
-        window: Window::new(),
-        tombstones: Vec::new(),
-        skipped: Vec::new(),
-        claims: Claims::EMPTY,
-        buffer: Vec::new(),
-        unsynced_since: None,
-        name_unsynced: false,
-        sync_failed: false,
-        reserved_until: 0,
-        no_fallocate: false,
-        low_space: false,
-        corruption_seen: false,
-        quarantined_until: 0,
-        damage: Damage { bytes: 0, jobs: 0 },
-        generation: 0,
-        compaction: Compaction::NONE,
+        journal: JournalState::NONE,
+        totals: Totals { next_id: 0, waiting: 0, dead: 0, live_bytes: 0 },
+        space: ReservedSpace::NONE,
         io_stats: IoStats { syncs: 0, bytes: 0 },
+        claims: Claims::EMPTY,
+        window: Window::new(),
+        buffer: Vec::new(),
+        tombstones: Vec::new(),
+        corruption: Corruption::NONE,
+        compaction: Compaction::NONE,
     };
 
     /// The jobs in memory.
@@ -193,13 +226,13 @@ impl Spool {
     /// Jobs that wait, are delayed or run.
     #[must_use]
     pub fn waiting(&self) -> u32 {
-        self.waiting
+        self.totals.waiting
     }
 
     /// Jobs that are dead and kept.
     #[must_use]
     pub fn dead(&self) -> u32 {
-        self.dead
+        self.totals.dead
     }
 
     /// What the disk had to do since start.
@@ -210,22 +243,22 @@ impl Spool {
 
     /// What was found damaged since the last call, once a compaction has dealt with it.
     pub fn take_damage(&mut self) -> Option<Damage> {
-        if self.damage == Damage::default() || self.compaction.is_active() || self.corruption_seen {
+        if self.corruption.found == Damage::default() || self.compaction.is_active() || self.corruption.seen {
             return None;
         }
-        Some(core::mem::take(&mut self.damage))
+        Some(core::mem::take(&mut self.corruption.found))
     }
 
     /// How many more jobs are accepted.
     #[must_use]
     pub fn room(&self, rules: &SpoolRules) -> u32 {
-        rules.queue_max.saturating_sub(self.waiting.saturating_add(self.dead))
+        rules.queue_max.saturating_sub(self.totals.waiting.saturating_add(self.totals.dead))
     }
 
     /// Bytes that must stay free on the disk for the starts and ends of the
     /// jobs that are there: without them nothing would ever get done.
     fn reserve_bytes(&self) -> u64 {
-        u64::from(self.waiting).saturating_mul(RESERVE_PER_JOB_BYTES).saturating_add(RESERVE_BYTES)
+        u64::from(self.totals.waiting).saturating_mul(RESERVE_PER_JOB_BYTES).saturating_add(RESERVE_BYTES)
     }
 
     /// Whether there is room for new jobs where there was none: more than they need is
@@ -235,21 +268,22 @@ impl Spool {
     pub fn update_low_space(&mut self, disk: &mut impl Disk) -> (bool, u64, u64) {
         let refused = self.reserve_space(disk, 0);
         let free = disk.free();
-        self.low_space = refused || free < self.required_space().saturating_add(SPACE_MARGIN_BYTES);
-        (!self.low_space, free, self.reserve_bytes())
+        self.space.low_space = refused || free < self.required_space().saturating_add(SPACE_MARGIN_BYTES);
+        (!self.space.low_space, free, self.reserve_bytes())
     }
 
     /// Makes sure that the jobs that are there have room for their starts and ends behind
     /// a batch of new ones.
     fn ensure_space(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
-        self.low_space = self.reserve_space(disk, PREALLOCATE_BYTES) || disk.free() < self.required_space();
-        if self.low_space { Err(NO_SPACE) } else { Ok(()) }
+        self.space.low_space =
+            self.reserve_space(disk, PREALLOCATE_BYTES) || disk.free() < self.required_space();
+        if self.space.low_space { Err(NO_SPACE) } else { Ok(()) }
     }
 
     /// Bytes that must be free for new jobs: for a batch of them where the others' room is
     /// kept, for that room itself where it is not.
     fn required_space(&self) -> u64 {
-        let ahead = self.reserved_until.saturating_sub(self.end);
+        let ahead = self.space.reserved_until.saturating_sub(self.journal.end);
         if ahead < self.reserve_bytes() { self.reserve_bytes() } else { BATCH_BYTES }
     }
 
@@ -257,15 +291,15 @@ impl Spool {
     /// and so much more that it need not be asked for with each batch, if new jobs have room
     /// beside that. True: the disk has no room for what is there, or the quota.
     fn reserve_space(&mut self, disk: &mut impl Disk, ahead: u64) -> bool {
-        let needed = self.end.saturating_add(self.reserve_bytes());
-        if self.reserved_until >= needed || self.no_fallocate {
+        let needed = self.journal.end.saturating_add(self.reserve_bytes());
+        if self.space.reserved_until >= needed || self.space.no_fallocate {
             return false;
         }
         let mut refused = false;
         for until in [needed.saturating_add(ahead), needed] {
             // (what somebody else's cut gave away meanwhile is not asked for again: that
             // would walk over all of it each time)
-            let from = self.reserved_until.max(self.end);
+            let from = self.space.reserved_until.max(self.journal.end);
             let taken = until.saturating_sub(from);
             let new_jobs = BATCH_BYTES.saturating_add(SPACE_MARGIN_BYTES);
             if until > needed && disk.free() < taken.saturating_add(new_jobs) {
@@ -273,11 +307,11 @@ impl Spool {
             }
             match disk.preallocate(SpoolFile::Journal, from, until) {
                 Ok(true) => {
-                    self.reserved_until = until;
+                    self.space.reserved_until = until;
                     return false;
                 }
                 Ok(false) => {
-                    self.no_fallocate = true;
+                    self.space.no_fallocate = true;
                     return false;
                 }
                 Err(error) => refused = [NO_SPACE, OVER_QUOTA].contains(&error),
@@ -288,8 +322,8 @@ impl Spool {
 
     /// Cuts the journal behind its last record, which gives back what is kept.
     fn trim_reserved(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
-        self.reserved_until = 0;
-        disk.truncate(SpoolFile::Journal, self.end)
+        self.space.reserved_until = 0;
+        disk.truncate(SpoolFile::Journal, self.journal.end)
     }
 
     // ----- appending ------------------------------------------------------
@@ -315,13 +349,13 @@ impl Spool {
             return Ok(());
         }
         let length = self.buffer.len() as u64;
-        let result = disk.write(SpoolFile::Journal, self.end, &self.buffer);
+        let result = disk.write(SpoolFile::Journal, self.journal.end, &self.buffer);
         self.buffer.clear();
         match result {
             Ok(()) => {
-                self.end = self.end.saturating_add(length);
+                self.journal.end = self.journal.end.saturating_add(length);
                 self.io_stats.bytes = self.io_stats.bytes.saturating_add(length);
-                self.unsynced_since.get_or_insert(now);
+                self.journal.unsynced_since.get_or_insert(now);
                 Ok(())
             }
             Err(error) => {
@@ -347,17 +381,17 @@ impl Spool {
         now: Instant,
     ) -> Result<(), DiskError> {
         self.write_buffer(disk, now)?;
-        if self.sync_failed {
+        if self.journal.sync_failed {
             self.compact_now(disk, now)?;
         }
-        if self.unsynced_since.is_none() && !self.name_unsynced {
+        if self.journal.unsynced_since.is_none() && !self.journal.name_unsynced {
             return Ok(());
         }
         if rules.sync {
             self.sync_journal(disk)?;
         }
-        self.unsynced_since = None;
-        self.name_unsynced = false;
+        self.journal.unsynced_since = None;
+        self.journal.name_unsynced = false;
         Ok(())
     }
 
@@ -366,10 +400,10 @@ impl Spool {
         if let Err(error) = disk.sync(SpoolFile::Journal) {
             // The kernel may have dropped the pages and marked them clean: a
             // second sync would succeed and mean nothing.
-            self.sync_failed = true;
+            self.journal.sync_failed = true;
             return Err(error);
         }
-        if self.name_unsynced {
+        if self.journal.name_unsynced {
             self.io_stats.syncs = self.io_stats.syncs.saturating_add(1);
             disk.sync_spool()?;
         }
@@ -379,7 +413,7 @@ impl Spool {
     /// When [`Spool::commit`] is due for what was appended.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.unsynced_since.map(|since| since + COMMIT_DELAY)
+        self.journal.unsynced_since.map(|since| since + COMMIT_DELAY)
     }
 
     /// Begins a batch of new jobs. Until they are committed nothing but
@@ -389,11 +423,15 @@ impl Spool {
     /// There is no room for new jobs, or the disk fails.
     pub fn begin_batch(&mut self, disk: &mut impl Disk, now: Instant) -> Result<Savepoint, DiskError> {
         self.write_buffer(disk, now)?;
-        if self.sync_failed {
+        if self.journal.sync_failed {
             self.compact_now(disk, now)?;
         }
         self.ensure_space(disk)?;
-        Ok(Savepoint { end: self.end, waiting: self.waiting, live_bytes: self.live_bytes })
+        Ok(Savepoint {
+            end: self.journal.end,
+            waiting: self.totals.waiting,
+            live_bytes: self.totals.live_bytes,
+        })
     }
 
     /// Accepts a job, to be acknowledged after the next commit. Its text must
@@ -404,11 +442,11 @@ impl Spool {
     /// the caller's to ask for: [`Spool::room`].)
     pub fn add(&mut self, disk: &mut impl Disk, now: Instant, text: &[u8]) -> Result<u64, DiskError> {
         debug_assert!(!text.is_empty() && text.len() <= JOB_MAX_BYTES);
-        let id = self.next_id;
+        let id = self.totals.next_id;
         let record = Record { body: text, ..Record::new(RecordKind::Add, id, 0) };
-        let end = self.end;
+        let end = self.journal.end;
         self.append_record(disk, now, &record)?;
-        if self.end > end {
+        if self.journal.end > end {
             // A large batch would take more than is spared for one buffer of new jobs.
             self.ensure_space(disk)?;
         }
@@ -420,7 +458,8 @@ impl Spool {
     /// was told of them. Their ids are not used again by this process.
     pub fn roll_back(&mut self, disk: &mut impl Disk, savepoint: Savepoint) {
         self.buffer.clear();
-        (self.end, self.waiting, self.live_bytes) = (savepoint.end, savepoint.waiting, savepoint.live_bytes);
+        (self.journal.end, self.totals.waiting, self.totals.live_bytes) =
+            (savepoint.end, savepoint.waiting, savepoint.live_bytes);
         // As after a failed write.
         let _ = self.trim_reserved(disk);
         let _ = self.reserve_space(disk, 0);
@@ -428,9 +467,9 @@ impl Spool {
 
     /// A new live record was appended.
     fn add_waiting(&mut self, record: &Record<'_>) {
-        self.next_id = self.next_id.max(record.id.saturating_add(1));
-        self.waiting = self.waiting.saturating_add(1);
-        self.live_bytes = self.live_bytes.saturating_add(record.size() as u64);
+        self.totals.next_id = self.totals.next_id.max(record.id.saturating_add(1));
+        self.totals.waiting = self.totals.waiting.saturating_add(1);
+        self.totals.live_bytes = self.totals.live_bytes.saturating_add(record.size() as u64);
     }
 
     // ----- texts ----------------------------------------------------------
@@ -465,14 +504,14 @@ impl Spool {
     /// Whether enough of the journal is over to write it anew.
     #[must_use]
     pub fn wants_compaction(&self) -> bool {
-        let over = self.end.saturating_sub(self.live_bytes);
-        let live = self.live_bytes;
-        let worth = if self.low_space {
+        let over = self.journal.end.saturating_sub(self.totals.live_bytes);
+        let live = self.totals.live_bytes;
+        let worth = if self.space.low_space {
             COMPACT_LOW_SPACE_BYTES.max(live / COMPACT_LOW_SPACE_SHARE)
         } else {
             COMPACT_MIN_BYTES.max(live)
         };
-        self.sync_failed || self.corruption_seen || self.tombstones.is_full() || over > worth
+        self.journal.sync_failed || self.corruption.seen || self.tombstones.is_full() || over > worth
     }
 }
 

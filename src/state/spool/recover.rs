@@ -18,7 +18,7 @@
 //!
 //! After damage the journal is written anew at once.
 
-use super::{Damage, IoStats, Spool, SpoolRules};
+use super::{Corruption, IoStats, JournalState, ReservedSpace, Spool, SpoolRules, Totals};
 use crate::limits::RETRY_DELAY_MAX;
 use crate::proto::journal::{
     ClaimProgress, DEAD_PREFIX_BYTES, FILE_HEADER, FileHeader, HEADER_BYTES, ParseResult, RECORD_MAX_BYTES,
@@ -110,7 +110,7 @@ impl Spool {
         if header == FileHeader::Known {
             pass.at = FILE_HEADER.len() as u64;
         }
-        (self.first, self.cursor) = (pass.at, pass.at);
+        (self.journal.first, self.journal.cursor) = (pass.at, pass.at);
         if size > 0 {
             self.pass(disk, big, small, size, &mut pass, rules, now)?;
         }
@@ -125,11 +125,11 @@ impl Spool {
             self.sync_queue(disk)?;
             self.claims.forget_missing(disk)?;
         }
-        self.end = pass.at;
+        self.journal.end = pass.at;
         if size > 0 {
             // What an earlier process wrote may never have been synced.
-            self.unsynced_since = Some(now);
-            self.name_unsynced = true;
+            self.journal.unsynced_since = Some(now);
+            self.journal.name_unsynced = true;
         }
         if size == 0 {
             self.write_header(disk)?;
@@ -137,12 +137,12 @@ impl Spool {
         {
             // If there is no room for a new file the damage is passed over
             // once more, and no new job is accepted until there is.
-            self.sync_failed = self.compact_now(disk, now).is_err();
-            return Ok((pass.found, !self.sync_failed));
+            self.journal.sync_failed = self.compact_now(disk, now).is_err();
+            return Ok((pass.found, !self.journal.sync_failed));
         } else if pass.at < size {
             self.trim_reserved(disk)?;
         }
-        if self.waiting > 0 {
+        if self.totals.waiting > 0 {
             let _ = self.reserve_space(disk, 0);
         }
         Ok((pass.found, false))
@@ -150,29 +150,27 @@ impl Spool {
 
     /// Forgets everything.
     fn reset(&mut self) {
-        if self.next_id != 0 {
-            // (not in one that was never used: writing zeros too takes memory)
+        if self.totals.next_id != 0 {
+            // Not in one that was never used: writing zeros takes memory, too.
             self.window.clear();
             self.tombstones.clear();
-            self.skipped.clear();
+            self.corruption = Corruption::NONE;
             self.buffer.clear();
             self.compaction.stop();
         }
-        (self.end, self.cursor, self.next_id) = (0, 0, 1);
-        (self.waiting, self.dead, self.live_bytes) = (0, 0, 0);
+        let generation = self.journal.generation;
+        self.journal = JournalState { generation, ..JournalState::NONE };
+        self.totals = Totals { next_id: 1, waiting: 0, dead: 0, live_bytes: 0 };
+        self.space = ReservedSpace::NONE;
         self.claims.reset();
-        self.unsynced_since = None;
-        (self.name_unsynced, self.sync_failed) = (false, false);
-        (self.reserved_until, self.no_fallocate, self.low_space) = (0, false, false);
-        (self.corruption_seen, self.quarantined_until, self.damage) = (false, 0, Damage::default());
     }
 
     /// A new journal; it becomes durable with the first commit.
     fn write_header(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         disk.write(SpoolFile::Journal, 0, FILE_HEADER)?;
-        self.end = FILE_HEADER.len() as u64;
-        (self.first, self.cursor) = (self.end, self.end);
-        self.name_unsynced = true;
+        self.journal.end = FILE_HEADER.len() as u64;
+        (self.journal.first, self.journal.cursor) = (self.journal.end, self.journal.end);
+        self.journal.name_unsynced = true;
         Ok(())
     }
 
@@ -260,7 +258,7 @@ impl Spool {
         }
         match record.kind {
             RecordKind::Base => {
-                self.next_id = self.next_id.max(record.id);
+                self.totals.next_id = self.totals.next_id.max(record.id);
                 let next_claim = record.body.first_chunk::<8>().map_or(0, |body| u64::from_le_bytes(*body));
                 self.claims.seen(next_claim.saturating_sub(1));
             }
@@ -281,9 +279,9 @@ impl Spool {
                 if self.find(disk, small, record.id, pass, rules, now)? {
                     self.forget(record.id);
                 }
-                self.dead = self.dead.saturating_add(1);
-                self.live_bytes = self.live_bytes.saturating_add(record.size() as u64);
-                self.next_id = self.next_id.max(record.id.saturating_add(1));
+                self.totals.dead = self.totals.dead.saturating_add(1);
+                self.totals.live_bytes = self.totals.live_bytes.saturating_add(record.size() as u64);
+                self.totals.next_id = self.totals.next_id.max(record.id.saturating_add(1));
             }
             RecordKind::Tombstone => {
                 let dead = record.flags.contains(RecordFlags::DEAD);
@@ -379,11 +377,11 @@ impl Spool {
     /// The `length` bytes at `at` are to be passed over by the cursor too.
     fn skip(&mut self, at: u64, length: usize) {
         let end = at.saturating_add(length as u64);
-        match self.skipped.last_mut() {
+        match self.corruption.skipped.last_mut() {
             Some(last) if last.end == at => last.end = end,
             // More damage than can be told apart: live records in it are applied,
             // and a line may run twice, but none is lost.
-            _ => drop(self.skipped.push(at..end)),
+            _ => drop(self.corruption.skipped.push(at..end)),
         }
     }
 
@@ -400,7 +398,7 @@ impl Spool {
         rules: &SpoolRules,
         now: Instant,
     ) -> Result<bool, DiskError> {
-        while self.cursor < pass.at && !self.window.is_full() {
+        while self.journal.cursor < pass.at && !self.window.is_full() {
             self.follow(disk, small, pass, rules, now)?;
         }
         Ok(self.window.get(id).is_some())
@@ -415,21 +413,23 @@ impl Spool {
         rules: &SpoolRules,
         now: Instant,
     ) -> Result<(), DiskError> {
-        if let Some(range) = self.skipped.iter().find(|range| range.contains(&self.cursor)) {
-            self.cursor = range.end;
+        if let Some(range) = self.corruption.skipped.iter().find(|range| range.contains(&self.journal.cursor))
+        {
+            self.journal.cursor = range.end;
             return Ok(());
         }
         let bytes = self.read_ahead(disk, small, pass.at)?;
         match parse_record(bytes) {
             ParseResult::Record(record, size) => {
                 if record.kind == RecordKind::Add && !self.has_tombstone(&record) {
-                    self.enter(&record, self.cursor, rules, now);
+                    self.enter(&record, self.journal.cursor, rules, now);
                 }
-                self.cursor = self.cursor.saturating_add(size as u64);
+                self.journal.cursor = self.journal.cursor.saturating_add(size as u64);
             }
             ParseResult::Bad | ParseResult::Truncated(_) => {
-                let passed = skip_damage(bytes, self.cursor.saturating_add(bytes.len() as u64) >= pass.at);
-                self.cursor = self.cursor.saturating_add(passed as u64);
+                let passed =
+                    skip_damage(bytes, self.journal.cursor.saturating_add(bytes.len() as u64) >= pass.at);
+                self.journal.cursor = self.journal.cursor.saturating_add(passed as u64);
             }
         }
         Ok(())

@@ -27,13 +27,13 @@ impl Spool {
         if !self.wants_refill() {
             return Ok(());
         }
-        while self.cursor < self.end && !self.window.is_full() {
-            let filled = self.read_ahead(disk, scratch, self.end)?;
+        while self.journal.cursor < self.journal.end && !self.window.is_full() {
+            let filled = self.read_ahead(disk, scratch, self.journal.end)?;
             let taken = self.take(filled, |spool, record, offset| spool.enter(record, offset, rules, now));
             if taken == 0 {
                 // Half a record at the end: damage that appeared while we run.
-                self.cursor = self.end;
-                self.corruption_seen = true;
+                self.journal.cursor = self.journal.end;
+                self.corruption.seen = true;
             }
         }
         Ok(())
@@ -45,7 +45,7 @@ impl Spool {
     #[must_use]
     pub fn wants_refill(&self) -> bool {
         let waits = |state: &JobState| *state == JobState::Waiting;
-        self.cursor < self.end
+        self.journal.cursor < self.journal.end
             && !self.window.is_full()
             && !self.compaction.is_active()
             && (self.window.count(waits) as usize) < WORKERS_MAX
@@ -58,10 +58,10 @@ impl Spool {
         scratch: &'b mut [u8],
         limit: u64,
     ) -> Result<&'b [u8], DiskError> {
-        let left = usize::try_from(limit.saturating_sub(self.cursor)).unwrap_or(usize::MAX);
+        let left = usize::try_from(limit.saturating_sub(self.journal.cursor)).unwrap_or(usize::MAX);
         let wanted = scratch.len().min(left).min(READ_BYTES);
         let Some(buffer) = scratch.get_mut(..wanted) else { return Ok(&[]) };
-        let count = disk.read(SpoolFile::Journal, self.cursor, buffer)?;
+        let count = disk.read(SpoolFile::Journal, self.journal.cursor, buffer)?;
         Ok(buffer.get(..count).unwrap_or(&[]))
     }
 
@@ -70,18 +70,20 @@ impl Spool {
     pub(super) fn take(&mut self, bytes: &[u8], mut enter: impl FnMut(&mut Self, &Record<'_>, u64)) -> usize {
         let mut at = 0usize;
         while !self.window.is_full() {
-            if let Some(range) = self.skipped.iter().find(|range| range.contains(&self.cursor)) {
-                let passed = range.end.saturating_sub(self.cursor);
-                self.cursor = range.end;
+            if let Some(range) =
+                self.corruption.skipped.iter().find(|range| range.contains(&self.journal.cursor))
+            {
+                let passed = range.end.saturating_sub(self.journal.cursor);
+                self.journal.cursor = range.end;
                 at = at.saturating_add(usize::try_from(passed).unwrap_or(usize::MAX));
                 continue;
             }
             let rest = bytes.get(at..).unwrap_or(&[]);
-            let last = self.cursor.saturating_add(rest.len() as u64) >= self.end;
+            let last = self.journal.cursor.saturating_add(rest.len() as u64) >= self.journal.end;
             let size = match parse_record(rest) {
                 ParseResult::Record(record, size) => {
                     if record.kind == RecordKind::Add && !self.has_tombstone(&record) {
-                        let offset = self.cursor;
+                        let offset = self.journal.cursor;
                         enter(self, &record, offset);
                     }
                     size
@@ -90,12 +92,12 @@ impl Spool {
                 // finds): go on behind it. A compaction keeps the bytes.
                 ParseResult::Truncated(_) if !last || rest.is_empty() => break,
                 ParseResult::Bad | ParseResult::Truncated(_) => {
-                    self.corruption_seen = true;
+                    self.corruption.seen = true;
                     skip_damage(rest, last)
                 }
             };
             at = at.saturating_add(size);
-            self.cursor = self.cursor.saturating_add(size as u64);
+            self.journal.cursor = self.journal.cursor.saturating_add(size as u64);
         }
         at
     }

@@ -45,15 +45,15 @@ impl Spool {
     /// shorter.
     #[must_use]
     pub fn scan(&self, dead: bool) -> JournalScan {
-        let at = if dead { self.first } else { self.cursor };
-        JournalScan { at, generation: self.generation }
+        let at = if dead { self.journal.first } else { self.journal.cursor };
+        JournalScan { at, generation: self.journal.generation }
     }
 
     /// Whether the journal is still the one that the walk began in. If not,
     /// what it found means nothing, and it must begin again.
     #[must_use]
     pub fn is_current(&self, scan: &JournalScan) -> bool {
-        scan.generation == self.generation
+        scan.generation == self.journal.generation
     }
 
     /// Goes on with a walk, as far as one turn's share: hands each job beyond
@@ -70,18 +70,18 @@ impl Spool {
         visit: &mut dyn FnMut(RecordLocation),
     ) -> Result<bool, DiskError> {
         let stop = scan.at.saturating_add(SCAN_STEP_BYTES);
-        while scan.at < self.end && scan.at < stop {
-            let left = usize::try_from(self.end.saturating_sub(scan.at)).unwrap_or(usize::MAX);
+        while scan.at < self.journal.end && scan.at < stop {
+            let left = usize::try_from(self.journal.end.saturating_sub(scan.at)).unwrap_or(usize::MAX);
             let wanted = scratch.len().min(left).min(READ_BYTES);
             let count =
                 disk.read(SpoolFile::Journal, scan.at, scratch.get_mut(..wanted).unwrap_or(&mut []))?;
             if count == 0 {
-                scan.at = self.end;
+                scan.at = self.journal.end;
             }
             let mut at = 0usize;
             while let Some(rest) = scratch.get(at..count).filter(|rest| !rest.is_empty()) {
                 // (fewer than wanted: somebody made the file shorter)
-                let last = count < wanted || scan.at.saturating_add(rest.len() as u64) >= self.end;
+                let last = count < wanted || scan.at.saturating_add(rest.len() as u64) >= self.journal.end;
                 let size = match parse_record(rest) {
                     ParseResult::Record(record, size) => {
                         if let Some(location) = self.live_location(&record, scan.at) {
@@ -96,7 +96,7 @@ impl Spool {
                 scan.at = scan.at.saturating_add(size as u64);
             }
         }
-        Ok(scan.at >= self.end)
+        Ok(scan.at >= self.journal.end)
     }
 
     /// How the dead job at `location` ended.
@@ -123,11 +123,11 @@ impl Spool {
     /// window and counts.
     fn live_location(&self, record: &Record<'_>, offset: u64) -> Option<RecordLocation> {
         let dead = record.kind == RecordKind::Dead;
-        let waits = record.kind == RecordKind::Add && offset >= self.cursor;
+        let waits = record.kind == RecordKind::Add && offset >= self.journal.cursor;
         if !(dead || waits) || self.tombstones.contains(&key_of(record)) {
             return None;
         }
-        if self.skipped.iter().any(|range| range.contains(&offset)) {
+        if self.corruption.skipped.iter().any(|range| range.contains(&offset)) {
             return None;
         }
         let size = u16::try_from(record.size()).ok()?;

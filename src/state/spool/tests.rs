@@ -414,7 +414,7 @@ fn a_compacted_journal_is_small_and_ids_go_on() {
             disk.append_to_queue(&format!("{round} {number} {}\n", "x".repeat(50)));
         }
         service.run_to_the_end(&mut disk);
-        assert_eq!(service.core.spool.end, disk.journal_mut().len() as u64);
+        assert_eq!(service.core.spool.journal.end, disk.journal_mut().len() as u64);
         if service.core.spool.wants_compaction() {
             service.core.spool.compact_now(&mut disk, at(0)).unwrap();
             assert!(disk.journal_mut().len() < 200);
@@ -455,7 +455,7 @@ fn the_window_is_filled_when_jobs_are_beyond_it_and_workers_could_become_idle() 
     assert!(service.core.spool.wants_refill());
     service.core.spool.window.clear();
     service.refill(&mut disk).unwrap();
-    assert_eq!(service.core.spool.cursor, service.core.spool.end);
+    assert_eq!(service.core.spool.journal.cursor, service.core.spool.journal.end);
     service.core.spool.window.clear();
     assert!(!service.core.spool.wants_refill(), "there is no other job");
 }

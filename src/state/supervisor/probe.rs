@@ -4,7 +4,7 @@
 use crate::proto::health::Verdict;
 use crate::util::time::{Duration, Instant};
 
-/// What is wrong with a process that runs.
+/// The reason why a process that runs is not healthy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProbeError {
     /// The heartbeat is this old.

@@ -229,6 +229,27 @@ fn after_a_suspend_each_process_has_time_for_a_new_heartbeat() {
     assert_eq!(drain(&mut supervision, at(55_001), true), ["0: Probe"]);
 }
 
+/// After a suspend of the machine, or of all processes, every heartbeat is old: with
+/// `failures` 1 the services were ended at once, though they were well.
+#[test]
+fn a_process_that_slept_as_long_as_the_supervisor_is_not_hung() {
+    let mut supervision = running(2);
+    supervision.set_rules(at(0), Rules { failures: 1, ..RULES });
+    // Both heartbeats are of the time before the suspend.
+    let beat = at(4000);
+    let woke = at(3_600_000);
+    assert!(drain(&mut supervision, woke, true).is_empty(), "no probe");
+    let next = supervision.next_deadline().unwrap();
+    assert_eq!(next, woke + RULES.stale_after);
+    // One process continues and beats, the other one hangs.
+    assert_eq!(supervision.poll(next), Some((0, (Action::Probe, None))));
+    assert_eq!(supervision.on_probe(0, next, Some(Probe::Held(10, Ok(())))), NOTHING);
+    assert_eq!(supervision.poll(next), Some((1, (Action::Probe, None))));
+    let stale = ProbeError::Stale(next.since(beat));
+    let decision = supervision.on_probe(1, next, Some(Probe::Held(11, Err(stale))));
+    assert_eq!(decision, (Action::Terminate(11), Some(Event::Restarting(stale))));
+}
+
 #[test]
 fn a_shorter_interval_holds_at_once_and_a_longer_one_after_the_next_probe() {
     let mut supervision = running(1);
@@ -320,8 +341,8 @@ fn an_instance_that_is_removed_during_a_round_of_probes_ends_nothing() {
     assert_eq!(drain(&mut supervision, at(6000), true), ["2: CheckLock", "2: Start", "2: None Ready(12)"]);
 }
 
-/// A loop that sleeps until the next deadline never spins, and at most one process of an
-/// instance lives at a time.
+/// Checks that a loop that sleeps until the next deadline never spins, and that at most one
+/// process of an instance lives at a time.
 #[test]
 fn any_history_drains_and_then_waits() {
     let mut seed = 1u64;

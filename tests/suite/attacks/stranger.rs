@@ -1,8 +1,8 @@
 //! A local user without any rights: may read what everybody may read, connect where
 //! everybody may, and take names that nobody has.
 
-use crate::support::control::{Client, NOBODY, as_user, kill_hard, require_users};
-use crate::support::{Dir, kill, log_lines_matching, wait_until};
+use crate::support::control::{Client, NOBODY, as_user, require_users};
+use crate::support::{Dir, kill, kill_hard, log_lines_matching, wait_until};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, fcntl_lock};
 use std::io::Read;

@@ -1,6 +1,7 @@
 //! The configuration and the command line: what is accepted, what is refused,
 //! and how that is told.
 
+use crate::support::random::Random;
 use crate::support::{Dir, finish, run, zigsvc};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -221,13 +222,9 @@ fn every_mistake_is_told_with_file_line_and_what_is_allowed() {
 #[test]
 fn a_file_that_is_no_text_is_refused_in_one_clean_line() {
     let dir = Dir::new();
-    let mut seed = 1u64;
+    let mut random = Random::new(1);
     for round in 0..20 {
-        let mut noise = vec![0; 1 << (round % 12)];
-        for byte in &mut noise {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            *byte = seed.to_le_bytes()[7];
-        }
+        let mut noise = random.bytes(1 << (round % 12));
         noise.insert(0, b'"');
         dir.write("zigsvc.conf", &noise);
         let ran = dir.zigsvc(&["check"]).expect(6);

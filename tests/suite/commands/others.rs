@@ -1,7 +1,8 @@
 //! Callers that are neither root nor the user of the service: guests, whom
 //! `allow_uid` or `allow_gid` name, and strangers.
 
-use super::support::{Beside, GATED, start_script, wait_for_begun};
+use super::support::{Beside, GATED, wait_for_begun};
+use crate::support::control::start_script;
 use crate::support::{Dir, Ran, finish, require, require_root, require_tool, through, wait_for_jobs, zigsvc};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,6 +1,7 @@
 //! `queue JOB...` and `queue --wait JOB...`.
 
-use super::support::{Beside, GATED, Played, full_device, start_script, wait_for_begun};
+use super::support::{Beside, GATED, Played, full_device, wait_for_begun};
+use crate::support::control::start_script;
 use crate::support::{Dir, alive, kill, process_state, processed, wait_for_jobs, wait_until};
 use core::time::Duration;
 use std::fs;

@@ -1,6 +1,7 @@
 //! `status`, for a person, a program and Prometheus, and its exit codes.
 
-use super::support::{Beside, GATED, Peer, Played, full_device, start_script, wait_for_begun};
+use super::support::{Beside, GATED, Peer, Played, full_device, wait_for_begun};
+use crate::support::control::start_script;
 use crate::support::{Dir, alive, finish, kill, process_state, wait_for_jobs, wait_until};
 use core::time::Duration;
 use serde_json::{Value, json};

@@ -1,7 +1,8 @@
 //! `queue -`: every line of stdin becomes a job, none is lost, and what cannot
 //! be one is told.
 
-use super::support::{Beside, GATED, Peer, Played, full_device, start_script, unread, wait_for_begun};
+use super::support::{Beside, GATED, Peer, Played, full_device, unread, wait_for_begun};
+use crate::support::control::start_script;
 use crate::support::{Dir, alive, kill, processed, under_qemu, wait_for_jobs, wait_until};
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -310,23 +311,6 @@ fn expect_jobs(peer: &mut Peer, jobs: &[&str]) {
 }
 
 #[test]
-fn no_more_jobs_are_sent_than_the_queue_has_room_for() {
-    let dir = Dir::new();
-    let played = Played::new(&dir);
-    let mut feeding = Beside::zigsvc(&dir, &["queue", "-"]);
-    let mut peer = played.accept();
-    feeding.write("a\nb\nc\nd\ne\n");
-    tell_room(&mut peer, 2);
-    expect_jobs(&mut peer, &["a", "b"]);
-    peer.send("ok id=1\nok id=2\n");
-    tell_room(&mut peer, 0);
-    tell_room(&mut peer, 3);
-    expect_jobs(&mut peer, &["c", "d", "e"]);
-    peer.send("ok id=3\nok id=4\nok id=5\n");
-    assert_eq!(feeding.finish().expect(0).out, ids_to(5));
-}
-
-#[test]
 fn what_is_refused_for_now_is_sent_again_in_order_and_said_but_not_each_time() {
     let dir = Dir::new();
     let played = Played::new(&dir);
@@ -397,30 +381,6 @@ fn lines_whose_answer_was_lost_are_sent_again_before_those_that_came_later() {
     peer.send("ok id=3\nok id=4\n");
     let ran = feeding.finish().expect(0);
     assert_eq!((ran.out, ran.err.as_str()), (ids_to(4), ""));
-}
-
-#[test]
-fn a_service_that_stops_answers_what_it_took_and_the_rest_goes_to_the_next() {
-    let dir = Dir::new();
-    let played = Played::new(&dir);
-    let mut feeding = Beside::zigsvc(&dir, &["queue", "-"]);
-    let mut peer = played.accept();
-    feeding.write("a\nb\nc\n");
-    tell_room(&mut peer, 100);
-    expect_jobs(&mut peer, &["a", "b", "c"]);
-    peer.send("ok id=1\nerr stopping it stops\nerr draining it drains\n");
-    // It goes, without waiting for the end of the connection.
-    assert_eq!(peer.line(), None);
-    let mut peer = played.accept();
-    assert_eq!(peer.line().as_deref(), Some("status"));
-    peer.send("ok pid=1 state=draining room=100\n");
-    assert_eq!(peer.line(), None);
-    let mut peer = played.accept();
-    tell_room(&mut peer, 100);
-    expect_jobs(&mut peer, &["b", "c"]);
-    peer.send("ok id=2\nok id=3\n");
-    let ran = feeding.finish().expect(0);
-    assert_eq!((ran.out, ran.err.as_str()), (ids_to(3), ""));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! list, cancel, retry, forget, drain, watch.
 
-use super::support::{Beside, GATED, Peer, Played, start_script, wait_for_begun};
+use super::support::{Beside, GATED, Peer, Played, wait_for_begun};
+use crate::support::control::start_script;
 use crate::support::{Dir, alive, by_shell, finish, kill, require_tool, wait_for_jobs, wait_until};
 
 /// A service with one dead job, one that runs, and two that wait.

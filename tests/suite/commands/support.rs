@@ -116,15 +116,6 @@ fn gather(mut stream: impl BufRead + Send + 'static, text: Arc<Mutex<String>>) -
     })
 }
 
-/// Starts `jobs` with a log that is never rotated, a script as its handler, and
-/// further options. The script runs in the test's folder.
-#[track_caller]
-pub fn start_script(dir: &Dir, text: &str, options: &[&str]) -> u32 {
-    dir.write_executable("handler", &format!("#!/bin/sh\ncd {} || exit 1\n{text}\n", dir.as_arg()));
-    let handler = format!("handler={}", dir.path("handler").display());
-    dir.start(&[&[handler.as_str(), "log_max=0"], options].concat())
-}
-
 /// A handler that notes its job in `begun`, waits until there is a file `go`,
 /// and notes the job in `done`. A job `exit N` ends with that status.
 pub const GATED: &str = r#"echo "$1" >> begun

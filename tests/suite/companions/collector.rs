@@ -2,8 +2,10 @@
 //! clients can do that is hostile. The contract is `docs/collector.md`.
 
 use crate::support::control::{Client, NOBODY, as_user, require_users, ticks};
+use crate::support::random::Random;
 use crate::support::{
-    Dir, Ran, alive, finish, kill, log_lines_matching, require_tool, under_qemu, wait_until,
+    Dir, Ran, alive, finish, heartbeat, kill, log_lines_matching, require_tool, status_line, under_qemu,
+    wait_until,
 };
 use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
@@ -69,10 +71,9 @@ fn wait_for_log(dir: &Dir, text: &str) {
     wait_until(&format!("the log has {text:?}"), || dir.read(LOG).contains(text));
 }
 
-/// The number of the last heartbeat.
+/// Returns the number of the last heartbeat.
 fn beat(dir: &Dir) -> u64 {
-    let text = dir.read("zigsvc-collector.health");
-    text.split_whitespace().find_map(|word| word.strip_prefix("seq=")?.parse().ok()).unwrap_or(0)
+    heartbeat(dir, "zigsvc-collector.health")
 }
 
 /// Insists that somebody else is served, and that the heartbeat goes on.
@@ -84,15 +85,6 @@ fn goes_on(dir: &Dir) {
         assert!(client.ask(&object("alive", 1)).starts_with("alive: avg=1"));
         beat(dir) >= first + 3
     });
-}
-
-/// The words of the answer to USR2.
-#[track_caller]
-fn status(dir: &Dir, pid: u32) -> String {
-    let before = log_lines_matching(&dir.read(LOG), "status: ");
-    kill(pid, "USR2");
-    wait_until("it says how it is", || log_lines_matching(&dir.read(LOG), "status: ") > before);
-    dir.read(LOG).lines().rfind(|line| line.contains("status: ")).unwrap().to_owned()
 }
 
 // ----- what is answered --------------------------------------------------------
@@ -114,7 +106,7 @@ fn values_are_averaged_and_dumped() {
     expect_error(&client.ask(&object("dump", 1)));
     assert_eq!(dump(&dir), ["cpu: avg=35.25 (n=4)", "ram: avg=-0.000001 (n=1)"]);
     wait_until("the others are gone", || {
-        status(&dir, pid).contains(" clients=1 metrics=2 values=5 denied=0 ")
+        status_line(&dir, LOG, pid).contains(" clients=1 metrics=2 values=5 denied=0 ")
     });
     dir.zigsvc(&["status", "collector"]).expect(0);
     assert_eq!(dir.zigsvc(&["stop", "collector"]).expect(0).out, "zigsvc: collector stopped\n");
@@ -330,19 +322,15 @@ fn there_is_room_for_64_names_of_64_bytes() {
 fn noise_gets_at_most_one_error_a_line_and_harms_nobody() {
     let dir = Dir::new();
     start(&dir, &[]);
-    let mut seed = 7_u64;
-    let mut random = move || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) as usize
-    };
+    let mut random = Random::new(7);
     let mut other = connect(&dir);
     for round in 0..if under_qemu() { 10 } else { 60 } {
-        let length = random() % 20_000;
+        let length = random.index(20_000);
         let bytes: Vec<u8> =
-            (0..length).map(|_| if random() % 50 == 0 { b'\n' } else { random() as u8 }).collect();
+            (0..length).map(|_| if random.index(50) == 0 { b'\n' } else { random.byte() }).collect();
         let lines = bytes.split(|byte| *byte == b'\n').count();
         let mut client = connect(&dir);
-        let size = 1 + random() % 3000;
+        let size = 1 + random.index(3000);
         for piece in bytes.chunks(size) {
             client.send(piece);
         }
@@ -415,7 +403,7 @@ fn silent_clients_give_way_and_busy_ones_do_not() {
     let dir = Dir::new();
     let pid = start(&dir, &["interval=100ms"]);
     let mut silent: Vec<_> = (0..16).map(|_| connect(&dir)).collect();
-    wait_until("all are there", || status(&dir, pid).contains(" clients=16 "));
+    wait_until("all are there", || status_line(&dir, LOG, pid).contains(" clients=16 "));
     // (who came within the same millisecond has not been silent for longer)
     let began = beat(&dir);
     wait_until("a later heartbeat", || beat(&dir) > began);
@@ -466,9 +454,9 @@ fn clients_that_wait_keep_the_processor_free() {
     wait_until("eight heartbeats", || beat(&dir) >= began + 8);
     let used = ticks(pid) - used;
     assert!(used < 50, "{used} ticks in eight heartbeats");
-    assert!(status(&dir, pid).contains(" clients=8 "));
+    assert!(status_line(&dir, LOG, pid).contains(" clients=8 "));
     drop((waiting, stuck));
-    wait_until("all are gone", || status(&dir, pid).contains(" clients=0 "));
+    wait_until("all are gone", || status_line(&dir, LOG, pid).contains(" clients=0 "));
 }
 
 /// This one takes more than 30 seconds: it waits for the limit itself.
@@ -491,10 +479,10 @@ fn half_an_object_and_answers_that_nobody_reads_close_the_connection_after_30_se
     });
     let mut idle = connect(&dir);
     assert_eq!(idle.ask(CPU).split('=').count(), 2);
-    wait_until("four are there", || status(&dir, pid).contains(" clients=4 "));
+    wait_until("four are there", || status_line(&dir, LOG, pid).contains(" clients=4 "));
     let began = std::time::Instant::now();
     let limit = crate::support::patience() + core::time::Duration::from_secs(30);
-    assert!(crate::support::holds_within(limit, || status(&dir, pid).contains(" clients=1 ")));
+    assert!(crate::support::holds_within(limit, || status_line(&dir, LOG, pid).contains(" clients=1 ")));
     assert!(began.elapsed() > core::time::Duration::from_secs(20));
     assert!(half.rest().is_empty() && wrong.rest().is_empty());
     assert!(idle.ask(CPU).starts_with("cpu: "), "an idle one stays");
@@ -526,7 +514,7 @@ fn who_is_not_named_is_denied_and_closed() {
         assert!(answers[0].starts_with("error: denied: "), "{answers:?}");
     }
     wait_for_log(&dir, "[WARN] metrics: denied to uid 65534 (pid ");
-    assert!(status(&dir, pid).contains(" metrics=0 values=0 denied=4 "));
+    assert!(status_line(&dir, LOG, pid).contains(" metrics=0 values=0 denied=4 "));
     // Not more of them than fit are logged, and not more than two have a place.
     for _ in 0..20 {
         let mut client = connect_as(&dir, NOBODY, NOBODY, &[]);
@@ -536,7 +524,7 @@ fn who_is_not_named_is_denied_and_closed() {
     assert_eq!(log_lines_matching(&dir.read(LOG), "denied to"), 10);
     let silent: Vec<_> = (0..20).map(|_| connect_as(&dir, NOBODY, NOBODY, &[])).collect();
     assert_eq!(answers(&dir, CPU), ["cpu: avg=42.5"]);
-    assert!(status(&dir, pid).contains(" metrics=1 values=1 denied=24 "));
+    assert!(status_line(&dir, LOG, pid).contains(" metrics=1 values=1 denied=24 "));
     drop(silent);
 }
 
@@ -568,7 +556,7 @@ fn who_is_named_may_and_a_reload_decides_anew() {
         dir.zigsvc(&["reload", "collector"]).expect(0);
         wait_until("it reloads", || log_lines_matching(&dir.read(LOG), "reloading") > before);
         // (all of its turn: the next one answers this)
-        status(&dir, pid);
+        status_line(&dir, LOG, pid);
     };
     configure("allow_uid = \"nobody\"\n");
     let mut guest = connect_as(&dir, NOBODY, NOBODY, &[]);

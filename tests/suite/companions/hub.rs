@@ -1,6 +1,7 @@
 //! The service `hub` and its client `chat`, as their users meet them.
 
 use crate::support::control::{Client, connect_as, require_users};
+use crate::support::random::Random;
 use crate::support::{
     Dir, finish, holds_within, kill, log_lines_matching, outcome, require_tool, wait_until,
 };
@@ -131,15 +132,7 @@ fn nothing_that_is_sent_can_look_like_another_client_or_command_a_terminal() {
     assert_eq!(reader.line(), from_us("x\\x0d[pid 1] I am init"));
     assert_eq!(reader.line(), from_us("\\x1b]0;title\\x07\\x00\\xff\\xc2\\x9b1m"));
     // Noise of any kind: each line is one line, and begins with who sent it.
-    let mut seed = 88_172_645_463_325_252u64;
-    let noise: Vec<u8> = (0..20_000)
-        .map(|_| {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            (seed >> 32) as u8
-        })
-        .collect();
+    let noise = Random::new(1).bytes(20_000);
     for chunk in noise.chunks(500) {
         sender.send(chunk);
         sender.send("\nmark\n");

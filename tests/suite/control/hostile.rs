@@ -6,15 +6,15 @@ use crate::support::control::{
     Client, GATE, NOBODY, SetOnDrop, ask, connect_as, expect_error, jobs, nobody, require_users, start,
     start_script, status, ticks,
 };
-use crate::support::{Dir, by_shell, patience, under_qemu, wait_for_jobs, wait_until};
+use crate::support::random::Random;
+use crate::support::{Dir, by_shell, heartbeat, patience, under_qemu, wait_for_jobs, wait_until};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::time::Instant;
 
 /// The number of the last heartbeat.
 fn beat(dir: &Dir) -> u64 {
-    let text = dir.read("zigsvc.health");
-    text.split_whitespace().find_map(|word| word.strip_prefix("seq=")?.parse().ok()).unwrap_or(0)
+    heartbeat(dir, "zigsvc.health")
 }
 
 /// Insists that somebody else is served, and that the heartbeat goes on.
@@ -39,24 +39,20 @@ fn goes_on_over(dir: &Dir, client: &mut Client) {
 fn noise_gets_one_error_for_each_line_and_harms_nobody() {
     let dir = Dir::new();
     start(&dir, &[]);
-    let mut seed = 99_u64;
-    let mut random = move || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) as usize
-    };
+    let mut random = Random::new(99);
     let mut other = Client::new(&dir);
     for round in 0..if under_qemu() { 10 } else { 60 } {
         // Lines of any bytes: mostly short, some too long, some empty.
         let mut bytes = Vec::new();
-        for _ in 0..random() % 40 {
-            let length = [0, 3, 40, 1099, 1100, 1101, 1200, 5000][random() % 8];
-            bytes.extend((0..length).map(|_| if random() % 9 == 0 { 0 } else { random() as u8 }));
+        for _ in 0..random.index(40) {
+            let length = [0, 3, 40, 1099, 1100, 1101, 1200, 5000][random.index(8)];
+            bytes.extend((0..length).map(|_| if random.index(9) == 0 { 0 } else { random.byte() }));
             bytes.push(b'\n');
         }
-        bytes.extend((0..random() % 3).map(|_| b'?'));
+        bytes.extend((0..random.index(3)).map(|_| b'?'));
         let lines = bytes.split_inclusive(|byte| *byte == b'\n').count();
         let mut client = Client::new(&dir);
-        let size = 1 + random() % 3000;
+        let size = 1 + random.index(3000);
         for piece in bytes.chunks(size) {
             client.send(piece);
         }

@@ -3,6 +3,7 @@
 //! gate runs a minute.
 
 use crate::support::control::{Client, id_in, start_script, status};
+use crate::support::random::Random;
 use crate::support::{Dir, under_qemu, wait_until};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -10,30 +11,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Numbers that look random, the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-
-    fn bytes(&mut self, count: u64) -> Vec<u8> {
-        (0..count).map(|_| self.below(256).to_le_bytes()[0]).collect()
-    }
-}
-
 /// One hostile connection, whichever; errors are what it is for.
-fn misbehave(dir: &Dir, dice: &mut Dice) -> std::io::Result<()> {
+fn misbehave(dir: &Dir, random: &mut Random) -> std::io::Result<()> {
     let mut stream = UnixStream::connect(dir.path("zigsvc.sock"))?;
     stream.set_write_timeout(Some(Duration::from_millis(50)))?;
     stream.set_read_timeout(Some(Duration::from_millis(50)))?;
-    match dice.below(9) {
+    match random.below(9) {
         // Noise, with and without lines.
         0 => stream.write_all(&{
-            let count = 1 + dice.below(20_000);
-            dice.bytes(count)
+            let count = 1 + random.index(20_000);
+            random.bytes(count)
         })?,
         // Half a request.
         1 => stream.write_all(b"queue half of a")?,
@@ -57,7 +44,7 @@ fn misbehave(dir: &Dir, dice: &mut Dice) -> std::io::Result<()> {
         // Connects and goes.
         _ => {}
     }
-    if dice.below(2) == 0 {
+    if random.below(2) == 0 {
         let mut sink = [0; 4096];
         while stream.read(&mut sink)? > 0 {}
     }
@@ -82,9 +69,9 @@ fn whatever_hostile_clients_do_the_heart_beats_and_no_job_is_lost() {
         for seed in 0..3 {
             let (dir, stop) = (&dir, &stop);
             scope.spawn(move || {
-                let mut dice = Dice(seed);
+                let mut random = Random::new(seed);
                 while !stop.load(Ordering::Relaxed) {
-                    let _ = misbehave(dir, &mut dice);
+                    let _ = misbehave(dir, &mut random);
                 }
             });
         }

@@ -6,7 +6,7 @@ use crate::support::control::{
     status, ticks,
 };
 use crate::support::small_disk::{SmallDisk, has_namespaces};
-use crate::support::{Dir, kill, under_qemu, wait_until};
+use crate::support::{Dir, heartbeat, kill, under_qemu, wait_until};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
@@ -161,10 +161,7 @@ fn what_cannot_be_done_during_a_stop_does_not_keep_the_processor_busy() {
     drop(first);
     wait_until("the first is gone", || client.status("clients") == 2);
     drop(client);
-    let beats = || {
-        let text = dir.read("zigsvc.health");
-        text.split_whitespace().find_map(|word| word.strip_prefix("seq=")?.parse::<u64>().ok()).unwrap_or(0)
-    };
+    let beats = || heartbeat(&dir, "zigsvc.health");
     let _measuring = crate::support::measuring();
     let (began, used) = (beats(), ticks(pid));
     wait_until("eight heartbeats", || beats() >= began + 8);

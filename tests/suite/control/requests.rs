@@ -2,11 +2,14 @@
 //! watching, and what a kill leaves. The contract is `docs/control.md`.
 
 use crate::support::control::{
-    Client, FAILING, GATE, SetOnDrop, ask, expect_error, field, id_in, jobs, kill_hard, limit_files,
-    list_ids, out, start, start_script, status,
+    Client, FAILING, GATE, SetOnDrop, ask, expect_error, field, id_in, jobs, limit_files, list_ids, out,
+    start, start_script, status,
 };
+use crate::support::random::Random;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
-use crate::support::{Dir, alive, kill, processed, require_tool, under_qemu, wait_for_jobs, wait_until};
+use crate::support::{
+    Dir, alive, kill, kill_hard, processed, require_tool, under_qemu, wait_for_jobs, wait_until,
+};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::collections::HashSet;
 use std::fs;
@@ -116,11 +119,10 @@ fn acknowledged_jobs_survive_kills_at_any_moment() {
     let dir = Dir::new();
     let rounds = if under_qemu() { 2 } else { 6 };
     let acknowledged = Mutex::new(Vec::new());
-    let mut seed = 12_345_u64;
+    let mut random = Random::new(12_345);
     for round in 0..rounds {
         let pid = start(&dir, &["queue_max=1000000"]);
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let enough = acknowledged.lock().unwrap().len() + (seed >> 33) as usize % 400;
+        let enough = acknowledged.lock().unwrap().len() + random.index(400);
         let count = AtomicUsize::new(acknowledged.lock().unwrap().len());
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {

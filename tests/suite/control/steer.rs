@@ -3,10 +3,9 @@
 //! contract is `docs/control.md`.
 
 use crate::support::control::{
-    Client, FAILING, GATE, ask, expect_error, field, jobs, kill_hard, list_ids, out, pid_in, start_script,
-    status,
+    Client, FAILING, GATE, ask, expect_error, field, jobs, list_ids, out, pid_in, start_script, status,
 };
-use crate::support::{Dir, alive, kill, wait_for_log, wait_until};
+use crate::support::{Dir, alive, kill, kill_hard, wait_for_log, wait_until};
 use core::time::Duration;
 use std::fs;
 use std::os::unix::net::UnixStream;

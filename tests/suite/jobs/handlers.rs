@@ -3,33 +3,15 @@
 //!
 //! The handlers are small shell scripts that leave files in the test's folder.
 
-use crate::support::control::ticks;
+use crate::support::control::{pid_in, script, start, start_script, ticks};
 use crate::support::{
-    Dir, alive, kill, log_lines_matching, measuring, require_root, require_tool, under_qemu, wait_until,
+    Dir, alive, kill, log_lines_matching, logged_number, measuring, require_root, require_tool, under_qemu,
+    wait_for_lines, wait_until,
 };
 use core::time::Duration;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
-
-/// `handler=` and the path of a script of the folder that is to be the handler.
-fn script(dir: &Dir, text: &str) -> String {
-    dir.write_executable("handler", &format!("#!/bin/sh\ncd {} || exit 1\n{text}\n", dir.as_arg()));
-    format!("handler={}", dir.path("handler").display())
-}
-
-/// Starts `jobs` with this script as handler and further options.
-#[track_caller]
-fn start_script(dir: &Dir, text: &str, options: &[&str]) -> u32 {
-    let handler = script(dir, text);
-    start_with(dir, &[&[handler.as_str()], options].concat())
-}
-
-/// Starts `jobs` with a log that is never rotated.
-#[track_caller]
-fn start_with(dir: &Dir, options: &[&str]) -> u32 {
-    dir.start(&[&["log_max=0"], options].concat())
-}
 
 /// Waits until the log contains `text` `count` times.
 #[track_caller]
@@ -39,25 +21,6 @@ fn wait_for_log(dir: &Dir, text: &str, count: usize) {
     });
 }
 
-/// Waits until the file has `count` lines, and returns them.
-#[track_caller]
-fn wait_for_lines(dir: &Dir, name: &str, count: usize) -> Vec<String> {
-    wait_until(&format!("{name} has {count} lines"), || dir.read(name).matches('\n').count() >= count);
-    dir.read(name).lines().map(str::to_owned).collect()
-}
-
-/// The number that the status line has for `key`. Asks for a new one.
-#[track_caller]
-fn status(dir: &Dir, pid: u32, key: &str) -> u64 {
-    let before = log_lines_matching(&dir.read("zigsvc.log"), "status: ");
-    kill(pid, "USR2");
-    wait_for_log(dir, "status: ", before + 1);
-    let log = dir.read("zigsvc.log");
-    let line = log.lines().rfind(|line| line.contains("status: ")).unwrap();
-    let value = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    value.unwrap_or_else(|| panic!("{key} in {line}")).parse().unwrap()
-}
-
 /// What the log says of a job's output, without the prefixes.
 fn output_of(dir: &Dir, job: u32) -> Vec<String> {
     let prefix = format!("] job {job}: ");
@@ -65,19 +28,12 @@ fn output_of(dir: &Dir, job: u32) -> Vec<String> {
     log.lines().filter_map(|line| Some(line.split_once(&prefix)?.1.to_owned())).collect()
 }
 
-/// The PID that a handler wrote into a file.
-#[track_caller]
-fn pid_in(dir: &Dir, name: &str) -> u32 {
-    wait_until(&format!("{name} holds a PID"), || dir.read(name).ends_with('\n'));
-    dir.read(name).trim().parse().unwrap()
-}
-
 // ----- the kinds of handlers -------------------------------------------------
 
 #[test]
 fn the_log_handler_logs_each_job_once_and_in_order() {
     let dir = Dir::new();
-    start_with(&dir, &[]);
+    start(&dir, &[]);
     let jobs: Vec<String> = (1..=500).map(|number| format!("job number {number}")).collect();
     dir.append("queue", &(jobs.join("\n") + "\n"));
     wait_for_log(&dir, "processing job: ", 500);
@@ -92,7 +48,7 @@ fn the_log_handler_logs_each_job_once_and_in_order() {
 #[test]
 fn a_shell_job_is_run_by_the_shell() {
     let dir = Dir::new();
-    start_with(&dir, &["handler=shell"]);
+    start(&dir, &["handler=shell"]);
     dir.append("queue", &format!("cd {} && for i in 1 2; do echo \"$i$1\" >> out; done\n", dir.as_arg()));
     assert_eq!(wait_for_lines(&dir, "out", 2), ["1", "2"]);
     // (the log is written at the end of the turn that started the handler)
@@ -157,7 +113,7 @@ fn tools(dir: &Dir) -> String {
 fn a_folder_runs_the_program_that_the_first_word_names_with_the_other_words() {
     let dir = Dir::new();
     let handler = tools(&dir);
-    start_with(&dir, &[&handler]);
+    start(&dir, &[&handler]);
     dir.append("queue", "show one \t two;id $(id) 'three four'\nshow\n");
     assert_eq!(wait_for_lines(&dir, "out", 2), ["<one><two;id><$(id)><'three><four'>", "<>"]);
 }
@@ -166,7 +122,7 @@ fn a_folder_runs_the_program_that_the_first_word_names_with_the_other_words() {
 fn a_folder_takes_128_words_at_most() {
     let dir = Dir::new();
     let handler = tools(&dir);
-    start_with(&dir, &[&handler, "retries=0"]);
+    start(&dir, &[&handler, "retries=0"]);
     let words = |count: usize| vec!["w"; count].join(" ");
     dir.append("queue", &format!("show {}\nshow {}\nshow end\n", words(127), words(200)));
     assert_eq!(wait_for_lines(&dir, "out", 2), ["<w>".repeat(127), "<end>".to_owned()]);
@@ -185,7 +141,7 @@ fn a_folder_runs_nothing_that_is_not_a_program_in_it() {
     rustix::fs::mkfifoat(rustix::fs::CWD, fifo.to_str().unwrap(), mode).unwrap();
     let jobs =
         ["../outside", "./show", "/bin/sh", "tools/show", "..", ".", "missing", "data", "folder", "fifo"];
-    let pid = start_with(&dir, &[&handler, "retries=0"]);
+    let pid = start(&dir, &[&handler, "retries=0"]);
     dir.append("queue", &(jobs.join(" x\n") + " x\nshow end\n"));
     assert_eq!(wait_for_lines(&dir, "out", 1), ["<end>"]);
     wait_for_log(&dir, "kept as dead", jobs.len());
@@ -200,7 +156,7 @@ fn a_folder_runs_nothing_that_is_not_a_program_in_it() {
         assert!(lines[0].contains(why), "{job}: {lines:?}");
         assert!(lines[1].contains("(attempt 1 of 1), kept as dead"), "{job}: {lines:?}");
     }
-    assert_eq!(status(&dir, pid, "dead"), jobs.len() as u64);
+    assert_eq!(logged_number(&dir, pid, "dead"), jobs.len() as u64);
 }
 
 // ----- what a handler finds --------------------------------------------------
@@ -294,7 +250,7 @@ fn a_handler_inherits_no_descriptor() {
     if !require_tool("ls") {
         return;
     }
-    start_with(&dir, &[handler]);
+    start(&dir, &[handler]);
     dir.append("queue", "/proc/self/fd\n");
     wait_for_log(&dir, "] job 1: 2", 1);
     dir.zigsvc(&["stop"]).expect(0);
@@ -343,7 +299,7 @@ fn jobs_start_in_their_order_and_never_more_than_workers() {
 #[test]
 fn output_is_logged_line_by_line_with_the_id() {
     let dir = Dir::new();
-    start_with(&dir, &["handler=shell"]);
+    start(&dir, &["handler=shell"]);
     dir.append("queue", "echo first; echo second >&2; echo; printf 'no newline'\n");
     wait_for_log(&dir, "no newline", 2);
     dir.zigsvc(&["stop"]).expect(0);
@@ -353,7 +309,7 @@ fn output_is_logged_line_by_line_with_the_id() {
 #[test]
 fn output_in_pieces_is_put_together() {
     let dir = Dir::new();
-    start_with(&dir, &["handler=shell"]);
+    start(&dir, &["handler=shell"]);
     dir.append("queue", "for i in 1 2 3; do printf $i; sleep 0.1; done; echo\n");
     wait_for_log(&dir, "job 1: 123", 1);
     assert_eq!(output_of(&dir, 1), ["123"]);
@@ -362,7 +318,7 @@ fn output_in_pieces_is_put_together() {
 #[test]
 fn a_very_long_output_line_is_cut_and_marked() {
     let dir = Dir::new();
-    start_with(&dir, &["handler=shell"]);
+    start(&dir, &["handler=shell"]);
     dir.append(
         "queue",
         "head -c 100000 /dev/zero | tr '\\0' x; echo; echo after; head -c 3000 /dev/zero | tr '\\0' y\n",
@@ -378,7 +334,7 @@ fn a_very_long_output_line_is_cut_and_marked() {
 #[test]
 fn output_and_text_cannot_forge_a_log_line() {
     let dir = Dir::new();
-    start_with(&dir, &["handler=shell"]);
+    start(&dir, &["handler=shell"]);
     dir.append("queue", "printf 'a\\033[2J\\000\\r[2026-01-01T00:00:00Z] [INFO] forged\\177\\t\\303\\251\\n' #\u{1b}[31m\u{7f}\r\u{8}end\n");
     wait_for_log(&dir, "forged", 2);
     assert_eq!(output_of(&dir, 1), ["a\\x1b[2J\\x00\\x0d[2026-01-01T00:00:00Z] [INFO] forged\\x7f\té"]);
@@ -408,7 +364,7 @@ fn a_flood_of_output_does_not_stall_the_heartbeat() {
 #[test]
 fn a_handler_that_closes_its_output_goes_on() {
     let dir = Dir::new();
-    let pid = start_with(&dir, &["handler=shell"]);
+    let pid = start(&dir, &["handler=shell"]);
     dir.append(
         "queue",
         &format!("echo out; exec >&- 2>&-; sleep 0.3; mkdir {}/done; exit 5\n", dir.as_arg()),
@@ -434,7 +390,7 @@ fn a_job_ends_with_its_leader_and_the_rest_of_its_group_is_killed() {
     wait_for_log(&dir, "processing job: second", 1);
     wait_for_log(&dir, "job 2: bye", 1);
     wait_until("the child is gone", || !alive(pid_in(&dir, "child")));
-    wait_until("both jobs have ended", || status(&dir, pid, "jobs") == 2);
+    wait_until("both jobs have ended", || logged_number(&dir, pid, "jobs") == 2);
 }
 
 #[test]
@@ -450,7 +406,7 @@ fn a_child_that_left_the_session_neither_holds_its_job_nor_dies() {
     );
     dir.append("queue", "first\n");
     let child = pid_in(&dir, "child");
-    wait_until("the job has ended", || status(&dir, pid, "jobs") == 1);
+    wait_until("the job has ended", || logged_number(&dir, pid, "jobs") == 1);
     assert!(alive(child));
     kill(child, "KILL");
 }
@@ -458,20 +414,20 @@ fn a_child_that_left_the_session_neither_holds_its_job_nor_dies() {
 #[test]
 fn a_handler_that_kills_itself_has_failed() {
     let dir = Dir::new();
-    let pid = start_with(&dir, &["handler=shell", "retries=0"]);
+    let pid = start(&dir, &["handler=shell", "retries=0"]);
     dir.append("queue", "kill -SEGV $$\nkill -KILL $$\nkill -PIPE $$\nexit 200\n");
     wait_for_log(&dir, "job 1: killed by signal 11 after", 1);
     wait_for_log(&dir, "job 2: killed by signal 9 after", 1);
     wait_for_log(&dir, "job 3: killed by signal 13 after", 1);
     wait_for_log(&dir, "job 4: failed with exit status 200 after", 1);
-    assert_eq!((status(&dir, pid, "dead"), status(&dir, pid, "failed")), (4, 4));
+    assert_eq!((logged_number(&dir, pid, "dead"), logged_number(&dir, pid, "failed")), (4, 4));
 }
 
 #[test]
 fn what_a_killed_daemon_left_of_a_handler_ends_before_the_next_attempt() {
     let dir = Dir::new();
     let child = dir.path("child");
-    let daemon = start_with(&dir, &["handler=shell"]);
+    let daemon = start(&dir, &["handler=shell"]);
     dir.append("queue", &format!("sleep 300 & echo $! > {0}.new; mv {0}.new {0}; wait\n", child.display()));
     wait_until("the handler has a child", || child.exists());
     let left = pid_in(&dir, "child");
@@ -479,7 +435,7 @@ fn what_a_killed_daemon_left_of_a_handler_ends_before_the_next_attempt() {
     kill(daemon, "KILL");
     wait_until("the daemon is gone", || !alive(daemon));
     assert!(alive(left), "the kernel ends the leader only");
-    start_with(&dir, &["handler=shell"]);
+    start(&dir, &["handler=shell"]);
     wait_until("what was left is ended", || !alive(left));
     wait_for_log(&dir, "ended what was left of its handler", 1);
     wait_until("the job runs again", || child.exists());
@@ -568,7 +524,7 @@ fn a_job_that_ignores_term_is_killed_with_its_group() {
     wait_for_log(&dir, "job 1: timed out after", 1);
     assert!(!alive(pid_in(&dir, "leader")));
     wait_until("its child is gone", || !alive(pid_in(&dir, "child")));
-    assert_eq!(status(&dir, pid, "dead"), 1);
+    assert_eq!(logged_number(&dir, pid, "dead"), 1);
 }
 
 #[test]
@@ -577,8 +533,8 @@ fn a_quick_job_is_not_touched_by_job_timeout() {
     let pid = start_script(&dir, "exit 0", &["job_timeout=5s"]);
     dir.append("queue", "a\nb\nc\n");
     wait_for_log(&dir, "processing job: c", 1);
-    wait_until("all are done", || status(&dir, pid, "jobs") == 3);
-    assert_eq!(status(&dir, pid, "failed"), 0);
+    wait_until("all are done", || logged_number(&dir, pid, "jobs") == 3);
+    assert_eq!(logged_number(&dir, pid, "failed"), 0);
 }
 
 // ----- retries ---------------------------------------------------------------
@@ -607,7 +563,11 @@ fn a_failing_job_is_retried_with_growing_delays_and_then_dead() {
     wait_for_log(&dir, "(attempt 3 of 4), next in 200 ms", 1);
     wait_for_log(&dir, "(attempt 4 of 4), kept as dead", 1);
     assert_eq!(
-        (status(&dir, pid, "dead"), status(&dir, pid, "failed"), status(&dir, pid, "jobs")),
+        (
+            logged_number(&dir, pid, "dead"),
+            logged_number(&dir, pid, "failed"),
+            logged_number(&dir, pid, "jobs")
+        ),
         (1, 4, 1)
     );
 }
@@ -617,8 +577,8 @@ fn a_job_that_works_at_last_is_done() {
     let dir = Dir::new();
     let pid = start_script(&dir, "[ $ZIGSVC_ATTEMPT = 3 ]", &["retries=5", "retry_delay=10ms"]);
     dir.append("queue", "third time\n");
-    wait_until("it is done", || status(&dir, pid, "jobs") == 1);
-    assert_eq!((status(&dir, pid, "dead"), status(&dir, pid, "failed")), (0, 2));
+    wait_until("it is done", || logged_number(&dir, pid, "jobs") == 1);
+    assert_eq!((logged_number(&dir, pid, "dead"), logged_number(&dir, pid, "failed")), (0, 2));
 }
 
 #[test]
@@ -633,7 +593,7 @@ fn a_job_that_waits_for_its_retry_does_not_hold_up_others() {
 #[test]
 fn without_retries_a_job_is_dead_at_once() {
     let dir = Dir::new();
-    start_with(&dir, &["handler=shell", "retries=0"]);
+    start(&dir, &["handler=shell", "retries=0"]);
     dir.append("queue", "false\n");
     wait_for_log(&dir, "job 1: failed with exit status 1 after", 1);
     wait_for_log(&dir, "(attempt 1 of 1), kept as dead", 1);
@@ -642,16 +602,16 @@ fn without_retries_a_job_is_dead_at_once() {
 #[test]
 fn dead_jobs_are_still_there_after_a_restart() {
     let dir = Dir::new();
-    let pid = start_with(&dir, &["handler=shell", "retries=0"]);
+    let pid = start(&dir, &["handler=shell", "retries=0"]);
     dir.append("queue", "false\nexit 3\ntrue\n");
-    wait_until("all have ended", || status(&dir, pid, "jobs") == 3);
+    wait_until("all have ended", || logged_number(&dir, pid, "jobs") == 3);
     dir.zigsvc(&["stop"]).expect(0);
-    let pid = start_with(&dir, &["handler=shell", "retries=0"]);
-    assert_eq!((status(&dir, pid, "dead"), status(&dir, pid, "waiting")), (2, 0));
+    let pid = start(&dir, &["handler=shell", "retries=0"]);
+    assert_eq!((logged_number(&dir, pid, "dead"), logged_number(&dir, pid, "waiting")), (2, 0));
     kill(pid, "KILL");
     wait_until("it is gone", || !alive(pid));
-    let pid = start_with(&dir, &["handler=shell", "retries=0"]);
-    assert_eq!(status(&dir, pid, "dead"), 2);
+    let pid = start(&dir, &["handler=shell", "retries=0"]);
+    assert_eq!(logged_number(&dir, pid, "dead"), 2);
     assert_eq!(log_lines_matching(&dir.read("zigsvc.log"), "processing job: "), 3);
 }
 

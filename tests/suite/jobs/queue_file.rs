@@ -1,10 +1,11 @@
 //! The queue file: every way in which lines come into it, and every way in
 //! which it can be unusable.
 
-use crate::support::control::ticks;
+use crate::support::control::{start, ticks};
+use crate::support::random::Random;
 use crate::support::{
-    Dir, alive, is_root, kill, log_lines_matching, measuring, processed, require, require_tool, under_qemu,
-    wait_for_jobs, wait_for_log, wait_until,
+    Dir, alive, is_root, kill, log_lines_matching, logged_number, measuring, processed, require,
+    require_tool, under_qemu, wait_for_jobs, wait_for_log, wait_until,
 };
 use core::time::Duration;
 use std::fs;
@@ -14,29 +15,11 @@ use std::os::unix::process::CommandExt;
 use std::thread;
 use std::time::Instant;
 
-/// Starts `jobs` with a log that is never rotated.
-#[track_caller]
-fn start(dir: &Dir, options: &[&str]) -> u32 {
-    dir.start(&[&["log_max=0"], options].concat())
-}
-
 /// The claimed queue files, and the queue file.
 fn queue_files(dir: &Dir) -> Vec<String> {
     let entries = fs::read_dir(dir.path("")).unwrap().flatten();
     let names = entries.map(|entry| entry.file_name().into_string().unwrap());
     names.filter(|name| name.starts_with("queue")).collect()
-}
-
-/// The number that a new status line has for `key`.
-#[track_caller]
-fn status(dir: &Dir, pid: u32, key: &str) -> u64 {
-    let before = log_lines_matching(&dir.read("zigsvc.log"), "status: ");
-    kill(pid, "USR2");
-    wait_until("it tells its status", || log_lines_matching(&dir.read("zigsvc.log"), "status: ") > before);
-    let log = dir.read("zigsvc.log");
-    let line = log.lines().rfind(|line| line.contains("status: ")).unwrap();
-    let value = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    value.unwrap_or_else(|| panic!("{key} in {line}")).parse().unwrap()
 }
 
 // ----- ways in ---------------------------------------------------------------
@@ -209,13 +192,7 @@ fn binary_noise_neither_hurts_nor_hides_the_lines_around_it() {
     let dir = Dir::new();
     let pid = start(&dir, &[]);
     let mut bytes = b"first\n".to_vec();
-    let mut state = 0x2545_F491_4F6C_DD17_u64;
-    bytes.extend((0..200_000).map(|_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        u8::try_from(state >> 56).unwrap()
-    }));
+    bytes.extend(Random::new(1).bytes(200_000));
     bytes.extend(b"\nlast\n");
     dir.write("noise", &bytes);
     fs::rename(dir.path("noise"), dir.path("queue")).unwrap();
@@ -267,7 +244,7 @@ fn what_a_full_queue_does_not_take_stays_in_the_claim_and_runs_later() {
     let jobs: Vec<String> = (1..=20).map(|number| format!("j{number}")).collect();
     dir.append("queue", &(jobs.join("\n") + "\n"));
     wait_until("the first one runs", || dir.read("out") == "j1\n");
-    assert_eq!(status(&dir, pid, "waiting") + status(&dir, pid, "running"), 3);
+    assert_eq!(logged_number(&dir, pid, "waiting") + logged_number(&dir, pid, "running"), 3);
     assert_eq!(queue_files(&dir).len(), 1);
     let _measuring = measuring();
     let before = ticks(pid);
@@ -277,7 +254,7 @@ fn what_a_full_queue_does_not_take_stays_in_the_claim_and_runs_later() {
     wait_until("it is gone", || !alive(pid));
     let pid = start(&dir, &[&handler, "queue_max=3"]);
     dir.write("go", "");
-    wait_until("all are done", || status(&dir, pid, "jobs") == 20);
+    wait_until("all are done", || logged_number(&dir, pid, "jobs") == 20);
     let out = dir.read("out");
     assert_eq!(out.lines().skip(1).collect::<Vec<_>>(), jobs, "(the first one was interrupted)");
 }
@@ -306,7 +283,7 @@ fn a_full_queue_waits_quietly_also_with_many_quiet_claims() {
     let pid = start(&dir, &["queue_max=10"]);
     wait_for_jobs(&dir, 3);
     assert_eq!(processed(&dir)[1..], ["never", "neither"]);
-    assert_eq!(status(&dir, pid, "dead"), 1);
+    assert_eq!(logged_number(&dir, pid, "dead"), 1);
 }
 
 #[test]

@@ -4,22 +4,16 @@
 //! What only root can set up (mounts) is done in a mount namespace of its own;
 //! the tests look into it from outside through `/proc/PID/root`.
 
-use crate::support::control::{Client, expect_error};
+use crate::support::control::{Client, expect_error, start};
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
-    Dir, Ran, alive, finish, kill, log_lines_matching, processed, require_root, require_tool, under_qemu,
-    wait_for_jobs, wait_for_log, wait_until,
+    Dir, Ran, alive, finish, kill, log_lines_matching, logged_word, processed, require_root, require_tool,
+    under_qemu, wait_for_jobs, wait_for_log, wait_until,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-
-/// Starts `jobs` with a log that is never rotated.
-#[track_caller]
-fn start(dir: &Dir, options: &[&str]) -> u32 {
-    dir.start(&[&["log_max=0"], options].concat())
-}
 
 /// A start that must fail with one line on stderr, and leaves nothing running.
 #[track_caller]
@@ -29,18 +23,6 @@ fn start_fails(dir: &Dir) -> Ran {
     assert!(ran.err.starts_with("zigsvc: ") && ran.err.contains("spool"), "{ran:?}");
     assert!(dir.lock_holder("zigsvc.pid").is_none());
     ran
-}
-
-/// The word that a new status line has for `key`.
-#[track_caller]
-fn status(dir: &Dir, pid: u32, key: &str) -> String {
-    let before = log_lines_matching(&dir.read("zigsvc.log"), "status: ");
-    kill(pid, "USR2");
-    wait_until("it tells its status", || log_lines_matching(&dir.read("zigsvc.log"), "status: ") > before);
-    let log = dir.read("zigsvc.log");
-    let line = log.lines().rfind(|line| line.contains("status: ")).unwrap();
-    let value = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    value.unwrap_or_else(|| panic!("{key} in {line}")).to_owned()
 }
 
 /// A folder with a stopped service whose journal holds `count` jobs that wait:
@@ -188,7 +170,9 @@ fn the_spool_of_an_earlier_build_is_read() {
     assert_eq!(order[1..], expected[1..].iter().map(|text| format!("echo {text}")).collect::<Vec<_>>());
     assert_eq!(dir.zigsvc(&["list"]).expect(0).out, "2 dead 1 exit 3\n");
     assert_eq!(dir.zigsvc(&["queue", "true"]).expect(0).out, "10\n");
-    wait_until("it is over", || status(&dir, pid, "waiting") == "0" && status(&dir, pid, "running") == "0");
+    wait_until("it is over", || {
+        logged_word(&dir, pid, "waiting") == "0" && logged_word(&dir, pid, "running") == "0"
+    });
 }
 
 #[test]
@@ -320,7 +304,7 @@ fn a_journal_that_ends_with_zeros_or_noise_keeps_its_jobs() {
         // And all of it is still known after the next start.
         dir.zigsvc(&["stop"]).expect(0);
         let pid = start(&dir, &[]);
-        assert_eq!(status(&dir, pid, "waiting"), "0");
+        assert_eq!(logged_word(&dir, pid, "waiting"), "0");
         assert_eq!(processed(&dir).len(), 7);
     }
 }
@@ -336,7 +320,7 @@ fn an_empty_journal_or_one_of_noise_alone_starts_anew() {
         wait_for_jobs(&dir, 1);
         dir.zigsvc(&["stop"]).expect(0);
         let pid = start(&dir, &[]);
-        assert_eq!(status(&dir, pid, "waiting"), "0");
+        assert_eq!(logged_word(&dir, pid, "waiting"), "0");
     }
 }
 
@@ -376,15 +360,15 @@ fn a_full_disk_loses_nothing_and_works_again_when_there_is_room() {
     disk.fill(&dir);
     kill(pid, "CONT");
     wait_for_log(&dir, "[ERROR] spool: ");
-    wait_until("it says so", || status(&dir, pid, "degraded").contains("spool"));
+    wait_until("it says so", || logged_word(&dir, pid, "degraded").contains("spool"));
     assert!(dir.read("zigsvc.log").contains("ENOSPC"), "{}", dir.read("zigsvc.log"));
     assert_eq!(log_lines_matching(&dir.read("zigsvc.log"), "[ERROR] spool: "), 1, "said once");
     fs::remove_file(disk.path(&dir, "filler")).unwrap();
     wait_for_log(&dir, "spool: works again");
     wait_for_jobs(&dir, 201);
-    assert_eq!(status(&dir, pid, "degraded"), "none");
+    assert_eq!(logged_word(&dir, pid, "degraded"), "none");
     assert_eq!(processed(&dir)[1..], jobs);
-    assert_eq!(status(&dir, pid, "waiting"), "0");
+    assert_eq!(logged_word(&dir, pid, "waiting"), "0");
 }
 
 #[test]
@@ -405,7 +389,7 @@ fn a_daemon_that_is_killed_on_a_full_disk_starts_there_and_loses_nothing() {
     fs::remove_file(disk.path(&dir, "filler")).unwrap();
     wait_for_jobs(&dir, 102);
     assert_eq!(processed(&dir)[2..], jobs);
-    assert_eq!(status(&dir, pid, "waiting"), "0");
+    assert_eq!(logged_word(&dir, pid, "waiting"), "0");
 }
 
 #[test]
@@ -424,7 +408,7 @@ fn old_jobs_go_on_while_a_full_disk_refuses_new_ones() {
     let jobs: Vec<String> = (1..=50).map(|number| format!("old {number}")).collect();
     fs::write(disk.path(&dir, "queue"), jobs.join("\n") + "\n").unwrap();
     wait_for_jobs(&dir, 1);
-    wait_until("all are taken", || status(&dir, pid, "waiting") == "49");
+    wait_until("all are taken", || logged_word(&dir, pid, "waiting") == "49");
     // New ones: more than there is room for, all but what is left in the
     // journal's last page.
     kill(pid, "STOP");
@@ -433,7 +417,7 @@ fn old_jobs_go_on_while_a_full_disk_refuses_new_ones() {
     fs::rename(disk.path(&dir, "prepared"), disk.path(&dir, "queue")).unwrap();
     disk.fill(&dir);
     kill(pid, "CONT");
-    wait_until("it says so", || status(&dir, pid, "degraded").contains("spool"));
+    wait_until("it says so", || logged_word(&dir, pid, "degraded").contains("spool"));
     dir.write("go", "");
     wait_for_jobs(&dir, 15);
     fs::remove_file(disk.path(&dir, "filler")).unwrap();
@@ -461,12 +445,12 @@ fn on_a_disk_that_others_have_filled_the_queued_jobs_run_and_make_room_for_more(
     dir.write("go", "");
     wait_for_jobs(&dir, 501);
     assert_eq!(processed(&dir)[1..], jobs);
-    wait_until("their ends are recorded", || status(&dir, pid, "waiting") == "0");
+    wait_until("their ends are recorded", || logged_word(&dir, pid, "waiting") == "0");
     assert_eq!(log_lines_matching(&dir.read("zigsvc.log"), "jobs wait, none is lost"), 0);
     // The journal was written anew in the room that it had itself.
     wait_until("new ones are taken", || client.ask("queue echo new").starts_with("ok "));
     wait_for_jobs(&dir, 502);
-    wait_until("its end is recorded, too", || status(&dir, pid, "waiting") == "0");
+    wait_until("its end is recorded, too", || logged_word(&dir, pid, "waiting") == "0");
     kill(pid, "KILL");
     wait_until("it is gone", || !alive(pid));
     disk.start(&dir, &["handler=shell"]);
@@ -487,11 +471,11 @@ fn a_full_disk_is_told_once_and_stays_in_the_status_while_it_refuses() {
     let refused = || {
         let ran = dir.zigsvc(&["queue", "too much"]).expect(1);
         assert!(ran.err.contains("(no-space)"), "{ran:?}");
-        assert_eq!(status(&dir, pid, "degraded"), "spool-full");
+        assert_eq!(logged_word(&dir, pid, "degraded"), "spool-full");
     };
     // Whoever asks is refused, and so is whoever asks after the disk had its rest.
     refused();
-    let uptime = || status(&dir, pid, "uptime").parse::<u64>().unwrap();
+    let uptime = || logged_word(&dir, pid, "uptime").parse::<u64>().unwrap();
     let began = uptime();
     wait_until("it was asked for a while", || {
         refused();
@@ -508,6 +492,6 @@ fn a_full_disk_is_told_once_and_stays_in_the_status_while_it_refuses() {
     fs::remove_file(disk.path(&dir, "filler")).unwrap();
     wait_for_log(&dir, "spool: works again");
     assert_eq!(dir.zigsvc(&["queue", "after"]).expect(0).out, "2\n");
-    assert_eq!(status(&dir, pid, "degraded"), "none");
+    assert_eq!(logged_word(&dir, pid, "degraded"), "none");
     assert_eq!((told("[ERROR]"), told("spool: works again")), (1, 1), "{}", dir.read("zigsvc.log"));
 }

@@ -1,30 +1,10 @@
 //! From `start` to `stop`: who runs, who is told, and what is left behind.
 
-use crate::support::{Dir, alive, by_shell, finish, kill, lock_holder, run, wait_until};
+use crate::support::{Dir, Running, alive, by_shell, finish, kill, lock_holder, run, wait_until};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::process::{Child, Command, Stdio};
-
-/// A process that is none of ours to end, and that the test ends itself.
-struct Sleeper(Child);
-
-impl Sleeper {
-    fn new() -> Self {
-        Self(Command::new("sleep").arg("600").spawn().unwrap())
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use std::process::{Command, Stdio};
 
 /// What `status --json` prints, and its exit code.
 #[track_caller]
@@ -138,7 +118,7 @@ fn relative_paths_mean_the_folder_of_the_caller() {
 
 #[test]
 fn whatever_is_in_the_pid_file_neither_blocks_a_start_nor_gets_a_signal() {
-    let sleeper = Sleeper::new();
+    let sleeper = Running::sleeper();
     let dir = Dir::new();
     let own = std::process::id().to_string();
     let other = sleeper.pid().to_string();
@@ -159,7 +139,7 @@ fn whatever_is_in_the_pid_file_neither_blocks_a_start_nor_gets_a_signal() {
 
 #[test]
 fn a_pid_file_that_others_overwrite_while_it_runs_misleads_nobody() {
-    let sleeper = Sleeper::new();
+    let sleeper = Running::sleeper();
     let dir = Dir::new();
     for content in [String::new(), format!("{}\n", sleeper.pid())] {
         let pid = dir.start(&[]);

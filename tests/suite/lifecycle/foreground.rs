@@ -1,22 +1,10 @@
 //! `run`: the service in the foreground, for an init system or a terminal.
 
-use crate::support::foreground::{Running, run_command, seq};
-use crate::support::{Dir, by_shell, kill, wait_until};
+use crate::support::foreground::{run_command, seq};
+use crate::support::{Dir, Running, by_shell, kill, read_aside, wait_until};
 use std::fs;
-use std::io::{PipeReader, Read, pipe};
+use std::io::pipe;
 use std::process::Stdio;
-use std::sync::mpsc::{Receiver, channel};
-
-/// Everything that comes out of a pipe until its end.
-fn read_aside(mut reader: PipeReader) -> Receiver<String> {
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        let mut text = Vec::new();
-        let _ = reader.read_to_end(&mut text);
-        let _ = sender.send(String::from_utf8_lossy(&text).into_owned());
-    });
-    receiver
-}
 
 #[test]
 fn the_log_goes_to_stderr_and_term_ends_it_with_0() {

@@ -1,8 +1,8 @@
 //! `run` under a service manager: what it is told (sd_notify(3)), its watchdog,
 //! and priorities for its journal (sd-daemon(3)).
 
-use crate::support::foreground::{Running, run_command, seq, wait_for_beats};
-use crate::support::{Dir, by_shell, finish, kill, patience, process_state, wait_until};
+use crate::support::foreground::{run_command, seq, wait_for_beats};
+use crate::support::{Dir, Running, by_shell, finish, kill, patience, process_state, wait_until};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, pipe};

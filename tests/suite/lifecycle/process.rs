@@ -2,7 +2,7 @@
 //! asks of the kernel.
 
 use crate::support::{
-    Dir, Ran, by_shell, finish, is_root, proc_status, through, under_qemu, wait_until, zigsvc,
+    Dir, Ran, by_shell, finish, heartbeat, is_root, proc_status, through, under_qemu, wait_until, zigsvc,
 };
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -348,10 +348,7 @@ fn an_idle_daemon_wakes_once_per_interval_for_at_most_four_calls() {
     // 100 ms are less than the least time between two heartbeats.
     for interval in ["100ms", "400ms"] {
         let pid = dir.start(&[&format!("interval={interval}")]);
-        let seq = || -> u64 {
-            let text = dir.read("zigsvc.health");
-            text.split("seq=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
-        };
+        let seq = || heartbeat(&dir, "zigsvc.health");
         let trace = dir.path("trace");
         let mut strace = Command::new("strace");
         strace.arg("-o").arg(&trace).args(["-p", &pid.to_string()]).stderr(Stdio::null());

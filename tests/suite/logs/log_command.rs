@@ -1,6 +1,7 @@
 //! `zigsvc log FILE`: every byte of its input, once, in order, in whole lines,
 //! in files that rotate; whatever happens to it, to FILE, and to its disk.
 
+use crate::support::random::Random;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
     Dir, Ran, finish, kill, require, require_tool, through, under_qemu, wait_until, zigsvc,
@@ -475,19 +476,13 @@ fn what_was_written_survives_kill_9_and_the_next_run_continues_cleanly() {
     let runs = if under_qemu() { 10 } else { 60 };
     let line =
         |run: usize, number: usize| format!("{run} {number} {}", "z".repeat((run * 31 + number * 7) % 90));
-    let mut seed = u64::from(std::process::id()) | 1;
-    let mut random = move |below: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % below
-    };
+    let mut random = Random::new(u64::from(std::process::id()));
     for run in 0..runs {
         let before = copied(&dir).len() as u64;
         // Large enough for all files that are kept to hold all runs.
         let mut logger = Logger::new(&dir, &["-s", "30000", "-n", "99"]);
         let mut input = logger.input.take().unwrap();
-        let (large, count) = (random(2) == 0, 500);
+        let (large, count) = (random.below(2) == 0, 500);
         let writer = std::thread::spawn(move || {
             let all = (0..count).map(|number| line(run, number) + "\n");
             if large {
@@ -501,7 +496,7 @@ fn what_was_written_survives_kill_9_and_the_next_run_continues_cleanly() {
             }
             input
         });
-        let enough = random(30_000);
+        let enough = random.below(30_000);
         wait_until("some of it is there", || copied(&dir).len() as u64 >= before + enough.min(20_000));
         kill(logger.pid(), "KILL");
         assert_eq!(logger.code(), 137);

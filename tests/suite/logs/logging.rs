@@ -1,5 +1,6 @@
 //! The log: whole lines, never lost without being counted, never too many.
 
+use crate::support::foreground::wait_for_beats;
 use crate::support::{Dir, finish, kill, log_lines_matching, through, under_qemu, wait_until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -31,17 +32,6 @@ fn start_in_namespace(dir: &Dir, script: &str, options: &[&str]) -> u32 {
     let script = format!("set -e; D={}; {script}; exec \"$@\"", dir.as_arg());
     finish(through(&["unshare", "-m", "sh", "-c", &script, "sh"], &start), None).expect(0);
     dir.lock_holder("zigsvc.pid").unwrap()
-}
-
-/// Waits until the service has finished a few turns of its loop.
-#[track_caller]
-fn wait_for_heartbeats(dir: &Dir, count: u64) {
-    let seq = || -> u64 {
-        let text = dir.read("zigsvc.health");
-        text.split("seq=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0)
-    };
-    let first = seq();
-    wait_until("the heart beats on", || seq() >= first + count);
 }
 
 // ----- lines -------------------------------------------------------------------
@@ -236,7 +226,7 @@ fn a_log_whose_folder_is_missing_comes_alive_when_it_is_made() {
     );
     let pid = dir.lock_holder("zigsvc.pid").unwrap();
     kill(pid, "USR2");
-    wait_for_heartbeats(&dir, 2);
+    wait_for_beats(&dir, 2);
     fs::create_dir(dir.path("later")).unwrap();
     kill(pid, "USR2");
     wait_until("it tells what was lost", || dir.read("later/log").contains("the log is written again\n"));
@@ -272,7 +262,7 @@ fn a_full_disk_costs_only_lines_that_are_counted() {
     let job = "y".repeat(900);
     dir.append("queue", &format!("{job}\n").repeat(20));
     wait_until("the jobs were taken", || !dir.path("queue").exists());
-    wait_for_heartbeats(&dir, 5);
+    wait_for_beats(&dir, 5);
     dir.zigsvc(&["status"]).expect(0);
     fs::remove_file(inside("filler")).unwrap();
     kill(pid, "USR2");
@@ -345,7 +335,7 @@ fn lines_go_to_syslog_as_rfc_3164_says() {
     drop(syslogd);
     fs::remove_file(dir.path("dev/log")).unwrap();
     kill(pid, "USR2");
-    wait_for_heartbeats(&dir, 2);
+    wait_for_beats(&dir, 2);
     let syslogd = UnixDatagram::bind(dir.path("dev/log")).unwrap();
     dir.write("zigsvc.conf", "workers = \"bad\"\n");
     wait_until("lines arrive again", || {
@@ -374,7 +364,7 @@ fn a_syslogd_that_reads_nothing_stalls_nothing() {
     wait_until("all are logged", || {
         log_lines_matching(&dir.read("zigsvc.log"), "processing job: a job") == 2000
     });
-    wait_for_heartbeats(&dir, 3);
+    wait_for_beats(&dir, 3);
     kill(pid, "TERM");
     wait_until("it is gone", || !crate::support::alive(pid));
     drop(syslogd);

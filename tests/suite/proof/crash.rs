@@ -9,7 +9,8 @@
 //! A kill leaves the kernel's page cache as it is, so these tests say nothing
 //! about syncs: that is the power-cut test of `qemu/`.
 
-use crate::support::{Dir, alive, kill, log_lines_matching, under_qemu, wait_until};
+use crate::support::random::Random;
+use crate::support::{Dir, kill_hard, logged_number, under_qemu, wait_until};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -19,26 +20,14 @@ use std::{fs, thread};
 
 /// A number from the environment, or else `default`, a tenth of it under QEMU.
 fn setting(name: &str, default: usize) -> usize {
-    let given = std::env::var(name).ok().map(|text| text.parse().expect("a number"));
-    given.unwrap_or(if under_qemu() { default / 10 } else { default })
+    crate::support::setting(name, (if under_qemu() { default / 10 } else { default }) as u64) as usize
 }
 
-/// xorshift64, with a seed that is printed.
-struct Random(u64);
-
-impl Random {
-    fn new(test: &str, seed: usize) -> Self {
-        let seed = setting("ZIGSVC_SEED", seed) as u64;
-        eprintln!("{test}: ZIGSVC_SEED={seed}");
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
+/// Returns a generator, and prints its seed.
+fn random(test: &str, seed: usize) -> Random {
+    let seed = setting("ZIGSVC_SEED", seed) as u64;
+    eprintln!("{test}: ZIGSVC_SEED={seed}");
+    Random::new(seed)
 }
 
 /// A daemon that is killed and started again.
@@ -64,9 +53,7 @@ impl<'a> Victim<'a> {
 
     /// kill -9, and a new daemon when the old one is gone.
     fn replace(&mut self) {
-        kill(self.pid, "KILL");
-        let pid = self.pid;
-        wait_until("the killed daemon is gone", || !alive(pid));
+        kill_hard(self.pid);
         self.kills += 1;
         self.start_again();
     }
@@ -74,14 +61,7 @@ impl<'a> Victim<'a> {
     /// The number that a new status line has for `key`.
     #[track_caller]
     fn status(&self, key: &str) -> u64 {
-        let text = || self.dir.read("zigsvc.log");
-        let before = log_lines_matching(&text(), "status: ");
-        kill(self.pid, "USR2");
-        wait_until("it tells its status", || log_lines_matching(&text(), "status: ") > before);
-        let text = text();
-        let line = text.lines().rfind(|line| line.contains("status: ")).unwrap();
-        let value = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-        value.unwrap_or_else(|| panic!("{key} in {line}")).parse().unwrap()
+        logged_number(self.dir, self.pid, key)
     }
 
     /// Waits, as long as there is progress, until nothing is left to do.
@@ -167,7 +147,7 @@ fn report(test: &str, kills: usize, counts: &BTreeMap<&str, usize>, took: Durati
 fn no_line_is_lost_or_half_read_when_the_daemon_is_killed_while_handlers_run() {
     let began = Instant::now();
     let dir = Dir::new();
-    let mut random = Random::new("handlers", 1);
+    let mut random = random("handlers", 1);
     let workers = 2;
     dir.write_executable("handler", &format!("#!/bin/sh\nprintf '%s\\n' \"$1\" >> {}/out\n", dir.as_arg()));
     let handler = format!("handler={}", dir.path("handler").display());
@@ -199,7 +179,7 @@ fn no_line_is_lost_or_half_read_when_the_daemon_is_killed_while_handlers_run() {
 fn no_line_is_lost_from_many_that_are_logged_while_the_daemon_is_killed() {
     let began = Instant::now();
     let dir = Dir::new();
-    let mut random = Random::new("many", 2);
+    let mut random = random("many", 2);
     let lines = setting("ZIGSVC_LINES", 20_000);
     let writers = Writers { threads: 4, lines, pause: Duration::ZERO };
     let mut victim = Victim::start(&dir, &["log_max=0", "queue_max=10000000"]);
@@ -236,7 +216,7 @@ fn no_line_is_lost_from_many_that_are_logged_while_the_daemon_is_killed() {
 fn nothing_is_lost_when_the_daemon_is_killed_among_retries_deaths_and_compactions() {
     let began = Instant::now();
     let dir = Dir::new();
-    let mut random = Random::new("compactions", 3);
+    let mut random = random("compactions", 3);
     // One write for each attempt, before it fails or not.
     let body = "read kind rest <<E\n$1\nE\nprintf '%s\\n' \"${1%% *} $ZIGSVC_JOB_ID\" >> out\n[ \"$kind\" != ${kind%bad} ] && exit 1\nexit 0";
     dir.write_executable("handler", &format!("#!/bin/sh\ncd {}\n{body}\n", dir.as_arg()));

@@ -8,6 +8,8 @@
 #[path = "../../fuzzing/mod.rs"]
 mod fuzzing;
 
+use crate::support::random::Random;
+use crate::support::setting;
 use fuzzing::{TARGETS, Target};
 use std::fs;
 use std::path::PathBuf;
@@ -46,21 +48,6 @@ const TOKENS: &[&[u8]] = &[
     b"1_0",
 ];
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % bound.max(1)
-    }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fuzzing/corpus").join(name);
     let mut files: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().collect();
@@ -70,24 +57,24 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
 
 /// One of the inputs, changed a little.
 fn changed(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
-    let mut bytes = corpus[random.below(corpus.len())].clone();
-    for _ in 0..=random.below(6) {
-        let at = random.below(bytes.len() + 1);
-        let end = bytes.len().min(at + 1 + random.below(16));
-        let noise = |random: &mut Random| (0..random.below(24)).map(|_| random.below(256) as u8).collect();
-        let new: Vec<u8> = match random.below(7) {
-            0 => vec![random.below(256) as u8],
-            1 => TOKENS[random.below(TOKENS.len())].to_vec(),
+    let mut bytes = corpus[random.index(corpus.len())].clone();
+    for _ in 0..=random.index(6) {
+        let at = random.index(bytes.len() + 1);
+        let end = bytes.len().min(at + 1 + random.index(16));
+        let noise = |random: &mut Random| (0..random.index(24)).map(|_| random.byte()).collect();
+        let new: Vec<u8> = match random.index(7) {
+            0 => vec![random.byte()],
+            1 => TOKENS[random.index(TOKENS.len())].to_vec(),
             2 => noise(random),
             3 => {
-                let other = &corpus[random.below(corpus.len())];
-                other[random.below(other.len())..].iter().take(64).copied().collect()
+                let other = &corpus[random.index(corpus.len())];
+                other[random.index(other.len())..].iter().take(64).copied().collect()
             }
             4 => bytes[at..end].repeat(2),
-            5 => bytes[at..end].iter().map(|byte| byte ^ (1 << random.below(8))).collect(),
+            5 => bytes[at..end].iter().map(|byte| byte ^ (1 << random.index(8))).collect(),
             _ => Vec::new(),
         };
-        let instead = if random.below(2) == 0 { at..at } else { at..end };
+        let instead = if random.index(2) == 0 { at..at } else { at..end };
         bytes.splice(instead, new);
     }
     bytes.truncate(4096);
@@ -115,8 +102,8 @@ fn test(name: &str) {
     };
     corpus.iter().for_each(|bytes| execute(bytes));
     execute(b"");
-    let mut random = Random(number("ZIGSVC_SEED", 7).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-    for _ in 0..u64::from(target.runs) * number("ZIGSVC_FUZZ_TIMES", 1) {
+    let mut random = Random::new(setting("ZIGSVC_SEED", 7));
+    for _ in 0..u64::from(target.runs) * setting("ZIGSVC_FUZZ_TIMES", 1) {
         execute(&changed(&corpus, &mut random));
     }
 }

@@ -11,6 +11,7 @@
 //! repeats one choice of actions. The figures are printed with `--nocapture`.
 
 use crate::support::control::{Client, SetOnDrop, field, status};
+use crate::support::random::Random;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
     Dir, holds_within, kill, proc_status, require, require_self_exec, require_tool, under_qemu, wait_until,
@@ -54,7 +55,7 @@ const LONG_SECONDS: u64 = 120;
 const MEMORY_MAX_KIB: u64 = 160;
 
 fn seconds() -> u64 {
-    std::env::var("ZIGSVC_SOAK_SECONDS").map_or(6, |text| text.parse().expect("a number"))
+    crate::support::setting("ZIGSVC_SOAK_SECONDS", 6)
 }
 
 /// The job of one source, whose end tells whether all of it is there.
@@ -65,18 +66,6 @@ fn text(source: usize, number: usize) -> String {
         _ => "ok",
     };
     format!("{kind} {source} {number} {} END", "-".repeat(number * 7 % 90))
-}
-
-/// xorshift64, with a seed that is printed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
 }
 
 /// What a process needs at a moment.
@@ -351,7 +340,7 @@ impl Place {
 
     /// Acts and samples until the time is over.
     fn go_on(&self, seed: u64, length: Duration) -> Samples {
-        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut random = Random::new(seed);
         let mut samples = Samples::default();
         let started = Instant::now();
         let supervisor = self.supervisor();
@@ -527,7 +516,7 @@ fn a_service_that_is_used_and_maltreated_for_long_loses_nothing_and_does_not_gro
     if !require(!under_qemu(), "QEMU needs /proc") {
         return;
     }
-    let seed = std::env::var("ZIGSVC_SEED").map_or(11, |text| text.parse().expect("a number"));
+    let seed = crate::support::setting("ZIGSVC_SEED", 11);
     let length = Duration::from_secs(seconds());
     eprintln!("{length:?} with ZIGSVC_SEED={seed}");
     let places = [Place::new(false), Place::new(true)];

@@ -1,10 +1,9 @@
 //! `supervisor -- CMD ARG...`: one program of somebody else's, kept running.
 
-use crate::support::supervisor::{
-    LOG, Running, count, kill_hard, parent_of, program_after, run_command, session_of, status, wait_for,
-    wait_for_count,
+use crate::support::supervisor::{LOG, Supervised, parent_of, run_command, session_of};
+use crate::support::{
+    Dir, Running, alive, by_shell, finish, heartbeat, kill, kill_hard, proc_status, under_qemu, wait_until,
 };
-use crate::support::{Dir, alive, by_shell, finish, kill, proc_status, under_qemu, wait_until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -14,23 +13,12 @@ const ALL: &[&str] = &["log_max=0"];
 
 /// Starts `run supervisor -- sh -c SCRIPT`.
 #[track_caller]
-fn run_script(dir: &Dir, options: &[&str], script: &str) -> Running {
+fn run_script(dir: &Supervised, options: &[&str], script: &str) -> Running {
     Running::new(run_command(dir, options, &["--", "sh", "-c", script]))
 }
 
-/// The PID of the supervisor; waits until it is there.
-#[track_caller]
-fn supervisor_of(dir: &Dir) -> u32 {
-    let mut pid = None;
-    wait_until("it runs", || {
-        pid = dir.lock_holder("zigsvc-supervisor.pid");
-        pid.is_some()
-    });
-    pid.unwrap()
-}
-
 /// The lines that the program wrote, without time, level and name.
-fn output(dir: &Dir, name: &str) -> Vec<String> {
+fn output(dir: &Supervised, name: &str) -> Vec<String> {
     let log = dir.read(LOG);
     let start = format!("] [INFO] {name}| ");
     log.lines().filter_map(|line| Some(line.split_once(&start)?.1.to_owned())).collect()
@@ -40,22 +28,22 @@ fn output(dir: &Dir, name: &str) -> Vec<String> {
 
 #[test]
 fn every_end_is_told_and_is_followed_by_a_start() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let d = dir.as_arg();
     // One life ends with 0, one with 7, one by a signal; the next one stays.
     let script = format!(
         "echo x >>{d}/lives; case $(wc -l <{d}/lives) in 1) exit 0;; 2) exit 7;; 3) kill -SEGV $$;; esac; exec sleep 600"
     );
     let _running = run_script(&dir, ALL, &script);
-    wait_for(&dir, "[WARN] sh: ended with exit status 0 after ");
-    wait_for(&dir, " ms; restart 1 now");
-    wait_for(&dir, "[WARN] sh: ended with exit status 7 after ");
-    wait_for(&dir, " ms; restart 2 in 1 s");
-    wait_for(&dir, "[WARN] sh: killed by signal 11 after ");
-    wait_for(&dir, " ms; restart 3 in 2 s");
-    wait_for_count(&dir, "sh: running (pid ", 4);
-    let pid = program_after(&dir, 0);
-    let line = status(&dir, supervisor_of(&dir));
+    dir.wait_for("[WARN] sh: ended with exit status 0 after ");
+    dir.wait_for(" ms; restart 1 now");
+    dir.wait_for("[WARN] sh: ended with exit status 7 after ");
+    dir.wait_for(" ms; restart 2 in 1 s");
+    dir.wait_for("[WARN] sh: killed by signal 11 after ");
+    dir.wait_for(" ms; restart 3 in 2 s");
+    dir.wait_for_count("sh: running (pid ", 4);
+    let pid = dir.program_after(0);
+    let line = dir.status(dir.pid());
     assert!(
         line.ends_with(&format!(" restarts=3 reloads=0 reload_errors=0 sh=running:{pid} degraded=none")),
         "{line}"
@@ -66,27 +54,27 @@ fn every_end_is_told_and_is_followed_by_a_start() {
 
 #[test]
 fn in_the_background_it_is_the_same() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let mut command = dir.command();
     command.args(["-o", "log_max=0", "start", "supervisor", "--", "sleep", "600"]);
     let ran = finish(command, None).expect(0);
     let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
     assert_eq!(ran.out, format!("zigsvc: supervisor started (pid {supervisor})\n"));
-    wait_for(&dir, "sleep: running (pid ");
-    let program = program_after(&dir, 0);
+    dir.wait_for("sleep: running (pid ");
+    let program = dir.program_after(0);
     assert_eq!((parent_of(program), session_of(program)), (Some(supervisor), Some(program)));
     kill(program, "KILL");
-    let next = program_after(&dir, program);
+    let next = dir.program_after(program);
     // QUIT takes it along: its output goes through the supervisor.
     kill(supervisor, "QUIT");
     wait_until("both are gone", || !alive(supervisor) && !alive(next));
-    assert_eq!((count(&dir, "SIGQUIT received, stopping"), count(&dir, "is left running")), (1, 0));
-    assert_eq!(count(&dir, "daemon stopped, after 1 restarts"), 1);
+    assert_eq!((dir.count("SIGQUIT received, stopping"), dir.count("is left running")), (1, 0));
+    assert_eq!(dir.count("daemon stopped, after 1 restarts"), 1);
     // A killed supervisor takes it along too.
     let mut command = dir.command();
     command.args(["start", "supervisor", "--", "sleep", "600"]);
     finish(command, None).expect(0);
-    let last = program_after(&dir, next);
+    let last = dir.program_after(next);
     kill_hard(dir.lock_holder("zigsvc-supervisor.pid").unwrap());
     wait_until("the program is gone", || !alive(last));
     dir.zigsvc(&["status", "supervisor"]).expect(1);
@@ -94,27 +82,27 @@ fn in_the_background_it_is_the_same() {
 
 #[test]
 fn one_that_ignores_term_is_killed_at_stop_timeout_and_what_it_left_behind_too() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let d = dir.as_arg();
     let script = format!(
         "trap '' TERM; (trap '' TERM; echo $$ >/dev/null; exec sleep 600) & echo $! >{d}/other; echo deaf; while :; do wait; done"
     );
     let mut running = run_script(&dir, &["log_max=0", "stop_timeout=100ms"], &script);
-    wait_for(&dir, "sh| deaf");
-    let program = program_after(&dir, 0);
+    dir.wait_for("sh| deaf");
+    let program = dir.program_after(0);
     let other: u32 = dir.read("other").trim().parse().unwrap();
-    kill(supervisor_of(&dir), "TERM");
+    kill(dir.pid(), "TERM");
     assert_eq!(running.code(), 0);
-    wait_for(&dir, &format!("[ERROR] sh: has not ended: SIGKILL to pid {program}"));
+    dir.wait_for(&format!("[ERROR] sh: has not ended: SIGKILL to pid {program}"));
     assert!(!alive(program));
     wait_until("its child is gone", || !alive(other));
     // One that ends and leaves a child: a new life finds none of the old one.
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let d = dir.as_arg();
     let script =
         format!("sleep 600 & echo $! >>{d}/others; [ $(wc -l <{d}/others) = 2 ] && exec sleep 601; exit 5");
     let _running = run_script(&dir, ALL, &script);
-    wait_for(&dir, "sh: ended with exit status 5 after ");
+    dir.wait_for("sh: ended with exit status 5 after ");
     wait_until("the second life", || dir.read("others").lines().count() == 2);
     let first: u32 = dir.read("others").lines().next().unwrap().parse().unwrap();
     wait_until("what the first left is gone", || !alive(first));
@@ -122,30 +110,30 @@ fn one_that_ignores_term_is_killed_at_stop_timeout_and_what_it_left_behind_too()
 
 #[test]
 fn its_whole_process_group_is_told_to_end() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let script = "(trap 'echo told; exit' TERM; echo ready; while :; do sleep 0.05; done) & \
                   trap 'wait; exit 0' TERM; wait";
     let mut running = run_script(&dir, ALL, script);
-    wait_for(&dir, "sh| ready");
-    kill(supervisor_of(&dir), "TERM");
+    dir.wait_for("sh| ready");
+    kill(dir.pid(), "TERM");
     assert_eq!(running.code(), 0);
-    assert_eq!((count(&dir, "sh| told"), count(&dir, "SIGKILL")), (1, 0));
+    assert_eq!((dir.count("sh| told"), dir.count("SIGKILL")), (1, 0));
 }
 
 #[test]
 fn a_second_term_kills_at_once() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let mut running = run_script(
         &dir,
         &["log_max=0", "stop_timeout=1h"],
         "trap '' TERM; echo deaf; while :; do sleep 1; done",
     );
-    wait_for(&dir, "sh| deaf");
-    let program = program_after(&dir, 0);
-    let supervisor = supervisor_of(&dir);
+    dir.wait_for("sh| deaf");
+    let program = dir.program_after(0);
+    let supervisor = dir.pid();
     kill(supervisor, "TERM");
-    wait_for(&dir, "SIGTERM received, stopping");
-    let line = status(&dir, supervisor);
+    dir.wait_for("SIGTERM received, stopping");
+    let line = dir.status(supervisor);
     assert!(line.contains("state=stopping") && line.contains(&format!("sh=ending:{program}")), "{line}");
     assert!(alive(program));
     kill(supervisor, "INT");
@@ -157,15 +145,15 @@ fn a_second_term_kills_at_once() {
 
 #[test]
 fn its_output_is_logged_line_by_line_and_can_forge_nothing() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let script = r"printf 'one\ntw'; sleep 0.1; printf 'o\n\n'; echo error >&2
         printf 'a\033[2Jb\0c\r\n'; printf '[2026-01-01T00:00:00Z] [INFO] forged\n'
         head -c 5000 /dev/zero | tr '\0' x; echo; echo after; printf 'no end'; exec sleep 600 >/dev/null 2>&1";
     let _running = run_script(&dir, ALL, script);
-    wait_for(&dir, "sh| after");
+    dir.wait_for("sh| after");
     // A line without an end is told when the program ends.
-    kill(program_after(&dir, 0), "KILL");
-    wait_for(&dir, "sh| no end");
+    kill(dir.program_after(0), "KILL");
+    dir.wait_for("sh| no end");
     assert!(dir.read(LOG).find("sh| no end") < dir.read(LOG).find("sh: killed by signal 9"));
     let lines = output(&dir, "sh");
     let long = format!("{}…", "x".repeat(1024));
@@ -187,7 +175,7 @@ fn its_output_is_logged_line_by_line_and_can_forge_nothing() {
 
 #[test]
 fn a_flood_of_output_stays_within_the_bounds_and_holds_up_nothing() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let mut running =
         Running::new(run_command(&dir, &["log_max=20000", "log_keep=2"], &["--", "yes", "flood"]));
     wait_until("it has rotated twice", || dir.path(&format!("{LOG}.2")).exists());
@@ -196,11 +184,11 @@ fn a_flood_of_output_stays_within_the_bounds_and_holds_up_nothing() {
         assert!(size <= 20_000, "{size}");
     }
     assert!(!dir.path(&format!("{LOG}.3")).exists());
-    let supervisor = supervisor_of(&dir);
+    let supervisor = dir.pid();
     kill(supervisor, "USR2");
     kill(supervisor, "TERM");
     assert_eq!(running.code(), 0);
-    wait_for(&dir, "daemon stopped, after 0 restarts");
+    dir.wait_for("daemon stopped, after 0 restarts");
     assert!(fs::metadata(dir.path(LOG)).unwrap().len() <= 20_000);
 }
 
@@ -211,28 +199,28 @@ fn a_program_that_is_not_there_is_tried_again_until_it_is() {
     if !crate::support::require(!under_qemu(), "QEMU does not share memory with a child of vfork") {
         return;
     }
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let path = dir.path("program").display().to_string();
     let _running = Running::new(run_command(&dir, ALL, &["--", &path]));
-    wait_for(&dir, &format!("[ERROR] program: cannot be started: {path}: execve: ENOENT"));
-    wait_for(&dir, "[WARN] program: not started; next attempt now");
-    wait_for(&dir, "[WARN] program: not started; next attempt in 1 s");
+    dir.wait_for(&format!("[ERROR] program: cannot be started: {path}: execve: ENOENT"));
+    dir.wait_for("[WARN] program: not started; next attempt now");
+    dir.wait_for("[WARN] program: not started; next attempt in 1 s");
     fs::create_dir(&path).unwrap();
-    wait_for(&dir, &format!("cannot be started: {path}: execve: EACCES"));
+    dir.wait_for(&format!("cannot be started: {path}: execve: EACCES"));
     fs::remove_dir(&path).unwrap();
     dir.write("program", "#!/bin/sh\nexec sleep 600\n");
     // (root too needs one x)
-    wait_for(&dir, "program: not started; next attempt in 4 s");
-    assert_eq!(count(&dir, "execve: EACCES"), 2);
+    dir.wait_for("program: not started; next attempt in 4 s");
+    assert_eq!(dir.count("execve: EACCES"), 2);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    wait_for(&dir, "program: running (pid ");
-    let line = status(&dir, supervisor_of(&dir));
+    dir.wait_for("program: running (pid ");
+    let line = dir.status(dir.pid());
     assert!(line.contains(" restarts=0 "), "a start that never was is no restart: {line}");
 }
 
 #[test]
 fn a_bare_name_is_looked_for_on_the_path_and_a_relative_one_below_the_caller() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     for folder in ["bin", "bin/tool-b", "bin2", "cwd", "cwd/sub"] {
         fs::create_dir(dir.path(folder)).unwrap();
     }
@@ -259,16 +247,16 @@ fn a_bare_name_is_looked_for_on_the_path_and_a_relative_one_below_the_caller() {
         let mut command = run_command(&dir, ALL, &["--"]);
         command.args(words).env("PATH", &path).current_dir(&cwd);
         let mut running = Running::new(command);
-        wait_for(&dir, &expected);
-        assert_eq!(count(&dir, "wrong"), 0);
-        kill(supervisor_of(&dir), "TERM");
+        dir.wait_for(&expected);
+        assert_eq!(dir.count("wrong"), 0);
+        kill(dir.pid(), "TERM");
         assert_eq!(running.code(), 0);
     }
 }
 
 #[test]
 fn it_gets_the_callers_environment_and_nothing_else_of_his() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let script = "env | sort; for n in 3 4 5 6 7 8 9; do [ ! -e /proc/$$/fd/$n ] || echo inherited $n; done; grep -E '^Sig(Blk|Ign|Cgt)' /proc/$$/status | tr '\\t' ' ' | tr '\\n' ,; echo; readlink /proc/$$/fd/0; umask; echo end; exec sleep 600";
     let mut command = run_command(&dir, ALL, &["--", "sh", "-c", script]);
     command
@@ -279,7 +267,7 @@ fn it_gets_the_callers_environment_and_nothing_else_of_his() {
         .env("GREETING", "hello world");
     let mask = "trap '' HUP USR1 QUIT; umask 000; exec \"$@\" 3</dev/zero 5</dev/zero 9>/dev/full";
     let _running = Running::new(by_shell(mask, &command));
-    wait_for(&dir, "sh| end");
+    dir.wait_for("sh| end");
     let lines = output(&dir, "sh");
     for line in ["GREETING=hello world", "WATCHDOG_PIDS=kept", "HOME=/nonexistent", "/dev/null", "0022"] {
         assert!(lines.iter().any(|found| found == line), "{line}: {lines:#?}");
@@ -300,7 +288,7 @@ fn it_gets_the_callers_environment_and_nothing_else_of_his() {
 
 #[test]
 fn a_health_file_that_is_no_longer_written_ends_the_program() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let d = dir.as_arg();
     let stale = if under_qemu() { "stale_after=4s" } else { "stale_after=1500ms" };
     // After several looks it writes its first sign of life, dated wherever, until it is told not to.
@@ -313,7 +301,7 @@ fn a_health_file_that_is_no_longer_written_ends_the_program() {
     let mut command = run_command(&dir, &options, &words);
     command.current_dir(dir.path(""));
     let _running = Running::new(command);
-    let first = program_after(&dir, 0);
+    let first = dir.program_after(0);
     wait_until("it shows itself", || dir.path("alive").exists());
     let modified = || fs::metadata(dir.path("alive")).and_then(|meta| meta.modified()).ok();
     // Long past stale_after: each change counts, whatever the date is.
@@ -324,13 +312,13 @@ fn a_health_file_that_is_no_longer_written_ends_the_program() {
         last = now;
         changes > 40
     });
-    assert_eq!(count(&dir, "check "), 0, "{}", dir.read(LOG));
+    assert_eq!(dir.count("check "), 0, "{}", dir.read(LOG));
     dir.write("quiet", "");
-    wait_for(&dir, "[WARN] sh: check 1 of 3 failed: heartbeat stale, ");
-    wait_for(&dir, &format!("; restarting it: SIGTERM to pid {first}"));
-    wait_for(&dir, "sh: killed by signal 15 after ");
+    dir.wait_for("[WARN] sh: check 1 of 3 failed: heartbeat stale, ");
+    dir.wait_for(&format!("; restarting it: SIGTERM to pid {first}"));
+    dir.wait_for("sh: killed by signal 15 after ");
     fs::remove_file(dir.path("quiet")).unwrap();
-    let second = program_after(&dir, first);
+    let second = dir.program_after(first);
     wait_until("it shows itself", || modified() != last);
     // A folder, then nothing.
     dir.write("quiet", "");
@@ -338,37 +326,37 @@ fn a_health_file_that_is_no_longer_written_ends_the_program() {
         let _ = fs::remove_file(dir.path("alive"));
         fs::create_dir(dir.path("alive")).is_ok()
     });
-    wait_for(&dir, "check 1 of 3 failed: heartbeat unreadable");
+    dir.wait_for("check 1 of 3 failed: heartbeat unreadable");
     fs::remove_dir(dir.path("alive")).unwrap();
-    wait_for(&dir, "check 3 of 3 failed: heartbeat missing");
+    dir.wait_for("check 3 of 3 failed: heartbeat missing");
     fs::remove_file(dir.path("quiet")).unwrap();
-    let third = program_after(&dir, second);
+    let third = dir.program_after(second);
     wait_until("it shows itself", || dir.path("alive").exists());
-    wait_until("it is well", || status(&dir, supervisor_of(&dir)).contains(&format!("sh=running:{third} ")));
+    wait_until("it is well", || dir.status(dir.pid()).contains(&format!("sh=running:{third} ")));
 }
 
 // ----- what it costs ------------------------------------------------------------------
 
 #[test]
 fn nothing_wakes_it_while_the_program_runs() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let _running = Running::new(run_command(
         &dir,
         &["log_max=0", "interval=100ms", "check_interval=100ms"],
         &["--", "sleep", "600"],
     ));
-    wait_for(&dir, "sleep: running (pid ");
-    let pid = supervisor_of(&dir);
+    dir.wait_for("sleep: running (pid ");
+    let pid = dir.pid();
     let _measuring = crate::support::measuring();
     let switches = || proc_status(pid, "voluntary_ctxt_switches");
     wait_until("it sleeps", || crate::support::process_state(pid) == Some('S'));
-    status(&dir, pid);
+    dir.status(pid);
     wait_until("it sleeps", || crate::support::process_state(pid) == Some('S'));
     let before = switches();
     // Another one beats meanwhile, thrice as rarely as this one would.
     let other = Dir::new();
     other.start(&["interval=300ms"]);
-    let seq = || crate::support::supervisor::seq(&other, "zigsvc.health");
+    let seq = || heartbeat(&other, "zigsvc.health");
     let first = seq();
     wait_until("the other one has woken five times", || seq() >= first + 5);
     assert_eq!(switches(), before);
@@ -378,15 +366,15 @@ fn nothing_wakes_it_while_the_program_runs() {
 
 #[test]
 fn its_own_log_needs_no_named_file_and_stderr_has_it_too() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let mut command: Command = run_command(&dir, &[], &["--", "echo", "hello"]);
     command.stderr(fs::File::create(dir.path("stderr")).unwrap());
     let _running = Running::new(command);
-    wait_for(&dir, "echo| hello");
+    dir.wait_for("echo| hello");
     wait_until("stderr has it", || dir.read("stderr").contains("echo| hello"));
     // A reload does not take the file away.
-    let pid = supervisor_of(&dir);
+    let pid = dir.pid();
     kill(pid, "HUP");
-    wait_for(&dir, "SIGHUP received, reloading config");
-    status(&dir, pid);
+    dir.wait_for("SIGHUP received, reloading config");
+    dir.status(pid);
 }

@@ -2,32 +2,16 @@
 
 use crate::support::foreground::wait_for_beats;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
-use crate::support::{
-    Dir, alive, finish, kill, process_state, require_tool, run, runner, under_qemu, wait_until,
-};
+use crate::support::supervisor::{LOG, Supervised};
+use crate::support::{alive, finish, kill, process_state, require_tool, run, runner, under_qemu, wait_until};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::Instant;
 
-const SUPERVISOR_LOG: &str = "zigsvc-supervisor.log";
-
 /// A quick eye on a service that beats quickly.
 const QUICK: [&str; 3] = ["check_interval=300ms", "stale_after=1s", "interval=250ms"];
-
-/// Waits until the log of the supervisor has `text`.
-#[track_caller]
-fn wait_for(dir: &Dir, text: &str) {
-    wait_until(&format!("the log says {text:?}"), || dir.read(SUPERVISOR_LOG).contains(text));
-}
-
-/// The PID of the supervised `jobs`, when it runs.
-#[track_caller]
-fn jobs_pid(dir: &Dir) -> u32 {
-    wait_until("jobs runs", || dir.lock_holder("zigsvc.pid").is_some());
-    dir.lock_holder("zigsvc.pid").unwrap()
-}
 
 /// The end of one start and the beginning of the next in one turn of the loop: that
 /// the old pipe had ended was taken for the end of the new one, so the service was
@@ -37,7 +21,7 @@ fn a_start_right_after_one_that_died_is_heard_when_it_is_ready() {
     if !runner().is_empty() {
         return;
     }
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let options = "check_interval = \"300ms\"\nstale_after = \"2s\"\ninterval = \"250ms\"\n";
     dir.write("zigsvc.conf", format!("supervise = []\n{options}"));
     symlink(env!("CARGO_BIN_EXE_zigsvc"), dir.path("program")).unwrap();
@@ -65,31 +49,31 @@ fn a_start_right_after_one_that_died_is_heard_when_it_is_ready() {
     wait_until("the child has ended", || process_state(pid) == Some('Z'));
     kill(supervisor, "CONT");
     wait_until("jobs is ready or given up", || {
-        let log = dir.read(SUPERVISOR_LOG);
+        let log = dir.read(LOG);
         log.contains("jobs: running (pid") || log.contains("not ready")
     });
-    assert!(!dir.read(SUPERVISOR_LOG).contains("not ready"), "{}", dir.read(SUPERVISOR_LOG));
+    assert!(!dir.read(LOG).contains("not ready"), "{}", dir.read(LOG));
 }
 
 /// An adopted service that hung could not be signalled once its PID file was
 /// removed, and was taken for one that cannot be killed: the board was reset.
 #[test]
 fn an_adopted_service_is_ended_though_its_pid_file_was_removed() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let pid = dir.start(&["interval=250ms"]);
     dir.start_service("supervisor", &[&QUICK[..], &["stop_timeout=1s"]].concat());
-    wait_for(&dir, &format!("runs already (pid {pid}), adopted"));
+    dir.wait_for(&format!("runs already (pid {pid}), adopted"));
     fs::remove_file(dir.path("zigsvc.pid")).unwrap();
     kill(pid, "STOP");
     wait_until("it has ended", || !alive(pid));
     wait_until("another one runs", || dir.lock_holder("zigsvc.pid").is_some());
-    assert!(!dir.read(SUPERVISOR_LOG).contains("not even by SIGKILL"));
+    assert!(!dir.read(LOG).contains("not even by SIGKILL"));
 }
 
 /// A mistake in the words of `restart` was told after the service had been stopped.
 #[test]
 fn a_restart_with_a_mistake_in_its_words_leaves_the_service_alone() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let pid = dir.start(&[]);
     for words in [&["restart", "--health", "/x", "jobs"][..], &["restart", "jobs", "--", "true"]] {
         dir.zigsvc(words).expect(2);
@@ -100,7 +84,7 @@ fn a_restart_with_a_mistake_in_its_words_leaves_the_service_alone() {
 /// More options than the supervisor could pass on ended it with an internal error.
 #[test]
 fn more_options_than_can_be_passed_on_are_refused() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let mut words = ["-d", dir.as_arg()].repeat(60);
     words.extend(["run", "supervisor"]);
     let ran = run(&words).expect(2);
@@ -110,12 +94,12 @@ fn more_options_than_can_be_passed_on_are_refused() {
 /// As many as there may be reach the service.
 #[test]
 fn the_most_options_that_there_can_be_are_passed_on() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let mut options = ["log_keep=2"; 46].to_vec();
     options.extend(QUICK.iter().take(1));
     options.push("log_time=unix");
     dir.start_service("supervisor", &options);
-    jobs_pid(&dir);
+    dir.jobs_after(0);
     wait_until("it has started", || dir.read("zigsvc.log").contains("daemon started"));
     assert!(!dir.read("zigsvc.log").contains('T'), "the last option holds for it too");
 }
@@ -124,7 +108,7 @@ fn the_most_options_that_there_can_be_are_passed_on() {
 /// those of a service manager took part of that.
 #[test]
 fn a_program_gets_the_whole_environment() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let mut command = dir.command();
     for number in 0..400 {
         command.env(format!("VARIABLE_{number}"), number.to_string());
@@ -133,87 +117,64 @@ fn a_program_gets_the_whole_environment() {
     let script = "env | grep -c ^VARIABLE_; env | grep -c -e NOTIFY -e WATCHDOG; echo told; exec sleep 100";
     command.args(["start", "supervisor", "--", "/bin/sh", "-c", script]);
     finish(command, None).expect(0);
-    wait_for(&dir, "sh| told\n");
-    let log = dir.read(SUPERVISOR_LOG);
+    wait_until("the program told it", || dir.read(LOG).contains("sh| told\n"));
+    let log = dir.read(LOG);
     assert!(log.contains("sh| 400\n") && log.contains("sh| 0\n"), "{log}");
 }
 
 /// What a service said at its start was repeated with `\x0a` at its end.
 #[test]
 fn what_a_service_says_at_its_start_is_repeated_as_a_line() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     fs::create_dir(dir.path("zigsvc.log")).unwrap();
     dir.start_service("supervisor", &[]);
-    wait_for(&dir, "jobs: the log cannot be written: ");
-    assert!(!dir.read(SUPERVISOR_LOG).contains("\\x0a"));
+    dir.wait_for("jobs: the log cannot be written: ");
+    assert!(!dir.read(LOG).contains("\\x0a"));
 }
 
 /// `stop` of a service that kept dying said that it was not running, and the
 /// supervisor started it again a little later.
 #[test]
 fn a_service_that_waits_for_its_restart_can_be_stopped() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     dir.start_service("supervisor", &["check_interval=1h"]);
     for end in 1..=3 {
         // (before that its PID file may not be filled)
-        wait_until("it is ready", || dir.read(SUPERVISOR_LOG).matches("jobs: running").count() == end);
-        kill(jobs_pid(&dir), "KILL");
-        wait_for(&dir, &format!("; restart {end} "));
+        wait_until("it is ready", || dir.read(LOG).matches("jobs: running").count() == end);
+        kill(dir.jobs_after(0), "KILL");
+        dir.wait_for(&format!("; restart {end} "));
     }
     dir.zigsvc(&["stop"]).expect(0);
-    wait_for(&dir, "jobs: was stopped on purpose");
+    dir.wait_for("jobs: was stopped on purpose");
     let pid = dir.start(&[]);
     assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid));
-}
-
-/// After a suspend of the machine, or of all processes, every heartbeat is old: with
-/// `failures` 1 the services were ended at once, though they were well.
-#[test]
-fn what_slept_as_long_as_the_supervisor_is_not_hung() {
-    let dir = Dir::new();
-    dir.start_service("supervisor", &[&QUICK[..], &["failures=1"]].concat());
-    let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
-    let pid = jobs_pid(&dir);
-    let last_beat = || fs::metadata(dir.path("zigsvc.health")).unwrap().modified().unwrap();
-    kill(supervisor, "STOP");
-    kill(pid, "STOP");
-    let slept = || last_beat().elapsed().unwrap_or_default().as_secs() >= 3;
-    wait_until("they slept for three seconds", slept);
-    kill(supervisor, "CONT");
-    wait_until("the supervisor goes on", || {
-        let beat = fs::metadata(dir.path("zigsvc-supervisor.health")).unwrap().modified().unwrap();
-        beat.elapsed().unwrap_or_default().as_secs() < 1
-    });
-    kill(pid, "CONT");
-    wait_until("jobs goes on", || last_beat().elapsed().unwrap_or_default().as_secs() < 1);
-    assert!(!dir.read(SUPERVISOR_LOG).contains("failed"), "{}", dir.read(SUPERVISOR_LOG));
 }
 
 /// A `check_interval` that a reload shortened held from the next look on only, which
 /// was as far away as the long one.
 #[test]
 fn a_shorter_check_interval_holds_at_once() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     dir.write("zigsvc.conf", "check_interval = \"1h\"\nstale_after = \"1s\"\n");
     dir.start_service("supervisor", &[]);
-    let pid = jobs_pid(&dir);
+    let pid = dir.jobs_after(0);
     dir.write("zigsvc.conf", "check_interval = \"300ms\"\nstale_after = \"1s\"\n");
     dir.zigsvc(&["reload", "supervisor"]).expect(0);
-    wait_for(&dir, "config: check_interval changed");
+    dir.wait_for("config: check_interval changed");
     kill(pid, "STOP");
-    wait_for(&dir, "check 1 of 3 failed");
+    dir.wait_for("check 1 of 3 failed");
 }
 
 /// At a shutdown everybody gets TERM at once: the end of the program and the stop of
 /// its supervisor in one turn started it once more.
 #[test]
 fn what_ends_together_with_the_supervisor_is_not_started_again() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let mut command = dir.command();
     command.args(["start", "supervisor", "--", "/bin/sh", "-c", "echo begun $$; exec sleep 100"]);
     finish(command, None).expect(0);
-    wait_for(&dir, "sh| begun");
-    let log = dir.read(SUPERVISOR_LOG);
+    dir.wait_for("sh| begun");
+    let log = dir.read(LOG);
     let program = log.split("sh| begun ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok()).unwrap();
     let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
     kill(supervisor, "STOP");
@@ -222,8 +183,8 @@ fn what_ends_together_with_the_supervisor_is_not_started_again() {
     wait_until("the program has ended", || process_state(program) == Some('Z'));
     kill(supervisor, "TERM");
     kill(supervisor, "CONT");
-    wait_for(&dir, "daemon stopped");
-    let log = dir.read(SUPERVISOR_LOG);
+    dir.wait_for("daemon stopped");
+    let log = dir.read(LOG);
     assert!(!log.contains("restart") || log.contains("after 0 restarts"), "{log}");
 }
 
@@ -234,9 +195,9 @@ fn a_supervisor_without_descriptors_ends_nobody_for_it() {
     if under_qemu() || !require_tool("prlimit") {
         return;
     }
-    let dir = Dir::new();
+    let dir = Supervised::new();
     dir.start_service("supervisor", &QUICK);
-    let pid = jobs_pid(&dir);
+    let pid = dir.jobs_after(0);
     let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap().to_string();
     let limit = |soft: &str| {
         let mut command = Command::new("prlimit");
@@ -246,11 +207,11 @@ fn a_supervisor_without_descriptors_ends_nobody_for_it() {
     limit("3");
     wait_for_beats(&dir, 8);
     assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid));
-    assert!(!dir.read(SUPERVISOR_LOG).contains("failed"), "{}", dir.read(SUPERVISOR_LOG));
+    assert!(!dir.read(LOG).contains("failed"), "{}", dir.read(LOG));
     // With descriptors it sees again what is wrong.
     limit("64");
     kill(pid, "STOP");
-    wait_for(&dir, "check 1 of 3 failed: heartbeat stale");
+    dir.wait_for("check 1 of 3 failed: heartbeat stale");
 }
 
 /// Stops the supervisor on a small disk when the test ends, however it does.
@@ -284,7 +245,7 @@ fn on_a_full_disk_nobody_is_ended_for_a_missing_heartbeat() {
     if under_qemu() || !has_namespaces() {
         return;
     }
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let disk = SmallDisk::new(&dir, "256k");
     let holder = disk.path(&dir, "").display().to_string().split('/').nth(2).unwrap().to_owned();
     let service = OnDisk { holder, folder: dir.path("disk").display().to_string() };
@@ -295,7 +256,7 @@ fn on_a_full_disk_nobody_is_ended_for_a_missing_heartbeat() {
     wait_until("jobs runs", || holder_of_lock().is_some());
     let pid = holder_of_lock().unwrap();
     let health = ["zigsvc.health", "zigsvc-supervisor.health"].map(|name| disk.path(&dir, name));
-    let logs = ["zigsvc.log", SUPERVISOR_LOG].map(|name| disk.path(&dir, name));
+    let logs = ["zigsvc.log", LOG].map(|name| disk.path(&dir, name));
     let says_so = |path| fs::read_to_string(path).unwrap().contains("the health file cannot be written");
     let is_empty = |path| fs::metadata(path).unwrap().len() == 0;
     let mut filler = fs::File::create(disk.path(&dir, "filler")).unwrap();
@@ -317,15 +278,15 @@ fn on_a_full_disk_nobody_is_ended_for_a_missing_heartbeat() {
 /// were killed at once.
 #[test]
 fn two_signals_at_once_are_one_stop() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     dir.start_service("supervisor", &[]);
-    jobs_pid(&dir);
+    dir.jobs_after(0);
     let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
     for signal in ["STOP", "TERM", "INT", "CONT"] {
         kill(supervisor, signal);
     }
-    wait_for(&dir, "daemon stopped");
-    assert!(!dir.read(SUPERVISOR_LOG).contains("SIGKILL"), "{}", dir.read(SUPERVISOR_LOG));
+    dir.wait_for("daemon stopped");
+    assert!(!dir.read(LOG).contains("SIGKILL"), "{}", dir.read(LOG));
     assert!(dir.read("zigsvc.log").contains("daemon stopped"));
 }
 
@@ -333,17 +294,17 @@ fn two_signals_at_once_are_one_stop() {
 /// supervisor, which ended the service again and again.
 #[test]
 fn a_health_file_that_moved_is_followed() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let options = "check_interval = \"300ms\"\nstale_after = \"1s\"\ninterval = \"250ms\"\n";
     dir.write("zigsvc.conf", options);
     dir.start_service("supervisor", &[]);
-    let pid = jobs_pid(&dir);
+    let pid = dir.jobs_after(0);
     dir.write("zigsvc.conf", format!("{options}health_file = \"{}\"\n", dir.path("alive").display()));
     dir.zigsvc(&["reload"]).expect(0);
-    wait_for(&dir, "heartbeat missing");
-    wait_for(&dir, "well again");
+    dir.wait_for("heartbeat missing");
+    dir.wait_for("well again");
     assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid));
     assert!(dir.path("zigsvc-supervisor.health").exists());
     kill(pid, "STOP");
-    wait_for(&dir, "heartbeat stale");
+    dir.wait_for("heartbeat stale");
 }

@@ -1,13 +1,10 @@
 //! `supervisor` and its services: who is started, adopted, told to end, killed
 //! and left alone.
 
-use crate::support::supervisor::{
-    BLIND, LOG, QUICK, Running, binary, count, jobs_after, kill_hard, parent_of, run_command, seq,
-    session_of, start, status, stays_silent, wait_for, wait_for_count,
-};
+use crate::support::supervisor::{BLIND, LOG, QUICK, Supervised, binary, parent_of, run_command, session_of};
 use crate::support::{
-    Dir, alive, finish, kill, lock_holder, proc_status, process_state, processed, under_qemu, wait_for_jobs,
-    wait_for_log, wait_until,
+    Running, alive, finish, kill, kill_hard, lock_holder, proc_status, process_state, processed, under_qemu,
+    wait_for_jobs, wait_for_log, wait_until,
 };
 use std::fs;
 use std::process::{Command, Stdio};
@@ -31,11 +28,8 @@ fn freeze(pid: u32) {
 
 #[test]
 fn it_is_ready_when_its_services_are_and_takes_them_with_it() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
-    let pid = start(&dir, QUICK);
+    let Some(dir) = Supervised::of_services() else { return };
+    let pid = dir.start_supervisor(QUICK);
     // Nothing is waited for: jobs must be there already.
     assert_eq!(dir.zigsvc(&["queue", "hello"]).expect(0).out, "1\n");
     let jobs = dir.lock_holder("zigsvc.pid").unwrap();
@@ -44,8 +38,8 @@ fn it_is_ready_when_its_services_are_and_takes_them_with_it() {
     assert!(dir.read("zigsvc.log").contains(&format!("daemon started, pid={jobs}\n")));
     wait_for_jobs(&dir, 1);
     assert!(!dir.read(LOG).contains("hello"), "it logs to its own file");
-    wait_for(&dir, &format!("] jobs: running (pid {jobs})"));
-    let line = status(&dir, pid);
+    dir.wait_for(&format!("] jobs: running (pid {jobs})"));
+    let line = dir.status(pid);
     assert!(line.contains(&format!("status: pid={pid} state=running uptime=")), "{line}");
     assert!(
         line.ends_with(&format!(" restarts=0 reloads=0 reload_errors=0 jobs=running:{jobs} degraded=none")),
@@ -68,20 +62,17 @@ fn it_is_ready_when_its_services_are_and_takes_them_with_it() {
     let place = |text: &str| log.find(text).unwrap_or_else(|| panic!("{text}"));
     assert!(place("SIGTERM received, stopping") < place("daemon stopped, after 0 restarts"));
     assert!(dir.read("zigsvc.log").contains("daemon stopped"), "jobs was told, not killed");
-    assert_eq!(count(&dir, "SIGKILL"), 0);
+    assert_eq!(dir.count("SIGKILL"), 0);
 }
 
 #[test]
 fn what_runs_already_is_adopted_and_its_death_seen_at_once() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     let first = dir.start(BLIND);
-    let supervisor = start(&dir, BLIND);
-    wait_for(&dir, &format!("jobs: runs already (pid {first}), adopted"));
+    let supervisor = dir.start_supervisor(BLIND);
+    dir.wait_for(&format!("jobs: runs already (pid {first}), adopted"));
     assert_eq!(dir.lock_holder("zigsvc.pid"), Some(first));
-    assert_eq!(count(&dir, "[ERROR]"), 0, "no second one was tried");
+    assert_eq!(dir.count("[ERROR]"), 0, "no second one was tried");
     // A second supervisor touches nothing.
     let before = (dir.read(LOG), dir.read("zigsvc-supervisor.pid"));
     for command in ["start", "run"] {
@@ -92,41 +83,38 @@ fn what_runs_already_is_adopted_and_its_death_seen_at_once() {
     // It does not look for an hour, and sees it all the same.
     dir.zigsvc(&["queue", "kept"]).expect(0);
     kill_hard(first);
-    let second = jobs_after(&dir, first);
-    wait_for(&dir, "[WARN] jobs: died; restart 1 now");
+    let second = dir.jobs_after(first);
+    dir.wait_for("[WARN] jobs: died; restart 1 now");
     assert_eq!(parent_of(second), Some(supervisor));
     wait_for_jobs(&dir, 1);
     // QUIT leaves it, and the next one adopts it.
     kill(supervisor, "QUIT");
     wait_until("it is gone", || !alive(supervisor));
-    assert_eq!(count(&dir, "SIGQUIT received, stopping; what is supervised is left running"), 1);
+    assert_eq!(dir.count("SIGQUIT received, stopping; what is supervised is left running"), 1);
     assert!(!dir.path("zigsvc-supervisor.pid").exists());
     assert_eq!(dir.lock_holder("zigsvc.pid"), Some(second));
-    let next = start(&dir, BLIND);
-    wait_for(&dir, &format!("jobs: runs already (pid {second}), adopted"));
+    let next = dir.start_supervisor(BLIND);
+    dir.wait_for(&format!("jobs: runs already (pid {second}), adopted"));
     // So does one after a kill.
     kill_hard(next);
     assert_eq!(dir.lock_holder("zigsvc.pid"), Some(second));
     dir.zigsvc(&["status", "supervisor"]).expect(1);
-    let last = start(&dir, BLIND);
-    wait_for_count(&dir, &format!("jobs: runs already (pid {second}), adopted"), 2);
+    let last = dir.start_supervisor(BLIND);
+    dir.wait_for_count(&format!("jobs: runs already (pid {second}), adopted"), 2);
     kill_hard(second);
-    let third = jobs_after(&dir, second);
+    let third = dir.jobs_after(second);
     assert_eq!(parent_of(third), Some(last));
     // TERM ends an adopted one too.
     kill_hard(last);
-    let end = start(&dir, BLIND);
-    wait_for(&dir, &format!("jobs: runs already (pid {third}), adopted"));
+    let end = dir.start_supervisor(BLIND);
+    dir.wait_for(&format!("jobs: runs already (pid {third}), adopted"));
     dir.zigsvc(&["stop", "supervisor"]).expect(0);
     assert!(!alive(end) && !alive(third));
 }
 
 #[test]
 fn relative_paths_mean_the_folder_of_the_caller_after_a_restart_too() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     fs::create_dir(dir.path("d")).unwrap();
     dir.write("own.conf", "check_interval = \"1h\"\ninterval = \"100ms\"\n");
     let mut command = crate::support::zigsvc();
@@ -159,10 +147,7 @@ fn relative_paths_mean_the_folder_of_the_caller_after_a_restart_too() {
 
 #[test]
 fn a_restart_executes_the_file_that_is_there_then_or_itself() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     let own = dir.copy_program(binary(), "zigsvc");
     let mut command = Command::new(&own);
     command.arg("-d").arg(dir.path("")).env_clear().env("PATH", "/usr/bin:/bin");
@@ -179,17 +164,17 @@ fn a_restart_executes_the_file_that_is_there_then_or_itself() {
     );
     fs::rename(dir.path("new"), &own).unwrap();
     kill_hard(first);
-    let second = jobs_after(&dir, first);
-    wait_for(&dir, &format!("] jobs| a new version: -d {} -o log_max=0 ", dir.as_arg()));
-    wait_for(&dir, &format!("jobs: running (pid {second})"));
+    let second = dir.jobs_after(first);
+    dir.wait_for(&format!("] jobs| a new version: -d {} -o log_max=0 ", dir.as_arg()));
+    dir.wait_for(&format!("jobs: running (pid {second})"));
     if !crate::support::require(!under_qemu(), "/proc/self/exe is QEMU, which it cannot execute as us") {
         return;
     }
     // Deleted.
     fs::remove_file(&own).unwrap();
     kill_hard(second);
-    let third = jobs_after(&dir, second);
-    wait_for(&dir, &format!("jobs: running (pid {third})"));
+    let third = dir.jobs_after(second);
+    dir.wait_for(&format!("jobs: running (pid {third})"));
     dir.zigsvc(&["status"]).expect(0);
 }
 
@@ -197,71 +182,62 @@ fn a_restart_executes_the_file_that_is_there_then_or_itself() {
 
 #[test]
 fn one_that_is_killed_again_and_again_is_restarted_more_and_more_slowly() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
-    let supervisor = start(&dir, BLIND);
+    let Some(dir) = Supervised::of_services() else { return };
+    let supervisor = dir.start_supervisor(BLIND);
     let mut jobs = 0;
     for (index, when) in ["now", "in 1 s", "in 2 s"].iter().enumerate() {
-        jobs = jobs_after(&dir, jobs);
-        wait_for(&dir, &format!("jobs: running (pid {jobs})"));
+        jobs = dir.jobs_after(jobs);
+        dir.wait_for(&format!("jobs: running (pid {jobs})"));
         dir.zigsvc(&["queue", &format!("job-{index}")]).expect(0);
         kill(jobs, "KILL");
-        wait_for(&dir, &format!("; restart {} {when}", index + 1));
+        dir.wait_for(&format!("; restart {} {when}", index + 1));
         let waiting = if index == 0 { "restarts=1 " } else { " jobs=waiting:0 " };
-        let line = status(&dir, supervisor);
+        let line = dir.status(supervisor);
         assert!(line.contains(waiting), "{line}");
     }
-    let last = jobs_after(&dir, jobs);
-    assert_eq!(count(&dir, "] jobs: killed by signal 9 after "), 3);
+    let last = dir.jobs_after(jobs);
+    assert_eq!(dir.count("] jobs: killed by signal 9 after "), 3);
     wait_until("no job was lost", || {
         let done = processed(&dir);
         (0..3).all(|index| done.contains(&format!("job-{index}")))
     });
-    wait_for(&dir, &format!("jobs: running (pid {last})"));
-    let line = status(&dir, supervisor);
+    dir.wait_for(&format!("jobs: running (pid {last})"));
+    let line = dir.status(supervisor);
     assert!(line.contains(" restarts=3 ") && line.contains(&format!(" jobs=running:{last} ")), "{line}");
     assert!(dir.read("zigsvc.log").contains("daemon started"));
 }
 
 #[test]
 fn one_that_cannot_start_says_why_and_comes_back_when_it_can() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
-    let supervisor = start(&dir, BLIND);
+    let Some(dir) = Supervised::of_services() else { return };
+    let supervisor = dir.start_supervisor(BLIND);
     let first = dir.lock_holder("zigsvc.pid").unwrap();
     dir.write("zigsvc.conf", "workers = 9\n");
     kill(first, "KILL");
-    wait_for_count(&dir, "] jobs: ended with exit status 6 after ", 2);
-    wait_for(&dir, "] jobs| zigsvc: ");
-    wait_for(&dir, "zigsvc.conf:1: ");
-    wait_for(&dir, "; restart 1 now");
-    wait_for(&dir, "; restart 2 in 1 s");
+    dir.wait_for_count("] jobs: ended with exit status 6 after ", 2);
+    dir.wait_for("] jobs| zigsvc: ");
+    dir.wait_for("zigsvc.conf:1: ");
+    dir.wait_for("; restart 1 now");
+    dir.wait_for("; restart 2 in 1 s");
     // What is mended meanwhile is found by the next attempt, and told as ready.
     dir.write("zigsvc.conf", "workers = 2\n");
-    let second = jobs_after(&dir, first);
-    wait_for(&dir, &format!("jobs: running (pid {second})"));
+    let second = dir.jobs_after(first);
+    dir.wait_for(&format!("jobs: running (pid {second})"));
     // One whose start fails later says so through the supervisor.
     fs::rename(dir.path("spool"), dir.path("away")).unwrap();
     dir.write("spool", "not a folder\n");
     kill(second, "KILL");
-    wait_for(&dir, "[ERROR] jobs: ");
+    dir.wait_for("[ERROR] jobs: ");
     fs::remove_file(dir.path("spool")).unwrap();
-    let third = jobs_after(&dir, second);
-    wait_for(&dir, &format!("jobs: running (pid {third})"));
-    let line = status(&dir, supervisor);
+    let third = dir.jobs_after(second);
+    dir.wait_for(&format!("jobs: running (pid {third})"));
+    let line = dir.status(supervisor);
     assert!(line.contains(&format!(" jobs=running:{third} ")), "{line}");
 }
 
 #[test]
 fn a_restart_in_the_moment_of_a_failed_start_is_seen_to_be_ready() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     let own = dir.copy_program(binary(), "zigsvc");
     dir.write("zigsvc.conf", "supervise = []\n");
     let mut command = Command::new(&own);
@@ -293,17 +269,14 @@ fn a_restart_in_the_moment_of_a_failed_start_is_seen_to_be_ready() {
     dir.write("go", "");
     wait_until("it has ended", || !alive(child));
     kill(supervisor, "CONT");
-    wait_for(&dir, "jobs: ended with exit status 3 after ");
-    let jobs = jobs_after(&dir, 0);
-    wait_for(&dir, &format!("jobs: running (pid {jobs})"));
+    dir.wait_for("jobs: ended with exit status 3 after ");
+    let jobs = dir.jobs_after(0);
+    dir.wait_for(&format!("jobs: running (pid {jobs})"));
 }
 
 #[test]
 fn the_first_start_tells_the_caller_what_went_wrong_and_is_not_given_up() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     dir.write("spool", "not a folder\n");
     let mut command = dir.command();
     for option in BLIND {
@@ -314,95 +287,86 @@ fn the_first_start_tells_the_caller_what_went_wrong_and_is_not_given_up() {
     assert!(ran.err.contains("zigsvc: jobs: "), "{ran:?}");
     assert!(ran.err.contains("spool"), "{ran:?}");
     fs::remove_file(dir.path("spool")).unwrap();
-    let jobs = jobs_after(&dir, 0);
-    wait_for(&dir, &format!("jobs: running (pid {jobs})"));
+    let jobs = dir.jobs_after(0);
+    dir.wait_for(&format!("jobs: running (pid {jobs})"));
 }
 
 // ----- health --------------------------------------------------------------------
 
 #[test]
 fn one_that_hangs_is_told_to_end_at_the_third_look_and_one_that_recovers_is_not() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     let stale = if under_qemu() { "stale_after=4s" } else { "stale_after=1500ms" };
     let options = options(QUICK, &[stale, "check_interval=500ms"]);
-    start(&dir, &options);
+    dir.start_supervisor(&options);
     let first = dir.lock_holder("zigsvc.pid").unwrap();
     freeze(first);
-    wait_for(&dir, "[WARN] jobs: check 1 of 3 failed: heartbeat stale, ");
+    dir.wait_for("[WARN] jobs: check 1 of 3 failed: heartbeat stale, ");
     kill(first, "CONT");
-    wait_for(&dir, &format!("[INFO] jobs: well again (pid {first}), heartbeat fresh"));
+    dir.wait_for(&format!("[INFO] jobs: well again (pid {first}), heartbeat fresh"));
     // The count begins anew: again a first one.
     freeze(first);
-    wait_for_count(&dir, "jobs: check 1 of 3 failed: ", 2);
-    wait_for(&dir, "[ERROR] jobs: check 3 of 3 failed: heartbeat stale, ");
-    wait_for(&dir, &format!(" ms old; restarting it: SIGTERM to pid {first}"));
-    let second = jobs_after(&dir, first);
+    dir.wait_for_count("jobs: check 1 of 3 failed: ", 2);
+    dir.wait_for("[ERROR] jobs: check 3 of 3 failed: heartbeat stale, ");
+    dir.wait_for(&format!(" ms old; restarting it: SIGTERM to pid {first}"));
+    let second = dir.jobs_after(first);
     // It went on to end as it should, since CONT follows TERM.
-    wait_for(&dir, "jobs: ended with exit status 0 after ");
-    wait_for(&dir, "; restart 1 now");
-    wait_for(&dir, &format!("jobs: running (pid {second})"));
+    dir.wait_for("jobs: ended with exit status 0 after ");
+    dir.wait_for("; restart 1 now");
+    dir.wait_for(&format!("jobs: running (pid {second})"));
     wait_for_log(&dir, "SIGTERM received, stopping");
-    assert_eq!(count(&dir, "SIGKILL"), 0);
-    stays_silent(&dir, "check ");
+    assert_eq!(dir.count("SIGKILL"), 0);
+    dir.stays_silent("check ");
 }
 
 #[test]
 fn an_end_that_was_ordered_is_not_told_as_a_death() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     let first = dir.start(QUICK);
-    start(&dir, &options(QUICK, &["failures=1"]));
-    wait_for(&dir, &format!("jobs: runs already (pid {first}), adopted"));
+    dir.start_supervisor(&options(QUICK, &["failures=1"]));
+    dir.wait_for(&format!("jobs: runs already (pid {first}), adopted"));
     let ordered = ", ordered by this supervisor; restart ";
     // One that was adopted, of whose end nothing is known, and then a child.
     freeze(first);
     dir.write("zigsvc.health", "");
-    let second = jobs_after(&dir, first);
-    wait_for(&dir, &format!("jobs: running (pid {second})"));
-    wait_for(&dir, "[WARN] jobs: ended, ordered by this supervisor; restart 1 now");
-    assert_eq!(count(&dir, ordered), 1, "{}", dir.read(LOG));
+    let second = dir.jobs_after(first);
+    dir.wait_for(&format!("jobs: running (pid {second})"));
+    dir.wait_for("[WARN] jobs: ended, ordered by this supervisor; restart 1 now");
+    assert_eq!(dir.count(ordered), 1, "{}", dir.read(LOG));
     freeze(second);
     dir.write("zigsvc.health", "");
-    let third = jobs_after(&dir, second);
-    wait_for(&dir, &format!("jobs: running (pid {third})"));
-    wait_for(&dir, "[WARN] jobs: ended with exit status 0 after ");
-    assert_eq!(count(&dir, ordered), 2, "{}", dir.read(LOG));
-    assert_eq!(count(&dir, "died"), 0, "{}", dir.read(LOG));
+    let third = dir.jobs_after(second);
+    dir.wait_for(&format!("jobs: running (pid {third})"));
+    dir.wait_for("[WARN] jobs: ended with exit status 0 after ");
+    assert_eq!(dir.count(ordered), 2, "{}", dir.read(LOG));
+    assert_eq!(dir.count("died"), 0, "{}", dir.read(LOG));
     // One that ends by itself, or that somebody else ends, is none of these.
     kill_hard(third);
-    let fourth = jobs_after(&dir, third);
-    wait_for(&dir, &format!("jobs: running (pid {fourth})"));
-    wait_for(&dir, "[WARN] jobs: killed by signal 9 after ");
-    assert_eq!(count(&dir, ordered), 2, "{}", dir.read(LOG));
+    let fourth = dir.jobs_after(third);
+    dir.wait_for(&format!("jobs: running (pid {fourth})"));
+    dir.wait_for("[WARN] jobs: killed by signal 9 after ");
+    assert_eq!(dir.count(ordered), 2, "{}", dir.read(LOG));
 }
 
 #[test]
 fn one_that_does_not_end_is_killed_after_stop_timeout() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     // jobs would wait for its job for a minute, the supervisor soon does not.
     dir.write("zigsvc.conf", "stop_timeout = \"60s\"\nhandler = \"shell\"\n");
-    let supervisor = start(&dir, QUICK);
+    let supervisor = dir.start_supervisor(QUICK);
     let first = dir.lock_holder("zigsvc.pid").unwrap();
     dir.append("queue", STUBBORN);
     wait_for_log(&dir, ": deaf\n");
     dir.write("zigsvc.conf", "stop_timeout = \"300ms\"\nhandler = \"shell\"\n");
     kill(supervisor, "HUP");
-    wait_for(&dir, "config: stop_timeout changed from \"1m\" to \"300ms\"");
+    dir.wait_for("config: stop_timeout changed from \"1m\" to \"300ms\"");
     freeze(first);
     // A file that is no heartbeat is bad at once.
     dir.write("zigsvc.health", "");
-    wait_for(&dir, &format!("restarting it: SIGTERM to pid {first}"));
-    wait_for(&dir, &format!("[ERROR] jobs: has not ended: SIGKILL to pid {first}"));
-    wait_for(&dir, "jobs: killed by signal 9 after ");
-    let second = jobs_after(&dir, first);
+    dir.wait_for(&format!("restarting it: SIGTERM to pid {first}"));
+    dir.wait_for(&format!("[ERROR] jobs: has not ended: SIGKILL to pid {first}"));
+    dir.wait_for("jobs: killed by signal 9 after ");
+    let second = dir.jobs_after(first);
     // The job was not lost, and its first process is gone.
     wait_until("it runs again", || {
         crate::support::log_lines_matching(&dir.read("zigsvc.log"), " job 1: deaf") == 2
@@ -410,40 +374,37 @@ fn one_that_does_not_end_is_killed_after_stop_timeout() {
     // Dying while it is told to end is a death as any other.
     dir.write("zigsvc.conf", "stop_timeout = \"60s\"\nhandler = \"shell\"\n");
     kill(supervisor, "HUP");
-    wait_for(&dir, "config: stop_timeout changed from \"300ms\" to \"1m\"");
+    dir.wait_for("config: stop_timeout changed from \"300ms\" to \"1m\"");
     kill(second, "HUP");
     wait_for_log(&dir, "config: stop_timeout changed");
     freeze(second);
     dir.write("zigsvc.health", "");
-    wait_for(&dir, &format!("restarting it: SIGTERM to pid {second}"));
+    dir.wait_for(&format!("restarting it: SIGTERM to pid {second}"));
     kill(second, "KILL");
-    let third = jobs_after(&dir, second);
-    wait_for(&dir, &format!("jobs: running (pid {third})"));
+    let third = dir.jobs_after(second);
+    dir.wait_for(&format!("jobs: running (pid {third})"));
     // A second TERM has no patience.
     wait_until("it runs again", || {
         crate::support::log_lines_matching(&dir.read("zigsvc.log"), " job 1: deaf") == 3
     });
     kill(supervisor, "TERM");
-    wait_for(&dir, "SIGTERM received, stopping");
-    let before = seq(&dir, "zigsvc-supervisor.health");
-    wait_until("it waits", || seq(&dir, "zigsvc-supervisor.health") >= before + 2);
+    dir.wait_for("SIGTERM received, stopping");
+    let before = dir.beats();
+    wait_until("it waits", || dir.beats() >= before + 2);
     assert!(alive(third));
-    let line = status(&dir, supervisor);
+    let line = dir.status(supervisor);
     assert!(line.contains("state=stopping") && line.contains(&format!("jobs=ending:{third} ")), "{line}");
     kill(supervisor, "TERM");
     wait_until("all are gone", || !alive(supervisor) && !alive(third));
-    wait_for(&dir, &format!("jobs: has not ended: SIGKILL to pid {third}"));
-    assert_eq!(count(&dir, "SIGTERM received, stopping"), 1);
+    dir.wait_for(&format!("jobs: has not ended: SIGKILL to pid {third}"));
+    assert_eq!(dir.count("SIGTERM received, stopping"), 1);
 }
 
 #[test]
 fn whatever_is_wrong_with_the_health_file_is_named_and_mended() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     let sleeper = Running::sleeper();
-    let supervisor = start(&dir, &options(QUICK, &["failures=2"]));
+    let supervisor = dir.start_supervisor(&options(QUICK, &["failures=2"]));
     let mut jobs = dir.lock_holder("zigsvc.pid").unwrap();
     let file = dir.path("zigsvc.health");
     type Spoil = fn(&str, u32) -> Option<String>;
@@ -466,7 +427,7 @@ fn whatever_is_wrong_with_the_health_file_is_named_and_mended() {
     for (index, (what, spoil)) in cases.iter().enumerate() {
         freeze(jobs);
         let named = |number: u32| format!("jobs: check {number} of 2 failed: {what}");
-        let before = (count(&dir, &named(1)), count(&dir, &named(2)));
+        let before = (dir.count(&named(1)), dir.count(&named(2)));
         let text = dir.read("zigsvc.health");
         match spoil(&text, sleeper.pid()) {
             None => fs::remove_file(&file).unwrap(),
@@ -475,11 +436,11 @@ fn whatever_is_wrong_with_the_health_file_is_named_and_mended() {
                 fs::rename(dir.path("spoilt"), &file).unwrap();
             }
         }
-        wait_for_count(&dir, &named(1), before.0 + 1);
-        wait_for_count(&dir, &named(2), before.1 + 1);
-        let next = jobs_after(&dir, jobs);
-        wait_for(&dir, &format!("jobs: running (pid {next})"));
-        wait_for(&dir, &format!("; restart {} ", index + 1));
+        dir.wait_for_count(&named(1), before.0 + 1);
+        dir.wait_for_count(&named(2), before.1 + 1);
+        let next = dir.jobs_after(jobs);
+        dir.wait_for(&format!("jobs: running (pid {next})"));
+        dir.wait_for(&format!("; restart {} ", index + 1));
         assert!(!alive(jobs));
         jobs = next;
     }
@@ -487,28 +448,25 @@ fn whatever_is_wrong_with_the_health_file_is_named_and_mended() {
     freeze(jobs);
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    wait_for_count(&dir, "jobs: check 2 of 2 failed: heartbeat unreadable", 4);
+    dir.wait_for_count("jobs: check 2 of 2 failed: heartbeat unreadable", 4);
     fs::remove_dir(&file).unwrap();
     wait_until("a heartbeat comes", || {
         let holder = dir.lock_holder("zigsvc.pid");
         holder.is_some_and(|pid| dir.read("zigsvc.health").contains(&format!(" pid={pid} ")))
     });
-    stays_silent(&dir, "check ");
+    dir.stays_silent("check ");
     assert!(alive(sleeper.pid()));
-    let line = status(&dir, supervisor);
+    let line = dir.status(supervisor);
     assert!(line.contains(" jobs=running:"), "{line}");
 }
 
 #[test]
 fn a_crash_loop_keeps_the_log_within_its_bounds() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     // Where no heartbeat can be written, each life ends at the first look.
     let nowhere = format!("health_file={}/no/health", dir.as_arg());
     let more = ["failures=1", "log_max=1500", "log_keep=2", nowhere.as_str()];
-    let supervisor = start(&dir, &options(QUICK, &more));
+    let supervisor = dir.start_supervisor(&options(QUICK, &more));
     let restarts = |line: &str| -> u32 {
         line.split_once(" restarts=").unwrap().1.split(' ').next().unwrap().parse().unwrap()
     };
@@ -537,9 +495,9 @@ fn a_pid_file_that_names_another_process_gets_it_no_signal() {
     }
     let mut sleeper = Running::sleeper();
     let other = format!("{}\n", sleeper.pid());
-    let dir = Dir::new();
+    let dir = Supervised::new();
     dir.write("zigsvc.pid", &other);
-    let supervisor = start(&dir, &options(QUICK, &["failures=1"]));
+    let supervisor = dir.start_supervisor(&options(QUICK, &["failures=1"]));
     let first = dir.lock_holder("zigsvc.pid").unwrap();
     assert_eq!(parent_of(first), Some(supervisor), "it is started, not adopted");
     // Our child, then one that was adopted: each is told to end, and the other
@@ -547,24 +505,24 @@ fn a_pid_file_that_names_another_process_gets_it_no_signal() {
     dir.write("zigsvc.pid", &other);
     freeze(first);
     dir.write("zigsvc.health", "");
-    let second = jobs_after(&dir, first);
-    wait_for(&dir, &format!("jobs: running (pid {second})"));
+    let second = dir.jobs_after(first);
+    dir.wait_for(&format!("jobs: running (pid {second})"));
     kill_hard(supervisor);
     dir.write("zigsvc.pid", &other);
-    let next = start(&dir, &options(QUICK, &["failures=1"]));
-    wait_for(&dir, &format!("jobs: runs already (pid {second}), adopted"));
+    let next = dir.start_supervisor(&options(QUICK, &["failures=1"]));
+    dir.wait_for(&format!("jobs: runs already (pid {second}), adopted"));
     freeze(second);
     dir.write("zigsvc.health", "");
-    wait_for(&dir, &format!("restarting it: SIGTERM to pid {second}"));
-    let third = jobs_after(&dir, second);
-    wait_for(&dir, &format!("jobs: running (pid {third})"));
+    dir.wait_for(&format!("restarting it: SIGTERM to pid {second}"));
+    let third = dir.jobs_after(second);
+    dir.wait_for(&format!("jobs: running (pid {third})"));
     assert!(!alive(second));
     // Without its PID file nobody else knows it, but it is looked after.
     fs::remove_file(dir.path("zigsvc.pid")).unwrap();
     freeze(third);
     dir.write("zigsvc.health", "");
-    let fourth = jobs_after(&dir, third);
-    wait_for(&dir, &format!("jobs: running (pid {fourth})"));
+    let fourth = dir.jobs_after(third);
+    dir.wait_for(&format!("jobs: running (pid {fourth})"));
     dir.write("zigsvc.pid", &other);
     kill(next, "TERM");
     wait_until("all are gone", || !alive(next) && !alive(fourth));
@@ -573,43 +531,40 @@ fn a_pid_file_that_names_another_process_gets_it_no_signal() {
 
 #[test]
 fn what_is_stopped_on_purpose_stays_so_until_it_is_started() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     dir.write("zigsvc.conf", "stop_timeout = \"60s\"\nhandler = \"shell\"\n");
-    let supervisor = start(&dir, QUICK);
+    let supervisor = dir.start_supervisor(QUICK);
     let stopped = "[INFO] jobs: was stopped on purpose, and stays so until it is started";
     for (number, command) in [&["stop"][..], &["drain", "--wait"]].iter().enumerate() {
         dir.zigsvc(command).expect(0);
-        wait_for_count(&dir, stopped, number + 1);
-        stays_silent(&dir, "jobs: ");
+        dir.wait_for_count(stopped, number + 1);
+        dir.stays_silent("jobs: ");
         assert_eq!(dir.lock_holder("zigsvc.pid"), None);
-        let line = status(&dir, supervisor);
+        let line = dir.status(supervisor);
         assert!(
             line.ends_with(" restarts=0 reloads=0 reload_errors=0 jobs=stopped:0 degraded=none"),
             "{line}"
         );
         let jobs = dir.start(QUICK);
-        wait_for(&dir, &format!("jobs: runs already (pid {jobs}), adopted"));
+        dir.wait_for(&format!("jobs: runs already (pid {jobs}), adopted"));
     }
     // One that was started by hand and died before it was looked at, died.
     dir.zigsvc(&["stop"]).expect(0);
-    wait_for_count(&dir, stopped, 3);
+    dir.wait_for_count(stopped, 3);
     freeze(supervisor);
     let killed = dir.start(QUICK);
     kill_hard(killed);
     kill(supervisor, "CONT");
     // (under QEMU its lock outlives it for a moment)
-    let jobs = jobs_after(&dir, killed);
-    wait_for(&dir, &format!("jobs: running (pid {jobs})"));
+    let jobs = dir.jobs_after(killed);
+    dir.wait_for(&format!("jobs: running (pid {jobs})"));
     // A stop that has to kill is a stop.
     dir.append("queue", STUBBORN);
     wait_for_log(&dir, ": deaf\n");
     let ran = dir.zigsvc(&["-o", "stop_timeout=1ms", "stop"]).expect(0);
     assert_eq!(ran.out, "zigsvc: jobs killed\n");
-    wait_for_count(&dir, stopped, 4);
-    stays_silent(&dir, "jobs: ");
+    dir.wait_for_count(stopped, 4);
+    dir.stays_silent("jobs: ");
     assert_eq!(dir.lock_holder("zigsvc.pid"), None);
 }
 
@@ -617,28 +572,25 @@ fn what_is_stopped_on_purpose_stays_so_until_it_is_started() {
 
 #[test]
 fn hup_takes_a_new_configuration_whole_or_not_at_all() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     let config = |text: &str| dir.write("zigsvc.conf", format!("interval = \"100ms\"\nlog_max = 0\n{text}"));
     config("supervise = []\ncheck_interval = \"1h\"\n");
-    let supervisor = start(&dir, &[]);
+    let supervisor = dir.start_supervisor(&[]);
     assert_eq!(dir.lock_holder("zigsvc.pid"), None);
-    let line = status(&dir, supervisor);
+    let line = dir.status(supervisor);
     assert!(line.ends_with(" restarts=0 reloads=0 reload_errors=0 degraded=none"), "{line}");
     let reload = |text: &str, said: &str| {
-        let before = count(&dir, said);
+        let before = dir.count(said);
         config(text);
         kill(supervisor, "HUP");
-        wait_for_count(&dir, said, before + 1);
+        dir.wait_for_count(said, before + 1);
     };
     reload(
         "supervise = [\"jobs\"]\ncheck_interval = \"1h\"\n",
         "config: supervise changed from [] to [\"jobs\"]",
     );
-    let jobs = jobs_after(&dir, 0);
-    wait_for(&dir, &format!("jobs: running (pid {jobs})"));
+    let jobs = dir.jobs_after(0);
+    dir.wait_for(&format!("jobs: running (pid {jobs})"));
     // A new interval holds at once, not when the old one is over.
     freeze(jobs);
     dir.write("zigsvc.health", "");
@@ -646,19 +598,19 @@ fn hup_takes_a_new_configuration_whole_or_not_at_all() {
         "check_interval = \"100ms\"\nfailures = 100\nstale_after = \"1h\"\n",
         "config: failures changed from 3 to 100",
     );
-    wait_for(&dir, "jobs: check 1 of 100 failed: ");
+    dir.wait_for("jobs: check 1 of 100 failed: ");
     // A bad one changes nothing.
     reload("failures = 0\n", "[ERROR] config not reloaded, the old one stays: ");
-    stays_silent(&dir, "check ");
-    let line = status(&dir, supervisor);
+    dir.stays_silent("check ");
+    let line = dir.status(supervisor);
     assert!(line.contains(" reloads=2 reload_errors=1 "), "{line}");
     reload(
         "check_interval = \"100ms\"\nfailures = 2\nstale_after = \"1h\"\n",
         "config: failures changed from 100 to 2",
     );
-    wait_for(&dir, "jobs: check 2 of 2 failed: ");
-    let next = jobs_after(&dir, jobs);
-    wait_for(&dir, &format!("jobs: running (pid {next})"));
+    dir.wait_for("jobs: check 2 of 2 failed: ");
+    let next = dir.jobs_after(jobs);
+    dir.wait_for(&format!("jobs: running (pid {next})"));
     // No longer its own: left as it is, dead or alive.
     reload(
         "supervise = []\ncheck_interval = \"100ms\"\n",
@@ -668,14 +620,14 @@ fn hup_takes_a_new_configuration_whole_or_not_at_all() {
     // And taken back.
     reload("check_interval = \"100ms\"\n", &format!("jobs: runs already (pid {next}), adopted"));
     kill_hard(next);
-    let last = jobs_after(&dir, next);
-    wait_for(&dir, &format!("jobs: running (pid {last})"));
+    let last = dir.jobs_after(next);
+    dir.wait_for(&format!("jobs: running (pid {last})"));
     // USR1 rotates, a small log_max does by itself.
     kill(supervisor, "USR1");
     wait_until("it has rotated", || dir.path(&format!("{LOG}.1")).exists());
     dir.write("zigsvc.conf", "interval = \"100ms\"\nlog_max = 300\n");
     kill(supervisor, "HUP");
-    wait_for(&dir, "config: log_max changed from \"0\" to \"300\"");
+    dir.wait_for("config: log_max changed from \"0\" to \"300\"");
     wait_until("the log is short", || {
         kill(supervisor, "USR2");
         let size = fs::metadata(dir.path(LOG)).map_or(0, |meta| meta.len());
@@ -685,14 +637,11 @@ fn hup_takes_a_new_configuration_whole_or_not_at_all() {
 
 #[test]
 fn the_commands_for_services_are_for_it_too() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
-    let before = start(&dir, BLIND);
+    let Some(dir) = Supervised::of_services() else { return };
+    let before = dir.start_supervisor(BLIND);
     let jobs = dir.lock_holder("zigsvc.pid").unwrap();
     dir.zigsvc(&["reload", "supervisor"]).expect(0);
-    wait_for(&dir, "SIGHUP received, reloading config");
+    dir.wait_for("SIGHUP received, reloading config");
     dir.zigsvc(&["rotate", "supervisor"]).expect(0);
     wait_until("it has rotated", || dir.path(&format!("{LOG}.1")).exists());
     dir.zigsvc(&["restart", "supervisor"]).expect(0);
@@ -708,10 +657,7 @@ fn the_commands_for_services_are_for_it_too() {
 
 #[test]
 fn in_the_foreground_it_logs_to_stderr_and_its_services_to_their_files() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     let mut command = run_command(&dir, &options(BLIND, &["log_time=none"]), &[]);
     command.stderr(fs::File::create(dir.path("stderr")).unwrap());
     let mut running = Running::new(command);
@@ -731,7 +677,7 @@ fn in_the_foreground_it_logs_to_stderr_and_its_services_to_their_files() {
 
 #[test]
 fn what_the_command_line_must_not_say() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     for (words, what) in [
         (&["run", "--", "x"][..], "only `supervisor` runs a program"),
         (&["run", "jobs", "--", "x"], "only `supervisor` runs a program"),
@@ -757,10 +703,7 @@ fn what_the_command_line_must_not_say() {
 
 #[test]
 fn any_number_of_options_reaches_its_services() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     let mut command = crate::support::zigsvc();
     for _ in 0..70 {
         command.arg("-d").arg(dir.path(""));
@@ -787,16 +730,16 @@ fn it_wakes_for_its_heartbeat_and_its_looks_only() {
     {
         return;
     }
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let _measuring = crate::support::measuring();
-    let pid = start(&dir, &["interval=300ms", "check_interval=600ms"]);
+    let pid = dir.start_supervisor(&["interval=300ms", "check_interval=600ms"]);
     let mut strace = Command::new("strace");
     strace.arg("-o").arg(dir.path("trace")).args(["-p", &pid.to_string()]).stderr(Stdio::null());
     let mut strace = Running::new(strace);
     wait_until("strace is attached", || proc_status(pid, "TracerPid") != "0");
-    let first = seq(&dir, "zigsvc-supervisor.health");
-    wait_until("ten heartbeats", || seq(&dir, "zigsvc-supervisor.health") >= first + 10);
-    let beats = usize::try_from(seq(&dir, "zigsvc-supervisor.health") - first).unwrap();
+    let first = dir.beats();
+    wait_until("ten heartbeats", || dir.beats() >= first + 10);
+    let beats = usize::try_from(dir.beats() - first).unwrap();
     kill(strace.pid(), "INT");
     wait_until("strace is gone", || !strace.runs());
     let calls: Vec<_> = dir.read("trace").lines().map(str::to_owned).collect();

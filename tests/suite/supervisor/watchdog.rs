@@ -1,10 +1,8 @@
 //! The hardware watchdog, with devices that are none: a FIFO whose reader sees
 //! each byte, a file, a terminal.
 
-use crate::support::supervisor::{
-    QUICK, Running, count, jobs_after, kill_hard, run_command, start, status, wait_for, wait_for_count,
-};
-use crate::support::{Dir, kill, process_state, wait_until};
+use crate::support::supervisor::{QUICK, Supervised, run_command};
+use crate::support::{Running, kill, kill_hard, process_state, wait_until};
 use rustix::fs::{CWD, FileType, Mode};
 use std::fs;
 use std::io::Read;
@@ -54,7 +52,7 @@ fn make_fifo(path: &Path) {
 }
 
 /// Options: `watchdog=DIR/NAME`, and those that look often.
-fn options(dir: &Dir, name: &str) -> Vec<String> {
+fn options(dir: &Supervised, name: &str) -> Vec<String> {
     let mut all: Vec<String> = QUICK.iter().map(|option| (*option).to_owned()).collect();
     all.push(format!("watchdog={}", dir.path(name).display()));
     all
@@ -62,7 +60,7 @@ fn options(dir: &Dir, name: &str) -> Vec<String> {
 
 /// `run supervisor -- sleep` with that device.
 #[track_caller]
-fn run_sleep(dir: &Dir, name: &str) -> Running {
+fn run_sleep(dir: &Supervised, name: &str) -> Running {
     let options = options(dir, name);
     let options: Vec<_> = options.iter().map(String::as_str).collect();
     Running::new(run_command(dir, &options, &["--", "sleep", "600"]))
@@ -70,34 +68,26 @@ fn run_sleep(dir: &Dir, name: &str) -> Running {
 
 #[test]
 fn it_is_fed_and_a_stop_disarms_it_but_a_kill_does_not() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let mut device = Device::new(&dir.path("watchdog"));
     for (signal, disarmed) in [("KILL", false), ("QUIT", true), ("TERM", true)] {
         device.reset();
         let mut running = run_sleep(&dir, "watchdog");
         wait_until("it is fed", || device.fed().0 > 0);
-        wait_for(&dir, "watchdog does not tell its timeout; it is fed each 5000 ms");
-        let mut pid = None;
-        wait_until("it runs", || {
-            pid = dir.lock_holder("zigsvc-supervisor.pid");
-            pid.is_some()
-        });
-        kill(pid.unwrap(), signal);
+        dir.wait_for("watchdog does not tell its timeout; it is fed each 5000 ms");
+        kill(dir.pid(), signal);
         wait_until("it has ended", || !running.runs());
         assert_eq!(device.fed().1, disarmed, "{signal}");
     }
-    assert_eq!(count(&dir, "[INFO] watchdog: disarmed"), 2);
+    assert_eq!(dir.count("[INFO] watchdog: disarmed"), 2);
 }
 
 #[test]
 fn quit_of_a_supervisor_with_services_disarms_it_too() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     let mut device = Device::new(&dir.path("watchdog"));
     let options = options(&dir, "watchdog");
-    let pid = start(&dir, &options.iter().map(String::as_str).collect::<Vec<_>>());
+    let pid = dir.start_supervisor(&options.iter().map(String::as_str).collect::<Vec<_>>());
     wait_until("it is fed", || device.fed().0 > 0);
     kill(pid, "QUIT");
     wait_until("it is disarmed", || device.fed().1);
@@ -106,10 +96,7 @@ fn quit_of_a_supervisor_with_services_disarms_it_too() {
 
 #[test]
 fn it_starves_when_a_service_is_beyond_help_and_is_fed_again_when_it_is_well() {
-    if !crate::support::require_self_exec() {
-        return;
-    }
-    let dir = Dir::new();
+    let Some(dir) = Supervised::of_services() else { return };
     let mut device = Device::new(&dir.path("watchdog"));
     let mut other = Device::new(&dir.path("other"));
     let config = |device: &str, more: &str| {
@@ -118,7 +105,7 @@ fn it_starves_when_a_service_is_beyond_help_and_is_fed_again_when_it_is_well() {
     config("watchdog", "");
     // It hangs, and nobody ends it: it is only looked at.
     let started = Instant::now();
-    let pid = start(&dir, &[QUICK, &["failures=100", "watchdog_patience=1s"]].concat());
+    let pid = dir.start_supervisor(&[QUICK, &["failures=100", "watchdog_patience=1s"]].concat());
     wait_until("it is fed", || device.fed().0 > 0);
     let jobs = dir.lock_holder("zigsvc.pid").unwrap();
     kill(jobs, "STOP");
@@ -126,7 +113,7 @@ fn it_starves_when_a_service_is_beyond_help_and_is_fed_again_when_it_is_well() {
     dir.write("zigsvc.health", "");
     let spoilt = started.elapsed();
     let line = "[ERROR] jobs: beyond help; the watchdog is not fed any more, so that the board resets";
-    wait_for(&dir, line);
+    dir.wait_for(line);
     // Its second meal was due five seconds after the first.
     if spoilt < Duration::from_secs(3) {
         assert_eq!(device.fed().0, 1);
@@ -134,24 +121,24 @@ fn it_starves_when_a_service_is_beyond_help_and_is_fed_again_when_it_is_well() {
     // Another device is opened, so that its countdown runs, and starves as well.
     config("other", "");
     kill(pid, "HUP");
-    wait_for_count(&dir, line, 2);
+    dir.wait_for_count(line, 2);
     wait_until("its countdown runs", || other.fed().0 == 1);
     kill(jobs, "CONT");
-    wait_for(&dir, "[WARN] watchdog: all is well again, it is fed");
+    dir.wait_for("[WARN] watchdog: all is well again, it is fed");
     wait_until("it is fed again", || other.fed().0 > 1);
-    assert_eq!(count(&dir, line), 2);
-    let line = status(&dir, pid);
+    assert_eq!(dir.count(line), 2);
+    let line = dir.status(pid);
     assert!(line.ends_with(&format!(" jobs=running:{jobs} degraded=none")), "{line}");
     // One that dies again and again is beyond help as well.
     config("other", "workers = 9\n");
     kill_hard(jobs);
-    wait_for_count(&dir, "jobs: beyond help", 3);
+    dir.wait_for_count("jobs: beyond help", 3);
     let hungry = other.fed().0;
     config("other", "");
-    jobs_after(&dir, jobs);
+    dir.jobs_after(jobs);
     // It lives, but not yet for long enough to be trusted.
     assert_eq!(other.fed().0, hungry);
-    assert_eq!(count(&dir, "all is well again"), 1);
+    assert_eq!(dir.count("all is well again"), 1);
     // A clean stop disarms it even so.
     dir.zigsvc(&["stop", "supervisor"]).expect(0);
     assert!(other.fed().1);
@@ -159,41 +146,41 @@ fn it_starves_when_a_service_is_beyond_help_and_is_fed_again_when_it_is_well() {
 
 #[test]
 fn one_that_cannot_be_opened_is_a_degraded_state_that_ends() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let _running = run_sleep(&dir, "watchdog");
     let path = dir.path("watchdog").display().to_string();
-    wait_for(&dir, &format!("[ERROR] watchdog: {path}: openat: ENOENT"));
-    wait_for(&dir, "; nothing resets the board if it hangs");
+    dir.wait_for(&format!("[ERROR] watchdog: {path}: openat: ENOENT"));
+    dir.wait_for("; nothing resets the board if it hangs");
     let pid = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
-    assert!(status(&dir, pid).ends_with(" degraded=watchdog"));
+    assert!(dir.status(pid).ends_with(" degraded=watchdog"));
     // A FIFO without reader is busy, in its way; a new error is told anew.
     make_fifo(&dir.path("watchdog"));
-    wait_for(&dir, &format!("[ERROR] watchdog: {path}: openat: ENXIO"));
+    dir.wait_for(&format!("[ERROR] watchdog: {path}: openat: ENXIO"));
     fs::remove_file(&path).unwrap();
     let mut device = Device::new(&dir.path("watchdog"));
-    wait_for(&dir, "[INFO] watchdog: it is fed again");
-    assert!(status(&dir, pid).ends_with(" degraded=none"));
+    dir.wait_for("[INFO] watchdog: it is fed again");
+    assert!(dir.status(pid).ends_with(" degraded=none"));
     assert!(device.fed().0 > 0);
-    assert_eq!(count(&dir, "ENOENT"), 1, "told once");
+    assert_eq!(dir.count("ENOENT"), 1, "told once");
 }
 
 #[test]
 fn one_that_fails_is_opened_anew_since_its_driver_may_come_back_as_another() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let mut device = Device::new(&dir.path("watchdog"));
     let _running = run_sleep(&dir, "watchdog");
     wait_until("it is fed", || device.fed().0 > 0);
     drop(device);
     fs::remove_file(dir.path("watchdog")).unwrap();
-    wait_for(&dir, &format!("[ERROR] watchdog: {}: write: EPIPE", dir.path("watchdog").display()));
+    dir.wait_for(&format!("[ERROR] watchdog: {}: write: EPIPE", dir.path("watchdog").display()));
     let mut device = Device::new(&dir.path("watchdog"));
-    wait_for(&dir, "[INFO] watchdog: it is fed again");
+    dir.wait_for("[INFO] watchdog: it is fed again");
     assert!(device.fed().0 > 0);
 }
 
 #[test]
 fn a_reload_moves_it() {
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let mut device = Device::new(&dir.path("watchdog"));
     let config = |text: &str| dir.write("zigsvc.conf", format!("log_max = 0\n{text}"));
     config(&format!("watchdog = \"{}\"\n", dir.path("watchdog").display()));
@@ -216,15 +203,15 @@ fn a_reload_moves_it() {
     for (name, errno) in [("folder", "EISDIR"), ("sleep", "ETXTBSY"), ("other/x", "ENOTDIR")] {
         config(&format!("watchdog = \"{}\"\n", dir.path(name).display()));
         kill(pid, "HUP");
-        wait_for(&dir, &format!("{}: openat: {errno}", dir.path(name).display()));
-        assert!(status(&dir, pid).ends_with(" degraded=watchdog"), "{name}");
+        dir.wait_for(&format!("{}: openat: {errno}", dir.path(name).display()));
+        assert!(dir.status(pid).ends_with(" degraded=watchdog"), "{name}");
     }
     assert_eq!(dir.read("other"), "\0V", "disarmed");
     // None at all is not degraded.
     config("watchdog = \"\"\n");
     kill(pid, "HUP");
-    wait_for(&dir, "config: watchdog changed from ");
-    wait_until("it is over", || status(&dir, pid).ends_with(" degraded=none"));
+    dir.wait_for("config: watchdog changed from ");
+    wait_until("it is over", || dir.status(pid).ends_with(" degraded=none"));
 }
 
 #[test]
@@ -233,11 +220,11 @@ fn what_may_not_be_opened_is_named() {
     if !crate::support::require(fs::exists(file).unwrap_or(false), "there is no sysfs here") {
         return;
     }
-    let dir = Dir::new();
+    let dir = Supervised::new();
     // (sysfs refuses root too)
     let _running =
         Running::new(run_command(&dir, &["log_max=0", &format!("watchdog={file}")], &["--", "sleep", "600"]));
-    wait_for(&dir, &format!("[ERROR] watchdog: {file}: openat: E"));
+    dir.wait_for(&format!("[ERROR] watchdog: {file}: openat: E"));
     let log = dir.read("zigsvc-supervisor.log");
     assert!(log.contains(": EACCES") || log.contains(": EROFS"), "{log}");
 }
@@ -247,7 +234,7 @@ fn a_terminal_in_its_place_does_no_harm() {
     if !crate::support::require_tool("socat") {
         return;
     }
-    let dir = Dir::new();
+    let dir = Supervised::new();
     let mut socat = Command::new("socat");
     socat.arg("-u").arg(format!("PTY,link={},raw,echo=0", dir.path("tty").display()));
     socat.arg(format!("OPEN:{},creat,append", dir.path("fed").display())).stderr(Stdio::null());
@@ -255,7 +242,7 @@ fn a_terminal_in_its_place_does_no_harm() {
     wait_until("the terminal is there", || dir.path("tty").exists());
     let mut running = run_sleep(&dir, "tty");
     wait_until("it is fed", || dir.read("fed") == "\0");
-    wait_for(&dir, "tty does not tell its timeout; it is fed each 5000 ms");
+    dir.wait_for("tty does not tell its timeout; it is fed each 5000 ms");
     dir.zigsvc(&["stop", "supervisor"]).expect(0);
     assert_eq!(running.code(), 0);
     wait_until("it is disarmed", || dir.read("fed") == "\0V");

@@ -3,7 +3,7 @@
 //! A connection has the credentials that its thread had at connect(2), so one
 //! program can be several users: [`connect_as`].
 
-use super::{Dir, alive, kill, patience, require, require_root, wait_until};
+use super::{Dir, patience, require, require_root, wait_for_lines, wait_until};
 use core::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::{Gid, Uid};
 use std::collections::HashSet;
@@ -277,11 +277,17 @@ pub fn start(dir: &Dir, options: &[&str]) -> u32 {
     dir.start(&[&["log_max=0"], options].concat())
 }
 
-/// Starts `jobs` with this script as handler and further options.
+/// Writes a script that runs in the test's folder, and returns `handler=` and its path.
+#[track_caller]
+pub fn script(dir: &Dir, text: &str) -> String {
+    dir.write_executable("handler", &format!("#!/bin/sh\ncd {} || exit 1\n{text}\n", dir.as_arg()));
+    format!("handler={}", dir.path("handler").display())
+}
+
+/// Starts `jobs` with this [`script`] as handler and further options.
 #[track_caller]
 pub fn start_script(dir: &Dir, text: &str, options: &[&str]) -> u32 {
-    dir.write_executable("handler", &format!("#!/bin/sh\ncd {} || exit 1\n{text}\n", dir.as_arg()));
-    let handler = format!("handler={}", dir.path("handler").display());
+    let handler = script(dir, text);
     start(dir, &[&[handler.as_str()], options].concat())
 }
 
@@ -294,8 +300,7 @@ pub const FAILING: &str = "echo \"$1 $ZIGSVC_ATTEMPT\" >> out; [ -e go ]";
 /// The lines that the handlers wrote, once there are so many.
 #[track_caller]
 pub fn out(dir: &Dir, count: usize) -> Vec<String> {
-    wait_until(&format!("out has {count} lines"), || dir.read("out").matches('\n').count() >= count);
-    dir.read("out").lines().map(str::to_owned).collect()
+    wait_for_lines(dir, "out", count)
 }
 
 /// The PID that a handler wrote into a file.
@@ -303,13 +308,6 @@ pub fn out(dir: &Dir, count: usize) -> Vec<String> {
 pub fn pid_in(dir: &Dir, name: &str) -> u32 {
     wait_until(&format!("{name} holds a PID"), || dir.read(name).ends_with('\n'));
     dir.read(name).trim().parse().unwrap()
-}
-
-/// Kills the service and waits until it is gone.
-#[track_caller]
-pub fn kill_hard(pid: u32) {
-    kill(pid, "KILL");
-    wait_until("it is gone", || !alive(pid));
 }
 
 /// `job 1` to `job COUNT`.

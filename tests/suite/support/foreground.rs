@@ -1,36 +1,7 @@
 //! A service under `run`.
 
-use super::{Dir, wait_until};
-use std::process::{Child, Command, Stdio};
-
-/// A foreground service that ends with the test.
-pub struct Running(pub Child);
-
-impl Running {
-    #[track_caller]
-    pub fn new(mut command: Command) -> Self {
-        Self(command.spawn().unwrap())
-    }
-
-    /// Its PID.
-    pub fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// Waits for its end; the exit code.
-    #[track_caller]
-    pub fn code(&mut self) -> i32 {
-        wait_until("it has ended", || self.0.try_wait().unwrap().is_some());
-        self.0.wait().unwrap().code().unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use super::{Dir, heartbeat, wait_until};
+use std::process::{Command, Stdio};
 
 /// `zigsvc -d DIR -o ... run`, with both outputs on /dev/null.
 pub fn run_command(dir: &Dir, options: &[&str]) -> Command {
@@ -42,10 +13,9 @@ pub fn run_command(dir: &Dir, options: &[&str]) -> Command {
     command
 }
 
-/// The sequence number of the heartbeat; 0 if there is none.
+/// Returns the sequence number of the heartbeat of `jobs`; 0 if there is none.
 pub fn seq(dir: &Dir) -> u64 {
-    let text = dir.read("zigsvc.health");
-    text.split("seq=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0)
+    heartbeat(dir, "zigsvc.health")
 }
 
 /// Waits until the heart has beaten so many times more.

@@ -16,6 +16,7 @@
 pub mod control;
 pub mod foreground;
 pub mod opener;
+pub mod random;
 pub mod small_disk;
 pub mod supervisor;
 
@@ -148,8 +149,55 @@ pub fn outcome(child: Child) -> Ran {
     Ran { code, out: text(&output.stdout), err: text(&output.stderr) }
 }
 
+/// A process of the test, which ends with it.
+pub struct Running(pub Child);
+
+impl Running {
+    /// Starts it.
+    pub fn new(mut command: Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    /// One that no service may signal.
+    pub fn sleeper() -> Self {
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        Self::new(command)
+    }
+
+    /// Its PID.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Whether it has not ended.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// Waits for its end; the exit status.
+    #[track_caller]
+    pub fn code(&mut self) -> i32 {
+        wait_until("it has ended", || self.0.try_wait().unwrap().is_some());
+        self.0.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.runs() {
+            // A supervisor takes its program with it.
+            kill(self.pid(), "TERM");
+            kill(self.pid(), "CONT");
+            holds_within(Duration::from_secs(5), || !self.runs());
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Reads a stream to its end in a thread of its own.
-fn read_aside(mut stream: impl Read + Send + 'static) -> Receiver<String> {
+pub fn read_aside(mut stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -509,6 +557,13 @@ pub fn measuring() -> MutexGuard<'static, ()> {
     LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Returns a number from the environment, or else `default`.
+#[track_caller]
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name)
+        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: no number")))
+}
+
 /// How many lines of `text` contain `needle`.
 pub fn log_lines_matching(text: &str, needle: &str) -> usize {
     text.lines().filter(|line| line.contains(needle)).count()
@@ -549,12 +604,58 @@ pub fn processed(dir: &Dir) -> Vec<String> {
     log.lines().filter_map(|line| Some(line.split_once("processing job: ")?.1.to_owned())).collect()
 }
 
+/// Waits until so many jobs are processed.
 #[track_caller]
 pub fn wait_for_jobs(dir: &Dir, count: usize) {
     wait_until(&format!("{count} jobs are processed"), || processed(dir).len() >= count);
 }
 
+/// Waits until the log of `jobs` contains `text`.
 #[track_caller]
 pub fn wait_for_log(dir: &Dir, text: &str) {
     wait_until(&format!("the log has {text:?}"), || dir.read("zigsvc.log").contains(text));
+}
+
+/// Waits until the file has `count` lines, and returns them.
+#[track_caller]
+pub fn wait_for_lines(dir: &Dir, name: &str, count: usize) -> Vec<String> {
+    wait_until(&format!("{name} has {count} lines"), || dir.read(name).matches('\n').count() >= count);
+    dir.read(name).lines().map(str::to_owned).collect()
+}
+
+/// Sends USR2 and returns the line of the log that answers it.
+#[track_caller]
+pub fn status_line(dir: &Dir, log: &str, pid: u32) -> String {
+    let count = || log_lines_matching(&dir.read(log), "status: ");
+    let before = count();
+    kill(pid, "USR2");
+    wait_until("it logs its status", || count() > before);
+    dir.read(log).lines().rfind(|line| line.contains("status: ")).unwrap().to_owned()
+}
+
+/// Returns the word that the answer of `jobs` to USR2 has for `key`.
+#[track_caller]
+pub fn logged_word(dir: &Dir, pid: u32, key: &str) -> String {
+    let line = status_line(dir, "zigsvc.log", pid);
+    let value = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("{key} in {line}")).to_owned()
+}
+
+/// Returns the number that the answer of `jobs` to USR2 has for `key`.
+#[track_caller]
+pub fn logged_number(dir: &Dir, pid: u32, key: &str) -> u64 {
+    logged_word(dir, pid, key).parse().unwrap()
+}
+
+/// Returns the sequence number of a heartbeat; 0 if there is none.
+pub fn heartbeat(dir: &Dir, file: &str) -> u64 {
+    let text = dir.read(file);
+    text.split("seq=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Kills a process that is not a child of the test, and waits until it is gone.
+#[track_caller]
+pub fn kill_hard(pid: u32) {
+    kill(pid, "KILL");
+    wait_until("it is gone", || !alive(pid));
 }

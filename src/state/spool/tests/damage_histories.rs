@@ -258,7 +258,7 @@ impl DamageRun {
         if self.disk.random(6) == 0 {
             self.disk.fail_at = Some(self.disk.operations + 1 + u32::try_from(self.pick(4)).unwrap());
         }
-        let compacting = self.service.core.spool.generation;
+        let compacting = self.service.core.spool.journal.generation;
         // Each of these may fail; it is tried again by a later turn.
         let _ = match self.disk.random(12) {
             0 | 1 => self.add(),
@@ -281,7 +281,7 @@ impl DamageRun {
                 self.service.core.spool.write_transitions(&mut self.disk, now)
             }
         };
-        if self.service.core.spool.generation != compacting {
+        if self.service.core.spool.journal.generation != compacting {
             // (a commit may have been what finished it, or replaced it)
             self.compacted();
         } else if !self.service.core.spool.is_compacting() {
@@ -316,7 +316,7 @@ impl DamageRun {
         let counts = (spool.waiting() as usize, spool.dead() as usize);
         assert_eq!(counts, (locations.len() - dead, dead), "seed {seed}");
         let bytes: u64 = locations.iter().map(|location| u64::from(location.size)).sum();
-        assert_eq!(spool.live_bytes, bytes, "seed {seed}");
+        assert_eq!(spool.totals.live_bytes, bytes, "seed {seed}");
         let there: BTreeMap<u64, bool> =
             locations.iter().map(|location| (location.id, location.dead)).collect();
         assert_eq!(there.len(), locations.len(), "seed {seed}: one is there twice");

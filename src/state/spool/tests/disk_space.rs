@@ -23,7 +23,7 @@ fn new_jobs_do_not_take_the_room_that_old_ones_need() {
     // (as on a disk that can keep nothing)
     disk.preallocate_limit = 0;
     disk.free = RESERVE_BYTES;
-    service.core.spool.reserved_until = 0;
+    service.core.spool.space.reserved_until = 0;
     assert_eq!(service.ingest(&mut disk), Err(NO_SPACE));
     assert_eq!(add_batch(&mut service, &mut disk, &[]), Err(NO_SPACE));
     assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["old"]);
@@ -36,7 +36,7 @@ fn new_jobs_do_not_take_the_room_that_old_ones_need() {
 #[test]
 fn the_disk_keeps_room_for_the_ends_of_the_jobs_that_are_there() {
     let (mut disk, mut service) = service();
-    let end = service.core.spool.end;
+    let end = service.core.spool.journal.end;
     add_batch(&mut service, &mut disk, &["first".to_owned()]).unwrap();
     assert_eq!(
         disk.last_preallocate.take(),
@@ -62,7 +62,7 @@ fn the_disk_keeps_room_for_the_ends_of_the_jobs_that_are_there() {
         service.core.spool.dequeue(at(0))
     });
     service.core.spool.write_transitions(&mut disk, at(0)).unwrap_err();
-    let end = service.core.spool.end;
+    let end = service.core.spool.journal.end;
     assert_eq!(
         disk.last_preallocate,
         Some((SpoolFile::Journal, end, end + service.core.spool.reserve_bytes()))
@@ -87,11 +87,11 @@ fn without_room_for_new_jobs_a_smaller_journal_is_worth_its_while_and_is_made_at
     assert!(service.core.spool.wants_compaction());
     // It has to find room for all that is to be kept.
     disk.preallocate_limit = 1000;
-    let before = service.core.spool.end;
+    let before = service.core.spool.journal.end;
     assert_eq!(service.core.spool.compact_step(&mut disk, at(0)), Err(NO_SPACE));
-    assert_eq!((service.core.spool.is_compacting(), service.core.spool.end), (false, before));
+    assert_eq!((service.core.spool.is_compacting(), service.core.spool.journal.end), (false, before));
     service.core.spool.compact_for(Purpose::Forget, &mut disk, at(0)).unwrap();
-    assert!(service.core.spool.end < 200, "without the dead it takes less");
+    assert!(service.core.spool.journal.end < 200, "without the dead it takes less");
     assert!(!service.core.spool.is_compacting() && !service.core.spool.wants_compaction());
     assert_eq!(service.run_to_the_end(&mut disk), ["last"]);
 }
@@ -102,9 +102,9 @@ fn a_journal_that_is_made_smaller_at_once_keeps_what_waits() {
     disk.free = 0;
     assert_eq!(add_batch(&mut service, &mut disk, &[]), Err(NO_SPACE));
     service.core.spool.compact_step(&mut disk, at(0)).unwrap();
-    assert!(!service.core.spool.is_compacting() && service.core.spool.end < 200);
+    assert!(!service.core.spool.is_compacting() && service.core.spool.journal.end < 200);
     assert!(!service.core.spool.wants_compaction());
-    let end = service.core.spool.end;
+    let end = service.core.spool.journal.end;
     assert_eq!(
         disk.last_preallocate,
         Some((SpoolFile::Journal, end, end + service.core.spool.reserve_bytes()))
@@ -115,16 +115,16 @@ fn a_journal_that_is_made_smaller_at_once_keeps_what_waits() {
 #[test]
 fn what_is_kept_ahead_does_not_take_the_room_of_new_jobs() {
     let (mut disk, mut service) = service();
-    let end = service.core.spool.end;
+    let end = service.core.spool.journal.end;
     // A disk so small that it cannot keep more than it must and have room for new jobs, too.
     disk.free = RESERVE_BYTES + PREALLOCATE_BYTES + BATCH_BYTES;
     add_batch(&mut service, &mut disk, &["first".to_owned()]).unwrap();
     assert_eq!(disk.last_preallocate.take(), Some((SpoolFile::Journal, end, end + RESERVE_BYTES)));
     disk.free = PREALLOCATE_BYTES + BATCH_BYTES;
     add_batch(&mut service, &mut disk, &["second".to_owned()]).unwrap();
-    let until = service.core.spool.end + service.core.spool.reserve_bytes() + PREALLOCATE_BYTES;
+    let until = service.core.spool.journal.end + service.core.spool.reserve_bytes() + PREALLOCATE_BYTES;
     // What is kept is not asked for again: the kernel would walk over it.
-    let reserved_until = service.core.spool.reserved_until;
+    let reserved_until = service.core.spool.space.reserved_until;
     disk.free = until - reserved_until + BATCH_BYTES + SPACE_MARGIN_BYTES;
     add_batch(&mut service, &mut disk, &[]).unwrap();
     assert_eq!(disk.last_preallocate, Some((SpoolFile::Journal, reserved_until, until)));
@@ -148,7 +148,7 @@ fn the_room_of_dead_jobs_that_are_forgotten_is_given_back() {
     assert_eq!((service.core.spool.is_compacting(), service.core.spool.affected_count()), (false, 100));
     assert_eq!(
         disk.preallocated(SpoolFile::Journal),
-        service.core.spool.end + service.core.spool.reserve_bytes()
+        service.core.spool.journal.end + service.core.spool.reserve_bytes()
     );
 }
 
@@ -157,20 +157,25 @@ fn what_is_kept_is_not_given_away_for_a_new_journal_that_cannot_fit() {
     let (mut disk, mut service) = service();
     let texts: Vec<String> = (0..200).map(|number| format!("{number} {}", "x".repeat(900))).collect();
     add_batch(&mut service, &mut disk, &texts).unwrap();
-    service.core.spool.reserved_until = service.core.spool.end + service.core.spool.reserve_bytes();
+    service.core.spool.space.reserved_until =
+        service.core.spool.journal.end + service.core.spool.reserve_bytes();
     disk.free = 0;
     assert_eq!(add_batch(&mut service, &mut disk, &[]), Err(NO_SPACE));
     let (reserved_until, preallocated) =
-        (service.core.spool.reserved_until, disk.preallocated(SpoolFile::Journal));
+        (service.core.spool.space.reserved_until, disk.preallocated(SpoolFile::Journal));
     disk.last_preallocate = None;
     assert_eq!(service.core.spool.compact_step(&mut disk, at(0)), Err(NO_SPACE));
     assert_eq!(
-        (service.core.spool.reserved_until, disk.preallocated(SpoolFile::Journal), disk.last_preallocate),
+        (
+            service.core.spool.space.reserved_until,
+            disk.preallocated(SpoolFile::Journal),
+            disk.last_preallocate
+        ),
         (reserved_until, preallocated, None)
     );
     assert!(!service.core.spool.is_compacting());
     // With others' room, it fits.
-    disk.free = service.core.spool.live_bytes;
+    disk.free = service.core.spool.totals.live_bytes;
     service.core.spool.compact_step(&mut disk, at(0)).unwrap();
     assert!(!service.core.spool.is_compacting());
 }
@@ -185,23 +190,23 @@ fn without_room_a_long_queue_is_not_copied_for_a_few_ends_nor_at_once() {
         service.end_all(AttemptOutcome::Success, RULES);
     }
     service.core.spool.write_transitions(&mut disk, at(0)).unwrap();
-    service.core.spool.low_space = true;
-    assert!(service.core.spool.end - service.core.spool.live_bytes > COMPACT_LOW_SPACE_BYTES);
+    service.core.spool.space.low_space = true;
+    assert!(service.core.spool.journal.end - service.core.spool.totals.live_bytes > COMPACT_LOW_SPACE_BYTES);
     assert!(!service.core.spool.wants_compaction(), "it would copy a hundred times as much");
-    assert!(service.core.spool.live_bytes < COMPACT_AT_ONCE_BYTES);
+    assert!(service.core.spool.totals.live_bytes < COMPACT_AT_ONCE_BYTES);
     service.core.spool.compact_step(&mut disk, at(0)).unwrap();
     assert!(!service.core.spool.is_compacting());
     // More than can be copied without holding up everything else.
     add_batch(&mut service, &mut disk, &texts).unwrap();
-    service.core.spool.low_space = true;
+    service.core.spool.space.low_space = true;
     service.core.spool.compact_step(&mut disk, at(0)).unwrap();
     assert!(service.core.spool.is_compacting());
     service.core.spool.compact_now(&mut disk, at(0)).unwrap();
     // It must be one step where everything waits for it, or little is copied.
-    (service.core.spool.low_space, service.core.spool.sync_failed) = (true, true);
+    (service.core.spool.space.low_space, service.core.spool.journal.sync_failed) = (true, true);
     service.core.spool.compact_step(&mut disk, at(0)).unwrap();
     assert!(!service.core.spool.is_compacting());
-    service.core.spool.low_space = true;
+    service.core.spool.space.low_space = true;
     service.core.spool.compact_for(Purpose::Forget, &mut disk, at(0)).unwrap();
     assert!(!service.core.spool.is_compacting());
 }
@@ -210,12 +215,12 @@ fn without_room_a_long_queue_is_not_copied_for_a_few_ends_nor_at_once() {
 fn each_full_buffer_of_a_group_asks_for_room_of_its_own() {
     let (mut disk, mut service) = service();
     add_batch(&mut service, &mut disk, &["old".to_owned()]).unwrap();
-    let before = (service.core.spool.end, service.core.spool.waiting());
+    let before = (service.core.spool.journal.end, service.core.spool.waiting());
     disk.free = BATCH_BYTES;
-    disk.preallocate_limit = service.core.spool.reserved_until;
+    disk.preallocate_limit = service.core.spool.space.reserved_until;
     let texts: Vec<String> = (0..100).map(|number| format!("{number} {}", "x".repeat(900))).collect();
     assert_eq!(add_batch(&mut service, &mut disk, &texts), Err(NO_SPACE));
-    assert_eq!((service.core.spool.end, service.core.spool.waiting()), before);
+    assert_eq!((service.core.spool.journal.end, service.core.spool.waiting()), before);
     add_batch(&mut service, &mut disk, &texts[..8]).unwrap();
     disk.preallocate_limit = u64::MAX;
     assert_eq!(service.run_to_the_end(&mut disk).len(), 9);

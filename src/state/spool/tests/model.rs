@@ -219,7 +219,7 @@ impl World {
         self.disk.fingerprint().hash(&mut hasher);
         let mut spool = self.service.core.spool.clone();
         spool.io_stats = IoStats::default();
-        spool.generation = 0;
+        spool.journal.generation = 0;
         spool.hash(&mut hasher);
         self.service.now.hash(&mut hasher);
         self.service.core.timers.hash(&mut hasher);

@@ -23,7 +23,7 @@ const RULES: Rules = Rules {
 const STALE: Probe = Probe::Held(7, Err(ProbeError::Stale(ms(20_000))));
 const WELL: Probe = Probe::Held(7, Ok(()));
 
-/// One that runs as process 7 since `now`.
+/// Returns an instance that runs as process 7 since `now`.
 fn running(now: Instant) -> Instance {
     let mut instance = Instance::new(now);
     assert_eq!(instance.on_deadline(now), (Action::CheckLock, None));
@@ -109,7 +109,7 @@ fn a_deliberate_stop_is_respected_until_somebody_starts_it() {
         instance.on_probe(at(7), Probe::Held(8, Ok(())), &RULES),
         (Action::None, Some(Event::Adopted(8)))
     );
-    // An adopted one is not our child: only the PID file tells.
+    // An adopted process is no child: only its PID file shows the stop.
     assert_eq!(instance.on_gone(at(9), 8, ExitReason::Unknown, Probe::Free), stopped);
 }
 
@@ -235,7 +235,7 @@ fn a_running_one_is_adopted_and_another_holder_replaces_it() {
         instance.on_probe(at(3), Probe::Died, &RULES).1,
         Some(Event::Died(ExitReason::Unknown, ms(0)))
     );
-    // Our start was too late: somebody else's is adopted.
+    // Another process was started earlier, and is adopted.
     instance.on_deadline(at(3));
     instance.on_started(at(3), 9);
     assert_eq!(instance.on_gone(at(4), 9, ExitReason::Code(1), WELL).1, Some(Event::Adopted(7)));
@@ -337,8 +337,8 @@ fn when_the_supervisor_leaves_nothing_is_started_any_more() {
     assert_eq!(waiting.on_deadline(at(99)), NOTHING);
 }
 
-/// One in each phase, each at the time 100,000 (milliseconds since boot), with
-/// process 7 since 50,000 where there is one.
+/// Returns an instance in each phase at the time 100,000, in milliseconds since boot, with
+/// process 7 since 50,000 if there is a process.
 fn each_phase() -> [(&'static str, Instance); 7] {
     let phases = [
         ("waiting", Phase::Backoff(at(101_000))),
@@ -355,8 +355,8 @@ fn each_phase() -> [(&'static str, Instance); 7] {
     })
 }
 
-/// What an event does to each phase: the phase that follows, the action, the
-/// report, shortly.
+/// Returns the effect of an event on each phase, as text: the next phase, the action, the
+/// event to log.
 fn table(event: impl Fn(&mut Instance) -> Decision) -> String {
     let mut lines = String::new();
     for (name, mut instance) in each_phase() {
@@ -376,7 +376,7 @@ const NOW: Instant = at(100_000);
 
 #[test]
 fn each_look_in_each_phase() {
-    // (with these a start is late after 48 s)
+    // With these rules a start is late after 48 s.
     let rules = Rules { stale_after: ms(6000), ..RULES };
     let probe = |probe: Probe| table(|instance| instance.on_probe(NOW, probe, &rules));
     assert_eq!(
@@ -452,7 +452,7 @@ fn each_end_in_each_phase() {
     };
     assert_eq!(gone(7, ExitReason::Signal(9), Probe::Died), died("Signal(9)"));
     assert_eq!(gone(7, ExitReason::Code(0), Probe::Died), died("Code(0)"));
-    // (it is the one that is gone: the lock was asked before that was so)
+    // The lock was probed before the process ended.
     assert_eq!(gone(7, ExitReason::Code(1), STALE), died("Code(1)"));
     assert_eq!(gone(7, ExitReason::Signal(11), Probe::Free), died("Signal(11)"), "a crash is no stop");
     let stopped = |reason: &str, starting: &str| {
@@ -538,7 +538,7 @@ fn while_the_supervisor_leaves_nothing_is_started_or_adopted() {
     }
 }
 
-/// A clock of the whole board: what is awake, what slept, what time it says.
+/// Checks jumps of the wall clock, a suspend, and a boot clock that goes back.
 #[test]
 fn no_jump_of_the_clock_restarts_what_is_well() {
     // The wall clock says 1970, then today, then an hour earlier: no verdict
@@ -564,7 +564,7 @@ fn no_jump_of_the_clock_restarts_what_is_well() {
     );
 }
 
-/// Every event in every phase keeps what must always hold.
+/// Checks that every event in every phase keeps the invariants.
 #[test]
 fn any_history_starts_only_what_is_not_there_and_signals_only_who_was_seen() {
     let mut seed = 1u64;
@@ -577,7 +577,7 @@ fn any_history_starts_only_what_is_not_there_and_signals_only_who_was_seen() {
         let mut now = at(0);
         let mut known: Option<u32> = None;
         for _ in 0..60 {
-            // (also backwards: a clock that jumps must not hurt)
+            // The clock may jump back, too.
             now = if below(20) == 0 { at(below(now.as_ms() + 1)) } else { now + ms(below(8000)) };
             let pid = u32::try_from(7 + below(2)).unwrap();
             let probe = match below(5) {

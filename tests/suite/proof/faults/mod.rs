@@ -21,6 +21,8 @@ mod commands;
 mod injector;
 mod scenarios;
 
+use crate::support::random::Random;
+use crate::support::setting;
 use attempt::{Descriptors, attempt};
 use calls::Injection;
 use commands::CASES;
@@ -109,7 +111,7 @@ fn no_system_call_that_fails_breaks_a_promise() {
         MENDED.iter().any(|mended| injection.is_like(known[at].scenario.name, mended))
     };
     let (first, rest): (Vec<_>, Vec<_>) = order.iter().partition(|(at, index)| is_mended(*at, *index));
-    let limit = wanted.is_empty().then(|| Duration::from_secs(number("ZIGSVC_SECONDS", 15)));
+    let limit = wanted.is_empty().then(|| Duration::from_secs(setting("ZIGSVC_SECONDS", 15)));
     let tallies = Mutex::new(vec![Tally::default(); known.len()]);
     let findings = Mutex::new(Vec::new());
     for (order, limit) in [(first, None), (rest, limit)] {
@@ -156,7 +158,7 @@ fn no_command_lies_when_a_system_call_of_it_fails() {
         let (case, injection) = (known[*at].case, &known[*at].injections[*index]);
         !MENDED.iter().any(|mended| injection.is_like(case.name, mended))
     });
-    let limit = wanted.is_empty().then(|| Duration::from_secs(number("ZIGSVC_SECONDS", 15)));
+    let limit = wanted.is_empty().then(|| Duration::from_secs(setting("ZIGSVC_SECONDS", 15)));
     let tallies = Mutex::new(vec![Tally::default(); known.len()]);
     let findings = Mutex::new(Vec::new());
     let _: Vec<()> = in_threads(order.len(), limit, |index| {
@@ -253,10 +255,6 @@ fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "faults: {line}");
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
 /// Does `work` for each number below `count`, some at once, as long as `limit`
 /// allows.
 fn in_threads<T: Send>(
@@ -285,13 +283,10 @@ fn in_threads<T: Send>(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Another order, the same for the same seed (xorshift64).
+/// Another order, the same for the same seed .
 fn shuffle(order: &mut [(usize, usize)]) {
-    let mut state = number("ZIGSVC_SEED", 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut random = Random::new(setting("ZIGSVC_SEED", 1));
     for last in (1..order.len()).rev() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        order.swap(last, (state % (last as u64 + 1)) as usize);
+        order.swap(last, random.index(last + 1));
     }
 }

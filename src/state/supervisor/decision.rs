@@ -1,0 +1,108 @@
+//! The vocabulary between the machine of the supervisor and the service that performs its
+//! decisions: reports of events, actions to perform, events to log.
+
+use super::probe::{FileVersion, Probe, ProbeError};
+use crate::util::time::Duration;
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExitReason {
+    /// The process exited with this status.
+    Code(u8),
+    /// This signal killed the process.
+    Signal(u8),
+    /// The process was not a child of the supervisor, so its status is unknown.
+    Unknown,
+    /// The process could not be started.
+    NotStarted,
+}
+
+/// The rules that the configuration sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Bad probes in a row after which a process is terminated.
+    pub failures: u32,
+    /// Time from TERM to KILL.
+    pub stop_timeout: Duration,
+    /// The oldest heartbeat that is fresh. A start may take `START_PATIENCE` times as
+    /// long.
+    pub stale_after: Duration,
+    /// Time from one probe to the next.
+    pub check_interval: Duration,
+    /// How long an instance may be unwell before the watchdog is withheld.
+    pub watchdog_patience: Duration,
+}
+
+/// An event that the service reports to an instance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Report {
+    /// The result of [`Action::Probe`] of a service; `None` if it proves nothing.
+    Probe(Option<Probe>),
+    /// The result of [`Action::Probe`] of a program: the version of its health file, or
+    /// the reason why there is none.
+    ProgramFile(Result<FileVersion, ProbeError>),
+    /// The result of [`Action::CheckLock`]; `None` if the lock cannot be probed.
+    Lock(Option<Probe>),
+    /// The child of this PID was started.
+    Started(u32),
+    /// The process could not be started.
+    NotStarted,
+    /// The child has reported ready.
+    Ready,
+    /// The process of this PID has ended. The probe is the state of its lock since then;
+    /// `None` if the lock cannot be probed.
+    Gone(u32, ExitReason, Option<Probe>),
+    /// The supervisor stops.
+    Stop,
+    /// The supervisor was asked a second time to stop.
+    SecondStop,
+}
+
+/// The action of a decision.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Do nothing.
+    None,
+    /// Probe the lock and the health, and report [`Report::Probe`] or [`Report::ProgramFile`].
+    Probe,
+    /// Probe the lock before a start, and report [`Report::Lock`].
+    CheckLock,
+    /// Start the process, and report [`Report::Started`] or [`Report::NotStarted`].
+    Start,
+    /// Send TERM to this process, if it holds the lock.
+    Terminate(u32),
+    /// Send KILL to this process, if it holds the lock.
+    Kill(u32),
+}
+
+/// The event of a decision, to be logged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// This process runs already, and is supervised from now on.
+    Adopted(u32),
+    /// This process has reported ready.
+    Ready(u32),
+    /// The first bad probe in a row.
+    CheckFailed(ProbeError),
+    /// The last bad probe that the rules allow: TERM follows.
+    Restarting(ProbeError),
+    /// The first good probe after a bad one.
+    Recovered,
+    /// The process did not end in time: KILL follows.
+    Killing,
+    /// The process did not end after KILL.
+    Unkillable,
+    /// The process ended, and is started again after this wait.
+    Died(ExitReason, Duration),
+    /// The process ended because the supervisor stopped it, and is started again after
+    /// this wait.
+    Replaced(ExitReason, Duration),
+    /// A user stopped the process.
+    Stopped,
+}
+
+/// An action to perform, and an event to log first.
+pub type Decision = (Action, Option<Event>);
+
+/// The decision that changes nothing.
+pub const NOTHING: Decision = (Action::None, None);
