@@ -57,17 +57,17 @@
 //!
 //! # One request, from connection to answer
 //!
-//! 1. `service/jobs/admission.rs`, `accept_clients`: accepted and ranked
-//!    (`service/listener.rs`), and given a slot (`service/connections.rs`)
-//! 2. `service/jobs/control.rs`, `serve`, `take_requests` and `take_frame`: its bytes
-//!    are read, and divided into lines (`proto/framing.rs`)
-//! 3. `service/jobs/control.rs`, `handle`: verb and argument (`proto/control.rs`),
-//!    the entry of `REQUESTS`, the right to ask
-//! 4. `service/jobs/requests.rs`: the entry's function does it, and answers at once,
-//!    or notes the pending reply
-//! 5. the pending reply: `service/jobs/batch.rs`, `send_pending_replies`, after the commit;
-//!    `service/jobs/scan.rs`, if it takes a walk through the journal;
-//!    `notify_waiters` of `control.rs`, when a job has ended
+//! 1. `service/connections.rs`, `accept`: the connection is accepted (`service/listener.rs`),
+//!    its client gets rights (`state/access.rs`) and a slot (`state/clients.rs`)
+//! 2. `service/connections.rs`, `serve` and `read`: the bytes are received
+//! 3. `service/jobs/serving.rs`, `take`: the bytes are divided into requests
+//!    (`proto/framing.rs`), if there is room for another answer (`state/jobs/replies.rs`)
+//! 4. `service/jobs/requests.rs`, `handle`: verb and argument (`proto/control.rs`), the entry
+//!    of `REQUESTS`, the rights. The function of the entry answers at once, or has the client
+//!    wait for the rest
+//! 5. the rest: `service/jobs/serving.rs`, `reply_after_commit`, after the commit;
+//!    `service/jobs/scan.rs`, which performs `state/jobs/scan_task.rs`, after a scan of the
+//!    journal; `notify_waiters` of `serving.rs`, when a job has ended
 //!
 //! # One death, from the kernel to the restart
 //!

@@ -124,17 +124,13 @@ fn parse(operands: &Operands) -> Result<(LogFile, TimestampFormat), u8> {
         None => 1,
     };
     let stamp = match operands.value(CommandOption::Time) {
-        Some(time) => TimestampFormat::NAMES
-            .iter()
-            .position(|name| name.as_bytes() == time)
-            .and_then(|index| u8::try_from(index).ok())
-            .ok_or_else(|| wrong("-t needs iso, unix or none"))?,
-        None => 2,
+        Some(time) => TimestampFormat::from_name(time).ok_or_else(|| wrong("-t needs iso, unix or none"))?,
+        None => TimestampFormat::None,
     };
     let path = absolute(&working_folder(), operands.get(0).unwrap_or_default()).ok_or_else(|| {
         wrong(text_with_number!("FILE, made absolute, has 1 to ", PATH_MAX_BYTES, " bytes"))
     })?;
-    Ok((LogFile::new(&path, max, keep), TimestampFormat::from_index(stamp)))
+    Ok((LogFile::new(&path, max, keep), stamp))
 }
 
 /// The copy of stdin to the file.

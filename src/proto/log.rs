@@ -2,37 +2,27 @@
 //! a journal that reads priorities (`<N>`, sd-daemon(3)) are here, too.
 
 use crate::limits::SYSLOG_MAX_BYTES;
+use crate::util::string_table::named_enum;
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
-/// The level of a line, from the least important to the most important.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Level {
-    /// Details for developers.
-    Debug,
-    /// An event of normal operation.
-    Info,
-    /// A condition that the administrator should look at.
-    Warn,
-    /// A failure.
-    Error,
+named_enum! {
+    /// The level of a line, from the least important to the most important. The names are
+    /// those in the configuration.
+    #[derive(PartialOrd, Ord)]
+    pub enum Level {
+        /// Details for developers.
+        Debug = "debug",
+        /// An event of normal operation.
+        Info = "info",
+        /// A condition that the administrator should look at.
+        Warn = "warn",
+        /// A failure.
+        Error = "error",
+    }
 }
 
 impl Level {
-    /// The names in the configuration. The discriminant of a level is the index of its name.
-    pub const NAMES: &'static [&'static str] = &["debug", "info", "warn", "error"];
-
-    /// Returns the level of an index of [`Level::NAMES`]. A larger index has the last level.
-    #[must_use]
-    pub const fn from_index(index: u8) -> Self {
-        match index {
-            0 => Self::Debug,
-            1 => Self::Info,
-            2 => Self::Warn,
-            _ => Self::Error,
-        }
-    }
-
     /// Returns the tag in a line, such as `[INFO] `, with its blank.
     #[must_use]
     pub const fn tag(self) -> &'static str {
@@ -62,32 +52,19 @@ impl Level {
     }
 }
 
-/// The format of the timestamps of lines.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TimestampFormat {
-    /// A date and a time, such as `[2026-11-22T06:11:35Z] `.
-    Iso,
-    /// Seconds since 1970, such as `[1795327895] `.
-    Unix,
-    /// No timestamp.
-    None,
+named_enum! {
+    /// The format of the timestamps of lines. The names are those in the configuration.
+    pub enum TimestampFormat {
+        /// A date and a time, such as `[2026-11-22T06:11:35Z] `.
+        Iso = "iso",
+        /// Seconds since 1970, such as `[1795327895] `.
+        Unix = "unix",
+        /// No timestamp.
+        None = "none",
+    }
 }
 
 impl TimestampFormat {
-    /// The names in the configuration. The discriminant of a format is the index of its name.
-    pub const NAMES: &'static [&'static str] = &["iso", "unix", "none"];
-
-    /// Returns the format of an index of [`TimestampFormat::NAMES`]. A larger index has the
-    /// last one.
-    #[must_use]
-    pub const fn from_index(index: u8) -> Self {
-        match index {
-            0 => Self::Iso,
-            1 => Self::Unix,
-            _ => Self::None,
-        }
-    }
-
     /// Writes the timestamp for `wall` seconds since 1970.
     pub fn emit(self, wall: i64, out: &mut Writer<'_>) {
         match self {
@@ -251,7 +228,7 @@ mod tests {
                     let (mut bytes, mut buffer) = ([0; 64], [0; 64]);
                     let mut line = Writer::new(&mut bytes);
                     stamp.emit(1_795_327_895, &mut line);
-                    line.push_str(Level::from_index(index as u8).tag());
+                    line.push_str(Level::ALL[index].tag());
                     line.push_str(text);
                     let mut out = Writer::new(&mut buffer);
                     push_for_journal(line.as_bytes(), stamp, &mut out);
@@ -263,19 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn names_levels_and_stamps_have_the_same_order() {
-        for (index, name) in Level::NAMES.iter().enumerate() {
-            let tag = Level::from_index(index as u8).tag();
-            assert_eq!(tag, format!("[{}] ", name.to_uppercase()));
+    fn the_tag_of_a_level_is_its_name_and_levels_are_in_order() {
+        for level in Level::ALL {
+            assert_eq!(level.tag(), format!("[{}] ", level.name().to_uppercase()));
         }
-        let stamps =
-            [("iso", TimestampFormat::Iso), ("unix", TimestampFormat::Unix), ("none", TimestampFormat::None)];
-        assert_eq!(TimestampFormat::NAMES.len(), stamps.len());
-        for (index, (name, stamp)) in stamps.into_iter().enumerate() {
-            assert_eq!(
-                (TimestampFormat::NAMES[index], TimestampFormat::from_index(index as u8)),
-                (name, stamp)
-            );
-        }
+        assert!(Level::ALL.is_sorted());
+        assert_eq!(TimestampFormat::ALL.map(TimestampFormat::name), ["iso", "unix", "none"]);
     }
 }

@@ -205,7 +205,9 @@ impl ServiceBase {
         });
     }
 
-    /// Gives back the memory that only the start needed.
+    /// Gives back the memory that only the start needed. Called by the loop itself, whose code is
+    /// in the section of idle code: what runs between this call and the loop would be mapped.
+    #[unsafe(link_section = ".text.idle")]
     pub fn release_startup(&mut self) {
         memory::release(self.scratch);
         memory::release_startup();
@@ -217,16 +219,19 @@ impl ServiceBase {
     /// function beside them names. `due` is the next moment of the service itself, and `watch`
     /// adds its other descriptors.
     #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
     pub fn wait<'a>(
         &'a self,
         now: Instant,
         clients: Option<(&'a Connections, &dyn Fn(usize) -> bool)>,
         due: Option<Instant>,
-        watch: &mut dyn FnMut(&mut PollSet<'a, PollSource>),
+        watch: Option<&mut dyn FnMut(&mut PollSet<'a, PollSource>)>,
     ) -> Vec<PollSource, POLL_MAX> {
         let mut set = PollSet::new();
         set.read(self.process.signals.fd(), PollSource::Signals);
-        watch(&mut set);
+        if let Some(watch) = watch {
+            watch(&mut set);
+        }
         let manager = self.process.notify.next_deadline().filter(|_| self.alive);
         let mut due = earliest(due, manager);
         if self.service != Service::Opener {
@@ -255,6 +260,7 @@ impl ServiceBase {
     }
 
     /// Returns the signals that have arrived, if there are any.
+    #[unsafe(link_section = ".text.idle")]
     pub fn take_signals(&self, ready: &[PollSource]) -> Option<Arrived> {
         let arrived = ready.contains(&PollSource::Signals) || self.process.signals.have_arrived();
         arrived.then(|| self.process.signals.take())
@@ -275,6 +281,7 @@ impl ServiceBase {
 
     /// Logs each degraded state of the base once when it begins and once when it ends.
     #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
     fn watch_degraded(&mut self) {
         let Self { heartbeat, log, listener, .. } = self;
         let log_failing = log.failure().is_some();
@@ -456,7 +463,6 @@ pub fn announce(service: &mut dyn ServiceStatus) {
     base.heartbeat.begin(clock::now(), &base.process.reporter);
     base.log_started();
     report_ready(service);
-    service.base_mut().release_startup();
 }
 
 /// Reports to the process that started the service, and to the service manager, that it is ready.
@@ -503,6 +509,8 @@ pub fn push_status(service: &dyn ServiceStatus, out: &mut Writer<'_>, now: Insta
 }
 
 /// Gives the status to the service manager, if there is one.
+#[expect(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
 fn put_summary(service: &mut dyn ServiceStatus) {
     if service.base().process.notify.is_wanted() {
         let mut line = [0; NOTIFY_STATUS_BYTES];
@@ -514,6 +522,8 @@ fn put_summary(service: &mut dyn ServiceStatus) {
 
 /// Ends a turn that began at `now`. `busy`: the turn used memory that a quiet service does not.
 #[inline(never)]
+#[expect(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
 pub fn end_turn(service: &mut dyn ServiceStatus, now: Instant, busy: bool, pulse: Pulse) {
     let (alive, beats, socket_every) = match pulse {
         Pulse::Own => (true, true, 1),

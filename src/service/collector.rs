@@ -65,17 +65,17 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
         values: 0,
     };
     base::announce(&mut collector);
-    while !collector.base.stopping {
-        collector.turn();
-    }
+    collector.run();
     collector.finish()
 }
 
 impl ServiceStatus for Collector {
+    #[unsafe(link_section = ".text.idle")]
     fn base(&self) -> &ServiceBase {
         self.base
     }
 
+    #[unsafe(link_section = ".text.idle")]
     fn base_mut(&mut self) -> &mut ServiceBase {
         self.base
     }
@@ -92,10 +92,20 @@ impl ServiceStatus for Collector {
 }
 
 impl Collector {
+    /// Runs turns until the service stops.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
+    fn run(&mut self) {
+        self.base.release_startup();
+        while !self.base.stopping {
+            self.turn();
+        }
+    }
+
     fn turn(&mut self) {
         let due = self.next_deadline();
         let reads = |slot| self.can_read(slot);
-        let ready = self.base.wait(clock::now(), Some((self.connections, &reads)), due, &mut |_| {});
+        let ready = self.base.wait(clock::now(), Some((self.connections, &reads)), due, None);
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
             if let Some((_, why)) = arrived.stop() {
@@ -193,6 +203,7 @@ impl Collector {
 }
 
 impl Server for Collector {
+    #[unsafe(link_section = ".text.idle")]
     fn connections(&mut self) -> &mut Connections {
         self.connections
     }
@@ -251,6 +262,7 @@ impl Server for Collector {
     }
 
     /// Continues the dumps.
+    #[unsafe(link_section = ".text.idle")]
     fn before_requests(&mut self, now: Instant) {
         for slot in 0..CLIENTS_MAX {
             let stuck = self.connections.clients.get(slot).is_none_or(ClientSlot::is_stuck);
@@ -260,7 +272,7 @@ impl Server for Collector {
         }
     }
 
-    /// A client that is gone during a dump is noticed by the next lines.
+    /// Leaves the client to the dump, whose next lines show that the client is gone.
     fn hung_up(&mut self, _: usize) {}
 
     fn unwritable(&mut self, slot: usize) {

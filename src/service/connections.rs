@@ -1,6 +1,6 @@
 //! The connections of a service: accepts, reads, answers and closes, in the same way for
-//! every socket. The decisions are in `state/clients.rs`; what a service does with a
-//! request is its [`Server`].
+//! every socket. The decisions are in `state/clients.rs`, and each service handles
+//! requests as a [`Server`].
 //!
 //! The buffers are used only for input that could not be handled at once and for output
 //! that was not taken at once, so sixteen clients that behave cost no memory.
@@ -20,7 +20,7 @@ use heapless::Vec;
 /// The slots of all clients. The parts that a quiet service touches come first.
 #[repr(C)]
 pub struct Connections {
-    /// What is known of each client.
+    /// The state of each client.
     pub clients: Clients,
     fds: [Vec<OwnedFd, 1>; CLIENTS_MAX],
     peers: [Peer; CLIENTS_MAX],
@@ -47,7 +47,7 @@ pub enum Taken {
     Close,
 }
 
-/// What a service does with its clients.
+/// The part of a service that handles its clients.
 pub trait Server {
     /// Returns the connections of the service.
     fn connections(&mut self) -> &mut Connections;
@@ -70,7 +70,8 @@ pub trait Server {
     /// Handles the beginning of the client's input and writes the answer.
     fn take(&mut self, slot: usize, input: &[u8], now: Instant, out: &mut Writer<'_>) -> Taken;
 
-    /// Does what comes before the requests of this turn.
+    /// Prepares for the requests of this turn.
+    #[unsafe(link_section = ".text.idle")]
     fn before_requests(&mut self, _now: Instant) {}
 
     /// Continues after the client took some of its kept output.
@@ -131,8 +132,10 @@ pub fn accept_all(server: &mut dyn Server, now: Instant) {
 }
 
 /// Closes the clients that are stuck for too long.
+#[expect(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
 pub fn close_expired(server: &mut dyn Server, now: Instant) {
-    for slot in server.connections().clients.expired(now) {
+    while let Some(slot) = server.connections().clients.expired(now) {
         server.close(slot);
     }
 }
@@ -140,6 +143,8 @@ pub fn close_expired(server: &mut dyn Server, now: Instant) {
 /// Serves the clients in `ready`, which poll(2) has reported, and those that are waiting
 /// for their turn: at most one buffer of requests from each.
 #[inline(never)]
+#[expect(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
 pub fn serve(server: &mut dyn Server, ready: &mut dyn Iterator<Item = usize>, now: Instant) {
     let mut asks = [false; CLIENTS_MAX];
     for slot in ready {

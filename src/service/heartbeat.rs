@@ -116,6 +116,7 @@ impl Heartbeat {
     }
 
     /// Writes the next heartbeat.
+    #[unsafe(link_section = ".text.idle")]
     pub fn beat(&mut self, now: Instant) {
         if self.disabled {
             return;
@@ -129,7 +130,7 @@ impl Heartbeat {
 
     fn write(&mut self, bytes: &[u8; RECORD_BYTES]) -> Result<(), Failure> {
         let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
-        if let Some(fd) = self.fd.as_ref().filter(|_| named == Ok(self.identity)) {
+        if let Some(fd) = self.fd.as_ref().filter(|_| named.is_ok_and(|named| named == self.identity)) {
             return file::write_at(fd, bytes, 0);
         }
         self.create(bytes)

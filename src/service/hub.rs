@@ -52,17 +52,17 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
         join_log_limit: RateLimit::default(),
     };
     base::announce(&mut hub);
-    while !hub.base.stopping {
-        hub.turn();
-    }
+    hub.run();
     hub.finish()
 }
 
 impl ServiceStatus for Hub {
+    #[unsafe(link_section = ".text.idle")]
     fn base(&self) -> &ServiceBase {
         self.base
     }
 
+    #[unsafe(link_section = ".text.idle")]
     fn base_mut(&mut self) -> &mut ServiceBase {
         self.base
     }
@@ -78,8 +78,18 @@ impl ServiceStatus for Hub {
 }
 
 impl Hub {
+    /// Runs turns until the service stops.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
+    fn run(&mut self) {
+        self.base.release_startup();
+        while !self.base.stopping {
+            self.turn();
+        }
+    }
+
     fn turn(&mut self) {
-        let ready = self.base.wait(clock::now(), Some((self.connections, &|_| true)), None, &mut |_| {});
+        let ready = self.base.wait(clock::now(), Some((self.connections, &|_| true)), None, None);
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
             if let Some((_, why)) = arrived.stop() {
@@ -145,6 +155,7 @@ impl Hub {
 }
 
 impl Server for Hub {
+    #[unsafe(link_section = ".text.idle")]
     fn connections(&mut self) -> &mut Connections {
         self.connections
     }

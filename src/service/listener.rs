@@ -1,5 +1,5 @@
-//! The listening socket of a service: made under the lock of the PID file,
-//! made again when somebody deletes it, and who may use it.
+//! The listening socket of a service, and the accounts that may use it. The socket is made
+//! under the lock of the PID file, and made again after its file was deleted.
 
 use super::accounts;
 use super::config_source::{ServiceFile, path_of};
@@ -99,14 +99,14 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Makes the socket at `path`, replacing one that nobody listens on. It is
-    /// given to `owner`, if that is named: only in a folder that nobody else can
-    /// change, because it is given by its name.
+    /// Makes the socket at `path`, and replaces one on which no process listens. Gives the
+    /// socket to `owner`, if there is one. The folder must belong to root then, because the
+    /// owner is changed by name.
     ///
-    /// Somebody who listens there may take `patience` to go.
+    /// Waits up to `patience` for a process that listens there to end.
     ///
     /// # Errors
-    /// EADDRINUSE: somebody listens on it. EEXIST: it is no socket.
+    /// EADDRINUSE: a process listens on the socket. EEXIST: the file is no socket.
     pub fn open(
         path: &Path,
         policy: AccessPolicy,
@@ -116,7 +116,7 @@ impl Listener {
         let deadline = clock::now() + patience;
         let (fd, identity) = loop {
             match make(path, &policy, owner) {
-                // A child of a killed service has it open until it execs.
+                // A child of a killed service has the socket open until it calls execve(2).
                 Err(Failure { errno: Errno::ADDRINUSE, .. }) if !deadline.is_due(clock::now()) => {
                     poll::sleep(STOP_POLL);
                 }
@@ -134,25 +134,27 @@ impl Listener {
         Self { path: Path::empty(), acceptor, identity: (0, 0), policy, failure: None }
     }
 
-    /// Where it is.
+    /// Returns the path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Which socket it is: another one after it was made again.
+    /// Returns the device and inode of the file, which differ after the socket was made
+    /// again.
     #[must_use]
     pub fn identity(&self) -> (u64, u64) {
         self.identity
     }
 
-    /// Why nobody can connect at the moment, if so.
+    /// Returns the reason why the file is missing and cannot be made again, if it is missing.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         self.failure
     }
 
-    /// Makes the socket again if its name is gone. (An abstract name cannot go.)
+    /// Makes the socket again if its file was deleted. An abstract name cannot be deleted.
+    #[unsafe(link_section = ".text.idle")]
     pub fn check(&mut self) {
         if self.acceptor.fd.is_none() || socket::is_abstract(&self.path) {
             return;
@@ -160,7 +162,7 @@ impl Listener {
         let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
         self.failure = match named {
             Ok(named) if named == self.identity => None,
-            // (a dead socket is replaced, anything else is left alone)
+            // A socket on which no process listens is replaced. Any other file is left alone.
             _ => match make(&self.path, &self.policy, None) {
                 Ok((fd, identity)) => {
                     (self.acceptor, self.identity) = (Acceptor::new(fd), identity);
@@ -171,9 +173,9 @@ impl Listener {
         };
     }
 
-    /// Others may use it from now on. True if the socket must be made anew for
-    /// that ([`Listener::unlink`], [`Listener::check`]), because changing the mode
-    /// of the name could be turned on another file.
+    /// Applies a policy. Returns true if the socket has to be made again for its mode and
+    /// group, with [`Listener::unlink`] and [`Listener::check`]. A change of the mode by name
+    /// could be directed at another file.
     #[must_use]
     pub fn set_policy(&mut self, policy: AccessPolicy) -> bool {
         let same = (policy.mode(), policy.group()) == (self.policy.mode(), self.policy.group());
@@ -181,8 +183,7 @@ impl Listener {
         !same && !socket::is_abstract(&self.path)
     }
 
-    /// Takes the name away. Those who are connected already can still be
-    /// accepted.
+    /// Deletes the file. Clients that have connected already can still be accepted.
     ///
     /// # Errors
     /// As unlink(2) says.
@@ -202,7 +203,7 @@ impl Listener {
     }
 }
 
-/// Binds and listens; what a dead service left is replaced.
+/// Binds a socket and listens on it. Replaces the socket of a service that died.
 fn make(path: &Path, policy: &AccessPolicy, owner: Option<u32>) -> Result<(OwnedFd, (u64, u64)), Failure> {
     if socket::is_abstract(path) {
         return Ok((socket::listen(path, policy.mode())?, (0, 0)));
@@ -227,10 +228,10 @@ fn make(path: &Path, policy: &AccessPolicy, owner: Option<u32>) -> Result<(Owned
     Ok((fd, meta.identity))
 }
 
-/// Opens the socket of a service at its start and drops the privileges: in this
-/// order where the folder is not the service's own, because only root can make it
-/// there; else the other way round, and `then` (a lock that knows a second instance
-/// best) in between. Without the socket the process ends.
+/// Creates the socket of a service and drops privileges. If the folder does not belong to the
+/// service's user, the socket is created first, as root; otherwise privileges are dropped
+/// first. Calls `then` after the drop, for a lock that detects a second instance. Ends the
+/// process if the socket cannot be created.
 pub fn open_and_drop(service: Service, process: &Process, then: &mut dyn FnMut(&Process)) -> Listener {
     let early = needs_rights(service, process).then(|| open_socket(service, process, true));
     process.drop_privileges();
@@ -238,7 +239,7 @@ pub fn open_and_drop(service: Service, process: &Process, then: &mut dyn FnMut(&
     early.unwrap_or_else(|| open_socket(service, process, false))
 }
 
-/// Whether the socket can only be made before the rights are dropped.
+/// Returns true if the socket can only be created before privileges are dropped.
 fn needs_rights(service: Service, process: &Process) -> bool {
     let path = path_of(service, ServiceFile::Socket, process.config).unwrap_or_default();
     let folder = file::meta_at(path.parent().as_c_str(), true);
@@ -246,7 +247,7 @@ fn needs_rights(service: Service, process: &Process) -> bool {
     process.identity.as_ref().is_some_and(|identity| owner != Ok(identity.uid))
 }
 
-/// The socket; without it the process ends.
+/// Returns the socket. Ends the process if it cannot be created.
 fn open_socket(service: Service, process: &Process, chown: bool) -> Listener {
     let config = &process.config;
     let policy = match find_policy(service, config) {
@@ -266,7 +267,7 @@ fn open_socket(service: Service, process: &Process, chown: bool) -> Listener {
     }
 }
 
-/// `allow_uid, allow_gid: "NAME" ...`
+/// Writes the reason why a name in `allow_uid` or `allow_gid` is refused.
 pub fn describe_unknown(name: &[u8], out: &mut Writer<'_>) {
     out.push_str("allow_uid or allow_gid: \"");
     out.push_escaped(name);

@@ -90,8 +90,8 @@ impl Log {
     /// Applies a configuration, at the start and at a reload.
     pub fn configure(&mut self, config: &Config, path: &Path, foreground: bool) {
         self.flush();
-        self.level = Level::from_index(config.log_level);
-        self.stamp = TimestampFormat::from_index(config.log_time);
+        self.level = config.log_level;
+        self.stamp = config.log_time;
         if config.syslog != self.syslog.is_some() {
             self.syslog = config.syslog.then(Syslog::default);
         }
@@ -185,11 +185,13 @@ impl Log {
 
     /// Writes the collected lines. Returns true if the file or stderr took each line since the
     /// last flush.
+    #[unsafe(link_section = ".text.idle")]
     pub fn flush(&mut self) -> bool {
         self.write_out();
         core::mem::replace(&mut self.taken, true)
     }
 
+    #[unsafe(link_section = ".text.idle")]
     fn write_out(&mut self) {
         if self.buffer.is_empty() {
             return;

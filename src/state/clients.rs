@@ -1,4 +1,4 @@
-//! The clients of a socket: what is decided about them. The slot of a client is an
+//! Decisions about the clients of a socket. The slot of a client is an
 //! index that stays the same while the client is connected.
 //!
 //! The connections and their buffers belong to `service/connections.rs`, which reports
@@ -11,7 +11,6 @@ use crate::limits::{
 };
 use crate::util::lines::whole_lines;
 use crate::util::time::{Instant, earliest, earliest_by};
-use heapless::Vec;
 
 /// One slot. All zeros if the slot is free.
 #[derive(Clone, Copy, Debug)]
@@ -278,15 +277,17 @@ impl Clients {
 
     /// Returns the earliest moment at which a client is closed because it is stuck.
     #[must_use]
+    #[unsafe(link_section = ".text.idle")]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.connected().map(|(_, client)| client.next_deadline()).fold(None, earliest)
     }
 
-    /// Returns the clients that are stuck for too long.
+    /// Returns a client that is stuck for too long, if there is one.
     #[must_use]
-    pub fn expired(&self, now: Instant) -> Vec<usize, CLIENTS_MAX> {
+    #[unsafe(link_section = ".text.idle")]
+    pub fn expired(&self, now: Instant) -> Option<usize> {
         let is_due = |client: &ClientSlot| client.next_deadline().is_some_and(|at| at.is_due(now));
-        self.connected().filter(|(_, client)| is_due(client)).map(|(slot, _)| slot).collect()
+        self.connected().find(|(_, client)| is_due(client)).map(|(slot, _)| slot)
     }
 }
 

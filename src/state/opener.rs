@@ -1,5 +1,6 @@
-//! The decisions of the opener's main process: which files it opens, and when its worker
-//! is started and killed.
+//! The decisions of the opener: which files it opens, when its worker is started and
+//! killed, and which client gets an answer.
 
 pub mod allow_list;
 pub mod worker_monitor;
+pub mod worker_requests;

@@ -7,6 +7,8 @@ use rustix::time::{ClockId, DynamicClockId, clock_gettime, clock_gettime_dynamic
 /// The time since boot, suspend included (`CLOCK_BOOTTIME`), or
 /// `CLOCK_MONOTONIC` on kernels before 2.6.39.
 #[must_use]
+#[expect(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
 pub fn now() -> Instant {
     let time =
         clock_gettime_dynamic(DynamicClockId::Boottime).unwrap_or_else(|_| clock_gettime(ClockId::Monotonic));
@@ -27,6 +29,8 @@ pub fn monotonic_us() -> u64 {
 
 /// Seconds since 1970 (`CLOCK_REALTIME`); may step, may say 1970.
 #[must_use]
+#[expect(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
 pub fn wall() -> i64 {
     clock_gettime(ClockId::Realtime).tv_sec
 }

@@ -181,6 +181,8 @@ pub fn meta(fd: impl AsFd) -> Result<Meta, Failure> {
 ///
 /// # Errors
 /// As the call says.
+#[expect(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
 pub fn meta_at(path: &CStr, follow: bool) -> Result<Meta, Failure> {
     let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
     rustix::fs::statat(CWD, path, flags).op(Op::Fstatat).map(Meta::from)
@@ -331,6 +333,8 @@ pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As the call says; what was taken before stays.
+#[expect(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
 pub fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Failure> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(fd, bytes, offset) {

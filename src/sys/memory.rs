@@ -23,6 +23,7 @@ unsafe extern "C" {
 /// Drops what only start-up needed: its part of the stack, and its code, which is
 /// in the file.
 #[inline(never)]
+#[unsafe(link_section = ".text.idle")]
 pub fn release_startup() {
     let (first, end) = (&raw const FIRST as usize, &raw const CODE_END as usize);
     // SAFETY: the range is mapped from the file and never written, so what is
@@ -33,6 +34,7 @@ pub fn release_startup() {
 
 /// Drops the pages of the stack below the caller's frame.
 #[inline(never)]
+#[unsafe(link_section = ".text.idle")]
 pub fn release_stack() {
     let here = 0u8;
     let page = rustix::param::page_size();
@@ -44,6 +46,7 @@ pub fn release_stack() {
 }
 
 /// Drops the whole pages inside `buffer`, which reads as zeros afterwards.
+#[unsafe(link_section = ".text.idle")]
 pub fn release(buffer: &mut [u8]) {
     let page = rustix::param::page_size();
     let start = (buffer.as_mut_ptr() as usize).saturating_add(page.wrapping_sub(1)) & !page.wrapping_sub(1);

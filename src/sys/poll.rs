@@ -45,6 +45,7 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
     }
 
     /// Watches `fd` for input.
+    #[unsafe(link_section = ".text.idle")]
     pub fn read(&mut self, fd: &'fd OwnedFd, tag: T) {
         self.watch(fd.as_fd(), Interest::Input, tag);
     }
@@ -52,6 +53,7 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
     /// Watches `fd`; hang-ups and errors are told whatever the interest.
     /// `POLL_MAX` covers everything that a service can hold, so nothing is ever
     /// left out.
+    #[unsafe(link_section = ".text.idle")]
     pub fn watch(&mut self, fd: BorrowedFd<'fd>, interest: Interest, tag: T) {
         if self.fds.push(PollFd::from_borrowed_fd(fd, interest.flags())).is_ok() {
             let _ = self.tags.push(tag);
@@ -60,6 +62,7 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
 
     /// Waits until something is ready or `timeout` has passed; `None`
     /// waits for ever. An interruption counts as nothing being ready.
+    #[unsafe(link_section = ".text.idle")]
     pub fn wait(&mut self, timeout: Option<Duration>) {
         let timeout = timeout.map(|span| Timespec {
             tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),

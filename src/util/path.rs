@@ -103,6 +103,7 @@ impl Path {
 
     /// Returns the path with its terminator.
     #[must_use]
+    #[unsafe(link_section = ".text.idle")]
     pub fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.bytes).unwrap_or(c"")
     }

@@ -126,7 +126,7 @@ macro_rules! named_enum {
             }
 
             /// Returns the names in the order of the values.
-            fn names() -> &'static $crate::util::string_table::StringTable {
+            $vis fn names() -> &'static $crate::util::string_table::StringTable {
                 static NAMES: $crate::util::string_table::StringTable = $crate::util::string_table::string_table![$($name),+];
                 &NAMES
             }

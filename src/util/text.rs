@@ -48,6 +48,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends `bytes`, or as many of them as fit.
+    #[unsafe(link_section = ".text.idle")]
     pub fn push(&mut self, bytes: &[u8]) {
         let fits = bytes.len().min(self.room());
         self.cut |= fits < bytes.len();
@@ -69,6 +70,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends `number` in decimal with at least `width` digits.
+    #[unsafe(link_section = ".text.idle")]
     pub fn push_padded(&mut self, number: u64, width: usize) {
         let mut digits = [0u8; 20];
         let mut out = Writer::new(&mut digits);

@@ -68,7 +68,7 @@ fn line_ends(text: &[u8], whole: &[u8], size: usize) {
     for (index, stamp) in
         [TimestampFormat::Iso, TimestampFormat::Unix, TimestampFormat::None].into_iter().enumerate()
     {
-        let level = Level::from_index(index as u8 + 1);
+        let level = Level::ALL[index + 1];
         let line = written(whole.len() + 64, |out| {
             stamp.emit(text.len() as i64 * 1_000_003, out);
             out.push_str(level.tag());

@@ -2,11 +2,12 @@
 
 pub use super::table::{KEYS, Key, KeyKind};
 
-use super::table::{AccountName, Config, ConfigField};
+use super::table::{AccountName, Config, ConfigField, SyncMode};
 use super::value::{emit_duration, emit_size, parse_duration, parse_size};
 use crate::limits::{
     ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, PATH_MAX_BYTES,
 };
+use crate::proto::log::{Level, TimestampFormat};
 use crate::proto::service::Service;
 use crate::util::path::Path;
 use crate::util::text::{Writer, parse_u64, text_with_number, trim};
@@ -119,11 +120,9 @@ impl Key {
             (KeyKind::Count(low, high), ConfigField::Number(field)) => {
                 *field = u32::try_from(count(value)?).ok().filter(|n| (low..=high).contains(n))?;
             }
-            (KeyKind::Choice(names), ConfigField::Index(field)) => {
-                let wanted = text(value)?;
-                let index = names.iter().position(|name| name.as_bytes() == wanted)?;
-                *field = u8::try_from(index).ok()?;
-            }
+            (_, ConfigField::Level(field)) => *field = Level::from_name(text(value)?)?,
+            (_, ConfigField::Timestamp(field)) => *field = TimestampFormat::from_name(text(value)?)?,
+            (_, ConfigField::Sync(field)) => *field = SyncMode::from_name(text(value)?)?,
             (KeyKind::Flag, ConfigField::Flag(field)) => *field = flag(value)?,
             (KeyKind::Account, ConfigField::Account(field)) => *field = account(value)?,
             (KeyKind::Accounts, ConfigField::Accounts(list)) => {
@@ -180,8 +179,8 @@ impl Key {
             }
             KeyKind::Choice(names) => {
                 out.push_str("one of");
-                for name in names {
-                    let _ = uwrite!(out, " \"{}\"", *name);
+                for name in names().iter() {
+                    let _ = uwrite!(out, " \"{}\"", name);
                 }
                 ""
             }
@@ -217,10 +216,9 @@ impl Key {
             ConfigField::Bytes(bytes) => quoted(out, |out| emit_size(*bytes, out)),
             ConfigField::Span(span) => quoted(out, |out| emit_duration(*span, out)),
             ConfigField::Number(number) => out.push_u64(u64::from(*number)),
-            ConfigField::Index(index) => {
-                let names = if let KeyKind::Choice(names) = self.kind { names } else { &[] };
-                quote(names.get(usize::from(*index)).copied().unwrap_or_default().as_bytes(), out);
-            }
+            ConfigField::Level(level) => quote(level.name().as_bytes(), out),
+            ConfigField::Timestamp(format) => quote(format.name().as_bytes(), out),
+            ConfigField::Sync(mode) => quote(mode.name().as_bytes(), out),
             ConfigField::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),
             ConfigField::Account(name) => quote(name, out),
             ConfigField::Accounts(list) => array(list.iter().map(Vec::as_slice), out),

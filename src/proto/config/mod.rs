@@ -14,6 +14,7 @@ mod table;
 pub mod toml;
 pub mod value;
 
+use table::SyncMode;
 pub use table::{AccountName, Config};
 
 use crate::limits::HEARTBEAT_MIN;
@@ -53,7 +54,7 @@ impl Config {
     /// Returns true if the spool is synced before new jobs are acknowledged.
     #[must_use]
     pub fn sync_always(&self) -> bool {
-        self.sync == 0
+        self.sync == SyncMode::Always
     }
 }
 

@@ -7,15 +7,22 @@ use crate::limits::{
 use crate::proto::log::{Level, TimestampFormat};
 use crate::proto::service::Service;
 use crate::util::path::Path;
+use crate::util::string_table::{StringTable, named_enum};
 use crate::util::time::Duration;
 use heapless::Vec;
 
 /// A user or group, by name or number: at most [`NAME_MAX_BYTES`] bytes, empty for none.
 pub type AccountName = Vec<u8, NAME_MAX_BYTES>;
 
-/// The values of `sync`. With `always`, a new job is on disk before it is acknowledged. With
-/// `never`, the spool is not synced.
-const SYNC_NAMES: &[&str] = &["always", "never"];
+named_enum! {
+    /// The values of `sync`.
+    pub enum SyncMode {
+        /// A new job is on disk before it is acknowledged.
+        Always = "always",
+        /// The spool is not synced.
+        Never = "never",
+    }
+}
 
 /// The upper bound of most durations: a day, in milliseconds.
 const DAY: u32 = 86_400_000;
@@ -40,8 +47,8 @@ pub enum KeyKind {
     Duration(u32, u32, bool),
     /// A number between two bounds, both included.
     Count(u32, u32),
-    /// A name of this list, stored as its index.
-    Choice(&'static [&'static str]),
+    /// A name of this list.
+    Choice(fn() -> &'static StringTable),
     /// A value that is true or false.
     Flag,
     /// A user or group.
@@ -75,7 +82,9 @@ pub(super) enum ConfigField<'c> {
     Path(&'c mut Path),
     Bytes(&'c mut u64),
     Number(&'c mut u32),
-    Index(&'c mut u8),
+    Level(&'c mut Level),
+    Timestamp(&'c mut TimestampFormat),
+    Sync(&'c mut SyncMode),
     Flag(&'c mut bool),
     Span(&'c mut Duration),
     Account(&'c mut AccountName),
@@ -85,7 +94,7 @@ pub(super) enum ConfigField<'c> {
     Name(&'c mut Vec<u8, METRICS_NAME_MAX_BYTES>),
 }
 
-/// The type of a field, with its empty value and its variant of [`ConfigField`].
+/// A type of a field: its empty value, whose bytes are zero, and its variant of [`ConfigField`].
 trait ConfigValue: Sized {
     const EMPTY: Self;
     fn field(&mut self) -> ConfigField<'_>;
@@ -107,7 +116,9 @@ config_values! {
     Path: Self::empty(), Path;
     u64: 0, Bytes;
     u32: 0, Number;
-    u8: 0, Index;
+    Level: Self::Debug, Level;
+    TimestampFormat: Self::Iso, Timestamp;
+    SyncMode: Self::Always, Sync;
     bool: false, Flag;
     Duration: Self::ZERO, Span;
     AccountName: Self::new(), Account;
@@ -131,7 +142,7 @@ macro_rules! config {
         }
 
         impl Config {
-            /// The value before [`Config::reset`]: empty fields and zeros.
+            /// The value before [`Config::reset`]. Its bytes are zero, so that it is not in the file.
             pub const EMPTY: Self =
                 Self { $($key: <$type as ConfigValue>::EMPTY,)* log_file_named: false };
 
@@ -193,10 +204,10 @@ config! {
     log_max: u64 = "10000", Size, RELOAD;
     /// The number of rotated logs to keep.
     log_keep: u32 = "1", Count(1, LOG_KEEP_MAX), RELOAD;
-    /// The lowest level that is logged, as an index of `Level::NAMES`.
-    log_level: u8 = "info", Choice(Level::NAMES), RELOAD;
-    /// The timestamps of log lines, as an index of `TimestampFormat::NAMES`.
-    log_time: u8 = "iso", Choice(TimestampFormat::NAMES), RELOAD;
+    /// The lowest level that is logged.
+    log_level: Level = "info", Choice(Level::names), RELOAD;
+    /// The timestamp of lines.
+    log_time: TimestampFormat = "iso", Choice(TimestampFormat::names), RELOAD;
     /// True if log lines are also sent to /dev/log.
     syslog: bool = "false", Flag, RELOAD;
     /// The longest time between two heartbeats. Without inotify, it is also the time between
@@ -214,8 +225,8 @@ config! {
     retry_delay: Duration = "1s", Duration(1, DAY, true), RELOAD;
     /// The maximum number of waiting, running and dead jobs together.
     queue_max: u32 = "10000", Count(1, 10_000_000), RELOAD;
-    /// When the spool is synced, as an index of the names `always` and `never`.
-    sync: u8 = "always", Choice(SYNC_NAMES), RELOAD;
+    /// The syncing of the spool.
+    sync: SyncMode = "always", Choice(SyncMode::names), RELOAD;
     /// The time that running jobs have to end after SIGTERM. SIGKILL follows.
     stop_timeout: Duration = "10s", Duration(1, DAY, true), RELOAD;
     /// The user that the service changes to. Empty: it keeps its user.

@@ -2,6 +2,7 @@ use super::keys::{KEYS, Key, KeyKind};
 use super::toml::{Problem, apply_option, parse};
 use super::*;
 use crate::limits::{LOG_MAX_BYTES, METRICS_NAME_MAX_BYTES, PATH_MAX_BYTES};
+use crate::proto::log::Level;
 use crate::proto::service::Service;
 use crate::util::text::Writer;
 
@@ -80,7 +81,7 @@ fn every_kind_of_value_is_read() {
     )
     .unwrap();
     assert_eq!((config.interval.as_ms(), config.workers, config.syslog), (250, 8, true));
-    assert_eq!((config.log_max, config.log_level, config.queue_max), (65_536, 0, 1_000_000));
+    assert_eq!((config.log_max, config.log_level, config.queue_max), (65_536, Level::Debug, 1_000_000));
     assert_eq!(config.handler.as_bytes(), b"/base/bin/do");
     assert_eq!(config.log_file.as_bytes(), "/var/log/xé.log".as_bytes());
     assert!(config.log_file_named);
@@ -213,7 +214,7 @@ fn another(key: &Key, choice: usize) -> String {
         KeyKind::Size => "77".to_owned(),
         KeyKind::Duration(_, high, _) => format!("{high}ms"),
         KeyKind::Count(_, high) => high.to_string(),
-        KeyKind::Choice(names) => names[choice % names.len()].to_owned(),
+        KeyKind::Choice(names) => names().get(choice % names().len()).to_owned(),
         KeyKind::Flag => "true".to_owned(),
         KeyKind::Account | KeyKind::Accounts | KeyKind::Abstract => "another".to_owned(),
         KeyKind::Services => "hub".to_owned(),

@@ -106,9 +106,7 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     base::announce(jobs);
     // The new health file is seen by inotify, and is no reason to wake.
     jobs.on_inotify();
-    while !jobs.core.is_stopped() {
-        jobs.turn();
-    }
+    jobs.run();
     jobs.finish()
 }
 
@@ -130,6 +128,16 @@ fn rules(config: &Config) -> JobRules {
 }
 
 impl Jobs {
+    /// Runs turns until the service stops.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
+    fn run(&mut self) {
+        self.base.release_startup();
+        while !self.core.is_stopped() {
+            self.turn();
+        }
+    }
+
     // ----- one turn -------------------------------------------------------
 
     fn turn(&mut self) {
@@ -176,16 +184,21 @@ impl Jobs {
         let now = clock::now();
         let reads = |client_slot| self.control.can_read(client_slot);
         let clients: &Connections = self.control.connections;
-        self.base.wait(now, Some((clients, &reads)), self.next_deadline(now), &mut |set| {
-            if let Some(inotify) = &self.disk.inotify {
-                set.read(inotify.fd(), PollSource::Other);
-            }
-            for (index, worker) in (0..).zip(self.workers.iter()) {
-                if let Some(output) = &worker.output.pipe {
-                    set.read(output, PollSource::Output(index));
+        self.base.wait(
+            now,
+            Some((clients, &reads)),
+            self.next_deadline(now),
+            Some(&mut |set| {
+                if let Some(inotify) = &self.disk.inotify {
+                    set.read(inotify.fd(), PollSource::Other);
                 }
-            }
-        })
+                for (index, worker) in (0..).zip(self.workers.iter()) {
+                    if let Some(output) = &worker.output.pipe {
+                        set.read(output, PollSource::Output(index));
+                    }
+                }
+            }),
+        )
     }
 
     /// Returns the next time at which there is work.

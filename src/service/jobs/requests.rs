@@ -1,5 +1,5 @@
-//! The requests of the control socket: the one list, and what each does.
-//! `docs/control.md` is the manual; `proto/control.rs` has the parsers.
+//! The requests of the control socket: the one list, and the function of each.
+//! `docs/control.md` is the manual, and `proto/control.rs` has the parsers.
 //!
 //! Changing this: a new request is one entry of `REQUESTS`, its function here,
 //! and its line in `docs/control.md`.
@@ -18,17 +18,17 @@ use ufmt::uwrite;
 /// A request.
 pub(super) struct RequestSpec {
     pub(super) name: &'static str,
-    /// What follows it.
+    /// The argument, for the help.
     args: &'static str,
     help: &'static str,
-    /// The lowest rank that may.
+    /// The lowest rights that a client needs.
     pub(super) min_access: Access,
-    /// Bytes that its answer may need at once, where that is much.
+    /// Bytes that the answer may need, if it is long.
     pub(super) reply_bytes: usize,
     action: RequestAction,
 }
 
-/// What is expected behind the verb, and what is done with it.
+/// The type of the argument, and the function that carries out the request.
 enum RequestAction {
     Plain(fn(&mut Jobs, &mut RequestContext<'_, '_>) -> Reply),
     Text(fn(&mut Jobs, &mut RequestContext<'_, '_>, &[u8]) -> Reply),
@@ -39,7 +39,7 @@ enum RequestAction {
     Wait(fn(&mut Jobs, &mut RequestContext<'_, '_>, bool) -> Reply),
 }
 
-/// Who asks, when, and where the answer goes.
+/// The client that asks, the time, and the place for the answer.
 pub(super) struct RequestContext<'a, 'b> {
     pub(super) slot: usize,
     pub(super) now: Instant,
@@ -139,20 +139,20 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
 ];
 
 impl RequestSpec {
-    /// The request of this name.
+    /// Returns the request of this name.
     pub(super) fn named(verb: &[u8]) -> Option<&'static Self> {
         REQUESTS.iter().find(|request| request.name.as_bytes() == verb)
     }
 
-    /// Whether it adds a job: only such may share a batch.
+    /// Returns true if the request adds a job. Only such requests share a batch.
     pub(super) fn adds(&self) -> bool {
         matches!(self.action, RequestAction::Text(_))
     }
 
-    /// Parses the argument and does it.
+    /// Parses the argument and carries out the request.
     ///
     /// # Errors
-    /// The argument is not what it must be.
+    /// The argument is refused.
     pub(super) fn run(
         &self,
         jobs: &mut Jobs,

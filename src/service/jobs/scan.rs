@@ -12,7 +12,7 @@ use crate::util::time::Instant;
 use ufmt::uwrite;
 
 impl Jobs {
-    /// Does one step of the scan under way.
+    /// Continues the scan under way, or begins the next one.
     pub(super) fn poll_scan(&mut self, now: Instant) {
         let ControlServer { replies, scans, .. } = &mut self.control;
         match scans.poll(replies, self.core, &mut self.disk, self.base.scratch, now) {

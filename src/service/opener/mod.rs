@@ -115,9 +115,7 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     opener.load();
     opener.first_worker();
     base::announce(&mut opener);
-    while !opener.base.stopping {
-        opener.turn();
-    }
+    opener.run();
     opener.finish()
 }
 
@@ -150,10 +148,12 @@ fn inspect_name(path: &Path, target: &mut [u8], errno: &mut Option<Errno>) -> No
 }
 
 impl ServiceStatus for Opener {
+    #[unsafe(link_section = ".text.idle")]
     fn base(&self) -> &ServiceBase {
         self.base
     }
 
+    #[unsafe(link_section = ".text.idle")]
     fn base_mut(&mut self) -> &mut ServiceBase {
         self.base
     }
@@ -172,15 +172,29 @@ impl ServiceStatus for Opener {
 }
 
 impl Opener {
+    /// Runs turns until the service stops.
     #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
+    fn run(&mut self) {
+        self.base.release_startup();
+        while !self.base.stopping {
+            self.turn();
+        }
+    }
+
     fn turn(&mut self) {
         let due = self.monitor.next_deadline(self.base.process.config.stale_after);
         let channel = self.worker.as_ref().map(|worker| &worker.channel);
-        let ready = self.base.wait(clock::now(), None, due, &mut |set| {
-            if let Some(channel) = channel {
-                set.read(channel, PollSource::Other);
-            }
-        });
+        let ready = self.base.wait(
+            clock::now(),
+            None,
+            due,
+            Some(&mut |set| {
+                if let Some(channel) = channel {
+                    set.read(channel, PollSource::Other);
+                }
+            }),
+        );
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
             self.on_signals(arrived, now);
@@ -250,6 +264,7 @@ impl Opener {
 
     /// Handles the messages of the worker. Returns true if it showed that it lives.
     #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
     fn receive_all(&mut self, now: Instant) -> bool {
         let mut lives = false;
         for _ in 0..CLIENTS_MAX {
@@ -270,6 +285,7 @@ impl Opener {
 
     /// Handles one message of the worker.
     #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
     fn receive(&mut self, now: Instant) -> WorkerMessage {
         let Some(worker) = &self.worker else { return WorkerMessage::Nothing };
         let mut bytes = [0; TO_MAIN_BYTES + 1];

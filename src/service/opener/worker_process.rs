@@ -1,22 +1,23 @@
 //! The worker of the opener: talks to the clients, and can do nothing else. It is forked
-//! from the main process and never executes anything; before it accepts its first client
-//! it gives up its rights, its root and everything that is open. From then on it makes no
+//! from the main process and never executes a file. Before it accepts its first client it
+//! gives up its privileges, its root and all other descriptors. From then on it makes no
 //! system call that names a file.
 //!
 //! One turn: poll, answers of the main process, clients, new clients, a sign of life.
 //!
-//! A client's slot is known to the main process by its number and a serial, so that an
-//! answer for one that left meanwhile reaches nobody. What a client gets is one answer and
-//! the end of the connection.
+//! The main process knows a client by its slot and a serial, so that an answer for a client
+//! that has left reaches no other client. A client gets one answer, and then the end of the
+//! connection. `state/opener/worker_requests.rs` decides which client an answer is for.
 //!
-//! Changing this: what the worker is told by a client it may pass on, never act on.
+//! Changing this: the worker may pass on the words of a client, but never act on them.
 
-use crate::limits::{CLIENTS_MAX, POLL_MAX};
+use crate::limits::POLL_MAX;
 use crate::proto::opener::{DENIED, FILE, RequestId, TO_WORKER_BYTES, ToMain, ToWorker, path_request};
 use crate::service::base::PollSource;
 use crate::service::connections::{self, Connections, Server, Taken};
 use crate::service::listener::Acceptor;
 use crate::state::access::Access;
+use crate::state::opener::worker_requests::WorkerRequests;
 use crate::sys::identity::{self, Identity};
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Pid, Signal};
@@ -30,48 +31,44 @@ use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
 
-/// What the main process leaves to its worker.
+/// The parts of the main process that its worker gets.
 pub(super) struct Start<'a> {
-    /// The way to the main process.
+    /// The socket to the main process.
     pub(super) channel: OwnedFd,
     /// The listening socket.
     pub(super) listener: OwnedFd,
     /// The main process.
     pub(super) parent: Pid,
-    /// Whom to become; only root can.
+    /// The user that the worker becomes; `None` without root.
     pub(super) identity: Option<&'a Identity>,
-    /// A name for a folder that becomes the root; only root can.
+    /// The name of a folder that becomes the root. Only root can set it.
     pub(super) root: Option<Path>,
-    /// How often to tell that it is alive.
+    /// The longest time between two signs of life.
     pub(super) interval: Duration,
 }
 
-/// The main process is gone, or says what it cannot say: that is the end.
+/// The main process has ended, or has sent a malformed message, so the worker exits.
 struct ChannelClosed;
 
 /// See the module's documentation.
 struct OpenerWorker {
     channel: OwnedFd,
-    /// The main process is gone.
+    /// The main process has ended.
     channel_closed: bool,
     acceptor: Acceptor,
     connections: &'static mut Connections,
-    /// The request of the client at each slot is with the main process.
-    waiting: [bool; CLIENTS_MAX],
-    interval: Duration,
-    /// When to tell the main process that we live, at the latest.
-    next_alive_at: Instant,
+    requests: WorkerRequests,
 }
 
-/// Becomes the worker. To be called in the new process.
+/// Runs the worker. It is called in the new process.
 #[inline(never)]
 pub(super) fn run(start: Start<'_>) -> ! {
-    // A terminal's ^C is for the main process, which then tells us.
+    // The ^C of a terminal is for the main process, which then stops the worker.
     let _ = process::setsid();
     signal::reset_all();
     signal::ignore_broken_pipes();
-    // (what else is open belongs to values of the main process, which no longer exists
-    // here: nothing of it is ever used or dropped)
+    // The other descriptors belong to values of the main process. None of these values is used
+    // or dropped here.
     fds::close_inherited(&[&start.channel, &start.listener]);
     let confined = fds::nullify(0, 2).and_then(|()| confine(&start));
     if let Err(failure) = confined {
@@ -88,10 +85,7 @@ pub(super) fn run(start: Start<'_>) -> ! {
         channel_closed: false,
         acceptor: Acceptor::new(listener),
         connections: connections::take(),
-        waiting: [false; CLIENTS_MAX],
-        interval,
-        // (so that the first turn says at once that it is ready)
-        next_alive_at: Instant::BOOT,
+        requests: WorkerRequests::new(interval),
     };
     memory::release_startup();
     let mut ready = Vec::new();
@@ -101,7 +95,7 @@ pub(super) fn run(start: Start<'_>) -> ! {
     process::exit(0)
 }
 
-/// Gives up all rights. Without an empty root it goes on, and says so.
+/// Gives up all privileges. Without an empty root the worker continues, and reports that.
 fn confine(start: &Start<'_>) -> Result<(), Failure> {
     match start.identity {
         None => process::no_new_privileges()?,
@@ -125,7 +119,7 @@ impl OpenerWorker {
         let now = clock::now();
         let mut set = PollSet::new();
         set.read(&self.channel, PollSource::Other);
-        if let Some(fd) = self.acceptor.ready_fd(now).filter(|_| self.has_room()) {
+        if let Some(fd) = self.acceptor.ready_fd(now).filter(|_| self.requests.has_room()) {
             set.read(fd, PollSource::Listener);
         }
         for (slot, _) in self.connections.clients.connected() {
@@ -134,7 +128,7 @@ impl OpenerWorker {
             }
         }
         let due = earliest(self.acceptor.next_deadline(now), self.connections.clients.next_deadline());
-        let due = earliest(due, Some(self.next_alive_at));
+        let due = earliest(due, self.requests.next_deadline());
         set.wait(due.map(|at| now.until(at)));
         set.ready().collect()
     }
@@ -150,8 +144,7 @@ impl OpenerWorker {
         if ready.contains(&PollSource::Listener) {
             connections::accept(self, now);
         }
-        if self.next_alive_at.is_due(now) {
-            self.next_alive_at = now + self.interval;
+        if self.requests.poll(now) {
             let _ = self.send(&ToMain::Alive);
         }
         if self.channel_closed { Err(ChannelClosed) } else { Ok(()) }
@@ -168,20 +161,7 @@ impl OpenerWorker {
         sent
     }
 
-    fn is_waiting(&self, slot: usize) -> bool {
-        self.waiting.get(slot).copied().unwrap_or(false)
-    }
-
-    // ----- requests ---------------------------------------------------------
-
-    fn request_id(&self, slot: usize) -> Option<RequestId> {
-        let serial = self.connections.clients.get(slot)?.serial;
-        Some(RequestId { slot: u8::try_from(slot).ok()?, serial })
-    }
-
-    // ----- answers ----------------------------------------------------------
-
-    /// What the main process has decided.
+    /// Takes the answers of the main process.
     fn take_answers(&mut self) -> Result<(), ChannelClosed> {
         loop {
             let mut bytes = [0; TO_WORKER_BYTES + 1];
@@ -192,73 +172,44 @@ impl OpenerWorker {
             };
             let message = bytes.get(..received.length).unwrap_or(&[]);
             match ToWorker::parse(message).map_err(|_| ChannelClosed)? {
-                ToWorker::Opened(request_id) => self.hand_over(request_id, received.fd),
-                ToWorker::Denied(request_id) => self.reply(request_id, DENIED),
-                ToWorker::Failed(request_id, errno) => {
+                ToWorker::Opened(id) => self.answer(id, received.fd.ok_or(Some(Errno::MFILE))),
+                ToWorker::Denied(id) => self.answer(id, Err(None)),
+                ToWorker::Failed(id, errno) => {
                     let errno = Errno::from_raw_os_error(i32::try_from(errno).unwrap_or(0));
-                    if let Some(slot) = self.slot_of(request_id) {
-                        self.reply_failure(slot, errno);
-                    }
+                    self.answer(id, Err(Some(errno)));
                 }
                 ToWorker::Listener(interval) => {
-                    // (without descriptors it is better begun anew)
+                    // Without a free descriptor the worker is better started again.
                     self.acceptor = Acceptor::new(received.fd.ok_or(ChannelClosed)?);
-                    self.interval = Duration::from_ms(u64::from(interval));
-                    self.next_alive_at = Instant::BOOT;
+                    self.requests.set_interval(Duration::from_ms(u64::from(interval)));
                 }
             }
-            if !self.waiting.contains(&true) {
-                // (another message would wake the next turn)
+            if self.requests.is_idle() {
+                // Another message is rare, and wakes the next turn.
                 return Ok(());
             }
         }
     }
 
-    /// Where the client is that waits for this answer, if it still is there.
-    fn slot_of(&self, request_id: RequestId) -> Option<usize> {
-        let slot = usize::from(request_id.slot);
-        (self.request_id(slot) == Some(request_id) && self.is_waiting(slot)).then_some(slot)
-    }
-
-    /// The file, to whom it is for. Our copy is closed here in any case.
-    fn hand_over(&mut self, request_id: RequestId, file: Option<OwnedFd>) {
-        let Some(slot) = self.slot_of(request_id) else { return };
+    /// Sends a client its answer and closes the connection: the file, or the error, where
+    /// `None` stands for a denial. The worker's copy of the file is closed in any case.
+    fn answer(&mut self, request_id: RequestId, file: Result<OwnedFd, Option<Errno>>) {
+        let Some(slot) = self.requests.slot_of(request_id) else { return };
         let Some(connection) = self.connections.fd(slot) else { return };
-        let sent = match &file {
-            Some(file) => fd_passing::send(connection, FILE, Some(file)).map_err(|failure| failure.errno),
-            None => Err(Errno::MFILE),
+        let send = |file: OwnedFd| {
+            fd_passing::send(connection, FILE, Some(&file)).map_err(|failure| Some(failure.errno))
         };
-        match sent {
-            Err(errno) => self.reply_failure(slot, errno),
-            Ok(_) => self.close(slot),
-        }
-    }
-
-    fn reply_failure(&mut self, slot: usize, errno: Errno) {
-        let mut text = [0; 48];
-        let mut out = Writer::new(&mut text);
-        push_failure(errno, &mut out);
-        self.finish(slot, out.as_bytes());
-    }
-
-    fn reply(&mut self, request_id: RequestId, text: &[u8]) {
-        if let Some(slot) = self.slot_of(request_id) {
-            self.finish(slot, text);
-        }
-    }
-
-    /// The last that the client hears. (It heard nothing before, so there is room.)
-    fn finish(&mut self, slot: usize, text: &[u8]) {
-        if let Some(connection) = self.connections.fd(slot) {
-            let _ = socket::send(connection, text);
+        if let Err(error) = file.and_then(send) {
+            let mut text = [0; 48];
+            let mut out = Writer::new(&mut text);
+            match error {
+                Some(errno) => push_failure(errno, &mut out),
+                None => out.push(DENIED),
+            }
+            // The client was sent nothing before, so the socket has room.
+            let _ = socket::send(connection, out.as_bytes());
         }
         self.close(slot);
-    }
-
-    /// Returns true if a new client can be served: there is a slot, or a client that has
-    /// one did not ask yet.
-    fn has_room(&self) -> bool {
-        self.connections.clients.count() < CLIENTS_MAX || self.waiting.contains(&false)
     }
 }
 
@@ -274,14 +225,14 @@ impl Server for OpenerWorker {
     }
 
     fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer, Access)> {
-        if !self.has_room() || self.channel_closed {
+        if !self.requests.has_room() || self.channel_closed {
             return None;
         }
         self.acceptor.accept(now).map(|(fd, peer)| (fd, peer, Access::Guest))
     }
 
     fn eviction_candidate(&self, _: Access, _: Instant) -> Option<usize> {
-        self.connections.clients.longest_connected(&|slot| self.is_waiting(slot))
+        self.connections.clients.longest_connected(&|slot| self.requests.is_waiting(slot))
     }
 
     fn refuse(&self, _: &mut Writer<'_>) {}
@@ -292,24 +243,23 @@ impl Server for OpenerWorker {
     }
 
     fn can_read(&self, slot: usize) -> bool {
-        !self.is_waiting(slot)
+        !self.requests.is_waiting(slot)
     }
 
     /// Sends the request to the main process.
     fn take(&mut self, slot: usize, input: &[u8], now: Instant, out: &mut Writer<'_>) -> Taken {
         let Some(client) = self.connections.clients.get(slot) else { return Taken::Close };
         if input.is_empty() && client.ended {
-            // The client asked for nothing, so the main process need not log it.
+            // The client asked for nothing, so the main process does not have to log it.
             out.push(DENIED);
             return Taken::Close;
         }
         let Some(request) = path_request(input, client.ended) else { return Taken::Part(0) };
-        let Some(request_id) = self.request_id(slot) else { return Taken::Close };
+        let request_id = RequestId { slot: u8::try_from(slot).unwrap_or(u8::MAX), serial: client.serial };
         let Peer { pid, uid, .. } = self.connections.peer(slot);
         match self.send(&ToMain::Open { request_id, pid, uid, request }) {
             Ok(()) => {
-                self.next_alive_at = now + self.interval;
-                self.waiting.get_mut(slot).into_iter().for_each(|waiting| *waiting = true);
+                self.requests.on_sent(request_id, now);
                 Taken::Last(input.len())
             }
             Err(errno) => {
@@ -323,7 +273,7 @@ impl Server for OpenerWorker {
     }
 
     fn close(&mut self, slot: usize) {
-        self.waiting.get_mut(slot).into_iter().for_each(|waiting| *waiting = false);
+        self.requests.on_closed(slot);
         self.connections.close(slot);
     }
 }

@@ -212,10 +212,12 @@ impl Supervisor {
 }
 
 impl ServiceStatus for Supervisor {
+    #[unsafe(link_section = ".text.idle")]
     fn base(&self) -> &ServiceBase {
         self.base
     }
 
+    #[unsafe(link_section = ".text.idle")]
     fn base_mut(&mut self) -> &mut ServiceBase {
         self.base
     }

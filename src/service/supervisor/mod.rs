@@ -69,14 +69,21 @@ once! {
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter, launch: LaunchSpec) -> u8 {
     let mut supervisor = Supervisor::open(parts, reporter, launch);
-    supervisor.base.release_startup();
-    while !supervisor.supervision.is_over() {
-        supervisor.turn();
-    }
+    supervisor.run();
     supervisor.finish()
 }
 
 impl Supervisor {
+    /// Runs turns until the service stops.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
+    fn run(&mut self) {
+        self.base.release_startup();
+        while !self.supervision.is_over() {
+            self.turn();
+        }
+    }
+
     /// Opens the parts of the service. A failure ends the process.
     #[inline(never)]
     fn open(parts: &'static mut Memory, reporter: StartReporter, launch: LaunchSpec) -> Self {
@@ -127,21 +134,27 @@ impl Supervisor {
 
     /// Polls until something is ready or due.
     #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
     fn wait(&self) -> Vec<PollSource, POLL_MAX> {
         let due = earliest(self.supervision.next_deadline(), self.watchdog.next_deadline());
-        self.base.wait(clock::now(), None, due, &mut |set| {
-            for (index, managed) in (0..).zip(self.managed.iter()) {
-                if let Some(pidfd) = &managed.pidfd {
-                    set.read(pidfd, PollSource::End(index));
+        self.base.wait(
+            clock::now(),
+            None,
+            due,
+            Some(&mut |set| {
+                for (index, managed) in (0..).zip(self.managed.iter()) {
+                    if let Some(pidfd) = &managed.pidfd {
+                        set.read(pidfd, PollSource::End(index));
+                    }
+                    if let Some(reports) = &managed.reports {
+                        set.read(reports, PollSource::Report(index));
+                    }
+                    if let Some(output) = &managed.output.pipe {
+                        set.read(output, PollSource::Output(index));
+                    }
                 }
-                if let Some(reports) = &managed.reports {
-                    set.read(reports, PollSource::Report(index));
-                }
-                if let Some(output) = &managed.output.pipe {
-                    set.read(output, PollSource::Output(index));
-                }
-            }
-        })
+            }),
+        )
     }
 
     fn on_signals(&mut self, arrived: Arrived, now: Instant) {

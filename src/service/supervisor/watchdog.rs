@@ -47,6 +47,7 @@ impl WatchdogDevice {
 
     /// Kicks the device if that is due. `unrecoverable` writes the name of an instance
     /// because of which the kick is withheld.
+    #[unsafe(link_section = ".text.idle")]
     pub(super) fn poll(
         &mut self,
         now: Instant,

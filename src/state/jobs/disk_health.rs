@@ -1,7 +1,7 @@
 //! What a failing or full disk stops, and when it is tried again. Known jobs continue
 //! where they can: only their ends free space.
 
-use super::TurnNotice;
+use super::actions::TurnNotice;
 use crate::limits::{COMPACT_RETRY, COMPACT_RETRY_MAX, SPOOL_RETRY};
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskError, NO_SPACE};

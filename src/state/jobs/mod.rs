@@ -2,6 +2,7 @@
 //! performs: it owns processes, sockets and files, and asks [`JobsCore`] what is next.
 //!
 //! - `turn.rs`: the order of one turn, as a machine that is pulled for actions
+//! - `actions.rs`: these actions, and where a turn stands
 //! - `batch.rs`: new jobs of clients, which are made durable together or not at all
 //! - `disk_health.rs`: what a failing or full disk stops, and when it is tried again
 //! - `timers.rs`: the handlers that run, their deadlines, and when a start is tried again
@@ -12,6 +13,7 @@
 //! The exhaustive model and the random histories in `state/spool/tests` drive this very
 //! machine with a disk that fails, dies and forgets.
 
+mod actions;
 mod batch;
 mod disk_health;
 mod history;
@@ -20,17 +22,17 @@ pub mod scan_task;
 mod timers;
 mod turn;
 
+pub use actions::{ClientNeeds, TurnAction, TurnNotice};
 pub use disk_health::DiskHealth;
 pub use history::{History, JobEvent, JobResult};
 pub use timers::{HandlerSignal, JobTimers, SignalKind};
-pub use turn::{ClientNeeds, TurnAction, TurnNotice};
 
 use super::disk::{Disk, DiskError};
 use super::spool::{Cancelled, Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
 use super::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
 use crate::util::time::{Duration, Instant, earliest};
+use actions::Turn;
 use batch::Batch;
-use turn::Turn;
 
 /// The rules that the configuration sets.
 #[derive(Clone, Copy, Debug)]
@@ -429,3 +431,6 @@ impl JobsCore {
         self.spool.compact_for(purpose, disk, now)
     }
 }
+
+#[cfg(test)]
+mod tests;

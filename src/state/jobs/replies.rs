@@ -1,5 +1,5 @@
-//! What the clients of the control socket wait for, and the answers that wait for the
-//! commit at the end of a turn.
+//! The states of the control socket's clients, and the answers that wait for the commit at
+//! the end of a turn.
 
 use super::JobResult;
 use crate::limits::{CLIENT_TURN_JOBS, CLIENTS_MAX};
@@ -8,7 +8,7 @@ use crate::state::disk::DiskError;
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
-/// What a client waits for.
+/// The event that a client waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClientState {
     /// Nothing: its next request can be handled.

@@ -49,7 +49,7 @@ pub struct ListRow {
     running: bool,
 }
 
-/// What the service does next for a scan.
+/// The next action of the service for a scan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ScanAction {
     /// Answer the client at this slot.
@@ -83,7 +83,7 @@ pub enum ScanOutcome {
     AllForgotten(u32),
 }
 
-/// What comes next in sending a page.
+/// The next step in sending a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PageStep {
     /// Send the rows from this one on.
@@ -242,8 +242,8 @@ impl Scans {
         }
     }
 
-    /// Does one step of the scan under way, or begins the next one. Comes before the
-    /// requests of a turn, because an edit must not be appended after uncommitted jobs.
+    /// Continues the scan under way, or begins the next one. Comes before the requests of a
+    /// turn, because an edit must not be appended after uncommitted jobs.
     pub fn poll(
         &mut self,
         replies: &mut Replies,
@@ -374,7 +374,7 @@ impl Scans {
     }
 }
 
-/// Returns the first stage of a scan; `None` if it has to wait.
+/// Returns the first stage of a scan, or `None` if the scan has to wait.
 fn begin(
     request: ScanRequest,
     core: &mut JobsCore,
@@ -411,8 +411,8 @@ fn begin(
     Ok(Some(ScanStage::Walk(core.spool.scan(request.includes_dead()))))
 }
 
-/// Does what a client asked for with the job that the scan has `found`. `None`: the client
-/// waits for the end of the job.
+/// Carries out the request for the job that the scan has `found`. Returns `None` if the
+/// client waits for the end of the job.
 fn conclude(
     request: ScanRequest,
     found: Option<RecordLocation>,

@@ -18,159 +18,15 @@
 //! A stage that the disk refuses is tried again by a later turn. New jobs that find no room
 //! do not stop known jobs, because only the ends of known jobs free space.
 
-use super::{JobEvent, JobResult, JobsCore, Shutdown};
+use super::actions::{ClientNeeds, Turn, TurnAction, TurnNotice, TurnStep};
+use super::history::{JobEvent, JobResult};
+use super::timers::HandlerSignal;
+use super::{JobsCore, Shutdown};
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::state::disk::{Disk, DiskError};
-use crate::state::spool::{Damage, IngestNotice};
+use crate::state::spool::IngestNotice;
 use crate::state::window::{AttemptOutcome, Slot};
 use crate::util::time::{Duration, Instant};
-
-/// What the service is to do next.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TurnAction {
-    /// Write the log out, and call [`JobsCore::log_flushed`].
-    FlushLog,
-    /// Take the requests of clients, and call [`JobsCore::clients_served`].
-    ServeClients,
-    /// Send the replies that waited for the commit.
-    Reply {
-        /// Whether the new jobs are durable.
-        jobs: Result<(), DiskError>,
-        /// Whether everything else is.
-        edits: Result<(), DiskError>,
-    },
-    /// Put the job into the log. Call [`JobsCore::handler_refused`] if its text cannot be
-    /// read.
-    LogJob(Slot),
-    /// Start the handler of the job, and call [`JobsCore::handler_started`],
-    /// [`JobsCore::handler_refused`] or [`JobsCore::handler_failed`].
-    StartHandler(Slot),
-    /// Send a signal to a handler.
-    Signal(super::HandlerSignal),
-    /// Nothing of the old queue file is open: turn to the new one.
-    SwitchQueueFile,
-    /// Log this.
-    Notice(TurnNotice),
-}
-
-/// What is worth a line of the log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TurnNotice {
-    /// The disk failed.
-    DiskFailed(DiskError),
-    /// The disk works again.
-    DiskWorks,
-    /// The disk has no room for new jobs.
-    NoSpace {
-        /// Why a new job was refused.
-        error: DiskError,
-        /// Bytes that are free.
-        free: u64,
-        /// Bytes that are kept for the jobs that are there.
-        reserved: u64,
-    },
-    /// The disk has room for new jobs again.
-    SpaceWorks,
-    /// The journal could not be written again.
-    CompactionFailed(DiskError),
-    /// Damage was met, and a compaction has left it out.
-    Damaged(Damage),
-}
-
-/// What the clients need of the rest of the turn.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct ClientNeeds {
-    /// A reply waits for a commit.
-    pub commit: bool,
-    /// A page of the journal is being sent: the journal must stay as it is.
-    pub paging: bool,
-}
-
-/// What is next in a turn.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum TurnStep {
-    /// The turn has ended.
-    Idle,
-    /// Choose the jobs whose starts are written together with the ends of others.
-    Settle,
-    /// Write the pending records of the window.
-    Record,
-    /// Read lines of the queue file.
-    Ingest,
-    /// Make durable what must be.
-    Commit,
-    /// Remove the claims whose lines are durable.
-    Committed,
-    /// Continue a compaction, or begin one.
-    Compact,
-    /// Report what a compaction found damaged.
-    Damage,
-    /// Turn to another queue file.
-    QueueFile,
-    /// Fill the window, and choose the jobs that run.
-    Run,
-    /// Log the jobs whose handler is the log.
-    Log,
-    /// They are in the log, or the log cannot be written.
-    Logged,
-    /// Write the starts of the chosen jobs.
-    RecordStarts,
-    /// Start their handlers.
-    Start,
-    /// Write the ends of those that could not be started.
-    Refused,
-    /// Judge the disk by this turn.
-    Health,
-    /// Judge its free space.
-    Space,
-}
-
-/// The turn under way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Turn {
-    step: TurnStep,
-    /// The disk failed a moment ago, and is left alone.
-    resting: bool,
-    /// Jobs were read from the queue file.
-    ingested: bool,
-    needs: ClientNeeds,
-    /// This turn commits.
-    commits: bool,
-    /// The last [`TurnAction::FlushLog`] succeeded.
-    log_written: bool,
-    /// The next slot of the window that is looked at for a start.
-    next_slot: usize,
-    /// What became of the pending records at the begin of the turn.
-    written: Result<(), DiskError>,
-    /// What became of new jobs, of the queue file and of clients.
-    new_jobs: Result<(), DiskError>,
-    /// What became of the commit.
-    committed: Result<(), DiskError>,
-    /// What became of the starts.
-    run: Result<(), DiskError>,
-}
-
-impl Turn {
-    /// No turn is under way.
-    pub(super) const NONE: Self = Self {
-        step: TurnStep::Idle,
-        resting: false,
-        ingested: false,
-        needs: ClientNeeds { commit: false, paging: false },
-        commits: false,
-        log_written: false,
-        next_slot: 0,
-        written: Ok(()),
-        new_jobs: Ok(()),
-        committed: Ok(()),
-        run: Ok(()),
-    };
-
-    /// Returns true if the disk took the pending records, and is not left alone.
-    fn is_disk_good(&self) -> bool {
-        self.written.is_ok() && !self.resting
-    }
-}
 
 impl JobsCore {
     /// Begins a turn.
@@ -254,7 +110,7 @@ impl JobsCore {
     }
 
     /// Returns the next signal that a handler is to get now.
-    pub fn next_signal(&mut self, now: Instant) -> Option<super::HandlerSignal> {
+    pub fn next_signal(&mut self, now: Instant) -> Option<HandlerSignal> {
         self.timers.next_signal(now, self.rules.stop_timeout)
     }
 

@@ -48,6 +48,7 @@ impl Default for WorkerMonitor {
 impl WorkerMonitor {
     /// Returns when [`WorkerMonitor::poll`] is due.
     #[must_use]
+    #[unsafe(link_section = ".text.idle")]
     pub fn next_deadline(&self, patience: Duration) -> Option<Instant> {
         Some(match self.phase {
             WorkerPhase::Backoff(at) | WorkerPhase::Stopping(at) => at,
@@ -56,6 +57,7 @@ impl WorkerMonitor {
     }
 
     /// Returns the action that is due at `now`. A worker may be silent for `patience`.
+    #[unsafe(link_section = ".text.idle")]
     pub fn poll(&mut self, now: Instant, patience: Duration) -> Option<WorkerAction> {
         let due = self.next_deadline(patience).filter(|due| due.is_due(now))?;
         match &mut self.phase {

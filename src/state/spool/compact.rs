@@ -16,11 +16,10 @@
 //! out, or has them wait behind the backlog, takes effect as a whole when it is
 //! renamed.
 
-use super::refill::{attempts_of, key_of};
-use super::{RecordLocation, Spool};
-use crate::limits::{
-    COMPACT_AT_ONCE_BYTES, COMPACT_HEAD_BYTES, COMPACT_STEP_BYTES, JOURNAL_BUFFER_BYTES, WINDOW_JOBS,
-};
+use super::Spool;
+use super::compaction::{Compaction, CompactionStage, LiveCounts, Moved, Purpose};
+use super::location::{RecordLocation, attempts_of, key_of};
+use crate::limits::{COMPACT_AT_ONCE_BYTES, COMPACT_HEAD_BYTES, COMPACT_STEP_BYTES, JOURNAL_BUFFER_BYTES};
 use crate::proto::journal::{
     ClaimProgress, FILE_HEADER, ParseResult, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, parse_record,
     skip_damage,
@@ -28,118 +27,6 @@ use crate::proto::journal::{
 use crate::state::disk::{Disk, DiskError, NO_SPACE, SpoolFile};
 use crate::state::window::{AttemptEnd, JobState, Slot};
 use crate::util::time::Instant;
-use heapless::Vec;
-
-/// What becomes of the dead jobs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(test, derive(Hash))]
-pub enum Purpose {
-    /// They stay.
-    Shrink,
-    /// They wait again.
-    Retry,
-    /// They are left out.
-    Forget,
-}
-
-/// A compaction, if one is under way. It stays where it is: it is large.
-#[cfg_attr(test, derive(Clone, Hash))]
-pub(super) struct Compaction {
-    stage: CompactionStage,
-    purpose: Purpose,
-    /// Dead jobs that are dead no more.
-    affected_count: u32,
-    /// Where the old file is read next.
-    from: u64,
-    /// Where the new file is written next.
-    to: u64,
-    /// Size of the old file when it began.
-    start: u64,
-    /// Where the backlog begins in the new file.
-    cursor: u64,
-    /// The tombstones that the new file leaves out: so many of the spool's.
-    tombstones: usize,
-    /// Where the window's live records are in the new file.
-    moved: Vec<Moved, WINDOW_JOBS>,
-    /// Bytes of live records in the new file.
-    live_bytes: u64,
-    /// Bytes of live records in the old file when it began.
-    live_before: u64,
-    /// Waiting jobs beyond the window, and dead ones, that should still be met. (It
-    /// wraps: what a damaged spool counted may be too little, too.)
-    expected: LiveCounts,
-    /// What was appended since is damaged, too; the next compaction counts it.
-    torn_tail: bool,
-}
-
-/// A job of the window, and its live record in the new file. (Where a text is damaged that of
-/// the old one has another size.)
-#[derive(Clone, Copy)]
-#[cfg_attr(test, derive(Hash))]
-struct Moved {
-    id: u64,
-    offset: u64,
-    size: u16,
-}
-
-/// How many live records of each kind.
-#[derive(Clone, Copy, Default)]
-#[cfg_attr(test, derive(Hash))]
-struct LiveCounts {
-    waiting: u32,
-    dead: u32,
-}
-
-/// What is next.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(test, derive(Hash))]
-enum CompactionStage {
-    /// None is under way.
-    Idle,
-    /// Dead jobs from before the cursor.
-    Dead,
-    /// Waiting and dead jobs from the cursor on.
-    Backlog,
-    /// All dead ones once more, to wait again.
-    Retried,
-    /// What was appended since.
-    Tail,
-}
-
-impl LiveCounts {
-    /// One was met.
-    fn sub_one(&mut self, dead: bool) {
-        let count = if dead { &mut self.dead } else { &mut self.waiting };
-        *count = count.wrapping_sub(1);
-    }
-}
-
-impl Compaction {
-    /// None; all zeros.
-    pub(super) const NONE: Self = Self {
-        stage: CompactionStage::Idle,
-        purpose: Purpose::Shrink,
-        affected_count: 0,
-        from: 0,
-        to: 0,
-        start: 0,
-        cursor: 0,
-        tombstones: 0,
-        moved: Vec::new(),
-        live_bytes: 0,
-        live_before: 0,
-        expected: LiveCounts { waiting: 0, dead: 0 },
-        torn_tail: false,
-    };
-
-    pub(super) fn is_active(&self) -> bool {
-        self.stage != CompactionStage::Idle
-    }
-
-    pub(super) fn stop(&mut self) {
-        self.stage = CompactionStage::Idle;
-    }
-}
 
 impl Spool {
     /// Whether one is under way.

@@ -5,10 +5,10 @@
 //! window leaves it; the live record of another is remembered as deleted until the next
 //! compaction leaves it out.
 
-use super::{LiveRecordKey, Spool};
+use super::Spool;
+use super::location::{RecordLocation, key_at};
 use crate::proto::journal::{RECORD_MAX_BYTES, Record, RecordFlags, RecordKind};
 use crate::state::disk::{Disk, DiskError};
-use crate::state::spool::scan::RecordLocation;
 use crate::state::window::JobState;
 use crate::util::time::Instant;
 
@@ -136,9 +136,4 @@ impl Spool {
         self.totals.dead = self.totals.dead.saturating_sub(1);
         self.totals.live_bytes = self.totals.live_bytes.saturating_sub(u64::from(size));
     }
-}
-
-/// What identifies the live record at `location`.
-fn key_at(location: RecordLocation) -> LiveRecordKey {
-    (location.id, location.attempt, location.dead)
 }

@@ -29,18 +29,21 @@
 mod attempts;
 mod claims;
 mod compact;
+mod compaction;
 mod edit;
 mod ingest;
+mod location;
 mod recover;
 mod refill;
 mod scan;
 
 pub use claims::Claims;
-pub use compact::Purpose;
+pub use compaction::Purpose;
 pub use edit::Cancelled;
 pub use ingest::IngestNotice;
+pub use location::RecordLocation;
 pub use recover::{RecoverError, Recovery};
-pub use scan::{JournalScan, RecordLocation};
+pub use scan::JournalScan;
 
 use super::disk::{DAMAGED, Disk, DiskError, NO_SPACE, OVER_QUOTA, SpoolFile};
 use super::window::Window;
@@ -51,13 +54,10 @@ use crate::limits::{
 };
 use crate::proto::journal::{ParseResult, RECORD_MAX_BYTES, Record, RecordKind, parse_record};
 use crate::util::time::{Duration, Instant};
-use compact::Compaction;
+use compaction::Compaction;
 use core::ops::Range;
 use heapless::Vec;
-
-/// What identifies a live record: its job's id and attempts, and whether it
-/// is a dead one.
-type LiveRecordKey = (u64, u16, bool);
+use location::LiveRecordKey;
 
 /// The rules that the configuration sets.
 #[derive(Clone, Copy, Debug)]

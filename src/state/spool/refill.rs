@@ -1,11 +1,11 @@
 //! From the journal into the window: the next live records in the order of the file.
 
-use super::Spool;
+use super::location::{attempts_of, key_of};
+use super::{Spool, SpoolRules};
 use crate::limits::{READ_BYTES, RETRY_DELAY_MAX, WORKERS_MAX};
 use crate::proto::journal::{ParseResult, Record, RecordFlags, RecordKind, parse_record, skip_damage};
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskError, SpoolFile};
-use crate::state::spool::{LiveRecordKey, SpoolRules};
 use crate::state::window::{JobState, Slot};
 use crate::util::time::Instant;
 
@@ -116,16 +116,6 @@ impl Spool {
     pub(super) fn has_tombstone(&self, record: &Record<'_>) -> bool {
         self.tombstones.contains(&key_of(record))
     }
-}
-
-/// What identifies a live record among all that ever were.
-pub(super) fn key_of(record: &Record<'_>) -> LiveRecordKey {
-    (record.id, attempts_of(record), record.kind == RecordKind::Dead)
-}
-
-/// Attempts that a live record counts.
-pub(super) fn attempts_of(record: &Record<'_>) -> u16 {
-    if !record.flags.contains(RecordFlags::CLAIMED) { record.attempt } else { 0 }
 }
 
 /// The slot of a live record that waits.

@@ -3,35 +3,11 @@
 //! steps, because nothing in the loop may take long.
 
 use super::Spool;
-use super::refill::{attempts_of, key_of};
+use super::location::{RecordLocation, attempts_of, key_of};
 use crate::limits::{READ_BYTES, SCAN_STEP_BYTES};
 use crate::proto::journal::{ParseResult, RECORD_MAX_BYTES, Record, RecordKind, parse_record, skip_damage};
 use crate::state::disk::{DAMAGED, Disk, DiskError, SpoolFile};
-use crate::state::window::{AttemptOutcome, Slot};
-
-/// Where a job's live record is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RecordLocation {
-    /// The job.
-    pub id: u64,
-    /// Attempts that were started before this live record was written.
-    pub attempt: u16,
-    /// Where the record is in the journal.
-    pub offset: u64,
-    /// Size of the record.
-    pub size: u16,
-    /// Whether the job is dead; otherwise it waits.
-    pub dead: bool,
-}
-
-impl Slot {
-    /// Where this job's live record is.
-    #[must_use]
-    pub fn location(&self) -> RecordLocation {
-        let Slot { id, attempt, offset, size, .. } = *self;
-        RecordLocation { id, attempt, offset, size, dead: false }
-    }
-}
+use crate::state::window::AttemptOutcome;
 
 /// A walk through the journal.
 #[derive(Clone, Copy, Debug)]

@@ -132,6 +132,7 @@ impl Instance {
 
     /// Returns true if the process is healthy, and has run for so long that its next exit
     /// is not a quick one.
+    #[unsafe(link_section = ".text.idle")]
     fn is_stable(&self, now: Instant) -> bool {
         self.failed_probes == 0
             && matches!(self.phase, Phase::Running(_))

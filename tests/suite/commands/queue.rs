@@ -2,9 +2,9 @@
 
 use super::support::{Beside, GATED, Played, full_device, wait_for_begun};
 use crate::support::control::start_script;
-use crate::support::{Dir, alive, kill, process_state, processed, wait_for_jobs, wait_until};
-use core::time::Duration;
+use crate::support::{Dir, alive, kill, let_pass, process_state, processed, wait_for_jobs, wait_until};
 use std::fs;
+use zigsvc::limits::CONNECT_RETRY_MS;
 
 #[test]
 fn the_words_of_a_job_are_joined_by_one_blank_and_its_bare_id_is_printed() {
@@ -187,9 +187,8 @@ fn a_job_is_waited_for_through_a_restart_and_a_crash_of_the_service() {
     assert_ne!(second, pid);
     kill(second, "KILL");
     wait_until("it is gone", || !alive(second));
-    // Long enough for the command to find nobody; were it not, the test would
-    // only see less.
-    std::thread::sleep(Duration::from_millis(500));
+    // The command tries to connect, and finds that nothing listens.
+    let_pass(CONNECT_RETRY_MS);
     assert!(!waiting.has_ended());
     dir.zigsvc(&[&options[..4], &["-o", "retries=0", "start"]].concat()).expect(0);
     wait_until("it runs once more", || dir.read("begun").lines().count() == 3);

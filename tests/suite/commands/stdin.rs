@@ -3,13 +3,14 @@
 
 use super::support::{Beside, GATED, Peer, Played, full_device, unread, wait_for_begun};
 use crate::support::control::start_script;
-use crate::support::{Dir, alive, kill, processed, under_qemu, wait_for_jobs, wait_until};
+use crate::support::{Dir, alive, holds_within, kill, patience, processed, wait_for_jobs, wait_until};
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Seek as _;
 use std::process::Stdio;
 use std::time::Instant;
+use zigsvc::limits::RESTART_WAIT_MS;
 
 /// `1\n2\n...`, up to `last`.
 fn ids_to(last: usize) -> String {
@@ -237,13 +238,10 @@ fn a_service_that_does_not_come_back_is_given_up_and_what_was_not_queued_is_coun
     feeding.wait_for_lines(1);
     dir.zigsvc(&["stop"]).expect(0);
     let since = Instant::now();
-    // The documented patience is 30 s; `wait_until` has no more than that.
-    while !feeding.has_ended() {
-        let patience = Duration::from_secs(if under_qemu() { 180 } else { 60 });
-        assert!(since.elapsed() < patience, "it waits for ever");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert!(since.elapsed() > Duration::from_secs(25), "it waited for {:?} only", since.elapsed());
+    // `wait_until` has no more patience than the command.
+    let given_up = Duration::from_millis(RESTART_WAIT_MS);
+    assert!(holds_within(given_up + patience(), || feeding.has_ended()), "it waits for ever");
+    assert!(since.elapsed() > given_up - Duration::from_secs(5), "it waited for {:?} only", since.elapsed());
     let ran = feeding.finish().expect(7);
     assert_eq!(ran.out, "1\n");
     // The file is shared, and so is the place up to which it was read.

@@ -3,7 +3,7 @@
 use crate::support::control::{Client, connect_as, require_users};
 use crate::support::random::Random;
 use crate::support::{
-    Dir, finish, holds_within, kill, log_lines_matching, outcome, require_tool, wait_until,
+    Dir, finish, heartbeat, holds_within, kill, log_lines_matching, outcome, require_tool, wait_until,
 };
 use core::time::Duration;
 use std::fs;
@@ -226,7 +226,9 @@ fn silent_and_half_dead_clients_stall_nobody() {
     let _measuring = crate::support::measuring();
     let ticks = || crate::support::control::ticks(pid);
     let before = ticks();
-    std::thread::sleep(Duration::from_millis(300));
+    let beats = || heartbeat(&dir, "zigsvc-hub.health");
+    let first = beats();
+    wait_until("three heartbeats", || beats() >= first + 3);
     assert!(crate::support::under_qemu() || ticks() - before < 15, "it spins");
 }
 

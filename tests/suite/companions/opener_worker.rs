@@ -5,14 +5,15 @@
 
 use crate::support::opener::{Client, ask, ask_raw, children, descriptors, limit_descriptors, start, worker};
 use crate::support::{
-    Dir, alive, finish, heartbeat, is_root, kill, log_lines_matching, proc_status, require, under_qemu,
-    wait_until,
+    Dir, alive, finish, heartbeat, is_root, kill, log_lines_matching, proc_status, process_state, require,
+    status_line, under_qemu, wait_until,
 };
 use core::time::Duration;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::Instant;
+use zigsvc::limits::CLIENT_IDLE_MS;
 
 fn folder() -> Dir {
     let dir = Dir::new();
@@ -20,8 +21,11 @@ fn folder() -> Dir {
     dir
 }
 
+/// The log of the opener.
+const LOG: &str = "zigsvc-opener.log";
+
 fn log_of(dir: &Dir) -> String {
-    dir.read("zigsvc-opener.log")
+    dir.read(LOG)
 }
 
 /// Returns the number of the last heartbeat.
@@ -288,16 +292,22 @@ fn a_worker_that_hangs_stops_the_heart_and_is_replaced_after_stale_after() {
     wait_until("the heart beats", || beats(&dir) > 2);
     kill(first, "STOP");
     let begun = Instant::now();
-    // (a message may be on its way)
-    std::thread::sleep(Duration::from_millis(100));
+    wait_until("it hangs", || process_state(first) == Some('T'));
+    // A message may be on its way: main reads it before it answers twice.
+    status_line(&dir, LOG, main);
+    status_line(&dir, LOG, main);
     let still = beats(&dir);
-    for _ in 0..4 {
-        // The main process has turns of its own meanwhile.
-        std::thread::sleep(Duration::from_millis(250));
-        kill(main, "USR2");
-    }
-    wait_until("it had them", || log_of(&dir).contains("status: "));
-    assert_eq!(beats(&dir), still, "no sign of life of the worker, no heartbeat");
+    let mut turns = 0;
+    wait_until("its silence is logged", || {
+        // Main has turns of its own meanwhile.
+        status_line(&dir, LOG, main);
+        let now = beats(&dir);
+        let silent = log_of(&dir).contains("has been silent for stale_after");
+        assert!(silent || now == still, "no sign of life of the worker, no heartbeat");
+        turns += 1;
+        silent
+    });
+    assert!(turns >= 4, "{turns} turns");
     wait_until("it is replaced", || children(main).first().is_some_and(|pid| *pid != first));
     assert!(begun.elapsed() >= Duration::from_millis(1500));
     assert!(log_of(&dir).contains(&format!("the worker (pid {first}) has been silent for stale_after; ")));
@@ -417,11 +427,15 @@ fn half_a_request_is_closed_after_thirty_seconds() {
     let (silent, half) = (Client::new(&dir), Client::new(&dir));
     let begun = Instant::now();
     half.send("/half");
-    assert!(half.is_silent_for(Duration::from_secs(15)));
+    assert!(half.is_silent_for(Duration::from_millis(CLIENT_IDLE_MS / 2)));
     half.send("/more of it");
     assert_eq!(half.try_answer().map(|answer| answer.text).unwrap_or_default(), "");
     let took = begun.elapsed();
-    assert!(took >= Duration::from_millis(29_500) && took < Duration::from_secs(44), "{took:?}");
+    assert!(
+        took >= Duration::from_millis(CLIENT_IDLE_MS - 500)
+            && took < Duration::from_millis(CLIENT_IDLE_MS + 14_000),
+        "{took:?}"
+    );
     silent.send(format!("{}\n", dir.path("public").display()));
     assert_eq!(silent.answer().content(), "for all\n");
 }
@@ -436,14 +450,17 @@ fn an_answer_for_one_who_left_reaches_nobody_else() {
     kill(main, "STOP");
     let first = Client::new(&dir);
     first.send(format!("{}\n", dir.path("public").display()));
-    wait_until("the worker has passed it on", || !is_free() || !is_root() || under_qemu());
-    std::thread::sleep(Duration::from_millis(100));
+    // What is sent to a process that waits wakes it before send(2) returns.
+    let waits = || process_state(pid) == Some('S');
+    wait_until("the worker has it", || !is_free() || !is_root() || under_qemu());
+    wait_until("the worker has passed it on", waits);
     drop(first);
     wait_until("its place is free", is_free);
-    std::thread::sleep(Duration::from_millis(100));
+    wait_until("the worker has seen it leave", waits);
     let second = Client::new(&dir);
     second.send(format!("{}\n", dir.path("other").display()));
-    assert!(second.is_silent_for(Duration::from_millis(100)));
+    wait_until("the worker has passed that on", waits);
+    assert!(second.is_silent_for(Duration::ZERO));
     kill(main, "CONT");
     assert_eq!(second.answer().content(), "for another\n");
     wait_until("nothing is left", is_free);

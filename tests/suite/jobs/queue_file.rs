@@ -4,8 +4,8 @@
 use crate::support::control::{start, ticks};
 use crate::support::random::Random;
 use crate::support::{
-    Dir, alive, is_root, kill, log_lines_matching, logged_number, measuring, processed, require,
-    require_tool, under_qemu, wait_for_jobs, wait_for_log, wait_until,
+    Dir, alive, is_root, kill, let_pass, log_lines_matching, logged_number, measuring, processed, require,
+    require_tool, under_qemu, wait_for_jobs, wait_for_log, wait_for_turn, wait_until,
 };
 use core::time::Duration;
 use std::fs;
@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::thread;
 use std::time::Instant;
+use zigsvc::limits::{CLAIM_EVERY_MS, CLAIM_QUIET_MS};
 
 /// The claimed queue files, and the queue file.
 fn queue_files(dir: &Dir) -> Vec<String> {
@@ -90,10 +91,10 @@ fn a_queue_file_that_is_moved_into_place_is_read() {
 #[test]
 fn a_file_that_is_created_empty_and_written_later_is_read() {
     let dir = Dir::new();
-    start(&dir, &["interval=1h"]);
+    let pid = start(&dir, &["interval=1h"]);
     let mut file = fs::File::create(dir.path("queue")).unwrap();
-    // (until the service has seen the empty file)
-    thread::sleep(Duration::from_millis(50));
+    // The service sees the empty file.
+    wait_for_turn(&dir, pid);
     assert_eq!(queue_files(&dir), ["queue"]);
     file.write_all(b"late\n").unwrap();
     wait_for_jobs(&dir, 1);
@@ -118,12 +119,12 @@ fn a_line_that_comes_in_pieces_is_one_job_and_the_last_one_needs_no_newline() {
     let mut file = fs::File::create(dir.path("queue")).unwrap();
     for piece in ["o", "ne\ntw", "o\nthr"] {
         file.write_all(piece.as_bytes()).unwrap();
-        thread::sleep(Duration::from_millis(700));
+        let_pass(CLAIM_EVERY_MS);
     }
     dir.append("queue", "other\n");
     wait_for_jobs(&dir, 3);
     assert_eq!(processed(&dir), ["one", "two", "other"]);
-    thread::sleep(Duration::from_millis(700));
+    let_pass(CLAIM_EVERY_MS);
     file.write_all(b"ee\nlast").unwrap();
     let written = Instant::now();
     wait_for_jobs(&dir, 4);
@@ -132,7 +133,7 @@ fn a_line_that_comes_in_pieces_is_one_job_and_the_last_one_needs_no_newline() {
     let _measuring = measuring();
     let before = ticks(pid);
     wait_for_jobs(&dir, 5);
-    assert!(written.elapsed() >= Duration::from_millis(9500), "{:?}", written.elapsed());
+    assert!(written.elapsed() >= Duration::from_millis(CLAIM_QUIET_MS - 500), "{:?}", written.elapsed());
     assert_eq!(processed(&dir)[4], "last");
     wait_until("the claims are removed", || queue_files(&dir).is_empty());
     if !under_qemu() {
@@ -248,7 +249,7 @@ fn what_a_full_queue_does_not_take_stays_in_the_claim_and_runs_later() {
     assert_eq!(queue_files(&dir).len(), 1);
     let _measuring = measuring();
     let before = ticks(pid);
-    thread::sleep(Duration::from_millis(700));
+    let_pass(CLAIM_EVERY_MS);
     assert!(ticks(pid) - before < 20, "busy waiting for room");
     kill(pid, "KILL");
     wait_until("it is gone", || !alive(pid));
@@ -266,16 +267,14 @@ fn a_full_queue_waits_quietly_also_with_many_quiet_claims() {
     let pid = start(&dir, &["handler=shell", "retries=0", "queue_max=1"]);
     dir.append("queue", "false\nnever\n");
     wait_for_log(&dir, "kept as dead");
-    thread::sleep(Duration::from_millis(600));
     dir.append("queue", "neither\n");
-    // Longer than a claim is quiet.
     wait_until("there are two claims", || {
         queue_files(&dir).iter().filter(|name| name.contains("claim")).count() == 2
     });
-    thread::sleep(Duration::from_millis(10_500));
+    let_pass(CLAIM_QUIET_MS);
     let _measuring = measuring();
     let before = ticks(pid);
-    thread::sleep(Duration::from_secs(1));
+    let_pass(CLAIM_EVERY_MS);
     assert!(ticks(pid) - before < 20, "busy waiting for room");
     assert_eq!(processed(&dir), ["false"]);
     dir.zigsvc(&["stop"]).expect(0);
@@ -297,7 +296,7 @@ fn as_many_claims_as_can_be_open_are_read_in_their_order_and_the_queue_file_wait
     wait_for_jobs(&dir, 32);
     let _measuring = measuring();
     let before = ticks(pid);
-    thread::sleep(Duration::from_millis(700));
+    let_pass(CLAIM_EVERY_MS);
     assert!(ticks(pid) - before < 20, "busy waiting for a free place");
     let wanted: Vec<String> = (1..=32).map(|number| format!("claim {number}")).collect();
     assert_eq!(processed(&dir), wanted);
@@ -345,7 +344,7 @@ fn survives(place: impl FnOnce(&Dir), remove: impl FnOnce(&Dir), why: &str) {
     assert!(dir.read("zigsvc.log").contains(why), "{}", dir.read("zigsvc.log"));
     let _measuring = measuring();
     let before = ticks(pid);
-    thread::sleep(Duration::from_millis(700));
+    let_pass(CLAIM_EVERY_MS);
     assert!(ticks(pid) - before < 20, "busy waiting");
     let warnings = log_lines_matching(&dir.read("zigsvc.log"), "it must be a regular file");
     assert!(warnings <= 3, "{warnings} warnings at once");

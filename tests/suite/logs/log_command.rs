@@ -4,7 +4,7 @@
 use crate::support::random::Random;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
-    Dir, Ran, finish, kill, require, require_tool, through, under_qemu, wait_until, zigsvc,
+    Dir, Ran, finish, kill, let_pass, require, require_tool, through, under_qemu, wait_until, zigsvc,
 };
 use rustix::fd::BorrowedFd;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -16,6 +16,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread::JoinHandle;
+use zigsvc::limits::COPY_RETRY_MS;
 
 /// `zigsvc log ARGS... DIR/log`, which reads what the test writes.
 struct Logger {
@@ -638,7 +639,7 @@ fn a_file_that_may_not_grow_is_waited_for_without_being_busy() {
     let measuring = crate::support::measuring();
     wait_until("it sleeps", || {
         let before = crate::support::control::ticks(logger.pid());
-        std::thread::sleep(core::time::Duration::from_millis(500));
+        let_pass(COPY_RETRY_MS);
         crate::support::control::ticks(logger.pid()) == before
     });
     drop(measuring);
@@ -885,7 +886,7 @@ fn it_takes_no_memory_from_the_kernel_and_sleeps_while_nothing_comes() {
     let switches = || crate::support::proc_status(logger.pid(), "voluntary_ctxt_switches");
     wait_until("it sleeps", || {
         let before = switches();
-        std::thread::sleep(core::time::Duration::from_millis(300));
+        let_pass(COPY_RETRY_MS);
         switches() == before
     });
     let anonymous: u32 =

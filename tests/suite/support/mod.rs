@@ -411,6 +411,21 @@ pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> boo
     }
 }
 
+/// Waits for a constant of the program to pass, in milliseconds, and a little longer. For a
+/// test of what does *not* happen in that time, or that needs the program to look once more.
+pub fn let_pass(constant_ms: u64) {
+    std::thread::sleep(Duration::from_millis(constant_ms + constant_ms / 20 + 200));
+}
+
+/// Waits until `jobs` has ended a turn of its loop that began after this call.
+#[track_caller]
+pub fn wait_for_turn(dir: &Dir, pid: u32) {
+    // The answer to one signal may come from the middle of a turn.
+    for _ in 0..2 {
+        status_line(dir, "zigsvc.log", pid);
+    }
+}
+
 /// How long to leave the processor to others between two looks.
 fn poll_interval() -> Duration {
     Duration::from_millis(if under_qemu() { 20 } else { 5 })

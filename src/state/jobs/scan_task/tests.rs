@@ -35,7 +35,7 @@ struct TestService {
 }
 
 impl TestService {
-    /// A service with this many waiting jobs: the first ones are in the window.
+    /// Returns a service with this many waiting jobs. The first ones are in the window.
     fn new(jobs: usize) -> Self {
         let mut service = Self {
             core: Box::new(JobsCore::EMPTY),
@@ -53,7 +53,7 @@ impl TestService {
         service
     }
 
-    /// One turn, which starts handlers for this many jobs at most.
+    /// Runs one turn, which starts handlers for this many jobs at most.
     fn turn(&mut self, workers: usize) {
         self.core.set_rules(rules(workers));
         self.core.begin_turn(self.now);
@@ -86,7 +86,7 @@ impl TestService {
         self.replies.set_state(slot, ClientState::ScanPending(request));
     }
 
-    /// Returns the result of a request of the client at slot 3; `None` if the client waits
+    /// Returns the result of a request of the client at slot 3, or `None` if the client waits
     /// for the end of a job.
     fn result(&mut self, request: ScanRequest) -> Option<ScanOutcome> {
         self.ask(3, request);

@@ -1,13 +1,14 @@
-//! The durability protocol, checked exhaustively: every history up to a bounded
-//! length over a small alphabet ([`OPS`]), from several beginnings ([`ROOTS`]),
-//! with a crash between any two operations, at any step inside one, and inside
-//! the recovery; after a kill and after every power cut that `FakeDisk` can
-//! think of. (`histories.rs` goes further at random.)
+//! The durability protocol and the order of a turn, checked exhaustively: every history up
+//! to a bounded length over a small alphabet ([`OPS`]), from several beginnings ([`ROOTS`]),
+//! with a crash between any two operations, at any step inside one, and inside the
+//! recovery; after a kill and after every power cut that `FakeDisk` can produce.
+//! `histories.rs` goes further at random.
 //!
-//! Each state is visited once for each number of operations that may follow,
-//! so orders that lead to the same state cost nothing. After a crash the
-//! service recovers, and everything that is left runs to its end: no promise
-//! may be broken ([`Promise`]). Then the history goes on.
+//! An operation is mostly one turn of `state/jobs/turn.rs`, whose actions are performed
+//! here: a promise is made when a reply leaves. Each state is visited once for each number
+//! of operations that may follow, so orders that lead to the same state cost nothing. After
+//! a crash the service recovers, and everything that is left runs to its end: no promise
+//! may be broken ([`Promise`]). Then the history continues.
 //!
 //! `ZIGSVC_MODEL_DEPTH` (2) is the number of operations after each beginning,
 //! `ZIGSVC_MODEL_CRASHES` (2) that of crashes in a history. `--nocapture` prints how
@@ -17,13 +18,15 @@
 //!
 //! Each of these changes was made by hand, and this test failed:
 //!
+//! - `jobs/turn.rs`: replies leave before the commit
+//! - `jobs/turn.rs`: handlers start before their start is recorded
+//! - `jobs/turn.rs`: a second attempt starts before its start is committed
+//! - `jobs/turn.rs`: a claim is removed before the commit of its lines
 //! - `ingest.rs`: the folder is not synced after a claim was renamed
 //! - `ingest.rs`: claims of an earlier process are adopted without that sync
 //! - `ingest.rs`: a removed claim is forgotten before its removal is durable
 //! - `ingest.rs`: jobs and their offset are two records, not one batch
-//! - a claim is removed before the commit of its lines ([`World::commit`])
 //! - `mod.rs`: a commit does not sync the journal, or not its new name
-//! - a second attempt starts before its start is committed (`tests.rs`)
 //! - `compact.rs`: the new file is not synced before it is renamed
 //! - `compact.rs`: its name is synced neither then nor by the next commit
 //! - `compact.rs`: the new file does not know the claims, or not what was
@@ -34,8 +37,8 @@
 //! - `recover.rs`: a batch that is not whole is applied, or one whose predecessor
 //!   is missing, or the jobs of one whose head is damaged
 //!
-//! (That the data of a journal that was found is synced again is implied by the
-//! sync of its name: without it alone nothing fails.)
+//! The sync of the data of a journal that was found is implied by the sync of its name:
+//! without it alone nothing fails.
 //!
 //! Changing this: an operation is a line in [`OPS`] and its meaning in
 //! [`World::apply`], with what it promises before and after.

@@ -131,7 +131,7 @@ pub(crate) fn render() -> String {
     let mut script = HEAD.to_owned();
     for key in KEYS {
         let values = match key.kind {
-            KeyKind::Choice(names) => names.join(" "),
+            KeyKind::Choice(names) => names().iter().collect::<Vec<_>>().join(" "),
             KeyKind::Flag => "true false".to_owned(),
             KeyKind::Handler => "log shell".to_owned(),
             _ => continue,

@@ -1,0 +1,153 @@
+//! What the machine of a turn asks the service for, and where it stands.
+
+use super::timers::HandlerSignal;
+use crate::state::disk::DiskError;
+use crate::state::spool::Damage;
+use crate::state::window::Slot;
+
+/// What the service is to do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TurnAction {
+    /// Write the log out, and call `JobsCore::log_flushed`.
+    FlushLog,
+    /// Take the requests of clients, and call `JobsCore::clients_served`.
+    ServeClients,
+    /// Send the replies that waited for the commit.
+    Reply {
+        /// Whether the new jobs are durable.
+        jobs: Result<(), DiskError>,
+        /// Whether everything else is.
+        edits: Result<(), DiskError>,
+    },
+    /// Put the job into the log. Call `JobsCore::handler_refused` if its text cannot be
+    /// read.
+    LogJob(Slot),
+    /// Start the handler of the job, and call `JobsCore::handler_started`,
+    /// `JobsCore::handler_refused` or `JobsCore::handler_failed`.
+    StartHandler(Slot),
+    /// Send a signal to a handler.
+    Signal(HandlerSignal),
+    /// Nothing of the old queue file is open: turn to the new one.
+    SwitchQueueFile,
+    /// Log this.
+    Notice(TurnNotice),
+}
+
+/// What is worth a line of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TurnNotice {
+    /// The disk failed.
+    DiskFailed(DiskError),
+    /// The disk works again.
+    DiskWorks,
+    /// The disk has no room for new jobs.
+    NoSpace {
+        /// Why a new job was refused.
+        error: DiskError,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are kept for the jobs that are there.
+        reserved: u64,
+    },
+    /// The disk has room for new jobs again.
+    SpaceWorks,
+    /// The journal could not be written again.
+    CompactionFailed(DiskError),
+    /// Damage was met, and a compaction has left it out.
+    Damaged(Damage),
+}
+
+/// What the clients need of the rest of the turn.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct ClientNeeds {
+    /// A reply waits for a commit.
+    pub commit: bool,
+    /// A page of the journal is being sent: the journal must stay as it is.
+    pub paging: bool,
+}
+
+/// What is next in a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum TurnStep {
+    /// The turn has ended.
+    Idle,
+    /// Choose the jobs whose starts are written together with the ends of others.
+    Settle,
+    /// Write the pending records of the window.
+    Record,
+    /// Read lines of the queue file.
+    Ingest,
+    /// Make durable what must be.
+    Commit,
+    /// Remove the claims whose lines are durable.
+    Committed,
+    /// Continue a compaction, or begin one.
+    Compact,
+    /// Report what a compaction found damaged.
+    Damage,
+    /// Turn to another queue file.
+    QueueFile,
+    /// Fill the window, and choose the jobs that run.
+    Run,
+    /// Log the jobs whose handler is the log.
+    Log,
+    /// They are in the log, or the log cannot be written.
+    Logged,
+    /// Write the starts of the chosen jobs.
+    RecordStarts,
+    /// Start their handlers.
+    Start,
+    /// Write the ends of those that could not be started.
+    Refused,
+    /// Judge the disk by this turn.
+    Health,
+    /// Judge its free space.
+    Space,
+}
+
+/// The turn under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    pub(super) step: TurnStep,
+    /// The disk failed a moment ago, and is left alone.
+    pub(super) resting: bool,
+    /// Jobs were read from the queue file.
+    pub(super) ingested: bool,
+    pub(super) needs: ClientNeeds,
+    /// This turn commits.
+    pub(super) commits: bool,
+    /// The last [`TurnAction::FlushLog`] succeeded.
+    pub(super) log_written: bool,
+    /// The next slot of the window that is looked at for a start.
+    pub(super) next_slot: usize,
+    /// What became of the pending records at the begin of the turn.
+    pub(super) written: Result<(), DiskError>,
+    /// What became of new jobs, of the queue file and of clients.
+    pub(super) new_jobs: Result<(), DiskError>,
+    /// What became of the commit.
+    pub(super) committed: Result<(), DiskError>,
+    /// What became of the starts.
+    pub(super) run: Result<(), DiskError>,
+}
+
+impl Turn {
+    /// No turn is under way.
+    pub(super) const NONE: Self = Self {
+        step: TurnStep::Idle,
+        resting: false,
+        ingested: false,
+        needs: ClientNeeds { commit: false, paging: false },
+        commits: false,
+        log_written: false,
+        next_slot: 0,
+        written: Ok(()),
+        new_jobs: Ok(()),
+        committed: Ok(()),
+        run: Ok(()),
+    };
+
+    /// Returns true if the disk took the pending records, and is not left alone.
+    pub(super) fn is_disk_good(&self) -> bool {
+        self.written.is_ok() && !self.resting
+    }
+}

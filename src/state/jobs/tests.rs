@@ -1,0 +1,446 @@
+//! The decisions of a turn, in virtual time. What the order of a turn guarantees after a
+//! crash is in `state/spool/tests`.
+
+use super::*;
+use crate::limits::{
+    COMMIT_DELAY, COMPACT_RETRY, EVENTS_TURN, RESULTS_KEPT, SCRATCH_BYTES, SPOOL_RETRY, START_RETRY,
+};
+use crate::state::disk::NO_SPACE;
+use crate::state::disk::fake::{FAILED, FakeDisk};
+use crate::util::text::Writer;
+
+type Vec<T> = std::vec::Vec<T>;
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_ms(ms)
+}
+
+const RULES: JobRules = JobRules {
+    spool: SpoolRules { retries: 1, retry_delay: ms(10), queue_max: 100, sync: true },
+    workers: 2,
+    job_timeout: Duration::ZERO,
+    stop_timeout: ms(500),
+    queue_interval: ms(3000),
+    logs_jobs: false,
+};
+
+/// What the service answers to an action.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Works,
+    /// The job names no program.
+    Refused,
+    /// The system has no process for it, or the log takes no line.
+    Failed,
+}
+
+struct Run {
+    core: Box<JobsCore>,
+    disk: FakeDisk,
+    now: Instant,
+    answer: Answer,
+    /// What a client asks for in the next turn.
+    asks: Vec<&'static str>,
+    /// Ids of new jobs whose reply said that they are durable.
+    replies: Vec<u64>,
+    added: Vec<u64>,
+    notices: Vec<TurnNotice>,
+    needs: ClientNeeds,
+}
+
+impl Run {
+    fn new(rules: JobRules) -> Self {
+        let mut disk = FakeDisk::new(1);
+        let mut core = Box::new(JobsCore::EMPTY);
+        let now = Instant::from_ms(10_000);
+        core.recover(&mut disk, &mut vec![0; SCRATCH_BYTES], rules, now).unwrap();
+        Self {
+            core,
+            disk,
+            now,
+            answer: Answer::Works,
+            asks: Vec::new(),
+            replies: Vec::new(),
+            added: Vec::new(),
+            notices: Vec::new(),
+            needs: ClientNeeds::default(),
+        }
+    }
+
+    /// A service in which these jobs were queued; those that have a worker run.
+    fn with_jobs(rules: JobRules, texts: &[&'static str]) -> Self {
+        let mut run = Self::new(rules);
+        run.asks = texts.to_vec();
+        run.turn();
+        run
+    }
+
+    /// One turn; returns its actions.
+    fn turn(&mut self) -> String {
+        let (mut scratch, mut actions) = (vec![0; SCRATCH_BYTES], Vec::new());
+        self.core.begin_turn(self.now);
+        while let Some(action) = self.core.next_action(&mut self.disk, &mut scratch, self.now, &mut |_| {}) {
+            actions.push(match action {
+                TurnAction::FlushLog => {
+                    self.core.log_flushed(self.answer != Answer::Failed);
+                    "flush".to_owned()
+                }
+                TurnAction::ServeClients => {
+                    for ask in self.asks.drain(..) {
+                        match ask {
+                            "stop" => drop(self.core.stop(self.now)),
+                            text => self.added.extend(self.core.add_job(
+                                &mut self.disk,
+                                text.as_bytes(),
+                                self.now,
+                            )),
+                        }
+                    }
+                    self.core.clients_served(self.needs);
+                    "serve".to_owned()
+                }
+                TurnAction::Reply { jobs, edits } => {
+                    let added = self.added.drain(..);
+                    self.replies.extend(added.filter(|_| jobs.is_ok()));
+                    format!("reply {} {}", jobs.is_ok(), edits.is_ok())
+                }
+                TurnAction::LogJob(slot) => {
+                    if self.answer == Answer::Refused {
+                        self.core.handler_refused(slot.id);
+                    }
+                    format!("log {}", slot.id)
+                }
+                TurnAction::StartHandler(slot) => {
+                    match self.answer {
+                        Answer::Works => self.core.handler_started(slot.id, self.now),
+                        Answer::Refused => drop(self.core.handler_refused(slot.id)),
+                        Answer::Failed => self.core.handler_failed(slot.id, self.now),
+                    }
+                    format!("start {}.{}", slot.id, slot.attempt)
+                }
+                TurnAction::Signal(HandlerSignal { id, kind }) => format!("{kind:?} {id}"),
+                TurnAction::SwitchQueueFile => "switch".to_owned(),
+                TurnAction::Notice(notice) => {
+                    self.notices.push(notice);
+                    continue;
+                }
+            });
+        }
+        actions.join(", ")
+    }
+
+    /// Time passes up to the next deadline; returns how long. A refill may be due at once.
+    fn sleep(&mut self) -> u64 {
+        if self.core.spool.wants_refill() {
+            self.turn();
+        }
+        let due = self.core.next_deadline(self.now, false).expect("nothing is due").or_later(self.now);
+        let slept = due.since(self.now).as_ms();
+        self.now = due;
+        slept
+    }
+
+    fn end(&mut self, id: u64, outcome: AttemptOutcome) -> Option<AttemptEnd> {
+        self.core.handler_ended(id, outcome, self.now).map(|report| report.end)
+    }
+
+    fn attempts(&self) -> Vec<u16> {
+        self.core.spool.window().slots().iter().map(|slot| slot.attempt).collect()
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (self.core.counts().jobs, self.core.counts().failed)
+    }
+}
+
+const BAD: AttemptOutcome = AttemptOutcome::Code(7);
+
+#[test]
+fn a_job_is_durable_before_its_reply_and_recorded_before_it_starts() {
+    let mut run = Run::new(RULES);
+    run.asks = vec!["one", "two", "three"];
+    assert_eq!(run.turn(), "serve, reply true true, flush, start 1.1, start 2.1");
+    assert_eq!(run.replies, [1, 2, 3]);
+    assert_eq!(run.turn(), "serve", "all workers are busy");
+    let before = run.disk.operations;
+    run.end(1, AttemptOutcome::Success);
+    assert_eq!(run.turn(), "flush, serve, start 3.1");
+    assert_eq!(run.disk.operations - before, 1, "the end of one and the start of the next are one write");
+    assert_eq!(run.counts(), (1, 0));
+    assert_eq!(run.sleep(), COMMIT_DELAY.as_ms());
+    assert_eq!(run.turn(), "serve, reply true true");
+    assert_eq!(run.core.next_deadline(run.now, false), None);
+}
+
+#[test]
+fn a_second_attempt_is_committed_before_it_starts() {
+    let mut run = Run::with_jobs(RULES, &["one"]);
+    assert_eq!(run.end(1, BAD), Some(AttemptEnd::Fail(ms(10))));
+    assert_eq!(run.turn(), "flush, serve");
+    assert_eq!(run.sleep(), 10);
+    let syncs = run.core.spool.io_stats().syncs;
+    assert_eq!(run.turn(), "serve, flush, start 1.2");
+    assert_eq!(run.core.spool.io_stats().syncs, syncs + 1);
+    assert_eq!(run.end(1, BAD), Some(AttemptEnd::Dead(BAD)));
+    run.turn();
+    assert_eq!((run.counts(), run.core.spool.dead()), ((1, 2), 1));
+    assert_eq!(run.core.history.result_of(1), Some(JobResult::Dead(BAD)));
+}
+
+#[test]
+fn a_commit_that_fails_keeps_a_second_attempt_from_starting_until_the_disk_works() {
+    let mut run = Run::with_jobs(RULES, &["one"]);
+    run.end(1, BAD);
+    run.turn();
+    run.sleep();
+    run.disk.fail_at = Some(run.disk.operations + 2);
+    assert_eq!(run.turn(), "serve, flush");
+    assert_eq!(run.notices, [TurnNotice::DiskFailed(FAILED)]);
+    run.now += SPOOL_RETRY;
+    assert_eq!(run.core.next_deadline(run.now, false), Some(run.now), "known jobs cannot continue either");
+    assert_eq!(run.turn(), "serve, reply true true, start 1.2");
+    assert_eq!(run.notices[1..], [TurnNotice::DiskWorks]);
+}
+
+#[test]
+fn a_handler_that_is_refused_costs_an_attempt_and_one_that_cannot_be_started_none() {
+    let mut run = Run::new(RULES);
+    run.answer = Answer::Refused;
+    run.asks = vec!["one"];
+    assert_eq!(run.turn(), "serve, reply true true, flush, start 1.1, flush");
+    assert_eq!((run.attempts(), run.counts()), (vec![1], (0, 1)));
+    run.sleep();
+    run.answer = Answer::Failed;
+    assert_eq!(run.turn(), "serve, flush, start 1.2, flush");
+    assert_eq!((run.attempts(), run.counts()), (vec![1], (0, 1)));
+    assert_eq!(run.turn(), "serve", "not at once");
+    run.answer = Answer::Works;
+    run.sleep();
+    assert_eq!(run.turn(), "serve, reply true true, flush, start 1.2", "{START_RETRY:?}");
+}
+
+#[test]
+fn a_job_for_the_log_is_done_when_its_line_is_written() {
+    let mut run = Run::new(JobRules { logs_jobs: true, workers: 0, ..RULES });
+    run.core.history.watched = true;
+    run.answer = Answer::Failed;
+    run.asks = vec!["one", "two"];
+    assert_eq!(run.turn(), "serve, reply true true, log 1, log 2, flush");
+    assert_eq!((run.attempts(), run.counts()), (vec![0, 0], (0, 0)), "the log cannot be written");
+    assert_eq!(run.turn(), "serve");
+    run.now += START_RETRY;
+    run.answer = Answer::Works;
+    assert_eq!(run.turn(), "serve, reply true true, log 1, log 2, flush");
+    assert_eq!((run.attempts(), run.counts()), (vec![], (2, 0)));
+    let mut text = [0; 500];
+    let mut out = Writer::new(&mut text);
+    run.core.history.take_events(&mut out);
+    let states = ["started", "done", "started", "done"].map(|state| format!("state={state}"));
+    let text = String::from_utf8(out.as_bytes().to_vec()).unwrap();
+    assert!(text.lines().zip(&states).all(|(line, state)| line.contains(state)), "{text}");
+    assert_eq!(text.lines().count(), 4);
+}
+
+#[test]
+fn a_job_for_the_log_whose_text_is_lost_fails() {
+    let mut run = Run::new(JobRules { logs_jobs: true, ..RULES });
+    run.answer = Answer::Refused;
+    run.asks = vec!["one"];
+    assert_eq!(run.turn(), "serve, reply true true, log 1");
+    assert_eq!((run.attempts(), run.counts()), (vec![1], (0, 1)));
+}
+
+#[test]
+fn a_handler_that_runs_too_long_gets_term_and_then_kill() {
+    let mut run = Run::with_jobs(JobRules { job_timeout: ms(300), ..RULES }, &["one"]);
+    assert_eq!(run.core.next_signal(run.now), None);
+    assert_eq!(run.sleep(), 300);
+    let signal = |kind| Some(HandlerSignal { id: 1, kind });
+    assert_eq!(run.core.next_signal(run.now), signal(SignalKind::Timeout));
+    assert_eq!((run.core.next_signal(run.now), run.sleep()), (None, 500));
+    assert_eq!(run.core.next_signal(run.now), signal(SignalKind::Kill));
+    assert_eq!(run.core.next_signal(run.now), None);
+    let report = run.core.handler_ended(1, AttemptOutcome::Signal(9), run.now).unwrap();
+    assert_eq!((report.outcome, report.took), (AttemptOutcome::TimedOut, ms(800)));
+    assert_eq!((report.attempt, report.attempts), (1, 2));
+}
+
+#[test]
+fn a_stop_asks_handlers_to_end_and_a_second_one_ends_them() {
+    let mut run = Run::with_jobs(JobRules { job_timeout: ms(300), ..RULES }, &["one", "two", "three"]);
+    assert!(run.core.stop(run.now) && !run.core.is_stopped());
+    assert_eq!(run.turn(), "Terminate 1, Terminate 2, serve");
+    assert_eq!(run.core.next_deadline(run.now, false), Some(run.now + RULES.stop_timeout));
+    assert!(!run.core.stop(run.now));
+    assert_eq!(run.core.next_deadline(run.now, false), Some(Instant::BOOT));
+    assert_eq!(run.turn(), "Kill 1, Kill 2, serve");
+    assert_eq!(run.end(1, AttemptOutcome::Signal(15)), None, "it runs again");
+    assert_eq!(run.end(2, AttemptOutcome::Success), Some(AttemptEnd::Done(AttemptOutcome::Success)));
+    assert!(run.core.is_stopped());
+    run.core.finish(&mut run.disk, run.now).unwrap();
+    assert_eq!((run.attempts(), run.core.spool.waiting()), (vec![0, 0], 2));
+}
+
+#[test]
+fn an_attempt_that_timed_out_or_was_cancelled_before_a_stop_counts() {
+    let mut run = Run::with_jobs(JobRules { job_timeout: ms(300), ..RULES }, &["one", "two"]);
+    assert_eq!(run.core.cancel(&mut run.disk, 2, run.now), Ok(Some(Cancelled::Running)));
+    assert_eq!(run.turn(), "Terminate 2, serve");
+    run.now += ms(300);
+    assert_eq!(run.turn(), "Timeout 1, serve");
+    run.core.stop(run.now);
+    assert_eq!(run.end(1, AttemptOutcome::Signal(15)), Some(AttemptEnd::Fail(ms(10))));
+    assert_eq!(run.end(2, AttemptOutcome::Signal(15)), Some(AttemptEnd::Cancelled));
+    assert_eq!(run.core.history.result_of(2), Some(JobResult::Cancelled));
+    assert_eq!(run.counts(), (1, 1));
+}
+
+#[test]
+fn a_job_that_a_stop_finds_without_a_handler_loses_no_attempt() {
+    let mut run = Run::with_jobs(RULES, &["one"]);
+    run.end(1, BAD);
+    run.turn();
+    run.sleep();
+    run.disk.fail_at = Some(run.disk.operations + 2);
+    run.turn();
+    assert_eq!(run.attempts(), [2], "its start is recorded, and no handler was started");
+    run.asks = vec!["stop"];
+    assert_eq!(run.turn(), "serve");
+    run.core.finish(&mut run.disk, run.now).unwrap();
+    assert_eq!(run.attempts(), [1]);
+}
+
+#[test]
+fn new_jobs_that_cannot_be_committed_are_taken_back_and_the_rest_is_committed() {
+    let mut run = Run::new(RULES);
+    run.asks = vec!["one", "two"];
+    run.disk.fail_at = Some(run.disk.operations + 2);
+    assert_eq!(run.turn(), "serve, reply false true");
+    assert_eq!((run.replies.len(), run.core.spool.waiting()), (0, 0));
+    assert!(!run.core.has_batch());
+}
+
+#[test]
+fn after_an_error_the_disk_is_left_alone_for_a_while() {
+    let mut run = Run::new(RULES);
+    run.core.disk_health.fail(FAILED, run.now);
+    let before = run.disk.operations;
+    run.asks = vec!["one"];
+    assert_eq!(run.turn(), "serve");
+    assert_eq!((run.disk.operations, run.replies.len()), (before, 0));
+    assert_eq!(run.core.disk_health.resting_error(run.now), Some(FAILED));
+    assert_eq!(run.sleep(), SPOOL_RETRY.as_ms());
+    run.asks = vec!["one"];
+    assert_eq!(run.turn(), "serve, reply true true, flush, start 1.1");
+    assert_eq!(run.notices, [TurnNotice::DiskWorks]);
+}
+
+#[test]
+fn a_full_disk_refuses_new_jobs_and_lets_known_ones_end() {
+    let mut run = Run::with_jobs(RULES, &["one", "two", "three"]);
+    (run.disk.free, run.disk.preallocate_limit) = (0, 0);
+    run.asks = vec!["four"];
+    assert_eq!(run.turn(), "serve, reply false true");
+    assert!(matches!(run.notices[..], [TurnNotice::NoSpace { error: NO_SPACE, .. }]), "{:?}", run.notices);
+    assert!(run.core.disk_health.is_full() && !run.core.disk_health.is_failing());
+    run.end(1, AttemptOutcome::Success);
+    run.asks = vec!["five"];
+    assert_eq!(run.turn(), "flush, serve, start 3.1", "new jobs are not even tried");
+    run.now += SPOOL_RETRY;
+    run.turn();
+    assert_eq!(run.notices.len(), 1, "it is told once");
+    run.disk.free = u64::MAX;
+    run.now += SPOOL_RETRY;
+    run.turn();
+    assert_eq!(run.notices[1..], [TurnNotice::SpaceWorks]);
+    assert!(run.core.disk_health.is_good());
+}
+
+#[test]
+fn a_compaction_that_fails_is_tried_again_later_each_time() {
+    let mut run = Run::new(RULES);
+    for wait in [COMPACT_RETRY, COMPACT_RETRY * 2] {
+        run.disk.fail_at = Some(run.disk.operations + 1);
+        assert_eq!(run.core.compact(&mut run.disk, run.now), Some(TurnNotice::CompactionFailed(FAILED)));
+        assert!(!run.core.disk_health.may_compact(run.now));
+        assert!(!run.core.disk_health.may_compact((run.now + wait).minus(ms(1))));
+        run.now += wait;
+        assert!(run.core.disk_health.may_compact(run.now));
+    }
+    assert_eq!(run.core.disk_health.compact_error(), FAILED);
+    run.disk.fail_at = None;
+    assert_eq!(run.core.compact(&mut run.disk, run.now), None);
+    run.needs.paging = true;
+    run.turn();
+    assert!(run.core.spool.is_compacting(), "a page of the journal is being sent");
+    assert_eq!(run.core.next_deadline(run.now, true), None);
+    run.needs.paging = false;
+    assert_eq!(run.sleep(), 0);
+    while run.core.spool.is_compacting() {
+        run.turn();
+    }
+}
+
+#[test]
+fn the_queue_file_is_looked_at_where_nothing_watches_it() {
+    let mut run = Run::new(RULES);
+    run.turn();
+    run.core.check_queue(true, run.now);
+    assert_eq!(run.core.next_deadline(run.now, false), None);
+    run.core.check_queue(false, run.now);
+    run.turn();
+    assert_eq!(run.sleep(), RULES.queue_interval.as_ms());
+    run.disk.append_to_queue("one\n");
+    assert_eq!(run.turn(), "serve", "it was not looked at");
+    run.core.check_queue(false, run.now);
+    assert_eq!(run.turn(), "serve, reply true true, flush, start 1.1");
+}
+
+#[test]
+fn a_drain_is_complete_when_no_job_is_left_and_no_line_can_be_read() {
+    let mut run = Run::with_jobs(RULES, &["one"]);
+    assert!(!run.core.is_drained(), "a job runs");
+    run.end(1, AttemptOutcome::Success);
+    run.turn();
+    assert!(run.core.is_drained());
+    run.disk.append_to_queue("two\n");
+    run.core.check_queue(false, run.now);
+    run.core.set_rules(JobRules { workers: 0, ..RULES });
+    run.turn();
+    assert!(!run.core.is_drained(), "a job waits");
+}
+
+#[test]
+fn a_new_queue_file_is_turned_to_once() {
+    let mut run = Run::new(RULES);
+    run.turn();
+    run.core.spool.claims.leave_queue();
+    assert_eq!(run.turn(), "serve, switch");
+    assert_eq!(run.turn(), "serve");
+}
+
+#[test]
+fn only_so_many_results_are_kept_and_events_only_for_those_who_watch() {
+    let mut history = History::EMPTY;
+    for id in 1..=RESULTS_KEPT as u64 + 1 {
+        history.record(id, JobEvent::Ended(JobResult::Done), Duration::ZERO);
+    }
+    assert!(history.take_new_results() && !history.take_new_results());
+    assert_eq!((history.result_of(1), history.result_of(2)), (None, Some(JobResult::Done)));
+    history.forget(2);
+    assert_eq!((history.result_of(2), history.result_of(0)), (None, None));
+    history.record(2, JobEvent::Ended(JobResult::Dead(BAD)), ms(5));
+    history.forget_dead();
+    assert_eq!((history.result_of(2), history.result_of(3)), (None, Some(JobResult::Done)));
+    history.watched = true;
+    for _ in 0..EVENTS_TURN + 1 {
+        history.record(9, JobEvent::Failed(BAD), ms(5));
+    }
+    let mut text = [0; 8192];
+    let mut out = Writer::new(&mut text);
+    history.take_events(&mut out);
+    let text = String::from_utf8(out.as_bytes().to_vec()).unwrap();
+    let first = RESULTS_KEPT + 3;
+    assert_eq!(text.lines().count(), EVENTS_TURN);
+    assert_eq!(text.lines().next(), Some(format!("event {first} job=9 state=failed exit=7 ms=5").as_str()));
+}

@@ -1,0 +1,115 @@
+//! Where a compaction stands.
+
+use crate::limits::WINDOW_JOBS;
+use heapless::Vec;
+
+/// What becomes of the dead jobs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
+pub enum Purpose {
+    /// They stay.
+    Shrink,
+    /// They wait again.
+    Retry,
+    /// They are left out.
+    Forget,
+}
+
+/// A compaction, if one is under way. It stays where it is: it is large.
+#[cfg_attr(test, derive(Clone, Hash))]
+pub(super) struct Compaction {
+    pub(super) stage: CompactionStage,
+    pub(super) purpose: Purpose,
+    /// Dead jobs that are dead no more.
+    pub(super) affected_count: u32,
+    /// Where the old file is read next.
+    pub(super) from: u64,
+    /// Where the new file is written next.
+    pub(super) to: u64,
+    /// Size of the old file when it began.
+    pub(super) start: u64,
+    /// Where the backlog begins in the new file.
+    pub(super) cursor: u64,
+    /// The tombstones that the new file leaves out: so many of the spool's.
+    pub(super) tombstones: usize,
+    /// Where the window's live records are in the new file.
+    pub(super) moved: Vec<Moved, WINDOW_JOBS>,
+    /// Bytes of live records in the new file.
+    pub(super) live_bytes: u64,
+    /// Bytes of live records in the old file when it began.
+    pub(super) live_before: u64,
+    /// Waiting jobs beyond the window, and dead ones, that should still be met. (It
+    /// wraps: what a damaged spool counted may be too little, too.)
+    pub(super) expected: LiveCounts,
+    /// What was appended since is damaged, too; the next compaction counts it.
+    pub(super) torn_tail: bool,
+}
+
+/// A job of the window, and its live record in the new file. (Where a text is damaged that of
+/// the old one has another size.)
+#[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) struct Moved {
+    pub(super) id: u64,
+    pub(super) offset: u64,
+    pub(super) size: u16,
+}
+
+/// How many live records of each kind.
+#[derive(Clone, Copy, Default)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) struct LiveCounts {
+    pub(super) waiting: u32,
+    pub(super) dead: u32,
+}
+
+/// What is next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) enum CompactionStage {
+    /// None is under way.
+    Idle,
+    /// Dead jobs from before the cursor.
+    Dead,
+    /// Waiting and dead jobs from the cursor on.
+    Backlog,
+    /// All dead ones once more, to wait again.
+    Retried,
+    /// What was appended since.
+    Tail,
+}
+
+impl LiveCounts {
+    /// One was met.
+    pub(super) fn sub_one(&mut self, dead: bool) {
+        let count = if dead { &mut self.dead } else { &mut self.waiting };
+        *count = count.wrapping_sub(1);
+    }
+}
+
+impl Compaction {
+    /// None; all zeros.
+    pub(super) const NONE: Self = Self {
+        stage: CompactionStage::Idle,
+        purpose: Purpose::Shrink,
+        affected_count: 0,
+        from: 0,
+        to: 0,
+        start: 0,
+        cursor: 0,
+        tombstones: 0,
+        moved: Vec::new(),
+        live_bytes: 0,
+        live_before: 0,
+        expected: LiveCounts { waiting: 0, dead: 0 },
+        torn_tail: false,
+    };
+
+    pub(super) fn is_active(&self) -> bool {
+        self.stage != CompactionStage::Idle
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stage = CompactionStage::Idle;
+    }
+}
