@@ -12,6 +12,7 @@ use crate::service::lifecycle::{describe_at, exit};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{AsFd, Errno, Failure, Op, OwnedFd, clock, fds, identity, poll, socket};
+use crate::util::lines::find_newline;
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
@@ -205,7 +206,7 @@ impl<'m> Client<'m> {
     /// Returns the next line of the bytes that have come.
     pub(super) fn next_line(&mut self) -> Option<Range<usize>> {
         let unseen = self.buffer.get(self.start..self.end)?;
-        let length = unseen.iter().position(|byte| *byte == b'\n')?;
+        let length = find_newline(unseen)?;
         let line = self.start..self.start.saturating_add(length);
         self.start = line.end.saturating_add(1);
         Some(line)

@@ -15,6 +15,7 @@
 
 use super::decimal::{Decimal, scan};
 use crate::limits::{METRIC_NAME_BYTES, METRIC_OBJECT_BYTES};
+use crate::util::lines::find_newline;
 use crate::util::text::Writer;
 use heapless::Vec;
 
@@ -126,8 +127,7 @@ pub fn next(input: &[u8], skipping: bool, ended: bool) -> Next {
 /// Returns the number of bytes up to and including the first newline at or after the offset
 /// `from`, and true. Returns the length of the input and false if there is no newline.
 fn through_newline(input: &[u8], from: usize) -> (usize, bool) {
-    let newline = input.iter().skip(from).position(|byte| *byte == b'\n');
-    match newline {
+    match find_newline(input.get(from..).unwrap_or(&[])) {
         Some(at) => (from.saturating_add(at).saturating_add(1), true),
         None => (input.len(), false),
     }

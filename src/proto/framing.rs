@@ -1,5 +1,7 @@
 //! Splits a client's stream into lines, and discards lines that are too long.
 
+use crate::util::lines::find_newline;
+
 /// The result of reading the beginning of a client's input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framed<'a> {
@@ -24,7 +26,7 @@ pub enum Framed<'a> {
 /// that was too long has not been found yet. `ended` is true if no bytes will follow `input`.
 #[must_use]
 pub fn frame(input: &[u8], max: usize, skipping: bool, ended: bool) -> Framed<'_> {
-    let newline = input.iter().position(|byte| *byte == b'\n');
+    let newline = find_newline(input);
     let used = newline.map_or(input.len(), |at| at.saturating_add(1));
     if skipping {
         return Framed::Discard(used, newline.is_some());

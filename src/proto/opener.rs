@@ -14,6 +14,7 @@
 //! was forked from the other.
 
 use crate::limits::{CLIENTS_MAX, PATH_MAX_BYTES};
+use crate::util::lines::find_newline;
 use crate::util::text::Writer;
 
 /// Bytes of each message of the worker.
@@ -189,7 +190,7 @@ impl ToWorker {
 /// end of the input. Returns `None` if that end has not come yet.
 #[must_use]
 pub fn path_request(input: &[u8], ended: bool) -> Option<PathRequest<'_>> {
-    let newline = input.iter().position(|byte| *byte == b'\n');
+    let newline = find_newline(input);
     let path = input.get(..newline.unwrap_or(input.len())).unwrap_or(input);
     match path.get(..PATH_MAX_BYTES) {
         Some(start) if path.len() > PATH_MAX_BYTES => Some(PathRequest { path: start, too_long: true }),

@@ -139,7 +139,7 @@ pub struct ServiceBase {
     pub heartbeat: Heartbeat,
     /// Memory for one turn.
     pub scratch: &'static mut [u8],
-    /// The service was told to stop.
+    /// The stop of the service has begun.
     pub stopping: bool,
     started_at: Instant,
     reloads: u64,
@@ -233,7 +233,7 @@ impl ServiceBase {
         let manager = self.process.notify.next_deadline().filter(|_| self.alive);
         let mut due = earliest(due, manager);
         if self.service != Service::Opener {
-            // (the heart of the opener beats when its worker speaks, which wakes the loop)
+            // The opener beats when its worker shows that it lives, which wakes the loop.
             due = earliest(due, self.heartbeat.next_deadline(self.beat_every()));
         }
         if let Some((clients, reads)) = clients {
@@ -264,8 +264,8 @@ impl ServiceBase {
         arrived.then(|| self.process.signals.take())
     }
 
-    /// Begins the stop of the service. Returns false if it had begun already. The log line is
-    /// `WHY, stopping`, and `detail`.
+    /// Begins the stop of the service, and logs `WHY, stopping` and `detail`. Returns true if the
+    /// stop had not begun before.
     pub fn begin_stop(&mut self, why: &str, detail: &str) -> bool {
         if core::mem::replace(&mut self.stopping, true) {
             return false;
@@ -409,7 +409,7 @@ impl ServiceBase {
         path_of(self.service, file, self.process.config).unwrap_or_default()
     }
 
-    /// Ends a reload: makes the socket again if its rules or its name are others, and tells the
+    /// Ends a reload: makes the socket again if its rules or its name are others, and notifies the
     /// service manager.
     pub fn finish_reload(&mut self) {
         if self.listener.acceptor.fd().is_some() {
@@ -425,7 +425,7 @@ impl ServiceBase {
         if path == *self.listener.path() {
             return self.listener.check();
         }
-        // (its clients do not wait for it; the next reload tries again)
+        // On failure the old socket stays, and the next reload tries again.
         match Listener::open(&path, self.listener.policy.clone(), None, Duration::ZERO) {
             Ok(listener) => self.listener = listener,
             Err(failure) => self.log.error(&|out| {
@@ -463,7 +463,7 @@ pub fn announce(service: &mut dyn ServiceStatus) {
     report_ready(service);
 }
 
-/// Tells the process that started the service, and the service manager, that it is ready.
+/// Reports to the process that started the service, and to the service manager, that it is ready.
 #[inline(never)]
 pub fn report_ready(service: &mut dyn ServiceStatus) {
     let base = service.base_mut();
@@ -548,7 +548,7 @@ pub fn end_turn(service: &mut dyn ServiceStatus, now: Instant, busy: bool, pulse
     }
     base.pages_dirty |= busy;
     if base.pages_dirty && (recorded || base.heartbeat.is_disabled()) {
-        // (not in every turn: memory that is given back is soon wanted again)
+        // Not in every turn, because the next turn needs the memory again.
         base.pages_dirty = false;
         memory::release(base.scratch);
         memory::release_stack();

@@ -3,6 +3,7 @@
 use crate::limits::{OUTPUT_LINE_BYTES, OUTPUT_TURN_BYTES};
 use crate::service::log::Log;
 use crate::sys::{Errno, Failure, OwnedFd, file};
+use crate::util::lines::find_newline;
 use crate::util::text::Writer;
 use heapless::Vec;
 
@@ -45,14 +46,9 @@ impl ChildOutput {
 
     fn take(&mut self, mut bytes: &[u8], log: &mut Log, prefix: Prefix<'_>) {
         while !bytes.is_empty() {
-            let end = bytes.iter().position(|byte| *byte == b'\n');
-            let (part, rest) = match end {
-                Some(end) => {
-                    (bytes.get(..end).unwrap_or(&[]), bytes.get(end.saturating_add(1)..).unwrap_or(&[]))
-                }
-                None => (bytes, &[][..]),
-            };
-            bytes = rest;
+            let end = find_newline(bytes);
+            let (part, rest) = bytes.split_at_checked(end.unwrap_or(bytes.len())).unwrap_or_default();
+            bytes = rest.get(1..).unwrap_or(&[]);
             if !self.skipping {
                 let fits = part.len().min(OUTPUT_LINE_BYTES.saturating_sub(self.line.len()));
                 let _ = self.line.extend_from_slice(part.get(..fits).unwrap_or(&[]));

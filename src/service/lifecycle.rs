@@ -6,8 +6,8 @@
 //!   ◀──────────── ready, or why not ─────────┘
 //! ```
 //!
-//! Until it is ready everything that goes wrong is told to whoever typed the
-//! command, with an exit code; afterwards nothing ends the service but a stop.
+//! Until the service is ready each failure is reported to the process that ran the command,
+//! with an exit code. After that only a stop ends the service.
 
 use crate::limits::{READY_RETRY, READY_TRIES};
 use crate::proto::config::Config;
@@ -18,6 +18,7 @@ use crate::sys::lock::{AcquireError, PidFile};
 use crate::sys::process::{self, Pid, Side};
 use crate::sys::signal::{self, Signals};
 use crate::sys::{Errno, Failure, Op, OwnedFd, fds, file, poll};
+use crate::util::lines::find_newline;
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use ufmt::uwrite;
@@ -28,9 +29,9 @@ use super::notify::Notify;
 
 /// Exit codes of every command (LSB 3.1, iniscrptact, for all but `status`).
 pub mod exit {
-    /// It worked.
+    /// Success.
     pub const OK: u8 = 0;
-    /// It did not.
+    /// Failure.
     pub const FAILED: u8 = 1;
     /// The command line is wrong.
     pub const USAGE: u8 = 2;
@@ -46,14 +47,14 @@ pub mod exit {
 /// is whole.
 const REPORT_BYTES: usize = 600;
 
-/// Who is told how the start goes.
+/// The process to which the start is reported.
 pub enum StartReporter {
     /// `start`: the original process, at the other end of this pipe.
     Starter(OwnedFd),
-    /// `run`: whoever reads stderr; and this descriptor gets a newline when
-    /// the service is ready (s6, dinit).
+    /// `run`: the reader of stderr. This descriptor gets a newline when the service is ready (s6,
+    /// dinit).
     Foreground(Option<OwnedFd>),
-    /// The same, and stderr is a journal that reads priorities.
+    /// `run` with stderr connected to a journal that reads priorities.
     Journal(Option<OwnedFd>),
 }
 
@@ -61,10 +62,10 @@ pub enum StartReporter {
 pub enum StartReport<'a> {
     /// Something degrades the service.
     Warning(&'a [u8]),
-    /// It cannot start: the exit code and why. The text is one line, its end
-    /// included.
+    /// The service cannot start: the exit code and the reason. The text is one line, with its
+    /// end.
     Failure(u8, &'a [u8]),
-    /// It is ready, as this process.
+    /// The service is ready. Holds its PID.
     Ready(u64),
 }
 
@@ -74,30 +75,30 @@ const FAILURE: u8 = b'f';
 const READY: u8 = b'r';
 
 impl StartReporter {
-    /// Whether this is `run`.
+    /// Returns true if this is `run`.
     #[must_use]
     pub fn is_foreground(&self) -> bool {
         matches!(self, Self::Foreground(_) | Self::Journal(_))
     }
 
-    /// Whether stderr wants `<N>` in front of each line (sd-daemon(3)).
+    /// Returns true if each line on stderr begins with `<N>` (sd-daemon(3)).
     #[must_use]
     pub fn is_journal(&self) -> bool {
         matches!(self, Self::Journal(_))
     }
 
-    /// Something degrades the service, which starts all the same.
+    /// Reports a problem that degrades the service, which starts nevertheless.
     pub fn warn(&self, text: &dyn Fn(&mut Writer<'_>)) {
         self.report(WARNING, exit::OK, text);
     }
 
-    /// The service cannot start. Does not return.
+    /// Reports that the service cannot start, and ends the process.
     pub fn fail(&self, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> ! {
         self.report(FAILURE, code, text);
         process::exit(code)
     }
 
-    /// As [`StartReporter::fail`], for a system call on `path`.
+    /// Reports that a system call on `path` failed, and ends the process.
     pub fn fail_at(&self, path: &Path, failure: Failure) -> ! {
         let code = if failure.is_denied() { exit::NO_PRIVILEGE } else { exit::FAILED };
         self.fail(code, &|out| describe_at(path, failure, out))
@@ -121,7 +122,7 @@ impl StartReporter {
         }
     }
 
-    /// The service is ready; whoever waits may go.
+    /// Reports that the service is ready.
     pub fn ready(self) {
         match self {
             Self::Starter(pipe) => {
@@ -137,30 +138,30 @@ impl StartReporter {
     }
 }
 
-/// Writes a whole message into the start pipe. That takes a page, which there may
-/// not be; but a service that runs must not be told to have failed.
+/// Writes a whole message into the start pipe. A write needs a page of memory, which may be
+/// missing, but a service that runs must not be reported as failed. So the write is repeated.
 fn write_ready_retrying(pipe: &OwnedFd, message: &[u8]) {
     for _ in 0..READY_TRIES {
         match file::write_all(pipe, message) {
             Err(Failure { errno: Errno::NOMEM, .. }) => poll::sleep(READY_RETRY),
-            // (or there is nobody to be told)
+            // Also if the process that started the service has ended.
             _ => return,
         }
     }
 }
 
-/// `PATH: openat: EACCES (permission denied)`.
+/// Writes `PATH: openat: EACCES (permission denied)`.
 pub fn describe_at(path: &Path, failure: Failure, out: &mut Writer<'_>) {
     out.push_escaped(path.as_bytes());
     out.push_str(": ");
     failure.describe(out);
 }
 
-/// Forks twice. In the original process waits for the outcome, tells it, and
-/// returns the exit code; in the service returns its reporter.
+/// Forks twice. The original process waits for the outcome, prints it, and returns the exit
+/// code. The service returns its reporter.
 ///
 /// # Errors
-/// The original process: its exit code.
+/// The exit code, in the original process.
 pub fn detach(service: Service) -> Result<StartReporter, u8> {
     let failed = |failure: Failure| {
         print_failure(failure);
@@ -183,7 +184,7 @@ pub fn detach(service: Service) -> Result<StartReporter, u8> {
     }
 }
 
-/// One error line about a system call.
+/// Prints one line about a system call that failed.
 fn print_failure(failure: Failure) {
     let mut bytes = [0; 128];
     let mut out = Writer::new(&mut bytes);
@@ -193,14 +194,14 @@ fn print_failure(failure: Failure) {
     process::write_stderr(out.as_bytes());
 }
 
-/// Reads what the service reports, until it is ready or gone.
+/// Reads the reports of the service until it is ready or has ended.
 #[inline(never)]
 fn wait_until_ready(service: Service, report: &OwnedFd) -> u8 {
     let mut bytes = [0; REPORT_BYTES * 2];
     let mut held = 0;
     let mut code = None;
     let mut pid = 0;
-    // (to its end: when the command has returned, the service holds no pipe of it)
+    // To the end of the pipe, so that the service holds no pipe when the command has returned.
     while let Ok(count @ 1..) = file::read(report, bytes.get_mut(held..).unwrap_or(&mut [])) {
         held = held.saturating_add(count);
         let mut used = 0;
@@ -235,10 +236,10 @@ fn wait_until_ready(service: Service, report: &OwnedFd) -> u8 {
     }
 }
 
-/// The first whole message, and what follows it.
+/// Returns the first whole message, and the bytes after it.
 #[must_use]
 pub fn next_report(bytes: &[u8]) -> Option<(StartReport<'_>, &[u8])> {
-    let newline = bytes.get(2..)?.iter().position(|byte| *byte == b'\n')?;
+    let newline = find_newline(bytes.get(2..)?)?;
     let (message, rest) = bytes.split_at_checked(newline.saturating_add(3))?;
     let text = message.get(2..)?;
     Some(match *message.first()? {
@@ -251,33 +252,33 @@ pub fn next_report(bytes: &[u8]) -> Option<(StartReport<'_>, &[u8])> {
     })
 }
 
-/// A service's process after all that the services have in common.
+/// The process of a service after the steps that are the same for all.
 pub struct Process {
-    /// Where the configuration is.
+    /// The source of the configuration.
     pub config_source: &'static ConfigSource,
-    /// The effective one.
+    /// The configuration in force.
     pub config: &'static mut Config,
-    /// For the next one.
+    /// Memory for the next configuration.
     pub candidate: &'static mut Config,
-    /// Arrived signals.
+    /// The signals that have arrived.
     pub signals: Signals,
-    /// The lock; held until the end.
+    /// The PID file, which is locked until the end.
     pub pid_file: PidFile,
-    /// Its path.
+    /// The path of the PID file.
     pub pid_path: Path,
-    /// Whom to become, if anybody else.
+    /// The user that the service becomes, if `user` is set.
     pub identity: Option<Identity>,
-    /// Who is told how the start goes.
+    /// The process to which the start is reported.
     pub reporter: StartReporter,
-    /// Whether this is `run`.
+    /// The service runs in the foreground, by `run`.
     pub foreground: bool,
-    /// The service manager that wants to be told, if there is one.
+    /// The messages to the service manager.
     pub notify: Notify,
 }
 
 impl Process {
-    /// Steps 1 to 11 of daemon(7): descriptors, signals, umask, folder, lock.
-    /// Whatever fails is told to the reporter, and the process ends.
+    /// Runs steps 1 to 11 of daemon(7): descriptors, signals, umask, folder, lock. A failure is
+    /// reported and ends the process.
     #[must_use]
     #[inline(never)]
     pub fn prepare(
@@ -322,21 +323,21 @@ impl Process {
         }
     }
 
-    /// The service cannot start: tells why, and leaves no PID file that would
-    /// say that it died. Does not return.
+    /// Reports that the service cannot start, and ends the process. Leaves no PID file, because it
+    /// would mean that the service died.
     pub fn fail(&self, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> ! {
         self.pid_file.release(self.pid_path.as_c_str());
         self.reporter.fail(code, text)
     }
 
-    /// As [`Process::fail`], for a system call on `path`.
+    /// Reports that a system call on `path` failed, and ends the process. Leaves no PID file.
     pub fn fail_at(&self, path: &Path, failure: Failure) -> ! {
         self.pid_file.release(self.pid_path.as_c_str());
         self.reporter.fail_at(path, failure)
     }
 
-    /// Locks the file `name` in `folder` too, against a second instance that
-    /// another PID file, or one that was removed meanwhile, would let in.
+    /// Locks the file `name` in `folder`, too. It keeps out a second instance that has another PID
+    /// file, or started after the PID file was removed.
     #[must_use]
     pub fn lock_also(&self, folder: &Path, name: &[u8]) -> PidFile {
         let Some(path) = folder.join(name) else {
@@ -349,8 +350,8 @@ impl Process {
         }
     }
 
-    /// Becomes the configured user for good. To be called when everything
-    /// that needs root is open.
+    /// Becomes the configured user for good. To be called when all files that only root can open
+    /// are open.
     pub fn drop_privileges(&self) {
         if let Some(identity) = &self.identity
             && let Err(failure) = identity::drop_privileges(identity)
@@ -375,7 +376,7 @@ fn acquire(path: &Path, reporter: &StartReporter) -> PidFile {
     }
 }
 
-/// `another instance is already running (pid N)`.
+/// Writes `another instance is already running (pid N)`.
 fn describe_running(pid: Option<Pid>, out: &mut Writer<'_>) {
     match pid {
         Some(pid) => {

@@ -10,6 +10,7 @@ use crate::limits::ROTATE_RETRY;
 use crate::state::rotation::{Rotation, RotationAction};
 use crate::sys::identity::{self, Identity};
 use crate::sys::{BorrowedFd, Errno, Failure, Op, OwnedFd, clock, file};
+use crate::util::lines::whole_lines;
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::Instant;
@@ -286,9 +287,4 @@ impl LogFile {
 fn take_back(fd: &OwnedFd, count: usize) -> Result<(), Failure> {
     let size = file::meta(fd)?.size;
     file::truncate(fd, size.saturating_sub(count as u64))
-}
-
-/// Returns the length of the whole lines at the beginning of `bytes`.
-fn whole_lines(bytes: &[u8]) -> usize {
-    bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last.saturating_add(1))
 }

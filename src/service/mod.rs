@@ -1,29 +1,30 @@
-//! The services, and what they share: settings, the way into the background,
-//! the log, the heartbeat.
+//! The five services, and the parts that they share.
 //!
-//! - `config_source.rs`: where the configuration is, and reading it (again)
+//! Shared by all:
+//!
+//! - `base.rs`: one turn of a service, its status, a reload, its end
+//! - `config_source.rs`: the source of the configuration
 //! - `reload.rs`: the changes of a new configuration
 //! - `accounts.rs`: users and groups by their names
 //! - `lifecycle.rs`: from a command to a service that is ready, and its end
-//! - `log.rs`: lines to the file, to stderr (or a journal there), to syslog
-//! - `logfile.rs`: that file, and its rotation
+//! - `log.rs`: lines to the file, to stderr or a journal there, to syslog
+//! - `logfile.rs`: the file of a log, and its rotation
 //! - `heartbeat.rs`: the health file
 //! - `lock_holder.rs`: the process that holds a service's lock
-//! - `child_output.rs`: what the programs that they start write
-//! - `program.rs`: a program's file, as a shell would find it
-//! - `notify.rs`: the service manager that started it, if it wants to be told
-//! - `memory.rs`: the memory they use
-//! - `listener.rs`, `connections.rs`: a socket, who may use it, its connections
-//! - `denials.rs`: those who may not use it
-//! - `base.rs`: the base of all five services
+//! - `child_output.rs`: the output of programs that a service started
+//! - `program.rs`: the file of a program, as a shell would find it
+//! - `notify.rs`: messages to the service manager
+//! - `memory.rs`: the memory of every service
+//! - `listener.rs`, `connections.rs`, `denials.rs`: a socket, its access policy, its
+//!   connections, the clients that are denied
+//!
+//! The services:
+//!
 //! - `hub.rs`: the service that passes lines between clients
 //! - `collector.rs`: the service that averages metrics
-//! - `opener/`: the service that opens files for those who may not
-//! - `disk.rs`: the real disk under `state::spool`
-//! - `jobs/`: the service that runs jobs
+//! - `opener/`: the service that opens files for clients that may not open them
+//! - `jobs/`: the service that runs jobs; `disk.rs` is the real disk under its spool
 //! - `supervisor/`: the service that keeps the others running
-//!
-//! The loop of every service is the one of `jobs/mod.rs`.
 
 pub mod accounts;
 pub mod base;

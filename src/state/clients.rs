@@ -9,6 +9,7 @@ use super::access::Access;
 use crate::limits::{
     ACCEPT_TURN, CLIENT_IDLE, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, UNAUTHORIZED_MAX,
 };
+use crate::util::lines::whole_lines;
 use crate::util::time::{Instant, earliest, earliest_by};
 
 /// One slot. All zeros if the slot is free.
@@ -129,8 +130,7 @@ impl ClientSlot {
     #[must_use]
     pub fn fitting(&self, lines: &[u8]) -> usize {
         let room = CLIENT_OUTPUT_BYTES.saturating_sub(self.output);
-        let fitting = lines.get(..room.min(lines.len())).unwrap_or(&[]);
-        fitting.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last.saturating_add(1))
+        whole_lines(lines.get(..room).unwrap_or(lines))
     }
 
     /// Records that the client was sent something while nothing was kept for it.

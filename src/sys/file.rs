@@ -2,6 +2,7 @@
 //! written whole, made durable.
 
 use super::{AsFd, Errno, Failure, Op, OwnedFd, WithOp};
+use crate::util::lines::find_newline;
 use crate::util::path::Path;
 use core::ffi::CStr;
 pub use rustix::fs::OFlags;
@@ -283,7 +284,7 @@ pub fn for_each_line(path: &CStr, mut visit: impl FnMut(&[u8])) {
         let filled = held.saturating_add(count);
         let mut start = 0;
         while let Some(line) = buffer.get(start..filled).and_then(|rest| {
-            let end = rest.iter().position(|byte| *byte == b'\n')?;
+            let end = find_newline(rest)?;
             rest.get(..end)
         }) {
             if !skipping {

@@ -51,6 +51,12 @@ pub fn find_newline(bytes: &[u8]) -> Option<usize> {
     tail.iter().position(|byte| *byte == b'\n').map(|last| at.wrapping_add(last))
 }
 
+/// Returns the length of the whole lines at the beginning of `bytes`.
+#[must_use]
+pub fn whole_lines(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last.saturating_add(1))
+}
+
 /// Splits a job into words at blanks and tabs, for a handler that is a folder.
 pub fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())

@@ -6,13 +6,13 @@
 //!    socket, until the nearest deadline
 //! 2. signals, 3. deadlines of handlers, 4. output, 5. ended handlers
 //! 6. ingest: the queue file and its claims into the journal
-//! 7. requests of clients; their new jobs go behind those of the ingest
-//! 8. commit, if something is to be made durable, and the answers that waited
+//! 7. requests of clients; their new jobs follow those of the ingest
+//! 8. commit, if records have to be made durable, and the replies that waited
 //!    for it
-//! 9. start handlers (a second attempt only after a commit)
-//! 10. write the log, events to those who watch, the heartbeat
-//! 11. accept new clients; the service manager, if there is one, is told that the
-//!     turn was finished
+//! 9. start handlers; a second attempt starts only after a commit
+//! 10. write the log, then the events for clients that watch
+//! 11. accept new clients
+//! 12. the end of every service's turn: the heartbeat, the service manager
 //!
 //! The log is written before the end of a job is, so that a job whose handler
 //! is the log is never recorded as done without its line.
@@ -24,8 +24,8 @@
 //! - `startup.rs`: before the first turn
 //! - `config_reload.rs`, `status.rs`: a new configuration; the status and the log lines
 //!
-//! After start-up nothing here ends the service: what fails is logged once,
-//! leaves a named degraded state, and is tried again.
+//! After the start no failure here ends the service: it is logged once, leaves a named
+//! degraded state, and is tried again.
 
 mod config_reload;
 mod control;
@@ -66,7 +66,7 @@ use ufmt::uwrite;
 struct Jobs {
     base: &'static mut ServiceBase,
     disk: SpoolDisk,
-    /// Held until the end: two instances would ruin the journal.
+    /// Held until the end, because two instances would ruin the journal.
     spool_lock: Option<PidFile>,
     /// Makes handlers the OOM killer's first choice.
     oom_score: OomScore,
@@ -78,11 +78,11 @@ struct Jobs {
     control: ControlServer,
 }
 
-/// The service and its large parts, in .bss. What a quiet service touches comes
+/// The service and its large parts, in .bss. The parts that a quiet service touches are
 /// first, at the start of a page.
 #[repr(C, align(4096))]
 struct JobsStorage {
-    /// The service itself: on the stack it would keep more pages in use.
+    /// The service. On the stack it would keep more pages in use.
     service: Vec<Jobs, 1>,
     core: JobsCore,
     workers: Vec<JobWorker, WORKERS_MAX>,
@@ -98,13 +98,13 @@ once! {
     };
 }
 
-/// Runs the service until it is stopped; returns the exit code. (Not inlined: its
-/// caller's frame would hold what every service needs.)
+/// Runs the service until it is stopped, and returns the exit code. Not inlined, because the
+/// frame of its caller would hold the stack of every service.
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     let jobs = Jobs::open(parts, reporter);
     base::announce(jobs);
-    // (the health file made a name, which is no reason to wake)
+    // The new health file is seen by inotify, and is no reason to wake.
     jobs.on_inotify();
     jobs.run();
     jobs.finish()
@@ -159,7 +159,7 @@ impl Jobs {
                 _ => {}
             }
         }
-        // After the output: the indexes of the poll set are those before it.
+        // After the output, because this changes the indexes that the poll set holds.
         self.on_ended_handlers(now);
         self.advance(&ready, now);
         self.orphans.turn_finished(self.workers);
@@ -192,7 +192,7 @@ impl Jobs {
         self.base.wait(now, Some((clients, &reads)), due, &mut inotify.chain(outputs))
     }
 
-    /// The nearest moment at which there is something to do.
+    /// Returns the next time at which there is work.
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let ControlServer { replies, scans, .. } = &self.control;
         let due = earliest(scans.next_deadline(replies, self.core, now), self.control.next_deadline(now));
@@ -238,7 +238,7 @@ impl Jobs {
 
     // ----- the end --------------------------------------------------------
 
-    /// The orderly end: everything recorded, nothing left behind.
+    /// Ends the service in order: records every end, and removes its files.
     #[inline(never)]
     fn finish(&mut self) -> u8 {
         let now = clock::now();

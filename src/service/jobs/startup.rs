@@ -1,5 +1,5 @@
-//! Before the first turn: everything is opened, and what the last process left is
-//! found. What fails here ends the process, with one line that says why.
+//! The start, before the first turn: opens the files, and recovers the journal and the claims
+//! that the last process left. A failure ends the process, with one line that says why.
 
 use super::control::ControlServer;
 use super::orphans::Orphans;
@@ -17,8 +17,8 @@ use crate::sys::{Errno, clock, file, identity, process};
 use crate::util::path::Path;
 
 impl Jobs {
-    /// Opens everything that the service needs; failures end the process. (Not
-    /// inlined: what it needs of the stack is free afterwards.)
+    /// Opens the service. A failure ends the process. Not inlined, so that its stack is free
+    /// afterwards.
     #[inline(never)]
     pub(super) fn open(parts: &'static mut Memory, reporter: StartReporter) -> &'static mut Self {
         let base = ServiceBase::open(Service::Jobs, parts, reporter);
@@ -74,7 +74,7 @@ impl Jobs {
     }
 }
 
-/// The spool's folder and the queue's, which belong to the service.
+/// Makes the folders of the spool and of the queue file, which belong to the service.
 fn open_folders(process: &Process) {
     let config = &process.config;
     let queue_folder: Path = config.queue_file.parent();
@@ -92,7 +92,7 @@ fn open_folders(process: &Process) {
     }
 }
 
-/// The spool cannot be used: the process ends.
+/// Ends the process because the spool cannot be used.
 fn fail_recovery(process: &Process, disk: &SpoolDisk, error: RecoverError) -> ! {
     let journal = process.config.spool.join(b"journal").unwrap_or_default();
     match error {
@@ -106,12 +106,12 @@ fn fail_recovery(process: &Process, disk: &SpoolDisk, error: RecoverError) -> ! 
     }
 }
 
-/// Whether an open that failed so may work a second later.
+/// Returns true if an open that failed with `error` may work a second later.
 fn may_pass(error: &DiskError) -> bool {
     matches!(Errno::from_raw_os_error(error.0), Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO)
 }
 
-/// The spool's disk fails before the service is ready. Does not return.
+/// Ends the process because the spool's disk fails before the service is ready.
 fn fail_with_disk(process: &Process, path: &Path, disk: &SpoolDisk, error: DiskError) -> ! {
     process.fail(exit::FAILED, &|out| {
         out.push_escaped(path.as_bytes());

@@ -1,5 +1,4 @@
-//! What the service says of itself in its log: at the start, when something
-//! degrades or recovers, and when it is asked (SIGUSR2).
+//! The values of the status fields of `jobs`, and the texts of its log lines.
 
 use super::Jobs;
 use crate::proto::config::Handler;
@@ -15,18 +14,20 @@ use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
+/// Writes the number of bytes that were moved to journal.bad-N.
+/// Writes the number of bytes that were moved to journal.bad-N.
 fn describe_quarantine(bytes: u64, out: &mut Writer<'_>) {
     let _ = uwrite!(out, "spool: {} damaged bytes of the journal were set aside as journal.bad-N", bytes);
 }
 
-/// What was damaged while the service runs.
+/// Writes the damage that was found while the service runs.
 pub(super) fn describe_damage(damage: Damage, out: &mut Writer<'_>) {
     describe_quarantine(damage.bytes, out);
     let _ = uwrite!(out, "; {} jobs are lost with them", damage.jobs);
 }
 
 impl Jobs {
-    /// Tells what the last crash left.
+    /// Logs the traces of the last crash.
     #[inline(never)]
     pub(super) fn log_recovery(&mut self, recovery: &Recovery) {
         let Recovery { torn_bytes, damaged_bytes, reread_batches, interrupted } = *recovery;
@@ -57,7 +58,7 @@ impl Jobs {
         }
     }
 
-    /// A handler that is not there fails each job; better said at once.
+    /// Warns if the handler cannot be executed, because then every job fails.
     #[inline(never)]
     pub(super) fn warn_about_handler(&mut self) {
         let config = &self.base.process.config;
@@ -72,7 +73,7 @@ impl Jobs {
             out.push_str("handler: ");
             describe_at(path, failure, out);
         });
-        // In the foreground the log says it on stderr, and never blocks there.
+        // In the foreground the log has written it to stderr, without blocking.
         if !self.base.process.foreground {
             self.base.process.reporter.warn(&|out| {
                 out.push_str("handler: ");
@@ -130,12 +131,14 @@ impl ServiceStatus for Jobs {
     }
 }
 
-/// `processing job: TEXT`.
+/// Writes `processing job: TEXT`.
 pub(super) fn push_processing(text: &[u8], out: &mut Writer<'_>) {
     out.push_str("processing job: ");
     out.push_escaped(text);
 }
 
+/// Writes the outcome of an attempt.
+/// Writes the outcome of an attempt.
 pub(super) fn describe_outcome(outcome: AttemptOutcome, out: &mut Writer<'_>) {
     let _ = match outcome {
         AttemptOutcome::Success => uwrite!(out, "done"),
@@ -146,7 +149,7 @@ pub(super) fn describe_outcome(outcome: AttemptOutcome, out: &mut Writer<'_>) {
     };
 }
 
-/// What the ingest wants to be told.
+/// Logs a notice of the ingest.
 pub(super) fn log_notice(log: &mut Log, notice: &IngestNotice<'_>) {
     log.warn(&|out| match *notice {
         IngestNotice::Rejected(line, why) => {

@@ -1,6 +1,6 @@
 //! The input of `queue -`: divides the bytes of stdin into numbered lines.
 
-use crate::util::lines::{Line, TOO_LONG, classify};
+use crate::util::lines::{Line, TOO_LONG, classify, find_newline};
 
 /// The bytes that were read and do not belong to a line that was taken.
 pub(super) struct Input<'m> {
@@ -40,7 +40,7 @@ impl<'m> Input<'m> {
     /// long is an empty line. Returns `None` if more bytes must be read first.
     pub(super) fn next(&mut self) -> Option<(u32, Line<'_>)> {
         let rest = self.buffer.get(self.start..self.end).unwrap_or(&[]);
-        let newline = rest.iter().position(|byte| *byte == b'\n');
+        let newline = find_newline(rest);
         let fills_buffer = rest.len() == self.buffer.len();
         if newline.is_none() && (rest.is_empty() || !(self.ended || fills_buffer)) {
             return None;

@@ -19,7 +19,7 @@ use super::{Spool, SpoolRules};
 use crate::limits::{CLAIM_QUIET, INGEST_TURN_BYTES, QUEUE_RETRY};
 use crate::proto::journal::{CLAIM_BODY_BYTES, ClaimProgress, HEADER_BYTES, Record, RecordFlags, RecordKind};
 use crate::state::disk::{Disk, DiskError, QueueFile, SpoolFile};
-use crate::util::lines::{Line, TOO_LONG, classify};
+use crate::util::lines::{Line, TOO_LONG, classify, find_newline};
 use crate::util::time::Instant;
 use heapless::Vec;
 
@@ -211,7 +211,7 @@ impl Spool {
         let mut batch = ClaimBatch::begin(self, &claim);
         let mut used = 0usize;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
-            let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+            let Some(end) = find_newline(rest) else {
                 if claim.skipping || (used == 0 && full) {
                     if !claim.skipping {
                         report(IngestNotice::Rejected(rest, TOO_LONG));
