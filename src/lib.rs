@@ -72,8 +72,9 @@
 //! # One death, from the kernel to the restart
 //!
 //! `sys/signal.rs` (SIGCHLD; for an adopted service its pidfd) →
-//! `service/supervisor/mod.rs` (who was it, what does its PID file say) →
-//! `state/supervisor.rs` (died, or stopped on purpose; when to start it) →
+//! `service/supervisor/perform.rs` (reaps it, probes the lock of its PID file) →
+//! `state/supervisor.rs` and `state/supervisor/instance.rs` (died, or stopped on purpose;
+//! when to start it) → `perform.rs` (performs the decision) →
 //! `service/supervisor/managed_process.rs` (started) → `service/lifecycle.rs` of the new
 //! process (reports) → `service/supervisor/events.rs` (ready).
 //!
@@ -86,7 +87,7 @@
 //!
 //! `service/opener/worker_process.rs` (a client's path; as nobody, in an empty root) →
 //! `proto/opener.rs` (a message of fixed length) → `service/opener/mod.rs` (main: counts,
-//! logs, answers) → `state/opener.rs` (on the list? where did that lead?) → `sys/file.rs`
+//! logs, answers) → `state/opener/allow_list.rs` (on the list? its target?) → `sys/file.rs`
 //! (opened, without links) → `sys/fd_passing.rs` (to the worker, to the client).
 //!
 //! # Recipes

@@ -29,7 +29,7 @@ use crate::sys::once::once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
-use crate::sys::{AsFd, clock, memory};
+use crate::sys::{AsFd, OwnedFd, clock, memory};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
@@ -216,8 +216,8 @@ impl ServiceBase {
     // ----- one turn -------------------------------------------------------
 
     /// Polls until something is ready or due. Of `clients` those are watched for input that the
-    /// function beside them names. `due` is the next moment of the service itself, and `watch`
-    /// adds its other descriptors.
+    /// function beside them names. `due` is the next moment of the service itself, and `own` are
+    /// its other descriptors, which are watched for input.
     #[inline(never)]
     #[unsafe(link_section = ".text.idle")]
     pub fn wait<'a>(
@@ -225,13 +225,11 @@ impl ServiceBase {
         now: Instant,
         clients: Option<(&'a Connections, &dyn Fn(usize) -> bool)>,
         due: Option<Instant>,
-        watch: Option<&mut dyn FnMut(&mut PollSet<'a, PollSource>)>,
+        own: &mut dyn Iterator<Item = (&'a OwnedFd, PollSource)>,
     ) -> Vec<PollSource, POLL_MAX> {
         let mut set = PollSet::new();
         set.read(self.process.signals.fd(), PollSource::Signals);
-        if let Some(watch) = watch {
-            watch(&mut set);
-        }
+        own.for_each(|(fd, source)| set.read(fd, source));
         let manager = self.process.notify.next_deadline().filter(|_| self.alive);
         let mut due = earliest(due, manager);
         if self.service != Service::Opener {

@@ -24,6 +24,7 @@ use crate::sys::socket::Peer;
 use crate::sys::{OwnedFd, clock, process::Signal};
 use crate::util::text::Writer;
 use crate::util::time::Instant;
+use core::iter;
 use ufmt::uwrite;
 
 /// The state of the client at a slot.
@@ -105,7 +106,7 @@ impl Collector {
     fn turn(&mut self) {
         let due = self.next_deadline();
         let reads = |slot| self.can_read(slot);
-        let ready = self.base.wait(clock::now(), Some((self.connections, &reads)), due, None);
+        let ready = self.base.wait(clock::now(), Some((self.connections, &reads)), due, &mut iter::empty());
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
             if let Some((_, why)) = arrived.stop() {

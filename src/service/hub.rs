@@ -22,6 +22,7 @@ use crate::sys::socket::Peer;
 use crate::sys::{OwnedFd, clock, process::Signal};
 use crate::util::text::Writer;
 use crate::util::time::Instant;
+use core::iter;
 use ufmt::uwrite;
 
 /// See the module's documentation.
@@ -89,7 +90,8 @@ impl Hub {
     }
 
     fn turn(&mut self) {
-        let ready = self.base.wait(clock::now(), Some((self.connections, &|_| true)), None, None);
+        let ready =
+            self.base.wait(clock::now(), Some((self.connections, &|_| true)), None, &mut iter::empty());
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
             if let Some((_, why)) = arrived.stop() {

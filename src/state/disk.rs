@@ -1,5 +1,5 @@
-//! What the spool and ingest need of a disk, so that a test can be one
-//! that fails, tears and forgets.
+//! The operations of a disk that the spool needs, so that a test can provide a disk that
+//! fails, tears and forgets.
 
 use linux_raw_sys::errno;
 
@@ -25,7 +25,7 @@ pub const OVER_QUOTA: DiskError = DiskError(errno::EDQUOT as i32);
 /// A record is not the one that was written at its offset.
 pub const DAMAGED: DiskError = DiskError(errno::EILSEQ as i32);
 
-/// One of the files.
+/// A file of the spool or of the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SpoolFile {
     /// The journal.
@@ -37,14 +37,14 @@ pub enum SpoolFile {
     Claim(u8),
 }
 
-/// What the queue file is at the moment.
+/// The state of the queue file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum QueueFile {
-    /// It does not exist, or is empty.
+    /// The queue file does not exist, or is empty.
     Nothing,
-    /// It has bytes to claim.
+    /// The queue file has bytes to claim.
     Ready,
-    /// It is not a regular file, or cannot be opened.
+    /// The queue file is not a regular file, or cannot be opened.
     Unusable(DiskError),
 }
 
@@ -74,23 +74,22 @@ pub trait Disk {
     /// Nothing that was written since the last sync can be relied on.
     fn sync(&mut self, file: SpoolFile) -> Result<(), DiskError>;
 
-    /// The file's size in bytes.
+    /// Returns the size of the file in bytes.
     ///
     /// # Errors
     /// It cannot be learnt.
     fn size(&mut self, file: SpoolFile) -> Result<u64, DiskError>;
 
-    /// Bytes that the spool's disk still has for this service; the largest
-    /// number where that cannot be learnt.
+    /// Returns the bytes that the disk still has for this service, or the largest number
+    /// where that is unknown.
     fn free(&mut self) -> u64;
 
-    /// Has the disk keep room for the file from `from` up to `until`, also beyond its
-    /// size, so that nobody else can take it. False: this filesystem cannot. Cutting the
-    /// file gives it back. (Not from its start: the kernel would walk over all that is
-    /// already there.)
+    /// Reserves space for the file from `from` up to `until`, also beyond its size, so that no
+    /// other program can take it. Returns true if the filesystem can. Cutting the file gives
+    /// the space back. A start at 0 would make the kernel walk over all that is reserved.
     ///
     /// # Errors
-    /// There is not so much.
+    /// The disk or the quota has not this much space.
     fn preallocate(&mut self, file: SpoolFile, from: u64, until: u64) -> Result<bool, DiskError>;
 
     /// Creates [`SpoolFile::Next`] empty, replacing what a crash may have left.
@@ -136,13 +135,13 @@ pub trait Disk {
     /// It was not renamed.
     fn claim_queue(&mut self, seq: u64, handle: u8) -> Result<(), DiskError>;
 
-    /// Whether a claim `seq`, of which the low half is given, is on the disk.
+    /// Checks whether a claim `seq`, of which the low half is given, is on the disk.
     ///
     /// # Errors
     /// It cannot be learnt.
     fn claim_exists(&mut self, seq_low: u16) -> Result<bool, DiskError>;
 
-    /// The lowest claim on the disk above `after`, if any.
+    /// Returns the lowest claim on the disk above `after`, if any.
     ///
     /// # Errors
     /// It cannot be learnt.

@@ -23,7 +23,7 @@ use crate::util::time::{Instant, earliest};
 use core::ops::Range;
 use decision::{Action, Decision, Event, ExitReason, NOTHING, Report, Rules};
 use heapless::Vec;
-use instance::{Instance, Phase};
+use instance::Instance;
 
 /// Whether the supervisor stops, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,19 +107,7 @@ impl Supervision {
         self.instances.iter().position(|instance| instance.is_unrecoverable(now, patience))
     }
 
-    /// Returns the instances whose processes cannot be killed.
-    pub fn unkillable(&self) -> impl Iterator<Item = usize> {
-        let is_unkillable = |instance: &Instance| matches!(instance.phase(), Phase::Unkillable(_));
-        self.instances.iter().enumerate().filter(move |(_, it)| is_unkillable(it)).map(|(index, _)| index)
-    }
-
     // ----- the supervisor -----------------------------------------------------
-
-    /// Returns the rules in force.
-    #[must_use]
-    pub fn rules(&self) -> &Rules {
-        &self.rules
-    }
 
     /// Puts new rules into force at `now`. A shorter interval holds for the next probe.
     pub fn set_rules(&mut self, now: Instant, rules: Rules) {
@@ -147,9 +135,9 @@ impl Supervision {
             .is_some_and(|by| by.is_due(now) || self.instances.iter().all(Instance::is_settled))
     }
 
-    /// Records that the supervisor has reported ready.
-    pub fn on_announced(&mut self) {
-        self.ready_deadline = None;
+    /// Records that the supervisor reports ready, and returns true if it had not before.
+    pub fn on_announced(&mut self) -> bool {
+        self.ready_deadline.take().is_some()
     }
 
     /// Records a request to stop the supervisor, and returns true if it is the first one.

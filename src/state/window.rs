@@ -8,11 +8,11 @@
 //!    └──────────────── due ── Delayed ◀┘
 //! ```
 //!
-//! A cancelled job leaves at once; if it runs, it stays as `Cancelled`, of which
-//! the journal knows, until its handler is gone.
+//! A cancelled job leaves at once. If it runs, it stays as `Cancelled`, which is already in
+//! the journal, until its handler has ended.
 //!
-//! An `Ended` or `Starting` slot has a pending record; it moves on when
-//! that is written. So a full disk holds jobs up, and loses none.
+//! An `Ended` or `Starting` slot has a pending record, and changes its state when that is
+//! written. So a full disk delays jobs, and loses none.
 
 use crate::limits::WINDOW_JOBS;
 use crate::util::time::{Duration, Instant};
@@ -28,14 +28,14 @@ pub enum AttemptOutcome {
     Code(u8),
     /// Killed by a signal.
     Signal(u8),
-    /// Its handler could not be started.
+    /// The handler could not be started.
     NotStarted,
-    /// It exceeded `job_timeout`.
+    /// The handler exceeded `job_timeout`.
     TimedOut,
 }
 
 impl AttemptOutcome {
-    /// Two bytes for the journal.
+    /// Returns two bytes for the journal.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 2] {
         match self {
@@ -47,7 +47,7 @@ impl AttemptOutcome {
         }
     }
 
-    /// What [`AttemptOutcome::to_bytes`] wrote.
+    /// Parses the bytes of [`AttemptOutcome::to_bytes`].
     #[must_use]
     pub fn from_bytes(bytes: [u8; 2]) -> Self {
         match bytes {
@@ -59,7 +59,7 @@ impl AttemptOutcome {
         }
     }
 
-    /// The status that a shell would show: 128+N for a signal.
+    /// Returns the status that a shell would show: 128+N for a signal.
     #[must_use]
     pub fn exit_status(self) -> u8 {
         match self {
@@ -76,15 +76,15 @@ impl AttemptOutcome {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(Hash))]
 pub enum AttemptEnd {
-    /// The job is over.
+    /// The job has ended.
     Done(AttemptOutcome),
     /// There will be another attempt, after this wait.
     Fail(Duration),
     /// There will be none.
     Dead(AttemptOutcome),
-    /// It was stopped with the service; the attempt does not count.
+    /// The job was stopped with the service; the attempt does not count.
     Requeued,
-    /// It was cancelled before, which the journal knows: no record is pending.
+    /// The job was cancelled before. That is in the journal, so no record is pending.
     Cancelled,
 }
 
@@ -92,17 +92,17 @@ pub enum AttemptEnd {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(Hash))]
 pub enum JobState {
-    /// It can be started.
+    /// The job can be started.
     Waiting,
-    /// It can be started from this time on.
+    /// The job can be started from this time on.
     Delayed(Instant),
-    /// It was dequeued; its start is not yet in the journal.
+    /// The job was dequeued; its start is not yet in the journal.
     Starting,
-    /// Its handler runs.
+    /// The handler of the job runs.
     Running,
-    /// It ended; that is not yet in the journal.
+    /// The attempt ended; that is not yet in the journal.
     Ended(AttemptEnd),
-    /// It is over for the journal, but its handler is still there.
+    /// The job has ended in the journal, but its handler still runs.
     Cancelled,
 }
 
@@ -130,7 +130,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// An empty window.
+    /// Returns an empty window.
     #[must_use]
     pub const fn new() -> Self {
         Self { slots: Vec::new() }
@@ -141,34 +141,34 @@ impl Window {
         self.slots.clear();
     }
 
-    /// All slots, oldest first.
+    /// Returns all slots, oldest first.
     #[must_use]
     pub fn slots(&self) -> &[Slot] {
         &self.slots
     }
 
-    /// All slots, to be changed.
+    /// Returns all slots, to be changed.
     pub fn slots_mut(&mut self) -> &mut [Slot] {
         &mut self.slots
     }
 
-    /// Appends a job; false if there is no room.
+    /// Appends a job. Returns true if there was room.
     pub fn push(&mut self, slot: Slot) -> bool {
         self.slots.push(slot).is_ok()
     }
 
-    /// Whether there is no room.
+    /// Returns true if there is no room.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.slots.is_full()
     }
 
-    /// The job with this id.
+    /// Returns the job with this id.
     pub fn get_mut(&mut self, id: u64) -> Option<&mut Slot> {
         self.slots.iter_mut().find(|slot| slot.id == id)
     }
 
-    /// The job with this id.
+    /// Returns the job with this id.
     #[must_use]
     pub fn get(&self, id: u64) -> Option<&Slot> {
         self.slots.iter().find(|slot| slot.id == id)
@@ -185,21 +185,21 @@ impl Window {
         self.slots.retain(keep);
     }
 
-    /// The oldest job that can be started now.
+    /// Returns the oldest job that can be started now.
     #[must_use]
     pub fn startable(&self, now: Instant) -> Option<u64> {
         self.slots.iter().find(|slot| slot.is_startable(now)).map(|slot| slot.id)
     }
 
-    /// When the next delayed job is due.
+    /// Returns when the next delayed job is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let due = |slot: &Slot| if let JobState::Delayed(due) = slot.state { Some(due) } else { None };
         self.slots.iter().filter_map(due).min()
     }
 
-    /// The job that waits longest for its delay, if the window is full and
-    /// nothing in it can be started or is running: it keeps others out.
+    /// Returns the job with the longest delay, if the window is full and no job in it can be
+    /// started or runs. That job keeps others out.
     #[must_use]
     pub fn blocker(&self, now: Instant) -> Option<u64> {
         let delayed = |slot: &Slot| matches!(slot.state, JobState::Delayed(due) if !due.is_due(now));
@@ -210,14 +210,14 @@ impl Window {
         self.slots.iter().max_by_key(due).map(|slot| slot.id)
     }
 
-    /// How many slots are in a state that `wanted` names.
+    /// Returns how many slots are in a state that `wanted` names.
     #[must_use]
     pub fn count(&self, wanted: impl Fn(&JobState) -> bool) -> u32 {
         let count = self.slots.iter().filter(|slot| wanted(&slot.state)).count();
         u32::try_from(count).unwrap_or(0)
     }
 
-    /// Whether some slot has a pending record.
+    /// Returns true if some slot has a pending record.
     #[must_use]
     pub fn has_pending_records(&self) -> bool {
         self.slots.iter().any(|slot| matches!(slot.state, JobState::Starting | JobState::Ended(_)))

@@ -27,22 +27,22 @@
 //!
 //! | seconds | test | waits for |
 //! | --- | --- | --- |
-//! | 30 | `control::hostile::half_a_request_and_answers_...` | `CLIENT_IDLE_MS` |
-//! | 30 | `companions::collector::half_an_object_and_answers_...` | `CLIENT_IDLE_MS` |
-//! | 30 | `companions::opener_worker::half_a_request_is_closed_...` | `CLIENT_IDLE_MS` |
-//! | 30 | `commands::stdin::a_service_that_does_not_come_back_...` | `RESTART_WAIT_MS` |
-//! | 30 | `attacks::peers::a_hub_that_hangs_...` | `ANSWER_WAIT_MS` |
+//! | 30 | `control::hostile::half_a_request_and_answers_...` | `CLIENT_IDLE` |
+//! | 30 | `companions::collector::half_an_object_and_answers_...` | `CLIENT_IDLE` |
+//! | 30 | `companions::opener_worker::half_a_request_is_closed_...` | `CLIENT_IDLE` |
+//! | 30 | `commands::stdin::a_service_that_does_not_come_back_...` | `RESTART_WAIT` |
+//! | 30 | `attacks::peers::a_hub_that_hangs_...` | `ANSWER_WAIT` |
 //! | 25 | `proof::crash` | nothing: 200 kills |
 //! | 25 | `proof::faults::no_system_call_that_fails_...` | nothing: what once was a defect, and a sample for `ZIGSVC_SECONDS` |
 //! | 20 | `proof::soak` | nothing: `ZIGSVC_SOAK_SECONDS` of use, then an idle service |
-//! | 17 | `supervisor::watchdog::it_starves_when_...` | `RESTART_DELAY_MS` and its doubles, `WATCHDOG_FEED_MS` |
-//! | 15 | `supervisor::services::one_that_cannot_start_...` | `RESTART_DELAY_MS` and its doubles |
-//! | 13 | `jobs::queue_file::a_line_that_comes_in_pieces_...` | `CLAIM_QUIET_MS` |
-//! | 12 | `jobs::queue_file::a_full_queue_waits_quietly_...` | `CLAIM_QUIET_MS` |
-//! | 11 | `attacks::filesystem::a_claim_that_somebody_removes_...` | `CLAIM_QUIET_MS` |
-//! | 10 | `jobs::spool::the_spool_of_an_earlier_build_is_read` | `CLAIM_QUIET_MS` |
-//! | 10 | `jobs::spool::on_a_disk_that_others_have_filled_...` | `COMPACT_RETRY_MS` |
-//! | 10 | `supervisor::watchdog::one_that_cannot_be_opened_...`, `one_that_fails_...` | `WATCHDOG_FEED_MS` |
+//! | 17 | `supervisor::watchdog::it_starves_when_...` | `RESTART_DELAY` and its doubles, `WATCHDOG_FEED` |
+//! | 15 | `supervisor::services::one_that_cannot_start_...` | `RESTART_DELAY` and its doubles |
+//! | 13 | `jobs::queue_file::a_line_that_comes_in_pieces_...` | `CLAIM_QUIET` |
+//! | 12 | `jobs::queue_file::a_full_queue_waits_quietly_...` | `CLAIM_QUIET` |
+//! | 11 | `attacks::filesystem::a_claim_that_somebody_removes_...` | `CLAIM_QUIET` |
+//! | 10 | `jobs::spool::the_spool_of_an_earlier_build_is_read` | `CLAIM_QUIET` |
+//! | 10 | `jobs::spool::on_a_disk_that_others_have_filled_...` | `COMPACT_RETRY` |
+//! | 10 | `supervisor::watchdog::one_that_cannot_be_opened_...`, `one_that_fails_...` | `WATCHDOG_FEED` |
 //!
 //! # One process
 //!

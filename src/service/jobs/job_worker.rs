@@ -23,8 +23,8 @@ pub(super) struct JobWorker {
     pub(super) pid: Pid,
     /// Its output.
     pub(super) output: ChildOutput,
-    /// Its pipe's other end, held so that closing it wakes nobody: it is the end of
-    /// the leader that counts, and that follows at once.
+    /// The other end of the pipe, held so that closing it wakes no process. The end of the
+    /// leader counts, and follows at once.
     _input: OwnedFd,
 }
 
@@ -55,20 +55,20 @@ impl JobWorker {
         Ok(Self { id, pid: child.pid, output: ChildOutput::new(Some(child.output)), _input: child.input })
     }
 
-    /// Takes what the handler wrote, up to one turn's share.
+    /// Takes the output of the handler, up to one turn's share.
     pub(super) fn read_output(&mut self, log: &mut Log, scratch: &mut [u8]) {
         let id = self.id;
         self.output.read(log, scratch, &|out| push_prefix(id, out));
     }
 
-    /// The handler ended: takes the rest.
+    /// Takes the rest of the output, after the handler ended.
     pub(super) fn finish_output(&mut self, log: &mut Log, scratch: &mut [u8]) {
         let id = self.id;
         self.output.finish(log, scratch, &|out| push_prefix(id, out));
     }
 }
 
-/// `job ID: `, in front of each line of a handler.
+/// Writes `job ID: `, the prefix of each line of a handler.
 fn push_prefix(id: u64, out: &mut Writer<'_>) {
     let _ = uwrite!(out, "job {}: ", id);
 }
@@ -91,7 +91,7 @@ impl<const N: usize> CStrBuf<N> {
     }
 }
 
-/// `NAME=number` with its terminator.
+/// Returns `NAME=number` with its terminator.
 fn number_variable(name: &[u8], number: u64) -> CStrBuf<48> {
     let mut digits = [0; 20];
     let mut out = Writer::new(&mut digits);
@@ -116,7 +116,7 @@ fn start_handler(handler: Handler<'_>, id: u64, attempt: u16, text: &[u8]) -> Re
     };
     let null = core::ptr::null();
     match handler {
-        // (jobs for the log never come here)
+        // Jobs for the log never come here.
         Handler::Log | Handler::Shell => {
             run(c"/bin/sh", &[c"sh".as_ptr(), c"-c".as_ptr(), argument.as_ptr(), null])
         }
@@ -153,7 +153,7 @@ fn run_allowed(
     if !file::executable(program.as_c_str()) {
         return Err(NotStarted::Refused("the program in the handler's folder is not executable"));
     }
-    // Each word with a terminator, behind each other.
+    // Each word with a terminator, one after the other.
     let mut bytes: Vec<u8, { JOB_MAX_BYTES + 2 }> = Vec::new();
     let mut starts: Vec<usize, WORDS_MAX> = Vec::new();
     for word in words {

@@ -184,21 +184,12 @@ impl Jobs {
         let now = clock::now();
         let reads = |client_slot| self.control.can_read(client_slot);
         let clients: &Connections = self.control.connections;
-        self.base.wait(
-            now,
-            Some((clients, &reads)),
-            self.next_deadline(now),
-            Some(&mut |set| {
-                if let Some(inotify) = &self.disk.inotify {
-                    set.read(inotify.fd(), PollSource::Other);
-                }
-                for (index, worker) in (0..).zip(self.workers.iter()) {
-                    if let Some(output) = &worker.output.pipe {
-                        set.read(output, PollSource::Output(index));
-                    }
-                }
-            }),
-        )
+        let inotify = self.disk.inotify.iter().map(|inotify| (inotify.fd(), PollSource::Other));
+        let outputs = (0..).zip(self.workers.iter()).filter_map(|(index, worker)| {
+            worker.output.pipe.as_ref().map(|output| (output, PollSource::Output(index)))
+        });
+        let due = self.next_deadline(now);
+        self.base.wait(now, Some((clients, &reads)), due, &mut inotify.chain(outputs))
     }
 
     /// Returns the next time at which there is work.

@@ -15,7 +15,8 @@ use crate::util::time::Instant;
 use ufmt::uwrite;
 
 impl Jobs {
-    /// Ingest, requests, commit, starts: everything that needs the spool's disk.
+    /// Performs the part of a turn that needs the disk of the spool: ingest, requests, commit
+    /// and starts.
     #[inline(never)]
     pub(super) fn advance(&mut self, ready: &[PollSource], now: Instant) {
         self.core.begin_turn(now);
@@ -94,7 +95,7 @@ impl Jobs {
     }
 
     /// Has the journal scanned for the jobs that clients wait for, because damage may have
-    /// cost them. The client of one that is lost is told that there is no such job.
+    /// cost them. A client of one that is lost gets the answer that there is no such job.
     fn recheck_waiters(&mut self) {
         for slot in 0..CLIENTS_MAX {
             if let ClientState::AwaitingJob(id) = self.control.replies.state(slot)

@@ -184,17 +184,8 @@ impl Opener {
 
     fn turn(&mut self) {
         let due = self.monitor.next_deadline(self.base.process.config.stale_after);
-        let channel = self.worker.as_ref().map(|worker| &worker.channel);
-        let ready = self.base.wait(
-            clock::now(),
-            None,
-            due,
-            Some(&mut |set| {
-                if let Some(channel) = channel {
-                    set.read(channel, PollSource::Other);
-                }
-            }),
-        );
+        let mut channel = self.worker.iter().map(|worker| (&worker.channel, PollSource::Other));
+        let ready = self.base.wait(clock::now(), None, due, &mut channel);
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
             self.on_signals(arrived, now);

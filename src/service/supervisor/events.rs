@@ -41,7 +41,7 @@ impl Supervisor {
     pub(super) fn log_event(&mut self, index: usize, event: Event, now: Instant) {
         let Some(instance) = self.supervision.instances().get(index) else { return };
         let (lived, pid) = (instance.lived(now), instance.pid().unwrap_or(0));
-        let (failures, restarts) = (self.supervision.rules().failures, self.supervision.restarts());
+        let (failures, restarts) = (self.base.process.config.failures, self.supervision.restarts());
         let level = match event {
             Event::Adopted(_) | Event::Ready(_) | Event::Recovered | Event::Stopped => Level::Info,
             Event::CheckFailed(_) | Event::Died(..) | Event::Replaced(..) => Level::Warn,
@@ -144,8 +144,7 @@ impl Supervisor {
     /// Reports ready to the process that started the supervisor, once.
     #[inline(never)]
     pub(super) fn announce(&mut self) {
-        if self.supervision.is_starting() {
-            self.supervision.on_announced();
+        if self.supervision.on_announced() {
             self.base.heartbeat.beat(clock::now());
             base::report_ready(self);
         }

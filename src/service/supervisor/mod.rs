@@ -38,6 +38,7 @@ use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
 use crate::state::supervisor::Supervision;
 use crate::state::supervisor::decision::Rules;
+use crate::state::supervisor::instance::Phase;
 use crate::sys::clock;
 use crate::sys::once::once;
 use crate::sys::process::Signal;
@@ -137,24 +138,13 @@ impl Supervisor {
     #[unsafe(link_section = ".text.idle")]
     fn wait(&self) -> Vec<PollSource, POLL_MAX> {
         let due = earliest(self.supervision.next_deadline(), self.watchdog.next_deadline());
-        self.base.wait(
-            clock::now(),
-            None,
-            due,
-            Some(&mut |set| {
-                for (index, managed) in (0..).zip(self.managed.iter()) {
-                    if let Some(pidfd) = &managed.pidfd {
-                        set.read(pidfd, PollSource::End(index));
-                    }
-                    if let Some(reports) = &managed.reports {
-                        set.read(reports, PollSource::Report(index));
-                    }
-                    if let Some(output) = &managed.output.pipe {
-                        set.read(output, PollSource::Output(index));
-                    }
-                }
-            }),
-        )
+        let mut own = (0..).zip(self.managed.iter()).flat_map(|(index, managed)| {
+            let pidfd = managed.pidfd.iter().map(move |fd| (fd, PollSource::End(index)));
+            let reports = managed.reports.iter().map(move |fd| (fd, PollSource::Report(index)));
+            let output = managed.output.pipe.iter().map(move |fd| (fd, PollSource::Output(index)));
+            pidfd.chain(reports).chain(output)
+        });
+        self.base.wait(clock::now(), None, due, &mut own)
     }
 
     fn on_signals(&mut self, arrived: Arrived, now: Instant) {
@@ -198,8 +188,9 @@ impl Supervisor {
     fn finish(&mut self) -> u8 {
         self.announce();
         self.watchdog.disarm(&mut self.base.log);
-        for index in self.supervision.unkillable() {
-            let Some(managed) = self.managed.get(index) else { continue };
+        let instances = self.managed.iter().zip(self.supervision.instances());
+        for (managed, _) in instances.filter(|(_, instance)| matches!(instance.phase(), Phase::Unkillable(_)))
+        {
             self.base.log.error(&|out| {
                 self.launch.push_name(managed.kind, out);
                 out.push_str(": left behind, as it cannot be killed");

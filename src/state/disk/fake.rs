@@ -40,7 +40,7 @@ pub(crate) struct FakeDisk {
     handles: BTreeMap<u8, usize>,
     journal: usize,
     next: usize,
-    /// What was set aside and rejected.
+    /// Bytes in quarantine and rejected lines.
     pub(crate) quarantined: Vec<u8>,
     pub(crate) rejected: Vec<u8>,
     /// Operations that change something, so far.
@@ -104,8 +104,7 @@ impl FakeDisk {
         }
     }
 
-    /// Somebody appends to the queue file; returns the file, to append to it
-    /// again later.
+    /// Appends to the queue file as a writer does. Returns the file, to append to it again.
     pub(crate) fn append_to_queue(&mut self, text: &str) -> usize {
         let inode = match self.names.get("queue") {
             Some(inode) => *inode,
@@ -115,13 +114,13 @@ impl FakeDisk {
         inode
     }
 
-    /// As [`FakeDisk::append_to_queue`], by a writer that makes sure.
+    /// Appends to the queue file as a writer that syncs it does.
     pub(crate) fn append_durably(&mut self, text: &str) {
         let inode = self.append_to_queue(text);
         self.make_durable(inode);
     }
 
-    /// A writer syncs his file and its folder.
+    /// Syncs a file and its folder, as a writer does.
     pub(crate) fn make_durable(&mut self, inode: usize) {
         self.inodes[inode].synced = self.inodes[inode].data.clone();
         self.sync_names(is_queue_name);
@@ -144,13 +143,13 @@ impl FakeDisk {
         self.names.keys().filter(|name| name.starts_with("claim-")).count()
     }
 
-    /// Whether the service died. (Where it goes on after an error, it may not
-    /// have noticed.)
+    /// Returns true if the service died. It may not have noticed where it continues after an
+    /// error.
     pub(crate) fn is_dead(&self) -> bool {
         self.dead
     }
 
-    /// The process is gone; the machine goes on.
+    /// Restarts the process; the machine keeps running.
     pub(crate) fn restart(&mut self) {
         self.dead = false;
         self.die_at = None;
@@ -158,7 +157,7 @@ impl FakeDisk {
         self.open_journal();
     }
 
-    /// The machine loses power.
+    /// Cuts the power of the machine.
     pub(crate) fn power_cut(&mut self) {
         let kept = usize::try_from(self.random(self.changes.len() as u64 + 1)).unwrap();
         let mut names = self.durable_names.clone();
@@ -188,10 +187,10 @@ impl FakeDisk {
 
     // ----- every power cut, not one at random -----------------------------
 
-    /// What a power cut may leave: for each folder any beginning of its changes
-    /// that were not synced; for each file of the spool the old length, the new one
-    /// or one between, and of the sectors that were not synced any (of more than
-    /// [`SUBSETS_OF`] all, none, a beginning, an end, one, or all but one).
+    /// Returns every state that a power cut may leave: for each folder any beginning of its
+    /// changes that were not synced; for each file of the spool the old length, the new one
+    /// or one between, and any of the sectors that were not synced. Of more than
+    /// [`SUBSETS_OF`] sectors it is all, none, a beginning, an end, one, or all but one.
     pub(crate) fn power_cuts(&self) -> Vec<Self> {
         let (queue, spool): (Vec<Change>, Vec<Change>) =
             self.changes.iter().cloned().partition(|change| is_queue_name(change.name()));
@@ -207,8 +206,7 @@ impl FakeDisk {
             for (name, inode) in &names {
                 let inode = *inode;
                 let Inode { data, synced } = &self.inodes[inode];
-                // (what is left of a line that its writer did not sync, he could
-                // not know; the service promises nothing of it)
+                // The service promises nothing about a line that its writer did not sync.
                 let after = match is_queue_name(name) {
                     true => BTreeSet::from([data.clone(), synced.clone()]),
                     false => self.inodes[inode].after_power_cut(),
@@ -282,7 +280,7 @@ impl FakeDisk {
         }
     }
 
-    /// Up to where room is kept for the file.
+    /// Returns up to where space is reserved for the file.
     pub(crate) fn preallocated(&self, file: SpoolFile) -> u64 {
         self.inode(file).and_then(|inode| self.preallocated.get(&inode)).copied().unwrap_or(0)
     }
@@ -297,7 +295,7 @@ impl FakeDisk {
 const SUBSETS_OF: usize = 4;
 
 impl Inode {
-    /// Every content that a power cut may leave.
+    /// Returns every content that a power cut may leave.
     fn after_power_cut(&self) -> BTreeSet<Vec<u8>> {
         let (data, synced) = (&self.data, &self.synced);
         let sectors = 0..data.len().max(synced.len()).div_ceil(SECTOR);
@@ -326,7 +324,7 @@ impl Inode {
     }
 }
 
-/// The subsets that are tried.
+/// Returns the subsets that are tried.
 fn subsets(all: &[usize]) -> Vec<Vec<usize>> {
     if all.len() <= SUBSETS_OF {
         let chosen = |bits: usize| (0..all.len()).filter(move |at| bits >> at & 1 == 1).map(|at| all[at]);
@@ -427,7 +425,7 @@ impl Disk for FakeDisk {
     }
 
     fn preallocate(&mut self, file: SpoolFile, from: u64, until: u64) -> Result<bool, DiskError> {
-        // (fallocate refuses a length of nothing, and a gap would not be kept)
+        // fallocate refuses an empty range, and a gap would not be reserved.
         let there = self.size(file)?.max(self.preallocated(file));
         assert!(from < until && from <= there, "{from} to {until}, where {there} is there");
         self.last_preallocate = Some((file, from, until));

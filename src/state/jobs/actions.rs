@@ -1,11 +1,11 @@
-//! What the machine of a turn asks the service for, and where it stands.
+//! The actions that the machine of a turn asks the service for, and the state of the machine.
 
 use super::timers::HandlerSignal;
 use crate::state::disk::DiskError;
 use crate::state::spool::Damage;
 use crate::state::window::Slot;
 
-/// What the service is to do next.
+/// The next thing that the service does in a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TurnAction {
     /// Write the log out, and call `JobsCore::log_flushed`.
@@ -33,7 +33,7 @@ pub enum TurnAction {
     Notice(TurnNotice),
 }
 
-/// What is worth a line of the log.
+/// A fact that the service logs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TurnNotice {
     /// The disk failed.
@@ -57,7 +57,7 @@ pub enum TurnNotice {
     Damaged(Damage),
 }
 
-/// What the clients need of the rest of the turn.
+/// The needs of the clients in the rest of the turn.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct ClientNeeds {
     /// A reply waits for a commit.
@@ -66,7 +66,7 @@ pub struct ClientNeeds {
     pub paging: bool,
 }
 
-/// What is next in a turn.
+/// The next stage of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TurnStep {
     /// The turn has ended.
@@ -91,7 +91,7 @@ pub(super) enum TurnStep {
     Run,
     /// Log the jobs whose handler is the log.
     Log,
-    /// They are in the log, or the log cannot be written.
+    /// Record the ends of the jobs that are in the log.
     Logged,
     /// Write the starts of the chosen jobs.
     RecordStarts,
@@ -120,13 +120,13 @@ pub(super) struct Turn {
     pub(super) log_written: bool,
     /// The next slot of the window that is looked at for a start.
     pub(super) next_slot: usize,
-    /// What became of the pending records at the begin of the turn.
+    /// Result of the pending records at the begin of the turn.
     pub(super) written: Result<(), DiskError>,
-    /// What became of new jobs, of the queue file and of clients.
+    /// Result of new jobs, of the queue file and of clients.
     pub(super) new_jobs: Result<(), DiskError>,
-    /// What became of the commit.
+    /// Result of the commit.
     pub(super) committed: Result<(), DiskError>,
-    /// What became of the starts.
+    /// Result of the starts.
     pub(super) run: Result<(), DiskError>,
 }
 

@@ -1,5 +1,5 @@
-//! What a failing or full disk stops, and when it is tried again. Known jobs continue
-//! where they can: only their ends free space.
+//! Decides which work a failing or full disk stops, and when the disk is tried again. Known
+//! jobs continue where they can, because only their ends free space.
 
 use super::actions::TurnNotice;
 use crate::limits::{COMPACT_RETRY, COMPACT_RETRY_MAX, SPOOL_RETRY};
@@ -128,8 +128,8 @@ impl DiskHealth {
         Some(TurnNotice::CompactionFailed(error))
     }
 
-    /// Takes what became of new jobs in a turn, and of everything else. That new jobs have
-    /// no room is no failure of the disk.
+    /// Takes the results of new jobs in a turn, and of everything else. A lack of room for
+    /// new jobs is no failure of the disk.
     pub(super) fn update(
         &mut self,
         new_jobs: Result<(), DiskError>,

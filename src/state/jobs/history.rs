@@ -17,11 +17,11 @@ const NO_JOB: u64 = 0;
 /// How a job ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum JobResult {
-    /// It ended well.
+    /// The job ended well.
     Done,
     /// Its last attempt failed.
     Dead(AttemptOutcome),
-    /// It was cancelled.
+    /// The job was cancelled.
     Cancelled,
 }
 
@@ -42,12 +42,12 @@ impl JobResult {
     }
 }
 
-/// What happened to a job.
+/// An event of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum JobEvent {
     /// An attempt was started.
     Started,
-    /// One failed, and there will be another.
+    /// An attempt failed, and another one follows.
     Failed(AttemptOutcome),
     /// The job ended.
     Ended(JobResult),

@@ -1,4 +1,4 @@
-//! What the service `jobs` decides, from the queue file to the ends of jobs. The service
+//! The decisions of the service `jobs`, from the queue file to the ends of jobs. The service
 //! performs: it owns processes, sockets and files, and asks [`JobsCore`] what is next.
 //!
 //! - `turn.rs`: the order of one turn, as a machine that is pulled for actions
@@ -54,7 +54,7 @@ pub struct JobRules {
 /// Whether the service is on its way out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shutdown {
-    /// It is not.
+    /// The service runs.
     No,
     /// TERM was sent to the handlers.
     Gracefully,
@@ -80,7 +80,7 @@ pub struct AttemptReport {
     pub outcome: AttemptOutcome,
     /// How long it took.
     pub took: Duration,
-    /// What follows.
+    /// The consequence.
     pub end: AttemptEnd,
     /// Number of the attempt, from 1.
     pub attempt: u16,
@@ -98,7 +98,7 @@ pub struct JobsCore {
     shutdown: Shutdown,
     turn: Turn,
     batch: Batch,
-    /// What the disk can do.
+    /// The health of the disk.
     pub disk_health: DiskHealth,
     /// The handlers that run.
     pub timers: JobTimers,
@@ -230,8 +230,8 @@ impl JobsCore {
 
     // ----- the end of the service -------------------------------------------
 
-    /// Stops the service. The first call asks the handlers to end and returns true, later
-    /// ones end them.
+    /// Stops the service, and returns true if this is the first call. The first call asks
+    /// the handlers to end, later ones end them.
     pub fn stop(&mut self, now: Instant) -> bool {
         let first = !self.is_stopping();
         if first {

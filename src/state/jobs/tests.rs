@@ -1,5 +1,5 @@
-//! The decisions of a turn, in virtual time. What the order of a turn guarantees after a
-//! crash is in `state/spool/tests`.
+//! The decisions of a turn, in virtual time. The guarantees of its order after a crash are
+//! in `state/spool/tests`.
 
 use super::*;
 use crate::limits::{
@@ -24,7 +24,7 @@ const RULES: JobRules = JobRules {
     logs_jobs: false,
 };
 
-/// What the service answers to an action.
+/// The answer of the service to an action.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Works,
@@ -39,7 +39,7 @@ struct Run {
     disk: FakeDisk,
     now: Instant,
     answer: Answer,
-    /// What a client asks for in the next turn.
+    /// The requests of a client in the next turn.
     asks: Vec<&'static str>,
     /// Ids of new jobs whose reply said that they are durable.
     replies: Vec<u64>,
@@ -67,7 +67,7 @@ impl Run {
         }
     }
 
-    /// A service in which these jobs were queued; those that have a worker run.
+    /// Returns a service in which these jobs were queued; those that have a worker run.
     fn with_jobs(rules: JobRules, texts: &[&'static str]) -> Self {
         let mut run = Self::new(rules);
         run.asks = texts.to_vec();
@@ -75,7 +75,7 @@ impl Run {
         run
     }
 
-    /// One turn; returns its actions.
+    /// Performs one turn and returns its actions.
     fn turn(&mut self) -> String {
         let (mut scratch, mut actions) = (vec![0; SCRATCH_BYTES], Vec::new());
         self.core.begin_turn(self.now);
@@ -129,7 +129,7 @@ impl Run {
         actions.join(", ")
     }
 
-    /// Time passes up to the next deadline; returns how long. A refill may be due at once.
+    /// Lets time pass up to the next deadline and returns how long. Performs a refill first.
     fn sleep(&mut self) -> u64 {
         if self.core.spool.wants_refill() {
             self.turn();

@@ -5,7 +5,7 @@ use crate::limits::{START_RETRY, WORKERS_MAX};
 use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
 
-/// What a handler was asked.
+/// The last request to a handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(Hash))]
 enum JobPhase {
@@ -37,11 +37,11 @@ pub struct RunningJob {
 /// Why a handler gets a signal, and which.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SignalKind {
-    /// It is asked to end, by TERM.
+    /// TERM, which asks the handler to end.
     Terminate,
-    /// The same, because it exceeded `job_timeout`.
+    /// TERM, because the handler exceeded `job_timeout`.
     Timeout,
-    /// It is ended, by KILL.
+    /// KILL, which ends the handler.
     Kill,
 }
 
@@ -98,7 +98,7 @@ impl JobTimers {
         Some(self.running.swap_remove(index))
     }
 
-    /// Asks the handler of job `id` to end. Returns false if there is none.
+    /// Asks the handler of job `id` to end. Returns true if there is one.
     pub(super) fn terminate(&mut self, id: u64, kill_at: Instant) -> bool {
         let job = self.running.iter_mut().find(|job| job.id == id);
         job.map(|job| job.terminate(kill_at)).is_some()

@@ -114,7 +114,7 @@ impl JobsCore {
         self.timers.next_signal(now, self.rules.stop_timeout)
     }
 
-    /// The log is written before the records of what it reports.
+    /// Asks for the log to be written, which comes before the records of the ends in it.
     fn flush_pending(&self) -> Option<TurnAction> {
         self.spool.window().has_pending_records().then_some(TurnAction::FlushLog)
     }
@@ -173,7 +173,7 @@ impl JobsCore {
         Some(TurnAction::Reply { jobs: self.batch.close(durable), edits: durable })
     }
 
-    /// The replies are sent. Removes claims, and ends the turn if the service stops.
+    /// Removes claims after the replies are sent, and ends the turn if the service stops.
     fn committed(&mut self, disk: &mut impl Disk) -> TurnStep {
         if self.turn.commits && self.turn.committed.is_ok() {
             self.turn.committed = self.spool.remove_closed(disk);
@@ -255,8 +255,8 @@ impl JobsCore {
         (TurnStep::Logged, Some(TurnAction::FlushLog))
     }
 
-    /// The jobs in the log are done. Those that the log could not take wait until it can,
-    /// and lose no attempt.
+    /// Records the jobs in the log as done. Jobs that the log could not take wait until it
+    /// can, and lose no attempt.
     fn jobs_logged(&mut self, disk: &mut impl Disk, now: Instant) -> (TurnStep, Option<TurnAction>) {
         while let Some(Slot { id, .. }) = self.next_dequeued() {
             if self.turn.log_written {
@@ -283,7 +283,7 @@ impl JobsCore {
         if self.turn.run.is_ok() { TurnStep::Start } else { TurnStep::Health }
     }
 
-    /// The text of a job that was dequeued.
+    /// Reads the text of a job that was dequeued.
     ///
     /// # Errors
     /// The journal cannot be read there, or the text is lost.

@@ -1,5 +1,5 @@
-//! Starting and ending jobs: the pending record of a slot of the window, and how it moves
-//! on when that is written.
+//! Starting and ending jobs: the pending record of a slot of the window, and the change of
+//! its state when that is written.
 
 use super::{Spool, SpoolRules, text_or_placeholder};
 use crate::limits::RETRY_DELAY_MAX;
@@ -25,8 +25,8 @@ impl Spool {
         Some(*slot)
     }
 
-    /// An attempt of job `id` ended. Says what follows from it; the journal
-    /// learns it with the next [`Spool::write_transitions`].
+    /// Ends an attempt of job `id` and returns the consequence. The next
+    /// [`Spool::write_transitions`] records it.
     pub fn ended(&mut self, id: u64, outcome: AttemptOutcome, rules: &SpoolRules) -> Option<AttemptEnd> {
         let slot = self.window.get_mut(id)?;
         if slot.state == JobState::Cancelled {
@@ -42,8 +42,8 @@ impl Spool {
         Some(end)
     }
 
-    /// Job `id` was stopped with the service: it waits again, and the attempt
-    /// does not count.
+    /// Has job `id` wait again, because it was stopped with the service. The attempt does
+    /// not count.
     pub fn requeue(&mut self, id: u64) {
         match self.window.get_mut(id) {
             Some(Slot { state: JobState::Cancelled, .. }) => drop(self.window.remove(id)),
@@ -52,8 +52,8 @@ impl Spool {
         }
     }
 
-    /// Appends the pending records of the slots. Those whose record was written move on;
-    /// the others are tried again by the next call.
+    /// Appends the pending records of the slots. Those whose record was written change
+    /// their state; the others are tried again by the next call.
     ///
     /// # Errors
     /// Some records are still pending.
@@ -61,8 +61,8 @@ impl Spool {
         if !self.window.has_pending_records() {
             return Ok(());
         }
-        // What is in the buffer counts only once it is written, so slots move
-        // on, or leave, after each write.
+        // A record in the buffer counts only once it is written, so slots change their
+        // state, or leave, after each write.
         while self.window.has_pending_records() {
             self.buffer.clear();
             let mut upto = 0usize;
@@ -125,7 +125,7 @@ impl Spool {
         Ok(record.emit(&mut self.buffer).is_ok())
     }
 
-    /// The records of these slots are in the journal.
+    /// Changes the state of slots whose records were written.
     fn apply_transitions(&mut self, range: Range<usize>, now: Instant) {
         let Some(slots) = self.window.slots_mut().get_mut(range) else { return };
         for slot in slots {
@@ -152,7 +152,7 @@ impl Spool {
         }
     }
 
-    /// Moves a delayed job behind the backlog if the window is full of
+    /// Moves a delayed job to the end of the backlog if the window is full of
     /// delayed jobs, so that failing jobs do not hold up the others.
     ///
     /// # Errors

@@ -41,11 +41,11 @@ pub struct Claims {
     /// The queue file may have something.
     pub(super) wanted: bool,
     pub(super) last_claim_at: Option<Instant>,
-    /// The queue file cannot be used: the errno, told once, and when to look
-    /// again.
+    /// The errno of a queue file that cannot be used, which is logged once, and when to
+    /// look again.
     pub(super) unusable: Option<(i32, Instant)>,
-    /// The queue file is about to be another one: so many claims of the old
-    /// one are still made.
+    /// How many claims of the old queue file are still made, if it is about to be
+    /// replaced.
     pub(super) left: Option<u32>,
     /// The queue file is left alone: the service takes no new jobs.
     pub(super) paused: bool,
@@ -64,7 +64,7 @@ impl Claims {
         paused: false,
     };
 
-    /// No claims; the queue file is looked at first of all.
+    /// Forgets all claims. The queue file is looked at first of all.
     pub(super) fn reset(&mut self) {
         self.list.clear();
         self.next_seq = 1;
@@ -77,18 +77,18 @@ impl Claims {
 
     // ----- for the journal ------------------------------------------------
 
-    /// The number of the next claim.
+    /// Returns the number of the next claim.
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.next_seq
     }
 
-    /// A claim with this number existed.
+    /// Notes that a claim with this number existed.
     pub(super) fn seen(&mut self, seq: u64) {
         self.next_seq = self.next_seq.max(seq.saturating_add(1));
     }
 
-    /// The journal says that claim `seq` was read up to `offset`.
+    /// Notes that claim `seq` was read up to `offset`, according to the journal.
     pub(super) fn set_offset(
         &mut self,
         disk: &mut impl Disk,
@@ -107,7 +107,7 @@ impl Claims {
         Ok(())
     }
 
-    /// What the journal has of claim `seq` so far.
+    /// Returns up to where the journal has claim `seq`.
     pub(super) fn offset_of(&self, seq: u64) -> u64 {
         self.list.iter().find(|claim| claim.seq == seq).map_or(0, |claim| claim.offset)
     }
@@ -125,50 +125,50 @@ impl Claims {
         result
     }
 
-    /// The removals are durable: the journal may forget the removed claims.
+    /// Forgets the removed claims, because the removals are durable.
     pub(super) fn forget_removed(&mut self) {
         self.list.retain(|claim| !claim.removed);
     }
 
-    /// How many claims the journal must remember.
+    /// Returns how many claims the journal must remember.
     #[must_use]
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there is no claim.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Number and offset of the claim at `index`.
+    /// Returns number and offset of the claim at `index`.
     pub(super) fn offset_at(&self, index: usize) -> Option<(u64, u64)> {
         self.list.get(index).map(|claim| (claim.seq, claim.offset))
     }
 
     // ----- for the service ------------------------------------------------
 
-    /// A queue file appeared or was written, or it is time to look.
+    /// Has the queue file looked at, because it was written or it is time to look.
     pub fn look_at_queue(&mut self) {
         self.wanted = !self.paused;
     }
 
-    /// The queue file is left alone from now on. What was claimed is read.
+    /// Leaves the queue file alone from now on. The claims are read.
     pub fn pause(&mut self) {
         self.paused = true;
         self.wanted = false;
     }
 
-    /// Claims were written, or it is time to look.
+    /// Has the claims looked at, because they were written or it is time to look.
     pub fn look_at_claims(&mut self) {
         for claim in &mut self.list {
             claim.unread |= claim.handle.is_some();
         }
     }
 
-    /// The queue file is to be another one: what is in the old one now is
-    /// taken, and claims are closed without waiting for their writers.
+    /// Prepares for another queue file. The lines that are in the old one now are taken,
+    /// and claims are closed without waiting for their writers.
     pub fn leave_queue(&mut self) {
         self.left = Some(1);
         self.wanted = !self.paused;
@@ -182,8 +182,8 @@ impl Claims {
         self.left == Some(0) || !self.wanted || self.unusable.is_some()
     }
 
-    /// Returns true once, when nothing of the old queue file is open or left to be claimed:
-    /// from then on the queue file is the new one.
+    /// Returns true if nothing of an old queue file is open or left to be claimed. It does
+    /// so once, and from then on the queue file is the new one.
     pub fn leaves_queue_now(&mut self) -> bool {
         let open = self.list.iter().any(|claim| claim.handle.is_some());
         if self.left.is_none() || open || !self.has_left_queue() {
@@ -195,22 +195,21 @@ impl Claims {
         true
     }
 
-    /// Whether one is ready to be removed after a commit.
+    /// Returns true if a claim is ready to be removed after a commit.
     #[must_use]
     pub fn wants_commit(&self) -> bool {
         self.list.iter().any(|claim| claim.closing)
     }
 
-    /// Whether there is something to read at once. (A claim that waits for
-    /// room in the queue or on the disk is not.)
+    /// Returns true if there is something to read at once.
     #[must_use]
     pub fn wants_reading(&self) -> bool {
         self.list.iter().any(|claim| claim.unread && claim.handle.is_some())
     }
 
-    /// When the ingest has something to do again, if nothing is written. A
-    /// `full` queue closes no claim, and with all places taken none is made:
-    /// what ends that wakes us anyway.
+    /// Returns when the ingest has something to do again, if nothing is written. A `full`
+    /// queue closes no claim, and a full table makes none; the end of either wakes the
+    /// service anyway.
     #[must_use]
     pub fn next_deadline(&self, now: Instant, full: bool) -> Option<Instant> {
         let closes = |claim: &&Claim| claim.handle.is_some() && !claim.unread && !claim.closing && !full;
@@ -220,14 +219,14 @@ impl Claims {
         quiet.chain(claim).min()
     }
 
-    /// When the next claim is allowed.
+    /// Returns when the next claim is allowed.
     pub(super) fn claim_due(&self) -> Instant {
         let again = self.unusable.map_or(Instant::BOOT, |(_, again)| again);
         self.last_claim_at.map_or(Instant::BOOT, |last| last + CLAIM_EVERY).or_later(again)
     }
 
-    /// A claim that cannot be read is tried again when it is written, or when
-    /// it would have been quiet; meanwhile the others are read.
+    /// Postpones a claim that cannot be read until it is written, or until it would have
+    /// been quiet. Meanwhile the others are read.
     pub(super) fn retry_later(&mut self, index: usize, now: Instant) {
         if let Some(claim) = self.list.get_mut(index) {
             claim.unread = false;
@@ -235,7 +234,7 @@ impl Claims {
         }
     }
 
-    /// Oldest first; nearly always they are already.
+    /// Sorts the claims, oldest first. They nearly always are already.
     pub(super) fn sort(&mut self) {
         for end in 1..self.list.len() {
             let mut at = end;
@@ -249,7 +248,7 @@ impl Claims {
         }
     }
 
-    /// A place that no open claim has.
+    /// Returns a handle that no open claim has.
     pub(super) fn free_handle(&self) -> Option<u8> {
         (0..CLAIMS_MAX)
             .filter_map(|handle| u8::try_from(handle).ok())

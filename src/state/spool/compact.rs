@@ -1,4 +1,4 @@
-//! Writing the journal anew, without what is over.
+//! Writing the journal again, without the records of jobs that have ended.
 //!
 //! ```text
 //! old  |  ended, dead, window   |cursor  backlog, dead  |start   appended since   |
@@ -7,14 +7,13 @@
 //!
 //! In small steps, because a backlog may be large and nothing in the loop may
 //! block for long. The state at the start (the window, the claims, the tombstones)
-//! is written first; what is appended meanwhile is copied as it is behind it,
+//! is written first; records that are appended meanwhile are copied after it as they are,
 //! so a recovery from the new file passes through the same states. Until it is
 //! renamed the old file is the journal, and a crash after any step leaves it
 //! or its equal. The window is not refilled meanwhile.
 //!
-//! What concerns all dead jobs is done by the way: a new file that leaves them
-//! out, or has them wait behind the backlog, takes effect as a whole when it is
-//! renamed.
+//! A request for all dead jobs is done on the way: a new file that leaves them out, or
+//! has them wait after the backlog, takes effect as a whole when it is renamed.
 
 use super::Spool;
 use super::compaction::{Compaction, CompactionStage, LiveCounts, Moved, Purpose};
@@ -29,7 +28,7 @@ use crate::state::window::{AttemptEnd, JobState, Slot};
 use crate::util::time::Instant;
 
 impl Spool {
-    /// Whether one is under way.
+    /// Returns true if a compaction is under way.
     #[must_use]
     pub fn is_compacting(&self) -> bool {
         self.compaction.is_active()
@@ -47,8 +46,8 @@ impl Spool {
         self.abandon_on_error(disk, result)
     }
 
-    /// Begins one for a purpose; [`Spool::compact_step`] goes on with it. None
-    /// may be under way.
+    /// Begins one for a purpose; [`Spool::compact_step`] continues it. No
+    /// other one may be under way.
     ///
     /// # Errors
     /// It is given up; the journal is as it was.
@@ -60,7 +59,8 @@ impl Spool {
     ) -> Result<(), DiskError> {
         self.compaction.purpose = purpose;
         self.compaction.affected_count = 0;
-        // (nothing can be committed until a suspect one is replaced; and the dead are not copied)
+        // Nothing can be committed until a journal whose sync failed is replaced, and a
+        // compaction that forgets the dead copies little.
         let soon = self.journal.sync_failed
             || purpose == Purpose::Forget
             || self.totals.live_bytes <= COMPACT_AT_ONCE_BYTES;
@@ -69,22 +69,22 @@ impl Spool {
         self.abandon_on_error(disk, result)
     }
 
-    /// Where there is no room: the new file takes what the old one keeps, and all is done
-    /// in one step, because meanwhile a start or an end may find no room.
+    /// Compacts on a full disk. The new file takes the space that the old one reserves, and
+    /// all is done in one step, because meanwhile a start or an end may find no room.
     fn compact_at_once(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
         self.write_transitions(disk, now)?;
         let takes = self.totals.live_bytes.saturating_add(COMPACT_HEAD_BYTES);
         let ahead = self.space.reserved_until.saturating_sub(self.journal.end);
         let whole = ahead >= self.reserve_bytes() && self.compaction.purpose != Purpose::Forget;
         if whole && disk.free().saturating_add(ahead) < takes {
-            // (what is given back for nothing, others may take)
+            // Space that is given back in vain may be taken by other programs.
             return Err(NO_SPACE);
         }
         disk.create_next()?;
         self.trim_reserved(disk)?;
         let preallocated = disk.preallocate(SpoolFile::Next, 0, takes);
         if self.compaction.purpose != Purpose::Forget {
-            // (without the dead it takes less: nobody knows how much)
+            // Without the dead the new file is smaller, and its size is not known.
             preallocated?;
         }
         self.write_state(disk)?;
@@ -109,19 +109,19 @@ impl Spool {
         result
     }
 
-    /// What the one under way is for, or the last one that succeeded.
+    /// Returns the purpose of the compaction under way, or of the last one that succeeded.
     #[must_use]
     pub fn purpose(&self) -> Purpose {
         self.compaction.purpose
     }
 
-    /// How many dead jobs the last one retried or forgot.
+    /// Returns how many dead jobs the last compaction retried or forgot.
     #[must_use]
     pub fn affected_count(&self) -> u32 {
         self.compaction.affected_count
     }
 
-    /// A whole one.
+    /// Performs a whole compaction.
     ///
     /// # Errors
     /// The journal is as it was.
@@ -138,7 +138,7 @@ impl Spool {
     /// Writes the state: everything but the dead and the backlog.
     fn start_compaction(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
         // The pending records of the slots must be in the old file, or the new one would
-        // hold a state that the records behind it contradict.
+        // hold a state that the records after it contradict.
         self.write_transitions(disk, now)?;
         disk.create_next()?;
         self.write_state(disk)
@@ -218,7 +218,7 @@ impl Spool {
         Ok(())
     }
 
-    /// The next step of one that has begun.
+    /// Performs the next step of a compaction that has begun.
     fn continue_compaction(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         debug_assert!(self.buffer.is_empty());
         let stop = self.compaction.from.saturating_add(COMPACT_STEP_BYTES);
@@ -245,7 +245,7 @@ impl Spool {
                 CompactionStage::Backlog if self.compaction.purpose == Purpose::Retry => {
                     self.compaction.stage = CompactionStage::Retried;
                     self.compaction.from = self.journal.first;
-                    // (a step's end is counted from where it began)
+                    // The end of a step is counted from where the step began.
                     return self.flush_next(disk);
                 }
                 CompactionStage::Backlog | CompactionStage::Retried => {
@@ -286,12 +286,13 @@ impl Spool {
         {
             return Ok(());
         }
-        // (the dead to be retried are copied when they are met for the second time)
+        // The dead to be retried are copied when they are met for the second time.
         let again = dead && self.compaction.purpose == Purpose::Retry;
         if tombstone.is_none() && (self.compaction.stage == CompactionStage::Retried || !again) {
             self.compaction.expected.sub_one(dead);
         }
-        // A live record of its own now: of no claim's batch, in nobody's stead.
+        // The copy is a live record of its own: it belongs to no batch of a claim, and
+        // replaces no other record.
         let (flags, attempt) = (record.flags & RecordFlags::DELAYED, attempts_of(&record));
         let live_record = match self.compaction.purpose {
             Purpose::Retry if self.compaction.stage == CompactionStage::Retried => {
@@ -311,9 +312,9 @@ impl Spool {
         self.emit(disk, &live_record)
     }
 
-    /// Damage that appeared while the service runs (what a recovery found is in
-    /// `skipped`): it is kept, once, and left out. In large pieces, because each is
-    /// a sync; so the buffer is lent.
+    /// Puts damage that appeared while the service runs into quarantine, once, and leaves it
+    /// out. Damage that a recovery found is in `skipped`. The pieces are large, because each
+    /// is a sync, so the buffer is lent.
     fn pass_damage(&mut self, disk: &mut impl Disk, end: u64) -> Result<(), DiskError> {
         self.flush_next(disk)?;
         let from = self.compaction.from;
@@ -322,7 +323,7 @@ impl Spool {
         let _ = self.buffer.resize(wanted, 0);
         let count = disk.read(SpoolFile::Journal, from, &mut self.buffer)?;
         let bytes = self.buffer.get(..count).unwrap_or(&[]);
-        // (fewer than wanted, or none: somebody made the file shorter)
+        // Fewer bytes than wanted, or none: another program made the file shorter.
         let passed = skip_damage(bytes, count < wanted || count == left);
         let behind = if bytes.is_empty() { end } else { from.saturating_add(passed as u64) };
         let known =
@@ -338,8 +339,8 @@ impl Spool {
         Ok(())
     }
 
-    /// The live record at `location` is deleted from now on. If the one under way has not met it,
-    /// it need not: it may be damaged by then.
+    /// Records that the live record at `location` is deleted. A compaction that has not
+    /// reached it no longer expects to find it.
     pub(super) fn forget_expected(&mut self, location: RecordLocation) {
         let Compaction { from, start, .. } = self.compaction;
         if self.compaction.is_active() && (from..start).contains(&location.offset) {
@@ -347,7 +348,7 @@ impl Spool {
         }
     }
 
-    /// The live records that were not met are lost.
+    /// Counts the live records that were not met as lost.
     fn sub_missing(&mut self) {
         let LiveCounts { waiting, dead } = self.compaction.expected;
         let damaged = self.corruption.seen

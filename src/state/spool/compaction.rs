@@ -3,15 +3,15 @@
 use crate::limits::WINDOW_JOBS;
 use heapless::Vec;
 
-/// What becomes of the dead jobs.
+/// The effect of a compaction on dead jobs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(Hash))]
 pub enum Purpose {
-    /// They stay.
+    /// Dead jobs stay.
     Shrink,
-    /// They wait again.
+    /// Dead jobs wait again.
     Retry,
-    /// They are left out.
+    /// Dead jobs are left out.
     Forget,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Compaction {
     pub(super) start: u64,
     /// Where the backlog begins in the new file.
     pub(super) cursor: u64,
-    /// The tombstones that the new file leaves out: so many of the spool's.
+    /// How many tombstones of the spool the new file leaves out.
     pub(super) tombstones: usize,
     /// Where the window's live records are in the new file.
     pub(super) moved: Vec<Moved, WINDOW_JOBS>,
@@ -38,15 +38,15 @@ pub(super) struct Compaction {
     pub(super) live_bytes: u64,
     /// Bytes of live records in the old file when it began.
     pub(super) live_before: u64,
-    /// Waiting jobs beyond the window, and dead ones, that should still be met. (It
-    /// wraps: what a damaged spool counted may be too little, too.)
+    /// Waiting jobs beyond the window, and dead ones, that should still be met. It wraps,
+    /// because a damaged spool may have counted too few as well.
     pub(super) expected: LiveCounts,
-    /// What was appended since is damaged, too; the next compaction counts it.
+    /// Records that were appended since are damaged, too; the next compaction counts them.
     pub(super) torn_tail: bool,
 }
 
-/// A job of the window, and its live record in the new file. (Where a text is damaged that of
-/// the old one has another size.)
+/// A job of the window, and its live record in the new file. Where a text is damaged, the
+/// live record in the old file has another size.
 #[derive(Clone, Copy)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) struct Moved {
@@ -63,11 +63,11 @@ pub(super) struct LiveCounts {
     pub(super) dead: u32,
 }
 
-/// What is next.
+/// The next stage of a compaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) enum CompactionStage {
-    /// None is under way.
+    /// No compaction is under way.
     Idle,
     /// Dead jobs from before the cursor.
     Dead,
@@ -75,12 +75,12 @@ pub(super) enum CompactionStage {
     Backlog,
     /// All dead ones once more, to wait again.
     Retried,
-    /// What was appended since.
+    /// Records that were appended since.
     Tail,
 }
 
 impl LiveCounts {
-    /// One was met.
+    /// Counts one that was met.
     pub(super) fn sub_one(&mut self, dead: bool) {
         let count = if dead { &mut self.dead } else { &mut self.waiting };
         *count = count.wrapping_sub(1);

@@ -1,8 +1,8 @@
-//! Cancelling, retrying and forgetting single jobs. (All dead ones at once:
-//! `compact.rs`, [`super::Purpose`].)
+//! Cancelling, retrying and forgetting single jobs. All dead jobs at once are edited by a
+//! compaction: `compact.rs`.
 //!
-//! Each appends one record, and counts once that is committed. A job in the
-//! window leaves it; the live record of another is remembered as deleted until the next
+//! Each edit appends one record, and counts once that is committed. A job in the window
+//! leaves it. The live record of another job is remembered as deleted until the next
 //! compaction leaves it out.
 
 use super::Spool;
@@ -12,14 +12,14 @@ use crate::state::disk::{Disk, DiskError};
 use crate::state::window::JobState;
 use crate::util::time::Instant;
 
-/// What a job was that [`Spool::cancel`] found in the window.
+/// The state of a job that [`Spool::cancel`] found in the window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cancelled {
-    /// It waited; it is gone.
+    /// The job waited, and has left the window.
     Waiting,
-    /// Its handler runs, and must be ended.
+    /// The handler of the job runs, and must be ended.
     Running,
-    /// It is over, but for its handler or its record.
+    /// The job has ended; only its handler or its record is left.
     AlreadyEnded,
 }
 
@@ -50,8 +50,7 @@ impl Spool {
         Ok(Some(found))
     }
 
-    /// Whether no more jobs beyond the window can be steered until the journal
-    /// was written anew.
+    /// Returns true if no more jobs beyond the window can be edited until a compaction.
     #[must_use]
     pub fn tombstones_full(&self) -> bool {
         self.tombstones.is_full()
@@ -79,7 +78,7 @@ impl Spool {
         Ok(())
     }
 
-    /// A dead job waits again, behind the others. There must be room:
+    /// Has a dead job wait again, after the others. There must be room:
     /// [`Spool::tombstones_full`].
     ///
     /// # Errors
@@ -125,13 +124,13 @@ impl Spool {
         self.write_buffer(disk, now)
     }
 
-    /// One less waits.
+    /// Counts one waiting job less.
     pub(super) fn sub_waiting(&mut self, size: u16) {
         self.totals.waiting = self.totals.waiting.saturating_sub(1);
         self.totals.live_bytes = self.totals.live_bytes.saturating_sub(u64::from(size));
     }
 
-    /// One less is dead.
+    /// Counts one dead job less.
     pub(super) fn sub_dead(&mut self, size: u16) {
         self.totals.dead = self.totals.dead.saturating_sub(1);
         self.totals.live_bytes = self.totals.live_bytes.saturating_sub(u64::from(size));

@@ -6,7 +6,7 @@
 //!
 //! - The folder is synced between rename and first read, so a claim cannot
 //!   turn back into a queue file after its lines were journaled.
-//! - Jobs and the offset behind them are one batch in the journal. After a
+//! - Jobs and the offset after them are one batch in the journal. After a
 //!   crash the claim is read on from the last offset that is there.
 //! - A writer may still hold a claim open, so it is read on until it was quiet
 //!   for [`CLAIM_QUIET`]; then a last line without newline is a job too,
@@ -26,7 +26,7 @@ use heapless::Vec;
 /// Bytes read from a claim at once; a line that is longer is not a job.
 const CHUNK_BYTES: usize = 4096;
 
-/// Something that the user should be told.
+/// A fact that the service logs for the user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IngestNotice<'a> {
     /// A line is not a job; its beginning and the reason.
@@ -168,7 +168,7 @@ impl Spool {
         self.claims.left = self.claims.left.map(|left| left.saturating_sub(1));
         let claim = Claim { handle: Some(handle), unread: true, active_at, ..Claim::new(seq, 0) };
         let _ = self.claims.list.push(claim);
-        // What was written between our look and the rename is in the claim;
+        // A line that was written between the look and the rename is in the claim;
         // a writer that comes now makes a new file, which wakes us again.
         synced
     }
@@ -295,7 +295,7 @@ impl Spool {
         Ok(added)
     }
 
-    /// After a commit: removes the claims whose every line it made durable.
+    /// Removes the claims whose every line a commit made durable. Comes after that commit.
     ///
     /// # Errors
     /// One could not be removed; it is tried again.
@@ -346,7 +346,7 @@ impl ClaimBatch {
         Self { seq_low: claim.seq_low(), jobs: 0, bytes: 0, offset: claim.offset }
     }
 
-    /// Takes a line; false if the buffer or the queue is full.
+    /// Takes a line. Returns true if the buffer and the queue had room.
     fn take_line(
         &mut self,
         spool: &mut Spool,

@@ -23,7 +23,7 @@ pub struct RecordLocation {
 }
 
 impl Slot {
-    /// Where this job's live record is.
+    /// Returns where the live record of this job is.
     #[must_use]
     pub fn location(&self) -> RecordLocation {
         let Slot { id, attempt, offset, size, .. } = *self;
@@ -31,17 +31,17 @@ impl Slot {
     }
 }
 
-/// What identifies a live record among all that ever were.
+/// Returns the key of a live record.
 pub(super) fn key_of(record: &Record<'_>) -> LiveRecordKey {
     (record.id, attempts_of(record), record.kind == RecordKind::Dead)
 }
 
-/// Attempts that a live record counts.
+/// Returns the attempts that a live record counts.
 pub(super) fn attempts_of(record: &Record<'_>) -> u16 {
     if !record.flags.contains(RecordFlags::CLAIMED) { record.attempt } else { 0 }
 }
 
-/// What identifies the live record at `location`.
+/// Returns the key of the live record at `location`.
 pub(super) fn key_at(location: RecordLocation) -> LiveRecordKey {
     (location.id, location.attempt, location.dead)
 }

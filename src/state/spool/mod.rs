@@ -7,11 +7,10 @@
 //!   next commit; a job whose end is in the journal does not run again;
 //! - a second attempt's start is committed before it starts.
 //!
-//! Memory does not grow with the backlog: the window holds the oldest jobs,
-//! and `cursor` is the place in the journal from which the next are read.
-//! What lies before the cursor and is not in the window has ended or is dead.
-//! `Spool::tombstones` are the few live records that ended out of order since the last
-//! compaction.
+//! Memory does not grow with the backlog: the window holds the oldest jobs, and `cursor` is
+//! the offset in the journal from which the next are read. A job before the cursor that is
+//! not in the window has ended or is dead. `Spool::tombstones` are the few live records that
+//! ended out of order since the last compaction.
 //!
 //! - `mod.rs`: appending, committing, reading a text
 //! - `attempts.rs`: starting and ending jobs
@@ -19,7 +18,8 @@
 //! - `scan.rs`: what is in the journal beyond the window
 //! - `edit.rs`: cancel, retry, forget
 //! - `recover.rs`: from the file to the state, after any crash
-//! - `compact.rs`: a new file without what is over
+//! - `compact.rs`, `compaction.rs`: a new file without the jobs that have ended
+//! - `location.rs`: where a live record is, and its key
 //! - `ingest.rs`, `claims.rs`: from the queue file into the journal
 //!
 //! Changing this: a new record kind needs its meaning in `recover.rs`, and, if
@@ -91,7 +91,7 @@ pub struct IoStats {
     pub bytes: u64,
 }
 
-/// What turned out to be damaged while the service runs.
+/// Damage that was found while the service runs.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 #[cfg_attr(test, derive(Hash))]
 pub struct Damage {
@@ -171,7 +171,7 @@ struct Corruption {
     seen: bool,
     /// End of the damage that is in quarantine already.
     quarantined_until: u64,
-    /// What compactions removed and [`Spool::take_damage`] has not returned yet.
+    /// Damage that compactions removed and [`Spool::take_damage`] has not returned yet.
     found: Damage,
     /// Ranges that recovery skipped. A compaction follows at once and leaves them out.
     skipped: Vec<Range<u64>, DAMAGED_BATCHES_MAX>,
@@ -217,31 +217,31 @@ impl Spool {
         compaction: Compaction::NONE,
     };
 
-    /// The jobs in memory.
+    /// Returns the jobs in memory.
     #[must_use]
     pub fn window(&self) -> &Window {
         &self.window
     }
 
-    /// Jobs that wait, are delayed or run.
+    /// Returns the number of jobs that wait, are delayed or run.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         self.totals.waiting
     }
 
-    /// Jobs that are dead and kept.
+    /// Returns the number of dead jobs.
     #[must_use]
     pub fn dead(&self) -> u32 {
         self.totals.dead
     }
 
-    /// What the disk had to do since start.
+    /// Returns the work of the disk since start.
     #[must_use]
     pub fn io_stats(&self) -> IoStats {
         self.io_stats
     }
 
-    /// What was found damaged since the last call, once a compaction has dealt with it.
+    /// Returns the damage that was found since the last call, after a compaction removed it.
     pub fn take_damage(&mut self) -> Option<Damage> {
         if self.corruption.found == Damage::default() || self.compaction.is_active() || self.corruption.seen {
             return None;
@@ -249,22 +249,22 @@ impl Spool {
         Some(core::mem::take(&mut self.corruption.found))
     }
 
-    /// How many more jobs are accepted.
+    /// Returns how many more jobs are accepted.
     #[must_use]
     pub fn room(&self, rules: &SpoolRules) -> u32 {
         rules.queue_max.saturating_sub(self.totals.waiting.saturating_add(self.totals.dead))
     }
 
-    /// Bytes that must stay free on the disk for the starts and ends of the
-    /// jobs that are there: without them nothing would ever get done.
+    /// Returns the bytes that must stay free on the disk for the starts and ends of the jobs
+    /// in the queue. Without them no job could end.
     fn reserve_bytes(&self) -> u64 {
         u64::from(self.totals.waiting).saturating_mul(RESERVE_PER_JOB_BYTES).saturating_add(RESERVE_BYTES)
     }
 
-    /// Whether there is room for new jobs where there was none: more than they need is
-    /// asked for, so that not each end of an old one opens the door and closes it again.
-    /// What has become free meanwhile is kept. Also the bytes that are free, and how many
-    /// are not for new jobs.
+    /// Checks whether new jobs can be accepted again after the disk was full. Asks for more
+    /// free space than one job needs, so that acceptance does not toggle with every job that
+    /// ends. Reserves space that has become free. Returns the answer, the bytes that are
+    /// free, and how many of them are not for new jobs.
     pub fn update_low_space(&mut self, disk: &mut impl Disk) -> (bool, u64, u64) {
         let refused = self.reserve_space(disk, 0);
         let free = disk.free();
@@ -272,24 +272,24 @@ impl Spool {
         (!self.space.low_space, free, self.reserve_bytes())
     }
 
-    /// Makes sure that the jobs that are there have room for their starts and ends behind
-    /// a batch of new ones.
+    /// Makes sure that the jobs in the queue have room for their starts and ends after a
+    /// batch of new ones.
     fn ensure_space(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         self.space.low_space =
             self.reserve_space(disk, PREALLOCATE_BYTES) || disk.free() < self.required_space();
         if self.space.low_space { Err(NO_SPACE) } else { Ok(()) }
     }
 
-    /// Bytes that must be free for new jobs: for a batch of them where the others' room is
-    /// kept, for that room itself where it is not.
+    /// Returns the bytes that must be free for new jobs: those of a batch where the space for
+    /// the others is reserved, or that space itself where it is not.
     fn required_space(&self) -> u64 {
         let ahead = self.space.reserved_until.saturating_sub(self.journal.end);
         if ahead < self.reserve_bytes() { self.reserve_bytes() } else { BATCH_BYTES }
     }
 
-    /// Keeps room for the starts and ends of the jobs that are there, if there is some,
-    /// and so much more that it need not be asked for with each batch, if new jobs have room
-    /// beside that. True: the disk has no room for what is there, or the quota.
+    /// Preallocates the space for the starts and ends of the jobs in the queue, and `ahead`
+    /// bytes more if new jobs have room beside that, so that fallocate(2) is not called for
+    /// every batch. Returns true if the disk or the quota has no room for the former.
     fn reserve_space(&mut self, disk: &mut impl Disk, ahead: u64) -> bool {
         let needed = self.journal.end.saturating_add(self.reserve_bytes());
         if self.space.reserved_until >= needed || self.space.no_fallocate {
@@ -297,8 +297,8 @@ impl Spool {
         }
         let mut refused = false;
         for until in [needed.saturating_add(ahead), needed] {
-            // (what somebody else's cut gave away meanwhile is not asked for again: that
-            // would walk over all of it each time)
+            // Space that another program's truncation gave away is not asked for again,
+            // because the kernel would walk over all of it each time.
             let from = self.space.reserved_until.max(self.journal.end);
             let taken = until.saturating_sub(from);
             let new_jobs = BATCH_BYTES.saturating_add(SPACE_MARGIN_BYTES);
@@ -320,7 +320,7 @@ impl Spool {
         refused
     }
 
-    /// Cuts the journal behind its last record, which gives back what is kept.
+    /// Cuts the journal after its last record, which gives back the reserved space.
     fn trim_reserved(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         self.space.reserved_until = 0;
         disk.truncate(SpoolFile::Journal, self.journal.end)
@@ -410,7 +410,7 @@ impl Spool {
         Ok(())
     }
 
-    /// When [`Spool::commit`] is due for what was appended.
+    /// Returns when [`Spool::commit`] is due for the records that were appended.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.journal.unsynced_since.map(|since| since + COMMIT_DELAY)
@@ -438,8 +438,8 @@ impl Spool {
     /// be 1 to [`JOB_MAX_BYTES`] bytes.
     ///
     /// # Errors
-    /// It is not accepted, and the batch is to be rolled back. (Full queues are
-    /// the caller's to ask for: [`Spool::room`].)
+    /// It is not accepted, and the batch is to be rolled back. The caller asks
+    /// [`Spool::room`] whether the queue is full.
     pub fn add(&mut self, disk: &mut impl Disk, now: Instant, text: &[u8]) -> Result<u64, DiskError> {
         debug_assert!(!text.is_empty() && text.len() <= JOB_MAX_BYTES);
         let id = self.totals.next_id;
@@ -454,8 +454,8 @@ impl Spool {
         Ok(id)
     }
 
-    /// Takes a batch of new jobs back: they could not be committed, and nobody
-    /// was told of them. Their ids are not used again by this process.
+    /// Takes a batch of new jobs back, because they could not be committed. Their ids reached
+    /// no client, and are not used again by this process.
     pub fn roll_back(&mut self, disk: &mut impl Disk, savepoint: Savepoint) {
         self.buffer.clear();
         (self.journal.end, self.totals.waiting, self.totals.live_bytes) =
@@ -465,7 +465,7 @@ impl Spool {
         let _ = self.reserve_space(disk, 0);
     }
 
-    /// A new live record was appended.
+    /// Counts a new live record.
     fn add_waiting(&mut self, record: &Record<'_>) {
         self.totals.next_id = self.totals.next_id.max(record.id.saturating_add(1));
         self.totals.waiting = self.totals.waiting.saturating_add(1);
@@ -474,7 +474,7 @@ impl Spool {
 
     // ----- texts ----------------------------------------------------------
 
-    /// The text of the job at `location`, read from its live record into `buffer`.
+    /// Reads the text of the job at `location` from its live record into `buffer`.
     ///
     /// # Errors
     /// The journal cannot be read there.
@@ -487,7 +487,7 @@ impl Spool {
         read_text(disk, location, buffer)
     }
 
-    /// The same, if it is one to run: not what stands for a text that is damaged.
+    /// Reads the text of a job that is to run. The placeholder of a damaged text is refused.
     ///
     /// # Errors
     /// The journal cannot be read there, or the text is lost.
@@ -501,7 +501,7 @@ impl Spool {
             .and_then(|text| if text == PLACEHOLDER_TEXT { Err(DAMAGED) } else { Ok(text) })
     }
 
-    /// Whether enough of the journal is over to write it anew.
+    /// Returns true if enough of the journal is dead weight to write it again.
     #[must_use]
     pub fn wants_compaction(&self) -> bool {
         let over = self.journal.end.saturating_sub(self.totals.live_bytes);
@@ -519,7 +519,7 @@ impl Spool {
 /// does not hold up the journal.
 const PLACEHOLDER_TEXT: &[u8] = b"(the text of this job was damaged on the disk)";
 
-/// As [`read_text`], with [`PLACEHOLDER_TEXT`] for a damaged text.
+/// Reads the text of a live record, or returns [`PLACEHOLDER_TEXT`] for a damaged one.
 fn text_or_placeholder<'b>(
     disk: &mut impl Disk,
     location: RecordLocation,

@@ -1,22 +1,22 @@
 //! From the journal to the state it stands for, whatever happened before.
 //!
 //! One pass over the file applies each record; a second reader, the cursor,
-//! follows behind and keeps the window full. A running service takes live records
+//! follows it and keeps the window full. A running service takes live records
 //! into its window in the same order, so each job that it started, and whose
 //! record the pass meets, is in the window here too: memory does not depend
 //! on the backlog.
 //!
-//! What may be wrong with the file, and what is done:
+//! A file may have these defects:
 //!
 //! | found | meaning | done |
 //! | --- | --- | --- |
 //! | a record that the end of the file cuts off | a write that a power cut or a full disk stopped | cut |
 //! | zeros up to the end | size written before data | cut |
-//! | anything else that is not a record | damage | set aside; on behind it |
+//! | anything else that is not a record | damage | quarantined and skipped |
 //! | a claim's batch that is not whole, and its claim is on the disk | as the first | the batch is not applied; the claim is read again |
 //! | the same, and the claim is gone | damage | what is good of it is applied |
 //!
-//! After damage the journal is written anew at once.
+//! After damage the journal is written again at once.
 
 use super::{Corruption, IoStats, JournalState, ReservedSpace, Spool, SpoolRules, Totals};
 use crate::limits::RETRY_DELAY_MAX;
@@ -29,7 +29,7 @@ use crate::state::disk::{Disk, DiskError, SpoolFile};
 use crate::state::window::JobState;
 use crate::util::time::Instant;
 
-/// What a recovery found, to be told to the user.
+/// The findings of a recovery, which the service logs.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Recovery {
     /// Bytes of a torn end that were cut off.
@@ -45,7 +45,7 @@ pub struct Recovery {
 /// Why a journal cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecoverError {
-    /// It was written by another version; nothing was touched.
+    /// Another version wrote the journal; nothing was touched.
     OtherVersion,
     /// The disk failed.
     Disk(DiskError),
@@ -82,14 +82,15 @@ impl Spool {
         self.io_stats = IoStats::default();
         let (found, anew) = self.recover_once(disk, scratch, rules, now)?;
         if anew {
-            // What was damaged may have been counted on: a job retried whose
-            // dead record is lost. The new file tells the numbers.
+            // The counts may include damaged records, such as that of a dead job that was
+            // retried. The new file has the right ones.
             self.recover_once(disk, scratch, rules, now)?;
         }
         Ok(found)
     }
 
-    /// The same; true if the journal was written anew because of damage.
+    /// Passes over the journal once. Returns the findings, and whether the journal was written
+    /// again because of damage.
     #[inline(never)]
     fn recover_once(
         &mut self,
@@ -127,7 +128,7 @@ impl Spool {
         }
         self.journal.end = pass.at;
         if size > 0 {
-            // What an earlier process wrote may never have been synced.
+            // Records of an earlier process may never have been synced.
             self.journal.unsynced_since = Some(now);
             self.journal.name_unsynced = true;
         }
@@ -165,7 +166,7 @@ impl Spool {
         self.claims.reset();
     }
 
-    /// A new journal; it becomes durable with the first commit.
+    /// Writes a new journal, which becomes durable with the first commit.
     fn write_header(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
         disk.write(SpoolFile::Journal, 0, FILE_HEADER)?;
         self.journal.end = FILE_HEADER.len() as u64;
@@ -236,8 +237,8 @@ impl Spool {
         }
     }
 
-    /// Applies one good record; returns the bytes that the pass goes on by, 0
-    /// at a torn end.
+    /// Applies one good record. Returns the bytes by which the pass advances, 0 at a torn
+    /// end.
     #[expect(clippy::too_many_arguments, reason = "as for `pass`")]
     fn record(
         &mut self,
@@ -263,7 +264,7 @@ impl Spool {
                 self.claims.seen(next_claim.saturating_sub(1));
             }
             RecordKind::Add => {
-                // (retried, it is still in the window only if the dead record is lost)
+                // A retried job is still in the window only if the dead record is lost.
                 let instead = record.flags.intersects(RecordFlags::MOVED | RecordFlags::DEAD);
                 if instead && self.find(disk, small, record.id, pass, rules, now)? {
                     self.forget(record.id);
@@ -301,7 +302,7 @@ impl Spool {
         Ok(length)
     }
 
-    /// A job in the window started or ended.
+    /// Applies the start or the end of a job in the window.
     fn apply_transition(&mut self, record: &Record<'_>, rules: &SpoolRules, now: Instant) {
         if record.kind == RecordKind::Done {
             self.forget(record.id);
@@ -319,14 +320,14 @@ impl Spool {
         };
     }
 
-    /// The live record of a job in the window is over.
+    /// Removes a job that has ended from the window.
     fn forget(&mut self, id: u64) {
         if let Some(slot) = self.window.remove(id) {
             self.sub_waiting(slot.size);
         }
     }
 
-    /// A live record beyond the window is deleted.
+    /// Deletes a live record beyond the window.
     fn apply_tombstone(&mut self, record: &Record<'_>, dead: bool) {
         let size = record.body.first_chunk::<2>().map_or(0, |body| u16::from_le_bytes(*body));
         if dead {
@@ -337,7 +338,7 @@ impl Spool {
         let _ = self.tombstones.push((record.id, record.attempt, dead));
     }
 
-    /// A claim was read on. Its batch counts if it is whole.
+    /// Applies the progress of a claim, whose batch counts if it is whole.
     fn claim(
         &mut self,
         disk: &mut impl Disk,
@@ -350,7 +351,7 @@ impl Spool {
         let end = length.saturating_add(progress.batch_bytes as usize);
         let seq_low = record.id.to_le_bytes();
         let seq_low = u16::from_le_bytes([seq_low[0], seq_low[1]]);
-        // A batch behind one that is missing would hide the lines between.
+        // A batch after one that is missing would hide the lines between.
         let follows =
             record.flags.contains(RecordFlags::ABSOLUTE) || self.claims.offset_of(record.id) == progress.from;
         let whole = rest.get(length..end).is_some_and(|bytes| is_whole_batch(bytes, seq_low));
@@ -374,7 +375,7 @@ impl Spool {
         Ok(length)
     }
 
-    /// The `length` bytes at `at` are to be passed over by the cursor too.
+    /// Has the cursor pass over the `length` bytes at `at`, too.
     fn skip(&mut self, at: u64, length: usize) {
         let end = at.saturating_add(length as u64);
         match self.corruption.skipped.last_mut() {
@@ -385,10 +386,9 @@ impl Spool {
         }
     }
 
-    /// Whether job `id` is in the window, after filling that with all that
-    /// comes before the place of the pass. A job that the running service
-    /// spoke of was among the first in the file that had not ended, so it is
-    /// here too.
+    /// Returns true if job `id` is in the window, after filling that with all that comes
+    /// before the offset of the pass. A job that the running service recorded was among the
+    /// first in the file that had not ended, so it is here too.
     fn find(
         &mut self,
         disk: &mut impl Disk,
@@ -436,7 +436,7 @@ impl Spool {
     }
 }
 
-/// The size of a record that is so many bytes longer.
+/// Returns the size of a record that is `longer` bytes longer.
 fn size_of_record(record: &Record<'_>, longer: usize) -> u16 {
     u16::try_from(record.size().saturating_add(longer)).unwrap_or(u16::MAX)
 }
@@ -445,7 +445,7 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }
 
-/// Whether there is nothing but zeros in the journal from `at` to `size`.
+/// Checks that there is nothing but zeros in the journal from `at` to `size`.
 fn is_zero_from(disk: &mut impl Disk, buffer: &mut [u8], mut at: u64, size: u64) -> Result<bool, DiskError> {
     while at < size {
         let count = disk.read(SpoolFile::Journal, at, buffer)?;
@@ -457,7 +457,7 @@ fn is_zero_from(disk: &mut impl Disk, buffer: &mut [u8], mut at: u64, size: u64)
     Ok(true)
 }
 
-/// Whether `rest` holds a whole record and, for a claim, its whole batch.
+/// Returns true if `rest` holds a whole record and, for a claim, its whole batch.
 fn holds_unit(rest: &[u8]) -> bool {
     match parse_record(rest) {
         ParseResult::Record(Record { kind: RecordKind::Claim, body, .. }, size) => {
@@ -470,7 +470,7 @@ fn holds_unit(rest: &[u8]) -> bool {
     }
 }
 
-/// Whether `bytes` are nothing but good records of this claim.
+/// Returns true if `bytes` are nothing but good records of this claim.
 fn is_whole_batch(mut bytes: &[u8], seq_low: u16) -> bool {
     while !bytes.is_empty() {
         match parse_record(bytes) {

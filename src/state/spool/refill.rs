@@ -22,8 +22,8 @@ impl Spool {
         rules: &SpoolRules,
         now: Instant,
     ) -> Result<(), DiskError> {
-        // (the live records before a compaction's copying point are in two files; the window
-        // waits until there is one again)
+        // The live records before a compaction's copying point are in two files. The window
+        // waits until there is one again.
         if !self.wants_refill() {
             return Ok(());
         }
@@ -31,7 +31,7 @@ impl Spool {
             let filled = self.read_ahead(disk, scratch, self.journal.end)?;
             let taken = self.take(filled, |spool, record, offset| spool.enter(record, offset, rules, now));
             if taken == 0 {
-                // Half a record at the end: damage that appeared while we run.
+                // Half a record at the end: damage that appeared while the service runs.
                 self.journal.cursor = self.journal.end;
                 self.corruption.seen = true;
             }
@@ -39,9 +39,9 @@ impl Spool {
         Ok(())
     }
 
-    /// Whether [`Spool::refill`] has something to do: the next jobs are in the journal
-    /// only, and there are not enough in the window to keep all workers busy. (One read
-    /// for many jobs, not one for each that ends.)
+    /// Returns true if [`Spool::refill`] has something to do: the next jobs are in the journal
+    /// only, and the window has too few to keep all workers busy. So one read serves many
+    /// jobs.
     #[must_use]
     pub fn wants_refill(&self) -> bool {
         let waits = |state: &JobState| *state == JobState::Waiting;
@@ -88,8 +88,8 @@ impl Spool {
                     }
                     size
                 }
-                // Damage that appeared while we run (recovery removes what it
-                // finds): go on behind it. A compaction keeps the bytes.
+                // Damage that appeared while the service runs, because recovery removes what it
+                // finds. The next record follows; a compaction keeps the bytes.
                 ParseResult::Truncated(_) if !last || rest.is_empty() => break,
                 ParseResult::Bad | ParseResult::Truncated(_) => {
                     self.corruption.seen = true;
@@ -102,7 +102,7 @@ impl Spool {
         at
     }
 
-    /// A live record enters the window.
+    /// Puts a live record into the window.
     pub(super) fn enter(&mut self, record: &Record<'_>, offset: u64, rules: &SpoolRules, now: Instant) {
         let mut slot = slot_of(record, offset);
         if record.flags.contains(RecordFlags::DELAYED) {
@@ -112,13 +112,13 @@ impl Spool {
         self.window.push(slot);
     }
 
-    /// Whether this live record no longer counts.
+    /// Returns true if this live record no longer counts.
     pub(super) fn has_tombstone(&self, record: &Record<'_>) -> bool {
         self.tombstones.contains(&key_of(record))
     }
 }
 
-/// The slot of a live record that waits.
+/// Returns the slot of a live record that waits.
 fn slot_of(record: &Record<'_>, offset: u64) -> Slot {
     let size = u16::try_from(record.size()).unwrap_or(u16::MAX);
     Slot { id: record.id, offset, size, attempt: attempts_of(record), state: JobState::Waiting }

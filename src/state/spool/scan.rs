@@ -1,6 +1,6 @@
-//! What is in the journal beyond the window: the backlog and the dead. The
-//! memory holds none of it, so who asks waits for a walk through the file, in
-//! steps, because nothing in the loop may take long.
+//! The jobs in the journal beyond the window: the backlog and the dead. Memory holds none of
+//! them, so a client that asks waits for a scan of the file. The scan is done in steps,
+//! because nothing in the loop may take long.
 
 use super::Spool;
 use super::location::{RecordLocation, attempts_of, key_of};
@@ -9,7 +9,7 @@ use crate::proto::journal::{ParseResult, RECORD_MAX_BYTES, Record, RecordKind, p
 use crate::state::disk::{DAMAGED, Disk, DiskError, SpoolFile};
 use crate::state::window::AttemptOutcome;
 
-/// A walk through the journal.
+/// A scan of the journal.
 #[derive(Clone, Copy, Debug)]
 pub struct JournalScan {
     at: u64,
@@ -17,22 +17,21 @@ pub struct JournalScan {
 }
 
 impl Spool {
-    /// A walk past every job beyond the window; without the dead it is
-    /// shorter.
+    /// Begins a scan of every job beyond the window. Without the dead it is shorter.
     #[must_use]
     pub fn scan(&self, dead: bool) -> JournalScan {
         let at = if dead { self.journal.first } else { self.journal.cursor };
         JournalScan { at, generation: self.journal.generation }
     }
 
-    /// Whether the journal is still the one that the walk began in. If not,
-    /// what it found means nothing, and it must begin again.
+    /// Returns true if the journal is still the one in which the scan began. Otherwise its
+    /// findings mean nothing, and it must begin again.
     #[must_use]
     pub fn is_current(&self, scan: &JournalScan) -> bool {
         scan.generation == self.journal.generation
     }
 
-    /// Goes on with a walk, as far as one turn's share: hands each job beyond
+    /// Continues a scan, as far as one turn's share: hands each job beyond
     /// the window to `visit`. True at the end. Jobs that enter the window
     /// meanwhile may be met or not.
     ///
@@ -56,7 +55,7 @@ impl Spool {
             }
             let mut at = 0usize;
             while let Some(rest) = scratch.get(at..count).filter(|rest| !rest.is_empty()) {
-                // (fewer than wanted: somebody made the file shorter)
+                // Fewer bytes than wanted: another program made the file shorter.
                 let last = count < wanted || scan.at.saturating_add(rest.len() as u64) >= self.journal.end;
                 let size = match parse_record(rest) {
                     ParseResult::Record(record, size) => {
@@ -75,7 +74,7 @@ impl Spool {
         Ok(scan.at >= self.journal.end)
     }
 
-    /// How the dead job at `location` ended.
+    /// Reads how the dead job at `location` ended.
     ///
     /// # Errors
     /// The journal cannot be read there.
@@ -95,8 +94,7 @@ impl Spool {
         }
     }
 
-    /// Where the job is whose live record this record is, if it is one beyond the
-    /// window and counts.
+    /// Returns the location of a record that is the live record of a job beyond the window.
     fn live_location(&self, record: &Record<'_>, offset: u64) -> Option<RecordLocation> {
         let dead = record.kind == RecordKind::Dead;
         let waits = record.kind == RecordKind::Add && offset >= self.journal.cursor;

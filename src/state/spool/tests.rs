@@ -51,7 +51,7 @@ impl TestService {
         Ok((Self { core, now, scratch }, recovery))
     }
 
-    /// One turn of a service with so many workers.
+    /// Performs one turn of a service with `workers` workers.
     fn turn(&mut self, disk: &mut FakeDisk, workers: usize, perform: Perform<'_>) {
         self.core.set_rules(JobRules { workers, ..JOB_RULES });
         self.core.begin_turn(self.now);
@@ -64,7 +64,7 @@ impl TestService {
         self.core.set_rules(JOB_RULES);
     }
 
-    /// Ingest alone, not as a part of a turn.
+    /// Performs the ingest alone, not as a part of a turn.
     fn ingest(&mut self, disk: &mut FakeDisk) -> Result<u32, DiskError> {
         self.core.spool.ingest(disk, &mut self.scratch, &RULES, self.now, &mut |_| {})
     }
@@ -83,7 +83,7 @@ impl TestService {
         self.core.spool.claims.look_at_claims();
     }
 
-    /// A turn that starts jobs until so many run; returns their texts.
+    /// Performs a turn that starts jobs until `workers` run, and returns their texts.
     fn start_jobs(&mut self, disk: &mut FakeDisk, workers: usize) -> Result<Vec<String>, DiskError> {
         let mut started = Vec::new();
         let mut lost = Ok(());
@@ -99,7 +99,7 @@ impl TestService {
         self.core.disk_health.error().map_or(Ok(started), Err)
     }
 
-    /// The jobs whose handlers run.
+    /// Returns the jobs whose handlers run.
     fn running(&self) -> Vec<Slot> {
         let slots = self.core.timers.running().iter();
         slots.map(|job| *self.core.spool.window().get(job.id).unwrap()).collect()
@@ -120,7 +120,7 @@ impl TestService {
         Ok(String::from_utf8(text.to_vec()).unwrap())
     }
 
-    /// The jobs beyond the window and their texts, the dead or the waiting.
+    /// Returns the jobs beyond the window and their texts, the dead or the waiting.
     fn live_records(
         &mut self,
         disk: &mut FakeDisk,
@@ -138,7 +138,7 @@ impl TestService {
         locations.iter().map(|location| Ok((*location, text(location, disk, &mut buffer)?))).collect()
     }
 
-    /// All dead jobs at once.
+    /// Retries or forgets all dead jobs, and returns how many.
     fn all_dead(&mut self, disk: &mut FakeDisk, purpose: Purpose) -> Result<u32, DiskError> {
         self.core.start_rewrite(disk, purpose, self.now)?;
         while self.core.spool.is_compacting() {
@@ -148,7 +148,7 @@ impl TestService {
         Ok(self.core.spool.affected_count())
     }
 
-    /// Everything to its end, without crashes; returns the texts in order.
+    /// Runs everything to its end, without crashes, and returns the texts in order.
     fn run_to_the_end(&mut self, disk: &mut FakeDisk) -> Vec<String> {
         let mut ran = Vec::new();
         for _ in 0..200_000 {

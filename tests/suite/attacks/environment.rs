@@ -3,11 +3,10 @@
 
 use crate::support::control::ask;
 use crate::support::{
-    Dir, by_shell, finish, log_lines_matching, require, require_tool, under_qemu, wait_until,
+    Dir, by_shell, finish, log_lines_matching, program, require, require_tool, under_qemu, wait_until,
 };
 use std::fs;
 use std::os::unix::net::UnixListener;
-use std::process::Command;
 
 const SERVICES: [&str; 5] = ["jobs", "hub", "opener", "collector", "supervisor"];
 
@@ -66,13 +65,13 @@ fn a_program_without_any_argument_or_with_very_many_ends_with_a_word() {
         return;
     }
     let dir = Dir::new();
-    let program = dir.command().get_program().to_owned();
+    let binary = dir.command().get_program().to_owned();
     // (Linux gives a program without arguments one since 5.18, an empty one)
     for script in
         ["exec { $ARGV[0] } ()", "exec { $ARGV[0] } ('x') x 30000", "exec { $ARGV[0] } '', 'x' x 100000"]
     {
-        let mut command = Command::new("perl");
-        command.args(["-e", script]).arg(&program);
+        let mut command = program("perl");
+        command.args(["-e", script]).arg(&binary);
         let ran = finish(command, None);
         assert!(ran.code == 2 || ran.code == 0, "{script}: {ran:?}");
         assert!(!ran.err.is_empty() || !ran.out.is_empty(), "{script}");
@@ -94,7 +93,7 @@ fn a_manager_that_is_anything_but_one_is_not_waited_for_and_not_written_to() {
     let dir = Dir::new();
     dir.write("file", "as it was\n");
     fs::create_dir(dir.path("folder")).unwrap();
-    let mut mkfifo = Command::new("mkfifo");
+    let mut mkfifo = program("mkfifo");
     mkfifo.arg(dir.path("fifo"));
     finish(mkfifo, None).expect(0);
     let _stream = UnixListener::bind(dir.path("stream")).unwrap();

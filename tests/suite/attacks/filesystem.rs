@@ -2,7 +2,7 @@
 
 use crate::support::control::NOBODY;
 use crate::support::{
-    Dir, finish, require, require_root, require_tool, through, under_qemu, wait_until, zigsvc,
+    Dir, finish, program, require, require_root, require_tool, through, under_qemu, wait_until, zigsvc,
 };
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -107,7 +107,7 @@ fn whatever_is_planted_at_a_name_is_neither_followed_nor_waited_for() {
                 Plant::Link => symlink(dir.path("victim"), dir.path(name)).unwrap(),
                 Plant::Dangling => symlink(dir.path("made"), dir.path(name)).unwrap(),
                 Plant::Fifo => {
-                    let mut mkfifo = std::process::Command::new("mkfifo");
+                    let mut mkfifo = program("mkfifo");
                     mkfifo.arg(dir.path(name));
                     finish(mkfifo, None).expect(0);
                 }

@@ -2,11 +2,11 @@
 //! and how that is told.
 
 use crate::support::random::Random;
-use crate::support::{Dir, finish, run, zigsvc};
+use crate::support::{Dir, finish, program, run, zigsvc};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use zigsvc::cli::COMMANDS;
 use zigsvc::proto::config::keys::KEYS;
 use zigsvc::proto::service::Service;
@@ -265,7 +265,7 @@ fn a_config_that_cannot_be_read_is_an_error_and_never_a_hang() {
     }
     if crate::support::require_tool("mkfifo") {
         let fifo = dir.path("fifo");
-        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        assert!(program("mkfifo").arg(&fifo).status().unwrap().success());
         // (no writer: it must come back, with whatever verdict)
         let _ = dir.zigsvc(&["-c", fifo.to_str().unwrap(), "check"]);
     }

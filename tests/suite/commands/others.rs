@@ -3,7 +3,9 @@
 
 use super::support::{Beside, GATED, wait_for_begun};
 use crate::support::control::start_script;
-use crate::support::{Dir, Ran, finish, require, require_root, require_tool, through, wait_for_jobs, zigsvc};
+use crate::support::{
+    Dir, Ran, finish, program, require, require_root, require_tool, through, wait_for_jobs, zigsvc,
+};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
@@ -31,7 +33,7 @@ impl House {
 
     /// `zigsvc -d DIR ARGS...` of uid 65534, with these groups.
     fn command(&self, groups: &str, args: &[&str]) -> Command {
-        let mut inner = Command::new(self.0.path("zigsvc"));
+        let mut inner = program(self.0.path("zigsvc"));
         inner.arg("-d").arg(self.0.path("")).args(args);
         for (name, value) in zigsvc().get_envs() {
             value.map(|value| inner.env(name, value));

@@ -4,7 +4,7 @@ use super::support::{Beside, GATED, Played, full_device, wait_for_begun};
 use crate::support::control::start_script;
 use crate::support::{Dir, alive, kill, let_pass, process_state, processed, wait_for_jobs, wait_until};
 use std::fs;
-use zigsvc::limits::CONNECT_RETRY_MS;
+use zigsvc::limits::CONNECT_RETRY;
 
 #[test]
 fn the_words_of_a_job_are_joined_by_one_blank_and_its_bare_id_is_printed() {
@@ -188,7 +188,7 @@ fn a_job_is_waited_for_through_a_restart_and_a_crash_of_the_service() {
     kill(second, "KILL");
     wait_until("it is gone", || !alive(second));
     // The command tries to connect, and finds that nothing listens.
-    let_pass(CONNECT_RETRY_MS);
+    let_pass(CONNECT_RETRY);
     assert!(!waiting.has_ended());
     dir.zigsvc(&[&options[..4], &["-o", "retries=0", "start"]].concat()).expect(0);
     wait_until("it runs once more", || dir.read("begun").lines().count() == 3);

@@ -10,7 +10,7 @@ use std::fs;
 use std::io::Seek as _;
 use std::process::Stdio;
 use std::time::Instant;
-use zigsvc::limits::RESTART_WAIT_MS;
+use zigsvc::limits::RESTART_WAIT;
 
 /// `1\n2\n...`, up to `last`.
 fn ids_to(last: usize) -> String {
@@ -239,7 +239,7 @@ fn a_service_that_does_not_come_back_is_given_up_and_what_was_not_queued_is_coun
     dir.zigsvc(&["stop"]).expect(0);
     let since = Instant::now();
     // `wait_until` has no more patience than the command.
-    let given_up = Duration::from_millis(RESTART_WAIT_MS);
+    let given_up = Duration::from_millis(RESTART_WAIT.as_ms());
     assert!(holds_within(given_up + patience(), || feeding.has_ended()), "it waits for ever");
     assert!(since.elapsed() > given_up - Duration::from_secs(5), "it waited for {:?} only", since.elapsed());
     let ran = feeding.finish().expect(7);

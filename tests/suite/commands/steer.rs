@@ -2,7 +2,7 @@
 
 use super::support::{Beside, GATED, Peer, Played, wait_for_begun};
 use crate::support::control::start_script;
-use crate::support::{Dir, alive, by_shell, finish, kill, require_tool, wait_for_jobs, wait_until};
+use crate::support::{Dir, alive, by_shell, finish, kill, program, require_tool, wait_for_jobs, wait_until};
 
 /// A service with one dead job, one that runs, and two that wait.
 #[track_caller]
@@ -114,10 +114,14 @@ fn on_a_terminal_the_columns_have_names() {
     let dir = Dir::new();
     start_with_all_states(&dir);
     let on_terminal = |words: &str| {
-        let command = format!("{} -d {} {words}", program(), dir.as_arg());
-        let mut script = std::process::Command::new("script");
+        let command = format!("{} -d {} {words}", binary_words(), dir.as_arg());
+        let mut script = program("script");
         script.args(["-qec", &command, "/dev/null"]);
-        // (a terminal ends its lines with CR LF)
+        // script(1) copies its own input to the terminal, which echoes it, and the end of it
+        // too: so nothing comes, and no end.
+        let (silence, _writer) = std::io::pipe().unwrap();
+        script.stdin(silence);
+        // A terminal ends its lines with CR LF.
         finish(script, None).expect(0).out.replace('\r', "")
     };
     assert_eq!(
@@ -130,7 +134,7 @@ fn on_a_terminal_the_columns_have_names() {
 }
 
 /// The binary and what runs it, for a shell.
-fn program() -> String {
+fn binary_words() -> String {
     let command = crate::support::zigsvc();
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")

@@ -4,13 +4,12 @@
 use crate::support::control::{Client, NOBODY, as_user, require_users, ticks};
 use crate::support::random::Random;
 use crate::support::{
-    Dir, Ran, alive, finish, heartbeat, kill, log_lines_matching, require_tool, status_line, under_qemu,
-    wait_until,
+    Dir, Ran, alive, finish, heartbeat, kill, log_lines_matching, program, require_tool, status_line,
+    under_qemu, wait_until,
 };
 use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
-use std::process::Command;
 
 const LOG: &str = "zigsvc-collector.log";
 const CPU: &str = r#"{"name":"cpu","value":42.5}"#;
@@ -435,6 +434,7 @@ fn clients_that_wait_keep_the_processor_free() {
     if under_qemu() {
         return;
     }
+    let _measuring = crate::support::measuring();
     let dir = Dir::new();
     let pid = start(&dir, &["interval=250ms"]);
     let connect_and = |bytes: &str| {
@@ -449,7 +449,6 @@ fn clients_that_wait_keep_the_processor_free() {
         let noise = text.repeat(5000);
         wait_until("it is stuck", || client.send_some(noise.as_bytes()) == 0);
     }
-    let _measuring = crate::support::measuring();
     let (began, used) = (beat(&dir), ticks(pid));
     wait_until("eight heartbeats", || beat(&dir) >= began + 8);
     let used = ticks(pid) - used;
@@ -690,7 +689,7 @@ fn socat_can_ask() {
     }
     let dir = Dir::new();
     start(&dir, &[]);
-    let mut command = Command::new("socat");
+    let mut command = program("socat");
     command.args(["-", &format!("ABSTRACT-CONNECT:{}", name(&dir).replace(':', "\\:"))]);
     let ran = finish(command, Some(format!("{CPU}\n{}\n{DUMP}\n", object("cpu", 55)).as_bytes())).expect(0);
     assert_eq!(ran.out, "cpu: avg=42.5\ncpu: avg=48.75\ncpu: avg=48.75 (n=2)\n");

@@ -3,7 +3,8 @@
 use crate::support::control::{Client, connect_as, require_users};
 use crate::support::random::Random;
 use crate::support::{
-    Dir, finish, heartbeat, holds_within, kill, log_lines_matching, outcome, require_tool, wait_until,
+    Dir, finish, heartbeat, holds_within, kill, log_lines_matching, outcome, program, require_tool,
+    wait_until,
 };
 use core::time::Duration;
 use std::fs;
@@ -11,7 +12,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 const LOG: &str = "zigsvc-hub.log";
 
@@ -211,6 +212,7 @@ fn the_seventeenth_reads_server_full_until_somebody_leaves() {
 
 #[test]
 fn silent_and_half_dead_clients_stall_nobody() {
+    let _measuring = crate::support::measuring();
     let dir = Dir::new();
     let pid = start(&dir);
     let mut silent: Vec<Client> = (0..12).map(|_| join(&dir)).collect();
@@ -223,7 +225,6 @@ fn silent_and_half_dead_clients_stall_nobody() {
         assert_eq!(reader.line(), from_us(&number.to_string()));
     }
     // It does not spin either: nothing but its heartbeat.
-    let _measuring = crate::support::measuring();
     let ticks = || crate::support::control::ticks(pid);
     let before = ticks();
     let beats = || heartbeat(&dir, "zigsvc-hub.health");
@@ -345,7 +346,7 @@ fn socat_is_a_client_too() {
     let dir = Dir::new();
     start(&dir);
     let mut other = join(&dir);
-    let mut socat = Command::new("socat");
+    let mut socat = program("socat");
     socat.arg("-").arg(format!("UNIX-CONNECT:{}", socket(&dir).display()));
     finish(socat, Some(b"by hand\n")).expect(0);
     assert!(other.line().ends_with("] by hand"));

@@ -4,7 +4,7 @@
 //! A message of QoS 1 is delivered at least once, and `queue -` queues a line
 //! at least once. So what is checked is that nothing is missing.
 
-use crate::support::{Dir, Ran, finish, processed, require_tool, through, wait_until};
+use crate::support::{Dir, Ran, finish, processed, program, require_tool, through, wait_until};
 use rustix::process::{Pid, Signal};
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -66,7 +66,7 @@ impl Broker {
                      max_queued_messages 0\nlog_dest stderr\nlog_type all\n"
                 ),
             );
-            let mut command = Command::new("mosquitto");
+            let mut command = program("mosquitto");
             command.arg("-c").arg(dir.path("mosquitto.conf")).stdin(Stdio::null()).stdout(Stdio::null());
             command.stderr(std::fs::File::create(dir.path(&log)).unwrap());
             let mut process = Guard::start(&mut command);
@@ -93,7 +93,7 @@ impl Broker {
     /// has acknowledged all of them.
     #[track_caller]
     fn publish(&self, input: &str) -> Ran {
-        let mut command = Command::new("mosquitto_pub");
+        let mut command = program("mosquitto_pub");
         command.args(self.arguments()).arg("-l");
         finish(command, Some(input.as_bytes())).expect(0)
     }
@@ -109,7 +109,7 @@ struct Recipe {
 impl Recipe {
     #[track_caller]
     fn start(dir: &Dir, broker: &Broker, name: &str) -> Self {
-        let mut command = Command::new("mosquitto_sub");
+        let mut command = program("mosquitto_sub");
         command.args(broker.arguments()).args(["-i", name, "-c"]);
         let mut subscriber = Guard::start(command.stdin(Stdio::null()).stdout(Stdio::piped()));
         let mut command = dir.command();

@@ -4,7 +4,7 @@
 
 use crate::support::opener::{Client, ask, ask_raw, start};
 use crate::support::{
-    Dir, by_shell, finish, is_root, kill, log_lines_matching, require, under_qemu, wait_until,
+    Dir, by_shell, finish, is_root, kill, log_lines_matching, program, require, under_qemu, wait_until,
 };
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 /// A folder with a public file, on the list, and a secret one.
@@ -389,7 +389,7 @@ fn socat_is_a_client() {
     let dir = folder();
     start(&dir, &["public"], &[]);
     let ask = |name: &str| {
-        let mut socat = Command::new("socat");
+        let mut socat = program("socat");
         socat.arg("-").arg(format!("UNIX-CONNECT:{}", dir.path("zigsvc-opener.sock").display()));
         finish(socat, Some(format!("{}\n", dir.path(name).display()).as_bytes())).out
     };
@@ -414,7 +414,7 @@ fn anybody_may_ask() {
         if !copy.exists() {
             dir.copy_program(crate::support::zigsvc().get_program(), "zigsvc");
         }
-        let mut inner = Command::new(copy);
+        let mut inner = program(copy);
         inner.args(open.get_args());
         finish(crate::support::through(&words, &inner), None)
     };

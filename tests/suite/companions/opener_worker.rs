@@ -5,15 +5,15 @@
 
 use crate::support::opener::{Client, ask, ask_raw, children, descriptors, limit_descriptors, start, worker};
 use crate::support::{
-    Dir, alive, finish, heartbeat, is_root, kill, log_lines_matching, proc_status, process_state, require,
-    status_line, under_qemu, wait_until,
+    Dir, alive, finish, heartbeat, is_root, kill, log_lines_matching, proc_status, process_state, program,
+    require, status_line, under_qemu, wait_until,
 };
 use core::time::Duration;
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
-use zigsvc::limits::CLIENT_IDLE_MS;
+use zigsvc::limits::CLIENT_IDLE;
 
 fn folder() -> Dir {
     let dir = Dir::new();
@@ -116,7 +116,7 @@ fn without_root_the_worker_can_at_least_gain_nothing() {
     let dir = folder();
     let nobody = crate::support::control::NOBODY;
     std::os::unix::fs::chown(dir.path(""), Some(nobody), Some(nobody)).unwrap();
-    let mut inner = Command::new(dir.copy_program(crate::support::zigsvc().get_program(), "zigsvc"));
+    let mut inner = program(dir.copy_program(crate::support::zigsvc().get_program(), "zigsvc"));
     inner.args([
         "-d",
         dir.as_arg(),
@@ -140,7 +140,7 @@ fn without_root_the_worker_can_at_least_gain_nothing() {
 #[test]
 fn a_start_whose_worker_cannot_give_up_its_rights_fails() {
     let unshare = ["unshare", "-U", "-r"];
-    let mut probe = Command::new("true");
+    let mut probe = program("true");
     probe.stderr(Stdio::null());
     if !crate::support::require_tool("unshare")
         || !require(crate::support::runner().is_empty(), "a runner cannot be handed on")
@@ -427,13 +427,13 @@ fn half_a_request_is_closed_after_thirty_seconds() {
     let (silent, half) = (Client::new(&dir), Client::new(&dir));
     let begun = Instant::now();
     half.send("/half");
-    assert!(half.is_silent_for(Duration::from_millis(CLIENT_IDLE_MS / 2)));
+    assert!(half.is_silent_for(Duration::from_millis(CLIENT_IDLE.as_ms() / 2)));
     half.send("/more of it");
     assert_eq!(half.try_answer().map(|answer| answer.text).unwrap_or_default(), "");
     let took = begun.elapsed();
     assert!(
-        took >= Duration::from_millis(CLIENT_IDLE_MS - 500)
-            && took < Duration::from_millis(CLIENT_IDLE_MS + 14_000),
+        took >= Duration::from_millis(CLIENT_IDLE.as_ms() - 500)
+            && took < Duration::from_millis(CLIENT_IDLE.as_ms() + 14_000),
         "{took:?}"
     );
     silent.send(format!("{}\n", dir.path("public").display()));
@@ -583,7 +583,7 @@ fn an_idle_opener_wakes_once_per_interval_for_few_calls() {
     let mut traces: Vec<_> = [("main", main), ("worker", pid)]
         .into_iter()
         .map(|(name, pid)| {
-            let mut strace = Command::new("strace");
+            let mut strace = program("strace");
             strace.arg("-o").arg(dir.path(name)).args(["-p", &pid.to_string()]).stderr(Stdio::null());
             strace.spawn().unwrap()
         })

@@ -242,6 +242,7 @@ fn clients_that_wait_keep_the_processor_free() {
     if under_qemu() {
         return;
     }
+    let _measuring = crate::support::measuring();
     let dir = Dir::new();
     let pid = start_script(&dir, GATE, &["interval=250ms"]);
     let mut client = Client::new(&dir);
@@ -273,7 +274,6 @@ fn clients_that_wait_keep_the_processor_free() {
     wait_until("it is stuck", || stuck.send_some(noise.as_bytes()) == 0);
     waiting.push(stuck);
     wait_until("all are there", || client.status("clients") == 13);
-    let _measuring = crate::support::measuring();
     let (began, used) = (beat(&dir), ticks(pid));
     wait_until("eight heartbeats", || beat(&dir) >= began + 8);
     let used = ticks(pid) - used;

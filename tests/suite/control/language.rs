@@ -3,7 +3,7 @@
 //! misbehave are in `hostile.rs`. The contract is `docs/control.md`.
 
 use crate::support::control::{Client, ask, expect_error, field, start, status};
-use crate::support::{Dir, kill, require_tool, under_qemu, wait_until};
+use crate::support::{Dir, kill, program, require_tool, under_qemu, wait_until};
 use std::fs;
 
 #[test]
@@ -303,7 +303,7 @@ fn socat_can_ask() {
     start(&dir, &[]);
     let address = format!("UNIX-CONNECT:{}", dir.path("zigsvc.sock").display());
     let socat = |input: &str| {
-        let mut command = std::process::Command::new("socat");
+        let mut command = program("socat");
         command.args(["-t60", "-", &address]);
         crate::support::finish(command, Some(input.as_bytes())).expect(0).out
     };

@@ -6,7 +6,7 @@ use crate::support::control::{
     status, ticks,
 };
 use crate::support::small_disk::{SmallDisk, has_namespaces};
-use crate::support::{Dir, heartbeat, kill, under_qemu, wait_until};
+use crate::support::{Dir, heartbeat, kill, program, under_qemu, wait_until};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
@@ -143,6 +143,7 @@ fn what_cannot_be_done_during_a_stop_does_not_keep_the_processor_busy() {
     if under_qemu() {
         return;
     }
+    let _measuring = crate::support::measuring();
     let dir = Dir::new();
     let (_, client) = with_one_dead(&dir, &[]);
     drop(client);
@@ -162,7 +163,6 @@ fn what_cannot_be_done_during_a_stop_does_not_keep_the_processor_busy() {
     wait_until("the first is gone", || client.status("clients") == 2);
     drop(client);
     let beats = || heartbeat(&dir, "zigsvc.health");
-    let _measuring = crate::support::measuring();
     let (began, used) = (beats(), ticks(pid));
     wait_until("eight heartbeats", || beats() >= began + 8);
     let used = ticks(pid) - used;
@@ -239,10 +239,11 @@ fn a_socket_that_is_made_again_ends_the_lack_of_descriptors() {
     if under_qemu() || !crate::support::require_tool("prlimit") {
         return;
     }
+    let _measuring = crate::support::measuring();
     let dir = Dir::new();
     let pid = start(&dir, &["interval=250ms"]);
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    let mut command = std::process::Command::new("prlimit");
+    let mut command = program("prlimit");
     command.args(["--pid", &pid.to_string(), &format!("--nofile={}", open + 2)]);
     crate::support::finish(command, None).expect(0);
     let mut clients: Vec<_> = (0..4).map(|_| Client::new(&dir)).collect();
@@ -252,7 +253,6 @@ fn a_socket_that_is_made_again_ends_the_lack_of_descriptors() {
     drop(clients);
     wait_until("the socket is there again", || dir.path("zigsvc.sock").exists());
     wait_until("it is well", || first.status_word("degraded") == "none");
-    let _measuring = crate::support::measuring();
     let used = ticks(pid);
     let began = first.status("uptime");
     wait_until("two seconds have passed", || {

@@ -3,8 +3,9 @@
 
 use super::site::{Site, shipped};
 use crate::support::by_shell;
+use crate::support::program;
 use std::io::{Read as _, pipe};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// The settings of dinit-service(5) that make sense for a process.
 const KEYS: &[&str] = &[
@@ -59,7 +60,7 @@ fn the_command_tells_the_descriptor_when_it_is_ready() {
     let value = |name: &str| settings.iter().find(|(key, _)| *key == name).unwrap().1;
     let descriptor = value("ready-notification").strip_prefix("pipefd:").unwrap();
     let mut words = value("command").split(' ');
-    let mut command = Command::new(words.next().unwrap());
+    let mut command = program(words.next().unwrap());
     command.args(words);
     let (mut ready, writer) = pipe().unwrap();
     let mut command = by_shell(&format!("exec \"$@\" {descriptor}>&1 >/dev/null"), &command);

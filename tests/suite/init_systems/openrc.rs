@@ -3,10 +3,12 @@
 //! booted, started or stopped.
 
 use super::site::Site;
-use crate::support::{Ran, find, finish, require, require_root, require_self_exec, under_qemu, wait_for_log};
+use crate::support::{
+    Ran, find, finish, program, require, require_root, require_self_exec, under_qemu, wait_for_log,
+};
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// What OpenRC keeps in /run/openrc from one command to the next.
 const STATE: [&str; 11] = [
@@ -44,7 +46,7 @@ fn service(site: &Site) -> Option<impl Fn(&str, &str) -> Ran + use<'_>> {
     let script = site.copy("zigsvc.openrc", "init.d/zigsvc");
     symlink(&script, site.kit.path("init.d/zigsvc.supervisor")).unwrap();
     Some(move |name: &str, action: &str| {
-        let mut command = Command::new(&unshare);
+        let mut command = program(&unshare);
         command.args(["-m", "sh", "-c", PRIVATE, "sh"]).arg(site.kit.path("state"));
         command.arg(&openrc_run).arg(site.kit.path("init.d").join(name)).arg(action);
         command.current_dir("/").stdin(Stdio::null());

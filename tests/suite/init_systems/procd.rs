@@ -2,8 +2,8 @@
 //! functions of procd write down what they are told.
 
 use super::site::{Site, Started};
-use crate::support::{Ran, find, finish, kill, wait_for_log};
-use std::process::{Command, Stdio};
+use crate::support::{Ran, find, finish, kill, program, wait_for_log};
+use std::process::Stdio;
 
 /// What stands for rc.common: the action is `$1`, the script `$2`. A name that
 /// the script does not define is not found.
@@ -42,7 +42,7 @@ fn actions<'a>(site: &'a Site, script: &str) -> Option<impl Fn(&str) -> Ran + us
     let busybox = find("busybox")?;
     let script = site.kit.path(script);
     Some(move |action: &str| {
-        let mut command = Command::new(&busybox);
+        let mut command = program(&busybox);
         command.args(["ash", "-c", RC_COMMON, "rc.common", action]).arg(&script).stdin(Stdio::null());
         finish(command, None)
     })
@@ -91,7 +91,7 @@ fn what_procd_runs_is_reloaded_stopped_and_asked() {
     let told = run("start").expect(0).out;
     let words = told.lines().find_map(|line| line.strip_prefix("<command><")?.strip_suffix('>')).unwrap();
     let mut words = words.split("><");
-    let mut command = Command::new(words.next().unwrap());
+    let mut command = program(words.next().unwrap());
     command.args(words);
     let mut started = Started::new(&command, &site.dir.path("zigsvc.log"));
     let pid = site.successor(0);

@@ -1,6 +1,6 @@
 //! A place to install the files of `init.d` in, with the service's folder.
 
-use crate::support::{Dir, Ran, alive, by_shell, finish, install, kill, wait_until, zigsvc};
+use crate::support::{Dir, Ran, alive, by_shell, finish, install, kill, program, wait_until, zigsvc};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -144,7 +144,7 @@ impl Drop for Started {
 /// Runs a tool to its end.
 #[track_caller]
 pub(crate) fn tool(name: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> Ran {
-    let mut command = Command::new(name);
+    let mut command = program(name);
     command.args(args).stdin(Stdio::null());
     finish(command, None)
 }

@@ -1,8 +1,7 @@
 //! The service directories, under the real s6-supervise and runsv.
 
 use super::site::{Site, Started, tool};
-use crate::support::{find, wait_for_log, wait_until};
-use std::process::Command;
+use crate::support::{find, program, wait_for_log, wait_until};
 
 #[test]
 fn s6_supervises_it_and_knows_when_it_is_ready() {
@@ -14,7 +13,7 @@ fn s6_supervises_it_and_knows_when_it_is_ready() {
     let site = Site::new();
     let folder = site.copy_folder("s6/zigsvc", "s6");
     let folder = folder.to_str().unwrap();
-    let mut command = Command::new(supervise);
+    let mut command = program(supervise);
     command.arg(folder);
     let mut supervisor = Started::new(&command, &site.dir.path("zigsvc.log"));
     let wait = |what: &str| tool(&wait, &[what, "-t", "60000", folder]).code;
@@ -79,7 +78,7 @@ fn runit_supervises_it_and_waits_until_it_answers() {
     let site = Site::new();
     let folder = site.copy_folder("runit/zigsvc", "runit");
     let folder = folder.to_str().unwrap();
-    let mut command = Command::new(runsv);
+    let mut command = program(runsv);
     command.arg(folder);
     let mut supervisor = Started::new(&command, &site.dir.path("zigsvc.log"));
     let control = |what: &str| tool(&sv, &["-w", "60", what, folder]);

@@ -3,12 +3,11 @@
 
 use super::site::{Site, Started, shipped, tool};
 use crate::support::{
-    Dir, finish, is_root, kill, require, require_tool, under_qemu, wait_for_log, wait_until,
+    Dir, finish, is_root, kill, program, require, require_tool, under_qemu, wait_for_log, wait_until,
 };
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 const UNIT: &str = "zigsvc.service";
 const DROP_IN: &str = "zigsvc.service.d/hardening.conf";
@@ -61,7 +60,7 @@ fn the_commands_of_the_unit_start_reload_and_stop_the_service() {
     let words = |key: &str| {
         let value = value(&unit, key);
         let mut words = value.split(' ');
-        let mut command = Command::new(words.next().unwrap());
+        let mut command = program(words.next().unwrap());
         command.args(words);
         command
     };
@@ -142,14 +141,14 @@ fn the_drop_in_allows_every_system_call_that_the_service_makes() {
     let trace = site.dir.path("trace");
     let mut words = vec!["-f", "-o", trace.to_str().unwrap()];
     // (that user may not enter the folder in which it was built)
-    let program = site.dir.copy_program(crate::support::zigsvc().get_program(), "zigsvc");
-    let program = program.to_str().unwrap();
+    let binary = site.dir.copy_program(crate::support::zigsvc().get_program(), "zigsvc");
+    let binary = binary.to_str().unwrap();
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"];
     if is_root() {
         std::os::unix::fs::chown(site.dir.path(""), Some(65534), Some(65534)).unwrap();
     }
-    words.extend([program, "-d", site.dir.as_arg(), "-o", "handler=shell", "-o", "workers=2", "run"]);
-    let mut command = Command::new(if is_root() { user[0] } else { "strace" });
+    words.extend([binary, "-d", site.dir.as_arg(), "-o", "handler=shell", "-o", "workers=2", "run"]);
+    let mut command = program(if is_root() { user[0] } else { "strace" });
     if is_root() {
         command.args(&user[1..]).arg("strace");
     }

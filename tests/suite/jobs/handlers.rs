@@ -5,8 +5,8 @@
 
 use crate::support::control::{pid_in, script, start, start_script, ticks};
 use crate::support::{
-    Dir, alive, kill, log_lines_matching, logged_number, measuring, require_root, require_tool, under_qemu,
-    wait_for_lines, wait_until,
+    Dir, alive, kill, log_lines_matching, logged_number, measuring, program, require_root, require_tool,
+    under_qemu, wait_for_lines, wait_until,
 };
 use core::time::Duration;
 use std::fs;
@@ -195,7 +195,7 @@ fn a_handler_starts_in_a_clean_place() {
         ),
     );
     // A shell that ignores signals, has more descriptors and a strange mask.
-    let mut command = std::process::Command::new("/bin/sh");
+    let mut command = program("/bin/sh");
     command
         .args([
             "-c",
@@ -363,6 +363,7 @@ fn a_flood_of_output_does_not_stall_the_heartbeat() {
 
 #[test]
 fn a_handler_that_closes_its_output_goes_on() {
+    let _measuring = measuring();
     let dir = Dir::new();
     let pid = start(&dir, &["handler=shell"]);
     dir.append(
@@ -371,7 +372,6 @@ fn a_handler_that_closes_its_output_goes_on() {
     );
     wait_for_log(&dir, "job 1: out", 1);
     // (a closed pipe must not make the loop spin)
-    let _measuring = measuring();
     let before = ticks(pid);
     wait_until("it went on", || dir.path("done").exists());
     assert!(ticks(pid) - before < 20, "busy waiting");

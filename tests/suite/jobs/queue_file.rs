@@ -4,8 +4,8 @@
 use crate::support::control::{start, ticks};
 use crate::support::random::Random;
 use crate::support::{
-    Dir, alive, is_root, kill, let_pass, log_lines_matching, logged_number, measuring, processed, require,
-    require_tool, under_qemu, wait_for_jobs, wait_for_log, wait_for_turn, wait_until,
+    Dir, alive, is_root, kill, let_pass, log_lines_matching, logged_number, measuring, processed, program,
+    require, require_tool, under_qemu, wait_for_jobs, wait_for_log, wait_for_turn, wait_until,
 };
 use core::time::Duration;
 use std::fs;
@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::thread;
 use std::time::Instant;
-use zigsvc::limits::{CLAIM_EVERY_MS, CLAIM_QUIET_MS};
+use zigsvc::limits::{CLAIM_EVERY, CLAIM_QUIET};
 
 /// The claimed queue files, and the queue file.
 fn queue_files(dir: &Dir) -> Vec<String> {
@@ -113,27 +113,27 @@ fn blanks_are_trimmed_and_empty_lines_skipped() {
 
 #[test]
 fn a_line_that_comes_in_pieces_is_one_job_and_the_last_one_needs_no_newline() {
+    let _measuring = measuring();
     let dir = Dir::new();
     let pid = start(&dir, &[]);
     // The writer holds one file open over several claims.
     let mut file = fs::File::create(dir.path("queue")).unwrap();
     for piece in ["o", "ne\ntw", "o\nthr"] {
         file.write_all(piece.as_bytes()).unwrap();
-        let_pass(CLAIM_EVERY_MS);
+        let_pass(CLAIM_EVERY);
     }
     dir.append("queue", "other\n");
     wait_for_jobs(&dir, 3);
     assert_eq!(processed(&dir), ["one", "two", "other"]);
-    let_pass(CLAIM_EVERY_MS);
+    let_pass(CLAIM_EVERY);
     file.write_all(b"ee\nlast").unwrap();
     let written = Instant::now();
     wait_for_jobs(&dir, 4);
     assert_eq!(processed(&dir)[3], "three");
     drop(file);
-    let _measuring = measuring();
     let before = ticks(pid);
     wait_for_jobs(&dir, 5);
-    assert!(written.elapsed() >= Duration::from_millis(CLAIM_QUIET_MS - 500), "{:?}", written.elapsed());
+    assert!(written.elapsed() >= Duration::from_millis(CLAIM_QUIET.as_ms() - 500), "{:?}", written.elapsed());
     assert_eq!(processed(&dir)[4], "last");
     wait_until("the claims are removed", || queue_files(&dir).is_empty());
     if !under_qemu() {
@@ -213,7 +213,7 @@ fn without_inotify_the_queue_file_and_its_claims_are_looked_at_each_interval() {
     let mut inner = dir.command();
     inner.args(["-o", "interval=200ms", "start"]);
     let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
-    let mut command = std::process::Command::new("unshare");
+    let mut command = program("unshare");
     command.args(["-Ur", "sh", "-c", script, "sh"]).arg(inner.get_program()).args(inner.get_args());
     let ran = crate::support::finish(command, None);
     if !require(ran.code == 0, "no user namespace in which inotify can be forbidden") {
@@ -249,7 +249,7 @@ fn what_a_full_queue_does_not_take_stays_in_the_claim_and_runs_later() {
     assert_eq!(queue_files(&dir).len(), 1);
     let _measuring = measuring();
     let before = ticks(pid);
-    let_pass(CLAIM_EVERY_MS);
+    let_pass(CLAIM_EVERY);
     assert!(ticks(pid) - before < 20, "busy waiting for room");
     kill(pid, "KILL");
     wait_until("it is gone", || !alive(pid));
@@ -271,10 +271,10 @@ fn a_full_queue_waits_quietly_also_with_many_quiet_claims() {
     wait_until("there are two claims", || {
         queue_files(&dir).iter().filter(|name| name.contains("claim")).count() == 2
     });
-    let_pass(CLAIM_QUIET_MS);
+    let_pass(CLAIM_QUIET);
     let _measuring = measuring();
     let before = ticks(pid);
-    let_pass(CLAIM_EVERY_MS);
+    let_pass(CLAIM_EVERY);
     assert!(ticks(pid) - before < 20, "busy waiting for room");
     assert_eq!(processed(&dir), ["false"]);
     dir.zigsvc(&["stop"]).expect(0);
@@ -287,6 +287,7 @@ fn a_full_queue_waits_quietly_also_with_many_quiet_claims() {
 
 #[test]
 fn as_many_claims_as_can_be_open_are_read_in_their_order_and_the_queue_file_waits() {
+    let _measuring = measuring();
     let dir = Dir::new();
     for number in 1..=32 {
         dir.write(&format!("queue.claim-{number}"), format!("claim {number}\n"));
@@ -294,9 +295,8 @@ fn as_many_claims_as_can_be_open_are_read_in_their_order_and_the_queue_file_wait
     dir.append("queue", "the file\n");
     let pid = start(&dir, &[]);
     wait_for_jobs(&dir, 32);
-    let _measuring = measuring();
     let before = ticks(pid);
-    let_pass(CLAIM_EVERY_MS);
+    let_pass(CLAIM_EVERY);
     assert!(ticks(pid) - before < 20, "busy waiting for a free place");
     let wanted: Vec<String> = (1..=32).map(|number| format!("claim {number}")).collect();
     assert_eq!(processed(&dir), wanted);
@@ -344,7 +344,7 @@ fn survives(place: impl FnOnce(&Dir), remove: impl FnOnce(&Dir), why: &str) {
     assert!(dir.read("zigsvc.log").contains(why), "{}", dir.read("zigsvc.log"));
     let _measuring = measuring();
     let before = ticks(pid);
-    let_pass(CLAIM_EVERY_MS);
+    let_pass(CLAIM_EVERY);
     assert!(ticks(pid) - before < 20, "busy waiting");
     let warnings = log_lines_matching(&dir.read("zigsvc.log"), "it must be a regular file");
     assert!(warnings <= 3, "{warnings} warnings at once");

@@ -7,8 +7,8 @@
 use crate::support::control::{Client, expect_error, start};
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
-    Dir, Ran, alive, finish, kill, log_lines_matching, logged_word, processed, require_root, require_tool,
-    under_qemu, wait_for_jobs, wait_for_log, wait_until,
+    Dir, Ran, alive, finish, kill, log_lines_matching, logged_word, processed, program, require_root,
+    require_tool, under_qemu, wait_for_jobs, wait_for_log, wait_until,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -337,7 +337,7 @@ fn what_an_interrupted_compaction_left_is_no_journal() {
 
 /// `PREFIX... FOLDER COMMAND...` with the environment of the tests' binary.
 fn wrapped(prefix: &[&str], folder: &std::path::Path, inner: Command) -> Command {
-    let mut command = Command::new(prefix[0]);
+    let mut command = program(prefix[0]);
     command.args(&prefix[1..]).arg(folder).arg(inner.get_program()).args(inner.get_args());
     command
 }

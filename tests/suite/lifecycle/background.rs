@@ -1,10 +1,10 @@
 //! From `start` to `stop`: who runs, who is told, and what is left behind.
 
-use crate::support::{Dir, Running, alive, by_shell, finish, kill, lock_holder, run, wait_until};
+use crate::support::{Dir, Running, alive, by_shell, finish, kill, lock_holder, program, run, wait_until};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// What `status --json` prints, and its exit code.
 #[track_caller]
@@ -190,7 +190,7 @@ fn a_pid_file_that_is_no_plain_file_is_refused() {
     assert!(!dir.path("nothing").exists());
     if crate::support::require_tool("mkfifo") {
         let fifo = dir.path("fifo");
-        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        assert!(program("mkfifo").arg(&fifo).status().unwrap().success());
         let ran = dir.zigsvc(&["-o", &format!("pid_file={}", fifo.display()), "start"]).expect(1);
         assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
     }

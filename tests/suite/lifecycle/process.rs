@@ -2,7 +2,8 @@
 //! asks of the kernel.
 
 use crate::support::{
-    Dir, Ran, by_shell, finish, heartbeat, is_root, proc_status, through, under_qemu, wait_until, zigsvc,
+    Dir, Ran, by_shell, finish, heartbeat, is_root, proc_status, program, through, under_qemu, wait_until,
+    zigsvc,
 };
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -57,7 +58,7 @@ impl Nobody {
             fs::set_permissions(dir.path(""), fs::Permissions::from_mode(0o755)).unwrap();
             dir.copy_program(zigsvc().get_program(), "zigsvc");
             fs::create_dir(dir.path("own")).unwrap();
-            let nobodys = Command::new("chown").arg("65534:65534").arg(dir.path("own")).status();
+            let nobodys = program("chown").arg("65534:65534").arg(dir.path("own")).status();
             let works = nobodys.is_ok_and(|status| status.success());
             if !crate::support::require(works, "chown is not permitted here") {
                 return None;
@@ -80,7 +81,7 @@ impl Nobody {
             command.args(args);
             return command;
         }
-        let mut inner = Command::new(self.dir.path("zigsvc"));
+        let mut inner = program(self.dir.path("zigsvc"));
         inner.args(args);
         for (name, value) in zigsvc().get_envs() {
             value.map(|value| inner.env(name, value));
@@ -127,7 +128,7 @@ fn the_daemon_is_detached_from_everything_it_was_started_from() {
 fn signals_that_the_caller_blocked_or_ignored_work() {
     let dir = Dir::new();
     let mask = ["env", "--ignore-signal", "--block-signal"];
-    let works = Command::new("env").args(&mask[1..]).arg("true").stderr(Stdio::null()).status();
+    let works = program("env").args(&mask[1..]).arg("true").stderr(Stdio::null()).status();
     if !crate::support::require(works.is_ok_and(|status| status.success()), "this env cannot block signals") {
         return;
     }
@@ -330,7 +331,7 @@ fn with_no_home_a_private_folder_in_tmp_is_used_and_no_other_trusted() {
 #[track_caller]
 fn require_strace() -> bool {
     let traces = || {
-        let status = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+        let status = program("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
     };
     crate::support::require(!under_qemu(), "strace would show QEMU's system calls")
@@ -350,7 +351,7 @@ fn an_idle_daemon_wakes_once_per_interval_for_at_most_four_calls() {
         let pid = dir.start(&[&format!("interval={interval}")]);
         let seq = || heartbeat(&dir, "zigsvc.health");
         let trace = dir.path("trace");
-        let mut strace = Command::new("strace");
+        let mut strace = program("strace");
         strace.arg("-o").arg(&trace).args(["-p", &pid.to_string()]).stderr(Stdio::null());
         let mut strace = strace.spawn().unwrap();
         wait_until("strace is attached", || proc_status(pid, "TracerPid") != "0");

@@ -4,7 +4,7 @@
 use crate::support::random::Random;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
-    Dir, Ran, finish, kill, let_pass, require, require_tool, through, under_qemu, wait_until, zigsvc,
+    Dir, Ran, finish, kill, let_pass, program, require, require_tool, through, under_qemu, wait_until, zigsvc,
 };
 use rustix::fd::BorrowedFd;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -14,9 +14,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::thread::JoinHandle;
-use zigsvc::limits::COPY_RETRY_MS;
+use zigsvc::limits::COPY_RETRY;
 
 /// `zigsvc log ARGS... DIR/log`, which reads what the test writes.
 struct Logger {
@@ -639,7 +639,7 @@ fn a_file_that_may_not_grow_is_waited_for_without_being_busy() {
     let measuring = crate::support::measuring();
     wait_until("it sleeps", || {
         let before = crate::support::control::ticks(logger.pid());
-        let_pass(COPY_RETRY_MS);
+        let_pass(COPY_RETRY);
         crate::support::control::ticks(logger.pid()) == before
     });
     drop(measuring);
@@ -686,7 +686,7 @@ fn a_device_is_written_and_not_rotated() {
 fn a_fifo_gets_every_byte_however_slowly_it_is_read() {
     let dir = Dir::new();
     let fifo = dir.path("log");
-    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    assert!(program("mkfifo").arg(&fifo).status().unwrap().success());
     // Nobody reads.
     let ran = log(&dir, &[], b"x\n").expect(1);
     assert_eq!(
@@ -796,7 +796,7 @@ fn a_missing_right_is_exit_code_4() {
     }
     let dir = Dir::new();
     fs::set_permissions(dir.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-    let mut inner = Command::new(dir.copy_program(zigsvc().get_program(), "zigsvc"));
+    let mut inner = program(dir.copy_program(zigsvc().get_program(), "zigsvc"));
     inner.arg("log").arg(dir.path("log"));
     let ran = finish(
         through(&["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"], &inner),
@@ -886,7 +886,7 @@ fn it_takes_no_memory_from_the_kernel_and_sleeps_while_nothing_comes() {
     let switches = || crate::support::proc_status(logger.pid(), "voluntary_ctxt_switches");
     wait_until("it sleeps", || {
         let before = switches();
-        let_pass(COPY_RETRY_MS);
+        let_pass(COPY_RETRY);
         switches() == before
     });
     let anonymous: u32 =

@@ -1,18 +1,18 @@
 //! The log: whole lines, never lost without being counted, never too many.
 
 use crate::support::foreground::wait_for_beats;
-use crate::support::{Dir, finish, kill, log_lines_matching, through, under_qemu, wait_until};
+use crate::support::{Dir, finish, kill, log_lines_matching, program, through, under_qemu, wait_until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// Whether this test can have mounts of its own.
 #[track_caller]
 fn require_mounts() -> bool {
     let works = || {
-        let status = Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status();
+        let status = program("unshare").args(["-m", "true"]).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
     };
     crate::support::require_root()

@@ -3,7 +3,9 @@
 use crate::support::foreground::wait_for_beats;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::supervisor::{LOG, Supervised};
-use crate::support::{alive, finish, kill, process_state, require_tool, run, runner, under_qemu, wait_until};
+use crate::support::{
+    alive, finish, kill, process_state, program, require_tool, run, runner, under_qemu, wait_until,
+};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -25,7 +27,7 @@ fn a_start_right_after_one_that_died_is_heard_when_it_is_ready() {
     let options = "check_interval = \"300ms\"\nstale_after = \"2s\"\ninterval = \"250ms\"\n";
     dir.write("zigsvc.conf", format!("supervise = []\n{options}"));
     symlink(env!("CARGO_BIN_EXE_zigsvc"), dir.path("program")).unwrap();
-    let mut command = Command::new(dir.path("program"));
+    let mut command = program(dir.path("program"));
     command.args(["-d", dir.as_arg(), "start", "supervisor"]);
     finish(command, None).expect(0);
     let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
@@ -200,7 +202,7 @@ fn a_supervisor_without_descriptors_ends_nobody_for_it() {
     let pid = dir.jobs_after(0);
     let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap().to_string();
     let limit = |soft: &str| {
-        let mut command = Command::new("prlimit");
+        let mut command = program("prlimit");
         command.args(["--pid", &supervisor, &format!("--nofile={soft}:")]);
         finish(command, None).expect(0);
     };
@@ -225,7 +227,7 @@ impl OnDisk {
     fn zigsvc(&self, words: &[&str]) -> Command {
         let mut inner = crate::support::zigsvc();
         inner.args(["-d", &self.folder]).args(words);
-        let mut command = Command::new("nsenter");
+        let mut command = program("nsenter");
         command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder));
         command.arg(inner.get_program()).args(inner.get_args());
         command

@@ -3,11 +3,11 @@
 
 use crate::support::supervisor::{BLIND, LOG, QUICK, Supervised, binary, parent_of, run_command, session_of};
 use crate::support::{
-    Running, alive, finish, kill, kill_hard, lock_holder, proc_status, process_state, processed, under_qemu,
-    wait_for_jobs, wait_for_log, wait_until,
+    Running, alive, finish, kill, kill_hard, lock_holder, proc_status, process_state, processed, program,
+    under_qemu, wait_for_jobs, wait_for_log, wait_until,
 };
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// A job that does not end when it is told to; `jobs` waits `stop_timeout` for it.
 const STUBBORN: &str = "trap '' TERM; echo deaf; while :; do sleep 1; done\n";
@@ -149,7 +149,7 @@ fn relative_paths_mean_the_folder_of_the_caller_after_a_restart_too() {
 fn a_restart_executes_the_file_that_is_there_then_or_itself() {
     let Some(dir) = Supervised::of_services() else { return };
     let own = dir.copy_program(binary(), "zigsvc");
-    let mut command = Command::new(&own);
+    let mut command = program(&own);
     command.arg("-d").arg(dir.path("")).env_clear().env("PATH", "/usr/bin:/bin");
     for option in BLIND {
         command.args(["-o", option]);
@@ -240,7 +240,7 @@ fn a_restart_in_the_moment_of_a_failed_start_is_seen_to_be_ready() {
     let Some(dir) = Supervised::of_services() else { return };
     let own = dir.copy_program(binary(), "zigsvc");
     dir.write("zigsvc.conf", "supervise = []\n");
-    let mut command = Command::new(&own);
+    let mut command = program(&own);
     command
         .arg("-d")
         .arg(dir.path(""))
@@ -721,7 +721,7 @@ fn any_number_of_options_reaches_its_services() {
 #[test]
 fn it_wakes_for_its_heartbeat_and_its_looks_only() {
     let traces = || {
-        let status = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+        let status = program("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
     };
     if !crate::support::require(!under_qemu(), "strace would show QEMU's system calls")
@@ -733,7 +733,7 @@ fn it_wakes_for_its_heartbeat_and_its_looks_only() {
     let dir = Supervised::new();
     let _measuring = crate::support::measuring();
     let pid = dir.start_supervisor(&["interval=300ms", "check_interval=600ms"]);
-    let mut strace = Command::new("strace");
+    let mut strace = program("strace");
     strace.arg("-o").arg(dir.path("trace")).args(["-p", &pid.to_string()]).stderr(Stdio::null());
     let mut strace = Running::new(strace);
     wait_until("strace is attached", || proc_status(pid, "TracerPid") != "0");

@@ -2,13 +2,13 @@
 //! each byte, a file, a terminal.
 
 use crate::support::supervisor::{QUICK, Supervised, run_command};
-use crate::support::{Running, kill, kill_hard, process_state, wait_until};
+use crate::support::{Running, kill, kill_hard, process_state, program, wait_until};
 use rustix::fs::{CWD, FileType, Mode};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// O_NONBLOCK of Linux, on all machines that we know.
@@ -195,7 +195,7 @@ fn a_reload_moves_it() {
     assert!(device.fed().1, "the old one is disarmed");
     // What cannot be one, each named.
     fs::create_dir(dir.path("folder")).unwrap();
-    let mut running_file = Command::new(dir.copy_program("/bin/sleep", "sleep"));
+    let mut running_file = program(dir.copy_program("/bin/sleep", "sleep"));
     let _busy = Running::new({
         running_file.arg("600").stdout(Stdio::null());
         running_file
@@ -235,7 +235,7 @@ fn a_terminal_in_its_place_does_no_harm() {
         return;
     }
     let dir = Supervised::new();
-    let mut socat = Command::new("socat");
+    let mut socat = program("socat");
     socat.arg("-u").arg(format!("PTY,link={},raw,echo=0", dir.path("tty").display()));
     socat.arg(format!("OPEN:{},creat,append", dir.path("fed").display())).stderr(Stdio::null());
     let _socat = Running::new(socat);

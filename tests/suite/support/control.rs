@@ -3,7 +3,7 @@
 //! A connection has the credentials that its thread had at connect(2), so one
 //! program can be several users: [`connect_as`].
 
-use super::{Dir, patience, require, require_root, wait_for_lines, wait_until};
+use super::{Dir, patience, program, require, require_root, wait_for_lines, wait_until};
 use core::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::{Gid, Uid};
 use std::collections::HashSet;
@@ -335,7 +335,7 @@ pub fn ticks(pid: u32) -> u64 {
 /// Lets no file of the process grow beyond this (getrlimit(2), RLIMIT_FSIZE).
 #[track_caller]
 pub fn limit_files(pid: u32, bytes: &str) {
-    let mut command = std::process::Command::new("prlimit");
+    let mut command = program("prlimit");
     command.args(["--pid", &pid.to_string(), &format!("--fsize={bytes}")]);
     super::finish(command, None).expect(0);
 }

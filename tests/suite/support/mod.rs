@@ -24,7 +24,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{Flock, FlockType, Pid, Signal};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -47,12 +47,12 @@ const ENOEXEC: i32 = 8;
 pub fn zigsvc() -> Command {
     let runner = runner();
     let mut command = match runner.split_first() {
-        Some((program, arguments)) => {
-            let mut command = Command::new(program);
+        Some((name, arguments)) => {
+            let mut command = program(name);
             command.args(arguments).arg(BINARY);
             command
         }
-        None => Command::new(BINARY),
+        None => program(BINARY),
     };
     command.env_clear().env("HOME", "/nonexistent").stdin(Stdio::null());
     for (name, value) in std::env::vars_os() {
@@ -62,6 +62,14 @@ pub fn zigsvc() -> Command {
             command.env(name, value);
         }
     }
+    command
+}
+
+/// Returns a command with nothing on its standard input: the test's own may be a terminal, a
+/// pipe or closed, and no verdict depends on it.
+pub fn program(name: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(name);
+    command.stdin(Stdio::null());
     command
 }
 
@@ -160,7 +168,7 @@ impl Running {
 
     /// One that no service may signal.
     pub fn sleeper() -> Self {
-        let mut command = Command::new("sleep");
+        let mut command = program("sleep");
         command.arg("600");
         Self::new(command)
     }
@@ -411,10 +419,11 @@ pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> boo
     }
 }
 
-/// Waits for a constant of the program to pass, in milliseconds, and a little longer. For a
+/// Waits for a constant of the program to pass, and a little longer. For a
 /// test of what does *not* happen in that time, or that needs the program to look once more.
-pub fn let_pass(constant_ms: u64) {
-    std::thread::sleep(Duration::from_millis(constant_ms + constant_ms / 20 + 200));
+pub fn let_pass(constant: zigsvc::util::time::Duration) {
+    let ms = constant.as_ms();
+    std::thread::sleep(Duration::from_millis(ms + ms / 20 + 200));
 }
 
 /// Waits until `jobs` has ended a turn of its loop that began after this call.
@@ -532,7 +541,7 @@ pub fn install(path: &Path, text: &str) {
 /// The same with what `source` holds.
 #[track_caller]
 fn install_from(path: &Path, source: Stdio) {
-    let mut writer = Command::new("/bin/sh");
+    let mut writer = program("/bin/sh");
     writer.args(["-c", "cat >\"$0\" && chmod 755 \"$0\""]).arg(path).stdin(source);
     assert!(writer.status().unwrap().success(), "{} cannot be written", path.display());
 }
@@ -541,7 +550,7 @@ fn install_from(path: &Path, source: Stdio) {
 /// that takes a kernel that knows QEMU. If not, as `require_tool`.
 #[track_caller]
 pub fn require_self_exec() -> bool {
-    let result = Command::new(BINARY).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let result = program(BINARY).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let refused = matches!(result, Err(error) if error.raw_os_error() == Some(ENOEXEC));
     require(!refused, "this kernel does not execute programs for the target by itself (binfmt_misc)")
 }
@@ -565,7 +574,8 @@ pub fn require(met: bool, why: &str) -> bool {
 }
 
 /// Returns the lock under which tests measure processor time, wake-ups and memory, one
-/// after the other, so that no two of them compete for the processor.
+/// after the other, so that no two of them compete for the processor. A test takes it before it
+/// sets up anything that does not last: it may wait for it for half a minute.
 pub fn measuring() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     // A test that failed has measured nothing that the next one needs.
@@ -587,7 +597,7 @@ pub fn log_lines_matching(text: &str, needle: &str) -> usize {
 /// `words COMMAND...`: a command started by another one, such as `setpriv`,
 /// with the same environment.
 pub fn through(words: &[&str], inner: &Command) -> Command {
-    let mut command = Command::new(words[0]);
+    let mut command = program(words[0]);
     command.args(&words[1..]).arg(inner.get_program()).args(inner.get_args()).env_clear();
     for (name, value) in inner.get_envs() {
         if let Some(value) = value {

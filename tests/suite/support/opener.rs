@@ -1,6 +1,6 @@
 //! A client of the opener: what it reads, and the descriptors that come along.
 
-use super::{Dir, finish, patience, wait_until};
+use super::{Dir, finish, patience, program, wait_until};
 use core::mem::MaybeUninit;
 use core::time::Duration;
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -205,7 +205,7 @@ pub fn descriptors(pid: u32) -> usize {
 /// hard limit stays.
 #[track_caller]
 pub fn limit_descriptors(pid: u32, most: &str) {
-    let mut command = std::process::Command::new("prlimit");
+    let mut command = program("prlimit");
     command.args(["--pid", &pid.to_string(), &format!("--nofile={most}")]);
     finish(command, None).expect(0);
 }

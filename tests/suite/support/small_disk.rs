@@ -3,11 +3,11 @@
 //! It is mounted in a mount namespace of its own; from outside it is reached
 //! through `/proc/PID/root`. For root only.
 
-use super::{Dir, finish, require_root, require_tool};
+use super::{Dir, finish, program, require_root, require_tool};
 use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 /// A small tmpfs `disk` in the test's folder, in a mount namespace that lives
 /// as long as this.
@@ -20,7 +20,7 @@ impl SmallDisk {
     pub fn new(dir: &Dir, size: &str) -> Self {
         fs::create_dir(dir.path("disk")).unwrap();
         let script = "mount -t tmpfs -o size=$1,mode=0700 none \"$0\" && echo ready && exec cat";
-        let mut command = Command::new("unshare");
+        let mut command = program("unshare");
         command.args(["-m", "sh", "-c", script]).arg(dir.path("disk")).arg(size);
         let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut answer = [0; 6];
@@ -54,7 +54,7 @@ impl SmallDisk {
             inner.args(["-o", option]);
         }
         inner.args(["start", service]);
-        let mut command = Command::new("nsenter");
+        let mut command = program("nsenter");
         command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id()));
         command.arg(inner.get_program()).args(inner.get_args());
         let ran = finish(command, None).expect(0);

@@ -30,7 +30,7 @@ fn each_claim_has_its_own_offset_and_an_unknown_one_none() {
     assert_eq!((claims.len(), claims.is_empty(), claims.next_seq()), (2, false, 1));
 }
 
-/// `full` queue or not: when the ingest is due.
+/// Returns when the ingest is due, with room in the queue and with a full queue.
 fn due(service: &TestService) -> (Option<Instant>, Option<Instant>) {
     let claims = &service.core.spool.claims;
     (claims.next_deadline(service.now, false), claims.next_deadline(service.now, true))
@@ -78,7 +78,7 @@ fn an_old_queue_file_is_left_when_it_was_claimed_once_more() {
     assert!(!service.core.spool.claims.leaves_queue_now());
     service.ingest(&mut disk).unwrap();
     assert!(!service.core.spool.claims.leaves_queue_now(), "its claim is open");
-    // What comes into it now is not taken.
+    // A line that comes into it now is not taken.
     disk.append_to_queue("late\n");
     service.core.spool.claims.look_at_queue();
     service.now += CLAIM_EVERY;

@@ -99,7 +99,7 @@ fn damage_in_the_last_group_voids_it_and_is_not_taken_for_a_torn_write() {
 #[test]
 fn damage_beyond_the_window_costs_a_compaction_no_job_but_its_own() {
     let (mut disk, mut service) = service();
-    // (less than a record is read behind the damaged one)
+    // Less than a record is read after the damaged one.
     let text = |number: usize| format!("{number:03}{}", "x".repeat(900));
     let count = WINDOW_JOBS + 4;
     for number in 0..count {
@@ -258,7 +258,7 @@ fn the_numbers_are_right_after_the_dead_home_of_a_retried_job_was_damaged() {
     assert_eq!(again.run_to_the_end(&mut disk), ["first"]);
 }
 
-/// So many jobs of 100 bytes each, committed; none is in the window.
+/// Returns a service with `count` jobs of 100 bytes each, committed; none is in the window.
 fn backlog(count: usize) -> (FakeDisk, TestService, Vec<String>) {
     let (mut disk, mut service) = service();
     let texts: Vec<String> = (0..count).map(|number| format!("{number:03}{}", "x".repeat(77))).collect();

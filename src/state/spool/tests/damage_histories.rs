@@ -3,7 +3,7 @@
 
 use super::*;
 
-/// What is known of a job that was accepted.
+/// The state of a job that was accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Is {
     Waiting,
@@ -21,10 +21,10 @@ struct DamageRun {
     running: Vec<Slot>,
     seed: u64,
     jobs: BTreeMap<u64, (String, Is)>,
-    /// Those whose live record was damaged.
+    /// Jobs whose live record was damaged.
     damaged: BTreeSet<u64>,
     written: Vec<String>,
-    /// Those that were dead when a compaction for all of them began.
+    /// Jobs that were dead when a compaction for all of them began.
     raised: Vec<u64>,
     reported: Damage,
     /// Damaged ones among those that were forgotten: they were, or were lost.
@@ -45,7 +45,7 @@ impl DamageRun {
         usize::try_from(self.disk.random(below as u64)).unwrap()
     }
 
-    /// The jobs that are there: in the window, beyond it, and dead.
+    /// Returns the jobs in the window, beyond it, and dead.
     fn locations(&mut self) -> Vec<RecordLocation> {
         let spool = &self.service.core.spool;
         let mut scan = spool.scan(true);
@@ -57,7 +57,7 @@ impl DamageRun {
         locations
     }
 
-    /// Some bytes of the journal change, or are gone.
+    /// Changes some bytes of the journal, or removes them.
     fn damage(&mut self) {
         let locations = self.locations();
         let length = self.disk.journal_mut().len();
@@ -67,7 +67,7 @@ impl DamageRun {
         let at = self.pick(length);
         let range = match self.disk.random(6) {
             0 => at..length.min(at + 1 + self.pick(4000)),
-            // (a length, the worst of a header)
+            // A length, which is the worst part of a header.
             1 if !locations.is_empty() => {
                 let start = usize::try_from(locations[self.pick(locations.len())].offset).unwrap();
                 start + 2..start + 4
@@ -237,7 +237,7 @@ impl DamageRun {
         Ok(())
     }
 
-    /// If a compaction for all dead jobs is over, they are dead no more.
+    /// Notes that all dead jobs are dead no more, if a compaction for them has ended.
     fn compacted(&mut self) {
         if self.service.core.spool.is_compacting() {
             return;
@@ -282,7 +282,7 @@ impl DamageRun {
             }
         };
         if self.service.core.spool.journal.generation != compacting {
-            // (a commit may have been what finished it, or replaced it)
+            // A commit may have finished it, or replaced it.
             self.compacted();
         } else if !self.service.core.spool.is_compacting() {
             self.raised.clear();
@@ -296,8 +296,8 @@ impl DamageRun {
         }
     }
 
-    /// The disk works again: what is there is what is counted, and all that was not
-    /// damaged is there, once.
+    /// Checks, after the disk works again, that the counts are right and that every job that
+    /// was not damaged exists once.
     fn judge(&mut self) {
         let seed = self.seed;
         self.disk.fail_at = None;
@@ -345,7 +345,7 @@ impl DamageRun {
         );
     }
 
-    /// Everything runs.
+    /// Runs everything.
     fn finish(&mut self) {
         for _ in 0..10_000 {
             self.service.now += CLAIM_QUIET;

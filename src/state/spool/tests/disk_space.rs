@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A small journal in which a hundred jobs are over and one waits.
+/// Returns a service with a small journal, in which a hundred jobs have ended and one waits.
 fn mostly_over() -> (FakeDisk, TestService) {
     let (mut disk, mut service) = service();
     let texts: Vec<String> = (0..100).map(|number| format!("{number} {}", "x".repeat(200))).collect();
@@ -20,7 +20,7 @@ fn new_jobs_do_not_take_the_room_that_old_ones_need() {
     disk.append_to_queue("new\n");
     service.now += ms(1000);
     service.core.spool.claims.look_at_queue();
-    // (as on a disk that can keep nothing)
+    // As on a disk that can reserve nothing.
     disk.preallocate_limit = 0;
     disk.free = RESERVE_BYTES;
     service.core.spool.space.reserved_until = 0;
@@ -44,7 +44,7 @@ fn the_disk_keeps_room_for_the_ends_of_the_jobs_that_are_there() {
     );
     add_batch(&mut service, &mut disk, &["second".to_owned()]).unwrap();
     assert_eq!(disk.last_preallocate.take(), None, "not with each group");
-    // What is kept is not for new jobs.
+    // The reserved space is not for new jobs.
     disk.free = BATCH_BYTES - 1;
     assert_eq!(add_batch(&mut service, &mut disk, &[]), Err(NO_SPACE));
     let (room, free, reserve) = service.core.spool.update_low_space(&mut disk);
@@ -123,7 +123,7 @@ fn what_is_kept_ahead_does_not_take_the_room_of_new_jobs() {
     disk.free = PREALLOCATE_BYTES + BATCH_BYTES;
     add_batch(&mut service, &mut disk, &["second".to_owned()]).unwrap();
     let until = service.core.spool.journal.end + service.core.spool.reserve_bytes() + PREALLOCATE_BYTES;
-    // What is kept is not asked for again: the kernel would walk over it.
+    // Space that is reserved is not asked for again: the kernel would walk over it.
     let reserved_until = service.core.spool.space.reserved_until;
     disk.free = until - reserved_until + BATCH_BYTES + SPACE_MARGIN_BYTES;
     add_batch(&mut service, &mut disk, &[]).unwrap();

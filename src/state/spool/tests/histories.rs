@@ -3,19 +3,19 @@
 
 use super::*;
 
-/// What a history promises.
+/// The promises of a history.
 #[derive(Default)]
 struct Promises {
     /// Lines whose commit succeeded.
     accepted: BTreeSet<String>,
     /// Lines whose end was committed.
     over: BTreeSet<String>,
-    /// Lines that somebody asked to cancel or forget: a crash decides.
+    /// Lines that a client asked to cancel or forget: a crash decides.
     dropped: BTreeSet<String>,
     runs: BTreeMap<String, u32>,
 }
 
-/// One random history with crashes. `power` cuts lose what was not synced.
+/// Runs one random history with crashes. With `power`, cuts lose data that was not synced.
 fn history(seed: u64, power: bool) {
     let mut disk = FakeDisk::new(seed);
     let mut promises = Promises::default();
@@ -62,7 +62,7 @@ fn history(seed: u64, power: bool) {
     }
 }
 
-/// One life of the service, up to its death.
+/// Runs one life of the service, up to its death.
 fn live(
     disk: &mut FakeDisk,
     life: u32,
@@ -131,11 +131,11 @@ fn live(
     Ok(())
 }
 
-/// What a client asked for, to be promised after the commit.
+/// A request of a client, to be promised after the commit.
 enum Edit {
     Added(String),
     Over(String),
-    /// It runs again, after it had run so often.
+    /// The job runs again; it had run this many times before.
     Retried(String, u32),
 }
 
@@ -160,7 +160,7 @@ impl Promises {
 /// All dead jobs that a client asked to have retried or forgotten.
 type Rewrite = Option<(Purpose, Vec<Edit>)>;
 
-/// What clients of the control socket ask for in a turn.
+/// Makes the requests of clients in a turn.
 fn edit(
     service: &mut TestService,
     disk: &mut FakeDisk,

@@ -61,7 +61,7 @@ const CRASHES: u32 = 2;
 /// Lines and jobs of one history.
 const JOBS_MAX: usize = 5;
 
-/// What can happen.
+/// A step of a history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 enum Operation {
     /// A writer appends a line and makes sure that it is on the disk.
@@ -73,23 +73,23 @@ enum Operation {
     WriteOn,
     /// The service looks at the queue file and reads its claims.
     Take,
-    /// It reads them and does not commit, as after an error in the middle (in [`ROOTS`]
-    /// only).
+    /// The service reads its claims and does not commit, as after an error in the middle. Only
+    /// in [`ROOTS`].
     TakeOnly,
-    /// It is killed between the claim and the sync of its name (in [`ROOTS`] only).
+    /// The service is killed between the claim and the sync of its name. Only in [`ROOTS`].
     TakeKilled,
-    /// A client waits for a commit: what is there is made durable, and what was read is
-    /// removed.
+    /// A client waits for a commit: the journal is made durable, and claims that were read to
+    /// their end are removed.
     Commit,
     /// A client adds a job.
     Queue,
     /// A job starts.
     Start,
-    /// It ends well.
+    /// The job ends well.
     EndWell,
-    /// It fails: for good, or to be tried again.
+    /// The job fails: for good, or to be tried again.
     Fail,
-    /// It is given back by an orderly stop; another process follows.
+    /// The job is given back by an orderly stop; another process follows.
     GiveBack,
     /// A client cancels the first job that waits.
     Cancel,
@@ -104,7 +104,7 @@ enum Operation {
     /// All dead jobs are tried again, or forgotten, by a compaction.
     RetryAll,
     ForgetAll,
-    /// Ten seconds pass: claims were quiet, delays are over.
+    /// Ten seconds pass: claims were quiet, delays have ended.
     Wait,
 }
 
@@ -136,9 +136,9 @@ const ROOTS: &[&[Operation]] = &[
     &[],
     // A claim with two lines, one of them running.
     &[Write, WriteDurably, Take, Commit, Start],
-    // A claim that was read and may be removed; another line is there.
+    // A claim that was read to its end and removed; another line is there.
     &[WriteDurably, Take, Commit, Wait, Take, Write],
-    // A claim that was removed, not durably; the journal can be written anew.
+    // A claim that was removed, not durably; the journal can be written again.
     &[WriteDurably, Take, Commit, Wait, Take, Commit, Start, EndWell, Commit],
     // A claim that was read to its end, of which nothing is committed.
     &[WriteDurably, TakeOnly, Wait, TakeOnly],
@@ -161,24 +161,24 @@ const ROOTS: &[&[Operation]] = &[
 /// How sure something is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug, Hash)]
 enum Sure {
-    /// It is not so.
+    /// The fact is not so.
     No,
-    /// It was asked for: a crash decides.
+    /// A client asked for the fact: a crash decides.
     Asked,
-    /// It is in the journal: only a power cut undoes it.
+    /// The fact is in the journal: only a power cut undoes it.
     Written,
-    /// It was committed: nothing undoes it.
+    /// The fact was committed: nothing undoes it.
     Committed,
 }
 
-/// What is known of a job, and may not become untrue.
+/// The known facts about a job, which may not become untrue.
 #[derive(Clone, Debug, Hash)]
 struct Promise {
     text: String,
     id: Option<u64>,
-    /// It was accepted, or its line was on the disk.
+    /// The job was accepted, or its line was on the disk.
     accepted: Sure,
-    /// It is over: ended well, cancelled or forgotten.
+    /// The job ended well, was cancelled or forgotten.
     over: Sure,
     dead: Sure,
     /// Attempts of which the journal knows, and of which it knows for sure.
@@ -201,7 +201,7 @@ struct World {
     pending: Vec<(String, Edit)>,
 }
 
-/// What a client asked for one job.
+/// A request of a client for one job.
 #[derive(Clone, Copy)]
 enum Edit {
     Add(u64),
@@ -238,7 +238,7 @@ impl World {
     }
 
     fn new_line(&mut self) -> String {
-        // (longer than half a sector: most records are torn by some cut)
+        // Longer than half a sector, so that most records are torn by some cut.
         let text = format!("{} {}", self.promises.len(), "abcdefghijklmnopqrstuvwxyz-0123456789");
         self.promises.push(Promise {
             text: text.clone(),
@@ -251,7 +251,7 @@ impl World {
         text
     }
 
-    /// One turn, in which `op` is asked for. Returns true if a job started.
+    /// Performs one turn, in which `op` is asked for. Returns whether a job started.
     fn turn(&mut self, op: Operation) -> Result<bool, DiskError> {
         let (now, mut started) = (self.service.now, false);
         let workers = usize::from(op == Start);
@@ -294,7 +294,7 @@ impl World {
         self.service.core.disk_health.error().map_or(Ok(started), Err)
     }
 
-    /// What was written is sure, and what clients asked for is promised.
+    /// Takes a commit: written facts are sure, and requests of clients are promised.
     fn committed(&mut self) {
         for promise in &mut self.promises {
             for sure in [&mut promise.over, &mut promise.dead, &mut promise.accepted] {
@@ -314,7 +314,7 @@ impl World {
         }
     }
 
-    /// The handler of a job starts.
+    /// Starts the handler of a job.
     fn started(&mut self, slot: &Slot) {
         // Its start is in the journal, but the disk may have died since.
         let Ok(text) = self.service.text(&mut self.disk, slot) else { return };
@@ -327,7 +327,7 @@ impl World {
         }
     }
 
-    /// A client asks for what `op` is. Returns true if its reply waits for a commit.
+    /// Makes the request that `op` is. Returns whether its reply waits for a commit.
     fn ask(&mut self, op: Operation) -> Option<bool> {
         let now = self.service.now;
         match op {
@@ -362,7 +362,7 @@ impl World {
         Some(true)
     }
 
-    /// The first job that waits, or the one that runs.
+    /// Returns the first job that waits, or the one that runs.
     fn waiting_or_running(&self, op: Operation) -> Option<Slot> {
         let wanted = |slot: &&Slot| match slot.state {
             JobState::Waiting | JobState::Delayed(_) => op == Cancel,
@@ -371,7 +371,7 @@ impl World {
         self.service.core.spool.window().slots().iter().find(wanted).copied()
     }
 
-    /// Each job in the window.
+    /// Returns each job in the window.
     fn window(&mut self) -> Result<Vec<(Slot, String)>, DiskError> {
         let slots = self.service.core.spool.window().slots().to_vec();
         slots.iter().map(|slot| Ok((*slot, self.service.text(&mut self.disk, slot)?))).collect()
@@ -458,7 +458,7 @@ impl World {
         }
     }
 
-    /// What was appended in this turn is in the journal.
+    /// Notes that the records of this turn are in the journal.
     fn note_written(&mut self) {
         if let Some(text) = &self.ended
             && !self.service.core.spool.window().has_pending_records()
@@ -487,7 +487,7 @@ impl World {
         }
     }
 
-    /// The handler of a job ends, or is ended by an orderly stop.
+    /// Ends the handler of a job, by itself or by an orderly stop.
     fn end(&mut self, slot: Slot, op: Operation) -> Result<(), DiskError> {
         let now = self.service.now;
         let text = self.service.text(&mut self.disk, &slot)?;
@@ -520,7 +520,7 @@ impl World {
         Ok(())
     }
 
-    /// All dead jobs are tried again, or forgotten.
+    /// Has all dead jobs tried again, or forgotten.
     fn rewrite(&mut self, op: Operation) -> Result<(), DiskError> {
         while self.service.core.spool.is_compacting() {
             self.turn(Compact)?;
@@ -570,8 +570,8 @@ struct Exploration {
 }
 
 impl Exploration {
-    /// Every history of at most `ops` more operations and `crashes` crashes;
-    /// returns how many.
+    /// Runs every history of at most `ops` more operations and `crashes` crashes, and returns
+    /// how many there are.
     fn explore(&mut self, world: &World, ops: u32, crashes: u32) -> u64 {
         let fingerprint = world.fingerprint();
         if let Some(count) = self.visited.get(&(fingerprint, ops, crashes)) {
@@ -604,7 +604,7 @@ impl Exploration {
         count
     }
 
-    /// The life ends here: by a kill, and by every power cut.
+    /// Ends the life here: by a kill, and by every power cut.
     fn crash(&mut self, world: &World, ops: u32, crashes: u32) -> u64 {
         if crashes == 0 {
             return 0;
@@ -651,7 +651,7 @@ impl Exploration {
         count
     }
 
-    /// What was promised is so; then it is known what the crash left.
+    /// Checks the promises, and updates them to the state that the crash left.
     fn judge(&self, world: &mut World, crash: Crash) {
         let path = || self.path.join(", ");
         world.service.refill(&mut world.disk).unwrap();
@@ -689,7 +689,7 @@ impl Exploration {
 }
 
 impl Promise {
-    /// After a power cut what is on the disk is all there is, and sure.
+    /// Resolves a promise after a power cut: the state on the disk is sure.
     fn resolve(&mut self, waits: bool, slot: Option<&Slot>, dead: bool) {
         let sure = |is: bool| if is { Sure::Committed } else { Sure::No };
         self.over = sure(!waits && !dead && self.over != Sure::No);
@@ -699,7 +699,7 @@ impl Promise {
         self.attempts = (attempts, attempts);
     }
 
-    /// After a kill it is known what became of a request, though not for sure.
+    /// Resolves a promise after a kill: the result of a request is known, though not sure.
     fn decide(&mut self, there: bool) {
         let written = |is: bool| if is { Sure::Written } else { Sure::No };
         if self.over == Sure::Asked {
@@ -711,7 +711,7 @@ impl Promise {
     }
 }
 
-/// Every history from one beginning; says how many that were.
+/// Runs every history from one beginning, and returns how many there were.
 fn explore_from(root: &[Operation], depth: u32, crashes: u32) -> String {
     let mut disk = FakeDisk::new(1);
     let (service, _) = start(&mut disk, at(0)).unwrap();

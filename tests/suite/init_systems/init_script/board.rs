@@ -1,7 +1,7 @@
 //! A machine to install the init script on, as the tests need it: a shell, a
 //! PATH, a defaults file, and a folder for the service.
 
-use crate::support::{Dir, Ran, alive, find, finish, install, kill, require, wait_until, zigsvc};
+use crate::support::{Dir, Ran, alive, find, finish, install, kill, program, require, wait_until, zigsvc};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -90,7 +90,7 @@ impl Board {
         let mut words = before.to_vec();
         words.extend(self.shell.iter().map(OsString::from));
         words.push(format!("{INIT_D}/zigsvc").into());
-        let mut command = Command::new(&words[0]);
+        let mut command = program(&words[0]);
         command.args(&words[1..]).args(args).current_dir("/").stdin(Stdio::null()).env_clear();
         for (name, value) in zigsvc().get_envs() {
             command.env(name, value.unwrap_or_default());
@@ -137,7 +137,7 @@ impl Board {
 
     /// start-stop-daemon by hand.
     pub(crate) fn by_hand(&self, args: &[&str]) -> Ran {
-        let mut command = Command::new(self.kit.path("bin").join("start-stop-daemon"));
+        let mut command = program(self.kit.path("bin").join("start-stop-daemon"));
         command.args(args).current_dir("/").stdin(Stdio::null());
         finish(command, None)
     }
@@ -181,7 +181,7 @@ pub(crate) struct Bystander(Child);
 
 impl Bystander {
     pub(crate) fn new() -> Self {
-        Self(Command::new("sleep").arg("1000").spawn().unwrap())
+        Self(program("sleep").arg("1000").spawn().unwrap())
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -8,7 +8,7 @@
 mod board;
 mod cases;
 use crate::support::{
-    Dir, find, finish, install, is_root, require, require_root, under_qemu, wait_until, zigsvc,
+    Dir, find, finish, install, is_root, program, require, require_root, under_qemu, wait_until, zigsvc,
 };
 use board::{Board, Bystander, INIT_D, Shell, Tools, gone, on_every_board, under_every_shell};
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 const ACTIONS: [&str; 7] = ["start", "stop", "restart", "try-restart", "reload", "force-reload", "status"];
 
@@ -253,7 +253,7 @@ fn without_privilege_it_is_4() {
             // Nobody has to be able to read the script, its settings and DAEMON.
             fs::set_permissions(board.kit.path(""), fs::Permissions::from_mode(0o755)).unwrap();
             for file in [Path::new(INIT_D).join("zigsvc"), board.daemon.clone(), board.kit.path("default")] {
-                let mut test = Command::new(&nobody[0]);
+                let mut test = program(&nobody[0]);
                 test.args(&nobody[1..]).args(["test", "-r"]).arg(&file);
                 if !require(test.status().unwrap().success(), "this checkout is not for everybody to read") {
                     return;
@@ -380,7 +380,7 @@ fn buildroot_starts_a_copy_of_it_at_boot_and_stops_it_at_the_end() {
         // What Buildroot's rcS and rcK come down to.
         let boot = "for i in \"$1\"/S??*; do [ -f \"$i\" ] || continue; \"$i\" \"$2\"; done";
         let run = |action: &str| {
-            let mut command = Command::new(&board.shell[0]);
+            let mut command = program(&board.shell[0]);
             command.args(&board.shell[1..]).args(["-c", boot, "rcS"]).arg(&folder).arg(action);
             command.env("ZIGSVC_DEFAULTS", board.kit.path("default")).current_dir("/").stdin(Stdio::null());
             finish(command, None)

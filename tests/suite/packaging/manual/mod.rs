@@ -15,10 +15,10 @@
 mod completion;
 mod page;
 
-use crate::support::{Dir, finish, is_root, require, zigsvc};
+use crate::support::{Dir, finish, is_root, program, require, zigsvc};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Mutex;
 use zigsvc::proto::service::Service;
 
@@ -48,7 +48,7 @@ fn holds(name: &str, text: &str) {
 /// Whether there is a program `name` that starts; says so if not.
 #[track_caller]
 fn have(name: &str) -> bool {
-    let mut command = Command::new("sh");
+    let mut command = program("sh");
     command.args(["-c", &format!("command -v {name}")]).stdout(Stdio::null());
     require(command.status().is_ok_and(|status| status.success()), &format!("{name} is missing"))
 }
@@ -96,13 +96,13 @@ fn the_places_in_the_manual_page_are_those_of_root() {
 #[test]
 fn mandoc_and_groff_have_nothing_to_say_about_the_manual_page() {
     if have("mandoc") {
-        let mut lint = Command::new("mandoc");
+        let mut lint = program("mandoc");
         lint.args(["-Tlint", "-Wstyle"]).arg(manual_page());
         let ran = finish(lint, None).expect(0);
         assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", ""));
     }
     if have("groff") {
-        let mut groff = Command::new("groff");
+        let mut groff = program("groff");
         groff.args(["-man", "-Tutf8", "-ww", "-z"]).arg(manual_page());
         let ran = finish(groff, None).expect(0);
         assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", ""));
@@ -114,7 +114,7 @@ fn the_manual_page_reads_as_written() {
     if !have("mandoc") {
         return;
     }
-    let mut mandoc = Command::new("mandoc");
+    let mut mandoc = program("mandoc");
     mandoc.args(["-Tascii", "-Owidth=78"]).arg(manual_page());
     let text = finish(mandoc, None).expect(0).out;
     // Letters are struck twice to be bold, and lines broken.
@@ -189,7 +189,7 @@ fn the_map_names_files_that_are_there() {
 /// What bash offers for the last word of `line`, sorted.
 #[track_caller]
 fn offered(dir: &Dir, line: &[&str]) -> Vec<String> {
-    let mut bash = Command::new("bash");
+    let mut bash = program("bash");
     // As readline calls it: the function, the program, the word, the one before.
     let script = r#"
         . "$0" || exit 9
@@ -254,7 +254,7 @@ fn the_completion_is_clean_under_shellcheck() {
     if !have("shellcheck") {
         return;
     }
-    let mut shellcheck = Command::new("shellcheck");
+    let mut shellcheck = program("shellcheck");
     shellcheck.args(["-s", "bash"]).arg(completion_script());
     let ran = finish(shellcheck, None);
     assert_eq!((ran.code, ran.out.as_str()), (0, ""));

@@ -1,7 +1,7 @@
 //! The injector as the tests use it: built once, started for each attempt.
 
 use super::calls::{Action, Injection};
-use crate::support::{Dir, finish, holds_within, require, require_tool, under_qemu};
+use crate::support::{Dir, finish, holds_within, program, require, require_tool, under_qemu};
 use core::fmt;
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ impl Injector {
         }
         let injector = Self { dir: Dir::new() };
         let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/suite/proof/faults/inject.c");
-        let mut compiler = Command::new("cc");
+        let mut compiler = program("cc");
         compiler
             .args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"])
             .arg(injector.dir.path("inject"))
