@@ -4,7 +4,7 @@
 //! synced, with any of the sectors written since kept or not, and the names
 //! are as after some prefix of the renames that were not synced.
 
-use super::{Disk, DiskError, NO_SPACE, QueueFile, SpoolFile};
+use super::{Disk, DiskError, DiskResult, NO_SPACE, QueueFile, SpoolFile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
