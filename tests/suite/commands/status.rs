@@ -20,11 +20,10 @@ fn json_of(dir: &Dir, code: i32) -> Value {
 fn documented_fields() -> Vec<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/control.md");
     let manual = fs::read_to_string(path).unwrap();
-    let (_, fields) = manual.split_once("\nFields of `status`: ").unwrap();
-    let (fields, _) = fields.split_once("which is `none`").unwrap();
-    let names = fields.split('`').skip(1).step_by(2).map(str::to_owned);
-    // The text mentions `queue_max`, which is not a field.
-    names.filter(|name| name != "queue_max").collect()
+    let (_, rows) = manual.split_once("\n| field | ").unwrap();
+    let rows = rows.lines().skip(2).take_while(|row| row.starts_with("| `"));
+    let names = rows.map(|row| row.split('`').nth(1).unwrap());
+    ["pid", "state", "degraded"].into_iter().chain(names).map(str::to_owned).collect()
 }
 
 /// Returns the name that a field of the socket's answer has in the JSON object.
