@@ -6,7 +6,7 @@ use zigsvc::cli::command_line::Command;
 use zigsvc::proto::config::keys::{KEYS, KeyKind};
 use zigsvc::proto::service::Service;
 
-/// What does not change with the lists, up to the list of commands.
+/// The part that does not change with the lists, up to the list of commands.
 const HEAD: &str = r#"# Completion of zigsvc(8) for bash; written by tests/suite/packaging/manual from the lists of
 # commands and keys: edit those.
 # shellcheck shell=bash
@@ -153,8 +153,8 @@ pub(crate) fn render() -> String {
     script
 }
 
-/// These words behind `head`, in lines that are not too long; `end` ends one
-/// that goes on.
+/// Writes these words after `head`, in lines that are not too long; `end` ends a line that
+/// continues.
 fn list(script: &mut String, head: &str, end: &str, words: impl Iterator<Item = String>) {
     let mut line = head.to_owned();
     for word in words {
@@ -168,7 +168,7 @@ fn list(script: &mut String, head: &str, end: &str, words: impl Iterator<Item = 
     let _ = writeln!(script, "{line}");
 }
 
-/// What follows a command.
+/// Writes the words that follow a command.
 fn describe(script: &mut String, command: &Command) {
     let mut options: Vec<_> = command.options().collect();
     options.sort();
@@ -205,13 +205,13 @@ fn kind_of(value: &str) -> &'static str {
     }
 }
 
-/// The words of a text about arguments.
+/// Returns the words of a text about arguments.
 fn words(text: &'static str) -> impl Iterator<Item = &'static str> {
     let apart = |letter: char| letter.is_whitespace() || "[]|".contains(letter);
     text.split(apart).filter(|word| !word.is_empty())
 }
 
-/// The words that may follow a command, by what it says of its arguments.
+/// Returns the words that may follow a command, from the text about its arguments.
 fn operands(command: &Command) -> Vec<String> {
     let mut operands = Vec::new();
     let mut after_option = false;
