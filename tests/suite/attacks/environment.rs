@@ -3,7 +3,7 @@
 
 use crate::support::control::ask;
 use crate::support::{
-    Dir, by_shell, finish, log_lines_matching, program, require, require_tool, under_qemu, wait_until,
+    Dir, by_shell, finish, log_lines_matching, program, require_native, require_tool, wait_until,
 };
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -19,7 +19,7 @@ fn start_limited(dir: &Dir, limit: &str, service: &str) -> crate::support::Ran {
 
 #[test]
 fn below_any_limit_a_start_works_or_says_why_not_and_leaves_nothing() {
-    if !require(!under_qemu(), "the limits would be QEMU's") {
+    if !require_native("the limits would be QEMU's") {
         return;
     }
     let mut limits: Vec<String> = (0..24).map(|count| format!("-n {count}")).collect();

@@ -2,7 +2,7 @@
 
 use crate::support::control::NOBODY;
 use crate::support::{
-    Dir, finish, program, require, require_root, require_tool, through, under_qemu, wait_until, zigsvc,
+    Dir, finish, program, require_native, require_root, require_tool, through, wait_until, zigsvc,
 };
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -38,7 +38,7 @@ fn a_pid_file_that_is_a_second_name_of_another_file_is_left_alone() {
 
 #[test]
 fn what_takes_the_place_of_a_new_folder_is_not_given_away() {
-    if !require(!under_qemu(), "traces the real process") || !require_root() || !require_tool("strace") {
+    if !require_native("traces the real process") || !require_root() || !require_tool("strace") {
         return;
     }
     let dir = Dir::new();

@@ -2,7 +2,7 @@
 //! by its own channel, which the tests take out of it (pidfd_getfd(2)).
 
 use crate::support::opener::{Client, children, descriptors, start, worker};
-use crate::support::{Dir, heartbeat, kill, patience, require, require_root, under_qemu, wait_until};
+use crate::support::{Dir, heartbeat, kill, patience, require, require_native, require_root, wait_until};
 use core::mem::MaybeUninit;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -31,7 +31,7 @@ fn channel(main: u32) -> Option<OwnedFd> {
 }
 
 fn possible() -> bool {
-    require(!under_qemu(), "takes a descriptor out of the real process") && require_root()
+    require_native("takes a descriptor out of the real process") && require_root()
 }
 
 /// Returns a request for `path`, as the worker would send it.

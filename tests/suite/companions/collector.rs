@@ -4,8 +4,8 @@
 use crate::support::control::{Client, NOBODY, as_user, require_users, ticks};
 use crate::support::random::Random;
 use crate::support::{
-    Dir, Ran, alive, finish, heartbeat, kill, log_lines_matching, program, require_tool, status_line,
-    under_qemu, wait_until,
+    Dir, Ran, alive, finish, heartbeat, kill, log_lines_matching, program, require_native, require_tool,
+    status_line, under_qemu, wait_until,
 };
 use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
@@ -432,8 +432,7 @@ fn silent_clients_give_way_and_busy_ones_do_not() {
 
 #[test]
 fn clients_that_wait_keep_the_processor_free() {
-    // Under QEMU the processor's time is mostly QEMU's.
-    if under_qemu() {
+    if !require_native("the processor's time would be mostly QEMU's") {
         return;
     }
     let _measuring = crate::support::measuring();
@@ -675,7 +674,7 @@ fn it_runs_as_another_user() {
         std::os::unix::fs::chown(dir.path(file), Some(NOBODY), Some(NOBODY)).unwrap();
     }
     let pid = start(&dir, &["user=nobody"]);
-    if !under_qemu() {
+    if require_native("/proc shows QEMU's own process") {
         assert_eq!(crate::support::proc_status(pid, "Uid"), "65534 65534 65534 65534");
     }
     // Root and the service's own user may do everything.

@@ -4,7 +4,7 @@
 
 use crate::support::opener::{Client, ask, ask_raw, start};
 use crate::support::{
-    Dir, by_shell, finish, is_root, kill, log_lines_matching, program, require, under_qemu, wait_until,
+    Dir, by_shell, finish, is_root, kill, log_lines_matching, program, require, require_native, wait_until,
 };
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -221,7 +221,7 @@ fn what_became_a_link_after_the_load_is_not_followed() {
     assert_eq!(ask(&dir, dir.path("folder/file")).content(), "in the folder\n");
     fs::rename(dir.path("folder"), dir.path("moved")).unwrap();
     symlink("other", dir.path("folder")).unwrap();
-    if require(!under_qemu(), "QEMU has no openat2, which alone sees a link in the middle") {
+    if require_native("QEMU has no openat2, which alone sees a link in the middle") {
         assert_eq!(ask(&dir, dir.path("folder/file")).words(), "open failed: ELOOP");
     }
 }
@@ -342,7 +342,7 @@ fn the_file_is_the_standard_input_of_a_program_that_inherits_nothing_else() {
     open.args(["open", &path, "--", "sh", "-c", "cat; echo $MINE; ls /proc/self/fd; exit 3", "--"]);
     let ran = finish(by_shell("exec \"$@\" 5</dev/null 9</dev/zero", &open), None);
     // `ls` itself has one descriptor more: that of the folder.
-    if !under_qemu() {
+    if require_native("/proc shows QEMU's own process") {
         assert_eq!(ran.out, "for all\npassed on\n0\n1\n2\n3\n", "{ran:?}");
     }
     assert_eq!(ran.code, 3, "{ran:?}");
@@ -368,7 +368,7 @@ fn nobody_who_reads_is_an_error_and_no_signal() {
 
 #[test]
 fn without_room_for_the_descriptor_the_command_says_so() {
-    if !require(!under_qemu(), "QEMU needs descriptors of its own") {
+    if !require_native("QEMU needs descriptors of its own") {
         return;
     }
     let dir = folder();

@@ -6,7 +6,7 @@
 use crate::support::opener::{Client, ask, ask_raw, children, descriptors, limit_descriptors, start, worker};
 use crate::support::{
     Dir, alive, finish, heartbeat, is_root, kill, log_lines_matching, proc_status, process_state, program,
-    require, status_line, under_qemu, wait_until,
+    require, require_native, status_line, under_qemu, wait_until,
 };
 use core::time::Duration;
 use std::fs;
@@ -43,7 +43,7 @@ fn is_served(dir: &Dir) -> bool {
 /// Returns true if /proc shows the worker, which hides from all but root.
 #[track_caller]
 fn require_proc() -> bool {
-    crate::support::require_root() && require(!under_qemu(), "/proc shows QEMU's own process")
+    crate::support::require_root() && require_native("/proc shows QEMU's own process")
 }
 
 // ----- what the worker may ------------------------------------------------------------
@@ -493,9 +493,7 @@ fn descriptors_that_clients_send_are_closed() {
 
 #[test]
 fn a_service_without_room_for_the_file_says_so() {
-    if !crate::support::require_tool("prlimit")
-        || !require(!under_qemu(), "QEMU needs descriptors of its own")
-    {
+    if !crate::support::require_tool("prlimit") || !require_native("QEMU needs descriptors of its own") {
         return;
     }
     let dir = folder();

@@ -4,7 +4,7 @@
 use crate::support::control::{
     Client, NOBODY, ask, connect_as, expect_error, field, nobody, require_users, start, status, status_word,
 };
-use crate::support::{Dir, alive, kill, log_lines_matching, under_qemu, wait_for_log, wait_until};
+use crate::support::{Dir, alive, kill, log_lines_matching, require_native, wait_for_log, wait_until};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -124,8 +124,7 @@ fn a_member_of_an_allowed_group_is_a_guest() {
 
 #[test]
 fn with_two_groups_the_service_looks_at_all_groups_of_the_peer() {
-    // QEMU's user mode may not know SO_PEERGROUPS.
-    if under_qemu() {
+    if !require_native("QEMU may not know SO_PEERGROUPS") {
         return;
     }
     let Some(dir) = shared(&["allow_gid=54321,54322"]) else { return };

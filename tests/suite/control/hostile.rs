@@ -7,7 +7,9 @@ use crate::support::control::{
     start_script, status, ticks,
 };
 use crate::support::random::Random;
-use crate::support::{Dir, by_shell, heartbeat, patience, under_qemu, wait_for_jobs, wait_until};
+use crate::support::{
+    Dir, by_shell, heartbeat, patience, require_native, under_qemu, wait_for_jobs, wait_until,
+};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::time::Instant;
@@ -238,8 +240,7 @@ fn a_page_that_is_not_taken_gives_way_when_somebody_else_wants_one() {
 
 #[test]
 fn clients_that_wait_keep_the_processor_free() {
-    // Under QEMU the processor's time is mostly QEMU's.
-    if under_qemu() {
+    if !require_native("the processor's time would be mostly QEMU's") {
         return;
     }
     let _measuring = crate::support::measuring();

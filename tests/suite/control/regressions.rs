@@ -6,7 +6,7 @@ use crate::support::control::{
     status, ticks,
 };
 use crate::support::small_disk::{SmallDisk, has_namespaces};
-use crate::support::{Dir, heartbeat, kill, program, under_qemu, wait_until};
+use crate::support::{Dir, heartbeat, kill, program, require_native, wait_until};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
@@ -142,8 +142,7 @@ fn a_reload_that_takes_a_right_away_ends_the_connections_that_had_it() {
 /// and during a stop none is written.
 #[test]
 fn what_cannot_be_done_during_a_stop_does_not_keep_the_processor_busy() {
-    // Under QEMU the processor's time is mostly QEMU's.
-    if under_qemu() {
+    if !require_native("the processor's time would be mostly QEMU's") {
         return;
     }
     let _measuring = crate::support::measuring();
@@ -242,7 +241,9 @@ fn one_refusal_for_want_of_room_is_not_remembered() {
 /// calls a second.
 #[test]
 fn a_socket_that_is_made_again_ends_the_lack_of_descriptors() {
-    if under_qemu() || !crate::support::require_tool("prlimit") {
+    if !require_native("QEMU needs descriptors and files of its own")
+        || !crate::support::require_tool("prlimit")
+    {
         return;
     }
     let _measuring = crate::support::measuring();

@@ -8,7 +8,8 @@ use crate::support::control::{
 use crate::support::random::Random;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
-    Dir, alive, kill, kill_hard, processed, require_tool, under_qemu, wait_for_jobs, wait_until,
+    Dir, alive, kill, kill_hard, processed, require_native, require_tool, under_qemu, wait_for_jobs,
+    wait_until,
 };
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::collections::HashSet;
@@ -216,8 +217,8 @@ fn a_full_disk_refuses_new_jobs_and_loses_none() {
 
 #[test]
 fn a_group_that_cannot_be_written_is_refused_and_not_in_the_queue() {
-    // QEMU itself would get the signal that goes with this limit.
-    if under_qemu() || !require_tool("prlimit") {
+    // (QEMU itself would get the signal that goes with this limit)
+    if !require_native("QEMU needs descriptors and files of its own") || !require_tool("prlimit") {
         return;
     }
     let dir = Dir::new();
@@ -257,7 +258,7 @@ fn a_group_that_cannot_be_written_is_refused_and_not_in_the_queue() {
 
 #[test]
 fn a_cancellation_stands_beside_a_group_that_is_refused() {
-    if under_qemu() || !require_tool("prlimit") {
+    if !require_native("QEMU needs descriptors and files of its own") || !require_tool("prlimit") {
         return;
     }
     let dir = Dir::new();

@@ -4,7 +4,7 @@
 
 use super::site::Site;
 use crate::support::{
-    Ran, find, finish, program, require, require_root, require_self_exec, under_qemu, wait_for_log,
+    Ran, find, finish, program, require_native, require_root, require_self_exec, wait_for_log,
 };
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -32,7 +32,7 @@ if [ -d /sys/fs/cgroup ]; then mount -t tmpfs none /sys/fs/cgroup; fi && shift &
 /// Returns a function that runs `rc-service NAME ACTION`, if OpenRC is available here.
 fn service(site: &Site) -> Option<impl Fn(&str, &str) -> Ran + use<'_>> {
     let (openrc_run, unshare) = (find("openrc-run")?, find("unshare")?);
-    if !require_root() || !require(!under_qemu(), "QEMU itself needs its own mounts") {
+    if !require_root() || !require_native("QEMU itself needs its own mounts") {
         return None;
     }
     for folder in STATE {

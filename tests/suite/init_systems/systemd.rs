@@ -3,7 +3,7 @@
 
 use super::site::{Site, Started, shipped, tool};
 use crate::support::{
-    Dir, finish, is_root, kill, program, require, require_tool, under_qemu, wait_for_log, wait_until,
+    Dir, finish, is_root, kill, program, require_native, require_tool, wait_for_log, wait_until,
 };
 use std::collections::BTreeSet;
 use std::fs;
@@ -117,7 +117,7 @@ fn the_drop_in_allows_every_system_call_that_the_service_makes() {
     if !require_tool("systemd-analyze")
         || !require_tool("strace")
         || !require_tool("setpriv")
-        || !require(!under_qemu(), "strace sees the calls of QEMU itself")
+        || !require_native("strace sees the calls of QEMU itself")
     {
         return;
     }

@@ -2,7 +2,9 @@
 //! priorities for its journal (sd-daemon(3)).
 
 use crate::support::foreground::{run_command, seq, wait_for_beats};
-use crate::support::{Dir, Running, by_shell, finish, kill, patience, process_state, wait_until};
+use crate::support::{
+    Dir, Running, by_shell, finish, kill, patience, process_state, require_native, wait_until,
+};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, pipe};
@@ -189,7 +191,7 @@ fn what_is_no_address_is_ignored() {
         command.env("WATCHDOG_USEC", "100000");
         let mut running = Running::new(command);
         wait_until_it_runs(&dir);
-        if !crate::support::under_qemu() {
+        if require_native("/proc shows QEMU's own process") {
             let fds = fs::read_dir(format!("/proc/{}/fd", running.pid())).unwrap();
             let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
             let sockets = links.filter(|link| link.to_string_lossy().starts_with("socket:")).count();

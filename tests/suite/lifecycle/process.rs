@@ -2,8 +2,8 @@
 //! asks of the kernel.
 
 use crate::support::{
-    Dir, Ran, by_shell, finish, heartbeat, is_root, proc_status, program, through, under_qemu, wait_until,
-    zigsvc,
+    Dir, Ran, by_shell, finish, heartbeat, is_root, proc_status, program, require_native, through,
+    under_qemu, wait_until, zigsvc,
 };
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -106,7 +106,7 @@ fn the_daemon_is_detached_from_everything_it_was_started_from() {
     finish(by_shell("umask 000; exec \"$@\" 3</dev/zero 5</dev/zero 9>/dev/full", &start), None).expect(0);
     let pid = dir.lock_holder("zigsvc.pid").unwrap();
     assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));
-    if !crate::support::require(!under_qemu(), "/proc shows QEMU's own process") {
+    if !crate::support::require_native("/proc shows QEMU's own process") {
         return;
     }
     let facts = stat(pid);
@@ -137,7 +137,7 @@ fn signals_that_the_caller_blocked_or_ignored_work() {
         start.args(["-o", "handler=shell", "-o", "log_max=0", "start"]);
         finish(through(words, &start), None).expect(0);
         let pid = dir.lock_holder("zigsvc.pid").unwrap();
-        if !under_qemu() {
+        if require_native("/proc shows QEMU's own process") {
             // The service blocks them itself for the moment in which it starts a handler.
             wait_until("none is blocked", || proc_status(pid, "SigBlk") == "0000000000000000");
             assert_eq!(proc_status(pid, "SigIgn"), "0000000000000000");
@@ -181,9 +181,7 @@ fn a_handler_sees_nothing_of_the_callers_environment() {
 
 #[test]
 fn root_becomes_the_configured_user_for_good() {
-    if !crate::support::require_root()
-        || !crate::support::require(!under_qemu(), "/proc shows QEMU's own process")
-    {
+    if !crate::support::require_root() || !crate::support::require_native("/proc shows QEMU's own process") {
         return;
     }
     let dir = Dir::new();
@@ -334,7 +332,7 @@ fn require_strace() -> bool {
         let status = program("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
     };
-    crate::support::require(!under_qemu(), "strace would show QEMU's system calls")
+    crate::support::require_native("strace would show QEMU's system calls")
         && crate::support::require_tool("strace")
         && crate::support::require(traces(), "strace is not permitted here")
 }

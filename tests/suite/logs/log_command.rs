@@ -4,7 +4,8 @@
 use crate::support::random::Random;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
-    Dir, Ran, finish, kill, let_pass, program, require, require_tool, through, under_qemu, wait_until, zigsvc,
+    Dir, Ran, finish, kill, let_pass, program, require, require_native, require_tool, through, under_qemu,
+    wait_until, zigsvc,
 };
 use rustix::fd::BorrowedFd;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -192,7 +193,7 @@ fn a_line_behind_half_a_line_of_an_earlier_run_is_a_line_of_its_own() {
     }
     // Nor in the next file, whatever begins that. Under QEMU the moment when the handlers
     // are there is not to be seen.
-    if !under_qemu() {
+    if require_native("/proc shows QEMU's own process") {
         dir.write("log", "half");
         let mut logger = Logger::new(&dir, &[]);
         // The handler of XFSZ, 25, is the last of its handlers.
@@ -627,7 +628,7 @@ impl Logger {
 
 #[test]
 fn a_file_that_may_not_grow_is_waited_for_without_being_busy() {
-    if !require(!under_qemu(), "looks into /proc of the real process") || !require_tool("prlimit") {
+    if !require_native("looks into /proc of the real process") || !require_tool("prlimit") {
         return;
     }
     let dir = Dir::new();
@@ -864,7 +865,7 @@ fn options_may_be_attached_and_file_may_be_relative_or_begin_with_a_dash() {
 
 #[test]
 fn it_takes_no_memory_from_the_kernel_and_sleeps_while_nothing_comes() {
-    if !require(!under_qemu(), "looks into /proc of the real process") || !require_tool("strace") {
+    if !require_native("looks into /proc of the real process") || !require_tool("strace") {
         return;
     }
     let dir = Dir::new();

@@ -1,7 +1,7 @@
 //! The log: whole lines, never lost without being counted, never too many.
 
 use crate::support::foreground::wait_for_beats;
-use crate::support::{Dir, finish, kill, log_lines_matching, program, through, under_qemu, wait_until};
+use crate::support::{Dir, finish, kill, log_lines_matching, program, through, wait_until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -311,7 +311,7 @@ fn receive_until(syslogd: &UnixDatagram, needle: &str) -> Vec<String> {
 
 #[test]
 fn lines_go_to_syslog_as_rfc_3164_says() {
-    if !crate::support::require(!under_qemu(), "mounts need the host's programs") || !require_mounts() {
+    if !crate::support::require_native("mounts need the host's programs") || !require_mounts() {
         return;
     }
     let dir = Dir::new();
@@ -353,7 +353,7 @@ fn lines_go_to_syslog_as_rfc_3164_says() {
 
 #[test]
 fn a_syslogd_that_reads_nothing_stalls_nothing() {
-    if !crate::support::require(!under_qemu(), "mounts need the host's programs") || !require_mounts() {
+    if !crate::support::require_native("mounts need the host's programs") || !require_mounts() {
         return;
     }
     let dir = Dir::new();

@@ -14,7 +14,7 @@ use crate::support::control::{Client, SetOnDrop, field, status};
 use crate::support::random::Random;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
-    Dir, holds_within, kill, proc_status, require, require_self_exec, require_tool, under_qemu, wait_until,
+    Dir, holds_within, kill, proc_status, require_native, require_self_exec, require_tool, wait_until,
 };
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
@@ -513,7 +513,7 @@ fn a_service_that_is_used_and_maltreated_for_long_loses_nothing_and_does_not_gro
     if !has_namespaces() || !require_self_exec() || !require_tool("sh") {
         return;
     }
-    if !require(!under_qemu(), "QEMU needs /proc") {
+    if !require_native("QEMU needs /proc") {
         return;
     }
     let seed = crate::support::setting("ZIGSVC_SEED", 11);

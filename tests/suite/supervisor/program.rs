@@ -2,7 +2,8 @@
 
 use crate::support::supervisor::{LOG, Supervised, parent_of, run_command, session_of};
 use crate::support::{
-    Dir, Running, alive, by_shell, finish, heartbeat, kill, kill_hard, proc_status, under_qemu, wait_until,
+    Dir, Running, alive, by_shell, finish, heartbeat, kill, kill_hard, proc_status, require_native,
+    under_qemu, wait_until,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -196,7 +197,7 @@ fn a_flood_of_output_stays_within_the_bounds_and_holds_up_nothing() {
 
 #[test]
 fn a_program_that_is_not_there_is_tried_again_until_it_is() {
-    if !crate::support::require(!under_qemu(), "QEMU does not share memory with a child of vfork") {
+    if !crate::support::require_native("QEMU does not share memory with a child of vfork") {
         return;
     }
     let dir = Supervised::new();
@@ -274,7 +275,7 @@ fn it_gets_the_callers_environment_and_nothing_else_of_his() {
     }
     assert!(!lines.iter().any(|line| line.starts_with("NOTIFY_SOCKET") || line.starts_with("WATCHDOG_USEC")));
     assert!(!lines.iter().any(|line| line.starts_with("WATCHDOG_PID=")));
-    if !under_qemu() {
+    if require_native("/proc shows QEMU's own process") {
         assert!(!lines.iter().any(|line| line.starts_with("inherited ")), "{lines:#?}");
         let zero = "0000000000000000";
         assert!(

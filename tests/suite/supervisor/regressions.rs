@@ -4,7 +4,7 @@ use crate::support::foreground::wait_for_beats;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::supervisor::{LOG, Supervised};
 use crate::support::{
-    alive, finish, kill, process_state, program, require_tool, run, runner, under_qemu, wait_until,
+    alive, finish, kill, process_state, program, require_native, require_tool, run, runner, wait_until,
 };
 use std::fs;
 use std::io::Write;
@@ -197,7 +197,7 @@ fn what_ends_together_with_the_supervisor_is_not_started_again() {
 /// the file for unreadable, and ended the service.
 #[test]
 fn a_supervisor_without_descriptors_ends_nobody_for_it() {
-    if under_qemu() || !require_tool("prlimit") {
+    if !require_native("QEMU needs descriptors and files of its own") || !require_tool("prlimit") {
         return;
     }
     let dir = Supervised::new();
@@ -247,7 +247,7 @@ impl Drop for OnDisk {
 /// other, which were well, and which could not start again there.
 #[test]
 fn on_a_full_disk_nobody_is_ended_for_a_missing_heartbeat() {
-    if under_qemu() || !has_namespaces() {
+    if !require_native("QEMU writes to the disk itself") || !has_namespaces() {
         return;
     }
     let dir = Supervised::new();

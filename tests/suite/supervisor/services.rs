@@ -3,7 +3,7 @@
 use crate::support::supervisor::{BLIND, LOG, QUICK, Supervised, binary, parent_of, run_command, session_of};
 use crate::support::{
     Running, alive, finish, kill, kill_hard, lock_holder, proc_status, process_state, processed, program,
-    under_qemu, wait_for_jobs, wait_for_log, wait_until,
+    require_native, under_qemu, wait_for_jobs, wait_for_log, wait_until,
 };
 use std::fs;
 use std::process::Stdio;
@@ -46,7 +46,7 @@ fn it_is_ready_when_its_services_are_and_takes_them_with_it() {
     );
     dir.zigsvc(&["status", "supervisor"]).expect(0);
     dir.zigsvc(&["status"]).expect(0);
-    if !under_qemu() {
+    if require_native("/proc shows QEMU's own process") {
         let fds = fs::read_dir(format!("/proc/{jobs}/fd")).unwrap().flatten();
         let targets: Vec<_> = fds.map(|fd| fs::read_link(fd.path()).unwrap_or_default()).collect();
         assert_eq!(targets.iter().filter(|target| target.as_os_str() == "/dev/null").count(), 3);
@@ -166,7 +166,7 @@ fn a_restart_executes_the_file_that_is_there_then_or_itself() {
     let second = dir.jobs_after(first);
     dir.wait_for(&format!("] jobs| a new version: -d {} -o log_max=0 ", dir.as_arg()));
     dir.wait_for(&format!("jobs: running (pid {second})"));
-    if !crate::support::require(!under_qemu(), "/proc/self/exe is QEMU, which it cannot execute as us") {
+    if !crate::support::require_native("/proc/self/exe is QEMU, which it cannot execute as us") {
         return;
     }
     // Deleted.
@@ -722,7 +722,7 @@ fn it_wakes_for_its_heartbeat_and_its_looks_only() {
         let status = program("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
     };
-    if !crate::support::require(!under_qemu(), "strace would show QEMU's system calls")
+    if !crate::support::require_native("strace would show QEMU's system calls")
         || !crate::support::require_tool("strace")
         || !crate::support::require(traces(), "strace is not permitted here")
     {

@@ -8,7 +8,7 @@
 mod board;
 mod cases;
 use crate::support::{
-    Dir, find, finish, install, is_root, program, require, require_root, under_qemu, wait_until, zigsvc,
+    Dir, find, finish, install, is_root, program, require, require_native, require_root, wait_until, zigsvc,
 };
 use board::{Board, Bystander, INIT_D, Shell, Tools, gone, on_every_board, under_every_shell};
 use std::collections::BTreeMap;
@@ -181,7 +181,7 @@ fn starts_at_the_same_time_leave_one_service() {
 #[test]
 fn without_proc_it_is_the_same() {
     let (Some(unshare), Some(mount)) = (find("unshare"), find("mount")) else { return };
-    if !require_root() || !require(!under_qemu(), "QEMU itself needs /proc") {
+    if !require_root() || !require_native("QEMU itself needs /proc") {
         return;
     }
     let hide = format!("{} -t tmpfs none /proc && exec \"$@\"", mount.display());

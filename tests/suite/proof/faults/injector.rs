@@ -1,7 +1,7 @@
 //! The injector as the tests use it: built once, started for each attempt.
 
 use super::calls::{Action, Injection};
-use crate::support::{Dir, finish, holds_within, program, require, require_tool, under_qemu};
+use crate::support::{Dir, finish, holds_within, program, require, require_native, require_tool};
 use core::fmt;
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -48,7 +48,7 @@ impl fmt::Display for Fired {
 impl Injector {
     /// Compiles it; `None` where it cannot work, which was said aloud.
     pub fn build() -> Option<Self> {
-        let fits = require(!under_qemu(), "QEMU cannot trace")
+        let fits = require_native("QEMU cannot trace")
             && require(cfg!(target_arch = "x86_64"), "the injector knows the registers of x86_64 only")
             && require_tool("cc");
         if !fits {
