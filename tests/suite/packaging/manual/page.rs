@@ -52,7 +52,7 @@ const SIGNALS: &[(&str, &str)] = &[
         "Stop gracefully; a second one, at once. QUIT has the supervisor leave its services running.",
     ),
     ("HUP", "Read the configuration again. A wrong one changes nothing."),
-    ("USR1", "Rotate the log, or open it anew if it was moved away."),
+    ("USR1", "Rotate the log, or reopen it if it was moved away."),
     ("USR2", "Write the status into the log."),
 ];
 
@@ -65,7 +65,7 @@ const PLACES: &[(&str, &str)] = &[
     ("pid_file", "The PID file. Missing or empty means stopped, filled and not locked means died."),
     ("socket", "The control socket."),
     ("health_file", "The heartbeat."),
-    ("log_file", "The log; a number behind it is an older one."),
+    ("log_file", "The log; a number after it is an older one."),
     ("queue_file", "Each line that is appended to it becomes a job."),
     ("spool", "The journal of the jobs."),
 ];
@@ -98,7 +98,7 @@ pub(crate) fn render(sample: &str) -> String {
         &mut page,
         &[
             "These are root's; those of another service than `jobs` are beside them, with its name: `zigsvc-hub.pid`. \
-         Everybody else's are in `$XDG_STATE_HOME/zigsvc` or `~/.local/state/zigsvc`.",
+         Those of other users are in `$XDG_STATE_HOME/zigsvc` or `~/.local/state/zigsvc`.",
         ],
     );
     for (name, text) in FILES {
