@@ -146,8 +146,7 @@ impl Jobs {
     #[inline(never)]
     pub(super) fn send_events(&mut self, now: Instant) {
         if !self.control.replies.is_watched() {
-            self.core.history.watched = false;
-            self.core.history.drop_events();
+            self.core.history.stop_watching();
             return;
         }
         let mut out = Writer::new(self.base.scratch);
