@@ -1,5 +1,5 @@
-//! Mistakes of the control socket that were found once. Each test says what
-//! used to happen. The contract is `docs/control.md`.
+//! Mistakes of the control socket that were found once. Each test says what used to happen,
+//! and which commit mended it. The contract is `docs/control.md`.
 
 use crate::support::control::{
     Client, FAILING, GATE, ask, expect_error, jobs, nobody, pid_in, require_users, start, start_script,
@@ -21,6 +21,8 @@ fn with_one_dead(dir: &Dir, options: &[&str]) -> (u32, Client) {
 }
 
 /// The answer came with the next heartbeat, `interval` later.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn all_dead_jobs_are_forgotten_at_once() {
     let dir = Dir::new();
@@ -29,6 +31,8 @@ fn all_dead_jobs_are_forgotten_at_once() {
 }
 
 /// `ok id=0 state=dead exit=1`: ends that no longer count are kept as job 0.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn there_is_no_job_0_after_a_retry() {
     let dir = Dir::new();
@@ -39,6 +43,8 @@ fn there_is_no_job_0_after_a_retry() {
 }
 
 /// A refusal behind new jobs is put off, and was counted each time.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn a_denial_behind_new_jobs_is_counted_once() {
     let dir = Dir::new();
@@ -55,6 +61,8 @@ fn a_denial_behind_new_jobs_is_counted_once() {
 
 /// The second of two that came in one turn got the place of the first, whose
 /// request was not read yet: it saw the end of the connection, and no answer.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn newcomers_do_not_take_each_others_places() {
     let dir = Dir::new();
@@ -79,6 +87,8 @@ fn newcomers_do_not_take_each_others_places() {
 }
 
 /// It got `err too-long` for ever, and kept its place.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn who_may_nothing_is_denied_whatever_it_sends() {
     let dir = Dir::new();
@@ -94,6 +104,8 @@ fn who_may_nothing_is_denied_whatever_it_sends() {
 }
 
 /// The new mode was given to whatever had the socket's name, through links too.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn a_reload_does_not_touch_what_is_not_the_services_socket() {
     for link in [false, true] {
@@ -117,6 +129,8 @@ fn a_reload_does_not_touch_what_is_not_the_services_socket() {
 }
 
 /// Who was let in before kept asking.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn a_reload_that_takes_a_right_away_ends_the_connections_that_had_it() {
     let dir = Dir::new();
@@ -137,6 +151,8 @@ fn a_reload_that_takes_a_right_away_ends_the_connections_that_had_it() {
 
 /// The loop spun at full speed: the request waited for a new journal, and during
 /// a stop none is written.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn what_cannot_be_done_during_a_stop_does_not_keep_the_processor_busy() {
     if !require_native("the processor's time would be mostly QEMU's") {
@@ -171,6 +187,8 @@ fn what_cannot_be_done_during_a_stop_does_not_keep_the_processor_busy() {
 
 /// The end of the first attempt was told although the job was retried: a client
 /// that left while its request was carried out took the rest of it along.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn who_leaves_after_retry_dead_leaves_no_old_ends() {
     let dir = Dir::new();
@@ -198,6 +216,8 @@ fn who_leaves_after_retry_dead_leaves_no_old_ends() {
 }
 
 /// Its job was counted and in no journal; nothing could be cancelled any more.
+///
+/// Mended in 5ec187f.
 #[test]
 fn who_goes_before_its_new_job_is_committed_leaves_no_ghost() {
     let dir = Dir::new();
@@ -216,6 +236,8 @@ fn who_goes_before_its_new_job_is_committed_leaves_no_ghost() {
 }
 
 /// Every later request got `err no-space`, until something else was committed.
+///
+/// Mended in 5ec187f.
 #[test]
 fn one_refusal_for_want_of_room_is_not_remembered() {
     if !has_namespaces() {
@@ -233,6 +255,8 @@ fn one_refusal_for_want_of_room_is_not_remembered() {
 }
 
 /// With 43,000 system calls a second, until the next client came.
+///
+/// Mended in 5ec187f.
 #[test]
 fn a_socket_that_is_made_again_ends_the_lack_of_descriptors() {
     if !require_native("QEMU needs descriptors and files of its own")
@@ -264,6 +288,8 @@ fn a_socket_that_is_made_again_ends_the_lack_of_descriptors() {
 }
 
 /// It never stopped, and said nothing.
+///
+/// Mended in 5ec187f.
 #[test]
 fn a_drain_does_not_wait_for_lines_for_which_there_is_no_room() {
     let dir = Dir::new();
@@ -279,6 +305,8 @@ fn a_drain_does_not_wait_for_lines_for_which_there_is_no_room() {
 }
 
 /// A dead socket stayed at its name for ever.
+///
+/// Mended in 5ec187f.
 #[test]
 fn a_dead_socket_at_its_name_is_replaced() {
     let dir = Dir::new();
@@ -296,6 +324,8 @@ fn a_dead_socket_at_its_name_is_replaced() {
 }
 
 /// It said `drained`, and exited with 0.
+///
+/// Mended in 5ec187f.
 #[test]
 fn a_stop_during_a_drain_is_no_drain() {
     let dir = Dir::new();
@@ -310,6 +340,8 @@ fn a_stop_during_a_drain_is_no_drain() {
 
 /// Nothing was started while somebody left a page unread: the page held up the
 /// new journal, and that the window.
+///
+/// Mended in 5ec187f.
 #[test]
 fn unread_pages_do_not_hold_up_the_jobs() {
     let dir = Dir::new();

@@ -1,4 +1,5 @@
-//! What was once wrong with the supervisor, each with the shortest way to it.
+//! What was once wrong with the supervisor, each with the shortest way to it: the symptom,
+//! and the commit that mended it.
 
 use crate::support::foreground::wait_for_beats;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
@@ -18,6 +19,8 @@ const QUICK: [&str; 3] = ["check_interval=300ms", "stale_after=1s", "interval=25
 /// The end of one start and the beginning of the next in one turn of the loop: that
 /// the old pipe had ended was taken for the end of the new one, so the service was
 /// never heard to be ready, and was ended though it was well.
+///
+/// Mended in ca7bfb1.
 #[test]
 fn a_start_right_after_one_that_died_is_heard_when_it_is_ready() {
     if !runner().is_empty() {
@@ -59,6 +62,8 @@ fn a_start_right_after_one_that_died_is_heard_when_it_is_ready() {
 
 /// An adopted service that hung could not be signalled once its PID file was
 /// removed, and was taken for one that cannot be killed: the board was reset.
+///
+/// Mended in ca7bfb1.
 #[test]
 fn an_adopted_service_is_ended_though_its_pid_file_was_removed() {
     let dir = Supervised::new();
@@ -73,6 +78,8 @@ fn an_adopted_service_is_ended_though_its_pid_file_was_removed() {
 }
 
 /// A mistake in the words of `restart` was told after the service had been stopped.
+///
+/// Mended in b2cfa68.
 #[test]
 fn a_restart_with_a_mistake_in_its_words_leaves_the_service_alone() {
     let dir = Supervised::new();
@@ -84,6 +91,8 @@ fn a_restart_with_a_mistake_in_its_words_leaves_the_service_alone() {
 }
 
 /// More options than the supervisor could pass on ended it with an internal error.
+///
+/// Mended in a2944bb.
 #[test]
 fn more_options_than_can_be_passed_on_are_refused() {
     let dir = Supervised::new();
@@ -94,6 +103,8 @@ fn more_options_than_can_be_passed_on_are_refused() {
 }
 
 /// As many as there may be reach the service.
+///
+/// Mended in a2944bb.
 #[test]
 fn the_most_options_that_there_can_be_are_passed_on() {
     let dir = Supervised::new();
@@ -108,6 +119,8 @@ fn the_most_options_that_there_can_be_are_passed_on() {
 
 /// Of the environment a supervised program got the first 256 variables only, and
 /// those of a service manager took part of that.
+///
+/// Mended in a2944bb.
 #[test]
 fn a_program_gets_the_whole_environment() {
     let dir = Supervised::new();
@@ -125,6 +138,8 @@ fn a_program_gets_the_whole_environment() {
 }
 
 /// What a service said at its start was repeated with `\x0a` at its end.
+///
+/// Mended in 7403511.
 #[test]
 fn what_a_service_says_at_its_start_is_repeated_as_a_line() {
     let dir = Supervised::new();
@@ -136,6 +151,8 @@ fn what_a_service_says_at_its_start_is_repeated_as_a_line() {
 
 /// `stop` of a service that kept dying said that it was not running, and the
 /// supervisor started it again a little later.
+///
+/// Mended in 28338cf.
 #[test]
 fn a_service_that_waits_for_its_restart_can_be_stopped() {
     let dir = Supervised::new();
@@ -154,6 +171,8 @@ fn a_service_that_waits_for_its_restart_can_be_stopped() {
 
 /// After a suspend of the machine, or of all processes, every heartbeat is old: with
 /// `failures` 1 the services were ended at once, though they were well.
+///
+/// Mended in 81c2fdf.
 #[test]
 fn what_slept_as_long_as_the_supervisor_is_not_hung() {
     let dir = Supervised::new();
@@ -177,6 +196,8 @@ fn what_slept_as_long_as_the_supervisor_is_not_hung() {
 
 /// A `check_interval` that a reload shortened held from the next look on only, which
 /// was as far away as the long one.
+///
+/// Mended in 81c2fdf.
 #[test]
 fn a_shorter_check_interval_holds_at_once() {
     let dir = Supervised::new();
@@ -192,6 +213,8 @@ fn a_shorter_check_interval_holds_at_once() {
 
 /// At a shutdown everybody gets TERM at once: the end of the program and the stop of
 /// its supervisor in one turn started it once more.
+///
+/// Mended in 035d7cc.
 #[test]
 fn what_ends_together_with_the_supervisor_is_not_started_again() {
     let dir = Supervised::new();
@@ -215,6 +238,8 @@ fn what_ends_together_with_the_supervisor_is_not_started_again() {
 
 /// A supervisor that could not open a health file for lack of descriptors took it for
 /// unreadable, and ended the service.
+///
+/// Mended in eca6064.
 #[test]
 fn a_supervisor_without_descriptors_ends_nobody_for_it() {
     if !require_native("QEMU needs descriptors and files of its own") || !require_tool("prlimit") {
@@ -265,6 +290,8 @@ impl Drop for OnDisk {
 
 /// On a disk that took no heartbeat the supervisor ended one service after the other,
 /// which were well, and which could not start again there.
+///
+/// Mended in eca6064.
 #[test]
 fn on_a_full_disk_nobody_is_ended_for_a_missing_heartbeat() {
     if !require_native("QEMU writes to the disk itself") || !has_namespaces() {
@@ -301,6 +328,8 @@ fn on_a_full_disk_nobody_is_ended_for_a_missing_heartbeat() {
 
 /// TERM and INT in one turn of the loop were a stop and its repetition: the services
 /// were killed at once.
+///
+/// Mended in a84b215.
 #[test]
 fn two_signals_at_once_are_one_stop() {
     let dir = Supervised::new();
@@ -317,6 +346,8 @@ fn two_signals_at_once_are_one_stop() {
 
 /// A health file that was moved by a reload of `jobs` alone was missing for the
 /// supervisor, which ended the service again and again.
+///
+/// Mended in 887aba3.
 #[test]
 fn a_health_file_that_moved_is_followed() {
     let dir = Supervised::new();
