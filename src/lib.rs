@@ -86,7 +86,7 @@
 //! # One file, from the request to the descriptor
 //!
 //! `service/opener/worker_process.rs` (a client's path; as nobody, in an empty root) →
-//! `proto/opener.rs` (a message of fixed length) → `service/opener/mod.rs` (main: counts,
+//! `proto/opener.rs` (a message of fixed length) → `service/opener/file_requests.rs` (main: counts,
 //! logs, answers) → `state/opener/allow_list.rs` (on the list? its target?) → `sys/file.rs`
 //! (opened, without links) → `sys/fd_passing.rs` (to the worker, to the client).
 //!
