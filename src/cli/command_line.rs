@@ -171,8 +171,6 @@ impl CommandTable {
 
 /// A whole command line.
 pub struct CommandLine {
-    /// The options before the command.
-    pub options: Options,
     /// The index of the command among the arguments.
     pub at: usize,
     /// The command.
@@ -184,13 +182,19 @@ pub struct CommandLine {
 }
 
 impl CommandLine {
-    /// Reads all arguments.
+    /// Reads all arguments. The options before the command are put into `options`, which is a
+    /// parameter because copies of it would fill a small stack.
     ///
     /// # Errors
     /// The command line has a mistake. It is described in `out`.
     #[inline(never)]
-    pub fn parse(commands: &CommandTable, args: &Args, out: &mut Writer<'_>) -> Result<Self, UsageError> {
-        let (options, at) = parse_options(args, out)?;
+    pub fn parse(
+        commands: &CommandTable,
+        args: &Args,
+        options: &mut Options,
+        out: &mut Writer<'_>,
+    ) -> Result<Self, UsageError> {
+        let at = parse_options(args, options, out)?;
         let name = match args.get(at).ok_or_else(|| UsageError::of("", &[b"a command is missing"], out))? {
             b"--help" | b"-h" => &b"help"[..],
             b"--version" | b"-V" => b"version",
@@ -209,7 +213,7 @@ impl CommandLine {
             }
             return Err(error);
         };
-        Ok(Self { options, at, command, service, operands })
+        Ok(Self { at, command, service, operands })
     }
 }
 
@@ -375,9 +379,8 @@ impl Operands {
     }
 }
 
-/// Returns the options before the command, and the index of the command.
-fn parse_options(args: &Args, out: &mut Writer<'_>) -> Result<(Options, usize), UsageError> {
-    let mut options = Options::default();
+/// Reads the options before the command into `options`. Returns the index of the command.
+fn parse_options(args: &Args, options: &mut Options, out: &mut Writer<'_>) -> Result<usize, UsageError> {
     let mut at = 1;
     while let Some([b'-', letter @ (b'c' | b'd' | b'o'), attached @ ..]) = args.get(at) {
         at = at.saturating_add(1);
@@ -410,6 +413,6 @@ fn parse_options(args: &Args, out: &mut Writer<'_>) -> Result<(Options, usize), 
             }
             Err(error)
         }
-        _ => Ok((options, at)),
+        _ => Ok(at),
     }
 }

@@ -40,7 +40,7 @@ use crate::sys::args::Args;
 use crate::sys::fds;
 use crate::util::string_table::string_table;
 use crate::util::text::Writer;
-use command_line::{CommandLine, CommandOption, CommandSpec, CommandTable, Operands, OptionSet};
+use command_line::{CommandLine, CommandOption, CommandSpec, CommandTable, Operands, OptionSet, Options};
 use invocation::Invocation;
 use output::{CommandResult, usage};
 
@@ -223,8 +223,9 @@ enum Task {
 fn task(args: &Args) -> Result<Task, u8> {
     let mut line = [0; 400];
     let mut out = Writer::new(&mut line);
-    let CommandLine { options, at, command, service, operands } =
-        CommandLine::parse(&COMMANDS, args, &mut out)
+    let mut options = Options::default();
+    let CommandLine { at, command, service, operands } =
+        CommandLine::parse(&COMMANDS, args, &mut options, &mut out)
             .map_err(|error| usage(error.command, &|message| message.push(out.as_bytes())))?;
     let (run, creates) = match FUNCTIONS.get(command.index) {
         Some(CommandFn::Plain(run)) => return Ok(Task::Plain(*run, operands)),

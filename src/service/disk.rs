@@ -2,7 +2,7 @@
 //! queue file and its claims in their folder.
 
 use crate::limits::{BAD_FILES_MAX, CLAIM_SEQ_MAX, CLAIMS_MAX, REJECTED_MAX_BYTES};
-use crate::state::disk::{Disk, DiskError, QueueFile, SpoolFile};
+use crate::state::disk::{Disk, DiskError, DiskResult, QueueFile, SpoolFile};
 use crate::sys::file::OFlags;
 use crate::sys::inotify::Inotify;
 use crate::sys::{Errno, Failure, Op, OwnedFd, describe_errno, dir, file};
@@ -78,7 +78,7 @@ impl SpoolDisk {
     }
 
     /// Records the name of the system call that failed, and passes its errno on.
-    fn record_failure<T>(&mut self, result: Result<T, Failure>) -> Result<T, DiskError> {
+    fn record_failure<T>(&mut self, result: Result<T, Failure>) -> DiskResult<T> {
         result.map_err(|failure| {
             self.failed_op = failure.op.name();
             DiskError(failure.errno.raw_os_error())
@@ -93,7 +93,7 @@ impl SpoolDisk {
     }
 
     /// Calls `visit` with the number of each claim on the disk.
-    fn each_claim(&mut self, visit: &mut dyn FnMut(u64)) -> Result<(), DiskError> {
+    fn each_claim(&mut self, visit: &mut dyn FnMut(u64)) -> DiskResult {
         let result = self.list_claims(visit);
         self.record_failure(result)
     }
@@ -205,27 +205,27 @@ pub fn describe_disk(disk: &SpoolDisk, error: DiskError, out: &mut Writer<'_>) {
 }
 
 impl Disk for SpoolDisk {
-    fn read(&mut self, file: SpoolFile, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+    fn read(&mut self, file: SpoolFile, offset: u64, buffer: &mut [u8]) -> DiskResult<usize> {
         let result = self.fd(file).and_then(|fd| file::read_at(fd, buffer, offset));
         self.record_failure(result)
     }
 
-    fn write(&mut self, file: SpoolFile, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+    fn write(&mut self, file: SpoolFile, offset: u64, bytes: &[u8]) -> DiskResult {
         let result = self.fd(file).and_then(|fd| file::write_at(fd, bytes, offset));
         self.record_failure(result)
     }
 
-    fn truncate(&mut self, file: SpoolFile, length: u64) -> Result<(), DiskError> {
+    fn truncate(&mut self, file: SpoolFile, length: u64) -> DiskResult {
         let result = self.fd(file).and_then(|fd| file::truncate(fd, length));
         self.record_failure(result)
     }
 
-    fn sync(&mut self, file: SpoolFile) -> Result<(), DiskError> {
+    fn sync(&mut self, file: SpoolFile) -> DiskResult {
         let result = self.fd(file).and_then(file::sync_data);
         self.record_failure(result)
     }
 
-    fn size(&mut self, file: SpoolFile) -> Result<u64, DiskError> {
+    fn size(&mut self, file: SpoolFile) -> DiskResult<u64> {
         let result = self.fd(file).and_then(|fd| Ok(file::meta(fd)?.size));
         self.record_failure(result)
     }
@@ -235,12 +235,12 @@ impl Disk for SpoolDisk {
         file::free_bytes(&self.journal).unwrap_or(u64::MAX)
     }
 
-    fn preallocate(&mut self, file: SpoolFile, from: u64, until: u64) -> Result<bool, DiskError> {
+    fn preallocate(&mut self, file: SpoolFile, from: u64, until: u64) -> DiskResult<bool> {
         let result = self.fd(file).and_then(|fd| file::allocate(fd, from, until.saturating_sub(from)));
         self.record_failure(result)
     }
 
-    fn create_next(&mut self) -> Result<(), DiskError> {
+    fn create_next(&mut self) -> DiskResult {
         let result = entry(&self.spool, b"journal.new").and_then(|path| {
             let _ = file::unlink(path.as_c_str());
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
@@ -257,7 +257,7 @@ impl Disk for SpoolDisk {
         }
     }
 
-    fn publish_next(&mut self) -> Result<(), DiskError> {
+    fn publish_next(&mut self) -> DiskResult {
         let result = entry(&self.spool, b"journal.new").and_then(|from| {
             let to = entry(&self.spool, b"journal")?;
             file::rename(from.as_c_str(), to.as_c_str())
@@ -269,17 +269,17 @@ impl Disk for SpoolDisk {
         Ok(())
     }
 
-    fn sync_spool(&mut self) -> Result<(), DiskError> {
+    fn sync_spool(&mut self) -> DiskResult {
         let result = sync_folder(&self.spool);
         self.record_failure(result)
     }
 
-    fn quarantine(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+    fn quarantine(&mut self, bytes: &[u8]) -> DiskResult {
         let result = self.append_quarantine(bytes);
         self.record_failure(result)
     }
 
-    fn reject(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+    fn reject(&mut self, bytes: &[u8]) -> DiskResult {
         let result = self.append_rejected(bytes);
         self.record_failure(result)
     }
@@ -303,18 +303,18 @@ impl Disk for SpoolDisk {
         }
     }
 
-    fn claim_queue(&mut self, seq: u64, handle: u8) -> Result<(), DiskError> {
+    fn claim_queue(&mut self, seq: u64, handle: u8) -> DiskResult {
         let result = self.claim(seq, handle);
         self.record_failure(result)
     }
 
-    fn claim_exists(&mut self, seq_low: u16) -> Result<bool, DiskError> {
+    fn claim_exists(&mut self, seq_low: u16) -> DiskResult<bool> {
         let mut found = false;
         self.each_claim(&mut |seq| found |= seq & 0xFFFF == u64::from(seq_low))?;
         Ok(found)
     }
 
-    fn next_claim(&mut self, after: u64) -> Result<Option<u64>, DiskError> {
+    fn next_claim(&mut self, after: u64) -> DiskResult<Option<u64>> {
         let mut next = None;
         self.each_claim(&mut |seq| {
             if seq > after && next.is_none_or(|known| seq < known) {
@@ -324,17 +324,17 @@ impl Disk for SpoolDisk {
         Ok(next)
     }
 
-    fn open_claim(&mut self, seq: u64, handle: u8) -> Result<(), DiskError> {
+    fn open_claim(&mut self, seq: u64, handle: u8) -> DiskResult {
         let result = self.open_claim_file(seq, handle);
         self.record_failure(result)
     }
 
-    fn sync_queue(&mut self) -> Result<(), DiskError> {
+    fn sync_queue(&mut self) -> DiskResult {
         let result = sync_folder(&self.queue.parent());
         self.record_failure(result)
     }
 
-    fn remove_claim(&mut self, seq: u64, handle: u8) -> Result<(), DiskError> {
+    fn remove_claim(&mut self, seq: u64, handle: u8) -> DiskResult {
         let result = self.claim_path(seq).and_then(|path| match file::unlink(path.as_c_str()) {
             // Another process has removed it.
             Err(Failure { errno: Errno::NOENT, .. }) => Ok(()),

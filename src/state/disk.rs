@@ -25,6 +25,9 @@ pub const OVER_QUOTA: DiskError = DiskError(errno::EDQUOT as i32);
 /// A record is not the one that was written at its offset.
 pub const DAMAGED: DiskError = DiskError(errno::EILSEQ as i32);
 
+/// The result of an operation of a disk.
+pub type DiskResult<T = ()> = Result<T, DiskError>;
+
 /// A file of the spool or of the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SpoolFile {
@@ -54,31 +57,31 @@ pub trait Disk {
     ///
     /// # Errors
     /// The file cannot be read.
-    fn read(&mut self, file: SpoolFile, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError>;
+    fn read(&mut self, file: SpoolFile, offset: u64, buffer: &mut [u8]) -> DiskResult<usize>;
 
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors
     /// Not everything was written; what was is undefined.
-    fn write(&mut self, file: SpoolFile, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
+    fn write(&mut self, file: SpoolFile, offset: u64, bytes: &[u8]) -> DiskResult;
 
     /// Cuts the file to `length`.
     ///
     /// # Errors
     /// It was not cut.
-    fn truncate(&mut self, file: SpoolFile, length: u64) -> Result<(), DiskError>;
+    fn truncate(&mut self, file: SpoolFile, length: u64) -> DiskResult;
 
     /// Makes the file's data and size durable.
     ///
     /// # Errors
     /// Nothing that was written since the last sync can be relied on.
-    fn sync(&mut self, file: SpoolFile) -> Result<(), DiskError>;
+    fn sync(&mut self, file: SpoolFile) -> DiskResult;
 
     /// Returns the size of the file in bytes.
     ///
     /// # Errors
     /// It cannot be learnt.
-    fn size(&mut self, file: SpoolFile) -> Result<u64, DiskError>;
+    fn size(&mut self, file: SpoolFile) -> DiskResult<u64>;
 
     /// Returns the bytes that the disk still has for this service, or the largest number
     /// where that is unknown.
@@ -90,13 +93,13 @@ pub trait Disk {
     ///
     /// # Errors
     /// The disk or the quota has not this much space.
-    fn preallocate(&mut self, file: SpoolFile, from: u64, until: u64) -> Result<bool, DiskError>;
+    fn preallocate(&mut self, file: SpoolFile, from: u64, until: u64) -> DiskResult<bool>;
 
     /// Creates [`SpoolFile::Next`] empty, replacing what a crash may have left.
     ///
     /// # Errors
     /// It was not created.
-    fn create_next(&mut self) -> Result<(), DiskError>;
+    fn create_next(&mut self) -> DiskResult;
 
     /// Removes [`SpoolFile::Next`]; what cannot be removed is replaced later.
     fn abandon_next(&mut self);
@@ -106,25 +109,25 @@ pub trait Disk {
     ///
     /// # Errors
     /// Nothing changed.
-    fn publish_next(&mut self) -> Result<(), DiskError>;
+    fn publish_next(&mut self) -> DiskResult;
 
     /// Makes the names in the spool durable.
     ///
     /// # Errors
     /// They are not.
-    fn sync_spool(&mut self) -> Result<(), DiskError>;
+    fn sync_spool(&mut self) -> DiskResult;
 
     /// Keeps damaged bytes of the journal in a file of their own.
     ///
     /// # Errors
     /// They are not kept.
-    fn quarantine(&mut self, bytes: &[u8]) -> Result<(), DiskError>;
+    fn quarantine(&mut self, bytes: &[u8]) -> DiskResult;
 
     /// Appends a line that is not a job, or a part of one, to `rejected`.
     ///
     /// # Errors
     /// It is not kept.
-    fn reject(&mut self, bytes: &[u8]) -> Result<(), DiskError>;
+    fn reject(&mut self, bytes: &[u8]) -> DiskResult;
 
     /// Looks at the queue file.
     fn queue_file(&mut self) -> QueueFile;
@@ -133,37 +136,37 @@ pub trait Disk {
     ///
     /// # Errors
     /// It was not renamed.
-    fn claim_queue(&mut self, seq: u64, handle: u8) -> Result<(), DiskError>;
+    fn claim_queue(&mut self, seq: u64, handle: u8) -> DiskResult;
 
     /// Checks whether a claim `seq`, of which the low half is given, is on the disk.
     ///
     /// # Errors
     /// It cannot be learnt.
-    fn claim_exists(&mut self, seq_low: u16) -> Result<bool, DiskError>;
+    fn claim_exists(&mut self, seq_low: u16) -> DiskResult<bool>;
 
     /// Returns the lowest claim on the disk above `after`, if any.
     ///
     /// # Errors
     /// It cannot be learnt.
-    fn next_claim(&mut self, after: u64) -> Result<Option<u64>, DiskError>;
+    fn next_claim(&mut self, after: u64) -> DiskResult<Option<u64>>;
 
     /// Opens the claim `seq` at `handle`.
     ///
     /// # Errors
     /// It cannot be opened, or is not a regular file.
-    fn open_claim(&mut self, seq: u64, handle: u8) -> Result<(), DiskError>;
+    fn open_claim(&mut self, seq: u64, handle: u8) -> DiskResult;
 
     /// Makes the names in the queue's folder durable.
     ///
     /// # Errors
     /// They are not.
-    fn sync_queue(&mut self) -> Result<(), DiskError>;
+    fn sync_queue(&mut self) -> DiskResult;
 
     /// Removes the claim `seq`, open at `handle`, and closes it.
     ///
     /// # Errors
     /// It is still there, and open.
-    fn remove_claim(&mut self, seq: u64, handle: u8) -> Result<(), DiskError>;
+    fn remove_claim(&mut self, seq: u64, handle: u8) -> DiskResult;
 }
 
 #[cfg(test)]

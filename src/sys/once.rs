@@ -5,7 +5,7 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// A value that one owner takes for the life of the process. [`once!`] declares
+/// A value that one owner takes for the life of the process. `once!` declares
 /// one.
 pub struct Once<T>(UnsafeCell<T>);
 

@@ -3,7 +3,7 @@
 use super::{assert_plain, written};
 use std::ffi::CString;
 use zigsvc::cli::COMMANDS;
-use zigsvc::cli::command_line::CommandLine;
+use zigsvc::cli::command_line::{CommandLine, Options};
 use zigsvc::sys::args::Args;
 
 type Word = Vec<u8>;
@@ -31,17 +31,17 @@ fn read(words: &[Word]) -> Result<Said, String> {
     // SAFETY: the strings are terminated and a null pointer ends the list. They live until the
     // end of this function, and nothing that refers to them leaves it.
     let args = unsafe { Args::from_words(core::slice::from_raw_parts(pointers.as_ptr(), pointers.len())) };
-    let mut line = None;
-    let text = written(500, |out| line = Some(CommandLine::parse(&COMMANDS, &args, out)));
+    let (mut line, mut global) = (None, Options::default());
+    let text = written(500, |out| line = Some(CommandLine::parse(&COMMANDS, &args, &mut global, out)));
     let line = line.expect("it was parsed").map_err(|error| {
         assert!(error.command.is_empty() || COMMANDS.iter().any(|known| known.name == error.command));
         assert_plain(&text);
         assert!((10..500).contains(&text.len()));
         String::from_utf8_lossy(&text).into_owned()
     })?;
-    let (config, folder) = (line.options.config.map(|word| (b"-c", word)), line.options.folder);
+    let (config, folder) = (global.config.map(|word| (b"-c", word)), global.folder);
     let single = config.into_iter().chain(folder.map(|word| (b"-d", word)));
-    let before = single.chain(line.options.overrides.iter().map(|word| (b"-o", *word)));
+    let before = single.chain(global.overrides.iter().map(|word| (b"-o", *word)));
     let valued = |name: &str| line.command.options().any(|(known, value)| known == name && !value.is_empty());
     let options = line.operands.options().map(|(name, value)| {
         assert_eq!(value.is_some(), valued(name), "{name}");

@@ -7,11 +7,11 @@
 //!
 //! | module | what it is about |
 //! | --- | --- |
-//! | [`jobs`] | the handlers and what follows from their ends, the queue file, the spool and its disk |
+//! | [`jobs`] | the handlers and the results of their ends, the queue file, the spool and its disk |
 //! | [`control`] | the control socket: its language, its requests, who may use it, hostile clients |
 //! | [`commands`] | the commands that talk to a service, the configuration, `doctor` |
 //! | [`lifecycle`] | start to stop, `run`, service managers, the health file, the process and what it inherits |
-//! | [`supervisor`] | its services, a program of somebody else's, the hardware watchdog |
+//! | [`supervisor`] | its services, a program that is not zigsvc, the hardware watchdog |
 //! | [`companions`] | `hub`, `collector`, `opener` and its worker; a broker in front of the queue |
 //! | [`logs`] | the log of a service, and `zigsvc log` |
 //! | [`init_systems`] | the init script and the files for other init systems, with the real tools |
@@ -50,8 +50,8 @@
 //! process: the environment, the folder, the umask, signals, limits. It opens each descriptor
 //! with `CLOEXEC`, because another test may execute a program at that moment; it waits for its
 //! own children only. A lock of fcntl(2) belongs to the process: the file is one of its own
-//! folder. What is counted or measured is counted in a process that the test started, and
-//! processor time, wake-ups and memory are measured under one lock ([`support::measuring`]).
+//! folder. A test counts and measures only processes that it started, and measures
+//! processor time, wake-ups and memory under one lock ([`support::measuring`]).
 //!
 //! Changing this: a new subject is a module here, a row above, and with that a process of its
 //! own under QEMU (`qemu/patient`).

@@ -49,94 +49,45 @@ pub(super) struct RequestContext<'a, 'b> {
 /// Every request, in the order of `help`.
 pub(super) const REQUESTS: &[RequestSpec] = &[
     RequestSpec {
-        name: "status",
-        args: "",
-        help: "what the service does and did",
-        min_access: Access::Guest,
         reply_bytes: 640,
-        action: RequestAction::Plain(status),
+        ..guest("status", "", "what the service does and did", RequestAction::Plain(status))
     },
-    RequestSpec {
-        name: "queue",
-        args: "TEXT",
-        help: "add a job; answered when it is on disk",
-        min_access: Access::Guest,
-        reply_bytes: 0,
-        action: RequestAction::Text(queue),
-    },
-    RequestSpec {
-        name: "list",
-        args: "[STATE [AFTER_ID]]",
-        help: "up to 100 jobs: waiting, running, dead or all",
-        min_access: Access::Guest,
-        reply_bytes: 0,
-        action: RequestAction::Filter(list),
-    },
-    RequestSpec {
-        name: "wait",
-        args: "ID",
-        help: "answered when the job has ended",
-        min_access: Access::Guest,
-        reply_bytes: 0,
-        action: RequestAction::Id(wait),
-    },
-    RequestSpec {
-        name: "watch",
-        args: "",
-        help: "a line for each event, until you go",
-        min_access: Access::Guest,
-        reply_bytes: 0,
-        action: RequestAction::Plain(watch),
-    },
-    RequestSpec {
-        name: "cancel",
-        args: "ID",
-        help: "end a waiting or running job",
-        min_access: Access::Owner,
-        reply_bytes: 0,
-        action: RequestAction::Id(cancel),
-    },
-    RequestSpec {
-        name: "retry",
-        args: "ID|dead",
-        help: "have a dead job, or all, wait again",
-        min_access: Access::Owner,
-        reply_bytes: 0,
-        action: RequestAction::Target(retry),
-    },
-    RequestSpec {
-        name: "forget",
-        args: "ID|dead",
-        help: "remove a dead job, or all, for good",
-        min_access: Access::Owner,
-        reply_bytes: 0,
-        action: RequestAction::Target(forget),
-    },
-    RequestSpec {
-        name: "drain",
-        args: "[wait]",
-        help: "no new jobs; finish the others, then stop",
-        min_access: Access::Owner,
-        reply_bytes: 0,
-        action: RequestAction::Wait(drain),
-    },
-    RequestSpec {
-        name: "stop",
-        args: "",
-        help: "stop; running jobs will run again",
-        min_access: Access::Owner,
-        reply_bytes: 0,
-        action: RequestAction::Plain(stop),
-    },
-    RequestSpec {
-        name: "help",
-        args: "",
-        help: "this list",
-        min_access: Access::Guest,
-        reply_bytes: 900,
-        action: RequestAction::Plain(help),
-    },
+    guest("queue", "TEXT", "add a job; answered when it is on disk", RequestAction::Text(queue)),
+    guest(
+        "list",
+        "[STATE [AFTER_ID]]",
+        "up to 100 jobs: waiting, running, dead or all",
+        RequestAction::Filter(list),
+    ),
+    guest("wait", "ID", "answered when the job has ended", RequestAction::Id(wait)),
+    guest("watch", "", "a line for each event, until you go", RequestAction::Plain(watch)),
+    owner("cancel", "ID", "end a waiting or running job", RequestAction::Id(cancel)),
+    owner("retry", "ID|dead", "have a dead job, or all, wait again", RequestAction::Target(retry)),
+    owner("forget", "ID|dead", "remove a dead job, or all, for good", RequestAction::Target(forget)),
+    owner("drain", "[wait]", "no new jobs; finish the others, then stop", RequestAction::Wait(drain)),
+    owner("stop", "", "stop; running jobs will run again", RequestAction::Plain(stop)),
+    RequestSpec { reply_bytes: 900, ..guest("help", "", "this list", RequestAction::Plain(help)) },
 ];
+
+/// Returns a request for every client that may connect.
+const fn guest(
+    name: &'static str,
+    args: &'static str,
+    help: &'static str,
+    action: RequestAction,
+) -> RequestSpec {
+    RequestSpec { name, args, help, min_access: Access::Guest, reply_bytes: 0, action }
+}
+
+/// Returns a request for root and the service's own user.
+const fn owner(
+    name: &'static str,
+    args: &'static str,
+    help: &'static str,
+    action: RequestAction,
+) -> RequestSpec {
+    RequestSpec { min_access: Access::Owner, ..guest(name, args, help, action) }
+}
 
 impl RequestSpec {
     /// Returns the request of this name.

@@ -12,7 +12,7 @@ use crate::proto::framing::{Framed, frame};
 use crate::service::base::PollSource;
 use crate::service::connections::{self, Connections, Server, Taken};
 use crate::state::access::Access;
-use crate::state::disk::DiskError;
+use crate::state::disk::DiskResult;
 use crate::state::jobs::replies::{ClientState, PendingReply, Reply, refuse};
 use crate::state::jobs::scan_task::ScanOutcome;
 use crate::sys::OwnedFd;
@@ -117,12 +117,7 @@ impl Jobs {
     /// Sends the answers that waited for the commit. `jobs` is the result for new jobs,
     /// `edits` the result for everything else.
     #[inline(never)]
-    pub(super) fn reply_after_commit(
-        &mut self,
-        jobs: Result<(), DiskError>,
-        edits: Result<(), DiskError>,
-        now: Instant,
-    ) {
+    pub(super) fn reply_after_commit(&mut self, jobs: DiskResult, edits: DiskResult, now: Instant) {
         for slot in 0..CLIENTS_MAX {
             let pending = self.control.replies.take_pending(slot);
             if pending != PendingReply::None {

@@ -4,7 +4,7 @@
 //! synced, with any of the sectors written since kept or not, and the names
 //! are as after some prefix of the renames that were not synced.
 
-use super::{Disk, DiskError, NO_SPACE, QueueFile, SpoolFile};
+use super::{Disk, DiskError, DiskResult, NO_SPACE, QueueFile, SpoolFile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -257,7 +257,7 @@ impl FakeDisk {
     }
 
     /// Counts an operation; says how it goes.
-    fn operation(&mut self) -> Result<(), DiskError> {
+    fn operation(&mut self) -> DiskResult {
         if self.dead {
             return Err(DEAD);
         }
@@ -285,7 +285,7 @@ impl FakeDisk {
         self.inode(file).and_then(|inode| self.preallocated.get(&inode)).copied().unwrap_or(0)
     }
 
-    fn data(&mut self, file: SpoolFile) -> Result<&mut Inode, DiskError> {
+    fn data(&mut self, file: SpoolFile) -> DiskResult<&mut Inode> {
         let inode = self.inode(file).ok_or(DiskError(9))?;
         Ok(&mut self.inodes[inode])
     }
@@ -375,7 +375,7 @@ fn claim_name(seq: u64) -> String {
 }
 
 impl Disk for FakeDisk {
-    fn read(&mut self, file: SpoolFile, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+    fn read(&mut self, file: SpoolFile, offset: u64, buffer: &mut [u8]) -> DiskResult<usize> {
         if self.dead {
             return Err(DEAD);
         }
@@ -386,7 +386,7 @@ impl Disk for FakeDisk {
         Ok(count)
     }
 
-    fn write(&mut self, file: SpoolFile, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+    fn write(&mut self, file: SpoolFile, offset: u64, bytes: &[u8]) -> DiskResult {
         if self.dead {
             return Err(DEAD);
         }
@@ -399,21 +399,21 @@ impl Disk for FakeDisk {
         result
     }
 
-    fn truncate(&mut self, file: SpoolFile, length: u64) -> Result<(), DiskError> {
+    fn truncate(&mut self, file: SpoolFile, length: u64) -> DiskResult {
         self.operation()?;
         self.data(file)?.data.resize(usize::try_from(length).unwrap(), 0);
         self.preallocated.remove(&self.inode(file).unwrap());
         Ok(())
     }
 
-    fn sync(&mut self, file: SpoolFile) -> Result<(), DiskError> {
+    fn sync(&mut self, file: SpoolFile) -> DiskResult {
         self.operation()?;
         let inode = self.data(file)?;
         inode.synced = inode.data.clone();
         Ok(())
     }
 
-    fn size(&mut self, file: SpoolFile) -> Result<u64, DiskError> {
+    fn size(&mut self, file: SpoolFile) -> DiskResult<u64> {
         if self.dead {
             return Err(DEAD);
         }
@@ -424,7 +424,7 @@ impl Disk for FakeDisk {
         self.free
     }
 
-    fn preallocate(&mut self, file: SpoolFile, from: u64, until: u64) -> Result<bool, DiskError> {
+    fn preallocate(&mut self, file: SpoolFile, from: u64, until: u64) -> DiskResult<bool> {
         // fallocate refuses an empty range, and a gap would not be reserved.
         let there = self.size(file)?.max(self.preallocated(file));
         assert!(from < until && from <= there, "{from} to {until}, where {there} is there");
@@ -440,7 +440,7 @@ impl Disk for FakeDisk {
         }
     }
 
-    fn create_next(&mut self) -> Result<(), DiskError> {
+    fn create_next(&mut self) -> DiskResult {
         self.operation()?;
         self.next = self.create("next");
         Ok(())
@@ -452,26 +452,26 @@ impl Disk for FakeDisk {
         }
     }
 
-    fn publish_next(&mut self) -> Result<(), DiskError> {
+    fn publish_next(&mut self) -> DiskResult {
         self.operation()?;
         self.change(Change::Rename("next".to_owned(), "journal".to_owned()));
         self.journal = self.next;
         Ok(())
     }
 
-    fn sync_spool(&mut self) -> Result<(), DiskError> {
+    fn sync_spool(&mut self) -> DiskResult {
         self.operation()?;
         self.sync_names(|name| name == "next" || name == "journal");
         Ok(())
     }
 
-    fn quarantine(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+    fn quarantine(&mut self, bytes: &[u8]) -> DiskResult {
         self.operation()?;
         self.quarantined.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn reject(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
+    fn reject(&mut self, bytes: &[u8]) -> DiskResult {
         self.operation()?;
         self.rejected.extend_from_slice(bytes);
         Ok(())
@@ -484,36 +484,36 @@ impl Disk for FakeDisk {
         }
     }
 
-    fn claim_queue(&mut self, seq: u64, handle: u8) -> Result<(), DiskError> {
+    fn claim_queue(&mut self, seq: u64, handle: u8) -> DiskResult {
         self.operation()?;
         self.change(Change::Rename("queue".to_owned(), claim_name(seq)));
         self.handles.insert(handle, self.names[&claim_name(seq)]);
         Ok(())
     }
 
-    fn claim_exists(&mut self, seq_low: u16) -> Result<bool, DiskError> {
+    fn claim_exists(&mut self, seq_low: u16) -> DiskResult<bool> {
         self.operation()?;
         Ok(self.names.contains_key(&claim_name(u64::from(seq_low))))
     }
 
-    fn next_claim(&mut self, after: u64) -> Result<Option<u64>, DiskError> {
+    fn next_claim(&mut self, after: u64) -> DiskResult<Option<u64>> {
         self.operation()?;
         let seqs = self.names.keys().filter_map(|name| name.strip_prefix("claim-")?.parse().ok());
         Ok(seqs.filter(|seq| *seq > after).min())
     }
 
-    fn open_claim(&mut self, seq: u64, handle: u8) -> Result<(), DiskError> {
+    fn open_claim(&mut self, seq: u64, handle: u8) -> DiskResult {
         self.handles.insert(handle, self.names[&claim_name(seq)]);
         Ok(())
     }
 
-    fn sync_queue(&mut self) -> Result<(), DiskError> {
+    fn sync_queue(&mut self) -> DiskResult {
         self.operation()?;
         self.sync_names(is_queue_name);
         Ok(())
     }
 
-    fn remove_claim(&mut self, seq: u64, handle: u8) -> Result<(), DiskError> {
+    fn remove_claim(&mut self, seq: u64, handle: u8) -> DiskResult {
         self.operation()?;
         self.change(Change::Unlink(claim_name(seq)));
         self.handles.remove(&handle);

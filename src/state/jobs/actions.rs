@@ -1,7 +1,7 @@
 //! The actions that the machine of a turn asks the service for, and the state of the machine.
 
 use super::timers::HandlerSignal;
-use crate::state::disk::DiskError;
+use crate::state::disk::{DiskError, DiskResult};
 use crate::state::spool::Damage;
 use crate::state::window::Slot;
 
@@ -15,9 +15,9 @@ pub enum TurnAction {
     /// Send the replies that waited for the commit.
     Reply {
         /// Whether the new jobs are durable.
-        jobs: Result<(), DiskError>,
+        jobs: DiskResult,
         /// Whether everything else is.
-        edits: Result<(), DiskError>,
+        edits: DiskResult,
     },
     /// Put the job into the log. Call `JobsCore::handler_refused` if its text cannot be
     /// read.
@@ -121,13 +121,13 @@ pub(super) struct Turn {
     /// The next slot of the window that is looked at for a start.
     pub(super) next_slot: usize,
     /// Result of the pending records at the begin of the turn.
-    pub(super) written: Result<(), DiskError>,
+    pub(super) written: DiskResult,
     /// Result of new jobs, of the queue file and of clients.
-    pub(super) new_jobs: Result<(), DiskError>,
+    pub(super) new_jobs: DiskResult,
     /// Result of the commit.
-    pub(super) committed: Result<(), DiskError>,
+    pub(super) committed: DiskResult,
     /// Result of the starts.
-    pub(super) run: Result<(), DiskError>,
+    pub(super) run: DiskResult,
 }
 
 impl Turn {

@@ -1,7 +1,7 @@
 //! New jobs of clients in one turn: one batch, which is committed at the end of the turn
 //! or taken back whole.
 
-use crate::state::disk::{Disk, DiskError};
+use crate::state::disk::{Disk, DiskError, DiskResult};
 use crate::state::spool::{Savepoint, Spool};
 use crate::util::time::Instant;
 
@@ -34,7 +34,7 @@ impl Batch {
         disk: &mut impl Disk,
         text: &[u8],
         now: Instant,
-    ) -> Result<u64, DiskError> {
+    ) -> DiskResult<u64> {
         if let Some(error) = self.error {
             return Err(error);
         }
@@ -52,7 +52,7 @@ impl Batch {
     ///
     /// # Errors
     /// It was taken back, for this reason.
-    pub(super) fn check(&mut self, spool: &mut Spool, disk: &mut impl Disk) -> Result<(), DiskError> {
+    pub(super) fn check(&mut self, spool: &mut Spool, disk: &mut impl Disk) -> DiskResult {
         self.error.map_or(Ok(()), |error| self.fail(spool, disk, error))
     }
 
@@ -60,12 +60,7 @@ impl Batch {
     ///
     /// # Errors
     /// Always `error`, which its clients get.
-    pub(super) fn fail(
-        &mut self,
-        spool: &mut Spool,
-        disk: &mut impl Disk,
-        error: DiskError,
-    ) -> Result<(), DiskError> {
+    pub(super) fn fail(&mut self, spool: &mut Spool, disk: &mut impl Disk, error: DiskError) -> DiskResult {
         self.error = Some(error);
         if let Some(savepoint) = self.savepoint.take() {
             spool.roll_back(disk, savepoint);
@@ -74,7 +69,7 @@ impl Batch {
     }
 
     /// Ends the batch after a commit. Returns the result for its clients.
-    pub(super) fn close(&mut self, durable: Result<(), DiskError>) -> Result<(), DiskError> {
+    pub(super) fn close(&mut self, durable: DiskResult) -> DiskResult {
         let error = self.error;
         *self = Self::NONE;
         error.map_or(durable, Err)

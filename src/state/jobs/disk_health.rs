@@ -4,7 +4,7 @@
 use super::actions::TurnNotice;
 use crate::limits::{COMPACT_RETRY, COMPACT_RETRY_MAX, SPOOL_RETRY};
 use crate::state::backoff::delay;
-use crate::state::disk::{Disk, DiskError, NO_SPACE};
+use crate::state::disk::{Disk, DiskError, DiskResult, NO_SPACE};
 use crate::state::spool::Spool;
 use crate::util::time::Instant;
 
@@ -13,15 +13,15 @@ use crate::util::time::Instant;
 #[cfg_attr(test, derive(Hash))]
 pub struct DiskHealth {
     /// Why the disk failed, and when it is tried again.
-    failure: Option<(Instant, DiskError)>,
+    pub(super) failure: Option<(Instant, DiskError)>,
     /// Whether known jobs cannot continue either while the disk fails.
     pub(super) jobs_blocked: bool,
     /// The disk has no room for new jobs; when the free space is looked at again.
-    space_retry_at: Option<Instant>,
+    pub(super) space_retry_at: Option<Instant>,
     /// Compactions that failed since the last one that succeeded.
     compact_failures: u32,
     /// When the next compaction may begin after one that failed.
-    compact_after: Instant,
+    pub(super) compact_after: Instant,
     /// Why the last compaction failed.
     compact_error: DiskError,
 }
@@ -76,27 +76,12 @@ impl DiskHealth {
     ///
     /// # Errors
     /// The disk has no room, or failed a moment ago.
-    pub(super) fn accepts_jobs(&self, now: Instant) -> Result<(), DiskError> {
+    pub(super) fn accepts_jobs(&self, now: Instant) -> DiskResult {
         match self.resting_error(now) {
             Some(error) => Err(error),
             None if self.is_full() => Err(NO_SPACE),
             None => Ok(()),
         }
-    }
-
-    /// Returns when a failing disk is tried again.
-    pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.failure.map(|(retry_at, _)| retry_at)
-    }
-
-    /// Returns when the free space of a full disk is looked at again.
-    pub(super) fn space_retry_at(&self) -> Option<Instant> {
-        self.space_retry_at
-    }
-
-    /// Returns when the next compaction may begin.
-    pub(super) fn compact_after(&self) -> Instant {
-        self.compact_after
     }
 
     /// Returns why the last compaction failed.
@@ -113,11 +98,7 @@ impl DiskHealth {
 
     /// Takes the result of a step of a compaction. One that fails costs a write of
     /// everything that is live, so the next one waits longer each time.
-    pub(super) fn on_compaction(
-        &mut self,
-        result: Result<(), DiskError>,
-        now: Instant,
-    ) -> Option<TurnNotice> {
+    pub(super) fn on_compaction(&mut self, result: DiskResult, now: Instant) -> Option<TurnNotice> {
         let Err(error) = result else {
             self.compact_failures = 0;
             return None;
@@ -132,8 +113,8 @@ impl DiskHealth {
     /// new jobs is no failure of the disk.
     pub(super) fn update(
         &mut self,
-        new_jobs: Result<(), DiskError>,
-        rest: Result<(), DiskError>,
+        new_jobs: DiskResult,
+        rest: DiskResult,
         now: Instant,
     ) -> Option<TurnNotice> {
         let lacks_space = new_jobs.is_err_and(DiskError::is_no_space);
@@ -155,7 +136,7 @@ impl DiskHealth {
         &mut self,
         spool: &mut Spool,
         disk: &mut impl Disk,
-        new_jobs: Result<(), DiskError>,
+        new_jobs: DiskResult,
         now: Instant,
     ) -> Option<TurnNotice> {
         let refused = new_jobs.err().filter(|error| error.is_no_space());

@@ -27,7 +27,7 @@ pub use disk_health::DiskHealth;
 pub use history::{History, JobEvent, JobResult};
 pub use timers::{HandlerSignal, JobTimers, SignalKind};
 
-use super::disk::{Disk, DiskError};
+use super::disk::{Disk, DiskResult};
 use super::spool::{Cancelled, Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
 use super::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
 use crate::util::time::{Duration, Instant, earliest};
@@ -194,23 +194,23 @@ impl JobsCore {
             return due;
         }
         let mut sooner = |at: Option<Instant>| due = earliest(due, at);
-        if let Some(retry_at) = self.disk_health.retry_at() {
+        if let Some((retry_at, _)) = self.disk_health.failure {
             sooner(Some(retry_at));
             if self.disk_health.jobs_blocked {
                 return due;
             }
         } else {
             let full = self.room() == 0;
-            let space_retry_at = self.disk_health.space_retry_at();
+            let space_retry_at = self.disk_health.space_retry_at;
             let reading = self.spool.claims.wants_reading() && !full && space_retry_at.is_none();
             let compacting = self.spool.is_compacting() && !paging;
             let shrinks = self.spool.wants_compaction() && !paging;
             sooner(self.spool.next_deadline());
             sooner(space_retry_at.or_else(|| self.spool.claims.next_deadline(now, full)));
             sooner((compacting || reading).then_some(now));
-            sooner(shrinks.then_some(self.disk_health.compact_after().or_later(now)));
+            sooner(shrinks.then_some(self.disk_health.compact_after.or_later(now)));
         }
-        sooner(self.timers.next_queue_check());
+        sooner(self.timers.next_queue_check);
         sooner(self.spool.wants_refill().then_some(now));
         if self.timers.running().len() < self.rules.workers {
             let start_at = now.or_later(self.timers.start_retry_at);
@@ -248,7 +248,7 @@ impl JobsCore {
     ///
     /// # Errors
     /// The last ends are not recorded, and those jobs run again.
-    pub fn finish(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+    pub fn finish(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         self.spool.write_transitions(disk, now)?;
         self.spool.commit(disk, &self.rules.spool, now)?;
         self.spool.remove_closed(disk)
@@ -354,7 +354,7 @@ impl JobsCore {
     ///
     /// # Errors
     /// The disk has no room, or failed a moment ago.
-    pub fn add_job(&mut self, disk: &mut impl Disk, text: &[u8], now: Instant) -> Result<u64, DiskError> {
+    pub fn add_job(&mut self, disk: &mut impl Disk, text: &[u8], now: Instant) -> DiskResult<u64> {
         self.disk_health.accepts_jobs(now)?;
         self.batch.add(&mut self.spool, disk, text, now)
     }
@@ -363,12 +363,7 @@ impl JobsCore {
     ///
     /// # Errors
     /// The disk refused it; nothing changed.
-    pub fn cancel(
-        &mut self,
-        disk: &mut impl Disk,
-        id: u64,
-        now: Instant,
-    ) -> Result<Option<Cancelled>, DiskError> {
+    pub fn cancel(&mut self, disk: &mut impl Disk, id: u64, now: Instant) -> DiskResult<Option<Cancelled>> {
         self.spool.write_transitions(disk, now)?;
         let mut found = self.spool.cancel(disk, now, id)?;
         if found == Some(Cancelled::Running) && !self.timers.terminate(id, now + self.rules.stop_timeout) {
@@ -391,7 +386,7 @@ impl JobsCore {
         disk: &mut impl Disk,
         location: RecordLocation,
         now: Instant,
-    ) -> Result<(), DiskError> {
+    ) -> DiskResult {
         self.spool.discard_record(disk, now, location)?;
         self.record_event(location.id, JobEvent::Ended(JobResult::Cancelled), Duration::ZERO);
         Ok(())
@@ -407,7 +402,7 @@ impl JobsCore {
         location: RecordLocation,
         retry: bool,
         now: Instant,
-    ) -> Result<(), DiskError> {
+    ) -> DiskResult {
         if retry {
             self.spool.retry(disk, now, location)?;
         } else {
@@ -421,12 +416,7 @@ impl JobsCore {
     ///
     /// # Errors
     /// The disk refused it; the journal is as it was.
-    pub fn start_rewrite(
-        &mut self,
-        disk: &mut impl Disk,
-        purpose: Purpose,
-        now: Instant,
-    ) -> Result<(), DiskError> {
+    pub fn start_rewrite(&mut self, disk: &mut impl Disk, purpose: Purpose, now: Instant) -> DiskResult {
         self.spool.write_transitions(disk, now)?;
         self.spool.compact_for(purpose, disk, now)
     }

@@ -4,7 +4,7 @@
 use super::JobResult;
 use crate::limits::{CLIENT_TURN_JOBS, CLIENTS_MAX};
 use crate::proto::control::{Code, Filter, Target};
-use crate::state::disk::DiskError;
+use crate::state::disk::{DiskError, DiskResult};
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
@@ -194,7 +194,7 @@ impl Replies {
 impl PendingReply {
     /// Writes the answer after the commit. `jobs` is the result for new jobs, `edits` the
     /// result for everything else.
-    pub fn push(self, jobs: Result<(), DiskError>, edits: Result<(), DiskError>, out: &mut Writer<'_>) {
+    pub fn push(self, jobs: DiskResult, edits: DiskResult, out: &mut Writer<'_>) {
         match (self, edits) {
             (Self::None, _) => {}
             (Self::Ids(first, count), _) => {
@@ -251,7 +251,7 @@ mod tests {
 
     const OTHER: DiskError = DiskError(5);
 
-    fn pushed(pending: PendingReply, jobs: Result<(), DiskError>, edits: Result<(), DiskError>) -> String {
+    fn pushed(pending: PendingReply, jobs: DiskResult, edits: DiskResult) -> String {
         let mut bytes = [0; CLIENT_OUTPUT_BYTES];
         let mut out = Writer::new(&mut bytes);
         pending.push(jobs, edits, &mut out);

@@ -7,7 +7,7 @@ use super::{JobResult, JobsCore};
 use crate::limits::{CLIENT_IDLE, LIST_PAGE, PAGE_PATIENCE};
 use crate::proto::control::{Code, Filter, Target};
 use crate::proto::journal::RECORD_MAX_BYTES;
-use crate::state::disk::{Disk, DiskError};
+use crate::state::disk::{Disk, DiskError, DiskResult};
 use crate::state::spool::{Cancelled, JournalScan, Purpose, RecordLocation};
 use crate::state::window::{JobState, Slot};
 use crate::util::text::Writer;
@@ -419,7 +419,7 @@ fn conclude(
     core: &mut JobsCore,
     disk: &mut impl Disk,
     now: Instant,
-) -> Result<Option<ScanOutcome>, DiskError> {
+) -> DiskResult<Option<ScanOutcome>> {
     let dead = found.filter(|location| location.dead);
     Ok(Some(match request {
         ScanRequest::List(_) => return Ok(None),

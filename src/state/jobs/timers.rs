@@ -61,7 +61,7 @@ pub struct JobTimers {
     /// The system refused to start a handler: none is started before this.
     pub(super) start_retry_at: Instant,
     /// When the queue file is looked at, where inotify is missing.
-    next_queue_check: Option<Instant>,
+    pub(super) next_queue_check: Option<Instant>,
 }
 
 impl JobTimers {
@@ -127,11 +127,6 @@ impl JobTimers {
     /// Starts no handler for a while.
     pub(super) fn retry_start(&mut self, now: Instant) {
         self.start_retry_at = now + START_RETRY;
-    }
-
-    /// Returns when the queue file is to be looked at; `None` if it is watched.
-    pub(super) fn next_queue_check(&self) -> Option<Instant> {
-        self.next_queue_check
     }
 
     /// Returns true if the queue file is to be looked at now, and sets the next time.

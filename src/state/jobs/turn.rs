@@ -23,7 +23,7 @@ use super::history::{JobEvent, JobResult};
 use super::timers::HandlerSignal;
 use super::{JobsCore, Shutdown};
 use crate::proto::journal::RECORD_MAX_BYTES;
-use crate::state::disk::{Disk, DiskError};
+use crate::state::disk::{Disk, DiskResult};
 use crate::state::spool::IngestNotice;
 use crate::state::window::{AttemptOutcome, Slot};
 use crate::util::time::{Duration, Instant};
@@ -292,7 +292,7 @@ impl JobsCore {
         disk: &mut impl Disk,
         slot: &Slot,
         buffer: &'b mut [u8; RECORD_MAX_BYTES],
-    ) -> Result<&'b [u8], DiskError> {
+    ) -> DiskResult<&'b [u8]> {
         self.spool.runnable_text(disk, slot.location(), buffer)
     }
 

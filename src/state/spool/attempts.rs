@@ -7,7 +7,7 @@ use crate::proto::journal::{
     BODY_MAX_BYTES, DEAD_PREFIX_BYTES, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind,
 };
 use crate::state::backoff::delay;
-use crate::state::disk::{Disk, DiskError};
+use crate::state::disk::{Disk, DiskResult};
 use crate::state::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
 use crate::util::time::Instant;
 use core::ops::Range;
@@ -57,7 +57,7 @@ impl Spool {
     ///
     /// # Errors
     /// Some records are still pending.
-    pub fn write_transitions(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+    pub fn write_transitions(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         if !self.window.has_pending_records() {
             return Ok(());
         }
@@ -90,7 +90,7 @@ impl Spool {
 
     /// Puts the pending record of a slot into the buffer; false if it has no
     /// room for it.
-    fn push_transition(&mut self, disk: &mut impl Disk, slot: &Slot) -> Result<bool, DiskError> {
+    fn push_transition(&mut self, disk: &mut impl Disk, slot: &Slot) -> DiskResult<bool> {
         let Slot { id, attempt, state, .. } = *slot;
         let record = match state {
             JobState::Waiting | JobState::Delayed(_) | JobState::Running | JobState::Cancelled => {
@@ -115,7 +115,7 @@ impl Spool {
         disk: &mut impl Disk,
         slot: &Slot,
         outcome: AttemptOutcome,
-    ) -> Result<bool, DiskError> {
+    ) -> DiskResult<bool> {
         let mut body: Vec<u8, BODY_MAX_BYTES> = Vec::new();
         let mut text = [0; RECORD_MAX_BYTES];
         let text = text_or_placeholder(disk, slot.location(), &mut text)?;
@@ -157,7 +157,7 @@ impl Spool {
     ///
     /// # Errors
     /// It stays where it is.
-    pub fn defer_blocker(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+    pub fn defer_blocker(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         if self.compaction.is_active() || self.journal.cursor >= self.journal.end {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 //! and when the queue file may be claimed again. `ingest.rs` moves lines by it.
 
 use crate::limits::{CLAIM_EVERY, CLAIM_QUIET, CLAIMS_MAX};
-use crate::state::disk::{Disk, DiskError};
+use crate::state::disk::{Disk, DiskResult};
 use crate::util::time::Instant;
 use heapless::Vec;
 
@@ -89,12 +89,7 @@ impl Claims {
     }
 
     /// Notes that claim `seq` was read up to `offset`, according to the journal.
-    pub(super) fn set_offset(
-        &mut self,
-        disk: &mut impl Disk,
-        seq: u64,
-        offset: u64,
-    ) -> Result<(), DiskError> {
+    pub(super) fn set_offset(&mut self, disk: &mut impl Disk, seq: u64, offset: u64) -> DiskResult {
         self.seen(seq);
         if let Some(claim) = self.list.iter_mut().find(|claim| claim.seq == seq) {
             *claim = Claim::new(seq, claim.offset.max(offset));
@@ -114,7 +109,7 @@ impl Claims {
 
     /// Forgets the claims that are no longer on the disk; none of which that is
     /// not certain, because what was read of it would be read again.
-    pub(super) fn forget_missing(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+    pub(super) fn forget_missing(&mut self, disk: &mut impl Disk) -> DiskResult {
         let mut result = Ok(());
         self.list.retain(|claim| {
             disk.claim_exists(claim.seq_low()).unwrap_or_else(|error| {

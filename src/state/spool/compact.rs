@@ -23,7 +23,7 @@ use crate::proto::journal::{
     ClaimProgress, FILE_HEADER, ParseResult, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, parse_record,
     skip_damage,
 };
-use crate::state::disk::{Disk, DiskError, NO_SPACE, SpoolFile};
+use crate::state::disk::{Disk, DiskResult, NO_SPACE, SpoolFile};
 use crate::state::window::{AttemptEnd, JobState, Slot};
 use crate::util::time::Instant;
 
@@ -38,7 +38,7 @@ impl Spool {
     ///
     /// # Errors
     /// It is given up; the journal is as it was.
-    pub fn compact_step(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+    pub fn compact_step(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         if !self.compaction.is_active() {
             return self.compact_for(Purpose::Shrink, disk, now);
         }
@@ -51,12 +51,7 @@ impl Spool {
     ///
     /// # Errors
     /// It is given up; the journal is as it was.
-    pub fn compact_for(
-        &mut self,
-        purpose: Purpose,
-        disk: &mut impl Disk,
-        now: Instant,
-    ) -> Result<(), DiskError> {
+    pub fn compact_for(&mut self, purpose: Purpose, disk: &mut impl Disk, now: Instant) -> DiskResult {
         self.compaction.purpose = purpose;
         self.compaction.affected_count = 0;
         // Nothing can be committed until a journal whose sync failed is replaced, and a
@@ -71,7 +66,7 @@ impl Spool {
 
     /// Compacts on a full disk. The new file takes the space that the old one reserves, and
     /// all is done in one step, because meanwhile a start or an end may find no room.
-    fn compact_at_once(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+    fn compact_at_once(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         self.write_transitions(disk, now)?;
         let takes = self.totals.live_bytes.saturating_add(COMPACT_HEAD_BYTES);
         let ahead = self.space.reserved_until.saturating_sub(self.journal.end);
@@ -94,11 +89,7 @@ impl Spool {
         Ok(())
     }
 
-    fn abandon_on_error(
-        &mut self,
-        disk: &mut impl Disk,
-        result: Result<(), DiskError>,
-    ) -> Result<(), DiskError> {
+    fn abandon_on_error(&mut self, disk: &mut impl Disk, result: DiskResult) -> DiskResult {
         if result.is_err() {
             self.compaction.stop();
             self.compaction.purpose = Purpose::Shrink;
@@ -125,7 +116,7 @@ impl Spool {
     ///
     /// # Errors
     /// The journal is as it was.
-    pub fn compact_now(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+    pub fn compact_now(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         self.compaction.stop();
         loop {
             self.compact_step(disk, now)?;
@@ -136,7 +127,7 @@ impl Spool {
     }
 
     /// Writes the state: everything but the dead and the backlog.
-    fn start_compaction(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+    fn start_compaction(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         // The pending records of the slots must be in the old file, or the new one would
         // hold a state that the records after it contradict.
         self.write_transitions(disk, now)?;
@@ -144,7 +135,7 @@ impl Spool {
         self.write_state(disk)
     }
 
-    fn write_state(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+    fn write_state(&mut self, disk: &mut impl Disk) -> DiskResult {
         disk.write(SpoolFile::Next, 0, FILE_HEADER)?;
         let compaction = &mut self.compaction;
         compaction.stage = CompactionStage::Dead;
@@ -181,7 +172,7 @@ impl Spool {
     }
 
     /// Writes the live record of a job in the window.
-    fn emit_window(&mut self, disk: &mut impl Disk, slot: &Slot) -> Result<(), DiskError> {
+    fn emit_window(&mut self, disk: &mut impl Disk, slot: &Slot) -> DiskResult {
         let mut buffer = [0; RECORD_MAX_BYTES];
         let text = super::text_or_placeholder(disk, slot.location(), &mut buffer)?;
         let flags = match slot.state {
@@ -200,7 +191,7 @@ impl Spool {
 
     /// Puts a record into the buffer for the new file. The buffer is empty
     /// between two steps, so the two files never share it.
-    fn emit(&mut self, disk: &mut impl Disk, record: &Record<'_>) -> Result<(), DiskError> {
+    fn emit(&mut self, disk: &mut impl Disk, record: &Record<'_>) -> DiskResult {
         if record.emit(&mut self.buffer).is_err() {
             self.flush_next(disk)?;
             let _ = record.emit(&mut self.buffer);
@@ -208,7 +199,7 @@ impl Spool {
         Ok(())
     }
 
-    fn flush_next(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+    fn flush_next(&mut self, disk: &mut impl Disk) -> DiskResult {
         let length = self.buffer.len() as u64;
         let result = disk.write(SpoolFile::Next, self.compaction.to, &self.buffer);
         self.buffer.clear();
@@ -219,7 +210,7 @@ impl Spool {
     }
 
     /// Performs the next step of a compaction that has begun.
-    fn continue_compaction(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+    fn continue_compaction(&mut self, disk: &mut impl Disk) -> DiskResult {
         debug_assert!(self.buffer.is_empty());
         let stop = self.compaction.from.saturating_add(COMPACT_STEP_BYTES);
         loop {
@@ -260,7 +251,7 @@ impl Spool {
     }
 
     /// Copies what stands at the reading point, if it is to be copied.
-    fn copy_one(&mut self, disk: &mut impl Disk, end: u64) -> Result<(), DiskError> {
+    fn copy_one(&mut self, disk: &mut impl Disk, end: u64) -> DiskResult {
         let from = self.compaction.from;
         if let Some(range) = self.corruption.skipped.iter().find(|range| range.contains(&from)) {
             self.compaction.from = range.end;
@@ -315,7 +306,7 @@ impl Spool {
     /// Puts damage that appeared while the service runs into quarantine, once, and leaves it
     /// out. Damage that a recovery found is in `skipped`. The pieces are large, because each
     /// is a sync, so the buffer is lent.
-    fn pass_damage(&mut self, disk: &mut impl Disk, end: u64) -> Result<(), DiskError> {
+    fn pass_damage(&mut self, disk: &mut impl Disk, end: u64) -> DiskResult {
         self.flush_next(disk)?;
         let from = self.compaction.from;
         let left = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
@@ -363,7 +354,7 @@ impl Spool {
     }
 
     /// Makes the new file the journal.
-    fn publish(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+    fn publish(&mut self, disk: &mut impl Disk) -> DiskResult {
         self.io_stats.syncs = self.io_stats.syncs.saturating_add(2);
         if self.compaction.purpose == Purpose::Forget {
             // The room that was kept for the dead, too, is free again.

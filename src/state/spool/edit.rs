@@ -8,7 +8,7 @@
 use super::Spool;
 use super::location::{RecordLocation, key_at};
 use crate::proto::journal::{RECORD_MAX_BYTES, Record, RecordFlags, RecordKind};
-use crate::state::disk::{Disk, DiskError};
+use crate::state::disk::{Disk, DiskResult};
 use crate::state::window::JobState;
 use crate::util::time::Instant;
 
@@ -29,12 +29,7 @@ impl Spool {
     ///
     /// # Errors
     /// The disk refused it; nothing changed.
-    pub fn cancel(
-        &mut self,
-        disk: &mut impl Disk,
-        now: Instant,
-        id: u64,
-    ) -> Result<Option<Cancelled>, DiskError> {
+    pub fn cancel(&mut self, disk: &mut impl Disk, now: Instant, id: u64) -> DiskResult<Option<Cancelled>> {
         let Some(slot) = self.window.get(id).copied() else { return Ok(None) };
         let found = match slot.state {
             JobState::Ended(_) | JobState::Cancelled => return Ok(Some(Cancelled::AlreadyEnded)),
@@ -66,7 +61,7 @@ impl Spool {
         disk: &mut impl Disk,
         now: Instant,
         location: RecordLocation,
-    ) -> Result<(), DiskError> {
+    ) -> DiskResult {
         self.append_tombstone(disk, now, location)?;
         let _ = self.tombstones.push(key_at(location));
         self.forget_expected(location);
@@ -83,12 +78,7 @@ impl Spool {
     ///
     /// # Errors
     /// The disk refused it; nothing changed.
-    pub fn retry(
-        &mut self,
-        disk: &mut impl Disk,
-        now: Instant,
-        location: RecordLocation,
-    ) -> Result<(), DiskError> {
+    pub fn retry(&mut self, disk: &mut impl Disk, now: Instant, location: RecordLocation) -> DiskResult {
         self.write_buffer(disk, now)?;
         let mut buffer = [0; RECORD_MAX_BYTES];
         let text = super::text_or_placeholder(disk, location, &mut buffer)?;
@@ -111,7 +101,7 @@ impl Spool {
         disk: &mut impl Disk,
         now: Instant,
         location: RecordLocation,
-    ) -> Result<(), DiskError> {
+    ) -> DiskResult {
         self.write_buffer(disk, now)?;
         let body = location.size.to_le_bytes();
         let flags = if location.dead { RecordFlags::DEAD } else { RecordFlags::empty() };

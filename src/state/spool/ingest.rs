@@ -18,7 +18,7 @@ use super::claims::Claim;
 use super::{Spool, SpoolRules};
 use crate::limits::{CLAIM_QUIET, INGEST_TURN_BYTES, QUEUE_RETRY};
 use crate::proto::journal::{CLAIM_BODY_BYTES, ClaimProgress, HEADER_BYTES, Record, RecordFlags, RecordKind};
-use crate::state::disk::{Disk, DiskError, QueueFile, SpoolFile};
+use crate::state::disk::{Disk, DiskError, DiskResult, QueueFile, SpoolFile};
 use crate::util::lines::{Line, TOO_LONG, classify, find_newline};
 use crate::util::time::Instant;
 use heapless::Vec;
@@ -44,11 +44,7 @@ impl Spool {
     ///
     /// # Errors
     /// It cannot be learnt which there are: a new one could replace one of them.
-    pub fn adopt_claims(
-        &mut self,
-        disk: &mut impl Disk,
-        now: Instant,
-    ) -> Result<Option<DiskError>, DiskError> {
+    pub fn adopt_claims(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult<Option<DiskError>> {
         let mut closed = None;
         let mut next = disk.next_claim(0)?;
         if next.is_some() {
@@ -94,7 +90,7 @@ impl Spool {
         rules: &SpoolRules,
         now: Instant,
         report: &mut dyn FnMut(IngestNotice<'_>),
-    ) -> Result<u32, DiskError> {
+    ) -> DiskResult<u32> {
         let claimed = self.claim_queue(disk, now, report);
         let mut added = 0u32;
         let mut budget = INGEST_TURN_BYTES;
@@ -125,7 +121,7 @@ impl Spool {
         disk: &mut impl Disk,
         now: Instant,
         report: &mut dyn FnMut(IngestNotice<'_>),
-    ) -> Result<(), DiskError> {
+    ) -> DiskResult {
         if !self.claims.wanted || !self.claims.claim_due().is_due(now) {
             return Ok(());
         }
@@ -174,7 +170,7 @@ impl Spool {
     }
 
     /// Makes the names in the queue's folder durable.
-    pub(super) fn sync_queue(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+    pub(super) fn sync_queue(&mut self, disk: &mut impl Disk) -> DiskResult {
         self.io_stats.syncs = self.io_stats.syncs.saturating_add(1);
         disk.sync_queue()
     }
@@ -188,7 +184,7 @@ impl Spool {
         rules: &SpoolRules,
         now: Instant,
         report: &mut dyn FnMut(IngestNotice<'_>),
-    ) -> Result<u32, DiskError> {
+    ) -> DiskResult<u32> {
         let Some(mut claim) = self.claims.list.get(index).copied() else { return Ok(0) };
         let Some(handle) = claim.handle else { return Ok(0) };
         let chunk = scratch.get_mut(..CHUNK_BYTES).unwrap_or(&mut []);
@@ -252,7 +248,7 @@ impl Spool {
         rules: &SpoolRules,
         now: Instant,
         report: &mut dyn FnMut(IngestNotice<'_>),
-    ) -> Result<u32, DiskError> {
+    ) -> DiskResult<u32> {
         let mut added = 0u32;
         for index in 0..self.claims.list.len() {
             let Some(mut claim) = self.claims.list.get(index).copied() else { continue };
@@ -299,7 +295,7 @@ impl Spool {
     ///
     /// # Errors
     /// One could not be removed; it is tried again.
-    pub fn remove_closed(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+    pub fn remove_closed(&mut self, disk: &mut impl Disk) -> DiskResult {
         for claim in &mut self.claims.list {
             let Some(handle) = claim.handle.filter(|_| claim.closing) else { continue };
             claim.closing = false;
@@ -383,13 +379,7 @@ impl ClaimBatch {
     }
 
     /// Appends the batch to the journal, if the claim moved on.
-    fn finish(
-        self,
-        spool: &mut Spool,
-        disk: &mut impl Disk,
-        claim: &Claim,
-        now: Instant,
-    ) -> Result<u32, DiskError> {
+    fn finish(self, spool: &mut Spool, disk: &mut impl Disk, claim: &Claim, now: Instant) -> DiskResult<u32> {
         if claim.offset == self.offset {
             spool.buffer.clear();
             return Ok(0);

@@ -45,7 +45,7 @@ pub use location::RecordLocation;
 pub use recover::{RecoverError, Recovery};
 pub use scan::JournalScan;
 
-use super::disk::{DAMAGED, Disk, DiskError, NO_SPACE, OVER_QUOTA, SpoolFile};
+use super::disk::{DAMAGED, Disk, DiskResult, NO_SPACE, OVER_QUOTA, SpoolFile};
 use super::window::Window;
 use crate::limits::{
     BATCH_BYTES, COMMIT_DELAY, COMPACT_LOW_SPACE_BYTES, COMPACT_LOW_SPACE_SHARE, COMPACT_MIN_BYTES,
@@ -274,7 +274,7 @@ impl Spool {
 
     /// Makes sure that the jobs in the queue have room for their starts and ends after a
     /// batch of new ones.
-    fn ensure_space(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+    fn ensure_space(&mut self, disk: &mut impl Disk) -> DiskResult {
         self.space.low_space =
             self.reserve_space(disk, PREALLOCATE_BYTES) || disk.free() < self.required_space();
         if self.space.low_space { Err(NO_SPACE) } else { Ok(()) }
@@ -321,7 +321,7 @@ impl Spool {
     }
 
     /// Cuts the journal after its last record, which gives back the reserved space.
-    fn trim_reserved(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+    fn trim_reserved(&mut self, disk: &mut impl Disk) -> DiskResult {
         self.space.reserved_until = 0;
         disk.truncate(SpoolFile::Journal, self.journal.end)
     }
@@ -329,12 +329,7 @@ impl Spool {
     // ----- appending ------------------------------------------------------
 
     /// Puts a record into the buffer, writing out what is there if it is full.
-    fn append_record(
-        &mut self,
-        disk: &mut impl Disk,
-        now: Instant,
-        record: &Record<'_>,
-    ) -> Result<(), DiskError> {
+    fn append_record(&mut self, disk: &mut impl Disk, now: Instant, record: &Record<'_>) -> DiskResult {
         if record.emit(&mut self.buffer).is_err() {
             self.write_buffer(disk, now)?;
             // An empty buffer takes the longest record.
@@ -344,7 +339,7 @@ impl Spool {
     }
 
     /// Appends the buffer to the journal, whole or not at all.
-    fn write_buffer(&mut self, disk: &mut impl Disk, now: Instant) -> Result<(), DiskError> {
+    fn write_buffer(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         if self.buffer.is_empty() {
             return Ok(());
         }
@@ -374,12 +369,7 @@ impl Spool {
     ///
     /// # Errors
     /// Nothing since the last commit may be relied on.
-    pub fn commit(
-        &mut self,
-        disk: &mut impl Disk,
-        rules: &SpoolRules,
-        now: Instant,
-    ) -> Result<(), DiskError> {
+    pub fn commit(&mut self, disk: &mut impl Disk, rules: &SpoolRules, now: Instant) -> DiskResult {
         self.write_buffer(disk, now)?;
         if self.journal.sync_failed {
             self.compact_now(disk, now)?;
@@ -395,7 +385,7 @@ impl Spool {
         Ok(())
     }
 
-    fn sync_journal(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+    fn sync_journal(&mut self, disk: &mut impl Disk) -> DiskResult {
         self.io_stats.syncs = self.io_stats.syncs.saturating_add(1);
         if let Err(error) = disk.sync(SpoolFile::Journal) {
             // The kernel may have dropped the pages and marked them clean: a
@@ -421,7 +411,7 @@ impl Spool {
     ///
     /// # Errors
     /// There is no room for new jobs, or the disk fails.
-    pub fn begin_batch(&mut self, disk: &mut impl Disk, now: Instant) -> Result<Savepoint, DiskError> {
+    pub fn begin_batch(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult<Savepoint> {
         self.write_buffer(disk, now)?;
         if self.journal.sync_failed {
             self.compact_now(disk, now)?;
@@ -440,7 +430,7 @@ impl Spool {
     /// # Errors
     /// It is not accepted, and the batch is to be rolled back. The caller asks
     /// [`Spool::room`] whether the queue is full.
-    pub fn add(&mut self, disk: &mut impl Disk, now: Instant, text: &[u8]) -> Result<u64, DiskError> {
+    pub fn add(&mut self, disk: &mut impl Disk, now: Instant, text: &[u8]) -> DiskResult<u64> {
         debug_assert!(!text.is_empty() && text.len() <= JOB_MAX_BYTES);
         let id = self.totals.next_id;
         let record = Record { body: text, ..Record::new(RecordKind::Add, id, 0) };
@@ -483,7 +473,7 @@ impl Spool {
         disk: &mut impl Disk,
         location: RecordLocation,
         buffer: &'b mut [u8; RECORD_MAX_BYTES],
-    ) -> Result<&'b [u8], DiskError> {
+    ) -> DiskResult<&'b [u8]> {
         read_text(disk, location, buffer)
     }
 
@@ -496,7 +486,7 @@ impl Spool {
         disk: &mut impl Disk,
         location: RecordLocation,
         buffer: &'b mut [u8; RECORD_MAX_BYTES],
-    ) -> Result<&'b [u8], DiskError> {
+    ) -> DiskResult<&'b [u8]> {
         read_text(disk, location, buffer)
             .and_then(|text| if text == PLACEHOLDER_TEXT { Err(DAMAGED) } else { Ok(text) })
     }
@@ -524,7 +514,7 @@ fn text_or_placeholder<'b>(
     disk: &mut impl Disk,
     location: RecordLocation,
     buffer: &'b mut [u8; RECORD_MAX_BYTES],
-) -> Result<&'b [u8], DiskError> {
+) -> DiskResult<&'b [u8]> {
     match read_text(disk, location, buffer) {
         Err(DAMAGED) => Ok(PLACEHOLDER_TEXT),
         result => result,
@@ -536,7 +526,7 @@ fn read_text<'b>(
     disk: &mut impl Disk,
     location: RecordLocation,
     buffer: &'b mut [u8; RECORD_MAX_BYTES],
-) -> Result<&'b [u8], DiskError> {
+) -> DiskResult<&'b [u8]> {
     let wanted = buffer.get_mut(..usize::from(location.size)).ok_or(DAMAGED)?;
     let count = disk.read(SpoolFile::Journal, location.offset, wanted)?;
     match parse_record(buffer.get(..count).unwrap_or(&[])) {

@@ -25,7 +25,7 @@ use crate::proto::journal::{
     Record, RecordFlags, RecordKind, file_header, parse_record, resync, skip_damage,
 };
 use crate::state::backoff::delay;
-use crate::state::disk::{Disk, DiskError, SpoolFile};
+use crate::state::disk::{Disk, DiskError, DiskResult, SpoolFile};
 use crate::state::window::JobState;
 use crate::util::time::Instant;
 
@@ -167,7 +167,7 @@ impl Spool {
     }
 
     /// Writes a new journal, which becomes durable with the first commit.
-    fn write_header(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+    fn write_header(&mut self, disk: &mut impl Disk) -> DiskResult {
         disk.write(SpoolFile::Journal, 0, FILE_HEADER)?;
         self.journal.end = FILE_HEADER.len() as u64;
         (self.journal.first, self.journal.cursor) = (self.journal.end, self.journal.end);
@@ -188,7 +188,7 @@ impl Spool {
         pass: &mut Pass,
         rules: &SpoolRules,
         now: Instant,
-    ) -> Result<(), DiskError> {
+    ) -> DiskResult {
         let mut filled = 0..0;
         let mut loaded_at = pass.at;
         loop {
@@ -250,7 +250,7 @@ impl Spool {
         pass: &mut Pass,
         rules: &SpoolRules,
         now: Instant,
-    ) -> Result<usize, DiskError> {
+    ) -> DiskResult<usize> {
         let claimed = record.kind == RecordKind::Add && record.flags.contains(RecordFlags::CLAIMED);
         if claimed && pass.at >= pass.batch_end && disk.claim_exists(record.attempt)? {
             // Its batch's head is damaged: the claim will be read again.
@@ -346,7 +346,7 @@ impl Spool {
         length: usize,
         rest: &[u8],
         pass: &mut Pass,
-    ) -> Result<usize, DiskError> {
+    ) -> DiskResult<usize> {
         let Some(progress) = ClaimProgress::parse(record.body) else { return Ok(length) };
         let end = length.saturating_add(progress.batch_bytes as usize);
         let seq_low = record.id.to_le_bytes();
@@ -397,7 +397,7 @@ impl Spool {
         pass: &Pass,
         rules: &SpoolRules,
         now: Instant,
-    ) -> Result<bool, DiskError> {
+    ) -> DiskResult<bool> {
         while self.journal.cursor < pass.at && !self.window.is_full() {
             self.follow(disk, small, pass, rules, now)?;
         }
@@ -412,7 +412,7 @@ impl Spool {
         pass: &Pass,
         rules: &SpoolRules,
         now: Instant,
-    ) -> Result<(), DiskError> {
+    ) -> DiskResult {
         if let Some(range) = self.corruption.skipped.iter().find(|range| range.contains(&self.journal.cursor))
         {
             self.journal.cursor = range.end;
@@ -446,7 +446,7 @@ fn is_zero(bytes: &[u8]) -> bool {
 }
 
 /// Checks that there is nothing but zeros in the journal from `at` to `size`.
-fn is_zero_from(disk: &mut impl Disk, buffer: &mut [u8], mut at: u64, size: u64) -> Result<bool, DiskError> {
+fn is_zero_from(disk: &mut impl Disk, buffer: &mut [u8], mut at: u64, size: u64) -> DiskResult<bool> {
     while at < size {
         let count = disk.read(SpoolFile::Journal, at, buffer)?;
         if count == 0 || !is_zero(buffer.get(..count).unwrap_or(&[])) {

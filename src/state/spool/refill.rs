@@ -5,7 +5,7 @@ use super::{Spool, SpoolRules};
 use crate::limits::{READ_BYTES, RETRY_DELAY_MAX, WORKERS_MAX};
 use crate::proto::journal::{ParseResult, Record, RecordFlags, RecordKind, parse_record, skip_damage};
 use crate::state::backoff::delay;
-use crate::state::disk::{Disk, DiskError, SpoolFile};
+use crate::state::disk::{Disk, DiskResult, SpoolFile};
 use crate::state::window::{JobState, Slot};
 use crate::util::time::Instant;
 
@@ -21,7 +21,7 @@ impl Spool {
         scratch: &mut [u8],
         rules: &SpoolRules,
         now: Instant,
-    ) -> Result<(), DiskError> {
+    ) -> DiskResult {
         // The live records before a compaction's copying point are in two files. The window
         // waits until there is one again.
         if !self.wants_refill() {
@@ -57,7 +57,7 @@ impl Spool {
         disk: &mut impl Disk,
         scratch: &'b mut [u8],
         limit: u64,
-    ) -> Result<&'b [u8], DiskError> {
+    ) -> DiskResult<&'b [u8]> {
         let left = usize::try_from(limit.saturating_sub(self.journal.cursor)).unwrap_or(usize::MAX);
         let wanted = scratch.len().min(left).min(READ_BYTES);
         let Some(buffer) = scratch.get_mut(..wanted) else { return Ok(&[]) };

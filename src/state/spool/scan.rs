@@ -6,7 +6,7 @@ use super::Spool;
 use super::location::{RecordLocation, attempts_of, key_of};
 use crate::limits::{READ_BYTES, SCAN_STEP_BYTES};
 use crate::proto::journal::{ParseResult, RECORD_MAX_BYTES, Record, RecordKind, parse_record, skip_damage};
-use crate::state::disk::{DAMAGED, Disk, DiskError, SpoolFile};
+use crate::state::disk::{DAMAGED, Disk, DiskResult, SpoolFile};
 use crate::state::window::AttemptOutcome;
 
 /// A scan of the journal.
@@ -43,7 +43,7 @@ impl Spool {
         scratch: &mut [u8],
         scan: &mut JournalScan,
         visit: &mut dyn FnMut(RecordLocation),
-    ) -> Result<bool, DiskError> {
+    ) -> DiskResult<bool> {
         let stop = scan.at.saturating_add(SCAN_STEP_BYTES);
         while scan.at < self.journal.end && scan.at < stop {
             let left = usize::try_from(self.journal.end.saturating_sub(scan.at)).unwrap_or(usize::MAX);
@@ -83,7 +83,7 @@ impl Spool {
         disk: &mut impl Disk,
         location: RecordLocation,
         buffer: &mut [u8; RECORD_MAX_BYTES],
-    ) -> Result<AttemptOutcome, DiskError> {
+    ) -> DiskResult<AttemptOutcome> {
         let wanted = buffer.get_mut(..usize::from(location.size)).ok_or(DAMAGED)?;
         let count = disk.read(SpoolFile::Journal, location.offset, wanted)?;
         match parse_record(buffer.get(..count).unwrap_or(&[])) {

@@ -65,16 +65,16 @@ impl TestService {
     }
 
     /// Performs the ingest alone, not as a part of a turn.
-    fn ingest(&mut self, disk: &mut FakeDisk) -> Result<u32, DiskError> {
+    fn ingest(&mut self, disk: &mut FakeDisk) -> DiskResult<u32> {
         self.core.spool.ingest(disk, &mut self.scratch, &RULES, self.now, &mut |_| {})
     }
 
-    fn commit(&mut self, disk: &mut FakeDisk) -> Result<(), DiskError> {
+    fn commit(&mut self, disk: &mut FakeDisk) -> DiskResult {
         self.core.spool.commit(disk, &RULES, self.now)?;
         self.core.spool.remove_closed(disk)
     }
 
-    fn refill(&mut self, disk: &mut FakeDisk) -> Result<(), DiskError> {
+    fn refill(&mut self, disk: &mut FakeDisk) -> DiskResult {
         self.core.spool.refill(disk, &mut self.scratch, &RULES, self.now)
     }
 
@@ -84,7 +84,7 @@ impl TestService {
     }
 
     /// Performs a turn that starts jobs until `workers` run, and returns their texts.
-    fn start_jobs(&mut self, disk: &mut FakeDisk, workers: usize) -> Result<Vec<String>, DiskError> {
+    fn start_jobs(&mut self, disk: &mut FakeDisk, workers: usize) -> DiskResult<Vec<String>> {
         let mut started = Vec::new();
         let mut lost = Ok(());
         self.turn(disk, workers, &mut |service, disk, action| {
@@ -114,18 +114,14 @@ impl TestService {
         self.core.set_rules(JOB_RULES);
     }
 
-    fn text(&self, disk: &mut FakeDisk, slot: &Slot) -> Result<String, DiskError> {
+    fn text(&self, disk: &mut FakeDisk, slot: &Slot) -> DiskResult<String> {
         let mut buffer = [0; RECORD_MAX_BYTES];
         let text = self.core.spool.text(disk, slot.location(), &mut buffer)?;
         Ok(String::from_utf8(text.to_vec()).unwrap())
     }
 
     /// Returns the jobs beyond the window and their texts, the dead or the waiting.
-    fn live_records(
-        &mut self,
-        disk: &mut FakeDisk,
-        dead: bool,
-    ) -> Result<Vec<(RecordLocation, String)>, DiskError> {
+    fn live_records(&mut self, disk: &mut FakeDisk, dead: bool) -> DiskResult<Vec<(RecordLocation, String)>> {
         let mut scan = self.core.spool.scan(dead);
         let mut locations = Vec::new();
         let mut visit =
@@ -139,7 +135,7 @@ impl TestService {
     }
 
     /// Retries or forgets all dead jobs, and returns how many.
-    fn all_dead(&mut self, disk: &mut FakeDisk, purpose: Purpose) -> Result<u32, DiskError> {
+    fn all_dead(&mut self, disk: &mut FakeDisk, purpose: Purpose) -> DiskResult<u32> {
         self.core.start_rewrite(disk, purpose, self.now)?;
         while self.core.spool.is_compacting() {
             self.core.spool.compact_step(disk, self.now)?;
@@ -481,7 +477,7 @@ fn a_failed_write_is_undone_and_tried_again() {
 }
 
 /// Adds jobs as the control socket does; false if they were refused.
-fn add_batch(service: &mut TestService, disk: &mut FakeDisk, texts: &[String]) -> Result<(), DiskError> {
+fn add_batch(service: &mut TestService, disk: &mut FakeDisk, texts: &[String]) -> DiskResult {
     let savepoint = service.core.spool.begin_batch(disk, service.now)?;
     let added = texts.iter().try_for_each(|text| {
         service.core.spool.add(disk, service.now, text.as_bytes())?;

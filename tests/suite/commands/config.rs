@@ -1,5 +1,5 @@
-//! The configuration and the command line: what is accepted, what is refused,
-//! and how that is told.
+//! The configuration and the command line: the accepted settings, the refused ones, and how
+//! a refusal is reported.
 
 use crate::support::random::Random;
 use crate::support::{Dir, finish, program, run, zigsvc};
@@ -11,7 +11,7 @@ use zigsvc::cli::COMMANDS;
 use zigsvc::proto::config::keys::KEYS;
 use zigsvc::proto::service::Service;
 
-/// What `check` prints, without its comment.
+/// Returns the output of `check`, without its comment.
 #[track_caller]
 fn effective(dir: &Dir, options: &[&str]) -> String {
     let out = dir.zigsvc(&[options, &["check"]].concat()).expect(0).out;
@@ -126,7 +126,7 @@ fn what_check_prints_can_be_used_as_a_config_and_means_the_same() {
     assert_eq!(ours["allow_uid"].to_string(), "[\"0\", \"daemon\", \"1000\"]");
 }
 
-/// A relative path as the program makes it absolute.
+/// Returns the absolute path that the program makes of a relative path.
 fn finish_path(path: &str) -> Option<String> {
     std::env::current_dir().unwrap().join(path).to_str().map(str::to_owned)
 }
@@ -266,7 +266,7 @@ fn a_config_that_cannot_be_read_is_an_error_and_never_a_hang() {
     if crate::support::require_tool("mkfifo") {
         let fifo = dir.path("fifo");
         assert!(program("mkfifo").arg(&fifo).status().unwrap().success());
-        // (no writer: it must come back, with whatever verdict)
+        // The FIFO has no writer. `check` must return all the same; its verdict does not matter.
         let _ = dir.zigsvc(&["-c", fifo.to_str().unwrap(), "check"]);
     }
 }

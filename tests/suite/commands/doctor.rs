@@ -1,10 +1,10 @@
-//! `doctor`: what it finds on machines that lack something. (A clock that was never
-//! set and real flash are found on the emulated board.)
+//! `doctor`: what it finds on machines that lack something. A clock that was never set and
+//! real flash are tested on the emulated board.
 
-use crate::support::{Dir, Ran, by_shell, finish, require, through, under_qemu};
+use crate::support::{Dir, Ran, by_shell, finish, require, require_native, through};
 use std::path::Path;
 
-/// The line about `subject`, which must be the only one.
+/// Returns the line about `subject`, which must be the only one.
 #[track_caller]
 fn line<'a>(ran: &'a Ran, subject: &str) -> &'a str {
     let about = |line: &&str| line.get(6..).is_some_and(|rest| rest.starts_with(&format!("{subject}: ")));
@@ -25,7 +25,7 @@ fn a_machine_that_lacks_nothing_gets_no_warning_and_nothing_is_made() {
     let dir = Dir::new();
     let missing = dir.path("not/yet");
     let ran = crate::support::run(&["-d", missing.to_str().unwrap(), "doctor"]);
-    if !under_qemu() {
+    if require_native("it warns of what is QEMU's") {
         // (on a machine whose /tmp is in memory, the spool is its one worry)
         let worries: Vec<&str> = ran.out.lines().filter(|line| line.starts_with("warn")).collect();
         assert!(worries.iter().all(|line| line.contains("do not survive a reboot")), "{worries:?}");
@@ -52,7 +52,9 @@ fn a_machine_that_lacks_nothing_gets_no_warning_and_nothing_is_made() {
 
 #[test]
 fn a_spool_in_memory_is_a_warning_unless_that_is_meant() {
-    if !require(Path::new("/dev/shm").is_dir() && !under_qemu(), "there is no /dev/shm") {
+    if !require(Path::new("/dev/shm").is_dir(), "there is no /dev/shm")
+        || !require_native("QEMU shows another /proc")
+    {
         return;
     }
     let folder = format!("/dev/shm/zigsvc-doctor-{}", std::process::id());
@@ -108,20 +110,20 @@ fn a_place_that_cannot_be_written_is_a_warning() {
     warns(&dir.zigsvc(&["-o", &below("log_file", "file/log"), "doctor"]), "log", "ENOTDIR");
     warns(&dir.zigsvc(&["-o", &below("spool", "file"), "doctor"]), "spool", "ENOTDIR");
     warns(&dir.zigsvc(&["-o", &below("health_file", "."), "doctor"]), "health", "EISDIR");
-    // (a start makes the folder of -d and those of the spool, and no other)
+    // A start makes the folder of -d and those of the spool, and no other.
     warns(&dir.zigsvc(&["-o", &below("pid_file", "not/pid"), "doctor"]), "pid", "ENOENT");
     dir.zigsvc(&["-o", &below("pid_file", "not/pid"), "start"]).expect(1);
     assert!(line(&dir.zigsvc(&["-o", &below("spool", "not/spool"), "doctor"]), "spool").starts_with("ok"));
-    // (root may write everywhere)
+    // The check is left out as root, because root may write everywhere.
     if !crate::support::is_root() {
         warns(&dir.zigsvc(&["-o", "log_file=/etc/zigsvc.log", "doctor"]), "log", "EACCES");
     }
 }
 
-/// `doctor` after this shell script, in a mount namespace of its own; in it `$0` is
-/// the folder.
+/// Runs `doctor` after this shell script, in a mount namespace of its own. In the script `$0`
+/// is the folder.
 fn within(dir: &Dir, script: &str) -> Option<Ran> {
-    if !crate::support::small_disk::has_namespaces() || !require(!under_qemu(), "QEMU needs /proc") {
+    if !crate::support::small_disk::has_namespaces() || !require_native("QEMU needs /proc") {
         return None;
     }
     let mut command = dir.command();

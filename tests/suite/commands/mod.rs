@@ -1,5 +1,5 @@
-//! The commands that talk to a running service: what they print, their exit
-//! codes, and what becomes of their jobs.
+//! The commands that talk to a running service: their output, their exit codes, and the fate
+//! of their jobs.
 //!
 //! - `queue.rs`: one job, and waiting for it
 //! - `stdin.rs`: jobs from stdin

@@ -10,12 +10,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-/// A folder that everybody may enter, with a service of root's, and commands
-/// that somebody else gives.
+/// A folder that every user may enter, with a service that root runs, and commands that
+/// another user gives.
 struct House(Dir);
 
 impl House {
-    /// `None`, aloud, where that is not possible.
+    /// Creates the folder and starts the service. Returns `None` where that is not possible,
+    /// after a note that the test is skipped.
     #[track_caller]
     fn new() -> Option<Self> {
         let possible = require_root()
@@ -31,7 +32,7 @@ impl House {
         Some(Self(dir))
     }
 
-    /// `zigsvc -d DIR ARGS...` of uid 65534, with these groups.
+    /// Returns the command `zigsvc -d DIR ARGS...` with uid 65534 and these groups.
     fn command(&self, groups: &str, args: &[&str]) -> Command {
         let mut inner = program(self.0.path("zigsvc"));
         inner.arg("-d").arg(self.0.path("")).args(args);
@@ -47,7 +48,7 @@ impl House {
     }
 }
 
-/// What only an owner may.
+/// The commands that only an owner may give.
 const STEERING: [&[&str]; 6] = [
     &["cancel", "1"],
     &["retry", "1"],

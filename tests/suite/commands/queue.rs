@@ -26,7 +26,7 @@ fn behind_two_dashes_a_job_may_begin_with_a_dash() {
         dir.zigsvc(&[&["queue"], words].concat()).expect(0);
     }
     for words in [&["-x"][..], &["--"], &[], &["--wait"], &["--wait", "-"]] {
-        // (a job that is waited for may exit with 2 itself)
+        // With --wait the code is 125, because the job itself may exit with 2.
         let code = if words == ["--wait", "-"] { 125 } else { 2 };
         let ran = dir.zigsvc(&[&["queue"], words].concat()).expect(code);
         assert!(ran.err.starts_with("zigsvc: usage: ") && ran.err.ends_with("; see `zigsvc help queue`\n"));

@@ -16,18 +16,17 @@ fn json_of(dir: &Dir, code: i32) -> Value {
     serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
 }
 
-/// The fields of `status` that docs/control.md names.
+/// Returns the fields of `status` that docs/control.md names.
 fn documented_fields() -> Vec<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/control.md");
     let manual = fs::read_to_string(path).unwrap();
-    let (_, fields) = manual.split_once("\nFields of `status`: ").unwrap();
-    let (fields, _) = fields.split_once("which is `none`").unwrap();
-    let names = fields.split('`').skip(1).step_by(2).map(str::to_owned);
-    // (mentioned, and no field)
-    names.filter(|name| name != "queue_max").collect()
+    let (_, rows) = manual.split_once("\n| field | ").unwrap();
+    let rows = rows.lines().skip(2).take_while(|row| row.starts_with("| `"));
+    let names = rows.map(|row| row.split('`').nth(1).unwrap());
+    ["pid", "state", "degraded"].into_iter().chain(names).map(str::to_owned).collect()
 }
 
-/// The name of a field of the socket's answer in the JSON object.
+/// Returns the name that a field of the socket's answer has in the JSON object.
 fn in_json(field: &str) -> &str {
     match field {
         "state" => "phase",
@@ -36,7 +35,8 @@ fn in_json(field: &str) -> &str {
     }
 }
 
-/// Dead, running, two waiting, one done: a service that has counted something.
+/// Starts a service that has counted something: one job dead, one running, two waiting, one
+/// done.
 #[track_caller]
 fn start_with_jobs(dir: &Dir, options: &[&str]) -> u32 {
     let handler = format!("case $1 in bad*) exit 9;; good*) exit 0;; esac\n{GATED}");
@@ -282,7 +282,7 @@ fn a_suspended_service_is_unknown_soon_and_without_counters() {
     let first = format!("jobs: unknown (pid {pid}), does not answer within 2 s\n");
     assert!(ran.out.starts_with(&first) && ran.out.lines().count() == 2, "{ran:?}");
     let value = json_of(&dir, 4);
-    // (under a load that takes longer than stale_after, it is that, too)
+    // The service is also stale if the load makes this take longer than stale_after.
     assert!(matches!(value["state"].as_str(), Some("unknown" | "stale")), "{value}");
     assert_eq!((&value["running"], &value["pid"]), (&json!(true), &json!(pid)));
     assert!(value.get("phase").is_none() && value.get("jobs").is_none(), "{value}");

@@ -1,5 +1,5 @@
-//! `queue -`: every line of stdin becomes a job, none is lost, and what cannot
-//! be one is told.
+//! `queue -`: every line of stdin becomes a job, none is lost, and a line that cannot be one
+//! is reported.
 
 use super::support::{Beside, GATED, Peer, Played, full_device, unread, wait_for_begun};
 use crate::support::control::start_script;
@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::time::Instant;
 use zigsvc::limits::RESTART_WAIT;
 
-/// `1\n2\n...`, up to `last`.
+/// Returns `1\n2\n...`, up to `last`.
 fn ids_to(last: usize) -> String {
     (1..=last).map(|id| format!("{id}\n")).collect()
 }
@@ -106,7 +106,7 @@ fn while_the_queue_is_full_lines_are_held_and_not_lost() {
     feeding.write("a\nb\nc\nd\ne\nf\n");
     feeding.wait_for_lines(3);
     wait_for_begun(&dir, "a");
-    // It has looked at the full queue since, and goes on doing so.
+    // The command has looked at the full queue since, and keeps looking at it.
     assert!(dir.zigsvc(&["queue", "other"]).expect(1).err.ends_with(" (full)\n"));
     assert!(!feeding.has_ended());
     dir.write("go", "");
@@ -174,7 +174,7 @@ fn a_killed_service_in_the_middle_loses_no_line() {
     assert_none_lost(&dir, &jobs);
 }
 
-/// Each id is printed once, and they grow.
+/// Insists that each id is printed once, and that the ids grow.
 #[track_caller]
 fn assert_ids_grow(out: &str) {
     let ids: Vec<u64> = out.lines().map(|line| line.parse().unwrap()).collect();
@@ -318,7 +318,7 @@ fn what_is_refused_for_now_is_sent_again_in_order_and_said_but_not_each_time() {
     tell_room(&mut peer, 100);
     expect_jobs(&mut peer, &["a", "b", "c"]);
     peer.send("err no-space no \x1b room\nok id=1\nerr io it failed\n");
-    // One line, to see whether it is over; it is not.
+    // The command sends one line, to see whether the refusals have ended; they have not.
     tell_room(&mut peer, 100);
     expect_jobs(&mut peer, &["a"]);
     peer.send("err full too many\n");
@@ -393,7 +393,7 @@ fn a_service_that_does_not_answer_holds_up_who_writes_and_costs_no_memory() {
     let writer = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, text.as_bytes()));
     tell_room(&mut peer, 10_000);
     expect_jobs(&mut peer, &[&jobs[0], &jobs[1]]);
-    // (its own buffers, the pipe and the socket hold less than that together)
+    // The command's buffers, the pipe and the socket hold less than that together.
     assert!(!writer.is_finished());
     for (number, job) in jobs.iter().enumerate() {
         if number >= 2 {

@@ -4,7 +4,7 @@ use super::support::{Beside, GATED, Peer, Played, wait_for_begun};
 use crate::support::control::start_script;
 use crate::support::{Dir, alive, by_shell, finish, kill, program, require_tool, wait_for_jobs, wait_until};
 
-/// A service with one dead job, one that runs, and two that wait.
+/// Starts a service with one dead job, one that runs, and two that wait.
 #[track_caller]
 fn start_with_all_states(dir: &Dir) -> u32 {
     let pid = start_script(dir, &format!("case $1 in bad*) exit 9;; esac\n{GATED}"), &["retries=0"]);
@@ -133,7 +133,7 @@ fn on_a_terminal_the_columns_have_names() {
     assert_eq!(on_terminal("list dead"), "");
 }
 
-/// The binary and what runs it, for a shell.
+/// Returns the binary and the words of its runner, for a shell.
 fn binary_words() -> String {
     let command = crate::support::zigsvc();
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -299,7 +299,7 @@ fn drain_returns_at_once_and_drain_wait_when_the_service_is_gone() {
     dir.zigsvc(&["status"]).expect(3);
 }
 
-/// The connections to the service, that of the question included.
+/// Returns the number of connections to the service, including that of the request.
 fn clients(dir: &Dir) -> u64 {
     let answer = Peer::connect(dir).ask("status");
     let value = answer.split(' ').find_map(|word| word.strip_prefix("clients="));
@@ -331,15 +331,15 @@ fn an_idle_service_is_drained_at_once() {
 
 // ----- watch -------------------------------------------------------------------
 
-/// The fields of an event but `ms`, which varies.
+/// Returns the fields of an event except `ms`, which varies.
 fn without_ms(line: &str) -> &str {
     let (event, ms) = line.rsplit_once(" ms=").unwrap_or_else(|| panic!("{line}"));
     assert!(ms.parse::<u64>().is_ok(), "{line}");
     event
 }
 
-/// A command that watches, and is known to, because it has printed the end
-/// of the last job.
+/// Starts `watch`, and returns the command after it has printed the end of a job, because then
+/// it is known to watch.
 #[track_caller]
 fn watch(dir: &Dir) -> Beside {
     let watching = Beside::zigsvc(dir, &["watch"]);

@@ -1,4 +1,4 @@
-//! What the tests of the commands share: a command that runs beside the test,
+//! The common parts of the tests of the commands: a command that runs beside the test,
 //! a handler that waits to be let go, and a service that is played by the test.
 
 use crate::support::{Dir, Ran, wait_until};
@@ -30,7 +30,7 @@ impl Beside {
         Self::start_on(Stdio::piped(), command)
     }
 
-    /// The same with another standard input.
+    /// Starts the command with another standard input.
     #[track_caller]
     pub fn start_on(stdin: Stdio, mut command: Command) -> Self {
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -43,7 +43,7 @@ impl Beside {
         Self { stdin: child.stdin.take(), child, out, err, readers }
     }
 
-    /// `zigsvc -d DIR ARGS...`
+    /// Starts `zigsvc -d DIR ARGS...`
     #[track_caller]
     pub fn zigsvc(dir: &Dir, args: &[&str]) -> Self {
         let mut command = dir.command();
@@ -57,29 +57,29 @@ impl Beside {
         self.stdin.as_mut().expect("an open stdin").write_all(text.as_bytes()).unwrap();
     }
 
-    /// The whole lines that it has written to its standard output.
+    /// Returns the whole lines that the command has written to its standard output.
     pub fn lines(&self) -> Vec<String> {
         self.out.lock().unwrap().lines().map(str::to_owned).collect()
     }
 
-    /// What it has written to its standard error, by whole lines.
+    /// Returns the whole lines that the command has written to its standard error.
     pub fn errors(&self) -> String {
         self.err.lock().unwrap().clone()
     }
 
-    /// Waits until it has written so many lines.
+    /// Waits until the command has written `count` lines.
     #[track_caller]
     pub fn wait_for_lines(&self, count: usize) -> Vec<String> {
         wait_until(&format!("there are {count} lines of output"), || self.lines().len() >= count);
         self.lines()
     }
 
-    /// Its PID, or that of what runs it.
+    /// Returns the PID of the command, or that of its runner.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it has ended.
+    /// Returns true if the command has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }
@@ -141,18 +141,18 @@ impl Peer {
 
     /// Sends bytes as they are.
     pub fn send(&mut self, text: &str) {
-        // Who is gone does not read it.
+        // A write fails if the peer has closed the connection. Then it does not read the bytes.
         let _ = self.0.get_mut().write_all(text.as_bytes());
     }
 
-    /// The next line, without its end; `None` at the end of the connection.
+    /// Returns the next line, without its end; `None` at the end of the connection.
     pub fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let count = self.0.read_line(&mut line).unwrap_or(0);
         (count > 0).then(|| line.trim_end().to_owned())
     }
 
-    /// A request and the first line of its answer.
+    /// Sends a request, and returns the first line of its answer.
     #[track_caller]
     pub fn ask(&mut self, request: &str) -> String {
         self.send(&format!("{request}\n"));
@@ -188,7 +188,7 @@ impl Played {
         drop(self.listener.accept());
     }
 
-    /// The next client.
+    /// Waits for the next client, and returns it.
     #[track_caller]
     pub fn accept(&self) -> Peer {
         // A command that does not come must not hold the test up for ever.
@@ -205,8 +205,8 @@ impl Played {
     }
 }
 
-/// A standard output that nobody reads any more. (Not a pipe: what another test starts at
-/// that moment may hold a copy of its other end for an instant.)
+/// Returns a standard output whose reader has gone. It is no pipe, because a program that
+/// another test starts at that moment may hold a copy of the pipe's other end for an instant.
 #[track_caller]
 pub fn unread() -> Stdio {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -214,7 +214,7 @@ pub fn unread() -> Stdio {
     Stdio::from(std::os::fd::OwnedFd::from(theirs))
 }
 
-/// A descriptor on which every write fails, for a standard output.
+/// Opens a descriptor on which every write fails, for a standard output.
 #[track_caller]
 pub fn full_device() -> Stdio {
     Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap())

@@ -1,10 +1,10 @@
-//! Who may use the control socket, and its name in the file system. The contract
-//! is `docs/control.md`.
+//! The rights to use the control socket, and the socket's name in the file system. The
+//! contract is `docs/control.md`.
 
 use crate::support::control::{
     Client, NOBODY, ask, connect_as, expect_error, field, nobody, require_users, start, status, status_word,
 };
-use crate::support::{Dir, alive, kill, log_lines_matching, under_qemu, wait_for_log, wait_until};
+use crate::support::{Dir, alive, kill, log_lines_matching, require_native, wait_for_log, wait_until};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -17,8 +17,8 @@ fn is_socket(path: &Path) -> bool {
 
 // ----- who may ---------------------------------------------------------------
 
-/// A folder with a service that the tests' users can reach; `None` if they
-/// cannot be others.
+/// Starts a service in a folder that the tests' users can reach. Returns `None` if the test
+/// cannot be other users.
 #[track_caller]
 fn shared(options: &[&str]) -> Option<Dir> {
     let dir = Dir::new();
@@ -102,7 +102,7 @@ fn a_guest_may_ask_and_add_but_not_steer() {
     assert_eq!(guest.ask("watch"), "ok");
     assert_eq!(nobody(&dir).queue("true"), 2);
     assert!(guest.line().contains("job=2 state=started"));
-    // Somebody else is no guest.
+    // Another user is no guest.
     let mut other = Client::over(connect_as(&dir.path("zigsvc.sock"), 12345, NOBODY, &[0]).unwrap());
     expect_error(&other.ask("status"), "denied");
     assert!(other.rest().is_empty());
@@ -124,8 +124,7 @@ fn a_member_of_an_allowed_group_is_a_guest() {
 
 #[test]
 fn with_two_groups_the_service_looks_at_all_groups_of_the_peer() {
-    // (QEMU's user mode may not know SO_PEERGROUPS)
-    if under_qemu() {
+    if !require_native("QEMU may not know SO_PEERGROUPS") {
         return;
     }
     let Some(dir) = shared(&["allow_gid=54321,54322"]) else { return };
@@ -211,7 +210,7 @@ fn an_unknown_name_fails_the_start() {
 
 // ----- the name in the file system -------------------------------------------
 
-/// A start that must fail with one line about the socket.
+/// Insists that `start` fails with one line about the socket.
 #[track_caller]
 fn start_fails(dir: &Dir, errno: &str) {
     let ran = dir.zigsvc(&["start"]).expect(1);

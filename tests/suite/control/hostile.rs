@@ -7,23 +7,25 @@ use crate::support::control::{
     start_script, status, ticks,
 };
 use crate::support::random::Random;
-use crate::support::{Dir, by_shell, heartbeat, patience, under_qemu, wait_for_jobs, wait_until};
+use crate::support::{
+    Dir, by_shell, heartbeat, patience, require_native, under_qemu, wait_for_jobs, wait_until,
+};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::time::Instant;
 
-/// The number of the last heartbeat.
+/// Returns the number of the last heartbeat.
 fn beat(dir: &Dir) -> u64 {
     heartbeat(dir, "zigsvc.health")
 }
 
-/// Insists that somebody else is served, and that the heartbeat goes on.
+/// Insists that another client is served, and that the heartbeat continues.
 #[track_caller]
 fn goes_on(dir: &Dir) {
     goes_on_over(dir, &mut Client::new(dir));
 }
 
-/// The same for this client.
+/// Insists that this client is served, and that the heartbeat continues.
 #[track_caller]
 fn goes_on_over(dir: &Dir, client: &mut Client) {
     let first = beat(dir);
@@ -81,7 +83,7 @@ fn a_request_of_1100_bytes_is_taken_and_a_longer_one_is_dropped_to_its_newline()
         client.send(request(1100, end));
         assert!(client.line().starts_with("ok pid="));
     }
-    // (up to its CR, which is a blank like those before it)
+    // The first CR is a blank like those before it, so the request has 1100 bytes up to the second.
     client.send(request(1099, "\r\r\n"));
     assert!(client.line().starts_with("ok pid="));
     for length in [1101, 1102, 1103, 1104, 1105, 1106, 2207, 2208, 2209, 5000] {
@@ -187,7 +189,7 @@ fn who_never_reads_holds_up_nobody() {
     assert_eq!(client.queue_all(&texts).len(), 200);
     wait_for_jobs(&dir, 200);
     assert_eq!(client.status("clients"), 11, "none was closed for it yet");
-    // And it can go on.
+    // And the first of the stuck clients can continue.
     let mut first = stuck.remove(0);
     for _ in 0..1000 {
         assert_eq!(first.line(), "ok 11");
@@ -238,8 +240,7 @@ fn a_page_that_is_not_taken_gives_way_when_somebody_else_wants_one() {
 
 #[test]
 fn clients_that_wait_keep_the_processor_free() {
-    // (there the processor's time is mostly QEMU's)
-    if under_qemu() {
+    if !require_native("the processor's time would be mostly QEMU's") {
         return;
     }
     let _measuring = crate::support::measuring();
@@ -304,7 +305,7 @@ fn without_descriptors_newcomers_wait_and_the_service_says_so() {
     wait_until("it is well again", || !degraded(&mut client));
 }
 
-/// This one takes more than 30 seconds: it waits for the limit itself.
+/// Takes more than 30 seconds, because the test waits for the limit itself.
 #[test]
 fn half_a_request_and_answers_that_nobody_reads_close_the_connection_after_30_seconds() {
     let dir = Dir::new();
@@ -357,7 +358,7 @@ fn half_a_request_and_answers_that_nobody_reads_close_the_connection_after_30_se
         }
     });
     assert!(half.rest().is_empty() && long.rest().is_empty());
-    // Who was idle for so long stays, until there is no other place.
+    // A client that was idle for 30 seconds stays, until there is no other place.
     let mut others: Vec<_> = (0..12).map(|_| Client::new(&dir)).collect();
     for other in &mut others {
         assert!(other.ask("status").starts_with("ok "));
@@ -366,7 +367,7 @@ fn half_a_request_and_answers_that_nobody_reads_close_the_connection_after_30_se
     others.push(Client::new(&dir));
     assert!(others[12].ask("status").starts_with("ok "));
     assert!(idle.rest().is_empty());
-    // Who waits or watches stays all the same.
+    // A client that waits or watches stays all the same.
     expect_error(&Client::new(&dir).line(), "busy");
     dir.write("go", "");
     assert_eq!(waiting.line(), "ok id=1 state=done exit=0");

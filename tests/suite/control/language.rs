@@ -1,6 +1,6 @@
-//! The language of the control socket. What the requests do to jobs is in
-//! `requests.rs`, who may use it in `access.rs`, and clients that
-//! misbehave are in `hostile.rs`. The contract is `docs/control.md`.
+//! The language of the control socket. The effect of the requests on jobs is tested in
+//! `requests.rs`, the rights to use the socket in `access.rs`, and clients that
+//! misbehave in `hostile.rs`. The contract is `docs/control.md`.
 
 use crate::support::control::{Client, ask, expect_error, field, start, status};
 use crate::support::{Dir, kill, program, require_tool, under_qemu, wait_until};

@@ -11,7 +11,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// One hostile connection, whichever; errors are what it is for.
+/// Makes one hostile connection of a random kind. Its errors are ignored, because it provokes
+/// them.
 fn misbehave(dir: &Dir, random: &mut Random) -> std::io::Result<()> {
     let mut stream = UnixStream::connect(dir.path("zigsvc.sock"))?;
     stream.set_write_timeout(Some(Duration::from_millis(50)))?;
@@ -51,7 +52,7 @@ fn misbehave(dir: &Dir, random: &mut Random) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Seconds that the test takes.
+/// Returns the time that the test takes.
 fn duration() -> Duration {
     let told = std::env::var("ZIGSVC_HOSTILE_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(told.unwrap_or(4))
@@ -60,7 +61,7 @@ fn duration() -> Duration {
 #[test]
 fn whatever_hostile_clients_do_the_heart_beats_and_no_job_is_lost() {
     let dir = Dir::new();
-    // (an idle heartbeat is due each 250 ms; one that is 5 s late is a stall)
+    // An idle heartbeat is due each 250 ms; one that is 5 s late is a stall.
     let options = ["interval=250ms", "stale_after=10s", "workers=2", "log_max=0", "queue_max=1000000"];
     start_script(&dir, "echo \"$ZIGSVC_JOB\" >> ran", &options);
     let (stop, began) = (AtomicBool::new(false), Instant::now());

@@ -6,11 +6,11 @@ use crate::support::control::{
     status, ticks,
 };
 use crate::support::small_disk::{SmallDisk, has_namespaces};
-use crate::support::{Dir, heartbeat, kill, program, under_qemu, wait_until};
+use crate::support::{Dir, heartbeat, kill, program, require_native, wait_until};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-/// A service with one dead job.
+/// Starts a service with one dead job.
 #[track_caller]
 fn with_one_dead(dir: &Dir, options: &[&str]) -> (u32, Client) {
     let pid = start_script(dir, FAILING, &[&["retries=0"], options].concat());
@@ -20,7 +20,7 @@ fn with_one_dead(dir: &Dir, options: &[&str]) -> (u32, Client) {
     (pid, client)
 }
 
-/// The answer came with the next heartbeat, `interval` later.
+/// Guards against a defect: the answer came with the next heartbeat, `interval` later.
 #[test]
 fn all_dead_jobs_are_forgotten_at_once() {
     let dir = Dir::new();
@@ -28,7 +28,8 @@ fn all_dead_jobs_are_forgotten_at_once() {
     assert_eq!(client.ask("forget dead"), "ok count=1");
 }
 
-/// `ok id=0 state=dead exit=1`: ends that no longer count are kept as job 0.
+/// Guards against a defect: the answer was `ok id=0 state=dead exit=1`, because ends that no
+/// longer count are kept as job 0.
 #[test]
 fn there_is_no_job_0_after_a_retry() {
     let dir = Dir::new();
@@ -38,7 +39,8 @@ fn there_is_no_job_0_after_a_retry() {
     expect_error(&client.ask("wait 0"), "no-job");
 }
 
-/// A refusal behind new jobs is put off, and was counted each time.
+/// Guards against a defect: a refusal that follows new jobs is put off, and was counted each
+/// time.
 #[test]
 fn a_denial_behind_new_jobs_is_counted_once() {
     let dir = Dir::new();
@@ -53,8 +55,8 @@ fn a_denial_behind_new_jobs_is_counted_once() {
     assert_eq!(guest.status("denied"), 1);
 }
 
-/// The second of two that came in one turn got the place of the first, whose
-/// request was not read yet: it saw the end of the connection, and no answer.
+/// Guards against a defect: the second of two clients that came in one turn got the place of
+/// the first, whose request was not read yet. The first saw the end of the connection, and no answer.
 #[test]
 fn newcomers_do_not_take_each_others_places() {
     let dir = Dir::new();
@@ -78,7 +80,7 @@ fn newcomers_do_not_take_each_others_places() {
     }
 }
 
-/// It got `err too-long` for ever, and kept its place.
+/// Guards against a defect: the client got `err too-long` for ever, and kept its place.
 #[test]
 fn who_may_nothing_is_denied_whatever_it_sends() {
     let dir = Dir::new();
@@ -93,7 +95,8 @@ fn who_may_nothing_is_denied_whatever_it_sends() {
     assert_eq!(status(&dir, "denied"), 1);
 }
 
-/// The new mode was given to whatever had the socket's name, through links too.
+/// Guards against a defect: the new mode was given to any file that had the socket's name,
+/// through links too.
 #[test]
 fn a_reload_does_not_touch_what_is_not_the_services_socket() {
     for link in [false, true] {
@@ -116,7 +119,7 @@ fn a_reload_does_not_touch_what_is_not_the_services_socket() {
     }
 }
 
-/// Who was let in before kept asking.
+/// Guards against a defect: a client that was let in before could keep asking.
 #[test]
 fn a_reload_that_takes_a_right_away_ends_the_connections_that_had_it() {
     let dir = Dir::new();
@@ -135,12 +138,11 @@ fn a_reload_that_takes_a_right_away_ends_the_connections_that_had_it() {
     assert_eq!(status(&dir, "jobs") + status(&dir, "waiting"), 0);
 }
 
-/// The loop spun at full speed: the request waited for a new journal, and during
-/// a stop none is written.
+/// Guards against a defect: the loop spun at full speed. The request waited for a new journal,
+/// and during a stop none is written.
 #[test]
 fn what_cannot_be_done_during_a_stop_does_not_keep_the_processor_busy() {
-    // (there the processor's time is mostly QEMU's)
-    if under_qemu() {
+    if !require_native("the processor's time would be mostly QEMU's") {
         return;
     }
     let _measuring = crate::support::measuring();
@@ -170,8 +172,8 @@ fn what_cannot_be_done_during_a_stop_does_not_keep_the_processor_busy() {
     assert!(used < 50, "{used} ticks in eight heartbeats");
 }
 
-/// The end of the first attempt was told although the job was retried: a client
-/// that left while its request was carried out took the rest of it along.
+/// Guards against a defect: the end of the first attempt was reported although the job was
+/// retried. A client that left while its request was carried out took the rest of it along.
 #[test]
 fn who_leaves_after_retry_dead_leaves_no_old_ends() {
     let dir = Dir::new();
@@ -198,7 +200,8 @@ fn who_leaves_after_retry_dead_leaves_no_old_ends() {
     assert!(ask(&dir, "status").contains("dead=0"));
 }
 
-/// Its job was counted and in no journal; nothing could be cancelled any more.
+/// Guards against a defect: the client's job was counted and in no journal, and nothing could
+/// be cancelled any more.
 #[test]
 fn who_goes_before_its_new_job_is_committed_leaves_no_ghost() {
     let dir = Dir::new();
@@ -206,7 +209,7 @@ fn who_goes_before_its_new_job_is_committed_leaves_no_ghost() {
     let mut client = Client::new(&dir);
     for _ in 0..30 {
         let mut hasty = Client::new(&dir);
-        // The answer to status finds nobody, before the commit.
+        // The answer to status finds no client, before the commit.
         let _ = hasty.try_send(b"status\nqueue hasty\n");
     }
     wait_until("they are gone", || client.status("clients") == 1);
@@ -216,7 +219,8 @@ fn who_goes_before_its_new_job_is_committed_leaves_no_ghost() {
     assert_eq!(client.ask("drain wait"), "ok drained");
 }
 
-/// Every later request got `err no-space`, until something else was committed.
+/// Guards against a defect: every later request got `err no-space`, until another record was
+/// committed.
 #[test]
 fn one_refusal_for_want_of_room_is_not_remembered() {
     if !has_namespaces() {
@@ -233,10 +237,13 @@ fn one_refusal_for_want_of_room_is_not_remembered() {
     wait_until("it is well", || client.status_word("degraded") == "none");
 }
 
-/// With 43,000 system calls a second, until the next client came.
+/// Guards against a defect: the lack lasted until the next client came, with 43,000 system
+/// calls a second.
 #[test]
 fn a_socket_that_is_made_again_ends_the_lack_of_descriptors() {
-    if under_qemu() || !crate::support::require_tool("prlimit") {
+    if !require_native("QEMU needs descriptors and files of its own")
+        || !crate::support::require_tool("prlimit")
+    {
         return;
     }
     let _measuring = crate::support::measuring();
@@ -262,7 +269,7 @@ fn a_socket_that_is_made_again_ends_the_lack_of_descriptors() {
     assert!(ticks(pid) - used < 40, "{} ticks in two seconds", ticks(pid) - used);
 }
 
-/// It never stopped, and said nothing.
+/// Guards against a defect: the service never stopped, and reported nothing.
 #[test]
 fn a_drain_does_not_wait_for_lines_for_which_there_is_no_room() {
     let dir = Dir::new();
@@ -277,7 +284,7 @@ fn a_drain_does_not_wait_for_lines_for_which_there_is_no_room() {
     wait_until("it ran", || status(&dir, "jobs") == 1);
 }
 
-/// A dead socket stayed at its name for ever.
+/// Guards against a defect: a dead socket stayed at its name for ever.
 #[test]
 fn a_dead_socket_at_its_name_is_replaced() {
     let dir = Dir::new();
@@ -294,7 +301,7 @@ fn a_dead_socket_at_its_name_is_replaced() {
     });
 }
 
-/// It said `drained`, and exited with 0.
+/// Guards against a defect: the service answered `drained`, and exited with 0.
 #[test]
 fn a_stop_during_a_drain_is_no_drain() {
     let dir = Dir::new();
@@ -307,8 +314,8 @@ fn a_stop_during_a_drain_is_no_drain() {
     expect_error(&client.line(), "stopping");
 }
 
-/// Nothing was started while somebody left a page unread: the page held up the
-/// new journal, and that the window.
+/// Guards against a defect: nothing was started while a client left a page unread. The page
+/// held up the new journal, and the journal held up the window.
 #[test]
 fn unread_pages_do_not_hold_up_the_jobs() {
     let dir = Dir::new();

@@ -1,5 +1,5 @@
-//! What the control socket does with jobs: adding, listing, waiting and
-//! watching, and what a kill leaves. The contract is `docs/control.md`.
+//! The effect of the control socket on jobs: adding, listing, waiting and watching, and the
+//! state after a kill. The contract is `docs/control.md`.
 
 use crate::support::control::{
     Client, FAILING, GATE, SetOnDrop, ask, expect_error, field, id_in, jobs, limit_files, list_ids, out,
@@ -8,7 +8,8 @@ use crate::support::control::{
 use crate::support::random::Random;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
-    Dir, alive, kill, kill_hard, processed, require_tool, under_qemu, wait_for_jobs, wait_until,
+    Dir, alive, kill, kill_hard, processed, require_native, require_tool, under_qemu, wait_for_jobs,
+    wait_until,
 };
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::collections::HashSet;
@@ -178,7 +179,7 @@ fn a_full_disk_refuses_new_jobs_and_loses_none() {
     client.queue_all(&expected);
     wait_until("the first runs", || client.status("running") == 1);
     disk.fill(&dir);
-    // What still fits into the journal's last page may be taken.
+    // A job that still fits into the journal's last page may be taken.
     let new: Vec<_> = (1..=60).map(|number| format!("{number} {}", "x".repeat(900))).collect();
     let (mut refused, mut other) = (0, Client::new(&dir));
     for text in &new {
@@ -217,7 +218,7 @@ fn a_full_disk_refuses_new_jobs_and_loses_none() {
 #[test]
 fn a_group_that_cannot_be_written_is_refused_and_not_in_the_queue() {
     // (QEMU itself would get the signal that goes with this limit)
-    if under_qemu() || !require_tool("prlimit") {
+    if !require_native("QEMU needs descriptors and files of its own") || !require_tool("prlimit") {
         return;
     }
     let dir = Dir::new();
@@ -257,7 +258,7 @@ fn a_group_that_cannot_be_written_is_refused_and_not_in_the_queue() {
 
 #[test]
 fn a_cancellation_stands_beside_a_group_that_is_refused() {
-    if under_qemu() || !require_tool("prlimit") {
+    if !require_native("QEMU needs descriptors and files of its own") || !require_tool("prlimit") {
         return;
     }
     let dir = Dir::new();
@@ -271,7 +272,8 @@ fn a_cancellation_stands_beside_a_group_that_is_refused() {
     let mut before = 0;
     wait_until("the journal is quiet", || core::mem::replace(&mut before, length()) == length());
     limit_files(pid, &format!("{}:unlimited", length() + 300));
-    // Who came first is mostly served first: once the group, once what is beside.
+    // The client that came first is mostly served first. That is by turns the client with the
+    // group and the one with the other request.
     for (id, group_first) in [(5, true), (7, false), (9, true), (11, false)] {
         let (adds, client) = if group_first { (&mut one, &mut other) } else { (&mut other, &mut one) };
         // Both are there in one turn.
@@ -554,7 +556,7 @@ fn who_waits_is_told_of_a_stop() {
 
 // ----- watch -----------------------------------------------------------------
 
-/// The numbers and words of an event.
+/// Returns the numbers and words of an event.
 #[track_caller]
 fn event(line: &str) -> (u64, u64, String, u64, u64) {
     let mut words = line.strip_prefix("event ").unwrap_or_else(|| panic!("{line}")).split(' ');

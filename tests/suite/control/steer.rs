@@ -1,6 +1,6 @@
-//! What the control socket does to jobs that are there, and to the service:
-//! cancel, retry, forget, drain and stop, and what of it a kill leaves. The
-//! contract is `docs/control.md`.
+//! The effect of the control socket on existing jobs, and on the service: cancel, retry,
+//! forget, drain and stop, and the part of it that a kill leaves. The contract is
+//! `docs/control.md`.
 
 use crate::support::control::{
     Client, FAILING, GATE, ask, expect_error, field, jobs, list_ids, out, pid_in, start_script, status,
@@ -209,7 +209,7 @@ fn a_job_can_be_cancelled_in_the_same_breath_as_it_is_added() {
 
 // ----- retry and forget ------------------------------------------------------
 
-/// A service with these dead jobs, each after one attempt.
+/// Starts a service with these dead jobs, each after one attempt.
 #[track_caller]
 fn with_dead(dir: &Dir, texts: &[&str]) -> (u32, Client) {
     let pid = start_script(dir, FAILING, &["retries=0"]);
@@ -352,7 +352,7 @@ fn a_drain_finishes_what_is_there_and_stops() {
     assert_eq!(client.ask("drain"), "ok draining", "again");
     dir.append("queue", "later\n");
     assert_eq!(client.status_word("state"), "draining");
-    // (a claim would be made within this many turns)
+    // A claim would be made within this many turns.
     let beats = |dir: &Dir| dir.read("zigsvc.health").lines().nth(1).unwrap_or("").to_owned();
     for _ in 0..4 {
         let before = beats(&dir);

@@ -1,7 +1,7 @@
 //! `run`: the service in the foreground, for an init system or a terminal.
 
 use crate::support::foreground::{run_command, seq};
-use crate::support::{Dir, Running, by_shell, kill, read_aside, wait_until};
+use crate::support::{Dir, Running, by_shell, kill, read_aside, require_native, wait_until};
 use std::fs;
 use std::io::pipe;
 use std::process::Stdio;
@@ -113,12 +113,12 @@ fn a_stderr_that_nobody_reads_stalls_nothing() {
         wait_until("the heart beats on", || seq(&dir) >= before + 3);
         before = seq(&dir);
     }
-    if !crate::support::under_qemu() {
+    if require_native("/proc shows QEMU's own process") {
         let flags = fs::read_to_string(format!("/proc/{pid}/fdinfo/2")).unwrap();
         let flags = flags.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim().to_owned();
         assert_eq!(u32::from_str_radix(&flags, 8).unwrap() & 0o4000, 0, "O_NONBLOCK was set on our stderr");
     }
-    // It comes back when somebody reads.
+    // It comes back when a process reads.
     let text = read_aside(reader);
     wait_until("it works on", || seq(&dir) >= before + 2);
     kill(pid, "TERM");

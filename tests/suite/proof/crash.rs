@@ -18,7 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 use std::{fs, thread};
 
-/// A number from the environment, or else `default`, a tenth of it under QEMU.
+/// Returns a number from the environment, or else `default`, a tenth of it under QEMU.
 fn setting(name: &str, default: usize) -> usize {
     crate::support::setting(name, (if under_qemu() { default / 10 } else { default }) as u64) as usize
 }
@@ -51,14 +51,14 @@ impl<'a> Victim<'a> {
         self.pid = self.dir.start(&options);
     }
 
-    /// kill -9, and a new daemon when the old one is gone.
+    /// Kills the daemon with KILL, and starts a new one when the old one is gone.
     fn replace(&mut self) {
         kill_hard(self.pid);
         self.kills += 1;
         self.start_again();
     }
 
-    /// The number that a new status line has for `key`.
+    /// Returns the number that a new status line has for `key`.
     #[track_caller]
     fn status(&self, key: &str) -> u64 {
         logged_number(self.dir, self.pid, key)
@@ -90,7 +90,7 @@ struct Writers {
     pause: Duration,
 }
 
-/// The line, whose end tells whether all of it is there.
+/// Returns the line. Its last word shows that the line is whole.
 fn line(writer: usize, number: usize) -> String {
     let padding = "-".repeat(number * 7 % 60);
     format!("w{writer} n{number} {padding} END")
@@ -125,7 +125,7 @@ impl Writers {
     }
 }
 
-/// How often each line ran; lines that are none of the wanted ones are an error.
+/// Returns how often each line ran. A line that is not among the wanted ones is an error.
 #[track_caller]
 fn tally<'a>(wanted: &'a [String], ran: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
     let mut counts: BTreeMap<&str, usize> = wanted.iter().map(|line| (line.as_str(), 0)).collect();
@@ -191,7 +191,7 @@ fn no_line_is_lost_from_many_that_are_logged_while_the_daemon_is_killed() {
         }
     });
     let wanted = writers.wanted();
-    // What a kill cut in half was not recorded as logged, and is logged again.
+    // A line that a kill cut in half was not recorded as logged, and is logged again.
     let logged = |log: &str| -> Vec<String> {
         log.lines()
             .filter_map(|line| Some(line.split_once("] [INFO] processing job: ")?.1.to_owned()))
@@ -208,7 +208,7 @@ fn no_line_is_lost_from_many_that_are_logged_while_the_daemon_is_killed() {
     let counts = tally(&wanted, logged.iter().map(String::as_str));
     let (lost, doubled) = report("many", victim.kills, &counts, began.elapsed());
     assert_eq!(lost, 0);
-    // A window of jobs is logged at once, and recorded as done behind it.
+    // A window of jobs is logged at once, and recorded as done after that.
     assert!(doubled <= victim.kills * 32, "{doubled} more than {} kills explain", victim.kills);
 }
 

@@ -55,7 +55,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| fs::read(file.path()).unwrap()).collect()
 }
 
-/// One of the inputs, changed a little.
+/// Returns one of the inputs, changed a little.
 fn changed(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut bytes = corpus[random.index(corpus.len())].clone();
     for _ in 0..=random.index(6) {

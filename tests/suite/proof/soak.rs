@@ -14,7 +14,7 @@ use crate::support::control::{Client, SetOnDrop, field, status};
 use crate::support::random::Random;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
-    Dir, holds_within, kill, proc_status, require, require_self_exec, require_tool, under_qemu, wait_until,
+    Dir, holds_within, kill, proc_status, require_native, require_self_exec, require_tool, wait_until,
 };
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
@@ -34,7 +34,7 @@ odd*) [ \"$ZIGSVC_ATTEMPT\" -gt 1 ] ;;
 bad*) exit 1 ;;
 esac";
 
-/// What `zigsvc.conf` holds in turn.
+/// The texts that `zigsvc.conf` holds in turn.
 const GOOD: [&str; 3] = [
     "log_keep = 2\nretry_delay = \"100ms\"\n",
     "log_keep = 3\nretry_delay = \"200ms\"\nlog_max = \"30k\"\n",
@@ -51,14 +51,14 @@ const WRITERS: usize = 2;
 /// From here on a run says something about growth.
 const LONG_SECONDS: u64 = 120;
 
-/// What a service may have touched of its statics and its stack.
+/// Maximum memory that a service may have touched of its statics and its stack.
 const MEMORY_MAX_KIB: u64 = 160;
 
 fn seconds() -> u64 {
     crate::support::setting("ZIGSVC_SOAK_SECONDS", 6)
 }
 
-/// The job of one source, whose end tells whether all of it is there.
+/// Returns the job of one source. Its last word shows that the job is whole.
 fn text(source: usize, number: usize) -> String {
     let kind = match number % 23 {
         5 | 13 => "odd",
@@ -68,7 +68,7 @@ fn text(source: usize, number: usize) -> String {
     format!("{kind} {source} {number} {} END", "-".repeat(number * 7 % 90))
 }
 
-/// What a process needs at a moment.
+/// The resources that a process needs at a moment.
 #[derive(Clone, Copy, Debug)]
 struct Needs {
     anonymous_kib: u64,
@@ -92,7 +92,7 @@ impl Needs {
     }
 }
 
-/// What the sources know of their jobs.
+/// The jobs of a source, by their answers.
 #[derive(Default)]
 struct Sent {
     /// Acknowledged, or written to the queue file.
@@ -107,13 +107,13 @@ struct Sent {
 struct Place {
     dir: Dir,
     disk: SmallDisk,
-    /// It is killed again and again.
+    /// Whether the service is killed again and again.
     killed: bool,
     over: AtomicBool,
     sent: AtomicUsize,
     ran: AtomicUsize,
-    /// One writes at a time: a full disk may take half a line, and its rest
-    /// must follow it.
+    /// Lets one source write at a time, because a full disk may take half a line, and the rest of
+    /// the line must follow it.
     queue: Mutex<()>,
     actions: Mutex<BTreeMap<&'static str, u32>>,
     hidden: AtomicU64,
@@ -164,7 +164,7 @@ impl Place {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// Waits for the next job's turn; false if it is over.
+    /// Waits for the next job's turn. Returns true if there is one, and false at the end of the run.
     fn next(&self, pause: Duration) -> bool {
         thread::sleep(pause);
         loop {
@@ -234,7 +234,7 @@ impl Place {
             while !rest.is_empty() {
                 match file.write(rest) {
                     Ok(count) => rest = &rest[count..],
-                    // (a full disk; what was begun must be ended)
+                    // The disk is full. A line that was begun must be completed.
                     Err(_) if rest.len() == line.len() => break,
                     Err(_) => thread::sleep(Duration::from_millis(10)),
                 }
@@ -278,7 +278,7 @@ impl Place {
         answer.starts_with("ok ").then(|| field(&answer, name).parse().unwrap())
     }
 
-    /// HUP, with this in the configuration file; waits until it was read.
+    /// Writes this into the configuration file, sends HUP, and waits until the file was read.
     fn reload(&self, config: &str, counter: &str) {
         let Some((pid, before)) = self.jobs().zip(self.count(counter)) else { return };
         self.dir.write("zigsvc.conf", config);
@@ -286,7 +286,7 @@ impl Place {
         wait_until("the configuration was read", || self.count(counter).is_some_and(|now| now > before));
     }
 
-    /// One of the things that happen to a service; true: it was killed.
+    /// Causes one of the things that happen to a service. Returns true if the service was killed.
     fn act(&self, random: &mut Random, may_kill: bool) -> bool {
         let Some(pid) = self.jobs() else { return false };
         let mut killed = false;
@@ -302,7 +302,7 @@ impl Place {
             2 => {
                 self.reload("workers = 99\n", "reload_errors");
                 self.did("bad reloads");
-                // (a service that starts would not start with that)
+                // A service that starts would not start with the bad file.
                 self.dir.write("zigsvc.conf", GOOD[0]);
             }
             3 => {
@@ -338,7 +338,7 @@ impl Place {
         killed
     }
 
-    /// Acts and samples until the time is over.
+    /// Acts and samples until the time has passed.
     fn go_on(&self, seed: u64, length: Duration) -> Samples {
         let mut random = Random::new(seed);
         let mut samples = Samples::default();
@@ -372,7 +372,7 @@ impl Place {
             at += count as u64;
             let lines = bytes[..count].iter().filter(|byte| **byte == b'\n').count();
             self.ran.fetch_add(lines, Ordering::Relaxed);
-            // (what never runs holds nobody up for ever)
+            // A job that never runs must not hold up the sources for ever.
             if count == 0 && self.hidden.fetch_add(1, Ordering::Relaxed) > 200 {
                 self.hidden.store(0, Ordering::Relaxed);
                 self.ran.store(self.sent.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -419,7 +419,7 @@ impl Place {
         judge_samples(&format!("{name}, jobs"), &samples.jobs, !self.killed);
     }
 
-    /// How often each job ran, once all that were promised have.
+    /// Returns how often each job ran, once all that were promised have run.
     fn wait_for_the_end(&self, sent: &[Sent]) -> BTreeMap<(usize, usize), u32> {
         let promised: HashSet<_> = sent.iter().flat_map(|sent| sent.promised.iter().copied()).collect();
         let mut runs = BTreeMap::new();
@@ -449,7 +449,7 @@ impl Place {
     }
 }
 
-/// What was promised has run; what was refused has not.
+/// Insists that each promised job has run, and that no refused one has.
 fn judge_runs(name: &str, sent: &[Sent], runs: &BTreeMap<(usize, usize), u32>, killed: bool) {
     let promised: usize = sent.iter().map(|sent| sent.promised.len()).sum();
     let refused: Vec<_> = sent.iter().flat_map(|sent| sent.refused.iter()).collect();
@@ -470,7 +470,7 @@ fn judge_runs(name: &str, sent: &[Sent], runs: &BTreeMap<(usize, usize), u32>, k
     }
 }
 
-/// The first quarter, but for its beginning, against the last.
+/// Compares the first quarter, without its beginning, with the last one.
 fn judge_samples(name: &str, samples: &[Needs], one_process: bool) {
     let quarter = samples.len() / 4;
     let median = |samples: &[Needs], value: &dyn Fn(&Needs) -> u64| {
@@ -502,9 +502,9 @@ fn judge_samples(name: &str, samples: &[Needs], one_process: bool) {
     }
     assert!(anonymous.1 <= anonymous.0 + 8, "{name}: anonymous memory grows: {anonymous:?}");
     assert!(rss.1 <= rss.0 + 32, "{name}: memory grows: {rss:?}");
-    // (each claimed queue file is open until it has been quiet for 10 s)
+    // Each claimed queue file is open until it has been quiet for 10 s.
     assert!(descriptors.1 <= descriptors.0 + 16, "{name}: descriptors grow: {descriptors:?}");
-    // (a loaded service wakes as the machine lets its users work)
+    // A loaded service wakes as the machine lets its users work.
     assert!(wakeups.1 <= wakeups.0 * 2 + 60, "{name}: wake-ups grow: {wakeups:?}");
 }
 
@@ -513,7 +513,7 @@ fn a_service_that_is_used_and_maltreated_for_long_loses_nothing_and_does_not_gro
     if !has_namespaces() || !require_self_exec() || !require_tool("sh") {
         return;
     }
-    if !require(!under_qemu(), "QEMU needs /proc") {
+    if !require_native("QEMU needs /proc") {
         return;
     }
     let seed = crate::support::setting("ZIGSVC_SEED", 11);

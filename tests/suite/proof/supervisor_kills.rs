@@ -1,12 +1,12 @@
 //! kill -9 of the service `jobs` under its supervisor, again and again, while
 //! jobs come by the control socket and by the queue file. Afterwards each job
 //! that was acknowledged has run, each kill led to exactly one restart, and each
-//! restart was told and counted.
+//! restart was logged and counted.
 //!
 //! `ZIGSVC_KILLS` is the number of kills (6), up to 20 of them in each of several
 //! folders at the same time; given explicitly, each service lives for more than
 //! ten seconds before it is killed, so that none is restarted with delay. 1000 take
-//! four minutes (`tests/bench/kills`). What happened is printed with `--nocapture`.
+//! four minutes (`tests/bench/kills`). The results are printed with `--nocapture`.
 
 use crate::support::control::{Client, SetOnDrop, id_in, status};
 use crate::support::{Dir, kill, log_lines_matching, processed, require_self_exec, wait_until};
@@ -33,11 +33,11 @@ struct Folder {
     over: AtomicBool,
 }
 
-/// What came out of one of them.
+/// The result of one of the folders.
 #[derive(Default)]
 struct Outcome {
     acknowledged: usize,
-    /// Nobody was there, or a kill cut off the answer.
+    /// Jobs without an answer: no service was there, or a kill cut off the answer.
     unanswered: usize,
     lost: usize,
     doubled: usize,
@@ -81,7 +81,7 @@ impl Folder {
         }
     }
 
-    /// The PID of `jobs`, once the supervisor says that it runs.
+    /// Returns the PID of `jobs`, once the supervisor says that it runs.
     fn running(&self, after: u32) -> u32 {
         let mut found = 0;
         wait_until("jobs runs", || {
@@ -99,7 +99,7 @@ impl Folder {
         let mut pid = self.running(0);
         let mut latencies = Vec::new();
         for number in 0..self.kills {
-            // (not all folders at the same moment)
+            // The kills do not come to all folders at the same moment.
             let more = Duration::from_millis((u64::from(pid) * 37 + number as u64 * 11) % 150);
             thread::sleep(self.life);
             self.hurry.store(true, Ordering::Relaxed);
@@ -116,7 +116,7 @@ impl Folder {
         latencies
     }
 
-    /// Adds jobs until it is over, by turns through the socket and the file.
+    /// Adds jobs until the kills have ended, by turns through the socket and the file.
     fn feed(&self) -> Jobs {
         let mut jobs = Jobs::default();
         let mut client = None;
@@ -143,10 +143,10 @@ impl Folder {
         jobs
     }
 
-    /// The answer to `queue TEXT`; none if the service was killed before it.
+    /// Returns the answer to `queue TEXT`; none if the service was killed before it.
     fn queue(&self, client: &mut Option<Client>, text: &str) -> Option<String> {
         if client.is_none() {
-            // (a socket without anybody behind it refuses; we come again)
+            // A socket without a process that listens refuses. The next call connects again.
             *client = UnixStream::connect(self.dir.path("zigsvc.sock")).ok().map(Client::over);
             if client.is_none() {
                 thread::sleep(Duration::from_millis(1));
@@ -161,7 +161,7 @@ impl Folder {
         answer
     }
 
-    /// What the supervisor counted.
+    /// Returns the number of restarts that the supervisor counted.
     fn restarts(&self) -> u64 {
         let before = self.told("status: ");
         kill(self.dir.lock_holder("zigsvc-supervisor.pid").expect("a supervisor"), "USR2");
@@ -227,6 +227,6 @@ fn no_job_is_lost_and_each_restart_is_counted_when_the_supervised_service_is_kil
         let delayed = log.lines().any(|line| line.contains("; restart ") && !line.ends_with(" now"));
         assert!(given.is_none() || !delayed, "{log}");
     }
-    // A window of jobs is logged at once, and recorded as done behind it.
+    // A window of jobs is logged at once, and recorded as done after that.
     assert!(doubled <= kills * 32, "{doubled} more than {kills} kills explain");
 }

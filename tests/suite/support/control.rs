@@ -42,10 +42,10 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
-    /// The same where the service may be gone.
+    /// Sends these bytes to a service that may be gone.
     ///
     /// # Errors
-    /// It is.
+    /// The service is gone.
     pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes)
     }
@@ -64,7 +64,7 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// The next line without its newline; `None` at the end.
+    /// Reads the next line without its newline; `None` at the end.
     #[track_caller]
     pub fn bytes(&mut self) -> Option<Vec<u8>> {
         loop {
@@ -86,7 +86,7 @@ impl Client {
         }
     }
 
-    /// The next line; `None` if the service ended before it was whole.
+    /// Reads the next line; `None` if the service ended before it was whole.
     pub fn try_line(&mut self) -> Option<String> {
         loop {
             if self.read.contains(&b'\n') {
@@ -100,34 +100,34 @@ impl Client {
         }
     }
 
-    /// The next line, which must come.
+    /// Reads the next line, which must come.
     #[track_caller]
     pub fn line(&mut self) -> String {
         let line = self.bytes().expect("the connection was closed");
         String::from_utf8_lossy(&line).into_owned()
     }
 
-    /// So many lines.
+    /// Reads `count` lines.
     #[track_caller]
     pub fn lines(&mut self, count: usize) -> Vec<String> {
         (0..count).map(|_| self.line()).collect()
     }
 
-    /// All lines up to the end of the connection.
+    /// Reads all lines up to the end of the connection.
     #[track_caller]
     pub fn rest(&mut self) -> Vec<String> {
         let lines = core::iter::from_fn(|| self.bytes());
         lines.map(|line| String::from_utf8_lossy(&line).into_owned()).collect()
     }
 
-    /// One request and the first line of its answer.
+    /// Sends one request, and returns the first line of its answer.
     #[track_caller]
     pub fn ask(&mut self, request: &str) -> String {
         self.send(format!("{request}\n"));
         self.line()
     }
 
-    /// A request that is answered by `ok N` and N lines: these.
+    /// Sends a request that is answered by `ok N` and N lines, and returns these lines.
     #[track_caller]
     pub fn ask_list(&mut self, request: &str) -> Vec<String> {
         let head = self.ask(request);
@@ -149,21 +149,21 @@ impl Client {
         texts.iter().map(|_| id_in(&self.line())).collect()
     }
 
-    /// The word that `status` has for `name`.
+    /// Returns the word that `status` has for `name`.
     #[track_caller]
     pub fn status_word(&mut self, name: &str) -> String {
         let answer = self.ask("status");
         field(&answer, name).to_owned()
     }
 
-    /// The number that `status` has for `name`.
+    /// Returns the number that `status` has for `name`.
     #[track_caller]
     pub fn status(&mut self, name: &str) -> u64 {
         self.status_word(name).parse().unwrap()
     }
 }
 
-/// The value of a field in an answer that is `ok`.
+/// Returns the value of a field in an answer that is `ok`.
 #[track_caller]
 pub fn field<'a>(answer: &'a str, name: &str) -> &'a str {
     let fields = answer.strip_prefix("ok ").unwrap_or_else(|| panic!("{name}: {answer}"));
@@ -171,7 +171,7 @@ pub fn field<'a>(answer: &'a str, name: &str) -> &'a str {
     value.unwrap_or_else(|| panic!("{name} in {answer}"))
 }
 
-/// The id in `ok id=N`.
+/// Returns the id in `ok id=N`.
 #[track_caller]
 pub fn id_in(answer: &str) -> u64 {
     let id = answer.strip_prefix("ok id=").and_then(|id| id.parse().ok());
@@ -191,19 +191,19 @@ pub fn ask(dir: &Dir, request: &str) -> String {
     Client::new(dir).ask(request)
 }
 
-/// The number that `status` has for `name`, over a connection of its own.
+/// Returns the number that `status` has for `name`, over a connection of its own.
 #[track_caller]
 pub fn status(dir: &Dir, name: &str) -> u64 {
     Client::new(dir).status(name)
 }
 
-/// The word that `status` has for `name`, over a connection of its own.
+/// Returns the word that `status` has for `name`, over a connection of its own.
 #[track_caller]
 pub fn status_word(dir: &Dir, name: &str) -> String {
     Client::new(dir).status_word(name)
 }
 
-/// The ids of all jobs that `list STATE` shows, page after page.
+/// Returns the ids of all jobs that `list STATE` shows, page after page.
 #[track_caller]
 pub fn list_ids(client: &mut Client, state: &str) -> Vec<u64> {
     let mut ids: Vec<u64> = Vec::new();
@@ -255,14 +255,14 @@ fn become_user(uid: u32, gid: u32, groups: &[u32]) -> std::io::Result<()> {
     became.map_err(|errno| std::io::Error::from_raw_os_error(errno.raw_os_error()))
 }
 
-/// A client that is [`NOBODY`], without further groups.
+/// Connects a client that is [`NOBODY`], without further groups.
 #[track_caller]
 pub fn nobody(dir: &Dir) -> Client {
     Client::over(connect_as(&dir.path("zigsvc.sock"), NOBODY, NOBODY, &[]).unwrap())
 }
 
-/// Whether a test can be other users, who can enter `dir` from now on. If not,
-/// as `require_tool`.
+/// Returns true if a test can be other users, who can enter `dir` from now on. If not, it
+/// reports that the test is skipped, as [`require`] does.
 #[track_caller]
 pub fn require_users(dir: &Dir) -> bool {
     use std::os::unix::fs::PermissionsExt;
@@ -297,20 +297,20 @@ pub const GATE: &str = "echo \"$1 $ZIGSVC_ATTEMPT\" >> out\nuntil [ -e go ]; do 
 /// Notes each attempt in `out`, and fails until there is `go`.
 pub const FAILING: &str = "echo \"$1 $ZIGSVC_ATTEMPT\" >> out; [ -e go ]";
 
-/// The lines that the handlers wrote, once there are so many.
+/// Returns the lines that the handlers wrote, once there are `count` of them.
 #[track_caller]
 pub fn out(dir: &Dir, count: usize) -> Vec<String> {
     wait_for_lines(dir, "out", count)
 }
 
-/// The PID that a handler wrote into a file.
+/// Returns the PID that a handler wrote into a file.
 #[track_caller]
 pub fn pid_in(dir: &Dir, name: &str) -> u32 {
     wait_until(&format!("{name} holds a PID"), || dir.read(name).ends_with('\n'));
     dir.read(name).trim().parse().unwrap()
 }
 
-/// `job 1` to `job COUNT`.
+/// Returns `job 1` to `job COUNT`.
 pub fn jobs(count: usize) -> Vec<String> {
     (1..=count).map(|number| format!("job {number}")).collect()
 }
@@ -325,7 +325,8 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// The kernel's hundredths of a second that the process has used.
+/// Returns the hundredths of a second of processor time that the process has used, as the
+/// kernel counts them.
 pub fn ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();

@@ -3,7 +3,7 @@
 use super::{Dir, heartbeat, wait_until};
 use std::process::{Command, Stdio};
 
-/// `zigsvc -d DIR -o ... run`, with both outputs on /dev/null.
+/// Returns the command `zigsvc -d DIR -o ... run`, with both outputs on /dev/null.
 pub fn run_command(dir: &Dir, options: &[&str]) -> Command {
     let mut command = dir.command();
     for option in options {
@@ -18,7 +18,7 @@ pub fn seq(dir: &Dir) -> u64 {
     heartbeat(dir, "zigsvc.health")
 }
 
-/// Waits until the heart has beaten so many times more.
+/// Waits until the heart has beaten `count` times more.
 #[track_caller]
 pub fn wait_for_beats(dir: &Dir, count: u64) {
     let before = seq(dir);

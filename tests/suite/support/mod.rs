@@ -42,8 +42,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_zigsvc");
 /// Exec format error, errno(3): a program that this kernel cannot execute.
 const ENOEXEC: i32 = 8;
 
-/// The real binary with a clean environment and nothing on its standard input.
-/// Of the caller's variables it keeps `PATH`; there is no home.
+/// Returns a command of the real binary with a clean environment and nothing on its standard
+/// input. Of the caller's variables it keeps `PATH`; there is no home.
 pub fn zigsvc() -> Command {
     let runner = runner();
     let mut command = match runner.split_first() {
@@ -73,8 +73,8 @@ pub fn program(name: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// The words of the target's runner; none where programs for the target are
-/// executed as they are.
+/// Returns the words of the target's runner; none where programs for the target are executed
+/// as they are.
 pub fn runner() -> Vec<String> {
     let target = env!("ZIGSVC_TARGET").to_uppercase().replace(['-', '.'], "_");
     let words = std::env::var(format!("CARGO_TARGET_{target}_RUNNER")).unwrap_or_default();
@@ -109,10 +109,10 @@ pub fn run(args: &[&str]) -> Ran {
     finish(command, None)
 }
 
-/// Runs any command to its end, with `input` on its standard input. One that
-/// has not ended after a minute is killed, it alone, and the test fails; so it
-/// does if the command ends and something that it left behind still holds its
-/// output open, as a daemon must not.
+/// Runs any command to its end, with `input` on its standard input. A command that
+/// has not ended after a minute is killed, it alone, and the test fails. The test also fails
+/// if the command ends and a process that it started still holds its output open, as a daemon
+/// must not.
 #[track_caller]
 pub fn finish(mut command: Command, input: Option<&[u8]>) -> Ran {
     if input.is_some() {
@@ -147,8 +147,8 @@ pub fn finish(mut command: Command, input: Option<&[u8]>) -> Ran {
     Ran { code, out: rest(out), err: rest(err) }
 }
 
-/// How a program ended that was started with pipes for its output. (It must not write
-/// more than they hold.)
+/// Waits for a program that was started with pipes for its output, and returns how it ended.
+/// The program must not write more than the pipes hold.
 #[track_caller]
 pub fn outcome(child: Child) -> Ran {
     let output = child.wait_with_output().unwrap();
@@ -166,19 +166,19 @@ impl Running {
         Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
     }
 
-    /// One that no service may signal.
+    /// Starts a process that no service may signal.
     pub fn sleeper() -> Self {
         let mut command = program("sleep");
         command.arg("600");
         Self::new(command)
     }
 
-    /// Its PID.
+    /// Returns the PID.
     pub fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    /// Whether it has not ended.
+    /// Returns true if the process has not ended.
     pub fn runs(&mut self) -> bool {
         matches!(self.0.try_wait(), Ok(None))
     }
@@ -230,24 +230,24 @@ impl Dir {
             let path = PathBuf::from(format!("/tmp/zigsvc-{}-{number}", std::process::id()));
             match fs::DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Self { path },
-                // Left behind by a killed test whose PID was ours.
+                // The folder is left from a killed test that had the same PID.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => panic!("{}: {error}", path.display()),
             }
         }
     }
 
-    /// The path of `name` in it; of the folder itself for `""`.
+    /// Returns the path of `name` in the folder, or that of the folder itself for `""`.
     pub fn path(&self, name: &str) -> PathBuf {
         if name.is_empty() { self.path.clone() } else { self.path.join(name) }
     }
 
-    /// The folder, as an argument.
+    /// Returns the folder, as an argument.
     pub fn as_arg(&self) -> &str {
         self.path.to_str().unwrap()
     }
 
-    /// A file as text, whatever is in it; empty if it is missing.
+    /// Reads a file as text, whatever is in it; empty if it is missing.
     pub fn read(&self, name: &str) -> String {
         let bytes = fs::read(self.path(name)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -281,7 +281,7 @@ impl Dir {
         file
     }
 
-    /// `zigsvc -d DIR`, for more arguments.
+    /// Returns the command `zigsvc -d DIR`, for more arguments.
     pub fn command(&self) -> Command {
         let mut command = zigsvc();
         command.arg("-d").arg(&self.path);
@@ -294,7 +294,7 @@ impl Dir {
         self.zigsvc_with_input(args, b"")
     }
 
-    /// The same with `input` on its standard input.
+    /// Runs `zigsvc -d DIR ARGS...` to its end, with `input` on its standard input.
     #[track_caller]
     pub fn zigsvc_with_input(&self, args: &[&str], input: &[u8]) -> Ran {
         let mut command = self.command();
@@ -309,7 +309,8 @@ impl Dir {
         self.start_service("jobs", options)
     }
 
-    /// The same for any service.
+    /// Starts any service with `-o` for each of `options`, insists that this works, and returns
+    /// its PID.
     #[track_caller]
     pub fn start_service(&self, service: &str, options: &[&str]) -> u32 {
         let mut command = self.command();
@@ -332,19 +333,19 @@ impl Dir {
         }
     }
 
-    /// Who holds the lock of the PID file `name`.
+    /// Returns the PID of the process that holds the lock of the PID file `name`.
     pub fn lock_holder(&self, name: &str) -> Option<u32> {
         lock_holder(&self.path(name))
     }
 
-    /// The logs of all services, for the message of a failure.
+    /// Returns the logs of all services, for the message of a failure.
     pub fn logs(&self) -> String {
         let logs = self.files("log").into_iter();
         logs.map(|name| format!("--- {name}\n{}", self.read(&name))).collect()
     }
 
-    /// The names of the `zigsvc*.SUFFIX` files, the supervisor's first: it would
-    /// start again what is stopped before it.
+    /// Returns the names of the `zigsvc*.SUFFIX` files. The supervisor's is the first, because the
+    /// supervisor would start the services again that are stopped before it.
     fn files(&self, suffix: &str) -> Vec<String> {
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -383,8 +384,8 @@ impl Drop for Dir {
     }
 }
 
-/// Who holds a write lock of the file (fcntl(2), `F_GETLK`); nobody if there
-/// is no such file.
+/// Returns the PID of the process that holds a write lock of the file (fcntl(2), `F_GETLK`);
+/// `None` if there is no such file.
 pub fn lock_holder(path: &Path) -> Option<u32> {
     let fd =
         rustix::fs::openat(CWD, path.as_os_str().as_bytes(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
@@ -400,12 +401,12 @@ pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     assert!(holds_within(limit, condition), "waited {limit:?} in vain until {what}");
 }
 
-/// How long a test waits for anything before it fails.
+/// Returns how long a test waits for anything before it fails.
 pub fn patience() -> Duration {
     Duration::from_secs(if under_qemu() { 90 } else { 30 })
 }
 
-/// Whether the condition holds before `limit` is over.
+/// Returns true if the condition holds before `limit` has passed.
 pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     loop {
@@ -435,13 +436,13 @@ pub fn wait_for_turn(dir: &Dir, pid: u32) {
     }
 }
 
-/// How long to leave the processor to others between two looks.
+/// Returns how long to leave the processor to others between two looks.
 fn poll_interval() -> Duration {
     Duration::from_millis(if under_qemu() { 20 } else { 5 })
 }
 
-/// Whether the process exists and has not ended; a zombie has (proc(5)), unless it has
-/// threads that have not: until then its descriptors may be open (QEMU is such a process).
+/// Returns true if the process exists and has not ended. A zombie has ended (proc(5)), unless
+/// it has threads that have not: until then its descriptors may be open. QEMU is such a process.
 pub fn alive(pid: u32) -> bool {
     match process_state(pid) {
         Some('Z') => fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1),
@@ -450,7 +451,7 @@ pub fn alive(pid: u32) -> bool {
     }
 }
 
-/// The state letter of a process, as ps(1) shows it.
+/// Returns the state letter of a process, as ps(1) shows it.
 pub fn process_state(pid: u32) -> Option<char> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name before it, in parentheses, can hold anything.
@@ -480,13 +481,13 @@ pub fn kill(pid: u32, signal: &str) {
     assert!(result.is_ok(), "kill -{signal} {pid}: {result:?}");
 }
 
-/// As rustix wants it.
+/// Converts the PID to the type of rustix.
 fn to_pid(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
-/// Whether this program runs under QEMU's user mode, which hides itself behind
-/// `/proc/self`, but not behind this.
+/// Returns true if this program runs under QEMU's user mode. QEMU replaces `/proc/self`, but
+/// not the link that is read here.
 pub fn under_qemu() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
@@ -495,13 +496,13 @@ pub fn under_qemu() -> bool {
     })
 }
 
-/// Whether the tests run as root, if only that of a user namespace.
+/// Returns true if the tests run as root, if only that of a user namespace.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Whether `name` is on the PATH. If not, the test should return: this said so,
-/// aloud. With `ZIGSVC_REQUIRE_ALL=1` it fails.
+/// Returns true if `name` is on the PATH. If not, the test should return, because this
+/// function has printed that it is skipped. With `ZIGSVC_REQUIRE_ALL=1` it fails.
 #[track_caller]
 pub fn require_tool(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/sbin:/usr/bin:/sbin:/bin"));
@@ -512,7 +513,7 @@ pub fn require_tool(name: &str) -> bool {
     require(found, &format!("there is no {name} on the PATH"))
 }
 
-/// The absolute path of a program, or a note that the test is skipped.
+/// Returns the absolute path of a program, or notes that the test is skipped.
 #[track_caller]
 pub fn find(name: &str) -> Option<PathBuf> {
     if name.starts_with('/') {
@@ -531,14 +532,14 @@ pub fn find(name: &str) -> Option<PathBuf> {
 #[track_caller]
 pub fn install(path: &Path, text: &str) {
     let (reader, mut writer) = std::io::pipe().unwrap();
-    // (a script fits into the pipe, so this does not wait)
+    // A script fits into the pipe, so this does not wait.
     assert!(text.len() < 65_536);
     writer.write_all(text.as_bytes()).unwrap();
     drop(writer);
     install_from(path, Stdio::from(reader));
 }
 
-/// The same with what `source` holds.
+/// Writes an executable file with the content of `source`.
 #[track_caller]
 fn install_from(path: &Path, source: Stdio) {
     let mut writer = program("/bin/sh");
@@ -546,8 +547,8 @@ fn install_from(path: &Path, source: Stdio) {
     assert!(writer.status().unwrap().success(), "{} cannot be written", path.display());
 }
 
-/// Whether the binary can execute itself, as the supervisor does. Under QEMU
-/// that takes a kernel that knows QEMU. If not, as `require_tool`.
+/// Returns true if the binary can execute itself, as the supervisor does. Under QEMU that
+/// takes a kernel that knows QEMU. If not, the test is skipped as for [`require_tool`].
 #[track_caller]
 pub fn require_self_exec() -> bool {
     let result = program(BINARY).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -555,10 +556,17 @@ pub fn require_self_exec() -> bool {
     require(!refused, "this kernel does not execute programs for the target by itself (binfmt_misc)")
 }
 
-/// Whether the tests run as root. If not, as `require_tool`.
+/// Returns true if the tests run as root. If not, the test is skipped as for [`require_tool`].
 #[track_caller]
 pub fn require_root() -> bool {
     require(is_root(), "this test needs root")
+}
+
+/// Whether the programs are the machine's own. Under QEMU's user mode, which cannot do something
+/// for the reason `why`, a test or a part of it is skipped, as with `require_tool`.
+#[track_caller]
+pub fn require_native(why: &str) -> bool {
+    require(!under_qemu(), why)
 }
 
 /// Passes `met` on; if it is false, says that a test is skipped and why.
@@ -567,7 +575,7 @@ pub fn require(met: bool, why: &str) -> bool {
     if !met {
         assert!(std::env::var_os("ZIGSVC_REQUIRE_ALL").is_none_or(|all| all != "1"), "{why}");
         let caller = core::panic::Location::caller();
-        // Past the capture of the test harness, or nobody would see it.
+        // The line bypasses the capture of the test harness, which would hide it.
         let _ = writeln!(std::io::stderr(), "\nSKIP: {why} ({}:{})", caller.file(), caller.line());
     }
     met
@@ -589,13 +597,13 @@ pub fn setting(name: &str, default: u64) -> u64 {
         .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: no number")))
 }
 
-/// How many lines of `text` contain `needle`.
+/// Returns how many lines of `text` contain `needle`.
 pub fn log_lines_matching(text: &str, needle: &str) -> usize {
     text.lines().filter(|line| line.contains(needle)).count()
 }
 
-/// `words COMMAND...`: a command started by another one, such as `setpriv`,
-/// with the same environment.
+/// Returns the command `words COMMAND...`: a command started by another one, such as
+/// `setpriv`, with the same environment.
 pub fn through(words: &[&str], inner: &Command) -> Command {
     let mut command = program(words[0]);
     command.args(&words[1..]).arg(inner.get_program()).args(inner.get_args()).env_clear();
@@ -611,25 +619,25 @@ pub fn through(words: &[&str], inner: &Command) -> Command {
     command
 }
 
-/// A command started by a shell script, which finds it in `"$@"`.
+/// Returns a command that a shell script starts. The script finds it in `"$@"`.
 pub fn by_shell(script: &str, inner: &Command) -> Command {
     through(&["sh", "-c", script, "sh"], inner)
 }
 
-/// The value of `name` in `/proc/PID/status` (proc(5)).
+/// Returns the value of `name` in `/proc/PID/status` (proc(5)).
 pub fn proc_status(pid: u32, name: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The texts of the jobs that the log says were processed.
+/// Returns the texts of the jobs that were processed according to the log.
 pub fn processed(dir: &Dir) -> Vec<String> {
     let log = dir.read("zigsvc.log");
     log.lines().filter_map(|line| Some(line.split_once("processing job: ")?.1.to_owned())).collect()
 }
 
-/// Waits until so many jobs are processed.
+/// Waits until `count` jobs are processed.
 #[track_caller]
 pub fn wait_for_jobs(dir: &Dir, count: usize) {
     wait_until(&format!("{count} jobs are processed"), || processed(dir).len() >= count);

@@ -34,7 +34,7 @@ impl Client {
         Self::connect(dir).unwrap_or_else(|errno| panic!("{}: {errno}", dir.as_arg()))
     }
 
-    /// The same; `None` if nobody listens there.
+    /// Connects to the service of the folder; `None` if no process listens there.
     pub fn try_new(dir: &Dir) -> Option<Self> {
         Self::connect(dir).ok()
     }
@@ -48,12 +48,12 @@ impl Client {
         Ok(Self(socket))
     }
 
-    /// Sends these bytes; false if nobody reads them any more.
+    /// Sends these bytes. Returns true if they were sent, and false if the other end reads no more.
     pub fn send(&self, bytes: impl AsRef<[u8]>) -> bool {
         self.send_with(bytes, &[])
     }
 
-    /// Sends these bytes and descriptors.
+    /// Sends these bytes and descriptors. Returns true if they were sent.
     pub fn send_with(&self, bytes: impl AsRef<[u8]>, fds: &[BorrowedFd<'_>]) -> bool {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -85,7 +85,7 @@ impl Client {
                 flags,
             ) {
                 Err(Errno::CONNRESET) => return None,
-                // (with a timeout the kernel does not begin it again by itself)
+                // With a timeout the kernel does not restart the call by itself.
                 Err(Errno::INTR) => continue,
                 result => result.unwrap(),
             };
@@ -101,13 +101,13 @@ impl Client {
         }
     }
 
-    /// The same; a reset, which would lose an answer, fails the test.
+    /// Reads until the other end closes. A reset, which would lose an answer, fails the test.
     #[track_caller]
     pub fn answer(&self) -> Answer {
         self.try_answer().unwrap_or_else(|| panic!("the connection was reset"))
     }
 
-    /// Whether the connection is still open after `time`, and nothing came.
+    /// Returns true if the connection is still open after `time`, and nothing came.
     pub fn is_silent_for(&self, time: Duration) -> bool {
         let end = Instant::now() + time;
         let result = loop {
@@ -124,7 +124,7 @@ impl Client {
 }
 
 impl Answer {
-    /// What is in the file that was handed out; it must be one, with `F`.
+    /// Returns the content of the file that was handed out. The answer must be one file, with `F`.
     #[track_caller]
     pub fn content(&self) -> String {
         assert_eq!((&self.text[..], self.files.len()), ("F", 1), "{self:?}");
@@ -138,7 +138,7 @@ impl Answer {
         }
     }
 
-    /// The words of an answer without a file.
+    /// Returns the words of an answer without a file.
     #[track_caller]
     pub fn words(&self) -> &str {
         assert!(self.files.is_empty(), "{self:?}");
@@ -160,7 +160,7 @@ pub fn ask(dir: &Dir, path: impl AsRef<Path>) -> Answer {
     ask_raw(dir, [path.as_ref().as_os_str().as_bytes(), b"\n"].concat())
 }
 
-/// `allow=[...]` for these names in the folder, or absolute paths.
+/// Returns `allow=[...]` for these names in the folder, or absolute paths.
 pub fn allow(dir: &Dir, names: &[&str]) -> String {
     let paths: Vec<String> = names.iter().map(|name| format!("'{}'", dir.path(name).display())).collect();
     format!("allow=[{}]", paths.join(", "))
@@ -173,7 +173,7 @@ pub fn start(dir: &Dir, names: &[&str], options: &[&str]) -> u32 {
     dir.start_service("opener", &[&["log_max=0", &allow[..]], options].concat())
 }
 
-/// The worker of the service `main`, which must have one.
+/// Returns the worker of the service `main`, which must have one.
 #[track_caller]
 pub fn worker(main: u32) -> u32 {
     let mut found = None;
@@ -184,7 +184,7 @@ pub fn worker(main: u32) -> u32 {
     found.unwrap()
 }
 
-/// The processes that `parent` started and that have not ended.
+/// Returns the processes that `parent` started and that have not ended.
 pub fn children(parent: u32) -> Vec<u32> {
     let numbers = fs::read_dir("/proc").unwrap().flatten();
     let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -196,7 +196,7 @@ pub fn children(parent: u32) -> Vec<u32> {
     .collect()
 }
 
-/// How many descriptors a process has.
+/// Returns how many descriptors a process has.
 pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }

@@ -16,7 +16,7 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Of this size, as tmpfs(5) takes it.
+    /// Mounts a disk of this size, in the form of tmpfs(5).
     pub fn new(dir: &Dir, size: &str) -> Self {
         fs::create_dir(dir.path("disk")).unwrap();
         let script = "mount -t tmpfs -o size=$1,mode=0700 none \"$0\" && echo ready && exec cat";
@@ -29,7 +29,7 @@ impl SmallDisk {
         Self { holder }
     }
 
-    /// A path on the disk as seen from here.
+    /// Returns the path of a file on the disk, as seen from the test's mount namespace.
     pub fn path(&self, dir: &Dir, name: &str) -> PathBuf {
         let inside = dir.path("disk").join(name);
         PathBuf::from(format!("/proc/{}/root{}", self.holder.id(), inside.display()))
@@ -41,7 +41,7 @@ impl SmallDisk {
         self.start_service(dir, "jobs", &[&["log_max=0"], options].concat())
     }
 
-    /// The same for any service.
+    /// Starts any service there, with spool and queue on the disk.
     #[track_caller]
     pub fn start_service(&self, dir: &Dir, service: &str, options: &[&str]) -> u32 {
         let mut inner = dir.command();
@@ -76,7 +76,8 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Whether this can be set up. If not, as `require_tool`.
+/// Returns true if a small disk can be set up. If not, the test is skipped as for
+/// [`require_tool`].
 #[track_caller]
 pub fn has_namespaces() -> bool {
     require_root() && require_tool("unshare") && require_tool("nsenter") && require_tool("mount")

@@ -14,8 +14,8 @@ pub const QUICK: &[&str] = &["log_max=0", "interval=100ms", "check_interval=100m
 /// Looks never, so that what is seen is seen without looking.
 pub const BLIND: &[&str] = &["log_max=0", "interval=100ms", "check_interval=1h", "stale_after=60s"];
 
-/// The binary under test, to be copied; never run it by this, but by
-/// [`super::zigsvc`].
+/// Returns the path of the binary under test, to be copied. A test never runs it by this path,
+/// but by [`super::zigsvc`].
 pub fn binary() -> PathBuf {
     PathBuf::from(super::BINARY)
 }
@@ -128,18 +128,19 @@ impl Supervised {
     }
 }
 
-/// The parent of a process.
+/// Returns the parent of a process.
 pub fn parent_of(pid: u32) -> Option<u32> {
     proc_status(pid, "PPid").parse().ok()
 }
 
-/// The session of a process (proc(5)).
+/// Returns the session of a process (proc(5)).
 pub fn session_of(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(3)?.parse().ok()
 }
 
-/// `zigsvc -d DIR -o OPTION... run supervisor WORDS...`, quiet.
+/// Returns the command `zigsvc -d DIR -o OPTION... run supervisor WORDS...`, with both outputs on
+/// /dev/null.
 pub fn run_command(dir: &Dir, options: &[&str], words: &[&str]) -> Command {
     let mut command = dir.command();
     for option in options {

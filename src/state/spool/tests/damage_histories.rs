@@ -95,7 +95,7 @@ impl DamageRun {
         }
     }
 
-    fn add(&mut self) -> Result<(), DiskError> {
+    fn add(&mut self) -> DiskResult {
         let now = self.service.now;
         let savepoint = self.service.core.spool.begin_batch(&mut self.disk, now)?;
         let mut added = Vec::new();
@@ -118,7 +118,7 @@ impl DamageRun {
         Ok(())
     }
 
-    fn ingest(&mut self) -> Result<(), DiskError> {
+    fn ingest(&mut self) -> DiskResult {
         if self.disk.random(2) == 0 {
             let text = format!("line {} {}z", self.written.len(), "y".repeat(self.written.len() % 90));
             self.disk.append_durably(&format!("{text}\n"));
@@ -140,7 +140,7 @@ impl DamageRun {
         result.map(drop)
     }
 
-    fn start(&mut self) -> Result<(), DiskError> {
+    fn start(&mut self) -> DiskResult {
         let now = self.service.now;
         self.service.core.spool.defer_blocker(&mut self.disk, now)?;
         self.service.refill(&mut self.disk)?;
@@ -181,7 +181,7 @@ impl DamageRun {
         };
     }
 
-    fn edit(&mut self) -> Result<(), DiskError> {
+    fn edit(&mut self) -> DiskResult {
         let now = self.service.now;
         let slots = self.service.core.spool.window().slots();
         if self.disk.random(3) == 0 && !slots.is_empty() {
@@ -219,7 +219,7 @@ impl DamageRun {
         Ok(())
     }
 
-    fn compact(&mut self) -> Result<(), DiskError> {
+    fn compact(&mut self) -> DiskResult {
         let now = self.service.now;
         if self.service.core.spool.is_compacting() {
             self.service.core.spool.compact_step(&mut self.disk, now)?;

@@ -167,7 +167,7 @@ fn edit(
     promises: &mut Promises,
     rewrite: &mut Rewrite,
     name: &str,
-) -> Result<Vec<Edit>, DiskError> {
+) -> DiskResult<Vec<Edit>> {
     let now = service.now;
     if let Some((purpose, edits)) = rewrite.take_if(|_| !service.core.spool.is_compacting()) {
         if disk.is_dead() {

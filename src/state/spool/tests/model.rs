@@ -252,7 +252,7 @@ impl World {
     }
 
     /// Performs one turn, in which `op` is asked for. Returns whether a job started.
-    fn turn(&mut self, op: Operation) -> Result<bool, DiskError> {
+    fn turn(&mut self, op: Operation) -> DiskResult<bool> {
         let (now, mut started) = (self.service.now, false);
         let workers = usize::from(op == Start);
         self.service.core.set_rules(JobRules { workers, ..RULES });
@@ -372,7 +372,7 @@ impl World {
     }
 
     /// Returns each job in the window.
-    fn window(&mut self) -> Result<Vec<(Slot, String)>, DiskError> {
+    fn window(&mut self) -> DiskResult<Vec<(Slot, String)>> {
         let slots = self.service.core.spool.window().slots().to_vec();
         slots.iter().map(|slot| Ok((*slot, self.service.text(&mut self.disk, slot)?))).collect()
     }
@@ -382,7 +382,7 @@ impl World {
     }
 
     /// Lets it happen; `None` if it cannot happen now.
-    fn apply(&mut self, op: Operation) -> Option<Result<(), DiskError>> {
+    fn apply(&mut self, op: Operation) -> Option<DiskResult> {
         let now = self.service.now;
         let full = self.promises.len() >= JOBS_MAX;
         let running = self.service.running().first().copied();
@@ -488,7 +488,7 @@ impl World {
     }
 
     /// Ends the handler of a job, by itself or by an orderly stop.
-    fn end(&mut self, slot: Slot, op: Operation) -> Result<(), DiskError> {
+    fn end(&mut self, slot: Slot, op: Operation) -> DiskResult {
         let now = self.service.now;
         let text = self.service.text(&mut self.disk, &slot)?;
         let cancelled = slot.state == JobState::Cancelled;
@@ -521,7 +521,7 @@ impl World {
     }
 
     /// Has all dead jobs tried again, or forgotten.
-    fn rewrite(&mut self, op: Operation) -> Result<(), DiskError> {
+    fn rewrite(&mut self, op: Operation) -> DiskResult {
         while self.service.core.spool.is_compacting() {
             self.turn(Compact)?;
         }
@@ -546,7 +546,7 @@ impl World {
 }
 
 /// Starts a service with the rules of this model.
-fn start(disk: &mut FakeDisk, now: Instant) -> Result<(TestService, Recovery), DiskError> {
+fn start(disk: &mut FakeDisk, now: Instant) -> DiskResult<(TestService, Recovery)> {
     match TestService::start(disk, now) {
         Ok((mut service, recovery)) => {
             service.core.set_rules(RULES);

@@ -4,7 +4,7 @@
 //!   else there is one line that says why, and nothing is left running or locked
 //! - the service outlives every fault but a kill, works, and is whole: no descriptor
 //!   more than without the fault, no line of the log torn
-//! - `stop` works, without a KILL, and leaves nothing behind
+//! - `stop` works, without a KILL, and leaves nothing
 //! - the next start, without a fault, works; then every job that was acknowledged
 //!   or written to the queue file has run, none was half read or invented, and none
 //!   ran more often than the fault explains
@@ -24,18 +24,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a process has open, and how often.
+/// The names of the descriptors that a process has open, and how often each is open.
 pub type Descriptors = BTreeMap<String, usize>;
 
-/// What came of it.
+/// The result of an attempt.
 pub struct Attempt {
     /// Calls in the window.
     pub counts: BTreeMap<String, u64>,
     /// Whether there was the fault.
     pub fired: Fired,
-    /// What does not hold.
+    /// The claim that does not hold.
     pub problem: Option<String>,
-    /// What the service had open at the end.
+    /// The descriptors that the service had open at the end.
     pub descriptors: Descriptors,
     /// How long it took.
     pub took: Duration,
@@ -44,13 +44,13 @@ pub struct Attempt {
 /// The result of a step: what does not hold.
 pub type Step = Result<(), String>;
 
-/// A service that runs with a fault, and what it owes.
+/// A service that runs with a fault, and the jobs that it must do.
 pub struct Run<'a> {
     /// Its folder.
     pub dir: &'a Dir,
     scenario: &'a Scenario,
     kills: bool,
-    /// What the PID file held at first.
+    /// The content of the PID file at first.
     pid_before: String,
     /// Whether this is the start after the fault.
     is_second: bool,
@@ -60,7 +60,7 @@ pub struct Run<'a> {
     pub last_id: String,
     /// Jobs that must run.
     pub wanted: Vec<String>,
-    /// Jobs that may run: nobody knows whether they were taken.
+    /// Jobs that may run, because the test does not know whether they were taken.
     pub unsure: Vec<String>,
 }
 
@@ -131,7 +131,7 @@ fn copy(template: &Dir, dir: &Dir) {
                 fs::create_dir(dir.path(&name)).unwrap();
                 folders.push(format!("{name}/"));
             } else if name == "handler" {
-                // (never open for writing, so that it can be executed at any time)
+                // The handler is never open for writing, so that it can be executed at any time.
                 fs::hard_link(entry.path(), dir.path(&name)).unwrap();
             } else if entry.file_type().unwrap().is_file() {
                 fs::copy(entry.path(), dir.path(&name)).unwrap();
@@ -140,13 +140,13 @@ fn copy(template: &Dir, dir: &Dir) {
     }
 }
 
-/// `condition`, or what was waited for in vain.
+/// Returns `Ok` if `condition` is true, or else the text, which names the condition.
 pub fn need(condition: bool, what: impl Into<String>) -> Step {
     if condition { Ok(()) } else { Err(what.into()) }
 }
 
 impl Run<'_> {
-    /// `zigsvc -d DIR -o ... VERB`
+    /// Returns the command `zigsvc -d DIR -o ... VERB`
     fn command(&self, verb: &str) -> std::process::Command {
         let mut command = self.dir.command();
         for option in self.scenario.options {
@@ -170,7 +170,7 @@ impl Run<'_> {
         self.dir.lock_holder(&self.file("pid"))
     }
 
-    /// Whether a kill has come, so that nothing more is to be expected.
+    /// Returns true if a kill has come, so that nothing more is to be expected.
     pub fn is_dead(&self) -> bool {
         self.kills && !alive(self.pid)
     }
@@ -238,7 +238,7 @@ impl Run<'_> {
         self.dir.read(&self.file("health")).contains(&format!("pid={pid} "))
     }
 
-    /// A start that failed says why, in one line, and leaves nothing.
+    /// Insists that a start that failed says why, in one line, and leaves nothing.
     fn failed_truly(&self, traced: &Traced, code: i32) -> Step {
         let said = self.dir.read("start.err");
         need([1, 4, 6].contains(&code), format!("start: exit {code}: {said}"))?;
@@ -248,7 +248,7 @@ impl Run<'_> {
         let marked = lines.iter().all(|line| line.starts_with("zigsvc: "));
         need(marked && lines.len() == warnings + 1, format!("a failed start said {said:?}"))?;
         let status = finish(self.verb("status"), None);
-        // (one that died before may still be known to have)
+        // A service that died before may still be known to have died.
         let untouched = self.dir.read(&self.file("pid")) == self.pid_before;
         let expected = if untouched && !self.pid_before.is_empty() { 1 } else { 3 };
         need(status.code == expected, format!("after a start that failed: {}{}", status.out, status.err))
@@ -260,7 +260,7 @@ impl Run<'_> {
         command
     }
 
-    /// It lives, answers, is well, and does what it is for.
+    /// Insists that the service lives, answers, is well, and does its work.
     fn works(&mut self) -> Step {
         need(self.holder() == Some(self.pid), "the service is gone")?;
         let (mut code, mut said) = (0, String::new());
@@ -270,11 +270,11 @@ impl Run<'_> {
             code == 0
         })
         .map_err(|why| format!("{why}: {code} {said}"))?;
-        // (with a window for the stop, jobs are left to be stopped)
+        // With a window for the stop, jobs are left to be stopped.
         if self.scenario.service == "jobs" && (self.scenario.window != Window::Stop || self.is_second) {
             self.queue_surely("probe")?;
             self.all_processed()?;
-            // (one that has done its work may not have ended, and would run again)
+            // A job that has done its work may not have ended, and would run again.
             self.until("no job runs", || {
                 self.ask("status").is_some_and(|answer| answer.contains(" waiting=0 running=0 "))
             })?;
@@ -298,8 +298,8 @@ impl Run<'_> {
         self.has_whole_lines()
     }
 
-    /// Nothing is open that was not without the fault. (How many claims are open is a
-    /// matter of time.)
+    /// Insists that nothing is open that was not open without the fault. The number of open claims
+    /// does not count, because it is a matter of time.
     fn has_no_more(&self, known: Option<&Descriptors>, descriptors: &mut Descriptors) -> Step {
         let mut more = String::new();
         let held = self.until("no descriptor is left over", || {
@@ -314,10 +314,10 @@ impl Run<'_> {
         held.map_err(|why| format!("{why}:{more}"))
     }
 
-    /// What the service has open, in all of its processes.
+    /// Returns the descriptors that the service has open, in all of its processes.
     fn open_descriptors(&self) -> Descriptors {
         let mut all = open_descriptors(self.pid, self.dir);
-        // (a job is a process of its own)
+        // Of `jobs` only the service counts, because a job is a process of its own.
         if self.scenario.service == "opener" {
             for worker in crate::support::opener::children(self.pid) {
                 let held = open_descriptors(worker, self.dir);
@@ -327,7 +327,7 @@ impl Run<'_> {
         all
     }
 
-    /// Every line of every log of the service is whole.
+    /// Insists that every line of every log of the service is whole.
     fn has_whole_lines(&self) -> Step {
         for name in self.logs() {
             let text = self.dir.read(&name);
@@ -339,7 +339,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The names of the service's logs, the oldest first.
+    /// Returns the names of the service's logs, the oldest first.
     pub fn logs(&self) -> Vec<String> {
         let log = self.file("log");
         let mut logs: Vec<String> = (1..=9).rev().map(|number| format!("{log}.{number}")).collect();
@@ -369,7 +369,7 @@ impl Run<'_> {
         self.left_no_files()
     }
 
-    /// Nothing was lost, invented, or run more often than a kill explains.
+    /// Insists that no job was lost, invented, or run more often than a kill explains.
     fn ran_as_promised(&self, kills: bool) -> Step {
         let ran = self.processed();
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -402,7 +402,7 @@ impl Run<'_> {
 
     // ----- jobs -------------------------------------------------------------
 
-    /// The texts of the jobs that were done.
+    /// Returns the texts of the jobs that were done.
     pub fn processed(&self) -> Vec<String> {
         if self.scenario.service != "jobs" {
             return Vec::new();
@@ -433,7 +433,8 @@ impl Run<'_> {
         done.map_err(|why| format!("{why}:{missing}"))
     }
 
-    /// One request over a connection of its own; `None` if there is no whole answer.
+    /// Sends one request over a connection of its own, and returns the answer; `None` if there is
+    /// no whole one.
     pub fn ask(&self, request: &str) -> Option<String> {
         let mut stream = UnixStream::connect(self.dir.path(&self.file("sock"))).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -475,7 +476,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether a line of a log is as DESIGN.md, section 5, wants it.
+/// Returns true if a line of a log has the form that README.md shows.
 fn is_whole(line: &str) -> bool {
     let Some((stamp, rest)) = line.strip_prefix('[').and_then(|line| line.split_once("] [")) else {
         return false;
@@ -489,7 +490,7 @@ fn is_whole(line: &str) -> bool {
     shape && level
 }
 
-/// What a process has open, with numbers that are chance left out.
+/// Returns the descriptors that a process has open, without the numbers that are chance.
 fn open_descriptors(pid: u32, dir: &Dir) -> Descriptors {
     let mut all = Descriptors::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {

@@ -1,14 +1,14 @@
-//! What can happen to which system call. (`inject.c` leaves out what cannot
-//! happen to the descriptor at hand.)
+//! The faults that can happen to each system call. `inject.c` leaves out those that cannot
+//! happen to the descriptor at hand.
 
 use std::collections::BTreeMap;
 
-/// What is done to a call.
+/// The fault that a call gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// It fails: the name and the number of the error.
+    /// The call fails: the name and the number of the error.
     Fails(&'static str, i32),
-    /// It does half of what was asked for.
+    /// The call does half of what was asked for.
     Short,
     /// The descriptor that comes with a message is lost: there is no room for it.
     Cut,
@@ -23,22 +23,22 @@ pub struct Injection {
     pub call: String,
     /// From 1.
     pub number: u64,
-    /// What is done to it.
+    /// The fault that the call gets.
     pub action: Action,
 }
 
 impl Injection {
-    /// For people, and for `ZIGSVC_FAULTS`.
+    /// Returns the name for people, and for `ZIGSVC_FAULTS`.
     pub fn name(&self, scenario: &str) -> String {
         format!("{scenario}/{}/{}/{}", self.call, self.number, self.action())
     }
 
-    /// Whether this is `SCENARIO/CALL/ACTION`, with any number.
+    /// Returns true if this is `SCENARIO/CALL/ACTION`, with any number.
     pub fn is_like(&self, scenario: &str, pattern: &str) -> bool {
         pattern.split('/').eq([scenario, &self.call, self.action()])
     }
 
-    /// The name of what is done.
+    /// Returns the name of the fault.
     pub fn action(&self) -> &'static str {
         match self.action {
             Action::Fails(name, _) => name,
@@ -78,7 +78,7 @@ const PLAUSIBLE: &[(&[&str], &[Action])] = &[
     (&["pread64"], &[INTR, IO, SHORT]),
     (&["write"], &[INTR, IO, AGAIN, NOMEM, NOSPC, DQUOT, SHORT]),
     (&["pwrite64"], &[INTR, IO, NOSPC, DQUOT, SHORT]),
-    // (rustix panics on it in debug builds; the real ones go on)
+    // rustix panics on such an error in debug builds; the release builds continue.
     (&["close"], if cfg!(debug_assertions) { &[] } else { &[INTR, IO] }),
     (&["ftruncate"], &[INTR, IO]),
     (&["fallocate"], &[INTR, IO, NOSPC, DQUOT, NOSYS, OPNOTSUPP]),
@@ -115,12 +115,12 @@ const PLAUSIBLE: &[(&[&str], &[Action])] = &[
     (&["wait4", "waitid"], &[INTR]),
     (&["pidfd_open"], &[NFILE, MFILE, NOMEM, NOSYS]),
     (&["madvise"], &[AGAIN, NOMEM]),
-    // (for killing at them)
+    // These calls get no error. The process is killed at them.
     (&["kill", "pidfd_send_signal", "setsid", "setpgid", "getpgid", "prctl", "listen", "exit_group"], &[]),
 ];
 
-/// Those at which nothing is done: they cannot fail in a plausible way, and what they do
-/// is seen by nobody, so a death before them is one before the next call.
+/// Calls at which nothing is done. They cannot fail in a plausible way, and no other process
+/// sees their effect, so a death before them is one before the next call.
 const LEFT_OUT: &[&str] =
     &["geteuid", "getpid", "getppid", "prlimit64", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "umask"];
 
@@ -130,7 +130,7 @@ pub fn unknown(counts: &BTreeMap<String, u64>) -> Vec<&str> {
     counts.keys().map(String::as_str).filter(|name| !calls().any(|call| call == name)).collect()
 }
 
-/// Everything that can happen to these calls.
+/// Returns every fault that can happen to these calls.
 pub fn injections(counts: &BTreeMap<String, u64>) -> Vec<Injection> {
     let mut all = Vec::new();
     for (call, count) in counts {

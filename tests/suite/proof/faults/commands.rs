@@ -25,11 +25,11 @@ pub struct Case {
     /// The service that it talks to; one for all attempts, if it `lives`.
     service: Option<&'static str>,
     lives: bool,
-    /// What is run, with `TEXT` and `FILE` replaced.
+    /// The arguments of the command, with `TEXT` and `FILE` replaced.
     args: &'static [&'static str],
     /// Its standard input, as well.
     input: &'static str,
-    /// What must be true.
+    /// The claims that must be true.
     check: fn(&Site<'_>, &Ran) -> Step,
 }
 
@@ -68,7 +68,7 @@ const LINES: &str = "TEXT one\nTEXT two\nTEXT three\n";
 pub struct Site<'a> {
     /// The folder of the service.
     dir: &'a Dir,
-    /// What is only of this attempt: its text, and a folder.
+    /// The text of this attempt alone. Its folder is `own`.
     text: String,
     own: &'a Dir,
     input: String,
@@ -80,17 +80,17 @@ pub struct Known {
     /// Which one.
     pub case: &'static Case,
     dir: Option<Dir>,
-    /// What can happen.
+    /// The faults that can happen.
     pub injections: Vec<Injection>,
 }
 
-/// What came of an attempt.
+/// The result of an attempt.
 pub struct Attempt {
     /// Calls that were made.
     counts: BTreeMap<String, u64>,
     /// Whether there was the fault.
     pub fired: Fired,
-    /// What does not hold.
+    /// The claim that does not hold.
     pub problem: Option<String>,
     /// How long it took.
     pub took: Duration,
@@ -103,8 +103,8 @@ pub fn learn(injector: &Injector, case: &'static Case) -> Known {
     let done = attempt(injector, &known, None);
     assert!(done.problem.is_none(), "{} without a fault: {:?}", case.name, done.problem);
     known.injections = injections(&done.counts);
-    // (EPIPE says that the service has closed the connection: but then the end of it is
-    // read next, which cannot be while it is there)
+    // EPIPE means that the service has closed the connection. But then the end of the connection
+    // is read next, and there is no end while the connection is open.
     known.injections.retain(|injection| injection.action() != "EPIPE");
     known
 }
@@ -153,7 +153,7 @@ pub fn attempt(injector: &Injector, known: &Known, injection: Option<&Injection>
     Attempt { counts, fired, problem, took: began.elapsed() }
 }
 
-/// What holds for each command.
+/// Checks the claims that hold for each command.
 fn is_true(site: &Site<'_>, ran: &Ran, killed: bool, fired: &Fired) -> Step {
     if killed && *fired != Fired::No {
         return need(ran.code == 128 + 9, "it was killed");
@@ -161,7 +161,7 @@ fn is_true(site: &Site<'_>, ran: &Ran, killed: bool, fired: &Fired) -> Step {
     let at_stderr = Fired::Yes { role: "0".into(), about: site.own.path("start.err").display().to_string() };
     let lines = ran.err.lines().filter(|line| line.starts_with("zigsvc: ")).count();
     let one = lines == 1 && ran.err.lines().count() == 1 && ran.err.ends_with('\n');
-    // (status says on stdout how the service is)
+    // status writes on stdout how the service is.
     let said = one || *fired == at_stderr || (ran.err.is_empty() && !ran.out.is_empty() && ran.code == 4);
     need(ran.code == 0 || said, "it does not say why it failed, in one line")?;
     need(ran.out.is_empty() || ran.out.ends_with('\n') || ran.code != 0, "half a line was printed")
@@ -171,7 +171,8 @@ fn eventually(what: &str, condition: impl FnMut() -> bool) -> Step {
     need(holds_within(PATIENCE, condition), what)
 }
 
-/// Each id that was printed is that of a job that is done; all were, if it says so.
+/// Insists that each id that was printed is that of a job that is done, and that all ids were
+/// printed if the command reports success.
 fn is_queued(site: &Site<'_>, ran: &Ran) -> Step {
     let jobs: Vec<String> = if site.input.is_empty() {
         vec![site.text.clone()]
@@ -214,7 +215,8 @@ fn is_stopped(site: &Site<'_>, ran: &Ran) -> Step {
     need(stopped.code == 0 && !lives(), format!("a second stop: {}", stopped.err))
 }
 
-/// Whole lines, in order, none twice; all of them, if it says so.
+/// Insists on whole lines, in order, none twice, and on all of them if the command reports
+/// success.
 fn is_copied(site: &Site<'_>, ran: &Ran) -> Step {
     let copy = site.own.read("copy");
     need(site.input.starts_with(&copy), format!("copied {copy:?}"))?;

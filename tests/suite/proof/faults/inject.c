@@ -23,7 +23,7 @@
  * With -w nothing is counted before SIGUSR2; nothing is after SIGUSR1.
  * REPORT gets lines: `exit CODE` when the first process ends (128 and the
  * number of a signal), `fired ...` with what the call was about, and at the end
- * `count CALL N` for each kind, and `done`. It goes on until all processes
+ * `count CALL N` for each kind, and `done`. The tracer runs until all processes
  * have ended; they die with it (PTRACE_O_EXITKILL), and it with its parent.
  *
  * ptrace(2), x86_64 only. Signals are handed on as they come, stops of a whole
@@ -58,7 +58,7 @@
 #define OPTIONS (PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE \
                  | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)
 
-/* What a call's first arguments are, for the report: a descriptor, a path, or
+/* The kind of a call's first arguments, for the report: a descriptor, a path, or
  * a path after a directory's descriptor. */
 enum shape { OTHER, FD, PATH, AT };
 
@@ -89,11 +89,11 @@ static const struct { const char *name; int number; enum shape shape; } calls[] 
 struct process {
     pid_t pid;
     char role[16];        /* '0' is the first; a child adds f (fork) or c (clone) */
-    int held;             /* it stopped before its parent told of it, and waits for that */
-    int changed;          /* the running call got the action: */
-    long long result;     /* ... its result, or 1 for none */
-    unsigned long long rdx; /* ... its third argument as it was */
-    unsigned long long cut; /* ... where its struct msghdr is, if its descriptor is to be lost */
+    int held;             /* it stopped before the report of its parent's fork, and waits for that */
+    int changed;          /* the running call got the action */
+    long long result;     /* the result of the running call, or 1 for none */
+    unsigned long long rdx; /* the third argument of the running call as it was */
+    unsigned long long cut; /* the address of the call's struct msghdr, if its descriptor is to be lost */
 };
 
 static struct process processes[PROCESSES_MAX];
@@ -156,7 +156,7 @@ static void name_child(struct process *parent, pid_t pid, char how) {
     child->held = 0;
 }
 
-/* What a call is about: the name behind its descriptor, or its path. */
+/* Describes the object of a call: the name that its descriptor has, or its path. */
 static void describe(pid_t pid, enum shape shape, const unsigned long long *arguments, char *out, size_t size) {
     char link[64];
     *out = 0;
@@ -165,7 +165,7 @@ static void describe(pid_t pid, enum shape shape, const unsigned long long *argu
         ssize_t length = readlink(link, out, size - 1);
         out[length < 0 ? 0 : length] = 0;
     } else if (shape == PATH || shape == AT) {
-        /* (up to the end of the page: the next may not be there) */
+        /* The read ends at the end of the page, because the next page may not exist. */
         uintptr_t at = arguments[shape == AT];
         size_t most = 4096 - at % 4096;
         struct iovec here = { out, most < size ? most : size - 1 }, there = { (void *)at, here.iov_len };
@@ -258,7 +258,7 @@ static void act(struct process *p, int call) {
     describe(p->pid, calls[call].shape, arguments, about, sizeof about);
     long number = calls[call].number;
     if (is_cut) {
-        /* (whether there is a descriptor is known afterwards) */
+        /* Whether there is a descriptor is known afterwards. */
         struct msghdr header;
         if (number == SYS_recvmsg && move_header(p->pid, arguments[1], &header, 0)) {
             header.msg_controllen = 0;
@@ -379,7 +379,7 @@ static void follow(pid_t first) {
         }
         if (WIFSTOPPED(status)) {
             int signal = on_stop(p, status, &request);
-            /* (it may have been killed meanwhile) */
+            /* The process may have been killed meanwhile. */
             ptrace(request, pid, NULL, (void *)(long)signal);
             if (request == PTRACE_DETACH)
                 p->pid = 0;
@@ -452,7 +452,7 @@ int main(int argc, char **argv) {
     strcpy(meet(first)->role, "0");
     if (ptrace(PTRACE_INTERRUPT, first, NULL, NULL) < 0 || write(gate[1], "", 1) != 1)
         die("start");
-    /* What the program writes ends with the program. */
+    /* The tracer keeps no copy of the program's outputs, so that they end with the program. */
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     dup2(null, 0);
     dup2(null, 1);

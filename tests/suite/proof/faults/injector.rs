@@ -1,7 +1,7 @@
 //! The injector as the tests use it: built once, started for each attempt.
 
 use super::calls::{Action, Injection};
-use crate::support::{Dir, finish, holds_within, program, require, require_tool, under_qemu};
+use crate::support::{Dir, finish, holds_within, program, require, require_native, require_tool};
 use core::fmt;
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -17,15 +17,16 @@ pub struct Injector {
     dir: Dir,
 }
 
-/// What became of the fault.
+/// The fate of the fault.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fired {
     /// The call did not come.
     No,
-    /// It came, but cannot fail so.
+    /// The call came, but cannot fail so.
     Unfit,
-    /// It was in a process of this role: `0` the one that was started, and a letter more for
-    /// each that came from it (`f` fork, `c` clone, `x` exec); what it was about.
+    /// The fault was in a process of this role, and the call was about this object. The role is `0`
+    /// for the process that was started, and has one letter more for each process that came from
+    /// it: `f` fork, `c` clone, `x` exec.
     Yes {
         /// The role.
         role: String,
@@ -47,7 +48,7 @@ impl fmt::Display for Fired {
 impl Injector {
     /// Compiles it; `None` where it cannot work, which was said aloud.
     pub fn build() -> Option<Self> {
-        let fits = require(!under_qemu(), "QEMU cannot trace")
+        let fits = require_native("QEMU cannot trace")
             && require(cfg!(target_arch = "x86_64"), "the injector knows the registers of x86_64 only")
             && require_tool("cc");
         if !fits {
@@ -67,7 +68,7 @@ impl Injector {
         require(ran.code == 0, "ptrace is not permitted here").then_some(injector)
     }
 
-    /// `inject ... -- COMMAND`.
+    /// Returns the command `inject ... -- COMMAND`.
     fn wrap(&self, dir: &Dir, inner: &Command, options: &[&str]) -> Command {
         let mut words = vec!["-r", "report"];
         words.extend(options);
@@ -113,41 +114,41 @@ impl Traced {
         fs::read_to_string(&self.report).unwrap_or_default()
     }
 
-    /// The exit code of the first process, when it has ended; a hanging one has none.
+    /// Returns the exit code of the first process, when it has ended; a hanging one has none.
     pub fn exit_code(&self) -> Option<i32> {
         let code = || self.report().lines().find_map(|line| line.strip_prefix("exit ")?.parse().ok());
         holds_within(PATIENCE, || code().is_some());
         code()
     }
 
-    /// From now on calls are counted.
+    /// Starts the counting of calls.
     pub fn open_window(&self) {
         crate::support::kill(self.child.id(), "USR2");
     }
 
-    /// From now on they are not any more.
+    /// Ends the counting of calls.
     pub fn close_window(&self) {
         crate::support::kill(self.child.id(), "USR1");
     }
 
-    /// Whether all processes have ended.
+    /// Returns true if all processes have ended.
     pub fn is_done(&self) -> bool {
         self.report().lines().any(|line| line == "done")
     }
 
-    /// The same within the time that anything may take.
+    /// Returns true if all processes end within the time that anything may take.
     pub fn ends(&self) -> bool {
         holds_within(PATIENCE, || self.is_done())
     }
 
-    /// How often each call was made in the window.
+    /// Returns how often each call was made in the window.
     pub fn counts(&self) -> BTreeMap<String, u64> {
         let report = self.report();
         let counts = report.lines().filter_map(|line| line.strip_prefix("count ")?.split_once(' '));
         counts.map(|(call, count)| (call.to_owned(), count.parse().unwrap())).collect()
     }
 
-    /// Whether there was the fault.
+    /// Returns whether there was the fault, and where.
     pub fn fired(&self) -> Fired {
         let report = self.report();
         for line in report.lines() {
@@ -167,7 +168,7 @@ impl Traced {
 
 impl Drop for Traced {
     fn drop(&mut self) {
-        // (what it traces goes with it)
+        // The processes that it traces end with it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,7 +1,7 @@
 //! A fault at every system call of a service: each call that a scenario makes
 //! fails once with each errno that is plausible for it, does less than it was
-//! asked for, or is the last thing that its process tried. What holds then is
-//! what DESIGN.md promises; `docs/faults.md` tells how to run it and what it found.
+//! asked for, or is the last thing that its process tried. Then the promises of
+//! `README.md` must hold; `docs/faults.md` shows how to run it and what it found.
 //!
 //! - `inject.c`: runs the program and has one call fail (ptrace(2))
 //! - `injector.rs`: builds that and talks to it
@@ -38,9 +38,10 @@ use std::time::Instant;
 /// Attempts at once: they wait more than they compute.
 const THREADS: usize = 6;
 
-/// What once was a defect, whichever call of its kind it was: always tried.
+/// Kinds of faults that once were defects. They are always tried, at whichever call of their
+/// kind.
 const MENDED: &[&str] = &[
-    // A service that ran was told to have failed.
+    // A service that ran was reported to have failed.
     "start/write/ENOMEM",
     // A signal was lost when its byte did not fit the pipe.
     "reload/write/ENOMEM",
@@ -59,12 +60,12 @@ const MENDED: &[&str] = &[
     // the next reload, and nothing was said.
     "opener/readlinkat/EIO",
     "opener/readlinkat/ENOMEM",
-    // What could not be printed made a command fail, and it did not say why.
+    // Output that could not be printed made a command fail, and it did not say why.
     "command-queue/write/ENOSPC",
     "command-open/write/EIO",
 ];
 
-/// What a run of everything must have done to some call.
+/// Faults that a run of everything must have caused at some call.
 const ALWAYS: &[&str] =
     &["EINTR", "EAGAIN", "ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "short", "kill"];
 
@@ -76,7 +77,7 @@ struct Known {
     injections: Vec<Injection>,
 }
 
-/// What came of a scenario's injections.
+/// The results of a scenario's injections.
 #[derive(Default, Clone)]
 struct Tally {
     tried: usize,
@@ -153,7 +154,7 @@ fn no_command_lies_when_a_system_call_of_it_fails() {
         order.extend(fitting.map(|(index, _)| (at, index)));
     }
     shuffle(&mut order);
-    // (what was once a defect comes first: see MENDED)
+    // Faults that once were defects come first: see MENDED.
     order.sort_by_key(|(at, index)| {
         let (case, injection) = (known[*at].case, &known[*at].injections[*index]);
         !MENDED.iter().any(|mended| injection.is_like(case.name, mended))
@@ -175,7 +176,7 @@ fn no_command_lies_when_a_system_call_of_it_fails() {
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
 
-/// Whether a name with this scenario can contain `wanted`.
+/// Returns true if a name with this scenario can contain `wanted`.
 fn may_match(scenario: &str, wanted: &str) -> bool {
     !wanted.contains('/')
         || wanted.starts_with('/')
@@ -193,7 +194,7 @@ fn learn(injector: &Injector, scenario: &'static Scenario) -> Known {
     Known { scenario, template, descriptors: done.descriptors, injections }
 }
 
-/// Counts an attempt, and tells a finding at once.
+/// Counts an attempt, and logs a finding at once.
 fn tell(
     name: &str,
     injection: &Injection,
@@ -245,18 +246,17 @@ fn report<'a>(
     note(&format!("  fired:{}", counted.collect::<String>()));
 }
 
-/// How often an action was really there.
+/// Returns how often an action really happened.
 fn count(tallies: &[Tally], action: &str) -> usize {
     tallies.iter().filter_map(|tally| tally.actions.get(action)).sum()
 }
 
-/// A line past the capture of the test harness.
+/// Writes a line past the capture of the test harness.
 fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "faults: {line}");
 }
 
-/// Does `work` for each number below `count`, some at once, as long as `limit`
-/// allows.
+/// Runs `work` for each number below `count`, some at a time, as long as `limit` allows.
 fn in_threads<T: Send>(
     count: usize,
     limit: Option<Duration>,
@@ -283,7 +283,7 @@ fn in_threads<T: Send>(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Another order, the same for the same seed .
+/// Shuffles the order, in the same way for the same seed.
 fn shuffle(order: &mut [(usize, usize)]) {
     let mut random = Random::new(setting("ZIGSVC_SEED", 1));
     for last in (1..order.len()).rev() {

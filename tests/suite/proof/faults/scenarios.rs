@@ -1,7 +1,7 @@
-//! What a service does while a call of it fails.
+//! The actions of a service while one of its calls fails.
 //!
-//! To add one, add an entry. What its folder needs is in a `template`, which is made once and
-//! copied, or, if it depends on where the folder is, in `prepare`.
+//! To add one, add an entry. The files that its folder needs are in a `template`, which is made
+//! once and copied, or, if they depend on where the folder is, in `prepare`.
 
 use super::attempt::{Run, Step, need};
 use crate::support::control::Client;
@@ -31,7 +31,7 @@ pub enum Window {
 pub struct Scenario {
     /// Its name, without a slash.
     pub name: &'static str,
-    /// What is started.
+    /// The service that is started.
     pub service: &'static str,
     /// With these `-o`.
     pub options: &'static [&'static str],
@@ -43,10 +43,10 @@ pub struct Scenario {
     pub owed: &'static [&'static str],
     /// When calls may fail.
     pub window: Window,
-    /// What happens to the running service. It ends early if a kill came.
+    /// The events that meet the running service. The function ends early if a kill came.
     pub act: fn(&mut Run<'_>) -> Step,
-    /// What must hold after the next start, beyond what always must; of a service that has
-    /// clients, but no jobs, also after the fault.
+    /// The claims that must hold after the next start, beyond those that always must; for a service
+    /// that has clients, but no jobs, also after the fault.
     pub check: fn(&mut Run<'_>) -> Step,
 }
 
@@ -111,7 +111,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// What most have in common.
+/// The common part of most scenarios.
 const JOBS: Scenario = Scenario {
     name: "",
     service: "jobs",
@@ -124,7 +124,7 @@ const JOBS: Scenario = Scenario {
     check: |_| Ok(()),
 };
 
-/// A number of texts.
+/// Returns `count` texts.
 fn texts(name: &str, count: usize) -> impl Iterator<Item = String> {
     (1..=count).map(move |number| format!("{name} {number}"))
 }
@@ -148,8 +148,8 @@ fn with_handler() -> Dir {
     dir
 }
 
-/// A service that was killed with one job running, one waiting, one that failed once, and
-/// lines in a claim and in the queue file.
+/// Makes the folder of a service that was killed with one job running, one waiting, one that
+/// failed once, and lines in a claim and in the queue file.
 fn interrupted() -> Dir {
     let dir = with_handler();
     let handler = format!("handler={}", dir.path("handler").display());
@@ -223,8 +223,8 @@ fn is_degraded(run: &Run<'_>) -> bool {
     run.ask("status").is_some_and(|answer| !answer.contains("degraded=none"))
 }
 
-/// Waits until something is seen, or until the service says why it is not. (It is not
-/// asked at once: that would be calls without need.)
+/// Waits until something is seen, or until the service says why it is not. The service is not
+/// asked at once, because that would be calls without need.
 fn seen_or_said(run: &Run<'_>, what: &str, seen: impl Fn() -> bool, said: fn(&Run<'_>) -> bool) -> Step {
     if holds_within(Duration::from_millis(500), || run.is_dead() || seen()) {
         return Ok(());
@@ -253,7 +253,7 @@ fn reload(run: &mut Run<'_>) -> Step {
     let other = run.dir.path("other");
     let good = format!("retries = 3\nqueue_file = \"{}\"\nallow_gid = {gid}\n", other.display());
     for (count, text) in [good.as_str(), "retries = wrong\n", good.as_str()].into_iter().enumerate() {
-        // (never seen half written)
+        // The file is never seen half written.
         run.dir.write("conf.next", text);
         fs::rename(run.dir.path("conf.next"), run.dir.path("zigsvc.conf")).unwrap();
         kill_if_alive(run, "HUP");
@@ -262,7 +262,7 @@ fn reload(run: &mut Run<'_>) -> Step {
     Ok(())
 }
 
-/// Whether lines of the log were lost, and it says so.
+/// Returns true if lines of the log were lost, and the service reports it.
 fn has_lost_lines(run: &Run<'_>) -> bool {
     run.ask("status").is_some_and(|answer| answer.contains(" log_lost=") && !answer.contains(" log_lost=0 "))
 }
@@ -273,7 +273,7 @@ fn is_reloaded(run: &mut Run<'_>) -> Step {
     run.all_processed()
 }
 
-/// A journal that is nearly worth writing anew.
+/// Makes a journal that is nearly worth rewriting.
 fn nearly_full() -> Dir {
     let dir = with_handler();
     let handler = format!("handler={}", dir.path("handler").display());
@@ -287,7 +287,7 @@ fn nearly_full() -> Dir {
     wait_until("they are done", || client.status("waiting") + client.status("running") == 0);
     dir.zigsvc(&["stop"]).expect(0);
     fs::remove_file(dir.path("out")).unwrap();
-    // (from now on they are logged)
+    // From now on the jobs are logged.
     fs::remove_file(dir.path("handler")).unwrap();
     fs::remove_file(dir.path("zigsvc.log")).unwrap();
     dir
@@ -308,7 +308,7 @@ fn compact(run: &mut Run<'_>) -> Step {
     need(run.is_dead() || dead.as_deref() == Some("ok 2"), format!("dead jobs: {dead:?}"))
 }
 
-/// Three dead jobs, 1 to 3.
+/// Makes three dead jobs, 1 to 3.
 fn with_dead() -> Dir {
     let dir = with_handler();
     let handler = format!("handler={}", dir.path("handler").display());
@@ -334,7 +334,7 @@ fn steer(run: &mut Run<'_>) -> Step {
         run.unsure.push("once 2".to_owned());
     }
     run.all_processed()?;
-    // (for the check)
+    // The check reads this file.
     if forgotten {
         run.dir.write("forgotten", "");
     }
@@ -364,11 +364,12 @@ fn kill_supervised(run: &mut Run<'_>) -> Step {
 
 fn supervises(run: &mut Run<'_>) -> Step {
     run.until("jobs runs", || jobs_pid(run).is_some())?;
-    // (a second death within ten seconds would wait for its next start)
+    // The test does not kill it again, because a second death within ten seconds would delay the
+    // next start.
     Ok(())
 }
 
-/// A line from one client to another, until it passes.
+/// Sends a line from one client to another, until it passes.
 fn chat(run: &mut Run<'_>) -> Step {
     let dir = run.dir;
     let socket = dir.path("zigsvc-hub.sock");
@@ -393,7 +394,7 @@ fn chats(run: &mut Run<'_>) -> Step {
     chat(run)
 }
 
-/// A public file, a link to it, and a secret one; the first two are on the list.
+/// Makes a public file, a link to it, and a secret one. The first two are on the list.
 fn with_files(dir: &Dir) {
     dir.write("public", "for all\n");
     dir.write("secret", "for nobody\n");
@@ -401,22 +402,23 @@ fn with_files(dir: &Dir) {
     allow_only(dir, &["public", "link"]);
 }
 
-/// Puts other files on the list of the next reload. (Never seen half written.)
+/// Puts other files on the list of the next reload. The configuration is never seen half
+/// written.
 fn allow_only(dir: &Dir, names: &[&str]) {
     dir.write("conf.next", opener::allow(dir, names).replacen('=', " = ", 1));
     fs::rename(dir.path("conf.next"), dir.path("zigsvc.conf")).unwrap();
 }
 
-/// What a client of the opener was told.
+/// The answer that a client of the opener got.
 #[derive(PartialEq, Eq, Debug)]
 enum Told {
     /// Here is the file.
     File,
-    /// It is not on the list.
+    /// The file is not on the list.
     Denied,
-    /// It could not be opened.
+    /// The file could not be opened.
     Failed,
-    /// Nothing: nobody was there, or went.
+    /// There was no answer: no service was there, or it went.
     Nothing,
 }
 
@@ -435,13 +437,13 @@ fn told(run: &Run<'_>, name: &str, may_have: bool) -> Result<Told, String> {
         ("F", 1) if may_have && answer.content() == dir.read(name) => Ok(Told::File),
         ("DENIED", 0) => Ok(Told::Denied),
         (text, 0) if text.starts_with("open failed: E") => Ok(Told::Failed),
-        // (the end of a refusal was not taken)
+        // The client did not get the end of the refusal.
         (_, 0) if begins("DENIED") || begins("open failed: E") => Ok(Told::Failed),
         _ => Err(format!("asked for {name}: {answer:?}")),
     }
 }
 
-/// Asks until it is told this.
+/// Asks until the answer is this one.
 fn is_told(run: &Run<'_>, name: &str, what: &Told) -> Step {
     let (mut last, mut wrong) = (Told::Nothing, None);
     run.until(&format!("{name} is {what:?}"), || {
@@ -477,7 +479,7 @@ fn open_files(run: &mut Run<'_>) -> Step {
     is_told(run, "public", &Told::Denied)
 }
 
-/// The list holds, and there is one worker.
+/// Insists that the list holds, and that there is one worker.
 fn opens_files(run: &mut Run<'_>) -> Step {
     let (open, shut) = if run.dir.read("zigsvc.conf").contains("secret") {
         ("secret", "public")
@@ -489,12 +491,12 @@ fn opens_files(run: &mut Run<'_>) -> Step {
     run.until("there is one worker", || opener::children(run.pid).len() == 1)
 }
 
-/// Two values of one metric, until both are answered: then they count, once.
+/// Sends two values of one metric, until both are answered: then each counts once.
 fn collect(run: &mut Run<'_>) -> Step {
     let address = format!("zigsvc-metrics:{}", run.dir.as_arg());
     let mut wrong = None;
     run.until("values are answered", || {
-        // (one without an answer may have been counted)
+        // A value without an answer may have been counted, so each try has a new name.
         static NAMES: AtomicUsize = AtomicUsize::new(0);
         let name = format!("m{}", NAMES.fetch_add(1, Ordering::Relaxed));
         let passed = || -> Option<Vec<String>> {
@@ -521,7 +523,7 @@ fn collect(run: &mut Run<'_>) -> Step {
     wrong.map_or(Ok(()), Err)
 }
 
-/// Whether a line is one that the collector may say of the values above.
+/// Returns true if the collector may write this line about the values above.
 fn is_metric(line: &str) -> bool {
     let known = [": avg=2", ": avg=3.5", ": avg=2 (n=1)", ": avg=3.5 (n=2)", ": avg=5 (n=1)"];
     line.starts_with('m') && known.iter().any(|end| line.ends_with(end))
