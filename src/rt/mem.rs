@@ -78,7 +78,7 @@ unsafe fn copy_up(dst: *mut u8, src: *const u8, n: usize) {
     }
 }
 
-/// `memcpy(3)`.
+/// Copies `n` bytes from `src` to `dst`, which do not overlap (memcpy(3)).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(dst: *mut u8, src: *const u8, n: usize) -> *mut u8 {
     // SAFETY: the caller's contract is that of `copy_up`.
@@ -86,7 +86,7 @@ unsafe extern "C" fn memcpy(dst: *mut u8, src: *const u8, n: usize) -> *mut u8 {
     dst
 }
 
-/// `memmove(3)`.
+/// Copies `n` bytes from `src` to `dst`, which may overlap (memmove(3)).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(dst: *mut u8, src: *const u8, n: usize) -> *mut u8 {
     if (dst as usize).wrapping_sub(src as usize) >= n {
@@ -104,7 +104,7 @@ unsafe extern "C" fn memmove(dst: *mut u8, src: *const u8, n: usize) -> *mut u8 
     dst
 }
 
-/// `memset(3)`.
+/// Sets `n` bytes to `value` (memset(3)).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(dst: *mut u8, value: i32, n: usize) -> *mut u8 {
     #[expect(
@@ -142,7 +142,7 @@ unsafe extern "C" fn memset(dst: *mut u8, value: i32, n: usize) -> *mut u8 {
     dst
 }
 
-/// `memcmp(3)`.
+/// Compares `n` bytes; returns the order of the first that differ (memcmp(3)).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
     let mut at = 0;
@@ -158,14 +158,14 @@ unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
     0
 }
 
-/// `bcmp(3)`.
+/// Compares `n` bytes; returns zero if they are equal (bcmp(3)).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
     // SAFETY: the same contract.
     unsafe { memcmp(a, b, n) }
 }
 
-/// `strlen(3)`.
+/// Returns the number of bytes before the terminating null (strlen(3)).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn strlen(s: *const u8) -> usize {
     let mut at = 0;

@@ -10,7 +10,7 @@ pub struct Inotify {
     fd: OwnedFd,
 }
 
-/// What a burst of events was about.
+/// The kinds of events in one burst.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Changes {
     /// A name appeared in a watched directory, or events were lost.
@@ -29,7 +29,7 @@ impl Inotify {
         Ok(Self { fd })
     }
 
-    /// To be polled for input.
+    /// Returns the descriptor that is polled for input.
     #[must_use]
     pub fn fd(&self) -> &OwnedFd {
         &self.fd

@@ -1,13 +1,13 @@
 //! The PID file and its lock (fcntl(2), POSIX record locks).
 //!
-//! The lock is the only authority. It goes when *any* descriptor of the file
-//! in the holding process is closed, so a daemon keeps exactly one; it is not
-//! inherited by children; and `F_GETLK` names its holder, which is how
-//! everybody else learns whom to signal. The number in the file is for people.
+//! The lock is the only authority. The kernel drops it when *any* descriptor of the file in
+//! the holding process is closed, so a service keeps exactly one. Children do not inherit it.
+//! `F_GETLK` names its holder, which is how every other process learns the PID to signal. The
+//! number in the file is for people.
 //!
-//! It is a write lock, which only those get who may write to the file. A read lock
-//! is to be had by everybody, because everybody may read the number; so it says
-//! nothing, is never asked for, and keeps no service from starting.
+//! The lock is a write lock, which needs the right to write to the file. Every process can get
+//! a read lock, because every process may read the number. So a read lock means nothing, is
+//! never asked for, and keeps no service from starting.
 
 use super::{Errno, Failure, Op, OwnedFd, WithOp, file, process};
 use crate::util::path::Path;
@@ -24,7 +24,7 @@ pub struct PidFile {
 
 /// Why [`PidFile::acquire`] failed.
 pub enum AcquireError {
-    /// Another process holds the lock; its PID where the kernel tells.
+    /// Another process holds the lock. Its PID is there if the kernel can name it.
     Running(Option<Pid>),
     /// A system call failed.
     Failed(Failure),
@@ -36,7 +36,7 @@ impl From<Failure> for AcquireError {
     }
 }
 
-/// How often the path may be replaced under us before we give up.
+/// Maximum number of times that the path is replaced by another process before the start fails.
 const RACES_MAX: u32 = 16;
 
 impl PidFile {
@@ -45,7 +45,7 @@ impl PidFile {
     ///
     /// # Errors
     /// [`AcquireError`]; in every case what was in the file is still there. EMLINK: it has a
-    /// second name, and may be anybody's file (see [`file::is_untrusted_dir`]). EBUSY: others
+    /// second name, and can be the file of another user (see [`file::is_untrusted_dir`]). EBUSY: others
     /// read-lock it, and the filesystem cannot put another one in its place.
     pub fn acquire(path: &Path, pid_line: &[u8]) -> Result<Self, AcquireError> {
         for _ in 0..RACES_MAX {
@@ -81,9 +81,9 @@ impl PidFile {
         Err(Failure { op: Op::Fcntl, errno: Errno::BUSY }.into())
     }
 
-    /// A clean end: the file goes away under the lock, or is emptied where
-    /// the rights to remove it were dropped. Missing or empty means
-    /// *stopped*; filled and unlocked means *died*.
+    /// Ends cleanly: removes the file under the lock, or empties it if the rights to remove it
+    /// were dropped. A missing or empty file means *stopped*; a filled and unlocked file means
+    /// *died*.
     pub fn release(&self, path: &CStr) {
         let ours = file::meta(&self.fd).ok().map(|meta| meta.identity);
         let named = file::meta_at(path, false).ok().map(|meta| meta.identity);
@@ -109,7 +109,7 @@ fn replace(
     let temporary = path.with_suffix(out.as_bytes()).ok_or(too_long)?;
     let (temporary, path) = (temporary.as_c_str(), path.as_c_str());
     let _ = file::unlink(temporary);
-    // (nobody else may read it before it is locked)
+    // No other user may read the file before it is locked.
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
     let fd = file::open(temporary, flags, 0o600)?;
     let exchanged = fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive)
@@ -125,8 +125,9 @@ fn replace(
             _ => Err(failure),
         };
     }
-    // What was there has our temporary name now. Whoever locked it before it moved runs, and
-    // gets it back; whoever does so afterwards sees that the path names another one.
+    // The old file has our temporary name now. An instance that locked it before the exchange
+    // runs, and gets it back. An instance that locks it later sees that the path names another
+    // file.
     let is_known = file::meta_at(temporary, false).is_ok_and(|meta| meta.identity == identity);
     let is_ours = is_known && matches!(writer_of(known), Ok(None));
     if !is_ours {
@@ -136,19 +137,18 @@ fn replace(
     Ok(is_ours.then_some(PidFile { fd }))
 }
 
-/// What the PID file tells about a service.
+/// The state of a service, from its PID file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Holder {
-    /// The lock is held. `None`: by a process that this PID namespace cannot
-    /// name.
+    /// The lock is held. `None` stands for a process that this PID namespace cannot name.
     Running(Option<Pid>),
-    /// Nobody holds it, but the file still names somebody: it died.
+    /// The lock is free, but the file still holds a PID: the service died.
     Died,
-    /// Nobody holds it, and the file is missing or empty: it was stopped.
+    /// The lock is free, and the file is missing or empty: the service was stopped.
     Stopped,
 }
 
-/// Who holds the lock of the PID file at `path`. Touches nothing.
+/// Returns the holder of the lock of the PID file at `path`. Changes nothing.
 ///
 /// # Errors
 /// The file exists and cannot be opened or asked.
@@ -175,21 +175,22 @@ pub fn mark_stopped(path: &CStr, pid: Pid) -> Result<(), Failure> {
     if holder_of(&fd) == Some(pid) { file::truncate(&fd, 0) } else { Ok(()) }
 }
 
-/// The PID that holds the lock of the open file, if the kernel tells.
+/// Returns the PID that holds the lock of the open file, if the kernel can name it.
 fn holder_of(fd: &OwnedFd) -> Option<Pid> {
     writer_of(fd).ok()??
 }
 
-/// Whether somebody holds the lock of the open file, and who. (What a read lock would have
-/// to wait for is a write lock.)
+/// Returns the holder of the write lock of the open file, if it is held; the inner value is its
+/// PID, if the kernel can name it. Asks for a read lock, because only a write lock conflicts
+/// with it.
 fn writer_of(fd: &OwnedFd) -> Result<Option<Option<Pid>>, Failure> {
     let lock = fcntl_getlk(fd, &Flock::from(FlockType::ReadLock)).op(Op::Fcntl)?;
     Ok(lock.map(|lock| nameable(lock.pid)))
 }
 
-/// The kernel answers -1 for a lock of an open file description, and other
-/// negative numbers for locks of other machines; to kill(2) those would mean
-/// everybody.
+/// Filters the answer of the kernel. It gives -1 for a lock of an open file description, and
+/// other negative numbers for locks of other machines. To kill(2) those numbers mean all
+/// processes.
 fn nameable(pid: Option<Pid>) -> Option<Pid> {
     pid.filter(|pid| pid.as_raw_pid() > 0)
 }

@@ -7,8 +7,8 @@ use rustix::mm::{Advice, madvise};
 
 /// How far down the stack is looked after; start-up never goes deeper.
 const STACK_BYTES: usize = 96 * 1024;
-/// What a caller may still need below the frame of [`release_stack`]: the red
-/// zone of the x86-64 ABI, and some.
+/// Bytes below the frame of [`release_stack`] that its caller may still need: the red zone of
+/// the x86-64 ABI, and more.
 const SLACK_BYTES: usize = 1024;
 
 unsafe extern "C" {
@@ -53,7 +53,7 @@ pub fn release(buffer: &mut [u8]) {
     let end = (buffer.as_mut_ptr() as usize).saturating_add(buffer.len()) & !page.wrapping_sub(1);
     if end > start {
         // SAFETY: the range lies inside `buffer`, which is ours alone, and
-        // zeros are good bytes. (It is anonymous memory: a static.)
+        // zeros are good bytes. It is a static, which is anonymous memory.
         let _ = unsafe { madvise(start as *mut c_void, end.saturating_sub(start), Advice::LinuxDontNeed) };
     }
 }

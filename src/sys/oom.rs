@@ -20,23 +20,23 @@ pub struct OomScore {
     length: usize,
     /// The file, open while there are handlers, or always.
     file: Option<OwnedFd>,
-    /// It could not be opened again.
+    /// The file is not closed, because it could not be opened again.
     stays_open: bool,
 }
 
 impl OomScore {
-    /// A process that `drops_privileges` afterwards opens the file now and keeps it (/proc
-    /// cannot be unmounted then): what is in its folder of /proc belongs to root from
-    /// then on (proc(5), "dumpable").
+    /// Opens the score. A process that drops its privileges afterwards opens the file now and
+    /// keeps it, because its folder in /proc then belongs to root (proc(5), "dumpable"). While
+    /// the file is open, /proc cannot be unmounted.
     #[must_use]
     pub fn open(drops_privileges: bool) -> Self {
         let file = if drops_privileges { open() } else { None };
         Self { own: [0; SCORE_BYTES], length: 0, file, stays_open: drops_privileges }
     }
 
-    /// From now on a child is preferred, until [`OomScore::restore`]. What it is now is
-    /// read each time: somebody else may have changed it, and below what root has set
-    /// only root may go.
+    /// Makes the kernel prefer a child from now on, until [`OomScore::restore`]. The own score
+    /// is read each time, because another process can have changed it, and only root may go
+    /// below the score that root has set.
     pub fn raise(&mut self) {
         if self.file.is_none() {
             self.file = open();
@@ -54,7 +54,7 @@ impl OomScore {
         }
     }
 
-    /// As it was before.
+    /// Sets the own score that was read before.
     pub fn restore(&mut self) {
         let own = self.own.get(..self.length).filter(|own| !own.is_empty());
         if let (Some(file), Some(own)) = (&self.file, own) {
@@ -62,7 +62,8 @@ impl OomScore {
         }
     }
 
-    /// There are no handlers: with the file open /proc could not be unmounted.
+    /// Closes the file while there are no handlers, because with it open /proc could not be
+    /// unmounted.
     pub fn rest(&mut self) {
         if !self.stays_open {
             self.file = None;

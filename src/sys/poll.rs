@@ -1,5 +1,5 @@
-//! poll(2) over a set that is built anew for each turn of a loop, because what
-//! is watched follows from live state.
+//! poll(2) over a set that each turn of a loop builds again, because the watched descriptors
+//! follow from live state.
 
 use super::{AsFd, BorrowedFd, Errno, OwnedFd};
 use crate::limits::POLL_MAX;
@@ -7,7 +7,7 @@ use crate::util::time::Duration;
 use heapless::Vec;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-/// What a descriptor is watched for.
+/// The events for which a descriptor is watched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Interest {
     /// Something can be read.
@@ -38,7 +38,7 @@ pub struct PollSet<'fd, T> {
 }
 
 impl<'fd, T: Copy> PollSet<'fd, T> {
-    /// An empty set.
+    /// Makes an empty set.
     #[must_use]
     pub fn new() -> Self {
         Self { fds: Vec::new(), tags: Vec::new() }
@@ -50,9 +50,8 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
         self.watch(fd.as_fd(), Interest::Input, tag);
     }
 
-    /// Watches `fd`; hang-ups and errors are told whatever the interest.
-    /// `POLL_MAX` covers everything that a service can hold, so nothing is ever
-    /// left out.
+    /// Watches `fd`. Hang-ups and errors are reported with any interest. `POLL_MAX` covers
+    /// everything that a service can hold, so nothing is left out.
     #[unsafe(link_section = ".text.idle")]
     pub fn watch(&mut self, fd: BorrowedFd<'fd>, interest: Interest, tag: T) {
         if self.fds.push(PollFd::from_borrowed_fd(fd, interest.flags())).is_ok() {
@@ -75,8 +74,8 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
         }
     }
 
-    /// The tags of what is ready, hang-ups and errors included, in the order
-    /// in which they were added.
+    /// Returns the tags of the ready descriptors, with hang-ups and errors, in the order in
+    /// which they were added.
     pub fn ready(&self) -> impl Iterator<Item = T> {
         self.fds.iter().zip(&self.tags).filter(|(fd, _)| !fd.revents().is_empty()).map(|(_, tag)| *tag)
     }
@@ -88,7 +87,7 @@ impl<T: Copy> Default for PollSet<'_, T> {
     }
 }
 
-/// Whether `fd` takes at least one page now without blocking (pipe(7)).
+/// Returns true if `fd` takes at least one page now without blocking (pipe(7)).
 #[must_use]
 pub fn writable(fd: BorrowedFd<'_>) -> bool {
     let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -96,7 +95,7 @@ pub fn writable(fd: BorrowedFd<'_>) -> bool {
     loop {
         match rustix::event::poll(&mut fds, Some(&zero)) {
             Ok(1) => return fds[0].revents().contains(PollFlags::OUT),
-            // (also with nothing to wait for, if a signal is pending)
+            // A pending signal interrupts even a call that does not wait.
             Err(Errno::INTR) => {}
             _ => return false,
         }
@@ -128,7 +127,7 @@ pub fn either(
     }
 }
 
-/// Waits until `fd` is readable or `timeout` has passed; true if readable.
+/// Waits until `fd` is readable or `timeout` has passed. Returns true if it is readable.
 #[must_use]
 pub fn readable_within(fd: &OwnedFd, timeout: Duration) -> bool {
     let mut set = PollSet::new();

@@ -1,5 +1,6 @@
-//! What a process that parses strangers' bytes gives up: the file system, new processes,
-//! files, core dumps, and being looked into (chroot(2), setrlimit(2), prctl(2)).
+//! The rights that a process gives up before it parses the bytes of unauthorized clients: the
+//! file system, new processes, files, core dumps, and being traced (chroot(2), setrlimit(2),
+//! prctl(2)).
 
 use super::{Failure, Op, WithOp, file, process};
 use core::ffi::CStr;
@@ -22,8 +23,8 @@ pub fn empty_root(path: &CStr) -> Result<(), Failure> {
     changed
 }
 
-/// No further processes, no byte in any file, no core dump, nobody who looks into the
-/// memory. What the kernel refuses of it is left: the least of it is what was there before.
+/// Forbids further processes, any byte in a file and a core dump, and that another process
+/// looks into the memory. A limit that the kernel refuses stays as it was.
 pub fn limit() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     for resource in [Resource::Nproc, Resource::Fsize, Resource::Core] {

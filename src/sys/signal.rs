@@ -41,14 +41,14 @@ const HANDLED: [Signal; 9] = [
 pub struct Arrived(u32);
 
 impl Arrived {
-    /// Whether `signal` arrived since the last look.
+    /// Returns true if `signal` arrived since the last look.
     #[must_use]
     pub fn has(self, signal: Signal) -> bool {
         self.0 & bit(signal.as_raw()) != 0
     }
 
-    /// The signal that asks for a stop, and how to say so. (Two at once are one stop, not
-    /// one in a hurry.)
+    /// Returns the signal that asks for a stop, and its text. Two different signals at the same
+    /// time are one stop; they do not count as a second one.
     #[must_use]
     pub fn stop(self) -> Option<(Signal, &'static str)> {
         let stops = [
@@ -80,14 +80,14 @@ impl Signals {
         Ok(Self { pipe, _wake: wake })
     }
 
-    /// To be polled for input.
+    /// Returns the descriptor that is polled for input.
     #[must_use]
     pub fn fd(&self) -> &OwnedFd {
         &self.pipe
     }
 
-    /// Whether signals have arrived, also where the pipe does not tell: its write
-    /// wants a page, and there may be none.
+    /// Returns true if signals have arrived, also if the pipe is not readable: a write to it
+    /// needs a page, and the kernel can have none.
     #[must_use]
     pub fn have_arrived(&self) -> bool {
         PENDING.load(Ordering::Relaxed) != 0
@@ -102,8 +102,7 @@ impl Signals {
     }
 }
 
-/// Makes a write that nobody will read fail with EPIPE instead of ending the
-/// process.
+/// Makes a write to a closed pipe fail with EPIPE instead of ending the process.
 pub fn ignore_broken_pipes() {
     let _ = set_action(Signal::PIPE, Some(on_signal));
 }
@@ -134,9 +133,9 @@ pub(crate) fn with_all_blocked<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// In the child of a clone: puts the handlers back to the default, then
-/// unblocks all signals. The child's table of handlers is its own, but its
-/// memory is ours, and its stack too small for a signal's frame.
+/// Puts the handlers back to the default and then unblocks all signals, in the child of a
+/// clone. The child has its own table of handlers, but shares the memory, and its stack is too
+/// small for the frame of a signal.
 pub(crate) fn unblock_in_child() {
     for signal in HANDLED {
         let _ = set_action(signal, None);
@@ -160,12 +159,12 @@ fn set_action(signal: Signal, handler: Option<unsafe extern "C" fn(i32)>) -> Res
     unsafe { kernel_sigaction(signal, Some(action)) }.op(Op::RtSigaction).map(drop)
 }
 
-/// The bit of a signal number (1 to 31; others have none).
+/// Returns the bit of a signal number from 1 to 31. Other numbers have none.
 fn bit(number: i32) -> u32 {
     u32::try_from(number).ok().and_then(|n| 1u32.checked_shl(n)).unwrap_or(0)
 }
 
-/// The handler: one bit, one byte.
+/// Sets the bit of the signal and writes one byte to the pipe.
 unsafe extern "C" fn on_signal(number: i32) {
     if number == Signal::PIPE.as_raw() || number == Signal::XFSZ.as_raw() {
         return;

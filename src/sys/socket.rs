@@ -18,7 +18,7 @@ pub const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 64;
 
-/// Who is at the other end of a connection, as of its connect(2).
+/// The process at the other end of a connection, at its connect(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer {
     /// Process; 0 if this PID namespace has no name for it.
@@ -29,14 +29,14 @@ pub struct Peer {
     pub gid: u32,
 }
 
-/// Whether `address` is an abstract name.
+/// Returns true if `address` is an abstract name.
 #[must_use]
 pub fn is_abstract(address: &Path) -> bool {
     address.as_bytes().first() == Some(&b'@')
 }
 
-/// A stream socket that is bound to `path` with `mode` and listens. The path
-/// must be free. (An abstract name has no mode: anybody can connect.)
+/// Makes a stream socket that is bound to `path` with `mode` and listens. The path must be
+/// free. An abstract name has no mode, so every process can connect.
 ///
 /// # Errors
 /// ENAMETOOLONG for more than [`SOCKET_PATH_MAX_BYTES`], and as bind(2) says.
@@ -54,7 +54,7 @@ pub fn listen(path: &Path, mode: u32) -> Result<OwnedFd, Failure> {
     Ok(socket)
 }
 
-/// The next connection; `None` if there is none at the moment.
+/// Accepts the next connection; returns `None` if there is none at the moment.
 ///
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM: the connection goes on waiting.
@@ -73,7 +73,7 @@ pub fn accept(listener: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
 /// Connects to the socket at `path`.
 ///
 /// # Errors
-/// ENOENT or ECONNREFUSED if nobody listens; EAGAIN if its backlog is full.
+/// ENOENT or ECONNREFUSED if no process listens; EAGAIN if its backlog is full.
 pub fn connect(path: &Path) -> Result<OwnedFd, Failure> {
     let socket = stream()?;
     let address = address(path)?;
@@ -90,7 +90,7 @@ fn stream() -> Result<OwnedFd, Failure> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).op(Op::Socket)
 }
 
-/// The address of the socket at `path`.
+/// Returns the address of the socket at `path`.
 #[inline(never)]
 pub(super) fn address(path: &Path) -> Result<SocketAddrUnix, Failure> {
     let (name, abstract_) = match path.as_bytes() {
@@ -106,11 +106,11 @@ pub(super) fn address(path: &Path) -> Result<SocketAddrUnix, Failure> {
     }
 }
 
-/// recv(2) into `buffer`; 0 is the end of the peer's sending.
+/// Receives into `buffer` (recv(2)). Returns 0 at the end of the peer's sending.
 ///
 /// # Errors
 /// EAGAIN if there is nothing yet; ECONNRESET.
-#[expect(unsafe_code, reason = "names a section")]
+#[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Failure> {
     loop {
@@ -121,10 +121,10 @@ pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Failure> {
     }
 }
 
-/// send(2), without SIGPIPE and without blocking; returns the bytes taken.
+/// Sends without SIGPIPE and without blocking (send(2)). Returns the bytes taken.
 ///
 /// # Errors
-/// EAGAIN if nothing is taken at the moment; EPIPE if nobody will read it.
+/// EAGAIN if nothing is taken at the moment; EPIPE if the other end is closed.
 pub fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<usize, Failure> {
     loop {
         match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
@@ -147,7 +147,7 @@ pub fn close(socket: OwnedFd, scratch: &mut [u8]) {
     while receive(&socket, scratch).is_ok_and(|count| count > 0) {}
 }
 
-/// Who connected (SO_PEERCRED).
+/// Returns the process that connected (SO_PEERCRED).
 ///
 /// # Errors
 /// As getsockopt(2) says.
@@ -159,8 +159,8 @@ pub fn peer(socket: &OwnedFd) -> Result<Peer, Failure> {
     Ok(Peer { pid, uid, gid })
 }
 
-/// Whether the peer was a member of one of `groups`, beside its effective one
-/// (SO_PEERGROUPS). `None` where the kernel does not tell.
+/// Returns whether the peer was a member of one of `groups` in addition to its effective group
+/// (SO_PEERGROUPS). Returns `None` where the kernel cannot answer.
 #[must_use]
 pub fn peer_in_groups(socket: &OwnedFd, groups: &[u32]) -> Option<bool> {
     let mut found = [0u32; 256];

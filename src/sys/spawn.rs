@@ -1,8 +1,8 @@
-//! Starting a program, with its output in a pipe: a job's handler, a service of
-//! our own, or any program that is supervised.
+//! Starts a program with its output in a pipe: a job's handler, another service of this
+//! program, or any program that is supervised.
 //!
-//! The child shares our memory until it execs (vfork(2)), so between clone and
-//! exec it makes system calls and nothing else, on a stack of its own.
+//! The child shares the memory of this process until it execs (vfork(2)). So between clone
+//! and exec it makes system calls only, on a stack of its own.
 #![expect(unsafe_code, reason = "clone and execve")]
 
 use super::{Errno, Failure, Op, OwnedFd, WithOp, arch, fds, process, runtime, signal};
@@ -23,30 +23,29 @@ const CLONE_FLAGS: usize = (CLONE_VM | CLONE_VFORK | SIGCHLD) as usize;
 /// The descriptor through which a service that was started by [`spawn`] reports.
 pub const REPORT_FD: i32 = 3;
 
-/// The only PATH that a handler gets, and where a program is looked for if the
-/// environment has none.
+/// The only PATH of a handler. Programs are searched there if the environment has no PATH.
 pub const SAFE_PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// This program, wherever its file went.
+/// This program, even if its file was moved or deleted.
 const OURSELVES: &CStr = c"/proc/self/exe";
 
-/// What a program is to whoever starts it.
+/// The relation of a program to the process that starts it.
 #[derive(Clone, Copy)]
 pub enum Role<'a> {
-    /// Leads a process group of its own and is killed when we die (a handler never
-    /// outlives the daemon).
+    /// The program leads a process group of its own and is killed when this process ends,
+    /// because a handler never outlives the service.
     Handler,
-    /// Leads a session of its own and outlives us. It gets this descriptor as
-    /// [`REPORT_FD`]. When its file is gone, it is this program.
+    /// The program leads a session of its own and outlives this process. It gets this
+    /// descriptor as [`REPORT_FD`]. If its file is gone, this program is executed.
     Service(&'a OwnedFd),
-    /// Leads a session of its own, in this folder if that exists, and is told to
-    /// end (TERM) when we die.
+    /// The program leads a session of its own, in this folder if that exists, and gets TERM
+    /// when this process ends.
     Foreign(&'a CStr),
 }
 
-/// What to start. Everything must stay valid during the call only.
+/// A program to start. All of it must stay valid during the call only.
 pub struct Program<'a> {
-    /// What it is to us.
+    /// The relation to this process.
     pub role: Role<'a>,
     /// The file to execute.
     pub path: &'a CStr,
@@ -62,11 +61,11 @@ pub struct Child {
     pub pid: Pid,
     /// Its standard output and standard error; non-blocking.
     pub output: OwnedFd,
-    /// What it writes to. As long as it is held, `output` has no end.
+    /// The write end of the pipe. While it is held, `output` has no end.
     pub input: OwnedFd,
 }
 
-/// What the child needs, in memory that it shares.
+/// The data for the child, in memory that it shares.
 struct Setup<'a> {
     program: &'a Program<'a>,
     output: i32,
@@ -113,9 +112,9 @@ pub fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
 #[repr(C, align(16))]
 struct Stack([u8; SPAWN_STACK_BYTES]);
 
-/// What runs in the child: system calls only.
+/// Runs in the child and makes system calls only.
 unsafe extern "C" fn child(setup: *const u8) -> ! {
-    // SAFETY: `spawn` passes its `Setup`, which lives until we exec or exit.
+    // SAFETY: `spawn` passes its `Setup`, which lives until the child execs or exits.
     let setup = unsafe { &*setup.cast::<Setup<'_>>() };
     let role = setup.program.role;
     match role {
@@ -147,14 +146,14 @@ unsafe extern "C" fn child(setup: *const u8) -> ! {
         errno = execute(OURSELVES, setup.program.argv, setup.program.envp);
     }
     if !matches!(role, Role::Handler) {
-        // (the parent, which waits, shares this memory; not so under QEMU's user mode)
+        // The parent waits and shares this memory, except in QEMU's user mode.
         setup.failed.store(errno.raw_os_error(), Ordering::Relaxed);
     }
     report(setup.program.path, errno);
     process::exit(if errno == Errno::NOENT { 127 } else { 126 })
 }
 
-/// execve(2) of `path`; returns only if it failed, and why. Both arrays are ended by a null
+/// Executes `path` (execve(2)). Returns the errno if that failed. Both arrays end with a null
 /// pointer.
 pub fn execute(path: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> Errno {
     let is_ended = |array: &[*const c_char]| array.last().is_some_and(|last| last.is_null());
@@ -172,7 +171,7 @@ fn die_with(parent: Pid, signal: Signal) {
     }
 }
 
-/// Says in the job's output why the program could not be executed.
+/// Writes the reason why the program could not be executed into its output.
 fn report(path: &CStr, errno: Errno) {
     let mut buffer = [0; 400];
     let mut out = Writer::new(&mut buffer);
