@@ -38,11 +38,11 @@ _zigsvc() {
     )
     local word=${COMP_WORDS[COMP_CWORD]} before="" command="" value="" at=1 given=0
     local options=() operands=()
-    # What follows an option: "file", "folder" or "other".
+    # The value of an option: "file", "folder" or "other".
     local -A values=()
     COMPREPLY=()
 
-    # What stands in front of the command. bash splits KEY=VALUE at its sign.
+    # The words before the command. bash splits KEY=VALUE at its sign.
     while ((at <= COMP_CWORD)); do
         before=${COMP_WORDS[at]}
         [[ $before == -[cdo] ]] || break
@@ -150,7 +150,7 @@ _zigsvc() {
     *) return ;;
     esac
 
-    # How many words are no options; behind -- is a program with its arguments.
+    # Counts the words that are no options; after -- is a program with its arguments.
     local index
     for ((index = at + 1; index < COMP_CWORD; index++)); do
         case ${COMP_WORDS[index]} in

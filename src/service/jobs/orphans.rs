@@ -1,10 +1,10 @@
-//! What a killed daemon left of its handlers.
+//! The processes that the handlers of a killed daemon left running.
 //!
 //! A handler dies with the daemon (PDEATHSIG), but its children do not: after
 //! kill -9 they would run beside the job's next attempt. So the groups that run
-//! are noted in `spool/running`, and a new daemon ends what is left of them
+//! are noted in `spool/running`, and a new daemon ends the processes of these groups
 //! before it starts anything. The note is never synced: after a reboot, which
-//! the boot id tells, nothing is left.
+//! the boot id shows, no process is left.
 //!
 //! Group numbers are used again, so a group is ended only if one of its members
 //! has the job's id in its environment (proc(5)). Without /proc nothing is. So a
@@ -56,12 +56,12 @@ impl Orphans {
         running
     }
 
-    /// A handler ended.
+    /// Notes that a handler has ended.
     pub(super) fn mark_outdated(&mut self) {
         self.outdated = true;
     }
 
-    /// The end of a turn: what has ended goes out of the note, unless a start has
+    /// Ends a turn: removes the handlers that have ended from the note, unless a start has
     /// written it since.
     pub(super) fn turn_finished(&mut self, workers: &[JobWorker]) {
         if self.outdated {
@@ -99,7 +99,7 @@ fn kill_orphan(group: u64, job: u64, log: &mut Log) {
     });
 }
 
-/// Whether a process of `group` is a handler of `job`, by its environment.
+/// Returns true if a process of `group` is a handler of `job`, by its environment.
 fn has_member(group: u64, job: u64) -> bool {
     let Ok(processes) = file::open_dir(c"/proc") else { return false };
     let mut found = false;
@@ -109,8 +109,8 @@ fn has_member(group: u64, job: u64) -> bool {
     found
 }
 
-/// The process group of the process called `name` in /proc. (getpgid(2) says 0
-/// for the kernel's own, which is no PID to rustix.)
+/// Returns the process group of the process called `name` in /proc. getpgid(2) returns 0
+/// for the kernel's own processes, which is no PID to rustix.
 fn group_of(name: &[u8]) -> Option<u64> {
     let path = Path::concat(&[b"/proc/", name, b"/stat"])?;
     let mut stat = [0; 512];
@@ -121,7 +121,7 @@ fn group_of(name: &[u8]) -> Option<u64> {
     parse_u64(behind.split(|byte| *byte == b' ').nth(3)?)
 }
 
-/// Whether `ZIGSVC_JOB_ID` of the process called `name` in /proc is `job`.
+/// Returns true if `ZIGSVC_JOB_ID` of the process called `name` in /proc is `job`.
 fn works_on(name: &[u8], job: u64) -> bool {
     let Some(path) = Path::concat(&[b"/proc/", name, b"/environ"]) else { return false };
     let mut environment = [0; 2048];

@@ -1,5 +1,5 @@
-//! A hostile start: limits, arguments, variables and descriptors that whoever starts a service
-//! leaves it. Either it works, or it says why not and leaves nothing behind.
+//! A hostile start: limits, arguments, variables and descriptors that a service gets from
+//! the process that starts it. Either it works, or it reports why not and leaves nothing.
 
 use crate::support::control::ask;
 use crate::support::{
@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 
 const SERVICES: [&str; 5] = ["jobs", "hub", "opener", "collector", "supervisor"];
 
-/// `start SERVICE` below the limit that the shell sets by `limit`.
+/// Runs `start SERVICE` below the limit that the shell sets by `limit`.
 fn start_limited(dir: &Dir, limit: &str, service: &str) -> crate::support::Ran {
     let mut command = dir.command();
     command.args(["start", service]);
@@ -31,19 +31,19 @@ fn below_any_limit_a_start_works_or_says_why_not_and_leaves_nothing() {
             let ran = start_limited(&dir, limit, service);
             if ran.code == 0 {
                 started += 1;
-                // (a supervisor is up before its services are; one that hangs does not end so)
+                // A supervisor is up before its services are. One that hangs does not end so.
                 wait_until(&format!("{limit} {service} runs"), || dir.zigsvc(&["status", service]).code == 0);
                 dir.zigsvc(&["stop", service]).expect(0);
             } else {
                 refused += 1;
-                // (6: it was the configuration that could not be read)
+                // 6: the configuration could not be read.
                 assert!([1, 6].contains(&ran.code), "{limit} {service}: {ran:?}");
                 assert!(
                     ran.err.starts_with("zigsvc: ") && ran.err.ends_with('\n'),
                     "{limit} {service}: {ran:?}"
                 );
             }
-            // (without a stack it dies, anywhere)
+            // Without a stack the service dies, anywhere.
             let died = ran.err.contains("it ended before it was ready");
             let status = dir.zigsvc(&["status", service]);
             assert!(status.code == 3 || (died && status.code == 1), "{limit} {service}: {ran:?} {status:?}");
@@ -51,7 +51,7 @@ fn below_any_limit_a_start_works_or_says_why_not_and_leaves_nothing() {
             let left: Vec<_> = left.map(|name| name.to_string_lossy().into_owned()).collect();
             let behind = |name: &String| name.ends_with(".health") || name.contains(".new");
             assert!(died || !left.iter().any(behind), "{limit} {service}: {left:?}");
-            // (a socket may be left, on which nobody listens; the next start replaces it)
+            // A socket may be left on which no process listens. The next start replaces it.
             dir.start_service(service, &[]);
             dir.zigsvc(&["stop", service]).expect(0);
         }
@@ -66,7 +66,7 @@ fn a_program_without_any_argument_or_with_very_many_ends_with_a_word() {
     }
     let dir = Dir::new();
     let binary = dir.command().get_program().to_owned();
-    // (Linux gives a program without arguments one since 5.18, an empty one)
+    // Since 5.18 Linux gives one argument, an empty one, to a program without arguments.
     for script in
         ["exec { $ARGV[0] } ()", "exec { $ARGV[0] } ('x') x 30000", "exec { $ARGV[0] } '', 'x' x 100000"]
     {

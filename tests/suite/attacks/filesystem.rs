@@ -7,7 +7,7 @@ use crate::support::{
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
-/// A folder of another user, and a file of root's in it that nobody else may read.
+/// Makes a folder of another user, and in it a file of root's that no other user may read.
 fn foreign(dir: &Dir) {
     fs::set_permissions(dir.path(""), fs::Permissions::from_mode(0o755)).unwrap();
     fs::create_dir(dir.path("theirs")).unwrap();
@@ -45,7 +45,7 @@ fn what_takes_the_place_of_a_new_folder_is_not_given_away() {
     foreign(&dir);
     fs::create_dir(dir.path("victim")).unwrap();
     let before = fs::metadata(dir.path("victim")).unwrap();
-    // Slow enough for whoever owns the folder to put a link there.
+    // Slow enough for the owner of the folder to put a link there.
     let trace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=mkdirat:delay_exit=500000"];
     let mut inner = zigsvc();
     for (key, name) in [("spool", "theirs/spool"), ("queue_file", "theirs/queue")] {
@@ -63,7 +63,7 @@ fn what_takes_the_place_of_a_new_folder_is_not_given_away() {
     assert_eq!((before.uid(), before.mode()), (after.uid(), after.mode()));
 }
 
-/// What may be planted at a path.
+/// A kind of entry that may be planted at a path.
 #[derive(Clone, Copy, Debug)]
 enum Plant {
     Folder,
@@ -121,7 +121,7 @@ fn whatever_is_planted_at_a_name_is_neither_followed_nor_waited_for() {
             assert_eq!(dir.read("victim"), "as it was\n", "{name} {plant:?}");
             assert!(!dir.path("made").exists(), "{name} {plant:?}: made where the link leads");
             if matches!(plant, Plant::Fifo) {
-                // (the clean-up would wait for somebody who writes to it)
+                // The clean-up would wait for a process that writes to the FIFO.
                 let _ = fs::remove_file(dir.path(name));
             }
         }
@@ -153,7 +153,7 @@ fn a_claim_that_somebody_removes_holds_up_nothing() {
     crate::support::wait_for_jobs(&dir, 1);
     wait_until("it is claimed", || dir.path("queue.claim-1").exists());
     fs::remove_file(dir.path("queue.claim-1")).unwrap();
-    // (a claim is let go when it has been quiet for 10 s)
+    // A claim is let go when it has been quiet for 10 s.
     dir.append("queue", "second\n");
     wait_until("the next one is let go, and so was the first", || {
         let names = fs::read_dir(dir.path("")).unwrap().flatten();

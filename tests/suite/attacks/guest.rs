@@ -5,7 +5,7 @@ use crate::support::control::{
 };
 use crate::support::{Dir, alive, wait_until};
 
-/// A service that a guest may use.
+/// Starts a service that a guest may use.
 #[track_caller]
 fn guested(options: &[&str]) -> Option<(Dir, u32)> {
     let dir = Dir::new();
@@ -38,7 +38,7 @@ fn who_fills_the_queue_keeps_nobody_from_looking_ending_jobs_and_stopping() {
         assert!(ask(&dir, &format!("cancel {id}")).starts_with("ok "));
     }
     assert!(ask(&dir, "queue of the owner").starts_with("ok "));
-    // What it wrote is bounded by what it may queue, and given back.
+    // The bytes that the guest wrote are bounded by the jobs that it may queue, and given back.
     wait_until("the journal is small again", || {
         std::fs::metadata(dir.path("spool/journal")).unwrap().len() < 150_000
     });

@@ -4,7 +4,7 @@
 use crate::support::control::{out, start_script, status};
 use crate::support::{Dir, alive, require_tool, wait_until};
 
-/// A leader that goes to the group of the service and leaves a child behind in its own: the
+/// A leader that goes to the group of the service and leaves a child in its own group: the
 /// signals of the group then reach only the child.
 const LEAVES_ITS_GROUP: &str = "exec perl -e '
     $SIG{TERM} = \"IGNORE\";

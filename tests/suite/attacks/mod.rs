@@ -1,4 +1,4 @@
-//! Attacks, tried for real, grouped by who attacks (`docs/threats.md`, which also names the
+//! Attacks, tried for real, grouped by attacker (`docs/threats.md`, which also names the
 //! tests of other files that show a defence).
 //!
 //! - `stranger.rs`: a local user without any rights
@@ -6,7 +6,7 @@
 //! - `environment.rs`: limits, arguments and variables at the start
 //! - `handler.rs`: a handler that was taken over
 //! - `worker.rs`: the opener's worker, taken over
-//! - `peers.rs`: whatever listens in the place of a service
+//! - `peers.rs`: a program that listens in the place of a service
 //! - `filesystem.rs`: names that others plant under the service's paths
 
 mod environment;
@@ -17,7 +17,7 @@ mod peers;
 mod stranger;
 mod worker;
 
-/// Each test that `docs/threats.md` names is there.
+/// Checks that each test that `docs/threats.md` names exists.
 #[test]
 fn the_threat_model_names_no_test_that_is_not_there() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,5 +1,6 @@
-//! Whatever listens in the place of a service: one that was taken over, or was never one. It
-//! must not command the terminal of whoever asks it, nor hold him up for ever.
+//! A program that listens in the place of a service: a service that was taken over, or a
+//! program that was never one. It must not command the terminal of the user that asks it,
+//! nor hold the user up for ever.
 
 use crate::support::{Dir, Ran, finish};
 use std::io::{Read, Write};
@@ -7,8 +8,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::Stdio;
 
-/// What a terminal obeys, in all its forms: an escape sequence, the same with U+009B, and with
-/// its byte alone, a bell, a carriage return, a title.
+/// The bytes that a terminal obeys, in all their forms: an escape sequence, the same with
+/// U+009B, and with its byte alone, a bell, a carriage return, a title.
 const HOSTILE: &[u8] = b"\x1b[31m\xc2\x9b31m\x9b31m\x07\rx\x1b]0;title\x07\x7f";
 
 /// Answers each connection with `answer` once it has asked, until the test ends.
@@ -37,7 +38,7 @@ fn is_harmless(ran: &Ran) {
     }
 }
 
-/// `before`, what is hostile, and `after`.
+/// Returns `before`, the hostile bytes, and `after`.
 fn around(before: &str, after: &str) -> Vec<u8> {
     [before.as_bytes(), HOSTILE, after.as_bytes()].concat()
 }
@@ -60,7 +61,7 @@ fn no_answer_of_a_service_commands_a_terminal() {
         (&["queue", "x"], around("err full ", "\n")),
         (&["drain"], around("err io ", "\n")),
     ];
-    // (there are to be a lock and a heartbeat)
+    // The test needs a lock and a heartbeat.
     dir.start(&[]);
     for (number, (args, answer)) in cases.iter().enumerate() {
         let socket = dir.path(&format!("{number}.sock"));
@@ -112,7 +113,7 @@ fn a_line_without_an_end_is_shown_and_not_obeyed() {
 #[test]
 fn a_hub_that_hangs_does_not_keep_chat_for_ever() {
     let dir = Dir::new();
-    // Accepted by the kernel, and by nobody else.
+    // The kernel accepts the connection, and no process does.
     let _listener = UnixListener::bind(dir.path("zigsvc-hub.sock")).unwrap();
     std::thread::scope(|scope| {
         for input in [b"hello\n".to_vec(), vec![b'x'; 1_000_000]] {

@@ -1,5 +1,5 @@
-//! A local user without any rights: may read what everybody may read, connect where
-//! everybody may, and take names that nobody has.
+//! A local user without any rights, who may read files that all users may read, connect
+//! where all users may connect, and take names that are free.
 
 use crate::support::control::{Client, NOBODY, as_user, require_users};
 use crate::support::{Dir, kill, kill_hard, log_lines_matching, wait_until};
@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
-/// Read-locks a PID file, which whoever may read it can do. (The lock is this process's, and
-/// goes when any thread of it closes the file.)
+/// Read-locks a PID file, which each user that may read it can do. The lock belongs to this
+/// process, and goes when any thread of it closes the file.
 #[track_caller]
 fn read_lock(dir: &Dir, name: &str) -> OwnedFd {
     let path = dir.path(name);
@@ -21,8 +21,8 @@ fn read_lock(dir: &Dir, name: &str) -> OwnedFd {
     let fd =
         rustix::fs::openat(CWD, path.as_os_str().as_bytes(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .unwrap();
-    // (a process that was killed is a zombie before its last thread lets go of the lock, and
-    // QEMU has more than one)
+    // A killed process is a zombie before its last thread lets go of the lock, and QEMU has
+    // more than one thread.
     wait_until("it is locked", || fcntl_lock(&fd, FlockOperation::NonBlockingLockShared).is_ok());
     fd
 }
@@ -51,7 +51,8 @@ fn a_stop_of_a_dead_service_signals_nobody_who_read_locks_its_pid_file() {
     let dir = Dir::new();
     kill_hard(dir.start(&[]));
     let _lock = read_lock(&dir, "zigsvc.pid");
-    // (before anything is signalled that would be this process)
+    // The status comes before `stop`, because a process that `stop` signalled by mistake
+    // would be this one.
     dir.zigsvc(&["status"]).expect(1);
     let stopped = dir.zigsvc(&["stop"]).expect(0);
     assert!(stopped.out.contains("was not running"), "{stopped:?}");
@@ -103,7 +104,7 @@ fn who_took_the_name_of_the_collector_gets_no_metrics() {
     }
     let name = format!("attack-{}-squatted", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
-    // (as_user hands a stream out, so the listener goes another way)
+    // `as_user` hands a stream out, so the listener goes another way.
     let (sender, receiver) = std::sync::mpsc::channel();
     let _ = as_user(NOBODY, NOBODY, &[], move || {
         sender.send(UnixListener::bind_addr(&address).unwrap()).unwrap();
@@ -127,7 +128,7 @@ fn who_joins_the_hub_again_and_again_does_not_fill_its_log() {
     for _ in 0..500 {
         drop(UnixStream::connect(&path).unwrap());
     }
-    // (one that is heard came after all those)
+    // A client that is heard came after all those.
     let mut last = Client::over(UnixStream::connect(&path).unwrap());
     let mut other = Client::over(UnixStream::connect(&path).unwrap());
     other.send("hello\n");

@@ -17,8 +17,8 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 /// Bytes of a message of the worker (`proto/opener.rs`).
 const MESSAGE: usize = 272;
 
-/// The worker's end of the channel of the service `main`; `None`, aloud, where it cannot be
-/// had.
+/// Returns the worker's end of the channel of the service `main`, or `None`, aloud, where
+/// it is not available.
 #[track_caller]
 fn channel(main: u32) -> Option<OwnedFd> {
     let pid = worker(main);
@@ -34,7 +34,7 @@ fn possible() -> bool {
     require_native("takes a descriptor out of the real process") && require_root()
 }
 
-/// A request for `path`, as the worker would send it.
+/// Returns a request for `path`, as the worker would send it.
 fn open(place: u8, path: &[u8]) -> Vec<u8> {
     let mut message = vec![1, place, 0, u8::try_from(path.len()).unwrap(), 7, 0, 0, 0];
     message.extend_from_slice(&1u32.to_le_bytes());
@@ -52,7 +52,7 @@ fn send(channel: &OwnedFd, message: &[u8], with: &[&OwnedFd]) -> bool {
     rustix::net::sendmsg(channel, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL).is_ok()
 }
 
-/// The next answer, and how many descriptors came with it.
+/// Returns the next answer, and the number of descriptors that came with it.
 #[track_caller]
 fn answer(channel: &OwnedFd) -> (Vec<u8>, usize) {
     let mut bytes = vec![0; 256];
@@ -143,7 +143,7 @@ fn a_worker_gets_what_is_on_the_list_and_nothing_else_whatever_it_says() {
     let Some(channel) = channel(main) else { return };
     set_socket_timeout(&channel, Timeout::Recv, Some(patience())).unwrap();
     let first = worker(main);
-    // (so that its answers are ours)
+    // The worker is stopped, so that its answers come to this test.
     kill(first, "STOP");
     let public = dir.path("public").display().to_string();
     let paths = [

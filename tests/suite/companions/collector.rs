@@ -1,5 +1,5 @@
-//! `collector` and `metric`: what is answered, what is refused, who may, and what
-//! clients can do that is hostile. The contract is `docs/collector.md`.
+//! `collector` and `metric`: the answers, the refusals, the rights of clients, and the
+//! hostile actions of clients. The contract is `docs/collector.md`.
 
 use crate::support::control::{Client, NOBODY, as_user, require_users, ticks};
 use crate::support::random::Random;
@@ -25,7 +25,7 @@ fn connect_to(name: &str) -> std::io::Result<UnixStream> {
     UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)
 }
 
-/// The abstract name that follows from the folder.
+/// Returns the abstract name that follows from the folder.
 fn name(dir: &Dir) -> String {
     format!("zigsvc-metrics:{}", dir.as_arg())
 }
@@ -35,7 +35,7 @@ fn connect(dir: &Dir) -> Client {
     Client::over(connect_to(&name(dir)).unwrap())
 }
 
-/// A client that is another user.
+/// Connects a client that is another user.
 #[track_caller]
 fn connect_as(dir: &Dir, uid: u32, gid: u32, groups: &[u32]) -> Client {
     Client::over(as_user(uid, gid, groups, || connect_to(&name(dir))).unwrap())
@@ -45,7 +45,7 @@ fn object(name: &str, value: impl core::fmt::Display) -> String {
     format!("{{\"name\":\"{name}\",\"value\":{value}}}")
 }
 
-/// All answers to an input of which nothing more comes.
+/// Returns all answers to an input after which nothing more comes.
 #[track_caller]
 fn answers(dir: &Dir, input: impl AsRef<[u8]>) -> Vec<String> {
     let mut client = connect(dir);
@@ -75,7 +75,7 @@ fn beat(dir: &Dir) -> u64 {
     heartbeat(dir, "zigsvc-collector.health")
 }
 
-/// Insists that somebody else is served, and that the heartbeat goes on.
+/// Insists that another client is served, and that the heartbeat continues.
 #[track_caller]
 fn goes_on(dir: &Dir) {
     let first = beat(dir);
@@ -101,7 +101,7 @@ fn values_are_averaged_and_dumped() {
     assert_eq!(client.ask(&object("cpu", 1)), "cpu: avg=32.833333");
     client.send(DUMP.to_owned() + CPU);
     assert_eq!(client.lines(3), ["cpu: avg=32.833333 (n=3)", "ram: avg=-0.000001 (n=1)", "cpu: avg=35.25"]);
-    // What is asked for by mistake is said, and the connection goes on.
+    // A mistake in a request is answered with an error, and the connection continues.
     expect_error(&client.ask(&object("dump", 1)));
     assert_eq!(dump(&dir), ["cpu: avg=35.25 (n=4)", "ram: avg=-0.000001 (n=1)"]);
     wait_until("the others are gone", || {
@@ -134,7 +134,8 @@ fn objects_need_no_newlines_and_may_come_in_any_pieces() {
         client.send([byte]);
     }
     assert_eq!(client.lines(3), ["é: avg=1", "cpu: avg=42.5", "😀: avg=2"]);
-    // Each at its closing brace: the last one was answered without anything behind it.
+    // Each object is answered at its closing brace: the last one was answered without
+    // anything after it.
     for size in 1..40 {
         for piece in input.as_bytes().chunks(size) {
             client.send(piece);
@@ -252,7 +253,8 @@ fn what_is_not_an_object_is_one_error_and_the_connection_goes_on() {
         &long,
     ];
     for text in bad {
-        // (two objects follow on lines of their own, so that the first ends what is open)
+        // Two objects follow on lines of their own, so that the first ends an object that
+        // is still open.
         client.send(format!("{text}\n!\n{CPU}\n"));
         let shown = &text[..text.len().min(60)];
         let (first, second) = (client.line(), client.line());
@@ -361,7 +363,7 @@ fn a_megabyte_without_a_newline_gets_one_error() {
     goes_on(&dir);
 }
 
-// ----- who holds up nobody -----------------------------------------------------
+// ----- clients that hold up no other client -------------------------------------
 
 #[test]
 fn who_never_reads_dumps_or_answers_holds_up_nobody() {
@@ -384,7 +386,7 @@ fn who_never_reads_dumps_or_answers_holds_up_nobody() {
         assert_eq!(dump(&dir).len(), 64);
         beat(&dir) >= first + 3
     });
-    // And it can go on: nothing of a dump is lost.
+    // And it can continue: nothing of a dump is lost.
     for _ in 0..5 {
         let lines = stuck[0].lines(64);
         assert!(
@@ -403,7 +405,7 @@ fn silent_clients_give_way_and_busy_ones_do_not() {
     let pid = start(&dir, &["interval=100ms"]);
     let mut silent: Vec<_> = (0..16).map(|_| connect(&dir)).collect();
     wait_until("all are there", || status_line(&dir, LOG, pid).contains(" clients=16 "));
-    // (who came within the same millisecond has not been silent for longer)
+    // A client that came within the same millisecond has not been silent for longer.
     let began = beat(&dir);
     wait_until("a later heartbeat", || beat(&dir) > began);
     // For each newcomer one goes that has asked for nothing.
@@ -457,7 +459,7 @@ fn clients_that_wait_keep_the_processor_free() {
     wait_until("all are gone", || status_line(&dir, LOG, pid).contains(" clients=0 "));
 }
 
-/// This one takes more than 30 seconds: it waits for the limit itself.
+/// Waits for the limit itself, so it takes more than 30 seconds.
 #[test]
 fn half_an_object_and_answers_that_nobody_reads_close_the_connection_after_30_seconds() {
     let dir = Dir::new();
@@ -488,8 +490,8 @@ fn half_an_object_and_answers_that_nobody_reads_close_the_connection_after_30_se
 
 // ----- who may -----------------------------------------------------------------
 
-/// A folder with a service that the tests' users can reach; `None` if they cannot
-/// be others.
+/// Makes a folder with a service that the tests' users can reach. Returns `None` if the
+/// tests cannot be other users.
 #[track_caller]
 fn shared(options: &[&str]) -> Option<(Dir, u32)> {
     let dir = Dir::new();
@@ -553,7 +555,7 @@ fn who_is_named_may_and_a_reload_decides_anew() {
         let before = log_lines_matching(&dir.read(LOG), "reloading");
         dir.zigsvc(&["reload", "collector"]).expect(0);
         wait_until("it reloads", || log_lines_matching(&dir.read(LOG), "reloading") > before);
-        // (all of its turn: the next one answers this)
+        // The reload takes all of its turn: the next turn answers this.
         status_line(&dir, LOG, pid);
     };
     configure("allow_uid = \"nobody\"\n");
@@ -604,7 +606,7 @@ fn clients_do_not_wait_for_a_new_name_that_is_taken() {
         std::os::unix::net::UnixListener::bind_addr(&SocketAddr::from_abstract_name(&taken).unwrap());
     let squatter = squatter.unwrap();
     dir.write("zigsvc.conf", format!("metrics_name = \"{taken}\"\n"));
-    // (one of them is not disturbed by what else this machine does)
+    // One of them is not disturbed by the other work of this machine.
     let waits = (1..=3).map(|round| {
         let begun = std::time::Instant::now();
         kill(pid, "HUP");
@@ -675,7 +677,7 @@ fn it_runs_as_another_user() {
     if require_native("/proc shows QEMU's own process") {
         assert_eq!(crate::support::proc_status(pid, "Uid"), "65534 65534 65534 65534");
     }
-    // Root and the service's own user may everything.
+    // Root and the service's own user may do everything.
     assert_eq!(dir.zigsvc(&["metric", "cpu", "1"]).expect(0).out, "cpu: avg=1\n");
     assert_eq!(connect_as(&dir, NOBODY, NOBODY, &[]).ask(DUMP), "cpu: avg=1 (n=1)");
     assert!(connect_as(&dir, 12345, 12345, &[]).ask(DUMP).starts_with("error: denied"));

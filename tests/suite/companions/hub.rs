@@ -28,7 +28,8 @@ fn joined(dir: &Dir) -> usize {
     log_lines_matching(&dir.read(LOG), " joined, ")
 }
 
-/// A client, when the hub knows it: what others write from now on it gets.
+/// Connects a client, and waits until the hub knows it: from now on it gets the lines that
+/// others write.
 #[track_caller]
 fn join(dir: &Dir) -> Client {
     let before = joined(dir);
@@ -37,12 +38,12 @@ fn join(dir: &Dir) -> Client {
     client
 }
 
-/// This process's line as others get it.
+/// Returns this process's line as others get it.
 fn from_us(text: &str) -> String {
     format!("[pid {}] {text}", std::process::id())
 }
 
-/// `zigsvc chat` with pipes on all sides, when it has joined.
+/// Starts `zigsvc chat` with pipes on all sides, and waits until it has joined.
 #[track_caller]
 fn chat(dir: &Dir) -> Child {
     let before = joined(dir);
@@ -63,7 +64,7 @@ fn two_clients_see_each_others_lines_with_the_pid_of_the_sender() {
     first.send("hello\n");
     assert_eq!(second.line(), from_us("hello"));
     second.send("hello yourself\n");
-    // (and not its own line)
+    // A client does not get its own line.
     assert_eq!(first.line(), from_us("hello yourself"));
 }
 
@@ -155,7 +156,7 @@ fn a_slow_reader_loses_lines_is_told_how_many_and_holds_nobody_up() {
     let dir = Dir::new();
     start(&dir);
     let (mut sender, mut slow, mut reader) = (join(&dir), join(&dir), join(&dir));
-    // (a short one might find room where a long one did not)
+    // A short line might find room where a long one did not.
     let text = |number: usize| {
         format!("{number} {}", if number.is_multiple_of(2) { "x".repeat(1000) } else { String::new() })
     };
@@ -316,7 +317,7 @@ fn chat_ends_when_the_hub_does_and_tells_when_there_is_none() {
     assert_eq!(ran.err, "zigsvc: hub: not running\n");
     start(&dir);
     let mut child = chat(&dir);
-    // (open until the end)
+    // Its input stays open until the end.
     let stdin = child.stdin.take();
     dir.zigsvc(&["stop", "hub"]).expect(0);
     outcome(child).expect(0);
@@ -332,7 +333,7 @@ fn chat_ends_when_nobody_reads_it_any_more() {
     let mut child = chat(&dir);
     let stdin = child.stdin.take();
     drop(child.stdout.take());
-    // (what another test starts at this moment may hold a copy for an instant)
+    // A process that another test starts at this moment may hold a copy for an instant.
     wait_until("it has ended", || {
         other.send("anybody?\n");
         child.try_wait().unwrap().is_some()
@@ -406,8 +407,8 @@ fn a_socket_that_was_deleted_comes_back() {
     let mut old = join(&dir);
     fs::remove_file(socket(&dir)).unwrap();
     let before = joined(&dir);
-    // (the connection that shows it is the one that is used: another one's join,
-    // logged late, would be taken for this one's)
+    // The connection that shows the socket is also the one that is used, because the join
+    // of another one, logged late, would be taken for the join of this one.
     let mut stream = None;
     wait_until("it is there again", || {
         stream = UnixStream::connect(socket(&dir)).ok();

@@ -37,7 +37,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Once it was waited for, its number may be somebody else's.
+        // After the wait its number may belong to another process.
         if let (Ok(None), Some(pid)) = (self.0.try_wait(), Pid::from_raw(self.0.id().cast_signed())) {
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
             let _ = self.0.wait();
@@ -56,7 +56,7 @@ impl Broker {
     #[track_caller]
     fn start(dir: &Dir) -> Self {
         for attempt in 0..5 {
-            // Free now; somebody else may take it before the broker does.
+            // Free now; another process may take it before the broker does.
             let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
             let log = format!("broker-{attempt}");
             dir.write(
@@ -84,7 +84,7 @@ impl Broker {
         panic!("mosquitto does not start: {}", dir.read("broker-4"));
     }
 
-    /// The arguments that name it and the topic.
+    /// Returns the arguments that name the broker and the topic.
     fn arguments(&self) -> [&str; 8] {
         ["-h", "127.0.0.1", "-p", &self.port, "-q", "1", "-t", "jobs"]
     }
@@ -126,7 +126,8 @@ impl Recipe {
     }
 }
 
-/// A subscription takes a moment, and without one a message goes nowhere.
+/// Waits until a message arrives, because a subscription takes a moment, and without one a
+/// message goes nowhere.
 #[track_caller]
 fn wait_for_subscriber(dir: &Dir, broker: &Broker) {
     wait_until("a message arrives", || {
@@ -147,12 +148,12 @@ fn has_all_tools() -> bool {
     require_tool("mosquitto") && require_tool("mosquitto_sub") && require_tool("mosquitto_pub")
 }
 
-/// The jobs that publisher `name` sends.
+/// Returns the jobs that publisher `name` sends.
 fn jobs_of(name: &str, count: u32) -> String {
     (1..=count).map(|number| format!("{name} {number}\n")).collect()
 }
 
-/// A broker, a service, and the recipe between them, subscribed.
+/// Starts a broker, a service, and the recipe between them, subscribed.
 #[track_caller]
 fn feeding(dir: &Dir) -> (Broker, Recipe) {
     let broker = Broker::start(dir);
@@ -200,7 +201,7 @@ fn a_restart_of_the_service_while_messages_flow_loses_none() {
                 dir.zigsvc(&["-o", "log_max=0", "restart"]).expect(0);
             } else {
                 dir.zigsvc(&["stop"]).expect(0);
-                // They go on meanwhile, into the pipe and the broker.
+                // The publishers continue meanwhile, into the pipe and the broker.
                 publishers.into_iter().for_each(|publisher| drop(publisher.join().unwrap()));
                 dir.start(&["log_max=0"]);
             }

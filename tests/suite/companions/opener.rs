@@ -15,7 +15,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::time::Instant;
 
-/// A folder with a public file, on the list, and a secret one.
+/// Makes a folder with a public file, on the list, and a secret one.
 fn folder() -> Dir {
     let dir = Dir::new();
     dir.write("public", "for all\n");
@@ -118,7 +118,7 @@ fn a_path_that_is_too_long_is_denied_before_its_end() {
     assert_eq!(client.answer().words(), "DENIED");
     let cut = format!("{}… (longer than 255 bytes)", "y".repeat(255));
     wait_until("it is logged", || log_of(&dir).contains(&cut));
-    // More than a socket buffer holds, from one who never reads: the answer still comes.
+    // A client that never reads sends more than a socket buffer holds: the answer still comes.
     let client = Client::new(&dir);
     let mut sent = 0;
     while sent < 2_000_000 && client.send("z".repeat(10_000)) {
@@ -201,7 +201,7 @@ fn an_entry_that_is_a_link_leads_where_it_led_when_it_was_loaded() {
     symlink("nowhere", dir.path("way")).unwrap();
     assert_eq!(ask(&dir, dir.path("link")).content(), "for all\n");
     assert_eq!(ask(&dir, dir.path("way/file")).content(), "in the folder\n");
-    // Who may change the configuration may say so again.
+    // A user that may change the configuration may order it again.
     kill(pid, "HUP");
     wait_until("it is loaded again", || ask(&dir, dir.path("link")).content() == "for nobody\n");
     assert_eq!(ask(&dir, dir.path("way/file")).words(), "open failed: ENOENT");
@@ -341,7 +341,7 @@ fn the_file_is_the_standard_input_of_a_program_that_inherits_nothing_else() {
     open.env("MINE", "passed on");
     open.args(["open", &path, "--", "sh", "-c", "cat; echo $MINE; ls /proc/self/fd; exit 3", "--"]);
     let ran = finish(by_shell("exec \"$@\" 5</dev/null 9</dev/zero", &open), None);
-    // (ls itself has one descriptor more: that of the folder)
+    // `ls` itself has one descriptor more: that of the folder.
     if require_native("/proc shows QEMU's own process") {
         assert_eq!(ran.out, "for all\npassed on\n0\n1\n2\n3\n", "{ran:?}");
     }

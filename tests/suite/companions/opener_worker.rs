@@ -1,5 +1,5 @@
-//! The two processes of the opener: what the worker may, what becomes of the service when
-//! it dies, hangs or runs out of anything, and that nothing leaks.
+//! The two processes of the opener: the rights of the worker, the service after its worker
+//! dies, hangs or runs out of anything, and that nothing leaks.
 //!
 //! `ZIGSVC_OPENS=100000` makes the search for leaks a long one.
 
@@ -40,7 +40,7 @@ fn is_served(dir: &Dir) -> bool {
     client.try_answer().is_some_and(|answer| answer.text == "F" && answer.content() == "for all\n")
 }
 
-/// Whether /proc tells about the worker, which hides from all but root.
+/// Returns true if /proc shows the worker, which hides from all but root.
 #[track_caller]
 fn require_proc() -> bool {
     crate::support::require_root() && require_native("/proc shows QEMU's own process")
@@ -271,7 +271,7 @@ fn a_worker_that_dies_is_replaced_at_once_and_then_more_slowly() {
         wait_until("its loss is logged", || log_lines_matching(&log_of(&dir), "is gone") == number);
         let line = format!("the worker (pid {last}) is gone; the next one is started in {wait} ms");
         assert!(log_of(&dir).contains(&line), "{}", log_of(&dir));
-        // Whoever comes meanwhile waits, and is served.
+        // A client that comes meanwhile waits, and is served.
         assert!(is_served(&dir));
     }
     assert_eq!(dir.lock_holder("zigsvc-opener.pid"), Some(main));
@@ -365,7 +365,7 @@ fn a_supervisor_keeps_it_running() {
     wait_until("it serves", || dir.path("zigsvc-opener.sock").exists());
     let first = dir.lock_holder("zigsvc-opener.pid").unwrap();
     assert!(is_served(&dir));
-    // (its worker, which dies with it, may take somebody along)
+    // Its worker, which dies with it, may take a client along.
     kill(first, "KILL");
     wait_until("it is started again", || {
         dir.lock_holder("zigsvc-opener.pid").is_some_and(|pid| pid != first) && beats(&dir) > 0
@@ -450,7 +450,7 @@ fn an_answer_for_one_who_left_reaches_nobody_else() {
     kill(main, "STOP");
     let first = Client::new(&dir);
     first.send(format!("{}\n", dir.path("public").display()));
-    // What is sent to a process that waits wakes it before send(2) returns.
+    // Bytes that are sent to a process that waits wake it before send(2) returns.
     let waits = || process_state(pid) == Some('S');
     wait_until("the worker has it", || !is_free() || !is_root() || under_qemu());
     wait_until("the worker has passed it on", waits);
@@ -542,8 +542,8 @@ fn no_descriptor_leaks_however_clients_come_and_go() {
     let counts = || (descriptors(main), if is_root() { descriptors(pid) } else { 5 });
     assert!(is_served(&dir));
     wait_until("the client is forgotten", || counts().1 == 5 || under_qemu());
-    // (one too many, perhaps: the file is closed a moment after it was handed out; what
-    // leaks does so hundreds of times)
+    // The count is perhaps one too high, because the file is closed a moment after it was
+    // handed out. A leak happens hundreds of times.
     let before = counts();
     let line = format!("{}\n", dir.path("public").display());
     for number in 0..opens {

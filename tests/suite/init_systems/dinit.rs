@@ -31,7 +31,7 @@ const KEYS: &[&str] = &[
     "options",
 ];
 
-/// `KEY = VALUE`, a line each.
+/// Returns the settings of a text that has one `KEY = VALUE` on each line.
 fn settings(text: &str) -> Vec<(&str, &str)> {
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| line.split_once(" = ").unwrap_or_else(|| panic!("{line:?}"))).collect()

@@ -1,6 +1,6 @@
 //! The files of `init.d` for other init systems, each with the real tool of
 //! that system: systemd-analyze, openrc-run, s6-supervise, runsv. procd and
-//! Dinit are not to be had in Debian 12: procd's functions are played by
+//! Dinit are not available in Debian 12: procd's functions are played by
 //! stubs, under BusyBox's shell, and Dinit's keys are compared with its manual.
 //!
 //! Changing this: no real systemd or OpenRC is booted. One that shares /tmp
@@ -17,7 +17,7 @@ mod systemd;
 use crate::support::{Dir, finish, zigsvc};
 use site::shipped;
 
-/// The number after `mark` in a shipped file, in `unit`s of milliseconds.
+/// Returns the number after `mark` in a shipped file, in `unit`s of milliseconds.
 #[track_caller]
 fn number(name: &str, mark: &str, unit: u64) -> u64 {
     let text = shipped(name);
@@ -26,7 +26,7 @@ fn number(name: &str, mark: &str, unit: u64) -> u64 {
     number.unwrap_or_else(|| panic!("{name}: no {mark}")) * unit
 }
 
-/// A duration of whole seconds in the effective configuration, as milliseconds.
+/// Returns a duration of whole seconds in the effective configuration, as milliseconds.
 fn default_of(key: &str) -> u64 {
     let dir = Dir::new();
     let mut command = zigsvc();
@@ -38,7 +38,7 @@ fn default_of(key: &str) -> u64 {
 
 #[test]
 fn every_init_system_waits_longer_than_a_stop_may_take() {
-    // What `zigsvc stop` waits itself: stop_timeout, and 5 s to KILL.
+    // The time that `zigsvc stop` waits itself: stop_timeout, and 5 s to KILL.
     let longest = default_of("stop_timeout") + 5000;
     for (name, mark, unit) in [
         ("zigsvc.service", "TimeoutStopSec=", 1000),

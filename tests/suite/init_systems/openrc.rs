@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
-/// What OpenRC keeps in /run/openrc from one command to the next.
+/// The entries that OpenRC keeps in /run/openrc from one command to the next.
 const STATE: [&str; 11] = [
     "starting",
     "started",
@@ -29,7 +29,7 @@ const STATE: [&str; 11] = [
 const PRIVATE: &str = "mount -t tmpfs none /run && mkdir /run/openrc && mount --bind \"$1\" /run/openrc &&
 if [ -d /sys/fs/cgroup ]; then mount -t tmpfs none /sys/fs/cgroup; fi && shift && exec \"$@\"";
 
-/// `rc-service NAME ACTION`, if OpenRC can be had here.
+/// Returns a function that runs `rc-service NAME ACTION`, if OpenRC is available here.
 fn service(site: &Site) -> Option<impl Fn(&str, &str) -> Ran + use<'_>> {
     let (openrc_run, unshare) = (find("openrc-run")?, find("unshare")?);
     if !require_root() || !require_native("QEMU itself needs its own mounts") {
@@ -54,7 +54,7 @@ fn service(site: &Site) -> Option<impl Fn(&str, &str) -> Ran + use<'_>> {
     })
 }
 
-/// Whether OpenRC believes that the service is started.
+/// Returns true if OpenRC believes that the service is started.
 fn believed(site: &Site, name: &str) -> bool {
     fs::symlink_metadata(site.kit.path("state/started").join(name)).is_ok()
 }
@@ -111,7 +111,7 @@ fn every_action_of_openrc_tells_the_truth() {
     assert_eq!((site.pid(), believed(&site, "zigsvc")), (None, false));
     run("status").expect(3);
 
-    // What somebody else has started is taken over.
+    // A service that another program has started is taken over.
     let fourth = site.dir.start(&[]);
     run("start").expect(0);
     assert_eq!((site.pid(), believed(&site, "zigsvc")), (Some(fourth), true));

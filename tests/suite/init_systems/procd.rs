@@ -1,11 +1,11 @@
-//! procd's script under BusyBox's shell, as OpenWrt's rc.common runs it: the
-//! functions of procd write down what they are told.
+//! procd's script under BusyBox's shell, as OpenWrt's rc.common runs it: the functions of
+//! procd write down their arguments.
 
 use super::site::{Site, Started};
 use crate::support::{Ran, find, finish, kill, program, wait_for_log};
 use std::process::Stdio;
 
-/// What stands for rc.common: the action is `$1`, the script `$2`. A name that
+/// The script that stands for rc.common: the action is `$1`, the script `$2`. A name that
 /// the script does not define is not found.
 const RC_COMMON: &str = "
 told() { printf '<%s>' \"$@\"; echo; }
@@ -27,7 +27,7 @@ settings) told $START $STOP $USE_PROCD ;;
 esac
 ";
 
-/// The lines of an instance: its name, and what zigsvc gets.
+/// Returns the lines of an instance: its name, and the words that zigsvc gets.
 fn instance(site: &Site, name: &str, words: &[&str]) -> String {
     let words: String = words.iter().map(|word| format!("<{word}>")).collect();
     format!(
@@ -37,7 +37,7 @@ fn instance(site: &Site, name: &str, words: &[&str]) -> String {
     )
 }
 
-/// The actions of the script, if there is BusyBox.
+/// Returns a function that runs the actions of the script, if there is BusyBox.
 fn actions<'a>(site: &'a Site, script: &str) -> Option<impl Fn(&str) -> Ran + use<'a>> {
     let busybox = find("busybox")?;
     let script = site.kit.path(script);
@@ -57,7 +57,7 @@ fn procd_is_told_what_it_has_to_know() {
     assert_eq!(run("triggers").expect(0).out, "<trigger><zigsvc>\n");
     assert_eq!(run("settings").expect(0).out, "<90><10><1>\n");
     assert!(site.adapted("zigsvc.procd").starts_with("#!/bin/sh /etc/rc.common\n"));
-    // With a wrong configuration nothing is told.
+    // With a wrong configuration procd gets nothing.
     site.break_config(true);
     let refused = run("start").expect(6);
     assert_eq!(refused.out, "");
@@ -104,7 +104,7 @@ fn what_procd_runs_is_reloaded_stopped_and_asked() {
     run("reload").expect(6);
     assert_eq!(run("restart").expect(6).out, "");
     assert_eq!(site.pid(), Some(pid));
-    // A stop ends it before procd is told, so a start may follow.
+    // A stop ends it before procd is called, so a start may follow.
     assert_eq!(run("stop").expect(0).out, "<kill>\n");
     assert_eq!(site.pid(), None);
     assert_eq!(started.code(), Some(0));

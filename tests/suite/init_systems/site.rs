@@ -12,7 +12,7 @@ const INIT_D: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/init.d");
 /// Where they expect the program.
 const INSTALLED: &str = "/usr/sbin/zigsvc";
 
-/// A file as it is shipped.
+/// Returns a file as it is shipped.
 #[track_caller]
 pub(crate) fn shipped(name: &str) -> String {
     fs::read_to_string(format!("{INIT_D}/{name}")).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -26,7 +26,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// With the program `zigsvc` in the kit, which keeps to the folder.
+    /// Makes a site with the program `zigsvc` in the kit, which keeps to the folder.
     pub(crate) fn new() -> Self {
         let site = Self { dir: Dir::new(), kit: Dir::new() };
         site.install_program(&format!("-d {}", site.dir.as_arg()));
@@ -45,7 +45,7 @@ impl Site {
         self.kit.path("zigsvc")
     }
 
-    /// A shipped file, with the kit's program instead of the installed one.
+    /// Returns a shipped file, with the kit's program instead of the installed one.
     #[track_caller]
     pub(crate) fn adapted(&self, name: &str) -> String {
         let text = shipped(name);
@@ -66,7 +66,7 @@ impl Site {
         to
     }
 
-    /// The same for every file of a folder.
+    /// Copies every file of a folder, each as [`Self::copy`] does.
     #[track_caller]
     pub(crate) fn copy_folder(&self, name: &str, to: &str) -> PathBuf {
         for entry in fs::read_dir(format!("{INIT_D}/{name}")).unwrap() {
@@ -76,7 +76,7 @@ impl Site {
         self.kit.path(to)
     }
 
-    /// Who runs: the holder of the PID file's lock.
+    /// Returns the PID of the service that runs: the holder of the PID file's lock.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.dir.lock_holder("zigsvc.pid")
     }
@@ -108,7 +108,7 @@ impl Site {
 pub(crate) struct Started(Child);
 
 impl Started {
-    /// With what it writes at the end of the file `log`.
+    /// Starts the command, and appends its output to the file `log`.
     #[track_caller]
     pub(crate) fn new(command: &Command, log: &Path) -> Self {
         let mut command = by_shell(&format!("exec \"$@\" >>'{}' 2>&1", log.display()), command);

@@ -31,7 +31,7 @@ fn s6_supervises_it_and_knows_when_it_is_ready() {
     wait_for_log(&site.dir, "SIGHUP received, reloading config");
     assert_eq!(site.pid(), Some(first));
 
-    // It comes back after a crash, and is down when it is told so.
+    // It comes back after a crash, and is down when `-d` orders it.
     site.crash();
     let second = site.successor(first);
     control("-d");
@@ -40,7 +40,7 @@ fn s6_supervises_it_and_knows_when_it_is_ready() {
     assert!(site.dir.read("zigsvc.log").contains("SIGTERM received, stopping"));
     assert!(!site.dir.path("zigsvc.pid").exists());
 
-    // A wrong configuration is not tried each second, until somebody says so.
+    // A wrong configuration is not tried each second, but only when `-u` orders it.
     site.break_config(true);
     control("-u");
     wait_until("it is left down", || {

@@ -12,7 +12,7 @@ use std::path::Path;
 const UNIT: &str = "zigsvc.service";
 const DROP_IN: &str = "zigsvc.service.d/hardening.conf";
 
-/// What a unit gives for `key`, its last word.
+/// Returns the value that a unit gives for `key`, the last one if there are several.
 #[track_caller]
 fn value(unit: &str, key: &str) -> String {
     let mut lines = unit.lines().rev();
@@ -20,7 +20,7 @@ fn value(unit: &str, key: &str) -> String {
     value.unwrap_or_else(|| panic!("no {key}")).to_owned()
 }
 
-/// The overall exposure of a unit, 0 to 10, and whether it is at most `most`.
+/// Returns the overall exposure of a unit, 0 to 10, and whether it is at most `most`.
 fn exposure(unit: &Path, most: u32) -> (f64, bool) {
     let most = format!("--threshold={}", most * 10);
     let ran =
@@ -39,7 +39,7 @@ fn systemd_takes_the_unit_and_its_drop_in_without_a_word() {
     let unit = site.copy(UNIT, UNIT);
     let judge = || {
         let ran = tool("systemd-analyze", &["verify", "--man=no", unit.to_str().unwrap()]);
-        // What other units of this machine are told is not ours.
+        // Messages about other units of this machine do not count.
         let about_us = ran.err.lines().filter(|line| line.contains("zigsvc")).collect::<Vec<_>>();
         assert_eq!((ran.code, about_us), (0, vec![]), "{ran:?}");
     };
@@ -73,7 +73,7 @@ fn the_commands_of_the_unit_start_reload_and_stop_the_service() {
     finish(words("ExecReload"), None).expect(6);
     kill(pid, "TERM");
     assert_eq!(started.code(), Some(0), "no failure, and so not restarted");
-    // The failures that Restart= is told to leave alone.
+    // The failures that Restart= leaves alone.
     let prevented = value(&unit, "RestartPreventExitStatus");
     assert!(prevented.split(' ').any(|code| code == "6"));
     assert_eq!(finish(words("ExecStart"), None).code, 6);
@@ -98,7 +98,7 @@ fn the_configuration_that_the_drop_in_asks_for_is_right_and_keeps_to_its_folders
     }
 }
 
-/// The system calls of a set of systemd's, with those of the sets in it.
+/// Returns the system calls of a set of systemd's, with those of the sets in it.
 fn calls_of(set: &str) -> BTreeSet<String> {
     let ran = tool("systemd-analyze", &["syscall-filter", "--no-pager", set]).expect(0);
     let mut calls = BTreeSet::new();
@@ -140,7 +140,7 @@ fn the_drop_in_allows_every_system_call_that_the_service_makes() {
     let site = Site::new();
     let trace = site.dir.path("trace");
     let mut words = vec!["-f", "-o", trace.to_str().unwrap()];
-    // (that user may not enter the folder in which it was built)
+    // That user may not enter the folder in which the binary was built.
     let binary = site.dir.copy_program(crate::support::zigsvc().get_program(), "zigsvc");
     let binary = binary.to_str().unwrap();
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"];
@@ -153,7 +153,7 @@ fn the_drop_in_allows_every_system_call_that_the_service_makes() {
         command.args(&user[1..]).arg("strace");
     }
     command.args(words);
-    // It has a manager to tell, if one that does not listen.
+    // It has a manager to notify, although one that does not listen.
     command.env("NOTIFY_SOCKET", site.dir.path("notify")).env("WATCHDOG_USEC", "200000");
     let mut started = Started::new(&command, &site.kit.path("strace"));
     let pid = site.successor(0);

@@ -1,5 +1,5 @@
-//! What happens to a job: the handlers, what they are given, their output,
-//! their ends, and what follows from them.
+//! The life of a job: the handlers, the things that they are given, their output,
+//! their ends, and the consequences.
 //!
 //! The handlers are small shell scripts that leave files in the test's folder.
 
@@ -21,7 +21,7 @@ fn wait_for_log(dir: &Dir, text: &str, count: usize) {
     });
 }
 
-/// What the log says of a job's output, without the prefixes.
+/// Returns the lines of a job's output in the log, without the prefixes.
 fn output_of(dir: &Dir, job: u32) -> Vec<String> {
     let prefix = format!("] job {job}: ");
     let log = dir.read("zigsvc.log");
@@ -51,7 +51,7 @@ fn a_shell_job_is_run_by_the_shell() {
     start(&dir, &["handler=shell"]);
     dir.append("queue", &format!("cd {} && for i in 1 2; do echo \"$i$1\" >> out; done\n", dir.as_arg()));
     assert_eq!(wait_for_lines(&dir, "out", 2), ["1", "2"]);
-    // (the log is written at the end of the turn that started the handler)
+    // The log is written at the end of the turn that started the handler.
     wait_for_log(&dir, "processing job: cd ", 1);
 }
 
@@ -98,7 +98,7 @@ fn a_job_of_the_longest_length_reaches_its_handler_whole() {
     assert_eq!(dir.read("out"), format!("{text}\n{text}\n"));
 }
 
-/// A folder `tools` with one program that writes its arguments to `out`.
+/// Makes a folder `tools` with one program that writes its arguments to `out`.
 fn tools(dir: &Dir) -> String {
     fs::create_dir(dir.path("tools")).unwrap();
     let path = dir.as_arg();
@@ -171,7 +171,7 @@ fn the_oom_killer_takes_a_handler_first_also_where_another_user_runs_it() {
     let daemon = start_script(&dir, "cat /proc/self/oom_score_adj", &["user=65534", "group=65534"]);
     let score = format!("/proc/{daemon}/oom_score_adj");
     let own = fs::read_to_string(&score).unwrap();
-    // What somebody sets meanwhile stays, too.
+    // A value that another process sets meanwhile stays, too.
     let changed = format!("{}\n", own.trim().parse::<i32>().unwrap() + 10);
     for (job, own) in [("job 1: 500", own), ("job 2: 500", changed)] {
         fs::write(&score, &own).unwrap();
@@ -231,12 +231,12 @@ fn a_handler_starts_in_a_clean_place() {
         .filter(|line| ["SigBlk", "SigIgn", "SigCgt"].iter().any(|name| line.starts_with(name)));
     for line in signals {
         let set = u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap();
-        // (QEMU ignores signal 32 for itself)
+        // QEMU ignores signal 32 for itself.
         let set = if under_qemu() { set & !(1 << 31) } else { set };
         assert_eq!(set, 0, "{line}");
     }
     assert_eq!(dir.read("stdin"), "/dev/null\n");
-    // (10 and up are the shell's own, for the script)
+    // Descriptors from 10 up are the shell's own, for the script.
     let fds = dir.read("fds");
     let inherited: Vec<&str> = fds.lines().filter(|fd| fd.parse::<u32>().unwrap() < 10).collect();
     assert!(inherited.starts_with(&["0", "1", "2"]) && inherited.len() <= 4, "{inherited:?}");
@@ -371,7 +371,7 @@ fn a_handler_that_closes_its_output_goes_on() {
         &format!("echo out; exec >&- 2>&-; sleep 0.3; mkdir {}/done; exit 5\n", dir.as_arg()),
     );
     wait_for_log(&dir, "job 1: out", 1);
-    // (a closed pipe must not make the loop spin)
+    // A closed pipe must not make the loop spin.
     let before = ticks(pid);
     wait_until("it went on", || dir.path("done").exists());
     assert!(ticks(pid) - before < 20, "busy waiting");
@@ -555,7 +555,7 @@ fn a_failing_job_is_retried_with_growing_delays_and_then_dead() {
     assert_eq!(numbers, ["1", "2", "3", "4"]);
     let at: Vec<f64> = attempts.iter().map(|attempt| attempt[2].parse().unwrap()).collect();
     for (pair, delay) in at.windows(2).zip([0.05, 0.1, 0.2]) {
-        // (/proc/uptime counts hundredths)
+        // /proc/uptime counts hundredths.
         assert!(pair[1] - pair[0] >= delay - 0.02, "{at:?}");
     }
     wait_for_log(&dir, "(attempt 1 of 4), next in 50 ms", 1);
@@ -686,7 +686,7 @@ fn a_job_that_ends_well_during_a_stop_is_done() {
     start_script(&dir, body, &[]);
     dir.append("queue", "careful\n");
     wait_for_lines(&dir, "out", 1);
-    // (the trap is set after the line is written)
+    // The trap is set after the line is written.
     wait_until("it waits", || {
         dir.zigsvc(&["stop"]).expect(0);
         let done = dir.read("zigsvc.log").contains("processed 1 total jobs");

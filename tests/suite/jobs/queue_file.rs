@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Instant;
 use zigsvc::limits::{CLAIM_EVERY, CLAIM_QUIET};
 
-/// The claimed queue files, and the queue file.
+/// Returns the names of the claimed queue files, and that of the queue file.
 fn queue_files(dir: &Dir) -> Vec<String> {
     let entries = fs::read_dir(dir.path("")).unwrap().flatten();
     let names = entries.map(|entry| entry.file_name().into_string().unwrap());
@@ -334,8 +334,8 @@ fn a_claim_that_cannot_be_opened_does_not_hold_up_the_others() {
 
 // ----- a queue file that is none ---------------------------------------------
 
-/// Puts something into the place of the queue file, expects a warning and a
-/// service that goes on, then removes it, and expects a good file to be read.
+/// Puts something into the place of the queue file, expects a warning and a service that
+/// continues, then removes it, and expects a good file to be read.
 #[track_caller]
 fn survives(place: impl FnOnce(&Dir), remove: impl FnOnce(&Dir), why: &str) {
     let dir = Dir::new();
@@ -408,7 +408,7 @@ fn a_queue_that_cannot_be_read_is_refused_until_it_can() {
     let dir = Dir::new();
     let mut command = dir.command();
     if is_root() {
-        // Root reads everything: as nobody.
+        // Root reads everything, so the service runs as the user `nobody`.
         std::os::unix::fs::chown(dir.path(""), Some(65534), Some(65534)).unwrap();
         let mut probe = dir.command();
         probe.arg("version").uid(65534).gid(65534);

@@ -1,7 +1,7 @@
 //! The spool's folder and its journal, in every state in which they may be
 //! found, and a disk that is full.
 //!
-//! What only root can set up (mounts) is done in a mount namespace of its own;
+//! Mounts, which only root can set up, are made in a mount namespace of its own;
 //! the tests look into it from outside through `/proc/PID/root`.
 
 use crate::support::control::{Client, expect_error, start};
@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-/// A start that must fail with one line on stderr, and leaves nothing running.
+/// Insists that a start fails with one line on stderr, and leaves nothing running.
 #[track_caller]
 fn start_fails(dir: &Dir) -> Ran {
     let ran = dir.zigsvc(&["start"]).expect(1);
@@ -25,8 +25,8 @@ fn start_fails(dir: &Dir) -> Ran {
     ran
 }
 
-/// A folder with a stopped service whose journal holds `count` jobs that wait:
-/// `exec sleep 300`, which was running, and `job 2` to `job COUNT`.
+/// Makes a folder with a stopped service whose journal holds `count` jobs that wait: `exec
+/// sleep 300`, which was running, and `job 2` to `job COUNT`.
 fn with_waiting_jobs(count: usize) -> Dir {
     let dir = Dir::new();
     let pid = start(&dir, &["handler=shell"]);
@@ -141,9 +141,9 @@ fn a_journal_of_another_version_is_refused_and_left_alone() {
     assert_eq!(processed(&dir)[1..5], expected(2..=5));
 }
 
-/// `tests/spool/0.1.0-a280011` was left by a build of that commit (2026-11-24) that was
-/// killed: 1 done, 2 dead, 3 running, 4 waiting, 5 cancelled, 6 to 8 from a claim whose
-/// last line has no newline. A change of the format that cannot read it needs another
+/// Reads `tests/spool/0.1.0-a280011`, which was left by a build of that commit (2026-11-24)
+/// that was killed: 1 done, 2 dead, 3 running, 4 waiting, 5 cancelled, 6 to 8 from a claim
+/// whose last line has no newline. A change of the format that cannot read it needs another
 /// `FILE_HEADER`, and owes its users a way.
 #[test]
 fn the_spool_of_an_earlier_build_is_read() {
@@ -205,7 +205,7 @@ fn damage_while_the_service_runs_costs_its_job_and_is_told_to_all_who_wait() {
     start(&dir, &["handler=shell", "workers=1"]);
     let mut client = Client::new(&dir);
     client.queue(&format!("until [ -e {go} ]; do sleep 0.02; done"));
-    // (far more than there is room for in memory)
+    // Far more jobs than there is room for in memory.
     let ids = client.queue_all(&(2..=100).map(|number| format!("echo job {number}")).collect::<Vec<_>>());
     let mut waiting = Client::new(&dir);
     waiting.send(format!("wait {}\n", ids[78]));
@@ -335,7 +335,7 @@ fn what_an_interrupted_compaction_left_is_no_journal() {
 
 // ----- a full disk -----------------------------------------------------------
 
-/// `PREFIX... FOLDER COMMAND...` with the environment of the tests' binary.
+/// Returns `PREFIX... FOLDER COMMAND...` with the environment of the tests' binary.
 fn wrapped(prefix: &[&str], folder: &std::path::Path, inner: Command) -> Command {
     let mut command = program(prefix[0]);
     command.args(&prefix[1..]).arg(folder).arg(inner.get_program()).args(inner.get_args());
@@ -447,7 +447,7 @@ fn on_a_disk_that_others_have_filled_the_queued_jobs_run_and_make_room_for_more(
     assert_eq!(processed(&dir)[1..], jobs);
     wait_until("their ends are recorded", || logged_word(&dir, pid, "waiting") == "0");
     assert_eq!(log_lines_matching(&dir.read("zigsvc.log"), "jobs wait, none is lost"), 0);
-    // The journal was written anew in the room that it had itself.
+    // The journal was rewritten in the room that it had itself.
     wait_until("new ones are taken", || client.ask("queue echo new").starts_with("ok "));
     wait_for_jobs(&dir, 502);
     wait_until("its end is recorded, too", || logged_word(&dir, pid, "waiting") == "0");
@@ -473,7 +473,7 @@ fn a_full_disk_is_told_once_and_stays_in_the_status_while_it_refuses() {
         assert!(ran.err.contains("(no-space)"), "{ran:?}");
         assert_eq!(logged_word(&dir, pid, "degraded"), "spool-full");
     };
-    // Whoever asks is refused, and so is whoever asks after the disk had its rest.
+    // A client that asks is refused, and so is one that asks after the disk had its rest.
     refused();
     let uptime = || logged_word(&dir, pid, "uptime").parse::<u64>().unwrap();
     let began = uptime();

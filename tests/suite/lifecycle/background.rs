@@ -1,4 +1,4 @@
-//! From `start` to `stop`: who runs, who is told, and what is left behind.
+//! From `start` to `stop`: the process that runs, the reports, and the files that are left.
 
 use crate::support::{Dir, Running, alive, by_shell, finish, kill, lock_holder, program, run, wait_until};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Stdio;
 
-/// What `status --json` prints, and its exit code.
+/// Returns the output of `status --json`, and its exit code.
 #[track_caller]
 fn status(dir: &Dir, options: &[&str]) -> (i32, Value) {
     let ran = dir.zigsvc(&[options, &["status", "--json"]].concat());
@@ -14,7 +14,7 @@ fn status(dir: &Dir, options: &[&str]) -> (i32, Value) {
     (ran.code, value)
 }
 
-/// Inode, content and time of change of a file.
+/// Returns the inode, the time of change and the content of a file.
 fn state_of(dir: &Dir, name: &str) -> (u64, i64, i64, String) {
     let meta = fs::metadata(dir.path(name)).unwrap();
     (meta.ino(), meta.mtime(), meta.mtime_nsec(), dir.read(name))
@@ -44,7 +44,7 @@ fn a_missing_folder_is_created_for_its_owner_only() {
     run(&["-d", below, "start"]).expect(0);
     let mode = |name: &str| fs::metadata(dir.path(name)).unwrap().permissions().mode() & 0o7777;
     run(&["-d", below, "stop"]).expect(0);
-    // What it lies in is for all to enter, as far as the umask says.
+    // The parent folder is for all users to enter, as far as the umask permits it.
     fs::create_dir(dir.path("like")).unwrap();
     assert_eq!((mode("a"), mode("a/b")), (mode("like") & 0o755, 0o700));
 }
@@ -78,7 +78,8 @@ fn a_second_instance_is_refused_and_touches_nothing() {
 #[test]
 fn of_many_starts_at_once_exactly_one_wins() {
     let dir = Dir::new();
-    // (from one thread: QEMU's user mode hangs now and then where several fork at once)
+    // All from one thread, because QEMU's user mode hangs now and then where several
+    // threads fork at once.
     let starts: Vec<_> = (0..8)
         .map(|_| {
             let mut start = dir.command();
@@ -161,7 +162,7 @@ fn without_its_pid_file_a_running_service_still_keeps_a_second_one_off_its_spool
     let dir = Dir::new();
     let pid = dir.start(&[]);
     fs::remove_file(dir.path("zigsvc.pid")).unwrap();
-    // Nobody can name it any more, but neither can its journal be ruined.
+    // No command can name it any more, but neither can its journal be ruined.
     dir.zigsvc(&["status"]).expect(3);
     let ran = dir.zigsvc(&["start"]).expect(1);
     assert_eq!(ran.err, format!("zigsvc: another instance is already running (pid {pid})\n"));

@@ -118,7 +118,7 @@ fn a_stderr_that_nobody_reads_stalls_nothing() {
         let flags = flags.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim().to_owned();
         assert_eq!(u32::from_str_radix(&flags, 8).unwrap() & 0o4000, 0, "O_NONBLOCK was set on our stderr");
     }
-    // It comes back when somebody reads.
+    // It comes back when a process reads.
     let text = read_aside(reader);
     wait_until("it works on", || seq(&dir) >= before + 2);
     kill(pid, "TERM");

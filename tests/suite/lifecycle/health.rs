@@ -1,4 +1,4 @@
-//! The health file: a heartbeat that anybody can read at any moment.
+//! The health file: a heartbeat that any process can read at any moment.
 
 use crate::support::{Dir, kill, wait_until};
 use std::fs;
@@ -16,7 +16,7 @@ struct Beat {
 }
 
 impl Beat {
-    /// `None`: a torn read, to be done again.
+    /// Returns `None` for a torn read, which is to be done again.
     #[track_caller]
     fn parse(text: &str) -> Option<Self> {
         assert_eq!(text.len(), 192, "{text:?}");

@@ -1,5 +1,5 @@
-//! `run` under a service manager: what it is told (sd_notify(3)), its watchdog,
-//! and priorities for its journal (sd-daemon(3)).
+//! `run` under a service manager: its notifications (sd_notify(3)), its watchdog, and
+//! priorities for its journal (sd-daemon(3)).
 
 use crate::support::foreground::{run_command, seq, wait_for_beats};
 use crate::support::{
@@ -17,20 +17,20 @@ use std::process::{Command, Stdio};
 /// A heartbeat as often as it can be.
 const QUICK: &str = "interval=100ms";
 
-/// A service manager: its end of `NOTIFY_SOCKET`, and what it was told.
+/// A service manager: its end of `NOTIFY_SOCKET`, and the datagrams that it got.
 struct Manager {
     socket: UnixDatagram,
     told: Vec<String>,
 }
 
 impl Manager {
-    /// At a path, which must be free.
+    /// Makes a manager at a path, which must be free.
     #[track_caller]
     fn at(path: &Path) -> Self {
         Self::over(UnixDatagram::bind(path).unwrap())
     }
 
-    /// At an abstract name.
+    /// Makes a manager at an abstract name.
     #[track_caller]
     fn abstractly(name: &str) -> Self {
         Self::over(UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap())
@@ -49,7 +49,7 @@ impl Manager {
         }
     }
 
-    /// How many datagrams have this line.
+    /// Returns how many datagrams have this line.
     fn count(&mut self, line: &str) -> usize {
         self.take();
         self.told.iter().filter(|text| text.lines().any(|told| told == line)).count()
@@ -62,7 +62,7 @@ impl Manager {
         assert!(came, "waited {limit:?} in vain for {count} x {line:?}: {:#?}", self.told);
     }
 
-    /// The first line of each datagram.
+    /// Returns the first line of each datagram.
     fn heads(&mut self) -> Vec<&str> {
         self.take();
         self.told.iter().map(|text| text.lines().next().unwrap_or_default()).collect()
@@ -92,14 +92,14 @@ impl Manager {
     }
 }
 
-/// `run`, told of a manager at `address`.
+/// Returns `run` with a manager at `address`.
 fn managed(dir: &Dir, options: &[&str], address: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = run_command(dir, options);
     command.env("NOTIFY_SOCKET", address);
     command
 }
 
-/// CLOCK_MONOTONIC in microseconds.
+/// Returns CLOCK_MONOTONIC in microseconds.
 fn monotonic_us() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(time.tv_sec).unwrap() * 1_000_000 + u64::try_from(time.tv_nsec).unwrap() / 1000
@@ -110,7 +110,7 @@ fn wait_until_it_runs(dir: &Dir) {
     wait_until("it runs", || dir.zigsvc(&["status"]).code == 0);
 }
 
-/// From READY to STOPPING.
+/// Follows a service from READY to STOPPING.
 #[track_caller]
 fn a_whole_life(dir: &Dir, mut manager: Manager, address: impl AsRef<std::ffi::OsStr>) {
     let mut running = Running::new(managed(dir, &[QUICK], address));
@@ -247,7 +247,7 @@ fn a_drain_is_told() {
     assert_eq!(running.code(), 0);
 }
 
-/// `run` with a watchdog that wants to be fed every 100 ms.
+/// Returns `run` with a watchdog that wants to be fed every 100 ms.
 fn watched(dir: &Dir, options: &[&str], path: &Path) -> Command {
     let mut command = managed(dir, options, path);
     command.env("WATCHDOG_USEC", "200000");
@@ -339,7 +339,7 @@ fn goes_on(dir: &Dir, running: &Running) {
 fn a_manager_that_is_not_there_holds_nothing_up_and_is_told_when_it_comes() {
     let dir = Dir::new();
     let (missing, deaf) = (dir.path("missing"), dir.path("deaf"));
-    // A name that nobody has open any more.
+    // A name that no process has open any more.
     drop(UnixDatagram::bind(&deaf).unwrap());
     for path in [missing, deaf] {
         let mut running = Running::new(watched(&dir, &[QUICK], &path));
@@ -434,14 +434,14 @@ fn handlers_inherit_nothing_of_it() {
 
 // ----- the journal ------------------------------------------------------------
 
-/// A pipe, and what `JOURNAL_STREAM` says where it is stderr.
+/// Returns the two ends of a pipe, and the value of `JOURNAL_STREAM` where the pipe is stderr.
 fn journal() -> (PipeReader, PipeWriter, String) {
     let (reader, writer) = pipe().unwrap();
     let meta = File::from(std::os::fd::OwnedFd::from(writer.try_clone().unwrap())).metadata().unwrap();
     (reader, writer, format!("{}:{}", meta.dev(), meta.ino()))
 }
 
-/// All that comes out of it.
+/// Returns all bytes that come out of the pipe.
 fn read_all(mut reader: PipeReader) -> String {
     let mut text = Vec::new();
     reader.read_to_end(&mut text).unwrap();

@@ -9,10 +9,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
-/// Nobody's user and group id.
+/// The user and group id of `nobody`.
 const NOBODY: u32 = 65534;
 
-/// The fields of `/proc/PID/stat` behind the name: state, ppid, pgrp, session,
+/// Returns the fields of `/proc/PID/stat` after the name: state, ppid, pgrp, session,
 /// tty_nr (proc(5)).
 fn stat(pid: u32) -> Vec<i64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -20,7 +20,7 @@ fn stat(pid: u32) -> Vec<i64> {
     fields.skip(1).map(|field| field.trim().parse().unwrap_or(-1)).collect()
 }
 
-/// What the descriptors of a process lead to, by number.
+/// Returns the targets of the descriptors of a process, by number.
 fn descriptors(pid: u32) -> Vec<(u32, String)> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
     let mut all: Vec<_> = entries
@@ -34,9 +34,9 @@ fn descriptors(pid: u32) -> Vec<(u32, String)> {
     all
 }
 
-/// A command that nobody, an unprivileged user, runs: the tests' own user if it
-/// is unprivileged. `None`: that is not possible here, and the test was
-/// skipped aloud.
+/// A command that an unprivileged user runs: `nobody`, or the tests' own user if it is
+/// unprivileged. `None` means that this is not possible here, and that the test was skipped
+/// aloud.
 struct Nobody {
     dir: Dir,
 }
@@ -69,12 +69,12 @@ impl Nobody {
         Some(Self { dir })
     }
 
-    /// A folder of that user.
+    /// Returns a folder of that user.
     fn own(&self) -> String {
         self.dir.path("own").display().to_string()
     }
 
-    /// `zigsvc ARGS...` as that user.
+    /// Returns `zigsvc ARGS...` as that user.
     fn command(&self, args: &[&str]) -> Command {
         if !is_root() {
             let mut command = zigsvc();
@@ -138,7 +138,7 @@ fn signals_that_the_caller_blocked_or_ignored_work() {
         finish(through(words, &start), None).expect(0);
         let pid = dir.lock_holder("zigsvc.pid").unwrap();
         if require_native("/proc shows QEMU's own process") {
-            // (it blocks them itself for the moment in which it starts a handler)
+            // The service blocks them itself for the moment in which it starts a handler.
             wait_until("none is blocked", || proc_status(pid, "SigBlk") == "0000000000000000");
             assert_eq!(proc_status(pid, "SigIgn"), "0000000000000000");
         }
@@ -201,7 +201,7 @@ fn root_becomes_the_configured_user_for_good() {
     dir.zigsvc(&["stop"]).expect(0);
     assert_eq!(dir.read("zigsvc.pid"), "");
     dir.zigsvc(&["status"]).expect(3);
-    // What belongs to the service already is as good.
+    // Files that belong to the service already are as good.
     dir.start(&options);
 }
 
@@ -307,7 +307,7 @@ fn with_no_home_a_private_folder_in_tmp_is_used_and_no_other_trusted() {
     run(&["stop"]).expect(0);
     fs::remove_dir_all(&folder).unwrap();
     assert_eq!((meta.uid(), meta.mode() & 0o7777), (uid, 0o700));
-    // Prepared by somebody else: a link, or a folder that others can enter.
+    // Prepared by another user: a link, or a folder that others can enter.
     symlink(nobody.own(), &folder).unwrap();
     let linked = run(&["start"]);
     fs::remove_file(&folder).unwrap();
@@ -325,7 +325,7 @@ fn with_no_home_a_private_folder_in_tmp_is_used_and_no_other_trusted() {
 
 // ----- what it asks of the kernel -----------------------------------------------------
 
-/// Whether strace(1) can trace here.
+/// Returns true if strace(1) can trace here.
 #[track_caller]
 fn require_strace() -> bool {
     let traces = || {

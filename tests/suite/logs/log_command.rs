@@ -31,7 +31,7 @@ impl Logger {
         Self::of(dir, args, &dir.path("log"))
     }
 
-    /// Another file. What it says on stderr goes to DIR/err.
+    /// Starts a logger of another file. Its messages on stderr go to DIR/err.
     #[track_caller]
     fn of(dir: &Dir, args: &[&str], path: &Path) -> Self {
         let mut command = zigsvc();
@@ -57,7 +57,7 @@ impl Logger {
         std::thread::spawn(move || input.write_all(&bytes).unwrap())
     }
 
-    /// Its exit status, or 128 and the number of the signal, once it has ended.
+    /// Waits for its end. Returns its exit status, or 128 and the number of the signal.
     #[track_caller]
     fn code(&mut self) -> i32 {
         wait_until("the logger has ended", || self.child.try_wait().unwrap().is_some());
@@ -88,13 +88,13 @@ fn log(dir: &Dir, args: &[&str], input: &[u8]) -> Ran {
     finish(command, Some(input))
 }
 
-/// What is in the files `log.99` ... `log.1`, `log`, oldest first.
+/// Returns the contents of the files `log.99` ... `log.1`, `log`, oldest first.
 fn files(dir: &Dir) -> Vec<Vec<u8>> {
     let names = (1..=99).rev().map(|number| format!("log.{number}")).chain(["log".to_owned()]);
     names.filter_map(|name| fs::read(dir.path(&name)).ok()).collect()
 }
 
-/// All of it, in order.
+/// Returns all copied bytes, in order.
 fn copied(dir: &Dir) -> Vec<u8> {
     files(dir).concat()
 }
@@ -116,7 +116,7 @@ fn assert_same(found: &[u8], expected: &[u8]) {
     }
 }
 
-/// Lines of 10 to 70 bytes, all different.
+/// Returns `count` lines of 10 to 70 bytes, all different.
 fn lines(count: usize) -> Vec<u8> {
     (0..count)
         .flat_map(|number| format!("{number:08} {}\n", "x".repeat(number * 7 % 61)).into_bytes())
@@ -191,12 +191,12 @@ fn a_line_behind_half_a_line_of_an_earlier_run_is_a_line_of_its_own() {
         log(&dir, &[], b"").expect(0);
         assert_eq!(dir.read("log"), before);
     }
-    // Nor in the next file, whatever begins that. (Under QEMU it is not to be seen when the
-    // handlers are there.)
+    // Nor in the next file, whatever begins that. Under QEMU the moment when the handlers
+    // are there is not to be seen.
     if require_native("/proc shows QEMU's own process") {
         dir.write("log", "half");
         let mut logger = Logger::new(&dir, &[]);
-        // (that of XFSZ, 25, is the last of its handlers)
+        // The handler of XFSZ, 25, is the last of its handlers.
         let handled = |pid| u64::from_str_radix(&crate::support::proc_status(pid, "SigCgt"), 16).unwrap_or(0);
         wait_until("it has its handlers", || handled(logger.pid()) & (1 << 24) != 0);
         kill(logger.pid(), "USR1");
@@ -542,7 +542,7 @@ fn a_file_that_is_deleted_or_moved_comes_back() {
     fs::rename(dir.path("other"), dir.path("log")).unwrap();
     logger.write("four\n");
     wait_for(&dir, "log", "half\nfour\n");
-    // Somebody empties it: its size is what it is.
+    // Another process empties the file: its actual size counts.
     fs::write(dir.path("log"), "").unwrap();
     for number in 0..10 {
         logger.write("123456789\n");
@@ -635,7 +635,7 @@ fn a_file_that_may_not_grow_is_waited_for_without_being_busy() {
     let mut logger = Logger::new(&dir, &["-s", "0"]);
     crate::support::control::limit_files(logger.pid(), "4096:");
     logger.write(lines(1000));
-    // (the kernel sends SIGXFSZ each time)
+    // The kernel sends SIGXFSZ each time.
     wait_until("it waits", || dir.read("err").contains("EFBIG"));
     let measuring = crate::support::measuring();
     wait_until("it sleeps", || {
@@ -673,7 +673,7 @@ fn told_to_stop_while_the_disk_is_full_it_ends_and_says_so() {
 fn a_device_is_written_and_not_rotated() {
     let dir = Dir::new();
     let mut logger = Logger::of(&dir, &["-s", "10"], Path::new("/dev/null"));
-    // (more than a pipe holds, so it has read some, and has its handlers)
+    // More than a pipe holds, so the logger has read some, and has its handlers.
     logger.write(lines(5000));
     kill(logger.pid(), "USR1");
     logger.write(lines(5000));
@@ -688,7 +688,7 @@ fn a_fifo_gets_every_byte_however_slowly_it_is_read() {
     let dir = Dir::new();
     let fifo = dir.path("log");
     assert!(program("mkfifo").arg(&fifo).status().unwrap().success());
-    // Nobody reads.
+    // No process reads.
     let ran = log(&dir, &[], b"x\n").expect(1);
     assert_eq!(
         ran.err,
@@ -702,7 +702,7 @@ fn a_fifo_gets_every_byte_however_slowly_it_is_read() {
     let writer = logger.write_aside(input.clone());
     let mut found = Vec::new();
     wait_until("all has come", || {
-        // (a part of what a pipe holds at a time)
+        // A part of the bytes that a pipe holds at a time.
         let mut piece = [0; 3000];
         if let Ok(count) = reader.read(&mut piece) {
             found.extend_from_slice(&piece[..count]);
@@ -717,7 +717,7 @@ fn a_fifo_gets_every_byte_however_slowly_it_is_read() {
 
 // ----- its standard input -----------------------------------------------------------------
 
-/// As rustix wants it, which knows nothing of std here.
+/// Returns a descriptor as rustix wants it, because rustix knows nothing of std here.
 fn rustix_fd(fd: &impl AsRawFd) -> BorrowedFd<'_> {
     // SAFETY: it is open as long as what was borrowed.
     unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) }
@@ -732,7 +732,7 @@ fn standard_input_keeps_its_flags_whatever_they_are() {
         let mut command = zigsvc();
         command.arg("log").arg(dir.path("log")).stdin(reader.try_clone().unwrap());
         let mut child = command.spawn().unwrap();
-        // (the command keeps another descriptor of the pipe)
+        // The command keeps another descriptor of the pipe.
         drop(command);
         for text in ["one\n", "two\n"] {
             writer.write_all(text.as_bytes()).unwrap();

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::time::Duration;
 
-/// Whether this test can have mounts of its own.
+/// Returns true if this test can have mounts of its own.
 #[track_caller]
 fn require_mounts() -> bool {
     let works = || {
@@ -295,7 +295,7 @@ fn start_with_own_dev(dir: &Dir, options: &[&str]) -> u32 {
     start_in_namespace(dir, script, options)
 }
 
-/// What syslogd would see until a line contains `needle`.
+/// Returns the lines that syslogd would see until one contains `needle`.
 #[track_caller]
 fn receive_until(syslogd: &UnixDatagram, needle: &str) -> Vec<String> {
     syslogd.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -372,8 +372,8 @@ fn a_syslogd_that_reads_nothing_stalls_nothing() {
 
 // ----- files with a second name ---------------------------------------------------
 
-/// The folder of the logs belongs to `user`, but opener and supervisor write theirs there
-/// as root.
+/// Checks a folder of logs that belongs to `user`, because opener and supervisor still
+/// write theirs there as root.
 #[test]
 fn what_another_user_can_have_planted_is_not_written_by_root() {
     if !crate::support::require_root() {
@@ -404,12 +404,12 @@ fn what_another_user_can_have_planted_is_not_written_by_root() {
         kill(pid, "USR2");
         log().contains("log lines lost")
     });
-    // (a signal of those before that comes late may make it once more)
+    // One of the signals before may come late, and make the file once more.
     wait_until("it is planted", || {
         let _ = fs::remove_file(&planted);
         plant().is_ok()
     });
-    // (its last lines would go there too)
+    // Its last lines would go there too.
     kill(pid, "USR1");
     kill(pid, "USR2");
     let ran = dir.zigsvc_with_input(&["log", planted.to_str().unwrap()], b"line\n").expect(1);

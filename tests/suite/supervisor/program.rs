@@ -1,4 +1,4 @@
-//! `supervisor -- CMD ARG...`: one program of somebody else's, kept running.
+//! `supervisor -- CMD ARG...`: one program that is not part of zigsvc, kept running.
 
 use crate::support::supervisor::{LOG, Supervised, parent_of, run_command, session_of};
 use crate::support::{
@@ -18,7 +18,7 @@ fn run_script(dir: &Supervised, options: &[&str], script: &str) -> Running {
     Running::new(run_command(dir, options, &["--", "sh", "-c", script]))
 }
 
-/// The lines that the program wrote, without time, level and name.
+/// Returns the lines that the program wrote, without time, level and name.
 fn output(dir: &Supervised, name: &str) -> Vec<String> {
     let log = dir.read(LOG);
     let start = format!("] [INFO] {name}| ");
@@ -152,7 +152,7 @@ fn its_output_is_logged_line_by_line_and_can_forge_nothing() {
         head -c 5000 /dev/zero | tr '\0' x; echo; echo after; printf 'no end'; exec sleep 600 >/dev/null 2>&1";
     let _running = run_script(&dir, ALL, script);
     dir.wait_for("sh| after");
-    // A line without an end is told when the program ends.
+    // A line without an end is logged when the program ends.
     kill(dir.program_after(0), "KILL");
     dir.wait_for("sh| no end");
     assert!(dir.read(LOG).find("sh| no end") < dir.read(LOG).find("sh: killed by signal 9"));
@@ -210,7 +210,7 @@ fn a_program_that_is_not_there_is_tried_again_until_it_is() {
     dir.wait_for(&format!("cannot be started: {path}: execve: EACCES"));
     fs::remove_dir(&path).unwrap();
     dir.write("program", "#!/bin/sh\nexec sleep 600\n");
-    // (root too needs one x)
+    // Root needs one x, too.
     dir.wait_for("program: not started; next attempt in 4 s");
     assert_eq!(dir.count("execve: EACCES"), 2);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -292,7 +292,8 @@ fn a_health_file_that_is_no_longer_written_ends_the_program() {
     let dir = Supervised::new();
     let d = dir.as_arg();
     let stale = if under_qemu() { "stale_after=4s" } else { "stale_after=1500ms" };
-    // After several looks it writes its first sign of life, dated wherever, until it is told not to.
+    // After several looks the program writes its first sign of life, dated wherever, until
+    // `quiet` is there.
     let script = format!(
         "sleep 0.4; while :; do [ -e {d}/quiet ] || {{ touch {d}/alive; touch -d 2001-01-01T00:00:0$((n % 10)) {d}/alive; }}; \
          n=$((n + 1)); sleep 0.05; done"

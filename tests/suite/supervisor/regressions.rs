@@ -1,4 +1,4 @@
-//! What was once wrong with the supervisor, each with the shortest way to it.
+//! Earlier mistakes of the supervisor, each with the shortest way to it.
 
 use crate::support::foreground::wait_for_beats;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
@@ -15,9 +15,9 @@ use std::time::Instant;
 /// A quick eye on a service that beats quickly.
 const QUICK: [&str; 3] = ["check_interval=300ms", "stale_after=1s", "interval=250ms"];
 
-/// The end of one start and the beginning of the next in one turn of the loop: that
-/// the old pipe had ended was taken for the end of the new one, so the service was
-/// never heard to be ready, and was ended though it was well.
+/// Puts the end of one start and the beginning of the next into one turn of the loop. The
+/// end of the old pipe was once taken for the end of the new one, so the service was never
+/// heard to be ready, and was ended though it was well.
 #[test]
 fn a_start_right_after_one_that_died_is_heard_when_it_is_ready() {
     if !runner().is_empty() {
@@ -31,7 +31,7 @@ fn a_start_right_after_one_that_died_is_heard_when_it_is_ready() {
     command.args(["-d", dir.as_arg(), "start", "supervisor"]);
     finish(command, None).expect(0);
     let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
-    // What it starts from now on never gets ready, and tells its PID.
+    // The program that the supervisor starts from now on never gets ready, and writes its PID.
     let replace = |script: String| {
         dir.write_executable("next", &format!("#!/bin/sh\n{script}\n"));
         fs::rename(dir.path("next"), dir.path("program")).unwrap();
@@ -41,8 +41,8 @@ fn a_start_right_after_one_that_died_is_heard_when_it_is_ready() {
     dir.write("zigsvc.conf", format!("supervise = [\"jobs\"]\n{options}"));
     kill(supervisor, "HUP");
     wait_until("the child runs", || dir.read("child").ends_with('\n'));
-    // Both its end and the end of its pipe are there when the supervisor goes on;
-    // and the next one gets ready, but not at once.
+    // Both its end and the end of its pipe are there when the supervisor continues; and the
+    // next one gets ready, but not at once.
     kill(supervisor, "STOP");
     wait_until("the supervisor is stopped", || process_state(supervisor) == Some('T'));
     replace(format!("sleep 0.3; exec {} \"$@\"", env!("CARGO_BIN_EXE_zigsvc")));
@@ -57,8 +57,9 @@ fn a_start_right_after_one_that_died_is_heard_when_it_is_ready() {
     assert!(!dir.read(LOG).contains("not ready"), "{}", dir.read(LOG));
 }
 
-/// An adopted service that hung could not be signalled once its PID file was
-/// removed, and was taken for one that cannot be killed: the board was reset.
+/// Checks that an adopted service that hangs is ended though its PID file was removed. It
+/// could once not be signalled, and was taken for one that cannot be killed: the board was
+/// reset.
 #[test]
 fn an_adopted_service_is_ended_though_its_pid_file_was_removed() {
     let dir = Supervised::new();
@@ -72,7 +73,8 @@ fn an_adopted_service_is_ended_though_its_pid_file_was_removed() {
     assert!(!dir.read(LOG).contains("not even by SIGKILL"));
 }
 
-/// A mistake in the words of `restart` was told after the service had been stopped.
+/// Checks a mistake in the words of `restart`, which was once reported after the service
+/// had been stopped.
 #[test]
 fn a_restart_with_a_mistake_in_its_words_leaves_the_service_alone() {
     let dir = Supervised::new();
@@ -83,7 +85,7 @@ fn a_restart_with_a_mistake_in_its_words_leaves_the_service_alone() {
     }
 }
 
-/// More options than the supervisor could pass on ended it with an internal error.
+/// Checks more options than the supervisor can pass on, which once ended it with an internal error.
 #[test]
 fn more_options_than_can_be_passed_on_are_refused() {
     let dir = Supervised::new();
@@ -93,7 +95,7 @@ fn more_options_than_can_be_passed_on_are_refused() {
     assert!(ran.err.contains("too many options"), "{ran:?}");
 }
 
-/// As many as there may be reach the service.
+/// Checks that the maximum number of options reaches the service.
 #[test]
 fn the_most_options_that_there_can_be_are_passed_on() {
     let dir = Supervised::new();
@@ -106,8 +108,8 @@ fn the_most_options_that_there_can_be_are_passed_on() {
     assert!(!dir.read("zigsvc.log").contains('T'), "the last option holds for it too");
 }
 
-/// Of the environment a supervised program got the first 256 variables only, and
-/// those of a service manager took part of that.
+/// Checks that a supervised program gets the whole environment. It once got the first 256
+/// variables only, and those of a service manager took part of that.
 #[test]
 fn a_program_gets_the_whole_environment() {
     let dir = Supervised::new();
@@ -124,7 +126,8 @@ fn a_program_gets_the_whole_environment() {
     assert!(log.contains("sh| 400\n") && log.contains("sh| 0\n"), "{log}");
 }
 
-/// What a service said at its start was repeated with `\x0a` at its end.
+/// Checks the repetition of a message that a service writes at its start, which once had
+/// `\x0a` at its end.
 #[test]
 fn what_a_service_says_at_its_start_is_repeated_as_a_line() {
     let dir = Supervised::new();
@@ -134,14 +137,14 @@ fn what_a_service_says_at_its_start_is_repeated_as_a_line() {
     assert!(!dir.read(LOG).contains("\\x0a"));
 }
 
-/// `stop` of a service that kept dying said that it was not running, and the
-/// supervisor started it again a little later.
+/// Checks `stop` of a service that keeps dying. It once reported that the service was not
+/// running, and the supervisor started it again a little later.
 #[test]
 fn a_service_that_waits_for_its_restart_can_be_stopped() {
     let dir = Supervised::new();
     dir.start_service("supervisor", &["check_interval=1h"]);
     for end in 1..=3 {
-        // (before that its PID file may not be filled)
+        // Before that its PID file may not be filled.
         wait_until("it is ready", || dir.read(LOG).matches("jobs: running").count() == end);
         kill(dir.jobs_after(0), "KILL");
         dir.wait_for(&format!("; restart {end} "));
@@ -152,8 +155,8 @@ fn a_service_that_waits_for_its_restart_can_be_stopped() {
     assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid));
 }
 
-/// A `check_interval` that a reload shortened held from the next look on only, which
-/// was as far away as the long one.
+/// Checks that a `check_interval` that a reload shortens holds at once. It once held from
+/// the next look on only, which was as far away as the long one.
 #[test]
 fn a_shorter_check_interval_holds_at_once() {
     let dir = Supervised::new();
@@ -167,8 +170,8 @@ fn a_shorter_check_interval_holds_at_once() {
     dir.wait_for("check 1 of 3 failed");
 }
 
-/// At a shutdown everybody gets TERM at once: the end of the program and the stop of
-/// its supervisor in one turn started it once more.
+/// Checks the end of the program and the stop of its supervisor in one turn, because at a
+/// shutdown every process gets TERM at once. The program was once started again.
 #[test]
 fn what_ends_together_with_the_supervisor_is_not_started_again() {
     let dir = Supervised::new();
@@ -190,8 +193,8 @@ fn what_ends_together_with_the_supervisor_is_not_started_again() {
     assert!(!log.contains("restart") || log.contains("after 0 restarts"), "{log}");
 }
 
-/// A supervisor that could not open a health file for lack of descriptors took it for
-/// unreadable, and ended the service.
+/// Checks a supervisor that cannot open a health file for lack of descriptors. It once took
+/// the file for unreadable, and ended the service.
 #[test]
 fn a_supervisor_without_descriptors_ends_nobody_for_it() {
     if !require_native("QEMU needs descriptors and files of its own") || !require_tool("prlimit") {
@@ -223,7 +226,7 @@ struct OnDisk {
 }
 
 impl OnDisk {
-    /// `zigsvc -d DISK WORDS...` where the disk is mounted.
+    /// Returns `zigsvc -d DISK WORDS...` where the disk is mounted.
     fn zigsvc(&self, words: &[&str]) -> Command {
         let mut inner = crate::support::zigsvc();
         inner.args(["-d", &self.folder]).args(words);
@@ -240,8 +243,8 @@ impl Drop for OnDisk {
     }
 }
 
-/// On a disk that took no heartbeat the supervisor ended one service after the other,
-/// which were well, and which could not start again there.
+/// Checks a disk that takes no heartbeat. The supervisor once ended one service after the
+/// other, which were well, and which could not start again there.
 #[test]
 fn on_a_full_disk_nobody_is_ended_for_a_missing_heartbeat() {
     if !require_native("QEMU writes to the disk itself") || !has_namespaces() {
@@ -276,8 +279,8 @@ fn on_a_full_disk_nobody_is_ended_for_a_missing_heartbeat() {
     wait_until("what is wrong is seen again", || !alive(pid));
 }
 
-/// TERM and INT in one turn of the loop were a stop and its repetition: the services
-/// were killed at once.
+/// Checks that TERM and INT in one turn of the loop are one stop. They were once a stop and
+/// its repetition: the services were killed at once.
 #[test]
 fn two_signals_at_once_are_one_stop() {
     let dir = Supervised::new();
@@ -292,8 +295,8 @@ fn two_signals_at_once_are_one_stop() {
     assert!(dir.read("zigsvc.log").contains("daemon stopped"));
 }
 
-/// A health file that was moved by a reload of `jobs` alone was missing for the
-/// supervisor, which ended the service again and again.
+/// Checks a health file that was moved by a reload of `jobs` alone. It was once missing for
+/// the supervisor, which ended the service again and again.
 #[test]
 fn a_health_file_that_moved_is_followed() {
     let dir = Supervised::new();

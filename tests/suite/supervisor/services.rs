@@ -1,5 +1,4 @@
-//! `supervisor` and its services: who is started, adopted, told to end, killed
-//! and left alone.
+//! `supervisor` and its services: which are started, adopted, ended by TERM, killed and left alone.
 
 use crate::support::supervisor::{BLIND, LOG, QUICK, Supervised, binary, parent_of, run_command, session_of};
 use crate::support::{
@@ -9,10 +8,10 @@ use crate::support::{
 use std::fs;
 use std::process::Stdio;
 
-/// A job that does not end when it is told to; `jobs` waits `stop_timeout` for it.
+/// A job that does not end at TERM; `jobs` waits `stop_timeout` for it.
 const STUBBORN: &str = "trap '' TERM; echo deaf; while :; do sleep 1; done\n";
 
-/// The options of both.
+/// Returns the options of both.
 fn options<'a>(base: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [base, more].concat()
 }
@@ -219,11 +218,11 @@ fn one_that_cannot_start_says_why_and_comes_back_when_it_can() {
     dir.wait_for("zigsvc.conf:1: ");
     dir.wait_for("; restart 1 now");
     dir.wait_for("; restart 2 in 1 s");
-    // What is mended meanwhile is found by the next attempt, and told as ready.
+    // The next attempt finds a configuration that was mended meanwhile, and is logged as ready.
     dir.write("zigsvc.conf", "workers = 2\n");
     let second = dir.jobs_after(first);
     dir.wait_for(&format!("jobs: running (pid {second})"));
-    // One whose start fails later says so through the supervisor.
+    // A service whose start fails later reports it through the supervisor.
     fs::rename(dir.path("spool"), dir.path("away")).unwrap();
     dir.write("spool", "not a folder\n");
     kill(second, "KILL");
@@ -249,7 +248,7 @@ fn a_restart_in_the_moment_of_a_failed_start_is_seen_to_be_ready() {
         .args(["start", "supervisor"]);
     finish(command, None).expect(0);
     let supervisor = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
-    // The first start fails when it is told to, the next one does not.
+    // The first start fails once `go` is there, the next one does not.
     let d = dir.as_arg();
     dir.write_executable(
         "new",
@@ -304,7 +303,7 @@ fn one_that_hangs_is_told_to_end_at_the_third_look_and_one_that_recovers_is_not(
     dir.wait_for("[WARN] jobs: check 1 of 3 failed: heartbeat stale, ");
     kill(first, "CONT");
     dir.wait_for(&format!("[INFO] jobs: well again (pid {first}), heartbeat fresh"));
-    // The count begins anew: again a first one.
+    // The count begins again, with a first failure.
     freeze(first);
     dir.wait_for_count("jobs: check 1 of 3 failed: ", 2);
     dir.wait_for("[ERROR] jobs: check 3 of 3 failed: heartbeat stale, ");
@@ -340,7 +339,7 @@ fn an_end_that_was_ordered_is_not_told_as_a_death() {
     dir.wait_for("[WARN] jobs: ended with exit status 0 after ");
     assert_eq!(dir.count(ordered), 2, "{}", dir.read(LOG));
     assert_eq!(dir.count("died"), 0, "{}", dir.read(LOG));
-    // One that ends by itself, or that somebody else ends, is none of these.
+    // A service that ends by itself, or that another process ends, is none of these.
     kill_hard(third);
     let fourth = dir.jobs_after(third);
     dir.wait_for(&format!("jobs: running (pid {fourth})"));
@@ -371,7 +370,7 @@ fn one_that_does_not_end_is_killed_after_stop_timeout() {
     wait_until("it runs again", || {
         crate::support::log_lines_matching(&dir.read("zigsvc.log"), " job 1: deaf") == 2
     });
-    // Dying while it is told to end is a death as any other.
+    // A death between TERM and the end is a death as any other.
     dir.write("zigsvc.conf", "stop_timeout = \"60s\"\nhandler = \"shell\"\n");
     kill(supervisor, "HUP");
     dir.wait_for("config: stop_timeout changed from \"300ms\" to \"1m\"");
@@ -412,7 +411,7 @@ fn whatever_is_wrong_with_the_health_file_is_named_and_mended() {
         ("heartbeat missing", |_, _| None),
         ("heartbeat unreadable", |_, _| Some("\0garbage\n".to_owned())),
         ("heartbeat unreadable", |_, _| Some(String::new())),
-        // (torn for ever)
+        // Torn for ever.
         ("heartbeat unreadable", |text, _| Some(text.replacen("seq=", "seq=9", 1))),
         ("heartbeat from the future", |text, _| Some(text.replacen("boottime=", "boottime=9999999", 1))),
         ("heartbeat of other boot", |text, _| {
@@ -500,8 +499,7 @@ fn a_pid_file_that_names_another_process_gets_it_no_signal() {
     let supervisor = dir.start_supervisor(&options(QUICK, &["failures=1"]));
     let first = dir.lock_holder("zigsvc.pid").unwrap();
     assert_eq!(parent_of(first), Some(supervisor), "it is started, not adopted");
-    // Our child, then one that was adopted: each is told to end, and the other
-    // process is not.
+    // Our child, then one that was adopted: each gets TERM, and the other process does not.
     dir.write("zigsvc.pid", &other);
     freeze(first);
     dir.write("zigsvc.health", "");
@@ -517,7 +515,7 @@ fn a_pid_file_that_names_another_process_gets_it_no_signal() {
     let third = dir.jobs_after(second);
     dir.wait_for(&format!("jobs: running (pid {third})"));
     assert!(!alive(second));
-    // Without its PID file nobody else knows it, but it is looked after.
+    // Without its PID file no other process knows it, but it is looked after.
     fs::remove_file(dir.path("zigsvc.pid")).unwrap();
     freeze(third);
     dir.write("zigsvc.health", "");
@@ -555,7 +553,7 @@ fn what_is_stopped_on_purpose_stays_so_until_it_is_started() {
     let killed = dir.start(QUICK);
     kill_hard(killed);
     kill(supervisor, "CONT");
-    // (under QEMU its lock outlives it for a moment)
+    // Under QEMU its lock outlives it for a moment.
     let jobs = dir.jobs_after(killed);
     dir.wait_for(&format!("jobs: running (pid {jobs})"));
     // A stop that has to kill is a stop.
@@ -591,7 +589,7 @@ fn hup_takes_a_new_configuration_whole_or_not_at_all() {
     );
     let jobs = dir.jobs_after(0);
     dir.wait_for(&format!("jobs: running (pid {jobs})"));
-    // A new interval holds at once, not when the old one is over.
+    // A new interval holds at once, not when the old one has ended.
     freeze(jobs);
     dir.write("zigsvc.health", "");
     reload(

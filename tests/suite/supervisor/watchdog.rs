@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// O_NONBLOCK of Linux, on all machines that we know.
 const NONBLOCK: i32 = 0o4000;
 
-/// A FIFO that is somebody's watchdog device.
+/// A FIFO that stands for a watchdog device.
 struct Device {
     reader: fs::File,
     seen: Vec<u8>,
@@ -35,8 +35,8 @@ impl Device {
         self.seen.clear();
     }
 
-    /// How many times it was fed, and whether it was told at the end that it is
-    /// not needed any more.
+    /// Returns how many times the device was fed, and whether a `V` at the end showed that
+    /// it is not needed any more.
     fn fed(&mut self) -> (usize, bool) {
         let mut bytes = [0; 4096];
         while let Ok(count @ 1..) = self.reader.read(&mut bytes) {
@@ -51,14 +51,14 @@ fn make_fifo(path: &Path) {
     rustix::fs::mknodat(CWD, path.to_str().unwrap(), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
 }
 
-/// Options: `watchdog=DIR/NAME`, and those that look often.
+/// Returns the options `watchdog=DIR/NAME`, and those that look often.
 fn options(dir: &Supervised, name: &str) -> Vec<String> {
     let mut all: Vec<String> = QUICK.iter().map(|option| (*option).to_owned()).collect();
     all.push(format!("watchdog={}", dir.path(name).display()));
     all
 }
 
-/// `run supervisor -- sleep` with that device.
+/// Starts `run supervisor -- sleep` with that device.
 #[track_caller]
 fn run_sleep(dir: &Supervised, name: &str) -> Running {
     let options = options(dir, name);
@@ -103,7 +103,7 @@ fn it_starves_when_a_service_is_beyond_help_and_is_fed_again_when_it_is_well() {
         dir.write("zigsvc.conf", format!("watchdog = \"{}\"\n{more}", dir.path(device).display()));
     };
     config("watchdog", "");
-    // It hangs, and nobody ends it: it is only looked at.
+    // The service hangs, and no process ends it: it is only looked at.
     let started = Instant::now();
     let pid = dir.start_supervisor(&[QUICK, &["failures=100", "watchdog_patience=1s"]].concat());
     wait_until("it is fed", || device.fed().0 > 0);
@@ -153,7 +153,7 @@ fn one_that_cannot_be_opened_is_a_degraded_state_that_ends() {
     dir.wait_for("; nothing resets the board if it hangs");
     let pid = dir.lock_holder("zigsvc-supervisor.pid").unwrap();
     assert!(dir.status(pid).ends_with(" degraded=watchdog"));
-    // A FIFO without reader is busy, in its way; a new error is told anew.
+    // A FIFO without reader is busy, in its way; a new error is logged again.
     make_fifo(&dir.path("watchdog"));
     dir.wait_for(&format!("[ERROR] watchdog: {path}: openat: ENXIO"));
     fs::remove_file(&path).unwrap();
@@ -193,7 +193,7 @@ fn a_reload_moves_it() {
     kill(pid, "HUP");
     wait_until("the new one is fed", || dir.read("other") == "\0");
     assert!(device.fed().1, "the old one is disarmed");
-    // What cannot be one, each named.
+    // Paths that cannot be a device, each named.
     fs::create_dir(dir.path("folder")).unwrap();
     let mut running_file = program(dir.copy_program("/bin/sleep", "sleep"));
     let _busy = Running::new({
@@ -221,7 +221,7 @@ fn what_may_not_be_opened_is_named() {
         return;
     }
     let dir = Supervised::new();
-    // (sysfs refuses root too)
+    // sysfs refuses root too.
     let _running =
         Running::new(run_command(&dir, &["log_max=0", &format!("watchdog={file}")], &["--", "sleep", "600"]));
     dir.wait_for(&format!("[ERROR] watchdog: {file}: openat: E"));

@@ -11,21 +11,21 @@ use std::process::{Child, Command, Stdio};
 /// The folder that the script is shipped in.
 pub(crate) const INIT_D: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/init.d");
 
-/// Who runs the script.
+/// The shell that runs the script.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shell {
     Dash,
     Ash,
 }
 
-/// What is in its PATH.
+/// The tools in the PATH of the script.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Tools {
     /// BusyBox's start-stop-daemon and id.
     BusyBox,
     /// dpkg's start-stop-daemon, and id.
     Dpkg,
-    /// Nothing: the shell is all there is.
+    /// No tools: the shell is alone.
     None,
 }
 
@@ -35,12 +35,12 @@ pub(crate) struct Board {
     /// All else: the folder `bin`, the file `default`.
     pub(crate) kit: Dir,
     pub(crate) shell: Vec<PathBuf>,
-    /// What DAEMON is set to: the binary, or a script that runs it by QEMU.
+    /// The value of DAEMON: the binary, or a script that runs it by QEMU.
     pub(crate) daemon: PathBuf,
 }
 
 impl Board {
-    /// `None` if a tool is missing here.
+    /// Makes a board. Returns `None` if a tool is missing here.
     pub(crate) fn new(shell: Shell, tools: Tools) -> Option<Self> {
         let shell = match shell {
             Shell::Dash => vec![find("dash")?],
@@ -75,7 +75,7 @@ impl Board {
         Some(board)
     }
 
-    /// The line of the defaults file that keeps the service in its folder.
+    /// Returns the line of the defaults file that keeps the service in its folder.
     pub(crate) fn options(&self) -> String {
         format!("OPTIONS='-d {}'\n", self.dir.as_arg())
     }
@@ -85,7 +85,7 @@ impl Board {
         self.kit.write("default", format!("DAEMON='{}'\n{text}", self.daemon.display()));
     }
 
-    /// The script, to be run with `args`; `before` it, what runs the shell.
+    /// Returns the script, to be run with `args`; the words in `before` run the shell.
     pub(crate) fn script(&self, before: &[OsString], args: &[&str]) -> Command {
         let mut words = before.to_vec();
         words.extend(self.shell.iter().map(OsString::from));
@@ -103,7 +103,7 @@ impl Board {
         finish(self.script(&[], args), None)
     }
 
-    /// Does an action that has to end with `code`.
+    /// Runs an action that has to end with `code`.
     #[track_caller]
     pub(crate) fn expect(&self, action: &str, code: i32) -> Ran {
         let ran = self.run(&[action]);
@@ -111,7 +111,7 @@ impl Board {
         ran
     }
 
-    /// The number in the PID file, which has to be that of a live process.
+    /// Returns the number in the PID file, which has to be that of a live process.
     #[track_caller]
     pub(crate) fn pid(&self) -> u32 {
         let text = self.dir.read("zigsvc.pid");
@@ -121,7 +121,7 @@ impl Board {
         pid
     }
 
-    /// How many times a service of this board got ready.
+    /// Returns how many times a service of this board got ready.
     pub(crate) fn starts(&self) -> usize {
         self.dir.read("zigsvc.log").matches("daemon started, pid=").count()
     }
@@ -135,7 +135,7 @@ impl Board {
         pid
     }
 
-    /// start-stop-daemon by hand.
+    /// Runs start-stop-daemon by hand.
     pub(crate) fn by_hand(&self, args: &[&str]) -> Ran {
         let mut command = program(self.kit.path("bin").join("start-stop-daemon"));
         command.args(args).current_dir("/").stdin(Stdio::null());
@@ -169,14 +169,14 @@ fn dpkg_start_stop_daemon() -> Option<PathBuf> {
     require(found, "start-stop-daemon is not dpkg's").then_some(tool)
 }
 
-/// Waits for the end of a process that has been stopped. (Its lock is free
-/// already; a moment may pass until it has come to its very end.)
+/// Waits for the end of a process that has been stopped. Its lock is free already, but a
+/// moment may pass until it has come to its very end.
 #[track_caller]
 pub(crate) fn gone(pid: u32) {
     wait_until("a stopped process is gone", || !alive(pid));
 }
 
-/// A process of somebody else's, ended with the test.
+/// A process that does not belong to the service, ended with the test.
 pub(crate) struct Bystander(Child);
 
 impl Bystander {

@@ -1,12 +1,12 @@
-//! What the binary cannot be made to do on demand (any code for any command, a
-//! death by signal) is played by a shell script that writes down its calls.
+//! A shell script that writes down its calls plays the results that the binary cannot be
+//! made to give on demand: any code for any command, a death by signal.
 
 use super::board::under_every_shell;
 use crate::support::install;
 use std::fs;
 
-/// What zigsvc answers (`COMMAND.SERVICE=CODE`), the action, the code of the
-/// script, and what it must have said to zigsvc.
+/// The answers of zigsvc (`COMMAND.SERVICE=CODE`), the action, the code of the script, and
+/// the calls that zigsvc must have got from it.
 struct Case {
     services: &'static str,
     answers: &'static str,
@@ -33,7 +33,7 @@ const CASES: &[Case] = &[
     case("jobs hub", "", "restart", 0, "restart jobs,restart hub"),
     case("jobs hub", "", "reload", 0, "reload jobs,reload hub"),
     case("jobs hub", "", "status", 0, "status jobs,status hub"),
-    // What does not run is not restarted; what hangs is.
+    // A service that does not run is not restarted; one that hangs is.
     case("jobs hub", "status.jobs=3", "try-restart", 0, "status jobs,status hub,restart hub"),
     case("jobs hub", "status.jobs=1 status.hub=4", "try-restart", 0, "status jobs,status hub,restart hub"),
     case("jobs", "status.jobs=6 restart.jobs=6", "try-restart", 6, "status jobs,restart jobs"),
@@ -50,7 +50,7 @@ const CASES: &[Case] = &[
     case("jobs", "reload.jobs=7", "reload", 7, "reload jobs"),
     case("jobs", "restart.jobs=127", "restart", 1, "restart jobs"),
     case("jobs", "restart.jobs=KILL", "restart", 1, "restart jobs"),
-    // Somebody else was faster; and what does not answer is no success.
+    // Another process was faster; and a service that does not answer is no success.
     case("jobs", "status.jobs=3,0 start.jobs=1", "start", 0, "status jobs,start jobs,status jobs"),
     case("jobs", "status.jobs=3,3 start.jobs=1", "start", 1, "status jobs,start jobs,status jobs"),
     case("jobs", "status.jobs=4,4 start.jobs=1", "start", 1, "status jobs,start jobs,status jobs"),

@@ -49,7 +49,7 @@ fn every_action_tells_the_truth() {
         }
         assert_eq!(board.pid(), first);
 
-        // Restarted: when it says so, the old one is gone and the new one is ready.
+        // Restarted: when the script reports it, the old one is gone and the new one is ready.
         assert_eq!(board.expect("restart", 0).out, "Restarting zigsvc: OK\n");
         let second = board.pid();
         assert_ne!(second, first);
@@ -60,7 +60,7 @@ fn every_action_tells_the_truth() {
         assert_ne!(third, second);
         gone(second);
 
-        // Stopped: when it says so, it is gone.
+        // Stopped: when the script reports it, the service is gone.
         assert_eq!(board.expect("stop", 0).out, "Stopping zigsvc: OK\n");
         assert!(!board.dir.path("zigsvc.pid").exists());
         board.expect("status", 3);
@@ -117,7 +117,7 @@ fn start_stop_daemon_by_hand_agrees_with_the_script() {
         assert_eq!(board.expect("start", 0).out, "Starting zigsvc: OK (already running)\n");
         assert_eq!((board.pid(), board.starts()), (second, 2));
 
-        // A number that is left behind does not keep it from starting.
+        // A number that is left in the PID file does not keep it from starting.
         board.crash();
         let started = board.by_hand(&start);
         assert_eq!(started.code, 0, "{started:?}");
@@ -250,7 +250,7 @@ fn without_privilege_it_is_4() {
                 assert_eq!(ran.code, 4, "{action}: {ran:?}");
                 assert!(ran.err.contains(err), "{action}: {ran:?}");
             };
-            // Nobody has to be able to read the script, its settings and DAEMON.
+            // The user `nobody` has to be able to read the script, its settings and DAEMON.
             fs::set_permissions(board.kit.path(""), fs::Permissions::from_mode(0o755)).unwrap();
             for file in [Path::new(INIT_D).join("zigsvc"), board.daemon.clone(), board.kit.path("default")] {
                 let mut test = program(&nobody[0]);
@@ -259,12 +259,12 @@ fn without_privilege_it_is_4() {
                     return;
                 }
             }
-            // zigsvc says so itself: it cannot look into the folder, or make it.
+            // zigsvc reports it itself: it cannot look into the folder, or make it.
             expect("status", "zigsvc: ");
             board.configure(&format!("OPTIONS='-d {}'\n", board.kit.path("new").display()));
             expect("start", "zigsvc: ");
             expect("restart", "zigsvc: ");
-            // It would not: nobody would get a service of his own.
+            // zigsvc would not report it, because the user `nobody` would get a service of its own.
             board.configure("");
             for action in ACTIONS {
                 expect(action, &format!("zigsvc: {action}: only root may do this"));
@@ -282,7 +282,7 @@ fn a_program_that_is_not_there_is_5() {
             let missing = missing.display();
             board.configure(&format!("DAEMON='{missing}'\n"));
             for action in ACTIONS {
-                // (The codes of status have other meanings: 4 is unknown.)
+                // The codes of status have other meanings: 4 is unknown.
                 let ran = board.expect(action, if action == "status" { 4 } else { 5 });
                 assert_eq!(ran.err, format!("zigsvc: {missing}: not installed\n"));
             }
@@ -307,7 +307,7 @@ fn a_wrong_configuration_is_6() {
             );
         }
         assert_eq!(board.pid(), first);
-        // It keeps nobody from looking at it, or from stopping it.
+        // The mistake keeps no user from looking at the service, or from stopping it.
         board.expect("status", 0);
         board.expect("stop", 0);
         board.expect("status", 3);
@@ -377,7 +377,7 @@ fn buildroot_starts_a_copy_of_it_at_boot_and_stops_it_at_the_end() {
         install(&copy, &fs::read_to_string(format!("{INIT_D}/S50zigsvc")).unwrap());
         assert_eq!(fs::read(&copy).unwrap(), fs::read(format!("{INIT_D}/zigsvc")).unwrap());
         symlink("/nonexistent", folder.join("S60gone")).unwrap();
-        // What Buildroot's rcS and rcK come down to.
+        // The loop that Buildroot's rcS and rcK come down to.
         let boot = "for i in \"$1\"/S??*; do [ -f \"$i\" ] || continue; \"$i\" \"$2\"; done";
         let run = |action: &str| {
             let mut command = program(&board.shell[0]);
@@ -420,7 +420,7 @@ fn the_scripts_are_executable_and_have_an_lsb_header() {
     }
 }
 
-/// The text with every line `#WORD=VALUE` or `#WORD = VALUE` in force.
+/// Returns the text with every line `#WORD=VALUE` or `#WORD = VALUE` in force.
 fn uncomment(text: &str, is_key: impl Fn(&str) -> bool) -> String {
     let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if rest.split_once('=').is_some_and(|(key, _)| is_key(key.trim_end())) => rest.to_owned(),

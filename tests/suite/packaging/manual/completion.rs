@@ -6,7 +6,7 @@ use zigsvc::cli::command_line::Command;
 use zigsvc::proto::config::keys::{KEYS, KeyKind};
 use zigsvc::proto::service::Service;
 
-/// What does not change with the lists, up to the list of commands.
+/// The part that does not change with the lists, up to the list of commands.
 const HEAD: &str = r#"# Completion of zigsvc(8) for bash; written by tests/suite/packaging/manual from the lists of
 # commands and keys: edit those.
 # shellcheck shell=bash
@@ -43,11 +43,11 @@ _zigsvc() {
 const OPTIONS: &str = r#"    )
     local word=${COMP_WORDS[COMP_CWORD]} before="" command="" value="" at=1 given=0
     local options=() operands=()
-    # What follows an option: "file", "folder" or "other".
+    # The value of an option: "file", "folder" or "other".
     local -A values=()
     COMPREPLY=()
 
-    # What stands in front of the command. bash splits KEY=VALUE at its sign.
+    # The words before the command. bash splits KEY=VALUE at its sign.
     while ((at <= COMP_CWORD)); do
         before=${COMP_WORDS[at]}
         [[ $before == -[cdo] ]] || break
@@ -88,7 +88,7 @@ const LIST: &str = r#"                ;;
 const TAIL: &str = r#"    *) return ;;
     esac
 
-    # How many words are no options; behind -- is a program with its arguments.
+    # Counts the words that are no options; after -- is a program with its arguments.
     local index
     for ((index = at + 1; index < COMP_CWORD; index++)); do
         case ${COMP_WORDS[index]} in
@@ -153,8 +153,8 @@ pub(crate) fn render() -> String {
     script
 }
 
-/// These words behind `head`, in lines that are not too long; `end` ends one
-/// that goes on.
+/// Writes these words after `head`, in lines that are not too long; `end` ends a line that
+/// continues.
 fn list(script: &mut String, head: &str, end: &str, words: impl Iterator<Item = String>) {
     let mut line = head.to_owned();
     for word in words {
@@ -168,7 +168,7 @@ fn list(script: &mut String, head: &str, end: &str, words: impl Iterator<Item = 
     let _ = writeln!(script, "{line}");
 }
 
-/// What follows a command.
+/// Writes the words that follow a command.
 fn describe(script: &mut String, command: &Command) {
     let mut options: Vec<_> = command.options().collect();
     options.sort();
@@ -205,13 +205,13 @@ fn kind_of(value: &str) -> &'static str {
     }
 }
 
-/// The words of a text about arguments.
+/// Returns the words of a text about arguments.
 fn words(text: &'static str) -> impl Iterator<Item = &'static str> {
     let apart = |letter: char| letter.is_whitespace() || "[]|".contains(letter);
     text.split(apart).filter(|word| !word.is_empty())
 }
 
-/// The words that may follow a command, by what it says of its arguments.
+/// Returns the words that may follow a command, from the text about its arguments.
 fn operands(command: &Command) -> Vec<String> {
     let mut operands = Vec::new();
     let mut after_option = false;

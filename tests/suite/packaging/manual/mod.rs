@@ -2,14 +2,14 @@
 //! commands, the options and the list of configuration keys, and checked in.
 //!
 //! A test fails when the files of `docs/` are not what the lists say. To write
-//! them anew:
+//! them again:
 //!
 //! ```text
 //! ZIGSVC_WRITE=1 cargo test --test suite manual::
 //! ```
 //!
-//! What no list has (signals, the meaning of exit codes) stands in
-//! `manual/page.rs`; what a key is for comes from the comments of
+//! Facts that no list has (signals, the meaning of exit codes) stand in
+//! `manual/page.rs`; the purpose of a key comes from the comments of
 //! `init.d/zigsvc.conf`.
 
 mod completion;
@@ -22,13 +22,13 @@ use std::process::Stdio;
 use std::sync::Mutex;
 use zigsvc::proto::service::Service;
 
-/// A file of the project.
+/// Returns the path of a file of the project.
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Insists that file `name` is `text`, or writes it. (One test at a time: the others
-/// may need what is written.)
+/// Insists that file `name` is `text`, or writes it. One test does this at a time, because
+/// the others may need the file that is written.
 #[track_caller]
 fn holds(name: &str, text: &str) {
     static WRITING: Mutex<()> = Mutex::new(());
@@ -45,7 +45,7 @@ fn holds(name: &str, text: &str) {
     );
 }
 
-/// Whether there is a program `name` that starts; says so if not.
+/// Returns true if there is a program `name` that starts; reports it if not.
 #[track_caller]
 fn have(name: &str) -> bool {
     let mut command = program("sh");
@@ -53,7 +53,7 @@ fn have(name: &str) -> bool {
     require(command.status().is_ok_and(|status| status.success()), &format!("{name} is missing"))
 }
 
-/// The manual page, which is what the lists say.
+/// Insists that the manual page is what the lists say. Returns its path.
 #[track_caller]
 fn manual_page() -> PathBuf {
     let sample = fs::read_to_string(file("init.d/zigsvc.conf")).unwrap();
@@ -61,7 +61,7 @@ fn manual_page() -> PathBuf {
     file("docs/zigsvc.8")
 }
 
-/// The completion, which is what the lists say.
+/// Insists that the completion is what the lists say. Returns its path.
 #[track_caller]
 fn completion_script() -> PathBuf {
     holds("docs/zigsvc.bash", &completion::render());
@@ -186,7 +186,7 @@ fn the_map_names_files_that_are_there() {
     assert!(count > 50, "{count}");
 }
 
-/// What bash offers for the last word of `line`, sorted.
+/// Returns the words that bash offers for the last word of `line`, sorted.
 #[track_caller]
 fn offered(dir: &Dir, line: &[&str]) -> Vec<String> {
     let mut bash = program("bash");

@@ -52,7 +52,7 @@ const SIGNALS: &[(&str, &str)] = &[
         "Stop gracefully; a second one, at once. QUIT has the supervisor leave its services running.",
     ),
     ("HUP", "Read the configuration again. A wrong one changes nothing."),
-    ("USR1", "Rotate the log, or open it anew if it was moved away."),
+    ("USR1", "Rotate the log, or reopen it if it was moved away."),
     ("USR2", "Write the status into the log."),
 ];
 
@@ -65,12 +65,12 @@ const PLACES: &[(&str, &str)] = &[
     ("pid_file", "The PID file. Missing or empty means stopped, filled and not locked means died."),
     ("socket", "The control socket."),
     ("health_file", "The heartbeat."),
-    ("log_file", "The log; a number behind it is an older one."),
+    ("log_file", "The log; a number after it is an older one."),
     ("queue_file", "Each line that is appended to it becomes a job."),
     ("spool", "The journal of the jobs."),
 ];
 
-/// The whole page; `sample` is the configuration with its comments.
+/// Returns the whole page; `sample` is the configuration with its comments.
 pub(crate) fn render(sample: &str) -> String {
     let mut page = String::new();
     let version = env!("CARGO_PKG_VERSION");
@@ -98,7 +98,7 @@ pub(crate) fn render(sample: &str) -> String {
         &mut page,
         &[
             "These are root's; those of another service than `jobs` are beside them, with its name: `zigsvc-hub.pid`. \
-         Everybody else's are in `$XDG_STATE_HOME/zigsvc` or `~/.local/state/zigsvc`.",
+         Those of other users are in `$XDG_STATE_HOME/zigsvc` or `~/.local/state/zigsvc`.",
         ],
     );
     for (name, text) in FILES {
@@ -116,7 +116,7 @@ pub(crate) fn render(sample: &str) -> String {
     page
 }
 
-/// Every key with its default, as `check` prints it.
+/// Returns every key with its default, as `check` prints it.
 pub(crate) fn defaults() -> Vec<(&'static str, String)> {
     KEYS.iter().map(|key| (key.name, default(key.name))).collect()
 }
@@ -138,7 +138,7 @@ fn written(write: impl FnOnce(&mut Writer<'_>)) -> String {
     String::from_utf8(out.as_bytes().to_vec()).unwrap()
 }
 
-/// A command: its line, its summary, and its details as items and paragraphs.
+/// Writes a command: its line, its summary, and its details as items and paragraphs.
 fn describe(page: &mut String, command: &Command) {
     let _ = writeln!(page, ".SS \"{}\"", quoted(format!("{} {}", command.name, command.args).trim_end()));
     let summary = sentence(command.summary);
@@ -151,9 +151,9 @@ fn describe(page: &mut String, command: &Command) {
     }
 }
 
-/// The lines of `details`, joined where a sentence goes on: a line with two
-/// blanks in it is an item; a line behind a full stop, an exit code, or a
-/// capital behind an item begins a paragraph.
+/// Returns the lines of `details`, joined where a sentence continues. A line with two
+/// blanks in it is an item. A line after a full stop, an exit code, or a capital after an
+/// item begins a paragraph.
 fn parts(details: &str) -> Vec<(Option<String>, String)> {
     let mut parts: Vec<(Option<String>, String)> = Vec::new();
     for line in details.lines() {
@@ -178,8 +178,8 @@ fn parts(details: &str) -> Vec<(Option<String>, String)> {
     parts
 }
 
-/// What the comments of the sample say of each group of keys, and what the list
-/// of keys says of each key.
+/// Writes the comments of the sample about each group of keys, and the text of the list of
+/// keys about each key.
 fn configuration(page: &mut String, sample: &str) {
     let mut comment = String::new();
     let mut seen = 0;
@@ -259,7 +259,7 @@ fn item(page: &mut String, head: &str, text: &str) {
     fill(page, text);
 }
 
-/// Prose in lines that are not too long.
+/// Writes prose in lines that are not too long.
 fn fill(page: &mut String, text: &str) {
     let mut line = String::new();
     for word in marked(text).split_whitespace() {
@@ -273,14 +273,14 @@ fn fill(page: &mut String, text: &str) {
     push_line(page, &line);
 }
 
-/// A line of text; one that begins like a macro is none.
+/// Writes a line of text; one that begins like a macro is none.
 fn push_line(page: &mut String, line: &str) {
     page.push_str(if line.starts_with(['.', '\'']) { "\\&" } else { "" });
     page.push_str(line);
     page.push('\n');
 }
 
-/// `text` in roff, with what stands in backquotes in bold.
+/// Returns `text` in roff, with the text in backquotes in bold.
 fn marked(text: &str) -> String {
     let mut marked = String::new();
     for (index, part) in text.split('`').enumerate() {
@@ -294,7 +294,7 @@ fn marked(text: &str) -> String {
     marked
 }
 
-/// Every character as itself.
+/// Returns the text in roff, where every character stands for itself.
 fn roff(text: &str) -> String {
     let mut escaped = String::new();
     for letter in text.chars() {
@@ -310,7 +310,7 @@ fn roff(text: &str) -> String {
     escaped
 }
 
-/// As [`roff`], inside quotes.
+/// Returns the text as [`roff`] does, for a place inside quotes.
 fn quoted(text: &str) -> String {
     roff(text).replace('"', "\\(dq")
 }
