@@ -29,13 +29,13 @@ unsafe fn raw_call(number: u32, [a, b, c, d, e]: [usize; 5]) -> isize {
              in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
              lateout("rcx") _, lateout("r11") _, options(nostack));
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's contract; the call touches no other register, and no stack.
     #[cfg(target_arch = "aarch64")]
     unsafe {
         asm!("svc #0", in("x8") number, inlateout("x0") a as isize => result,
              in("x1") b, in("x2") c, in("x3") d, in("x4") e, options(nostack));
     }
-    // SAFETY: as above; r7 may be the frame pointer, so it is saved by hand.
+    // SAFETY: the caller's contract. r7 can be the frame pointer, so the code saves it.
     #[cfg(target_arch = "arm")]
     unsafe {
         asm!("mov {saved}, r7", "mov r7, {number}", "svc #0", "mov r7, {saved}",
@@ -204,7 +204,7 @@ pub(crate) unsafe extern "C" fn restorer() {
 /// Returns from a signal handler that was installed without `SA_SIGINFO`.
 ///
 /// # Safety
-/// See the x86_64 variant.
+/// The contract is that of the variant for x86_64.
 #[cfg(target_arch = "arm")]
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn restorer() {
@@ -214,7 +214,7 @@ pub(crate) unsafe extern "C" fn restorer() {
 /// Returns from a signal handler.
 ///
 /// # Safety
-/// See the x86_64 variant.
+/// The contract is that of the variant for x86_64.
 #[cfg(target_arch = "aarch64")]
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn restorer() {

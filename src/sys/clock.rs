@@ -7,7 +7,7 @@ use rustix::time::{ClockId, DynamicClockId, clock_gettime, clock_gettime_dynamic
 /// Returns the time since boot in milliseconds, suspend included (clock_gettime(2),
 /// `CLOCK_BOOTTIME`). Uses `CLOCK_MONOTONIC` on kernels before 2.6.39.
 #[must_use]
-#[expect(unsafe_code, reason = "names a section")]
+#[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 pub fn now() -> Instant {
     let time =
@@ -31,7 +31,7 @@ pub fn monotonic_us() -> u64 {
 /// Returns the seconds since 1970 (clock_gettime(2), `CLOCK_REALTIME`). The clock may step,
 /// and may show 1970.
 #[must_use]
-#[expect(unsafe_code, reason = "names a section")]
+#[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 pub fn wall() -> i64 {
     clock_gettime(ClockId::Realtime).tv_sec

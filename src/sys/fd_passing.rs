@@ -18,7 +18,7 @@ const CONTROL_BYTES: usize = rustix::cmsg_space!(ScmRights(1));
 pub struct Received {
     /// Number of bytes; 0 is the end of the peer's sending.
     pub length: usize,
-    /// The first descriptor that came with them; further ones were closed.
+    /// The first descriptor that came with the bytes. Further ones were closed.
     pub fd: Option<OwnedFd>,
     /// Whether descriptors were lost (`MSG_CTRUNC`): this process has too many, or more came
     /// than there was room for.

@@ -183,7 +183,7 @@ pub fn meta(fd: impl AsFd) -> Result<Meta, Failure> {
 ///
 /// # Errors
 /// As the call says.
-#[expect(unsafe_code, reason = "names a section")]
+#[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 pub fn meta_at(path: &CStr, follow: bool) -> Result<Meta, Failure> {
     let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };

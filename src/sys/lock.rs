@@ -140,8 +140,7 @@ fn replace(
 /// The state of a service, as its PID file shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Holder {
-    /// The lock is held. `None`: by a process that this PID namespace cannot
-    /// name.
+    /// The lock is held. `None` stands for a process that this PID namespace cannot name.
     Running(Option<Pid>),
     /// The lock is free, but the file still names a process: the service died.
     Died,

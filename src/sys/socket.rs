@@ -112,7 +112,7 @@ pub(super) fn address(path: &Path) -> Result<SocketAddrUnix, Failure> {
 ///
 /// # Errors
 /// EAGAIN if there is nothing yet; ECONNRESET.
-#[expect(unsafe_code, reason = "names a section")]
+#[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Failure> {
     loop {

@@ -23,11 +23,10 @@ const CLONE_FLAGS: usize = (CLONE_VM | CLONE_VFORK | SIGCHLD) as usize;
 /// The descriptor through which a service that was started by [`spawn`] reports.
 pub const REPORT_FD: i32 = 3;
 
-/// The only PATH that a handler gets, and where a program is looked for if the
-/// environment has none.
+/// The only PATH of a handler. Programs are searched there if the environment has no PATH.
 pub const SAFE_PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// This program, wherever its file went.
+/// This program, even if its file was moved or deleted.
 const OURSELVES: &CStr = c"/proc/self/exe";
 
 /// The relation of a program to the process that starts it.
@@ -115,7 +114,7 @@ struct Stack([u8; SPAWN_STACK_BYTES]);
 
 /// Runs in the child: makes system calls only, and executes the program.
 unsafe extern "C" fn child(setup: *const u8) -> ! {
-    // SAFETY: `spawn` passes its `Setup`, which lives until we exec or exit.
+    // SAFETY: `spawn` passes its `Setup`, which lives until the child execs or exits.
     let setup = unsafe { &*setup.cast::<Setup<'_>>() };
     let role = setup.program.role;
     match role {
