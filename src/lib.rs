@@ -92,7 +92,7 @@
 //!
 //! `service/opener/worker_process.rs` (receives the path of a client, without privileges and
 //! in an empty root directory) → `proto/opener.rs` (a message of fixed length) →
-//! `service/opener/mod.rs` (the main process counts, logs and replies) →
+//! `service/opener/file_requests.rs` (the main process counts, logs and replies) →
 //! `state/opener/allow_list.rs` (finds the path on the list, and its target) → `sys/file.rs`
 //! (opens it without following links) → `sys/fd_passing.rs` (to the worker, to the client).
 //!

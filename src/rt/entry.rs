@@ -11,7 +11,8 @@
 use core::arch::naked_asm;
 use zigsvc::sys::args::Args;
 
-/// Process entry; named to the linker by `build.rs`.
+/// Passes the initial stack to [`enter`]. The kernel enters the process here, because
+/// `build.rs` names this function to the linker.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
@@ -26,7 +27,8 @@ unsafe extern "C" fn zigsvc_start() -> ! {
     )
 }
 
-/// Process entry; named to the linker by `build.rs`.
+/// Passes the initial stack to [`enter`]. The kernel enters the process here, because
+/// `build.rs` names this function to the linker.
 #[cfg(target_arch = "aarch64")]
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
@@ -41,7 +43,8 @@ unsafe extern "C" fn zigsvc_start() -> ! {
     )
 }
 
-/// Process entry; named to the linker by `build.rs`.
+/// Passes the initial stack to [`enter`]. The kernel enters the process here, because
+/// `build.rs` names this function to the linker.
 #[cfg(target_arch = "arm")]
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
@@ -66,17 +69,19 @@ extern "C" fn enter(stack: *mut usize) -> ! {
     crate::main(args)
 }
 
-/// Unwinding never happens (`panic = "abort"`), but unoptimised builds of the
-/// precompiled `core` still name the personality routine.
+/// Stands for the personality routine, which unoptimised builds of the precompiled `core`
+/// still name. Unwinding never happens (`panic = "abort"`).
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 
-/// As above, for the exception tables of ARM.
+/// Stands for a routine that the exception tables of ARM name in unoptimised builds of the
+/// precompiled `core`. Unwinding never happens (`panic = "abort"`).
 #[cfg(target_arch = "arm")]
 #[unsafe(no_mangle)]
 extern "C" fn __aeabi_unwind_cpp_pr0() {}
 
-/// As above, for the exception tables of ARM.
+/// Stands for a routine that the exception tables of ARM name in unoptimised builds of the
+/// precompiled `core`. Unwinding never happens (`panic = "abort"`).
 #[cfg(target_arch = "arm")]
 #[unsafe(no_mangle)]
 extern "C" fn __aeabi_unwind_cpp_pr1() {}

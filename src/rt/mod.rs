@@ -1,6 +1,6 @@
-//! What a C library would do for the binary: the entry point, the memory
-//! functions that compiled code calls, and the panic handler. Nothing else in
-//! the program may depend on this folder.
+//! The C library's part of the binary: the entry point, the memory functions that
+//! compiled code calls, and the panic handler. Nothing else in the program may depend on
+//! this folder.
 
 mod entry;
 mod mem;

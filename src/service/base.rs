@@ -507,7 +507,7 @@ pub fn push_status(service: &dyn ServiceStatus, out: &mut Writer<'_>, now: Insta
 }
 
 /// Gives the status to the service manager, if there is one.
-#[expect(unsafe_code, reason = "names a section")]
+#[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 fn put_summary(service: &mut dyn ServiceStatus) {
     if service.base().process.notify.is_wanted() {
@@ -520,7 +520,7 @@ fn put_summary(service: &mut dyn ServiceStatus) {
 
 /// Ends a turn that began at `now`. `busy`: the turn used memory that a quiet service does not.
 #[inline(never)]
-#[expect(unsafe_code, reason = "names a section")]
+#[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 pub fn end_turn(service: &mut dyn ServiceStatus, now: Instant, busy: bool, pulse: Pulse) {
     let (alive, beats, socket_every) = match pulse {

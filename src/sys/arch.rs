@@ -29,13 +29,13 @@ unsafe fn raw_call(number: u32, [a, b, c, d, e]: [usize; 5]) -> isize {
              in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
              lateout("rcx") _, lateout("r11") _, options(nostack));
     }
-    // SAFETY: as above.
+    // SAFETY: the caller's contract; the call touches no other register, and no stack.
     #[cfg(target_arch = "aarch64")]
     unsafe {
         asm!("svc #0", in("x8") number, inlateout("x0") a as isize => result,
              in("x1") b, in("x2") c, in("x3") d, in("x4") e, options(nostack));
     }
-    // SAFETY: as above; r7 may be the frame pointer, so it is saved by hand.
+    // SAFETY: the caller's contract. r7 can be the frame pointer, so the code saves it.
     #[cfg(target_arch = "arm")]
     unsafe {
         asm!("mov {saved}, r7", "mov r7, {number}", "svc #0", "mov r7, {saved}",
@@ -46,22 +46,23 @@ unsafe fn raw_call(number: u32, [a, b, c, d, e]: [usize; 5]) -> isize {
     result
 }
 
-/// `close_range(first, last, 0)`: closes every descriptor in the range.
-/// False where the kernel has no such call (before Linux 5.9).
+/// Closes every descriptor from `first` to `last` (close_range(2)). Returns true if the
+/// kernel did, and false where it has no such call (before Linux 5.9).
 pub(crate) fn close_range(first: u32, last: u32) -> bool {
     // SAFETY: plain numbers.
     unsafe { raw_call(__NR_close_range, [first as usize, last as usize, 0, 0, 0]) == 0 }
 }
 
-/// `getcwd(buffer)`: the length of the path without its terminator.
+/// Writes the working directory's path into `buffer` (getcwd(2)). Returns its length in
+/// bytes, without its terminator.
 pub(crate) fn getcwd(buffer: &mut [u8]) -> Option<usize> {
     // SAFETY: the kernel writes at most as many bytes as the buffer has.
     let result = unsafe { raw_call(__NR_getcwd, [buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]) };
     usize::try_from(result).ok()?.checked_sub(1)
 }
 
-/// `getsockopt(fd, level, option)` for an option that is an array of 32-bit
-/// words; returns how many words the kernel wrote.
+/// Reads a socket option that is an array of 32-bit words (getsockopt(2)). Returns the
+/// number of words that the kernel wrote.
 ///
 /// # Errors
 /// The errno.
@@ -114,10 +115,15 @@ pub(crate) unsafe extern "C" fn clone_vfork(
     )
 }
 
-/// See the x86_64 variant.
+/// Starts a child that shares this process's memory until it execs or exits,
+/// as vfork(2) does, but on a stack of its own, so that nothing of the
+/// caller's frame is overwritten. The caller is suspended meanwhile.
+///
+/// Returns the child's PID, or a negative errno.
 ///
 /// # Safety
-/// See the x86_64 variant.
+/// `stack_top` must be the 16-byte aligned end of memory that is large enough
+/// for `entry`, and stays valid for the call; `arg` is what `entry` expects.
 #[cfg(target_arch = "aarch64")]
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn clone_vfork(
@@ -146,10 +152,15 @@ pub(crate) unsafe extern "C" fn clone_vfork(
     )
 }
 
-/// See the x86_64 variant.
+/// Starts a child that shares this process's memory until it execs or exits,
+/// as vfork(2) does, but on a stack of its own, so that nothing of the
+/// caller's frame is overwritten. The caller is suspended meanwhile.
+///
+/// Returns the child's PID, or a negative errno.
 ///
 /// # Safety
-/// See the x86_64 variant.
+/// `stack_top` must be the 16-byte aligned end of memory that is large enough
+/// for `entry`, and stays valid for the call; `arg` is what `entry` expects.
 #[cfg(target_arch = "arm")]
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn clone_vfork(
@@ -193,7 +204,7 @@ pub(crate) unsafe extern "C" fn restorer() {
 /// Returns from a signal handler that was installed without `SA_SIGINFO`.
 ///
 /// # Safety
-/// See the x86_64 variant.
+/// The contract is that of the variant for x86_64.
 #[cfg(target_arch = "arm")]
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn restorer() {
@@ -203,7 +214,7 @@ pub(crate) unsafe extern "C" fn restorer() {
 /// Returns from a signal handler.
 ///
 /// # Safety
-/// See the x86_64 variant.
+/// The contract is that of the variant for x86_64.
 #[cfg(target_arch = "aarch64")]
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn restorer() {

@@ -5,8 +5,9 @@
 use core::ffi::{CStr, c_char};
 use core::slice;
 
-/// What a service manager says to the process that it started, and to nobody else:
-/// whom that one starts is not the service that was asked for (sd_notify(3)).
+/// Variables that a service manager sets for the process that it started, and for no
+/// other, because a child of that process is not the service that was asked for
+/// (sd_notify(3)).
 const PRIVATE: [&[u8]; 3] = [b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"WATCHDOG_PID"];
 
 /// `argv` and `envp` of this process.
@@ -45,7 +46,7 @@ impl Args {
         }
     }
 
-    /// Arguments that are not from the kernel, without an environment.
+    /// Returns arguments that are not from the kernel, without an environment.
     ///
     /// # Safety
     /// The last pointer must be null, and each other one that of a terminated string, which
@@ -55,39 +56,39 @@ impl Args {
         Self { argv, envp: &[core::ptr::null()], private: &[] }
     }
 
-    /// How many arguments there are, the program's own name included; may be 0.
+    /// Returns the number of arguments, the program's own name included; it may be 0.
     #[must_use]
     pub fn len(&self) -> usize {
         self.argv.len().saturating_sub(1)
     }
 
-    /// Whether there are no arguments at all, not even a name.
+    /// Returns true if there are no arguments, not even the program's name.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The arguments from `index` on, with the null pointer that ends them: as
-    /// execve(2) takes them.
+    /// Returns the arguments from `index` on, with the null pointer that ends them, in the
+    /// form that execve(2) takes.
     #[must_use]
     pub fn tail(&self, index: usize) -> &'static [*const c_char] {
         self.argv.get(index..).unwrap_or(&[])
     }
 
-    /// The environment for whom we start, with the null pointer that ends it: as
-    /// execve(2) takes it.
+    /// Returns the environment for the programs that this process starts, with the null
+    /// pointer that ends it, in the form that execve(2) takes.
     #[must_use]
     pub fn environment(&self) -> &'static [*const c_char] {
         self.envp
     }
 
-    /// Argument `index` without its terminator; 0 is the program's name.
+    /// Returns argument `index` without its terminator; 0 is the program's name.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&'static [u8]> {
         self.argv.get(index).filter(|arg| !arg.is_null()).map(|arg| bytes(*arg))
     }
 
-    /// The value of environment variable `name`, if it is set.
+    /// Returns the value of environment variable `name`, if it is set.
     #[must_use]
     pub fn env(&self, name: &[u8]) -> Option<&'static [u8]> {
         let public = self.envp.split_last().map_or(&[][..], |(_, entries)| entries);
@@ -98,15 +99,15 @@ impl Args {
             .find_map(|entry| entry.strip_prefix(name)?.strip_prefix(b"="))
     }
 
-    /// The path that this program was executed by (`AT_EXECFN`, getauxval(3)).
+    /// Returns the path by which this program was executed (`AT_EXECFN`, getauxval(3)).
     #[must_use]
     pub fn executable(&self) -> &'static [u8] {
         rustix::param::linux_execfn().to_bytes()
     }
 }
 
-/// Puts the variables of [`PRIVATE`] behind the null pointer at the end of `envp`, so
-/// that the others need no copy, however many they are; returns how many those are.
+/// Moves the variables of [`PRIVATE`] to the end of `envp`, after the null pointer, so that
+/// the others need no copy, however many they are. Returns the number of the others.
 fn part(envp: &mut [*const c_char]) -> usize {
     let is_private = |entry: *const c_char| {
         PRIVATE
@@ -125,7 +126,7 @@ fn part(envp: &mut [*const c_char]) -> usize {
     kept
 }
 
-/// The bytes of a string of the initial stack.
+/// Returns the bytes of a string of the initial stack, without its terminator.
 fn bytes(string: *const c_char) -> &'static [u8] {
     // SAFETY: the kernel terminates each string, and they are never unmapped.
     unsafe { CStr::from_ptr(string) }.to_bytes()

@@ -4,10 +4,10 @@
 use crate::util::time::Instant;
 use rustix::time::{ClockId, DynamicClockId, clock_gettime, clock_gettime_dynamic};
 
-/// The time since boot, suspend included (`CLOCK_BOOTTIME`), or
-/// `CLOCK_MONOTONIC` on kernels before 2.6.39.
+/// Returns the time since boot in milliseconds, suspend included (clock_gettime(2),
+/// `CLOCK_BOOTTIME`). Uses `CLOCK_MONOTONIC` on kernels before 2.6.39.
 #[must_use]
-#[expect(unsafe_code, reason = "names a section")]
+#[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 pub fn now() -> Instant {
     let time =
@@ -17,8 +17,9 @@ pub fn now() -> Instant {
     Instant::from_ms(seconds.wrapping_mul(1000).wrapping_add(millis))
 }
 
-/// Microseconds of `CLOCK_MONOTONIC`, which service managers count in. Not for
-/// decisions: it stands still while the system is suspended.
+/// Returns the microseconds of `CLOCK_MONOTONIC`, in which service managers count
+/// (clock_gettime(2)). No decision may rest on it, because it stands still while the system
+/// is suspended.
 #[must_use]
 pub fn monotonic_us() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
@@ -27,9 +28,10 @@ pub fn monotonic_us() -> u64 {
     seconds.wrapping_mul(1_000_000).wrapping_add(micros)
 }
 
-/// Seconds since 1970 (`CLOCK_REALTIME`); may step, may say 1970.
+/// Returns the seconds since 1970 (clock_gettime(2), `CLOCK_REALTIME`). The clock may step,
+/// and may show 1970.
 #[must_use]
-#[expect(unsafe_code, reason = "names a section")]
+#[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 pub fn wall() -> i64 {
     clock_gettime(ClockId::Realtime).tv_sec

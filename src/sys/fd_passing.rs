@@ -1,5 +1,5 @@
-//! Descriptors in messages between processes (unix(7), `SCM_RIGHTS`). What is received is
-//! close-on-exec from birth.
+//! Descriptors in messages between processes (unix(7), `SCM_RIGHTS`). Each received
+//! descriptor is close-on-exec from birth.
 
 use super::{Errno, Failure, Op, OwnedFd, WithOp};
 use core::mem::MaybeUninit;
@@ -14,19 +14,19 @@ use rustix::net::{
 /// which is closed.
 const CONTROL_BYTES: usize = rustix::cmsg_space!(ScmRights(1));
 
-/// What one recvmsg(2) took.
+/// The result of one recvmsg(2).
 pub struct Received {
-    /// So many bytes; 0 is the end of the peer's sending.
+    /// Number of bytes; 0 is the end of the peer's sending.
     pub length: usize,
-    /// The first descriptor that came with them; further ones were closed.
+    /// The first descriptor that came with the bytes. Further ones were closed.
     pub fd: Option<OwnedFd>,
-    /// Descriptors were lost: this process has too many (`MSG_CTRUNC`), or more came than
-    /// anybody asked for.
+    /// Whether descriptors were lost (`MSG_CTRUNC`): this process has too many, or more came
+    /// than there was room for.
     pub cut: bool,
 }
 
-/// Two connected sockets that keep the borders of messages, neither of which ever waits
-/// (socketpair(2), `SOCK_SEQPACKET`).
+/// Creates two connected sockets that keep the borders of messages (socketpair(2),
+/// `SOCK_SEQPACKET`). Both are non-blocking.
 ///
 /// # Errors
 /// EMFILE, ENFILE.
@@ -39,7 +39,7 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), Failure> {
 /// (sendmsg(2)); returns the bytes taken.
 ///
 /// # Errors
-/// EAGAIN if nothing is taken at the moment; EPIPE if nobody will read it; ETOOMANYREFS
+/// EAGAIN if nothing is taken at the moment; EPIPE if the peer no longer reads; ETOOMANYREFS
 /// if this user has too many descriptors on their way.
 #[inline(never)]
 pub fn send(socket: &OwnedFd, bytes: &[u8], fd: Option<&OwnedFd>) -> Result<usize, Failure> {
@@ -47,7 +47,7 @@ pub fn send(socket: &OwnedFd, bytes: &[u8], fd: Option<&OwnedFd>) -> Result<usiz
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = fd.map(AsFd::as_fd);
     if fds.is_some() {
-        // (there is room for one)
+        // The push cannot fail, because there is room for one descriptor.
         let _ = control.push(SendAncillaryMessage::ScmRights(fds.as_slice()));
     }
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -79,7 +79,7 @@ pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Received, Failure>
     for part in control.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = part {
             for received in fds {
-                // (one that is not kept is closed)
+                // A descriptor that is not kept is closed.
                 fd = fd.or(Some(received));
             }
         }
@@ -143,8 +143,8 @@ mod tests {
             assert!(received.cut && received.fd.is_some());
             numbers.push(received.fd.unwrap().as_raw_fd());
         }
-        // (other tests of this process open files meanwhile, hundreds for a moment; a leak
-        // would leave no low number)
+        // Other tests of this process open files meanwhile, hundreds for a moment. A leak
+        // would leave no low number.
         assert!(numbers[150..].iter().min().unwrap() - numbers[0] < 100, "{numbers:?}");
     }
 }

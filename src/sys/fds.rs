@@ -1,5 +1,5 @@
-//! Descriptors as a table: the three standard ones, and those inherited from
-//! whoever started us.
+//! Descriptors as a table: the three standard ones, and those inherited from the process
+//! that started this one.
 #![expect(unsafe_code, reason = "works on raw descriptor numbers")]
 
 use super::{Failure, Op, OwnedFd, WithOp, arch, file};
@@ -22,7 +22,7 @@ pub fn borrow(number: i32) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
-/// Whether descriptor `number` is a terminal (ioctl(2), `TCGETS`).
+/// Returns true if descriptor `number` is a terminal (ioctl(2), `TCGETS`).
 #[must_use]
 pub fn is_terminal(number: i32) -> bool {
     // The kernel's struct termios has 36 bytes on x86, ARM and RISC-V.
@@ -31,9 +31,9 @@ pub fn is_terminal(number: i32) -> bool {
     unsafe { rustix::ioctl::ioctl(borrow(number), TerminalQuery::new()) }.is_ok()
 }
 
-/// Opens /dev/null on each of 0, 1 and 2 that is closed, so that no file
-/// opened later becomes somebody's standard output. On 1 it is opened for
-/// reading: a command whose output goes nowhere must not say that it worked.
+/// Opens /dev/null on each of 0, 1 and 2 that is closed, so that no file opened later
+/// becomes a standard output. On 1 it is opened for reading, because a command whose output
+/// goes nowhere must not report success.
 ///
 /// # Errors
 /// /dev/null cannot be opened.
@@ -81,7 +81,7 @@ pub fn replace(fd: BorrowedFd<'_>, number: i32) -> Result<(), Failure> {
     result
 }
 
-/// A pipe: its read end and its write end, close-on-exec (pipe2(2)).
+/// Creates a pipe and returns its read end and its write end, close-on-exec (pipe2(2)).
 ///
 /// # Errors
 /// EMFILE, ENFILE.
@@ -89,7 +89,7 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).op(Op::Pipe2)
 }
 
-/// Has reads of `fd` fail with EAGAIN instead of waiting (fcntl(2)).
+/// Makes reads of `fd` fail with EAGAIN instead of waiting (fcntl(2), `O_NONBLOCK`).
 ///
 /// # Errors
 /// As the call says.
@@ -97,7 +97,8 @@ pub fn set_nonblocking(fd: &OwnedFd) -> Result<(), Failure> {
     rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).op(Op::Fcntl)
 }
 
-/// Another descriptor of the same open file, close-on-exec (fcntl(2), `F_DUPFD_CLOEXEC`).
+/// Returns another descriptor of the same open file, close-on-exec (fcntl(2),
+/// `F_DUPFD_CLOEXEC`).
 ///
 /// # Errors
 /// EMFILE.
@@ -112,7 +113,7 @@ pub fn adopt(number: i32) -> Option<OwnedFd> {
     if number < 3 || rustix::io::fcntl_getfd(borrow(number)).is_err() {
         return None;
     }
-    // SAFETY: it is open, and nobody else in this program knows it.
+    // SAFETY: the descriptor is open, and nothing else in this program uses it.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     let _ = rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC);
     Some(fd)
@@ -164,14 +165,15 @@ fn close_above(highest: i32) {
     }
 }
 
-/// How many descriptors this process may have (getrlimit(2)); `None`: any number.
+/// Returns the maximum number of descriptors of this process (getrlimit(2)), or `None` if
+/// there is no limit.
 #[must_use]
 pub fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// close(2) of a descriptor that this program does not own, if it is open
-/// (debug builds of rustix insist on that).
+/// Closes a descriptor that this program does not own, if it is open (close(2)). Debug
+/// builds of rustix require that it is.
 fn close(number: i32) {
     if rustix::io::fcntl_getfd(borrow(number)).is_ok() {
         // SAFETY: nothing in this program owns an inherited descriptor.
@@ -179,7 +181,7 @@ fn close(number: i32) {
     }
 }
 
-/// /dev/null for reading and writing.
+/// Opens /dev/null for reading and writing.
 fn open_null() -> Result<OwnedFd, Failure> {
     file::open(c"/dev/null", OFlags::RDWR, 0)
 }

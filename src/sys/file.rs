@@ -8,10 +8,10 @@ use core::ffi::CStr;
 pub use rustix::fs::OFlags;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, ResolveFlags, Stat};
 
-/// How often openat2(2) is tried while it cannot be sure.
+/// Maximum number of retries of openat2(2) after EAGAIN.
 const AGAIN_MAX: u32 = 8;
 
-/// What a path or descriptor is.
+/// The attributes of a file (stat(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Meta {
     /// Size in bytes.
@@ -55,7 +55,8 @@ impl From<Stat> for Meta {
     }
 }
 
-/// openat(2), close-on-exec and never a controlling terminal.
+/// Opens `path`, close-on-exec and never as a controlling terminal (openat(2)). A file that
+/// it creates gets the permission bits `mode`.
 ///
 /// # Errors
 /// As the call says.
@@ -89,7 +90,7 @@ pub fn open_regular(path: &CStr) -> Result<(OwnedFd, Meta), Failure> {
 /// As openat2(2) says; ELOOP for a symbolic link; EISDIR or EINVAL for what is not a
 /// regular file.
 pub fn open_without_links(path: &CStr) -> Result<OwnedFd, Failure> {
-    // (to open a device can do something)
+    // The check precedes the open, because opening a device can have an effect.
     regular(meta_at(path, false)?)?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let mut attempts = 0;
@@ -97,27 +98,27 @@ pub fn open_without_links(path: &CStr) -> Result<OwnedFd, Failure> {
         match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
             Err(Errno::NOSYS) => break open(path, flags, 0)?,
             Err(Errno::INTR) => {}
-            // (the kernel could not be sure while names changed)
+            // The kernel could not be sure while names changed.
             Err(Errno::AGAIN) if attempts < AGAIN_MAX => attempts += 1,
             result => break result.op(Op::Openat2)?,
         }
     };
     regular(meta(&fd)?)?;
-    // Whoever gets it expects a read to wait where it has to (/proc/kmsg).
+    // The caller expects a read to wait where it has to (/proc/kmsg).
     rustix::fs::fcntl_setfl(&fd, OFlags::empty()).op(Op::Fcntl)?;
     Ok(fd)
 }
 
-/// Whether the kernel can promise that no symbolic link is in a path (openat2(2)).
+/// Returns true if the kernel can promise that no symbolic link is in a path (openat2(2)).
 #[must_use]
 pub fn can_refuse_links() -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat2(CWD, c"/", flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).is_ok()
 }
 
-/// Whether another user may have given any file of this filesystem a second name in the
-/// folder of `path`, to have it written. (Root's folder is as good as our own; where
-/// everybody may write, it is not.)
+/// Returns true if another user may have given any file of this filesystem a second name in
+/// the folder of `path`, so that a write to `path` changes that file. A folder of root is as
+/// good as one of this process's user. A folder that all users may write to is untrusted.
 #[must_use]
 pub fn is_untrusted_dir(path: &Path) -> bool {
     let folder = meta_at(path.parent().as_c_str(), true);
@@ -136,11 +137,11 @@ fn regular(meta: Meta) -> Result<(), Failure> {
     Err(Failure { op: Op::Openat, errno })
 }
 
-/// Whether this process may write to `path`, which is what one writes to: a directory or
-/// not (access(2)).
+/// Checks that this process may write to `path` (access(2)), and that `path` is a directory
+/// if and only if `directory` is true.
 ///
 /// # Errors
-/// ENOTDIR, EISDIR if it is the other kind; as the call says.
+/// ENOTDIR or EISDIR if `path` is the other kind; as stat(2) and access(2) say.
 pub fn writable(path: &CStr, directory: bool) -> Result<(), Failure> {
     match (meta_at(path, true)?.directory, directory) {
         (true, false) => return Err(Failure { op: Op::Openat, errno: Errno::ISDIR }),
@@ -151,8 +152,8 @@ pub fn writable(path: &CStr, directory: bool) -> Result<(), Failure> {
     rustix::fs::accessat(CWD, path, access, AtFlags::empty()).op(Op::Access)
 }
 
-/// Opens a directory, never through a symbolic link at the end of the path: what was just
-/// made in a folder of others may be one by now.
+/// Opens a directory, never through a symbolic link at the end of the path (openat(2)). A
+/// directory that was just made in another user's folder may be a link by now.
 ///
 /// # Errors
 /// As openat(2) says; ENOTDIR for a symbolic link.
@@ -160,8 +161,8 @@ pub fn open_dir(path: &CStr) -> Result<OwnedFd, Failure> {
     open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, 0)
 }
 
-/// As [`open_dir`], also where the name is a link that somebody set up: to be listed or
-/// synced.
+/// Opens a directory, also through a symbolic link at the end of the path (openat(2)). The
+/// caller lists or syncs it.
 ///
 /// # Errors
 /// As openat(2) says.
@@ -169,7 +170,7 @@ pub fn open_linked_dir(path: &CStr) -> Result<OwnedFd, Failure> {
     open(path, OFlags::RDONLY | OFlags::DIRECTORY, 0)
 }
 
-/// fstat(2).
+/// Returns the attributes of the open file `fd` (fstat(2)).
 ///
 /// # Errors
 /// As the call says.
@@ -177,25 +178,27 @@ pub fn meta(fd: impl AsFd) -> Result<Meta, Failure> {
     rustix::fs::fstat(fd).op(Op::Fstat).map(Meta::from)
 }
 
-/// stat(2) of what `path` names, a symbolic link itself if `follow` is false.
+/// Returns the attributes of the file that `path` names (stat(2)), or those of a symbolic
+/// link itself if `follow` is false (lstat(2)).
 ///
 /// # Errors
 /// As the call says.
-#[expect(unsafe_code, reason = "names a section")]
+#[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 pub fn meta_at(path: &CStr, follow: bool) -> Result<Meta, Failure> {
     let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
     rustix::fs::statat(CWD, path, flags).op(Op::Fstatat).map(Meta::from)
 }
 
-/// Whether this process may execute `path` (access(2)).
+/// Returns true if this process may execute `path` (access(2)).
 #[must_use]
 pub fn executable(path: &CStr) -> bool {
     rustix::fs::accessat(CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::empty()).is_ok()
 }
 
-/// mkdir(2) with exactly `mode`, whatever the umask; one that exists is fine. (No mode is
-/// set by the name, which may lead elsewhere a moment later.)
+/// Creates a directory with exactly `mode`, whatever the umask (mkdir(2)). A directory that
+/// exists is no error, and keeps its mode. The mode is not set by name afterwards, because
+/// the name may lead elsewhere a moment later.
 ///
 /// # Errors
 /// As the call says; ENOTDIR if something else has that name.
@@ -213,7 +216,7 @@ pub fn ensure_dir(path: &CStr, mode: u32) -> Result<(), Failure> {
     }
 }
 
-/// fchmod(2).
+/// Sets the permission bits of an open file to `mode` (fchmod(2)).
 ///
 /// # Errors
 /// As the call says.
@@ -221,7 +224,8 @@ pub fn set_mode(fd: &OwnedFd, mode: u32) -> Result<(), Failure> {
     rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).op(Op::Fchmod)
 }
 
-/// read(2), tried again when interrupted; 0 is the end.
+/// Reads once and returns the bytes read; 0 is the end (read(2)). An interrupted call is
+/// tried again.
 ///
 /// # Errors
 /// As the call says; EAGAIN on a non-blocking descriptor without data.
@@ -234,7 +238,8 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize, Failure> {
     }
 }
 
-/// pread(2) until `buffer` is full or the file ends; returns the bytes read.
+/// Reads from `offset` until `buffer` is full or the file ends (pread(2)). Returns the bytes
+/// read.
 ///
 /// # Errors
 /// As the call says.
@@ -301,8 +306,8 @@ pub fn for_each_line(path: &CStr, mut visit: impl FnMut(&[u8])) {
     }
 }
 
-/// One write(2), tried again when interrupted; returns the bytes taken, at
-/// least one.
+/// Writes once and returns the bytes taken, at least one (write(2)). An interrupted call is
+/// tried again.
 ///
 /// # Errors
 /// As the call says.
@@ -316,10 +321,10 @@ pub fn write_some(fd: impl AsFd, bytes: &[u8]) -> Result<usize, Failure> {
     }
 }
 
-/// write(2) until all of `bytes` is taken.
+/// Writes until all of `bytes` is taken (write(2)).
 ///
 /// # Errors
-/// As the call says; what was taken before stays.
+/// As the call says; the bytes taken before stay.
 pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<(), Failure> {
     let fd = fd.as_fd();
     while !bytes.is_empty() {
@@ -329,10 +334,10 @@ pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// pwrite(2) until all of `bytes` is taken.
+/// Writes at `offset` until all of `bytes` is taken (pwrite(2)).
 ///
 /// # Errors
-/// As the call says; what was taken before stays.
+/// As the call says; the bytes taken before stay.
 #[expect(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 pub fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Failure> {
@@ -350,7 +355,7 @@ pub fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), F
     Ok(())
 }
 
-/// ftruncate(2).
+/// Sets the size of an open file to `length` bytes (ftruncate(2)).
 ///
 /// # Errors
 /// As the call says.
@@ -358,7 +363,8 @@ pub fn truncate(fd: &OwnedFd, length: u64) -> Result<(), Failure> {
     rustix::fs::ftruncate(fd, length).op(Op::Ftruncate)
 }
 
-/// fdatasync(2): the data, and the size that is needed to read it back.
+/// Makes the data of a file durable, and the size that is needed to read it back
+/// (fdatasync(2)).
 ///
 /// # Errors
 /// As the call says. After EIO the kernel may have dropped the data.
@@ -371,8 +377,8 @@ pub fn sync_data(fd: &OwnedFd) -> Result<(), Failure> {
     }
 }
 
-/// fsync(2) of a directory: the names in it. Filesystems that cannot do it
-/// (EINVAL) have nothing to make durable.
+/// Makes the names in a directory durable (fsync(2)). EINVAL is no error, because a
+/// filesystem that cannot do it has nothing to make durable.
 ///
 /// # Errors
 /// As the call says.
@@ -386,8 +392,8 @@ pub fn sync_dir(dir: &OwnedFd) -> Result<(), Failure> {
     }
 }
 
-/// Bytes that an unprivileged process may still use of the filesystem that
-/// holds `fd` (fstatfs(2)); `None` for one without a size.
+/// Returns the bytes that an unprivileged process may still use of the filesystem that
+/// holds `fd` (fstatfs(2)), or `None` for one without a size.
 #[must_use]
 pub fn free_bytes(fd: &OwnedFd) -> Option<u64> {
     let stat = rustix::fs::fstatvfs(fd).ok()?;
@@ -395,7 +401,8 @@ pub fn free_bytes(fd: &OwnedFd) -> Option<u64> {
 }
 
 /// Allocates blocks for `length` bytes of a file from `from` on, also beyond its size,
-/// which stays as it is (fallocate(2)). False where the filesystem or the kernel cannot.
+/// which stays as it is (fallocate(2)). Returns false where the filesystem or the kernel
+/// cannot.
 ///
 /// # Errors
 /// ENOSPC, EDQUOT, EFBIG, EIO.
@@ -409,7 +416,7 @@ pub fn allocate(fd: &OwnedFd, from: u64, length: u64) -> Result<bool, Failure> {
     }
 }
 
-/// What statfs(2) tells of a filesystem.
+/// The attributes of a filesystem (statfs(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Filesystem {
     /// Its type, a number of magic.h.
@@ -421,7 +428,7 @@ pub struct Filesystem {
     pub free: Option<u64>,
 }
 
-/// The filesystem that holds what `path` names (statfs(2)).
+/// Returns the attributes of the filesystem that holds the file at `path` (statfs(2)).
 ///
 /// # Errors
 /// As the call says.
@@ -435,7 +442,8 @@ pub fn filesystem(path: &CStr) -> Result<Filesystem, Failure> {
     })
 }
 
-/// rename(2); replaces `to`. Durable only after [`sync_dir`].
+/// Renames `from` to `to`, and replaces a file of that name (rename(2)). The change is
+/// durable only after [`sync_dir`].
 ///
 /// # Errors
 /// As the call says.
@@ -443,16 +451,15 @@ pub fn rename(from: &CStr, to: &CStr) -> Result<(), Failure> {
     rustix::fs::renameat(CWD, from, CWD, to).op(Op::Renameat)
 }
 
-/// renameat2(2) with RENAME_EXCHANGE: each gets the name of the other, and no moment is
-/// between.
+/// Exchanges the names of two files in one step (renameat2(2), `RENAME_EXCHANGE`).
 ///
 /// # Errors
-/// ENOSYS, EINVAL where there is no such thing; as the call says.
+/// ENOSYS or EINVAL where the kernel or the filesystem cannot; as the call says.
 pub fn exchange(one: &CStr, other: &CStr) -> Result<(), Failure> {
     rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).op(Op::Renameat2)
 }
 
-/// unlink(2).
+/// Removes the name `path` of a file (unlink(2)).
 ///
 /// # Errors
 /// As the call says.
@@ -460,7 +467,7 @@ pub fn unlink(path: &CStr) -> Result<(), Failure> {
     rustix::fs::unlinkat(CWD, path, AtFlags::empty()).op(Op::Unlinkat)
 }
 
-/// rmdir(2).
+/// Removes the empty directory at `path` (rmdir(2)).
 ///
 /// # Errors
 /// As the call says.
@@ -468,17 +475,17 @@ pub fn remove_dir(path: &CStr) -> Result<(), Failure> {
     rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR).op(Op::Unlinkat)
 }
 
-/// The target of the symbolic link at `path` into `buffer`, its length (readlink(2)); one
-/// that fills the buffer may have been cut.
+/// Writes the target of the symbolic link at `path` into `buffer`, and returns its length in
+/// bytes (readlink(2)). A target that fills the buffer may have been cut.
 ///
 /// # Errors
-/// EINVAL if it is something else; as the call says.
+/// EINVAL if `path` is not a symbolic link; as the call says.
 pub fn read_link(path: &CStr, buffer: &mut [u8]) -> Result<usize, Failure> {
     rustix::fs::readlinkat_raw(CWD, path, buffer).op(Op::Readlinkat)
 }
 
-/// The working directory's absolute path into `buffer`, without terminator
-/// (getcwd(2)); `None` if it is not reachable or longer than the buffer.
+/// Writes the working directory's absolute path into `buffer`, and returns it without its
+/// terminator (getcwd(2)). Returns `None` if it is not reachable or longer than the buffer.
 #[must_use]
 pub fn current_dir(buffer: &mut [u8]) -> Option<&[u8]> {
     let length = super::arch::getcwd(buffer)?;

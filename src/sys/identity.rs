@@ -16,7 +16,7 @@ pub struct Identity {
     pub groups: Vec<u32, GROUPS_MAX>,
 }
 
-/// Effective user id.
+/// Returns the effective user id (geteuid(2)).
 #[must_use]
 pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
@@ -30,7 +30,7 @@ pub fn effective_uid() -> u32 {
 pub fn drop_privileges(identity: &Identity) -> Result<(), Failure> {
     let mut groups: Vec<Gid, GROUPS_MAX> = Vec::new();
     for gid in &identity.groups {
-        // (push cannot fail: the same capacity)
+        // The push cannot fail, because both lists have the same capacity.
         let _ = groups.push(gid_of(*gid));
     }
     rustix::thread::set_thread_groups(&groups).op(Op::Setgroups)?;

@@ -10,7 +10,7 @@ pub struct Inotify {
     fd: OwnedFd,
 }
 
-/// What a burst of events was about.
+/// The kinds of change that a burst of events reported.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Changes {
     /// A name appeared in a watched directory, or events were lost.
@@ -29,7 +29,7 @@ impl Inotify {
         Ok(Self { fd })
     }
 
-    /// To be polled for input.
+    /// Returns the descriptor, to be polled for input.
     #[must_use]
     pub fn fd(&self) -> &OwnedFd {
         &self.fd
@@ -56,7 +56,7 @@ impl Inotify {
         inotify::add_watch(&self.fd, path, flags).op(Op::InotifyAddWatch).map(drop)
     }
 
-    /// Takes the events of one full buffer; what is left wakes the next poll.
+    /// Takes the events of one full buffer (read(2)). Events that remain wake the next poll.
     #[must_use]
     pub fn take(&self) -> Changes {
         let mut changes = Changes::default();

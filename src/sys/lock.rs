@@ -1,13 +1,13 @@
 //! The PID file and its lock (fcntl(2), POSIX record locks).
 //!
-//! The lock is the only authority. It goes when *any* descriptor of the file
-//! in the holding process is closed, so a daemon keeps exactly one; it is not
-//! inherited by children; and `F_GETLK` names its holder, which is how
-//! everybody else learns whom to signal. The number in the file is for people.
+//! The lock is the only authority. The kernel releases it when *any* descriptor of the file
+//! in the holding process is closed, so a daemon keeps exactly one. Children do not inherit
+//! it. `F_GETLK` names its holder, so that another process learns which one to signal. The
+//! number in the file is for people.
 //!
-//! It is a write lock, which only those get who may write to the file. A read lock
-//! is to be had by everybody, because everybody may read the number; so it says
-//! nothing, is never asked for, and keeps no service from starting.
+//! It is a write lock, which only a process that may write to the file gets. Every process
+//! may get a read lock, because every process may read the number. A read lock therefore
+//! proves nothing, is never requested, and keeps no service from starting.
 
 use super::{Errno, Failure, Op, OwnedFd, WithOp, file, process};
 use crate::util::path::Path;
@@ -24,7 +24,7 @@ pub struct PidFile {
 
 /// Why [`PidFile::acquire`] failed.
 pub enum AcquireError {
-    /// Another process holds the lock; its PID where the kernel tells.
+    /// Another process holds the lock; its PID where the kernel names it.
     Running(Option<Pid>),
     /// A system call failed.
     Failed(Failure),
@@ -36,7 +36,7 @@ impl From<Failure> for AcquireError {
     }
 }
 
-/// How often the path may be replaced under us before we give up.
+/// Maximum number of attempts while other processes replace the file at the path.
 const RACES_MAX: u32 = 16;
 
 impl PidFile {
@@ -44,9 +44,9 @@ impl PidFile {
     /// still names it, and only then writes this process's PID.
     ///
     /// # Errors
-    /// [`AcquireError`]; in every case what was in the file is still there. EMLINK: it has a
-    /// second name, and may be anybody's file (see [`file::is_untrusted_dir`]). EBUSY: others
-    /// read-lock it, and the filesystem cannot put another one in its place.
+    /// [`AcquireError`]; in every case the content of the file is still there. EMLINK: the file
+    /// has a second name, and may belong to any user (see [`file::is_untrusted_dir`]). EBUSY:
+    /// other processes read-lock it, and the filesystem cannot put another file in its place.
     pub fn acquire(path: &Path, pid_line: &[u8]) -> Result<Self, AcquireError> {
         for _ in 0..RACES_MAX {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -81,9 +81,9 @@ impl PidFile {
         Err(Failure { op: Op::Fcntl, errno: Errno::BUSY }.into())
     }
 
-    /// A clean end: the file goes away under the lock, or is emptied where
-    /// the rights to remove it were dropped. Missing or empty means
-    /// *stopped*; filled and unlocked means *died*.
+    /// Removes the file while its lock is held, or empties it where the rights to remove it
+    /// were dropped (unlink(2), ftruncate(2)). A missing or empty file means *stopped*; a
+    /// filled and unlocked one means *died*.
     pub fn release(&self, path: &CStr) {
         let ours = file::meta(&self.fd).ok().map(|meta| meta.identity);
         let named = file::meta_at(path, false).ok().map(|meta| meta.identity);
@@ -93,8 +93,8 @@ impl PidFile {
     }
 }
 
-/// Puts a file of our own, filled and locked, in the place of `known`, which others hold by
-/// read locks. `None`: another instance was faster, so it is to be looked at again.
+/// Puts a new file, filled and locked, in the place of `known`, which other processes hold
+/// by read locks. Returns `None` if another instance was faster; the caller tries again.
 #[inline(never)]
 fn replace(
     path: &Path,
@@ -109,7 +109,7 @@ fn replace(
     let temporary = path.with_suffix(out.as_bytes()).ok_or(too_long)?;
     let (temporary, path) = (temporary.as_c_str(), path.as_c_str());
     let _ = file::unlink(temporary);
-    // (nobody else may read it before it is locked)
+    // No other user may read the file before it is locked.
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
     let fd = file::open(temporary, flags, 0o600)?;
     let exchanged = fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive)
@@ -125,8 +125,9 @@ fn replace(
             _ => Err(failure),
         };
     }
-    // What was there has our temporary name now. Whoever locked it before it moved runs, and
-    // gets it back; whoever does so afterwards sees that the path names another one.
+    // The previous file has the temporary name now. A process that locked it before it moved
+    // runs, and gets it back. A process that locks it later sees that the path names another
+    // file.
     let is_known = file::meta_at(temporary, false).is_ok_and(|meta| meta.identity == identity);
     let is_ours = is_known && matches!(writer_of(known), Ok(None));
     if !is_ours {
@@ -136,22 +137,22 @@ fn replace(
     Ok(is_ours.then_some(PidFile { fd }))
 }
 
-/// What the PID file tells about a service.
+/// The state of a service, as its PID file shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Holder {
-    /// The lock is held. `None`: by a process that this PID namespace cannot
-    /// name.
+    /// The lock is held. `None` stands for a process that this PID namespace cannot name.
     Running(Option<Pid>),
-    /// Nobody holds it, but the file still names somebody: it died.
+    /// The lock is free, but the file still names a process: the service died.
     Died,
-    /// Nobody holds it, and the file is missing or empty: it was stopped.
+    /// The lock is free, and the file is missing or empty: the service was stopped.
     Stopped,
 }
 
-/// Who holds the lock of the PID file at `path`. Touches nothing.
+/// Returns the state that the PID file at `path` and its lock show (fcntl(2), `F_GETLK`).
+/// Changes nothing.
 ///
 /// # Errors
-/// The file exists and cannot be opened or asked.
+/// The file exists, but cannot be opened, or its lock cannot be queried.
 pub fn holder(path: &CStr) -> Result<Holder, Failure> {
     let fd = match file::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0) {
         Ok(fd) => fd,
@@ -165,8 +166,8 @@ pub fn holder(path: &CStr) -> Result<Holder, Failure> {
     Ok(if meta.size == 0 { Holder::Stopped } else { Holder::Died })
 }
 
-/// Empties the PID file at `path` while process `pid` holds its lock: what ends it
-/// now is a stop.
+/// Empties the PID file at `path` while process `pid` holds its lock, so that the end of
+/// the process counts as a stop.
 ///
 /// # Errors
 /// As openat(2) and ftruncate(2) say.
@@ -175,21 +176,22 @@ pub fn mark_stopped(path: &CStr, pid: Pid) -> Result<(), Failure> {
     if holder_of(&fd) == Some(pid) { file::truncate(&fd, 0) } else { Ok(()) }
 }
 
-/// The PID that holds the lock of the open file, if the kernel tells.
+/// Returns the PID that holds the lock of the open file, if the kernel names it.
 fn holder_of(fd: &OwnedFd) -> Option<Pid> {
     writer_of(fd).ok()??
 }
 
-/// Whether somebody holds the lock of the open file, and who. (What a read lock would have
-/// to wait for is a write lock.)
+/// Returns the process that holds the lock of the open file (fcntl(2), `F_GETLK`). `None`:
+/// the lock is free; `Some(None)`: this PID namespace cannot name the process. Queries a
+/// read lock, because only a write lock conflicts with it.
 fn writer_of(fd: &OwnedFd) -> Result<Option<Option<Pid>>, Failure> {
     let lock = fcntl_getlk(fd, &Flock::from(FlockType::ReadLock)).op(Op::Fcntl)?;
     Ok(lock.map(|lock| nameable(lock.pid)))
 }
 
-/// The kernel answers -1 for a lock of an open file description, and other
-/// negative numbers for locks of other machines; to kill(2) those would mean
-/// everybody.
+/// Returns `pid` if it is positive. The kernel answers -1 for a lock of an open file
+/// description, and other negative numbers for locks of other machines; to kill(2) a
+/// negative number means many processes.
 fn nameable(pid: Option<Pid>) -> Option<Pid> {
     pid.filter(|pid| pid.as_raw_pid() > 0)
 }

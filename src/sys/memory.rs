@@ -7,8 +7,8 @@ use rustix::mm::{Advice, madvise};
 
 /// How far down the stack is looked after; start-up never goes deeper.
 const STACK_BYTES: usize = 96 * 1024;
-/// What a caller may still need below the frame of [`release_stack`]: the red
-/// zone of the x86-64 ABI, and some.
+/// Bytes that a caller may still need below the frame of [`release_stack`]: the red zone of
+/// the x86-64 ABI, and a reserve.
 const SLACK_BYTES: usize = 1024;
 
 unsafe extern "C" {
@@ -20,8 +20,8 @@ unsafe extern "C" {
     static CODE_END: u8;
 }
 
-/// Drops what only start-up needed: its part of the stack, and its code, which is
-/// in the file.
+/// Drops the pages that only start-up needed: its part of the stack, and its code, which is
+/// in the file (madvise(2)).
 #[inline(never)]
 #[unsafe(link_section = ".text.idle")]
 pub fn release_startup() {
@@ -52,8 +52,8 @@ pub fn release(buffer: &mut [u8]) {
     let start = (buffer.as_mut_ptr() as usize).saturating_add(page.wrapping_sub(1)) & !page.wrapping_sub(1);
     let end = (buffer.as_mut_ptr() as usize).saturating_add(buffer.len()) & !page.wrapping_sub(1);
     if end > start {
-        // SAFETY: the range lies inside `buffer`, which is ours alone, and
-        // zeros are good bytes. (It is anonymous memory: a static.)
+        // SAFETY: the range lies inside `buffer`, to which this is the only reference, and
+        // zeros are good bytes. The buffer is a static, so its memory is anonymous.
         let _ = unsafe { madvise(start as *mut c_void, end.saturating_sub(start), Advice::LinuxDontNeed) };
     }
 }

@@ -6,37 +6,38 @@ use super::{OwnedFd, file};
 use crate::util::text::parse_u64;
 use core::ffi::CStr;
 
-/// Where it stands.
+/// The file that holds the score of this process.
 const FILE: &CStr = c"/proc/self/oom_score_adj";
 /// The score of a handler; 1000 is the most.
 const HANDLER: u64 = 500;
 /// Bytes of a score: a sign, four digits, a newline.
 const SCORE_BYTES: usize = 6;
 
-/// Our own score. Without /proc, or if it is as high as a handler's, it stays as it is.
+/// The score of this process. Without /proc, or if it is as high as a handler's, it stays
+/// as it is.
 pub struct OomScore {
-    /// As it was before a handler was started.
+    /// The score before a handler was started, as text.
     own: [u8; SCORE_BYTES],
     length: usize,
     /// The file, open while there are handlers, or always.
     file: Option<OwnedFd>,
-    /// It could not be opened again.
+    /// Whether the file is always open, because it could not be opened again.
     stays_open: bool,
 }
 
 impl OomScore {
-    /// A process that `drops_privileges` afterwards opens the file now and keeps it (/proc
-    /// cannot be unmounted then): what is in its folder of /proc belongs to root from
-    /// then on (proc(5), "dumpable").
+    /// Opens the file now and keeps it if the process `drops_privileges` afterwards, because
+    /// the files in its folder of /proc belong to root from then on (proc(5), "dumpable").
+    /// /proc cannot be unmounted then.
     #[must_use]
     pub fn open(drops_privileges: bool) -> Self {
         let file = if drops_privileges { open() } else { None };
         Self { own: [0; SCORE_BYTES], length: 0, file, stays_open: drops_privileges }
     }
 
-    /// From now on a child is preferred, until [`OomScore::restore`]. What it is now is
-    /// read each time: somebody else may have changed it, and below what root has set
-    /// only root may go.
+    /// Raises the score to that of a handler, so that the OOM killer prefers a child that is
+    /// started before [`OomScore::restore`]. Reads the score each time, because another process
+    /// may have changed it, and only root may go below a score that root has set.
     pub fn raise(&mut self) {
         if self.file.is_none() {
             self.file = open();
@@ -54,7 +55,7 @@ impl OomScore {
         }
     }
 
-    /// As it was before.
+    /// Restores the score that [`OomScore::raise`] read.
     pub fn restore(&mut self) {
         let own = self.own.get(..self.length).filter(|own| !own.is_empty());
         if let (Some(file), Some(own)) = (&self.file, own) {
@@ -62,7 +63,8 @@ impl OomScore {
         }
     }
 
-    /// There are no handlers: with the file open /proc could not be unmounted.
+    /// Closes the file when there are no handlers, because /proc could not be unmounted while
+    /// it is open. A process that drops its privileges keeps it.
     pub fn rest(&mut self) {
         if !self.stays_open {
             self.file = None;

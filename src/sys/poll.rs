@@ -1,5 +1,5 @@
-//! poll(2) over a set that is built anew for each turn of a loop, because what
-//! is watched follows from live state.
+//! poll(2) over a set that is built again for each turn of a loop, because the watched
+//! descriptors follow from live state.
 
 use super::{AsFd, BorrowedFd, Errno, OwnedFd};
 use crate::limits::POLL_MAX;
@@ -7,7 +7,7 @@ use crate::util::time::Duration;
 use heapless::Vec;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-/// What a descriptor is watched for.
+/// The condition for which a descriptor is watched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Interest {
     /// Something can be read.
@@ -38,7 +38,7 @@ pub struct PollSet<'fd, T> {
 }
 
 impl<'fd, T: Copy> PollSet<'fd, T> {
-    /// An empty set.
+    /// Creates an empty set.
     #[must_use]
     pub fn new() -> Self {
         Self { fds: Vec::new(), tags: Vec::new() }
@@ -50,7 +50,7 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
         self.watch(fd.as_fd(), Interest::Input, tag);
     }
 
-    /// Watches `fd`; hang-ups and errors are told whatever the interest.
+    /// Watches `fd`. Hang-ups and errors are reported whatever the interest.
     /// `POLL_MAX` covers everything that a service can hold, so nothing is ever
     /// left out.
     #[unsafe(link_section = ".text.idle")]
@@ -60,8 +60,8 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
         }
     }
 
-    /// Waits until something is ready or `timeout` has passed; `None`
-    /// waits for ever. An interruption counts as nothing being ready.
+    /// Waits until a descriptor is ready or `timeout` has passed (poll(2)); `None`
+    /// waits for ever. After an interruption no descriptor is ready.
     #[unsafe(link_section = ".text.idle")]
     pub fn wait(&mut self, timeout: Option<Duration>) {
         let timeout = timeout.map(|span| Timespec {
@@ -75,8 +75,8 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
         }
     }
 
-    /// The tags of what is ready, hang-ups and errors included, in the order
-    /// in which they were added.
+    /// Returns the tags of the descriptors that are ready, hang-ups and errors included, in
+    /// the order in which they were added.
     pub fn ready(&self) -> impl Iterator<Item = T> {
         self.fds.iter().zip(&self.tags).filter(|(fd, _)| !fd.revents().is_empty()).map(|(_, tag)| *tag)
     }
@@ -88,7 +88,7 @@ impl<T: Copy> Default for PollSet<'_, T> {
     }
 }
 
-/// Whether `fd` takes at least one page now without blocking (pipe(7)).
+/// Returns true if `fd` takes at least one page now without blocking (poll(2), pipe(7)).
 #[must_use]
 pub fn writable(fd: BorrowedFd<'_>) -> bool {
     let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -96,16 +96,16 @@ pub fn writable(fd: BorrowedFd<'_>) -> bool {
     loop {
         match rustix::event::poll(&mut fds, Some(&zero)) {
             Ok(1) => return fds[0].revents().contains(PollFlags::OUT),
-            // (also with nothing to wait for, if a signal is pending)
+            // A pending signal interrupts the call even if it has nothing to wait for.
             Err(Errno::INTR) => {}
             _ => return false,
         }
     }
 }
 
-/// Waits until `first` has input, or `second` is ready, or `timeout_us`
-/// microseconds have passed (`None`: for ever); says which of them. Nothing after
-/// an interruption.
+/// Waits until `first` has input, or `second` is ready, or `timeout_us` microseconds have
+/// passed (poll(2)); `None` waits for ever. Returns which of the two are ready. After an
+/// interruption neither is.
 pub fn either(
     first: &OwnedFd,
     second: Option<(BorrowedFd<'_>, Interest)>,
@@ -128,7 +128,8 @@ pub fn either(
     }
 }
 
-/// Waits until `fd` is readable or `timeout` has passed; true if readable.
+/// Waits until `fd` is readable or `timeout` has passed (poll(2)). Returns true if it is
+/// readable.
 #[must_use]
 pub fn readable_within(fd: &OwnedFd, timeout: Duration) -> bool {
     let mut set = PollSet::new();
@@ -137,7 +138,7 @@ pub fn readable_within(fd: &OwnedFd, timeout: Duration) -> bool {
     set.ready().next().is_some()
 }
 
-/// Waits for `span`, or less if a signal comes.
+/// Waits for `span`, or less if a signal comes (poll(2)).
 pub fn sleep(span: Duration) {
     PollSet::<()>::new().wait(Some(span));
 }

@@ -12,9 +12,9 @@ use rustix::process::{WaitId, WaitIdOptions, WaitOptions};
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It exited with this status (0 to 255).
+    /// The child exited with this status (0 to 255).
     Code(u8),
-    /// It was killed by this signal.
+    /// The child was killed by this signal.
     Signal(u8),
 }
 
@@ -34,12 +34,12 @@ pub enum Side {
     Parent(Pid),
 }
 
-/// fork(2).
+/// Creates a child that is a copy of this process (fork(2)).
 ///
 /// # Errors
 /// EAGAIN, ENOMEM.
 pub fn fork() -> Result<Side, Failure> {
-    // SAFETY: there are no threads and no libc state; the child goes on with
+    // SAFETY: there are no threads and no libc state; the child continues with
     // a copy of everything.
     match unsafe { runtime::kernel_fork() }.op(Op::Fork)? {
         runtime::Fork::Child(_) => Ok(Side::Child),
@@ -47,7 +47,8 @@ pub fn fork() -> Result<Side, Failure> {
     }
 }
 
-/// setsid(2): a session and process group of its own, no terminal.
+/// Makes this process the leader of a new session and process group, without a terminal
+/// (setsid(2)).
 ///
 /// # Errors
 /// EPERM for a process group leader.
@@ -55,7 +56,7 @@ pub fn setsid() -> Result<(), Failure> {
     rustix::process::setsid().op(Op::Setsid).map(drop)
 }
 
-/// exit_group(2). Never returns.
+/// Ends the process with `status` (exit_group(2)). Never returns.
 pub fn exit(status: u8) -> ! {
     runtime::exit_group(i32::from(status))
 }
@@ -66,18 +67,18 @@ pub fn abort() -> ! {
     exit(134)
 }
 
-/// This process.
+/// Returns the PID of this process (getpid(2)).
 #[must_use]
 pub fn pid() -> Pid {
     rustix::process::getpid()
 }
 
-/// umask(2) to `mask` (the bits to take away).
+/// Sets the mask of the permission bits that new files do not get (umask(2)).
 pub fn umask(mask: u32) {
     rustix::process::umask(Mode::from_raw_mode(mask));
 }
 
-/// chdir(2).
+/// Changes the working directory to `path` (chdir(2)).
 ///
 /// # Errors
 /// As the call says.
@@ -85,18 +86,19 @@ pub fn chdir(path: &CStr) -> Result<(), Failure> {
     rustix::process::chdir(path).op(Op::Chdir)
 }
 
-/// Writes to descriptor 2 and ignores failures: for last words and usage
+/// Writes to descriptor 2 and ignores failures (write(2)): for last words and usage
 /// errors, where nothing better can be done.
 pub fn write_stderr(text: &[u8]) {
     write_std(2, text);
 }
 
-/// Writes all of `text` to descriptor 1; false when nobody takes it.
+/// Writes all of `text` to descriptor 1 (write(2)). Returns true if all of it was taken.
 pub fn write_stdout(text: &[u8]) -> bool {
     write_std(1, text)
 }
 
-/// Writes all of `text` to one of the standard descriptors.
+/// Writes all of `text` to one of the standard descriptors (write(2)). Returns true if all
+/// of it was taken.
 fn write_std(fd: i32, mut text: &[u8]) -> bool {
     // SAFETY: 0 to 2 are opened at entry and never closed.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
@@ -110,8 +112,8 @@ fn write_std(fd: i32, mut text: &[u8]) -> bool {
     true
 }
 
-/// How the child `pid` ended, if it has. It is not reaped: its PID stays
-/// reserved, so its group can still be killed safely (waitid(2), `WNOWAIT`).
+/// Returns how the child `pid` ended, or `None` if it has not. Does not reap it: its PID
+/// stays reserved, so its group can still be killed safely (waitid(2), `WNOWAIT`).
 #[must_use]
 pub fn ended(pid: Pid) -> Option<Exit> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -119,14 +121,14 @@ pub fn ended(pid: Pid) -> Option<Exit> {
         match rustix::process::waitid(WaitId::Pid(pid), options) {
             Ok(status) => break status?,
             Err(Errno::INTR) => {}
-            // Somebody else reaped it; how it ended is not to be known.
+            // The child was reaped elsewhere, so the reason of its end is unknown.
             Err(_) => return Some(Exit::Signal(0)),
         }
     };
     Some(Exit::new(status.terminating_signal(), status.exit_status()))
 }
 
-/// Reaps any child that has ended; which, and how it did (wait4(2)).
+/// Reaps any child that has ended, and returns its PID and how it ended (wait4(2)).
 #[must_use]
 pub fn reap_any() -> Option<(Pid, Exit)> {
     loop {
@@ -142,7 +144,7 @@ pub fn reap_any() -> Option<(Pid, Exit)> {
 }
 
 /// Makes the kernel send `signal` to this process when its parent ends (prctl(2),
-/// `PR_SET_PDEATHSIG`). Returns false if the parent is no longer `parent`. A change of the user
+/// `PR_SET_PDEATHSIG`). Returns true if the parent is still `parent`. A change of the user
 /// undoes it.
 #[must_use]
 pub fn die_with(parent: Pid, signal: Signal) -> bool {
@@ -150,14 +152,14 @@ pub fn die_with(parent: Pid, signal: Signal) -> bool {
     rustix::process::getppid() == Some(parent)
 }
 
-/// Reaps the child `pid`, which has ended.
+/// Reaps the child `pid`, which has ended (waitid(2)).
 pub fn reap(pid: Pid) {
     while let Err(Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {}
 }
 
-/// Sends `signal` to the process group that `leader` leads, and to `leader` itself if it
-/// is not in it: not yet, or because it went to another group and left somebody behind.
-/// KILL goes to both in any case.
+/// Sends `signal` to the process group that `leader` leads (kill(2)). Sends it to `leader`
+/// itself too if `leader` is not in that group, because it has not joined the group yet, or
+/// has moved to another and left processes in this one. KILL goes to both in any case.
 pub fn kill_group(leader: Pid, signal: Signal) {
     let reached = rustix::process::kill_process_group(leader, signal).is_ok();
     let inside = || rustix::process::getpgid(Some(leader)) == Ok(leader);
@@ -166,8 +168,8 @@ pub fn kill_group(leader: Pid, signal: Signal) {
     }
 }
 
-/// A descriptor that stands for process `pid` (pidfd_open(2)); readable when
-/// it has ended.
+/// Opens a descriptor that stands for process `pid` (pidfd_open(2)). It is readable when
+/// the process has ended.
 ///
 /// # Errors
 /// ENOSYS before Linux 5.3; ESRCH when it is gone.

@@ -41,14 +41,14 @@ const HANDLED: [Signal; 9] = [
 pub struct Arrived(u32);
 
 impl Arrived {
-    /// Whether `signal` arrived since the last look.
+    /// Returns true if `signal` is one of the signals that were taken.
     #[must_use]
     pub fn has(self, signal: Signal) -> bool {
         self.0 & bit(signal.as_raw()) != 0
     }
 
-    /// The signal that asks for a stop, and how to say so. (Two at once are one stop, not
-    /// one in a hurry.)
+    /// Returns the signal that asks for a stop, and its text for the log. Two such signals in
+    /// one turn are one stop, and do not hurry it.
     #[must_use]
     pub fn stop(self) -> Option<(Signal, &'static str)> {
         let stops = [
@@ -80,14 +80,14 @@ impl Signals {
         Ok(Self { pipe, _wake: wake })
     }
 
-    /// To be polled for input.
+    /// Returns the read end of the pipe, to be polled for input.
     #[must_use]
     pub fn fd(&self) -> &OwnedFd {
         &self.pipe
     }
 
-    /// Whether signals have arrived, also where the pipe does not tell: its write
-    /// wants a page, and there may be none.
+    /// Returns true if signals have arrived, even if the pipe has no byte: a write to it
+    /// needs a page, and there may be none.
     #[must_use]
     pub fn have_arrived(&self) -> bool {
         PENDING.load(Ordering::Relaxed) != 0
@@ -102,14 +102,14 @@ impl Signals {
     }
 }
 
-/// Makes a write that nobody will read fail with EPIPE instead of ending the
-/// process.
+/// Makes a write to a pipe or socket without a reader fail with EPIPE instead of ending the
+/// process (sigaction(2), signal(7)).
 pub fn ignore_broken_pipes() {
     let _ = set_action(Signal::PIPE, Some(on_signal));
 }
 
-/// Puts every signal back to its default action and unblocks all (daemon(7),
-/// steps 2 and 3): the caller may have left anything.
+/// Puts every signal back to its default action and unblocks all (daemon(7), steps 2 and
+/// 3), because the process that started this one may have changed any of them.
 pub fn reset_all() {
     for number in 1..=64 {
         // SAFETY: 1 to 64 are the kernel's signals, and with no libc none is
@@ -134,9 +134,9 @@ pub(crate) fn with_all_blocked<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// In the child of a clone: puts the handlers back to the default, then
-/// unblocks all signals. The child's table of handlers is its own, but its
-/// memory is ours, and its stack too small for a signal's frame.
+/// Puts the handlers back to the default in the child of a clone(2), then unblocks all
+/// signals. The child's table of handlers is its own, but its memory is that of its parent,
+/// and its stack is too small for a signal's frame.
 pub(crate) fn unblock_in_child() {
     for signal in HANDLED {
         let _ = set_action(signal, None);
@@ -160,12 +160,12 @@ fn set_action(signal: Signal, handler: Option<unsafe extern "C" fn(i32)>) -> Res
     unsafe { kernel_sigaction(signal, Some(action)) }.op(Op::RtSigaction).map(drop)
 }
 
-/// The bit of a signal number (1 to 31; others have none).
+/// Returns the bit of a signal number, which is 1 to 31. A higher number has none.
 fn bit(number: i32) -> u32 {
     u32::try_from(number).ok().and_then(|n| 1u32.checked_shl(n)).unwrap_or(0)
 }
 
-/// The handler: one bit, one byte.
+/// Handles a signal: sets its bit and writes one byte to the self-pipe.
 unsafe extern "C" fn on_signal(number: i32) {
     if number == Signal::PIPE.as_raw() || number == Signal::XFSZ.as_raw() {
         return;

@@ -1,4 +1,4 @@
-//! Unix stream sockets (unix(7)): listening, connecting, and who the peer is.
+//! Unix stream sockets (unix(7)): listening, connecting, and the identity of the peer.
 //! Every descriptor is non-blocking and close-on-exec.
 //!
 //! An address is a [`Path`]: that of the socket, or, with `@` in front, an
@@ -18,7 +18,7 @@ pub const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 64;
 
-/// Who is at the other end of a connection, as of its connect(2).
+/// The process at the other end of a connection, as of its connect(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer {
     /// Process; 0 if this PID namespace has no name for it.
@@ -29,14 +29,15 @@ pub struct Peer {
     pub gid: u32,
 }
 
-/// Whether `address` is an abstract name.
+/// Returns true if `address` is an abstract name.
 #[must_use]
 pub fn is_abstract(address: &Path) -> bool {
     address.as_bytes().first() == Some(&b'@')
 }
 
-/// A stream socket that is bound to `path` with `mode` and listens. The path
-/// must be free. (An abstract name has no mode: anybody can connect.)
+/// Returns a stream socket that is bound to `path` with the permission bits `mode`, and
+/// listens (bind(2), listen(2)). The path must be free. An abstract name has no mode, so
+/// every user can connect.
 ///
 /// # Errors
 /// ENAMETOOLONG for more than [`SOCKET_PATH_MAX_BYTES`], and as bind(2) says.
@@ -54,10 +55,10 @@ pub fn listen(path: &Path, mode: u32) -> Result<OwnedFd, Failure> {
     Ok(socket)
 }
 
-/// The next connection; `None` if there is none at the moment.
+/// Returns the next connection, or `None` if there is none at the moment (accept(2)).
 ///
 /// # Errors
-/// EMFILE, ENFILE, ENOMEM: the connection goes on waiting.
+/// EMFILE, ENFILE, ENOMEM: the connection still waits.
 pub fn accept(listener: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
     loop {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -70,10 +71,10 @@ pub fn accept(listener: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
     }
 }
 
-/// Connects to the socket at `path`.
+/// Connects to the socket at `path` (connect(2)).
 ///
 /// # Errors
-/// ENOENT or ECONNREFUSED if nobody listens; EAGAIN if its backlog is full.
+/// ENOENT or ECONNREFUSED if no process listens; EAGAIN if its backlog is full.
 pub fn connect(path: &Path) -> Result<OwnedFd, Failure> {
     let socket = stream()?;
     let address = address(path)?;
@@ -90,7 +91,7 @@ fn stream() -> Result<OwnedFd, Failure> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).op(Op::Socket)
 }
 
-/// The address of the socket at `path`.
+/// Returns the address of the socket at `path`, or of the abstract name.
 #[inline(never)]
 pub(super) fn address(path: &Path) -> Result<SocketAddrUnix, Failure> {
     let (name, abstract_) = match path.as_bytes() {
@@ -106,11 +107,12 @@ pub(super) fn address(path: &Path) -> Result<SocketAddrUnix, Failure> {
     }
 }
 
-/// recv(2) into `buffer`; 0 is the end of the peer's sending.
+/// Receives bytes into `buffer` without blocking, and returns their number (recv(2)). 0 is
+/// the end of the peer's sending.
 ///
 /// # Errors
 /// EAGAIN if there is nothing yet; ECONNRESET.
-#[expect(unsafe_code, reason = "names a section")]
+#[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Failure> {
     loop {
@@ -121,10 +123,11 @@ pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Failure> {
     }
 }
 
-/// send(2), without SIGPIPE and without blocking; returns the bytes taken.
+/// Sends `bytes`, without SIGPIPE and without blocking (send(2)). Returns the number of
+/// bytes taken.
 ///
 /// # Errors
-/// EAGAIN if nothing is taken at the moment; EPIPE if nobody will read it.
+/// EAGAIN if nothing is taken at the moment; EPIPE if the peer no longer reads.
 pub fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<usize, Failure> {
     loop {
         match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
@@ -134,20 +137,20 @@ pub fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<usize, Failure> {
     }
 }
 
-/// Says that nothing more will be sent (shutdown(2)).
+/// Announces to the peer that nothing more will be sent (shutdown(2)).
 pub fn end_sending(socket: &OwnedFd) {
     let _ = rustix::net::shutdown(socket, Shutdown::Write);
 }
 
-/// Closes a connection so that its last answer is not lost: unread input at
-/// close(2) would reset it, and take the answer along.
+/// Closes a connection so that its last answer is not lost (shutdown(2), recv(2)): unread
+/// input at close(2) would reset the connection, and the answer would be lost.
 pub fn close(socket: OwnedFd, scratch: &mut [u8]) {
     let _ = rustix::net::shutdown(&socket, Shutdown::Read);
-    // Nothing comes in any more; what is there is at most a socket buffer.
+    // No more input arrives, and the unread input is at most a socket buffer.
     while receive(&socket, scratch).is_ok_and(|count| count > 0) {}
 }
 
-/// Who connected (SO_PEERCRED).
+/// Returns the process that connected (getsockopt(2), `SO_PEERCRED`).
 ///
 /// # Errors
 /// As getsockopt(2) says.
@@ -159,8 +162,9 @@ pub fn peer(socket: &OwnedFd) -> Result<Peer, Failure> {
     Ok(Peer { pid, uid, gid })
 }
 
-/// Whether the peer was a member of one of `groups`, beside its effective one
-/// (SO_PEERGROUPS). `None` where the kernel does not tell.
+/// Returns true if one of `groups` was a supplementary group of the peer, apart from its
+/// effective one (getsockopt(2), `SO_PEERGROUPS`). Returns `None` where the kernel does not
+/// report the groups.
 #[must_use]
 pub fn peer_in_groups(socket: &OwnedFd, groups: &[u32]) -> Option<bool> {
     let mut found = [0u32; 256];
@@ -169,8 +173,8 @@ pub fn peer_in_groups(socket: &OwnedFd, groups: &[u32]) -> Option<bool> {
     Some(found.iter().any(|group| groups.contains(group)))
 }
 
-/// Gives the socket at `path` to a user and a group; `None` leaves them. Not
-/// through a symbolic link.
+/// Gives the socket at `path` to a user and a group, never through a symbolic link
+/// (fchownat(2)). `None` leaves the user or the group as it is.
 ///
 /// # Errors
 /// As fchownat(2) says.

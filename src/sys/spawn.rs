@@ -1,7 +1,7 @@
 //! Starting a program, with its output in a pipe: a job's handler, a service of
-//! our own, or any program that is supervised.
+//! this program, or any program that is supervised.
 //!
-//! The child shares our memory until it execs (vfork(2)), so between clone and
+//! The child shares its parent's memory until it execs (vfork(2)), so between clone and
 //! exec it makes system calls and nothing else, on a stack of its own.
 #![expect(unsafe_code, reason = "clone and execve")]
 
@@ -23,30 +23,29 @@ const CLONE_FLAGS: usize = (CLONE_VM | CLONE_VFORK | SIGCHLD) as usize;
 /// The descriptor through which a service that was started by [`spawn`] reports.
 pub const REPORT_FD: i32 = 3;
 
-/// The only PATH that a handler gets, and where a program is looked for if the
-/// environment has none.
+/// The only PATH of a handler. Programs are searched there if the environment has no PATH.
 pub const SAFE_PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// This program, wherever its file went.
+/// This program, even if its file was moved or deleted.
 const OURSELVES: &CStr = c"/proc/self/exe";
 
-/// What a program is to whoever starts it.
+/// The relation of a program to the process that starts it.
 #[derive(Clone, Copy)]
 pub enum Role<'a> {
-    /// Leads a process group of its own and is killed when we die (a handler never
-    /// outlives the daemon).
+    /// Leads a process group of its own and is killed when its parent dies, so that a handler
+    /// never outlives the daemon.
     Handler,
-    /// Leads a session of its own and outlives us. It gets this descriptor as
-    /// [`REPORT_FD`]. When its file is gone, it is this program.
+    /// Leads a session of its own and outlives its parent. The program gets this descriptor as
+    /// [`REPORT_FD`]. When its file is gone, the running program is executed instead.
     Service(&'a OwnedFd),
-    /// Leads a session of its own, in this folder if that exists, and is told to
-    /// end (TERM) when we die.
+    /// Leads a session of its own, in this folder if that exists, and gets SIGTERM when its
+    /// parent dies.
     Foreign(&'a CStr),
 }
 
-/// What to start. Everything must stay valid during the call only.
+/// A program to be started. Everything must stay valid during the call only.
 pub struct Program<'a> {
-    /// What it is to us.
+    /// The relation of the program to this process.
     pub role: Role<'a>,
     /// The file to execute.
     pub path: &'a CStr,
@@ -62,11 +61,11 @@ pub struct Child {
     pub pid: Pid,
     /// Its standard output and standard error; non-blocking.
     pub output: OwnedFd,
-    /// What it writes to. As long as it is held, `output` has no end.
+    /// The end of the pipe to which the program writes. While it is held, `output` has no end.
     pub input: OwnedFd,
 }
 
-/// What the child needs, in memory that it shares.
+/// The data that the child needs, in memory that it shares.
 struct Setup<'a> {
     program: &'a Program<'a>,
     output: i32,
@@ -113,9 +112,9 @@ pub fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
 #[repr(C, align(16))]
 struct Stack([u8; SPAWN_STACK_BYTES]);
 
-/// What runs in the child: system calls only.
+/// Runs in the child: makes system calls only, and executes the program.
 unsafe extern "C" fn child(setup: *const u8) -> ! {
-    // SAFETY: `spawn` passes its `Setup`, which lives until we exec or exit.
+    // SAFETY: `spawn` passes its `Setup`, which lives until the child execs or exits.
     let setup = unsafe { &*setup.cast::<Setup<'_>>() };
     let role = setup.program.role;
     match role {
@@ -147,15 +146,15 @@ unsafe extern "C" fn child(setup: *const u8) -> ! {
         errno = execute(OURSELVES, setup.program.argv, setup.program.envp);
     }
     if !matches!(role, Role::Handler) {
-        // (the parent, which waits, shares this memory; not so under QEMU's user mode)
+        // The parent, which waits, shares this memory, except under QEMU's user mode.
         setup.failed.store(errno.raw_os_error(), Ordering::Relaxed);
     }
     report(setup.program.path, errno);
     process::exit(if errno == Errno::NOENT { 127 } else { 126 })
 }
 
-/// execve(2) of `path`; returns only if it failed, and why. Both arrays are ended by a null
-/// pointer.
+/// Executes `path` in this process (execve(2)). Returns only if that failed, with the
+/// reason. Both arrays are ended by a null pointer, otherwise the reason is EINVAL.
 pub fn execute(path: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> Errno {
     let is_ended = |array: &[*const c_char]| array.last().is_some_and(|last| last.is_null());
     if !is_ended(argv) || !is_ended(envp) {
@@ -172,7 +171,7 @@ fn die_with(parent: Pid, signal: Signal) {
     }
 }
 
-/// Says in the job's output why the program could not be executed.
+/// Writes to the job's output why the program could not be executed.
 fn report(path: &CStr, errno: Errno) {
     let mut buffer = [0; 400];
     let mut out = Writer::new(&mut buffer);

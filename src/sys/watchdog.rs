@@ -14,8 +14,8 @@ pub fn open(path: &Path) -> Result<OwnedFd, Failure> {
     file::open(path.as_c_str(), file::OFlags::WRONLY | file::OFlags::NONBLOCK, 0)
 }
 
-/// Seconds until it resets the board (`WDIOC_GETTIMEOUT`); `None` if the device
-/// does not tell.
+/// Returns the seconds until the device resets the board (ioctl(2), `WDIOC_GETTIMEOUT`), or
+/// `None` if the device does not report them.
 #[must_use]
 pub fn timeout(device: &OwnedFd) -> Option<u32> {
     type TimeoutQuery = rustix::ioctl::Getter<WDIOC_GETTIMEOUT, i32>;
@@ -24,7 +24,7 @@ pub fn timeout(device: &OwnedFd) -> Option<u32> {
     u32::try_from(seconds).ok().filter(|seconds| *seconds > 0)
 }
 
-/// Starts the countdown anew.
+/// Restarts the countdown (write(2)).
 ///
 /// # Errors
 /// As write(2) says.

@@ -17,15 +17,24 @@ impl Jobs {
         let ControlServer { replies, scans, .. } = &mut self.control;
         match scans.poll(replies, self.core, &mut self.disk, self.base.scratch, now) {
             None => {}
-            Some(ScanAction::Finish(slot, outcome)) => self.finish_scan(slot, outcome, now),
-            Some(ScanAction::BeginPage(slot, rows)) => {
+            Some(action) => self.perform_scan(action, now),
+        }
+    }
+
+    /// Performs one action of a scan. It is not inlined, because an idle turn would then keep
+    /// the buffers on its stack.
+    #[inline(never)]
+    fn perform_scan(&mut self, action: ScanAction, now: Instant) {
+        match action {
+            ScanAction::Finish(slot, outcome) => self.finish_scan(slot, outcome, now),
+            ScanAction::BeginPage(slot, rows) => {
                 let mut head = [0; 32];
                 let mut out = Writer::new(&mut head);
                 let _ = uwrite!(out, "ok {}\n", rows);
                 connections::answer(self, slot, out.as_bytes(), now);
                 self.send_page(slot, now);
             }
-            Some(ScanAction::SendPage(slot)) => self.send_page(slot, now),
+            ScanAction::SendPage(slot) => self.send_page(slot, now),
         }
     }
 

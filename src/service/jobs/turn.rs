@@ -33,12 +33,7 @@ impl Jobs {
                     self.core.clients_served(ClientNeeds { commit, paging });
                 }
                 TurnAction::Reply { jobs, edits } => self.reply_after_commit(jobs, edits, now),
-                TurnAction::LogJob(slot) => {
-                    let mut buffer = [0; RECORD_MAX_BYTES];
-                    if let Some(text) = self.load_job_text(&slot, &mut buffer) {
-                        self.base.log.job(&|out| push_processing(text, out));
-                    }
-                }
+                TurnAction::LogJob(slot) => self.log_job(&slot),
                 TurnAction::StartHandler(slot) => self.start_handler(&slot, now),
                 TurnAction::Signal(signal) => self.signal_handler(signal),
                 TurnAction::SwitchQueueFile => {
@@ -50,6 +45,16 @@ impl Jobs {
         }
         if self.core.history.take_new_results() {
             self.notify_waiters(now);
+        }
+    }
+
+    /// Logs the text of a job whose handler is the log. It is not inlined, because an idle
+    /// turn would then keep the buffer on its stack.
+    #[inline(never)]
+    fn log_job(&mut self, slot: &Slot) {
+        let mut buffer = [0; RECORD_MAX_BYTES];
+        if let Some(text) = self.load_job_text(slot, &mut buffer) {
+            self.base.log.job(&|out| push_processing(text, out));
         }
     }
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - **main**, this file, is the service: lock, log, health, configuration. It alone knows
-//!   the list and opens files. It reads only the messages of the worker, each of a fixed
+//!   the list and opens files (`file_requests.rs`). It reads only the messages of the worker, each of a fixed
 //!   length, and checks every byte of them (`proto/opener.rs`).
 //! - **the worker** (`worker_process.rs`) reads what clients send. A client that takes over
 //!   the worker can ask for files on the list, and falsify the log of the requests, no more.
@@ -19,6 +19,7 @@
 //! killed and replaced: at once, then more slowly (`state/opener/worker_monitor.rs`).
 //! Without a worker, new connections wait, and the heart stands still.
 
+mod file_requests;
 mod worker_lifecycle;
 mod worker_process;
 
@@ -26,28 +27,21 @@ use super::accounts;
 use super::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
 use super::lifecycle::StartReporter;
 use super::memory::Memory;
-use crate::limits::{CLIENTS_MAX, DENIALS_LOGGED_MAX, PATH_MAX_BYTES};
-use crate::proto::log::Level;
-use crate::proto::opener::{PathRequest, RequestId, TO_MAIN_BYTES, ToMain, ToWorker};
+use crate::limits::CLIENTS_MAX;
+use crate::proto::opener::{TO_MAIN_BYTES, ToMain};
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
-use crate::state::opener::allow_list::{Resolved, complete, find, load};
+use crate::state::opener::allow_list::Resolved;
 use crate::state::opener::worker_monitor::WorkerMonitor;
 use crate::state::rate_limit::RateLimit;
-use crate::state::realpath::NodeKind;
 use crate::sys::identity::{self, Identity};
 use crate::sys::once::once;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::Arrived;
-use crate::sys::{Errno, Failure, OwnedFd, clock, describe_errno, fd_passing, file, push_errno_name, socket};
-use crate::util::path::Path;
-use crate::util::text::{Writer, text_with_number};
+use crate::sys::{Errno, Failure, OwnedFd, clock, describe_errno, socket};
 use crate::util::time::Instant;
 use heapless::Vec;
 use ufmt::uwrite;
-
-/// Follows a path in the log that was cut.
-const TOO_LONG: &str = text_with_number!("… (longer than ", PATH_MAX_BYTES, " bytes)");
 
 /// The user `nobody`, where /etc/passwd has no such entry.
 const NOBODY: u32 = 65534;
@@ -130,23 +124,6 @@ fn worker_identity(configured: Option<Identity>) -> Option<Identity> {
     })
 }
 
-/// Returns the kind of a file, and the target of a symbolic link. If readlink(2) fails for
-/// another reason than a missing file, the reason is in `errno`.
-fn inspect_name(path: &Path, target: &mut [u8], errno: &mut Option<Errno>) -> NodeKind {
-    match file::read_link(path.as_c_str(), target) {
-        Ok(length) => NodeKind::Link(length),
-        Err(Failure { errno: Errno::INVAL, .. }) => NodeKind::Other,
-        Err(Failure {
-            errno: Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP | Errno::NAMETOOLONG,
-            ..
-        }) => NodeKind::Missing,
-        Err(failure) => {
-            *errno = Some(failure.errno);
-            NodeKind::Unknown
-        }
-    }
-}
-
 impl ServiceStatus for Opener {
     #[unsafe(link_section = ".text.idle")]
     fn base(&self) -> &ServiceBase {
@@ -224,33 +201,6 @@ impl Opener {
         }
     }
 
-    /// Resolves the list of the configuration in force. An entry that cannot be resolved now
-    /// is resolved when a client asks for it.
-    fn load(&mut self) {
-        let mut errno = None;
-        let allow = &self.base.process.config.allow;
-        load(allow, &mut |path, target| inspect_name(path, target, &mut errno), self.resolved);
-        if let Some(errno) = errno {
-            self.base.log.warn(&|out| {
-                out.push_str("allow: where its entries lead cannot all be seen yet: ");
-                describe_errno(errno, out);
-            });
-        }
-    }
-
-    /// Returns the target of the requested path; `None` if the path is not on the list.
-    fn find(&mut self, request: PathRequest<'_>) -> Option<Result<Path, Errno>> {
-        let allow = &self.base.process.config.allow;
-        let find = |resolved: &Resolved| find(allow, resolved, request.path).and_then(Path::new);
-        let mut path = if request.too_long { None } else { find(self.resolved) }?;
-        let mut errno = None;
-        if path.is_empty() {
-            complete(allow, &mut |path, target| inspect_name(path, target, &mut errno), self.resolved);
-            path = find(self.resolved)?;
-        }
-        Some(if path.is_empty() { Err(errno.unwrap_or(Errno::IO)) } else { Ok(path) })
-    }
-
     // ----- requests ---------------------------------------------------------
 
     /// Handles the messages of the worker. Returns true if it showed that it lives.
@@ -306,85 +256,6 @@ impl Opener {
         }
         self.monitor.on_message(now);
         WorkerMessage::Alive
-    }
-
-    /// Opens the requested file if it is on the list, and answers the worker. The descriptor
-    /// of this process is closed here in any case.
-    fn answer(
-        &mut self,
-        request_id: RequestId,
-        peer: (u32, u32),
-        request: PathRequest<'_>,
-        now: Instant,
-    ) -> WorkerMessage {
-        let open = |path: Path| file::open_without_links(path.as_c_str()).map_err(|failure| failure.errno);
-        let (answer, file) = match self.find(request).map(|path| path.and_then(open)) {
-            None => {
-                self.log_denied(peer, request, now);
-                (ToWorker::Denied(request_id), None)
-            }
-            Some(Ok(file)) => (ToWorker::Opened(request_id), Some(file)),
-            Some(Err(errno)) => (self.failed(request_id, peer, request, errno), None),
-        };
-        let Some(worker) = &self.worker else { return WorkerMessage::Nothing };
-        let mut sent = fd_passing::send(&worker.channel, &answer.emit(), file.as_ref());
-        if let (Some(_), Err(failure)) = (&file, sent)
-            && matches!(failure.errno, Errno::TOOMANYREFS | Errno::NOMEM | Errno::NOBUFS)
-        {
-            let answer = self.failed(request_id, peer, request, failure.errno);
-            let Some(worker) = &self.worker else { return WorkerMessage::Nothing };
-            sent = fd_passing::send(&worker.channel, &answer.emit(), None);
-        } else if file.is_some() && sent.is_ok() {
-            self.opened = self.opened.saturating_add(1);
-            self.log_debug(peer, request, &|out| out.push_str("opened"));
-        }
-        match sent {
-            Ok(_) => WorkerMessage::Served,
-            Err(_) => WorkerMessage::Lost("does not take its answers"),
-        }
-    }
-
-    /// Counts and logs a file that could not be handed out, and returns the answer.
-    fn failed(
-        &mut self,
-        request_id: RequestId,
-        peer: (u32, u32),
-        request: PathRequest<'_>,
-        errno: Errno,
-    ) -> ToWorker {
-        self.failed = self.failed.saturating_add(1);
-        self.log_debug(peer, request, &|out| {
-            out.push_str("open failed: ");
-            push_errno_name(errno, out);
-        });
-        ToWorker::Failed(request_id, u32::try_from(errno.raw_os_error()).unwrap_or(1))
-    }
-
-    /// Logs `WHAT for uid N (pid N): PATH`, at level debug.
-    #[inline(never)]
-    fn log_debug(
-        &mut self,
-        (pid, uid): (u32, u32),
-        request: PathRequest<'_>,
-        what: &dyn Fn(&mut Writer<'_>),
-    ) {
-        self.base.log.line(Level::Debug, &|out| {
-            what(out);
-            let _ = uwrite!(out, " for uid {} (pid {}): ", uid, pid);
-            out.push_escaped(request.path);
-        });
-    }
-
-    /// Counts a denial, and logs it unless there are too many.
-    fn log_denied(&mut self, (pid, uid): (u32, u32), request: PathRequest<'_>, now: Instant) {
-        self.denied = self.denied.saturating_add(1);
-        if self.denials.take(now, DENIALS_LOGGED_MAX) {
-            self.base.log.warn(&|out| {
-                let _ = uwrite!(out, "denied to uid {} (pid {}): ", uid, pid);
-                out.push_escaped(request.path);
-                out.push_str(if request.too_long { TOO_LONG } else { "" });
-            });
-        }
     }
 
     // ----- the end ----------------------------------------------------------

@@ -95,8 +95,12 @@ impl History {
 
     /// Returns true if jobs have ended since the last call.
     pub fn take_new_results(&mut self) -> bool {
-        // A write would touch memory that may never be needed.
-        self.new_results && core::mem::take(&mut self.new_results)
+        let new_results = self.new_results;
+        if new_results {
+            // Written only then, because a write takes a page of memory.
+            self.new_results = false;
+        }
+        new_results
     }
 
     /// Forgets the end of job `id`, because it was retried or forgotten.

@@ -6,6 +6,8 @@
 //! - `steer.rs`: list, cancel, retry, forget, drain, watch
 //! - `status.rs`: status
 //! - `others.rs`: callers that are neither root nor the service's user
+//! - `config.rs`: the configuration and the command line
+//! - `doctor.rs`: doctor
 //! - `support.rs`: what they share
 
 mod config;

@@ -1,5 +1,5 @@
-//! Mistakes of the control socket that were found once. Each test says what
-//! used to happen. The contract is `docs/control.md`.
+//! Mistakes of the control socket that were found once. Each test says what used to happen,
+//! and which commit mended it. The contract is `docs/control.md`.
 
 use crate::support::control::{
     Client, FAILING, GATE, ask, expect_error, jobs, nobody, pid_in, require_users, start, start_script,
@@ -21,6 +21,8 @@ fn with_one_dead(dir: &Dir, options: &[&str]) -> (u32, Client) {
 }
 
 /// Guards against a defect: the answer came with the next heartbeat, `interval` later.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn all_dead_jobs_are_forgotten_at_once() {
     let dir = Dir::new();
@@ -30,6 +32,8 @@ fn all_dead_jobs_are_forgotten_at_once() {
 
 /// Guards against a defect: the answer was `ok id=0 state=dead exit=1`, because ends that no
 /// longer count are kept as job 0.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn there_is_no_job_0_after_a_retry() {
     let dir = Dir::new();
@@ -41,6 +45,8 @@ fn there_is_no_job_0_after_a_retry() {
 
 /// Guards against a defect: a refusal that follows new jobs is put off, and was counted each
 /// time.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn a_denial_behind_new_jobs_is_counted_once() {
     let dir = Dir::new();
@@ -57,6 +63,8 @@ fn a_denial_behind_new_jobs_is_counted_once() {
 
 /// Guards against a defect: the second of two clients that came in one turn got the place of
 /// the first, whose request was not read yet. The first saw the end of the connection, and no answer.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn newcomers_do_not_take_each_others_places() {
     let dir = Dir::new();
@@ -81,6 +89,8 @@ fn newcomers_do_not_take_each_others_places() {
 }
 
 /// Guards against a defect: the client got `err too-long` for ever, and kept its place.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn who_may_nothing_is_denied_whatever_it_sends() {
     let dir = Dir::new();
@@ -97,6 +107,8 @@ fn who_may_nothing_is_denied_whatever_it_sends() {
 
 /// Guards against a defect: the new mode was given to any file that had the socket's name,
 /// through links too.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn a_reload_does_not_touch_what_is_not_the_services_socket() {
     for link in [false, true] {
@@ -120,6 +132,8 @@ fn a_reload_does_not_touch_what_is_not_the_services_socket() {
 }
 
 /// Guards against a defect: a client that was let in before could keep asking.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn a_reload_that_takes_a_right_away_ends_the_connections_that_had_it() {
     let dir = Dir::new();
@@ -140,6 +154,8 @@ fn a_reload_that_takes_a_right_away_ends_the_connections_that_had_it() {
 
 /// Guards against a defect: the loop spun at full speed. The request waited for a new journal,
 /// and during a stop none is written.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn what_cannot_be_done_during_a_stop_does_not_keep_the_processor_busy() {
     if !require_native("the processor's time would be mostly QEMU's") {
@@ -174,6 +190,8 @@ fn what_cannot_be_done_during_a_stop_does_not_keep_the_processor_busy() {
 
 /// Guards against a defect: the end of the first attempt was reported although the job was
 /// retried. A client that left while its request was carried out took the rest of it along.
+///
+/// Reproduced in 56d0981, mended in 227ddcc.
 #[test]
 fn who_leaves_after_retry_dead_leaves_no_old_ends() {
     let dir = Dir::new();
@@ -202,6 +220,8 @@ fn who_leaves_after_retry_dead_leaves_no_old_ends() {
 
 /// Guards against a defect: the client's job was counted and in no journal, and nothing could
 /// be cancelled any more.
+///
+/// Mended in 5ec187f.
 #[test]
 fn who_goes_before_its_new_job_is_committed_leaves_no_ghost() {
     let dir = Dir::new();
@@ -221,6 +241,8 @@ fn who_goes_before_its_new_job_is_committed_leaves_no_ghost() {
 
 /// Guards against a defect: every later request got `err no-space`, until another record was
 /// committed.
+///
+/// Mended in 5ec187f.
 #[test]
 fn one_refusal_for_want_of_room_is_not_remembered() {
     if !has_namespaces() {
@@ -239,6 +261,8 @@ fn one_refusal_for_want_of_room_is_not_remembered() {
 
 /// Guards against a defect: the lack lasted until the next client came, with 43,000 system
 /// calls a second.
+///
+/// Mended in 5ec187f.
 #[test]
 fn a_socket_that_is_made_again_ends_the_lack_of_descriptors() {
     if !require_native("QEMU needs descriptors and files of its own")
@@ -270,6 +294,8 @@ fn a_socket_that_is_made_again_ends_the_lack_of_descriptors() {
 }
 
 /// Guards against a defect: the service never stopped, and reported nothing.
+///
+/// Mended in 5ec187f.
 #[test]
 fn a_drain_does_not_wait_for_lines_for_which_there_is_no_room() {
     let dir = Dir::new();
@@ -285,6 +311,8 @@ fn a_drain_does_not_wait_for_lines_for_which_there_is_no_room() {
 }
 
 /// Guards against a defect: a dead socket stayed at its name for ever.
+///
+/// Mended in 5ec187f.
 #[test]
 fn a_dead_socket_at_its_name_is_replaced() {
     let dir = Dir::new();
@@ -302,6 +330,8 @@ fn a_dead_socket_at_its_name_is_replaced() {
 }
 
 /// Guards against a defect: the service answered `drained`, and exited with 0.
+///
+/// Mended in 5ec187f.
 #[test]
 fn a_stop_during_a_drain_is_no_drain() {
     let dir = Dir::new();
@@ -316,6 +346,8 @@ fn a_stop_during_a_drain_is_no_drain() {
 
 /// Guards against a defect: nothing was started while a client left a page unread. The page
 /// held up the new journal, and the journal held up the window.
+///
+/// Mended in 5ec187f.
 #[test]
 fn unread_pages_do_not_hold_up_the_jobs() {
     let dir = Dir::new();

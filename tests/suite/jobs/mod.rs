@@ -1,4 +1,8 @@
-//! Jobs and the spool.
+//! Jobs, from the queue file and the spool to the ends of their handlers.
+//!
+//! - `handlers.rs`: the environment of a handler, its output, its end, and the next state of its job
+//! - `queue_file.rs`: every way in which lines come, and every way in which the file is none
+//! - `spool.rs`: the folder and its journal in any state, and a disk that is full
 
 mod handlers;
 mod queue_file;

@@ -18,6 +18,8 @@ const QUICK: [&str; 3] = ["check_interval=300ms", "stale_after=1s", "interval=25
 /// Puts the end of one start and the beginning of the next into one turn of the loop. The
 /// end of the old pipe was once taken for the end of the new one, so the service was never
 /// heard to be ready, and was ended though it was well.
+///
+/// Mended in ca7bfb1.
 #[test]
 fn a_start_right_after_one_that_died_is_heard_when_it_is_ready() {
     if !runner().is_empty() {
@@ -60,6 +62,8 @@ fn a_start_right_after_one_that_died_is_heard_when_it_is_ready() {
 /// Checks that an adopted service that hangs is ended though its PID file was removed. It
 /// could once not be signalled, and was taken for one that cannot be killed: the board was
 /// reset.
+///
+/// Mended in ca7bfb1.
 #[test]
 fn an_adopted_service_is_ended_though_its_pid_file_was_removed() {
     let dir = Supervised::new();
@@ -75,6 +79,8 @@ fn an_adopted_service_is_ended_though_its_pid_file_was_removed() {
 
 /// Checks a mistake in the words of `restart`, which was once reported after the service
 /// had been stopped.
+///
+/// Mended in b2cfa68.
 #[test]
 fn a_restart_with_a_mistake_in_its_words_leaves_the_service_alone() {
     let dir = Supervised::new();
@@ -86,6 +92,8 @@ fn a_restart_with_a_mistake_in_its_words_leaves_the_service_alone() {
 }
 
 /// Checks more options than the supervisor can pass on, which once ended it with an internal error.
+///
+/// Mended in a2944bb.
 #[test]
 fn more_options_than_can_be_passed_on_are_refused() {
     let dir = Supervised::new();
@@ -96,6 +104,8 @@ fn more_options_than_can_be_passed_on_are_refused() {
 }
 
 /// Checks that the maximum number of options reaches the service.
+///
+/// Mended in a2944bb.
 #[test]
 fn the_most_options_that_there_can_be_are_passed_on() {
     let dir = Supervised::new();
@@ -110,6 +120,8 @@ fn the_most_options_that_there_can_be_are_passed_on() {
 
 /// Checks that a supervised program gets the whole environment. It once got the first 256
 /// variables only, and those of a service manager took part of that.
+///
+/// Mended in a2944bb.
 #[test]
 fn a_program_gets_the_whole_environment() {
     let dir = Supervised::new();
@@ -128,6 +140,8 @@ fn a_program_gets_the_whole_environment() {
 
 /// Checks the repetition of a message that a service writes at its start, which once had
 /// `\x0a` at its end.
+///
+/// Mended in 7403511.
 #[test]
 fn what_a_service_says_at_its_start_is_repeated_as_a_line() {
     let dir = Supervised::new();
@@ -139,6 +153,8 @@ fn what_a_service_says_at_its_start_is_repeated_as_a_line() {
 
 /// Checks `stop` of a service that keeps dying. It once reported that the service was not
 /// running, and the supervisor started it again a little later.
+///
+/// Mended in 28338cf.
 #[test]
 fn a_service_that_waits_for_its_restart_can_be_stopped() {
     let dir = Supervised::new();
@@ -157,6 +173,10 @@ fn a_service_that_waits_for_its_restart_can_be_stopped() {
 
 /// Checks that a `check_interval` that a reload shortens holds at once. It once held from
 /// the next look on only, which was as far away as the long one.
+///
+/// Mended in 81c2fdf.
+///
+/// Mended in 81c2fdf.
 #[test]
 fn a_shorter_check_interval_holds_at_once() {
     let dir = Supervised::new();
@@ -172,6 +192,8 @@ fn a_shorter_check_interval_holds_at_once() {
 
 /// Checks the end of the program and the stop of its supervisor in one turn, because at a
 /// shutdown every process gets TERM at once. The program was once started again.
+///
+/// Mended in 035d7cc.
 #[test]
 fn what_ends_together_with_the_supervisor_is_not_started_again() {
     let dir = Supervised::new();
@@ -195,6 +217,8 @@ fn what_ends_together_with_the_supervisor_is_not_started_again() {
 
 /// Checks a supervisor that cannot open a health file for lack of descriptors. It once took
 /// the file for unreadable, and ended the service.
+///
+/// Mended in eca6064.
 #[test]
 fn a_supervisor_without_descriptors_ends_nobody_for_it() {
     if !require_native("QEMU needs descriptors and files of its own") || !require_tool("prlimit") {
@@ -245,6 +269,8 @@ impl Drop for OnDisk {
 
 /// Checks a disk that takes no heartbeat. The supervisor once ended one service after the
 /// other, which were well, and which could not start again there.
+///
+/// Mended in eca6064.
 #[test]
 fn on_a_full_disk_nobody_is_ended_for_a_missing_heartbeat() {
     if !require_native("QEMU writes to the disk itself") || !has_namespaces() {
@@ -281,6 +307,8 @@ fn on_a_full_disk_nobody_is_ended_for_a_missing_heartbeat() {
 
 /// Checks that TERM and INT in one turn of the loop are one stop. They were once a stop and
 /// its repetition: the services were killed at once.
+///
+/// Mended in a84b215.
 #[test]
 fn two_signals_at_once_are_one_stop() {
     let dir = Supervised::new();
@@ -297,6 +325,8 @@ fn two_signals_at_once_are_one_stop() {
 
 /// Checks a health file that was moved by a reload of `jobs` alone. It was once missing for
 /// the supervisor, which ended the service again and again.
+///
+/// Mended in 887aba3.
 #[test]
 fn a_health_file_that_moved_is_followed() {
     let dir = Supervised::new();
