@@ -103,7 +103,11 @@ mod tests {
 
     #[test]
     fn every_known_number_is_a_metric_and_others_are_skipped() {
-        let text = written(true, Some(ANSWER));
+        let mut answer = String::from_utf8(ANSWER.to_vec()).unwrap();
+        for metric in METRICS.iter().filter(|metric| field(ANSWER, metric.field).is_none()) {
+            answer.push_str(&format!(" {}=0", metric.field));
+        }
+        let text = written(true, Some(answer.as_bytes()));
         let samples = check(&text);
         assert_eq!(samples.len(), 1 + METRICS.len() + STATES.len());
         let value = |name: &str, labels: &str| {
