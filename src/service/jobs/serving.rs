@@ -146,8 +146,11 @@ impl Jobs {
     #[inline(never)]
     pub(super) fn send_events(&mut self, now: Instant) {
         if !self.control.replies.is_watched() {
-            self.core.history.watched = false;
-            self.core.history.drop_events();
+            if self.core.history.watched {
+                // Written only then, because a write takes a page of memory.
+                self.core.history.watched = false;
+                self.core.history.drop_events();
+            }
             return;
         }
         let mut out = Writer::new(self.base.scratch);

@@ -95,7 +95,12 @@ impl History {
 
     /// Returns true if jobs have ended since the last call.
     pub fn take_new_results(&mut self) -> bool {
-        core::mem::take(&mut self.new_results)
+        let new_results = self.new_results;
+        if new_results {
+            // Written only then, because a write takes a page of memory.
+            self.new_results = false;
+        }
+        new_results
     }
 
     /// Forgets the end of job `id`, because it was retried or forgotten.
