@@ -87,7 +87,7 @@ commands! {
         "start a service in the background; returns when it is ready",
         "Prints `zigsvc: SERVICE started (pid N)`.\n\
          start supervisor -- CMD ARG...  keep any foreground program running; see `help run`\n\
-         --child FOLDER  what the supervisor starts its services with: no way into the background\n\
+         --child FOLDER  how the supervisor starts a service: it stays a direct child\n\
          Exit: 0 ready; 1 failed, or already running; 2 usage; 4 no privilege; 6 bad config.\n";
     "run" "[--ready-fd N] [SERVICE]" [ReadyFd, Health] Program => Start(lifecycle::run),
         "the same in the foreground, for an init system or a terminal",
@@ -109,13 +109,13 @@ commands! {
         "check the config and have the service read it again (HUP)",
         "Exit: 0; 4 no privilege; 6 bad config, the service was not signalled; 7 not running.\n";
     "rotate" "[SERVICE]" [] Service => Service(lifecycle::rotate),
-        "rotate the log, or open it anew if it was moved away (USR1)",
+        "rotate the log, or open it again if it was moved away (USR1)",
         "Exit: 0; 4 no privilege; 7 not running.\n";
     "status" "[--json|--prometheus] [SERVICE]" [Json, Prometheus] Service => Service(status::status),
         "say whether a service runs and is well",
         "--json        one JSON object instead of text\n\
          --prometheus  metrics for node_exporter's textfile collector\n\
-         Exit: 0 running; 1 dead, PID file left behind; 3 stopped; 4 unknown: jobs does not\n\
+         Exit: 0 running; 1 dead, PID file still filled; 3 stopped; 4 unknown: jobs does not\n\
          answer within 2 s, or the heartbeat is stale.\n";
     "queue" "[--wait] JOB..." [Wait] AtLeast(1) => Service(queue::queue),
         "add a job; `queue -` reads one a line from stdin",
@@ -148,10 +148,10 @@ commands! {
         "print the events of jobs as they come",
         "Lines `event SEQ job=ID state=started|done|failed|dead exit=N ms=N`; a gap in SEQ: some\n\
          were missed.\n\
-         Exit: 0 when the service stops; 1 nobody reads any more; 4 denied; 7 not running.\n";
+         Exit: 0 when the service stops; 1 stdout was closed; 4 denied; 7 not running.\n";
     "chat" "" [] Count(0, 0) => Service(chat::chat),
         "talk through the hub: stdin to all others, theirs to stdout",
-        "Each line goes to everybody else as `[pid N] line`. Ends at the end of stdin, or when the\n\
+        "Each line goes to every other client as `[pid N] line`. Ends at the end of stdin, or when the\n\
          hub stops.\n\
          Exit: 0; 1 the server is full; 7 not running.\n";
     "metric" "NAME VALUE | --dump" [Dump, Prometheus] Count(0, 2) => Service(metric::metric),
@@ -165,11 +165,11 @@ commands! {
         "copy stdin to FILE in whole lines, and rotate it",
         "anything 2>&1 | zigsvc log FILE\n\
          -s SIZE  rotate before FILE passes SIZE bytes (10000); 64k, 1m; 0: never\n\
-         -n KEEP  keep so many old files, of which FILE.1 is the newest: 1 to 99 (1)\n\
+         -n KEEP  number of old files to keep: 1 to 99 (1). FILE.1 is the newest\n\
          -t TIME  the time in front of each line: iso, unix or none (none)\n\
          Bytes pass as they are. A line goes into one file; one of more than 64 KiB is continued.\n\
-         A disk that is full is waited out, and whoever writes the input waits too. USR1 rotates, or\n\
-         opens FILE anew if it was moved away, HUP only the latter; TERM and INT end it when what is\n\
+         While the disk is full, `log` waits, and the writer of its input waits too. USR1 rotates, or\n\
+         opens FILE again if it was moved away, HUP only the latter; TERM and INT end it when what is\n\
          in the pipe is written. There is no lock: give each log a FILE of its own.\n\
          Exit: 0 at the end of input; 1 FILE cannot be opened, or not be written at TERM; 2 usage;\n\
          4 no right to open FILE.\n";

@@ -71,7 +71,7 @@ status_fields! {
     Running "running" Gauge "jobs_running" "Jobs that run.";
     Delayed "delayed" Gauge "jobs_delayed" "Jobs that wait for their next attempt, among the oldest.";
     Room "room" Gauge "queue_room" "Jobs that queue_max still allows.";
-    Reloads "reloads" Counter "reloads_total" "Configurations read anew.";
+    Reloads "reloads" Counter "reloads_total" "Configurations read again.";
     ReloadErrors "reload_errors" Counter "reload_errors_total" "Configurations refused.";
     Rotations "rotations" Counter "log_rotations_total" "Rotations of the log.";
     LogLost "log_lost" Counter "log_lines_lost_total" "Log lines that no file took.";

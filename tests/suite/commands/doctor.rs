@@ -26,7 +26,7 @@ fn a_machine_that_lacks_nothing_gets_no_warning_and_nothing_is_made() {
     let missing = dir.path("not/yet");
     let ran = crate::support::run(&["-d", missing.to_str().unwrap(), "doctor"]);
     if require_native("it warns of what is QEMU's") {
-        // (on a machine whose /tmp is in memory, the spool is its one worry)
+        // On a machine whose /tmp is in memory, the spool is the only warning.
         let worries: Vec<&str> = ran.out.lines().filter(|line| line.starts_with("warn")).collect();
         assert!(worries.iter().all(|line| line.contains("do not survive a reboot")), "{worries:?}");
         assert_eq!(ran.code, i32::from(!worries.is_empty()));

@@ -217,7 +217,7 @@ fn a_full_disk_refuses_new_jobs_and_loses_none() {
 
 #[test]
 fn a_group_that_cannot_be_written_is_refused_and_not_in_the_queue() {
-    // (QEMU itself would get the signal that goes with this limit)
+    // QEMU itself would get the signal of this limit.
     if !require_native("QEMU needs descriptors and files of its own") || !require_tool("prlimit") {
         return;
     }

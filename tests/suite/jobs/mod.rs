@@ -1,6 +1,6 @@
-//! What happens to jobs, from the queue file and the spool to their handlers' ends.
+//! Jobs, from the queue file and the spool to the ends of their handlers.
 //!
-//! - `handlers.rs`: what a handler is given, its output, its end, and what follows from that
+//! - `handlers.rs`: the environment of a handler, its output, its end, and the next state of its job
 //! - `queue_file.rs`: every way in which lines come, and every way in which the file is none
 //! - `spool.rs`: the folder and its journal in any state, and a disk that is full
 

@@ -1,6 +1,6 @@
 //! A service, from its start to its end.
 //!
-//! - `background.rs`: `start`, `stop`, `restart`, `status`, and what is left behind
+//! - `background.rs`: `start`, `stop`, `restart`, `status`, and the files that they leave
 //! - `foreground.rs`: `run`
 //! - `notify.rs`: `run` under a service manager
 //! - `health.rs`: the heartbeat

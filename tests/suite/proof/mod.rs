@@ -1,4 +1,4 @@
-//! What looks for mistakes that nobody thought of (`docs/proof.md`).
+//! Tests that look for unknown defects (`docs/proof.md`).
 //!
 //! - `faults/`: each system call fails once
 //! - `fuzz_targets.rs`: the fuzzers' targets on stable Rust

@@ -1,7 +1,7 @@
 //! The supervisor.
 //!
 //! - `services.rs`: which of its services are started, adopted, ended, killed, left alone
-//! - `program.rs`: a program of somebody else's
+//! - `program.rs`: a supervised program that is no service of zigsvc
 //! - `watchdog.rs`: the hardware watchdog
 //! - `regressions.rs`: mistakes that were found once
 

@@ -562,14 +562,14 @@ pub fn require_root() -> bool {
     require(is_root(), "this test needs root")
 }
 
-/// Whether the programs are the machine's own. Under QEMU's user mode, which cannot do something
+/// Returns true if the programs run natively. Under QEMU's user mode, which cannot do something
 /// for the reason `why`, a test or a part of it is skipped, as with `require_tool`.
 #[track_caller]
 pub fn require_native(why: &str) -> bool {
     require(!under_qemu(), why)
 }
 
-/// Passes `met` on; if it is false, says that a test is skipped and why.
+/// Returns true if `met` is true. If it is not, prints that a test is skipped, and why.
 #[track_caller]
 pub fn require(met: bool, why: &str) -> bool {
     if !met {
