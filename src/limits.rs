@@ -46,16 +46,8 @@ pub const GROUPS_MAX: usize = 32;
 pub const WINDOW_JOBS: usize = 32;
 /// Maximum number of handlers that run at the same time.
 pub const WORKERS_MAX: usize = 8;
-/// Maximum number of deleted jobs outside the window that are remembered until the next
-/// compaction.
-pub const TOMBSTONES_MAX: usize = 64;
 /// Maximum number of claimed queue files that are read at the same time.
 pub const CLAIMS_MAX: usize = 32;
-/// Highest number of a claim. A file with a higher number is not treated as a claim, because
-/// there must always be a next number.
-pub const CLAIM_SEQ_MAX: u64 = u64::MAX / 2;
-/// Maximum number of damaged batches of claims that a recovery keeps apart.
-pub const DAMAGED_BATCHES_MAX: usize = 8;
 /// Maximum number of words in a job for a directory handler.
 pub const WORDS_MAX: usize = 128;
 /// Minimum time between two claims of the queue file. A claim costs a rename and a sync of
@@ -64,64 +56,15 @@ pub const CLAIM_EVERY: Duration = Duration::from_ms(500);
 /// Time without a write after which a claim is released. Until then its writer can still add
 /// lines.
 pub const CLAIM_QUIET: Duration = Duration::from_ms(10_000);
-/// Maximum number of bytes read from claims in one turn, so that a flood of jobs delays
-/// nothing else by more than one commit.
-pub const INGEST_TURN_BYTES: usize = 64 * 1024;
-/// Bytes of records that are gathered before they are written, which is one batch of a claim.
-pub const JOURNAL_BUFFER_BYTES: usize = 8 * 1024;
 /// Maximum time after which the start or the end of a job is synced.
 pub const COMMIT_DELAY: Duration = Duration::from_ms(1000);
-/// Time until the next attempt after an error of the spool's disk.
-pub const SPOOL_RETRY: Duration = Duration::from_ms(1000);
-/// Time until the next attempt after the kernel refused to start a handler, for example
-/// because it had no memory.
-pub const START_RETRY: Duration = Duration::from_ms(1000);
-/// Free bytes on the spool's disk without which new jobs are refused: one batch of jobs, and
-/// the records that this batch will need.
-pub const RESERVE_BYTES: u64 = 24 * 1024;
-/// Free bytes that each queued job needs in addition, for the records of its start and its
-/// end.
-pub const RESERVE_PER_JOB_BYTES: u64 = 44;
-/// Extra bytes to preallocate for the journal, so that fallocate(2) is not called for every
-/// batch.
-pub const PREALLOCATE_BYTES: u64 = 32 * 1024;
-/// Free bytes that new jobs need beside the reserved space. This is more than one batch
-/// takes.
-pub const BATCH_BYTES: u64 = 8 * 1024;
-/// Dead bytes in the journal from which a compaction is worth it while the disk is full.
-pub const COMPACT_LOW_SPACE_BYTES: u64 = 8 * 1024;
-/// Divisor of the live bytes: while the disk is full, a compaction needs at least this share
-/// of dead bytes, because each compaction copies all live bytes.
-pub const COMPACT_LOW_SPACE_SHARE: u64 = 4;
-/// Maximum number of live bytes that one step copies while the disk is full. More would delay
-/// everything else.
-pub const COMPACT_AT_ONCE_BYTES: u64 = 1024 * 1024;
-/// Bytes that a new journal takes beside the live records of jobs: its header, the numbers
-/// and the claims.
-pub const COMPACT_HEAD_BYTES: u64 = 4 * 1024;
-/// Extra free bytes until new jobs are accepted again after the disk was full. This is a
-/// block of most filesystems, and holds the ends of about ninety jobs, so that acceptance
-/// does not toggle with every job that ends.
-pub const SPACE_MARGIN_BYTES: u64 = 4 * 1024;
 /// Dead bytes in the journal from which a compaction is worth it.
 pub const COMPACT_MIN_BYTES: u64 = 64 * 1024;
 /// Bytes of the journal that a running service reads in one call. They hold four records and
 /// take few pages of memory.
 pub const READ_BYTES: usize = 4096;
-/// Bytes of the journal that one turn reads for a request that scans it.
-pub const SCAN_STEP_BYTES: u64 = 64 * 1024;
-/// Bytes that one step of a compaction copies.
-pub const COMPACT_STEP_BYTES: u64 = 128 * 1024;
-/// Time until the next attempt after a compaction failed. The time doubles with each failure.
-pub const COMPACT_RETRY: Duration = Duration::from_ms(10_000);
-/// Maximum time until the next attempt after several compactions failed.
-pub const COMPACT_RETRY_MAX: Duration = Duration::from_ms(600_000);
-/// Time until the next look at a queue file that cannot be used.
-pub const QUEUE_RETRY: Duration = Duration::from_ms(3000);
 /// Size at which `spool/rejected` is renamed and started again. One old file is kept.
 pub const REJECTED_MAX_BYTES: u64 = 64 * 1024;
-/// Maximum number of files `journal.bad-N`. Further damage is appended to the last one.
-pub const BAD_FILES_MAX: u32 = 99;
 /// Maximum time between two attempts of a job.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_ms(300_000);
 
@@ -139,10 +82,6 @@ pub const LOG_BUFFER_BYTES: usize = 4096;
 pub const SYSLOG_MAX_BYTES: usize = 250;
 /// Bytes of one line of a handler's output that are held until the line ends.
 pub const OUTPUT_LINE_BYTES: usize = 1024;
-/// Bytes that one turn reads from one handler.
-pub const OUTPUT_TURN_BYTES: usize = 4096;
-/// Time until the next attempt after a rotation failed.
-pub const ROTATE_RETRY: Duration = Duration::from_ms(5000);
 
 /// Maximum number of bytes that `log` writes as one line. A longer line is continued.
 pub const COPY_LINE_BYTES: usize = 64 * 1024;
@@ -153,39 +92,16 @@ pub const COPY_INPUT_BYTES: usize = COPY_LINE_BYTES + COPY_READ_BYTES;
 /// Bytes of stamped lines that `log` gathers before it writes them. They fit the cache of the
 /// processor.
 pub const COPY_WRITE_BYTES: usize = 32 * 1024;
-/// Bytes that `log` still takes from its pipe when it is stopped. This is the largest pipe of
-/// an ordinary user (pipe(7)). Without a limit, a busy writer would keep `log` from ending.
-pub const COPY_LAST_BYTES: usize = 1024 * 1024;
 /// Time until `log` tries to write again after the disk refused.
 pub const COPY_RETRY: Duration = Duration::from_ms(1000);
-/// Microseconds between two reads below which input counts as coming without pause.
-pub const READ_PACING_QUICK_US: u64 = 500;
-/// Bytes in the pipe below which input that comes without pause is left there for a moment.
-pub const READ_PACING_LITTLE_BYTES: usize = 16 * 1024;
-/// Microseconds of the first pause before a read. Each further pause is longer.
-pub const READ_PACING_MIN_US: u64 = 50;
-/// Microseconds of the longest pause before a read.
-pub const READ_PACING_MAX_US: u64 = 1000;
-/// Bytes in the pipe from which there is no pause. This is more than half of a pipe, because
-/// its writer must not be delayed.
-pub const READ_PACING_MUCH_BYTES: usize = 40 * 1024;
 
 /// Minimum time between two heartbeats.
 pub const HEARTBEAT_MIN: Duration = Duration::from_ms(250);
-/// Maximum number of times that a torn heartbeat is read again.
-pub const TORN_READS_MAX: u32 = 20;
 /// Maximum number of bytes in the status for a service manager.
 pub const NOTIFY_STATUS_BYTES: usize = 120;
-/// Time until a message that the service manager did not take is sent again.
-pub const NOTIFY_RETRY: Duration = Duration::from_ms(1000);
 /// Minimum time between two messages for the watchdog of a service manager, because less
 /// would keep the loop running without pause.
 pub const WATCHDOG_MIN: Duration = Duration::from_ms(10);
-/// Time until a service that is ready tries again to report it, after the kernel had no
-/// memory for the message.
-pub const READY_RETRY: Duration = Duration::from_ms(20);
-/// Maximum number of times that a service tries to report that it is ready.
-pub const READY_TRIES: u32 = 100;
 /// Time after `stop_timeout` until `stop` sends KILL.
 pub const STOP_GRACE: Duration = Duration::from_ms(5000);
 /// Time between two looks at the lock while `stop` waits on a kernel without pidfd.
@@ -193,44 +109,22 @@ pub const STOP_POLL: Duration = Duration::from_ms(20);
 
 /// Maximum number of clients of one socket at the same time.
 pub const CLIENTS_MAX: usize = 16;
-/// Maximum number of unauthorized clients connected at the same time. Each waits only for its
-/// error reply.
-pub const UNAUTHORIZED_MAX: usize = 2;
 /// Maximum number of bytes in one request, without its newline. A job and its verb fit.
 pub const REQUEST_MAX_BYTES: usize = 1100;
 /// Bytes of a client's input that are held: one request, its carriage return and its newline.
 pub const CLIENT_INPUT_BYTES: usize = REQUEST_MAX_BYTES + 4;
 /// Bytes of replies that are held until the client reads them. One line of `list` fits.
 pub const CLIENT_OUTPUT_BYTES: usize = 1280;
-/// Maximum number of jobs that one client may add in one turn, because the replies must fit.
-pub const CLIENT_TURN_JOBS: usize = 40;
-/// Maximum number of connections that one turn accepts.
-pub const ACCEPT_TURN: usize = 4;
 /// Time after which a client is closed that sent half a request, does not read its reply, or
 /// does not ask for the next page. From this time on, an idle client can be closed for
 /// another client.
 pub const CLIENT_IDLE: Duration = Duration::from_ms(30_000);
-/// Time until connections are accepted again after there were no descriptors.
-pub const ACCEPT_RETRY: Duration = Duration::from_ms(1000);
-/// Maximum number of denials that are logged in [`QUOTA`]. All denials are counted.
+/// Maximum number of denials that are logged in one minute. All denials are counted.
 pub const DENIALS_LOGGED_MAX: u32 = 10;
-/// Maximum number of joins and leaves of the hub that are logged in [`QUOTA`], which is one
-/// of each for all its clients. All joins are counted.
-pub const JOINS_LOGGED_MAX: u32 = 32;
-/// Time in which the number of log lines that clients can cause is limited.
-pub const QUOTA: Duration = Duration::from_ms(60_000);
-/// Time for which the start tries again to bind a socket that another process listens on.
-pub const SOCKET_IN_USE: Duration = Duration::from_ms(1000);
 /// Number of ended jobs whose results `wait` can still report.
 pub const RESULTS_KEPT: usize = 64;
 /// Number of lines in one page of `list`.
 pub const LIST_PAGE: usize = 100;
-/// Time in which a client must ask for the next page of `list` while another client waits for
-/// a scan.
-pub const PAGE_PATIENCE: Duration = Duration::from_ms(2000);
-/// Maximum number of events that one turn holds for clients that watch. Further events are
-/// counted as missed.
-pub const EVENTS_TURN: usize = 96;
 
 /// Maximum number of bytes in a line that the hub passes on, without its newline. With its
 /// mark, the line fits [`CLIENT_OUTPUT_BYTES`].
@@ -248,40 +142,22 @@ pub const METRIC_OBJECT_BYTES: usize = 1024;
 /// Maximum number of bytes in one line of the collector: a name, an average and a count, or
 /// an error.
 pub const METRIC_LINE_BYTES: usize = 160;
-/// Time after which a worker of the opener that was asked to end is killed.
-pub const WORKER_GRACE: Duration = Duration::from_ms(500);
-/// Time beyond the worker's deadline from which the whole system must have been suspended.
-/// The worker then gets its time again.
-pub const WORKER_OVERSLEPT: Duration = Duration::from_ms(1000);
-/// Number of heartbeats after which the opener looks at the name of its socket. The look adds
-/// one system call to every second idle turn.
-pub const OPENER_SOCKET_BEATS: u64 = 2;
 
 /// Maximum number of bytes in one line of a reply that a client holds: a job of `list` with
 /// its numbers, or all fields of `status` with space for later ones.
 pub const ANSWER_MAX_BYTES: usize = 2048;
 /// Time for which a client waits for a reply. This is longer than the sync of a slow disk.
 pub const ANSWER_WAIT: Duration = Duration::from_ms(30_000);
-/// Time for which `status` waits for all its replies together.
-pub const STATUS_WAIT: Duration = Duration::from_ms(2000);
-/// Time that a running service may take to create its socket.
-pub const CONNECT_WAIT: Duration = Duration::from_ms(2000);
 /// Time between two attempts of a client to connect.
 pub const CONNECT_RETRY: Duration = Duration::from_ms(50);
-/// Maximum number of times that `open` asks again after it got no reply.
-pub const OPEN_ATTEMPTS_MAX: u32 = 10;
 /// Time for which a client waits for a service that is restarted.
 pub const RESTART_WAIT: Duration = Duration::from_ms(30_000);
 /// Time until `queue -` asks again after the queue was full.
 pub const FULL_RETRY: Duration = Duration::from_ms(200);
-/// Time until `queue -` sends refused lines again.
-pub const REFUSED_RETRY: Duration = Duration::from_ms(500);
 /// Bytes of input that `queue -` holds until its lines are whole. A longer line is no job.
 pub const QUEUE_STDIN_INPUT_BYTES: usize = 2560;
 /// Bytes of requests that `queue -` sends in one call.
 pub const QUEUE_STDIN_OUTPUT_BYTES: usize = 2560;
-/// Time between two progress messages of `queue -`.
-pub const PROGRESS_EVERY: Duration = Duration::from_ms(200);
 
 /// Time after its start within which a service that ends is restarted more slowly each time.
 pub const RESTART_QUICK: Duration = Duration::from_ms(10_000);
@@ -292,34 +168,15 @@ pub const RESTART_DELAY_MAX: Duration = Duration::from_ms(60_000);
 /// Factor of `stale_after`: the time that a start may take. A large spool on slow flash is
 /// read before the first heartbeat.
 pub const START_PATIENCE: u64 = 8;
-/// Time after `stop_timeout` until a supervisor that stops kills its services. This is less
-/// than [`STOP_GRACE`], after which `stop` would kill the supervisor.
-pub const LEAVE_GRACE: Duration = Duration::from_ms(2000);
-/// Number of times that a hardware watchdog is fed within its timeout.
-pub const WATCHDOG_KICKS: u64 = 3;
 /// Time between two feeds of a hardware watchdog that does not report its timeout.
 pub const WATCHDOG_FEED: Duration = Duration::from_ms(5000);
-/// Time after KILL from which a service that still exists counts as impossible to kill.
-pub const UNKILLABLE: Duration = Duration::from_ms(5000);
-
-/// Bytes of a page of memory. Where pages are larger, less is given back.
-pub const PAGE_BYTES: usize = 4096;
 
 /// Maximum number of descriptors that one turn watches: signals, inotify, a listener, the
 /// handlers and the clients.
 pub const POLL_MAX: usize = 8 + WORKERS_MAX + CLIENTS_MAX;
-/// Maximum number of descriptors that a service needs: those that are polled, the claims, and
-/// a dozen of its own.
-pub const DESCRIPTORS_MAX: usize = POLL_MAX + CLAIMS_MAX + 16;
-/// Free bytes below which `doctor` warns, because a spool and a log would soon be stuck.
-pub const FREE_WARN_BYTES: u64 = 256 * 1024;
-/// Seconds since 1970 of 2020-01-01. A clock that shows an earlier time was never set.
-pub const CLOCK_SET_AFTER: i64 = 1_577_836_800;
 /// Bytes of memory that several tasks share because they never run at the same time: reading
 /// the configuration, recovering and reading the journal, reading claims.
 pub const SCRATCH_BYTES: usize = 16 * 1024;
-/// Bytes of the stack of a child between clone and exec.
-pub const SPAWN_STACK_BYTES: usize = 4096;
 
 /// Declares the rows that `zigsvc limits` prints: name, value, and meaning with the unit.
 macro_rules! table {

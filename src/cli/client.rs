@@ -3,7 +3,7 @@
 
 use super::invocation::Invocation;
 use super::output::{code_of, fail};
-use crate::limits::{ANSWER_WAIT, CONNECT_RETRY, CONNECT_WAIT, REQUEST_MAX_BYTES};
+use crate::limits::{ANSWER_WAIT, CONNECT_RETRY, REQUEST_MAX_BYTES};
 use crate::proto::answer::Answer;
 use crate::proto::config::Config;
 use crate::proto::service::Service;
@@ -18,6 +18,9 @@ use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use core::ops::Range;
 use ufmt::uwrite;
+
+/// Time that a running service may take to create its socket.
+const CONNECT_WAIT: Duration = Duration::from_ms(2000);
 
 /// A deadline that never comes.
 pub(super) const NEVER: Option<Instant> = None;

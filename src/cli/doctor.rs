@@ -3,7 +3,7 @@
 
 use super::invocation::Invocation;
 use super::output::{CommandResult, print};
-use crate::limits::{CLOCK_SET_AFTER, DESCRIPTORS_MAX, FREE_WARN_BYTES};
+use crate::limits::{CLAIMS_MAX, POLL_MAX};
 use crate::proto::config::{Config, Handler};
 use crate::proto::filesystem::{Medium, medium};
 use crate::proto::log::emit_iso;
@@ -18,6 +18,14 @@ use crate::sys::{Errno, Failure, Op, clock, fds, file, process};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use ufmt::uwrite;
+
+/// Maximum number of descriptors that a service needs: those that are polled, the claims, and
+/// a dozen of its own.
+const DESCRIPTORS_MAX: usize = POLL_MAX + CLAIMS_MAX + 16;
+/// Free bytes below which `doctor` warns, because a spool and a log would soon be stuck.
+const FREE_WARN_BYTES: u64 = 256 * 1024;
+/// Seconds since 1970 of 2020-01-01. A clock that shows an earlier time was never set.
+const CLOCK_SET_AFTER: i64 = 1_577_836_800;
 
 /// Writes a finding and its remedy.
 type Finding<'a> = &'a dyn Fn(&mut Writer<'_>);

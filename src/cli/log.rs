@@ -18,8 +18,8 @@ use super::command_line::{CommandOption, Operands};
 use super::output::{CommandResult, code_of, fail, usage_text};
 use super::paths::working_folder;
 use crate::limits::{
-    COPY_INPUT_BYTES, COPY_LAST_BYTES, COPY_READ_BYTES, COPY_RETRY, COPY_WRITE_BYTES, LOG_KEEP_MAX,
-    LOG_MAX_BYTES, PATH_MAX_BYTES,
+    COPY_INPUT_BYTES, COPY_READ_BYTES, COPY_RETRY, COPY_WRITE_BYTES, LOG_KEEP_MAX, LOG_MAX_BYTES,
+    PATH_MAX_BYTES,
 };
 use crate::proto::config::keys::absolute;
 use crate::proto::config::value::parse_size;
@@ -34,6 +34,10 @@ use crate::sys::process::Signal;
 use crate::sys::signal::{Arrived, Signals};
 use crate::sys::{Errno, Failure, Op, clock, fds, file};
 use crate::util::text::{Writer, parse_u64, text_with_number};
+
+/// Bytes that `log` still takes from its pipe when it is stopped. This is the largest pipe of
+/// an ordinary user (pipe(7)). Without a limit, a busy writer would keep `log` from ending.
+const COPY_LAST_BYTES: usize = 1024 * 1024;
 
 /// The memory of this command. Only the pages that are used count.
 struct Buffers {

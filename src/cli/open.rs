@@ -4,7 +4,7 @@
 use super::client::{Client, ClientError, answer_deadline};
 use super::invocation::Invocation;
 use super::output::{CommandResult, fail, print, usage_text};
-use crate::limits::{CONNECT_RETRY, OPEN_ATTEMPTS_MAX};
+use crate::limits::CONNECT_RETRY;
 use crate::proto::opener::FILE;
 use crate::proto::service::Service;
 use crate::service::lifecycle::{describe_at, exit};
@@ -13,6 +13,9 @@ use crate::sys::spawn::execute;
 use crate::sys::{AsFd, Errno, Failure, Op, OwnedFd, fd_passing, fds, file, poll, signal};
 use crate::util::path::Path;
 use crate::util::text::Writer;
+
+/// Maximum number of times that `open` asks again after it got no reply.
+const OPEN_ATTEMPTS_MAX: u32 = 10;
 
 /// The exit code if there is no such program, as that of a shell and of env(1).
 const NO_PROGRAM: u8 = 127;

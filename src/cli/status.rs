@@ -5,7 +5,7 @@ use super::client::{Client, ClientError, takes_no_connection};
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
 use super::output::{CommandResult, fail, print, usage_text};
-use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY, STATUS_WAIT};
+use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY};
 use crate::proto::answer::Answer;
 use crate::proto::health::Verdict;
 use crate::proto::prometheus;
@@ -21,6 +21,9 @@ use crate::util::text::{Writer, parse_u64};
 use crate::util::time::{Duration, Instant};
 use core::ops::Range;
 use ufmt::uwrite;
+
+/// Time for which `status` waits for all its replies together.
+const STATUS_WAIT: Duration = Duration::from_ms(2000);
 
 /// The exit codes of `status` (LSB 3.1, iniscrptact).
 mod lsb {

@@ -1,11 +1,14 @@
 //! Copies the output of a program that this process started to the log, line by line.
 
-use crate::limits::{OUTPUT_LINE_BYTES, OUTPUT_TURN_BYTES};
+use crate::limits::OUTPUT_LINE_BYTES;
 use crate::service::log::Log;
 use crate::sys::{Errno, Failure, OwnedFd, file};
 use crate::util::lines::find_newline;
 use crate::util::text::Writer;
 use heapless::Vec;
+
+/// Bytes that one turn reads from one handler.
+pub const OUTPUT_TURN_BYTES: usize = 4096;
 
 /// The read end of a program's output, and the line that has not ended yet.
 pub struct ChildOutput {

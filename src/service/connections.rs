@@ -5,8 +5,9 @@
 //! The buffers are used only for input that could not be handled at once and for output
 //! that was not taken at once, so sixteen clients that behave cost no memory.
 
-use crate::limits::{ACCEPT_TURN, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
+use crate::limits::{CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
 use crate::state::access::{Access, AccessPolicy};
+use crate::state::clients::ACCEPT_TURN;
 use crate::state::clients::{ClientSlot, Clients};
 use crate::sys::identity;
 use crate::sys::once::once;

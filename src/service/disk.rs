@@ -1,7 +1,7 @@
 //! The disk that `state::spool` works on: the journal in the folder of the spool, and the
 //! queue file and its claims in their folder.
 
-use crate::limits::{BAD_FILES_MAX, CLAIM_SEQ_MAX, CLAIMS_MAX, REJECTED_MAX_BYTES};
+use crate::limits::{CLAIMS_MAX, REJECTED_MAX_BYTES};
 use crate::state::disk::{Disk, DiskError, DiskResult, QueueFile, SpoolFile};
 use crate::sys::file::OFlags;
 use crate::sys::inotify::Inotify;
@@ -9,6 +9,12 @@ use crate::sys::{Errno, Failure, Op, OwnedFd, describe_errno, dir, file};
 use crate::util::path::Path;
 use crate::util::text::{Writer, parse_u64};
 use ufmt::uwrite;
+
+/// Highest number of a claim. A file with a higher number is not treated as a claim, because
+/// there must always be a next number.
+const CLAIM_SEQ_MAX: u64 = u64::MAX / 2;
+/// Maximum number of files `journal.bad-N`. Further damage is appended to the last one.
+const BAD_FILES_MAX: u32 = 99;
 
 /// The open files of a spool and of its queue.
 pub struct SpoolDisk {

@@ -2,12 +2,15 @@
 //! is rewritten in place, because a rename would write metadata to flash and wake the watchers
 //! of the folder. A reader recognises a torn read by the two sequence numbers.
 
-use crate::limits::{HEARTBEAT_MIN, TORN_READS_MAX};
+use crate::limits::HEARTBEAT_MIN;
 use crate::proto::health::{BOOT_ID_BYTES, HealthRecord, ParseError, RECORD_BYTES, UNKNOWN_BOOT, Verdict};
 use crate::service::lifecycle::{StartReporter, describe_at};
 use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, process};
 use crate::util::path::Path;
 use crate::util::time::{Duration, Instant};
+
+/// Maximum number of times that a torn heartbeat is read again.
+pub const TORN_READS_MAX: u32 = 20;
 
 /// The file with the id of this boot (random(4)).
 const BOOT_ID: &core::ffi::CStr = c"/proc/sys/kernel/random/boot_id";

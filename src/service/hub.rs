@@ -10,7 +10,7 @@ use super::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
 use super::connections::{self, Connections, Disconnected, Server, Taken};
 use super::lifecycle::StartReporter;
 use super::memory::Memory;
-use crate::limits::{CHAT_LINE_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, JOINS_LOGGED_MAX};
+use crate::limits::{CHAT_LINE_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
 use crate::proto::framing::{Framed, frame};
 use crate::proto::hub::{FULL, TOO_LONG, push_line, push_lost};
 use crate::proto::service::Service;
@@ -24,6 +24,10 @@ use crate::util::text::Writer;
 use crate::util::time::Instant;
 use core::iter;
 use ufmt::uwrite;
+
+/// Maximum number of joins and leaves of the hub that are logged in one minute, which is one
+/// of each for all its clients. All joins are counted.
+const JOINS_LOGGED_MAX: u32 = 32;
 
 /// See the module's documentation.
 struct Hub {

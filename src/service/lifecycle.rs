@@ -9,7 +9,6 @@
 //! Until the service is ready each failure is reported to the process that ran the command,
 //! with an exit code. After that only a stop ends the service.
 
-use crate::limits::{READY_RETRY, READY_TRIES};
 use crate::proto::config::Config;
 use crate::proto::log::Level;
 use crate::proto::service::Service;
@@ -26,6 +25,13 @@ use ufmt::uwrite;
 use super::accounts;
 use super::config_source::{ConfigSource, ServiceFile, path_of};
 use super::notify::Notify;
+use crate::util::time::Duration;
+
+/// Time until a service that is ready tries again to report it, after the kernel had no
+/// memory for the message.
+const READY_RETRY: Duration = Duration::from_ms(20);
+/// Maximum number of times that a service tries to report that it is ready.
+const READY_TRIES: u32 = 100;
 
 /// Exit codes of every command (LSB 3.1, iniscrptact, for all but `status`).
 pub mod exit {

@@ -5,7 +5,7 @@ use super::accounts;
 use super::config_source::{ServiceFile, path_of};
 use super::connections::access_of;
 use super::lifecycle::{Process, exit};
-use crate::limits::{ACCEPT_RETRY, SOCKET_IN_USE, STOP_POLL};
+use crate::limits::STOP_POLL;
 use crate::proto::config::{AccountName, Config};
 use crate::proto::service::Service;
 use crate::state::access::{Access, AccessPolicy};
@@ -14,6 +14,11 @@ use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, poll};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
+
+/// Time until connections are accepted again after there were no descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_ms(1000);
+/// Time for which the start tries again to bind a socket that another process listens on.
+const SOCKET_IN_USE: Duration = Duration::from_ms(1000);
 
 /// Returns the policy of a service's socket: for every user, or for the accounts that the
 /// configuration names.

@@ -6,15 +6,17 @@
 //! the reason why it was not more. `service/log.rs` then counts the lost lines, and
 //! `cli/log.rs` makes its writer wait.
 
-use crate::limits::ROTATE_RETRY;
 use crate::state::rotation::{Rotation, RotationAction};
 use crate::sys::identity::{self, Identity};
 use crate::sys::{BorrowedFd, Errno, Failure, Op, OwnedFd, clock, file};
 use crate::util::lines::whole_lines;
 use crate::util::path::Path;
 use crate::util::text::Writer;
-use crate::util::time::Instant;
+use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
+
+/// Time until the next attempt after a rotation failed.
+pub const ROTATE_RETRY: Duration = Duration::from_ms(5000);
 
 /// The file of a log, and its state.
 pub struct LogFile {

@@ -2,10 +2,13 @@
 //! lies in .bss and takes no memory before it is used.
 
 use super::config_source::ConfigSource;
-use crate::limits::{LOG_BUFFER_BYTES, PAGE_BYTES, SCRATCH_BYTES};
+use crate::limits::{LOG_BUFFER_BYTES, SCRATCH_BYTES};
 use crate::proto::config::Config;
 use crate::sys::once::once;
 use heapless::Vec;
+
+/// Bytes of a page of memory. Where pages are larger, less is given back.
+const PAGE_BYTES: usize = 4096;
 
 /// The memory of a service. The fields are in the order of their use, so that the fields that
 /// a quiet service needs share pages.

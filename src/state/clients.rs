@@ -6,11 +6,15 @@
 //! waited too long, and which one has to go for a new one.
 
 use super::access::Access;
-use crate::limits::{
-    ACCEPT_TURN, CLIENT_IDLE, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, UNAUTHORIZED_MAX,
-};
+use crate::limits::{CLIENT_IDLE, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
 use crate::util::lines::whole_lines;
 use crate::util::time::{Instant, earliest, earliest_by};
+
+/// Maximum number of unauthorized clients connected at the same time. Each waits only for its
+/// error reply.
+const UNAUTHORIZED_MAX: usize = 2;
+/// Maximum number of connections that one turn accepts.
+pub const ACCEPT_TURN: usize = 4;
 
 /// One slot. All zeros if the slot is free.
 #[derive(Clone, Copy, Debug)]

@@ -7,9 +7,11 @@
 //!        the status goes with a state, or alone
 //! ```
 
-use crate::limits::NOTIFY_RETRY;
 use crate::proto::notify::{NotifyMessage, NotifyState};
 use crate::util::time::{Duration, Instant};
+
+/// Time until a message that the service manager did not take is sent again.
+pub const NOTIFY_RETRY: Duration = Duration::from_ms(1000);
 
 /// The messages that are to be sent to the service manager.
 #[derive(Debug)]

@@ -24,14 +24,19 @@ mod input;
 #[cfg(test)]
 mod tests;
 
-use crate::limits::{ANSWER_WAIT, FULL_RETRY, JOB_MAX_BYTES, PROGRESS_EVERY, REFUSED_RETRY, RESTART_WAIT};
+use crate::limits::{ANSWER_WAIT, FULL_RETRY, JOB_MAX_BYTES, RESTART_WAIT};
 use crate::proto::answer::Answer;
 use crate::proto::status::{field, number};
 use crate::util::lines::Line;
 use crate::util::text::Writer;
-use crate::util::time::Instant;
+use crate::util::time::{Duration, Instant};
 use backlog::Backlog;
 use input::Input;
+
+/// Time until `queue -` sends refused lines again.
+const REFUSED_RETRY: Duration = Duration::from_ms(500);
+/// Time between two progress messages of `queue -`.
+const PROGRESS_EVERY: Duration = Duration::from_ms(200);
 
 /// The bytes of a request beside its job: the verb, a blank, the newline.
 const REQUEST_EXTRA_BYTES: usize = 8;

@@ -1,8 +1,10 @@
 //! Limits the log lines that unauthorized clients and strangers cause, so that they cannot
 //! fill the log. The events are all counted, also those that are not logged.
 
-use crate::limits::QUOTA;
-use crate::util::time::Instant;
+use crate::util::time::{Duration, Instant};
+
+/// Time in which the number of log lines that clients can cause is limited.
+pub const QUOTA: Duration = Duration::from_ms(60_000);
 
 /// The number of lines logged within the current [`QUOTA`].
 #[derive(Default)]

@@ -7,10 +7,17 @@
 //! writer of large blocks therefore never waits. The first line after [`READ_PACING_QUICK_US`]
 //! of silence is also read at once, however slow its writer is.
 
-use crate::limits::{
-    READ_PACING_LITTLE_BYTES, READ_PACING_MAX_US, READ_PACING_MIN_US, READ_PACING_MUCH_BYTES,
-    READ_PACING_QUICK_US,
-};
+/// Microseconds between two reads below which input counts as coming without pause.
+pub const READ_PACING_QUICK_US: u64 = 500;
+/// Bytes in the pipe below which input that comes without pause is left there for a moment.
+const READ_PACING_LITTLE_BYTES: usize = 16 * 1024;
+/// Microseconds of the first pause before a read. Each further pause is longer.
+const READ_PACING_MIN_US: u64 = 50;
+/// Microseconds of the longest pause before a read.
+const READ_PACING_MAX_US: u64 = 1000;
+/// Bytes in the pipe from which there is no pause. This is more than half of a pipe, because
+/// its writer must not be delayed.
+const READ_PACING_MUCH_BYTES: usize = 40 * 1024;
 
 /// The pause before each read of a pipe. Times are microseconds of any clock.
 #[derive(Default, Debug)]

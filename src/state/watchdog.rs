@@ -7,8 +7,11 @@
 //! | closed | open and kick | open and kick once, because that starts the countdown | closed, retry later | - |
 //! | open | kick | withhold | closed, retry later | disarm |
 
-use crate::limits::{WATCHDOG_FEED, WATCHDOG_KICKS};
+use crate::limits::WATCHDOG_FEED;
 use crate::util::time::{Duration, Instant};
+
+/// Number of times that a hardware watchdog is fed within its timeout.
+const WATCHDOG_KICKS: u64 = 3;
 
 /// The decision on a kick that is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,7 +6,6 @@
 #![expect(unsafe_code, reason = "clone and execve")]
 
 use super::{Errno, Failure, Op, OwnedFd, WithOp, arch, fds, process, runtime, signal};
-use crate::limits::SPAWN_STACK_BYTES;
 use crate::util::text::Writer;
 use core::ffi::{CStr, c_char};
 use core::mem::MaybeUninit;
@@ -15,6 +14,9 @@ use linux_raw_sys::general::{CLONE_VFORK, CLONE_VM, SIGCHLD};
 use rustix::fd::{AsFd, AsRawFd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal};
+
+/// Bytes of the stack of a child between clone and exec.
+const SPAWN_STACK_BYTES: usize = 4096;
 
 /// The child shares this memory, its parent waits for its execve(2), and its end is a
 /// SIGCHLD (clone(2)).

@@ -2,11 +2,17 @@
 //! jobs continue where they can, because only their ends free space.
 
 use super::actions::TurnNotice;
-use crate::limits::{COMPACT_RETRY, COMPACT_RETRY_MAX, SPOOL_RETRY};
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskError, DiskResult, NO_SPACE};
 use crate::state::spool::Spool;
-use crate::util::time::Instant;
+use crate::util::time::{Duration, Instant};
+
+/// Time until the next attempt after an error of the spool's disk.
+pub(crate) const SPOOL_RETRY: Duration = Duration::from_ms(1000);
+/// Time until the next attempt after a compaction failed. The time doubles with each failure.
+pub(crate) const COMPACT_RETRY: Duration = Duration::from_ms(10_000);
+/// Maximum time until the next attempt after several compactions failed.
+const COMPACT_RETRY_MAX: Duration = Duration::from_ms(600_000);
 
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug)]

@@ -1,12 +1,16 @@
 //! How jobs ended lately, for clients that wait for an end, and what happens to jobs, for
 //! clients that watch.
 
-use crate::limits::{EVENTS_TURN, RESULTS_KEPT};
+use crate::limits::RESULTS_KEPT;
 use crate::state::window::AttemptOutcome;
 use crate::util::text::Writer;
 use crate::util::time::Duration;
 use heapless::Vec;
 use ufmt::uwrite;
+
+/// Maximum number of events that one turn holds for clients that watch. Further events are
+/// counted as missed.
+pub(crate) const EVENTS_TURN: usize = 96;
 
 /// The exit status of a job that was cancelled: 128 + SIGTERM.
 const CANCELLED_STATUS: u8 = 143;

@@ -2,11 +2,14 @@
 //! the end of a turn.
 
 use super::JobResult;
-use crate::limits::{CLIENT_TURN_JOBS, CLIENTS_MAX};
+use crate::limits::CLIENTS_MAX;
 use crate::proto::control::{Code, Filter, Target};
 use crate::state::disk::{DiskError, DiskResult};
 use crate::util::text::Writer;
 use ufmt::uwrite;
+
+/// Maximum number of jobs that one client may add in one turn, because the replies must fit.
+const CLIENT_TURN_JOBS: usize = 40;
 
 /// The event that a client waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

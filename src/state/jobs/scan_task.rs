@@ -4,7 +4,7 @@
 
 use super::replies::{ClientState, PendingReply, Replies, ScanRequest, push_result, refuse, refuse_disk};
 use super::{JobResult, JobsCore};
-use crate::limits::{CLIENT_IDLE, LIST_PAGE, PAGE_PATIENCE};
+use crate::limits::{CLIENT_IDLE, LIST_PAGE};
 use crate::proto::control::{Code, Filter, Target};
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::state::disk::{Disk, DiskError, DiskResult};
@@ -14,6 +14,10 @@ use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use heapless::Vec;
 use ufmt::uwrite;
+
+/// Time in which a client must ask for the next page of `list` while another client waits for
+/// a scan.
+const PAGE_PATIENCE: Duration = Duration::from_ms(2000);
 
 /// A request that is under way.
 #[derive(Clone, Copy, Debug)]

@@ -2,11 +2,12 @@
 //! in `state/spool/tests`.
 
 use super::*;
-use crate::limits::{
-    COMMIT_DELAY, COMPACT_RETRY, EVENTS_TURN, RESULTS_KEPT, SCRATCH_BYTES, SPOOL_RETRY, START_RETRY,
-};
+use crate::limits::{COMMIT_DELAY, RESULTS_KEPT, SCRATCH_BYTES};
 use crate::state::disk::NO_SPACE;
 use crate::state::disk::fake::{FAILED, FakeDisk};
+use crate::state::jobs::disk_health::{COMPACT_RETRY, SPOOL_RETRY};
+use crate::state::jobs::history::EVENTS_TURN;
+use crate::state::jobs::timers::START_RETRY;
 use crate::util::text::Writer;
 
 type Vec<T> = std::vec::Vec<T>;

@@ -1,9 +1,13 @@
 //! The handlers that run, their deadlines, and the times at which something is tried
 //! again.
 
-use crate::limits::{START_RETRY, WORKERS_MAX};
+use crate::limits::WORKERS_MAX;
 use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
+
+/// Time until the next attempt after the kernel refused to start a handler, for example
+/// because it had no memory.
+pub(crate) const START_RETRY: Duration = Duration::from_ms(1000);
 
 /// The last request to a handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,9 +8,14 @@
 //!
 //! After a suspend of the system the worker was silent, too, and gets its time again.
 
-use crate::limits::{WORKER_GRACE, WORKER_OVERSLEPT};
 use crate::state::backoff::RestartBackoff;
 use crate::util::time::{Duration, Instant};
+
+/// Time after which a worker of the opener that was asked to end is killed.
+const WORKER_GRACE: Duration = Duration::from_ms(500);
+/// Time beyond the worker's deadline from which the whole system must have been suspended.
+/// The worker then gets its time again.
+const WORKER_OVERSLEPT: Duration = Duration::from_ms(1000);
 
 /// The action that is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

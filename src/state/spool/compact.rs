@@ -18,14 +18,23 @@
 use super::Spool;
 use super::compaction::{Compaction, CompactionStage, LiveCounts, Moved, Purpose};
 use super::location::{RecordLocation, attempts_of, key_of};
-use crate::limits::{COMPACT_AT_ONCE_BYTES, COMPACT_HEAD_BYTES, COMPACT_STEP_BYTES, JOURNAL_BUFFER_BYTES};
 use crate::proto::journal::{
     ClaimProgress, FILE_HEADER, ParseResult, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, parse_record,
     skip_damage,
 };
 use crate::state::disk::{Disk, DiskResult, NO_SPACE, SpoolFile};
+use crate::state::spool::JOURNAL_BUFFER_BYTES;
 use crate::state::window::{AttemptEnd, JobState, Slot};
 use crate::util::time::Instant;
+
+/// Maximum number of live bytes that one step copies while the disk is full. More would delay
+/// everything else.
+pub(crate) const COMPACT_AT_ONCE_BYTES: u64 = 1024 * 1024;
+/// Bytes that a new journal takes beside the live records of jobs: its header, the numbers
+/// and the claims.
+const COMPACT_HEAD_BYTES: u64 = 4 * 1024;
+/// Bytes that one step of a compaction copies.
+const COMPACT_STEP_BYTES: u64 = 128 * 1024;
 
 impl Spool {
     /// Returns true if a compaction is under way.

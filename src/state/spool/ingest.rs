@@ -16,12 +16,18 @@
 
 use super::claims::Claim;
 use super::{Spool, SpoolRules};
-use crate::limits::{CLAIM_QUIET, INGEST_TURN_BYTES, QUEUE_RETRY};
+use crate::limits::CLAIM_QUIET;
 use crate::proto::journal::{CLAIM_BODY_BYTES, ClaimProgress, HEADER_BYTES, Record, RecordFlags, RecordKind};
 use crate::state::disk::{Disk, DiskError, DiskResult, QueueFile, SpoolFile};
 use crate::util::lines::{Line, TOO_LONG, classify, find_newline};
-use crate::util::time::Instant;
+use crate::util::time::{Duration, Instant};
 use heapless::Vec;
+
+/// Maximum number of bytes read from claims in one turn, so that a flood of jobs delays
+/// nothing else by more than one commit.
+const INGEST_TURN_BYTES: usize = 64 * 1024;
+/// Time until the next look at a queue file that cannot be used.
+const QUEUE_RETRY: Duration = Duration::from_ms(3000);
 
 /// Bytes read from a claim at once; a line that is longer is not a job.
 const CHUNK_BYTES: usize = 4096;

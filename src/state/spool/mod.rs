@@ -47,17 +47,42 @@ pub use scan::JournalScan;
 
 use super::disk::{DAMAGED, Disk, DiskResult, NO_SPACE, OVER_QUOTA, SpoolFile};
 use super::window::Window;
-use crate::limits::{
-    BATCH_BYTES, COMMIT_DELAY, COMPACT_LOW_SPACE_BYTES, COMPACT_LOW_SPACE_SHARE, COMPACT_MIN_BYTES,
-    DAMAGED_BATCHES_MAX, JOB_MAX_BYTES, JOURNAL_BUFFER_BYTES, PREALLOCATE_BYTES, RESERVE_BYTES,
-    RESERVE_PER_JOB_BYTES, SPACE_MARGIN_BYTES, TOMBSTONES_MAX,
-};
+use crate::limits::{COMMIT_DELAY, COMPACT_MIN_BYTES, JOB_MAX_BYTES};
 use crate::proto::journal::{ParseResult, RECORD_MAX_BYTES, Record, RecordKind, parse_record};
 use crate::util::time::{Duration, Instant};
 use compaction::Compaction;
 use core::ops::Range;
 use heapless::Vec;
 use location::LiveRecordKey;
+
+/// Maximum number of deleted jobs outside the window that are remembered until the next
+/// compaction.
+pub(crate) const TOMBSTONES_MAX: usize = 64;
+/// Maximum number of damaged batches of claims that a recovery keeps apart.
+const DAMAGED_BATCHES_MAX: usize = 8;
+/// Free bytes on the spool's disk without which new jobs are refused: one batch of jobs, and
+/// the records that this batch will need.
+const RESERVE_BYTES: u64 = 24 * 1024;
+/// Free bytes that each queued job needs in addition, for the records of its start and its
+/// end.
+const RESERVE_PER_JOB_BYTES: u64 = 44;
+/// Extra bytes to preallocate for the journal, so that fallocate(2) is not called for every
+/// batch.
+const PREALLOCATE_BYTES: u64 = 32 * 1024;
+/// Free bytes that new jobs need beside the reserved space. This is more than one batch
+/// takes.
+const BATCH_BYTES: u64 = 8 * 1024;
+/// Dead bytes in the journal from which a compaction is worth it while the disk is full.
+const COMPACT_LOW_SPACE_BYTES: u64 = 8 * 1024;
+/// Divisor of the live bytes: while the disk is full, a compaction needs at least this share
+/// of dead bytes, because each compaction copies all live bytes.
+const COMPACT_LOW_SPACE_SHARE: u64 = 4;
+/// Extra free bytes until new jobs are accepted again after the disk was full. This is a
+/// block of most filesystems, and holds the ends of about ninety jobs, so that acceptance
+/// does not toggle with every job that ends.
+pub(crate) const SPACE_MARGIN_BYTES: u64 = 4 * 1024;
+/// Bytes of records that are gathered before they are written, which is one batch of a claim.
+pub(crate) const JOURNAL_BUFFER_BYTES: usize = 8 * 1024;
 
 /// The rules that the configuration sets.
 #[derive(Clone, Copy, Debug)]

@@ -4,10 +4,13 @@
 
 use super::Spool;
 use super::location::{RecordLocation, attempts_of, key_of};
-use crate::limits::{READ_BYTES, SCAN_STEP_BYTES};
+use crate::limits::READ_BYTES;
 use crate::proto::journal::{ParseResult, RECORD_MAX_BYTES, Record, RecordKind, parse_record, skip_damage};
 use crate::state::disk::{DAMAGED, Disk, DiskResult, SpoolFile};
 use crate::state::window::AttemptOutcome;
+
+/// Bytes of the journal that one turn reads for a request that scans it.
+const SCAN_STEP_BYTES: u64 = 64 * 1024;
 
 /// A scan of the journal.
 #[derive(Clone, Copy, Debug)]

@@ -1,11 +1,11 @@
 //! Histories with crashes: the real spool on a disk that dies and forgets.
 
 use super::*;
-use crate::limits::{
-    CLAIM_QUIET, COMPACT_AT_ONCE_BYTES, SCRATCH_BYTES, SPACE_MARGIN_BYTES, WINDOW_JOBS, WORKERS_MAX,
-};
+use crate::limits::{CLAIM_QUIET, SCRATCH_BYTES, WINDOW_JOBS, WORKERS_MAX};
 use crate::state::disk::fake::{DEAD, FAILED, FakeDisk};
 use crate::state::jobs::{ClientNeeds, JobRules, JobsCore, TurnAction};
+use crate::state::spool::SPACE_MARGIN_BYTES;
+use crate::state::spool::compact::COMPACT_AT_ONCE_BYTES;
 use crate::state::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 

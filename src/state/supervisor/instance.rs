@@ -19,9 +19,15 @@
 
 use super::decision::{Action, Decision, Event, ExitReason, NOTHING, Report, Rules};
 use super::probe::{FileVersion, Probe, ProbeError, ProgramHealth};
-use crate::limits::{LEAVE_GRACE, RESTART_QUICK, START_PATIENCE, UNKILLABLE};
+use crate::limits::{RESTART_QUICK, START_PATIENCE};
 use crate::state::backoff::RestartBackoff;
 use crate::util::time::{Duration, Instant};
+
+/// Time after `stop_timeout` until a supervisor that stops kills its services. This is less
+/// than `STOP_GRACE`, after which `stop` would kill the supervisor.
+pub(crate) const LEAVE_GRACE: Duration = Duration::from_ms(2000);
+/// Time after KILL from which a service that still exists counts as impossible to kill.
+const UNKILLABLE: Duration = Duration::from_ms(5000);
 
 /// The phase of an instance.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

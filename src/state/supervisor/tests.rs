@@ -2,7 +2,7 @@
 //! order of decisions, and random histories of several instances.
 
 use super::*;
-use crate::limits::LEAVE_GRACE;
+use crate::state::supervisor::instance::LEAVE_GRACE;
 use crate::state::supervisor::probe::{FileVersion, Probe, ProbeError};
 use crate::util::time::Duration;
 use std::vec::Vec;

@@ -1,10 +1,12 @@
 //! Scans on a disk for tests, in virtual time.
 
 use super::*;
-use crate::limits::{SCRATCH_BYTES, SPOOL_RETRY, TOMBSTONES_MAX, WINDOW_JOBS};
+use crate::limits::{SCRATCH_BYTES, WINDOW_JOBS};
 use crate::state::disk::fake::{FAILED, FakeDisk};
+use crate::state::jobs::disk_health::SPOOL_RETRY;
 use crate::state::jobs::{JobRules, TurnAction};
 use crate::state::spool::SpoolRules;
+use crate::state::spool::TOMBSTONES_MAX;
 use crate::state::window::AttemptOutcome;
 
 const fn ms(ms: u64) -> Duration {
