@@ -47,6 +47,9 @@ pub struct Supervision {
     to_stop: Range<usize>,
     /// When the instances are probed next; `None` if there is no health to probe.
     probe_at: Option<Instant>,
+    /// The instances whose deadlines the current round has not reached; `None` between two
+    /// rounds.
+    to_check: Option<Range<usize>>,
     /// The instances that the current round of probes has not reached.
     to_probe: Range<usize>,
     /// When the supervisor reports ready at the latest; `None` after the report.
@@ -66,6 +69,7 @@ impl Supervision {
             stop_mode: StopMode::No,
             to_stop: 0..0,
             probe_at: has_health_files.then_some(now),
+            to_check: None,
             to_probe: 0..0,
             ready_deadline: Some(now + rules.stale_after),
             restarts: 0,
@@ -183,6 +187,8 @@ impl Supervision {
     }
 
     /// Returns the next decision that is due at `now`, and the instance that it is about.
+    /// `None` ends a round, in which each deadline is checked once. A start that fails is
+    /// tried again in the next round, because the supervisor reports ready in between.
     pub fn poll(&mut self, now: Instant) -> Option<(usize, Decision)> {
         while let Some(index) = self.to_stop.next() {
             let is_second = self.stop_mode == StopMode::Killing;
@@ -192,8 +198,10 @@ impl Supervision {
                 return Some((index, decision));
             }
         }
-        for (index, instance) in self.instances.iter_mut().enumerate() {
-            let decision = instance.on_deadline(now);
+        let to_check = self.to_check.get_or_insert(0..self.instances.len());
+        for index in to_check.by_ref() {
+            let decision =
+                self.instances.get_mut(index).map_or(NOTHING, |instance| instance.on_deadline(now));
             if decision != NOTHING {
                 return Some((index, decision));
             }
@@ -201,7 +209,11 @@ impl Supervision {
         if self.probe_at.is_some_and(|at| at.is_due(now)) {
             self.start_probes(now);
         }
-        self.to_probe.next().map(|index| (index, (Action::Probe, None)))
+        let probed = self.to_probe.next();
+        if probed.is_none() {
+            self.to_check = None;
+        }
+        probed.map(|index| (index, (Action::Probe, None)))
     }
 
     /// Starts a round of probes, and schedules the next one. After a suspend each

@@ -175,6 +175,24 @@ fn the_supervisor_is_ready_when_each_process_runs_or_failed_once_and_after_a_whi
 }
 
 #[test]
+fn the_supervisor_is_ready_before_a_start_that_failed_is_tried_again() {
+    let mut supervision = supervision(2);
+    for index in [0, 1] {
+        assert!(!supervision.is_ready(at(0)));
+        assert_eq!(supervision.poll(at(0)), Some((index, (Action::CheckLock, None))));
+        assert_eq!(supervision.on_lock(index, at(0), Some(Probe::Free)), (Action::Start, None));
+        let event = Event::Died(ExitReason::NotStarted, ms(0));
+        assert_eq!(supervision.on_not_started(index, at(0)), (Action::None, Some(event)));
+    }
+    assert_eq!(supervision.poll(at(0)), Some((0, (Action::Probe, None))));
+    assert_eq!(supervision.poll(at(0)), Some((1, (Action::Probe, None))));
+    assert_eq!(supervision.poll(at(0)), None);
+    assert!(supervision.is_ready(at(0)));
+    assert_eq!(supervision.next_deadline(), Some(at(0)), "the next turn follows at once");
+    assert_eq!(supervision.poll(at(0)), Some((0, (Action::CheckLock, None))));
+}
+
+#[test]
 fn a_stop_terminates_each_process_and_a_second_one_kills_it() {
     let mut supervision = running(3);
     gone(&mut supervision, 2, at(10));
@@ -354,36 +372,39 @@ fn any_history_drains_and_then_waits() {
         let mut now = at(0);
         let mut next_pid = 100;
         for _ in 0..100 {
-            let mut decisions = 0;
-            while let Some((index, mut decision)) = supervision.poll(now) {
-                decisions += 1;
-                assert!(decisions < 50, "the loop spins");
-                while decision != NOTHING {
-                    let failed = below(4) == 0;
-                    let held = supervision.pid(index).unwrap_or(99);
-                    let probe = match below(6) {
-                        0 => Some(Probe::Free),
-                        1 => Some(Probe::Died),
-                        2 => Some(Probe::Held(held, STALE)),
-                        3 => None,
-                        _ => Some(Probe::Held(held, Ok(()))),
-                    };
-                    decision = match decision.0 {
-                        Action::CheckLock => supervision.on_lock(index, now, probe.filter(|_| failed)),
-                        Action::Start if failed => supervision.on_not_started(index, now),
-                        Action::Start => {
-                            assert_eq!(supervision.pid(index), None);
-                            next_pid += 1;
-                            supervision.on_started(index, now, next_pid);
-                            if below(2) == 0 { supervision.on_ready(index) } else { NOTHING }
-                        }
-                        Action::Probe => supervision.on_probe(index, now, probe),
-                        Action::Terminate(pid) | Action::Kill(pid) => {
-                            assert_eq!(supervision.pid(index), Some(pid));
-                            NOTHING
-                        }
-                        Action::None => NOTHING,
-                    };
+            // A start that failed is tried again in the second round.
+            for _ in 0..2 {
+                let mut decisions = 0;
+                while let Some((index, mut decision)) = supervision.poll(now) {
+                    decisions += 1;
+                    assert!(decisions < 50, "the loop spins");
+                    while decision != NOTHING {
+                        let failed = below(4) == 0;
+                        let held = supervision.pid(index).unwrap_or(99);
+                        let probe = match below(6) {
+                            0 => Some(Probe::Free),
+                            1 => Some(Probe::Died),
+                            2 => Some(Probe::Held(held, STALE)),
+                            3 => None,
+                            _ => Some(Probe::Held(held, Ok(()))),
+                        };
+                        decision = match decision.0 {
+                            Action::CheckLock => supervision.on_lock(index, now, probe.filter(|_| failed)),
+                            Action::Start if failed => supervision.on_not_started(index, now),
+                            Action::Start => {
+                                assert_eq!(supervision.pid(index), None);
+                                next_pid += 1;
+                                supervision.on_started(index, now, next_pid);
+                                if below(2) == 0 { supervision.on_ready(index) } else { NOTHING }
+                            }
+                            Action::Probe => supervision.on_probe(index, now, probe),
+                            Action::Terminate(pid) | Action::Kill(pid) => {
+                                assert_eq!(supervision.pid(index), Some(pid));
+                                NOTHING
+                            }
+                            Action::None => NOTHING,
+                        };
+                    }
                 }
             }
             if supervision.is_ready(now) {

@@ -195,6 +195,25 @@ fn a_flood_of_output_stays_within_the_bounds_and_holds_up_nothing() {
 
 // ----- what is executed -------------------------------------------------------------
 
+/// Covers a report: `start` printed the failure of the second attempt, too.
+#[test]
+fn start_prints_the_first_attempt_of_a_program_that_is_not_there() {
+    if !require_native("QEMU does not share memory with a child of vfork") {
+        return;
+    }
+    let dir = Supervised::new();
+    let path = dir.path("program").display().to_string();
+    let mut command = dir.command();
+    command.args(["-o", "log_max=0", "start", "supervisor", "--", &path]);
+    let ran = finish(command, None).expect(0);
+    let expected = format!(
+        "zigsvc: program: cannot be started: {path}: execve: ENOENT (no such file or directory)\n\
+         zigsvc: program: not started; next attempt now\n"
+    );
+    assert_eq!(ran.err, expected);
+    dir.wait_for("[WARN] program: not started; next attempt in 1 s");
+}
+
 #[test]
 fn a_program_that_is_not_there_is_tried_again_until_it_is() {
     if !crate::support::require_native("QEMU does not share memory with a child of vfork") {
