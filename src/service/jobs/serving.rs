@@ -146,11 +146,7 @@ impl Jobs {
     #[inline(never)]
     pub(super) fn send_events(&mut self, now: Instant) {
         if !self.control.replies.is_watched() {
-            if self.core.history.watched {
-                // Written only then, because a write takes a page of memory.
-                self.core.history.watched = false;
-                self.core.history.drop_events();
-            }
+            self.core.history.stop_watching();
             return;
         }
         let mut out = Writer::new(self.base.scratch);

@@ -48,7 +48,7 @@ fn a_slot_stays_the_same_and_is_used_again() {
 
 #[test]
 fn each_turn_serves_all_slots_and_begins_with_another_one() {
-    let mut clients = Clients::EMPTY;
+    let mut clients = full(Access::Guest);
     let mut firsts = Vec::<usize, CLIENTS_MAX>::new();
     for _ in 0..CLIENTS_MAX {
         let round: Vec<usize, CLIENTS_MAX> = clients.next_round().collect();

@@ -155,13 +155,14 @@ impl History {
             let ms = took.as_ms();
             let _ = uwrite!(out, "event {} job={} state={} exit={} ms={}{}\n", seq, id, state, exit, ms, why);
         }
-        self.drop_events();
+        self.events.clear();
     }
 
     /// Drops the events, because no client watches any more.
-    pub fn drop_events(&mut self) {
+    pub fn stop_watching(&mut self) {
         // A write would touch memory that may never be needed.
-        if !self.events.is_empty() {
+        if self.watched {
+            self.watched = false;
             self.events.clear();
         }
     }

@@ -216,6 +216,8 @@ pub struct Spool {
     totals: Totals,
     space: ReservedSpace,
     io_stats: IoStats,
+    corruption: Corruption,
+    compaction: Compaction,
     /// The claimed queue files.
     pub claims: Claims,
     window: Window,
@@ -223,8 +225,6 @@ pub struct Spool {
     buffer: Vec<u8, JOURNAL_BUFFER_BYTES>,
     /// Live records that ended out of order since the last compaction.
     tombstones: Vec<LiveRecordKey, TOMBSTONES_MAX>,
-    corruption: Corruption,
-    compaction: Compaction,
 }
 
 impl Spool {
