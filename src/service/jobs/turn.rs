@@ -26,6 +26,7 @@ impl Jobs {
                     let written = self.base.log.flush();
                     self.core.log_flushed(written);
                 }
+                TurnAction::NotifyWaiters => self.notify_waiters(now),
                 TurnAction::ServeClients => {
                     self.serve(ready, now);
                     let commit = self.control.replies.any_pending();
@@ -42,9 +43,6 @@ impl Jobs {
                 }
                 TurnAction::Notice(notice) => self.log_turn_notice(notice),
             }
-        }
-        if self.core.history.take_new_results() {
-            self.notify_waiters(now);
         }
     }
 

@@ -10,6 +10,8 @@ use crate::state::window::Slot;
 pub enum TurnAction {
     /// Write the log out, and call `JobsCore::log_flushed`.
     FlushLog,
+    /// Answer the clients that wait for the end of a job that has ended.
+    NotifyWaiters,
     /// Take the requests of clients, and call `JobsCore::clients_served`.
     ServeClients,
     /// Send the replies that waited for the commit.
@@ -77,6 +79,8 @@ pub(super) enum TurnStep {
     Record,
     /// Read lines of the queue file.
     Ingest,
+    /// Take the requests of clients.
+    Serve,
     /// Make durable what must be.
     Commit,
     /// Remove the claims whose lines are durable.

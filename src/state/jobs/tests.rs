@@ -46,6 +46,8 @@ struct Run {
     replies: Vec<u64>,
     added: Vec<u64>,
     notices: Vec<TurnNotice>,
+    /// The results that were known when clients were notified.
+    notified: Vec<(u64, JobResult)>,
     needs: ClientNeeds,
 }
 
@@ -64,6 +66,7 @@ impl Run {
             replies: Vec::new(),
             added: Vec::new(),
             notices: Vec::new(),
+            notified: Vec::new(),
             needs: ClientNeeds::default(),
         }
     }
@@ -86,10 +89,17 @@ impl Run {
                     self.core.log_flushed(self.answer != Answer::Failed);
                     "flush".to_owned()
                 }
+                TurnAction::NotifyWaiters => {
+                    let history = &self.core.history;
+                    let results = (0..9).filter_map(|id| Some((id, history.result_of(id)?)));
+                    self.notified.extend(results);
+                    continue;
+                }
                 TurnAction::ServeClients => {
                     for ask in self.asks.drain(..) {
                         match ask {
                             "stop" => drop(self.core.stop(self.now)),
+                            "retry dead" => self.core.history.forget_dead(),
                             text => self.added.extend(self.core.add_job(
                                 &mut self.disk,
                                 text.as_bytes(),
@@ -280,6 +290,22 @@ fn a_stop_asks_handlers_to_end_and_a_second_one_ends_them() {
     assert!(run.core.is_stopped());
     run.core.finish(&mut run.disk, run.now).unwrap();
     assert_eq!((run.attempts(), run.core.spool.waiting()), (vec![0, 0], 2));
+}
+
+#[test]
+fn clients_learn_of_an_end_before_a_request_has_it_forgotten() {
+    let rules = JobRules { spool: SpoolRules { retries: 0, ..RULES.spool }, ..RULES };
+    let mut run = Run::with_jobs(rules, &["a", "b"]);
+    run.end(1, AttemptOutcome::Code(3));
+    run.asks = vec!["retry dead"];
+    run.turn();
+    assert_eq!(run.notified, [(1, JobResult::Dead(AttemptOutcome::Code(3)))]);
+    run.turn();
+    assert_eq!(run.notified.len(), 1);
+    run.core.set_rules(JobRules { logs_jobs: true, ..rules });
+    run.asks = vec!["c"];
+    run.turn();
+    assert_eq!(run.notified.get(1..), Some([(3, JobResult::Done)].as_slice()), "at the end of its turn");
 }
 
 #[test]

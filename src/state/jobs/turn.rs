@@ -3,9 +3,9 @@
 //! it asks for the next one.
 //!
 //! ```text
-//! Settle ─FlushLog─▶ Record ─▶ Ingest ─ServeClients─▶ Commit ─Reply─▶ Committed
-//!                                                                       │
-//!    Health ◀── Refused ◀─StartHandler*─ Start ◀── RecordStarts ◀── Run ◀─┴ Compact ...
+//! Settle ─FlushLog─▶ Record ─▶ Ingest ─▶ Serve ─ServeClients─▶ Commit ─Reply─▶ Committed
+//!                                                                                 │
+//!    Health ◀── Refused ◀─StartHandler*─ Start ◀── RecordStarts ◀── Run ◀───────────┴ Compact ...
 //! ```
 //!
 //! Three rules follow from this order, and each is one that the model checks:
@@ -14,6 +14,9 @@
 //!   on only after a commit
 //! - a line of the log is written before the record of the end that it reports, so that a
 //!   job whose handler is the log is never recorded as done without its line
+//!
+//! Clients that wait for the ends of jobs are notified before the requests of other clients,
+//! which can have these ends forgotten, and at the end of the turn.
 //!
 //! A stage that the disk refuses is tried again by a later turn. New jobs that find no room
 //! do not stop known jobs, because only the ends of known jobs free space.
@@ -59,7 +62,7 @@ impl JobsCore {
                 return Some(TurnAction::Signal(signal));
             }
             let (next, action) = match self.turn.step {
-                TurnStep::Idle => return None,
+                TurnStep::Idle => return self.notify_waiters(),
                 TurnStep::Settle => self.settle(now),
                 TurnStep::Record => {
                     self.turn.written = self.spool.write_transitions(disk, now);
@@ -67,8 +70,10 @@ impl JobsCore {
                 }
                 TurnStep::Ingest => {
                     self.ingest(disk, scratch, now, report);
-                    (TurnStep::Commit, Some(TurnAction::ServeClients))
+                    // A request can have the ends of jobs forgotten.
+                    (TurnStep::Serve, self.notify_waiters())
                 }
+                TurnStep::Serve => (TurnStep::Commit, Some(TurnAction::ServeClients)),
                 TurnStep::Commit => (TurnStep::Committed, self.commit(disk, now)),
                 TurnStep::Committed => (self.committed(disk), None),
                 TurnStep::Compact => (TurnStep::Damage, self.compact_if_due(disk, now)),
@@ -112,6 +117,11 @@ impl JobsCore {
     /// Returns the next signal that a handler is to get now.
     pub fn next_signal(&mut self, now: Instant) -> Option<HandlerSignal> {
         self.timers.next_signal(now, self.rules.stop_timeout)
+    }
+
+    /// Asks for answers to the clients whose jobs have ended.
+    fn notify_waiters(&mut self) -> Option<TurnAction> {
+        self.history.take_new_results().then_some(TurnAction::NotifyWaiters)
     }
 
     /// Asks for the log to be written, which comes before the records of the ends in it.

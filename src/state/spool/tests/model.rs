@@ -282,7 +282,7 @@ impl World {
                     started = true;
                     self.started(&slot);
                 }
-                TurnAction::Signal(_) => {}
+                TurnAction::Signal(_) | TurnAction::NotifyWaiters => {}
                 TurnAction::LogJob(_) | TurnAction::SwitchQueueFile | TurnAction::Notice(_) => {
                     assert!(self.disk.is_dead(), "{action:?}");
                 }
