@@ -112,10 +112,10 @@ impl Collector {
             if let Some((_, why)) = arrived.stop() {
                 self.base.begin_stop(why, "");
             }
+            base::on_user_signals(self, arrived, now);
             if arrived.has(Signal::HUP) {
                 self.reload(now);
             }
-            base::on_user_signals(self, arrived, now);
         }
         connections::close_expired(self, now);
         connections::serve(self, &mut ready.iter().filter_map(PollSource::client_slot), now);

@@ -101,10 +101,10 @@ impl Hub {
             if let Some((_, why)) = arrived.stop() {
                 self.base.begin_stop(why, "");
             }
+            base::on_user_signals(self, arrived, now);
             if arrived.has(Signal::HUP) && self.base.reload() {
                 self.base.finish_reload();
             }
-            base::on_user_signals(self, arrived, now);
         }
         connections::serve(self, &mut ready.iter().filter_map(PollSource::client_slot), now);
         if ready.contains(&PollSource::Listener) {

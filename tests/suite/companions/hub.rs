@@ -390,6 +390,20 @@ fn it_lives_as_every_service_does() {
 }
 
 #[test]
+fn the_log_is_rotated_before_a_reload_that_came_with_the_same_turn() {
+    let dir = Dir::new();
+    let pid = start(&dir);
+    fs::create_dir(dir.path("new")).unwrap();
+    dir.write("zigsvc.conf", format!("log_file = \"{}\"\n", dir.path("new/zigsvc.log").display()));
+    kill(pid, "STOP");
+    kill(pid, "HUP");
+    kill(pid, "USR1");
+    kill(pid, "CONT");
+    wait_until("it has reloaded", || dir.read(LOG).contains("config: log_file changed"));
+    assert!(dir.path("zigsvc-hub.log.1").exists(), "the old log is rotated");
+}
+
+#[test]
 fn a_bad_config_changes_nothing_on_reload() {
     let dir = Dir::new();
     let pid = start(&dir);

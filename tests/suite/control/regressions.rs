@@ -9,6 +9,8 @@ use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{Dir, heartbeat, kill, program, require_native, wait_until};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 /// Starts a service with one dead job.
 #[track_caller]
@@ -363,4 +365,39 @@ fn unread_pages_do_not_hold_up_the_jobs() {
     wait_until("all jobs ran", || client.status("jobs") == 1000);
     let journal = || fs::metadata(dir.path("spool/journal")).unwrap().len();
     wait_until("the journal is written anew", || journal() < 500_000);
+}
+
+/// Guards against a defect: `wait` was never answered for a job that died in the turn in which
+/// all dead jobs were forgotten, because its end was forgotten before the answer was sent.
+#[test]
+fn an_end_is_not_forgotten_before_those_who_wait_have_it() {
+    let dir = Dir::new();
+    start_script(&dir, "exit 1", &["workers=8", "retries=0", "sync=never"]);
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let waiting: Vec<_> = (0..7)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = Client::new(&dir);
+                    for _ in 0..20 {
+                        let id = client.queue("a");
+                        let answer = client.ask(&format!("wait {id}"));
+                        // The job can be forgotten before the client waits for it.
+                        if answer != format!("ok id={id} state=dead exit=1") {
+                            expect_error(&answer, "no-job");
+                        }
+                    }
+                })
+            })
+            .collect();
+        let forgetting = scope.spawn(|| {
+            let mut client = Client::new(&dir);
+            while !ended.load(Ordering::Relaxed) {
+                assert!(client.ask("forget dead").starts_with("ok count="));
+            }
+        });
+        let waited: Vec<_> = waiting.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        ended.store(true, Ordering::Relaxed);
+        assert!(forgetting.join().is_ok() && waited.iter().all(Result::is_ok));
+    });
 }
