@@ -15,7 +15,6 @@ use crate::util::time::Instant;
 use ufmt::uwrite;
 
 /// Writes the number of bytes that were moved to journal.bad-N.
-/// Writes the number of bytes that were moved to journal.bad-N.
 fn describe_quarantine(bytes: u64, out: &mut Writer<'_>) {
     let _ = uwrite!(out, "spool: {} damaged bytes of the journal were set aside as journal.bad-N", bytes);
 }
@@ -137,7 +136,6 @@ pub(super) fn push_processing(text: &[u8], out: &mut Writer<'_>) {
     out.push_escaped(text);
 }
 
-/// Writes the outcome of an attempt.
 /// Writes the outcome of an attempt.
 pub(super) fn describe_outcome(outcome: AttemptOutcome, out: &mut Writer<'_>) {
     let _ = match outcome {
