@@ -284,8 +284,11 @@ fn who_ended_the_input_still_gets_an_answer_that_takes_long() {
     watching.send("watch\n");
     watching.end_sending();
     assert_eq!(watching.line(), "ok");
-    // Turns pass in which nothing may close them.
     let mut other = Client::new(&dir);
+    // A program that another test starts at this moment holds the closed connection of `ask`
+    // until it is executed.
+    wait_until("the connection of `ask` is closed", || other.status("clients") == 3);
+    // Turns pass in which nothing may close them.
     for _ in 0..20 {
         assert_eq!(other.status("clients"), 3);
     }
