@@ -55,6 +55,7 @@ fn more_jobs_can_be_cancelled_than_are_remembered_as_void() {
         let mut client = Client::new(&dir);
         client.queue_all(&jobs(250));
         wait_until("the first runs", || client.status("running") == 1);
+        assert_eq!(out(&dir, 1), ["job 1 1"]);
         let gone: Vec<u64> = (2..=250).filter(|id| id % 5 != 0).collect();
         client.send(gone.iter().map(|id| format!("cancel {id}\n")).collect::<String>());
         for id in gone {
@@ -250,6 +251,8 @@ fn a_retry_is_on_disk_when_it_is_acknowledged() {
     let pid = start_script(&dir, GATE, &["retries=0"]);
     let mut client = Client::new(&dir);
     client.queue("first");
+    // A handler that is killed before its first line leaves none.
+    assert_eq!(out(&dir, 3)[2..], ["first 1"]);
     wait_until("it runs", || client.status("running") == 1);
     assert_eq!(client.ask("retry 2"), "ok id=2");
     expect_error(&client.ask("retry 2"), "no-job");
@@ -272,6 +275,7 @@ fn all_dead_jobs_are_retried_behind_the_others() {
     let pid = start_script(&dir, GATE, &["retries=0"]);
     let mut client = Client::new(&dir);
     client.queue_all(&["x", "y"]);
+    assert_eq!(out(&dir, 6)[5..], ["x 1"]);
     wait_until("the first runs", || client.status("running") == 1);
     assert_eq!(client.ask("retry dead"), "ok count=5");
     assert_eq!(client.ask("retry dead"), "ok count=0");
