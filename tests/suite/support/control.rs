@@ -161,6 +161,16 @@ impl Client {
     pub fn status(&mut self, name: &str) -> u64 {
         self.status_word(name).parse().unwrap()
     }
+
+    /// Returns the result of `ask`, and ends the connection. A program that another test starts
+    /// at this moment has a copy of the descriptor until it is executed, so a close alone could
+    /// leave the connection open.
+    #[track_caller]
+    fn once<T>(mut self, ask: impl FnOnce(&mut Self) -> T) -> T {
+        let answer = ask(&mut self);
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        answer
+    }
 }
 
 /// Returns the value of a field in an answer that is `ok`.
@@ -188,19 +198,19 @@ pub fn expect_error(answer: &str, code: &str) {
 /// Asks over a connection of its own.
 #[track_caller]
 pub fn ask(dir: &Dir, request: &str) -> String {
-    Client::new(dir).ask(request)
+    Client::new(dir).once(|client| client.ask(request))
 }
 
 /// Returns the number that `status` has for `name`, over a connection of its own.
 #[track_caller]
 pub fn status(dir: &Dir, name: &str) -> u64 {
-    Client::new(dir).status(name)
+    Client::new(dir).once(|client| client.status(name))
 }
 
 /// Returns the word that `status` has for `name`, over a connection of its own.
 #[track_caller]
 pub fn status_word(dir: &Dir, name: &str) -> String {
-    Client::new(dir).status_word(name)
+    Client::new(dir).once(|client| client.status_word(name))
 }
 
 /// Returns the ids of all jobs that `list STATE` shows, page after page.
