@@ -65,6 +65,30 @@ degraded_states! {
     SpoolFull "spool-full" Jobs
         "the spool's disk has no room for new jobs, and queued jobs continue"
         "free space on that disk";
+    SpoolMoved "spool-moved" Jobs
+        "the path of the spool leads to other files than the open ones, and no new job is accepted"
+        "a free path: the folder as it was, or none on the same filesystem";
+    QueueFull "queue-full" Jobs
+        "the queue has had no room for new jobs for longer than `stale_after`"
+        "jobs that end, `cancel`, or a higher `queue_max`";
+    QueueFile "queue-file" Jobs
+        "the queue file or its folder cannot be used, and its lines wait"
+        "a regular file that the service may rename, in a folder that exists";
+    Claims "claims" Jobs
+        "a claimed queue file cannot be read or removed, or its writer keeps it open and it has grown above 1 MiB"
+        "rights to read and remove it, or the end of the writer";
+    Handler "handler" Jobs
+        "the handler cannot be executed, and jobs wait without losing an attempt"
+        "a handler that exists and can be executed";
+    StuckJob "stuck-job" Jobs
+        "a process of a job cannot be signalled or does not end by SIGKILL"
+        "the end of that process, or `cancel`";
+    Held "held" Jobs
+        "the queue is held, and no job is started"
+        "`zigsvc resume`";
+    PidFile "pid-file" Every
+        "the path of the PID file leads to another file or to none, and it cannot be made again"
+        "a folder that can be written, or a restart";
     Log "log" Every
         "the log cannot be written or rotated, and lines are lost"
         "a folder that exists and can be written";
@@ -103,7 +127,7 @@ impl DegradedState {
 
 /// A set of degraded states.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct DegradedSet(u16);
+pub struct DegradedSet(u32);
 
 impl DegradedSet {
     /// The empty set.
@@ -190,6 +214,6 @@ mod tests {
     #[test]
     fn a_service_has_only_the_states_of_what_it_has() {
         let count = |service| DegradedState::ALL.iter().filter(|state| state.applies_to(service)).count();
-        assert_eq!((count(Service::Jobs), count(Service::Hub), count(Service::Supervisor)), (8, 4, 3));
+        assert_eq!((count(Service::Jobs), count(Service::Hub), count(Service::Supervisor)), (16, 5, 4));
     }
 }
