@@ -284,7 +284,7 @@ impl Sink {
                 self.wait()?;
             } else if self.waits {
                 self.waits = false;
-                note(&self.file, &|out| out.push_str("goes on"));
+                note(&self.file, &|out| out.push_str("continues"));
             }
         }
         Ok(())

@@ -87,7 +87,7 @@ impl Jobs {
                 let _ = uwrite!(out, ", {} KiB free, {} kept for the queued jobs", free, reserved);
             }),
             TurnNotice::CompactionFailed(error) => self.base.log.warn(&|out| {
-                out.push_str("spool: the journal cannot be written anew, the old one goes on: ");
+                out.push_str("spool: the journal cannot be written again, the old one stays in use: ");
                 describe_disk(disk, error, out);
             }),
             TurnNotice::Damaged(damage) => {

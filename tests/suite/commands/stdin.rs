@@ -289,7 +289,7 @@ fn with_all_places_taken_it_says_so_once_and_goes_on_when_there_is_one() {
     watching.pop();
     feeding.wait_for_lines(2);
     let ran = feeding.finish().expect(0);
-    assert_eq!((ran.out, ran.err), (ids_to(2), format!("{busy}zigsvc: queue: goes on\n")));
+    assert_eq!((ran.out, ran.err), (ids_to(2), format!("{busy}zigsvc: queue: continues\n")));
 }
 
 // ----- answers of another kind ---------------------------------------------------
@@ -331,7 +331,7 @@ fn what_is_refused_for_now_is_sent_again_in_order_and_said_but_not_each_time() {
     let ran = feeding.finish().expect(0);
     assert_eq!(ran.out, ids_to(3));
     assert!(ran.err.starts_with("zigsvc: queue: waits: no \\x1b room (no-space)\n"), "{ran:?}");
-    assert!(ran.err.ends_with("zigsvc: queue: goes on\n") && !ran.err.contains("full"), "{ran:?}");
+    assert!(ran.err.ends_with("zigsvc: queue: continues\n") && !ran.err.contains("full"), "{ran:?}");
 }
 
 #[test]

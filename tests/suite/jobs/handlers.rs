@@ -492,7 +492,7 @@ fn what_cannot_be_executed_is_said_retried_and_ends_dead_and_the_service_goes_on
         // The handler comes, and the next job is done.
         dir.write_executable(name, &format!("#!/bin/sh\nmkdir {}/done\n", dir.as_arg()));
         dir.append("queue", "two\n");
-        wait_until("the service goes on", || dir.path("done").exists());
+        wait_until("the service continues", || dir.path("done").exists());
     }
 }
 

@@ -198,12 +198,12 @@ struct World {
     /// The job whose handler ended in this turn.
     ended: Option<String>,
     /// The jobs for which a reply waits for the commit of this turn.
-    pending: Vec<(String, Edit)>,
+    pending: Vec<(String, ModelEdit)>,
 }
 
 /// A request of a client for one job.
 #[derive(Clone, Copy)]
-enum Edit {
+enum ModelEdit {
     Add(u64),
     Remove,
     Retry,
@@ -272,7 +272,7 @@ impl World {
                 TurnAction::Reply { jobs, edits } => {
                     assert!(jobs == edits || self.disk.is_dead());
                     if jobs.is_err() {
-                        self.pending.retain(|(_, edit)| !matches!(edit, Edit::Add(_)));
+                        self.pending.retain(|(_, edit)| !matches!(edit, ModelEdit::Add(_)));
                     }
                     if edits.is_ok() {
                         self.committed();
@@ -307,9 +307,9 @@ impl World {
         for (text, edit) in std::mem::take(&mut self.pending) {
             let promise = self.promise(&text);
             match edit {
-                Edit::Add(id) => (promise.id, promise.accepted) = (Some(id), Sure::Committed),
-                Edit::Remove => promise.over = Sure::Committed,
-                Edit::Retry => promise.dead = Sure::No,
+                ModelEdit::Add(id) => (promise.id, promise.accepted) = (Some(id), Sure::Committed),
+                ModelEdit::Remove => promise.over = Sure::Committed,
+                ModelEdit::Retry => promise.dead = Sure::No,
             }
         }
     }
@@ -335,27 +335,27 @@ impl World {
                 let text = self.new_line();
                 self.promise(&text).accepted = Sure::Asked;
                 let id = self.service.core.add_job(&mut self.disk, text.as_bytes(), now).ok()?;
-                self.pending.push((text, Edit::Add(id)));
+                self.pending.push((text, ModelEdit::Add(id)));
             }
             Cancel | CancelRunning => {
                 let slot = self.waiting_or_running(op)?;
                 let text = self.service.text(&mut self.disk, &slot).ok()?;
                 self.promise(&text).over = Sure::Asked;
                 self.service.core.cancel(&mut self.disk, slot.id, now).ok()?;
-                self.pending.push((text, Edit::Remove));
+                self.pending.push((text, ModelEdit::Remove));
             }
             Retry => {
                 let (location, text) = self.first_dead()?;
                 let dead = core::mem::replace(&mut self.promise(&text).dead, Sure::Asked);
                 debug_assert!(dead != Sure::No);
                 self.service.core.edit_dead(&mut self.disk, location, true, now).ok()?;
-                self.pending.push((text, Edit::Retry));
+                self.pending.push((text, ModelEdit::Retry));
             }
             Forget => {
                 let (location, text) = self.first_dead()?;
                 self.promise(&text).over = Sure::Asked;
                 self.service.core.edit_dead(&mut self.disk, location, false, now).ok()?;
-                self.pending.push((text, Edit::Remove));
+                self.pending.push((text, ModelEdit::Remove));
             }
             _ => return None,
         }
@@ -539,7 +539,7 @@ impl World {
             return Err(DEAD);
         }
         assert_eq!(self.service.core.spool.purpose(), purpose);
-        let edit = if op == RetryAll { Edit::Retry } else { Edit::Remove };
+        let edit = if op == RetryAll { ModelEdit::Retry } else { ModelEdit::Remove };
         self.pending = dead.into_iter().map(|(_, text)| (text, edit)).collect();
         self.turn(Commit).map(drop)
     }
