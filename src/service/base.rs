@@ -7,7 +7,8 @@
 //!    ([`on_user_signals`])
 //! 3. the work of the service
 //! 4. accept new clients
-//! 5. the log, the heartbeat, the socket's name, the service manager, memory ([`end_turn`])
+//! 5. the log, the paths whose turn it is, the heartbeat, the service manager, memory
+//!    ([`end_turn`])
 //!
 //! After the start no failure here ends the service: it is logged once, leaves a named degraded
 //! state, and is tried again.
@@ -25,6 +26,7 @@ use crate::proto::service::Service;
 use crate::proto::status::{StatusField, push_field};
 use crate::state::access::AccessPolicy;
 use crate::state::degraded::{DegradedSet, DegradedState};
+use crate::state::identity::{PathRotation, WatchedPath, checks_per_beat};
 use crate::sys::once::once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
@@ -35,10 +37,6 @@ use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
 use ufmt::uwrite;
-
-/// Number of heartbeats after which the opener looks at the name of its socket. The look adds
-/// one system call to every second idle turn.
-const OPENER_SOCKET_BEATS: u64 = 2;
 
 /// Bytes of the reason why a configuration is refused.
 const REASON_BYTES: usize = 400;
@@ -119,6 +117,9 @@ pub trait ServiceStatus {
         DegradedSet::NONE
     }
 
+    /// Checks a path that only this service has, because its turn has come.
+    fn check_path(&mut self, _: WatchedPath, _: Instant) {}
+
     /// Writes the fields that are no numbers.
     fn push_words(&self, _: &mut Writer<'_>) {}
 
@@ -150,6 +151,8 @@ pub struct ServiceBase {
     reload_errors: u64,
     /// The degraded states whose begin was logged, and whose end was not.
     logged: DegradedSet,
+    /// The path that is checked next.
+    rotation: PathRotation,
     /// The whole service was alive at the end of the last turn.
     alive: bool,
     /// A turn used memory since memory was last given back.
@@ -189,6 +192,7 @@ impl ServiceBase {
             reloads: 0,
             reload_errors: 0,
             logged: DegradedSet::NONE,
+            rotation: PathRotation::default(),
             alive: true,
             pages_dirty: false,
         });
@@ -522,23 +526,40 @@ fn put_summary(service: &mut dyn ServiceStatus) {
     }
 }
 
+/// Checks the paths whose turn it is.
+#[allow(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
+fn check_paths(service: &mut dyn ServiceStatus, now: Instant) {
+    let base = service.base();
+    let stale_after = base.process.config.stale_after;
+    for _ in 0..checks_per_beat(base.service, base.beat_every(), stale_after) {
+        let base = service.base_mut();
+        match base.rotation.advance(base.service) {
+            WatchedPath::Health => base.heartbeat.check(),
+            WatchedPath::Socket => base.listener.check(),
+            path => service.check_path(path, now),
+        }
+    }
+}
+
 /// Ends a turn that began at `now`. `busy`: the turn used memory that a quiet service does not.
 #[inline(never)]
 #[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 pub fn end_turn(service: &mut dyn ServiceStatus, now: Instant, busy: bool, pulse: Pulse) {
-    let (alive, beats, socket_every) = match pulse {
-        Pulse::Own => (true, true, 1),
-        Pulse::Worker { runs, shown } => (runs, shown, OPENER_SOCKET_BEATS),
+    let (alive, beats) = match pulse {
+        Pulse::Own => (true, true),
+        Pulse::Worker { runs, shown } => (runs, shown),
     };
     let base = service.base_mut();
     base.log.flush();
     base.alive = alive;
-    let recorded = beats && base.heartbeat.turn_finished(now);
-    if recorded && base.heartbeat.beats().is_multiple_of(socket_every) {
-        base.listener.check();
+    let recorded = beats && base.heartbeat.is_due(now);
+    if recorded {
+        check_paths(service, now);
+        service.base_mut().heartbeat.beat(now);
     }
-    base.watch_degraded();
+    service.base_mut().watch_degraded();
     put_summary(service);
     let base = service.base_mut();
     if alive {

@@ -4,11 +4,13 @@
 use super::accounts;
 use super::config_source::{ServiceFile, path_of};
 use super::connections::access_of;
+use super::identity::look;
 use super::lifecycle::{Process, exit};
 use crate::limits::STOP_POLL;
 use crate::proto::config::{AccountName, Config};
 use crate::proto::service::Service;
 use crate::state::access::{Access, AccessPolicy};
+use crate::state::identity::PathState;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, poll};
 use crate::util::path::Path;
@@ -164,17 +166,23 @@ impl Listener {
         if self.acceptor.fd.is_none() || socket::is_abstract(&self.path) {
             return;
         }
-        let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
-        self.failure = match named {
-            Ok(named) if named == self.identity => None,
-            // A socket on which no process listens is replaced. Any other file is left alone.
-            _ => match make(&self.path, &self.policy, None) {
-                Ok((fd, identity)) => {
-                    (self.acceptor, self.identity) = (Acceptor::new(fd), identity);
-                    None
-                }
-                Err(failure) => Some(failure),
-            },
+        match look(&self.path, self.identity, false) {
+            PathState::Named => self.failure = None,
+            PathState::Missing | PathState::Replaced => self.make_again(),
+            PathState::Unknown => {}
+        }
+    }
+
+    /// Makes the socket again, and replaces one on which no process listens. Any other file is
+    /// left alone.
+    #[cold]
+    fn make_again(&mut self) {
+        self.failure = match make(&self.path, &self.policy, None) {
+            Ok((fd, identity)) => {
+                (self.acceptor, self.identity) = (Acceptor::new(fd), identity);
+                None
+            }
+            Err(failure) => Some(failure),
         };
     }
 

@@ -10,6 +10,7 @@
 //! - `log.rs`: lines to the file, to stderr or a journal there, to syslog
 //! - `logfile.rs`: the file of a log, and its rotation
 //! - `heartbeat.rs`: the health file
+//! - `identity.rs`: looks if a path still leads to an open file
 //! - `lock_holder.rs`: the process that holds a service's lock
 //! - `child_output.rs`: the output of programs that a service started
 //! - `program.rs`: the file of a program, as a shell would find it
@@ -36,6 +37,7 @@ pub mod denials;
 pub mod disk;
 pub mod heartbeat;
 pub mod hub;
+pub mod identity;
 pub mod jobs;
 pub mod lifecycle;
 pub mod listener;
