@@ -196,6 +196,13 @@ pub fn executable(path: &CStr) -> bool {
     rustix::fs::accessat(CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::empty()).is_ok()
 }
 
+/// Returns true if the filesystem that holds `path` is mounted so that nothing on it can be
+/// executed (statvfs(3), `ST_NOEXEC`).
+#[must_use]
+pub fn forbids_programs(path: &CStr) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
+}
+
 /// Creates a directory with exactly `mode`, whatever the umask (mkdir(2)). A directory that
 /// exists is no error, and keeps its mode. The mode is not set by name afterwards, because
 /// the name may lead elsewhere a moment later.

@@ -16,6 +16,7 @@ impl Jobs {
             self.core.spool.claims.leave_queue();
         }
         self.core.set_rules(rules(new));
+        self.core.handler_changed();
         self.warn_about_handler();
         // A client that has connected already is not turned away when the socket is made again.
         connections::accept_all(self, now);

@@ -120,7 +120,7 @@ impl Jobs {
         if let Err(error) = result {
             let disk = &self.disk;
             self.base.log.error(&|out| {
-                let _ = uwrite!(out, "job {}: its text cannot be read: ", slot.id);
+                let _ = uwrite!(out, "job {} has a text that cannot be read: ", slot.id);
                 describe_disk(disk, error, out);
             });
             let report = self.core.handler_refused(slot.id);

@@ -25,7 +25,7 @@ pub enum TurnAction {
     /// read.
     LogJob(Slot),
     /// Start the handler of the job, and call `JobsCore::handler_started`,
-    /// `JobsCore::handler_refused` or `JobsCore::handler_failed`.
+    /// `JobsCore::handler_refused`, `JobsCore::job_rejected` or `JobsCore::handler_failed`.
     StartHandler(Slot),
     /// Send a signal to a handler.
     Signal(HandlerSignal),

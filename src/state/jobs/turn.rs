@@ -275,7 +275,8 @@ impl JobsCore {
                 self.record_event(id, JobEvent::Started, Duration::ZERO);
                 self.record_event(id, JobEvent::Ended(JobResult::Done), Duration::ZERO);
             } else {
-                self.handler_failed(id, now);
+                self.spool.requeue(id);
+                self.timers.retry_start(now);
             }
         }
         self.turn.run = self.spool.write_transitions(disk, now);
