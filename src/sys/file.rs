@@ -458,6 +458,21 @@ pub fn rename(from: &CStr, to: &CStr) -> Result<(), Failure> {
     rustix::fs::renameat(CWD, from, CWD, to).op(Op::Renameat)
 }
 
+/// Renames `from` to `to`, which must not exist (renameat2(2), `RENAME_NOREPLACE`; where the
+/// kernel or the filesystem cannot, link(2) and unlink(2)).
+///
+/// # Errors
+/// EEXIST if `to` exists; as the calls say.
+pub fn rename_new(from: &CStr, to: &CStr) -> Result<(), Failure> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::NOSYS | Errno::INVAL) => {
+            rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty()).op(Op::Linkat)?;
+            unlink(from)
+        }
+        result => result.op(Op::Renameat2),
+    }
+}
+
 /// Exchanges the names of two files in one step (renameat2(2), `RENAME_EXCHANGE`).
 ///
 /// # Errors
