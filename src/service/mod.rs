@@ -48,5 +48,6 @@ pub mod memory;
 pub mod notify;
 pub mod opener;
 pub mod program;
+pub mod queue_folder;
 pub mod reload;
 pub mod supervisor;

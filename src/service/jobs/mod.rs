@@ -147,7 +147,7 @@ impl Jobs {
             self.on_signals(arrived, now);
         }
         self.signal_handlers(now);
-        self.core.check_queue(self.disk.inotify.is_some(), now);
+        self.core.check_queue(self.disk.queue.inotify.is_some(), now);
         for source in &ready {
             match source {
                 PollSource::Output(index) => {
@@ -175,7 +175,11 @@ impl Jobs {
         if ready.contains(&PollSource::Listener) {
             connections::accept(self, now);
         }
+        let beats = self.base.heartbeat.beats();
         base::end_turn(self, now, !ready.is_empty(), Pulse::Own);
+        if self.base.heartbeat.beats() != beats {
+            self.core.spool.claims.on_heartbeat();
+        }
     }
 
     /// Polls until something is ready or due.
@@ -184,7 +188,7 @@ impl Jobs {
         let now = clock::now();
         let reads = |client_slot| self.control.can_read(client_slot);
         let clients: &Connections = self.control.connections;
-        let inotify = self.disk.inotify.iter().map(|inotify| (inotify.fd(), PollSource::Other));
+        let inotify = self.disk.queue.inotify.iter().map(|inotify| (inotify.fd(), PollSource::Other));
         let outputs = (0..).zip(self.workers.iter()).filter_map(|(index, worker)| {
             worker.output.pipe.as_ref().map(|output| (output, PollSource::Output(index)))
         });
@@ -226,7 +230,7 @@ impl Jobs {
 
     #[inline(never)]
     fn on_inotify(&mut self) {
-        let Some(inotify) = &self.disk.inotify else { return };
+        let Some(inotify) = &self.disk.queue.inotify else { return };
         let seen = inotify.take();
         if seen.names || seen.writes {
             self.core.spool.claims.look_at_queue();
