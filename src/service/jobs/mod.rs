@@ -175,11 +175,7 @@ impl Jobs {
         if ready.contains(&PollSource::Listener) {
             connections::accept(self, now);
         }
-        let beats = self.base.heartbeat.beats();
         base::end_turn(self, now, !ready.is_empty(), Pulse::Own);
-        if self.base.heartbeat.beats() != beats {
-            self.core.spool.claims.on_heartbeat();
-        }
     }
 
     /// Polls until something is ready or due.

@@ -119,6 +119,8 @@ impl ServiceStatus for Jobs {
     #[allow(unsafe_code, reason = "names a section")]
     #[unsafe(link_section = ".text.idle")]
     fn check_path(&mut self, path: WatchedPath, _: Instant) {
+        // Every heartbeat checks paths, and most of them one of this service.
+        self.core.spool.claims.on_heartbeat();
         if path == WatchedPath::QueueFolder {
             self.check_queue_folder();
         }
