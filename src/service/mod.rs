@@ -49,6 +49,7 @@ pub mod memory;
 pub mod notify;
 pub mod opener;
 pub mod program;
+pub mod queue_folder;
 pub mod reload;
 pub mod second_lock;
 pub mod supervisor;

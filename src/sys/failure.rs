@@ -164,6 +164,7 @@ errnos! {
     DQUOT = "EDQUOT (quota exceeded)",
     ILSEQ = "EILSEQ (damaged data)",
     STALE = "ESTALE (stale file handle)",
+    XDEV = "EXDEV (on another filesystem)",
 }
 
 /// Writes the name of `errno` alone, or its number.

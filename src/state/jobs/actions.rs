@@ -2,7 +2,7 @@
 
 use super::timers::HandlerSignal;
 use crate::state::disk::{DiskError, DiskResult};
-use crate::state::spool::Damage;
+use crate::state::spool::{Damage, QueueNotice};
 use crate::state::window::Slot;
 
 /// The next thing that the service does in a turn.
@@ -57,6 +57,8 @@ pub enum TurnNotice {
     CompactionFailed(DiskError),
     /// Damage was met, and a compaction has left it out.
     Damaged(Damage),
+    /// The queue file or a claim fails, or works again.
+    Queue(QueueNotice),
 }
 
 /// The needs of the clients in the rest of the turn.
@@ -89,6 +91,8 @@ pub(super) enum TurnStep {
     Compact,
     /// Report what a compaction found damaged.
     Damage,
+    /// Report what fails of the queue file and its claims.
+    QueueNotice,
     /// Turn to another queue file.
     QueueFile,
     /// Fill the window, and choose the jobs that run.

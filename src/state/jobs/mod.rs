@@ -251,7 +251,8 @@ impl JobsCore {
     pub fn finish(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         self.spool.write_transitions(disk, now)?;
         self.spool.commit(disk, &self.rules.spool, now)?;
-        self.spool.remove_closed(disk)
+        self.spool.remove_closed(disk, now);
+        Ok(())
     }
 
     // ----- attempts ---------------------------------------------------------
