@@ -27,7 +27,6 @@ use super::config_source::{ConfigSource, ServiceFile, path_of};
 use super::lock_holder::{LockState, LookupFailed, ServiceLocks};
 use super::notify::Notify;
 use super::second_lock::{self, SecondHolder};
-use crate::limits::STOP_POLL;
 use crate::util::time::Duration;
 
 /// Time until a service that is ready tries again to report it, after the kernel had no
@@ -35,6 +34,8 @@ use crate::util::time::Duration;
 const READY_RETRY: Duration = Duration::from_ms(20);
 /// Time for which a start waits for a process that is ending to release its locks.
 const LOCKED_WAIT: Duration = Duration::from_ms(1000);
+/// Time between two looks at those locks. The kernel queues each look until the holder takes it.
+const LOCKED_POLL: Duration = Duration::from_ms(100);
 /// Maximum number of times that a service tries to report that it is ready.
 const READY_TRIES: u32 = 100;
 
@@ -403,7 +404,7 @@ fn refuse_second(service: Service, config: &Config, pid_path: &Path, reporter: &
         if deadline.is_due(clock::now()) {
             reporter.fail(exit::FAILED, &|out| describe_running(pid, out));
         }
-        poll::sleep(STOP_POLL);
+        poll::sleep(LOCKED_POLL);
     }
 }
 
@@ -428,7 +429,7 @@ fn take_second_lock(
                 reporter.fail(exit::FAILED, &|out| describe_running(pid, out));
             }
             SecondHolder::Free if failure.errno == Errno::ADDRINUSE && !deadline.is_due(clock::now()) => {
-                poll::sleep(STOP_POLL);
+                poll::sleep(LOCKED_POLL);
             }
             SecondHolder::Free => {
                 reporter.warn(&|out| describe_at(pid_path, failure, out));
