@@ -261,7 +261,16 @@ impl<'m> Client<'m> {
     /// # Errors
     /// The exit code, after printing the reason.
     pub(super) fn ask(&mut self, deadline: Option<Instant>, parts: &[&[u8]]) -> Result<&[u8], u8> {
-        match self.send(parts).and_then(|()| self.line(deadline)) {
+        self.send(parts).map_err(|error| self.report(error))?;
+        self.answer(deadline)
+    }
+
+    /// Waits for the next answer, and returns the fields after its `ok`.
+    ///
+    /// # Errors
+    /// The exit code, after printing the reason.
+    pub(super) fn answer(&mut self, deadline: Option<Instant>) -> Result<&[u8], u8> {
+        match self.line(deadline) {
             Ok(line) => match Answer::parse(self.at(line)) {
                 Answer::Ok(text) => Ok(text),
                 refused => Err(self.report_answer(refused)),
@@ -329,6 +338,14 @@ impl Invocation {
     /// A path is too long; the exit code, after printing the reason.
     pub(super) fn client(&mut self, line_bytes: usize) -> Result<(Client<'_>, &mut [u8]), u8> {
         self.load_or_defaults();
+        self.loaded_client(line_bytes)
+    }
+
+    /// Returns a client as [`Invocation::client`] does, after the configuration was read.
+    ///
+    /// # Errors
+    /// A path is too long; the exit code, after printing the reason.
+    pub(super) fn loaded_client(&mut self, line_bytes: usize) -> Result<(Client<'_>, &mut [u8]), u8> {
         // The configuration has been read, so the scratch memory is free.
         let (lines, rest) = self.memory.scratch.pages().split_at_mut_checked(line_bytes).unwrap_or_default();
         let config = &self.memory.config;

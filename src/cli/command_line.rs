@@ -61,6 +61,7 @@ options! {
     Prometheus = "--prometheus" "",
     Wait = "--wait" "",
     Dump = "--dump" "",
+    Now = "--now" "",
 }
 
 /// The number of options with a value.

@@ -8,6 +8,7 @@ use crate::limits::{ANSWER_MAX_BYTES, JOB_MAX_BYTES, LIST_PAGE};
 use crate::proto::answer::Answer;
 use crate::proto::control::{Target, split, target};
 use crate::proto::status::{field, number};
+use crate::service::down_mark::DownMark;
 use crate::service::lifecycle::exit;
 use crate::sys::{fds, signal};
 use crate::util::text::{Writer, parse_u64};
@@ -185,11 +186,14 @@ pub(super) fn drain(mut invocation: Invocation) -> CommandResult {
     // The process is looked up before the request, so that it is not a later service.
     let service = if waits { Invocation::lock_holder(&path)? } else { None };
     client.connect_or_report()?;
+    // Both requests at once, because the service may end right after the first.
+    client.ask(answer_deadline(), &[if waits { b"drain\ndrain wait" } else { &b"drain"[..] }])?;
+    // The service makes the mark itself, unless it has no right to.
+    let _ = DownMark::make(&path);
     if !waits {
-        client.ask(answer_deadline(), &[b"drain"])?;
         return Ok(invocation.confirm("draining"));
     }
-    client.ask(NEVER, &[b"drain wait"])?;
+    client.answer(NEVER)?;
     client.close();
     // The service has ended its jobs, and ends in a moment.
     while service.as_ref().is_some_and(|service| !service.is_gone_within(&path, DRAIN_LOOK)) {}

@@ -4,20 +4,30 @@
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
 use super::output::{CommandResult, fail, fail_at, usage, usage_text};
-use crate::limits::{PATH_MAX_BYTES, STOP_GRACE};
+use crate::limits::{ANSWER_MAX_BYTES, PATH_MAX_BYTES, STOP_GRACE};
 use crate::proto::config::keys::absolute;
 use crate::proto::service::Service;
+use crate::proto::status::field;
+use crate::service::config_source::{ServiceFile, path_of};
+use crate::service::down_mark::DownMark;
 use crate::service::lifecycle::{StartReporter, describe_at, detach, exit};
+use crate::service::lock_holder::LockHolder;
 use crate::service::notify::Init;
 use crate::service::supervisor::LaunchSpec;
 use crate::service::{collector, hub, jobs, opener, supervisor};
 use crate::sys::lock::{self, Holder, PidFile, holder};
 use crate::sys::process::Signal;
 use crate::sys::spawn::REPORT_FD;
-use crate::sys::{Errno, fds, file};
+use crate::sys::{Errno, Failure, clock, fds, file};
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number};
+use crate::util::time::Duration;
 use ufmt::uwrite;
+
+/// Time for which `stop` waits for the state of the service.
+const STATE_WAIT: Duration = Duration::from_ms(2000);
+/// Time between the signals of `stop --now`.
+const HURRY_WAIT: Duration = Duration::from_ms(100);
 
 /// Runs `start [--child FOLDER] [SERVICE]`.
 pub(super) fn start(mut invocation: Invocation) -> CommandResult {
@@ -28,7 +38,8 @@ pub(super) fn start(mut invocation: Invocation) -> CommandResult {
 /// Starts a service whose configuration has been read.
 fn start_loaded(invocation: Invocation) -> CommandResult {
     let launch_spec = launch_spec(&invocation)?;
-    let reporter = if invocation.operands.has(CommandOption::Child) {
+    invocation.memory.config_source.supervised = invocation.operands.has(CommandOption::Child);
+    let reporter = if invocation.memory.config_source.supervised {
         // The supervisor started this process: it stays in the foreground, and reports the
         // start on a descriptor.
         let fd = fds::adopt(REPORT_FD).ok_or_else(|| usage_text("start", "--child is for the supervisor"))?;
@@ -110,14 +121,33 @@ fn is_stderr(stream: &[u8]) -> bool {
     stream == out.as_bytes()
 }
 
-/// Runs `stop [SERVICE]`.
+/// Runs `stop [--now] [SERVICE]`.
 pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
-    Ok(match stop_running(&invocation, exit::FAILED)? {
+    let now = invocation.operands.has(CommandOption::Now);
+    let Stopping { mark, ended } = stop_running(&mut invocation, now, exit::FAILED)?;
+    if let Err(failure) = mark
+        && is_supervised(&invocation)
+    {
+        return Err(fail(exit::FAILED, &|out| {
+            out.push_str(invocation.service.name());
+            out.push_str(": stopped, but its supervisor will start it again: the mark of the stop: ");
+            failure.describe(out);
+        }));
+    }
+    Ok(match ended {
         Stopped::WasNotRunning => invocation.confirm("was not running"),
         Stopped::ByTerm => invocation.confirm("stopped"),
         Stopped::ByKill => invocation.confirm("killed"),
     })
+}
+
+/// Returns true if a supervisor runs that starts the service again.
+fn is_supervised(invocation: &Invocation) -> bool {
+    let config = &invocation.memory.config;
+    let is_held = |path: Path| matches!(holder(path.as_c_str()), Ok(Holder::Running(_)));
+    config.supervise.contains(&invocation.service)
+        && path_of(Service::Supervisor, ServiceFile::Pid, config).is_some_and(is_held)
 }
 
 /// Runs `restart [SERVICE]`.
@@ -125,7 +155,7 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     // A mistake that prevents the start is found before the service is stopped.
     invocation.load()?;
     launch_spec(&invocation)?;
-    stop_running(&invocation, exit::NO_PRIVILEGE)?;
+    stop_running(&mut invocation, false, exit::NO_PRIVILEGE)?;
     start_loaded(invocation)
 }
 
@@ -161,25 +191,79 @@ enum Stopped {
     ByKill,
 }
 
-/// Ends the process that holds the service's lock, and waits until it has ended. `denied` is
-/// the exit code if the process must not be signalled.
+/// A stop that has succeeded.
+struct Stopping {
+    /// The mark of a stop on purpose; `None` if another process has made it, which stops the
+    /// service at the same time.
+    mark: Result<Option<DownMark>, Failure>,
+    ended: Stopped,
+}
+
+/// Ends the process that holds the service's lock, and waits until it has ended. A service
+/// that is being stopped is only waited for, unless `now` is set. `denied` is the exit code if
+/// the process must not be signalled.
 ///
 /// # Errors
 /// The service still runs; the exit code, after printing the reason.
-fn stop_running(invocation: &Invocation, denied: u8) -> Result<Stopped, u8> {
+fn stop_running(invocation: &mut Invocation, now: bool, denied: u8) -> Result<Stopping, u8> {
     let path = &invocation.pid_path()?;
+    // A supervisor that sees the end of the service must find the mark.
+    let mark = DownMark::make(path);
     let Some(holder) = Invocation::lock_holder(path)? else {
         clear_dead(path);
-        return Ok(Stopped::WasNotRunning);
+        return Ok(Stopping { mark, ended: Stopped::WasNotRunning });
     };
+    let is_stopping = !now && (matches!(mark, Ok(None)) || answers_stopping(invocation));
+    let result = end(invocation, &holder, path, now, is_stopping, denied);
+    match result {
+        Ok(ended) => Ok(Stopping { mark, ended }),
+        Err(code) => {
+            if let Ok(Some(mark)) = mark {
+                mark.withdraw(path);
+            }
+            Err(code)
+        }
+    }
+}
+
+/// Returns true if the service itself answers that it is stopping.
+fn answers_stopping(invocation: &mut Invocation) -> bool {
+    if invocation.service != Service::Jobs {
+        return false;
+    }
+    let Ok((mut client, _)) = invocation.loaded_client(ANSWER_MAX_BYTES) else { return false };
+    let deadline = clock::now() + STATE_WAIT;
+    let answer = client
+        .connect(clock::now())
+        .and_then(|()| client.send(&[b"status"]))
+        .and_then(|()| client.line(Some(deadline)));
+    answer.is_ok_and(|line| field(client.at(line), "state") == Some(b"stopping"))
+}
+
+/// Ends a process by signals: TERM unless it is `stopping` already, then KILL.
+fn end(
+    invocation: &Invocation,
+    holder: &LockHolder,
+    path: &Path,
+    now: bool,
+    stopping: bool,
+    denied: u8,
+) -> Result<Stopped, u8> {
     let grace = invocation.memory.config.stop_timeout + STOP_GRACE;
-    for (signal, wait) in [(Signal::TERM, grace), (Signal::KILL, STOP_GRACE)] {
+    // Two signals that arrive at once count as one, so `--now` sends one more.
+    let hurries: &[_] = if now { &[HURRY_WAIT, HURRY_WAIT] } else { &[] };
+    let terms = hurries.iter().map(|wait| (Signal::TERM, *wait)).chain([(Signal::TERM, grace)]);
+    for (signal, wait) in terms.chain([(Signal::KILL, STOP_GRACE)]) {
         if signal == Signal::KILL {
-            // Without the mark a supervisor would take this for a crash, and restart it.
+            // Without this, `status` would take this for a crash if this process ended now.
             let _ = lock::mark_stopped(path.as_c_str(), holder.pid);
         }
         // A process that was stopped by a signal takes TERM only after CONT.
-        if let Err(failure) = holder.send(signal).and_then(|()| holder.send(Signal::CONT))
+        let sent = match signal == Signal::TERM && stopping {
+            true => Ok(()),
+            false => holder.send(signal).and_then(|()| holder.send(Signal::CONT)),
+        };
+        if let Err(failure) = sent
             && failure.errno != Errno::SRCH
         {
             let code = if failure.is_denied() { denied } else { exit::FAILED };

@@ -98,9 +98,11 @@ commands! {
          --health FILE  restart CMD too when FILE was not written for stale_after\n\
          NOTIFY_SOCKET, WATCHDOG_USEC and JOURNAL_STREAM are obeyed (systemd).\n\
          Exit: as start, then 0 after a graceful stop.\n";
-    "stop" "[SERVICE]" [] Service => Service(lifecycle::stop),
+    "stop" "[--now] [SERVICE]" [Now] Service => Service(lifecycle::stop),
         "stop a service; returns when it is gone",
-        "Sends TERM, and KILL 5 s after stop_timeout.\n\
+        "Sends TERM, and KILL 5 s after stop_timeout. A service that is stopping already is only\n\
+         waited for. A supervisor does not start it again until `start` does.\n\
+         --now  end running jobs at once\n\
          Exit: 0 stopped, or was not running; 1 could not.\n";
     "restart" "[SERVICE]" [Health] Program => Start(lifecycle::restart),
         "check the config, stop, start",

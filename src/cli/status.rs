@@ -11,6 +11,7 @@ use crate::proto::health::Verdict;
 use crate::proto::prometheus;
 use crate::proto::service::Service;
 use crate::proto::status::{SCREEN, degraded_names, field, fields, number};
+use crate::service::boot::boot_id;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lifecycle::describe_at;
@@ -74,7 +75,7 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     };
     let (mut client, rest) = invocation.client(ANSWER_MAX_BYTES).map_err(|_| lsb::UNKNOWN)?;
     let deadline = clock::now() + STATUS_WAIT;
-    let boot = heartbeat::boot_id();
+    let boot = boot_id();
     let (state, code, pid, health, counters) = loop {
         let held = match holder(path.as_c_str()) {
             Ok(held) => held,

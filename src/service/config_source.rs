@@ -29,6 +29,8 @@ pub struct ConfigSource {
     /// True if the log file counts as named, so that the log is also written to it in the
     /// foreground.
     pub log_file_named: bool,
+    /// True if a supervisor started this process, and not a user.
+    pub supervised: bool,
     /// The values of `-o`, in their order.
     pub overrides: Vec<&'static [u8], OVERRIDES_MAX>,
     /// The variables that a service manager has set. They are used by `run` only.
@@ -43,6 +45,7 @@ impl ConfigSource {
         file: Path::empty(),
         file_named: false,
         log_file_named: false,
+        supervised: false,
         overrides: Vec::new(),
         init: Init::NONE,
     };

@@ -3,7 +3,8 @@
 //! of the folder. A reader recognises a torn read by the two sequence numbers.
 
 use crate::limits::HEARTBEAT_MIN;
-use crate::proto::health::{BOOT_ID_BYTES, HealthRecord, ParseError, RECORD_BYTES, UNKNOWN_BOOT, Verdict};
+use crate::proto::health::{BOOT_ID_BYTES, HealthRecord, ParseError, RECORD_BYTES, Verdict};
+use crate::service::boot::boot_id;
 use crate::service::lifecycle::{StartReporter, describe_at};
 use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, process};
 use crate::util::path::Path;
@@ -11,9 +12,6 @@ use crate::util::time::{Duration, Instant};
 
 /// Maximum number of times that a torn heartbeat is read again.
 pub const TORN_READS_MAX: u32 = 20;
-
-/// The file with the id of this boot (random(4)).
-const BOOT_ID: &core::ffi::CStr = c"/proc/sys/kernel/random/boot_id";
 
 /// The heartbeat of a service, and the health file that it is written to.
 pub struct Heartbeat {
@@ -173,16 +171,6 @@ impl Heartbeat {
         if self.fd.take().is_some() {
             let _ = file::unlink(self.path.as_c_str());
         }
-    }
-}
-
-/// Returns the id of this boot, or [`UNKNOWN_BOOT`] without /proc.
-#[must_use]
-pub fn boot_id() -> [u8; BOOT_ID_BYTES] {
-    let mut id = [0; BOOT_ID_BYTES];
-    match file::read_path(BOOT_ID, &mut id) {
-        Ok(BOOT_ID_BYTES) => id,
-        _ => UNKNOWN_BOOT,
     }
 }
 

@@ -23,7 +23,9 @@ use crate::util::text::Writer;
 use ufmt::uwrite;
 
 use super::accounts;
+use super::boot::boot_id;
 use super::config_source::{ConfigSource, ServiceFile, path_of};
+use super::down_mark;
 use super::notify::Notify;
 use crate::util::time::Duration;
 
@@ -314,6 +316,13 @@ impl Process {
             reporter.fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long"));
         };
         let pid_file = acquire(&pid_path, &reporter);
+        if !config_source.supervised {
+            down_mark::clear(&pid_path);
+        } else if down_mark::is_set(&pid_path, &boot_id()) {
+            // A user stopped the service after the supervisor decided to start it.
+            pid_file.release(pid_path.as_c_str());
+            process::exit(exit::OK);
+        }
         let notify = Notify::new(&config_source.init);
         Self {
             config_source,

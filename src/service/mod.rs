@@ -11,6 +11,8 @@
 //! - `logfile.rs`: the file of a log, and its rotation
 //! - `heartbeat.rs`: the health file
 //! - `lock_holder.rs`: the process that holds a service's lock
+//! - `boot.rs`: the id of this boot
+//! - `down_mark.rs`: the mark of a stop on purpose
 //! - `child_output.rs`: the output of programs that a service started
 //! - `program.rs`: the file of a program, as a shell would find it
 //! - `notify.rs`: messages to the service manager
@@ -28,12 +30,14 @@
 
 pub mod accounts;
 pub mod base;
+pub mod boot;
 pub mod child_output;
 pub mod collector;
 pub mod config_source;
 pub mod connections;
 pub mod denials;
 pub mod disk;
+pub mod down_mark;
 pub mod heartbeat;
 pub mod hub;
 pub mod jobs;

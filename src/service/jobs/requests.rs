@@ -7,6 +7,7 @@
 use super::Jobs;
 use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, split, target, text, waits};
 use crate::service::base;
+use crate::service::down_mark::DownMark;
 use crate::state::access::Access;
 use crate::state::jobs::replies::{ClientState, Reply, ScanRequest, push_result, refuse, refuse_disk};
 use crate::state::jobs::scan_task::ScanOutcome;
@@ -258,6 +259,7 @@ fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> R
         });
     }
     jobs.control.draining = true;
+    jobs.mark_down();
     jobs.core.spool.claims.pause();
     if wait {
         return jobs.control.replies.set_state(context.slot, ClientState::Draining);
@@ -275,7 +277,16 @@ fn stop(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
         });
         jobs.stop("stop request", context.now);
     }
+    jobs.mark_down();
     Reply::Sent
+}
+
+impl Jobs {
+    /// Makes the mark of a stop on purpose. A service without the right to do so leaves it to the
+    /// command that asked.
+    fn mark_down(&self) {
+        let _ = DownMark::make(&self.base.process.pid_path);
+    }
 }
 
 fn help(_: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {

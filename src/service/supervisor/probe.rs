@@ -5,6 +5,7 @@ use super::launch::ManagedKind;
 use super::managed_process::raw_pid;
 use crate::proto::service::Service;
 use crate::service::config_source::{ServiceFile, path_of};
+use crate::service::down_mark;
 use crate::service::heartbeat::{self, Health};
 use crate::state::supervisor::decision::{Decision, Report};
 use crate::state::supervisor::probe::{FileVersion, Probe, ProbeError, judge_heartbeat};
@@ -54,8 +55,10 @@ impl Supervisor {
             return None;
         }
         Some(match holder(path.as_c_str()).ok()? {
-            Holder::Died => Probe::Died,
-            Holder::Stopped => Probe::Free,
+            Holder::Died | Holder::Stopped if down_mark::is_set(&path, self.base.heartbeat.boot()) => {
+                Probe::Free
+            }
+            Holder::Died | Holder::Stopped => Probe::Died,
             Holder::Running(pid) => {
                 // PID 0 stands for a process of another PID namespace. It is never signalled.
                 let pid = pid.map_or(0, raw_pid);
