@@ -44,6 +44,13 @@ impl Invocation {
             .map_err(|InvalidConfig| fail_to(journal, exit::CONFIG, &|message| message.push(out.as_bytes())))
     }
 
+    /// Reads the configuration, and keeps the values before a mistake without printing it.
+    pub(super) fn load_quietly(&mut self) {
+        let mut line = [0; 512];
+        let Memory { config_source, config, scratch, .. } = &mut *self.memory;
+        let _ = config_source.load(config, scratch.pages(), &mut Writer::new(&mut line));
+    }
+
     /// Reads the configuration. If it cannot be used, prints the reason and keeps the values
     /// before the mistake and all options, because a service can be stopped and looked at
     /// with a wrong configuration too.

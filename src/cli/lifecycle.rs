@@ -32,11 +32,6 @@ const HURRY_WAIT: Duration = Duration::from_ms(100);
 /// Runs `start [--child FOLDER] [SERVICE]`.
 pub(super) fn start(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
-    start_loaded(invocation)
-}
-
-/// Starts a service whose configuration has been read.
-fn start_loaded(invocation: Invocation) -> CommandResult {
     let launch_spec = launch_spec(&invocation)?;
     invocation.memory.config_source.supervised = invocation.operands.has(CommandOption::Child);
     let reporter = if invocation.memory.config_source.supervised {
@@ -88,7 +83,7 @@ fn serve(invocation: Invocation, reporter: StartReporter, launch_spec: LaunchSpe
 ///
 /// # Errors
 /// The command line has a mistake; the exit code, after printing the reason.
-fn launch_spec(invocation: &Invocation) -> Result<LaunchSpec, u8> {
+pub(super) fn launch_spec(invocation: &Invocation) -> Result<LaunchSpec, u8> {
     let Invocation { command, service, operands, args, command_at, memory, .. } = invocation;
     let refuse = |text: &str| Err(usage_text(command, text));
     let program = if operands.literal { operands.program() } else { &[] };
@@ -125,7 +120,8 @@ fn is_stderr(stream: &[u8]) -> bool {
 pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
     let now = invocation.operands.has(CommandOption::Now);
-    let Stopping { mark, ended } = stop_running(&mut invocation, now, exit::FAILED)?;
+    let Stopping { mark, ended } =
+        stop_running(&mut invocation, Way { now, marks: true, denied: exit::FAILED })?;
     if let Err(failure) = mark
         && is_supervised(&invocation)
     {
@@ -143,20 +139,11 @@ pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
 }
 
 /// Returns true if a supervisor runs that starts the service again.
-fn is_supervised(invocation: &Invocation) -> bool {
+pub(super) fn is_supervised(invocation: &Invocation) -> bool {
     let config = &invocation.memory.config;
     let is_held = |path: Path| matches!(holder(path.as_c_str()), Ok(Holder::Running(_)));
     config.supervise.contains(&invocation.service)
         && path_of(Service::Supervisor, ServiceFile::Pid, config).is_some_and(is_held)
-}
-
-/// Runs `restart [SERVICE]`.
-pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
-    // A mistake that prevents the start is found before the service is stopped.
-    invocation.load()?;
-    launch_spec(&invocation)?;
-    stop_running(&mut invocation, false, exit::NO_PRIVILEGE)?;
-    start_loaded(invocation)
 }
 
 /// Runs `reload [SERVICE]`.
@@ -185,37 +172,47 @@ fn signal_service(invocation: &Invocation, signal: Signal) -> CommandResult {
 }
 
 /// The way in which a service ended.
-enum Stopped {
+pub(super) enum Stopped {
     WasNotRunning,
     ByTerm,
     ByKill,
 }
 
 /// A stop that has succeeded.
-struct Stopping {
+pub(super) struct Stopping {
     /// The mark of a stop on purpose; `None` if another process has made it, which stops the
     /// service at the same time.
-    mark: Result<Option<DownMark>, Failure>,
-    ended: Stopped,
+    pub(super) mark: Result<Option<DownMark>, Failure>,
+    pub(super) ended: Stopped,
+}
+
+/// The way in which a service is to be stopped.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    /// Running jobs are ended at once, also if the service is stopping already.
+    pub(super) now: bool,
+    /// The stop is on purpose: a supervisor does not start the service again.
+    pub(super) marks: bool,
+    /// The exit code if the process must not be signalled.
+    pub(super) denied: u8,
 }
 
 /// Ends the process that holds the service's lock, and waits until it has ended. A service
-/// that is being stopped is only waited for, unless `now` is set. `denied` is the exit code if
-/// the process must not be signalled.
+/// that is being stopped is only waited for, unless `way` says otherwise.
 ///
 /// # Errors
 /// The service still runs; the exit code, after printing the reason.
-fn stop_running(invocation: &mut Invocation, now: bool, denied: u8) -> Result<Stopping, u8> {
+pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stopping, u8> {
     let path = &invocation.pid_path()?;
     // A supervisor that sees the end of the service must find the mark.
-    let mark = DownMark::make(path);
+    let mark = if way.marks { DownMark::make(path) } else { Ok(None) };
     let Some(holder) = Invocation::lock_holder(path)? else {
         clear_dead(path);
         return Ok(Stopping { mark, ended: Stopped::WasNotRunning });
     };
-    let is_stopping = !now && (matches!(mark, Ok(None)) || answers_stopping(invocation));
-    let result = end(invocation, &holder, path, now, is_stopping, denied);
-    match result {
+    let is_marked = way.marks && matches!(mark, Ok(None));
+    let is_stopping = !way.now && (is_marked || answers_stopping(invocation));
+    match end(invocation, &holder, path, way, is_stopping) {
         Ok(ended) => Ok(Stopping { mark, ended }),
         Err(code) => {
             if let Ok(Some(mark)) = mark {
@@ -245,13 +242,12 @@ fn end(
     invocation: &Invocation,
     holder: &LockHolder,
     path: &Path,
-    now: bool,
+    way: Way,
     stopping: bool,
-    denied: u8,
 ) -> Result<Stopped, u8> {
     let grace = invocation.memory.config.stop_timeout + STOP_GRACE;
     // Two signals that arrive at once count as one, so `--now` sends one more.
-    let hurries: &[_] = if now { &[HURRY_WAIT, HURRY_WAIT] } else { &[] };
+    let hurries: &[_] = if way.now { &[HURRY_WAIT, HURRY_WAIT] } else { &[] };
     let terms = hurries.iter().map(|wait| (Signal::TERM, *wait)).chain([(Signal::TERM, grace)]);
     for (signal, wait) in terms.chain([(Signal::KILL, STOP_GRACE)]) {
         if signal == Signal::KILL {
@@ -266,11 +262,13 @@ fn end(
         if let Err(failure) = sent
             && failure.errno != Errno::SRCH
         {
-            let code = if failure.is_denied() { denied } else { exit::FAILED };
+            let code = if failure.is_denied() { way.denied } else { exit::FAILED };
             return Err(fail(code, &|out| describe_at(path, failure, out)));
         }
         if holder.is_gone_within(path, wait) {
-            clear_dead(path);
+            if way.marks {
+                clear_dead(path);
+            }
             return Ok(if signal == Signal::TERM { Stopped::ByTerm } else { Stopped::ByKill });
         }
     }

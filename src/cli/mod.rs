@@ -9,7 +9,8 @@
 //! - `output.rs`: stdout, error lines, exit codes
 //! - `paths.rs`: the places of this user's files
 //! - `client.rs`: a connection to a service's socket
-//! - `lifecycle.rs`: start, run, stop, restart, reload, rotate
+//! - `lifecycle.rs`: start, run, stop, reload, rotate
+//! - `restart.rs`: restart; `kept_options.rs`: the options with which a service runs
 //! - `queue.rs`: queue; `queue_stdin.rs`: queue from stdin
 //! - `jobs.rs`: list, cancel, retry, forget, drain, watch
 //! - `status.rs`, `chat.rs`, `metric.rs`, `open.rs`, `doctor.rs`, `log.rs`: one command each
@@ -24,6 +25,7 @@ mod doctor;
 mod info;
 mod invocation;
 mod jobs;
+mod kept_options;
 mod lifecycle;
 mod log;
 mod metric;
@@ -32,6 +34,7 @@ mod output;
 mod paths;
 mod queue;
 mod queue_stdin;
+mod restart;
 mod status;
 
 use crate::service::lifecycle::exit;
@@ -104,9 +107,12 @@ commands! {
          waited for. A supervisor does not start it again until `start` does.\n\
          --now  end running jobs at once\n\
          Exit: 0 stopped, or was not running; 1 could not.\n";
-    "restart" "[SERVICE]" [Health] Program => Start(lifecycle::restart),
+    "restart" "[SERVICE]" [Health] Program => Start(restart::restart),
         "check the config, stop, start",
-        "A bad config leaves the running service alone.\nExit: as start.\n";
+        "It gets the options -c -d -o of the running service; those given now go on top.\n\
+         A bad config leaves the running service alone. Works also over a connection that the\n\
+         restart ends.\n\
+         Exit: as start.\n";
     "reload" "[SERVICE]" [] Service => Service(lifecycle::reload),
         "check the config and have the service read it again (HUP)",
         "Exit: 0; 4 no privilege; 6 bad config, the service was not signalled; 7 not running.\n";

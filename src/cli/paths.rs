@@ -25,7 +25,8 @@ pub(super) fn locate(
     memory: &mut Memory,
 ) -> Result<(), u8> {
     let base = base.map_or_else(working_folder, |base| Path::new(base).unwrap_or_default());
-    let folder = match options.folder {
+    let named = options.folder.or_else(|| args.env(b"ZIGSVC_DIR").filter(|folder| !folder.is_empty()));
+    let folder = match named {
         Some(folder) => absolute(&base, folder).ok_or_else(|| too_long("-d"))?,
         None if identity::effective_uid() == 0 => Path::empty(),
         None => own_folder(args)?,
@@ -36,7 +37,7 @@ pub(super) fn locate(
     if creates && !folder.is_empty() {
         ensure_folder(&folder, 0o700).map_err(|failure| fail_at(&folder, failure))?;
     }
-    if options.folder.is_none() && !folder.is_empty() && folder.as_bytes().starts_with(b"/tmp/") {
+    if named.is_none() && !folder.is_empty() && folder.as_bytes().starts_with(b"/tmp/") {
         refuse_foreign(&folder)?;
     }
     let file = match options.config {
@@ -47,6 +48,7 @@ pub(super) fn locate(
     let config_source = &mut memory.config_source;
     config_source.folder.set(&folder);
     config_source.file.set(&file.ok_or_else(|| too_long("-c"))?);
+    config_source.folder_named = named.is_some();
     config_source.file_named = options.config.is_some();
     config_source.base.set(&base);
     let _ = config_source.overrides.extend_from_slice(&options.overrides);
@@ -72,9 +74,14 @@ pub(super) fn working_folder() -> Path {
 /// `/tmp/zigsvc-UID` (XDG Base Directory Specification).
 fn own_folder(args: &Args) -> Result<Path, u8> {
     let folder = |name: &[u8]| args.env(name).filter(|value| value.first() == Some(&b'/'));
+    // An account without a home often has the home /nonexistent.
+    let is_there = |home: &&[u8]| {
+        let home = Path::new(home).unwrap_or_default();
+        file::meta_at(home.as_c_str(), true).is_ok_and(|meta| meta.directory)
+    };
     let path = if let Some(state) = folder(b"XDG_STATE_HOME") {
         Path::concat(&[state, b"/zigsvc"])
-    } else if let Some(home) = folder(b"HOME").filter(|home| *home != b"/") {
+    } else if let Some(home) = folder(b"HOME").filter(|home| *home != b"/").filter(is_there) {
         Path::concat(&[home, b"/.local/state/zigsvc"])
     } else {
         let mut digits = [0; 12];

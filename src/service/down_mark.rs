@@ -37,7 +37,9 @@ impl DownMark {
     /// The mark cannot be written.
     pub fn make(pid_path: &Path) -> Result<Option<Self>, Failure> {
         let too_long = Failure { op: Op::Openat, errno: Errno::NAMETOOLONG };
-        match PidFile::acquire(&mark_path(pid_path).ok_or(too_long)?, &boot_id()) {
+        let mut line = [b'\n'; BOOT_ID_BYTES + 1];
+        line[..BOOT_ID_BYTES].copy_from_slice(&boot_id());
+        match PidFile::acquire(&mark_path(pid_path).ok_or(too_long)?, &line) {
             Ok(mark) => Ok(Some(Self(mark))),
             Err(AcquireError::Running(_)) => Ok(None),
             Err(AcquireError::Failed(failure)) => Err(failure),
