@@ -21,7 +21,7 @@ pub(super) struct OptionWords<'m>(Writer<'m>);
 
 /// Whether the options of a service are known.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum OptionsFound {
     /// The words are the options of the service.
     Yes,
     /// No process of this boot left options.
@@ -54,19 +54,24 @@ impl<'m> OptionWords<'m> {
 
     /// Replaces the words by the options of `service`. `pid` is the process that holds its lock;
     /// without one, the options of a process that died in this boot count.
-    pub(super) fn find(&mut self, invocation: &mut Invocation, service: Service, pid: Option<u32>) -> Known {
+    pub(super) fn find(
+        &mut self,
+        invocation: &mut Invocation,
+        service: Service,
+        pid: Option<u32>,
+    ) -> OptionsFound {
         let path = path_of(service, ServiceFile::Health, &invocation.memory.config).unwrap_or_default();
         let scratch = invocation.memory.scratch.pages();
         let found = read(&path, pid, scratch).and_then(|lines| self.take_lines(lines));
         match (found, pid) {
-            (Some(()), _) => return Known::Yes,
+            (Some(()), _) => return OptionsFound::Yes,
             (None, None) => {
                 self.0.truncate(0);
-                return Known::NoService;
+                return OptionsFound::NoService;
             }
             (None, Some(pid)) => self.take_command_line(pid, scratch),
         }
-        .map_or(Known::No, |()| Known::Yes)
+        .map_or(OptionsFound::No, |()| OptionsFound::Yes)
     }
 
     fn take_lines(&mut self, lines: &[u8]) -> Option<()> {

@@ -10,7 +10,7 @@
 //! the stop and the start are not in the session of the command.
 
 use super::invocation::Invocation;
-use super::kept_options::{Known, OptionWords, WORDS_BYTES, merge};
+use super::kept_options::{OptionWords, OptionsFound, WORDS_BYTES, merge};
 use super::lifecycle::{Way, is_supervised, launch_spec, stop_running};
 use super::output::{CommandResult, fail, print, usage_text};
 use crate::limits::RESTART_DELAY_MAX;
@@ -94,11 +94,11 @@ fn keep_options(invocation: &mut Invocation, memory: &'static mut [u8]) -> Resul
     let source = &mut invocation.memory.config_source;
     let has_options = source.folder_named || source.file_named || !source.overrides.is_empty();
     match known {
-        Known::Yes => merge(source, had.into_bytes())
+        OptionsFound::Yes => merge(source, had.into_bytes())
             .map_err(|()| usage_text("restart", "too many options -o, with those that the service has")),
-        Known::NoService => Ok(()),
-        Known::No if has_options => Ok(()),
-        Known::No => Err(fail(exit::FAILED, &|out| {
+        OptionsFound::NoService => Ok(()),
+        OptionsFound::No if has_options => Ok(()),
+        OptionsFound::No => Err(fail(exit::FAILED, &|out| {
             let _ = uwrite!(
                 out,
                 "restart: neither the health file nor /proc shows the options of pid {}; give them again",
@@ -119,7 +119,7 @@ fn supervisor_has(invocation: &mut Invocation, words: &[u8]) -> bool {
     let Some(Ok(Some(holder))) = path.map(|path| LockHolder::find(&path)) else { return false };
     let mut memory = [0; WORDS_BYTES];
     let mut known = OptionWords::new(&mut memory);
-    known.find(invocation, Service::Supervisor, Some(raw(holder.pid))) == Known::Yes
+    known.find(invocation, Service::Supervisor, Some(raw(holder.pid))) == OptionsFound::Yes
         && known.as_bytes() == words
 }
 

@@ -4,7 +4,7 @@
 use super::client::{Client, ClientError, takes_no_connection};
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
-use super::kept_options::{Known, OptionWords};
+use super::kept_options::{OptionWords, OptionsFound};
 use super::output::{CommandResult, fail, print, usage_text};
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY};
 use crate::proto::answer::Answer;
@@ -84,7 +84,7 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     let options = match holder(path.as_c_str()) {
         Ok(Holder::Running(Some(pid))) => {
             let pid = u32::try_from(pid.as_raw_pid()).unwrap_or(0);
-            words.find(&mut invocation, service, Some(pid)) == Known::Yes
+            words.find(&mut invocation, service, Some(pid)) == OptionsFound::Yes
         }
         _ => false,
     };
