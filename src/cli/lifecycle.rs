@@ -2,7 +2,7 @@
 //! holds the lock of the PID file, never to the number that is written in the file.
 
 use super::command_line::CommandOption;
-use super::invocation::Invocation;
+use super::invocation::{Invocation, find_holder};
 use super::output::{CommandResult, fail, fail_at, usage, usage_text};
 use crate::limits::{ANSWER_MAX_BYTES, PATH_MAX_BYTES, STOP_GRACE};
 use crate::proto::config::keys::absolute;
@@ -11,7 +11,7 @@ use crate::proto::status::field;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::down_mark::DownMark;
 use crate::service::lifecycle::{StartReporter, describe_at, detach, exit};
-use crate::service::lock_holder::LockHolder;
+use crate::service::lock_holder::{LockHolder, LockState, ServiceLocks};
 use crate::service::notify::Init;
 use crate::service::supervisor::LaunchSpec;
 use crate::service::{collector, hub, jobs, opener, supervisor};
@@ -141,7 +141,10 @@ pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
 /// Returns true if a supervisor runs that starts the service again.
 pub(super) fn is_supervised(invocation: &Invocation) -> bool {
     let config = &invocation.memory.config;
-    let is_held = |path: Path| matches!(holder(path.as_c_str()), Ok(Holder::Running(_)));
+    let is_held = |pid_path: Path| {
+        let locks = ServiceLocks { service: Service::Supervisor, config, pid_path: &pid_path };
+        matches!(locks.state(), Ok(LockState::Running(_) | LockState::PidFileLost(_)))
+    };
     config.supervise.contains(&invocation.service)
         && path_of(Service::Supervisor, ServiceFile::Pid, config).is_some_and(is_held)
 }
@@ -161,7 +164,7 @@ pub(super) fn rotate(mut invocation: Invocation) -> CommandResult {
 /// Sends one signal to a running service.
 fn signal_service(invocation: &Invocation, signal: Signal) -> CommandResult {
     let path = invocation.pid_path()?;
-    let Some(holder) = Invocation::lock_holder(&path)? else {
+    let Some(holder) = find_holder(&invocation.locks(&path))? else {
         return Err(fail(exit::NOT_RUNNING, &|out| {
             out.push_str(invocation.service.name());
             out.push_str(": not running");
@@ -206,7 +209,7 @@ pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stop
     let path = &invocation.pid_path()?;
     // A supervisor that sees the end of the service must find the mark.
     let mark = if way.marks { DownMark::make(path) } else { Ok(None) };
-    let Some(holder) = Invocation::lock_holder(path)? else {
+    let Some(holder) = find_holder(&invocation.locks(path))? else {
         clear_dead(path);
         return Ok(Stopping { mark, ended: Stopped::WasNotRunning });
     };
@@ -265,7 +268,7 @@ fn end(
             let code = if failure.is_denied() { way.denied } else { exit::FAILED };
             return Err(fail(code, &|out| describe_at(path, failure, out)));
         }
-        if holder.is_gone_within(path, wait) {
+        if holder.is_gone_within(&invocation.locks(path), wait) {
             if way.marks {
                 clear_dead(path);
             }

@@ -9,7 +9,7 @@
 //! The connection over which a user works may be one of the services that end here, so that
 //! the stop and the start are not in the session of the command.
 
-use super::invocation::Invocation;
+use super::invocation::{Invocation, find_holder};
 use super::kept_options::{OptionWords, OptionsFound, WORDS_BYTES, merge};
 use super::lifecycle::{Way, is_supervised, launch_spec, stop_running};
 use super::output::{CommandResult, fail, print, usage_text};
@@ -20,7 +20,7 @@ use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::down_mark;
 use crate::service::heartbeat::{self, Health};
 use crate::service::lifecycle::{describe_at, exit};
-use crate::service::lock_holder::LockHolder;
+use crate::service::lock_holder::{LockHolder, LookupFailed, ServiceLocks};
 use crate::service::program;
 use crate::sys::once::once;
 use crate::sys::process::{self, Exit, Pid, Side};
@@ -76,7 +76,11 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     if is_supervised(&invocation) && supervisor_has(&mut invocation, words) {
         return leave_to_supervisor(invocation);
     }
-    stop_running(&mut invocation, Way { now: false, marks: true, denied: exit::NO_PRIVILEGE })?;
+    let pid_path = invocation.pid_path()?;
+    // A process of another user keeps no service from starting. The start warns about it.
+    if !matches!(invocation.locks(&pid_path).state(), Err(LookupFailed::Stranger(..))) {
+        stop_running(&mut invocation, Way { now: false, marks: true, denied: exit::NO_PRIVILEGE })?;
+    }
     Err(start_again(&invocation, words))
 }
 
@@ -86,7 +90,8 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
 /// They are not known, and none were given; the exit code, after printing the reason.
 fn keep_options(invocation: &mut Invocation, memory: &'static mut [u8]) -> Result<(), u8> {
     invocation.load_quietly();
-    let holder = Invocation::lock_holder(&invocation.pid_path()?)?;
+    let pid_path = invocation.pid_path()?;
+    let holder = find_unless_stranger(&invocation.locks(&pid_path))?;
     let pid = holder.as_ref().map(|holder| raw(holder.pid));
     let service = invocation.service;
     let mut had = OptionWords::new(memory);
@@ -108,6 +113,15 @@ fn keep_options(invocation: &mut Invocation, memory: &'static mut [u8]) -> Resul
     }
 }
 
+/// Returns the process that holds a lock of the service; none if a process of another user holds
+/// the second lock.
+fn find_unless_stranger(locks: &ServiceLocks<'_>) -> Result<Option<LockHolder>, u8> {
+    match locks.state() {
+        Err(LookupFailed::Stranger(..)) => Ok(None),
+        _ => find_holder(locks),
+    }
+}
+
 /// Returns the number of a process.
 fn raw(pid: Pid) -> u32 {
     u32::try_from(pid.as_raw_pid()).unwrap_or(0)
@@ -115,8 +129,10 @@ fn raw(pid: Pid) -> u32 {
 
 /// Returns true if the supervisor starts the service with the options in `words`.
 fn supervisor_has(invocation: &mut Invocation, words: &[u8]) -> bool {
-    let path = path_of(Service::Supervisor, ServiceFile::Pid, &invocation.memory.config);
-    let Some(Ok(Some(holder))) = path.map(|path| LockHolder::find(&path)) else { return false };
+    let config = &invocation.memory.config;
+    let Some(pid_path) = path_of(Service::Supervisor, ServiceFile::Pid, config) else { return false };
+    let locks = ServiceLocks { service: Service::Supervisor, config, pid_path: &pid_path };
+    let Ok(Some(holder)) = LockHolder::find(&locks) else { return false };
     let mut memory = [0; WORDS_BYTES];
     let mut known = OptionWords::new(&mut memory);
     known.find(invocation, Service::Supervisor, Some(raw(holder.pid))) == OptionsFound::Yes
@@ -136,7 +152,7 @@ fn leave_to_supervisor(mut invocation: Invocation) -> CommandResult {
     let deadline = clock::now() + RESTART_DELAY_MAX + config.check_interval + config.stale_after;
     let boot = boot_id();
     loop {
-        if let Ok(Some(holder)) = LockHolder::find(&path) {
+        if let Ok(Some(holder)) = LockHolder::find(&invocation.locks(&path)) {
             let pid = raw(holder.pid);
             // The first heartbeat is written when the service is ready.
             if let Health::Judged(_, record) =

@@ -40,7 +40,13 @@ impl DownMark {
         let mut line = [b'\n'; BOOT_ID_BYTES + 1];
         line[..BOOT_ID_BYTES].copy_from_slice(&boot_id());
         match PidFile::acquire(&mark_path(pid_path).ok_or(too_long)?, &line) {
-            Ok(mark) => Ok(Some(Self(mark))),
+            Ok(mark) => match mark.unwritten() {
+                None => Ok(Some(Self(mark))),
+                Some(failure) => {
+                    Self(mark).withdraw(pid_path);
+                    Err(failure)
+                }
+            },
             Err(AcquireError::Running(_)) => Ok(None),
             Err(AcquireError::Failed(failure)) => Err(failure),
         }

@@ -2,6 +2,7 @@
 //! is rewritten in place, because a rename would write metadata to flash and wake the watchers
 //! of the folder. A reader recognises a torn read by the two sequence numbers.
 
+use super::identity::look;
 use crate::limits::{HEARTBEAT_MIN, OPTION_WORD_MAX_BYTES};
 use crate::proto::health::{
     BOOT_ID_BYTES, HealthRecord, ParseError, RECORD_BYTES, Verdict, push_option_word,
@@ -90,20 +91,19 @@ impl Heartbeat {
         self.failure
     }
 
-    /// Records that a turn of the loop was finished at `now`. Returns true if a heartbeat was
-    /// due.
-    pub fn turn_finished(&mut self, now: Instant) -> bool {
-        let due = !self.disabled && (self.seq == 0 || (self.last_at + HEARTBEAT_MIN).is_due(now));
-        if due {
-            self.beat(now);
-        }
-        due
+    /// Returns true if a heartbeat is due at the end of a turn of the loop at `now`.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.seq == 0 || (self.last_at + HEARTBEAT_MIN).is_due(now)
     }
 
-    /// Returns the number of heartbeats since the start.
-    #[must_use]
-    pub fn beats(&self) -> u64 {
-        self.seq
+    /// Looks if the path still leads to the open health file. If not, the next heartbeat creates
+    /// it again.
+    #[unsafe(link_section = ".text.idle")]
+    pub fn check(&mut self) {
+        if self.fd.is_some() && look(&self.path, self.identity, false).is_lost() {
+            self.fd = None;
+        }
     }
 
     /// Returns the time since the last heartbeat.
@@ -124,25 +124,24 @@ impl Heartbeat {
         }
     }
 
-    /// Writes the next heartbeat.
+    /// Writes the next heartbeat. A service without a health file only counts it.
     #[unsafe(link_section = ".text.idle")]
     pub fn beat(&mut self, now: Instant) {
+        self.last_at = now;
+        self.seq = self.seq.saturating_add(1);
         if self.disabled {
             return;
         }
-        self.last_at = now;
-        self.seq = self.seq.saturating_add(1);
         let Self { seq, pid, boot, .. } = *self;
         let record = HealthRecord { wall: clock::wall(), seq, pid, boottime_ms: now.as_ms(), boot };
         self.failure = self.write(&record.emit()).err();
     }
 
     fn write(&mut self, bytes: &[u8; RECORD_BYTES]) -> Result<(), Failure> {
-        let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
-        if let Some(fd) = self.fd.as_ref().filter(|_| named.is_ok_and(|named| named == self.identity)) {
-            return file::write_at(fd, bytes, 0);
+        match &self.fd {
+            Some(fd) => file::write_at(fd, bytes, 0),
+            None => self.create(bytes),
         }
-        self.create(bytes)
     }
 
     /// Creates a new file. It is written under another name first, so that no reader finds it

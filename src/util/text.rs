@@ -193,6 +193,20 @@ fn is_plain(byte: u8) -> bool {
     byte == b'\t' || (byte >= 0x20 && byte != 0x7f)
 }
 
+/// Returns the number of bytes that [`Writer::push_escaped`] writes for `byte`. The second byte of
+/// a control character of two bytes counts as plain.
+#[must_use]
+pub fn escaped_bytes(byte: u8) -> usize {
+    // 0xC2 may be the first byte of a control character, of which both bytes are escaped.
+    if byte == 0xC2 {
+        7
+    } else if is_plain(byte) {
+        1
+    } else {
+        4
+    }
+}
+
 /// Returns the four characters `\xNN` for one byte.
 #[must_use]
 pub fn escape(byte: u8) -> [u8; 4] {

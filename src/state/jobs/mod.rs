@@ -251,7 +251,8 @@ impl JobsCore {
     pub fn finish(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         self.spool.write_transitions(disk, now)?;
         self.spool.commit(disk, &self.rules.spool, now)?;
-        self.spool.remove_closed(disk)
+        self.spool.remove_closed(disk, now);
+        Ok(())
     }
 
     // ----- attempts ---------------------------------------------------------
@@ -259,20 +260,42 @@ impl JobsCore {
     /// Takes the start of a handler, as [`TurnAction::StartHandler`] asked.
     pub fn handler_started(&mut self, id: u64, now: Instant) {
         let timeout = self.rules.job_timeout;
+        self.timers.forget_failures();
         self.timers.add(id, now, (!timeout.is_zero()).then(|| now + timeout));
         self.record_event(id, JobEvent::Started, Duration::ZERO);
     }
 
-    /// Takes that job `id` names nothing that may run, or has no readable text.
+    /// Takes that the text of job `id` cannot be read, which ends this attempt.
     pub fn handler_refused(&mut self, id: u64) -> Option<AttemptReport> {
         self.attempt_ended(id, AttemptOutcome::NotStarted, Duration::ZERO)
+    }
+
+    /// Takes that job `id` names nothing that can be executed. A further attempt would end in
+    /// the same way, so there is none.
+    pub fn job_rejected(&mut self, id: u64, outcome: AttemptOutcome) -> Option<AttemptReport> {
+        self.timers.forget_failures();
+        let retries = core::mem::take(&mut self.rules.spool.retries);
+        let report = self.attempt_ended(id, outcome, Duration::ZERO);
+        self.rules.spool.retries = retries;
+        report.map(|report| AttemptReport { attempts: report.attempt.into(), ..report })
     }
 
     /// Takes that the handler of job `id` could not be started, which is not the job's
     /// fault: it waits, and loses no attempt.
     pub fn handler_failed(&mut self, id: u64, now: Instant) {
         self.spool.requeue(id);
-        self.timers.retry_start(now);
+        self.timers.start_failed(now);
+    }
+
+    /// Takes that the configuration may name another handler, which is tried at once.
+    pub fn handler_changed(&mut self) {
+        self.timers.forget_failures();
+    }
+
+    /// Returns true if jobs wait because the handler could not be started.
+    #[must_use]
+    pub fn is_handler_failing(&self) -> bool {
+        self.timers.is_start_failing() && self.spool.waiting() > 0
     }
 
     /// Takes the end of the handler of job `id`. Returns nothing if the job runs again

@@ -2,12 +2,17 @@
 //! again.
 
 use crate::limits::WORKERS_MAX;
+use crate::state::backoff::delay;
 use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
 
-/// Time until the next attempt after the kernel refused to start a handler, for example
-/// because it had no memory.
+/// Time until the next attempt after a handler could not be started, for example because there
+/// was no memory. The time doubles with each failure.
 pub(crate) const START_RETRY: Duration = Duration::from_ms(1000);
+
+/// Maximum time until the next attempt after a handler could not be started. Each attempt writes
+/// two records to the journal.
+pub(crate) const START_RETRY_MAX: Duration = Duration::from_ms(16_000);
 
 /// The last request to a handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,16 +67,22 @@ pub struct HandlerSignal {
 #[cfg_attr(test, derive(Clone, Hash))]
 pub struct JobTimers {
     running: Vec<RunningJob, WORKERS_MAX>,
-    /// The system refused to start a handler: none is started before this.
+    /// A handler could not be started: none is started before this.
     pub(super) start_retry_at: Instant,
+    /// Failures to start a handler since the last one that was started.
+    start_failures: u32,
     /// When the queue file is looked at, where inotify is missing.
     pub(super) next_queue_check: Option<Instant>,
 }
 
 impl JobTimers {
     /// No handler runs.
-    pub(super) const NONE: Self =
-        Self { running: Vec::new(), start_retry_at: Instant::BOOT, next_queue_check: None };
+    pub(super) const NONE: Self = Self {
+        running: Vec::new(),
+        start_retry_at: Instant::BOOT,
+        start_failures: 0,
+        next_queue_check: None,
+    };
 
     /// Returns the jobs whose handlers run.
     #[must_use]
@@ -128,9 +139,28 @@ impl JobTimers {
         self.running.iter().map(RunningJob::next_deadline).fold(None, earliest)
     }
 
-    /// Starts no handler for a while.
+    /// Starts nothing for a while.
     pub(super) fn retry_start(&mut self, now: Instant) {
         self.start_retry_at = now + START_RETRY;
+    }
+
+    /// Takes that a handler could not be started, and starts none for a while. Several failures
+    /// of one turn count as one.
+    pub(super) fn start_failed(&mut self, now: Instant) {
+        if self.start_retry_at.is_due(now) {
+            self.start_failures = self.start_failures.saturating_add(1);
+            self.start_retry_at = now + delay(START_RETRY, self.start_failures, START_RETRY_MAX);
+        }
+    }
+
+    /// Forgets the failures to start a handler, and lets the next one start at once.
+    pub(super) fn forget_failures(&mut self) {
+        (self.start_retry_at, self.start_failures) = (Instant::BOOT, 0);
+    }
+
+    /// Returns true if the last handler could not be started.
+    pub(super) fn is_start_failing(&self) -> bool {
+        self.start_failures > 0
     }
 
     /// Returns true if the queue file is to be looked at now, and sets the next time.
