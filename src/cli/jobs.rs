@@ -180,11 +180,13 @@ fn change(mut invocation: Invocation, request: &[u8], takes_dead: bool, done: &s
 
 /// Runs `drain [--wait]`.
 pub(super) fn drain(mut invocation: Invocation) -> CommandResult {
-    let waits = invocation.operands.has(CommandOption::Wait);
+    let (args, mut waits) = (invocation.args, invocation.operands.has(CommandOption::Wait));
     let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
     // The process is looked up before the request, so that it is not a later service.
     let service = if waits { find_holder(&client.locks())? } else { None };
     client.connect_or_report()?;
+    // The drain ends after the job that asks for it.
+    waits = waits && client.own_job(&args).is_none();
     // Both requests at once, because the service may end right after the first.
     client.ask(answer_deadline(), &[if waits { b"drain\ndrain wait" } else { &b"drain"[..] }])?;
     // The service makes the mark itself, unless it has no right to.

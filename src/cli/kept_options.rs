@@ -11,6 +11,8 @@ use crate::service::heartbeat::TORN_READS_MAX;
 use crate::sys::file;
 use crate::util::path::Path;
 use crate::util::text::{Writer, trim};
+use core::ffi::c_char;
+use heapless::Vec;
 use ufmt::uwrite;
 
 /// Bytes of the words of all options, each with its terminator.
@@ -120,6 +122,11 @@ impl<'m> OptionWords<'m> {
         None
     }
 
+    /// Adds the words to the arguments of a program. Returns true if all fit.
+    pub(super) fn push_to<const N: usize>(&self, argv: &mut Vec<*const c_char, N>) -> bool {
+        push_words(self.as_bytes(), argv)
+    }
+
     /// Returns each option and its value.
     fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         pairs(self.as_bytes())
@@ -131,6 +138,11 @@ impl<'m> OptionWords<'m> {
     }
 }
 
+/// Adds words that NUL bytes end to the arguments of a program. Returns true if all fit.
+pub(super) fn push_words<const N: usize>(words: &[u8], argv: &mut Vec<*const c_char, N>) -> bool {
+    words.split_inclusive(|byte| *byte == 0).all(|word| argv.push(word.as_ptr().cast()).is_ok())
+}
+
 /// Returns each option and its value of words that NUL bytes end.
 fn pairs(words: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut words = words.strip_suffix(b"\0").map(|words| words.split(|byte| *byte == 0));
@@ -140,7 +152,7 @@ fn pairs(words: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Returns the lines behind the heartbeat in the health file at `path`, if the process `pid` or,
+/// Returns the lines after the heartbeat in the health file at `path`, if the process `pid` or,
 /// without one, any process of this boot wrote it.
 fn read<'b>(path: &Path, pid: Option<u32>, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     let boot = boot_id();

@@ -3,27 +3,35 @@
 
 use super::command_line::CommandOption;
 use super::invocation::{Invocation, find_holder};
+use super::kept_options::OptionWords;
 use super::output::{CommandResult, fail, fail_at, usage, usage_text};
-use crate::limits::{ANSWER_MAX_BYTES, PATH_MAX_BYTES, STOP_GRACE};
+use super::own_job::{STOP, ask_after};
+use crate::limits::{ANSWER_MAX_BYTES, OPTION_WORDS_MAX, PATH_MAX_BYTES, STOP_GRACE};
 use crate::proto::config::keys::absolute;
 use crate::proto::service::Service;
 use crate::proto::status::field;
-use crate::service::config_source::{ServiceFile, path_of};
+use crate::service::config_source::{ConfigSource, ServiceFile, path_of};
 use crate::service::down_mark::DownMark;
 use crate::service::lifecycle::{StartReporter, describe_at, detach, exit};
 use crate::service::lock_holder::{LockHolder, LockState, ServiceLocks};
 use crate::service::notify::Init;
+use crate::service::program;
 use crate::service::supervisor::LaunchSpec;
 use crate::service::{collector, hub, jobs, opener, supervisor};
+use crate::sys::args::Args;
 use crate::sys::lock::{self, Holder, PidFile, holder};
 use crate::sys::process::Signal;
-use crate::sys::spawn::REPORT_FD;
-use crate::sys::{Errno, Failure, clock, fds, file};
+use crate::sys::spawn::{OURSELVES, REPORT_FD, execute};
+use crate::sys::{Errno, Failure, Op, clock, fds, file};
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number};
 use crate::util::time::Duration;
+use core::ffi::c_char;
+use heapless::Vec;
 use ufmt::uwrite;
 
+/// Bytes of the options with which a service executes itself again.
+const AGAIN_BYTES: usize = 8 * 1024;
 /// Time for which `stop` waits for the state of the service.
 const STATE_WAIT: Duration = Duration::from_ms(2000);
 /// Time between the signals of `stop --now`.
@@ -34,7 +42,11 @@ pub(super) fn start(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
     let launch_spec = launch_spec(&invocation)?;
     invocation.memory.config_source.supervised = invocation.operands.has(CommandOption::Child);
-    let reporter = if invocation.memory.config_source.supervised {
+    let reporter = if invocation.operands.has(CommandOption::Again) {
+        // No process waits for the report of a service that has executed itself.
+        let null = file::open(c"/dev/null", file::OFlags::WRONLY, 0);
+        StartReporter::Starter(null.map_err(|failure| fail(exit::FAILED, &|out| failure.describe(out)))?)
+    } else if invocation.memory.config_source.supervised {
         // The supervisor started this process: it stays in the foreground, and reports the
         // start on a descriptor.
         let fd = fds::adopt(REPORT_FD).ok_or_else(|| usage_text("start", "--child is for the supervisor"))?;
@@ -75,8 +87,45 @@ fn serve(invocation: Invocation, reporter: StartReporter, launch_spec: LaunchSpe
         Service::Hub => hub::serve(invocation.memory, reporter),
         Service::Collector => collector::serve(invocation.memory, reporter),
         Service::Opener => opener::serve(invocation.memory, reporter),
-        Service::Jobs => jobs::serve(invocation.memory, reporter),
+        Service::Jobs => {
+            let is_foreground = reporter.is_foreground();
+            match jobs::serve(invocation.memory, reporter) {
+                (code, None) => code,
+                (_, Some(source)) => execute_again(&invocation.args, source, is_foreground),
+            }
+        }
     })
+}
+
+/// Executes the service `jobs` again in this process, which keeps its PID. Returns the exit code if
+/// that fails.
+#[inline(never)]
+fn execute_again(args: &Args, source: &ConfigSource, foreground: bool) -> u8 {
+    let mut memory = [0; AGAIN_BYTES];
+    let mut words = OptionWords::new(&mut memory);
+    source.each_option_word(&mut |word| words.push(word));
+    let mut argv: Vec<*const c_char, { OPTION_WORDS_MAX + 6 }> = Vec::new();
+    let file = program::find(args, args.executable(), &source.base);
+    let _ = argv.push(file.as_c_str().as_ptr());
+    let fits = !words.is_cut() && words.push_to(&mut argv);
+    let command = [c"start", c"--again", source.base.as_c_str()];
+    let command = if foreground { &[c"run"][..] } else { &command };
+    argv.extend(command.iter().map(|word| word.as_ptr()));
+    let _ = argv.push(c"jobs".as_ptr());
+    let _ = argv.push(core::ptr::null());
+    let mut environment = Vec::new();
+    let errno =
+        if fits { replace_by(&file, &argv, args.whole_environment(&mut environment)) } else { Errno::TOOBIG };
+    fail(exit::FAILED, &|out| describe_at(&file, Failure { op: Op::Execve, errno }, out))
+}
+
+/// Executes `file` in this process, or this binary if the file is gone. Returns the reason if
+/// that fails.
+pub(super) fn replace_by(file: &Path, argv: &[*const c_char], envp: &[*const c_char]) -> Errno {
+    match execute(file.as_c_str(), argv, envp) {
+        Errno::NOENT => execute(OURSELVES, argv, envp),
+        errno => errno,
+    }
 }
 
 /// Returns the part of the command line that the supervisor needs.
@@ -120,6 +169,9 @@ fn is_stderr(stream: &[u8]) -> bool {
 pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
     let now = invocation.operands.has(CommandOption::Now);
+    if let Some(result) = ask_after(&mut invocation, STOP) {
+        return result;
+    }
     let Stopping { mark, ended } =
         stop_running(&mut invocation, Way { now, marks: true, denied: exit::FAILED })?;
     if let Err(failure) = mark
@@ -167,7 +219,9 @@ fn signal_service(invocation: &Invocation, signal: Signal) -> CommandResult {
     let Some(holder) = find_holder(&invocation.locks(&path))? else {
         return Err(fail(exit::NOT_RUNNING, &|out| {
             out.push_str(invocation.service.name());
-            out.push_str(": not running");
+            out.push_str(": not running (tried ");
+            out.push_escaped(path.as_bytes());
+            out.push_str(")");
         }));
     };
     holder.send(signal).map_err(|failure| fail_at(&path, failure))?;

@@ -6,6 +6,7 @@
 //!
 //! - `command_line.rs`: options, the command's name, its operands
 //! - `invocation.rs`: a command with its service and its configuration
+//! - `own_job.rs`: the job in which a command runs
 //! - `output.rs`: stdout, error lines, exit codes
 //! - `paths.rs`: the places of this user's files
 //! - `client.rs`: a connection to a service's socket
@@ -31,6 +32,7 @@ mod log;
 mod metric;
 mod open;
 mod output;
+mod own_job;
 mod paths;
 mod queue;
 mod queue_stdin;
@@ -41,6 +43,7 @@ use crate::service::lifecycle::exit;
 use crate::service::memory;
 use crate::sys::args::Args;
 use crate::sys::fds;
+use crate::util::path::Path;
 use crate::util::string_table::string_table;
 use crate::util::text::Writer;
 use command_line::{CommandLine, CommandOption, CommandSpec, CommandTable, Operands, OptionSet, Options};
@@ -86,11 +89,12 @@ macro_rules! commands {
 }
 
 commands! {
-    "start" "[SERVICE]" [Health, Child] Program => Start(lifecycle::start),
+    "start" "[SERVICE]" [Health, Child, Again] Program => Start(lifecycle::start),
         "start a service in the background; returns when it is ready",
         "Prints `zigsvc: SERVICE started (pid N)`.\n\
          start supervisor -- CMD ARG...  keep any foreground program running; see `help run`\n\
          --child FOLDER  how the supervisor starts a service: it stays a direct child\n\
+         --again FOLDER  how jobs starts itself again in its process, when a job asked for that\n\
          Exit: 0 ready; 1 failed, or already running; 2 usage; 4 no privilege; 6 bad config.\n";
     "run" "[--ready-fd N] [SERVICE]" [ReadyFd, Health] Program => Start(lifecycle::run),
         "the same in the foreground, for an init system or a terminal",
@@ -169,9 +173,10 @@ commands! {
          --prometheus  with --dump: as metrics for node_exporter's textfile collector\n\
          --            ends the options, so that NAME may begin with -\n\
          Exit: 0; 1 refused; 4 denied; 7 not running.\n";
-    "log" "[-s SIZE] [-n KEEP] [-t TIME] FILE" [Size, Keep, Time] Count(1, 1) => Plain(log::log),
+    "log" "[-p] [-s SIZE] [-n KEEP] [-t TIME] FILE" [Persist, Size, Keep, Time] Count(1, 1) => Plain(log::log),
         "copy stdin to FILE in whole lines, and rotate it",
         "anything 2>&1 | zigsvc log FILE\n\
+         -p       ignore TERM: the program that writes may still have something to say\n\
          -s SIZE  rotate before FILE passes SIZE bytes (10000); 64k, 1m; 0: never\n\
          -n KEEP  number of old files to keep: 1 to 99 (1). FILE.1 is the newest\n\
          -t TIME  the time in front of each line: iso, unix or none (none)\n\
@@ -242,9 +247,18 @@ fn task(args: &Args) -> Result<Task, u8> {
         None => return Err(exit::USAGE),
     };
     let memory = memory::take();
-    let base = operands.value(CommandOption::Child);
+    let base = operands.value(CommandOption::Child).or(operands.value(CommandOption::Again));
     paths::locate(args, &options, creates, base, memory)?;
     let (command, args) = (command.name, *args);
-    let invocation = Invocation { command, service, operands, args, command_at: at, memory, journal: false };
+    let invocation = Invocation {
+        command,
+        service,
+        operands,
+        args,
+        command_at: at,
+        memory,
+        tried: Path::empty(),
+        journal: false,
+    };
     Ok(Task::Service(run, invocation))
 }

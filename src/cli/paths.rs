@@ -11,6 +11,7 @@ use crate::sys::args::Args;
 use crate::sys::{Errno, Failure, file, identity};
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number};
+use core::ffi::CStr;
 
 /// Finds the files. With `creates`, creates a missing folder with mode 0700. Relative paths
 /// are below `base`, or below the working folder.
@@ -42,10 +43,11 @@ pub(super) fn locate(
     }
     let file = match options.config {
         Some(config) => absolute(&base, config),
-        None if folder.is_empty() => Path::new(b"/etc/zigsvc.conf"),
+        None if folder.is_empty() => Path::new(SYSTEM_CONFIG),
         None => folder.join(b"zigsvc.conf"),
     };
     let config_source = &mut memory.config_source;
+    config_source.var_run = folder.is_empty() && !is_folder(c"/run");
     config_source.folder.set(&folder);
     config_source.file.set(&file.ok_or_else(|| too_long("-c"))?);
     config_source.folder_named = named.is_some();
@@ -53,6 +55,14 @@ pub(super) fn locate(
     config_source.base.set(&base);
     let _ = config_source.overrides.extend_from_slice(&options.overrides);
     Ok(())
+}
+
+/// The configuration of root's services.
+pub(super) const SYSTEM_CONFIG: &[u8] = b"/etc/zigsvc.conf";
+
+/// Returns true if the path leads to a folder.
+pub(super) fn is_folder(path: &CStr) -> bool {
+    file::meta_at(path, true).is_ok_and(|meta| meta.directory)
 }
 
 fn too_long(option: &str) -> u8 {
@@ -75,10 +85,7 @@ pub(super) fn working_folder() -> Path {
 fn own_folder(args: &Args) -> Result<Path, u8> {
     let folder = |name: &[u8]| args.env(name).filter(|value| value.first() == Some(&b'/'));
     // An account without a home often has the home /nonexistent.
-    let is_there = |home: &&[u8]| {
-        let home = Path::new(home).unwrap_or_default();
-        file::meta_at(home.as_c_str(), true).is_ok_and(|meta| meta.directory)
-    };
+    let is_there = |home: &&[u8]| is_folder(Path::new(home).unwrap_or_default().as_c_str());
     let path = if let Some(state) = folder(b"XDG_STATE_HOME") {
         Path::concat(&[state, b"/zigsvc"])
     } else if let Some(home) = folder(b"HOME").filter(|home| *home != b"/").filter(is_there) {

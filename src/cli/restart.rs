@@ -10,9 +10,10 @@
 //! the stop and the start are not in the session of the command.
 
 use super::invocation::{Invocation, find_holder};
-use super::kept_options::{OptionWords, OptionsFound, WORDS_BYTES, merge};
-use super::lifecycle::{Way, is_supervised, launch_spec, stop_running};
+use super::kept_options::{OptionWords, OptionsFound, WORDS_BYTES, merge, push_words};
+use super::lifecycle::{Way, is_supervised, launch_spec, replace_by, stop_running};
 use super::output::{CommandResult, fail, print, usage_text};
+use super::own_job::{RESTART, ask_after};
 use crate::limits::RESTART_DELAY_MAX;
 use crate::proto::service::Service;
 use crate::service::boot::boot_id;
@@ -24,12 +25,10 @@ use crate::service::lock_holder::{LockHolder, LookupFailed, ServiceLocks};
 use crate::service::program;
 use crate::sys::once::once;
 use crate::sys::process::{self, Exit, Pid, Side};
-use crate::sys::spawn::{OURSELVES, execute};
 use crate::sys::{Errno, Failure, Op, clock, poll, signal};
-use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::Duration;
-use core::ffi::{CStr, c_char};
+use core::ffi::c_char;
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -55,6 +54,9 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     // A mistake that prevents the start is found before the service is stopped.
     invocation.load()?;
     launch_spec(&invocation)?;
+    if let Some(result) = ask_after(&mut invocation, RESTART) {
+        return result;
+    }
     let mut words = OptionWords::new(gets);
     invocation.memory.config_source.each_option_word(&mut |word| words.push(word));
     if words.is_cut() {
@@ -185,9 +187,7 @@ fn start_again(invocation: &Invocation, words: &'static [u8]) -> u8 {
     let tail = invocation.args.tail(invocation.command_at.saturating_add(1));
     let mut argv: Vec<*const c_char, ARGV_MAX> = Vec::new();
     let mut fits = argv.push(file.as_c_str().as_ptr()).is_ok();
-    for word in words.split_inclusive(|byte| *byte == 0) {
-        fits &= argv.push(word.as_ptr().cast()).is_ok();
-    }
+    fits &= push_words(words, &mut argv);
     fits &= argv.push(c"start".as_ptr()).is_ok();
     fits &= argv.extend_from_slice(tail).is_ok();
     let errno = if fits { replace_by(&file, &argv, invocation.args.environment()) } else { Errno::TOOBIG };
@@ -195,14 +195,4 @@ fn start_again(invocation: &Invocation, words: &'static [u8]) -> u8 {
         out.push_str("restart: stopped, but not started: ");
         describe_at(&file, Failure { op: Op::Execve, errno }, out);
     })
-}
-
-/// Executes `file` in this process, or this binary if the file is gone. Returns the reason if
-/// that fails.
-pub(super) fn replace_by(file: &Path, argv: &[*const c_char], envp: &[*const c_char]) -> Errno {
-    let ourselves: &CStr = OURSELVES;
-    match execute(file.as_c_str(), argv, envp) {
-        Errno::NOENT => execute(ourselves, argv, envp),
-        errno => errno,
-    }
 }

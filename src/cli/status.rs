@@ -70,6 +70,7 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
         return Err(usage_text("status", "--json and --prometheus exclude each other"));
     }
     invocation.load_or_defaults();
+    invocation.find_service();
     let service = invocation.service;
     let config = &invocation.memory.config;
     let stale_after = config.stale_after;

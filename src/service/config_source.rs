@@ -25,6 +25,8 @@ pub struct ConfigSource {
     pub folder: Path,
     /// The configuration file. Empty if there is none.
     pub file: Path,
+    /// True if /var/run stands in for /run, which is no folder.
+    pub var_run: bool,
     /// True if the folder was named, and is not the default one of this user.
     pub folder_named: bool,
     /// True if the file was named, so that it must exist.
@@ -46,6 +48,7 @@ impl ConfigSource {
         base: Path::empty(),
         folder: Path::empty(),
         file: Path::empty(),
+        var_run: false,
         folder_named: false,
         file_named: false,
         log_file_named: false,
@@ -67,6 +70,9 @@ impl ConfigSource {
         out: &mut Writer<'_>,
     ) -> Result<(), InvalidConfig> {
         config.reset(&self.folder);
+        if self.var_run {
+            config.use_var_run();
+        }
         config.log_file_named = self.log_file_named;
         self.read_file(scratch, config, out)?;
         for option in &self.overrides {

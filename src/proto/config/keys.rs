@@ -36,6 +36,17 @@ impl Config {
         self.log_file_named = false;
         fits
     }
+
+    /// Moves the files that are below /run to /var/run.
+    pub fn use_var_run(&mut self) {
+        for path in [&mut self.pid_file, &mut self.socket, &mut self.health_file] {
+            if path.as_bytes().starts_with(b"/run/")
+                && let Some(moved) = Path::concat(&[b"/var", path.as_bytes()])
+            {
+                path.set(&moved);
+            }
+        }
+    }
 }
 
 impl Key {
