@@ -184,7 +184,7 @@ impl ServiceBase {
         let stays = matches!(service, Service::Supervisor | Service::Opener);
         let owner = process.identity.as_ref().filter(|_| !stays);
         let log = Log::open(&process, &own(ServiceFile::Log), owner, log_buffer);
-        let heartbeat = Heartbeat::new(own(ServiceFile::Health));
+        let heartbeat = Heartbeat::new(own(ServiceFile::Health), process.config_source);
         let pid_failure = process.pid_file.unwritten();
         let base = BASE.take();
         let _ = base.push(Self {

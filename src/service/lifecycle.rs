@@ -23,7 +23,9 @@ use crate::util::text::Writer;
 use ufmt::uwrite;
 
 use super::accounts;
+use super::boot::boot_id;
 use super::config_source::{ConfigSource, ServiceFile, path_of};
+use super::down_mark;
 use super::lock_holder::{LockState, LookupFailed, ServiceLocks};
 use super::notify::Notify;
 use super::second_lock::{self, SecondHolder};
@@ -327,6 +329,13 @@ impl Process {
             Service::Jobs => None,
             _ => take_second_lock(service, config, &pid_file, &pid_path, &reporter),
         };
+        if !config_source.supervised {
+            down_mark::clear(&pid_path);
+        } else if down_mark::is_set(&pid_path, &boot_id()) {
+            // A user stopped the service after the supervisor decided to start it.
+            pid_file.release(pid_path.as_c_str());
+            process::exit(exit::OK);
+        }
         let notify = Notify::new(&config_source.init);
         Self {
             config_source,

@@ -1,6 +1,8 @@
 //! From `start` to `stop`: the process that runs, the reports, and the files that are left.
 
-use crate::support::{Dir, Running, alive, by_shell, finish, kill, lock_holder, program, run, wait_until};
+use crate::support::{
+    Dir, Running, alive, by_shell, finish, kill, lock_holder, not_running, program, run, wait_until,
+};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -432,7 +434,7 @@ fn reload_and_rotate_of_a_stopped_service_say_so() {
     let dir = Dir::new();
     for command in ["reload", "rotate"] {
         let ran = dir.zigsvc(&[command]).expect(7);
-        assert_eq!(ran.err, "zigsvc: jobs: not running\n");
+        assert_eq!(ran.err, not_running(&dir, "jobs", "zigsvc.pid"));
     }
 }
 
