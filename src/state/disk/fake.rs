@@ -4,7 +4,7 @@
 //! synced, with any of the sectors written since kept or not, and the names
 //! are as after some prefix of the renames that were not synced.
 
-use super::{Disk, DiskError, DiskResult, NO_SPACE, QueueFile, SpoolFile};
+use super::{Disk, DiskError, DiskResult, NO_SPACE, Obstacle, PathTarget, QueueFile, SpoolFile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -40,6 +40,12 @@ pub(crate) struct FakeDisk {
     handles: BTreeMap<u8, usize>,
     journal: usize,
     next: usize,
+    /// The next journal is created at the path, and replaces nothing there.
+    homing: bool,
+    /// The journal from which the last one was moved to the path.
+    previous: Option<usize>,
+    /// The next sync of the spool's folder fails.
+    pub(crate) fail_folder_sync: bool,
     /// Bytes in quarantine and rejected lines.
     pub(crate) quarantined: Vec<u8>,
     pub(crate) rejected: Vec<u8>,
@@ -139,6 +145,39 @@ impl FakeDisk {
         &mut self.inodes[inode].data
     }
 
+    /// Takes the folder of the spool away from its path, as `mv` and `rm -r` do.
+    pub(crate) fn move_spool_away(&mut self) {
+        for name in ["next", "journal"] {
+            if self.names.contains_key(name) {
+                self.change(Change::Unlink(name.to_owned()));
+            }
+        }
+    }
+
+    /// Puts another spool at the path, as a mount over it does.
+    pub(crate) fn put_another_spool(&mut self) {
+        self.move_spool_away();
+        self.create("journal");
+    }
+
+    /// Puts the folder of the open journal back to its path.
+    pub(crate) fn put_spool_back(&mut self) {
+        self.move_spool_away();
+        self.change(Change::Link("journal".to_owned(), self.journal));
+    }
+
+    /// Returns true if the path leads to the open journal.
+    pub(crate) fn is_journal_named(&self) -> bool {
+        self.names.get("journal") == Some(&self.journal)
+    }
+
+    /// Returns true if the text is in the queue file or in a claim.
+    pub(crate) fn is_in_queue(&self, text: &str) -> bool {
+        let mut files = self.names.iter().filter(|(name, _)| is_queue_name(name));
+        let line = format!("{text}\n");
+        files.any(|(_, inode)| String::from_utf8_lossy(&self.inodes[*inode].data).contains(&line))
+    }
+
     pub(crate) fn claims(&self) -> usize {
         self.names.keys().filter(|name| name.starts_with("claim-")).count()
     }
@@ -154,6 +193,7 @@ impl FakeDisk {
         self.dead = false;
         self.die_at = None;
         self.handles.clear();
+        (self.homing, self.previous, self.fail_folder_sync) = (false, None, false);
         self.open_journal();
     }
 
@@ -249,6 +289,7 @@ impl FakeDisk {
         self.names.keys().for_each(|name| name.hash(&mut hasher));
         self.durable_names.keys().for_each(|name| name.hash(&mut hasher));
         self.handles.keys().for_each(|handle| handle.hash(&mut hasher));
+        (self.homing, self.previous.is_some(), self.fail_folder_sync).hash(&mut hasher);
         for change in &self.changes {
             core::mem::discriminant(change).hash(&mut hasher);
             change.name().hash(&mut hasher);
@@ -442,6 +483,10 @@ impl Disk for FakeDisk {
 
     fn create_next(&mut self) -> DiskResult {
         self.operation()?;
+        if !self.homing && !self.is_journal_named() {
+            // The folder was taken away. This one was removed.
+            return Err(DiskError(2));
+        }
         self.next = self.create("next");
         Ok(())
     }
@@ -454,14 +499,56 @@ impl Disk for FakeDisk {
 
     fn publish_next(&mut self) -> DiskResult {
         self.operation()?;
+        if self.names.get("next") != Some(&self.next) || (self.homing && self.names.contains_key("journal")) {
+            // The folder was taken away, or something is in the way.
+            return Err(DiskError(2));
+        }
         self.change(Change::Rename("next".to_owned(), "journal".to_owned()));
+        if std::mem::take(&mut self.homing) {
+            self.previous = Some(self.journal);
+        }
         self.journal = self.next;
         Ok(())
     }
 
     fn sync_spool(&mut self) -> DiskResult {
+        let result = self.operation();
+        let is_spool_name = |name: &str| name == "next" || name == "journal";
+        if result.is_ok() && std::mem::take(&mut self.fail_folder_sync) {
+            // The kernel forgets that these names are not on the disk.
+            self.changes.retain(|change| !is_spool_name(change.name()));
+            return Err(FAILED);
+        }
+        result?;
+        self.sync_names(is_spool_name);
+        Ok(())
+    }
+
+    fn journal_path(&mut self) -> PathTarget {
+        match self.is_journal_named() {
+            _ if self.dead => PathTarget::Unknown,
+            true => PathTarget::Open,
+            false => PathTarget::Other,
+        }
+    }
+
+    fn make_home(&mut self) -> Result<(), Obstacle> {
+        self.operation().map_err(Obstacle::Failed)?;
+        if self.names.contains_key("journal") {
+            return Err(Obstacle::Journal);
+        }
+        self.homing = true;
+        Ok(())
+    }
+
+    fn leave_home(&mut self) {
+        self.homing = false;
+    }
+
+    fn empty_previous(&mut self) -> DiskResult {
+        let Some(previous) = self.previous.take() else { return Ok(()) };
         self.operation()?;
-        self.sync_names(|name| name == "next" || name == "journal");
+        self.inodes[previous].data.clear();
         Ok(())
     }
 
