@@ -1,13 +1,16 @@
 //! The disk that `state::spool` works on: the journal in the folder of the spool, and the
 //! queue file and its claims in their folder.
 
-use crate::limits::{CLAIMS_MAX, REJECTED_MAX_BYTES};
-use crate::state::disk::{Disk, DiskError, DiskResult, QueueFile, SpoolFile};
+use super::spool_folder::{HomeError, SpoolFolder};
+use crate::limits::{CLAIMS_MAX, PATH_MAX_BYTES, REJECTED_MAX_BYTES};
+use crate::state::disk::{Disk, DiskError, DiskResult, Obstacle, PathTarget, QueueFile, SpoolFile};
 use crate::sys::file::OFlags;
 use crate::sys::inotify::Inotify;
-use crate::sys::{Errno, Failure, Op, OwnedFd, describe_errno, dir, file};
+use crate::sys::lock::PidFile;
+use crate::sys::{AsRawFd, Errno, Failure, Op, OwnedFd, describe_errno, dir, file};
 use crate::util::path::Path;
 use crate::util::text::{Writer, parse_u64};
+use core::ffi::CStr;
 use ufmt::uwrite;
 
 /// Highest number of a claim. A file with a higher number is not treated as a claim, because
@@ -18,10 +21,13 @@ const BAD_FILES_MAX: u32 = 99;
 
 /// The open files of a spool and of its queue.
 pub struct SpoolDisk {
-    spool: Path,
+    /// The folder of the spool.
+    pub folder: SpoolFolder,
     queue: Path,
     journal: OwnedFd,
     next: Option<OwnedFd>,
+    /// The journal in the folder that was moved away.
+    previous: Option<OwnedFd>,
     claims: [Option<OwnedFd>; CLAIMS_MAX],
     quarantine: Option<OwnedFd>,
     /// Reports writes to the queue file and to its claims. `None` if the kernel has no
@@ -32,23 +38,19 @@ pub struct SpoolDisk {
 }
 
 impl SpoolDisk {
-    /// Opens the journal in the folder `spool`. Creates an empty one if there is none. If
-    /// there is no inotify, the caller has to check the queue file regularly.
+    /// Opens the journal in the folder `spool`, whose lock is `lock`. Creates an empty one if
+    /// there is none. If there is no inotify, the caller has to check the queue file regularly.
     ///
     /// # Errors
     /// The journal is not a regular file, or cannot be opened.
-    pub fn open(spool: &Path, queue: &Path) -> Result<Self, Failure> {
-        let path = entry(spool, b"journal")?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let journal = file::open(path.as_c_str(), flags, 0o600)?;
-        if !file::meta(&journal)?.regular {
-            return Err(Failure { op: Op::Openat, errno: Errno::INVAL });
-        }
+    pub fn open(spool: &Path, queue: &Path, lock: PidFile) -> Result<Self, Failure> {
+        let (folder, journal) = SpoolFolder::open(spool, lock)?;
         let mut disk = Self {
-            spool: spool.clone(),
+            folder,
             queue: queue.clone(),
             journal,
             next: None,
+            previous: None,
             claims: [const { None }; CLAIMS_MAX],
             quarantine: None,
             inotify: None,
@@ -152,12 +154,11 @@ impl SpoolDisk {
     }
 
     fn append_rejected(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let path = entry(&self.spool, b"rejected")?;
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let mut fd = file::open(path.as_c_str(), flags, 0o600)?;
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK;
+        let mut fd = self.folder.open_file(c"rejected", flags)?;
         if file::meta(&fd)?.size >= REJECTED_MAX_BYTES {
-            file::rename(path.as_c_str(), entry(&self.spool, b"rejected.1")?.as_c_str())?;
-            fd = file::open(path.as_c_str(), flags, 0o600)?;
+            self.folder.rename(c"rejected", c"rejected.1")?;
+            fd = self.folder.open_file(c"rejected", flags)?;
         }
         file::write_all(&fd, bytes)
     }
@@ -179,10 +180,10 @@ impl SpoolDisk {
             let mut name = [0; 32];
             let mut out = Writer::new(&mut name);
             let _ = uwrite!(out, "journal.bad-{}", number);
-            let path = entry(&self.spool, out.as_bytes())?;
+            out.push(&[0]);
+            let name = CStr::from_bytes_with_nul(out.as_bytes()).unwrap_or(c"journal.bad-99");
             let kind = if number < BAD_FILES_MAX { OFlags::EXCL } else { OFlags::APPEND };
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | kind;
-            match file::open(path.as_c_str(), flags, 0o600) {
+            match self.folder.open_file(name, OFlags::WRONLY | OFlags::CREATE | kind) {
                 Err(Failure { errno: Errno::EXIST, .. }) => number = number.saturating_add(1),
                 result => return result,
             }
@@ -193,14 +194,47 @@ impl SpoolDisk {
 /// The error of a name that makes a path too long.
 const TOO_LONG: Failure = Failure { op: Op::Openat, errno: Errno::NAMETOOLONG };
 
-/// Returns the path `folder/name`.
-fn entry(folder: &Path, name: &[u8]) -> Result<Path, Failure> {
-    folder.join(name).ok_or(TOO_LONG)
-}
-
 /// Syncs the folder, so that the names in it are durable.
 fn sync_folder(folder: &Path) -> Result<(), Failure> {
     file::open_linked_dir(folder.as_c_str()).and_then(|fd| file::sync_dir(&fd))
+}
+
+impl SpoolDisk {
+    /// Locks the spool again, because the name of its lock is gone.
+    ///
+    /// # Errors
+    /// The obstacle; the held lock stays.
+    pub fn renew_lock(&mut self) -> Result<(), Obstacle> {
+        let result = self.folder.renew_lock();
+        self.record_obstacle(result)
+    }
+
+    /// Records the name of the system call that failed, if one did.
+    fn record_obstacle(&mut self, result: Result<(), HomeError>) -> Result<(), Obstacle> {
+        result.map_err(|error| match error {
+            HomeError::Blocked(obstacle) => obstacle,
+            HomeError::Failed(failure) => {
+                self.failed_op = failure.op.name();
+                Obstacle::Failed(DiskError(failure.errno.raw_os_error()))
+            }
+        })
+    }
+
+    /// Opens the note of running handlers. Returns `None` if the spool has no room for it.
+    pub fn open_note(&self) -> Option<OwnedFd> {
+        self.folder.open_file(c"running", OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK).ok()
+    }
+
+    /// Writes the path by which the kernel knows the open journal, if there is a /proc.
+    pub fn describe_journal(&self, out: &mut Writer<'_>) {
+        let mut name = [0; 40];
+        let mut link = Writer::new(&mut name);
+        let _ = uwrite!(link, "/proc/self/fd/{}", self.journal.as_raw_fd());
+        let mut path = [0; PATH_MAX_BYTES];
+        let count =
+            Path::new(link.as_bytes()).and_then(|link| file::read_link(link.as_c_str(), &mut path).ok());
+        out.push_escaped(count.and_then(|count| path.get(..count)).unwrap_or(b"(unknown path)"));
+    }
 }
 
 /// Writes the operation that failed last, and its error.
@@ -247,36 +281,53 @@ impl Disk for SpoolDisk {
     }
 
     fn create_next(&mut self) -> DiskResult {
-        let result = entry(&self.spool, b"journal.new").and_then(|path| {
-            let _ = file::unlink(path.as_c_str());
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-            file::open(path.as_c_str(), flags, 0o600)
-        });
+        let result = self.folder.create_next();
         self.next = Some(self.record_failure(result)?);
         Ok(())
     }
 
     fn abandon_next(&mut self) {
         self.next = None;
-        if let Ok(path) = entry(&self.spool, b"journal.new") {
-            let _ = file::unlink(path.as_c_str());
-        }
+        self.folder.remove_next();
     }
 
     fn publish_next(&mut self) -> DiskResult {
-        let result = entry(&self.spool, b"journal.new").and_then(|from| {
-            let to = entry(&self.spool, b"journal")?;
-            file::rename(from.as_c_str(), to.as_c_str())
-        });
-        self.record_failure(result)?;
-        if let Some(next) = self.next.take() {
-            self.journal = next;
+        let Some(next) = self.next.take() else { return Err(DiskError(Errno::BADF.raw_os_error())) };
+        let result = self.folder.publish(&next);
+        let moved = self.record_failure(result)?;
+        let old = core::mem::replace(&mut self.journal, next);
+        if moved {
+            self.previous = Some(old);
+            self.quarantine = None;
+            if self.queue.parent() == self.folder.path {
+                // The folder of the queue file was made again, too.
+                self.watch();
+            }
         }
         Ok(())
     }
 
     fn sync_spool(&mut self) -> DiskResult {
-        let result = sync_folder(&self.spool);
+        let result = self.folder.sync();
+        self.record_failure(result)
+    }
+
+    fn journal_path(&mut self) -> PathTarget {
+        self.folder.look()
+    }
+
+    fn make_home(&mut self) -> Result<(), Obstacle> {
+        let result = self.folder.make_home(&self.queue);
+        self.record_obstacle(result)
+    }
+
+    fn leave_home(&mut self) {
+        self.folder.leave_home();
+    }
+
+    fn empty_previous(&mut self) -> DiskResult {
+        let Some(previous) = self.previous.take() else { return Ok(()) };
+        let result = file::truncate(&previous, 0).and_then(|()| file::sync_data(&previous));
         self.record_failure(result)
     }
 

@@ -61,9 +61,17 @@ impl From<Stat> for Meta {
 /// # Errors
 /// As the call says.
 pub fn open(path: &CStr, flags: OFlags, mode: u32) -> Result<OwnedFd, Failure> {
+    open_at(CWD, path, flags, mode)
+}
+
+/// Opens `name` in the open directory `dir`, otherwise as [`open`] (openat(2)).
+///
+/// # Errors
+/// As the call says.
+pub fn open_at(dir: impl AsFd, name: &CStr, flags: OFlags, mode: u32) -> Result<OwnedFd, Failure> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
     loop {
-        match rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(mode)) {
+        match rustix::fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)) {
             Err(Errno::INTR) => {}
             result => return result.op(Op::Openat),
         }
@@ -188,6 +196,15 @@ pub fn meta(fd: impl AsFd) -> Result<Meta, Failure> {
 pub fn meta_at(path: &CStr, follow: bool) -> Result<Meta, Failure> {
     let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
     rustix::fs::statat(CWD, path, flags).op(Op::Fstatat).map(Meta::from)
+}
+
+/// Returns the attributes of the file `name` in the open directory `dir`, or those of a
+/// symbolic link itself (fstatat(2)).
+///
+/// # Errors
+/// As the call says.
+pub fn meta_in(dir: &OwnedFd, name: &CStr) -> Result<Meta, Failure> {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).op(Op::Fstatat).map(Meta::from)
 }
 
 /// Returns true if this process may execute `path` (access(2)).
@@ -472,6 +489,40 @@ pub fn exchange(one: &CStr, other: &CStr) -> Result<(), Failure> {
 /// As the call says.
 pub fn unlink(path: &CStr) -> Result<(), Failure> {
     rustix::fs::unlinkat(CWD, path, AtFlags::empty()).op(Op::Unlinkat)
+}
+
+/// Renames `from` to `to` in the open directory `dir`, and replaces a file of that name
+/// (renameat(2)).
+///
+/// # Errors
+/// As the call says.
+pub fn rename_in(dir: &OwnedFd, from: &CStr, to: &CStr) -> Result<(), Failure> {
+    rustix::fs::renameat(dir, from, dir, to).op(Op::Renameat)
+}
+
+/// Renames `from` to `to` in the open directory `dir`, and replaces nothing (renameat2(2),
+/// `RENAME_NOREPLACE`). Where the kernel or the filesystem cannot, the name is looked at
+/// first.
+///
+/// # Errors
+/// EEXIST if there is a file of that name; as the call says.
+pub fn rename_new(dir: &OwnedFd, from: &CStr, to: &CStr) -> Result<(), Failure> {
+    match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        Err(Errno::NOSYS | Errno::INVAL) => match meta_in(dir, to) {
+            Err(Failure { errno: Errno::NOENT, .. }) => rename_in(dir, from, to),
+            Ok(_) => Err(Failure { op: Op::Renameat2, errno: Errno::EXIST }),
+            Err(failure) => Err(failure),
+        },
+        result => result.op(Op::Renameat2),
+    }
+}
+
+/// Removes the name `name` from the open directory `dir` (unlinkat(2)).
+///
+/// # Errors
+/// As the call says.
+pub fn unlink_in(dir: &OwnedFd, name: &CStr) -> Result<(), Failure> {
+    rustix::fs::unlinkat(dir, name, AtFlags::empty()).op(Op::Unlinkat)
 }
 
 /// Removes the empty directory at `path` (rmdir(2)).

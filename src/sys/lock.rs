@@ -81,6 +81,14 @@ impl PidFile {
         Err(Failure { op: Op::Fcntl, errno: Errno::BUSY }.into())
     }
 
+    /// Returns device and inode of the file (fstat(2)).
+    ///
+    /// # Errors
+    /// As the call says.
+    pub fn identity(&self) -> Result<(u64, u64), Failure> {
+        file::meta(&self.fd).map(|meta| meta.identity)
+    }
+
     /// Removes the file while its lock is held, or empties it where the rights to remove it
     /// were dropped (unlink(2), ftruncate(2)). A missing or empty file means *stopped*; a
     /// filled and unlocked one means *died*.

@@ -126,6 +126,7 @@ impl ServiceStatus for Jobs {
             .with(DegradedState::Spool, self.core.disk_health.is_failing())
             .with(DegradedState::SpoolFull, self.core.disk_health.is_full())
             .with(DegradedState::Handler, self.core.is_handler_failing())
+            .with(DegradedState::SpoolMoved, !self.core.home.is_here())
             .with(DegradedState::Inotify, self.disk.inotify.is_none())
             .with(DegradedState::SyncNever, !self.base.process.config.sync_always())
     }

@@ -47,14 +47,14 @@ pub struct Home {
     logged: bool,
     /// The spool was made again since the begin of the state.
     made_again: bool,
-    /// The obstacle that was logged last.
-    obstacle: Option<Obstacle>,
+    /// The log has an obstacle, and which. Not an `Option`, because the value is zero at first.
+    obstacle: (bool, Obstacle),
 }
 
 impl Home {
     /// The path leads to the journal.
     pub(super) const HERE: Self =
-        Self { step: HomeStep::Here, logged: false, made_again: false, obstacle: None };
+        Self { step: HomeStep::Here, logged: false, made_again: false, obstacle: (false, Obstacle::Journal) };
 
     /// Returns true if the path leads to the open journal, as far as it is known.
     #[must_use]
@@ -120,7 +120,8 @@ impl Home {
             spool.abandon_compaction(disk);
             disk.leave_home();
             self.step = HomeStep::Away(now + HOME_RETRY);
-            let is_new = self.obstacle.replace(obstacle) != Some(obstacle);
+            let known = core::mem::replace(&mut self.obstacle, (true, obstacle));
+            let is_new = known != self.obstacle;
             return is_new.then_some(TurnNotice::SpoolTaken(obstacle));
         }
         if !self.logged || !self.is_here() {
