@@ -3,7 +3,7 @@
 
 use super::spool_folder::{HomeError, SpoolFolder};
 use crate::limits::{CLAIMS_MAX, PATH_MAX_BYTES, REJECTED_MAX_BYTES};
-use crate::state::disk::{Disk, DiskError, DiskResult, Obstacle, PathTarget, QueueFile, SpoolFile};
+use crate::state::disk::{Disk, DiskError, DiskResult, Obstacle, PathState, QueueFile, SpoolFile};
 use crate::sys::file::OFlags;
 use crate::sys::inotify::Inotify;
 use crate::sys::lock::PidFile;
@@ -312,8 +312,8 @@ impl Disk for SpoolDisk {
         self.record_failure(result)
     }
 
-    fn journal_path(&mut self) -> PathTarget {
-        self.folder.look()
+    fn journal_path(&mut self) -> PathState {
+        self.folder.look_with_lock()
     }
 
     fn make_home(&mut self) -> Result<(), Obstacle> {

@@ -4,8 +4,9 @@
 //! the spool stays one folder whatever happens to its path. `state/jobs/home.rs` decides when
 //! the folder is made again, `state/spool_path.rs` whether that may be.
 
+use super::identity::look;
 use super::lifecycle::ensure_folder;
-use crate::state::disk::{Obstacle, PathTarget};
+use crate::state::disk::{Obstacle, PathState};
 use crate::state::spool_path::{FolderFacts, PathContent, check_free};
 use crate::sys::file::{self, Meta, OFlags};
 use crate::sys::lock::{AcquireError, PidFile};
@@ -48,18 +49,21 @@ pub struct SpoolFolder {
     /// The path of the folder.
     pub path: Path,
     journal_path: Path,
+    lock_path: Path,
     fd: OwnedFd,
     /// Held until the end, because two instances would ruin the journal. The kernel releases it
     /// when any descriptor of its file is closed.
     lock: Option<PidFile>,
+    /// Device and inode of the lock.
+    lock_identity: (u64, u64),
+    /// The path of the lock leads elsewhere, and another process holds the lock there.
+    lock_lost: bool,
     /// Device and inode of the open journal.
     journal: (u64, u64),
     new_home: Option<NewHome>,
     /// Bytes of the part of the path whose folders existed before the spool was made again.
     /// The names below it are not durable. `None` if all are.
     made_below: Option<usize>,
-    /// The error of the last look at the path. `None` if the path leads to a file.
-    pub look: Option<Failure>,
 }
 
 /// Returns the path `folder/name`.
@@ -87,12 +91,14 @@ impl SpoolFolder {
         let folder = Self {
             path: path.clone(),
             journal_path: entry(path, b"journal")?,
+            lock_path: entry(path, b"lock")?,
             fd,
+            lock_identity: lock.identity()?,
             lock: Some(lock),
+            lock_lost: false,
             journal: meta.identity,
             new_home: None,
             made_below: None,
-            look: None,
         };
         Ok((folder, journal))
     }
@@ -144,10 +150,10 @@ impl SpoolFolder {
             None => file::rename_in(&self.fd, c"journal.new", c"journal")?,
             Some(home) => file::rename_new(&home.fd, c"journal.new", c"journal")?,
         }
-        self.journal = journal;
+        (self.journal, self.lock_lost) = (journal, false);
         let Some(home) = self.new_home.take() else { return Ok(false) };
         self.fd = home.fd;
-        self.lock = home.lock.or(self.lock.take());
+        self.take_lock(home.lock);
         Ok(true)
     }
 
@@ -175,27 +181,22 @@ impl SpoolFolder {
         Ok(())
     }
 
-    /// Looks where the path of the journal leads. Only a missing name and another file are
-    /// evidence; any other error may pass.
-    #[unsafe(link_section = ".text.idle")]
-    pub fn look(&mut self) -> PathTarget {
-        let found = file::meta_at(self.journal_path.as_c_str(), false);
-        self.look = found.err();
-        match found {
-            Ok(meta) if meta.identity == self.journal => PathTarget::Open,
-            Ok(_) | Err(Failure { errno: Errno::NOENT | Errno::NOTDIR, .. }) => PathTarget::Other,
-            Err(_) => PathTarget::Unknown,
-        }
+    /// Looks where the path of the journal leads. The path counts as another one while the folder
+    /// cannot be locked.
+    pub fn look_with_lock(&mut self) -> PathState {
+        if self.lock_lost && self.renew_lock().is_err() { PathState::Replaced } else { self.look() }
     }
 
-    /// Returns true if the path of the lock leads to another file or to none, while the path of
-    /// the journal leads to the open journal.
+    /// Looks where the path of the journal leads.
+    #[unsafe(link_section = ".text.idle")]
+    pub fn look(&self) -> PathState {
+        look(&self.journal_path, self.journal, false)
+    }
+
+    /// Returns true if the path of the lock certainly does not lead to the held lock.
+    #[unsafe(link_section = ".text.idle")]
     pub fn is_lock_lost(&self) -> bool {
-        let Ok(path) = entry(&self.path, b"lock") else { return false };
-        match file::meta_at(path.as_c_str(), false) {
-            Ok(meta) => self.held().is_some_and(|held| held != meta.identity),
-            Err(failure) => failure.errno == Errno::NOENT,
-        }
+        look(&self.lock_path, self.lock_identity, false).is_lost()
     }
 
     /// Releases the lock, at the end of the service.
@@ -203,9 +204,12 @@ impl SpoolFolder {
         self.lock = None;
     }
 
-    /// Returns device and inode of the held lock.
-    fn held(&self) -> Option<(u64, u64)> {
-        self.lock.as_ref().and_then(|lock| lock.identity().ok())
+    /// Holds `lock` from now on, if there is one, and releases the lock that was held.
+    fn take_lock(&mut self, lock: Option<PidFile>) {
+        if let Some(lock) = lock {
+            self.lock_identity = lock.identity().unwrap_or_default();
+            self.lock = Some(lock);
+        }
     }
 
     /// Locks the file `lock` again, in the folder to which the path leads. The held lock is
@@ -214,20 +218,19 @@ impl SpoolFolder {
     /// # Errors
     /// The obstacle; the held lock stays.
     pub fn renew_lock(&mut self) -> Result<(), HomeError> {
-        let lock = self.lock_in(&self.fd)?;
-        self.lock = lock.or(self.lock.take());
+        let lock = self.lock_in(&self.fd);
+        self.lock_lost = lock.is_err();
+        self.take_lock(lock?);
         Ok(())
     }
 
     /// Locks the file `lock` in `folder`, to which the path leads. Returns `None` if the held
     /// lock is there: to open its file would release it.
     fn lock_in(&self, folder: &OwnedFd) -> Result<Option<PidFile>, HomeError> {
-        let held = self.held();
-        if file::meta_in(folder, c"lock").is_ok_and(|meta| Some(meta.identity) == held) {
+        if file::meta_in(folder, c"lock").is_ok_and(|meta| meta.identity == self.lock_identity) {
             return Ok(None);
         }
-        let path = entry(&self.path, b"lock")?;
-        let lock = match PidFile::acquire(&path, b"") {
+        let lock = match PidFile::acquire(&self.lock_path, b"") {
             Ok(lock) => lock,
             Err(AcquireError::Running(_)) => return Err(Obstacle::Locked.into()),
             Err(AcquireError::Failed(failure)) => return Err(failure.into()),
@@ -243,6 +246,9 @@ impl SpoolFolder {
     /// The obstacle; nothing that was there is changed.
     pub fn make_home(&mut self, queue: &Path) -> Result<(), HomeError> {
         self.new_home = None;
+        if self.lock_lost {
+            return Err(Obstacle::Locked.into());
+        }
         let open = file::meta(&self.fd)?;
         let (existing, parent) = self.find_parent()?;
         let content = self.find_content(open, queue)?;

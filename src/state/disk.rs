@@ -1,6 +1,7 @@
 //! The operations of a disk that the spool needs, so that a test can provide a disk that
 //! fails, tears and forgets.
 
+pub use super::identity::PathState;
 use linux_raw_sys::errno;
 
 /// The errno of an operation that failed.
@@ -55,17 +56,6 @@ pub enum QueueFile {
     Ready,
     /// The queue file is not a regular file, or cannot be opened.
     Unusable(DiskError),
-}
-
-/// The file to which the path of the journal leads.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PathTarget {
-    /// The open journal.
-    Open,
-    /// Another file, or none.
-    Other,
-    /// Nothing is known, because of an error that is no evidence.
-    Unknown,
 }
 
 /// Why the spool cannot be made again at its path.
@@ -155,7 +145,7 @@ pub trait Disk {
     fn sync_spool(&mut self) -> DiskResult;
 
     /// Looks where the path of the journal leads.
-    fn journal_path(&mut self) -> PathTarget;
+    fn journal_path(&mut self) -> PathState;
 
     /// Makes the folder of the spool again at its path, with its lock, if the path is free.
     /// From then on [`Disk::create_next`] creates there, and [`Disk::publish_next`] replaces

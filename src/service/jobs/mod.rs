@@ -175,13 +175,7 @@ impl Jobs {
         if ready.contains(&PollSource::Listener) {
             connections::accept(self, now);
         }
-        let beats = self.base.heartbeat.beats();
         base::end_turn(self, now, !ready.is_empty(), Pulse::Own);
-        match self.base.heartbeat.beats() {
-            same if same == beats => {}
-            beats if beats.is_multiple_of(2) => self.check_journal(now),
-            _ => self.check_lock(),
-        }
     }
 
     /// Polls until something is ready or due.

@@ -3,31 +3,30 @@
 
 use super::Jobs;
 use crate::service::disk::describe_disk;
-use crate::state::disk::{DiskError, MOVED, Obstacle};
+use crate::state::disk::{DiskError, MOVED, Obstacle, PathState};
+use crate::state::identity::WatchedPath;
 use crate::state::jobs::replies::{Reply, refuse_disk};
+use crate::sys::{Errno, Failure, Op};
 use crate::util::text::Writer;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
 impl Jobs {
-    /// Looks where the path of the journal leads.
+    /// Looks at the path of the journal or of the lock, with a heartbeat. A lock that is missing
+    /// is made again. A folder that was moved gets its lock when the spool is made again.
     #[unsafe(link_section = ".text.idle")]
-    pub(super) fn check_journal(&mut self, now: Instant) {
-        let target = self.disk.folder.look();
-        self.core.journal_looked_at(target, now);
-    }
-
-    /// Looks where the path of the lock leads, and locks the file again if it is missing. A
-    /// folder that was moved gets its lock when the spool is made again.
-    #[unsafe(link_section = ".text.idle")]
-    pub(super) fn check_lock(&mut self) {
-        if self.core.home.is_here() && self.disk.folder.is_lock_lost() {
-            self.renew_lock();
+    pub(super) fn check_spool(&mut self, path: WatchedPath, now: Instant) {
+        match path {
+            WatchedPath::Journal => self.core.journal_looked_at(self.disk.folder.look(), now),
+            WatchedPath::SecondLock if self.core.home.is_here() && self.disk.folder.is_lock_lost() => {
+                self.renew_lock(now);
+            }
+            _ => {}
         }
     }
 
     #[inline(never)]
-    fn renew_lock(&mut self) {
+    fn renew_lock(&mut self, now: Instant) {
         let renewed = self.disk.renew_lock();
         let spool = &self.disk.folder.path;
         match renewed {
@@ -36,7 +35,10 @@ impl Jobs {
                 out.push_escaped(spool.as_bytes());
                 out.push_str("/lock was missing, and was made again");
             }),
-            Err(obstacle) => self.log_obstacle(obstacle),
+            Err(obstacle) => {
+                self.log_obstacle(obstacle);
+                self.core.journal_looked_at(PathState::Replaced, now);
+            }
         }
     }
 
@@ -72,9 +74,9 @@ impl Jobs {
         let mut out = Writer::new(&mut line);
         self.push_journal(&mut out);
         out.push_str(" does not lead to the open journal (");
-        match self.disk.folder.look {
-            Some(failure) => failure.describe(&mut out),
-            None => out.push_str("fstatat: another file"),
+        match self.disk.folder.look() {
+            PathState::Missing => Failure { op: Op::Fstatat, errno: Errno::NOENT }.describe(&mut out),
+            _ => out.push_str("fstatat: another file"),
         }
         out.push_str("); no new job is accepted; ");
         self.push_jobs_there(&mut out);

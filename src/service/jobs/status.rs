@@ -7,6 +7,7 @@ use crate::service::base::{ServiceBase, ServiceStatus};
 use crate::service::lifecycle::describe_at;
 use crate::service::log::Log;
 use crate::state::degraded::{DegradedSet, DegradedState};
+use crate::state::identity::WatchedPath;
 use crate::state::spool::{Damage, IngestNotice, Recovery};
 use crate::state::window::{AttemptOutcome, JobState};
 use crate::sys::{Errno, Failure, Op, describe_errno, file};
@@ -89,6 +90,11 @@ impl ServiceStatus for Jobs {
 
     fn base_mut(&mut self) -> &mut ServiceBase {
         self.base
+    }
+
+    #[unsafe(link_section = ".text.idle")]
+    fn check_path(&mut self, path: WatchedPath, now: Instant) {
+        self.check_spool(path, now);
     }
 
     fn value(&self, field: StatusField, now: Instant) -> Option<u64> {

@@ -4,7 +4,7 @@
 //! synced, with any of the sectors written since kept or not, and the names
 //! are as after some prefix of the renames that were not synced.
 
-use super::{Disk, DiskError, DiskResult, NO_SPACE, Obstacle, PathTarget, QueueFile, SpoolFile};
+use super::{Disk, DiskError, DiskResult, NO_SPACE, Obstacle, PathState, QueueFile, SpoolFile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -44,6 +44,9 @@ pub(crate) struct FakeDisk {
     homing: bool,
     /// The journal from which the last one was moved to the path.
     previous: Option<usize>,
+    /// Changes that the kernel forgot in a sync that failed. They are on their way again after a
+    /// kill, because the next process cannot know of them.
+    forgotten: Vec<Change>,
     /// The next sync of the spool's folder fails.
     pub(crate) fail_folder_sync: bool,
     /// Bytes in quarantine and rejected lines.
@@ -145,25 +148,30 @@ impl FakeDisk {
         &mut self.inodes[inode].data
     }
 
+    /// Puts another folder at the path of the spool, durably. `journal` is the journal in it.
+    pub(crate) fn put_spool(&mut self, journal: Option<usize>) {
+        self.changes.retain(|change| is_queue_name(change.name()));
+        self.forgotten.clear();
+        for names in [&mut self.names, &mut self.durable_names] {
+            names.retain(|name, _| is_queue_name(name));
+            names.extend(journal.map(|inode| ("journal".to_owned(), inode)));
+        }
+    }
+
     /// Takes the folder of the spool away from its path, as `mv` and `rm -r` do.
     pub(crate) fn move_spool_away(&mut self) {
-        for name in ["next", "journal"] {
-            if self.names.contains_key(name) {
-                self.change(Change::Unlink(name.to_owned()));
-            }
-        }
+        self.put_spool(None);
     }
 
     /// Puts another spool at the path, as a mount over it does.
     pub(crate) fn put_another_spool(&mut self) {
-        self.move_spool_away();
-        self.create("journal");
+        self.inodes.push(Inode::default());
+        self.put_spool(Some(self.inodes.len() - 1));
     }
 
     /// Puts the folder of the open journal back to its path.
     pub(crate) fn put_spool_back(&mut self) {
-        self.move_spool_away();
-        self.change(Change::Link("journal".to_owned(), self.journal));
+        self.put_spool(Some(self.journal));
     }
 
     /// Returns true if the path leads to the open journal.
@@ -171,11 +179,13 @@ impl FakeDisk {
         self.names.get("journal") == Some(&self.journal)
     }
 
-    /// Returns true if the text is in the queue file or in a claim.
-    pub(crate) fn is_in_queue(&self, text: &str) -> bool {
-        let mut files = self.names.iter().filter(|(name, _)| is_queue_name(name));
+    /// Returns whether a line is in the queue file or in a claim, and whether it is durable.
+    pub(crate) fn find_line(&self, text: &str) -> Option<bool> {
         let line = format!("{text}\n");
-        files.any(|(_, inode)| String::from_utf8_lossy(&self.inodes[*inode].data).contains(&line))
+        let has = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(&line);
+        let inodes = self.names.iter().filter(|(name, _)| is_queue_name(name)).map(|(_, inode)| *inode);
+        let mut found = inodes.map(|inode| &self.inodes[inode]).filter(|inode| has(&inode.data));
+        found.next().map(|inode| has(&inode.synced))
     }
 
     pub(crate) fn claims(&self) -> usize {
@@ -193,6 +203,9 @@ impl FakeDisk {
         self.dead = false;
         self.die_at = None;
         self.handles.clear();
+        let since = std::mem::take(&mut self.changes);
+        self.changes = std::mem::take(&mut self.forgotten);
+        self.changes.extend(since);
         (self.homing, self.previous, self.fail_folder_sync) = (false, None, false);
         self.open_journal();
     }
@@ -206,6 +219,7 @@ impl FakeDisk {
         }
         self.names = names.clone();
         self.durable_names = names;
+        self.forgotten.clear();
         for index in 0..self.inodes.len() {
             let Inode { data, synced } = self.inodes[index].clone();
             let mut after = synced.clone();
@@ -242,7 +256,12 @@ impl FakeDisk {
             for change in queue.iter().take(queue_kept).chain(spool.iter().take(spool_kept)) {
                 apply(&mut names, change);
             }
-            let mut disks = vec![Self { names: names.clone(), changes: Vec::new(), ..self.clone() }];
+            let mut disks = vec![Self {
+                names: names.clone(),
+                changes: Vec::new(),
+                forgotten: Vec::new(),
+                ..self.clone()
+            }];
             for (name, inode) in &names {
                 let inode = *inode;
                 let Inode { data, synced } = &self.inodes[inode];
@@ -290,7 +309,7 @@ impl FakeDisk {
         self.durable_names.keys().for_each(|name| name.hash(&mut hasher));
         self.handles.keys().for_each(|handle| handle.hash(&mut hasher));
         (self.homing, self.previous.is_some(), self.fail_folder_sync).hash(&mut hasher);
-        for change in &self.changes {
+        for change in self.forgotten.iter().chain(&self.changes) {
             core::mem::discriminant(change).hash(&mut hasher);
             change.name().hash(&mut hasher);
         }
@@ -516,19 +535,25 @@ impl Disk for FakeDisk {
         let is_spool_name = |name: &str| name == "next" || name == "journal";
         if result.is_ok() && std::mem::take(&mut self.fail_folder_sync) {
             // The kernel forgets that these names are not on the disk.
-            self.changes.retain(|change| !is_spool_name(change.name()));
+            let (lost, rest) = std::mem::take(&mut self.changes)
+                .into_iter()
+                .partition(|change| is_spool_name(change.name()));
+            (self.forgotten, self.changes) = (lost, rest);
             return Err(FAILED);
         }
         result?;
+        if self.changes.iter().any(|change| matches!(change, Change::Rename(_, to) if to == "journal")) {
+            self.forgotten.clear();
+        }
         self.sync_names(is_spool_name);
         Ok(())
     }
 
-    fn journal_path(&mut self) -> PathTarget {
+    fn journal_path(&mut self) -> PathState {
         match self.is_journal_named() {
-            _ if self.dead => PathTarget::Unknown,
-            true => PathTarget::Open,
-            false => PathTarget::Other,
+            _ if self.dead => PathState::Unknown,
+            true => PathState::Named,
+            false => PathState::Missing,
         }
     }
 
@@ -602,6 +627,7 @@ impl Disk for FakeDisk {
 
     fn remove_claim(&mut self, seq: u64, handle: u8) -> DiskResult {
         self.operation()?;
+        assert!(self.is_journal_named(), "a claim is removed for a journal that its path does not lead to");
         self.change(Change::Unlink(claim_name(seq)));
         self.handles.remove(&handle);
         Ok(())

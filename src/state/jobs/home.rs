@@ -17,7 +17,7 @@
 //! both, so that it runs at least once.
 
 use super::actions::TurnNotice;
-use crate::state::disk::{Disk, DiskResult, MOVED, Obstacle, PathTarget};
+use crate::state::disk::{Disk, DiskResult, MOVED, Obstacle, PathState};
 use crate::state::spool::{Spool, SpoolRules};
 use crate::util::time::{Duration, Instant};
 
@@ -76,10 +76,10 @@ impl Home {
     }
 
     /// Takes the result of a look at the path.
-    pub(super) fn looked(&mut self, target: PathTarget, now: Instant) {
-        match (self.step, target) {
-            (HomeStep::Here | HomeStep::Emptying, PathTarget::Other) => self.step = HomeStep::Away(now),
-            (HomeStep::Away(_) | HomeStep::Moving, PathTarget::Open) => self.step = HomeStep::Here,
+    pub(super) fn looked(&mut self, path: PathState, now: Instant) {
+        match self.step {
+            HomeStep::Here | HomeStep::Emptying if path.is_lost() => self.step = HomeStep::Away(now),
+            HomeStep::Away(_) | HomeStep::Moving if path == PathState::Named => self.step = HomeStep::Here,
             _ => {}
         }
     }
@@ -142,9 +142,9 @@ impl Home {
             HomeStep::Away(at) if at.is_due(now) => {
                 self.step = HomeStep::Away(now + HOME_RETRY);
                 match disk.journal_path() {
-                    PathTarget::Open => self.step = HomeStep::Here,
-                    PathTarget::Unknown => {}
-                    PathTarget::Other => {
+                    PathState::Named => self.step = HomeStep::Here,
+                    PathState::Unknown => {}
+                    PathState::Missing | PathState::Replaced => {
                         // One that has begun writes to the folder that is gone.
                         spool.abandon_compaction(disk);
                         disk.make_home()?;

@@ -30,7 +30,7 @@ pub use history::{History, JobEvent, JobResult};
 pub use home::Home;
 pub use timers::{HandlerSignal, JobTimers, SignalKind};
 
-use super::disk::{Disk, DiskResult, PathTarget};
+use super::disk::{Disk, DiskResult, PathState};
 use super::spool::{Cancelled, Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
 use super::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
 use crate::util::time::{Duration, Instant, earliest};
@@ -230,8 +230,8 @@ impl JobsCore {
     }
 
     /// Takes the result of a look at the path of the journal.
-    pub fn journal_looked_at(&mut self, target: PathTarget, now: Instant) {
-        self.home.looked(target, now);
+    pub fn journal_looked_at(&mut self, path: PathState, now: Instant) {
+        self.home.looked(path, now);
     }
 
     /// Looks at the queue file when that is due. `watched` is true if inotify does it.
