@@ -56,7 +56,7 @@ pub struct SpoolFolder {
     lock: Option<PidFile>,
     /// Device and inode of the lock.
     lock_identity: (u64, u64),
-    /// The path of the lock leads elsewhere, and another process holds the lock there.
+    /// The path of the lock leads elsewhere, and the lock cannot be had there.
     lock_lost: bool,
     /// Device and inode of the open journal.
     journal: (u64, u64),
@@ -246,7 +246,9 @@ impl SpoolFolder {
     /// The obstacle; nothing that was there is changed.
     pub fn make_home(&mut self, queue: &Path) -> Result<(), HomeError> {
         self.new_home = None;
-        if self.lock_lost {
+        if self.lock_lost && self.look() == PathState::Named {
+            // The folder is there, and only its lock cannot be had.
+            self.renew_lock()?;
             return Err(Obstacle::Locked.into());
         }
         let open = file::meta(&self.fd)?;

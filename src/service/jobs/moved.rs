@@ -18,15 +18,18 @@ impl Jobs {
     pub(super) fn check_spool(&mut self, path: WatchedPath, now: Instant) {
         match path {
             WatchedPath::Journal => self.core.journal_looked_at(self.disk.folder.look(), now),
-            WatchedPath::SecondLock if self.core.home.is_here() && self.disk.folder.is_lock_lost() => {
-                self.renew_lock(now);
-            }
+            WatchedPath::SecondLock if self.disk.folder.is_lock_lost() => self.renew_lock(now),
             _ => {}
         }
     }
 
     #[inline(never)]
     fn renew_lock(&mut self, now: Instant) {
+        let path = self.disk.folder.look();
+        self.core.journal_looked_at(path, now);
+        if path != PathState::Named || !self.core.home.is_here() {
+            return;
+        }
         let renewed = self.disk.renew_lock();
         let spool = &self.disk.folder.path;
         match renewed {
@@ -35,10 +38,7 @@ impl Jobs {
                 out.push_escaped(spool.as_bytes());
                 out.push_str("/lock was missing, and was made again");
             }),
-            Err(obstacle) => {
-                self.log_obstacle(obstacle);
-                self.core.journal_looked_at(PathState::Replaced, now);
-            }
+            Err(_) => self.core.journal_looked_at(PathState::Replaced, now),
         }
     }
 
@@ -76,6 +76,7 @@ impl Jobs {
         out.push_str(" does not lead to the open journal (");
         match self.disk.folder.look() {
             PathState::Missing => Failure { op: Op::Fstatat, errno: Errno::NOENT }.describe(&mut out),
+            PathState::Named => out.push_str("its lock is missing"),
             _ => out.push_str("fstatat: another file"),
         }
         out.push_str("); no new job is accepted; ");
