@@ -25,11 +25,11 @@ pub enum PathContent {
     Folder {
         /// The folder.
         folder: FolderFacts,
-        /// It is the folder of the open journal.
+        /// True if the open journal is in this folder.
         is_open: bool,
-        /// It has an entry `journal`.
+        /// True if there is an entry `journal`.
         journal: bool,
-        /// It has files beside the journal, its lock, and the queue file with its claims.
+        /// True if there are files beside the journal, the lock, the queue file and the claims.
         others: bool,
     },
 }

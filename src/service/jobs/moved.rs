@@ -1,5 +1,5 @@
-//! What users read if the path of the spool leads elsewhere, and the looks at that path which a
-//! heartbeat causes. `state/jobs/home.rs` decides.
+//! The lines of the log and the answers if the path of the spool leads elsewhere, and the looks
+//! at that path which a heartbeat causes. `state/jobs/home.rs` decides.
 
 use super::Jobs;
 use crate::service::disk::describe_disk;

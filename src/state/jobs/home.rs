@@ -103,7 +103,7 @@ impl Home {
         self.accepts()
     }
 
-    /// Does the next step of the way back, after the commit of a turn. `paging` is true while
+    /// Performs the next step of the way back, after the commit of a turn. `paging` is true while
     /// the journal must stay as it is.
     pub(super) fn advance(
         &mut self,
@@ -176,7 +176,7 @@ impl Home {
     /// Makes a last attempt at the end of the service, after its last commit.
     ///
     /// # Errors
-    /// [`MOVED`] if the jobs stay behind in the open journal.
+    /// [`MOVED`] if the jobs stay in the open journal, to which the path does not lead.
     pub(super) fn finish(
         &mut self,
         spool: &mut Spool,

@@ -214,7 +214,7 @@ impl JobsCore {
         TurnStep::Idle
     }
 
-    /// Does the next step of a spool that was moved.
+    /// Performs the next step of a spool that was moved.
     fn advance_home(&mut self, disk: &mut impl Disk, now: Instant) -> Option<TurnAction> {
         let stays = self.turn.needs.paging || self.turn.resting;
         self.home.advance(&mut self.spool, disk, stays, now).map(TurnAction::Notice)

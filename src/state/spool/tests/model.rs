@@ -574,7 +574,7 @@ impl World {
         Ok(())
     }
 
-    /// Takes back what was promised by a journal that nobody finds again. Lines that are in a
+    /// Takes back what was promised by a journal that no process finds again. Lines that are in a
     /// claim or in the queue file are promised by those.
     fn lose_spool(&mut self) {
         for promise in &mut self.promises {
