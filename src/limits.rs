@@ -56,6 +56,9 @@ pub const CLAIM_EVERY: Duration = Duration::from_ms(500);
 /// Time without a write after which a claim is released. Until then its writer can still add
 /// lines.
 pub const CLAIM_QUIET: Duration = Duration::from_ms(10_000);
+/// Size above which a claim that its writer keeps open is a degraded state. Its file is not
+/// removed before the writer ends, and its disk fills.
+pub const CLAIM_GROWN_BYTES: u64 = 1024 * 1024;
 /// Maximum time after which the start or the end of a job is synced.
 pub const COMMIT_DELAY: Duration = Duration::from_ms(1000);
 /// Dead bytes in the journal from which a compaction is worth it.
@@ -205,6 +208,7 @@ table! {
     "claims" CLAIMS_MAX, "claimed queue files at once";
     "claim_every" CLAIM_EVERY.as_ms(), "ms between two claims of the queue file";
     "claim_quiet" CLAIM_QUIET.as_ms(), "ms without a write until a claim is released";
+    "claim_grown" CLAIM_GROWN_BYTES, "bytes of a claim from which its open writer is reported";
     "commit_delay" COMMIT_DELAY.as_ms(), "ms until the end of a job is synced";
     "retry_delay_max" RETRY_DELAY_MAX.as_ms(), "ms between two attempts, at most";
     "clients" CLIENTS_MAX, "clients of a socket at once";

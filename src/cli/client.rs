@@ -9,6 +9,7 @@ use crate::proto::config::Config;
 use crate::proto::service::Service;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::lifecycle::{describe_at, exit};
+use crate::service::lock_holder::{LockState, ServiceLocks};
 use crate::sys::lock::{Holder, holder};
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{AsFd, Errno, Failure, Op, OwnedFd, clock, fds, identity, poll, socket};
@@ -50,10 +51,11 @@ pub(super) enum ClientError {
 /// A client of one service.
 pub(super) struct Client<'m> {
     service: Service,
+    config: &'m Config,
     /// The name of the command, which begins the errors.
     pub(super) command: &'static str,
     /// The PID file. The service runs while the file is locked.
-    pub(super) pid_path: Path,
+    pid_path: Path,
     socket_path: Path,
     /// The connection, while there is one.
     pub(super) socket: Option<OwnedFd>,
@@ -73,7 +75,7 @@ impl<'m> Client<'m> {
     fn new(
         service: Service,
         command: &'static str,
-        config: &Config,
+        config: &'m Config,
         buffer: &'m mut [u8],
     ) -> Result<Self, u8> {
         let own = |file| path_of(service, file, config);
@@ -82,6 +84,7 @@ impl<'m> Client<'m> {
         };
         Ok(Self {
             service,
+            config,
             command,
             pid_path,
             socket_path,
@@ -111,7 +114,7 @@ impl<'m> Client<'m> {
             if !takes_no_connection(failure) {
                 return Err(ClientError::Failed(failure));
             }
-            if let Ok(Holder::Died | Holder::Stopped) = holder(self.pid_path.as_c_str()) {
+            if let Ok(LockState::Died | LockState::Stopped) = self.locks().state() {
                 return Err(ClientError::NotRunning);
             }
             let left = clock::now().until(deadline);
@@ -120,6 +123,11 @@ impl<'m> Client<'m> {
             }
             poll::sleep(left.at_most(CONNECT_RETRY));
         }
+    }
+
+    /// Returns the locks of the service.
+    pub(super) fn locks(&self) -> ServiceLocks<'_> {
+        ServiceLocks { service: self.service, config: self.config, pid_path: &self.pid_path }
     }
 
     /// Returns true if the other end can be the service. Every user can take an abstract

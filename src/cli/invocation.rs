@@ -6,12 +6,26 @@ use crate::proto::config::toml::apply_option;
 use crate::proto::service::Service;
 use crate::service::config_source::{InvalidConfig, ServiceFile, path_of};
 use crate::service::lifecycle::exit;
-use crate::service::lock_holder::{LockHolder, LookupFailed};
+use crate::service::lock_holder::{LockHolder, LookupFailed, ServiceLocks};
 use crate::service::memory::Memory;
 use crate::sys::args::Args;
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use ufmt::uwrite;
+
+/// Returns the process that holds a lock of a service.
+///
+/// # Errors
+/// The process cannot be found out; the exit code, after printing the reason.
+pub(super) fn find_holder(locks: &ServiceLocks<'_>) -> Result<Option<LockHolder>, u8> {
+    LockHolder::find(locks).map_err(|error| {
+        let code = match &error {
+            LookupFailed::SystemCall(failure) => code_of(*failure),
+            _ => exit::FAILED,
+        };
+        fail(code, &|out| error.describe(locks.pid_path, out))
+    })
+}
 
 /// A command that is about a service.
 pub(super) struct Invocation {
@@ -56,18 +70,9 @@ impl Invocation {
         }
     }
 
-    /// Returns the process that holds the lock of the PID file at `path`.
-    ///
-    /// # Errors
-    /// The process cannot be found out; the exit code, after printing the reason.
-    pub(super) fn lock_holder(path: &Path) -> Result<Option<LockHolder>, u8> {
-        LockHolder::find(path).map_err(|error| {
-            let code = match &error {
-                LookupFailed::SystemCall(failure) => code_of(*failure),
-                _ => exit::FAILED,
-            };
-            fail(code, &|out| error.describe(path, out))
-        })
+    /// Returns the locks of the service, whose PID file is at `pid_path`.
+    pub(super) fn locks<'a>(&'a self, pid_path: &'a Path) -> ServiceLocks<'a> {
+        ServiceLocks { service: self.service, config: &self.memory.config, pid_path }
     }
 
     /// Returns the path of the service's PID file.

@@ -2,7 +2,7 @@
 
 use super::client::{Client, ClientError, NEVER, answer_deadline};
 use super::command_line::CommandOption;
-use super::invocation::Invocation;
+use super::invocation::{Invocation, find_holder};
 use super::output::{CommandResult, print, push_word, usage};
 use crate::limits::{ANSWER_MAX_BYTES, JOB_MAX_BYTES, LIST_PAGE};
 use crate::proto::answer::Answer;
@@ -181,9 +181,8 @@ fn change(mut invocation: Invocation, request: &[u8], takes_dead: bool, done: &s
 pub(super) fn drain(mut invocation: Invocation) -> CommandResult {
     let waits = invocation.operands.has(CommandOption::Wait);
     let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
-    let path = client.pid_path.clone();
     // The process is looked up before the request, so that it is not a later service.
-    let service = if waits { Invocation::lock_holder(&path)? } else { None };
+    let service = if waits { find_holder(&client.locks())? } else { None };
     client.connect_or_report()?;
     if !waits {
         client.ask(answer_deadline(), &[b"drain"])?;
@@ -192,7 +191,7 @@ pub(super) fn drain(mut invocation: Invocation) -> CommandResult {
     client.ask(NEVER, &[b"drain wait"])?;
     client.close();
     // The service has ended its jobs, and ends in a moment.
-    while service.as_ref().is_some_and(|service| !service.is_gone_within(&path, DRAIN_LOOK)) {}
+    while service.as_ref().is_some_and(|service| !service.is_gone_within(&client.locks(), DRAIN_LOOK)) {}
     Ok(invocation.confirm("drained"))
 }
 

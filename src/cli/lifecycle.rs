@@ -2,12 +2,13 @@
 //! holds the lock of the PID file, never to the number that is written in the file.
 
 use super::command_line::CommandOption;
-use super::invocation::Invocation;
+use super::invocation::{Invocation, find_holder};
 use super::output::{CommandResult, fail, fail_at, usage, usage_text};
 use crate::limits::{PATH_MAX_BYTES, STOP_GRACE};
 use crate::proto::config::keys::absolute;
 use crate::proto::service::Service;
 use crate::service::lifecycle::{StartReporter, describe_at, detach, exit};
+use crate::service::lock_holder::LookupFailed;
 use crate::service::notify::Init;
 use crate::service::supervisor::LaunchSpec;
 use crate::service::{collector, hub, jobs, opener, supervisor};
@@ -125,7 +126,11 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     // A mistake that prevents the start is found before the service is stopped.
     invocation.load()?;
     launch_spec(&invocation)?;
-    stop_running(&invocation, exit::NO_PRIVILEGE)?;
+    let pid_path = invocation.pid_path()?;
+    // A process of another user keeps no service from starting. The start warns about it.
+    if !matches!(invocation.locks(&pid_path).state(), Err(LookupFailed::Stranger(..))) {
+        stop_running(&invocation, exit::NO_PRIVILEGE)?;
+    }
     start_loaded(invocation)
 }
 
@@ -144,7 +149,7 @@ pub(super) fn rotate(mut invocation: Invocation) -> CommandResult {
 /// Sends one signal to a running service.
 fn signal_service(invocation: &Invocation, signal: Signal) -> CommandResult {
     let path = invocation.pid_path()?;
-    let Some(holder) = Invocation::lock_holder(&path)? else {
+    let Some(holder) = find_holder(&invocation.locks(&path))? else {
         return Err(fail(exit::NOT_RUNNING, &|out| {
             out.push_str(invocation.service.name());
             out.push_str(": not running");
@@ -168,7 +173,8 @@ enum Stopped {
 /// The service still runs; the exit code, after printing the reason.
 fn stop_running(invocation: &Invocation, denied: u8) -> Result<Stopped, u8> {
     let path = &invocation.pid_path()?;
-    let Some(holder) = Invocation::lock_holder(path)? else {
+    let locks = invocation.locks(path);
+    let Some(holder) = find_holder(&locks)? else {
         clear_dead(path);
         return Ok(Stopped::WasNotRunning);
     };
@@ -185,7 +191,7 @@ fn stop_running(invocation: &Invocation, denied: u8) -> Result<Stopped, u8> {
             let code = if failure.is_denied() { denied } else { exit::FAILED };
             return Err(fail(code, &|out| describe_at(path, failure, out)));
         }
-        if holder.is_gone_within(path, wait) {
+        if holder.is_gone_within(&locks, wait) {
             clear_dead(path);
             return Ok(if signal == Signal::TERM { Stopped::ByTerm } else { Stopped::ByKill });
         }

@@ -10,12 +10,11 @@ use crate::proto::answer::Answer;
 use crate::proto::health::Verdict;
 use crate::proto::prometheus;
 use crate::proto::service::Service;
-use crate::proto::status::{SCREEN, degraded_names, field, fields, number};
+use crate::proto::status::{DEGRADED_SCREEN, SCREEN, degraded_names, field, fields, number};
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
-use crate::service::lifecycle::describe_at;
+use crate::service::lock_holder::LockState;
 use crate::state::degraded::DegradedState;
-use crate::sys::lock::{Holder, holder};
 use crate::sys::{clock, poll};
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::{Duration, Instant};
@@ -75,15 +74,19 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     let (mut client, rest) = invocation.client(ANSWER_MAX_BYTES).map_err(|_| lsb::UNKNOWN)?;
     let deadline = clock::now() + STATUS_WAIT;
     let boot = heartbeat::boot_id();
+    let mut pid_file_lost = false;
     let (state, code, pid, health, counters) = loop {
-        let held = match holder(path.as_c_str()) {
+        let held = match client.locks().state_without_strangers() {
             Ok(held) => held,
-            Err(failure) => return Err(fail(lsb::UNKNOWN, &|out| describe_at(&path, failure, out))),
+            Err(error) => return Err(fail(lsb::UNKNOWN, &|out| error.describe(&path, out))),
         };
         let pid = match held {
-            Holder::Died => break ("dead", lsb::DEAD, None, Health::Missing, Counters::NotAsked),
-            Holder::Stopped => break ("stopped", lsb::STOPPED, None, Health::Missing, Counters::NotAsked),
-            Holder::Running(pid) => pid.map(|pid| u32::try_from(pid.as_raw_pid()).unwrap_or(0)),
+            LockState::Died => break ("dead", lsb::DEAD, None, Health::Missing, Counters::NotAsked),
+            LockState::Stopped => break ("stopped", lsb::STOPPED, None, Health::Missing, Counters::NotAsked),
+            LockState::Running(pid) | LockState::PidFileLost(pid) => {
+                pid_file_lost = matches!(held, LockState::PidFileLost(_));
+                pid.map(|pid| u32::try_from(pid.as_raw_pid()).unwrap_or(0))
+            }
         };
         let counters = match service {
             Service::Jobs => counters(&mut client, deadline),
@@ -106,6 +109,14 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
             _ => None,
         },
         _ => None,
+    };
+    let (answered, rest) = rest.split_at_mut_checked(ANSWER_MAX_BYTES).unwrap_or_default();
+    let mut completed = Writer::new(answered);
+    let answer = if pid_file_lost {
+        push_with_lost_pid_file(answer, &mut completed);
+        Some(completed.as_bytes())
+    } else {
+        answer
     };
     let report = StatusReport { name: service.name(), state, pid, health, answer };
     let mut out = Writer::new(rest);
@@ -139,6 +150,21 @@ fn counters(client: &mut Client<'_>, deadline: Instant) -> Counters {
         Err(ClientError::Failed(failure)) if !takes_no_connection(failure) => Counters::NotAsked,
         Err(_) => Counters::NoAnswer,
     }
+}
+
+/// Writes the answer of the service with `pid-file` among its degraded states, which are its last
+/// field. The service itself finds the loss of its PID file within `stale_after`.
+fn push_with_lost_pid_file(answer: Option<&[u8]>, out: &mut Writer<'_>) {
+    let lost = DegradedState::PidFile.name();
+    let answer = answer.unwrap_or(b"degraded=none");
+    let states = field(answer, "degraded").unwrap_or(b"");
+    if degraded_names(states).any(|state| state == lost.as_bytes()) {
+        return out.push(answer);
+    }
+    let others = answer.strip_suffix(b"none");
+    out.push(others.unwrap_or(answer));
+    out.push_str(if others.is_some() { "" } else { "," });
+    out.push_str(lost);
 }
 
 /// Returns the verdict in one word, and the age of a heartbeat that has one.
@@ -187,8 +213,11 @@ impl StatusReport<'_> {
             let _ = uwrite!(out, ", {}.{} s old", age.as_secs(), age.as_ms() % 1000 / 100);
         }
         out.push_str("\n");
-        if self.answer.is_some() {
-            fill_in(SCREEN, answer, out);
+        match self.answer {
+            // A service without a control socket has no other field.
+            Some(answer) if answer.starts_with(b"degraded=") => fill_in(DEGRADED_SCREEN, answer, out),
+            Some(answer) => fill_in(SCREEN, answer, out),
+            None => {}
         }
     }
 

@@ -34,7 +34,7 @@ pub fn emit<'a>(
     describe(
         "degraded",
         MetricType::Gauge,
-        "1 for each degraded state, in which a part of the service does not work",
+        "1 for each degraded state, in which a part of the service does not work.",
         out,
     );
     for state in states {

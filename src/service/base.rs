@@ -16,22 +16,24 @@
 use super::config_source::{InvalidConfig, ServiceFile, path_of};
 use super::connections::Connections;
 use super::heartbeat::Heartbeat;
-use super::lifecycle::{Process, StartReporter, describe_at, exit};
+use super::identity::look;
+use super::lifecycle::{PID_LINE_BYTES, Process, StartReporter, describe_at, exit, pid_line};
 use super::listener::{Listener, describe_unknown, find_policy, open_and_drop};
 use super::log::Log;
 use super::memory::Memory;
 use super::reload::log_changes;
+use super::second_lock;
 use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
 use crate::proto::service::Service;
 use crate::proto::status::{StatusField, push_field};
 use crate::state::access::AccessPolicy;
 use crate::state::degraded::{DegradedSet, DegradedState};
-use crate::state::identity::{PathRotation, WatchedPath, checks_per_beat};
+use crate::state::identity::{PathRotation, PathState, WatchedPath, checks_per_beat};
 use crate::sys::once::once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
-use crate::sys::{AsFd, OwnedFd, clock, memory};
+use crate::sys::{AsFd, Failure, OwnedFd, clock, memory};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
@@ -153,6 +155,8 @@ pub struct ServiceBase {
     logged: DegradedSet,
     /// The path that is checked next.
     rotation: PathRotation,
+    /// The reason why the PID file is lost or empty, if it is.
+    pid_failure: Option<Failure>,
     /// The whole service was alive at the end of the last turn.
     alive: bool,
     /// A turn used memory since memory was last given back.
@@ -179,6 +183,7 @@ impl ServiceBase {
         let owner = process.identity.as_ref().filter(|_| !stays);
         let log = Log::open(&process, &own(ServiceFile::Log), owner, log_buffer);
         let heartbeat = Heartbeat::new(own(ServiceFile::Health));
+        let pid_failure = process.pid_file.unwritten();
         let base = BASE.take();
         let _ = base.push(Self {
             service,
@@ -193,6 +198,7 @@ impl ServiceBase {
             reload_errors: 0,
             logged: DegradedSet::NONE,
             rotation: PathRotation::default(),
+            pid_failure,
             alive: true,
             pages_dirty: false,
         });
@@ -285,33 +291,88 @@ impl ServiceBase {
         true
     }
 
-    /// Logs each degraded state of the base once when it begins and once when it ends.
+    /// Looks if the path of the PID file still leads to the file that holds the lock.
+    #[unsafe(link_section = ".text.idle")]
+    fn check_pid_file(&mut self) {
+        let Process { pid_file, pid_path, .. } = &self.process;
+        match look(pid_path, pid_file.identity(), false) {
+            PathState::Named if self.pid_failure.is_none() => {}
+            PathState::Named => self.mend_pid_file(false),
+            PathState::Missing | PathState::Replaced => self.mend_pid_file(true),
+            PathState::Unknown => {}
+        }
+    }
+
+    /// Makes the PID file again if it is lost, and writes its number otherwise.
+    #[cold]
     #[inline(never)]
+    fn mend_pid_file(&mut self, lost: bool) {
+        let Process { pid_file, pid_path, .. } = &mut self.process;
+        let mut line = [0; PID_LINE_BYTES];
+        let line = pid_line(&mut line);
+        let result = match (lost, pid_file.unwritten()) {
+            (true, _) => pid_file.make_again(pid_path, line),
+            (false, Some(_)) => pid_file.fill(line),
+            (false, None) => Ok(()),
+        };
+        let was_failing = self.pid_failure.is_some();
+        self.pid_failure = result.err().or(pid_file.unwritten());
+        if self.pid_failure.is_none() && !was_failing {
+            let path = &self.process.pid_path;
+            self.log.warn(&|out| {
+                out.push_str("the PID file was lost, and is made again: ");
+                out.push_escaped(path.as_bytes());
+            });
+        }
+    }
+
+    /// Logs each degraded state of the base once when it begins and once when it ends.
     #[unsafe(link_section = ".text.idle")]
     fn watch_degraded(&mut self) {
-        let Self { heartbeat, log, listener, .. } = self;
+        let failing = DegradedSet::NONE
+            .with(DegradedState::PidFile, self.pid_failure.is_some())
+            .with(DegradedState::Log, self.log.failure().is_some())
+            .with(DegradedState::Health, self.heartbeat.failure().is_some())
+            .with(DegradedState::Socket, self.listener.failure().is_some());
+        if failing != self.logged {
+            self.log_degraded();
+        }
+    }
+
+    /// Logs the begin and the end of degraded states.
+    #[cold]
+    #[inline(never)]
+    fn log_degraded(&mut self) {
+        let Self { heartbeat, log, listener, process, .. } = self;
         let log_failing = log.failure().is_some();
+        let (lost, found) = ("is gone, and cannot be made again", "is there again");
+        let (unwritten, written) = ("cannot be written", "is written again");
+        let pid_events =
+            if process.pid_file.unwritten().is_some() { (unwritten, found) } else { (lost, found) };
+        let socket = if self.service == Service::Jobs { "control socket" } else { "socket" };
         let failures = [
-            (DegradedState::Health, heartbeat.failure(), heartbeat.path(), "health file"),
-            (DegradedState::Socket, listener.failure(), listener.path(), "socket"),
+            (DegradedState::PidFile, self.pid_failure, &process.pid_path, "PID file", pid_events),
+            (
+                DegradedState::Health,
+                heartbeat.failure(),
+                heartbeat.path(),
+                "health file",
+                (unwritten, written),
+            ),
+            (DegradedState::Socket, listener.failure(), listener.path(), socket, (lost, found)),
         ];
-        for (state, failure, path, subject) in failures {
+        for (state, failure, path, subject, (begin, end)) in failures {
             if failure.is_some() == self.logged.has(state) {
                 continue;
             }
             self.logged = self.logged.with(state, failure.is_some());
-            let is_socket = state == DegradedState::Socket;
-            let control = if is_socket && self.service == Service::Jobs { "control " } else { "" };
             match failure {
                 Some(failure) => log.error(&|out| {
-                    let event =
-                        if is_socket { "is gone, and cannot be made again" } else { "cannot be written" };
-                    let _ = uwrite!(out, "the {}{} {}: ", control, subject, event);
+                    let _ = uwrite!(out, "the {} {}: ", subject, begin);
                     describe_at(path, failure, out);
                 }),
                 None => log.info(&|out| {
-                    let event = if is_socket { "is there again" } else { "is written again" };
-                    let _ = uwrite!(out, "the {}{} {}", control, subject, event);
+                    let _ = uwrite!(out, "the {} {}", subject, end);
                 }),
             }
         }
@@ -329,6 +390,7 @@ impl ServiceBase {
     #[must_use]
     pub fn degraded(&self) -> DegradedSet {
         self.logged
+            .with(DegradedState::PidFile, self.pid_failure.is_some())
             .with(DegradedState::Socket, self.listener.failure().is_some())
             .with(DegradedState::Descriptors, self.listener.acceptor.is_out_of_descriptors())
     }
@@ -420,7 +482,7 @@ impl ServiceBase {
     /// Ends a reload: makes the socket again if its rules or its name are others, and notifies the
     /// service manager.
     pub fn finish_reload(&mut self) {
-        if self.listener.acceptor.fd().is_some() {
+        if !self.listener.path().is_empty() {
             self.renew_socket();
         }
         self.process.notify.reloaded(true);
@@ -456,7 +518,9 @@ impl ServiceBase {
             what(out);
         });
         self.log.flush();
-        // The PID file goes last, because others wait for it.
+        // The PID file goes last, because others wait for it. While it is there, no process looks
+        // at the second lock.
+        self.process.second_lock = None;
         self.process.pid_file.release(self.process.pid_path.as_c_str());
         exit::OK
     }
@@ -537,7 +601,12 @@ fn check_paths(service: &mut dyn ServiceStatus, now: Instant) {
         match base.rotation.advance(base.service) {
             WatchedPath::Health => base.heartbeat.check(),
             WatchedPath::Socket => base.listener.check(),
-            path => service.check_path(path, now),
+            WatchedPath::PidFile => base.check_pid_file(),
+            path => match &base.process.second_lock {
+                // The service is none that has paths of its own.
+                Some(lock) => second_lock::accept_all(lock),
+                None => service.check_path(path, now),
+            },
         }
     }
 }

@@ -12,6 +12,7 @@
 //! - `heartbeat.rs`: the health file
 //! - `identity.rs`: looks if a path still leads to an open file
 //! - `lock_holder.rs`: the process that holds a service's lock
+//! - `second_lock.rs`: the lock that holds while the PID file is lost
 //! - `child_output.rs`: the output of programs that a service started
 //! - `program.rs`: the file of a program, as a shell would find it
 //! - `notify.rs`: messages to the service manager
@@ -49,6 +50,8 @@ pub mod memory;
 pub mod notify;
 pub mod opener;
 pub mod program;
+pub mod queue_folder;
 pub mod reload;
+pub mod second_lock;
 pub mod spool_folder;
 pub mod supervisor;

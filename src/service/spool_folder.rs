@@ -93,7 +93,7 @@ impl SpoolFolder {
             journal_path: entry(path, b"journal")?,
             lock_path: entry(path, b"lock")?,
             fd,
-            lock_identity: lock.identity()?,
+            lock_identity: lock.identity(),
             lock: Some(lock),
             lock_lost: false,
             journal: meta.identity,
@@ -101,6 +101,12 @@ impl SpoolFolder {
             made_below: None,
         };
         Ok((folder, journal))
+    }
+
+    /// Returns the open folder.
+    #[must_use]
+    pub fn fd(&self) -> &OwnedFd {
+        &self.fd
     }
 
     /// Opens the file `name`.
@@ -148,7 +154,7 @@ impl SpoolFolder {
         let journal = file::meta(next)?.identity;
         match &self.new_home {
             None => file::rename_in(&self.fd, c"journal.new", c"journal")?,
-            Some(home) => file::rename_new(&home.fd, c"journal.new", c"journal")?,
+            Some(home) => file::rename_new_in(&home.fd, c"journal.new", c"journal")?,
         }
         (self.journal, self.lock_lost) = (journal, false);
         let Some(home) = self.new_home.take() else { return Ok(false) };
@@ -207,7 +213,7 @@ impl SpoolFolder {
     /// Holds `lock` from now on, if there is one, and releases the lock that was held.
     fn take_lock(&mut self, lock: Option<PidFile>) {
         if let Some(lock) = lock {
-            self.lock_identity = lock.identity().unwrap_or_default();
+            self.lock_identity = lock.identity();
             self.lock = Some(lock);
         }
     }
@@ -237,7 +243,7 @@ impl SpoolFolder {
         };
         // The path may lead elsewhere by now.
         let named = file::meta_in(folder, c"lock")?.identity;
-        if lock.identity() == Ok(named) { Ok(Some(lock)) } else { Err(Obstacle::Locked.into()) }
+        if lock.identity() == named { Ok(Some(lock)) } else { Err(Obstacle::Locked.into()) }
     }
 
     /// Makes the folder again at its path, and its lock. `queue` is the queue file.

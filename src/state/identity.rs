@@ -5,8 +5,10 @@
 //! its paths, in turn, so that it has checked all of them within `stale_after`.
 
 use crate::proto::service::Service;
+use crate::util::text::Writer;
 use crate::util::time::Duration;
 use linux_raw_sys::errno;
+use ufmt::uwrite;
 
 /// A path that a service checks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +82,19 @@ pub fn checks_per_beat(service: Service, beat_every: Duration, stale_after: Dura
     checks
 }
 
+/// Writes the address of the socket that is the second lock of `service`: an abstract name made
+/// from the service, the user that started it, and a hash of the path of its PID file.
+pub fn push_lock_address(service: Service, uid: u32, pid_path: &[u8], out: &mut Writer<'_>) {
+    let _ = uwrite!(out, "@zigsvc-lock/{}/{}/", service.name(), uid);
+    out.push_u64(hash(pid_path));
+}
+
+/// Returns the FNV-1a hash of `bytes` (RFC 9923).
+fn hash(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 /// The relation of a path to an open file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PathState {
@@ -149,6 +164,27 @@ mod tests {
         assert_eq!(SERVICES.map(default), [2, 2, 1, 2, 2], "the idle beat stays at four calls");
         let rare = checks_per_beat(Service::Jobs, Duration::from_secs(5), Duration::from_secs(9));
         assert_eq!(rare, 6, "one heartbeat checks all where a second one would be too late");
+    }
+
+    #[test]
+    fn a_lock_has_an_address_of_its_service_user_and_pid_file() {
+        let address = |service, uid, path: &str| {
+            let mut buffer = [0; 107];
+            let mut out = Writer::new(&mut buffer);
+            push_lock_address(service, uid, path.as_bytes(), &mut out);
+            String::from_utf8(out.as_bytes().to_vec()).unwrap()
+        };
+        assert_eq!(hash(b"foobar"), 0x8594_4171_f739_67e8);
+        assert_eq!(address(Service::Hub, 0, "foobar"), "@zigsvc-lock/hub/0/9625390261332436968");
+        let all = [
+            address(Service::Hub, 0, "/run/zigsvc-hub.pid"),
+            address(Service::Hub, 1, "/run/zigsvc-hub.pid"),
+            address(Service::Hub, 0, "/d/zigsvc-hub.pid"),
+            address(Service::Supervisor, u32::MAX, "/run/zigsvc-hub.pid"),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(one.len() < 80 && !all[..index].contains(one), "{one}");
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Meta {
     pub link: bool,
     /// Owner.
     pub uid: u32,
+    /// Group.
+    pub gid: u32,
     /// Permission bits, as `0o7777` masks them.
     pub mode: u32,
     /// Number of names.
@@ -48,6 +50,7 @@ impl From<Stat> for Meta {
             socket: kind == FileType::Socket,
             link: kind == FileType::Symlink,
             uid: stat.st_uid,
+            gid: stat.st_gid,
             mode: stat.st_mode & 0o7777,
             links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
             written: (i64::from(stat.st_mtime), u64::from(stat.st_mtime_nsec)),
@@ -132,6 +135,14 @@ pub fn is_untrusted_dir(path: &Path) -> bool {
     let folder = meta_at(path.parent().as_c_str(), true);
     let trusted = |uid| uid == 0 || uid == super::identity::effective_uid();
     folder.is_ok_and(|meta| !trusted(meta.uid) || meta.mode & 0o002 != 0)
+}
+
+/// Fails unless the open file is a regular file (fstat(2)).
+///
+/// # Errors
+/// EISDIR or EINVAL for another kind of file.
+pub fn check_regular(fd: &OwnedFd) -> Result<(), Failure> {
+    regular(meta(fd)?)
 }
 
 /// Fails unless `meta` is that of a regular file.
@@ -440,6 +451,15 @@ pub fn allocate(fd: &OwnedFd, from: u64, length: u64) -> Result<bool, Failure> {
     }
 }
 
+/// Returns the type of the filesystem that holds an open file, a number of magic.h
+/// (fstatfs(2)).
+///
+/// # Errors
+/// As the call says.
+pub fn filesystem_kind(fd: &OwnedFd) -> Result<u64, Failure> {
+    Ok(rustix::fs::fstatfs(fd).op(Op::Statfs)?.f_type as u64)
+}
+
 /// The attributes of a filesystem (statfs(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Filesystem {
@@ -475,6 +495,21 @@ pub fn rename(from: &CStr, to: &CStr) -> Result<(), Failure> {
     rustix::fs::renameat(CWD, from, CWD, to).op(Op::Renameat)
 }
 
+/// Renames `from` to `to`, which must not exist (renameat2(2), `RENAME_NOREPLACE`; where the
+/// kernel or the filesystem cannot, link(2) and unlink(2)).
+///
+/// # Errors
+/// EEXIST if `to` exists; as the calls say.
+pub fn rename_new(from: &CStr, to: &CStr) -> Result<(), Failure> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::NOSYS | Errno::INVAL) => {
+            rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty()).op(Op::Linkat)?;
+            unlink(from)
+        }
+        result => result.op(Op::Renameat2),
+    }
+}
+
 /// Exchanges the names of two files in one step (renameat2(2), `RENAME_EXCHANGE`).
 ///
 /// # Errors
@@ -506,7 +541,7 @@ pub fn rename_in(dir: &OwnedFd, from: &CStr, to: &CStr) -> Result<(), Failure> {
 ///
 /// # Errors
 /// EEXIST if there is a file of that name; as the call says.
-pub fn rename_new(dir: &OwnedFd, from: &CStr, to: &CStr) -> Result<(), Failure> {
+pub fn rename_new_in(dir: &OwnedFd, from: &CStr, to: &CStr) -> Result<(), Failure> {
     match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
         Err(Errno::NOSYS | Errno::INVAL) => match meta_in(dir, to) {
             Err(Failure { errno: Errno::NOENT, .. }) => rename_in(dir, from, to),
@@ -523,6 +558,24 @@ pub fn rename_new(dir: &OwnedFd, from: &CStr, to: &CStr) -> Result<(), Failure> 
 /// As the call says.
 pub fn unlink_in(dir: &OwnedFd, name: &CStr) -> Result<(), Failure> {
     rustix::fs::unlinkat(dir, name, AtFlags::empty()).op(Op::Unlinkat)
+}
+
+/// Renames `from` in one open directory to `to` in another one, and replaces a file of that
+/// name (renameat(2)).
+///
+/// # Errors
+/// EXDEV if they are on different filesystems; as the call says.
+pub fn rename_between(dir: &OwnedFd, from: &CStr, other: &OwnedFd, to: &CStr) -> Result<(), Failure> {
+    rustix::fs::renameat(dir, from, other, to).op(Op::Renameat)
+}
+
+/// Exchanges a file in one open directory with one in another, in one step (renameat2(2),
+/// `RENAME_EXCHANGE`).
+///
+/// # Errors
+/// ENOSYS or EINVAL where the kernel or the filesystem cannot; as [`rename_between`].
+pub fn exchange_between(dir: &OwnedFd, one: &CStr, other: &OwnedFd, two: &CStr) -> Result<(), Failure> {
+    rustix::fs::renameat_with(dir, one, other, two, RenameFlags::EXCHANGE).op(Op::Renameat2)
 }
 
 /// Removes the empty directory at `path` (rmdir(2)).

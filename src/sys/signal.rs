@@ -7,6 +7,8 @@
 //! SIGPIPE and SIGXFSZ get a handler that does nothing instead of being ignored:
 //! writes fail with EPIPE or EFBIG either way, and exec puts handlers, but not
 //! ignored signals, back to the default for the programs that we start.
+//! SIGIO gets the same handler, because it would end a process that has a lease
+//! on a file which another process opens.
 #![expect(unsafe_code, reason = "installs signal handlers")]
 
 use super::runtime::{
@@ -24,7 +26,7 @@ static PENDING: AtomicU32 = AtomicU32::new(0);
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 
 /// The signals that wake the loop.
-const HANDLED: [Signal; 9] = [
+const HANDLED: [Signal; 10] = [
     Signal::TERM,
     Signal::INT,
     Signal::QUIT,
@@ -34,6 +36,7 @@ const HANDLED: [Signal; 9] = [
     Signal::CHILD,
     Signal::PIPE,
     Signal::XFSZ,
+    Signal::IO,
 ];
 
 /// Signals taken from the kernel in one turn.
@@ -167,7 +170,7 @@ fn bit(number: i32) -> u32 {
 
 /// Handles a signal: sets its bit and writes one byte to the self-pipe.
 unsafe extern "C" fn on_signal(number: i32) {
-    if number == Signal::PIPE.as_raw() || number == Signal::XFSZ.as_raw() {
+    if [Signal::PIPE, Signal::XFSZ, Signal::IO].iter().any(|signal| signal.as_raw() == number) {
         return;
     }
     PENDING.fetch_or(bit(number), Ordering::Relaxed);

@@ -147,7 +147,7 @@ impl Jobs {
             self.on_signals(arrived, now);
         }
         self.signal_handlers(now);
-        self.core.check_queue(self.disk.inotify.is_some(), now);
+        self.core.check_queue(self.disk.queue.inotify.is_some(), now);
         for source in &ready {
             match source {
                 PollSource::Output(index) => {
@@ -184,7 +184,7 @@ impl Jobs {
         let now = clock::now();
         let reads = |client_slot| self.control.can_read(client_slot);
         let clients: &Connections = self.control.connections;
-        let inotify = self.disk.inotify.iter().map(|inotify| (inotify.fd(), PollSource::Other));
+        let inotify = self.disk.queue.inotify.iter().map(|inotify| (inotify.fd(), PollSource::Other));
         let outputs = (0..).zip(self.workers.iter()).filter_map(|(index, worker)| {
             worker.output.pipe.as_ref().map(|output| (output, PollSource::Output(index)))
         });
@@ -226,7 +226,7 @@ impl Jobs {
 
     #[inline(never)]
     fn on_inotify(&mut self) {
-        let Some(inotify) = &self.disk.inotify else { return };
+        let Some(inotify) = &self.disk.queue.inotify else { return };
         let seen = inotify.take();
         if seen.names || seen.writes {
             self.core.spool.claims.look_at_queue();

@@ -1,7 +1,7 @@
 //! Performs the turn that `state/jobs/turn.rs` orders: its actions, and the lines of the
 //! log that its notices are worth.
 
-use super::status::{describe_damage, log_notice, push_processing};
+use super::status::{describe_damage, log_notice, log_queue_notice, push_processing};
 use super::{Jobs, PollSource};
 use crate::limits::CLIENTS_MAX;
 use crate::proto::journal::RECORD_MAX_BYTES;
@@ -39,7 +39,7 @@ impl Jobs {
                 TurnAction::Signal(signal) => self.signal_handler(signal),
                 TurnAction::SwitchQueueFile => {
                     let queue = self.base.process.config.queue_file.clone();
-                    self.disk.set_queue(&queue);
+                    self.disk.queue.set_queue(&queue);
                 }
                 TurnAction::Notice(notice) => self.log_turn_notice(notice),
             }
@@ -93,6 +93,7 @@ impl Jobs {
             TurnNotice::SpoolMoved => self.log_moved(),
             TurnNotice::SpoolTaken(obstacle) => self.log_obstacle(obstacle),
             TurnNotice::SpoolBack { made_again } => self.on_spool_back(made_again),
+            TurnNotice::Queue(notice) => log_queue_notice(&mut self.base.log, disk, notice),
             TurnNotice::Damaged(damage) => {
                 self.base.log.error(&|out| describe_damage(damage, out));
                 self.recheck_waiters();

@@ -70,16 +70,16 @@ impl Supervisor {
 
     /// Adopts a process that another process started.
     fn adopt(&mut self, index: usize, pid: u32) {
-        let path = self.pid_path(index);
+        let holder = self.find_holder(index).ok().flatten();
         if let Some(managed) = self.managed.get_mut(index) {
-            managed.adopt(pid, &path);
+            managed.adopt(pid, holder);
         }
     }
 
     fn signal(&mut self, index: usize, pid: u32, signals: &[Signal]) {
         let path = self.pid_path(index);
         let Some(managed) = self.managed.get(index) else { return };
-        if let Err(error) = managed.signal(pid, signals, &path) {
+        if let Err(error) = managed.signal(pid, signals, &|| self.find_holder(index)) {
             self.base.log.error(&|out| {
                 self.launch.push_name(managed.kind, out);
                 let _ = uwrite!(out, ": pid {} cannot be signalled: ", pid);

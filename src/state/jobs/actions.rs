@@ -2,7 +2,7 @@
 
 use super::timers::HandlerSignal;
 use crate::state::disk::{DiskError, DiskResult, Obstacle};
-use crate::state::spool::Damage;
+use crate::state::spool::{Damage, QueueNotice};
 use crate::state::window::Slot;
 
 /// The next thing that the service does in a turn.
@@ -66,6 +66,8 @@ pub enum TurnNotice {
         /// The service has made the spool again.
         made_again: bool,
     },
+    /// The queue file or a claim fails, or works again.
+    Queue(QueueNotice),
 }
 
 /// The needs of the clients in the rest of the turn.
@@ -100,6 +102,8 @@ pub(super) enum TurnStep {
     Compact,
     /// Report what a compaction found damaged.
     Damage,
+    /// Report what fails of the queue file and its claims.
+    QueueNotice,
     /// Turn to another queue file.
     QueueFile,
     /// Fill the window, and choose the jobs that run.

@@ -268,7 +268,8 @@ impl JobsCore {
         self.spool.write_transitions(disk, now)?;
         self.spool.commit(disk, &self.rules.spool, now)?;
         self.home.finish(&mut self.spool, disk, &self.rules.spool, now)?;
-        self.spool.remove_closed(disk)
+        self.spool.remove_closed(disk, now);
+        Ok(())
     }
 
     // ----- attempts ---------------------------------------------------------

@@ -76,16 +76,22 @@ impl JobsCore {
                 }
                 TurnStep::Serve => (TurnStep::Commit, Some(TurnAction::ServeClients)),
                 TurnStep::Commit => (TurnStep::Committed, self.commit(disk, now)),
-                TurnStep::Committed => (self.committed(disk), None),
+                TurnStep::Committed => (self.committed(disk, now), None),
                 TurnStep::Home => (TurnStep::Compact, self.advance_home(disk, now)),
                 TurnStep::Compact => (TurnStep::Damage, self.compact_if_due(disk, now)),
                 TurnStep::Damage => {
                     let damage = if self.turn.is_disk_good() { self.spool.take_damage() } else { None };
                     (
-                        TurnStep::QueueFile,
+                        TurnStep::QueueNotice,
                         damage.map(|damage| TurnAction::Notice(TurnNotice::Damaged(damage))),
                     )
                 }
+                TurnStep::QueueNotice => match self.spool.claims.take_notice() {
+                    Some(notice) => {
+                        (TurnStep::QueueNotice, Some(TurnAction::Notice(TurnNotice::Queue(notice))))
+                    }
+                    None => (TurnStep::QueueFile, None),
+                },
                 TurnStep::QueueFile => {
                     let switches = self.turn.is_disk_good() && self.spool.claims.leaves_queue_now();
                     (TurnStep::Run, switches.then_some(TurnAction::SwitchQueueFile))
@@ -155,14 +161,8 @@ impl JobsCore {
             // The line would be in a claim and in a journal that may not survive.
             return;
         }
-        let adopted = if self.disk_health.is_failing() {
-            // A claim that still cannot be opened was logged at the start.
-            self.spool.adopt_claims(disk, now).map(drop)
-        } else {
-            Ok(())
-        };
         let rules = self.rules.spool;
-        let taken = adopted.and_then(|()| self.spool.ingest(disk, scratch, &rules, now, report));
+        let taken = self.spool.ingest(disk, scratch, &rules, now, report);
         self.turn.ingested = taken.is_ok_and(|jobs| jobs > 0);
         self.turn.new_jobs = taken.map(drop);
     }
@@ -198,10 +198,11 @@ impl JobsCore {
     }
 
     /// Removes claims after the replies are sent, and ends the turn if the service stops.
-    fn committed(&mut self, disk: &mut impl Disk) -> TurnStep {
+    fn committed(&mut self, disk: &mut impl Disk, now: Instant) -> TurnStep {
         if self.turn.commits && self.turn.committed.is_ok() && self.home.is_here() {
-            self.turn.committed = self.spool.remove_closed(disk);
+            self.spool.remove_closed(disk, now);
         }
+        self.spool.release_claims(disk);
         if self.shutdown == Shutdown::No {
             return TurnStep::Home;
         }

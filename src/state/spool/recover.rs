@@ -122,9 +122,12 @@ impl Spool {
             }
         }
         if !self.claims.is_empty() {
-            // A removal, or a rename, that is not durable yet could be undone.
-            self.sync_queue(disk)?;
-            self.claims.forget_missing(disk)?;
+            // A removal, or a rename, that is not durable yet could be undone. Where the
+            // folder fails, the claims are remembered until it works.
+            let forgotten = self.sync_queue(disk).and_then(|()| self.claims.forget_missing(disk));
+            if let Err(error) = forgotten {
+                self.claims.fail(error, now);
+            }
         }
         self.journal.end = pass.at;
         if size > 0 {

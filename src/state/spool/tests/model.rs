@@ -25,6 +25,8 @@
 //! - `ingest.rs`: the folder is not synced after a claim was renamed
 //! - `ingest.rs`: claims of an earlier process are adopted without that sync
 //! - `ingest.rs`: a removed claim is forgotten before its removal is durable
+//! - `ingest.rs`: a claim is removed although a writer has it open
+//! - `ingest.rs`: a claim is removed although its lease is being broken
 //! - `ingest.rs`: jobs and their offset are two records, not one batch
 //! - `mod.rs`: a commit does not sync the journal, or not its new name
 //! - `compact.rs`: the new file is not synced before it is renamed
@@ -108,7 +110,7 @@ enum Operation {
     /// All dead jobs are tried again, or forgotten, by a compaction.
     RetryAll,
     ForgetAll,
-    /// Ten seconds pass: claims were quiet, delays have ended.
+    /// Ten seconds pass and the writer has ended: claims were quiet, delays have ended.
     Wait,
     /// The folder of the spool is moved away or removed.
     MoveAway,
@@ -118,11 +120,15 @@ enum Operation {
     PutBack,
     /// The next sync of the spool's folder fails. Only in [`ROOTS`].
     FailFolderSync,
+    /// Ten seconds pass, and the writer has its file still open.
+    WaitOpen,
+    /// As `Take`, and a writer opens a claim while the service has a lease on it.
+    TakeBroken,
 }
 
 use Operation::*;
 
-const OPS: [Operation; 20] = [
+const OPS: [Operation; 22] = [
     WriteDurably,
     Write,
     WriteOn,
@@ -143,6 +149,8 @@ const OPS: [Operation; 20] = [
     Wait,
     MoveAway,
     PutBack,
+    WaitOpen,
+    TakeBroken,
 ];
 
 /// Where histories begin.
@@ -154,6 +162,10 @@ const ROOTS: &[&[Operation]] = &[
     &[WriteDurably, Take, Commit, Wait, Take, Write],
     // A claim that was removed, not durably; the journal can be written again.
     &[WriteDurably, Take, Commit, Wait, Take, Commit, Start, EndWell, Commit],
+    // A claim that is quiet, and whose writer has it open.
+    &[WriteDurably, Take, Commit, WaitOpen],
+    // A claim that is read to its end, and may be removed now.
+    &[WriteDurably, Take, Commit, Wait],
     // A claim that was read to its end, of which nothing is committed.
     &[WriteDurably, TakeOnly, Wait, TakeOnly],
     // A claim that was made and not synced by the process that made it.
@@ -217,7 +229,7 @@ struct World {
     promises: Vec<Promise>,
     /// There was a power cut: there may be damage.
     cut: bool,
-    /// The file that a writer has open, and may write to for ten seconds.
+    /// The file that a writer has open.
     open: Option<usize>,
     /// The job whose handler ended in this turn.
     ended: Option<String>,
@@ -257,6 +269,12 @@ impl World {
         self.open.is_some().hash(&mut hasher);
         self.promises.hash(&mut hasher);
         hasher.finish()
+    }
+
+    /// Notes that the writer of the last line has this file open, and no other one.
+    fn opened(&mut self, inode: usize) {
+        self.open = Some(inode);
+        self.disk.writers = BTreeSet::from([inode]);
     }
 
     fn promise(&mut self, text: &str) -> &mut Promise {
@@ -321,7 +339,10 @@ impl World {
         self.note_written();
         (self.ended, self.pending) = (None, Vec::new());
         self.service.core.set_rules(RULES);
-        let error = self.service.core.disk_health.error().filter(|_| !self.faulty || self.disk.is_dead());
+        if self.disk.is_dead() {
+            return Err(DEAD);
+        }
+        let error = self.service.core.disk_health.error().filter(|_| !self.faulty);
         error.map_or(Ok(started), Err)
     }
 
@@ -421,14 +442,16 @@ impl World {
             WriteDurably | Write | WriteOn | Queue if full => None,
             WriteDurably => {
                 let text = self.new_line();
-                self.open = Some(self.disk.append_to_queue(""));
+                let inode = self.disk.append_to_queue("");
+                self.opened(inode);
                 self.disk.append_durably(&format!("{text}\n"));
                 self.promise(&text).accepted = Sure::Committed;
                 Some(Ok(()))
             }
             Write => {
                 let text = self.new_line();
-                self.open = Some(self.disk.append_to_queue(&format!("{text}\n")));
+                let inode = self.disk.append_to_queue(&format!("{text}\n"));
+                self.opened(inode);
                 Some(Ok(()))
             }
             WriteOn => {
@@ -501,9 +524,26 @@ impl World {
                 (self.disk.fail_folder_sync, self.faulty) = (true, true);
                 Some(Ok(()))
             }
+            TakeBroken => {
+                self.service.look();
+                self.service.core.spool.claims.on_heartbeat();
+                self.disk.breaks_lease = true;
+                let result = self.turn(op).map(drop);
+                if !std::mem::take(&mut self.disk.breaks_lease) {
+                    self.open = self.disk.writers.last().copied();
+                }
+                Some(result)
+            }
             Wait => {
                 self.service.now += CLAIM_QUIET;
                 self.open = None;
+                self.disk.writers.clear();
+                Some(Ok(()))
+            }
+            WaitOpen => {
+                self.open?;
+                self.service.now += CLAIM_QUIET;
+                self.service.core.spool.claims.on_heartbeat();
                 Some(Ok(()))
             }
         }
