@@ -224,6 +224,7 @@ pub fn main(args: &Args) -> u8 {
     result.unwrap_or_else(|code| code)
 }
 
+#[allow(clippy::large_enum_variant, reason = "it exists once, for a moment, and there is no heap")]
 /// A command that is ready to run.
 enum Task {
     Plain(fn(&Operands) -> CommandResult, Operands),

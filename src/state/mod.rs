@@ -20,6 +20,7 @@ pub mod read_pacing;
 pub mod realpath;
 pub mod rotation;
 pub mod spool;
+pub mod spool_path;
 pub mod supervisor;
 pub mod watchdog;
 pub mod window;

@@ -18,6 +18,7 @@
 //! is the log is never recorded as done without its line.
 //!
 //! - `turn.rs`: stages 6 to 9, and the rest that a failing disk gets
+//! - `moved.rs`: what is logged and answered if the path of the spool leads elsewhere
 //! - `control.rs`, `serving.rs`, `requests.rs`, `scan.rs`: stages 7, 10 and 11, and the
 //!   answers of stage 8
 //! - `handlers.rs`, `job_worker.rs`, `orphans.rs`: stages 3 to 5 and 9
@@ -31,6 +32,7 @@ mod config_reload;
 mod control;
 mod handlers;
 mod job_worker;
+mod moved;
 mod orphans;
 mod requests;
 mod scan;
@@ -47,11 +49,11 @@ use crate::service::connections::{self, Connections};
 use crate::service::disk::{SpoolDisk, describe_disk};
 use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
+use crate::state::disk::MOVED;
 use crate::state::jobs::scan_task::ListPage;
 use crate::state::jobs::{JobRules, JobsCore};
 use crate::state::spool::SpoolRules;
 use crate::sys::clock;
-use crate::sys::lock::PidFile;
 use crate::sys::once::once;
 use crate::sys::oom::OomScore;
 use crate::sys::process::Signal;
@@ -67,8 +69,6 @@ use ufmt::uwrite;
 struct Jobs {
     base: &'static mut ServiceBase,
     disk: SpoolDisk,
-    /// Held until the end, because two instances would ruin the journal.
-    spool_lock: Option<PidFile>,
     /// Makes handlers the OOM killer's first choice.
     oom_score: OomScore,
     /// The handlers that run, for the daemon after this one.
@@ -252,7 +252,10 @@ impl Jobs {
     fn finish(&mut self) -> u8 {
         let now = clock::now();
         self.base.log.flush();
-        if let Err(error) = self.core.finish(&mut self.disk, now) {
+        let finished = self.core.finish(&mut self.disk, now);
+        if finished == Err(MOVED) {
+            self.log_left_behind();
+        } else if let Err(error) = finished {
             let disk = &self.disk;
             self.base.log.error(&|out| {
                 out.push_str("spool: ");
@@ -261,7 +264,7 @@ impl Jobs {
             });
         }
         self.dismiss_clients(now);
-        self.spool_lock = None;
+        self.disk.folder.release_lock();
         let jobs = self.core.counts().jobs;
         self.base.finish(&|out| {
             let _ = uwrite!(out, "processed {} total jobs", jobs);

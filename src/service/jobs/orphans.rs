@@ -35,11 +35,8 @@ pub(super) struct Orphans {
 }
 
 impl Orphans {
-    /// Ends what the note of an earlier daemon names, and begins a new one.
-    pub(super) fn take_over(spool: &Path, boot: [u8; BOOT_ID_BYTES], log: &mut Log) -> Self {
-        let flags =
-            file::OFlags::RDWR | file::OFlags::CREATE | file::OFlags::NOFOLLOW | file::OFlags::NONBLOCK;
-        let fd = spool.join(b"running").and_then(|path| file::open(path.as_c_str(), flags, 0o600).ok());
+    /// Ends what the note of an earlier daemon names, and begins a new one. `fd` is the note.
+    pub(super) fn take_over(fd: Option<OwnedFd>, boot: [u8; BOOT_ID_BYTES], log: &mut Log) -> Self {
         let mut running = Self { fd, boot, outdated: false };
         let mut content = [0; CONTENT_BYTES];
         let count = running.fd.as_ref().and_then(|fd| file::read_at(fd, &mut content, 0).ok()).unwrap_or(0);
@@ -54,6 +51,12 @@ impl Orphans {
         }
         running.write(&[]);
         running
+    }
+
+    /// Continues in another note, because the spool was made again.
+    pub(super) fn reopen(&mut self, fd: Option<OwnedFd>, workers: &[JobWorker]) {
+        self.fd = fd;
+        self.write(workers);
     }
 
     /// Notes that a handler has ended.

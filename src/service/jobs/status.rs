@@ -119,11 +119,13 @@ impl ServiceStatus for Jobs {
 
     #[allow(unsafe_code, reason = "names a section")]
     #[unsafe(link_section = ".text.idle")]
-    fn check_path(&mut self, path: WatchedPath, _: Instant) {
+    fn check_path(&mut self, path: WatchedPath, now: Instant) {
         // Every heartbeat checks paths, and most of them one of this service.
         self.core.spool.claims.on_heartbeat();
         if path == WatchedPath::QueueFolder {
             self.check_queue_folder();
+        } else {
+            self.check_spool(path, now);
         }
     }
 
@@ -140,6 +142,7 @@ impl ServiceStatus for Jobs {
             .with(DegradedState::Spool, self.core.disk_health.is_failing())
             .with(DegradedState::SpoolFull, self.core.disk_health.is_full())
             .with(DegradedState::Handler, self.core.is_handler_failing())
+            .with(DegradedState::SpoolMoved, !self.core.home.is_here())
             .with(DegradedState::QueueFile, self.core.spool.claims.file_fails())
             .with(DegradedState::Claims, self.core.spool.claims.claims_fail())
             .with(DegradedState::Inotify, self.disk.queue.inotify.is_none())

@@ -5,6 +5,7 @@
 //! - `actions.rs`: these actions, and where a turn stands
 //! - `batch.rs`: new jobs of clients, which are made durable together or not at all
 //! - `disk_health.rs`: what a failing or full disk stops, and when it is tried again
+//! - `home.rs`: what follows if the path of the journal leads elsewhere
 //! - `timers.rs`: the handlers that run, their deadlines, and when a start is tried again
 //! - `history.rs`: how jobs ended lately, and what happens to them
 //! - `replies.rs`: what clients wait for, and the answers that wait for the commit
@@ -17,6 +18,7 @@ mod actions;
 mod batch;
 mod disk_health;
 mod history;
+mod home;
 pub mod replies;
 pub mod scan_task;
 mod timers;
@@ -25,9 +27,10 @@ mod turn;
 pub use actions::{ClientNeeds, TurnAction, TurnNotice};
 pub use disk_health::DiskHealth;
 pub use history::{History, JobEvent, JobResult};
+pub use home::Home;
 pub use timers::{HandlerSignal, JobTimers, SignalKind};
 
-use super::disk::{Disk, DiskResult};
+use super::disk::{Disk, DiskResult, PathState};
 use super::spool::{Cancelled, Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
 use super::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
 use crate::util::time::{Duration, Instant, earliest};
@@ -101,6 +104,8 @@ pub struct JobsCore {
     shutdown: Shutdown,
     turn: Turn,
     batch: Batch,
+    /// Whether the path of the journal leads to the open journal.
+    pub home: Home,
     /// The health of the disk.
     pub disk_health: DiskHealth,
     /// The handlers that run.
@@ -126,6 +131,7 @@ impl JobsCore {
         shutdown: Shutdown::No,
         turn: Turn::NONE,
         batch: Batch::NONE,
+        home: Home::HERE,
         disk_health: DiskHealth::GOOD,
         timers: JobTimers::NONE,
         spool: Spool::EMPTY,
@@ -186,7 +192,7 @@ impl JobsCore {
     /// for which the queue or the disk has no room stay in their claims.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        let accepts = self.disk_health.is_good() && self.room() > 0;
+        let accepts = self.disk_health.is_good() && self.home.is_here() && self.room() > 0;
         !self.is_stopping()
             && self.spool.waiting() == 0
             && self.timers.running().is_empty()
@@ -211,11 +217,14 @@ impl JobsCore {
         } else {
             let full = self.room() == 0;
             let space_retry_at = self.disk_health.space_retry_at;
-            let reading = self.spool.claims.wants_reading() && !full && space_retry_at.is_none();
-            let compacting = self.spool.is_compacting() && !paging;
-            let shrinks = self.spool.wants_compaction() && !paging;
+            let here = self.home.is_here();
+            let reading = self.spool.claims.wants_reading() && !full && here && space_retry_at.is_none();
+            let compacting = self.spool.is_compacting() && !paging && here;
+            let shrinks = self.spool.wants_compaction() && !paging && here;
+            let claims = || self.spool.claims.next_deadline(now, full).filter(|_| here);
             sooner(self.spool.next_deadline());
-            sooner(space_retry_at.or_else(|| self.spool.claims.next_deadline(now, full)));
+            sooner(self.home.next_deadline(paging, now));
+            sooner(space_retry_at.or_else(claims));
             sooner((compacting || reading).then_some(now));
             sooner(shrinks.then_some(self.disk_health.compact_after.or_later(now)));
         }
@@ -227,6 +236,11 @@ impl JobsCore {
             sooner(self.spool.window().next_deadline().map(|due| due.or_later(start_at)));
         }
         due
+    }
+
+    /// Takes the result of a look at the path of the journal.
+    pub fn journal_looked_at(&mut self, path: PathState, now: Instant) {
+        self.home.looked(path, now);
     }
 
     /// Looks at the queue file when that is due. `watched` is true if inotify does it.
@@ -271,9 +285,12 @@ impl JobsCore {
     ///
     /// # Errors
     /// The last ends are not recorded, and those jobs run again.
+    /// [`MOVED`](super::disk::MOVED): everything is recorded in the open journal, to which its
+    /// path does not lead.
     pub fn finish(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         self.spool.write_transitions(disk, now)?;
         self.spool.commit(disk, &self.rules.spool, now)?;
+        self.home.finish(&mut self.spool, disk, &self.rules.spool, now)?;
         self.spool.remove_closed(disk, now);
         Ok(())
     }
@@ -406,6 +423,7 @@ impl JobsCore {
     /// # Errors
     /// The disk has no room, or failed a moment ago.
     pub fn add_job(&mut self, disk: &mut impl Disk, text: &[u8], now: Instant) -> DiskResult<u64> {
+        self.home.accepts()?;
         self.disk_health.accepts_jobs(now)?;
         self.batch.add(&mut self.spool, disk, text, now)
     }
@@ -415,6 +433,7 @@ impl JobsCore {
     /// # Errors
     /// The disk refused it; nothing changed.
     pub fn cancel(&mut self, disk: &mut impl Disk, id: u64, now: Instant) -> DiskResult<Option<Cancelled>> {
+        self.home.accepts()?;
         self.spool.write_transitions(disk, now)?;
         let mut found = self.spool.cancel(disk, now, id)?;
         if found == Some(Cancelled::Running) && !self.timers.terminate(id, now + self.rules.stop_timeout) {
@@ -438,6 +457,7 @@ impl JobsCore {
         location: RecordLocation,
         now: Instant,
     ) -> DiskResult {
+        self.home.accepts()?;
         self.spool.discard_record(disk, now, location)?;
         self.record_event(location.id, JobEvent::Ended(JobResult::Cancelled), Duration::ZERO);
         Ok(())
@@ -454,6 +474,7 @@ impl JobsCore {
         retry: bool,
         now: Instant,
     ) -> DiskResult {
+        self.home.accepts()?;
         if retry {
             self.spool.retry(disk, now, location)?;
         } else {
@@ -468,6 +489,7 @@ impl JobsCore {
     /// # Errors
     /// The disk refused it; the journal is as it was.
     pub fn start_rewrite(&mut self, disk: &mut impl Disk, purpose: Purpose, now: Instant) -> DiskResult {
+        self.home.accepts()?;
         self.spool.write_transitions(disk, now)?;
         self.spool.compact_for(purpose, disk, now)
     }

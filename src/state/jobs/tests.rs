@@ -3,10 +3,11 @@
 
 use super::*;
 use crate::limits::{COMMIT_DELAY, RESULTS_KEPT, SCRATCH_BYTES};
-use crate::state::disk::NO_SPACE;
 use crate::state::disk::fake::{FAILED, FakeDisk};
+use crate::state::disk::{MOVED, NO_SPACE, Obstacle};
 use crate::state::jobs::disk_health::{COMPACT_RETRY, SPOOL_RETRY};
 use crate::state::jobs::history::EVENTS_TURN;
+use crate::state::jobs::home::HOME_RETRY;
 use crate::state::jobs::timers::START_RETRY;
 use crate::util::text::Writer;
 
@@ -470,4 +471,94 @@ fn only_so_many_results_are_kept_and_events_only_for_those_who_watch() {
     let first = RESULTS_KEPT + 3;
     assert_eq!(text.lines().count(), EVENTS_TURN);
     assert_eq!(text.lines().next(), Some(format!("event {first} job=9 state=failed exit=7 ms=5").as_str()));
+}
+
+// ----- a spool that was moved ----------------------------------------------
+
+#[test]
+fn a_job_is_not_acknowledged_for_a_journal_to_which_its_path_does_not_lead() {
+    let mut run = Run::with_jobs(RULES, &["known"]);
+    run.replies.clear();
+    run.disk.move_spool_away();
+    run.asks.push("new");
+    assert!(run.turn().contains("reply false false"));
+    assert_eq!((&run.replies[..], run.core.spool.waiting()), (&[][..], 1));
+    assert_eq!(run.notices, [TurnNotice::SpoolMoved]);
+    assert_eq!(run.core.add_job(&mut run.disk, b"next", run.now), Err(MOVED));
+    assert_eq!(run.core.cancel(&mut run.disk, 1, run.now), Err(MOVED));
+    assert_eq!(run.core.disk_health.error(), None, "the disk has not failed");
+    // The spool is made again in the next turns, without any time that passes.
+    let mut turns = 0;
+    while !run.core.home.is_here() {
+        assert_eq!(run.core.next_deadline(run.now, false), Some(run.now));
+        run.turn();
+        turns += 1;
+    }
+    assert!(turns < 9 && run.disk.is_journal_named());
+    run.asks.push("later");
+    assert!(run.turn().contains("reply true true"));
+    assert_eq!(run.replies, [3]);
+    assert_eq!(run.notices[1..], [TurnNotice::SpoolBack { made_again: true }]);
+}
+
+#[test]
+fn a_path_that_is_taken_is_looked_at_again_and_logged_once() {
+    let mut run = Run::with_jobs(JobRules { workers: 0, ..RULES }, &["known"]);
+    run.disk.put_another_spool();
+    run.core.journal_looked_at(PathState::Replaced, run.now);
+    for _ in 0..5 {
+        run.turn();
+        assert!(!run.core.home.is_here());
+        run.turn();
+        assert_eq!(run.core.next_deadline(run.now, false), Some(run.now + HOME_RETRY));
+        run.now += HOME_RETRY;
+    }
+    run.disk.put_spool_back();
+    run.turn();
+    assert!(run.core.home.is_here());
+    run.turn();
+    let expected = [
+        TurnNotice::SpoolMoved,
+        TurnNotice::SpoolTaken(Obstacle::Journal),
+        TurnNotice::SpoolBack { made_again: false },
+    ];
+    assert_eq!(run.notices, expected);
+}
+
+#[test]
+fn an_error_that_is_no_evidence_changes_nothing() {
+    let mut run = Run::with_jobs(RULES, &["known"]);
+    run.core.journal_looked_at(PathState::Unknown, run.now);
+    assert!(run.core.home.is_here());
+    run.core.journal_looked_at(PathState::Named, run.now);
+    assert!(run.core.home.is_here());
+}
+
+#[test]
+fn a_path_that_comes_back_in_the_middle_of_a_move_ends_the_move() {
+    let mut run = Run::with_jobs(RULES, &["known"]);
+    run.disk.move_spool_away();
+    run.core.journal_looked_at(PathState::Missing, run.now);
+    run.turn();
+    run.turn();
+    assert!(run.core.spool.is_compacting());
+    run.disk.put_spool_back();
+    run.core.journal_looked_at(PathState::Named, run.now);
+    run.turn();
+    assert!(run.core.home.is_here() && !run.core.spool.is_compacting());
+    assert_eq!(run.notices.last(), Some(&TurnNotice::SpoolBack { made_again: false }));
+}
+
+#[test]
+fn the_end_of_the_service_makes_the_spool_again_or_leaves_the_jobs_in_the_open_journal() {
+    for taken in [false, true] {
+        let mut run = Run::with_jobs(RULES, &["known"]);
+        match taken {
+            true => run.disk.put_another_spool(),
+            false => run.disk.move_spool_away(),
+        }
+        let finished = run.core.finish(&mut run.disk, run.now);
+        assert_eq!(finished, if taken { Err(MOVED) } else { Ok(()) });
+        assert_eq!(run.disk.is_journal_named(), !taken);
+    }
 }

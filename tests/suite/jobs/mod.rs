@@ -3,9 +3,11 @@
 //! - `handlers.rs`: the environment of a handler, its output, its end, and the next state of its job
 //! - `queue_faults.rs`: a queue file, claims and a folder that fail, move, or belong to several users
 //! - `queue_file.rs`: every way in which lines come, and every way in which the file is none
+//! - `moved_spool.rs`: the folder taken away from its path while the service runs
 //! - `spool.rs`: the folder and its journal in any state, and a disk that is full
 
 mod handlers;
+mod moved_spool;
 mod queue_faults;
 mod queue_file;
 mod spool;
