@@ -45,6 +45,7 @@ pub mod heartbeat;
 pub mod hub;
 pub mod identity;
 pub mod jobs;
+pub mod leftovers;
 pub mod lifecycle;
 pub mod listener;
 pub mod lock_holder;

@@ -21,7 +21,7 @@
 //! - `moved.rs`: what is logged and answered if the path of the spool leads elsewhere
 //! - `control.rs`, `serving.rs`, `requests.rs`, `scan.rs`: stages 7, 10 and 11, and the
 //!   answers of stage 8
-//! - `handlers.rs`, `job_worker.rs`, `orphans.rs`: stages 3 to 5 and 9
+//! - `handlers.rs`, `job_worker.rs`, `orphans.rs`, `group_signals.rs`: stages 3 to 5 and 9
 //! - `startup.rs`: before the first turn
 //! - `config_reload.rs`, `status.rs`: a new configuration; the status and the log lines
 //!
@@ -30,6 +30,7 @@
 
 mod config_reload;
 mod control;
+mod group_signals;
 mod handlers;
 mod job_worker;
 mod moved;
@@ -148,9 +149,11 @@ impl Jobs {
     fn turn(&mut self) {
         let ready = self.wait();
         let now = clock::now();
-        if let Some(arrived) = self.base.take_signals(&ready) {
+        let arrived = self.base.take_signals(&ready);
+        if let Some(arrived) = arrived {
             self.on_signals(arrived, now);
         }
+        let reaps = arrived.is_some_and(|arrived| arrived.has(Signal::CHILD));
         self.signal_handlers(now);
         self.core.check_queue(self.disk.queue.inotify.is_some(), now);
         for source in &ready {
@@ -165,9 +168,13 @@ impl Jobs {
             }
         }
         // After the output, because this changes the indexes that the poll set holds.
-        self.on_ended_handlers(now);
+        if reaps || !self.workers.is_empty() || !self.core.leftovers.is_empty() {
+            self.reap(now);
+        }
         self.advance(&ready, now);
-        self.orphans.turn_finished(self.workers);
+        if self.orphans.is_outdated() {
+            self.note_groups();
+        }
         if self.workers.is_empty() {
             self.oom_score.rest();
         }

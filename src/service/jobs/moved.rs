@@ -109,7 +109,7 @@ impl Jobs {
     #[inline(never)]
     pub(super) fn on_spool_back(&mut self, made_again: bool) {
         if made_again {
-            self.orphans.reopen(self.disk.open_note(), self.workers);
+            self.orphans.reopen(self.disk.open_note());
         }
         let mut line = [0; LINE_BYTES];
         let mut out = Writer::new(&mut line);

@@ -39,7 +39,7 @@ impl Jobs {
             spool_lock = Some(process.lock_also(&process.config.spool, b"lock"));
         });
         let Some(spool_lock) = spool_lock else { process::abort() };
-        let ServiceBase { process, log, heartbeat, scratch, .. } = &mut *base;
+        let ServiceBase { process, heartbeat, scratch, .. } = &mut *base;
         let config = &*process.config;
         let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file, spool_lock) {
             Ok(disk) => disk,
@@ -52,7 +52,7 @@ impl Jobs {
         };
         core.spool.adopt_claims(&mut disk, now);
         core.check_queue(disk.queue.inotify.is_some(), now);
-        let orphans = Orphans::take_over(disk.open_note(), *heartbeat.boot(), log);
+        let orphans = Orphans::take_over(disk.open_note(), *heartbeat.boot(), &mut core.leftovers, now);
         let jobs = Self {
             base,
             disk,

@@ -143,6 +143,7 @@ impl ServiceStatus for Jobs {
             .with(DegradedState::SpoolFull, self.core.disk_health.is_full())
             .with(DegradedState::Handler, self.core.is_handler_failing())
             .with(DegradedState::SpoolMoved, !self.core.home.is_here())
+            .with(DegradedState::StuckJob, self.core.has_stuck_job())
             .with(DegradedState::QueueFile, self.core.spool.claims.file_fails())
             .with(DegradedState::Claims, self.core.spool.claims.claims_fail())
             .with(DegradedState::Inotify, self.disk.queue.inotify.is_none())

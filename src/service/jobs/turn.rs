@@ -36,7 +36,7 @@ impl Jobs {
                 TurnAction::Reply { jobs, edits } => self.reply_after_commit(jobs, edits, now),
                 TurnAction::LogJob(slot) => self.log_job(&slot),
                 TurnAction::StartHandler(slot) => self.start_handler(&slot, now),
-                TurnAction::Signal(signal) => self.signal_handler(signal),
+                TurnAction::Signal(signal) => self.signal_handler(signal, now),
                 TurnAction::SwitchQueueFile => {
                     let queue = self.base.process.config.queue_file.clone();
                     self.disk.queue.set_queue(&queue);

@@ -7,6 +7,7 @@
 //! - `disk_health.rs`: what a failing or full disk stops, and when it is tried again
 //! - `home.rs`: what follows if the path of the journal leads elsewhere
 //! - `timers.rs`: the handlers that run, their deadlines, and when a start is tried again
+//! - `groups.rs`: the process groups that outlive their jobs
 //! - `history.rs`: how jobs ended lately, and what happens to them
 //! - `replies.rs`: what clients wait for, and the answers that wait for the commit
 //! - `scan_task.rs`: requests that take several turns
@@ -17,6 +18,7 @@
 mod actions;
 mod batch;
 mod disk_health;
+mod groups;
 mod history;
 mod home;
 pub mod replies;
@@ -26,13 +28,15 @@ mod turn;
 
 pub use actions::{ClientNeeds, TurnAction, TurnNotice};
 pub use disk_health::DiskHealth;
+pub use groups::{GroupCheck, LeftoverNotice, Leftovers};
 pub use history::{History, JobEvent, JobResult};
 pub use home::Home;
-pub use timers::{HandlerSignal, JobTimers, SignalKind};
+pub use timers::{HandlerSignal, JobTimers, RunningJob, SignalKind};
 
 use super::disk::{Disk, DiskResult, PathState};
 use super::spool::{Cancelled, Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
 use super::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
+use crate::proto::leftovers::NotedGroup;
 use crate::util::time::{Duration, Instant, earliest};
 use actions::Turn;
 use batch::Batch;
@@ -110,6 +114,8 @@ pub struct JobsCore {
     pub disk_health: DiskHealth,
     /// The handlers that run.
     pub timers: JobTimers,
+    /// The process groups that outlive their jobs.
+    pub leftovers: Leftovers,
     /// The journal, its claims and the window.
     pub spool: Spool,
     /// How jobs ended lately.
@@ -134,6 +140,7 @@ impl JobsCore {
         home: Home::HERE,
         disk_health: DiskHealth::GOOD,
         timers: JobTimers::NONE,
+        leftovers: Leftovers::NONE,
         spool: Spool::EMPTY,
         history: History::EMPTY,
     };
@@ -182,10 +189,19 @@ impl JobsCore {
         self.shutdown != Shutdown::No
     }
 
-    /// Returns true if the service is on its way out and no handler runs.
+    /// Returns true if the service is on its way out, and nothing of a job runs that could be
+    /// ended.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.is_stopping() && self.timers.running().is_empty()
+        self.is_stopping()
+            && self.timers.running().iter().all(RunningJob::is_stuck)
+            && self.leftovers.is_done()
+    }
+
+    /// Returns true if a process of a job cannot be ended.
+    #[must_use]
+    pub fn has_stuck_job(&self) -> bool {
+        self.timers.running().iter().any(RunningJob::is_stuck) || self.leftovers.is_stuck()
     }
 
     /// Returns true if a drain is complete: no job is left, and no line can be read. Lines
@@ -204,7 +220,7 @@ impl JobsCore {
     /// is being sent.
     #[must_use]
     pub fn next_deadline(&self, now: Instant, paging: bool) -> Option<Instant> {
-        let mut due = self.timers.next_deadline();
+        let mut due = earliest(self.timers.next_deadline(), self.leftovers.next_deadline());
         if self.is_stopping() {
             return due;
         }
@@ -232,8 +248,9 @@ impl JobsCore {
         sooner(self.spool.wants_refill().then_some(now));
         if self.timers.running().len() < self.rules.workers && !self.timers.is_last() {
             let start_at = now.or_later(self.timers.start_retry_at);
-            sooner(self.spool.window().startable(now).map(|_| start_at));
-            sooner(self.spool.window().next_deadline().map(|due| due.or_later(start_at)));
+            let held = |id| self.leftovers.hold(id);
+            sooner(self.spool.window().startable(now, &held).map(|_| start_at));
+            sooner(self.spool.window().next_deadline(&held).map(|due| due.or_later(start_at)));
         }
         due
     }
@@ -260,9 +277,11 @@ impl JobsCore {
         if first {
             self.timers.begin_stop();
             self.timers.terminate_all(now + self.rules.stop_timeout);
+            self.leftovers.on_stop(false, now);
             self.shutdown = Shutdown::Gracefully;
         } else {
-            self.timers.kill_all();
+            self.timers.kill_all(now);
+            self.leftovers.on_stop(true, now);
             self.shutdown = Shutdown::AtOnce;
         }
         first
@@ -338,6 +357,13 @@ impl JobsCore {
         self.timers.is_start_failing() && self.spool.waiting() > 0
     }
 
+    /// Takes that processes of a job are there after its leader was reaped. To be called before
+    /// [`JobsCore::handler_ended`]. Returns a group that gets KILL at once.
+    pub fn group_left(&mut self, group: NotedGroup, now: Instant) -> Option<NotedGroup> {
+        let at_once = self.is_stopping() || self.timers.is_ending(group.job);
+        self.leftovers.keep(group, at_once, now)
+    }
+
     /// Takes the end of the handler of job `id`. Returns nothing if the job runs again
     /// because the service stops.
     pub fn handler_ended(&mut self, id: u64, outcome: AttemptOutcome, now: Instant) -> Option<AttemptReport> {
@@ -389,7 +415,8 @@ impl JobsCore {
         let busy = self.timers.running().len().saturating_add(self.dequeued().count());
         let free = if self.rules.logs_jobs { usize::MAX } else { self.rules.workers.saturating_sub(busy) };
         let mut left = free;
-        while left > 0 && self.spool.dequeue(now).is_some() {
+        let held = |id| self.leftovers.hold(id);
+        while left > 0 && self.spool.dequeue(now, &held).is_some() {
             left = left.saturating_sub(1);
         }
     }
@@ -436,11 +463,12 @@ impl JobsCore {
         self.home.accepts()?;
         self.spool.write_transitions(disk, now)?;
         let mut found = self.spool.cancel(disk, now, id)?;
-        if found == Some(Cancelled::Running) && !self.timers.terminate(id, now + self.rules.stop_timeout) {
+        if found == Some(Cancelled::Running) && !self.timers.cancel(id, now + self.rules.stop_timeout) {
             // It was dequeued, and has no handler yet.
             self.spool.requeue(id);
             found = Some(Cancelled::Waiting);
         }
+        self.leftovers.on_cancel(id, now);
         if found == Some(Cancelled::Waiting) {
             self.record_event(id, JobEvent::Ended(JobResult::Cancelled), Duration::ZERO);
         }
@@ -459,6 +487,7 @@ impl JobsCore {
     ) -> DiskResult {
         self.home.accepts()?;
         self.spool.discard_record(disk, now, location)?;
+        self.leftovers.on_cancel(location.id, now);
         self.record_event(location.id, JobEvent::Ended(JobResult::Cancelled), Duration::ZERO);
         Ok(())
     }

@@ -210,7 +210,7 @@ fn a_text_that_is_damaged_while_the_service_runs_holds_up_nothing() {
     let second = disk.journal_mut().windows(6).position(|window| window == b"second").unwrap();
     disk.journal_mut()[second] ^= 1;
     let rules = SpoolRules { retries: 0, ..RULES };
-    while let Some(slot) = service.core.spool.dequeue(Instant::BOOT) {
+    while let Some(slot) = service.core.spool.dequeue(Instant::BOOT, &|_| false) {
         let readable = service.text(&mut disk, &slot).is_ok();
         assert_eq!(readable, slot.id != 2);
         let outcome = if readable { AttemptOutcome::Success } else { AttemptOutcome::NotStarted };
