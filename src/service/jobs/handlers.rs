@@ -139,12 +139,16 @@ impl Jobs {
         match started {
             Ok(worker) => {
                 // A kept group that had this number is gone.
-                self.core.leftovers.remove(worker.group.number);
+                let number = worker.group.number;
+                self.core.leftovers.remove(number);
                 let _ = self.workers.push(worker);
                 self.note_groups();
                 self.core.handler_started(slot.id, now);
                 self.base.log.info(&|out| {
                     let _ = uwrite!(out, "job {} started", slot.id);
+                });
+                self.base.log.line(Level::Debug, &|out| {
+                    let _ = uwrite!(out, "job {} is process {}", slot.id, number);
                 });
             }
             Err(NotStarted::Refused(why, outcome)) => {
