@@ -43,7 +43,6 @@ use crate::service::lifecycle::exit;
 use crate::service::memory;
 use crate::sys::args::Args;
 use crate::sys::fds;
-use crate::util::path::Path;
 use crate::util::string_table::string_table;
 use crate::util::text::Writer;
 use command_line::{CommandLine, CommandOption, CommandSpec, CommandTable, Operands, OptionSet, Options};
@@ -251,15 +250,6 @@ fn task(args: &Args) -> Result<Task, u8> {
     let base = operands.value(CommandOption::Child).or(operands.value(CommandOption::Again));
     paths::locate(args, &options, creates, base, memory)?;
     let (command, args) = (command.name, *args);
-    let invocation = Invocation {
-        command,
-        service,
-        operands,
-        args,
-        command_at: at,
-        memory,
-        tried: Path::empty(),
-        journal: false,
-    };
+    let invocation = Invocation { command, service, operands, args, command_at: at, memory, journal: false };
     Ok(Task::Service(run, invocation))
 }

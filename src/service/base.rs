@@ -176,7 +176,7 @@ impl ServiceBase {
     #[inline(never)]
     #[must_use]
     pub fn open(service: Service, parts: &'static mut Memory, reporter: StartReporter) -> &'static mut Self {
-        let Memory { scratch, config_source, config, candidate, log: log_buffer } = parts;
+        let Memory { scratch, config_source, config, candidate, log: log_buffer, .. } = parts;
         let process = Process::prepare(service, config_source, config, candidate, reporter);
         let config = &*process.config;
         let own = |file: ServiceFile| path_of(service, file, config).unwrap_or_default();

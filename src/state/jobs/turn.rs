@@ -132,9 +132,11 @@ impl JobsCore {
         self.history.take_new_results().then_some(TurnAction::NotifyWaiters)
     }
 
-    /// Asks for the log to be written, which comes before the records of the ends in it.
+    /// Asks for the log to be written, which comes before the records of the ends in it, and before
+    /// the clients learn of them. A cancelled job that has ended has no such record.
     fn flush_pending(&self) -> Option<TurnAction> {
-        self.spool.window().has_pending_records().then_some(TurnAction::FlushLog)
+        (self.spool.window().has_pending_records() || self.history.has_new_results())
+            .then_some(TurnAction::FlushLog)
     }
 
     fn settle(&mut self, now: Instant) -> (TurnStep, Option<TurnAction>) {
