@@ -15,6 +15,7 @@ use crate::state::window::{AttemptOutcome, JobState};
 use crate::sys::{Errno, Failure, Op, describe_errno, file};
 use crate::util::text::Writer;
 use crate::util::time::Instant;
+use crate::util::token;
 use ufmt::uwrite;
 
 /// Writes the number of bytes that were moved to journal.bad-N.
@@ -111,6 +112,7 @@ impl ServiceStatus for Jobs {
             StatusField::SpoolBytes => self.core.spool.io_stats().bytes,
             StatusField::Clients => self.control.connections.clients.count() as u64,
             StatusField::Denied => self.control.denials.count,
+            StatusField::Token => token::hash(&self.orphans.mark.token),
             StatusField::Workers => self.core.workers() as u64,
             StatusField::HealthAge => self.base.heartbeat.age(now).as_ms(),
             _ => return None,
