@@ -698,3 +698,27 @@ fn a_handler_that_does_not_end_by_kill_is_named_and_given_up_if_its_job_is_cance
     assert_eq!(signals_until(&mut run, Stuck), [Terminate, Kill, Stuck]);
     assert!(run.core.is_stopped() && run.core.has_stuck_job());
 }
+
+#[test]
+fn a_job_that_stops_the_service_is_the_last_and_counts_as_done() {
+    let rules = JobRules { workers: 1, ..RULES };
+    for outcome in [AttemptOutcome::Code(3), AttemptOutcome::Success, AttemptOutcome::Signal(15)] {
+        let mut run = Run::with_jobs(rules, &["one", "two"]);
+        assert!(!run.core.stop_after(2, run.now), "it does not run");
+        assert!(run.core.stop_after(1, run.now) && !run.core.is_stop_due(run.now));
+        assert_eq!(run.end(1, outcome), Some(AttemptEnd::Done(AttemptOutcome::Success)));
+        assert!(run.core.is_stop_due(run.now) && !run.turn().contains("start"), "no other job is started");
+        run.core.stop(run.now);
+        assert!(!run.core.is_stop_due(run.now) && !run.core.stop_after(1, run.now));
+    }
+    // One that does not end has its time, and its end by the stop is a success too.
+    let mut run = Run::with_jobs(rules, &["one", "two"]);
+    run.core.stop_after(1, run.now);
+    let by = run.core.next_deadline(run.now, false).unwrap();
+    assert!(by <= run.now + LAST_JOB_WAIT);
+    run.now += LAST_JOB_WAIT;
+    assert!(run.core.is_stop_due(run.now));
+    run.core.stop(run.now);
+    assert_eq!(run.end(1, AttemptOutcome::Signal(15)), Some(AttemptEnd::Done(AttemptOutcome::Success)));
+    assert!(run.core.is_stopped());
+}

@@ -93,7 +93,7 @@ fn a_service_that_fails_at_each_start_is_stopped_by_the_mark() {
     fs::rename(dir.path("spool"), dir.path("spool.away")).unwrap();
     dir.write("spool", "in the way");
     fs::remove_file(dir.path("zigsvc.down")).unwrap();
-    dir.wait_for("next attempt in ");
+    dir.wait_for("; restart 3 in ");
     assert_eq!(dir.zigsvc(&["stop"]).expect(0).out, "zigsvc: jobs was not running\n");
     dir.wait_for_count("jobs: was stopped on purpose", 2);
     fs::remove_file(dir.path("spool")).unwrap();
@@ -235,6 +235,8 @@ fn a_supervised_service_is_restarted_by_its_supervisor_and_keeps_its_options() {
     dir.wait_for(&format!("jobs: runs already (pid {third}), adopted"));
     assert_eq!(dir.zigsvc(&["restart"]).expect(0).code, 0);
     assert!(dir.read("zigsvc.health").contains("\nretries=8\n"), "not those of the supervisor");
+    let fourth = dir.lock_holder("zigsvc.pid").unwrap();
+    dir.wait_for(&format!("jobs: runs already (pid {fourth}), adopted"));
     // The supervisor's own options go to its services again.
     dir.zigsvc(&["restart", "supervisor"]).expect(0);
     assert!(dir.read("zigsvc-supervisor.health").contains("\nretries=9\n"));
@@ -381,8 +383,11 @@ fn random_mixes_of_stops_and_restarts_end_where_they_must() {
     for mix in 0..mixes {
         let Some(dir) = Supervised::of_services() else { return };
         let mut random = Random::new(seed.wrapping_mul(1000).wrapping_add(mix));
-        let options = [QUICK, SHELL, &["retries=20", "stop_timeout=1s", "workers=2"]].concat();
-        dir.start_supervisor(&options);
+        // In a file, because a start after a stop has no options of an earlier process.
+        let conf =
+            "handler = \"shell\"\ninterval = \"100ms\"\nretries = 20\nstop_timeout = \"1s\"\nworkers = 2\n";
+        dir.write("zigsvc.conf", conf);
+        dir.start_supervisor(QUICK);
         let mut queued = 0;
         for step in 0..8 {
             let number = random.below(7);
