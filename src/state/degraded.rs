@@ -87,7 +87,7 @@ degraded_states! {
         "the queue is held, and no job is started"
         "`zigsvc resume`";
     PidFile "pid-file" Every
-        "the path of the PID file leads to another file or to none, and it cannot be made again"
+        "the PID file cannot be written, or its path leads to another file or to none and it cannot be made again"
         "a folder that can be written, or a restart";
     Log "log" Every
         "the log cannot be written or rotated, and lines are lost"

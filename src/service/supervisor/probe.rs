@@ -5,6 +5,7 @@ use super::launch::ManagedKind;
 use super::managed_process::raw_pid;
 use crate::proto::service::Service;
 use crate::service::config_source::{ServiceFile, path_of};
+use crate::service::down_mark;
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::{LockHolder, LockState, LookupFailed, ServiceLocks};
 use crate::state::supervisor::decision::{Decision, Report};
@@ -68,8 +69,10 @@ impl Supervisor {
         }
         let locks = self.locks(index, &path)?;
         Some(match locks.state_without_strangers().ok()? {
-            LockState::Died => Probe::Died,
-            LockState::Stopped => Probe::Free,
+            LockState::Died | LockState::Stopped if down_mark::is_set(&path, self.base.heartbeat.boot()) => {
+                Probe::Free
+            }
+            LockState::Died | LockState::Stopped => Probe::Died,
             LockState::Running(pid) | LockState::PidFileLost(pid) => {
                 // PID 0 stands for a process of another PID namespace. It is never signalled.
                 let pid = pid.map_or(0, raw_pid);
