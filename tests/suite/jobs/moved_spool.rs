@@ -53,7 +53,7 @@ fn survives(spool: &str, lose: &dyn Fn(&Dir)) {
     survives_with_queue(spool, "queue", lose);
 }
 
-/// As [`survives`], with another path of the queue file.
+/// Performs the test of [`survives`] with the queue file at `lines`.
 #[track_caller]
 fn survives_with_queue(spool: &str, lines: &str, lose: &dyn Fn(&Dir)) {
     let dir = Dir::new();
