@@ -239,8 +239,6 @@ impl Disk for SpoolDisk {
         if moved {
             self.previous = Some(old);
             self.quarantine = None;
-            // The folder of the queue file may have been made again, too.
-            self.queue.check();
         }
         Ok(())
     }

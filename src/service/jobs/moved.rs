@@ -110,6 +110,8 @@ impl Jobs {
     pub(super) fn on_spool_back(&mut self, made_again: bool) {
         if made_again {
             self.orphans.reopen(self.disk.open_note());
+            // The queue file may be in the folder that was made again.
+            self.check_queue_folder();
         }
         let mut line = [0; LINE_BYTES];
         let mut out = Writer::new(&mut line);

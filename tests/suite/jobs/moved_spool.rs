@@ -50,9 +50,16 @@ fn gated(dir: &Dir, text: &str) -> String {
 /// service has made the spool again and was killed.
 #[track_caller]
 fn survives(spool: &str, lose: &dyn Fn(&Dir)) {
+    survives_with_queue(spool, "queue", lose);
+}
+
+/// Performs the test of [`survives`] with the queue file at `lines`.
+#[track_caller]
+fn survives_with_queue(spool: &str, lines: &str, lose: &dyn Fn(&Dir)) {
     let dir = Dir::new();
     let path = format!("spool={}/{spool}", dir.as_arg());
-    let options = [&QUICK[..], &["retry_delay=5m", &path]].concat();
+    let queue_file = format!("queue_file={}/{lines}", dir.as_arg());
+    let options = [&QUICK[..], &["retry_delay=5m", &path, &queue_file]].concat();
     let pid = start(&dir, &options);
     let failed = queue(&dir, "exit 7");
     wait_until("a job is delayed", || {
@@ -60,7 +67,7 @@ fn survives(spool: &str, lose: &dyn Fn(&Dir)) {
     });
     let mut expected: Vec<String> = (0..5).map(|number| format!("job{number}")).collect();
     let ids: Vec<u64> = expected.iter().map(|text| queue(&dir, &gated(&dir, text))).collect();
-    dir.append("queue", &format!("{}\n", gated(&dir, "line")));
+    dir.append(lines, &format!("{}\n", gated(&dir, "line")));
     expected.push("line".to_owned());
     wait_until("the line is taken", || dir.zigsvc(&["list"]).out.contains("echo line"));
     assert_eq!(dir.zigsvc(&["list", "running"]).out.lines().count(), 3);
@@ -79,7 +86,7 @@ fn survives(spool: &str, lose: &dyn Fn(&Dir)) {
     let last = queue(&dir, &gated(&dir, "late"));
     expected.push("late".to_owned());
     assert!(last > *ids.last().unwrap(), "{last} follows {ids:?}");
-    dir.append("queue", &format!("{}\n", gated(&dir, "line2")));
+    dir.append(lines, &format!("{}\n", gated(&dir, "line2")));
     expected.push("line2".to_owned());
     wait_until("the second line is taken", || dir.zigsvc(&["list"]).out.contains("echo line2"));
 
@@ -102,6 +109,11 @@ fn survives(spool: &str, lose: &dyn Fn(&Dir)) {
 #[test]
 fn a_spool_that_is_removed_is_made_again_with_all_its_jobs() {
     survives("spool", &|dir| fs::remove_dir_all(dir.path("spool")).unwrap());
+}
+
+#[test]
+fn a_queue_file_in_the_folder_of_the_spool_is_watched_in_the_new_folder() {
+    survives_with_queue("spool", "spool/queue", &|dir| fs::remove_dir_all(dir.path("spool")).unwrap());
 }
 
 #[test]
