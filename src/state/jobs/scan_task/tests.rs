@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::{SCRATCH_BYTES, WINDOW_JOBS};
+use crate::proto::attributes::HandlerKind;
 use crate::state::disk::fake::{FAILED, FakeDisk};
 use crate::state::jobs::disk_health::SPOOL_RETRY;
 use crate::state::jobs::{JobRules, TurnAction};
@@ -15,12 +16,20 @@ const fn ms(ms: u64) -> Duration {
 
 const fn rules(workers: usize) -> JobRules {
     JobRules {
-        spool: SpoolRules { retries: 0, retry_delay: ms(10), queue_max: 10_000, sync: true },
+        spool: SpoolRules {
+            retries: 0,
+            retry_delay: ms(10),
+            queue_max: 10_000,
+            dead_max: 10_000,
+            handler: HandlerKind::Shell,
+            sync: true,
+        },
         workers,
         job_timeout: Duration::ZERO,
         stop_timeout: ms(1000),
         queue_interval: ms(1000),
         logs_jobs: false,
+        stale_after: ms(15_000),
     }
 }
 
@@ -43,7 +52,7 @@ impl ScanService {
             core: Box::new(JobsCore::EMPTY),
             disk: FakeDisk::new(1),
             replies: Replies::EMPTY,
-            scans: Scans::new(Box::leak(Box::default())),
+            scans: Scans::new(Box::leak(Box::new(ListMemory::EMPTY))),
             scratch: vec![0; SCRATCH_BYTES],
             now: Instant::from_ms(1000),
         };
