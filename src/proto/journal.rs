@@ -137,6 +137,9 @@ bitflags! {
         /// [`RecordKind::Tombstone`] with DEAD: the deleted record was the oldest one of a
         /// dead job. Since format 2.
         const OLDEST = 64;
+        /// [`RecordKind::Base`]: the journal ends before this record, and the rest of the file
+        /// is about to be cut. Since format 2.
+        const END = 128;
         const _ = !0;
     }
 }
@@ -196,8 +199,8 @@ impl<'a> Record<'a> {
     #[must_use]
     pub fn since(&self) -> u8 {
         let requeued = self.kind == RecordKind::Requeued && !self.body.is_empty();
-        let oldest = self.flags.contains(RecordFlags::OLDEST);
-        if requeued || oldest || !self.attributes.is_empty() { 2 } else { self.kind.since() }
+        let newer = self.flags.intersects(RecordFlags::OLDEST | RecordFlags::END);
+        if requeued || newer || !self.attributes.is_empty() { 2 } else { self.kind.since() }
     }
 
     /// Appends the record to `out`.
@@ -568,7 +571,7 @@ mod tests {
     #[test]
     fn the_document_lists_every_kind() {
         let document = include_str!("../../docs/design.md");
-        let rows = document.split("| kind | ").nth(1).unwrap().lines().skip(2);
+        let rows = document.split("| kind | name |").nth(1).unwrap().lines().skip(2);
         let rows = rows.take_while(|row| row.starts_with('|'));
         let of = |text: &str| if text.is_empty() { " |".to_owned() } else { format!(" {text} |") };
         assert!(rows.eq(ROWS.iter().map(|(number, name, since, id, attempt, body)| {

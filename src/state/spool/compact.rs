@@ -55,7 +55,7 @@ impl Spool {
             return self.compact_for(Purpose::Shrink, disk, now);
         }
         let result = self.continue_compaction(disk);
-        self.abandon_on_error(disk, result)
+        self.abandon_or_reset(disk, result, now)
     }
 
     /// Begins one for a purpose; [`Spool::compact_step`] continues it. No
@@ -73,6 +73,12 @@ impl Spool {
             || self.totals.live_bytes <= COMPACT_AT_ONCE_BYTES;
         let at_once = self.space.low_space && soon;
         let result = if at_once { self.compact_at_once(disk, now) } else { self.start_compaction(disk, now) };
+        self.abandon_or_reset(disk, result, now)
+    }
+
+    /// Gives up a compaction that failed. Where it found no room, the journal is emptied in
+    /// place, if it holds no job.
+    fn abandon_or_reset(&mut self, disk: &mut impl Disk, result: DiskResult, now: Instant) -> DiskResult {
         match self.abandon_on_error(disk, result) {
             Err(error) if error.is_no_space() && self.reset_in_place(disk, now) == Ok(true) => Ok(()),
             result => result,

@@ -162,9 +162,11 @@ impl Spool {
             self.space.low_space = written.is_err_and(DiskError::is_no_space);
             return Ok((pass.found, !self.journal.sync_failed));
         } else if pass.at < size {
-            // On a full disk the next record overwrites the torn end.
-            self.trim_reserved(disk)
-                .or_else(|error| if error.is_no_space() { Ok(()) } else { Err(error) })?;
+            match self.trim_reserved(disk) {
+                // On a full disk a new file follows before anything is acknowledged.
+                Err(error) if error.is_no_space() => self.journal.sync_failed = true,
+                result => result?,
+            }
         }
         if self.totals.waiting > 0 {
             let _ = self.reserve_space(disk, 0);
@@ -297,6 +299,10 @@ impl Spool {
             (self.journal.version, self.journal.upgrade) = (record.since(), true);
         }
         match record.kind {
+            RecordKind::Base if record.flags.contains(RecordFlags::END) => {
+                pass.found.torn_bytes = length as u64;
+                return Ok(0);
+            }
             RecordKind::Base => {
                 self.totals.next_id = self.totals.next_id.max(record.id);
                 let next_claim = record.body.first_chunk::<8>().map_or(0, |body| u64::from_le_bytes(*body));

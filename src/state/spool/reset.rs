@@ -2,15 +2,15 @@
 //! be made: the disk, the quota or the inodes are used up.
 //!
 //! ```text
-//! header, state | records of jobs that have ended       written and synced
-//! header, state                                         then cut and synced
+//! header, state, end | records of jobs that have ended       written and synced
+//! header, state                                              then cut and synced
 //! ```
 //!
-//! The state fits into one sector. After a crash between the two steps the records after it are
-//! still those of jobs that have ended, except for the one that the state overwrote in part.
+//! State and end fit into one sector, which a disk writes whole. A recovery cuts the file at the
+//! end, so it does not matter how much of the rest a crash has left.
 
 use super::Spool;
-use crate::proto::journal::{FILE_HEADER_BYTES, header_of_version};
+use crate::proto::journal::{FILE_HEADER_BYTES, Record, RecordFlags, RecordKind, VERSION, header_of_version};
 use crate::state::disk::{Disk, DiskResult, SpoolFile};
 use crate::util::time::Instant;
 
@@ -22,6 +22,7 @@ impl Spool {
     fn is_over(&self) -> bool {
         (self.totals.waiting, self.totals.dead) == (0, 0)
             && self.window.slots().is_empty()
+            && self.journal.version == VERSION
             && !self.corruption.seen
             && self.corruption.skipped.is_empty()
     }
@@ -43,10 +44,14 @@ impl Spool {
         let _ = self.buffer.extend_from_slice(header_of_version(self.journal.version));
         let whole = self.push_state();
         let length = self.buffer.len();
-        if !whole || length > SECTOR_BYTES || length as u64 >= self.journal.end {
+        let end = Record { flags: RecordFlags::END, ..Record::new(RecordKind::Base, self.totals.next_id, 0) };
+        let whole = end.emit(&mut self.buffer).is_ok() && whole;
+        if !whole || self.buffer.len() > SECTOR_BYTES || self.buffer.len() as u64 > self.journal.end {
             self.buffer.clear();
             return Ok(false);
         }
+        // Until the file is cut nothing that is appended to it counts.
+        self.journal.sync_failed = true;
         let written = disk.write(SpoolFile::Journal, 0, &self.buffer);
         self.buffer.clear();
         written?;
