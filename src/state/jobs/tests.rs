@@ -178,6 +178,28 @@ impl Run {
 const BAD: AttemptOutcome = AttemptOutcome::Code(7);
 
 #[test]
+fn a_full_queue_that_does_not_move_is_a_state_until_it_does() {
+    let spool = SpoolRules { queue_max: 1, ..RULES.spool };
+    let mut run = Run::new(JobRules { spool, workers: 1, ..RULES });
+    run.asks.push("one");
+    run.turn();
+    assert_eq!((run.core.room(), run.core.room_or_refusal(run.now)), (0, 0));
+    run.turn();
+    run.notices.clear();
+    let due = run.now + RULES.stale_after;
+    assert!(run.core.next_deadline(run.now, false).is_some_and(|at| at.is_due(due)));
+    run.now = due;
+    run.turn();
+    assert!(run.core.queue_room.is_stuck());
+    assert_eq!(run.notices, [TurnNotice::QueueFull]);
+    let id = run.core.timers.running()[0].id;
+    run.core.handler_ended(id, AttemptOutcome::Success, run.now);
+    run.turn();
+    assert!(!run.core.queue_room.is_stuck());
+    assert_eq!(run.notices, [TurnNotice::QueueFull, TurnNotice::QueueMoves]);
+}
+
+#[test]
 fn a_job_is_durable_before_its_reply_and_recorded_before_it_starts() {
     let mut run = Run::new(RULES);
     run.asks = vec!["one", "two", "three"];
