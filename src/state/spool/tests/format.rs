@@ -114,7 +114,7 @@ fn attributes_go_with_their_job_through_every_copy() {
     let mut service = start_with(&mut disk, RULES);
     let of = |disk: &mut FakeDisk, id: u64| {
         let found: Vec<_> = records(disk).into_iter().filter(|record| record.1 == id).collect();
-        found.into_iter().filter(|record| matches!(record.0, RecordKind::Add | RecordKind::Dead)).next_back()
+        found.into_iter().rfind(|record| matches!(record.0, RecordKind::Add | RecordKind::Dead))
     };
     // The first in the window, the last in the backlog.
     service.refill(&mut disk).unwrap();
