@@ -460,6 +460,20 @@ pub fn filesystem_kind(fd: &OwnedFd) -> Result<u64, Failure> {
     Ok(rustix::fs::fstatfs(fd).op(Op::Statfs)?.f_type as u64)
 }
 
+/// The type of btrfs in statfs(2).
+const BTRFS: u64 = 0x9123_683E;
+
+/// Has an empty file written in place, where the filesystem would copy each block that is
+/// written, even one that is allocated. A failure has no effect, because the file can be used
+/// without.
+pub fn write_in_place(fd: &OwnedFd) {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let copies = filesystem_kind(fd).is_ok_and(|kind| kind & 0xFFFF_FFFF == BTRFS);
+    if copies && let Ok(flags) = ioctl_getflags(fd) {
+        let _ = ioctl_setflags(fd, flags | IFlags::NOCOW);
+    }
+}
+
 /// The attributes of a filesystem (statfs(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Filesystem {

@@ -237,8 +237,10 @@ config! {
     retries: u32 = "2", Count(0, 100), RELOAD;
     /// The delay before the second attempt. It doubles with each attempt, up to five minutes.
     retry_delay: Duration = "1s", Duration(1, DAY, true), RELOAD;
-    /// The maximum number of waiting, running and dead jobs together.
+    /// The maximum number of waiting and running jobs together.
     queue_max: u32 = "10000", Count(1, 10_000_000), RELOAD;
+    /// The number of dead jobs that are kept. With more, the oldest is logged and dropped.
+    dead_max: u32 = "1000", Count(1, 10_000_000), RELOAD;
     /// The syncing of the spool.
     sync: SyncMode = "always", Choice(SyncMode::names), RELOAD;
     /// The time that running jobs have to end after SIGTERM. SIGKILL follows.
