@@ -30,7 +30,9 @@ pub const OPTION_WORDS_MAX: usize = 2 * OVERRIDES_MAX + 8;
 pub const ALLOW_IDS_MAX: usize = 8;
 /// Maximum number of entries in `allow` of the opener.
 pub const ALLOW_PATHS_MAX: usize = 32;
-/// Maximum number of bytes in all entries of `allow` together.
+/// Maximum number of entries in `trust`.
+pub const TRUST_PATHS_MAX: usize = 8;
+/// Maximum number of bytes in all entries of `allow` together. Those of `trust` have as many.
 pub const ALLOW_PATHS_BYTES: usize = 2048;
 /// Maximum number of symbolic links that are followed in one path. The kernel has the same
 /// limit.
@@ -223,6 +225,7 @@ table! {
     "rejected" REJECTED_MAX_BYTES, "bytes of spool/rejected before it starts anew";
     "allow_ids" ALLOW_IDS_MAX, "entries of allow_uid and of allow_gid";
     "allow_paths" ALLOW_PATHS_MAX, "entries of allow";
+    "trust_paths" TRUST_PATHS_MAX, "entries of trust";
     "allow_links" LINKS_MAX, "symbolic links in one entry of allow";
     "heartbeat" HEARTBEAT_MIN.as_ms(), "ms between two heartbeats, at least";
     "stop_grace" STOP_GRACE.as_ms(), "ms after stop_timeout until stop sends KILL";

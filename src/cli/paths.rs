@@ -5,10 +5,12 @@ use super::command_line::Options;
 use super::output::{fail, fail_at, usage};
 use crate::limits::PATH_MAX_BYTES;
 use crate::proto::config::keys::absolute;
-use crate::service::lifecycle::{ensure_folder, exit};
+use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
+use crate::service::trust::{NewFolder, Refusal};
+use crate::state::trust::Subject;
 use crate::sys::args::Args;
-use crate::sys::{Errno, Failure, file, identity};
+use crate::sys::{Errno, Failure, Op, file, identity};
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number};
 
@@ -33,9 +35,6 @@ pub(super) fn locate(
     if !memory.config.reset(&folder) {
         return Err(too_long("-d"));
     }
-    if creates && !folder.is_empty() {
-        ensure_folder(&folder, 0o700).map_err(|failure| fail_at(&folder, failure))?;
-    }
     if options.folder.is_none() && !folder.is_empty() && folder.as_bytes().starts_with(b"/tmp/") {
         refuse_foreign(&folder)?;
     }
@@ -50,7 +49,22 @@ pub(super) fn locate(
     config_source.file_named = options.config.is_some();
     config_source.base.set(&base);
     let _ = config_source.overrides.extend_from_slice(&options.overrides);
-    Ok(())
+    if creates && !folder.is_empty() { open_folder(&folder, memory) } else { Ok(()) }
+}
+
+/// Creates the folder of `-d` if it is missing.
+///
+/// # Errors
+/// The folder is not trusted, or cannot be created; the exit code, after printing the reason.
+fn open_folder(folder: &Path, memory: &mut Memory) -> Result<(), u8> {
+    let judge = memory.config_source.judge(&mut memory.config);
+    let denied = Failure { op: Op::Mkdirat, errno: Errno::ACCESS };
+    match judge.open_folder(folder, Subject::Spool, Some(&NewFolder { mode: 0o700, owner: None })) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(fail_at(folder, denied)),
+        Err(Refusal::Failed(path, failure)) => Err(fail_at(&path, failure)),
+        Err(refusal) => Err(fail(exit::CONFIG, &|out| refusal.describe(out))),
+    }
 }
 
 fn too_long(option: &str) -> u8 {

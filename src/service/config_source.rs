@@ -6,7 +6,9 @@ use crate::proto::config::Config;
 use crate::proto::config::toml::{ConfigError, apply_option, parse};
 use crate::proto::service::Service;
 use crate::service::notify::Init;
-use crate::sys::{Errno, Failure, file};
+use crate::service::trust::{Judge, Refusal};
+use crate::state::trust::Subject;
+use crate::sys::{Errno, Failure, OwnedFd, file};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use heapless::Vec;
@@ -59,9 +61,12 @@ impl ConfigSource {
         scratch: &mut [u8],
         out: &mut Writer<'_>,
     ) -> Result<(), InvalidConfig> {
+        let file = self.open_file(config, out)?;
         config.reset(&self.folder);
         config.log_file_named = self.log_file_named;
-        self.read_file(scratch, config, out)?;
+        if let Some(file) = file {
+            self.read_file(&file, scratch, config, out)?;
+        }
         for option in &self.overrides {
             if let Err(error) = apply_option(option, config, &self.base) {
                 out.push_str("-o ");
@@ -78,18 +83,44 @@ impl ConfigSource {
         Ok(())
     }
 
+    /// Returns the judge of the configuration file and of the folder of `-d`. Only the options
+    /// name the user and the paths that it trusts. `config` is overwritten.
+    pub fn judge<'a>(&self, config: &'a mut Config) -> Judge<'a> {
+        config.reset(&self.folder);
+        for option in &self.overrides {
+            let _ = apply_option(option, config, &self.base);
+        }
+        Judge::new(config)
+    }
+
+    /// Opens the configuration file, if there is one.
+    fn open_file(
+        &self,
+        config: &mut Config,
+        out: &mut Writer<'_>,
+    ) -> Result<Option<OwnedFd>, InvalidConfig> {
+        if self.file.is_empty() {
+            return Ok(None);
+        }
+        match self.judge(config).open_linked_file(&self.file, Subject::Config) {
+            Ok(file) => Ok(Some(file)),
+            Err(Refusal::Failed(_, Failure { errno: Errno::NOENT, .. })) if !self.file_named => Ok(None),
+            Err(refusal) => {
+                refusal.describe(out);
+                Err(InvalidConfig)
+            }
+        }
+    }
+
     fn read_file(
         &self,
+        file: &OwnedFd,
         scratch: &mut [u8],
         config: &mut Config,
         out: &mut Writer<'_>,
     ) -> Result<(), InvalidConfig> {
-        if self.file.is_empty() {
-            return Ok(());
-        }
-        let count = match file::read_path(self.file.as_c_str(), scratch) {
+        let count = match file::read_whole(file, scratch) {
             Ok(count) => count,
-            Err(Failure { errno: Errno::NOENT, .. }) if !self.file_named => return Ok(()),
             Err(failure) => {
                 out.push_escaped(self.file.as_bytes());
                 out.push_str(": ");

@@ -6,6 +6,7 @@
 //! - `config_source.rs`: the source of the configuration
 //! - `reload.rs`: the changes of a new configuration
 //! - `accounts.rs`: users and groups by their names
+//! - `trust.rs`: the walk along a path whose folders others must not change
 //! - `lifecycle.rs`: from a command to a service that is ready, and its end
 //! - `log.rs`: lines to the file, to stderr or a journal there, to syslog
 //! - `logfile.rs`: the file of a log, and its rotation
@@ -48,3 +49,4 @@ pub mod opener;
 pub mod program;
 pub mod reload;
 pub mod supervisor;
+pub mod trust;

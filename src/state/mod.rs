@@ -20,5 +20,6 @@ pub mod realpath;
 pub mod rotation;
 pub mod spool;
 pub mod supervisor;
+pub mod trust;
 pub mod watchdog;
 pub mod window;
