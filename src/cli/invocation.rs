@@ -8,6 +8,7 @@ use crate::service::config_source::{InvalidConfig, ServiceFile, path_of};
 use crate::service::lifecycle::exit;
 use crate::service::lock_holder::{LockHolder, LookupFailed};
 use crate::service::memory::Memory;
+use crate::service::own_paths::judge_paths;
 use crate::sys::args::Args;
 use crate::util::path::Path;
 use crate::util::text::Writer;
@@ -42,6 +43,17 @@ impl Invocation {
         config_source
             .load(config, scratch.pages(), &mut out)
             .map_err(|InvalidConfig| fail_to(journal, exit::CONFIG, &|message| message.push(out.as_bytes())))
+    }
+
+    /// Reads the effective configuration, and judges the paths that the service uses by it.
+    ///
+    /// # Errors
+    /// The configuration cannot be used; the exit code, after printing the reason.
+    pub(super) fn load_judged(&mut self) -> Result<(), u8> {
+        self.load()?;
+        let Memory { config_source, config, .. } = &*self.memory;
+        let fail = |text: &dyn Fn(&mut Writer<'_>)| fail_to(self.journal, exit::CONFIG, text);
+        judge_paths(self.service, config_source, config).map_err(|refusal| fail(&|out| refusal.describe(out)))
     }
 
     /// Reads the configuration. If it cannot be used, prints the reason and keeps the values

@@ -172,7 +172,7 @@ commands! {
          opens FILE again if it was moved away, HUP only the latter; TERM and INT end it when what is\n\
          in the pipe is written. There is no lock: give each log a FILE of its own.\n\
          Exit: 0 at the end of input; 1 FILE cannot be opened, or not be written at TERM; 2 usage;\n\
-         4 no right to open FILE.\n";
+         4 no right to open FILE; 6 another user could read or replace FILE (-o trust=PATH).\n";
     "open" "PATH [-- CMD ARG...]" [] AtLeast(1) => Service(open::open),
         "print a file that the opener hands out, or run CMD with it as stdin",
         "PATH is sent as it is typed: it has to be an entry of allow, byte for byte.\n\

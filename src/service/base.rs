@@ -19,6 +19,7 @@ use super::lifecycle::{Process, StartReporter, describe_at, exit};
 use super::listener::{Listener, describe_unknown, find_policy, open_and_drop};
 use super::log::Log;
 use super::memory::Memory;
+use super::own_paths::judge_paths;
 use super::reload::log_changes;
 use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
 use crate::proto::service::Service;
@@ -200,6 +201,7 @@ impl ServiceBase {
     /// A failure ends the process.
     pub fn open_socket(&mut self, then: &mut dyn FnMut(&Process)) {
         self.listener = open_and_drop(self.service, &self.process, then);
+        self.log.open_deferred(&self.process);
     }
 
     /// Logs that the service has started.
@@ -374,6 +376,10 @@ impl ServiceBase {
     fn load_candidate(&mut self, out: &mut Writer<'_>) -> Result<AccessPolicy, InvalidConfig> {
         let Process { config_source, candidate, .. } = &mut self.process;
         config_source.load(candidate, self.scratch, out)?;
+        judge_paths(self.service, config_source, candidate).map_err(|refusal| {
+            refusal.describe(out);
+            InvalidConfig
+        })?;
         find_policy(self.service, candidate).map_err(|name| {
             describe_unknown(name, out);
             InvalidConfig

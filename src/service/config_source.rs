@@ -6,9 +6,9 @@ use crate::proto::config::Config;
 use crate::proto::config::toml::{ConfigError, apply_option, parse};
 use crate::proto::service::Service;
 use crate::service::notify::Init;
-use crate::service::trust::{Judge, Refusal};
+use crate::service::trust::Judge;
 use crate::state::trust::Subject;
-use crate::sys::{Errno, Failure, OwnedFd, file};
+use crate::sys::{Errno, OwnedFd, file};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use heapless::Vec;
@@ -104,7 +104,8 @@ impl ConfigSource {
         }
         match self.judge(config).open_linked_file(&self.file, Subject::Config) {
             Ok(file) => Ok(Some(file)),
-            Err(Refusal::Failed(_, Failure { errno: Errno::NOENT, .. })) if !self.file_named => Ok(None),
+            // A file that is missing is not read, so the folders on the way to it do not matter.
+            Err(_) if !self.file_named && is_missing(&self.file) => Ok(None),
             Err(refusal) => {
                 refusal.describe(out);
                 Err(InvalidConfig)
@@ -141,6 +142,11 @@ impl ConfigSource {
             InvalidConfig
         })
     }
+}
+
+fn is_missing(path: &Path) -> bool {
+    let found = file::meta_at(path.as_c_str(), false);
+    found.is_err_and(|failure| failure.errno == Errno::NOENT)
 }
 
 /// A file that each service has.

@@ -25,6 +25,7 @@ use ufmt::uwrite;
 use super::accounts;
 use super::config_source::{ConfigSource, ServiceFile, path_of};
 use super::notify::Notify;
+use super::own_paths::judge_paths;
 use crate::util::time::Duration;
 
 /// Time until a service that is ready tries again to report it, after the kernel had no
@@ -295,6 +296,9 @@ impl Process {
         reporter: StartReporter,
     ) -> Self {
         let identity = resolve_identity(config, &reporter);
+        if let Err(refusal) = judge_paths(service, config_source, config) {
+            reporter.fail(exit::CONFIG, &|out| refusal.describe(out));
+        }
         let foreground = reporter.is_foreground();
         match &reporter {
             StartReporter::Starter(pipe) => fds::close_inherited(&[pipe]),
@@ -411,26 +415,4 @@ fn resolve_identity(config: &Config, reporter: &StartReporter) -> Option<Identit
     }
     // An unprivileged service that is to run as itself already does.
     (uid == 0).then_some(identity)
-}
-
-/// Creates the folder `path` with `mode` and its missing parents with 0755;
-/// true if it was created.
-///
-/// # Errors
-/// mkdir(2) of the last one that was tried.
-pub fn ensure_folder(path: &Path, mode: u32) -> Result<bool, Failure> {
-    if file::meta_at(path.as_c_str(), true).is_ok_and(|meta| meta.directory) {
-        return Ok(false);
-    }
-    let bytes = path.as_bytes();
-    for (index, _) in bytes.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/') {
-        if let Some(parent) = bytes.get(..index).and_then(Path::new)
-            && file::meta_at(parent.as_c_str(), true).is_err()
-        {
-            file::ensure_dir(parent.as_c_str(), 0o755)?;
-        }
-    }
-    let existed = file::meta_at(path.as_c_str(), true).is_ok();
-    file::ensure_dir(path.as_c_str(), mode)?;
-    Ok(!existed)
 }

@@ -91,6 +91,13 @@ impl<'a> Judge<'a> {
         allowed_paths(self.excused).any(is_it)
     }
 
+    /// Returns the rule for the log at `path`, which is opened again and again. Returns `None` if
+    /// `trust` names it.
+    #[must_use]
+    pub fn log_rule(&self, path: &Path) -> Option<TrustRule> {
+        Some(self.rule).filter(|_| !self.excuses(path))
+    }
+
     fn judge(
         &self,
         walk: &mut TrustWalk,
@@ -330,6 +337,18 @@ fn count_names(mut rest: &[u8]) -> usize {
     count
 }
 
+/// Judges a log that was opened.
+///
+/// # Errors
+/// EMLINK if it has a second name; EPERM if another user owns it or can write to it.
+pub fn judge_log(rule: &TrustRule, meta: Meta) -> Result<(), Failure> {
+    let judged = TrustWalk::default().judge(rule, Subject::Log, Position::File, &component(meta));
+    judged.map_err(|fault| {
+        let errno = if fault == TrustFault::SecondName { Errno::MLINK } else { Errno::PERM };
+        Failure { op: Op::Openat, errno }
+    })
+}
+
 fn component(meta: Meta) -> Component {
     let kind = match meta {
         Meta { directory: true, .. } => ComponentKind::Folder,
@@ -350,6 +369,15 @@ fn overflow_uid() -> Option<u32> {
     Some(root.uid).filter(|owner| u64::from(*owner) == uid)
 }
 
+impl Found {
+    /// Returns true if a folder or a link on the way belongs to `user`, so that root must create
+    /// nothing there.
+    #[must_use]
+    pub fn is_of_user(&self) -> bool {
+        self.walk.is_of_user
+    }
+}
+
 impl Refusal {
     /// Writes the path, the reason, the owner, and the command that mends it.
     pub fn describe(&self, out: &mut Writer<'_>) {
@@ -362,28 +390,26 @@ impl Refusal {
             Self::Untrusted(path, fault, component) => (path.as_bytes(), *fault, component),
         };
         out.push_escaped(path);
-        let _ = uwrite!(out, ": not trusted: uid {} owns it", component.uid);
+        let _ = uwrite!(out, ": not trusted, because uid {} owns it", component.uid);
         out.push_str(match fault {
             TrustFault::Owner => "",
-            TrustFault::Group => ", and its group may write to it",
-            TrustFault::Others => ", and all users may write to it",
-            TrustFault::SecondName => ", and it has a second name",
-            TrustFault::LeavesUser => ", and a link or folder of `user` leads there",
+            TrustFault::Group => " and its group may write to it",
+            TrustFault::Others => " and all users may write to it",
+            TrustFault::SecondName => " and it has a second name",
+            TrustFault::LeavesUser => " and a link or a folder of `user` leads there",
         });
-        out.push_str("; `");
-        out.push_str(match (fault, component.kind) {
-            (TrustFault::SecondName | TrustFault::LeavesUser, _) => "ls -ld ",
-            (_, ComponentKind::Link) => "chown -h root ",
-            _ => "chown root ",
-        });
-        out.push_escaped(path);
-        if !matches!(fault, TrustFault::SecondName | TrustFault::LeavesUser)
-            && component.kind != ComponentKind::Link
-        {
-            out.push_str(" && chmod go-w ");
+        let commands: [&str; 2] = match (fault, component.kind) {
+            (TrustFault::SecondName, _) => ["cp -p ", " FILE && mv FILE "],
+            (TrustFault::LeavesUser, _) => ["zigsvc -d ", ""],
+            (_, ComponentKind::Link) => ["chown -h root ", ""],
+            _ => ["chown root ", " && chmod go-w "],
+        };
+        out.push_str("; do `");
+        for command in commands.iter().filter(|command| !command.is_empty()) {
+            out.push_str(command);
             out.push_escaped(path);
         }
-        out.push_str("` mends it, or -o trust=");
+        out.push_str("`, or add -o trust=");
         out.push_escaped(path);
     }
 
