@@ -111,6 +111,9 @@ pub const STOP_POLL: Duration = Duration::from_ms(20);
 
 /// Maximum number of clients of one socket at the same time.
 pub const CLIENTS_MAX: usize = 16;
+/// Maximum number of connections that one user has who is neither root nor the user of the
+/// service. It is half of all, so that no single user keeps the others out.
+pub const GUEST_CLIENTS_MAX: usize = 8;
 /// Maximum number of bytes in one request, without its newline. A job and its verb fit.
 pub const REQUEST_MAX_BYTES: usize = 1100;
 /// Bytes of a client's input that are held: one request, its carriage return and its newline.
@@ -210,6 +213,7 @@ table! {
     "commit_delay" COMMIT_DELAY.as_ms(), "ms until the end of a job is synced";
     "retry_delay_max" RETRY_DELAY_MAX.as_ms(), "ms between two attempts, at most";
     "clients" CLIENTS_MAX, "clients of a socket at once";
+    "guest_clients" GUEST_CLIENTS_MAX, "clients of one user, except root and the service's own";
     "request" REQUEST_MAX_BYTES, "bytes of a request to the control socket";
     "client_idle" CLIENT_IDLE.as_ms(), "ms until a client that is stuck is closed";
     "chat_line" CHAT_LINE_BYTES, "bytes of a line that the hub passes on";

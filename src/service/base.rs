@@ -25,6 +25,7 @@ use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
 use crate::proto::service::Service;
 use crate::proto::status::{StatusField, push_field};
 use crate::state::access::AccessPolicy;
+use crate::state::clients::Reading;
 use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::sys::once::once;
 use crate::sys::poll::PollSet;
@@ -221,15 +222,15 @@ impl ServiceBase {
 
     // ----- one turn -------------------------------------------------------
 
-    /// Polls until something is ready or due. Of `clients` those are watched for input that the
-    /// function beside them names. `due` is the next moment of the service itself, and `own` are
+    /// Polls until something is ready or due. Of `clients` those are watched for input whose input
+    /// the function beside them uses. `due` is the next moment of the service itself, and `own` are
     /// its other descriptors, which are watched for input.
     #[inline(never)]
     #[unsafe(link_section = ".text.idle")]
     pub fn wait<'a>(
         &'a self,
         now: Instant,
-        clients: Option<(&'a Connections, &dyn Fn(usize) -> bool)>,
+        clients: Option<(&'a Connections, &dyn Fn(usize) -> Reading)>,
         due: Option<Instant>,
         own: &mut dyn Iterator<Item = (&'a OwnedFd, PollSource)>,
     ) -> Vec<PollSource, POLL_MAX> {
