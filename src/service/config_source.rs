@@ -94,11 +94,7 @@ impl ConfigSource {
     }
 
     /// Opens the configuration file, if there is one.
-    fn open_file(
-        &self,
-        config: &mut Config,
-        out: &mut Writer<'_>,
-    ) -> Result<Option<OwnedFd>, InvalidConfig> {
+    fn open_file(&self, config: &mut Config, out: &mut Writer<'_>) -> Result<Option<OwnedFd>, InvalidConfig> {
         if self.file.is_empty() {
             return Ok(None);
         }

@@ -94,8 +94,12 @@ impl Hub {
     }
 
     fn turn(&mut self) {
-        let ready =
-            self.base.wait(clock::now(), Some((self.connections, &|_| Reading::Requests)), None, &mut iter::empty());
+        let ready = self.base.wait(
+            clock::now(),
+            Some((self.connections, &|_| Reading::Requests)),
+            None,
+            &mut iter::empty(),
+        );
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
             if let Some((_, why)) = arrived.stop() {

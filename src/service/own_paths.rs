@@ -2,7 +2,7 @@
 //! at a reload, and for `check` and `doctor`.
 
 use super::config_source::{ConfigSource, ServiceFile, path_of};
-use super::trust::{Judge, Refusal};
+use super::trust::{Found, Judge, Refusal, judge_allowed};
 use crate::proto::config::Config;
 use crate::proto::service::Service;
 use crate::state::trust::Subject;
@@ -24,7 +24,7 @@ pub fn each_untrusted(
         ("health_file", ServiceFile::Health, Subject::Runtime),
         ("log_file", ServiceFile::Log, Subject::Log),
     ];
-    let mut check = |key, result: Result<_, Refusal>| {
+    let mut check = |key, result: Result<Option<Found>, Refusal>| {
         if let Err(refusal) = result
             && refusal.is_untrusted()
         {
@@ -36,6 +36,9 @@ pub fn each_untrusted(
         if !path.is_empty() && !socket::is_abstract(&path) {
             check(key, judge.find_file(&path, subject));
         }
+    }
+    if service == Service::Opener {
+        check("allow", judge_allowed(config).map(|()| None));
     }
     if service == Service::Jobs {
         check("spool", judge.open_folder(&config.spool, Subject::Spool, None));

@@ -8,6 +8,7 @@ use super::accounts;
 use crate::limits::{LINKS_MAX, PATH_MAX_BYTES};
 use crate::proto::config::Config;
 use crate::proto::config::keys::allowed_paths;
+use crate::state::realpath::{NodeKind, realpath};
 use crate::state::trust::{Component, ComponentKind, Position, Subject, TrustFault, TrustRule, TrustWalk};
 use crate::sys::file::{self, Meta, OFlags};
 use crate::sys::identity::{self, Identity};
@@ -96,6 +97,23 @@ impl<'a> Judge<'a> {
     #[must_use]
     pub fn log_rule(&self, path: &Path) -> Option<TrustRule> {
         Some(self.rule).filter(|_| !self.excuses(path))
+    }
+
+    /// Judges the link at `path`, whose folders are no links, and each of these folders.
+    ///
+    /// # Errors
+    /// The component that is not trusted, or the call that failed.
+    pub fn allow_link(&self, path: &Path) -> Result<(), Refusal> {
+        let mut walk = TrustWalk::default();
+        let bytes = path.as_bytes();
+        let slashes = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at.max(1));
+        for length in slashes.chain([bytes.len()]) {
+            let component = bytes.get(..length).and_then(Path::new).unwrap_or_default();
+            let meta = file::meta_at(component.as_c_str(), false);
+            let meta = meta.map_err(|failure| Refusal::Failed(component.clone(), failure))?;
+            self.judge(&mut walk, Subject::Allowed, Position::Way, &component, meta)?;
+        }
+        Ok(())
     }
 
     fn judge(
@@ -335,6 +353,53 @@ fn count_names(mut rest: &[u8]) -> usize {
         (rest, count) = (after, count.saturating_add(1));
     }
     count
+}
+
+/// Returns the kind of a file, and the target of a symbolic link, for [`realpath`]. A link
+/// that another user could change is not followed. Calls `report` with the reason, and with the
+/// reason why another link could not be read.
+pub fn inspect_name(
+    judge: &Judge<'_>,
+    path: &Path,
+    target: &mut [u8],
+    report: &mut dyn FnMut(Refusal),
+) -> NodeKind {
+    match file::read_link(path.as_c_str(), target) {
+        Ok(length) => match judge.allow_link(path) {
+            Ok(()) => NodeKind::Link(length),
+            Err(refusal) => {
+                report(refusal);
+                NodeKind::Other
+            }
+        },
+        Err(Failure { errno: Errno::INVAL, .. }) => NodeKind::Other,
+        Err(Failure {
+            errno: Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP | Errno::NAMETOOLONG,
+            ..
+        }) => NodeKind::Missing,
+        Err(failure) => {
+            report(Refusal::Failed(path.clone(), failure));
+            NodeKind::Unknown
+        }
+    }
+}
+
+/// Judges the links in the entries of `allow`.
+///
+/// # Errors
+/// The component that is not trusted.
+pub fn judge_allowed(config: &Config) -> Result<(), Refusal> {
+    let judge = Judge::new(config);
+    let mut first = None;
+    for entry in allowed_paths(&config.allow).filter_map(Path::new) {
+        let mut report = |refusal: Refusal| {
+            if refusal.is_untrusted() {
+                first.get_or_insert(refusal);
+            }
+        };
+        let _ = realpath(&entry, &mut |path, target| inspect_name(&judge, path, target, &mut report));
+    }
+    first.map_or(Ok(()), Err)
 }
 
 /// Judges a log that was opened.

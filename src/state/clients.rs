@@ -278,8 +278,14 @@ impl Clients {
     pub fn add(&mut self, access: Access, uid: u32, now: Instant) -> Option<usize> {
         let (slot, client) = self.slots.iter_mut().enumerate().find(|(_, client)| !client.connected)?;
         self.serial = self.serial.wrapping_add(1);
-        *client =
-            ClientSlot { connected: true, access, uid, serial: self.serial, active_at: now, ..ClientSlot::FREE };
+        *client = ClientSlot {
+            connected: true,
+            access,
+            uid,
+            serial: self.serial,
+            active_at: now,
+            ..ClientSlot::FREE
+        };
         Some(slot)
     }
 

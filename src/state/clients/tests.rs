@@ -18,7 +18,12 @@ fn never_busy(_: usize) -> bool {
 const UID: u32 = 1000;
 
 /// Returns the client that goes for a new one of root, of the service, or of another user.
-fn evicted(clients: &Clients, access: Access, now: Instant, is_busy: &dyn Fn(usize) -> bool) -> Option<usize> {
+fn evicted(
+    clients: &Clients,
+    access: Access,
+    now: Instant,
+    is_busy: &dyn Fn(usize) -> bool,
+) -> Option<usize> {
     match clients.admission(access, 0, now, is_busy) {
         Admission::Evict(slot) => Some(slot),
         Admission::Free | Admission::Full => None,
