@@ -2,13 +2,12 @@
 
 use super::command_line::{CommandTable, GLOBAL_OPTIONS, Operands, push_global_option};
 use super::invocation::Invocation;
-use super::output::{CommandResult, fail, print, push_word, usage};
+use super::output::{CommandResult, print, push_word, usage};
 use crate::limits::rows;
 use crate::proto::config::keys::KEYS;
 use crate::proto::service::Service;
 use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
-use crate::service::trust::judge_allowed;
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
@@ -20,13 +19,7 @@ const OPTION_COLUMN: usize = 14;
 
 /// Runs `check`.
 pub(super) fn check(mut invocation: Invocation) -> CommandResult {
-    invocation.load_judged()?;
-    if let Err(refusal) = judge_allowed(&invocation.memory.config) {
-        return Err(fail(exit::CONFIG, &|out| {
-            out.push_str("allow: ");
-            refusal.describe(out);
-        }));
-    }
+    invocation.load_judged(true)?;
     let Memory { config_source, config, scratch, .. } = &mut *invocation.memory;
     // The configuration has been read, so the scratch memory is free.
     let mut out = Writer::new(scratch.pages());

@@ -45,15 +45,18 @@ impl Invocation {
             .map_err(|InvalidConfig| fail_to(journal, exit::CONFIG, &|message| message.push(out.as_bytes())))
     }
 
-    /// Reads the effective configuration, and judges the paths that the service uses by it.
+    /// Reads the effective configuration, and judges the paths that the service uses by it, and
+    /// the links in `allow` too if `all` is true.
     ///
     /// # Errors
     /// The configuration cannot be used; the exit code, after printing the reason.
-    pub(super) fn load_judged(&mut self) -> Result<(), u8> {
+    pub(super) fn load_judged(&mut self, all: bool) -> Result<(), u8> {
         self.load()?;
         let Memory { config_source, config, .. } = &*self.memory;
-        let fail = |text: &dyn Fn(&mut Writer<'_>)| fail_to(self.journal, exit::CONFIG, text);
-        judge_paths(self.service, config_source, config).map_err(|refusal| fail(&|out| refusal.describe(out)))
+        let mut line = [0; 512];
+        let mut out = Writer::new(&mut line);
+        judge_paths(self.service, config_source, config, all, &mut out)
+            .map_err(|InvalidConfig| fail(exit::CONFIG, &|message| message.push(out.as_bytes())))
     }
 
     /// Reads the configuration. If it cannot be used, prints the reason and keeps the values

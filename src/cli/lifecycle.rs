@@ -123,7 +123,7 @@ pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
 /// Runs `restart [SERVICE]`.
 pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     // A mistake that prevents the start is found before the service is stopped.
-    invocation.load_judged()?;
+    invocation.load_judged(false)?;
     launch_spec(&invocation)?;
     stop_running(&invocation, exit::NO_PRIVILEGE)?;
     start_loaded(invocation)
@@ -131,7 +131,7 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
 
 /// Runs `reload [SERVICE]`.
 pub(super) fn reload(mut invocation: Invocation) -> CommandResult {
-    invocation.load_judged()?;
+    invocation.load_judged(false)?;
     signal_service(&invocation, Signal::HUP)
 }
 

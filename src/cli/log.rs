@@ -106,12 +106,12 @@ fn judge(operands: &Operands, file: &mut LogFile) -> Result<(), u8> {
     let Memory { config_source, config, .. } = memory::take();
     config_source.base.set(&working_folder());
     let _ = config_source.overrides.extend_from_slice(&operands.global_options().overrides);
-    let judge = config_source.judge(config);
+    let mut judge = config_source.judge(config);
     file.set_rule(judge.log_rule(file.path()));
     match judge.find_file(file.path(), Subject::Log) {
         Err(refusal) if refusal.is_untrusted() => Err(fail(exit::CONFIG, &|out| {
             out.push_str("log: ");
-            refusal.describe(out);
+            judge.describe(refusal, file.path(), out);
         })),
         // The file is opened next, which fails for the same reason.
         _ => Ok(()),

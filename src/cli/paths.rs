@@ -56,14 +56,15 @@ pub(super) fn locate(
 ///
 /// # Errors
 /// The folder is not trusted, or cannot be created; the exit code, after printing the reason.
+#[inline(never)]
 fn open_folder(folder: &Path, memory: &mut Memory) -> Result<(), u8> {
-    let judge = memory.config_source.judge(&mut memory.config);
+    let mut judge = memory.config_source.judge(&mut memory.config);
     let denied = Failure { op: Op::Mkdirat, errno: Errno::ACCESS };
     match judge.open_folder(folder, Subject::Spool, Some(&NewFolder { mode: 0o700, owner: None })) {
         Ok(Some(_)) => Ok(()),
         Ok(None) => Err(fail_at(folder, denied)),
-        Err(Refusal::Failed(path, failure)) => Err(fail_at(&path, failure)),
-        Err(refusal) => Err(fail(exit::CONFIG, &|out| refusal.describe(out))),
+        Err(Refusal::Failed(failure)) => Err(fail_at(folder, failure)),
+        Err(refusal) => Err(fail(exit::CONFIG, &|out| judge.describe(refusal, folder, out))),
     }
 }
 

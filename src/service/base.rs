@@ -377,10 +377,7 @@ impl ServiceBase {
     fn load_candidate(&mut self, out: &mut Writer<'_>) -> Result<AccessPolicy, InvalidConfig> {
         let Process { config_source, candidate, .. } = &mut self.process;
         config_source.load(candidate, self.scratch, out)?;
-        judge_paths(self.service, config_source, candidate).map_err(|refusal| {
-            refusal.describe(out);
-            InvalidConfig
-        })?;
+        judge_paths(self.service, config_source, candidate, false, out)?;
         find_policy(self.service, candidate).map_err(|name| {
             describe_unknown(name, out);
             InvalidConfig

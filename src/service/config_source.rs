@@ -94,16 +94,18 @@ impl ConfigSource {
     }
 
     /// Opens the configuration file, if there is one.
+    #[inline(never)]
     fn open_file(&self, config: &mut Config, out: &mut Writer<'_>) -> Result<Option<OwnedFd>, InvalidConfig> {
         if self.file.is_empty() {
             return Ok(None);
         }
-        match self.judge(config).open_linked_file(&self.file, Subject::Config) {
+        let mut judge = self.judge(config);
+        match judge.open_linked_file(&self.file, Subject::Config) {
             Ok(file) => Ok(Some(file)),
             // A file that is missing is not read, so the folders on the way to it do not matter.
             Err(_) if !self.file_named && is_missing(&self.file) => Ok(None),
             Err(refusal) => {
-                refusal.describe(out);
+                judge.describe(refusal, &self.file, out);
                 Err(InvalidConfig)
             }
         }

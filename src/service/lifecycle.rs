@@ -296,9 +296,7 @@ impl Process {
         reporter: StartReporter,
     ) -> Self {
         let identity = resolve_identity(config, &reporter);
-        if let Err(refusal) = judge_paths(service, config_source, config) {
-            reporter.fail(exit::CONFIG, &|out| refusal.describe(out));
-        }
+        fail_untrusted(service, config_source, config, &reporter);
         let foreground = reporter.is_foreground();
         match &reporter {
             StartReporter::Starter(pipe) => fds::close_inherited(&[pipe]),
@@ -393,6 +391,16 @@ fn describe_running(pid: Option<Pid>, out: &mut Writer<'_>) {
             let _ = uwrite!(out, "another instance is already running (pid {})", pid.as_raw_pid());
         }
         None => out.push_str("another instance is already running (in another PID namespace)"),
+    }
+}
+
+/// Ends the process if another user can change a path of the service.
+#[inline(never)]
+fn fail_untrusted(service: Service, source: &ConfigSource, config: &Config, reporter: &StartReporter) {
+    let mut reason = [0; REPORT_BYTES];
+    let mut text = Writer::new(&mut reason);
+    if judge_paths(service, source, config, false, &mut text).is_err() {
+        reporter.fail(exit::CONFIG, &|out| out.push(text.as_bytes()));
     }
 }
 

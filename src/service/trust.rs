@@ -25,20 +25,32 @@ type Rest = Vec<u8, { 2 * PATH_MAX_BYTES + 2 }>;
 /// The uid of files whose owner has no number here, unless the kernel names another one.
 const OVERFLOW_UID: u64 = 65534;
 
-/// The users and the paths that a configuration trusts.
+/// The users and the paths that a configuration trusts, and the state of a walk. It is large, so
+/// that the functions of a walk need little stack.
 pub struct Judge<'a> {
     rule: TrustRule,
     /// The paths of `trust`.
     excused: &'a [u8],
+    /// The component that was judged last, without links on the way.
+    path: Path,
+    /// The name of the component in its folder.
+    name: Path,
+    rest: Rest,
 }
 
-/// The reason why a path cannot be used.
-#[derive(Debug)]
+/// The reason why a path cannot be used. [`Judge::describe`] names the path.
+#[derive(Clone, Copy, Debug)]
 pub enum Refusal {
-    /// The component at this path is not trusted.
-    Untrusted(Path, TrustFault, Component),
-    /// A system call on the path failed.
-    Failed(Path, Failure),
+    /// A component is not trusted.
+    Untrusted(TrustFault, Component),
+    /// A system call failed.
+    Failed(Failure),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 /// The end of a walk.
@@ -46,12 +58,8 @@ pub struct Found {
     /// The folder that holds the file, or the folder that is the end of the path. The
     /// descriptor can only be walked from (open(2), `O_PATH`).
     pub folder: OwnedFd,
-    /// The name of the file in the folder. Empty for a folder.
-    pub name: Path,
     /// The walk created the folder.
     pub created: bool,
-    /// The path without its links.
-    path: Path,
     /// The judgement up to here.
     walk: TrustWalk,
     /// The file is a link of /proc that leads to a file without a name.
@@ -83,51 +91,12 @@ impl<'a> Judge<'a> {
     pub fn new(config: &'a Config) -> Self {
         let user = Some(&config.user[..]).filter(|name| !name.is_empty()).and_then(accounts::find_uid);
         let (euid, egid) = (identity::effective_uid(), identity::effective_gid());
-        Self { rule: TrustRule { euid, egid, user, overflow_uid: overflow_uid() }, excused: &config.trust }
-    }
-
-    /// Returns true if `trust` names the component.
-    fn excuses(&self, path: &Path) -> bool {
-        let is_it = |item: &[u8]| item == path.as_bytes() || item.strip_suffix(b"/") == Some(path.as_bytes());
-        allowed_paths(self.excused).any(is_it)
-    }
-
-    /// Returns the rule for the log at `path`, which is opened again and again. Returns `None` if
-    /// `trust` names it.
-    #[must_use]
-    pub fn log_rule(&self, path: &Path) -> Option<TrustRule> {
-        Some(self.rule).filter(|_| !self.excuses(path))
-    }
-
-    /// Judges the link at `path`, whose folders are no links, and each of these folders.
-    ///
-    /// # Errors
-    /// The component that is not trusted, or the call that failed.
-    pub fn allow_link(&self, path: &Path) -> Result<(), Refusal> {
-        let mut walk = TrustWalk::default();
-        let bytes = path.as_bytes();
-        let slashes = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at.max(1));
-        for length in slashes.chain([bytes.len()]) {
-            let component = bytes.get(..length).and_then(Path::new).unwrap_or_default();
-            let meta = file::meta_at(component.as_c_str(), false);
-            let meta = meta.map_err(|failure| Refusal::Failed(component.clone(), failure))?;
-            self.judge(&mut walk, Subject::Allowed, Position::Way, &component, meta)?;
-        }
-        Ok(())
-    }
-
-    fn judge(
-        &self,
-        walk: &mut TrustWalk,
-        subject: Subject,
-        position: Position,
-        path: &Path,
-        meta: Meta,
-    ) -> Result<(), Refusal> {
-        let component = component(meta);
-        match walk.judge(&self.rule, subject, position, &component) {
-            Err(fault) if !self.excuses(path) => Err(Refusal::Untrusted(path.clone(), fault, component)),
-            _ => Ok(()),
+        Self {
+            rule: TrustRule { euid, egid, user, overflow_uid: overflow_uid() },
+            excused: &config.trust,
+            path: Path::empty(),
+            name: Path::empty(),
+            rest: Rest::new(),
         }
     }
 
@@ -138,7 +107,7 @@ impl<'a> Judge<'a> {
     /// # Errors
     /// The component that is not trusted, or the call that failed.
     pub fn open_folder(
-        &self,
+        &mut self,
         path: &Path,
         subject: Subject,
         new: Option<&NewFolder<'_>>,
@@ -151,12 +120,12 @@ impl<'a> Judge<'a> {
     ///
     /// # Errors
     /// The component that is not trusted, or the call that failed.
-    pub fn find_file(&self, path: &Path, subject: Subject) -> Result<Option<Found>, Refusal> {
+    pub fn find_file(&mut self, path: &Path, subject: Subject) -> Result<Option<Found>, Refusal> {
         let Some(mut found) = self.walk(path, subject, End::File)? else { return Ok(None) };
-        if let Ok(meta) = at::meta(&found.folder, found.name.as_c_str())
+        if let Ok(meta) = at::meta(&found.folder, self.name.as_c_str())
             && !meta.link
         {
-            self.judge_file(&mut found, subject, meta)?;
+            self.judge(&mut found.walk, subject, Position::File, meta)?;
         }
         Ok(Some(found))
     }
@@ -165,72 +134,244 @@ impl<'a> Judge<'a> {
     ///
     /// # Errors
     /// The component that is not trusted, or the call that failed.
-    pub fn open_linked_file(&self, path: &Path, subject: Subject) -> Result<OwnedFd, Refusal> {
-        let failed = |failure| Refusal::Failed(path.clone(), failure);
+    pub fn open_linked_file(&mut self, path: &Path, subject: Subject) -> Result<OwnedFd, Refusal> {
         let missing = Failure { op: Op::Openat, errno: Errno::NOENT };
-        let mut found = self.walk(path, subject, End::LinkedFile)?.ok_or_else(|| failed(missing))?;
+        let mut found = self.walk(path, subject, End::LinkedFile)?.ok_or(missing)?;
         let open = if found.is_nameless { at::open_linked } else { at::open };
-        let name = if found.name.is_empty() { c"." } else { found.name.as_c_str() };
-        let fd = open(&found.folder, name, OFlags::RDONLY | OFlags::NONBLOCK, 0).map_err(failed)?;
-        let meta = file::meta(&fd).map_err(failed)?;
-        self.judge_file(&mut found, subject, meta)?;
+        let fd = open(&found.folder, self.name.as_c_str(), OFlags::RDONLY | OFlags::NONBLOCK, 0)?;
+        self.judge(&mut found.walk, subject, Position::File, file::meta(&fd)?)?;
         Ok(fd)
     }
 
-    /// Judges the file at the end of a walk.
-    fn judge_file(&self, found: &mut Found, subject: Subject, meta: Meta) -> Result<(), Refusal> {
-        let path = found.path.join(found.name.as_bytes()).unwrap_or_default();
-        self.judge(&mut found.walk, subject, Position::File, &path, meta)
+    /// Judges the link at `path`, whose folders are no links, and each of these folders.
+    ///
+    /// # Errors
+    /// The component that is not trusted, or the call that failed.
+    pub fn allow_link(&mut self, path: &Path) -> Result<(), Refusal> {
+        let mut walk = TrustWalk::default();
+        let bytes = path.as_bytes();
+        let slashes = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at.max(1));
+        for length in slashes.chain([bytes.len()]) {
+            self.path.assign(&[bytes.get(..length).unwrap_or(bytes)]);
+            let meta = file::meta_at(self.path.as_c_str(), false)?;
+            self.judge(&mut walk, Subject::Allowed, Position::Way, meta)?;
+        }
+        Ok(())
     }
 
-    fn walk(&self, path: &Path, subject: Subject, end: End<'_>) -> Result<Option<Found>, Refusal> {
-        let mut steps = Steps { judge: self, subject, end, path };
-        let mut rest = Rest::from_slice(path.as_bytes()).unwrap_or_default();
-        let mut found = Found {
-            folder: at::root().map_err(|failure| steps.failed(failure))?,
-            name: Path::empty(),
-            created: false,
-            path: Path::empty(),
-            walk: TrustWalk::default(),
-            is_nameless: false,
-        };
-        steps.enter_root(&mut found, count_names(&rest))?;
+    /// Returns the rule for the log at `path`, which is opened again and again. Returns `None` if
+    /// `trust` names it.
+    #[must_use]
+    pub fn log_rule(&mut self, path: &Path) -> Option<TrustRule> {
+        self.path.set(path);
+        Some(self.rule).filter(|_| !self.is_excused())
+    }
+
+    /// Returns true if `trust` names the component.
+    fn is_excused(&self) -> bool {
+        let path = self.path.as_bytes();
+        allowed_paths(self.excused).any(|item| item == path || item.strip_suffix(b"/") == Some(path))
+    }
+
+    /// Judges the component at `self.path`.
+    fn judge(
+        &self,
+        walk: &mut TrustWalk,
+        subject: Subject,
+        position: Position,
+        meta: Meta,
+    ) -> Result<(), Refusal> {
+        let component = component(meta);
+        match walk.judge(&self.rule, subject, position, &component) {
+            Err(fault) if !self.is_excused() => Err(Refusal::Untrusted(fault, component)),
+            _ => Ok(()),
+        }
+    }
+
+    // ----- the walk ---------------------------------------------------------
+
+    fn walk(&mut self, path: &Path, subject: Subject, end: End<'_>) -> Result<Option<Found>, Refusal> {
+        let steps = Steps { subject, end };
+        self.rest.clear();
+        // The longest path has room.
+        let _ = self.rest.extend_from_slice(path.as_bytes());
+        let walk = TrustWalk::default();
+        let mut found = Found { folder: at::root()?, created: false, walk, is_nameless: false };
+        self.enter_root(&steps, &mut found)?;
         let mut links = 0u32;
-        while let Some((name, after)) = next_name(&rest) {
-            match steps.step(&mut found, name, count_names(after))? {
-                Step::Entered => {
-                    let length = after.len();
-                    let start = rest.len().saturating_sub(length);
-                    rest.rotate_left(start);
-                    rest.truncate(length);
-                }
+        while self.take_name() {
+            match self.step(&steps, &mut found)? {
+                Step::Entered => {}
                 Step::File => return Ok(Some(found)),
                 Step::Missing => return Ok(None),
-                Step::Link(target) => {
+                Step::Link(is_absolute) => {
                     links = links.saturating_add(1);
-                    let mut next = Rest::from_slice(target.as_bytes()).unwrap_or_default();
-                    let joined = next.push(b'/').is_ok() && next.extend_from_slice(after).is_ok();
-                    if links > LINKS_MAX || !joined {
-                        return Err(steps.failed(Failure { op: Op::Openat, errno: Errno::LOOP }));
+                    if links > LINKS_MAX {
+                        return Err(Failure { op: Op::Openat, errno: Errno::LOOP }.into());
                     }
-                    rest = next;
-                    if target.as_bytes().first() == Some(&b'/') {
-                        found.folder = at::root().map_err(|failure| steps.failed(failure))?;
-                        steps.enter_root(&mut found, count_names(&rest))?;
+                    if is_absolute {
+                        found.folder = at::root()?;
+                        self.enter_root(&steps, &mut found)?;
                     }
                 }
             }
         }
         Ok(Some(found))
     }
+
+    /// Judges `/`, which `found` has open.
+    fn enter_root(&mut self, steps: &Steps<'_>, found: &mut Found) -> Result<(), Refusal> {
+        self.path.assign(&[b"/"]);
+        let position = steps.position(count_names(&self.rest));
+        self.judge(&mut found.walk, steps.subject, position, at::meta(&found.folder, c"")?)
+    }
+
+    /// Moves the next name of the rest to `self.name`. Returns false at the end.
+    fn take_name(&mut self) -> bool {
+        let Some((name, after)) = next_name(&self.rest) else { return false };
+        let (fits, length) = (self.name.assign(&[name]), after.len());
+        let start = self.rest.len().saturating_sub(length);
+        self.rest.rotate_left(start);
+        self.rest.truncate(length);
+        fits
+    }
+
+    /// Walks to the component `self.name`.
+    #[inline(never)]
+    fn step(&mut self, steps: &Steps<'_>, found: &mut Found) -> Result<Step, Refusal> {
+        let left = count_names(&self.rest);
+        let above = self.path.as_bytes().len();
+        match self.name.as_bytes() {
+            b".." if left > 0 => self.leave(above),
+            name => {
+                let whole = self.path.join(name);
+                self.path.set(&whole.ok_or(Failure { op: Op::Openat, errno: Errno::NAMETOOLONG })?);
+            }
+        }
+        if left == 0 && matches!(steps.end, End::File) {
+            return Ok(Step::File);
+        }
+        let Some(mut node) = self.open(steps, found, left)? else { return Ok(Step::Missing) };
+        let mut meta = at::meta(&node, c"")?;
+        if meta.link {
+            self.judge(&mut found.walk, steps.subject, Position::Way, meta)?;
+            if !at::is_in_proc(&node) {
+                self.leave(above);
+                return self.read_link(&node).map(Step::Link);
+            }
+            node = at::open_linked(&found.folder, self.name.as_c_str(), OFlags::PATH, 0)?;
+            meta = at::meta(&node, c"")?;
+            found.is_nameless = left == 0;
+        }
+        if left == 0 && matches!(steps.end, End::LinkedFile) {
+            return Ok(Step::File);
+        }
+        if !meta.directory {
+            return Err(Failure { op: Op::Openat, errno: Errno::NOTDIR }.into());
+        }
+        self.judge(&mut found.walk, steps.subject, steps.position(left), meta)?;
+        found.folder = node;
+        Ok(Step::Entered)
+    }
+
+    /// Sets the path back to the folder, whose path has `length` bytes, or to the folder above it
+    /// after `..`.
+    fn leave(&mut self, length: usize) {
+        let folder = match self.path.as_bytes() {
+            path if path.len() > length => path.get(..length).and_then(Path::new).unwrap_or_default(),
+            _ => self.path.parent(),
+        };
+        self.path.set(&folder);
+    }
+
+    /// Puts the target of a link before the rest. Returns true if it is absolute.
+    #[inline(never)]
+    fn read_link(&mut self, link: &OwnedFd) -> Result<bool, Refusal> {
+        let mut target = [0; PATH_MAX_BYTES + 1];
+        let length = at::read_link(link, &mut target)?;
+        let target = target.get(..length).filter(|target| target.len() <= PATH_MAX_BYTES).unwrap_or(&[]);
+        let before = self.rest.len();
+        let joined = self.rest.extend_from_slice(target).is_ok() && self.rest.push(b'/').is_ok();
+        if target.is_empty() || !joined {
+            return Err(Failure { op: Op::Readlinkat, errno: Errno::NAMETOOLONG }.into());
+        }
+        self.rest.rotate_left(before);
+        Ok(target.first() == Some(&b'/'))
+    }
+
+    /// Opens a component, or creates it if it is a folder that may be created.
+    #[inline(never)]
+    fn open(&self, steps: &Steps<'_>, found: &mut Found, left: usize) -> Result<Option<OwnedFd>, Failure> {
+        let name = self.name.as_c_str();
+        let new = match (at::open(&found.folder, name, OFlags::PATH, 0), steps.end) {
+            (Err(Failure { errno: Errno::NOENT, .. }), End::Folder(Some(new))) => new,
+            (Err(Failure { errno: Errno::NOENT, .. }), _) => return Ok(None),
+            (node, _) => return node.map(Some),
+        };
+        if found.walk.is_of_user {
+            return Ok(None);
+        }
+        let mode = if left == 0 { new.mode } else { 0o755 };
+        match at::make_dir(&found.folder, name, mode) {
+            Err(Failure { errno: Errno::EXIST, .. }) => {}
+            made => {
+                made?;
+                found.created = left == 0;
+                if let Some(owner) = new.owner.filter(|_| left == 0) {
+                    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                    identity::chown(&at::open(&found.folder, name, flags, 0)?, owner)?;
+                }
+            }
+        }
+        at::open(&found.folder, name, OFlags::PATH, 0).map(Some)
+    }
+
+    /// Writes the path, the reason, the owner, and the command that mends it. `path` is the whole
+    /// path, for a call that failed.
+    pub fn describe(&self, refusal: Refusal, path: &Path, out: &mut Writer<'_>) {
+        let (fault, component) = match refusal {
+            Refusal::Failed(failure) => {
+                out.push_escaped(path.as_bytes());
+                out.push_str(": ");
+                return failure.describe(out);
+            }
+            Refusal::Untrusted(fault, component) => (fault, component),
+        };
+        let path = self.path.as_bytes();
+        out.push_escaped(path);
+        let _ = uwrite!(out, ": not trusted, because uid {} owns it", component.uid);
+        out.push_str(match fault {
+            TrustFault::Owner => "",
+            TrustFault::Group => " and its group may write to it",
+            TrustFault::Others => " and all users may write to it",
+            TrustFault::SecondName => " and it has a second name",
+            TrustFault::LeavesUser => " and a link or a folder of `user` leads there",
+        });
+        let commands: [&str; 2] = match (fault, component.kind) {
+            (TrustFault::SecondName | TrustFault::LeavesUser, _) => ["", ""],
+            (_, ComponentKind::Link) => ["chown -h root ", ""],
+            _ => ["chown root ", " && chmod go-w "],
+        };
+        let mut before = "; do `";
+        for command in commands.iter().filter(|command| !command.is_empty()) {
+            out.push_str(core::mem::take(&mut before));
+            out.push_str(command);
+            out.push_escaped(path);
+        }
+        out.push_str(match fault {
+            TrustFault::SecondName => "; move it away",
+            TrustFault::LeavesUser => "; name it without that link",
+            _ => "`",
+        });
+        out.push_str(", or add -o trust=");
+        out.push_escaped(path);
+    }
 }
 
-/// One walk.
+/// The subject and the end of one walk.
 struct Steps<'a> {
-    judge: &'a Judge<'a>,
     subject: Subject,
     end: End<'a>,
-    path: &'a Path,
 }
 
 /// The result of one step.
@@ -241,94 +382,15 @@ enum Step {
     File,
     /// The component is missing.
     Missing,
-    /// The component is a link to this path.
-    Link(Path),
+    /// The component is a link, and its target is before the rest. True if it is absolute.
+    Link(bool),
 }
 
 impl Steps<'_> {
-    fn failed(&self, failure: Failure) -> Refusal {
-        Refusal::Failed(self.path.clone(), failure)
-    }
-
     /// Returns the position of a folder after which `left` names follow.
     fn position(&self, left: usize) -> Position {
         let last = if matches!(self.end, End::Folder(_)) { 0 } else { 1 };
         if left == last { Position::Folder } else { Position::Way }
-    }
-
-    /// Judges `/`, which `found` has open.
-    fn enter_root(&self, found: &mut Found, left: usize) -> Result<(), Refusal> {
-        found.path = Path::new(b"/").unwrap_or_default();
-        let meta = at::meta(&found.folder, c"").map_err(|failure| self.failed(failure))?;
-        self.judge.judge(&mut found.walk, self.subject, self.position(left), &found.path, meta)
-    }
-
-    /// Goes on to the component `name`, after which `left` names follow.
-    fn step(&mut self, found: &mut Found, name: &[u8], left: usize) -> Result<Step, Refusal> {
-        let too_long = Failure { op: Op::Openat, errno: Errno::NAMETOOLONG };
-        let entry = Path::new(name).ok_or_else(|| self.failed(too_long))?;
-        if left == 0 && matches!(self.end, End::File) {
-            found.name = entry;
-            return Ok(Step::File);
-        }
-        let whole = match name {
-            b".." => found.path.parent(),
-            _ => found.path.join(name).ok_or_else(|| self.failed(too_long))?,
-        };
-        let mut node = match self.open(found, &entry, left) {
-            Ok(Some(node)) => node,
-            Ok(None) => return Ok(Step::Missing),
-            Err(failure) => return Err(self.failed(failure)),
-        };
-        let mut meta = at::meta(&node, c"").map_err(|failure| self.failed(failure))?;
-        if meta.link {
-            self.judge.judge(&mut found.walk, self.subject, Position::Way, &whole, meta)?;
-            let mut target = [0; PATH_MAX_BYTES + 1];
-            let length = at::read_link(&node, &mut target).map_err(|failure| self.failed(failure))?;
-            if !at::is_in_proc(&node) {
-                let target = target.get(..length).and_then(Path::new);
-                return target.map(Step::Link).ok_or_else(|| self.failed(too_long));
-            }
-            node = at::open_linked(&found.folder, entry.as_c_str(), OFlags::PATH, 0)
-                .map_err(|failure| self.failed(failure))?;
-            meta = at::meta(&node, c"").map_err(|failure| self.failed(failure))?;
-            found.is_nameless = left == 0;
-        }
-        if left == 0 && matches!(self.end, End::LinkedFile) {
-            found.name = entry;
-            return Ok(Step::File);
-        }
-        if !meta.directory {
-            return Err(self.failed(Failure { op: Op::Openat, errno: Errno::NOTDIR }));
-        }
-        self.judge.judge(&mut found.walk, self.subject, self.position(left), &whole, meta)?;
-        (found.folder, found.path) = (node, whole);
-        Ok(Step::Entered)
-    }
-
-    /// Opens a component, or creates it if it is a folder that may be created.
-    fn open(&self, found: &mut Found, name: &Path, left: usize) -> Result<Option<OwnedFd>, Failure> {
-        let open = |folder: &OwnedFd| at::open(folder, name.as_c_str(), OFlags::PATH, 0);
-        let new = match (open(&found.folder), self.end) {
-            (Err(Failure { errno: Errno::NOENT, .. }), End::Folder(Some(new))) => new,
-            (Err(Failure { errno: Errno::NOENT, .. }), _) => return Ok(None),
-            (node, _) => return node.map(Some),
-        };
-        if found.walk.is_of_user {
-            return Ok(None);
-        }
-        let mode = if left == 0 { new.mode } else { 0o755 };
-        match at::make_dir(&found.folder, name.as_c_str(), mode) {
-            Err(Failure { errno: Errno::EXIST, .. }) => return open(&found.folder).map(Some),
-            made => made?,
-        }
-        found.created = left == 0;
-        if let Some(owner) = new.owner.filter(|_| left == 0) {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-            let folder = at::open(&found.folder, name.as_c_str(), flags, 0)?;
-            identity::chown(&folder, owner)?;
-        }
-        open(&found.folder).map(Some)
     }
 }
 
@@ -355,20 +417,21 @@ fn count_names(mut rest: &[u8]) -> usize {
     count
 }
 
-/// Returns the kind of a file, and the target of a symbolic link, for [`realpath`]. A link
-/// that another user could change is not followed. Calls `report` with the reason, and with the
-/// reason why another link could not be read.
+/// Returns the kind of a file, and the target of a symbolic link, for
+/// [`realpath`]. A link that another user could change is not
+/// followed. Calls `report` with the reason, and with the reason why another link could not be
+/// read.
 pub fn inspect_name(
-    judge: &Judge<'_>,
+    judge: &mut Judge<'_>,
     path: &Path,
     target: &mut [u8],
-    report: &mut dyn FnMut(Refusal),
+    report: &mut dyn FnMut(&Judge<'_>, Refusal),
 ) -> NodeKind {
     match file::read_link(path.as_c_str(), target) {
         Ok(length) => match judge.allow_link(path) {
             Ok(()) => NodeKind::Link(length),
             Err(refusal) => {
-                report(refusal);
+                report(judge, refusal);
                 NodeKind::Other
             }
         },
@@ -378,28 +441,23 @@ pub fn inspect_name(
             ..
         }) => NodeKind::Missing,
         Err(failure) => {
-            report(Refusal::Failed(path.clone(), failure));
+            report(judge, Refusal::Failed(failure));
             NodeKind::Unknown
         }
     }
 }
 
-/// Judges the links in the entries of `allow`.
-///
-/// # Errors
-/// The component that is not trusted.
-pub fn judge_allowed(config: &Config) -> Result<(), Refusal> {
-    let judge = Judge::new(config);
-    let mut first = None;
+/// Judges the links in the entries of `allow`. Calls `visit` with each that is not trusted.
+pub fn each_untrusted_link(config: &Config, visit: &mut dyn FnMut(&Judge<'_>, Refusal)) {
+    let mut judge = Judge::new(config);
+    let mut report = |judge: &Judge<'_>, refusal: Refusal| {
+        if refusal.is_untrusted() {
+            visit(judge, refusal);
+        }
+    };
     for entry in allowed_paths(&config.allow).filter_map(Path::new) {
-        let mut report = |refusal: Refusal| {
-            if refusal.is_untrusted() {
-                first.get_or_insert(refusal);
-            }
-        };
-        let _ = realpath(&entry, &mut |path, target| inspect_name(&judge, path, target, &mut report));
+        let _ = realpath(&entry, &mut |path, target| inspect_name(&mut judge, path, target, &mut report));
     }
-    first.map_or(Ok(()), Err)
 }
 
 /// Judges a log that was opened.
@@ -444,40 +502,6 @@ impl Found {
 }
 
 impl Refusal {
-    /// Writes the path, the reason, the owner, and the command that mends it.
-    pub fn describe(&self, out: &mut Writer<'_>) {
-        let (path, fault, component) = match self {
-            Self::Failed(path, failure) => {
-                out.push_escaped(path.as_bytes());
-                out.push_str(": ");
-                return failure.describe(out);
-            }
-            Self::Untrusted(path, fault, component) => (path.as_bytes(), *fault, component),
-        };
-        out.push_escaped(path);
-        let _ = uwrite!(out, ": not trusted, because uid {} owns it", component.uid);
-        out.push_str(match fault {
-            TrustFault::Owner => "",
-            TrustFault::Group => " and its group may write to it",
-            TrustFault::Others => " and all users may write to it",
-            TrustFault::SecondName => " and it has a second name",
-            TrustFault::LeavesUser => " and a link or a folder of `user` leads there",
-        });
-        let commands: [&str; 2] = match (fault, component.kind) {
-            (TrustFault::SecondName, _) => ["cp -p ", " FILE && mv FILE "],
-            (TrustFault::LeavesUser, _) => ["zigsvc -d ", ""],
-            (_, ComponentKind::Link) => ["chown -h root ", ""],
-            _ => ["chown root ", " && chmod go-w "],
-        };
-        out.push_str("; do `");
-        for command in commands.iter().filter(|command| !command.is_empty()) {
-            out.push_str(command);
-            out.push_escaped(path);
-        }
-        out.push_str("`, or add -o trust=");
-        out.push_escaped(path);
-    }
-
     /// Returns true if a component is not trusted.
     #[must_use]
     pub fn is_untrusted(&self) -> bool {

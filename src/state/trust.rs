@@ -8,7 +8,7 @@
 //! | folder, writable for its group | only on the way to sockets, PID files, health files, logs; and the folder of a shared queue | |
 //! | link | root or `user` owns it | every path |
 //! | configuration | root owns it, and no other user may write to it | |
-//! | log | root or `user` owns it, it has one name, other users may not write to it | |
+//! | log | root or `user` owns it, other users may not write to it, and it has one name where others can make a second one | |
 //! | other file | root or `user` owns it | files in a sticky folder |
 //!
 //! These are the rules of a process of root. Any other user judges only the folder that holds
@@ -109,6 +109,8 @@ pub struct TrustWalk {
     in_sticky: bool,
     /// A folder or a link on the way belongs to `user`.
     pub is_of_user: bool,
+    /// Another user may write to the last folder, and give any file a second name there.
+    is_shared: bool,
 }
 
 impl TrustRule {
@@ -141,6 +143,9 @@ impl TrustWalk {
         }
         if position == Position::File {
             return self.judge_file(rule, subject, in_sticky, component);
+        }
+        if component.kind != ComponentKind::Link {
+            self.is_shared = component.mode & 0o022 != 0 || !rule.is_own(component.uid);
         }
         if !rule.is_trusted(component.uid) {
             return Err(TrustFault::Owner);
@@ -210,7 +215,7 @@ impl TrustWalk {
         let is_planted = match subject {
             // The owner of a folder on the way may have given a file of root a second name.
             Subject::Config => self.is_of_user,
-            Subject::Log => is_root,
+            Subject::Log => is_root && self.is_shared,
             _ => false,
         };
         if others && matches!(subject, Subject::Config | Subject::Log) {
@@ -224,3 +229,6 @@ impl TrustWalk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,15 +82,15 @@ impl Jobs {
 /// none in a folder of `user`: that user does, after privileges were dropped.
 fn open_folders(process: &Process) {
     let config = &process.config;
-    let judge = Judge::new(config);
+    let mut judge = Judge::new(config);
     let queue_folder: Path = config.queue_file.parent();
     let queue = queue_subject(process.config_source, config);
     for (folder, subject, mode) in [(&config.spool, Subject::Spool, 0o700), (&queue_folder, queue, 0o755)] {
         let owner = process.identity.as_ref().filter(|_| identity::effective_uid() == 0);
         match judge.open_folder(folder, subject, Some(&NewFolder { mode, owner })) {
             Ok(_) => {}
-            Err(Refusal::Failed(path, failure)) => process.fail_at(&path, failure),
-            Err(refusal) => process.fail(exit::CONFIG, &|out| refusal.describe(out)),
+            Err(Refusal::Failed(failure)) => process.fail_at(folder, failure),
+            Err(refusal) => process.fail(exit::CONFIG, &|out| judge.describe(refusal, folder, out)),
         }
     }
 }

@@ -20,21 +20,20 @@ impl Opener {
     /// is resolved when a client asks for it.
     pub(super) fn load(&mut self) {
         let config = &*self.base.process.config;
-        let (judge, mut first) = (Judge::new(config), None);
-        let mut report = |refusal| {
+        let (mut judge, mut first) = (Judge::new(config), None);
+        let mut report = |_: &Judge<'_>, refusal| {
             first.get_or_insert(refusal);
         };
-        let mut look = |path: &Path, target: &mut [u8]| inspect_name(&judge, path, target, &mut report);
+        let mut look = |path: &Path, target: &mut [u8]| inspect_name(&mut judge, path, target, &mut report);
         load(&config.allow, &mut look, self.resolved);
         match first {
-            Some(Refusal::Failed(_, failure)) => self.base.log.warn(&|out| {
+            Some(Refusal::Failed(failure)) => self.base.log.warn(&|out| {
                 out.push_str("allow: where its entries lead cannot all be seen yet: ");
                 describe_errno(failure.errno, out);
             }),
             // A name became a link after the configuration was judged. It is not followed.
-            Some(refusal) => self.base.log.warn(&|out| {
-                out.push_str("allow: ");
-                refusal.describe(out);
+            Some(Refusal::Untrusted(..)) => self.base.log.warn(&|out| {
+                out.push_str("allow: an entry became a link that another user can change");
             }),
             None => {}
         }
@@ -48,12 +47,13 @@ impl Opener {
         let mut path = if request.too_long { None } else { find(self.resolved) }?;
         let mut errno = None;
         if path.is_empty() {
-            let judge = Judge::new(config);
-            let mut report = |refusal| match refusal {
-                Refusal::Failed(_, failure) => errno = Some(failure.errno),
+            let mut judge = Judge::new(config);
+            let mut report = |_: &Judge<'_>, refusal| match refusal {
+                Refusal::Failed(failure) => errno = Some(failure.errno),
                 Refusal::Untrusted(..) => {}
             };
-            let mut look = |path: &Path, target: &mut [u8]| inspect_name(&judge, path, target, &mut report);
+            let mut look =
+                |path: &Path, target: &mut [u8]| inspect_name(&mut judge, path, target, &mut report);
             complete(allow, &mut look, self.resolved);
             path = find(self.resolved)?;
         }

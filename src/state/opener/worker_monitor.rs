@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_exits_is_replaced_at_once_and_then_more_slowly() {
+    fn a_worker_that_exits_before_it_shows_that_it_lives_is_replaced_at_once_and_then_more_slowly() {
         let mut monitor = started(at(1000));
         let mut now = at(1000);
         let mut waits = Vec::new();
