@@ -207,6 +207,10 @@ pub fn main(args: &Args) -> u8 {
     let result = task(args).and_then(|task| match task {
         Task::Plain(run, operands) => run(&operands),
         Task::Service(run, invocation) => run(invocation),
+        Task::Start(run, invocation) => {
+            paths::open_folder(invocation.memory)?;
+            run(invocation)
+        }
     });
     result.unwrap_or_else(|code| code)
 }
@@ -215,6 +219,7 @@ pub fn main(args: &Args) -> u8 {
 enum Task {
     Plain(fn(&Operands) -> CommandResult, Operands),
     Service(fn(Invocation) -> CommandResult, Invocation),
+    Start(fn(Invocation) -> CommandResult, Invocation),
 }
 
 /// Returns the command that the arguments name. Not inlined, because a service runs in the
@@ -227,7 +232,7 @@ fn task(args: &Args) -> Result<Task, u8> {
     let CommandLine { at, command, service, operands } =
         CommandLine::parse(&COMMANDS, args, &mut options, &mut out)
             .map_err(|error| usage(error.command, &|message| message.push(out.as_bytes())))?;
-    let (run, creates) = match FUNCTIONS.get(command.index) {
+    let (run, starts) = match FUNCTIONS.get(command.index) {
         Some(CommandFn::Plain(run)) => return Ok(Task::Plain(*run, operands)),
         Some(CommandFn::Service(run)) => (*run, false),
         Some(CommandFn::Start(run)) => (*run, true),
@@ -235,8 +240,8 @@ fn task(args: &Args) -> Result<Task, u8> {
     };
     let memory = memory::take();
     let base = operands.value(CommandOption::Child);
-    paths::locate(args, &options, creates, base, memory)?;
+    paths::locate(args, &options, base, memory)?;
     let (command, args) = (command.name, *args);
     let invocation = Invocation { command, service, operands, args, command_at: at, memory, journal: false };
-    Ok(Task::Service(run, invocation))
+    Ok(if starts { Task::Start(run, invocation) } else { Task::Service(run, invocation) })
 }

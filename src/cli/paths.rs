@@ -14,15 +14,13 @@ use crate::sys::{Errno, Failure, Op, file, identity};
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number};
 
-/// Finds the files. With `creates`, creates a missing folder with mode 0700. Relative paths
-/// are below `base`, or below the working folder.
+/// Finds the files. Relative paths are below `base`, or below the working folder.
 ///
 /// # Errors
 /// The exit code, after printing the reason.
 pub(super) fn locate(
     args: &Args,
     options: &Options,
-    creates: bool,
     base: Option<&[u8]>,
     memory: &mut Memory,
 ) -> Result<(), u8> {
@@ -49,7 +47,7 @@ pub(super) fn locate(
     config_source.file_named = options.config.is_some();
     config_source.base.set(&base);
     let _ = config_source.overrides.extend_from_slice(&options.overrides);
-    if creates && !folder.is_empty() { open_folder(&folder, memory) } else { Ok(()) }
+    Ok(())
 }
 
 /// Creates the folder of `-d` if it is missing.
@@ -57,7 +55,11 @@ pub(super) fn locate(
 /// # Errors
 /// The folder is not trusted, or cannot be created; the exit code, after printing the reason.
 #[inline(never)]
-fn open_folder(folder: &Path, memory: &mut Memory) -> Result<(), u8> {
+pub(super) fn open_folder(memory: &mut Memory) -> Result<(), u8> {
+    let folder = &memory.config_source.folder;
+    if folder.is_empty() {
+        return Ok(());
+    }
     let mut judge = memory.config_source.judge(&mut memory.config);
     let denied = Failure { op: Op::Mkdirat, errno: Errno::ACCESS };
     match judge.open_folder(folder, Subject::Spool, Some(&NewFolder { mode: 0o700, owner: None })) {
