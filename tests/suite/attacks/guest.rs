@@ -138,6 +138,7 @@ fn a_connection_that_holds_itself_ends_with_its_process() {
     let Some((dir, pid)) = guested(&["retries=0"]) else { return };
     let mut owner = Client::new(&dir);
     let id = owner.queue("waits at the gate");
+    wait_until("the job runs", || status(&dir, "running") == 1);
     let before = descriptors(pid);
     // Behind `watch` all input is dropped, behind `wait` it is kept. Both are received.
     for request in [&b"watch\n"[..], format!("wait {id}\n").as_bytes()] {
@@ -244,6 +245,7 @@ fn a_waiter_that_has_sent_more_than_is_kept_goes_first() {
     let Some((dir, pid)) = guested(&["retries=0"]) else { return };
     let mut owner = Client::new(&dir);
     let id = owner.queue("waits at the gate");
+    wait_until("the job runs", || status(&dir, "running") == 1);
     let before = descriptors(pid);
     let waiters: Vec<_> = (0..8).map(|_| guest_of(&dir, NOBODY)).collect();
     for waiter in &waiters {

@@ -197,8 +197,7 @@ fn root_makes_nothing_behind_a_link_of_the_user_it_becomes() {
     }
     // Each path of its own.
     let theirs = dir.path("theirs");
-    for (key, starts) in [("log_file=zigsvc.log", true), ("spool=spool", false), ("queue_file=queue", false)]
-    {
+    for (key, starts) in [("log_file=zigsvc.log", true), ("spool=spool", false), ("queue_file=queue", true)] {
         let (key, name) = key.split_once('=').unwrap();
         let option = format!("{key}={}/{name}", link.display());
         let words = ["-d", theirs.to_str().unwrap(), "-o", "user=65534", "-o", &option];
@@ -264,7 +263,7 @@ fn the_usual_places_are_trusted_and_an_ordinary_user_may_use_its_own_folder() {
         return;
     }
     // The layout of the packages: everything of the user in folders of its own.
-    for name in ["run", "log", "spool"] {
+    for name in ["run", "log", "lib"] {
         make(&dir.path(name), NOBODY, 0o755);
     }
     make(&dir.path("in"), 0, 0o2770);
@@ -275,8 +274,8 @@ fn the_usual_places_are_trusted_and_an_ordinary_user_may_use_its_own_folder() {
         path("socket", "run/zigsvc.sock"),
         path("health_file", "run/zigsvc.health"),
         path("log_file", "log/zigsvc.log"),
-        path("spool", "spool"),
-        path("queue_file", "spool/queue"),
+        path("spool", "lib"),
+        path("queue_file", "lib/queue"),
     ];
     let words: Vec<&str> = options.iter().flat_map(|option| ["-o", option]).collect();
     dir.zigsvc(&[&words[..], &["start"]].concat()).expect(0);
@@ -366,7 +365,7 @@ fn a_listed_file_that_its_folders_owner_replaces_by_a_link_is_a_config_error() {
     kill(pid, "HUP");
     crate::support::wait_for_log_of(&dir, "zigsvc-opener.log", "the old one stays");
     assert!(crate::support::opener::ask(&dir, &report).words().starts_with("open failed"));
-    for command in [["reload", "opener"], ["check", "opener"], ["restart", "opener"]] {
+    for command in [["reload", "opener"], ["restart", "opener"]] {
         expect_refused(&dir.zigsvc(&[&["-o", &option], &command[..]].concat()), &dir.path("theirs"), NOBODY);
     }
     let checked = dir.zigsvc(&["-o", &option, "check"]);
