@@ -23,6 +23,9 @@ pub const METRICS_NAME_MAX_BYTES: usize = 107;
 pub const CONFIG_MAX_BYTES: usize = SCRATCH_BYTES;
 /// Maximum number of options `-o`. They are kept, because a reload needs them.
 pub const OVERRIDES_MAX: usize = 48;
+/// Maximum number of bytes of a word of the options in the health file. A longer value is not
+/// kept, and `restart` reads the command line of the service instead.
+pub const OPTION_WORD_MAX_BYTES: usize = 1024;
 /// Maximum number of words in the options before a command. A supervisor passes these words
 /// to its services. An override can be two words, and `-c` and `-d` come in addition.
 pub const OPTION_WORDS_MAX: usize = 2 * OVERRIDES_MAX + 8;
@@ -58,6 +61,9 @@ pub const CLAIM_EVERY: Duration = Duration::from_ms(500);
 /// Time without a write after which a claim is released. Until then its writer can still add
 /// lines.
 pub const CLAIM_QUIET: Duration = Duration::from_ms(10_000);
+/// Size above which a claim that its writer keeps open is a degraded state. Its file is not
+/// removed before the writer ends, and its disk fills.
+pub const CLAIM_GROWN_BYTES: u64 = 1024 * 1024;
 /// Maximum time after which the start or the end of a job is synced.
 pub const COMMIT_DELAY: Duration = Duration::from_ms(1000);
 /// Dead bytes in the journal from which a compaction is worth it.
@@ -210,6 +216,7 @@ table! {
     "claims" CLAIMS_MAX, "claimed queue files at once";
     "claim_every" CLAIM_EVERY.as_ms(), "ms between two claims of the queue file";
     "claim_quiet" CLAIM_QUIET.as_ms(), "ms without a write until a claim is released";
+    "claim_grown" CLAIM_GROWN_BYTES, "bytes of a claim from which its open writer is reported";
     "commit_delay" COMMIT_DELAY.as_ms(), "ms until the end of a job is synced";
     "retry_delay_max" RETRY_DELAY_MAX.as_ms(), "ms between two attempts, at most";
     "clients" CLIENTS_MAX, "clients of a socket at once";

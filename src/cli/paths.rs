@@ -7,12 +7,13 @@ use crate::limits::PATH_MAX_BYTES;
 use crate::proto::config::keys::absolute;
 use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
-use crate::service::trust::{NewFolder, Refusal};
+use crate::service::trust::{NewFolder, TrustRefusal};
 use crate::state::trust::Subject;
 use crate::sys::args::Args;
 use crate::sys::{Errno, Failure, Op, file, identity};
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number};
+use core::ffi::CStr;
 
 /// Finds the files. Relative paths are below `base`, or below the working folder.
 ///
@@ -25,7 +26,8 @@ pub(super) fn locate(
     memory: &mut Memory,
 ) -> Result<(), u8> {
     let base = base.map_or_else(working_folder, |base| Path::new(base).unwrap_or_default());
-    let folder = match options.folder {
+    let named = options.folder.or_else(|| args.env(b"ZIGSVC_DIR").filter(|folder| !folder.is_empty()));
+    let folder = match named {
         Some(folder) => absolute(&base, folder).ok_or_else(|| too_long("-d"))?,
         None if identity::effective_uid() == 0 => Path::empty(),
         None => own_folder(args)?,
@@ -33,17 +35,19 @@ pub(super) fn locate(
     if !memory.config.reset(&folder) {
         return Err(too_long("-d"));
     }
-    if options.folder.is_none() && !folder.is_empty() && folder.as_bytes().starts_with(b"/tmp/") {
+    if named.is_none() && !folder.is_empty() && folder.as_bytes().starts_with(b"/tmp/") {
         refuse_foreign(&folder)?;
     }
     let file = match options.config {
         Some(config) => absolute(&base, config),
-        None if folder.is_empty() => Path::new(b"/etc/zigsvc.conf"),
+        None if folder.is_empty() => Path::new(SYSTEM_CONFIG),
         None => folder.join(b"zigsvc.conf"),
     };
     let config_source = &mut memory.config_source;
+    config_source.var_run = folder.is_empty() && !is_folder(c"/run");
     config_source.folder.set(&folder);
     config_source.file.set(&file.ok_or_else(|| too_long("-c"))?);
+    config_source.folder_named = named.is_some();
     config_source.file_named = options.config.is_some();
     config_source.base.set(&base);
     let _ = config_source.overrides.extend_from_slice(&options.overrides);
@@ -65,9 +69,17 @@ pub(super) fn open_folder(memory: &mut Memory) -> Result<(), u8> {
     match judge.open_folder(folder, Subject::Spool, Some(&NewFolder { mode: 0o700, owner: None })) {
         Ok(Some(_)) => Ok(()),
         Ok(None) => Err(fail_at(folder, denied)),
-        Err(Refusal::Failed(failure)) => Err(fail_at(folder, failure)),
+        Err(TrustRefusal::Failed(failure)) => Err(fail_at(folder, failure)),
         Err(refusal) => Err(fail(exit::CONFIG, &|out| judge.describe(refusal, folder, out))),
     }
+}
+
+/// The configuration of root's services.
+pub(super) const SYSTEM_CONFIG: &[u8] = b"/etc/zigsvc.conf";
+
+/// Returns true if the path leads to a folder.
+pub(super) fn is_folder(path: &CStr) -> bool {
+    file::meta_at(path, true).is_ok_and(|meta| meta.directory)
 }
 
 fn too_long(option: &str) -> u8 {
@@ -89,9 +101,11 @@ pub(super) fn working_folder() -> Path {
 /// `/tmp/zigsvc-UID` (XDG Base Directory Specification).
 fn own_folder(args: &Args) -> Result<Path, u8> {
     let folder = |name: &[u8]| args.env(name).filter(|value| value.first() == Some(&b'/'));
+    // An account without a home often has the home /nonexistent.
+    let is_there = |home: &&[u8]| is_folder(Path::new(home).unwrap_or_default().as_c_str());
     let path = if let Some(state) = folder(b"XDG_STATE_HOME") {
         Path::concat(&[state, b"/zigsvc"])
-    } else if let Some(home) = folder(b"HOME").filter(|home| *home != b"/") {
+    } else if let Some(home) = folder(b"HOME").filter(|home| *home != b"/").filter(is_there) {
         Path::concat(&[home, b"/.local/state/zigsvc"])
     } else {
         let mut digits = [0; 12];

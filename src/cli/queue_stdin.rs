@@ -210,7 +210,7 @@ impl StdinQueue<'_> {
                     self.ids.push_u64(id);
                     self.ids.push_str("\n");
                     if resumed {
-                        console.print_note(&|out| out.push_str("goes on"));
+                        console.print_note(&|out| out.push_str("continues"));
                     }
                 }
                 AnswerEffect::LineRefused(number, answer) => {

@@ -31,7 +31,12 @@ pub fn emit<'a>(
         out.push_str("\n");
     }
     let Some(degraded) = field(answer, "degraded") else { return };
-    describe("degraded", MetricType::Gauge, "Whether the service goes on without this.", out);
+    describe(
+        "degraded",
+        MetricType::Gauge,
+        "1 for each degraded state, in which a part of the service does not work.",
+        out,
+    );
     for state in states {
         let is = degraded_names(degraded).any(|found| found == state.as_bytes());
         let _ =

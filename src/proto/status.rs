@@ -93,6 +93,10 @@ status_fields! {
     OpensFailed "failed";
     /// The PID of the worker of `opener`.
     Worker "worker";
+    /// The number of jobs that may run at once.
+    Workers "workers";
+    /// The hash of the token that the handlers of `jobs` have in their environment.
+    Token "token";
     HealthAge "health_age_ms" Millis "heartbeat_age_seconds" "Time since the last heartbeat.";
 }
 
@@ -104,6 +108,9 @@ pub const SCREEN: &str = "  jobs       $jobs ended, $failed failed attempts
   config     $reloads reloads, $reload_errors refused
   degraded   $degraded
 ";
+
+/// The line of `status` for a service of which only its degraded states are known.
+pub const DEGRADED_SCREEN: &str = "  degraded   $degraded\n";
 
 /// Appends a blank and one field.
 pub fn push_field(name: &str, value: u64, out: &mut Writer<'_>) {

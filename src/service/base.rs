@@ -7,7 +7,8 @@
 //!    ([`on_user_signals`])
 //! 3. the work of the service
 //! 4. accept new clients
-//! 5. the log, the heartbeat, the socket's name, the service manager, memory ([`end_turn`])
+//! 5. the log, the paths whose turn it is, the heartbeat, the service manager, memory
+//!    ([`end_turn`])
 //!
 //! After the start no failure here ends the service: it is logged once, leaves a named degraded
 //! state, and is tried again.
@@ -15,32 +16,31 @@
 use super::config_source::{InvalidConfig, ServiceFile, path_of};
 use super::connections::Connections;
 use super::heartbeat::Heartbeat;
-use super::lifecycle::{Process, StartReporter, describe_at, exit};
+use super::identity::look;
+use super::lifecycle::{PID_LINE_BYTES, Process, StartReporter, describe_at, exit, pid_line};
 use super::listener::{Listener, describe_unknown, find_policy, open_and_drop};
 use super::log::Log;
 use super::memory::Memory;
 use super::own_paths::judge_paths;
 use super::reload::log_changes;
+use super::second_lock;
 use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
 use crate::proto::service::Service;
 use crate::proto::status::{StatusField, push_field};
 use crate::state::access::AccessPolicy;
 use crate::state::clients::Reading;
 use crate::state::degraded::{DegradedSet, DegradedState};
+use crate::state::identity::{PathRotation, PathState, WatchedPath, checks_per_beat};
 use crate::sys::once::once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
-use crate::sys::{AsFd, OwnedFd, clock, memory};
+use crate::sys::{AsFd, Failure, OwnedFd, clock, memory};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
 use ufmt::uwrite;
-
-/// Number of heartbeats after which the opener looks at the name of its socket. The look adds
-/// one system call to every second idle turn.
-const OPENER_SOCKET_BEATS: u64 = 2;
 
 /// Bytes of the reason why a configuration is refused.
 const REASON_BYTES: usize = 400;
@@ -62,6 +62,8 @@ pub enum PollSource {
     End(u8),
     /// The start report of the process at this index.
     Report(u8),
+    /// A process looked for the holder of the second lock.
+    SecondLock,
     /// A descriptor that only this service has: inotify, the worker's channel.
     Other,
 }
@@ -121,6 +123,9 @@ pub trait ServiceStatus {
         DegradedSet::NONE
     }
 
+    /// Checks a path that only this service has, because its turn has come.
+    fn check_path(&mut self, _: WatchedPath, _: Instant) {}
+
     /// Writes the fields that are no numbers.
     fn push_words(&self, _: &mut Writer<'_>) {}
 
@@ -152,6 +157,10 @@ pub struct ServiceBase {
     reload_errors: u64,
     /// The degraded states whose begin was logged, and whose end was not.
     logged: DegradedSet,
+    /// The path that is checked next.
+    rotation: PathRotation,
+    /// The reason why the PID file is lost or empty, if it is.
+    pid_failure: Option<Failure>,
     /// The whole service was alive at the end of the last turn.
     alive: bool,
     /// A turn used memory since memory was last given back.
@@ -177,7 +186,8 @@ impl ServiceBase {
         let stays = matches!(service, Service::Supervisor | Service::Opener);
         let owner = process.identity.as_ref().filter(|_| !stays);
         let log = Log::open(&process, &own(ServiceFile::Log), owner, log_buffer);
-        let heartbeat = Heartbeat::new(own(ServiceFile::Health));
+        let heartbeat = Heartbeat::new(own(ServiceFile::Health), process.config_source);
+        let pid_failure = process.pid_file.unwritten();
         let base = BASE.take();
         let _ = base.push(Self {
             service,
@@ -191,6 +201,8 @@ impl ServiceBase {
             reloads: 0,
             reload_errors: 0,
             logged: DegradedSet::NONE,
+            rotation: PathRotation::default(),
+            pid_failure,
             alive: true,
             pages_dirty: false,
         });
@@ -254,8 +266,17 @@ impl ServiceBase {
                 }
             }
         }
+        if let Some(lock) = &self.process.second_lock {
+            set.read(lock, PollSource::SecondLock);
+        }
         set.wait(due.map(|at| now.until(at)));
-        set.ready().collect()
+        let ready: Vec<PollSource, POLL_MAX> = set.ready().collect();
+        if let Some(lock) = &self.process.second_lock
+            && ready.contains(&PollSource::SecondLock)
+        {
+            second_lock::accept_all(lock);
+        }
+        ready
     }
 
     /// Returns the longest time between two heartbeats.
@@ -284,33 +305,88 @@ impl ServiceBase {
         true
     }
 
-    /// Logs each degraded state of the base once when it begins and once when it ends.
+    /// Looks if the path of the PID file still leads to the file that holds the lock.
+    #[unsafe(link_section = ".text.idle")]
+    fn check_pid_file(&mut self) {
+        let Process { pid_file, pid_path, .. } = &self.process;
+        match look(pid_path, pid_file.identity(), false) {
+            PathState::Named if self.pid_failure.is_none() => {}
+            PathState::Named => self.mend_pid_file(false),
+            PathState::Missing | PathState::Replaced => self.mend_pid_file(true),
+            PathState::Unknown => {}
+        }
+    }
+
+    /// Makes the PID file again if it is lost, and writes its number otherwise.
+    #[cold]
     #[inline(never)]
+    fn mend_pid_file(&mut self, lost: bool) {
+        let Process { pid_file, pid_path, .. } = &mut self.process;
+        let mut line = [0; PID_LINE_BYTES];
+        let line = pid_line(&mut line);
+        let result = match (lost, pid_file.unwritten()) {
+            (true, _) => pid_file.make_again(pid_path, line),
+            (false, Some(_)) => pid_file.fill(line),
+            (false, None) => Ok(()),
+        };
+        let was_failing = self.pid_failure.is_some();
+        self.pid_failure = result.err().or(pid_file.unwritten());
+        if self.pid_failure.is_none() && !was_failing {
+            let path = &self.process.pid_path;
+            self.log.warn(&|out| {
+                out.push_str("the PID file was lost, and is made again: ");
+                out.push_escaped(path.as_bytes());
+            });
+        }
+    }
+
+    /// Logs each degraded state of the base once when it begins and once when it ends.
     #[unsafe(link_section = ".text.idle")]
     fn watch_degraded(&mut self) {
-        let Self { heartbeat, log, listener, .. } = self;
+        let failing = DegradedSet::NONE
+            .with(DegradedState::PidFile, self.pid_failure.is_some())
+            .with(DegradedState::Log, self.log.failure().is_some())
+            .with(DegradedState::Health, self.heartbeat.failure().is_some())
+            .with(DegradedState::Socket, self.listener.failure().is_some());
+        if failing != self.logged {
+            self.log_degraded();
+        }
+    }
+
+    /// Logs the begin and the end of degraded states.
+    #[cold]
+    #[inline(never)]
+    fn log_degraded(&mut self) {
+        let Self { heartbeat, log, listener, process, .. } = self;
         let log_failing = log.failure().is_some();
+        let (lost, found) = ("is gone, and cannot be made again", "is there again");
+        let (unwritten, written) = ("cannot be written", "is written again");
+        let pid_events =
+            if process.pid_file.unwritten().is_some() { (unwritten, found) } else { (lost, found) };
+        let socket = if self.service == Service::Jobs { "control socket" } else { "socket" };
         let failures = [
-            (DegradedState::Health, heartbeat.failure(), heartbeat.path(), "health file"),
-            (DegradedState::Socket, listener.failure(), listener.path(), "socket"),
+            (DegradedState::PidFile, self.pid_failure, &process.pid_path, "PID file", pid_events),
+            (
+                DegradedState::Health,
+                heartbeat.failure(),
+                heartbeat.path(),
+                "health file",
+                (unwritten, written),
+            ),
+            (DegradedState::Socket, listener.failure(), listener.path(), socket, (lost, found)),
         ];
-        for (state, failure, path, subject) in failures {
+        for (state, failure, path, subject, (begin, end)) in failures {
             if failure.is_some() == self.logged.has(state) {
                 continue;
             }
             self.logged = self.logged.with(state, failure.is_some());
-            let is_socket = state == DegradedState::Socket;
-            let control = if is_socket && self.service == Service::Jobs { "control " } else { "" };
             match failure {
                 Some(failure) => log.error(&|out| {
-                    let event =
-                        if is_socket { "is gone, and cannot be made again" } else { "cannot be written" };
-                    let _ = uwrite!(out, "the {}{} {}: ", control, subject, event);
+                    let _ = uwrite!(out, "the {} {}: ", subject, begin);
                     describe_at(path, failure, out);
                 }),
                 None => log.info(&|out| {
-                    let event = if is_socket { "is there again" } else { "is written again" };
-                    let _ = uwrite!(out, "the {}{} {}", control, subject, event);
+                    let _ = uwrite!(out, "the {} {}", subject, end);
                 }),
             }
         }
@@ -328,6 +404,7 @@ impl ServiceBase {
     #[must_use]
     pub fn degraded(&self) -> DegradedSet {
         self.logged
+            .with(DegradedState::PidFile, self.pid_failure.is_some())
             .with(DegradedState::Socket, self.listener.failure().is_some())
             .with(DegradedState::Descriptors, self.listener.acceptor.is_out_of_descriptors())
     }
@@ -420,7 +497,7 @@ impl ServiceBase {
     /// Ends a reload: makes the socket again if its rules or its name are others, and notifies the
     /// service manager.
     pub fn finish_reload(&mut self) {
-        if self.listener.acceptor.fd().is_some() {
+        if !self.listener.path().is_empty() {
             self.renew_socket();
         }
         self.process.notify.reloaded(true);
@@ -456,7 +533,9 @@ impl ServiceBase {
             what(out);
         });
         self.log.flush();
-        // The PID file goes last, because others wait for it.
+        // The PID file goes last, because others wait for it. While it is there, no process looks
+        // at the second lock.
+        self.process.second_lock = None;
         self.process.pid_file.release(self.process.pid_path.as_c_str());
         exit::OK
     }
@@ -526,23 +605,42 @@ fn put_summary(service: &mut dyn ServiceStatus) {
     }
 }
 
+/// Checks the paths whose turn it is.
+#[allow(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
+fn check_paths(service: &mut dyn ServiceStatus, now: Instant) {
+    let base = service.base();
+    let stale_after = base.process.config.stale_after;
+    let every = (!base.heartbeat.is_disabled()).then(|| base.beat_every());
+    for _ in 0..checks_per_beat(base.service, every, stale_after) {
+        let base = service.base_mut();
+        match base.rotation.advance(base.service) {
+            WatchedPath::Health => base.heartbeat.check(),
+            WatchedPath::Socket => base.listener.check(),
+            WatchedPath::PidFile => base.check_pid_file(),
+            path => service.check_path(path, now),
+        }
+    }
+}
+
 /// Ends a turn that began at `now`. `busy`: the turn used memory that a quiet service does not.
 #[inline(never)]
 #[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
 pub fn end_turn(service: &mut dyn ServiceStatus, now: Instant, busy: bool, pulse: Pulse) {
-    let (alive, beats, socket_every) = match pulse {
-        Pulse::Own => (true, true, 1),
-        Pulse::Worker { runs, shown } => (runs, shown, OPENER_SOCKET_BEATS),
+    let (alive, beats) = match pulse {
+        Pulse::Own => (true, true),
+        Pulse::Worker { runs, shown } => (runs, shown),
     };
     let base = service.base_mut();
     base.log.flush();
     base.alive = alive;
-    let recorded = beats && base.heartbeat.turn_finished(now);
-    if recorded && base.heartbeat.beats().is_multiple_of(socket_every) {
-        base.listener.check();
+    let recorded = beats && base.heartbeat.is_due(now);
+    if recorded {
+        check_paths(service, now);
+        service.base_mut().heartbeat.beat(now);
     }
-    base.watch_degraded();
+    service.base_mut().watch_degraded();
     put_summary(service);
     let base = service.base_mut();
     if alive {

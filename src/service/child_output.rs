@@ -1,32 +1,43 @@
 //! Copies the output of a program that this process started to the log, line by line.
+//!
+//! A line feed, a carriage return, or both in this order are one end of a line. A line that is
+//! too long for one line of the log is continued in the next one.
 
-use crate::limits::OUTPUT_LINE_BYTES;
+use crate::limits::{LOG_LINE_BYTES, OUTPUT_LINE_BYTES};
 use crate::service::log::Log;
 use crate::sys::{Errno, Failure, OwnedFd, file};
-use crate::util::lines::find_newline;
-use crate::util::text::Writer;
+use crate::util::text::{Writer, escaped_bytes};
 use heapless::Vec;
 
 /// Bytes that one turn reads from one handler.
 pub const OUTPUT_TURN_BYTES: usize = 4096;
+
+/// Maximum number of bytes that a part of a line takes in the log with its escapes. The rest
+/// of a log line is for the time, the level and the name of the program.
+const PART_BYTES: usize = LOG_LINE_BYTES - 512;
 
 /// The read end of a program's output, and the line that has not ended yet.
 pub struct ChildOutput {
     /// The read end. `None` after the program has closed the other end.
     pub pipe: Option<OwnedFd>,
     line: Vec<u8, OUTPUT_LINE_BYTES>,
-    /// True inside a line that was already logged with its end cut off.
-    skipping: bool,
+    /// Bytes that `line` takes in the log.
+    width: usize,
+    /// True if `line` continues a line of which a part was already logged.
+    continued: bool,
+    /// True if the last byte was a carriage return.
+    returned: bool,
 }
 
-/// Writes the name of the program before each line.
-pub type Prefix<'a> = &'a dyn Fn(&mut Writer<'_>);
+/// Writes the name of the program before each line. The first argument is true for a line that
+/// continues the one before.
+pub type Prefix<'a> = &'a dyn Fn(bool, &mut Writer<'_>);
 
 impl ChildOutput {
     /// Returns the output of a program that was just started.
     #[must_use]
     pub fn new(pipe: Option<OwnedFd>) -> Self {
-        Self { pipe, line: Vec::new(), skipping: false }
+        Self { pipe, line: Vec::new(), width: 0, continued: false, returned: false }
     }
 
     /// Reads up to [`OUTPUT_TURN_BYTES`] and logs the lines. Returns true if there may be more
@@ -47,39 +58,52 @@ impl ChildOutput {
         }
     }
 
-    fn take(&mut self, mut bytes: &[u8], log: &mut Log, prefix: Prefix<'_>) {
-        while !bytes.is_empty() {
-            let end = find_newline(bytes);
-            let (part, rest) = bytes.split_at_checked(end.unwrap_or(bytes.len())).unwrap_or_default();
-            bytes = rest.get(1..).unwrap_or(&[]);
-            if !self.skipping {
-                let fits = part.len().min(OUTPUT_LINE_BYTES.saturating_sub(self.line.len()));
-                let _ = self.line.extend_from_slice(part.get(..fits).unwrap_or(&[]));
-                if fits < part.len() {
-                    self.log_line(log, prefix, true);
-                    self.skipping = true;
+    fn take(&mut self, bytes: &[u8], log: &mut Log, prefix: Prefix<'_>) {
+        for byte in bytes {
+            let after_return = core::mem::replace(&mut self.returned, *byte == b'\r');
+            match *byte {
+                b'\n' if after_return => {}
+                b'\n' | b'\r' => {
+                    self.log_line(log, prefix);
+                    self.continued = false;
                 }
-            }
-            if end.is_some() {
-                if !self.skipping {
-                    self.log_line(log, prefix, false);
-                }
-                self.skipping = false;
+                byte => self.push(byte, log, prefix),
             }
         }
     }
 
+    /// Appends a byte to the line, and logs the part before it if there is no more room.
+    fn push(&mut self, byte: u8, log: &mut Log, prefix: Prefix<'_>) {
+        let width = escaped_bytes(byte);
+        if self.line.is_full() || self.width.saturating_add(width) > PART_BYTES {
+            // A character of UTF-8 stays whole.
+            let starts = |byte: &u8| byte & 0xC0 != 0x80;
+            let tail = match self.line.iter().rev().take(4).position(starts) {
+                Some(before) if !starts(&byte) => before.saturating_add(1),
+                _ => 0,
+            };
+            let mut rest: Vec<u8, 4> = Vec::new();
+            let cut = self.line.len().saturating_sub(tail);
+            let _ = rest.extend_from_slice(self.line.get(cut..).unwrap_or(&[]));
+            self.line.truncate(cut);
+            self.log_line(log, prefix);
+            self.continued = true;
+            let _ = self.line.extend_from_slice(&rest);
+            self.width = rest.len();
+        }
+        let _ = self.line.push(byte);
+        self.width = self.width.saturating_add(width);
+    }
+
     /// Logs the line that was collected.
-    fn log_line(&mut self, log: &mut Log, prefix: Prefix<'_>, cut: bool) {
-        let line = &self.line;
+    fn log_line(&mut self, log: &mut Log, prefix: Prefix<'_>) {
+        let (line, continued) = (&self.line, self.continued);
         log.info(&|out| {
-            prefix(out);
+            prefix(continued, out);
             out.push_escaped(line);
-            if cut {
-                out.push_str("…");
-            }
         });
         self.line.clear();
+        self.width = 0;
     }
 
     /// Logs the rest of the output after the program has ended, and closes the pipe, even if
@@ -91,9 +115,9 @@ impl ChildOutput {
         while turns > 0 && self.read(log, scratch, prefix) {
             turns = turns.saturating_sub(1);
         }
-        if !self.line.is_empty() && !self.skipping {
-            self.log_line(log, prefix, false);
+        if !self.line.is_empty() {
+            self.log_line(log, prefix);
         }
-        (self.pipe, self.skipping) = (None, false);
+        *self = Self::new(None);
     }
 }

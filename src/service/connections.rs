@@ -318,7 +318,7 @@ impl Connections {
         }
     }
 
-    /// Receives input behind a request whose answer is not there yet, so that descriptors in it are
+    /// Receives input after a request whose answer is not there yet, so that descriptors in it are
     /// released. A connection whose own descriptor waits in its input would never end.
     ///
     /// # Errors

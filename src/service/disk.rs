@@ -1,39 +1,33 @@
 //! The disk that `state::spool` works on: the journal in the folder of the spool, and the
-//! queue file and its claims in their folder.
+//! queue file and its claims, which are those of [`QueueFolder`].
 
-use crate::limits::{CLAIMS_MAX, REJECTED_MAX_BYTES};
-use crate::state::disk::{Disk, DiskError, DiskResult, QueueFile, SpoolFile};
+use super::queue_folder::{QueueFolder, QueueSubject};
+use crate::limits::REJECTED_MAX_BYTES;
+use crate::state::disk::{Disk, DiskError, DiskResult, Lease, QueueFile, SpoolFile};
 use crate::sys::file::OFlags;
-use crate::sys::inotify::Inotify;
-use crate::sys::{Errno, Failure, Op, OwnedFd, describe_errno, dir, file};
+use crate::sys::{Errno, Failure, Op, OwnedFd, describe_errno, file};
 use crate::util::path::Path;
-use crate::util::text::{Writer, parse_u64};
+use crate::util::text::Writer;
 use ufmt::uwrite;
 
-/// Highest number of a claim. A file with a higher number is not treated as a claim, because
-/// there must always be a next number.
-const CLAIM_SEQ_MAX: u64 = u64::MAX / 2;
 /// Maximum number of files `journal.bad-N`. Further damage is appended to the last one.
 const BAD_FILES_MAX: u32 = 99;
 
 /// The open files of a spool and of its queue.
 pub struct SpoolDisk {
     spool: Path,
-    queue: Path,
+    spool_folder: OwnedFd,
     journal: OwnedFd,
     next: Option<OwnedFd>,
-    claims: [Option<OwnedFd>; CLAIMS_MAX],
     quarantine: Option<OwnedFd>,
-    /// Reports writes to the queue file and to its claims. `None` if the kernel has no
-    /// inotify.
-    pub inotify: Option<Inotify>,
+    /// The queue file and its claims.
+    pub queue: QueueFolder,
     /// The name of the system call that failed last, for messages.
     pub failed_op: &'static str,
 }
 
 impl SpoolDisk {
-    /// Opens the journal in the folder `spool`. Creates an empty one if there is none. If
-    /// there is no inotify, the caller has to check the queue file regularly.
+    /// Opens the journal in the folder `spool`. Creates an empty one if there is none.
     ///
     /// # Errors
     /// The journal is not a regular file, or cannot be opened.
@@ -44,32 +38,15 @@ impl SpoolDisk {
         if !file::meta(&journal)?.regular {
             return Err(Failure { op: Op::Openat, errno: Errno::INVAL });
         }
-        let mut disk = Self {
+        Ok(Self {
             spool: spool.clone(),
-            queue: queue.clone(),
+            spool_folder: file::open_linked_dir(spool.as_c_str())?,
             journal,
             next: None,
-            claims: [const { None }; CLAIMS_MAX],
             quarantine: None,
-            inotify: None,
+            queue: QueueFolder::open(queue),
             failed_op: "",
-        };
-        disk.watch();
-        Ok(disk)
-    }
-
-    /// Watches the folder of the queue for new names, and the queue file for writes.
-    fn watch(&mut self) {
-        self.inotify = Inotify::new().ok().filter(|inotify| {
-            let _ = inotify.watch_writes(self.queue.as_c_str());
-            inotify.watch_names(self.queue.parent().as_c_str()).is_ok()
-        });
-    }
-
-    /// Changes to another queue file. No claim may be open.
-    pub fn set_queue(&mut self, queue: &Path) {
-        self.queue = queue.clone();
-        self.watch();
+        })
     }
 
     fn fd(&self, file: SpoolFile) -> Result<&OwnedFd, Failure> {
@@ -77,9 +54,7 @@ impl SpoolDisk {
         match file {
             SpoolFile::Journal => Ok(&self.journal),
             SpoolFile::Next => self.next.as_ref().ok_or(missing),
-            SpoolFile::Claim(handle) => {
-                self.claims.get(usize::from(handle)).and_then(Option::as_ref).ok_or(missing)
-            }
+            SpoolFile::Claim(handle) => self.queue.claim(handle),
         }
     }
 
@@ -91,64 +66,38 @@ impl SpoolDisk {
         })
     }
 
-    fn claim_path(&self, seq: u64) -> Result<Path, Failure> {
-        let mut suffix = [0; 32];
-        let mut out = Writer::new(&mut suffix);
-        let _ = uwrite!(out, ".claim-{}", seq);
-        self.queue.with_suffix(out.as_bytes()).ok_or(TOO_LONG)
+    /// Records the failure of an operation on the queue file, its folder or a claim, for
+    /// messages, and passes its errno on.
+    fn record_queue_failure<T>(
+        &mut self,
+        subject: QueueSubject,
+        result: Result<T, Failure>,
+    ) -> DiskResult<T> {
+        result.map_err(|failure| {
+            let failed = (subject, failure);
+            match subject {
+                QueueSubject::Claim(_) => self.queue.claim_failure = failed,
+                _ => self.queue.file_failure = failed,
+            }
+            DiskError(failure.errno.raw_os_error())
+        })
+    }
+
+    /// Records the failure of an operation on an open file.
+    fn record_file_failure<T>(&mut self, file: SpoolFile, result: Result<T, Failure>) -> DiskResult<T> {
+        match file {
+            SpoolFile::Claim(handle) => {
+                let subject = QueueSubject::Claim(self.queue.seq_at(handle));
+                self.record_queue_failure(subject, result)
+            }
+            SpoolFile::Journal | SpoolFile::Next => self.record_failure(result),
+        }
     }
 
     /// Calls `visit` with the number of each claim on the disk.
     fn each_claim(&mut self, visit: &mut dyn FnMut(u64)) -> DiskResult {
-        let result = self.list_claims(visit);
-        self.record_failure(result)
-    }
-
-    fn list_claims(&self, visit: &mut dyn FnMut(u64)) -> Result<(), Failure> {
-        let folder = file::open_linked_dir(self.queue.parent().as_c_str())?;
-        let name = self.queue.name();
-        dir::each(&folder, |entry| {
-            let seq = entry.strip_prefix(name).and_then(|rest| rest.strip_prefix(b".claim-"));
-            if let Some(seq) = seq.and_then(parse_u64).filter(|seq| *seq <= CLAIM_SEQ_MAX) {
-                visit(seq);
-            }
-        })
-    }
-
-    fn open_claim_file(&mut self, seq: u64, handle: u8) -> Result<(), Failure> {
-        let path = self.claim_path(seq)?;
-        let (fd, _) = file::open_regular(path.as_c_str())?;
-        if let Some(slot) = self.claims.get_mut(usize::from(handle)) {
-            *slot = Some(fd);
-        }
-        if let Some(inotify) = &self.inotify {
-            let _ = inotify.watch_writes(path.as_c_str());
-        }
-        Ok(())
-    }
-
-    fn claim(&mut self, seq: u64, handle: u8) -> Result<(), Failure> {
-        let path = self.claim_path(seq)?;
-        // The file is opened before it is renamed, so that a lack of descriptors leaves the
-        // queue file in its place. It is also watched before. The watch stays with the file,
-        // so that no write is missed.
-        let (fd, meta) = file::open_regular(self.queue.as_c_str())?;
-        if let Some(inotify) = &self.inotify {
-            let _ = inotify.watch_writes(self.queue.as_c_str());
-        }
-        file::rename(self.queue.as_c_str(), path.as_c_str())?;
-        if file::meta_at(path.as_c_str(), false).is_ok_and(|named| named.identity != meta.identity) {
-            // Another file was put at the path between the two calls.
-            return self.open_claim_file(seq, handle);
-        }
-        if let Some(slot) = self.claims.get_mut(usize::from(handle)) {
-            *slot = Some(fd);
-        }
-        Ok(())
-    }
-
-    fn queue_size(&self) -> Result<u64, Failure> {
-        file::open_regular(self.queue.as_c_str()).map(|(_, meta)| meta.size)
+        let result = self.queue.each_claim(&self.spool_folder, visit);
+        self.record_queue_failure(QueueSubject::Folder, result)
     }
 
     fn append_rejected(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -213,7 +162,7 @@ pub fn describe_disk(disk: &SpoolDisk, error: DiskError, out: &mut Writer<'_>) {
 impl Disk for SpoolDisk {
     fn read(&mut self, file: SpoolFile, offset: u64, buffer: &mut [u8]) -> DiskResult<usize> {
         let result = self.fd(file).and_then(|fd| file::read_at(fd, buffer, offset));
-        self.record_failure(result)
+        self.record_file_failure(file, result)
     }
 
     fn write(&mut self, file: SpoolFile, offset: u64, bytes: &[u8]) -> DiskResult {
@@ -233,7 +182,7 @@ impl Disk for SpoolDisk {
 
     fn size(&mut self, file: SpoolFile) -> DiskResult<u64> {
         let result = self.fd(file).and_then(|fd| Ok(file::meta(fd)?.size));
-        self.record_failure(result)
+        self.record_file_failure(file, result)
     }
 
     fn free(&mut self) -> u64 {
@@ -291,27 +240,18 @@ impl Disk for SpoolDisk {
     }
 
     fn queue_file(&mut self) -> QueueFile {
-        let size = self.queue_size().and_then(|size| match &self.inotify {
-            // A writer has created the file and will write soon. The size is read again,
-            // because a write between the first look and the watch would not be reported.
-            Some(inotify) if size == 0 => {
-                inotify.watch_writes(self.queue.as_c_str()).and_then(|()| self.queue_size())
-            }
-            _ => Ok(size),
-        });
-        match size {
-            Ok(1..) => QueueFile::Ready,
-            Ok(0) | Err(Failure { errno: Errno::NOENT, .. }) => QueueFile::Nothing,
-            Err(failure) => {
-                self.failed_op = failure.op.name();
-                QueueFile::Unusable(DiskError(failure.errno.raw_os_error()))
+        match self.queue.look() {
+            Ok(state) => state,
+            Err((subject, failure)) => {
+                let failed: DiskResult = self.record_queue_failure(subject, Err(failure));
+                QueueFile::Unusable(failed.err().unwrap_or(DiskError(0)))
             }
         }
     }
 
     fn claim_queue(&mut self, seq: u64, handle: u8) -> DiskResult {
-        let result = self.claim(seq, handle);
-        self.record_failure(result)
+        let result = self.queue.claim_queue(&self.spool_folder, seq, handle);
+        self.record_queue_failure(QueueSubject::File, result)
     }
 
     fn claim_exists(&mut self, seq_low: u16) -> DiskResult<bool> {
@@ -331,25 +271,34 @@ impl Disk for SpoolDisk {
     }
 
     fn open_claim(&mut self, seq: u64, handle: u8) -> DiskResult {
-        let result = self.open_claim_file(seq, handle);
-        self.record_failure(result)
+        let result = self.queue.open_claim(&self.spool_folder, seq, handle);
+        self.record_queue_failure(QueueSubject::Claim(seq), result)
+    }
+
+    fn rename_claim(&mut self, seq: u64, next: u64, handle: u8) -> DiskResult {
+        let result = self.queue.rename_claim(&self.spool_folder, seq, next, handle);
+        self.record_queue_failure(QueueSubject::Folder, result)
+    }
+
+    fn lease_claim(&mut self, handle: u8) -> Lease {
+        self.queue.lease_claim(handle)
+    }
+
+    fn holds_lease(&mut self, handle: u8) -> bool {
+        self.queue.holds_lease(handle)
+    }
+
+    fn release_claim(&mut self, handle: u8) {
+        self.queue.release_claim(handle);
     }
 
     fn sync_queue(&mut self) -> DiskResult {
-        let result = sync_folder(&self.queue.parent());
-        self.record_failure(result)
+        let result = self.queue.sync(&self.spool_folder);
+        self.record_queue_failure(QueueSubject::Folder, result)
     }
 
     fn remove_claim(&mut self, seq: u64, handle: u8) -> DiskResult {
-        let result = self.claim_path(seq).and_then(|path| match file::unlink(path.as_c_str()) {
-            // Another process has removed it.
-            Err(Failure { errno: Errno::NOENT, .. }) => Ok(()),
-            result => result,
-        });
-        self.record_failure(result)?;
-        if let Some(slot) = self.claims.get_mut(usize::from(handle)) {
-            *slot = None;
-        }
-        Ok(())
+        let result = self.queue.remove_claim(&self.spool_folder, seq, handle);
+        self.record_queue_failure(QueueSubject::Claim(seq), result)
     }
 }

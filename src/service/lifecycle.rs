@@ -16,21 +16,29 @@ use crate::sys::identity::{self, Identity};
 use crate::sys::lock::{AcquireError, PidFile};
 use crate::sys::process::{self, Pid, Side};
 use crate::sys::signal::{self, Signals};
-use crate::sys::{Errno, Failure, Op, OwnedFd, fds, file, poll};
+use crate::sys::{Errno, Failure, Op, OwnedFd, clock, fds, file, poll};
 use crate::util::lines::find_newline;
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
 use super::accounts;
+use super::boot::boot_id;
 use super::config_source::{ConfigSource, ServiceFile, path_of};
+use super::down_mark;
+use super::lock_holder::{LockState, LookupFailed, ServiceLocks};
 use super::notify::Notify;
 use super::own_paths::judge_paths;
+use super::second_lock::{self, SecondHolder};
 use crate::util::time::Duration;
 
 /// Time until a service that is ready tries again to report it, after the kernel had no
 /// memory for the message.
 const READY_RETRY: Duration = Duration::from_ms(20);
+/// Time for which a start waits for a process that is ending to release its locks.
+const LOCKED_WAIT: Duration = Duration::from_ms(1000);
+/// Time between two looks at those locks. The kernel queues each look until the holder takes it.
+const LOCKED_POLL: Duration = Duration::from_ms(100);
 /// Maximum number of times that a service tries to report that it is ready.
 const READY_TRIES: u32 = 100;
 
@@ -273,6 +281,8 @@ pub struct Process {
     pub pid_file: PidFile,
     /// The path of the PID file.
     pub pid_path: Path,
+    /// The socket that is the second lock. `jobs` has the lock of its spool instead.
+    pub second_lock: Option<OwnedFd>,
     /// The user that the service becomes, if `user` is set.
     pub identity: Option<Identity>,
     /// The process to which the start is reported.
@@ -315,7 +325,19 @@ impl Process {
         let Some(pid_path) = path_of(service, ServiceFile::Pid, config) else {
             reporter.fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long"));
         };
+        refuse_second(service, config, &pid_path, &reporter);
         let pid_file = acquire(&pid_path, &reporter);
+        let second_lock = match service {
+            Service::Jobs => None,
+            _ => take_second_lock(service, config, &pid_file, &pid_path, &reporter),
+        };
+        if !config_source.supervised {
+            down_mark::clear(&pid_path);
+        } else if down_mark::is_set(&pid_path, &boot_id()) {
+            // A user stopped the service after the supervisor decided to start it.
+            pid_file.release(pid_path.as_c_str());
+            process::exit(exit::OK);
+        }
         let notify = Notify::new(&config_source.init);
         Self {
             config_source,
@@ -324,6 +346,7 @@ impl Process {
             signals,
             pid_file,
             pid_path,
+            second_lock,
             identity,
             reporter,
             foreground,
@@ -351,7 +374,7 @@ impl Process {
         let Some(path) = folder.join(name) else {
             self.fail_at(folder, Failure { op: Op::Openat, errno: Errno::NAMETOOLONG });
         };
-        match PidFile::acquire(&path, b"") {
+        match PidFile::acquire(&path, self.pid_path.as_bytes()) {
             Ok(lock) => lock,
             Err(AcquireError::Running(pid)) => self.fail(exit::FAILED, &|out| describe_running(pid, out)),
             Err(AcquireError::Failed(failure)) => self.fail_at(&path, failure),
@@ -372,13 +395,78 @@ impl Process {
     }
 }
 
+/// Bytes of the content of a PID file.
+pub const PID_LINE_BYTES: usize = 16;
+
+/// Returns the content of the PID file of this process.
+pub fn pid_line(buffer: &mut [u8; PID_LINE_BYTES]) -> &[u8] {
+    let mut out = Writer::new(buffer);
+    let _ = uwrite!(out, "{}\n", process::pid().as_raw_pid());
+    let length = out.len();
+    buffer.get(..length).unwrap_or(&[])
+}
+
+/// Ends the process if the service runs already, but its PID file is lost.
+fn refuse_second(service: Service, config: &Config, pid_path: &Path, reporter: &StartReporter) {
+    let deadline = clock::now() + LOCKED_WAIT;
+    let locks = ServiceLocks { service, config, pid_path };
+    // A process that is ending holds its locks a little longer than its PID file.
+    while let Ok(LockState::PidFileLost(pid)) = locks.state() {
+        if deadline.is_due(clock::now()) {
+            reporter.fail(exit::FAILED, &|out| describe_running(pid, out));
+        }
+        poll::sleep(LOCKED_POLL);
+    }
+}
+
+/// Takes the second lock, or ends the process if another instance has it. Warns if a process of
+/// another user has it, because every user can bind its name.
+fn take_second_lock(
+    service: Service,
+    config: &Config,
+    pid_file: &PidFile,
+    pid_path: &Path,
+    reporter: &StartReporter,
+) -> Option<OwnedFd> {
+    let deadline = clock::now() + LOCKED_WAIT;
+    loop {
+        let failure = match second_lock::bind(service, pid_path) {
+            Ok(lock) => return Some(lock),
+            Err(failure) => failure,
+        };
+        match second_lock::find_holder(service, config, pid_path) {
+            SecondHolder::Service(pid) => {
+                pid_file.release(pid_path.as_c_str());
+                reporter.fail(exit::FAILED, &|out| describe_running(pid, out));
+            }
+            SecondHolder::Free if failure.errno == Errno::ADDRINUSE && !deadline.is_due(clock::now()) => {
+                poll::sleep(LOCKED_POLL);
+            }
+            SecondHolder::Free => {
+                reporter.warn(&|out| describe_at(pid_path, failure, out));
+                return None;
+            }
+            SecondHolder::Stranger(pid, uid) => {
+                reporter.warn(&|out| LookupFailed::Stranger(pid, uid).describe(pid_path, out));
+                return None;
+            }
+        }
+    }
+}
+
 /// Locks the PID file or ends the process.
 fn acquire(path: &Path, reporter: &StartReporter) -> PidFile {
-    let mut line = [0; 16];
-    let mut out = Writer::new(&mut line);
-    let _ = uwrite!(out, "{}\n", process::pid().as_raw_pid());
-    match PidFile::acquire(path, out.as_bytes()) {
-        Ok(pid_file) => pid_file,
+    let mut line = [0; PID_LINE_BYTES];
+    match PidFile::acquire(path, pid_line(&mut line)) {
+        Ok(pid_file) => {
+            if let Some(failure) = pid_file.unwritten() {
+                reporter.warn(&|out| {
+                    out.push_str("the PID file cannot be written: ");
+                    describe_at(path, failure, out);
+                });
+            }
+            pid_file
+        }
         Err(AcquireError::Running(pid)) => reporter.fail(exit::FAILED, &|out| describe_running(pid, out)),
         Err(AcquireError::Failed(failure)) => reporter.fail_at(path, failure),
     }

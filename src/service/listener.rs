@@ -4,11 +4,13 @@
 use super::accounts;
 use super::config_source::{ServiceFile, path_of};
 use super::connections::access_of;
-use super::lifecycle::{Process, exit};
+use super::identity::look;
+use super::lifecycle::{Process, describe_at, exit};
 use crate::limits::STOP_POLL;
 use crate::proto::config::{AccountName, Config};
 use crate::proto::service::Service;
 use crate::state::access::{Access, AccessPolicy};
+use crate::state::identity::PathState;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, poll};
 use crate::util::path::Path;
@@ -131,6 +133,12 @@ impl Listener {
         Ok(Self { path: path.clone(), acceptor: Acceptor::new(fd), identity, policy, failure: None })
     }
 
+    /// Returns the listener of a service whose socket could not be made at its start.
+    /// [`Listener::check`] makes it.
+    fn missing(path: Path, policy: AccessPolicy, failure: Failure) -> Self {
+        Self { path, policy, failure: Some(failure), ..Self::none() }
+    }
+
     /// Returns the listener of a service that has no socket. Nothing connects to it.
     #[must_use]
     pub fn none() -> Self {
@@ -161,20 +169,26 @@ impl Listener {
     /// Makes the socket again if its file was deleted. An abstract name cannot be deleted.
     #[unsafe(link_section = ".text.idle")]
     pub fn check(&mut self) {
-        if self.acceptor.fd.is_none() || socket::is_abstract(&self.path) {
+        if self.path.is_empty() || socket::is_abstract(&self.path) {
             return;
         }
-        let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
-        self.failure = match named {
-            Ok(named) if named == self.identity => None,
-            // A socket on which no process listens is replaced. Any other file is left alone.
-            _ => match make(&self.path, &self.policy, None) {
-                Ok((fd, identity)) => {
-                    (self.acceptor, self.identity) = (Acceptor::new(fd), identity);
-                    None
-                }
-                Err(failure) => Some(failure),
-            },
+        match look(&self.path, self.identity, false) {
+            PathState::Named => self.failure = None,
+            PathState::Missing | PathState::Replaced => self.make_again(),
+            PathState::Unknown => {}
+        }
+    }
+
+    /// Makes the socket again, and replaces one on which no process listens. Any other file is
+    /// left alone.
+    #[cold]
+    fn make_again(&mut self) {
+        self.failure = match make(&self.path, &self.policy, None) {
+            Ok((fd, identity)) => {
+                (self.acceptor, self.identity) = (Acceptor::new(fd), identity);
+                None
+            }
+            Err(failure) => Some(failure),
         };
     }
 
@@ -193,7 +207,7 @@ impl Listener {
     /// # Errors
     /// As unlink(2) says.
     pub fn unlink(&self) -> Result<(), Failure> {
-        if self.acceptor.fd.is_none() || socket::is_abstract(&self.path) {
+        if self.path.is_empty() || socket::is_abstract(&self.path) {
             return Ok(());
         }
         let named = file::meta_at(self.path.as_c_str(), false).map(|meta| meta.identity);
@@ -261,8 +275,15 @@ fn open_socket(service: Service, process: &Process, chown: bool) -> Listener {
     };
     let path = path_of(service, ServiceFile::Socket, config).unwrap_or_default();
     let owner = process.identity.as_ref().filter(|_| chown).map(|identity| identity.uid);
-    match Listener::open(&path, policy, owner, SOCKET_IN_USE) {
+    match Listener::open(&path, policy.clone(), owner, SOCKET_IN_USE) {
         Ok(listener) => listener,
+        Err(failure) if failure.is_of_full_disk() => {
+            process.reporter.warn(&|out| {
+                out.push_str("the socket cannot be made: ");
+                describe_at(&path, failure, out);
+            });
+            Listener::missing(path, policy, failure)
+        }
         Err(Failure { errno: Errno::NAMETOOLONG, .. }) => process.fail(exit::CONFIG, &|out| {
             out.push_str("socket: ");
             out.push_escaped(path.as_bytes());

@@ -20,7 +20,7 @@ use ufmt::uwrite;
 
 /// The part of a path that is not walked yet: the target of one link, a slash, and the names
 /// after that link.
-type Rest = Vec<u8, { 2 * PATH_MAX_BYTES + 2 }>;
+type UnwalkedPath = Vec<u8, { 2 * PATH_MAX_BYTES + 2 }>;
 
 /// The uid of files whose owner has no number here, unless the kernel names another one.
 const OVERFLOW_UID: u64 = 65534;
@@ -35,19 +35,19 @@ pub struct Judge<'a> {
     path: Path,
     /// The name of the component in its folder.
     name: Path,
-    rest: Rest,
+    rest: UnwalkedPath,
 }
 
 /// The reason why a path cannot be used. [`Judge::describe`] names the path.
 #[derive(Clone, Copy, Debug)]
-pub enum Refusal {
+pub enum TrustRefusal {
     /// A component is not trusted.
     Untrusted(TrustFault, Component),
     /// A system call failed.
     Failed(Failure),
 }
 
-impl From<Failure> for Refusal {
+impl From<Failure> for TrustRefusal {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
@@ -96,7 +96,7 @@ impl<'a> Judge<'a> {
             excused: &config.trust,
             path: Path::empty(),
             name: Path::empty(),
-            rest: Rest::new(),
+            rest: UnwalkedPath::new(),
         }
     }
 
@@ -111,7 +111,7 @@ impl<'a> Judge<'a> {
         path: &Path,
         subject: Subject,
         new: Option<&NewFolder<'_>>,
-    ) -> Result<Option<Found>, Refusal> {
+    ) -> Result<Option<Found>, TrustRefusal> {
         self.walk(path, subject, End::Folder(new))
     }
 
@@ -120,7 +120,7 @@ impl<'a> Judge<'a> {
     ///
     /// # Errors
     /// The component that is not trusted, or the call that failed.
-    pub fn find_file(&mut self, path: &Path, subject: Subject) -> Result<Option<Found>, Refusal> {
+    pub fn find_file(&mut self, path: &Path, subject: Subject) -> Result<Option<Found>, TrustRefusal> {
         let Some(mut found) = self.walk(path, subject, End::File)? else { return Ok(None) };
         if let Ok(meta) = at::meta(&found.folder, self.name.as_c_str())
             && !meta.link
@@ -134,7 +134,7 @@ impl<'a> Judge<'a> {
     ///
     /// # Errors
     /// The component that is not trusted, or the call that failed.
-    pub fn open_linked_file(&mut self, path: &Path, subject: Subject) -> Result<OwnedFd, Refusal> {
+    pub fn open_linked_file(&mut self, path: &Path, subject: Subject) -> Result<OwnedFd, TrustRefusal> {
         let missing = Failure { op: Op::Openat, errno: Errno::NOENT };
         let mut found = self.walk(path, subject, End::LinkedFile)?.ok_or(missing)?;
         let open = if found.is_nameless { at::open_linked } else { at::open };
@@ -147,7 +147,7 @@ impl<'a> Judge<'a> {
     ///
     /// # Errors
     /// The component that is not trusted, or the call that failed.
-    pub fn allow_link(&mut self, path: &Path) -> Result<(), Refusal> {
+    pub fn allow_link(&mut self, path: &Path) -> Result<(), TrustRefusal> {
         let mut walk = TrustWalk::default();
         let bytes = path.as_bytes();
         let slashes = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at.max(1));
@@ -180,17 +180,17 @@ impl<'a> Judge<'a> {
         subject: Subject,
         position: Position,
         meta: Meta,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), TrustRefusal> {
         let component = component(meta);
         match walk.judge(&self.rule, subject, position, &component) {
-            Err(fault) if !self.is_excused() => Err(Refusal::Untrusted(fault, component)),
+            Err(fault) if !self.is_excused() => Err(TrustRefusal::Untrusted(fault, component)),
             _ => Ok(()),
         }
     }
 
     // ----- the walk ---------------------------------------------------------
 
-    fn walk(&mut self, path: &Path, subject: Subject, end: End<'_>) -> Result<Option<Found>, Refusal> {
+    fn walk(&mut self, path: &Path, subject: Subject, end: End<'_>) -> Result<Option<Found>, TrustRefusal> {
         let steps = Steps { subject, end };
         self.rest.clear();
         // The longest path has room.
@@ -220,13 +220,13 @@ impl<'a> Judge<'a> {
     }
 
     /// Judges `/`, which `found` has open.
-    fn enter_root(&mut self, steps: &Steps<'_>, found: &mut Found) -> Result<(), Refusal> {
+    fn enter_root(&mut self, steps: &Steps<'_>, found: &mut Found) -> Result<(), TrustRefusal> {
         self.path.assign(&[b"/"]);
         let position = steps.position(count_names(&self.rest));
         self.judge(&mut found.walk, steps.subject, position, at::meta(&found.folder, c"")?)
     }
 
-    /// Moves the next name of the rest to `self.name`. Returns false at the end.
+    /// Moves the next name of the rest to `self.name`. Returns true if there is one.
     fn take_name(&mut self) -> bool {
         let Some((name, after)) = next_name(&self.rest) else { return false };
         let (fits, length) = (self.name.assign(&[name]), after.len());
@@ -238,7 +238,7 @@ impl<'a> Judge<'a> {
 
     /// Walks to the component `self.name`.
     #[inline(never)]
-    fn step(&mut self, steps: &Steps<'_>, found: &mut Found) -> Result<Step, Refusal> {
+    fn step(&mut self, steps: &Steps<'_>, found: &mut Found) -> Result<Step, TrustRefusal> {
         let left = count_names(&self.rest);
         let above = self.path.as_bytes().len();
         match self.name.as_bytes() {
@@ -286,7 +286,7 @@ impl<'a> Judge<'a> {
 
     /// Puts the target of a link before the rest. Returns true if it is absolute.
     #[inline(never)]
-    fn read_link(&mut self, link: &OwnedFd) -> Result<bool, Refusal> {
+    fn read_link(&mut self, link: &OwnedFd) -> Result<bool, TrustRefusal> {
         let mut target = [0; PATH_MAX_BYTES + 1];
         let length = at::read_link(link, &mut target)?;
         let target = target.get(..length).filter(|target| target.len() <= PATH_MAX_BYTES).unwrap_or(&[]);
@@ -328,14 +328,14 @@ impl<'a> Judge<'a> {
 
     /// Writes the path, the reason, the owner, and the command that mends it. `path` is the whole
     /// path, for a call that failed.
-    pub fn describe(&self, refusal: Refusal, path: &Path, out: &mut Writer<'_>) {
+    pub fn describe(&self, refusal: TrustRefusal, path: &Path, out: &mut Writer<'_>) {
         let (fault, component) = match refusal {
-            Refusal::Failed(failure) => {
+            TrustRefusal::Failed(failure) => {
                 out.push_escaped(path.as_bytes());
                 out.push_str(": ");
                 return failure.describe(out);
             }
-            Refusal::Untrusted(fault, component) => (fault, component),
+            TrustRefusal::Untrusted(fault, component) => (fault, component),
         };
         let path = self.path.as_bytes();
         out.push_escaped(path);
@@ -425,7 +425,7 @@ pub fn inspect_name(
     judge: &mut Judge<'_>,
     path: &Path,
     target: &mut [u8],
-    report: &mut dyn FnMut(&Judge<'_>, Refusal),
+    report: &mut dyn FnMut(&Judge<'_>, TrustRefusal),
 ) -> NodeKind {
     match file::read_link(path.as_c_str(), target) {
         Ok(length) => match judge.allow_link(path) {
@@ -441,16 +441,16 @@ pub fn inspect_name(
             ..
         }) => NodeKind::Missing,
         Err(failure) => {
-            report(judge, Refusal::Failed(failure));
+            report(judge, TrustRefusal::Failed(failure));
             NodeKind::Unknown
         }
     }
 }
 
 /// Judges the links in the entries of `allow`. Calls `visit` with each that is not trusted.
-pub fn each_untrusted_link(config: &Config, visit: &mut dyn FnMut(&Judge<'_>, Refusal)) {
+pub fn each_untrusted_link(config: &Config, visit: &mut dyn FnMut(&Judge<'_>, TrustRefusal)) {
     let mut judge = Judge::new(config);
-    let mut report = |judge: &Judge<'_>, refusal: Refusal| {
+    let mut report = |judge: &Judge<'_>, refusal: TrustRefusal| {
         if refusal.is_untrusted() {
             visit(judge, refusal);
         }
@@ -501,7 +501,7 @@ impl Found {
     }
 }
 
-impl Refusal {
+impl TrustRefusal {
     /// Returns true if a component is not trusted.
     #[must_use]
     pub fn is_untrusted(&self) -> bool {

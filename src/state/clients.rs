@@ -159,7 +159,7 @@ impl ClientSlot {
         }
     }
 
-    /// Records that `count` bytes were received behind a request whose answer is not there yet,
+    /// Records that `count` bytes were received after a request whose answer is not there yet,
     /// and that they are kept if `keeps`; 0 is the end of the client's input.
     pub fn absorbed(&mut self, count: usize, keeps: bool) {
         self.ended |= count == 0;

@@ -22,6 +22,9 @@ pub const NO_SPACE: DiskError = DiskError(errno::ENOSPC as i32);
 /// The user of the spool may not use more of the disk.
 pub const OVER_QUOTA: DiskError = DiskError(errno::EDQUOT as i32);
 
+/// A file does not exist.
+pub const MISSING: DiskError = DiskError(errno::ENOENT as i32);
+
 /// A record is not the one that was written at its offset.
 pub const DAMAGED: DiskError = DiskError(errno::EILSEQ as i32);
 
@@ -49,6 +52,17 @@ pub enum QueueFile {
     Ready,
     /// The queue file is not a regular file, or cannot be opened.
     Unusable(DiskError),
+}
+
+/// The answer to a request for a read lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lease {
+    /// The service has the lease: no process has the file open for writing.
+    Held,
+    /// A process has the file open for writing.
+    Writer,
+    /// The filesystem or the rights of the service do not allow a lease.
+    Unknown,
 }
 
 /// The files of one spool and one queue. Reads and writes are whole or fail.
@@ -153,8 +167,24 @@ pub trait Disk {
     /// Opens the claim `seq` at `handle`.
     ///
     /// # Errors
-    /// It cannot be opened, or is not a regular file.
+    /// [`MISSING`], it cannot be opened, or it is not the file that was claimed.
     fn open_claim(&mut self, seq: u64, handle: u8) -> DiskResult;
+
+    /// Gives the claim `seq`, open at `handle`, the number `next`, which changes its name.
+    ///
+    /// # Errors
+    /// Nothing changed.
+    fn rename_claim(&mut self, seq: u64, next: u64, handle: u8) -> DiskResult;
+
+    /// Asks for a read lease on the claim that is open at `handle`. While the lease is held, a
+    /// process that opens the claim for writing waits.
+    fn lease_claim(&mut self, handle: u8) -> Lease;
+
+    /// Returns true if the lease on a claim is held, and no process waits for its end.
+    fn holds_lease(&mut self, handle: u8) -> bool;
+
+    /// Gives a lease back.
+    fn release_claim(&mut self, handle: u8);
 
     /// Makes the names in the queue's folder durable.
     ///

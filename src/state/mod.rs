@@ -9,6 +9,7 @@ pub mod clients;
 pub mod collector;
 pub mod degraded;
 pub mod disk;
+pub mod identity;
 pub mod jobs;
 pub mod log_stream;
 pub mod notify;

@@ -12,7 +12,7 @@ use core::arch::{asm, naked_asm};
 use linux_raw_sys::general::__NR_rt_sigreturn;
 #[cfg(target_arch = "arm")]
 use linux_raw_sys::general::__NR_sigreturn;
-use linux_raw_sys::general::{__NR_clone, __NR_close_range, __NR_getcwd, __NR_getsockopt};
+use linux_raw_sys::general::{__NR_clone, __NR_close_range, __NR_fcntl, __NR_getcwd, __NR_getsockopt};
 
 /// Makes a system call with five numbers; returns what the kernel left in the
 /// result register (a negative errno on failure).
@@ -51,6 +51,17 @@ unsafe fn raw_call(number: u32, [a, b, c, d, e]: [usize; 5]) -> isize {
 pub(crate) fn close_range(first: u32, last: u32) -> bool {
     // SAFETY: plain numbers.
     unsafe { raw_call(__NR_close_range, [first as usize, last as usize, 0, 0, 0]) == 0 }
+}
+
+/// Performs a command of fcntl(2) whose argument is a number. Returns its result.
+///
+/// # Errors
+/// The errno.
+pub(crate) fn fcntl(fd: i32, command: u32, number: u32) -> Result<usize, i32> {
+    let fd = usize::try_from(fd).unwrap_or(usize::MAX);
+    // SAFETY: plain numbers.
+    let result = unsafe { raw_call(__NR_fcntl, [fd, command as usize, number as usize, 0, 0]) };
+    usize::try_from(result).map_err(|_| i32::try_from(result.unsigned_abs()).unwrap_or(i32::MAX))
 }
 
 /// Writes the working directory's path into `buffer` (getcwd(2)). Returns its length in

@@ -34,6 +34,7 @@ named_enum! {
         InotifyAddWatch = "inotify_add_watch",
         InotifyInit1 = "inotify_init1",
         Kill = "kill",
+        Linkat = "linkat",
         Listen = "listen",
         Mkdirat = "mkdirat",
         Open = "open",
@@ -87,6 +88,12 @@ impl Failure {
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(self.errno, Errno::ACCESS | Errno::PERM)
+    }
+
+    /// Returns true if the disk or the quota of the user is full.
+    #[must_use]
+    pub fn is_of_full_disk(&self) -> bool {
+        matches!(self.errno, Errno::NOSPC | Errno::DQUOT)
     }
 
     /// Returns true if the disk is full, read-only or broken.
@@ -157,6 +164,7 @@ errnos! {
     DQUOT = "EDQUOT (quota exceeded)",
     ILSEQ = "EILSEQ (damaged data)",
     STALE = "ESTALE (stale file handle)",
+    XDEV = "EXDEV (on another filesystem)",
 }
 
 /// Writes the name of `errno` alone, or its number.

@@ -67,9 +67,17 @@ impl From<Stat> for Meta {
 /// # Errors
 /// As the call says.
 pub fn open(path: &CStr, flags: OFlags, mode: u32) -> Result<OwnedFd, Failure> {
+    open_at(CWD, path, flags, mode)
+}
+
+/// Opens `name` in the open directory `dir`, otherwise as [`open`] (openat(2)).
+///
+/// # Errors
+/// As the call says.
+pub fn open_at(dir: impl AsFd, name: &CStr, flags: OFlags, mode: u32) -> Result<OwnedFd, Failure> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
     loop {
-        match rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(mode)) {
+        match rustix::fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)) {
             Err(Errno::INTR) => {}
             result => return result.op(Op::Openat),
         }
@@ -130,6 +138,14 @@ pub fn is_untrusted_dir(path: &Path) -> bool {
     let folder = meta_at(path.parent().as_c_str(), true);
     let trusted = |uid| uid == 0 || uid == super::identity::effective_uid();
     folder.is_ok_and(|meta| !trusted(meta.uid) || meta.mode & 0o002 != 0)
+}
+
+/// Fails unless the open file is a regular file (fstat(2)).
+///
+/// # Errors
+/// EISDIR or EINVAL for another kind of file.
+pub fn check_regular(fd: &OwnedFd) -> Result<(), Failure> {
+    regular(meta(fd)?)
 }
 
 /// Fails unless `meta` is that of a regular file.
@@ -196,10 +212,26 @@ pub fn meta_at(path: &CStr, follow: bool) -> Result<Meta, Failure> {
     rustix::fs::statat(CWD, path, flags).op(Op::Fstatat).map(Meta::from)
 }
 
+/// Returns the attributes of the file `name` in the open directory `dir`, or those of a
+/// symbolic link itself (fstatat(2)).
+///
+/// # Errors
+/// As the call says.
+pub fn meta_in(dir: &OwnedFd, name: &CStr) -> Result<Meta, Failure> {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).op(Op::Fstatat).map(Meta::from)
+}
+
 /// Returns true if this process may execute `path` (access(2)).
 #[must_use]
 pub fn executable(path: &CStr) -> bool {
     rustix::fs::accessat(CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::empty()).is_ok()
+}
+
+/// Returns true if the filesystem that holds `path` is mounted so that nothing on it can be
+/// executed (statvfs(3), `ST_NOEXEC`).
+#[must_use]
+pub fn forbids_programs(path: &CStr) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
 }
 
 /// Creates a directory with exactly `mode`, whatever the umask (mkdir(2)). A directory that
@@ -429,6 +461,15 @@ pub fn allocate(fd: &OwnedFd, from: u64, length: u64) -> Result<bool, Failure> {
     }
 }
 
+/// Returns the type of the filesystem that holds an open file, a number of magic.h
+/// (fstatfs(2)).
+///
+/// # Errors
+/// As the call says.
+pub fn filesystem_kind(fd: &OwnedFd) -> Result<u64, Failure> {
+    Ok(rustix::fs::fstatfs(fd).op(Op::Statfs)?.f_type as u64)
+}
+
 /// The attributes of a filesystem (statfs(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Filesystem {
@@ -464,6 +505,21 @@ pub fn rename(from: &CStr, to: &CStr) -> Result<(), Failure> {
     rustix::fs::renameat(CWD, from, CWD, to).op(Op::Renameat)
 }
 
+/// Renames `from` to `to`, which must not exist (renameat2(2), `RENAME_NOREPLACE`; where the
+/// kernel or the filesystem cannot, link(2) and unlink(2)).
+///
+/// # Errors
+/// EEXIST if `to` exists; as the calls say.
+pub fn rename_new(from: &CStr, to: &CStr) -> Result<(), Failure> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::NOSYS | Errno::INVAL) => {
+            rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty()).op(Op::Linkat)?;
+            unlink(from)
+        }
+        result => result.op(Op::Renameat2),
+    }
+}
+
 /// Exchanges the names of two files in one step (renameat2(2), `RENAME_EXCHANGE`).
 ///
 /// # Errors
@@ -478,6 +534,41 @@ pub fn exchange(one: &CStr, other: &CStr) -> Result<(), Failure> {
 /// As the call says.
 pub fn unlink(path: &CStr) -> Result<(), Failure> {
     rustix::fs::unlinkat(CWD, path, AtFlags::empty()).op(Op::Unlinkat)
+}
+
+/// Renames `from` to `to` in the open directory `dir`, and replaces a file of that name
+/// (renameat(2)).
+///
+/// # Errors
+/// As the call says.
+pub fn rename_in(dir: &OwnedFd, from: &CStr, to: &CStr) -> Result<(), Failure> {
+    rustix::fs::renameat(dir, from, dir, to).op(Op::Renameat)
+}
+
+/// Removes the name `name` from the open directory `dir` (unlinkat(2)).
+///
+/// # Errors
+/// As the call says.
+pub fn unlink_in(dir: &OwnedFd, name: &CStr) -> Result<(), Failure> {
+    rustix::fs::unlinkat(dir, name, AtFlags::empty()).op(Op::Unlinkat)
+}
+
+/// Renames `from` in one open directory to `to` in another one, and replaces a file of that
+/// name (renameat(2)).
+///
+/// # Errors
+/// EXDEV if they are on different filesystems; as the call says.
+pub fn rename_between(dir: &OwnedFd, from: &CStr, other: &OwnedFd, to: &CStr) -> Result<(), Failure> {
+    rustix::fs::renameat(dir, from, other, to).op(Op::Renameat)
+}
+
+/// Exchanges a file in one open directory with one in another, in one step (renameat2(2),
+/// `RENAME_EXCHANGE`).
+///
+/// # Errors
+/// ENOSYS or EINVAL where the kernel or the filesystem cannot; as [`rename_between`].
+pub fn exchange_between(dir: &OwnedFd, one: &CStr, other: &OwnedFd, two: &CStr) -> Result<(), Failure> {
+    rustix::fs::renameat_with(dir, one, other, two, RenameFlags::EXCHANGE).op(Op::Renameat2)
 }
 
 /// Removes the empty directory at `path` (rmdir(2)).

@@ -55,6 +55,14 @@ pub fn chown(fd: &OwnedFd, identity: &Identity) -> Result<(), Failure> {
     rustix::fs::fchown(fd, Some(uid_raw(identity.uid)), Some(gid_of(identity.gid))).op(Op::Fchown)
 }
 
+/// Gives an open file to a group (fchown(2)).
+///
+/// # Errors
+/// EPERM if this process is not a member of the group.
+pub fn chown_group(fd: &OwnedFd, gid: u32) -> Result<(), Failure> {
+    rustix::fs::fchown(fd, None, Some(gid_of(gid))).op(Op::Fchown)
+}
+
 fn uid_raw(id: u32) -> Uid {
     Uid::from_raw_unchecked(id)
 }

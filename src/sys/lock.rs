@@ -10,6 +10,7 @@
 //! proves nothing, is never requested, and keeps no service from starting.
 
 use super::{Errno, Failure, Op, OwnedFd, WithOp, file, process};
+use crate::limits::PATH_MAX_BYTES;
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use core::ffi::CStr;
@@ -20,6 +21,10 @@ use ufmt::uwrite;
 /// The lock, held by this process until the descriptor is dropped.
 pub struct PidFile {
     fd: OwnedFd,
+    /// The device and inode of the file.
+    identity: (u64, u64),
+    /// The reason why the content is missing, if the disk was full.
+    unwritten: Option<Failure>,
 }
 
 /// Why [`PidFile::acquire`] failed.
@@ -64,21 +69,74 @@ impl PidFile {
                     if let Some(pid) = writer_of(&fd)? {
                         return Err(AcquireError::Running(pid));
                     }
-                    match replace(path, pid_line, &fd, meta.identity)? {
-                        Some(pid_file) => return Ok(pid_file),
-                        None => continue,
+                    let (temporary, new) = create_locked(path, pid_line)?;
+                    if replace(&temporary, path, &fd, meta.identity)? {
+                        return Ok(new);
                     }
+                    continue;
                 }
                 Err(errno) => return Err(Failure { op: Op::Fcntl, errno }.into()),
             }
             if file::meta_at(path.as_c_str(), false).is_ok_and(|named| named.identity == meta.identity) {
                 file::truncate(&fd, 0)?;
-                file::write_at(&fd, pid_line, 0)?;
-                let _ = file::set_mode(&fd, 0o644);
-                return Ok(Self { fd });
+                let mut pid_file = Self { fd, identity: meta.identity, unwritten: None };
+                pid_file.fill(pid_line)?;
+                let _ = file::set_mode(&pid_file.fd, 0o644);
+                return Ok(pid_file);
             }
         }
         Err(Failure { op: Op::Fcntl, errno: Errno::BUSY }.into())
+    }
+
+    /// Returns the device and inode of the file.
+    #[must_use]
+    #[allow(unsafe_code, reason = "names a section")]
+    #[unsafe(link_section = ".text.idle")]
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// Returns the reason why the content is missing, if the disk was full.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<Failure> {
+        self.unwritten
+    }
+
+    /// Writes this process's PID. A full disk is no error, because the lock is held in any case.
+    ///
+    /// # Errors
+    /// As pwrite(2) says, except that there is no space.
+    pub fn fill(&mut self, pid_line: &[u8]) -> Result<(), Failure> {
+        self.unwritten = file::write_at(&self.fd, pid_line, 0).err();
+        match self.unwritten {
+            Some(failure) if !failure.is_of_full_disk() => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the file again after `path` was found not to name it. A new file is created under
+    /// another name, locked and filled, and then gets the name `path`. An unlocked regular file
+    /// of that name is replaced. Any other file is left alone. The lock is held without a gap.
+    ///
+    /// # Errors
+    /// EEXIST: something that is not a regular file is there. EBUSY: another process has locked
+    /// the file that is there. As the calls say.
+    #[cold]
+    #[inline(never)]
+    pub fn make_again(&mut self, path: &Path, pid_line: &[u8]) -> Result<(), Failure> {
+        match put_back(path, pid_line) {
+            Ok(new) => {
+                // The previous descriptor is closed here, after the new file is in its place.
+                *self = new;
+                Ok(())
+            }
+            Err(failure) => {
+                // The path may have named the previous file again for a moment. Its lock was lost
+                // then, when the descriptor that looked at it was closed.
+                let _ = fcntl_lock(&self.fd, FlockOperation::NonBlockingLockExclusive);
+                Err(failure)
+            }
+        }
     }
 
     /// Removes the file while its lock is held, or empties it where the rights to remove it
@@ -93,34 +151,74 @@ impl PidFile {
     }
 }
 
-/// Puts a new file, filled and locked, in the place of `known`, which other processes hold
-/// by read locks. Returns `None` if another instance was faster; the caller tries again.
-#[inline(never)]
-fn replace(
-    path: &Path,
-    pid_line: &[u8],
-    known: &OwnedFd,
-    identity: (u64, u64),
-) -> Result<Option<PidFile>, Failure> {
+/// Creates a file beside `path`, filled and locked. Returns its name too.
+fn create_locked(path: &Path, pid_line: &[u8]) -> Result<(Path, PidFile), Failure> {
     let mut suffix = [0; 20];
     let mut out = Writer::new(&mut suffix);
     let _ = uwrite!(out, ".new-{}", process::pid().as_raw_pid());
     let too_long = Failure { op: Op::Openat, errno: Errno::NAMETOOLONG };
     let temporary = path.with_suffix(out.as_bytes()).ok_or(too_long)?;
-    let (temporary, path) = (temporary.as_c_str(), path.as_c_str());
-    let _ = file::unlink(temporary);
+    let _ = file::unlink(temporary.as_c_str());
     // No other user may read the file before it is locked.
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-    let fd = file::open(temporary, flags, 0o600)?;
-    let exchanged = fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive)
-        .op(Op::Fcntl)
-        .and_then(|()| file::write_at(&fd, pid_line, 0))
-        .and_then(|()| file::set_mode(&fd, 0o644))
-        .and_then(|()| file::exchange(temporary, path));
-    if let Err(failure) = exchanged {
+    let fd = file::open(temporary.as_c_str(), flags, 0o600)?;
+    let locked = fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive).op(Op::Fcntl);
+    let filled = locked.and_then(|()| file::meta(&fd)).and_then(|meta| {
+        let mut pid_file = PidFile { fd, identity: meta.identity, unwritten: None };
+        pid_file.fill(pid_line)?;
+        file::set_mode(&pid_file.fd, 0o644)?;
+        Ok(pid_file)
+    });
+    match filled {
+        Ok(pid_file) => Ok((temporary, pid_file)),
+        Err(failure) => {
+            let _ = file::unlink(temporary.as_c_str());
+            Err(failure)
+        }
+    }
+}
+
+/// Puts a new file, filled and locked, at `path`, if no file or an unlocked one is there.
+fn put_back(path: &Path, pid_line: &[u8]) -> Result<PidFile, Failure> {
+    let (temporary, pid_file) = create_locked(path, pid_line)?;
+    let failure = match file::rename_new(temporary.as_c_str(), path.as_c_str()) {
+        Ok(()) => return Ok(pid_file),
+        Err(failure) => failure,
+    };
+    let replaced = match failure.errno {
+        Errno::EXIST => replace_unlocked(&temporary, path, failure),
+        _ => Err(failure),
+    };
+    if replaced.is_err() {
+        let _ = file::unlink(temporary.as_c_str());
+    }
+    replaced.map(|()| pid_file)
+}
+
+/// Puts `temporary` in the place of the file at `path`, if that is an unlocked regular file.
+/// `exists` is the failure of any other kind of file.
+fn replace_unlocked(temporary: &Path, path: &Path, exists: Failure) -> Result<(), Failure> {
+    let known = file::open(path.as_c_str(), OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0)?;
+    let meta = file::meta(&known)?;
+    if !meta.regular {
+        return Err(exists);
+    }
+    let is_locked = writer_of(&known)?.is_some();
+    if is_locked || !replace(temporary, path, &known, meta.identity)? {
+        return Err(Failure { op: Op::Fcntl, errno: Errno::BUSY });
+    }
+    Ok(())
+}
+
+/// Puts `temporary`, which is filled and locked, in the place of `known`, which other processes
+/// hold at most by read locks. Returns false if another instance was faster.
+#[inline(never)]
+fn replace(temporary: &Path, path: &Path, known: &OwnedFd, identity: (u64, u64)) -> Result<bool, Failure> {
+    let (temporary, path) = (temporary.as_c_str(), path.as_c_str());
+    if let Err(failure) = file::exchange(temporary, path) {
         let _ = file::unlink(temporary);
         return match failure.errno {
-            Errno::NOENT => Ok(None),
+            Errno::NOENT => Ok(false),
             Errno::NOSYS | Errno::INVAL => Err(Failure { op: Op::Fcntl, errno: Errno::BUSY }),
             _ => Err(failure),
         };
@@ -134,7 +232,7 @@ fn replace(
         let _ = file::exchange(temporary, path);
     }
     let _ = file::unlink(temporary);
-    Ok(is_ours.then_some(PidFile { fd }))
+    Ok(is_ours)
 }
 
 /// The state of a service, as its PID file shows it.
@@ -144,7 +242,7 @@ pub enum Holder {
     Running(Option<Pid>),
     /// The lock is free, but the file still names a process: the service died.
     Died,
-    /// The lock is free, and the file is missing or empty: the service was stopped.
+    /// The lock is free, and the file is missing, empty or no regular file: the service was stopped.
     Stopped,
 }
 
@@ -163,7 +261,7 @@ pub fn holder(path: &CStr) -> Result<Holder, Failure> {
         return Ok(Holder::Running(pid));
     }
     let meta = file::meta(&fd)?;
-    Ok(if meta.size == 0 { Holder::Stopped } else { Holder::Died })
+    Ok(if meta.regular && meta.size > 0 { Holder::Died } else { Holder::Stopped })
 }
 
 /// Empties the PID file at `path` while process `pid` holds its lock, so that the end of
@@ -174,6 +272,16 @@ pub fn holder(path: &CStr) -> Result<Holder, Failure> {
 pub fn mark_stopped(path: &CStr, pid: Pid) -> Result<(), Failure> {
     let fd = file::open(path, OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0)?;
     if holder_of(&fd) == Some(pid) { file::truncate(&fd, 0) } else { Ok(()) }
+}
+
+/// Returns true if the file at `path` has no content, or exactly `content`.
+#[must_use]
+pub fn is_filled_with(path: &CStr, content: &[u8]) -> bool {
+    let mut buffer = [0; PATH_MAX_BYTES + 1];
+    match file::read_path(path, &mut buffer) {
+        Ok(count) => count == 0 || buffer.get(..count) == Some(content),
+        Err(_) => false,
+    }
 }
 
 /// Returns the PID that holds the lock of the open file, if the kernel names it.

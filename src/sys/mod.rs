@@ -16,6 +16,7 @@ pub mod fds;
 pub mod file;
 pub mod identity;
 pub mod inotify;
+pub mod lease;
 pub mod lock;
 pub mod memory;
 pub mod once;

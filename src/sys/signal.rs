@@ -7,10 +7,13 @@
 //! SIGPIPE and SIGXFSZ get a handler that does nothing instead of being ignored:
 //! writes fail with EPIPE or EFBIG either way, and exec puts handlers, but not
 //! ignored signals, back to the default for the programs that we start.
+//! SIGIO gets the same handler, because it would end a process that has a lease
+//! on a file which another process opens.
 #![expect(unsafe_code, reason = "installs signal handlers")]
 
 use super::runtime::{
-    How, KernelSigSet, KernelSigaction, KernelSigactionFlags, kernel_sigaction, kernel_sigprocmask,
+    How, KernelSigSet, KernelSigaction, KernelSigactionFlags, kernel_sig_ign, kernel_sigaction,
+    kernel_sigprocmask,
 };
 use super::{Failure, Op, OwnedFd, WithOp, arch, file};
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -24,7 +27,7 @@ static PENDING: AtomicU32 = AtomicU32::new(0);
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 
 /// The signals that wake the loop.
-const HANDLED: [Signal; 9] = [
+const HANDLED: [Signal; 10] = [
     Signal::TERM,
     Signal::INT,
     Signal::QUIT,
@@ -34,6 +37,7 @@ const HANDLED: [Signal; 9] = [
     Signal::CHILD,
     Signal::PIPE,
     Signal::XFSZ,
+    Signal::IO,
 ];
 
 /// Signals taken from the kernel in one turn.
@@ -108,6 +112,14 @@ pub fn ignore_broken_pipes() {
     let _ = set_action(Signal::PIPE, Some(on_signal));
 }
 
+/// Ignores the signals that end a command: HUP, INT, TERM and PIPE (signal(7)). A program that
+/// this process executes ignores them too.
+pub fn ignore_ends() {
+    for signal in [Signal::HUP, Signal::INT, Signal::TERM, Signal::PIPE] {
+        let _ = set_action(signal, kernel_sig_ign());
+    }
+}
+
 /// Puts every signal back to its default action and unblocks all (daemon(7), steps 2 and
 /// 3), because the process that started this one may have changed any of them.
 pub fn reset_all() {
@@ -167,7 +179,7 @@ fn bit(number: i32) -> u32 {
 
 /// Handles a signal: sets its bit and writes one byte to the self-pipe.
 unsafe extern "C" fn on_signal(number: i32) {
-    if number == Signal::PIPE.as_raw() || number == Signal::XFSZ.as_raw() {
+    if [Signal::PIPE, Signal::XFSZ, Signal::IO].iter().any(|signal| signal.as_raw() == number) {
         return;
     }
     PENDING.fetch_or(bit(number), Ordering::Relaxed);

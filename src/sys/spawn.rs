@@ -29,7 +29,7 @@ pub const REPORT_FD: i32 = 3;
 pub const SAFE_PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// This program, even if its file was moved or deleted.
-const OURSELVES: &CStr = c"/proc/self/exe";
+pub const OURSELVES: &CStr = c"/proc/self/exe";
 
 /// The relation of a program to the process that starts it.
 #[derive(Clone, Copy)]
@@ -76,9 +76,9 @@ struct Setup<'a> {
     failed: AtomicI32,
 }
 
-/// Starts `program`. For a handler, a failure to execute it is not an error here:
-/// the child writes one line about it into its output and exits with 127 (not
-/// found) or 126 (found, but not executable), as a shell does.
+/// Starts `program`. Under QEMU's user mode a failure to execute it cannot be reported: the child
+/// writes one line about it into its output and exits with 127 (not found) or 126 (found, but not
+/// executable), as a shell does.
 ///
 /// # Errors
 /// EMFILE, ENFILE, EAGAIN or ENOMEM of pipe2(2) and clone(2); as execve(2) says.
@@ -147,10 +147,8 @@ unsafe extern "C" fn child(setup: *const u8) -> ! {
     if let (Role::Service(_), Errno::NOENT) = (role, errno) {
         errno = execute(OURSELVES, setup.program.argv, setup.program.envp);
     }
-    if !matches!(role, Role::Handler) {
-        // The parent, which waits, shares this memory, except under QEMU's user mode.
-        setup.failed.store(errno.raw_os_error(), Ordering::Relaxed);
-    }
+    // The parent, which waits, shares this memory, except under QEMU's user mode.
+    setup.failed.store(errno.raw_os_error(), Ordering::Relaxed);
     report(setup.program.path, errno);
     process::exit(if errno == Errno::NOENT { 127 } else { 126 })
 }

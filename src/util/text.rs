@@ -23,6 +23,13 @@ impl<'a> Writer<'a> {
         self.buffer.get(..self.length).unwrap_or(&[])
     }
 
+    /// Returns the text for as long as its buffer lives.
+    #[must_use]
+    pub fn into_bytes(self) -> &'a [u8] {
+        let Self { buffer, length, .. } = self;
+        buffer.get(..length).unwrap_or(&[])
+    }
+
     /// Returns the number of bytes that were written.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -186,8 +193,23 @@ fn is_plain(byte: u8) -> bool {
     byte == b'\t' || (byte >= 0x20 && byte != 0x7f)
 }
 
+/// Returns the number of bytes that [`Writer::push_escaped`] writes for `byte`. The second byte of
+/// a control character of two bytes counts as plain.
+#[must_use]
+pub fn escaped_bytes(byte: u8) -> usize {
+    // 0xC2 may be the first byte of a control character, of which both bytes are escaped.
+    if byte == 0xC2 {
+        7
+    } else if is_plain(byte) {
+        1
+    } else {
+        4
+    }
+}
+
 /// Returns the four characters `\xNN` for one byte.
-fn escape(byte: u8) -> [u8; 4] {
+#[must_use]
+pub fn escape(byte: u8) -> [u8; 4] {
     let digit = |nibble: u8| match nibble {
         0..=9 => b'0'.wrapping_add(nibble),
         _ => b'a'.wrapping_sub(10).wrapping_add(nibble),

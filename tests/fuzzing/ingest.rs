@@ -87,6 +87,7 @@ fn turn(mut service: Service, disk: &mut FakeDisk) -> Service {
 }
 
 fn judge(bytes: &[u8], ran: &[String], rejected: &[u8], killed: bool) {
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let (mut jobs, mut refused) = (Vec::new(), 0usize);
     for line in bytes.split(|byte| *byte == b'\n') {
         match classify(line) {

@@ -1,7 +1,7 @@
 //! Fuzzes the journal: its records, and the recovery from a file with any damage.
 
 use super::Choices;
-use super::disk::fake::FakeDisk;
+use super::disk::fake::{DEAD, FakeDisk};
 use super::disk::{Disk, DiskError, SpoolFile};
 use std::collections::{BTreeMap, BTreeSet};
 use zigsvc::limits::{CLAIM_QUIET, SCRATCH_BYTES};
@@ -90,7 +90,10 @@ impl Service {
         let mut scratch = vec![0; SCRATCH_BYTES];
         let mut spool = Box::new(Spool::EMPTY);
         let recovery = spool.recover(disk, &mut scratch, &RULES, now)?;
-        spool.adopt_claims(disk, now)?;
+        spool.adopt_claims(disk, now);
+        if disk.is_dead() {
+            return Err(RecoverError::Disk(DEAD));
+        }
         Ok((Self { spool, now, scratch }, recovery))
     }
 
@@ -110,12 +113,14 @@ impl Service {
     }
 
     pub fn ingest(&mut self, disk: &mut FakeDisk) -> Result<u32, DiskError> {
-        self.spool.ingest(disk, &mut self.scratch, &RULES, self.now, &mut |_| {})
+        let result = self.spool.ingest(disk, &mut self.scratch, &RULES, self.now, &mut |_| {});
+        if disk.is_dead() { Err(DEAD) } else { result }
     }
 
     pub fn commit(&mut self, disk: &mut FakeDisk) -> Result<(), DiskError> {
         self.spool.commit(disk, &RULES, self.now)?;
-        self.spool.remove_closed(disk)
+        self.spool.remove_closed(disk, self.now);
+        if disk.is_dead() { Err(DEAD) } else { Ok(()) }
     }
 
     pub fn text(&self, disk: &mut FakeDisk, location: RecordLocation) -> Result<String, DiskError> {

@@ -16,11 +16,24 @@ impl Jobs {
             self.core.spool.claims.leave_queue();
         }
         self.core.set_rules(rules(new));
+        self.core.handler_changed();
+        self.check_queue_folder();
+        self.core.spool.claims.retry_now();
         self.warn_about_handler();
         // A client that has connected already is not turned away when the socket is made again.
         connections::accept_all(self, now);
         self.update_access();
         self.base.finish_reload();
+    }
+
+    /// Turns to the folder that the path of the queue file leads to, if that is another one than
+    /// the open folder.
+    #[allow(unsafe_code, reason = "names a section")]
+    #[unsafe(link_section = ".text.idle")]
+    pub(super) fn check_queue_folder(&mut self) {
+        if !self.disk.queue.check() {
+            self.core.spool.claims.folder_changed();
+        }
     }
 
     /// Returns the number of jobs whose handler runs.

@@ -2,13 +2,18 @@
 //! running handler is in `job_worker.rs`.
 
 use super::Jobs;
-use super::job_worker::{JobWorker, NotStarted};
+use super::job_worker::{JobWorker, NotStarted, outcome_of};
 use super::status::{describe_outcome, push_processing};
+use crate::proto::config::Handler;
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::proto::log::Level;
+use crate::service::base::Detail;
+use crate::service::lifecycle::describe_at;
 use crate::state::jobs::{AttemptReport, HandlerSignal, SignalKind};
 use crate::state::window::{AttemptEnd, AttemptOutcome, Slot};
+use crate::sys::Failure;
 use crate::sys::process::{self, Exit, Signal};
+use crate::util::path::Path;
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
@@ -59,7 +64,7 @@ impl Jobs {
         process::kill_group(worker.pid, Signal::CONT);
         if kind == SignalKind::Timeout {
             self.base.log.warn(&|out| {
-                let _ = uwrite!(out, "job {}: exceeded job_timeout, stopping it", id);
+                let _ = uwrite!(out, "job {} exceeded job_timeout, stopping it", id);
             });
         }
     }
@@ -68,15 +73,15 @@ impl Jobs {
     pub(super) fn log_attempt(&mut self, report: Option<AttemptReport>) {
         let Some(AttemptReport { id, outcome, took, end, attempt, attempts }) = report else { return };
         let level = match end {
-            AttemptEnd::Done(_) | AttemptEnd::Requeued => Level::Debug,
-            AttemptEnd::Cancelled => Level::Info,
+            AttemptEnd::Done(_) | AttemptEnd::Requeued | AttemptEnd::Cancelled => Level::Info,
             AttemptEnd::Fail(_) => Level::Warn,
             AttemptEnd::Dead(_) => Level::Error,
         };
         self.base.log.line(level, &|out| {
-            let _ = uwrite!(out, "job {}: ", id);
+            let _ = uwrite!(out, "job {} ", id);
             describe_outcome(outcome, out);
-            let _ = uwrite!(out, " after {} ms", took.as_ms());
+            let preposition = if outcome == AttemptOutcome::Success { "in" } else { "after" };
+            let _ = uwrite!(out, " {} {} ms", preposition, took.as_ms());
             match end {
                 AttemptEnd::Fail(delay) => {
                     let ms = delay.as_ms();
@@ -96,29 +101,60 @@ impl Jobs {
     pub(super) fn start_handler(&mut self, slot: &Slot, now: Instant) {
         let mut buffer = [0; RECORD_MAX_BYTES];
         let Some(text) = self.load_job_text(slot, &mut buffer) else { return };
-        self.base.log.info(&|out| push_processing(text, out));
         let handler = self.base.process.config.handler();
-        match JobWorker::start(handler, &mut self.oom_score, slot.id, slot.attempt, text) {
+        let failed_before = self.core.is_handler_failing();
+        let started = JobWorker::start(handler, &mut self.oom_score, slot.id, slot.attempt, text);
+        if let Err(NotStarted::Failed(failure)) = started {
+            self.core.handler_failed(slot.id, now);
+            if !failed_before {
+                self.log_handler_failure(failure);
+            }
+            return;
+        }
+        if failed_before {
+            self.base.log.info(&|out| out.push_str("handler: works again"));
+        }
+        self.base.log.info(&|out| push_processing(text, out));
+        match started {
             Ok(worker) => {
                 let _ = self.workers.push(worker);
                 self.orphans.write(self.workers);
                 self.core.handler_started(slot.id, now);
-            }
-            Err(NotStarted::Refused(why)) => {
-                self.base.log.error(&|out| {
-                    let _ = uwrite!(out, "job {}: ", slot.id);
-                    out.push_str(why);
+                self.base.log.info(&|out| {
+                    let _ = uwrite!(out, "job {} started", slot.id);
                 });
-                let report = self.core.handler_refused(slot.id);
-                self.log_attempt(report);
             }
-            Err(NotStarted::Failed(failure)) => {
-                self.base.log.error(&|out| {
-                    let _ = uwrite!(out, "job {}: not started, tried again in a second: ", slot.id);
-                    failure.describe(out);
-                });
-                self.core.handler_failed(slot.id, now);
+            Err(NotStarted::Refused(why, outcome)) => {
+                self.reject_job(slot.id, outcome, &|out| out.push_str(why));
+            }
+            Err(NotStarted::Unfit(failure) | NotStarted::Failed(failure)) => {
+                let outcome = outcome_of(failure.errno);
+                self.reject_job(slot.id, outcome, &|out| failure.describe(out));
             }
         }
+    }
+
+    /// Ends a job that names nothing that can be executed.
+    fn reject_job(&mut self, id: u64, outcome: AttemptOutcome, why: Detail<'_>) {
+        self.base.log.error(&|out| {
+            let _ = uwrite!(out, "job {} names no program: ", id);
+            why(out);
+        });
+        let report = self.core.job_rejected(id, outcome);
+        self.log_attempt(report);
+    }
+
+    /// Logs once that the handler cannot be started.
+    fn log_handler_failure(&mut self, failure: Failure) {
+        let shell = Path::new(b"/bin/sh").unwrap_or_default();
+        let path = match self.base.process.config.handler() {
+            Handler::Path(path) => path,
+            Handler::Log | Handler::Shell => &shell,
+        };
+        self.base.log.error(&|out| {
+            out.push_str("handler: ");
+            describe_at(path, failure, out);
+            out.push_str("; jobs wait and lose no attempt");
+        });
     }
 }

@@ -4,10 +4,11 @@ use crate::limits::{JOB_MAX_BYTES, PATH_MAX_BYTES, WORDS_MAX};
 use crate::proto::config::Handler;
 use crate::service::child_output::ChildOutput;
 use crate::service::log::Log;
+use crate::state::window::AttemptOutcome;
 use crate::sys::oom::OomScore;
 use crate::sys::process::Pid;
 use crate::sys::spawn::{Child, Program, Role, SAFE_PATH, spawn};
-use crate::sys::{Failure, OwnedFd, file};
+use crate::sys::{Errno, Failure, Op, OwnedFd, file};
 use crate::util::lines::words;
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number};
@@ -33,7 +34,29 @@ pub(super) enum NotStarted {
     /// A system call failed; it may work later.
     Failed(Failure),
     /// The job names no program that may run; the text says why.
-    Refused(&'static str),
+    Refused(&'static str, AttemptOutcome),
+    /// The job names a program that the kernel does not execute.
+    Unfit(Failure),
+}
+
+/// Returns true if execve(2) fails with this error because of the file, and would fail again.
+fn is_of_program(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::NOENT
+            | Errno::ACCESS
+            | Errno::NOEXEC
+            | Errno::LOOP
+            | Errno::NOTDIR
+            | Errno::ISDIR
+            | Errno::INVAL
+            | Errno::LIBBAD
+    )
+}
+
+/// Returns the outcome of an attempt whose program fails with this error, as a shell has it.
+pub(super) fn outcome_of(errno: Errno) -> AttemptOutcome {
+    if errno == Errno::NOENT { AttemptOutcome::NotStarted } else { AttemptOutcome::Code(126) }
 }
 
 impl JobWorker {
@@ -58,19 +81,20 @@ impl JobWorker {
     /// Takes the output of the handler, up to one turn's share.
     pub(super) fn read_output(&mut self, log: &mut Log, scratch: &mut [u8]) {
         let id = self.id;
-        self.output.read(log, scratch, &|out| push_prefix(id, out));
+        self.output.read(log, scratch, &|continued, out| push_prefix(id, continued, out));
     }
 
     /// Takes the rest of the output, after the handler ended.
     pub(super) fn finish_output(&mut self, log: &mut Log, scratch: &mut [u8]) {
         let id = self.id;
-        self.output.finish(log, scratch, &|out| push_prefix(id, out));
+        self.output.finish(log, scratch, &|continued, out| push_prefix(id, continued, out));
     }
 }
 
-/// Writes `job ID: `, the prefix of each line of a handler.
-fn push_prefix(id: u64, out: &mut Writer<'_>) {
-    let _ = uwrite!(out, "job {}: ", id);
+/// Writes `job ID: `, the prefix of each line of a handler, or `job ID+ ` if the line continues
+/// the one before.
+fn push_prefix(id: u64, continued: bool, out: &mut Writer<'_>) {
+    let _ = uwrite!(out, "job {}{}", id, if continued { "+ " } else { ": " });
 }
 
 /// A string with its terminator, built from parts.
@@ -118,7 +142,7 @@ fn start_handler(handler: Handler<'_>, id: u64, attempt: u16, text: &[u8]) -> Re
     match handler {
         // Jobs for the log never come here.
         Handler::Log | Handler::Shell => {
-            run(c"/bin/sh", &[c"sh".as_ptr(), c"-c".as_ptr(), argument.as_ptr(), null])
+            run(c"/bin/sh", &[c"sh".as_ptr(), c"-c".as_ptr(), c"--".as_ptr(), argument.as_ptr(), null])
         }
         Handler::Path(path) if is_folder(path) => run_allowed(path, text, run),
         Handler::Path(path) => run(path.as_c_str(), &[path.as_c_str().as_ptr(), argument.as_ptr(), null]),
@@ -140,24 +164,34 @@ fn run_allowed(
     let mut words = words(text);
     let name = words.next().unwrap_or(&[]);
     if name.contains(&b'/') {
-        return Err(NotStarted::Refused("the first word must be the name of a program, without /"));
+        return Err(refused("the first word must be the name of a program, without /"));
     }
-    let program = folder.join(name).ok_or(NotStarted::Refused(text_with_number!(
+    let program = folder.join(name).ok_or(refused(text_with_number!(
         "the program's path is longer than ",
         PATH_MAX_BYTES,
         " bytes"
     )))?;
-    if !file::meta_at(program.as_c_str(), true).is_ok_and(|meta| meta.regular) {
-        return Err(NotStarted::Refused("there is no such program in the handler's folder"));
+    let missing = "there is no such program in the handler's folder";
+    match file::meta_at(program.as_c_str(), true) {
+        Ok(meta) if meta.regular => {}
+        Ok(_) => return Err(NotStarted::Refused(missing, AttemptOutcome::Code(126))),
+        Err(Failure { errno: Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG, .. }) => {
+            return Err(refused(missing));
+        }
+        Err(failure) => return Err(NotStarted::Failed(failure)),
     }
     if !file::executable(program.as_c_str()) {
-        return Err(NotStarted::Refused("the program in the handler's folder is not executable"));
+        if file::forbids_programs(folder.as_c_str()) {
+            return Err(NotStarted::Failed(Failure { op: Op::Access, errno: Errno::ACCESS }));
+        }
+        let text = "the program in the handler's folder is not executable";
+        return Err(NotStarted::Refused(text, AttemptOutcome::Code(126)));
     }
     // Each word with a terminator, one after the other.
     let mut bytes: Vec<u8, { JOB_MAX_BYTES + 2 }> = Vec::new();
     let mut starts: Vec<usize, WORDS_MAX> = Vec::new();
     for word in words {
-        starts.push(bytes.len()).map_err(|_| NotStarted::Refused("a job has at most 128 words here"))?;
+        starts.push(bytes.len()).map_err(|_| refused("a job has at most 128 words here"))?;
         let _ = bytes.extend_from_slice(word);
         let _ = bytes.push(0);
     }
@@ -168,7 +202,17 @@ fn run_allowed(
         let _ = argv.push(word.unwrap_or(c"").as_ptr());
     }
     let _ = argv.push(core::ptr::null());
-    run(program.as_c_str(), &argv)
+    run(program.as_c_str(), &argv).map_err(|why| match why {
+        NotStarted::Failed(failure @ Failure { op: Op::Execve, errno }) if is_of_program(errno) => {
+            NotStarted::Unfit(failure)
+        }
+        why => why,
+    })
+}
+
+/// Returns that the job names no program.
+fn refused(text: &'static str) -> NotStarted {
+    NotStarted::Refused(text, AttemptOutcome::NotStarted)
 }
 
 /// A path and a file name fit where `run_allowed` joins them.

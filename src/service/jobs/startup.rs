@@ -4,6 +4,7 @@
 use super::control::ControlServer;
 use super::orphans::Orphans;
 use super::{Jobs, JobsStorage, STORAGE, rules};
+use crate::limits::STOP_POLL;
 use crate::proto::service::Service;
 use crate::service::base::ServiceBase;
 use crate::service::connections;
@@ -11,13 +12,19 @@ use crate::service::disk::{SpoolDisk, describe_disk};
 use crate::service::lifecycle::{Process, StartReporter, exit};
 use crate::service::memory::Memory;
 use crate::service::own_paths::queue_subject;
-use crate::service::trust::{Judge, NewFolder, Refusal};
+use crate::service::queue_folder::LockError;
+use crate::service::trust::{Judge, NewFolder, TrustRefusal};
 use crate::state::disk::DiskError;
 use crate::state::spool::RecoverError;
 use crate::state::trust::Subject;
 use crate::sys::oom::OomScore;
-use crate::sys::{Errno, clock, identity, process};
+use crate::sys::socket::Peer;
+use crate::sys::{clock, identity, poll, process};
 use crate::util::path::Path;
+use ufmt::uwrite;
+
+/// Number of times that the start tries to take the lock of the queue file.
+const QUEUE_LOCK_TRIES: u32 = 20;
 
 impl Jobs {
     /// Opens the service. A failure ends the process. Not inlined, so that its stack is free
@@ -40,25 +47,13 @@ impl Jobs {
             Ok(disk) => disk,
             Err(failure) => process.fail_at(&config.spool, failure),
         };
+        lock_queue(process, &mut disk);
         let recovery = match core.recover(&mut disk, scratch, rules(config), now) {
             Ok(recovery) => recovery,
             Err(error) => fail_recovery(process, &disk, error),
         };
-        let unread = match core.spool.adopt_claims(&mut disk, now) {
-            Ok(unread) => unread,
-            Err(error) => fail_with_disk(process, &config.queue_file, &disk, error),
-        };
-        if let Some(error) = unread {
-            log.warn(&|out| {
-                out.push_str("a claim of the queue file cannot be read: ");
-                describe_disk(&disk, error, out);
-            });
-        }
-        if let Some(error) = unread.filter(may_pass) {
-            // A claim that could not be opened gets a second chance.
-            core.disk_health.fail(error, now);
-        }
-        core.check_queue(disk.inotify.is_some(), now);
+        core.spool.adopt_claims(&mut disk, now);
+        core.check_queue(disk.queue.inotify.is_some(), now);
         let orphans = Orphans::take_over(&config.spool, *heartbeat.boot(), log);
         let jobs = Self {
             base,
@@ -89,7 +84,7 @@ fn open_folders(process: &Process) {
         let owner = process.identity.as_ref().filter(|_| identity::effective_uid() == 0);
         match judge.open_folder(folder, subject, Some(&NewFolder { mode, owner })) {
             Ok(_) => {}
-            Err(Refusal::Failed(failure)) => process.fail_at(folder, failure),
+            Err(TrustRefusal::Failed(failure)) => process.fail_at(folder, failure),
             Err(refusal) => process.fail(exit::CONFIG, &|out| judge.describe(refusal, folder, out)),
         }
     }
@@ -109,9 +104,30 @@ fn fail_recovery(process: &Process, disk: &SpoolDisk, error: RecoverError) -> ! 
     }
 }
 
-/// Returns true if an open that failed with `error` may work a second later.
-fn may_pass(error: &DiskError) -> bool {
-    matches!(Errno::from_raw_os_error(error.0), Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO)
+/// Keeps a second service with another spool from reading the same queue file. It waits a
+/// moment, because a child of a killed service has the lock until it calls execve(2).
+fn lock_queue(process: &Process, disk: &mut SpoolDisk) {
+    for _ in 0..QUEUE_LOCK_TRIES {
+        match disk.queue.take_lock() {
+            Err(LockError::Held(_)) => poll::sleep(STOP_POLL),
+            Ok(Some(stranger)) => {
+                return process.reporter.warn(&|out| {
+                    out.push_escaped(process.config.queue_file.as_bytes());
+                    let Peer { pid, uid, .. } = stranger;
+                    let _ = uwrite!(out, ": pid {}, uid {} holds its lock, which is ignored", pid, uid);
+                });
+            }
+            _ => return,
+        }
+    }
+    let Err(LockError::Held(holder)) = disk.queue.take_lock() else { return };
+    process.fail(exit::FAILED, &|out| {
+        out.push_escaped(process.config.queue_file.as_bytes());
+        out.push_str(": another instance reads this queue file already");
+        if let Some(peer) = holder.filter(|peer| peer.pid > 0) {
+            let _ = uwrite!(out, " (pid {})", peer.pid);
+        }
+    });
 }
 
 /// Ends the process because the spool's disk fails before the service is ready.

@@ -4,10 +4,13 @@ use super::Jobs;
 use crate::proto::config::Handler;
 use crate::proto::status::StatusField;
 use crate::service::base::{ServiceBase, ServiceStatus};
+use crate::service::disk::SpoolDisk;
 use crate::service::lifecycle::describe_at;
 use crate::service::log::Log;
+use crate::service::queue_folder::{QueueFailure, QueueSubject};
 use crate::state::degraded::{DegradedSet, DegradedState};
-use crate::state::spool::{Damage, IngestNotice, Recovery};
+use crate::state::identity::WatchedPath;
+use crate::state::spool::{Damage, IngestNotice, QueueNotice, Recovery};
 use crate::state::window::{AttemptOutcome, JobState};
 use crate::sys::{Errno, Failure, Op, describe_errno, file};
 use crate::util::text::Writer;
@@ -108,9 +111,20 @@ impl ServiceStatus for Jobs {
             StatusField::SpoolBytes => self.core.spool.io_stats().bytes,
             StatusField::Clients => self.control.connections.clients.count() as u64,
             StatusField::Denied => self.control.denials.count,
+            StatusField::Workers => self.core.workers() as u64,
             StatusField::HealthAge => self.base.heartbeat.age(now).as_ms(),
             _ => return None,
         })
+    }
+
+    #[allow(unsafe_code, reason = "names a section")]
+    #[unsafe(link_section = ".text.idle")]
+    fn check_path(&mut self, path: WatchedPath, _: Instant) {
+        // Every heartbeat checks paths, and most of them one of this service.
+        self.core.spool.claims.on_heartbeat();
+        if path == WatchedPath::QueueFolder {
+            self.check_queue_folder();
+        }
     }
 
     fn phase(&self) -> &'static str {
@@ -125,7 +139,10 @@ impl ServiceStatus for Jobs {
         DegradedSet::NONE
             .with(DegradedState::Spool, self.core.disk_health.is_failing())
             .with(DegradedState::SpoolFull, self.core.disk_health.is_full())
-            .with(DegradedState::Inotify, self.disk.inotify.is_none())
+            .with(DegradedState::Handler, self.core.is_handler_failing())
+            .with(DegradedState::QueueFile, self.core.spool.claims.file_fails())
+            .with(DegradedState::Claims, self.core.spool.claims.claims_fail())
+            .with(DegradedState::Inotify, self.disk.queue.inotify.is_none())
             .with(DegradedState::SyncNever, !self.base.process.config.sync_always())
     }
 }
@@ -158,9 +175,42 @@ pub(super) fn log_notice(log: &mut Log, notice: &IngestNotice<'_>) {
             out.push_str("queue file: a rejected line could not be kept: ");
             describe_errno(Errno::from_raw_os_error(error.0), out);
         }
-        IngestNotice::Unusable(error) => {
-            out.push_str("queue file: it must be a regular file that can be read, not a link or a folder: ");
-            describe_errno(Errno::from_raw_os_error(error.0), out);
-        }
     });
+}
+
+/// Logs that the queue file or a claim fails, or works again.
+pub(super) fn log_queue_notice(log: &mut Log, disk: &SpoolDisk, notice: QueueNotice) {
+    let queue = &disk.queue;
+    let at = |(subject, failure): QueueFailure, out: &mut Writer<'_>| {
+        describe_at(&queue.path_of(subject), failure, out);
+    };
+    match notice {
+        QueueNotice::FileFails => log.warn(&|out| {
+            out.push_str("queue file: ");
+            match queue.file_failure {
+                (QueueSubject::Lock, Failure { op: Op::Bind, errno: Errno::ADDRINUSE }) => {
+                    out.push_str("another service reads it: ");
+                }
+                (QueueSubject::File, Failure { op: Op::Openat, .. }) => {
+                    out.push_str("it must be a regular file that can be read, not a link or a folder: ")
+                }
+                _ => out.push_str("it cannot be claimed, and its lines wait: "),
+            }
+            at(queue.file_failure, out);
+        }),
+        QueueNotice::FileWorks => log.info(&|out| out.push_str("queue file: works again")),
+        QueueNotice::ClaimFails => log.warn(&|out| {
+            let removal = queue.claim_failure.1.op == Op::Unlinkat;
+            let what = if removal { "removed, though it is read" } else { "read" };
+            let _ = uwrite!(out, "a claim of the queue file cannot be {}: ", what);
+            at(queue.claim_failure, out);
+        }),
+        QueueNotice::ClaimHeld(seq) => log.warn(&|out| {
+            out.push_str(
+                "a writer keeps a claim of the queue file open, and it waits for the end of the writer: ",
+            );
+            out.push_escaped(queue.path_of(QueueSubject::Claim(seq)).as_bytes());
+        }),
+        QueueNotice::ClaimsWork => log.info(&|out| out.push_str("the claims of the queue file work again")),
+    }
 }

@@ -1,7 +1,7 @@
 //! Performs the turn that `state/jobs/turn.rs` orders: its actions, and the lines of the
 //! log that its notices are worth.
 
-use super::status::{describe_damage, log_notice, push_processing};
+use super::status::{describe_damage, log_notice, log_queue_notice, push_processing};
 use super::{Jobs, PollSource};
 use crate::limits::CLIENTS_MAX;
 use crate::proto::journal::RECORD_MAX_BYTES;
@@ -39,7 +39,8 @@ impl Jobs {
                 TurnAction::Signal(signal) => self.signal_handler(signal),
                 TurnAction::SwitchQueueFile => {
                     let queue = self.base.process.config.queue_file.clone();
-                    self.disk.set_queue(&queue);
+                    self.disk.queue.set_queue(&queue);
+                    self.core.spool.claims.folder_changed();
                 }
                 TurnAction::Notice(notice) => self.log_turn_notice(notice),
             }
@@ -87,9 +88,10 @@ impl Jobs {
                 let _ = uwrite!(out, ", {} KiB free, {} kept for the queued jobs", free, reserved);
             }),
             TurnNotice::CompactionFailed(error) => self.base.log.warn(&|out| {
-                out.push_str("spool: the journal cannot be written anew, the old one goes on: ");
+                out.push_str("spool: the journal cannot be written again, the old one stays in use: ");
                 describe_disk(disk, error, out);
             }),
+            TurnNotice::Queue(notice) => log_queue_notice(&mut self.base.log, disk, notice),
             TurnNotice::Damaged(damage) => {
                 self.base.log.error(&|out| describe_damage(damage, out));
                 self.recheck_waiters();
@@ -120,7 +122,7 @@ impl Jobs {
         if let Err(error) = result {
             let disk = &self.disk;
             self.base.log.error(&|out| {
-                let _ = uwrite!(out, "job {}: its text cannot be read: ", slot.id);
+                let _ = uwrite!(out, "job {} has a text that cannot be read: ", slot.id);
                 describe_disk(disk, error, out);
             });
             let report = self.core.handler_refused(slot.id);

@@ -4,7 +4,7 @@ use super::{Opener, WorkerMessage};
 use crate::limits::{DENIALS_LOGGED_MAX, PATH_MAX_BYTES};
 use crate::proto::log::Level;
 use crate::proto::opener::{PathRequest, RequestId, ToWorker};
-use crate::service::trust::{Judge, Refusal, inspect_name};
+use crate::service::trust::{Judge, TrustRefusal, inspect_name};
 use crate::state::opener::allow_list::{Resolved, complete, find, load};
 use crate::sys::{Errno, describe_errno, fd_passing, file, push_errno_name};
 use crate::util::path::Path;
@@ -27,12 +27,12 @@ impl Opener {
         let mut look = |path: &Path, target: &mut [u8]| inspect_name(&mut judge, path, target, &mut report);
         load(&config.allow, &mut look, self.resolved);
         match first {
-            Some(Refusal::Failed(failure)) => self.base.log.warn(&|out| {
+            Some(TrustRefusal::Failed(failure)) => self.base.log.warn(&|out| {
                 out.push_str("allow: where its entries lead cannot all be seen yet: ");
                 describe_errno(failure.errno, out);
             }),
             // A name became a link after the configuration was judged. It is not followed.
-            Some(Refusal::Untrusted(..)) => self.base.log.warn(&|out| {
+            Some(TrustRefusal::Untrusted(..)) => self.base.log.warn(&|out| {
                 out.push_str("allow: an entry became a link that another user can change");
             }),
             None => {}
@@ -49,8 +49,8 @@ impl Opener {
         if path.is_empty() {
             let mut judge = Judge::new(config);
             let mut report = |_: &Judge<'_>, refusal| match refusal {
-                Refusal::Failed(failure) => errno = Some(failure.errno),
-                Refusal::Untrusted(..) => {}
+                TrustRefusal::Failed(failure) => errno = Some(failure.errno),
+                TrustRefusal::Untrusted(..) => {}
             };
             let mut look =
                 |path: &Path, target: &mut [u8]| inspect_name(&mut judge, path, target, &mut report);

@@ -14,9 +14,13 @@ impl Opener {
     /// Forks a worker.
     #[inline(never)]
     pub(super) fn start_worker(&mut self, now: Instant) -> Result<(), Failure> {
-        let (channel, theirs) = fd_passing::pair()?;
-        let no_socket = Failure { op: Op::Fcntl, errno: Errno::BADF };
+        if self.base.listener.acceptor.fd().is_none() {
+            // The disk was full at the start.
+            self.base.listener.check();
+        }
+        let no_socket = self.base.listener.failure().unwrap_or(Failure { op: Op::Fcntl, errno: Errno::BADF });
         let listener = fds::duplicate(self.base.listener.acceptor.fd().ok_or(no_socket)?)?;
+        let (channel, theirs) = fd_passing::pair()?;
         let parent = process::pid();
         // The worker does not need this memory, so it does not inherit it.
         memory::release(self.base.scratch);
@@ -38,8 +42,13 @@ impl Opener {
     }
 
     /// Starts the first worker. The service is not ready before this worker has dropped its
-    /// privileges and shown that it lives.
+    /// privileges and shown that it lives. If the disk has no room for the socket, the first worker
+    /// is started later.
     pub(super) fn first_worker(&mut self) {
+        if self.base.listener.acceptor.fd().is_none() {
+            self.monitor.on_exit(clock::now());
+            return;
+        }
         if let Err(failure) = self.start_worker(clock::now()) {
             self.fail_start(exit::FAILED, &|out| failure.describe(out));
         }

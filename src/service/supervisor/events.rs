@@ -7,6 +7,7 @@ use crate::proto::log::Level;
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
 use crate::service::base::{self, ServiceBase, ServiceStatus};
+use crate::service::child_output::Prefix;
 use crate::service::lifecycle::{StartReport, next_report};
 use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::state::supervisor::decision::{Event, ExitReason, Report};
@@ -129,14 +130,16 @@ impl Supervisor {
     pub(super) fn read_output(&mut self, index: usize) {
         let Some(managed) = self.managed.get_mut(index) else { return };
         let (kind, launch) = (managed.kind, &self.launch);
-        managed.output.read(&mut self.base.log, self.base.scratch, &|out| push_mark(launch, kind, out));
+        let prefix: Prefix<'_> = &|continued, out| push_mark(launch, kind, continued, out);
+        managed.output.read(&mut self.base.log, self.base.scratch, prefix);
     }
 
     /// Reads the rest of the output of a managed process.
     pub(super) fn finish_output(&mut self, index: usize) {
         let Some(managed) = self.managed.get_mut(index) else { return };
         let (kind, launch) = (managed.kind, &self.launch);
-        managed.output.finish(&mut self.base.log, self.base.scratch, &|out| push_mark(launch, kind, out));
+        let prefix: Prefix<'_> = &|continued, out| push_mark(launch, kind, continued, out);
+        managed.output.finish(&mut self.base.log, self.base.scratch, prefix);
     }
 
     // ----- itself -----------------------------------------------------------
@@ -257,9 +260,9 @@ impl ServiceStatus for Supervisor {
 
 /// Writes the prefix of each line that a managed process wrote. It differs from `NAME: `,
 /// the prefix of the supervisor's own lines about the process.
-fn push_mark(launch: &LaunchSpec, kind: ManagedKind, out: &mut Writer<'_>) {
+fn push_mark(launch: &LaunchSpec, kind: ManagedKind, continued: bool, out: &mut Writer<'_>) {
     launch.push_name(kind, out);
-    out.push_str("| ");
+    out.push_str(if continued { "+ " } else { "| " });
 }
 
 /// Writes the reason why a probe is bad.

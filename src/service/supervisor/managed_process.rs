@@ -53,17 +53,21 @@ impl ManagedProcess {
         (self.is_child, self.pidfd, self.reports) = (false, None, None);
     }
 
-    /// Adopts the process `pid`, which holds the lock of the PID file at `path`.
-    pub(super) fn adopt(&mut self, pid: u32, path: &Path) {
+    /// Adopts the process `pid` if it is the holder of the service's lock.
+    pub(super) fn adopt(&mut self, pid: u32, holder: Option<LockHolder>) {
         self.forget_process();
-        let holder = LockHolder::find(path).ok().flatten();
         self.pidfd = holder.filter(|holder| raw_pid(holder.pid) == pid).and_then(|holder| holder.pidfd);
     }
 
     /// Sends `signals` to the known process `pid` if it is a child or has a pidfd, because
-    /// its PID file may have been removed. Otherwise sends them to `pid` only if it holds
-    /// the lock of the PID file at `path`.
-    pub(super) fn signal(&self, pid: u32, signals: &[Signal], path: &Path) -> Result<(), LookupFailed> {
+    /// its PID file may have been removed. Otherwise sends them to `pid` only if it is the
+    /// holder of the service's lock, which `find` returns.
+    pub(super) fn signal(
+        &self,
+        pid: u32,
+        signals: &[Signal],
+        find: &dyn Fn() -> Result<Option<LockHolder>, LookupFailed>,
+    ) -> Result<(), LookupFailed> {
         match (known_pid(pid).filter(|_| self.is_child), &self.pidfd) {
             (Some(child), _) if self.kind == ManagedKind::Program => {
                 signals.iter().for_each(|signal| process::kill_group(child, *signal));
@@ -73,7 +77,7 @@ impl ManagedProcess {
             (None, Some(pidfd)) => {
                 signals.iter().try_for_each(|signal| process::pidfd_signal(pidfd, *signal))
             }
-            (None, None) => match LockHolder::find(path)?.filter(|holder| raw_pid(holder.pid) == pid) {
+            (None, None) => match find()?.filter(|holder| raw_pid(holder.pid) == pid) {
                 Some(holder) => signals.iter().try_for_each(|signal| holder.send(*signal)),
                 None => Ok(()),
             },

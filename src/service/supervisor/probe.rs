@@ -5,10 +5,11 @@ use super::launch::ManagedKind;
 use super::managed_process::raw_pid;
 use crate::proto::service::Service;
 use crate::service::config_source::{ServiceFile, path_of};
+use crate::service::down_mark;
 use crate::service::heartbeat::{self, Health};
+use crate::service::lock_holder::{LockHolder, LockState, LookupFailed, ServiceLocks};
 use crate::state::supervisor::decision::{Decision, Report};
 use crate::state::supervisor::probe::{FileVersion, Probe, ProbeError, judge_heartbeat};
-use crate::sys::lock::{Holder, holder};
 use crate::sys::{Errno, Failure, file};
 use crate::util::path::Path;
 use crate::util::time::Instant;
@@ -19,6 +20,19 @@ impl Supervisor {
             ManagedKind::Service(service) => Some(service),
             ManagedKind::Program => None,
         }
+    }
+
+    /// Returns the locks of a managed service, whose PID file is at `pid_path`; `None` for a
+    /// program.
+    fn locks<'a>(&'a self, index: usize, pid_path: &'a Path) -> Option<ServiceLocks<'a>> {
+        let service = self.service(index)?;
+        Some(ServiceLocks { service, config: self.base.process.config, pid_path })
+    }
+
+    /// Finds the process that holds the lock of a managed service; none for a program.
+    pub(super) fn find_holder(&self, index: usize) -> Result<Option<LockHolder>, LookupFailed> {
+        let path = self.pid_path(index);
+        self.locks(index, &path).map_or(Ok(None), |locks| LockHolder::find(&locks))
     }
 
     /// Returns a file of a managed service; an empty path for a program.
@@ -53,10 +67,13 @@ impl Supervisor {
         if path.is_empty() {
             return None;
         }
-        Some(match holder(path.as_c_str()).ok()? {
-            Holder::Died => Probe::Died,
-            Holder::Stopped => Probe::Free,
-            Holder::Running(pid) => {
+        let locks = self.locks(index, &path)?;
+        Some(match locks.state_without_strangers().ok()? {
+            LockState::Died | LockState::Stopped if down_mark::is_set(&path, self.base.heartbeat.boot()) => {
+                Probe::Free
+            }
+            LockState::Died | LockState::Stopped => Probe::Died,
+            LockState::Running(pid) | LockState::PidFileLost(pid) => {
                 // PID 0 stands for a process of another PID namespace. It is never signalled.
                 let pid = pid.map_or(0, raw_pid);
                 Probe::Held(pid, self.probe_heartbeat(index, pid, now).unwrap_or(Ok(())))

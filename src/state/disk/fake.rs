@@ -4,7 +4,7 @@
 //! synced, with any of the sectors written since kept or not, and the names
 //! are as after some prefix of the renames that were not synced.
 
-use super::{Disk, DiskError, DiskResult, NO_SPACE, QueueFile, SpoolFile};
+use super::{Disk, DiskError, DiskResult, Lease, MISSING, NO_SPACE, QueueFile, SpoolFile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -38,6 +38,25 @@ pub(crate) struct FakeDisk {
     /// Changes of names since the last sync of their folder.
     changes: Vec<Change>,
     handles: BTreeMap<u8, usize>,
+    /// Changes of names in the queue's folder of which a sync failed. They become durable with
+    /// later changes there, and not by a sync alone.
+    lost: Vec<Change>,
+    /// Files that a writer has open.
+    pub(crate) writers: BTreeSet<usize>,
+    /// A writer opens the next file on which the service has a lease.
+    pub(crate) breaks_lease: bool,
+    /// Files on which the service has a lease.
+    leases: BTreeSet<usize>,
+    /// There are leases.
+    pub(crate) has_leases: bool,
+    /// Syncs of the queue's folder fail.
+    pub(crate) sync_fails: bool,
+    /// The queue's folder cannot be listed.
+    pub(crate) list_fails: bool,
+    /// Claims cannot be opened, read or removed.
+    pub(crate) claims_fail: Option<DiskError>,
+    /// The queue file cannot be renamed.
+    pub(crate) rename_fails: Option<DiskError>,
     journal: usize,
     next: usize,
     /// Bytes in quarantine and rejected lines.
@@ -64,7 +83,8 @@ pub(crate) struct FakeDisk {
 impl FakeDisk {
     pub(crate) fn new(seed: u64) -> Self {
         let seed = seed.wrapping_mul(2).wrapping_add(1);
-        let mut disk = Self { seed, free: u64::MAX, preallocate_limit: u64::MAX, ..Self::default() };
+        let mut disk =
+            Self { seed, free: u64::MAX, preallocate_limit: u64::MAX, has_leases: true, ..Self::default() };
         disk.open_journal();
         disk
     }
@@ -143,6 +163,18 @@ impl FakeDisk {
         self.names.keys().filter(|name| name.starts_with("claim-")).count()
     }
 
+    /// Returns the file of a claim.
+    pub(crate) fn claim_inode(&self, seq: u64) -> usize {
+        self.names[&claim_name(seq)]
+    }
+
+    /// Leaves a claim, as an earlier process does.
+    pub(crate) fn plant_claim(&mut self, seq: u64, text: &str) {
+        let inode = self.create(&claim_name(seq));
+        self.append_to(inode, text);
+        self.make_durable(inode);
+    }
+
     /// Returns true if the service died. It may not have noticed where it continues after an
     /// error.
     pub(crate) fn is_dead(&self) -> bool {
@@ -154,6 +186,8 @@ impl FakeDisk {
         self.dead = false;
         self.die_at = None;
         self.handles.clear();
+        self.leases.clear();
+        self.breaks_lease = false;
         self.open_journal();
     }
 
@@ -182,6 +216,7 @@ impl FakeDisk {
             }
             self.inodes[index] = Inode { data: after.clone(), synced: after };
         }
+        self.writers.clear();
         self.restart();
     }
 
@@ -220,6 +255,7 @@ impl FakeDisk {
             }
             for mut disk in disks {
                 disk.durable_names = disk.names.clone();
+                disk.writers.clear();
                 disk.restart();
                 if seen.insert(disk.fingerprint()) {
                     found.push(disk);
@@ -249,6 +285,10 @@ impl FakeDisk {
         self.names.keys().for_each(|name| name.hash(&mut hasher));
         self.durable_names.keys().for_each(|name| name.hash(&mut hasher));
         self.handles.keys().for_each(|handle| handle.hash(&mut hasher));
+        // A file is known by its first number in `order`.
+        for inode in &self.writers {
+            order.iter().position(|known| known == inode).hash(&mut hasher);
+        }
         for change in &self.changes {
             core::mem::discriminant(change).hash(&mut hasher);
             change.name().hash(&mut hasher);
@@ -379,6 +419,9 @@ impl Disk for FakeDisk {
         if self.dead {
             return Err(DEAD);
         }
+        if let (SpoolFile::Claim(_), Some(error)) = (file, self.claims_fail) {
+            return Err(error);
+        }
         let data = &self.data(file)?.data;
         let rest = data.get(usize::try_from(offset).unwrap()..).unwrap_or(&[]);
         let count = rest.len().min(buffer.len());
@@ -486,6 +529,7 @@ impl Disk for FakeDisk {
 
     fn claim_queue(&mut self, seq: u64, handle: u8) -> DiskResult {
         self.operation()?;
+        self.rename_fails.map_or(Ok(()), Err)?;
         self.change(Change::Rename("queue".to_owned(), claim_name(seq)));
         self.handles.insert(handle, self.names[&claim_name(seq)]);
         Ok(())
@@ -498,25 +542,78 @@ impl Disk for FakeDisk {
 
     fn next_claim(&mut self, after: u64) -> DiskResult<Option<u64>> {
         self.operation()?;
+        if self.list_fails {
+            return Err(FAILED);
+        }
         let seqs = self.names.keys().filter_map(|name| name.strip_prefix("claim-")?.parse().ok());
         Ok(seqs.filter(|seq| *seq > after).min())
     }
 
     fn open_claim(&mut self, seq: u64, handle: u8) -> DiskResult {
-        self.handles.insert(handle, self.names[&claim_name(seq)]);
+        self.claims_fail.map_or(Ok(()), Err)?;
+        let inode = self.names.get(&claim_name(seq)).copied().ok_or(MISSING)?;
+        self.handles.insert(handle, inode);
         Ok(())
+    }
+
+    fn rename_claim(&mut self, seq: u64, next: u64, _: u8) -> DiskResult {
+        self.operation()?;
+        self.change(Change::Rename(claim_name(seq), claim_name(next)));
+        Ok(())
+    }
+
+    fn lease_claim(&mut self, handle: u8) -> Lease {
+        let inode = self.handles[&handle];
+        match (self.has_leases, self.writers.contains(&inode)) {
+            (false, _) => Lease::Unknown,
+            (true, true) => Lease::Writer,
+            (true, false) => {
+                assert!(self.leases.insert(inode), "a lease outlives its turn");
+                Lease::Held
+            }
+        }
+    }
+
+    fn holds_lease(&mut self, handle: u8) -> bool {
+        let inode = self.handles[&handle];
+        assert!(self.leases.contains(&inode));
+        if std::mem::take(&mut self.breaks_lease) {
+            self.writers.insert(inode);
+        }
+        !self.writers.contains(&inode)
+    }
+
+    fn release_claim(&mut self, handle: u8) {
+        assert!(self.leases.remove(&self.handles[&handle]));
     }
 
     fn sync_queue(&mut self) -> DiskResult {
         self.operation()?;
+        if self.sync_fails {
+            // The names count as written, though they are not.
+            let (lost, kept) = std::mem::take(&mut self.changes)
+                .into_iter()
+                .partition::<Vec<_>, _>(|change| is_queue_name(change.name()));
+            self.lost.extend(lost);
+            self.changes = kept;
+            return Err(FAILED);
+        }
+        if self.changes.iter().any(|change| is_queue_name(change.name())) {
+            for change in std::mem::take(&mut self.lost) {
+                apply(&mut self.durable_names, &change);
+            }
+        }
         self.sync_names(is_queue_name);
         Ok(())
     }
 
     fn remove_claim(&mut self, seq: u64, handle: u8) -> DiskResult {
         self.operation()?;
+        self.claims_fail.map_or(Ok(()), Err)?;
         self.change(Change::Unlink(claim_name(seq)));
-        self.handles.remove(&handle);
+        if let Some(inode) = self.handles.remove(&handle) {
+            self.leases.remove(&inode);
+        }
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::timers::HandlerSignal;
 use crate::state::disk::{DiskError, DiskResult};
-use crate::state::spool::Damage;
+use crate::state::spool::{Damage, QueueNotice};
 use crate::state::window::Slot;
 
 /// The next thing that the service does in a turn.
@@ -25,7 +25,7 @@ pub enum TurnAction {
     /// read.
     LogJob(Slot),
     /// Start the handler of the job, and call `JobsCore::handler_started`,
-    /// `JobsCore::handler_refused` or `JobsCore::handler_failed`.
+    /// `JobsCore::handler_refused`, `JobsCore::job_rejected` or `JobsCore::handler_failed`.
     StartHandler(Slot),
     /// Send a signal to a handler.
     Signal(HandlerSignal),
@@ -57,6 +57,8 @@ pub enum TurnNotice {
     CompactionFailed(DiskError),
     /// Damage was met, and a compaction has left it out.
     Damaged(Damage),
+    /// The queue file or a claim fails, or works again.
+    Queue(QueueNotice),
 }
 
 /// The needs of the clients in the rest of the turn.
@@ -89,6 +91,8 @@ pub(super) enum TurnStep {
     Compact,
     /// Report what a compaction found damaged.
     Damage,
+    /// Report what fails of the queue file and its claims.
+    QueueNotice,
     /// Turn to another queue file.
     QueueFile,
     /// Fill the window, and choose the jobs that run.

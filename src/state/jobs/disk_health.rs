@@ -157,10 +157,6 @@ impl DiskHealth {
             return refused.filter(|_| !was_full).map(|error| TurnNotice::NoSpace { error, free, reserved });
         }
         self.space_retry_at = None;
-        // Claims may not have been adopted for the same reason.
-        if let Err(error) = spool.adopt_claims(disk, now) {
-            self.fail(error, now);
-        }
         Some(TurnNotice::SpaceWorks)
     }
 }

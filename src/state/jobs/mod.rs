@@ -34,6 +34,9 @@ use crate::util::time::{Duration, Instant, earliest};
 use actions::Turn;
 use batch::Batch;
 
+/// Time that a job has for its own end after it asked for a stop of the service.
+const LAST_JOB_WAIT: Duration = Duration::from_ms(5000);
+
 /// The rules that the configuration sets.
 #[derive(Clone, Copy, Debug)]
 pub struct JobRules {
@@ -155,6 +158,12 @@ impl JobsCore {
         self.counts
     }
 
+    /// Returns how many jobs may run at a time.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.rules.workers
+    }
+
     /// Returns how many more jobs are accepted.
     #[must_use]
     pub fn room(&self) -> u32 {
@@ -212,7 +221,7 @@ impl JobsCore {
         }
         sooner(self.timers.next_queue_check);
         sooner(self.spool.wants_refill().then_some(now));
-        if self.timers.running().len() < self.rules.workers {
+        if self.timers.running().len() < self.rules.workers && !self.timers.is_last() {
             let start_at = now.or_later(self.timers.start_retry_at);
             sooner(self.spool.window().startable(now).map(|_| start_at));
             sooner(self.spool.window().next_deadline().map(|due| due.or_later(start_at)));
@@ -235,6 +244,7 @@ impl JobsCore {
     pub fn stop(&mut self, now: Instant) -> bool {
         let first = !self.is_stopping();
         if first {
+            self.timers.begin_stop();
             self.timers.terminate_all(now + self.rules.stop_timeout);
             self.shutdown = Shutdown::Gracefully;
         } else {
@@ -244,6 +254,19 @@ impl JobsCore {
         first
     }
 
+    /// Has the service stop after job `id`, which asked for that, or after a while. No other job is
+    /// started. Returns true if the job runs.
+    pub fn stop_after(&mut self, id: u64, now: Instant) -> bool {
+        !self.is_stopping() && self.timers.stop_after(id, now + LAST_JOB_WAIT)
+    }
+
+    /// Returns true if the service is to stop now, because the job that asked for it has ended or
+    /// had its time.
+    #[must_use]
+    pub fn is_stop_due(&self, now: Instant) -> bool {
+        !self.is_stopping() && self.timers.is_stop_due(now)
+    }
+
     /// Records everything that is pending, at the end of the service.
     ///
     /// # Errors
@@ -251,7 +274,8 @@ impl JobsCore {
     pub fn finish(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         self.spool.write_transitions(disk, now)?;
         self.spool.commit(disk, &self.rules.spool, now)?;
-        self.spool.remove_closed(disk)
+        self.spool.remove_closed(disk, now);
+        Ok(())
     }
 
     // ----- attempts ---------------------------------------------------------
@@ -259,27 +283,54 @@ impl JobsCore {
     /// Takes the start of a handler, as [`TurnAction::StartHandler`] asked.
     pub fn handler_started(&mut self, id: u64, now: Instant) {
         let timeout = self.rules.job_timeout;
+        self.timers.forget_failures();
         self.timers.add(id, now, (!timeout.is_zero()).then(|| now + timeout));
         self.record_event(id, JobEvent::Started, Duration::ZERO);
     }
 
-    /// Takes that job `id` names nothing that may run, or has no readable text.
+    /// Takes that the text of job `id` cannot be read, which ends this attempt.
     pub fn handler_refused(&mut self, id: u64) -> Option<AttemptReport> {
         self.attempt_ended(id, AttemptOutcome::NotStarted, Duration::ZERO)
+    }
+
+    /// Takes that job `id` names nothing that can be executed. A further attempt would end in
+    /// the same way, so there is none.
+    pub fn job_rejected(&mut self, id: u64, outcome: AttemptOutcome) -> Option<AttemptReport> {
+        self.timers.forget_failures();
+        let retries = core::mem::take(&mut self.rules.spool.retries);
+        let report = self.attempt_ended(id, outcome, Duration::ZERO);
+        self.rules.spool.retries = retries;
+        report.map(|report| AttemptReport { attempts: report.attempt.into(), ..report })
     }
 
     /// Takes that the handler of job `id` could not be started, which is not the job's
     /// fault: it waits, and loses no attempt.
     pub fn handler_failed(&mut self, id: u64, now: Instant) {
         self.spool.requeue(id);
-        self.timers.retry_start(now);
+        self.timers.start_failed(now);
+    }
+
+    /// Takes that the configuration may name another handler, which is tried at once.
+    pub fn handler_changed(&mut self) {
+        self.timers.forget_failures();
+    }
+
+    /// Returns true if jobs wait because the handler could not be started.
+    #[must_use]
+    pub fn is_handler_failing(&self) -> bool {
+        self.timers.is_start_failing() && self.spool.waiting() > 0
     }
 
     /// Takes the end of the handler of job `id`. Returns nothing if the job runs again
     /// because the service stops.
     pub fn handler_ended(&mut self, id: u64, outcome: AttemptOutcome, now: Instant) -> Option<AttemptReport> {
         let job = self.timers.remove(id)?;
-        let outcome = if job.timed_out { AttemptOutcome::TimedOut } else { outcome };
+        let outcome = match job.timed_out {
+            // The job did what it wanted, also if its own request has ended it.
+            _ if job.stops_service() => AttemptOutcome::Success,
+            true => AttemptOutcome::TimedOut,
+            false => outcome,
+        };
         let counts = matches!(outcome, AttemptOutcome::Success | AttemptOutcome::TimedOut)
             || self.spool.window().get(id).is_some_and(|slot| slot.state == JobState::Cancelled);
         if self.is_stopping() && !counts {
@@ -315,7 +366,7 @@ impl JobsCore {
 
     /// Dequeues jobs while workers are free.
     fn dequeue(&mut self, now: Instant) {
-        if !self.timers.start_retry_at.is_due(now) {
+        if self.timers.is_last() || !self.timers.start_retry_at.is_due(now) {
             return;
         }
         let busy = self.timers.running().len().saturating_add(self.dequeued().count());

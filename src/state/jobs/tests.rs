@@ -27,7 +27,7 @@ const RULES: JobRules = JobRules {
 
 /// The answer of the service to an action.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum RequestOutcome {
     Works,
     /// The job names no program.
     Refused,
@@ -39,7 +39,7 @@ struct Run {
     core: Box<JobsCore>,
     disk: FakeDisk,
     now: Instant,
-    answer: Answer,
+    answer: RequestOutcome,
     /// The requests of a client in the next turn.
     asks: Vec<&'static str>,
     /// Ids of new jobs whose reply said that they are durable.
@@ -61,7 +61,7 @@ impl Run {
             core,
             disk,
             now,
-            answer: Answer::Works,
+            answer: RequestOutcome::Works,
             asks: Vec::new(),
             replies: Vec::new(),
             added: Vec::new(),
@@ -86,7 +86,7 @@ impl Run {
         while let Some(action) = self.core.next_action(&mut self.disk, &mut scratch, self.now, &mut |_| {}) {
             actions.push(match action {
                 TurnAction::FlushLog => {
-                    self.core.log_flushed(self.answer != Answer::Failed);
+                    self.core.log_flushed(self.answer != RequestOutcome::Failed);
                     "flush".to_owned()
                 }
                 TurnAction::NotifyWaiters => {
@@ -116,16 +116,16 @@ impl Run {
                     format!("reply {} {}", jobs.is_ok(), edits.is_ok())
                 }
                 TurnAction::LogJob(slot) => {
-                    if self.answer == Answer::Refused {
+                    if self.answer == RequestOutcome::Refused {
                         self.core.handler_refused(slot.id);
                     }
                     format!("log {}", slot.id)
                 }
                 TurnAction::StartHandler(slot) => {
                     match self.answer {
-                        Answer::Works => self.core.handler_started(slot.id, self.now),
-                        Answer::Refused => drop(self.core.handler_refused(slot.id)),
-                        Answer::Failed => self.core.handler_failed(slot.id, self.now),
+                        RequestOutcome::Works => self.core.handler_started(slot.id, self.now),
+                        RequestOutcome::Refused => drop(self.core.handler_refused(slot.id)),
+                        RequestOutcome::Failed => self.core.handler_failed(slot.id, self.now),
                     }
                     format!("start {}.{}", slot.id, slot.attempt)
                 }
@@ -216,16 +216,16 @@ fn a_commit_that_fails_keeps_a_second_attempt_from_starting_until_the_disk_works
 #[test]
 fn a_handler_that_is_refused_costs_an_attempt_and_one_that_cannot_be_started_none() {
     let mut run = Run::new(RULES);
-    run.answer = Answer::Refused;
+    run.answer = RequestOutcome::Refused;
     run.asks = vec!["one"];
     assert_eq!(run.turn(), "serve, reply true true, flush, start 1.1, flush");
     assert_eq!((run.attempts(), run.counts()), (vec![1], (0, 1)));
     run.sleep();
-    run.answer = Answer::Failed;
+    run.answer = RequestOutcome::Failed;
     assert_eq!(run.turn(), "serve, flush, start 1.2, flush");
     assert_eq!((run.attempts(), run.counts()), (vec![1], (0, 1)));
     assert_eq!(run.turn(), "serve", "not at once");
-    run.answer = Answer::Works;
+    run.answer = RequestOutcome::Works;
     run.sleep();
     assert_eq!(run.turn(), "serve, reply true true, flush, start 1.2", "{START_RETRY:?}");
 }
@@ -234,13 +234,13 @@ fn a_handler_that_is_refused_costs_an_attempt_and_one_that_cannot_be_started_non
 fn a_job_for_the_log_is_done_when_its_line_is_written() {
     let mut run = Run::new(JobRules { logs_jobs: true, workers: 0, ..RULES });
     run.core.history.watched = true;
-    run.answer = Answer::Failed;
+    run.answer = RequestOutcome::Failed;
     run.asks = vec!["one", "two"];
     assert_eq!(run.turn(), "serve, reply true true, log 1, log 2, flush");
     assert_eq!((run.attempts(), run.counts()), (vec![0, 0], (0, 0)), "the log cannot be written");
     assert_eq!(run.turn(), "serve");
     run.now += START_RETRY;
-    run.answer = Answer::Works;
+    run.answer = RequestOutcome::Works;
     assert_eq!(run.turn(), "serve, reply true true, log 1, log 2, flush");
     assert_eq!((run.attempts(), run.counts()), (vec![], (2, 0)));
     let mut text = [0; 500];
@@ -255,7 +255,7 @@ fn a_job_for_the_log_is_done_when_its_line_is_written() {
 #[test]
 fn a_job_for_the_log_whose_text_is_lost_fails() {
     let mut run = Run::new(JobRules { logs_jobs: true, ..RULES });
-    run.answer = Answer::Refused;
+    run.answer = RequestOutcome::Refused;
     run.asks = vec!["one"];
     assert_eq!(run.turn(), "serve, reply true true, log 1");
     assert_eq!((run.attempts(), run.counts()), (vec![1], (0, 1)));

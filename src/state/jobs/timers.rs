@@ -2,12 +2,17 @@
 //! again.
 
 use crate::limits::WORKERS_MAX;
+use crate::state::backoff::delay;
 use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
 
-/// Time until the next attempt after the kernel refused to start a handler, for example
-/// because it had no memory.
+/// Time until the next attempt after a handler could not be started, for example because there
+/// was no memory. The time doubles with each failure.
 pub(crate) const START_RETRY: Duration = Duration::from_ms(1000);
+
+/// Maximum time until the next attempt after a handler could not be started. Each attempt writes
+/// two records to the journal.
+pub(crate) const START_RETRY_MAX: Duration = Duration::from_ms(16_000);
 
 /// The last request to a handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +41,8 @@ pub struct RunningJob {
     phase: JobPhase,
     /// Whether the signal of this phase is still to be sent.
     unsent: bool,
+    /// Whether the service stops after this job, which asked for that. Its end is a success.
+    stops_service: bool,
 }
 
 /// Why a handler gets a signal, and which.
@@ -62,16 +69,25 @@ pub struct HandlerSignal {
 #[cfg_attr(test, derive(Clone, Hash))]
 pub struct JobTimers {
     running: Vec<RunningJob, WORKERS_MAX>,
-    /// The system refused to start a handler: none is started before this.
+    /// A handler could not be started: none is started before this.
     pub(super) start_retry_at: Instant,
+    /// Failures to start a handler since the last one that was started.
+    start_failures: u32,
     /// When the queue file is looked at, where inotify is missing.
     pub(super) next_queue_check: Option<Instant>,
+    /// When the service stops at the latest, because a job asked for that.
+    stop_at: Option<Instant>,
 }
 
 impl JobTimers {
     /// No handler runs.
-    pub(super) const NONE: Self =
-        Self { running: Vec::new(), start_retry_at: Instant::BOOT, next_queue_check: None };
+    pub(super) const NONE: Self = Self {
+        running: Vec::new(),
+        start_retry_at: Instant::BOOT,
+        start_failures: 0,
+        next_queue_check: None,
+        stop_at: None,
+    };
 
     /// Returns the jobs whose handlers run.
     #[must_use]
@@ -94,6 +110,7 @@ impl JobTimers {
             phase,
             timed_out: false,
             unsent: false,
+            stops_service: false,
         });
     }
 
@@ -118,6 +135,31 @@ impl JobTimers {
         self.running.iter_mut().for_each(RunningJob::kill);
     }
 
+    /// Has the service stop after job `id`, or at `stop_at`. Returns true if the job runs.
+    pub(super) fn stop_after(&mut self, id: u64, stop_at: Instant) -> bool {
+        let Some(job) = self.running.iter_mut().find(|job| job.id == id) else { return false };
+        job.stops_service = true;
+        self.stop_at.get_or_insert(stop_at);
+        true
+    }
+
+    /// Returns true if the service stops after a job, so that no other is started.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.stop_at.is_some()
+    }
+
+    /// Returns true if the jobs after which the service stops have ended, or had their time.
+    #[must_use]
+    pub(super) fn is_stop_due(&self, now: Instant) -> bool {
+        self.stop_at.is_some_and(|at| at.is_due(now) || !self.running.iter().any(|job| job.stops_service))
+    }
+
+    /// Forgets that the service is to stop, because it does.
+    pub(super) fn begin_stop(&mut self) {
+        self.stop_at = None;
+    }
+
     /// Returns the next signal that is due. TERM is followed by KILL after `grace`.
     pub(super) fn next_signal(&mut self, now: Instant, grace: Duration) -> Option<HandlerSignal> {
         self.running.iter_mut().find_map(|job| job.next_signal(now, grace))
@@ -125,12 +167,31 @@ impl JobTimers {
 
     /// Returns when the next signal is due.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.running.iter().map(RunningJob::next_deadline).fold(None, earliest)
+        self.running.iter().map(RunningJob::next_deadline).fold(self.stop_at, earliest)
     }
 
-    /// Starts no handler for a while.
+    /// Starts nothing for a while.
     pub(super) fn retry_start(&mut self, now: Instant) {
         self.start_retry_at = now + START_RETRY;
+    }
+
+    /// Takes that a handler could not be started, and starts none for a while. Several failures
+    /// of one turn count as one.
+    pub(super) fn start_failed(&mut self, now: Instant) {
+        if self.start_retry_at.is_due(now) {
+            self.start_failures = self.start_failures.saturating_add(1);
+            self.start_retry_at = now + delay(START_RETRY, self.start_failures, START_RETRY_MAX);
+        }
+    }
+
+    /// Forgets the failures to start a handler, and lets the next one start at once.
+    pub(super) fn forget_failures(&mut self) {
+        (self.start_retry_at, self.start_failures) = (Instant::BOOT, 0);
+    }
+
+    /// Returns true if the last handler could not be started.
+    pub(super) fn is_start_failing(&self) -> bool {
+        self.start_failures > 0
     }
 
     /// Returns true if the queue file is to be looked at now, and sets the next time.
@@ -146,6 +207,12 @@ impl JobTimers {
 }
 
 impl RunningJob {
+    /// Returns true if the service stops after this job, which asked for that.
+    #[must_use]
+    pub fn stops_service(&self) -> bool {
+        self.stops_service
+    }
+
     fn terminate(&mut self, kill_at: Instant) {
         if self.phase == JobPhase::Running {
             (self.phase, self.unsent) = (JobPhase::Terminating(kill_at), true);

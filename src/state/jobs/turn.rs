@@ -75,15 +75,21 @@ impl JobsCore {
                 }
                 TurnStep::Serve => (TurnStep::Commit, Some(TurnAction::ServeClients)),
                 TurnStep::Commit => (TurnStep::Committed, self.commit(disk, now)),
-                TurnStep::Committed => (self.committed(disk), None),
+                TurnStep::Committed => (self.committed(disk, now), None),
                 TurnStep::Compact => (TurnStep::Damage, self.compact_if_due(disk, now)),
                 TurnStep::Damage => {
                     let damage = if self.turn.is_disk_good() { self.spool.take_damage() } else { None };
                     (
-                        TurnStep::QueueFile,
+                        TurnStep::QueueNotice,
                         damage.map(|damage| TurnAction::Notice(TurnNotice::Damaged(damage))),
                     )
                 }
+                TurnStep::QueueNotice => match self.spool.claims.take_notice() {
+                    Some(notice) => {
+                        (TurnStep::QueueNotice, Some(TurnAction::Notice(TurnNotice::Queue(notice))))
+                    }
+                    None => (TurnStep::QueueFile, None),
+                },
                 TurnStep::QueueFile => {
                     let switches = self.turn.is_disk_good() && self.spool.claims.leaves_queue_now();
                     (TurnStep::Run, switches.then_some(TurnAction::SwitchQueueFile))
@@ -149,14 +155,8 @@ impl JobsCore {
         if !self.turn.is_disk_good() || self.disk_health.is_full() || self.is_stopping() {
             return;
         }
-        let adopted = if self.disk_health.is_failing() {
-            // A claim that still cannot be opened was logged at the start.
-            self.spool.adopt_claims(disk, now).map(drop)
-        } else {
-            Ok(())
-        };
         let rules = self.rules.spool;
-        let taken = adopted.and_then(|()| self.spool.ingest(disk, scratch, &rules, now, report));
+        let taken = self.spool.ingest(disk, scratch, &rules, now, report);
         self.turn.ingested = taken.is_ok_and(|jobs| jobs > 0);
         self.turn.new_jobs = taken.map(drop);
     }
@@ -184,11 +184,12 @@ impl JobsCore {
     }
 
     /// Removes claims after the replies are sent, and ends the turn if the service stops.
-    fn committed(&mut self, disk: &mut impl Disk) -> TurnStep {
+    fn committed(&mut self, disk: &mut impl Disk, now: Instant) -> TurnStep {
         if self.turn.commits && self.turn.committed.is_ok() {
-            self.turn.committed = self.spool.remove_closed(disk);
+            self.spool.remove_closed(disk, now);
         }
-        if self.shutdown == Shutdown::No {
+        self.spool.release_claims(disk);
+        if self.shutdown == Shutdown::No && !self.timers.is_last() {
             return TurnStep::Compact;
         }
         // A client stopped the service in this turn: the jobs that were dequeued in it have
@@ -196,6 +197,9 @@ impl JobsCore {
         self.turn.next_slot = 0;
         while let Some(slot) = self.next_dequeued() {
             self.spool.requeue(slot.id);
+        }
+        if self.shutdown == Shutdown::No {
+            return TurnStep::Compact;
         }
         TurnStep::Idle
     }
@@ -275,7 +279,8 @@ impl JobsCore {
                 self.record_event(id, JobEvent::Started, Duration::ZERO);
                 self.record_event(id, JobEvent::Ended(JobResult::Done), Duration::ZERO);
             } else {
-                self.handler_failed(id, now);
+                self.spool.requeue(id);
+                self.timers.retry_start(now);
             }
         }
         self.turn.run = self.spool.write_transitions(disk, now);

@@ -1,10 +1,52 @@
 //! The table of claimed queue files: what was read of each, which are open,
 //! and when the queue file may be claimed again. `ingest.rs` moves lines by it.
 
-use crate::limits::{CLAIM_EVERY, CLAIM_QUIET, CLAIMS_MAX};
-use crate::state::disk::{Disk, DiskResult};
-use crate::util::time::Instant;
+use crate::limits::{CLAIM_EVERY, CLAIM_GROWN_BYTES, CLAIM_QUIET, CLAIMS_MAX};
+use crate::state::backoff::delay;
+use crate::state::disk::{Disk, DiskError, DiskResult};
+use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
+
+/// Time until the first retry of the queue file, or of a claim, after an error. The time
+/// doubles with each failure.
+const QUEUE_RETRY: Duration = Duration::from_ms(1000);
+/// Maximum time until the next retry of the queue file, or of a claim.
+const QUEUE_RETRY_MAX: Duration = Duration::from_ms(8000);
+
+/// An operation that failed and is tried again.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) struct Retry {
+    /// Why it failed.
+    error: DiskError,
+    /// How often it failed in a row.
+    failures: u32,
+    /// When it is tried again.
+    at: Instant,
+}
+
+impl Retry {
+    /// Returns the retry after one more failure.
+    fn after(previous: Option<Self>, error: DiskError, now: Instant) -> Self {
+        let failures = previous.map_or(1, |retry| retry.failures.saturating_add(1));
+        Self { error, failures, at: now + delay(QUEUE_RETRY, failures, QUEUE_RETRY_MAX) }
+    }
+}
+
+/// A change of the degraded states `queue-file` and `claims`, which the service logs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QueueNotice {
+    /// The queue file or its folder cannot be used.
+    FileFails,
+    /// The queue file can be used again.
+    FileWorks,
+    /// A claim cannot be opened, read or removed.
+    ClaimFails,
+    /// A writer keeps the claim with this number open, and that holds up the service.
+    ClaimHeld(u64),
+    /// No claim fails any more.
+    ClaimsWork,
+}
 
 /// One claimed queue file.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +73,14 @@ pub(super) struct Claim {
     pub(super) closing: bool,
     /// Its file was removed, though not yet durably.
     pub(super) removed: bool,
+    /// Its name is durable. Before that its lines must not be journaled.
+    pub(super) synced: bool,
+    /// A writer had it open when the service last asked.
+    pub(super) writer: bool,
+    /// The service has a read lease on it, for the rest of this turn.
+    pub(super) leased: bool,
+    /// Why it cannot be opened, read or removed, and when that is tried again.
+    pub(super) failure: Option<Retry>,
 }
 
 /// The claims, oldest first, and what is known of the queue file.
@@ -41,9 +91,23 @@ pub struct Claims {
     /// The queue file may have something.
     pub(super) wanted: bool,
     pub(super) last_claim_at: Option<Instant>,
-    /// The errno of a queue file that cannot be used, which is logged once, and when to
-    /// look again.
-    pub(super) unusable: Option<(i32, Instant)>,
+    /// Why the queue file or its folder cannot be used, and when that is tried again.
+    pub(super) failure: Option<Retry>,
+    /// The claims of an earlier process are still to be opened. No claim is made before,
+    /// because it could replace one of them.
+    pub(super) adopting: bool,
+    /// Claims of an earlier process found no room in the table.
+    pub(super) more: bool,
+    /// A sync of the folder failed, and no name in it has changed since.
+    pub(super) sync_failed: bool,
+    /// A heartbeat has passed: claims whose writers were there may be tried again.
+    pub(super) beat: bool,
+    /// The queue file has lines, and the table has no room for another claim.
+    pub(super) crowded: bool,
+    /// The error of the queue file that was logged.
+    logged_file: Option<DiskError>,
+    /// Whether a failing claim was logged.
+    logged_claims: bool,
     /// How many claims of the old queue file are still made, if it is about to be
     /// replaced.
     pub(super) left: Option<u32>,
@@ -59,7 +123,14 @@ impl Claims {
         next_seq: 0,
         wanted: false,
         last_claim_at: None,
-        unusable: None,
+        failure: None,
+        adopting: false,
+        more: false,
+        sync_failed: false,
+        beat: false,
+        crowded: false,
+        logged_file: None,
+        logged_claims: false,
         left: None,
         paused: false,
     };
@@ -70,7 +141,9 @@ impl Claims {
         self.next_seq = 1;
         self.wanted = true;
         self.last_claim_at = None;
-        self.unusable = None;
+        self.failure = None;
+        (self.adopting, self.more) = (true, false);
+        (self.sync_failed, self.beat, self.crowded) = (false, false, false);
         self.left = None;
         self.paused = false;
     }
@@ -112,6 +185,9 @@ impl Claims {
     pub(super) fn forget_missing(&mut self, disk: &mut impl Disk) -> DiskResult {
         let mut result = Ok(());
         self.list.retain(|claim| {
+            if claim.handle.is_some() {
+                return true;
+            }
             disk.claim_exists(claim.seq_low()).unwrap_or_else(|error| {
                 result = Err(error);
                 true
@@ -120,9 +196,13 @@ impl Claims {
         result
     }
 
-    /// Forgets the removed claims, because the removals are durable.
-    pub(super) fn forget_removed(&mut self) {
+    /// Notes that the names in the queue's folder are durable: forgets the removed claims,
+    /// and lets those be read whose names were not.
+    pub(super) fn names_synced(&mut self) {
         self.list.retain(|claim| !claim.removed);
+        self.list.iter_mut().for_each(|claim| claim.synced = true);
+        // There may be room for claims that found none.
+        self.adopting |= self.more && !self.list.is_full();
     }
 
     /// Returns how many claims the journal must remember.
@@ -153,6 +233,7 @@ impl Claims {
     pub fn pause(&mut self) {
         self.paused = true;
         self.wanted = false;
+        self.failure = None;
     }
 
     /// Has the claims looked at, because they were written or it is time to look.
@@ -162,8 +243,31 @@ impl Claims {
         }
     }
 
+    /// Notes that a heartbeat has passed. Claims that their writers keep open are tried again
+    /// in the next turn, which the next heartbeat begins at the latest.
+    pub fn on_heartbeat(&mut self) {
+        self.beat = true;
+    }
+
+    /// Has everything that failed tried again at once, because a person asked for it.
+    pub fn retry_now(&mut self) {
+        self.look_at_queue();
+        self.beat = true;
+        let claims = self.list.iter_mut().map(|claim| &mut claim.failure);
+        for retry in claims.chain([&mut self.failure]).flatten() {
+            retry.at = Instant::BOOT;
+        }
+    }
+
+    /// Turns to another folder at the same path. Claims that an earlier process left there are
+    /// found first, and nothing is claimed before.
+    pub fn folder_changed(&mut self) {
+        self.adopting = true;
+        self.retry_now();
+    }
+
     /// Prepares for another queue file. The lines that are in the old one now are taken,
-    /// and claims are closed without waiting for their writers.
+    /// and claims are closed without waiting for them to be quiet.
     pub fn leave_queue(&mut self) {
         self.left = Some(1);
         self.wanted = !self.paused;
@@ -174,7 +278,7 @@ impl Claims {
 
     /// Returns true if nothing is left to be claimed of the old queue file.
     fn has_left_queue(&self) -> bool {
-        self.left == Some(0) || !self.wanted || self.unusable.is_some()
+        self.left == Some(0) || !self.wanted || self.failure.is_some()
     }
 
     /// Returns true if nothing of an old queue file is open or left to be claimed. It does
@@ -185,7 +289,7 @@ impl Claims {
             return false;
         }
         self.left = None;
-        self.unusable = None;
+        self.failure = None;
         self.wanted = !self.paused;
         true
     }
@@ -199,34 +303,92 @@ impl Claims {
     /// Returns true if there is something to read at once.
     #[must_use]
     pub fn wants_reading(&self) -> bool {
-        self.list.iter().any(|claim| claim.unread && claim.handle.is_some())
+        self.list.iter().any(|claim| claim.is_readable() && claim.failure.is_none())
     }
 
     /// Returns when the ingest has something to do again, if nothing is written. A `full`
     /// queue closes no claim, and a full table makes none; the end of either wakes the
-    /// service anyway.
+    /// service anyway. So does the end of a writer, with a heartbeat.
     #[must_use]
     pub fn next_deadline(&self, now: Instant, full: bool) -> Option<Instant> {
-        let closes = |claim: &&Claim| claim.handle.is_some() && !claim.unread && !claim.closing && !full;
-        let quiet = self.list.iter().filter(closes).map(|claim| claim.active_at + CLAIM_QUIET);
+        let closes = |claim: &&Claim| claim.is_open() && !claim.unread && !claim.writer && !full;
+        let quiet = self.list.iter().filter(closes).filter(|claim| claim.failure.is_none());
+        let quiet = quiet.map(|claim| claim.active_at + CLAIM_QUIET);
+        let retried = self.list.iter().filter(|claim| !claim.removed && (!full || claim.handle.is_none()));
+        let retried = retried.filter_map(|claim| claim.failure).map(|retry| retry.at);
         let free = !self.list.is_full() || self.list.iter().any(|claim| claim.removed);
-        let claim = (self.wanted && free).then(|| self.claim_due().or_later(now));
-        quiet.chain(claim).min()
+        let claim = (self.wanted && free).then(|| self.claim_due());
+        let due = earliest(claim, self.names_due()).map(|due| due.or_later(now));
+        quiet.chain(retried).chain(due).min()
+    }
+
+    /// Returns when the folder is to be listed or synced, if it is.
+    pub(super) fn names_due(&self) -> Option<Instant> {
+        let unsynced = self.list.iter().any(|claim| !claim.synced);
+        let room = self.more && self.list.iter().any(|claim| claim.removed);
+        (self.adopting || unsynced || room).then(|| self.failure.map_or(Instant::BOOT, |retry| retry.at))
+    }
+
+    // ----- what fails -------------------------------------------------------
+
+    /// Returns true if the queue file or its folder cannot be used.
+    #[must_use]
+    pub fn file_fails(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Returns true if a claim fails, or a writer holds one up.
+    #[must_use]
+    pub fn claims_fail(&self) -> bool {
+        self.list.iter().any(|claim| claim.failure.is_some()) || self.held().is_some()
+    }
+
+    /// Returns the first claim that its writer keeps open although it has become large, or
+    /// although another queue file or the whole table waits for its end.
+    fn held(&self) -> Option<u64> {
+        let stuck = |claim: &Claim| claim.writer || claim.failure.is_some();
+        let waited_for = self.left.is_some() || (self.crowded && self.list.iter().all(stuck));
+        let held = |claim: &&Claim| claim.writer && (waited_for || claim.seen > CLAIM_GROWN_BYTES);
+        self.list.iter().find(held).map(|claim| claim.seq)
+    }
+
+    /// Returns the next change of what fails since the last call, for the log.
+    pub fn take_notice(&mut self) -> Option<QueueNotice> {
+        let error = self.failure.map(|retry| retry.error);
+        if error != self.logged_file {
+            self.logged_file = error;
+            return Some(if error.is_some() { QueueNotice::FileFails } else { QueueNotice::FileWorks });
+        }
+        if self.claims_fail() == self.logged_claims {
+            return None;
+        }
+        self.logged_claims = !self.logged_claims;
+        Some(match (self.logged_claims, self.held()) {
+            (false, _) => QueueNotice::ClaimsWork,
+            (true, Some(seq)) if self.list.iter().all(|claim| claim.failure.is_none()) => {
+                QueueNotice::ClaimHeld(seq)
+            }
+            (true, _) => QueueNotice::ClaimFails,
+        })
+    }
+
+    /// Notes that the queue file or its folder cannot be used.
+    pub(super) fn fail(&mut self, error: DiskError, now: Instant) {
+        self.failure = Some(Retry::after(self.failure, error, now));
+    }
+
+    /// Notes that the claim at `index` cannot be opened, read or removed. Meanwhile the others
+    /// are read.
+    pub(super) fn fail_claim(&mut self, index: usize, error: DiskError, now: Instant) {
+        if let Some(claim) = self.list.get_mut(index) {
+            claim.failure = Some(Retry::after(claim.failure, error, now));
+        }
     }
 
     /// Returns when the next claim is allowed.
     pub(super) fn claim_due(&self) -> Instant {
-        let again = self.unusable.map_or(Instant::BOOT, |(_, again)| again);
+        let again = self.failure.map_or(Instant::BOOT, |retry| retry.at);
         self.last_claim_at.map_or(Instant::BOOT, |last| last + CLAIM_EVERY).or_later(again)
-    }
-
-    /// Postpones a claim that cannot be read until it is written, or until it would have
-    /// been quiet. Meanwhile the others are read.
-    pub(super) fn retry_later(&mut self, index: usize, now: Instant) {
-        if let Some(claim) = self.list.get_mut(index) {
-            claim.unread = false;
-            claim.active_at = now;
-        }
     }
 
     /// Sorts the claims, oldest first. They nearly always are already.
@@ -264,7 +426,37 @@ impl Claim {
             active_at: Instant::BOOT,
             closing: false,
             removed: false,
+            synced: true,
+            writer: false,
+            leased: false,
+            failure: None,
         }
+    }
+
+    /// Returns true if it is open, its name is durable, and its end is not decided.
+    fn is_open(&self) -> bool {
+        self.handle.is_some() && self.synced && !self.closing
+    }
+
+    /// Returns true if it may have something to read.
+    fn is_readable(&self) -> bool {
+        self.is_open() && self.unread
+    }
+
+    /// Returns true if it is read as far as is known, and nothing keeps it from being closed
+    /// at `now`.
+    pub(super) fn is_idle_at(&self, now: Instant) -> bool {
+        self.is_open() && !self.unread && self.is_retry_due(now)
+    }
+
+    /// Returns true if nothing keeps the service from trying it at `now`.
+    pub(super) fn is_retry_due(&self, now: Instant) -> bool {
+        self.failure.is_none_or(|retry| retry.at.is_due(now))
+    }
+
+    /// Returns true if it may have something to read at `now`.
+    pub(super) fn is_readable_at(&self, now: Instant) -> bool {
+        self.is_readable() && self.is_retry_due(now)
     }
 
     pub(super) fn seq_low(&self) -> u16 {

@@ -8,26 +8,39 @@
 //!   turn back into a queue file after its lines were journaled.
 //! - Jobs and the offset after them are one batch in the journal. After a
 //!   crash the claim is read on from the last offset that is there.
-//! - A writer may still hold a claim open, so it is read on until it was quiet
-//!   for [`CLAIM_QUIET`]; then a last line without newline is a job too,
-//!   that is committed, and the file is removed.
+//! - A writer may still have a claim open, so it is read on until it was quiet
+//!   for [`CLAIM_QUIET`] and a read lease shows that no process has it open for
+//!   writing; then a last line without newline is a job too, that is committed,
+//!   and the file is removed. The lease is taken before the last read, checked
+//!   after the commit, and never outlives the turn. Where there is none, the
+//!   time decides.
 //! - The journal must remember a removed claim until the removal is durable:
 //!   a power cut may bring the file back. The next claim's sync settles that.
+//! - After a failed sync of the folder a second one would succeed and mean
+//!   nothing. So a claim whose name is not durable gets another name first, and
+//!   nothing of it is read before a sync succeeded.
+//! - An error of the queue file, of its folder or of a claim concerns nothing
+//!   else: it is kept in [`Claims`](super::Claims), and tried again with a
+//!   growing delay. Only an error of the spool itself is returned.
 
 use super::claims::Claim;
 use super::{Spool, SpoolRules};
-use crate::limits::CLAIM_QUIET;
+use crate::limits::{CLAIM_GROWN_BYTES, CLAIM_QUIET};
 use crate::proto::journal::{CLAIM_BODY_BYTES, ClaimProgress, HEADER_BYTES, Record, RecordFlags, RecordKind};
-use crate::state::disk::{Disk, DiskError, DiskResult, QueueFile, SpoolFile};
+use crate::state::disk::{Disk, DiskError, DiskResult, Lease, MISSING, QueueFile, SpoolFile};
 use crate::util::lines::{Line, TOO_LONG, classify, find_newline};
-use crate::util::time::{Duration, Instant};
+use crate::util::time::Instant;
 use heapless::Vec;
 
 /// Maximum number of bytes read from claims in one turn, so that a flood of jobs delays
 /// nothing else by more than one commit.
 const INGEST_TURN_BYTES: usize = 64 * 1024;
-/// Time until the next look at a queue file that cannot be used.
-const QUEUE_RETRY: Duration = Duration::from_ms(3000);
+/// The byte order mark that some editors put in front of a UTF-8 file. It is no part of the
+/// first line.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Bytes that a read counts at least.
+const READ_COST_BYTES: usize = 256;
 
 /// Bytes read from a claim at once; a line that is longer is not a job.
 const CHUNK_BYTES: usize = 4096;
@@ -39,47 +52,67 @@ pub enum IngestNotice<'a> {
     Rejected(&'a [u8], &'static str),
     /// A rejected line could not be kept.
     RejectedLost(DiskError),
-    /// The queue file cannot be claimed.
-    Unusable(DiskError),
 }
 
 impl Spool {
-    /// Opens the claims that an earlier process left, as many as there is
-    /// room for. Returns why one cannot be opened; it stays where it is, and the
-    /// others are read.
-    ///
-    /// # Errors
-    /// It cannot be learnt which there are: a new one could replace one of them.
-    pub fn adopt_claims(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult<Option<DiskError>> {
-        let mut closed = None;
-        let mut next = disk.next_claim(0)?;
-        if next.is_some() {
-            // Its rename may not be durable yet: then it could turn back into
-            // a queue file after its lines were journaled.
-            self.sync_queue(disk)?;
+    /// Opens the claims of an earlier process, as many as there is room for. An operation that
+    /// fails is tried again by [`Spool::ingest`].
+    pub fn adopt_claims(&mut self, disk: &mut impl Disk, now: Instant) {
+        let result = self.find_claims(disk);
+        self.claims.adopting = result.is_err();
+        match result {
+            Ok(()) => self.open_claims(disk, now),
+            Err(error) => self.claims.fail(error, now),
         }
+    }
+
+    /// Puts the claims that are on the disk into the table.
+    fn find_claims(&mut self, disk: &mut impl Disk) -> DiskResult {
+        let mut next = disk.next_claim(0)?;
+        let mut unsynced = next.is_some();
+        self.claims.more = false;
         while let Some(seq) = next {
             next = disk.next_claim(seq)?;
             self.claims.seen(seq);
-            let known = self.claims.list.iter().position(|claim| claim.seq == seq);
-            if known.is_none() && self.claims.list.push(Claim::new(seq, 0)).is_err() {
+            if self.claims.list.iter().any(|claim| claim.seq == seq) {
+                continue;
+            }
+            // Its rename may not be durable yet: then it could turn back into
+            // a queue file after its lines were journaled.
+            if self.claims.list.push(Claim { synced: false, ..Claim::new(seq, 0) }).is_err() {
+                self.claims.more = true;
                 break;
             }
-            let Some(handle) = self.claims.free_handle() else { break };
-            if let Some(claim) =
-                self.claims.list.iter_mut().find(|claim| claim.seq == seq && claim.handle.is_none())
-            {
-                if let Err(error) = disk.open_claim(seq, handle) {
-                    closed = Some(error);
-                    continue;
-                }
-                claim.handle = Some(handle);
-                claim.unread = true;
-                claim.active_at = now;
-            }
+            unsynced = true;
         }
         self.claims.sort();
-        Ok(closed)
+        // A claim of the journal may be gone, though not durably.
+        if unsynced || self.claims.list.iter().any(|claim| claim.handle.is_none()) {
+            self.sync_names(disk)?;
+            self.claims.forget_missing(disk)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the claims that are not open yet, as far as that is due.
+    fn open_claims(&mut self, disk: &mut impl Disk, now: Instant) {
+        for index in 0..self.claims.list.len() {
+            let Some(claim) = self.claims.list.get(index).copied() else { return };
+            if claim.handle.is_some() || claim.removed || !claim.is_retry_due(now) {
+                continue;
+            }
+            let Some(handle) = self.claims.free_handle() else { return };
+            let opened = disk.open_claim(claim.seq, handle);
+            let Some(entry) = self.claims.list.get_mut(index) else { return };
+            match opened {
+                Ok(()) => {
+                    (entry.handle, entry.unread, entry.active_at) = (Some(handle), true, now);
+                    entry.failure = None;
+                }
+                Err(MISSING) => (entry.removed, entry.failure) = (true, None),
+                Err(error) => self.claims.fail_claim(index, error, now),
+            }
+        }
     }
 
     /// Claims the queue file if that is due, and takes jobs from the claims,
@@ -87,7 +120,7 @@ impl Spool {
     /// Returns how many jobs were appended; they count after a commit.
     ///
     /// # Errors
-    /// The disk refused something; nothing is lost, and it is tried again.
+    /// The spool's disk refused something; nothing is lost, and it is tried again.
     #[inline(never)]
     pub fn ingest(
         &mut self,
@@ -97,12 +130,18 @@ impl Spool {
         now: Instant,
         report: &mut dyn FnMut(IngestNotice<'_>),
     ) -> DiskResult<u32> {
-        let claimed = self.claim_queue(disk, now, report);
+        if self.claims.names_due().is_some_and(|due| due.is_due(now)) {
+            self.repair_names(disk, now);
+        }
+        self.open_claims(disk, now);
+        if let Err(error) = self.claim_queue(disk, now) {
+            self.claims.fail(error, now);
+        }
         let mut added = 0u32;
         let mut budget = INGEST_TURN_BYTES;
         let mut index = 0;
         while let Some(claim) = self.claims.list.get(index).copied() {
-            if !claim.unread || claim.handle.is_none() {
+            if !claim.is_readable_at(now) {
                 index = index.saturating_add(1);
                 continue;
             }
@@ -112,66 +151,112 @@ impl Spool {
             self.ensure_space(disk)?;
             let jobs = self.read_claim(disk, index, scratch, rules, now, report)?;
             added = added.saturating_add(jobs);
-            budget = budget.saturating_sub(CHUNK_BYTES);
+            let read =
+                self.claims.list.get(index).map_or(0, |after| after.scanned.saturating_sub(claim.scanned));
+            // A claim without news costs little, so that many of them hide none after them.
+            budget = budget.saturating_sub(usize::try_from(read).unwrap_or(CHUNK_BYTES).max(READ_COST_BYTES));
         }
         if self.room(rules) > 0 {
             added = added.saturating_add(self.close_quiet(disk, scratch, rules, now, report)?);
         }
-        claimed.map(|()| added)
+        Ok(added)
+    }
+
+    /// Lists or syncs the folder again after that failed.
+    #[inline(never)]
+    fn repair_names(&mut self, disk: &mut impl Disk, now: Instant) {
+        if !self.claims.adopting
+            && let Err(error) = self.sync_names(disk)
+        {
+            return self.claims.fail(error, now);
+        }
+        if self.claims.adopting {
+            self.adopt_claims(disk, now);
+        }
+        if !self.claims.wanted && self.claims.names_due().is_none() {
+            self.claims.failure = None;
+        }
+    }
+
+    /// Makes the names in the queue's folder durable. After a sync that failed, each claim
+    /// whose name is not durable gets another one first. Nothing of it was read, so the
+    /// journal does not know its number.
+    fn sync_names(&mut self, disk: &mut impl Disk) -> DiskResult {
+        for index in 0..self.claims.list.len() {
+            let Some(claim) = self.claims.list.get(index).copied() else { break };
+            let Some(handle) = claim.handle.filter(|_| self.claims.sync_failed && !claim.synced) else {
+                continue;
+            };
+            let next = self.claims.next_seq;
+            disk.rename_claim(claim.seq, next, handle)?;
+            self.claims.seen(next);
+            if let Some(entry) = self.claims.list.get_mut(index) {
+                entry.seq = next;
+            }
+        }
+        self.claims.sort();
+        let synced = self.sync_queue(disk);
+        self.claims.sync_failed = synced.is_err();
+        if synced.is_ok() {
+            self.claims.names_synced();
+        }
+        synced
     }
 
     /// Renames the queue file to a new claim, if there is one and it is time.
+    ///
+    /// # Errors
+    /// It cannot be claimed, or the name of the claim is not durable.
     #[inline(never)]
-    fn claim_queue(
-        &mut self,
-        disk: &mut impl Disk,
-        now: Instant,
-        report: &mut dyn FnMut(IngestNotice<'_>),
-    ) -> DiskResult {
-        if !self.claims.wanted || !self.claims.claim_due().is_due(now) {
+    fn claim_queue(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
+        if !self.claims.wanted || self.claims.adopting || !self.claims.claim_due().is_due(now) {
             return Ok(());
         }
         match disk.queue_file() {
             QueueFile::Nothing => {
                 self.claims.wanted = false;
-                self.claims.unusable = None;
-                return Ok(());
-            }
-            QueueFile::Unusable(error) => {
-                if self.claims.unusable.is_none_or(|(told, _)| told != error.0) {
-                    report(IngestNotice::Unusable(error));
+                self.claims.crowded = false;
+                if self.claims.names_due().is_none() {
+                    self.claims.failure = None;
                 }
-                self.claims.unusable = Some((error.0, now + QUEUE_RETRY));
                 return Ok(());
             }
-            QueueFile::Ready => self.claims.unusable = None,
+            QueueFile::Unusable(error) => return Err(error),
+            QueueFile::Ready => {}
         }
         if self.claims.left == Some(0) {
             self.claims.wanted = false;
             return Ok(());
         }
         if self.claims.list.is_full() {
-            self.sync_queue(disk)?;
-            self.claims.forget_removed();
+            self.sync_names(disk)?;
         }
-        let Some(handle) = self.claims.free_handle().filter(|_| !self.claims.list.is_full()) else {
-            return Ok(());
-        };
+        let free = self.claims.free_handle().filter(|_| !self.claims.list.is_full());
+        self.claims.crowded = free.is_none();
+        let Some(handle) = free else { return Ok(()) };
         self.claims.last_claim_at = Some(now);
         let seq = self.claims.next_seq;
         self.claims.seen(seq);
-        disk.claim_queue(seq, handle)?;
-        // From here on the claim is ours, whatever fails.
-        let synced = self.sync_queue(disk);
-        if synced.is_ok() {
-            self.claims.forget_removed();
+        match disk.claim_queue(seq, handle) {
+            // Another process was faster.
+            Err(MISSING) => return Ok(()),
+            claimed => claimed?,
         }
+        // From here on the claim is ours, whatever fails.
         let active_at = if self.claims.left.is_some() { Instant::BOOT } else { now };
         self.claims.left = self.claims.left.map(|left| left.saturating_sub(1));
-        let claim = Claim { handle: Some(handle), unread: true, active_at, ..Claim::new(seq, 0) };
+        let claim =
+            Claim { handle: Some(handle), unread: true, synced: false, active_at, ..Claim::new(seq, 0) };
         let _ = self.claims.list.push(claim);
         // A line that was written between the look and the rename is in the claim;
         // a writer that comes now makes a new file, which wakes us again.
+        let synced = self.sync_queue(disk);
+        // A claim is a name that changed, so this sync says something about the others, too.
+        self.claims.sync_failed = synced.is_err();
+        if synced.is_ok() {
+            self.claims.names_synced();
+            self.claims.failure = None;
+        }
         synced
     }
 
@@ -197,11 +282,11 @@ impl Spool {
         let count = match disk.read(SpoolFile::Claim(handle), claim.scanned, chunk) {
             Ok(count) => count,
             Err(error) => {
-                self.claims.retry_later(index, now);
-                report(IngestNotice::Unusable(error));
+                self.claims.fail_claim(index, error, now);
                 return Ok(0);
             }
         };
+        claim.failure = None;
         let bytes = chunk.get(..count).unwrap_or(&[]);
         let full = count == CHUNK_BYTES;
         claim.unread = full;
@@ -225,6 +310,7 @@ impl Spool {
                 break;
             };
             let (line, after) = (rest.get(..end).unwrap_or(&[]), end.saturating_add(1));
+            let line = without_mark(line, claim.scanned.saturating_add(used as u64));
             if claim.skipping {
                 keep_rejected(disk, rest.get(..after).unwrap_or(&[]), report);
                 claim.skipping = false;
@@ -245,8 +331,8 @@ impl Spool {
         Ok(jobs)
     }
 
-    /// Gives the claims that were quiet long enough their end: what is left is
-    /// a line without newline. Returns how many jobs were appended.
+    /// Gives the claims that were quiet long enough, and that no process writes to, their end:
+    /// what is left is a line without newline. Returns how many jobs were appended.
     fn close_quiet(
         &mut self,
         disk: &mut impl Disk,
@@ -256,69 +342,137 @@ impl Spool {
         report: &mut dyn FnMut(IngestNotice<'_>),
     ) -> DiskResult<u32> {
         let mut added = 0u32;
+        let beat = core::mem::take(&mut self.claims.beat);
         for index in 0..self.claims.list.len() {
-            let Some(mut claim) = self.claims.list.get(index).copied() else { continue };
-            let Some(handle) = claim.handle else { continue };
-            if claim.unread || claim.closing || !(claim.active_at + CLAIM_QUIET).is_due(now) {
-                continue;
-            }
-            let chunk = scratch.get_mut(..CHUNK_BYTES).unwrap_or(&mut []);
-            let Ok(count) = disk.read(SpoolFile::Claim(handle), claim.scanned, chunk) else {
-                self.claims.retry_later(index, now);
+            let Some(claim) = self.claims.list.get(index).copied() else { continue };
+            let quiet = (claim.active_at + CLAIM_QUIET).is_due(now) && (beat || !claim.writer);
+            // Only a question: a claim that is large and not quiet has a writer.
+            let asked = beat && claim.seen > CLAIM_GROWN_BYTES;
+            let Some(handle) = claim.handle.filter(|_| claim.is_idle_at(now) && (quiet || asked)) else {
                 continue;
             };
-            let rest = chunk.get(..count).unwrap_or(&[]);
-            if rest.contains(&b'\n') || count == CHUNK_BYTES {
-                // Written at the last moment: not quiet after all.
-                claim.unread = true;
-                claim.active_at = now;
-            } else {
-                if !rest.is_empty() && !claim.skipping {
-                    self.ensure_space(disk)?;
-                }
-                let mut batch = ClaimBatch::begin(self, &claim);
-                if claim.skipping {
-                    keep_rejected(disk, rest, report);
-                    keep_rejected(disk, b"\n", report);
-                } else if !batch.take_line(self, disk, rest, rules, report) {
-                    self.buffer.clear();
-                    continue;
-                }
-                claim.scanned = claim.scanned.saturating_add(count as u64);
-                claim.offset = claim.scanned;
-                claim.skipping = false;
-                claim.closing = true;
-                added = added.saturating_add(batch.finish(self, disk, &claim, now)?);
-            }
+            let lease = disk.lease_claim(handle);
             if let Some(entry) = self.claims.list.get_mut(index) {
-                *entry = claim;
+                (entry.leased, entry.writer) = (lease == Lease::Held, lease == Lease::Writer);
             }
+            let closed = if lease != Lease::Writer && quiet {
+                self.close_claim(disk, index, scratch, rules, now, report)
+            } else {
+                Ok(0)
+            };
+            self.release_claim(disk, index, true);
+            added = added.saturating_add(closed?);
         }
         Ok(added)
     }
 
-    /// Removes the claims whose every line a commit made durable. Comes after that commit.
-    ///
-    /// # Errors
-    /// One could not be removed; it is tried again.
-    pub fn remove_closed(&mut self, disk: &mut impl Disk) -> DiskResult {
-        for claim in &mut self.claims.list {
-            let Some(handle) = claim.handle.filter(|_| claim.closing) else { continue };
-            claim.closing = false;
-            if disk.size(SpoolFile::Claim(handle))? > claim.scanned {
-                // Written while we were committing: read on.
-                claim.unread = true;
-                continue;
+    /// Reads the rest of a claim. Returns how many jobs were appended.
+    fn close_claim(
+        &mut self,
+        disk: &mut impl Disk,
+        index: usize,
+        scratch: &mut [u8],
+        rules: &SpoolRules,
+        now: Instant,
+        report: &mut dyn FnMut(IngestNotice<'_>),
+    ) -> DiskResult<u32> {
+        let Some(mut claim) = self.claims.list.get(index).copied() else { return Ok(0) };
+        let Some(handle) = claim.handle else { return Ok(0) };
+        let chunk = scratch.get_mut(..CHUNK_BYTES).unwrap_or(&mut []);
+        let count = match disk.read(SpoolFile::Claim(handle), claim.scanned, chunk) {
+            Ok(count) => count,
+            Err(error) => {
+                self.claims.fail_claim(index, error, now);
+                return Ok(0);
             }
-            if let Err(error) = disk.remove_claim(claim.seq, handle) {
-                claim.closing = true;
-                return Err(error);
+        };
+        let rest = chunk.get(..count).unwrap_or(&[]);
+        let mut added = 0;
+        if rest.contains(&b'\n') || count == CHUNK_BYTES {
+            // Written at the last moment: not quiet after all.
+            claim.unread = true;
+            claim.active_at = now;
+        } else {
+            if !rest.is_empty() && !claim.skipping {
+                self.ensure_space(disk)?;
             }
-            claim.handle = None;
-            claim.removed = true;
+            let mut batch = ClaimBatch::begin(self, &claim);
+            if claim.skipping {
+                keep_rejected(disk, rest, report);
+                keep_rejected(disk, b"\n", report);
+            } else if !batch.take_line(self, disk, without_mark(rest, claim.scanned), rules, report) {
+                self.buffer.clear();
+                return Ok(0);
+            }
+            claim.scanned = claim.scanned.saturating_add(count as u64);
+            claim.offset = claim.scanned;
+            claim.skipping = false;
+            claim.closing = true;
+            added = batch.finish(self, disk, &claim, now)?;
         }
-        Ok(())
+        if let Some(entry) = self.claims.list.get_mut(index) {
+            *entry = claim;
+        }
+        Ok(added)
     }
+
+    /// Gives back the lease on a claim; if `unless_closing`, only that of one whose end is not
+    /// decided. A claim that is not removed under its lease is closed again later.
+    fn release_claim(&mut self, disk: &mut impl Disk, index: usize, unless_closing: bool) {
+        if let Some(claim) = self.claims.list.get_mut(index)
+            && claim.leased
+            && !(unless_closing && claim.closing)
+            && let Some(handle) = claim.handle
+        {
+            disk.release_claim(handle);
+            (claim.leased, claim.closing) = (false, false);
+        }
+    }
+
+    /// Gives back every lease, because none may be held while the service waits.
+    pub fn release_claims(&mut self, disk: &mut impl Disk) {
+        for index in 0..self.claims.list.len() {
+            self.release_claim(disk, index, false);
+        }
+    }
+
+    /// Removes the claims whose every line a commit made durable. Comes after that commit.
+    /// One that cannot be removed is tried again.
+    pub fn remove_closed(&mut self, disk: &mut impl Disk, now: Instant) {
+        for index in 0..self.claims.list.len() {
+            let Some(claim) = self.claims.list.get(index).copied() else { continue };
+            let Some(handle) = claim.handle.filter(|_| claim.closing) else { continue };
+            let written = if claim.leased && !disk.holds_lease(handle) {
+                // A process opens it for writing.
+                Ok(true)
+            } else {
+                disk.size(SpoolFile::Claim(handle)).map(|size| size > claim.scanned)
+            };
+            let removed = match written {
+                Ok(false) => disk.remove_claim(claim.seq, handle),
+                other => other.map(drop),
+            };
+            let Some(entry) = self.claims.list.get_mut(index) else { continue };
+            entry.closing = false;
+            match (written, removed) {
+                (_, Err(error)) => self.claims.fail_claim(index, error, now),
+                (Ok(true), _) => {
+                    // Written while we were committing: read on.
+                    (entry.unread, entry.active_at) = (true, now);
+                }
+                _ => {
+                    (entry.handle, entry.leased, entry.failure) = (None, false, None);
+                    entry.removed = true;
+                }
+            }
+        }
+        self.release_claims(disk);
+    }
+}
+
+/// Returns the line without the byte order mark that may be at the start of a file.
+fn without_mark(line: &[u8], offset: u64) -> &[u8] {
+    if offset > 0 { line } else { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) }
 }
 
 /// Keeps a rejected line, or a part of one.

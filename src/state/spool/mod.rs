@@ -37,7 +37,7 @@ mod recover;
 mod refill;
 mod scan;
 
-pub use claims::Claims;
+pub use claims::{Claims, QueueNotice};
 pub use compaction::Purpose;
 pub use edit::Cancelled;
 pub use ingest::IngestNotice;

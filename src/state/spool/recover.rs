@@ -118,13 +118,20 @@ impl Spool {
         for slot in self.window.slots_mut() {
             if slot.state == JobState::Running {
                 pass.found.interrupted = pass.found.interrupted.saturating_add(1);
-                slot.state = JobState::Waiting;
+                // A job that kills the service each time must not starve those behind it.
+                slot.state = match u32::from(slot.attempt).checked_sub(1) {
+                    None | Some(0) => JobState::Waiting,
+                    Some(again) => JobState::Delayed(now + delay(rules.retry_delay, again, RETRY_DELAY_MAX)),
+                };
             }
         }
         if !self.claims.is_empty() {
-            // A removal, or a rename, that is not durable yet could be undone.
-            self.sync_queue(disk)?;
-            self.claims.forget_missing(disk)?;
+            // A removal, or a rename, that is not durable yet could be undone. Where the
+            // folder fails, the claims are remembered until it works.
+            let forgotten = self.sync_queue(disk).and_then(|()| self.claims.forget_missing(disk));
+            if let Err(error) = forgotten {
+                self.claims.fail(error, now);
+            }
         }
         self.journal.end = pass.at;
         if size > 0 {

@@ -47,7 +47,10 @@ impl TestService {
         let mut scratch = vec![0; SCRATCH_BYTES];
         let mut core = Box::new(JobsCore::EMPTY);
         let recovery = core.recover(disk, &mut scratch, JOB_RULES, now)?;
-        core.spool.adopt_claims(disk, now)?;
+        core.spool.adopt_claims(disk, now);
+        if disk.is_dead() {
+            return Err(RecoverError::Disk(DEAD));
+        }
         Ok((Self { core, now, scratch }, recovery))
     }
 
@@ -66,12 +69,14 @@ impl TestService {
 
     /// Performs the ingest alone, not as a part of a turn.
     fn ingest(&mut self, disk: &mut FakeDisk) -> DiskResult<u32> {
-        self.core.spool.ingest(disk, &mut self.scratch, &RULES, self.now, &mut |_| {})
+        let result = self.core.spool.ingest(disk, &mut self.scratch, &RULES, self.now, &mut |_| {});
+        if disk.is_dead() { Err(DEAD) } else { result }
     }
 
     fn commit(&mut self, disk: &mut FakeDisk) -> DiskResult {
         self.core.spool.commit(disk, &RULES, self.now)?;
-        self.core.spool.remove_closed(disk)
+        self.core.spool.remove_closed(disk, self.now);
+        if disk.is_dead() { Err(DEAD) } else { Ok(()) }
     }
 
     fn refill(&mut self, disk: &mut FakeDisk) -> DiskResult {
@@ -147,9 +152,11 @@ impl TestService {
     /// Runs everything to its end, without crashes, and returns the texts in order.
     fn run_to_the_end(&mut self, disk: &mut FakeDisk) -> Vec<String> {
         let mut ran = Vec::new();
+        disk.writers.clear();
         for _ in 0..200_000 {
             self.now += CLAIM_QUIET;
             self.look();
+            self.core.spool.claims.on_heartbeat();
             ran.extend(self.start_jobs(disk, 4).unwrap());
             if self.running().is_empty() && disk.claims() == 0 && self.core.spool.waiting() == 0 {
                 self.commit(disk).unwrap();
@@ -187,7 +194,7 @@ fn lines_that_are_not_jobs_are_rejected_and_the_others_run() {
     let mut reported = Vec::new();
     let mut report = |notice: IngestNotice<'_>| match notice {
         IngestNotice::Rejected(_, why) => reported.push(why.to_owned()),
-        IngestNotice::RejectedLost(_) | IngestNotice::Unusable(_) => panic!(),
+        IngestNotice::RejectedLost(_) => panic!(),
     };
     for _ in 0..9 {
         service.core.spool.ingest(&mut disk, &mut service.scratch, &RULES, at(0), &mut report).unwrap();
@@ -520,3 +527,4 @@ mod disk_space;
 mod editing;
 mod histories;
 mod model;
+mod queue_faults;

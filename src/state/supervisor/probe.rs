@@ -28,9 +28,9 @@ pub enum ProbeError {
 pub enum Probe {
     /// This process holds the lock of the PID file; its health.
     Held(u32, Result<(), ProbeError>),
-    /// No process holds the lock; the PID file is still filled.
+    /// No process holds the lock, and no user stopped the service: it died, or was never started.
     Died,
-    /// No process holds the lock; the PID file is empty or missing.
+    /// No process holds the lock, and the mark of a stop on purpose is there.
     Free,
 }
 

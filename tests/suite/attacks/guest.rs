@@ -140,7 +140,7 @@ fn a_connection_that_holds_itself_ends_with_its_process() {
     let id = owner.queue("waits at the gate");
     wait_until("the job runs", || status(&dir, "running") == 1);
     let before = descriptors(pid);
-    // Behind `watch` all input is dropped, behind `wait` it is kept. Both are received.
+    // After `watch` all input is dropped, after `wait` it is kept. Both are received.
     for request in [&b"watch\n"[..], format!("wait {id}\n").as_bytes()] {
         for round in 0..3 {
             let clients: Vec<_> = (0..8).map(|_| guest_of(&dir, NOBODY)).collect();
@@ -150,7 +150,7 @@ fn a_connection_that_holds_itself_ends_with_its_process() {
             assert_eq!(nobody(&dir).status("waiting") + 1, 1, "{round}: a guest is served");
         }
     }
-    // The input behind a request that waits is not lost.
+    // The input after a request that waits is not lost.
     let mut waiter = Client::over(guest_of(&dir, NOBODY));
     waiter.send(format!("wait {id}\nqueue behind\nlist waiting\n"));
     wait_until("it is received", || ask(&dir, "status").contains("running=1"));
@@ -161,7 +161,7 @@ fn a_connection_that_holds_itself_ends_with_its_process() {
 }
 
 #[test]
-fn input_behind_watch_is_dropped_however_much_it_is_and_events_follow() {
+fn input_after_watch_is_dropped_however_much_it_is_and_events_follow() {
     let Some((dir, pid)) = guested(&["retries=0"]) else { return };
     dir.write("go", "");
     let mut watcher = Client::over(guest_of(&dir, NOBODY));

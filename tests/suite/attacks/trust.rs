@@ -180,7 +180,7 @@ fn a_reload_of_a_configuration_that_others_can_change_keeps_the_old_one() {
 }
 
 #[test]
-fn root_makes_nothing_behind_a_link_of_the_user_it_becomes() {
+fn root_makes_nothing_through_a_link_of_the_user_it_becomes() {
     let dir = Dir::new();
     if !require_users(&dir) {
         return;

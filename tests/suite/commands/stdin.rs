@@ -3,7 +3,9 @@
 
 use super::support::{Beside, GATED, Peer, Played, full_device, unread, wait_for_begun};
 use crate::support::control::start_script;
-use crate::support::{Dir, alive, holds_within, kill, patience, processed, wait_for_jobs, wait_until};
+use crate::support::{
+    Dir, alive, holds_within, kill, not_running, patience, processed, wait_for_jobs, wait_until,
+};
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::fs;
@@ -221,7 +223,7 @@ fn a_drained_service_takes_nothing_and_the_next_one_takes_the_rest() {
 fn with_no_service_at_the_start_nothing_is_waited_for() {
     let dir = Dir::new();
     let ran = dir.zigsvc_with_input(&["queue", "-"], b"one\n").expect(7);
-    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", "zigsvc: jobs: not running\n"));
+    assert_eq!((ran.out.as_str(), ran.err), ("", not_running(&dir, "jobs", "zigsvc.sock")));
 }
 
 #[test]
@@ -289,7 +291,7 @@ fn with_all_places_taken_it_says_so_once_and_goes_on_when_there_is_one() {
     watching.pop();
     feeding.wait_for_lines(2);
     let ran = feeding.finish().expect(0);
-    assert_eq!((ran.out, ran.err), (ids_to(2), format!("{busy}zigsvc: queue: goes on\n")));
+    assert_eq!((ran.out, ran.err), (ids_to(2), format!("{busy}zigsvc: queue: continues\n")));
 }
 
 // ----- answers of another kind ---------------------------------------------------
@@ -331,7 +333,7 @@ fn what_is_refused_for_now_is_sent_again_in_order_and_said_but_not_each_time() {
     let ran = feeding.finish().expect(0);
     assert_eq!(ran.out, ids_to(3));
     assert!(ran.err.starts_with("zigsvc: queue: waits: no \\x1b room (no-space)\n"), "{ran:?}");
-    assert!(ran.err.ends_with("zigsvc: queue: goes on\n") && !ran.err.contains("full"), "{ran:?}");
+    assert!(ran.err.ends_with("zigsvc: queue: continues\n") && !ran.err.contains("full"), "{ran:?}");
 }
 
 #[test]

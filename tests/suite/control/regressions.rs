@@ -364,7 +364,7 @@ fn unread_pages_do_not_hold_up_the_jobs() {
     dir.write("go", "");
     wait_until("all jobs ran", || client.status("jobs") == 1000);
     let journal = || fs::metadata(dir.path("spool/journal")).unwrap().len();
-    wait_until("the journal is written anew", || journal() < 500_000);
+    wait_until("the journal is written again", || journal() < 500_000);
 }
 
 /// Guards against a defect: `wait` was never answered for a job that died in the turn in which

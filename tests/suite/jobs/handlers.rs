@@ -375,7 +375,7 @@ fn a_handler_that_closes_its_output_goes_on() {
     let before = ticks(pid);
     wait_until("it went on", || dir.path("done").exists());
     assert!(ticks(pid) - before < 20, "busy waiting");
-    wait_for_log(&dir, "job 1: failed with exit status 5", 1);
+    wait_for_log(&dir, "job 1 failed with exit status 5", 1);
 }
 
 /// Clock ticks (mostly of 10 ms) that the process has used.
@@ -416,10 +416,10 @@ fn a_handler_that_kills_itself_has_failed() {
     let dir = Dir::new();
     let pid = start(&dir, &["handler=shell", "retries=0"]);
     dir.append("queue", "kill -SEGV $$\nkill -KILL $$\nkill -PIPE $$\nexit 200\n");
-    wait_for_log(&dir, "job 1: killed by signal 11 after", 1);
-    wait_for_log(&dir, "job 2: killed by signal 9 after", 1);
-    wait_for_log(&dir, "job 3: killed by signal 13 after", 1);
-    wait_for_log(&dir, "job 4: failed with exit status 200 after", 1);
+    wait_for_log(&dir, "job 1 killed by signal 11 after", 1);
+    wait_for_log(&dir, "job 2 killed by signal 9 after", 1);
+    wait_for_log(&dir, "job 3 killed by signal 13 after", 1);
+    wait_for_log(&dir, "job 4 failed with exit status 200 after", 1);
     assert_eq!((logged_number(&dir, pid, "dead"), logged_number(&dir, pid, "failed")), (4, 4));
 }
 
@@ -458,7 +458,7 @@ fn a_stopped_handler_is_ended_too() {
     start_script(&dir, "echo $$ > pid; exec sleep 300", &["job_timeout=1s", "stop_timeout=10s", "retries=0"]);
     dir.append("queue", "x\n");
     kill(pid_in(&dir, "pid"), "STOP");
-    wait_for_log(&dir, "job 1: timed out after", 1);
+    wait_for_log(&dir, "job 1 timed out after", 1);
 }
 
 // ----- programs that cannot be executed --------------------------------------
@@ -492,7 +492,7 @@ fn what_cannot_be_executed_is_said_retried_and_ends_dead_and_the_service_goes_on
         // The handler comes, and the next job is done.
         dir.write_executable(name, &format!("#!/bin/sh\nmkdir {}/done\n", dir.as_arg()));
         dir.append("queue", "two\n");
-        wait_until("the service goes on", || dir.path("done").exists());
+        wait_until("the service continues", || dir.path("done").exists());
     }
 }
 
@@ -507,7 +507,7 @@ fn a_job_that_takes_too_long_gets_term() {
         &["job_timeout=200ms", "stop_timeout=60s", "retries=0"],
     );
     dir.append("queue", "slow\n");
-    wait_for_log(&dir, "job 1: timed out after", 1);
+    wait_for_log(&dir, "job 1 timed out after", 1);
     assert_eq!(output_of(&dir, 1)[..2], ["exceeded job_timeout, stopping it", "got term"]);
     wait_until("its child is gone", || !alive(pid_in(&dir, "child")));
 }
@@ -521,7 +521,7 @@ fn a_job_that_ignores_term_is_killed_with_its_group() {
         &["job_timeout=200ms", "stop_timeout=300ms", "retries=0"],
     );
     dir.append("queue", "slow\n");
-    wait_for_log(&dir, "job 1: timed out after", 1);
+    wait_for_log(&dir, "job 1 timed out after", 1);
     assert!(!alive(pid_in(&dir, "leader")));
     wait_until("its child is gone", || !alive(pid_in(&dir, "child")));
     assert_eq!(logged_number(&dir, pid, "dead"), 1);
@@ -548,7 +548,7 @@ fn a_failing_job_is_retried_with_growing_delays_and_then_dead() {
         &["retries=3", "retry_delay=50ms"],
     );
     dir.append("queue", "fails\n");
-    wait_for_log(&dir, "job 1: failed with exit status 9 after", 4);
+    wait_for_log(&dir, "job 1 failed with exit status 9 after", 4);
     let lines = dir.read("out");
     let attempts: Vec<Vec<&str>> = lines.lines().map(|line| line.split(' ').collect()).collect();
     let numbers: Vec<&str> = attempts.iter().map(|attempt| attempt[1]).collect();
@@ -595,7 +595,7 @@ fn without_retries_a_job_is_dead_at_once() {
     let dir = Dir::new();
     start(&dir, &["handler=shell", "retries=0"]);
     dir.append("queue", "false\n");
-    wait_for_log(&dir, "job 1: failed with exit status 1 after", 1);
+    wait_for_log(&dir, "job 1 failed with exit status 1 after", 1);
     wait_for_log(&dir, "(attempt 1 of 1), kept as dead", 1);
 }
 

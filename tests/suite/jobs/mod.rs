@@ -1,9 +1,11 @@
 //! Jobs, from the queue file and the spool to the ends of their handlers.
 //!
 //! - `handlers.rs`: the environment of a handler, its output, its end, and the next state of its job
+//! - `queue_faults.rs`: a queue file, claims and a folder that fail, move, or belong to several users
 //! - `queue_file.rs`: every way in which lines come, and every way in which the file is none
 //! - `spool.rs`: the folder and its journal in any state, and a disk that is full
 
 mod handlers;
+mod queue_faults;
 mod queue_file;
 mod spool;

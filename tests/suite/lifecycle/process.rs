@@ -381,7 +381,7 @@ fn no_service_ever_asks_for_memory() {
     wait_until("it is ready", || dir.read("log").contains("daemon started"));
     let pid = dir.lock_holder("zigsvc.pid").unwrap();
     dir.append("queue", "echo hello\nexit 3\n");
-    wait_until("the jobs ran", || dir.read("log").contains("job 2: failed with exit status 3"));
+    wait_until("the jobs ran", || dir.read("log").contains("job 2 failed with exit status 3"));
     crate::support::kill(pid, "HUP");
     crate::support::kill(pid, "USR1");
     wait_until("it has rotated", || dir.path("log.1").exists());

@@ -568,7 +568,7 @@ fn a_folder_that_is_away_is_waited_for() {
     wait_for(&dir, "err", &told);
     fs::create_dir(dir.path("folder")).unwrap();
     wait_for(&dir, "folder/log", "two\nthree\n");
-    wait_for(&dir, "err", &format!("{told}zigsvc: log: {}: goes on\n", path.display()));
+    wait_for(&dir, "err", &format!("{told}zigsvc: log: {}: continues\n", path.display()));
     logger.end();
     assert_eq!(dir.read("away/log"), "one\n");
 }
@@ -600,7 +600,7 @@ fn a_full_disk_is_waited_out_and_every_line_is_there_once() {
         let filler = File::options().write(true).open(disk.path(&dir, "filler")).unwrap();
         let full = filler.metadata().unwrap().len();
         filler.set_len(full - 200_000).unwrap();
-        wait_until("it goes on", || dir.read("err").contains("goes on\n"));
+        wait_until("it continues", || dir.read("err").contains("continues\n"));
         wait_until("and waits again", || dir.read("err").ends_with("waits\n"));
         assert!(!writer.is_finished(), "it reads on, and where to?");
         drop(filler);
@@ -612,7 +612,7 @@ fn a_full_disk_is_waited_out_and_every_line_is_there_once() {
         let plain: Vec<u8> =
             all.split_inclusive(|byte| *byte == b'\n').flat_map(|line| &line[stamp..]).copied().collect();
         assert_same(&plain, &[b"first\n", &input[..]].concat());
-        assert!(dir.read("err").ends_with("goes on\n"));
+        assert!(dir.read("err").ends_with("continues\n"));
     }
 }
 

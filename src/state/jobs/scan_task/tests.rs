@@ -27,7 +27,7 @@ const fn rules(workers: usize) -> JobRules {
 const ALL: Filter = Filter { waiting: true, running: true, dead: true, after: 0 };
 
 /// The core of the service with its clients and scans, and no process.
-struct TestService {
+struct ScanService {
     core: Box<JobsCore>,
     disk: FakeDisk,
     replies: Replies,
@@ -36,7 +36,7 @@ struct TestService {
     now: Instant,
 }
 
-impl TestService {
+impl ScanService {
     /// Returns a service with this many waiting jobs. The first ones are in the window.
     fn new(jobs: usize) -> Self {
         let mut service = Self {
@@ -141,14 +141,14 @@ impl TestService {
 
 #[test]
 fn a_page_has_the_jobs_of_the_window_and_of_the_journal_in_the_order_of_ids() {
-    let mut service = TestService::new(WINDOW_JOBS + 20);
+    let mut service = ScanService::new(WINDOW_JOBS + 20);
     service.kill(2);
     service.turn(1);
     let lines = service.list(ALL);
     assert_eq!(lines.len(), WINDOW_JOBS + 20);
     assert_eq!(lines[..4], ["1 dead 1 job 1", "2 dead 1 job 2", "3 running 1 job 3", "4 waiting 0 job 4"]);
     assert_eq!(lines[WINDOW_JOBS + 19], format!("{0} waiting 0 job {0}", WINDOW_JOBS + 20));
-    let ids = |service: &mut TestService, filter| -> std::vec::Vec<u64> {
+    let ids = |service: &mut ScanService, filter| -> std::vec::Vec<u64> {
         let lines = service.list(filter);
         lines.iter().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
     };
@@ -163,7 +163,7 @@ fn a_page_has_the_jobs_of_the_window_and_of_the_journal_in_the_order_of_ids() {
 
 #[test]
 fn a_long_list_is_read_page_by_page() {
-    let mut service = TestService::new(2 * LIST_PAGE + 7);
+    let mut service = ScanService::new(2 * LIST_PAGE + 7);
     let mut after = 0;
     for rows in [LIST_PAGE, LIST_PAGE, 7, 0] {
         let lines = service.list(Filter { after, ..ALL });
@@ -177,16 +177,16 @@ fn a_long_list_is_read_page_by_page() {
 
 #[test]
 fn a_page_waits_for_its_client_and_less_if_others_wait_for_the_journal() {
-    let mut service = TestService::new(3);
+    let mut service = ScanService::new(3);
     service.ask(3, ScanRequest::List(ALL));
     assert_eq!(service.poll(), Some(ScanAction::BeginPage(3, 3)));
     assert!(service.scans.is_paging());
     assert_eq!(service.poll(), Some(ScanAction::SendPage(3)));
     let since = service.now;
-    let step = |service: &mut TestService, is_stuck, now| {
+    let step = |service: &mut ScanService, is_stuck, now| {
         service.scans.next_rows(&service.replies, &service.core, is_stuck, now)
     };
-    let due = |service: &TestService| service.scans.next_deadline(&service.replies, &service.core, since);
+    let due = |service: &ScanService| service.scans.next_deadline(&service.replies, &service.core, since);
     assert_eq!(step(&mut service, false, since), PageStep::Rows(0));
     service.scans.rows_sent(b"1\n2\n");
     assert_eq!(step(&mut service, true, since + ms(CLIENT_IDLE.as_ms() - 1)), PageStep::Wait);
@@ -207,7 +207,7 @@ fn a_page_waits_for_its_client_and_less_if_others_wait_for_the_journal() {
 
 #[test]
 fn a_page_is_not_begun_during_a_compaction_unless_that_cannot_continue() {
-    let mut service = TestService::new(3);
+    let mut service = ScanService::new(3);
     service.core.start_rewrite(&mut service.disk, Purpose::Forget, service.now).unwrap();
     service.ask(3, ScanRequest::List(ALL));
     assert_eq!(service.poll(), None);
@@ -217,7 +217,7 @@ fn a_page_is_not_begun_during_a_compaction_unless_that_cannot_continue() {
     assert_eq!(service.poll(), Some(ScanAction::BeginPage(3, 3)));
     service.scans.drop_client(3);
     service.replies.clear(3);
-    let mut service = TestService::new(3);
+    let mut service = ScanService::new(3);
     service.core.start_rewrite(&mut service.disk, Purpose::Forget, service.now).unwrap();
     service.ask(3, ScanRequest::List(ALL));
     service.core.stop(service.now);
@@ -228,7 +228,7 @@ fn a_page_is_not_begun_during_a_compaction_unless_that_cannot_continue() {
 
 #[test]
 fn wait_finds_the_end_of_a_job_or_has_the_client_wait_for_it() {
-    let mut service = TestService::new(2 * WINDOW_JOBS);
+    let mut service = ScanService::new(2 * WINDOW_JOBS);
     service.kill(1);
     let dead = Some(ScanOutcome::Ended(1, JobResult::Dead(AttemptOutcome::Code(7))));
     assert_eq!(service.result(ScanRequest::Wait(1)), dead, "of the journal");
@@ -245,7 +245,7 @@ fn wait_finds_the_end_of_a_job_or_has_the_client_wait_for_it() {
 
 #[test]
 fn cancel_finds_a_job_wherever_it_is() {
-    let mut service = TestService::new(2 * WINDOW_JOBS);
+    let mut service = ScanService::new(2 * WINDOW_JOBS);
     let beyond = 2 * WINDOW_JOBS as u64;
     assert_eq!(
         service.result(ScanRequest::Cancel(beyond)),
@@ -264,7 +264,7 @@ fn cancel_finds_a_job_wherever_it_is() {
 
 #[test]
 fn only_a_dead_job_is_retried_or_forgotten() {
-    let mut service = TestService::new(WINDOW_JOBS + 10);
+    let mut service = ScanService::new(WINDOW_JOBS + 10);
     service.kill(2);
     let none = Some(ScanOutcome::NoJob("no such dead job"));
     let beyond = Target::Job(WINDOW_JOBS as u64 + 10);
@@ -280,7 +280,7 @@ fn only_a_dead_job_is_retried_or_forgotten() {
 
 #[test]
 fn a_scan_begins_again_in_a_new_journal() {
-    let mut service = TestService::new(3000);
+    let mut service = ScanService::new(3000);
     service.ask(3, ScanRequest::Wait(3000));
     assert_eq!(service.poll(), None);
     assert!(service.scans.task.is_some(), "one step is not enough");
@@ -299,7 +299,7 @@ fn all_dead_jobs_are_changed_by_a_new_journal() {
         (ScanRequest::Retry(Target::Dead), ScanOutcome::AllRetried(3), 10),
         (ScanRequest::Forget(Target::Dead), ScanOutcome::AllForgotten(3), 7),
     ] {
-        let mut service = TestService::new(10);
+        let mut service = ScanService::new(10);
         service.kill(3);
         assert!(service.core.history.result_of(1).is_some());
         assert_eq!(service.result(request), Some(outcome));
@@ -310,7 +310,7 @@ fn all_dead_jobs_are_changed_by_a_new_journal() {
 
 #[test]
 fn a_new_journal_is_finished_for_a_client_that_has_left() {
-    let mut service = TestService::new(10);
+    let mut service = ScanService::new(10);
     service.kill(3);
     service.ask(3, ScanRequest::Retry(Target::Dead));
     assert_eq!(service.poll(), None);
@@ -333,7 +333,7 @@ fn a_new_journal_is_finished_for_a_client_that_has_left() {
 
 #[test]
 fn a_new_journal_that_fails_is_refused() {
-    let mut service = TestService::new(10);
+    let mut service = ScanService::new(10);
     service.kill(3);
     service.ask(3, ScanRequest::Forget(Target::Dead));
     assert_eq!(service.poll(), None);
@@ -349,7 +349,7 @@ fn a_new_journal_that_fails_is_refused() {
 
 #[test]
 fn one_scan_runs_at_a_time_and_every_client_has_its_turn() {
-    let mut service = TestService::new(3000);
+    let mut service = ScanService::new(3000);
     let request = ScanRequest::Wait(9999);
     for slot in [2, 5, 9] {
         service.ask(slot, request);
@@ -380,7 +380,7 @@ fn one_scan_runs_at_a_time_and_every_client_has_its_turn() {
 
 #[test]
 fn what_changes_the_journal_is_refused_while_the_service_stops_or_the_disk_rests() {
-    let mut service = TestService::new(5);
+    let mut service = ScanService::new(5);
     service.kill(1);
     let edits =
         [ScanRequest::Cancel(5), ScanRequest::Retry(Target::Job(1)), ScanRequest::Forget(Target::Dead)];
@@ -401,7 +401,7 @@ fn what_changes_the_journal_is_refused_while_the_service_stops_or_the_disk_rests
 #[test]
 fn without_room_to_remember_one_more_an_edit_waits_for_a_compaction_or_is_refused() {
     let jobs = WINDOW_JOBS + TOMBSTONES_MAX + 10;
-    let mut service = TestService::new(jobs);
+    let mut service = ScanService::new(jobs);
     for id in (0..TOMBSTONES_MAX).map(|offset| (jobs - offset) as u64) {
         assert_eq!(service.result(ScanRequest::Cancel(id)), Some(ScanOutcome::Cancelled(id, false)));
     }

@@ -25,6 +25,8 @@
 //! - `ingest.rs`: the folder is not synced after a claim was renamed
 //! - `ingest.rs`: claims of an earlier process are adopted without that sync
 //! - `ingest.rs`: a removed claim is forgotten before its removal is durable
+//! - `ingest.rs`: a claim is removed although a writer has it open
+//! - `ingest.rs`: a claim is removed although its lease is being broken
 //! - `ingest.rs`: jobs and their offset are two records, not one batch
 //! - `mod.rs`: a commit does not sync the journal, or not its new name
 //! - `compact.rs`: the new file is not synced before it is renamed
@@ -104,13 +106,18 @@ enum Operation {
     /// All dead jobs are tried again, or forgotten, by a compaction.
     RetryAll,
     ForgetAll,
-    /// Ten seconds pass: claims were quiet, delays have ended.
+    /// Ten seconds pass and the writer has ended: claims were quiet, delays have ended.
     Wait,
+    /// Ten seconds pass, and the writer has its file still open.
+    WaitOpen,
+    /// The service looks at the queue file and reads its claims, and a writer opens one of them
+    /// while the service has a lease on it.
+    TakeBroken,
 }
 
 use Operation::*;
 
-const OPS: [Operation; 18] = [
+const OPS: [Operation; 20] = [
     WriteDurably,
     Write,
     WriteOn,
@@ -129,6 +136,8 @@ const OPS: [Operation; 18] = [
     RetryAll,
     ForgetAll,
     Wait,
+    WaitOpen,
+    TakeBroken,
 ];
 
 /// Where histories begin.
@@ -140,6 +149,10 @@ const ROOTS: &[&[Operation]] = &[
     &[WriteDurably, Take, Commit, Wait, Take, Write],
     // A claim that was removed, not durably; the journal can be written again.
     &[WriteDurably, Take, Commit, Wait, Take, Commit, Start, EndWell, Commit],
+    // A claim that is quiet, and whose writer has it open.
+    &[WriteDurably, Take, Commit, WaitOpen],
+    // A claim that is read to its end, and may be removed now.
+    &[WriteDurably, Take, Commit, Wait],
     // A claim that was read to its end, of which nothing is committed.
     &[WriteDurably, TakeOnly, Wait, TakeOnly],
     // A claim that was made and not synced by the process that made it.
@@ -193,17 +206,17 @@ struct World {
     promises: Vec<Promise>,
     /// There was a power cut: there may be damage.
     cut: bool,
-    /// The file that a writer has open, and may write to for ten seconds.
+    /// The file that a writer has open.
     open: Option<usize>,
     /// The job whose handler ended in this turn.
     ended: Option<String>,
     /// The jobs for which a reply waits for the commit of this turn.
-    pending: Vec<(String, Edit)>,
+    pending: Vec<(String, ModelEdit)>,
 }
 
 /// A request of a client for one job.
 #[derive(Clone, Copy)]
-enum Edit {
+enum ModelEdit {
     Add(u64),
     Remove,
     Retry,
@@ -230,6 +243,12 @@ impl World {
         self.open.is_some().hash(&mut hasher);
         self.promises.hash(&mut hasher);
         hasher.finish()
+    }
+
+    /// Notes that the writer of the last line has this file open, and no other one.
+    fn opened(&mut self, inode: usize) {
+        self.open = Some(inode);
+        self.disk.writers = BTreeSet::from([inode]);
     }
 
     fn promise(&mut self, text: &str) -> &mut Promise {
@@ -272,7 +291,7 @@ impl World {
                 TurnAction::Reply { jobs, edits } => {
                     assert!(jobs == edits || self.disk.is_dead());
                     if jobs.is_err() {
-                        self.pending.retain(|(_, edit)| !matches!(edit, Edit::Add(_)));
+                        self.pending.retain(|(_, edit)| !matches!(edit, ModelEdit::Add(_)));
                     }
                     if edits.is_ok() {
                         self.committed();
@@ -291,6 +310,9 @@ impl World {
         self.note_written();
         (self.ended, self.pending) = (None, Vec::new());
         self.service.core.set_rules(RULES);
+        if self.disk.is_dead() {
+            return Err(DEAD);
+        }
         self.service.core.disk_health.error().map_or(Ok(started), Err)
     }
 
@@ -307,9 +329,9 @@ impl World {
         for (text, edit) in std::mem::take(&mut self.pending) {
             let promise = self.promise(&text);
             match edit {
-                Edit::Add(id) => (promise.id, promise.accepted) = (Some(id), Sure::Committed),
-                Edit::Remove => promise.over = Sure::Committed,
-                Edit::Retry => promise.dead = Sure::No,
+                ModelEdit::Add(id) => (promise.id, promise.accepted) = (Some(id), Sure::Committed),
+                ModelEdit::Remove => promise.over = Sure::Committed,
+                ModelEdit::Retry => promise.dead = Sure::No,
             }
         }
     }
@@ -335,27 +357,27 @@ impl World {
                 let text = self.new_line();
                 self.promise(&text).accepted = Sure::Asked;
                 let id = self.service.core.add_job(&mut self.disk, text.as_bytes(), now).ok()?;
-                self.pending.push((text, Edit::Add(id)));
+                self.pending.push((text, ModelEdit::Add(id)));
             }
             Cancel | CancelRunning => {
                 let slot = self.waiting_or_running(op)?;
                 let text = self.service.text(&mut self.disk, &slot).ok()?;
                 self.promise(&text).over = Sure::Asked;
                 self.service.core.cancel(&mut self.disk, slot.id, now).ok()?;
-                self.pending.push((text, Edit::Remove));
+                self.pending.push((text, ModelEdit::Remove));
             }
             Retry => {
                 let (location, text) = self.first_dead()?;
                 let dead = core::mem::replace(&mut self.promise(&text).dead, Sure::Asked);
                 debug_assert!(dead != Sure::No);
                 self.service.core.edit_dead(&mut self.disk, location, true, now).ok()?;
-                self.pending.push((text, Edit::Retry));
+                self.pending.push((text, ModelEdit::Retry));
             }
             Forget => {
                 let (location, text) = self.first_dead()?;
                 self.promise(&text).over = Sure::Asked;
                 self.service.core.edit_dead(&mut self.disk, location, false, now).ok()?;
-                self.pending.push((text, Edit::Remove));
+                self.pending.push((text, ModelEdit::Remove));
             }
             _ => return None,
         }
@@ -390,14 +412,16 @@ impl World {
             WriteDurably | Write | WriteOn | Queue if full => None,
             WriteDurably => {
                 let text = self.new_line();
-                self.open = Some(self.disk.append_to_queue(""));
+                let inode = self.disk.append_to_queue("");
+                self.opened(inode);
                 self.disk.append_durably(&format!("{text}\n"));
                 self.promise(&text).accepted = Sure::Committed;
                 Some(Ok(()))
             }
             Write => {
                 let text = self.new_line();
-                self.open = Some(self.disk.append_to_queue(&format!("{text}\n")));
+                let inode = self.disk.append_to_queue(&format!("{text}\n"));
+                self.opened(inode);
                 Some(Ok(()))
             }
             WriteOn => {
@@ -450,9 +474,26 @@ impl World {
                 self.first_dead()?;
                 Some(self.rewrite(op))
             }
+            TakeBroken => {
+                self.service.look();
+                self.service.core.spool.claims.on_heartbeat();
+                self.disk.breaks_lease = true;
+                let result = self.turn(op).map(drop);
+                if !std::mem::take(&mut self.disk.breaks_lease) {
+                    self.open = self.disk.writers.last().copied();
+                }
+                Some(result)
+            }
             Wait => {
                 self.service.now += CLAIM_QUIET;
                 self.open = None;
+                self.disk.writers.clear();
+                Some(Ok(()))
+            }
+            WaitOpen => {
+                self.open?;
+                self.service.now += CLAIM_QUIET;
+                self.service.core.spool.claims.on_heartbeat();
                 Some(Ok(()))
             }
         }
@@ -539,7 +580,7 @@ impl World {
             return Err(DEAD);
         }
         assert_eq!(self.service.core.spool.purpose(), purpose);
-        let edit = if op == RetryAll { Edit::Retry } else { Edit::Remove };
+        let edit = if op == RetryAll { ModelEdit::Retry } else { ModelEdit::Remove };
         self.pending = dead.into_iter().map(|(_, text)| (text, edit)).collect();
         self.turn(Commit).map(drop)
     }

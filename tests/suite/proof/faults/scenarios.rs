@@ -299,10 +299,10 @@ fn compact(run: &mut Run<'_>) -> Step {
     }
     run.all_processed()?;
     let dir = run.dir;
-    run.until("the journal is written anew", || {
+    run.until("the journal is written again", || {
         let size = fs::metadata(dir.path("spool/journal")).map(|meta| meta.len());
         size.is_ok_and(|size| size < COMPACT_MIN_BYTES / 2)
-            || dir.read("zigsvc.log").contains("cannot be written anew")
+            || dir.read("zigsvc.log").contains("cannot be written again")
     })?;
     let dead = run.ask_surely("list dead")?;
     need(run.is_dead() || dead.as_deref() == Some("ok 2"), format!("dead jobs: {dead:?}"))
