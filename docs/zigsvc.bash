@@ -65,7 +65,7 @@ _zigsvc() {
                     queue_file= spool= log_max= log_keep= log_level= log_time= \
                     syslog= interval= handler= workers= job_timeout= retries= \
                     retry_delay= queue_max= sync= stop_timeout= user= group= \
-                    allow_uid= allow_gid= supervise= check_interval= \
+                    allow_uid= allow_gid= trust= supervise= check_interval= \
                     stale_after= failures= watchdog= watchdog_patience= allow= \
                     metrics_name=
                 ;;
@@ -84,9 +84,9 @@ _zigsvc() {
     command=${COMP_WORDS[at]}
     case $command in
     start)
-        options=(--child --health)
+        options=(--again --child --health)
         operands=(jobs hub opener collector supervisor)
-        values=([--child]="folder" [--health]="file")
+        values=([--again]="folder" [--child]="folder" [--health]="file")
         ;;
     run)
         options=(--health --ready-fd)
@@ -134,7 +134,7 @@ _zigsvc() {
         options=(--dump --prometheus)
         ;;
     log)
-        options=(-n -s -t)
+        options=(-n -p -s -t)
         operands=(file)
         values=([-n]="other" [-s]="other" [-t]="other")
         ;;

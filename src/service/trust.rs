@@ -345,7 +345,7 @@ impl<'a> Judge<'a> {
             TrustFault::Group => " and its group may write to it",
             TrustFault::Others => " and all users may write to it",
             TrustFault::SecondName => " and it has a second name",
-            TrustFault::LeavesUser => " and a link or a folder of `user` leads there",
+            TrustFault::LeavesUser => " and a link of `user` leads there",
         });
         let commands: [&str; 2] = match (fault, component.kind) {
             (TrustFault::SecondName | TrustFault::LeavesUser, _) => ["", ""],

