@@ -26,6 +26,7 @@ _zigsvc_values() {
     log_time) _zigsvc_words "$2" iso unix none ;;
     syslog) _zigsvc_words "$2" true false ;;
     handler) _zigsvc_words "$2" log shell ;;
+    leftovers) _zigsvc_words "$2" end keep ;;
     sync) _zigsvc_words "$2" always never ;;
     esac
 }
@@ -63,9 +64,9 @@ _zigsvc() {
                 compopt -o nospace 2>/dev/null
                 _zigsvc_words "$word" pid_file= socket= log_file= health_file= \
                     queue_file= spool= log_max= log_keep= log_level= log_time= \
-                    syslog= interval= handler= workers= job_timeout= retries= \
-                    retry_delay= queue_max= sync= stop_timeout= user= group= \
-                    allow_uid= allow_gid= trust= supervise= check_interval= \
+                    syslog= interval= handler= workers= job_timeout= leftovers= \
+                    retries= retry_delay= queue_max= sync= stop_timeout= user= \
+                    group= allow_uid= allow_gid= supervise= check_interval= \
                     stale_after= failures= watchdog= watchdog_patience= allow= \
                     metrics_name=
                 ;;

@@ -90,10 +90,20 @@ impl<'a> Judge<'a> {
     #[must_use]
     pub fn new(config: &'a Config) -> Self {
         let user = Some(&config.user[..]).filter(|name| !name.is_empty()).and_then(accounts::find_uid);
+        let mut judge = Self::strict();
+        judge.rule.user = user;
+        judge.excused = &config.trust;
+        judge
+    }
+
+    /// Returns the judge of a path of which no configuration says more: only root, or the user of
+    /// this process, is trusted.
+    #[must_use]
+    pub fn strict() -> Self {
         let (euid, egid) = (identity::effective_uid(), identity::effective_gid());
         Self {
-            rule: TrustRule { euid, egid, user, overflow_uid: overflow_uid() },
-            excused: &config.trust,
+            rule: TrustRule { euid, egid, user: None, overflow_uid: overflow_uid() },
+            excused: &[],
             path: Path::empty(),
             name: Path::empty(),
             rest: UnwalkedPath::new(),

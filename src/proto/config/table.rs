@@ -25,6 +25,16 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// The values of `leftovers`.
+    pub enum LeftoverMode {
+        /// The processes that a job leaves in its group are ended.
+        End = "end",
+        /// Those processes are left alone.
+        Keep = "keep",
+    }
+}
+
 /// The upper bound of most durations: a day, in milliseconds.
 const DAY: u32 = 86_400_000;
 /// The upper bound of `job_timeout`: 30 days, in milliseconds.
@@ -86,6 +96,7 @@ pub(super) enum ConfigField<'c> {
     Level(&'c mut Level),
     Timestamp(&'c mut TimestampFormat),
     Sync(&'c mut SyncMode),
+    Leftovers(&'c mut LeftoverMode),
     Flag(&'c mut bool),
     Span(&'c mut Duration),
     Account(&'c mut AccountName),
@@ -120,6 +131,7 @@ config_values! {
     Level: Self::Debug, Level;
     TimestampFormat: Self::Iso, Timestamp;
     SyncMode: Self::Always, Sync;
+    LeftoverMode: Self::End, Leftovers;
     bool: false, Flag;
     Duration: Self::ZERO, Span;
     AccountName: Self::new(), Account;
@@ -220,6 +232,8 @@ config! {
     workers: u32 = "1", Count(1, 8), RELOAD;
     /// The time after which a handler is ended. Zero: it is never ended.
     job_timeout: Duration = "0", Duration(1, MONTH, true), RELOAD;
+    /// The processes that a job leaves in its group: `end` or `keep`.
+    leftovers: LeftoverMode = "end", Choice(LeftoverMode::names), RELOAD;
     /// The number of attempts after the first.
     retries: u32 = "2", Count(0, 100), RELOAD;
     /// The delay before the second attempt. It doubles with each attempt, up to five minutes.
