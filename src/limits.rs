@@ -33,7 +33,9 @@ pub const OPTION_WORDS_MAX: usize = 2 * OVERRIDES_MAX + 8;
 pub const ALLOW_IDS_MAX: usize = 8;
 /// Maximum number of entries in `allow` of the opener.
 pub const ALLOW_PATHS_MAX: usize = 32;
-/// Maximum number of bytes in all entries of `allow` together.
+/// Maximum number of entries in `trust`.
+pub const TRUST_PATHS_MAX: usize = 8;
+/// Maximum number of bytes in all entries of `allow` together. Those of `trust` have as many.
 pub const ALLOW_PATHS_BYTES: usize = 2048;
 /// Maximum number of symbolic links that are followed in one path. The kernel has the same
 /// limit.
@@ -126,6 +128,9 @@ pub const STOP_POLL: Duration = Duration::from_ms(20);
 
 /// Maximum number of clients of one socket at the same time.
 pub const CLIENTS_MAX: usize = 16;
+/// Maximum number of connections that one user has who is neither root nor the user of the
+/// service. It is half of all, so that no single user keeps the others out.
+pub const GUEST_CLIENTS_MAX: usize = 8;
 /// Maximum number of bytes in one request, without its newline. A job and its verb fit.
 pub const REQUEST_MAX_BYTES: usize = 1100;
 /// Bytes of a client's input that are held: one request, its carriage return and its newline.
@@ -228,6 +233,7 @@ table! {
     "commit_delay" COMMIT_DELAY.as_ms(), "ms until the end of a job is synced";
     "retry_delay_max" RETRY_DELAY_MAX.as_ms(), "ms between two attempts, at most";
     "clients" CLIENTS_MAX, "clients of a socket at once";
+    "guest_clients" GUEST_CLIENTS_MAX, "clients of one user, except root and the service's own";
     "request" REQUEST_MAX_BYTES, "bytes of a request to the control socket";
     "client_idle" CLIENT_IDLE.as_ms(), "ms until a client that is stuck is closed";
     "chat_line" CHAT_LINE_BYTES, "bytes of a line that the hub passes on";
@@ -243,6 +249,7 @@ table! {
     "rejected" REJECTED_MAX_BYTES, "bytes of spool/rejected before it starts anew";
     "allow_ids" ALLOW_IDS_MAX, "entries of allow_uid and of allow_gid";
     "allow_paths" ALLOW_PATHS_MAX, "entries of allow";
+    "trust_paths" TRUST_PATHS_MAX, "entries of trust";
     "allow_links" LINKS_MAX, "symbolic links in one entry of allow";
     "heartbeat" HEARTBEAT_MIN.as_ms(), "ms between two heartbeats, at least";
     "stop_grace" STOP_GRACE.as_ms(), "ms after stop_timeout until stop sends KILL";

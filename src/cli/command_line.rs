@@ -274,6 +274,14 @@ pub struct Operands {
 }
 
 impl Operands {
+    /// Returns the options before the command.
+    pub(super) fn global_options(&self) -> Options {
+        let mut options = Options::default();
+        // They were read without a mistake before.
+        let _ = parse_options(&self.args, &mut options, &mut Writer::new(&mut []));
+        options
+    }
+
     /// Reads the arguments from index `first` on, as the entry of `command` asks.
     #[inline(never)]
     fn parse(command: &Command, args: &Args, first: usize, out: &mut Writer<'_>) -> Result<Self, UsageError> {

@@ -5,13 +5,17 @@ use super::invocation::Invocation;
 use super::output::{CommandResult, print};
 use crate::limits::{CLAIMS_MAX, POLL_MAX};
 use crate::proto::config::{Config, Handler};
-use crate::proto::filesystem::{Medium, medium};
+use crate::proto::filesystem::{Medium, medium, overlay_upper};
 use crate::proto::log::emit_iso;
 use crate::proto::service::Service;
 use crate::service::accounts;
-use crate::service::config_source::{ServiceFile, path_of};
+use crate::service::config_source::{ConfigSource, ServiceFile, path_of};
 use crate::service::lifecycle::{describe_at, exit};
 use crate::service::listener::{describe_unknown, find_policy};
+use crate::service::memory::Memory;
+use crate::service::own_paths::{each_untrusted, each_untrusted_entry};
+use crate::service::trust::Judge;
+use crate::state::trust::Subject;
 use crate::sys::inotify::Inotify;
 use crate::sys::socket::SOCKET_PATH_MAX_BYTES;
 use crate::sys::{Errno, Failure, Op, clock, fds, file, process};
@@ -45,9 +49,11 @@ pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
     let folder = &invocation.memory.config_source.folder;
     let made = if folder.is_empty() { Path::new(b"/run").unwrap_or_default() } else { folder.clone() };
-    let mut doctor = Doctor { config: &invocation.memory.config, made, warnings: 0, unread: false };
+    let Memory { config_source: source, config, .. } = &*invocation.memory;
+    let mut doctor = Doctor { config, made, warnings: 0, unread: false };
     doctor.kernel();
     doctor.files();
+    doctor.trust(source);
     doctor.accounts();
     doctor.programs();
     doctor.finish()
@@ -195,7 +201,7 @@ impl Doctor<'_> {
         };
         let (mut medium, mut kind) = medium(filesystem.kind, meta.identity.0);
         if medium == Medium::Stacked
-            && let Some(below) = below_overlay()
+            && let Some(below) = below_overlay(meta.identity.0)
         {
             (medium, kind) = below;
         }
@@ -225,6 +231,40 @@ impl Doctor<'_> {
                 let _ = uwrite!(out, "{} {}", if full { ";" } else { ":" }, objection);
             }
         });
+    }
+
+    /// Checks the users who can change the folders and the files.
+    fn trust(&mut self, source: &ConfigSource) {
+        let config = self.config;
+        let before = self.warnings;
+        let mut judge = Judge::new(config);
+        if !source.folder.is_empty()
+            && let Err(refusal) = judge.open_folder(&source.folder, Subject::Spool, None)
+            && refusal.is_untrusted()
+        {
+            self.print_finding(false, "trust", &|out| judge.describe(refusal, &source.folder, out));
+        }
+        let mut print = |key: &'static str, reason: &dyn Fn(&mut Writer<'_>)| {
+            self.print_finding(false, "trust", &|out| {
+                let _ = uwrite!(out, "{}: ", key);
+                reason(out);
+            });
+        };
+        each_untrusted(Service::Jobs, source, config, &mut print);
+        each_untrusted_entry(config, &mut print);
+        if self.warnings == before {
+            self.print_finding(true, "trust", &|out| {
+                out.push_str("no other user can change the files of the services");
+            });
+        }
+        let folder = config.queue_file.parent();
+        let meta = file::meta_at(folder.as_c_str(), true);
+        if meta.is_ok_and(|meta| meta.mode & 0o020 != 0) {
+            self.print_finding(true, "queue", &|out| {
+                out.push_escaped(folder.as_bytes());
+                out.push_str(": its group may add jobs");
+            });
+        }
     }
 
     /// Checks the users and groups of the configuration.
@@ -316,11 +356,16 @@ fn existing(path: &Path) -> Path {
     folder
 }
 
-/// Returns the medium below an overlay on a router, whose upper layer is mounted at /overlay
-/// (OpenWrt).
-fn below_overlay() -> Option<(Medium, &'static str)> {
-    let meta = file::meta_at(c"/overlay", true).ok()?;
-    let below = file::filesystem(c"/overlay").ok()?;
+/// Returns the medium of the upper folder of the overlay with this device number, if that folder
+/// can be seen. A router mounts it at /overlay, or keeps it in memory (OpenWrt).
+fn below_overlay(device: u64) -> Option<(Medium, &'static str)> {
+    let mut upper = None;
+    file::for_each_line(c"/proc/self/mountinfo", |line| {
+        upper = upper.take().or_else(|| overlay_upper(line, device).and_then(Path::new));
+    });
+    let folder = existing(&upper.or_else(|| Path::new(b"/overlay"))?);
+    let meta = file::meta_at(folder.as_c_str(), true).ok()?;
+    let below = file::filesystem(folder.as_c_str()).ok()?;
     let (medium, kind) = medium(below.kind, meta.identity.0);
-    (medium == Medium::Flash).then_some((medium, kind))
+    matches!(medium, Medium::Flash | Medium::Memory).then_some((medium, kind))
 }

@@ -19,7 +19,7 @@ const OPTION_COLUMN: usize = 14;
 
 /// Runs `check`.
 pub(super) fn check(mut invocation: Invocation) -> CommandResult {
-    invocation.load()?;
+    invocation.load_judged(true)?;
     let Memory { config_source, config, scratch, .. } = &mut *invocation.memory;
     // The configuration has been read, so the scratch memory is free.
     let mut out = Writer::new(scratch.pages());

@@ -9,6 +9,7 @@ use crate::service::config_source::{InvalidConfig, ServiceFile, path_of};
 use crate::service::lifecycle::exit;
 use crate::service::lock_holder::{LockHolder, LockState, LookupFailed, ServiceLocks};
 use crate::service::memory::Memory;
+use crate::service::own_paths::judge_paths;
 use crate::sys::args::Args;
 use crate::util::path::Path;
 use crate::util::text::Writer;
@@ -57,6 +58,20 @@ impl Invocation {
         config_source
             .load(config, scratch.pages(), &mut out)
             .map_err(|InvalidConfig| fail_to(journal, exit::CONFIG, &|message| message.push(out.as_bytes())))
+    }
+
+    /// Reads the effective configuration, and judges the paths that the service uses by it, and
+    /// the links in `allow` too if `all` is true.
+    ///
+    /// # Errors
+    /// The configuration cannot be used; the exit code, after printing the reason.
+    pub(super) fn load_judged(&mut self, all: bool) -> Result<(), u8> {
+        self.load()?;
+        let Memory { config_source, config, .. } = &*self.memory;
+        let mut line = [0; 512];
+        let mut out = Writer::new(&mut line);
+        judge_paths(self.service, config_source, config, all, &mut out)
+            .map_err(|InvalidConfig| fail(exit::CONFIG, &|message| message.push(out.as_bytes())))
     }
 
     /// Reads the configuration, and keeps the values before a mistake without printing it.

@@ -203,7 +203,7 @@ pub(super) fn is_supervised(invocation: &Invocation) -> bool {
 
 /// Runs `reload [SERVICE]`.
 pub(super) fn reload(mut invocation: Invocation) -> CommandResult {
-    invocation.load()?;
+    invocation.load_judged(false)?;
     signal_service(&invocation, Signal::HUP)
 }
 

@@ -26,8 +26,10 @@ use crate::proto::config::value::parse_size;
 use crate::proto::log::TimestampFormat;
 use crate::service::lifecycle::exit;
 use crate::service::logfile::LogFile;
+use crate::service::memory::{self, Memory};
 use crate::state::log_stream::{STAMP_MAX_BYTES, Stamper, StreamAction, next_action, ready};
 use crate::state::read_pacing::ReadPacing;
+use crate::state::trust::Subject;
 use crate::sys::once::once;
 use crate::sys::poll::{self, Interest};
 use crate::sys::process::Signal;
@@ -65,6 +67,7 @@ pub(super) fn log(operands: &Operands) -> CommandResult {
 /// The exit code, after printing the reason.
 fn start(operands: &Operands) -> Result<LogCopy, u8> {
     let (mut file, stamp) = parse(operands)?;
+    judge(operands, &mut file)?;
     if let Err(failure) = file.open()
         && !failure.is_of_disk()
     {
@@ -94,6 +97,26 @@ fn start(operands: &Operands) -> Result<LogCopy, u8> {
         output,
         code: exit::OK,
     })
+}
+
+/// Refuses a file that another user can read or replace.
+///
+/// # Errors
+/// The exit code, after printing the reason.
+fn judge(operands: &Operands, file: &mut LogFile) -> Result<(), u8> {
+    let Memory { config_source, config, .. } = memory::take();
+    config_source.base.set(&working_folder());
+    let _ = config_source.overrides.extend_from_slice(&operands.global_options().overrides);
+    let mut judge = config_source.judge(config);
+    file.set_rule(judge.log_rule(file.path()));
+    match judge.find_file(file.path(), Subject::Log) {
+        Err(refusal) if refusal.is_untrusted() => Err(fail(exit::CONFIG, &|out| {
+            out.push_str("log: ");
+            judge.describe(refusal, file.path(), out);
+        })),
+        // The file is opened next, which fails for the same reason.
+        _ => Ok(()),
+    }
 }
 
 /// Prints that the copy cannot start; returns the exit code.

@@ -184,7 +184,7 @@ commands! {
          opens FILE again if it was moved away, HUP only the latter; TERM and INT end it when what is\n\
          in the pipe is written. There is no lock: give each log a FILE of its own.\n\
          Exit: 0 at the end of input; 1 FILE cannot be opened, or not be written at TERM; 2 usage;\n\
-         4 no right to open FILE.\n";
+         4 no right to open FILE; 6 another user could read or replace FILE (-o trust=PATH).\n";
     "open" "PATH [-- CMD ARG...]" [] AtLeast(1) => Service(open::open),
         "print a file that the opener hands out, or run CMD with it as stdin",
         "PATH is sent as it is typed: it has to be an entry of allow, byte for byte.\n\
@@ -219,6 +219,10 @@ pub fn main(args: &Args) -> u8 {
     let result = task(args).and_then(|task| match task {
         Task::Plain(run, operands) => run(&operands),
         Task::Service(run, invocation) => run(invocation),
+        Task::Start(run, invocation) => {
+            paths::open_folder(invocation.memory)?;
+            run(invocation)
+        }
     });
     result.unwrap_or_else(|code| code)
 }
@@ -228,6 +232,7 @@ pub fn main(args: &Args) -> u8 {
 enum Task {
     Plain(fn(&Operands) -> CommandResult, Operands),
     Service(fn(Invocation) -> CommandResult, Invocation),
+    Start(fn(Invocation) -> CommandResult, Invocation),
 }
 
 /// Returns the command that the arguments name. Not inlined, because a service runs in the
@@ -240,7 +245,7 @@ fn task(args: &Args) -> Result<Task, u8> {
     let CommandLine { at, command, service, operands } =
         CommandLine::parse(&COMMANDS, args, &mut options, &mut out)
             .map_err(|error| usage(error.command, &|message| message.push(out.as_bytes())))?;
-    let (run, creates) = match FUNCTIONS.get(command.index) {
+    let (run, starts) = match FUNCTIONS.get(command.index) {
         Some(CommandFn::Plain(run)) => return Ok(Task::Plain(*run, operands)),
         Some(CommandFn::Service(run)) => (*run, false),
         Some(CommandFn::Start(run)) => (*run, true),
@@ -248,8 +253,8 @@ fn task(args: &Args) -> Result<Task, u8> {
     };
     let memory = memory::take();
     let base = operands.value(CommandOption::Child).or(operands.value(CommandOption::Again));
-    paths::locate(args, &options, creates, base, memory)?;
+    paths::locate(args, &options, base, memory)?;
     let (command, args) = (command.name, *args);
     let invocation = Invocation { command, service, operands, args, command_at: at, memory, journal: false };
-    Ok(Task::Service(run, invocation))
+    Ok(if starts { Task::Start(run, invocation) } else { Task::Service(run, invocation) })
 }

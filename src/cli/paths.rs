@@ -5,23 +5,23 @@ use super::command_line::Options;
 use super::output::{fail, fail_at, usage};
 use crate::limits::PATH_MAX_BYTES;
 use crate::proto::config::keys::absolute;
-use crate::service::lifecycle::{ensure_folder, exit};
+use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
+use crate::service::trust::{NewFolder, TrustRefusal};
+use crate::state::trust::Subject;
 use crate::sys::args::Args;
-use crate::sys::{Errno, Failure, file, identity};
+use crate::sys::{Errno, Failure, Op, file, identity};
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number};
 use core::ffi::CStr;
 
-/// Finds the files. With `creates`, creates a missing folder with mode 0700. Relative paths
-/// are below `base`, or below the working folder.
+/// Finds the files. Relative paths are below `base`, or below the working folder.
 ///
 /// # Errors
 /// The exit code, after printing the reason.
 pub(super) fn locate(
     args: &Args,
     options: &Options,
-    creates: bool,
     base: Option<&[u8]>,
     memory: &mut Memory,
 ) -> Result<(), u8> {
@@ -34,9 +34,6 @@ pub(super) fn locate(
     };
     if !memory.config.reset(&folder) {
         return Err(too_long("-d"));
-    }
-    if creates && !folder.is_empty() {
-        ensure_folder(&folder, 0o700).map_err(|failure| fail_at(&folder, failure))?;
     }
     if named.is_none() && !folder.is_empty() && folder.as_bytes().starts_with(b"/tmp/") {
         refuse_foreign(&folder)?;
@@ -55,6 +52,26 @@ pub(super) fn locate(
     config_source.base.set(&base);
     let _ = config_source.overrides.extend_from_slice(&options.overrides);
     Ok(())
+}
+
+/// Creates the folder of `-d` if it is missing.
+///
+/// # Errors
+/// The folder is not trusted, or cannot be created; the exit code, after printing the reason.
+#[inline(never)]
+pub(super) fn open_folder(memory: &mut Memory) -> Result<(), u8> {
+    let folder = &memory.config_source.folder;
+    if folder.is_empty() {
+        return Ok(());
+    }
+    let mut judge = memory.config_source.judge(&mut memory.config);
+    let denied = Failure { op: Op::Mkdirat, errno: Errno::ACCESS };
+    match judge.open_folder(folder, Subject::Spool, Some(&NewFolder { mode: 0o700, owner: None })) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(fail_at(folder, denied)),
+        Err(TrustRefusal::Failed(failure)) => Err(fail_at(folder, failure)),
+        Err(refusal) => Err(fail(exit::CONFIG, &|out| judge.describe(refusal, folder, out))),
+    }
 }
 
 /// The configuration of root's services.

@@ -52,7 +52,7 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     let Words { had, gets } = WORDS.take();
     keep_options(&mut invocation, had)?;
     // A mistake that prevents the start is found before the service is stopped.
-    invocation.load()?;
+    invocation.load_judged(false)?;
     launch_spec(&invocation)?;
     if let Some(result) = ask_after(&mut invocation, RESTART) {
         return result;

@@ -2,6 +2,7 @@
 //! It decides what a write costs, and what is left after a power cut.
 
 use crate::util::string_table::{StringTable, string_table};
+use crate::util::text::parse_u64;
 use linux_raw_sys::general as raw;
 
 /// The medium of a filesystem.
@@ -71,9 +72,45 @@ fn major(device: u64) -> u64 {
     (device >> 8 & 0xfff) | (device >> 32 & !0xfff)
 }
 
+/// Returns the upper folder of the overlay with the device number `device`, if a line of
+/// /proc/self/mountinfo describes it (proc_pid_mountinfo(5)). Without the option `upperdir`, the
+/// source names it, as `overlayfs:/tmp/root` does on OpenWrt.
+#[must_use]
+pub fn overlay_upper(line: &[u8], device: u64) -> Option<&[u8]> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let mut numbers = fields.nth(2)?.split(|byte| *byte == b':').map(parse_u64);
+    let is_it = numbers.next()? == Some(major(device)) && numbers.next()? == Some(minor(device));
+    let mut last = fields.skip_while(|field| *field != b"-").skip(1);
+    let is_overlay = last.next()?.starts_with(b"overlay");
+    let source = last.next()?;
+    let mut options = last.next()?.split(|byte| *byte == b',');
+    let upper = options.find_map(|option| option.strip_prefix(b"upperdir="));
+    let found = upper.or_else(|| source.strip_prefix(b"overlayfs:"))?;
+    (is_it && is_overlay && found.first() == Some(&b'/')).then_some(found)
+}
+
+fn minor(device: u64) -> u64 {
+    (device & 0xff) | (device >> 12 & 0xffff_ff00)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_upper_folder_of_an_overlay_is_found_by_its_device() {
+        let openwrt = b"21 1 0:15 / / rw,noatime - overlay overlayfs:/tmp/root \
+            rw,lowerdir=/,upperdir=/tmp/root/upper,workdir=/tmp/root/work";
+        assert_eq!(overlay_upper(openwrt, 0x0f), Some(&b"/tmp/root/upper"[..]));
+        assert_eq!(overlay_upper(openwrt, 0x10), None, "another one");
+        let old = b"21 1 0:300 / / rw shared:1 - overlay overlayfs:/tmp/root rw";
+        assert_eq!(overlay_upper(old, 300 << 12 & !0xfffff | 300 & 0xff), Some(&b"/tmp/root"[..]));
+        for line in
+            [&b""[..], b"21 1 0:15 / / rw - ext4 /dev/sda1 rw", b"21 1 0:15 / / rw - overlay x rw", b"a b"]
+        {
+            assert_eq!(overlay_upper(line, 0x0f), None);
+        }
+    }
 
     #[test]
     fn filesystems_are_known_by_their_numbers() {

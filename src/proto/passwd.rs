@@ -30,6 +30,12 @@ pub fn group_with_member(line: &[u8], member: &[u8]) -> Option<u32> {
     if listed && !member.is_empty() { parse_id(gid) } else { None }
 }
 
+/// Returns the number in a line of /etc/passwd or /etc/group.
+#[must_use]
+pub fn number_of(line: &[u8]) -> Option<u32> {
+    line.split(|byte| *byte == b':').nth(2).and_then(parse_id)
+}
+
 /// Parses a uid or gid. Returns `None` for the highest number of 32 bits, because it means
 /// "unchanged" to the kernel (chown(2)).
 #[must_use]
@@ -48,6 +54,10 @@ mod tests {
         assert_eq!(user_named(line, b"1"), Some((1, 2)));
         assert_eq!(user_named(line, b"daemo"), None);
         assert_eq!(user_named(line, b""), None);
+        assert_eq!(
+            (number_of(line), number_of(b"dialout:x:20:alice"), number_of(b"a:x")),
+            (Some(1), Some(20), None)
+        );
     }
 
     #[test]

@@ -21,12 +21,14 @@ use super::lifecycle::{PID_LINE_BYTES, Process, StartReporter, describe_at, exit
 use super::listener::{Listener, describe_unknown, find_policy, open_and_drop};
 use super::log::Log;
 use super::memory::Memory;
+use super::own_paths::judge_paths;
 use super::reload::log_changes;
 use super::second_lock;
 use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
 use crate::proto::service::Service;
 use crate::proto::status::{StatusField, push_field};
 use crate::state::access::AccessPolicy;
+use crate::state::clients::Reading;
 use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::state::identity::{PathRotation, PathState, WatchedPath, checks_per_beat};
 use crate::sys::once::once;
@@ -212,6 +214,7 @@ impl ServiceBase {
     /// A failure ends the process.
     pub fn open_socket(&mut self, then: &mut dyn FnMut(&Process)) {
         self.listener = open_and_drop(self.service, &self.process, then);
+        self.log.open_deferred(&self.process);
     }
 
     /// Logs that the service has started.
@@ -231,15 +234,15 @@ impl ServiceBase {
 
     // ----- one turn -------------------------------------------------------
 
-    /// Polls until something is ready or due. Of `clients` those are watched for input that the
-    /// function beside them names. `due` is the next moment of the service itself, and `own` are
+    /// Polls until something is ready or due. Of `clients` those are watched for input whose input
+    /// the function beside them uses. `due` is the next moment of the service itself, and `own` are
     /// its other descriptors, which are watched for input.
     #[inline(never)]
     #[unsafe(link_section = ".text.idle")]
     pub fn wait<'a>(
         &'a self,
         now: Instant,
-        clients: Option<(&'a Connections, &dyn Fn(usize) -> bool)>,
+        clients: Option<(&'a Connections, &dyn Fn(usize) -> Reading)>,
         due: Option<Instant>,
         own: &mut dyn Iterator<Item = (&'a OwnedFd, PollSource)>,
     ) -> Vec<PollSource, POLL_MAX> {
@@ -464,6 +467,7 @@ impl ServiceBase {
     fn load_candidate(&mut self, out: &mut Writer<'_>) -> Result<AccessPolicy, InvalidConfig> {
         let Process { config_source, candidate, .. } = &mut self.process;
         config_source.load(candidate, self.scratch, out)?;
+        judge_paths(self.service, config_source, candidate, false, out)?;
         find_policy(self.service, candidate).map_err(|name| {
             describe_unknown(name, out);
             InvalidConfig

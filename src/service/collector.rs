@@ -17,7 +17,7 @@ use crate::proto::decimal::Decimal;
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
 use crate::state::access::Access;
-use crate::state::clients::ClientSlot;
+use crate::state::clients::{Admission, ClientSlot, Reading};
 use crate::state::collector::{MetricRefused, Metrics};
 use crate::sys::once::once;
 use crate::sys::socket::Peer;
@@ -105,7 +105,7 @@ impl Collector {
 
     fn turn(&mut self) {
         let due = self.next_deadline();
-        let reads = |slot| self.can_read(slot);
+        let reads = |slot| self.reading(slot);
         let ready = self.base.wait(clock::now(), Some((self.connections, &reads)), due, &mut iter::empty());
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
@@ -213,9 +213,9 @@ impl Server for Collector {
         self.base.listener.accept(now)
     }
 
-    fn eviction_candidate(&self, access: Access, now: Instant) -> Option<usize> {
+    fn admission(&self, access: Access, uid: u32, now: Instant) -> Admission {
         let is_busy = |slot| self.session(slot).dump.is_some();
-        self.connections.clients.eviction_candidate(access, now, &is_busy)
+        self.connections.clients.admission(access, uid, now, &is_busy)
     }
 
     fn refuse(&self, out: &mut Writer<'_>) {
@@ -226,9 +226,10 @@ impl Server for Collector {
         self.set_session(slot, Session::default());
     }
 
-    fn can_read(&self, slot: usize) -> bool {
+    fn reading(&self, slot: usize) -> Reading {
         let client = self.connections.clients.get(slot);
-        self.session(slot).dump.is_none() && client.is_some_and(|client| !client.is_stuck())
+        let reads = self.session(slot).dump.is_none() && client.is_some_and(|client| !client.is_stuck());
+        if reads { Reading::Requests } else { Reading::Nothing }
     }
 
     /// Takes one object, if there is room for its answer.

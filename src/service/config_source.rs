@@ -7,7 +7,9 @@ use crate::proto::config::keys::push_absolute_option;
 use crate::proto::config::toml::{ConfigError, apply_option, parse};
 use crate::proto::service::Service;
 use crate::service::notify::Init;
-use crate::sys::{Errno, Failure, file};
+use crate::service::trust::Judge;
+use crate::state::trust::Subject;
+use crate::sys::{Errno, OwnedFd, file};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use heapless::Vec;
@@ -69,12 +71,15 @@ impl ConfigSource {
         scratch: &mut [u8],
         out: &mut Writer<'_>,
     ) -> Result<(), InvalidConfig> {
+        let file = self.open_file(config, out)?;
         config.reset(&self.folder);
         if self.var_run {
             config.use_var_run();
         }
         config.log_file_named = self.log_file_named;
-        self.read_file(scratch, config, out)?;
+        if let Some(file) = file {
+            self.read_file(&file, scratch, config, out)?;
+        }
         for option in &self.overrides {
             if let Err(error) = apply_option(option, config, &self.base) {
                 out.push_str("-o ");
@@ -89,6 +94,34 @@ impl ConfigSource {
             return Err(InvalidConfig);
         }
         Ok(())
+    }
+
+    /// Returns the judge of the configuration file and of the folder of `-d`. Only the options
+    /// name the user and the paths that it trusts. `config` is overwritten.
+    pub fn judge<'a>(&self, config: &'a mut Config) -> Judge<'a> {
+        config.reset(&self.folder);
+        for option in &self.overrides {
+            let _ = apply_option(option, config, &self.base);
+        }
+        Judge::new(config)
+    }
+
+    /// Opens the configuration file, if there is one.
+    #[inline(never)]
+    fn open_file(&self, config: &mut Config, out: &mut Writer<'_>) -> Result<Option<OwnedFd>, InvalidConfig> {
+        if self.file.is_empty() {
+            return Ok(None);
+        }
+        let mut judge = self.judge(config);
+        match judge.open_linked_file(&self.file, Subject::Config) {
+            Ok(file) => Ok(Some(file)),
+            // A file that is missing is not read, so the folders on the way to it do not matter.
+            Err(_) if !self.file_named && is_missing(&self.file) => Ok(None),
+            Err(refusal) => {
+                judge.describe(refusal, &self.file, out);
+                Err(InvalidConfig)
+            }
+        }
     }
 
     /// Calls `put` with each word of the options `-c -d -o` in force, with absolute paths.
@@ -113,16 +146,13 @@ impl ConfigSource {
 
     fn read_file(
         &self,
+        file: &OwnedFd,
         scratch: &mut [u8],
         config: &mut Config,
         out: &mut Writer<'_>,
     ) -> Result<(), InvalidConfig> {
-        if self.file.is_empty() {
-            return Ok(());
-        }
-        let count = match file::read_path(self.file.as_c_str(), scratch) {
+        let count = match file::read_whole(file, scratch) {
             Ok(count) => count,
-            Err(Failure { errno: Errno::NOENT, .. }) if !self.file_named => return Ok(()),
             Err(failure) => {
                 out.push_escaped(self.file.as_bytes());
                 out.push_str(": ");
@@ -143,6 +173,11 @@ impl ConfigSource {
             InvalidConfig
         })
     }
+}
+
+fn is_missing(path: &Path) -> bool {
+    let found = file::meta_at(path.as_c_str(), false);
+    found.is_err_and(|failure| failure.errno == Errno::NOENT)
 }
 
 /// A file that each service has.

@@ -7,8 +7,7 @@
 
 use crate::limits::{CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
 use crate::state::access::{Access, AccessPolicy};
-use crate::state::clients::ACCEPT_TURN;
-use crate::state::clients::{ClientSlot, Clients};
+use crate::state::clients::{ACCEPT_TURN, Admission, ClientSlot, Clients, Reading};
 use crate::sys::identity;
 use crate::sys::once::once;
 use crate::sys::poll::Interest;
@@ -56,8 +55,8 @@ pub trait Server {
     /// Returns the next new connection, if there is one, with the rights of its client.
     fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer, Access)>;
 
-    /// Returns the client that is closed before a new one with `access` is added.
-    fn eviction_candidate(&self, access: Access, now: Instant) -> Option<usize>;
+    /// Decides about a new client.
+    fn admission(&self, access: Access, uid: u32, now: Instant) -> Admission;
 
     /// Writes the answer for a client that gets no slot.
     fn refuse(&self, out: &mut Writer<'_>);
@@ -65,8 +64,13 @@ pub trait Server {
     /// Prepares for a new client at `slot`.
     fn joined(&mut self, slot: usize, now: Instant);
 
+    /// Returns the use of the client's input.
+    fn reading(&self, slot: usize) -> Reading;
+
     /// Returns true if a request of the client can be handled.
-    fn can_read(&self, slot: usize) -> bool;
+    fn can_read(&self, slot: usize) -> bool {
+        self.reading(slot) == Reading::Requests
+    }
 
     /// Handles the beginning of the client's input and writes the answer.
     fn take(&mut self, slot: usize, input: &[u8], now: Instant, out: &mut Writer<'_>) -> Taken;
@@ -109,10 +113,15 @@ pub fn take() -> &'static mut Connections {
 pub fn accept(server: &mut dyn Server, now: Instant) {
     for _ in 0..ACCEPT_TURN {
         let Some((fd, peer, access)) = server.accept(now) else { return };
-        if let Some(slot) = server.eviction_candidate(access, now) {
-            server.close(slot);
-        }
-        match server.connections().add(fd, peer, access, now) {
+        let added = match server.admission(access, peer.uid, now) {
+            Admission::Full => Err(fd),
+            Admission::Free => server.connections().add(fd, peer, access, now),
+            Admission::Evict(slot) => {
+                server.close(slot);
+                server.connections().add(fd, peer, access, now)
+            }
+        };
+        match added {
             Ok(slot) => server.joined(slot, now),
             Err(fd) => {
                 let mut buffer = [0; 512];
@@ -172,11 +181,16 @@ fn on_ready(server: &mut dyn Server, slot: usize, now: Instant) -> bool {
             Ok(()) => server.flushed(slot, now),
             Err(Disconnected) => server.unwritable(slot),
         }
-    } else if !server.can_read(slot) {
-        server.hung_up(slot);
-        return false;
+        return true;
     }
-    true
+    let reading = server.reading(slot);
+    if reading == Reading::Requests {
+        return true;
+    }
+    if server.connections().absorb(slot, reading).is_err() {
+        server.hung_up(slot);
+    }
+    false
 }
 
 /// Handles one buffer of the client's requests.
@@ -237,12 +251,14 @@ impl Connections {
         outputs: [[0; CLIENT_OUTPUT_BYTES]; CLIENTS_MAX],
     };
 
-    /// Returns the connection at `slot`, and the events to watch it for. `reading` is true
-    /// if a request of the client can be handled.
+    /// Returns the connection at `slot`, and the events to watch it for.
     #[must_use]
-    pub fn interest(&self, slot: usize, reading: bool) -> Option<(&OwnedFd, Interest)> {
+    pub fn interest(&self, slot: usize, reading: Reading) -> Option<(&OwnedFd, Interest)> {
         let client = self.clients.get(slot)?;
-        let reading = reading && !client.has_work();
+        let reading = match reading {
+            Reading::Requests => !client.has_work(),
+            _ => client.can_absorb(reading),
+        };
         let interest = match client.is_stuck() {
             true if reading => Interest::Both,
             true => Interest::Output,
@@ -269,7 +285,7 @@ impl Connections {
     /// # Errors
     /// All slots are taken: returns the connection.
     pub fn add(&mut self, fd: OwnedFd, peer: Peer, access: Access, now: Instant) -> Result<usize, OwnedFd> {
-        let Some(slot) = self.clients.add(access, now) else { return Err(fd) };
+        let Some(slot) = self.clients.add(access, peer.uid, now) else { return Err(fd) };
         self.peers.get_mut(slot).into_iter().for_each(|place| *place = peer);
         self.fds.get_mut(slot).map_or(Ok(slot), |place| place.push(fd).map(|()| slot))
     }
@@ -300,6 +316,29 @@ impl Connections {
         {
             socket::close(fd, scratch);
         }
+    }
+
+    /// Receives input after a request whose answer is not there yet, so that descriptors in it are
+    /// released. A connection whose own descriptor waits in its input would never end.
+    ///
+    /// # Errors
+    /// The client has closed its connection.
+    #[inline(never)]
+    fn absorb(&mut self, slot: usize, reading: Reading) -> Result<(), Disconnected> {
+        let (fd, client) = self.fds.get(slot).zip(self.clients.get_mut(slot)).ok_or(Disconnected)?;
+        if !client.can_absorb(reading) {
+            return Err(Disconnected);
+        }
+        let keeps = reading == Reading::Keep;
+        let kept = if keeps { client.input() } else { 0 };
+        // The input of a client that keeps none is free.
+        let room = self.inputs.get_mut(slot).and_then(|input| input.get_mut(kept..)).ok_or(Disconnected)?;
+        match socket::receive(fd.first().ok_or(Disconnected)?, room) {
+            Ok(count) => client.absorbed(count, keeps),
+            Err(Failure { errno: Errno::AGAIN, .. }) => {}
+            Err(_) => return Err(Disconnected),
+        }
+        Ok(())
     }
 
     /// Copies the kept input and what has come since into `buffer`; returns the number of

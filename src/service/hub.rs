@@ -16,7 +16,7 @@ use crate::proto::hub::{FULL, TOO_LONG, push_line, push_lost};
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
 use crate::state::access::Access;
-use crate::state::clients::ClientSlot;
+use crate::state::clients::{Admission, ClientSlot, Reading};
 use crate::state::rate_limit::RateLimit;
 use crate::sys::socket::Peer;
 use crate::sys::{OwnedFd, clock, process::Signal};
@@ -94,8 +94,12 @@ impl Hub {
     }
 
     fn turn(&mut self) {
-        let ready =
-            self.base.wait(clock::now(), Some((self.connections, &|_| true)), None, &mut iter::empty());
+        let ready = self.base.wait(
+            clock::now(),
+            Some((self.connections, &|_| Reading::Requests)),
+            None,
+            &mut iter::empty(),
+        );
         let now = clock::now();
         if let Some(arrived) = self.base.take_signals(&ready) {
             if let Some((_, why)) = arrived.stop() {
@@ -170,8 +174,8 @@ impl Server for Hub {
         self.base.listener.accept(now)
     }
 
-    fn eviction_candidate(&self, _: Access, _: Instant) -> Option<usize> {
-        None
+    fn admission(&self, _: Access, _: u32, _: Instant) -> Admission {
+        self.connections.clients.unranked_admission()
     }
 
     fn refuse(&self, out: &mut Writer<'_>) {
@@ -184,8 +188,8 @@ impl Server for Hub {
         self.log_event(self.connections.peer(slot), "joined");
     }
 
-    fn can_read(&self, _: usize) -> bool {
-        true
+    fn reading(&self, _: usize) -> Reading {
+        Reading::Requests
     }
 
     /// Passes on one line. The end of the input is the end of the client.

@@ -28,6 +28,7 @@ use super::config_source::{ConfigSource, ServiceFile, path_of};
 use super::down_mark;
 use super::lock_holder::{LockState, LookupFailed, ServiceLocks};
 use super::notify::Notify;
+use super::own_paths::judge_paths;
 use super::second_lock::{self, SecondHolder};
 use crate::util::time::Duration;
 
@@ -305,6 +306,7 @@ impl Process {
         reporter: StartReporter,
     ) -> Self {
         let identity = resolve_identity(config, &reporter);
+        fail_untrusted(service, config_source, config, &reporter);
         let foreground = reporter.is_foreground();
         match &reporter {
             StartReporter::Starter(pipe) => fds::close_inherited(&[pipe]),
@@ -480,6 +482,16 @@ fn describe_running(pid: Option<Pid>, out: &mut Writer<'_>) {
     }
 }
 
+/// Ends the process if another user can change a path of the service.
+#[inline(never)]
+fn fail_untrusted(service: Service, source: &ConfigSource, config: &Config, reporter: &StartReporter) {
+    let mut reason = [0; REPORT_BYTES];
+    let mut text = Writer::new(&mut reason);
+    if judge_paths(service, source, config, false, &mut text).is_err() {
+        reporter.fail(exit::CONFIG, &|out| out.push(text.as_bytes()));
+    }
+}
+
 /// Finds the configured user, or ends the process.
 fn resolve_identity(config: &Config, reporter: &StartReporter) -> Option<Identity> {
     if config.user.is_empty() {
@@ -499,26 +511,4 @@ fn resolve_identity(config: &Config, reporter: &StartReporter) -> Option<Identit
     }
     // An unprivileged service that is to run as itself already does.
     (uid == 0).then_some(identity)
-}
-
-/// Creates the folder `path` with `mode` and its missing parents with 0755;
-/// true if it was created.
-///
-/// # Errors
-/// mkdir(2) of the last one that was tried.
-pub fn ensure_folder(path: &Path, mode: u32) -> Result<bool, Failure> {
-    if file::meta_at(path.as_c_str(), true).is_ok_and(|meta| meta.directory) {
-        return Ok(false);
-    }
-    let bytes = path.as_bytes();
-    for (index, _) in bytes.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/') {
-        if let Some(parent) = bytes.get(..index).and_then(Path::new)
-            && file::meta_at(parent.as_c_str(), true).is_err()
-        {
-            file::ensure_dir(parent.as_c_str(), 0o755)?;
-        }
-    }
-    let existed = file::meta_at(path.as_c_str(), true).is_ok();
-    file::ensure_dir(path.as_c_str(), mode)?;
-    Ok(!existed)
 }

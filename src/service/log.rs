@@ -10,6 +10,8 @@ use crate::proto::config::Config;
 use crate::proto::log::{Level, TimestampFormat, emit_syslog, push_for_journal};
 use crate::service::lifecycle::{Process, describe_at};
 use crate::service::logfile::LogFile;
+use crate::service::trust::Judge;
+use crate::state::trust::Subject;
 use crate::sys::identity::Identity;
 use crate::sys::syslog::Syslog;
 use crate::sys::{AsFd, BorrowedFd, Failure, OwnedFd, clock, fds, file, poll, process};
@@ -39,6 +41,8 @@ pub struct Log {
     /// Lines that were lost and are not reported yet.
     lost: u64,
     counts: LogCounts,
+    /// The log is opened when privileges have been dropped.
+    deferred: bool,
 }
 
 /// The numbers of the log that `status` shows.
@@ -78,20 +82,27 @@ impl Log {
             taken: true,
             lost: 0,
             counts: LogCounts::default(),
+            deferred: false,
         };
         log.configure(config, path, foreground);
+        log.deferred = owner.is_some() && is_of_user(config, path);
         let opened = match (&mut log.file, owner) {
             (None, _) => Ok(()),
+            (Some(_), Some(_)) if log.deferred => Ok(()),
             (Some(file), Some(owner)) => file.open_for(owner),
             (Some(file), None) => file.open(),
         };
-        if let Err(failure) = opened {
-            reporter.warn(&|out| {
-                out.push_str("the log cannot be written: ");
-                describe_at(path, failure, out);
-            });
-        }
+        warn_unopened(process, path, opened);
         log
+    }
+
+    /// Opens a log whose way belongs to `user`, after privileges were dropped.
+    pub fn open_deferred(&mut self, process: &Process) {
+        if let Some(file) = self.file.as_mut().filter(|_| self.deferred) {
+            let opened = file.open();
+            warn_unopened(process, file.path(), opened);
+        }
+        self.deferred = false;
     }
 
     /// Applies a configuration, at the start and at a reload.
@@ -109,6 +120,9 @@ impl Log {
         let (max, keep) = (config.log_max, config.log_keep);
         if !self.file.as_mut().is_some_and(|file| file.configure(path, max, keep)) {
             self.file = Some(LogFile::new(path, max, keep));
+        }
+        if let Some(file) = &mut self.file {
+            file.set_rule(Judge::new(config).log_rule(path));
         }
     }
 
@@ -296,6 +310,22 @@ impl Log {
         if self.file.as_mut().is_some_and(LogFile::rotate) {
             self.counts.rotations = self.counts.rotations.saturating_add(1);
         }
+    }
+}
+
+/// Returns true if a folder or a link on the way to the log belongs to `user`.
+fn is_of_user(config: &Config, path: &Path) -> bool {
+    let found = Judge::new(config).find_file(path, Subject::Log);
+    found.is_ok_and(|found| found.is_some_and(|found| found.is_of_user()))
+}
+
+/// Warns the caller of the start if the log could not be opened.
+fn warn_unopened(process: &Process, path: &Path, opened: Result<(), Failure>) {
+    if let Err(failure) = opened {
+        process.reporter.warn(&|out| {
+            out.push_str("the log cannot be written: ");
+            describe_at(path, failure, out);
+        });
     }
 }
 

@@ -6,7 +6,9 @@
 //! the reason why it was not more. `service/log.rs` then counts the lost lines, and
 //! `cli/log.rs` makes its writer wait.
 
+use crate::service::trust::judge_log;
 use crate::state::rotation::{Rotation, RotationAction};
+use crate::state::trust::TrustRule;
 use crate::sys::identity::{self, Identity};
 use crate::sys::{BorrowedFd, Errno, Failure, Op, OwnedFd, clock, file};
 use crate::util::lines::whole_lines;
@@ -26,6 +28,8 @@ pub struct LogFile {
     size: u64,
     /// True for a regular file. Only those are rotated.
     regular: bool,
+    /// The rule that the file must satisfy whenever it is opened.
+    rule: Option<TrustRule>,
     max: u64,
     keep: u32,
     /// The time before which no rotation is tried again, because the last one failed.
@@ -46,12 +50,18 @@ impl LogFile {
             identity: (0, 0),
             size: 0,
             regular: false,
+            rule: None,
             max,
             keep,
             rotate_after: None,
             rotate_failure: None,
             failure: None,
         }
+    }
+
+    /// Sets the rule that the file must satisfy whenever it is opened.
+    pub fn set_rule(&mut self, rule: Option<TrustRule>) {
+        self.rule = rule;
     }
 
     /// Sets new limits. Returns true if this is the log at `path`. The log of another path is
@@ -130,7 +140,11 @@ impl LogFile {
             | file::OFlags::CREATE
             | file::OFlags::NOFOLLOW
             | file::OFlags::NONBLOCK;
-        let result = file::open(self.path.as_c_str(), flags, 0o640).and_then(|fd| Ok((file::meta(&fd)?, fd)));
+        let judge = |meta| self.rule.as_ref().map_or(Ok(()), |rule| judge_log(rule, meta));
+        let result = file::open(self.path.as_c_str(), flags, 0o640).and_then(|fd| {
+            let meta = file::meta(&fd)?;
+            judge(meta).map(|()| (meta, fd))
+        });
         let planted = |meta: file::Meta| meta.regular && meta.links > 1 && file::is_untrusted_dir(&self.path);
         match result {
             Ok((meta, _)) if planted(meta) => {

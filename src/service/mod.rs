@@ -6,6 +6,8 @@
 //! - `config_source.rs`: the source of the configuration
 //! - `reload.rs`: the changes of a new configuration
 //! - `accounts.rs`: users and groups by their names
+//! - `trust.rs`: the walk along a path whose folders others must not change
+//! - `own_paths.rs`: the paths of a service, judged
 //! - `lifecycle.rs`: from a command to a service that is ready, and its end
 //! - `log.rs`: lines to the file, to stderr or a journal there, to syslog
 //! - `logfile.rs`: the file of a log, and its rotation
@@ -54,9 +56,11 @@ pub mod logfile;
 pub mod memory;
 pub mod notify;
 pub mod opener;
+pub mod own_paths;
 pub mod program;
 pub mod queue_folder;
 pub mod reload;
 pub mod second_lock;
 pub mod spool_folder;
 pub mod supervisor;
+pub mod trust;

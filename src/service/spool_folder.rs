@@ -5,12 +5,13 @@
 //! the folder is made again, `state/spool_path.rs` whether that may be.
 
 use super::identity::look;
-use super::lifecycle::ensure_folder;
+use super::trust::{Judge, NewFolder, TrustRefusal};
 use crate::state::disk::{Obstacle, PathState};
 use crate::state::spool_path::{FolderFacts, PathContent, check_free};
+use crate::state::trust::Subject;
 use crate::sys::file::{self, Meta, OFlags};
 use crate::sys::lock::{AcquireError, PidFile};
-use crate::sys::{Errno, Failure, Op, OwnedFd, dir, identity};
+use crate::sys::{Errno, Failure, Op, OwnedFd, at, dir, identity};
 use crate::util::path::Path;
 use core::ffi::CStr;
 
@@ -72,6 +73,20 @@ pub struct SpoolFolder {
 /// ENAMETOOLONG.
 pub fn entry(folder: &Path, name: &[u8]) -> Result<Path, Failure> {
     folder.join(name).ok_or(Failure { op: Op::Openat, errno: Errno::NAMETOOLONG })
+}
+
+/// Opens the folder at `path`, and creates it if it is missing. `trust` does not count here: the
+/// folder waits for a restart where only `trust` makes its path usable.
+fn open_new(path: &Path) -> Result<OwnedFd, HomeError> {
+    let new = NewFolder { mode: 0o700, owner: None };
+    match Judge::strict().open_folder(path, Subject::Spool, Some(&new)) {
+        Ok(Some(found)) => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            at::open(&found.folder, c".", flags, 0).map_err(HomeError::Failed)
+        }
+        Ok(None) | Err(TrustRefusal::Untrusted(..)) => Err(Obstacle::Untrusted.into()),
+        Err(TrustRefusal::Failed(failure)) => Err(failure.into()),
+    }
 }
 
 impl SpoolFolder {
@@ -261,8 +276,7 @@ impl SpoolFolder {
         let (existing, parent) = self.find_parent()?;
         let content = self.find_content(open, queue)?;
         check_free(open.identity.0, parent, content)?;
-        ensure_folder(&self.path, 0o700)?;
-        let fd = file::open_linked_dir(self.path.as_c_str())?;
+        let fd = open_new(&self.path)?;
         if file::meta(&fd)?.identity.0 != open.identity.0 {
             return Err(Obstacle::Filesystem.into());
         }

@@ -6,15 +6,53 @@
 //! waited too long, and which one has to go for a new one.
 
 use super::access::Access;
-use crate::limits::{CLIENT_IDLE, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
+use crate::limits::{CLIENT_IDLE, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX, GUEST_CLIENTS_MAX};
 use crate::util::lines::whole_lines;
 use crate::util::time::{Instant, earliest, earliest_by};
 
 /// Maximum number of unauthorized clients connected at the same time. Each waits only for its
 /// error reply.
 const UNAUTHORIZED_MAX: usize = 2;
+/// Slots that only root and the service's own user can take, so that guests never keep them out.
+const OWNER_SLOTS: usize = 2;
+/// Slots that only root can take.
+const ROOT_SLOTS: usize = 1;
 /// Maximum number of connections that one turn accepts.
 pub const ACCEPT_TURN: usize = 4;
+
+/// The use of a client's input while the client waits for an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reading {
+    /// The client waits for nothing, and its requests are handled.
+    Requests,
+    /// The input is kept until the answer, up to one buffer.
+    Keep,
+    /// The input is dropped, because nothing follows the answer.
+    Drop,
+    /// The input is not received.
+    Nothing,
+}
+
+/// The decision about a new client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// There is a slot for it.
+    Free,
+    /// The client at this slot is closed for it.
+    Evict(usize),
+    /// There is no slot for it.
+    Full,
+}
+
+/// The clients of which one has to go for a new one.
+struct EvictionScope {
+    /// The user of the new client has all slots that it may have.
+    uid: Option<u32>,
+    /// Guests have all slots that they may have.
+    guests: bool,
+    /// Users other than root have all slots that they may have.
+    others: bool,
+}
 
 /// One slot. All zeros if the slot is free.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +60,8 @@ pub struct ClientSlot {
     connected: bool,
     /// The rights of the client.
     pub access: Access,
+    /// The user of the client.
+    uid: u32,
     /// The number of the client among all clients that ever connected.
     pub serial: u32,
     /// A denial of this client was logged.
@@ -59,6 +99,7 @@ impl ClientSlot {
     const FREE: Self = Self {
         connected: false,
         access: Access::Denied,
+        uid: 0,
         serial: 0,
         denial_logged: false,
         skipping: false,
@@ -118,6 +159,33 @@ impl ClientSlot {
         }
     }
 
+    /// Records that `count` bytes were received after a request whose answer is not there yet,
+    /// and that they are kept if `keeps`; 0 is the end of the client's input.
+    pub fn absorbed(&mut self, count: usize, keeps: bool) {
+        self.ended |= count == 0;
+        if keeps && count > 0 {
+            // They are handled after the answer.
+            self.input = self.input.saturating_add(count).min(CLIENT_INPUT_BYTES);
+            self.more = true;
+        }
+    }
+
+    /// Returns true if no more input is received until the answer.
+    fn is_input_full(&self) -> bool {
+        self.input >= CLIENT_INPUT_BYTES
+    }
+
+    /// Returns true if input can be received before the answer.
+    #[must_use]
+    pub fn can_absorb(&self, reading: Reading) -> bool {
+        let room = match reading {
+            Reading::Keep => !self.is_input_full(),
+            Reading::Drop => true,
+            Reading::Requests | Reading::Nothing => false,
+        };
+        room && !self.ended && !self.is_stuck()
+    }
+
     /// Records that `length` bytes of input are kept. `more` is true if they hold whole
     /// requests, and `progress` if a request was finished before them.
     pub fn kept(&mut self, length: usize, more: bool, progress: bool, now: Instant) {
@@ -171,6 +239,15 @@ impl ClientSlot {
     }
 }
 
+impl EvictionScope {
+    fn contains(&self, client: &ClientSlot) -> bool {
+        let is_guest = client.access < Access::Owner;
+        self.uid.is_none_or(|uid| is_guest && client.uid == uid)
+            && (is_guest || !self.guests)
+            && (client.uid != 0 || !self.others)
+    }
+}
+
 impl Clients {
     /// All zeros: no clients.
     pub const EMPTY: Self = Self { slots: [ClientSlot::FREE; CLIENTS_MAX], serial: 0, first: 0 };
@@ -198,11 +275,17 @@ impl Clients {
     }
 
     /// Adds a client and returns its slot; `None` if all slots are taken.
-    pub fn add(&mut self, access: Access, now: Instant) -> Option<usize> {
+    pub fn add(&mut self, access: Access, uid: u32, now: Instant) -> Option<usize> {
         let (slot, client) = self.slots.iter_mut().enumerate().find(|(_, client)| !client.connected)?;
         self.serial = self.serial.wrapping_add(1);
-        *client =
-            ClientSlot { connected: true, access, serial: self.serial, active_at: now, ..ClientSlot::FREE };
+        *client = ClientSlot {
+            connected: true,
+            access,
+            uid,
+            serial: self.serial,
+            active_at: now,
+            ..ClientSlot::FREE
+        };
         Some(slot)
     }
 
@@ -222,18 +305,45 @@ impl Clients {
         (0..CLIENTS_MAX).map(move |offset| first.wrapping_add(offset) % CLIENTS_MAX)
     }
 
-    /// Returns the client that is closed before a new one with `access` is added, if one
-    /// has to be. `is_busy` returns true for a client that waits for an answer.
+    /// Decides about a new client of the user `uid`. `is_busy` returns true for a client that
+    /// waits for an answer.
     #[must_use]
-    pub fn eviction_candidate(
+    pub fn admission(
         &self,
         access: Access,
+        uid: u32,
         now: Instant,
         is_busy: &dyn Fn(usize) -> bool,
-    ) -> Option<usize> {
+    ) -> Admission {
         let surplus = if access == Access::Denied { self.surplus_unauthorized(now) } else { None };
-        let evictable = || self.evictable(access, now, is_busy).filter(|_| self.is_full());
-        surplus.or_else(evictable)
+        if let Some(slot) = surplus {
+            return Admission::Evict(slot);
+        }
+        let Some(scope) = self.eviction_scope(access, uid) else { return Admission::Free };
+        self.evictable(access, now, is_busy, &scope).map_or(Admission::Full, Admission::Evict)
+    }
+
+    /// Decides about a new client where no user has more rights than another one.
+    #[must_use]
+    pub fn unranked_admission(&self) -> Admission {
+        if self.is_full() { Admission::Full } else { Admission::Free }
+    }
+
+    /// Returns the clients of which one has to go for a new one, or `None` if there is a slot.
+    fn eviction_scope(&self, access: Access, uid: u32) -> Option<EvictionScope> {
+        let count = |wanted: &dyn Fn(&ClientSlot) -> bool| {
+            self.connected().filter(|(_, client)| wanted(client)).count()
+        };
+        let is_guest = access < Access::Owner;
+        let of_uid = |client: &ClientSlot| client.uid == uid && client.access < Access::Owner;
+        let guests = count(&|client| client.access < Access::Owner);
+        let scope = EvictionScope {
+            uid: Some(uid).filter(|_| is_guest && count(&of_uid) >= GUEST_CLIENTS_MAX),
+            guests: is_guest && guests >= CLIENTS_MAX.saturating_sub(OWNER_SLOTS),
+            others: uid != 0 && count(&|client| client.uid != 0) >= CLIENTS_MAX.saturating_sub(ROOT_SLOTS),
+        };
+        let limited = scope.uid.is_some() || scope.guests || scope.others;
+        (limited || self.is_full()).then_some(scope)
     }
 
     /// Returns the client with the earliest connection among those that `is_busy` does not
@@ -249,9 +359,16 @@ impl Clients {
         self.count() == CLIENTS_MAX
     }
 
-    /// Returns the client that was idle for longest, if it has asked for nothing yet or
+    /// Returns the client of `scope` that goes first: one that waits and has sent more than is
+    /// kept for it, then the one that was idle for longest, if it has asked for nothing yet or
     /// was idle for [`CLIENT_IDLE`]. An owner can also take the slot of any other user.
-    fn evictable(&self, access: Access, now: Instant, is_busy: &dyn Fn(usize) -> bool) -> Option<usize> {
+    fn evictable(
+        &self,
+        access: Access,
+        now: Instant,
+        is_busy: &dyn Fn(usize) -> bool,
+        scope: &EvictionScope,
+    ) -> Option<usize> {
         let is_idle = |(slot, client): &(usize, &ClientSlot)| {
             let long = (client.active_at + CLIENT_IDLE).is_due(now);
             let yields = client.access <= access && (!client.asked || long);
@@ -261,10 +378,14 @@ impl Clients {
         // A client that came in this turn had no chance to ask for something.
         let is_older = |(_, client): &(usize, &ClientSlot)| client.asked || client.active_at.is_before(now);
         let oldest = |wanted: &dyn Fn(&(usize, &ClientSlot)) -> bool| {
-            let wanted = self.connected().filter(|client| wanted(client));
+            let wanted = self.connected().filter(|client| scope.contains(client.1) && wanted(client));
             earliest_by(wanted, |(_, client)| client.active_at).map(|(slot, _)| slot)
         };
-        oldest(&|client| is_older(client) && is_idle(client))
+        let waits_full = |(slot, client): &(usize, &ClientSlot)| {
+            client.access <= access && client.is_input_full() && is_busy(*slot)
+        };
+        oldest(&waits_full)
+            .or_else(|| oldest(&|client| is_older(client) && is_idle(client)))
             .or_else(|| oldest(&|client| is_older(client) && is_lower(client)))
             // A flood fills all slots within one millisecond.
             .or_else(|| oldest(&is_lower))

@@ -23,5 +23,6 @@ pub mod rotation;
 pub mod spool;
 pub mod spool_path;
 pub mod supervisor;
+pub mod trust;
 pub mod watchdog;
 pub mod window;

@@ -26,6 +26,8 @@ pub struct Meta {
     pub socket: bool,
     /// Whether it is a symbolic link.
     pub link: bool,
+    /// Whether it is a device.
+    pub device: bool,
     /// Owner.
     pub uid: u32,
     /// Group.
@@ -49,6 +51,7 @@ impl From<Stat> for Meta {
             directory: kind == FileType::Directory,
             socket: kind == FileType::Socket,
             link: kind == FileType::Symlink,
+            device: matches!(kind, FileType::CharacterDevice | FileType::BlockDevice),
             uid: stat.st_uid,
             gid: stat.st_gid,
             mode: stat.st_mode & 0o7777,
@@ -296,10 +299,17 @@ pub fn read_at(fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, Fa
 /// # Errors
 /// As openat(2) and read(2) say.
 pub fn read_path(path: &CStr, buffer: &mut [u8]) -> Result<usize, Failure> {
-    let fd = open(path, OFlags::RDONLY | OFlags::NONBLOCK, 0)?;
+    read_whole(&open(path, OFlags::RDONLY | OFlags::NONBLOCK, 0)?, buffer)
+}
+
+/// Reads from the descriptor until `buffer` is full or the file ends.
+///
+/// # Errors
+/// As read(2) says.
+pub fn read_whole(fd: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Failure> {
     let mut done = 0;
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match read(&fd, rest)? {
+        match read(fd, rest)? {
             0 => break,
             count => done = done.wrapping_add(count),
         }

@@ -22,6 +22,12 @@ pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Returns the effective group id (getegid(2)).
+#[must_use]
+pub fn effective_gid() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
 /// Becomes `identity` for good: groups, gid, uid, then no new privileges.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 
 pub mod arch;
 pub mod args;
+pub mod at;
 pub mod clock;
 pub mod datagram;
 pub mod dir;

@@ -5,7 +5,7 @@ pub use super::table::{KEYS, Key, KeyKind};
 use super::table::{AccountName, Config, ConfigField, LeftoverMode, SyncMode};
 use super::value::{emit_duration, emit_size, parse_duration, parse_size};
 use crate::limits::{
-    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, PATH_MAX_BYTES,
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, PATH_MAX_BYTES,
 };
 use crate::proto::log::{Level, TimestampFormat};
 use crate::proto::service::Service;
@@ -59,7 +59,7 @@ impl Key {
     /// Returns true if the value is an array. Such a key also accepts a single value.
     #[must_use]
     pub fn is_list(&self) -> bool {
-        matches!(self.kind, KeyKind::Accounts | KeyKind::Services | KeyKind::Paths)
+        matches!(self.kind, KeyKind::Accounts | KeyKind::Services | KeyKind::Paths(_))
     }
 
     /// Empties a list before its elements are set. Does nothing for other keys.
@@ -147,13 +147,13 @@ impl Key {
                 }
                 list.push(service).ok()?;
             }
-            (KeyKind::Paths, ConfigField::Paths(list)) => {
+            (KeyKind::Paths(most), ConfigField::Paths(list)) => {
                 let path = text(value)?;
                 // A path with a newline could never match, because a newline ends the path in
                 // a request.
                 let can_be_asked =
                     path.first() == Some(&b'/') && !path.contains(&0) && !path.contains(&b'\n');
-                if !can_be_asked || allowed_paths(list).count() >= ALLOW_PATHS_MAX {
+                if !can_be_asked || allowed_paths(list).count() >= most {
                     return None;
                 }
                 Path::new(path)?;
@@ -204,11 +204,11 @@ impl Key {
                 text_with_number!("a name or number, or an array of at most ", ALLOW_IDS_MAX, " of them")
             }
             KeyKind::Services => "an array of \"jobs\", \"hub\", \"opener\", \"collector\", each once",
-            KeyKind::Paths => {
+            KeyKind::Paths(most) => {
                 let _ = uwrite!(
                     out,
                     "an array of at most {} absolute paths without newlines, {} bytes in all",
-                    ALLOW_PATHS_MAX,
+                    most,
                     ALLOW_PATHS_BYTES
                 );
                 ""
@@ -247,7 +247,7 @@ fn bound(ms: u32) -> Duration {
     Duration::from_ms(u64::from(ms))
 }
 
-/// Returns the entries of `allow`, which a NUL byte ends each.
+/// Returns the entries of `allow` or `trust`, which a NUL byte ends each.
 pub fn allowed_paths(allow: &[u8]) -> impl Iterator<Item = &[u8]> {
     allow.split(|byte| *byte == 0).filter(|path| !path.is_empty())
 }

@@ -2,7 +2,8 @@
 //! `keys.rs` reads and writes the values.
 
 use crate::limits::{
-    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, LOG_KEEP_MAX, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, SUPERVISED_MAX,
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, LOG_KEEP_MAX, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES,
+    SUPERVISED_MAX, TRUST_PATHS_MAX,
 };
 use crate::proto::log::{Level, TimestampFormat};
 use crate::proto::service::Service;
@@ -67,8 +68,8 @@ pub enum KeyKind {
     Accounts,
     /// A list of services other than `supervisor`.
     Services,
-    /// A list of absolute paths.
-    Paths,
+    /// A list of absolute paths, and the maximum number of them.
+    Paths(usize),
     /// The name of an abstract socket.
     Abstract,
 }
@@ -253,6 +254,9 @@ config! {
     allow_uid: Vec<AccountName, ALLOW_IDS_MAX> = "", Accounts, RELOAD;
     /// The groups that may use the sockets.
     allow_gid: Vec<AccountName, ALLOW_IDS_MAX> = "", Accounts, RELOAD;
+    /// The folders and files that are trusted though another user can change them. A NUL byte
+    /// ends each.
+    trust: Vec<u8, ALLOW_PATHS_BYTES> = "", Paths(TRUST_PATHS_MAX), RELOAD;
     /// The services that the supervisor keeps running.
     supervise: Vec<Service, SUPERVISED_MAX> = "jobs", Services, RELOAD;
     /// The time between two probes of the supervisor.
@@ -267,7 +271,7 @@ config! {
     watchdog_patience: Duration = "5m", Duration(1000, DAY, false), RELOAD;
     /// The paths that the opener opens. A NUL byte ends each.
     allow: Vec<u8, ALLOW_PATHS_BYTES> =
-        "/etc/hostname,/etc/os-release,/proc/version", Paths, RELOAD;
+        "/etc/hostname,/etc/os-release,/proc/version", Paths(ALLOW_PATHS_MAX), RELOAD;
     /// The abstract socket of the collector, without its leading NUL byte.
     metrics_name: Vec<u8, METRICS_NAME_MAX_BYTES> = "zigsvc-metrics", Abstract, RELOAD;
 }

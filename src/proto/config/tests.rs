@@ -210,7 +210,7 @@ fn every_key_accepts_its_own_default_and_describes_itself() {
 /// default.
 fn another(key: &Key, choice: usize) -> String {
     match key.kind {
-        KeyKind::File(_) | KeyKind::Handler | KeyKind::Device | KeyKind::Paths => "/another".to_owned(),
+        KeyKind::File(_) | KeyKind::Handler | KeyKind::Device | KeyKind::Paths(_) => "/another".to_owned(),
         KeyKind::Size => "77".to_owned(),
         KeyKind::Duration(_, high, _) => format!("{high}ms"),
         KeyKind::Count(_, high) => high.to_string(),

@@ -3,6 +3,7 @@
 
 use crate::service::connections::Connections;
 use crate::service::denials::Denials;
+use crate::state::clients::{ClientSlot, Reading};
 use crate::state::jobs::replies::Replies;
 use crate::state::jobs::scan_task::{ListMemory, Scans};
 use crate::util::time::Instant;
@@ -27,10 +28,15 @@ impl ControlServer {
         Self { connections, replies, scans, denials, draining: false, drained: false, restarts: false }
     }
 
+    /// Returns the use of a client's input.
+    pub(super) fn reading(&self, slot: usize) -> Reading {
+        let stuck = self.connections.clients.get(slot).is_none_or(ClientSlot::is_stuck);
+        if stuck { Reading::Nothing } else { self.replies.reading(slot) }
+    }
+
     /// Returns true if the next request of a client can be handled.
-    pub(super) fn can_read(&self, slot: usize) -> bool {
-        let client = self.connections.clients.get(slot);
-        self.replies.is_idle(slot) && client.is_some_and(|client| !client.is_stuck())
+    fn can_read(&self, slot: usize) -> bool {
+        self.reading(slot) == Reading::Requests
     }
 
     /// Returns when something is due: `now` if a client has work for the service.

@@ -213,7 +213,7 @@ impl Jobs {
     #[inline(never)]
     fn wait(&self) -> Vec<PollSource, POLL_MAX> {
         let now = clock::now();
-        let reads = |client_slot| self.control.can_read(client_slot);
+        let reads = |client_slot| self.control.reading(client_slot);
         let clients: &Connections = self.control.connections;
         let inotify = self.disk.queue.inotify.iter().map(|inotify| (inotify.fd(), PollSource::Other));
         let outputs = (0..).zip(self.workers.iter()).filter_map(|(index, worker)| {

@@ -12,6 +12,7 @@ use crate::proto::framing::{Framed, frame};
 use crate::service::base::PollSource;
 use crate::service::connections::{self, Connections, Server, Taken};
 use crate::state::access::Access;
+use crate::state::clients::{Admission, Reading};
 use crate::state::disk::DiskResult;
 use crate::state::jobs::replies::{ClientState, PendingReply, Reply, refuse};
 use crate::state::jobs::scan_task::ScanOutcome;
@@ -29,19 +30,19 @@ impl Server for Jobs {
         self.base.listener.accept(now)
     }
 
-    fn eviction_candidate(&self, access: Access, now: Instant) -> Option<usize> {
+    fn admission(&self, access: Access, uid: u32, now: Instant) -> Admission {
         let is_busy = |slot| self.control.replies.state(slot) != ClientState::Idle;
-        self.control.connections.clients.eviction_candidate(access, now, &is_busy)
+        self.control.connections.clients.admission(access, uid, now, &is_busy)
     }
 
     fn refuse(&self, out: &mut Writer<'_>) {
-        refuse(out, Code::Busy, "16 clients are connected; try again");
+        refuse(out, Code::Busy, "16 clients are connected, or 8 of your user; try again");
     }
 
     fn joined(&mut self, _: usize, _: Instant) {}
 
-    fn can_read(&self, slot: usize) -> bool {
-        self.control.can_read(slot)
+    fn reading(&self, slot: usize) -> Reading {
+        self.control.reading(slot)
     }
 
     fn before_requests(&mut self, now: Instant) {

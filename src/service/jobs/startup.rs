@@ -9,11 +9,14 @@ use crate::proto::service::Service;
 use crate::service::base::ServiceBase;
 use crate::service::connections;
 use crate::service::disk::{SpoolDisk, describe_disk};
-use crate::service::lifecycle::{Process, StartReporter, describe_at, ensure_folder, exit};
+use crate::service::lifecycle::{Process, StartReporter, describe_at, exit};
 use crate::service::memory::Memory;
+use crate::service::own_paths::queue_subject;
 use crate::service::queue_folder::LockError;
+use crate::service::trust::{Judge, NewFolder, TrustRefusal};
 use crate::state::disk::DiskError;
 use crate::state::spool::RecoverError;
+use crate::state::trust::Subject;
 use crate::sys::oom::OomScore;
 use crate::sys::socket::Peer;
 use crate::sys::{Errno, Failure, clock, file, identity, poll, process};
@@ -35,6 +38,7 @@ impl Jobs {
         let oom_score = OomScore::open(base.process.identity.is_some());
         let mut spool_lock = None;
         base.open_socket(&mut |process| {
+            open_folders(process);
             refuse_unreachable(process);
             spool_lock = Some(process.lock_also(&process.config.spool, b"lock"));
         });
@@ -70,20 +74,19 @@ impl Jobs {
     }
 }
 
-/// Makes the folders of the spool and of the queue file, which belong to the service.
+/// Makes the folders of the spool and of the queue file, which belong to the service. Root makes
+/// none in a folder of `user`: that user does, after privileges were dropped.
 fn open_folders(process: &Process) {
     let config = &process.config;
+    let mut judge = Judge::new(config);
     let queue_folder: Path = config.queue_file.parent();
-    for (folder, mode) in [(&config.spool, 0o700), (&queue_folder, 0o755)] {
-        let created = match ensure_folder(folder, mode) {
-            Ok(created) => created,
-            Err(failure) => process.fail_at(folder, failure),
-        };
-        if let (true, Some(owner)) = (created, &process.identity) {
-            let given = file::open_dir(folder.as_c_str()).and_then(|fd| identity::chown(&fd, owner));
-            if let Err(failure) = given {
-                process.fail_at(folder, failure);
-            }
+    let queue = queue_subject(process.config_source, config);
+    for (folder, subject, mode) in [(&config.spool, Subject::Spool, 0o700), (&queue_folder, queue, 0o755)] {
+        let owner = process.identity.as_ref().filter(|_| identity::effective_uid() == 0);
+        match judge.open_folder(folder, subject, Some(&NewFolder { mode, owner })) {
+            Ok(_) => {}
+            Err(TrustRefusal::Failed(failure)) => process.fail_at(folder, failure),
+            Err(refusal) => process.fail(exit::CONFIG, &|out| judge.describe(refusal, folder, out)),
         }
     }
 }

@@ -4,9 +4,9 @@ use super::{Opener, WorkerMessage};
 use crate::limits::{DENIALS_LOGGED_MAX, PATH_MAX_BYTES};
 use crate::proto::log::Level;
 use crate::proto::opener::{PathRequest, RequestId, ToWorker};
+use crate::service::trust::{Judge, TrustRefusal, inspect_name};
 use crate::state::opener::allow_list::{Resolved, complete, find, load};
-use crate::state::realpath::NodeKind;
-use crate::sys::{Errno, Failure, describe_errno, fd_passing, file, push_errno_name};
+use crate::sys::{Errno, describe_errno, fd_passing, file, push_errno_name};
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number};
 use crate::util::time::Instant;
@@ -19,25 +19,42 @@ impl Opener {
     /// Resolves the list of the configuration in force. An entry that cannot be resolved now
     /// is resolved when a client asks for it.
     pub(super) fn load(&mut self) {
-        let mut errno = None;
-        let allow = &self.base.process.config.allow;
-        load(allow, &mut |path, target| inspect_name(path, target, &mut errno), self.resolved);
-        if let Some(errno) = errno {
-            self.base.log.warn(&|out| {
+        let config = &*self.base.process.config;
+        let (mut judge, mut first) = (Judge::new(config), None);
+        let mut report = |_: &Judge<'_>, refusal| {
+            first.get_or_insert(refusal);
+        };
+        let mut look = |path: &Path, target: &mut [u8]| inspect_name(&mut judge, path, target, &mut report);
+        load(&config.allow, &mut look, self.resolved);
+        match first {
+            Some(TrustRefusal::Failed(failure)) => self.base.log.warn(&|out| {
                 out.push_str("allow: where its entries lead cannot all be seen yet: ");
-                describe_errno(errno, out);
-            });
+                describe_errno(failure.errno, out);
+            }),
+            // A name became a link after the configuration was judged. It is not followed.
+            Some(TrustRefusal::Untrusted(..)) => self.base.log.warn(&|out| {
+                out.push_str("allow: an entry became a link that another user can change");
+            }),
+            None => {}
         }
     }
 
     /// Returns the target of the requested path; `None` if the path is not on the list.
     fn find(&mut self, request: PathRequest<'_>) -> Option<Result<Path, Errno>> {
-        let allow = &self.base.process.config.allow;
+        let config = &*self.base.process.config;
+        let allow = &config.allow;
         let find = |resolved: &Resolved| find(allow, resolved, request.path).and_then(Path::new);
         let mut path = if request.too_long { None } else { find(self.resolved) }?;
         let mut errno = None;
         if path.is_empty() {
-            complete(allow, &mut |path, target| inspect_name(path, target, &mut errno), self.resolved);
+            let mut judge = Judge::new(config);
+            let mut report = |_: &Judge<'_>, refusal| match refusal {
+                TrustRefusal::Failed(failure) => errno = Some(failure.errno),
+                TrustRefusal::Untrusted(..) => {}
+            };
+            let mut look =
+                |path: &Path, target: &mut [u8]| inspect_name(&mut judge, path, target, &mut report);
+            complete(allow, &mut look, self.resolved);
             path = find(self.resolved)?;
         }
         Some(if path.is_empty() { Err(errno.unwrap_or(Errno::IO)) } else { Ok(path) })
@@ -119,23 +136,6 @@ impl Opener {
                 out.push_escaped(request.path);
                 out.push_str(if request.too_long { TOO_LONG } else { "" });
             });
-        }
-    }
-}
-
-/// Returns the kind of a file, and the target of a symbolic link. If readlink(2) fails for
-/// another reason than a missing file, the reason is in `errno`.
-fn inspect_name(path: &Path, target: &mut [u8], errno: &mut Option<Errno>) -> NodeKind {
-    match file::read_link(path.as_c_str(), target) {
-        Ok(length) => NodeKind::Link(length),
-        Err(Failure { errno: Errno::INVAL, .. }) => NodeKind::Other,
-        Err(Failure {
-            errno: Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP | Errno::NAMETOOLONG,
-            ..
-        }) => NodeKind::Missing,
-        Err(failure) => {
-            *errno = Some(failure.errno);
-            NodeKind::Unknown
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! clients ◀──▶ worker ◀── fixed messages ──▶ main: policy, opens ──▶ files
-//!              nobody, empty root            root, or the user that started it
+//!              own user, empty root          root, or the user that started it
 //! ```
 //!
 //! - **main**, this file, is the service: lock, log, health, configuration. It alone knows
@@ -16,7 +16,7 @@
 //!
 //! The heart beats when the worker shows that it lives, so the health file is about both.
 //! A worker that exits, is silent for `stale_after`, or sends a malformed message is
-//! killed and replaced: at once, then more slowly (`state/opener/worker_monitor.rs`).
+//! killed and replaced: at once if it had shown that it lives, otherwise more slowly each time (`state/opener/worker_monitor.rs`).
 //! Without a worker, new connections wait, and the heart stands still.
 
 mod file_requests;
@@ -28,6 +28,7 @@ use super::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
 use super::lifecycle::StartReporter;
 use super::memory::Memory;
 use crate::limits::CLIENTS_MAX;
+use crate::proto::crc::crc32;
 use crate::proto::opener::{TO_MAIN_BYTES, ToMain};
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
@@ -39,6 +40,7 @@ use crate::sys::once::once;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::Arrived;
 use crate::sys::{Errno, Failure, OwnedFd, clock, describe_errno, socket};
+use crate::util::path::Path;
 use crate::util::time::Instant;
 use heapless::Vec;
 use ufmt::uwrite;
@@ -92,12 +94,12 @@ struct Opener {
 #[inline(never)]
 pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     let base = ServiceBase::open(Service::Opener, parts, reporter);
-    let identity = base.process.identity.take();
+    let identity = worker_identity(base.process.identity.take(), &base.process.pid_path);
     base.open_socket(&mut |_| {});
     let mut opener = Opener {
         base,
         resolved: RESOLVED.take(),
-        identity: worker_identity(identity),
+        identity,
         worker: None,
         monitor: WorkerMonitor::default(),
         denials: RateLimit::default(),
@@ -113,12 +115,15 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
     opener.finish()
 }
 
-/// Returns the user of the worker: `user`, or else `nobody`. Without root it cannot be set.
-fn worker_identity(configured: Option<Identity>) -> Option<Identity> {
+/// Returns the user of the worker: `user`, or else a number that no other process has, because
+/// processes of one user can signal each other. It is `nobody` only where no number is free.
+/// Without root it cannot be set.
+fn worker_identity(configured: Option<Identity>, pid_path: &Path) -> Option<Identity> {
     if identity::effective_uid() != 0 {
         return None;
     }
-    configured.or_else(|| accounts::resolve(b"nobody", b"").ok()).or_else(|| {
+    let own = || accounts::free_identity(crc32(&[pid_path.as_bytes()]));
+    configured.or_else(own).or_else(|| accounts::resolve(b"nobody", b"").ok()).or_else(|| {
         let groups = Vec::from_array([NOBODY]);
         Some(Identity { uid: NOBODY, gid: NOBODY, groups })
     })

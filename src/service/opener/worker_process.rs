@@ -17,6 +17,7 @@ use crate::service::base::PollSource;
 use crate::service::connections::{self, Connections, Server, Taken};
 use crate::service::listener::Acceptor;
 use crate::state::access::Access;
+use crate::state::clients::{Admission, Reading};
 use crate::state::opener::worker_requests::WorkerRequests;
 use crate::sys::identity::{self, Identity};
 use crate::sys::poll::PollSet;
@@ -123,7 +124,7 @@ impl OpenerWorker {
             set.read(fd, PollSource::Listener);
         }
         for (slot, _) in self.connections.clients.connected() {
-            if let Some((fd, interest)) = self.connections.interest(slot, self.can_read(slot)) {
+            if let Some((fd, interest)) = self.connections.interest(slot, self.reading(slot)) {
                 set.watch(fd.as_fd(), interest, PollSource::client(slot));
             }
         }
@@ -231,8 +232,10 @@ impl Server for OpenerWorker {
         self.acceptor.accept(now).map(|(fd, peer)| (fd, peer, Access::Guest))
     }
 
-    fn eviction_candidate(&self, _: Access, _: Instant) -> Option<usize> {
-        self.connections.clients.longest_connected(&|slot| self.requests.is_waiting(slot))
+    fn admission(&self, _: Access, _: u32, _: Instant) -> Admission {
+        let clients = &self.connections.clients;
+        let oldest = clients.longest_connected(&|slot| self.requests.is_waiting(slot));
+        oldest.map_or(clients.unranked_admission(), Admission::Evict)
     }
 
     fn refuse(&self, _: &mut Writer<'_>) {}
@@ -242,8 +245,8 @@ impl Server for OpenerWorker {
         connections::read(self, slot, now);
     }
 
-    fn can_read(&self, slot: usize) -> bool {
-        !self.requests.is_waiting(slot)
+    fn reading(&self, slot: usize) -> Reading {
+        if self.requests.is_waiting(slot) { Reading::Nothing } else { Reading::Requests }
     }
 
     /// Sends the request to the main process.

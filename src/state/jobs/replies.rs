@@ -4,6 +4,7 @@
 use super::JobResult;
 use crate::limits::CLIENTS_MAX;
 use crate::proto::control::{Code, Filter, Target};
+use crate::state::clients::Reading;
 use crate::state::disk::{DiskError, DiskResult, MOVED};
 use crate::util::text::Writer;
 use ufmt::uwrite;
@@ -149,6 +150,17 @@ impl Replies {
     #[must_use]
     pub fn is_idle(&self, slot: usize) -> bool {
         self.state(slot) == ClientState::Idle && !self.is_pending(slot)
+    }
+
+    /// Returns the use of the client's input.
+    #[must_use]
+    pub fn reading(&self, slot: usize) -> Reading {
+        match self.state(slot) {
+            ClientState::Idle if !self.is_pending(slot) => Reading::Requests,
+            // Nothing follows the events.
+            ClientState::Watching => Reading::Drop,
+            _ => Reading::Keep,
+        }
     }
 
     /// Returns true if any client watches.

@@ -6,6 +6,9 @@
 //! | `Running` | `Running`, heard now | kill: `Backoff` | `Backoff` | - | - | `Stopping` |
 //! | `Stopping(at)` | - | - | gone | kill | - | - |
 //!
+//! A worker that has shown that it lives is replaced at once after its end, but at most each
+//! [`WORKER_EVERY`]. One that never did is started more slowly each time.
+//!
 //! After a suspend of the system the worker was silent, too, and gets its time again.
 
 use crate::state::backoff::RestartBackoff;
@@ -16,6 +19,10 @@ const WORKER_GRACE: Duration = Duration::from_ms(500);
 /// Time beyond the worker's deadline from which the whole system must have been suspended.
 /// The worker then gets its time again.
 const WORKER_OVERSLEPT: Duration = Duration::from_ms(1000);
+
+/// Minimum time from the start of a worker to that of the next one. Without it, a worker that is
+/// killed again and again would keep the processor busy.
+const WORKER_EVERY: Duration = Duration::from_ms(100);
 
 /// The action that is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,11 +49,13 @@ enum WorkerPhase {
 pub struct WorkerMonitor {
     phase: WorkerPhase,
     backoff: RestartBackoff,
+    /// The worker has shown that it lives.
+    shown: bool,
 }
 
 impl Default for WorkerMonitor {
     fn default() -> Self {
-        Self { phase: WorkerPhase::Backoff(Instant::BOOT), backoff: RestartBackoff::default() }
+        Self { phase: WorkerPhase::Backoff(Instant::BOOT), backoff: RestartBackoff::default(), shown: false }
     }
 }
 
@@ -78,23 +87,31 @@ impl WorkerMonitor {
     /// Records that a worker was started.
     pub fn on_started(&mut self, now: Instant) {
         self.phase = WorkerPhase::Running(now, now);
+        self.shown = false;
     }
 
     /// Records that the worker showed that it is alive.
     pub fn on_message(&mut self, now: Instant) {
         if let WorkerPhase::Running(_, heard_at) = &mut self.phase {
             *heard_at = now;
+            self.shown = true;
         }
     }
 
     /// Records that the worker has exited or is killed, or could not be started. Returns
     /// the wait until the next start.
     pub fn on_exit(&mut self, now: Instant) -> Duration {
-        let lived = match self.phase {
-            WorkerPhase::Running(started_at, _) => now.since(started_at),
-            WorkerPhase::Backoff(_) | WorkerPhase::Stopping(_) => Duration::ZERO,
+        let started_at = match self.phase {
+            WorkerPhase::Running(started_at, _) => started_at,
+            WorkerPhase::Backoff(_) | WorkerPhase::Stopping(_) => now,
         };
-        let wait = self.backoff.on_exit(lived);
+        let wait = if self.shown {
+            self.backoff.reset();
+            now.until(started_at + WORKER_EVERY)
+        } else {
+            self.backoff.on_exit(now.since(started_at))
+        };
+        self.shown = false;
         self.phase = WorkerPhase::Backoff(now + wait);
         wait
     }
@@ -128,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_exits_is_replaced_at_once_and_then_more_slowly() {
+    fn a_worker_that_exits_before_it_shows_that_it_lives_is_replaced_at_once_and_then_more_slowly() {
         let mut monitor = started(at(1000));
         let mut now = at(1000);
         let mut waits = Vec::new();
@@ -146,6 +163,25 @@ mod tests {
         }
         assert_eq!(waits, [0, 1, 2, 4, 8, 16, 32, 60]);
         assert_eq!(monitor.on_exit(now + RESTART_QUICK), ms(0), "a long life ends the row");
+    }
+
+    #[test]
+    fn a_worker_that_has_shown_that_it_lives_is_replaced_at_once_whenever_it_ends() {
+        let mut monitor = started(at(1000));
+        let mut now = at(1000);
+        for lived in [5, 50, 99, 100, 5000, 1] {
+            monitor.on_message(now + ms(1));
+            now += ms(lived);
+            let wait = monitor.on_exit(now);
+            assert_eq!(wait, ms(100_u64.saturating_sub(lived)), "{lived}");
+            now += wait;
+            assert_eq!(monitor.poll(now, PATIENCE), Some(WorkerAction::Start));
+            monitor.on_started(now);
+        }
+        assert_eq!(monitor.on_exit(now), ms(0), "the first of a new row");
+        assert_eq!(monitor.poll(now, PATIENCE), Some(WorkerAction::Start));
+        monitor.on_started(now);
+        assert_eq!(monitor.on_exit(now), ms(1000), "it never showed that it lives");
     }
 
     #[test]

@@ -29,7 +29,10 @@ fn a_pid_file_that_is_a_second_name_of_another_file_is_left_alone() {
         let planted = dir.path("theirs").join(name);
         fs::hard_link(dir.path("secret"), &planted).unwrap();
         let option = format!("pid_file={}", dir.path("theirs/zigsvc.pid").display());
-        let ran = dir.zigsvc(&["-o", &option, "start", service]).expect(1);
+        let ran = dir.zigsvc(&["-o", &option, "start", service]).expect(6);
+        assert!(ran.err.contains("theirs: not trusted, because uid 65534 owns it"), "{ran:?}");
+        let trust = format!("trust={}", dir.path("theirs").display());
+        let ran = dir.zigsvc(&["-o", &trust, "-o", &option, "start", service]).expect(1);
         assert!(ran.err.contains("EMLINK (has a second name, a hard link)"), "{ran:?}");
         assert_eq!(dir.read("secret"), "of root alone\n");
         assert_eq!(fs::metadata(dir.path("secret")).unwrap().permissions().mode() & 0o777, 0o600);
@@ -51,7 +54,9 @@ fn what_takes_the_place_of_a_new_folder_is_not_given_away() {
     for (key, name) in [("spool", "theirs/spool"), ("queue_file", "theirs/queue")] {
         inner.arg("-o").arg(format!("{key}={}", dir.path(name).display()));
     }
-    inner.arg("-d").arg(dir.path("")).args(["-o", "user=65534", "start"]);
+    // Root makes the folder, because the folder above does not belong to `user`.
+    inner.arg("-o").arg(format!("trust={}", dir.path("theirs").display()));
+    inner.arg("-d").arg(dir.path("")).args(["-o", "user=12345", "start"]);
     let spool = dir.path("theirs/spool");
     let starting = std::thread::spawn(move || finish(through(&trace, &inner), None));
     wait_until("there is a spool", || spool.exists());

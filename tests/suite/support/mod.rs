@@ -649,6 +649,12 @@ pub fn wait_for_log(dir: &Dir, text: &str) {
     wait_until(&format!("the log has {text:?}"), || dir.read("zigsvc.log").contains(text));
 }
 
+/// Waits until the log `name` contains `text`.
+#[track_caller]
+pub fn wait_for_log_of(dir: &Dir, name: &str, text: &str) {
+    wait_until(&format!("{name} has {text:?}"), || dir.read(name).contains(text));
+}
+
 /// Waits until the file has `count` lines, and returns them.
 #[track_caller]
 pub fn wait_for_lines(dir: &Dir, name: &str, count: usize) -> Vec<String> {
