@@ -60,6 +60,8 @@ pub enum PollSource {
     End(u8),
     /// The start report of the process at this index.
     Report(u8),
+    /// The answer of the socket of the process at this index.
+    Answer(u8),
     /// A descriptor that only this service has: inotify, the worker's channel.
     Other,
 }

@@ -23,6 +23,8 @@ pub(super) struct ManagedProcess {
     /// The pipe on which a service reports its start.
     pub(super) reports: Option<OwnedFd>,
     pub(super) output: ChildOutput,
+    /// The connection to the socket of a service that was asked if it lives.
+    pub(super) asking: Option<OwnedFd>,
 }
 
 /// Returns the PID as the pure state knows it.
@@ -30,8 +32,7 @@ pub(super) fn raw_pid(pid: Pid) -> u32 {
     u32::try_from(pid.as_raw_pid()).unwrap_or(0)
 }
 
-/// Returns the PID that the pure state knows; `None` for a process of another PID
-/// namespace.
+/// Returns the PID that the pure state knows.
 pub(super) fn known_pid(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)
 }
@@ -39,7 +40,14 @@ pub(super) fn known_pid(pid: u32) -> Option<Pid> {
 impl ManagedProcess {
     /// Creates a managed process that does not run.
     pub(super) fn new(kind: ManagedKind) -> Self {
-        Self { kind, is_child: false, pidfd: None, reports: None, output: ChildOutput::new(None) }
+        Self {
+            kind,
+            is_child: false,
+            pidfd: None,
+            reports: None,
+            output: ChildOutput::new(None),
+            asking: None,
+        }
     }
 
     /// Returns true if the known process certainly lives: it is a child that was not
@@ -50,7 +58,7 @@ impl ManagedProcess {
 
     /// Forgets the process, which has ended.
     pub(super) fn forget_process(&mut self) {
-        (self.is_child, self.pidfd, self.reports) = (false, None, None);
+        (self.is_child, self.pidfd, self.reports, self.asking) = (false, None, None, None);
     }
 
     /// Adopts the process `pid` if it is the holder of the service's lock.

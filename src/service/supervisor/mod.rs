@@ -121,6 +121,7 @@ impl Supervisor {
                 PollSource::Report(index) => self.read_reports(index.into()),
                 PollSource::Output(index) => self.read_output(index.into()),
                 PollSource::End(index) => self.on_pidfd(index.into(), now),
+                PollSource::Answer(index) => self.on_answer(index.into(), now),
                 _ => {}
             }
         }
@@ -142,7 +143,8 @@ impl Supervisor {
             let pidfd = managed.pidfd.iter().map(move |fd| (fd, PollSource::End(index)));
             let reports = managed.reports.iter().map(move |fd| (fd, PollSource::Report(index)));
             let output = managed.output.pipe.iter().map(move |fd| (fd, PollSource::Output(index)));
-            pidfd.chain(reports).chain(output)
+            let asking = managed.asking.iter().map(move |fd| (fd, PollSource::Answer(index)));
+            pidfd.chain(reports).chain(output).chain(asking)
         });
         self.base.wait(clock::now(), None, due, &mut own)
     }

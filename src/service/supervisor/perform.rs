@@ -27,7 +27,9 @@ impl Supervisor {
                 self.log_event(index, event, now);
                 match event {
                     Event::Adopted(pid) => self.adopt(index, pid),
-                    Event::CheckFailed(ProbeError::Missing) => self.follow_health_file(now),
+                    Event::HeartbeatLost(ProbeError::Missing) | Event::CheckFailed(ProbeError::Missing) => {
+                        self.follow_health_file(now)
+                    }
                     _ => {}
                 }
             }
@@ -38,6 +40,8 @@ impl Supervisor {
                     let probe = self.probe_lock(index, now);
                     self.supervision.on_report(index, now, Report::Lock(probe))
                 }
+                Action::Ask => self.ask(index, now),
+                Action::Confirm => self.confirm(index, now),
                 Action::Start => self.start(index, now),
                 // A process that SIGSTOP has stopped takes no TERM until it continues.
                 Action::Terminate(pid) => return self.signal(index, pid, &[Signal::TERM, Signal::CONT]),
