@@ -15,7 +15,7 @@ pub mod toml;
 pub mod value;
 
 use table::SyncMode;
-pub use table::{AccountName, Config};
+pub use table::{AccountName, Config, WatchdogOnStop};
 
 use crate::limits::HEARTBEAT_MIN;
 use crate::util::path::Path;

@@ -24,6 +24,16 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// The values of `watchdog_on_stop`.
+    pub enum WatchdogOnStop {
+        /// The countdown is stopped.
+        Disarm = "disarm",
+        /// The countdown continues.
+        Keep = "keep",
+    }
+}
+
 /// The upper bound of most durations: a day, in milliseconds.
 const DAY: u32 = 86_400_000;
 /// The upper bound of `job_timeout`: 30 days, in milliseconds.
@@ -85,6 +95,7 @@ pub(super) enum ConfigField<'c> {
     Level(&'c mut Level),
     Timestamp(&'c mut TimestampFormat),
     Sync(&'c mut SyncMode),
+    WatchdogOnStop(&'c mut WatchdogOnStop),
     Flag(&'c mut bool),
     Span(&'c mut Duration),
     Account(&'c mut AccountName),
@@ -119,6 +130,7 @@ config_values! {
     Level: Self::Debug, Level;
     TimestampFormat: Self::Iso, Timestamp;
     SyncMode: Self::Always, Sync;
+    WatchdogOnStop: Self::Disarm, WatchdogOnStop;
     bool: false, Flag;
     Duration: Self::ZERO, Span;
     AccountName: Self::new(), Account;
@@ -249,6 +261,10 @@ config! {
     watchdog: Path = "", Device, RELOAD;
     /// The time that a service may be unhealthy before the hardware watchdog is withheld.
     watchdog_patience: Duration = "5m", Duration(1000, DAY, false), RELOAD;
+    /// The time until the hardware watchdog resets the board. Zero: what the device has.
+    watchdog_timeout: Duration = "0", Duration(1000, DAY, true), RELOAD;
+    /// What a stop of the supervisor does with the hardware watchdog.
+    watchdog_on_stop: WatchdogOnStop = "disarm", Choice(WatchdogOnStop::names), RELOAD;
     /// The paths that the opener opens. A NUL byte ends each.
     allow: Vec<u8, ALLOW_PATHS_BYTES> =
         "/etc/hostname,/etc/os-release,/proc/version", Paths, RELOAD;

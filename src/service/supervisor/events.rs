@@ -195,7 +195,7 @@ impl Supervisor {
     /// Applies the part of a new configuration that only the supervisor has.
     fn apply_config(&mut self, now: Instant) {
         let config = &*self.base.process.config;
-        self.watchdog.move_to(&config.watchdog, &mut self.base.log);
+        self.watchdog.reload(config, &mut self.base.log);
         self.supervision.set_rules(now, rules(config));
         self.update_managed(now);
     }

@@ -6,6 +6,7 @@ use crate::limits::OPTION_WORDS_MAX;
 use crate::proto::service::Service;
 use crate::service::child_output::ChildOutput;
 use crate::service::lock_holder::{LockHolder, LookupFailed};
+use crate::sys::identity::Identity;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::spawn::{Child, Program, Role, spawn};
 use crate::sys::{Errno, Failure, Op, OwnedFd, fds};
@@ -93,12 +94,18 @@ impl ManagedProcess {
         .map_err(LookupFailed::SystemCall)
     }
 
-    /// Starts the process as a child, and returns its PID. Relative paths are below `base`.
-    pub(super) fn start(&mut self, launch: &LaunchSpec, base: &Path) -> Result<u32, Failure> {
+    /// Starts the process as a child, and returns its PID. Relative paths are below `base`. A
+    /// program becomes `user`, and a service does that itself.
+    pub(super) fn start(
+        &mut self,
+        launch: &LaunchSpec,
+        base: &Path,
+        user: Option<&Identity>,
+    ) -> Result<u32, Failure> {
         self.forget_process();
         let child = match self.kind {
             ManagedKind::Service(service) => self.start_service(service, launch, base)?,
-            ManagedKind::Program => start_program(launch, base)?,
+            ManagedKind::Program => start_program(launch, base, user)?,
         };
         self.output = ChildOutput::new(Some(child.output));
         self.is_child = true;
@@ -132,13 +139,13 @@ impl ManagedProcess {
     }
 }
 
-fn start_program(launch: &LaunchSpec, base: &Path) -> Result<Child, Failure> {
+fn start_program(launch: &LaunchSpec, base: &Path, user: Option<&Identity>) -> Result<Child, Failure> {
     let path = launch.file_of(ManagedKind::Program, base);
     if !path.as_bytes().starts_with(b"/") {
         // The PATH does not have it. A file of this name in its folder is another program.
         return Err(Failure { op: Op::Execve, errno: Errno::NOENT });
     }
-    spawn_with(launch, Role::Foreign(base.as_c_str()), path.as_c_str(), launch.program)
+    spawn_with(launch, Role::Foreign(base.as_c_str(), user), path.as_c_str(), launch.program)
 }
 
 /// Starts a program with the environment of the supervisor.

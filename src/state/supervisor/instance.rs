@@ -58,6 +58,16 @@ pub enum Phase {
     Stopped,
 }
 
+/// A question to the socket of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Question {
+    reason: ProbeError,
+    /// The process seems to hang. Otherwise its heartbeat is lost.
+    confirms: bool,
+    /// When the wait for the answer ends.
+    until: Instant,
+}
+
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug)]
 pub struct Instance {
@@ -80,8 +90,8 @@ pub struct Instance {
     shutting_down: bool,
     heartbeat: LifeSign<u64>,
     program_file: LifeSign<FileVersion>,
-    /// The socket of the process is asked: the reason, and when the wait for its answer ends.
-    asked: Option<(ProbeError, Instant)>,
+    /// The question to which an answer is awaited.
+    asked: Option<Question>,
     /// The heartbeat is lost or stale, and the process is well as far as its socket shows.
     unjudged: bool,
 }
@@ -192,7 +202,7 @@ impl Instance {
         match self.phase {
             Phase::Backoff(at) | Phase::Stopping(_, at) => Some(at),
             Phase::Killing(_, at) => Some(at + UNKILLABLE),
-            Phase::Starting(_) | Phase::Running(_) => self.asked.map(|(_, until)| until),
+            Phase::Starting(_) | Phase::Running(_) => self.asked.map(|asked| asked.until),
             Phase::Unkillable(_) | Phase::Foreign | Phase::Stopped => None,
         }
     }
@@ -429,20 +439,21 @@ impl Instance {
         if self.asked.is_some() {
             return Action::None;
         }
-        self.asked = Some((reason, now + ANSWER_PATIENCE));
+        let confirms = action == Action::Confirm;
+        self.asked = Some(Question { reason, confirms, until: now + ANSWER_PATIENCE });
         action
     }
 
     /// Takes the answer of the socket.
     fn on_answer(&mut self, now: Instant, answer: Answer, rules: &Rules) -> Decision {
         let (Phase::Starting(pid) | Phase::Running(pid)) = self.phase else { return NOTHING };
-        let Some((reason, _)) = self.asked.take() else { return NOTHING };
-        match (answer, reason.is_evidence()) {
-            (Answer::Answered, is_evidence) => {
+        let Some(Question { reason, confirms, .. }) = self.asked.take() else { return NOTHING };
+        match (answer, confirms) {
+            (Answer::Answered, _) => {
                 let was_unwell = core::mem::take(&mut self.failed_probes) > 0;
                 let is_new = !core::mem::replace(&mut self.unjudged, true);
                 self.update_recovery(now);
-                let event = match is_evidence {
+                let event = match confirms {
                     true if is_new => Some(Event::Answering(reason)),
                     false if was_unwell => Some(Event::Answered),
                     _ => None,

@@ -25,15 +25,6 @@ pub enum ProbeError {
     Silent,
 }
 
-impl ProbeError {
-    /// Returns true if the process hangs. Otherwise only its heartbeat is lost, which a full
-    /// disk, a missing right or a namespace can cause.
-    #[must_use]
-    pub const fn is_evidence(self) -> bool {
-        matches!(self, Self::Stale(_) | Self::NotReady | Self::Silent)
-    }
-}
-
 /// A heartbeat of the process itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Beat {
@@ -172,22 +163,6 @@ mod tests {
             (Verdict::Future, ProbeError::Future),
         ] {
             assert_eq!(beat_of(verdict, &record), Err(error));
-        }
-    }
-
-    #[test]
-    fn only_a_process_that_was_heard_of_and_is_silent_hangs() {
-        for error in [ProbeError::Stale(Duration::ZERO), ProbeError::NotReady, ProbeError::Silent] {
-            assert!(error.is_evidence());
-        }
-        for error in [
-            ProbeError::OtherBoot,
-            ProbeError::OtherPid,
-            ProbeError::Future,
-            ProbeError::Unreadable,
-            ProbeError::Missing,
-        ] {
-            assert!(!error.is_evidence());
         }
     }
 }

@@ -618,12 +618,14 @@ fn each_answer_in_each_phase() {
     for answer in [Answer::Answered, Answer::Silent, Answer::Unreachable, Answer::Unknown] {
         let unasked = table(|instance| instance.on_answer(NOW, answer, &RULES));
         assert_eq!(unasked, nothing, "{answer:?} was not asked for");
-        for reason in [ProbeError::Missing, stale(1), ProbeError::NotReady] {
+        for (reason, confirms) in
+            [(ProbeError::Missing, false), (ProbeError::Missing, true), (stale(1), true)]
+        {
             let asked = table(|instance| {
-                instance.asked = Some((reason, at(101_000)));
+                instance.asked = Some(Question { reason, confirms, until: at(101_000) });
                 instance.on_answer(NOW, answer, &RULES)
             });
-            let line = |phase: &str| match (answer, reason.is_evidence()) {
+            let line = |phase: &str| match (answer, confirms) {
                 (Answer::Answered, true) => format!("{phase}(7, 50000), None, Answering({reason:?})"),
                 (Answer::Silent | Answer::Unreachable, true) => {
                     format!("Stopping(7, 110000), Terminate(7), Restarting({reason:?})")
