@@ -27,6 +27,7 @@ _zigsvc_values() {
     syslog) _zigsvc_words "$2" true false ;;
     handler) _zigsvc_words "$2" log shell ;;
     sync) _zigsvc_words "$2" always never ;;
+    watchdog_on_stop) _zigsvc_words "$2" disarm keep ;;
     esac
 }
 
@@ -66,8 +67,8 @@ _zigsvc() {
                     syslog= interval= handler= workers= job_timeout= retries= \
                     retry_delay= queue_max= sync= stop_timeout= user= group= \
                     allow_uid= allow_gid= supervise= check_interval= \
-                    stale_after= failures= watchdog= watchdog_patience= allow= \
-                    metrics_name=
+                    stale_after= failures= watchdog= watchdog_patience= \
+                    watchdog_timeout= watchdog_on_stop= allow= metrics_name=
                 ;;
             esac
             return

@@ -232,7 +232,7 @@ fn a_program_that_cannot_be_executed_at_the_first_attempt_is_a_start_that_fails(
     fails(&[&path], &why("ENOEXEC (not an executable format)"));
     let absent = "zigsvc: no-such-program: cannot be started: no-such-program: execve: ENOENT (no such file or directory)";
     fails(&["no-such-program"], absent);
-    assert_eq!(dir.count("[ERROR] program: cannot be started: "), 8, "{}", dir.read(LOG));
+    assert_eq!(dir.count("[ERROR] program: cannot be started: "), 4, "{}", dir.read(LOG));
 }
 
 #[test]
