@@ -23,7 +23,7 @@ pub struct KickDecision {
     pub has_changed: bool,
 }
 
-/// What a stop does with the device.
+/// The treatment of the device when the supervisor stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StopDecision {
     /// The device is closed already.
@@ -93,7 +93,7 @@ impl Watchdog {
         self.kick_at = Some(now + self.every);
     }
 
-    /// Ends the kicks, and returns what is done with the device. With `keep` the countdown
+    /// Ends the kicks, and returns the treatment of the device. With `keep` the countdown
     /// continues, so that a shutdown that hangs is reset.
     pub fn on_stop(&mut self, keep: bool) -> StopDecision {
         self.kick_at = None;

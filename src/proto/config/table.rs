@@ -263,7 +263,7 @@ config! {
     watchdog_patience: Duration = "5m", Duration(1000, DAY, false), RELOAD;
     /// The time until the hardware watchdog resets the board. Zero: what the device has.
     watchdog_timeout: Duration = "0", Duration(1000, DAY, true), RELOAD;
-    /// What a stop of the supervisor does with the hardware watchdog.
+    /// The treatment of the hardware watchdog when the supervisor stops.
     watchdog_on_stop: WatchdogOnStop = "disarm", Choice(WatchdogOnStop::names), RELOAD;
     /// The paths that the opener opens. A NUL byte ends each.
     allow: Vec<u8, ALLOW_PATHS_BYTES> =

@@ -9,7 +9,7 @@ use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::{LockHolder, LockState, LookupFailed, ServiceLocks};
 use crate::state::supervisor::decision::{Decision, NOTHING, Report};
-use crate::state::supervisor::probe::{Answer, Beat, FileVersion, Probe, ProbeError, beat_of};
+use crate::state::supervisor::probe::{Beat, FileVersion, Probe, ProbeError, SocketAnswer, beat_of};
 use crate::sys::{Errno, Failure, file, socket};
 use crate::util::path::Path;
 use crate::util::time::Instant;
@@ -106,8 +106,8 @@ impl Supervisor {
                 }
                 return NOTHING;
             }
-            Err(Failure { errno: Errno::MFILE | Errno::NFILE | Errno::NOMEM, .. }) => Answer::Unknown,
-            Err(_) => Answer::Unreachable,
+            Err(Failure { errno: Errno::MFILE | Errno::NFILE | Errno::NOMEM, .. }) => SocketAnswer::Unknown,
+            Err(_) => SocketAnswer::Unreachable,
         };
         self.supervision.on_report(index, now, Report::Answer(answer))
     }
@@ -119,14 +119,14 @@ impl Supervisor {
             Some(_) => {
                 self.base.heartbeat.beat(now);
                 match self.base.heartbeat.failure() {
-                    Some(_) => Answer::Unknown,
+                    Some(_) => SocketAnswer::Unknown,
                     None if self.service(index) == Some(Service::Jobs) => return self.ask(index, now),
-                    None => Answer::Unreachable,
+                    None => SocketAnswer::Unreachable,
                 }
             }
             None => match &self.launch.health {
-                Some(path) if file::has_no_room(&path.parent()) => Answer::Unknown,
-                _ => Answer::Unreachable,
+                Some(path) if file::has_no_room(&path.parent()) => SocketAnswer::Unknown,
+                _ => SocketAnswer::Unreachable,
             },
         };
         self.supervision.on_report(index, now, Report::Answer(answer))
@@ -135,7 +135,7 @@ impl Supervisor {
     /// Takes the answer of a service: any byte, or the end of the connection.
     pub(super) fn on_answer(&mut self, index: usize, now: Instant) {
         let Some(_) = self.managed.get_mut(index).and_then(|managed| managed.asking.take()) else { return };
-        let decision = self.supervision.on_report(index, now, Report::Answer(Answer::Answered));
+        let decision = self.supervision.on_report(index, now, Report::Answer(SocketAnswer::Answered));
         self.perform(index, decision, now);
     }
 

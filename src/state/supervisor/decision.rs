@@ -1,7 +1,7 @@
 //! The vocabulary between the machine of the supervisor and the service that performs its
 //! decisions: reports of events, actions to perform, events to log.
 
-use super::probe::{Answer, FileVersion, Probe, ProbeError};
+use super::probe::{FileVersion, Probe, ProbeError, SocketAnswer};
 use crate::util::time::Duration;
 
 /// How a process ended.
@@ -43,9 +43,9 @@ pub enum Report {
     ProgramFile(Result<FileVersion, ProbeError>),
     /// The result of [`Action::CheckLock`]; `None` if the lock cannot be probed.
     Lock(Option<Probe>),
-    /// The result of [`Action::Ask`] or [`Action::Confirm`]. [`Answer::Silent`] is not reported,
+    /// The result of [`Action::Ask`] or [`Action::Confirm`]. [`SocketAnswer::Silent`] is not reported,
     /// because the instance itself knows how long it waits.
-    Answer(Answer),
+    Answer(SocketAnswer),
     /// The child of this PID was started.
     Started(u32),
     /// The process could not be started.
@@ -73,8 +73,8 @@ pub enum Action {
     /// Connect to the socket of the process, and report [`Report::Answer`].
     Ask,
     /// Find out if the health file of the process could be written. If not, report
-    /// [`Answer::Unknown`]. Otherwise do as for [`Action::Ask`] if the process has a control
-    /// socket, and report [`Answer::Unreachable`] if it has none.
+    /// [`SocketAnswer::Unknown`]. Otherwise do as for [`Action::Ask`] if the process has a control
+    /// socket, and report [`SocketAnswer::Unreachable`] if it has none.
     Confirm,
     /// Start the process, and report [`Report::Started`] or [`Report::NotStarted`].
     Start,

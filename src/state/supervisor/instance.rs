@@ -26,7 +26,7 @@
 //! | no heartbeat of this process: ask | count 0, `heartbeats` | bad probe, and TERM after `failures` | - | not tried |
 
 use super::decision::{Action, Decision, Event, ExitReason, NOTHING, Report, Rules};
-use super::probe::{Answer, Beat, FileVersion, LifeSign, Probe, ProbeError};
+use super::probe::{Beat, FileVersion, LifeSign, Probe, ProbeError, SocketAnswer};
 use crate::limits::{ANSWER_PATIENCE, RESTART_QUICK, START_PATIENCE};
 use crate::state::backoff::RestartBackoff;
 use crate::util::time::{Duration, Instant};
@@ -219,7 +219,7 @@ impl Instance {
                 self.phase = Phase::Unkillable(pid);
                 (Action::None, Some(Event::Unkillable))
             }
-            Phase::Starting(_) | Phase::Running(_) => self.on_answer(now, Answer::Silent, rules),
+            Phase::Starting(_) | Phase::Running(_) => self.on_answer(now, SocketAnswer::Silent, rules),
             Phase::Unkillable(_) | Phase::Foreign | Phase::Stopped => NOTHING,
         }
     }
@@ -445,11 +445,11 @@ impl Instance {
     }
 
     /// Takes the answer of the socket.
-    fn on_answer(&mut self, now: Instant, answer: Answer, rules: &Rules) -> Decision {
+    fn on_answer(&mut self, now: Instant, answer: SocketAnswer, rules: &Rules) -> Decision {
         let (Phase::Starting(pid) | Phase::Running(pid)) = self.phase else { return NOTHING };
         let Some(Question { reason, confirms, .. }) = self.asked.take() else { return NOTHING };
         match (answer, confirms) {
-            (Answer::Answered, _) => {
+            (SocketAnswer::Answered, _) => {
                 let was_unwell = core::mem::take(&mut self.failed_probes) > 0;
                 let is_new = !core::mem::replace(&mut self.unjudged, true);
                 self.update_recovery(now);
@@ -460,9 +460,9 @@ impl Instance {
                 };
                 (Action::None, event)
             }
-            (Answer::Silent | Answer::Unreachable, true) => self.give_up(now, pid, reason, rules),
-            (Answer::Silent, false) => self.on_bad_probe(now, pid, ProbeError::Silent, rules),
-            (Answer::Unreachable | Answer::Unknown, _) => NOTHING,
+            (SocketAnswer::Silent | SocketAnswer::Unreachable, true) => self.give_up(now, pid, reason, rules),
+            (SocketAnswer::Silent, false) => self.on_bad_probe(now, pid, ProbeError::Silent, rules),
+            (SocketAnswer::Unreachable | SocketAnswer::Unknown, _) => NOTHING,
         }
     }
 

@@ -37,7 +37,7 @@ pub struct Beat {
 
 /// The answer of the socket of a process that gave no sign of life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Answer {
+pub enum SocketAnswer {
     /// The process has sent a byte, or has closed the connection.
     Answered,
     /// The process has not answered in time.

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::state::supervisor::instance::LEAVE_GRACE;
-use crate::state::supervisor::probe::{Answer, Beat, FileVersion, Probe, ProbeError};
+use crate::state::supervisor::probe::{Beat, FileVersion, Probe, ProbeError, SocketAnswer};
 use crate::util::time::Duration;
 use std::vec::Vec;
 
@@ -99,7 +99,7 @@ fn drain(supervision: &mut Supervision, now: Instant, is_ready: bool) -> Vec<Str
                     supervision.on_probe(index, now, probe)
                 }
                 Action::Ask | Action::Confirm => {
-                    supervision.on_report(index, now, Report::Answer(Answer::Unreachable))
+                    supervision.on_report(index, now, Report::Answer(SocketAnswer::Unreachable))
                 }
                 Action::None | Action::Terminate(_) | Action::Kill(_) => NOTHING,
             };
@@ -278,7 +278,7 @@ fn a_process_that_slept_as_long_as_the_supervisor_is_not_hung() {
     let decision = supervision.on_probe(1, next, Some(Probe::Held(11, beat(1))));
     assert_eq!(decision, (Action::Confirm, None));
     let stale = ProbeError::Stale(next.since(before));
-    let decision = supervision.on_report(1, next, Report::Answer(Answer::Unreachable));
+    let decision = supervision.on_report(1, next, Report::Answer(SocketAnswer::Unreachable));
     assert_eq!(decision, (Action::Terminate(11), Some(Event::Restarting(stale))));
 }
 
@@ -336,7 +336,7 @@ fn restarts_are_counted_but_not_starts_that_failed() {
     for now in [10, 15_020, 15_030, 15_040] {
         supervision.on_probe(1, at(now), Some(Probe::Held(11, beat(u64::MAX))));
     }
-    supervision.on_report(1, at(15_040), Report::Answer(Answer::Silent));
+    supervision.on_report(1, at(15_040), Report::Answer(SocketAnswer::Silent));
     supervision.on_gone(1, at(15_050), (11, ExitReason::Code(0)), Some(Probe::Free));
     assert_eq!(supervision.restarts(), 2, "a process that the supervisor replaced counts");
     supervision.on_gone(1, at(50), (99, ExitReason::Code(0)), Some(Probe::Free));
@@ -418,7 +418,7 @@ fn any_history_drains_and_then_waits() {
                             Action::Probe => supervision.on_probe(index, now, probe),
                             Action::Ask | Action::Confirm if failed => NOTHING,
                             Action::Ask | Action::Confirm => {
-                                supervision.on_report(index, now, Report::Answer(Answer::Unreachable))
+                                supervision.on_report(index, now, Report::Answer(SocketAnswer::Unreachable))
                             }
                             Action::Terminate(pid) | Action::Kill(pid) => {
                                 assert_eq!(supervision.pid(index), Some(pid));

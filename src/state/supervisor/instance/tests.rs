@@ -68,7 +68,7 @@ fn the_third_bad_look_in_a_row_ends_it_and_a_good_one_resets_the_count() {
     assert_eq!(instance.on_probe(at(30_005), beat(7, 2), &RULES), NOTHING);
     assert_eq!(instance.on_probe(at(30_006), beat(7, 2), &RULES), (Action::Confirm, None));
     let given_up = (Action::Terminate(7), Some(Event::Restarting(stale(15_003))));
-    assert_eq!(instance.on_answer(at(30_007), Answer::Unreachable, &RULES), given_up);
+    assert_eq!(instance.on_answer(at(30_007), SocketAnswer::Unreachable, &RULES), given_up);
     assert_eq!(instance.on_probe(at(30_008), beat(7, 2), &RULES), NOTHING, "it has time to end");
     assert_eq!(instance.on_deadline(at(40_006), &RULES), NOTHING);
     assert_eq!(instance.on_deadline(at(40_007), &RULES), (Action::Kill(7), Some(Event::Killing)));
@@ -97,26 +97,26 @@ fn a_hang_is_confirmed_by_a_socket_that_does_not_answer_in_time() {
     assert_eq!(instance.on_deadline(until.minus(ms(1)), &RULES), NOTHING);
     let given_up = (Action::Terminate(7), Some(Event::Restarting(stale(15_003))));
     assert_eq!(instance.on_deadline(until, &RULES), given_up);
-    assert_eq!(instance.on_answer(until, Answer::Answered, &RULES), NOTHING, "too late");
+    assert_eq!(instance.on_answer(until, SocketAnswer::Answered, &RULES), NOTHING, "too late");
     // A heartbeat that comes in the meantime is the answer, too.
     let mut instance = suspected();
     assert_eq!(instance.on_probe(at(15_004), beat(7, 2), &RULES).1, Some(Event::Recovered));
     assert_eq!(instance.next_deadline(), None);
-    assert_eq!(instance.on_answer(until, Answer::Unreachable, &RULES), NOTHING);
+    assert_eq!(instance.on_answer(until, SocketAnswer::Unreachable, &RULES), NOTHING);
 }
 
 #[test]
 fn a_process_whose_socket_answers_is_left_alone_and_named() {
     let mut instance = suspected();
     let answering = (Action::None, Some(Event::Answering(stale(15_003))));
-    assert_eq!(instance.on_answer(at(15_010), Answer::Answered, &RULES), answering);
+    assert_eq!(instance.on_answer(at(15_010), SocketAnswer::Answered, &RULES), answering);
     assert!(instance.is_unjudged() && !instance.is_unrecoverable(at(u64::MAX), ms(300_000)));
     for round in 0..20 {
         let now = at(20_000 + round * 10);
         assert_eq!(instance.on_probe(now, SAME, &RULES), NOTHING, "it is logged once");
         assert_eq!(instance.on_probe(now, SAME, &RULES), NOTHING);
         assert_eq!(instance.on_probe(now, SAME, &RULES), (Action::Confirm, None));
-        assert_eq!(instance.on_answer(now, Answer::Answered, &RULES), NOTHING);
+        assert_eq!(instance.on_answer(now, SocketAnswer::Answered, &RULES), NOTHING);
     }
     assert_eq!(instance.on_probe(at(90_000), beat(7, 2), &RULES), (Action::None, Some(Event::Recovered)));
     assert!(!instance.is_unjudged());
@@ -127,10 +127,10 @@ fn nothing_is_ended_while_the_supervisor_cannot_write_its_own_heartbeat() {
     let mut instance = suspected();
     for round in 0..100 {
         let now = at(16_000 + round);
-        assert_eq!(instance.on_answer(now, Answer::Unknown, &RULES), NOTHING);
+        assert_eq!(instance.on_answer(now, SocketAnswer::Unknown, &RULES), NOTHING);
         assert_eq!(instance.on_probe(now, SAME, &RULES), (Action::Confirm, None), "with the next probe");
     }
-    assert_eq!(instance.on_answer(at(17_000), Answer::Unreachable, &RULES).0, Action::Terminate(7));
+    assert_eq!(instance.on_answer(at(17_000), SocketAnswer::Unreachable, &RULES).0, Action::Terminate(7));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_lost_heartbeat_is_named_and_only_the_socket_counts() {
         assert_eq!(instance.on_probe(at(15_001), lost(error), &RULES), first);
         assert!(instance.is_unjudged());
         assert_eq!(instance.on_probe(at(15_002), lost(error), &RULES), NOTHING, "the answer is awaited");
-        for answer in [Answer::Answered, Answer::Unreachable, Answer::Unknown].repeat(50) {
+        for answer in [SocketAnswer::Answered, SocketAnswer::Unreachable, SocketAnswer::Unknown].repeat(50) {
             assert_eq!(instance.on_answer(at(15_003), answer, &RULES), NOTHING, "{answer:?}");
             assert_eq!(instance.on_probe(at(15_004), lost(error), &RULES), (Action::Ask, None));
         }
@@ -157,7 +157,7 @@ fn a_socket_that_is_silent_in_three_checks_in_a_row_ends_a_process_without_a_hea
     let missing = lost(ProbeError::Missing);
     let mut instance = running(at(0));
     let mut now = at(20_000);
-    let mut check = |instance: &mut Instance, answer: Option<Answer>| {
+    let mut check = |instance: &mut Instance, answer: Option<SocketAnswer>| {
         assert_eq!(instance.on_probe(now, missing, &RULES).0, Action::Ask);
         now += ANSWER_PATIENCE;
         match answer {
@@ -169,9 +169,9 @@ fn a_socket_that_is_silent_in_three_checks_in_a_row_ends_a_process_without_a_hea
     assert_eq!(check(&mut instance, None), first);
     assert_eq!(check(&mut instance, None), NOTHING);
     let answered = (Action::None, Some(Event::Answered));
-    assert_eq!(check(&mut instance, Some(Answer::Answered)), answered);
+    assert_eq!(check(&mut instance, Some(SocketAnswer::Answered)), answered);
     assert_eq!(check(&mut instance, None), first, "the count begins again");
-    assert_eq!(check(&mut instance, Some(Answer::Unreachable)), NOTHING, "that proves nothing");
+    assert_eq!(check(&mut instance, Some(SocketAnswer::Unreachable)), NOTHING, "that proves nothing");
     assert_eq!(check(&mut instance, None), NOTHING);
     let given_up = (Action::Terminate(7), Some(Event::Restarting(ProbeError::Silent)));
     assert_eq!(check(&mut instance, None), given_up);
@@ -309,7 +309,7 @@ fn what_we_end_ourselves_is_started_at_once_each_time() {
         instance.on_probe(now, SAME, &impatient);
         now += ms(15_001);
         assert_eq!(instance.on_probe(now, SAME, &impatient), (Action::Confirm, None));
-        assert_eq!(instance.on_answer(now, Answer::Silent, &impatient).0, Action::Terminate(7));
+        assert_eq!(instance.on_answer(now, SocketAnswer::Silent, &impatient).0, Action::Terminate(7));
         let event = instance.on_gone(now, 7, ExitReason::Code(0), Probe::Free).1;
         assert_eq!(event, Some(Event::Replaced(ExitReason::Code(0), ms(0))));
         instance.on_deadline(now, &RULES);
@@ -378,8 +378,8 @@ fn one_that_is_never_ready_is_ended_too() {
     assert_eq!(instance.on_probe(at(120_003), SAME, &RULES), (Action::Confirm, None));
     let mut answering = instance;
     let event = Some(Event::Answering(ProbeError::NotReady));
-    assert_eq!(answering.on_answer(at(120_004), Answer::Answered, &RULES).1, event);
-    assert_eq!(instance.on_answer(at(120_004), Answer::Unreachable, &RULES).0, Action::Terminate(7));
+    assert_eq!(answering.on_answer(at(120_004), SocketAnswer::Answered, &RULES).1, event);
+    assert_eq!(instance.on_answer(at(120_004), SocketAnswer::Unreachable, &RULES).0, Action::Terminate(7));
 }
 
 #[test]
@@ -427,7 +427,7 @@ fn the_watchdog_is_let_go_for_what_stays_unwell_or_cannot_be_killed() {
     );
     instance.on_probe(at(17_000), SAME, &RULES);
     instance.on_probe(at(18_000), SAME, &RULES);
-    instance.on_answer(at(18_000), Answer::Silent, &RULES);
+    instance.on_answer(at(18_000), SocketAnswer::Silent, &RULES);
     instance.on_deadline(at(28_000), &RULES);
     assert_eq!(
         (instance.next_deadline(), instance.on_deadline(at(32_999), &RULES)),
@@ -479,7 +479,7 @@ fn one_that_hangs_each_time_is_hopeless_however_rare_the_looks_are() {
         assert!(now <= at(480_000));
         let first = Probe::Held(7, Ok(Beat { seq: 1, written: instance.started_at }));
         if instance.on_probe(now, first, &RULES).0 == Action::Confirm {
-            instance.on_answer(now, Answer::Silent, &RULES);
+            instance.on_answer(now, SocketAnswer::Silent, &RULES);
             instance.on_gone(now, 7, ExitReason::Code(0), Probe::Free);
             instance.on_deadline(now, &RULES);
             instance.on_started(now, 7);
@@ -615,7 +615,9 @@ fn each_look_in_each_phase() {
 #[test]
 fn each_answer_in_each_phase() {
     let nothing = table(|_| NOTHING);
-    for answer in [Answer::Answered, Answer::Silent, Answer::Unreachable, Answer::Unknown] {
+    for answer in
+        [SocketAnswer::Answered, SocketAnswer::Silent, SocketAnswer::Unreachable, SocketAnswer::Unknown]
+    {
         let unasked = table(|instance| instance.on_answer(NOW, answer, &RULES));
         assert_eq!(unasked, nothing, "{answer:?} was not asked for");
         for (reason, confirms) in
@@ -626,11 +628,11 @@ fn each_answer_in_each_phase() {
                 instance.on_answer(NOW, answer, &RULES)
             });
             let line = |phase: &str| match (answer, confirms) {
-                (Answer::Answered, true) => format!("{phase}(7, 50000), None, Answering({reason:?})"),
-                (Answer::Silent | Answer::Unreachable, true) => {
+                (SocketAnswer::Answered, true) => format!("{phase}(7, 50000), None, Answering({reason:?})"),
+                (SocketAnswer::Silent | SocketAnswer::Unreachable, true) => {
                     format!("Stopping(7, 110000), Terminate(7), Restarting({reason:?})")
                 }
-                (Answer::Silent, false) => format!("{phase}(7, 50000), None, CheckFailed(Silent)"),
+                (SocketAnswer::Silent, false) => format!("{phase}(7, 50000), None, CheckFailed(Silent)"),
                 _ => format!("{phase}(7, 50000), None, -"),
             };
             let expected = nothing
@@ -819,13 +821,15 @@ fn any_history_starts_only_what_is_not_there_and_signals_only_who_was_seen() {
             };
             let (action, event) = match action {
                 Action::Ask | Action::Confirm if below(4) == 0 => {
-                    let answer = if silent { Answer::Unknown } else { Answer::Answered };
+                    let answer = if silent { SocketAnswer::Unknown } else { SocketAnswer::Answered };
                     instance.on_answer(now, answer, &RULES)
                 }
                 Action::Ask | Action::Confirm if silent && below(2) == 0 => {
-                    instance.on_answer(now, Answer::Silent, &RULES)
+                    instance.on_answer(now, SocketAnswer::Silent, &RULES)
                 }
-                Action::Ask | Action::Confirm if !silent => instance.on_answer(now, Answer::Answered, &RULES),
+                Action::Ask | Action::Confirm if !silent => {
+                    instance.on_answer(now, SocketAnswer::Answered, &RULES)
+                }
                 _ => (action, event),
             };
             match action {
