@@ -95,6 +95,7 @@ _zigsvc() {
         values=([--health]="file" [--ready-fd]="other")
         ;;
     stop)
+        options=(--now)
         operands=(jobs hub opener collector supervisor)
         ;;
     restart)

@@ -23,6 +23,9 @@ pub const METRICS_NAME_MAX_BYTES: usize = 107;
 pub const CONFIG_MAX_BYTES: usize = SCRATCH_BYTES;
 /// Maximum number of options `-o`. They are kept, because a reload needs them.
 pub const OVERRIDES_MAX: usize = 48;
+/// Maximum number of bytes of a word of the options in the health file. A longer value is not
+/// kept, and `restart` reads the command line of the service instead.
+pub const OPTION_WORD_MAX_BYTES: usize = 1024;
 /// Maximum number of words in the options before a command. A supervisor passes these words
 /// to its services. An override can be two words, and `-c` and `-d` come in addition.
 pub const OPTION_WORDS_MAX: usize = 2 * OVERRIDES_MAX + 8;

@@ -57,6 +57,8 @@ pub(super) struct Client<'m> {
     /// The PID file. The service runs while the file is locked.
     pid_path: Path,
     socket_path: Path,
+    /// A socket that was tried before, for the message that no service runs; or empty.
+    tried: Path,
     /// The connection, while there is one.
     pub(super) socket: Option<OwnedFd>,
     /// The bytes that came and were not read yet are `buffer[start..end]`.
@@ -72,7 +74,7 @@ impl<'m> Client<'m> {
     ///
     /// # Errors
     /// A path is too long; the exit code, after printing the reason.
-    fn new(
+    pub(super) fn new(
         service: Service,
         command: &'static str,
         config: &'m Config,
@@ -88,6 +90,7 @@ impl<'m> Client<'m> {
             command,
             pid_path,
             socket_path,
+            tried: Path::empty(),
             socket: None,
             buffer,
             start: 0,
@@ -269,7 +272,16 @@ impl<'m> Client<'m> {
     /// # Errors
     /// The exit code, after printing the reason.
     pub(super) fn ask(&mut self, deadline: Option<Instant>, parts: &[&[u8]]) -> Result<&[u8], u8> {
-        match self.send(parts).and_then(|()| self.line(deadline)) {
+        self.send(parts).map_err(|error| self.report(error))?;
+        self.answer(deadline)
+    }
+
+    /// Waits for the next answer, and returns the fields after its `ok`.
+    ///
+    /// # Errors
+    /// The exit code, after printing the reason.
+    pub(super) fn answer(&mut self, deadline: Option<Instant>) -> Result<&[u8], u8> {
+        match self.line(deadline) {
             Ok(line) => match Answer::parse(self.at(line)) {
                 Answer::Ok(text) => Ok(text),
                 refused => Err(self.report_answer(refused)),
@@ -301,7 +313,13 @@ impl<'m> Client<'m> {
         };
         fail(code, &|out| match error {
             ClientError::NotRunning => {
-                let _ = uwrite!(out, "{}: not running", self.service.name());
+                let _ = uwrite!(out, "{}: not running (tried ", self.service.name());
+                if !self.tried.is_empty() {
+                    out.push_escaped(self.tried.as_bytes());
+                    out.push_str(", ");
+                }
+                out.push_escaped(self.socket_path.as_bytes());
+                out.push_str(")");
             }
             ClientError::Failed(failure) => {
                 describe_at(&self.socket_path, failure, out);
@@ -337,9 +355,20 @@ impl Invocation {
     /// A path is too long; the exit code, after printing the reason.
     pub(super) fn client(&mut self, line_bytes: usize) -> Result<(Client<'_>, &mut [u8]), u8> {
         self.load_or_defaults();
+        self.find_service();
+        self.loaded_client(line_bytes)
+    }
+
+    /// Returns a client as [`Invocation::client`] does, after the configuration was read.
+    ///
+    /// # Errors
+    /// A path is too long; the exit code, after printing the reason.
+    pub(super) fn loaded_client(&mut self, line_bytes: usize) -> Result<(Client<'_>, &mut [u8]), u8> {
         // The configuration has been read, so the scratch memory is free.
         let (lines, rest) = self.memory.scratch.pages().split_at_mut_checked(line_bytes).unwrap_or_default();
         let config = &self.memory.config;
-        Client::new(self.service, self.command, config, lines).map(|client| (client, rest))
+        let mut client = Client::new(self.service, self.command, config, lines)?;
+        client.tried.set(&self.tried);
+        Ok((client, rest))
     }
 }

@@ -54,6 +54,7 @@ options! {
     ReadyFd = "--ready-fd" "N",
     Health = "--health" "FILE",
     Child = "--child" "FOLDER",
+    Again = "--again" "FOLDER",
     Size = "-s" "SIZE",
     Keep = "-n" "KEEP",
     Time = "-t" "TIME",
@@ -61,6 +62,8 @@ options! {
     Prometheus = "--prometheus" "",
     Wait = "--wait" "",
     Dump = "--dump" "",
+    Now = "--now" "",
+    Persist = "-p" "",
 }
 
 /// The number of options with a value.
@@ -318,7 +321,8 @@ impl Operands {
             }
             let found = command.spec.options.iter().find_map(|option| {
                 let attached = word.strip_prefix(option.name().as_bytes())?;
-                (attached.is_empty() || option.name().len() == 2).then_some((option, attached))
+                let attaches = option.name().len() == 2 && !option.value().is_empty();
+                (attached.is_empty() || attaches).then_some((option, attached))
             });
             let Some((option, attached)) = found else {
                 return Err(UsageError::word(command.name, "unknown option", word, out));

@@ -2,11 +2,12 @@
 
 use super::command_line::Operands;
 use super::output::{code_of, fail, fail_to, print};
+use super::paths::{SYSTEM_CONFIG, is_folder};
 use crate::proto::config::toml::apply_option;
 use crate::proto::service::Service;
 use crate::service::config_source::{InvalidConfig, ServiceFile, path_of};
 use crate::service::lifecycle::exit;
-use crate::service::lock_holder::{LockHolder, LookupFailed, ServiceLocks};
+use crate::service::lock_holder::{LockHolder, LockState, LookupFailed, ServiceLocks};
 use crate::service::memory::Memory;
 use crate::sys::args::Args;
 use crate::util::path::Path;
@@ -39,6 +40,9 @@ pub(super) struct Invocation {
     pub(super) command_at: usize,
     /// The places of the files, and the configuration after [`Invocation::load`].
     pub(super) memory: &'static mut Memory,
+    /// The socket at which this user has no service, before root's socket was tried; empty if root's
+    /// was not tried.
+    pub(super) tried: Path,
     /// Set if stderr is a journal, which takes `<N>` before each line (sd-daemon(3)).
     pub(super) journal: bool,
 }
@@ -58,6 +62,13 @@ impl Invocation {
             .map_err(|InvalidConfig| fail_to(journal, exit::CONFIG, &|message| message.push(out.as_bytes())))
     }
 
+    /// Reads the configuration, and keeps the values before a mistake without printing it.
+    pub(super) fn load_quietly(&mut self) {
+        let mut line = [0; 512];
+        let Memory { config_source, config, scratch, .. } = &mut *self.memory;
+        let _ = config_source.load(config, scratch.pages(), &mut Writer::new(&mut line));
+    }
+
     /// Reads the configuration. If it cannot be used, prints the reason and keeps the values
     /// before the mistake and all options, because a service can be stopped and looked at
     /// with a wrong configuration too.
@@ -68,6 +79,25 @@ impl Invocation {
                 let _ = apply_option(option, config, &config_source.base);
             }
         }
+    }
+
+    /// Turns to root's service if this user has none, and named no other place.
+    pub(super) fn find_service(&mut self) {
+        let source = &self.memory.config_source;
+        let is_named = source.folder_named || source.file_named || !source.overrides.is_empty();
+        let Some(pid_path) = path_of(self.service, ServiceFile::Pid, &self.memory.config) else { return };
+        if is_named
+            || source.folder.is_empty()
+            || !matches!(self.locks(&pid_path).state_without_strangers(), Ok(LockState::Stopped))
+        {
+            return;
+        }
+        self.tried = path_of(self.service, ServiceFile::Socket, &self.memory.config).unwrap_or_default();
+        let source = &mut self.memory.config_source;
+        source.folder = Path::empty();
+        source.file.assign(&[SYSTEM_CONFIG]);
+        source.var_run = !is_folder(c"/run");
+        self.load_quietly();
     }
 
     /// Returns the locks of the service, whose PID file is at `pid_path`.

@@ -8,6 +8,7 @@ use crate::limits::{ANSWER_MAX_BYTES, JOB_MAX_BYTES, LIST_PAGE};
 use crate::proto::answer::Answer;
 use crate::proto::control::{Target, split, target};
 use crate::proto::status::{field, number};
+use crate::service::down_mark::DownMark;
 use crate::service::lifecycle::exit;
 use crate::sys::{fds, signal};
 use crate::util::text::{Writer, parse_u64};
@@ -179,16 +180,21 @@ fn change(mut invocation: Invocation, request: &[u8], takes_dead: bool, done: &s
 
 /// Runs `drain [--wait]`.
 pub(super) fn drain(mut invocation: Invocation) -> CommandResult {
-    let waits = invocation.operands.has(CommandOption::Wait);
+    let (args, mut waits) = (invocation.args, invocation.operands.has(CommandOption::Wait));
     let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
     // The process is looked up before the request, so that it is not a later service.
     let service = if waits { find_holder(&client.locks())? } else { None };
     client.connect_or_report()?;
+    // The drain ends after the job that asks for it.
+    waits = waits && client.own_job(&args).is_none();
+    // Both requests at once, because the service may end right after the first.
+    client.ask(answer_deadline(), &[if waits { b"drain\ndrain wait" } else { &b"drain"[..] }])?;
+    // The service makes the mark itself, unless it has no right to.
+    let _ = DownMark::make(client.locks().pid_path);
     if !waits {
-        client.ask(answer_deadline(), &[b"drain"])?;
         return Ok(invocation.confirm("draining"));
     }
-    client.ask(NEVER, &[b"drain wait"])?;
+    client.answer(NEVER)?;
     client.close();
     // The service has ended its jobs, and ends in a moment.
     while service.as_ref().is_some_and(|service| !service.is_gone_within(&client.locks(), DRAIN_LOOK)) {}

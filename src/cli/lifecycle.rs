@@ -3,33 +3,50 @@
 
 use super::command_line::CommandOption;
 use super::invocation::{Invocation, find_holder};
+use super::kept_options::OptionWords;
 use super::output::{CommandResult, fail, fail_at, usage, usage_text};
-use crate::limits::{PATH_MAX_BYTES, STOP_GRACE};
+use super::own_job::{STOP, ask_after};
+use crate::limits::{ANSWER_MAX_BYTES, OPTION_WORDS_MAX, PATH_MAX_BYTES, STOP_GRACE};
 use crate::proto::config::keys::absolute;
 use crate::proto::service::Service;
+use crate::proto::status::field;
+use crate::service::config_source::{ConfigSource, ServiceFile, path_of};
+use crate::service::down_mark::DownMark;
 use crate::service::lifecycle::{StartReporter, describe_at, detach, exit};
-use crate::service::lock_holder::LookupFailed;
+use crate::service::lock_holder::{LockHolder, LockState, ServiceLocks};
 use crate::service::notify::Init;
+use crate::service::program;
 use crate::service::supervisor::LaunchSpec;
 use crate::service::{collector, hub, jobs, opener, supervisor};
+use crate::sys::args::Args;
 use crate::sys::lock::{self, Holder, PidFile, holder};
 use crate::sys::process::Signal;
-use crate::sys::spawn::REPORT_FD;
-use crate::sys::{Errno, fds, file};
+use crate::sys::spawn::{OURSELVES, REPORT_FD, execute};
+use crate::sys::{Errno, Failure, Op, clock, fds, file};
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number};
+use crate::util::time::Duration;
+use core::ffi::c_char;
+use heapless::Vec;
 use ufmt::uwrite;
+
+/// Bytes of the options with which a service executes itself again.
+const AGAIN_BYTES: usize = 8 * 1024;
+/// Time for which `stop` waits for the state of the service.
+const STATE_WAIT: Duration = Duration::from_ms(2000);
+/// Time between the signals of `stop --now`.
+const HURRY_WAIT: Duration = Duration::from_ms(100);
 
 /// Runs `start [--child FOLDER] [SERVICE]`.
 pub(super) fn start(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
-    start_loaded(invocation)
-}
-
-/// Starts a service whose configuration has been read.
-fn start_loaded(invocation: Invocation) -> CommandResult {
     let launch_spec = launch_spec(&invocation)?;
-    let reporter = if invocation.operands.has(CommandOption::Child) {
+    invocation.memory.config_source.supervised = invocation.operands.has(CommandOption::Child);
+    let reporter = if invocation.operands.has(CommandOption::Again) {
+        // No process waits for the report of a service that has executed itself.
+        let null = file::open(c"/dev/null", file::OFlags::WRONLY, 0);
+        StartReporter::Starter(null.map_err(|failure| fail(exit::FAILED, &|out| failure.describe(out)))?)
+    } else if invocation.memory.config_source.supervised {
         // The supervisor started this process: it stays in the foreground, and reports the
         // start on a descriptor.
         let fd = fds::adopt(REPORT_FD).ok_or_else(|| usage_text("start", "--child is for the supervisor"))?;
@@ -70,15 +87,52 @@ fn serve(invocation: Invocation, reporter: StartReporter, launch_spec: LaunchSpe
         Service::Hub => hub::serve(invocation.memory, reporter),
         Service::Collector => collector::serve(invocation.memory, reporter),
         Service::Opener => opener::serve(invocation.memory, reporter),
-        Service::Jobs => jobs::serve(invocation.memory, reporter),
+        Service::Jobs => {
+            let is_foreground = reporter.is_foreground();
+            match jobs::serve(invocation.memory, reporter) {
+                (code, None) => code,
+                (_, Some(source)) => execute_again(&invocation.args, source, is_foreground),
+            }
+        }
     })
+}
+
+/// Executes the service `jobs` again in this process, which keeps its PID. Returns the exit code if
+/// that fails.
+#[inline(never)]
+fn execute_again(args: &Args, source: &ConfigSource, foreground: bool) -> u8 {
+    let mut memory = [0; AGAIN_BYTES];
+    let mut words = OptionWords::new(&mut memory);
+    source.each_option_word(&mut |word| words.push(word));
+    let mut argv: Vec<*const c_char, { OPTION_WORDS_MAX + 6 }> = Vec::new();
+    let file = program::find(args, args.executable(), &source.base);
+    let _ = argv.push(file.as_c_str().as_ptr());
+    let fits = !words.is_cut() && words.push_to(&mut argv);
+    let command = [c"start", c"--again", source.base.as_c_str()];
+    let command = if foreground { &[c"run"][..] } else { &command };
+    argv.extend(command.iter().map(|word| word.as_ptr()));
+    let _ = argv.push(c"jobs".as_ptr());
+    let _ = argv.push(core::ptr::null());
+    let mut environment = Vec::new();
+    let errno =
+        if fits { replace_by(&file, &argv, args.whole_environment(&mut environment)) } else { Errno::TOOBIG };
+    fail(exit::FAILED, &|out| describe_at(&file, Failure { op: Op::Execve, errno }, out))
+}
+
+/// Executes `file` in this process, or this binary if the file is gone. Returns the reason if
+/// that fails.
+pub(super) fn replace_by(file: &Path, argv: &[*const c_char], envp: &[*const c_char]) -> Errno {
+    match execute(file.as_c_str(), argv, envp) {
+        Errno::NOENT => execute(OURSELVES, argv, envp),
+        errno => errno,
+    }
 }
 
 /// Returns the part of the command line that the supervisor needs.
 ///
 /// # Errors
 /// The command line has a mistake; the exit code, after printing the reason.
-fn launch_spec(invocation: &Invocation) -> Result<LaunchSpec, u8> {
+pub(super) fn launch_spec(invocation: &Invocation) -> Result<LaunchSpec, u8> {
     let Invocation { command, service, operands, args, command_at, memory, .. } = invocation;
     let refuse = |text: &str| Err(usage_text(command, text));
     let program = if operands.literal { operands.program() } else { &[] };
@@ -130,27 +184,40 @@ fn is_stderr(stream: &[u8]) -> bool {
     stream == out.as_bytes()
 }
 
-/// Runs `stop [SERVICE]`.
+/// Runs `stop [--now] [SERVICE]`.
 pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
-    Ok(match stop_running(&invocation, exit::FAILED)? {
+    let now = invocation.operands.has(CommandOption::Now);
+    if let Some(result) = ask_after(&mut invocation, STOP) {
+        return result;
+    }
+    let Stopping { mark, ended } =
+        stop_running(&mut invocation, Way { now, marks: true, denied: exit::FAILED })?;
+    if let Err(failure) = mark
+        && is_supervised(&invocation)
+    {
+        return Err(fail(exit::FAILED, &|out| {
+            out.push_str(invocation.service.name());
+            out.push_str(": stopped, but its supervisor will start it again: the mark of the stop: ");
+            failure.describe(out);
+        }));
+    }
+    Ok(match ended {
         Stopped::WasNotRunning => invocation.confirm("was not running"),
         Stopped::ByTerm => invocation.confirm("stopped"),
         Stopped::ByKill => invocation.confirm("killed"),
     })
 }
 
-/// Runs `restart [SERVICE]`.
-pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
-    // A mistake that prevents the start is found before the service is stopped.
-    invocation.load()?;
-    launch_spec(&invocation)?;
-    let pid_path = invocation.pid_path()?;
-    // A process of another user keeps no service from starting. The start warns about it.
-    if !matches!(invocation.locks(&pid_path).state(), Err(LookupFailed::Stranger(..))) {
-        stop_running(&invocation, exit::NO_PRIVILEGE)?;
-    }
-    start_loaded(invocation)
+/// Returns true if a supervisor runs that starts the service again.
+pub(super) fn is_supervised(invocation: &Invocation) -> bool {
+    let config = &invocation.memory.config;
+    let is_held = |pid_path: Path| {
+        let locks = ServiceLocks { service: Service::Supervisor, config, pid_path: &pid_path };
+        matches!(locks.state(), Ok(LockState::Running(_) | LockState::PidFileLost(_)))
+    };
+    config.supervise.contains(&invocation.service)
+        && path_of(Service::Supervisor, ServiceFile::Pid, config).is_some_and(is_held)
 }
 
 /// Runs `reload [SERVICE]`.
@@ -171,7 +238,9 @@ fn signal_service(invocation: &Invocation, signal: Signal) -> CommandResult {
     let Some(holder) = find_holder(&invocation.locks(&path))? else {
         return Err(fail(exit::NOT_RUNNING, &|out| {
             out.push_str(invocation.service.name());
-            out.push_str(": not running");
+            out.push_str(": not running (tried ");
+            out.push_escaped(path.as_bytes());
+            out.push_str(")");
         }));
     };
     holder.send(signal).map_err(|failure| fail_at(&path, failure))?;
@@ -179,39 +248,103 @@ fn signal_service(invocation: &Invocation, signal: Signal) -> CommandResult {
 }
 
 /// The way in which a service ended.
-enum Stopped {
+pub(super) enum Stopped {
     WasNotRunning,
     ByTerm,
     ByKill,
 }
 
-/// Ends the process that holds the service's lock, and waits until it has ended. `denied` is
-/// the exit code if the process must not be signalled.
+/// A stop that has succeeded.
+pub(super) struct Stopping {
+    /// The mark of a stop on purpose; `None` if another process has made it, which stops the
+    /// service at the same time.
+    pub(super) mark: Result<Option<DownMark>, Failure>,
+    pub(super) ended: Stopped,
+}
+
+/// The way in which a service is to be stopped.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    /// Running jobs are ended at once, also if the service is stopping already.
+    pub(super) now: bool,
+    /// The stop is on purpose: a supervisor does not start the service again.
+    pub(super) marks: bool,
+    /// The exit code if the process must not be signalled.
+    pub(super) denied: u8,
+}
+
+/// Ends the process that holds the service's lock, and waits until it has ended. A service
+/// that is being stopped is only waited for, unless `way` says otherwise.
 ///
 /// # Errors
 /// The service still runs; the exit code, after printing the reason.
-fn stop_running(invocation: &Invocation, denied: u8) -> Result<Stopped, u8> {
+pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stopping, u8> {
     let path = &invocation.pid_path()?;
-    let locks = invocation.locks(path);
-    let Some(holder) = find_holder(&locks)? else {
+    // A supervisor that sees the end of the service must find the mark.
+    let mark = if way.marks { DownMark::make(path) } else { Ok(None) };
+    let Some(holder) = find_holder(&invocation.locks(path))? else {
         clear_dead(path);
-        return Ok(Stopped::WasNotRunning);
+        return Ok(Stopping { mark, ended: Stopped::WasNotRunning });
     };
+    let is_marked = way.marks && matches!(mark, Ok(None));
+    let is_stopping = !way.now && (is_marked || answers_stopping(invocation));
+    match end(invocation, &holder, path, way, is_stopping) {
+        Ok(ended) => Ok(Stopping { mark, ended }),
+        Err(code) => {
+            if let Ok(Some(mark)) = mark {
+                mark.withdraw(path);
+            }
+            Err(code)
+        }
+    }
+}
+
+/// Returns true if the service itself answers that it is stopping.
+fn answers_stopping(invocation: &mut Invocation) -> bool {
+    if invocation.service != Service::Jobs {
+        return false;
+    }
+    let Ok((mut client, _)) = invocation.loaded_client(ANSWER_MAX_BYTES) else { return false };
+    let deadline = clock::now() + STATE_WAIT;
+    let answer = client
+        .connect(clock::now())
+        .and_then(|()| client.send(&[b"status"]))
+        .and_then(|()| client.line(Some(deadline)));
+    answer.is_ok_and(|line| field(client.at(line), "state") == Some(b"stopping"))
+}
+
+/// Ends a process by signals: TERM unless it is `stopping` already, then KILL.
+fn end(
+    invocation: &Invocation,
+    holder: &LockHolder,
+    path: &Path,
+    way: Way,
+    stopping: bool,
+) -> Result<Stopped, u8> {
     let grace = invocation.memory.config.stop_timeout + STOP_GRACE;
-    for (signal, wait) in [(Signal::TERM, grace), (Signal::KILL, STOP_GRACE)] {
+    // Two signals that arrive at once count as one, so `--now` sends one more.
+    let hurries: &[_] = if way.now { &[HURRY_WAIT, HURRY_WAIT] } else { &[] };
+    let terms = hurries.iter().map(|wait| (Signal::TERM, *wait)).chain([(Signal::TERM, grace)]);
+    for (signal, wait) in terms.chain([(Signal::KILL, STOP_GRACE)]) {
         if signal == Signal::KILL {
-            // Without the mark a supervisor would take this for a crash, and restart it.
+            // Without this, `status` would take this for a crash if this process ended now.
             let _ = lock::mark_stopped(path.as_c_str(), holder.pid);
         }
         // A process that was stopped by a signal takes TERM only after CONT.
-        if let Err(failure) = holder.send(signal).and_then(|()| holder.send(Signal::CONT))
+        let sent = match signal == Signal::TERM && stopping {
+            true => Ok(()),
+            false => holder.send(signal).and_then(|()| holder.send(Signal::CONT)),
+        };
+        if let Err(failure) = sent
             && failure.errno != Errno::SRCH
         {
-            let code = if failure.is_denied() { denied } else { exit::FAILED };
+            let code = if failure.is_denied() { way.denied } else { exit::FAILED };
             return Err(fail(code, &|out| describe_at(path, failure, out)));
         }
-        if holder.is_gone_within(&locks, wait) {
-            clear_dead(path);
+        if holder.is_gone_within(&invocation.locks(path), wait) {
+            if way.marks {
+                clear_dead(path);
+            }
             return Ok(if signal == Signal::TERM { Stopped::ByTerm } else { Stopped::ByKill });
         }
     }

@@ -79,6 +79,7 @@ fn start(operands: &Operands) -> Result<LogCopy, u8> {
         inside: false,
         waits: false,
         rotate_failure_reported: false,
+        persists: operands.has(CommandOption::Persist),
         stopping: false,
     };
     let Buffers { input, output } = BUFFERS.take();
@@ -247,6 +248,8 @@ struct Sink {
     waits: bool,
     /// Set after it was reported that the file cannot be rotated.
     rotate_failure_reported: bool,
+    /// Set if TERM does not end the copy, so that the writer's last lines are kept when both get it.
+    persists: bool,
     /// Set after TERM, INT or QUIT.
     stopping: bool,
 }
@@ -322,7 +325,9 @@ impl Sink {
     /// Obeys the signals that have come.
     fn on_signals(&mut self) {
         let arrived: Arrived = self.signals.take();
-        self.stopping |= [Signal::TERM, Signal::INT, Signal::QUIT].iter().any(|signal| arrived.has(*signal));
+        self.stopping |= (arrived.has(Signal::TERM) && !self.persists)
+            || arrived.has(Signal::INT)
+            || arrived.has(Signal::QUIT);
         if arrived.has(Signal::USR1) {
             self.rotate();
         }

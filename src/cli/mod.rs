@@ -6,10 +6,12 @@
 //!
 //! - `command_line.rs`: options, the command's name, its operands
 //! - `invocation.rs`: a command with its service and its configuration
+//! - `own_job.rs`: the job in which a command runs
 //! - `output.rs`: stdout, error lines, exit codes
 //! - `paths.rs`: the places of this user's files
 //! - `client.rs`: a connection to a service's socket
-//! - `lifecycle.rs`: start, run, stop, restart, reload, rotate
+//! - `lifecycle.rs`: start, run, stop, reload, rotate
+//! - `restart.rs`: restart; `kept_options.rs`: the options with which a service runs
 //! - `queue.rs`: queue; `queue_stdin.rs`: queue from stdin
 //! - `jobs.rs`: list, cancel, retry, forget, drain, watch
 //! - `status.rs`, `chat.rs`, `metric.rs`, `open.rs`, `doctor.rs`, `log.rs`: one command each
@@ -24,20 +26,24 @@ mod doctor;
 mod info;
 mod invocation;
 mod jobs;
+mod kept_options;
 mod lifecycle;
 mod log;
 mod metric;
 mod open;
 mod output;
+mod own_job;
 mod paths;
 mod queue;
 mod queue_stdin;
+mod restart;
 mod status;
 
 use crate::service::lifecycle::exit;
 use crate::service::memory;
 use crate::sys::args::Args;
 use crate::sys::fds;
+use crate::util::path::Path;
 use crate::util::string_table::string_table;
 use crate::util::text::Writer;
 use command_line::{CommandLine, CommandOption, CommandSpec, CommandTable, Operands, OptionSet, Options};
@@ -83,11 +89,12 @@ macro_rules! commands {
 }
 
 commands! {
-    "start" "[SERVICE]" [Health, Child] Program => Start(lifecycle::start),
+    "start" "[SERVICE]" [Health, Child, Again] Program => Start(lifecycle::start),
         "start a service in the background; returns when it is ready",
         "Prints `zigsvc: SERVICE started (pid N)`.\n\
          start supervisor -- CMD ARG...  keep any foreground program running; see `help run`\n\
          --child FOLDER  how the supervisor starts a service: it stays a direct child\n\
+         --again FOLDER  how jobs starts itself again in its process, when a job asked for that\n\
          Exit: 0 ready; 1 failed, or already running; 2 usage; 4 no privilege; 6 bad config.\n";
     "run" "[--ready-fd N] [SERVICE]" [ReadyFd, Health] Program => Start(lifecycle::run),
         "the same in the foreground, for an init system or a terminal",
@@ -98,13 +105,18 @@ commands! {
          --health FILE  restart CMD too when FILE was not written for stale_after\n\
          NOTIFY_SOCKET, WATCHDOG_USEC and JOURNAL_STREAM are obeyed (systemd).\n\
          Exit: as start, then 0 after a graceful stop.\n";
-    "stop" "[SERVICE]" [] Service => Service(lifecycle::stop),
+    "stop" "[--now] [SERVICE]" [Now] Service => Service(lifecycle::stop),
         "stop a service; returns when it is gone",
-        "Sends TERM, and KILL 5 s after stop_timeout.\n\
+        "Sends TERM, and KILL 5 s after stop_timeout. A service that is stopping already is only\n\
+         waited for. A supervisor does not start it again until `start` does.\n\
+         --now  end running jobs at once\n\
          Exit: 0 stopped, or was not running; 1 could not.\n";
-    "restart" "[SERVICE]" [Health] Program => Start(lifecycle::restart),
+    "restart" "[SERVICE]" [Health] Program => Start(restart::restart),
         "check the config, stop, start",
-        "A bad config leaves the running service alone.\nExit: as start.\n";
+        "It gets the options -c -d -o of the running service; those given now go on top.\n\
+         A bad config leaves the running service alone. Works also over a connection that the\n\
+         restart ends.\n\
+         Exit: as start.\n";
     "reload" "[SERVICE]" [] Service => Service(lifecycle::reload),
         "check the config and have the service read it again (HUP)",
         "Exit: 0; 4 no privilege; 6 bad config, the service was not signalled; 7 not running.\n";
@@ -161,9 +173,10 @@ commands! {
          --prometheus  with --dump: as metrics for node_exporter's textfile collector\n\
          --            ends the options, so that NAME may begin with -\n\
          Exit: 0; 1 refused; 4 denied; 7 not running.\n";
-    "log" "[-s SIZE] [-n KEEP] [-t TIME] FILE" [Size, Keep, Time] Count(1, 1) => Plain(log::log),
+    "log" "[-p] [-s SIZE] [-n KEEP] [-t TIME] FILE" [Persist, Size, Keep, Time] Count(1, 1) => Plain(log::log),
         "copy stdin to FILE in whole lines, and rotate it",
         "anything 2>&1 | zigsvc log FILE\n\
+         -p       ignore TERM: the program that writes may still have something to say\n\
          -s SIZE  rotate before FILE passes SIZE bytes (10000); 64k, 1m; 0: never\n\
          -n KEEP  number of old files to keep: 1 to 99 (1). FILE.1 is the newest\n\
          -t TIME  the time in front of each line: iso, unix or none (none)\n\
@@ -234,9 +247,18 @@ fn task(args: &Args) -> Result<Task, u8> {
         None => return Err(exit::USAGE),
     };
     let memory = memory::take();
-    let base = operands.value(CommandOption::Child);
+    let base = operands.value(CommandOption::Child).or(operands.value(CommandOption::Again));
     paths::locate(args, &options, creates, base, memory)?;
     let (command, args) = (command.name, *args);
-    let invocation = Invocation { command, service, operands, args, command_at: at, memory, journal: false };
+    let invocation = Invocation {
+        command,
+        service,
+        operands,
+        args,
+        command_at: at,
+        memory,
+        tried: Path::empty(),
+        journal: false,
+    };
     Ok(Task::Service(run, invocation))
 }

@@ -11,6 +11,7 @@ use crate::sys::args::Args;
 use crate::sys::{Errno, Failure, file, identity};
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number};
+use core::ffi::CStr;
 
 /// Finds the files. With `creates`, creates a missing folder with mode 0700. Relative paths
 /// are below `base`, or below the working folder.
@@ -25,7 +26,8 @@ pub(super) fn locate(
     memory: &mut Memory,
 ) -> Result<(), u8> {
     let base = base.map_or_else(working_folder, |base| Path::new(base).unwrap_or_default());
-    let folder = match options.folder {
+    let named = options.folder.or_else(|| args.env(b"ZIGSVC_DIR").filter(|folder| !folder.is_empty()));
+    let folder = match named {
         Some(folder) => absolute(&base, folder).ok_or_else(|| too_long("-d"))?,
         None if identity::effective_uid() == 0 => Path::empty(),
         None => own_folder(args)?,
@@ -36,21 +38,31 @@ pub(super) fn locate(
     if creates && !folder.is_empty() {
         ensure_folder(&folder, 0o700).map_err(|failure| fail_at(&folder, failure))?;
     }
-    if options.folder.is_none() && !folder.is_empty() && folder.as_bytes().starts_with(b"/tmp/") {
+    if named.is_none() && !folder.is_empty() && folder.as_bytes().starts_with(b"/tmp/") {
         refuse_foreign(&folder)?;
     }
     let file = match options.config {
         Some(config) => absolute(&base, config),
-        None if folder.is_empty() => Path::new(b"/etc/zigsvc.conf"),
+        None if folder.is_empty() => Path::new(SYSTEM_CONFIG),
         None => folder.join(b"zigsvc.conf"),
     };
     let config_source = &mut memory.config_source;
+    config_source.var_run = folder.is_empty() && !is_folder(c"/run");
     config_source.folder.set(&folder);
     config_source.file.set(&file.ok_or_else(|| too_long("-c"))?);
+    config_source.folder_named = named.is_some();
     config_source.file_named = options.config.is_some();
     config_source.base.set(&base);
     let _ = config_source.overrides.extend_from_slice(&options.overrides);
     Ok(())
+}
+
+/// The configuration of root's services.
+pub(super) const SYSTEM_CONFIG: &[u8] = b"/etc/zigsvc.conf";
+
+/// Returns true if the path leads to a folder.
+pub(super) fn is_folder(path: &CStr) -> bool {
+    file::meta_at(path, true).is_ok_and(|meta| meta.directory)
 }
 
 fn too_long(option: &str) -> u8 {
@@ -72,9 +84,11 @@ pub(super) fn working_folder() -> Path {
 /// `/tmp/zigsvc-UID` (XDG Base Directory Specification).
 fn own_folder(args: &Args) -> Result<Path, u8> {
     let folder = |name: &[u8]| args.env(name).filter(|value| value.first() == Some(&b'/'));
+    // An account without a home often has the home /nonexistent.
+    let is_there = |home: &&[u8]| is_folder(Path::new(home).unwrap_or_default().as_c_str());
     let path = if let Some(state) = folder(b"XDG_STATE_HOME") {
         Path::concat(&[state, b"/zigsvc"])
-    } else if let Some(home) = folder(b"HOME").filter(|home| *home != b"/") {
+    } else if let Some(home) = folder(b"HOME").filter(|home| *home != b"/").filter(is_there) {
         Path::concat(&[home, b"/.local/state/zigsvc"])
     } else {
         let mut digits = [0; 12];

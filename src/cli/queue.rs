@@ -57,8 +57,12 @@ fn one(invocation: &mut Invocation, waits: bool) -> CommandResult {
         Line::Job(text) if text.contains(&b'\n') => return refuse("it holds a newline"),
         Line::Job(text) => text,
     };
+    let args = invocation.args;
     let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
     client.connect_or_report()?;
+    if waits && client.own_job(&args).is_some_and(|job| !job.has_others) {
+        return Err(fail(QUEUE_FAILED, &|out| out.push_str("queue: would wait for itself")));
+    }
     let answer = client.ask(answer_deadline(), &[b"queue ", text])?;
     let Some(id) = number(answer, "id") else { return Err(client.report(ClientError::Garbage)) };
     let mut digits = [0; 24];

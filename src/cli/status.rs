@@ -4,6 +4,7 @@
 use super::client::{Client, ClientError, takes_no_connection};
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
+use super::kept_options::{OptionWords, OptionsFound};
 use super::output::{CommandResult, fail, print, usage_text};
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY};
 use crate::proto::answer::Answer;
@@ -11,6 +12,7 @@ use crate::proto::health::Verdict;
 use crate::proto::prometheus;
 use crate::proto::service::Service;
 use crate::proto::status::{DEGRADED_SCREEN, SCREEN, degraded_names, field, fields, number};
+use crate::service::boot::boot_id;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::LockState;
@@ -23,6 +25,9 @@ use ufmt::uwrite;
 
 /// Time for which `status` waits for all its replies together.
 const STATUS_WAIT: Duration = Duration::from_ms(2000);
+
+/// Bytes of the options that are shown. Longer ones are left out.
+const SHOWN_OPTIONS_BYTES: usize = 2048;
 
 /// The exit codes of `status` (LSB 3.1, iniscrptact).
 mod lsb {
@@ -50,6 +55,8 @@ struct StatusReport<'a> {
     state: &'a str,
     pid: Option<u32>,
     health: Health,
+    /// The options with which the service was started, each word ended by a NUL byte.
+    options: Option<&'a [u8]>,
     /// The fields of the answer of the service.
     answer: Option<&'a [u8]>,
 }
@@ -63,6 +70,7 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
         return Err(usage_text("status", "--json and --prometheus exclude each other"));
     }
     invocation.load_or_defaults();
+    invocation.find_service();
     let service = invocation.service;
     let config = &invocation.memory.config;
     let stale_after = config.stale_after;
@@ -71,9 +79,20 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     else {
         return Err(lsb::UNKNOWN);
     };
-    let (mut client, rest) = invocation.client(ANSWER_MAX_BYTES).map_err(|_| lsb::UNKNOWN)?;
+    let mut memory = [0; SHOWN_OPTIONS_BYTES];
+    let mut words = OptionWords::new(&mut memory);
+    let state = invocation.locks(&path).state_without_strangers();
+    let options = match state {
+        Ok(LockState::Running(Some(pid)) | LockState::PidFileLost(Some(pid))) => {
+            let pid = u32::try_from(pid.as_raw_pid()).unwrap_or(0);
+            words.find(&mut invocation, service, Some(pid)) == OptionsFound::Yes
+        }
+        _ => false,
+    };
+    let options = options.then(|| words.as_bytes());
+    let (mut client, rest) = invocation.loaded_client(ANSWER_MAX_BYTES).map_err(|_| lsb::UNKNOWN)?;
     let deadline = clock::now() + STATUS_WAIT;
-    let boot = heartbeat::boot_id();
+    let boot = boot_id();
     let mut pid_file_lost = false;
     let (state, code, pid, health, counters) = loop {
         let held = match client.locks().state_without_strangers() {
@@ -118,7 +137,7 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     } else {
         answer
     };
-    let report = StatusReport { name: service.name(), state, pid, health, answer };
+    let report = StatusReport { name: service.name(), state, pid, health, options, answer };
     let mut out = Writer::new(rest);
     if json {
         report.write_json(&mut out);
@@ -213,6 +232,14 @@ impl StatusReport<'_> {
             let _ = uwrite!(out, ", {}.{} s old", age.as_secs(), age.as_ms() % 1000 / 100);
         }
         out.push_str("\n");
+        if let Some(words) = self.options.filter(|words| !words.is_empty()) {
+            out.push_str("  options   ");
+            for word in words.split_inclusive(|byte| *byte == 0) {
+                out.push_str(" ");
+                out.push_visible(word.strip_suffix(b"\0").unwrap_or(word));
+            }
+            out.push_str("\n");
+        }
         match self.answer {
             // A service without a control socket has no other field.
             Some(answer) if answer.starts_with(b"degraded=") => fill_in(DEGRADED_SCREEN, answer, out),
@@ -243,6 +270,15 @@ impl StatusReport<'_> {
             if let Health::Judged(_, record) = &self.health {
                 let _ = uwrite!(out, ",\"heartbeat_seq\":{},\"heartbeat_time\":{}", record.seq, record.wall);
             }
+        }
+        if let Some(words) = self.options {
+            let mut before = ",\"options\":[\"";
+            for word in words.split_inclusive(|byte| *byte == 0) {
+                out.push_str(before);
+                out.push_json(word.strip_suffix(b"\0").unwrap_or(word));
+                before = "\",\"";
+            }
+            out.push_str(if words.is_empty() { ",\"options\":[]" } else { "\"]" });
         }
         for (name, value) in fields(self.answer.unwrap_or(b"")) {
             push_member(name, value, out);
@@ -337,7 +373,7 @@ mod tests {
     }
 
     fn report<'a>(state: &'a str, answer: Option<&'a [u8]>) -> StatusReport<'a> {
-        StatusReport { name: "jobs", state, pid: Some(617), health: Health::Missing, answer }
+        StatusReport { name: "jobs", state, pid: Some(617), health: Health::Missing, options: None, answer }
     }
 
     const ANSWER: &[u8] = b"pid=617 state=draining uptime=11523 jobs=12 failed=1 dead=0 waiting=3 running=1 \

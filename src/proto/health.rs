@@ -5,13 +5,16 @@
 //! seq=42 pid=123 boottime=17.250 boot=0b1c… seq=42        (padded with blanks)
 //! ```
 //!
+//! The lines after these two hold the options `-c -d -o` in force, one word a line. They are
+//! written when the file is created, and not by the heartbeats.
+//!
 //! A reader that sees two different values of `seq` saw half of a write, and reads again.
 
-use crate::util::text::{Writer, parse_u64, trim};
+use crate::util::text::{Writer, escape, parse_u64, trim};
 use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
-/// Bytes of the health file.
+/// Bytes of the heartbeat in the health file.
 pub const RECORD_BYTES: usize = 192;
 /// Bytes of a boot id, which is a UUID (random(4)).
 pub const BOOT_ID_BYTES: usize = 36;
@@ -130,6 +133,35 @@ impl HealthRecord {
     }
 }
 
+/// Writes one word of the options as a line. Control bytes and the backslash are escaped.
+pub fn push_option_word(word: &[u8], out: &mut Writer<'_>) {
+    for byte in word {
+        match byte {
+            b'\\' | 0..=0x1F | 0x7F => out.push(&escape(*byte)),
+            byte => out.push(&[*byte]),
+        }
+    }
+    out.push_str("\n");
+}
+
+/// Writes the word of a line that [`push_option_word`] wrote. Returns `None` if it did not.
+#[must_use]
+pub fn parse_option_word(mut line: &[u8], out: &mut Writer<'_>) -> Option<()> {
+    while let Some((byte, rest)) = line.split_first() {
+        line = rest;
+        if *byte != b'\\' {
+            out.push(&[*byte]);
+            continue;
+        }
+        let (digits, rest) = rest.strip_prefix(b"x")?.split_first_chunk::<2>()?;
+        let digits = core::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+        let byte = u8::from_str_radix(digits, 16).ok()?;
+        out.push(&[byte]);
+        line = rest;
+    }
+    (!out.is_cut()).then_some(())
+}
+
 /// Parses a number that may be negative, because the wall clock may stand before 1970.
 fn parse_i64(digits: &[u8]) -> Option<i64> {
     match digits.strip_prefix(b"-") {
@@ -175,6 +207,26 @@ mod tests {
         for record in [record(), largest, HealthRecord { wall: 0, ..record() }] {
             assert_eq!(HealthRecord::parse(&record.emit()), Ok(record));
         }
+    }
+
+    #[test]
+    fn each_word_of_the_options_reads_back_from_one_line() {
+        let all: Vec<u8> = (1..=255).collect();
+        for word in [&b"-o"[..], b"", b"handler=/a b/\\x41\n", &all] {
+            let (mut line, mut read) = ([0; 1200], [0; 1200]);
+            let mut out = Writer::new(&mut line);
+            push_option_word(word, &mut out);
+            let line = out.as_bytes().strip_suffix(b"\n").unwrap();
+            assert!(!line.contains(&b'\n') && line.iter().all(|byte| *byte >= b' '));
+            let mut out = Writer::new(&mut read);
+            assert_eq!(parse_option_word(line, &mut out), Some(()));
+            assert_eq!(out.as_bytes(), word);
+        }
+        for wrong in [&b"\\"[..], b"\\x", b"\\x4", b"\\y41", b"\\xg0", b"\\x+1"] {
+            let mut read = [0; 10];
+            assert_eq!(parse_option_word(wrong, &mut Writer::new(&mut read)), None, "{wrong:?}");
+        }
+        assert_eq!(parse_option_word(b"long", &mut Writer::new(&mut [0; 3])), None);
     }
 
     #[test]

@@ -93,6 +93,10 @@ status_fields! {
     OpensFailed "failed";
     /// The PID of the worker of `opener`.
     Worker "worker";
+    /// The number of jobs that may run at once.
+    Workers "workers";
+    /// The hash of the token that the handlers of `jobs` have in their environment.
+    Token "token";
     HealthAge "health_age_ms" Millis "heartbeat_age_seconds" "Time since the last heartbeat.";
 }
 

@@ -62,6 +62,8 @@ pub enum PollSource {
     Report(u8),
     /// The answer of the socket of the process at this index.
     Answer(u8),
+    /// A process looked for the holder of the second lock.
+    SecondLock,
     /// A descriptor that only this service has: inotify, the worker's channel.
     Other,
 }
@@ -184,7 +186,7 @@ impl ServiceBase {
         let stays = matches!(service, Service::Supervisor | Service::Opener);
         let owner = process.identity.as_ref().filter(|_| !stays);
         let log = Log::open(&process, &own(ServiceFile::Log), owner, log_buffer);
-        let heartbeat = Heartbeat::new(own(ServiceFile::Health));
+        let heartbeat = Heartbeat::new(own(ServiceFile::Health), process.config_source);
         let pid_failure = process.pid_file.unwritten();
         let base = BASE.take();
         let _ = base.push(Self {
@@ -263,8 +265,17 @@ impl ServiceBase {
                 }
             }
         }
+        if let Some(lock) = &self.process.second_lock {
+            set.read(lock, PollSource::SecondLock);
+        }
         set.wait(due.map(|at| now.until(at)));
-        set.ready().collect()
+        let ready: Vec<PollSource, POLL_MAX> = set.ready().collect();
+        if let Some(lock) = &self.process.second_lock
+            && ready.contains(&PollSource::SecondLock)
+        {
+            second_lock::accept_all(lock);
+        }
+        ready
     }
 
     /// Returns the longest time between two heartbeats.
@@ -598,17 +609,14 @@ fn put_summary(service: &mut dyn ServiceStatus) {
 fn check_paths(service: &mut dyn ServiceStatus, now: Instant) {
     let base = service.base();
     let stale_after = base.process.config.stale_after;
-    for _ in 0..checks_per_beat(base.service, base.beat_every(), stale_after) {
+    let every = (!base.heartbeat.is_disabled()).then(|| base.beat_every());
+    for _ in 0..checks_per_beat(base.service, every, stale_after) {
         let base = service.base_mut();
         match base.rotation.advance(base.service) {
             WatchedPath::Health => base.heartbeat.check(),
             WatchedPath::Socket => base.listener.check(),
             WatchedPath::PidFile => base.check_pid_file(),
-            path => match &base.process.second_lock {
-                // The service is none that has paths of its own.
-                Some(lock) => second_lock::accept_all(lock),
-                None => service.check_path(path, now),
-            },
+            path => service.check_path(path, now),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Finds and reads the configuration: first the defaults, then the file, then the options of
 //! the command line. A later source overrides an earlier one.
 
-use crate::limits::OVERRIDES_MAX;
+use crate::limits::{OPTION_WORD_MAX_BYTES, OVERRIDES_MAX};
 use crate::proto::config::Config;
+use crate::proto::config::keys::push_absolute_option;
 use crate::proto::config::toml::{ConfigError, apply_option, parse};
 use crate::proto::service::Service;
 use crate::service::notify::Init;
@@ -24,11 +25,17 @@ pub struct ConfigSource {
     pub folder: Path,
     /// The configuration file. Empty if there is none.
     pub file: Path,
+    /// True if /var/run stands in for /run, which is no folder.
+    pub var_run: bool,
+    /// True if the folder was named, and is not the default one of this user.
+    pub folder_named: bool,
     /// True if the file was named, so that it must exist.
     pub file_named: bool,
     /// True if the log file counts as named, so that the log is also written to it in the
     /// foreground.
     pub log_file_named: bool,
+    /// True if a supervisor started this process, and not a user.
+    pub supervised: bool,
     /// The values of `-o`, in their order.
     pub overrides: Vec<&'static [u8], OVERRIDES_MAX>,
     /// The variables that a service manager has set. They are used by `run` only.
@@ -41,8 +48,11 @@ impl ConfigSource {
         base: Path::empty(),
         folder: Path::empty(),
         file: Path::empty(),
+        var_run: false,
+        folder_named: false,
         file_named: false,
         log_file_named: false,
+        supervised: false,
         overrides: Vec::new(),
         init: Init::NONE,
     };
@@ -60,6 +70,9 @@ impl ConfigSource {
         out: &mut Writer<'_>,
     ) -> Result<(), InvalidConfig> {
         config.reset(&self.folder);
+        if self.var_run {
+            config.use_var_run();
+        }
         config.log_file_named = self.log_file_named;
         self.read_file(scratch, config, out)?;
         for option in &self.overrides {
@@ -76,6 +89,26 @@ impl ConfigSource {
             return Err(InvalidConfig);
         }
         Ok(())
+    }
+
+    /// Calls `put` with each word of the options `-c -d -o` in force, with absolute paths.
+    pub fn each_option_word(&self, put: &mut dyn FnMut(&[u8])) {
+        let mut pair = |option: &[u8], value: &[u8]| {
+            put(option);
+            put(value);
+        };
+        if self.file_named {
+            pair(b"-c", self.file.as_bytes());
+        }
+        if !self.folder.is_empty() {
+            pair(b"-d", self.folder.as_bytes());
+        }
+        for option in &self.overrides {
+            let mut bytes = [0; OPTION_WORD_MAX_BYTES];
+            let mut out = Writer::new(&mut bytes);
+            push_absolute_option(option, &self.base, &mut out);
+            pair(b"-o", if out.is_cut() { option } else { out.as_bytes() });
+        }
     }
 
     fn read_file(

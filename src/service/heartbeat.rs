@@ -3,22 +3,26 @@
 //! of the folder. A reader recognises a torn read by the two sequence numbers.
 
 use super::identity::look;
-use crate::limits::HEARTBEAT_MIN;
-use crate::proto::health::{BOOT_ID_BYTES, HealthRecord, ParseError, RECORD_BYTES, UNKNOWN_BOOT, Verdict};
+use crate::limits::{HEARTBEAT_MIN, OPTION_WORD_MAX_BYTES};
+use crate::proto::health::{
+    BOOT_ID_BYTES, HealthRecord, ParseError, RECORD_BYTES, Verdict, push_option_word,
+};
+use crate::service::boot::boot_id;
+use crate::service::config_source::ConfigSource;
 use crate::service::lifecycle::{StartReporter, describe_at};
 use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, process};
 use crate::util::path::Path;
+use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 
 /// Maximum number of times that a torn heartbeat is read again.
 pub const TORN_READS_MAX: u32 = 20;
 
-/// The file with the id of this boot (random(4)).
-const BOOT_ID: &core::ffi::CStr = c"/proc/sys/kernel/random/boot_id";
-
 /// The heartbeat of a service, and the health file that it is written to.
 pub struct Heartbeat {
     path: Path,
+    /// The options that the file keeps for `restart`.
+    options: &'static ConfigSource,
     fd: Option<OwnedFd>,
     identity: (u64, u64),
     boot: [u8; BOOT_ID_BYTES],
@@ -31,12 +35,14 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Returns a heartbeat that will be written to `path`. Nothing is written yet.
+    /// Returns a heartbeat that will be written to `path`, with the `options` in force. Nothing
+    /// is written yet.
     #[must_use]
-    pub fn new(path: Path) -> Self {
+    pub fn new(path: Path, options: &'static ConfigSource) -> Self {
         let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
         Self {
             path,
+            options,
             fd: None,
             identity: (0, 0),
             boot: boot_id(),
@@ -149,6 +155,7 @@ impl Heartbeat {
         let fd = file::open(temporary.as_c_str(), flags, 0o644)?;
         file::set_mode(&fd, 0o644)?;
         file::write_at(&fd, bytes, 0)?;
+        self.write_options(&fd)?;
         if let Err(failure) = file::rename(temporary.as_c_str(), self.path.as_c_str()) {
             let _ = file::unlink(temporary.as_c_str());
             return Err(failure);
@@ -156,6 +163,25 @@ impl Heartbeat {
         self.identity = file::meta(&fd)?.identity;
         self.fd = Some(fd);
         Ok(())
+    }
+
+    /// Writes the options in force after the heartbeat.
+    #[inline(never)]
+    fn write_options(&self, fd: &OwnedFd) -> Result<(), Failure> {
+        let (mut offset, mut result) = (RECORD_BYTES as u64, Ok(()));
+        self.options.each_option_word(&mut |word| {
+            let mut line = [0; 2 * OPTION_WORD_MAX_BYTES];
+            let mut out = Writer::new(&mut line);
+            push_option_word(word, &mut out);
+            if out.is_cut() {
+                // A reader takes this for options that it does not know.
+                out.truncate(0);
+                out.push_str("?\n");
+            }
+            result = result.and_then(|()| file::write_at(fd, out.as_bytes(), offset));
+            offset = offset.saturating_add(out.len() as u64);
+        });
+        result
     }
 
     /// Changes to another health file after a reload, and removes the old one. Does nothing if
@@ -172,16 +198,6 @@ impl Heartbeat {
         if self.fd.take().is_some() {
             let _ = file::unlink(self.path.as_c_str());
         }
-    }
-}
-
-/// Returns the id of this boot, or [`UNKNOWN_BOOT`] without /proc.
-#[must_use]
-pub fn boot_id() -> [u8; BOOT_ID_BYTES] {
-    let mut id = [0; BOOT_ID_BYTES];
-    match file::read_path(BOOT_ID, &mut id) {
-        Ok(BOOT_ID_BYTES) => id,
-        _ => UNKNOWN_BOOT,
     }
 }
 

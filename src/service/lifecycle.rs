@@ -23,11 +23,12 @@ use crate::util::text::Writer;
 use ufmt::uwrite;
 
 use super::accounts;
+use super::boot::boot_id;
 use super::config_source::{ConfigSource, ServiceFile, path_of};
+use super::down_mark;
 use super::lock_holder::{LockState, LookupFailed, ServiceLocks};
 use super::notify::Notify;
 use super::second_lock::{self, SecondHolder};
-use crate::limits::STOP_POLL;
 use crate::util::time::Duration;
 
 /// Time until a service that is ready tries again to report it, after the kernel had no
@@ -35,6 +36,8 @@ use crate::util::time::Duration;
 const READY_RETRY: Duration = Duration::from_ms(20);
 /// Time for which a start waits for a process that is ending to release its locks.
 const LOCKED_WAIT: Duration = Duration::from_ms(1000);
+/// Time between two looks at those locks. The kernel queues each look until the holder takes it.
+const LOCKED_POLL: Duration = Duration::from_ms(100);
 /// Maximum number of times that a service tries to report that it is ready.
 const READY_TRIES: u32 = 100;
 
@@ -326,6 +329,13 @@ impl Process {
             Service::Jobs => None,
             _ => take_second_lock(service, config, &pid_file, &pid_path, &reporter),
         };
+        if !config_source.supervised {
+            down_mark::clear(&pid_path);
+        } else if down_mark::is_set(&pid_path, &boot_id()) {
+            // A user stopped the service after the supervisor decided to start it.
+            pid_file.release(pid_path.as_c_str());
+            process::exit(exit::OK);
+        }
         let notify = Notify::new(&config_source.init);
         Self {
             config_source,
@@ -403,7 +413,7 @@ fn refuse_second(service: Service, config: &Config, pid_path: &Path, reporter: &
         if deadline.is_due(clock::now()) {
             reporter.fail(exit::FAILED, &|out| describe_running(pid, out));
         }
-        poll::sleep(STOP_POLL);
+        poll::sleep(LOCKED_POLL);
     }
 }
 
@@ -428,7 +438,7 @@ fn take_second_lock(
                 reporter.fail(exit::FAILED, &|out| describe_running(pid, out));
             }
             SecondHolder::Free if failure.errno == Errno::ADDRINUSE && !deadline.is_due(clock::now()) => {
-                poll::sleep(STOP_POLL);
+                poll::sleep(LOCKED_POLL);
             }
             SecondHolder::Free => {
                 reporter.warn(&|out| describe_at(pid_path, failure, out));

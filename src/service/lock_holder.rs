@@ -134,7 +134,11 @@ impl LookupFailed {
             }
             Self::Stranger(pid, uid) => {
                 out.push_escaped(path.as_bytes());
-                let _ = uwrite!(out, ": its second lock is held by pid {}, uid {}", pid, uid);
+                out.push_str(": its second lock is held by ");
+                let _ = match pid {
+                    0 => uwrite!(out, "a process that does not answer"),
+                    _ => uwrite!(out, "pid {}, uid {}", pid, uid),
+                };
             }
         }
     }

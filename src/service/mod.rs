@@ -12,6 +12,8 @@
 //! - `heartbeat.rs`: the health file
 //! - `identity.rs`: looks if a path still leads to an open file
 //! - `lock_holder.rs`: the process that holds a service's lock
+//! - `boot.rs`: the id of this boot
+//! - `down_mark.rs`: the mark of a stop on purpose
 //! - `second_lock.rs`: the lock that holds while the PID file is lost
 //! - `child_output.rs`: the output of programs that a service started
 //! - `program.rs`: the file of a program, as a shell would find it
@@ -30,12 +32,14 @@
 
 pub mod accounts;
 pub mod base;
+pub mod boot;
 pub mod child_output;
 pub mod collector;
 pub mod config_source;
 pub mod connections;
 pub mod denials;
 pub mod disk;
+pub mod down_mark;
 pub mod heartbeat;
 pub mod hub;
 pub mod identity;

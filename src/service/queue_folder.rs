@@ -117,9 +117,8 @@ impl QueueFolder {
         }
     }
 
-    /// Checks that the path leads to the open folder. If it certainly does not, closes the
-    /// folder, and the next look at the queue file opens the one that is there. Returns false
-    /// then.
+    /// Returns true if the path leads to the open folder, as far as is known. If not, closes
+    /// the folder, and the next look at the queue file opens the one that is there.
     #[allow(unsafe_code, reason = "names a section")]
     #[unsafe(link_section = ".text.idle")]
     pub fn check(&mut self) -> bool {
@@ -226,11 +225,10 @@ impl QueueFolder {
         if self.folder.is_none() {
             self.reopen().map_err(|failure| (QueueSubject::Folder, failure))?;
         }
-        if self.lock.is_none() {
-            self.take_lock().map_err(|error| match error {
-                LockError::Held(_) => (QueueSubject::Lock, Failure { op: Op::Bind, errno: Errno::ADDRINUSE }),
-                LockError::Failed(failure) => (QueueSubject::Lock, failure),
-            })?;
+        if self.lock.is_none()
+            && let Err(LockError::Held(_)) = self.take_lock()
+        {
+            return Err((QueueSubject::Lock, Failure { op: Op::Bind, errno: Errno::ADDRINUSE }));
         }
         let failed = |failure| (QueueSubject::File, failure);
         let mut size = match self.queue_size() {
@@ -454,28 +452,29 @@ impl QueueFolder {
     /// Takes the lock of the queue file, which keeps out a second service with another spool.
     /// It is an abstract socket, because a file would be litter in a folder of others, and
     /// cannot be made in one that is read-only. Its name is the folder's identity and the
-    /// name of the queue file. The lock of a user that could not read the queue is ignored.
+    /// name of the queue file. The lock of a process that is neither root's nor the service's
+    /// is ignored, and that process is returned.
     ///
     /// # Errors
-    /// [`LockError`]
-    pub fn take_lock(&mut self) -> Result<(), LockError> {
-        let Some(folder) = &self.folder else { return Ok(()) };
+    /// [`LockError`]. Where a call failed, the queue file is read without the lock.
+    pub fn take_lock(&mut self) -> Result<Option<Peer>, LockError> {
+        let Some(folder) = &self.folder else { return Ok(None) };
         let owner = file::meta(folder).map_err(LockError::Failed)?.uid;
         let mut buffer = [0; 96];
         let mut out = Writer::new(&mut buffer);
         let (device, inode) = self.identity;
         let _ = uwrite!(out, "@zigsvc-queue-{}-{}-{}", device, inode, crc32(&[self.queue.name()]));
-        let Some(address) = Path::new(out.as_bytes()) else { return Ok(()) };
+        let Some(address) = Path::new(out.as_bytes()) else { return Ok(None) };
         match socket::listen(&address, 0o600) {
             Ok(lock) => {
                 self.lock = Some(lock);
-                Ok(())
+                Ok(None)
             }
             Err(Failure { errno: Errno::ADDRINUSE, .. }) => {
                 let holder = socket::connect(&address).and_then(|fd| socket::peer(&fd)).ok();
                 let trusted = [0, owner, identity::effective_uid()];
                 match holder {
-                    Some(Peer { uid, .. }) if !trusted.contains(&uid) => Ok(()),
+                    Some(peer) if !trusted.contains(&peer.uid) => Ok(Some(peer)),
                     holder => Err(LockError::Held(holder)),
                 }
             }

@@ -61,7 +61,7 @@ fn find_spool_holder(config: &Config, pid_path: &Path) -> SecondHolder {
 fn find_socket_holder(service: Service, config: &Config, pid_path: &Path, uid: u32) -> SecondHolder {
     let socket = match socket::connect(&address(service, uid, pid_path)) {
         Ok(socket) => socket,
-        // A service accepts its connections from time to time, so that its queue has room.
+        // A service accepts its connections, so that its queue has room unless it hangs.
         Err(Failure { errno: Errno::AGAIN, .. }) => return SecondHolder::Stranger(0, u32::MAX),
         Err(_) => return SecondHolder::Free,
     };
@@ -118,9 +118,9 @@ pub fn bind(service: Service, pid_path: &Path) -> Result<OwnedFd, Failure> {
 }
 
 /// Accepts and closes the connections of the processes that looked for the holder. Otherwise
-/// their queue would fill.
-#[allow(unsafe_code, reason = "names a section")]
-#[unsafe(link_section = ".text.idle")]
+/// their queue would fill, and the holder could not be found.
+#[cold]
+#[inline(never)]
 pub fn accept_all(lock: &OwnedFd) {
     for _ in 0..CONNECTIONS_MAX {
         if !matches!(socket::accept(lock), Ok(Some(_))) {

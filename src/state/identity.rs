@@ -19,7 +19,7 @@ pub enum WatchedPath {
     Socket,
     /// The PID file.
     PidFile,
-    /// The lock beside the PID file: `spool/lock` of `jobs`, an abstract socket of the others.
+    /// The lock of the spool, which is the second lock of `jobs`.
     SecondLock,
     /// The journal in the folder of the spool.
     Journal,
@@ -27,7 +27,7 @@ pub enum WatchedPath {
     QueueFolder,
 }
 
-/// All paths. `jobs` has all of them, and each other service the first four.
+/// All paths. `jobs` has all of them, and each other service the first three.
 const ALL: &[WatchedPath] = &[
     WatchedPath::Health,
     WatchedPath::Socket,
@@ -38,7 +38,7 @@ const ALL: &[WatchedPath] = &[
 ];
 
 /// Number of paths that a service other than `jobs` checks.
-const COMMON: usize = 4;
+const COMMON: usize = 3;
 
 /// The turn of the paths of one service.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -68,11 +68,13 @@ const fn path_count(service: Service) -> usize {
 
 /// Returns the number of paths that `service` checks with each heartbeat. Two are enough
 /// unless few heartbeats fit into `stale_after`. The opener checks one, because it reads a
-/// message of its worker with each heartbeat.
+/// message of its worker with each heartbeat. A service without heartbeats checks all, because
+/// it wakes rarely; `beat_every` is `None` then.
 #[must_use]
 #[allow(unsafe_code, reason = "names a section")]
 #[unsafe(link_section = ".text.idle")]
-pub fn checks_per_beat(service: Service, beat_every: Duration, stale_after: Duration) -> usize {
+pub fn checks_per_beat(service: Service, beat_every: Option<Duration>, stale_after: Duration) -> usize {
+    let Some(beat_every) = beat_every else { return path_count(service) };
     let least = if service == Service::Opener { 1 } else { 2 };
     let mut checks = least;
     let round = |checks: usize| beat_every * path_count(service).div_ceil(checks) as u64;
@@ -153,17 +155,21 @@ mod tests {
         for service in SERVICES {
             for every in [250, 500, 1000, 3000, 5000, 60_000].map(Duration::from_ms) {
                 for stale in [250, 1000, 1500, 15_000, 3_600_000].map(Duration::from_ms) {
-                    let checks = checks_per_beat(service, every, stale);
+                    let checks = checks_per_beat(service, Some(every), stale);
                     let beats = path_count(service).div_ceil(checks) as u64;
                     assert!(checks == path_count(service) || !(every * beats).exceeds(stale));
                     assert!(checks >= if service == Service::Opener { 1 } else { 2 });
                 }
             }
         }
-        let default = |service| checks_per_beat(service, Duration::from_secs(3), Duration::from_secs(15));
+        let checks = |service, secs, stale| {
+            checks_per_beat(service, Some(Duration::from_secs(secs)), Duration::from_secs(stale))
+        };
+        let default = |service| checks(service, 3, 15);
         assert_eq!(SERVICES.map(default), [2, 2, 1, 2, 2], "the idle beat stays at four calls");
-        let rare = checks_per_beat(Service::Jobs, Duration::from_secs(5), Duration::from_secs(9));
-        assert_eq!(rare, 6, "one heartbeat checks all where a second one would be too late");
+        assert_eq!(checks(Service::Jobs, 5, 9), 6, "one heartbeat checks all if a second is too late");
+        let without = checks_per_beat(Service::Supervisor, None, Duration::from_secs(15));
+        assert_eq!(without, 3, "a service without heartbeats checks all when it wakes");
     }
 
     #[test]

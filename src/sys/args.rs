@@ -4,11 +4,15 @@
 
 use core::ffi::{CStr, c_char};
 use core::slice;
+use heapless::Vec;
 
 /// Variables that a service manager sets for the process that it started, and for no
 /// other, because a child of that process is not the service that was asked for
 /// (sd_notify(3)).
 const PRIVATE: [&[u8]; 3] = [b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"WATCHDOG_PID"];
+
+/// Maximum number of variables that a service gives to itself.
+const ENVIRONMENT_MAX: usize = 256;
 
 /// `argv` and `envp` of this process.
 #[derive(Clone, Copy)]
@@ -82,6 +86,18 @@ impl Args {
         self.envp
     }
 
+    /// Returns the environment with the variables that the service manager set for this process
+    /// alone, for this program only. `space` holds it; without room they are left out.
+    pub fn whole_environment<'a>(
+        &self,
+        space: &'a mut Vec<*const c_char, ENVIRONMENT_MAX>,
+    ) -> &'a [*const c_char] {
+        let public = self.envp.split_last().map_or(&[][..], |(_, entries)| entries);
+        space.clear();
+        let parts = [self.private, public, &[core::ptr::null()]];
+        if parts.iter().all(|part| space.extend_from_slice(part).is_ok()) { space } else { self.envp }
+    }
+
     /// Returns argument `index` without its terminator; 0 is the program's name.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&'static [u8]> {
@@ -135,6 +151,7 @@ fn bytes(string: *const c_char) -> &'static [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec::Vec;
 
     #[test]
     fn what_is_private_goes_behind_the_end_and_the_rest_keeps_its_order() {

@@ -242,7 +242,7 @@ pub enum Holder {
     Running(Option<Pid>),
     /// The lock is free, but the file still names a process: the service died.
     Died,
-    /// The lock is free, and the file is missing or empty: the service was stopped.
+    /// The lock is free, and the file is missing, empty or no regular file: the service was stopped.
     Stopped,
 }
 
@@ -261,7 +261,7 @@ pub fn holder(path: &CStr) -> Result<Holder, Failure> {
         return Ok(Holder::Running(pid));
     }
     let meta = file::meta(&fd)?;
-    Ok(if meta.size == 0 { Holder::Stopped } else { Holder::Died })
+    Ok(if meta.regular && meta.size > 0 { Holder::Died } else { Holder::Stopped })
 }
 
 /// Empties the PID file at `path` while process `pid` holds its lock, so that the end of

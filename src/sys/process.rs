@@ -152,6 +152,18 @@ pub fn die_with(parent: Pid, signal: Signal) -> bool {
     rustix::process::getppid() == Some(parent)
 }
 
+/// Waits until the child `pid` has ended, reaps it, and returns how it ended (waitid(2)).
+#[must_use]
+pub fn wait_for(pid: Pid) -> Exit {
+    loop {
+        match rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => return Exit::new(status.terminating_signal(), status.exit_status()),
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(_) => return Exit::Signal(0),
+        }
+    }
+}
+
 /// Reaps the child `pid`, which has ended (waitid(2)).
 pub fn reap(pid: Pid) {
     while let Err(Errno::INTR) = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {}

@@ -12,7 +12,8 @@
 #![expect(unsafe_code, reason = "installs signal handlers")]
 
 use super::runtime::{
-    How, KernelSigSet, KernelSigaction, KernelSigactionFlags, kernel_sigaction, kernel_sigprocmask,
+    How, KernelSigSet, KernelSigaction, KernelSigactionFlags, kernel_sig_ign, kernel_sigaction,
+    kernel_sigprocmask,
 };
 use super::{Failure, Op, OwnedFd, WithOp, arch, file};
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -109,6 +110,14 @@ impl Signals {
 /// process (sigaction(2), signal(7)).
 pub fn ignore_broken_pipes() {
     let _ = set_action(Signal::PIPE, Some(on_signal));
+}
+
+/// Ignores the signals that end a command: HUP, INT, TERM and PIPE (signal(7)). A program that
+/// this process executes ignores them too.
+pub fn ignore_ends() {
+    for signal in [Signal::HUP, Signal::INT, Signal::TERM, Signal::PIPE] {
+        let _ = set_action(signal, kernel_sig_ign());
+    }
 }
 
 /// Puts every signal back to its default action and unblocks all (daemon(7), steps 2 and

@@ -30,7 +30,7 @@ pub const REPORT_FD: i32 = 3;
 pub const SAFE_PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// This program, even if its file was moved or deleted.
-const OURSELVES: &CStr = c"/proc/self/exe";
+pub const OURSELVES: &CStr = c"/proc/self/exe";
 
 /// The relation of a program to the process that starts it.
 #[derive(Clone, Copy)]

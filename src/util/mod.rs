@@ -7,3 +7,4 @@ pub mod path;
 pub mod string_table;
 pub mod text;
 pub mod time;
+pub mod token;

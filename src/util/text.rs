@@ -23,6 +23,13 @@ impl<'a> Writer<'a> {
         self.buffer.get(..self.length).unwrap_or(&[])
     }
 
+    /// Returns the text for as long as its buffer lives.
+    #[must_use]
+    pub fn into_bytes(self) -> &'a [u8] {
+        let Self { buffer, length, .. } = self;
+        buffer.get(..length).unwrap_or(&[])
+    }
+
     /// Returns the number of bytes that were written.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -201,7 +208,8 @@ pub fn escaped_bytes(byte: u8) -> usize {
 }
 
 /// Returns the four characters `\xNN` for one byte.
-fn escape(byte: u8) -> [u8; 4] {
+#[must_use]
+pub fn escape(byte: u8) -> [u8; 4] {
     let digit = |nibble: u8| match nibble {
         0..=9 => b'0'.wrapping_add(nibble),
         _ => b'a'.wrapping_sub(10).wrapping_add(nibble),

@@ -37,6 +37,8 @@
 //! | 20 | `proof::soak` | nothing: `ZIGSVC_SOAK_SECONDS` of use, then an idle service |
 //! | 17 | `supervisor::watchdog::it_starves_when_...` | `RESTART_DELAY` and its doubles, `WATCHDOG_FEED` |
 //! | 15 | `supervisor::services::one_that_cannot_start_...` | `RESTART_DELAY` and its doubles |
+//! | 20 | `jobs::queue_faults::a_writer_that_keeps_the_file_open_...`, `a_queue_folder_that_is_moved_...` | `CLAIM_QUIET`, heartbeats |
+//! | 15 | `jobs::queue_faults::a_claim_that_cannot_be_removed_...`, and three others there | `CLAIM_QUIET`, heartbeats |
 //! | 13 | `jobs::queue_file::a_line_that_comes_in_pieces_...` | `CLAIM_QUIET` |
 //! | 12 | `jobs::queue_file::a_full_queue_waits_quietly_...` | `CLAIM_QUIET` |
 //! | 11 | `attacks::filesystem::a_claim_that_somebody_removes_...` | `CLAIM_QUIET` |

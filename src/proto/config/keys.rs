@@ -36,6 +36,17 @@ impl Config {
         self.log_file_named = false;
         fits
     }
+
+    /// Moves the files that are below /run to /var/run.
+    pub fn use_var_run(&mut self) {
+        for path in [&mut self.pid_file, &mut self.socket, &mut self.health_file] {
+            if path.as_bytes().starts_with(b"/run/")
+                && let Some(moved) = Path::concat(&[b"/var", path.as_bytes()])
+            {
+                path.set(&moved);
+            }
+        }
+    }
 }
 
 impl Key {
@@ -321,4 +332,24 @@ fn account(value: Scalar<'_>) -> Option<AccountName> {
 pub fn absolute(base: &Path, path: &[u8]) -> Option<Path> {
     let relative = path.first() != Some(&b'/');
     if path.is_empty() || (relative && base.is_empty()) { None } else { base.join(path) }
+}
+
+/// Writes the option `KEY=VALUE` with a path in VALUE made absolute. An option that has no
+/// path, or that is not valid, is written as it is.
+pub fn push_absolute_option(option: &[u8], base: &Path, out: &mut Writer<'_>) {
+    let absolute = || {
+        let (name, value) = option.split_at_checked(option.iter().position(|byte| *byte == b'=')?)?;
+        let value = trim(value.get(1..)?);
+        let has_path = match Key::named(trim(name))?.1.kind {
+            KeyKind::File(_) | KeyKind::Device => true,
+            KeyKind::Handler => value.contains(&b'/'),
+            _ => false,
+        };
+        let is_plain = !matches!(value.first(), Some(b'"' | b'\'' | b'['));
+        Some((name, absolute(base, value).filter(|_| has_path && is_plain)?))
+    };
+    match absolute() {
+        Some((name, path)) => [name, b"=", path.as_bytes()].iter().for_each(|part| out.push(part)),
+        None => out.push(option),
+    }
 }

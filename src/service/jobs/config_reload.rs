@@ -32,7 +32,7 @@ impl Jobs {
     #[unsafe(link_section = ".text.idle")]
     pub(super) fn check_queue_folder(&mut self) {
         if !self.disk.queue.check() {
-            self.core.spool.claims.retry_now();
+            self.core.spool.claims.folder_changed();
         }
     }
 

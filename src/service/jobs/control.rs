@@ -17,12 +17,14 @@ pub(super) struct ControlServer {
     pub(super) draining: bool,
     /// The drain has ended.
     pub(super) drained: bool,
+    /// The service starts again after its stop, because a job asked for that.
+    pub(super) restarts: bool,
 }
 
 impl ControlServer {
     pub(super) fn new(connections: &'static mut Connections, page: &'static mut ListPage) -> Self {
         let (replies, scans, denials) = (Replies::EMPTY, Scans::new(page), Denials::default());
-        Self { connections, replies, scans, denials, draining: false, drained: false }
+        Self { connections, replies, scans, denials, draining: false, drained: false, restarts: false }
     }
 
     /// Returns true if the next request of a client can be handled.

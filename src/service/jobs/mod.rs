@@ -42,6 +42,7 @@ mod turn;
 use crate::limits::{POLL_MAX, WORKERS_MAX};
 use crate::proto::config::{Config, Handler};
 use crate::service::base::{self, PollSource, Pulse, ServiceBase};
+use crate::service::config_source::ConfigSource;
 use crate::service::connections::{self, Connections};
 use crate::service::disk::{SpoolDisk, describe_disk};
 use crate::service::lifecycle::StartReporter;
@@ -98,16 +99,20 @@ once! {
     };
 }
 
-/// Runs the service until it is stopped, and returns the exit code. Not inlined, because the
-/// frame of its caller would hold the stack of every service.
+/// Runs the service until it is stopped, and returns the exit code. If the service is to be
+/// started again in this process, returns the source of its configuration too. Not inlined,
+/// because the frame of its caller would hold the stack of every service.
 #[inline(never)]
-pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
+pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> (u8, Option<&'static ConfigSource>) {
     let jobs = Jobs::open(parts, reporter);
     base::announce(jobs);
     // The new health file is seen by inotify, and is no reason to wake.
     jobs.on_inotify();
     jobs.run();
-    jobs.finish()
+    let code = jobs.finish();
+    // Of a service that a supervisor started, the supervisor starts another process.
+    let source = jobs.base.process.config_source;
+    (code, Some(source).filter(|source| jobs.control.restarts && !source.supervised))
 }
 
 /// Returns the rules that a configuration sets.
@@ -170,6 +175,9 @@ impl Jobs {
             self.control.drained = true;
             self.stop("drained", now);
         }
+        if self.core.is_stop_due(now) {
+            self.stop("stop request of a job", now);
+        }
         self.base.log.flush();
         self.send_events(now);
         if ready.contains(&PollSource::Listener) {
@@ -202,6 +210,7 @@ impl Jobs {
     #[inline(never)]
     fn on_signals(&mut self, arrived: Arrived, now: Instant) {
         if let Some((_, why)) = arrived.stop() {
+            self.control.restarts = false;
             self.stop(why, now);
         }
         if arrived.has(Signal::HUP) {

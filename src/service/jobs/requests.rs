@@ -7,6 +7,7 @@
 use super::Jobs;
 use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, split, target, text, waits};
 use crate::service::base;
+use crate::service::down_mark::DownMark;
 use crate::state::access::Access;
 use crate::state::jobs::replies::{ClientState, Reply, ScanRequest, push_result, refuse, refuse_disk};
 use crate::state::jobs::scan_task::ScanOutcome;
@@ -35,6 +36,8 @@ enum RequestAction {
     Id(fn(&mut Jobs, &mut RequestContext<'_, '_>, u64) -> Reply),
     Target(fn(&mut Jobs, &mut RequestContext<'_, '_>, Target) -> Reply),
     Filter(fn(&mut Jobs, &mut RequestContext<'_, '_>, Filter) -> Reply),
+    /// The id of a job, or nothing.
+    OptionalId(fn(&mut Jobs, &mut RequestContext<'_, '_>, Option<u64>) -> Reply),
     /// `wait`, or nothing.
     Wait(fn(&mut Jobs, &mut RequestContext<'_, '_>, bool) -> Reply),
 }
@@ -65,7 +68,13 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
     owner("retry", "ID|dead", "have a dead job, or all, wait again", RequestAction::Target(retry)),
     owner("forget", "ID|dead", "remove a dead job, or all, for good", RequestAction::Target(forget)),
     owner("drain", "[wait]", "no new jobs; finish the others, then stop", RequestAction::Wait(drain)),
-    owner("stop", "", "stop; running jobs will run again", RequestAction::Plain(stop)),
+    owner(
+        "stop",
+        "[JOB]",
+        "stop, or after JOB; running jobs will run again",
+        RequestAction::OptionalId(stop),
+    ),
+    owner("restart", "JOB", "stop after JOB, and start again", RequestAction::Id(restart)),
     RequestSpec { reply_bytes: 900, ..guest("help", "", "this list", RequestAction::Plain(help)) },
 ];
 
@@ -117,6 +126,10 @@ impl RequestSpec {
             }
             RequestAction::Text(run) => run(jobs, context, text(argument)?),
             RequestAction::Id(run) => run(jobs, context, id(argument)?),
+            RequestAction::OptionalId(run) => {
+                let id = if argument.is_empty() { None } else { Some(id(argument)?) };
+                run(jobs, context, id)
+            }
             RequestAction::Target(run) => run(jobs, context, target(argument)?),
             RequestAction::Filter(run) => run(jobs, context, filter(argument)?),
             RequestAction::Wait(run) => run(jobs, context, waits(argument)?),
@@ -258,6 +271,7 @@ fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> R
         });
     }
     jobs.control.draining = true;
+    jobs.mark_down();
     jobs.core.spool.claims.pause();
     if wait {
         return jobs.control.replies.set_state(context.slot, ClientState::Draining);
@@ -266,16 +280,49 @@ fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> R
     Reply::Sent
 }
 
-fn stop(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
+fn stop(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, after: Option<u64>) -> Reply {
+    if let Some(id) = after {
+        return stop_after(jobs, context, id, false);
+    }
     context.out.push_str("ok stopping\n");
     if !jobs.core.is_stopping() {
         let peer = jobs.control.connections.peer(context.slot);
         jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) asks for a stop", peer.uid, peer.pid);
         });
+        jobs.control.restarts = false;
         jobs.stop("stop request", context.now);
     }
+    jobs.mark_down();
     Reply::Sent
+}
+
+fn restart(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
+    stop_after(jobs, context, id, true)
+}
+
+/// Has the service stop after the job that asks for it.
+fn stop_after(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64, restarts: bool) -> Reply {
+    if !jobs.core.stop_after(id, context.now) {
+        return refuse(context.out, Code::NoJob, "it does not run");
+    }
+    jobs.control.restarts = restarts;
+    if !restarts {
+        jobs.mark_down();
+    }
+    jobs.base.log.info(&|out| {
+        let _ = uwrite!(out, "job {} asks for a {} after it", id, if restarts { "restart" } else { "stop" });
+    });
+    let _ = uwrite!(context.out, "ok stopping after={}\n", id);
+    Reply::Sent
+}
+
+impl Jobs {
+    /// Makes the mark of a stop on purpose. A service without the right to do so leaves it to the
+    /// command that asked.
+    fn mark_down(&self) {
+        let _ = DownMark::make(&self.base.process.pid_path);
+    }
 }
 
 fn help(_: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {

@@ -15,6 +15,7 @@ use crate::service::queue_folder::LockError;
 use crate::state::disk::DiskError;
 use crate::state::spool::RecoverError;
 use crate::sys::oom::OomScore;
+use crate::sys::socket::Peer;
 use crate::sys::{clock, file, identity, poll, process};
 use crate::util::path::Path;
 use ufmt::uwrite;
@@ -106,7 +107,13 @@ fn lock_queue(process: &Process, disk: &mut SpoolDisk) {
     for _ in 0..QUEUE_LOCK_TRIES {
         match disk.queue.take_lock() {
             Err(LockError::Held(_)) => poll::sleep(STOP_POLL),
-            // Without the lock the queue file is not read; that is a degraded state.
+            Ok(Some(stranger)) => {
+                return process.reporter.warn(&|out| {
+                    out.push_escaped(process.config.queue_file.as_bytes());
+                    let Peer { pid, uid, .. } = stranger;
+                    let _ = uwrite!(out, ": pid {}, uid {} holds its lock, which is ignored", pid, uid);
+                });
+            }
             _ => return,
         }
     }

@@ -111,6 +111,7 @@ impl ServiceStatus for Jobs {
             StatusField::SpoolBytes => self.core.spool.io_stats().bytes,
             StatusField::Clients => self.control.connections.clients.count() as u64,
             StatusField::Denied => self.control.denials.count,
+            StatusField::Workers => self.core.workers() as u64,
             StatusField::HealthAge => self.base.heartbeat.age(now).as_ms(),
             _ => return None,
         })

@@ -40,6 +40,7 @@ impl Jobs {
                 TurnAction::SwitchQueueFile => {
                     let queue = self.base.process.config.queue_file.clone();
                     self.disk.queue.set_queue(&queue);
+                    self.core.spool.claims.folder_changed();
                 }
                 TurnAction::Notice(notice) => self.log_turn_notice(notice),
             }

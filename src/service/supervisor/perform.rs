@@ -4,6 +4,7 @@ use super::Supervisor;
 use super::launch::ManagedKind;
 use super::managed_process::{ManagedProcess, known_pid, raw_pid};
 use crate::proto::log::Level;
+use crate::service::down_mark;
 use crate::service::lifecycle::{describe_at, exit};
 use crate::state::supervisor::decision::{Action, Decision, Event, ExitReason, Report};
 use crate::state::supervisor::probe::ProbeError;
@@ -105,6 +106,10 @@ impl Supervisor {
     fn signal(&mut self, index: usize, pid: u32, signals: &[Signal]) {
         let path = self.pid_path(index);
         let Some(managed) = self.managed.get(index) else { return };
+        if signals.contains(&Signal::TERM) && down_mark::is_set(&path, self.base.heartbeat.boot()) {
+            // A user stops it at this moment. A second TERM would cut off its orderly end.
+            return;
+        }
         if let Err(error) = managed.signal(pid, signals, &|| self.find_holder(index)) {
             self.base.log.error(&|out| {
                 self.launch.push_name(managed.kind, out);

@@ -6,6 +6,7 @@ use super::managed_process::raw_pid;
 use crate::limits::SUPERVISED_MAX;
 use crate::proto::service::Service;
 use crate::service::config_source::{ServiceFile, path_of};
+use crate::service::down_mark;
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::{LockHolder, LockState, LookupFailed, ServiceLocks};
 use crate::state::supervisor::decision::{Decision, NOTHING, Report};
@@ -69,8 +70,10 @@ impl Supervisor {
         }
         let locks = self.locks(index, &path)?;
         Some(match locks.state_without_strangers().ok()? {
-            LockState::Died => Probe::Died,
-            LockState::Stopped => Probe::Free,
+            LockState::Died | LockState::Stopped if down_mark::is_set(&path, self.base.heartbeat.boot()) => {
+                Probe::Free
+            }
+            LockState::Died | LockState::Stopped => Probe::Died,
             LockState::Running(None) | LockState::PidFileLost(None) => Probe::Foreign,
             LockState::Running(Some(pid)) | LockState::PidFileLost(Some(pid)) => {
                 let pid = raw_pid(pid);

@@ -49,10 +49,13 @@ pub(crate) struct FakeDisk {
     leases: BTreeSet<usize>,
     /// There are leases.
     pub(crate) has_leases: bool,
-    /// What fails in the queue's folder: the syncs, and everything about one claim.
+    /// Syncs of the queue's folder fail.
     pub(crate) sync_fails: bool,
+    /// The queue's folder cannot be listed.
     pub(crate) list_fails: bool,
+    /// Claims cannot be opened, read or removed.
     pub(crate) claims_fail: Option<DiskError>,
+    /// The queue file cannot be renamed.
     pub(crate) rename_fails: Option<DiskError>,
     journal: usize,
     next: usize,
@@ -158,6 +161,18 @@ impl FakeDisk {
 
     pub(crate) fn claims(&self) -> usize {
         self.names.keys().filter(|name| name.starts_with("claim-")).count()
+    }
+
+    /// Returns the file of a claim.
+    pub(crate) fn claim_inode(&self, seq: u64) -> usize {
+        self.names[&claim_name(seq)]
+    }
+
+    /// Leaves a claim, as an earlier process does.
+    pub(crate) fn plant_claim(&mut self, seq: u64, text: &str) {
+        let inode = self.create(&claim_name(seq));
+        self.append_to(inode, text);
+        self.make_durable(inode);
     }
 
     /// Returns true if the service died. It may not have noticed where it continues after an

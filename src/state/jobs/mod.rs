@@ -34,6 +34,9 @@ use crate::util::time::{Duration, Instant, earliest};
 use actions::Turn;
 use batch::Batch;
 
+/// Time that a job has for its own end after it asked for a stop of the service.
+const LAST_JOB_WAIT: Duration = Duration::from_ms(5000);
+
 /// The rules that the configuration sets.
 #[derive(Clone, Copy, Debug)]
 pub struct JobRules {
@@ -155,6 +158,12 @@ impl JobsCore {
         self.counts
     }
 
+    /// Returns how many jobs may run at a time.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.rules.workers
+    }
+
     /// Returns how many more jobs are accepted.
     #[must_use]
     pub fn room(&self) -> u32 {
@@ -212,7 +221,7 @@ impl JobsCore {
         }
         sooner(self.timers.next_queue_check);
         sooner(self.spool.wants_refill().then_some(now));
-        if self.timers.running().len() < self.rules.workers {
+        if self.timers.running().len() < self.rules.workers && !self.timers.is_last() {
             let start_at = now.or_later(self.timers.start_retry_at);
             sooner(self.spool.window().startable(now).map(|_| start_at));
             sooner(self.spool.window().next_deadline().map(|due| due.or_later(start_at)));
@@ -235,6 +244,7 @@ impl JobsCore {
     pub fn stop(&mut self, now: Instant) -> bool {
         let first = !self.is_stopping();
         if first {
+            self.timers.begin_stop();
             self.timers.terminate_all(now + self.rules.stop_timeout);
             self.shutdown = Shutdown::Gracefully;
         } else {
@@ -242,6 +252,19 @@ impl JobsCore {
             self.shutdown = Shutdown::AtOnce;
         }
         first
+    }
+
+    /// Has the service stop after job `id`, which asked for that, or after a while. No other job is
+    /// started. Returns true if the job runs.
+    pub fn stop_after(&mut self, id: u64, now: Instant) -> bool {
+        !self.is_stopping() && self.timers.stop_after(id, now + LAST_JOB_WAIT)
+    }
+
+    /// Returns true if the service is to stop now, because the job that asked for it has ended or
+    /// had its time.
+    #[must_use]
+    pub fn is_stop_due(&self, now: Instant) -> bool {
+        !self.is_stopping() && self.timers.is_stop_due(now)
     }
 
     /// Records everything that is pending, at the end of the service.
@@ -302,7 +325,12 @@ impl JobsCore {
     /// because the service stops.
     pub fn handler_ended(&mut self, id: u64, outcome: AttemptOutcome, now: Instant) -> Option<AttemptReport> {
         let job = self.timers.remove(id)?;
-        let outcome = if job.timed_out { AttemptOutcome::TimedOut } else { outcome };
+        let outcome = match job.timed_out {
+            // The job did what it wanted, also if its own request has ended it.
+            _ if job.stops_service() => AttemptOutcome::Success,
+            true => AttemptOutcome::TimedOut,
+            false => outcome,
+        };
         let counts = matches!(outcome, AttemptOutcome::Success | AttemptOutcome::TimedOut)
             || self.spool.window().get(id).is_some_and(|slot| slot.state == JobState::Cancelled);
         if self.is_stopping() && !counts {
@@ -338,7 +366,7 @@ impl JobsCore {
 
     /// Dequeues jobs while workers are free.
     fn dequeue(&mut self, now: Instant) {
-        if !self.timers.start_retry_at.is_due(now) {
+        if self.timers.is_last() || !self.timers.start_retry_at.is_due(now) {
             return;
         }
         let busy = self.timers.running().len().saturating_add(self.dequeued().count());

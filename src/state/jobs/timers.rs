@@ -41,6 +41,8 @@ pub struct RunningJob {
     phase: JobPhase,
     /// Whether the signal of this phase is still to be sent.
     unsent: bool,
+    /// Whether the service stops after this job, which asked for that. Its end is a success.
+    stops_service: bool,
 }
 
 /// Why a handler gets a signal, and which.
@@ -73,6 +75,8 @@ pub struct JobTimers {
     start_failures: u32,
     /// When the queue file is looked at, where inotify is missing.
     pub(super) next_queue_check: Option<Instant>,
+    /// When the service stops at the latest, because a job asked for that.
+    stop_at: Option<Instant>,
 }
 
 impl JobTimers {
@@ -82,6 +86,7 @@ impl JobTimers {
         start_retry_at: Instant::BOOT,
         start_failures: 0,
         next_queue_check: None,
+        stop_at: None,
     };
 
     /// Returns the jobs whose handlers run.
@@ -105,6 +110,7 @@ impl JobTimers {
             phase,
             timed_out: false,
             unsent: false,
+            stops_service: false,
         });
     }
 
@@ -129,6 +135,31 @@ impl JobTimers {
         self.running.iter_mut().for_each(RunningJob::kill);
     }
 
+    /// Has the service stop after job `id`, or at `stop_at`. Returns true if the job runs.
+    pub(super) fn stop_after(&mut self, id: u64, stop_at: Instant) -> bool {
+        let Some(job) = self.running.iter_mut().find(|job| job.id == id) else { return false };
+        job.stops_service = true;
+        self.stop_at.get_or_insert(stop_at);
+        true
+    }
+
+    /// Returns true if the service stops after a job, so that no other is started.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.stop_at.is_some()
+    }
+
+    /// Returns true if the jobs after which the service stops have ended, or had their time.
+    #[must_use]
+    pub(super) fn is_stop_due(&self, now: Instant) -> bool {
+        self.stop_at.is_some_and(|at| at.is_due(now) || !self.running.iter().any(|job| job.stops_service))
+    }
+
+    /// Forgets that the service is to stop, because it does.
+    pub(super) fn begin_stop(&mut self) {
+        self.stop_at = None;
+    }
+
     /// Returns the next signal that is due. TERM is followed by KILL after `grace`.
     pub(super) fn next_signal(&mut self, now: Instant, grace: Duration) -> Option<HandlerSignal> {
         self.running.iter_mut().find_map(|job| job.next_signal(now, grace))
@@ -136,7 +167,7 @@ impl JobTimers {
 
     /// Returns when the next signal is due.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.running.iter().map(RunningJob::next_deadline).fold(None, earliest)
+        self.running.iter().map(RunningJob::next_deadline).fold(self.stop_at, earliest)
     }
 
     /// Starts nothing for a while.
@@ -176,6 +207,12 @@ impl JobTimers {
 }
 
 impl RunningJob {
+    /// Returns true if the service stops after this job, which asked for that.
+    #[must_use]
+    pub fn stops_service(&self) -> bool {
+        self.stops_service
+    }
+
     fn terminate(&mut self, kill_at: Instant) {
         if self.phase == JobPhase::Running {
             (self.phase, self.unsent) = (JobPhase::Terminating(kill_at), true);

@@ -189,7 +189,7 @@ impl JobsCore {
             self.spool.remove_closed(disk, now);
         }
         self.spool.release_claims(disk);
-        if self.shutdown == Shutdown::No {
+        if self.shutdown == Shutdown::No && !self.timers.is_last() {
             return TurnStep::Compact;
         }
         // A client stopped the service in this turn: the jobs that were dequeued in it have
@@ -197,6 +197,9 @@ impl JobsCore {
         self.turn.next_slot = 0;
         while let Some(slot) = self.next_dequeued() {
             self.spool.requeue(slot.id);
+        }
+        if self.shutdown == Shutdown::No {
+            return TurnStep::Compact;
         }
         TurnStep::Idle
     }

@@ -185,6 +185,9 @@ impl Claims {
     pub(super) fn forget_missing(&mut self, disk: &mut impl Disk) -> DiskResult {
         let mut result = Ok(());
         self.list.retain(|claim| {
+            if claim.handle.is_some() {
+                return true;
+            }
             disk.claim_exists(claim.seq_low()).unwrap_or_else(|error| {
                 result = Err(error);
                 true
@@ -199,7 +202,7 @@ impl Claims {
         self.list.retain(|claim| !claim.removed);
         self.list.iter_mut().for_each(|claim| claim.synced = true);
         // There may be room for claims that found none.
-        self.adopting |= core::mem::take(&mut self.more);
+        self.adopting |= self.more && !self.list.is_full();
     }
 
     /// Returns how many claims the journal must remember.
@@ -254,6 +257,13 @@ impl Claims {
         for retry in claims.chain([&mut self.failure]).flatten() {
             retry.at = Instant::BOOT;
         }
+    }
+
+    /// Turns to another folder at the same path. Claims that an earlier process left there are
+    /// found first, and nothing is claimed before.
+    pub fn folder_changed(&mut self) {
+        self.adopting = true;
+        self.retry_now();
     }
 
     /// Prepares for another queue file. The lines that are in the old one now are taken,
@@ -315,7 +325,8 @@ impl Claims {
     /// Returns when the folder is to be listed or synced, if it is.
     pub(super) fn names_due(&self) -> Option<Instant> {
         let unsynced = self.list.iter().any(|claim| !claim.synced);
-        (self.adopting || unsynced).then(|| self.failure.map_or(Instant::BOOT, |retry| retry.at))
+        let room = self.more && self.list.iter().any(|claim| claim.removed);
+        (self.adopting || unsynced || room).then(|| self.failure.map_or(Instant::BOOT, |retry| retry.at))
     }
 
     // ----- what fails -------------------------------------------------------

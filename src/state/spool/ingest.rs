@@ -39,6 +39,9 @@ const INGEST_TURN_BYTES: usize = 64 * 1024;
 /// first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
+/// Bytes that a read counts at least.
+const READ_COST_BYTES: usize = 256;
+
 /// Bytes read from a claim at once; a line that is longer is not a job.
 const CHUNK_BYTES: usize = 4096;
 
@@ -52,8 +55,8 @@ pub enum IngestNotice<'a> {
 }
 
 impl Spool {
-    /// Finds the claims that an earlier process left, and opens as many as there is room for.
-    /// What fails is tried again by [`Spool::ingest`].
+    /// Opens the claims of an earlier process, as many as there is room for. An operation that
+    /// fails is tried again by [`Spool::ingest`].
     pub fn adopt_claims(&mut self, disk: &mut impl Disk, now: Instant) {
         let result = self.find_claims(disk);
         self.claims.adopting = result.is_err();
@@ -67,6 +70,7 @@ impl Spool {
     fn find_claims(&mut self, disk: &mut impl Disk) -> DiskResult {
         let mut next = disk.next_claim(0)?;
         let mut unsynced = next.is_some();
+        self.claims.more = false;
         while let Some(seq) = next {
             next = disk.next_claim(seq)?;
             self.claims.seen(seq);
@@ -147,7 +151,10 @@ impl Spool {
             self.ensure_space(disk)?;
             let jobs = self.read_claim(disk, index, scratch, rules, now, report)?;
             added = added.saturating_add(jobs);
-            budget = budget.saturating_sub(CHUNK_BYTES);
+            let read =
+                self.claims.list.get(index).map_or(0, |after| after.scanned.saturating_sub(claim.scanned));
+            // A claim without news costs little, so that many of them hide none after them.
+            budget = budget.saturating_sub(usize::try_from(read).unwrap_or(CHUNK_BYTES).max(READ_COST_BYTES));
         }
         if self.room(rules) > 0 {
             added = added.saturating_add(self.close_quiet(disk, scratch, rules, now, report)?);
@@ -158,10 +165,13 @@ impl Spool {
     /// Lists or syncs the folder again after that failed.
     #[inline(never)]
     fn repair_names(&mut self, disk: &mut impl Disk, now: Instant) {
+        if !self.claims.adopting
+            && let Err(error) = self.sync_names(disk)
+        {
+            return self.claims.fail(error, now);
+        }
         if self.claims.adopting {
             self.adopt_claims(disk, now);
-        } else if let Err(error) = self.sync_names(disk) {
-            self.claims.fail(error, now);
         }
         if !self.claims.wanted && self.claims.names_due().is_none() {
             self.claims.failure = None;
@@ -227,7 +237,11 @@ impl Spool {
         self.claims.last_claim_at = Some(now);
         let seq = self.claims.next_seq;
         self.claims.seen(seq);
-        disk.claim_queue(seq, handle)?;
+        match disk.claim_queue(seq, handle) {
+            // Another process was faster.
+            Err(MISSING) => return Ok(()),
+            claimed => claimed?,
+        }
         // From here on the claim is ours, whatever fails.
         let active_at = if self.claims.left.is_some() { Instant::BOOT } else { now };
         self.claims.left = self.claims.left.map(|left| left.saturating_sub(1));

@@ -527,3 +527,4 @@ mod disk_space;
 mod editing;
 mod histories;
 mod model;
+mod queue_faults;

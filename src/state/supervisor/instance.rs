@@ -4,14 +4,14 @@
 //! perform, and an event to log. The state of the lock of the PID file decides whether a
 //! process runs; the number in the PID file does not.
 //!
-//! | phase \ event | probe: P holds the lock | probe: foreign | probe: died | probe: free | process gone | deadline | stop | second stop |
+//! | phase \ event | probe: P holds the lock | probe: foreign | probe: died | probe: stopped on purpose | process gone | deadline | stop | second stop |
 //! | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-//! | `Backoff(at)` | `Running`, adopt P | `Foreign` | - | `Stopped` if the PID file was left filled | - | check the lock, start: `Starting` | `Stopped` | - |
+//! | `Backoff(at)` | `Running`, adopt P | `Foreign` | - | `Stopped` | - | check the lock, start: `Starting` | `Stopped` | - |
 //! | `Starting` | confirm after `failures` probes, if late | the same | the same | the same | `Backoff`, `Stopped`, or `Running` if another process holds the lock | no answer | `Stopping` | `Killing` |
 //! | `Running` | ask or confirm, see below; `Running`, adopt P if another | `Foreign` | `Backoff` | `Stopped` | `Backoff`, `Stopped`, or `Running` as above | no answer | `Stopping` | `Killing` |
-//! | `Stopping(at)` | `Running`, adopt P if another | `Foreign` | `Backoff` | `Backoff` | `Backoff` | `Killing` | - | `Killing` |
-//! | `Killing(since)` | `Running`, adopt P if another | `Foreign` | `Backoff` | `Backoff` | `Backoff` | `Unkillable` | - | - |
-//! | `Unkillable` | `Running`, adopt P if another | `Foreign` | `Backoff` | `Backoff` | `Backoff` | - | - | - |
+//! | `Stopping(at)` | `Running`, adopt P if another | `Foreign` | `Backoff` | `Stopped` | `Backoff`, `Stopped` | `Killing` | - | `Killing` |
+//! | `Killing(since)` | `Running`, adopt P if another | `Foreign` | `Backoff` | `Stopped` | `Backoff`, `Stopped` | `Unkillable` | - | - |
+//! | `Unkillable` | `Running`, adopt P if another | `Foreign` | `Backoff` | `Stopped` | `Backoff`, `Stopped` | - | - | - |
 //! | `Foreign` | `Running`, adopt P | - | `Backoff` | `Stopped` | - | - | `Stopped` | - |
 //! | `Stopped` | `Running`, adopt P | `Foreign` | `Backoff` | - | - | - | - | - |
 //!
@@ -79,9 +79,6 @@ pub struct Instance {
     backoff: RestartBackoff,
     /// Since when the instance is unwell.
     unwell_since: Option<Instant>,
-    /// The process died and left its PID file filled. If the file is empty later, a stop
-    /// emptied it.
-    pid_file_left_filled: bool,
     /// Another process than the supervisor started the process.
     adopted: bool,
     /// The process was ready, adopted or dead at least once.
@@ -106,7 +103,6 @@ impl Instance {
             failed_probes: 0,
             backoff: RestartBackoff::default(),
             unwell_since: Some(now),
-            pid_file_left_filled: false,
             adopted: false,
             settled: false,
             shutting_down: false,
@@ -321,11 +317,8 @@ impl Instance {
         match probe {
             Probe::Held(other, _) if other != pid => self.adopt(now, other),
             Probe::Foreign => self.on_foreign(now),
-            Probe::Free if !self.we_are_stopping_it() && is_deliberate(self.phase, reason) => {
-                self.stopped(now)
-            }
+            Probe::Free => self.stopped(now),
             _ => {
-                self.pid_file_left_filled = probe == Probe::Died;
                 // A process that the supervisor stopped did not exit quickly.
                 let since = if self.we_are_stopping_it() { Instant::BOOT } else { self.started_at };
                 self.died(now, now.since(since), reason)
@@ -335,8 +328,9 @@ impl Instance {
 
     /// Records that a user stopped the process on purpose.
     fn stopped(&mut self, now: Instant) -> Decision {
-        (self.phase, self.unwell_since, self.pid_file_left_filled) = (Phase::Stopped, None, false);
+        (self.phase, self.unwell_since) = (Phase::Stopped, None);
         self.forget_checks();
+        self.settled = true;
         // Nothing else is known of the next process if it ends between two probes.
         self.started_at = now;
         (Action::None, Some(Event::Stopped))
@@ -373,12 +367,11 @@ impl Instance {
             (Phase::Foreign, Probe::Free) => self.stopped(now),
             // A user started the process, and it died between two probes.
             (Phase::Foreign | Phase::Stopped, Probe::Died) => {
-                self.pid_file_left_filled = true;
                 self.died(now, Duration::ZERO, ExitReason::Unknown)
             }
             // A user stopped the process while it was dead.
-            (Phase::Backoff(_), Probe::Free) if self.pid_file_left_filled => self.stopped(now),
-            (Phase::Backoff(_), Probe::Died | Probe::Free) | (Phase::Stopped, Probe::Free) => NOTHING,
+            (Phase::Backoff(_), Probe::Free) => self.stopped(now),
+            (Phase::Backoff(_), Probe::Died) | (Phase::Stopped, Probe::Free) => NOTHING,
             (Phase::Starting(pid), _) => {
                 let late = now.since(self.started_at) > rules.stale_after * START_PATIENCE;
                 if late { self.on_bad_probe(now, pid, ProbeError::NotReady, rules) } else { NOTHING }
@@ -524,21 +517,6 @@ impl Instance {
         (Action::None, Some(event))
     }
 }
-
-/// Returns true if an end that left an empty PID file, or none, was a stop on purpose. A
-/// start that fails leaves none either, but exits with an error. Of the signals, only
-/// KILL can be the last step of `zigsvc stop`.
-fn is_deliberate(phase: Phase, reason: ExitReason) -> bool {
-    let was_starting = matches!(phase, Phase::Starting(_));
-    match reason {
-        ExitReason::Code(code) => code == 0 || !was_starting,
-        ExitReason::Signal(signal) => signal == KILL && !was_starting,
-        ExitReason::Unknown | ExitReason::NotStarted => true,
-    }
-}
-
-/// The number of SIGKILL, signal(7).
-const KILL: u8 = 9;
 
 #[cfg(test)]
 mod tests;

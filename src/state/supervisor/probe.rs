@@ -55,9 +55,9 @@ pub enum Probe {
     Held(u32, Result<Beat, ProbeError>),
     /// A process of another PID namespace, which has no number here, holds the lock.
     Foreign,
-    /// No process holds the lock; the PID file is still filled.
+    /// No process holds the lock, and no user stopped the service: it died, or was never started.
     Died,
-    /// No process holds the lock; the PID file is empty or missing.
+    /// No process holds the lock, and the mark of a stop on purpose is there.
     Free,
 }
 

@@ -89,7 +89,7 @@ fn drain(supervision: &mut Supervision, now: Instant, is_ready: bool) -> Vec<Str
                 performed.push(format!("{index}: {:?}", decision.0));
             }
             decision = match decision.0 {
-                Action::CheckLock => supervision.on_lock(index, now, Some(Probe::Free)),
+                Action::CheckLock => supervision.on_lock(index, now, Some(Probe::Died)),
                 Action::Start => {
                     supervision.on_started(index, now, u32::try_from(10 + index).unwrap());
                     if is_ready { supervision.on_ready(index) } else { NOTHING }
@@ -148,7 +148,7 @@ fn an_instance_whose_lock_is_held_is_adopted_and_one_whose_lock_is_unknown_is_st
 }
 
 #[test]
-fn a_user_who_emptied_the_pid_file_of_a_dead_service_stopped_it() {
+fn the_mark_stops_a_service_that_is_dead() {
     let mut supervision = running(1);
     gone(&mut supervision, 0, at(10));
     assert_eq!(supervision.poll(at(10)), Some((0, (Action::CheckLock, None))));
@@ -166,7 +166,7 @@ fn the_supervisor_is_ready_when_each_process_runs_or_failed_once_and_after_a_whi
     assert_eq!(supervision.next_deadline(), Some(at(5000)), "the next probe");
     supervision.on_ready(0);
     assert!(!supervision.is_ready(at(100)));
-    supervision.on_gone(1, at(100), (11, ExitReason::Code(1)), Some(Probe::Free));
+    supervision.on_gone(1, at(100), (11, ExitReason::Code(1)), Some(Probe::Died));
     assert!(supervision.is_ready(at(100)));
     assert_eq!((supervision.on_announced(), supervision.on_announced()), (true, false));
     assert!(!supervision.is_starting() && !supervision.is_ready(at(100_000)), "it is reported once");
@@ -187,7 +187,7 @@ fn the_supervisor_is_ready_before_a_start_that_failed_is_tried_again() {
     for index in [0, 1] {
         assert!(!supervision.is_ready(at(0)));
         assert_eq!(supervision.poll(at(0)), Some((index, (Action::CheckLock, None))));
-        assert_eq!(supervision.on_lock(index, at(0), Some(Probe::Free)), (Action::Start, None));
+        assert_eq!(supervision.on_lock(index, at(0), Some(Probe::Died)), (Action::Start, None));
         let event = Event::Died(ExitReason::NotStarted, ms(0));
         assert_eq!(supervision.on_not_started(index, at(0)), (Action::None, Some(event)));
     }
@@ -337,7 +337,7 @@ fn restarts_are_counted_but_not_starts_that_failed() {
         supervision.on_probe(1, at(now), Some(Probe::Held(11, beat(u64::MAX))));
     }
     supervision.on_report(1, at(15_040), Report::Answer(SocketAnswer::Silent));
-    supervision.on_gone(1, at(15_050), (11, ExitReason::Code(0)), Some(Probe::Free));
+    supervision.on_gone(1, at(15_050), (11, ExitReason::Code(0)), Some(Probe::Died));
     assert_eq!(supervision.restarts(), 2, "a process that the supervisor replaced counts");
     supervision.on_gone(1, at(50), (99, ExitReason::Code(0)), Some(Probe::Free));
     supervision.on_gone(9, at(50), (99, ExitReason::Code(0)), None);

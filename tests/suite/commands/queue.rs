@@ -2,7 +2,9 @@
 
 use super::support::{Beside, GATED, Played, full_device, wait_for_begun};
 use crate::support::control::start_script;
-use crate::support::{Dir, alive, kill, let_pass, process_state, processed, wait_for_jobs, wait_until};
+use crate::support::{
+    Dir, alive, kill, let_pass, not_running, process_state, processed, wait_for_jobs, wait_until,
+};
 use std::fs;
 use zigsvc::limits::CONNECT_RETRY;
 
@@ -68,9 +70,9 @@ fn a_job_for_a_service_that_does_not_run_is_told_apart() {
     let dir = Dir::new();
     for _ in 0..2 {
         let ran = dir.zigsvc(&["queue", "job"]).expect(7);
-        assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", "zigsvc: jobs: not running\n"));
+        assert_eq!((ran.out.as_str(), ran.err), ("", not_running(&dir, "jobs", "zigsvc.sock")));
         let ran = dir.zigsvc(&["queue", "--wait", "job"]).expect(125);
-        assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", "zigsvc: jobs: not running\n"));
+        assert_eq!((ran.out.as_str(), ran.err), ("", not_running(&dir, "jobs", "zigsvc.sock")));
         // Nor does one that was killed, whose socket and PID file are there.
         let pid = dir.start(&[]);
         kill(pid, "KILL");

@@ -3,7 +3,9 @@
 
 use super::support::{Beside, GATED, Peer, Played, full_device, unread, wait_for_begun};
 use crate::support::control::start_script;
-use crate::support::{Dir, alive, holds_within, kill, patience, processed, wait_for_jobs, wait_until};
+use crate::support::{
+    Dir, alive, holds_within, kill, not_running, patience, processed, wait_for_jobs, wait_until,
+};
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::fs;
@@ -221,7 +223,7 @@ fn a_drained_service_takes_nothing_and_the_next_one_takes_the_rest() {
 fn with_no_service_at_the_start_nothing_is_waited_for() {
     let dir = Dir::new();
     let ran = dir.zigsvc_with_input(&["queue", "-"], b"one\n").expect(7);
-    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", "zigsvc: jobs: not running\n"));
+    assert_eq!((ran.out.as_str(), ran.err), ("", not_running(&dir, "jobs", "zigsvc.sock")));
 }
 
 #[test]

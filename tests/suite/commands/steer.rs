@@ -2,7 +2,9 @@
 
 use super::support::{Beside, GATED, Peer, Played, wait_for_begun};
 use crate::support::control::start_script;
-use crate::support::{Dir, alive, by_shell, finish, kill, program, require_tool, wait_for_jobs, wait_until};
+use crate::support::{
+    Dir, alive, by_shell, finish, kill, not_running, program, require_tool, wait_for_jobs, wait_until,
+};
 
 /// Starts a service with one dead job, one that runs, and two that wait.
 #[track_caller]
@@ -275,7 +277,7 @@ fn a_service_that_does_not_run_can_neither_be_looked_at_nor_steered() {
         &["watch"],
     ] {
         let ran = dir.zigsvc(args).expect(7);
-        assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", "zigsvc: jobs: not running\n"), "{args:?}");
+        assert_eq!((ran.out.as_str(), ran.err), ("", not_running(&dir, "jobs", "zigsvc.sock")), "{args:?}");
     }
 }
 

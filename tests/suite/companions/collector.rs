@@ -703,8 +703,8 @@ fn metric_prints_the_answer_or_why_there_is_none() {
     let dir = Dir::new();
     let metric = |arguments: &[&str]| dir.zigsvc(&[&["metric"], arguments].concat());
     let err = |ran: Ran, text: &str| assert!(ran.out.is_empty() && ran.err.contains(text), "{ran:?}");
-    err(metric(&["cpu", "1"]).expect(7), "zigsvc: collector: not running\n");
-    err(metric(&["--dump"]).expect(7), "zigsvc: collector: not running\n");
+    err(metric(&["cpu", "1"]).expect(7), "zigsvc: collector: not running (tried @zigsvc-metrics:");
+    err(metric(&["--dump"]).expect(7), "zigsvc: collector: not running (tried @zigsvc-metrics:");
     start(&dir, &[]);
     assert_eq!(metric(&["--dump"]).expect(0).out, "");
     assert_eq!(metric(&["--dump", "--prometheus"]).expect(0).out, "");

@@ -3,8 +3,8 @@
 use crate::support::control::{Client, connect_as, require_users};
 use crate::support::random::Random;
 use crate::support::{
-    Dir, finish, heartbeat, holds_within, kill, log_lines_matching, outcome, program, require_native,
-    require_tool, wait_until,
+    Dir, finish, heartbeat, holds_within, kill, log_lines_matching, not_running, outcome, program,
+    require_native, require_tool, wait_until,
 };
 use core::time::Duration;
 use std::fs;
@@ -314,7 +314,7 @@ fn chat_sends_more_than_the_hub_takes_at_once() {
 fn chat_ends_when_the_hub_does_and_tells_when_there_is_none() {
     let dir = Dir::new();
     let ran = dir.zigsvc(&["chat"]).expect(7);
-    assert_eq!(ran.err, "zigsvc: hub: not running\n");
+    assert_eq!(ran.err, not_running(&dir, "hub", "zigsvc-hub.sock"));
     start(&dir);
     let mut child = chat(&dir);
     // Its input stays open until the end.

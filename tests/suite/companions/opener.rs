@@ -4,7 +4,8 @@
 
 use crate::support::opener::{Client, ask, ask_raw, start};
 use crate::support::{
-    Dir, by_shell, finish, is_root, kill, log_lines_matching, program, require, require_native, wait_until,
+    Dir, by_shell, finish, is_root, kill, log_lines_matching, not_running, program, require, require_native,
+    wait_until,
 };
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -294,7 +295,7 @@ fn the_command_prints_what_it_is_handed_or_says_why_not() {
     dir.write("big", &big);
     let path = |name: &str| dir.path(name).display().to_string();
     let ran = dir.zigsvc(&["open", &path("public")]).expect(7);
-    assert_eq!(ran.err, "zigsvc: opener: not running\n");
+    assert_eq!(ran.err, not_running(&dir, "opener", "zigsvc-opener.sock"));
     start(&dir, &["public", "big", "none"], &[]);
     let ran = dir.zigsvc(&["open", &path("public")]).expect(0);
     assert_eq!((&ran.out[..], &ran.err[..]), ("for all\n", ""));

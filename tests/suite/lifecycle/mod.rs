@@ -4,10 +4,12 @@
 //! - `foreground.rs`: `run`
 //! - `notify.rs`: `run` under a service manager
 //! - `health.rs`: the heartbeat
+//! - `identity.rs`: PID files that are lost, and the second locks that stand in for them
 //! - `process.rs`: what a service inherits, drops, and asks of the kernel
 
 mod background;
 mod foreground;
 mod health;
+mod identity;
 mod notify;
 mod process;

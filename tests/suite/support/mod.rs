@@ -692,3 +692,8 @@ pub fn kill_hard(pid: u32) {
     kill(pid, "KILL");
     wait_until("it is gone", || !alive(pid));
 }
+
+/// Returns the error of a command whose service does not run: it names the path that was tried.
+pub fn not_running(dir: &Dir, service: &str, file: &str) -> String {
+    format!("zigsvc: {service}: not running (tried {})\n", dir.path(file).display())
+}

@@ -110,7 +110,8 @@ enum Operation {
     Wait,
     /// Ten seconds pass, and the writer has its file still open.
     WaitOpen,
-    /// As `Take`, and a writer opens a claim while the service has a lease on it.
+    /// The service looks at the queue file and reads its claims, and a writer opens one of them
+    /// while the service has a lease on it.
     TakeBroken,
 }
 

@@ -264,17 +264,16 @@ fn a_deliberate_stop_is_respected_until_somebody_starts_it() {
 }
 
 #[test]
-fn a_crash_is_no_stop_though_somebody_removed_the_pid_file() {
-    let reason = ExitReason::Signal(11);
-    let event = running(at(0)).on_gone(at(5), 7, reason, Probe::Free).1;
-    assert_eq!(event, Some(Event::Died(reason, ms(0))));
-    // KILL is what a stop ends with, and a service that starts cannot be meant.
-    assert_eq!(running(at(0)).on_gone(at(5), 7, ExitReason::Signal(9), Probe::Free).1, Some(Event::Stopped));
-    let mut starting = Instance::new(at(0));
-    starting.on_deadline(at(0), &RULES);
-    starting.on_started(at(0), 7);
-    let reason = ExitReason::Signal(9);
-    assert_eq!(starting.on_gone(at(5), 7, reason, Probe::Free).1, Some(Event::Died(reason, ms(0))));
+fn only_the_mark_of_a_stop_makes_an_end_one_on_purpose() {
+    for reason in [ExitReason::Code(0), ExitReason::Code(6), ExitReason::Signal(9), ExitReason::Unknown] {
+        let event = running(at(0)).on_gone(at(5), 7, reason, Probe::Died).1;
+        assert_eq!(event, Some(Event::Died(reason, ms(0))), "a stranger's signal, or a crash");
+        assert_eq!(running(at(0)).on_gone(at(5), 7, reason, Probe::Free).1, Some(Event::Stopped));
+        let mut starting = Instance::new(at(0));
+        starting.on_deadline(at(0), &RULES);
+        starting.on_started(at(0), 7);
+        assert_eq!(starting.on_gone(at(5), 7, reason, Probe::Free).1, Some(Event::Stopped));
+    }
 }
 
 #[test]
@@ -310,7 +309,7 @@ fn what_we_end_ourselves_is_started_at_once_each_time() {
         now += ms(15_001);
         assert_eq!(instance.on_probe(now, SAME, &impatient), (Action::Confirm, None));
         assert_eq!(instance.on_answer(now, SocketAnswer::Silent, &impatient).0, Action::Terminate(7));
-        let event = instance.on_gone(now, 7, ExitReason::Code(0), Probe::Free).1;
+        let event = instance.on_gone(now, 7, ExitReason::Code(0), Probe::Died).1;
         assert_eq!(event, Some(Event::Replaced(ExitReason::Code(0), ms(0))));
         instance.on_deadline(now, &RULES);
         instance.on_started(now, 7);
@@ -332,36 +331,27 @@ fn one_that_was_started_by_hand_and_died_unseen_is_no_longer_stopped() {
 }
 
 #[test]
-fn one_that_is_dead_is_stopped_when_its_pid_file_is_emptied() {
+fn one_that_is_dead_or_fails_at_each_start_is_stopped_by_the_mark() {
     let mut instance = running(at(0));
     instance.on_gone(at(5), 7, ExitReason::Signal(11), Probe::Died);
     assert_eq!(instance.on_probe(at(6), Probe::Died, &RULES), NOTHING);
     assert_eq!(instance.on_probe(at(7), Probe::Free, &RULES), (Action::None, Some(Event::Stopped)));
     assert_eq!((instance.on_deadline(at(1_000_000), &RULES), instance.next_deadline()), (NOTHING, None));
     assert!(!instance.is_unrecoverable(at(1_000_000), ms(300_000)));
-    // A start that failed empties it too, and is no stop.
-    instance.on_probe(at(10), Probe::Died, &RULES);
-    instance.on_started(at(10), 7);
-    instance.on_gone(at(11), 7, ExitReason::Code(1), Probe::Free);
-    assert_eq!(instance.on_probe(at(12), Probe::Free, &RULES), NOTHING);
-    // Nor is it one if the lock could not be asked when it died.
-    instance.on_started(at(20), 7);
-    instance.on_gone(at(21), 7, ExitReason::Code(1), SAME);
-    assert_eq!(instance.on_probe(at(22), Probe::Free, &RULES), NOTHING);
-}
-
-#[test]
-fn a_start_that_fails_is_no_stop_though_it_leaves_no_pid_file() {
-    let mut instance = Instance::new(at(0));
-    instance.on_deadline(at(0), &RULES);
-    instance.on_started(at(0), 7);
-    let event = instance.on_gone(at(1), 7, ExitReason::Code(6), Probe::Free).1;
+    // Without the mark a start that fails is tried again.
+    let mut failing = Instance::new(at(0));
+    failing.on_deadline(at(0), &RULES);
+    failing.on_started(at(0), 7);
+    let event = failing.on_gone(at(1), 7, ExitReason::Code(6), Probe::Died).1;
     assert_eq!(event, Some(Event::Died(ExitReason::Code(6), ms(0))));
-    assert_eq!(instance.on_deadline(at(1), &RULES), (Action::CheckLock, None));
+    assert_eq!(failing.on_deadline(at(1), &RULES), (Action::CheckLock, None));
     assert_eq!(
-        instance.on_report(at(1), Report::NotStarted, &RULES).1,
+        failing.on_report(at(1), Report::NotStarted, &RULES).1,
         Some(Event::Died(ExitReason::NotStarted, ms(1000)))
     );
+    failing.on_deadline(at(1001), &RULES);
+    let stopped = failing.on_report(at(1001), Report::Lock(Some(Probe::Free)), &RULES);
+    assert_eq!(stopped, (Action::None, Some(Event::Stopped)));
 }
 
 #[test]
@@ -480,7 +470,7 @@ fn one_that_hangs_each_time_is_hopeless_however_rare_the_looks_are() {
         let first = Probe::Held(7, Ok(Beat { seq: 1, written: instance.started_at }));
         if instance.on_probe(now, first, &RULES).0 == Action::Confirm {
             instance.on_answer(now, SocketAnswer::Silent, &RULES);
-            instance.on_gone(now, 7, ExitReason::Code(0), Probe::Free);
+            instance.on_gone(now, 7, ExitReason::Code(0), Probe::Died);
             instance.on_deadline(now, &RULES);
             instance.on_started(now, 7);
             instance.on_ready();
@@ -601,12 +591,12 @@ fn each_look_in_each_phase() {
     );
     assert_eq!(
         probe(Probe::Free),
-        "waiting: Backoff(101000), None, -\n\
+        "waiting: Stopped, None, Stopped\n\
          starting: Starting(7, 50000), None, CheckFailed(NotReady)\n\
          running: Stopped, None, Stopped\n\
-         ending: Backoff(100000), None, Replaced(Unknown, 0)\n\
-         killed: Backoff(100000), None, Replaced(Unknown, 0)\n\
-         unkillable: Backoff(100000), None, Replaced(Unknown, 0)\n\
+         ending: Stopped, None, Stopped\n\
+         killed: Stopped, None, Stopped\n\
+         unkillable: Stopped, None, Stopped\n\
          foreign: Stopped, None, Stopped\n\
          stopped: Stopped, None, -\n"
     );
@@ -666,26 +656,14 @@ fn each_end_in_each_phase() {
     assert_eq!(gone(7, ExitReason::Code(0), Probe::Died), died("Code(0)"));
     // The lock was probed before the process ended.
     assert_eq!(gone(7, ExitReason::Code(1), SAME), died("Code(1)"));
-    assert_eq!(gone(7, ExitReason::Signal(11), Probe::Free), died("Signal(11)"), "a crash is no stop");
-    let stopped = |reason: &str, starting: &str| {
-        format!(
-            "waiting: Backoff(101000), None, -\n\
-             starting: {starting}\n\
-             running: Stopped, None, Stopped\n\
-             ending: Backoff(100000), None, Replaced({reason}, 0)\n\
-             killed: Backoff(100000), None, Replaced({reason}, 0)\n\
-             unkillable: Backoff(100000), None, Replaced({reason}, 0)\n\
-             foreign: Foreign, None, -\n\
-             stopped: Stopped, None, -\n"
-        )
-    };
-    let at_once = "Stopped, None, Stopped";
-    assert_eq!(gone(7, ExitReason::Code(0), Probe::Free), stopped("Code(0)", at_once));
-    assert_eq!(gone(7, ExitReason::Unknown, Probe::Free), stopped("Unknown", at_once));
-    let failed = "Backoff(100000), None, Died(Code(6), 0)";
-    assert_eq!(gone(7, ExitReason::Code(6), Probe::Free), stopped("Code(6)", failed));
-    let failed = "Backoff(100000), None, Died(Signal(9), 0)";
-    assert_eq!(gone(7, ExitReason::Signal(9), Probe::Free), stopped("Signal(9)", failed));
+    let mut stopped = "waiting: Backoff(101000), None, -\n".to_owned();
+    for phase in ["starting", "running", "ending", "killed", "unkillable"] {
+        stopped += &format!("{phase}: Stopped, None, Stopped\n");
+    }
+    stopped += "foreign: Foreign, None, -\nstopped: Stopped, None, -\n";
+    for reason in [ExitReason::Code(0), ExitReason::Code(6), ExitReason::Signal(9), ExitReason::Unknown] {
+        assert_eq!(gone(7, reason, Probe::Free), stopped, "{reason:?}");
+    }
     let mut adopted = "waiting: Backoff(101000), None, -\n".to_owned();
     for phase in ["starting", "running", "ending", "killed", "unkillable"] {
         adopted += &format!("{phase}: Running(8, 100000), None, Adopted(8)\n");

@@ -1,0 +1,198 @@
+//! `restart`: stops a service, and starts it with the options that it had.
+//!
+//! ```text
+//! restart ──fork──▶ a session of its own: stop, then execute `zigsvc OPTIONS start SERVICE`
+//!   │ waits for its exit status                                                     │
+//!   ◀───────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! The connection over which a user works may be one of the services that end here, so that
+//! the stop and the start are not in the session of the command.
+
+use super::invocation::{Invocation, find_holder};
+use super::kept_options::{OptionWords, OptionsFound, WORDS_BYTES, merge, push_words};
+use super::lifecycle::{Way, is_supervised, launch_spec, replace_by, stop_running};
+use super::output::{CommandResult, fail, print, usage_text};
+use super::own_job::{RESTART, ask_after};
+use crate::limits::RESTART_DELAY_MAX;
+use crate::proto::service::Service;
+use crate::service::boot::boot_id;
+use crate::service::config_source::{ServiceFile, path_of};
+use crate::service::down_mark;
+use crate::service::heartbeat::{self, Health};
+use crate::service::lifecycle::{describe_at, exit};
+use crate::service::lock_holder::{LockHolder, LookupFailed, ServiceLocks};
+use crate::service::program;
+use crate::sys::once::once;
+use crate::sys::process::{self, Exit, Pid, Side};
+use crate::sys::{Errno, Failure, Op, clock, poll, signal};
+use crate::util::text::Writer;
+use crate::util::time::Duration;
+use core::ffi::c_char;
+use heapless::Vec;
+use ufmt::uwrite;
+
+/// Maximum number of words of the command that is executed.
+const ARGV_MAX: usize = 1024;
+/// Time between two looks for the service that a supervisor starts.
+const READY_POLL: Duration = Duration::from_ms(50);
+
+/// The words of the options: those that the service had, and those that it gets.
+struct Words {
+    had: [u8; WORDS_BYTES],
+    gets: [u8; WORDS_BYTES],
+}
+
+once! {
+    last static WORDS: Words = Words { had: [0; WORDS_BYTES], gets: [0; WORDS_BYTES] };
+}
+
+/// Runs `restart [SERVICE]`.
+pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
+    let Words { had, gets } = WORDS.take();
+    keep_options(&mut invocation, had)?;
+    // A mistake that prevents the start is found before the service is stopped.
+    invocation.load()?;
+    launch_spec(&invocation)?;
+    if let Some(result) = ask_after(&mut invocation, RESTART) {
+        return result;
+    }
+    let mut words = OptionWords::new(gets);
+    invocation.memory.config_source.each_option_word(&mut |word| words.push(word));
+    if words.is_cut() {
+        return Err(usage_text("restart", "the options are too long"));
+    }
+    let words = words.into_bytes();
+    let failed = |failure: Failure| fail(exit::FAILED, &|out| failure.describe(out));
+    match process::fork().map_err(failed)? {
+        Side::Parent(child) => {
+            return Ok(match process::wait_for(child) {
+                Exit::Code(code) => code,
+                Exit::Signal(_) => exit::FAILED,
+            });
+        }
+        Side::Child => {}
+    }
+    process::setsid().map_err(failed)?;
+    signal::ignore_ends();
+    if is_supervised(&invocation) && supervisor_has(&mut invocation, words) {
+        return leave_to_supervisor(invocation);
+    }
+    let pid_path = invocation.pid_path()?;
+    // A process of another user keeps no service from starting. The start warns about it.
+    if !matches!(invocation.locks(&pid_path).state(), Err(LookupFailed::Stranger(..))) {
+        stop_running(&mut invocation, Way { now: false, marks: true, denied: exit::NO_PRIVILEGE })?;
+    }
+    Err(start_again(&invocation, words))
+}
+
+/// Adds the options with which the service runs, or died, to those of this command line.
+///
+/// # Errors
+/// They are not known, and none were given; the exit code, after printing the reason.
+fn keep_options(invocation: &mut Invocation, memory: &'static mut [u8]) -> Result<(), u8> {
+    invocation.load_quietly();
+    let pid_path = invocation.pid_path()?;
+    let holder = find_unless_stranger(&invocation.locks(&pid_path))?;
+    let pid = holder.as_ref().map(|holder| raw(holder.pid));
+    let service = invocation.service;
+    let mut had = OptionWords::new(memory);
+    let known = had.find(invocation, service, pid);
+    let source = &mut invocation.memory.config_source;
+    let has_options = source.folder_named || source.file_named || !source.overrides.is_empty();
+    match known {
+        OptionsFound::Yes => merge(source, had.into_bytes())
+            .map_err(|()| usage_text("restart", "too many options -o, with those that the service has")),
+        OptionsFound::NoService => Ok(()),
+        OptionsFound::No if has_options => Ok(()),
+        OptionsFound::No => Err(fail(exit::FAILED, &|out| {
+            let _ = uwrite!(
+                out,
+                "restart: neither the health file nor /proc shows the options of pid {}; give them again",
+                pid.unwrap_or(0)
+            );
+        })),
+    }
+}
+
+/// Returns the process that holds a lock of the service; none if a process of another user holds
+/// the second lock.
+fn find_unless_stranger(locks: &ServiceLocks<'_>) -> Result<Option<LockHolder>, u8> {
+    match locks.state() {
+        Err(LookupFailed::Stranger(..)) => Ok(None),
+        _ => find_holder(locks),
+    }
+}
+
+/// Returns the number of a process.
+fn raw(pid: Pid) -> u32 {
+    u32::try_from(pid.as_raw_pid()).unwrap_or(0)
+}
+
+/// Returns true if the supervisor starts the service with the options in `words`.
+fn supervisor_has(invocation: &mut Invocation, words: &[u8]) -> bool {
+    let config = &invocation.memory.config;
+    let Some(pid_path) = path_of(Service::Supervisor, ServiceFile::Pid, config) else { return false };
+    let locks = ServiceLocks { service: Service::Supervisor, config, pid_path: &pid_path };
+    let Ok(Some(holder)) = LockHolder::find(&locks) else { return false };
+    let mut memory = [0; WORDS_BYTES];
+    let mut known = OptionWords::new(&mut memory);
+    known.find(invocation, Service::Supervisor, Some(raw(holder.pid))) == OptionsFound::Yes
+        && known.as_bytes() == words
+}
+
+/// Ends the service, and waits until its supervisor has started it again. It stays the
+/// supervisor's child.
+#[inline(never)]
+fn leave_to_supervisor(mut invocation: Invocation) -> CommandResult {
+    let path = invocation.pid_path()?;
+    // Without the mark its end is a death, which the supervisor mends.
+    down_mark::clear(&path);
+    stop_running(&mut invocation, Way { now: false, marks: false, denied: exit::NO_PRIVILEGE })?;
+    let config = &invocation.memory.config;
+    let health = path_of(invocation.service, ServiceFile::Health, config).unwrap_or_default();
+    let deadline = clock::now() + RESTART_DELAY_MAX + config.check_interval + config.stale_after;
+    let boot = boot_id();
+    loop {
+        if let Ok(Some(holder)) = LockHolder::find(&invocation.locks(&path)) {
+            let pid = raw(holder.pid);
+            // The first heartbeat is written when the service is ready.
+            if let Health::Judged(_, record) =
+                heartbeat::probe(&health, pid, &boot, clock::now(), config.stale_after)
+                && record.pid == pid
+            {
+                let mut line = [0; 80];
+                let mut out = Writer::new(&mut line);
+                let _ = uwrite!(out, "zigsvc: {} started (pid {})\n", invocation.service.name(), pid);
+                print(out.as_bytes())?;
+                return Ok(exit::OK);
+            }
+        }
+        if deadline.is_due(clock::now()) {
+            return Err(fail(exit::FAILED, &|out| {
+                out.push_str(invocation.service.name());
+                out.push_str(": its supervisor has not started it again; see zigsvc-supervisor.log");
+            }));
+        }
+        poll::sleep(READY_POLL);
+    }
+}
+
+/// Executes `zigsvc WORDS start ...` in this process, with the rest of the command line. Returns
+/// the exit code if that fails.
+#[inline(never)]
+fn start_again(invocation: &Invocation, words: &'static [u8]) -> u8 {
+    let file =
+        program::find(&invocation.args, invocation.args.executable(), &invocation.memory.config_source.base);
+    let tail = invocation.args.tail(invocation.command_at.saturating_add(1));
+    let mut argv: Vec<*const c_char, ARGV_MAX> = Vec::new();
+    let mut fits = argv.push(file.as_c_str().as_ptr()).is_ok();
+    fits &= push_words(words, &mut argv);
+    fits &= argv.push(c"start".as_ptr()).is_ok();
+    fits &= argv.extend_from_slice(tail).is_ok();
+    let errno = if fits { replace_by(&file, &argv, invocation.args.environment()) } else { Errno::TOOBIG };
+    fail(exit::FAILED, &|out| {
+        out.push_str("restart: stopped, but not started: ");
+        describe_at(&file, Failure { op: Op::Execve, errno }, out);
+    })
+}
