@@ -26,6 +26,7 @@ _zigsvc_values() {
     log_time) _zigsvc_words "$2" iso unix none ;;
     syslog) _zigsvc_words "$2" true false ;;
     handler) _zigsvc_words "$2" log shell ;;
+    leftovers) _zigsvc_words "$2" end keep ;;
     sync) _zigsvc_words "$2" always never ;;
     watchdog_on_stop) _zigsvc_words "$2" disarm keep ;;
     esac
@@ -85,9 +86,9 @@ _zigsvc() {
     command=${COMP_WORDS[at]}
     case $command in
     start)
-        options=(--child --health)
+        options=(--again --child --health)
         operands=(jobs hub opener collector supervisor)
-        values=([--child]="folder" [--health]="file")
+        values=([--again]="folder" [--child]="folder" [--health]="file")
         ;;
     run)
         options=(--health --ready-fd)
@@ -135,7 +136,7 @@ _zigsvc() {
         options=(--dump --prometheus)
         ;;
     log)
-        options=(-n -s -t)
+        options=(-n -p -s -t)
         operands=(file)
         values=([-n]="other" [-s]="other" [-t]="other")
         ;;

@@ -49,6 +49,17 @@ pub const GROUPS_MAX: usize = 32;
 pub const WINDOW_JOBS: usize = 32;
 /// Maximum number of handlers that run at the same time.
 pub const WORKERS_MAX: usize = 8;
+/// Maximum number of process groups that are kept after the leaders of their jobs have ended.
+/// With one more, the oldest is ended at once.
+pub const GROUPS_KEPT_MAX: usize = 8;
+/// Maximum number of process groups whose leaders have ended, together with those that an earlier
+/// run of the service left. Each takes 48 bytes, and a line of the note.
+pub const GROUPS_NOTED_MAX: usize = 2 * GROUPS_KEPT_MAX;
+/// Time from the end of a job until the rest of its group gets TERM, and from then until KILL. A
+/// daemon needs it to leave the group.
+pub const LEFTOVER_WAIT: Duration = Duration::from_ms(2000);
+/// Time after KILL from which a process that is still there is stuck.
+pub const KILL_PATIENCE: Duration = Duration::from_ms(2000);
 /// Maximum number of claimed queue files that are read at the same time.
 pub const CLAIMS_MAX: usize = 32;
 /// Maximum number of words in a job for a directory handler.
@@ -210,6 +221,8 @@ table! {
     "overrides" OVERRIDES_MAX, "options -o";
     "window" WINDOW_JOBS, "jobs in memory; the others wait on disk";
     "workers" WORKERS_MAX, "handlers at once";
+    "groups_kept" GROUPS_KEPT_MAX, "process groups of ended jobs that are waited for";
+    "leftover_wait" LEFTOVER_WAIT.as_ms(), "ms until what a job left gets TERM, and again until KILL";
     "words" WORDS_MAX, "words of a job for a directory handler";
     "claims" CLAIMS_MAX, "claimed queue files at once";
     "claim_every" CLAIM_EVERY.as_ms(), "ms between two claims of the queue file";

@@ -368,7 +368,7 @@ impl Invocation {
         let (lines, rest) = self.memory.scratch.pages().split_at_mut_checked(line_bytes).unwrap_or_default();
         let config = &self.memory.config;
         let mut client = Client::new(self.service, self.command, config, lines)?;
-        client.tried.set(&self.tried);
+        client.tried.set(&self.memory.tried);
         Ok((client, rest))
     }
 }

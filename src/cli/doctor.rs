@@ -87,7 +87,7 @@ impl Doctor<'_> {
             proc,
             "proc",
             "mounted",
-            "not mounted: heartbeats of an earlier boot are not told apart",
+            "not mounted: heartbeats of an earlier boot are not told apart, and what a killed service left runs on",
         );
         self.print_check(
             Inotify::new().is_ok(),

@@ -40,9 +40,6 @@ pub(super) struct Invocation {
     pub(super) command_at: usize,
     /// The places of the files, and the configuration after [`Invocation::load`].
     pub(super) memory: &'static mut Memory,
-    /// The socket at which this user has no service, before root's socket was tried; empty if root's
-    /// was not tried.
-    pub(super) tried: Path,
     /// Set if stderr is a journal, which takes `<N>` before each line (sd-daemon(3)).
     pub(super) journal: bool,
 }
@@ -92,7 +89,8 @@ impl Invocation {
         {
             return;
         }
-        self.tried = path_of(self.service, ServiceFile::Socket, &self.memory.config).unwrap_or_default();
+        let socket = path_of(self.service, ServiceFile::Socket, &self.memory.config);
+        self.memory.tried.set(&socket.unwrap_or_default());
         let source = &mut self.memory.config_source;
         source.folder = Path::empty();
         source.file.assign(&[SYSTEM_CONFIG]);

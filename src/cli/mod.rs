@@ -43,7 +43,6 @@ use crate::service::lifecycle::exit;
 use crate::service::memory;
 use crate::sys::args::Args;
 use crate::sys::fds;
-use crate::util::path::Path;
 use crate::util::string_table::string_table;
 use crate::util::text::Writer;
 use command_line::{CommandLine, CommandOption, CommandSpec, CommandTable, Operands, OptionSet, Options};
@@ -224,6 +223,7 @@ pub fn main(args: &Args) -> u8 {
     result.unwrap_or_else(|code| code)
 }
 
+#[allow(clippy::large_enum_variant, reason = "it exists once, for a moment, and there is no heap")]
 /// A command that is ready to run.
 enum Task {
     Plain(fn(&Operands) -> CommandResult, Operands),
@@ -250,15 +250,6 @@ fn task(args: &Args) -> Result<Task, u8> {
     let base = operands.value(CommandOption::Child).or(operands.value(CommandOption::Again));
     paths::locate(args, &options, creates, base, memory)?;
     let (command, args) = (command.name, *args);
-    let invocation = Invocation {
-        command,
-        service,
-        operands,
-        args,
-        command_at: at,
-        memory,
-        tried: Path::empty(),
-        journal: false,
-    };
+    let invocation = Invocation { command, service, operands, args, command_at: at, memory, journal: false };
     Ok(Task::Service(run, invocation))
 }

@@ -14,6 +14,7 @@ pub mod framing;
 pub mod health;
 pub mod hub;
 pub mod journal;
+pub mod leftovers;
 pub mod log;
 pub mod notify;
 pub mod opener;

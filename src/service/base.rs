@@ -178,7 +178,7 @@ impl ServiceBase {
     #[inline(never)]
     #[must_use]
     pub fn open(service: Service, parts: &'static mut Memory, reporter: StartReporter) -> &'static mut Self {
-        let Memory { scratch, config_source, config, candidate, log: log_buffer } = parts;
+        let Memory { scratch, config_source, config, candidate, log: log_buffer, .. } = parts;
         let process = Process::prepare(service, config_source, config, candidate, reporter);
         let config = &*process.config;
         let own = |file: ServiceFile| path_of(service, file, config).unwrap_or_default();
@@ -288,7 +288,18 @@ impl ServiceBase {
     #[unsafe(link_section = ".text.idle")]
     pub fn take_signals(&self, ready: &[PollSource]) -> Option<Arrived> {
         let arrived = ready.contains(&PollSource::Signals) || self.process.signals.have_arrived();
-        arrived.then(|| self.process.signals.take())
+        arrived.then(|| self.take_arrived())
+    }
+
+    /// Takes the signals that have arrived. A service that starts no process reaps here what it
+    /// inherits: as PID 1 of a container each orphan becomes its child.
+    #[inline(never)]
+    fn take_arrived(&self) -> Arrived {
+        let arrived = self.process.signals.take();
+        if arrived.has(Signal::CHILD) && matches!(self.service, Service::Hub | Service::Collector) {
+            while process::reap_any().is_some() {}
+        }
+        arrived
     }
 
     /// Begins the stop of the service, and logs `WHY, stopping` and `detail`. Returns true if the
@@ -344,7 +355,7 @@ impl ServiceBase {
     fn watch_degraded(&mut self) {
         let failing = DegradedSet::NONE
             .with(DegradedState::PidFile, self.pid_failure.is_some())
-            .with(DegradedState::Log, self.log.failure().is_some())
+            .with(DegradedState::Log, self.log.is_failing())
             .with(DegradedState::Health, self.heartbeat.failure().is_some())
             .with(DegradedState::Socket, self.listener.failure().is_some());
         if failing != self.logged {
@@ -357,7 +368,7 @@ impl ServiceBase {
     #[inline(never)]
     fn log_degraded(&mut self) {
         let Self { heartbeat, log, listener, process, .. } = self;
-        let log_failing = log.failure().is_some();
+        let log_failing = log.is_failing();
         let (lost, found) = ("is gone, and cannot be made again", "is there again");
         let (unwritten, written) = ("cannot be written", "is written again");
         let pid_events =
@@ -393,6 +404,8 @@ impl ServiceBase {
             self.logged = self.logged.with(DegradedState::Log, log_failing);
             if !log_failing {
                 log.info(&|out| out.push_str("the log is written again"));
+            } else if log.is_only_stderr_full() {
+                log.warn(&|out| out.push_str("stderr takes no lines, they are only in the file"));
             }
         }
     }

@@ -2,12 +2,15 @@
 //! queue file and its claims, which are those of [`QueueFolder`].
 
 use super::queue_folder::{QueueFolder, QueueSubject};
-use crate::limits::REJECTED_MAX_BYTES;
-use crate::state::disk::{Disk, DiskError, DiskResult, Lease, QueueFile, SpoolFile};
+use super::spool_folder::{HomeError, SpoolFolder};
+use crate::limits::{PATH_MAX_BYTES, REJECTED_MAX_BYTES};
+use crate::state::disk::{Disk, DiskError, DiskResult, Lease, Obstacle, PathState, QueueFile, SpoolFile};
 use crate::sys::file::OFlags;
-use crate::sys::{Errno, Failure, Op, OwnedFd, describe_errno, file};
+use crate::sys::lock::PidFile;
+use crate::sys::{AsRawFd, Errno, Failure, Op, OwnedFd, describe_errno, file};
 use crate::util::path::Path;
 use crate::util::text::Writer;
+use core::ffi::CStr;
 use ufmt::uwrite;
 
 /// Maximum number of files `journal.bad-N`. Further damage is appended to the last one.
@@ -15,10 +18,12 @@ const BAD_FILES_MAX: u32 = 99;
 
 /// The open files of a spool and of its queue.
 pub struct SpoolDisk {
-    spool: Path,
-    spool_folder: OwnedFd,
+    /// The folder of the spool.
+    pub folder: SpoolFolder,
     journal: OwnedFd,
     next: Option<OwnedFd>,
+    /// The journal in the folder that was moved away.
+    previous: Option<OwnedFd>,
     quarantine: Option<OwnedFd>,
     /// The queue file and its claims.
     pub queue: QueueFolder,
@@ -27,22 +32,18 @@ pub struct SpoolDisk {
 }
 
 impl SpoolDisk {
-    /// Opens the journal in the folder `spool`. Creates an empty one if there is none.
+    /// Opens the journal in the folder `spool`, whose lock is `lock`. Creates an empty one if
+    /// there is none.
     ///
     /// # Errors
     /// The journal is not a regular file, or cannot be opened.
-    pub fn open(spool: &Path, queue: &Path) -> Result<Self, Failure> {
-        let path = entry(spool, b"journal")?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let journal = file::open(path.as_c_str(), flags, 0o600)?;
-        if !file::meta(&journal)?.regular {
-            return Err(Failure { op: Op::Openat, errno: Errno::INVAL });
-        }
+    pub fn open(spool: &Path, queue: &Path, lock: PidFile) -> Result<Self, Failure> {
+        let (folder, journal) = SpoolFolder::open(spool, lock)?;
         Ok(Self {
-            spool: spool.clone(),
-            spool_folder: file::open_linked_dir(spool.as_c_str())?,
+            folder,
             journal,
             next: None,
+            previous: None,
             quarantine: None,
             queue: QueueFolder::open(queue),
             failed_op: "",
@@ -96,17 +97,16 @@ impl SpoolDisk {
 
     /// Calls `visit` with the number of each claim on the disk.
     fn each_claim(&mut self, visit: &mut dyn FnMut(u64)) -> DiskResult {
-        let result = self.queue.each_claim(&self.spool_folder, visit);
+        let result = self.queue.each_claim(self.folder.fd(), visit);
         self.record_queue_failure(QueueSubject::Folder, result)
     }
 
     fn append_rejected(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let path = entry(&self.spool, b"rejected")?;
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let mut fd = file::open(path.as_c_str(), flags, 0o600)?;
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK;
+        let mut fd = self.folder.open_file(c"rejected", flags)?;
         if file::meta(&fd)?.size >= REJECTED_MAX_BYTES {
-            file::rename(path.as_c_str(), entry(&self.spool, b"rejected.1")?.as_c_str())?;
-            fd = file::open(path.as_c_str(), flags, 0o600)?;
+            self.folder.rename(c"rejected", c"rejected.1")?;
+            fd = self.folder.open_file(c"rejected", flags)?;
         }
         file::write_all(&fd, bytes)
     }
@@ -128,10 +128,10 @@ impl SpoolDisk {
             let mut name = [0; 32];
             let mut out = Writer::new(&mut name);
             let _ = uwrite!(out, "journal.bad-{}", number);
-            let path = entry(&self.spool, out.as_bytes())?;
+            out.push(&[0]);
+            let name = CStr::from_bytes_with_nul(out.as_bytes()).unwrap_or(c"journal.bad-99");
             let kind = if number < BAD_FILES_MAX { OFlags::EXCL } else { OFlags::APPEND };
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | kind;
-            match file::open(path.as_c_str(), flags, 0o600) {
+            match self.folder.open_file(name, OFlags::WRONLY | OFlags::CREATE | kind) {
                 Err(Failure { errno: Errno::EXIST, .. }) => number = number.saturating_add(1),
                 result => return result,
             }
@@ -139,17 +139,42 @@ impl SpoolDisk {
     }
 }
 
-/// The error of a name that makes a path too long.
-const TOO_LONG: Failure = Failure { op: Op::Openat, errno: Errno::NAMETOOLONG };
+impl SpoolDisk {
+    /// Locks the spool again, because the name of its lock is gone.
+    ///
+    /// # Errors
+    /// The obstacle; the held lock stays.
+    pub fn renew_lock(&mut self) -> Result<(), Obstacle> {
+        let result = self.folder.renew_lock();
+        self.record_obstacle(result)
+    }
 
-/// Returns the path `folder/name`.
-fn entry(folder: &Path, name: &[u8]) -> Result<Path, Failure> {
-    folder.join(name).ok_or(TOO_LONG)
-}
+    /// Records the name of the system call that failed, if one did.
+    fn record_obstacle(&mut self, result: Result<(), HomeError>) -> Result<(), Obstacle> {
+        result.map_err(|error| match error {
+            HomeError::Blocked(obstacle) => obstacle,
+            HomeError::Failed(failure) => {
+                self.failed_op = failure.op.name();
+                Obstacle::Failed(DiskError(failure.errno.raw_os_error()))
+            }
+        })
+    }
 
-/// Syncs the folder, so that the names in it are durable.
-fn sync_folder(folder: &Path) -> Result<(), Failure> {
-    file::open_linked_dir(folder.as_c_str()).and_then(|fd| file::sync_dir(&fd))
+    /// Opens the note of running handlers. Returns `None` if the spool has no room for it.
+    pub fn open_note(&self) -> Option<OwnedFd> {
+        self.folder.open_file(c"running", OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK).ok()
+    }
+
+    /// Writes the path by which the kernel knows the open journal, if there is a /proc.
+    pub fn describe_journal(&self, out: &mut Writer<'_>) {
+        let mut name = [0; 40];
+        let mut link = Writer::new(&mut name);
+        let _ = uwrite!(link, "/proc/self/fd/{}", self.journal.as_raw_fd());
+        let mut path = [0; PATH_MAX_BYTES];
+        let count =
+            Path::new(link.as_bytes()).and_then(|link| file::read_link(link.as_c_str(), &mut path).ok());
+        out.push_escaped(count.and_then(|count| path.get(..count)).unwrap_or(b"(unknown path)"));
+    }
 }
 
 /// Writes the operation that failed last, and its error.
@@ -196,36 +221,49 @@ impl Disk for SpoolDisk {
     }
 
     fn create_next(&mut self) -> DiskResult {
-        let result = entry(&self.spool, b"journal.new").and_then(|path| {
-            let _ = file::unlink(path.as_c_str());
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-            file::open(path.as_c_str(), flags, 0o600)
-        });
+        let result = self.folder.create_next();
         self.next = Some(self.record_failure(result)?);
         Ok(())
     }
 
     fn abandon_next(&mut self) {
         self.next = None;
-        if let Ok(path) = entry(&self.spool, b"journal.new") {
-            let _ = file::unlink(path.as_c_str());
-        }
+        self.folder.remove_next();
     }
 
     fn publish_next(&mut self) -> DiskResult {
-        let result = entry(&self.spool, b"journal.new").and_then(|from| {
-            let to = entry(&self.spool, b"journal")?;
-            file::rename(from.as_c_str(), to.as_c_str())
-        });
-        self.record_failure(result)?;
-        if let Some(next) = self.next.take() {
-            self.journal = next;
+        let Some(next) = self.next.take() else { return Err(DiskError(Errno::BADF.raw_os_error())) };
+        let result = self.folder.publish(&next);
+        let moved = self.record_failure(result)?;
+        let old = core::mem::replace(&mut self.journal, next);
+        if moved {
+            self.previous = Some(old);
+            self.quarantine = None;
         }
         Ok(())
     }
 
     fn sync_spool(&mut self) -> DiskResult {
-        let result = sync_folder(&self.spool);
+        let result = self.folder.sync();
+        self.record_failure(result)
+    }
+
+    fn journal_path(&mut self) -> PathState {
+        self.folder.look_with_lock()
+    }
+
+    fn make_home(&mut self) -> Result<(), Obstacle> {
+        let result = self.folder.make_home(&self.queue.path_of(QueueSubject::File));
+        self.record_obstacle(result)
+    }
+
+    fn leave_home(&mut self) {
+        self.folder.leave_home();
+    }
+
+    fn empty_previous(&mut self) -> DiskResult {
+        let Some(previous) = self.previous.take() else { return Ok(()) };
+        let result = file::truncate(&previous, 0).and_then(|()| file::sync_data(&previous));
         self.record_failure(result)
     }
 
@@ -250,7 +288,7 @@ impl Disk for SpoolDisk {
     }
 
     fn claim_queue(&mut self, seq: u64, handle: u8) -> DiskResult {
-        let result = self.queue.claim_queue(&self.spool_folder, seq, handle);
+        let result = self.queue.claim_queue(self.folder.fd(), seq, handle);
         self.record_queue_failure(QueueSubject::File, result)
     }
 
@@ -271,12 +309,12 @@ impl Disk for SpoolDisk {
     }
 
     fn open_claim(&mut self, seq: u64, handle: u8) -> DiskResult {
-        let result = self.queue.open_claim(&self.spool_folder, seq, handle);
+        let result = self.queue.open_claim(self.folder.fd(), seq, handle);
         self.record_queue_failure(QueueSubject::Claim(seq), result)
     }
 
     fn rename_claim(&mut self, seq: u64, next: u64, handle: u8) -> DiskResult {
-        let result = self.queue.rename_claim(&self.spool_folder, seq, next, handle);
+        let result = self.queue.rename_claim(self.folder.fd(), seq, next, handle);
         self.record_queue_failure(QueueSubject::Folder, result)
     }
 
@@ -293,12 +331,12 @@ impl Disk for SpoolDisk {
     }
 
     fn sync_queue(&mut self) -> DiskResult {
-        let result = self.queue.sync(&self.spool_folder);
+        let result = self.queue.sync(self.folder.fd());
         self.record_queue_failure(QueueSubject::Folder, result)
     }
 
     fn remove_claim(&mut self, seq: u64, handle: u8) -> DiskResult {
-        let result = self.queue.remove_claim(&self.spool_folder, seq, handle);
+        let result = self.queue.remove_claim(self.folder.fd(), seq, handle);
         self.record_queue_failure(QueueSubject::Claim(seq), result)
     }
 }

@@ -91,10 +91,11 @@ impl Heartbeat {
         self.failure
     }
 
-    /// Returns true if a heartbeat is due at the end of a turn of the loop at `now`.
+    /// Returns true if a heartbeat is due at the end of a turn of the loop at `now`. Without a health
+    /// file it is always due, because no later turn is certain.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
-        self.seq == 0 || (self.last_at + HEARTBEAT_MIN).is_due(now)
+        self.disabled || self.seq == 0 || (self.last_at + HEARTBEAT_MIN).is_due(now)
     }
 
     /// Looks if the path still leads to the open health file. If not, the next heartbeat creates

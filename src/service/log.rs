@@ -12,7 +12,7 @@ use crate::service::lifecycle::{Process, describe_at};
 use crate::service::logfile::LogFile;
 use crate::sys::identity::Identity;
 use crate::sys::syslog::Syslog;
-use crate::sys::{BorrowedFd, Failure, clock, fds, file, poll, process};
+use crate::sys::{AsFd, BorrowedFd, Failure, OwnedFd, clock, fds, file, poll, process};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use heapless::Vec;
@@ -22,6 +22,11 @@ use ufmt::uwrite;
 pub struct Log {
     file: Option<LogFile>,
     stderr: bool,
+    /// A terminal on stderr, opened again so that a write does not wait for it. The inherited
+    /// descriptor stays as it is, because other processes share it.
+    terminal: Option<OwnedFd>,
+    /// True if stderr did not take the last lines, because its reader does not read.
+    stderr_full: bool,
     /// True if stderr is a journal, which gets priorities instead of timestamps.
     journal: bool,
     syslog: Option<Syslog>,
@@ -63,6 +68,8 @@ impl Log {
         let mut log = Self {
             file: None,
             stderr: foreground,
+            terminal: if foreground { open_terminal() } else { None },
+            stderr_full: false,
             journal: reporter.is_journal(),
             syslog: None,
             level: Level::Info,
@@ -110,6 +117,18 @@ impl Log {
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         self.file.as_ref().and_then(|file| file.failure().or(file.rotate_failure()))
+    }
+
+    /// Returns true if the file cannot be written or rotated, or stderr takes no lines.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.stderr_full || self.failure().is_some()
+    }
+
+    /// Returns true if stderr takes no lines, and the file does.
+    #[must_use]
+    pub fn is_only_stderr_full(&self) -> bool {
+        self.stderr_full && self.file.is_some()
     }
 
     /// Returns the numbers that `status` shows.
@@ -183,10 +202,14 @@ impl Log {
         let _ = self.buffer.extend_from_slice(line);
     }
 
-    /// Writes the collected lines. Returns true if the file or stderr took each line since the
-    /// last flush.
+    /// Writes the collected lines. Returns true if the file took each line since the last flush.
+    /// Lines that only stderr could take are lost if it does not, because its reader may never
+    /// read again.
     #[unsafe(link_section = ".text.idle")]
     pub fn flush(&mut self) -> bool {
+        if self.stderr_full && self.buffer.is_empty() {
+            self.try_stderr();
+        }
         self.write_out();
         core::mem::replace(&mut self.taken, true)
     }
@@ -197,6 +220,7 @@ impl Log {
             return;
         }
         let to_stderr = self.stderr && self.write_stderr();
+        self.stderr_full = self.stderr && !to_stderr;
         let mut unwritten = if to_stderr { 0 } else { count_lines(self.buffer) };
         if let Some(file) = &mut self.file {
             let report = self.lost;
@@ -212,33 +236,48 @@ impl Log {
             }
         }
         if unwritten > 0 {
-            self.taken = false;
+            self.taken = self.file.is_none();
             self.lost = self.lost.saturating_add(unwritten);
             self.counts.lost = self.counts.lost.saturating_add(unwritten);
         }
         self.buffer.clear();
     }
 
+    /// Looks if stderr takes lines again.
+    #[inline(never)]
+    fn try_stderr(&mut self) {
+        self.stderr_full = !self.write_stderr();
+    }
+
     /// Writes the buffer to stderr, after the number of lost lines if there is no file.
     /// Returns true if that was possible without waiting for the reader of stderr.
     fn write_stderr(&mut self) -> bool {
-        let fd = fds::borrow(2);
+        let fd = self.stderr_fd();
         if !poll::writable(fd) {
             return false;
         }
         if self.lost > 0 && self.file.is_none() {
             let mut bytes = [0; LOST_LINE_BYTES];
             let line = lost_line(&mut bytes, self.lost, self.stamp);
-            if !self.put_on_stderr(line.as_bytes()) || !poll::writable(fd) {
+            if !self.put_on_stderr(line.as_bytes()) {
                 return false;
             }
             self.lost = 0;
+            if !poll::writable(self.stderr_fd()) {
+                return false;
+            }
         }
         self.put_on_stderr(self.buffer)
     }
 
+    fn stderr_fd(&self) -> BorrowedFd<'_> {
+        self.terminal.as_ref().map_or(fds::borrow(2), AsFd::as_fd)
+    }
+
+    /// Writes lines to stderr. Returns true if that succeeded. A pipe that is writable has room for
+    /// PIPE_BUF bytes, so this does not wait.
     fn put_on_stderr(&self, lines: &[u8]) -> bool {
-        let fd = fds::borrow(2);
+        let fd = self.stderr_fd();
         let written = match self.journal {
             false => file::write_all(fd, lines),
             true => write_for_journal(fd, lines, self.stamp),
@@ -259,6 +298,15 @@ impl Log {
         }
     }
 }
+
+/// Opens the terminal on stderr again, if it is one, so that a write to it does not wait.
+fn open_terminal() -> Option<OwnedFd> {
+    let flags = file::OFlags::WRONLY | file::OFlags::NONBLOCK;
+    fds::is_terminal(2).then(|| file::open(c"/proc/self/fd/2", flags, 0).ok()).flatten()
+}
+
+/// A write to stderr is at most PIPE_BUF bytes long (pipe(7)).
+const _: () = assert!(LOG_BUFFER_BYTES <= 4096);
 
 /// Returns true if `more` bytes after the `pending` ones would exceed the limit of the file.
 fn is_full(file: &LogFile, pending: u64, more: u64) -> bool {

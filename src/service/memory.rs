@@ -5,6 +5,7 @@ use super::config_source::ConfigSource;
 use crate::limits::{LOG_BUFFER_BYTES, SCRATCH_BYTES};
 use crate::proto::config::Config;
 use crate::sys::once::once;
+use crate::util::path::Path;
 use heapless::Vec;
 
 /// Bytes of a page of memory. Where pages are larger, less is given back.
@@ -25,6 +26,9 @@ pub struct Memory {
     pub scratch: Scratch,
     /// The configuration that a reload reads.
     pub candidate: Config,
+    /// The socket at which the user of a command has no service, so that root's socket is tried;
+    /// otherwise empty.
+    pub tried: Path,
 }
 
 /// Memory whose content is not kept. It has one page more than is used, so that the part in
@@ -47,6 +51,7 @@ once! {
         config: Config::EMPTY,
         candidate: Config::EMPTY,
         log: Vec::new(),
+        tried: Path::empty(),
     };
 }
 

@@ -27,7 +27,8 @@
 //! - `hub.rs`: the service that passes lines between clients
 //! - `collector.rs`: the service that averages metrics
 //! - `opener/`: the service that opens files for clients that may not open them
-//! - `jobs/`: the service that runs jobs; `disk.rs` is the real disk under its spool
+//! - `jobs/`: the service that runs jobs; `disk.rs` is the real disk under its spool,
+//!   `spool_folder.rs` its folder
 //! - `supervisor/`: the service that keeps the others running
 
 pub mod accounts;
@@ -44,6 +45,7 @@ pub mod heartbeat;
 pub mod hub;
 pub mod identity;
 pub mod jobs;
+pub mod leftovers;
 pub mod lifecycle;
 pub mod listener;
 pub mod lock_holder;
@@ -56,4 +58,5 @@ pub mod program;
 pub mod queue_folder;
 pub mod reload;
 pub mod second_lock;
+pub mod spool_folder;
 pub mod supervisor;

@@ -202,7 +202,11 @@ impl QueueFolder {
     ///
     /// # Errors
     /// A folder cannot be listed.
-    pub fn each_claim(&self, spool: &OwnedFd, visit: &mut dyn FnMut(u64)) -> Result<(), Failure> {
+    pub fn each_claim(&mut self, spool: &OwnedFd, visit: &mut dyn FnMut(u64)) -> Result<(), Failure> {
+        if self.folder.is_none() {
+            // Claims are found before the queue file is looked at, so nothing else opens it.
+            self.reopen()?;
+        }
         let name = self.queue.name();
         let mut take = |prefix: &[u8], entry: &[u8]| {
             let seq = entry.strip_prefix(prefix).and_then(parse_u64);

@@ -87,11 +87,11 @@ degraded_states! {
         "the queue is held, and no job is started"
         "`zigsvc resume`";
     PidFile "pid-file" Every
-        "the path of the PID file leads to another file or to none, and it cannot be made again"
+        "the PID file cannot be written, or its path leads to another file or to none and it cannot be made again"
         "a folder that can be written, or a restart";
     Log "log" Every
-        "the log cannot be written or rotated, and lines are lost"
-        "a folder that exists and can be written";
+        "the log cannot be written or rotated, or stderr takes nothing, and lines are lost"
+        "a folder that exists and can be written, or a reader of stderr";
     Health "health" Every
         "the health file cannot be written"
         "a folder that exists and can be written";

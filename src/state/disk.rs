@@ -1,6 +1,7 @@
 //! The operations of a disk that the spool needs, so that a test can provide a disk that
 //! fails, tears and forgets.
 
+pub use super::identity::PathState;
 use linux_raw_sys::errno;
 
 /// The errno of an operation that failed.
@@ -28,6 +29,12 @@ pub const MISSING: DiskError = DiskError(errno::ENOENT as i32);
 /// A record is not the one that was written at its offset.
 pub const DAMAGED: DiskError = DiskError(errno::EILSEQ as i32);
 
+/// The path of the journal does not lead to the open journal, so that nothing is acknowledged.
+pub const MOVED: DiskError = DiskError(errno::ESTALE as i32);
+
+/// A sync of a folder failed: the names in it have to be made again.
+pub const NAMES_LOST: DiskError = DiskError(errno::EIO as i32);
+
 /// The result of an operation of a disk.
 pub type DiskResult<T = ()> = Result<T, DiskError>;
 
@@ -52,6 +59,26 @@ pub enum QueueFile {
     Ready,
     /// The queue file is not a regular file, or cannot be opened.
     Unusable(DiskError),
+}
+
+/// Why the spool cannot be made again at its path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(test, derive(Hash))]
+pub enum Obstacle {
+    /// A journal is there that this process did not write.
+    Journal,
+    /// A folder with other files is there.
+    NotEmpty,
+    /// Something is there that is no folder.
+    NotFolder,
+    /// The path leads to another filesystem.
+    Filesystem,
+    /// Another user could change what is there.
+    Untrusted,
+    /// Another process holds the lock there.
+    Locked,
+    /// A system call failed.
+    Failed(DiskError),
 }
 
 /// The answer to a request for a read lease.
@@ -130,6 +157,27 @@ pub trait Disk {
     /// # Errors
     /// They are not.
     fn sync_spool(&mut self) -> DiskResult;
+
+    /// Looks where the path of the journal leads.
+    fn journal_path(&mut self) -> PathState;
+
+    /// Makes the folder of the spool again at its path, with its lock, if the path is free.
+    /// From then on [`Disk::create_next`] creates there, and [`Disk::publish_next`] replaces
+    /// nothing. The journal and the lock stay open until then.
+    ///
+    /// # Errors
+    /// The obstacle; nothing that was there is changed.
+    fn make_home(&mut self) -> Result<(), Obstacle>;
+
+    /// Returns to the folder of the open journal, after [`Disk::make_home`].
+    fn leave_home(&mut self);
+
+    /// Empties the journal from which the last [`Disk::publish_next`] moved to another folder.
+    /// Does nothing after any other. Comes after [`Disk::sync_spool`].
+    ///
+    /// # Errors
+    /// It may still hold its jobs; the call is not repeated.
+    fn empty_previous(&mut self) -> DiskResult;
 
     /// Keeps damaged bytes of the journal in a file of their own.
     ///

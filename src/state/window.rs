@@ -185,16 +185,19 @@ impl Window {
         self.slots.retain(keep);
     }
 
-    /// Returns the oldest job that can be started now.
+    /// Returns the oldest job that can be started now and is not `held`.
     #[must_use]
-    pub fn startable(&self, now: Instant) -> Option<u64> {
-        self.slots.iter().find(|slot| slot.is_startable(now)).map(|slot| slot.id)
+    pub fn startable(&self, now: Instant, held: &dyn Fn(u64) -> bool) -> Option<u64> {
+        self.slots.iter().find(|slot| slot.is_startable(now) && !held(slot.id)).map(|slot| slot.id)
     }
 
-    /// Returns when the next delayed job is due.
+    /// Returns when the next delayed job that is not `held` is due.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let due = |slot: &Slot| if let JobState::Delayed(due) = slot.state { Some(due) } else { None };
+    pub fn next_deadline(&self, held: &dyn Fn(u64) -> bool) -> Option<Instant> {
+        let due = |slot: &Slot| match slot.state {
+            JobState::Delayed(due) if !held(slot.id) => Some(due),
+            _ => None,
+        };
         self.slots.iter().filter_map(due).min()
     }
 
@@ -258,9 +261,11 @@ mod tests {
         ] {
             assert!(window.push(slot(id, state)));
         }
-        assert_eq!(window.startable(at(49)), Some(5));
-        assert_eq!(window.startable(at(50)), Some(2));
-        assert_eq!(window.next_deadline(), Some(at(50)));
+        assert_eq!(window.startable(at(49), &|_| false), Some(5));
+        assert_eq!(window.startable(at(50), &|_| false), Some(2));
+        assert_eq!(window.startable(at(50), &|id| id == 2), Some(5), "what is held is passed over");
+        assert_eq!(window.next_deadline(&|_| false), Some(at(50)));
+        assert_eq!(window.next_deadline(&|id| id == 2), None);
         assert!(window.has_pending_records());
     }
 

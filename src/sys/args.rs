@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_is_private_goes_behind_the_end_and_the_rest_keeps_its_order() {
-        let names = |entries: &[*const c_char]| -> Vec<String> {
+        let names = |entries: &[*const c_char]| -> std::vec::Vec<String> {
             entries.iter().map(|entry| String::from_utf8_lossy(bytes(*entry)).into_owned()).collect()
         };
         let cases: [(&[&CStr], &[&str]); 5] = [
@@ -169,7 +169,7 @@ mod tests {
             ),
         ];
         for (entries, expected) in cases {
-            let mut envp: Vec<_> = entries.iter().map(|entry| entry.as_ptr()).collect();
+            let mut envp: std::vec::Vec<_> = entries.iter().map(|entry| entry.as_ptr()).collect();
             envp.push(core::ptr::null());
             let kept = part(&mut envp);
             assert_eq!(names(&envp[..kept]), expected);

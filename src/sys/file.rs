@@ -543,6 +543,23 @@ pub fn rename_in(dir: &OwnedFd, from: &CStr, to: &CStr) -> Result<(), Failure> {
     rustix::fs::renameat(dir, from, dir, to).op(Op::Renameat)
 }
 
+/// Renames `from` to `to` in the open directory `dir`, and replaces nothing (renameat2(2),
+/// `RENAME_NOREPLACE`). Where the kernel or the filesystem cannot, the name is looked at
+/// first.
+///
+/// # Errors
+/// EEXIST if there is a file of that name; as the call says.
+pub fn rename_new_in(dir: &OwnedFd, from: &CStr, to: &CStr) -> Result<(), Failure> {
+    match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        Err(Errno::NOSYS | Errno::INVAL) => match meta_in(dir, to) {
+            Err(Failure { errno: Errno::NOENT, .. }) => rename_in(dir, from, to),
+            Ok(_) => Err(Failure { op: Op::Renameat2, errno: Errno::EXIST }),
+            Err(failure) => Err(failure),
+        },
+        result => result.op(Op::Renameat2),
+    }
+}
+
 /// Removes the name `name` from the open directory `dir` (unlinkat(2)).
 ///
 /// # Errors

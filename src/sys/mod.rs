@@ -31,5 +31,5 @@ pub mod syslog;
 pub mod watchdog;
 
 pub use failure::{Failure, Op, WithOp, describe_errno, push_errno_name};
-pub use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+pub use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub use rustix::io::Errno;

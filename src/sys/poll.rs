@@ -88,14 +88,15 @@ impl<T: Copy> Default for PollSet<'_, T> {
     }
 }
 
-/// Returns true if `fd` takes at least one page now without blocking (poll(2), pipe(7)).
+/// Returns true if `fd` takes at least one page now without blocking (poll(2), pipe(7)). A pipe
+/// whose reader is gone takes nothing.
 #[must_use]
 pub fn writable(fd: BorrowedFd<'_>) -> bool {
     let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
     loop {
         match rustix::event::poll(&mut fds, Some(&zero)) {
-            Ok(1) => return fds[0].revents().contains(PollFlags::OUT),
+            Ok(1) => return fds[0].revents() & (PollFlags::OUT | PollFlags::ERR) == PollFlags::OUT,
             // A pending signal interrupts the call even if it has nothing to wait for.
             Err(Errno::INTR) => {}
             _ => return false,

@@ -143,6 +143,58 @@ pub fn reap_any() -> Option<(Pid, Exit)> {
     }
 }
 
+/// Makes this process the parent of the processes below it whose parent ends (prctl(2),
+/// `PR_SET_CHILD_SUBREAPER`). Returns true if the kernel does that.
+#[must_use]
+pub fn adopt_orphans() -> bool {
+    rustix::process::set_child_subreaper(Some(pid())).is_ok()
+}
+
+/// Returns true if a child of this process is in the group `number`, one that has ended and was
+/// not reaped included (waitid(2), `P_PGID`).
+#[must_use]
+pub fn has_child_in_group(number: Pid) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(rustix::process::waitid(WaitId::Pgid(Some(number)), options), Err(Errno::CHILD))
+}
+
+/// Returns true if a process is in the group `number` (kill(2), signal 0).
+#[must_use]
+pub fn is_group(number: Pid) -> bool {
+    rustix::process::test_kill_process_group(number) != Err(Errno::SRCH)
+}
+
+/// Sends `signal` to each process of the group `number` that this process may signal (kill(2)).
+///
+/// # Errors
+/// ESRCH without such a group; EPERM if none of its processes may be signalled.
+pub fn signal_group(number: Pid, signal: Signal) -> Result<(), Failure> {
+    rustix::process::kill_process_group(number, signal).op(Op::Kill)
+}
+
+/// Checks that this process may signal a process of the group `number` (kill(2), signal 0).
+///
+/// # Errors
+/// ESRCH without such a group; EPERM if none of its processes may be signalled.
+pub fn kill_probe(number: Pid) -> Result<(), Failure> {
+    rustix::process::test_kill_process_group(number).op(Op::Kill)
+}
+
+/// Returns the 16 random bytes that the kernel gave to this process at its start (getauxval(3),
+/// `AT_RANDOM`). All zeros if it gave none.
+#[must_use]
+pub fn random() -> [u8; 16] {
+    let bytes = runtime::random();
+    // SAFETY: the pointer is null or that of 16 bytes on the initial stack, which stays.
+    if bytes.is_null() { [0; 16] } else { unsafe { *bytes } }
+}
+
+/// Returns the length of a clock tick, in which proc(5) counts the start of a process.
+#[must_use]
+pub fn clock_tick_ms() -> u64 {
+    1000u64.checked_div(rustix::param::clock_ticks_per_second()).unwrap_or(10).max(1)
+}
+
 /// Makes the kernel send `signal` to this process when its parent ends (prctl(2),
 /// `PR_SET_PDEATHSIG`). Returns true if the parent is still `parent`. A change of the user
 /// undoes it.

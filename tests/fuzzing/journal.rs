@@ -106,7 +106,7 @@ impl Service {
         self.commit(disk)?;
         self.spool.defer_blocker(disk, self.now)?;
         self.spool.refill(disk, &mut self.scratch, &RULES, self.now)?;
-        let Some(slot) = self.spool.dequeue(self.now) else { return Ok(None) };
+        let Some(slot) = self.spool.dequeue(self.now, &|_| false) else { return Ok(None) };
         self.spool.write_transitions(disk, self.now)?;
         self.spool.commit(disk, &RULES, self.now)?;
         Ok(Some((slot.id, self.text(disk, slot.location())?)))

@@ -14,8 +14,8 @@ mod table;
 pub mod toml;
 pub mod value;
 
-use table::SyncMode;
 pub use table::{AccountName, Config, WatchdogOnStop};
+use table::{LeftoverMode, SyncMode};
 
 use crate::limits::HEARTBEAT_MIN;
 use crate::util::path::Path;
@@ -49,6 +49,12 @@ impl Config {
     #[must_use]
     pub fn beat_every(&self) -> Duration {
         self.interval.at_most(self.stale_after / 3).at_least(HEARTBEAT_MIN)
+    }
+
+    /// Returns true if the processes that a job leaves in its group are ended.
+    #[must_use]
+    pub fn ends_leftovers(&self) -> bool {
+        self.leftovers == LeftoverMode::End
     }
 
     /// Returns true if the spool is synced before new jobs are acknowledged.

@@ -34,6 +34,16 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// The values of `leftovers`.
+    pub enum LeftoverMode {
+        /// The processes that a job leaves in its group are ended.
+        End = "end",
+        /// Those processes are left alone.
+        Keep = "keep",
+    }
+}
+
 /// The upper bound of most durations: a day, in milliseconds.
 const DAY: u32 = 86_400_000;
 /// The upper bound of `job_timeout`: 30 days, in milliseconds.
@@ -96,6 +106,7 @@ pub(super) enum ConfigField<'c> {
     Timestamp(&'c mut TimestampFormat),
     Sync(&'c mut SyncMode),
     WatchdogOnStop(&'c mut WatchdogOnStop),
+    Leftovers(&'c mut LeftoverMode),
     Flag(&'c mut bool),
     Span(&'c mut Duration),
     Account(&'c mut AccountName),
@@ -131,6 +142,7 @@ config_values! {
     TimestampFormat: Self::Iso, Timestamp;
     SyncMode: Self::Always, Sync;
     WatchdogOnStop: Self::Disarm, WatchdogOnStop;
+    LeftoverMode: Self::End, Leftovers;
     bool: false, Flag;
     Duration: Self::ZERO, Span;
     AccountName: Self::new(), Account;
@@ -231,6 +243,8 @@ config! {
     workers: u32 = "1", Count(1, 8), RELOAD;
     /// The time after which a handler is ended. Zero: it is never ended.
     job_timeout: Duration = "0", Duration(1, MONTH, true), RELOAD;
+    /// The processes that a job leaves in its group: `end` or `keep`.
+    leftovers: LeftoverMode = "end", Choice(LeftoverMode::names), RELOAD;
     /// The number of attempts after the first.
     retries: u32 = "2", Count(0, 100), RELOAD;
     /// The delay before the second attempt. It doubles with each attempt, up to five minutes.

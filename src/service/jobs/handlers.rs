@@ -18,46 +18,67 @@ use crate::util::time::Instant;
 use ufmt::uwrite;
 
 impl Jobs {
-    /// Takes the handlers that have ended. The group is killed before the leader is reaped,
-    /// because until then no other process can have its number.
+    /// Reaps the children that have ended: handlers, and processes that handlers left.
     #[inline(never)]
-    pub(super) fn on_ended_handlers(&mut self, now: Instant) {
-        let mut index = 0;
-        while let Some(worker) = self.workers.get_mut(index) {
-            let Some(exit) = process::ended(worker.pid) else {
-                index = index.saturating_add(1);
-                continue;
-            };
-            process::kill_group(worker.pid, Signal::KILL);
-            worker.finish_output(&mut self.base.log, self.base.scratch);
-            process::reap(worker.pid);
-            let id = self.workers.swap_remove(index).id;
-            self.orphans.mark_outdated();
-            let outcome = match exit {
-                Exit::Code(0) => AttemptOutcome::Success,
-                Exit::Code(code) => AttemptOutcome::Code(code),
-                Exit::Signal(signal) => AttemptOutcome::Signal(signal),
-            };
-            let report = self.core.handler_ended(id, outcome, now);
-            self.log_attempt(report);
+    pub(super) fn reap(&mut self, now: Instant) {
+        let mut recheck = false;
+        while let Some((pid, exit)) = process::reap_any() {
+            match self.workers.iter().position(|worker| worker.pid == pid) {
+                Some(index) => self.on_ended_handler(index, exit, now),
+                None => recheck = true,
+            }
         }
+        if recheck {
+            self.recheck_leftovers(now);
+        }
+    }
+
+    /// Takes the end of a handler, which was reaped.
+    fn on_ended_handler(&mut self, index: usize, exit: Exit, now: Instant) {
+        let mut worker = self.workers.swap_remove(index);
+        worker.finish_output(&mut self.base.log, self.base.scratch);
+        self.orphans.mark_outdated();
+        if self.base.process.config.ends_leftovers() && self.orphans.may_be_left(&worker.group) {
+            self.keep_leftover(worker.group, now);
+        }
+        let outcome = match exit {
+            Exit::Code(0) => AttemptOutcome::Success,
+            Exit::Code(code) => AttemptOutcome::Code(code),
+            Exit::Signal(signal) => AttemptOutcome::Signal(signal),
+        };
+        let report = self.core.handler_ended(worker.id, outcome, now);
+        self.log_attempt(report);
     }
 
     /// Sends the signals that are due.
     #[inline(never)]
     pub(super) fn signal_handlers(&mut self, now: Instant) {
         while let Some(signal) = self.core.next_signal(now) {
-            self.signal_handler(signal);
+            self.signal_handler(signal, now);
         }
+        self.check_leftovers(now);
     }
 
     /// Sends a signal to the process group of a handler.
-    pub(super) fn signal_handler(&mut self, signal: HandlerSignal) {
+    pub(super) fn signal_handler(&mut self, signal: HandlerSignal, now: Instant) {
         let HandlerSignal { id, kind } = signal;
-        let Some(worker) = self.workers.iter().find(|worker| worker.id == id) else { return };
-        if kind == SignalKind::Kill {
-            process::kill_group(worker.pid, Signal::KILL);
-            return;
+        let Some(index) = self.workers.iter().position(|worker| worker.id == id) else { return };
+        let Some(worker) = self.workers.get(index) else { return };
+        match kind {
+            SignalKind::Kill => return process::kill_group(worker.pid, Signal::KILL),
+            SignalKind::Stuck => {
+                let number = worker.group.number;
+                return self.log_stuck(id, number);
+            }
+            SignalKind::Abandon => {
+                let number = worker.group.number;
+                self.log_stuck(id, number);
+                self.workers.swap_remove(index);
+                self.orphans.mark_outdated();
+                let report = self.core.handler_ended(id, AttemptOutcome::Signal(9), now);
+                return self.log_attempt(report);
+            }
+            SignalKind::Terminate | SignalKind::Timeout => {}
         }
         process::kill_group(worker.pid, Signal::TERM);
         // A stopped handler could not even take the TERM.
@@ -103,7 +124,7 @@ impl Jobs {
         let Some(text) = self.load_job_text(slot, &mut buffer) else { return };
         let handler = self.base.process.config.handler();
         let failed_before = self.core.is_handler_failing();
-        let started = JobWorker::start(handler, &mut self.oom_score, slot.id, slot.attempt, text);
+        let started = JobWorker::start(handler, &mut self.oom_score, &self.orphans.mark, slot, text);
         if let Err(NotStarted::Failed(failure)) = started {
             self.core.handler_failed(slot.id, now);
             if !failed_before {
@@ -117,11 +138,17 @@ impl Jobs {
         self.base.log.info(&|out| push_processing(text, out));
         match started {
             Ok(worker) => {
+                // A kept group that had this number is gone.
+                let number = worker.group.number;
+                self.core.leftovers.remove(number);
                 let _ = self.workers.push(worker);
-                self.orphans.write(self.workers);
+                self.note_groups();
                 self.core.handler_started(slot.id, now);
                 self.base.log.info(&|out| {
                     let _ = uwrite!(out, "job {} started", slot.id);
+                });
+                self.base.log.line(Level::Debug, &|out| {
+                    let _ = uwrite!(out, "job {} is process {}", slot.id, number);
                 });
             }
             Err(NotStarted::Refused(why, outcome)) => {
@@ -137,7 +164,7 @@ impl Jobs {
     /// Ends a job that names nothing that can be executed.
     fn reject_job(&mut self, id: u64, outcome: AttemptOutcome, why: Detail<'_>) {
         self.base.log.error(&|out| {
-            let _ = uwrite!(out, "job {} names no program: ", id);
+            let _ = uwrite!(out, "job {} is not run: ", id);
             why(out);
         });
         let report = self.core.job_rejected(id, outcome);

@@ -2,13 +2,14 @@
 
 use crate::limits::{JOB_MAX_BYTES, PATH_MAX_BYTES, WORDS_MAX};
 use crate::proto::config::Handler;
+use crate::proto::leftovers::{NotedGroup, TOKEN_VARIABLE, Token};
 use crate::service::child_output::ChildOutput;
 use crate::service::log::Log;
-use crate::state::window::AttemptOutcome;
+use crate::state::window::{AttemptOutcome, Slot};
 use crate::sys::oom::OomScore;
 use crate::sys::process::Pid;
 use crate::sys::spawn::{Child, Program, Role, SAFE_PATH, spawn};
-use crate::sys::{Errno, Failure, Op, OwnedFd, file};
+use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file};
 use crate::util::lines::words;
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number};
@@ -22,11 +23,22 @@ pub(super) struct JobWorker {
     pub(super) id: u64,
     /// The handler, and its process group.
     pub(super) pid: Pid,
+    /// The group, for the note.
+    pub(super) group: NotedGroup,
     /// Its output.
     pub(super) output: ChildOutput,
     /// The other end of the pipe, held so that closing it wakes no process. The end of the
     /// leader counts, and follows at once.
     _input: OwnedFd,
+}
+
+/// The mark of all handlers of this process, by which a later one recognises what they left.
+#[derive(Clone, Copy)]
+pub(super) struct HandlerMark {
+    /// The value of `ZIGSVC_TOKEN`.
+    pub(super) token: Token,
+    /// The session.
+    pub(super) session: u32,
 }
 
 /// Why a handler could not be started.
@@ -67,15 +79,21 @@ impl JobWorker {
     pub(super) fn start(
         handler: Handler<'_>,
         oom_score: &mut OomScore,
-        id: u64,
-        attempt: u16,
+        mark: &HandlerMark,
+        slot: &Slot,
         text: &[u8],
     ) -> Result<Self, NotStarted> {
+        let Slot { id, attempt, .. } = *slot;
+        let from = clock::now();
         oom_score.raise();
-        let child = start_handler(handler, id, attempt, text);
+        let child = start_handler(handler, id, attempt, &mark.token, text);
         oom_score.restore();
         let child = child?;
-        Ok(Self { id, pid: child.pid, output: ChildOutput::new(Some(child.output)), _input: child.input })
+        let number = child.pid.as_raw_pid().unsigned_abs();
+        let HandlerMark { token, session } = *mark;
+        let group = NotedGroup { number, session, job: id, from, upto: clock::now(), token };
+        let output = ChildOutput::new(Some(child.output));
+        Ok(Self { id, pid: child.pid, group, output, _input: child.input })
     }
 
     /// Takes the output of the handler, up to one turn's share.
@@ -123,12 +141,19 @@ fn number_variable(name: &[u8], number: u64) -> CStrBuf<48> {
     CStrBuf::new(&[name, out.as_bytes()])
 }
 
-fn start_handler(handler: Handler<'_>, id: u64, attempt: u16, text: &[u8]) -> Result<Child, NotStarted> {
+fn start_handler(
+    handler: Handler<'_>,
+    id: u64,
+    attempt: u16,
+    token: &Token,
+    text: &[u8],
+) -> Result<Child, NotStarted> {
     let id = number_variable(b"ZIGSVC_JOB_ID=", id);
     let attempt = number_variable(b"ZIGSVC_ATTEMPT=", u64::from(attempt));
     let job: CStrBuf<{ JOB_MAX_BYTES + 16 }> = CStrBuf::new(&[b"ZIGSVC_JOB=", text]);
-    let variables = [SAFE_PATH, id.as_c_str(), attempt.as_c_str(), job.as_c_str()];
-    let mut envp = [core::ptr::null(); 5];
+    let token: CStrBuf<48> = CStrBuf::new(&[TOKEN_VARIABLE, token]);
+    let variables = [SAFE_PATH, id.as_c_str(), attempt.as_c_str(), token.as_c_str(), job.as_c_str()];
+    let mut envp = [core::ptr::null(); 6];
     for (place, variable) in envp.iter_mut().zip(variables) {
         *place = variable.as_ptr();
     }

@@ -18,9 +18,10 @@
 //! is the log is never recorded as done without its line.
 //!
 //! - `turn.rs`: stages 6 to 9, and the rest that a failing disk gets
+//! - `moved.rs`: what is logged and answered if the path of the spool leads elsewhere
 //! - `control.rs`, `serving.rs`, `requests.rs`, `scan.rs`: stages 7, 10 and 11, and the
 //!   answers of stage 8
-//! - `handlers.rs`, `job_worker.rs`, `orphans.rs`: stages 3 to 5 and 9
+//! - `handlers.rs`, `job_worker.rs`, `orphans.rs`, `group_signals.rs`: stages 3 to 5 and 9
 //! - `startup.rs`: before the first turn
 //! - `config_reload.rs`, `status.rs`: a new configuration; the status and the log lines
 //!
@@ -29,8 +30,10 @@
 
 mod config_reload;
 mod control;
+mod group_signals;
 mod handlers;
 mod job_worker;
+mod moved;
 mod orphans;
 mod requests;
 mod scan;
@@ -47,11 +50,11 @@ use crate::service::connections::{self, Connections};
 use crate::service::disk::{SpoolDisk, describe_disk};
 use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
+use crate::state::disk::MOVED;
 use crate::state::jobs::scan_task::ListPage;
 use crate::state::jobs::{JobRules, JobsCore};
 use crate::state::spool::SpoolRules;
 use crate::sys::clock;
-use crate::sys::lock::PidFile;
 use crate::sys::once::once;
 use crate::sys::oom::OomScore;
 use crate::sys::process::Signal;
@@ -67,8 +70,6 @@ use ufmt::uwrite;
 struct Jobs {
     base: &'static mut ServiceBase,
     disk: SpoolDisk,
-    /// Held until the end, because two instances would ruin the journal.
-    spool_lock: Option<PidFile>,
     /// Makes handlers the OOM killer's first choice.
     oom_score: OomScore,
     /// The handlers that run, for the daemon after this one.
@@ -148,9 +149,11 @@ impl Jobs {
     fn turn(&mut self) {
         let ready = self.wait();
         let now = clock::now();
-        if let Some(arrived) = self.base.take_signals(&ready) {
+        let arrived = self.base.take_signals(&ready);
+        if let Some(arrived) = arrived {
             self.on_signals(arrived, now);
         }
+        let reaps = arrived.is_some_and(|arrived| arrived.has(Signal::CHILD));
         self.signal_handlers(now);
         self.core.check_queue(self.disk.queue.inotify.is_some(), now);
         for source in &ready {
@@ -165,9 +168,13 @@ impl Jobs {
             }
         }
         // After the output, because this changes the indexes that the poll set holds.
-        self.on_ended_handlers(now);
+        if reaps || !self.workers.is_empty() || !self.core.leftovers.is_empty() {
+            self.reap(now);
+        }
         self.advance(&ready, now);
-        self.orphans.turn_finished(self.workers);
+        if self.orphans.is_outdated() {
+            self.note_groups();
+        }
         if self.workers.is_empty() {
             self.oom_score.rest();
         }
@@ -252,7 +259,10 @@ impl Jobs {
     fn finish(&mut self) -> u8 {
         let now = clock::now();
         self.base.log.flush();
-        if let Err(error) = self.core.finish(&mut self.disk, now) {
+        let finished = self.core.finish(&mut self.disk, now);
+        if finished == Err(MOVED) {
+            self.log_left_behind();
+        } else if let Err(error) = finished {
             let disk = &self.disk;
             self.base.log.error(&|out| {
                 out.push_str("spool: ");
@@ -261,7 +271,7 @@ impl Jobs {
             });
         }
         self.dismiss_clients(now);
-        self.spool_lock = None;
+        self.disk.folder.release_lock();
         let jobs = self.core.counts().jobs;
         self.base.finish(&|out| {
             let _ = uwrite!(out, "processed {} total jobs", jobs);

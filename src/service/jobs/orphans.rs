@@ -1,133 +1,110 @@
-//! The processes that the handlers of a killed daemon left running.
+//! The process groups of jobs that outlive their leader, and those that a killed service left.
 //!
-//! A handler dies with the daemon (PDEATHSIG), but its children do not: after
-//! kill -9 they would run beside the job's next attempt. So the groups that run
-//! are noted in `spool/running`, and a new daemon ends the processes of these groups
-//! before it starts anything. The note is never synced: after a reboot, which
-//! the boot id shows, no process is left.
-//!
-//! Group numbers are used again, so a group is ended only if one of its members
-//! has the job's id in its environment (proc(5)). Without /proc nothing is. So a
-//! group that has ended may stay in the note until the end of the turn, by which time
-//! the next one is mostly in its place: one write for both.
+//! A handler dies with the service (PDEATHSIG), but its children do not: after kill -9 they
+//! would run beside the job's next attempt. So the groups that run are noted in
+//! `spool/running`, and a new service ends the processes of these groups before it starts their
+//! jobs. The note is never synced: after a reboot, which the boot id shows, no process is left.
+//! `state/leftovers.rs` decides which processes are meant, and `state/jobs/groups.rs` when
+//! they get a signal. Without /proc nothing is found.
 
-use super::job_worker::JobWorker;
-use crate::limits::WORKERS_MAX;
-use crate::proto::health::{BOOT_ID_BYTES, UNKNOWN_BOOT};
-use crate::service::log::Log;
-use crate::sys::process::{self, Pid, Signal};
-use crate::sys::{OwnedFd, dir, file};
-use crate::util::path::Path;
-use crate::util::text::{Writer, parse_u64};
-use ufmt::uwrite;
+use super::job_worker::{HandlerMark, JobWorker};
+use crate::limits::{GROUPS_NOTED_MAX, WORKERS_MAX};
+use crate::proto::health::BOOT_ID_BYTES;
+use crate::proto::leftovers::{GROUP_BYTES, HEAD_BYTES, NoteHead, NotedGroup, emit, parse, token};
+use crate::service::leftovers::{has_member, note_head, own_session};
+use crate::state::jobs::Leftovers;
+use crate::state::leftovers::is_current;
+use crate::sys::process::{self, Pid};
+use crate::sys::{OwnedFd, file};
+use crate::util::text::Writer;
+use crate::util::time::Instant;
 
-/// Bytes of one handler's line: two numbers, a blank, blanks, a newline.
-const LINE_BYTES: usize = 32;
-/// Bytes of the whole note.
-const CONTENT_BYTES: usize = BOOT_ID_BYTES + 1 + WORKERS_MAX * LINE_BYTES;
+/// Maximum number of bytes of the note.
+const NOTE_BYTES: usize = HEAD_BYTES + (WORKERS_MAX + GROUPS_NOTED_MAX) * GROUP_BYTES;
 
 /// The note. Without one (no room, no rights) nothing is noted.
 pub(super) struct Orphans {
     fd: Option<OwnedFd>,
-    boot: [u8; BOOT_ID_BYTES],
-    /// A handler that is noted has ended.
+    head: NoteHead,
+    /// The mark of the handlers of this process.
+    pub(super) mark: HandlerMark,
+    /// Processes below this one whose parent ends become its children.
+    adopts: bool,
+    /// The note names a group that has ended.
     outdated: bool,
 }
 
+/// Returns the PID of the leader of a group.
+pub(super) fn leader_of(group: &NotedGroup) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(group.number).ok()?)
+}
+
 impl Orphans {
-    /// Ends what the note of an earlier daemon names, and begins a new one.
-    pub(super) fn take_over(spool: &Path, boot: [u8; BOOT_ID_BYTES], log: &mut Log) -> Self {
-        let flags =
-            file::OFlags::RDWR | file::OFlags::CREATE | file::OFlags::NOFOLLOW | file::OFlags::NONBLOCK;
-        let fd = spool.join(b"running").and_then(|path| file::open(path.as_c_str(), flags, 0o600).ok());
-        let mut running = Self { fd, boot, outdated: false };
-        let mut content = [0; CONTENT_BYTES];
-        let count = running.fd.as_ref().and_then(|fd| file::read_at(fd, &mut content, 0).ok()).unwrap_or(0);
-        let mut lines = content.get(..count).unwrap_or(&[]).split(|byte| *byte == b'\n');
-        if lines.next() == Some(&boot[..]) && boot != UNKNOWN_BOOT {
-            for line in lines {
-                let mut numbers = line.split(|byte| *byte == b' ').filter_map(parse_u64);
-                if let (Some(group), Some(job)) = (numbers.next(), numbers.next()) {
-                    kill_orphan(group, job, log);
-                }
+    /// Reads the note of an earlier service, and takes over its groups that are there. `fd` is the
+    /// note.
+    pub(super) fn take_over(
+        fd: Option<OwnedFd>,
+        boot: [u8; BOOT_ID_BYTES],
+        leftovers: &mut Leftovers,
+        now: Instant,
+    ) -> Self {
+        let head = note_head(boot);
+        let mut note = [0; NOTE_BYTES];
+        let count = fd.as_ref().and_then(|fd| file::read_at(fd, &mut note, 0).ok()).unwrap_or(0);
+        if let Some((noted, groups)) = parse(note.get(..count).unwrap_or(&[]))
+            && is_current(&noted, &head)
+        {
+            for group in groups.filter(|group| has_member(group, false)) {
+                leftovers.inherit(group, now);
             }
         }
-        running.write(&[]);
-        running
+        let mark = HandlerMark { token: token(&process::random()), session: own_session() };
+        let mut orphans = Self { fd, head, mark, adopts: process::adopt_orphans(), outdated: false };
+        orphans.write(&[], leftovers);
+        orphans
     }
 
-    /// Notes that a handler has ended.
+    /// Continues in another note, because the spool was made again.
+    pub(super) fn reopen(&mut self, fd: Option<OwnedFd>) {
+        self.fd = fd;
+        self.outdated = true;
+    }
+
+    /// Notes that a group has ended.
     pub(super) fn mark_outdated(&mut self) {
         self.outdated = true;
     }
 
-    /// Ends a turn: removes the handlers that have ended from the note, unless a start has
-    /// written it since.
-    pub(super) fn turn_finished(&mut self, workers: &[JobWorker]) {
-        if self.outdated {
-            self.write(workers);
-        }
+    /// Returns true if the note names a group that has ended, and was not written since.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.outdated
     }
 
-    /// Notes the handlers that run.
-    pub(super) fn write(&mut self, workers: &[JobWorker]) {
+    /// Notes the groups that are there.
+    pub(super) fn write(&mut self, workers: &[JobWorker], leftovers: &Leftovers) {
         self.outdated = false;
         let Some(fd) = &self.fd else { return };
-        let mut content = [b' '; CONTENT_BYTES];
-        let (head, lines) = content.split_at_mut(BOOT_ID_BYTES);
-        head.copy_from_slice(&self.boot);
-        for (line, worker) in lines.get_mut(1..).unwrap_or(&mut []).chunks_mut(LINE_BYTES).zip(workers) {
-            let mut out = Writer::new(line);
-            let _ = uwrite!(out, "{} {}", worker.pid.as_raw_pid(), worker.id);
-        }
-        for line in lines.chunks_mut(LINE_BYTES) {
-            if let Some(newline) = line.first_mut() {
-                *newline = b'\n';
-            }
-        }
-        let _ = file::write_at(fd, &content, 0);
+        let mut note = [0; NOTE_BYTES];
+        let mut out = Writer::new(&mut note);
+        emit(&self.head, workers.iter().map(|worker| &worker.group).chain(leftovers.groups()), &mut out);
+        let _ = file::write_at(fd, out.as_bytes(), 0);
     }
-}
 
-/// Ends the group if it is still the handler of `job`.
-fn kill_orphan(group: u64, job: u64, log: &mut Log) {
-    let leader = i32::try_from(group).ok().filter(|group| *group > 1).and_then(Pid::from_raw);
-    let Some(leader) = leader.filter(|_| has_member(group, job)) else { return };
-    process::kill_group(leader, Signal::KILL);
-    log.warn(&|out| {
-        let _ = uwrite!(out, "job {}: ended what was left of its handler", job);
-    });
-}
+    /// Returns true if a process of the group is there, and surely is one of the job. The leader
+    /// was reaped.
+    pub(super) fn is_there(&self, group: &NotedGroup, inherited: bool) -> bool {
+        match leader_of(group) {
+            _ if inherited => has_member(group, false),
+            Some(leader) if self.adopts => process::has_child_in_group(leader),
+            _ => has_member(group, true),
+        }
+    }
 
-/// Returns true if a process of `group` is a handler of `job`, by its environment.
-fn has_member(group: u64, job: u64) -> bool {
-    let Ok(processes) = file::open_dir(c"/proc") else { return false };
-    let mut found = false;
-    let _ = dir::each(&processes, |name| {
-        found |= parse_u64(name).is_some() && group_of(name) == Some(group) && works_on(name, job);
-    });
-    found
-}
-
-/// Returns the process group of the process called `name` in /proc. getpgid(2) returns 0
-/// for the kernel's own processes, which is no PID to rustix.
-fn group_of(name: &[u8]) -> Option<u64> {
-    let path = Path::concat(&[b"/proc/", name, b"/stat"])?;
-    let mut stat = [0; 512];
-    let count = file::read_path(path.as_c_str(), &mut stat).ok()?;
-    let stat = stat.get(..count)?;
-    // The program's name may hold blanks and brackets; what follows does not.
-    let behind = stat.get(stat.iter().rposition(|byte| *byte == b')')?..)?;
-    parse_u64(behind.split(|byte| *byte == b' ').nth(3)?)
-}
-
-/// Returns true if `ZIGSVC_JOB_ID` of the process called `name` in /proc is `job`.
-fn works_on(name: &[u8], job: u64) -> bool {
-    let Some(path) = Path::concat(&[b"/proc/", name, b"/environ"]) else { return false };
-    let mut environment = [0; 2048];
-    let count = file::read_path(path.as_c_str(), &mut environment).unwrap_or(0);
-    let mut wanted = [0; 40];
-    let mut out = Writer::new(&mut wanted);
-    let _ = uwrite!(out, "ZIGSVC_JOB_ID={}", job);
-    environment.get(..count).unwrap_or(&[]).split(|byte| *byte == 0).any(|entry| entry == out.as_bytes())
+    /// Returns true if processes of a group may be there whose leader was reaped just now.
+    pub(super) fn may_be_left(&self, group: &NotedGroup) -> bool {
+        leader_of(group).is_some_and(|leader| match self.adopts {
+            true => process::has_child_in_group(leader),
+            false => process::is_group(leader),
+        })
+    }
 }

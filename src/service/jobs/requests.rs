@@ -9,7 +9,7 @@ use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, 
 use crate::service::base;
 use crate::service::down_mark::DownMark;
 use crate::state::access::Access;
-use crate::state::jobs::replies::{ClientState, Reply, ScanRequest, push_result, refuse, refuse_disk};
+use crate::state::jobs::replies::{ClientState, Reply, ScanRequest, push_result, refuse};
 use crate::state::jobs::scan_task::ScanOutcome;
 use crate::state::spool::Cancelled;
 use crate::util::text::Writer;
@@ -189,7 +189,7 @@ fn queue(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> 
     }
     match jobs.core.add_job(&mut jobs.disk, text, context.now) {
         Ok(id) => jobs.control.replies.defer_id(context.slot, id),
-        Err(error) => refuse_disk(context.out, error),
+        Err(error) => jobs.refuse_for(error, context.out),
     }
 }
 
@@ -231,7 +231,7 @@ fn cancel(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Rep
             jobs.log_change(context.slot, outcome);
             jobs.control.replies.defer(context.slot, outcome.pending())
         }
-        Err(error) => refuse_disk(context.out, error),
+        Err(error) => jobs.refuse_for(error, context.out),
     }
 }
 

@@ -123,7 +123,11 @@ impl Jobs {
             if pending != PendingReply::None {
                 let mut answers = [0; CLIENT_OUTPUT_BYTES];
                 let mut out = Writer::new(&mut answers);
-                pending.push(jobs, edits, &mut out);
+                match (pending, jobs) {
+                    // Of many in one turn each gets a short text.
+                    (PendingReply::Ids(_, 1), Err(error)) => drop(self.refuse_for(error, &mut out)),
+                    _ => pending.push(jobs, edits, &mut out),
+                }
                 connections::answer(self, slot, out.as_bytes(), now);
             }
         }

@@ -9,14 +9,14 @@ use crate::proto::service::Service;
 use crate::service::base::ServiceBase;
 use crate::service::connections;
 use crate::service::disk::{SpoolDisk, describe_disk};
-use crate::service::lifecycle::{Process, StartReporter, ensure_folder, exit};
+use crate::service::lifecycle::{Process, StartReporter, describe_at, ensure_folder, exit};
 use crate::service::memory::Memory;
 use crate::service::queue_folder::LockError;
 use crate::state::disk::DiskError;
 use crate::state::spool::RecoverError;
 use crate::sys::oom::OomScore;
 use crate::sys::socket::Peer;
-use crate::sys::{clock, file, identity, poll, process};
+use crate::sys::{Errno, Failure, clock, file, identity, poll, process};
 use crate::util::path::Path;
 use ufmt::uwrite;
 
@@ -35,11 +35,13 @@ impl Jobs {
         let oom_score = OomScore::open(base.process.identity.is_some());
         let mut spool_lock = None;
         base.open_socket(&mut |process| {
+            refuse_unreachable(process);
             spool_lock = Some(process.lock_also(&process.config.spool, b"lock"));
         });
-        let ServiceBase { process, log, heartbeat, scratch, .. } = &mut *base;
+        let Some(spool_lock) = spool_lock else { process::abort() };
+        let ServiceBase { process, heartbeat, scratch, .. } = &mut *base;
         let config = &*process.config;
-        let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file) {
+        let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file, spool_lock) {
             Ok(disk) => disk,
             Err(failure) => process.fail_at(&config.spool, failure),
         };
@@ -50,11 +52,10 @@ impl Jobs {
         };
         core.spool.adopt_claims(&mut disk, now);
         core.check_queue(disk.queue.inotify.is_some(), now);
-        let orphans = Orphans::take_over(&config.spool, *heartbeat.boot(), log);
+        let orphans = Orphans::take_over(disk.open_note(), *heartbeat.boot(), &mut core.leftovers, now);
         let jobs = Self {
             base,
             disk,
-            spool_lock,
             oom_score,
             orphans,
             core,
@@ -84,6 +85,24 @@ fn open_folders(process: &Process) {
                 process.fail_at(folder, failure);
             }
         }
+    }
+}
+
+/// Ends the process if `user` cannot reach the spool by its path, because then nothing could
+/// tell whether the path still leads there. Comes after the privileges are dropped.
+fn refuse_unreachable(process: &Process) {
+    let spool = &process.config.spool;
+    let inside = spool.join(b".").unwrap_or_default();
+    if process.identity.is_some()
+        && let Err(failure @ Failure { errno: Errno::ACCESS, .. }) = file::meta_at(inside.as_c_str(), true)
+    {
+        process.fail(exit::CONFIG, &|out| {
+            out.push_str("spool: ");
+            describe_at(spool, failure, out);
+            out.push_str(
+                "; user cannot reach it: give that user the right to search each folder of this path",
+            );
+        });
     }
 }
 

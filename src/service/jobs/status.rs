@@ -15,6 +15,7 @@ use crate::state::window::{AttemptOutcome, JobState};
 use crate::sys::{Errno, Failure, Op, describe_errno, file};
 use crate::util::text::Writer;
 use crate::util::time::Instant;
+use crate::util::token;
 use ufmt::uwrite;
 
 /// Writes the number of bytes that were moved to journal.bad-N.
@@ -111,6 +112,7 @@ impl ServiceStatus for Jobs {
             StatusField::SpoolBytes => self.core.spool.io_stats().bytes,
             StatusField::Clients => self.control.connections.clients.count() as u64,
             StatusField::Denied => self.control.denials.count,
+            StatusField::Token => token::hash(&self.orphans.mark.token),
             StatusField::Workers => self.core.workers() as u64,
             StatusField::HealthAge => self.base.heartbeat.age(now).as_ms(),
             _ => return None,
@@ -119,11 +121,13 @@ impl ServiceStatus for Jobs {
 
     #[allow(unsafe_code, reason = "names a section")]
     #[unsafe(link_section = ".text.idle")]
-    fn check_path(&mut self, path: WatchedPath, _: Instant) {
+    fn check_path(&mut self, path: WatchedPath, now: Instant) {
         // Every heartbeat checks paths, and most of them one of this service.
         self.core.spool.claims.on_heartbeat();
         if path == WatchedPath::QueueFolder {
             self.check_queue_folder();
+        } else {
+            self.check_spool(path, now);
         }
     }
 
@@ -140,6 +144,8 @@ impl ServiceStatus for Jobs {
             .with(DegradedState::Spool, self.core.disk_health.is_failing())
             .with(DegradedState::SpoolFull, self.core.disk_health.is_full())
             .with(DegradedState::Handler, self.core.is_handler_failing())
+            .with(DegradedState::SpoolMoved, !self.core.home.is_here())
+            .with(DegradedState::StuckJob, self.core.has_stuck_job())
             .with(DegradedState::QueueFile, self.core.spool.claims.file_fails())
             .with(DegradedState::Claims, self.core.spool.claims.claims_fail())
             .with(DegradedState::Inotify, self.disk.queue.inotify.is_none())

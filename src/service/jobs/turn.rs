@@ -36,7 +36,7 @@ impl Jobs {
                 TurnAction::Reply { jobs, edits } => self.reply_after_commit(jobs, edits, now),
                 TurnAction::LogJob(slot) => self.log_job(&slot),
                 TurnAction::StartHandler(slot) => self.start_handler(&slot, now),
-                TurnAction::Signal(signal) => self.signal_handler(signal),
+                TurnAction::Signal(signal) => self.signal_handler(signal, now),
                 TurnAction::SwitchQueueFile => {
                     let queue = self.base.process.config.queue_file.clone();
                     self.disk.queue.set_queue(&queue);
@@ -91,6 +91,9 @@ impl Jobs {
                 out.push_str("spool: the journal cannot be written again, the old one stays in use: ");
                 describe_disk(disk, error, out);
             }),
+            TurnNotice::SpoolMoved => self.log_moved(),
+            TurnNotice::SpoolTaken(obstacle) => self.log_obstacle(obstacle),
+            TurnNotice::SpoolBack { made_again } => self.on_spool_back(made_again),
             TurnNotice::Queue(notice) => log_queue_notice(&mut self.base.log, disk, notice),
             TurnNotice::Damaged(damage) => {
                 self.base.log.error(&|out| describe_damage(damage, out));

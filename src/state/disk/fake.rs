@@ -4,7 +4,9 @@
 //! synced, with any of the sectors written since kept or not, and the names
 //! are as after some prefix of the renames that were not synced.
 
-use super::{Disk, DiskError, DiskResult, Lease, MISSING, NO_SPACE, QueueFile, SpoolFile};
+use super::{
+    Disk, DiskError, DiskResult, Lease, MISSING, NO_SPACE, Obstacle, PathState, QueueFile, SpoolFile,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -59,6 +61,15 @@ pub(crate) struct FakeDisk {
     pub(crate) rename_fails: Option<DiskError>,
     journal: usize,
     next: usize,
+    /// The next journal is created at the path, and replaces nothing there.
+    homing: bool,
+    /// The journal from which the last one was moved to the path.
+    previous: Option<usize>,
+    /// Changes that the kernel forgot in a sync that failed. They are on their way again after a
+    /// kill, because the next process cannot know of them.
+    forgotten: Vec<Change>,
+    /// The next sync of the spool's folder fails.
+    pub(crate) fail_folder_sync: bool,
     /// Bytes in quarantine and rejected lines.
     pub(crate) quarantined: Vec<u8>,
     pub(crate) rejected: Vec<u8>,
@@ -159,6 +170,46 @@ impl FakeDisk {
         &mut self.inodes[inode].data
     }
 
+    /// Puts another folder at the path of the spool, durably. `journal` is the journal in it.
+    pub(crate) fn put_spool(&mut self, journal: Option<usize>) {
+        self.changes.retain(|change| is_queue_name(change.name()));
+        self.forgotten.clear();
+        for names in [&mut self.names, &mut self.durable_names] {
+            names.retain(|name, _| is_queue_name(name));
+            names.extend(journal.map(|inode| ("journal".to_owned(), inode)));
+        }
+    }
+
+    /// Takes the folder of the spool away from its path, as `mv` and `rm -r` do.
+    pub(crate) fn move_spool_away(&mut self) {
+        self.put_spool(None);
+    }
+
+    /// Puts another spool at the path, as a mount over it does.
+    pub(crate) fn put_another_spool(&mut self) {
+        self.inodes.push(Inode::default());
+        self.put_spool(Some(self.inodes.len() - 1));
+    }
+
+    /// Puts the folder of the open journal back to its path.
+    pub(crate) fn put_spool_back(&mut self) {
+        self.put_spool(Some(self.journal));
+    }
+
+    /// Returns true if the path leads to the open journal.
+    pub(crate) fn is_journal_named(&self) -> bool {
+        self.names.get("journal") == Some(&self.journal)
+    }
+
+    /// Returns whether a line is in the queue file or in a claim, and whether it is durable.
+    pub(crate) fn find_line(&self, text: &str) -> Option<bool> {
+        let line = format!("{text}\n");
+        let has = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(&line);
+        let inodes = self.names.iter().filter(|(name, _)| is_queue_name(name)).map(|(_, inode)| *inode);
+        let mut found = inodes.map(|inode| &self.inodes[inode]).filter(|inode| has(&inode.data));
+        found.next().map(|inode| has(&inode.synced))
+    }
+
     pub(crate) fn claims(&self) -> usize {
         self.names.keys().filter(|name| name.starts_with("claim-")).count()
     }
@@ -186,6 +237,10 @@ impl FakeDisk {
         self.dead = false;
         self.die_at = None;
         self.handles.clear();
+        let since = std::mem::take(&mut self.changes);
+        self.changes = std::mem::take(&mut self.forgotten);
+        self.changes.extend(since);
+        (self.homing, self.previous, self.fail_folder_sync) = (false, None, false);
         self.leases.clear();
         self.breaks_lease = false;
         self.open_journal();
@@ -200,6 +255,7 @@ impl FakeDisk {
         }
         self.names = names.clone();
         self.durable_names = names;
+        self.forgotten.clear();
         for index in 0..self.inodes.len() {
             let Inode { data, synced } = self.inodes[index].clone();
             let mut after = synced.clone();
@@ -237,7 +293,12 @@ impl FakeDisk {
             for change in queue.iter().take(queue_kept).chain(spool.iter().take(spool_kept)) {
                 apply(&mut names, change);
             }
-            let mut disks = vec![Self { names: names.clone(), changes: Vec::new(), ..self.clone() }];
+            let mut disks = vec![Self {
+                names: names.clone(),
+                changes: Vec::new(),
+                forgotten: Vec::new(),
+                ..self.clone()
+            }];
             for (name, inode) in &names {
                 let inode = *inode;
                 let Inode { data, synced } = &self.inodes[inode];
@@ -289,7 +350,8 @@ impl FakeDisk {
         for inode in &self.writers {
             order.iter().position(|known| known == inode).hash(&mut hasher);
         }
-        for change in &self.changes {
+        (self.homing, self.previous.is_some(), self.fail_folder_sync).hash(&mut hasher);
+        for change in self.forgotten.iter().chain(&self.changes) {
             core::mem::discriminant(change).hash(&mut hasher);
             change.name().hash(&mut hasher);
         }
@@ -485,6 +547,10 @@ impl Disk for FakeDisk {
 
     fn create_next(&mut self) -> DiskResult {
         self.operation()?;
+        if !self.homing && !self.is_journal_named() {
+            // The folder was taken away. This one was removed.
+            return Err(DiskError(2));
+        }
         self.next = self.create("next");
         Ok(())
     }
@@ -497,14 +563,62 @@ impl Disk for FakeDisk {
 
     fn publish_next(&mut self) -> DiskResult {
         self.operation()?;
+        if self.names.get("next") != Some(&self.next) || (self.homing && self.names.contains_key("journal")) {
+            // The folder was taken away, or something is in the way.
+            return Err(DiskError(2));
+        }
         self.change(Change::Rename("next".to_owned(), "journal".to_owned()));
+        if std::mem::take(&mut self.homing) {
+            self.previous = Some(self.journal);
+        }
         self.journal = self.next;
         Ok(())
     }
 
     fn sync_spool(&mut self) -> DiskResult {
+        let result = self.operation();
+        let is_spool_name = |name: &str| name == "next" || name == "journal";
+        if result.is_ok() && std::mem::take(&mut self.fail_folder_sync) {
+            // The kernel forgets that these names are not on the disk.
+            let (lost, rest) = std::mem::take(&mut self.changes)
+                .into_iter()
+                .partition(|change| is_spool_name(change.name()));
+            (self.forgotten, self.changes) = (lost, rest);
+            return Err(FAILED);
+        }
+        result?;
+        if self.changes.iter().any(|change| matches!(change, Change::Rename(_, to) if to == "journal")) {
+            self.forgotten.clear();
+        }
+        self.sync_names(is_spool_name);
+        Ok(())
+    }
+
+    fn journal_path(&mut self) -> PathState {
+        match self.is_journal_named() {
+            _ if self.dead => PathState::Unknown,
+            true => PathState::Named,
+            false => PathState::Missing,
+        }
+    }
+
+    fn make_home(&mut self) -> Result<(), Obstacle> {
+        self.operation().map_err(Obstacle::Failed)?;
+        if self.names.contains_key("journal") {
+            return Err(Obstacle::Journal);
+        }
+        self.homing = true;
+        Ok(())
+    }
+
+    fn leave_home(&mut self) {
+        self.homing = false;
+    }
+
+    fn empty_previous(&mut self) -> DiskResult {
+        let Some(previous) = self.previous.take() else { return Ok(()) };
         self.operation()?;
-        self.sync_names(|name| name == "next" || name == "journal");
+        self.inodes[previous].data.clear();
         Ok(())
     }
 
@@ -609,6 +723,7 @@ impl Disk for FakeDisk {
 
     fn remove_claim(&mut self, seq: u64, handle: u8) -> DiskResult {
         self.operation()?;
+        assert!(self.is_journal_named(), "a claim is removed for a journal that its path does not lead to");
         self.claims_fail.map_or(Ok(()), Err)?;
         self.change(Change::Unlink(claim_name(seq)));
         if let Some(inode) = self.handles.remove(&handle) {

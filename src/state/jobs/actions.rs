@@ -1,7 +1,7 @@
 //! The actions that the machine of a turn asks the service for, and the state of the machine.
 
 use super::timers::HandlerSignal;
-use crate::state::disk::{DiskError, DiskResult};
+use crate::state::disk::{DiskError, DiskResult, Obstacle};
 use crate::state::spool::{Damage, QueueNotice};
 use crate::state::window::Slot;
 
@@ -57,6 +57,15 @@ pub enum TurnNotice {
     CompactionFailed(DiskError),
     /// Damage was met, and a compaction has left it out.
     Damaged(Damage),
+    /// The path of the journal does not lead to the open journal.
+    SpoolMoved,
+    /// The spool cannot be made again at its path.
+    SpoolTaken(Obstacle),
+    /// The path of the journal leads to the open journal again.
+    SpoolBack {
+        /// The service has made the spool again.
+        made_again: bool,
+    },
     /// The queue file or a claim fails, or works again.
     Queue(QueueNotice),
 }
@@ -87,6 +96,8 @@ pub(super) enum TurnStep {
     Commit,
     /// Remove the claims whose lines are durable.
     Committed,
+    /// Do the next step of a spool that was moved.
+    Home,
     /// Continue a compaction, or begin one.
     Compact,
     /// Report what a compaction found damaged.

@@ -97,6 +97,12 @@ impl History {
         self.results.iter().find(|(ended, _)| *ended == id && id != NO_JOB).map(|(_, result)| *result)
     }
 
+    /// Returns true if jobs have ended since the last call of [`History::take_new_results`].
+    #[must_use]
+    pub fn has_new_results(&self) -> bool {
+        self.new_results
+    }
+
     /// Returns true if jobs have ended since the last call.
     pub fn take_new_results(&mut self) -> bool {
         let new_results = self.new_results;

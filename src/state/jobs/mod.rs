@@ -5,7 +5,9 @@
 //! - `actions.rs`: these actions, and where a turn stands
 //! - `batch.rs`: new jobs of clients, which are made durable together or not at all
 //! - `disk_health.rs`: what a failing or full disk stops, and when it is tried again
+//! - `home.rs`: what follows if the path of the journal leads elsewhere
 //! - `timers.rs`: the handlers that run, their deadlines, and when a start is tried again
+//! - `groups.rs`: the process groups that outlive their jobs
 //! - `history.rs`: how jobs ended lately, and what happens to them
 //! - `replies.rs`: what clients wait for, and the answers that wait for the commit
 //! - `scan_task.rs`: requests that take several turns
@@ -16,7 +18,9 @@
 mod actions;
 mod batch;
 mod disk_health;
+mod groups;
 mod history;
+mod home;
 pub mod replies;
 pub mod scan_task;
 mod timers;
@@ -24,12 +28,15 @@ mod turn;
 
 pub use actions::{ClientNeeds, TurnAction, TurnNotice};
 pub use disk_health::DiskHealth;
+pub use groups::{GroupCheck, LeftoverNotice, Leftovers};
 pub use history::{History, JobEvent, JobResult};
-pub use timers::{HandlerSignal, JobTimers, SignalKind};
+pub use home::Home;
+pub use timers::{HandlerSignal, JobTimers, RunningJob, SignalKind};
 
-use super::disk::{Disk, DiskResult};
+use super::disk::{Disk, DiskResult, PathState};
 use super::spool::{Cancelled, Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
 use super::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
+use crate::proto::leftovers::NotedGroup;
 use crate::util::time::{Duration, Instant, earliest};
 use actions::Turn;
 use batch::Batch;
@@ -101,10 +108,14 @@ pub struct JobsCore {
     shutdown: Shutdown,
     turn: Turn,
     batch: Batch,
+    /// Whether the path of the journal leads to the open journal.
+    pub home: Home,
     /// The health of the disk.
     pub disk_health: DiskHealth,
     /// The handlers that run.
     pub timers: JobTimers,
+    /// The process groups that outlive their jobs.
+    pub leftovers: Leftovers,
     /// The journal, its claims and the window.
     pub spool: Spool,
     /// How jobs ended lately.
@@ -126,8 +137,10 @@ impl JobsCore {
         shutdown: Shutdown::No,
         turn: Turn::NONE,
         batch: Batch::NONE,
+        home: Home::HERE,
         disk_health: DiskHealth::GOOD,
         timers: JobTimers::NONE,
+        leftovers: Leftovers::NONE,
         spool: Spool::EMPTY,
         history: History::EMPTY,
     };
@@ -176,17 +189,26 @@ impl JobsCore {
         self.shutdown != Shutdown::No
     }
 
-    /// Returns true if the service is on its way out and no handler runs.
+    /// Returns true if the service is on its way out, and nothing of a job runs that could be
+    /// ended.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.is_stopping() && self.timers.running().is_empty()
+        self.is_stopping()
+            && self.timers.running().iter().all(RunningJob::is_stuck)
+            && self.leftovers.is_done()
+    }
+
+    /// Returns true if a process of a job cannot be ended.
+    #[must_use]
+    pub fn has_stuck_job(&self) -> bool {
+        self.timers.running().iter().any(RunningJob::is_stuck) || self.leftovers.is_stuck()
     }
 
     /// Returns true if a drain is complete: no job is left, and no line can be read. Lines
     /// for which the queue or the disk has no room stay in their claims.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        let accepts = self.disk_health.is_good() && self.room() > 0;
+        let accepts = self.disk_health.is_good() && self.home.is_here() && self.room() > 0;
         !self.is_stopping()
             && self.spool.waiting() == 0
             && self.timers.running().is_empty()
@@ -198,7 +220,7 @@ impl JobsCore {
     /// is being sent.
     #[must_use]
     pub fn next_deadline(&self, now: Instant, paging: bool) -> Option<Instant> {
-        let mut due = self.timers.next_deadline();
+        let mut due = earliest(self.timers.next_deadline(), self.leftovers.next_deadline());
         if self.is_stopping() {
             return due;
         }
@@ -211,11 +233,14 @@ impl JobsCore {
         } else {
             let full = self.room() == 0;
             let space_retry_at = self.disk_health.space_retry_at;
-            let reading = self.spool.claims.wants_reading() && !full && space_retry_at.is_none();
-            let compacting = self.spool.is_compacting() && !paging;
-            let shrinks = self.spool.wants_compaction() && !paging;
+            let here = self.home.is_here();
+            let reading = self.spool.claims.wants_reading() && !full && here && space_retry_at.is_none();
+            let compacting = self.spool.is_compacting() && !paging && here;
+            let shrinks = self.spool.wants_compaction() && !paging && here;
+            let claims = || self.spool.claims.next_deadline(now, full).filter(|_| here);
             sooner(self.spool.next_deadline());
-            sooner(space_retry_at.or_else(|| self.spool.claims.next_deadline(now, full)));
+            sooner(self.home.next_deadline(paging, now));
+            sooner(space_retry_at.or_else(claims));
             sooner((compacting || reading).then_some(now));
             sooner(shrinks.then_some(self.disk_health.compact_after.or_later(now)));
         }
@@ -223,10 +248,16 @@ impl JobsCore {
         sooner(self.spool.wants_refill().then_some(now));
         if self.timers.running().len() < self.rules.workers && !self.timers.is_last() {
             let start_at = now.or_later(self.timers.start_retry_at);
-            sooner(self.spool.window().startable(now).map(|_| start_at));
-            sooner(self.spool.window().next_deadline().map(|due| due.or_later(start_at)));
+            let held = |id| self.leftovers.hold(id);
+            sooner(self.spool.window().startable(now, &held).map(|_| start_at));
+            sooner(self.spool.window().next_deadline(&held).map(|due| due.or_later(start_at)));
         }
         due
+    }
+
+    /// Takes the result of a look at the path of the journal.
+    pub fn journal_looked_at(&mut self, path: PathState, now: Instant) {
+        self.home.looked(path, now);
     }
 
     /// Looks at the queue file when that is due. `watched` is true if inotify does it.
@@ -246,9 +277,11 @@ impl JobsCore {
         if first {
             self.timers.begin_stop();
             self.timers.terminate_all(now + self.rules.stop_timeout);
+            self.leftovers.on_stop(false, now);
             self.shutdown = Shutdown::Gracefully;
         } else {
-            self.timers.kill_all();
+            self.timers.kill_all(now);
+            self.leftovers.on_stop(true, now);
             self.shutdown = Shutdown::AtOnce;
         }
         first
@@ -271,9 +304,12 @@ impl JobsCore {
     ///
     /// # Errors
     /// The last ends are not recorded, and those jobs run again.
+    /// [`MOVED`](super::disk::MOVED): everything is recorded in the open journal, to which its
+    /// path does not lead.
     pub fn finish(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         self.spool.write_transitions(disk, now)?;
         self.spool.commit(disk, &self.rules.spool, now)?;
+        self.home.finish(&mut self.spool, disk, &self.rules.spool, now)?;
         self.spool.remove_closed(disk, now);
         Ok(())
     }
@@ -319,6 +355,13 @@ impl JobsCore {
     #[must_use]
     pub fn is_handler_failing(&self) -> bool {
         self.timers.is_start_failing() && self.spool.waiting() > 0
+    }
+
+    /// Takes that processes of a job are there after its leader was reaped. To be called before
+    /// [`JobsCore::handler_ended`]. Returns a group that gets KILL at once.
+    pub fn group_left(&mut self, group: NotedGroup, now: Instant) -> Option<NotedGroup> {
+        let at_once = self.is_stopping() || self.timers.is_ending(group.job);
+        self.leftovers.keep(group, at_once, now)
     }
 
     /// Takes the end of the handler of job `id`. Returns nothing if the job runs again
@@ -372,7 +415,8 @@ impl JobsCore {
         let busy = self.timers.running().len().saturating_add(self.dequeued().count());
         let free = if self.rules.logs_jobs { usize::MAX } else { self.rules.workers.saturating_sub(busy) };
         let mut left = free;
-        while left > 0 && self.spool.dequeue(now).is_some() {
+        let held = |id| self.leftovers.hold(id);
+        while left > 0 && self.spool.dequeue(now, &held).is_some() {
             left = left.saturating_sub(1);
         }
     }
@@ -406,6 +450,7 @@ impl JobsCore {
     /// # Errors
     /// The disk has no room, or failed a moment ago.
     pub fn add_job(&mut self, disk: &mut impl Disk, text: &[u8], now: Instant) -> DiskResult<u64> {
+        self.home.accepts()?;
         self.disk_health.accepts_jobs(now)?;
         self.batch.add(&mut self.spool, disk, text, now)
     }
@@ -415,13 +460,15 @@ impl JobsCore {
     /// # Errors
     /// The disk refused it; nothing changed.
     pub fn cancel(&mut self, disk: &mut impl Disk, id: u64, now: Instant) -> DiskResult<Option<Cancelled>> {
+        self.home.accepts()?;
         self.spool.write_transitions(disk, now)?;
         let mut found = self.spool.cancel(disk, now, id)?;
-        if found == Some(Cancelled::Running) && !self.timers.terminate(id, now + self.rules.stop_timeout) {
+        if found == Some(Cancelled::Running) && !self.timers.cancel(id, now + self.rules.stop_timeout) {
             // It was dequeued, and has no handler yet.
             self.spool.requeue(id);
             found = Some(Cancelled::Waiting);
         }
+        self.leftovers.on_cancel(id, now);
         if found == Some(Cancelled::Waiting) {
             self.record_event(id, JobEvent::Ended(JobResult::Cancelled), Duration::ZERO);
         }
@@ -438,7 +485,9 @@ impl JobsCore {
         location: RecordLocation,
         now: Instant,
     ) -> DiskResult {
+        self.home.accepts()?;
         self.spool.discard_record(disk, now, location)?;
+        self.leftovers.on_cancel(location.id, now);
         self.record_event(location.id, JobEvent::Ended(JobResult::Cancelled), Duration::ZERO);
         Ok(())
     }
@@ -454,6 +503,7 @@ impl JobsCore {
         retry: bool,
         now: Instant,
     ) -> DiskResult {
+        self.home.accepts()?;
         if retry {
             self.spool.retry(disk, now, location)?;
         } else {
@@ -468,6 +518,7 @@ impl JobsCore {
     /// # Errors
     /// The disk refused it; the journal is as it was.
     pub fn start_rewrite(&mut self, disk: &mut impl Disk, purpose: Purpose, now: Instant) -> DiskResult {
+        self.home.accepts()?;
         self.spool.write_transitions(disk, now)?;
         self.spool.compact_for(purpose, disk, now)
     }

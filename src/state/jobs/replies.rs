@@ -4,7 +4,7 @@
 use super::JobResult;
 use crate::limits::CLIENTS_MAX;
 use crate::proto::control::{Code, Filter, Target};
-use crate::state::disk::{DiskError, DiskResult};
+use crate::state::disk::{DiskError, DiskResult, MOVED};
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
@@ -238,7 +238,12 @@ pub fn push_result(id: u64, result: JobResult, out: &mut Writer<'_>) {
 /// many new jobs can get it.
 pub fn refuse_disk(out: &mut Writer<'_>, error: DiskError) -> Reply {
     let code = error_code(error);
-    refuse(out, code, if code == Code::NoSpace { "disk full" } else { "disk error" })
+    let text = match code {
+        Code::NoSpace => "disk full",
+        _ if error == MOVED => "the spool was moved",
+        _ => "disk error",
+    };
+    refuse(out, code, text)
 }
 
 /// Returns the code for an error of the disk.

@@ -3,10 +3,11 @@
 
 use super::*;
 use crate::limits::{COMMIT_DELAY, RESULTS_KEPT, SCRATCH_BYTES};
-use crate::state::disk::NO_SPACE;
 use crate::state::disk::fake::{FAILED, FakeDisk};
+use crate::state::disk::{MOVED, NO_SPACE, Obstacle};
 use crate::state::jobs::disk_health::{COMPACT_RETRY, SPOOL_RETRY};
 use crate::state::jobs::history::EVENTS_TURN;
+use crate::state::jobs::home::HOME_RETRY;
 use crate::state::jobs::timers::START_RETRY;
 use crate::util::text::Writer;
 
@@ -470,4 +471,254 @@ fn only_so_many_results_are_kept_and_events_only_for_those_who_watch() {
     let first = RESULTS_KEPT + 3;
     assert_eq!(text.lines().count(), EVENTS_TURN);
     assert_eq!(text.lines().next(), Some(format!("event {first} job=9 state=failed exit=7 ms=5").as_str()));
+}
+
+// ----- a spool that was moved ----------------------------------------------
+
+#[test]
+fn a_job_is_not_acknowledged_for_a_journal_to_which_its_path_does_not_lead() {
+    let mut run = Run::with_jobs(RULES, &["known"]);
+    run.replies.clear();
+    run.disk.move_spool_away();
+    run.asks.push("new");
+    assert!(run.turn().contains("reply false false"));
+    assert_eq!((&run.replies[..], run.core.spool.waiting()), (&[][..], 1));
+    assert_eq!(run.notices, [TurnNotice::SpoolMoved]);
+    assert_eq!(run.core.add_job(&mut run.disk, b"next", run.now), Err(MOVED));
+    assert_eq!(run.core.cancel(&mut run.disk, 1, run.now), Err(MOVED));
+    assert_eq!(run.core.disk_health.error(), None, "the disk has not failed");
+    // The spool is made again in the next turns, without any time that passes.
+    let mut turns = 0;
+    while !run.core.home.is_here() {
+        assert_eq!(run.core.next_deadline(run.now, false), Some(run.now));
+        run.turn();
+        turns += 1;
+    }
+    assert!(turns < 9 && run.disk.is_journal_named());
+    run.asks.push("later");
+    assert!(run.turn().contains("reply true true"));
+    assert_eq!(run.replies, [3]);
+    assert_eq!(run.notices[1..], [TurnNotice::SpoolBack { made_again: true }]);
+}
+
+#[test]
+fn a_path_that_is_taken_is_looked_at_again_and_logged_once() {
+    let mut run = Run::with_jobs(JobRules { workers: 0, ..RULES }, &["known"]);
+    run.disk.put_another_spool();
+    run.core.journal_looked_at(PathState::Replaced, run.now);
+    for _ in 0..5 {
+        run.turn();
+        assert!(!run.core.home.is_here());
+        run.turn();
+        assert_eq!(run.core.next_deadline(run.now, false), Some(run.now + HOME_RETRY));
+        run.now += HOME_RETRY;
+    }
+    run.disk.put_spool_back();
+    run.turn();
+    assert!(run.core.home.is_here());
+    run.turn();
+    let expected = [
+        TurnNotice::SpoolMoved,
+        TurnNotice::SpoolTaken(Obstacle::Journal),
+        TurnNotice::SpoolBack { made_again: false },
+    ];
+    assert_eq!(run.notices, expected);
+}
+
+#[test]
+fn an_error_that_is_no_evidence_changes_nothing() {
+    let mut run = Run::with_jobs(RULES, &["known"]);
+    run.core.journal_looked_at(PathState::Unknown, run.now);
+    assert!(run.core.home.is_here());
+    run.core.journal_looked_at(PathState::Named, run.now);
+    assert!(run.core.home.is_here());
+}
+
+#[test]
+fn a_path_that_comes_back_in_the_middle_of_a_move_ends_the_move() {
+    let mut run = Run::with_jobs(RULES, &["known"]);
+    run.disk.move_spool_away();
+    run.core.journal_looked_at(PathState::Missing, run.now);
+    run.turn();
+    run.turn();
+    assert!(run.core.spool.is_compacting());
+    run.disk.put_spool_back();
+    run.core.journal_looked_at(PathState::Named, run.now);
+    run.turn();
+    assert!(run.core.home.is_here() && !run.core.spool.is_compacting());
+    assert_eq!(run.notices.last(), Some(&TurnNotice::SpoolBack { made_again: false }));
+}
+
+#[test]
+fn the_end_of_the_service_makes_the_spool_again_or_leaves_the_jobs_in_the_open_journal() {
+    for taken in [false, true] {
+        let mut run = Run::with_jobs(RULES, &["known"]);
+        match taken {
+            true => run.disk.put_another_spool(),
+            false => run.disk.move_spool_away(),
+        }
+        let finished = run.core.finish(&mut run.disk, run.now);
+        assert_eq!(finished, if taken { Err(MOVED) } else { Ok(()) });
+        assert_eq!(run.disk.is_journal_named(), !taken);
+    }
+}
+
+// ----- handlers, and what they leave ----------------------------------------
+
+/// Returns a group that job `job` has left.
+fn group(number: u32, job: u64) -> NotedGroup {
+    NotedGroup { number, session: 1, job, from: Instant::BOOT, upto: Instant::BOOT, token: [b'0'; 32] }
+}
+
+#[test]
+fn a_handler_that_cannot_be_started_is_tried_less_and_less_often_until_it_works_or_is_another() {
+    let mut run = Run::new(RULES);
+    run.answer = RequestOutcome::Failed;
+    run.asks = vec!["one", "two"];
+    run.turn();
+    assert!(run.core.is_handler_failing());
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        waits.push(run.core.timers.start_retry_at.since(run.now).as_ms());
+        run.now = run.core.timers.start_retry_at;
+        // Two jobs that fail in one turn count as one failure.
+        let seen = run.turn();
+        assert!(seen.contains("start 1.1, start 2.1"), "{seen}");
+    }
+    assert_eq!(waits, [1000, 2000, 4000, 8000, 16_000, 16_000]);
+    assert_eq!(run.attempts(), [0, 0]);
+    run.core.handler_changed();
+    assert!(!run.core.is_handler_failing());
+    run.turn();
+    assert!(run.core.is_handler_failing());
+    assert_eq!(run.core.timers.start_retry_at.since(run.now), START_RETRY);
+    run.answer = RequestOutcome::Works;
+    run.now += START_RETRY;
+    run.turn();
+    assert!(!run.core.is_handler_failing());
+    assert_eq!(run.attempts(), [1, 1]);
+}
+
+#[test]
+fn a_state_of_the_handler_lasts_while_jobs_wait() {
+    let mut run = Run::new(RULES);
+    run.answer = RequestOutcome::Failed;
+    run.asks = vec!["one"];
+    run.turn();
+    assert!(run.core.is_handler_failing());
+    assert_eq!(run.core.cancel(&mut run.disk, 1, run.now), Ok(Some(Cancelled::Waiting)));
+    assert!(!run.core.is_handler_failing());
+}
+
+#[test]
+fn a_job_that_names_nothing_is_dead_at_once() {
+    let mut run = Run::with_jobs(RULES, &["one"]);
+    run.end(1, AttemptOutcome::Code(1));
+    run.sleep();
+    run.turn();
+    let report = run.core.job_rejected(1, AttemptOutcome::Code(126)).unwrap();
+    assert_eq!(report.end, AttemptEnd::Dead(AttemptOutcome::Code(126)));
+    assert_eq!((report.attempt, report.attempts), (2, 2));
+    assert_eq!(run.core.rules.spool.retries, RULES.spool.retries, "the rules stay");
+}
+
+#[test]
+fn the_next_attempt_of_a_job_waits_for_its_group_and_no_other_job_does() {
+    let mut run = Run::with_jobs(RULES, &["one", "two", "three"]);
+    assert_eq!(run.core.group_left(group(10, 1), run.now), None);
+    run.end(1, AttemptOutcome::Code(1));
+    run.turn();
+    run.end(2, AttemptOutcome::Success);
+    run.end(3, AttemptOutcome::Success);
+    run.turn();
+    // The delay of the job passes, its group is there.
+    run.now += RULES.spool.retry_delay;
+    assert_eq!(run.turn(), "serve");
+    let due = run.core.next_deadline(run.now, false).unwrap();
+    assert!(!due.is_due(run.now), "the loop would spin");
+    assert_eq!(run.core.leftovers.on_checked(10, false, run.now), None);
+    assert_eq!(run.core.next_deadline(run.now, false), Some(run.now));
+    assert!(run.turn().ends_with("start 1.2"));
+}
+
+#[test]
+fn a_service_ends_after_what_its_jobs_left_or_when_that_cannot_be_ended() {
+    for ends in [true, false] {
+        let mut run = Run::with_jobs(RULES, &["one"]);
+        run.core.group_left(group(10, 1), run.now);
+        run.end(1, AttemptOutcome::Success);
+        run.core.stop(run.now);
+        assert!(!run.core.is_stopped());
+        let mut signals = Vec::new();
+        while !run.core.is_stopped() {
+            run.now = run.core.leftovers.next_deadline().unwrap().or_later(run.now);
+            while let Some(check) = run.core.leftovers.next_check(run.now) {
+                signals.extend(check.signal);
+                let is_there = !(ends && signals.len() == 2);
+                run.core.leftovers.on_checked(10, is_there, run.now);
+            }
+        }
+        assert_eq!(signals, [SignalKind::Terminate, SignalKind::Kill]);
+        assert_eq!(run.core.has_stuck_job(), !ends);
+    }
+}
+
+/// Lets time pass until the handlers were asked for `last`, and returns what each got.
+fn signals_until(run: &mut Run, last: SignalKind) -> Vec<SignalKind> {
+    let mut seen = Vec::new();
+    while seen.last() != Some(&last) {
+        match run.core.next_signal(run.now) {
+            Some(signal) => seen.push(signal.kind),
+            None => run.now = run.core.timers.next_deadline().expect("it gets no more"),
+        }
+    }
+    seen
+}
+
+#[test]
+fn a_handler_that_does_not_end_by_kill_is_named_and_given_up_if_its_job_is_cancelled() {
+    use SignalKind::{Abandon, Kill, Stuck, Terminate, Timeout};
+    let rules = JobRules { workers: 1, job_timeout: ms(300), ..RULES };
+    let mut run = Run::with_jobs(rules, &["one", "two", "three"]);
+    assert_eq!(signals_until(&mut run, Stuck), [Timeout, Kill, Stuck]);
+    assert!(run.core.has_stuck_job());
+    assert_eq!(run.core.next_signal(run.now), None, "once");
+    assert_eq!(run.core.cancel(&mut run.disk, 1, run.now), Ok(Some(Cancelled::Running)));
+    assert_eq!(signals_until(&mut run, Abandon), [Abandon]);
+    assert_eq!(run.end(1, AttemptOutcome::Signal(9)), Some(AttemptEnd::Cancelled));
+    assert!(!run.core.has_stuck_job());
+    // The worker is free. A job that was cancelled before is given up as soon as it is stuck.
+    assert!(run.turn().contains("start 2.1"));
+    assert_eq!(run.core.cancel(&mut run.disk, 2, run.now), Ok(Some(Cancelled::Running)));
+    assert_eq!(signals_until(&mut run, Abandon), [Terminate, Kill, Abandon]);
+    assert_eq!(run.end(2, AttemptOutcome::Signal(9)), Some(AttemptEnd::Cancelled));
+    // A service that stops does not wait for such a handler.
+    assert!(run.turn().contains("start 3.1"));
+    run.core.stop(run.now);
+    assert_eq!(signals_until(&mut run, Stuck), [Terminate, Kill, Stuck]);
+    assert!(run.core.is_stopped() && run.core.has_stuck_job());
+}
+
+#[test]
+fn a_job_that_stops_the_service_is_the_last_and_counts_as_done() {
+    let rules = JobRules { workers: 1, ..RULES };
+    for outcome in [AttemptOutcome::Code(3), AttemptOutcome::Success, AttemptOutcome::Signal(15)] {
+        let mut run = Run::with_jobs(rules, &["one", "two"]);
+        assert!(!run.core.stop_after(2, run.now), "it does not run");
+        assert!(run.core.stop_after(1, run.now) && !run.core.is_stop_due(run.now));
+        assert_eq!(run.end(1, outcome), Some(AttemptEnd::Done(AttemptOutcome::Success)));
+        assert!(run.core.is_stop_due(run.now) && !run.turn().contains("start"), "no other job is started");
+        run.core.stop(run.now);
+        assert!(!run.core.is_stop_due(run.now) && !run.core.stop_after(1, run.now));
+    }
+    // One that does not end has its time, and its end by the stop is a success too.
+    let mut run = Run::with_jobs(rules, &["one", "two"]);
+    run.core.stop_after(1, run.now);
+    let by = run.core.next_deadline(run.now, false).unwrap();
+    assert!(by <= run.now + LAST_JOB_WAIT);
+    run.now += LAST_JOB_WAIT;
+    assert!(run.core.is_stop_due(run.now));
+    run.core.stop(run.now);
+    assert_eq!(run.end(1, AttemptOutcome::Signal(15)), Some(AttemptEnd::Done(AttemptOutcome::Success)));
+    assert!(run.core.is_stopped());
 }

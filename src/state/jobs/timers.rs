@@ -1,7 +1,7 @@
 //! The handlers that run, their deadlines, and the times at which something is tried
 //! again.
 
-use crate::limits::WORKERS_MAX;
+use crate::limits::{KILL_PATIENCE, WORKERS_MAX};
 use crate::state::backoff::delay;
 use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
@@ -22,8 +22,10 @@ enum JobPhase {
     Running,
     /// To end, by TERM; KILL follows at this time.
     Terminating(Instant),
-    /// To end, by KILL.
-    Killed,
+    /// To end, by KILL, which was due at this time.
+    Killed(Instant),
+    /// To end, by KILL, and did not.
+    Stuck,
 }
 
 /// A job whose handler runs.
@@ -39,6 +41,8 @@ pub struct RunningJob {
     /// When it exceeds `job_timeout`.
     deadline: Option<Instant>,
     phase: JobPhase,
+    /// Whether the job was cancelled.
+    cancelled: bool,
     /// Whether the signal of this phase is still to be sent.
     unsent: bool,
     /// Whether the service stops after this job, which asked for that. Its end is a success.
@@ -54,6 +58,10 @@ pub enum SignalKind {
     Timeout,
     /// KILL, which ends the handler.
     Kill,
+    /// None, because the handler does not end by KILL.
+    Stuck,
+    /// None, because the job was cancelled and its handler does not end: it is left alone.
+    Abandon,
 }
 
 /// A signal to be sent to the process group of a handler.
@@ -109,6 +117,7 @@ impl JobTimers {
             deadline,
             phase,
             timed_out: false,
+            cancelled: false,
             unsent: false,
             stops_service: false,
         });
@@ -119,10 +128,14 @@ impl JobTimers {
         Some(self.running.swap_remove(index))
     }
 
-    /// Asks the handler of job `id` to end. Returns true if there is one.
-    pub(super) fn terminate(&mut self, id: u64, kill_at: Instant) -> bool {
-        let job = self.running.iter_mut().find(|job| job.id == id);
-        job.map(|job| job.terminate(kill_at)).is_some()
+    /// Asks the handler of job `id` to end, because the job was cancelled. If it does not end, it
+    /// is given up. Returns true if there is one.
+    pub(super) fn cancel(&mut self, id: u64, kill_at: Instant) -> bool {
+        let Some(job) = self.running.iter_mut().find(|job| job.id == id) else { return false };
+        job.cancelled = true;
+        job.unsent |= job.is_stuck();
+        job.terminate(kill_at);
+        true
     }
 
     /// Asks all handlers to end.
@@ -131,8 +144,13 @@ impl JobTimers {
     }
 
     /// Ends all handlers.
-    pub(super) fn kill_all(&mut self) {
-        self.running.iter_mut().for_each(RunningJob::kill);
+    pub(super) fn kill_all(&mut self, now: Instant) {
+        self.running.iter_mut().for_each(|job| job.kill(now));
+    }
+
+    /// Returns true if the handler of job `id` was asked to end.
+    pub(super) fn is_ending(&self, id: u64) -> bool {
+        self.running.iter().any(|job| job.id == id && job.phase != JobPhase::Running)
     }
 
     /// Has the service stop after job `id`, or at `stop_at`. Returns true if the job runs.
@@ -214,15 +232,22 @@ impl RunningJob {
     }
 
     fn terminate(&mut self, kill_at: Instant) {
-        if self.phase == JobPhase::Running {
-            (self.phase, self.unsent) = (JobPhase::Terminating(kill_at), true);
+        match self.phase {
+            JobPhase::Running => (self.phase, self.unsent) = (JobPhase::Terminating(kill_at), true),
+            JobPhase::Terminating(_) | JobPhase::Killed(_) | JobPhase::Stuck => {}
         }
     }
 
-    fn kill(&mut self) {
-        if self.phase != JobPhase::Killed {
-            (self.phase, self.unsent) = (JobPhase::Killed, true);
+    fn kill(&mut self, now: Instant) {
+        if matches!(self.phase, JobPhase::Running | JobPhase::Terminating(_)) {
+            (self.phase, self.unsent) = (JobPhase::Killed(now), true);
         }
+    }
+
+    /// Returns true if the handler does not end by KILL.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.phase == JobPhase::Stuck
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -230,7 +255,8 @@ impl RunningJob {
             _ if self.unsent => Some(Instant::BOOT),
             JobPhase::Running => self.deadline,
             JobPhase::Terminating(kill_at) => Some(kill_at),
-            JobPhase::Killed => None,
+            JobPhase::Killed(at) => Some(at + KILL_PATIENCE),
+            JobPhase::Stuck => None,
         }
     }
 
@@ -242,11 +268,16 @@ impl RunningJob {
                 self.timed_out = true;
                 self.terminate(now + grace);
             }
-            JobPhase::Terminating(kill_at) if kill_at.is_due(now) => self.kill(),
-            JobPhase::Running | JobPhase::Terminating(_) | JobPhase::Killed => {}
+            JobPhase::Terminating(kill_at) if kill_at.is_due(now) => self.kill(now),
+            JobPhase::Killed(at) if !self.unsent && (at + KILL_PATIENCE).is_due(now) => {
+                (self.phase, self.unsent) = (JobPhase::Stuck, true);
+            }
+            JobPhase::Running | JobPhase::Terminating(_) | JobPhase::Killed(_) | JobPhase::Stuck => {}
         }
         let kind = match self.phase {
-            JobPhase::Killed => SignalKind::Kill,
+            JobPhase::Stuck if self.cancelled => SignalKind::Abandon,
+            JobPhase::Stuck => SignalKind::Stuck,
+            JobPhase::Killed(_) => SignalKind::Kill,
             _ if times_out => SignalKind::Timeout,
             JobPhase::Running | JobPhase::Terminating(_) => SignalKind::Terminate,
         };

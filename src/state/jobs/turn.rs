@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Three rules follow from this order, and each is one that the model checks:
-//! - a client reads `ok` only after the commit that makes its request durable
+//! - a client reads `ok` only after the commit that makes its request durable, in a journal to
+//!   which its path leads
 //! - a handler starts only after its start is in the journal, and from the second attempt
 //!   on only after a commit
 //! - a line of the log is written before the record of the end that it reports, so that a
@@ -76,6 +77,7 @@ impl JobsCore {
                 TurnStep::Serve => (TurnStep::Commit, Some(TurnAction::ServeClients)),
                 TurnStep::Commit => (TurnStep::Committed, self.commit(disk, now)),
                 TurnStep::Committed => (self.committed(disk, now), None),
+                TurnStep::Home => (TurnStep::Compact, self.advance_home(disk, now)),
                 TurnStep::Compact => (TurnStep::Damage, self.compact_if_due(disk, now)),
                 TurnStep::Damage => {
                     let damage = if self.turn.is_disk_good() { self.spool.take_damage() } else { None };
@@ -130,9 +132,11 @@ impl JobsCore {
         self.history.take_new_results().then_some(TurnAction::NotifyWaiters)
     }
 
-    /// Asks for the log to be written, which comes before the records of the ends in it.
+    /// Asks for the log to be written, which comes before the records of the ends in it, and before
+    /// the clients learn of them. A cancelled job that has ended has no such record.
     fn flush_pending(&self) -> Option<TurnAction> {
-        self.spool.window().has_pending_records().then_some(TurnAction::FlushLog)
+        (self.spool.window().has_pending_records() || self.history.has_new_results())
+            .then_some(TurnAction::FlushLog)
     }
 
     fn settle(&mut self, now: Instant) -> (TurnStep, Option<TurnAction>) {
@@ -155,6 +159,10 @@ impl JobsCore {
         if !self.turn.is_disk_good() || self.disk_health.is_full() || self.is_stopping() {
             return;
         }
+        if !self.home.is_here() {
+            // The line would be in a claim and in a journal that may not survive.
+            return;
+        }
         let rules = self.rules.spool;
         let taken = self.spool.ingest(disk, scratch, &rules, now, report);
         self.turn.ingested = taken.is_ok_and(|jobs| jobs > 0);
@@ -166,6 +174,7 @@ impl JobsCore {
     fn commit(&mut self, disk: &mut impl Disk, now: Instant) -> Option<TurnAction> {
         let mut batch = self.batch.check(&mut self.spool, disk);
         let due = self.spool.next_deadline().is_some_and(|at| at.is_due(now));
+        let due = due || self.home.wants_commit();
         let wanted = !self.turn.resting && (self.turn.ingested || due || self.spool.claims.wants_commit());
         if !wanted && !self.turn.needs.commit && !self.batch.is_open() && batch.is_ok() {
             return None;
@@ -180,17 +189,24 @@ impl JobsCore {
         }
         self.turn.new_jobs = self.turn.new_jobs.and(batch);
         self.turn.committed = durable;
-        Some(TurnAction::Reply { jobs: self.batch.close(durable), edits: durable })
+        let acknowledged = durable.and_then(|()| self.home.confirm(disk, now));
+        if let Err(error) = acknowledged
+            && self.batch.is_open()
+        {
+            // Its clients get the error, so the jobs must not run.
+            let _ = self.batch.fail(&mut self.spool, disk, error);
+        }
+        Some(TurnAction::Reply { jobs: self.batch.close(acknowledged), edits: acknowledged })
     }
 
     /// Removes claims after the replies are sent, and ends the turn if the service stops.
     fn committed(&mut self, disk: &mut impl Disk, now: Instant) -> TurnStep {
-        if self.turn.commits && self.turn.committed.is_ok() {
+        if self.turn.commits && self.turn.committed.is_ok() && self.home.is_here() {
             self.spool.remove_closed(disk, now);
         }
         self.spool.release_claims(disk);
         if self.shutdown == Shutdown::No && !self.timers.is_last() {
-            return TurnStep::Compact;
+            return TurnStep::Home;
         }
         // A client stopped the service in this turn: the jobs that were dequeued in it have
         // no handler, and must lose no attempt.
@@ -199,16 +215,22 @@ impl JobsCore {
             self.spool.requeue(slot.id);
         }
         if self.shutdown == Shutdown::No {
-            return TurnStep::Compact;
+            return TurnStep::Home;
         }
         TurnStep::Idle
+    }
+
+    /// Performs the next step of a spool that was moved.
+    fn advance_home(&mut self, disk: &mut impl Disk, now: Instant) -> Option<TurnAction> {
+        let stays = self.turn.needs.paging || self.turn.resting;
+        self.home.advance(&mut self.spool, disk, stays, now).map(TurnAction::Notice)
     }
 
     /// Continues a compaction, or begins one that is due.
     fn compact_if_due(&mut self, disk: &mut impl Disk, now: Instant) -> Option<TurnAction> {
         let due = self.spool.wants_compaction() && self.disk_health.may_compact(now);
         let compacts = (self.spool.is_compacting() || due) && !self.turn.needs.paging;
-        if !compacts || !self.turn.is_disk_good() {
+        if !compacts || !self.turn.is_disk_good() || !self.home.is_here() {
             return None;
         }
         self.compact(disk, now).map(TurnAction::Notice)

@@ -22,7 +22,7 @@ use crate::proto::journal::{
     ClaimProgress, FILE_HEADER, ParseResult, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, parse_record,
     skip_damage,
 };
-use crate::state::disk::{Disk, DiskResult, NO_SPACE, SpoolFile};
+use crate::state::disk::{Disk, DiskResult, MOVED, NO_SPACE, SpoolFile};
 use crate::state::spool::JOURNAL_BUFFER_BYTES;
 use crate::state::window::{AttemptEnd, JobState, Slot};
 use crate::util::time::Instant;
@@ -96,6 +96,13 @@ impl Spool {
             self.continue_compaction(disk)?;
         }
         Ok(())
+    }
+
+    /// Gives up the compaction under way, if there is one. The journal is as it was.
+    pub fn abandon_compaction(&mut self, disk: &mut impl Disk) {
+        if self.compaction.is_active() {
+            let _ = self.abandon_on_error(disk, Err(MOVED));
+        }
     }
 
     fn abandon_on_error(&mut self, disk: &mut impl Disk, result: DiskResult) -> DiskResult {
@@ -364,7 +371,7 @@ impl Spool {
 
     /// Makes the new file the journal.
     fn publish(&mut self, disk: &mut impl Disk) -> DiskResult {
-        self.io_stats.syncs = self.io_stats.syncs.saturating_add(2);
+        self.io_stats.syncs = self.io_stats.syncs.saturating_add(1);
         if self.compaction.purpose == Purpose::Forget {
             // The room that was kept for the dead, too, is free again.
             disk.truncate(SpoolFile::Next, self.compaction.to)?;
@@ -404,9 +411,9 @@ impl Spool {
         (self.corruption.seen, self.corruption.quarantined_until) = (compaction.torn_tail, 0);
         self.journal.unsynced_since = None;
         self.journal.sync_failed = false;
-        // Until this is done the old name may come back after a power cut:
-        // the next commit makes sure.
-        self.journal.name_unsynced = disk.sync_spool().is_err();
+        // Until this is done the old name may come back after a power cut. After a failure the
+        // next commit writes the journal again.
+        let _ = self.sync_name(disk);
         if self.totals.waiting > 0 {
             let _ = self.reserve_space(disk, 0);
         }

@@ -45,7 +45,7 @@ pub use location::RecordLocation;
 pub use recover::{RecoverError, Recovery};
 pub use scan::JournalScan;
 
-use super::disk::{DAMAGED, Disk, DiskResult, NO_SPACE, OVER_QUOTA, SpoolFile};
+use super::disk::{DAMAGED, Disk, DiskResult, NAMES_LOST, NO_SPACE, OVER_QUOTA, SpoolFile};
 use super::window::Window;
 use crate::limits::{COMMIT_DELAY, COMPACT_MIN_BYTES, JOB_MAX_BYTES};
 use crate::proto::journal::{ParseResult, RECORD_MAX_BYTES, Record, RecordKind, parse_record};
@@ -396,9 +396,7 @@ impl Spool {
     /// Nothing since the last commit may be relied on.
     pub fn commit(&mut self, disk: &mut impl Disk, rules: &SpoolRules, now: Instant) -> DiskResult {
         self.write_buffer(disk, now)?;
-        if self.journal.sync_failed {
-            self.compact_now(disk, now)?;
-        }
+        self.replace_doubtful(disk, now)?;
         if self.journal.unsynced_since.is_none() && !self.journal.name_unsynced {
             return Ok(());
         }
@@ -418,11 +416,25 @@ impl Spool {
             self.journal.sync_failed = true;
             return Err(error);
         }
-        if self.journal.name_unsynced {
-            self.io_stats.syncs = self.io_stats.syncs.saturating_add(1);
-            disk.sync_spool()?;
+        if self.journal.name_unsynced { self.sync_name(disk) } else { Ok(()) }
+    }
+
+    /// Makes the name of the journal durable.
+    fn sync_name(&mut self, disk: &mut impl Disk) -> DiskResult {
+        self.io_stats.syncs = self.io_stats.syncs.saturating_add(1);
+        let result = disk.sync_spool();
+        self.journal.name_unsynced = result.is_err();
+        // As for the data: a second sync of the same name would mean nothing.
+        self.journal.sync_failed |= result.is_err();
+        result
+    }
+
+    /// Writes the journal again if a sync of it or of its name failed.
+    fn replace_doubtful(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
+        if self.journal.sync_failed {
+            self.compact_now(disk, now)?;
         }
-        Ok(())
+        if self.journal.sync_failed { Err(NAMES_LOST) } else { Ok(()) }
     }
 
     /// Returns when [`Spool::commit`] is due for the records that were appended.
@@ -438,9 +450,7 @@ impl Spool {
     /// There is no room for new jobs, or the disk fails.
     pub fn begin_batch(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult<Savepoint> {
         self.write_buffer(disk, now)?;
-        if self.journal.sync_failed {
-            self.compact_now(disk, now)?;
-        }
+        self.replace_doubtful(disk, now)?;
         self.ensure_space(disk)?;
         Ok(Savepoint {
             end: self.journal.end,

@@ -118,7 +118,7 @@ impl Spool {
         for slot in self.window.slots_mut() {
             if slot.state == JobState::Running {
                 pass.found.interrupted = pass.found.interrupted.saturating_add(1);
-                // A job that kills the service each time must not starve those behind it.
+                // A job that kills the service each time must not starve the later ones.
                 slot.state = match u32::from(slot.attempt).checked_sub(1) {
                     None | Some(0) => JobState::Waiting,
                     Some(again) => JobState::Delayed(now + delay(rules.retry_delay, again, RETRY_DELAY_MAX)),

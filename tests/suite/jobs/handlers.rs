@@ -5,8 +5,8 @@
 
 use crate::support::control::{pid_in, script, start, start_script, ticks};
 use crate::support::{
-    Dir, alive, kill, log_lines_matching, logged_number, measuring, program, require_root, require_tool,
-    under_qemu, wait_for_lines, wait_until,
+    Dir, alive, kill, log_lines_matching, logged_number, measuring, program, require_native, require_root,
+    require_tool, under_qemu, wait_for_lines, wait_until,
 };
 use core::time::Duration;
 use std::fs;
@@ -77,6 +77,9 @@ fn a_handler_gets_only_the_promised_environment() {
     let out = dir.read("out");
     let mut variables: Vec<&str> = out.lines().collect();
     variables.sort_unstable();
+    let token = variables.pop().unwrap();
+    let digits = token.strip_prefix("ZIGSVC_TOKEN=").unwrap();
+    assert!(digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()), "{token}");
     assert_eq!(
         variables,
         [
@@ -126,7 +129,7 @@ fn a_folder_takes_128_words_at_most() {
     let words = |count: usize| vec!["w"; count].join(" ");
     dir.append("queue", &format!("show {}\nshow {}\nshow end\n", words(127), words(200)));
     assert_eq!(wait_for_lines(&dir, "out", 2), ["<w>".repeat(127), "<end>".to_owned()]);
-    wait_for_log(&dir, "[ERROR] job 2: a job has at most 128 words", 1);
+    wait_for_log(&dir, "[ERROR] job 2 is not run: a job has at most 128 words", 1);
     wait_for_log(&dir, "kept as dead", 1);
 }
 
@@ -145,15 +148,21 @@ fn a_folder_runs_nothing_that_is_not_a_program_in_it() {
     dir.append("queue", &(jobs.join(" x\n") + " x\nshow end\n"));
     assert_eq!(wait_for_lines(&dir, "out", 1), ["<end>"]);
     wait_for_log(&dir, "kept as dead", jobs.len());
+    let log = dir.read("zigsvc.log");
     for (index, job) in jobs.iter().enumerate() {
-        let lines = output_of(&dir, u32::try_from(index).unwrap() + 1);
-        let why = match *job {
-            "data" => "is not executable",
-            job if job.contains('/') => "without /",
-            _ => "there is no such program",
+        let prefix = format!("] [ERROR] job {} ", index + 1);
+        let lines: Vec<&str> = log.lines().filter_map(|line| Some(line.split_once(&prefix)?.1)).collect();
+        let (why, end) = match *job {
+            "data" => ("is not executable", "failed with exit status 126 after "),
+            "folder" | "fifo" | "." | ".." => {
+                ("there is no such program", "failed with exit status 126 after ")
+            }
+            job if job.contains('/') => ("without /", "not started after "),
+            _ => ("there is no such program", "not started after "),
         };
         assert_eq!(lines.len(), 2, "{job}: {lines:?}");
-        assert!(lines[0].contains(why), "{job}: {lines:?}");
+        assert!(lines[0].starts_with("is not run: ") && lines[0].contains(why), "{job}: {lines:?}");
+        assert!(lines[1].starts_with(end), "{job}: {lines:?}");
         assert!(lines[1].contains("(attempt 1 of 1), kept as dead"), "{job}: {lines:?}");
     }
     assert_eq!(logged_number(&dir, pid, "dead"), jobs.len() as u64);
@@ -316,19 +325,42 @@ fn output_in_pieces_is_put_together() {
 }
 
 #[test]
-fn a_very_long_output_line_is_cut_and_marked() {
+fn a_very_long_output_line_is_continued_and_no_byte_of_it_is_lost() {
     let dir = Dir::new();
-    start(&dir, &["handler=shell"]);
+    start(&dir, &["handler=shell", "log_max=0"]);
     dir.append(
         "queue",
-        "head -c 100000 /dev/zero | tr '\\0' x; echo; echo after; head -c 3000 /dev/zero | tr '\\0' y\n",
+        "head -c 3000 /dev/zero | tr '\\0' x; echo; echo after; head -c 1024 /dev/zero | tr '\\0' y; echo; \
+         head -c 1023 /dev/zero | tr '\\0' z; echo 'ée'; head -c 900 /dev/zero; echo end\n",
     );
-    wait_for_log(&dir, "job 1: yyy", 1);
-    let lines = output_of(&dir, 1);
-    assert_eq!(lines.len(), 3, "{lines:?}");
-    assert_eq!(lines[0], format!("{}…", "x".repeat(1024)));
-    assert_eq!(lines[1], "after");
-    assert_eq!(lines[2], format!("{}…", "y".repeat(1024)));
+    wait_for_log(&dir, "job 1 done in ", 1);
+    let log = dir.read("zigsvc.log");
+    let lines: Vec<&str> = log.lines().filter_map(|line| Some(line.split_once("] job 1")?.1)).collect();
+    let x = "x".repeat(1024);
+    let expected = [
+        " started".to_owned(),
+        format!(": {x}"),
+        format!("+ {x}"),
+        format!("+ {}", "x".repeat(3000 - 2048)),
+        ": after".to_owned(),
+        format!(": {}", "y".repeat(1024)),
+        // A character stays whole.
+        format!(": {}", "z".repeat(1023)),
+        "+ ée".to_owned(),
+        format!(": {}", "\\x00".repeat(384)),
+        format!("+ {}", "\\x00".repeat(384)),
+        format!("+ {}end", "\\x00".repeat(900 - 768)),
+    ];
+    assert_eq!(lines[..expected.len()], expected);
+}
+
+#[test]
+fn a_return_a_newline_or_both_are_one_end_of_a_line() {
+    let dir = Dir::new();
+    start(&dir, &["handler=shell"]);
+    dir.append("queue", "printf '10%%\\r20%%\\r\\nline\\n\\nlast\\r'; sleep 0.1; printf '\\nend\\r'\n");
+    wait_for_log(&dir, "job 1 done in ", 1);
+    assert_eq!(output_of(&dir, 1), ["10%", "20%", "line", "", "last", "end"]);
 }
 
 #[test]
@@ -337,7 +369,8 @@ fn output_and_text_cannot_forge_a_log_line() {
     start(&dir, &["handler=shell"]);
     dir.append("queue", "printf 'a\\033[2J\\000\\r[2026-01-01T00:00:00Z] [INFO] forged\\177\\t\\303\\251\\n' #\u{1b}[31m\u{7f}\r\u{8}end\n");
     wait_for_log(&dir, "forged", 2);
-    assert_eq!(output_of(&dir, 1), ["a\\x1b[2J\\x00\\x0d[2026-01-01T00:00:00Z] [INFO] forged\\x7f\té"]);
+    // A return ends a line, so the rest has the name of the job, too.
+    assert_eq!(output_of(&dir, 1), ["a\\x1b[2J\\x00", "[2026-01-01T00:00:00Z] [INFO] forged\\x7f\té"]);
     wait_for_log(&dir, "#\\x1b[31m\\x7f\\x0d\\x08end", 1);
     let log = fs::read(dir.path("zigsvc.log")).unwrap();
     assert!(log.iter().all(|byte| !matches!(byte, 0..9 | 11..32 | 127)), "control bytes in the log");
@@ -437,7 +470,7 @@ fn what_a_killed_daemon_left_of_a_handler_ends_before_the_next_attempt() {
     assert!(alive(left), "the kernel ends the leader only");
     start(&dir, &["handler=shell"]);
     wait_until("what was left is ended", || !alive(left));
-    wait_for_log(&dir, "ended what was left of its handler", 1);
+    wait_for_log(&dir, "ended what was left of the handler of job 1", 1);
     wait_until("the job runs again", || child.exists());
     assert_ne!(pid_in(&dir, "child"), left);
 }
@@ -463,12 +496,21 @@ fn a_stopped_handler_is_ended_too() {
 
 // ----- programs that cannot be executed --------------------------------------
 
+/// Returns the value of `degraded`.
+fn degraded(dir: &Dir) -> String {
+    crate::support::control::status_word(dir, "degraded")
+}
+
 #[test]
-fn what_cannot_be_executed_is_said_retried_and_ends_dead_and_the_service_goes_on() {
+fn jobs_wait_for_a_handler_that_cannot_be_executed_and_lose_no_attempt() {
+    if !require_native("QEMU's user mode does not report a failed execve(2)") {
+        return;
+    }
     let cases = [
         ("missing", "", 0, "ENOENT"),
         ("plain", "#!/bin/sh\n", 0o644, "EACCES"),
         ("format", "\u{1}\u{2}\u{3} no program\n", 0o755, "ENOEXEC"),
+        ("interpreter", "#!/no/such/interpreter\n", 0o755, "ENOENT"),
     ];
     for (name, content, mode, errno) in cases {
         let dir = Dir::new();
@@ -476,24 +518,83 @@ fn what_cannot_be_executed_is_said_retried_and_ends_dead_and_the_service_goes_on
             dir.write_executable(name, content);
             fs::set_permissions(dir.path(name), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
         }
-        let handler = format!("handler={}", dir.path(name).display());
+        let path = dir.path(name).display().to_string();
         let mut command = dir.command();
-        command.args(["-o", &handler, "-o", "retries=1", "-o", "retry_delay=10ms", "start"]);
+        command.args(["-o", &format!("handler={path}"), "-o", "retries=0", "start"]);
         let started = crate::support::finish(command, None).expect(0);
-        assert_eq!(started.err.contains(errno), errno != "ENOEXEC", "a warning at once: {started:?}");
-        dir.append("queue", "one\n");
-        wait_for_log(&dir, "(attempt 2 of 2), kept as dead", 1);
-        let lines = output_of(&dir, 1);
-        assert_eq!(
-            lines.iter().filter(|line| line.contains(errno) && line.contains(name)).count(),
-            2,
-            "{lines:?}"
-        );
-        // The handler comes, and the next job is done.
-        dir.write_executable(name, &format!("#!/bin/sh\nmkdir {}/done\n", dir.as_arg()));
-        dir.append("queue", "two\n");
-        wait_until("the service continues", || dir.path("done").exists());
+        let warned = matches!(name, "missing" | "plain");
+        assert_eq!(started.err.contains(errno), warned, "a warning at once: {started:?}");
+        dir.append("queue", "one\ntwo\n");
+        wait_until("the state names it", || degraded(&dir).contains("handler"));
+        let line = format!("[ERROR] handler: {path}: execve: {errno} (");
+        wait_for_log(&dir, &line, 1);
+        // It is tried again, and that is not logged.
+        std::thread::sleep(Duration::from_millis(1500));
+        let log = dir.read("zigsvc.log");
+        assert_eq!(log_lines_matching(&log, &line), 1, "{log}");
+        assert!(!log.contains("processing job"), "{log}");
+        // The handler comes, and nothing has lost an attempt.
+        dir.write_executable(name, &format!("#!/bin/sh\necho $1 $ZIGSVC_ATTEMPT >> {}/out\n", dir.as_arg()));
+        assert_eq!(wait_for_lines(&dir, "out", 2), ["one 1", "two 1"]);
+        wait_until("the state goes", || !degraded(&dir).contains("handler"));
+        wait_for_log(&dir, "[INFO] handler: works again", 1);
     }
+}
+
+#[test]
+fn a_handler_that_a_reload_names_is_tried_at_once_and_a_cancelled_job_ends_the_state() {
+    if !require_native("QEMU's user mode does not report a failed execve(2)") {
+        return;
+    }
+    let dir = Dir::new();
+    dir.write("zigsvc.conf", "handler = \"/no/such/handler\"\n");
+    start(&dir, &[]);
+    dir.append("queue", "one\n");
+    wait_until("the state names it", || degraded(&dir).contains("handler"));
+    dir.zigsvc(&["cancel", "1"]).expect(0);
+    wait_until("no job waits", || !degraded(&dir).contains("handler"));
+    dir.append("queue", "two\n");
+    wait_until("the state is there again", || degraded(&dir).contains("handler"));
+    // By now the next attempt is seconds away.
+    std::thread::sleep(Duration::from_secs(3));
+    let script = script(&dir, "echo $1 > new; mv new out").replace("handler=", "");
+    dir.write("zigsvc.conf", format!("handler = \"{script}\"\n"));
+    let since = Instant::now();
+    dir.zigsvc(&["reload"]).expect(0);
+    assert_eq!(wait_for_lines(&dir, "out", 1), ["two"]);
+    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+}
+
+#[test]
+fn a_folder_that_is_gone_is_waited_for_and_a_word_that_names_no_program_is_dead_at_once() {
+    if !require_native("QEMU's user mode does not report a failed execve(2)") {
+        return;
+    }
+    let dir = Dir::new();
+    let handler = tools(&dir);
+    dir.write("tools/data", "#!/bin/sh\n");
+    dir.write_executable("tools/format", "\u{1}\u{2}");
+    dir.write_executable("tools/orphan", "#!/no/such/interpreter\n");
+    start(&dir, &[&handler, "retries=5"]);
+    for (job, exit) in [("missing", 127), ("data", 126), ("format", 126), ("orphan", 127), ("a/b", 127)] {
+        dir.zigsvc(&["queue", "--wait", job]).expect(exit);
+    }
+    assert_eq!(log_lines_matching(&dir.read("zigsvc.log"), "(attempt 1 of 1), kept as dead"), 5);
+    fs::rename(dir.path("tools"), dir.path("away")).unwrap();
+    dir.append("queue", "show here\n");
+    wait_until("the state names it", || degraded(&dir).contains("handler"));
+    fs::rename(dir.path("away"), dir.path("tools")).unwrap();
+    assert_eq!(wait_for_lines(&dir, "out", 1), ["<here>"]);
+    wait_until("the state goes", || !degraded(&dir).contains("handler"));
+}
+
+#[test]
+fn the_shell_takes_a_job_that_looks_like_an_option_and_an_unknown_command_is_the_jobs_own() {
+    let dir = Dir::new();
+    start(&dir, &["handler=shell", "retries=0"]);
+    dir.zigsvc(&["queue", "--wait", "--", "-x"]).expect(127);
+    dir.zigsvc(&["queue", "--wait", "/no/such/program"]).expect(127);
+    assert_eq!(degraded(&dir), "none");
 }
 
 // ----- job_timeout -----------------------------------------------------------
@@ -508,7 +609,8 @@ fn a_job_that_takes_too_long_gets_term() {
     );
     dir.append("queue", "slow\n");
     wait_for_log(&dir, "job 1 timed out after", 1);
-    assert_eq!(output_of(&dir, 1)[..2], ["exceeded job_timeout, stopping it", "got term"]);
+    wait_for_log(&dir, "[WARN] job 1 exceeded job_timeout, stopping it", 1);
+    assert_eq!(output_of(&dir, 1), ["got term"]);
     wait_until("its child is gone", || !alive(pid_in(&dir, "child")));
 }
 

@@ -129,6 +129,33 @@ fn a_stderr_that_nobody_reads_stalls_nothing() {
 }
 
 #[test]
+fn jobs_end_while_stderr_takes_nothing_and_the_lines_are_counted() {
+    for handler in ["log", "shell"] {
+        let dir = Dir::new();
+        let (reader, writer) = pipe().unwrap();
+        let mut command = run_command(&dir, &["interval=100ms", &format!("handler={handler}")]);
+        command.stderr(writer);
+        let mut running = Running::new(command);
+        wait_until("it runs", || dir.zigsvc(&["status"]).code == 0);
+        let count = if handler == "log" { 3000 } else { 100 };
+        dir.append("queue", &format!(": {}\n", "x".repeat(900)).repeat(count));
+        let value = |name: &str| crate::support::control::status(&dir, name);
+        wait_until("all jobs have ended", || value("jobs") == count as u64);
+        assert_eq!(crate::support::control::status_word(&dir, "degraded"), "log");
+        let lost = value("log_lost");
+        assert!(lost > 0);
+        // The state goes when a process reads, although there is nothing to log.
+        let text = read_aside(reader);
+        wait_until("the state goes", || crate::support::control::status_word(&dir, "degraded") == "none");
+        kill(running.0.id(), "TERM");
+        assert_eq!(running.code(), 0);
+        let text = text.recv().unwrap();
+        assert!(text.contains(" log lines lost\n") && text.contains("the log is written again"), "{lost}");
+        assert!(text.lines().all(|line| line.starts_with('[')), "a torn line");
+    }
+}
+
+#[test]
 fn a_stderr_whose_reader_is_gone_or_that_is_closed_ends_nothing() {
     let dir = Dir::new();
     let (reader, writer) = pipe().unwrap();

@@ -189,7 +189,8 @@ fn what_is_no_free_pid_file_is_left_alone_and_is_a_degraded_state() {
         let (name, log) = (file(service, "pid"), file(service, "log"));
         let owner = other.start_service(service, BLIND);
         let begin = "[ERROR] the PID file is gone, and cannot be made again: ";
-        let cases: [(&str, &dyn Fn(), &dyn Fn()); 4] = [
+        type Case<'a> = (&'a str, &'a dyn Fn(), &'a dyn Fn());
+        let cases: [Case<'_>; 4] = [
             ("fcntl: EBUSY (in use)", &|| fs::rename(other.path(&name), dir.path(&name)).unwrap(), &|| {
                 fs::rename(dir.path(&name), other.path(&name)).unwrap()
             }),

@@ -5,6 +5,7 @@
 //! - `notify.rs`: `run` under a service manager
 //! - `health.rs`: the heartbeat
 //! - `identity.rs`: PID files that are lost, and the second locks that stand in for them
+//! - `stops.rs`: stops on purpose, twice and from within a job; restarts and their options
 //! - `process.rs`: what a service inherits, drops, and asks of the kernel
 
 mod background;
@@ -13,3 +14,4 @@ mod health;
 mod identity;
 mod notify;
 mod process;
+mod stops;

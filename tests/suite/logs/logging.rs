@@ -99,7 +99,9 @@ fn nothing_that_comes_from_outside_can_forge_a_line_or_command_a_terminal() {
             || dir.read("zigsvc.log").ends_with("no newline\n")
     });
     let log = dir.read("zigsvc.log");
-    assert!(log.contains("[INFO] job 2: x\\x0d[INFO] y\\x1b[1m\\x01z\n[INFO] job 2: no newline\n"), "{log}");
+    // A return ends a line, so the rest has the name of the job, too.
+    let lines = "[INFO] job 2: x\n[INFO] job 2: [INFO] y\\x1b[1m\\x01z\n[INFO] job 2: no newline\n";
+    assert!(log.contains(lines), "{log}");
     assert!(log.bytes().all(|byte| byte >= b' ' || byte == b'\n' || byte == b'\t'), "{log:?}");
 }
 

@@ -145,7 +145,7 @@ impl DamageRun {
         self.service.core.spool.defer_blocker(&mut self.disk, now)?;
         self.service.refill(&mut self.disk)?;
         while self.running.len() + self.dequeued.len() < 4 {
-            let Some(slot) = self.service.core.spool.dequeue(now) else { break };
+            let Some(slot) = self.service.core.spool.dequeue(now, &|_| false) else { break };
             self.dequeued.push(slot);
         }
         self.service.core.spool.write_transitions(&mut self.disk, now)?;

@@ -57,9 +57,9 @@ fn the_disk_keeps_room_for_the_ends_of_the_jobs_that_are_there() {
     // A failed write is cut off, and what was kept with it; so it is asked for again.
     disk.last_preallocate = None;
     disk.fail_at = Some(disk.operations + 1);
-    service.core.spool.dequeue(at(0)).or_else(|| {
+    service.core.spool.dequeue(at(0), &|_| false).or_else(|| {
         service.refill(&mut disk).unwrap();
-        service.core.spool.dequeue(at(0))
+        service.core.spool.dequeue(at(0), &|_| false)
     });
     service.core.spool.write_transitions(&mut disk, at(0)).unwrap_err();
     let end = service.core.spool.journal.end;

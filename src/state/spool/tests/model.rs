@@ -33,6 +33,10 @@
 //! - `compact.rs`: its name is synced neither then nor by the next commit
 //! - `compact.rs`: the new file does not know the claims, or not what was
 //!   appended since the compaction began
+//! - `jobs/turn.rs`: a commit is acknowledged, or its claims are removed, without a look at the
+//!   path of the journal
+//! - `jobs/home.rs`: the old journal is emptied before the new one is sure
+//! - `mod.rs`: a sync of the folder that failed is tried again, and the name is not made again
 //! - `recover.rs`: missing claims are forgotten before that is durable
 //! - `recover.rs`: the name of a journal that was found is taken for durable
 //! - `recover.rs`: a torn end is not cut
@@ -108,6 +112,14 @@ enum Operation {
     ForgetAll,
     /// Ten seconds pass and the writer has ended: claims were quiet, delays have ended.
     Wait,
+    /// The folder of the spool is moved away or removed.
+    MoveAway,
+    /// Another spool takes the path. Only in [`ROOTS`].
+    TakePath,
+    /// The folder of the open journal comes back to its path.
+    PutBack,
+    /// The next sync of the spool's folder fails. Only in [`ROOTS`].
+    FailFolderSync,
     /// Ten seconds pass, and the writer has its file still open.
     WaitOpen,
     /// The service looks at the queue file and reads its claims, and a writer opens one of them
@@ -117,7 +129,7 @@ enum Operation {
 
 use Operation::*;
 
-const OPS: [Operation; 20] = [
+const OPS: [Operation; 22] = [
     WriteDurably,
     Write,
     WriteOn,
@@ -136,6 +148,8 @@ const OPS: [Operation; 20] = [
     RetryAll,
     ForgetAll,
     Wait,
+    MoveAway,
+    PutBack,
     WaitOpen,
     TakeBroken,
 ];
@@ -169,10 +183,20 @@ const ROOTS: &[&[Operation]] = &[
     &[Queue, Start, Compact, Queue],
     // A compaction has begun; a line was taken since.
     &[Queue, Compact, WriteDurably, Take],
+    // The spool was moved away, with a claim that is open and a job that runs.
+    &[WriteDurably, Take, Commit, Queue, Start, MoveAway],
+    // Another spool took the path, and the service knows it.
+    &[WriteDurably, Take, Queue, TakePath, Commit, WriteDurably],
+    // The spool is being made again.
+    &[WriteDurably, Take, Queue, MoveAway, Commit],
+    // The spool was made again, and its claim has been read to its end.
+    &[WriteDurably, Take, MoveAway, Commit, Wait, Commit],
+    // A sync of the folder failed in a compaction.
+    &[Queue, FailFolderSync, Compact, Compact],
 ];
 
 /// How sure something is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 enum Sure {
     /// The fact is not so.
     No,
@@ -212,6 +236,8 @@ struct World {
     ended: Option<String>,
     /// The jobs for which a reply waits for the commit of this turn.
     pending: Vec<(String, ModelEdit)>,
+    /// The spool was moved, or a sync of its folder failed: the disk may return errors.
+    faulty: bool,
 }
 
 /// A request of a client for one job.
@@ -240,6 +266,7 @@ impl World {
         self.service.now.hash(&mut hasher);
         self.service.core.timers.hash(&mut hasher);
         self.service.core.disk_health.hash(&mut hasher);
+        self.service.core.home.hash(&mut hasher);
         self.open.is_some().hash(&mut hasher);
         self.promises.hash(&mut hasher);
         hasher.finish()
@@ -285,7 +312,8 @@ impl World {
                     self.note_written();
                     let commit = op == Commit || !self.pending.is_empty();
                     let commit = self.ask(op).unwrap_or(false) || commit;
-                    let needs = ClientNeeds { commit, paging: op != Compact };
+                    let here = self.service.core.home.is_here();
+                    let needs = ClientNeeds { commit, paging: op != Compact && here };
                     self.service.core.clients_served(needs);
                 }
                 TurnAction::Reply { jobs, edits } => {
@@ -294,6 +322,8 @@ impl World {
                         self.pending.retain(|(_, edit)| !matches!(edit, ModelEdit::Add(_)));
                     }
                     if edits.is_ok() {
+                        let named = self.disk.is_journal_named() || self.disk.is_dead();
+                        assert!(named, "acknowledged for a journal that its path does not lead to");
                         self.committed();
                     }
                 }
@@ -303,7 +333,7 @@ impl World {
                 }
                 TurnAction::Signal(_) | TurnAction::NotifyWaiters => {}
                 TurnAction::LogJob(_) | TurnAction::SwitchQueueFile | TurnAction::Notice(_) => {
-                    assert!(self.disk.is_dead(), "{action:?}");
+                    assert!(self.disk.is_dead() || self.faulty, "{action:?}");
                 }
             }
         }
@@ -313,7 +343,8 @@ impl World {
         if self.disk.is_dead() {
             return Err(DEAD);
         }
-        self.service.core.disk_health.error().map_or(Ok(started), Err)
+        let error = self.service.core.disk_health.error().filter(|_| !self.faulty);
+        error.map_or(Ok(started), Err)
     }
 
     /// Takes a commit: written facts are sure, and requests of clients are promised.
@@ -464,15 +495,35 @@ impl World {
                 self.first_dead()?;
                 Some(self.turn(op).map(drop))
             }
-            Compact if !self.service.core.spool.is_compacting() => {
+            Compact if !self.service.core.spool.is_compacting() && self.service.core.home.is_here() => {
                 let failed = self.service.core.compact(&mut self.disk, now);
-                debug_assert!(failed.is_none() || self.disk.is_dead());
+                debug_assert!(failed.is_none() || self.disk.is_dead() || self.faulty);
                 Some(Ok(()))
             }
             Commit | Queue | Compact => Some(self.turn(op).map(drop)),
+            RetryAll | ForgetAll if self.faulty => None,
             RetryAll | ForgetAll => {
                 self.first_dead()?;
                 Some(self.rewrite(op))
+            }
+            MoveAway if self.disk.is_journal_named() => {
+                self.disk.move_spool_away();
+                self.faulty = true;
+                Some(Ok(()))
+            }
+            PutBack if !self.disk.is_journal_named() => {
+                self.disk.put_spool_back();
+                Some(Ok(()))
+            }
+            MoveAway | PutBack => None,
+            TakePath => {
+                self.disk.put_another_spool();
+                self.faulty = true;
+                Some(Ok(()))
+            }
+            FailFolderSync => {
+                (self.disk.fail_folder_sync, self.faulty) = (true, true);
+                Some(Ok(()))
             }
             TakeBroken => {
                 self.service.look();
@@ -553,12 +604,43 @@ impl World {
         self.ended = Some(text);
         self.turn(op)?;
         if op == GiveBack {
-            self.service.core.finish(&mut self.disk, now)?;
-            self.committed();
+            match self.service.core.finish(&mut self.disk, now) {
+                Ok(()) => self.committed(),
+                Err(_) if self.faulty && !self.disk.is_dead() => self.lose_spool(),
+                Err(error) => return Err(error),
+            }
             self.disk.restart();
             self.service = start(&mut self.disk, now)?.0;
         }
         Ok(())
+    }
+
+    /// Takes back what was promised by a journal that no process finds again. Lines that are in a
+    /// claim or in the queue file are promised by those.
+    fn lose_spool(&mut self) {
+        for promise in &mut self.promises {
+            let by_line = match self.disk.find_line(&promise.text) {
+                Some(true) => Sure::Committed,
+                Some(false) => Sure::Written,
+                None => Sure::Asked,
+            };
+            promise.accepted = promise.accepted.min(by_line);
+            promise.over = promise.over.min(Sure::Asked);
+            promise.dead = promise.dead.min(Sure::Asked);
+            (promise.attempts, promise.id) = ((0, 0), None);
+        }
+    }
+
+    /// Takes back what was promised for a power cut, because the name of the journal is new.
+    fn doubt_spool(&mut self) {
+        for promise in &mut self.promises {
+            let durable = self.disk.find_line(&promise.text) == Some(true);
+            let most = if durable { Sure::Committed } else { Sure::Written };
+            promise.accepted = promise.accepted.min(most);
+            promise.over = promise.over.min(Sure::Written);
+            promise.dead = promise.dead.min(Sure::Written);
+            promise.attempts.1 = 0;
+        }
     }
 
     /// Has all dead jobs tried again, or forgotten.
@@ -660,6 +742,14 @@ impl Exploration {
     }
 
     fn recover(&mut self, before: &World, disk: FakeDisk, crash: Crash, ops: u32, crashes: u32) -> u64 {
+        let mut before = before.clone();
+        let moves = !before.service.core.home.is_here();
+        if !before.disk.is_journal_named() || (moves && crash == Crash::PowerCut) {
+            before.lose_spool();
+        } else if moves {
+            before.doubt_spool();
+        }
+        let before = &before;
         let mut hasher = DefaultHasher::new();
         (disk.fingerprint(), &before.promises, before.service.now).hash(&mut hasher);
         if !self.judged.insert((hasher.finish(), crash, ops, crashes)) {
@@ -764,6 +854,7 @@ fn explore_from(root: &[Operation], depth: u32, crashes: u32) -> String {
         open: None,
         ended: None,
         pending: Vec::new(),
+        faulty: false,
     };
     for op in root {
         assert_eq!(world.apply(*op), Some(Ok(())), "{op:?} of {root:?}");

@@ -1,0 +1,81 @@
+//! Looks in /proc for the processes that an earlier run of a service left.
+
+use crate::proto::health::{BOOT_ID_BYTES, UNKNOWN_BOOT};
+use crate::proto::leftovers::{Mark, MarkScanner, NoteHead, NotedGroup, Token};
+use crate::state::leftovers::{ProcessView, belongs};
+use crate::sys::{dir, file, process};
+use crate::util::path::Path;
+use crate::util::text::{Writer, parse_u64};
+use crate::util::time::{Duration, Instant};
+
+/// Returns the head of this process's note. Without /proc the namespace is unknown.
+#[must_use]
+pub fn note_head(boot: [u8; BOOT_ID_BYTES]) -> NoteHead {
+    let found = file::meta_at(c"/proc/self/ns/pid", true).ok().filter(|_| boot != UNKNOWN_BOOT);
+    NoteHead { boot, namespace: found.map_or(0, |meta| meta.identity.1) }
+}
+
+/// Returns the session of this process. Zero is a session of another PID namespace, or unknown.
+#[must_use]
+pub fn own_session() -> u32 {
+    let mut digits = [0; 20];
+    let mut out = Writer::new(&mut digits);
+    out.push_u64(process::pid().as_raw_pid().unsigned_abs().into());
+    view(out.as_bytes(), Duration::ZERO).map_or(0, |view| view.session)
+}
+
+/// Returns true if a process lives that belongs to `group`, with its token in the environment or
+/// with no variable of a service. With `needs_token` only the token counts.
+#[must_use]
+pub fn has_member(group: &NotedGroup, needs_token: bool) -> bool {
+    let Ok(processes) = file::open_dir(c"/proc") else { return false };
+    let tick = Duration::from_ms(process::clock_tick_ms());
+    let mut found = false;
+    let _ = dir::each(&processes, |name| {
+        if found || !name.first().is_some_and(u8::is_ascii_digit) {
+            return;
+        }
+        let Some(view) = view(name, tick) else { return };
+        // The environment is read only for the few processes that may belong to the group.
+        found = belongs(&view, Mark::Nothing, group, tick) && {
+            let mark = mark(name, &group.token);
+            mark == Mark::Token || mark == Mark::Nothing && !needs_token
+        };
+    });
+    found
+}
+
+/// Returns the process called `name` in /proc, unless it has ended.
+fn view(name: &[u8], tick: Duration) -> Option<ProcessView> {
+    let path = Path::concat(&[b"/proc/", name, b"/stat"])?;
+    let mut stat = [0; 512];
+    let count = file::read_path(path.as_c_str(), &mut stat).ok()?;
+    let stat = stat.get(..count)?;
+    // The program's name may hold blanks and brackets; what follows does not.
+    let after = stat.get(stat.iter().rposition(|byte| *byte == b')')?..)?;
+    let word = |index: usize| after.split(|byte| *byte == b' ').nth(index);
+    let number = |index: usize| parse_u64(word(index)?);
+    if matches!(word(1)?, b"Z" | b"X") {
+        return None;
+    }
+    Some(ProcessView {
+        pid: parse_u64(name)?.try_into().ok()?,
+        group: number(3)?.try_into().ok()?,
+        session: number(4)?.try_into().ok()?,
+        started: Instant::BOOT + tick * number(20)?,
+    })
+}
+
+/// Returns the mark in the environment of the process called `name` in /proc.
+fn mark(name: &[u8], token: &Token) -> Mark {
+    let mut scanner = MarkScanner::new(token);
+    let path = Path::concat(&[b"/proc/", name, b"/environ"]);
+    let Some(Ok(environ)) = path.map(|path| file::open(path.as_c_str(), file::OFlags::RDONLY, 0)) else {
+        return Mark::Nothing;
+    };
+    let mut part = [0; 1024];
+    while let Ok(count @ 1..) = file::read(&environ, &mut part) {
+        scanner.read(part.get(..count).unwrap_or(&[]));
+    }
+    scanner.finish()
+}

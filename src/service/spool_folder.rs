@@ -1,0 +1,331 @@
+//! The folder of the spool: its descriptor, its lock, and the way back to its path.
+//!
+//! Every file of the spool is opened, renamed and removed relative to the descriptor, so that
+//! the spool stays one folder whatever happens to its path. `state/jobs/home.rs` decides when
+//! the folder is made again, `state/spool_path.rs` whether that may be.
+
+use super::identity::look;
+use super::lifecycle::ensure_folder;
+use crate::state::disk::{Obstacle, PathState};
+use crate::state::spool_path::{FolderFacts, PathContent, check_free};
+use crate::sys::file::{self, Meta, OFlags};
+use crate::sys::lock::{AcquireError, PidFile};
+use crate::sys::{Errno, Failure, Op, OwnedFd, dir, identity};
+use crate::util::path::Path;
+use core::ffi::CStr;
+
+/// Permission bits of the files in the spool.
+const MODE: u32 = 0o600;
+
+/// A folder that was made again, and has no journal yet.
+struct NewHome {
+    fd: OwnedFd,
+    /// The lock there. `None` if the held one is there.
+    lock: Option<PidFile>,
+}
+
+/// Why the folder cannot be made again.
+pub enum HomeError {
+    /// A system call failed.
+    Failed(Failure),
+    /// Something is in the way.
+    Blocked(Obstacle),
+}
+
+impl From<Failure> for HomeError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<Obstacle> for HomeError {
+    fn from(obstacle: Obstacle) -> Self {
+        Self::Blocked(obstacle)
+    }
+}
+
+/// See the module's documentation.
+pub struct SpoolFolder {
+    /// The path of the folder.
+    pub path: Path,
+    journal_path: Path,
+    lock_path: Path,
+    fd: OwnedFd,
+    /// Held until the end, because two instances would ruin the journal. The kernel releases it
+    /// when any descriptor of its file is closed.
+    lock: Option<PidFile>,
+    /// Device and inode of the lock.
+    lock_identity: (u64, u64),
+    /// The path of the lock leads elsewhere, and the lock cannot be had there.
+    lock_lost: bool,
+    /// Device and inode of the open journal.
+    journal: (u64, u64),
+    new_home: Option<NewHome>,
+    /// Bytes of the part of the path whose folders existed before the spool was made again.
+    /// The names below it are not durable. `None` if all are.
+    made_below: Option<usize>,
+}
+
+/// Returns the path `folder/name`.
+///
+/// # Errors
+/// ENAMETOOLONG.
+pub fn entry(folder: &Path, name: &[u8]) -> Result<Path, Failure> {
+    folder.join(name).ok_or(Failure { op: Op::Openat, errno: Errno::NAMETOOLONG })
+}
+
+impl SpoolFolder {
+    /// Opens the folder at `path`, and the journal in it. Creates an empty journal if there is
+    /// none. `lock` is the lock of the folder.
+    ///
+    /// # Errors
+    /// The journal is not a regular file, or cannot be opened.
+    pub fn open(path: &Path, lock: PidFile) -> Result<(Self, OwnedFd), Failure> {
+        let fd = file::open_linked_dir(path.as_c_str())?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let journal = file::open_at(&fd, c"journal", flags, MODE)?;
+        let meta = file::meta(&journal)?;
+        if !meta.regular {
+            return Err(Failure { op: Op::Openat, errno: Errno::INVAL });
+        }
+        let folder = Self {
+            path: path.clone(),
+            journal_path: entry(path, b"journal")?,
+            lock_path: entry(path, b"lock")?,
+            fd,
+            lock_identity: lock.identity(),
+            lock: Some(lock),
+            lock_lost: false,
+            journal: meta.identity,
+            new_home: None,
+            made_below: None,
+        };
+        Ok((folder, journal))
+    }
+
+    /// Returns the open folder.
+    #[must_use]
+    pub fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// Opens the file `name`.
+    ///
+    /// # Errors
+    /// As openat(2) says.
+    pub fn open_file(&self, name: &CStr, flags: OFlags) -> Result<OwnedFd, Failure> {
+        file::open_at(&self.fd, name, flags | OFlags::NOFOLLOW, MODE)
+    }
+
+    /// Renames the file `from` to `to`.
+    ///
+    /// # Errors
+    /// As renameat(2) says.
+    pub fn rename(&self, from: &CStr, to: &CStr) -> Result<(), Failure> {
+        file::rename_in(&self.fd, from, to)
+    }
+
+    /// Returns the folder in which the next journal is written.
+    fn next_folder(&self) -> &OwnedFd {
+        self.new_home.as_ref().map_or(&self.fd, |home| &home.fd)
+    }
+
+    /// Creates `journal.new`, and replaces one that a crash left.
+    ///
+    /// # Errors
+    /// As openat(2) says.
+    pub fn create_next(&self) -> Result<OwnedFd, Failure> {
+        let _ = file::unlink_in(self.next_folder(), c"journal.new");
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        file::open_at(self.next_folder(), c"journal.new", flags, MODE)
+    }
+
+    /// Removes `journal.new`.
+    pub fn remove_next(&self) {
+        let _ = file::unlink_in(self.next_folder(), c"journal.new");
+    }
+
+    /// Renames `journal.new`, open as `next`, to `journal`. In a folder that was made again this
+    /// replaces nothing, and that folder is the spool from now on. Returns true if it is.
+    ///
+    /// # Errors
+    /// Nothing changed.
+    pub fn publish(&mut self, next: &OwnedFd) -> Result<bool, Failure> {
+        let journal = file::meta(next)?.identity;
+        match &self.new_home {
+            None => file::rename_in(&self.fd, c"journal.new", c"journal")?,
+            Some(home) => file::rename_new_in(&home.fd, c"journal.new", c"journal")?,
+        }
+        (self.journal, self.lock_lost) = (journal, false);
+        let Some(home) = self.new_home.take() else { return Ok(false) };
+        self.fd = home.fd;
+        self.take_lock(home.lock);
+        Ok(true)
+    }
+
+    /// Makes the names in the folder durable, and those of folders that were made again.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn sync(&mut self) -> Result<(), Failure> {
+        file::sync_dir(&self.fd)?;
+        let Some(existing) = self.made_below else { return Ok(()) };
+        let mut folder = self.path.parent();
+        loop {
+            match file::open_linked_dir(folder.as_c_str()) {
+                Ok(fd) => file::sync_dir(&fd)?,
+                // A folder that this user may search and not read cannot be synced.
+                Err(Failure { errno: Errno::ACCESS, .. }) => {}
+                Err(failure) => return Err(failure),
+            }
+            if folder.as_bytes().len() <= existing {
+                break;
+            }
+            folder = folder.parent();
+        }
+        self.made_below = None;
+        Ok(())
+    }
+
+    /// Looks where the path of the journal leads. The path counts as another one while the folder
+    /// cannot be locked.
+    pub fn look_with_lock(&mut self) -> PathState {
+        if self.lock_lost && self.renew_lock().is_err() { PathState::Replaced } else { self.look() }
+    }
+
+    /// Looks where the path of the journal leads.
+    #[unsafe(link_section = ".text.idle")]
+    pub fn look(&self) -> PathState {
+        look(&self.journal_path, self.journal, false)
+    }
+
+    /// Returns true if the path of the lock certainly does not lead to the held lock.
+    #[unsafe(link_section = ".text.idle")]
+    pub fn is_lock_lost(&self) -> bool {
+        look(&self.lock_path, self.lock_identity, false).is_lost()
+    }
+
+    /// Releases the lock, at the end of the service.
+    pub fn release_lock(&mut self) {
+        self.lock = None;
+    }
+
+    /// Holds `lock` from now on, if there is one, and releases the lock that was held.
+    fn take_lock(&mut self, lock: Option<PidFile>) {
+        if let Some(lock) = lock {
+            self.lock_identity = lock.identity();
+            self.lock = Some(lock);
+        }
+    }
+
+    /// Locks the file `lock` again, in the folder to which the path leads. The held lock is
+    /// released afterwards.
+    ///
+    /// # Errors
+    /// The obstacle; the held lock stays.
+    pub fn renew_lock(&mut self) -> Result<(), HomeError> {
+        let lock = self.lock_in(&self.fd);
+        self.lock_lost = lock.is_err();
+        self.take_lock(lock?);
+        Ok(())
+    }
+
+    /// Locks the file `lock` in `folder`, to which the path leads. Returns `None` if the held
+    /// lock is there: to open its file would release it.
+    fn lock_in(&self, folder: &OwnedFd) -> Result<Option<PidFile>, HomeError> {
+        if file::meta_in(folder, c"lock").is_ok_and(|meta| meta.identity == self.lock_identity) {
+            return Ok(None);
+        }
+        let lock = match PidFile::acquire(&self.lock_path, b"") {
+            Ok(lock) => lock,
+            Err(AcquireError::Running(_)) => return Err(Obstacle::Locked.into()),
+            Err(AcquireError::Failed(failure)) => return Err(failure.into()),
+        };
+        // The path may lead elsewhere by now.
+        let named = file::meta_in(folder, c"lock")?.identity;
+        if lock.identity() == named { Ok(Some(lock)) } else { Err(Obstacle::Locked.into()) }
+    }
+
+    /// Makes the folder again at its path, and its lock. `queue` is the queue file.
+    ///
+    /// # Errors
+    /// The obstacle; nothing that was there is changed.
+    pub fn make_home(&mut self, queue: &Path) -> Result<(), HomeError> {
+        self.new_home = None;
+        if self.lock_lost && self.look() == PathState::Named {
+            // The folder is there, and only its lock cannot be had.
+            self.renew_lock()?;
+            return Err(Obstacle::Locked.into());
+        }
+        let open = file::meta(&self.fd)?;
+        let (existing, parent) = self.find_parent()?;
+        let content = self.find_content(open, queue)?;
+        check_free(open.identity.0, parent, content)?;
+        ensure_folder(&self.path, 0o700)?;
+        let fd = file::open_linked_dir(self.path.as_c_str())?;
+        if file::meta(&fd)?.identity.0 != open.identity.0 {
+            return Err(Obstacle::Filesystem.into());
+        }
+        let lock = self.lock_in(&fd)?;
+        if file::meta_in(&fd, c"journal").is_ok() {
+            return Err(Obstacle::Journal.into());
+        }
+        self.made_below = Some(self.made_below.map_or(existing, |before| before.min(existing)));
+        self.new_home = Some(NewHome { fd, lock });
+        Ok(())
+    }
+
+    /// Returns to the folder of the open journal.
+    pub fn leave_home(&mut self) {
+        self.new_home = None;
+    }
+
+    /// Returns the nearest folder above the spool that exists, and the length of its path.
+    fn find_parent(&self) -> Result<(usize, FolderFacts), HomeError> {
+        let mut path = self.path.parent();
+        loop {
+            match file::meta_at(path.as_c_str(), true) {
+                Ok(meta) if meta.directory => {
+                    let root = identity::effective_uid() == 0;
+                    let trusted = !root || is_private(meta) || meta.mode & 0o1000 != 0;
+                    let facts = FolderFacts { device: meta.identity.0, trusted };
+                    return Ok((path.as_bytes().len(), facts));
+                }
+                Ok(_) => return Err(Obstacle::NotFolder.into()),
+                Err(Failure { errno: Errno::NOENT | Errno::NOTDIR, .. }) => path = path.parent(),
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+    }
+
+    /// Returns what is at the path.
+    fn find_content(&self, open: Meta, queue: &Path) -> Result<PathContent, HomeError> {
+        let fd = match file::open_linked_dir(self.path.as_c_str()) {
+            Ok(fd) => fd,
+            Err(Failure { errno: Errno::NOENT, .. }) => {
+                let dangling = file::meta_at(self.path.as_c_str(), false).is_ok();
+                return Ok(if dangling { PathContent::NotFolder } else { PathContent::Missing });
+            }
+            Err(Failure { errno: Errno::NOTDIR, .. }) => return Ok(PathContent::NotFolder),
+            Err(failure) => return Err(failure.into()),
+        };
+        let meta = file::meta(&fd)?;
+        let queue = if queue.parent() == self.path { queue.name() } else { b"" };
+        let (mut journal, mut others) = (false, false);
+        dir::each(&fd, |name| match name {
+            b"journal" => journal = true,
+            b"lock" | b"journal.new" => {}
+            _ => {
+                let rest = name.strip_prefix(queue).filter(|_| !queue.is_empty());
+                others |= !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b".claim-"));
+            }
+        })?;
+        let folder = FolderFacts { device: meta.identity.0, trusted: is_private(meta) };
+        Ok(PathContent::Folder { folder, is_open: meta.identity == open.identity, journal, others })
+    }
+}
+
+/// Returns true if only root and this process's user may change the folder.
+fn is_private(meta: Meta) -> bool {
+    (meta.uid == 0 || meta.uid == identity::effective_uid()) && meta.mode & 0o022 == 0
+}
