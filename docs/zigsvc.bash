@@ -65,9 +65,9 @@ _zigsvc() {
                 compopt -o nospace 2>/dev/null
                 _zigsvc_words "$word" pid_file= socket= log_file= health_file= \
                     queue_file= spool= log_max= log_keep= log_level= log_time= \
-                    syslog= interval= handler= workers= job_timeout= retries= \
-                    retry_delay= queue_max= sync= stop_timeout= user= group= \
-                    allow_uid= allow_gid= supervise= check_interval= \
+                    syslog= interval= handler= workers= job_timeout= leftovers= \
+                    retries= retry_delay= queue_max= sync= stop_timeout= user= \
+                    group= allow_uid= allow_gid= supervise= check_interval= \
                     stale_after= failures= watchdog= watchdog_patience= \
                     watchdog_timeout= watchdog_on_stop= allow= metrics_name=
                 ;;

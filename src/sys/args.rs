@@ -151,7 +151,6 @@ fn bytes(string: *const c_char) -> &'static [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::vec::Vec;
 
     #[test]
     fn what_is_private_goes_behind_the_end_and_the_rest_keeps_its_order() {
