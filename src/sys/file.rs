@@ -84,6 +84,14 @@ pub fn open_at(dir: impl AsFd, name: &CStr, flags: OFlags, mode: u32) -> Result<
     }
 }
 
+/// Returns true if the disk of `folder` takes no new file, because it is full or read-only
+/// (openat(2), `O_TMPFILE`). The file has no name. Returns false if that is unknown.
+#[must_use]
+pub fn has_no_room(folder: &Path) -> bool {
+    let file = open(folder.as_c_str(), OFlags::WRONLY | OFlags::TMPFILE, 0o600);
+    file.and_then(|file| write_some(&file, b"\0")).is_err_and(|failure| failure.is_of_disk())
+}
+
 /// Opens a regular file for reading, never through a symbolic link and never
 /// blocking on a FIFO.
 ///
