@@ -164,10 +164,10 @@ const ROOTS: &[&[Operation]] = &[
     &[WriteDurably, Take, Commit, Wait, Take, Write],
     // A claim that was removed, not durably; the journal can be written again.
     &[WriteDurably, Take, Commit, Wait, Take, Commit, Start, EndWell, Commit],
-    // A claim that is quiet, and whose writer has it open.
-    &[WriteDurably, Take, Commit, WaitOpen],
-    // A claim that is read to its end, and may be removed now.
-    &[WriteDurably, Take, Commit, Wait],
+    // A claim that is quiet, and whose writer has it open: it is kept.
+    &[WriteDurably, Take, Commit, WaitOpen, Take],
+    // A claim that a writer opens while it is closed: it is kept.
+    &[WriteDurably, Take, Commit, Wait, TakeBroken],
     // A claim that was read to its end, of which nothing is committed.
     &[WriteDurably, TakeOnly, Wait, TakeOnly],
     // A claim that was made and not synced by the process that made it.
