@@ -15,7 +15,7 @@ const SECTOR: usize = 64;
 
 /// The error of an operation that was made to fail.
 pub(crate) const FAILED: DiskError = NO_SPACE;
-/// The error of a file that would become longer than it may.
+/// The error of a file that would pass its limit.
 pub(crate) const TOO_BIG: DiskError = DiskError(27);
 /// The error of every operation after the moment of death.
 pub(crate) const DEAD: DiskError = DiskError(-1);

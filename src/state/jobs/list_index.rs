@@ -96,7 +96,7 @@ impl ListIndex {
         }
     }
 
-    /// Turns to the next run. Returns false if there is none.
+    /// Turns to the next run. Returns true if there is one.
     pub(super) fn next_run(&self, spool: &Spool, page: &mut ListScan) -> bool {
         if page.run >= self.runs.len() {
             return false;
@@ -129,7 +129,7 @@ impl ListIndex {
         above
     }
 
-    /// Takes how far the scan has come. What it has passed after the last run is noted.
+    /// Notes that the journal is known up to the offset of the scan, if that is after the last run.
     pub(super) fn scanned(&mut self, page: &ListScan) {
         if page.run >= self.runs.len() {
             self.end = page.scan.at();
