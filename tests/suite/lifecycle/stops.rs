@@ -405,12 +405,15 @@ fn random_mixes_of_stops_and_restarts_end_where_they_must() {
                 }
                 1 => drop(dir.zigsvc(&["restart"]).expect(0)),
                 2 | 3 if pid > 0 => kill(pid, if number == 2 { "TERM" } else { "KILL" }),
-                4 if pid > 0 => {
-                    dir.append("queue", &format!("{}\n", inside(&dir, "stop")));
+                4 | 5 if pid > 0 => {
+                    let asked = dir.read("inside").matches("status ").count();
+                    let command = if number == 4 { "stop" } else { "restart" };
+                    dir.append("queue", &format!("{}\n", inside(&dir, command)));
+                    // A later event must not come before this one.
+                    wait_until(&context, || dir.read("inside").matches("status ").count() > asked);
                     wait_until(&context, || dir.lock_holder("zigsvc.pid") != Some(pid));
-                    down = true;
+                    down = number == 4;
                 }
-                5 if pid > 0 => dir.append("queue", &format!("{}\n", inside(&dir, "restart"))),
                 _ => {
                     let mut both = [["stop", "jobs"], ["restart", "jobs"]].map(|words| {
                         let mut command = dir.command();
