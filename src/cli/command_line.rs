@@ -260,6 +260,7 @@ pub struct Options {
 }
 
 /// The words after the command's name.
+#[derive(Clone, Copy)]
 pub struct Operands {
     args: Args,
     /// The index of the first word after the options.

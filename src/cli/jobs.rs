@@ -11,39 +11,47 @@ use crate::proto::status::{field, number};
 use crate::service::down_mark::DownMark;
 use crate::service::lifecycle::exit;
 use crate::sys::{fds, signal};
-use crate::util::text::{Writer, parse_u64};
+use crate::util::text::{Writer, parse_u64, unescape};
 use crate::util::time::Duration;
 use ufmt::uwrite;
 
-/// The bytes of one printed line of `list`, if each byte of its text is escaped.
-const LISTED_MAX_BYTES: usize = 4 * JOB_MAX_BYTES + 64;
+/// The bytes of one printed line of `list`, if each byte of its text is escaped as in JSON.
+const LISTED_MAX_BYTES: usize = 6 * JOB_MAX_BYTES + 160;
 /// The interval at which `drain --wait` checks whether the service has ended, on a kernel
 /// that does not report it.
 const DRAIN_LOOK: Duration = Duration::from_secs(60);
 
-/// Runs `list [waiting|running|dead]`.
+/// Runs `list [--json] [waiting|running|dead|done]`.
 pub(super) fn list(mut invocation: Invocation) -> CommandResult {
     signal::ignore_broken_pipes();
     let state = match invocation.operands.get(0) {
         None => &b"all"[..],
-        Some(state @ (b"waiting" | b"running" | b"dead")) => state,
+        Some(state @ (b"waiting" | b"running" | b"dead" | b"done")) => state,
         Some(other) => {
             return Err(usage("list", &|out| {
                 push_word("unknown state", other, out);
-                out.push_str("; known are waiting, running, dead");
+                out.push_str("; known are waiting, running, dead, done");
             }));
         }
     };
+    let json = invocation.operands.has(CommandOption::Json);
     let (mut client, rest) = invocation.client(ANSWER_MAX_BYTES)?;
-    let mut printer =
-        ListPrinter { out: Writer::new(rest), terminal: fds::is_terminal(1), printed: false, last: 0 };
+    let terminal = !json && fds::is_terminal(1);
+    let mut printer = ListPrinter {
+        out: Writer::new(rest),
+        json,
+        done: state == b"done",
+        terminal,
+        printed: false,
+        last: 0,
+    };
     loop {
         let before = printer.last;
         match take_page(&mut client, state, &mut printer) {
             Ok(true) => {}
             Ok(false) => return printer.flush().map(|()| exit::OK),
             // The reader of stdout was too slow for the service: continue after the last id.
-            Err(ClientError::Closed) if printer.last > before => client.close(),
+            Err(ClientError::Closed) if printer.last > before && !printer.done => client.close(),
             Err(error) => {
                 let _ = printer.flush();
                 return Err(client.report(error));
@@ -52,9 +60,42 @@ pub(super) fn list(mut invocation: Invocation) -> CommandResult {
     }
 }
 
+/// One job, or one event of a job, as a line of JSON. A member that does not apply is null.
+struct JobObject<'a> {
+    id: u64,
+    state: &'a [u8],
+    attempt: Option<u64>,
+    exit: Option<u64>,
+    ms: Option<u64>,
+    text: &'a [u8],
+}
+
+impl JobObject<'_> {
+    /// Writes the object and a newline.
+    fn push(&self, out: &mut Writer<'_>) {
+        let _ = uwrite!(out, "{{\"id\":{},\"state\":\"", self.id);
+        out.push_json(self.state);
+        out.push_str("\"");
+        let members = [("attempt", self.attempt), ("exit", self.exit), ("ms", self.ms), ("due", None)];
+        for (name, number) in members {
+            let _ = uwrite!(out, ",\"{}\":", name);
+            match number {
+                Some(number) => out.push_u64(number),
+                None => out.push_str("null"),
+            }
+        }
+        out.push_str(",\"text\":\"");
+        out.push_json(self.text);
+        out.push_str("\"}\n");
+    }
+}
+
 /// The lines of `list` that are not printed yet.
 struct ListPrinter<'m> {
     out: Writer<'m>,
+    json: bool,
+    /// The lines are those of ends, with exit status and duration.
+    done: bool,
     terminal: bool,
     /// Set after the header was written.
     printed: bool,
@@ -69,13 +110,36 @@ impl ListPrinter<'_> {
         let (state, rest) = split(rest);
         let (attempt, text) = split(rest);
         self.last = parse_u64(id)?;
+        let (mut exit, mut ms, mut text) = (&b""[..], &b""[..], text);
+        if self.done {
+            let (word, rest) = split(text);
+            exit = word.strip_prefix(b"exit=")?;
+            let (word, rest) = split(rest);
+            ms = word.strip_prefix(b"ms=")?;
+            text = rest;
+        }
+        if self.json {
+            let number = |digits| parse_u64(digits);
+            let attempt = number(attempt);
+            let job = JobObject { id: self.last, state, attempt, exit: number(exit), ms: number(ms), text };
+            job.push(&mut self.out);
+            return Some(());
+        }
         if self.terminal && !self.printed {
-            self.out.push_str("    ID  STATE    ATTEMPT  TEXT\n");
+            self.out.push_str(if self.done {
+                "    ID  STATE      ATTEMPT  EXIT        MS  TEXT\n"
+            } else {
+                "    ID  STATE    ATTEMPT  TEXT\n"
+            });
         }
         self.printed = true;
         self.column(id, 6, true);
-        self.column(state, 7, false);
+        self.column(state, if self.done { 9 } else { 7 }, false);
         self.column(attempt, 7, true);
+        if self.done {
+            self.column(exit, 4, true);
+            self.column(ms, 8, true);
+        }
         self.out.push_visible(text);
         self.out.push_str("\n");
         Some(())
@@ -201,9 +265,10 @@ pub(super) fn drain(mut invocation: Invocation) -> CommandResult {
     Ok(invocation.confirm("drained"))
 }
 
-/// Runs `watch`.
+/// Runs `watch [--json]`.
 pub(super) fn watch(mut invocation: Invocation) -> CommandResult {
     signal::ignore_broken_pipes();
+    let json = invocation.operands.has(CommandOption::Json);
     let (mut client, rest) = invocation.client(ANSWER_MAX_BYTES)?;
     client.connect_or_report()?;
     client.ask(answer_deadline(), &[b"watch"])?;
@@ -215,8 +280,40 @@ pub(super) fn watch(mut invocation: Invocation) -> CommandResult {
             Err(error) => return Err(client.report(error)),
         };
         let mut out = Writer::new(rest);
-        out.push_visible(client.at(line));
-        out.push_str("\n");
+        if json {
+            push_event(client.at(line), &mut out);
+        } else {
+            out.push_visible(client.at(line));
+            out.push_str("\n");
+        }
         print(out.as_bytes())?;
     }
+}
+
+/// Writes an event of `watch` as a line of JSON.
+fn push_event(line: &[u8], out: &mut Writer<'_>) {
+    // The text is the last field, and may hold blanks.
+    let mark = b" text=";
+    let at = line.windows(mark.len()).position(|bytes| bytes == mark).unwrap_or(line.len());
+    let (head, text) = line.split_at_checked(at).unwrap_or((line, &[]));
+    let mut bytes = [0; ANSWER_MAX_BYTES];
+    let place = bytes.get_mut(..text.len().saturating_sub(mark.len()));
+    let place = place.unwrap_or(&mut []);
+    if !place.is_empty() {
+        place.copy_from_slice(text.get(mark.len()..).unwrap_or(&[]));
+    }
+    let length = unescape(place);
+    let state = match field(head, "why") {
+        Some(why) => why,
+        None => field(head, "state").unwrap_or(b""),
+    };
+    JobObject {
+        id: number(head, "job").unwrap_or(0),
+        state,
+        attempt: number(head, "attempt"),
+        exit: number(head, "exit").filter(|_| state != b"started"),
+        ms: number(head, "ms").filter(|_| state != b"started"),
+        text: place.get(..length).unwrap_or(&[]),
+    }
+    .push(out);
 }

@@ -4,9 +4,10 @@
 use super::command_line::CommandOption;
 use super::invocation::{Invocation, find_holder};
 use super::kept_options::OptionWords;
-use super::output::{CommandResult, fail, fail_at, usage, usage_text};
+use super::output::{CommandResult, LOGS_ONLY, fail, fail_at, print, usage, usage_text};
 use super::own_job::{STOP, ask_after};
 use crate::limits::{ANSWER_MAX_BYTES, OPTION_WORDS_MAX, PATH_MAX_BYTES, STOP_GRACE};
+use crate::proto::config::Handler;
 use crate::proto::config::keys::absolute;
 use crate::proto::service::Service;
 use crate::proto::status::field;
@@ -52,9 +53,29 @@ pub(super) fn start(mut invocation: Invocation) -> CommandResult {
         let fd = fds::adopt(REPORT_FD).ok_or_else(|| usage_text("start", "--child is for the supervisor"))?;
         StartReporter::Starter(fd)
     } else {
-        detach(invocation.service)?
+        detach(invocation.service).inspect_err(|code| {
+            if *code == exit::OK {
+                print_handler(&invocation);
+            }
+        })?
     };
     serve(invocation, reporter, launch_spec)
+}
+
+/// Prints the handler with which the service `jobs` was started.
+pub(super) fn print_handler(invocation: &Invocation) {
+    if invocation.service != Service::Jobs {
+        return;
+    }
+    let mut line = [0; 400];
+    let mut out = Writer::new(&mut line);
+    out.push_str("zigsvc: handler ");
+    match invocation.memory.config.handler() {
+        Handler::Log => out.push_str(LOGS_ONLY),
+        _ => jobs::push_handler(&invocation.memory.config, &mut out),
+    }
+    out.push_str("\n");
+    let _ = print(out.as_bytes());
 }
 
 /// Runs `run [--ready-fd N] [--health FILE] [SERVICE] [-- CMD...]`.

@@ -12,7 +12,7 @@
 //! - `client.rs`: a connection to a service's socket
 //! - `lifecycle.rs`: start, run, stop, reload, rotate
 //! - `restart.rs`: restart; `kept_options.rs`: the options with which a service runs
-//! - `queue.rs`: queue; `queue_stdin.rs`: queue from stdin
+//! - `queue.rs`: queue; `queue_stdin.rs`: queue from stdin; `follow.rs`: wait
 //! - `jobs.rs`: list, cancel, retry, forget, drain, watch
 //! - `status.rs`, `chat.rs`, `metric.rs`, `open.rs`, `doctor.rs`, `log.rs`: one command each
 //! - `info.rs`: check, limits, help, version
@@ -23,6 +23,7 @@ mod chat;
 mod client;
 pub mod command_line;
 mod doctor;
+mod follow;
 mod info;
 mod invocation;
 mod jobs;
@@ -90,7 +91,7 @@ macro_rules! commands {
 commands! {
     "start" "[SERVICE]" [Health, Child, Again] Program => Start(lifecycle::start),
         "start a service in the background; returns when it is ready",
-        "Prints `zigsvc: SERVICE started (pid N)`.\n\
+        "Prints `zigsvc: SERVICE started (pid N)`, and for jobs the handler.\n\
          start supervisor -- CMD ARG...  keep any foreground program running; see `help run`\n\
          --child FOLDER  how the supervisor starts a service: it stays a direct child\n\
          --again FOLDER  how jobs starts itself again in its process, when a job asked for that\n\
@@ -130,17 +131,28 @@ commands! {
          answer within 2 s, or the heartbeat is stale.\n";
     "queue" "[--wait] JOB..." [Wait] AtLeast(1) => Service(queue::queue),
         "add a job; `queue -` reads one a line from stdin",
-        "The words are joined by one blank. Prints the job's id when it is on disk.\n\
-         --wait  wait for the end of its last attempt\n\
+        "One word is the job as it stands. Several are quoted for the handler shell, so that it sees\n\
+         the same words, and joined by one blank for any other handler. Prints the job's id when it\n\
+         is on disk.\n\
+         --wait  print the job's output as it comes, up to the end of its last attempt; the id goes\n\
+         to stderr\n\
          --      ends the options, so that a job may begin with -\n\
          queue -  queues each line as it comes, waits while the queue is full or the disk has no\n\
          room, and through a restart of the service for up to 30 s; lines whose answer was lost\n\
          with the connection are sent again, so they may be queued twice.\n\
-         Exit: 0; 1 refused; 4 denied; 7 not running. With --wait the job's own status, 128+N for\n\
-         a signal, 125 for any failure of queue itself.\n";
-    "list" "[waiting|running|dead]" [] Count(0, 1) => Service(jobs::list),
+         Exit: 0; 1 refused; 2 usage; 4 denied; 7 not running. With --wait the job's own status,\n\
+         128+N for a signal, 125 for any failure of queue itself.\n";
+    "wait" "ID" [] Count(1, 1) => Service(follow::wait),
+        "print a job's output as it comes, and wait for its end",
+        "Of a job that has ended only the status is left. The last 64 are known.\n\
+         Exit: the job's own status, 128+N for a signal, 143 cancelled or timed out; 2 usage; 125 for\n\
+         anything else: no such job, forgotten, not running.\n";
+    "list" "[--json] [waiting|running|dead|done]" [Json] Count(0, 1) => Service(jobs::list),
         "list the jobs, one a line: ID STATE ATTEMPT TEXT",
-        "Control bytes in TEXT are shown as \\xNN.\nExit: 0; 4 denied; 7 not running.\n";
+        "Control bytes in TEXT are shown as \\xNN.\n\
+         done    the last 64 ends instead, oldest first: ID STATE ATTEMPT exit=N ms=N TEXT\n\
+         --json  one object a line: id, state, attempt, exit, ms, due, text\n\
+         Exit: 0; 4 denied; 7 not running.\n";
     "cancel" "ID" [] Count(1, 1) => Service(jobs::cancel),
         "take a waiting job out of the queue, or end a running one",
         "A running job gets TERM, and KILL after stop_timeout; it is not tried again.\n\
@@ -155,10 +167,11 @@ commands! {
         "finish the jobs that are there, take no new ones, then stop",
         "--wait  return when the service is gone\n\
          Exit: 0; 1 it died before that; 4 denied; 7 not running.\n";
-    "watch" "" [] Count(0, 0) => Service(jobs::watch),
+    "watch" "[--json]" [Json] Count(0, 0) => Service(jobs::watch),
         "print the events of jobs as they come",
-        "Lines `event SEQ job=ID state=started|done|failed|dead exit=N ms=N`; a gap in SEQ: some\n\
-         were missed.\n\
+        "Lines `event SEQ job=ID state=started|done|failed|dead exit=N ms=N attempt=N text=TEXT`; a\n\
+         gap in SEQ: some were missed.\n\
+         --json  one object a line, as list has them\n\
          Exit: 0 when the service stops; 1 stdout was closed; 4 denied; 7 not running.\n";
     "chat" "" [] Count(0, 0) => Service(chat::chat),
         "talk through the hub: stdin to all others, theirs to stdout",

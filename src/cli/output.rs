@@ -12,6 +12,9 @@ use core::sync::atomic::{AtomicBool, Ordering};
 /// command cannot continue.
 pub(super) type CommandResult = Result<u8, u8>;
 
+/// The handler `log`, for users.
+pub(super) const LOGS_ONLY: &str = "log: jobs are logged and nothing runs; set `handler` to run them";
+
 /// The bytes of a word of the command line that an error shows.
 const SHOWN_WORD_BYTES: usize = 40;
 

@@ -1,21 +1,19 @@
 //! `queue`: one job from the arguments; with `--wait`, until it has ended.
 
-use super::client::{Client, ClientError, NEVER, answer_deadline};
+use super::client::{Client, ClientError, answer_deadline};
 use super::command_line::CommandOption;
+use super::follow::{WAIT_FAILED, follow};
 use super::invocation::Invocation;
 use super::output::{CommandResult, fail, print, usage_text};
 use super::queue_stdin::queue_stdin;
-use crate::limits::{ANSWER_MAX_BYTES, FULL_RETRY, JOB_MAX_BYTES, RESTART_WAIT};
+use crate::limits::{ANSWER_MAX_BYTES, JOB_MAX_BYTES};
 use crate::proto::answer::Answer;
-use crate::proto::status::number;
+use crate::proto::status::{field, number};
 use crate::service::lifecycle::exit;
-use crate::sys::{clock, poll};
+use crate::sys::process::write_stderr;
 use crate::util::lines::{Line, TOO_LONG, classify};
 use crate::util::text::Writer;
-
-/// The exit code of `--wait` if not the job but `queue` itself failed, as that of nohup(1)
-/// and timeout(1).
-const QUEUE_FAILED: u8 = 125;
+use core::ops::Range;
 
 /// Runs `queue [--wait] JOB...`.
 pub(super) fn queue(mut invocation: Invocation) -> CommandResult {
@@ -23,25 +21,37 @@ pub(super) fn queue(mut invocation: Invocation) -> CommandResult {
     let operands = &invocation.operands;
     if operands.get(0) == Some(b"-") && operands.get(1).is_none() && !operands.literal {
         if waits {
-            usage_text("queue", "--wait is for one job, not for those of stdin");
-            return Err(QUEUE_FAILED);
+            return Err(usage_text("queue", "--wait is for one job, not for those of stdin"));
         }
         return queue_stdin(invocation);
     }
-    one(&mut invocation, waits).map_err(|code| if waits { QUEUE_FAILED } else { code })
+    let code = |code| if waits && code != exit::USAGE { WAIT_FAILED } else { code };
+    one(&mut invocation, waits).map_err(code)
 }
 
 /// Queues the job whose text is the operands. With `waits`, returns the exit status of the
 /// job.
 #[inline(never)]
 fn one(invocation: &mut Invocation, waits: bool) -> CommandResult {
+    let args = invocation.args;
+    let operands = invocation.operands;
+    let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
+    let mut quotes = false;
+    if operands.get(1).is_some() {
+        client.connect_or_report()?;
+        quotes = has_shell(&mut client)?;
+    }
     // The buffer has room for blanks around the job, and shows that a job is too long.
     let mut line = [0; JOB_MAX_BYTES + 80];
     let mut joined = Writer::new(&mut line);
     let mut index = 0;
-    while let Some(word) = invocation.operands.get(index) {
+    while let Some(word) = operands.get(index) {
         joined.push_str(if index == 0 { "" } else { " " });
-        joined.push(word);
+        if quotes {
+            push_quoted(word, &mut joined);
+        } else {
+            joined.push(word);
+        }
         index = index.saturating_add(1);
     }
     let refuse = |why: &str| {
@@ -57,45 +67,97 @@ fn one(invocation: &mut Invocation, waits: bool) -> CommandResult {
         Line::Job(text) if text.contains(&b'\n') => return refuse("it holds a newline"),
         Line::Job(text) => text,
     };
-    let args = invocation.args;
-    let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
-    client.connect_or_report()?;
-    if waits && client.own_job(&args).is_some_and(|job| !job.has_others) {
-        return Err(fail(QUEUE_FAILED, &|out| out.push_str("queue: would wait for itself")));
+    if client.socket.is_none() {
+        client.connect_or_report()?;
     }
-    let answer = client.ask(answer_deadline(), &[b"queue ", text])?;
-    let Some(id) = number(answer, "id") else { return Err(client.report(ClientError::Garbage)) };
+    if waits && client.own_job(&args).is_some_and(|job| !job.has_others) {
+        return Err(fail(WAIT_FAILED, &|out| out.push_str("queue: would wait for itself")));
+    }
+    let mut request: &[u8] = if waits { b"queue! " } else { b"queue " };
+    let mut line = ask(&mut client, request, text)?;
+    if waits && matches!(Answer::parse(client.at(line.clone())), Answer::Refused(b"bad-request", _)) {
+        // A service of version 0.1 shows no output.
+        request = b"queue ";
+        line = ask(&mut client, request, text)?;
+    }
+    let id = match Answer::parse(client.at(line)) {
+        Answer::Ok(answer) => number(answer, "id"),
+        refused => return Err(client.report_answer(refused)),
+    };
+    let Some(id) = id else { return Err(client.report(ClientError::Garbage)) };
     let mut digits = [0; 24];
     let mut out = Writer::new(&mut digits);
     out.push_u64(id);
     out.push_str("\n");
+    if waits {
+        write_stderr(out.as_bytes());
+        out.truncate(out.len().saturating_sub(1));
+        return follow(&mut client, out.as_bytes(), request == b"queue! ");
+    }
     // An id that cannot be printed fails the command, although the job is queued.
     print(out.as_bytes())?;
-    out.truncate(out.len().saturating_sub(1));
-    if waits { wait(&mut client, out.as_bytes()) } else { Ok(exit::OK) }
+    Ok(exit::OK)
 }
 
-/// Waits for the end of job `id`, also while the service is restarted; returns the exit
-/// status of the job.
-fn wait(client: &mut Client<'_>, id: &[u8]) -> CommandResult {
-    client.command = "wait";
-    loop {
-        let error = match client.send(&[b"wait ", id]).and_then(|()| client.line(NEVER)) {
-            Ok(line) => match Answer::parse(client.at(line)) {
-                Answer::Ok(text) => {
-                    let status = number(text, "exit").and_then(|status| u8::try_from(status).ok());
-                    return status.ok_or_else(|| client.report(ClientError::Garbage));
-                }
-                Answer::Refused(b"stopping" | b"busy", _) => ClientError::Closed,
-                refused => return Err(client.report_answer(refused)),
-            },
-            Err(error) => error,
-        };
-        if !matches!(error, ClientError::Closed | ClientError::TimedOut) {
-            return Err(client.report(error));
+/// Sends a request, and returns its answer.
+fn ask(client: &mut Client<'_>, request: &[u8], text: &[u8]) -> Result<Range<usize>, u8> {
+    let sent = client.send(&[request, text]);
+    sent.and_then(|()| client.line(answer_deadline())).map_err(|error| client.report(error))
+}
+
+/// Words that the shell takes for its own where a command begins.
+const RESERVED_WORDS: &[&[u8]] = &[
+    b"if", b"then", b"else", b"elif", b"fi", b"do", b"done", b"case", b"esac", b"while", b"until", b"for",
+    b"in",
+];
+
+/// Writes a word of the command line so that the shell sees the same word.
+fn push_quoted(word: &[u8], out: &mut Writer<'_>) {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-+./:,@%".contains(byte);
+    if !word.is_empty() && word.iter().all(is_plain) && !RESERVED_WORDS.contains(&word) {
+        return out.push(word);
+    }
+    out.push_str("'");
+    for part in word.split_inclusive(|byte| *byte == b'\'') {
+        match part.split_last() {
+            Some((b'\'', rest)) => {
+                out.push(rest);
+                out.push_str("'\\''");
+            }
+            _ => out.push(part),
         }
-        poll::sleep(FULL_RETRY);
-        let deadline = clock::now() + RESTART_WAIT;
-        client.connect_again(deadline).map_err(|error| client.report(error))?;
+    }
+    out.push_str("'");
+}
+
+/// Returns true if the handler of the service is the shell.
+fn has_shell(client: &mut Client<'_>) -> Result<bool, u8> {
+    let status = client.ask(answer_deadline(), &[b"status"])?;
+    Ok(field(status, "handler") == Some(b"shell"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shell_sees_the_same_words() {
+        let all: Vec<u8> = (1..=255).collect();
+        for word in
+            [&b""[..], b"plain", b"two words", b"it's", b"''", b"$HOME", b"a=b", b"~", b"if", b"#", &all]
+        {
+            let mut buffer = [0; 1200];
+            let mut out = Writer::new(&mut buffer);
+            push_quoted(word, &mut out);
+            let mut script = b"printf %s ".to_vec();
+            script.extend_from_slice(out.as_bytes());
+            use std::os::unix::ffi::OsStrExt;
+            let shell = std::process::Command::new("/bin/sh")
+                .arg("-c")
+                .arg(std::ffi::OsStr::from_bytes(&script))
+                .output()
+                .unwrap();
+            assert_eq!(shell.stdout, word, "{:?}", String::from_utf8_lossy(&script));
+        }
     }
 }

@@ -11,7 +11,7 @@
 
 use super::invocation::{Invocation, find_holder};
 use super::kept_options::{OptionWords, OptionsFound, WORDS_BYTES, merge, push_words};
-use super::lifecycle::{Way, is_supervised, launch_spec, replace_by, stop_running};
+use super::lifecycle::{Way, is_supervised, launch_spec, print_handler, replace_by, stop_running};
 use super::output::{CommandResult, fail, print, usage_text};
 use super::own_job::{RESTART, ask_after};
 use crate::limits::RESTART_DELAY_MAX;
@@ -165,6 +165,7 @@ fn leave_to_supervisor(mut invocation: Invocation) -> CommandResult {
                 let mut out = Writer::new(&mut line);
                 let _ = uwrite!(out, "zigsvc: {} started (pid {})\n", invocation.service.name(), pid);
                 print(out.as_bytes())?;
+                print_handler(&invocation);
                 return Ok(exit::OK);
             }
         }

@@ -5,7 +5,7 @@ use super::client::{Client, ClientError, takes_no_connection};
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
 use super::kept_options::{OptionWords, OptionsFound};
-use super::output::{CommandResult, fail, print, usage_text};
+use super::output::{CommandResult, LOGS_ONLY, fail, print, usage_text};
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY};
 use crate::proto::answer::Answer;
 use crate::proto::health::Verdict;
@@ -326,6 +326,7 @@ fn fill_in(template: &str, answer: &[u8], out: &mut Writer<'_>) {
         let value = field(answer, name).unwrap_or(b"?");
         match parse_u64(value) {
             Some(bytes) if name == "spool_bytes" => push_size(bytes, out),
+            None if name == "handler" && value == b"log" => out.push_str(LOGS_ONLY),
             _ => out.push_visible(value),
         }
         out.push_str(rest);
@@ -378,7 +379,7 @@ mod tests {
 
     const ANSWER: &[u8] = b"pid=617 state=draining uptime=11523 jobs=12 failed=1 dead=0 waiting=3 running=1 \
         delayed=0 room=9996 reloads=0 reload_errors=0 rotations=2 log_lost=0 fsyncs=14 spool_bytes=3300 \
-        mood=\x1b[1m\" degraded=log,sync-never";
+        mood=\x1b[1m\" handler=log degraded=log,sync-never";
 
     #[test]
     fn durations_and_sizes_are_short() {

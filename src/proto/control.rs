@@ -122,6 +122,8 @@ pub struct Filter {
     pub running: bool,
     /// True to show dead jobs.
     pub dead: bool,
+    /// True to show the last ends of jobs instead, in their order.
+    pub done: bool,
     /// Only jobs with a higher id than this are shown.
     pub after: u64,
 }
@@ -132,16 +134,17 @@ pub struct Filter {
 /// [`Code::BadRequest`] if the state is unknown, or the id is not a number.
 pub fn filter(argument: &[u8]) -> Result<Filter, Refusal> {
     let (state, after) = split(argument);
-    let (waiting, running, dead) = match state {
-        b"" | b"all" => (true, true, true),
-        b"waiting" => (true, false, false),
-        b"running" => (false, true, false),
-        b"dead" => (false, false, true),
-        _ => return Err((Code::BadRequest, "the state must be waiting, running, dead or all")),
+    let (waiting, running, dead, done) = match state {
+        b"" | b"all" => (true, true, true, false),
+        b"waiting" => (true, false, false, false),
+        b"running" => (false, true, false, false),
+        b"dead" => (false, false, true, false),
+        b"done" => (false, false, false, true),
+        _ => return Err((Code::BadRequest, "the state must be waiting, running, dead, done or all")),
     };
     let after = if after.is_empty() { Some(0) } else { parse_u64(after) };
     let after = after.ok_or((Code::BadRequest, "the second argument must be the id after which to go on"))?;
-    Ok(Filter { waiting, running, dead, after })
+    Ok(Filter { waiting, running, dead, done, after })
 }
 
 #[cfg(test)]
@@ -185,7 +188,7 @@ mod tests {
         assert_eq!(target(b"dead"), Ok(Target::Dead));
         assert_eq!(target(b"7"), Ok(Target::Job(7)));
         assert!(target(b"all").is_err());
-        let all = Filter { waiting: true, running: true, dead: true, after: 0 };
+        let all = Filter { waiting: true, running: true, dead: true, done: false, after: 0 };
         assert_eq!(filter(b""), Ok(all));
         assert_eq!(filter(b"all 5"), Ok(Filter { after: 5, ..all }));
         assert_eq!(

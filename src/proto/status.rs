@@ -102,7 +102,8 @@ status_fields! {
 }
 
 /// The lines of `status` for a person. `$name` stands for the value of a field.
-pub const SCREEN: &str = "  jobs       $jobs ended, $failed failed attempts
+pub const SCREEN: &str = "  handler    $handler
+  jobs       $jobs ended, $failed failed attempts
   queue      $waiting waiting, $running running, $delayed delayed, $dead dead, room for $room
   spool      $fsyncs fsyncs, $spool_bytes written
   log        $rotations rotations, $log_lost lines lost
@@ -175,7 +176,7 @@ mod tests {
         for part in SCREEN.split('$').skip(1) {
             let name = part.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap();
             let known = StatusField::ALL.iter().any(|field| field.name() == name);
-            assert!(known || name == "degraded", "{name}");
+            assert!(known || ["degraded", "handler"].contains(&name), "{name}");
         }
     }
 }

@@ -45,7 +45,7 @@ use ufmt::uwrite;
 /// Bytes of the reason why a configuration is refused.
 const REASON_BYTES: usize = 400;
 /// Bytes of the answer to `status`, and of the line of SIGUSR2.
-const STATUS_BYTES: usize = 640;
+const STATUS_BYTES: usize = 980;
 
 /// The subject of a poll result. An index is one byte, because a set of them lies on the stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

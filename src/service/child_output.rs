@@ -33,6 +33,14 @@ pub struct ChildOutput {
 /// continues the one before.
 pub type Prefix<'a> = &'a dyn Fn(bool, &mut Writer<'_>);
 
+/// Where the lines of a program go beside the log.
+pub struct OutputSink<'a> {
+    /// Writes the name of the program before each line of the log.
+    pub prefix: Prefix<'a>,
+    /// Takes each line, or a part of one. The second argument is true if the line ends there.
+    pub copy: &'a mut dyn FnMut(&[u8], bool),
+}
+
 impl ChildOutput {
     /// Returns the output of a program that was just started.
     #[must_use]
@@ -42,12 +50,12 @@ impl ChildOutput {
 
     /// Reads up to [`OUTPUT_TURN_BYTES`] and logs the lines. Returns true if there may be more
     /// to read.
-    pub fn read(&mut self, log: &mut Log, scratch: &mut [u8], prefix: Prefix<'_>) -> bool {
+    pub fn read(&mut self, log: &mut Log, scratch: &mut [u8], sink: &mut OutputSink<'_>) -> bool {
         let Some(pipe) = &self.pipe else { return false };
         let buffer = scratch.get_mut(..OUTPUT_TURN_BYTES).unwrap_or(&mut []);
         match file::read(pipe, buffer) {
             Ok(count @ 1..) => {
-                self.take(buffer.get(..count).unwrap_or(&[]), log, prefix);
+                self.take(buffer.get(..count).unwrap_or(&[]), log, sink);
                 count == OUTPUT_TURN_BYTES
             }
             Err(Failure { errno: Errno::AGAIN, .. }) => false,
@@ -58,22 +66,22 @@ impl ChildOutput {
         }
     }
 
-    fn take(&mut self, bytes: &[u8], log: &mut Log, prefix: Prefix<'_>) {
+    fn take(&mut self, bytes: &[u8], log: &mut Log, sink: &mut OutputSink<'_>) {
         for byte in bytes {
             let after_return = core::mem::replace(&mut self.returned, *byte == b'\r');
             match *byte {
                 b'\n' if after_return => {}
                 b'\n' | b'\r' => {
-                    self.log_line(log, prefix);
+                    self.log_line(log, sink, true);
                     self.continued = false;
                 }
-                byte => self.push(byte, log, prefix),
+                byte => self.push(byte, log, sink),
             }
         }
     }
 
     /// Appends a byte to the line, and logs the part before it if there is no more room.
-    fn push(&mut self, byte: u8, log: &mut Log, prefix: Prefix<'_>) {
+    fn push(&mut self, byte: u8, log: &mut Log, sink: &mut OutputSink<'_>) {
         let width = escaped_bytes(byte);
         if self.line.is_full() || self.width.saturating_add(width) > PART_BYTES {
             // A character of UTF-8 stays whole.
@@ -86,7 +94,7 @@ impl ChildOutput {
             let cut = self.line.len().saturating_sub(tail);
             let _ = rest.extend_from_slice(self.line.get(cut..).unwrap_or(&[]));
             self.line.truncate(cut);
-            self.log_line(log, prefix);
+            self.log_line(log, sink, false);
             self.continued = true;
             let _ = self.line.extend_from_slice(&rest);
             self.width = rest.len();
@@ -95,11 +103,12 @@ impl ChildOutput {
         self.width = self.width.saturating_add(width);
     }
 
-    /// Logs the line that was collected.
-    fn log_line(&mut self, log: &mut Log, prefix: Prefix<'_>) {
+    /// Logs the line that was collected. `ends` is true if the program has ended it.
+    fn log_line(&mut self, log: &mut Log, sink: &mut OutputSink<'_>, ends: bool) {
         let (line, continued) = (&self.line, self.continued);
+        (sink.copy)(line, ends);
         log.info(&|out| {
-            prefix(continued, out);
+            (sink.prefix)(continued, out);
             out.push_escaped(line);
         });
         self.line.clear();
@@ -108,15 +117,15 @@ impl ChildOutput {
 
     /// Logs the rest of the output after the program has ended, and closes the pipe, even if
     /// another process still holds its other end. A last line without newline is logged, too.
-    pub fn finish(&mut self, log: &mut Log, scratch: &mut [u8], prefix: Prefix<'_>) {
+    pub fn finish(&mut self, log: &mut Log, scratch: &mut [u8], sink: &mut OutputSink<'_>) {
         // A pipe holds 64 KiB by default (pipe(7)). More can only come from a process that
         // outlives the program.
         let mut turns = 65_536 / OUTPUT_TURN_BYTES;
-        while turns > 0 && self.read(log, scratch, prefix) {
+        while turns > 0 && self.read(log, scratch, sink) {
             turns = turns.saturating_sub(1);
         }
         if !self.line.is_empty() {
-            self.log_line(log, prefix);
+            self.log_line(log, sink, false);
         }
         *self = Self::new(None);
     }

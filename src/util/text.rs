@@ -111,6 +111,20 @@ impl<'a> Writer<'a> {
         self.push(bytes.get(plain..).unwrap_or(&[]));
     }
 
+    /// Appends external bytes as [`Writer::push_escaped`] does, with `\\` as `\x5c`, so that
+    /// [`unescape`] gives the same bytes back.
+    pub fn push_reversible(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\\') {
+            match part.split_last() {
+                Some((b'\\', rest)) => {
+                    self.push_escaped(rest);
+                    self.push(&escape(b'\\'));
+                }
+                _ => self.push_escaped(part),
+            }
+        }
+    }
+
     /// Appends external bytes so that they cannot command any terminal. Escapes what
     /// [`Writer::push_escaped`] escapes, and bytes that are not UTF-8.
     pub fn push_visible(&mut self, bytes: &[u8]) {
@@ -191,6 +205,25 @@ impl uWrite for Writer<'_> {
 /// Returns true if `byte` may stand in a log line unescaped.
 fn is_plain(byte: u8) -> bool {
     byte == b'\t' || (byte >= 0x20 && byte != 0x7f)
+}
+
+/// Turns each `\xNN` in `text` back into its byte. Returns the number of bytes that are left.
+pub fn unescape(text: &mut [u8]) -> usize {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (mut from, mut to) = (0usize, 0usize);
+    while let Some(rest) = text.get(from..).filter(|rest| !rest.is_empty()) {
+        let decoded = match rest {
+            [b'\\', b'x', high, low, ..] => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        let (byte, used) = match decoded {
+            Some((high, low)) => (high << 4 | low, 4),
+            None => (rest.first().copied().unwrap_or(0), 1),
+        };
+        text.get_mut(to).into_iter().for_each(|place| *place = byte);
+        (from, to) = (from.saturating_add(used), to.saturating_add(1));
+    }
+    to
 }
 
 /// Returns the number of bytes that [`Writer::push_escaped`] writes for `byte`. The second byte of
@@ -397,5 +430,18 @@ mod tests {
     fn blanks_tabs_and_returns_are_trimmed_from_both_ends() {
         assert_eq!(trim(b" \t a b\r"), b"a b");
         assert_eq!(trim(b" \t\r"), b"");
+    }
+
+    #[test]
+    fn a_reversible_text_gives_its_bytes_back() {
+        let bytes: Vec<u8> = (0..=255).chain(*b"\\x41\\\\x").collect();
+        let mut buffer = [0; 2048];
+        let mut out = Writer::new(&mut buffer);
+        out.push_reversible(&bytes);
+        let mut text = out.as_bytes().to_vec();
+        assert!(text.iter().all(|byte| *byte >= 0x20 || *byte == b'\t'));
+        let length = unescape(&mut text);
+        assert_eq!(text[..length], bytes);
+        assert_eq!(written(|out| out.push_reversible(b"a\\b\n")), b"a\\x5cb\\x0a");
     }
 }

@@ -35,8 +35,8 @@ impl Jobs {
 
     /// Takes the end of a handler, which was reaped.
     fn on_ended_handler(&mut self, index: usize, exit: Exit, now: Instant) {
-        let mut worker = self.workers.swap_remove(index);
-        worker.finish_output(&mut self.base.log, self.base.scratch);
+        self.read_output(index, true, now);
+        let worker = self.workers.swap_remove(index);
         self.orphans.mark_outdated();
         if self.base.process.config.ends_leftovers() && self.orphans.may_be_left(&worker.group) {
             self.keep_leftover(worker.group, now);

@@ -3,7 +3,7 @@
 use crate::limits::{JOB_MAX_BYTES, PATH_MAX_BYTES, WORDS_MAX};
 use crate::proto::config::Handler;
 use crate::proto::leftovers::{NotedGroup, TOKEN_VARIABLE, Token};
-use crate::service::child_output::ChildOutput;
+use crate::service::child_output::{ChildOutput, OutputSink};
 use crate::service::log::Log;
 use crate::state::window::{AttemptOutcome, Slot};
 use crate::sys::oom::OomScore;
@@ -97,15 +97,27 @@ impl JobWorker {
     }
 
     /// Takes the output of the handler, up to one turn's share.
-    pub(super) fn read_output(&mut self, log: &mut Log, scratch: &mut [u8]) {
+    pub(super) fn read_output(
+        &mut self,
+        log: &mut Log,
+        scratch: &mut [u8],
+        copy: &mut dyn FnMut(&[u8], bool),
+    ) {
         let id = self.id;
-        self.output.read(log, scratch, &|continued, out| push_prefix(id, continued, out));
+        let prefix = &|continued, out: &mut Writer<'_>| push_prefix(id, continued, out);
+        self.output.read(log, scratch, &mut OutputSink { prefix, copy });
     }
 
     /// Takes the rest of the output, after the handler ended.
-    pub(super) fn finish_output(&mut self, log: &mut Log, scratch: &mut [u8]) {
+    pub(super) fn finish_output(
+        &mut self,
+        log: &mut Log,
+        scratch: &mut [u8],
+        copy: &mut dyn FnMut(&[u8], bool),
+    ) {
         let id = self.id;
-        self.output.finish(log, scratch, &|continued, out| push_prefix(id, continued, out));
+        let prefix = &|continued, out: &mut Writer<'_>| push_prefix(id, continued, out);
+        self.output.finish(log, scratch, &mut OutputSink { prefix, copy });
     }
 }
 

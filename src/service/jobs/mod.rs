@@ -21,6 +21,7 @@
 //! - `moved.rs`: what is logged and answered if the path of the spool leads elsewhere
 //! - `control.rs`, `serving.rs`, `requests.rs`, `scan.rs`: stages 7, 10 and 11, and the
 //!   answers of stage 8
+//! - `followers.rs`: the clients that read the output of a job
 //! - `handlers.rs`, `job_worker.rs`, `orphans.rs`, `group_signals.rs`: stages 3 to 5 and 9
 //! - `startup.rs`: before the first turn
 //! - `config_reload.rs`, `status.rs`: a new configuration; the status and the log lines
@@ -30,6 +31,7 @@
 
 mod config_reload;
 mod control;
+mod followers;
 mod group_signals;
 mod handlers;
 mod job_worker;
@@ -65,6 +67,7 @@ use control::ControlServer;
 use heapless::Vec;
 use job_worker::JobWorker;
 use orphans::Orphans;
+pub use status::push_handler;
 use ufmt::uwrite;
 
 /// See the module's documentation.
@@ -175,9 +178,7 @@ impl Jobs {
         for source in &ready {
             match source {
                 PollSource::Output(index) => {
-                    if let Some(worker) = self.workers.get_mut(usize::from(*index)) {
-                        worker.read_output(&mut self.base.log, self.base.scratch);
-                    }
+                    self.read_output(usize::from(*index), false, now);
                 }
                 PollSource::Other => self.on_inotify(),
                 _ => {}

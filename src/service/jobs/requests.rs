@@ -9,7 +9,7 @@ use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, 
 use crate::service::base;
 use crate::service::down_mark::DownMark;
 use crate::state::access::Access;
-use crate::state::jobs::replies::{ClientState, Reply, ScanRequest, push_result, refuse};
+use crate::state::jobs::replies::{ClientState, PendingReply, Reply, ScanRequest, push_result, refuse};
 use crate::state::jobs::scan_task::ScanOutcome;
 use crate::state::spool::Cancelled;
 use crate::util::text::Writer;
@@ -33,6 +33,8 @@ pub(super) struct RequestSpec {
 enum RequestAction {
     Plain(fn(&mut Jobs, &mut RequestContext<'_, '_>) -> Reply),
     Text(fn(&mut Jobs, &mut RequestContext<'_, '_>, &[u8]) -> Reply),
+    /// As `Text`, but the answer is followed by output.
+    FollowedText(fn(&mut Jobs, &mut RequestContext<'_, '_>, &[u8]) -> Reply),
     Id(fn(&mut Jobs, &mut RequestContext<'_, '_>, u64) -> Reply),
     Target(fn(&mut Jobs, &mut RequestContext<'_, '_>, Target) -> Reply),
     Filter(fn(&mut Jobs, &mut RequestContext<'_, '_>, Filter) -> Reply),
@@ -52,16 +54,23 @@ pub(super) struct RequestContext<'a, 'b> {
 /// Every request, in the order of `help`.
 pub(super) const REQUESTS: &[RequestSpec] = &[
     RequestSpec {
-        reply_bytes: 640,
+        reply_bytes: 980,
         ..guest("status", "", "what the service does and did", RequestAction::Plain(status))
     },
     guest("queue", "TEXT", "add a job; answered when it is on disk", RequestAction::Text(queue)),
     guest(
         "list",
         "[STATE [AFTER_ID]]",
-        "up to 100 jobs: waiting, running, dead or all",
+        "up to 100 jobs: waiting, running, dead or all; done: the last 64 ends",
         RequestAction::Filter(list),
     ),
+    guest(
+        "queue!",
+        "TEXT",
+        "add a job; then its output and its end",
+        RequestAction::FollowedText(queue_followed),
+    ),
+    guest("follow", "ID", "the output of a job as it comes, then its end", RequestAction::Id(follow)),
     guest("wait", "ID", "answered when the job has ended", RequestAction::Id(wait)),
     guest("watch", "", "a line for each event, until you go", RequestAction::Plain(watch)),
     owner("cancel", "ID", "end a waiting or running job", RequestAction::Id(cancel)),
@@ -75,7 +84,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         RequestAction::OptionalId(stop),
     ),
     owner("restart", "JOB", "stop after JOB, and start again", RequestAction::Id(restart)),
-    RequestSpec { reply_bytes: 900, ..guest("help", "", "this list", RequestAction::Plain(help)) },
+    RequestSpec { reply_bytes: 1180, ..guest("help", "", "this list", RequestAction::Plain(help)) },
 ];
 
 /// Returns a request for every client that may connect.
@@ -124,7 +133,9 @@ impl RequestSpec {
                 nothing(argument)?;
                 run(jobs, context)
             }
-            RequestAction::Text(run) => run(jobs, context, text(argument)?),
+            RequestAction::Text(run) | RequestAction::FollowedText(run) => {
+                run(jobs, context, text(argument)?)
+            }
             RequestAction::Id(run) => run(jobs, context, id(argument)?),
             RequestAction::OptionalId(run) => {
                 let id = if argument.is_empty() { None } else { Some(id(argument)?) };
@@ -178,19 +189,35 @@ fn status(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
 }
 
 fn queue(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> Reply {
+    match add(jobs, context, text) {
+        Ok(id) => jobs.control.replies.defer_id(context.slot, id),
+        Err(reply) => reply,
+    }
+}
+
+fn queue_followed(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> Reply {
+    match add(jobs, context, text) {
+        Ok(id) => jobs.control.replies.defer(context.slot, PendingReply::Followed(id)),
+        Err(reply) => reply,
+    }
+}
+
+/// Adds a job, whose id is answered after the commit.
+///
+/// # Errors
+/// It was refused, and that was answered.
+fn add(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> Result<u64, Reply> {
     if jobs.core.is_stopping() {
-        return refuse(context.out, Code::Stopping, "the service stops");
+        return Err(refuse(context.out, Code::Stopping, "the service stops"));
     }
     if jobs.control.draining {
-        return refuse(context.out, Code::Draining, "the service takes no new jobs");
+        return Err(refuse(context.out, Code::Draining, "the service takes no new jobs"));
     }
     if jobs.core.room_or_refusal(context.now) == 0 {
-        return refuse(context.out, Code::Full, "queue_max jobs are waiting or running");
+        return Err(refuse(context.out, Code::Full, "queue_max jobs are waiting or running"));
     }
-    match jobs.core.add_job(&mut jobs.disk, text, context.now) {
-        Ok(id) => jobs.control.replies.defer_id(context.slot, id),
-        Err(error) => jobs.refuse_for(error, context.out),
-    }
+    let added = jobs.core.add_job(&mut jobs.disk, text, context.now);
+    added.map_err(|error| jobs.refuse_for(error, context.out))
 }
 
 /// Has the client wait for a scan.
@@ -210,6 +237,16 @@ fn wait(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply
     match jobs.core.spool.window().get(id) {
         Some(_) => jobs.control.replies.set_state(context.slot, ClientState::AwaitingJob(id)),
         None => scan(jobs, context, ScanRequest::Wait(id)),
+    }
+}
+
+fn follow(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
+    match wait(jobs, context, id) {
+        Reply::Deferred if jobs.core.spool.window().get(id).is_some() => {
+            jobs.control.replies.set_state(context.slot, ClientState::Following(id))
+        }
+        Reply::Deferred => scan(jobs, context, ScanRequest::Follow(id)),
+        reply => reply,
     }
 }
 

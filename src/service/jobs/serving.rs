@@ -96,6 +96,10 @@ impl Server for Jobs {
         }
     }
 
+    fn flushed(&mut self, slot: usize, now: Instant) {
+        self.control.send_lost(slot, now);
+    }
+
     fn close(&mut self, slot: usize) {
         self.control.close(slot);
     }
@@ -126,8 +130,13 @@ impl Jobs {
                 let mut out = Writer::new(&mut answers);
                 match (pending, jobs) {
                     // Of many in one turn each gets a short text.
-                    (PendingReply::Ids(_, 1), Err(error)) => drop(self.refuse_for(error, &mut out)),
+                    (PendingReply::Ids(_, 1) | PendingReply::Followed(_), Err(error)) => {
+                        self.refuse_for(error, &mut out);
+                    }
                     _ => pending.push(jobs, edits, &mut out),
+                }
+                if let (PendingReply::Followed(id), Ok(())) = (pending, jobs) {
+                    self.control.replies.set_state(slot, ClientState::Following(id));
                 }
                 connections::answer(self, slot, out.as_bytes(), now);
             }
@@ -138,9 +147,11 @@ impl Jobs {
     #[inline(never)]
     pub(super) fn notify_waiters(&mut self, now: Instant) {
         for slot in 0..CLIENTS_MAX {
-            if let ClientState::AwaitingJob(id) = self.control.replies.state(slot)
+            if let ClientState::AwaitingJob(id) | ClientState::Following(id) =
+                self.control.replies.state(slot)
                 && let Some(result) = self.core.history.result_of(id)
             {
+                self.control.push_lost(slot, now);
                 self.finish_scan(slot, ScanOutcome::Ended(id, result), now);
             }
         }
@@ -154,14 +165,19 @@ impl Jobs {
             self.core.history.stop_watching();
             return;
         }
-        let mut out = Writer::new(self.base.scratch);
-        self.core.history.take_events(&mut out);
-        for slot in 0..CLIENTS_MAX {
-            if self.control.replies.state(slot) == ClientState::Watching
-                && !out.is_empty()
-                && self.control.connections.send(slot, out.as_bytes(), now).is_err()
-            {
-                self.control.close(slot);
+        loop {
+            let mut out = Writer::new(self.base.scratch);
+            let all = self.core.take_events(&mut self.disk, &mut out);
+            for slot in 0..CLIENTS_MAX {
+                if self.control.replies.state(slot) == ClientState::Watching
+                    && !out.is_empty()
+                    && self.control.connections.send(slot, out.as_bytes(), now).is_err()
+                {
+                    self.control.close(slot);
+                }
+            }
+            if all {
+                return;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The values of the status fields of `jobs`, and the texts of its log lines.
 
 use super::Jobs;
-use crate::proto::config::Handler;
+use crate::proto::config::{Config, Handler};
 use crate::proto::status::StatusField;
 use crate::service::base::{ServiceBase, ServiceStatus};
 use crate::service::disk::SpoolDisk;
@@ -140,6 +140,12 @@ impl ServiceStatus for Jobs {
         }
     }
 
+    /// Writes ` handler=NAME`.
+    fn push_words(&self, out: &mut Writer<'_>) {
+        out.push_str(" handler=");
+        push_handler(&self.base.process.config, out);
+    }
+
     fn phase(&self) -> &'static str {
         match self.core.is_stopping() {
             true => "stopping",
@@ -161,6 +167,26 @@ impl ServiceStatus for Jobs {
             .with(DegradedState::Inotify, self.disk.queue.inotify.is_none())
             .with(DegradedState::SyncNever, !self.base.process.config.sync_always())
     }
+}
+
+/// Bytes of the name of a handler.
+const HANDLER_BYTES: usize = 320;
+
+/// Writes the handler as one word: `log`, `shell` or its path, in which blanks are escaped too.
+pub fn push_handler(config: &Config, out: &mut Writer<'_>) {
+    let mut bytes = [0; HANDLER_BYTES];
+    let mut name = Writer::new(&mut bytes);
+    match config.handler() {
+        Handler::Log => name.push_str("log"),
+        Handler::Shell => name.push_str("shell"),
+        Handler::Path(path) => {
+            for part in path.as_bytes().split_inclusive(|byte| *byte == b' ') {
+                name.push_escaped(part.strip_suffix(b" ").unwrap_or(part));
+                name.push_str(if part.ends_with(b" ") { "\\x20" } else { "" });
+            }
+        }
+    }
+    out.push(name.as_bytes());
 }
 
 /// Writes `processing job: TEXT`.

@@ -125,10 +125,13 @@ impl Jobs {
     /// cost them. A client of one that is lost gets the answer that there is no such job.
     fn recheck_waiters(&mut self) {
         for slot in 0..CLIENTS_MAX {
-            if let ClientState::AwaitingJob(id) = self.control.replies.state(slot)
-                && self.core.spool.window().get(id).is_none()
-            {
-                self.control.replies.set_state(slot, ClientState::ScanPending(ScanRequest::Wait(id)));
+            let (id, request) = match self.control.replies.state(slot) {
+                ClientState::AwaitingJob(id) => (id, ScanRequest::Wait(id)),
+                ClientState::Following(id) => (id, ScanRequest::Follow(id)),
+                _ => continue,
+            };
+            if self.core.spool.window().get(id).is_none() {
+                self.control.replies.set_state(slot, ClientState::ScanPending(request));
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::proto::log::Level;
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
 use crate::service::base::{self, ServiceBase, ServiceStatus};
-use crate::service::child_output::Prefix;
+use crate::service::child_output::{OutputSink, Prefix};
 use crate::service::config_source::ServiceFile;
 use crate::service::lifecycle::{StartReport, next_report};
 use crate::state::degraded::{DegradedSet, DegradedState};
@@ -154,7 +154,11 @@ impl Supervisor {
         let Some(managed) = self.managed.get_mut(index) else { return };
         let (kind, launch) = (managed.kind, &self.launch);
         let prefix: Prefix<'_> = &|continued, out| push_mark(launch, kind, continued, out);
-        managed.output.read(&mut self.base.log, self.base.scratch, prefix);
+        managed.output.read(
+            &mut self.base.log,
+            self.base.scratch,
+            &mut OutputSink { prefix, copy: &mut |_, _| {} },
+        );
     }
 
     /// Reads the rest of the output of a managed process.
@@ -162,7 +166,11 @@ impl Supervisor {
         let Some(managed) = self.managed.get_mut(index) else { return };
         let (kind, launch) = (managed.kind, &self.launch);
         let prefix: Prefix<'_> = &|continued, out| push_mark(launch, kind, continued, out);
-        managed.output.finish(&mut self.base.log, self.base.scratch, prefix);
+        managed.output.finish(
+            &mut self.base.log,
+            self.base.scratch,
+            &mut OutputSink { prefix, copy: &mut |_, _| {} },
+        );
     }
 
     // ----- itself -----------------------------------------------------------

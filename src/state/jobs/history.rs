@@ -1,7 +1,8 @@
 //! How jobs ended lately, for clients that wait for an end, and what happens to jobs, for
 //! clients that watch.
 
-use crate::limits::RESULTS_KEPT;
+use crate::limits::{CLIENT_OUTPUT_BYTES, RESULTS_KEPT};
+use crate::state::spool::{CANCELLED_STATUS, EndKind, JobEnd, RecordLocation};
 use crate::state::window::AttemptOutcome;
 use crate::util::text::Writer;
 use crate::util::time::Duration;
@@ -11,9 +12,6 @@ use ufmt::uwrite;
 /// Maximum number of events that one turn holds for clients that watch. Further events are
 /// counted as missed.
 pub(crate) const EVENTS_TURN: usize = 96;
-
-/// The exit status of a job that was cancelled: 128 + SIGTERM.
-const CANCELLED_STATUS: u8 = 143;
 
 /// No job has this id. It stands for an end that does not count any more.
 const NO_JOB: u64 = 0;
@@ -36,6 +34,16 @@ impl JobResult {
             Self::Done => ("done", 0, ""),
             Self::Dead(outcome) => ("dead", outcome.exit_status(), ""),
             Self::Cancelled => ("dead", CANCELLED_STATUS, " why=cancelled"),
+        }
+    }
+
+    /// Returns the result of a job whose end the journal holds. A dead job has a record of its own,
+    /// and one that has none was forgotten.
+    pub(super) fn of_end(end: JobEnd) -> Option<Self> {
+        match end.kind {
+            EndKind::Done => Some(Self::Done),
+            EndKind::Cancelled => Some(Self::Cancelled),
+            EndKind::Dead => None,
         }
     }
 
@@ -63,7 +71,17 @@ struct WatchEvent {
     id: u64,
     took: Duration,
     event: JobEvent,
+    /// Where the text of the job is, in which generation of the journal.
+    text: Option<EventText>,
 }
+
+/// The live record of a job when an event happened, and the generation of the journal.
+pub(super) type EventText = (RecordLocation, u32);
+
+/// Bytes of the longest line of an event. It fits the kept output of a client.
+pub(super) const EVENT_LINE_BYTES: usize = CLIENT_OUTPUT_BYTES;
+/// Bytes of the text in the line of an event. A longer one is cut.
+const EVENT_TEXT_BYTES: usize = 1100;
 
 /// See the module's documentation. Events are written to it only while a client watches,
 /// because a write touches memory that may never be needed.
@@ -128,14 +146,14 @@ impl History {
     }
 
     /// Takes an event.
-    pub fn record(&mut self, id: u64, event: JobEvent, took: Duration) {
+    pub(super) fn record(&mut self, id: u64, event: JobEvent, took: Duration, text: Option<EventText>) {
         if let JobEvent::Ended(result) = event {
             self.remember(id, result);
         }
         self.seq = self.seq.saturating_add(1);
         if self.watched {
             // One that does not fit is missed, and its number shows it.
-            let _ = self.events.push(WatchEvent { seq: self.seq, id, took, event });
+            let _ = self.events.push(WatchEvent { seq: self.seq, id, took, event, text });
         }
     }
 
@@ -149,19 +167,40 @@ impl History {
         }
     }
 
-    /// Writes the events since the last call, a line each.
-    pub fn take_events(&mut self, out: &mut Writer<'_>) {
+    /// Writes the events since the last call, a line each, and drops them. `read` writes the text of a
+    /// job. Returns false if some did not fit.
+    pub(super) fn take_events(
+        &mut self,
+        out: &mut Writer<'_>,
+        read: &mut dyn FnMut(EventText, &mut Writer<'_>),
+    ) -> bool {
+        let mut written = 0usize;
         for event in &self.events {
-            let WatchEvent { seq, id, took, event } = *event;
+            if out.room() < EVENT_LINE_BYTES {
+                self.events.drain(..written);
+                return false;
+            }
+            written = written.saturating_add(1);
+            let WatchEvent { seq, id, took, event, text } = *event;
             let (state, exit, why) = match event {
                 JobEvent::Started => ("started", 0, ""),
                 JobEvent::Failed(outcome) => ("failed", outcome.exit_status(), ""),
                 JobEvent::Ended(result) => result.words(),
             };
             let ms = took.as_ms();
-            let _ = uwrite!(out, "event {} job={} state={} exit={} ms={}{}\n", seq, id, state, exit, ms, why);
+            let _ = uwrite!(out, "event {} job={} state={} exit={} ms={}{}", seq, id, state, exit, ms, why);
+            if let Some((location, generation)) = text {
+                let _ = uwrite!(out, " attempt={} text=", location.attempt);
+                let mut buffer = [0; EVENT_TEXT_BYTES];
+                let mut shown = Writer::new(&mut buffer);
+                read((location, generation), &mut shown);
+                shown.mark_cut();
+                out.push(shown.as_bytes());
+            }
+            out.push_str("\n");
         }
         self.events.clear();
+        true
     }
 
     /// Drops the events, because no client watches any more.

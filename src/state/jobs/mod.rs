@@ -42,7 +42,9 @@ use super::disk::{Disk, DiskResult, PathState};
 use super::spool::{Cancelled, Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
 use super::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
 use crate::proto::attributes::HandlerKind;
+use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::proto::leftovers::NotedGroup;
+use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
 use actions::Turn;
 use batch::Batch;
@@ -190,6 +192,11 @@ impl JobsCore {
     pub fn set_rules(&mut self, rules: JobRules) {
         self.rules = rules;
         self.spool.set_handler(rules.spool.handler);
+    }
+
+    /// Returns true if job `id` is in the window, or its end is in memory.
+    fn is_known(&self, id: u64) -> bool {
+        self.spool.window().get(id).is_some() || self.history.result_of(id).is_some()
     }
 
     /// Returns the counts since start.
@@ -423,7 +430,9 @@ impl JobsCore {
     }
 
     fn attempt_ended(&mut self, id: u64, outcome: AttemptOutcome, took: Duration) -> Option<AttemptReport> {
-        let attempt = self.spool.window().get(id)?.attempt;
+        let slot = *self.spool.window().get(id)?;
+        let attempt = slot.attempt;
+        self.spool.set_took(id, took);
         let end = self.spool.ended(id, outcome, &self.rules.spool)?;
         let event = match end {
             AttemptEnd::Done(_) | AttemptEnd::Requeued => JobEvent::Ended(JobResult::Done),
@@ -431,7 +440,7 @@ impl JobsCore {
             AttemptEnd::Dead(outcome) => JobEvent::Ended(JobResult::Dead(outcome)),
             AttemptEnd::Cancelled => JobEvent::Ended(JobResult::Cancelled),
         };
-        self.record_event(id, event, took);
+        self.record_event_at(id, event, took, Some(slot.location()));
         if outcome != AttemptOutcome::Success && end != AttemptEnd::Cancelled {
             self.counts.failed = self.counts.failed.saturating_add(1);
         }
@@ -443,7 +452,27 @@ impl JobsCore {
     }
 
     fn record_event(&mut self, id: u64, event: JobEvent, took: Duration) {
-        self.history.record(id, event, took);
+        let location = self.spool.window().get(id).map(Slot::location);
+        self.record_event_at(id, event, took, location);
+    }
+
+    fn record_event_at(&mut self, id: u64, event: JobEvent, took: Duration, at: Option<RecordLocation>) {
+        let text = at.map(|location| (location, self.spool.generation()));
+        self.history.record(id, event, took, text);
+    }
+
+    /// Writes the events since the last call, a line each, and drops them. Returns false if some did
+    /// not fit.
+    pub fn take_events(&mut self, disk: &mut impl Disk, out: &mut Writer<'_>) -> bool {
+        let Self { history, spool, .. } = self;
+        history.take_events(out, &mut |(location, generation), out| {
+            let mut buffer = [0; RECORD_MAX_BYTES];
+            if generation == spool.generation()
+                && let Ok(text) = spool.text(disk, location, &mut buffer)
+            {
+                out.push_reversible(text);
+            }
+        })
     }
 
     /// Dequeues jobs while workers are free.
@@ -501,6 +530,10 @@ impl JobsCore {
     pub fn cancel(&mut self, disk: &mut impl Disk, id: u64, now: Instant) -> DiskResult<Option<Cancelled>> {
         self.home.accepts()?;
         self.spool.write_transitions(disk, now)?;
+        if let Some(job) = self.timers.running().iter().find(|job| job.id == id) {
+            self.spool.set_took(id, now.since(job.started_at));
+        }
+        let at = self.spool.window().get(id).map(Slot::location);
         let mut found = self.spool.cancel(disk, now, id)?;
         if found == Some(Cancelled::Running) && !self.timers.cancel(id, now + self.rules.stop_timeout) {
             // It was dequeued, and has no handler yet.
@@ -509,7 +542,7 @@ impl JobsCore {
         }
         self.leftovers.on_cancel(id, now);
         if found == Some(Cancelled::Waiting) {
-            self.record_event(id, JobEvent::Ended(JobResult::Cancelled), Duration::ZERO);
+            self.record_event_at(id, JobEvent::Ended(JobResult::Cancelled), Duration::ZERO, at);
         }
         Ok(found)
     }
@@ -527,7 +560,12 @@ impl JobsCore {
         self.home.accepts()?;
         self.spool.discard_record(disk, now, location)?;
         self.leftovers.on_cancel(location.id, now);
-        self.record_event(location.id, JobEvent::Ended(JobResult::Cancelled), Duration::ZERO);
+        self.record_event_at(
+            location.id,
+            JobEvent::Ended(JobResult::Cancelled),
+            Duration::ZERO,
+            Some(location),
+        );
         Ok(())
     }
 

@@ -21,6 +21,8 @@ pub enum ClientState {
     ScanPending(ScanRequest),
     /// The end of a job.
     AwaitingJob(u64),
+    /// The output of a job, and its end.
+    Following(u64),
     /// Every event, until it leaves.
     Watching,
     /// The end of a drain.
@@ -34,6 +36,8 @@ pub enum ScanRequest {
     List(Filter),
     /// `wait` for a job that is not in the window.
     Wait(u64),
+    /// `follow` of a job that is not in the window.
+    Follow(u64),
     /// `cancel` of a job that is not in the window.
     Cancel(u64),
     /// `retry` of one dead job, or of all.
@@ -51,6 +55,8 @@ pub enum PendingReply {
     Ids(u64, usize),
     /// `ok id=N`.
     Job(u64),
+    /// `ok id=N` for a new job whose output the client reads.
+    Followed(u64),
     /// `ok id=N was=STATE` for a cancelled job. True if the job was running.
     Cancelled(u64, bool),
     /// `ok count=N`.
@@ -78,12 +84,17 @@ const REPLY_BYTES: usize = 160;
 pub struct Replies {
     states: [ClientState; CLIENTS_MAX],
     pending: [PendingReply; CLIENTS_MAX],
+    /// Lines of output that the client was too slow for.
+    lost: [u32; CLIENTS_MAX],
 }
 
 impl Replies {
     /// No client waits for anything.
-    pub const EMPTY: Self =
-        Self { states: [ClientState::Idle; CLIENTS_MAX], pending: [PendingReply::None; CLIENTS_MAX] };
+    pub const EMPTY: Self = Self {
+        states: [ClientState::Idle; CLIENTS_MAX],
+        pending: [PendingReply::None; CLIENTS_MAX],
+        lost: [0; CLIENTS_MAX],
+    };
 
     /// Returns what the client waits for.
     #[must_use]
@@ -137,6 +148,7 @@ impl Replies {
 
     /// Drops everything that the client at `slot` waits for.
     pub fn clear(&mut self, slot: usize) {
+        self.take_lost(slot);
         self.defer(slot, PendingReply::None);
     }
 
@@ -160,6 +172,27 @@ impl Replies {
             // Nothing follows the events.
             ClientState::Watching => Reading::Drop,
             _ => Reading::Keep,
+        }
+    }
+
+    /// Returns true if any client reads the output of job `id`.
+    #[must_use]
+    pub fn is_followed(&self, id: u64) -> bool {
+        self.states.contains(&ClientState::Following(id))
+    }
+
+    /// Counts lines of output that the client at `slot` was too slow for.
+    pub fn add_lost(&mut self, slot: usize, lines: usize) {
+        let lines = u32::try_from(lines).unwrap_or(u32::MAX);
+        self.lost.get_mut(slot).into_iter().for_each(|lost| *lost = lost.saturating_add(lines));
+    }
+
+    /// Returns the number of lines that the client at `slot` was too slow for since the last call.
+    pub fn take_lost(&mut self, slot: usize) -> u32 {
+        match self.lost.get_mut(slot) {
+            // Written only then, because a write takes a page of memory.
+            Some(lost) if *lost > 0 => core::mem::take(lost),
+            _ => 0,
         }
     }
 
@@ -199,9 +232,10 @@ impl Replies {
         match self.state(slot) {
             ClientState::Idle | ClientState::Watching => b"",
             ClientState::Draining if drained => b"ok drained\n",
-            ClientState::ScanPending(_) | ClientState::AwaitingJob(_) | ClientState::Draining => {
-                b"err stopping the service stops\n"
-            }
+            ClientState::ScanPending(_)
+            | ClientState::AwaitingJob(_)
+            | ClientState::Following(_)
+            | ClientState::Draining => b"err stopping the service stops\n",
         }
     }
 }
@@ -212,6 +246,7 @@ impl PendingReply {
     pub fn push(self, jobs: DiskResult, edits: DiskResult, out: &mut Writer<'_>) {
         match (self, edits) {
             (Self::None, _) => {}
+            (Self::Followed(id), _) => Self::Ids(id, 1).push(jobs, edits, out),
             (Self::Ids(first, count), _) => {
                 for id in (first..).take(count) {
                     match jobs {

@@ -5,11 +5,11 @@
 use super::list_index::{ListIndex, ListScan};
 use super::replies::{ClientState, PendingReply, Replies, ScanRequest, push_result, refuse, refuse_disk};
 use super::{JobResult, JobsCore};
-use crate::limits::{CLIENT_IDLE, LIST_PAGE};
+use crate::limits::{CLIENT_IDLE, LIST_PAGE, RESULTS_KEPT};
 use crate::proto::control::{Code, Filter, Target};
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::state::disk::{Disk, DiskError, DiskResult};
-use crate::state::spool::{Cancelled, JournalScan, Purpose, RecordLocation, SCAN_STEP_BYTES};
+use crate::state::spool::{Cancelled, JobEnd, JournalScan, Purpose, RecordLocation, SCAN_STEP_BYTES};
 use crate::state::window::{JobState, Slot};
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
@@ -19,6 +19,9 @@ use ufmt::uwrite;
 /// Time in which a client must ask for the next page of `list` while another client waits for
 /// a scan.
 const PAGE_PATIENCE: Duration = Duration::from_ms(2000);
+
+/// The reason why there is no result of a job.
+const NO_SUCH_JOB: &str = "no such job, or it ended long ago";
 
 /// A request that is under way.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +38,8 @@ enum ScanStage {
     Walk(JournalScan),
     /// Scanning the journal for a page of `list`.
     Collect(ListScan),
+    /// Scanning the journal for the ends of jobs: all, or that of one.
+    Ends(JournalScan, Option<JobResult>),
     /// Writing a new journal, for all dead jobs.
     Rewrite(Purpose),
     /// Sending the page.
@@ -56,6 +61,8 @@ const NO_CLIENT: usize = usize::MAX;
 pub struct ListRow {
     location: RecordLocation,
     running: bool,
+    /// The record is that of an end.
+    ended: bool,
 }
 
 /// The next action of the service for a scan.
@@ -181,9 +188,17 @@ impl ScanRequest {
     /// Returns the job that the scan looks for.
     fn job(self) -> Option<u64> {
         match self {
-            Self::Wait(id) | Self::Cancel(id) => Some(id),
+            Self::Wait(id) | Self::Follow(id) | Self::Cancel(id) => Some(id),
             Self::Retry(Target::Job(id)) | Self::Forget(Target::Job(id)) => Some(id),
             Self::List(_) | Self::Retry(Target::Dead) | Self::Forget(Target::Dead) => None,
+        }
+    }
+
+    /// Returns the job whose end the client waits for.
+    fn waits_for(self) -> Option<u64> {
+        match self {
+            Self::Wait(id) | Self::Follow(id) => Some(id),
+            _ => None,
         }
     }
 
@@ -192,7 +207,7 @@ impl ScanRequest {
         match self {
             Self::List(filter) => filter.dead,
             Self::Cancel(_) => false,
-            Self::Wait(_) | Self::Retry(_) | Self::Forget(_) => true,
+            Self::Wait(_) | Self::Follow(_) | Self::Retry(_) | Self::Forget(_) => true,
         }
     }
 }
@@ -232,7 +247,7 @@ impl Scans {
     #[must_use]
     pub fn next_deadline(&self, replies: &Replies, core: &JobsCore, now: Instant) -> Option<Instant> {
         match self.task.map(|task| (task.slot, task.stage)) {
-            Some((_, ScanStage::Walk(_) | ScanStage::Collect(_))) => Some(now),
+            Some((_, ScanStage::Walk(_) | ScanStage::Collect(_) | ScanStage::Ends(..))) => Some(now),
             Some((slot, ScanStage::Send { since, .. })) => Some(since + self.patience(slot, replies, core)),
             // The compaction that is under way has a deadline of its own.
             Some((_, ScanStage::Rewrite(_))) | None if core.spool.is_compacting() => None,
@@ -257,7 +272,9 @@ impl Scans {
         if let Some(task) = self.task.as_mut().filter(|task| task.slot == slot) {
             match task.stage {
                 ScanStage::Rewrite(_) => task.slot = NO_CLIENT,
-                ScanStage::Walk(_) | ScanStage::Collect(_) | ScanStage::Send { .. } => self.task = None,
+                ScanStage::Walk(_) | ScanStage::Collect(_) | ScanStage::Ends(..) | ScanStage::Send { .. } => {
+                    self.task = None
+                }
             }
         }
     }
@@ -320,6 +337,42 @@ impl Scans {
                 task.stage = ScanStage::Send { next: 0, since: now, generation: core.spool.generation() };
                 Some(ScanAction::BeginPage(slot, self.list.page.len()))
             }
+            ScanStage::Ends(scan, last) => {
+                if !core.spool.is_current(scan) {
+                    self.task = None;
+                    return None;
+                }
+                let page = &mut self.list.page;
+                let mut visit = |location: RecordLocation, end: JobEnd| match request {
+                    ScanRequest::List(filter) if location.id > filter.after => {
+                        if page.len() >= RESULTS_KEPT {
+                            page.remove(0);
+                        }
+                        let _ = page.push(ListRow { location, running: false, ended: true });
+                    }
+                    _ if request.job() == Some(location.id) => *last = JobResult::of_end(end),
+                    _ => {}
+                };
+                match core.spool.ends_step(disk, scratch, scan, &mut visit) {
+                    Ok(false) => return None,
+                    Ok(true) => {}
+                    Err(error) => {
+                        self.task = None;
+                        return finish(ScanOutcome::Refused(error));
+                    }
+                }
+                if let Some(id) = request.job() {
+                    let ended = *last;
+                    self.task = None;
+                    // The job may have ended meanwhile.
+                    return finish(match core.history.result_of(id).or(ended) {
+                        Some(result) => ScanOutcome::Ended(id, result),
+                        None => ScanOutcome::NoJob(NO_SUCH_JOB),
+                    });
+                }
+                task.stage = ScanStage::Send { next: 0, since: now, generation: core.spool.generation() };
+                Some(ScanAction::BeginPage(slot, self.list.page.len()))
+            }
             ScanStage::Walk(scan) => {
                 if !core.spool.is_current(scan) {
                     // The scan begins again in the next turn.
@@ -335,6 +388,15 @@ impl Scans {
                 if step == Ok(false) {
                     return None;
                 }
+                if let Some(id) = request.waits_for()
+                    && step.is_ok()
+                    && found.is_none()
+                    && !core.is_known(id)
+                {
+                    // Only the journal remembers the ends before the last start.
+                    task.stage = ScanStage::Ends(core.spool.scan_ends(), None);
+                    return None;
+                }
                 self.task = None;
                 if let Err(error) = step {
                     return finish(ScanOutcome::Refused(error));
@@ -343,9 +405,13 @@ impl Scans {
                 match outcome.unwrap_or_else(|error| Some(ScanOutcome::Refused(error))) {
                     Some(outcome) => finish(outcome),
                     None => {
-                        request.job().into_iter().for_each(|id| {
-                            replies.set_state(slot, ClientState::AwaitingJob(id));
-                        });
+                        let state = match request {
+                            ScanRequest::Follow(id) => Some(ClientState::Following(id)),
+                            _ => request.job().map(ClientState::AwaitingJob),
+                        };
+                        if let Some(state) = state {
+                            replies.set_state(slot, state);
+                        }
                         None
                     }
                 }
@@ -391,9 +457,27 @@ impl Scans {
                 return;
             }
             let mut buffer = [0; RECORD_MAX_BYTES];
-            let text = core.spool.text(disk, row.location, &mut buffer);
-            let _ = uwrite!(out, "{} {} {} ", row.location.id, row.state(), row.location.attempt);
-            out.push(text.unwrap_or(b"(its text cannot be read)"));
+            let RecordLocation { id, attempt, .. } = row.location;
+            let text = if row.ended {
+                core.spool.end_at(disk, row.location, &mut buffer).map(|(end, text)| {
+                    let ms = end.took.as_ms();
+                    let _ =
+                        uwrite!(out, "{} {} {} exit={} ms={} ", id, end.kind.name(), attempt, end.exit, ms);
+                    text
+                })
+            } else {
+                let _ = uwrite!(out, "{} {} {} ", id, row.state(), attempt);
+                core.spool.text(disk, row.location, &mut buffer)
+            };
+            match text {
+                Ok(text) => out.push(text),
+                Err(_) => {
+                    if row.ended {
+                        let _ = uwrite!(out, "{} done {} exit=0 ms=0 ", id, attempt);
+                    }
+                    out.push_str("(its text cannot be read)");
+                }
+            }
             out.push_str("\n");
         }
     }
@@ -440,6 +524,9 @@ fn begin(
     let compacts = core.spool.is_compacting() && !core.is_stopping() && !core.disk_health.is_failing();
     if let ScanRequest::List(filter) = request {
         // Otherwise the page and the compaction would wait for each other.
+        if filter.done {
+            return Ok((!compacts).then(|| ScanStage::Ends(core.spool.scan_ends(), None)));
+        }
         return Ok((!compacts).then(|| ScanStage::Collect(index.begin(&core.spool, slot, filter.after))));
     }
     Ok(Some(ScanStage::Walk(core.spool.scan(request.includes_dead()))))
@@ -466,7 +553,7 @@ fn collect(
                 if !index.visit(scan, &location) {
                     return true;
                 }
-                add_row(page, filter, ListRow { location, running: false });
+                add_row(page, filter, ListRow { location, running: false, ended: false });
                 !highest(page).is_some_and(|highest| index.is_behind(scan, location.id, highest))
             };
             let ended = core.spool.scan_step(disk, scratch, &mut journal, &mut visit)?;
@@ -498,7 +585,7 @@ fn conclude(
     let dead = found.filter(|location| location.dead);
     Ok(Some(match request {
         ScanRequest::List(_) => return Ok(None),
-        ScanRequest::Wait(id) => {
+        ScanRequest::Wait(id) | ScanRequest::Follow(id) => {
             let result = match (dead, found) {
                 (Some(location), _) => {
                     let mut buffer = [0; RECORD_MAX_BYTES];
@@ -510,7 +597,7 @@ fn conclude(
             match result {
                 Some(result) => ScanOutcome::Ended(id, result),
                 None if found.is_some() || core.spool.window().get(id).is_some() => return Ok(None),
-                None => ScanOutcome::NoJob("no such job, or it ended long ago"),
+                None => ScanOutcome::NoJob(NO_SUCH_JOB),
             }
         }
         ScanRequest::Cancel(id) => {
@@ -541,7 +628,7 @@ fn add_window(page: &mut ListPage, filter: &Filter, slots: &[Slot]) {
             JobState::Running | JobState::Starting | JobState::Ended(_) | JobState::Cancelled => true,
             JobState::Waiting | JobState::Delayed(_) => false,
         };
-        add_row(page, filter, ListRow { location: slot.location(), running });
+        add_row(page, filter, ListRow { location: slot.location(), running, ended: false });
     }
 }
 

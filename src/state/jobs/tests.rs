@@ -276,9 +276,9 @@ fn a_job_for_the_log_is_done_when_its_line_is_written() {
     run.answer = RequestOutcome::Works;
     assert_eq!(run.turn(), "serve, reply true true, log 1, log 2, flush");
     assert_eq!((run.attempts(), run.counts()), (vec![], (2, 0)));
-    let mut text = [0; 500];
+    let mut text = [0; 2000];
     let mut out = Writer::new(&mut text);
-    run.core.history.take_events(&mut out);
+    run.core.history.take_events(&mut out, &mut |_, _| {});
     let states = ["started", "done", "started", "done"].map(|state| format!("state={state}"));
     let text = String::from_utf8(out.as_bytes().to_vec()).unwrap();
     assert!(text.lines().zip(&states).all(|(line, state)| line.contains(state)), "{text}");
@@ -483,22 +483,22 @@ fn a_new_queue_file_is_turned_to_once() {
 fn only_so_many_results_are_kept_and_events_only_for_those_who_watch() {
     let mut history = History::EMPTY;
     for id in 1..=RESULTS_KEPT as u64 + 1 {
-        history.record(id, JobEvent::Ended(JobResult::Done), Duration::ZERO);
+        history.record(id, JobEvent::Ended(JobResult::Done), Duration::ZERO, None);
     }
     assert!(history.take_new_results() && !history.take_new_results());
     assert_eq!((history.result_of(1), history.result_of(2)), (None, Some(JobResult::Done)));
     history.forget(2);
     assert_eq!((history.result_of(2), history.result_of(0)), (None, None));
-    history.record(2, JobEvent::Ended(JobResult::Dead(BAD)), ms(5));
+    history.record(2, JobEvent::Ended(JobResult::Dead(BAD)), ms(5), None);
     history.forget_dead();
     assert_eq!((history.result_of(2), history.result_of(3)), (None, Some(JobResult::Done)));
     history.watched = true;
     for _ in 0..EVENTS_TURN + 1 {
-        history.record(9, JobEvent::Failed(BAD), ms(5));
+        history.record(9, JobEvent::Failed(BAD), ms(5), None);
     }
     let mut text = [0; 8192];
     let mut out = Writer::new(&mut text);
-    history.take_events(&mut out);
+    history.take_events(&mut out, &mut |_, _| {});
     let text = String::from_utf8(out.as_bytes().to_vec()).unwrap();
     let first = RESULTS_KEPT + 3;
     assert_eq!(text.lines().count(), EVENTS_TURN);

@@ -1,7 +1,7 @@
 //! Starting and ending jobs: the pending record of a slot of the window, and the change of
 //! its state when that is written.
 
-use super::{Spool, SpoolRules, parts_or_placeholder};
+use super::{EndKind, Spool, SpoolRules, parts_or_placeholder};
 use crate::limits::{JOB_MAX_BYTES, RETRY_DELAY_MAX};
 use crate::proto::attributes::{Attribute, Attributes, given_back_of, replace};
 use crate::proto::journal::{DEAD_PREFIX_BYTES, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, VERSION};
@@ -98,7 +98,10 @@ impl Spool {
             }
             JobState::Ended(AttemptEnd::Cancelled) => return Ok(true),
             JobState::Starting => Record::new(RecordKind::Start, id, attempt),
-            JobState::Ended(AttemptEnd::Done(_)) => Record::new(RecordKind::Done, id, attempt),
+            JobState::Ended(AttemptEnd::Done(_)) => {
+                let record = Record::new(RecordKind::Done, id, attempt);
+                return self.push_end(disk, slot, &record, EndKind::Done, 0);
+            }
             JobState::Ended(AttemptEnd::Fail(_)) => Record::new(RecordKind::Fail, id, attempt),
             JobState::Ended(AttemptEnd::Requeued) => {
                 let counts = slot.given_back > 0 && self.journal.version >= VERSION;
@@ -129,7 +132,7 @@ impl Spool {
             body: &body,
             ..Record::new(RecordKind::Dead, slot.id, slot.attempt)
         };
-        Ok(record.emit(&mut self.buffer).is_ok())
+        self.push_end(disk, slot, &record, EndKind::Dead, outcome.exit_status())
     }
 
     /// Returns the attributes of a new live record of a job, whose present one has `known`.

@@ -175,9 +175,12 @@ impl Spool {
         disk.write(SpoolFile::Next, 0, header_of_version(version))?;
         let compaction = &mut self.compaction;
         compaction.version = version;
-        compaction.old_results =
-            self.totals.results.saturating_sub(u32::try_from(RESULTS_KEPT).unwrap_or(u32::MAX));
-        compaction.left_results = compaction.old_results;
+        // The space of ends is for jobs while the disk is full.
+        let kept = if self.space.low_space { 0 } else { u32::try_from(RESULTS_KEPT).unwrap_or(u32::MAX) };
+        compaction.old_results = self.totals.results.saturating_sub(kept);
+        compaction.left_results = if kept == 0 { u32::MAX } else { compaction.old_results };
+        compaction.result_bytes = 0;
+        compaction.result_bytes_before = self.totals.result_bytes;
         compaction.stage = CompactionStage::Dead;
         compaction.from = self.journal.first;
         compaction.to = FILE_HEADER_BYTES as u64;
@@ -385,7 +388,7 @@ impl Spool {
             self.compaction.left_results = self.compaction.left_results.saturating_sub(1);
             return Ok(());
         }
-        self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(record.size() as u64);
+        self.compaction.result_bytes = self.compaction.result_bytes.saturating_add(record.size() as u64);
         self.emit(disk, record)
     }
 
@@ -463,6 +466,8 @@ impl Spool {
         self.journal.end = compaction.to;
         let since = self.totals.live_bytes.wrapping_sub(compaction.live_before);
         self.totals.live_bytes = compaction.live_bytes.wrapping_add(since);
+        let since = self.totals.result_bytes.saturating_sub(compaction.result_bytes_before);
+        self.totals.result_bytes = compaction.result_bytes.saturating_add(since);
         match compaction.purpose {
             Purpose::Shrink => {}
             Purpose::Retry => {

@@ -46,6 +46,9 @@ pub(super) struct Compaction {
     /// Ends of jobs that the new file leaves out, and how many of them were not met yet.
     pub(super) old_results: u32,
     pub(super) left_results: u32,
+    /// Bytes of the ends in the new file, and of those that counted when it began.
+    pub(super) result_bytes: u64,
+    pub(super) result_bytes_before: u64,
     /// Records that were appended since are damaged, too; the next compaction counts them.
     pub(super) torn_tail: bool,
 }
@@ -110,6 +113,8 @@ impl Compaction {
         version: 0,
         old_results: 0,
         left_results: 0,
+        result_bytes: 0,
+        result_bytes_before: 0,
         torn_tail: false,
     };
 

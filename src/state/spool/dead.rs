@@ -65,7 +65,7 @@ impl Spool {
         now: Instant,
         location: RecordLocation,
     ) -> DiskResult {
-        self.append_tombstone(disk, now, location, RecordFlags::OLDEST)?;
+        self.append_tombstone(disk, now, location, RecordFlags::OLDEST, None)?;
         self.journal.dead_from = location.offset.saturating_add(u64::from(location.size));
         self.sub_dead(location.size);
         Ok(())

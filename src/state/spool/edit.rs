@@ -5,12 +5,12 @@
 //! leaves it. The live record of another job is remembered as deleted until the next
 //! compaction leaves it out.
 
-use super::Spool;
 use super::location::{RecordLocation, Tombstone};
+use super::{CANCELLED_STATUS, EndKind, JobEnd, Spool};
 use crate::proto::journal::{RECORD_MAX_BYTES, Record, RecordFlags, RecordKind};
 use crate::state::disk::{Disk, DiskResult};
 use crate::state::window::JobState;
-use crate::util::time::Instant;
+use crate::util::time::{Duration, Instant};
 
 /// The state of a job that [`Spool::cancel`] found in the window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,7 +36,8 @@ impl Spool {
             JobState::Running => Cancelled::Running,
             JobState::Waiting | JobState::Delayed(_) | JobState::Starting => Cancelled::Waiting,
         };
-        self.append_tombstone(disk, now, slot.location(), RecordFlags::empty())?;
+        let end = JobEnd { kind: EndKind::Cancelled, exit: CANCELLED_STATUS, took: slot.took };
+        self.append_tombstone(disk, now, slot.location(), RecordFlags::empty(), Some(end))?;
         match self.window.get_mut(id) {
             Some(slot) if found == Cancelled::Running => slot.state = JobState::Cancelled,
             _ => drop(self.window.remove(id)),
@@ -62,7 +63,9 @@ impl Spool {
         now: Instant,
         location: RecordLocation,
     ) -> DiskResult {
-        let until = self.append_tombstone(disk, now, location, RecordFlags::empty())?;
+        let end = JobEnd { kind: EndKind::Cancelled, exit: CANCELLED_STATUS, took: Duration::ZERO };
+        let end = Some(end).filter(|_| !location.dead);
+        let until = self.append_tombstone(disk, now, location, RecordFlags::empty(), end)?;
         let _ = self.tombstones.push(Tombstone::new(location.id, location.dead, until));
         self.forget_expected(location);
         if location.dead {
@@ -98,13 +101,15 @@ impl Spool {
         Ok(())
     }
 
-    /// Appends the record that deletes a live record. Returns its offset.
+    /// Appends the record that deletes a live record, and the end of its job if it ends one. Returns
+    /// the offset of the former.
     pub(super) fn append_tombstone(
         &mut self,
         disk: &mut impl Disk,
         now: Instant,
         location: RecordLocation,
         mut flags: RecordFlags,
+        end: Option<JobEnd>,
     ) -> DiskResult<u64> {
         self.write_buffer(disk, now)?;
         let offset = self.journal.end;
@@ -116,6 +121,9 @@ impl Spool {
             ..Record::new(RecordKind::Tombstone, location.id, location.attempt)
         };
         self.append_record(disk, now, &record)?;
+        if let Some(end) = end {
+            self.push_result(disk, location, location.attempt, end);
+        }
         self.write_buffer(disk, now)?;
         Ok(offset)
     }

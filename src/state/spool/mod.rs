@@ -21,6 +21,7 @@
 //! - `compact.rs`, `compaction.rs`: a new file without the jobs that have ended
 //! - `location.rs`: where a live record is, and which ones are deleted
 //! - `dead.rs`: the oldest dead job, which goes when there are too many
+//! - `results.rs`: how the last jobs ended
 //! - `reset.rs`: an empty journal in the same file, where no new file can be made
 //! - `ingest.rs`, `claims.rs`: from the queue file into the journal
 //!
@@ -39,6 +40,7 @@ mod location;
 mod recover;
 mod refill;
 mod reset;
+mod results;
 mod scan;
 
 pub use claims::{Claims, QueueNotice};
@@ -47,6 +49,8 @@ pub use edit::Cancelled;
 pub use ingest::IngestNotice;
 pub use location::RecordLocation;
 pub use recover::{RecoverError, Recovery};
+pub(crate) use results::CANCELLED_STATUS;
+pub use results::{EndKind, JobEnd};
 pub use scan::JournalScan;
 pub(crate) use scan::SCAN_STEP_BYTES;
 
@@ -205,6 +209,8 @@ struct Totals {
     live_bytes: u64,
     /// Records of ends in the file.
     results: u32,
+    /// Bytes of those that a compaction keeps.
+    result_bytes: u64,
 }
 
 /// The space that the disk keeps for the journal.
@@ -266,7 +272,7 @@ impl Spool {
     /// All zeros, to be filled in place by [`Spool::recover`].
     pub const EMPTY: Self = Self {
         journal: JournalState::NONE,
-        totals: Totals { next_id: 0, waiting: 0, dead: 0, live_bytes: 0, results: 0 },
+        totals: Totals { next_id: 0, waiting: 0, dead: 0, live_bytes: 0, results: 0, result_bytes: 0 },
         space: ReservedSpace::NONE,
         io_stats: IoStats { syncs: 0, bytes: 0 },
         claims: Claims::EMPTY,
@@ -606,7 +612,9 @@ impl Spool {
     /// Returns true if enough of the journal is dead weight to write it again.
     #[must_use]
     pub fn wants_compaction(&self) -> bool {
-        let over = self.journal.end.saturating_sub(self.totals.live_bytes);
+        // While the disk is full a compaction keeps no ends.
+        let ends = if self.space.low_space { 0 } else { self.totals.result_bytes };
+        let over = self.journal.end.saturating_sub(self.totals.live_bytes).saturating_sub(ends);
         let live = self.totals.live_bytes;
         let worth = if self.space.low_space {
             COMPACT_LOW_SPACE_BYTES.max(live / COMPACT_LOW_SPACE_SHARE)

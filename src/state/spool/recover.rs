@@ -20,7 +20,7 @@
 
 use super::location::Tombstone;
 use super::{Corruption, IoStats, JournalState, ReservedSpace, Spool, SpoolRules, Totals};
-use crate::limits::{RESULTS_KEPT, RETRY_DELAY_MAX};
+use crate::limits::RETRY_DELAY_MAX;
 use crate::proto::journal::{
     ClaimProgress, DEAD_PREFIX_BYTES, FILE_HEADER_BYTES, FileHeader, HEADER_BYTES, ParseResult,
     RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, VERSION, file_header, header_of_version, parse_record,
@@ -186,7 +186,7 @@ impl Spool {
         }
         let JournalState { generation, handler, .. } = self.journal;
         self.journal = JournalState { generation, handler, ..JournalState::NONE };
-        self.totals = Totals { next_id: 1, waiting: 0, dead: 0, live_bytes: 0, results: 0 };
+        self.totals = Totals { next_id: 1, waiting: 0, dead: 0, live_bytes: 0, results: 0, result_bytes: 0 };
         self.space = ReservedSpace::NONE;
         self.claims.reset();
     }
@@ -337,13 +337,7 @@ impl Spool {
                     self.apply_tombstone(record, dead, pass);
                 }
             }
-            RecordKind::Result => {
-                self.totals.results = self.totals.results.saturating_add(1);
-                // Older ones are left out by the next compaction.
-                if self.totals.results as usize <= RESULTS_KEPT {
-                    self.totals.live_bytes = self.totals.live_bytes.saturating_add(record.size() as u64);
-                }
-            }
+            RecordKind::Result => self.count_result(record),
             RecordKind::Hold => self.journal.held = record.attempt != 0,
             RecordKind::Clock => self.journal.clock = record.body.try_into().ok(),
             RecordKind::Claim => return self.claim(disk, record, length, rest, pass),

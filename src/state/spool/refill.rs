@@ -8,7 +8,7 @@ use crate::proto::journal::{ParseResult, Record, RecordFlags, RecordKind, parse_
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskResult, SpoolFile};
 use crate::state::window::{JobState, Slot};
-use crate::util::time::Instant;
+use crate::util::time::{Duration, Instant};
 
 impl Spool {
     /// Fills the window from the journal. `scratch` is memory to read into,
@@ -130,6 +130,7 @@ fn slot_of(record: &Record<'_>, offset: u64) -> Slot {
         attempt: attempts_of(record),
         handler: handler_of(record.attributes),
         given_back: given_back_of(record.attributes),
+        took: Duration::ZERO,
         state: JobState::Waiting,
     }
 }

@@ -63,7 +63,7 @@ impl Spool {
         self.journal.first = FILE_HEADER_BYTES as u64;
         (self.journal.cursor, self.journal.dead_from) = (self.journal.end, self.journal.first);
         self.journal.generation = self.journal.generation.wrapping_add(1);
-        (self.totals.live_bytes, self.totals.results) = (0, 0);
+        (self.totals.live_bytes, self.totals.results, self.totals.result_bytes) = (0, 0, 0);
         (self.space.reserved_until, self.space.low_space) = (0, false);
         self.tombstones.clear();
         // Everything was written again and synced.

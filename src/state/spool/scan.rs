@@ -82,6 +82,22 @@ impl Spool {
         scan: &mut JournalScan,
         visit: &mut dyn FnMut(RecordLocation) -> bool,
     ) -> DiskResult<bool> {
+        self.record_step(disk, scratch, scan, &mut |record, offset| {
+            self.live_location(record, offset).is_none_or(&mut *visit)
+        })
+    }
+
+    /// Continues a scan as [`Spool::scan_step`] does, with each record and its offset.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub(super) fn record_step(
+        &self,
+        disk: &mut impl Disk,
+        scratch: &mut [u8],
+        scan: &mut JournalScan,
+        visit: &mut dyn FnMut(&Record<'_>, u64) -> bool,
+    ) -> DiskResult<bool> {
         let stop = scan.at.saturating_add(SCAN_STEP_BYTES);
         let end = self.journal.end.min(scan.until);
         while scan.at < end && scan.at < stop {
@@ -98,9 +114,7 @@ impl Spool {
                 let last = count < wanted || scan.at.saturating_add(rest.len() as u64) >= self.journal.end;
                 let size = match parse_record(rest) {
                     ParseResult::Record(record, size) => {
-                        if let Some(location) = self.live_location(&record, scan.at)
-                            && !visit(location)
-                        {
+                        if !visit(&record, scan.at) {
                             return Ok(true);
                         }
                         size

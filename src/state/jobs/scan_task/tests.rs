@@ -33,7 +33,7 @@ const fn rules(workers: usize) -> JobRules {
     }
 }
 
-const ALL: Filter = Filter { waiting: true, running: true, dead: true, after: 0 };
+const ALL: Filter = Filter { waiting: true, running: true, dead: true, done: false, after: 0 };
 
 /// The core of the service with its clients and scans, and no process.
 struct ScanService {
@@ -161,7 +161,7 @@ fn a_page_has_the_jobs_of_the_window_and_of_the_journal_in_the_order_of_ids() {
         let lines = service.list(filter);
         lines.iter().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
     };
-    let none = Filter { waiting: false, running: false, dead: false, after: 0 };
+    let none = Filter { waiting: false, running: false, dead: false, done: false, after: 0 };
     assert_eq!(ids(&mut service, Filter { dead: true, ..none }), [1, 2]);
     assert_eq!(ids(&mut service, Filter { running: true, ..none }), [3]);
     assert_eq!(ids(&mut service, Filter { dead: true, after: 1, ..none }), [2]);

@@ -166,7 +166,8 @@ fn a_dead_job_that_is_damaged_is_one_less() {
         service.core.spool.write_transitions(&mut disk, Instant::BOOT).unwrap();
         assert_eq!((service.core.spool.waiting(), service.core.spool.dead()), (0, 2));
         let journal = disk.journal_mut();
-        let at = journal.windows(5).rposition(|bytes| bytes == b"first").unwrap();
+        // After the outcome, in the record of the dead job.
+        let at = journal.windows(7).rposition(|bytes| bytes == b"\0\x01first").unwrap() + 2;
         journal[at] ^= 1;
         service.core.spool.compact_for(purpose, &mut disk, Instant::BOOT).unwrap();
         while service.core.spool.is_compacting() {
