@@ -66,9 +66,9 @@ _zigsvc() {
                     queue_file= spool= log_max= log_keep= log_level= log_time= \
                     syslog= interval= handler= workers= job_timeout= leftovers= \
                     retries= retry_delay= queue_max= sync= stop_timeout= user= \
-                    group= allow_uid= allow_gid= supervise= check_interval= \
-                    stale_after= failures= watchdog= watchdog_patience= allow= \
-                    metrics_name=
+                    group= allow_uid= allow_gid= trust= supervise= \
+                    check_interval= stale_after= failures= watchdog= \
+                    watchdog_patience= allow= metrics_name=
                 ;;
             esac
             return
