@@ -28,6 +28,7 @@ _zigsvc_values() {
     handler) _zigsvc_words "$2" log shell ;;
     leftovers) _zigsvc_words "$2" end keep ;;
     sync) _zigsvc_words "$2" always never ;;
+    watchdog_on_stop) _zigsvc_words "$2" disarm keep ;;
     esac
 }
 
@@ -65,10 +66,11 @@ _zigsvc() {
                 _zigsvc_words "$word" pid_file= socket= log_file= health_file= \
                     queue_file= spool= log_max= log_keep= log_level= log_time= \
                     syslog= interval= handler= workers= job_timeout= leftovers= \
-                    retries= retry_delay= queue_max= sync= stop_timeout= user= \
-                    group= allow_uid= allow_gid= trust= supervise= \
-                    check_interval= stale_after= failures= watchdog= \
-                    watchdog_patience= allow= metrics_name=
+                    retries= retry_delay= queue_max= dead_max= sync= \
+                    stop_timeout= user= group= allow_uid= allow_gid= trust= \
+                    supervise= check_interval= stale_after= failures= watchdog= \
+                    watchdog_patience= watchdog_timeout= watchdog_on_stop= \
+                    allow= metrics_name=
                 ;;
             esac
             return

@@ -190,6 +190,9 @@ pub const RESTART_DELAY_MAX: Duration = Duration::from_ms(60_000);
 /// Factor of `stale_after`: the time that a start may take. A large spool on slow flash is
 /// read before the first heartbeat.
 pub const START_PATIENCE: u64 = 8;
+/// Time in which the socket of a service has to answer the supervisor, which asks it before it
+/// restarts a service. A command waits as long for the answer to `status`.
+pub const ANSWER_PATIENCE: Duration = Duration::from_ms(2000);
 /// Time between two feeds of a hardware watchdog that does not report its timeout.
 pub const WATCHDOG_FEED: Duration = Duration::from_ms(5000);
 

@@ -139,6 +139,25 @@ pub(super) fn launch_spec(invocation: &Invocation) -> Result<LaunchSpec, u8> {
     if !program.is_empty() && *service != Service::Supervisor {
         return refuse("only `supervisor` runs a program: supervisor -- CMD ARG...");
     }
+    if !program.is_empty() {
+        let base = &memory.config_source.base;
+        let word = operands.get(0).unwrap_or(b"");
+        let file = if word.contains(&b'/') { base.join(word) } else { Path::new(word) };
+        if file.is_none() {
+            return refuse(text_with_number!(
+                "CMD: a path, made absolute, has at most ",
+                PATH_MAX_BYTES,
+                " bytes"
+            ));
+        }
+        if base.is_empty() {
+            return refuse(text_with_number!(
+                "CMD runs in the working directory, which is gone, or whose path is over ",
+                PATH_MAX_BYTES,
+                " bytes"
+            ));
+        }
+    }
     let health = match operands.value(CommandOption::Health) {
         Some(_) if program.is_empty() => return refuse("--health is for supervisor -- CMD ARG..."),
         Some(path) => match absolute(&memory.config_source.base, path) {

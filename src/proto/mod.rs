@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 pub mod answer;
+pub mod attributes;
 pub mod collector;
 pub mod config;
 pub mod control;

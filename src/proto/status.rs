@@ -67,6 +67,7 @@ status_fields! {
     Jobs "jobs" Counter "jobs_ended_total" "Jobs that ended, well or dead.";
     AttemptsFailed "failed" Counter "attempts_failed_total" "Attempts of jobs that failed.";
     Dead "dead" Gauge "jobs_dead" "Jobs that failed for good and are kept.";
+    DeadDropped "dead_dropped" Counter "jobs_dead_dropped_total" "Dead jobs that were dropped, because dead_max were kept.";
     Waiting "waiting" Gauge "jobs_waiting" "Jobs that wait, delayed ones included.";
     Running "running" Gauge "jobs_running" "Jobs that run.";
     Delayed "delayed" Gauge "jobs_delayed" "Jobs that wait for their next attempt, among the oldest.";

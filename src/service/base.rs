@@ -62,6 +62,8 @@ pub enum PollSource {
     End(u8),
     /// The start report of the process at this index.
     Report(u8),
+    /// The answer of the socket of the process at this index.
+    Answer(u8),
     /// A process looked for the holder of the second lock.
     SecondLock,
     /// A descriptor that only this service has: inotify, the worker's channel.

@@ -39,6 +39,9 @@ impl SpoolDisk {
     /// The journal is not a regular file, or cannot be opened.
     pub fn open(spool: &Path, queue: &Path, lock: PidFile) -> Result<Self, Failure> {
         let (folder, journal) = SpoolFolder::open(spool, lock)?;
+        if file::meta(&journal)?.size == 0 {
+            file::write_in_place(&journal);
+        }
         Ok(Self {
             folder,
             journal,
@@ -221,7 +224,7 @@ impl Disk for SpoolDisk {
     }
 
     fn create_next(&mut self) -> DiskResult {
-        let result = self.folder.create_next();
+        let result = self.folder.create_next().inspect(file::write_in_place);
         self.next = Some(self.record_failure(result)?);
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::proto::service::Service;
 use crate::state::access::{Access, AccessPolicy};
 use crate::state::identity::PathState;
 use crate::sys::socket::{self, Peer};
-use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, poll};
+use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, identity, poll};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
@@ -76,13 +76,19 @@ impl Acceptor {
         self.accept_after.filter(|at| !at.is_due(now))
     }
 
-    /// Returns the next connection and its client, if there is one.
+    /// Returns the next connection and its client, if there is one. The connection of a
+    /// supervisor that finds out if the service lives is closed, which is the answer, and no
+    /// part of the service sees it.
     pub fn accept(&mut self, now: Instant) -> Option<(OwnedFd, Peer)> {
-        let accepted = socket::accept(self.fd()?);
-        self.accept_after = accepted.is_err().then(|| now + ACCEPT_RETRY);
-        let connection = accepted.ok()??;
-        let peer = socket::peer(&connection).ok()?;
-        Some((connection, peer))
+        loop {
+            let accepted = socket::accept(self.fd()?);
+            self.accept_after = accepted.is_err().then(|| now + ACCEPT_RETRY);
+            let (connection, is_probe) = accepted.ok()??;
+            let peer = socket::peer(&connection).ok()?;
+            if !is_probe || (peer.uid != 0 && peer.uid != identity::effective_uid()) {
+                return Some((connection, peer));
+            }
+        }
     }
 
     /// Returns true if there were no descriptors for another connection.

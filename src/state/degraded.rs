@@ -107,6 +107,9 @@ degraded_states! {
     SyncNever "sync-never" Jobs
         "`sync` is `never`, and a power cut can lose jobs"
         "`sync = \"always\"`";
+    Heartbeats "heartbeats" Supervisor
+        "the heartbeat of a supervised service cannot be judged, and only its socket or its lock is checked"
+        "a health file that the service can write and the supervisor can read, in one PID namespace";
     Watchdog "watchdog" Supervisor
         "the hardware watchdog cannot be opened or fed"
         "a device that no other process holds";
@@ -214,6 +217,6 @@ mod tests {
     #[test]
     fn a_service_has_only_the_states_of_what_it_has() {
         let count = |service| DegradedState::ALL.iter().filter(|state| state.applies_to(service)).count();
-        assert_eq!((count(Service::Jobs), count(Service::Hub), count(Service::Supervisor)), (16, 5, 4));
+        assert_eq!((count(Service::Jobs), count(Service::Hub), count(Service::Supervisor)), (16, 5, 5));
     }
 }

@@ -111,6 +111,12 @@ impl Supervision {
         self.instances.iter().position(|instance| instance.is_unrecoverable(now, patience))
     }
 
+    /// Returns true if the heartbeat of an instance cannot be judged.
+    #[must_use]
+    pub fn has_unjudged(&self) -> bool {
+        self.instances.iter().any(Instance::is_unjudged)
+    }
+
     // ----- the supervisor -----------------------------------------------------
 
     /// Puts new rules into force at `now`. A shorter interval holds for the next probe.
@@ -200,8 +206,10 @@ impl Supervision {
         }
         let to_check = self.to_check.get_or_insert(0..self.instances.len());
         for index in to_check.by_ref() {
-            let decision =
-                self.instances.get_mut(index).map_or(NOTHING, |instance| instance.on_deadline(now));
+            let decision = self
+                .instances
+                .get_mut(index)
+                .map_or(NOTHING, |instance| instance.on_deadline(now, &self.rules));
             if decision != NOTHING {
                 return Some((index, decision));
             }

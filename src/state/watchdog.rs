@@ -5,7 +5,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | no device | - | - | - | - |
 //! | closed | open and kick | open and kick once, because that starts the countdown | closed, retry later | - |
-//! | open | kick | withhold | closed, retry later | disarm |
+//! | open | kick | withhold | closed, retry later | disarm; or keep it armed, kicked once more unless withheld |
 
 use crate::limits::WATCHDOG_FEED;
 use crate::util::time::{Duration, Instant};
@@ -21,6 +21,20 @@ pub struct KickDecision {
     pub kick: bool,
     /// The kicks begin or end to be withheld.
     pub has_changed: bool,
+}
+
+/// The treatment of the device when the supervisor stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StopDecision {
+    /// The device is closed already.
+    None,
+    /// Disarm and close the device.
+    Disarm,
+    /// Close the device, and leave it armed.
+    Keep {
+        /// Kick it once more, so that a shutdown has the whole time.
+        kick: bool,
+    },
 }
 
 /// See the module's documentation.
@@ -79,10 +93,15 @@ impl Watchdog {
         self.kick_at = Some(now + self.every);
     }
 
-    /// Ends the kicks, and returns true if the device is to be disarmed.
-    pub fn on_stop(&mut self) -> bool {
+    /// Ends the kicks, and returns the treatment of the device. With `keep` the countdown
+    /// continues, so that a shutdown that hangs is reset.
+    pub fn on_stop(&mut self, keep: bool) -> StopDecision {
         self.kick_at = None;
-        core::mem::take(&mut self.is_open)
+        match core::mem::take(&mut self.is_open) {
+            false => StopDecision::None,
+            true if keep => StopDecision::Keep { kick: !self.is_withheld },
+            true => StopDecision::Disarm,
+        }
     }
 }
 
@@ -124,7 +143,7 @@ mod tests {
         let mut watchdog = Watchdog::new(false);
         assert_eq!(watchdog.next_deadline(), None);
         assert_eq!(watchdog.poll(at(u64::MAX), true), None);
-        assert!(!watchdog.on_stop());
+        assert_eq!(watchdog.on_stop(false), StopDecision::None);
     }
 
     #[test]
@@ -158,7 +177,7 @@ mod tests {
         assert_eq!(watchdog.poll(at(0), false), KICK);
         watchdog.on_kick(at(0), true);
         assert_eq!(watchdog.next_deadline(), Some(at(0) + WATCHDOG_FEED), "it could not be opened");
-        assert!(!watchdog.on_stop());
+        assert_eq!(watchdog.on_stop(false), StopDecision::None);
         let mut watchdog = opened(Some(3));
         assert_eq!(watchdog.poll(at(2000), false), KICK);
         watchdog.on_kick(at(2000), true);
@@ -168,7 +187,18 @@ mod tests {
     #[test]
     fn a_stop_disarms_an_open_device_once() {
         let mut watchdog = opened(Some(3));
-        assert_eq!((watchdog.on_stop(), watchdog.on_stop()), (true, false));
+        let decisions = (watchdog.on_stop(false), watchdog.on_stop(false));
+        assert_eq!(decisions, (StopDecision::Disarm, StopDecision::None));
         assert_eq!((watchdog.next_deadline(), watchdog.poll(at(u64::MAX), false)), (None, None));
+    }
+
+    #[test]
+    fn a_stop_can_leave_the_device_armed_and_kicks_it_unless_it_is_withheld() {
+        let keep = |mut watchdog: Watchdog| (watchdog.on_stop(true), watchdog.next_deadline());
+        assert_eq!(keep(opened(Some(3))), (StopDecision::Keep { kick: true }, None));
+        let mut withheld = opened(Some(3));
+        withheld.poll(at(2000), true);
+        assert_eq!(keep(withheld), (StopDecision::Keep { kick: false }, None));
+        assert_eq!(keep(Watchdog::new(true)), (StopDecision::None, None), "it was never opened");
     }
 }

@@ -15,6 +15,7 @@
 //! written. So a full disk delays jobs, and loses none.
 
 use crate::limits::WINDOW_JOBS;
+use crate::proto::attributes::HandlerKind;
 use crate::util::time::{Duration, Instant};
 use heapless::Vec;
 
@@ -118,6 +119,10 @@ pub struct Slot {
     pub size: u16,
     /// Attempts that were started.
     pub attempt: u16,
+    /// The handler for which it was queued.
+    pub handler: HandlerKind,
+    /// How often in a row it was given back soon after its start.
+    pub given_back: u8,
     /// Where it stands.
     pub state: JobState,
 }
@@ -246,7 +251,8 @@ mod tests {
     }
 
     fn slot(id: u64, state: JobState) -> Slot {
-        Slot { id, offset: id * 100, size: 50, attempt: 0, state }
+        let (handler, given_back) = (HandlerKind::Unknown, 0);
+        Slot { id, offset: id * 100, size: 50, attempt: 0, handler, given_back, state }
     }
 
     #[test]

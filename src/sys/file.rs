@@ -84,6 +84,14 @@ pub fn open_at(dir: impl AsFd, name: &CStr, flags: OFlags, mode: u32) -> Result<
     }
 }
 
+/// Returns true if the disk of `folder` takes no new file, because it is full or read-only
+/// (openat(2), `O_TMPFILE`). The file has no name. Returns false if that is unknown.
+#[must_use]
+pub fn has_no_room(folder: &Path) -> bool {
+    let file = open(folder.as_c_str(), OFlags::WRONLY | OFlags::TMPFILE, 0o600);
+    file.and_then(|file| write_some(&file, b"\0")).is_err_and(|failure| failure.is_of_disk())
+}
+
 /// Opens a regular file for reading, never through a symbolic link and never
 /// blocking on a FIFO.
 ///
@@ -468,6 +476,20 @@ pub fn allocate(fd: &OwnedFd, from: u64, length: u64) -> Result<bool, Failure> {
 /// As the call says.
 pub fn filesystem_kind(fd: &OwnedFd) -> Result<u64, Failure> {
     Ok(rustix::fs::fstatfs(fd).op(Op::Statfs)?.f_type as u64)
+}
+
+/// The type of btrfs in statfs(2).
+const BTRFS: u64 = 0x9123_683E;
+
+/// Has an empty file written in place, where the filesystem would copy each block that is
+/// written, even one that is allocated. A failure has no effect, because the file can be used
+/// without.
+pub fn write_in_place(fd: &OwnedFd) {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let copies = filesystem_kind(fd).is_ok_and(|kind| kind & 0xFFFF_FFFF == BTRFS);
+    if copies && let Ok(flags) = ioctl_getflags(fd) {
+        let _ = ioctl_setflags(fd, flags | IFlags::NOCOW);
+    }
 }
 
 /// The attributes of a filesystem (statfs(2)).

@@ -6,14 +6,20 @@
 
 use super::{Errno, Failure, Op, OwnedFd, WithOp, arch, file, process};
 use crate::util::path::Path;
+use crate::util::text::Writer;
 use linux_raw_sys::net::{SO_PEERCRED, SO_PEERGROUPS, SOL_SOCKET};
 use rustix::fd::AsRawFd;
 use rustix::fs::{AtFlags, CWD, Mode, Uid};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Gid;
+use ufmt::uwrite;
 
 /// Bytes of a socket's path: `sockaddr_un` less the terminator.
 pub const SOCKET_PATH_MAX_BYTES: usize = 107;
+
+/// The begin of the abstract address of a connection by which a supervisor finds out if a
+/// service lives.
+const PROBE_NAME: &[u8] = b"zigsvc-probe-";
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 64;
@@ -55,15 +61,20 @@ pub fn listen(path: &Path, mode: u32) -> Result<OwnedFd, Failure> {
     Ok(socket)
 }
 
-/// Returns the next connection, or `None` if there is none at the moment (accept(2)).
+/// Returns the next connection, or `None` if there is none at the moment (accept(2)). The flag
+/// is true if the address of the peer is that of [`probe`].
 ///
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM: the connection still waits.
-pub fn accept(listener: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
+pub fn accept(listener: &OwnedFd) -> Result<Option<(OwnedFd, bool)>, Failure> {
     loop {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        return match rustix::net::accept_with(listener, flags) {
-            Ok(socket) => Ok(Some(socket)),
+        return match rustix::net::acceptfrom_with(listener, flags) {
+            Ok((socket, peer)) => {
+                let peer = peer.and_then(|address| SocketAddrUnix::try_from(address).ok());
+                let name = peer.as_ref().and_then(SocketAddrUnix::abstract_name);
+                Ok(Some((socket, name.is_some_and(|name| name.starts_with(PROBE_NAME)))))
+            }
             Err(Errno::INTR | Errno::CONNABORTED) => continue,
             Err(Errno::AGAIN) => Ok(None),
             Err(errno) => Err(Failure { op: Op::Accept4, errno }),
@@ -84,6 +95,28 @@ pub fn connect(path: &Path) -> Result<OwnedFd, Failure> {
             result => return result.op(Op::Connect).map(|()| socket),
         }
     }
+}
+
+/// Connects to the socket at `path`, and ends the sending (connect(2), shutdown(2)). The
+/// connection has an address that begins with [`PROBE_NAME`] and ends with `number`, by which
+/// the process that accepts it knows that it is no client. A service that lives closes it.
+///
+/// # Errors
+/// As [`connect`].
+pub fn probe(path: &Path, number: u64) -> Result<OwnedFd, Failure> {
+    let mut name = [0; 64];
+    let mut out = Writer::new(&mut name);
+    out.push(PROBE_NAME);
+    let _ = uwrite!(out, "{}-{}", process::pid().as_raw_pid(), number);
+    let socket = stream()?;
+    // Another socket may have this name. The connection is useful without it, too.
+    if let Ok(own) = SocketAddrUnix::new_abstract_name(out.as_bytes()) {
+        let _ = rustix::net::bind(&socket, &own);
+    }
+    let address = address(path)?;
+    rustix::net::connect(&socket, &address).op(Op::Connect)?;
+    end_sending(&socket);
+    Ok(socket)
 }
 
 fn stream() -> Result<OwnedFd, Failure> {

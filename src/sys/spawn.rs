@@ -5,6 +5,7 @@
 //! exec it makes system calls and nothing else, on a stack of its own.
 #![expect(unsafe_code, reason = "clone and execve")]
 
+use super::identity::{self, Identity};
 use super::{Errno, Failure, Op, OwnedFd, WithOp, arch, fds, process, runtime, signal};
 use crate::util::text::Writer;
 use core::ffi::{CStr, c_char};
@@ -40,9 +41,9 @@ pub enum Role<'a> {
     /// Leads a session of its own and outlives its parent. The program gets this descriptor as
     /// [`REPORT_FD`]. When its file is gone, the running program is executed instead.
     Service(&'a OwnedFd),
-    /// Leads a session of its own, in this folder if that exists, and gets SIGTERM when its
-    /// parent dies.
-    Foreign(&'a CStr),
+    /// Leads a session of its own, in this folder if that exists, becomes this user, and gets
+    /// SIGTERM when its parent dies.
+    Foreign(&'a CStr, Option<&'a Identity>),
 }
 
 /// A program to be started. Everything must stay valid during the call only.
@@ -124,11 +125,7 @@ unsafe extern "C" fn child(setup: *const u8) -> ! {
             let _ = rustix::process::setpgid(None, None);
             die_with(setup.parent, Signal::KILL);
         }
-        Role::Service(_) => drop(process::setsid()),
-        Role::Foreign(_) => {
-            let _ = process::setsid();
-            die_with(setup.parent, Signal::TERM);
-        }
+        Role::Service(_) | Role::Foreign(..) => drop(process::setsid()),
     }
     for number in 1..=2 {
         if fds::replace(fds::borrow(setup.output), number).is_err() {
@@ -139,7 +136,14 @@ unsafe extern "C" fn child(setup: *const u8) -> ! {
         Role::Handler => {}
         Role::Service(report) if fds::replace(report.as_fd(), REPORT_FD).is_ok() => {}
         Role::Service(_) => process::exit(126),
-        Role::Foreign(folder) => drop(process::chdir(folder)),
+        Role::Foreign(folder, user) => {
+            let _ = process::chdir(folder);
+            if let Some(Err(failure)) = user.map(identity::drop_privileges) {
+                fail(setup, failure.errno);
+            }
+            // A change of the user clears it.
+            die_with(setup.parent, Signal::TERM);
+        }
     }
     process::umask(0o022);
     signal::unblock_in_child();
@@ -147,6 +151,11 @@ unsafe extern "C" fn child(setup: *const u8) -> ! {
     if let (Role::Service(_), Errno::NOENT) = (role, errno) {
         errno = execute(OURSELVES, setup.program.argv, setup.program.envp);
     }
+    fail(setup, errno)
+}
+
+/// Reports in the child why the program cannot be executed, and ends the child.
+fn fail(setup: &Setup<'_>, errno: Errno) -> ! {
     // The parent, which waits, shares this memory, except under QEMU's user mode.
     setup.failed.store(errno.raw_os_error(), Ordering::Relaxed);
     report(setup.program.path, errno);

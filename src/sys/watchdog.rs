@@ -2,9 +2,14 @@
 //! (Documentation/watchdog/watchdog-api.rst of Linux).
 #![expect(unsafe_code, reason = "ioctl")]
 
-use super::{Failure, OwnedFd, file};
+use super::{Failure, Op, OwnedFd, WithOp, file};
 use crate::util::path::Path;
-use linux_raw_sys::ioctl::WDIOC_GETTIMEOUT;
+use linux_raw_sys::ioctl::{WDIOC_GETTIMEOUT, WDIOC_SETOPTIONS, WDIOC_SETTIMEOUT};
+use rustix::ioctl::{Opcode, Updater};
+
+/// Stops the countdown (`WDIOS_DISABLECARD` of linux/watchdog.h, which linux-raw-sys does not
+/// have).
+const DISABLE_CARD: i32 = 1;
 
 /// Opens the device, which starts the countdown.
 ///
@@ -24,6 +29,20 @@ pub fn timeout(device: &OwnedFd) -> Option<u32> {
     u32::try_from(seconds).ok().filter(|seconds| *seconds > 0)
 }
 
+/// Sets the seconds until the device resets the board (ioctl(2), `WDIOC_SETTIMEOUT`). The driver
+/// may choose another number near it, which [`timeout`] returns.
+///
+/// # Errors
+/// EINVAL if the number is out of the driver's range; ENOTTY or EOPNOTSUPP if it cannot be set.
+pub fn set_timeout(device: &OwnedFd, seconds: u32) -> Result<(), Failure> {
+    update::<WDIOC_SETTIMEOUT>(device, i32::try_from(seconds).unwrap_or(i32::MAX))
+}
+
+fn update<const CODE: Opcode>(device: &OwnedFd, mut number: i32) -> Result<(), Failure> {
+    // SAFETY: the kernel reads one int, and writes one at most.
+    unsafe { rustix::ioctl::ioctl(device, Updater::<CODE, i32>::new(&mut number)) }.op(Op::Ioctl)
+}
+
 /// Restarts the countdown (write(2)).
 ///
 /// # Errors
@@ -32,11 +51,14 @@ pub fn kick(device: &OwnedFd) -> Result<(), Failure> {
     file::write_some(device, b"\0").map(drop)
 }
 
-/// Stops the countdown: the next close is meant (the "magic close"). A kernel
-/// with `nowayout` does not obey.
+/// Stops the countdown (ioctl(2), `WDIOC_SETOPTIONS`), and announces that the close is meant
+/// (write(2), the "magic close") for drivers that know only that.
 ///
 /// # Errors
-/// As write(2) says.
+/// EBUSY if the driver does not stop it (`nowayout`); EOPNOTSUPP or ENOTTY if it is unknown
+/// whether the driver has stopped it.
 pub fn disarm(device: OwnedFd) -> Result<(), Failure> {
-    file::write_some(&device, b"V").map(drop)
+    let stopped = update::<WDIOC_SETOPTIONS>(&device, DISABLE_CARD);
+    let _ = file::write_some(&device, b"V");
+    stopped
 }

@@ -5,16 +5,24 @@ use super::disk::fake::{DEAD, FakeDisk};
 use super::disk::{Disk, DiskError, SpoolFile};
 use std::collections::{BTreeMap, BTreeSet};
 use zigsvc::limits::{CLAIM_QUIET, SCRATCH_BYTES};
+use zigsvc::proto::attributes::HandlerKind;
 use zigsvc::proto::journal::{
-    BODY_MAX_BYTES, ClaimProgress, FILE_HEADER, FileHeader, HEADER_BYTES, ParseResult, RECORD_MAX_BYTES,
-    Record, RecordFlags, RecordKind, file_header, parse_record, resync, skip_damage,
+    BODY_MAX_BYTES, ClaimProgress, FILE_HEADER_BYTES, FileHeader, HEADER_BYTES, ParseResult,
+    RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, file_header, header_of_version, parse_record, resync,
+    skip_damage,
 };
 use zigsvc::state::spool::{Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
 use zigsvc::state::window::AttemptOutcome;
 use zigsvc::util::time::{Duration, Instant};
 
-pub const RULES: SpoolRules =
-    SpoolRules { retries: 1, retry_delay: Duration::from_ms(10), queue_max: 10_000, sync: true };
+pub const RULES: SpoolRules = SpoolRules {
+    retries: 1,
+    retry_delay: Duration::from_ms(10),
+    queue_max: 10_000,
+    dead_max: 10_000,
+    handler: HandlerKind::Shell,
+    sync: true,
+};
 
 /// Checks that a parsed record is written as it was, that skipped bytes contain no record, and
 /// that nothing after the end is read.
@@ -43,8 +51,8 @@ pub fn record(data: &[u8]) {
     if let Some(progress) = ClaimProgress::parse(data) {
         assert_eq!(progress.emit(), data[..20]);
     }
-    if file_header(data) == FileHeader::Known {
-        assert!(data.starts_with(FILE_HEADER));
+    if let FileHeader::Known(version) = file_header(data) {
+        assert!(data.starts_with(header_of_version(version)));
     }
     written_and_read(&mut Choices(data));
 }
@@ -60,9 +68,11 @@ fn written_and_read(choices: &mut Choices<'_>) {
         let (id, attempt, length) = (choices.number(), choices.number() as u16, choices.below(64));
         let record = Record {
             kind,
-            flags: RecordFlags::from_bits_retain(flags),
+            // The attributes decide about this flag.
+            flags: RecordFlags::from_bits_retain(flags) - RecordFlags::ATTRIBUTES,
             id,
             attempt,
+            attributes: choices.take(usize::from(flags) % 9),
             body: choices.take(length),
         };
         assert!(record.body.len() <= BODY_MAX_BYTES);
@@ -150,8 +160,10 @@ impl Service {
     pub fn live_records(&mut self, disk: &mut FakeDisk, dead: bool) -> Vec<RecordLocation> {
         let mut scan = self.spool.scan(dead);
         let mut locations = Vec::new();
-        let mut visit =
-            |location: RecordLocation| locations.extend((location.dead == dead).then_some(location));
+        let mut visit = |location: RecordLocation| {
+            locations.extend((location.dead == dead).then_some(location));
+            true
+        };
         while !self.spool.scan_step(disk, &mut self.scratch, &mut scan, &mut visit).unwrap() {}
         locations
     }
@@ -173,8 +185,8 @@ pub fn recovery(data: &[u8]) {
     let mut choices = Choices(data);
     let mut disk = FakeDisk::new(1);
     if choices.byte().is_multiple_of(4) {
-        if choices.byte().is_multiple_of(2) {
-            disk.journal_mut().extend_from_slice(FILE_HEADER);
+        if let version @ 1..=2 = choices.byte() % 4 {
+            disk.journal_mut().extend_from_slice(header_of_version(version));
         }
         disk.journal_mut().extend_from_slice(choices.0);
         return recovers(&mut disk, None);
@@ -257,7 +269,7 @@ fn damage(journal: &mut Vec<u8>, choices: &mut Choices<'_>) {
 /// anywhere in the journal.
 fn whole_records(journal: &[u8], intact: usize) -> BTreeSet<u64> {
     let (mut records, mut over) = (BTreeSet::new(), BTreeSet::new());
-    let mut at = FILE_HEADER.len();
+    let mut at = FILE_HEADER_BYTES;
     while let ParseResult::Record(record, size) = parse_record(journal.get(at..).unwrap_or(&[])) {
         match record.kind {
             RecordKind::Add | RecordKind::Dead if at + size <= intact => drop(records.insert(record.id)),
@@ -301,7 +313,7 @@ fn recovers(disk: &mut FakeDisk, known: Option<(&BTreeMap<u64, String>, BTreeSet
         let ran = again.run_to_the_end(disk);
         assert_eq!(ran.len(), waiting as usize);
     }
-    assert!(disk.size(SpoolFile::Journal).unwrap() >= FILE_HEADER.len() as u64);
+    assert!(disk.size(SpoolFile::Journal).unwrap() >= FILE_HEADER_BYTES as u64);
 }
 
 /// Returns true if each job has one live record, as in each journal that a service wrote.

@@ -14,7 +14,7 @@ mod table;
 pub mod toml;
 pub mod value;
 
-pub use table::{AccountName, Config};
+pub use table::{AccountName, Config, WatchdogOnStop};
 use table::{LeftoverMode, SyncMode};
 
 use crate::limits::HEARTBEAT_MIN;

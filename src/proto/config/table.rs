@@ -26,6 +26,16 @@ named_enum! {
 }
 
 named_enum! {
+    /// The values of `watchdog_on_stop`.
+    pub enum WatchdogOnStop {
+        /// The countdown is stopped.
+        Disarm = "disarm",
+        /// The countdown continues.
+        Keep = "keep",
+    }
+}
+
+named_enum! {
     /// The values of `leftovers`.
     pub enum LeftoverMode {
         /// The processes that a job leaves in its group are ended.
@@ -96,6 +106,7 @@ pub(super) enum ConfigField<'c> {
     Level(&'c mut Level),
     Timestamp(&'c mut TimestampFormat),
     Sync(&'c mut SyncMode),
+    WatchdogOnStop(&'c mut WatchdogOnStop),
     Leftovers(&'c mut LeftoverMode),
     Flag(&'c mut bool),
     Span(&'c mut Duration),
@@ -131,6 +142,7 @@ config_values! {
     Level: Self::Debug, Level;
     TimestampFormat: Self::Iso, Timestamp;
     SyncMode: Self::Always, Sync;
+    WatchdogOnStop: Self::Disarm, WatchdogOnStop;
     LeftoverMode: Self::End, Leftovers;
     bool: false, Flag;
     Duration: Self::ZERO, Span;
@@ -238,8 +250,10 @@ config! {
     retries: u32 = "2", Count(0, 100), RELOAD;
     /// The delay before the second attempt. It doubles with each attempt, up to five minutes.
     retry_delay: Duration = "1s", Duration(1, DAY, true), RELOAD;
-    /// The maximum number of waiting, running and dead jobs together.
+    /// The maximum number of waiting and running jobs together.
     queue_max: u32 = "10000", Count(1, 10_000_000), RELOAD;
+    /// The number of dead jobs that are kept. With more, the oldest is logged and dropped.
+    dead_max: u32 = "1000", Count(1, 10_000_000), RELOAD;
     /// The syncing of the spool.
     sync: SyncMode = "always", Choice(SyncMode::names), RELOAD;
     /// The time that running jobs have to end after SIGTERM. SIGKILL follows.
@@ -267,6 +281,10 @@ config! {
     watchdog: Path = "", Device, RELOAD;
     /// The time that a service may be unhealthy before the hardware watchdog is withheld.
     watchdog_patience: Duration = "5m", Duration(1000, DAY, false), RELOAD;
+    /// The time until the hardware watchdog resets the board. Zero: what the device has.
+    watchdog_timeout: Duration = "0", Duration(1000, DAY, true), RELOAD;
+    /// The treatment of the hardware watchdog when the supervisor stops.
+    watchdog_on_stop: WatchdogOnStop = "disarm", Choice(WatchdogOnStop::names), RELOAD;
     /// The paths that the opener opens. A NUL byte ends each.
     allow: Vec<u8, ALLOW_PATHS_BYTES> =
         "/etc/hostname,/etc/os-release,/proc/version", Paths(ALLOW_PATHS_MAX), RELOAD;

@@ -5,7 +5,7 @@ use crate::service::connections::Connections;
 use crate::service::denials::Denials;
 use crate::state::clients::{ClientSlot, Reading};
 use crate::state::jobs::replies::Replies;
-use crate::state::jobs::scan_task::{ListPage, Scans};
+use crate::state::jobs::scan_task::{ListMemory, Scans};
 use crate::util::time::Instant;
 
 /// See the module's documentation.
@@ -23,8 +23,8 @@ pub(super) struct ControlServer {
 }
 
 impl ControlServer {
-    pub(super) fn new(connections: &'static mut Connections, page: &'static mut ListPage) -> Self {
-        let (replies, scans, denials) = (Replies::EMPTY, Scans::new(page), Denials::default());
+    pub(super) fn new(connections: &'static mut Connections, list: &'static mut ListMemory) -> Self {
+        let (replies, scans, denials) = (Replies::EMPTY, Scans::new(list), Denials::default());
         Self { connections, replies, scans, denials, draining: false, drained: false, restarts: false }
     }
 

@@ -43,6 +43,7 @@ mod status;
 mod turn;
 
 use crate::limits::{POLL_MAX, WORKERS_MAX};
+use crate::proto::attributes::HandlerKind;
 use crate::proto::config::{Config, Handler};
 use crate::service::base::{self, PollSource, Pulse, ServiceBase};
 use crate::service::config_source::ConfigSource;
@@ -51,14 +52,14 @@ use crate::service::disk::{SpoolDisk, describe_disk};
 use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
 use crate::state::disk::MOVED;
-use crate::state::jobs::scan_task::ListPage;
+use crate::state::jobs::scan_task::ListMemory;
 use crate::state::jobs::{JobRules, JobsCore};
 use crate::state::spool::SpoolRules;
-use crate::sys::clock;
 use crate::sys::once::once;
 use crate::sys::oom::OomScore;
 use crate::sys::process::Signal;
 use crate::sys::signal::Arrived;
+use crate::sys::{clock, file};
 use crate::util::time::{Instant, earliest};
 use control::ControlServer;
 use heapless::Vec;
@@ -88,7 +89,7 @@ struct JobsStorage {
     service: Vec<Jobs, 1>,
     core: JobsCore,
     workers: Vec<JobWorker, WORKERS_MAX>,
-    page: ListPage,
+    list: ListMemory,
 }
 
 once! {
@@ -96,7 +97,7 @@ once! {
         service: Vec::new(),
         core: JobsCore::EMPTY,
         workers: Vec::new(),
-        page: ListPage::new(),
+        list: ListMemory::EMPTY,
     };
 }
 
@@ -123,6 +124,8 @@ fn rules(config: &Config) -> JobRules {
             retries: config.retries,
             retry_delay: config.retry_delay,
             queue_max: config.queue_max,
+            dead_max: config.dead_max,
+            handler: handler_kind(config),
             sync: config.sync_always(),
         },
         workers: WORKERS_MAX.min(config.workers as usize),
@@ -130,6 +133,19 @@ fn rules(config: &Config) -> JobRules {
         stop_timeout: config.stop_timeout,
         queue_interval: config.interval,
         logs_jobs: config.handler() == Handler::Log,
+        stale_after: config.stale_after,
+    }
+}
+
+/// Returns the kind of the handler that is configured. One that is not there is a program.
+fn handler_kind(config: &Config) -> HandlerKind {
+    match config.handler() {
+        Handler::Log => HandlerKind::Log,
+        Handler::Shell => HandlerKind::Shell,
+        Handler::Path(path) if file::meta_at(path.as_c_str(), true).is_ok_and(|meta| meta.directory) => {
+            HandlerKind::Directory
+        }
+        Handler::Path(_) => HandlerKind::Program,
     }
 }
 

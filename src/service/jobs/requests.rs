@@ -184,8 +184,8 @@ fn queue(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> 
     if jobs.control.draining {
         return refuse(context.out, Code::Draining, "the service takes no new jobs");
     }
-    if jobs.core.room() == 0 {
-        return refuse(context.out, Code::Full, "queue_max jobs are waiting or dead");
+    if jobs.core.room_or_refusal(context.now) == 0 {
+        return refuse(context.out, Code::Full, "queue_max jobs are waiting or running");
     }
     match jobs.core.add_job(&mut jobs.disk, text, context.now) {
         Ok(id) => jobs.control.replies.defer_id(context.slot, id),

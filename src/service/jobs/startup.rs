@@ -33,7 +33,7 @@ impl Jobs {
     pub(super) fn open(parts: &'static mut Memory, reporter: StartReporter) -> &'static mut Self {
         let base = ServiceBase::open(Service::Jobs, parts, reporter);
         let now = clock::now();
-        let JobsStorage { service, core, workers, page } = STORAGE.take();
+        let JobsStorage { service, core, workers, list } = STORAGE.take();
         open_folders(&base.process);
         let oom_score = OomScore::open(base.process.identity.is_some());
         let mut spool_lock = None;
@@ -64,7 +64,7 @@ impl Jobs {
             orphans,
             core,
             workers,
-            control: ControlServer::new(connections::take(), page),
+            control: ControlServer::new(connections::take(), list),
         };
         let _ = service.push(jobs);
         let Some(jobs) = service.first_mut() else { process::abort() };

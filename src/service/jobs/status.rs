@@ -54,6 +54,14 @@ impl Jobs {
                 .log
                 .warn(&|out| out.push_str("spool: lines whose record was not finished are read again"));
         }
+        if self.core.disk_health.is_full() {
+            let spool = &self.base.process.config.spool;
+            self.base.log.error(&|out| {
+                out.push_str("spool: no room for new jobs: ");
+                out.push_escaped(spool.as_bytes());
+                out.push_str(": the journal cannot be written");
+            });
+        }
         if interrupted > 0 {
             self.base.log.warn(&|out| {
                 let _ = uwrite!(out, "{} interrupted jobs run again", interrupted);
@@ -100,6 +108,7 @@ impl ServiceStatus for Jobs {
         Some(match field {
             StatusField::Jobs => self.core.counts().jobs,
             StatusField::AttemptsFailed => self.core.counts().failed,
+            StatusField::DeadDropped => self.core.counts().dead_dropped,
             StatusField::Dead => u64::from(self.core.spool.dead()),
             StatusField::Waiting => {
                 let counted = window.count(|state| *state == JobState::Running);
@@ -143,6 +152,7 @@ impl ServiceStatus for Jobs {
         DegradedSet::NONE
             .with(DegradedState::Spool, self.core.disk_health.is_failing())
             .with(DegradedState::SpoolFull, self.core.disk_health.is_full())
+            .with(DegradedState::QueueFull, self.core.queue_room.is_stuck())
             .with(DegradedState::Handler, self.core.is_handler_failing())
             .with(DegradedState::SpoolMoved, !self.core.home.is_here())
             .with(DegradedState::StuckJob, self.core.has_stuck_job())

@@ -8,7 +8,7 @@ use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::service::disk::describe_disk;
 use crate::state::jobs::replies::{ClientState, ScanRequest};
 use crate::state::jobs::{ClientNeeds, TurnAction, TurnNotice};
-use crate::state::spool::IngestNotice;
+use crate::state::spool::{IngestNotice, RecordLocation};
 use crate::state::window::Slot;
 use crate::sys::{Errno, describe_errno};
 use crate::util::time::Instant;
@@ -34,6 +34,7 @@ impl Jobs {
                     self.core.clients_served(ClientNeeds { commit, paging });
                 }
                 TurnAction::Reply { jobs, edits } => self.reply_after_commit(jobs, edits, now),
+                TurnAction::LogDropped(location) => self.log_dropped(location),
                 TurnAction::LogJob(slot) => self.log_job(&slot),
                 TurnAction::StartHandler(slot) => self.start_handler(&slot, now),
                 TurnAction::Signal(signal) => self.signal_handler(signal, now),
@@ -55,6 +56,18 @@ impl Jobs {
         if let Some(text) = self.load_job_text(slot, &mut buffer) {
             self.base.log.job(&|out| push_processing(text, out));
         }
+    }
+
+    /// Logs a dead job that is dropped, with its text.
+    #[inline(never)]
+    fn log_dropped(&mut self, location: RecordLocation) {
+        let mut buffer = [0; RECORD_MAX_BYTES];
+        let text = self.core.spool.text(&mut self.disk, location, &mut buffer);
+        let most = self.base.process.config.dead_max;
+        self.base.log.warn(&|out| {
+            let _ = uwrite!(out, "job {} is dropped, because more than {} are dead: ", location.id, most);
+            out.push_escaped(text.unwrap_or(b"(its text cannot be read)"));
+        });
     }
 
     fn next_action(&mut self, now: Instant) -> Option<TurnAction> {
@@ -95,6 +108,12 @@ impl Jobs {
             TurnNotice::SpoolTaken(obstacle) => self.log_obstacle(obstacle),
             TurnNotice::SpoolBack { made_again } => self.on_spool_back(made_again),
             TurnNotice::Queue(notice) => log_queue_notice(&mut self.base.log, disk, notice),
+            TurnNotice::QueueFull => self.base.log.warn(&|out| {
+                let most = config.queue_max;
+                let _ = uwrite!(out, "queue: full, {} jobs are waiting or running, and none has ended", most);
+                out.push_str("; new jobs are refused until one ends, is cancelled, or queue_max is higher");
+            }),
+            TurnNotice::QueueMoves => self.base.log.info(&|out| out.push_str("queue: it moves again")),
             TurnNotice::Damaged(damage) => {
                 self.base.log.error(&|out| describe_damage(damage, out));
                 self.recheck_waiters();

@@ -8,6 +8,7 @@ use crate::proto::service::Service;
 use crate::proto::status::StatusField;
 use crate::service::base::{self, ServiceBase, ServiceStatus};
 use crate::service::child_output::Prefix;
+use crate::service::config_source::ServiceFile;
 use crate::service::lifecycle::{StartReport, next_report};
 use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::state::supervisor::decision::{Event, ExitReason, Report};
@@ -41,11 +42,19 @@ impl Supervisor {
     #[inline(never)]
     pub(super) fn log_event(&mut self, index: usize, event: Event, now: Instant) {
         let Some(instance) = self.supervision.instances().get(index) else { return };
+        let path = self.path_of(index, ServiceFile::Health);
         let (lived, pid) = (instance.lived(now), instance.pid().unwrap_or(0));
         let (failures, restarts) = (self.base.process.config.failures, self.supervision.restarts());
         let level = match event {
-            Event::Adopted(_) | Event::Ready(_) | Event::Recovered | Event::Stopped => Level::Info,
-            Event::CheckFailed(_) | Event::Died(..) | Event::Replaced(..) => Level::Warn,
+            Event::Adopted(_) | Event::Ready(_) | Event::Recovered | Event::Answered | Event::Stopped => {
+                Level::Info
+            }
+            Event::CheckFailed(_)
+            | Event::HeartbeatLost(_)
+            | Event::Answering(_)
+            | Event::Foreign
+            | Event::Died(..)
+            | Event::Replaced(..) => Level::Warn,
             Event::Restarting(_) | Event::Killing | Event::Unkillable => Level::Error,
         };
         self.log_about(index, level, &|out| {
@@ -63,6 +72,20 @@ impl Supervisor {
                     uwrite!(out, "; restarting it: SIGTERM to pid {}", pid)
                 }
                 Event::Recovered => uwrite!(out, "well again (pid {}), heartbeat fresh", pid),
+                Event::Answered => uwrite!(out, "well again (pid {}), its socket answers", pid),
+                Event::HeartbeatLost(error) => {
+                    describe_probe_error(error, out);
+                    out.push_str(": ");
+                    out.push_escaped(path.as_bytes());
+                    uwrite!(out, "; only its socket is checked")
+                }
+                Event::Answering(error) => {
+                    describe_probe_error(error, out);
+                    uwrite!(out, ", but its socket answers; it is left alone")
+                }
+                Event::Foreign => {
+                    uwrite!(out, "runs already, in another PID namespace; only its lock is checked")
+                }
                 Event::Killing => uwrite!(out, "has not ended: SIGKILL to pid {}", pid),
                 Event::Unkillable => uwrite!(out, "pid {} does not end, not even by SIGKILL", pid),
                 Event::Died(reason, delay) | Event::Replaced(reason, delay) => {
@@ -172,7 +195,7 @@ impl Supervisor {
     /// Applies the part of a new configuration that only the supervisor has.
     fn apply_config(&mut self, now: Instant) {
         let config = &*self.base.process.config;
-        self.watchdog.move_to(&config.watchdog, &mut self.base.log);
+        self.watchdog.reload(config, &mut self.base.log);
         self.supervision.set_rules(now, rules(config));
         self.update_managed(now);
     }
@@ -229,7 +252,9 @@ impl ServiceStatus for Supervisor {
     }
 
     fn own_degraded(&self) -> DegradedSet {
-        DegradedSet::NONE.with(DegradedState::Watchdog, self.watchdog.failure().is_some())
+        DegradedSet::NONE
+            .with(DegradedState::Heartbeats, self.supervision.has_unjudged())
+            .with(DegradedState::Watchdog, self.watchdog.failure().is_some())
     }
 
     /// Writes ` NAME=STATE:PID` for each managed process.
@@ -244,6 +269,7 @@ impl ServiceStatus for Supervisor {
                 Phase::Running(..) => "running",
                 Phase::Stopping(..) => "ending",
                 Phase::Killing(..) | Phase::Unkillable(_) => "killed",
+                Phase::Foreign => "foreign",
                 Phase::Stopped => "stopped",
             });
             let _ = uwrite!(out, ":{}", instance.pid().unwrap_or(0));
@@ -275,6 +301,7 @@ fn describe_probe_error(error: ProbeError, out: &mut Writer<'_>) {
         ProbeError::Unreadable => uwrite!(out, "heartbeat unreadable"),
         ProbeError::Missing => uwrite!(out, "heartbeat missing"),
         ProbeError::NotReady => uwrite!(out, "started, and not ready"),
+        ProbeError::Silent => uwrite!(out, "no heartbeat, and no answer of its socket"),
     };
 }
 

@@ -6,6 +6,7 @@ use crate::limits::OPTION_WORDS_MAX;
 use crate::proto::service::Service;
 use crate::service::child_output::ChildOutput;
 use crate::service::lock_holder::{LockHolder, LookupFailed};
+use crate::sys::identity::Identity;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::spawn::{Child, Program, Role, spawn};
 use crate::sys::{Errno, Failure, Op, OwnedFd, fds};
@@ -23,6 +24,8 @@ pub(super) struct ManagedProcess {
     /// The pipe on which a service reports its start.
     pub(super) reports: Option<OwnedFd>,
     pub(super) output: ChildOutput,
+    /// The connection to the socket of a service that was asked if it lives.
+    pub(super) asking: Option<OwnedFd>,
 }
 
 /// Returns the PID as the pure state knows it.
@@ -30,8 +33,7 @@ pub(super) fn raw_pid(pid: Pid) -> u32 {
     u32::try_from(pid.as_raw_pid()).unwrap_or(0)
 }
 
-/// Returns the PID that the pure state knows; `None` for a process of another PID
-/// namespace.
+/// Returns the PID that the pure state knows.
 pub(super) fn known_pid(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)
 }
@@ -39,7 +41,14 @@ pub(super) fn known_pid(pid: u32) -> Option<Pid> {
 impl ManagedProcess {
     /// Creates a managed process that does not run.
     pub(super) fn new(kind: ManagedKind) -> Self {
-        Self { kind, is_child: false, pidfd: None, reports: None, output: ChildOutput::new(None) }
+        Self {
+            kind,
+            is_child: false,
+            pidfd: None,
+            reports: None,
+            output: ChildOutput::new(None),
+            asking: None,
+        }
     }
 
     /// Returns true if the known process certainly lives: it is a child that was not
@@ -50,7 +59,7 @@ impl ManagedProcess {
 
     /// Forgets the process, which has ended.
     pub(super) fn forget_process(&mut self) {
-        (self.is_child, self.pidfd, self.reports) = (false, None, None);
+        (self.is_child, self.pidfd, self.reports, self.asking) = (false, None, None, None);
     }
 
     /// Adopts the process `pid` if it is the holder of the service's lock.
@@ -85,12 +94,18 @@ impl ManagedProcess {
         .map_err(LookupFailed::SystemCall)
     }
 
-    /// Starts the process as a child, and returns its PID. Relative paths are below `base`.
-    pub(super) fn start(&mut self, launch: &LaunchSpec, base: &Path) -> Result<u32, Failure> {
+    /// Starts the process as a child, and returns its PID. Relative paths are below `base`. A
+    /// program becomes `user`, and a service does that itself.
+    pub(super) fn start(
+        &mut self,
+        launch: &LaunchSpec,
+        base: &Path,
+        user: Option<&Identity>,
+    ) -> Result<u32, Failure> {
         self.forget_process();
         let child = match self.kind {
             ManagedKind::Service(service) => self.start_service(service, launch, base)?,
-            ManagedKind::Program => start_program(launch, base)?,
+            ManagedKind::Program => start_program(launch, base, user)?,
         };
         self.output = ChildOutput::new(Some(child.output));
         self.is_child = true;
@@ -124,13 +139,13 @@ impl ManagedProcess {
     }
 }
 
-fn start_program(launch: &LaunchSpec, base: &Path) -> Result<Child, Failure> {
+fn start_program(launch: &LaunchSpec, base: &Path, user: Option<&Identity>) -> Result<Child, Failure> {
     let path = launch.file_of(ManagedKind::Program, base);
     if !path.as_bytes().starts_with(b"/") {
         // The PATH does not have it. A file of this name in its folder is another program.
         return Err(Failure { op: Op::Execve, errno: Errno::NOENT });
     }
-    spawn_with(launch, Role::Foreign(base.as_c_str()), path.as_c_str(), launch.program)
+    spawn_with(launch, Role::Foreign(base.as_c_str(), user), path.as_c_str(), launch.program)
 }
 
 /// Starts a program with the environment of the supervisor.

@@ -31,7 +31,7 @@ mod watchdog;
 pub use launch::LaunchSpec;
 
 use crate::limits::{POLL_MAX, SUPERVISED_MAX};
-use crate::proto::config::Config;
+use crate::proto::config::{Config, WatchdogOnStop};
 use crate::proto::service::Service;
 use crate::service::base::{self, PollSource, Pulse, ServiceBase};
 use crate::service::lifecycle::StartReporter;
@@ -96,7 +96,7 @@ impl Supervisor {
         let base = ServiceBase::open(Service::Supervisor, parts, reporter);
         let now = clock::now();
         let config = &*base.process.config;
-        let watchdog = WatchdogDevice::new(&config.watchdog);
+        let watchdog = WatchdogDevice::new(config);
         let supervision = Supervision::new(now, rules(config), launch.has_health_files());
         if launch.is_program() {
             base.heartbeat.disable();
@@ -121,6 +121,7 @@ impl Supervisor {
                 PollSource::Report(index) => self.read_reports(index.into()),
                 PollSource::Output(index) => self.read_output(index.into()),
                 PollSource::End(index) => self.on_pidfd(index.into(), now),
+                PollSource::Answer(index) => self.on_answer(index.into(), now),
                 _ => {}
             }
         }
@@ -142,7 +143,8 @@ impl Supervisor {
             let pidfd = managed.pidfd.iter().map(move |fd| (fd, PollSource::End(index)));
             let reports = managed.reports.iter().map(move |fd| (fd, PollSource::Report(index)));
             let output = managed.output.pipe.iter().map(move |fd| (fd, PollSource::Output(index)));
-            pidfd.chain(reports).chain(output)
+            let asking = managed.asking.iter().map(move |fd| (fd, PollSource::Answer(index)));
+            pidfd.chain(reports).chain(output).chain(asking)
         });
         self.base.wait(clock::now(), None, due, &mut own)
     }
@@ -187,7 +189,8 @@ impl Supervisor {
     #[inline(never)]
     fn finish(&mut self) -> u8 {
         self.announce();
-        self.watchdog.disarm(&mut self.base.log);
+        let keep = self.base.process.config.watchdog_on_stop == WatchdogOnStop::Keep;
+        self.watchdog.stop(keep, &mut self.base.log);
         let instances = self.managed.iter().zip(self.supervision.instances());
         for (managed, _) in instances.filter(|(_, instance)| matches!(instance.phase(), Phase::Unkillable(_)))
         {

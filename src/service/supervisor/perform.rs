@@ -1,14 +1,16 @@
 //! Performs the decisions about the managed processes, and reaps children.
 
 use super::Supervisor;
+use super::launch::ManagedKind;
 use super::managed_process::{ManagedProcess, known_pid, raw_pid};
 use crate::proto::log::Level;
 use crate::service::down_mark;
-use crate::service::lifecycle::describe_at;
+use crate::service::lifecycle::{describe_at, exit};
 use crate::state::supervisor::decision::{Action, Decision, Event, ExitReason, Report};
 use crate::state::supervisor::probe::ProbeError;
 use crate::sys::poll;
 use crate::sys::process::{self, Exit, Pid, Signal};
+use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
@@ -28,7 +30,9 @@ impl Supervisor {
                 self.log_event(index, event, now);
                 match event {
                     Event::Adopted(pid) => self.adopt(index, pid),
-                    Event::CheckFailed(ProbeError::Missing) => self.follow_health_file(now),
+                    Event::HeartbeatLost(ProbeError::Missing) | Event::CheckFailed(ProbeError::Missing) => {
+                        self.follow_health_file(now)
+                    }
                     _ => {}
                 }
             }
@@ -39,6 +43,8 @@ impl Supervisor {
                     let probe = self.probe_lock(index, now);
                     self.supervision.on_report(index, now, Report::Lock(probe))
                 }
+                Action::Ask => self.ask(index, now),
+                Action::Confirm => self.confirm(index, now),
                 Action::Start => self.start(index, now),
                 // A process that SIGSTOP has stopped takes no TERM until it continues.
                 Action::Terminate(pid) => return self.signal(index, pid, &[Signal::TERM, Signal::CONT]),
@@ -51,7 +57,8 @@ impl Supervisor {
     #[inline(never)]
     fn start(&mut self, index: usize, now: Instant) -> Decision {
         let Some(managed) = self.managed.get_mut(index) else { return (Action::None, None) };
-        match managed.start(&self.launch, &self.base.process.config_source.base) {
+        let process = &self.base.process;
+        match managed.start(&self.launch, &process.config_source.base, process.identity.as_ref()) {
             Ok(pid) => {
                 let decision = self.supervision.on_report(index, now, Report::Started(pid));
                 // A program cannot report that it is ready.
@@ -60,13 +67,32 @@ impl Supervisor {
             }
             Err(failure) => {
                 let path = self.launch.file_of(managed.kind, &self.base.process.config_source.base);
-                self.log_about(index, Level::Error, &|out| {
+                let why = |out: &mut Writer<'_>| {
                     out.push_str("cannot be started: ");
                     describe_at(&path, failure, out);
-                });
+                };
+                if self.launch.is_program() && self.supervision.is_starting() {
+                    self.fail_start(&why);
+                }
+                self.log_about(index, Level::Error, &why);
                 self.supervision.on_report(index, now, Report::NotStarted)
             }
         }
+    }
+
+    /// Ends the supervisor of a program that cannot be executed at the first attempt.
+    fn fail_start(&mut self, why: &dyn Fn(&mut Writer<'_>)) -> ! {
+        let Self { base, launch, .. } = self;
+        let line = |out: &mut Writer<'_>| {
+            launch.push_name(ManagedKind::Program, out);
+            out.push_str(": ");
+            why(out);
+        };
+        if !base.process.foreground {
+            base.log.error(&line);
+        }
+        base.log.flush();
+        base.process.fail(exit::FAILED, &line)
     }
 
     /// Adopts a process that another process started.

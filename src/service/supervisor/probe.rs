@@ -3,14 +3,15 @@
 use super::Supervisor;
 use super::launch::ManagedKind;
 use super::managed_process::raw_pid;
+use crate::limits::SUPERVISED_MAX;
 use crate::proto::service::Service;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::down_mark;
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::{LockHolder, LockState, LookupFailed, ServiceLocks};
-use crate::state::supervisor::decision::{Decision, Report};
-use crate::state::supervisor::probe::{FileVersion, Probe, ProbeError, judge_heartbeat};
-use crate::sys::{Errno, Failure, file};
+use crate::state::supervisor::decision::{Decision, NOTHING, Report};
+use crate::state::supervisor::probe::{Beat, FileVersion, Probe, ProbeError, SocketAnswer, beat_of};
+use crate::sys::{Errno, Failure, file, socket};
 use crate::util::path::Path;
 use crate::util::time::Instant;
 
@@ -36,7 +37,7 @@ impl Supervisor {
     }
 
     /// Returns a file of a managed service; an empty path for a program.
-    fn path_of(&self, index: usize, file: ServiceFile) -> Path {
+    pub(super) fn path_of(&self, index: usize, file: ServiceFile) -> Path {
         let path = |service| path_of(service, file, self.base.process.config);
         self.service(index).and_then(path).unwrap_or_default()
     }
@@ -54,7 +55,7 @@ impl Supervisor {
         let is_known_alive = self.managed.get(index).is_some_and(|managed| managed.is_known_alive());
         let probe = match self.supervision.pid(index).filter(|_| is_known_alive) {
             // The lock is not probed, because it shows nothing if the PID file was removed.
-            Some(pid) => self.probe_heartbeat(index, pid, now).map(|health| Probe::Held(pid, health)),
+            Some(pid) => self.probe_heartbeat(index, pid, now).map(|beat| Probe::Held(pid, beat)),
             None => self.probe_lock(index, now),
         };
         self.supervision.on_report(index, now, Report::Probe(probe))
@@ -73,29 +74,72 @@ impl Supervisor {
                 Probe::Free
             }
             LockState::Died | LockState::Stopped => Probe::Died,
-            LockState::Running(pid) | LockState::PidFileLost(pid) => {
-                // PID 0 stands for a process of another PID namespace. It is never signalled.
-                let pid = pid.map_or(0, raw_pid);
-                Probe::Held(pid, self.probe_heartbeat(index, pid, now).unwrap_or(Ok(())))
+            LockState::Running(None) | LockState::PidFileLost(None) => Probe::Foreign,
+            LockState::Running(Some(pid)) | LockState::PidFileLost(Some(pid)) => {
+                let pid = raw_pid(pid);
+                Probe::Held(pid, self.probe_heartbeat(index, pid, now).unwrap_or(Err(ProbeError::Unreadable)))
             }
         })
     }
 
-    /// Probes the health file of a service; `None` if it proves nothing at the moment. If
-    /// the disk does not take the supervisor's own heartbeat, no service's heartbeat can
-    /// be fresh, and a service that is stopped for that perhaps cannot start again.
-    fn probe_heartbeat(&self, index: usize, pid: u32, now: Instant) -> Option<Result<(), ProbeError>> {
-        if self.base.heartbeat.failure().is_some_and(|failure| failure.is_of_disk()) {
-            return None;
-        }
+    /// Probes the health file of a service; `None` if the supervisor itself lacks the means.
+    fn probe_heartbeat(&self, index: usize, pid: u32, now: Instant) -> Option<Result<Beat, ProbeError>> {
         let path = self.path_of(index, ServiceFile::Health);
         let stale_after = self.base.process.config.stale_after;
         match heartbeat::probe(&path, pid, self.base.heartbeat.boot(), now, stale_after) {
-            Health::Judged(verdict, _) => Some(judge_heartbeat(verdict)),
+            Health::Judged(verdict, record) => Some(beat_of(verdict, &record)),
             Health::Unreadable => Some(Err(ProbeError::Unreadable)),
             Health::Missing => Some(Err(ProbeError::Missing)),
             Health::Unknown => None,
         }
+    }
+
+    // ----- asking ----------------------------------------------------------------
+
+    /// Asks the socket of a service if it lives, and returns the decision that follows. The
+    /// answer comes later, or never.
+    #[inline(never)]
+    pub(super) fn ask(&mut self, index: usize, now: Instant) -> Decision {
+        let path = self.path_of(index, ServiceFile::Socket);
+        let number = now.as_ms().saturating_mul(SUPERVISED_MAX as u64).saturating_add(index as u64);
+        let answer = match socket::probe(&path, number) {
+            Ok(connection) => {
+                if let Some(managed) = self.managed.get_mut(index) {
+                    managed.asking = Some(connection);
+                }
+                return NOTHING;
+            }
+            Err(Failure { errno: Errno::MFILE | Errno::NFILE | Errno::NOMEM, .. }) => SocketAnswer::Unknown,
+            Err(_) => SocketAnswer::Unreachable,
+        };
+        self.supervision.on_report(index, now, Report::Answer(answer))
+    }
+
+    /// Finds out if a process that seems to hang could write its health file, then asks `jobs`.
+    #[inline(never)]
+    pub(super) fn confirm(&mut self, index: usize, now: Instant) -> Decision {
+        let answer = match self.service(index) {
+            Some(_) => {
+                self.base.heartbeat.beat(now);
+                match self.base.heartbeat.failure() {
+                    Some(_) => SocketAnswer::Unknown,
+                    None if self.service(index) == Some(Service::Jobs) => return self.ask(index, now),
+                    None => SocketAnswer::Unreachable,
+                }
+            }
+            None => match &self.launch.health {
+                Some(path) if file::has_no_room(&path.parent()) => SocketAnswer::Unknown,
+                _ => SocketAnswer::Unreachable,
+            },
+        };
+        self.supervision.on_report(index, now, Report::Answer(answer))
+    }
+
+    /// Takes the answer of a service: any byte, or the end of the connection.
+    pub(super) fn on_answer(&mut self, index: usize, now: Instant) {
+        let Some(_) = self.managed.get_mut(index).and_then(|managed| managed.asking.take()) else { return };
+        let decision = self.supervision.on_report(index, now, Report::Answer(SocketAnswer::Answered));
+        self.perform(index, decision, now);
     }
 
     /// Finds the version of the health file of a program.

@@ -1,13 +1,14 @@
 //! The device of the hardware watchdog: a board that hangs is reset.
 
 use crate::limits::WATCHDOG_FEED;
+use crate::proto::config::Config;
 use crate::service::lifecycle::describe_at;
 use crate::service::log::Log;
-use crate::state::watchdog::{KickDecision, Watchdog};
+use crate::state::watchdog::{KickDecision, StopDecision, Watchdog};
 use crate::sys::{Errno, Failure, OwnedFd, watchdog};
 use crate::util::path::Path;
 use crate::util::text::Writer;
-use crate::util::time::Instant;
+use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
 /// See the module's documentation.
@@ -18,21 +19,53 @@ pub(super) struct WatchdogDevice {
     /// The failure of the last kick, or of the last attempt to open the device.
     failure: Option<Failure>,
     state: Watchdog,
+    /// The timeout that is set when the device is opened; zero for that of the device.
+    timeout: Duration,
 }
 
 impl WatchdogDevice {
-    /// Creates the device at `path`, which the first kick opens.
-    pub(super) fn new(path: &Path) -> Self {
+    /// Creates the device that `config` names, which the first kick opens.
+    pub(super) fn new(config: &Config) -> Self {
+        let path = &config.watchdog;
         let state = Watchdog::new(!path.is_empty());
-        Self { path: path.clone(), device: None, failure: None, state }
+        Self { path: path.clone(), device: None, failure: None, state, timeout: config.watchdog_timeout }
     }
 
-    /// Replaces the device if a reload named another one.
-    pub(super) fn move_to(&mut self, path: &Path, log: &mut Log) {
-        if *path != self.path {
-            self.disarm(log);
-            *self = Self::new(path);
+    /// Applies a reload: replaces the device if it is another one, and sets its timeout.
+    pub(super) fn reload(&mut self, config: &Config, log: &mut Log) {
+        if config.watchdog != self.path {
+            self.stop(false, log);
+            *self = Self::new(config);
+        } else if config.watchdog_timeout != self.timeout {
+            self.timeout = config.watchdog_timeout;
+            self.set_timeout(log);
         }
+    }
+
+    /// Sets the timeout of the device if it is open, and reads it back.
+    fn set_timeout(&mut self, log: &mut Log) {
+        let Some(device) = &self.device else { return };
+        let seconds = u32::try_from(self.timeout.as_ms().div_ceil(1000)).unwrap_or(u32::MAX);
+        if seconds > 0
+            && let Err(failure) = watchdog::set_timeout(device, seconds)
+        {
+            log.warn(&|out| {
+                let _ = uwrite!(out, "watchdog: its timeout cannot be set to {} s: ", seconds);
+                failure.describe(out);
+            });
+        }
+        let timeout = watchdog::timeout(device);
+        self.state.on_opened(timeout);
+        log.info(&|out| {
+            out.push_str("watchdog: ");
+            out.push_escaped(self.path.as_bytes());
+            let _ = match timeout {
+                Some(seconds) => uwrite!(out, " resets the board unless it is fed within {} s", seconds),
+                None => {
+                    uwrite!(out, " does not tell its timeout; it is fed each {} ms", WATCHDOG_FEED.as_ms())
+                }
+            };
+        });
     }
 
     /// Returns when the next kick is due.
@@ -73,20 +106,8 @@ impl WatchdogDevice {
         if self.device.is_some() {
             return Ok(());
         }
-        let device = watchdog::open(&self.path)?;
-        let timeout = watchdog::timeout(&device);
-        self.state.on_opened(timeout);
-        log.info(&|out| {
-            out.push_str("watchdog: ");
-            out.push_escaped(self.path.as_bytes());
-            let _ = match timeout {
-                Some(seconds) => uwrite!(out, " resets the board unless it is fed within {} s", seconds),
-                None => {
-                    uwrite!(out, " does not tell its timeout; it is fed each {} ms", WATCHDOG_FEED.as_ms())
-                }
-            };
-        });
-        self.device = Some(device);
+        self.device = Some(watchdog::open(&self.path)?);
+        self.set_timeout(log);
         Ok(())
     }
 
@@ -113,16 +134,26 @@ impl WatchdogDevice {
         }
     }
 
-    /// Disarms the device, so that a clean stop does not reset the board.
-    pub(super) fn disarm(&mut self, log: &mut Log) {
-        let is_armed = self.state.on_stop();
-        let Some(device) = self.device.take().filter(|_| is_armed) else { return };
-        match watchdog::disarm(device) {
-            Ok(()) => log.info(&|out| out.push_str("watchdog: disarmed")),
-            Err(failure) => log.error(&|out| {
-                out.push_str("watchdog: not disarmed, the board will reset: ");
-                failure.describe(out);
-            }),
+    /// Closes the device. Disarms it, so that a clean stop does not reset the board, or leaves
+    /// it armed with `keep`, so that a shutdown that hangs does.
+    pub(super) fn stop(&mut self, keep: bool, log: &mut Log) {
+        let decision = self.state.on_stop(keep);
+        let Some(device) = self.device.take() else { return };
+        match decision {
+            StopDecision::None => {}
+            StopDecision::Keep { kick } => {
+                if kick {
+                    let _ = watchdog::kick(&device);
+                }
+                log.info(&|out| out.push_str("watchdog: left running, as watchdog_on_stop says"));
+            }
+            StopDecision::Disarm => match watchdog::disarm(device) {
+                Ok(()) => log.info(&|out| out.push_str("watchdog: disarmed")),
+                Err(failure) => log.warn(&|out| {
+                    out.push_str("watchdog: still running (nowayout, or unknown): ");
+                    failure.describe(out);
+                }),
+            },
         }
     }
 }

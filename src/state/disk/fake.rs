@@ -15,6 +15,8 @@ const SECTOR: usize = 64;
 
 /// The error of an operation that was made to fail.
 pub(crate) const FAILED: DiskError = NO_SPACE;
+/// The error of a file that would pass its limit.
+pub(crate) const TOO_BIG: DiskError = DiskError(27);
 /// The error of every operation after the moment of death.
 pub(crate) const DEAD: DiskError = DiskError(-1);
 
@@ -85,6 +87,14 @@ pub(crate) struct FakeDisk {
     /// asked for last.
     pub(crate) preallocate_limit: u64,
     pub(crate) last_preallocate: Option<(SpoolFile, u64, u64)>,
+    /// Whether no file can be made.
+    pub(crate) no_inodes: bool,
+    /// Whether a write takes new blocks even where some are reserved.
+    pub(crate) copies_on_write: bool,
+    /// How long a file may become, if there is a limit (RLIMIT_FSIZE).
+    pub(crate) file_limit: Option<u64>,
+    /// Bytes that were read, so far.
+    pub(crate) bytes_read: u64,
     /// Up to where room is kept for each inode.
     preallocated: BTreeMap<usize, u64>,
     dead: bool,
@@ -374,6 +384,18 @@ impl FakeDisk {
         Ok(())
     }
 
+    /// Checks whether a write finds room.
+    fn check_room(&self, offset: u64, length: u64) -> DiskResult {
+        let until = offset + length;
+        if self.file_limit.is_some_and(|limit| until > limit) {
+            return Err(TOO_BIG);
+        }
+        if self.copies_on_write && self.free < length {
+            return Err(NO_SPACE);
+        }
+        Ok(())
+    }
+
     fn inode(&self, file: SpoolFile) -> Option<usize> {
         match file {
             SpoolFile::Journal => Some(self.journal),
@@ -488,6 +510,7 @@ impl Disk for FakeDisk {
         let rest = data.get(usize::try_from(offset).unwrap()..).unwrap_or(&[]);
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
+        self.bytes_read += count as u64;
         Ok(count)
     }
 
@@ -495,6 +518,7 @@ impl Disk for FakeDisk {
         if self.dead {
             return Err(DEAD);
         }
+        self.check_room(offset, bytes.len() as u64)?;
         let result = self.operation();
         let count = if result.is_ok() { bytes.len() } else { bytes.len() / 2 };
         let data = &mut self.data(file)?.data;
@@ -534,6 +558,9 @@ impl Disk for FakeDisk {
         let there = self.size(file)?.max(self.preallocated(file));
         assert!(from < until && from <= there, "{from} to {until}, where {there} is there");
         self.last_preallocate = Some((file, from, until));
+        if self.file_limit.is_some_and(|limit| until > limit) {
+            return Err(TOO_BIG);
+        }
         match self.preallocate_limit {
             0 => Ok(false),
             most if until > most => Err(NO_SPACE),
@@ -550,6 +577,9 @@ impl Disk for FakeDisk {
         if !self.homing && !self.is_journal_named() {
             // The folder was taken away. This one was removed.
             return Err(DiskError(2));
+        }
+        if self.no_inodes {
+            return Err(NO_SPACE);
         }
         self.next = self.create("next");
         Ok(())
@@ -624,6 +654,9 @@ impl Disk for FakeDisk {
 
     fn quarantine(&mut self, bytes: &[u8]) -> DiskResult {
         self.operation()?;
+        if self.no_inodes {
+            return Err(NO_SPACE);
+        }
         self.quarantined.extend_from_slice(bytes);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::timers::HandlerSignal;
 use crate::state::disk::{DiskError, DiskResult, Obstacle};
-use crate::state::spool::{Damage, QueueNotice};
+use crate::state::spool::{Damage, QueueNotice, RecordLocation};
 use crate::state::window::Slot;
 
 /// The next thing that the service does in a turn.
@@ -21,6 +21,8 @@ pub enum TurnAction {
         /// Whether everything else is.
         edits: DiskResult,
     },
+    /// Log that this dead job is dropped, with its text, because there are too many.
+    LogDropped(RecordLocation),
     /// Put the job into the log. Call `JobsCore::handler_refused` if its text cannot be
     /// read.
     LogJob(Slot),
@@ -68,6 +70,10 @@ pub enum TurnNotice {
     },
     /// The queue file or a claim fails, or works again.
     Queue(QueueNotice),
+    /// The queue is full, and has refused new jobs for too long.
+    QueueFull,
+    /// A job of the full queue has ended, or new jobs are accepted again.
+    QueueMoves,
 }
 
 /// The needs of the clients in the rest of the turn.
@@ -104,6 +110,10 @@ pub(super) enum TurnStep {
     Damage,
     /// Report what fails of the queue file and its claims.
     QueueNotice,
+    /// Look for a dead job that is to be dropped.
+    Oldest,
+    /// Drop that job.
+    Drop,
     /// Turn to another queue file.
     QueueFile,
     /// Fill the window, and choose the jobs that run.
@@ -122,6 +132,8 @@ pub(super) enum TurnStep {
     Health,
     /// Judge its free space.
     Space,
+    /// Judge the room of the queue.
+    Room,
 }
 
 /// The turn under way.
@@ -137,6 +149,10 @@ pub(super) struct Turn {
     pub(super) commits: bool,
     /// The last [`TurnAction::FlushLog`] succeeded.
     pub(super) log_written: bool,
+    /// Dead jobs that were dropped.
+    pub(super) dropped: u32,
+    /// The dead job that is dropped next.
+    pub(super) oldest: RecordLocation,
     /// The next slot of the window that is looked at for a start.
     pub(super) next_slot: usize,
     /// Result of the pending records at the begin of the turn.
@@ -158,6 +174,8 @@ impl Turn {
         needs: ClientNeeds { commit: false, paging: false },
         commits: false,
         log_written: false,
+        dropped: 0,
+        oldest: RecordLocation { id: 0, attempt: 0, offset: 0, size: 0, dead: false },
         next_slot: 0,
         written: Ok(()),
         new_jobs: Ok(()),

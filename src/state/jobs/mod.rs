@@ -11,6 +11,8 @@
 //! - `history.rs`: how jobs ended lately, and what happens to them
 //! - `replies.rs`: what clients wait for, and the answers that wait for the commit
 //! - `scan_task.rs`: requests that take several turns
+//! - `list_index.rs`: where the pages of `list` are in the journal
+//! - `queue_room.rs`: whether the queue refuses jobs for too long
 //!
 //! The exhaustive model and the random histories in `state/spool/tests` drive this very
 //! machine with a disk that fails, dies and forgets.
@@ -21,6 +23,8 @@ mod disk_health;
 mod groups;
 mod history;
 mod home;
+mod list_index;
+mod queue_room;
 pub mod replies;
 pub mod scan_task;
 mod timers;
@@ -31,11 +35,13 @@ pub use disk_health::DiskHealth;
 pub use groups::{GroupCheck, LeftoverNotice, Leftovers};
 pub use history::{History, JobEvent, JobResult};
 pub use home::Home;
+pub use queue_room::QueueRoom;
 pub use timers::{HandlerSignal, JobTimers, RunningJob, SignalKind};
 
 use super::disk::{Disk, DiskResult, PathState};
 use super::spool::{Cancelled, Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
 use super::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
+use crate::proto::attributes::HandlerKind;
 use crate::proto::leftovers::NotedGroup;
 use crate::util::time::{Duration, Instant, earliest};
 use actions::Turn;
@@ -59,6 +65,8 @@ pub struct JobRules {
     pub queue_interval: Duration,
     /// Whether a job is a line of the log, and needs no handler.
     pub logs_jobs: bool,
+    /// Time without progress after which a degraded state says why.
+    pub stale_after: Duration,
 }
 
 /// Whether the service is on its way out.
@@ -79,6 +87,8 @@ pub struct JobCounts {
     pub jobs: u64,
     /// Attempts that failed.
     pub failed: u64,
+    /// Dead jobs that were dropped, because there were too many.
+    pub dead_dropped: u64,
 }
 
 /// An attempt that ended, for the log.
@@ -110,6 +120,8 @@ pub struct JobsCore {
     batch: Batch,
     /// Whether the path of the journal leads to the open journal.
     pub home: Home,
+    /// Whether the queue refuses jobs for too long.
+    pub queue_room: QueueRoom,
     /// The health of the disk.
     pub disk_health: DiskHealth,
     /// The handlers that run.
@@ -126,18 +138,27 @@ impl JobsCore {
     /// All zeros, to be filled in place by [`JobsCore::recover`].
     pub const EMPTY: Self = Self {
         rules: JobRules {
-            spool: SpoolRules { retries: 0, retry_delay: Duration::ZERO, queue_max: 0, sync: false },
+            spool: SpoolRules {
+                retries: 0,
+                retry_delay: Duration::ZERO,
+                queue_max: 0,
+                dead_max: 0,
+                handler: HandlerKind::Unknown,
+                sync: false,
+            },
             workers: 0,
             job_timeout: Duration::ZERO,
             stop_timeout: Duration::ZERO,
             queue_interval: Duration::ZERO,
             logs_jobs: false,
+            stale_after: Duration::ZERO,
         },
-        counts: JobCounts { jobs: 0, failed: 0 },
+        counts: JobCounts { jobs: 0, failed: 0, dead_dropped: 0 },
         shutdown: Shutdown::No,
         turn: Turn::NONE,
         batch: Batch::NONE,
         home: Home::HERE,
+        queue_room: QueueRoom::FREE,
         disk_health: DiskHealth::GOOD,
         timers: JobTimers::NONE,
         leftovers: Leftovers::NONE,
@@ -157,12 +178,18 @@ impl JobsCore {
         now: Instant,
     ) -> Result<Recovery, RecoverError> {
         self.rules = rules;
-        self.spool.recover(disk, scratch, &self.rules.spool, now)
+        let recovery = self.spool.recover(disk, scratch, &self.rules.spool, now)?;
+        if self.spool.lacks_space() {
+            // No new job is accepted until there is room.
+            self.disk_health.space_retry_at = Some(now);
+        }
+        Ok(recovery)
     }
 
     /// Takes over the rules of a new configuration.
     pub fn set_rules(&mut self, rules: JobRules) {
         self.rules = rules;
+        self.spool.set_handler(rules.spool.handler);
     }
 
     /// Returns the counts since start.
@@ -181,6 +208,15 @@ impl JobsCore {
     #[must_use]
     pub fn room(&self) -> u32 {
         self.spool.room(&self.rules.spool)
+    }
+
+    /// Returns how many more jobs are accepted, for a new job that is refused if it is none.
+    pub fn room_or_refusal(&mut self, now: Instant) -> u32 {
+        let room = self.room();
+        if room == 0 {
+            self.queue_room.refused(now);
+        }
+        room
     }
 
     /// Returns true if the service is on its way out.
@@ -243,7 +279,10 @@ impl JobsCore {
             sooner(space_retry_at.or_else(claims));
             sooner((compacting || reading).then_some(now));
             sooner(shrinks.then_some(self.disk_health.compact_after.or_later(now)));
+            let drops = self.spool.has_too_many_dead(&self.rules.spool) && !paging && here;
+            sooner(drops.then_some(now));
         }
+        sooner(self.queue_room.next_deadline(self.rules.stale_after));
         sooner(self.timers.next_queue_check);
         sooner(self.spool.wants_refill().then_some(now));
         if self.timers.running().len() < self.rules.workers && !self.timers.is_last() {

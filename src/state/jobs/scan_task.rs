@@ -2,13 +2,14 @@
 //! page of `list`, or a new journal for all dead jobs. One runs at a time; the clients of
 //! the others wait for their turn.
 
+use super::list_index::{ListIndex, ListScan};
 use super::replies::{ClientState, PendingReply, Replies, ScanRequest, push_result, refuse, refuse_disk};
 use super::{JobResult, JobsCore};
 use crate::limits::{CLIENT_IDLE, LIST_PAGE};
 use crate::proto::control::{Code, Filter, Target};
 use crate::proto::journal::RECORD_MAX_BYTES;
 use crate::state::disk::{Disk, DiskError, DiskResult};
-use crate::state::spool::{Cancelled, JournalScan, Purpose, RecordLocation};
+use crate::state::spool::{Cancelled, JournalScan, Purpose, RecordLocation, SCAN_STEP_BYTES};
 use crate::state::window::{JobState, Slot};
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
@@ -30,8 +31,10 @@ struct ScanTask {
 
 #[derive(Clone, Copy, Debug)]
 enum ScanStage {
-    /// Scanning the journal.
+    /// Scanning the journal for one job.
     Walk(JournalScan),
+    /// Scanning the journal for a page of `list`.
+    Collect(ListScan),
     /// Writing a new journal, for all dead jobs.
     Rewrite(Purpose),
     /// Sending the page.
@@ -40,6 +43,8 @@ enum ScanStage {
         next: usize,
         /// When the page was complete.
         since: Instant,
+        /// The journal in which its rows are.
+        generation: u32,
     },
 }
 
@@ -101,14 +106,25 @@ pub enum PageStep {
 }
 
 /// The rows of one page.
-pub type ListPage = Vec<ListRow, LIST_PAGE>;
+type ListPage = Vec<ListRow, LIST_PAGE>;
+
+/// The memory of `list`.
+pub struct ListMemory {
+    page: ListPage,
+    index: ListIndex,
+}
+
+impl ListMemory {
+    /// No page, and no index; all zeros.
+    pub const EMPTY: Self = Self { page: Vec::new(), index: ListIndex::EMPTY };
+}
 
 /// The scan under way, and the page that it fills.
 pub struct Scans {
     task: Option<ScanTask>,
     /// The client whose scan was begun last.
     last: usize,
-    page: &'static mut ListPage,
+    list: &'static mut ListMemory,
 }
 
 impl ScanOutcome {
@@ -200,10 +216,10 @@ impl ListRow {
 }
 
 impl Scans {
-    /// Returns the state without a scan. `page` is memory for the rows.
+    /// Returns the state without a scan. `list` is memory for the rows.
     #[must_use]
-    pub fn new(page: &'static mut ListPage) -> Self {
-        Self { task: None, last: 0, page }
+    pub fn new(list: &'static mut ListMemory) -> Self {
+        Self { task: None, last: 0, list }
     }
 
     /// Returns true if the journal must stay as it is, because a page is being sent.
@@ -216,7 +232,7 @@ impl Scans {
     #[must_use]
     pub fn next_deadline(&self, replies: &Replies, core: &JobsCore, now: Instant) -> Option<Instant> {
         match self.task.map(|task| (task.slot, task.stage)) {
-            Some((_, ScanStage::Walk(_))) => Some(now),
+            Some((_, ScanStage::Walk(_) | ScanStage::Collect(_))) => Some(now),
             Some((slot, ScanStage::Send { since, .. })) => Some(since + self.patience(slot, replies, core)),
             // The compaction that is under way has a deadline of its own.
             Some((_, ScanStage::Rewrite(_))) | None if core.spool.is_compacting() => None,
@@ -241,7 +257,7 @@ impl Scans {
         if let Some(task) = self.task.as_mut().filter(|task| task.slot == slot) {
             match task.stage {
                 ScanStage::Rewrite(_) => task.slot = NO_CLIENT,
-                ScanStage::Walk(_) | ScanStage::Send { .. } => self.task = None,
+                ScanStage::Walk(_) | ScanStage::Collect(_) | ScanStage::Send { .. } => self.task = None,
             }
         }
     }
@@ -259,11 +275,11 @@ impl Scans {
         if self.task.is_none() {
             let (slot, request) = replies.next_scan(self.last, None)?;
             self.last = slot;
-            match begin(request, core, disk, now) {
+            match begin(request, slot, core, &mut self.list.index, disk, now) {
                 Ok(stage) => self.task = stage.map(|stage| ScanTask { slot, request, stage }),
                 Err(outcome) => return Some(ScanAction::Finish(slot, outcome)),
             }
-            self.page.clear();
+            self.list.page.clear();
         }
         let task = self.task.as_mut()?;
         let (slot, request) = (task.slot, task.request);
@@ -285,36 +301,43 @@ impl Scans {
                 let done = if retries { ScanOutcome::AllRetried } else { ScanOutcome::AllForgotten };
                 finish(done(count))
             }
+            ScanStage::Collect(scan) => {
+                let ScanRequest::List(filter) = request else { return None };
+                if !core.spool.is_current(&scan.scan) {
+                    // The page begins again in the next turn.
+                    self.task = None;
+                    return None;
+                }
+                match collect(scan, &filter, self.list, core, disk, scratch) {
+                    Ok(false) => return None,
+                    Ok(true) => {}
+                    Err(error) => {
+                        self.task = None;
+                        return finish(ScanOutcome::Refused(error));
+                    }
+                }
+                add_window(&mut self.list.page, &filter, core.spool.window().slots());
+                task.stage = ScanStage::Send { next: 0, since: now, generation: core.spool.generation() };
+                Some(ScanAction::BeginPage(slot, self.list.page.len()))
+            }
             ScanStage::Walk(scan) => {
                 if !core.spool.is_current(scan) {
                     // The scan begins again in the next turn.
                     self.task = None;
                     return None;
                 }
-                let (page, mut found) = (&mut *self.page, None);
-                let mut visit = |location: RecordLocation| match request {
-                    ScanRequest::List(filter) => add_row(page, &filter, ListRow { location, running: false }),
-                    _ if request.job() == Some(location.id) => found = Some(location),
-                    _ => {}
+                let mut found = None;
+                let mut visit = |location: RecordLocation| {
+                    found = (request.job() == Some(location.id)).then_some(location);
+                    found.is_none()
                 };
-                let in_window =
-                    matches!(request, ScanRequest::List(filter) if !filter.waiting && !filter.dead);
-                let step = match in_window {
-                    true => Ok(true),
-                    false => core.spool.scan_step(disk, scratch, scan, &mut visit),
-                };
-                if step == Ok(false) && found.is_none() {
+                let step = core.spool.scan_step(disk, scratch, scan, &mut visit);
+                if step == Ok(false) {
                     return None;
                 }
                 self.task = None;
                 if let Err(error) = step {
                     return finish(ScanOutcome::Refused(error));
-                }
-                if let ScanRequest::List(filter) = request {
-                    add_window(self.page, &filter, core.spool.window().slots());
-                    let stage = ScanStage::Send { next: 0, since: now };
-                    self.task = Some(ScanTask { slot, request, stage });
-                    return Some(ScanAction::BeginPage(slot, self.page.len()));
                 }
                 let outcome = conclude(request, found, core, disk, now);
                 match outcome.unwrap_or_else(|error| Some(ScanOutcome::Refused(error))) {
@@ -341,13 +364,18 @@ impl Scans {
         is_stuck: bool,
         now: Instant,
     ) -> PageStep {
-        let Some(ScanTask { slot, stage: ScanStage::Send { next, since }, .. }) = self.task else {
+        let Some(ScanTask { slot, stage: ScanStage::Send { next, since, generation }, .. }) = self.task
+        else {
             return PageStep::Done;
         };
-        if next >= self.page.len() {
+        if next >= self.list.page.len() {
             self.task = None;
             PageStep::Done
-        } else if (since + self.patience(slot, replies, core)).is_due(now) {
+        } else if (since + self.patience(slot, replies, core)).is_due(now)
+            || generation != core.spool.generation()
+        {
+            // The client is too slow, or its rows are nowhere any more: after a failed sync,
+            // the journal had to be written again.
             PageStep::Close
         } else if is_stuck {
             PageStep::Wait
@@ -358,7 +386,7 @@ impl Scans {
 
     /// Writes the rows from `next` on, as many as fit.
     pub fn push_rows(&self, next: usize, core: &JobsCore, disk: &mut impl Disk, out: &mut Writer<'_>) {
-        for row in self.page.get(next..).unwrap_or(&[]) {
+        for row in self.list.page.get(next..).unwrap_or(&[]) {
             if out.room() < RECORD_MAX_BYTES.saturating_add(64) {
                 return;
             }
@@ -381,7 +409,9 @@ impl Scans {
 /// Returns the first stage of a scan, or `None` if the scan has to wait.
 fn begin(
     request: ScanRequest,
+    slot: usize,
     core: &mut JobsCore,
+    index: &mut ListIndex,
     disk: &mut impl Disk,
     now: Instant,
 ) -> Result<Option<ScanStage>, ScanOutcome> {
@@ -408,11 +438,52 @@ fn begin(
         };
     }
     let compacts = core.spool.is_compacting() && !core.is_stopping() && !core.disk_health.is_failing();
-    if matches!(request, ScanRequest::List(_)) && compacts {
-        // The page and the compaction would wait for each other.
-        return Ok(None);
+    if let ScanRequest::List(filter) = request {
+        // Otherwise the page and the compaction would wait for each other.
+        return Ok((!compacts).then(|| ScanStage::Collect(index.begin(&core.spool, slot, filter.after))));
     }
     Ok(Some(ScanStage::Walk(core.spool.scan(request.includes_dead()))))
+}
+
+/// Continues to collect the jobs of a page beyond the window, as far as one turn's share.
+/// Returns true at the end.
+fn collect(
+    scan: &mut ListScan,
+    filter: &Filter,
+    list: &mut ListMemory,
+    core: &JobsCore,
+    disk: &mut impl Disk,
+    scratch: &mut [u8],
+) -> DiskResult<bool> {
+    let ListMemory { page, index } = list;
+    let highest = |page: &ListPage| page.last().filter(|_| page.is_full()).map(|row| row.location.id);
+    let mut left = SCAN_STEP_BYTES;
+    loop {
+        let in_window = !filter.waiting && !filter.dead;
+        if !in_window && !index.is_passed(scan, highest(page)) {
+            let (mut journal, from) = (scan.scan, scan.scan.at());
+            let mut visit = |location: RecordLocation| {
+                if !index.visit(scan, &location) {
+                    return true;
+                }
+                add_row(page, filter, ListRow { location, running: false });
+                !highest(page).is_some_and(|highest| index.is_behind(scan, location.id, highest))
+            };
+            let ended = core.spool.scan_step(disk, scratch, &mut journal, &mut visit)?;
+            scan.scan = journal;
+            index.scanned(scan);
+            left = left.saturating_sub(journal.at().saturating_sub(from));
+            if !ended {
+                return Ok(false);
+            }
+        }
+        if in_window || !index.next_run(&core.spool, scan) {
+            return Ok(true);
+        }
+        if left == 0 {
+            return Ok(false);
+        }
+    }
 }
 
 /// Carries out the request for the job that the scan has `found`. Returns `None` if the

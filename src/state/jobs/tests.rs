@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::limits::{COMMIT_DELAY, RESULTS_KEPT, SCRATCH_BYTES};
+use crate::proto::attributes::HandlerKind;
 use crate::state::disk::fake::{FAILED, FakeDisk};
 use crate::state::disk::{MOVED, NO_SPACE, Obstacle};
 use crate::state::jobs::disk_health::{COMPACT_RETRY, SPOOL_RETRY};
@@ -18,12 +19,20 @@ const fn ms(ms: u64) -> Duration {
 }
 
 const RULES: JobRules = JobRules {
-    spool: SpoolRules { retries: 1, retry_delay: ms(10), queue_max: 100, sync: true },
+    spool: SpoolRules {
+        retries: 1,
+        retry_delay: ms(10),
+        queue_max: 100,
+        dead_max: 3,
+        handler: HandlerKind::Shell,
+        sync: true,
+    },
     workers: 2,
     job_timeout: Duration::ZERO,
     stop_timeout: ms(500),
     queue_interval: ms(3000),
     logs_jobs: false,
+    stale_after: ms(15_000),
 };
 
 /// The answer of the service to an action.
@@ -90,6 +99,7 @@ impl Run {
                     self.core.log_flushed(self.answer != RequestOutcome::Failed);
                     "flush".to_owned()
                 }
+                TurnAction::LogDropped(location) => format!("drop {}", location.id),
                 TurnAction::NotifyWaiters => {
                     let history = &self.core.history;
                     let results = (0..9).filter_map(|id| Some((id, history.result_of(id)?)));
@@ -166,6 +176,28 @@ impl Run {
 }
 
 const BAD: AttemptOutcome = AttemptOutcome::Code(7);
+
+#[test]
+fn a_full_queue_that_does_not_move_is_a_state_until_it_does() {
+    let spool = SpoolRules { queue_max: 1, ..RULES.spool };
+    let mut run = Run::new(JobRules { spool, workers: 1, ..RULES });
+    run.asks.push("one");
+    run.turn();
+    assert_eq!((run.core.room(), run.core.room_or_refusal(run.now)), (0, 0));
+    run.turn();
+    run.notices.clear();
+    let due = run.now + RULES.stale_after;
+    assert!(run.core.next_deadline(run.now, false).is_some_and(|at| at.is_due(due)));
+    run.now = due;
+    run.turn();
+    assert!(run.core.queue_room.is_stuck());
+    assert_eq!(run.notices, [TurnNotice::QueueFull]);
+    let id = run.core.timers.running()[0].id;
+    run.core.handler_ended(id, AttemptOutcome::Success, run.now);
+    run.turn();
+    assert!(!run.core.queue_room.is_stuck());
+    assert_eq!(run.notices, [TurnNotice::QueueFull, TurnNotice::QueueMoves]);
+}
 
 #[test]
 fn a_job_is_durable_before_its_reply_and_recorded_before_it_starts() {

@@ -27,10 +27,13 @@ use super::history::{JobEvent, JobResult};
 use super::timers::HandlerSignal;
 use super::{JobsCore, Shutdown};
 use crate::proto::journal::RECORD_MAX_BYTES;
-use crate::state::disk::{Disk, DiskResult};
+use crate::state::disk::{Disk, DiskError, DiskResult};
 use crate::state::spool::IngestNotice;
 use crate::state::window::{AttemptOutcome, Slot};
 use crate::util::time::{Duration, Instant};
+
+/// Maximum number of dead jobs that one turn drops.
+const DROPPED_TURN: u32 = 16;
 
 impl JobsCore {
     /// Begins a turn.
@@ -90,8 +93,10 @@ impl JobsCore {
                     Some(notice) => {
                         (TurnStep::QueueNotice, Some(TurnAction::Notice(TurnNotice::Queue(notice))))
                     }
-                    None => (TurnStep::QueueFile, None),
+                    None => (TurnStep::Oldest, None),
                 },
+                TurnStep::Oldest => self.find_oldest_dead(disk, scratch, now),
+                TurnStep::Drop => (self.drop_oldest_dead(disk, now), None),
                 TurnStep::QueueFile => {
                     let switches = self.turn.is_disk_good() && self.spool.claims.leaves_queue_now();
                     (TurnStep::Run, switches.then_some(TurnAction::SwitchQueueFile))
@@ -112,8 +117,9 @@ impl JobsCore {
                 TurnStep::Space => {
                     let new_jobs = self.turn.new_jobs;
                     let notice = self.disk_health.update_space(&mut self.spool, disk, new_jobs, now);
-                    (TurnStep::Idle, notice.map(TurnAction::Notice))
+                    (TurnStep::Room, notice.map(TurnAction::Notice))
                 }
+                TurnStep::Room => (TurnStep::Idle, self.update_room(now).map(TurnAction::Notice)),
             };
             self.turn.step = next;
             if action.is_some() {
@@ -230,7 +236,9 @@ impl JobsCore {
     fn compact_if_due(&mut self, disk: &mut impl Disk, now: Instant) -> Option<TurnAction> {
         let due = self.spool.wants_compaction() && self.disk_health.may_compact(now);
         let compacts = (self.spool.is_compacting() || due) && !self.turn.needs.paging;
-        if !compacts || !self.turn.is_disk_good() || !self.home.is_here() {
+        // The pending records may find their room in a new journal.
+        let written = self.turn.written.is_ok() || self.turn.written.is_err_and(DiskError::is_no_space);
+        if !compacts || !written || self.turn.resting || !self.home.is_here() {
             return None;
         }
         self.compact(disk, now).map(TurnAction::Notice)
@@ -240,6 +248,45 @@ impl JobsCore {
     pub(crate) fn compact(&mut self, disk: &mut impl Disk, now: Instant) -> Option<TurnNotice> {
         let result = self.spool.compact_step(disk, now);
         self.disk_health.on_compaction(result, now)
+    }
+
+    /// Looks for a dead job that is to be dropped, because there are too many. Its text is
+    /// logged before it is dropped.
+    fn find_oldest_dead(
+        &mut self,
+        disk: &mut impl Disk,
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> (TurnStep, Option<TurnAction>) {
+        // A page holds offsets of a journal that an upgrade would replace.
+        let may = self.turn.is_disk_good() && self.home.is_here() && !self.turn.needs.paging;
+        let may = may && self.turn.dropped < DROPPED_TURN;
+        if !may || !self.spool.has_too_many_dead(&self.rules.spool) {
+            return (TurnStep::QueueFile, None);
+        }
+        match self.spool.oldest_dead(disk, scratch, now) {
+            Ok(Some(location)) => {
+                self.turn.oldest = location;
+                (TurnStep::Drop, Some(TurnAction::LogDropped(location)))
+            }
+            Ok(None) => (TurnStep::QueueFile, None),
+            Err(error) => {
+                self.turn.committed = self.turn.committed.and(Err(error));
+                (TurnStep::QueueFile, None)
+            }
+        }
+    }
+
+    fn drop_oldest_dead(&mut self, disk: &mut impl Disk, now: Instant) -> TurnStep {
+        let location = self.turn.oldest;
+        if let Err(error) = self.spool.drop_oldest_dead(disk, now, location) {
+            self.turn.committed = self.turn.committed.and(Err(error));
+            return TurnStep::QueueFile;
+        }
+        self.turn.dropped = self.turn.dropped.saturating_add(1);
+        self.counts.dead_dropped = self.counts.dead_dropped.saturating_add(1);
+        self.history.forget(location.id);
+        TurnStep::Oldest
     }
 
     /// Fills the window and dequeues the jobs that run.
@@ -333,13 +380,22 @@ impl JobsCore {
         self.spool.runnable_text(disk, slot.location(), buffer)
     }
 
-    // ----- the disk ---------------------------------------------------------
+    // ----- the queue and the disk -------------------------------------------
+
+    /// Looks at the room of the queue: lines that wait for it in a claim are refused, too.
+    fn update_room(&mut self, now: Instant) -> Option<TurnNotice> {
+        let room = self.room();
+        if room == 0 && self.spool.claims.wants_reading() {
+            self.queue_room.refused(now);
+        }
+        self.queue_room.update(room, self.counts.jobs, self.rules.stale_after, now)
+    }
 
     fn update_health(&mut self, now: Instant) -> (TurnStep, Option<TurnAction>) {
         let Turn { resting, written, new_jobs, committed, run, .. } = self.turn;
         self.disk_health.jobs_blocked = run.is_err();
         if resting {
-            return (TurnStep::Idle, None);
+            return (TurnStep::Room, None);
         }
         let notice = self.disk_health.update(new_jobs, written.and(committed).and(run), now);
         (TurnStep::Space, notice.map(TurnAction::Notice))

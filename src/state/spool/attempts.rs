@@ -1,11 +1,10 @@
 //! Starting and ending jobs: the pending record of a slot of the window, and the change of
 //! its state when that is written.
 
-use super::{Spool, SpoolRules, text_or_placeholder};
-use crate::limits::RETRY_DELAY_MAX;
-use crate::proto::journal::{
-    BODY_MAX_BYTES, DEAD_PREFIX_BYTES, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind,
-};
+use super::{Spool, SpoolRules, parts_or_placeholder};
+use crate::limits::{JOB_MAX_BYTES, RETRY_DELAY_MAX};
+use crate::proto::attributes::{Attribute, Attributes, given_back_of, replace};
+use crate::proto::journal::{DEAD_PREFIX_BYTES, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, VERSION};
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskResult};
 use crate::state::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
@@ -92,6 +91,7 @@ impl Spool {
     /// room for it.
     fn push_transition(&mut self, disk: &mut impl Disk, slot: &Slot) -> DiskResult<bool> {
         let Slot { id, attempt, state, .. } = *slot;
+        let given_back = [slot.given_back];
         let record = match state {
             JobState::Waiting | JobState::Delayed(_) | JobState::Running | JobState::Cancelled => {
                 return Ok(true);
@@ -101,7 +101,9 @@ impl Spool {
             JobState::Ended(AttemptEnd::Done(_)) => Record::new(RecordKind::Done, id, attempt),
             JobState::Ended(AttemptEnd::Fail(_)) => Record::new(RecordKind::Fail, id, attempt),
             JobState::Ended(AttemptEnd::Requeued) => {
-                Record::new(RecordKind::Requeued, id, attempt.saturating_sub(1))
+                let counts = slot.given_back > 0 && self.journal.version >= VERSION;
+                let body = given_back.get(..usize::from(counts)).unwrap_or(&[]);
+                Record { body, ..Record::new(RecordKind::Requeued, id, attempt.saturating_sub(1)) }
             }
             JobState::Ended(AttemptEnd::Dead(outcome)) => {
                 return self.push_dead_transition(disk, slot, outcome);
@@ -116,13 +118,27 @@ impl Spool {
         slot: &Slot,
         outcome: AttemptOutcome,
     ) -> DiskResult<bool> {
-        let mut body: Vec<u8, BODY_MAX_BYTES> = Vec::new();
-        let mut text = [0; RECORD_MAX_BYTES];
-        let text = text_or_placeholder(disk, slot.location(), &mut text)?;
+        let mut body: Vec<u8, { DEAD_PREFIX_BYTES + JOB_MAX_BYTES }> = Vec::new();
+        let mut buffer = [0; RECORD_MAX_BYTES];
+        let (attributes, text) = parts_or_placeholder(disk, slot.location(), &mut buffer)?;
+        let attributes = self.attributes_of(slot, attributes);
         let _ = body.extend_from_slice(&outcome.to_bytes());
         let _ = body.extend_from_slice(text);
-        let record = Record { body: &body, ..Record::new(RecordKind::Dead, slot.id, slot.attempt) };
+        let record = Record {
+            attributes: &attributes,
+            body: &body,
+            ..Record::new(RecordKind::Dead, slot.id, slot.attempt)
+        };
         Ok(record.emit(&mut self.buffer).is_ok())
+    }
+
+    /// Returns the attributes of a new live record of a job, whose present one has `known`.
+    pub(super) fn attributes_of(&self, slot: &Slot, known: &[u8]) -> Attributes {
+        if given_back_of(known) == slot.given_back || self.journal.version < VERSION {
+            return Attributes::from_slice(known).unwrap_or_default();
+        }
+        let value = [slot.given_back];
+        replace(known, Attribute::GivenBack, value.get(..usize::from(slot.given_back > 0)).unwrap_or(&[]))
     }
 
     /// Changes the state of slots whose records were written.
@@ -164,9 +180,11 @@ impl Spool {
         let Some(id) = self.window.blocker(now) else { return Ok(()) };
         let Some(slot) = self.window.get(id).copied() else { return Ok(()) };
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let text = text_or_placeholder(disk, slot.location(), &mut buffer)?;
+        let (attributes, text) = parts_or_placeholder(disk, slot.location(), &mut buffer)?;
+        let attributes = &self.attributes_of(&slot, attributes);
         let flags = RecordFlags::DELAYED | RecordFlags::MOVED;
-        let record = Record { flags, body: text, ..Record::new(RecordKind::Add, id, slot.attempt) };
+        let record =
+            Record { flags, attributes, body: text, ..Record::new(RecordKind::Add, id, slot.attempt) };
         self.append_record(disk, now, &record)?;
         self.write_buffer(disk, now)?;
         self.window.remove(id);

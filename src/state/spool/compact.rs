@@ -12,15 +12,18 @@
 //! renamed the old file is the journal, and a crash after any step leaves it
 //! or its equal. The window is not refilled meanwhile.
 //!
+//! Where no new file can be made, a journal without jobs is emptied instead: `reset.rs`.
+//!
 //! A request for all dead jobs is done on the way: a new file that leaves them out, or
 //! has them wait after the backlog, takes effect as a whole when it is renamed.
 
 use super::Spool;
 use super::compaction::{Compaction, CompactionStage, LiveCounts, Moved, Purpose};
-use super::location::{RecordLocation, attempts_of, key_of};
+use super::location::{RecordLocation, attempts_of};
+use crate::limits::RESULTS_KEPT;
 use crate::proto::journal::{
-    ClaimProgress, FILE_HEADER, ParseResult, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, parse_record,
-    skip_damage,
+    ClaimProgress, FILE_HEADER_BYTES, ParseResult, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind,
+    VERSION, header_of_version, parse_record, skip_damage,
 };
 use crate::state::disk::{Disk, DiskResult, MOVED, NO_SPACE, SpoolFile};
 use crate::state::spool::JOURNAL_BUFFER_BYTES;
@@ -52,7 +55,7 @@ impl Spool {
             return self.compact_for(Purpose::Shrink, disk, now);
         }
         let result = self.continue_compaction(disk);
-        self.abandon_on_error(disk, result)
+        self.abandon_or_reset(disk, result, now)
     }
 
     /// Begins one for a purpose; [`Spool::compact_step`] continues it. No
@@ -70,13 +73,22 @@ impl Spool {
             || self.totals.live_bytes <= COMPACT_AT_ONCE_BYTES;
         let at_once = self.space.low_space && soon;
         let result = if at_once { self.compact_at_once(disk, now) } else { self.start_compaction(disk, now) };
-        self.abandon_on_error(disk, result)
+        self.abandon_or_reset(disk, result, now)
+    }
+
+    /// Gives up a compaction that failed. Where it found no room, the journal is emptied in
+    /// place, if it holds no job.
+    fn abandon_or_reset(&mut self, disk: &mut impl Disk, result: DiskResult, now: Instant) -> DiskResult {
+        match self.abandon_on_error(disk, result) {
+            Err(error) if error.is_no_space() && self.reset_in_place(disk, now) == Ok(true) => Ok(()),
+            result => result,
+        }
     }
 
     /// Compacts on a full disk. The new file takes the space that the old one reserves, and
     /// all is done in one step, because meanwhile a start or an end may find no room.
     fn compact_at_once(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
-        self.write_transitions(disk, now)?;
+        self.write_pending(disk, now)?;
         let takes = self.totals.live_bytes.saturating_add(COMPACT_HEAD_BYTES);
         let ahead = self.space.reserved_until.saturating_sub(self.journal.end);
         let whole = ahead >= self.reserve_bytes() && self.compaction.purpose != Purpose::Forget;
@@ -144,19 +156,31 @@ impl Spool {
 
     /// Writes the state: everything but the dead and the backlog.
     fn start_compaction(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
-        // The pending records of the slots must be in the old file, or the new one would
-        // hold a state that the records after it contradict.
-        self.write_transitions(disk, now)?;
+        self.write_pending(disk, now)?;
         disk.create_next()?;
         self.write_state(disk)
     }
 
+    /// Writes the pending records of the window. Where the old file has no room for them, they
+    /// follow in the new one.
+    fn write_pending(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
+        match self.write_transitions(disk, now) {
+            Err(error) if !error.is_no_space() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn write_state(&mut self, disk: &mut impl Disk) -> DiskResult {
-        disk.write(SpoolFile::Next, 0, FILE_HEADER)?;
+        let version = if self.journal.upgrade { VERSION } else { self.journal.version };
+        disk.write(SpoolFile::Next, 0, header_of_version(version))?;
         let compaction = &mut self.compaction;
+        compaction.version = version;
+        compaction.old_results =
+            self.totals.results.saturating_sub(u32::try_from(RESULTS_KEPT).unwrap_or(u32::MAX));
+        compaction.left_results = compaction.old_results;
         compaction.stage = CompactionStage::Dead;
         compaction.from = self.journal.first;
-        compaction.to = FILE_HEADER.len() as u64;
+        compaction.to = FILE_HEADER_BYTES as u64;
         compaction.start = self.journal.end;
         compaction.tombstones = self.tombstones.len();
         compaction.moved.clear();
@@ -166,18 +190,8 @@ impl Spool {
         compaction.torn_tail = false;
         compaction.expected =
             LiveCounts { waiting: self.totals.waiting.wrapping_sub(in_window), dead: self.totals.dead };
-        let next_claim = self.claims.next_seq().to_le_bytes();
-        self.emit(
-            disk,
-            &Record { body: &next_claim, ..Record::new(RecordKind::Base, self.totals.next_id, 0) },
-        )?;
-        for index in 0..self.claims.len() {
-            if let Some((seq, offset)) = self.claims.offset_at(index) {
-                let body = ClaimProgress { from: 0, to: offset, batch_bytes: 0 }.emit();
-                let flags = RecordFlags::ABSOLUTE;
-                self.emit(disk, &Record { flags, body: &body, ..Record::new(RecordKind::Claim, seq, 0) })?;
-            }
-        }
+        // It fits, because a claim takes less than a hundred bytes.
+        self.push_state();
         for index in 0..self.window.slots().len() {
             let slot = self.window.slots().get(index).copied();
             if let Some(slot) = slot.filter(|slot| slot.state != JobState::Cancelled) {
@@ -187,15 +201,43 @@ impl Spool {
         self.flush_next(disk)
     }
 
+    /// Puts what the journal holds beside jobs into the buffer, which has enough room. Returns
+    /// true if it had.
+    pub(super) fn push_state(&mut self) -> bool {
+        let next_claim = self.claims.next_seq().to_le_bytes();
+        let base = Record { body: &next_claim, ..Record::new(RecordKind::Base, self.totals.next_id, 0) };
+        let mut whole = base.emit(&mut self.buffer).is_ok();
+        if self.journal.held {
+            whole &= Record::new(RecordKind::Hold, 0, 1).emit(&mut self.buffer).is_ok();
+        }
+        if let Some(body) = &self.journal.clock {
+            whole &= Record { body, ..Record::new(RecordKind::Clock, 0, 0) }.emit(&mut self.buffer).is_ok();
+        }
+        for index in 0..self.claims.len() {
+            if let Some((seq, offset)) = self.claims.offset_at(index) {
+                let body = &ClaimProgress { from: 0, to: offset, batch_bytes: 0 }.emit();
+                let flags = RecordFlags::ABSOLUTE;
+                let claim = Record { flags, body, ..Record::new(RecordKind::Claim, seq, 0) };
+                whole &= claim.emit(&mut self.buffer).is_ok();
+            }
+        }
+        whole
+    }
+
     /// Writes the live record of a job in the window.
     fn emit_window(&mut self, disk: &mut impl Disk, slot: &Slot) -> DiskResult {
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let text = super::text_or_placeholder(disk, slot.location(), &mut buffer)?;
+        let (attributes, text) = super::parts_or_placeholder(disk, slot.location(), &mut buffer)?;
+        let attributes = &self.attributes_of(slot, attributes);
+        // The attempt of a job whose start has no record yet does not count.
+        let uncounted = u16::from(slot.state == JobState::Starting);
+        let attempt = slot.attempt.saturating_sub(uncounted);
         let flags = match slot.state {
             JobState::Delayed(_) | JobState::Ended(AttemptEnd::Fail(_)) => RecordFlags::DELAYED,
             _ => RecordFlags::empty(),
         };
-        let record = Record { flags, body: text, ..Record::new(RecordKind::Add, slot.id, slot.attempt) };
+        let record =
+            Record { flags, attributes, body: text, ..Record::new(RecordKind::Add, slot.id, attempt) };
         self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(record.size() as u64);
         self.emit(disk, &record)?;
         let behind = self.compaction.to.saturating_add(self.buffer.len() as u64);
@@ -283,11 +325,17 @@ impl Spool {
         };
         self.compaction.from = from.saturating_add(size as u64);
         if self.compaction.stage == CompactionStage::Tail {
-            return self.emit(disk, &record);
+            return self.copy_tail(disk, &record, from);
+        }
+        if record.kind == RecordKind::Result && self.compaction.stage != CompactionStage::Retried {
+            return self.copy_result(disk, &record);
         }
         let dead = record.kind == RecordKind::Dead;
+        if dead && from < self.journal.dead_from {
+            return Ok(());
+        }
         let backlog = self.compaction.stage == CompactionStage::Backlog;
-        let tombstone = self.tombstones.iter().position(|tombstone| *tombstone == key_of(&record));
+        let tombstone = self.tombstones.iter().position(|tombstone| tombstone.hides(&record, from));
         if !(dead || (record.kind == RecordKind::Add && backlog))
             || tombstone.is_some_and(|index| index < self.compaction.tombstones)
         {
@@ -303,7 +351,8 @@ impl Spool {
         let (flags, attempt) = (record.flags & RecordFlags::DELAYED, attempts_of(&record));
         let live_record = match self.compaction.purpose {
             Purpose::Retry if self.compaction.stage == CompactionStage::Retried => {
-                Record { body: record.text(), ..Record::new(RecordKind::Add, record.id, attempt) }
+                let (attributes, body) = (record.attributes, record.text());
+                Record { attributes, body, ..Record::new(RecordKind::Add, record.id, attempt) }
             }
             Purpose::Retry if dead => return Ok(()),
             Purpose::Forget if dead => {
@@ -317,6 +366,27 @@ impl Spool {
         }
         self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(live_record.size() as u64);
         self.emit(disk, &live_record)
+    }
+
+    /// Copies a record that was appended since the compaction began. Notes where a record that
+    /// deletes others is in the new file.
+    fn copy_tail(&mut self, disk: &mut impl Disk, record: &Record<'_>, from: u64) -> DiskResult {
+        self.emit(disk, record)?;
+        let end = self.compaction.to.saturating_add(self.buffer.len() as u64);
+        for tombstone in self.tombstones.iter_mut().filter(|tombstone| tombstone.until == from) {
+            tombstone.next_until = end.saturating_sub(record.size() as u64);
+        }
+        Ok(())
+    }
+
+    /// Copies the end of a job, unless it is older than those that are kept.
+    fn copy_result(&mut self, disk: &mut impl Disk, record: &Record<'_>) -> DiskResult {
+        if self.compaction.left_results > 0 {
+            self.compaction.left_results = self.compaction.left_results.saturating_sub(1);
+            return Ok(());
+        }
+        self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(record.size() as u64);
+        self.emit(disk, record)
     }
 
     /// Puts damage that appeared while the service runs into quarantine, once, and leaves it
@@ -386,8 +456,10 @@ impl Spool {
                 (slot.offset, slot.size) = (moved.offset, moved.size);
             }
         }
-        self.journal.first = FILE_HEADER.len() as u64;
+        self.journal.first = FILE_HEADER_BYTES as u64;
+        (self.journal.version, self.journal.upgrade) = (compaction.version, false);
         self.journal.cursor = compaction.cursor;
+        self.journal.dead_from = self.journal.first;
         self.journal.end = compaction.to;
         let since = self.totals.live_bytes.wrapping_sub(compaction.live_before);
         self.totals.live_bytes = compaction.live_bytes.wrapping_add(since);
@@ -401,12 +473,18 @@ impl Spool {
         }
         (self.space.reserved_until, self.space.low_space) = (0, false);
         self.journal.generation = self.journal.generation.wrapping_add(1);
+        self.totals.results = self.totals.results.saturating_sub(compaction.old_results);
         let gone = compaction.tombstones;
         let mut index = 0usize;
         self.tombstones.retain(|_| {
             index = index.saturating_add(1);
             index > gone
         });
+        for tombstone in &mut self.tombstones {
+            // One whose record is lost by damage holds for all that is there.
+            let lost = tombstone.next_until == 0;
+            tombstone.until = if lost { self.journal.end } else { tombstone.next_until };
+        }
         self.corruption.skipped.clear();
         (self.corruption.seen, self.corruption.quarantined_until) = (compaction.torn_tail, 0);
         self.journal.unsynced_since = None;

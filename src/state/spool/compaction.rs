@@ -41,6 +41,11 @@ pub(super) struct Compaction {
     /// Waiting jobs beyond the window, and dead ones, that should still be met. It wraps,
     /// because a damaged spool may have counted too few as well.
     pub(super) expected: LiveCounts,
+    /// Version of the format of the new file.
+    pub(super) version: u8,
+    /// Ends of jobs that the new file leaves out, and how many of them were not met yet.
+    pub(super) old_results: u32,
+    pub(super) left_results: u32,
     /// Records that were appended since are damaged, too; the next compaction counts them.
     pub(super) torn_tail: bool,
 }
@@ -102,6 +107,9 @@ impl Compaction {
         live_bytes: 0,
         live_before: 0,
         expected: LiveCounts { waiting: 0, dead: 0 },
+        version: 0,
+        old_results: 0,
+        left_results: 0,
         torn_tail: false,
     };
 

@@ -6,7 +6,7 @@
 //! compaction leaves it out.
 
 use super::Spool;
-use super::location::{RecordLocation, key_at};
+use super::location::{RecordLocation, Tombstone};
 use crate::proto::journal::{RECORD_MAX_BYTES, Record, RecordFlags, RecordKind};
 use crate::state::disk::{Disk, DiskResult};
 use crate::state::window::JobState;
@@ -36,7 +36,7 @@ impl Spool {
             JobState::Running => Cancelled::Running,
             JobState::Waiting | JobState::Delayed(_) | JobState::Starting => Cancelled::Waiting,
         };
-        self.append_tombstone(disk, now, slot.location())?;
+        self.append_tombstone(disk, now, slot.location(), RecordFlags::empty())?;
         match self.window.get_mut(id) {
             Some(slot) if found == Cancelled::Running => slot.state = JobState::Cancelled,
             _ => drop(self.window.remove(id)),
@@ -62,8 +62,8 @@ impl Spool {
         now: Instant,
         location: RecordLocation,
     ) -> DiskResult {
-        self.append_tombstone(disk, now, location)?;
-        let _ = self.tombstones.push(key_at(location));
+        let until = self.append_tombstone(disk, now, location, RecordFlags::empty())?;
+        let _ = self.tombstones.push(Tombstone::new(location.id, location.dead, until));
         self.forget_expected(location);
         if location.dead {
             self.sub_dead(location.size);
@@ -81,37 +81,43 @@ impl Spool {
     pub fn retry(&mut self, disk: &mut impl Disk, now: Instant, location: RecordLocation) -> DiskResult {
         self.write_buffer(disk, now)?;
         let mut buffer = [0; RECORD_MAX_BYTES];
-        let text = super::text_or_placeholder(disk, location, &mut buffer)?;
+        let (attributes, text) = super::parts_or_placeholder(disk, location, &mut buffer)?;
+        let until = self.journal.end;
         let record = Record {
             flags: RecordFlags::DEAD,
+            attributes,
             body: text,
             ..Record::new(RecordKind::Add, location.id, location.attempt)
         };
         self.append_record(disk, now, &record)?;
         self.write_buffer(disk, now)?;
-        let _ = self.tombstones.push(key_at(location));
+        let _ = self.tombstones.push(Tombstone::new(location.id, true, until));
         self.forget_expected(location);
         self.sub_dead(location.size);
         self.add_waiting(&record);
         Ok(())
     }
 
-    fn append_tombstone(
+    /// Appends the record that deletes a live record. Returns its offset.
+    pub(super) fn append_tombstone(
         &mut self,
         disk: &mut impl Disk,
         now: Instant,
         location: RecordLocation,
-    ) -> DiskResult {
+        mut flags: RecordFlags,
+    ) -> DiskResult<u64> {
         self.write_buffer(disk, now)?;
+        let offset = self.journal.end;
         let body = location.size.to_le_bytes();
-        let flags = if location.dead { RecordFlags::DEAD } else { RecordFlags::empty() };
+        flags.set(RecordFlags::DEAD, location.dead);
         let record = Record {
             flags,
             body: &body,
             ..Record::new(RecordKind::Tombstone, location.id, location.attempt)
         };
         self.append_record(disk, now, &record)?;
-        self.write_buffer(disk, now)
+        self.write_buffer(disk, now)?;
+        Ok(offset)
     }
 
     /// Counts one waiting job less.

@@ -26,6 +26,7 @@
 use super::claims::Claim;
 use super::{Spool, SpoolRules};
 use crate::limits::{CLAIM_GROWN_BYTES, CLAIM_QUIET};
+use crate::proto::attributes::Attributes;
 use crate::proto::journal::{CLAIM_BODY_BYTES, ClaimProgress, HEADER_BYTES, Record, RecordFlags, RecordKind};
 use crate::state::disk::{Disk, DiskError, DiskResult, Lease, MISSING, QueueFile, SpoolFile};
 use crate::util::lines::{Line, TOO_LONG, classify, find_newline};
@@ -148,6 +149,7 @@ impl Spool {
             if budget == 0 || self.room(rules) == 0 {
                 break;
             }
+            self.upgrade(disk, now);
             self.ensure_space(disk)?;
             let jobs = self.read_claim(disk, index, scratch, rules, now, report)?;
             added = added.saturating_add(jobs);
@@ -181,7 +183,7 @@ impl Spool {
     /// Makes the names in the queue's folder durable. After a sync that failed, each claim
     /// whose name is not durable gets another one first. Nothing of it was read, so the
     /// journal does not know its number.
-    fn sync_names(&mut self, disk: &mut impl Disk) -> DiskResult {
+    pub(super) fn sync_names(&mut self, disk: &mut impl Disk) -> DiskResult {
         for index in 0..self.claims.list.len() {
             let Some(claim) = self.claims.list.get(index).copied() else { break };
             let Some(handle) = claim.handle.filter(|_| self.claims.sync_failed && !claim.synced) else {
@@ -485,6 +487,8 @@ fn keep_rejected(disk: &mut impl Disk, bytes: &[u8], report: &mut dyn FnMut(Inge
 /// Jobs of one claim that go into the journal together with its offset.
 struct ClaimBatch {
     seq_low: u16,
+    /// The attributes of the jobs.
+    attributes: Attributes,
     jobs: u32,
     bytes: u64,
     /// The offset in the journal when it began.
@@ -499,7 +503,8 @@ impl ClaimBatch {
         // Its place is kept; the record follows when all is known.
         spool.buffer.clear();
         let _ = spool.buffer.extend_from_slice(&[0; HEAD_BYTES]);
-        Self { seq_low: claim.seq_low(), jobs: 0, bytes: 0, offset: claim.offset }
+        let attributes = spool.new_attributes();
+        Self { seq_low: claim.seq_low(), attributes, jobs: 0, bytes: 0, offset: claim.offset }
     }
 
     /// Takes a line. Returns true if the buffer and the queue had room.
@@ -522,11 +527,10 @@ impl ClaimBatch {
             Line::Job(text) => {
                 let id = spool.totals.next_id.saturating_add(u64::from(self.jobs));
                 let record = Record {
-                    kind: RecordKind::Add,
                     flags: RecordFlags::CLAIMED,
-                    id,
-                    attempt: self.seq_low,
+                    attributes: &self.attributes,
                     body: text,
+                    ..Record::new(RecordKind::Add, id, self.seq_low)
                 };
                 if self.jobs >= spool.room(rules) || record.emit(&mut spool.buffer).is_err() {
                     return false;

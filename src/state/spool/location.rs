@@ -1,11 +1,7 @@
-//! Where the live record of a job is, and what identifies it among all records that ever
-//! were.
+//! Where the live record of a job is, and which live records are deleted.
 
 use crate::proto::journal::{Record, RecordFlags, RecordKind};
 use crate::state::window::Slot;
-
-/// The id and the attempts of the job of a live record, and whether the job is dead.
-pub(super) type LiveRecordKey = (u64, u16, bool);
 
 /// Where a job's live record is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +18,32 @@ pub struct RecordLocation {
     pub dead: bool,
 }
 
+/// The live records of a job that a later record deletes. Attempts do not tell two live
+/// records of a job apart, because they do not grow beyond 16 bits.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) struct Tombstone {
+    pub(super) id: u64,
+    /// Whether the deleted records are those of a dead job.
+    pub(super) dead: bool,
+    /// Offset of the record that deletes. Records before it are deleted.
+    pub(super) until: u64,
+    /// Its offset in the new file of a compaction. 0 if the compaction has not met the record.
+    pub(super) next_until: u64,
+}
+
+impl Tombstone {
+    pub(super) fn new(id: u64, dead: bool, until: u64) -> Self {
+        Self { id, dead, until, next_until: 0 }
+    }
+
+    /// Returns true if the live record at `offset` is deleted.
+    pub(super) fn hides(&self, record: &Record<'_>, offset: u64) -> bool {
+        let dead = record.kind == RecordKind::Dead;
+        self.id == record.id && self.dead == dead && offset < self.until
+    }
+}
+
 impl Slot {
     /// Returns where the live record of this job is.
     #[must_use]
@@ -31,17 +53,7 @@ impl Slot {
     }
 }
 
-/// Returns the key of a live record.
-pub(super) fn key_of(record: &Record<'_>) -> LiveRecordKey {
-    (record.id, attempts_of(record), record.kind == RecordKind::Dead)
-}
-
 /// Returns the attempts that a live record counts.
 pub(super) fn attempts_of(record: &Record<'_>) -> u16 {
     if !record.flags.contains(RecordFlags::CLAIMED) { record.attempt } else { 0 }
-}
-
-/// Returns the key of the live record at `location`.
-pub(super) fn key_at(location: RecordLocation) -> LiveRecordKey {
-    (location.id, location.attempt, location.dead)
 }

@@ -19,7 +19,9 @@
 //! - `edit.rs`: cancel, retry, forget
 //! - `recover.rs`: from the file to the state, after any crash
 //! - `compact.rs`, `compaction.rs`: a new file without the jobs that have ended
-//! - `location.rs`: where a live record is, and its key
+//! - `location.rs`: where a live record is, and which ones are deleted
+//! - `dead.rs`: the oldest dead job, which goes when there are too many
+//! - `reset.rs`: an empty journal in the same file, where no new file can be made
 //! - `ingest.rs`, `claims.rs`: from the queue file into the journal
 //!
 //! Changing this: a new record kind needs its meaning in `recover.rs`, and, if
@@ -30,11 +32,13 @@ mod attempts;
 mod claims;
 mod compact;
 mod compaction;
+mod dead;
 mod edit;
 mod ingest;
 mod location;
 mod recover;
 mod refill;
+mod reset;
 mod scan;
 
 pub use claims::{Claims, QueueNotice};
@@ -44,16 +48,20 @@ pub use ingest::IngestNotice;
 pub use location::RecordLocation;
 pub use recover::{RecoverError, Recovery};
 pub use scan::JournalScan;
+pub(crate) use scan::SCAN_STEP_BYTES;
 
-use super::disk::{DAMAGED, Disk, DiskResult, NAMES_LOST, NO_SPACE, OVER_QUOTA, SpoolFile};
+use super::disk::{DAMAGED, Disk, DiskResult, NAMES_LOST, NO_SPACE, SpoolFile};
 use super::window::Window;
 use crate::limits::{COMMIT_DELAY, COMPACT_MIN_BYTES, JOB_MAX_BYTES};
-use crate::proto::journal::{ParseResult, RECORD_MAX_BYTES, Record, RecordKind, parse_record};
+use crate::proto::attributes::{Attributes, HandlerKind};
+use crate::proto::journal::{
+    CLOCK_BODY_BYTES, ParseResult, RECORD_MAX_BYTES, Record, RecordKind, VERSION, parse_record,
+};
 use crate::util::time::{Duration, Instant};
 use compaction::Compaction;
 use core::ops::Range;
 use heapless::Vec;
-use location::LiveRecordKey;
+use location::Tombstone;
 
 /// Maximum number of deleted jobs outside the window that are remembered until the next
 /// compaction.
@@ -81,6 +89,9 @@ const COMPACT_LOW_SPACE_SHARE: u64 = 4;
 /// block of most filesystems, and holds the ends of about ninety jobs, so that acceptance
 /// does not toggle with every job that ends.
 pub(crate) const SPACE_MARGIN_BYTES: u64 = 4 * 1024;
+/// Maximum number of live bytes that are copied at once to change to the newest version of the
+/// format. This happens once, and takes less than a second.
+const UPGRADE_AT_ONCE_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes of records that are gathered before they are written, which is one batch of a claim.
 pub(crate) const JOURNAL_BUFFER_BYTES: usize = 8 * 1024;
 
@@ -91,8 +102,12 @@ pub struct SpoolRules {
     pub retries: u32,
     /// Wait before the second attempt.
     pub retry_delay: Duration,
-    /// Jobs that may be waiting, running or dead.
+    /// Jobs that may be waiting or running.
     pub queue_max: u32,
+    /// Dead jobs that are kept.
+    pub dead_max: u32,
+    /// The handler that is configured. New jobs are queued for it.
+    pub handler: HandlerKind,
     /// Whether commits are synced.
     pub sync: bool,
 }
@@ -136,6 +151,8 @@ struct JournalState {
     first: u64,
     /// Where the next live record for the window is looked for.
     cursor: u64,
+    /// Where the oldest dead job is looked for: all dead jobs before it are deleted.
+    dead_from: u64,
     /// Since when the file has bytes that are not synced.
     unsynced_since: Option<Instant>,
     /// Whether the name of the file is not durable yet.
@@ -144,6 +161,16 @@ struct JournalState {
     sync_failed: bool,
     /// How often the journal was written again. A location holds within one generation.
     generation: u32,
+    /// The version of the file's format.
+    version: u8,
+    /// Whether the next new file has the newest version.
+    upgrade: bool,
+    /// Whether the journal says that the queue is held.
+    held: bool,
+    /// The handler that new jobs are queued for.
+    handler: HandlerKind,
+    /// The last record of a moment at which the service ran.
+    clock: Option<[u8; CLOCK_BODY_BYTES]>,
 }
 
 impl JournalState {
@@ -151,10 +178,16 @@ impl JournalState {
         end: 0,
         first: 0,
         cursor: 0,
+        dead_from: 0,
         unsynced_since: None,
         name_unsynced: false,
         sync_failed: false,
         generation: 0,
+        version: 0,
+        upgrade: false,
+        held: false,
+        handler: HandlerKind::Unknown,
+        clock: None,
     };
 }
 
@@ -170,6 +203,8 @@ struct Totals {
     dead: u32,
     /// Bytes of their live records.
     live_bytes: u64,
+    /// Records of ends in the file.
+    results: u32,
 }
 
 /// The space that the disk keeps for the journal.
@@ -224,14 +259,14 @@ pub struct Spool {
     /// Records that are not in the file yet.
     buffer: Vec<u8, JOURNAL_BUFFER_BYTES>,
     /// Live records that ended out of order since the last compaction.
-    tombstones: Vec<LiveRecordKey, TOMBSTONES_MAX>,
+    tombstones: Vec<Tombstone, TOMBSTONES_MAX>,
 }
 
 impl Spool {
     /// All zeros, to be filled in place by [`Spool::recover`].
     pub const EMPTY: Self = Self {
         journal: JournalState::NONE,
-        totals: Totals { next_id: 0, waiting: 0, dead: 0, live_bytes: 0 },
+        totals: Totals { next_id: 0, waiting: 0, dead: 0, live_bytes: 0, results: 0 },
         space: ReservedSpace::NONE,
         io_stats: IoStats { syncs: 0, bytes: 0 },
         claims: Claims::EMPTY,
@@ -274,10 +309,29 @@ impl Spool {
         Some(core::mem::take(&mut self.corruption.found))
     }
 
-    /// Returns how many more jobs are accepted.
+    /// Returns how many more jobs are accepted. Dead jobs do not count. Ids are not used again,
+    /// so none is accepted when there is no further one.
     #[must_use]
     pub fn room(&self, rules: &SpoolRules) -> u32 {
-        rules.queue_max.saturating_sub(self.totals.waiting.saturating_add(self.totals.dead))
+        let ids = u32::try_from(u64::MAX.saturating_sub(self.totals.next_id)).unwrap_or(u32::MAX);
+        rules.queue_max.saturating_sub(self.totals.waiting).min(ids)
+    }
+
+    /// Returns true if the disk had no room when it was last asked for some.
+    #[must_use]
+    pub fn lacks_space(&self) -> bool {
+        self.space.low_space
+    }
+
+    /// Sets the handler that new jobs are queued for.
+    pub fn set_handler(&mut self, handler: HandlerKind) {
+        self.journal.handler = handler;
+    }
+
+    /// Returns true if the journal says that the queue is held.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.journal.held
     }
 
     /// Returns the bytes that must stay free on the disk for the starts and ends of the jobs
@@ -339,7 +393,7 @@ impl Spool {
                     self.space.no_fallocate = true;
                     return false;
                 }
-                Err(error) => refused = [NO_SPACE, OVER_QUOTA].contains(&error),
+                Err(error) => refused = error.is_no_space(),
             }
         }
         refused
@@ -355,6 +409,7 @@ impl Spool {
 
     /// Puts a record into the buffer, writing out what is there if it is full.
     fn append_record(&mut self, disk: &mut impl Disk, now: Instant, record: &Record<'_>) -> DiskResult {
+        debug_assert!(record.since() <= self.journal.version, "{record:?}");
         if record.emit(&mut self.buffer).is_err() {
             self.write_buffer(disk, now)?;
             // An empty buffer takes the longest record.
@@ -379,6 +434,7 @@ impl Spool {
                 Ok(())
             }
             Err(error) => {
+                self.space.low_space |= error.is_no_space();
                 // Half a record must not stay in front of the next one. If
                 // even this fails, the next write overwrites it, or a
                 // recovery cuts it.
@@ -451,6 +507,7 @@ impl Spool {
     pub fn begin_batch(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult<Savepoint> {
         self.write_buffer(disk, now)?;
         self.replace_doubtful(disk, now)?;
+        self.upgrade(disk, now);
         self.ensure_space(disk)?;
         Ok(Savepoint {
             end: self.journal.end,
@@ -468,7 +525,8 @@ impl Spool {
     pub fn add(&mut self, disk: &mut impl Disk, now: Instant, text: &[u8]) -> DiskResult<u64> {
         debug_assert!(!text.is_empty() && text.len() <= JOB_MAX_BYTES);
         let id = self.totals.next_id;
-        let record = Record { body: text, ..Record::new(RecordKind::Add, id, 0) };
+        let attributes = self.new_attributes();
+        let record = Record { attributes: &attributes, body: text, ..Record::new(RecordKind::Add, id, 0) };
         let end = self.journal.end;
         self.append_record(disk, now, &record)?;
         if self.journal.end > end {
@@ -497,6 +555,25 @@ impl Spool {
         self.totals.live_bytes = self.totals.live_bytes.saturating_add(record.size() as u64);
     }
 
+    /// Returns the attributes of a job that is queued now.
+    fn new_attributes(&self) -> Attributes {
+        if self.journal.version < VERSION { Attributes::new() } else { self.journal.handler.attributes() }
+    }
+
+    /// Has the journal written again in the newest version of the format, because a record
+    /// that its version does not have follows. Until that is done the journal goes without
+    /// such records. A large journal is copied in steps, later.
+    fn upgrade(&mut self, disk: &mut impl Disk, now: Instant) {
+        if self.journal.version >= VERSION || self.journal.upgrade || self.compaction.is_active() {
+            return;
+        }
+        self.journal.upgrade = true;
+        if self.totals.live_bytes <= UPGRADE_AT_ONCE_BYTES {
+            // If it fails, it is tried again like any compaction.
+            let _ = self.compact_now(disk, now);
+        }
+    }
+
     // ----- texts ----------------------------------------------------------
 
     /// Reads the text of the job at `location` from its live record into `buffer`.
@@ -509,7 +586,7 @@ impl Spool {
         location: RecordLocation,
         buffer: &'b mut [u8; RECORD_MAX_BYTES],
     ) -> DiskResult<&'b [u8]> {
-        read_text(disk, location, buffer)
+        read_parts(disk, location, buffer).map(|(_, text)| text)
     }
 
     /// Reads the text of a job that is to run. The placeholder of a damaged text is refused.
@@ -522,8 +599,8 @@ impl Spool {
         location: RecordLocation,
         buffer: &'b mut [u8; RECORD_MAX_BYTES],
     ) -> DiskResult<&'b [u8]> {
-        read_text(disk, location, buffer)
-            .and_then(|text| if text == PLACEHOLDER_TEXT { Err(DAMAGED) } else { Ok(text) })
+        read_parts(disk, location, buffer)
+            .and_then(|(_, text)| if text == PLACEHOLDER_TEXT { Err(DAMAGED) } else { Ok(text) })
     }
 
     /// Returns true if enough of the journal is dead weight to write it again.
@@ -536,7 +613,8 @@ impl Spool {
         } else {
             COMPACT_MIN_BYTES.max(live)
         };
-        self.journal.sync_failed || self.corruption.seen || self.tombstones.is_full() || over > worth
+        let must = self.journal.sync_failed || self.corruption.seen || self.journal.upgrade;
+        must || self.tombstones.is_full() || over > worth
     }
 }
 
@@ -544,28 +622,29 @@ impl Spool {
 /// does not hold up the journal.
 const PLACEHOLDER_TEXT: &[u8] = b"(the text of this job was damaged on the disk)";
 
-/// Reads the text of a live record, or returns [`PLACEHOLDER_TEXT`] for a damaged one.
-fn text_or_placeholder<'b>(
+/// Reads attributes and text of a live record, or returns [`PLACEHOLDER_TEXT`] for a damaged
+/// one.
+fn parts_or_placeholder<'b>(
     disk: &mut impl Disk,
     location: RecordLocation,
     buffer: &'b mut [u8; RECORD_MAX_BYTES],
-) -> DiskResult<&'b [u8]> {
-    match read_text(disk, location, buffer) {
-        Err(DAMAGED) => Ok(PLACEHOLDER_TEXT),
+) -> DiskResult<(&'b [u8], &'b [u8])> {
+    match read_parts(disk, location, buffer) {
+        Err(DAMAGED) => Ok((&[], PLACEHOLDER_TEXT)),
         result => result,
     }
 }
 
-/// Reads the text of a live record and checks that it is the job's.
-fn read_text<'b>(
+/// Reads attributes and text of a live record and checks that they are the job's.
+fn read_parts<'b>(
     disk: &mut impl Disk,
     location: RecordLocation,
     buffer: &'b mut [u8; RECORD_MAX_BYTES],
-) -> DiskResult<&'b [u8]> {
+) -> DiskResult<(&'b [u8], &'b [u8])> {
     let wanted = buffer.get_mut(..usize::from(location.size)).ok_or(DAMAGED)?;
     let count = disk.read(SpoolFile::Journal, location.offset, wanted)?;
     match parse_record(buffer.get(..count).unwrap_or(&[])) {
-        ParseResult::Record(record, _) if record.id == location.id => Ok(record.text()),
+        ParseResult::Record(record, _) if record.id == location.id => Ok((record.attributes, record.text())),
         _ => Err(DAMAGED),
     }
 }

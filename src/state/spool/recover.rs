@@ -18,11 +18,13 @@
 //!
 //! After damage the journal is written again at once.
 
+use super::location::Tombstone;
 use super::{Corruption, IoStats, JournalState, ReservedSpace, Spool, SpoolRules, Totals};
-use crate::limits::RETRY_DELAY_MAX;
+use crate::limits::{RESULTS_KEPT, RETRY_DELAY_MAX};
 use crate::proto::journal::{
-    ClaimProgress, DEAD_PREFIX_BYTES, FILE_HEADER, FileHeader, HEADER_BYTES, ParseResult, RECORD_MAX_BYTES,
-    Record, RecordFlags, RecordKind, file_header, parse_record, resync, skip_damage,
+    ClaimProgress, DEAD_PREFIX_BYTES, FILE_HEADER_BYTES, FileHeader, HEADER_BYTES, ParseResult,
+    RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, VERSION, file_header, header_of_version, parse_record,
+    resync, skip_damage,
 };
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskError, DiskResult, SpoolFile};
@@ -63,6 +65,8 @@ struct Pass {
     at: u64,
     /// End of the claim batch that was found good.
     batch_end: u64,
+    /// The last record that dropped the oldest dead job: that job, and the record's offset.
+    dropped: Option<(u64, u64)>,
     found: Recovery,
 }
 
@@ -80,6 +84,7 @@ impl Spool {
         now: Instant,
     ) -> Result<Recovery, RecoverError> {
         self.io_stats = IoStats::default();
+        self.journal.handler = rules.handler;
         let (found, anew) = self.recover_once(disk, scratch, rules, now)?;
         if anew {
             // The counts may include damaged records, such as that of a dead job that was
@@ -107,11 +112,15 @@ impl Spool {
         if header == FileHeader::OtherVersion {
             return Err(RecoverError::OtherVersion);
         }
-        let mut pass = Pass { at: 0, batch_end: 0, found: Recovery::default() };
-        if header == FileHeader::Known {
-            pass.at = FILE_HEADER.len() as u64;
+        let mut pass = Pass { at: 0, batch_end: 0, dropped: None, found: Recovery::default() };
+        // A file that lost its header may hold records of every version.
+        self.journal.version = VERSION;
+        if let FileHeader::Known(version) = header {
+            pass.at = FILE_HEADER_BYTES as u64;
+            self.journal.version = version;
         }
-        (self.journal.first, self.journal.cursor) = (pass.at, pass.at);
+        let JournalState { first, cursor, dead_from, .. } = &mut self.journal;
+        (*first, *cursor, *dead_from) = (pass.at, pass.at, pass.at);
         if size > 0 {
             self.pass(disk, big, small, size, &mut pass, rules, now)?;
         }
@@ -134,21 +143,30 @@ impl Spool {
             }
         }
         self.journal.end = pass.at;
+        if let Some((id, limit)) = pass.dropped {
+            self.find_dropped(disk, big, id, limit)?;
+        }
         if size > 0 {
             // Records of an earlier process may never have been synced.
             self.journal.unsynced_since = Some(now);
             self.journal.name_unsynced = true;
         }
+        let damaged = header == FileHeader::Damaged || pass.found.damaged_bytes > 0;
         if size == 0 {
             self.write_header(disk)?;
-        } else if header != FileHeader::Known || pass.found.damaged_bytes > 0 || pass.found.reread_batches > 0
-        {
+        } else if damaged || pass.found.reread_batches > 0 {
             // If there is no room for a new file the damage is passed over
             // once more, and no new job is accepted until there is.
-            self.journal.sync_failed = self.compact_now(disk, now).is_err();
+            let written = self.compact_now(disk, now);
+            self.journal.sync_failed = written.is_err();
+            self.space.low_space = written.is_err_and(DiskError::is_no_space);
             return Ok((pass.found, !self.journal.sync_failed));
         } else if pass.at < size {
-            self.trim_reserved(disk)?;
+            match self.trim_reserved(disk) {
+                // On a full disk a new file follows before anything is acknowledged.
+                Err(error) if error.is_no_space() => self.journal.sync_failed = true,
+                result => result?,
+            }
         }
         if self.totals.waiting > 0 {
             let _ = self.reserve_space(disk, 0);
@@ -166,17 +184,25 @@ impl Spool {
             self.buffer.clear();
             self.compaction.stop();
         }
-        let generation = self.journal.generation;
-        self.journal = JournalState { generation, ..JournalState::NONE };
-        self.totals = Totals { next_id: 1, waiting: 0, dead: 0, live_bytes: 0 };
+        let JournalState { generation, handler, .. } = self.journal;
+        self.journal = JournalState { generation, handler, ..JournalState::NONE };
+        self.totals = Totals { next_id: 1, waiting: 0, dead: 0, live_bytes: 0, results: 0 };
         self.space = ReservedSpace::NONE;
         self.claims.reset();
     }
 
-    /// Writes a new journal, which becomes durable with the first commit.
+    /// Writes a new journal, which becomes durable with the first commit. On a full disk the
+    /// file stays empty, and a new one is written before the first job is accepted.
     fn write_header(&mut self, disk: &mut impl Disk) -> DiskResult {
-        disk.write(SpoolFile::Journal, 0, FILE_HEADER)?;
-        self.journal.end = FILE_HEADER.len() as u64;
+        match disk.write(SpoolFile::Journal, 0, header_of_version(VERSION)) {
+            Err(error) if error.is_no_space() => {
+                let _ = disk.truncate(SpoolFile::Journal, 0);
+                (self.journal.sync_failed, self.space.low_space) = (true, true);
+                return Ok(());
+            }
+            result => result?,
+        }
+        self.journal.end = FILE_HEADER_BYTES as u64;
         (self.journal.first, self.journal.cursor) = (self.journal.end, self.journal.end);
         self.journal.name_unsynced = true;
         Ok(())
@@ -235,9 +261,13 @@ impl Spool {
                         return Ok(());
                     }
                     let length = skip_damage(rest, whole_rest);
-                    disk.quarantine(rest.get(..length).unwrap_or(&[]))?;
+                    match disk.quarantine(rest.get(..length).unwrap_or(&[])) {
+                        Ok(()) => self.skip(pass.at, length),
+                        // The bytes stay in the journal until the disk has room for them.
+                        Err(error) if error.is_no_space() => self.corruption.seen = true,
+                        Err(error) => return Err(error),
+                    }
                     pass.found.damaged_bytes = pass.found.damaged_bytes.saturating_add(length as u64);
-                    self.skip(pass.at, length);
                     pass.at = pass.at.saturating_add(length as u64);
                 }
             }
@@ -264,7 +294,15 @@ impl Spool {
             self.skip(pass.at, length);
             return Ok(length);
         }
+        if record.since() > self.journal.version {
+            // Its header names an older version than its records need.
+            (self.journal.version, self.journal.upgrade) = (record.since(), true);
+        }
         match record.kind {
+            RecordKind::Base if record.flags.contains(RecordFlags::END) => {
+                pass.found.torn_bytes = length as u64;
+                return Ok(0);
+            }
             RecordKind::Base => {
                 self.totals.next_id = self.totals.next_id.max(record.id);
                 let next_claim = record.body.first_chunk::<8>().map_or(0, |body| u64::from_le_bytes(*body));
@@ -278,7 +316,7 @@ impl Spool {
                 }
                 if record.flags.contains(RecordFlags::DEAD) {
                     // Retried: the dead record, longer by its prefix, is deleted.
-                    let _ = self.tombstones.push((record.id, record.attempt, true));
+                    let _ = self.tombstones.push(Tombstone::new(record.id, true, pass.at));
                     self.sub_dead(size_of_record(record, DEAD_PREFIX_BYTES));
                 }
                 self.add_waiting(record);
@@ -296,9 +334,18 @@ impl Spool {
                 if !dead && self.find(disk, small, record.id, pass, rules, now)? {
                     self.forget(record.id);
                 } else {
-                    self.apply_tombstone(record, dead);
+                    self.apply_tombstone(record, dead, pass);
                 }
             }
+            RecordKind::Result => {
+                self.totals.results = self.totals.results.saturating_add(1);
+                // Older ones are left out by the next compaction.
+                if self.totals.results as usize <= RESULTS_KEPT {
+                    self.totals.live_bytes = self.totals.live_bytes.saturating_add(record.size() as u64);
+                }
+            }
+            RecordKind::Hold => self.journal.held = record.attempt != 0,
+            RecordKind::Clock => self.journal.clock = record.body.try_into().ok(),
             RecordKind::Claim => return self.claim(disk, record, length, rest, pass),
             RecordKind::Start | RecordKind::Fail | RecordKind::Requeued | RecordKind::Done => {
                 if self.find(disk, small, record.id, pass, rules, now)? {
@@ -317,6 +364,9 @@ impl Spool {
         }
         let Some(slot) = self.window.get_mut(record.id) else { return };
         slot.attempt = record.attempt;
+        if record.kind != RecordKind::Start {
+            slot.given_back = record.body.first().copied().unwrap_or(0);
+        }
         slot.state = match record.kind {
             RecordKind::Start => JobState::Running,
             RecordKind::Fail => {
@@ -335,14 +385,18 @@ impl Spool {
     }
 
     /// Deletes a live record beyond the window.
-    fn apply_tombstone(&mut self, record: &Record<'_>, dead: bool) {
+    fn apply_tombstone(&mut self, record: &Record<'_>, dead: bool, pass: &mut Pass) {
         let size = record.body.first_chunk::<2>().map_or(0, |body| u16::from_le_bytes(*body));
         if dead {
             self.sub_dead(size);
         } else {
             self.sub_waiting(size);
         }
-        let _ = self.tombstones.push((record.id, record.attempt, dead));
+        if dead && record.flags.contains(RecordFlags::OLDEST) {
+            pass.dropped = Some((record.id, pass.at));
+        } else {
+            let _ = self.tombstones.push(Tombstone::new(record.id, dead, pass.at));
+        }
     }
 
     /// Applies the progress of a claim, whose batch counts if it is whole.
@@ -428,7 +482,7 @@ impl Spool {
         let bytes = self.read_ahead(disk, small, pass.at)?;
         match parse_record(bytes) {
             ParseResult::Record(record, size) => {
-                if record.kind == RecordKind::Add && !self.has_tombstone(&record) {
+                if record.kind == RecordKind::Add && !self.is_deleted(&record, self.journal.cursor) {
                     self.enter(&record, self.journal.cursor, rules, now);
                 }
                 self.journal.cursor = self.journal.cursor.saturating_add(size as u64);

@@ -1,8 +1,9 @@
 //! From the journal into the window: the next live records in the order of the file.
 
-use super::location::{attempts_of, key_of};
+use super::location::attempts_of;
 use super::{Spool, SpoolRules};
 use crate::limits::{READ_BYTES, RETRY_DELAY_MAX, WORKERS_MAX};
+use crate::proto::attributes::{given_back_of, handler_of};
 use crate::proto::journal::{ParseResult, Record, RecordFlags, RecordKind, parse_record, skip_damage};
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskResult, SpoolFile};
@@ -82,8 +83,8 @@ impl Spool {
             let last = self.journal.cursor.saturating_add(rest.len() as u64) >= self.journal.end;
             let size = match parse_record(rest) {
                 ParseResult::Record(record, size) => {
-                    if record.kind == RecordKind::Add && !self.has_tombstone(&record) {
-                        let offset = self.journal.cursor;
+                    let offset = self.journal.cursor;
+                    if record.kind == RecordKind::Add && !self.is_deleted(&record, offset) {
                         enter(self, &record, offset);
                     }
                     size
@@ -112,14 +113,23 @@ impl Spool {
         self.window.push(slot);
     }
 
-    /// Returns true if this live record no longer counts.
-    pub(super) fn has_tombstone(&self, record: &Record<'_>) -> bool {
-        self.tombstones.contains(&key_of(record))
+    /// Returns true if the live record at `offset` no longer counts.
+    pub(super) fn is_deleted(&self, record: &Record<'_>, offset: u64) -> bool {
+        let dropped = record.kind == RecordKind::Dead && offset < self.journal.dead_from;
+        dropped || self.tombstones.iter().any(|tombstone| tombstone.hides(record, offset))
     }
 }
 
 /// Returns the slot of a live record that waits.
 fn slot_of(record: &Record<'_>, offset: u64) -> Slot {
     let size = u16::try_from(record.size()).unwrap_or(u16::MAX);
-    Slot { id: record.id, offset, size, attempt: attempts_of(record), state: JobState::Waiting }
+    Slot {
+        id: record.id,
+        offset,
+        size,
+        attempt: attempts_of(record),
+        handler: handler_of(record.attributes),
+        given_back: given_back_of(record.attributes),
+        state: JobState::Waiting,
+    }
 }

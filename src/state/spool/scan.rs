@@ -3,28 +3,62 @@
 //! because nothing in the loop may take long.
 
 use super::Spool;
-use super::location::{RecordLocation, attempts_of, key_of};
+use super::location::{RecordLocation, attempts_of};
 use crate::limits::READ_BYTES;
 use crate::proto::journal::{ParseResult, RECORD_MAX_BYTES, Record, RecordKind, parse_record, skip_damage};
 use crate::state::disk::{DAMAGED, Disk, DiskResult, SpoolFile};
 use crate::state::window::AttemptOutcome;
 
 /// Bytes of the journal that one turn reads for a request that scans it.
-const SCAN_STEP_BYTES: u64 = 64 * 1024;
+pub(crate) const SCAN_STEP_BYTES: u64 = 64 * 1024;
 
-/// A scan of the journal.
+/// A scan of the journal, or of a part of it.
 #[derive(Clone, Copy, Debug)]
 pub struct JournalScan {
     at: u64,
+    until: u64,
     generation: u32,
+}
+
+impl JournalScan {
+    pub(super) const fn new(at: u64, until: u64, generation: u32) -> Self {
+        Self { at, until, generation }
+    }
+
+    /// Returns the offset of the record that is visited next.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
 }
 
 impl Spool {
     /// Begins a scan of every job beyond the window. Without the dead it is shorter.
     #[must_use]
     pub fn scan(&self, dead: bool) -> JournalScan {
-        let at = if dead { self.journal.first } else { self.journal.cursor };
-        JournalScan { at, generation: self.journal.generation }
+        let Self { journal, totals, .. } = self;
+        let dead = dead && totals.dead > 0;
+        let at = if dead { journal.dead_from.min(journal.cursor) } else { journal.cursor };
+        JournalScan::new(at, u64::MAX, journal.generation)
+    }
+
+    /// Begins a scan of the jobs beyond the window whose records begin from `from` up to
+    /// `until`. A record must begin at `from`.
+    #[must_use]
+    pub fn scan_range(&self, from: u64, until: u64) -> JournalScan {
+        JournalScan::new(from, until, self.journal.generation)
+    }
+
+    /// Returns the offset after the last record.
+    #[must_use]
+    pub fn journal_end(&self) -> u64 {
+        self.journal.end
+    }
+
+    /// Returns how often the journal was written again. Offsets mean nothing in another one.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.journal.generation
     }
 
     /// Returns true if the journal is still the one in which the scan began. Otherwise its
@@ -35,8 +69,9 @@ impl Spool {
     }
 
     /// Continues a scan, as far as one turn's share: hands each job beyond
-    /// the window to `visit`. True at the end. Jobs that enter the window
-    /// meanwhile may be met or not.
+    /// the window to `visit`, which returns true to go on to the next one. True at the
+    /// end, or when `visit` returned false: the scan then stands at that job. Jobs that
+    /// enter the window meanwhile may be met or not.
     ///
     /// # Errors
     /// The journal cannot be read.
@@ -45,10 +80,11 @@ impl Spool {
         disk: &mut impl Disk,
         scratch: &mut [u8],
         scan: &mut JournalScan,
-        visit: &mut dyn FnMut(RecordLocation),
+        visit: &mut dyn FnMut(RecordLocation) -> bool,
     ) -> DiskResult<bool> {
         let stop = scan.at.saturating_add(SCAN_STEP_BYTES);
-        while scan.at < self.journal.end && scan.at < stop {
+        let end = self.journal.end.min(scan.until);
+        while scan.at < end && scan.at < stop {
             let left = usize::try_from(self.journal.end.saturating_sub(scan.at)).unwrap_or(usize::MAX);
             let wanted = scratch.len().min(left).min(READ_BYTES);
             let count =
@@ -57,13 +93,15 @@ impl Spool {
                 scan.at = self.journal.end;
             }
             let mut at = 0usize;
-            while let Some(rest) = scratch.get(at..count).filter(|rest| !rest.is_empty()) {
+            while let Some(rest) = scratch.get(at..count).filter(|rest| !rest.is_empty() && scan.at < end) {
                 // Fewer bytes than wanted: another program made the file shorter.
                 let last = count < wanted || scan.at.saturating_add(rest.len() as u64) >= self.journal.end;
                 let size = match parse_record(rest) {
                     ParseResult::Record(record, size) => {
-                        if let Some(location) = self.live_location(&record, scan.at) {
-                            visit(location);
+                        if let Some(location) = self.live_location(&record, scan.at)
+                            && !visit(location)
+                        {
+                            return Ok(true);
                         }
                         size
                     }
@@ -74,7 +112,7 @@ impl Spool {
                 scan.at = scan.at.saturating_add(size as u64);
             }
         }
-        Ok(scan.at >= self.journal.end)
+        Ok(scan.at >= end)
     }
 
     /// Reads how the dead job at `location` ended.
@@ -101,7 +139,7 @@ impl Spool {
     fn live_location(&self, record: &Record<'_>, offset: u64) -> Option<RecordLocation> {
         let dead = record.kind == RecordKind::Dead;
         let waits = record.kind == RecordKind::Add && offset >= self.journal.cursor;
-        if !(dead || waits) || self.tombstones.contains(&key_of(record)) {
+        if !(dead || waits) || self.is_deleted(record, offset) {
             return None;
         }
         if self.corruption.skipped.iter().any(|range| range.contains(&offset)) {

@@ -1,7 +1,7 @@
 //! The vocabulary between the machine of the supervisor and the service that performs its
 //! decisions: reports of events, actions to perform, events to log.
 
-use super::probe::{FileVersion, Probe, ProbeError};
+use super::probe::{FileVersion, Probe, ProbeError, SocketAnswer};
 use crate::util::time::Duration;
 
 /// How a process ended.
@@ -43,6 +43,9 @@ pub enum Report {
     ProgramFile(Result<FileVersion, ProbeError>),
     /// The result of [`Action::CheckLock`]; `None` if the lock cannot be probed.
     Lock(Option<Probe>),
+    /// The result of [`Action::Ask`] or [`Action::Confirm`]. [`SocketAnswer::Silent`] is not reported,
+    /// because the instance itself knows how long it waits.
+    Answer(SocketAnswer),
     /// The child of this PID was started.
     Started(u32),
     /// The process could not be started.
@@ -67,6 +70,12 @@ pub enum Action {
     Probe,
     /// Probe the lock before a start, and report [`Report::Lock`].
     CheckLock,
+    /// Connect to the socket of the process, and report [`Report::Answer`].
+    Ask,
+    /// Find out if the health file of the process could be written. If not, report
+    /// [`SocketAnswer::Unknown`]. Otherwise do as for [`Action::Ask`] if the process has a control
+    /// socket, and report [`SocketAnswer::Unreachable`] if it has none.
+    Confirm,
     /// Start the process, and report [`Report::Started`] or [`Report::NotStarted`].
     Start,
     /// Send TERM to this process, if it holds the lock.
@@ -88,6 +97,14 @@ pub enum Event {
     Restarting(ProbeError),
     /// The first good probe after a bad one.
     Recovered,
+    /// The first answer of the socket after it did not answer.
+    Answered,
+    /// The heartbeat of the process is lost, and its socket alone is checked.
+    HeartbeatLost(ProbeError),
+    /// The process seems to hang, but its socket answers.
+    Answering(ProbeError),
+    /// A process of another PID namespace runs. It is supervised, and never signalled.
+    Foreign,
     /// The process did not end in time: KILL follows.
     Killing,
     /// The process did not end after KILL.

@@ -4,22 +4,30 @@
 //! perform, and an event to log. The state of the lock of the PID file decides whether a
 //! process runs; the number in the PID file does not.
 //!
-//! | phase \ event | probe: P holds the lock | probe: died | probe: stopped on purpose | process gone | deadline | stop | second stop |
-//! | --- | --- | --- | --- | --- | --- | --- | --- |
-//! | `Backoff(at)` | `Running`, adopt P | - | `Stopped` | - | check the lock, start: `Starting` | `Stopped` | - |
-//! | `Starting` | `Stopping` after `failures` probes, if late | the same | the same | `Backoff`, `Stopped`, or `Running` if another process holds the lock | - | `Stopping` | `Killing` |
-//! | `Running` | `Stopping` after `failures` bad probes; `Running`, adopt P if another | `Backoff` | `Stopped` | `Backoff`, `Stopped`, or `Running` as above | - | `Stopping` | `Killing` |
-//! | `Stopping(at)` | `Running`, adopt P if another | `Backoff` | `Stopped` | `Backoff`, `Stopped` | `Killing` | - | `Killing` |
-//! | `Killing(since)` | `Running`, adopt P if another | `Backoff` | `Stopped` | `Backoff`, `Stopped` | `Unkillable` | - | - |
-//! | `Unkillable` | `Running`, adopt P if another | `Backoff` | `Stopped` | `Backoff`, `Stopped` | - | - | - |
-//! | `Stopped` | `Running`, adopt P | `Backoff` | - | - | - | - | - |
+//! | phase \ event | probe: P holds the lock | probe: foreign | probe: died | probe: stopped on purpose | process gone | deadline | stop | second stop |
+//! | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+//! | `Backoff(at)` | `Running`, adopt P | `Foreign` | - | `Stopped` | - | check the lock, start: `Starting` | `Stopped` | - |
+//! | `Starting` | confirm after `failures` probes, if late | the same | the same | the same | `Backoff`, `Stopped`, or `Running` if another process holds the lock | no answer | `Stopping` | `Killing` |
+//! | `Running` | ask or confirm, see below; `Running`, adopt P if another | `Foreign` | `Backoff` | `Stopped` | `Backoff`, `Stopped`, or `Running` as above | no answer | `Stopping` | `Killing` |
+//! | `Stopping(at)` | `Running`, adopt P if another | `Foreign` | `Backoff` | `Stopped` | `Backoff`, `Stopped` | `Killing` | - | `Killing` |
+//! | `Killing(since)` | `Running`, adopt P if another | `Foreign` | `Backoff` | `Stopped` | `Backoff`, `Stopped` | `Unkillable` | - | - |
+//! | `Unkillable` | `Running`, adopt P if another | `Foreign` | `Backoff` | `Stopped` | `Backoff`, `Stopped` | - | - | - |
+//! | `Foreign` | `Running`, adopt P | - | `Backoff` | `Stopped` | - | - | `Stopped` | - |
+//! | `Stopped` | `Running`, adopt P | `Foreign` | `Backoff` | - | - | - | - | - |
 //!
 //! `Starting` becomes `Running` when the process reports ready. After a stop of the
-//! supervisor, `Stopped` replaces `Backoff` and `Running` as the next phase.
+//! supervisor, `Stopped` replaces `Backoff`, `Running` and `Foreign` as the next phase.
+//!
+//! A process is stopped only if it certainly hangs:
+//!
+//! | what the probes show | the process answers | no answer in time | it cannot be asked | the supervisor's own health file cannot be written |
+//! | --- | --- | --- | --- | --- |
+//! | `failures` times the same heartbeat, or not ready: confirm | left alone, `heartbeats` | TERM | TERM | with the next probe again |
+//! | no heartbeat of this process: ask | count 0, `heartbeats` | bad probe, and TERM after `failures` | - | not tried |
 
 use super::decision::{Action, Decision, Event, ExitReason, NOTHING, Report, Rules};
-use super::probe::{FileVersion, Probe, ProbeError, ProgramHealth};
-use crate::limits::{RESTART_QUICK, START_PATIENCE};
+use super::probe::{Beat, FileVersion, LifeSign, Probe, ProbeError, SocketAnswer};
+use crate::limits::{ANSWER_PATIENCE, RESTART_QUICK, START_PATIENCE};
 use crate::state::backoff::RestartBackoff;
 use crate::util::time::{Duration, Instant};
 
@@ -44,8 +52,20 @@ pub enum Phase {
     Killing(u32, Instant),
     /// KILL was sent long ago, and the process has not ended.
     Unkillable(u32),
+    /// A process of another PID namespace runs. It has no number here, and is never signalled.
+    Foreign,
     /// A user stopped the process on purpose, or the supervisor stops.
     Stopped,
+}
+
+/// A question to the socket of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Question {
+    reason: ProbeError,
+    /// The process seems to hang. Otherwise its heartbeat is lost.
+    confirms: bool,
+    /// When the wait for the answer ends.
+    until: Instant,
 }
 
 /// See the module's documentation.
@@ -65,7 +85,12 @@ pub struct Instance {
     settled: bool,
     /// The supervisor stops, so nothing is started.
     shutting_down: bool,
-    program_health: ProgramHealth,
+    heartbeat: LifeSign<u64>,
+    program_file: LifeSign<FileVersion>,
+    /// The question to which an answer is awaited.
+    asked: Option<Question>,
+    /// The heartbeat is lost or stale, and the process is well as far as its socket shows.
+    unjudged: bool,
 }
 
 impl Instance {
@@ -81,7 +106,10 @@ impl Instance {
             adopted: false,
             settled: false,
             shutting_down: false,
-            program_health: ProgramHealth::default(),
+            heartbeat: LifeSign::NONE,
+            program_file: LifeSign::NONE,
+            asked: None,
+            unjudged: false,
         }
     }
 
@@ -106,8 +134,14 @@ impl Instance {
             | Phase::Stopping(pid, _)
             | Phase::Killing(pid, _)
             | Phase::Unkillable(pid) => Some(pid),
-            Phase::Backoff(_) | Phase::Stopped => None,
+            Phase::Backoff(_) | Phase::Foreign | Phase::Stopped => None,
         }
+    }
+
+    /// Returns true if the heartbeat of a process that runs cannot be judged.
+    #[must_use]
+    pub fn is_unjudged(&self) -> bool {
+        self.unjudged || self.phase == Phase::Foreign
     }
 
     /// Returns true if the supervisor can stop without waiting for this instance.
@@ -164,12 +198,13 @@ impl Instance {
         match self.phase {
             Phase::Backoff(at) | Phase::Stopping(_, at) => Some(at),
             Phase::Killing(_, at) => Some(at + UNKILLABLE),
-            Phase::Starting(_) | Phase::Running(_) | Phase::Unkillable(_) | Phase::Stopped => None,
+            Phase::Starting(_) | Phase::Running(_) => self.asked.map(|asked| asked.until),
+            Phase::Unkillable(_) | Phase::Foreign | Phase::Stopped => None,
         }
     }
 
     /// Decides what the passing of time changes.
-    pub fn on_deadline(&mut self, now: Instant) -> Decision {
+    pub fn on_deadline(&mut self, now: Instant, rules: &Rules) -> Decision {
         if !self.next_deadline().is_some_and(|at| at.is_due(now)) {
             return NOTHING;
         }
@@ -180,7 +215,8 @@ impl Instance {
                 self.phase = Phase::Unkillable(pid);
                 (Action::None, Some(Event::Unkillable))
             }
-            Phase::Starting(_) | Phase::Running(_) | Phase::Unkillable(_) | Phase::Stopped => NOTHING,
+            Phase::Starting(_) | Phase::Running(_) => self.on_answer(now, SocketAnswer::Silent, rules),
+            Phase::Unkillable(_) | Phase::Foreign | Phase::Stopped => NOTHING,
         }
     }
 
@@ -190,12 +226,13 @@ impl Instance {
             Report::Probe(probe) => probe.map_or(NOTHING, |probe| self.on_probe(now, probe, rules)),
             Report::ProgramFile(found) => self.on_program_file(now, found, rules),
             Report::Lock(probe) => self.on_lock(now, probe, rules),
+            Report::Answer(answer) => self.on_answer(now, answer, rules),
             Report::Started(pid) => self.on_started(now, pid),
             Report::NotStarted => self.died(now, Duration::ZERO, ExitReason::NotStarted),
             Report::Ready => self.on_ready(),
             // Without a probe nothing is known but that this process held the lock.
             Report::Gone(pid, reason, probe) => {
-                self.on_gone(now, pid, reason, probe.unwrap_or(Probe::Held(pid, Ok(()))))
+                self.on_gone(now, pid, reason, probe.unwrap_or(Probe::Held(pid, Err(ProbeError::Missing))))
             }
             Report::Stop => self.on_shutdown(now, rules),
             Report::SecondStop => self.on_second_stop(now),
@@ -216,15 +253,21 @@ impl Instance {
 
     fn on_started(&mut self, now: Instant, pid: u32) -> Decision {
         (self.phase, self.started_at) = (Phase::Starting(pid), now);
-        (self.failed_probes, self.adopted) = (0, false);
-        self.program_health = ProgramHealth::default();
+        self.adopted = false;
+        self.forget_checks();
         NOTHING
+    }
+
+    /// Forgets what the checks of the last process found.
+    fn forget_checks(&mut self) {
+        (self.failed_probes, self.asked, self.unjudged) = (0, None, false);
+        (self.heartbeat, self.program_file) = (LifeSign::NONE, LifeSign::NONE);
     }
 
     fn on_ready(&mut self) -> Decision {
         let Phase::Starting(pid) = self.phase else { return NOTHING };
         (self.phase, self.settled) = (Phase::Running(pid), true);
-        self.failed_probes = 0;
+        self.forget_checks();
         self.update_recovery(self.started_at);
         (Action::None, Some(Event::Ready(pid)))
     }
@@ -244,7 +287,7 @@ impl Instance {
                 (Action::Terminate(pid), None)
             }
             Phase::Stopping(..) | Phase::Killing(..) | Phase::Unkillable(_) => NOTHING,
-            Phase::Backoff(_) | Phase::Stopped => {
+            Phase::Backoff(_) | Phase::Foreign | Phase::Stopped => {
                 self.phase = Phase::Stopped;
                 NOTHING
             }
@@ -255,7 +298,11 @@ impl Instance {
     fn on_second_stop(&mut self, now: Instant) -> Decision {
         match self.phase {
             Phase::Starting(pid) | Phase::Running(pid) | Phase::Stopping(pid, _) => self.kill(now, pid),
-            Phase::Killing(..) | Phase::Unkillable(_) | Phase::Backoff(_) | Phase::Stopped => NOTHING,
+            Phase::Killing(..)
+            | Phase::Unkillable(_)
+            | Phase::Backoff(_)
+            | Phase::Foreign
+            | Phase::Stopped => NOTHING,
         }
     }
 
@@ -269,6 +316,7 @@ impl Instance {
         }
         match probe {
             Probe::Held(other, _) if other != pid => self.adopt(now, other),
+            Probe::Foreign => self.on_foreign(now),
             Probe::Free => self.stopped(now),
             _ => {
                 // A process that the supervisor stopped did not exit quickly.
@@ -280,7 +328,9 @@ impl Instance {
 
     /// Records that a user stopped the process on purpose.
     fn stopped(&mut self, now: Instant) -> Decision {
-        (self.phase, self.unwell_since, self.settled) = (Phase::Stopped, None, true);
+        (self.phase, self.unwell_since) = (Phase::Stopped, None);
+        self.forget_checks();
+        self.settled = true;
         // Nothing else is known of the next process if it ends between two probes.
         self.started_at = now;
         (Action::None, Some(Event::Stopped))
@@ -292,17 +342,33 @@ impl Instance {
         found: Result<FileVersion, ProbeError>,
         rules: &Rules,
     ) -> Decision {
-        let Some(pid) = self.pid() else { return NOTHING };
-        let health = self.program_health.judge(now, found, self.started_at, rules.stale_after);
-        self.on_probe(now, Probe::Held(pid, health), rules)
+        let Phase::Running(pid) = self.phase else { return NOTHING };
+        let health = match found {
+            // An earlier process may have left this version.
+            Ok(version) => self.program_file.judge(now, version, self.started_at, rules.stale_after),
+            // A new process has this long for its first write.
+            Err(_) if now.since(self.started_at) <= rules.stale_after => Ok(()),
+            Err(error) => Err(error),
+        };
+        match health {
+            Ok(()) => self.on_good_probe(now),
+            Err(error) => self.on_bad_probe(now, pid, error, rules),
+        }
     }
 
     fn on_probe(&mut self, now: Instant, probe: Probe, rules: &Rules) -> Decision {
         match (self.phase, probe) {
-            (Phase::Backoff(_) | Phase::Stopped, _) if self.shutting_down => NOTHING,
-            (Phase::Backoff(_) | Phase::Stopped, Probe::Held(pid, _)) => self.adopt(now, pid),
+            (Phase::Backoff(_) | Phase::Foreign | Phase::Stopped, _) if self.shutting_down => NOTHING,
+            (Phase::Backoff(_) | Phase::Foreign | Phase::Stopped, Probe::Held(pid, _)) => {
+                self.adopt(now, pid)
+            }
+            (Phase::Foreign, Probe::Foreign) => NOTHING,
+            (Phase::Backoff(_) | Phase::Stopped, Probe::Foreign) => self.on_foreign(now),
+            (Phase::Foreign, Probe::Free) => self.stopped(now),
             // A user started the process, and it died between two probes.
-            (Phase::Stopped, Probe::Died) => self.died(now, Duration::ZERO, ExitReason::Unknown),
+            (Phase::Foreign | Phase::Stopped, Probe::Died) => {
+                self.died(now, Duration::ZERO, ExitReason::Unknown)
+            }
             // A user stopped the process while it was dead.
             (Phase::Backoff(_), Probe::Free) => self.stopped(now),
             (Phase::Backoff(_), Probe::Died) | (Phase::Stopped, Probe::Free) => NOTHING,
@@ -310,15 +376,15 @@ impl Instance {
                 let late = now.since(self.started_at) > rules.stale_after * START_PATIENCE;
                 if late { self.on_bad_probe(now, pid, ProbeError::NotReady, rules) } else { NOTHING }
             }
-            (Phase::Running(pid), Probe::Held(holder, health)) if holder == pid => match health {
-                Ok(()) => self.on_good_probe(now),
+            (Phase::Running(pid), Probe::Held(holder, beat)) if holder == pid => match beat {
+                Ok(beat) => self.on_beat(now, pid, beat, rules),
                 // A process that was just adopted may not have written a heartbeat yet.
                 Err(ProbeError::Missing | ProbeError::OtherPid | ProbeError::OtherBoot)
                     if self.adopted && now.since(self.started_at) <= rules.stale_after =>
                 {
                     NOTHING
                 }
-                Err(error) => self.on_bad_probe(now, pid, error, rules),
+                Err(error) => self.on_lost_heartbeat(now, error),
             },
             (
                 Phase::Running(pid)
@@ -333,13 +399,70 @@ impl Instance {
         }
     }
 
+    /// Judges a heartbeat of the process `pid`. It is a sign of life if its number has changed.
+    fn on_beat(&mut self, now: Instant, pid: u32, beat: Beat, rules: &Rules) -> Decision {
+        if !self.adopted && beat.written < self.started_at {
+            // An earlier process had the same PID.
+            return self.on_lost_heartbeat(now, ProbeError::OtherPid);
+        }
+        // An adopted process may be in another time namespace, so its first heartbeat counts from
+        // now. A child is not, and may hang since its start.
+        let first = if self.adopted { now } else { beat.written.or_earlier(now) };
+        match self.heartbeat.judge(now, beat.seq, first, rules.stale_after) {
+            Ok(()) => self.on_good_probe(now),
+            Err(error) => self.on_bad_probe(now, pid, error, rules),
+        }
+    }
+
     fn on_good_probe(&mut self, now: Instant) -> Decision {
-        let was_unwell = core::mem::take(&mut self.failed_probes) > 0;
+        let was_unwell = core::mem::take(&mut self.failed_probes) > 0 || self.unjudged;
+        (self.unjudged, self.asked) = (false, None);
         self.update_recovery(now);
         (Action::None, was_unwell.then_some(Event::Recovered))
     }
 
+    /// Asks the socket of a process whose heartbeat shows nothing.
+    fn on_lost_heartbeat(&mut self, now: Instant, error: ProbeError) -> Decision {
+        let is_new = !core::mem::replace(&mut self.unjudged, true);
+        (self.ask(now, error, Action::Ask), is_new.then_some(Event::HeartbeatLost(error)))
+    }
+
+    /// Begins to ask, unless an answer is awaited.
+    fn ask(&mut self, now: Instant, reason: ProbeError, action: Action) -> Action {
+        if self.asked.is_some() {
+            return Action::None;
+        }
+        let confirms = action == Action::Confirm;
+        self.asked = Some(Question { reason, confirms, until: now + ANSWER_PATIENCE });
+        action
+    }
+
+    /// Takes the answer of the socket.
+    fn on_answer(&mut self, now: Instant, answer: SocketAnswer, rules: &Rules) -> Decision {
+        let (Phase::Starting(pid) | Phase::Running(pid)) = self.phase else { return NOTHING };
+        let Some(Question { reason, confirms, .. }) = self.asked.take() else { return NOTHING };
+        match (answer, confirms) {
+            (SocketAnswer::Answered, _) => {
+                let was_unwell = core::mem::take(&mut self.failed_probes) > 0;
+                let is_new = !core::mem::replace(&mut self.unjudged, true);
+                self.update_recovery(now);
+                let event = match confirms {
+                    true if is_new => Some(Event::Answering(reason)),
+                    false if was_unwell => Some(Event::Answered),
+                    _ => None,
+                };
+                (Action::None, event)
+            }
+            (SocketAnswer::Silent | SocketAnswer::Unreachable, true) => self.give_up(now, pid, reason, rules),
+            (SocketAnswer::Silent, false) => self.on_bad_probe(now, pid, ProbeError::Silent, rules),
+            (SocketAnswer::Unreachable | SocketAnswer::Unknown, _) => NOTHING,
+        }
+    }
+
     fn on_bad_probe(&mut self, now: Instant, pid: u32, error: ProbeError, rules: &Rules) -> Decision {
+        if self.asked.is_some() {
+            return NOTHING;
+        }
         // The process was healthy until its last heartbeat.
         if let ProbeError::Stale(age) = error {
             self.update_recovery(now.minus(age));
@@ -347,17 +470,38 @@ impl Instance {
         self.unwell_since.get_or_insert(now);
         self.failed_probes = self.failed_probes.saturating_add(1);
         if self.failed_probes < rules.failures {
-            return (Action::None, (self.failed_probes == 1).then_some(Event::CheckFailed(error)));
+            // A process that answers, though its heartbeat is stale, fails again and again.
+            let is_first = self.failed_probes == 1 && (!self.unjudged || error == ProbeError::Silent);
+            return (Action::None, is_first.then_some(Event::CheckFailed(error)));
         }
+        match error {
+            ProbeError::Silent => self.give_up(now, pid, error, rules),
+            _ => (self.ask(now, error, Action::Confirm), None),
+        }
+    }
+
+    /// Stops a process that hangs.
+    fn give_up(&mut self, now: Instant, pid: u32, error: ProbeError, rules: &Rules) -> Decision {
         self.phase = Phase::Stopping(pid, now + rules.stop_timeout);
+        self.asked = None;
         (Action::Terminate(pid), Some(Event::Restarting(error)))
     }
 
     fn adopt(&mut self, now: Instant, pid: u32) -> Decision {
         (self.phase, self.started_at) = (Phase::Running(pid), now);
-        (self.failed_probes, self.adopted, self.settled) = (0, true, true);
+        (self.adopted, self.settled) = (true, true);
+        self.forget_checks();
         self.update_recovery(now);
         (Action::None, Some(Event::Adopted(pid)))
+    }
+
+    /// Records that a process of another PID namespace runs. It does not count for the
+    /// watchdog, because only a check of its lock is possible.
+    fn on_foreign(&mut self, now: Instant) -> Decision {
+        (self.phase, self.started_at) = (Phase::Foreign, now);
+        (self.adopted, self.settled, self.unwell_since) = (true, true, None);
+        self.forget_checks();
+        (Action::None, Some(Event::Foreign))
     }
 
     /// Records that the process has ended after `lived`, and schedules its restart.
@@ -365,7 +509,8 @@ impl Instance {
         let is_ours = self.we_are_stopping_it();
         self.update_recovery(now);
         self.unwell_since.get_or_insert(now);
-        (self.failed_probes, self.settled) = (0, true);
+        self.forget_checks();
+        self.settled = true;
         let wait = self.backoff.on_exit(lived);
         self.phase = Phase::Backoff(now + wait);
         let event = if is_ours { Event::Replaced(reason, wait) } else { Event::Died(reason, wait) };

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::state::supervisor::instance::LEAVE_GRACE;
-use crate::state::supervisor::probe::{FileVersion, Probe, ProbeError};
+use crate::state::supervisor::probe::{Beat, FileVersion, Probe, ProbeError, SocketAnswer};
 use crate::util::time::Duration;
 use std::vec::Vec;
 
@@ -22,7 +22,11 @@ const RULES: Rules = Rules {
     check_interval: ms(5000),
     watchdog_patience: ms(300_000),
 };
-const STALE: Result<(), ProbeError> = Err(ProbeError::Stale(ms(20_000)));
+
+/// Returns the heartbeat `seq`.
+const fn beat(seq: u64) -> Result<Beat, ProbeError> {
+    Ok(Beat { seq, written: at(1_000_000_000) })
+}
 
 /// A method for each report.
 impl Supervision {
@@ -91,8 +95,11 @@ fn drain(supervision: &mut Supervision, now: Instant, is_ready: bool) -> Vec<Str
                     if is_ready { supervision.on_ready(index) } else { NOTHING }
                 }
                 Action::Probe => {
-                    let probe = supervision.pid(index).map(|pid| Probe::Held(pid, Ok(())));
+                    let probe = supervision.pid(index).map(|pid| Probe::Held(pid, beat(now.as_ms())));
                     supervision.on_probe(index, now, probe)
+                }
+                Action::Ask | Action::Confirm => {
+                    supervision.on_report(index, now, Report::Answer(SocketAnswer::Unreachable))
                 }
                 Action::None | Action::Terminate(_) | Action::Kill(_) => NOTHING,
             };
@@ -128,7 +135,7 @@ fn each_instance_is_started_after_a_look_at_its_lock_and_then_all_are_probed() {
 fn an_instance_whose_lock_is_held_is_adopted_and_one_whose_lock_is_unknown_is_started() {
     let mut supervision = supervision(2);
     assert_eq!(supervision.poll(at(0)), Some((0, (Action::CheckLock, None))));
-    let held = Some(Probe::Held(7, Ok(())));
+    let held = Some(Probe::Held(7, beat(1)));
     assert_eq!(supervision.on_lock(0, at(0), held), (Action::None, Some(Event::Adopted(7))));
     assert_eq!(supervision.poll(at(0)), Some((1, (Action::CheckLock, None))));
     assert_eq!(supervision.on_lock(1, at(0), None), (Action::Start, None));
@@ -254,17 +261,24 @@ fn a_process_that_slept_as_long_as_the_supervisor_is_not_hung() {
     let mut supervision = running(2);
     supervision.set_rules(at(0), Rules { failures: 1, ..RULES });
     // Both heartbeats are of the time before the suspend.
-    let beat = at(4000);
-    let woke = at(3_600_000);
+    let (before, woke) = (at(5000), at(3_600_000));
+    for index in [0, 1] {
+        supervision.poll(before);
+        let pid = 10 + u32::try_from(index).unwrap();
+        assert_eq!(supervision.on_probe(index, before, Some(Probe::Held(pid, beat(1)))), NOTHING);
+    }
+    assert_eq!(supervision.poll(before), None);
     assert!(drain(&mut supervision, woke, true).is_empty(), "no probe");
     let next = supervision.next_deadline().unwrap();
     assert_eq!(next, woke + RULES.stale_after);
     // One process continues and beats, the other one hangs.
     assert_eq!(supervision.poll(next), Some((0, (Action::Probe, None))));
-    assert_eq!(supervision.on_probe(0, next, Some(Probe::Held(10, Ok(())))), NOTHING);
+    assert_eq!(supervision.on_probe(0, next, Some(Probe::Held(10, beat(2)))), NOTHING);
     assert_eq!(supervision.poll(next), Some((1, (Action::Probe, None))));
-    let stale = ProbeError::Stale(next.since(beat));
-    let decision = supervision.on_probe(1, next, Some(Probe::Held(11, Err(stale))));
+    let decision = supervision.on_probe(1, next, Some(Probe::Held(11, beat(1))));
+    assert_eq!(decision, (Action::Confirm, None));
+    let stale = ProbeError::Stale(next.since(before));
+    let decision = supervision.on_report(1, next, Report::Answer(SocketAnswer::Unreachable));
     assert_eq!(decision, (Action::Terminate(11), Some(Event::Restarting(stale))));
 }
 
@@ -319,10 +333,11 @@ fn restarts_are_counted_but_not_starts_that_failed() {
     supervision.on_not_started(0, at(10));
     supervision.on_not_started(0, at(20));
     assert_eq!(supervision.restarts(), 1);
-    for now in [10, 20, 30] {
-        supervision.on_probe(1, at(now), Some(Probe::Held(11, STALE)));
+    for now in [10, 15_020, 15_030, 15_040] {
+        supervision.on_probe(1, at(now), Some(Probe::Held(11, beat(u64::MAX))));
     }
-    supervision.on_gone(1, at(40), (11, ExitReason::Code(0)), Some(Probe::Died));
+    supervision.on_report(1, at(15_040), Report::Answer(SocketAnswer::Silent));
+    supervision.on_gone(1, at(15_050), (11, ExitReason::Code(0)), Some(Probe::Died));
     assert_eq!(supervision.restarts(), 2, "a process that the supervisor replaced counts");
     supervision.on_gone(1, at(50), (99, ExitReason::Code(0)), Some(Probe::Free));
     supervision.on_gone(9, at(50), (99, ExitReason::Code(0)), None);
@@ -333,12 +348,15 @@ fn restarts_are_counted_but_not_starts_that_failed() {
 fn the_first_unrecoverable_instance_is_found() {
     let mut supervision = running(3);
     for index in [2, 1] {
-        supervision.on_probe(index, at(1000), Some(Probe::Held(supervision.pid(index).unwrap(), STALE)));
+        for now in [1000, 16_001] {
+            let probe = Probe::Held(supervision.pid(index).unwrap(), beat(u64::MAX));
+            supervision.on_probe(index, at(now), Some(probe));
+        }
     }
-    assert_eq!(supervision.unrecoverable(at(301_000)), None);
-    assert_eq!(supervision.unrecoverable(at(301_001)), Some(1));
-    supervision.set_rules(at(301_001), Rules { watchdog_patience: ms(400_000), ..RULES });
-    assert_eq!(supervision.unrecoverable(at(301_001)), None);
+    assert_eq!(supervision.unrecoverable(at(316_001)), None);
+    assert_eq!(supervision.unrecoverable(at(316_002)), Some(1));
+    supervision.set_rules(at(316_002), Rules { watchdog_patience: ms(400_000), ..RULES });
+    assert_eq!(supervision.unrecoverable(at(316_002)), None);
     supervision.remove(1);
     assert_eq!(supervision.unrecoverable(at(500_000)), Some(1), "the last one got its index");
 }
@@ -384,9 +402,9 @@ fn any_history_drains_and_then_waits() {
                         let probe = match below(6) {
                             0 => Some(Probe::Free),
                             1 => Some(Probe::Died),
-                            2 => Some(Probe::Held(held, STALE)),
+                            2 => Some(Probe::Held(held, Err(ProbeError::Missing))),
                             3 => None,
-                            _ => Some(Probe::Held(held, Ok(()))),
+                            _ => Some(Probe::Held(held, beat(below(3)))),
                         };
                         decision = match decision.0 {
                             Action::CheckLock => supervision.on_lock(index, now, probe.filter(|_| failed)),
@@ -398,6 +416,10 @@ fn any_history_drains_and_then_waits() {
                                 if below(2) == 0 { supervision.on_ready(index) } else { NOTHING }
                             }
                             Action::Probe => supervision.on_probe(index, now, probe),
+                            Action::Ask | Action::Confirm if failed => NOTHING,
+                            Action::Ask | Action::Confirm => {
+                                supervision.on_report(index, now, Report::Answer(SocketAnswer::Unreachable))
+                            }
                             Action::Terminate(pid) | Action::Kill(pid) => {
                                 assert_eq!(supervision.pid(index), Some(pid));
                                 NOTHING

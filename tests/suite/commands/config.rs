@@ -53,6 +53,7 @@ fn check_prints_every_key_as_toml_with_the_documented_defaults() {
         retries = 2
         retry_delay = "1s"
         queue_max = 10000
+        dead_max = 1000
         sync = "always"
         stop_timeout = "10s"
         user = ""

@@ -64,7 +64,7 @@ fn a_person_sees_one_screen_with_every_number() {
     assert!(lines[0].ends_with(" s"), "{ran:?}");
     assert!(lines[1].starts_with("  heartbeat  fresh, ") && lines[1].ends_with(" s old"), "{ran:?}");
     assert_eq!(lines[2], "  jobs       2 ended, 2 failed attempts");
-    assert_eq!(lines[3], "  queue      2 waiting, 1 running, 0 delayed, 1 dead, room for 46");
+    assert_eq!(lines[3], "  queue      2 waiting, 1 running, 0 delayed, 1 dead, room for 47");
     assert!(lines[4].starts_with("  spool      ") && lines[4].contains(" fsyncs, "), "{ran:?}");
     assert_eq!(lines[5], "  log        0 rotations, 0 lines lost");
     assert_eq!(lines[6], "  config     0 reloads, 0 refused");
@@ -142,7 +142,7 @@ fn json_has_every_field_of_the_manual() {
         ("waiting", json!(2)),
         ("jobs_running", json!(1)),
         ("delayed", json!(0)),
-        ("room", json!(46)),
+        ("room", json!(47)),
         ("clients", json!(1)),
         ("denied", json!(0)),
         ("degraded", json!(["sync-never"])),
@@ -225,7 +225,7 @@ fn prometheus_reads_every_number_of_the_manual() {
         ("jobs_dead", 1.0),
         ("jobs_waiting", 2.0),
         ("jobs_running", 1.0),
-        ("queue_room", 46.0),
+        ("queue_room", 47.0),
         ("clients", 1.0),
         ("requests_denied_total", 0.0),
     ] {

@@ -301,15 +301,18 @@ fn a_socket_that_is_made_again_ends_the_lack_of_descriptors() {
 #[test]
 fn a_drain_does_not_wait_for_lines_for_which_there_is_no_room() {
     let dir = Dir::new();
-    start_script(&dir, "exit 1", &["retries=0", "queue_max=2"]);
+    let go = dir.path("go").display().to_string();
+    start_script(&dir, &format!("until [ -e {go} ]; do sleep 0.02; done"), &["queue_max=2"]);
     dir.append("queue", "a\nb\nc\n");
     let mut client = Client::new(&dir);
-    wait_until("two are dead", || client.status("dead") == 2);
-    assert_eq!(client.ask("drain wait"), "ok drained");
+    wait_until("it is full", || client.status("room") == 0);
+    client.send("drain wait\n");
+    wait_until("it drains", || Client::new(&dir).ask("status").contains("state=draining"));
+    dir.write("go", "");
+    assert_eq!(client.line(), "ok drained");
     wait_until("it has stopped", || dir.lock_holder("zigsvc.pid").is_none());
-    // The third is there with the next start.
-    start_script(&dir, "exit 0", &["queue_max=3"]);
-    wait_until("it ran", || status(&dir, "jobs") == 1);
+    // The end of the first made room for the third.
+    assert!(dir.read("zigsvc.log").contains("daemon stopped, processed 3 total jobs"));
 }
 
 /// Guards against a defect: a dead socket stayed at its name for ever.

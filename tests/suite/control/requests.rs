@@ -8,8 +8,8 @@ use crate::support::control::{
 use crate::support::random::Random;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
-    Dir, alive, kill, kill_hard, processed, require_native, require_tool, under_qemu, wait_for_jobs,
-    wait_until,
+    Dir, alive, kill, kill_hard, log_lines_matching, processed, require_native, require_tool, under_qemu,
+    wait_for_jobs, wait_for_log, wait_until,
 };
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::collections::HashSet;
@@ -72,17 +72,54 @@ fn a_full_queue_refuses_and_takes_again_when_there_is_room() {
 }
 
 #[test]
-fn dead_jobs_count_as_long_as_they_are_kept() {
+fn dead_jobs_do_not_fill_the_queue_and_the_oldest_of_too_many_goes_with_its_text() {
     let dir = Dir::new();
-    start_script(&dir, FAILING, &["queue_max=2", "retries=0"]);
+    start_script(&dir, FAILING, &["queue_max=2", "retries=0", "dead_max=3", "log_max=0"]);
     let mut client = Client::new(&dir);
-    for id in [1, 2] {
-        client.queue("x");
+    for id in 1..=5 {
+        client.queue(&format!("text {id}"));
         assert_eq!(client.ask(&format!("wait {id}")), format!("ok id={id} state=dead exit=1"));
     }
-    expect_error(&client.ask("queue y"), "full");
-    assert_eq!(client.ask("forget 1"), "ok id=1");
-    client.queue("y");
+    wait_until("two are dropped", || client.status("dead_dropped") == 2);
+    assert_eq!((client.status("dead"), client.status("room")), (3, 2));
+    let log = dir.read("zigsvc.log");
+    for id in 1..=2 {
+        let told = format!("[WARN] job {id} is dropped, because more than 3 are dead: text {id}\n");
+        assert_eq!(log_lines_matching(&log, told.trim_end()), 1, "{log}");
+    }
+    assert_eq!(
+        dir.zigsvc(&["list", "dead"]).expect(0).out,
+        "3 dead 1 text 3\n4 dead 1 text 4\n5 dead 1 text 5\n"
+    );
+    // All at once may exceed queue_max.
+    assert_eq!(client.ask("retry dead"), "ok count=3");
+    wait_until("they failed again", || client.status("dead") == 3 && client.status("waiting") == 0);
+    dir.zigsvc(&["stop"]).expect(0);
+    start_script(&dir, FAILING, &["dead_max=1"]);
+    wait_until("one is left", || Client::new(&dir).status("dead") == 1);
+}
+
+#[test]
+fn a_queue_that_is_full_for_too_long_is_a_degraded_state_until_it_moves() {
+    let dir = Dir::new();
+    start_script(&dir, GATE, &["queue_max=2", "stale_after=1s", "interval=200ms", "log_max=0"]);
+    let mut client = Client::new(&dir);
+    client.send("queue a\nqueue b\nstatus\n");
+    assert_eq!(field(&client.lines(3)[2], "degraded"), "none", "it is full, and has refused nothing");
+    expect_error(&client.ask("queue c"), "full");
+    let named = |name: &str| field(&ask(&dir, "status"), "degraded") == name;
+    wait_until("it is named", || named("queue-full"));
+    wait_for_log(&dir, "[WARN] queue: full, 2 jobs are waiting or running, and none has ended");
+    dir.write("go", "");
+    wait_until("it moves", || named("none"));
+    assert_eq!(log_lines_matching(&dir.read("zigsvc.log"), "queue: it moves again"), 1);
+    // A line of the queue file that finds no room is refused, too.
+    std::fs::remove_file(dir.path("go")).unwrap();
+    dir.append("queue", "d\ne\nf\n");
+    wait_until("it is named again", || named("queue-full"));
+    dir.write("go", "");
+    wait_until("it moves again", || named("none"));
+    wait_until("all ran", || client.status("jobs") == 5);
 }
 
 #[test]

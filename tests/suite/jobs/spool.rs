@@ -124,8 +124,8 @@ fn a_spool_that_cannot_be_written_fails_the_start() {
 fn a_journal_of_another_version_is_refused_and_left_alone() {
     let dir = with_waiting_jobs(5);
     let mut journal = fs::read(dir.path("spool/journal")).unwrap();
-    assert!(journal.starts_with(b"zigsvc-journal 1\n"));
-    for version in [b"2\n", b"10", b"0\n"] {
+    assert!(journal.starts_with(b"zigsvc-journal 2\n"));
+    for version in [b"3\n", b"10", b"0\n"] {
         journal[15..17].copy_from_slice(version);
         dir.write("spool/journal", &journal);
         dir.append("queue", "waits\n");
@@ -134,7 +134,7 @@ fn a_journal_of_another_version_is_refused_and_left_alone() {
         assert!(dir.path("queue").exists(), "the queue file was claimed");
     }
     // Back to the right one, nothing has happened.
-    journal[15..17].copy_from_slice(b"1\n");
+    journal[15..17].copy_from_slice(b"2\n");
     dir.write("spool/journal", &journal);
     start(&dir, &["handler=log"]);
     wait_for_jobs(&dir, 8);
@@ -233,7 +233,7 @@ fn a_damaged_file_header_costs_no_job() {
     dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
     wait_for_jobs(&dir, 5);
     assert_eq!(processed(&dir)[1..], expected(2..=5));
-    assert!(fs::read(dir.path("spool/journal")).unwrap().starts_with(b"zigsvc-journal 1\n"));
+    assert!(fs::read(dir.path("spool/journal")).unwrap().starts_with(b"zigsvc-journal 2\n"));
 }
 
 #[test]

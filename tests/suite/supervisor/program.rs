@@ -18,6 +18,13 @@ fn run_script(dir: &Supervised, options: &[&str], script: &str) -> Running {
     Running::new(run_command(dir, options, &["--", "sh", "-c", script]))
 }
 
+/// Returns the command `zigsvc -d DIR -o log_max=0 COMMAND supervisor --`.
+fn command_of(dir: &Dir, command: &str) -> Command {
+    let mut zigsvc = dir.command();
+    zigsvc.args(["-o", "log_max=0", command, "supervisor", "--"]);
+    zigsvc
+}
+
 /// Returns the lines that the program wrote, without time, level and name.
 fn output(dir: &Supervised, name: &str) -> Vec<String> {
     let log = dir.read(LOG);
@@ -157,7 +164,7 @@ fn its_output_is_logged_line_by_line_and_can_forge_nothing() {
     dir.wait_for("sh| no end");
     assert!(dir.read(LOG).find("sh| no end") < dir.read(LOG).find("sh: killed by signal 9"));
     let lines = output(&dir, "sh");
-    let long = format!("{}…", "x".repeat(1024));
+    let long = "x".repeat(1024);
     let start = lines.iter().position(|line| line == "one").unwrap();
     assert_eq!(
         lines[start..start + 8],
@@ -166,12 +173,13 @@ fn its_output_is_logged_line_by_line_and_can_forge_nothing() {
             "two",
             "",
             "error",
-            "a\\x1b[2Jb\\x00c\\x0d",
+            "a\\x1b[2Jb\\x00c",
             "[2026-01-01T00:00:00Z] [INFO] forged",
             &long,
             "after"
         ]
     );
+    assert_eq!(dir.count("sh+ xxxx"), 4, "the rest of the long line");
 }
 
 #[test]
@@ -195,47 +203,108 @@ fn a_flood_of_output_stays_within_the_bounds_and_holds_up_nothing() {
 
 // ----- what is executed -------------------------------------------------------------
 
-/// Covers a report: `start` printed the failure of the second attempt, too.
+/// Covers a report: `start` gave 0 for a program that cannot be executed, and it was tried again
+/// for ever.
 #[test]
-fn start_prints_the_first_attempt_of_a_program_that_is_not_there() {
+fn a_program_that_cannot_be_executed_at_the_first_attempt_is_a_start_that_fails() {
     if !require_native("QEMU does not share memory with a child of vfork") {
         return;
     }
     let dir = Supervised::new();
     let path = dir.path("program").display().to_string();
-    let mut command = dir.command();
-    command.args(["-o", "log_max=0", "start", "supervisor", "--", &path]);
-    let ran = finish(command, None).expect(0);
-    let expected = format!(
-        "zigsvc: program: cannot be started: {path}: execve: ENOENT (no such file or directory)\n\
-         zigsvc: program: not started; next attempt now\n"
-    );
-    assert_eq!(ran.err, expected);
-    dir.wait_for("[WARN] program: not started; next attempt in 1 s");
+    let fails = |words: &[&str], what: &str| {
+        for command in ["start", "run"] {
+            let mut command = command_of(&dir, command);
+            command.args(words);
+            let ran = finish(command, None).expect(1);
+            assert_eq!(ran.err.lines().last(), Some(what), "{ran:?}");
+            assert!(!dir.path("zigsvc-supervisor.pid").exists());
+            dir.zigsvc(&["status", "supervisor"]).expect(3);
+        }
+    };
+    let why = |errno: &str| format!("zigsvc: program: cannot be started: {path}: execve: {errno}");
+    fails(&[&path], &why("ENOENT (no such file or directory)"));
+    fs::create_dir(&path).unwrap();
+    fails(&[&path], &why("EACCES (permission denied)"));
+    fs::remove_dir(&path).unwrap();
+    dir.write("program", "no program");
+    fails(&[&path], &why("EACCES (permission denied)"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    fails(&[&path], &why("ENOEXEC (not an executable format)"));
+    let absent = "zigsvc: no-such-program: cannot be started: no-such-program: execve: ENOENT (no such file or directory)";
+    fails(&["no-such-program"], absent);
+    assert_eq!(dir.count("[ERROR] program: cannot be started: "), 4, "{}", dir.read(LOG));
 }
 
 #[test]
-fn a_program_that_is_not_there_is_tried_again_until_it_is() {
+fn a_program_that_vanishes_later_is_tried_again_until_it_is_back() {
     if !crate::support::require_native("QEMU does not share memory with a child of vfork") {
         return;
     }
     let dir = Supervised::new();
     let path = dir.path("program").display().to_string();
+    dir.write_executable("program", "#!/bin/sh\nexec sleep 600\n");
     let _running = Running::new(run_command(&dir, ALL, &["--", &path]));
+    let first = dir.program_after(0);
+    fs::remove_file(&path).unwrap();
+    kill(first, "KILL");
     dir.wait_for(&format!("[ERROR] program: cannot be started: {path}: execve: ENOENT"));
-    dir.wait_for("[WARN] program: not started; next attempt now");
     dir.wait_for("[WARN] program: not started; next attempt in 1 s");
-    fs::create_dir(&path).unwrap();
-    dir.wait_for(&format!("cannot be started: {path}: execve: EACCES"));
-    fs::remove_dir(&path).unwrap();
-    dir.write("program", "#!/bin/sh\nexec sleep 600\n");
-    // Root needs one x, too.
-    dir.wait_for("program: not started; next attempt in 4 s");
-    assert_eq!(dir.count("execve: EACCES"), 2);
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    dir.wait_for("program: running (pid ");
+    dir.wait_for("[WARN] program: not started; next attempt in 2 s");
+    dir.write_executable("program", "#!/bin/sh\nexec sleep 600\n");
+    dir.program_after(first);
     let line = dir.status(dir.pid());
-    assert!(line.contains(" restarts=0 "), "a start that never was is no restart: {line}");
+    assert!(line.contains(" restarts=1 "), "a start that never was is no restart: {line}");
+}
+
+#[test]
+fn a_path_that_is_too_long_is_refused_before_anything_is_started() {
+    let dir = Supervised::new();
+    let long = "x".repeat(200);
+    let folder = dir.path(&format!("{long}/{long}"));
+    fs::create_dir_all(&folder).unwrap();
+    let cases = [
+        (format!("/{long}/{long}"), dir.path("")),
+        (format!("./{long}/{long}"), dir.path("")),
+        ("x".repeat(256), dir.path("")),
+        ("/bin/sleep".to_owned(), folder),
+    ];
+    for (word, folder) in cases {
+        for command in ["start", "run"] {
+            let mut command = command_of(&dir, command);
+            command.args([&word, "600"]).current_dir(&folder);
+            let ran = finish(command, None).expect(2);
+            assert!(ran.err.contains("255 bytes") && ran.err.contains(": CMD"), "{ran:?}");
+        }
+        assert!(!dir.path("zigsvc-supervisor.pid").exists());
+    }
+}
+
+/// Covers a report: CMD ran as root in spite of `user`.
+#[test]
+fn it_runs_as_the_user_of_the_configuration() {
+    if !crate::support::require_root() {
+        return;
+    }
+    let dir = Supervised::new();
+    let script = "echo $(id -u) $(id -g) $(id -G) in $(pwd); exec sleep 600";
+    let options = ["log_max=0", "user=65534", "group=12345"];
+    let mut command = run_command(&dir, &options, &["--", "sh", "-c", script]);
+    command.current_dir("/etc");
+    let mut running = Running::new(command);
+    dir.wait_for("sh| 65534 12345 12345 in /etc");
+    let program = dir.program_after(0);
+    assert!(proc_status(dir.pid(), "Uid").starts_with('0'), "the supervisor stays root");
+    kill(dir.pid(), "TERM");
+    assert_eq!(running.code(), 0);
+    assert!(!alive(program));
+    // A change of the user clears what ends it with a killed supervisor.
+    let command = run_command(&dir, &options, &["--", "sh", "-c", script]);
+    let _running = Running::new(command);
+    dir.wait_for_count("sh| 65534 ", 2);
+    let program = dir.program_after(program);
+    kill_hard(dir.pid());
+    wait_until("it ends with its supervisor", || !alive(program));
 }
 
 #[test]
@@ -251,6 +320,8 @@ fn a_bare_name_is_looked_for_on_the_path_and_a_relative_one_below_the_caller() {
     // In front of it on the PATH, but not to be executed.
     dir.write("bin/tool-a", "#!/bin/sh\necho wrong\n");
     // A folder is no program, and what is in the caller's folder is not on the PATH.
+    let mut command = run_command(&dir, ALL, &["--", "tool-b"]);
+    command.env("PATH", format!("{}/bin", dir.as_arg())).current_dir(dir.path("cwd"));
     dir.write_executable("cwd/tool-b", "#!/bin/sh\necho wrong\nexec sleep 600\n");
     dir.write_executable("cwd/sub/tool-c", "#!/bin/sh\necho $0 in $(pwd)\nexec sleep 600\n");
     let path = format!("{}/bin:{}/bin2:/usr/bin:/bin", dir.as_arg(), dir.as_arg());
@@ -260,7 +331,6 @@ fn a_bare_name_is_looked_for_on_the_path_and_a_relative_one_below_the_caller() {
             &["tool-a", "1 2", "", "-x", "--"][..],
             format!("tool-a| {}/bin2/tool-a in {cwd} with <1 2> <> <-x> <-->", dir.as_arg()),
         ),
-        (&["tool-b"], "tool-b: cannot be started: tool-b: execve: ENOENT".to_owned()),
         (&["sub/tool-c"], format!("tool-c| {cwd}/sub/tool-c in {cwd}")),
         (&["./sub/tool-c"], format!("tool-c| {cwd}/./sub/tool-c in {cwd}")),
     ] {
@@ -272,6 +342,9 @@ fn a_bare_name_is_looked_for_on_the_path_and_a_relative_one_below_the_caller() {
         kill(dir.pid(), "TERM");
         assert_eq!(running.code(), 0);
     }
+    assert_eq!(Running::new(command).code(), 1);
+    assert_eq!(dir.count("wrong"), 0);
+    dir.wait_for("daemon started");
 }
 
 #[test]

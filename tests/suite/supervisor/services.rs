@@ -5,6 +5,7 @@ use crate::support::{
     Running, alive, finish, kill, kill_hard, lock_holder, proc_status, process_state, processed, program,
     require_native, under_qemu, wait_for_jobs, wait_for_log, wait_until,
 };
+use rustix::fs::{CWD, FileType, Mode};
 use std::fs;
 use std::process::Stdio;
 
@@ -423,32 +424,60 @@ fn whatever_is_wrong_with_the_health_file_is_named_and_mended() {
             Some(format!("{before}pid={other} {}", rest.split_once(' ')?.1))
         }),
     ];
-    for (index, (what, spoil)) in cases.iter().enumerate() {
-        freeze(jobs);
-        let named = |number: u32| format!("jobs: check {number} of 2 failed: {what}");
-        let before = (dir.count(&named(1)), dir.count(&named(2)));
-        let text = dir.read("zigsvc.health");
-        match spoil(&text, sleeper.pid()) {
-            None => fs::remove_file(&file).unwrap(),
-            Some(text) => {
-                dir.write("spoilt", text);
-                fs::rename(dir.path("spoilt"), &file).unwrap();
-            }
+    let only = format!(": {}; only its socket is checked", file.display());
+    let spoil_it = |spoil: &Spoil| match spoil(&dir.read("zigsvc.health"), sleeper.pid()) {
+        None => fs::remove_file(&file).unwrap(),
+        Some(text) => {
+            dir.write("spoilt", text);
+            fs::rename(dir.path("spoilt"), &file).unwrap();
         }
-        dir.wait_for_count(&named(1), before.0 + 1);
-        dir.wait_for_count(&named(2), before.1 + 1);
+    };
+    // It is no evidence: a service that answers in time is left alone.
+    for (what, spoil) in &cases {
+        let lost = format!("[WARN] jobs: {what}{only}");
+        let before = (dir.count(&lost), dir.count("jobs: well again (pid "));
+        freeze(jobs);
+        spoil_it(spoil);
+        dir.wait_for_count(&lost, before.0 + 1);
+        assert!(dir.status(supervisor).ends_with(" degraded=heartbeats"));
+        kill(jobs, "CONT");
+        dir.wait_for_count("jobs: well again (pid ", before.1 + 1);
+        assert_eq!(dir.lock_holder("zigsvc.pid"), Some(jobs), "{what}");
+    }
+    assert!(dir.status(supervisor).contains(" restarts=0 "));
+    // One whose socket does not answer either hangs.
+    for (index, (_, spoil)) in [&cases[0], &cases[6]].into_iter().enumerate() {
+        freeze(jobs);
+        spoil_it(spoil);
+        for number in [1, 2] {
+            let text = format!("jobs: check {number} of 2 failed: no heartbeat, and no answer of its socket");
+            dir.wait_for_count(&text, index + 1);
+        }
         let next = dir.jobs_after(jobs);
         dir.wait_for(&format!("jobs: running (pid {next})"));
         dir.wait_for(&format!("; restart {} ", index + 1));
         assert!(!alive(jobs));
         jobs = next;
     }
-    // A folder in its place cannot be replaced; without it all is well again.
-    freeze(jobs);
-    fs::remove_file(&file).unwrap();
-    fs::create_dir(&file).unwrap();
-    dir.wait_for_count("jobs: check 2 of 2 failed: heartbeat unreadable", 4);
-    fs::remove_dir(&file).unwrap();
+    // Neither a folder nor a FIFO in its place can be replaced, or blocks the supervisor.
+    for kind in ["folder", "FIFO"] {
+        freeze(jobs);
+        fs::remove_file(&file).unwrap();
+        let before = dir.count("jobs: heartbeat unreadable");
+        if kind == "FIFO" {
+            rustix::fs::mknodat(CWD, file.to_str().unwrap(), FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+                .unwrap();
+        } else {
+            fs::create_dir(&file).unwrap();
+        }
+        dir.wait_for_count("jobs: heartbeat unreadable", before + 1);
+        kill(jobs, "CONT");
+        dir.stays_silent("check ");
+        let _ = fs::remove_dir(&file);
+        let _ = fs::remove_file(&file);
+        wait_until("it is judged again", || dir.status(supervisor).ends_with(" degraded=none"));
+        assert_eq!(dir.lock_holder("zigsvc.pid"), Some(jobs), "{kind}");
+    }
     wait_until("a heartbeat comes", || {
         let holder = dir.lock_holder("zigsvc.pid");
         holder.is_some_and(|pid| dir.read("zigsvc.health").contains(&format!(" pid={pid} ")))
@@ -461,11 +490,12 @@ fn whatever_is_wrong_with_the_health_file_is_named_and_mended() {
 
 #[test]
 fn a_crash_loop_keeps_the_log_within_its_bounds() {
-    let Some(dir) = Supervised::of_services() else { return };
-    // Where no heartbeat can be written, each life ends at the first look.
-    let nowhere = format!("health_file={}/no/health", dir.as_arg());
-    let more = ["failures=1", "log_max=1500", "log_keep=2", nowhere.as_str()];
-    let supervisor = dir.start_supervisor(&options(QUICK, &more));
+    let dir = Supervised::new();
+    // A program that never shows that it lives is ended by the first look.
+    let more = ["failures=1", "log_max=1500", "log_keep=2", "stale_after=100ms"];
+    let words = ["--health", "/no/health", "--", "sleep", "600"];
+    let _running = Running::new(run_command(&dir, &options(QUICK, &more), &words));
+    let supervisor = dir.pid();
     let restarts = |line: &str| -> u32 {
         line.split_once(" restarts=").unwrap().1.split(' ').next().unwrap().parse().unwrap()
     };

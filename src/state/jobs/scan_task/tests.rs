@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::{SCRATCH_BYTES, WINDOW_JOBS};
+use crate::proto::attributes::HandlerKind;
 use crate::state::disk::fake::{FAILED, FakeDisk};
 use crate::state::jobs::disk_health::SPOOL_RETRY;
 use crate::state::jobs::{JobRules, TurnAction};
@@ -15,12 +16,20 @@ const fn ms(ms: u64) -> Duration {
 
 const fn rules(workers: usize) -> JobRules {
     JobRules {
-        spool: SpoolRules { retries: 0, retry_delay: ms(10), queue_max: 10_000, sync: true },
+        spool: SpoolRules {
+            retries: 0,
+            retry_delay: ms(10),
+            queue_max: 10_000,
+            dead_max: 10_000,
+            handler: HandlerKind::Shell,
+            sync: true,
+        },
         workers,
         job_timeout: Duration::ZERO,
         stop_timeout: ms(1000),
         queue_interval: ms(1000),
         logs_jobs: false,
+        stale_after: ms(15_000),
     }
 }
 
@@ -43,7 +52,7 @@ impl ScanService {
             core: Box::new(JobsCore::EMPTY),
             disk: FakeDisk::new(1),
             replies: Replies::EMPTY,
-            scans: Scans::new(Box::leak(Box::default())),
+            scans: Scans::new(Box::leak(Box::new(ListMemory::EMPTY))),
             scratch: vec![0; SCRATCH_BYTES],
             now: Instant::from_ms(1000),
         };
@@ -173,6 +182,112 @@ fn a_long_list_is_read_page_by_page() {
             assert_eq!(line, format!("{after} waiting 0 job {after}"));
         }
     }
+}
+
+/// Reads all pages of a list, and returns its ids.
+fn whole_list(service: &mut ScanService, filter: Filter) -> std::vec::Vec<u64> {
+    let (mut ids, mut after) = (std::vec::Vec::new(), 0);
+    loop {
+        let lines = service.list(Filter { after, ..filter });
+        ids.extend(lines.iter().map(|line| line.split(' ').next().unwrap().parse::<u64>().unwrap()));
+        if lines.len() < LIST_PAGE {
+            return ids;
+        }
+        after = *ids.last().unwrap();
+    }
+}
+
+#[test]
+fn a_list_of_all_jobs_reads_the_journal_a_few_times_and_not_once_a_page() {
+    for jobs in [2_000, 8_000] {
+        let mut service = ScanService::new(jobs);
+        service.kill(300);
+        let size = service.core.spool.journal_end();
+        let before = service.disk.bytes_read;
+        assert_eq!(whole_list(&mut service, ALL), (1..=jobs as u64).collect::<std::vec::Vec<_>>());
+        let read = service.disk.bytes_read - before;
+        // One pass for the index; of each page its jobs, those before them, and their texts.
+        assert!(read < 8 * size, "{read} bytes of a journal of {size}");
+        // The index stays, also for a client that connects for each page.
+        let before = service.disk.bytes_read;
+        assert!(service.list(Filter { after: jobs as u64, ..ALL }).is_empty());
+        assert!(service.disk.bytes_read - before < size / 4);
+    }
+}
+
+#[test]
+fn two_lists_at_a_time_are_linear_too() {
+    let mut service = ScanService::new(6_000);
+    let size = service.core.spool.journal_end();
+    let before = service.disk.bytes_read;
+    let mut after = [0, 0];
+    for page in 0..120 {
+        // One is far ahead of the other.
+        let client = usize::from(page % 2 == 1 && page > 60);
+        service.ask(3 + client, ScanRequest::List(Filter { after: after[client], ..ALL }));
+        while service.poll() != Some(ScanAction::BeginPage(3 + client, LIST_PAGE)) {
+            assert!(after[client] < 6_000);
+        }
+        after[client] += LIST_PAGE as u64;
+        let slot = 3 + client;
+        service.replies.clear(slot);
+        service.scans.drop_client(slot);
+        if after[0] == 6_000 {
+            break;
+        }
+    }
+    assert!(service.disk.bytes_read - before < 8 * size);
+}
+
+#[test]
+fn a_list_is_right_whatever_the_order_of_the_journal_is_and_whatever_happens_meanwhile() {
+    let mut random = FakeDisk::new(7);
+    for round in 0..12 {
+        let mut service = ScanService::new(700);
+        service.core.set_rules(rules(0));
+        // Dead jobs are retried in any order, which makes many short runs.
+        service.kill(260);
+        for _ in 0..50 {
+            let id = 1 + random.random(260);
+            let _ = service.result(ScanRequest::Retry(Target::Job(id)));
+        }
+        let (mut after, mut seen) = (0, std::vec::Vec::new());
+        loop {
+            let lines = service.list(Filter { after, ..ALL });
+            let ids: std::vec::Vec<u64> =
+                lines.iter().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
+            assert!(ids.is_sorted_by(|a, b| a < b) && ids.first().is_none_or(|first| *first > after));
+            seen.extend(&ids);
+            if lines.len() < LIST_PAGE {
+                break;
+            }
+            after = *ids.last().unwrap();
+            match random.random(4) {
+                0 => service.kill(3),
+                1 => drop(service.result(ScanRequest::Retry(Target::Job(1 + random.random(260))))),
+                2 => service.core.spool.compact_now(&mut service.disk, service.now).unwrap(),
+                _ => {
+                    let text = b"another";
+                    service.core.add_job(&mut service.disk, text, service.now).unwrap();
+                    service.turn(0);
+                }
+            }
+        }
+        // No job has ended, so each one that was there is listed, once.
+        assert!((1..=700).all(|id| seen.contains(&id)), "round {round}");
+        assert!(seen.is_sorted_by(|a, b| a < b));
+    }
+}
+
+#[test]
+fn a_page_whose_journal_was_written_again_ends_with_its_connection() {
+    let mut service = ScanService::new(3);
+    service.ask(3, ScanRequest::List(ALL));
+    assert_eq!(service.poll(), Some(ScanAction::BeginPage(3, 3)));
+    // As a commit does after a failed sync.
+    service.core.spool.compact_now(&mut service.disk, service.now).unwrap();
+    let step = service.scans.next_rows(&service.replies, &service.core, false, service.now);
+    assert_eq!(step, PageStep::Close);
 }
 
 #[test]

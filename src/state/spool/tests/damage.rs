@@ -53,7 +53,7 @@ fn a_journal_that_lost_its_header_keeps_what_stands_first() {
         disk.journal_mut().extend_from_slice(&bytes);
         let (mut service, found) = TestService::start(&mut disk, Instant::BOOT).unwrap();
         assert_eq!((found.damaged_bytes, disk.quarantined.len()), (0, 0), "{kind:?}");
-        assert!(disk.journal_mut().starts_with(b"zigsvc-journal 1\n"));
+        assert!(disk.journal_mut().starts_with(b"zigsvc-journal 2\n"));
         match service.live_records(&mut disk, true).unwrap().as_slice() {
             [] => assert_eq!(service.run_to_the_end(&mut disk), ["one"], "{kind:?}"),
             dead => assert!(kind == RecordKind::Dead && dead.len() == 1 && dead[0].1 == "one", "{dead:?}"),

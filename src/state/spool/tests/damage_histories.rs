@@ -50,7 +50,10 @@ impl DamageRun {
         let spool = &self.service.core.spool;
         let mut scan = spool.scan(true);
         let mut locations: Vec<RecordLocation> = Vec::new();
-        let mut visit = |location| locations.push(location);
+        let mut visit = |location| {
+            locations.push(location);
+            true
+        };
         while !spool.scan_step(&mut self.disk, &mut self.service.scratch, &mut scan, &mut visit).unwrap() {}
         let counts = |slot: &&Slot| slot.state != JobState::Cancelled;
         locations.extend(self.service.core.spool.window().slots().iter().filter(counts).map(Slot::location));

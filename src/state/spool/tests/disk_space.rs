@@ -238,3 +238,177 @@ fn a_last_line_without_newline_needs_room_too() {
     disk.free = u64::MAX;
     assert_eq!(service.run_to_the_end(&mut disk), ["last"]);
 }
+
+// ----- filesystems that are full in another way -------------------------------------
+
+/// Returns a service with a journal in which 40 jobs have ended, and which claims nothing.
+fn all_over() -> (FakeDisk, TestService) {
+    let (mut disk, mut service) = service();
+    let texts: Vec<String> = (0..40).map(|number| format!("{number} {}", "x".repeat(900))).collect();
+    add_batch(&mut service, &mut disk, &texts).unwrap();
+    assert_eq!(service.run_to_the_end(&mut disk), texts);
+    (disk, service)
+}
+
+/// Checks that the journal is small, and that it stands for no job and for the same next id.
+fn is_reset(disk: &mut FakeDisk, service: &mut TestService, next: u64) {
+    assert!(disk.journal_mut().len() < 200, "{} bytes", disk.journal_mut().len());
+    let (again, found) = TestService::start(&mut disk.clone(), at(0)).unwrap();
+    assert_eq!((found, again.core.spool.waiting()), (Recovery::default(), 0));
+    assert_eq!(again.core.spool.totals.next_id, next);
+    assert_eq!(service.core.spool.totals.next_id, next);
+}
+
+#[test]
+fn a_journal_of_ended_jobs_is_emptied_in_place_where_no_file_can_be_made() {
+    let (mut disk, mut service) = all_over();
+    disk.no_inodes = true;
+    service.core.spool.compact_step(&mut disk, at(0)).unwrap();
+    is_reset(&mut disk, &mut service, 41);
+    disk.free = 0;
+    assert_eq!(add_batch(&mut service, &mut disk, &["full".to_owned()]), Err(NO_SPACE));
+    disk.free = u64::MAX;
+    add_batch(&mut service, &mut disk, &["new".to_owned()]).unwrap();
+    assert_eq!(service.run_to_the_end(&mut disk), ["new"]);
+}
+
+#[test]
+fn a_journal_that_holds_a_job_is_not_emptied() {
+    for dead in [false, true] {
+        let (mut disk, mut service) = all_over();
+        add_batch(&mut service, &mut disk, &["kept".to_owned()]).unwrap();
+        if dead {
+            service.start_jobs(&mut disk, 1).unwrap();
+            service.end_all(AttemptOutcome::Code(1), SpoolRules { retries: 0, ..RULES });
+            service.core.spool.write_transitions(&mut disk, at(0)).unwrap();
+        }
+        disk.no_inodes = true;
+        let before = disk.journal_mut().clone();
+        assert_eq!(service.core.spool.compact_step(&mut disk, at(0)), Err(NO_SPACE));
+        assert_eq!(*disk.journal_mut(), before);
+        disk.no_inodes = false;
+        assert_eq!(service.core.spool.dead(), u32::from(dead));
+        assert_eq!(service.run_to_the_end(&mut disk).len(), usize::from(!dead));
+    }
+}
+
+#[test]
+fn an_emptied_journal_is_right_after_a_crash_at_any_step() {
+    for lines in [false, true] {
+        let (mut disk, mut service) = all_over();
+        if lines {
+            disk.append_durably("a line\n");
+            assert_eq!(service.run_to_the_end(&mut disk), ["a line"]);
+        }
+        let next = service.core.spool.totals.next_id;
+        disk.no_inodes = true;
+        let before = disk.operations;
+        service.core.spool.clone().compact_step(&mut disk.clone(), at(0)).unwrap();
+        for step in 1..12 {
+            let (mut disk, mut spool) = (disk.clone(), service.core.spool.clone());
+            disk.die_at = Some(before + step);
+            let _ = spool.compact_step(&mut disk, at(0));
+            let mut found = disk.power_cuts();
+            disk.restart();
+            found.push(disk);
+            for mut disk in found {
+                disk.no_inodes = false;
+                let (mut again, _) = TestService::start(&mut disk, at(0)).unwrap();
+                assert_eq!(again.run_to_the_end(&mut disk), [""; 0], "step {step}");
+                assert_eq!(again.core.spool.totals.next_id, next, "step {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_limit_of_the_size_of_a_file_refuses_jobs_and_a_new_journal_ends_that() {
+    let (mut disk, mut service) = mostly_over();
+    let size = disk.journal_mut().len() as u64;
+    disk.file_limit = Some(size + RESERVE_BYTES);
+    service.core.spool.space.reserved_until = 0;
+    let texts = vec!["y".repeat(900); 40];
+    assert_eq!(add_batch(&mut service, &mut disk, &texts).unwrap_err(), NO_SPACE);
+    assert!(service.core.spool.wants_compaction(), "although the disk has room");
+    service.core.spool.compact_step(&mut disk, at(0)).unwrap();
+    assert!(service.core.spool.update_low_space(&mut disk).0);
+    add_batch(&mut service, &mut disk, &["new".to_owned()]).unwrap();
+    assert_eq!(service.run_to_the_end(&mut disk), ["last", "new"]);
+}
+
+#[test]
+fn starts_and_ends_for_which_a_file_is_too_long_find_room_in_a_new_one() {
+    let (mut disk, mut service) = mostly_over();
+    service.refill(&mut disk).unwrap();
+    // A start under a limit that the journal has passed.
+    disk.file_limit = Some(disk.journal_mut().len() as u64 - 1000);
+    for _ in 0..3 {
+        assert!(service.start_jobs(&mut disk, 1).is_err() || !service.running().is_empty());
+        service.now += COMPACT_PATIENCE;
+    }
+    assert!(disk.journal_mut().len() < 1000, "{}", disk.journal_mut().len());
+    assert_eq!(service.running()[0].attempt, 1);
+    service.end_all(AttemptOutcome::Success, RULES);
+    assert!(service.run_to_the_end(&mut disk).is_empty());
+    assert_eq!(service.core.spool.waiting(), 0);
+}
+
+/// More than the time between two attempts of a compaction.
+const COMPACT_PATIENCE: Duration = ms(60_000);
+
+#[test]
+fn a_disk_that_copies_on_write_and_is_full_loses_nothing() {
+    let (mut disk, mut service) = service();
+    let texts: Vec<String> = (0..60).map(|number| number.to_string()).collect();
+    add_batch(&mut service, &mut disk, &texts).unwrap();
+    disk.copies_on_write = true;
+    disk.free = 0;
+    for _ in 0..20 {
+        let _ = service.start_jobs(&mut disk, 4);
+        service.end_all(AttemptOutcome::Success, RULES);
+        service.now += COMPACT_PATIENCE;
+    }
+    assert_eq!(add_batch(&mut service, &mut disk, &["new".to_owned()]), Err(NO_SPACE));
+    let (mut killed, found) = TestService::start(&mut disk.clone(), at(0)).unwrap();
+    assert_eq!((found.damaged_bytes, killed.core.spool.waiting()), (0, 60));
+    disk.free = u64::MAX;
+    assert_eq!(service.run_to_the_end(&mut disk), texts);
+    let mut copy = disk.clone();
+    copy.restart();
+    killed = TestService::start(&mut copy, at(0)).unwrap().0;
+    assert_eq!(killed.core.spool.waiting(), 0);
+}
+
+#[test]
+fn a_start_on_a_full_disk_needs_no_room() {
+    // No journal, one with a torn end, one with damage.
+    for (tail, jobs) in [(&b""[..], 1), (&[2, 0, 9][..], 1), (&[7; 3000][..], 1)] {
+        let (mut disk, mut service) = service();
+        add_batch(&mut service, &mut disk, &["waits".to_owned()]).unwrap();
+        disk.journal_mut().extend_from_slice(tail);
+        let before = disk.journal_mut().clone();
+        (disk.copies_on_write, disk.no_inodes, disk.free) = (true, true, 0);
+        disk.restart();
+        let (mut again, found) = TestService::start(&mut disk, at(0)).unwrap();
+        assert_eq!(
+            (again.core.spool.waiting(), found.damaged_bytes),
+            (jobs, if tail.len() > 3 { 3000 } else { 0 })
+        );
+        assert!(disk.journal_mut().starts_with(&before[..before.len() - tail.len()]));
+        assert!(disk.quarantined.is_empty());
+        assert_eq!(add_batch(&mut again, &mut disk, &["new".to_owned()]), Err(NO_SPACE));
+        (disk.copies_on_write, disk.no_inodes, disk.free) = (false, false, u64::MAX);
+        add_batch(&mut again, &mut disk, &["new".to_owned()]).unwrap();
+        assert_eq!(again.run_to_the_end(&mut disk), ["waits", "new"]);
+        assert_eq!(disk.quarantined.len(), if tail.len() > 3 { 3000 } else { 0 }, "the damage is kept");
+    }
+    let mut disk = FakeDisk::new(1);
+    (disk.copies_on_write, disk.no_inodes, disk.free) = (true, true, 0);
+    let (mut service, _) = TestService::start(&mut disk, at(0)).unwrap();
+    assert!(service.core.disk_health.is_full());
+    assert_eq!(add_batch(&mut service, &mut disk, &["new".to_owned()]), Err(NO_SPACE));
+    (disk.copies_on_write, disk.no_inodes, disk.free) = (false, false, u64::MAX);
+    service.turn(&mut disk, 0, &mut |_, _, _| {});
+    add_batch(&mut service, &mut disk, &["new".to_owned()]).unwrap();
+    assert_eq!(service.run_to_the_end(&mut disk), ["new"]);
+}

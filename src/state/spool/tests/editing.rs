@@ -30,12 +30,11 @@ fn a_cancelled_job_never_runs_wherever_it_was() {
     let mut records = service.live_records(&mut disk, false).unwrap();
     assert_eq!(records.len(), 100 - WINDOW_JOBS);
     let (mut scan, mut met) = (service.core.spool.scan(true), 0);
-    while !service
-        .core
-        .spool
-        .scan_step(&mut disk, &mut service.scratch, &mut scan, &mut |_| met += 1)
-        .unwrap()
-    {}
+    let mut visit = |_| {
+        met += 1;
+        true
+    };
+    while !service.core.spool.scan_step(&mut disk, &mut service.scratch, &mut scan, &mut visit).unwrap() {}
     assert_eq!(met, records.len(), "those in the window are not met, from wherever the walk began");
     let (location, text) = records.pop().unwrap();
     assert_eq!((location.id, text.as_str()), (100, "99"));

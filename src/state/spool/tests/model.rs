@@ -54,8 +54,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The rules of this model: a job has two attempts.
-const RULES: JobRules = JobRules { spool: SpoolRules { retries: 1, ..super::RULES }, ..JOB_RULES };
+/// The rules of this model: a job has two attempts, and one dead job is kept.
+const RULES: JobRules =
+    JobRules { spool: SpoolRules { retries: 1, dead_max: 1, ..super::RULES }, ..JOB_RULES };
 
 /// Operations after each beginning, if the environment does not say; fewer where
 /// the tests probably run under QEMU.
@@ -163,10 +164,10 @@ const ROOTS: &[&[Operation]] = &[
     &[WriteDurably, Take, Commit, Wait, Take, Write],
     // A claim that was removed, not durably; the journal can be written again.
     &[WriteDurably, Take, Commit, Wait, Take, Commit, Start, EndWell, Commit],
-    // A claim that is quiet, and whose writer has it open.
-    &[WriteDurably, Take, Commit, WaitOpen],
-    // A claim that is read to its end, and may be removed now.
-    &[WriteDurably, Take, Commit, Wait],
+    // A claim that is quiet, and whose writer has it open: it is kept.
+    &[WriteDurably, Take, Commit, WaitOpen, Take],
+    // A claim that a writer opens while it is closed: it is kept.
+    &[WriteDurably, Take, Commit, Wait, TakeBroken],
     // A claim that was read to its end, of which nothing is committed.
     &[WriteDurably, TakeOnly, Wait, TakeOnly],
     // A claim that was made and not synced by the process that made it.
@@ -179,6 +180,8 @@ const ROOTS: &[&[Operation]] = &[
     &[Queue, Start, Fail, Wait, Start, Fail, Commit, Queue],
     // A dead job that was retried, half way into a compaction.
     &[Queue, Start, Fail, Wait, Start, Fail, Retry, Compact],
+    // A dead job was dropped for another one.
+    &[Queue, Start, Fail, Wait, Start, Fail, Queue, Start, Fail, Wait, Start, Fail, Commit],
     // A compaction has begun; a job was added since.
     &[Queue, Start, Compact, Queue],
     // A compaction has begun; a line was taken since.
@@ -234,6 +237,8 @@ struct World {
     open: Option<usize>,
     /// The job whose handler ended in this turn.
     ended: Option<String>,
+    /// Dead jobs that this turn drops.
+    dropped: Vec<String>,
     /// The jobs for which a reply waits for the commit of this turn.
     pending: Vec<(String, ModelEdit)>,
     /// The spool was moved, or a sync of its folder failed: the disk may return errors.
@@ -332,12 +337,24 @@ impl World {
                     self.started(&slot);
                 }
                 TurnAction::Signal(_) | TurnAction::NotifyWaiters => {}
+                TurnAction::LogDropped(location) => {
+                    if let Some(text) = self.dropped_text(location) {
+                        self.promise(&text).over = Sure::Asked;
+                        self.dropped.push(text);
+                    }
+                }
                 TurnAction::LogJob(_) | TurnAction::SwitchQueueFile | TurnAction::Notice(_) => {
                     assert!(self.disk.is_dead() || self.faulty, "{action:?}");
                 }
             }
         }
         self.note_written();
+        for text in std::mem::take(&mut self.dropped) {
+            // Its record was written by this turn, unless the disk died.
+            if !self.disk.is_dead() {
+                self.promise(&text).over = Sure::Written;
+            }
+        }
         (self.ended, self.pending) = (None, Vec::new());
         self.service.core.set_rules(RULES);
         if self.disk.is_dead() {
@@ -428,6 +445,12 @@ impl World {
     fn window(&mut self) -> DiskResult<Vec<(Slot, String)>> {
         let slots = self.service.core.spool.window().slots().to_vec();
         slots.iter().map(|slot| Ok((*slot, self.service.text(&mut self.disk, slot)?))).collect()
+    }
+
+    fn dropped_text(&mut self, location: RecordLocation) -> Option<String> {
+        let mut buffer = [0; RECORD_MAX_BYTES];
+        let text = self.service.core.spool.text(&mut self.disk, location, &mut buffer).ok()?;
+        Some(String::from_utf8(text.to_vec()).unwrap())
     }
 
     fn first_dead(&mut self) -> Option<(RecordLocation, String)> {
@@ -853,6 +876,7 @@ fn explore_from(root: &[Operation], depth: u32, crashes: u32) -> String {
         cut: false,
         open: None,
         ended: None,
+        dropped: Vec::new(),
         pending: Vec::new(),
         faulty: false,
     };

@@ -121,8 +121,17 @@ const PLAUSIBLE: &[(&[&str], &[Action])] = &[
 
 /// Calls at which nothing is done. They cannot fail in a plausible way, and no other process
 /// sees their effect, so a death before them is one before the next call.
-const LEFT_OUT: &[&str] =
-    &["geteuid", "getpid", "getppid", "prlimit64", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "umask"];
+const LEFT_OUT: &[&str] = &[
+    "geteuid",
+    "getpid",
+    "getppid",
+    "lseek",
+    "prlimit64",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "umask",
+];
 
 /// Calls of which nothing is said here.
 pub fn unknown(counts: &BTreeMap<String, u64>) -> Vec<&str> {
