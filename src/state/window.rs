@@ -85,6 +85,9 @@ pub enum AttemptEnd {
     Dead(AttemptOutcome),
     /// The job was stopped with the service; the attempt does not count.
     Requeued,
+    /// The job was stopped with the service. The attempt counts, because too many stops in a row
+    /// came soon after its start.
+    RequeuedCounted,
     /// The job was cancelled before. That is in the journal, so no record is pending.
     Cancelled,
 }
