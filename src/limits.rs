@@ -249,7 +249,7 @@ table! {
     "metrics" METRICS_MAX, "names that the collector knows";
     "metric_name" METRIC_NAME_BYTES, "bytes of a metric's name";
     "metric" METRIC_OBJECT_BYTES, "bytes of one JSON object for the collector";
-    "results" RESULTS_KEPT, "ends of jobs that wait can still tell";
+    "results" RESULTS_KEPT, "ends of jobs that wait and list done still know";
     "list_page" LIST_PAGE, "jobs in one page of list";
     "log_line" LOG_LINE_BYTES, "bytes of one log line";
     "copied_line" COPY_LINE_BYTES, "bytes of a line that log never cuts";

@@ -41,12 +41,12 @@ pub(super) fn wait(mut invocation: Invocation) -> CommandResult {
 /// returns the exit status of the job. `asked` is true if the answer is on its way already.
 pub(super) fn follow(client: &mut Client<'_>, id: &[u8], mut asked: bool) -> CommandResult {
     client.command = "wait";
-    let mut request: &[u8] = b"follow ";
-    loop {
+    let (mut request, mut lost): (&[u8], _) = (b"follow ", 0u64);
+    let result = loop {
         let sent = if asked { Ok(()) } else { client.send(&[request, id]) };
         asked = false;
-        let error = match sent.and_then(|()| read_output(client)) {
-            Ok(Followed::Ended(status)) => return Ok(status),
+        let error = match sent.and_then(|()| read_output(client, &mut lost)) {
+            Ok(Followed::Ended(status)) => break Ok(status),
             // A service of version 0.1 shows no output.
             Ok(Followed::Unknown) if request == b"follow " => {
                 request = b"wait ";
@@ -56,12 +56,21 @@ pub(super) fn follow(client: &mut Client<'_>, id: &[u8], mut asked: bool) -> Com
             Err(error) => error,
         };
         if !matches!(error, ClientError::Closed | ClientError::TimedOut) {
-            return Err(client.report(error));
+            break Err(client.report(error));
         }
         poll::sleep(FULL_RETRY);
         let deadline = clock::now() + RESTART_WAIT;
-        client.connect_again(deadline).map_err(|error| client.report(error))?;
+        if let Err(error) = client.connect_again(deadline) {
+            break Err(client.report(error));
+        }
+    };
+    if lost > 0 {
+        fail(exit::OK, &|out| {
+            let _ = uwrite!(out, "{} lines of output are missing, because stdout was too slow; ", lost);
+            out.push_str("the log has them");
+        });
     }
+    result
 }
 
 /// The answer to `follow`.
@@ -72,8 +81,8 @@ enum Followed {
     Unknown,
 }
 
-/// Prints the lines of output up to the result of the job.
-fn read_output(client: &mut Client<'_>) -> Result<Followed, ClientError> {
+/// Prints the lines of output up to the result of the job, and counts those that are `lost`.
+fn read_output(client: &mut Client<'_>, lost: &mut u64) -> Result<Followed, ClientError> {
     let is_terminal = fds::is_terminal(1);
     loop {
         let line = client.line(NEVER)?;
@@ -81,7 +90,7 @@ fn read_output(client: &mut Client<'_>) -> Result<Followed, ClientError> {
         match split_word(line) {
             (b"out", text) => print_output(text, b"\n", is_terminal)?,
             (b"part", text) => print_output(text, b"", is_terminal)?,
-            (b"lost", count) => report_lost(count),
+            (b"lost", count) => *lost = lost.saturating_add(parse_u64(split(count).0).unwrap_or(0)),
             _ => match Answer::parse(line) {
                 Answer::Ok(text) => {
                     let status = number(text, "exit").and_then(|status| u8::try_from(status).ok());
@@ -117,13 +126,4 @@ fn print_output(text: &[u8], end: &[u8], is_terminal: bool) -> Result<(), Client
     }
     out.push(end);
     print(out.as_bytes()).map_err(ClientError::Reported)
-}
-
-/// Reports that this process read too slowly.
-fn report_lost(count: &[u8]) {
-    let lines = parse_u64(split(count).0).unwrap_or(0);
-    fail(exit::OK, &|out| {
-        let _ = uwrite!(out, "{} lines of output are missing here, because stdout was too slow; ", lines);
-        out.push_str("the log has them");
-    });
 }

@@ -378,7 +378,7 @@ mod tests {
     }
 
     const ANSWER: &[u8] = b"pid=617 state=draining uptime=11523 jobs=12 failed=1 dead=0 waiting=3 running=1 \
-        delayed=0 room=9996 reloads=0 reload_errors=0 rotations=2 log_lost=0 fsyncs=14 spool_bytes=3300 \
+        delayed=0 room=9996 reloads=0 reload_errors=0 rotations=2 log_replaced=1 log_lost=0 fsyncs=14 spool_bytes=3300 \
         mood=\x1b[1m\" handler=log degraded=log,sync-never";
 
     #[test]

@@ -75,6 +75,7 @@ status_fields! {
     Reloads "reloads" Counter "reloads_total" "Configurations read again.";
     ReloadErrors "reload_errors" Counter "reload_errors_total" "Configurations refused.";
     Rotations "rotations" Counter "log_rotations_total" "Rotations of the log.";
+    LogReplaced "log_replaced" Counter "log_files_replaced_total" "Rotations that threw the oldest file of the log away.";
     LogLost "log_lost" Counter "log_lines_lost_total" "Log lines that no file took.";
     Fsyncs "fsyncs" Counter "spool_fsyncs_total" "Syncs of the spool.";
     SpoolBytes "spool_bytes" Counter "spool_written_bytes_total" "Bytes written to the spool.";
@@ -106,7 +107,7 @@ pub const SCREEN: &str = "  handler    $handler
   jobs       $jobs ended, $failed failed attempts
   queue      $waiting waiting, $running running, $delayed delayed, $dead dead, room for $room
   spool      $fsyncs fsyncs, $spool_bytes written
-  log        $rotations rotations, $log_lost lines lost
+  log        $rotations rotations, $log_replaced threw old lines away, $log_lost lines lost
   config     $reloads reloads, $reload_errors refused
   degraded   $degraded
 ";

@@ -432,6 +432,7 @@ impl ServiceBase {
             StatusField::Reloads => self.reloads,
             StatusField::ReloadErrors => self.reload_errors,
             StatusField::Rotations if self.service != Service::Supervisor => log.rotations,
+            StatusField::LogReplaced if self.service != Service::Supervisor => log.replaced,
             StatusField::LogLost if self.service != Service::Supervisor => log.lost,
             _ => return None,
         })

@@ -50,6 +50,8 @@ pub struct Log {
 pub struct LogCounts {
     /// Rotations since the start.
     pub rotations: u64,
+    /// Rotations that replaced the oldest file that is kept.
+    pub replaced: u64,
     /// Lines lost since the start.
     pub lost: u64,
 }
@@ -148,7 +150,8 @@ impl Log {
     /// Returns the numbers that `status` shows.
     #[must_use]
     pub fn counts(&self) -> LogCounts {
-        self.counts
+        let replaced = self.file.as_ref().map_or(0, LogFile::replaced);
+        LogCounts { replaced, ..self.counts }
     }
 
     /// Logs a line if its level is high enough. `text` writes it. It must write all external

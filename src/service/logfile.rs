@@ -35,6 +35,8 @@ pub struct LogFile {
     /// The time before which no rotation is tried again, because the last one failed.
     rotate_after: Option<Instant>,
     rotate_failure: Option<Failure>,
+    /// Rotations that replaced the oldest file that is kept.
+    replaced: u64,
     /// The error of the last operation, if it failed.
     failure: Option<Failure>,
 }
@@ -55,6 +57,7 @@ impl LogFile {
             keep,
             rotate_after: None,
             rotate_failure: None,
+            replaced: 0,
             failure: None,
         }
     }
@@ -90,6 +93,12 @@ impl LogFile {
     #[must_use]
     pub fn rotate_failure(&self) -> Option<Failure> {
         self.rotate_failure
+    }
+
+    /// Returns how many rotations have replaced the oldest file that is kept.
+    #[must_use]
+    pub fn replaced(&self) -> u64 {
+        self.replaced
     }
 
     /// Returns the descriptor, if the file is open. It can be polled for being writable.
@@ -261,12 +270,16 @@ impl LogFile {
     /// Performs all steps of a rotation.
     fn move_away(&mut self) -> Result<(), Failure> {
         let mut rotation = Rotation::new(self.keep);
+        let mut replaces = false;
         loop {
             match rotation.next_action() {
                 RotationAction::Look(number) => {
                     let path = self.numbered(number)?;
                     match file::meta_at(path.as_c_str(), false) {
-                        Ok(_) => rotation.found(true),
+                        Ok(_) => {
+                            replaces = number >= self.keep;
+                            rotation.found(true);
+                        }
                         Err(Failure { errno: Errno::NOENT, .. }) => rotation.found(false),
                         // If it exists all the same, the rename would replace it.
                         Err(failure) => return Err(failure),
@@ -276,6 +289,7 @@ impl LogFile {
                     let (from, to) = (self.numbered(number)?, self.numbered(number.saturating_add(1))?);
                     file::rename(from.as_c_str(), to.as_c_str())?;
                     rotation.renamed();
+                    self.replaced = self.replaced.saturating_add(u64::from(core::mem::take(&mut replaces)));
                 }
                 RotationAction::Reopen => {
                     // The next write finds out if this failed.

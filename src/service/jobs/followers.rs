@@ -1,5 +1,5 @@
-//! The clients that read the output of a job as it comes. One that reads too slowly loses lines, is
-//! told how many, and holds up neither the job nor the others.
+//! The clients that read the output of a job as it comes. A client that reads too slowly loses
+//! lines, gets their number, and delays neither the job nor the others.
 
 use super::Jobs;
 use super::control::ControlServer;
@@ -95,8 +95,8 @@ impl ControlServer {
 }
 
 impl Jobs {
-    /// Takes the output of a handler, up to one turn's share, or what is left of it after the
-    /// handler ended.
+    /// Reads the output of a handler, up to one turn's share. If the handler has `ended`, reads all that
+    /// is left.
     pub(super) fn read_output(&mut self, index: usize, ended: bool, now: Instant) {
         let Self { base, workers, control, .. } = self;
         let Some(worker) = workers.get_mut(index) else { return };

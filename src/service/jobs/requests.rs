@@ -33,7 +33,7 @@ pub(super) struct RequestSpec {
 enum RequestAction {
     Plain(fn(&mut Jobs, &mut RequestContext<'_, '_>) -> Reply),
     Text(fn(&mut Jobs, &mut RequestContext<'_, '_>, &[u8]) -> Reply),
-    /// As `Text`, but the answer is followed by output.
+    /// The text of a job, whose output follows the answer.
     FollowedText(fn(&mut Jobs, &mut RequestContext<'_, '_>, &[u8]) -> Reply),
     Id(fn(&mut Jobs, &mut RequestContext<'_, '_>, u64) -> Reply),
     Target(fn(&mut Jobs, &mut RequestContext<'_, '_>, Target) -> Reply),

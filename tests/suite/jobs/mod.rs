@@ -4,6 +4,7 @@
 //! - `leftovers.rs`: the processes that a job leaves, and those that a killed service left
 //! - `queue_faults.rs`: a queue file, claims and a folder that fail, move, or belong to several users
 //! - `queue_file.rs`: every way in which lines come, and every way in which the file is none
+//! - `results.rs`: the ends of jobs and their output, for those who ask
 //! - `moved_spool.rs`: the folder taken away from its path while the service runs
 //! - `spool.rs`: the folder and its journal in any state, and a disk that is full
 
@@ -12,4 +13,5 @@ mod leftovers;
 mod moved_spool;
 mod queue_faults;
 mod queue_file;
+mod results;
 mod spool;

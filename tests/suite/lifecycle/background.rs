@@ -1,7 +1,8 @@
 //! From `start` to `stop`: the process that runs, the reports, and the files that are left.
 
 use crate::support::{
-    Dir, Running, alive, by_shell, finish, kill, lock_holder, not_running, program, run, wait_until,
+    Dir, HANDLER_LOG, Running, alive, by_shell, finish, kill, lock_holder, not_running, program, run,
+    wait_until,
 };
 use serde_json::Value;
 use std::fs;
@@ -30,7 +31,7 @@ fn start_returns_when_the_service_is_ready_and_says_its_pid() {
     let ran = dir.zigsvc(&["start"]).expect(0);
     dir.zigsvc(&["status"]).expect(0);
     let pid = dir.lock_holder("zigsvc.pid").unwrap();
-    assert_eq!(ran.out, format!("zigsvc: jobs started (pid {pid})\n"));
+    assert_eq!(ran.out, format!("zigsvc: jobs started (pid {pid})\n{HANDLER_LOG}"));
     assert_eq!(ran.err, "");
     assert_eq!(dir.read("zigsvc.pid"), format!("{pid}\n"));
     let mode = fs::metadata(dir.path("zigsvc.pid")).unwrap().permissions().mode();
@@ -324,7 +325,7 @@ fn restart_means_a_new_process_and_works_on_a_stopped_service() {
     let second = dir.lock_holder("zigsvc.pid").unwrap();
     assert_ne!(first, second);
     assert!(!alive(first));
-    assert_eq!(ran.out, format!("zigsvc: jobs started (pid {second})\n"));
+    assert_eq!(ran.out, format!("zigsvc: jobs started (pid {second})\n{HANDLER_LOG}"));
 }
 
 #[test]

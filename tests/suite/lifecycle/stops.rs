@@ -5,7 +5,7 @@ use crate::support::control::Client;
 use crate::support::random::Random;
 use crate::support::supervisor::{LOG, QUICK, Supervised, binary, parent_of};
 use crate::support::{
-    Dir, Running, alive, finish, is_root, kill, kill_hard, lock_holder, program, require_native,
+    Dir, HANDLER_LOG, Running, alive, finish, is_root, kill, kill_hard, lock_holder, program, require_native,
     require_root, setting, wait_for_log, wait_until, zigsvc,
 };
 use std::fs;
@@ -224,7 +224,7 @@ fn a_supervised_service_is_restarted_by_its_supervisor_and_keeps_its_options() {
     let first = dir.lock_holder("zigsvc.pid").unwrap();
     let ran = dir.zigsvc(&["restart"]).expect(0);
     let second = dir.lock_holder("zigsvc.pid").unwrap();
-    assert_eq!(ran.out, format!("zigsvc: jobs started (pid {second})\n"));
+    assert_eq!(ran.out, format!("zigsvc: jobs started (pid {second})\n{HANDLER_LOG}"));
     assert_ne!(first, second);
     assert_eq!(parent_of(second), Some(supervisor), "it stays the supervisor's child");
     assert!(dir.read("zigsvc.health").contains("\nretries=9\n"));

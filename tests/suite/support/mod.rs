@@ -324,7 +324,9 @@ impl Dir {
         let ran = finish(command, None);
         let pid = ran
             .out
-            .trim_end()
+            .lines()
+            .next()
+            .unwrap_or("")
             .strip_prefix(&format!("zigsvc: {service} started (pid "))
             .and_then(|rest| rest.strip_suffix(')')?.parse().ok());
         match pid {
@@ -698,6 +700,10 @@ pub fn kill_hard(pid: u32) {
     kill(pid, "KILL");
     wait_until("it is gone", || !alive(pid));
 }
+
+/// The line of `start` about the default handler.
+pub const HANDLER_LOG: &str =
+    "zigsvc: handler log: jobs are logged and nothing runs; set `handler` to run them\n";
 
 /// Returns the error of a command whose service does not run: it names the path that was tried.
 pub fn not_running(dir: &Dir, service: &str, file: &str) -> String {
