@@ -26,6 +26,7 @@ _zigsvc_values() {
     log_time) _zigsvc_words "$2" iso unix none ;;
     syslog) _zigsvc_words "$2" true false ;;
     handler) _zigsvc_words "$2" log shell ;;
+    take) _zigsvc_words "$2"  all ;;
     leftovers) _zigsvc_words "$2" end keep ;;
     sync) _zigsvc_words "$2" always never ;;
     watchdog_on_stop) _zigsvc_words "$2" disarm keep ;;
@@ -34,8 +35,8 @@ _zigsvc_values() {
 
 _zigsvc() {
     local commands=(
-        start run stop restart reload rotate status queue list cancel retry
-        forget drain watch chat metric log open check doctor limits help
+        start run stop restart reload rotate status queue wait list cancel
+        retry forget drain watch chat metric log open check doctor limits help
         version
     )
     local word=${COMP_WORDS[COMP_CWORD]} before="" command="" value="" at=1 given=0
@@ -65,8 +66,8 @@ _zigsvc() {
                 compopt -o nospace 2>/dev/null
                 _zigsvc_words "$word" pid_file= socket= log_file= health_file= \
                     queue_file= spool= log_max= log_keep= log_level= log_time= \
-                    syslog= interval= handler= workers= job_timeout= leftovers= \
-                    retries= retry_delay= queue_max= dead_max= sync= \
+                    syslog= interval= handler= take= workers= job_timeout= \
+                    leftovers= retries= retry_delay= queue_max= dead_max= sync= \
                     stop_timeout= user= group= allow_uid= allow_gid= trust= \
                     supervise= check_interval= stale_after= failures= watchdog= \
                     watchdog_patience= watchdog_timeout= watchdog_on_stop= \
@@ -118,8 +119,10 @@ _zigsvc() {
     queue)
         options=(--wait)
         ;;
+    wait) ;;
     list)
-        operands=(waiting running dead)
+        options=(--json)
+        operands=(waiting running dead done)
         ;;
     cancel) ;;
     retry)
@@ -131,7 +134,9 @@ _zigsvc() {
     drain)
         options=(--wait)
         ;;
-    watch) ;;
+    watch)
+        options=(--json)
+        ;;
     chat) ;;
     metric)
         options=(--dump --prometheus)

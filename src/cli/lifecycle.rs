@@ -10,7 +10,7 @@ use crate::limits::{ANSWER_MAX_BYTES, OPTION_WORDS_MAX, PATH_MAX_BYTES, STOP_GRA
 use crate::proto::config::Handler;
 use crate::proto::config::keys::absolute;
 use crate::proto::service::Service;
-use crate::proto::status::field;
+use crate::proto::status::{field, number};
 use crate::service::config_source::{ConfigSource, ServiceFile, path_of};
 use crate::service::down_mark::DownMark;
 use crate::service::lifecycle::{StartReporter, describe_at, detach, exit};
@@ -244,7 +244,31 @@ pub(super) fn is_supervised(invocation: &Invocation) -> bool {
 /// Runs `reload [SERVICE]`.
 pub(super) fn reload(mut invocation: Invocation) -> CommandResult {
     invocation.load_judged(false)?;
+    refuse_others(&mut invocation)?;
     signal_service(&invocation, Signal::HUP)
+}
+
+/// Asks the running service, if the new handler is the log, for jobs that were queued for another
+/// handler.
+///
+/// # Errors
+/// Some wait; the exit code, after printing the reason.
+pub(super) fn refuse_others(invocation: &mut Invocation) -> Result<(), u8> {
+    if invocation.service != Service::Jobs || !invocation.memory.config.logs_own_jobs() {
+        return Ok(());
+    }
+    let (mut client, _) = invocation.loaded_client(ANSWER_MAX_BYTES)?;
+    let deadline = clock::now() + STATE_WAIT;
+    let answer = client
+        .connect(clock::now())
+        .and_then(|()| client.send(&[b"others"]))
+        .and_then(|()| client.line(Some(deadline)));
+    // A service that does not answer judges for itself.
+    let Ok(line) = answer else { return Ok(()) };
+    match number(client.at(line), "count").and_then(|count| u32::try_from(count).ok()) {
+        Some(count @ 1..) => Err(fail(exit::CONFIG, &|out| jobs::describe_others(count, out))),
+        _ => Ok(()),
+    }
 }
 
 /// Runs `rotate [SERVICE]`.

@@ -11,7 +11,9 @@
 
 use super::invocation::{Invocation, find_holder};
 use super::kept_options::{OptionWords, OptionsFound, WORDS_BYTES, merge, push_words};
-use super::lifecycle::{Way, is_supervised, launch_spec, print_handler, replace_by, stop_running};
+use super::lifecycle::{
+    Way, is_supervised, launch_spec, print_handler, refuse_others, replace_by, stop_running,
+};
 use super::output::{CommandResult, fail, print, usage_text};
 use super::own_job::{RESTART, ask_after};
 use crate::limits::RESTART_DELAY_MAX;
@@ -54,6 +56,7 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     // A mistake that prevents the start is found before the service is stopped.
     invocation.load_judged(false)?;
     launch_spec(&invocation)?;
+    refuse_others(&mut invocation)?;
     if let Some(result) = ask_after(&mut invocation, RESTART) {
         return result;
     }

@@ -25,6 +25,7 @@ use super::own_paths::judge_paths;
 use super::reload::log_changes;
 use super::second_lock;
 use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
+use crate::proto::config::Config;
 use crate::proto::service::Service;
 use crate::proto::status::{StatusField, push_field};
 use crate::state::access::AccessPolicy;
@@ -138,6 +139,10 @@ pub trait ServiceStatus {
         self.base().degraded().union(self.own_degraded()).push_names(out);
     }
 }
+
+/// Judges a new configuration, with memory to work in. Returns true if it can be used, and otherwise
+/// writes the reason.
+pub type Judgement<'a> = &'a mut dyn FnMut(&Config, &mut [u8], &mut Writer<'_>) -> bool;
 
 /// See the module's documentation.
 pub struct ServiceBase {
@@ -448,11 +453,20 @@ impl ServiceBase {
     /// [`ServiceBase::finish_reload`].
     #[inline(never)]
     pub fn reload(&mut self) -> bool {
+        self.reload_if(&mut |_, _, _| true)
+    }
+
+    /// Reads the configuration again as [`ServiceBase::reload`] does, if `accepts` it. Otherwise `accepts`
+    /// has written the reason.
+    #[inline(never)]
+    pub fn reload_if(&mut self, accepts: Judgement<'_>) -> bool {
         self.log.info(&|line| line.push_str("SIGHUP received, reloading config"));
         self.process.notify.reloading();
         let mut reason = [0; REASON_BYTES];
         let mut out = Writer::new(&mut reason);
-        let Ok(policy) = self.load_candidate(&mut out) else {
+        let loaded = self.load_candidate(&mut out);
+        let loaded = loaded.ok().filter(|_| accepts(&self.process.candidate, self.scratch, &mut out));
+        let Some(policy) = loaded else {
             self.reload_errors = self.reload_errors.saturating_add(1);
             self.log.error(&|line| {
                 line.push_str("config not reloaded, the old one stays: ");

@@ -80,6 +80,10 @@ impl ConfigSource {
         if let Some(file) = file {
             self.read_file(&file, scratch, config, out)?;
         }
+        if config.takes_all() {
+            out.push_str("take: it is only for the command line: -o take=all");
+            return Err(InvalidConfig);
+        }
         for option in &self.overrides {
             if let Err(error) = apply_option(option, config, &self.base) {
                 out.push_str("-o ");

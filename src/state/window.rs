@@ -192,6 +192,12 @@ impl Window {
         Some(self.slots.remove(index))
     }
 
+    /// Returns the number of slots for which `matches` is true.
+    #[must_use]
+    pub fn count_slots(&self, matches: impl Fn(&Slot) -> bool) -> u32 {
+        u32::try_from(self.slots.iter().filter(|slot| matches(slot)).count()).unwrap_or(u32::MAX)
+    }
+
     /// Keeps only the slots that `keep` wants.
     pub fn retain(&mut self, keep: impl FnMut(&Slot) -> bool) {
         self.slots.retain(keep);
@@ -199,15 +205,15 @@ impl Window {
 
     /// Returns the oldest job that can be started now and is not `held`.
     #[must_use]
-    pub fn startable(&self, now: Instant, held: &dyn Fn(u64) -> bool) -> Option<u64> {
-        self.slots.iter().find(|slot| slot.is_startable(now) && !held(slot.id)).map(|slot| slot.id)
+    pub fn startable(&self, now: Instant, held: &dyn Fn(&Slot) -> bool) -> Option<u64> {
+        self.slots.iter().find(|slot| slot.is_startable(now) && !held(slot)).map(|slot| slot.id)
     }
 
     /// Returns when the next delayed job that is not `held` is due.
     #[must_use]
-    pub fn next_deadline(&self, held: &dyn Fn(u64) -> bool) -> Option<Instant> {
+    pub fn next_deadline(&self, held: &dyn Fn(&Slot) -> bool) -> Option<Instant> {
         let due = |slot: &Slot| match slot.state {
-            JobState::Delayed(due) if !held(slot.id) => Some(due),
+            JobState::Delayed(due) if !held(slot) => Some(due),
             _ => None,
         };
         self.slots.iter().filter_map(due).min()
@@ -286,9 +292,9 @@ mod tests {
         }
         assert_eq!(window.startable(at(49), &|_| false), Some(5));
         assert_eq!(window.startable(at(50), &|_| false), Some(2));
-        assert_eq!(window.startable(at(50), &|id| id == 2), Some(5), "what is held is passed over");
+        assert_eq!(window.startable(at(50), &|slot| slot.id == 2), Some(5), "what is held is passed over");
         assert_eq!(window.next_deadline(&|_| false), Some(at(50)));
-        assert_eq!(window.next_deadline(&|id| id == 2), None);
+        assert_eq!(window.next_deadline(&|slot| slot.id == 2), None);
         assert!(window.has_pending_records());
     }
 

@@ -2,7 +2,7 @@
 
 pub use super::table::{KEYS, Key, KeyKind};
 
-use super::table::{AccountName, Config, ConfigField, LeftoverMode, SyncMode, WatchdogOnStop};
+use super::table::{AccountName, Config, ConfigField, LeftoverMode, SyncMode, TakeMode, WatchdogOnStop};
 use super::value::{emit_duration, emit_size, parse_duration, parse_size};
 use crate::limits::{
     ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, PATH_MAX_BYTES,
@@ -134,6 +134,7 @@ impl Key {
             (_, ConfigField::Level(field)) => *field = Level::from_name(text(value)?)?,
             (_, ConfigField::Timestamp(field)) => *field = TimestampFormat::from_name(text(value)?)?,
             (_, ConfigField::Leftovers(field)) => *field = LeftoverMode::from_name(text(value)?)?,
+            (_, ConfigField::Take(field)) => *field = TakeMode::from_name(text(value)?)?,
             (_, ConfigField::Sync(field)) => *field = SyncMode::from_name(text(value)?)?,
             (_, ConfigField::WatchdogOnStop(field)) => *field = WatchdogOnStop::from_name(text(value)?)?,
             (KeyKind::Flag, ConfigField::Flag(field)) => *field = flag(value)?,
@@ -232,6 +233,7 @@ impl Key {
             ConfigField::Level(level) => quote(level.name().as_bytes(), out),
             ConfigField::Timestamp(format) => quote(format.name().as_bytes(), out),
             ConfigField::Leftovers(mode) => quote(mode.name().as_bytes(), out),
+            ConfigField::Take(mode) => quote(mode.name().as_bytes(), out),
             ConfigField::Sync(mode) => quote(mode.name().as_bytes(), out),
             ConfigField::WatchdogOnStop(what) => quote(what.name().as_bytes(), out),
             ConfigField::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),

@@ -15,7 +15,7 @@ pub mod toml;
 pub mod value;
 
 pub use table::{AccountName, Config, WatchdogOnStop};
-use table::{LeftoverMode, SyncMode};
+use table::{LeftoverMode, SyncMode, TakeMode};
 
 use crate::limits::HEARTBEAT_MIN;
 use crate::util::path::Path;
@@ -55,6 +55,18 @@ impl Config {
     #[must_use]
     pub fn ends_leftovers(&self) -> bool {
         self.leftovers == LeftoverMode::End
+    }
+
+    /// Returns true if the handler is the log, and takes only jobs that were queued for it.
+    #[must_use]
+    pub fn logs_own_jobs(&self) -> bool {
+        self.handler() == Handler::Log && !self.takes_all()
+    }
+
+    /// Returns true if `take` is `all`.
+    #[must_use]
+    pub fn takes_all(&self) -> bool {
+        self.take == TakeMode::All
     }
 
     /// Returns true if the spool is synced before new jobs are acknowledged.

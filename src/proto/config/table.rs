@@ -45,6 +45,16 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// The values of `take`.
+    pub enum TakeMode {
+        /// The handler `log` takes only jobs that were queued for it.
+        Own = "",
+        /// It takes all jobs.
+        All = "all",
+    }
+}
+
 /// The upper bound of most durations: a day, in milliseconds.
 const DAY: u32 = 86_400_000;
 /// The upper bound of `job_timeout`: 30 days, in milliseconds.
@@ -108,6 +118,7 @@ pub(super) enum ConfigField<'c> {
     Sync(&'c mut SyncMode),
     WatchdogOnStop(&'c mut WatchdogOnStop),
     Leftovers(&'c mut LeftoverMode),
+    Take(&'c mut TakeMode),
     Flag(&'c mut bool),
     Span(&'c mut Duration),
     Account(&'c mut AccountName),
@@ -144,6 +155,7 @@ config_values! {
     SyncMode: Self::Always, Sync;
     WatchdogOnStop: Self::Disarm, WatchdogOnStop;
     LeftoverMode: Self::End, Leftovers;
+    TakeMode: Self::Own, Take;
     bool: false, Flag;
     Duration: Self::ZERO, Span;
     AccountName: Self::new(), Account;
@@ -240,6 +252,8 @@ config! {
     interval: Duration = "3s", Duration(100, DAY, false), RELOAD;
     /// The handler of jobs: `log`, `shell`, or a path.
     handler: Path = "log", Handler, RELOAD;
+    /// Whether the handler `log` takes jobs that were queued for another handler: `all`, or empty.
+    take: TakeMode = "", Choice(TakeMode::names), RELOAD;
     /// The number of handlers that run at a time.
     workers: u32 = "1", Count(1, 8), RELOAD;
     /// The time after which a handler is ended. Zero: it is never ended.

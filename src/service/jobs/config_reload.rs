@@ -1,6 +1,6 @@
 //! SIGHUP: the part of a new configuration that only `jobs` has.
 
-use super::{Jobs, rules};
+use super::{Jobs, describe_others, rules};
 use crate::service::connections;
 use crate::state::window::JobState;
 use crate::util::time::Instant;
@@ -8,7 +8,16 @@ use crate::util::time::Instant;
 impl Jobs {
     /// Reads the configuration again. A bad one changes nothing.
     pub(super) fn reload(&mut self, now: Instant) {
-        if !self.base.reload() {
+        let Self { base, core, disk, .. } = self;
+        let accepted = base.reload_if(&mut |config, scratch, out| {
+            let takes = !config.logs_own_jobs() || core.spool.waiting() == 0;
+            let others = if takes { 0 } else { core.spool.count_others(disk, scratch).unwrap_or(0) };
+            if others > 0 {
+                describe_others(others, out);
+            }
+            others == 0
+        });
+        if !accepted {
             return;
         }
         let (old, new) = (&self.base.process.candidate, &self.base.process.config);

@@ -67,7 +67,7 @@ use control::ControlServer;
 use heapless::Vec;
 use job_worker::JobWorker;
 use orphans::Orphans;
-pub use status::push_handler;
+pub use status::{describe_others, push_handler};
 use ufmt::uwrite;
 
 /// See the module's documentation.
@@ -136,6 +136,7 @@ fn rules(config: &Config) -> JobRules {
         stop_timeout: config.stop_timeout,
         queue_interval: config.interval,
         logs_jobs: config.handler() == Handler::Log,
+        takes_all: config.takes_all(),
         stale_after: config.stale_after,
     }
 }

@@ -72,6 +72,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
     ),
     guest("follow", "ID", "the output of a job as it comes, then its end", RequestAction::Id(follow)),
     guest("wait", "ID", "answered when the job has ended", RequestAction::Id(wait)),
+    guest("others", "", "the jobs that the handler log would not take", RequestAction::Plain(others)),
     guest("watch", "", "a line for each event, until you go", RequestAction::Plain(watch)),
     owner("cancel", "ID", "end a waiting or running job", RequestAction::Id(cancel)),
     owner("retry", "ID|dead", "have a dead job, or all, wait again", RequestAction::Target(retry)),
@@ -247,6 +248,16 @@ fn follow(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Rep
         }
         Reply::Deferred => scan(jobs, context, ScanRequest::Follow(id)),
         reply => reply,
+    }
+}
+
+fn others(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
+    match jobs.core.spool.count_others(&mut jobs.disk, jobs.base.scratch) {
+        Ok(count) => {
+            let _ = uwrite!(context.out, "ok count={}\n", count);
+            Reply::Sent
+        }
+        Err(error) => jobs.refuse_for(error, context.out),
     }
 }
 

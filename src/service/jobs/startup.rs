@@ -3,6 +3,7 @@
 
 use super::control::ControlServer;
 use super::orphans::Orphans;
+use super::status::describe_others;
 use super::{Jobs, JobsStorage, STORAGE, rules};
 use crate::limits::STOP_POLL;
 use crate::proto::service::Service;
@@ -15,6 +16,7 @@ use crate::service::own_paths::queue_subject;
 use crate::service::queue_folder::LockError;
 use crate::service::trust::{Judge, NewFolder, TrustRefusal};
 use crate::state::disk::DiskError;
+use crate::state::jobs::JobsCore;
 use crate::state::spool::RecoverError;
 use crate::state::trust::Subject;
 use crate::sys::oom::OomScore;
@@ -54,6 +56,7 @@ impl Jobs {
             Ok(recovery) => recovery,
             Err(error) => fail_recovery(process, &disk, error),
         };
+        refuse_others(process, core, &mut disk, scratch);
         core.spool.adopt_claims(&mut disk, now);
         core.check_queue(disk.queue.inotify.is_some(), now);
         let orphans = Orphans::take_over(disk.open_note(), *heartbeat.boot(), &mut core.leftovers, now);
@@ -109,6 +112,18 @@ fn refuse_unreachable(process: &Process) {
                 "; user cannot reach it: give that user the right to search each folder of this path",
             );
         });
+    }
+}
+
+/// Ends the process if the handler is the log, and jobs wait that were queued for another one.
+fn refuse_others(process: &Process, core: &JobsCore, disk: &mut SpoolDisk, scratch: &mut [u8]) {
+    if !process.config.logs_own_jobs() || core.spool.waiting() == 0 {
+        return;
+    }
+    // Where the journal cannot be read, such jobs are held one by one.
+    let others = core.spool.count_others(disk, scratch).unwrap_or(0);
+    if others > 0 {
+        process.fail(exit::CONFIG, &|out| describe_others(others, out));
     }
 }
 

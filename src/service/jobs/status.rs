@@ -159,7 +159,7 @@ impl ServiceStatus for Jobs {
             .with(DegradedState::Spool, self.core.disk_health.is_failing())
             .with(DegradedState::SpoolFull, self.core.disk_health.is_full())
             .with(DegradedState::QueueFull, self.core.queue_room.is_stuck())
-            .with(DegradedState::Handler, self.core.is_handler_failing())
+            .with(DegradedState::Handler, self.core.is_handler_failing() || self.core.has_refused_job())
             .with(DegradedState::SpoolMoved, !self.core.home.is_here())
             .with(DegradedState::StuckJob, self.core.has_stuck_job())
             .with(DegradedState::QueueFile, self.core.spool.claims.file_fails())
@@ -167,6 +167,13 @@ impl ServiceStatus for Jobs {
             .with(DegradedState::Inotify, self.disk.queue.inotify.is_none())
             .with(DegradedState::SyncNever, !self.base.process.config.sync_always())
     }
+}
+
+/// Writes that the handler `log` does not take jobs that were queued for another one.
+pub fn describe_others(count: u32, out: &mut Writer<'_>) {
+    let _ =
+        uwrite!(out, "handler: {} waiting jobs were queued for another handler, and log would only ", count);
+    out.push_str("log them; set handler to what it was, or use -o take=all");
 }
 
 /// Bytes of the name of a handler.

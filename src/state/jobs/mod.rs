@@ -67,8 +67,17 @@ pub struct JobRules {
     pub queue_interval: Duration,
     /// Whether a job is a line of the log, and needs no handler.
     pub logs_jobs: bool,
+    /// Whether the log takes jobs that were queued for another handler.
+    pub takes_all: bool,
     /// Time without progress after which a degraded state says why.
     pub stale_after: Duration,
+}
+
+impl JobRules {
+    /// Returns true if the handler is the log, and the job was queued for another one.
+    fn refuses(&self, slot: &Slot) -> bool {
+        self.logs_jobs && !self.takes_all && slot.handler != HandlerKind::Log
+    }
 }
 
 /// Whether the service is on its way out.
@@ -153,6 +162,7 @@ impl JobsCore {
             stop_timeout: Duration::ZERO,
             queue_interval: Duration::ZERO,
             logs_jobs: false,
+            takes_all: false,
             stale_after: Duration::ZERO,
         },
         counts: JobCounts { jobs: 0, failed: 0, dead_dropped: 0 },
@@ -294,7 +304,7 @@ impl JobsCore {
         sooner(self.spool.wants_refill().then_some(now));
         if self.timers.running().len() < self.rules.workers && !self.timers.is_last() {
             let start_at = now.or_later(self.timers.start_retry_at);
-            let held = |id| self.leftovers.hold(id);
+            let held = |slot: &Slot| self.leftovers.hold(slot.id) || self.rules.refuses(slot);
             sooner(self.spool.window().startable(now, &held).map(|_| start_at));
             sooner(self.spool.window().next_deadline(&held).map(|due| due.or_later(start_at)));
         }
@@ -403,6 +413,12 @@ impl JobsCore {
         self.timers.is_start_failing() && self.spool.waiting() > 0
     }
 
+    /// Returns true if a job waits that was queued for another handler than the log.
+    #[must_use]
+    pub fn has_refused_job(&self) -> bool {
+        self.spool.window().slots().iter().any(|slot| self.rules.refuses(slot))
+    }
+
     /// Takes that processes of a job are there after its leader was reaped. To be called before
     /// [`JobsCore::handler_ended`]. Returns a group that gets KILL at once.
     pub fn group_left(&mut self, group: NotedGroup, now: Instant) -> Option<NotedGroup> {
@@ -494,7 +510,7 @@ impl JobsCore {
         let busy = self.timers.running().len().saturating_add(self.dequeued().count());
         let free = if self.rules.logs_jobs { usize::MAX } else { self.rules.workers.saturating_sub(busy) };
         let mut left = free;
-        let held = |id| self.leftovers.hold(id);
+        let held = |slot: &Slot| self.leftovers.hold(slot.id) || self.rules.refuses(slot);
         while left > 0 && self.spool.dequeue(now, &held).is_some() {
             left = left.saturating_sub(1);
         }

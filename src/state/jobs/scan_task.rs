@@ -38,8 +38,9 @@ enum ScanStage {
     Walk(JournalScan),
     /// Scanning the journal for a page of `list`.
     Collect(ListScan),
-    /// Scanning the journal for the ends of jobs: all, or that of one.
-    Ends(JournalScan, Option<JobResult>),
+    /// Scanning the journal for the ends of jobs: all, or that of one, with the number of those
+    /// after it.
+    Ends(JournalScan, Option<JobResult>, usize),
     /// Writing a new journal, for all dead jobs.
     Rewrite(Purpose),
     /// Sending the page.
@@ -337,7 +338,7 @@ impl Scans {
                 task.stage = ScanStage::Send { next: 0, since: now, generation: core.spool.generation() };
                 Some(ScanAction::BeginPage(slot, self.list.page.len()))
             }
-            ScanStage::Ends(scan, last) => {
+            ScanStage::Ends(scan, last, later) => {
                 if !core.spool.is_current(scan) {
                     self.task = None;
                     return None;
@@ -350,8 +351,10 @@ impl Scans {
                         }
                         let _ = page.push(ListRow { location, running: false, ended: true });
                     }
-                    _ if request.job() == Some(location.id) => *last = JobResult::of_end(end),
-                    _ => {}
+                    _ if request.job() == Some(location.id) => {
+                        (*last, *later) = (JobResult::of_end(end), 0);
+                    }
+                    _ => *later = later.saturating_add(1),
                 };
                 match core.spool.ends_step(disk, scratch, scan, &mut visit) {
                     Ok(false) => return None,
@@ -362,7 +365,8 @@ impl Scans {
                     }
                 }
                 if let Some(id) = request.job() {
-                    let ended = *last;
+                    // Older ends are left out by the next compaction.
+                    let ended = last.filter(|_| *later < RESULTS_KEPT);
                     self.task = None;
                     // The job may have ended meanwhile.
                     return finish(match core.history.result_of(id).or(ended) {
@@ -394,7 +398,7 @@ impl Scans {
                     && !core.is_known(id)
                 {
                     // Only the journal remembers the ends before the last start.
-                    task.stage = ScanStage::Ends(core.spool.scan_ends(), None);
+                    task.stage = ScanStage::Ends(core.spool.scan_ends(), None, 0);
                     return None;
                 }
                 self.task = None;
@@ -525,7 +529,7 @@ fn begin(
     if let ScanRequest::List(filter) = request {
         // Otherwise the page and the compaction would wait for each other.
         if filter.done {
-            return Ok((!compacts).then(|| ScanStage::Ends(core.spool.scan_ends(), None)));
+            return Ok((!compacts).then(|| ScanStage::Ends(core.spool.scan_ends(), None, 0)));
         }
         return Ok((!compacts).then(|| ScanStage::Collect(index.begin(&core.spool, slot, filter.after))));
     }

@@ -16,7 +16,7 @@ impl Spool {
     /// Dequeues the oldest job that can be started now and is not `held`. It is to be started
     /// after [`Spool::write_transitions`] has put its start into the journal, and, from
     /// its second attempt on, after a commit.
-    pub fn dequeue(&mut self, now: Instant, held: &dyn Fn(u64) -> bool) -> Option<Slot> {
+    pub fn dequeue(&mut self, now: Instant, held: &dyn Fn(&Slot) -> bool) -> Option<Slot> {
         let id = self.window.startable(now, held)?;
         let slot = self.window.get_mut(id)?;
         slot.attempt = slot.attempt.saturating_add(1);

@@ -8,6 +8,7 @@ use super::location::RecordLocation;
 use super::scan::JournalScan;
 use super::{PREALLOCATE_BYTES, Spool, parts_or_placeholder};
 use crate::limits::{JOB_MAX_BYTES, RESULTS_KEPT};
+use crate::proto::attributes::{HandlerKind, handler_of};
 use crate::proto::journal::{
     HEADER_BYTES, ParseResult, RECORD_MAX_BYTES, RESULT_PREFIX_BYTES, Record, RecordKind, VERSION,
     parse_record,
@@ -202,5 +203,25 @@ impl Spool {
             }
             _ => Err(DAMAGED),
         }
+    }
+}
+
+impl Spool {
+    /// Counts the waiting jobs that were queued for another handler than the log. Reads the whole
+    /// backlog.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn count_others(&self, disk: &mut impl Disk, scratch: &mut [u8]) -> DiskResult<u32> {
+        let others = self.window.count_slots(|slot| slot.handler != HandlerKind::Log);
+        let (mut count, mut scan) = (others, self.scan(false));
+        while !self.record_step(disk, scratch, &mut scan, &mut |record, offset| {
+            let waits = self.live_location(record, offset).is_some_and(|location| !location.dead);
+            if waits && handler_of(record.attributes) != HandlerKind::Log {
+                count = count.saturating_add(1);
+            }
+            true
+        })? {}
+        Ok(count)
     }
 }

@@ -150,7 +150,7 @@ impl Spool {
     }
 
     /// Returns the location of a record that is the live record of a job beyond the window.
-    fn live_location(&self, record: &Record<'_>, offset: u64) -> Option<RecordLocation> {
+    pub(super) fn live_location(&self, record: &Record<'_>, offset: u64) -> Option<RecordLocation> {
         let dead = record.kind == RecordKind::Dead;
         let waits = record.kind == RecordKind::Add && offset >= self.journal.cursor;
         if !(dead || waits) || self.is_deleted(record, offset) {

@@ -103,7 +103,7 @@ fn a_refused_job_is_told_with_the_reason() {
 fn an_id_that_nobody_takes_fails_the_command_but_not_the_job() {
     let dir = Dir::new();
     dir.start(&["log_max=0"]);
-    for (args, code) in [(&["queue", "job"][..], 1), (&["queue", "--wait", "job"], 125)] {
+    for (args, code) in [(&["queue", "job"][..], 1), (&["queue", "--wait", "job"], 0)] {
         let mut command = dir.command();
         command.args(args);
         let mut child = command.stdout(full_device()).spawn().unwrap();
@@ -124,7 +124,7 @@ fn waiting_for_a_job_ends_with_the_status_of_its_handler() {
             .enumerate()
     {
         let ran = dir.zigsvc(&["queue", "--wait", job]).expect(code);
-        assert_eq!((ran.out, ran.err.as_str()), (format!("{}\n", number + 1), ""), "{job}");
+        assert_eq!((ran.out.as_str(), ran.err), ("", format!("{}\n", number + 1)), "{job}");
     }
 }
 
@@ -142,12 +142,12 @@ fn a_waiting_command_prints_its_id_first_and_ends_with_the_job() {
     let dir = Dir::new();
     start_script(&dir, GATED, &["retries=0"]);
     let mut waiting = Beside::zigsvc(&dir, &["queue", "--wait", "exit", "5"]);
-    assert_eq!(waiting.wait_for_lines(1), ["1"]);
+    wait_until("it has its id", || waiting.errors() == "1\n");
     wait_for_begun(&dir, "exit 5");
     assert!(!waiting.has_ended());
     dir.write("go", "");
     let ran = waiting.finish().expect(5);
-    assert_eq!(ran.err, "");
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", "1\n"));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_cancelled_job_ends_the_waiting_with_143() {
     let running = Beside::zigsvc(&dir, &["queue", "--wait", "runs"]);
     wait_for_begun(&dir, "runs");
     let waiting = Beside::zigsvc(&dir, &["queue", "--wait", "waits"]);
-    waiting.wait_for_lines(1);
+    wait_until("it has its id", || waiting.errors() == "2\n");
     dir.zigsvc(&["cancel", "2"]).expect(0);
     waiting.finish().expect(143);
     dir.zigsvc(&["cancel", "1"]).expect(0);
@@ -195,7 +195,7 @@ fn a_job_is_waited_for_through_a_restart_and_a_crash_of_the_service() {
     assert!(!waiting.has_ended());
     dir.write("go", "");
     let ran = waiting.finish().expect(6);
-    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("1\n", ""));
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", "1\n"));
 }
 
 // ----- answers of another kind ---------------------------------------------------
@@ -232,18 +232,17 @@ fn waiting_asks_again_after_a_lost_connection_and_tells_a_refusal() {
     ] {
         let waiting = Beside::zigsvc(&dir, &["queue", "--wait", "a job"]);
         let mut peer = played.accept();
-        assert_eq!(peer.line().as_deref(), Some("queue a job"));
+        assert_eq!(peer.line().as_deref(), Some("queue! a job"));
         peer.send("ok id=7\n");
-        assert_eq!(peer.line().as_deref(), Some("wait 7"));
         for farewell in ["", "err stopping the service stops\n", "err busy all places are taken\n"] {
             peer.send(farewell);
             drop(peer);
             peer = played.accept();
-            assert_eq!(peer.line().as_deref(), Some("wait 7"));
+            assert_eq!(peer.line().as_deref(), Some("follow 7"));
         }
         peer.send(&format!("{last}\n"));
         let ran = waiting.finish().expect(code);
-        assert_eq!((ran.out.as_str(), ran.err.as_str()), ("7\n", error));
+        assert_eq!((ran.out.as_str(), ran.err), ("", format!("7\n{error}")));
     }
 }
 
@@ -253,7 +252,7 @@ fn what_the_service_said_before_it_closed_is_read_though_nothing_can_be_sent() {
     let played = Played::new(&dir);
     let waiting = Beside::zigsvc(&dir, &["queue", "--wait", "a job"]);
     let mut peer = played.accept();
-    assert_eq!(peer.line().as_deref(), Some("queue a job"));
+    assert_eq!(peer.line().as_deref(), Some("queue! a job"));
     // It cannot ask for the end of the job before the connection is closed.
     kill(waiting.pid(), "STOP");
     wait_until("it is suspended", || process_state(waiting.pid()) == Some('T'));
@@ -261,7 +260,7 @@ fn what_the_service_said_before_it_closed_is_read_though_nothing_can_be_sent() {
     drop(peer);
     kill(waiting.pid(), "CONT");
     let ran = waiting.finish().expect(125);
-    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("7\n", "zigsvc: wait: there is none (no-job)\n"));
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", "7\nzigsvc: wait: there is none (no-job)\n"));
 }
 
 #[test]

@@ -65,10 +65,11 @@ fn a_person_sees_one_screen_with_every_number() {
     assert!(lines[1].starts_with("  heartbeat  fresh, ") && lines[1].ends_with(" s old"), "{ran:?}");
     assert!(lines[2].starts_with(&format!("  options    -d {} -o ", dir.as_arg())), "{ran:?}");
     assert_eq!(lines.remove(2).rsplit_once(" -o ").unwrap().1, "interval=100ms");
+    assert_eq!(lines.remove(2), format!("  handler    {}", dir.path("handler").display()));
     assert_eq!(lines[2], "  jobs       2 ended, 2 failed attempts");
     assert_eq!(lines[3], "  queue      2 waiting, 1 running, 0 delayed, 1 dead, room for 47");
     assert!(lines[4].starts_with("  spool      ") && lines[4].contains(" fsyncs, "), "{ran:?}");
-    assert_eq!(lines[5], "  log        0 rotations, 0 lines lost");
+    assert_eq!(lines[5], "  log        0 rotations, 0 threw old lines away, 0 lines lost");
     assert_eq!(lines[6], "  config     0 reloads, 0 refused");
     assert_eq!(lines[7..], ["  degraded   none"]);
 }

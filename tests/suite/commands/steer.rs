@@ -46,7 +46,7 @@ fn jobs_are_listed_by_id_with_their_states_and_by_state() {
     assert_eq!(list(&dir, &["running"]), lines[1]);
     assert_eq!(list(&dir, &["waiting"]), lines[2..].concat());
     let ran = dir.zigsvc(&["list", "de\x1bad"]).expect(2);
-    let known = "unknown state \"de\\x1bad\"; known are waiting, running, dead; see `zigsvc help list`";
+    let known = "unknown state \"de\\x1bad\"; known are waiting, running, dead, done; see `zigsvc help list`";
     assert_eq!((ran.out.as_str(), ran.err), ("", format!("zigsvc: usage: {known}\n")));
     dir.zigsvc(&["list", "dead", "1"]).expect(2);
 }
@@ -349,7 +349,7 @@ fn watch(dir: &Dir) -> Beside {
         dir.zigsvc(&["queue", "exit 0"]).expect(0);
         !watching.lines().is_empty()
     });
-    let id = dir.zigsvc(&["queue", "--wait", "exit 0"]).expect(0).out;
+    let id = dir.zigsvc(&["queue", "--wait", "exit 0"]).expect(0).err;
     let end = format!(" job={} state=done ", id.trim());
     wait_until("it has seen the last job", || watching.lines().iter().any(|line| line.contains(&end)));
     watching
@@ -362,8 +362,8 @@ fn events_come_as_they_happen_and_end_with_the_service() {
     start_script(&dir, handler, &["retries=1", "retry_delay=10ms"]);
     let mut watching = watch(&dir);
     let before = watching.lines().len();
-    let first = dir.zigsvc(&["queue", "--wait", "flaky"]).expect(0).out;
-    let second = dir.zigsvc(&["queue", "--wait", "exit 5"]).expect(5).out;
+    let first = dir.zigsvc(&["queue", "--wait", "flaky"]).expect(0).err;
+    let second = dir.zigsvc(&["queue", "--wait", "exit 5"]).expect(5).err;
     let lines = watching.wait_for_lines(before + 8);
     let seq = |line: &str| line.split(' ').nth(1).unwrap().parse::<u64>().unwrap();
     let start = seq(&lines[before]);

@@ -17,7 +17,7 @@ fn status_names_every_field_once_and_in_order() {
     assert_eq!(
         names.join(" "),
         "pid state uptime jobs failed dead dead_dropped waiting running delayed room reloads reload_errors rotations \
-         log_lost fsyncs spool_bytes clients denied workers token health_age_ms degraded"
+         log_replaced log_lost fsyncs spool_bytes clients denied workers token health_age_ms handler degraded"
     );
     for (name, value) in fields {
         match name {
@@ -25,6 +25,7 @@ fn status_names_every_field_once_and_in_order() {
             "state" => assert_eq!(value, "running"),
             "clients" | "workers" => assert_eq!(value, "1"),
             "room" => assert_eq!(value, "10000"),
+            "handler" => assert_eq!(value, "log"),
             "degraded" => assert!(value == "none" || (under_qemu() && value == "inotify"), "{value}"),
             "uptime" | "fsyncs" | "spool_bytes" | "token" | "health_age_ms" => {
                 assert!(value.parse::<u64>().is_ok(), "{name}")
@@ -89,8 +90,8 @@ fn help_has_one_line_for_each_request() {
     assert_eq!(
         verbs,
         [
-            "status", "queue", "list", "wait", "watch", "cancel", "retry", "forget", "drain", "stop",
-            "restart", "help"
+            "status", "queue", "list", "queue!", "follow", "wait", "others", "watch", "cancel", "retry",
+            "forget", "drain", "stop", "restart", "help"
         ]
     );
     for line in lines {

@@ -507,14 +507,11 @@ fn wait_tells_how_each_job_ended() {
         assert_eq!(client.ask(&format!("wait {id}")), format!("ok id={id} state={end}"), "{text}");
         assert_eq!(ask(&dir, &format!("wait {id}")), format!("ok id={id} state={end}"), "afterwards");
     }
-    // The dead are in the journal, with their ends.
+    // The journal has their ends.
     dir.zigsvc(&["stop"]).expect(0);
     start(&dir, &options);
     for (id, (text, end)) in (1..).zip(cases) {
-        match end {
-            "done exit=0" => expect_error(&ask(&dir, &format!("wait {id}")), "no-job"),
-            _ => assert_eq!(ask(&dir, &format!("wait {id}")), format!("ok id={id} state={end}"), "{text}"),
-        }
+        assert_eq!(ask(&dir, &format!("wait {id}")), format!("ok id={id} state={end}"), "{text}");
     }
 }
 

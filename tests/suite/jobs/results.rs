@@ -277,3 +277,58 @@ fn a_job_that_waits_for_itself_is_refused() {
     wait_until("it is gone", || !alive(pid));
     dir.zigsvc(&["wait", "1"]).expect(125);
 }
+
+#[test]
+fn the_log_takes_no_jobs_that_were_queued_for_another_handler() {
+    let dir = Dir::new();
+    let waiting = |dir: &Dir| dir.zigsvc(&["list", "waiting"]).expect(0).out;
+    let what = "jobs were queued for another handler, and log would only log them; ";
+    dir.write("zigsvc.conf", "handler = \"shell\"\nlog_max = \"0\"\nretries = 0\n");
+    let pid = dir.start(&[]);
+    dir.zigsvc(&["queue", "sleep 1000"]).expect(0);
+    wait_for_log(&dir, "job 1 started");
+    dir.zigsvc(&["queue", "echo later"]).expect(0);
+    // A reload is refused by the command, and by the service where only HUP comes.
+    dir.write("zigsvc.conf", "handler = \"log\"\nlog_max = \"0\"\nretries = 0\n");
+    for command in ["reload", "restart"] {
+        let ran = dir.zigsvc(&[command]).expect(6);
+        assert!(ran.err.starts_with("zigsvc: handler: 2 waiting ") && ran.err.contains(what), "{ran:?}");
+    }
+    kill(pid, "HUP");
+    wait_for_log(&dir, "config not reloaded, the old one stays: handler: 2 waiting ");
+    assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid), "the running service stays as it is");
+    assert_eq!(crate::support::control::status_word(&dir, "handler"), "shell");
+    dir.zigsvc(&["stop"]).expect(0);
+    // So is a start, until it is said that they may be logged.
+    let ran = dir.zigsvc(&["start"]).expect(6);
+    assert!(ran.err.contains(&format!("handler: 2 waiting {what}set handler to what it was")), "{ran:?}");
+    dir.write("zigsvc.conf", "handler = \"log\"\ntake = \"all\"\n");
+    let ran = dir.zigsvc(&["start"]).expect(6);
+    assert!(ran.err.contains("take: it is only for the command line"), "{ran:?}");
+    dir.write("zigsvc.conf", "handler = \"log\"\nlog_max = \"0\"\n");
+    dir.start(&["take=all"]);
+    wait_for_log(&dir, "processing job: echo later\n");
+    wait_until("none waits", || waiting(&dir).is_empty());
+    dir.zigsvc(&["stop"]).expect(0);
+    dir.start(&[]);
+}
+
+#[test]
+fn a_dead_job_of_another_handler_waits_for_it_and_the_state_says_so() {
+    let dir = Dir::new();
+    start_shell(&dir, &[]);
+    dir.zigsvc(&["queue", "--wait", "exit 1"]).expect(1);
+    dir.zigsvc(&["stop"]).expect(0);
+    dir.start(&["log_max=0"]);
+    dir.zigsvc(&["retry", "1"]).expect(0);
+    let degraded = || crate::support::control::status_word(&dir, "degraded");
+    wait_until("the state says why it waits", || degraded() == "handler");
+    dir.zigsvc(&["queue", "--wait", "for the log"]).expect(0);
+    assert_eq!(dir.zigsvc(&["list"]).expect(0).out, "1 waiting 1 exit 1\n");
+    dir.zigsvc(&["cancel", "1"]).expect(0);
+    wait_until("the state ends", || degraded() == "none");
+    assert!(
+        !dir.read("zigsvc.log").contains("processing job: exit 1\n[")
+            || dir.read("zigsvc.log").matches("processing job: exit 1").count() == 1
+    );
+}

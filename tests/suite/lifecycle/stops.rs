@@ -290,7 +290,7 @@ fn a_stop_from_within_a_job_waits_for_the_job_which_is_done() {
     let id = client.queue(&format!("{}; exec sleep 600", inside(&dir, "stop")));
     let waiting = client.queue("echo later");
     wait_until("it has ended", || dir.lock_holder("zigsvc.pid").is_none());
-    dir.start(&["handler=log"]);
+    dir.start(&["handler=log", "take=all"]);
     wait_for_log(&dir, "processing job: echo later\n");
     assert!(waiting > id && dir.read("inside").matches("status 0\n").count() == 2);
 }
