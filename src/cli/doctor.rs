@@ -2,10 +2,11 @@
 //! remedy for each. It changes nothing: no file is created or locked, no signal sent.
 
 use super::invocation::Invocation;
-use super::output::{CommandResult, print};
+use super::output::{CommandResult, LOGS_ONLY, print};
 use crate::limits::{CLAIMS_MAX, POLL_MAX};
 use crate::proto::config::{Config, Handler};
 use crate::proto::filesystem::{Medium, medium, overlay_upper};
+use crate::proto::journal::FILE_HEADER_BYTES;
 use crate::proto::log::emit_iso;
 use crate::proto::service::Service;
 use crate::service::accounts;
@@ -309,6 +310,15 @@ impl Doctor<'_> {
             Handler::Shell => Some(&shell),
             Handler::Path(path) => Some(path),
         };
+        let journal = config.spool.join(b"journal").unwrap_or_default();
+        let has_jobs =
+            file::meta_at(journal.as_c_str(), true).is_ok_and(|meta| meta.size > FILE_HEADER_BYTES as u64);
+        if config.handler() == Handler::Log && has_jobs {
+            self.print_finding(false, "handler", &|out| {
+                out.push_str(LOGS_ONLY);
+                out.push_str("; jobs came already");
+            });
+        }
         if let Some(path) = handler {
             let executable = file::executable(path.as_c_str());
             self.print_finding(executable, "handler", &|out| {

@@ -456,8 +456,8 @@ impl ServiceBase {
         self.reload_if(&mut |_, _, _| true)
     }
 
-    /// Reads the configuration again as [`ServiceBase::reload`] does, if `accepts` it. Otherwise `accepts`
-    /// has written the reason.
+    /// Reads the configuration again as [`ServiceBase::reload`] does, if `accepts` returns true. Returns
+    /// true if the new configuration is in force.
     #[inline(never)]
     pub fn reload_if(&mut self, accepts: Judgement<'_>) -> bool {
         self.log.info(&|line| line.push_str("SIGHUP received, reloading config"));
@@ -465,7 +465,7 @@ impl ServiceBase {
         let mut reason = [0; REASON_BYTES];
         let mut out = Writer::new(&mut reason);
         let loaded = self.load_candidate(&mut out);
-        let loaded = loaded.ok().filter(|_| accepts(&self.process.candidate, self.scratch, &mut out));
+        let loaded = loaded.ok().filter(|_| accepts(self.process.candidate, self.scratch, &mut out));
         let Some(policy) = loaded else {
             self.reload_errors = self.reload_errors.saturating_add(1);
             self.log.error(&|line| {

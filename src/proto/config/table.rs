@@ -50,7 +50,7 @@ named_enum! {
     pub enum TakeMode {
         /// The handler `log` takes only jobs that were queued for it.
         Own = "",
-        /// It takes all jobs.
+        /// The handler `log` takes all jobs.
         All = "all",
     }
 }

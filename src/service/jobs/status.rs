@@ -143,7 +143,7 @@ impl ServiceStatus for Jobs {
     /// Writes ` handler=NAME`.
     fn push_words(&self, out: &mut Writer<'_>) {
         out.push_str(" handler=");
-        push_handler(&self.base.process.config, out);
+        push_handler(self.base.process.config, out);
     }
 
     fn phase(&self) -> &'static str {

@@ -168,7 +168,7 @@ impl History {
     }
 
     /// Writes the events since the last call, a line each, and drops them. `read` writes the text of a
-    /// job. The result is false if some did not fit.
+    /// job. Returns true if all did fit.
     pub(super) fn take_events(
         &mut self,
         out: &mut Writer<'_>,

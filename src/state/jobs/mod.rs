@@ -485,8 +485,7 @@ impl JobsCore {
         self.history.record(id, event, took, text);
     }
 
-    /// Writes the events since the last call, a line each, and drops them. The result is false if some
-    /// did not fit.
+    /// Writes the events since the last call, a line each, and drops them. Returns true if all did fit.
     pub fn take_events(&mut self, disk: &mut impl Disk, out: &mut Writer<'_>) -> bool {
         let Self { history, spool, .. } = self;
         history.take_events(out, &mut |(location, generation), out| {

@@ -36,6 +36,7 @@ const JOB_RULES: JobRules = JobRules {
     job_timeout: Duration::ZERO,
     stop_timeout: ms(1000),
     queue_interval: ms(1000),
+    takes_all: true,
     logs_jobs: false,
     stale_after: ms(15_000),
 };

@@ -158,3 +158,16 @@ fn a_bad_config_is_told_first() {
     dir.write("zigsvc.conf", "workers = 99\n");
     assert!(dir.zigsvc(&["doctor"]).expect(6).err.contains("zigsvc.conf:1: workers must be"));
 }
+
+#[test]
+fn jobs_that_are_only_logged_are_a_warning_once_some_came() {
+    let dir = Dir::new();
+    dir.start(&[]);
+    let about = |ran: &Ran| {
+        ran.out.lines().filter(|line| line.get(6..).is_some_and(|rest| rest.starts_with("handler: "))).count()
+    };
+    assert_eq!(about(&dir.zigsvc(&["doctor"])), 0);
+    dir.zigsvc(&["queue", "a job"]).expect(0);
+    warns(&dir.zigsvc(&["doctor"]), "handler", "log: jobs are logged and nothing runs");
+    assert_eq!(about(&dir.zigsvc(&["-o", "handler=shell", "doctor"])), 0);
+}

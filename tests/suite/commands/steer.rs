@@ -335,7 +335,9 @@ fn an_idle_service_is_drained_at_once() {
 
 /// Returns the fields of an event except `ms`, which varies.
 fn without_ms(line: &str) -> &str {
-    let (event, ms) = line.rsplit_once(" ms=").unwrap_or_else(|| panic!("{line}"));
+    let (event, rest) = line.split_once(" ms=").unwrap_or_else(|| panic!("{line}"));
+    let (ms, rest) = rest.split_once(' ').unwrap();
+    assert!(rest.starts_with("attempt=") && rest.contains(" text="), "{line}");
     assert!(ms.parse::<u64>().is_ok(), "{line}");
     event
 }

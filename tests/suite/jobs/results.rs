@@ -199,7 +199,7 @@ fn a_follower_that_reads_nothing_or_dies_holds_up_neither_the_job_nor_others() {
     let ran = dir.zigsvc(&["queue", "--wait", "echo next"]).expect(0);
     assert_eq!(ran.out, "next\n");
     dir.zigsvc(&["wait", "1"]).expect(0);
-    // It was told how many lines it has missed, and has its result.
+    // The number of lines that it has missed came to it, and its result.
     let (mut seen, mut lost) = (0u64, 0);
     let result = loop {
         let line = slow.line();

@@ -28,6 +28,7 @@ const fn rules(workers: usize) -> JobRules {
         job_timeout: Duration::ZERO,
         stop_timeout: ms(1000),
         queue_interval: ms(1000),
+        takes_all: true,
         logs_jobs: false,
         stale_after: ms(15_000),
     }

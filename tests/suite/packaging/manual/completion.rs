@@ -186,7 +186,10 @@ fn describe(script: &mut String, command: &Command) {
         // They stand above already.
         script.push_str("        operands=(\"${commands[@]}\")\n");
     } else if !operands.is_empty() {
-        let _ = writeln!(script, "        operands=({})", operands.join(" "));
+        // A word of the shell is quoted for shellcheck.
+        let words: Vec<_> =
+            operands.iter().map(|word| if word == "done" { "\"done\"" } else { word.as_str() }).collect();
+        let _ = writeln!(script, "        operands=({})", words.join(" "));
     }
     let valued = options.iter().filter(|(_, value)| !value.is_empty());
     let values: Vec<_> = valued.map(|(name, value)| format!("[{name}]=\"{}\"", kind_of(value))).collect();
