@@ -122,7 +122,7 @@ _zigsvc() {
     wait) ;;
     list)
         options=(--json)
-        operands=(waiting running dead done)
+        operands=(waiting running dead "done")
         ;;
     cancel) ;;
     retry)
