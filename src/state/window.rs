@@ -126,6 +126,8 @@ pub struct Slot {
     pub handler: HandlerKind,
     /// How often in a row it was given back soon after its start.
     pub given_back: u8,
+    /// How many of its attempts in a row were cut off by a death of the service.
+    pub cut_off: u8,
     /// Where it stands.
     pub state: JobState,
 }
@@ -255,7 +257,7 @@ mod tests {
 
     fn slot(id: u64, state: JobState) -> Slot {
         let (handler, given_back) = (HandlerKind::Unknown, 0);
-        Slot { id, offset: id * 100, size: 50, attempt: 0, handler, given_back, state }
+        Slot { id, offset: id * 100, size: 50, attempt: 0, handler, given_back, cut_off: 0, state }
     }
 
     #[test]

@@ -456,7 +456,10 @@ impl JobsCore {
 
     /// Dequeues jobs while workers are free.
     fn dequeue(&mut self, now: Instant) {
-        if self.timers.is_last() || !self.timers.start_retry_at.is_due(now) {
+        if self.timers.is_last()
+            || !self.timers.start_retry_at.is_due(now)
+            || self.leftovers.are_settling(now)
+        {
             return;
         }
         let busy = self.timers.running().len().saturating_add(self.dequeued().count());
