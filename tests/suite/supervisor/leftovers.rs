@@ -60,7 +60,7 @@ fn the_next_one_ends_what_a_killed_one_left_before_it_starts_anything() {
             let leader = dir.program_after(0);
             let away: u32 = dir.read("away").trim().parse().unwrap();
             kill_hard(dir.pid());
-            wait_until("its leader has ended, if it does", || trap != "" || !alive(leader));
+            wait_until("its leader has ended, if it does", || !trap.is_empty() || !alive(leader));
             assert!(old.iter().all(|pid| alive(*pid)));
             start_script(&dir, options, &script);
             ended += 1;
@@ -70,7 +70,7 @@ fn the_next_one_ends_what_a_killed_one_left_before_it_starts_anything() {
                 format!("[WARN] sh: an earlier supervisor has left processes: SIGTERM to group {leader}");
             assert_eq!(dir.count(&begin), 1, "{}", dir.read(LOG));
             let killed = dir.count(&format!("[ERROR] sh: has not ended: SIGKILL to pid {leader}"));
-            assert_eq!(killed, usize::from(trap != ""));
+            assert_eq!(killed, usize::from(!trap.is_empty()));
             assert_eq!(dir.count("[INFO] sh: the processes of the earlier supervisor have ended"), ended);
             // What left the group is not its own any more.
             assert!(alive(away));
@@ -116,20 +116,23 @@ fn a_stop_waits_for_what_is_left_and_a_second_one_does_not() {
     kill(dir.read("away").trim().parse().unwrap(), "KILL");
 }
 
+/// Changes the note of a killed supervisor.
+type Change<'a> = &'a dyn Fn(&Supervised);
+
 #[test]
 fn only_a_note_of_its_own_and_of_this_boot_names_what_is_left() {
     if !require_native("/proc shows QEMU's own process") || !require_root() {
         return;
     }
     let note = "zigsvc-supervisor.running";
-    let change: [(&str, &dyn Fn(&Supervised)); 5] = [
+    let changes: [(&str, Change<'_>); 5] = [
         ("another user's", &|dir| chown(dir.path(note), Some(54321), None).unwrap()),
         ("written by others", &|dir| {
             fs::set_permissions(dir.path(note), fs::Permissions::from_mode(0o622)).unwrap();
         }),
         ("of another boot", &|dir| {
             let text = dir.read(note);
-            dir.write(note, &format!("00000000-1111-2222-3333-444444444444{}", &text[36..]));
+            dir.write(note, format!("00000000-1111-2222-3333-444444444444{}", &text[36..]));
         }),
         ("no note", &|dir| dir.write(note, "garbage\n")),
         ("a link", &|dir| {
@@ -137,7 +140,7 @@ fn only_a_note_of_its_own_and_of_this_boot_names_what_is_left() {
             std::os::unix::fs::symlink(dir.path("elsewhere"), dir.path(note)).unwrap();
         }),
     ];
-    for (what, change) in change {
+    for (what, change) in changes {
         let dir = Supervised::new();
         let script = workers(&dir, "");
         start_script(&dir, &[], &script);
