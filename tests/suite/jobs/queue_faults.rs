@@ -164,7 +164,8 @@ fn a_file_of_another_user_in_a_sticky_folder_leaves_the_socket_open() {
     }
     chown(dir.path(""), Some(NOBODY), Some(NOBODY)).unwrap();
     let mut inner = dir.command();
-    inner.args(["-o", "log_max=0", "-o"]).arg(format!("queue_file={}", queue.display())).arg("start");
+    inner.args(["-o", "log_max=0", "-o"]).arg(format!("queue_file={}", queue.display()));
+    inner.arg("-o").arg(format!("trust={}/in", dir.as_arg())).arg("start");
     finish(through(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], &inner), None).expect(0);
     let why = format!("{}: renameat", queue.display());
     fault(
@@ -372,6 +373,35 @@ fn two_users_append_in_turn_and_no_append_fails() {
     assert_eq!(jobs.len(), 200);
     assert!(fs::read_dir(dir.path("in")).unwrap().count() == 1, "the claims are in the spool");
     assert_eq!(status_word(&dir, "degraded"), "none");
+}
+
+#[test]
+fn a_shared_folder_of_a_group_without_the_service_neither_wakes_it_all_the_time_nor_loses_a_line() {
+    let dir = Dir::new();
+    if !require_users(&dir) || !require_tool("setpriv") {
+        return;
+    }
+    fs::create_dir(dir.path("in")).unwrap();
+    set_mode(&dir.path("in"), 0o1777);
+    chown(dir.path(""), Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut inner = dir.command();
+    for option in ["log_max=0", "queue_file=DIR/in/queue", "trust=DIR/in"] {
+        inner.arg("-o").arg(option.replace("DIR", dir.as_arg()));
+    }
+    inner.arg("start");
+    let words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    finish(through(&words, &inner), None).expect(0);
+    let pid = dir.lock_holder("zigsvc.pid").unwrap();
+    let before = crate::support::control::ticks(pid);
+    let_pass(zigsvc::util::time::Duration::from_ms(2000));
+    let used = crate::support::control::ticks(pid) - before;
+    assert!(used < 20, "{used} ticks in two idle seconds");
+    assert!(fs::read_dir(dir.path("in")).unwrap().next().is_none());
+    for number in 0..20 {
+        dir.append("in/queue", &format!("{number}\n"));
+        chown(dir.path("in/queue"), Some(NOBODY), Some(NOBODY)).unwrap();
+        wait_for_jobs(&dir, number + 1);
+    }
 }
 
 #[test]
