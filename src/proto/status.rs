@@ -69,6 +69,7 @@ status_fields! {
     Dead "dead" Gauge "jobs_dead" "Jobs that failed for good and are kept.";
     DeadDropped "dead_dropped" Counter "jobs_dead_dropped_total" "Dead jobs that were dropped, because dead_max were kept.";
     Waiting "waiting" Gauge "jobs_waiting" "Jobs that wait, delayed ones included.";
+    Scheduled "scheduled" Gauge "jobs_scheduled" "Jobs that are not due yet, counted among the waiting ones.";
     Running "running" Gauge "jobs_running" "Jobs that run.";
     Delayed "delayed" Gauge "jobs_delayed" "Jobs that wait for their next attempt, among the oldest.";
     Room "room" Gauge "queue_room" "Jobs that queue_max still allows.";

@@ -553,3 +553,4 @@ mod format;
 mod histories;
 mod model;
 mod queue_faults;
+mod schedule;
