@@ -28,6 +28,7 @@ _zigsvc_values() {
     handler) _zigsvc_words "$2" log shell ;;
     leftovers) _zigsvc_words "$2" end keep ;;
     sync) _zigsvc_words "$2" always never ;;
+    watchdog_on_stop) _zigsvc_words "$2" disarm keep ;;
     esac
 }
 
@@ -68,7 +69,8 @@ _zigsvc() {
                     retries= retry_delay= queue_max= dead_max= sync= \
                     stop_timeout= user= group= allow_uid= allow_gid= trust= \
                     supervise= check_interval= stale_after= failures= watchdog= \
-                    watchdog_patience= allow= metrics_name=
+                    watchdog_patience= watchdog_timeout= watchdog_on_stop= \
+                    allow= metrics_name=
                 ;;
             esac
             return

@@ -185,6 +185,12 @@ pub const QUEUE_STDIN_INPUT_BYTES: usize = 2560;
 /// Bytes of requests that `queue -` sends in one call.
 pub const QUEUE_STDIN_OUTPUT_BYTES: usize = 2560;
 
+/// Stops in a row, each soon after the start of a job, that cost the job no attempt.
+pub const GIVEN_BACK_MAX: u8 = 3;
+/// Time after the start of a job within which a stop is soon. A job that runs longer does not
+/// cause the stops.
+pub const GIVEN_BACK_SOON: Duration = Duration::from_ms(10_000);
+
 /// Time after its start within which a service that ends is restarted more slowly each time.
 pub const RESTART_QUICK: Duration = Duration::from_ms(10_000);
 /// Time until the first slow restart. The time doubles with each quick end.

@@ -272,16 +272,7 @@ impl<'m> Client<'m> {
     /// # Errors
     /// The exit code, after printing the reason.
     pub(super) fn ask(&mut self, deadline: Option<Instant>, parts: &[&[u8]]) -> Result<&[u8], u8> {
-        self.send(parts).map_err(|error| self.report(error))?;
-        self.answer(deadline)
-    }
-
-    /// Waits for the next answer, and returns the fields after its `ok`.
-    ///
-    /// # Errors
-    /// The exit code, after printing the reason.
-    pub(super) fn answer(&mut self, deadline: Option<Instant>) -> Result<&[u8], u8> {
-        match self.line(deadline) {
+        match self.send(parts).and_then(|()| self.line(deadline)) {
             Ok(line) => match Answer::parse(self.at(line)) {
                 Answer::Ok(text) => Ok(text),
                 refused => Err(self.report_answer(refused)),

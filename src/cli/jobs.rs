@@ -11,6 +11,7 @@ use crate::proto::control::{Target, split, target};
 use crate::proto::status::{field, number};
 use crate::service::down_mark::DownMark;
 use crate::service::lifecycle::exit;
+use crate::service::lock_holder::LockState;
 use crate::sys::{fds, signal};
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::Duration;
@@ -206,17 +207,28 @@ pub(super) fn drain(mut invocation: Invocation) -> CommandResult {
     client.connect_or_report()?;
     // The drain ends after the job that asks for it.
     waits = waits && client.own_job(&args).is_none();
-    // Both requests at once, because the service may end right after the first.
-    client.ask(answer_deadline(), &[if waits { b"drain\ndrain wait" } else { &b"drain"[..] }])?;
+    client.ask(answer_deadline(), &[b"drain"])?;
     // The service makes the mark itself, unless it has no right to.
     let _ = DownMark::make(client.locks().pid_path);
     if !waits {
         return Ok(invocation.confirm("draining"));
     }
-    client.answer(NEVER)?;
+    let asked = client.send(&[b"drain wait"]).and_then(|()| client.line(NEVER));
+    if let Ok(line) = &asked
+        && let refused @ Answer::Refused(..) = Answer::parse(client.at(line.clone()))
+    {
+        return Err(client.report_answer(refused));
+    }
     client.close();
     // The service has ended its jobs, and ends in a moment.
     while service.as_ref().is_some_and(|service| !service.is_gone_within(&client.locks(), DRAIN_LOOK)) {}
+    match asked {
+        // A service without jobs may have ended in order before the second request.
+        Err(ClientError::Closed)
+            if matches!(client.locks().state_without_strangers(), Ok(LockState::Stopped)) => {}
+        Err(error) => return Err(client.report(error)),
+        Ok(_) => {}
+    }
     Ok(invocation.confirm("drained"))
 }
 

@@ -90,9 +90,10 @@ record_kinds! {
     /// Attempt number `attempt` failed, and there will be another one.
     Fail 4 since 1: "job", "the attempt that failed; there will be another", "";
     /// Attempt number `attempt + 1` was given back to the queue, because the service stopped
-    /// or the handler could not be started. It does not count. The body may hold the number
-    /// of times in a row that the job was given back soon after its start.
-    Requeued 5 since 1: "job", "attempts that count: one less than were started", "nothing; from format 2 on also the job's *given back*, 1 byte";
+    /// or the handler could not be started. It does not count, unless too many stops in a row
+    /// came soon after the start of the job: then `attempt` is its number. The body may hold the
+    /// number of those stops.
+    Requeued 5 since 1: "job", "attempts that count: those that were started, mostly without the last", "nothing; from format 2 on also the job's *given back*, 1 byte";
     /// The job succeeded. It has no live record any more.
     Done 6 since 1: "job", "the attempt that succeeded", "";
     /// The live record of a job that failed for good. The body is the outcome of its last

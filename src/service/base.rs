@@ -35,7 +35,7 @@ use crate::sys::once::once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
-use crate::sys::{AsFd, Failure, OwnedFd, clock, memory};
+use crate::sys::{AsFd, Failure, OwnedFd, clock, file, memory};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
@@ -560,6 +560,15 @@ impl ServiceBase {
 #[inline(never)]
 pub fn announce(service: &mut dyn ServiceStatus) {
     let base = service.base_mut();
+    if let Err(failure) = file::open_dir(c"/") {
+        // Without one more descriptor the service could not even accept a client.
+        let _ = base.listener.unlink();
+        base.process.fail(exit::FAILED, &|out| {
+            out.push_str("no descriptor is left to work with: ");
+            failure.describe(out);
+            out.push_str("; raise the limit of open files (ulimit -n)");
+        });
+    }
     base.heartbeat.begin(clock::now(), &base.process.reporter);
     base.log_started();
     report_ready(service);

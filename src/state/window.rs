@@ -85,6 +85,9 @@ pub enum AttemptEnd {
     Dead(AttemptOutcome),
     /// The job was stopped with the service; the attempt does not count.
     Requeued,
+    /// The job was stopped with the service. The attempt counts, because too many stops in a row
+    /// came soon after its start.
+    RequeuedCounted,
     /// The job was cancelled before. That is in the journal, so no record is pending.
     Cancelled,
 }
@@ -123,6 +126,8 @@ pub struct Slot {
     pub handler: HandlerKind,
     /// How often in a row it was given back soon after its start.
     pub given_back: u8,
+    /// How many of its attempts in a row were cut off by a death of the service.
+    pub cut_off: u8,
     /// Where it stands.
     pub state: JobState,
 }
@@ -252,7 +257,7 @@ mod tests {
 
     fn slot(id: u64, state: JobState) -> Slot {
         let (handler, given_back) = (HandlerKind::Unknown, 0);
-        Slot { id, offset: id * 100, size: 50, attempt: 0, handler, given_back, state }
+        Slot { id, offset: id * 100, size: 50, attempt: 0, handler, given_back, cut_off: 0, state }
     }
 
     #[test]

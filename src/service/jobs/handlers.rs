@@ -95,7 +95,7 @@ impl Jobs {
         let Some(AttemptReport { id, outcome, took, end, attempt, attempts }) = report else { return };
         let level = match end {
             AttemptEnd::Done(_) | AttemptEnd::Requeued | AttemptEnd::Cancelled => Level::Info,
-            AttemptEnd::Fail(_) => Level::Warn,
+            AttemptEnd::Fail(_) | AttemptEnd::RequeuedCounted => Level::Warn,
             AttemptEnd::Dead(_) => Level::Error,
         };
         self.base.log.line(level, &|out| {
@@ -110,6 +110,10 @@ impl Jobs {
                 }
                 AttemptEnd::Dead(_) => {
                     let _ = uwrite!(out, " (attempt {} of {}), kept as dead", attempt, attempts);
+                }
+                AttemptEnd::RequeuedCounted => {
+                    let _ = uwrite!(out, " (attempt {} of {}), ", attempt, attempts);
+                    out.push_str("which counts, as each of its last stops came soon after its start");
                 }
                 AttemptEnd::Done(_) | AttemptEnd::Requeued => {}
                 AttemptEnd::Cancelled => out.push_str(", as it was cancelled"),

@@ -87,7 +87,10 @@ fn open_folders(process: &Process) {
         let owner = process.identity.as_ref().filter(|_| identity::effective_uid() == 0);
         match judge.open_folder(folder, subject, Some(&NewFolder { mode, owner })) {
             Ok(_) => {}
-            Err(TrustRefusal::Failed(failure)) => process.fail_at(folder, failure),
+            Err(TrustRefusal::Failed(failure)) => {
+                refuse_unreachable(process);
+                process.fail_at(folder, failure)
+            }
             Err(refusal) => process.fail(exit::CONFIG, &|out| judge.describe(refusal, folder, out)),
         }
     }

@@ -19,6 +19,9 @@ use heapless::Vec;
 /// The shortest and the longest time between two looks at a group that got KILL.
 const LOOK_MIN: Duration = Duration::from_ms(20);
 const LOOK_MAX: Duration = Duration::from_ms(1000);
+/// Time that a group of an earlier run has to end after KILL before later jobs are started
+/// without the job of that group, so that the order of the jobs stays.
+const SETTLE_TIME: Duration = Duration::from_ms(500);
 
 /// The last signal to a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +117,17 @@ impl Leftovers {
     #[must_use]
     pub fn hold(&self, id: u64) -> bool {
         self.groups.iter().any(|leftover| leftover.group.job == id)
+    }
+
+    /// Returns true if a group of an earlier run got KILL just now, so that its job can be
+    /// started in a moment.
+    #[must_use]
+    pub fn are_settling(&self, now: Instant) -> bool {
+        self.groups.iter().any(|leftover| match leftover.phase {
+            LeftoverPhase::Waiting => false,
+            LeftoverPhase::Terminating => leftover.inherited,
+            LeftoverPhase::Killed(at) => leftover.inherited && !now.since(at).exceeds(SETTLE_TIME),
+        })
     }
 
     /// Keeps a group whose leader was reaped. If it is to end now, it gets TERM at once. Returns

@@ -406,8 +406,8 @@ impl JobsCore {
         self.leftovers.keep(group, at_once, now)
     }
 
-    /// Takes the end of the handler of job `id`. Returns nothing if the job runs again
-    /// because the service stops.
+    /// Takes the end of the handler of job `id`. Returns nothing if the job runs again because the
+    /// service stops, and loses no attempt.
     pub fn handler_ended(&mut self, id: u64, outcome: AttemptOutcome, now: Instant) -> Option<AttemptReport> {
         let job = self.timers.remove(id)?;
         let outcome = match job.timed_out {
@@ -418,18 +418,26 @@ impl JobsCore {
         };
         let counts = matches!(outcome, AttemptOutcome::Success | AttemptOutcome::TimedOut)
             || self.spool.window().get(id).is_some_and(|slot| slot.state == JobState::Cancelled);
-        if self.is_stopping() && !counts {
-            self.spool.requeue(id);
-            return None;
+        let took = now.since(job.started_at);
+        if self.is_stopping()
+            && !counts
+            && let Some(end) = self.spool.give_back(id, took, &self.rules.spool)
+        {
+            let attempt = self.spool.window().get(id)?.attempt;
+            let attempts = self.rules.spool.retries.saturating_add(1);
+            let report = AttemptReport { id, outcome, took, end, attempt, attempts };
+            return (end == AttemptEnd::RequeuedCounted).then_some(report);
         }
-        self.attempt_ended(id, outcome, now.since(job.started_at))
+        self.attempt_ended(id, outcome, took)
     }
 
     fn attempt_ended(&mut self, id: u64, outcome: AttemptOutcome, took: Duration) -> Option<AttemptReport> {
         let attempt = self.spool.window().get(id)?.attempt;
         let end = self.spool.ended(id, outcome, &self.rules.spool)?;
         let event = match end {
-            AttemptEnd::Done(_) | AttemptEnd::Requeued => JobEvent::Ended(JobResult::Done),
+            AttemptEnd::Done(_) | AttemptEnd::Requeued | AttemptEnd::RequeuedCounted => {
+                JobEvent::Ended(JobResult::Done)
+            }
             AttemptEnd::Fail(_) => JobEvent::Failed(outcome),
             AttemptEnd::Dead(outcome) => JobEvent::Ended(JobResult::Dead(outcome)),
             AttemptEnd::Cancelled => JobEvent::Ended(JobResult::Cancelled),
@@ -451,7 +459,11 @@ impl JobsCore {
 
     /// Dequeues jobs while workers are free.
     fn dequeue(&mut self, now: Instant) {
-        if self.timers.is_last() || self.spool.is_held() || !self.timers.start_retry_at.is_due(now) {
+        if self.timers.is_last()
+            || self.spool.is_held()
+            || !self.timers.start_retry_at.is_due(now)
+            || self.leftovers.are_settling(now)
+        {
             return;
         }
         let busy = self.timers.running().len().saturating_add(self.dequeued().count());

@@ -3,13 +3,13 @@
 
 use super::schedule::without_due;
 use super::{Spool, SpoolRules, parts_or_placeholder};
-use crate::limits::{JOB_MAX_BYTES, RETRY_DELAY_MAX};
+use crate::limits::{GIVEN_BACK_MAX, GIVEN_BACK_SOON, JOB_MAX_BYTES, RETRY_DELAY_MAX};
 use crate::proto::attributes::{Attribute, Attributes, given_back_of, replace};
 use crate::proto::journal::{DEAD_PREFIX_BYTES, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, VERSION};
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskResult};
 use crate::state::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
-use crate::util::time::Instant;
+use crate::util::time::{Duration, Instant};
 use core::ops::Range;
 use heapless::Vec;
 
@@ -38,6 +38,25 @@ impl Spool {
             _ if u32::from(slot.attempt) > rules.retries => AttemptEnd::Dead(outcome),
             _ => AttemptEnd::Fail(delay(rules.retry_delay, u32::from(slot.attempt), RETRY_DELAY_MAX)),
         };
+        // Any other end than a stop ends the row of stops.
+        (slot.state, slot.given_back) = (JobState::Ended(end), 0);
+        Some(end)
+    }
+
+    /// Has job `id` wait again, because it was stopped with the service `took` after its start.
+    /// Returns `None` if the job has no attempt left for that, so that its attempt has to end.
+    ///
+    /// A stop costs no attempt. But a job that stops the service soon after each of its starts
+    /// would do that for ever, so after [`GIVEN_BACK_MAX`] such stops in a row each one counts.
+    pub fn give_back(&mut self, id: u64, took: Duration, rules: &SpoolRules) -> Option<AttemptEnd> {
+        let slot = self.window.get_mut(id)?;
+        let is_soon = !took.exceeds(GIVEN_BACK_SOON);
+        slot.given_back = if is_soon { slot.given_back.saturating_add(1) } else { 0 };
+        let counts = slot.given_back > GIVEN_BACK_MAX;
+        if counts && u32::from(slot.attempt) > rules.retries {
+            return None;
+        }
+        let end = if counts { AttemptEnd::RequeuedCounted } else { AttemptEnd::Requeued };
         slot.state = JobState::Ended(end);
         Some(end)
     }
@@ -101,10 +120,11 @@ impl Spool {
             JobState::Starting => Record::new(RecordKind::Start, id, attempt),
             JobState::Ended(AttemptEnd::Done(_)) => Record::new(RecordKind::Done, id, attempt),
             JobState::Ended(AttemptEnd::Fail(_)) => Record::new(RecordKind::Fail, id, attempt),
-            JobState::Ended(AttemptEnd::Requeued) => {
-                let counts = slot.given_back > 0 && self.journal.version >= VERSION;
-                let body = given_back.get(..usize::from(counts)).unwrap_or(&[]);
-                Record { body, ..Record::new(RecordKind::Requeued, id, attempt.saturating_sub(1)) }
+            JobState::Ended(end @ (AttemptEnd::Requeued | AttemptEnd::RequeuedCounted)) => {
+                let has_body = slot.given_back > 0 && self.journal.version >= VERSION;
+                let body = given_back.get(..usize::from(has_body)).unwrap_or(&[]);
+                let free = u16::from(end == AttemptEnd::Requeued);
+                Record { body, ..Record::new(RecordKind::Requeued, id, attempt.saturating_sub(free)) }
             }
             JobState::Ended(AttemptEnd::Dead(outcome)) => {
                 return self.push_dead_transition(disk, slot, outcome);
@@ -150,8 +170,8 @@ impl Spool {
             match slot.state {
                 JobState::Starting => slot.state = JobState::Running,
                 JobState::Ended(AttemptEnd::Fail(delay)) => slot.state = JobState::Delayed(now + delay),
-                JobState::Ended(AttemptEnd::Requeued) => {
-                    slot.attempt = slot.attempt.saturating_sub(1);
+                JobState::Ended(end @ (AttemptEnd::Requeued | AttemptEnd::RequeuedCounted)) => {
+                    slot.attempt = slot.attempt.saturating_sub(u16::from(end == AttemptEnd::Requeued));
                     slot.state = JobState::Waiting;
                 }
                 JobState::Ended(AttemptEnd::Done(_)) => {

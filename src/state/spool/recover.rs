@@ -129,10 +129,11 @@ impl Spool {
             if slot.state == JobState::Running {
                 pass.found.interrupted = pass.found.interrupted.saturating_add(1);
                 // A job that kills the service each time must not starve the later ones.
-                slot.state = match u32::from(slot.attempt).checked_sub(1) {
-                    None | Some(0) => JobState::Waiting,
-                    Some(again) => JobState::Delayed(now + delay(rules.retry_delay, again, RETRY_DELAY_MAX)),
+                slot.state = match u32::from(slot.cut_off) {
+                    0 => JobState::Waiting,
+                    before => JobState::Delayed(now + delay(rules.retry_delay, before, RETRY_DELAY_MAX)),
                 };
+                slot.cut_off = slot.cut_off.saturating_add(1);
             }
         }
         if !self.claims.is_empty() {
@@ -388,7 +389,11 @@ impl Spool {
         let Some(slot) = self.window.get_mut(record.id) else { return };
         slot.attempt = record.attempt;
         if record.kind != RecordKind::Start {
+            slot.cut_off = 0;
             slot.given_back = record.body.first().copied().unwrap_or(0);
+        }
+        if record.kind == RecordKind::Start && slot.state == JobState::Running {
+            slot.cut_off = slot.cut_off.saturating_add(1);
         }
         slot.state = match record.kind {
             RecordKind::Start => JobState::Running,

@@ -136,6 +136,7 @@ fn slot_of(record: &Record<'_>, offset: u64) -> Slot {
         attempt: attempts_of(record),
         handler: handler_of(record.attributes),
         given_back: given_back_of(record.attributes),
+        cut_off: 0,
         state: JobState::Waiting,
     }
 }

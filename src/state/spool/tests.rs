@@ -375,6 +375,23 @@ fn a_job_that_was_interrupted_runs_again_and_its_attempt_counts() {
 }
 
 #[test]
+fn an_attempt_that_failed_by_itself_does_not_count_as_cut_off() {
+    let (mut disk, mut service) = service();
+    disk.append_to_queue("long\n");
+    service.ingest(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    service.start_jobs(&mut disk, 1).unwrap();
+    service.end_all(AttemptOutcome::Code(1), RULES);
+    service.core.spool.write_transitions(&mut disk, at(0)).unwrap();
+    service.now = service.core.spool.window().next_deadline(&|_| false).unwrap();
+    service.start_jobs(&mut disk, 1).unwrap();
+    assert_eq!(service.running()[0].attempt, 2);
+    let now = service.now;
+    let (service, recovery) = TestService::start(&mut disk, now).unwrap();
+    assert_eq!((recovery.interrupted, service.core.spool.window().next_deadline(&|_| false)), (1, None));
+}
+
+#[test]
 fn jobs_that_wait_for_their_delay_make_way_for_the_others() {
     let (mut disk, mut service) = service();
     let count = WINDOW_JOBS * 3;

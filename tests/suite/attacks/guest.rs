@@ -144,7 +144,13 @@ fn a_connection_that_holds_itself_ends_with_its_process() {
     for request in [&b"watch\n"[..], format!("wait {id}\n").as_bytes()] {
         for round in 0..3 {
             let clients: Vec<_> = (0..8).map(|_| guest_of(&dir, NOBODY)).collect();
-            clients.iter().for_each(|client| send_itself(client, request));
+            for client in &clients {
+                (&mut &*client).write_all(request).unwrap();
+            }
+            // One read would take both, and release the descriptor.
+            wait_until("the requests were read", || owner.status("clients") == 9);
+            owner.status("clients");
+            clients.iter().for_each(|client| send_itself(client, b""));
             drop(clients);
             wait_until(&format!("{round}: a guest is served"), || {
                 let mut guest = nobody(&dir);
@@ -253,12 +259,18 @@ fn a_waiter_that_has_sent_more_than_is_kept_goes_first() {
     let waiters: Vec<_> = (0..8).map(|_| guest_of(&dir, NOBODY)).collect();
     for waiter in &waiters {
         (&mut &*waiter).write_all(format!("wait {id}\n{}", "status\n".repeat(400)).as_bytes()).unwrap();
-        send_itself(waiter, b"");
     }
+    wait_until("the requests were read", || owner.status("clients") == 9);
+    owner.status("clients");
+    waiters.iter().for_each(|waiter| send_itself(waiter, b""));
     drop(waiters);
     // Their own descriptors lie after what is kept, so they stay.
     wait_until("all wait", || owner.status("clients") == 9);
-    for _ in 0..20 {
-        assert!(nobody(&dir).ask("status").starts_with("ok "), "each guest gets the slot of one of them");
+    let mut guests = Vec::new();
+    for _ in 0..8 {
+        let mut guest = nobody(&dir);
+        assert_eq!(guest.ask("watch"), "ok", "each guest gets the slot of one of them");
+        guests.push(guest);
     }
+    assert_eq!(owner.status("clients"), 9, "and the waiters are gone");
 }

@@ -1,6 +1,6 @@
 //! Folders, files and links of other users in the way of root.
 
-use crate::support::control::{NOBODY, as_user, require_users};
+use crate::support::control::{NOBODY, SetOnDrop, as_user, require_users};
 use crate::support::opener::worker;
 use crate::support::{
     Dir, Ran, kill, proc_status, program, require_native, require_root, require_tool, setting, wait_until,
@@ -323,6 +323,7 @@ fn a_folder_that_is_swapped_while_root_looks_at_it_is_never_taken() {
                 Err(std::io::Error::other("no connection"))
             })
         });
+        let ending = SetOnDrop(&ended);
         for _ in 0..rounds {
             let ran = run(&["-d", dir.path("tmp/d").to_str().unwrap(), "check"]);
             assert!(!ran.out.contains("workers = 7"), "{ran:?}");
@@ -332,7 +333,7 @@ fn a_folder_that_is_swapped_while_root_looks_at_it_is_never_taken() {
                 _ => panic!("{ran:?}"),
             }
         }
-        ended.store(true, Ordering::Relaxed);
+        drop(ending);
         let _ = swapping.join();
     });
     eprintln!("{rounds} rounds: {refused} refused, {missing} saw no configuration");

@@ -59,10 +59,12 @@ fn a_person_sees_one_screen_with_every_number() {
     let pid = start_with_jobs(&dir, &["interval=100ms"]);
     let ran = dir.zigsvc(&["status"]).expect(0);
     assert_eq!(ran.err, "");
-    let lines: Vec<&str> = ran.out.lines().collect();
+    let mut lines: Vec<&str> = ran.out.lines().collect();
     assert!(lines[0].starts_with(&format!("jobs: running (pid {pid}), up ")), "{ran:?}");
     assert!(lines[0].ends_with(" s"), "{ran:?}");
     assert!(lines[1].starts_with("  heartbeat  fresh, ") && lines[1].ends_with(" s old"), "{ran:?}");
+    assert!(lines[2].starts_with(&format!("  options    -d {} -o ", dir.as_arg())), "{ran:?}");
+    assert_eq!(lines.remove(2).rsplit_once(" -o ").unwrap().1, "interval=100ms");
     assert_eq!(lines[2], "  jobs       2 ended, 2 failed attempts");
     assert_eq!(lines[3], "  queue      2 waiting, 1 running, 0 delayed, 1 dead, room for 47");
     assert!(lines[4].starts_with("  spool      ") && lines[4].contains(" fsyncs, "), "{ran:?}");
@@ -284,7 +286,8 @@ fn a_suspended_service_is_unknown_soon_and_without_counters() {
     // It says 2 s; a busy machine may take longer, but not for ever.
     assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
     let first = format!("jobs: unknown (pid {pid}), does not answer within 2 s\n");
-    assert!(ran.out.starts_with(&first) && ran.out.lines().count() == 2, "{ran:?}");
+    assert!(ran.out.starts_with(&first) && ran.out.lines().count() == 3, "{ran:?}");
+    assert!(ran.out.ends_with(&format!("\n  options    -d {} -o log_max=0\n", dir.as_arg())), "{ran:?}");
     let value = json_of(&dir, 4);
     // The service is also stale if the load makes this take longer than stale_after.
     assert!(matches!(value["state"].as_str(), Some("unknown" | "stale")), "{value}");
@@ -341,7 +344,9 @@ fn without_a_place_for_one_more_client_it_runs_and_tells_no_counters() {
     let value = json_of(&dir, 0);
     assert_eq!((&value["state"], &value["heartbeat"]), (&json!("running"), &json!("fresh")), "{value}");
     assert!(value.get("jobs").is_none(), "{value}");
-    assert_eq!(dir.zigsvc(&["status"]).expect(0).out.lines().count(), 2);
+    let ran = dir.zigsvc(&["status"]).expect(0);
+    assert_eq!(ran.out.lines().count(), 3, "{ran:?}");
+    assert!(ran.out.ends_with(&format!("\n  options    -d {}\n", dir.as_arg())), "{ran:?}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! contract is `docs/control.md`.
 
 use crate::support::control::{
-    Client, NOBODY, ask, connect_as, expect_error, field, nobody, require_users, start, status, status_word,
+    Client, NOBODY, REQUEST_COUNT, ask, connect_as, expect_error, field, nobody, require_users, start,
+    status, status_word,
 };
 use crate::support::{Dir, alive, kill, log_lines_matching, require_native, wait_for_log, wait_until};
 use std::fs;
@@ -90,7 +91,7 @@ fn a_guest_may_ask_and_add_but_not_steer() {
     assert_eq!(guest.queue("false"), 1);
     assert_eq!(guest.ask("wait 1"), "ok id=1 state=dead exit=1");
     assert_eq!(guest.ask_list("list dead"), ["1 dead 1 false"]);
-    assert_eq!(guest.ask_list("help").len(), 11);
+    assert_eq!(guest.ask_list("help").len(), REQUEST_COUNT);
     for request in ["cancel 1", "retry 1", "retry dead", "forget 1", "forget dead", "drain", "stop", "stop x"]
     {
         expect_error(&guest.ask(request), "denied");

@@ -3,8 +3,8 @@
 //! None of them may hold up the service. The contract is `docs/control.md`.
 
 use crate::support::control::{
-    Client, GATE, NOBODY, SetOnDrop, ask, connect_as, expect_error, jobs, nobody, require_users, start,
-    start_script, status, ticks,
+    Client, GATE, NOBODY, REQUEST_COUNT, SetOnDrop, ask, connect_as, expect_error, jobs, nobody,
+    require_users, start, start_script, status, ticks,
 };
 use crate::support::random::Random;
 use crate::support::{
@@ -157,8 +157,8 @@ fn thousands_of_requests_sent_ahead_are_all_answered_while_others_are_served() {
                 client.send("queue the end\n");
                 for _ in 0..count / 3 {
                     assert!(client.line().starts_with("ok pid="));
-                    assert_eq!(client.line(), "ok 11");
-                    assert!(client.lines(11)[10].starts_with("help"));
+                    assert_eq!(client.line(), format!("ok {REQUEST_COUNT}"));
+                    assert!(client.lines(REQUEST_COUNT)[REQUEST_COUNT - 1].starts_with("help"));
                     expect_error(&client.line(), "bad-request");
                 }
                 assert!(client.line().starts_with("ok id="));
@@ -192,8 +192,8 @@ fn who_never_reads_holds_up_nobody() {
     // And the first of the stuck clients can continue.
     let mut first = stuck.remove(0);
     for _ in 0..1000 {
-        assert_eq!(first.line(), "ok 11");
-        first.lines(11);
+        assert_eq!(first.line(), format!("ok {REQUEST_COUNT}"));
+        first.lines(REQUEST_COUNT);
     }
     drop((first, stuck));
     wait_until("all are gone", || client.status("clients") == 1);

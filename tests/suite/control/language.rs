@@ -2,7 +2,7 @@
 //! `requests.rs`, the rights to use the socket in `access.rs`, and clients that
 //! misbehave in `hostile.rs`. The contract is `docs/control.md`.
 
-use crate::support::control::{Client, ask, expect_error, field, start, status};
+use crate::support::control::{Client, REQUEST_COUNT, ask, expect_error, field, start, status};
 use crate::support::{Dir, kill, program, require_tool, under_qemu, wait_until};
 use std::fs;
 
@@ -16,17 +16,19 @@ fn status_names_every_field_once_and_in_order() {
     let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
     assert_eq!(
         names.join(" "),
-        "pid state uptime jobs failed dead waiting running delayed room reloads reload_errors rotations \
-         log_lost fsyncs spool_bytes clients denied health_age_ms degraded"
+        "pid state uptime jobs failed dead dead_dropped waiting running delayed room reloads reload_errors rotations \
+         log_lost fsyncs spool_bytes clients denied workers token health_age_ms degraded"
     );
     for (name, value) in fields {
         match name {
             "pid" => assert_eq!(value, pid.to_string()),
             "state" => assert_eq!(value, "running"),
-            "clients" => assert_eq!(value, "1"),
+            "clients" | "workers" => assert_eq!(value, "1"),
             "room" => assert_eq!(value, "10000"),
             "degraded" => assert!(value == "none" || (under_qemu() && value == "inotify"), "{value}"),
-            "uptime" | "fsyncs" | "spool_bytes" | "health_age_ms" => drop(value.parse::<u64>().unwrap()),
+            "uptime" | "fsyncs" | "spool_bytes" | "token" | "health_age_ms" => {
+                assert!(value.parse::<u64>().is_ok(), "{name}")
+            }
             _ => assert_eq!(value, "0", "{name}"),
         }
     }
@@ -86,10 +88,15 @@ fn help_has_one_line_for_each_request() {
     let verbs: Vec<&str> = lines.iter().map(|line| line.split([' ', ':']).next().unwrap()).collect();
     assert_eq!(
         verbs,
-        ["status", "queue", "list", "wait", "watch", "cancel", "retry", "forget", "drain", "stop", "help"]
+        [
+            "status", "queue", "list", "wait", "watch", "cancel", "retry", "forget", "drain", "stop",
+            "restart", "help"
+        ]
     );
     for line in lines {
-        let owner = ["cancel", "retry", "forget", "drain", "stop"].iter().any(|verb| line.starts_with(verb));
+        let owner = ["cancel", "retry", "forget", "drain", "stop", "restart"]
+            .iter()
+            .any(|verb| line.starts_with(verb));
         assert_eq!(line.ends_with("(owner only)"), owner, "{line}");
     }
 }
@@ -192,8 +199,8 @@ fn answers_come_in_the_order_of_the_requests_however_they_are_cut() {
         for (answer, expected) in answers.iter().zip(expected) {
             assert!(answer.starts_with(expected), "{answers:?}");
         }
-        assert_eq!(client.line(), "ok 11");
-        client.lines(11);
+        assert_eq!(client.line(), format!("ok {REQUEST_COUNT}"));
+        client.lines(REQUEST_COUNT);
         assert_eq!(client.line(), "ok id=5");
     };
     for size in [1, 2, 7, 30, 1000] {

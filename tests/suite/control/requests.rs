@@ -521,10 +521,13 @@ fn wait_tells_how_each_job_ended() {
 #[test]
 fn wait_tells_127_for_what_could_not_be_started() {
     let dir = Dir::new();
-    let handler = format!("handler={}", dir.path("missing").display());
-    start(&dir, &[&handler, "retries=0"]);
+    fs::create_dir(dir.path("programs")).unwrap();
+    dir.write_executable("programs/true", "#!/bin/sh\n");
+    let handler = format!("handler={}", dir.path("programs").display());
+    start(&dir, &[&handler]);
     let mut client = Client::new(&dir);
-    client.queue("x");
+    // A word that names no program can never work, so there is one attempt.
+    client.queue("missing");
     assert_eq!(client.ask("wait 1"), "ok id=1 state=dead exit=127");
 }
 

@@ -309,7 +309,7 @@ fn a_forgotten_job_is_gone_for_good() {
         expect_error(&client.ask(request), "no-job");
     }
     assert_eq!(client.ask_list("list"), ["1 dead 1 a", "3 dead 1 c", "4 dead 1 d"]);
-    assert_eq!((client.status("dead"), client.status("room")), (3, 9997));
+    assert_eq!((client.status("dead"), client.status("room")), (3, 10000));
     kill_hard(pid);
     start_script(&dir, FAILING, &["retries=0"]);
     let mut client = Client::new(&dir);

@@ -202,7 +202,7 @@ fn a_process_of_another_user_holds_its_job_back_until_it_is_gone_or_the_job_is_c
     }
     for cancels in [false, true] {
         let dir = Dir::new();
-        fs::set_permissions(dir.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+        std::os::unix::fs::chown(dir.path(""), Some(65534), Some(65534)).unwrap();
         // A set-user-id program that becomes root as a whole, as su(1) does.
         let becomer = dir.copy_program(crate::support::find("setpriv").unwrap(), "become");
         fs::set_permissions(&becomer, fs::Permissions::from_mode(0o4755)).unwrap();

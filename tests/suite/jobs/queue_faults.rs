@@ -164,7 +164,8 @@ fn a_file_of_another_user_in_a_sticky_folder_leaves_the_socket_open() {
     }
     chown(dir.path(""), Some(NOBODY), Some(NOBODY)).unwrap();
     let mut inner = dir.command();
-    inner.args(["-o", "log_max=0", "-o"]).arg(format!("queue_file={}", queue.display())).arg("start");
+    inner.args(["-o", "log_max=0", "-o"]).arg(format!("queue_file={}", queue.display()));
+    inner.arg("-o").arg(format!("trust={}", dir.path("in").display())).arg("start");
     finish(through(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], &inner), None).expect(0);
     let why = format!("{}: renameat", queue.display());
     fault(

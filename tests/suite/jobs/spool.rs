@@ -279,7 +279,10 @@ fn a_torn_end_is_cut_and_the_rest_runs() {
         let started = dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
         assert_eq!(started.err, "", "a torn end is no damage");
         wait_for_jobs(&dir, 6);
-        assert_eq!(processed(&dir)[1..], expected(2..=6));
+        // The first job waits if the end of its second attempt is lost, too.
+        let mut others = processed(&dir);
+        others.retain(|text| text != "exec sleep 300");
+        assert_eq!(others, expected(2..=6));
         assert!(!dir.path("spool/journal.bad-1").exists());
     }
 }

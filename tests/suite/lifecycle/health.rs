@@ -19,7 +19,9 @@ impl Beat {
     /// Returns `None` for a torn read, which is to be done again.
     #[track_caller]
     fn parse(text: &str) -> Option<Self> {
-        assert_eq!(text.len(), 192, "{text:?}");
+        // The options in force follow the record.
+        let (text, options) = text.split_at_checked(192).unwrap_or_else(|| panic!("{text:?}"));
+        assert!(options.starts_with("-d\n/") && options.ends_with('\n'), "{options:?}");
         let (wall, rest) = text.split_once('\n').unwrap();
         let rest = rest.strip_suffix('\n').unwrap();
         assert!(!rest.contains('\n'), "{text:?}");

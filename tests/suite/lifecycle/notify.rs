@@ -195,7 +195,7 @@ fn what_is_no_address_is_ignored() {
             let fds = fs::read_dir(format!("/proc/{}/fd", running.pid())).unwrap();
             let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
             let sockets = links.filter(|link| link.to_string_lossy().starts_with("socket:")).count();
-            assert_eq!(sockets, 1, "{address:?}: only the control socket");
+            assert_eq!(sockets, 2, "{address:?}: the control socket and the lock of the queue file");
         }
         kill(running.pid(), "TERM");
         assert_eq!(running.code(), 0);

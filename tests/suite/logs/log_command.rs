@@ -814,7 +814,7 @@ fn wrong_usage_is_one_line_that_names_the_help() {
     let file = dir.path("log").display().to_string();
     let long = format!("/{}", "x".repeat(255));
     for (args, what) in [
-        (&[][..], "missing argument: log [-s SIZE]"),
+        (&[][..], "missing argument: log [-p] [-s SIZE]"),
         (&["-s"], "-s needs a value"),
         (&["-s", "10", "-n"], "-n needs a value"),
         (&["-s", "", &file], "-s needs bytes"),

@@ -87,9 +87,11 @@ fn what_a_killed_service_left_gets_kill_at_once_and_a_cancel_gives_up_what_canno
     let mut leftovers = Leftovers::NONE;
     leftovers.inherit(group(10, 1), at(50));
     leftovers.inherit(group(11, 2), at(50));
+    assert!(leftovers.are_settling(at(50)));
     let seen = run(&mut leftovers, 5000, |number, now| number == 10 && now > 60);
     assert_eq!(seen[..2], ["50 10 Kill", "50 11 Kill"]);
     assert!(seen.len() == 3 && seen[2].ends_with("11 Stuck"), "{seen:?}");
+    assert!(leftovers.are_settling(at(550)) && !leftovers.are_settling(at(551)), "others start without it");
     leftovers.on_cancel(1, at(5000));
     assert!(leftovers.is_stuck());
     leftovers.on_cancel(2, at(5000));

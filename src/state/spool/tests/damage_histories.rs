@@ -180,7 +180,7 @@ impl DamageRun {
         *is = match end.unwrap() {
             AttemptEnd::Done(_) | AttemptEnd::Cancelled => Is::Over,
             AttemptEnd::Dead(_) => Is::Dead,
-            AttemptEnd::Fail(_) | AttemptEnd::Requeued => Is::Waiting,
+            AttemptEnd::Fail(_) | AttemptEnd::Requeued | AttemptEnd::RequeuedCounted => Is::Waiting,
         };
     }
 

@@ -2,6 +2,7 @@
 //! are only carried, and journals with numbers near their limits.
 
 use super::*;
+use crate::limits::GIVEN_BACK_SOON;
 use crate::proto::attributes::{Attribute, handler_of, replace};
 use crate::proto::journal::header_of_version;
 
@@ -169,6 +170,48 @@ fn how_often_a_job_was_given_back_is_read_and_kept() {
     assert_eq!(again.core.spool.window().get(1).unwrap().given_back, 2);
     let mut disk = written(2, &[add(1, "job"), start, requeued, start, Record::new(RecordKind::Fail, 1, 1)]);
     assert_eq!(start_with(&mut disk, RULES).core.spool.window().get(1).unwrap().given_back, 0);
+}
+
+/// Stops a service `after` the start of its only job, and returns the next service.
+fn stop_and_start(mut service: TestService, disk: &mut FakeDisk, after: Duration) -> TestService {
+    service.refill(disk).unwrap();
+    service.start_jobs(disk, 1).unwrap();
+    service.now += after;
+    service.core.stop(service.now);
+    service.core.handler_ended(1, AttemptOutcome::Signal(15), service.now);
+    service.core.finish(disk, service.now).unwrap();
+    disk.restart();
+    start_with(disk, RULES)
+}
+
+#[test]
+fn a_job_that_three_stops_gave_back_soon_after_its_start_loses_an_attempt_with_each_further_one() {
+    let mut disk = written(2, &[add(1, "job")]);
+    let mut service = start_with(&mut disk, RULES);
+    let soon = GIVEN_BACK_SOON;
+    let later = soon + ms(1);
+    // The row, and the attempts that count. A stop that comes later ends the row.
+    let steps = [(soon, 1, 0), (soon, 2, 0), (later, 0, 0), (soon, 1, 0), (ms(0), 2, 0), (soon, 3, 0)];
+    let further = [(soon, 4, 1), (later, 0, 1), (soon, 1, 1), (soon, 2, 1), (soon, 3, 1), (soon, 4, 2)];
+    for (after, row, attempts) in steps.into_iter().chain(further) {
+        service = stop_and_start(service, &mut disk, after);
+        let slot = service.core.spool.window().get(1).unwrap();
+        assert_eq!((slot.given_back, slot.attempt, slot.state), (row, attempts, JobState::Waiting));
+    }
+    // A kill is no stop: the row continues after it.
+    service.start_jobs(&mut disk, 1).unwrap();
+    disk.restart();
+    service = start_with(&mut disk, RULES);
+    assert_eq!(service.core.spool.window().get(1).unwrap().given_back, 4);
+    // The last attempt ends as one that failed.
+    service.now += ms(100_000);
+    let mut service = stop_and_start(service, &mut disk, soon);
+    assert_eq!((service.core.spool.waiting(), service.core.spool.dead()), (0, 1));
+    let (location, _) = service.live_records(&mut disk, true).unwrap()[0].clone();
+    service.core.spool.retry(&mut disk, at(0), location).unwrap();
+    service.commit(&mut disk).unwrap();
+    service.refill(&mut disk).unwrap();
+    assert_eq!(service.core.spool.window().get(1).unwrap().given_back, 0, "a retry begins again");
 }
 
 #[test]

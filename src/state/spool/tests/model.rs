@@ -654,6 +654,14 @@ impl World {
         }
     }
 
+    /// Forgets the ends in a spool that is lost. The journal that is there now holds none of
+    /// them, so a claim whose removal a power cut undoes is read again.
+    fn forget_lost(&mut self) {
+        for promise in &mut self.promises {
+            promise.over = Sure::No;
+        }
+    }
+
     /// Takes back what was promised for a power cut, because the name of the journal is new.
     fn doubt_spool(&mut self) {
         for promise in &mut self.promises {
@@ -767,7 +775,8 @@ impl Exploration {
     fn recover(&mut self, before: &World, disk: FakeDisk, crash: Crash, ops: u32, crashes: u32) -> u64 {
         let mut before = before.clone();
         let moves = !before.service.core.home.is_here();
-        if !before.disk.is_journal_named() || (moves && crash == Crash::PowerCut) {
+        let lost = !before.disk.is_journal_named() || (moves && crash == Crash::PowerCut);
+        if lost {
             before.lose_spool();
         } else if moves {
             before.doubt_spool();
@@ -788,6 +797,9 @@ impl Exploration {
         assert!(cut || recovery.damaged_bytes == 0, "{recovery:?}; {}", self.path.join(", "));
         after.service = service;
         self.judge(&mut after, crash);
+        if lost {
+            after.forget_lost();
+        }
         let mut count = 1u64;
         if crashes > 1 {
             for step in 1..=after.disk.operations - disk.operations {
