@@ -72,11 +72,11 @@ impl ListPrinter<'_> {
         let (attempt, text) = split(rest);
         self.last = parse_u64(id)?;
         if self.terminal && !self.printed {
-            self.out.push_str("    ID  STATE      ATTEMPT  TEXT\n");
+            self.out.push_str("    ID  STATE    ATTEMPT  TEXT\n");
         }
         self.printed = true;
         self.column(id, 6, true);
-        self.column(state, 9, false);
+        self.column(state, 7, false);
         self.column(attempt, 7, true);
         self.out.push_visible(text);
         self.out.push_str("\n");

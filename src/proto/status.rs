@@ -69,7 +69,6 @@ status_fields! {
     Dead "dead" Gauge "jobs_dead" "Jobs that failed for good and are kept.";
     DeadDropped "dead_dropped" Counter "jobs_dead_dropped_total" "Dead jobs that were dropped, because dead_max were kept.";
     Waiting "waiting" Gauge "jobs_waiting" "Jobs that wait, delayed ones included.";
-    Scheduled "scheduled" Gauge "jobs_scheduled" "Jobs that are not due yet, counted among the waiting ones.";
     Running "running" Gauge "jobs_running" "Jobs that run.";
     Delayed "delayed" Gauge "jobs_delayed" "Jobs that wait for their next attempt, among the oldest.";
     Room "room" Gauge "queue_room" "Jobs that queue_max still allows.";
@@ -99,6 +98,7 @@ status_fields! {
     Workers "workers";
     /// The hash of the token that the handlers of `jobs` have in their environment.
     Token "token";
+    Scheduled "scheduled" Gauge "jobs_scheduled" "Jobs that are not due yet, counted among the waiting ones.";
     HealthAge "health_age_ms" Millis "heartbeat_age_seconds" "Time since the last heartbeat.";
 }
 

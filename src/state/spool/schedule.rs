@@ -41,7 +41,7 @@ pub(super) struct ScheduledTotals {
 }
 
 bitflags! {
-    /// What is known of the epoch of the journal.
+    /// Flags of the epoch of the journal.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     #[cfg_attr(test, derive(Hash))]
     pub(super) struct Epoch: u8 {
