@@ -83,7 +83,7 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         RequestAction::OptionalId(stop),
     ),
     owner("restart", "JOB", "stop after JOB, and start again", RequestAction::Id(restart)),
-    RequestSpec { reply_bytes: 1180, ..guest("help", "", "this list", RequestAction::Plain(help)) },
+    RequestSpec { reply_bytes: 900, ..guest("help", "", "this list", RequestAction::Plain(help)) },
 ];
 
 /// Returns a request for every client that may connect.
