@@ -117,7 +117,8 @@ _zigsvc() {
         operands=(jobs hub opener collector supervisor)
         ;;
     queue)
-        options=(--wait)
+        options=(--after --wait)
+        values=([--after]="other")
         ;;
     wait) ;;
     list)
@@ -131,6 +132,8 @@ _zigsvc() {
     forget)
         operands=(dead)
         ;;
+    hold) ;;
+    resume) ;;
     drain)
         options=(--wait)
         ;;

@@ -1,4 +1,5 @@
-//! The commands that show and change jobs: list, cancel, retry, forget, drain, watch.
+//! The commands that show and change jobs: list, cancel, retry, forget, hold, resume, drain,
+//! watch.
 
 use super::client::{Client, ClientError, NEVER, answer_deadline};
 use super::command_line::CommandOption;
@@ -22,16 +23,16 @@ const LISTED_MAX_BYTES: usize = 6 * JOB_MAX_BYTES + 160;
 /// that does not report it.
 const DRAIN_LOOK: Duration = Duration::from_secs(60);
 
-/// Runs `list [--json] [waiting|running|dead|done]`.
+/// Runs `list [--json] [waiting|scheduled|running|dead|done]`.
 pub(super) fn list(mut invocation: Invocation) -> CommandResult {
     signal::ignore_broken_pipes();
     let state = match invocation.operands.get(0) {
         None => &b"all"[..],
-        Some(state @ (b"waiting" | b"running" | b"dead" | b"done")) => state,
+        Some(state @ (b"waiting" | b"scheduled" | b"running" | b"dead" | b"done")) => state,
         Some(other) => {
             return Err(usage("list", &|out| {
                 push_word("unknown state", other, out);
-                out.push_str("; known are waiting, running, dead, done");
+                out.push_str("; known are waiting, scheduled, running, dead, done");
             }));
         }
     };
@@ -68,6 +69,8 @@ struct JobObject<'a> {
     attempt: Option<u64>,
     exit: Option<u64>,
     ms: Option<u64>,
+    /// Seconds until a scheduled job is due.
+    due: Option<u64>,
     text: &'a [u8],
 }
 
@@ -77,7 +80,7 @@ impl JobObject<'_> {
         let _ = uwrite!(out, "{{\"id\":{},\"state\":\"", self.id);
         out.push_json(self.state);
         out.push_str("\"");
-        let members = [("attempt", self.attempt), ("exit", self.exit), ("ms", self.ms), ("due", None)];
+        let members = [("attempt", self.attempt), ("exit", self.exit), ("ms", self.ms), ("due", self.due)];
         for (name, number) in members {
             let _ = uwrite!(out, ",\"{}\":", name);
             match number {
@@ -119,10 +122,23 @@ impl ListPrinter<'_> {
             ms = word.strip_prefix(b"ms=")?;
             text = rest;
         }
+        let (mut due, mut words) = (None, text);
+        if state == b"scheduled" {
+            let (word, rest) = split(text);
+            (due, words) = (parse_u64(word.strip_prefix(b"due=")?), rest);
+        }
         if self.json {
             let number = |digits| parse_u64(digits);
             let attempt = number(attempt);
-            let job = JobObject { id: self.last, state, attempt, exit: number(exit), ms: number(ms), text };
+            let job = JobObject {
+                id: self.last,
+                state,
+                attempt,
+                exit: number(exit),
+                ms: number(ms),
+                due,
+                text: words,
+            };
             job.push(&mut self.out);
             return Some(());
         }
@@ -243,6 +259,24 @@ fn change(mut invocation: Invocation, request: &[u8], takes_dead: bool, done: &s
     Ok(exit::OK)
 }
 
+/// Runs `hold`.
+pub(super) fn hold(invocation: Invocation) -> CommandResult {
+    ask_plainly(invocation, b"hold", "held")
+}
+
+/// Runs `resume`.
+pub(super) fn resume(invocation: Invocation) -> CommandResult {
+    ask_plainly(invocation, b"resume", "resumed")
+}
+
+/// Makes a request without an argument, and prints a confirmation.
+fn ask_plainly(mut invocation: Invocation, request: &[u8], done: &str) -> CommandResult {
+    let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
+    client.connect_or_report()?;
+    client.ask(answer_deadline(), &[request])?;
+    Ok(invocation.confirm(done))
+}
+
 /// Runs `drain [--wait]`.
 pub(super) fn drain(mut invocation: Invocation) -> CommandResult {
     let (args, mut waits) = (invocation.args, invocation.operands.has(CommandOption::Wait));
@@ -325,6 +359,7 @@ fn push_event(line: &[u8], out: &mut Writer<'_>) {
         attempt: number(head, "attempt"),
         exit: number(head, "exit").filter(|_| state != b"started"),
         ms: number(head, "ms").filter(|_| state != b"started"),
+        due: None,
         text: place.get(..length).unwrap_or(&[]),
     }
     .push(out);

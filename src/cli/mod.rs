@@ -129,13 +129,14 @@ commands! {
          --prometheus  metrics for node_exporter's textfile collector\n\
          Exit: 0 running; 1 dead, PID file still filled; 3 stopped; 4 unknown: jobs does not\n\
          answer within 2 s, or the heartbeat is stale.\n";
-    "queue" "[--wait] JOB..." [Wait] AtLeast(1) => Service(queue::queue),
+    "queue" "[--wait] [--after DURATION] JOB..." [After, Wait] AtLeast(1) => Service(queue::queue),
         "add a job; `queue -` reads one a line from stdin",
         "One word is the job as it stands. Several are quoted for the handler shell, so that it sees\n\
          the same words, and joined by one blank for any other handler. Prints the job's id when it\n\
          is on disk.\n\
          --wait  print the job's output as it comes, up to the end of its last attempt; the id goes\n\
          to stderr\n\
+         --after DURATION  start it when that much time has passed: 1s to 8760h\n\
          --      ends the options, so that a job may begin with -\n\
          queue -  queues each line as it comes, waits while the queue is full or the disk has no\n\
          room, and through a restart of the service for up to 30 s; lines whose answer was lost\n\
@@ -147,9 +148,10 @@ commands! {
         "Of a job that has ended only the status is left. The last 64 are known.\n\
          Exit: the job's own status, 128+N for a signal, 143 cancelled or timed out; 2 usage; 125 for\n\
          anything else: no such job, forgotten, not running.\n";
-    "list" "[--json] [waiting|running|dead|done]" [Json] Count(0, 1) => Service(jobs::list),
+    "list" "[--json] [waiting|scheduled|running|dead|done]" [Json] Count(0, 1) => Service(jobs::list),
         "list the jobs, one a line: ID STATE ATTEMPT TEXT",
-        "Control bytes in TEXT are shown as \\xNN.\n\
+        "A scheduled job is not due yet; due=SECONDS stands before its TEXT. Without a state all are\n\
+         shown. Control bytes in TEXT are shown as \\xNN.\n\
          done    the last 64 ends instead, oldest first: ID STATE ATTEMPT exit=N ms=N TEXT\n\
          --json  one object a line: id, state, attempt, exit, ms, due, text\n\
          Exit: 0; 4 denied; 7 not running.\n";
@@ -163,9 +165,17 @@ commands! {
     "forget" "ID|dead" [] Count(1, 1) => Service(jobs::forget),
         "remove a dead job, or all of them, for good",
         "Exit: 0; 1 no such dead job; 4 denied; 7 not running.\n";
+    "hold" "" [] Count(0, 0) => Service(jobs::hold),
+        "start no job until resume; running jobs end",
+        "New jobs are taken. It lasts through restarts and reboots.\n\
+         Exit: 0, also if it was held; 1 refused; 4 denied; 7 not running.\n";
+    "resume" "" [] Count(0, 0) => Service(jobs::resume),
+        "start jobs again after hold",
+        "Exit: 0, also if it was not held; 1 refused; 4 denied; 7 not running.\n";
     "drain" "[--wait]" [Wait] Count(0, 0) => Service(jobs::drain),
         "finish the jobs that are there, take no new ones, then stop",
-        "--wait  return when the service is gone\n\
+        "Jobs that are not due yet stay for the next start. Refused while the queue is held.\n\
+         --wait  return when the service is gone\n\
          Exit: 0; 1 it died before that; 4 denied; 7 not running.\n";
     "watch" "[--json]" [Json] Count(0, 0) => Service(jobs::watch),
         "print the events of jobs as they come",

@@ -4,10 +4,11 @@ use super::client::{Client, ClientError, answer_deadline};
 use super::command_line::CommandOption;
 use super::follow::{WAIT_FAILED, follow};
 use super::invocation::Invocation;
-use super::output::{CommandResult, fail, print, usage_text};
+use super::output::{CommandResult, fail, print, push_word, usage, usage_text};
 use super::queue_stdin::queue_stdin;
 use crate::limits::{ANSWER_MAX_BYTES, JOB_MAX_BYTES};
 use crate::proto::answer::Answer;
+use crate::proto::control::{DELAY_TEXT, delay as parse_delay};
 use crate::proto::status::{field, number};
 use crate::service::lifecycle::exit;
 use crate::sys::process::write_stderr;
@@ -15,24 +16,32 @@ use crate::util::lines::{Line, TOO_LONG, classify};
 use crate::util::text::Writer;
 use core::ops::Range;
 
-/// Runs `queue [--wait] JOB...`.
+/// Runs `queue [--wait] [--after DURATION] JOB...`.
 pub(super) fn queue(mut invocation: Invocation) -> CommandResult {
     let waits = invocation.operands.has(CommandOption::Wait);
+    let delay = invocation.operands.value(CommandOption::After).unwrap_or(b"");
+    if invocation.operands.has(CommandOption::After) && parse_delay(delay).is_none() {
+        return Err(usage("queue", &|out| {
+            push_word("--after", delay, out);
+            out.push_str(": ");
+            out.push_str(DELAY_TEXT);
+        }));
+    }
     let operands = &invocation.operands;
     if operands.get(0) == Some(b"-") && operands.get(1).is_none() && !operands.literal {
         if waits {
             return Err(usage_text("queue", "--wait is for one job, not for those of stdin"));
         }
-        return queue_stdin(invocation);
+        return queue_stdin(invocation, delay);
     }
     let code = |code| if waits && code != exit::USAGE { WAIT_FAILED } else { code };
-    one(&mut invocation, waits).map_err(code)
+    one(&mut invocation, delay, waits).map_err(code)
 }
 
-/// Queues the job whose text is the operands. With `waits`, returns the exit status of the
+/// Queues the job whose text is the operands, to be started after `delay` if that is not empty. With `waits`, returns the exit status of the
 /// job.
 #[inline(never)]
-fn one(invocation: &mut Invocation, waits: bool) -> CommandResult {
+fn one(invocation: &mut Invocation, delay: &[u8], waits: bool) -> CommandResult {
     let args = invocation.args;
     let operands = invocation.operands;
     let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
@@ -73,12 +82,18 @@ fn one(invocation: &mut Invocation, waits: bool) -> CommandResult {
     if waits && client.own_job(&args).is_some_and(|job| !job.has_others) {
         return Err(fail(WAIT_FAILED, &|out| out.push_str("queue: would wait for itself")));
     }
-    let mut request: &[u8] = if waits { b"queue! " } else { b"queue " };
-    let mut line = ask(&mut client, request, text)?;
-    if waits && matches!(Answer::parse(client.at(line.clone())), Answer::Refused(b"bad-request", _)) {
+    let follows = waits && delay.is_empty();
+    let mut request: &[u8] = match (follows, delay) {
+        (true, _) => b"queue! ",
+        (false, b"") => b"queue ",
+        _ => b"after ",
+    };
+    let gap: &[u8] = if delay.is_empty() { b"" } else { b" " };
+    let mut line = ask(&mut client, &[request, delay, gap, text])?;
+    if follows && matches!(Answer::parse(client.at(line.clone())), Answer::Refused(b"bad-request", _)) {
         // A service of version 0.1 shows no output.
         request = b"queue ";
-        line = ask(&mut client, request, text)?;
+        line = ask(&mut client, &[request, text])?;
     }
     let id = match Answer::parse(client.at(line)) {
         Answer::Ok(answer) => number(answer, "id"),
@@ -100,8 +115,8 @@ fn one(invocation: &mut Invocation, waits: bool) -> CommandResult {
 }
 
 /// Sends a request, and returns its answer.
-fn ask(client: &mut Client<'_>, request: &[u8], text: &[u8]) -> Result<Range<usize>, u8> {
-    let sent = client.send(&[request, text]);
+fn ask(client: &mut Client<'_>, parts: &[&[u8]]) -> Result<Range<usize>, u8> {
+    let sent = client.send(parts);
     sent.and_then(|()| client.line(answer_deadline())).map_err(|error| client.report(error))
 }
 

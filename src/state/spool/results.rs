@@ -179,7 +179,8 @@ impl Spool {
                 && let Some(end) = JobEnd::parse(record.body)
             {
                 let dead = end.kind == EndKind::Dead;
-                visit(RecordLocation { id: record.id, attempt: record.attempt, offset, size, dead }, end);
+                let (id, attempt) = (record.id, record.attempt);
+                visit(RecordLocation { id, attempt, offset, size, dead, due: None }, end);
             }
             true
         })

@@ -573,3 +573,4 @@ mod format;
 mod histories;
 mod model;
 mod queue_faults;
+mod schedule;
