@@ -36,8 +36,8 @@ _zigsvc_values() {
 _zigsvc() {
     local commands=(
         start run stop restart reload rotate status queue wait list cancel
-        retry forget drain watch chat metric log open check doctor limits help
-        version
+        retry forget hold resume drain watch chat metric log open check doctor
+        limits help version
     )
     local word=${COMP_WORDS[COMP_CWORD]} before="" command="" value="" at=1 given=0
     local options=() operands=()
@@ -123,7 +123,7 @@ _zigsvc() {
     wait) ;;
     list)
         options=(--json)
-        operands=(waiting running dead "done")
+        operands=(waiting scheduled running dead "done")
         ;;
     cancel) ;;
     retry)

@@ -244,7 +244,7 @@ pub(super) fn is_supervised(invocation: &Invocation) -> bool {
 /// Runs `reload [SERVICE]`.
 pub(super) fn reload(mut invocation: Invocation) -> CommandResult {
     invocation.load_judged(false)?;
-    refuse_others(&mut invocation)?;
+    refuse_others(&mut invocation, true)?;
     signal_service(&invocation, Signal::HUP)
 }
 
@@ -253,8 +253,10 @@ pub(super) fn reload(mut invocation: Invocation) -> CommandResult {
 ///
 /// # Errors
 /// Some wait; the exit code, after printing the reason.
-pub(super) fn refuse_others(invocation: &mut Invocation) -> Result<(), u8> {
-    if invocation.service != Service::Jobs || !invocation.memory.config.logs_own_jobs() {
+pub(super) fn refuse_others(invocation: &mut Invocation, reload: bool) -> Result<(), u8> {
+    // The options of the running service count for a reload, which only the service knows.
+    let logs = reload || invocation.memory.config.logs_own_jobs();
+    if invocation.service != Service::Jobs || !logs {
         return Ok(());
     }
     let (mut client, _) = invocation.loaded_client(ANSWER_MAX_BYTES)?;
@@ -265,8 +267,10 @@ pub(super) fn refuse_others(invocation: &mut Invocation) -> Result<(), u8> {
         .and_then(|()| client.line(Some(deadline)));
     // A service that does not answer judges for itself.
     let Ok(line) = answer else { return Ok(()) };
-    match number(client.at(line), "count").and_then(|count| u32::try_from(count).ok()) {
-        Some(count @ 1..) => Err(fail(exit::CONFIG, &|out| jobs::describe_others(count, out))),
+    let answer = client.at(line);
+    let asked = !reload || number(answer, "reload") == Some(1);
+    match number(answer, "count").and_then(|count| u32::try_from(count).ok()) {
+        Some(count @ 1..) if asked => Err(fail(exit::CONFIG, &|out| jobs::describe_others(count, out))),
         _ => Ok(()),
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     // A mistake that prevents the start is found before the service is stopped.
     invocation.load_judged(false)?;
     launch_spec(&invocation)?;
-    refuse_others(&mut invocation)?;
+    refuse_others(&mut invocation, false)?;
     if let Some(result) = ask_after(&mut invocation, RESTART) {
         return result;
     }

@@ -491,6 +491,12 @@ impl ServiceBase {
         })
     }
 
+    /// Returns true if the handler would be the log after a reload, and would take only its own jobs.
+    pub fn reload_logs_own_jobs(&mut self) -> bool {
+        let mut reason = [0; REASON_BYTES];
+        self.load_candidate(&mut Writer::new(&mut reason)).is_ok() && self.process.candidate.logs_own_jobs()
+    }
+
     /// Puts the candidate in force.
     fn adopt_candidate(&mut self, policy: AccessPolicy) {
         log_changes(&mut self.process, &mut self.log);

@@ -315,9 +315,10 @@ fn follow(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Rep
 }
 
 fn others(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
+    let reload = u8::from(jobs.base.reload_logs_own_jobs());
     match jobs.core.spool.count_others(&mut jobs.disk, jobs.base.scratch) {
         Ok(count) => {
-            let _ = uwrite!(context.out, "ok count={}\n", count);
+            let _ = uwrite!(context.out, "ok count={} reload={}\n", count, reload);
             Reply::Sent
         }
         Err(error) => jobs.refuse_for(error, context.out),

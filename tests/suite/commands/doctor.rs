@@ -169,5 +169,6 @@ fn jobs_that_are_only_logged_are_a_warning_once_some_came() {
     assert_eq!(about(&dir.zigsvc(&["doctor"])), 0);
     dir.zigsvc(&["queue", "a job"]).expect(0);
     warns(&dir.zigsvc(&["doctor"]), "handler", "log: jobs are logged and nothing runs");
-    assert_eq!(about(&dir.zigsvc(&["-o", "handler=shell", "doctor"])), 0);
+    let ran = dir.zigsvc(&["-o", "handler=shell", "doctor"]);
+    assert_eq!(line(&ran, "handler"), "ok    handler: /bin/sh");
 }

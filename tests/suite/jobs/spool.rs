@@ -136,7 +136,7 @@ fn a_journal_of_another_version_is_refused_and_left_alone() {
     // Back to the right one, nothing has happened.
     journal[15..17].copy_from_slice(b"2\n");
     dir.write("spool/journal", &journal);
-    start(&dir, &["handler=log"]);
+    start(&dir, &["handler=log", "take=all"]);
     wait_for_jobs(&dir, 8);
     assert_eq!(processed(&dir)[1..5], expected(2..=5));
 }
@@ -182,7 +182,7 @@ fn a_damaged_record_is_set_aside_and_the_others_run() {
     let at = journal.windows(11).position(|window| window == b"echo job 10").unwrap();
     journal[at + 3] ^= 0x10;
     dir.write("spool/journal", &journal);
-    let started = dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+    let started = dir.zigsvc(&["-o", "log_max=0", "-o", "take=all", "start"]).expect(0);
     assert!(started.err.contains("damaged records were set aside"), "{started:?}");
     wait_for_jobs(&dir, 19);
     let mut wanted = vec!["exec sleep 300".to_owned()];
@@ -193,7 +193,7 @@ fn a_damaged_record_is_set_aside_and_the_others_run() {
     assert_eq!(log_lines_matching(&dir.read("zigsvc.log"), "[ERROR] spool: "), 1);
     // Said once, not at each start.
     dir.zigsvc(&["stop"]).expect(0);
-    let again = dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+    let again = dir.zigsvc(&["-o", "log_max=0", "-o", "take=all", "start"]).expect(0);
     assert_eq!(again.err, "");
     assert!(!dir.path("spool/journal.bad-2").exists());
 }
@@ -230,7 +230,7 @@ fn a_damaged_file_header_costs_no_job() {
     let mut journal = fs::read(dir.path("spool/journal")).unwrap();
     journal[3] = b'X';
     dir.write("spool/journal", &journal);
-    dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+    dir.zigsvc(&["-o", "log_max=0", "-o", "take=all", "start"]).expect(0);
     wait_for_jobs(&dir, 5);
     assert_eq!(processed(&dir)[1..], expected(2..=5));
     assert!(fs::read(dir.path("spool/journal")).unwrap().starts_with(b"zigsvc-journal 2\n"));
@@ -250,7 +250,7 @@ fn any_flipped_byte_costs_at_most_the_jobs_of_its_record() {
         let mut journal = journal.clone();
         journal[at] ^= 0xFF;
         dir.write("spool/journal", &journal);
-        dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+        dir.zigsvc(&["-o", "log_max=0", "-o", "take=all", "start"]).expect(0);
         dir.append("queue", "the end\n");
         wait_until("the end is reached", || processed(&dir).iter().any(|job| job == "the end"));
         let mut left = known.iter();
@@ -276,7 +276,7 @@ fn a_torn_end_is_cut_and_the_rest_runs() {
         let longer = fs::read(dir.path("spool/journal")).unwrap();
         assert!(longer.len() > journal.len() + 30);
         dir.write("spool/journal", &longer[..longer.len() - cut]);
-        let started = dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+        let started = dir.zigsvc(&["-o", "log_max=0", "-o", "take=all", "start"]).expect(0);
         assert_eq!(started.err, "", "a torn end is no damage");
         wait_for_jobs(&dir, 6);
         // The first job waits if the end of its second attempt is lost, too.
@@ -296,7 +296,7 @@ fn a_journal_that_ends_with_zeros_or_noise_keeps_its_jobs() {
         let mut journal = fs::read(dir.path("spool/journal")).unwrap();
         journal.extend(&tail);
         dir.write("spool/journal", &journal);
-        dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+        dir.zigsvc(&["-o", "log_max=0", "-o", "take=all", "start"]).expect(0);
         wait_for_jobs(&dir, 6);
         assert_eq!(processed(&dir)[1..], expected(2..=6));
         dir.append("queue", "new\n");
@@ -318,7 +318,7 @@ fn an_empty_journal_or_one_of_noise_alone_starts_anew() {
         let dir = Dir::new();
         fs::create_dir(dir.path("spool")).unwrap();
         dir.write("spool/journal", content);
-        dir.zigsvc(&["-o", "log_max=0", "start"]).expect(0);
+        dir.zigsvc(&["-o", "log_max=0", "-o", "take=all", "start"]).expect(0);
         dir.append("queue", "works\n");
         wait_for_jobs(&dir, 1);
         dir.zigsvc(&["stop"]).expect(0);
@@ -331,7 +331,7 @@ fn an_empty_journal_or_one_of_noise_alone_starts_anew() {
 fn what_an_interrupted_compaction_left_is_no_journal() {
     let dir = with_waiting_jobs(5);
     dir.write("spool/journal.new", "zigsvc-journal 1\nhalf of something");
-    start(&dir, &[]);
+    start(&dir, &["take=all"]);
     wait_for_jobs(&dir, 5);
     assert_eq!(processed(&dir)[1..], expected(2..=5));
 }
@@ -388,7 +388,7 @@ fn a_daemon_that_is_killed_on_a_full_disk_starts_there_and_loses_nothing() {
     disk.fill(&dir);
     kill(pid, "KILL");
     wait_until("it is gone", || !alive(pid));
-    let pid = disk.start(&dir, &[]);
+    let pid = disk.start(&dir, &["take=all"]);
     fs::remove_file(disk.path(&dir, "filler")).unwrap();
     wait_for_jobs(&dir, 102);
     assert_eq!(processed(&dir)[2..], jobs);

@@ -179,7 +179,10 @@ fn is_queued(site: &Site<'_>, ran: &Ran) -> Step {
     } else {
         site.input.lines().map(str::to_owned).collect()
     };
-    let ids = ran.out.split_inclusive('\n').filter(|line| line.ends_with('\n')).count();
+    // With --wait the id is on stderr.
+    let printed = format!("{}{}", ran.out, ran.err);
+    let is_id = |line: &&str| line.strip_suffix('\n').is_some_and(|id| id.parse::<u64>().is_ok());
+    let ids = printed.split_inclusive('\n').filter(is_id).count();
     need(ran.code != 0 || ids == jobs.len(), format!("{ids} ids of {} jobs", jobs.len()))?;
     eventually("a job whose id was printed is lost", || {
         let log = site.dir.read("zigsvc.log");
