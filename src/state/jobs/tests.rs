@@ -265,22 +265,6 @@ fn a_handler_that_is_refused_costs_an_attempt_and_one_that_cannot_be_started_non
 }
 
 #[test]
-fn the_log_holds_jobs_that_were_queued_for_another_handler() {
-    let shell = SpoolRules { handler: HandlerKind::Shell, ..RULES.spool };
-    let mut run = Run::with_jobs(JobRules { spool: shell, ..RULES }, &["for the shell"]);
-    let log = SpoolRules { handler: HandlerKind::Log, ..RULES.spool };
-    let rules = JobRules { spool: log, logs_jobs: true, takes_all: false, ..RULES };
-    run.core.set_rules(rules);
-    run.asks = vec!["for the log"];
-    let turns = [run.turn(), run.turn()].join("; ");
-    assert!(turns.contains("log 2") && !turns.contains("log 1"), "{turns}");
-    assert!(run.core.has_refused_job());
-    run.core.set_rules(JobRules { takes_all: true, ..rules });
-    let turns = [run.turn(), run.turn()].join("; ");
-    assert!(turns.contains("log 1") && !run.core.has_refused_job(), "{turns}");
-}
-
-#[test]
 fn a_job_for_the_log_is_done_when_its_line_is_written() {
     let mut run = Run::new(JobRules { logs_jobs: true, workers: 0, ..RULES });
     run.core.history.watched = true;
