@@ -37,6 +37,10 @@ pub const ALLOW_PATHS_MAX: usize = 32;
 pub const TRUST_PATHS_MAX: usize = 8;
 /// Maximum number of bytes in all entries of `allow` together. Those of `trust` have as many.
 pub const ALLOW_PATHS_BYTES: usize = 2048;
+/// Maximum number of words after the program in `handler`.
+pub const HANDLER_WORDS_MAX: usize = 8;
+/// Maximum number of bytes in these words together, each with its terminator.
+pub const HANDLER_WORDS_BYTES: usize = 128;
 /// Maximum number of symbolic links that are followed in one path. The kernel has the same
 /// limit.
 pub const LINKS_MAX: u32 = 40;

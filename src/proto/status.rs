@@ -111,9 +111,6 @@ pub const SCREEN: &str = "  jobs       $jobs ended, $failed failed attempts
   degraded   $degraded
 ";
 
-/// The line of `status` for a service of which only its degraded states are known.
-pub const DEGRADED_SCREEN: &str = "  degraded   $degraded\n";
-
 /// Appends a blank and one field.
 pub fn push_field(name: &str, value: u64, out: &mut Writer<'_>) {
     out.push_str(" ");
