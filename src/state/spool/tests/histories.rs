@@ -13,6 +13,10 @@ struct Promises {
     /// Lines that a client asked to cancel or forget: a crash decides.
     dropped: BTreeSet<String>,
     runs: BTreeMap<String, u32>,
+    /// When delayed jobs are due.
+    due: BTreeMap<String, Instant>,
+    /// Whether the queue is held, if no crash decides it.
+    held: Option<bool>,
 }
 
 /// Runs one random history with crashes. With `power`, cuts lose data that was not synced.
@@ -37,6 +41,9 @@ fn history(seed: u64, power: bool) {
     let (mut service, recovery) = TestService::start(&mut disk, now).unwrap();
     let dead = service.live_records(&mut disk, true).unwrap();
     assert_eq!(service.core.spool.dead() as usize, dead.len(), "seed {seed}");
+    if service.core.spool.is_held() {
+        while service.core.set_held(&mut disk, false, service.now) == Ok(false) {}
+    }
     let ran = service.run_to_the_end(&mut disk);
     for (location, text) in &dead {
         assert!(!ran.contains(text), "seed {seed}: {text:?} is dead, and waited as well");
@@ -71,6 +78,9 @@ fn live(
     written: &mut Vec<String>,
 ) -> Result<(), RecoverError> {
     let (mut service, _) = TestService::start(disk, *now)?;
+    let held = service.core.spool.is_held();
+    assert!(promises.held.is_none_or(|known| known == held), "held: {held}");
+    promises.held = Some(held);
     let mut ended: Vec<String> = Vec::new();
     let mut rewrite = None;
     for turn in 0..200 {
@@ -109,6 +119,9 @@ fn live(
                 // Its start is in the journal, but the disk may have died since.
                 let Ok(text) = service.text(disk, &slot) else { return };
                 assert!(!promises.over.contains(&text), "{text:?} runs after its end was recorded");
+                assert!(promises.held != Some(true), "{text:?} runs while the queue is held");
+                let early = promises.due.get(&text).is_some_and(|due| !due.is_due(service.now));
+                assert!(!early, "{text:?} runs too early");
                 *promises.runs.entry(text).or_default() += 1;
                 service.core.handler_started(slot.id, service.now);
             }
@@ -135,6 +148,7 @@ fn live(
 enum Edit {
     Added(String),
     Over(String),
+    Held(bool),
     /// The job runs again; it had run this many times before.
     Retried(String, u32),
 }
@@ -144,6 +158,7 @@ impl Promises {
         match edit {
             Edit::Added(text) => drop(self.accepted.insert(text)),
             Edit::Over(text) => drop(self.over.insert(text)),
+            Edit::Held(held) => self.held = Some(held),
             Edit::Retried(text, before) => {
                 *self.runs.entry(text.clone()).or_default() -= before;
                 self.accepted.insert(text);
@@ -184,6 +199,23 @@ fn edit(
             service.core.add_job(disk, text.as_bytes(), now)?;
         }
         return Ok(texts.into_iter().map(Edit::Added).collect());
+    }
+    if disk.random(5) == 0 && !service.core.spool.is_compacting() && rewrite.is_none() {
+        let text = format!("delayed {name}");
+        let due = now + Duration::from_ms(1000 + disk.random(40_000));
+        let delay = now.until(due);
+        promises.due.insert(text.clone(), due);
+        let added = service.core.add_delayed_job(disk, text.as_bytes(), delay, now)?;
+        return Ok(added.map(|_| Edit::Added(text)).into_iter().collect());
+    }
+    if disk.random(8) == 0 {
+        let held = !service.core.spool.is_held();
+        promises.held = None;
+        if service.core.set_held(disk, held, now)? {
+            return Ok(vec![Edit::Held(held)]);
+        }
+        promises.held = Some(!held);
+        return Ok(Vec::new());
     }
     let dead = disk.random(2) == 0;
     let choice = disk.random(12);
