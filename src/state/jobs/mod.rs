@@ -286,8 +286,8 @@ impl JobsCore {
         sooner(self.queue_room.next_deadline(self.rules.stale_after));
         sooner(self.timers.next_queue_check);
         sooner(self.spool.wants_refill().then_some(now));
-        let rests = self.leftovers.are_settling(now) || self.spool.is_held();
-        if self.timers.running().len() < self.rules.workers && !self.timers.is_last() && !rests {
+        let rests = self.timers.is_last() || self.leftovers.are_settling(now) || self.spool.is_held();
+        if self.timers.running().len() < self.rules.workers && !rests {
             let start_at = now.or_later(self.timers.start_retry_at);
             let held = |id| self.leftovers.hold(id);
             sooner(self.spool.window().startable(now, &held).map(|_| start_at));
