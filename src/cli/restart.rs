@@ -168,6 +168,13 @@ fn leave_to_supervisor(mut invocation: Invocation) -> CommandResult {
                 return Ok(exit::OK);
             }
         }
+        if down_mark::is_set(&path, &boot) {
+            // The supervisor starts it no more.
+            return Err(fail(exit::FAILED, &|out| {
+                out.push_str(invocation.service.name());
+                out.push_str(": another command has stopped it meanwhile");
+            }));
+        }
         if deadline.is_due(clock::now()) {
             return Err(fail(exit::FAILED, &|out| {
                 out.push_str(invocation.service.name());

@@ -11,12 +11,14 @@ use crate::proto::answer::Answer;
 use crate::proto::health::Verdict;
 use crate::proto::prometheus;
 use crate::proto::service::Service;
-use crate::proto::status::{DEGRADED_SCREEN, SCREEN, degraded_names, field, fields, number};
+use crate::proto::status::{SCREEN, degraded_names, field, fields, number};
 use crate::service::boot::boot_id;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::LockState;
+use crate::service::supervisor::{STATE_BYTES, read_state};
 use crate::state::degraded::DegradedState;
+use crate::sys::process::Pid;
 use crate::sys::{clock, poll};
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::{Duration, Instant};
@@ -128,6 +130,11 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
             _ => None,
         },
         _ => None,
+    };
+    let mut line = [0; STATE_BYTES];
+    let answer = match pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+        Some(pid) if service == Service::Supervisor => read_state(&path, pid, &boot, &mut line),
+        _ => answer,
     };
     let (answered, rest) = rest.split_at_mut_checked(ANSWER_MAX_BYTES).unwrap_or_default();
     let mut completed = Writer::new(answered);
@@ -241,10 +248,9 @@ impl StatusReport<'_> {
             out.push_str("\n");
         }
         match self.answer {
-            // A service without a control socket has no other field.
-            Some(answer) if answer.starts_with(b"degraded=") => fill_in(DEGRADED_SCREEN, answer, out),
-            Some(answer) => fill_in(SCREEN, answer, out),
-            None => {}
+            Some(answer) if self.name == Service::Jobs.name() => fill_in(SCREEN, answer, out),
+            // A service without a control socket has few fields, or none.
+            answer => push_fields(answer.unwrap_or(b""), out),
         }
     }
 
@@ -313,6 +319,21 @@ fn push_member(name: &[u8], value: &[u8], out: &mut Writer<'_>) {
         out.push_str("\"");
         out.push_json(value);
         out.push_str("\"");
+    }
+}
+
+/// Writes a line for each field.
+fn push_fields(answer: &[u8], out: &mut Writer<'_>) {
+    for (name, value) in fields(answer) {
+        out.push_str("  ");
+        let before = out.len();
+        out.push_visible(name);
+        while out.len() < before.saturating_add(10) {
+            out.push_str(" ");
+        }
+        out.push_str(" ");
+        out.push_visible(value);
+        out.push_str("\n");
     }
 }
 

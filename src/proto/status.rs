@@ -98,6 +98,7 @@ status_fields! {
     Workers "workers";
     /// The hash of the token that the handlers of `jobs` have in their environment.
     Token "token";
+    Scheduled "scheduled" Gauge "jobs_scheduled" "Jobs that are not due yet, counted among the waiting ones.";
     HealthAge "health_age_ms" Millis "heartbeat_age_seconds" "Time since the last heartbeat.";
 }
 
@@ -109,9 +110,6 @@ pub const SCREEN: &str = "  jobs       $jobs ended, $failed failed attempts
   config     $reloads reloads, $reload_errors refused
   degraded   $degraded
 ";
-
-/// The line of `status` for a service of which only its degraded states are known.
-pub const DEGRADED_SCREEN: &str = "  degraded   $degraded\n";
 
 /// Appends a blank and one field.
 pub fn push_field(name: &str, value: u64, out: &mut Writer<'_>) {

@@ -110,6 +110,9 @@ degraded_states! {
     Heartbeats "heartbeats" Supervisor
         "the heartbeat of a supervised service cannot be judged, and only its socket or its lock is checked"
         "a health file that the service can write and the supervisor can read, in one PID namespace";
+    StuckProcess "stuck-process" Supervisor
+        "a supervised process, or one that an earlier supervisor left, does not end by SIGKILL"
+        "the end of that process";
     Watchdog "watchdog" Supervisor
         "the hardware watchdog cannot be opened or fed"
         "a device that no other process holds";
@@ -217,6 +220,6 @@ mod tests {
     #[test]
     fn a_service_has_only_the_states_of_what_it_has() {
         let count = |service| DegradedState::ALL.iter().filter(|state| state.applies_to(service)).count();
-        assert_eq!((count(Service::Jobs), count(Service::Hub), count(Service::Supervisor)), (16, 5, 5));
+        assert_eq!((count(Service::Jobs), count(Service::Hub), count(Service::Supervisor)), (16, 5, 6));
     }
 }

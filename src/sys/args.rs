@@ -98,6 +98,22 @@ impl Args {
         if parts.iter().all(|part| space.extend_from_slice(part).is_ok()) { space } else { self.envp }
     }
 
+    /// Returns the environment for the programs that this process starts, with `variable` in
+    /// place of another one of its name. `space` holds it; without room the variable is left out.
+    pub fn environment_with<'a>(
+        &self,
+        variable: &'a CStr,
+        space: &'a mut Vec<*const c_char, ENVIRONMENT_MAX>,
+    ) -> &'a [*const c_char] {
+        let name = variable.to_bytes().split_inclusive(|byte| *byte == b'=').next().unwrap_or(b"");
+        let is_other = |entry: &&*const c_char| entry.is_null() || !bytes(**entry).starts_with(name);
+        space.clear();
+        let entries = core::iter::once(variable.as_ptr()).chain(self.envp.iter().filter(is_other).copied());
+        let mut fits = true;
+        entries.for_each(|entry| fits &= space.push(entry).is_ok());
+        if fits { space } else { self.envp }
+    }
+
     /// Returns argument `index` without its terminator; 0 is the program's name.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&'static [u8]> {
@@ -151,6 +167,26 @@ fn bytes(string: *const c_char) -> &'static [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_is_in_place_of_another_of_its_name_if_there_is_room() {
+        let with = |entries: &[&'static CStr]| {
+            let mut envp: std::vec::Vec<_> = entries.iter().map(|entry| entry.as_ptr()).collect();
+            envp.push(core::ptr::null());
+            let args = Args { argv: &[core::ptr::null()], envp: envp.leak(), private: &[] };
+            let mut space = Vec::new();
+            let (last, found) = args.environment_with(c"T=1", &mut space).split_last().unwrap();
+            assert!(last.is_null());
+            found
+                .iter()
+                .map(|entry| String::from_utf8_lossy(bytes(*entry)).into_owned())
+                .collect::<std::vec::Vec<_>>()
+        };
+        assert_eq!(with(&[]), ["T=1"]);
+        assert_eq!(with(&[c"A=1", c"T=0", c"TT=2", c"T"]), ["T=1", "A=1", "TT=2", "T"]);
+        assert_eq!(with(&[c"A=1"; ENVIRONMENT_MAX - 2]).len(), ENVIRONMENT_MAX - 1);
+        assert_eq!(with(&[c"A=1"; ENVIRONMENT_MAX - 1]), ["A=1"; ENVIRONMENT_MAX - 1], "no room");
+    }
 
     #[test]
     fn what_is_private_goes_behind_the_end_and_the_rest_keeps_its_order() {

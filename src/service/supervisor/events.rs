@@ -2,6 +2,7 @@
 
 use super::launch::{LaunchSpec, ManagedKind};
 use super::managed_process::ManagedProcess;
+use super::records::{STATE_BYTES, push_holder};
 use super::{Supervisor, rules};
 use crate::proto::log::Level;
 use crate::proto::service::Service;
@@ -12,9 +13,9 @@ use crate::service::config_source::ServiceFile;
 use crate::service::lifecycle::{StartReport, next_report};
 use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::state::supervisor::decision::{Event, ExitReason, Report};
-use crate::state::supervisor::instance::Phase;
+use crate::state::supervisor::instance::{Instance, Phase};
 use crate::state::supervisor::probe::ProbeError;
-use crate::sys::{Errno, Failure, clock, file, memory};
+use crate::sys::{Errno, Failure, clock, file, memory, process};
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
@@ -46,13 +47,17 @@ impl Supervisor {
         let (lived, pid) = (instance.lived(now), instance.pid().unwrap_or(0));
         let (failures, restarts) = (self.base.process.config.failures, self.supervision.restarts());
         let level = match event {
-            Event::Adopted(_) | Event::Ready(_) | Event::Recovered | Event::Answered | Event::Stopped => {
-                Level::Info
-            }
+            Event::Adopted(_)
+            | Event::Ready(_)
+            | Event::Recovered
+            | Event::Answered
+            | Event::LeftEnded
+            | Event::Stopped => Level::Info,
             Event::CheckFailed(_)
             | Event::HeartbeatLost(_)
             | Event::Answering(_)
             | Event::Foreign
+            | Event::LeftFound(_)
             | Event::Died(..)
             | Event::Replaced(..) => Level::Warn,
             Event::Restarting(_) | Event::Killing | Event::Unkillable => Level::Error,
@@ -61,6 +66,10 @@ impl Supervisor {
             let _ = match event {
                 Event::Adopted(pid) => uwrite!(out, "runs already (pid {}), adopted", pid),
                 Event::Ready(pid) => uwrite!(out, "running (pid {})", pid),
+                Event::LeftFound(group) => {
+                    uwrite!(out, "an earlier supervisor has left processes: SIGTERM to group {}", group)
+                }
+                Event::LeftEnded => uwrite!(out, "the processes of the earlier supervisor have ended"),
                 Event::CheckFailed(error) => {
                     let _ = uwrite!(out, "check 1 of {} failed: ", failures);
                     describe_probe_error(error, out);
@@ -225,6 +234,19 @@ impl Supervisor {
         }
     }
 
+    /// Shows the state in a file, for `status`.
+    #[inline(never)]
+    pub(super) fn show(&mut self, degraded: DegradedSet) {
+        let mut line = [0; STATE_BYTES];
+        let mut out = Writer::new(&mut line);
+        push_holder(process::pid(), self.base.heartbeat.boot(), &mut out);
+        let _ = uwrite!(out, "restarts={}", self.supervision.restarts());
+        self.push_words(&mut out);
+        out.push_str(" degraded=");
+        degraded.push_names(&mut out);
+        self.records.write_state(out.as_bytes(), degraded);
+    }
+
     /// Adds a managed process, unless there is one of this kind or the supervisor stops.
     fn add(&mut self, kind: ManagedKind, now: Instant) {
         if !self.supervision.is_stopping()
@@ -232,6 +254,7 @@ impl Supervisor {
             && self.managed.push(ManagedProcess::new(kind)).is_ok()
         {
             self.supervision.add(now);
+            self.end_leftovers(now);
         }
     }
 }
@@ -254,6 +277,10 @@ impl ServiceStatus for Supervisor {
     fn own_degraded(&self) -> DegradedSet {
         DegradedSet::NONE
             .with(DegradedState::Heartbeats, self.supervision.has_unjudged())
+            .with(
+                DegradedState::StuckProcess,
+                self.supervision.instances().iter().any(Instance::is_unkillable),
+            )
             .with(DegradedState::Watchdog, self.watchdog.failure().is_some())
     }
 

@@ -3,8 +3,10 @@
 
 use super::launch::{LaunchSpec, ManagedKind};
 use crate::limits::OPTION_WORDS_MAX;
+use crate::proto::leftovers::NotedGroup;
 use crate::proto::service::Service;
 use crate::service::child_output::ChildOutput;
+use crate::service::leftovers::has_member;
 use crate::service::lock_holder::{LockHolder, LookupFailed};
 use crate::sys::identity::Identity;
 use crate::sys::process::{self, Pid, Signal};
@@ -26,6 +28,8 @@ pub(super) struct ManagedProcess {
     pub(super) output: ChildOutput,
     /// The connection to the socket of a service that was asked if it lives.
     pub(super) asking: Option<OwnedFd>,
+    /// The process group that an earlier supervisor has left, and that ends before the start.
+    pub(super) leftover: Option<NotedGroup>,
 }
 
 /// Returns the PID as the pure state knows it.
@@ -48,6 +52,7 @@ impl ManagedProcess {
             reports: None,
             output: ChildOutput::new(None),
             asking: None,
+            leftover: None,
         }
     }
 
@@ -60,6 +65,12 @@ impl ManagedProcess {
     /// Forgets the process, which has ended.
     pub(super) fn forget_process(&mut self) {
         (self.is_child, self.pidfd, self.reports, self.asking) = (false, None, None, None);
+        self.leftover = None;
+    }
+
+    /// Returns true if no process is left that an earlier supervisor has started.
+    pub(super) fn is_leftover_gone(&self) -> bool {
+        self.leftover.is_none_or(|group| !has_member(&group, false))
     }
 
     /// Adopts the process `pid` if it is the holder of the service's lock.
@@ -77,6 +88,13 @@ impl ManagedProcess {
         signals: &[Signal],
         find: &dyn Fn() -> Result<Option<LockHolder>, LookupFailed>,
     ) -> Result<(), LookupFailed> {
+        if self.leftover.is_some() {
+            // Another group may have the number by now.
+            if let Some(leader) = known_pid(pid).filter(|_| !self.is_leftover_gone()) {
+                signals.iter().for_each(|signal| process::kill_group(leader, *signal));
+            }
+            return Ok(());
+        }
         match (known_pid(pid).filter(|_| self.is_child), &self.pidfd) {
             (Some(child), _) if self.kind == ManagedKind::Program => {
                 signals.iter().for_each(|signal| process::kill_group(child, *signal));
@@ -95,17 +113,19 @@ impl ManagedProcess {
     }
 
     /// Starts the process as a child, and returns its PID. Relative paths are below `base`. A
-    /// program becomes `user`, and a service does that itself.
+    /// program becomes `user`, and a service does that itself. `token` is a variable for the
+    /// environment of a program.
     pub(super) fn start(
         &mut self,
         launch: &LaunchSpec,
         base: &Path,
         user: Option<&Identity>,
+        token: &CStr,
     ) -> Result<u32, Failure> {
         self.forget_process();
         let child = match self.kind {
             ManagedKind::Service(service) => self.start_service(service, launch, base)?,
-            ManagedKind::Program => start_program(launch, base, user)?,
+            ManagedKind::Program => start_program(launch, base, user, token)?,
         };
         self.output = ChildOutput::new(Some(child.output));
         self.is_child = true;
@@ -133,28 +153,26 @@ impl ManagedProcess {
         argv.extend(words.map(CStr::as_ptr));
         let _ = argv.push(core::ptr::null());
         let role = Role::Service(&write_end);
-        let child = spawn_with(launch, role, executable.as_c_str(), &argv)?;
+        let envp = launch.args.environment();
+        let child = spawn(&Program { role, path: executable.as_c_str(), argv: &argv, envp })?;
         self.reports = Some(reports);
         Ok(child)
     }
 }
 
-fn start_program(launch: &LaunchSpec, base: &Path, user: Option<&Identity>) -> Result<Child, Failure> {
+fn start_program(
+    launch: &LaunchSpec,
+    base: &Path,
+    user: Option<&Identity>,
+    token: &CStr,
+) -> Result<Child, Failure> {
     let path = launch.file_of(ManagedKind::Program, base);
     if !path.as_bytes().starts_with(b"/") {
         // The PATH does not have it. A file of this name in its folder is another program.
         return Err(Failure { op: Op::Execve, errno: Errno::NOENT });
     }
-    spawn_with(launch, Role::Foreign(base.as_c_str(), user), path.as_c_str(), launch.program)
-}
-
-/// Starts a program with the environment of the supervisor.
-#[inline(never)]
-fn spawn_with(
-    launch: &LaunchSpec,
-    role: Role<'_>,
-    path: &CStr,
-    argv: &[*const c_char],
-) -> Result<Child, Failure> {
-    spawn(&Program { role, path, argv, envp: launch.args.environment() })
+    let role = Role::Foreign(base.as_c_str(), user);
+    let mut space = Vec::new();
+    let envp = launch.args.environment_with(token, &mut space);
+    spawn(&Program { role, path: path.as_c_str(), argv: launch.program, envp })
 }

@@ -15,6 +15,7 @@
 //! - `managed_process.rs`: starts and signals one service or program
 //! - `perform.rs`: performs decisions, and reaps children
 //! - `probe.rs`: probes locks and health files
+//! - `records.rs`: the files that tell a later supervisor and `status` what runs
 //! - `watchdog.rs`: the device of the hardware watchdog
 //! - `events.rs`: logs events, reports the status, reloads the configuration
 //!
@@ -26,26 +27,29 @@ mod launch;
 mod managed_process;
 mod perform;
 mod probe;
+mod records;
 mod watchdog;
 
 pub use launch::LaunchSpec;
+pub use records::{STATE_BYTES, read_state};
 
 use crate::limits::{POLL_MAX, SUPERVISED_MAX};
 use crate::proto::config::{Config, WatchdogOnStop};
 use crate::proto::service::Service;
-use crate::service::base::{self, PollSource, Pulse, ServiceBase};
+use crate::service::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
 use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
 use crate::state::supervisor::Supervision;
 use crate::state::supervisor::decision::Rules;
-use crate::state::supervisor::instance::Phase;
+use crate::state::supervisor::instance::Instance;
 use crate::sys::clock;
 use crate::sys::once::once;
-use crate::sys::process::Signal;
+use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
 use crate::util::time::{Instant, earliest};
 use heapless::Vec;
 use managed_process::ManagedProcess;
+use records::Records;
 use ufmt::uwrite;
 use watchdog::WatchdogDevice;
 
@@ -54,6 +58,7 @@ struct Supervisor {
     base: &'static mut ServiceBase,
     watchdog: WatchdogDevice,
     launch: LaunchSpec,
+    records: Records,
     supervision: Supervision,
     /// The processes of the instances, with the same indexes.
     managed: &'static mut Vec<ManagedProcess, SUPERVISED_MAX>,
@@ -103,7 +108,10 @@ impl Supervisor {
         }
         base.log_started();
         let managed = MANAGED.take();
-        let mut supervisor = Self { base, watchdog, launch, supervision, managed, stretched: false };
+        // Processes whose parent ends become children of the supervisor, which reaps them.
+        let _ = process::adopt_orphans();
+        let records = Records::new(&base.process.pid_path, *base.heartbeat.boot());
+        let mut supervisor = Self { base, watchdog, launch, records, supervision, managed, stretched: false };
         supervisor.update_managed(now);
         supervisor
     }
@@ -131,6 +139,10 @@ impl Supervisor {
             self.announce();
         }
         let busy = core::mem::take(&mut self.stretched);
+        let degraded = self.base.degraded().union(self.own_degraded());
+        if self.records.is_outdated(busy, degraded) {
+            self.show(degraded);
+        }
         base::end_turn(self, now, busy, Pulse::Own);
     }
 
@@ -192,13 +204,15 @@ impl Supervisor {
         let keep = self.base.process.config.watchdog_on_stop == WatchdogOnStop::Keep;
         self.watchdog.stop(keep, &mut self.base.log);
         let instances = self.managed.iter().zip(self.supervision.instances());
-        for (managed, _) in instances.filter(|(_, instance)| matches!(instance.phase(), Phase::Unkillable(_)))
-        {
+        for (managed, _) in instances.filter(|(_, instance)| instance.is_unkillable()) {
             self.base.log.error(&|out| {
                 self.launch.push_name(managed.kind, out);
                 out.push_str(": left behind, as it cannot be killed");
             });
         }
+        let unkillable = self.supervision.instances().iter().any(Instance::is_unkillable);
+        // A supervisor of services has no note of its own.
+        self.records.remove(unkillable || !self.launch.is_program());
         let restarts = self.supervision.restarts();
         self.base.finish(&|out| {
             let _ = uwrite!(out, "after {} restarts", restarts);

@@ -8,8 +8,8 @@ use crate::service::down_mark;
 use crate::service::lifecycle::{describe_at, exit};
 use crate::state::supervisor::decision::{Action, Decision, Event, ExitReason, Report};
 use crate::state::supervisor::probe::ProbeError;
-use crate::sys::poll;
 use crate::sys::process::{self, Exit, Pid, Signal};
+use crate::sys::{clock, poll};
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
@@ -45,6 +45,7 @@ impl Supervisor {
                 }
                 Action::Ask => self.ask(index, now),
                 Action::Confirm => self.confirm(index, now),
+                Action::Look(pid) => return self.look_for_leftovers(index, pid, now),
                 Action::Start => self.start(index, now),
                 // A process that SIGSTOP has stopped takes no TERM until it continues.
                 Action::Terminate(pid) => return self.signal(index, pid, &[Signal::TERM, Signal::CONT]),
@@ -58,8 +59,13 @@ impl Supervisor {
     fn start(&mut self, index: usize, now: Instant) -> Decision {
         let Some(managed) = self.managed.get_mut(index) else { return (Action::None, None) };
         let process = &self.base.process;
-        match managed.start(&self.launch, &process.config_source.base, process.identity.as_ref()) {
+        let (base, user) = (&process.config_source.base, process.identity.as_ref());
+        let begin = clock::now();
+        match managed.start(&self.launch, base, user, self.records.token_variable()) {
             Ok(pid) => {
+                if self.launch.is_program() {
+                    self.records.write_note(pid, begin, clock::now());
+                }
                 let decision = self.supervision.on_report(index, now, Report::Started(pid));
                 // A program cannot report that it is ready.
                 let is_ready = self.launch.is_program();
@@ -116,6 +122,30 @@ impl Supervisor {
                 let _ = uwrite!(out, ": pid {} cannot be signalled: ", pid);
                 error.describe(&path, out);
             });
+        }
+    }
+
+    // ----- leftovers ----------------------------------------------------------
+
+    /// Ends the processes of the program that an earlier supervisor has left. The program is
+    /// started after their end.
+    #[inline(never)]
+    pub(super) fn end_leftovers(&mut self, now: Instant) {
+        if !self.launch.is_program() {
+            // A service is adopted.
+            return;
+        }
+        let Some(group) = self.records.take_over() else { return };
+        let Some(managed) = self.managed.first_mut() else { return };
+        managed.leftover = Some(group);
+        let decision = self.supervision.on_report(0, now, Report::Left(group.number));
+        self.perform(0, decision, now);
+    }
+
+    /// Looks for the processes that an earlier supervisor has left.
+    fn look_for_leftovers(&mut self, index: usize, pid: u32, now: Instant) {
+        if self.managed.get(index).is_some_and(ManagedProcess::is_leftover_gone) {
+            self.on_gone(index, pid, ExitReason::Unknown, now);
         }
     }
 

@@ -46,6 +46,8 @@ pub enum Report {
     /// The result of [`Action::Ask`] or [`Action::Confirm`]. [`SocketAnswer::Silent`] is not reported,
     /// because the instance itself knows how long it waits.
     Answer(SocketAnswer),
+    /// An earlier supervisor of the program has left processes in the group of this number.
+    Left(u32),
     /// The child of this PID was started.
     Started(u32),
     /// The process could not be started.
@@ -76,6 +78,9 @@ pub enum Action {
     /// [`SocketAnswer::Unknown`]. Otherwise do as for [`Action::Ask`] if the process has a control
     /// socket, and report [`SocketAnswer::Unreachable`] if it has none.
     Confirm,
+    /// Look if the group of this number, which an earlier supervisor has left, has processes. If
+    /// not, report [`Report::Gone`].
+    Look(u32),
     /// Start the process, and report [`Report::Started`] or [`Report::NotStarted`].
     Start,
     /// Send TERM to this process, if it holds the lock.
@@ -87,6 +92,10 @@ pub enum Action {
 /// The event of a decision, to be logged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
+    /// An earlier supervisor has left processes in this group, which get TERM.
+    LeftFound(u32),
+    /// The processes that an earlier supervisor has left have ended.
+    LeftEnded,
     /// This process runs already, and is supervised from now on.
     Adopted(u32),
     /// This process has reported ready.

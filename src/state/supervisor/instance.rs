@@ -15,6 +15,10 @@
 //! | `Foreign` | `Running`, adopt P | - | `Backoff` | `Stopped` | - | - | `Stopped` | - |
 //! | `Stopped` | `Running`, adopt P | `Foreign` | `Backoff` | - | - | - | - | - |
 //!
+//! The first phase of a program of which an earlier supervisor has left processes is `Stopping`: they
+//! get TERM at once, and the program is started when the last of them has ended. They are no
+//! children, so they are looked for until then.
+//!
 //! `Starting` becomes `Running` when the process reports ready. After a stop of the
 //! supervisor, `Stopped` replaces `Backoff`, `Running` and `Foreign` as the next phase.
 //!
@@ -29,11 +33,15 @@ use super::decision::{Action, Decision, Event, ExitReason, NOTHING, Report, Rule
 use super::probe::{Beat, FileVersion, LifeSign, Probe, ProbeError, SocketAnswer};
 use crate::limits::{ANSWER_PATIENCE, RESTART_QUICK, START_PATIENCE};
 use crate::state::backoff::RestartBackoff;
-use crate::util::time::{Duration, Instant};
+use crate::util::time::{Duration, Instant, earliest};
 
 /// Time after `stop_timeout` until a supervisor that stops kills its services. This is less
 /// than `STOP_GRACE`, after which `stop` would kill the supervisor.
 pub(crate) const LEAVE_GRACE: Duration = Duration::from_ms(2000);
+/// The shortest and the longest time between two looks for the processes that an earlier supervisor
+/// has left.
+const LOOK_MIN: Duration = Duration::from_ms(20);
+const LOOK_MAX: Duration = Duration::from_ms(1000);
 /// Time after KILL from which a service that still exists counts as impossible to kill.
 const UNKILLABLE: Duration = Duration::from_ms(5000);
 
@@ -85,6 +93,8 @@ pub struct Instance {
     settled: bool,
     /// The supervisor stops, so nothing is started.
     shutting_down: bool,
+    /// An earlier supervisor has left the process, which is looked for at this time.
+    look_at: Option<Instant>,
     heartbeat: LifeSign<u64>,
     program_file: LifeSign<FileVersion>,
     /// The question to which an answer is awaited.
@@ -106,6 +116,7 @@ impl Instance {
             adopted: false,
             settled: false,
             shutting_down: false,
+            look_at: None,
             heartbeat: LifeSign::NONE,
             program_file: LifeSign::NONE,
             asked: None,
@@ -147,7 +158,13 @@ impl Instance {
     /// Returns true if the supervisor can stop without waiting for this instance.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.pid().is_none() || matches!(self.phase, Phase::Unkillable(_))
+        self.pid().is_none() || self.is_unkillable()
+    }
+
+    /// Returns true if the process does not end by KILL.
+    #[must_use]
+    pub fn is_unkillable(&self) -> bool {
+        matches!(self.phase, Phase::Unkillable(_))
     }
 
     /// Returns true if the process was ready, adopted or dead once, or is stopped.
@@ -160,10 +177,9 @@ impl Instance {
     /// unwell for longer than `patience`, or its process cannot be killed.
     #[must_use]
     pub fn is_unrecoverable(&self, now: Instant, patience: Duration) -> bool {
-        let unkillable = matches!(self.phase, Phase::Unkillable(_));
         let unwell =
             !self.is_stable(now) && self.unwell_since.is_some_and(|since| now.since(since) > patience);
-        unkillable || unwell
+        self.is_unkillable() || unwell
     }
 
     /// Returns true if the process is healthy, and has run for so long that its next exit
@@ -195,6 +211,11 @@ impl Instance {
     /// the phase.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
+        earliest(self.phase_deadline(), self.look_at)
+    }
+
+    /// Returns when the phase changes by itself.
+    fn phase_deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Backoff(at) | Phase::Stopping(_, at) => Some(at),
             Phase::Killing(_, at) => Some(at + UNKILLABLE),
@@ -205,8 +226,9 @@ impl Instance {
 
     /// Decides what the passing of time changes.
     pub fn on_deadline(&mut self, now: Instant, rules: &Rules) -> Decision {
-        if !self.next_deadline().is_some_and(|at| at.is_due(now)) {
-            return NOTHING;
+        if !self.phase_deadline().is_some_and(|at| at.is_due(now)) {
+            let looks = self.look_at.is_some_and(|at| at.is_due(now));
+            return if looks { self.look(now) } else { NOTHING };
         }
         match self.phase {
             Phase::Backoff(_) => (Action::CheckLock, None),
@@ -220,6 +242,19 @@ impl Instance {
         }
     }
 
+    /// Looks for the processes that an earlier supervisor has left. Later looks are rarer.
+    fn look(&mut self, now: Instant) -> Decision {
+        self.look_at = Some(now + self.lived(now).at_least(LOOK_MIN).at_most(LOOK_MAX));
+        self.pid().map_or(NOTHING, |pid| (Action::Look(pid), None))
+    }
+
+    /// Takes that an earlier supervisor has left processes, which end before the start.
+    fn on_left(&mut self, now: Instant, pid: u32, rules: &Rules) -> Decision {
+        (self.phase, self.started_at) = (Phase::Stopping(pid, now + rules.stop_timeout), now);
+        self.look_at = Some(now + LOOK_MIN);
+        (Action::Terminate(pid), Some(Event::LeftFound(pid)))
+    }
+
     /// Takes an event, and decides what follows.
     pub fn on_report(&mut self, now: Instant, report: Report, rules: &Rules) -> Decision {
         match report {
@@ -227,6 +262,7 @@ impl Instance {
             Report::ProgramFile(found) => self.on_program_file(now, found, rules),
             Report::Lock(probe) => self.on_lock(now, probe, rules),
             Report::Answer(answer) => self.on_answer(now, answer, rules),
+            Report::Left(pid) => self.on_left(now, pid, rules),
             Report::Started(pid) => self.on_started(now, pid),
             Report::NotStarted => self.died(now, Duration::ZERO, ExitReason::NotStarted),
             Report::Ready => self.on_ready(),
@@ -310,9 +346,14 @@ impl Instance {
         if self.pid() != Some(pid) {
             return NOTHING;
         }
+        let was_left = self.look_at.take().is_some();
         if self.shutting_down {
             self.phase = Phase::Stopped;
             return NOTHING;
+        }
+        if was_left {
+            self.phase = Phase::Backoff(now);
+            return (Action::CheckLock, Some(Event::LeftEnded));
         }
         match probe {
             Probe::Held(other, _) if other != pid => self.adopt(now, other),

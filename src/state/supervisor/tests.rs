@@ -101,7 +101,7 @@ fn drain(supervision: &mut Supervision, now: Instant, is_ready: bool) -> Vec<Str
                 Action::Ask | Action::Confirm => {
                     supervision.on_report(index, now, Report::Answer(SocketAnswer::Unreachable))
                 }
-                Action::None | Action::Terminate(_) | Action::Kill(_) => NOTHING,
+                Action::None | Action::Terminate(_) | Action::Kill(_) | Action::Look(_) => NOTHING,
             };
         }
     }
@@ -389,6 +389,11 @@ fn any_history_drains_and_then_waits() {
         let mut supervision = supervision(SUPERVISED_MAX);
         let mut now = at(0);
         let mut next_pid = 100;
+        if below(2) == 0 {
+            // An earlier supervisor has left processes.
+            let decision = supervision.on_report(0, now, Report::Left(99));
+            assert_eq!(decision.0, Action::Terminate(99));
+        }
         for _ in 0..100 {
             // A start that failed is tried again in the second round.
             for _ in 0..2 {
@@ -420,7 +425,10 @@ fn any_history_drains_and_then_waits() {
                             Action::Ask | Action::Confirm => {
                                 supervision.on_report(index, now, Report::Answer(SocketAnswer::Unreachable))
                             }
-                            Action::Terminate(pid) | Action::Kill(pid) => {
+                            Action::Look(pid) if below(3) == 0 => {
+                                supervision.on_gone(index, now, (pid, ExitReason::Unknown), None)
+                            }
+                            Action::Terminate(pid) | Action::Kill(pid) | Action::Look(pid) => {
                                 assert_eq!(supervision.pid(index), Some(pid));
                                 NOTHING
                             }

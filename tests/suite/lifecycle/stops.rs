@@ -152,6 +152,22 @@ fn two_stops_at_once_are_one_and_now_is_the_second() {
     assert_eq!(patient.read("zigsvc.log").matches(", stopping\n").count(), 1);
 }
 
+#[test]
+fn a_restart_below_a_supervisor_does_not_wait_for_what_another_command_stops() {
+    let Some(dir) = Supervised::of_services() else { return };
+    dir.start_supervisor(&[QUICK, SHELL].concat());
+    dir.append("queue", SLOW_END);
+    wait_for_log(&dir, ": runs\n");
+    let mut command = dir.command();
+    command.arg("restart");
+    let restart = std::thread::spawn(|| finish(command, None));
+    wait_for_log(&dir, ", stopping\n");
+    dir.zigsvc(&["stop"]).expect(0);
+    let ran = restart.join().unwrap();
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.err.contains("zigsvc: jobs: another command has stopped it meanwhile"), "{ran:?}");
+}
+
 // ----- options kept ----------------------------------------------------------------
 
 #[test]
@@ -348,6 +364,27 @@ fn a_job_does_not_wait_for_itself() {
     assert_eq!(dir.read("inside"), "zigsvc: jobs draining\nstatus 0\n");
 }
 
+/// A job that stops the service in a way that its token does not show would be given back, and
+/// would stop the service at each start.
+#[test]
+fn a_job_that_stops_its_service_as_a_stranger_does_so_only_as_often_as_it_has_attempts() {
+    let dir = Dir::new();
+    let options = [SHELL, &["retries=1"]].concat();
+    let is_up = || dir.lock_holder("zigsvc.pid").is_some();
+    let is_dead = || dir.zigsvc(&["list", "dead"]).out.contains("kill -TERM");
+    dir.start(&options);
+    dir.append("queue", "kill -TERM $PPID; exec sleep 600\n");
+    for end in 1..=5 {
+        wait_until("the service has ended", || !is_up());
+        dir.start(&options);
+        dir.append("queue", &format!("echo {end} >>{}/done\n", dir.as_arg()));
+    }
+    // Three stops cost nothing, and the two attempts are lost with the others.
+    wait_until("the job is dead", || is_up() && is_dead());
+    assert_eq!(dir.read("zigsvc.log").matches("each of its last stops came soon after its start").count(), 1);
+    wait_until("the other jobs have run", || dir.read("done").lines().count() == 5);
+}
+
 // ----- whose service ---------------------------------------------------------------
 
 #[test]
@@ -374,6 +411,14 @@ fn the_folder_can_come_from_the_environment_and_a_missing_home_is_none() {
 
 // ----- everything at once ----------------------------------------------------------
 
+/// Has the service started if its supervisor waits for that. The delays of restarts grow with each
+/// death, and are not tested here.
+fn start_if_delayed(dir: &Dir) {
+    if dir.read("zigsvc-supervisor.state").contains(" jobs=waiting:") {
+        dir.zigsvc(&["start"]);
+    }
+}
+
 /// Mixes stops, restarts, kills and strangers' signals, from inside and outside. After each the
 /// service is where it has to be: down on purpose, or up with its options; and no job is lost.
 #[test]
@@ -384,12 +429,10 @@ fn random_mixes_of_stops_and_restarts_end_where_they_must() {
         let Some(dir) = Supervised::of_services() else { return };
         let mut random = Random::new(seed.wrapping_mul(1000).wrapping_add(mix));
         // In a file, because a start after a stop has no options of an earlier process.
-        let conf =
-            "handler = \"shell\"\ninterval = \"100ms\"\nretries = 20\nstop_timeout = \"1s\"\nworkers = 2\n";
+        let conf = "handler = \"shell\"\ninterval = \"100ms\"\nretries = 20\nretry_delay = \"100ms\"\nstop_timeout = \"1s\"\nworkers = 2\n";
         dir.write("zigsvc.conf", conf);
         dir.start_supervisor(QUICK);
         let mut queued = 0;
-        // With more steps the delays of the supervisor's restarts exceed the patience of a test.
         for step in 0..4 {
             let number = random.below(7);
             let context = format!("seed {seed}, mix {mix}, step {step}, event {number}");
@@ -399,20 +442,39 @@ fn random_mixes_of_stops_and_restarts_end_where_they_must() {
             }
             let pid = dir.lock_holder("zigsvc.pid").unwrap_or(0);
             let mut down = false;
+            let wait_for = |condition: &dyn Fn() -> bool| {
+                wait_until(&context, || {
+                    start_if_delayed(&dir);
+                    condition()
+                });
+            };
             match number {
                 0 => {
                     dir.zigsvc(&["stop"]).expect(0);
                     down = true;
                 }
-                1 => drop(dir.zigsvc(&["restart"]).expect(0)),
-                2 | 3 if pid > 0 => kill(pid, if number == 2 { "TERM" } else { "KILL" }),
+                1 => {
+                    let mut command = dir.command();
+                    command.arg("restart");
+                    let mut restart = Running::new(command);
+                    wait_until(&context, || {
+                        start_if_delayed(&dir);
+                        !restart.runs()
+                    });
+                    assert_eq!(restart.code(), 0, "{context}");
+                }
+                2 | 3 if pid > 0 => {
+                    kill(pid, if number == 2 { "TERM" } else { "KILL" });
+                    // The next event is one for the next process.
+                    wait_for(&|| dir.lock_holder("zigsvc.pid") != Some(pid));
+                }
                 4 | 5 if pid > 0 => {
                     let asked = dir.read("inside").matches("status ").count();
                     let command = if number == 4 { "stop" } else { "restart" };
                     dir.append("queue", &format!("{}\n", inside(&dir, command)));
                     // A later event must not come before this one.
-                    wait_until(&context, || dir.read("inside").matches("status ").count() > asked);
-                    wait_until(&context, || dir.lock_holder("zigsvc.pid") != Some(pid));
+                    wait_for(&|| dir.read("inside").matches("status ").count() > asked);
+                    wait_for(&|| dir.lock_holder("zigsvc.pid") != Some(pid));
                     down = number == 4;
                 }
                 _ => {
@@ -421,8 +483,9 @@ fn random_mixes_of_stops_and_restarts_end_where_they_must() {
                         command.args(words);
                         Running::new(command)
                     });
-                    both.iter_mut().for_each(|one| {
-                        one.code();
+                    wait_until(&context, || {
+                        start_if_delayed(&dir);
+                        !both.iter_mut().any(Running::runs)
                     });
                 }
             }
@@ -432,9 +495,10 @@ fn random_mixes_of_stops_and_restarts_end_where_they_must() {
             } else if dir.path("zigsvc.down").exists() {
                 dir.zigsvc(&["start"]);
             }
-            wait_until(&context, || dir.zigsvc(&["status"]).code == 0);
+            wait_for(&|| dir.zigsvc(&["status"]).code == 0);
         }
         wait_until(&format!("seed {seed}, mix {mix}: each job has run"), || {
+            start_if_delayed(&dir);
             let done = dir.read("done");
             (1..=queued).all(|job| done.lines().any(|line| line == job.to_string()))
         });

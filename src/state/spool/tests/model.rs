@@ -40,6 +40,9 @@
 //! - `recover.rs`: missing claims are forgotten before that is durable
 //! - `recover.rs`: the name of a journal that was found is taken for durable
 //! - `recover.rs`: a torn end is not cut
+//! - `jobs/mod.rs`: a job starts while processes of its last attempt are left
+//! - `attempts.rs`: an attempt whose handler cannot be executed counts
+//! - `recover.rs`: a job that a second death has cut off is repeated at once
 //! - `recover.rs`: a batch that is not whole is applied, or one whose predecessor
 //!   is missing, or the jobs of one whose head is damaged
 //!
@@ -50,6 +53,7 @@
 //! [`World::apply`], with what it promises before and after.
 
 use super::*;
+use crate::proto::leftovers::{NotedGroup, TOKEN_BYTES};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -96,6 +100,14 @@ enum Operation {
     EndWell,
     /// The job fails: for good, or to be tried again.
     Fail,
+    /// The handler of a job cannot be executed: the job waits, and loses no attempt.
+    StartFailing,
+    /// The job fails, and leaves processes in its group.
+    FailLeaving,
+    /// The service is killed while a job runs. The next one finds what the job left.
+    KillLeaving,
+    /// The processes that jobs left have ended.
+    LeftEnd,
     /// The job is given back by an orderly stop; another process follows.
     GiveBack,
     /// A client cancels the first job that waits.
@@ -130,7 +142,7 @@ enum Operation {
 
 use Operation::*;
 
-const OPS: [Operation; 22] = [
+const OPS: [Operation; 26] = [
     WriteDurably,
     Write,
     WriteOn,
@@ -140,6 +152,10 @@ const OPS: [Operation; 22] = [
     Start,
     EndWell,
     Fail,
+    StartFailing,
+    FailLeaving,
+    KillLeaving,
+    LeftEnd,
     GiveBack,
     Cancel,
     CancelRunning,
@@ -176,6 +192,10 @@ const ROOTS: &[&[Operation]] = &[
     &[WriteDurably, TakeOnly, WriteOn, TakeOnly],
     // A job that failed and waits for its second attempt.
     &[Queue, Start, Fail, Wait],
+    // A job that failed, and whose processes are left when its second attempt is due.
+    &[Queue, Start, FailLeaving, Wait],
+    // A job that two deaths of the service have cut off.
+    &[Queue, Start, KillLeaving, LeftEnd, Start, KillLeaving, LeftEnd],
     // A dead job and one that waits.
     &[Queue, Start, Fail, Wait, Start, Fail, Commit, Queue],
     // A dead job that was retried, half way into a compaction.
@@ -223,6 +243,8 @@ struct Promise {
     dead: Sure,
     /// Attempts of which the journal knows, and of which it knows for sure.
     attempts: (u16, u16),
+    /// Attempts in a row that [`KillLeaving`] has cut off.
+    cut_off: u32,
 }
 
 /// Everything: the disk, the service, and what was promised.
@@ -243,6 +265,10 @@ struct World {
     pending: Vec<(String, ModelEdit)>,
     /// The spool was moved, or a sync of its folder failed: the disk may return errors.
     faulty: bool,
+    /// The jobs that left processes.
+    left: Vec<u64>,
+    /// The journal was written again, perhaps without the attempts that were cut off.
+    rewritten: bool,
 }
 
 /// A request of a client for one job.
@@ -265,13 +291,15 @@ impl World {
         let mut hasher = DefaultHasher::new();
         self.disk.fingerprint().hash(&mut hasher);
         let mut spool = self.service.core.spool.clone();
-        spool.io_stats = IoStats::default();
+        spool.totals.io = IoStats::default();
         spool.journal.generation = 0;
         spool.hash(&mut hasher);
         self.service.now.hash(&mut hasher);
         self.service.core.timers.hash(&mut hasher);
         self.service.core.disk_health.hash(&mut hasher);
         self.service.core.home.hash(&mut hasher);
+        self.service.core.leftovers.hash(&mut hasher);
+        (&self.left, self.rewritten).hash(&mut hasher);
         self.open.is_some().hash(&mut hasher);
         self.promises.hash(&mut hasher);
         hasher.finish()
@@ -298,6 +326,7 @@ impl World {
             over: Sure::No,
             dead: Sure::No,
             attempts: (0, 0),
+            cut_off: 0,
         });
         text
     }
@@ -305,7 +334,7 @@ impl World {
     /// Performs one turn, in which `op` is asked for. Returns whether a job started.
     fn turn(&mut self, op: Operation) -> DiskResult<bool> {
         let (now, mut started) = (self.service.now, false);
-        let workers = usize::from(op == Start);
+        let workers = usize::from(matches!(op, Start | StartFailing));
         self.service.core.set_rules(JobRules { workers, ..RULES });
         self.service.core.begin_turn(now);
         loop {
@@ -334,7 +363,11 @@ impl World {
                 }
                 TurnAction::StartHandler(slot) => {
                     started = true;
-                    self.started(&slot);
+                    assert!(!self.left.contains(&slot.id), "runs beside what is left of it");
+                    match op {
+                        StartFailing => self.service.core.handler_failed(slot.id, now),
+                        _ => self.started(&slot),
+                    }
                 }
                 TurnAction::Signal(_) | TurnAction::NotifyWaiters => {}
                 TurnAction::LogDropped(location) => {
@@ -509,7 +542,33 @@ impl World {
                 Ok(false) => None,
                 result => Some(result.map(drop)),
             },
-            EndWell | Fail | GiveBack => Some(self.end(running?, op)),
+            StartFailing if running.is_some() => None,
+            StartFailing => {
+                let attempts = |world: &Self| -> Vec<(u64, u16)> {
+                    let slots = world.service.core.spool.window().slots().iter();
+                    slots.map(|slot| (slot.id, slot.attempt)).collect()
+                };
+                let before = attempts(self);
+                match self.turn(op) {
+                    Ok(false) => return None,
+                    Err(error) => return Some(Err(error)),
+                    Ok(true) => {}
+                }
+                let result = self.turn(Commit);
+                let same = before.iter().all(|one| attempts(self).contains(one));
+                assert!(same || result.is_err() || self.faulty, "it lost an attempt");
+                Some(result.map(drop))
+            }
+            KillLeaving if self.faulty => None,
+            KillLeaving => self.kill(running?),
+            LeftEnd if self.left.is_empty() => None,
+            LeftEnd => {
+                for id in std::mem::take(&mut self.left) {
+                    self.service.core.leftovers.on_checked(group_of(id).number, false, now);
+                }
+                Some(Ok(()))
+            }
+            EndWell | Fail | FailLeaving | GiveBack => Some(self.end(running?, op)),
             Cancel | CancelRunning => {
                 self.waiting_or_running(op)?;
                 Some(self.turn(op).map(drop))
@@ -521,6 +580,7 @@ impl World {
             Compact if !self.service.core.spool.is_compacting() && self.service.core.home.is_here() => {
                 let failed = self.service.core.compact(&mut self.disk, now);
                 debug_assert!(failed.is_none() || self.disk.is_dead() || self.faulty);
+                self.rewritten = true;
                 Some(Ok(()))
             }
             Commit | Queue | Compact => Some(self.turn(op).map(drop)),
@@ -573,6 +633,32 @@ impl World {
         }
     }
 
+    /// Kills the service while a job runs. The next one finds what the job left.
+    fn kill(&mut self, slot: Slot) -> Option<DiskResult> {
+        if slot.state == JobState::Cancelled {
+            return None;
+        }
+        let now = self.service.now;
+        let text = match self.service.text(&mut self.disk, &slot) {
+            Ok(text) => text,
+            Err(error) => return Some(Err(error)),
+        };
+        // Not `restart`, which forgets that the disk is to die.
+        self.service = match start(&mut self.disk, now) {
+            Ok((service, _)) => service,
+            Err(error) => return Some(Err(error)),
+        };
+        self.service.core.leftovers.inherit(group_of(slot.id), now);
+        self.left = vec![slot.id];
+        let rewritten = self.rewritten;
+        let again = self.service.core.spool.window().get(slot.id).map(|slot| slot.state);
+        let promise = self.promise(&text);
+        promise.cut_off += 1;
+        let delayed = matches!(again, Some(JobState::Delayed(due)) if !due.is_due(now));
+        assert!(promise.cut_off < 2 || rewritten || delayed, "repeated at once: {again:?}");
+        Some(Ok(()))
+    }
+
     /// Notes that the records of this turn are in the journal.
     fn note_written(&mut self) {
         if let Some(text) = &self.ended
@@ -609,19 +695,26 @@ impl World {
         let cancelled = slot.state == JobState::Cancelled;
         let outcome = match op {
             EndWell => AttemptOutcome::Success,
-            Fail => AttemptOutcome::Code(1),
+            Fail | FailLeaving => AttemptOutcome::Code(1),
             _ => {
                 self.service.core.stop(now);
                 AttemptOutcome::Signal(15)
             }
         };
+        if op == FailLeaving {
+            assert_eq!(self.service.core.group_left(group_of(slot.id), now), None);
+            self.left.push(slot.id);
+        }
         self.service.core.handler_ended(slot.id, outcome, now);
         let promise = self.promise(&text);
+        promise.cut_off = 0;
         match op {
             _ if cancelled => {}
             EndWell => promise.over = Sure::Asked,
-            Fail if u32::from(slot.attempt) > RULES.spool.retries => promise.dead = Sure::Asked,
-            Fail => {}
+            Fail | FailLeaving if u32::from(slot.attempt) > RULES.spool.retries => {
+                promise.dead = Sure::Asked;
+            }
+            Fail | FailLeaving => {}
             _ => promise.attempts = (slot.attempt - 1, promise.attempts.1.min(slot.attempt - 1)),
         }
         self.ended = Some(text);
@@ -634,6 +727,7 @@ impl World {
             }
             self.disk.restart();
             self.service = start(&mut self.disk, now)?.0;
+            self.left.clear();
         }
         Ok(())
     }
@@ -684,6 +778,7 @@ impl World {
             let promise = self.promise(text);
             *if op == RetryAll { &mut promise.dead } else { &mut promise.over } = Sure::Asked;
         }
+        self.rewritten = true;
         let purpose = if op == RetryAll { Purpose::Retry } else { Purpose::Forget };
         self.service.core.start_rewrite(&mut self.disk, purpose, self.service.now)?;
         while self.service.core.spool.is_compacting() {
@@ -697,6 +792,12 @@ impl World {
         self.pending = dead.into_iter().map(|(_, text)| (text, edit)).collect();
         self.turn(Commit).map(drop)
     }
+}
+
+/// Returns the process group of a job.
+fn group_of(job: u64) -> NotedGroup {
+    let number = 1000 + u32::try_from(job).unwrap();
+    NotedGroup { number, session: 1, job, from: at(0), upto: at(0), token: [b'0'; TOKEN_BYTES] }
 }
 
 /// Starts a service with the rules of this model.
@@ -792,7 +893,7 @@ impl Exploration {
         let now = before.service.now;
         let cut = before.cut || crash == Crash::PowerCut;
         let open = before.open.filter(|_| crash == Crash::Kill);
-        let mut after = World { disk: disk.clone(), cut, open, ..before.clone() };
+        let mut after = World { disk: disk.clone(), cut, open, left: Vec::new(), ..before.clone() };
         let (service, recovery) = start(&mut after.disk, now).unwrap();
         assert!(cut || recovery.damaged_bytes == 0, "{recovery:?}; {}", self.path.join(", "));
         after.service = service;
@@ -863,6 +964,7 @@ impl Promise {
         self.accepted = sure(waits || dead);
         let attempts = slot.map_or(0, |slot| slot.attempt);
         self.attempts = (attempts, attempts);
+        self.cut_off = 0;
     }
 
     /// Resolves a promise after a kill: the result of a request is known, though not sure.
@@ -891,6 +993,8 @@ fn explore_from(root: &[Operation], depth: u32, crashes: u32) -> String {
         dropped: Vec::new(),
         pending: Vec::new(),
         faulty: false,
+        left: Vec::new(),
+        rewritten: false,
     };
     for op in root {
         assert_eq!(world.apply(*op), Some(Ok(())), "{op:?} of {root:?}");

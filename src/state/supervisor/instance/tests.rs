@@ -493,6 +493,57 @@ fn when_the_supervisor_leaves_nothing_is_started_any_more() {
     assert_eq!(waiting.on_deadline(at(99), &RULES), NOTHING);
 }
 
+#[test]
+fn what_an_earlier_supervisor_left_ends_before_the_start() {
+    let left = || {
+        let mut instance = Instance::new(at(0));
+        let decision = instance.on_report(at(0), Report::Left(7), &RULES);
+        assert_eq!(decision, (Action::Terminate(7), Some(Event::LeftFound(7))));
+        instance
+    };
+    let gone = |instance: &mut Instance, now| {
+        instance.on_report(now, Report::Gone(7, ExitReason::Unknown, None), &RULES)
+    };
+    // The looks become rarer, and do not delay KILL.
+    let (mut instance, mut looks) = (left(), 0);
+    let (mut now, decision) = loop {
+        let now = instance.next_deadline().unwrap();
+        match instance.on_deadline(now, &RULES) {
+            (Action::Look(7), None) => looks += 1,
+            decision => break (now, decision),
+        }
+    };
+    assert_eq!((now, decision), (at(10_000), (Action::Kill(7), Some(Event::Killing))));
+    assert!((12..20).contains(&looks), "{looks}");
+    assert!(!instance.is_settled() && instance.on_ready() == NOTHING);
+    while instance.on_deadline(now, &RULES) != (Action::None, Some(Event::Unkillable)) {
+        assert!(!instance.is_unkillable() && now < at(16_000));
+        now = instance.next_deadline().unwrap();
+    }
+    assert!(instance.is_unkillable() && instance.is_unrecoverable(now, RULES.watchdog_patience));
+    // It is looked for as long as it is there, and then the program is started at once.
+    now = instance.next_deadline().unwrap();
+    assert_eq!(instance.on_deadline(now, &RULES), (Action::Look(7), None));
+    assert_eq!(gone(&mut instance, now), (Action::CheckLock, Some(Event::LeftEnded)));
+    instance.on_started(now, 8);
+    assert_eq!((instance.phase(), instance.next_deadline()), (Phase::Starting(8), None));
+    // The end of its own process is a death again.
+    let died = instance.on_report(now, Report::Gone(8, ExitReason::Code(1), None), &RULES);
+    assert_eq!(died, (Action::None, Some(Event::Died(ExitReason::Code(1), ms(0)))));
+    // A supervisor that stops waits for it, and starts nothing.
+    for second in [false, true] {
+        let mut instance = left();
+        assert_eq!(instance.on_report(at(1), Report::Stop, &RULES), NOTHING);
+        assert!(!instance.is_over());
+        if second {
+            let decision = instance.on_report(at(2), Report::SecondStop, &RULES);
+            assert_eq!(decision, (Action::Kill(7), Some(Event::Killing)));
+        }
+        assert_eq!(gone(&mut instance, at(3)), NOTHING);
+        assert!(instance.is_over() && instance.phase() == Phase::Stopped);
+    }
+}
+
 /// Returns an instance in each phase at the time 100,000, in milliseconds since boot, with
 /// process 7 since 50,000 if there is a process.
 fn each_phase() -> [(&'static str, Instance); 8] {
@@ -822,7 +873,7 @@ fn any_history_starts_only_what_is_not_there_and_signals_only_who_was_seen() {
                     terminated += 1;
                 }
                 Action::None | Action::Ask | Action::Confirm => {}
-                Action::Start | Action::Probe => panic!("{action:?} of {instance:?}"),
+                Action::Start | Action::Probe | Action::Look(_) => panic!("{action:?} of {instance:?}"),
             }
             if let Some(Event::Adopted(pid) | Event::Ready(pid)) = event {
                 known = Some(pid);
