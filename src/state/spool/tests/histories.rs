@@ -17,12 +17,15 @@ struct Promises {
     due: BTreeMap<String, Instant>,
     /// Whether the queue is held, if no crash decides it.
     held: Option<bool>,
+    /// Whether the spool is moved away, taken and put back.
+    moves: bool,
 }
 
-/// Runs one random history with crashes. With `power`, cuts lose data that was not synced.
-fn history(seed: u64, power: bool) {
+/// Runs one random history with crashes. With `power`, cuts lose data that was not synced. With
+/// `moves`, the spool is moved, and is put back before each start.
+fn history(seed: u64, power: bool, moves: bool) {
     let mut disk = FakeDisk::new(seed);
-    let mut promises = Promises::default();
+    let mut promises = Promises { moves, ..Promises::default() };
     let mut written = Vec::new();
     let mut now = at(0);
     for life in 0..6 {
@@ -34,6 +37,9 @@ fn history(seed: u64, power: bool) {
         if power && disk.random(2) == 0 {
             disk.power_cut();
         } else {
+            if !disk.is_journal_named() {
+                disk.put_spool_back();
+            }
             disk.restart();
         }
     }
@@ -93,8 +99,17 @@ fn live(
                 written.push(text);
             }
         }
+        if promises.moves && disk.random(8) == 0 {
+            match disk.random(4) {
+                0 | 1 if disk.is_journal_named() => disk.move_spool_away(),
+                2 if disk.is_journal_named() => disk.put_another_spool(),
+                _ if !disk.is_journal_named() => disk.put_spool_back(),
+                _ => {}
+            }
+        }
+        let away = !disk.is_journal_named() || !service.core.home.is_here();
         service.look();
-        if disk.random(4) == 0 && rewrite.is_none() && !service.core.spool.is_compacting() {
+        if !away && disk.random(4) == 0 && rewrite.is_none() && !service.core.spool.is_compacting() {
             service.core.compact(disk, *now);
         }
         let mut edits = Vec::new();
@@ -130,7 +145,8 @@ fn live(
         if disk.is_dead() {
             return Err(RecoverError::Disk(DEAD));
         }
-        assert_eq!(service.core.disk_health.error(), None);
+        let moved = away || !service.core.home.is_here();
+        assert!(moved || service.core.disk_health.error().is_none(), "{:?}", service.core.disk_health);
         for slot in service.running() {
             let text = service.text(disk, &slot)?;
             let luck = disk.random(8);
@@ -249,7 +265,7 @@ fn edit(
             service.core.edit_dead(disk, location, true, now)?;
             Ok(vec![promises.retried(text)])
         }
-        6 if !service.core.spool.is_compacting() => {
+        6 if !service.core.spool.is_compacting() && !promises.moves => {
             let texts = service.live_records(disk, true)?.into_iter().map(|(_, text)| text);
             let purpose = if dead { Purpose::Retry } else { Purpose::Forget };
             let edits = match purpose {
@@ -267,13 +283,20 @@ fn edit(
 #[test]
 fn no_kill_at_any_moment_loses_or_doubles_a_line() {
     for seed in 0..1500 {
-        history(seed, false);
+        history(seed, false, false);
     }
 }
 
 #[test]
 fn no_power_cut_loses_an_accepted_job_or_repeats_one_that_is_over() {
     for seed in 0..1500 {
-        history(seed, true);
+        history(seed, true, false);
+    }
+}
+
+#[test]
+fn no_kill_while_the_spool_moves_loses_or_doubles_a_line() {
+    for seed in 0..500 {
+        history(seed, false, true);
     }
 }
