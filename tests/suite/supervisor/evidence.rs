@@ -168,7 +168,7 @@ fn a_service_of_another_user_that_may_not_write_its_heartbeat_is_left_alone() {
     wait_until("it has ended", || !alive(supervisor));
 }
 
-/// A read-only /run, and files of other users and kinds in the place of the health file.
+/// Covers a read-only /run, and files of other users and kinds in the place of the health file.
 #[test]
 fn a_health_file_that_cannot_be_replaced_ends_nothing() {
     if !can_unshare(&["-m"]) {
@@ -202,7 +202,7 @@ fn a_health_file_that_cannot_be_replaced_ends_nothing() {
             inner.args(["-o", &format!("{key}={d}/{path}")]);
         }
         if user_id > 0 {
-            // Root refuses what another user made there, unless it is told not to.
+            // Without it root refuses a file that another user made there.
             let trust = format!("trust={d}/place/health");
             inner.args(["-o", &format!("user={user}"), "-o", &trust]);
         }

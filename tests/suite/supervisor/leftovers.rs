@@ -1,4 +1,4 @@
-//! What a killed `supervisor -- CMD` leaves, what the next one does with it, and what `status` shows.
+//! The processes that a killed `supervisor -- CMD` leaves, their end by the next one, and `status`.
 
 use crate::support::supervisor::{LOG, Supervised, binary, parent_of, run_command};
 use crate::support::{
@@ -20,7 +20,7 @@ fn start_script(dir: &Supervised, options: &[&str], script: &str) {
     finish(command, None).expect(0);
 }
 
-/// A program with two workers, one with an environment of its own, one with a long one, and a
+/// Returns a program with two workers, one with an environment of its own, one with a long one, and a
 /// third process that has left for a session of its own. It notes them in `pids`, and each life
 /// in `lives`.
 fn workers(dir: &Supervised, trap: &str) -> String {
@@ -74,7 +74,7 @@ fn the_next_one_ends_what_a_killed_one_left_before_it_starts_anything() {
             let killed = dir.count(&format!("[ERROR] sh: has not ended: SIGKILL to pid {leader}"));
             assert_eq!(killed, usize::from(!trap.is_empty()));
             assert_eq!(dir.count("[INFO] sh: the processes of the earlier supervisor have ended"), ended);
-            // What left the group is not its own any more.
+            // A process that has left the group is not its own any more.
             assert!(alive(away));
             kill(away, "KILL");
             life += 1;
@@ -166,7 +166,7 @@ fn only_a_note_of_its_own_and_of_this_boot_names_what_is_left() {
 
 /// Runs in a PID namespace with few numbers: starts a service with a job, or a program, kills the
 /// service, and has an innocent process get the number of the leader. It leads a session with a
-/// child, so that nothing but its start tells it from the old group. Then the service is started
+/// child, so that only its start distinguishes it from the old group. Then the service is started
 /// again.
 const REUSE: &str = r#"
     echo 400 >/proc/sys/kernel/pid_max || exit 1
