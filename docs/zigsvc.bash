@@ -35,8 +35,8 @@ _zigsvc_values() {
 _zigsvc() {
     local commands=(
         start run stop restart reload rotate status queue list cancel retry
-        forget drain watch chat metric log open check doctor limits help
-        version
+        forget hold resume drain watch chat metric log open check doctor limits
+        help version
     )
     local word=${COMP_WORDS[COMP_CWORD]} before="" command="" value="" at=1 given=0
     local options=() operands=()
@@ -116,10 +116,11 @@ _zigsvc() {
         operands=(jobs hub opener collector supervisor)
         ;;
     queue)
-        options=(--wait)
+        options=(--after --wait)
+        values=([--after]="other")
         ;;
     list)
-        operands=(waiting running dead)
+        operands=(waiting scheduled running dead)
         ;;
     cancel) ;;
     retry)
@@ -128,6 +129,8 @@ _zigsvc() {
     forget)
         operands=(dead)
         ;;
+    hold) ;;
+    resume) ;;
     drain)
         options=(--wait)
         ;;

@@ -37,6 +37,10 @@ pub const ALLOW_PATHS_MAX: usize = 32;
 pub const TRUST_PATHS_MAX: usize = 8;
 /// Maximum number of bytes in all entries of `allow` together. Those of `trust` have as many.
 pub const ALLOW_PATHS_BYTES: usize = 2048;
+/// Maximum number of words after the program in `handler`.
+pub const HANDLER_WORDS_MAX: usize = 8;
+/// Maximum number of bytes in these words together, each with its terminator.
+pub const HANDLER_WORDS_BYTES: usize = 128;
 /// Maximum number of symbolic links that are followed in one path. The kernel has the same
 /// limit.
 pub const LINKS_MAX: u32 = 40;
@@ -77,6 +81,10 @@ pub const CLAIM_QUIET: Duration = Duration::from_ms(10_000);
 pub const CLAIM_GROWN_BYTES: u64 = 1024 * 1024;
 /// Maximum time after which the start or the end of a job is synced.
 pub const COMMIT_DELAY: Duration = Duration::from_ms(1000);
+/// Minimum duration after which a delayed job is due.
+pub const DELAY_MIN: Duration = Duration::from_secs(1);
+/// Maximum duration after which a delayed job is due: a year.
+pub const DELAY_MAX: Duration = Duration::from_secs(8760 * 3600);
 /// Dead bytes in the journal from which a compaction is worth it.
 pub const COMPACT_MIN_BYTES: u64 = 64 * 1024;
 /// Bytes of the journal that a running service reads in one call. They hold four records and
@@ -241,6 +249,8 @@ table! {
     "claim_grown" CLAIM_GROWN_BYTES, "bytes of a claim from which its open writer is reported";
     "commit_delay" COMMIT_DELAY.as_ms(), "ms until the end of a job is synced";
     "retry_delay_max" RETRY_DELAY_MAX.as_ms(), "ms between two attempts, at most";
+    "delay_min" DELAY_MIN.as_secs(), "s after which a delayed job is due, at least";
+    "delay_max" DELAY_MAX.as_secs(), "s after which a delayed job is due, at most";
     "clients" CLIENTS_MAX, "clients of a socket at once";
     "guest_clients" GUEST_CLIENTS_MAX, "clients of one user, except root and the service's own";
     "request" REQUEST_MAX_BYTES, "bytes of a request to the control socket";

@@ -55,6 +55,7 @@ options! {
     Health = "--health" "FILE",
     Child = "--child" "FOLDER",
     Again = "--again" "FOLDER",
+    After = "--after" "DURATION",
     Size = "-s" "SIZE",
     Keep = "-n" "KEEP",
     Time = "-t" "TIME",

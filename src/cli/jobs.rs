@@ -1,4 +1,5 @@
-//! The commands that show and change jobs: list, cancel, retry, forget, drain, watch.
+//! The commands that show and change jobs: list, cancel, retry, forget, hold, resume, drain,
+//! watch.
 
 use super::client::{Client, ClientError, NEVER, answer_deadline};
 use super::command_line::CommandOption;
@@ -22,16 +23,16 @@ const LISTED_MAX_BYTES: usize = 4 * JOB_MAX_BYTES + 64;
 /// that does not report it.
 const DRAIN_LOOK: Duration = Duration::from_secs(60);
 
-/// Runs `list [waiting|running|dead]`.
+/// Runs `list [waiting|scheduled|running|dead]`.
 pub(super) fn list(mut invocation: Invocation) -> CommandResult {
     signal::ignore_broken_pipes();
     let state = match invocation.operands.get(0) {
         None => &b"all"[..],
-        Some(state @ (b"waiting" | b"running" | b"dead")) => state,
+        Some(state @ (b"waiting" | b"scheduled" | b"running" | b"dead")) => state,
         Some(other) => {
             return Err(usage("list", &|out| {
                 push_word("unknown state", other, out);
-                out.push_str("; known are waiting, running, dead");
+                out.push_str("; known are waiting, scheduled, running, dead");
             }));
         }
     };
@@ -177,6 +178,24 @@ fn change(mut invocation: Invocation, request: &[u8], takes_dead: bool, done: &s
     out.push_str("\n");
     print(out.as_bytes())?;
     Ok(exit::OK)
+}
+
+/// Runs `hold`.
+pub(super) fn hold(invocation: Invocation) -> CommandResult {
+    ask_plainly(invocation, b"hold", "held")
+}
+
+/// Runs `resume`.
+pub(super) fn resume(invocation: Invocation) -> CommandResult {
+    ask_plainly(invocation, b"resume", "resumed")
+}
+
+/// Makes a request without an argument, and prints a confirmation.
+fn ask_plainly(mut invocation: Invocation, request: &[u8], done: &str) -> CommandResult {
+    let (mut client, _) = invocation.client(ANSWER_MAX_BYTES)?;
+    client.connect_or_report()?;
+    client.ask(answer_deadline(), &[request])?;
+    Ok(invocation.confirm(done))
 }
 
 /// Runs `drain [--wait]`.

@@ -128,19 +128,21 @@ commands! {
          --prometheus  metrics for node_exporter's textfile collector\n\
          Exit: 0 running; 1 dead, PID file still filled; 3 stopped; 4 unknown: jobs does not\n\
          answer within 2 s, or the heartbeat is stale.\n";
-    "queue" "[--wait] JOB..." [Wait] AtLeast(1) => Service(queue::queue),
+    "queue" "[--wait] [--after DURATION] JOB..." [After, Wait] AtLeast(1) => Service(queue::queue),
         "add a job; `queue -` reads one a line from stdin",
         "The words are joined by one blank. Prints the job's id when it is on disk.\n\
          --wait  wait for the end of its last attempt\n\
+         --after DURATION  start it when that much time has passed: 1s to 8760h\n\
          --      ends the options, so that a job may begin with -\n\
          queue -  queues each line as it comes, waits while the queue is full or the disk has no\n\
          room, and through a restart of the service for up to 30 s; lines whose answer was lost\n\
          with the connection are sent again, so they may be queued twice.\n\
          Exit: 0; 1 refused; 4 denied; 7 not running. With --wait the job's own status, 128+N for\n\
          a signal, 125 for any failure of queue itself.\n";
-    "list" "[waiting|running|dead]" [] Count(0, 1) => Service(jobs::list),
+    "list" "[waiting|scheduled|running|dead]" [] Count(0, 1) => Service(jobs::list),
         "list the jobs, one a line: ID STATE ATTEMPT TEXT",
-        "Control bytes in TEXT are shown as \\xNN.\nExit: 0; 4 denied; 7 not running.\n";
+        "A scheduled job is not due yet; due=SECONDS stands before its TEXT. Without a state all are\n\
+         shown. Control bytes in TEXT are shown as \\xNN.\nExit: 0; 4 denied; 7 not running.\n";
     "cancel" "ID" [] Count(1, 1) => Service(jobs::cancel),
         "take a waiting job out of the queue, or end a running one",
         "A running job gets TERM, and KILL after stop_timeout; it is not tried again.\n\
@@ -151,9 +153,17 @@ commands! {
     "forget" "ID|dead" [] Count(1, 1) => Service(jobs::forget),
         "remove a dead job, or all of them, for good",
         "Exit: 0; 1 no such dead job; 4 denied; 7 not running.\n";
+    "hold" "" [] Count(0, 0) => Service(jobs::hold),
+        "start no job until resume; running jobs end",
+        "New jobs are taken. It lasts through restarts and reboots.\n\
+         Exit: 0, also if it was held; 1 refused; 4 denied; 7 not running.\n";
+    "resume" "" [] Count(0, 0) => Service(jobs::resume),
+        "start jobs again after hold",
+        "Exit: 0, also if it was not held; 1 refused; 4 denied; 7 not running.\n";
     "drain" "[--wait]" [Wait] Count(0, 0) => Service(jobs::drain),
         "finish the jobs that are there, take no new ones, then stop",
-        "--wait  return when the service is gone\n\
+        "Jobs that are not due yet stay for the next start. Refused while the queue is held.\n\
+         --wait  return when the service is gone\n\
          Exit: 0; 1 it died before that; 4 denied; 7 not running.\n";
     "watch" "" [] Count(0, 0) => Service(jobs::watch),
         "print the events of jobs as they come",

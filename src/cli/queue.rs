@@ -3,10 +3,11 @@
 use super::client::{Client, ClientError, NEVER, answer_deadline};
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
-use super::output::{CommandResult, fail, print, usage_text};
+use super::output::{CommandResult, fail, print, push_word, usage, usage_text};
 use super::queue_stdin::queue_stdin;
 use crate::limits::{ANSWER_MAX_BYTES, FULL_RETRY, JOB_MAX_BYTES, RESTART_WAIT};
 use crate::proto::answer::Answer;
+use crate::proto::control::{DELAY_TEXT, delay as parse_delay};
 use crate::proto::status::number;
 use crate::service::lifecycle::exit;
 use crate::sys::{clock, poll};
@@ -17,24 +18,32 @@ use crate::util::text::Writer;
 /// and timeout(1).
 const QUEUE_FAILED: u8 = 125;
 
-/// Runs `queue [--wait] JOB...`.
+/// Runs `queue [--wait] [--after DURATION] JOB...`.
 pub(super) fn queue(mut invocation: Invocation) -> CommandResult {
     let waits = invocation.operands.has(CommandOption::Wait);
+    let delay = invocation.operands.value(CommandOption::After).unwrap_or(b"");
+    if invocation.operands.has(CommandOption::After) && parse_delay(delay).is_none() {
+        return Err(usage("queue", &|out| {
+            push_word("--after", delay, out);
+            out.push_str(": ");
+            out.push_str(DELAY_TEXT);
+        }));
+    }
     let operands = &invocation.operands;
     if operands.get(0) == Some(b"-") && operands.get(1).is_none() && !operands.literal {
         if waits {
             usage_text("queue", "--wait is for one job, not for those of stdin");
             return Err(QUEUE_FAILED);
         }
-        return queue_stdin(invocation);
+        return queue_stdin(invocation, delay);
     }
-    one(&mut invocation, waits).map_err(|code| if waits { QUEUE_FAILED } else { code })
+    one(&mut invocation, delay, waits).map_err(|code| if waits { QUEUE_FAILED } else { code })
 }
 
-/// Queues the job whose text is the operands. With `waits`, returns the exit status of the
+/// Queues the job whose text is the operands, to be started after `delay` if that is not empty. With `waits`, returns the exit status of the
 /// job.
 #[inline(never)]
-fn one(invocation: &mut Invocation, waits: bool) -> CommandResult {
+fn one(invocation: &mut Invocation, delay: &[u8], waits: bool) -> CommandResult {
     // The buffer has room for blanks around the job, and shows that a job is too long.
     let mut line = [0; JOB_MAX_BYTES + 80];
     let mut joined = Writer::new(&mut line);
@@ -63,7 +72,8 @@ fn one(invocation: &mut Invocation, waits: bool) -> CommandResult {
     if waits && client.own_job(&args).is_some_and(|job| !job.has_others) {
         return Err(fail(QUEUE_FAILED, &|out| out.push_str("queue: would wait for itself")));
     }
-    let answer = client.ask(answer_deadline(), &[b"queue ", text])?;
+    let verb = if delay.is_empty() { &b"queue"[..] } else { b"after " };
+    let answer = client.ask(answer_deadline(), &[verb, delay, b" ", text])?;
     let Some(id) = number(answer, "id") else { return Err(client.report(ClientError::Garbage)) };
     let mut digits = [0; 24];
     let mut out = Writer::new(&mut digits);

@@ -48,9 +48,9 @@ struct Console {
     code: u8,
 }
 
-/// Runs `queue -`.
+/// Runs `queue -`. The jobs are due after `delay`, or at once if it is empty.
 #[inline(never)]
-pub(super) fn queue_stdin(mut invocation: Invocation) -> CommandResult {
+pub(super) fn queue_stdin(mut invocation: Invocation, delay: &'static [u8]) -> CommandResult {
     signal::ignore_broken_pipes();
     let (mut client, rest) = invocation.client(ANSWER_MAX_BYTES)?;
     client.connect_or_report()?;
@@ -66,6 +66,7 @@ pub(super) fn queue_stdin(mut invocation: Invocation) -> CommandResult {
         ids: Writer::new(ids),
         console: Console { progress: shows_progress.then(FeedProgress::default), code: exit::OK },
     };
+    queue.feed.delay = delay;
     let result = queue.run();
     queue.console.show_progress(queue.feed.queued(), true);
     result

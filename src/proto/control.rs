@@ -1,10 +1,12 @@
 //! The bytes of the control protocol: the words of a request and the names of errors.
 //! `docs/control.md` is the manual of the protocol.
 
-use crate::limits::JOB_MAX_BYTES;
+use crate::limits::{DELAY_MAX, DELAY_MIN, JOB_MAX_BYTES};
+use crate::proto::config::value::parse_duration;
 use crate::util::lines::{Line, classify};
 use crate::util::string_table::named_enum;
 use crate::util::text::{parse_u64, text_with_number, trim};
+use crate::util::time::Duration;
 
 named_enum! {
     /// The reason for which a request is refused. The text of the reply says more. The name is
@@ -24,6 +26,8 @@ named_enum! {
         Io = "io",
         /// The service takes no new jobs, because it finishes the queued ones.
         Draining = "draining",
+        /// The queue is held.
+        Held = "held",
         /// The service stops.
         Stopping = "stopping",
         /// This client may not make the request.
@@ -82,6 +86,25 @@ pub fn text(argument: &[u8]) -> Result<&[u8], Refusal> {
     }
 }
 
+/// Parses the argument of `after`: `DURATION TEXT`.
+///
+/// # Errors
+/// [`Code::BadRequest`] if the duration is none, or out of its range; otherwise as for [`text`].
+pub fn delayed(argument: &[u8]) -> Result<(Duration, &[u8]), Refusal> {
+    let (duration, job) = split(argument);
+    Ok((delay(duration).ok_or((Code::BadRequest, DELAY_TEXT))?, text(job)?))
+}
+
+/// The text of a refusal of [`delay`].
+pub const DELAY_TEXT: &str = "the duration must be from 1s to 8760h, for example 90s, 10m or 24h";
+
+/// Parses the duration after which a job is due.
+#[must_use]
+pub fn delay(text: &[u8]) -> Option<Duration> {
+    let span = parse_duration(text)?;
+    (DELAY_MIN..=DELAY_MAX).contains(&span).then_some(span)
+}
+
 /// Parses the id of a job, a decimal number.
 ///
 /// # Errors
@@ -118,6 +141,8 @@ pub fn target(argument: &[u8]) -> Result<Target, Refusal> {
 pub struct Filter {
     /// True to show jobs that wait, also for their next attempt.
     pub waiting: bool,
+    /// True to show delayed jobs that are not due.
+    pub scheduled: bool,
     /// True to show jobs whose handler runs.
     pub running: bool,
     /// True to show dead jobs.
@@ -132,16 +157,14 @@ pub struct Filter {
 /// [`Code::BadRequest`] if the state is unknown, or the id is not a number.
 pub fn filter(argument: &[u8]) -> Result<Filter, Refusal> {
     let (state, after) = split(argument);
-    let (waiting, running, dead) = match state {
-        b"" | b"all" => (true, true, true),
-        b"waiting" => (true, false, false),
-        b"running" => (false, true, false),
-        b"dead" => (false, false, true),
-        _ => return Err((Code::BadRequest, "the state must be waiting, running, dead or all")),
-    };
+    let is = |name: &[u8]| state == name || matches!(state, b"" | b"all");
+    let [waiting, scheduled, running, dead] = [is(b"waiting"), is(b"scheduled"), is(b"running"), is(b"dead")];
+    if ![waiting, scheduled, running, dead].contains(&true) {
+        return Err((Code::BadRequest, "the state must be waiting, scheduled, running, dead or all"));
+    }
     let after = if after.is_empty() { Some(0) } else { parse_u64(after) };
     let after = after.ok_or((Code::BadRequest, "the second argument must be the id after which to go on"))?;
-    Ok(Filter { waiting, running, dead, after })
+    Ok(Filter { waiting, scheduled, running, dead, after })
 }
 
 #[cfg(test)]
@@ -165,6 +188,7 @@ mod tests {
             (Code::NoSpace, "no-space"),
             (Code::Io, "io"),
             (Code::Draining, "draining"),
+            (Code::Held, "held"),
             (Code::Stopping, "stopping"),
             (Code::Denied, "denied"),
             (Code::Busy, "busy"),
@@ -185,9 +209,13 @@ mod tests {
         assert_eq!(target(b"dead"), Ok(Target::Dead));
         assert_eq!(target(b"7"), Ok(Target::Job(7)));
         assert!(target(b"all").is_err());
-        let all = Filter { waiting: true, running: true, dead: true, after: 0 };
+        let all = Filter { waiting: true, scheduled: true, running: true, dead: true, after: 0 };
         assert_eq!(filter(b""), Ok(all));
         assert_eq!(filter(b"all 5"), Ok(Filter { after: 5, ..all }));
+        assert_eq!(
+            filter(b"scheduled 7").map(|filter| (filter.scheduled, filter.waiting, filter.after)),
+            Ok((true, false, 7))
+        );
         assert_eq!(
             filter(b"dead").map(|filter| (filter.waiting, filter.running, filter.dead)),
             Ok((false, false, true))
@@ -200,6 +228,15 @@ mod tests {
         assert_eq!(text(b"a\0b").unwrap_err().0, Code::BadRequest);
         assert_eq!(text(&[b'x'; 1001]).unwrap_err().0, Code::TooLong);
         assert_eq!((waits(b""), waits(b"wait"), waits(b"x").is_ok()), (Ok(false), Ok(true), false));
+        let span = Duration::from_secs(90);
+        assert_eq!(delayed(b"90s  a  b"), Ok((span, &b"a  b"[..])));
+        assert_eq!((delay(b"1s").is_some(), delay(b"8760h").is_some()), (true, true));
+        for bad in [&b""[..], b"0", b"999ms", b"0s", b"8761h", b"31536001s", b"5", b"-1s", b"x", b"1d"] {
+            assert_eq!(delay(bad), None);
+            assert_eq!(delayed(&[bad, b" job"].concat()).unwrap_err().0, Code::BadRequest);
+        }
+        assert_eq!(delayed(b"99999999999999999999h x").unwrap_err().0, Code::BadRequest);
+        assert_eq!(delayed(b"1s").unwrap_err().0, Code::BadRequest);
         assert!(nothing(b"").is_ok() && nothing(b"x").is_err());
     }
 }

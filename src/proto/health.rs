@@ -21,6 +21,14 @@ pub const BOOT_ID_BYTES: usize = 36;
 /// The boot id if it is unknown, because /proc is not mounted. It matches every boot.
 pub const UNKNOWN_BOOT: [u8; BOOT_ID_BYTES] = *b"00000000-0000-0000-0000-000000000000";
 
+/// Returns the 16 bytes that the digits of a boot id stand for. [`UNKNOWN_BOOT`] is all zeros.
+#[must_use]
+pub fn boot_bytes(id: &[u8; BOOT_ID_BYTES]) -> [u8; 16] {
+    let digits = id.iter().filter_map(|digit| (*digit as char).to_digit(16));
+    let number = digits.fold(0u128, |number, digit| number << 4 | u128::from(digit));
+    number.to_be_bytes()
+}
+
 /// A heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HealthRecord {
@@ -182,6 +190,13 @@ mod tests {
     use super::*;
 
     const BOOT: [u8; BOOT_ID_BYTES] = *b"0b1c2d3e-0000-1111-2222-333344445555";
+
+    #[test]
+    fn a_boot_id_is_sixteen_bytes() {
+        let bytes =
+            [0x0b, 0x1c, 0x2d, 0x3e, 0, 0, 0x11, 0x11, 0x22, 0x22, 0x33, 0x33, 0x44, 0x44, 0x55, 0x55];
+        assert_eq!((boot_bytes(&BOOT), boot_bytes(&UNKNOWN_BOOT)), (bytes, [0; 16]));
+    }
 
     fn record() -> HealthRecord {
         HealthRecord { wall: 1_795_327_895, seq: 42, pid: 123, boottime_ms: 17_250, boot: BOOT }

@@ -120,6 +120,7 @@ bitflags! {
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct RecordFlags: u8 {
         /// [`RecordKind::Add`]: the job has failed before, and waits for its delay again.
+        /// [`RecordKind::Tombstone`]: the deleted record is that of a delayed job. Since format 2.
         const DELAYED = 1;
         /// [`RecordKind::Add`]: the job came from a claim and had no attempt. `attempt` holds
         /// the low 16 bits of the claim's number.
@@ -201,6 +202,8 @@ impl<'a> Record<'a> {
     pub fn since(&self) -> u8 {
         let requeued = self.kind == RecordKind::Requeued && !self.body.is_empty();
         let newer = self.flags.intersects(RecordFlags::OLDEST | RecordFlags::END);
+        let newer =
+            newer || (self.kind == RecordKind::Tombstone && self.flags.contains(RecordFlags::DELAYED));
         if requeued || newer || !self.attributes.is_empty() { 2 } else { self.kind.since() }
     }
 
@@ -296,6 +299,45 @@ impl ClaimProgress {
             to: u64::from_le_bytes(*to),
             batch_bytes: u32::from_le_bytes(batch.try_into().ok()?),
         })
+    }
+}
+
+/// The body of a [`RecordKind::Clock`] record. All times are in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClockRecord {
+    /// The boot in which the service ran; zeros if it is not known.
+    pub boot: [u8; 16],
+    /// The boot clock of that moment.
+    pub boot_clock: u64,
+    /// The wall clock of that moment; 0 if the clock was not set in this boot.
+    pub wall_clock: u64,
+}
+
+impl ClockRecord {
+    /// Returns the body as bytes.
+    #[must_use]
+    pub fn emit(&self) -> [u8; CLOCK_BODY_BYTES] {
+        let mut body = [0; CLOCK_BODY_BYTES];
+        let (boot, rest) = body.split_at_mut(16);
+        let (boot_clock, wall_clock) = rest.split_at_mut(8);
+        boot.copy_from_slice(&self.boot);
+        boot_clock.copy_from_slice(&self.boot_clock.to_le_bytes());
+        wall_clock.copy_from_slice(&self.wall_clock.to_le_bytes());
+        body
+    }
+
+    /// Parses the body of a record.
+    #[must_use]
+    pub fn parse(body: &[u8; CLOCK_BODY_BYTES]) -> Self {
+        let [b0, b1, clocks @ ..] = *body;
+        let number = |at: usize| clocks.get(at..).and_then(|bytes| bytes.first_chunk::<8>());
+        let number = |at: usize| number(at).map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let mut boot = [b0; 16];
+        boot[1] = b1;
+        for (to, from) in boot.iter_mut().skip(2).zip(clocks) {
+            *to = from;
+        }
+        Self { boot, boot_clock: number(14), wall_clock: number(22) }
     }
 }
 

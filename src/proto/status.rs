@@ -98,6 +98,7 @@ status_fields! {
     Workers "workers";
     /// The hash of the token that the handlers of `jobs` have in their environment.
     Token "token";
+    Scheduled "scheduled" Gauge "jobs_scheduled" "Jobs that are not due yet, counted among the waiting ones.";
     HealthAge "health_age_ms" Millis "heartbeat_age_seconds" "Time since the last heartbeat.";
 }
 

@@ -231,7 +231,7 @@ impl ServiceBase {
     #[unsafe(link_section = ".text.idle")]
     pub fn release_startup(&mut self) {
         memory::release(self.scratch);
-        memory::release_startup();
+        memory::release_code_and_stack();
     }
 
     // ----- one turn -------------------------------------------------------
@@ -681,6 +681,6 @@ pub fn end_turn(service: &mut dyn ServiceStatus, now: Instant, busy: bool, pulse
         // Not in every turn, because the next turn needs the memory again.
         base.pages_dirty = false;
         memory::release(base.scratch);
-        memory::release_stack();
+        memory::release_code_and_stack();
     }
 }

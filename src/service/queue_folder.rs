@@ -67,6 +67,9 @@ pub struct QueueFolder {
     /// The numbers of these claims, for messages.
     seqs: [u64; CLAIMS_MAX],
     lock: Option<OwnedFd>,
+    /// No queue file can be made in the shared folder. Another attempt would only cause an event
+    /// of inotify, and then the next attempt.
+    cannot_make: bool,
     /// Reports writes to the queue file and to its claims. `None` if the kernel has no
     /// inotify.
     pub inotify: Option<Inotify>,
@@ -91,6 +94,7 @@ impl QueueFolder {
             claims: [const { None }; CLAIMS_MAX],
             seqs: [0; CLAIMS_MAX],
             lock: None,
+            cannot_make: false,
             inotify: Inotify::new().ok(),
             file_failure: none,
             claim_failure: none,
@@ -148,6 +152,7 @@ impl QueueFolder {
         let folder = file::open_linked_dir(self.queue.parent().as_c_str())?;
         self.identity = file::meta(&folder)?.identity;
         self.folder = Some(folder);
+        self.cannot_make = false;
         self.watch();
         Ok(())
     }
@@ -258,13 +263,25 @@ impl QueueFolder {
     }
 
     /// Makes an empty queue file in a shared folder.
-    fn make_first(&self) -> Result<(), Failure> {
+    fn make_first(&mut self) -> Result<(), Failure> {
         let folder = self.folder()?;
         let meta = file::meta(folder)?;
-        if is_shared(&meta) {
-            let mut name = Name::new();
+        if is_shared(&meta) && !self.cannot_make {
+            let (mut new, mut queue) = (Name::new(), Name::new());
+            let (new, queue) = (new.assign(&[self.queue.name(), b".claim-new"])?, queue.queue(&self.queue)?);
+            // A crash may have left it.
+            let _ = file::unlink_in(folder, new);
+            // A writer must not find the file before it is whole, because one that cannot be given
+            // to the group is removed.
+            let made = make_successor(folder, new, &meta).and_then(|()| {
+                let renamed = file::rename_new_in(folder, new, queue);
+                if renamed.is_err() {
+                    let _ = file::unlink_in(folder, new);
+                }
+                renamed
+            });
             // A folder that refuses it is no error before there are lines.
-            let _ = make_successor(folder, name.queue(&self.queue)?, &meta);
+            self.cannot_make = made.is_err_and(|failure| failure.errno != Errno::EXIST);
         }
         Ok(())
     }

@@ -102,6 +102,8 @@ pub struct QueueFeed<'m> {
     /// Set if the service takes no more lines: it is left once it has answered.
     leaving: bool,
     queued: u64,
+    /// The duration after which the jobs are due; empty for at once.
+    pub delay: &'m [u8],
 }
 
 impl<'m> QueueFeed<'m> {
@@ -121,6 +123,7 @@ impl<'m> QueueFeed<'m> {
             stalled: false,
             leaving: false,
             queued: 0,
+            delay: b"",
         }
     }
 
@@ -222,9 +225,11 @@ impl<'m> QueueFeed<'m> {
         }
         while self.can_send()
             && let Some(text) = self.lines.next()
-            && output.room() > text.len().saturating_add(REQUEST_EXTRA_BYTES)
+            && output.room() > text.len().saturating_add(self.delay.len()).saturating_add(REQUEST_EXTRA_BYTES)
         {
-            output.push_str("queue ");
+            output.push_str(if self.delay.is_empty() { "queue" } else { "after " });
+            output.push(self.delay);
+            output.push_str(" ");
             output.push(text);
             output.push_str("\n");
             self.lines.sent();

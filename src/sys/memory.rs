@@ -20,11 +20,11 @@ unsafe extern "C" {
     static CODE_END: u8;
 }
 
-/// Drops the pages that only start-up needed: its part of the stack, and its code, which is
-/// in the file (madvise(2)).
+/// Drops the pages that a busy turn or the start needed: the unused part of the stack, and the
+/// code, which is in the file (madvise(2)).
 #[inline(never)]
 #[unsafe(link_section = ".text.idle")]
-pub fn release_startup() {
+pub fn release_code_and_stack() {
     let (first, end) = (&raw const FIRST as usize, &raw const CODE_END as usize);
     // SAFETY: the range is mapped from the file and never written, so what is
     // needed of it comes back.
@@ -35,7 +35,7 @@ pub fn release_startup() {
 /// Drops the pages of the stack below the caller's frame.
 #[inline(never)]
 #[unsafe(link_section = ".text.idle")]
-pub fn release_stack() {
+fn release_stack() {
     let here = 0u8;
     let page = rustix::param::page_size();
     let top = (&raw const here as usize).saturating_sub(SLACK_BYTES) & !page.wrapping_sub(1);

@@ -115,6 +115,12 @@ impl Duration {
         self.0 / 1000
     }
 
+    /// Returns the seconds of the span, a started one included.
+    #[must_use]
+    pub const fn as_secs_up(self) -> u64 {
+        self.0.div_ceil(1000)
+    }
+
     /// Returns true if the span is empty.
     #[must_use]
     pub const fn is_zero(self) -> bool {
@@ -252,6 +258,7 @@ mod tests {
     #[test]
     fn seconds_are_whole_ones() {
         assert_eq!((ms(1999).as_secs(), Duration::from_secs(2)), (1, ms(2000)));
+        assert_eq!((ms(1001).as_secs_up(), ms(1000).as_secs_up(), ms(0).as_secs_up()), (2, 1, 0));
         assert_eq!(Duration::from_secs(u64::MAX), ms(u64::MAX));
         assert_eq!((ms(1999).as_ms(), at(7).as_ms()), (1999, 7));
         assert_eq!(format!("{:?} {:?}", at(7), ms(1999)), "7 1999");

@@ -5,7 +5,8 @@ pub use super::table::{KEYS, Key, KeyKind};
 use super::table::{AccountName, Config, ConfigField, LeftoverMode, SyncMode, WatchdogOnStop};
 use super::value::{emit_duration, emit_size, parse_duration, parse_size};
 use crate::limits::{
-    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, PATH_MAX_BYTES,
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, HANDLER_WORDS_MAX, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES,
+    PATH_MAX_BYTES,
 };
 use crate::proto::log::{Level, TimestampFormat};
 use crate::proto::service::Service;
@@ -49,6 +50,19 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Appends a word of the handler after its program. Returns `None` if it does not fit.
+    fn push_handler_word(&mut self, word: &[u8]) -> Option<()> {
+        let is_program = self.handler.as_bytes().first() == Some(&b'/');
+        let count = allowed_paths(&self.handler_words).count();
+        if !is_program || word.is_empty() || word.contains(&0) || count >= HANDLER_WORDS_MAX {
+            return None;
+        }
+        self.handler_words.extend_from_slice(word).ok()?;
+        self.handler_words.push(0).ok()
+    }
+}
+
 impl Key {
     /// Returns the key called `name`, and its index in [`KEYS`].
     #[must_use]
@@ -59,11 +73,15 @@ impl Key {
     /// Returns true if the value is an array. Such a key also accepts a single value.
     #[must_use]
     pub fn is_list(&self) -> bool {
-        matches!(self.kind, KeyKind::Accounts | KeyKind::Services | KeyKind::Paths(_))
+        matches!(self.kind, KeyKind::Accounts | KeyKind::Services | KeyKind::Paths(_) | KeyKind::Handler)
     }
 
     /// Empties a list before its elements are set. Does nothing for other keys.
     pub fn clear(&self, config: &mut Config) {
+        if matches!(self.kind, KeyKind::Handler) {
+            config.handler.set(&Path::empty());
+            config.handler_words.clear();
+        }
         match config.field(self.id) {
             ConfigField::Accounts(list) => list.clear(),
             ConfigField::Services(list) => list.clear(),
@@ -96,7 +114,7 @@ impl Key {
     #[must_use]
     pub(super) fn set_bare(&self, config: &mut Config, base: &Path, value: &[u8]) -> Option<()> {
         self.clear(config);
-        if !self.is_list() {
+        if !self.is_list() || matches!(self.kind, KeyKind::Handler) {
             return self.set(config, base, Scalar::Bare(value));
         }
         let mut items = value.split(|byte| *byte == b',').map(trim).filter(|item| !item.is_empty());
@@ -107,6 +125,9 @@ impl Key {
     /// `None` if the value is not one that [`Key::describe`] allows.
     #[must_use]
     pub fn set(&self, config: &mut Config, base: &Path, value: Scalar<'_>) -> Option<()> {
+        if matches!(self.kind, KeyKind::Handler) && !config.handler.is_empty() {
+            return config.push_handler_word(text(value)?);
+        }
         match (self.kind, config.field(self.id)) {
             (KeyKind::File(_), ConfigField::Path(field)) => *field = absolute(base, text(value)?)?,
             (KeyKind::Device, ConfigField::Path(field)) => {
@@ -175,7 +196,9 @@ impl Key {
     pub fn describe(&self, out: &mut Writer<'_>) {
         let text = match self.kind {
             KeyKind::File(_) => text_with_number!("a path of 1 to ", PATH_MAX_BYTES, " bytes"),
-            KeyKind::Handler => "log, shell, or the path of a program or directory (with a /)",
+            KeyKind::Handler => {
+                "log, shell, or the path of a program or directory (with a /), or [\"/PATH\", \"WORD\"...]"
+            }
             KeyKind::Device => "a path, or \"\" for none",
             KeyKind::Size => "bytes, with k or m for 1024 or 1048576, such as \"64k\"",
             KeyKind::Duration(low, high, zero) => {
@@ -224,6 +247,10 @@ impl Key {
 
     /// Writes the value in `config` as TOML.
     pub fn emit(&self, config: &mut Config, out: &mut Writer<'_>) {
+        if matches!(self.kind, KeyKind::Handler) && !config.handler_words.is_empty() {
+            let program = core::iter::once(config.handler.as_bytes());
+            return array(program.chain(allowed_paths(&config.handler_words)), out);
+        }
         match config.field(self.id) {
             ConfigField::Path(path) => quote(path.as_bytes(), out),
             ConfigField::Bytes(bytes) => quoted(out, |out| emit_size(*bytes, out)),
@@ -249,7 +276,7 @@ fn bound(ms: u32) -> Duration {
     Duration::from_ms(u64::from(ms))
 }
 
-/// Returns the entries of `allow` or `trust`, which a NUL byte ends each.
+/// Returns the entries of `allow` or `trust`, or the words of the handler. A NUL byte ends each.
 pub fn allowed_paths(allow: &[u8]) -> impl Iterator<Item = &[u8]> {
     allow.split(|byte| *byte == 0).filter(|path| !path.is_empty())
 }

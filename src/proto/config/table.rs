@@ -2,8 +2,8 @@
 //! `keys.rs` reads and writes the values.
 
 use crate::limits::{
-    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, LOG_KEEP_MAX, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES,
-    SUPERVISED_MAX, TRUST_PATHS_MAX,
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, HANDLER_WORDS_BYTES, LOG_KEEP_MAX,
+    METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, SUPERVISED_MAX, TRUST_PATHS_MAX,
 };
 use crate::proto::log::{Level, TimestampFormat};
 use crate::proto::service::Service;
@@ -57,7 +57,8 @@ pub enum KeyKind {
     /// is made absolute. The text is the name of the default path in the folder of `-d`, or in
     /// that of a user other than root.
     File(&'static str),
-    /// The word `log` or `shell`, or a path.
+    /// The word `log` or `shell`, or a path. An array holds the path of a program and words that
+    /// stand before the text of the job.
     Handler,
     /// A path, or an empty text for no device.
     Device,
@@ -164,12 +165,17 @@ macro_rules! config {
             $($(#[$doc])* pub $key: $type,)*
             /// True if the configuration names `log_file`. `run` needs to know it.
             pub log_file_named: bool,
+            /// The words after the program in `handler`. A NUL byte ends each.
+            pub handler_words: Vec<u8, HANDLER_WORDS_BYTES>,
         }
 
         impl Config {
             /// The value before [`Config::reset`]. Its bytes are zero, so that it is not in the file.
-            pub const EMPTY: Self =
-                Self { $($key: <$type as ConfigValue>::EMPTY,)* log_file_named: false };
+            pub const EMPTY: Self = Self {
+                $($key: <$type as ConfigValue>::EMPTY,)*
+                log_file_named: false,
+                handler_words: Vec::new(),
+            };
 
             /// Returns the field of a key.
             pub(super) fn field(&mut self, id: KeyId) -> ConfigField<'_> {

@@ -106,6 +106,25 @@ fn what_check_prints_means_the_same_to_us_and_to_a_toml_parser() {
 }
 
 #[test]
+fn a_handler_can_be_an_array_of_a_program_and_words() {
+    let mut config = parsed("handler = [\"/bin/do\", '--', \"a,b\"]\nworkers = 2").unwrap();
+    assert_eq!(config.handler.as_bytes(), b"/bin/do");
+    assert_eq!(&config.handler_words[..], b"--\0a,b\0");
+    let text = emitted(&mut config);
+    assert!(text.contains("handler = [\"/bin/do\", \"--\", \"a,b\"]"), "{text}");
+    assert_eq!(emitted(&mut parsed(&text).unwrap()), text);
+    let base = Path::new(b"/base").unwrap();
+    apply_option(b"handler=[\"/bin/other\", \"--\"]", &mut config, &base).unwrap();
+    assert_eq!((config.handler.as_bytes(), &config.handler_words[..]), (&b"/bin/other"[..], &b"--\0"[..]));
+    // A value with a comma is a path, and replaces the words too.
+    apply_option(b"handler=bin/a,b", &mut config, &base).unwrap();
+    assert_eq!((config.handler.as_bytes(), config.handler_words.len()), (&b"/base/bin/a,b"[..], 0));
+    let nine = ["\"w\""; 9].join(",");
+    assert!(parsed(&format!("handler = [\"/bin/do\", {nine}]")).is_err());
+    assert!(parsed(&format!("handler = [\"/bin/do\", \"{}\"]", "w".repeat(128))).is_err());
+}
+
+#[test]
 fn errors_name_the_line_and_what_is_allowed() {
     for (source, line, text) in [
         ("\n\ncolour = 1", 3, "unknown key \"colour\""),
@@ -120,6 +139,11 @@ fn errors_name_the_line_and_what_is_allowed() {
         ("log_level = \"loud\"", 1, "one of \"debug\" \"info\" \"warn\" \"error\""),
         ("syslog = \"yes\"", 1, "syslog must be true or false"),
         ("syslog = yes", 1, "text needs quotes"),
+        ("handler = []", 1, "handler must be"),
+        ("handler = [\"bin/do\", \"--\"]", 1, "handler must be"),
+        ("handler = [\"shell\", \"-x\"]", 1, "handler must be"),
+        ("handler = [\"/bin/do\", \"\"]", 1, "handler must be"),
+        ("handler = [\"/bin/do\", 1]", 1, "handler must be"),
         ("handler = \"foo\"", 1, "handler must be log, shell, or the path"),
         ("spool = \"\"", 1, "spool must be a path"),
         ("supervise = [\"jobs\", \"jobs\"]", 1, "each once"),

@@ -5,7 +5,7 @@
 //! to every parser of TOML.
 
 use super::Config;
-use super::keys::{KEYS, Key, Scalar};
+use super::keys::{KEYS, Key, KeyKind, Scalar};
 use crate::limits::PATH_MAX_BYTES;
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number, trim};
@@ -231,10 +231,15 @@ impl<'a> Parser<'a> {
         if !key.is_list() {
             return Err(self.problem(Problem::BadValue(index)));
         }
+        // The program in an array must be absolute, because the options of a running service are
+        // kept as they were given.
+        let is_handler = matches!(key.kind, KeyKind::Handler);
+        let base = if is_handler { &Path::empty() } else { base };
         loop {
             self.skip_blank_lines()?;
             if self.eat(b"]") {
-                return Ok(());
+                let missing = is_handler && config.handler.is_empty();
+                return if missing { Err(self.problem(Problem::BadValue(index))) } else { Ok(()) };
             }
             self.scalar(index, key, config, base)?;
             self.skip_blank_lines()?;

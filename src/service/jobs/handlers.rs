@@ -126,9 +126,9 @@ impl Jobs {
     pub(super) fn start_handler(&mut self, slot: &Slot, now: Instant) {
         let mut buffer = [0; RECORD_MAX_BYTES];
         let Some(text) = self.load_job_text(slot, &mut buffer) else { return };
-        let handler = self.base.process.config.handler();
+        let config = &*self.base.process.config;
         let failed_before = self.core.is_handler_failing();
-        let started = JobWorker::start(handler, &mut self.oom_score, &self.orphans.mark, slot, text);
+        let started = JobWorker::start(config, &mut self.oom_score, &self.orphans.mark, slot, text);
         if let Err(NotStarted::Failed(failure)) = started {
             self.core.handler_failed(slot.id, now);
             if !failed_before {

@@ -1,7 +1,8 @@
 //! One running handler: its process group, and its output line by line.
 
-use crate::limits::{JOB_MAX_BYTES, PATH_MAX_BYTES, WORDS_MAX};
-use crate::proto::config::Handler;
+use crate::limits::{HANDLER_WORDS_BYTES, HANDLER_WORDS_MAX, JOB_MAX_BYTES, PATH_MAX_BYTES, WORDS_MAX};
+use crate::proto::config::keys::allowed_paths;
+use crate::proto::config::{Config, Handler};
 use crate::proto::leftovers::{NotedGroup, TOKEN_VARIABLE, Token};
 use crate::service::child_output::ChildOutput;
 use crate::service::log::Log;
@@ -77,7 +78,7 @@ impl JobWorker {
     /// # Errors
     /// [`NotStarted`]
     pub(super) fn start(
-        handler: Handler<'_>,
+        config: &Config,
         oom_score: &mut OomScore,
         mark: &HandlerMark,
         slot: &Slot,
@@ -86,7 +87,7 @@ impl JobWorker {
         let Slot { id, attempt, .. } = *slot;
         let from = clock::now();
         oom_score.raise();
-        let child = start_handler(handler, id, attempt, &mark.token, text);
+        let child = start_handler(config, id, attempt, &mark.token, text);
         oom_score.restore();
         let child = child?;
         let number = child.pid.as_raw_pid().unsigned_abs();
@@ -142,7 +143,7 @@ fn number_variable(name: &[u8], number: u64) -> CStrBuf<48> {
 }
 
 fn start_handler(
-    handler: Handler<'_>,
+    config: &Config,
     id: u64,
     attempt: u16,
     token: &Token,
@@ -164,13 +165,24 @@ fn start_handler(
         spawn(&Program { role: Role::Handler, path, argv, envp: &envp }).map_err(NotStarted::Failed)
     };
     let null = core::ptr::null();
-    match handler {
+    let handler_words = &config.handler_words;
+    match config.handler() {
         // Jobs for the log never come here.
         Handler::Log | Handler::Shell => {
             run(c"/bin/sh", &[c"sh".as_ptr(), c"-c".as_ptr(), c"--".as_ptr(), argument.as_ptr(), null])
         }
-        Handler::Path(path) if is_folder(path) => run_allowed(path, text, run),
-        Handler::Path(path) => run(path.as_c_str(), &[path.as_c_str().as_ptr(), argument.as_ptr(), null]),
+        Handler::Path(path) if is_folder(path) => run_allowed(path, handler_words, text, run),
+        Handler::Path(path) => {
+            let mut argv: Vec<_, { HANDLER_WORDS_MAX + 3 }> = Vec::new();
+            let _ = argv.push(path.as_c_str().as_ptr());
+            // A word stands in the list with its terminator.
+            for word in allowed_paths(handler_words) {
+                let _ = argv.push(word.as_ptr().cast());
+            }
+            let _ = argv.push(argument.as_ptr());
+            let _ = argv.push(null);
+            run(path.as_c_str(), &argv)
+        }
     }
 }
 
@@ -179,10 +191,12 @@ fn is_folder(path: &Path) -> bool {
 }
 
 /// Runs the program in `folder` that the first word names, with the other
-/// words as its arguments. The folder is the list of what may run.
+/// words as its arguments, after those of the configuration. The folder is the list of what may
+/// run.
 #[inline(never)]
 fn run_allowed(
     folder: &Path,
+    handler_words: &[u8],
     text: &[u8],
     run: impl Fn(&CStr, &[*const core::ffi::c_char]) -> Result<Child, NotStarted>,
 ) -> Result<Child, NotStarted> {
@@ -213,9 +227,9 @@ fn run_allowed(
         return Err(NotStarted::Refused(text, AttemptOutcome::Code(126)));
     }
     // Each word with a terminator, one after the other.
-    let mut bytes: Vec<u8, { JOB_MAX_BYTES + 2 }> = Vec::new();
+    let mut bytes: Vec<u8, { JOB_MAX_BYTES + HANDLER_WORDS_BYTES + 2 }> = Vec::new();
     let mut starts: Vec<usize, WORDS_MAX> = Vec::new();
-    for word in words {
+    for word in allowed_paths(handler_words).chain(words) {
         starts.push(bytes.len()).map_err(|_| refused("a job has at most 128 words here"))?;
         let _ = bytes.extend_from_slice(word);
         let _ = bytes.push(0);

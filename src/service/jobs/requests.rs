@@ -5,15 +5,18 @@
 //! and its line in `docs/control.md`.
 
 use super::Jobs;
-use crate::proto::control::{Code, Filter, Refusal, Target, filter, id, nothing, split, target, text, waits};
+use crate::proto::control::{
+    Code, Filter, Refusal, Target, delayed, filter, id, nothing, split, target, text, waits,
+};
 use crate::service::base;
 use crate::service::down_mark::DownMark;
 use crate::state::access::Access;
-use crate::state::jobs::replies::{ClientState, Reply, ScanRequest, push_result, refuse};
+use crate::state::jobs::replies::{ClientState, PendingReply, Reply, ScanRequest, push_result, refuse};
 use crate::state::jobs::scan_task::ScanOutcome;
 use crate::state::spool::Cancelled;
+use crate::sys::clock;
 use crate::util::text::Writer;
-use crate::util::time::Instant;
+use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
 
 /// A request.
@@ -33,6 +36,8 @@ pub(super) struct RequestSpec {
 enum RequestAction {
     Plain(fn(&mut Jobs, &mut RequestContext<'_, '_>) -> Reply),
     Text(fn(&mut Jobs, &mut RequestContext<'_, '_>, &[u8]) -> Reply),
+    /// A duration and the text of a job.
+    After(fn(&mut Jobs, &mut RequestContext<'_, '_>, Duration, &[u8]) -> Reply),
     Id(fn(&mut Jobs, &mut RequestContext<'_, '_>, u64) -> Reply),
     Target(fn(&mut Jobs, &mut RequestContext<'_, '_>, Target) -> Reply),
     Filter(fn(&mut Jobs, &mut RequestContext<'_, '_>, Filter) -> Reply),
@@ -56,10 +61,11 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         ..guest("status", "", "what the service does and did", RequestAction::Plain(status))
     },
     guest("queue", "TEXT", "add a job; answered when it is on disk", RequestAction::Text(queue)),
+    guest("after", "DURATION TEXT", "add a job that is not started before that", RequestAction::After(after)),
     guest(
         "list",
         "[STATE [AFTER_ID]]",
-        "up to 100 jobs: waiting, running, dead or all",
+        "up to 100 jobs: waiting, scheduled, running, dead or all",
         RequestAction::Filter(list),
     ),
     guest("wait", "ID", "answered when the job has ended", RequestAction::Id(wait)),
@@ -67,6 +73,8 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
     owner("cancel", "ID", "end a waiting or running job", RequestAction::Id(cancel)),
     owner("retry", "ID|dead", "have a dead job, or all, wait again", RequestAction::Target(retry)),
     owner("forget", "ID|dead", "remove a dead job, or all, for good", RequestAction::Target(forget)),
+    owner("hold", "", "start no job until resume", RequestAction::Plain(hold)),
+    owner("resume", "", "start jobs again", RequestAction::Plain(resume)),
     owner("drain", "[wait]", "no new jobs; finish the others, then stop", RequestAction::Wait(drain)),
     owner(
         "stop",
@@ -106,7 +114,7 @@ impl RequestSpec {
 
     /// Returns true if the request adds a job. Only such requests share a batch.
     pub(super) fn adds(&self) -> bool {
-        matches!(self.action, RequestAction::Text(_))
+        matches!(self.action, RequestAction::Text(_) | RequestAction::After(_))
     }
 
     /// Parses the argument and carries out the request.
@@ -125,6 +133,10 @@ impl RequestSpec {
                 run(jobs, context)
             }
             RequestAction::Text(run) => run(jobs, context, text(argument)?),
+            RequestAction::After(run) => {
+                let (delay, text) = delayed(argument)?;
+                run(jobs, context, delay, text)
+            }
             RequestAction::Id(run) => run(jobs, context, id(argument)?),
             RequestAction::OptionalId(run) => {
                 let id = if argument.is_empty() { None } else { Some(id(argument)?) };
@@ -177,20 +189,71 @@ fn status(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     Reply::Sent
 }
 
+/// Refuses a new job where none is taken.
+fn refuse_new(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Option<Reply> {
+    Some(if jobs.core.is_stopping() {
+        refuse(context.out, Code::Stopping, "the service stops")
+    } else if jobs.control.draining {
+        refuse(context.out, Code::Draining, "the service takes no new jobs")
+    } else if jobs.core.room_or_refusal(context.now) == 0 {
+        refuse(context.out, Code::Full, "queue_max jobs are waiting or running")
+    } else {
+        return None;
+    })
+}
+
 fn queue(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> Reply {
-    if jobs.core.is_stopping() {
-        return refuse(context.out, Code::Stopping, "the service stops");
-    }
-    if jobs.control.draining {
-        return refuse(context.out, Code::Draining, "the service takes no new jobs");
-    }
-    if jobs.core.room_or_refusal(context.now) == 0 {
-        return refuse(context.out, Code::Full, "queue_max jobs are waiting or running");
+    if let Some(refused) = refuse_new(jobs, context) {
+        return refused;
     }
     match jobs.core.add_job(&mut jobs.disk, text, context.now) {
         Ok(id) => jobs.control.replies.defer_id(context.slot, id),
         Err(error) => jobs.refuse_for(error, context.out),
     }
+}
+
+fn after(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, delay: Duration, text: &[u8]) -> Reply {
+    if let Some(refused) = refuse_new(jobs, context) {
+        return refused;
+    }
+    jobs.core.spool.set_wall_clock(clock::wall());
+    match jobs.core.add_delayed_job(&mut jobs.disk, text, delay, context.now) {
+        Ok(Some(id)) => jobs.control.replies.defer_id(context.slot, id),
+        Ok(None) => Reply::Retry,
+        Err(error) => jobs.refuse_for(error, context.out),
+    }
+}
+
+fn hold(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
+    set_held(jobs, context, true)
+}
+
+fn resume(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
+    set_held(jobs, context, false)
+}
+
+/// Holds the queue, or resumes it. Answers after the commit, also if nothing changed, because the
+/// commit of the change may be pending.
+fn set_held(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, held: bool) -> Reply {
+    if held && jobs.control.draining {
+        return refuse(context.out, Code::Draining, "the service finishes its jobs, then stops");
+    }
+    if jobs.core.is_stopping() {
+        return refuse(context.out, Code::Stopping, "the service stops");
+    }
+    if jobs.core.spool.is_held() != held {
+        match jobs.core.set_held(&mut jobs.disk, held, context.now) {
+            Ok(true) => {}
+            Ok(false) => return Reply::Retry,
+            Err(error) => return jobs.refuse_for(error, context.out),
+        }
+        let peer = jobs.control.connections.peer(context.slot);
+        jobs.base.log.info(&|out| {
+            let done = if held { "holds the queue: no job is started" } else { "resumes the queue" };
+            let _ = uwrite!(out, "uid {} (pid {}) {}", peer.uid, peer.pid, done);
+        });
+    }
+    jobs.control.replies.defer(context.slot, PendingReply::Held(held))
 }
 
 /// Has the client wait for a scan.
@@ -263,8 +326,13 @@ fn edit_dead(
 }
 
 fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> Reply {
+    if jobs.core.spool.is_held() {
+        return refuse(context.out, Code::Held, "the queue is held, and no job would end; resume it first");
+    }
     if !jobs.control.draining {
-        let (waiting, peer) = (jobs.core.spool.waiting(), jobs.control.connections.peer(context.slot));
+        let spool = &jobs.core.spool;
+        let due = spool.waiting().saturating_sub(spool.scheduled());
+        let (waiting, peer) = (due, jobs.control.connections.peer(context.slot));
         jobs.base.log.info(&|out| {
             let _ = uwrite!(out, "uid {} (pid {}) drains the service: ", peer.uid, peer.pid);
             let _ = uwrite!(out, "no new jobs, a stop when {} are finished", waiting);
@@ -272,7 +340,7 @@ fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> R
     }
     jobs.control.draining = true;
     jobs.mark_down();
-    jobs.core.spool.claims.pause();
+    jobs.core.begin_drain();
     if wait {
         return jobs.control.replies.set_state(context.slot, ClientState::Draining);
     }

@@ -53,7 +53,7 @@ impl Jobs {
                 }
                 PageStep::Rows(next) => {
                     let mut out = Writer::new(self.base.scratch.get_mut(..READ_BYTES).unwrap_or(&mut []));
-                    scans.push_rows(next, self.core, &mut self.disk, &mut out);
+                    scans.push_rows(next, self.core, &mut self.disk, now, &mut out);
                     match connections.send(slot, out.as_bytes(), now) {
                         Ok(taken) => scans.rows_sent(out.as_bytes().get(..taken).unwrap_or(&[])),
                         Err(_) => return self.control.close(slot),

@@ -5,6 +5,7 @@ use super::control::ControlServer;
 use super::orphans::Orphans;
 use super::{Jobs, JobsStorage, STORAGE, rules};
 use crate::limits::STOP_POLL;
+use crate::proto::health::boot_bytes;
 use crate::proto::service::Service;
 use crate::service::base::ServiceBase;
 use crate::service::connections;
@@ -50,6 +51,7 @@ impl Jobs {
             Err(failure) => process.fail_at(&config.spool, failure),
         };
         lock_queue(process, &mut disk);
+        core.spool.set_boot(boot_bytes(heartbeat.boot()));
         let recovery = match core.recover(&mut disk, scratch, rules(config), now) {
             Ok(recovery) => recovery,
             Err(error) => fail_recovery(process, &disk, error),

@@ -114,6 +114,7 @@ impl ServiceStatus for Jobs {
                 let counted = window.count(|state| *state == JobState::Running);
                 u64::from(self.core.spool.waiting().saturating_sub(counted))
             }
+            StatusField::Scheduled => u64::from(self.core.spool.scheduled()),
             StatusField::Running => u64::from(self.running()),
             StatusField::Delayed => u64::from(window.count(|state| matches!(state, JobState::Delayed(_)))),
             StatusField::Room => u64::from(self.core.room()),
@@ -152,6 +153,7 @@ impl ServiceStatus for Jobs {
         DegradedSet::NONE
             .with(DegradedState::Spool, self.core.disk_health.is_failing())
             .with(DegradedState::SpoolFull, self.core.disk_health.is_full())
+            .with(DegradedState::Held, self.core.spool.is_held())
             .with(DegradedState::QueueFull, self.core.queue_room.is_stuck())
             .with(DegradedState::Handler, self.core.is_handler_failing())
             .with(DegradedState::SpoolMoved, !self.core.home.is_here())

@@ -10,7 +10,7 @@ use crate::state::jobs::replies::{ClientState, ScanRequest};
 use crate::state::jobs::{ClientNeeds, TurnAction, TurnNotice};
 use crate::state::spool::{IngestNotice, RecordLocation};
 use crate::state::window::Slot;
-use crate::sys::{Errno, describe_errno};
+use crate::sys::{Errno, clock, describe_errno};
 use crate::util::time::Instant;
 use ufmt::uwrite;
 
@@ -19,6 +19,9 @@ impl Jobs {
     /// and starts.
     #[inline(never)]
     pub(super) fn advance(&mut self, ready: &[PollSource], now: Instant) {
+        if self.core.spool.awaits_wall_clock() {
+            self.core.spool.set_wall_clock(clock::wall());
+        }
         self.core.begin_turn(now);
         while let Some(action) = self.next_action(now) {
             match action {

@@ -88,7 +88,7 @@ pub(super) fn run(start: Start<'_>) -> ! {
         connections: connections::take(),
         requests: WorkerRequests::new(interval),
     };
-    memory::release_startup();
+    memory::release_code_and_stack();
     let mut ready = Vec::new();
     while worker.turn(&ready).is_ok() {
         ready = worker.wait();

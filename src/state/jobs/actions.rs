@@ -116,6 +116,8 @@ pub(super) enum TurnStep {
     Drop,
     /// Turn to another queue file.
     QueueFile,
+    /// Release the delayed jobs that are due.
+    Due,
     /// Fill the window, and choose the jobs that run.
     Run,
     /// Log the jobs whose handler is the log.
@@ -175,7 +177,7 @@ impl Turn {
         commits: false,
         log_written: false,
         dropped: 0,
-        oldest: RecordLocation { id: 0, attempt: 0, offset: 0, size: 0, dead: false },
+        oldest: RecordLocation { id: 0, attempt: 0, offset: 0, size: 0, dead: false, due: None },
         next_slot: 0,
         written: Ok(()),
         new_jobs: Ok(()),

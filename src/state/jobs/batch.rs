@@ -3,7 +3,7 @@
 
 use crate::state::disk::{Disk, DiskError, DiskResult};
 use crate::state::spool::{Savepoint, Spool};
-use crate::util::time::Instant;
+use crate::util::time::{Duration, Instant};
 
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ impl Batch {
         self.savepoint.is_some()
     }
 
-    /// Adds a job and returns its id. If its record cannot be appended, the whole batch
+    /// Adds a job, which waits for `delay` first if there is one, and returns its id. If its record cannot be appended, the whole batch
     /// fails, and the id means nothing.
     ///
     /// # Errors
@@ -33,6 +33,7 @@ impl Batch {
         spool: &mut Spool,
         disk: &mut impl Disk,
         text: &[u8],
+        delay: Option<Duration>,
         now: Instant,
     ) -> DiskResult<u64> {
         if let Some(error) = self.error {
@@ -42,7 +43,7 @@ impl Batch {
             let begun = spool.begin_batch(disk, now);
             self.savepoint = Some(begun.inspect_err(|error| self.error = Some(*error))?);
         }
-        let added = spool.add(disk, now, text);
+        let added = spool.add_after(disk, now, text, delay);
         self.error = added.err();
         Ok(added.unwrap_or(0))
     }

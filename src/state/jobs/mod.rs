@@ -240,13 +240,13 @@ impl JobsCore {
         self.timers.running().iter().any(RunningJob::is_stuck) || self.leftovers.is_stuck()
     }
 
-    /// Returns true if a drain is complete: no job is left, and no line can be read. Lines
-    /// for which the queue or the disk has no room stay in their claims.
+    /// Returns true if a drain is complete: no job is left that is due, and no line can be read.
+    /// Lines for which the queue or the disk has no room stay in their claims.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         let accepts = self.disk_health.is_good() && self.home.is_here() && self.room() > 0;
         !self.is_stopping()
-            && self.spool.waiting() == 0
+            && self.spool.waiting() == self.spool.scheduled()
             && self.timers.running().is_empty()
             && !(accepts && self.spool.claims.wants_reading())
     }
@@ -281,12 +281,13 @@ impl JobsCore {
             sooner(shrinks.then_some(self.disk_health.compact_after.or_later(now)));
             let drops = self.spool.has_too_many_dead(&self.rules.spool) && !paging && here;
             sooner(drops.then_some(now));
+            sooner(self.spool.schedule_deadline(now).filter(|_| here));
         }
         sooner(self.queue_room.next_deadline(self.rules.stale_after));
         sooner(self.timers.next_queue_check);
         sooner(self.spool.wants_refill().then_some(now));
-        let settling = self.leftovers.are_settling(now);
-        if self.timers.running().len() < self.rules.workers && !self.timers.is_last() && !settling {
+        let rests = self.timers.is_last() || self.leftovers.are_settling(now) || self.spool.is_held();
+        if self.timers.running().len() < self.rules.workers && !rests {
             let start_at = now.or_later(self.timers.start_retry_at);
             let held = |id| self.leftovers.hold(id);
             sooner(self.spool.window().startable(now, &held).map(|_| start_at));
@@ -348,6 +349,7 @@ impl JobsCore {
     /// path does not lead.
     pub fn finish(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         self.spool.write_transitions(disk, now)?;
+        self.spool.append_clock(disk, now)?;
         self.spool.commit(disk, &self.rules.spool, now)?;
         self.home.finish(&mut self.spool, disk, &self.rules.spool, now)?;
         self.spool.remove_closed(disk, now);
@@ -458,6 +460,7 @@ impl JobsCore {
     /// Dequeues jobs while workers are free.
     fn dequeue(&mut self, now: Instant) {
         if self.timers.is_last()
+            || self.spool.is_held()
             || !self.timers.start_retry_at.is_due(now)
             || self.leftovers.are_settling(now)
         {
@@ -503,7 +506,62 @@ impl JobsCore {
     pub fn add_job(&mut self, disk: &mut impl Disk, text: &[u8], now: Instant) -> DiskResult<u64> {
         self.home.accepts()?;
         self.disk_health.accepts_jobs(now)?;
-        self.batch.add(&mut self.spool, disk, text, now)
+        self.batch.add(&mut self.spool, disk, text, None, now)
+    }
+
+    /// Adds a job as [`JobsCore::add_job`] does, which is not due before `delay` has passed. Returns
+    /// `None` if the request has to be tried again in the next turn.
+    ///
+    /// # Errors
+    /// The disk has no room, or failed a moment ago.
+    pub fn add_delayed_job(
+        &mut self,
+        disk: &mut impl Disk,
+        text: &[u8],
+        delay: Duration,
+        now: Instant,
+    ) -> DiskResult<Option<u64>> {
+        self.home.accepts()?;
+        self.disk_health.accepts_jobs(now)?;
+        if !self.is_prepared(disk, true, now)? {
+            return Ok(None);
+        }
+        self.batch.add(&mut self.spool, disk, text, Some(delay), now).map(Some)
+    }
+
+    /// Prepares the journal for records that format 1 does not have. Returns false if that takes a
+    /// compaction in steps.
+    fn is_prepared(&mut self, disk: &mut impl Disk, delayed: bool, now: Instant) -> DiskResult<bool> {
+        if self.has_batch() {
+            return Ok(self.spool.is_ready(delayed));
+        }
+        let ready = self.spool.is_prepared(disk, delayed, now)?;
+        if ready || self.spool.is_compacting() || self.disk_health.may_compact(now) {
+            return Ok(ready);
+        }
+        Err(self.disk_health.compact_error())
+    }
+
+    /// Holds the queue, so that no job is started, or resumes it. Returns false if the request has
+    /// to be tried again in the next turn.
+    ///
+    /// # Errors
+    /// The disk refused it; nothing changed.
+    pub fn set_held(&mut self, disk: &mut impl Disk, held: bool, now: Instant) -> DiskResult<bool> {
+        self.home.accepts()?;
+        if self.has_batch() || !self.is_prepared(disk, false, now)? {
+            return Ok(false);
+        }
+        self.spool.write_transitions(disk, now)?;
+        self.spool.set_held(disk, held, now)?;
+        Ok(true)
+    }
+
+    /// Takes no more lines of the queue file, and releases no delayed job, because the service
+    /// stops when the other jobs are finished.
+    pub fn begin_drain(&mut self) {
+        self.spool.claims.pause();
+        self.spool.pause_schedule();
     }
 
     /// Cancels job `id` if it is in the window. Its handler, if it runs, is asked to end.

@@ -55,6 +55,8 @@ pub enum PendingReply {
     Cancelled(u64, bool),
     /// `ok count=N`.
     Count(u32),
+    /// `ok held` or `ok resumed`.
+    Held(bool),
 }
 
 /// The outcome of handling a request.
@@ -228,6 +230,7 @@ impl PendingReply {
                 let was = if running { "running" } else { "waiting" };
                 let _ = uwrite!(out, "ok id={} was={}\n", id, was);
             }
+            (Self::Held(held), Ok(())) => out.push_str(if held { "ok held\n" } else { "ok resumed\n" }),
             (Self::Count(count), Ok(())) => drop(uwrite!(out, "ok count={}\n", count)),
         }
     }
@@ -313,8 +316,10 @@ mod tests {
         assert_eq!(pushed(PendingReply::Cancelled(7, true), ok, ok), "ok id=7 was=running\n");
         assert_eq!(pushed(PendingReply::Cancelled(7, false), ok, ok), "ok id=7 was=waiting\n");
         assert_eq!(pushed(PendingReply::Count(3), ok, ok), "ok count=3\n");
+        assert_eq!(pushed(PendingReply::Held(true), failed, ok), "ok held\n");
+        assert_eq!(pushed(PendingReply::Held(false), ok, ok), "ok resumed\n");
         let undone = "done, but not on disk yet: a power cut may undo it\n";
-        for pending in [PendingReply::Job(1), PendingReply::Cancelled(1, true), PendingReply::Count(1)] {
+        for pending in [PendingReply::Job(1), PendingReply::Cancelled(1, true), PendingReply::Held(true)] {
             assert_eq!(pushed(pending, ok, failed), format!("err io {undone}"));
             assert_eq!(pushed(pending, ok, full), format!("err no-space {undone}"));
         }

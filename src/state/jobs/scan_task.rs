@@ -202,6 +202,7 @@ impl ListRow {
         match self {
             Self { running: true, .. } => "running",
             Self { location: RecordLocation { dead: true, .. }, .. } => "dead",
+            Self { location: RecordLocation { due: Some(_), .. }, .. } => "scheduled",
             Self { .. } => "waiting",
         }
     }
@@ -210,6 +211,7 @@ impl ListRow {
         match self {
             Self { running: true, .. } => filter.running,
             Self { location: RecordLocation { dead: true, .. }, .. } => filter.dead,
+            Self { location: RecordLocation { due: Some(_), .. }, .. } => filter.scheduled,
             Self { .. } => filter.waiting,
         }
     }
@@ -385,7 +387,14 @@ impl Scans {
     }
 
     /// Writes the rows from `next` on, as many as fit.
-    pub fn push_rows(&self, next: usize, core: &JobsCore, disk: &mut impl Disk, out: &mut Writer<'_>) {
+    pub fn push_rows(
+        &self,
+        next: usize,
+        core: &JobsCore,
+        disk: &mut impl Disk,
+        now: Instant,
+        out: &mut Writer<'_>,
+    ) {
         for row in self.list.page.get(next..).unwrap_or(&[]) {
             if out.room() < RECORD_MAX_BYTES.saturating_add(64) {
                 return;
@@ -393,6 +402,9 @@ impl Scans {
             let mut buffer = [0; RECORD_MAX_BYTES];
             let text = core.spool.text(disk, row.location, &mut buffer);
             let _ = uwrite!(out, "{} {} {} ", row.location.id, row.state(), row.location.attempt);
+            if let Some(due) = row.location.due {
+                let _ = uwrite!(out, "due={} ", now.until(due).as_secs_up());
+            }
             out.push(text.unwrap_or(b"(its text cannot be read)"));
             out.push_str("\n");
         }
@@ -459,7 +471,7 @@ fn collect(
     let highest = |page: &ListPage| page.last().filter(|_| page.is_full()).map(|row| row.location.id);
     let mut left = SCAN_STEP_BYTES;
     loop {
-        let in_window = !filter.waiting && !filter.dead;
+        let in_window = !filter.waiting && !filter.dead && !filter.scheduled;
         if !in_window && !index.is_passed(scan, highest(page)) {
             let (mut journal, from) = (scan.scan, scan.scan.at());
             let mut visit = |location: RecordLocation| {

@@ -99,8 +99,9 @@ impl JobsCore {
                 TurnStep::Drop => (self.drop_oldest_dead(disk, now), None),
                 TurnStep::QueueFile => {
                     let switches = self.turn.is_disk_good() && self.spool.claims.leaves_queue_now();
-                    (TurnStep::Run, switches.then_some(TurnAction::SwitchQueueFile))
+                    (TurnStep::Due, switches.then_some(TurnAction::SwitchQueueFile))
                 }
+                TurnStep::Due => (self.release_due(disk, scratch, now), None),
                 TurnStep::Run => self.choose_jobs(disk, scratch, now),
                 TurnStep::Log => self.log_next(),
                 TurnStep::Logged => self.jobs_logged(disk, now),
@@ -287,6 +288,15 @@ impl JobsCore {
         self.counts.dead_dropped = self.counts.dead_dropped.saturating_add(1);
         self.history.forget(location.id);
         TurnStep::Oldest
+    }
+
+    /// Releases the delayed jobs that are due. A lack of room for them does not stop the others.
+    fn release_due(&mut self, disk: &mut impl Disk, scratch: &mut [u8], now: Instant) -> TurnStep {
+        if self.turn.is_disk_good() && self.home.is_here() && !self.is_stopping() && self.spool.has_due(now) {
+            let released = self.spool.release_due(disk, scratch, now);
+            self.turn.new_jobs = self.turn.new_jobs.and(released);
+        }
+        TurnStep::Run
     }
 
     /// Fills the window and dequeues the jobs that run.

@@ -1,6 +1,7 @@
 //! Starting and ending jobs: the pending record of a slot of the window, and the change of
 //! its state when that is written.
 
+use super::schedule::without_due;
 use super::{Spool, SpoolRules, parts_or_placeholder};
 use crate::limits::{GIVEN_BACK_MAX, GIVEN_BACK_SOON, JOB_MAX_BYTES, RETRY_DELAY_MAX};
 use crate::proto::attributes::{Attribute, Attributes, given_back_of, replace};
@@ -132,6 +133,9 @@ impl Spool {
         Ok(record.emit(&mut self.buffer).is_ok())
     }
 
+    /// As [`Spool::push_transition`], for the end of a job that failed for good. Not inlined,
+    /// because a quiet turn would then keep its buffers on the stack.
+    #[inline(never)]
     fn push_dead_transition(
         &mut self,
         disk: &mut impl Disk,
@@ -201,13 +205,15 @@ impl Spool {
         let Some(slot) = self.window.get(id).copied() else { return Ok(()) };
         let mut buffer = [0; RECORD_MAX_BYTES];
         let (attributes, text) = parts_or_placeholder(disk, slot.location(), &mut buffer)?;
-        let attributes = &self.attributes_of(&slot, attributes);
+        let attributes = &without_due(&self.attributes_of(&slot, attributes));
         let flags = RecordFlags::DELAYED | RecordFlags::MOVED;
         let record =
             Record { flags, attributes, body: text, ..Record::new(RecordKind::Add, id, slot.attempt) };
         self.append_record(disk, now, &record)?;
         self.write_buffer(disk, now)?;
         self.window.remove(id);
+        self.totals.live_bytes =
+            self.totals.live_bytes.saturating_sub(u64::from(slot.size)).saturating_add(record.size() as u64);
         Ok(())
     }
 }

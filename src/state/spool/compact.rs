@@ -19,11 +19,12 @@
 
 use super::Spool;
 use super::compaction::{Compaction, CompactionStage, LiveCounts, Moved, Purpose};
-use super::location::{RecordLocation, attempts_of};
+use super::location::{RecordLocation, attempts_of, due_of};
+use super::schedule::{Rebase, ScheduledTotals, copied_attributes, without_due};
 use crate::limits::RESULTS_KEPT;
 use crate::proto::journal::{
-    ClaimProgress, FILE_HEADER_BYTES, ParseResult, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind,
-    VERSION, header_of_version, parse_record, skip_damage,
+    CLOCK_BODY_BYTES, ClaimProgress, FILE_HEADER_BYTES, ParseResult, RECORD_MAX_BYTES, Record, RecordFlags,
+    RecordKind, VERSION, header_of_version, parse_record, skip_damage,
 };
 use crate::state::disk::{Disk, DiskResult, MOVED, NO_SPACE, SpoolFile};
 use crate::state::spool::JOURNAL_BUFFER_BYTES;
@@ -103,7 +104,7 @@ impl Spool {
             // Without the dead the new file is smaller, and its size is not known.
             preallocated?;
         }
-        self.write_state(disk)?;
+        self.write_state(disk, now)?;
         while self.compaction.is_active() {
             self.continue_compaction(disk)?;
         }
@@ -158,7 +159,7 @@ impl Spool {
     fn start_compaction(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
         self.write_pending(disk, now)?;
         disk.create_next()?;
-        self.write_state(disk)
+        self.write_state(disk, now)
     }
 
     /// Writes the pending records of the window. Where the old file has no room for them, they
@@ -170,7 +171,9 @@ impl Spool {
         }
     }
 
-    fn write_state(&mut self, disk: &mut impl Disk) -> DiskResult {
+    fn write_state(&mut self, disk: &mut impl Disk, now: Instant) -> DiskResult {
+        let rebase = self.next_epoch(now);
+        let clock = self.clock_after(rebase.as_ref(), now);
         let version = if self.journal.upgrade { VERSION } else { self.journal.version };
         disk.write(SpoolFile::Next, 0, header_of_version(version))?;
         let compaction = &mut self.compaction;
@@ -183,6 +186,10 @@ impl Spool {
         compaction.to = FILE_HEADER_BYTES as u64;
         compaction.start = self.journal.end;
         compaction.tombstones = self.tombstones.len();
+        compaction.clock = clock;
+        (compaction.rebases, compaction.rebase) = (rebase.is_some(), rebase.unwrap_or(Rebase::NONE));
+        (compaction.scheduled, compaction.scheduled_before) =
+            (ScheduledTotals::default(), self.totals.scheduled);
         compaction.moved.clear();
         compaction.live_bytes = 0;
         compaction.live_before = self.totals.live_bytes;
@@ -191,7 +198,7 @@ impl Spool {
         compaction.expected =
             LiveCounts { waiting: self.totals.waiting.wrapping_sub(in_window), dead: self.totals.dead };
         // It fits, because a claim takes less than a hundred bytes.
-        self.push_state();
+        self.push_state(clock);
         for index in 0..self.window.slots().len() {
             let slot = self.window.slots().get(index).copied();
             if let Some(slot) = slot.filter(|slot| slot.state != JobState::Cancelled) {
@@ -203,14 +210,14 @@ impl Spool {
 
     /// Puts what the journal holds beside jobs into the buffer, which has enough room. Returns
     /// true if it had.
-    pub(super) fn push_state(&mut self) -> bool {
+    pub(super) fn push_state(&mut self, clock: Option<[u8; CLOCK_BODY_BYTES]>) -> bool {
         let next_claim = self.claims.next_seq().to_le_bytes();
         let base = Record { body: &next_claim, ..Record::new(RecordKind::Base, self.totals.next_id, 0) };
         let mut whole = base.emit(&mut self.buffer).is_ok();
         if self.journal.held {
             whole &= Record::new(RecordKind::Hold, 0, 1).emit(&mut self.buffer).is_ok();
         }
-        if let Some(body) = &self.journal.clock {
+        if let Some(body) = &clock {
             whole &= Record { body, ..Record::new(RecordKind::Clock, 0, 0) }.emit(&mut self.buffer).is_ok();
         }
         for index in 0..self.claims.len() {
@@ -228,7 +235,7 @@ impl Spool {
     fn emit_window(&mut self, disk: &mut impl Disk, slot: &Slot) -> DiskResult {
         let mut buffer = [0; RECORD_MAX_BYTES];
         let (attributes, text) = super::parts_or_placeholder(disk, slot.location(), &mut buffer)?;
-        let attributes = &self.attributes_of(slot, attributes);
+        let attributes = &without_due(&self.attributes_of(slot, attributes));
         // The attempt of a job whose start has no record yet does not count.
         let uncounted = u16::from(slot.state == JobState::Starting);
         let attempt = slot.attempt.saturating_sub(uncounted);
@@ -263,7 +270,7 @@ impl Spool {
         self.buffer.clear();
         result?;
         self.compaction.to = self.compaction.to.saturating_add(length);
-        self.io_stats.bytes = self.io_stats.bytes.saturating_add(length);
+        self.totals.io.bytes = self.totals.io.bytes.saturating_add(length);
         Ok(())
     }
 
@@ -335,8 +342,12 @@ impl Spool {
             return Ok(());
         }
         let backlog = self.compaction.stage == CompactionStage::Backlog;
+        let due = due_of(&record);
+        let scheduled = due.is_some_and(|due| !self.schedule.is_released(due, record.id));
+        let scheduled = scheduled && self.compaction.stage != CompactionStage::Retried;
+        let waiting = record.kind == RecordKind::Add && due.is_none() && backlog;
         let tombstone = self.tombstones.iter().position(|tombstone| tombstone.hides(&record, from));
-        if !(dead || (record.kind == RecordKind::Add && backlog))
+        if !(dead || waiting || scheduled)
             || tombstone.is_some_and(|index| index < self.compaction.tombstones)
         {
             return Ok(());
@@ -349,9 +360,11 @@ impl Spool {
         // The copy is a live record of its own: it belongs to no batch of a claim, and
         // replaces no other record.
         let (flags, attempt) = (record.flags & RecordFlags::DELAYED, attempts_of(&record));
+        let copied = copied_attributes(&record, self.compaction.next_epoch());
+        let retried = without_due(record.attributes);
         let live_record = match self.compaction.purpose {
             Purpose::Retry if self.compaction.stage == CompactionStage::Retried => {
-                let (attributes, body) = (record.attributes, record.text());
+                let (attributes, body) = (&retried, record.text());
                 Record { attributes, body, ..Record::new(RecordKind::Add, record.id, attempt) }
             }
             Purpose::Retry if dead => return Ok(()),
@@ -359,12 +372,15 @@ impl Spool {
                 self.compaction.affected_count = self.compaction.affected_count.saturating_add(1);
                 return Ok(());
             }
-            _ => Record { flags, attempt, ..record },
+            _ => Record { flags, attempt, attributes: &copied, ..record },
         };
         if self.compaction.stage == CompactionStage::Retried {
             self.compaction.affected_count = self.compaction.affected_count.saturating_add(1);
         }
         self.compaction.live_bytes = self.compaction.live_bytes.saturating_add(live_record.size() as u64);
+        if scheduled {
+            self.compaction.scheduled.add(live_record.size());
+        }
         self.emit(disk, &live_record)
     }
 
@@ -420,7 +436,8 @@ impl Spool {
     /// reached it no longer expects to find it.
     pub(super) fn forget_expected(&mut self, location: RecordLocation) {
         let Compaction { from, start, .. } = self.compaction;
-        if self.compaction.is_active() && (from..start).contains(&location.offset) {
+        let met = self.compaction.stage == CompactionStage::Retried && !location.dead;
+        if self.compaction.is_active() && !met && (from..start).contains(&location.offset) {
             self.compaction.expected.sub_one(location.dead);
         }
     }
@@ -441,7 +458,7 @@ impl Spool {
 
     /// Makes the new file the journal.
     fn publish(&mut self, disk: &mut impl Disk) -> DiskResult {
-        self.io_stats.syncs = self.io_stats.syncs.saturating_add(1);
+        self.totals.io.syncs = self.totals.io.syncs.saturating_add(1);
         if self.compaction.purpose == Purpose::Forget {
             // The room that was kept for the dead, too, is free again.
             disk.truncate(SpoolFile::Next, self.compaction.to)?;
@@ -474,7 +491,10 @@ impl Spool {
         (self.space.reserved_until, self.space.low_space) = (0, false);
         self.journal.generation = self.journal.generation.wrapping_add(1);
         self.totals.results = self.totals.results.saturating_sub(compaction.old_results);
-        let gone = compaction.tombstones;
+        let (rebase, gone) = (compaction.next_epoch().copied(), compaction.tombstones);
+        self.journal.clock = compaction.clock;
+        self.totals.scheduled =
+            compaction.scheduled.plus_change(compaction.scheduled_before, self.totals.scheduled);
         let mut index = 0usize;
         self.tombstones.retain(|_| {
             index = index.saturating_add(1);
@@ -487,6 +507,7 @@ impl Spool {
         }
         self.corruption.skipped.clear();
         (self.corruption.seen, self.corruption.quarantined_until) = (compaction.torn_tail, 0);
+        self.compacted(rebase);
         self.journal.unsynced_since = None;
         self.journal.sync_failed = false;
         // Until this is done the old name may come back after a power cut. After a failure the

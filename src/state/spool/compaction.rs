@@ -1,6 +1,8 @@
 //! Where a compaction stands.
 
+use super::schedule::{Rebase, ScheduledTotals};
 use crate::limits::WINDOW_JOBS;
+use crate::proto::journal::CLOCK_BODY_BYTES;
 use heapless::Vec;
 
 /// The effect of a compaction on dead jobs.
@@ -41,6 +43,14 @@ pub(super) struct Compaction {
     /// Waiting jobs beyond the window, and dead ones, that should still be met. It wraps,
     /// because a damaged spool may have counted too few as well.
     pub(super) expected: LiveCounts,
+    /// Whether the new file begins an epoch, and which one.
+    pub(super) rebases: bool,
+    pub(super) rebase: Rebase,
+    /// The record of the present moment in the new file.
+    pub(super) clock: Option<[u8; CLOCK_BODY_BYTES]>,
+    /// Delayed jobs in the new file, and in the old file when it began.
+    pub(super) scheduled: ScheduledTotals,
+    pub(super) scheduled_before: ScheduledTotals,
     /// Version of the format of the new file.
     pub(super) version: u8,
     /// Ends of jobs that the new file leaves out, and how many of them were not met yet.
@@ -107,11 +117,21 @@ impl Compaction {
         live_bytes: 0,
         live_before: 0,
         expected: LiveCounts { waiting: 0, dead: 0 },
+        rebases: false,
+        rebase: Rebase::NONE,
+        clock: None,
+        scheduled: ScheduledTotals { count: 0, bytes: 0 },
+        scheduled_before: ScheduledTotals { count: 0, bytes: 0 },
         version: 0,
         old_results: 0,
         left_results: 0,
         torn_tail: false,
     };
+
+    /// Returns the epoch that the new file begins, if it begins one.
+    pub(super) fn next_epoch(&self) -> Option<&Rebase> {
+        self.rebases.then_some(&self.rebase)
+    }
 
     pub(super) fn is_active(&self) -> bool {
         self.stage != CompactionStage::Idle

@@ -65,6 +65,10 @@ impl Spool {
         let until = self.append_tombstone(disk, now, location, RecordFlags::empty())?;
         let _ = self.tombstones.push(Tombstone::new(location.id, location.dead, until));
         self.forget_expected(location);
+        if location.due.is_some() {
+            self.totals.scheduled.sub(usize::from(location.size));
+            self.schedule.remove(location.id);
+        }
         if location.dead {
             self.sub_dead(location.size);
         } else {
@@ -110,6 +114,7 @@ impl Spool {
         let offset = self.journal.end;
         let body = location.size.to_le_bytes();
         flags.set(RecordFlags::DEAD, location.dead);
+        flags.set(RecordFlags::DELAYED, location.due.is_some());
         let record = Record {
             flags,
             body: &body,

@@ -264,7 +264,7 @@ impl Spool {
 
     /// Makes the names in the queue's folder durable.
     pub(super) fn sync_queue(&mut self, disk: &mut impl Disk) -> DiskResult {
-        self.io_stats.syncs = self.io_stats.syncs.saturating_add(1);
+        self.totals.io.syncs = self.totals.io.syncs.saturating_add(1);
         disk.sync_queue()
     }
 

@@ -1,7 +1,9 @@
 //! Where the live record of a job is, and which live records are deleted.
 
+use crate::proto::attributes::Due;
 use crate::proto::journal::{Record, RecordFlags, RecordKind};
 use crate::state::window::Slot;
+use crate::util::time::Instant;
 
 /// Where a job's live record is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +18,8 @@ pub struct RecordLocation {
     pub size: u16,
     /// Whether the job is dead; otherwise it waits.
     pub dead: bool,
+    /// When the job is due, if it is a delayed job that was not released.
+    pub due: Option<Instant>,
 }
 
 /// The live records of a job that a later record deletes. Attempts do not tell two live
@@ -49,11 +53,18 @@ impl Slot {
     #[must_use]
     pub fn location(&self) -> RecordLocation {
         let Slot { id, attempt, offset, size, .. } = *self;
-        RecordLocation { id, attempt, offset, size, dead: false }
+        RecordLocation { id, attempt, offset, size, dead: false, due: None }
     }
 }
 
 /// Returns the attempts that a live record counts.
 pub(super) fn attempts_of(record: &Record<'_>) -> u16 {
     if !record.flags.contains(RecordFlags::CLAIMED) { record.attempt } else { 0 }
+}
+
+/// Returns when the job of a live record is due, if that is a delayed job.
+pub(super) fn due_of(record: &Record<'_>) -> Option<Instant> {
+    let first = !record.flags.intersects(RecordFlags::MOVED | RecordFlags::DEAD);
+    let due = if record.kind == RecordKind::Add && first { Due::of(record.attributes) } else { None };
+    due.map(|due| Instant::from_ms(due.boot_clock))
 }

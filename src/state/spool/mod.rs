@@ -21,6 +21,7 @@
 //! - `compact.rs`, `compaction.rs`: a new file without the jobs that have ended
 //! - `location.rs`: where a live record is, and which ones are deleted
 //! - `dead.rs`: the oldest dead job, which goes when there are too many
+//! - `schedule.rs`, `release.rs`: delayed jobs, and when they are due; a queue that is held
 //! - `reset.rs`: an empty journal in the same file, where no new file can be made
 //! - `ingest.rs`, `claims.rs`: from the queue file into the journal
 //!
@@ -38,8 +39,10 @@ mod ingest;
 mod location;
 mod recover;
 mod refill;
+mod release;
 mod reset;
 mod scan;
+mod schedule;
 
 pub use claims::{Claims, QueueNotice};
 pub use compaction::Purpose;
@@ -53,7 +56,7 @@ pub(crate) use scan::SCAN_STEP_BYTES;
 use super::disk::{DAMAGED, Disk, DiskResult, NAMES_LOST, NO_SPACE, SpoolFile};
 use super::window::Window;
 use crate::limits::{COMMIT_DELAY, COMPACT_MIN_BYTES, JOB_MAX_BYTES};
-use crate::proto::attributes::{Attributes, HandlerKind};
+use crate::proto::attributes::{Attribute, Attributes, HandlerKind, replace};
 use crate::proto::journal::{
     CLOCK_BODY_BYTES, ParseResult, RECORD_MAX_BYTES, Record, RecordKind, VERSION, parse_record,
 };
@@ -61,7 +64,8 @@ use crate::util::time::{Duration, Instant};
 use compaction::Compaction;
 use core::ops::Range;
 use heapless::Vec;
-use location::Tombstone;
+use location::{Tombstone, due_of};
+use schedule::{Epoch, Schedule, ScheduledTotals};
 
 /// Maximum number of deleted jobs outside the window that are remembered until the next
 /// compaction.
@@ -119,6 +123,8 @@ pub struct Savepoint {
     end: u64,
     waiting: u32,
     live_bytes: u64,
+    scheduled: ScheduledTotals,
+    epoch: Epoch,
 }
 
 /// Counts of what the disk had to do since start.
@@ -191,7 +197,7 @@ impl JournalState {
     };
 }
 
-/// The jobs that are there.
+/// The jobs that are there, and the work that they made.
 #[derive(Clone, Copy)]
 #[cfg_attr(test, derive(Hash))]
 struct Totals {
@@ -205,6 +211,22 @@ struct Totals {
     live_bytes: u64,
     /// Records of ends in the file.
     results: u32,
+    /// Delayed jobs that are not due. They count among those that wait.
+    scheduled: ScheduledTotals,
+    /// The work of the disk since start.
+    io: IoStats,
+}
+
+impl Totals {
+    const NONE: Self = Self {
+        next_id: 0,
+        waiting: 0,
+        dead: 0,
+        live_bytes: 0,
+        results: 0,
+        scheduled: ScheduledTotals { count: 0, bytes: 0 },
+        io: IoStats { syncs: 0, bytes: 0 },
+    };
 }
 
 /// The space that the disk keeps for the journal.
@@ -250,7 +272,6 @@ pub struct Spool {
     journal: JournalState,
     totals: Totals,
     space: ReservedSpace,
-    io_stats: IoStats,
     corruption: Corruption,
     compaction: Compaction,
     /// The claimed queue files.
@@ -260,21 +281,22 @@ pub struct Spool {
     buffer: Vec<u8, JOURNAL_BUFFER_BYTES>,
     /// Live records that ended out of order since the last compaction.
     tombstones: Vec<Tombstone, TOMBSTONES_MAX>,
+    schedule: Schedule,
 }
 
 impl Spool {
     /// All zeros, to be filled in place by [`Spool::recover`].
     pub const EMPTY: Self = Self {
         journal: JournalState::NONE,
-        totals: Totals { next_id: 0, waiting: 0, dead: 0, live_bytes: 0, results: 0 },
+        totals: Totals::NONE,
         space: ReservedSpace::NONE,
-        io_stats: IoStats { syncs: 0, bytes: 0 },
         claims: Claims::EMPTY,
         window: Window::new(),
         buffer: Vec::new(),
         tombstones: Vec::new(),
         corruption: Corruption::NONE,
         compaction: Compaction::NONE,
+        schedule: Schedule::NONE,
     };
 
     /// Returns the jobs in memory.
@@ -298,7 +320,7 @@ impl Spool {
     /// Returns the work of the disk since start.
     #[must_use]
     pub fn io_stats(&self) -> IoStats {
-        self.io_stats
+        self.totals.io
     }
 
     /// Returns the damage that was found since the last call, after a compaction removed it.
@@ -335,9 +357,10 @@ impl Spool {
     }
 
     /// Returns the bytes that must stay free on the disk for the starts and ends of the jobs
-    /// in the queue. Without them no job could end.
+    /// in the queue, and for the copies of delayed jobs. Without them no job could end.
     fn reserve_bytes(&self) -> u64 {
-        u64::from(self.totals.waiting).saturating_mul(RESERVE_PER_JOB_BYTES).saturating_add(RESERVE_BYTES)
+        let jobs = u64::from(self.totals.waiting).saturating_mul(RESERVE_PER_JOB_BYTES);
+        jobs.saturating_add(self.totals.scheduled.bytes).saturating_add(RESERVE_BYTES)
     }
 
     /// Checks whether new jobs can be accepted again after the disk was full. Asks for more
@@ -429,7 +452,7 @@ impl Spool {
         match result {
             Ok(()) => {
                 self.journal.end = self.journal.end.saturating_add(length);
-                self.io_stats.bytes = self.io_stats.bytes.saturating_add(length);
+                self.totals.io.bytes = self.totals.io.bytes.saturating_add(length);
                 self.journal.unsynced_since.get_or_insert(now);
                 Ok(())
             }
@@ -465,7 +488,7 @@ impl Spool {
     }
 
     fn sync_journal(&mut self, disk: &mut impl Disk) -> DiskResult {
-        self.io_stats.syncs = self.io_stats.syncs.saturating_add(1);
+        self.totals.io.syncs = self.totals.io.syncs.saturating_add(1);
         if let Err(error) = disk.sync(SpoolFile::Journal) {
             // The kernel may have dropped the pages and marked them clean: a
             // second sync would succeed and mean nothing.
@@ -477,7 +500,7 @@ impl Spool {
 
     /// Makes the name of the journal durable.
     fn sync_name(&mut self, disk: &mut impl Disk) -> DiskResult {
-        self.io_stats.syncs = self.io_stats.syncs.saturating_add(1);
+        self.totals.io.syncs = self.totals.io.syncs.saturating_add(1);
         let result = disk.sync_spool();
         self.journal.name_unsynced = result.is_err();
         // As for the data: a second sync of the same name would mean nothing.
@@ -513,6 +536,8 @@ impl Spool {
             end: self.journal.end,
             waiting: self.totals.waiting,
             live_bytes: self.totals.live_bytes,
+            scheduled: self.totals.scheduled,
+            epoch: self.schedule.epoch(),
         })
     }
 
@@ -523,9 +548,28 @@ impl Spool {
     /// It is not accepted, and the batch is to be rolled back. The caller asks
     /// [`Spool::room`] whether the queue is full.
     pub fn add(&mut self, disk: &mut impl Disk, now: Instant, text: &[u8]) -> DiskResult<u64> {
+        self.add_after(disk, now, text, None)
+    }
+
+    /// Accepts a job as [`Spool::add`] does, which is not due before `delay` has passed.
+    /// [`Spool::is_prepared`] must be true for a delayed job.
+    ///
+    /// # Errors
+    /// As for [`Spool::add`].
+    pub fn add_after(
+        &mut self,
+        disk: &mut impl Disk,
+        now: Instant,
+        text: &[u8],
+        delay: Option<Duration>,
+    ) -> DiskResult<u64> {
         debug_assert!(!text.is_empty() && text.len() <= JOB_MAX_BYTES);
         let id = self.totals.next_id;
-        let attributes = self.new_attributes();
+        let mut attributes = self.new_attributes();
+        if let Some(delay) = delay {
+            let due = self.new_due(disk, now, delay)?;
+            attributes = replace(&attributes, Attribute::Due, &due);
+        }
         let record = Record { attributes: &attributes, body: text, ..Record::new(RecordKind::Add, id, 0) };
         let end = self.journal.end;
         self.append_record(disk, now, &record)?;
@@ -534,6 +578,10 @@ impl Spool {
             self.ensure_space(disk)?;
         }
         self.add_waiting(&record);
+        if let Some(due) = due_of(&record) {
+            let behind = self.journal.end.saturating_add(self.buffer.len() as u64);
+            self.note_scheduled(&record, due, behind.saturating_sub(record.size() as u64));
+        }
         Ok(id)
     }
 
@@ -541,6 +589,8 @@ impl Spool {
     /// no client, and are not used again by this process.
     pub fn roll_back(&mut self, disk: &mut impl Disk, savepoint: Savepoint) {
         self.buffer.clear();
+        self.totals.scheduled = savepoint.scheduled;
+        self.schedule.roll_back(savepoint.epoch);
         (self.journal.end, self.totals.waiting, self.totals.live_bytes) =
             (savepoint.end, savepoint.waiting, savepoint.live_bytes);
         // As after a failed write.
@@ -560,6 +610,11 @@ impl Spool {
         if self.journal.version < VERSION { Attributes::new() } else { self.journal.handler.attributes() }
     }
 
+    /// Returns true if the journal is copied in less than a second.
+    fn is_soon_copied(&self) -> bool {
+        self.totals.live_bytes <= UPGRADE_AT_ONCE_BYTES
+    }
+
     /// Has the journal written again in the newest version of the format, because a record
     /// that its version does not have follows. Until that is done the journal goes without
     /// such records. A large journal is copied in steps, later.
@@ -568,7 +623,7 @@ impl Spool {
             return;
         }
         self.journal.upgrade = true;
-        if self.totals.live_bytes <= UPGRADE_AT_ONCE_BYTES {
+        if self.is_soon_copied() {
             // If it fails, it is tried again like any compaction.
             let _ = self.compact_now(disk, now);
         }
@@ -614,6 +669,7 @@ impl Spool {
             COMPACT_MIN_BYTES.max(live)
         };
         let must = self.journal.sync_failed || self.corruption.seen || self.journal.upgrade;
+        let must = must || self.wants_epoch();
         must || self.tombstones.is_full() || over > worth
     }
 }

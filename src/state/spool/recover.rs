@@ -18,9 +18,10 @@
 //!
 //! After damage the journal is written again at once.
 
-use super::location::Tombstone;
+use super::location::{Tombstone, due_of};
 use super::{Corruption, IoStats, JournalState, ReservedSpace, Spool, SpoolRules, Totals};
 use crate::limits::{RESULTS_KEPT, RETRY_DELAY_MAX};
+use crate::proto::attributes::Due;
 use crate::proto::journal::{
     ClaimProgress, DEAD_PREFIX_BYTES, FILE_HEADER_BYTES, FileHeader, HEADER_BYTES, ParseResult,
     RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, VERSION, file_header, header_of_version, parse_record,
@@ -83,7 +84,7 @@ impl Spool {
         rules: &SpoolRules,
         now: Instant,
     ) -> Result<Recovery, RecoverError> {
-        self.io_stats = IoStats::default();
+        self.totals.io = IoStats::default();
         self.journal.handler = rules.handler;
         let (found, anew) = self.recover_once(disk, scratch, rules, now)?;
         if anew {
@@ -144,6 +145,7 @@ impl Spool {
             }
         }
         self.journal.end = pass.at;
+        self.schedule.recovered(self.last_clock().as_ref());
         if let Some((id, limit)) = pass.dropped {
             self.find_dropped(disk, big, id, limit)?;
         }
@@ -187,7 +189,8 @@ impl Spool {
         }
         let JournalState { generation, handler, .. } = self.journal;
         self.journal = JournalState { generation, handler, ..JournalState::NONE };
-        self.totals = Totals { next_id: 1, waiting: 0, dead: 0, live_bytes: 0, results: 0 };
+        self.totals = Totals { next_id: 1, io: self.totals.io, ..Totals::NONE };
+        self.schedule.reset();
         self.space = ReservedSpace::NONE;
         self.claims.reset();
     }
@@ -310,6 +313,10 @@ impl Spool {
                 self.claims.seen(next_claim.saturating_sub(1));
             }
             RecordKind::Add => {
+                if Due::of(record.attributes).is_some() && !record.flags.contains(RecordFlags::DEAD) {
+                    self.apply_scheduled(record);
+                    return Ok(length);
+                }
                 // A retried job is still in the window only if the dead record is lost.
                 let instead = record.flags.intersects(RecordFlags::MOVED | RecordFlags::DEAD);
                 if instead && self.find(disk, small, record.id, pass, rules, now)? {
@@ -332,7 +339,8 @@ impl Spool {
             }
             RecordKind::Tombstone => {
                 let dead = record.flags.contains(RecordFlags::DEAD);
-                if !dead && self.find(disk, small, record.id, pass, rules, now)? {
+                let beyond = dead || record.flags.contains(RecordFlags::DELAYED);
+                if !beyond && self.find(disk, small, record.id, pass, rules, now)? {
                     self.forget(record.id);
                 } else {
                     self.apply_tombstone(record, dead, pass);
@@ -355,6 +363,21 @@ impl Spool {
             }
         }
         Ok(length)
+    }
+
+    /// Applies the live record of a delayed job, or the copy with which the job was released.
+    fn apply_scheduled(&mut self, record: &Record<'_>) {
+        match due_of(record) {
+            Some(_) => self.totals.scheduled.add(record.size()),
+            None => {
+                self.totals.scheduled.sub(record.size());
+                self.sub_waiting(size_of_record(record, 0));
+                let due = Due::of(record.attributes).map_or(0, |due| due.boot_clock);
+                let released = (Instant::from_ms(due), record.id);
+                self.schedule.released = self.schedule.released.max(released);
+            }
+        }
+        self.add_waiting(record);
     }
 
     /// Applies the start or the end of a job in the window.
@@ -396,6 +419,9 @@ impl Spool {
             self.sub_dead(size);
         } else {
             self.sub_waiting(size);
+        }
+        if !dead && record.flags.contains(RecordFlags::DELAYED) {
+            self.totals.scheduled.sub(usize::from(size));
         }
         if dead && record.flags.contains(RecordFlags::OLDEST) {
             pass.dropped = Some((record.id, pass.at));
@@ -487,7 +513,7 @@ impl Spool {
         let bytes = self.read_ahead(disk, small, pass.at)?;
         match parse_record(bytes) {
             ParseResult::Record(record, size) => {
-                if record.kind == RecordKind::Add && !self.is_deleted(&record, self.journal.cursor) {
+                if self.is_waiting(&record, self.journal.cursor) {
                     self.enter(&record, self.journal.cursor, rules, now);
                 }
                 self.journal.cursor = self.journal.cursor.saturating_add(size as u64);

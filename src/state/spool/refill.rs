@@ -1,6 +1,6 @@
 //! From the journal into the window: the next live records in the order of the file.
 
-use super::location::attempts_of;
+use super::location::{attempts_of, due_of};
 use super::{Spool, SpoolRules};
 use crate::limits::{READ_BYTES, RETRY_DELAY_MAX, WORKERS_MAX};
 use crate::proto::attributes::{given_back_of, handler_of};
@@ -84,7 +84,7 @@ impl Spool {
             let size = match parse_record(rest) {
                 ParseResult::Record(record, size) => {
                     let offset = self.journal.cursor;
-                    if record.kind == RecordKind::Add && !self.is_deleted(&record, offset) {
+                    if self.is_waiting(&record, offset) {
                         enter(self, &record, offset);
                     }
                     size
@@ -113,10 +113,16 @@ impl Spool {
         self.window.push(slot);
     }
 
+    /// Returns true if the record at `offset` is the live record of a job that can be started.
+    pub(super) fn is_waiting(&self, record: &Record<'_>, offset: u64) -> bool {
+        record.kind == RecordKind::Add && due_of(record).is_none() && !self.is_deleted(record, offset)
+    }
+
     /// Returns true if the live record at `offset` no longer counts.
     pub(super) fn is_deleted(&self, record: &Record<'_>, offset: u64) -> bool {
         let dropped = record.kind == RecordKind::Dead && offset < self.journal.dead_from;
-        dropped || self.tombstones.iter().any(|tombstone| tombstone.hides(record, offset))
+        let released = due_of(record).is_some_and(|due| self.schedule.is_released(due, record.id));
+        dropped || released || self.tombstones.iter().any(|tombstone| tombstone.hides(record, offset))
     }
 }
 

@@ -42,7 +42,7 @@ impl Spool {
         }
         self.buffer.clear();
         let _ = self.buffer.extend_from_slice(header_of_version(self.journal.version));
-        let whole = self.push_state();
+        let whole = self.push_state(self.journal.clock);
         let length = self.buffer.len();
         let end = Record { flags: RecordFlags::END, ..Record::new(RecordKind::Base, self.totals.next_id, 0) };
         let whole = end.emit(&mut self.buffer).is_ok() && whole;
@@ -58,7 +58,7 @@ impl Spool {
         self.journal.unsynced_since.get_or_insert(now);
         self.sync_journal(disk)?;
         disk.truncate(SpoolFile::Journal, length as u64)?;
-        self.io_stats.bytes = self.io_stats.bytes.saturating_add(length as u64);
+        self.totals.io.bytes = self.totals.io.bytes.saturating_add(length as u64);
         self.journal.end = length as u64;
         self.journal.first = FILE_HEADER_BYTES as u64;
         (self.journal.cursor, self.journal.dead_from) = (self.journal.end, self.journal.first);
@@ -66,6 +66,8 @@ impl Spool {
         (self.totals.live_bytes, self.totals.results) = (0, 0);
         (self.space.reserved_until, self.space.low_space) = (0, false);
         self.tombstones.clear();
+        self.schedule.released = (Instant::BOOT, 0);
+        self.schedule.forget_upcoming();
         // Everything was written again and synced.
         self.journal.sync_failed = false;
         Ok(true)

@@ -3,7 +3,7 @@
 //! because nothing in the loop may take long.
 
 use super::Spool;
-use super::location::{RecordLocation, attempts_of};
+use super::location::{RecordLocation, attempts_of, due_of};
 use crate::limits::READ_BYTES;
 use crate::proto::journal::{ParseResult, RECORD_MAX_BYTES, Record, RecordKind, parse_record, skip_damage};
 use crate::state::disk::{DAMAGED, Disk, DiskResult, SpoolFile};
@@ -14,6 +14,7 @@ pub(crate) const SCAN_STEP_BYTES: u64 = 64 * 1024;
 
 /// A scan of the journal, or of a part of it.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub struct JournalScan {
     at: u64,
     until: u64,
@@ -37,8 +38,9 @@ impl Spool {
     #[must_use]
     pub fn scan(&self, dead: bool) -> JournalScan {
         let Self { journal, totals, .. } = self;
-        let dead = dead && totals.dead > 0;
-        let at = if dead { journal.dead_from.min(journal.cursor) } else { journal.cursor };
+        let dead = if dead && totals.dead > 0 { journal.dead_from } else { u64::MAX };
+        let scheduled = if totals.scheduled.count > 0 { journal.first } else { u64::MAX };
+        let at = journal.cursor.min(dead).min(scheduled);
         JournalScan::new(at, u64::MAX, journal.generation)
     }
 
@@ -138,14 +140,15 @@ impl Spool {
     /// Returns the location of a record that is the live record of a job beyond the window.
     fn live_location(&self, record: &Record<'_>, offset: u64) -> Option<RecordLocation> {
         let dead = record.kind == RecordKind::Dead;
-        let waits = record.kind == RecordKind::Add && offset >= self.journal.cursor;
-        if !(dead || waits) || self.is_deleted(record, offset) {
+        let due = due_of(record);
+        let waits = record.kind == RecordKind::Add && due.is_none() && offset >= self.journal.cursor;
+        if !(dead || waits || due.is_some()) || self.is_deleted(record, offset) {
             return None;
         }
         if self.corruption.skipped.iter().any(|range| range.contains(&offset)) {
             return None;
         }
         let size = u16::try_from(record.size()).ok()?;
-        Some(RecordLocation { id: record.id, attempt: attempts_of(record), offset, size, dead })
+        Some(RecordLocation { id: record.id, attempt: attempts_of(record), offset, size, dead, due })
     }
 }

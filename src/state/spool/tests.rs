@@ -570,3 +570,4 @@ mod format;
 mod histories;
 mod model;
 mod queue_faults;
+mod schedule;

@@ -46,7 +46,8 @@ fn jobs_are_listed_by_id_with_their_states_and_by_state() {
     assert_eq!(list(&dir, &["running"]), lines[1]);
     assert_eq!(list(&dir, &["waiting"]), lines[2..].concat());
     let ran = dir.zigsvc(&["list", "de\x1bad"]).expect(2);
-    let known = "unknown state \"de\\x1bad\"; known are waiting, running, dead; see `zigsvc help list`";
+    let known =
+        "unknown state \"de\\x1bad\"; known are waiting, scheduled, running, dead; see `zigsvc help list`";
     assert_eq!((ran.out.as_str(), ran.err), ("", format!("zigsvc: usage: {known}\n")));
     dir.zigsvc(&["list", "dead", "1"]).expect(2);
 }

@@ -17,7 +17,7 @@ fn status_names_every_field_once_and_in_order() {
     assert_eq!(
         names.join(" "),
         "pid state uptime jobs failed dead dead_dropped waiting running delayed room reloads reload_errors rotations \
-         log_lost fsyncs spool_bytes clients denied workers token health_age_ms degraded"
+         log_lost fsyncs spool_bytes clients denied workers token scheduled health_age_ms degraded"
     );
     for (name, value) in fields {
         match name {
@@ -89,12 +89,12 @@ fn help_has_one_line_for_each_request() {
     assert_eq!(
         verbs,
         [
-            "status", "queue", "list", "wait", "watch", "cancel", "retry", "forget", "drain", "stop",
-            "restart", "help"
+            "status", "queue", "after", "list", "wait", "watch", "cancel", "retry", "forget", "hold",
+            "resume", "drain", "stop", "restart", "help"
         ]
     );
     for line in lines {
-        let owner = ["cancel", "retry", "forget", "drain", "stop", "restart"]
+        let owner = ["cancel", "retry", "forget", "hold", "resume", "drain", "stop", "restart"]
             .iter()
             .any(|verb| line.starts_with(verb));
         assert_eq!(line.ends_with("(owner only)"), owner, "{line}");

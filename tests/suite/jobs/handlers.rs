@@ -66,6 +66,29 @@ fn a_program_gets_the_text_as_its_one_argument() {
 }
 
 #[test]
+fn a_handler_as_an_array_gets_its_words_before_the_text() {
+    let dir = Dir::new();
+    let text = r#"printf '%s|' "$#" "$@" > new; mv new out"#;
+    dir.write_executable("show", &format!("#!/bin/sh\ncd {}\n{text}\n", dir.as_arg()));
+    // A text that begins with `-` is no option of a program that takes `--`.
+    dir.write("zigsvc.conf", format!("handler = [\"{}/show\", \"-n\", \"--\"]\n", dir.as_arg()));
+    start(&dir, &[]);
+    dir.append("queue", "-rf /\n");
+    wait_until("the handler ran", || dir.path("out").exists());
+    assert_eq!(dir.read("out"), "3|-n|--|-rf /|");
+    // The program of a folder gets the words before those of the job.
+    fs::create_dir(dir.path("tools")).unwrap();
+    fs::rename(dir.path("show"), dir.path("tools/show")).unwrap();
+    dir.write("zigsvc.conf", format!("handler = [\"{}/tools\", \"--\"]\n", dir.as_arg()));
+    fs::remove_file(dir.path("out")).unwrap();
+    dir.zigsvc(&["reload"]).expect(0);
+    dir.append("queue", "show -a b\n");
+    wait_until("the program of the folder ran", || dir.path("out").exists());
+    assert_eq!(dir.read("out"), "3|--|-a|b|");
+    assert!(dir.zigsvc(&["check"]).expect(0).out.contains("/tools\", \"--\"]"));
+}
+
+#[test]
 fn a_handler_gets_only_the_promised_environment() {
     let dir = Dir::new();
     let handler = script(&dir, "tr '\\0' '\\n' < /proc/$$/environ > new; mv new out");

@@ -376,6 +376,35 @@ fn two_users_append_in_turn_and_no_append_fails() {
 }
 
 #[test]
+fn a_shared_folder_of_a_group_without_the_service_neither_wakes_it_all_the_time_nor_loses_a_line() {
+    let dir = Dir::new();
+    if !require_users(&dir) || !require_tool("setpriv") {
+        return;
+    }
+    fs::create_dir(dir.path("in")).unwrap();
+    set_mode(&dir.path("in"), 0o1777);
+    chown(dir.path(""), Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut inner = dir.command();
+    for option in ["log_max=0", "queue_file=DIR/in/queue", "trust=DIR/in"] {
+        inner.arg("-o").arg(option.replace("DIR", dir.as_arg()));
+    }
+    inner.arg("start");
+    let words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    finish(through(&words, &inner), None).expect(0);
+    let pid = dir.lock_holder("zigsvc.pid").unwrap();
+    let before = crate::support::control::ticks(pid);
+    let_pass(zigsvc::util::time::Duration::from_ms(2000));
+    let used = crate::support::control::ticks(pid) - before;
+    assert!(used < 20, "{used} ticks in two idle seconds");
+    assert!(fs::read_dir(dir.path("in")).unwrap().next().is_none());
+    for number in 0..20 {
+        dir.append("in/queue", &format!("{number}\n"));
+        chown(dir.path("in/queue"), Some(NOBODY), Some(NOBODY)).unwrap();
+        wait_for_jobs(&dir, number + 1);
+    }
+}
+
+#[test]
 fn claims_in_the_spool_are_read_on_after_a_kill() {
     let dir = Dir::new();
     if !require_users(&dir) {

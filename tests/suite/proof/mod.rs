@@ -3,11 +3,13 @@
 //! - `faults/`: each system call fails once
 //! - `fuzz_targets.rs`: the fuzzers' targets on stable Rust
 //! - `crash.rs`: kills of `jobs` at any moment
+//! - `promise.rs`: each fault is named by a state in time, and costs no job
 //! - `supervisor_kills.rs`: the same under a supervisor
 //! - `soak.rs`: everything at once
 
 mod crash;
 mod faults;
 mod fuzz_targets;
+mod promise;
 mod soak;
 mod supervisor_kills;

@@ -3,9 +3,10 @@
 //! It is mounted in a mount namespace of its own; from outside it is reached
 //! through `/proc/PID/root`. For root only.
 
-use super::{Dir, finish, program, require_root, require_tool};
+use super::{Dir, finish, program, require, require_root, require_tool};
+use rustix::fs::{CWD, Mode, OFlags};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
@@ -18,15 +19,21 @@ pub struct SmallDisk {
 impl SmallDisk {
     /// Mounts a disk of this size, in the form of tmpfs(5).
     pub fn new(dir: &Dir, size: &str) -> Self {
+        Self::formatted(dir, &format!("mount -t tmpfs -o size={size},mode=0700 none $0")).unwrap()
+    }
+
+    /// Mounts a disk by shell commands, in which `$0` is its folder. Returns `None` if they fail,
+    /// which is noted as a skipped test.
+    pub fn formatted(dir: &Dir, commands: &str) -> Option<Self> {
         fs::create_dir(dir.path("disk")).unwrap();
-        let script = "mount -t tmpfs -o size=$1,mode=0700 none \"$0\" && echo ready && exec cat";
+        let script = format!("{{ {commands}; }} >&2 && chmod 0700 $0 && echo ready && exec cat");
         let mut command = program("unshare");
-        command.args(["-m", "sh", "-c", script]).arg(dir.path("disk")).arg(size);
+        command.args(["-m", "sh", "-ec", &script]).arg(dir.path("disk"));
         let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut answer = [0; 6];
-        holder.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"ready\n");
-        Self { holder }
+        let ready = holder.stdout.as_mut().unwrap().read_exact(&mut answer).is_ok();
+        let disk = Self { holder };
+        require(ready, commands).then_some(disk)
     }
 
     /// Returns the path of a file on the disk, as seen from the test's mount namespace.
@@ -63,9 +70,40 @@ impl SmallDisk {
 
     /// Fills what is left.
     pub fn fill(&self, dir: &Dir) {
-        let mut file = fs::File::create(self.path(dir, "filler")).unwrap();
+        let path = self.path(dir, "filler");
+        let mut file = fs::File::create(&path).unwrap();
+        let fd = rustix::fs::openat(CWD, path.to_str().unwrap(), OFlags::RDWR, Mode::empty()).unwrap();
+        // Most of it in large steps, without writing it.
+        let mut end = 0;
+        for step in [1 << 24, 1 << 20, 1 << 16] {
+            let flags = rustix::fs::FallocateFlags::empty();
+            while rustix::fs::fallocate(&fd, flags, end, step).is_ok() {
+                end += step;
+            }
+        }
+        file.seek(SeekFrom::Start(end)).unwrap();
         while file.write_all(&[b'f'; 4096]).is_ok() {}
         while file.write_all(b"f").is_ok() {}
+    }
+}
+
+impl SmallDisk {
+    /// Takes the inodes that are left, up to 100.
+    pub fn take_inodes(&self, dir: &Dir) {
+        for number in 0..100 {
+            if fs::File::create(self.path(dir, &format!("filler{number}"))).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Removes what [`SmallDisk::fill`] and [`SmallDisk::take_inodes`] made.
+    pub fn make_room(&self, dir: &Dir) {
+        for entry in fs::read_dir(self.path(dir, "")).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("filler") {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
     }
 }
 

@@ -33,7 +33,7 @@ const fn rules(workers: usize) -> JobRules {
     }
 }
 
-const ALL: Filter = Filter { waiting: true, running: true, dead: true, after: 0 };
+const ALL: Filter = Filter { waiting: true, scheduled: true, running: true, dead: true, after: 0 };
 
 /// The core of the service with its clients and scans, and no process.
 struct ScanService {
@@ -133,7 +133,7 @@ impl ScanService {
         while let PageStep::Rows(next) = self.scans.next_rows(&self.replies, &self.core, false, self.now) {
             let mut bytes = [0; 4096];
             let mut out = Writer::new(&mut bytes);
-            self.scans.push_rows(next, &self.core, &mut self.disk, &mut out);
+            self.scans.push_rows(next, &self.core, &mut self.disk, self.now, &mut out);
             assert!(!out.is_cut() && !out.is_empty());
             self.scans.rows_sent(out.as_bytes());
             text.push_str(std::str::from_utf8(out.as_bytes()).unwrap());
@@ -161,7 +161,7 @@ fn a_page_has_the_jobs_of_the_window_and_of_the_journal_in_the_order_of_ids() {
         let lines = service.list(filter);
         lines.iter().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
     };
-    let none = Filter { waiting: false, running: false, dead: false, after: 0 };
+    let none = Filter { waiting: false, scheduled: false, running: false, dead: false, after: 0 };
     assert_eq!(ids(&mut service, Filter { dead: true, ..none }), [1, 2]);
     assert_eq!(ids(&mut service, Filter { running: true, ..none }), [3]);
     assert_eq!(ids(&mut service, Filter { dead: true, after: 1, ..none }), [2]);

@@ -3,14 +3,13 @@
 
 use super::*;
 use crate::limits::GIVEN_BACK_SOON;
-use crate::proto::attributes::{Attribute, Due, handler_of, replace};
+use crate::proto::attributes::{Attribute, handler_of, replace};
 use crate::proto::journal::header_of_version;
 
 const SHELL: SpoolRules = SpoolRules { handler: HandlerKind::Shell, ..RULES };
-const DUE: Due = Due { boot: [3; 16], boot_clock: 5, wall_clock: 6, left: 7 };
 
 /// Returns a disk whose journal of `version` holds these records.
-fn written(version: u8, records: &[Record<'_>]) -> FakeDisk {
+pub(super) fn written(version: u8, records: &[Record<'_>]) -> FakeDisk {
     let mut disk = FakeDisk::new(1);
     disk.journal_mut().extend_from_slice(header_of_version(version));
     for record in records {
@@ -104,8 +103,8 @@ fn a_header_that_names_an_older_format_than_its_records_is_put_right() {
 
 #[test]
 fn attributes_go_with_their_job_through_every_copy() {
-    let unknown = [99, 1, 42];
-    let block = replace(&replace(&unknown, Attribute::Handler, &[2]), Attribute::Due, &DUE.emit());
+    let unknown = [&[99, 40][..], &[42; 40]].concat();
+    let block = replace(&unknown, Attribute::Handler, &[2]);
     let (first, second) = (add(1, "first"), add(40, "last"));
     let mut jobs = vec![Record { attributes: &block, ..first }];
     let texts: Vec<String> = (2..40).map(|id| format!("job {id}")).collect();

@@ -291,7 +291,7 @@ impl World {
         let mut hasher = DefaultHasher::new();
         self.disk.fingerprint().hash(&mut hasher);
         let mut spool = self.service.core.spool.clone();
-        spool.io_stats = IoStats::default();
+        spool.totals.io = IoStats::default();
         spool.journal.generation = 0;
         spool.hash(&mut hasher);
         self.service.now.hash(&mut hasher);

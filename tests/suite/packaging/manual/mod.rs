@@ -228,7 +228,7 @@ fn bash_completes_commands_options_services_keys_and_files() {
         (&["-"], &["-c", "-d", "-o"]),
         (&["status", "--"], &["--json", "--prometheus"]),
         (&["status", "--json", "jo"], &["jobs"]),
-        (&["list", ""], &["dead", "running", "waiting"]),
+        (&["list", ""], &["dead", "running", "scheduled", "waiting"]),
         (&["list", "dead", ""], &[]),
         (&["retry", ""], &["dead"]),
         (&["-c", "al"], &["alpha.conf", "alps"]),

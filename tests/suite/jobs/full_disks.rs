@@ -1,0 +1,114 @@
+//! Filesystems on which a full disk behaves in its own way: Btrfs copies a block that is
+//! written again, XFS needs room for that too, a quota or the limit of a file's size refuses
+//! what the disk would take. Queued jobs run and end, new ones are refused with a state, no
+//! job is lost by a kill or a start there, and the state goes when there is room.
+
+use crate::support::control::{Client, expect_error, limit_files};
+use crate::support::small_disk::{SmallDisk, has_namespaces};
+use crate::support::{
+    Dir, kill_hard, log_lines_matching, logged_word, processed, require_tool, wait_for_log, wait_until,
+};
+
+/// Shell commands that mount a small disk at `$0`, and the program that they need.
+const FORMATS: &[(&str, &str)] = &[
+    ("mkfs.btrfs", "truncate -s 114M $0.image && mkfs.btrfs -q $0.image && mount -o loop $0.image $0"),
+    ("mkfs.xfs", "truncate -s 300M $0.image && mkfs.xfs -q $0.image && mount -o loop $0.image $0"),
+    ("mkfs.ext4", "truncate -s 8M $0.image && mkfs.ext4 -q -m 0 $0.image && mount -o loop $0.image $0"),
+    ("mount", "mount -t tmpfs -o size=512k,nr_inodes=16 none $0"),
+];
+
+/// Returns the text of a job that waits for the file `go`.
+fn gate(dir: &Dir) -> String {
+    format!("until [ -e {}/go ]; do sleep 0.05; done", dir.as_arg())
+}
+
+#[test]
+fn on_each_full_filesystem_the_queued_jobs_run_and_nothing_is_lost() {
+    if !has_namespaces() {
+        return;
+    }
+    for (tool, format) in FORMATS {
+        if !require_tool(tool) {
+            continue;
+        }
+        let dir = Dir::new();
+        let Some(disk) = SmallDisk::formatted(&dir, format) else { continue };
+        let options = ["handler=shell", "interval=200ms"];
+        let pid = disk.start(&dir, &options);
+        let mut client = Client::new(&dir);
+        client.queue(&gate(&dir));
+        let jobs: Vec<String> = (1..=90).map(|number| format!("echo {number} {}", "x".repeat(300))).collect();
+        client.queue_all(&jobs);
+        disk.fill(&dir);
+        disk.take_inodes(&dir);
+        let mut refused = 0;
+        wait_until("a new job is refused", || {
+            let answer = client.ask(&format!("queue : {}", "y".repeat(900)));
+            refused += u32::from(answer.starts_with("err no-space"));
+            refused > 0
+        });
+        assert_eq!(client.status_word("degraded"), "spool-full", "{format}");
+        // A start on the full disk has all jobs.
+        let before = client.status("waiting") + client.status("running");
+        kill_hard(pid);
+        let pid = disk.start(&dir, &options);
+        let mut client = Client::new(&dir);
+        assert_eq!(client.status("waiting") + client.status("running"), before, "{format}");
+        dir.write("go", "");
+        wait_until(&format!("the queued jobs run: {format}"), || {
+            let ran = processed(&dir);
+            jobs.iter().all(|job| ran.contains(job))
+        });
+        wait_until("their ends are recorded", || logged_word(&dir, pid, "waiting") == "0");
+        assert_eq!(log_lines_matching(&dir.read("zigsvc.log"), "jobs wait, none is lost"), 0, "{format}");
+        disk.make_room(&dir);
+        wait_until("the state goes", || client.status_word("degraded") == "none");
+        wait_until("new ones are taken", || client.ask("queue echo new").starts_with("ok "));
+        wait_until("the new one ran", || processed(&dir).iter().any(|job| job == "echo new"));
+        wait_until("its end is recorded", || logged_word(&dir, pid, "waiting") == "0");
+        let count = processed(&dir).len();
+        kill_hard(pid);
+        disk.start(&dir, &options);
+        wait_for_log(&dir, "daemon started");
+        Client::new(&dir).queue("echo last");
+        wait_until("the last one ran", || processed(&dir).last().is_some_and(|job| job == "echo last"));
+        assert_eq!(processed(&dir).len(), count + 1, "a job ran twice: {format}");
+    }
+}
+
+#[test]
+fn below_the_limit_of_a_files_size_ended_jobs_make_room() {
+    if !require_tool("prlimit") {
+        return;
+    }
+    let dir = Dir::new();
+    let pid = crate::support::control::start(&dir, &["handler=shell", "interval=200ms", "log_level=warn"]);
+    let mut client = Client::new(&dir);
+    // The limit counts for the log too, so the log is short. Each round of jobs writes half of it.
+    limit_files(pid, "40000:unlimited");
+    for round in 0..4 {
+        let jobs: Vec<String> =
+            (0..30).map(|number| format!(": {round} {number} {}", "x".repeat(700))).collect();
+        for job in &jobs {
+            wait_until("it is taken", || client.ask(&format!("queue {job}")).starts_with("ok "));
+        }
+        wait_until("they end", || client.status("jobs") == (round + 1) * 30);
+    }
+    assert_eq!(client.status_word("degraded"), "none");
+    // More than fits at a time is refused, until some have ended.
+    client.queue(&gate(&dir));
+    let mut taken = 0;
+    let answer = loop {
+        let answer = client.ask(&format!("queue : {}", "y".repeat(900)));
+        if !answer.starts_with("ok ") || taken > 60 {
+            break answer;
+        }
+        taken += 1;
+    };
+    expect_error(&answer, "no-space");
+    assert_eq!(client.status_word("degraded"), "spool-full");
+    dir.write("go", "");
+    wait_until("new ones are taken", || client.ask("queue : last").starts_with("ok "));
+    wait_until("the state goes", || client.status_word("degraded") == "none");
+    wait_until("all end", || client.status("jobs") == 4 * 30 + 1 + taken + 1);
+}
