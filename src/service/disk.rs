@@ -170,13 +170,19 @@ impl SpoolDisk {
 
     /// Writes the path by which the kernel knows the open journal, if there is a /proc.
     pub fn describe_journal(&self, out: &mut Writer<'_>) {
+        let path = self.journal_path_now();
+        out.push_escaped(path.as_ref().map_or(b"(unknown path)", Path::as_bytes));
+    }
+
+    /// Returns the path at which the open journal is, if /proc shows it.
+    #[must_use]
+    pub fn journal_path_now(&self) -> Option<Path> {
         let mut name = [0; 40];
         let mut link = Writer::new(&mut name);
         let _ = uwrite!(link, "/proc/self/fd/{}", self.journal.as_raw_fd());
         let mut path = [0; PATH_MAX_BYTES];
-        let count =
-            Path::new(link.as_bytes()).and_then(|link| file::read_link(link.as_c_str(), &mut path).ok());
-        out.push_escaped(count.and_then(|count| path.get(..count)).unwrap_or(b"(unknown path)"));
+        let count = file::read_link(Path::new(link.as_bytes())?.as_c_str(), &mut path).ok()?;
+        Path::new(path.get(..count)?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::proto::health::{BOOT_ID_BYTES, UNKNOWN_BOOT};
 use crate::proto::leftovers::{Mark, MarkScanner, NoteHead, NotedGroup, Token};
-use crate::state::leftovers::{ProcessView, belongs};
+use crate::state::leftovers::{ProcessView, belongs, has_taken_number};
 use crate::sys::{dir, file, process};
 use crate::util::path::Path;
 use crate::util::text::{Writer, parse_u64};
@@ -30,19 +30,20 @@ pub fn own_session() -> u32 {
 pub fn has_member(group: &NotedGroup, needs_token: bool) -> bool {
     let Ok(processes) = file::open_dir(c"/proc") else { return false };
     let tick = Duration::from_ms(process::clock_tick_ms());
-    let mut found = false;
+    let (mut found, mut taken) = (false, false);
     let _ = dir::each(&processes, |name| {
-        if found || !name.first().is_some_and(u8::is_ascii_digit) {
+        if taken || !name.first().is_some_and(u8::is_ascii_digit) {
             return;
         }
         let Some(view) = view(name, tick) else { return };
+        taken = has_taken_number(&view, group);
         // The environment is read only for the few processes that may belong to the group.
-        found = belongs(&view, Mark::Nothing, group, tick) && {
+        found |= belongs(&view, Mark::Nothing, group, tick) && {
             let mark = mark(name, &group.token);
             mark == Mark::Token || mark == Mark::Nothing && !needs_token
         };
     });
-    found
+    found && !taken
 }
 
 /// Returns the process called `name` in /proc, unless it has ended.

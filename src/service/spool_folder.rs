@@ -214,6 +214,12 @@ impl SpoolFolder {
         look(&self.journal_path, self.journal, false)
     }
 
+    /// Returns device and inode of the open journal.
+    #[must_use]
+    pub fn journal_identity(&self) -> (u64, u64) {
+        self.journal
+    }
+
     /// Returns true if the path of the lock certainly does not lead to the held lock.
     #[unsafe(link_section = ".text.idle")]
     pub fn is_lock_lost(&self) -> bool {

@@ -37,6 +37,13 @@ pub fn belongs(process: &ProcessView, mark: Mark, group: &NotedGroup, tick: Dura
     not_before && (is_leader || is_member && !is_other_leader) && mark != Mark::Other
 }
 
+/// Returns true if `process` has the number of `group` and started later than its leader. A number
+/// is given again only when no process has it for its group or session, so nothing is left.
+#[must_use]
+pub fn has_taken_number(process: &ProcessView, group: &NotedGroup) -> bool {
+    process.pid == group.number && group.upto.is_before(process.started)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +86,14 @@ mod tests {
             assert_eq!(belongs(&seen, Mark::Nothing, &GROUP, tick), expected, "{seen:?}");
             assert!(!belongs(&seen, Mark::Other, &GROUP, tick), "{seen:?}");
         }
+    }
+
+    #[test]
+    fn a_later_process_with_the_number_of_a_group_shows_that_nothing_is_left() {
+        assert!(has_taken_number(&process(500, 500, 500, 10_013), &GROUP));
+        assert!(has_taken_number(&process(500, 1, 1, 10_013), &GROUP));
+        assert!(!has_taken_number(&process(500, 500, 40, 10_010), &GROUP), "the leader");
+        assert!(!has_taken_number(&process(501, 500, 40, 10_013), &GROUP));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! that the last process left. A failure ends the process, with one line that says why.
 
 use super::control::ControlServer;
+use super::moved::warn_about_left_jobs;
 use super::orphans::Orphans;
 use super::status::describe_others;
 use super::{Jobs, JobsStorage, STORAGE, rules};
@@ -75,6 +76,7 @@ impl Jobs {
         let Some(jobs) = service.first_mut() else { process::abort() };
         jobs.log_recovery(&recovery);
         jobs.warn_about_handler();
+        warn_about_left_jobs(&jobs.base.process);
         jobs
     }
 }

@@ -212,10 +212,10 @@ impl JobsCore {
             self.spool.remove_closed(disk, now);
         }
         self.spool.release_claims(disk);
-        if self.shutdown == Shutdown::No && !self.timers.is_last() {
+        if self.shutdown == Shutdown::No && !self.timers.is_last() && !self.spool.is_held() {
             return TurnStep::Home;
         }
-        // A client stopped the service in this turn: the jobs that were dequeued in it have
+        // A client stopped the service or held the queue in this turn: the jobs that were dequeued in it have
         // no handler, and must lose no attempt.
         self.turn.next_slot = 0;
         while let Some(slot) = self.next_dequeued() {

@@ -136,8 +136,8 @@ impl Spool {
         Ok(record.emit(&mut self.buffer).is_ok())
     }
 
-    /// As [`Spool::push_transition`], for the end of a job that failed for good. Not inlined,
-    /// because a quiet turn would then keep its buffers on the stack.
+    /// Puts the record of a job that failed for good into the buffer. Not inlined, because a
+    /// quiet turn would then keep its buffers on the stack.
     #[inline(never)]
     fn push_dead_transition(
         &mut self,

@@ -7,6 +7,10 @@ use crate::state::disk::{Disk, DiskError, DiskResult};
 use crate::util::time::{Duration, Instant, earliest};
 use heapless::Vec;
 
+/// Claim numbers from here on are not followed, because no service reaches them, and the number
+/// after them might be none of a claim. A damaged record or a planted file can have one.
+const SEEN_SEQ_MAX: u64 = u64::MAX / 4;
+
 /// Time until the first retry of the queue file, or of a claim, after an error. The time
 /// doubles with each failure.
 const QUEUE_RETRY: Duration = Duration::from_ms(1000);
@@ -158,7 +162,9 @@ impl Claims {
 
     /// Notes that a claim with this number existed.
     pub(super) fn seen(&mut self, seq: u64) {
-        self.next_seq = self.next_seq.max(seq.saturating_add(1));
+        if seq < SEEN_SEQ_MAX {
+            self.next_seq = self.next_seq.max(seq.saturating_add(1));
+        }
     }
 
     /// Notes that claim `seq` was read up to `offset`, according to the journal.

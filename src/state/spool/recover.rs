@@ -314,7 +314,7 @@ impl Spool {
             }
             RecordKind::Add => {
                 if Due::of(record.attributes).is_some() && !record.flags.contains(RecordFlags::DEAD) {
-                    self.apply_scheduled(record);
+                    self.apply_scheduled(record, pass);
                     return Ok(length);
                 }
                 // A retried job is still in the window only if the dead record is lost.
@@ -360,12 +360,18 @@ impl Spool {
     }
 
     /// Applies the live record of a delayed job, or the copy with which the job was released.
-    fn apply_scheduled(&mut self, record: &Record<'_>) {
+    /// After damage a later release does not stand for the earlier ones, whose copies may be lost.
+    fn apply_scheduled(&mut self, record: &Record<'_>, pass: &Pass) {
         match due_of(record) {
             Some(_) => self.totals.scheduled.add(record.size()),
             None => {
                 self.totals.scheduled.sub(record.size());
                 self.sub_waiting(size_of_record(record, 0));
+                if pass.found.damaged_bytes > 0 {
+                    let _ = self.tombstones.push(Tombstone::new(record.id, false, pass.at));
+                    self.add_waiting(record);
+                    return;
+                }
                 let due = Due::of(record.attributes).map_or(0, |due| due.boot_clock);
                 let released = (Instant::from_ms(due), record.id);
                 self.schedule.released = self.schedule.released.max(released);

@@ -92,7 +92,7 @@ fn ten_thousand_delayed_jobs_survive_kills_and_run_once_each() {
     assert_eq!(ran.out.lines().count(), 10_000);
     let mut client = Client::new(&dir);
     assert_eq!((client.status("scheduled"), client.status("running")), (10_000, 0));
-    // They hold up none behind them.
+    // They hold up no other job.
     client.queue("now");
     wait_until("the other job ran", || status(&dir, "jobs") == 1);
     kill_hard(pid);

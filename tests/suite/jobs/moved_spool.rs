@@ -291,10 +291,19 @@ fn a_stop_says_which_jobs_stay_behind_and_they_can_be_put_back() {
     let log = dir.read("zigsvc.log");
     let behind = format!("2 waiting and 0 dead jobs are in {}/other/journal; to run them", dir.as_arg());
     assert!(log.contains(&behind), "{log}");
+    // A start with the other spool says how to take them back.
+    let mut command = dir.command();
+    command.args(["-o", "log_max=0", "start"]);
+    let ran = finish(command, None).expect(0);
+    let left = format!("jobs were left in {0}/other/journal, when the spool was moved", dir.as_arg());
+    assert!(ran.err.contains(&left), "{ran:?}");
+    assert!(ran.err.contains(&format!("put that file to {}/spool/journal", dir.as_arg())), "{ran:?}");
+    dir.zigsvc(&["stop"]).expect(0);
     exchange(&dir, "other", "spool");
     dir.write("gate", "");
     start(&dir, &options);
     assert_eq!(wait_for_lines(&dir, "ran", 2), ["first", "second"]);
+    assert!(!dir.path("spool.moved").exists(), "the note is removed with its cause");
 }
 
 // ----- mounts and users ---------------------------------------------------------

@@ -256,7 +256,7 @@ impl Drop for World {
 
 fn nothing(_: &mut World) {}
 
-/// Mounts for rows whose mount fails must not end the test.
+/// No commands before the start.
 const PLAIN: &str = "true";
 
 /// The faults.
@@ -571,6 +571,18 @@ const FAULTS: &[Fault] = &[
             });
         },
         mend: |world| kill(world.dir.read("out/pid").trim().parse().unwrap(), "KILL"),
+    },
+    Fault {
+        name: "queue held",
+        named: State("held"),
+        mode: Mode::Root,
+        setup: PLAIN,
+        options: &[],
+        make: |world| {
+            assert!(world.ask("hold").starts_with("ok"));
+            assert!(world.queue("waits", None));
+        },
+        mend: |world| assert!(world.ask("resume").starts_with("ok")),
     },
     // ----- the log and the health file
     Fault {

@@ -168,6 +168,60 @@ fn a_service_of_another_user_that_may_not_write_its_heartbeat_is_left_alone() {
     wait_until("it has ended", || !alive(supervisor));
 }
 
+/// Covers a read-only /run, and files of other users and kinds in the place of the health file.
+#[test]
+fn a_health_file_that_cannot_be_replaced_ends_nothing() {
+    if !can_unshare(&["-m"]) {
+        return;
+    }
+    let cases = [
+        ("mount --bind $1 $1 && mount -o remount,bind,ro $1", "0"),
+        ("chmod 1777 $1 && : >$1/health && chown 54321 $1/health && chmod 600 $1/health", "65534"),
+        ("mkdir -p $1/health/inside", "0"),
+    ];
+    for (prepare, user) in cases {
+        let dir = Supervised::new();
+        fs::set_permissions(dir.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+        for folder in ["own", "place"] {
+            fs::create_dir(dir.path(folder)).unwrap();
+        }
+        let user_id = user.parse().unwrap();
+        std::os::unix::fs::chown(dir.path("own"), Some(user_id), Some(user_id)).unwrap();
+        let d = dir.as_arg();
+        let mut inner = dir.command();
+        for option in HASTY {
+            inner.args(["-o", option]);
+        }
+        for (key, path) in [
+            ("health_file", "place/health"),
+            ("spool", "own/spool"),
+            ("queue_file", "own/queue"),
+            ("log_file", "own/log"),
+            ("socket", "own/sock"),
+        ] {
+            inner.args(["-o", &format!("{key}={d}/{path}")]);
+        }
+        if user_id > 0 {
+            // Without it root refuses a file that another user made there.
+            let trust = format!("trust={d}/place/health");
+            inner.args(["-o", &format!("user={user}"), "-o", &trust]);
+        }
+        inner.args(["run", "supervisor"]);
+        let script = format!("{prepare} && shift && exec \"$@\"");
+        let place = dir.path("place").display().to_string();
+        let mut command = through(&["unshare", "-m", "sh", "-c", &script, "sh", &place], &inner);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let _supervisor = Running::new(command);
+        let jobs = dir.jobs_after(0);
+        let log = || dir.read("own/zigsvc-supervisor.log");
+        wait_until("the heartbeat is lost", || log().contains("; only its socket is checked"));
+        let begun = std::time::Instant::now();
+        wait_until("many looks were taken", || begun.elapsed().as_secs() >= 3);
+        assert_eq!(dir.lock_holder("zigsvc.pid"), Some(jobs), "{prepare}: {}", log());
+        assert!(!log().contains("restart"), "{prepare}: {}", log());
+    }
+}
+
 #[test]
 fn a_service_in_a_pid_namespace_of_its_own_is_adopted_and_ended_only_if_it_hangs() {
     if !can_unshare(&["-pf"]) {

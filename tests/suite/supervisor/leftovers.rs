@@ -1,11 +1,13 @@
-//! What a killed `supervisor -- CMD` leaves, what the next one does with it, and what `status` shows.
+//! The processes that a killed `supervisor -- CMD` leaves, their end by the next one, and `status`.
 
-use crate::support::supervisor::{LOG, Supervised, parent_of, run_command};
+use crate::support::supervisor::{LOG, Supervised, binary, parent_of, run_command};
 use crate::support::{
-    Running, alive, finish, kill, kill_hard, process_state, require_native, require_root, wait_until,
+    Running, alive, finish, kill, kill_hard, process_state, program, require, require_native, require_root,
+    require_tool, wait_until,
 };
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::Stdio;
 
 /// Starts `supervisor -- sh -c SCRIPT` in the background with these options.
 #[track_caller]
@@ -18,7 +20,7 @@ fn start_script(dir: &Supervised, options: &[&str], script: &str) {
     finish(command, None).expect(0);
 }
 
-/// A program with two workers, one with an environment of its own, one with a long one, and a
+/// Returns a program with two workers, one with an environment of its own, one with a long one, and a
 /// third process that has left for a session of its own. It notes them in `pids`, and each life
 /// in `lives`.
 fn workers(dir: &Supervised, trap: &str) -> String {
@@ -59,6 +61,8 @@ fn the_next_one_ends_what_a_killed_one_left_before_it_starts_anything() {
         while life < 3 {
             let leader = dir.program_after(0);
             let away: u32 = dir.read("away").trim().parse().unwrap();
+            // The next life writes it again.
+            fs::remove_file(dir.path("away")).unwrap();
             kill_hard(dir.pid());
             wait_until("its leader has ended, if it does", || !trap.is_empty() || !alive(leader));
             assert!(old.iter().all(|pid| alive(*pid)));
@@ -72,7 +76,7 @@ fn the_next_one_ends_what_a_killed_one_left_before_it_starts_anything() {
             let killed = dir.count(&format!("[ERROR] sh: has not ended: SIGKILL to pid {leader}"));
             assert_eq!(killed, usize::from(!trap.is_empty()));
             assert_eq!(dir.count("[INFO] sh: the processes of the earlier supervisor have ended"), ended);
-            // What left the group is not its own any more.
+            // A process that has left the group is not its own any more.
             assert!(alive(away));
             kill(away, "KILL");
             life += 1;
@@ -159,6 +163,77 @@ fn only_a_note_of_its_own_and_of_this_boot_names_what_is_left() {
         for pid in old.iter().copied().chain([away, next].iter().map(|pid| pid.trim().parse().unwrap())) {
             kill(pid, "KILL");
         }
+    }
+}
+
+/// Runs in a PID namespace with few numbers: starts a service with a job, or a program, kills the
+/// service, and has an innocent process get the number of the leader. It leads a session with a
+/// child, so that only its start distinguishes it from the old group. Then the service is started
+/// again.
+const REUSE: &str = r#"
+    echo 400 >/proc/sys/kernel/pid_max || exit 1
+    Z="$0 -d $1"; d=$1; pid_file=$2; program="echo \$\$ >$d/leader; exec sleep 600"
+    begin() {
+        case $pid_file in
+        zigsvc.pid) $Z -o handler=shell start;;
+        *) $Z start supervisor -- sh -c "$program";;
+        esac
+    }
+    # The lowest 300 numbers are not given again.
+    while ( : ) & [ $! -lt 310 ]; do wait; done
+    begin
+    [ $pid_file != zigsvc.pid ] || $Z queue "$program"
+    while ! [ -s $d/leader ]; do sleep 0.05; done
+    leader=$(cat $d/leader); last=0; tries=0
+    kill -9 $(cat $d/$pid_file)
+    while [ $((tries += 1)) -lt 4000 ]; do
+        if [ $last = $((leader - 1)) ]; then
+            setsid sh -c "sleep 600 & echo \$! >$d/innocent; wait" &
+            [ $! = $leader ] && break
+            kill -9 -- -$!
+        fi
+        ( : ) & last=$!
+        wait $last
+    done
+    [ $tries -lt 4000 ] || exit 2
+    while ! [ -s $d/innocent ]; do sleep 0.05; done
+    : >$d/leader
+    begin
+    while ! [ -s $d/leader ]; do sleep 0.05; done
+    [ $(cat $d/leader) != $leader ] || exit 3
+    kill -0 $leader && kill -0 $(cat $d/innocent) || exit 4
+    sleep 0.3
+    kill -0 $leader && kill -0 $(cat $d/innocent) || exit 5
+"#;
+
+#[test]
+fn a_number_that_was_given_again_is_nothing_that_is_left() {
+    let limited = || {
+        let mut command = program("unshare");
+        command.args(["-pf", "--mount-proc", "sh", "-c", "echo 400 >/proc/sys/kernel/pid_max"]);
+        let before = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap();
+        let works = command.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        let after = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap();
+        if before != after {
+            fs::write("/proc/sys/kernel/pid_max", &before).unwrap();
+        }
+        works && before == after
+    };
+    if !require_native("QEMU has no namespaces")
+        || !require_root()
+        || !require_tool("unshare")
+        || !require(limited(), "pid_max is not one of the PID namespace here")
+    {
+        return;
+    }
+    for pid_file in ["zigsvc-supervisor.pid", "zigsvc.pid"] {
+        let dir = Supervised::new();
+        let mut command = program("unshare");
+        command.args(["-pf", "--mount-proc", "--kill-child", "sh", "-c", REUSE]);
+        command.arg(binary()).args([dir.as_arg(), pid_file]);
+        let ran = finish(command, None);
+        assert_eq!(ran.code, 0, "{pid_file}: {ran:?} {}", dir.logs());
+        assert_eq!(dir.count("has left processes"), 0);
     }
 }
 

@@ -332,3 +332,19 @@ fn the_highest_id_is_kept_and_no_job_is_accepted_after_it() {
         assert_eq!(again.core.spool.room(&SHELL), 0);
     }
 }
+
+#[test]
+fn a_base_with_a_claim_number_near_the_limit_loses_no_line() {
+    for next in [u64::MAX / 2 - 1, u64::MAX / 2, u64::MAX - 1, u64::MAX] {
+        let body = next.to_le_bytes();
+        let base = Record { body: &body, ..Record::new(RecordKind::Base, 5, 0) };
+        let mut disk = written(2, &[base, add(7, "old")]);
+        let mut service = start_with(&mut disk, RULES);
+        disk.append_durably("line\n");
+        assert!(service.ingest(&mut disk).is_ok(), "{next}");
+        let _ = service.commit(&mut disk);
+        disk.restart();
+        let mut again = start_with(&mut disk, RULES);
+        assert_eq!(again.run_to_the_end(&mut disk), ["old", "line"], "{next}");
+    }
+}

@@ -13,12 +13,19 @@ struct Promises {
     /// Lines that a client asked to cancel or forget: a crash decides.
     dropped: BTreeSet<String>,
     runs: BTreeMap<String, u32>,
+    /// When delayed jobs are due.
+    due: BTreeMap<String, Instant>,
+    /// Whether the queue is held, if no crash decides it.
+    held: Option<bool>,
+    /// Whether the spool is moved away, taken and put back.
+    moves: bool,
 }
 
-/// Runs one random history with crashes. With `power`, cuts lose data that was not synced.
-fn history(seed: u64, power: bool) {
+/// Runs one random history with crashes. With `power`, cuts lose data that was not synced. With
+/// `moves`, the spool is moved, and is put back before each start.
+fn history(seed: u64, power: bool, moves: bool) {
     let mut disk = FakeDisk::new(seed);
-    let mut promises = Promises::default();
+    let mut promises = Promises { moves, ..Promises::default() };
     let mut written = Vec::new();
     let mut now = at(0);
     for life in 0..6 {
@@ -30,6 +37,9 @@ fn history(seed: u64, power: bool) {
         if power && disk.random(2) == 0 {
             disk.power_cut();
         } else {
+            if !disk.is_journal_named() {
+                disk.put_spool_back();
+            }
             disk.restart();
         }
     }
@@ -37,6 +47,9 @@ fn history(seed: u64, power: bool) {
     let (mut service, recovery) = TestService::start(&mut disk, now).unwrap();
     let dead = service.live_records(&mut disk, true).unwrap();
     assert_eq!(service.core.spool.dead() as usize, dead.len(), "seed {seed}");
+    if service.core.spool.is_held() {
+        while service.core.set_held(&mut disk, false, service.now) == Ok(false) {}
+    }
     let ran = service.run_to_the_end(&mut disk);
     for (location, text) in &dead {
         assert!(!ran.contains(text), "seed {seed}: {text:?} is dead, and waited as well");
@@ -71,6 +84,9 @@ fn live(
     written: &mut Vec<String>,
 ) -> Result<(), RecoverError> {
     let (mut service, _) = TestService::start(disk, *now)?;
+    let held = service.core.spool.is_held();
+    assert!(promises.held.is_none_or(|known| known == held), "held: {held}");
+    promises.held = Some(held);
     let mut ended: Vec<String> = Vec::new();
     let mut rewrite = None;
     for turn in 0..200 {
@@ -83,8 +99,17 @@ fn live(
                 written.push(text);
             }
         }
+        if promises.moves && disk.random(8) == 0 {
+            match disk.random(4) {
+                0 | 1 if disk.is_journal_named() => disk.move_spool_away(),
+                2 if disk.is_journal_named() => disk.put_another_spool(),
+                _ if !disk.is_journal_named() => disk.put_spool_back(),
+                _ => {}
+            }
+        }
+        let away = !disk.is_journal_named() || !service.core.home.is_here();
         service.look();
-        if disk.random(4) == 0 && rewrite.is_none() && !service.core.spool.is_compacting() {
+        if !away && disk.random(4) == 0 && rewrite.is_none() && !service.core.spool.is_compacting() {
             service.core.compact(disk, *now);
         }
         let mut edits = Vec::new();
@@ -109,6 +134,9 @@ fn live(
                 // Its start is in the journal, but the disk may have died since.
                 let Ok(text) = service.text(disk, &slot) else { return };
                 assert!(!promises.over.contains(&text), "{text:?} runs after its end was recorded");
+                assert!(promises.held != Some(true), "{text:?} runs while the queue is held");
+                let early = promises.due.get(&text).is_some_and(|due| !due.is_due(service.now));
+                assert!(!early, "{text:?} runs too early");
                 *promises.runs.entry(text).or_default() += 1;
                 service.core.handler_started(slot.id, service.now);
             }
@@ -117,7 +145,8 @@ fn live(
         if disk.is_dead() {
             return Err(RecoverError::Disk(DEAD));
         }
-        assert_eq!(service.core.disk_health.error(), None);
+        let moved = away || !service.core.home.is_here();
+        assert!(moved || service.core.disk_health.error().is_none(), "{:?}", service.core.disk_health);
         for slot in service.running() {
             let text = service.text(disk, &slot)?;
             let luck = disk.random(8);
@@ -135,6 +164,7 @@ fn live(
 enum Edit {
     Added(String),
     Over(String),
+    Held(bool),
     /// The job runs again; it had run this many times before.
     Retried(String, u32),
 }
@@ -144,6 +174,7 @@ impl Promises {
         match edit {
             Edit::Added(text) => drop(self.accepted.insert(text)),
             Edit::Over(text) => drop(self.over.insert(text)),
+            Edit::Held(held) => self.held = Some(held),
             Edit::Retried(text, before) => {
                 *self.runs.entry(text.clone()).or_default() -= before;
                 self.accepted.insert(text);
@@ -185,6 +216,23 @@ fn edit(
         }
         return Ok(texts.into_iter().map(Edit::Added).collect());
     }
+    if disk.random(5) == 0 && !service.core.spool.is_compacting() && rewrite.is_none() {
+        let text = format!("delayed {name}");
+        let due = now + Duration::from_ms(1000 + disk.random(40_000));
+        let delay = now.until(due);
+        promises.due.insert(text.clone(), due);
+        let added = service.core.add_delayed_job(disk, text.as_bytes(), delay, now)?;
+        return Ok(added.map(|_| Edit::Added(text)).into_iter().collect());
+    }
+    if disk.random(8) == 0 {
+        let held = !service.core.spool.is_held();
+        promises.held = None;
+        if service.core.set_held(disk, held, now)? {
+            return Ok(vec![Edit::Held(held)]);
+        }
+        promises.held = Some(!held);
+        return Ok(Vec::new());
+    }
     let dead = disk.random(2) == 0;
     let choice = disk.random(12);
     if choice == 0 {
@@ -217,7 +265,7 @@ fn edit(
             service.core.edit_dead(disk, location, true, now)?;
             Ok(vec![promises.retried(text)])
         }
-        6 if !service.core.spool.is_compacting() => {
+        6 if !service.core.spool.is_compacting() && !promises.moves => {
             let texts = service.live_records(disk, true)?.into_iter().map(|(_, text)| text);
             let purpose = if dead { Purpose::Retry } else { Purpose::Forget };
             let edits = match purpose {
@@ -235,13 +283,20 @@ fn edit(
 #[test]
 fn no_kill_at_any_moment_loses_or_doubles_a_line() {
     for seed in 0..1500 {
-        history(seed, false);
+        history(seed, false, false);
     }
 }
 
 #[test]
 fn no_power_cut_loses_an_accepted_job_or_repeats_one_that_is_over() {
     for seed in 0..1500 {
-        history(seed, true);
+        history(seed, true, false);
+    }
+}
+
+#[test]
+fn no_kill_while_the_spool_moves_loses_or_doubles_a_line() {
+    for seed in 0..500 {
+        history(seed, false, true);
     }
 }

@@ -94,6 +94,11 @@ enum Operation {
     Commit,
     /// A client adds a job.
     Queue,
+    /// A client adds a job that is due in a while.
+    QueueLater,
+    /// A client has the queue held, or resumed.
+    Hold,
+    Resume,
     /// A job starts.
     Start,
     /// The job ends well.
@@ -142,13 +147,16 @@ enum Operation {
 
 use Operation::*;
 
-const OPS: [Operation; 26] = [
+const OPS: [Operation; 29] = [
     WriteDurably,
     Write,
     WriteOn,
     Take,
     Commit,
     Queue,
+    QueueLater,
+    Hold,
+    Resume,
     Start,
     EndWell,
     Fail,
@@ -190,6 +198,10 @@ const ROOTS: &[&[Operation]] = &[
     &[WriteDurably, TakeKilled],
     // Two batches of one claim, none committed.
     &[WriteDurably, TakeOnly, WriteOn, TakeOnly],
+    // Delayed jobs, of which one was released and runs; a compaction has begun.
+    &[QueueLater, Wait, Start, QueueLater, Compact],
+    // A delayed job that is due while the queue is held.
+    &[Queue, QueueLater, Hold, Wait],
     // A job that failed and waits for its second attempt.
     &[Queue, Start, Fail, Wait],
     // A job that failed, and whose processes are left when its second attempt is due.
@@ -245,6 +257,8 @@ struct Promise {
     attempts: (u16, u16),
     /// Attempts in a row that [`KillLeaving`] has cut off.
     cut_off: u32,
+    /// The job may not start before.
+    due: Instant,
 }
 
 /// Everything: the disk, the service, and what was promised.
@@ -269,6 +283,9 @@ struct World {
     left: Vec<u64>,
     /// The journal was written again, perhaps without the attempts that were cut off.
     rewritten: bool,
+    /// Whether the queue is held, as the last reply said, and whether a reply is missing.
+    held: bool,
+    held_asked: bool,
 }
 
 /// A request of a client for one job.
@@ -299,7 +316,7 @@ impl World {
         self.service.core.disk_health.hash(&mut hasher);
         self.service.core.home.hash(&mut hasher);
         self.service.core.leftovers.hash(&mut hasher);
-        (&self.left, self.rewritten).hash(&mut hasher);
+        (&self.left, self.rewritten, self.held, self.held_asked).hash(&mut hasher);
         self.open.is_some().hash(&mut hasher);
         self.promises.hash(&mut hasher);
         hasher.finish()
@@ -327,6 +344,7 @@ impl World {
             dead: Sure::No,
             attempts: (0, 0),
             cut_off: 0,
+            due: Instant::BOOT,
         });
         text
     }
@@ -407,6 +425,7 @@ impl World {
             }
             promise.attempts.1 = promise.attempts.0;
         }
+        self.know_held();
         for (text, edit) in std::mem::take(&mut self.pending) {
             let promise = self.promise(&text);
             match edit {
@@ -417,12 +436,19 @@ impl World {
         }
     }
 
+    /// Takes that a reply, or the state after a crash, said whether the queue is held.
+    fn know_held(&mut self) {
+        (self.held, self.held_asked) = (self.service.core.spool.is_held(), false);
+    }
+
     /// Starts the handler of a job.
     fn started(&mut self, slot: &Slot) {
         // Its start is in the journal, but the disk may have died since.
         let Ok(text) = self.service.text(&mut self.disk, slot) else { return };
         self.service.core.handler_started(slot.id, self.service.now);
+        let (now, held) = (self.service.now, self.held && !self.held_asked);
         let promise = self.promise(&text);
+        assert!(promise.due.is_due(now) && !held, "runs too early: {promise:?}");
         assert!(promise.over < Sure::Written && promise.dead < Sure::Written, "runs, though {promise:?}");
         promise.attempts.0 = slot.attempt;
         if slot.attempt > 1 {
@@ -434,6 +460,19 @@ impl World {
     fn ask(&mut self, op: Operation) -> Option<bool> {
         let now = self.service.now;
         match op {
+            QueueLater => {
+                let (text, delay) = (self.new_line(), Duration::from_ms(CLAIM_QUIET.as_ms() / 2));
+                self.promise(&text).accepted = Sure::Asked;
+                self.promise(&text).due = now + delay;
+                self.rewritten = true;
+                let added = self.service.core.add_delayed_job(&mut self.disk, text.as_bytes(), delay, now);
+                self.pending.push((text, ModelEdit::Add(added.ok()??)));
+            }
+            Hold | Resume => {
+                self.held_asked = true;
+                self.rewritten = true;
+                self.service.core.set_held(&mut self.disk, op == Hold, now).ok().filter(|done| *done)?;
+            }
             Queue => {
                 let text = self.new_line();
                 self.promise(&text).accepted = Sure::Asked;
@@ -496,7 +535,7 @@ impl World {
         let full = self.promises.len() >= JOBS_MAX;
         let running = self.service.running().first().copied();
         match op {
-            WriteDurably | Write | WriteOn | Queue if full => None,
+            WriteDurably | Write | WriteOn | Queue | QueueLater if full => None,
             WriteDurably => {
                 let text = self.new_line();
                 let inode = self.disk.append_to_queue("");
@@ -583,7 +622,8 @@ impl World {
                 self.rewritten = true;
                 Some(Ok(()))
             }
-            Commit | Queue | Compact => Some(self.turn(op).map(drop)),
+            Hold | Resume if self.service.core.spool.is_held() == (op == Hold) => None,
+            Commit | Queue | QueueLater | Hold | Resume | Compact => Some(self.turn(op).map(drop)),
             RetryAll | ForgetAll if self.faulty => None,
             RetryAll | ForgetAll => {
                 self.first_dead()?;
@@ -657,6 +697,14 @@ impl World {
         let delayed = matches!(again, Some(JobState::Delayed(due)) if !due.is_due(now));
         assert!(promise.cut_off < 2 || rewritten || delayed, "repeated at once: {again:?}");
         Some(Ok(()))
+    }
+
+    /// Resumes the queue.
+    fn resume(&mut self) {
+        if self.service.core.spool.is_held() {
+            let now = self.service.now;
+            while self.service.core.set_held(&mut self.disk, false, now) == Ok(false) {}
+        }
     }
 
     /// Notes that the records of this turn are in the journal.
@@ -735,6 +783,7 @@ impl World {
     /// Takes back what was promised by a journal that no process finds again. Lines that are in a
     /// claim or in the queue file are promised by those.
     fn lose_spool(&mut self) {
+        self.held_asked = true;
         for promise in &mut self.promises {
             let by_line = match self.disk.find_line(&promise.text) {
                 Some(true) => Sure::Committed,
@@ -758,6 +807,7 @@ impl World {
 
     /// Takes back what was promised for a power cut, because the name of the journal is new.
     fn doubt_spool(&mut self) {
+        self.held_asked = true;
         for promise in &mut self.promises {
             let durable = self.disk.find_line(&promise.text) == Some(true);
             let most = if durable { Sure::Committed } else { Sure::Written };
@@ -884,7 +934,8 @@ impl Exploration {
         }
         let before = &before;
         let mut hasher = DefaultHasher::new();
-        (disk.fingerprint(), &before.promises, before.service.now).hash(&mut hasher);
+        (disk.fingerprint(), &before.promises, before.service.now, before.held, before.held_asked)
+            .hash(&mut hasher);
         if !self.judged.insert((hasher.finish(), crash, ops, crashes)) {
             return 1;
         }
@@ -925,7 +976,13 @@ impl Exploration {
         let known = world.window().unwrap();
         let dead = world.service.live_records(&mut world.disk, true).unwrap();
         assert_eq!(world.service.core.spool.dead() as usize, dead.len(), "{}", path());
+        let held = world.service.core.spool.is_held();
+        assert!(world.held_asked || held == world.held, "held {held}; {}", path());
+        // After a kill a power cut can still undo what no commit made sure.
+        world.held_asked &= crash == Crash::Kill;
+        world.held = held;
         let mut end = world.clone();
+        end.resume();
         let ran = end.service.run_to_the_end(&mut end.disk);
         let lowest = if crash == Crash::Kill { Sure::Written } else { Sure::Committed };
         for text in ran.iter().chain(dead.iter().map(|(_, text)| text)) {
@@ -995,6 +1052,8 @@ fn explore_from(root: &[Operation], depth: u32, crashes: u32) -> String {
         faulty: false,
         left: Vec::new(),
         rewritten: false,
+        held: false,
+        held_asked: false,
     };
     for op in root {
         assert_eq!(world.apply(*op), Some(Ok(())), "{op:?} of {root:?}");
