@@ -170,6 +170,11 @@ impl Spool {
                 Err(error) if error.is_no_space() => self.journal.sync_failed = true,
                 result => result?,
             }
+            // Without this sync a power cut could put the torn record together again, from its
+            // beginning and the end of a later one.
+            if pass.found.torn_bytes > 0 && rules.sync && !self.journal.sync_failed {
+                self.journal.sync_failed = disk.sync(SpoolFile::Journal).is_err();
+            }
         }
         if self.totals.waiting > 0 {
             let _ = self.reserve_space(disk, 0);
