@@ -139,6 +139,8 @@ fn a_connection_that_holds_itself_ends_with_its_process() {
     let mut owner = Client::new(&dir);
     let id = owner.queue("waits at the gate");
     wait_until("the job runs", || status(&dir, "running") == 1);
+    // Connections that asked for the status must be gone before the descriptors are counted.
+    wait_until("the owner is alone", || owner.status("clients") == 1);
     let before = descriptors(pid);
     // After `watch` all input is dropped, after `wait` it is kept. Both are received.
     for request in [&b"watch\n"[..], format!("wait {id}\n").as_bytes()] {

@@ -299,14 +299,17 @@ fn nearly_full() -> Dir {
 }
 
 fn compact(run: &mut Run<'_>) -> Step {
+    let journal =
+        |run: &Run<'_>| fs::metadata(run.dir.path("spool/journal")).map_or(u64::MAX, |meta| meta.len());
+    let before = journal(run);
     for _ in 0..2 {
         run.queue_surely(&format!("new {}", "x".repeat(900)))?;
     }
     run.all_processed()?;
     let dir = run.dir;
     run.until("the journal is written again", || {
-        let size = fs::metadata(dir.path("spool/journal")).map(|meta| meta.len());
-        size.is_ok_and(|size| size < COMPACT_MIN_BYTES / 2)
+        // The ends of the last jobs stay in it.
+        fs::metadata(dir.path("spool/journal")).is_ok_and(|meta| meta.len() < before / 4 * 3)
             || dir.read("zigsvc.log").contains("cannot be written again")
     })?;
     let dead = run.ask_surely("list dead")?;
