@@ -137,12 +137,12 @@ pub struct JobsCore {
     pub disk_health: DiskHealth,
     /// The handlers that run.
     pub timers: JobTimers,
-    /// The process groups that outlive their jobs.
-    pub leftovers: Leftovers,
     /// The journal, its claims and the window.
     pub spool: Spool,
     /// How jobs ended lately.
     pub history: History,
+    /// The process groups that outlive their jobs.
+    pub leftovers: Leftovers,
 }
 
 impl JobsCore {

@@ -281,6 +281,7 @@ pub struct Spool {
     space: ReservedSpace,
     corruption: Corruption,
     compaction: Compaction,
+    schedule: Schedule,
     /// The claimed queue files.
     pub claims: Claims,
     window: Window,
@@ -288,7 +289,6 @@ pub struct Spool {
     buffer: Vec<u8, JOURNAL_BUFFER_BYTES>,
     /// Live records that ended out of order since the last compaction.
     tombstones: Vec<Tombstone, TOMBSTONES_MAX>,
-    schedule: Schedule,
 }
 
 impl Spool {

@@ -67,6 +67,7 @@ type DueKey = (Instant, u64);
 
 /// See the module's documentation.
 #[cfg_attr(test, derive(Clone, Hash))]
+#[repr(C)]
 pub(super) struct Schedule {
     /// The id of this boot; zeros if it is not known.
     pub(super) boot: [u8; 16],
