@@ -162,6 +162,8 @@ remove_all() {
 		for service in $services; do
 			"$program" stop "$service" >/dev/null 2>&1 || [ $? -eq 2 ] || die "cannot stop $service"
 		done
+		# The marks of these stops would keep a later supervisor from starting them.
+		rm -f /run/zigsvc.down /run/zigsvc-*.down
 	fi
 	share=$prefix/share
 	drop /etc/systemd/system/zigsvc.service /etc/init.d/S50zigsvc /etc/init.d/zigsvc

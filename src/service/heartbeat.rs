@@ -66,7 +66,7 @@ impl Heartbeat {
     }
 
     /// Returns the time at which the next heartbeat is due. It is not earlier than the time
-    /// from which [`Heartbeat::turn_finished`] writes it, because the loop would spin
+    /// from which [`Heartbeat::is_due`] returns true, because the loop would spin
     /// otherwise.
     #[must_use]
     pub fn next_deadline(&self, interval: Duration) -> Option<Instant> {

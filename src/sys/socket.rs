@@ -98,7 +98,7 @@ pub fn connect(path: &Path) -> Result<OwnedFd, Failure> {
 }
 
 /// Connects to the socket at `path`, and ends the sending (connect(2), shutdown(2)). The
-/// connection has an address that begins with [`PROBE_NAME`] and ends with `number`, by which
+/// connection has an address that begins with `PROBE_NAME` and ends with `number`, by which
 /// the process that accepts it knows that it is no client. A service that lives closes it.
 ///
 /// # Errors

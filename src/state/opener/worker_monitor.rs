@@ -7,7 +7,7 @@
 //! | `Stopping(at)` | - | - | gone | kill | - | - |
 //!
 //! A worker that has shown that it lives is replaced at once after its end, but at most each
-//! [`WORKER_EVERY`]. One that never did is started more slowly each time.
+//! `WORKER_EVERY`. One that never did is started more slowly each time.
 //!
 //! After a suspend of the system the worker was silent, too, and gets its time again.
 
