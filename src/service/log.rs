@@ -14,7 +14,7 @@ use crate::service::trust::Judge;
 use crate::state::trust::Subject;
 use crate::sys::identity::Identity;
 use crate::sys::syslog::Syslog;
-use crate::sys::{AsFd, BorrowedFd, Failure, OwnedFd, clock, fds, file, poll, process};
+use crate::sys::{AsFd, BorrowedFd, Failure, Op, OwnedFd, clock, fds, file, poll, process};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use heapless::Vec;
@@ -234,6 +234,10 @@ impl Log {
     #[unsafe(link_section = ".text.idle")]
     fn write_out(&mut self) {
         if self.buffer.is_empty() {
+            // On a full disk the short report could be written though the next line cannot.
+            if self.lost > 0 && self.failure().is_some_and(|failure| failure.op == Op::Openat) {
+                self.try_file();
+            }
             return;
         }
         let to_stderr = self.stderr && self.write_stderr();
@@ -258,6 +262,16 @@ impl Log {
             self.counts.lost = self.counts.lost.saturating_add(unwritten);
         }
         self.buffer.clear();
+    }
+
+    /// Looks if the file takes lines again, by the line that reports the lost ones.
+    #[inline(never)]
+    fn try_file(&mut self) {
+        let Some(file) = &mut self.file else { return };
+        file.follow();
+        if report_lost(file, self.lost, self.stamp) {
+            self.lost = 0;
+        }
     }
 
     /// Looks if stderr takes lines again.

@@ -10,7 +10,7 @@ use crate::state::disk::{Obstacle, PathState};
 use crate::state::spool_path::{FolderFacts, PathContent, check_free};
 use crate::state::trust::Subject;
 use crate::sys::file::{self, Meta, OFlags};
-use crate::sys::lock::{AcquireError, PidFile};
+use crate::sys::lock::{AcquireError, PidFile, lock_open_file};
 use crate::sys::{Errno, Failure, Op, OwnedFd, at, dir, identity};
 use crate::util::path::Path;
 use core::ffi::CStr;
@@ -103,6 +103,11 @@ impl SpoolFolder {
         if !meta.regular {
             return Err(Failure { op: Op::Openat, errno: Errno::INVAL });
         }
+        // It keeps out a second service also after `lock` was removed.
+        if let Err(failure) = lock_open_file(&journal) {
+            lock.release(entry(path, b"lock")?.as_c_str());
+            return Err(failure);
+        }
         let folder = Self {
             path: path.clone(),
             journal_path: entry(path, b"journal")?,
@@ -152,7 +157,9 @@ impl SpoolFolder {
     pub fn create_next(&self) -> Result<OwnedFd, Failure> {
         let _ = file::unlink_in(self.next_folder(), c"journal.new");
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        file::open_at(self.next_folder(), c"journal.new", flags, MODE)
+        let next = file::open_at(self.next_folder(), c"journal.new", flags, MODE)?;
+        let _ = lock_open_file(&next);
+        Ok(next)
     }
 
     /// Removes `journal.new`.

@@ -235,6 +235,18 @@ fn replace(temporary: &Path, path: &Path, known: &OwnedFd, identity: (u64, u64))
     Ok(is_ours)
 }
 
+/// Takes a write lock on an open file, which ends with the descriptor (fcntl(2), `F_SETLK`). A
+/// filesystem without locks is no error.
+///
+/// # Errors
+/// EAGAIN: another process holds a lock.
+pub fn lock_open_file(fd: &OwnedFd) -> Result<(), Failure> {
+    match fcntl_lock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::AGAIN | Errno::ACCESS) => Err(Failure { op: Op::Fcntl, errno: Errno::AGAIN }),
+        _ => Ok(()),
+    }
+}
+
 /// The state of a service, as its PID file shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Holder {

@@ -369,3 +369,19 @@ fn a_spool_that_user_cannot_reach_by_its_path_is_refused() {
     assert!(ran.err.contains("user cannot reach it"), "{ran:?}");
     assert!(dir.lock_holder("zigsvc.pid").is_none());
 }
+
+#[test]
+fn the_journal_keeps_a_second_service_out_after_the_lock_was_removed() {
+    let dir = Dir::new();
+    // No heartbeat looks at the lock meanwhile.
+    let pid = dir.start(&["log_max=0", "interval=1h"]);
+    dir.zigsvc(&["queue", "first"]).expect(0);
+    fs::remove_file(dir.path("spool/lock")).unwrap();
+    let other = Dir::new();
+    let spool = format!("spool={}", dir.path("spool").display());
+    let ran = other.zigsvc(&["-o", &spool, "start"]).expect(1);
+    assert!(ran.err.contains("/spool: fcntl: EAGAIN"), "{ran:?}");
+    assert!(!dir.path("spool/lock").exists(), "the path is free for the first one");
+    dir.zigsvc(&["queue", "second"]).expect(0);
+    assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid));
+}

@@ -156,7 +156,9 @@ fn the_supervisor_of_a_program_checks_its_pid_file_when_it_wakes() {
     refused(&start(&["run", "supervisor"]).expect(1), pid);
     wait_until("it is made again", || dir.lock_holder(name) == Some(pid));
     fs::remove_file(dir.path(name)).unwrap();
-    assert_eq!(degraded(&dir, "supervisor"), ["pid-file"]);
+    // The look of `status` wakes the supervisor, which may be faster.
+    let seen = degraded(&dir, "supervisor");
+    assert!(seen.is_empty() || seen == ["pid-file"], "{seen:?}");
     wait_until("it is made again", || dir.lock_holder(name) == Some(pid));
     // A signal wakes it too.
     fs::remove_file(dir.path(name)).unwrap();
