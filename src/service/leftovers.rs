@@ -5,7 +5,7 @@ use crate::proto::leftovers::{Mark, MarkScanner, NoteHead, NotedGroup, Token};
 use crate::state::leftovers::{ProcessView, belongs, has_taken_number};
 use crate::sys::{dir, file, process};
 use crate::util::path::Path;
-use crate::util::text::{Writer, parse_u64};
+use crate::util::text::parse_u64;
 use crate::util::time::{Duration, Instant};
 
 /// Returns the head of this process's note. Without /proc the namespace is unknown.
@@ -13,15 +13,6 @@ use crate::util::time::{Duration, Instant};
 pub fn note_head(boot: [u8; BOOT_ID_BYTES]) -> NoteHead {
     let found = file::meta_at(c"/proc/self/ns/pid", true).ok().filter(|_| boot != UNKNOWN_BOOT);
     NoteHead { boot, namespace: found.map_or(0, |meta| meta.identity.1) }
-}
-
-/// Returns the session of this process. Zero is a session of another PID namespace, or unknown.
-#[must_use]
-pub fn own_session() -> u32 {
-    let mut digits = [0; 20];
-    let mut out = Writer::new(&mut digits);
-    out.push_u64(process::pid().as_raw_pid().unsigned_abs().into());
-    view(out.as_bytes(), Duration::ZERO).map_or(0, |view| view.session)
 }
 
 /// Returns true if a process lives that belongs to `group`, with its token in the environment or

@@ -67,6 +67,13 @@ pub fn abort() -> ! {
     exit(134)
 }
 
+/// Returns the session of this process, or zero if its leader is in another PID namespace
+/// (getsid(2)).
+#[must_use]
+pub fn session() -> u32 {
+    rustix::process::getsid(None).map_or(0, |leader| leader.as_raw_pid().unsigned_abs())
+}
+
 /// Returns the PID of this process (getpid(2)).
 #[must_use]
 pub fn pid() -> Pid {

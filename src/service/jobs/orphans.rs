@@ -11,7 +11,7 @@ use super::job_worker::{HandlerMark, JobWorker};
 use crate::limits::{GROUPS_NOTED_MAX, WORKERS_MAX};
 use crate::proto::health::BOOT_ID_BYTES;
 use crate::proto::leftovers::{GROUP_BYTES, HEAD_BYTES, NoteHead, NotedGroup, emit, parse, token};
-use crate::service::leftovers::{has_member, note_head, own_session};
+use crate::service::leftovers::{has_member, note_head};
 use crate::state::jobs::Leftovers;
 use crate::state::leftovers::is_current;
 use crate::sys::process::{self, Pid};
@@ -58,7 +58,7 @@ impl Orphans {
                 leftovers.inherit(group, now);
             }
         }
-        let mark = HandlerMark { token: token(&process::random()), session: own_session() };
+        let mark = HandlerMark { token: token(&process::random()), session: process::session() };
         let mut orphans = Self { fd, head, mark, adopts: process::adopt_orphans(), outdated: false };
         orphans.write(&[], leftovers);
         orphans
