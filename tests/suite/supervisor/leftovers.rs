@@ -190,7 +190,7 @@ const REUSE: &str = r#"
         if [ $last = $((leader - 1)) ]; then
             setsid sh -c "sleep 600 & echo \$! >$d/innocent; wait" &
             [ $! = $leader ] && break
-            kill -9 -- -$!
+            kill -9 -$! $! 2>/dev/null || :
         fi
         ( : ) & last=$!
         wait $last
