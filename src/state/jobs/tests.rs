@@ -46,7 +46,7 @@ enum RequestOutcome {
     Failed,
 }
 
-struct Run {
+struct JobsRun {
     core: Box<JobsCore>,
     disk: FakeDisk,
     now: Instant,
@@ -62,7 +62,7 @@ struct Run {
     needs: ClientNeeds,
 }
 
-impl Run {
+impl JobsRun {
     fn new(rules: JobRules) -> Self {
         let mut disk = FakeDisk::new(1);
         let mut core = Box::new(JobsCore::EMPTY);
@@ -181,7 +181,7 @@ const BAD: AttemptOutcome = AttemptOutcome::Code(7);
 #[test]
 fn a_full_queue_that_does_not_move_is_a_state_until_it_does() {
     let spool = SpoolRules { queue_max: 1, ..RULES.spool };
-    let mut run = Run::new(JobRules { spool, workers: 1, ..RULES });
+    let mut run = JobsRun::new(JobRules { spool, workers: 1, ..RULES });
     run.asks.push("one");
     run.turn();
     assert_eq!((run.core.room(), run.core.room_or_refusal(run.now)), (0, 0));
@@ -202,7 +202,7 @@ fn a_full_queue_that_does_not_move_is_a_state_until_it_does() {
 
 #[test]
 fn a_job_is_durable_before_its_reply_and_recorded_before_it_starts() {
-    let mut run = Run::new(RULES);
+    let mut run = JobsRun::new(RULES);
     run.asks = vec!["one", "two", "three"];
     assert_eq!(run.turn(), "serve, reply true true, flush, start 1.1, start 2.1");
     assert_eq!(run.replies, [1, 2, 3]);
@@ -219,7 +219,7 @@ fn a_job_is_durable_before_its_reply_and_recorded_before_it_starts() {
 
 #[test]
 fn a_second_attempt_is_committed_before_it_starts() {
-    let mut run = Run::with_jobs(RULES, &["one"]);
+    let mut run = JobsRun::with_jobs(RULES, &["one"]);
     assert_eq!(run.end(1, BAD), Some(AttemptEnd::Fail(ms(10))));
     assert_eq!(run.turn(), "flush, serve");
     assert_eq!(run.sleep(), 10);
@@ -234,7 +234,7 @@ fn a_second_attempt_is_committed_before_it_starts() {
 
 #[test]
 fn a_commit_that_fails_keeps_a_second_attempt_from_starting_until_the_disk_works() {
-    let mut run = Run::with_jobs(RULES, &["one"]);
+    let mut run = JobsRun::with_jobs(RULES, &["one"]);
     run.end(1, BAD);
     run.turn();
     run.sleep();
@@ -249,7 +249,7 @@ fn a_commit_that_fails_keeps_a_second_attempt_from_starting_until_the_disk_works
 
 #[test]
 fn a_handler_that_is_refused_costs_an_attempt_and_one_that_cannot_be_started_none() {
-    let mut run = Run::new(RULES);
+    let mut run = JobsRun::new(RULES);
     run.answer = RequestOutcome::Refused;
     run.asks = vec!["one"];
     assert_eq!(run.turn(), "serve, reply true true, flush, start 1.1, flush");
@@ -266,7 +266,7 @@ fn a_handler_that_is_refused_costs_an_attempt_and_one_that_cannot_be_started_non
 
 #[test]
 fn a_job_for_the_log_is_done_when_its_line_is_written() {
-    let mut run = Run::new(JobRules { logs_jobs: true, workers: 0, ..RULES });
+    let mut run = JobsRun::new(JobRules { logs_jobs: true, workers: 0, ..RULES });
     run.core.history.watched = true;
     run.answer = RequestOutcome::Failed;
     run.asks = vec!["one", "two"];
@@ -288,7 +288,7 @@ fn a_job_for_the_log_is_done_when_its_line_is_written() {
 
 #[test]
 fn a_job_for_the_log_whose_text_is_lost_fails() {
-    let mut run = Run::new(JobRules { logs_jobs: true, ..RULES });
+    let mut run = JobsRun::new(JobRules { logs_jobs: true, ..RULES });
     run.answer = RequestOutcome::Refused;
     run.asks = vec!["one"];
     assert_eq!(run.turn(), "serve, reply true true, log 1");
@@ -297,7 +297,7 @@ fn a_job_for_the_log_whose_text_is_lost_fails() {
 
 #[test]
 fn a_handler_that_runs_too_long_gets_term_and_then_kill() {
-    let mut run = Run::with_jobs(JobRules { job_timeout: ms(300), ..RULES }, &["one"]);
+    let mut run = JobsRun::with_jobs(JobRules { job_timeout: ms(300), ..RULES }, &["one"]);
     assert_eq!(run.core.next_signal(run.now), None);
     assert_eq!(run.sleep(), 300);
     let signal = |kind| Some(HandlerSignal { id: 1, kind });
@@ -312,7 +312,7 @@ fn a_handler_that_runs_too_long_gets_term_and_then_kill() {
 
 #[test]
 fn a_stop_asks_handlers_to_end_and_a_second_one_ends_them() {
-    let mut run = Run::with_jobs(JobRules { job_timeout: ms(300), ..RULES }, &["one", "two", "three"]);
+    let mut run = JobsRun::with_jobs(JobRules { job_timeout: ms(300), ..RULES }, &["one", "two", "three"]);
     assert!(run.core.stop(run.now) && !run.core.is_stopped());
     assert_eq!(run.turn(), "Terminate 1, Terminate 2, serve");
     assert_eq!(run.core.next_deadline(run.now, false), Some(run.now + RULES.stop_timeout));
@@ -329,7 +329,7 @@ fn a_stop_asks_handlers_to_end_and_a_second_one_ends_them() {
 #[test]
 fn clients_learn_of_an_end_before_a_request_has_it_forgotten() {
     let rules = JobRules { spool: SpoolRules { retries: 0, ..RULES.spool }, ..RULES };
-    let mut run = Run::with_jobs(rules, &["a", "b"]);
+    let mut run = JobsRun::with_jobs(rules, &["a", "b"]);
     run.end(1, AttemptOutcome::Code(3));
     run.asks = vec!["retry dead"];
     run.turn();
@@ -344,7 +344,7 @@ fn clients_learn_of_an_end_before_a_request_has_it_forgotten() {
 
 #[test]
 fn an_attempt_that_timed_out_or_was_cancelled_before_a_stop_counts() {
-    let mut run = Run::with_jobs(JobRules { job_timeout: ms(300), ..RULES }, &["one", "two"]);
+    let mut run = JobsRun::with_jobs(JobRules { job_timeout: ms(300), ..RULES }, &["one", "two"]);
     assert_eq!(run.core.cancel(&mut run.disk, 2, run.now), Ok(Some(Cancelled::Running)));
     assert_eq!(run.turn(), "Terminate 2, serve");
     run.now += ms(300);
@@ -358,7 +358,7 @@ fn an_attempt_that_timed_out_or_was_cancelled_before_a_stop_counts() {
 
 #[test]
 fn a_job_that_a_stop_finds_without_a_handler_loses_no_attempt() {
-    let mut run = Run::with_jobs(RULES, &["one"]);
+    let mut run = JobsRun::with_jobs(RULES, &["one"]);
     run.end(1, BAD);
     run.turn();
     run.sleep();
@@ -373,7 +373,7 @@ fn a_job_that_a_stop_finds_without_a_handler_loses_no_attempt() {
 
 #[test]
 fn new_jobs_that_cannot_be_committed_are_taken_back_and_the_rest_is_committed() {
-    let mut run = Run::new(RULES);
+    let mut run = JobsRun::new(RULES);
     run.asks = vec!["one", "two"];
     run.disk.fail_at = Some(run.disk.operations + 2);
     assert_eq!(run.turn(), "serve, reply false true");
@@ -383,7 +383,7 @@ fn new_jobs_that_cannot_be_committed_are_taken_back_and_the_rest_is_committed() 
 
 #[test]
 fn after_an_error_the_disk_is_left_alone_for_a_while() {
-    let mut run = Run::new(RULES);
+    let mut run = JobsRun::new(RULES);
     run.core.disk_health.fail(FAILED, run.now);
     let before = run.disk.operations;
     run.asks = vec!["one"];
@@ -398,7 +398,7 @@ fn after_an_error_the_disk_is_left_alone_for_a_while() {
 
 #[test]
 fn a_full_disk_refuses_new_jobs_and_lets_known_ones_end() {
-    let mut run = Run::with_jobs(RULES, &["one", "two", "three"]);
+    let mut run = JobsRun::with_jobs(RULES, &["one", "two", "three"]);
     (run.disk.free, run.disk.preallocate_limit) = (0, 0);
     run.asks = vec!["four"];
     assert_eq!(run.turn(), "serve, reply false true");
@@ -419,7 +419,7 @@ fn a_full_disk_refuses_new_jobs_and_lets_known_ones_end() {
 
 #[test]
 fn a_compaction_that_fails_is_tried_again_later_each_time() {
-    let mut run = Run::new(RULES);
+    let mut run = JobsRun::new(RULES);
     for wait in [COMPACT_RETRY, COMPACT_RETRY * 2] {
         run.disk.fail_at = Some(run.disk.operations + 1);
         assert_eq!(run.core.compact(&mut run.disk, run.now), Some(TurnNotice::CompactionFailed(FAILED)));
@@ -444,7 +444,7 @@ fn a_compaction_that_fails_is_tried_again_later_each_time() {
 
 #[test]
 fn the_queue_file_is_looked_at_where_nothing_watches_it() {
-    let mut run = Run::new(RULES);
+    let mut run = JobsRun::new(RULES);
     run.turn();
     run.core.check_queue(true, run.now);
     assert_eq!(run.core.next_deadline(run.now, false), None);
@@ -459,7 +459,7 @@ fn the_queue_file_is_looked_at_where_nothing_watches_it() {
 
 #[test]
 fn a_drain_is_complete_when_no_job_is_left_and_no_line_can_be_read() {
-    let mut run = Run::with_jobs(RULES, &["one"]);
+    let mut run = JobsRun::with_jobs(RULES, &["one"]);
     assert!(!run.core.is_drained(), "a job runs");
     run.end(1, AttemptOutcome::Success);
     run.turn();
@@ -473,7 +473,7 @@ fn a_drain_is_complete_when_no_job_is_left_and_no_line_can_be_read() {
 
 #[test]
 fn a_new_queue_file_is_turned_to_once() {
-    let mut run = Run::new(RULES);
+    let mut run = JobsRun::new(RULES);
     run.turn();
     run.core.spool.claims.leave_queue();
     assert_eq!(run.turn(), "serve, switch");
@@ -510,7 +510,7 @@ fn only_so_many_results_are_kept_and_events_only_for_those_who_watch() {
 
 #[test]
 fn a_job_is_not_acknowledged_for_a_journal_to_which_its_path_does_not_lead() {
-    let mut run = Run::with_jobs(RULES, &["known"]);
+    let mut run = JobsRun::with_jobs(RULES, &["known"]);
     run.replies.clear();
     run.disk.move_spool_away();
     run.asks.push("new");
@@ -536,7 +536,7 @@ fn a_job_is_not_acknowledged_for_a_journal_to_which_its_path_does_not_lead() {
 
 #[test]
 fn a_path_that_is_taken_is_looked_at_again_and_logged_once() {
-    let mut run = Run::with_jobs(JobRules { workers: 0, ..RULES }, &["known"]);
+    let mut run = JobsRun::with_jobs(JobRules { workers: 0, ..RULES }, &["known"]);
     run.disk.put_another_spool();
     run.core.journal_looked_at(PathState::Replaced, run.now);
     for _ in 0..5 {
@@ -560,7 +560,7 @@ fn a_path_that_is_taken_is_looked_at_again_and_logged_once() {
 
 #[test]
 fn an_error_that_is_no_evidence_changes_nothing() {
-    let mut run = Run::with_jobs(RULES, &["known"]);
+    let mut run = JobsRun::with_jobs(RULES, &["known"]);
     run.core.journal_looked_at(PathState::Unknown, run.now);
     assert!(run.core.home.is_here());
     run.core.journal_looked_at(PathState::Named, run.now);
@@ -569,7 +569,7 @@ fn an_error_that_is_no_evidence_changes_nothing() {
 
 #[test]
 fn a_path_that_comes_back_in_the_middle_of_a_move_ends_the_move() {
-    let mut run = Run::with_jobs(RULES, &["known"]);
+    let mut run = JobsRun::with_jobs(RULES, &["known"]);
     run.disk.move_spool_away();
     run.core.journal_looked_at(PathState::Missing, run.now);
     run.turn();
@@ -585,7 +585,7 @@ fn a_path_that_comes_back_in_the_middle_of_a_move_ends_the_move() {
 #[test]
 fn the_end_of_the_service_makes_the_spool_again_or_leaves_the_jobs_in_the_open_journal() {
     for taken in [false, true] {
-        let mut run = Run::with_jobs(RULES, &["known"]);
+        let mut run = JobsRun::with_jobs(RULES, &["known"]);
         match taken {
             true => run.disk.put_another_spool(),
             false => run.disk.move_spool_away(),
@@ -605,7 +605,7 @@ fn group(number: u32, job: u64) -> NotedGroup {
 
 #[test]
 fn a_handler_that_cannot_be_started_is_tried_less_and_less_often_until_it_works_or_is_another() {
-    let mut run = Run::new(RULES);
+    let mut run = JobsRun::new(RULES);
     run.answer = RequestOutcome::Failed;
     run.asks = vec!["one", "two"];
     run.turn();
@@ -634,7 +634,7 @@ fn a_handler_that_cannot_be_started_is_tried_less_and_less_often_until_it_works_
 
 #[test]
 fn a_state_of_the_handler_lasts_while_jobs_wait() {
-    let mut run = Run::new(RULES);
+    let mut run = JobsRun::new(RULES);
     run.answer = RequestOutcome::Failed;
     run.asks = vec!["one"];
     run.turn();
@@ -645,7 +645,7 @@ fn a_state_of_the_handler_lasts_while_jobs_wait() {
 
 #[test]
 fn a_job_that_names_nothing_is_dead_at_once() {
-    let mut run = Run::with_jobs(RULES, &["one"]);
+    let mut run = JobsRun::with_jobs(RULES, &["one"]);
     run.end(1, AttemptOutcome::Code(1));
     run.sleep();
     run.turn();
@@ -657,7 +657,7 @@ fn a_job_that_names_nothing_is_dead_at_once() {
 
 #[test]
 fn the_next_attempt_of_a_job_waits_for_its_group_and_no_other_job_does() {
-    let mut run = Run::with_jobs(RULES, &["one", "two", "three"]);
+    let mut run = JobsRun::with_jobs(RULES, &["one", "two", "three"]);
     assert_eq!(run.core.group_left(group(10, 1), run.now), None);
     run.end(1, AttemptOutcome::Code(1));
     run.turn();
@@ -677,7 +677,7 @@ fn the_next_attempt_of_a_job_waits_for_its_group_and_no_other_job_does() {
 #[test]
 fn a_service_ends_after_what_its_jobs_left_or_when_that_cannot_be_ended() {
     for ends in [true, false] {
-        let mut run = Run::with_jobs(RULES, &["one"]);
+        let mut run = JobsRun::with_jobs(RULES, &["one"]);
         run.core.group_left(group(10, 1), run.now);
         run.end(1, AttemptOutcome::Success);
         run.core.stop(run.now);
@@ -697,7 +697,7 @@ fn a_service_ends_after_what_its_jobs_left_or_when_that_cannot_be_ended() {
 }
 
 /// Lets time pass until the handlers were asked for `last`, and returns what each got.
-fn signals_until(run: &mut Run, last: SignalKind) -> Vec<SignalKind> {
+fn signals_until(run: &mut JobsRun, last: SignalKind) -> Vec<SignalKind> {
     let mut seen = Vec::new();
     while seen.last() != Some(&last) {
         match run.core.next_signal(run.now) {
@@ -712,7 +712,7 @@ fn signals_until(run: &mut Run, last: SignalKind) -> Vec<SignalKind> {
 fn a_handler_that_does_not_end_by_kill_is_named_and_given_up_if_its_job_is_cancelled() {
     use SignalKind::{Abandon, Kill, Stuck, Terminate, Timeout};
     let rules = JobRules { workers: 1, job_timeout: ms(300), ..RULES };
-    let mut run = Run::with_jobs(rules, &["one", "two", "three"]);
+    let mut run = JobsRun::with_jobs(rules, &["one", "two", "three"]);
     assert_eq!(signals_until(&mut run, Stuck), [Timeout, Kill, Stuck]);
     assert!(run.core.has_stuck_job());
     assert_eq!(run.core.next_signal(run.now), None, "once");
@@ -736,7 +736,7 @@ fn a_handler_that_does_not_end_by_kill_is_named_and_given_up_if_its_job_is_cance
 fn a_job_that_stops_the_service_is_the_last_and_counts_as_done() {
     let rules = JobRules { workers: 1, ..RULES };
     for outcome in [AttemptOutcome::Code(3), AttemptOutcome::Success, AttemptOutcome::Signal(15)] {
-        let mut run = Run::with_jobs(rules, &["one", "two"]);
+        let mut run = JobsRun::with_jobs(rules, &["one", "two"]);
         assert!(!run.core.stop_after(2, run.now), "it does not run");
         assert!(run.core.stop_after(1, run.now) && !run.core.is_stop_due(run.now));
         assert_eq!(run.end(1, outcome), Some(AttemptEnd::Done(AttemptOutcome::Success)));
@@ -745,7 +745,7 @@ fn a_job_that_stops_the_service_is_the_last_and_counts_as_done() {
         assert!(!run.core.is_stop_due(run.now) && !run.core.stop_after(1, run.now));
     }
     // One that does not end has its time, and its end by the stop is a success too.
-    let mut run = Run::with_jobs(rules, &["one", "two"]);
+    let mut run = JobsRun::with_jobs(rules, &["one", "two"]);
     run.core.stop_after(1, run.now);
     let by = run.core.next_deadline(run.now, false).unwrap();
     assert!(by <= run.now + LAST_JOB_WAIT);

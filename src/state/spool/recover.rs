@@ -264,8 +264,8 @@ impl Spool {
                     return Ok(());
                 }
                 ParseResult::Truncated(_) | ParseResult::Bad => {
-                    let behind = pass.at.saturating_add(rest.len() as u64);
-                    if is_zero(rest) && is_zero_from(disk, small, behind, size)? {
+                    let rest_end = pass.at.saturating_add(rest.len() as u64);
+                    if is_zero(rest) && is_zero_from(disk, small, rest_end, size)? {
                         pass.found.torn_bytes = size.saturating_sub(pass.at);
                         return Ok(());
                     }
