@@ -12,7 +12,9 @@ use core::arch::{asm, naked_asm};
 use linux_raw_sys::general::__NR_rt_sigreturn;
 #[cfg(target_arch = "arm")]
 use linux_raw_sys::general::__NR_sigreturn;
-use linux_raw_sys::general::{__NR_clone, __NR_close_range, __NR_fcntl, __NR_getcwd, __NR_getsockopt};
+use linux_raw_sys::general::{
+    __NR_clone, __NR_close_range, __NR_fcntl, __NR_getcwd, __NR_getpgid, __NR_getsid, __NR_getsockopt,
+};
 
 /// Makes a system call with five numbers; returns what the kernel left in the
 /// result register (a negative errno on failure).
@@ -62,6 +64,22 @@ pub(crate) fn fcntl(fd: i32, command: u32, number: u32) -> Result<usize, i32> {
     // SAFETY: plain numbers.
     let result = unsafe { raw_call(__NR_fcntl, [fd, command as usize, number as usize, 0, 0]) };
     usize::try_from(result).map_err(|_| i32::try_from(result.unsigned_abs()).unwrap_or(i32::MAX))
+}
+
+/// Returns the process group of the process `pid` (getpgid(2)). It is zero if the group is of
+/// another PID namespace, which the call of rustix does not expect, and if the call fails.
+pub(crate) fn getpgid(pid: u32) -> u32 {
+    // SAFETY: plain numbers.
+    let result = unsafe { raw_call(__NR_getpgid, [pid as usize, 0, 0, 0, 0]) };
+    u32::try_from(result).unwrap_or(0)
+}
+
+/// Returns the session of this process (getsid(2)). It is zero if the session is of another PID
+/// namespace, which the call of rustix does not expect.
+pub(crate) fn getsid() -> u32 {
+    // SAFETY: plain numbers.
+    let result = unsafe { raw_call(__NR_getsid, [0; 5]) };
+    u32::try_from(result).unwrap_or(0)
 }
 
 /// Writes the working directory's path into `buffer` (getcwd(2)). Returns its length in

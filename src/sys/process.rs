@@ -1,8 +1,8 @@
 //! Processes: fork, exit, signals to others, and waiting for children.
 #![expect(unsafe_code, reason = "fork and inherited descriptors")]
 
-use super::runtime;
 use super::{Errno, Failure, Op, OwnedFd, WithOp};
+use super::{arch, runtime};
 use core::ffi::CStr;
 use rustix::fd::BorrowedFd;
 use rustix::fs::Mode;
@@ -71,7 +71,7 @@ pub fn abort() -> ! {
 /// (getsid(2)).
 #[must_use]
 pub fn session() -> u32 {
-    rustix::process::getsid(None).map_or(0, |leader| leader.as_raw_pid().unsigned_abs())
+    arch::getsid()
 }
 
 /// Returns the PID of this process (getpid(2)).
@@ -233,7 +233,8 @@ pub fn reap(pid: Pid) {
 /// has moved to another and left processes in this one. KILL goes to both in any case.
 pub fn kill_group(leader: Pid, signal: Signal) {
     let reached = rustix::process::kill_process_group(leader, signal).is_ok();
-    let inside = || rustix::process::getpgid(Some(leader)) == Ok(leader);
+    let number = leader.as_raw_pid().unsigned_abs();
+    let inside = || arch::getpgid(number) == number;
     if signal == Signal::KILL || !reached || !inside() {
         let _ = rustix::process::kill_process(leader, signal);
     }
