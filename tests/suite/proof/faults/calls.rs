@@ -126,6 +126,7 @@ const LEFT_OUT: &[&str] = &[
     "geteuid",
     "getpid",
     "getppid",
+    "getsid",
     "lseek",
     "prlimit64",
     "rt_sigaction",

@@ -78,7 +78,7 @@ static const struct { const char *name; int number; enum shape shape; } calls[] 
     CALL(pidfd_open, OTHER), CALL(pidfd_send_signal, FD), CALL(setsid, OTHER), CALL(setpgid, OTHER), CALL(getpgid, OTHER),
     CALL(prctl, OTHER), CALL(madvise, OTHER), CALL(getcwd, OTHER), CALL(rt_sigaction, OTHER),
     CALL(rt_sigprocmask, OTHER), CALL(umask, OTHER), CALL(prlimit64, OTHER), CALL(getrlimit, OTHER), CALL(exit_group, OTHER),
-    CALL(rt_sigreturn, OTHER), CALL(getpid, OTHER), CALL(getppid, OTHER), CALL(getuid, OTHER),
+    CALL(rt_sigreturn, OTHER), CALL(getpid, OTHER), CALL(getppid, OTHER), CALL(getsid, OTHER), CALL(getuid, OTHER),
     CALL(geteuid, OTHER), CALL(getgid, OTHER), CALL(getegid, OTHER), CALL(clock_gettime, OTHER),
     CALL(arch_prctl, OTHER), CALL(clock_nanosleep, OTHER), CALL(nanosleep, OTHER), CALL(uname, OTHER),
     CALL(setgroups, OTHER), CALL(setresuid, OTHER), CALL(setresgid, OTHER), CALL(socketpair, OTHER),
