@@ -33,12 +33,12 @@ pub struct SpoolDisk {
 
 impl SpoolDisk {
     /// Opens the journal in the folder `spool`, whose lock is `lock`. Creates an empty one if
-    /// there is none.
+    /// there is none. `base` is the folder of `-d`, or empty.
     ///
     /// # Errors
     /// The journal is not a regular file, or cannot be opened.
-    pub fn open(spool: &Path, queue: &Path, lock: PidFile) -> Result<Self, Failure> {
-        let (folder, journal) = SpoolFolder::open(spool, lock)?;
+    pub fn open(spool: &Path, base: &Path, queue: &Path, lock: PidFile) -> Result<Self, Failure> {
+        let (folder, journal) = SpoolFolder::open(spool, base, lock)?;
         if file::meta(&journal)?.size == 0 {
             file::write_in_place(&journal);
         }

@@ -11,7 +11,7 @@ use crate::state::spool_path::{FolderFacts, PathContent, check_free};
 use crate::state::trust::Subject;
 use crate::sys::file::{self, Meta, OFlags};
 use crate::sys::lock::{AcquireError, PidFile, lock_open_file};
-use crate::sys::{Errno, Failure, Op, OwnedFd, at, dir, identity};
+use crate::sys::{Errno, Failure, Op, OwnedFd, at, dir};
 use crate::util::path::Path;
 use core::ffi::CStr;
 
@@ -65,6 +65,9 @@ pub struct SpoolFolder {
     /// Bytes of the part of the path whose folders existed before the spool was made again.
     /// The names below it are not durable. `None` if all are.
     made_below: Option<usize>,
+    /// Bytes of the shortest part of the path whose folder is made again: the folder of `-d` if
+    /// the spool is below it, and the spool itself otherwise.
+    made_from: usize,
 }
 
 /// Returns the path `folder/name`.
@@ -91,11 +94,11 @@ fn open_new(path: &Path) -> Result<OwnedFd, HomeError> {
 
 impl SpoolFolder {
     /// Opens the folder at `path`, and the journal in it. Creates an empty journal if there is
-    /// none. `lock` is the lock of the folder.
+    /// none. `lock` is the lock of the folder, and `base` the folder of `-d` or empty.
     ///
     /// # Errors
     /// The journal is not a regular file, or cannot be opened.
-    pub fn open(path: &Path, lock: PidFile) -> Result<(Self, OwnedFd), Failure> {
+    pub fn open(path: &Path, base: &Path, lock: PidFile) -> Result<(Self, OwnedFd), Failure> {
         let fd = file::open_linked_dir(path.as_c_str())?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let journal = file::open_at(&fd, c"journal", flags, MODE)?;
@@ -108,8 +111,12 @@ impl SpoolFolder {
             lock.release(entry(path, b"lock")?.as_c_str());
             return Err(failure);
         }
+        let below = path.as_bytes().strip_prefix(base.as_bytes());
+        let is_below = !base.is_empty() && below.is_some_and(|rest| rest.first() == Some(&b'/'));
+        let made_from = if is_below { base } else { path }.as_bytes().len();
         let folder = Self {
             path: path.clone(),
+            made_from,
             journal_path: entry(path, b"journal")?,
             lock_path: entry(path, b"lock")?,
             fd,
@@ -286,8 +293,9 @@ impl SpoolFolder {
             return Err(Obstacle::Locked.into());
         }
         let open = file::meta(&self.fd)?;
-        let (existing, parent) = self.find_parent()?;
-        let content = self.find_content(open, queue)?;
+        let trusted = self.is_trusted()?;
+        let (existing, parent) = self.find_parent(trusted)?;
+        let content = self.find_content(open, trusted, queue)?;
         check_free(open.identity.0, parent, content)?;
         let fd = open_new(&self.path)?;
         if file::meta(&fd)?.identity.0 != open.identity.0 {
@@ -307,26 +315,38 @@ impl SpoolFolder {
         self.new_home = None;
     }
 
+    /// Returns true if each part of the path that exists is trusted.
+    fn is_trusted(&self) -> Result<bool, HomeError> {
+        match Judge::strict().open_folder(&self.path, Subject::Spool, None) {
+            Ok(_) | Err(TrustRefusal::Failed(Failure { errno: Errno::NOTDIR, .. })) => Ok(true),
+            Err(TrustRefusal::Untrusted(..)) => Ok(false),
+            Err(TrustRefusal::Failed(failure)) => Err(failure.into()),
+        }
+    }
+
     /// Returns the nearest folder above the spool that exists, and the length of its path.
-    fn find_parent(&self) -> Result<(usize, FolderFacts), HomeError> {
+    ///
+    /// # Errors
+    /// A folder is missing that is not made again, or cannot be looked at.
+    fn find_parent(&self, trusted: bool) -> Result<(usize, FolderFacts), HomeError> {
         let mut path = self.path.parent();
         loop {
+            let length = path.as_bytes().len();
             match file::meta_at(path.as_c_str(), true) {
                 Ok(meta) if meta.directory => {
-                    let root = identity::effective_uid() == 0;
-                    let trusted = !root || is_private(meta) || meta.mode & 0o1000 != 0;
-                    let facts = FolderFacts { device: meta.identity.0, trusted };
-                    return Ok((path.as_bytes().len(), facts));
+                    return Ok((length, FolderFacts { device: meta.identity.0, trusted }));
                 }
                 Ok(_) => return Err(Obstacle::NotFolder.into()),
-                Err(Failure { errno: Errno::NOENT | Errno::NOTDIR, .. }) => path = path.parent(),
+                Err(Failure { errno: Errno::NOENT | Errno::NOTDIR, .. }) if length >= self.made_from => {
+                    path = path.parent();
+                }
                 Err(failure) => return Err(failure.into()),
             }
         }
     }
 
     /// Returns what is at the path.
-    fn find_content(&self, open: Meta, queue: &Path) -> Result<PathContent, HomeError> {
+    fn find_content(&self, open: Meta, trusted: bool, queue: &Path) -> Result<PathContent, HomeError> {
         let fd = match file::open_linked_dir(self.path.as_c_str()) {
             Ok(fd) => fd,
             Err(Failure { errno: Errno::NOENT, .. }) => {
@@ -347,12 +367,7 @@ impl SpoolFolder {
                 others |= !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b".claim-"));
             }
         })?;
-        let folder = FolderFacts { device: meta.identity.0, trusted: is_private(meta) };
+        let folder = FolderFacts { device: meta.identity.0, trusted };
         Ok(PathContent::Folder { folder, is_open: meta.identity == open.identity, journal, others })
     }
-}
-
-/// Returns true if only root and this process's user may change the folder.
-fn is_private(meta: Meta) -> bool {
-    (meta.uid == 0 || meta.uid == identity::effective_uid()) && meta.mode & 0o022 == 0
 }
