@@ -18,6 +18,21 @@ use core::ffi::CStr;
 /// Permission bits of the files in the spool.
 const MODE: u32 = 0o600;
 
+/// The name of the file that becomes the next journal. It is kept because a full disk may have no
+/// inode for another one.
+const SPARE: &CStr = c"journal.spare";
+
+/// How a journal got its name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Published {
+    /// It replaced the one before.
+    Replaced,
+    /// The one before has the name `journal.new`.
+    Exchanged,
+    /// It is in another folder than the one before.
+    Moved,
+}
+
 /// A folder that was made again, and has no journal yet.
 struct NewHome {
     fd: OwnedFd,
@@ -61,6 +76,8 @@ pub struct SpoolFolder {
     lock_lost: bool,
     /// Device and inode of the open journal.
     journal: (u64, u64),
+    /// The file [`SPARE`]. It is empty.
+    spare: Option<OwnedFd>,
     new_home: Option<NewHome>,
     /// Bytes of the part of the path whose folders existed before the spool was made again.
     /// The names below it are not durable. `None` if all are.
@@ -124,6 +141,7 @@ impl SpoolFolder {
             lock: Some(lock),
             lock_lost: false,
             journal: meta.identity,
+            spare: None,
             new_home: None,
             made_below: None,
         };
@@ -161,35 +179,88 @@ impl SpoolFolder {
     ///
     /// # Errors
     /// As openat(2) says.
-    pub fn create_next(&self) -> Result<OwnedFd, Failure> {
+    pub fn create_next(&mut self) -> Result<OwnedFd, Failure> {
         let _ = file::unlink_in(self.next_folder(), c"journal.new");
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let next = file::open_at(self.next_folder(), c"journal.new", flags, MODE)?;
+        let next = match self.take_spare() {
+            Some(spare) => spare,
+            None => {
+                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+                file::open_at(self.next_folder(), c"journal.new", flags, MODE)?
+            }
+        };
         let _ = lock_open_file(&next);
         Ok(next)
     }
 
-    /// Removes `journal.new`.
-    pub fn remove_next(&self) {
-        let _ = file::unlink_in(self.next_folder(), c"journal.new");
+    /// Gives the spare file the name `journal.new`, if there is one.
+    fn take_spare(&mut self) -> Option<OwnedFd> {
+        let spare = if self.new_home.is_some() { None } else { self.spare.take() }?;
+        let named = file::meta_in(&self.fd, SPARE).ok()?;
+        let is_named = file::meta(&spare).ok()?.identity == named.identity;
+        (is_named && file::rename_in(&self.fd, SPARE, c"journal.new").is_ok()).then_some(spare)
+    }
+
+    /// Keeps `journal.new`, open as `old`, as the spare file, or removes it. It must not be the
+    /// journal after a power cut either.
+    pub fn retire(&mut self, old: Option<OwnedFd>) {
+        self.spare = old.filter(|old| {
+            self.new_home.is_none()
+                && file::truncate(old, 0).is_ok()
+                && file::rename_in(&self.fd, c"journal.new", SPARE).is_ok()
+        });
+        if self.spare.is_none() {
+            let _ = file::unlink_in(self.next_folder(), c"journal.new");
+        }
+    }
+
+    /// Has a spare file if one can be made. The name of the journal must be durable.
+    pub fn ensure_spare(&mut self) {
+        if self.spare.is_none() {
+            self.spare = self.open_spare().ok();
+        }
+    }
+
+    /// Opens the spare file, and creates it if it is missing.
+    fn open_spare(&self) -> Result<OwnedFd, Failure> {
+        let spare = self.open_file(SPARE, OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK)?;
+        let meta = file::meta(&spare)?;
+        if !meta.regular || meta.links > 1 {
+            return Err(Failure { op: Op::Openat, errno: Errno::INVAL });
+        }
+        if meta.size > 0 {
+            file::truncate(&spare, 0)?;
+        }
+        Ok(spare)
     }
 
     /// Renames `journal.new`, open as `next`, to `journal`. In a folder that was made again this
-    /// replaces nothing, and that folder is the spool from now on. Returns true if it is.
+    /// replaces nothing, and that folder is the spool from now on.
     ///
     /// # Errors
     /// Nothing changed.
-    pub fn publish(&mut self, next: &OwnedFd) -> Result<bool, Failure> {
+    pub fn publish(&mut self, next: &OwnedFd) -> Result<Published, Failure> {
         let journal = file::meta(next)?.identity;
-        match &self.new_home {
-            None => file::rename_in(&self.fd, c"journal.new", c"journal")?,
-            Some(home) => file::rename_new_in(&home.fd, c"journal.new", c"journal")?,
-        }
+        let published = match &self.new_home {
+            Some(home) => {
+                file::rename_new_in(&home.fd, c"journal.new", c"journal")?;
+                Published::Moved
+            }
+            None => match file::exchange_between(&self.fd, c"journal.new", &self.fd, c"journal") {
+                Ok(()) => Published::Exchanged,
+                // The kernel or the filesystem cannot, or the name `journal` is gone.
+                Err(_) => {
+                    file::rename_in(&self.fd, c"journal.new", c"journal")?;
+                    Published::Replaced
+                }
+            },
+        };
         (self.journal, self.lock_lost) = (journal, false);
-        let Some(home) = self.new_home.take() else { return Ok(false) };
-        self.fd = home.fd;
-        self.take_lock(home.lock);
-        Ok(true)
+        if let Some(home) = self.new_home.take() {
+            self.fd = home.fd;
+            self.spare = None;
+            self.take_lock(home.lock);
+        }
+        Ok(published)
     }
 
     /// Makes the names in the folder durable, and those of folders that were made again.
@@ -361,7 +432,7 @@ impl SpoolFolder {
         let (mut journal, mut others) = (false, false);
         dir::each(&fd, |name| match name {
             b"journal" => journal = true,
-            b"lock" | b"journal.new" => {}
+            b"lock" | b"journal.new" | b"journal.spare" => {}
             _ => {
                 let rest = name.strip_prefix(queue).filter(|_| !queue.is_empty());
                 others |= !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b".claim-"));
