@@ -392,6 +392,41 @@ fn an_attempt_that_failed_by_itself_does_not_count_as_cut_off() {
     assert_eq!((recovery.interrupted, service.core.spool.window().next_deadline(&|_| false)), (1, None));
 }
 
+/// A job that kills the service waits longer each time, whether the journal is written again while
+/// it runs, while it waits, or at both times.
+#[test]
+fn a_new_journal_knows_how_often_a_job_was_cut_off() {
+    for (compacts_running, compacts_waiting) in [(true, false), (false, true), (true, true)] {
+        let (mut disk, mut service) = service();
+        disk.append_to_queue("long\n");
+        service.ingest(&mut disk).unwrap();
+        service.commit(&mut disk).unwrap();
+        let mut waits = Vec::new();
+        for attempt in 1..7 {
+            let now = service.now;
+            if compacts_waiting {
+                service.core.spool.compact_now(&mut disk, now).unwrap();
+            }
+            assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["long"]);
+            assert_eq!(service.running()[0].attempt, attempt);
+            if compacts_running {
+                service.core.spool.compact_now(&mut disk, now).unwrap();
+            }
+            let recovery;
+            (service, recovery) = TestService::start(&mut disk, now).unwrap();
+            assert_eq!(recovery.interrupted, 1);
+            let due = service.core.spool.window().next_deadline(&|_| false).unwrap_or(now);
+            waits.push(due.since(now).as_ms());
+            service.now = due;
+        }
+        assert_eq!(waits, [0, 10, 20, 40, 80, 160]);
+        service.start_jobs(&mut disk, 1).unwrap();
+        service.end_all(AttemptOutcome::Code(1), SpoolRules { retries: 99, ..RULES });
+        service.core.spool.write_transitions(&mut disk, service.now).unwrap();
+        assert_eq!(service.core.spool.window().slots()[0].cut_off, 0, "an attempt ended by itself");
+    }
+}
+
 #[test]
 fn jobs_that_wait_for_their_delay_make_way_for_the_others() {
     let (mut disk, mut service) = service();

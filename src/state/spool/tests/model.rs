@@ -281,8 +281,6 @@ struct World {
     faulty: bool,
     /// The jobs that left processes.
     left: Vec<u64>,
-    /// The journal was written again, perhaps without the attempts that were cut off.
-    rewritten: bool,
     /// Whether the queue is held, as the last reply said, and whether a reply is missing.
     held: bool,
     held_asked: bool,
@@ -316,7 +314,7 @@ impl World {
         self.service.core.disk_health.hash(&mut hasher);
         self.service.core.home.hash(&mut hasher);
         self.service.core.leftovers.hash(&mut hasher);
-        (&self.left, self.rewritten, self.held, self.held_asked).hash(&mut hasher);
+        (&self.left, self.held, self.held_asked).hash(&mut hasher);
         self.open.is_some().hash(&mut hasher);
         self.promises.hash(&mut hasher);
         hasher.finish()
@@ -464,13 +462,11 @@ impl World {
                 let (text, delay) = (self.new_line(), Duration::from_ms(CLAIM_QUIET.as_ms() / 2));
                 self.promise(&text).accepted = Sure::Asked;
                 self.promise(&text).due = now + delay;
-                self.rewritten = true;
                 let added = self.service.core.add_delayed_job(&mut self.disk, text.as_bytes(), delay, now);
                 self.pending.push((text, ModelEdit::Add(added.ok()??)));
             }
             Hold | Resume => {
                 self.held_asked = true;
-                self.rewritten = true;
                 self.service.core.set_held(&mut self.disk, op == Hold, now).ok().filter(|done| *done)?;
             }
             Queue => {
@@ -619,7 +615,6 @@ impl World {
             Compact if !self.service.core.spool.is_compacting() && self.service.core.home.is_here() => {
                 let failed = self.service.core.compact(&mut self.disk, now);
                 debug_assert!(failed.is_none() || self.disk.is_dead() || self.faulty);
-                self.rewritten = true;
                 Some(Ok(()))
             }
             Hold | Resume if self.service.core.spool.is_held() == (op == Hold) => None,
@@ -690,12 +685,11 @@ impl World {
         };
         self.service.core.leftovers.inherit(group_of(slot.id), now);
         self.left = vec![slot.id];
-        let rewritten = self.rewritten;
         let again = self.service.core.spool.window().get(slot.id).map(|slot| slot.state);
         let promise = self.promise(&text);
         promise.cut_off += 1;
         let delayed = matches!(again, Some(JobState::Delayed(due)) if !due.is_due(now));
-        assert!(promise.cut_off < 2 || rewritten || delayed, "repeated at once: {again:?}");
+        assert!(promise.cut_off < 2 || delayed, "repeated at once: {again:?}");
         Some(Ok(()))
     }
 
@@ -828,7 +822,6 @@ impl World {
             let promise = self.promise(text);
             *if op == RetryAll { &mut promise.dead } else { &mut promise.over } = Sure::Asked;
         }
-        self.rewritten = true;
         let purpose = if op == RetryAll { Purpose::Retry } else { Purpose::Forget };
         self.service.core.start_rewrite(&mut self.disk, purpose, self.service.now)?;
         while self.service.core.spool.is_compacting() {
@@ -1051,7 +1044,6 @@ fn explore_from(root: &[Operation], depth: u32, crashes: u32) -> String {
         pending: Vec::new(),
         faulty: false,
         left: Vec::new(),
-        rewritten: false,
         held: false,
         held_asked: false,
     };
