@@ -153,6 +153,19 @@ impl TestService {
         locations.iter().map(|location| Ok((*location, text(location, disk, &mut buffer)?))).collect()
     }
 
+    /// Returns the texts of the ended jobs that `list done` shows, and how each ended.
+    fn ends(&mut self, disk: &mut FakeDisk) -> DiskResult<Vec<(String, EndKind)>> {
+        let (mut scan, mut found) = (self.core.spool.scan_ends(), Vec::new());
+        let mut visit = |location: RecordLocation, end: JobEnd| found.push((location, end.kind));
+        while !self.core.spool.ends_step(disk, &mut self.scratch, &mut scan, &mut visit)? {}
+        let mut buffer = [0; RECORD_MAX_BYTES];
+        let text = |location: RecordLocation, disk: &mut FakeDisk, buffer: &mut _| {
+            let (_, text) = self.core.spool.end_at(disk, location, buffer)?;
+            Ok(String::from_utf8(text.to_vec()).unwrap())
+        };
+        found.iter().map(|(location, kind)| Ok((text(*location, disk, &mut buffer)?, *kind))).collect()
+    }
+
     /// Retries or forgets all dead jobs, and returns how many.
     fn all_dead(&mut self, disk: &mut FakeDisk, purpose: Purpose) -> DiskResult<u32> {
         self.core.start_rewrite(disk, purpose, self.now)?;
@@ -375,23 +388,6 @@ fn a_job_that_was_interrupted_runs_again_and_its_attempt_counts() {
     assert_eq!(waits, [0, 10, 20, 40, 80, 160, 320, 640]);
 }
 
-#[test]
-fn an_attempt_that_failed_by_itself_does_not_count_as_cut_off() {
-    let (mut disk, mut service) = service();
-    disk.append_to_queue("long\n");
-    service.ingest(&mut disk).unwrap();
-    service.commit(&mut disk).unwrap();
-    service.start_jobs(&mut disk, 1).unwrap();
-    service.end_all(AttemptOutcome::Code(1), RULES);
-    service.core.spool.write_transitions(&mut disk, at(0)).unwrap();
-    service.now = service.core.spool.window().next_deadline(&|_| false).unwrap();
-    service.start_jobs(&mut disk, 1).unwrap();
-    assert_eq!(service.running()[0].attempt, 2);
-    let now = service.now;
-    let (service, recovery) = TestService::start(&mut disk, now).unwrap();
-    assert_eq!((recovery.interrupted, service.core.spool.window().next_deadline(&|_| false)), (1, None));
-}
-
 /// A job that kills the service waits longer each time, whether the journal is written again while
 /// it runs, while it waits, or at both times.
 #[test]
@@ -425,6 +421,23 @@ fn a_new_journal_knows_how_often_a_job_was_cut_off() {
         service.core.spool.write_transitions(&mut disk, service.now).unwrap();
         assert_eq!(service.core.spool.window().slots()[0].cut_off, 0, "an attempt ended by itself");
     }
+}
+
+#[test]
+fn an_attempt_that_failed_by_itself_does_not_count_as_cut_off() {
+    let (mut disk, mut service) = service();
+    disk.append_to_queue("long\n");
+    service.ingest(&mut disk).unwrap();
+    service.commit(&mut disk).unwrap();
+    service.start_jobs(&mut disk, 1).unwrap();
+    service.end_all(AttemptOutcome::Code(1), RULES);
+    service.core.spool.write_transitions(&mut disk, at(0)).unwrap();
+    service.now = service.core.spool.window().next_deadline(&|_| false).unwrap();
+    service.start_jobs(&mut disk, 1).unwrap();
+    assert_eq!(service.running()[0].attempt, 2);
+    let now = service.now;
+    let (service, recovery) = TestService::start(&mut disk, now).unwrap();
+    assert_eq!((recovery.interrupted, service.core.spool.window().next_deadline(&|_| false)), (1, None));
 }
 
 #[test]
