@@ -209,7 +209,7 @@ fn is_stderr(stream: &[u8]) -> bool {
 pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
     let now = invocation.operands.has(CommandOption::Now);
-    if let Some(result) = ask_after(&mut invocation, STOP) {
+    if let Some(result) = ask_after(&mut invocation, STOP, false) {
         return result;
     }
     let Stopping { mark, ended } =

@@ -332,6 +332,47 @@ fn a_restart_from_within_a_job_keeps_the_process_and_its_options() {
 }
 
 #[test]
+fn a_restart_from_within_a_job_with_other_options_is_refused_and_changes_nothing() {
+    let dir = Dir::new();
+    let pid = dir.start(&[SHELL, &["retries=5"]].concat());
+    let mut client = Client::new(&dir);
+    for options in ["-o retries=6", "-o workers=2 -o retries=5", "-c /nonexistent"] {
+        client.queue(&inside(&dir, &format!("{options} restart")));
+        wait_until("it has ended", || dir.read("inside").contains("status "));
+        let said = dir.read("inside");
+        let status = if options.starts_with("-c") { "status 6\n" } else { "status 1\n" };
+        assert!(said.ends_with(status) && said.lines().count() == 2, "{options}: {said}");
+        assert!(options.starts_with("-c") || said.contains("keeps its options"), "{options}: {said}");
+        fs::remove_file(dir.path("inside")).unwrap();
+    }
+    assert_eq!(dir.read("zigsvc.log").matches("daemon started, pid=").count(), 1);
+    // Options that the service has already change nothing.
+    let id = client.queue(&inside(&dir, "-o retries=5 restart"));
+    wait_until("it was started again", || dir.read("zigsvc.log").matches("daemon started, ").count() == 2);
+    assert_eq!(dir.read("inside"), format!("zigsvc: jobs stops after job {id}\nstatus 0\n"));
+    assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid));
+}
+
+/// Each of them succeeds: a restart stops what another command has started meanwhile.
+#[test]
+fn restarts_that_race_starts_and_each_other_all_succeed() {
+    let dir = Dir::new();
+    for round in 0..12 {
+        let commands = [["restart"], if round % 2 == 0 { ["start"] } else { ["restart"] }];
+        let both = commands.map(|words| {
+            let mut command = dir.command();
+            command.args(words);
+            (words, std::thread::spawn(|| finish(command, None)))
+        });
+        for (words, command) in both {
+            let ran = command.join().unwrap();
+            assert!(words == ["start"] || ran.code == 0, "round {round}: {words:?}: {ran:?}");
+        }
+        dir.zigsvc(&["status"]).expect(0);
+    }
+}
+
+#[test]
 fn a_restart_from_within_a_job_below_a_supervisor_leaves_the_start_to_it() {
     let Some(dir) = Supervised::of_services() else { return };
     let supervisor = dir.start_supervisor(&[QUICK, SHELL].concat());
