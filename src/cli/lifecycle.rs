@@ -35,6 +35,8 @@ use ufmt::uwrite;
 const AGAIN_BYTES: usize = 8 * 1024;
 /// Time for which `stop` waits for the state of the service.
 const STATE_WAIT: Duration = Duration::from_ms(2000);
+/// Time for which `restart` and `reload` wait while the service looks through its backlog.
+const OTHERS_WAIT: Duration = Duration::from_ms(5000);
 /// Time between the signals of `stop --now`.
 const HURRY_WAIT: Duration = Duration::from_ms(100);
 
@@ -260,7 +262,7 @@ pub(super) fn refuse_others(invocation: &mut Invocation, reload: bool) -> Result
         return Ok(());
     }
     let (mut client, _) = invocation.loaded_client(ANSWER_MAX_BYTES)?;
-    let deadline = clock::now() + STATE_WAIT;
+    let deadline = clock::now() + OTHERS_WAIT;
     let answer = client
         .connect(clock::now())
         .and_then(|()| client.send(&[b"others"]))

@@ -315,14 +315,13 @@ fn follow(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Rep
 }
 
 fn others(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
-    let reload = u8::from(jobs.base.reload_logs_own_jobs());
-    match jobs.core.spool.count_others(&mut jobs.disk, jobs.base.scratch) {
-        Ok(count) => {
-            let _ = uwrite!(context.out, "ok count={} reload={}\n", count, reload);
-            Reply::Sent
-        }
-        Err(error) => jobs.refuse_for(error, context.out),
+    let reload = jobs.base.reload_logs_own_jobs();
+    if jobs.core.spool.waiting() == 0 {
+        // No client that takes a page delays this answer, on which a restart waits.
+        ScanOutcome::Others(0, reload).push(context.out);
+        return Reply::Sent;
     }
+    scan(jobs, context, ScanRequest::Others(reload))
 }
 
 fn watch(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
