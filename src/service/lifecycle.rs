@@ -157,9 +157,7 @@ impl StartReporter {
                 write_ready_retrying(&pipe, out.as_bytes());
             }
             Self::Foreground(fd) | Self::Journal(fd) | Self::Syslog(fd) => {
-                if let Some(fd) = fd {
-                    drop(file::write_all(&fd, b"\n"));
-                }
+                let _ = fd.map(|fd| file::write_all(&fd, b"\n"));
             }
         }
     }
