@@ -29,7 +29,9 @@
 //! | `failures` times the same heartbeat, or not ready: confirm | left alone, `heartbeats` | TERM | TERM | with the next probe again |
 //! | no heartbeat of this process: ask | count 0, `heartbeats` | bad probe, and TERM after `failures` | - | not tried |
 
-use super::decision::{Action, Decision, Event, ExitReason, NOTHING, Report, Rules};
+mod requests;
+
+use super::decision::{Action, Decision, Event, ExitReason, NOTHING, Report, Request, Rules};
 use super::probe::{Beat, FileVersion, LifeSign, Probe, ProbeError, SocketAnswer};
 use crate::limits::{ANSWER_PATIENCE, RESTART_QUICK, START_PATIENCE};
 use crate::state::backoff::RestartBackoff;
@@ -101,6 +103,10 @@ pub struct Instance {
     asked: Option<Question>,
     /// The heartbeat is lost or stale, and the process is well as far as its socket shows.
     unjudged: bool,
+    /// Restarts of processes that have ended.
+    restarts: u32,
+    /// How the last process ended, and when.
+    last_end: Option<(ExitReason, Instant)>,
 }
 
 impl Instance {
@@ -121,7 +127,27 @@ impl Instance {
             program_file: LifeSign::NONE,
             asked: None,
             unjudged: false,
+            restarts: 0,
+            last_end: None,
         }
+    }
+
+    /// Returns the number of restarts of processes that have ended.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// Returns how the last process ended, and when.
+    #[must_use]
+    pub fn last_end(&self) -> Option<(ExitReason, Instant)> {
+        self.last_end
+    }
+
+    /// Returns true if the last probe of the process was bad.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failed_probes > 0
     }
 
     /// Returns the phase.
@@ -270,6 +296,7 @@ impl Instance {
             Report::Gone(pid, reason, probe) => {
                 self.on_gone(now, pid, reason, probe.unwrap_or(Probe::Held(pid, Err(ProbeError::Missing))))
             }
+            Report::Asked(request) => self.on_request(now, request, rules),
             Report::Stop => self.on_shutdown(now, rules),
             Report::SecondStop => self.on_second_stop(now),
         }
@@ -346,6 +373,7 @@ impl Instance {
         if self.pid() != Some(pid) {
             return NOTHING;
         }
+        self.last_end = Some((reason, now));
         let was_left = self.look_at.take().is_some();
         if self.shutting_down {
             self.phase = Phase::Stopped;
@@ -547,6 +575,8 @@ impl Instance {
 
     /// Records that the process has ended after `lived`, and schedules its restart.
     fn died(&mut self, now: Instant, lived: Duration, reason: ExitReason) -> Decision {
+        self.last_end = Some((reason, now));
+        self.restarts = self.restarts.saturating_add(u32::from(reason != ExitReason::NotStarted));
         let is_ours = self.we_are_stopping_it();
         self.update_recovery(now);
         self.unwell_since.get_or_insert(now);
