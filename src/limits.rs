@@ -44,9 +44,21 @@ pub const HANDLER_WORDS_BYTES: usize = 128;
 /// Maximum number of symbolic links that are followed in one path. The kernel has the same
 /// limit.
 pub const LINKS_MAX: u32 = 40;
-/// Maximum number of services under one supervisor, which are all services except the
-/// supervisor itself.
-pub const SUPERVISED_MAX: usize = 4;
+/// Maximum number of programs under one supervisor. Each takes two kilobytes while it runs.
+pub const PROGRAMS_MAX: usize = 32;
+/// Maximum number of services and programs under one supervisor, which are the programs and all
+/// services except the supervisor itself.
+pub const SUPERVISED_MAX: usize = PROGRAMS_MAX + 4;
+/// Maximum number of bytes in the name of a program.
+pub const PROGRAM_NAME_BYTES: usize = 32;
+/// Maximum number of bytes in the names of all services and programs, each with its terminator.
+pub const SUPERVISED_BYTES: usize = SUPERVISED_MAX * (PROGRAM_NAME_BYTES + 1);
+/// Maximum number of words in the command of a program, and of variables in its environment.
+pub const COMMAND_WORDS_MAX: usize = 32;
+/// Maximum number of bytes in these words together, without their terminators.
+pub const COMMAND_WORDS_BYTES: usize = 1000;
+/// The same with their terminators.
+pub const COMMAND_BYTES: usize = COMMAND_WORDS_BYTES + COMMAND_WORDS_MAX;
 /// Maximum number of supplementary groups that are kept when privileges are dropped.
 pub const GROUPS_MAX: usize = 32;
 
@@ -266,6 +278,10 @@ table! {
     "syslog" SYSLOG_MAX_BYTES, "bytes of one syslog datagram";
     "output_line" OUTPUT_LINE_BYTES, "bytes of one line of a handler's output";
     "rejected" REJECTED_MAX_BYTES, "bytes of spool/rejected before it starts anew";
+    "programs" PROGRAMS_MAX, "programs of the supervisor";
+    "program_name" PROGRAM_NAME_BYTES, "bytes of a program's name";
+    "command_words" COMMAND_WORDS_MAX, "words of a program's command, and variables of its env";
+    "command" COMMAND_WORDS_BYTES, "bytes of a program's command, and of its env";
     "allow_ids" ALLOW_IDS_MAX, "entries of allow_uid and of allow_gid";
     "allow_paths" ALLOW_PATHS_MAX, "entries of allow";
     "trust_paths" TRUST_PATHS_MAX, "entries of trust";

@@ -237,7 +237,7 @@ pub(super) fn is_supervised(invocation: &Invocation) -> bool {
         let locks = ServiceLocks { service: Service::Supervisor, config, pid_path: &pid_path };
         matches!(locks.state(), Ok(LockState::Running(_) | LockState::PidFileLost(_)))
     };
-    config.supervise.contains(&invocation.service)
+    config.supervised().any(|name| name == invocation.service.name().as_bytes())
         && path_of(Service::Supervisor, ServiceFile::Pid, config).is_some_and(is_held)
 }
 

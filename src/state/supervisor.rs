@@ -16,6 +16,7 @@
 
 pub mod decision;
 pub mod instance;
+pub mod order;
 pub mod probe;
 
 use crate::limits::SUPERVISED_MAX;

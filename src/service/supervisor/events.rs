@@ -227,8 +227,8 @@ impl Supervisor {
         }
         let mut index = 0;
         while let Some(managed) = self.managed.get(index) {
-            let is_listed = |service: &Service| managed.kind == ManagedKind::Service(*service);
-            if self.base.process.config.supervise.iter().any(is_listed) {
+            let is_listed = |name: &[u8]| managed.kind.is_named(name);
+            if self.base.process.config.supervised().any(is_listed) {
                 index = index.saturating_add(1);
             } else {
                 self.log_about(index, Level::Info, &|out| {
@@ -238,9 +238,10 @@ impl Supervisor {
                 self.supervision.remove(index);
             }
         }
-        for at in 0..self.base.process.config.supervise.len() {
-            let Some(service) = self.base.process.config.supervise.get(at) else { return };
-            self.add(ManagedKind::Service(*service), now);
+        for service in Service::ALL {
+            if self.base.process.config.supervised().any(|name| name == service.name().as_bytes()) {
+                self.add(ManagedKind::Service(service), now);
+            }
         }
     }
 

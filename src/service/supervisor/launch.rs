@@ -29,6 +29,13 @@ pub(super) enum ManagedKind {
     Program,
 }
 
+impl ManagedKind {
+    /// Returns true if `name` in `supervise` is this process.
+    pub(super) fn is_named(self, name: &[u8]) -> bool {
+        matches!(self, Self::Service(service) if service.name().as_bytes() == name)
+    }
+}
+
 impl LaunchSpec {
     /// Returns true if a program is supervised, and not services.
     pub(super) fn is_program(&self) -> bool {
