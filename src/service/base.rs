@@ -18,7 +18,7 @@ use super::connections::Connections;
 use super::heartbeat::Heartbeat;
 use super::identity::look;
 use super::lifecycle::{PID_LINE_BYTES, Process, StartReporter, describe_at, exit, pid_line};
-use super::listener::{Listener, describe_unknown, find_policy, open_and_drop};
+use super::listener::{Listener, describe_unknown, find_policy, open_and_drop, open_socket};
 use super::log::Log;
 use super::memory::Memory;
 use super::own_paths::judge_paths;
@@ -222,6 +222,11 @@ impl ServiceBase {
     pub fn open_socket(&mut self, then: &mut dyn FnMut(&Process)) {
         self.listener = open_and_drop(self.service, &self.process, then);
         self.log.open_deferred(&self.process);
+    }
+
+    /// Opens the socket of a service that keeps its privileges. A failure ends the process.
+    pub fn open_own_socket(&mut self) {
+        self.listener = open_socket(self.service, &self.process, false);
     }
 
     /// Logs that the service has started.

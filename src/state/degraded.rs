@@ -13,8 +13,6 @@ use crate::util::text::Writer;
 enum Scope {
     /// Every service.
     Every,
-    /// The services that listen on a socket.
-    Socket,
     /// `jobs`.
     Jobs,
     /// `supervisor`.
@@ -95,10 +93,10 @@ degraded_states! {
     Health "health" Every
         "the health file cannot be written"
         "a folder that exists and can be written";
-    Socket "socket" Socket
+    Socket "socket" Every
         "the socket was deleted and cannot be made again"
         "a folder that exists, and no other file with its name";
-    Descriptors "descriptors" Socket
+    Descriptors "descriptors" Every
         "no more clients can be accepted"
         "a higher limit of open files";
     Inotify "inotify" Jobs
@@ -124,7 +122,6 @@ impl DegradedState {
     pub fn applies_to(self, service: Service) -> bool {
         match self.scope() {
             Scope::Every => true,
-            Scope::Socket => service != Service::Supervisor,
             Scope::Jobs => service == Service::Jobs,
             Scope::Supervisor => service == Service::Supervisor,
         }
@@ -220,6 +217,6 @@ mod tests {
     #[test]
     fn a_service_has_only_the_states_of_what_it_has() {
         let count = |service| DegradedState::ALL.iter().filter(|state| state.applies_to(service)).count();
-        assert_eq!((count(Service::Jobs), count(Service::Hub), count(Service::Supervisor)), (16, 5, 6));
+        assert_eq!((count(Service::Jobs), count(Service::Hub), count(Service::Supervisor)), (16, 5, 8));
     }
 }

@@ -299,7 +299,6 @@ impl Supervision {
         if let (_, Some(Event::Died(reason, _) | Event::Replaced(reason, _))) = decision
             && reason != ExitReason::NotStarted
         {
-            instance.restarts = instance.restarts.saturating_add(1);
             self.restarts = self.restarts.saturating_add(1);
         }
         decision

@@ -1,5 +1,6 @@
 //! Logs the events of the supervisor, reports its status, and reloads its configuration.
 
+use super::control::state_word;
 use super::launch::{LaunchSpec, ManagedKind};
 use super::managed_process::ManagedProcess;
 use super::records::{STATE_BYTES, push_holder};
@@ -13,7 +14,7 @@ use crate::service::config_source::ServiceFile;
 use crate::service::lifecycle::{StartReport, next_report};
 use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::state::supervisor::decision::{Event, ExitReason, Report};
-use crate::state::supervisor::instance::{Instance, Phase};
+use crate::state::supervisor::instance::Instance;
 use crate::state::supervisor::probe::ProbeError;
 use crate::sys::{Errno, Failure, clock, file, memory, process};
 use crate::util::text::Writer;
@@ -196,6 +197,7 @@ impl Supervisor {
     /// Reloads the configuration, for SIGHUP.
     pub(super) fn reload(&mut self, now: Instant) {
         if self.base.reload() {
+            self.update_access(now);
             self.apply_config(now);
             self.base.finish_reload();
         }
@@ -299,15 +301,7 @@ impl ServiceStatus for Supervisor {
             out.push_str(" ");
             self.launch.push_name(managed.kind, out);
             out.push_str("=");
-            out.push_str(match instance.phase() {
-                Phase::Backoff(_) => "waiting",
-                Phase::Starting(..) => "starting",
-                Phase::Running(..) => "running",
-                Phase::Stopping(..) => "ending",
-                Phase::Killing(..) | Phase::Unkillable(_) => "killed",
-                Phase::Foreign => "foreign",
-                Phase::Stopped => "stopped",
-            });
+            out.push_str(state_word(instance));
             let _ = uwrite!(out, ":{}", instance.pid().unwrap_or(0));
         }
     }

@@ -28,6 +28,8 @@ pub(super) struct ManagedProcess {
     pub(super) output: ChildOutput,
     /// The connection to the socket of a service that was asked if it lives.
     pub(super) asking: Option<OwnedFd>,
+    /// A user has stopped the process. Counts where the mark of that cannot be made.
+    pub(super) is_down: bool,
     /// The process group that an earlier supervisor has left, and that ends before the start.
     pub(super) leftover: Option<NotedGroup>,
 }
@@ -52,6 +54,7 @@ impl ManagedProcess {
             reports: None,
             output: ChildOutput::new(None),
             asking: None,
+            is_down: false,
             leftover: None,
         }
     }

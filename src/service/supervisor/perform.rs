@@ -49,6 +49,7 @@ impl Supervisor {
                 Action::Start => self.start(index, now),
                 // A process that SIGSTOP has stopped takes no TERM until it continues.
                 Action::Terminate(pid) => return self.signal(index, pid, &[Signal::TERM, Signal::CONT]),
+                Action::Dismiss(pid) => return self.send(index, pid, &[Signal::TERM, Signal::CONT]),
                 Action::Kill(pid) => return self.signal(index, pid, &[Signal::KILL]),
             };
         }
@@ -111,11 +112,17 @@ impl Supervisor {
 
     fn signal(&mut self, index: usize, pid: u32, signals: &[Signal]) {
         let path = self.pid_path(index);
-        let Some(managed) = self.managed.get(index) else { return };
         if signals.contains(&Signal::TERM) && down_mark::is_set(&path, self.base.heartbeat.boot()) {
             // A user stops it at this moment. A second TERM would cut off its orderly end.
             return;
         }
+        self.send(index, pid, signals);
+    }
+
+    /// Sends signals to a managed process.
+    fn send(&mut self, index: usize, pid: u32, signals: &[Signal]) {
+        let path = self.pid_path(index);
+        let Some(managed) = self.managed.get(index) else { return };
         if let Err(error) = managed.signal(pid, signals, &|| self.find_holder(index)) {
             self.base.log.error(&|out| {
                 self.launch.push_name(managed.kind, out);

@@ -47,6 +47,17 @@ impl Supervisor {
         self.path_of(index, ServiceFile::Pid)
     }
 
+    /// Returns the path beside which the mark of a stop on purpose is.
+    pub(super) fn mark_path(&self, index: usize) -> Path {
+        self.pid_path(index)
+    }
+
+    /// Returns true if a user has stopped the process on purpose.
+    fn is_down(&self, index: usize) -> bool {
+        self.managed.get(index).is_some_and(|managed| managed.is_down)
+            || down_mark::is_set(&self.mark_path(index), self.base.heartbeat.boot())
+    }
+
     /// Probes a managed process, and returns the decision that follows.
     pub(super) fn probe(&mut self, index: usize, now: Instant) -> Decision {
         if self.launch.is_program() {
@@ -70,9 +81,7 @@ impl Supervisor {
         }
         let locks = self.locks(index, &path)?;
         Some(match locks.state_without_strangers().ok()? {
-            LockState::Died | LockState::Stopped if down_mark::is_set(&path, self.base.heartbeat.boot()) => {
-                Probe::Free
-            }
+            LockState::Died | LockState::Stopped if self.is_down(index) => Probe::Free,
             LockState::Died | LockState::Stopped => Probe::Died,
             LockState::Running(None) | LockState::PidFileLost(None) => Probe::Foreign,
             LockState::Running(Some(pid)) | LockState::PidFileLost(Some(pid)) => {

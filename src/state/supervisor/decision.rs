@@ -75,16 +75,23 @@ pub enum Report {
     /// The process of this PID has ended. The probe is the state of its lock since then;
     /// `None` if the lock cannot be probed.
     Gone(u32, ExitReason, Option<Probe>),
+    /// A user has asked for a change.
+    Asked(Request),
     /// The supervisor stops.
     Stop,
     /// The supervisor was asked a second time to stop.
     SecondStop,
-    /// A user stops the program on purpose.
-    StopProgram,
-    /// A user starts the program.
-    StartProgram,
-    /// A user restarts the program.
-    RestartProgram,
+}
+
+/// A change of one process that a user asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// Start the process now, if it does not run.
+    Start,
+    /// Stop the process, and do not start it again until it is asked for.
+    Stop,
+    /// Stop the process, and start it again.
+    Restart,
 }
 
 /// The action of a decision.
@@ -109,6 +116,8 @@ pub enum Action {
     Start,
     /// Send TERM to this process, if it holds the lock. A program gets its own stop signal.
     Terminate(u32),
+    /// Send TERM to this process, because a user has asked the supervisor for its end.
+    Dismiss(u32),
     /// Send KILL to this process, if it holds the lock.
     Kill(u32),
 }

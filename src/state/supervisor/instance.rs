@@ -34,7 +34,9 @@
 //! | `failures` times the same heartbeat, or not ready: confirm | left alone, `heartbeats` | TERM | TERM | with the next probe again |
 //! | no heartbeat of this process: ask | count 0, `heartbeats` | bad probe, and TERM after `failures` | - | not tried |
 
-use super::decision::{Action, Decision, Event, ExitReason, NOTHING, ProgramRules, Report, Rules};
+mod requests;
+
+use super::decision::{Action, Decision, Event, ExitReason, NOTHING, ProgramRules, Report, Request, Rules};
 use super::probe::{Beat, FileVersion, LifeSign, Probe, ProbeError, SocketAnswer};
 use crate::limits::{ANSWER_PATIENCE, RESTART_QUICK, START_PATIENCE};
 use crate::proto::config::RestartMode;
@@ -114,16 +116,14 @@ pub struct Instance {
     pub(super) needs: u64,
     /// One of those is not ready.
     pub(super) blocked: bool,
-    /// A user stopped the program.
-    down: bool,
     /// The program is started again when it has ended, because a user said so.
     again: bool,
     /// The program was not ready in time.
     late: bool,
-    /// The restarts after an end.
-    pub(super) restarts: u64,
+    /// Restarts of processes that have ended.
+    restarts: u32,
     /// How the last process ended, and when.
-    last_exit: Option<(ExitReason, Instant)>,
+    last_end: Option<(ExitReason, Instant)>,
 }
 
 impl Instance {
@@ -147,11 +147,10 @@ impl Instance {
             program: None,
             needs: 0,
             blocked: false,
-            down: false,
             again: false,
             late: false,
             restarts: 0,
-            last_exit: None,
+            last_end: None,
         }
     }
 
@@ -195,27 +194,9 @@ impl Instance {
     /// Returns true if the program does not run as it should: it could not be started or has ended,
     /// or is not ready in time.
     #[must_use]
-    pub fn is_failing(&self) -> bool {
+    pub fn fails_to_run(&self) -> bool {
         let waits = matches!(self.phase, Phase::Backoff(_)) && !self.blocked && !self.backoff.is_reset();
         self.program.is_some() && (waits || self.late)
-    }
-
-    /// Returns the restarts after an end.
-    #[must_use]
-    pub fn restarts(&self) -> u64 {
-        self.restarts
-    }
-
-    /// Returns how the last process ended, and when.
-    #[must_use]
-    pub fn last_exit(&self) -> Option<(ExitReason, Instant)> {
-        self.last_exit
-    }
-
-    /// Returns true if the last probe was good, or there was none.
-    #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.failed_probes == 0 && !self.unjudged
     }
 
     /// Returns the rules, of which the file of a program sets some.
@@ -225,6 +206,24 @@ impl Instance {
             (program.stop_timeout, program.stale_after)
         });
         Rules { stop_timeout: own.0, stale_after: own.1, ..*rules }
+    }
+
+    /// Returns the number of restarts of processes that have ended.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// Returns how the last process ended, and when.
+    #[must_use]
+    pub fn last_end(&self) -> Option<(ExitReason, Instant)> {
+        self.last_end
+    }
+
+    /// Returns true if the last probe of the process was bad.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failed_probes > 0
     }
 
     /// Returns the phase.
@@ -387,53 +386,10 @@ impl Instance {
             Report::Gone(pid, reason, probe) => {
                 self.on_gone(now, pid, reason, probe.unwrap_or(Probe::Held(pid, Err(ProbeError::Missing))))
             }
+            Report::Asked(request) => self.on_request(now, request, rules),
             Report::Stop => self.on_shutdown(now, rules),
             Report::SecondStop => self.on_second_stop(now),
-            Report::StopProgram => self.on_stop_program(now, rules),
-            Report::StartProgram => self.on_start_program(now),
-            Report::RestartProgram => self.on_restart_program(now, rules),
         }
-    }
-
-    /// Stops the program because a user says so.
-    fn on_stop_program(&mut self, now: Instant, rules: &Rules) -> Decision {
-        (self.down, self.again) = (true, false);
-        match self.phase {
-            Phase::Starting(pid) | Phase::Running(pid) => self.terminate(now, pid, rules),
-            Phase::Backoff(_) => self.stopped(now),
-            _ => NOTHING,
-        }
-    }
-
-    /// Starts the program at once because a user says so.
-    fn on_start_program(&mut self, now: Instant) -> Decision {
-        self.down = false;
-        match self.phase {
-            _ if self.shutting_down => {}
-            Phase::Stopped | Phase::Backoff(_) => {
-                self.backoff.reset();
-                self.phase = Phase::Backoff(now);
-            }
-            Phase::Stopping(..) | Phase::Killing(..) | Phase::Unkillable(_) => self.again = true,
-            Phase::Starting(_) | Phase::Running(_) | Phase::Foreign => {}
-        }
-        NOTHING
-    }
-
-    /// Ends the program, if it runs, and starts it because a user says so.
-    fn on_restart_program(&mut self, now: Instant, rules: &Rules) -> Decision {
-        let decision = match self.phase {
-            Phase::Starting(pid) | Phase::Running(pid) => self.terminate(now, pid, rules),
-            _ => NOTHING,
-        };
-        self.on_start_program(now);
-        decision
-    }
-
-    fn terminate(&mut self, now: Instant, pid: u32, rules: &Rules) -> Decision {
-        self.phase = Phase::Stopping(pid, now + rules.stop_timeout);
-        self.asked = None;
-        (Action::Terminate(pid), None)
     }
 
     fn kill(&mut self, now: Instant, pid: u32) -> Decision {
@@ -512,7 +468,7 @@ impl Instance {
         }
         let was_left = self.look_at.take().is_some();
         if !was_left {
-            self.last_exit = Some((reason, now));
+            self.last_end = Some((reason, now));
         }
         if self.shutting_down {
             self.phase = Phase::Stopped;
@@ -522,9 +478,6 @@ impl Instance {
             self.phase = Phase::Backoff(now);
             let action = if self.blocked { Action::None } else { Action::CheckLock };
             return (action, Some(Event::LeftEnded));
-        }
-        if self.down {
-            return self.stopped(now);
         }
         match probe {
             Probe::Held(other, _) if other != pid => self.adopt(now, other),
@@ -718,12 +671,14 @@ impl Instance {
 
     /// Records that the process has ended after `lived`, and schedules its restart.
     fn died(&mut self, now: Instant, lived: Duration, reason: ExitReason) -> Decision {
+        self.last_end = Some((reason, now));
         let is_ours = self.we_are_stopping_it();
         let again = core::mem::take(&mut self.again) || reason == ExitReason::NotStarted;
         if !again && self.program.is_some_and(|program| is_last(program.restart, reason, is_ours)) {
             self.stopped(now);
             return (Action::None, Some(Event::Ended(reason)));
         }
+        self.restarts = self.restarts.saturating_add(u32::from(reason != ExitReason::NotStarted));
         self.update_recovery(now);
         self.unwell_since.get_or_insert(now);
         self.forget_checks();
