@@ -15,6 +15,8 @@ use super::{Action, Decision, Instance, Instant, NOTHING, Phase, Request, Rules}
 impl Instance {
     /// Takes a request of a user.
     pub(super) fn on_request(&mut self, now: Instant, request: Request, rules: &Rules) -> Decision {
+        // A program that ends by its stop, and is to run, is started whatever its rules say.
+        self.again = request != Request::Stop && self.pid().is_some();
         match (self.phase, request) {
             _ if self.shutting_down => NOTHING,
             (Phase::Starting(pid) | Phase::Running(pid), Request::Stop | Request::Restart) => {
@@ -26,7 +28,7 @@ impl Instance {
             (Phase::Backoff(_) | Phase::Stopped, Request::Start | Request::Restart) => {
                 self.backoff.reset();
                 self.phase = Phase::Backoff(now);
-                (Action::CheckLock, None)
+                if self.blocked { NOTHING } else { (Action::CheckLock, None) }
             }
             (
                 Phase::Starting(_)
