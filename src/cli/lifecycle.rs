@@ -4,8 +4,9 @@
 use super::command_line::CommandOption;
 use super::invocation::{Invocation, find_holder};
 use super::kept_options::OptionWords;
-use super::output::{CommandResult, LOGS_ONLY, fail, fail_at, print, usage, usage_text};
+use super::output::{CommandResult, LOGS_ONLY, fail, print, usage, usage_text};
 use super::own_job::{STOP, ask_after};
+use super::programs::send;
 use crate::limits::{ANSWER_MAX_BYTES, OPTION_WORDS_MAX, PATH_MAX_BYTES, STOP_GRACE};
 use crate::proto::config::Handler;
 use crate::proto::config::keys::absolute;
@@ -245,7 +246,7 @@ pub(super) fn is_supervised(invocation: &Invocation) -> bool {
 pub(super) fn reload(mut invocation: Invocation) -> CommandResult {
     invocation.load_judged(false)?;
     refuse_others(&mut invocation, true)?;
-    signal_service(&invocation, Signal::HUP)
+    send(&invocation, Signal::HUP)
 }
 
 /// Asks the running service, if the new handler is the log, for jobs that were queued for another
@@ -278,22 +279,7 @@ pub(super) fn refuse_others(invocation: &mut Invocation, reload: bool) -> Result
 /// Runs `rotate [SERVICE]`.
 pub(super) fn rotate(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
-    signal_service(&invocation, Signal::USR1)
-}
-
-/// Sends one signal to a running service.
-fn signal_service(invocation: &Invocation, signal: Signal) -> CommandResult {
-    let path = invocation.pid_path()?;
-    let Some(holder) = find_holder(&invocation.locks(&path))? else {
-        return Err(fail(exit::NOT_RUNNING, &|out| {
-            out.push_str(invocation.service.name());
-            out.push_str(": not running (tried ");
-            out.push_escaped(path.as_bytes());
-            out.push_str(")");
-        }));
-    };
-    holder.send(signal).map_err(|failure| fail_at(&path, failure))?;
-    Ok(exit::OK)
+    send(&invocation, Signal::USR1)
 }
 
 /// The way in which a service ended.

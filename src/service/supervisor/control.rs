@@ -233,9 +233,9 @@ impl Supervisor {
         let peer = self.connections.peer(slot);
         about(self, index, rest, now)?;
         self.log_about(index, Level::Info, &|out| {
-            let _ = uwrite!(out, "{} ", request.name);
+            let _ = uwrite!(out, "uid {} (pid {}) asks for {}", peer.uid, peer.pid, request.name);
+            out.push_str(if rest.is_empty() { "" } else { " " });
             out.push_escaped(rest);
-            let _ = uwrite!(out, " by uid {} (pid {})", peer.uid, peer.pid);
         });
         out.push_str("ok ");
         self.push_row(index, now, out);

@@ -5,6 +5,7 @@ use super::launch::{LaunchSpec, ManagedKind};
 use super::managed_process::ManagedProcess;
 use super::records::{STATE_BYTES, push_holder};
 use super::{Supervisor, rules};
+use crate::limits::PROGRAM_NAME_BYTES;
 use crate::proto::log::Level;
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
@@ -21,6 +22,9 @@ use crate::sys::{Errno, Failure, clock, file, memory, process};
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
+
+/// Bytes that a line has left for one managed process and the degraded states.
+const WORD_ROOM: usize = PROGRAM_NAME_BYTES + 160;
 
 impl Supervisor {
     // ----- the managed processes --------------------------------------------------------
@@ -332,9 +336,13 @@ impl ServiceStatus for Supervisor {
             .with(DegradedState::Log, self.managed.iter().any(ManagedProcess::has_failing_log))
     }
 
-    /// Writes ` NAME=STATE:PID` for each managed process.
+    /// Writes ` NAME=STATE:PID` for each managed process, as many as leave room for the degraded
+    /// states.
     fn push_words(&self, out: &mut Writer<'_>) {
         for (managed, instance) in self.managed.iter().zip(self.supervision.instances()) {
+            if out.room() < WORD_ROOM {
+                return;
+            }
             out.push_str(" ");
             self.launch.push_name(managed.kind, out);
             out.push_str("=");

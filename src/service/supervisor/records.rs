@@ -8,7 +8,7 @@
 //! Both are written when something happens, and never synced: they hold for one boot. Where they
 //! cannot be written, `status` shows less, and leftovers are not found.
 
-use crate::limits::PROGRAMS_MAX;
+use crate::limits::{PROGRAM_NAME_BYTES, PROGRAMS_MAX, SUPERVISED_MAX};
 use crate::proto::health::BOOT_ID_BYTES;
 use crate::proto::leftovers::{
     GROUP_BYTES, HEAD_BYTES, NoteHead, NotedGroup, TOKEN_BYTES, TOKEN_VARIABLE, Token, emit, parse, token,
@@ -27,7 +27,7 @@ use heapless::Vec;
 use ufmt::uwrite;
 
 /// Maximum number of bytes of the line for `status`.
-pub const STATE_BYTES: usize = 2048;
+pub const STATE_BYTES: usize = 640 + SUPERVISED_MAX * (PROGRAM_NAME_BYTES + 18);
 /// Maximum number of bytes of the note, which names one group for each program.
 const NOTE_BYTES: usize = HEAD_BYTES + PROGRAMS_MAX * GROUP_BYTES;
 
