@@ -81,8 +81,19 @@ pub(super) fn print_handler(invocation: &Invocation) {
 
 /// Runs `run [--ready-fd N] [--health FILE] [SERVICE] [-- CMD...]`.
 pub(super) fn run(mut invocation: Invocation) -> CommandResult {
-    invocation.journal = invocation.operands.env(b"JOURNAL_STREAM").is_some_and(is_stderr);
-    invocation.load()?;
+    let mut line = [0; 512];
+    let mut why = Writer::new(&mut line);
+    let loaded = invocation.load_to(&mut why);
+    let reporter = if invocation.operands.env(b"JOURNAL_STREAM").is_some_and(is_stderr) {
+        StartReporter::Journal
+    } else if invocation.memory.config.syslog {
+        StartReporter::Syslog
+    } else {
+        StartReporter::Foreground
+    };
+    if loaded.is_err() {
+        reporter(None).fail(exit::CONFIG, &|out| out.push_visible(why.as_bytes()));
+    }
     let launch_spec = launch_spec(&invocation)?;
     let ready = match invocation.operands.ready_fd() {
         Some(number) => Some(fds::adopt(number).ok_or_else(|| {
@@ -98,7 +109,6 @@ pub(super) fn run(mut invocation: Invocation) -> CommandResult {
         watchdog_usec: env(b"WATCHDOG_USEC"),
         watchdog_pid: env(b"WATCHDOG_PID"),
     };
-    let reporter = if invocation.journal { StartReporter::Journal } else { StartReporter::Foreground };
     serve(invocation, reporter(ready), launch_spec)
 }
 

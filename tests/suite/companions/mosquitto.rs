@@ -99,7 +99,7 @@ impl Broker {
     }
 }
 
-/// The recipe of the README: a subscriber with a session of its own, and a
+/// The recipe of `docs/jobs.md`: a subscriber with a session of its own, and a
 /// pipe into `queue -`.
 struct Recipe {
     subscriber: Guard,
