@@ -65,6 +65,8 @@ impl Supervisor {
             | Event::LeftFound(_)
             | Event::Died(..)
             | Event::Replaced(..) => Level::Warn,
+            Event::Ended(ExitReason::Code(0)) => Level::Info,
+            Event::Ended(_) | Event::Late(_) => Level::Warn,
             Event::Restarting(_) | Event::Killing | Event::Unkillable => Level::Error,
         };
         self.log_about(index, level, &|out| {
@@ -115,6 +117,11 @@ impl Supervisor {
                         uwrite!(out, "in {} s", delay.as_secs())
                     }
                 }
+                Event::Ended(reason) => {
+                    describe_exit(reason, false, lived, out);
+                    uwrite!(out, "; `restart` says that it is not started again")
+                }
+                Event::Late(pid) => uwrite!(out, "not ready after its start_timeout (pid {})", pid),
                 Event::Stopped => uwrite!(out, "was stopped on purpose, and stays so until it is started"),
             };
         });
