@@ -223,8 +223,9 @@ pub const ANSWER_PATIENCE: Duration = Duration::from_ms(2000);
 pub const WATCHDOG_FEED: Duration = Duration::from_ms(5000);
 
 /// Maximum number of descriptors that one turn watches: signals, inotify, a listener, the
-/// handlers and the clients.
-pub const POLL_MAX: usize = 8 + WORKERS_MAX + CLIENTS_MAX;
+/// handlers or the supervised processes, and the clients. A program has an output and a way to
+/// report, and a service can be asked too.
+pub const POLL_MAX: usize = 16 + 2 * SUPERVISED_MAX + CLIENTS_MAX;
 /// Bytes of memory that several tasks share because they never run at the same time: reading
 /// the configuration, recovering and reading the journal, reading claims.
 pub const SCRATCH_BYTES: usize = 16 * 1024;

@@ -2,15 +2,13 @@
 
 use super::command_line::{CommandTable, GLOBAL_OPTIONS, Operands, push_global_option};
 use super::invocation::Invocation;
-use super::output::{CommandResult, fail, print, push_word, usage};
+use super::output::{CommandResult, print, push_word, usage};
 use crate::limits::rows;
 use crate::proto::config::keys::Keyed;
-use crate::proto::config::{Config, Program};
 use crate::proto::service::Service;
-use crate::service::config_source::{ConfigSource, InvalidConfig};
 use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
-use crate::service::programs::{check_all, path_of_program};
+use crate::service::programs::path_of_program;
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use ufmt::uwrite;
@@ -20,39 +18,23 @@ use ufmt::uwrite;
 const SUMMARY_COLUMN: usize = 41;
 /// The column of the explanations in the list of options.
 const OPTION_COLUMN: usize = 14;
-/// Bytes of the reason why the file of a program is refused.
-const REASON_BYTES: usize = 512;
 /// Bytes of the line of a value: all paths of `allow`, with each of their bytes escaped.
 const VALUE_BYTES: usize = 16 * 1024;
 
 /// Runs `check`.
 pub(super) fn check(mut invocation: Invocation) -> CommandResult {
     invocation.load_judged(true)?;
-    let Memory { config_source, config, scratch, program, .. } = &mut *invocation.memory;
     // All files are read before the first of them is printed.
-    check_programs(config_source, config, program, scratch.pages(), &mut |_, _| {})?;
+    invocation.check_programs(&mut |_, _| {})?;
+    let Memory { config_source, config, .. } = &mut *invocation.memory;
     print_values("# effective configuration; the file is ", &config_source.file, config)?;
+    let folder = config_source.folder.clone();
     let mut result = Ok(());
-    let mut print_program = |name: &[u8], program: &mut Program| {
-        let path = path_of_program(config_source, name);
+    invocation.check_programs(&mut |name, program| {
+        let path = path_of_program(&folder, name);
         result = result.and_then(|()| print_values("\n# program; the file is ", &path, program));
-    };
-    check_programs(config_source, config, program, scratch.pages(), &mut print_program)?;
+    })?;
     result.map(|()| exit::OK)
-}
-
-/// Checks the programs, and calls `visit` with each of them.
-fn check_programs(
-    source: &ConfigSource,
-    config: &Config,
-    program: &mut Program,
-    scratch: &mut [u8],
-    visit: &mut dyn FnMut(&[u8], &mut Program),
-) -> Result<(), u8> {
-    let mut reason = [0; REASON_BYTES];
-    let mut out = Writer::new(&mut reason);
-    check_all(source, config, program, scratch, &mut out, visit)
-        .map_err(|InvalidConfig| fail(exit::CONFIG, &|message| message.push(out.as_bytes())))
 }
 
 /// Prints the values of the file at `path` as TOML, after a comment.

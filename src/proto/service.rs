@@ -1,4 +1,4 @@
-//! The names of services, programs and signals.
+//! The names of services and programs.
 
 use crate::limits::PROGRAM_NAME_BYTES;
 use crate::util::string_table::{StringTable, named_enum, string_table};
@@ -37,38 +37,6 @@ pub fn is_program_name(name: &[u8]) -> bool {
         && name.iter().all(|byte| is_plain(byte) || matches!(byte, b'.' | b'_' | b'-'))
         && Service::from_name(name).is_none()
         && COMMAND_NAMES.find(name).is_none()
-}
-
-named_enum! {
-    /// A signal that a user can name. The kernel's numbers are in `sys/signal.rs`.
-    pub enum SignalName {
-        /// No signal.
-        None = "",
-        /// SIGHUP.
-        Hup = "HUP",
-        /// SIGINT.
-        Int = "INT",
-        /// SIGQUIT.
-        Quit = "QUIT",
-        /// SIGABRT.
-        Abrt = "ABRT",
-        /// SIGKILL.
-        Kill = "KILL",
-        /// SIGALRM.
-        Alrm = "ALRM",
-        /// SIGTERM.
-        Term = "TERM",
-        /// SIGUSR1.
-        Usr1 = "USR1",
-        /// SIGUSR2.
-        Usr2 = "USR2",
-        /// SIGCONT.
-        Cont = "CONT",
-        /// SIGSTOP.
-        Stop = "STOP",
-        /// SIGWINCH.
-        Winch = "WINCH",
-    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::own_paths::judge_paths;
 use super::reload::log_changes;
 use super::second_lock;
 use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
-use crate::proto::config::Config;
+use crate::proto::config::{Config, Program};
 use crate::proto::service::Service;
 use crate::proto::status::{StatusField, push_field};
 use crate::state::access::AccessPolicy;
@@ -155,6 +155,8 @@ pub struct ServiceBase {
     pub listener: Listener,
     /// The heartbeat.
     pub heartbeat: Heartbeat,
+    /// Memory for the file of a program; `None` while it is in use.
+    pub program: Option<&'static mut Program>,
     /// Memory for one turn.
     pub scratch: &'static mut [u8],
     /// The stop of the service has begun.
@@ -185,7 +187,7 @@ impl ServiceBase {
     #[inline(never)]
     #[must_use]
     pub fn open(service: Service, parts: &'static mut Memory, reporter: StartReporter) -> &'static mut Self {
-        let Memory { scratch, config_source, config, candidate, log: log_buffer, .. } = parts;
+        let Memory { scratch, config_source, config, candidate, program, log: log_buffer, .. } = parts;
         let process = Process::prepare(service, config_source, config, candidate, reporter);
         let config = &*process.config;
         let own = |file: ServiceFile| path_of(service, file, config).unwrap_or_default();
@@ -202,6 +204,7 @@ impl ServiceBase {
             log,
             listener: Listener::none(),
             heartbeat,
+            program: Some(program),
             scratch: scratch.pages(),
             stopping: false,
             started_at: clock::now(),

@@ -18,10 +18,10 @@ use ufmt::uwrite;
 /// The folder of the files of root's programs.
 const SYSTEM_FOLDER: &[u8] = b"/etc/zigsvc/";
 
-/// Returns the file of the program `name`. Returns an empty path if it would be too long.
+/// Returns the file of the program `name`, below `folder` unless that is empty. Returns an empty path if it would be too long.
 #[must_use]
-pub fn path_of_program(source: &ConfigSource, name: &[u8]) -> Path {
-    let folder = source.folder.as_bytes();
+pub fn path_of_program(folder: &Path, name: &[u8]) -> Path {
+    let folder = folder.as_bytes();
     let parts: &[&[u8]] = match folder {
         b"" => &[SYSTEM_FOLDER, name, b".conf"],
         _ => &[folder, b"/programs/", name, b".conf"],
@@ -44,7 +44,7 @@ pub fn load(
     scratch: &mut [u8],
     out: &mut Writer<'_>,
 ) -> Result<(), InvalidConfig> {
-    let path = path_of_program(source, name);
+    let path = path_of_program(&source.folder, name);
     let mut judge = Judge::of_programs(config);
     let file = judge.open_linked_file(&path, Subject::Config).map_err(|refusal| {
         if !refusal.is_untrusted() {
@@ -124,7 +124,7 @@ pub fn check_all(
         }
         load(source, config, name, program, scratch, out)?;
         let mut refuse = |key: &str, text: &dyn Fn(&mut Writer<'_>)| {
-            out.push_escaped(path_of_program(source, name).as_bytes());
+            out.push_escaped(path_of_program(&source.folder, name).as_bytes());
             let _ = uwrite!(out, ":{}: {}: ", program.line_of(key), key);
             text(out);
             Err(InvalidConfig)
@@ -155,7 +155,7 @@ pub fn check_all(
     }
     let Some(name) = find_circle(&needs).and_then(|at| config.supervised().nth(at)) else { return Ok(()) };
     load(source, config, name, program, scratch, out)?;
-    out.push_escaped(path_of_program(source, name).as_bytes());
+    out.push_escaped(path_of_program(&source.folder, name).as_bytes());
     let _ = uwrite!(out, ":{}: after: a circle: ", program.line_of("after"));
     out.push_escaped(name);
     out.push_str(" would be started after itself");

@@ -111,6 +111,9 @@ degraded_states! {
     StuckProcess "stuck-process" Supervisor
         "a supervised process, or one that an earlier supervisor left, does not end by SIGKILL"
         "the end of that process";
+    Program "program" Supervisor
+        "a program cannot be started, ends again and again, or is not ready in time"
+        "a command that can be executed and stays in the foreground; its log says more";
     Watchdog "watchdog" Supervisor
         "the hardware watchdog cannot be opened or fed"
         "a device that no other process holds";
@@ -217,6 +220,6 @@ mod tests {
     #[test]
     fn a_service_has_only_the_states_of_what_it_has() {
         let count = |service| DegradedState::ALL.iter().filter(|state| state.applies_to(service)).count();
-        assert_eq!((count(Service::Jobs), count(Service::Hub), count(Service::Supervisor)), (16, 5, 8));
+        assert_eq!((count(Service::Jobs), count(Service::Hub), count(Service::Supervisor)), (16, 5, 9));
     }
 }

@@ -107,12 +107,14 @@ impl Supervision {
         self.instances.get_mut(index).into_iter().for_each(|instance| instance.needs = needs);
     }
 
-    /// Removes an instance without a change of its process. Those after it get smaller indexes, and
-    /// what a program needs is to be set again.
+    /// Removes an instance without a change of its process. Those after it get smaller indexes.
     pub fn remove(&mut self, index: usize) {
         if index < self.instances.len() {
             self.instances.remove(index);
-            self.instances.iter_mut().for_each(|instance| instance.needs = 0);
+            let below = (1u64 << index).wrapping_sub(1);
+            let without = |bits: u64| bits & below | bits >> 1 & !below;
+            self.to_stop = without(self.to_stop);
+            self.instances.iter_mut().for_each(|instance| instance.needs = without(instance.needs));
         }
     }
 

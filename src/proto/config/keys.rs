@@ -12,9 +12,9 @@ use crate::limits::{
     METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, PATH_MAX_BYTES, PROGRAM_NAME_BYTES, PROGRAMS_MAX,
 };
 use crate::proto::log::{Level, TimestampFormat};
-use crate::proto::service::{Service, SignalName, is_program_name};
+use crate::proto::service::{Service, is_program_name};
+use crate::proto::signal;
 use crate::util::path::Path;
-use crate::util::string_table::StringTable;
 use crate::util::text::{Writer, parse_u64, text_with_number, trim};
 use crate::util::time::Duration;
 use heapless::{Vec, VecView};
@@ -93,18 +93,6 @@ impl Program {
     #[must_use]
     pub fn restart(&self) -> RestartMode {
         RestartMode::ALL.get(usize::from(self.restart)).copied().unwrap_or(RestartMode::Always)
-    }
-
-    /// Returns the signal that ends the program.
-    #[must_use]
-    pub fn stop_signal(&self) -> SignalName {
-        SignalName::ALL.get(usize::from(self.stop_signal)).copied().unwrap_or(SignalName::Term)
-    }
-
-    /// Returns the signal of `reload`.
-    #[must_use]
-    pub fn reload_signal(&self) -> SignalName {
-        SignalName::ALL.get(usize::from(self.reload_signal)).copied().unwrap_or(SignalName::None)
     }
 
     /// Returns true if what the program prints is not logged.
@@ -254,9 +242,11 @@ impl Key {
             (KeyKind::Choice(names), ConfigField::Choice(field)) => {
                 *field = names().find(text(value)?)?.try_into().ok()?;
             }
-            (KeyKind::Signal, ConfigField::Choice(field)) => {
-                let name = text(value).filter(|name| !name.is_empty())?;
-                *field = SignalName::names().find(name)?.try_into().ok()?;
+            (KeyKind::Signal(optional), ConfigField::Choice(field)) => {
+                *field = match text(value)? {
+                    b"" if optional => 0,
+                    name => signal::parse(name)?,
+                };
             }
             (KeyKind::Names, ConfigField::Words(list)) => {
                 let name = text(value)?;
@@ -338,8 +328,14 @@ impl Key {
                 let _ = uwrite!(out, "a number from {} to {}", low, high);
                 ""
             }
-            KeyKind::Choice(names) => describe_names(names(), out),
-            KeyKind::Signal => describe_names(SignalName::names(), out),
+            KeyKind::Choice(names) => {
+                out.push_str("one of");
+                for name in names().iter() {
+                    let _ = uwrite!(out, " \"{}\"", name);
+                }
+                ""
+            }
+            KeyKind::Signal(_) => "the name of a signal, such as \"TERM\"",
             KeyKind::Flag => "true or false",
             KeyKind::Account => {
                 text_with_number!("a name or number of at most ", NAME_MAX_BYTES, " bytes, in quotes")
@@ -395,9 +391,11 @@ impl Key {
         match config.field(self.id) {
             ConfigField::None => {}
             ConfigField::Choice(index) => {
-                let names =
-                    if let KeyKind::Choice(names) = self.kind { names() } else { SignalName::names() };
-                quote(names.get(usize::from(*index)).as_bytes(), out);
+                let name = match self.kind {
+                    KeyKind::Choice(names) => names().get(usize::from(*index)),
+                    _ => signal::name_of(*index),
+                };
+                quote(name.as_bytes(), out);
             }
             ConfigField::Number(mode) if matches!(self.kind, KeyKind::Octal) => {
                 let digit = |shift: u32| b'0'.saturating_add((*mode >> shift & 7).try_into().unwrap_or(0));
@@ -454,15 +452,6 @@ fn push_command_word(list: &mut VecView<u8>, word: &[u8]) -> Option<()> {
         return None;
     }
     push_word(list, word)
-}
-
-/// Writes the names that are allowed. An empty one is not worth a word.
-fn describe_names(names: &StringTable, out: &mut Writer<'_>) -> &'static str {
-    out.push_str("one of");
-    for name in names.iter().filter(|name| !name.is_empty()) {
-        let _ = uwrite!(out, " \"{}\"", name);
-    }
-    ""
 }
 
 /// Writes what is allowed for a list of words.

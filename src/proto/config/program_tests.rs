@@ -2,7 +2,6 @@ use super::keys::{PROGRAM_KEYS, Scalar};
 use super::toml::parse;
 use super::*;
 use crate::limits::{COMMAND_WORDS_BYTES, COMMAND_WORDS_MAX};
-use crate::proto::service::SignalName;
 use crate::util::text::Writer;
 
 fn parsed(source: &str) -> Result<Box<Program>, (u32, String)> {
@@ -52,7 +51,7 @@ fn every_key_of_a_program_is_read() {
     assert_eq!(texts(program.after()), ["jobs", "x.y"]);
     assert_eq!(program.ready(), ReadyMode::Fd);
     assert_eq!(program.restart(), RestartMode::Failure);
-    assert_eq!((program.stop_signal(), program.reload_signal()), (SignalName::Int, SignalName::Hup));
+    assert_eq!((program.stop_signal, program.reload_signal), (2, 1));
     assert_eq!(program.health_file.as_bytes(), b"/base/alive");
     assert_eq!((program.line_of("command"), program.line_of("after")), (1, 12));
     // What `check` prints means the same, to a parser of TOML too.
@@ -104,9 +103,9 @@ fn a_value_that_is_not_allowed_names_its_line_and_what_is() {
         ("after = [\"start\"]", "after must be"),
         ("ready = \"soon\"", "ready must be one of \"start\" \"fd\" \"notify\""),
         ("restart = true", "restart must be one of \"always\" \"failure\" \"never\""),
-        ("stop_signal = \"SIGTERM\"", "stop_signal must be one of"),
-        ("stop_signal = \"\"", "stop_signal must be one of"),
-        ("reload_signal = 1", "reload_signal must be one of"),
+        ("stop_signal = \"term\"", "stop_signal must be the name of a signal"),
+        ("stop_signal = \"\"", "stop_signal must be"),
+        ("reload_signal = 1", "reload_signal must be"),
         ("start_timeout = \"0\"", "start_timeout must be a duration"),
         ("log_max = \"1g\"", "log_max must be bytes"),
         ("workers = 1", "unknown key \"workers\"; a program has command user group"),

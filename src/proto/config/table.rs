@@ -6,7 +6,7 @@ use crate::limits::{
     METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, SUPERVISED_BYTES, SUPERVISED_MAX, TRUST_PATHS_MAX,
 };
 use crate::proto::log::{Level, TimestampFormat};
-use crate::proto::service::{Service, SignalName};
+use crate::proto::service::Service;
 use crate::util::path::Path;
 use crate::util::string_table::{StringTable, named_enum};
 use crate::util::time::Duration;
@@ -121,8 +121,8 @@ pub enum KeyKind {
     LogFile,
     /// The bits of a file's mode, in octal digits.
     Octal,
-    /// The name of a signal.
-    Signal,
+    /// The name of a signal. It can be empty if the field is true.
+    Signal(bool),
     /// A list of absolute paths, and the maximum number of them.
     Paths(usize),
     /// The name of an abstract socket.
@@ -180,7 +180,7 @@ pub enum ConfigField<'c> {
     Span(&'c mut Duration),
     Account(&'c mut AccountName),
     Accounts(&'c mut Vec<AccountName, ALLOW_IDS_MAX>),
-    /// The index of a name in a list of names.
+    /// The index of a name in a list of names, or the number of a signal.
     Choice(&'c mut u8),
     /// Words, each ended by a NUL byte; or one name without it.
     Words(&'c mut VecView<u8>),
@@ -433,12 +433,12 @@ config! {
     start_timeout: Duration = "60s", Duration(100, DAY, false), RESTART;
     /// The index in [`RestartMode::ALL`].
     restart: u8 = "always", Choice(RestartMode::names), RESTART;
-    /// The signal that ends the program: the index in [`SignalName::ALL`].
-    stop_signal: u8 = "TERM", Signal, RESTART;
+    /// The number of the signal that ends the program.
+    stop_signal: u8 = "TERM", Signal(false), RESTART;
     /// The time that the program has to end after its signal. SIGKILL follows.
     stop_timeout: Duration = "10s", Duration(1, DAY, true), RESTART;
-    /// The signal of `reload`: the index in [`SignalName::ALL`]. That of the empty name: none.
-    reload_signal: u8 = "", Choice(SignalName::names), RESTART;
+    /// The number of the signal of `reload`; 0 for none.
+    reload_signal: u8 = "", Signal(true), RESTART;
     /// The file that the program writes as a sign of life. Empty: there is none.
     health_file: Path = "", Device, RESTART;
     /// The age from which the health file is stale.

@@ -244,7 +244,7 @@ fn another(key: &Key, choice: usize) -> String {
         KeyKind::Command | KeyKind::LogFile => "/another".to_owned(),
         KeyKind::Variables => "A=b".to_owned(),
         KeyKind::Octal => "077".to_owned(),
-        KeyKind::Signal => "HUP".to_owned(),
+        KeyKind::Signal(_) => "HUP".to_owned(),
     }
 }
 

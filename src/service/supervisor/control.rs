@@ -9,6 +9,7 @@
 
 use super::Supervisor;
 use super::launch::ManagedKind;
+use super::listed::signal_of;
 use super::managed_process::known_pid;
 use crate::limits::{CLIENT_OUTPUT_BYTES, CLIENTS_MAX, REQUEST_MAX_BYTES};
 use crate::proto::control::{Code, Refusal, nothing, push_help, push_refusal, push_unknown, split};
@@ -297,6 +298,9 @@ impl Supervisor {
             }
             push_field("ended", now.since(at).as_secs(), out);
         }
+        if self.has_changed(index) {
+            push_field("changed", 1, out);
+        }
         let _ = uwrite!(out, " health={} degraded=", self.health_word(index, instance));
         let states = [
             ("stuck-process", instance.is_unkillable()),
@@ -323,8 +327,9 @@ impl Supervisor {
     }
 
     /// Returns true if a managed process shows its health.
-    fn has_health(&self, _index: usize) -> bool {
-        self.launch.has_health_files()
+    fn has_health(&self, index: usize) -> bool {
+        self.supervision.instances().get(index).is_some_and(Instance::is_probed)
+            && self.launch.has_health_files()
     }
 }
 
@@ -405,6 +410,7 @@ impl Supervisor {
         match self.managed.get(index)?.kind {
             ManagedKind::Service(_) => Some(Signal::HUP),
             ManagedKind::Program => None,
+            ManagedKind::Listed(_) => signal_of(self.managed.get(index)?.program.reload_signal),
         }
     }
 

@@ -10,9 +10,10 @@ use crate::proto::log::Level;
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
 use crate::service::base::{self, ServiceBase, ServiceStatus};
-use crate::service::child_output::{OutputSink, Prefix};
+use crate::service::child_output::OutputSink;
 use crate::service::config_source::ServiceFile;
 use crate::service::lifecycle::{StartReport, next_report};
+use crate::service::programs::check_all;
 use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::state::supervisor::decision::{Event, ExitReason, Report};
 use crate::state::supervisor::instance::Instance;
@@ -64,9 +65,10 @@ impl Supervisor {
             | Event::Foreign
             | Event::LeftFound(_)
             | Event::Died(..)
+            | Event::Late(_)
             | Event::Replaced(..) => Level::Warn,
-            Event::Ended(ExitReason::Code(0)) => Level::Info,
-            Event::Ended(_) | Event::Late(_) => Level::Warn,
+            Event::Ended(reason) if reason == ExitReason::Code(0) => Level::Info,
+            Event::Ended(_) => Level::Warn,
             Event::Restarting(_) | Event::Killing | Event::Unkillable => Level::Error,
         };
         self.log_about(index, level, &|out| {
@@ -119,9 +121,11 @@ impl Supervisor {
                 }
                 Event::Ended(reason) => {
                     describe_exit(reason, false, lived, out);
-                    uwrite!(out, "; `restart` says that it is not started again")
+                    uwrite!(out, "; `restart` in its file does not start it again")
                 }
-                Event::Late(pid) => uwrite!(out, "not ready after its start_timeout (pid {})", pid),
+                Event::Late(pid) => {
+                    uwrite!(out, "not ready within its start_timeout (pid {}); it continues", pid)
+                }
                 Event::Stopped => uwrite!(out, "was stopped on purpose, and stays so until it is started"),
             };
         });
@@ -131,6 +135,9 @@ impl Supervisor {
     #[inline(never)]
     pub(super) fn read_reports(&mut self, index: usize) {
         let Some(managed) = self.managed.get_mut(index) else { return };
+        if matches!(managed.kind, ManagedKind::Listed(_)) {
+            return self.read_readiness(index);
+        }
         let Some(reports) = &managed.reports else { return };
         // Messages are whole: each is one write of less than PIPE_BUF, and the buffer is
         // larger than all reports of a service.
@@ -172,26 +179,31 @@ impl Supervisor {
 
     /// Reads the output of a managed process, up to one turn's share.
     pub(super) fn read_output(&mut self, index: usize) {
-        let Some(managed) = self.managed.get_mut(index) else { return };
-        let (kind, launch) = (managed.kind, &self.launch);
-        let prefix: Prefix<'_> = &|continued, out| push_mark(launch, kind, continued, out);
-        managed.output.read(
-            &mut self.base.log,
-            self.base.scratch,
-            &mut OutputSink { prefix, copy: &mut |_, _| {} },
-        );
+        self.take_output(index, false);
     }
 
     /// Reads the rest of the output of a managed process.
     pub(super) fn finish_output(&mut self, index: usize) {
+        self.take_output(index, true);
+    }
+
+    fn take_output(&mut self, index: usize, all: bool) {
         let Some(managed) = self.managed.get_mut(index) else { return };
-        let (kind, launch) = (managed.kind, &self.launch);
-        let prefix: Prefix<'_> = &|continued, out| push_mark(launch, kind, continued, out);
-        managed.output.finish(
-            &mut self.base.log,
-            self.base.scratch,
-            &mut OutputSink { prefix, copy: &mut |_, _| {} },
-        );
+        let (kind, launch, log) = (managed.kind, &self.launch, &mut self.base.log);
+        if matches!(kind, ManagedKind::Listed(_)) {
+            return self.read_program_output(index, all);
+        }
+        let sink: OutputSink<'_> = &mut |line, continued, _| {
+            log.info(&|out| {
+                push_mark(launch, kind, continued, out);
+                out.push_escaped(line);
+            });
+        };
+        if all {
+            managed.output.finish(self.base.scratch, sink);
+        } else {
+            managed.output.read(self.base.scratch, sink);
+        }
     }
 
     // ----- itself -----------------------------------------------------------
@@ -207,11 +219,26 @@ impl Supervisor {
 
     /// Reloads the configuration, for SIGHUP.
     pub(super) fn reload(&mut self, now: Instant) {
-        if self.base.reload() {
+        if self.reload_config() {
             self.update_access(now);
             self.apply_config(now);
             self.base.finish_reload();
         }
+    }
+
+    /// Reads the configuration again. A supervisor of services refuses one with a program whose file
+    /// cannot be used. Returns true if the new one is in force.
+    fn reload_config(&mut self) -> bool {
+        if self.launch.is_program() {
+            return self.base.reload();
+        }
+        let Some(program) = self.base.program.take() else { return false };
+        let source = self.base.process.config_source;
+        let is_reloaded = self.base.reload_if(&mut |config, scratch, out| {
+            check_all(source, config, program, scratch, out, &mut |_, _| {}).is_ok()
+        });
+        self.base.program = Some(program);
+        is_reloaded
     }
 
     /// Reloads the configuration if it names another health file. A health file is missing,
@@ -230,8 +257,8 @@ impl Supervisor {
         self.update_managed(now);
     }
 
-    /// Adds the services that are new in `supervise`, which starts or adopts them. Removes
-    /// those that are not in it any more, without a change of their processes.
+    /// Adds the services and programs that are new in `supervise`. Removes the services that are not
+    /// in it any more, without a change of their processes, and ends such programs.
     pub(super) fn update_managed(&mut self, now: Instant) {
         if self.launch.is_program() {
             return self.add(ManagedKind::Program, now);
@@ -239,13 +266,14 @@ impl Supervisor {
         let mut index = 0;
         while let Some(managed) = self.managed.get(index) {
             let is_listed = |name: &[u8]| managed.kind.is_named(name);
-            if self.base.process.config.supervised().any(is_listed) {
+            let is_program = matches!(managed.kind, ManagedKind::Listed(_));
+            if is_program || self.base.process.config.supervised().any(is_listed) {
                 index = index.saturating_add(1);
             } else {
                 self.log_about(index, Level::Info, &|out| {
                     out.push_str("no longer supervised, and left as it is")
                 });
-                self.managed.swap_remove(index);
+                self.managed.remove(index);
                 self.supervision.remove(index);
             }
         }
@@ -254,6 +282,7 @@ impl Supervisor {
                 self.add(ManagedKind::Service(service), now);
             }
         }
+        self.update_programs(now);
     }
 
     /// Shows the state in a file, for `status`.
@@ -276,7 +305,6 @@ impl Supervisor {
             && self.managed.push(ManagedProcess::new(kind)).is_ok()
         {
             self.supervision.add(now);
-            self.end_leftovers(now);
         }
     }
 }
@@ -304,6 +332,8 @@ impl ServiceStatus for Supervisor {
                 self.supervision.instances().iter().any(Instance::is_unkillable),
             )
             .with(DegradedState::Watchdog, self.watchdog.failure().is_some())
+            .with(DegradedState::Program, self.supervision.instances().iter().any(Instance::fails_to_run))
+            .with(DegradedState::Log, self.managed.iter().any(ManagedProcess::has_failing_log))
     }
 
     /// Writes ` NAME=STATE:PID` for each managed process, as many as leave room for the degraded

@@ -13,6 +13,7 @@
 //! `state/supervisor.rs` and `state/watchdog.rs` decide; the files here perform:
 //!
 //! - `launch.rs`: the command line
+//! - `listed.rs`: the programs that `supervise` names
 //! - `managed_process.rs`: starts and signals one service or program
 //! - `perform.rs`: performs decisions, and reaps children
 //! - `probe.rs`: probes locks and health files
@@ -27,6 +28,7 @@
 mod control;
 mod events;
 mod launch;
+mod listed;
 mod managed_process;
 mod perform;
 mod probe;
@@ -108,6 +110,9 @@ impl Supervisor {
             parts.config_source.log_file_named = true;
         }
         let base = ServiceBase::open(Service::Supervisor, parts, reporter);
+        if !launch.is_program() {
+            listed::refuse_bad_programs(base);
+        }
         let now = clock::now();
         let config = &*base.process.config;
         let watchdog = WatchdogDevice::new(config);
@@ -135,6 +140,7 @@ impl Supervisor {
             stretched: false,
         };
         supervisor.update_managed(now);
+        supervisor.end_leftovers(now);
         supervisor
     }
 
@@ -157,6 +163,7 @@ impl Supervisor {
         }
         self.perform_due(now);
         self.serve_clients(&ready, now);
+        self.remove_left();
         self.kick_watchdog(now);
         if self.supervision.is_ready(now) {
             self.announce();
@@ -201,13 +208,16 @@ impl Supervisor {
         if arrived.has(Signal::HUP) {
             self.reload(now);
         }
+        if arrived.has(Signal::USR1) {
+            self.rotate_program_logs();
+        }
         base::on_user_signals(self, arrived, now);
     }
 
     /// Stops the supervisor, and unless `leave_running`, its managed processes.
     fn stop(&mut self, why: &str, leave_running: bool) {
         if self.supervision.on_stop(leave_running) {
-            let detail = if leave_running { "; what is supervised is left running" } else { "" };
+            let detail = if leave_running { "; services are left running" } else { "" };
             self.base.begin_stop(why, detail);
         }
     }
@@ -240,8 +250,7 @@ impl Supervisor {
             });
         }
         let unkillable = self.supervision.instances().iter().any(Instance::is_unkillable);
-        // A supervisor of services has no note of its own.
-        self.records.remove(unkillable || !self.launch.is_program());
+        self.records.remove(unkillable);
         let restarts = self.supervision.restarts();
         self.base.finish(&|out| {
             let _ = uwrite!(out, "after {} restarts", restarts);
