@@ -1,6 +1,7 @@
 //! The commands that start, stop and signal a service. A signal is sent to the process that
 //! holds the lock of the PID file, never to the number that is written in the file.
 
+use super::client::Client;
 use super::command_line::CommandOption;
 use super::invocation::{Invocation, find_holder};
 use super::kept_options::OptionWords;
@@ -8,6 +9,7 @@ use super::output::{CommandResult, LOGS_ONLY, fail, print, usage, usage_text};
 use super::own_job::{STOP, ask_after};
 use super::programs::send;
 use crate::limits::{ANSWER_MAX_BYTES, OPTION_WORDS_MAX, PATH_MAX_BYTES, STOP_GRACE};
+use crate::proto::answer::Answer;
 use crate::proto::config::Handler;
 use crate::proto::config::keys::absolute;
 use crate::proto::service::Service;
@@ -326,7 +328,10 @@ pub(super) struct Way {
 pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stopping, u8> {
     let path = &invocation.pid_path()?;
     // A supervisor that sees the end of the service must find the mark.
-    let mark = if way.marks { DownMark::make(path) } else { Ok(None) };
+    let mut mark = if way.marks { DownMark::make(path) } else { Ok(None) };
+    if mark.is_err() && supervisor_stops(invocation) {
+        mark = Ok(None);
+    }
     let Some(holder) = find_holder(&invocation.locks(path))? else {
         clear_dead(path);
         return Ok(Stopping { mark, ended: Stopped::WasNotRunning });
@@ -342,6 +347,23 @@ pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stop
             Err(code)
         }
     }
+}
+
+/// Has the supervisor of the service stop it. Returns true if the supervisor does so. It remembers
+/// the stop, which the mark would show otherwise.
+#[cold]
+#[inline(never)]
+fn supervisor_stops(invocation: &mut Invocation) -> bool {
+    let Invocation { service, command, memory, .. } = invocation;
+    let Some(lines) = memory.scratch.pages().get_mut(..ANSWER_MAX_BYTES) else { return false };
+    let Ok(mut client) = Client::new(Service::Supervisor, command, &memory.config, lines) else {
+        return false;
+    };
+    let answer = client
+        .connect(clock::now())
+        .and_then(|()| client.send(&[b"stop ", service.name().as_bytes()]))
+        .and_then(|()| client.line(Some(clock::now() + STATE_WAIT)));
+    answer.is_ok_and(|line| matches!(Answer::parse(client.at(line)), Answer::Ok(_)))
 }
 
 /// Returns true if the service itself answers that it is stopping.

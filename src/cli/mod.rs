@@ -129,7 +129,7 @@ commands! {
     "rotate" "[SERVICE]" [] Service => Service(lifecycle::rotate),
         "rotate the log, or open it again if it was moved away (USR1)",
         "Exit: 0; 4 no privilege; 7 not running.\n";
-    "signal" "NAME SIGNAL" [] Count(2, 2) => Service(programs::signal),
+    "signal" "SERVICE|NAME SIGNAL" [] Count(2, 2) => Service(programs::signal),
         "send a signal to a service or a program of the supervisor",
         "SIGNAL is a name such as HUP, or a number from 1 to 31. The process itself gets it, not its\n\
          group.\n\

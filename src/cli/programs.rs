@@ -113,36 +113,48 @@ fn start(client: &mut Client<'_>, name: &[u8], again: bool) -> CommandResult {
         }));
     }
     line = ask(client, if again { "restart" } else { "start" }, name, b"")?;
+    let timeout = Duration::from_ms(number(&line, "start_timeout").unwrap_or(0));
+    let mut deadline = clock::now() + timeout;
     loop {
         let pid = number(&line, "pid");
-        let why: &str = match state(&line) {
+        match state(&line) {
             b"running" if pid != before => {
-                let mut text = [0; 80];
-                let mut out = Writer::new(&mut text);
-                out.push_str("zigsvc: ");
-                out.push_escaped(name);
-                let _ = uwrite!(out, " started (pid {})\n", pid.unwrap_or(0));
-                let _ = print(out.as_bytes());
+                confirm(name, &|out| {
+                    let _ = uwrite!(out, "started (pid {})", pid.unwrap_or(0));
+                });
                 return Ok(exit::OK);
             }
-            _ if has_state(&line, b"not-ready") => "not ready in time",
-            b"waiting" | b"failed" => "",
-            b"stopped" => "another command has stopped it meanwhile",
-            _ => {
-                poll::sleep(LOOK);
-                line = ask(client, "status", name, b"")?;
-                continue;
-            }
-        };
-        return Err(fail(exit::FAILED, &|out| {
-            out.push_escaped(name);
-            out.push_str(": ");
-            out.push_str(why);
-            if why.is_empty() {
-                push_failure(&line, out);
-            }
-        }));
+            b"waiting" | b"failed" | b"stopped" => break,
+            b"starting" | b"blocked" if deadline.is_due(clock::now()) => break,
+            b"starting" | b"blocked" => {}
+            // The time counts from the start that follows the end.
+            _ => deadline = clock::now() + timeout,
+        }
+        poll::sleep(LOOK);
+        line = ask(client, "status", name, b"")?;
     }
+    Err(fail(exit::FAILED, &|out| {
+        out.push_escaped(name);
+        out.push_str(": ");
+        match state(&line) {
+            b"stopped" => out.push_str("another command has stopped it meanwhile"),
+            b"starting" => out.push_str("not ready within its start_timeout; it continues"),
+            b"blocked" => out.push_str("waits until those that `after` names are ready"),
+            _ => push_failure(&line, out),
+        }
+    }))
+}
+
+/// Prints `zigsvc: NAME TEXT` on stdout.
+fn confirm(name: &[u8], text: &dyn Fn(&mut Writer<'_>)) {
+    let mut line = [0; 80];
+    let mut out = Writer::new(&mut line);
+    out.push_str("zigsvc: ");
+    out.push_escaped(name);
+    out.push_str(" ");
+    text(&mut out);
+    out.push_str("\n");
+    let _ = print(out.as_bytes());
 }
 
 /// Writes why a program does not run.
@@ -194,16 +206,13 @@ fn stop(client: &mut Client<'_>, name: &[u8], now: bool) -> CommandResult {
         poll::sleep(LOOK);
         line = ask(client, "status", name, b"")?;
     }
-    let mut text = [0; 80];
-    let mut out = Writer::new(&mut text);
-    out.push_str("zigsvc: ");
-    out.push_escaped(name);
-    out.push_str(match (ran, killed) {
-        (false, _) => " was not running\n",
-        (true, false) => " stopped\n",
-        (true, true) => " killed\n",
+    confirm(name, &|out| {
+        out.push_str(match (ran, killed) {
+            (false, _) => "was not running",
+            (true, false) => "stopped",
+            (true, true) => "killed",
+        });
     });
-    let _ = print(out.as_bytes());
     Ok(exit::OK)
 }
 

@@ -25,6 +25,7 @@ use crate::service::connections::{
 use crate::service::down_mark::{self, DownMark};
 use crate::state::access::Access;
 use crate::state::clients::{Admission, Reading};
+use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::state::supervisor::decision::{ExitReason, Report, Request};
 use crate::state::supervisor::instance::{Instance, Phase};
 use crate::sys::OwnedFd;
@@ -283,7 +284,9 @@ impl Supervisor {
         self.launch.push_name(managed.kind, out);
         let is_service = matches!(managed.kind, ManagedKind::Service(_));
         let kind = if is_service { "service" } else { "program" };
-        let _ = uwrite!(out, " kind={} state={}", kind, state_word(instance));
+        let is_failed = self.has_failed(index, instance);
+        let state = if is_failed { "failed" } else { state_word(instance) };
+        let _ = uwrite!(out, " kind={} state={}", kind, state);
         if let Some(pid) = instance.pid() {
             push_field("pid", pid.into(), out);
             push_field("uptime", instance.lived(now).as_secs(), out);
@@ -298,20 +301,39 @@ impl Supervisor {
             }
             push_field("ended", now.since(at).as_secs(), out);
         }
+        if let Some(timeout) = instance.start_timeout() {
+            push_field("start_timeout", timeout.as_ms(), out);
+        }
+        if self.failed_start.0 == Some(managed.kind)
+            && matches!(instance.last_end(), Some((ExitReason::NotStarted, _)))
+        {
+            let mut before = " why=";
+            for word in self.failed_start.1.split(|byte| *byte == b' ') {
+                out.push_str(before);
+                out.push_reversible(word);
+                before = "\\x20";
+            }
+        }
         if self.has_changed(index) {
             push_field("changed", 1, out);
         }
         let _ = uwrite!(out, " health={} degraded=", self.health_word(index, instance));
-        let states = [
-            ("stuck-process", instance.is_unkillable()),
-            ("heartbeats", is_service && instance.is_unjudged()),
-        ];
-        let before = out.len();
-        for (name, _) in states.iter().filter(|(_, is_there)| *is_there) {
-            out.push_str(if out.len() > before { "," } else { "" });
-            out.push_str(name);
-        }
-        out.push_str(if out.len() > before { "\n" } else { "none\n" });
+        let degraded = DegradedSet::NONE
+            .with(DegradedState::Log, managed.has_failing_log())
+            .with(DegradedState::Heartbeats, is_service && instance.is_unjudged())
+            .with(DegradedState::StuckProcess, instance.is_unkillable())
+            .with(DegradedState::Program, instance.fails_to_run() || is_failed);
+        degraded.push_names(out);
+        out.push_str("\n");
+    }
+
+    /// Returns true if a program has ended badly, and its rules do not start it again.
+    fn has_failed(&self, index: usize, instance: &Instance) -> bool {
+        let end = instance.last_end().map(|(reason, _)| reason);
+        instance.is_program()
+            && instance.phase() == Phase::Stopped
+            && !matches!(end, None | Some(ExitReason::Code(0)))
+            && !self.is_down(index)
     }
 
     /// Returns what the supervisor knows of the health of a process.
@@ -336,6 +358,7 @@ impl Supervisor {
 /// Returns the state of a managed process in one word.
 pub(super) fn state_word(instance: &Instance) -> &'static str {
     match instance.phase() {
+        Phase::Backoff(_) if instance.is_blocked() => "blocked",
         Phase::Backoff(_) => "waiting",
         Phase::Starting(..) => "starting",
         Phase::Running(..) => "running",

@@ -33,6 +33,8 @@ use ufmt::uwrite;
 
 /// Bytes of the reason why a file is refused or a program is not started.
 const REASON_BYTES: usize = 512;
+/// Bytes of the reason that `start NAME` prints.
+pub(super) const FAILED_START_BYTES: usize = 200;
 /// Maximum number of datagrams of one program that are read in one turn.
 const DATAGRAMS_MAX: u32 = 16;
 /// Bytes of the variables that the supervisor makes for a program.
@@ -222,6 +224,10 @@ impl Supervisor {
                 self.supervision.on_report(index, now, Report::Started(pid))
             }
             None => {
+                let text = out.as_bytes();
+                let text = text.get(..text.len().min(FAILED_START_BYTES)).unwrap_or(text);
+                self.failed_start =
+                    (Some(ManagedKind::Listed(name)), Vec::from_slice(text).unwrap_or_default());
                 self.log_about(index, Level::Error, &|line| {
                     line.push_str("cannot be started: ");
                     line.push(out.as_bytes());

@@ -56,6 +56,8 @@ use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
 use crate::util::time::{Instant, earliest};
 use heapless::Vec;
+use launch::ManagedKind;
+use listed::FAILED_START_BYTES;
 use managed_process::ManagedProcess;
 use records::Records;
 use ufmt::uwrite;
@@ -73,6 +75,8 @@ struct Supervisor {
     /// The clients of the socket.
     connections: &'static mut Connections,
     denials: Denials,
+    /// The program whose start failed last, and the reason.
+    failed_start: (Option<ManagedKind>, Vec<u8, FAILED_START_BYTES>),
     /// The stack grew in this turn, because something happened.
     stretched: bool,
 }
@@ -137,6 +141,7 @@ impl Supervisor {
             managed,
             connections: connections::take(),
             denials: Denials::default(),
+            failed_start: (None, Vec::new()),
             stretched: false,
         };
         supervisor.update_managed(now);

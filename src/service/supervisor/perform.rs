@@ -111,6 +111,7 @@ impl Supervisor {
     fn adopt(&mut self, index: usize, pid: u32) {
         let holder = self.find_holder(index).ok().flatten();
         if let Some(managed) = self.managed.get_mut(index) {
+            managed.is_down = false;
             managed.adopt(pid, holder);
         }
     }

@@ -58,7 +58,7 @@ impl Supervisor {
     }
 
     /// Returns true if a user has stopped the process on purpose.
-    fn is_down(&self, index: usize) -> bool {
+    pub(super) fn is_down(&self, index: usize) -> bool {
         self.managed.get(index).is_some_and(|managed| managed.is_down || managed.program.is_leaving)
             || down_mark::is_set(&self.mark_path(index), self.base.heartbeat.boot())
     }

@@ -199,6 +199,12 @@ impl Instance {
         self.program.is_some() && (waits || self.late)
     }
 
+    /// Returns the time that a program has from its start until it is ready.
+    #[must_use]
+    pub fn start_timeout(&self) -> Option<Duration> {
+        self.program.map(|program| program.start_timeout)
+    }
+
     /// Returns the rules, of which the file of a program sets some.
     #[must_use]
     pub fn rules(&self, rules: &Rules) -> Rules {
