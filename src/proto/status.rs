@@ -62,8 +62,7 @@ macro_rules! status_fields {
 
 status_fields! {
     Uptime "uptime" Gauge "uptime_seconds" "Time since the service started.";
-    /// Times that `supervisor` has restarted a process.
-    Restarts "restarts";
+    Restarts "restarts" Counter "restarts_total" "Restarts of a process by its supervisor; of the supervisor, the sum.";
     Jobs "jobs" Counter "jobs_ended_total" "Jobs that ended, well or dead.";
     AttemptsFailed "failed" Counter "attempts_failed_total" "Attempts of jobs that failed.";
     Dead "dead" Gauge "jobs_dead" "Jobs that failed for good and are kept.";
