@@ -6,17 +6,17 @@ use super::command_line::CommandOption;
 use super::invocation::Invocation;
 use super::kept_options::{OptionWords, OptionsFound};
 use super::output::{CommandResult, LOGS_ONLY, fail, print, usage_text};
+use super::services::of;
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY};
 use crate::proto::answer::Answer;
 use crate::proto::health::Verdict;
 use crate::proto::prometheus;
 use crate::proto::service::Service;
-use crate::proto::status::{SCREEN, degraded_names, field, fields, number};
+use crate::proto::status::{SCREEN, STATE_BYTES, degraded_names, field, fields, number};
 use crate::service::boot::boot_id;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::LockState;
-use crate::service::supervisor::{STATE_BYTES, read_state};
 use crate::state::degraded::DegradedState;
 use crate::sys::process::Pid;
 use crate::sys::{clock, poll};
@@ -109,10 +109,8 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
                 pid.map(|pid| u32::try_from(pid.as_raw_pid()).unwrap_or(0))
             }
         };
-        let counters = match service {
-            Service::Jobs => counters(&mut client, deadline),
-            _ => Counters::NotAsked,
-        };
+        let counters =
+            if service.is(Service::Jobs) { counters(&mut client, deadline) } else { Counters::NotAsked };
         let health = heartbeat::probe(&health_path, pid.unwrap_or(0), &boot, clock::now(), stale_after);
         break match (&health, &counters) {
             (_, Counters::Ended) => {
@@ -133,8 +131,8 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     };
     let mut line = [0; STATE_BYTES];
     let answer = match pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
-        Some(pid) if service == Service::Supervisor => read_state(&path, pid, &boot, &mut line),
-        _ => answer,
+        Some(pid) => (of(service).read_state)(&path, pid, &boot, &mut line).or(answer),
+        None => answer,
     };
     let (answered, rest) = rest.split_at_mut_checked(ANSWER_MAX_BYTES).unwrap_or_default();
     let mut completed = Writer::new(answered);
@@ -248,7 +246,9 @@ impl StatusReport<'_> {
             out.push_str("\n");
         }
         match self.answer {
-            Some(answer) if self.name == Service::Jobs.name() => fill_in(SCREEN, answer, out),
+            Some(answer) if Service::Jobs.is_built_in() && self.name == Service::Jobs.name() => {
+                fill_in(SCREEN, answer, out)
+            }
             // A service without a control socket has few fields, or none.
             answer => push_fields(answer.unwrap_or(b""), out),
         }

@@ -113,6 +113,9 @@ pub const SCREEN: &str = "  handler    $handler
   degraded   $degraded
 ";
 
+/// Maximum number of bytes of the line that the supervisor leaves for `status`.
+pub const STATE_BYTES: usize = 640;
+
 /// Appends a blank and one field.
 pub fn push_field(name: &str, value: u64, out: &mut Writer<'_>) {
     out.push_str(" ");

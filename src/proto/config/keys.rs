@@ -165,7 +165,8 @@ impl Key {
             }
             (KeyKind::Services, ConfigField::Services(list)) => {
                 let service = Service::from_name(text(value)?)?;
-                if service == Service::Supervisor || list.contains(&service) {
+                let has_service = service != Service::Supervisor && service.is_built_in();
+                if !has_service || list.contains(&service) {
                     return None;
                 }
                 list.push(service).ok()?;
@@ -228,7 +229,12 @@ impl Key {
             KeyKind::Accounts => {
                 text_with_number!("a name or number, or an array of at most ", ALLOW_IDS_MAX, " of them")
             }
-            KeyKind::Services => "an array of \"jobs\", \"hub\", \"opener\", \"collector\", each once",
+            KeyKind::Services => {
+                let any = push_services("an array of ", true, out);
+                out.push_str(if any { ", each once" } else { "an empty array" });
+                push_services("; this build is without the feature ", false, out);
+                ""
+            }
             KeyKind::Paths(most) => {
                 let _ = uwrite!(
                     out,
@@ -271,6 +277,19 @@ impl Key {
             ConfigField::Name(name) => quote(name, out),
         }
     }
+}
+
+/// Writes `text` and the services that `supervise` can name, or those that this build left out.
+/// Returns false and writes nothing if there are none.
+fn push_services(text: &str, built_in: bool, out: &mut Writer<'_>) -> bool {
+    let mut before = text;
+    for service in Service::ALL {
+        if service != Service::Supervisor && service.is_built_in() == built_in {
+            let _ = uwrite!(out, "{}\"{}\"", before, service.name());
+            before = ", ";
+        }
+    }
+    before != text
 }
 
 /// Returns a bound of the table as a duration.

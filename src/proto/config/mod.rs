@@ -76,5 +76,6 @@ impl Config {
     }
 }
 
-#[cfg(test)]
+// They go through the keys of all features.
+#[cfg(all(test, any(all_features, not(feature = "sys"))))]
 mod tests;

@@ -12,6 +12,7 @@ use crate::proto::health::BOOT_ID_BYTES;
 use crate::proto::leftovers::{
     GROUP_BYTES, HEAD_BYTES, NoteHead, NotedGroup, TOKEN_BYTES, TOKEN_VARIABLE, Token, emit, parse, token,
 };
+use crate::proto::status::STATE_BYTES;
 use crate::service::leftovers::{has_member, note_head};
 use crate::state::degraded::DegradedSet;
 use crate::state::leftovers::is_current;
@@ -24,8 +25,6 @@ use crate::util::time::Instant;
 use core::ffi::CStr;
 use ufmt::uwrite;
 
-/// Maximum number of bytes of the line for `status`.
-pub const STATE_BYTES: usize = 640;
 /// Maximum number of bytes of the note, which names one group.
 const NOTE_BYTES: usize = HEAD_BYTES + GROUP_BYTES;
 
