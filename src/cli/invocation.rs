@@ -1,7 +1,7 @@
 //! A command that is about a service: its words, its service, its configuration.
 
 use super::command_line::Operands;
-use super::output::{code_of, fail, fail_to, print};
+use super::output::{code_of, fail, print};
 use super::paths::{SYSTEM_CONFIG, is_folder};
 use crate::proto::config::Program;
 use crate::proto::config::toml::apply_option;
@@ -43,8 +43,6 @@ pub(super) struct Invocation {
     pub(super) command_at: usize,
     /// The places of the files, and the configuration after [`Invocation::load`].
     pub(super) memory: &'static mut Memory,
-    /// Set if stderr is a journal, which takes `<N>` before each line (sd-daemon(3)).
-    pub(super) journal: bool,
 }
 
 impl Invocation {
@@ -53,13 +51,24 @@ impl Invocation {
     /// # Errors
     /// The configuration cannot be used; the exit code, after printing the reason.
     pub(super) fn load(&mut self) -> Result<(), u8> {
-        let journal = self.journal;
         let mut line = [0; 512];
         let mut out = Writer::new(&mut line);
+        self.load_to(&mut out)
+            .map_err(|InvalidConfig| fail(exit::CONFIG, &|message| message.push(out.as_bytes())))
+    }
+
+    /// Reads the effective configuration. If it cannot be used, writes the reason to `out`, and
+    /// keeps the values before the mistake and all options.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub(super) fn load_to(&mut self, out: &mut Writer<'_>) -> Result<(), InvalidConfig> {
         let Memory { config_source, config, scratch, .. } = &mut *self.memory;
-        config_source
-            .load(config, scratch.pages(), &mut out)
-            .map_err(|InvalidConfig| fail_to(journal, exit::CONFIG, &|message| message.push(out.as_bytes())))
+        config_source.load(config, scratch.pages(), out).inspect_err(|InvalidConfig| {
+            for option in &config_source.overrides {
+                let _ = apply_option(option, config, &config_source.base);
+            }
+        })
     }
 
     /// Reads the effective configuration, and judges the paths that the service uses by it, and
@@ -91,21 +100,14 @@ impl Invocation {
 
     /// Reads the configuration, and keeps the values before a mistake without printing it.
     pub(super) fn load_quietly(&mut self) {
-        let mut line = [0; 512];
-        let Memory { config_source, config, scratch, .. } = &mut *self.memory;
-        let _ = config_source.load(config, scratch.pages(), &mut Writer::new(&mut line));
+        let _ = self.load_to(&mut Writer::new(&mut [0; 512]));
     }
 
     /// Reads the configuration. If it cannot be used, prints the reason and keeps the values
     /// before the mistake and all options, because a service can be stopped and looked at
     /// with a wrong configuration too.
     pub(super) fn load_or_defaults(&mut self) {
-        if self.load().is_err() {
-            let Memory { config_source, config, .. } = &mut *self.memory;
-            for option in &config_source.overrides {
-                let _ = apply_option(option, config, &config_source.base);
-            }
-        }
+        let _ = self.load();
     }
 
     /// Turns to root's service if this user has none, and named no other place.

@@ -38,6 +38,8 @@ use ufmt::uwrite;
 const AGAIN_BYTES: usize = 8 * 1024;
 /// Time for which `stop` waits for the state of the service.
 const STATE_WAIT: Duration = Duration::from_ms(2000);
+/// Time for which `restart` and `reload` wait while the service looks through its backlog.
+const OTHERS_WAIT: Duration = Duration::from_ms(5000);
 /// Time between the signals of `stop --now`.
 const HURRY_WAIT: Duration = Duration::from_ms(100);
 
@@ -83,8 +85,19 @@ pub(super) fn print_handler(invocation: &Invocation) {
 
 /// Runs `run [--ready-fd N] [--health FILE] [SERVICE] [-- CMD...]`.
 pub(super) fn run(mut invocation: Invocation) -> CommandResult {
-    invocation.journal = invocation.operands.env(b"JOURNAL_STREAM").is_some_and(is_stderr);
-    invocation.load()?;
+    let mut line = [0; 512];
+    let mut why = Writer::new(&mut line);
+    let loaded = invocation.load_to(&mut why);
+    let reporter = if invocation.operands.env(b"JOURNAL_STREAM").is_some_and(is_stderr) {
+        StartReporter::Journal
+    } else if invocation.memory.config.syslog {
+        StartReporter::Syslog
+    } else {
+        StartReporter::Foreground
+    };
+    if loaded.is_err() {
+        reporter(None).fail(exit::CONFIG, &|out| out.push_visible(why.as_bytes()));
+    }
     let launch_spec = launch_spec(&invocation)?;
     let ready = match invocation.operands.ready_fd() {
         Some(number) => Some(fds::adopt(number).ok_or_else(|| {
@@ -100,7 +113,6 @@ pub(super) fn run(mut invocation: Invocation) -> CommandResult {
         watchdog_usec: env(b"WATCHDOG_USEC"),
         watchdog_pid: env(b"WATCHDOG_PID"),
     };
-    let reporter = if invocation.journal { StartReporter::Journal } else { StartReporter::Foreground };
     serve(invocation, reporter(ready), launch_spec)
 }
 
@@ -212,7 +224,7 @@ fn is_stderr(stream: &[u8]) -> bool {
 pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
     let now = invocation.operands.has(CommandOption::Now);
-    if let Some(result) = ask_after(&mut invocation, STOP) {
+    if let Some(result) = ask_after(&mut invocation, STOP, false) {
         return result;
     }
     let Stopping { mark, ended } =
@@ -263,7 +275,7 @@ pub(super) fn refuse_others(invocation: &mut Invocation, reload: bool) -> Result
         return Ok(());
     }
     let (mut client, _) = invocation.loaded_client(ANSWER_MAX_BYTES)?;
-    let deadline = clock::now() + STATE_WAIT;
+    let deadline = clock::now() + OTHERS_WAIT;
     let answer = client
         .connect(clock::now())
         .and_then(|()| client.send(&[b"others"]))

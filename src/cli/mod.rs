@@ -295,7 +295,7 @@ fn task(args: &Args) -> Result<Task, u8> {
     let base = operands.value(CommandOption::Child).or(operands.value(CommandOption::Again));
     paths::locate(args, &options, base, memory)?;
     let (command, args) = (command.name, *args);
-    let invocation = Invocation { command, service, operands, args, command_at: at, memory, journal: false };
+    let invocation = Invocation { command, service, operands, args, command_at: at, memory };
     if let Some(name) = program {
         return Ok(Task::Program(name, invocation));
     }

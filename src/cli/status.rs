@@ -23,6 +23,7 @@ use crate::sys::process::Pid;
 use crate::sys::{clock, poll};
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::{Duration, Instant};
+use core::num::NonZero;
 use core::ops::Range;
 use ufmt::uwrite;
 
@@ -413,10 +414,21 @@ fn fill_in(template: &str, answer: &[u8], out: &mut Writer<'_>) {
         match parse_u64(value) {
             Some(bytes) if name == "spool_bytes" => push_size(bytes, out),
             None if name == "handler" && value == b"log" => out.push_str(LOGS_ONLY),
+            None if name == "wear" => push_wear(answer, out),
             _ => out.push_visible(value),
         }
         out.push_str(rest);
     }
+}
+
+/// Writes the syncs and the bytes of the spool for each job that has ended.
+fn push_wear(answer: &[u8], out: &mut Writer<'_>) {
+    let count = |name| number(answer, name).unwrap_or(0);
+    let Some(jobs) = NonZero::new(count("jobs")) else { return out.push_str("no job has ended yet") };
+    let tenths = count("fsyncs").saturating_mul(10) / jobs;
+    let _ = uwrite!(out, "{}.{} fsyncs and ", tenths / 10, tenths % 10);
+    push_size(count("spool_bytes") / jobs, out);
+    out.push_str(" for each job that has ended");
 }
 
 /// Writes a size: `512 B`, `3.2 KiB`, `1.0 GiB`.
@@ -464,7 +476,7 @@ mod tests {
     }
 
     const ANSWER: &[u8] = b"pid=617 state=draining uptime=11523 jobs=12 failed=1 dead=0 waiting=3 running=1 \
-        delayed=0 room=9996 reloads=0 reload_errors=0 rotations=2 log_replaced=1 log_lost=0 fsyncs=14 spool_bytes=3300 \
+        scheduled=2 delayed=0 room=9996 reloads=0 reload_errors=0 rotations=2 log_replaced=1 log_lost=0 fsyncs=14 spool_bytes=3300 \
         mood=\x1b[1m\" handler=log degraded=log,sync-never";
 
     #[test]
@@ -492,9 +504,20 @@ mod tests {
             text.contains("  queue      3 waiting, 1 running, 0 delayed, 0 dead, room for 9996\n"),
             "{text}"
         );
+        assert!(text.contains("  scheduled  2 of the waiting jobs are not due yet\n"), "{text}");
         assert!(text.contains("  spool      14 fsyncs, 3.2 KiB written\n"), "{text}");
+        assert!(text.contains("  wear       1.1 fsyncs and 275 B for each job that has ended\n"), "{text}");
         assert!(text.ends_with("  degraded   log,sync-never\n"), "{text}");
         assert!(!text.contains('$') && !text.contains('?'), "{text}");
+    }
+
+    #[test]
+    fn without_an_end_there_is_no_wear_for_each_job() {
+        assert_eq!(written(|out| push_wear(b"jobs=0 fsyncs=3 spool_bytes=100", out)), "no job has ended yet");
+        assert_eq!(
+            written(|out| push_wear(b"jobs=3 fsyncs=1 spool_bytes=10000", out)),
+            "0.3 fsyncs and 3.2 KiB for each job that has ended"
+        );
     }
 
     #[test]

@@ -106,7 +106,9 @@ status_fields! {
 pub const SCREEN: &str = "  handler    $handler
   jobs       $jobs ended, $failed failed attempts
   queue      $waiting waiting, $running running, $delayed delayed, $dead dead, room for $room
+  scheduled  $scheduled of the waiting jobs are not due yet
   spool      $fsyncs fsyncs, $spool_bytes written
+  wear       $wear
   log        $rotations rotations, $log_replaced threw old lines away, $log_lost lines lost
   config     $reloads reloads, $reload_errors refused
   degraded   $degraded
@@ -174,7 +176,7 @@ mod tests {
         for part in SCREEN.split('$').skip(1) {
             let name = part.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap();
             let known = StatusField::ALL.iter().any(|field| field.name() == name);
-            assert!(known || ["degraded", "handler"].contains(&name), "{name}");
+            assert!(known || ["degraded", "handler", "wear"].contains(&name), "{name}");
         }
     }
 }

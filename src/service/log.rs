@@ -5,16 +5,17 @@
 //! fails, the lost lines are counted, and their number is the first line after the failure. No
 //! error of the log ends the service.
 
-use crate::limits::{LOG_BUFFER_BYTES, LOG_LINE_BYTES, SYSLOG_MAX_BYTES};
+use crate::limits::{LOG_BUFFER_BYTES, LOG_LINE_BYTES};
 use crate::proto::config::Config;
-use crate::proto::log::{Level, TimestampFormat, emit_syslog, push_for_journal};
+use crate::proto::log::{Level, TimestampFormat, push_for_journal};
 use crate::service::lifecycle::{Process, describe_at};
 use crate::service::logfile::LogFile;
+use crate::service::syslog::send_line;
 use crate::service::trust::Judge;
 use crate::state::trust::Subject;
 use crate::sys::identity::Identity;
 use crate::sys::syslog::Syslog;
-use crate::sys::{AsFd, BorrowedFd, Failure, Op, OwnedFd, clock, fds, file, poll, process};
+use crate::sys::{AsFd, BorrowedFd, Failure, Op, OwnedFd, clock, fds, file, poll};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use heapless::Vec;
@@ -196,19 +197,11 @@ impl Log {
         out.push_str(level.tag());
         let start = out.len();
         text(&mut out);
-        self.send_syslog(level, out.as_bytes().get(start..).unwrap_or(&[]));
+        if let Some(syslog) = &mut self.syslog {
+            send_line(syslog, level, out.as_bytes().get(start..).unwrap_or(&[]));
+        }
         out.end_line();
         self.append(out.as_bytes());
-    }
-
-    fn send_syslog(&mut self, level: Level, text: &[u8]) {
-        let Some(syslog) = &mut self.syslog else { return };
-        let mut buffer = [0; SYSLOG_MAX_BYTES];
-        let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
-        let datagram = emit_syslog(&mut buffer, level, pid, text);
-        // Lines that are lost on this way are not counted, because syslog is an addition to
-        // the log.
-        syslog.send(datagram.as_bytes(), clock::now());
     }
 
     /// Appends a whole line to the buffer. Rotates the file before if the line would exceed

@@ -66,4 +66,5 @@ pub mod reload;
 pub mod second_lock;
 pub mod spool_folder;
 pub mod supervisor;
+pub mod syslog;
 pub mod trust;

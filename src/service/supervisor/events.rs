@@ -67,7 +67,7 @@ impl Supervisor {
             | Event::Died(..)
             | Event::Late(_)
             | Event::Replaced(..) => Level::Warn,
-            Event::Ended(reason) if reason == ExitReason::Code(0) => Level::Info,
+            Event::Ended(ExitReason::Code(0)) => Level::Info,
             Event::Ended(_) => Level::Warn,
             Event::Restarting(_) | Event::Killing | Event::Unkillable => Level::Error,
         };

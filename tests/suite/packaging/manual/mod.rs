@@ -141,15 +141,15 @@ fn the_manual_page_reads_as_written() {
 #[test]
 fn what_is_written_by_hand_names_every_command_and_every_service() {
     let text = |name: &str| fs::read_to_string(file(name)).unwrap();
-    let readme = text("README.md");
+    let page = text("docs/commands.md");
     // The cells of the first column: `stop [SERVICE]`, `reload`, `rotate`
-    let cells: String = readme.lines().filter(|line| line.starts_with("| `")).collect::<Vec<_>>().join("\n");
+    let cells: String = page.lines().filter(|line| line.starts_with("| `")).collect::<Vec<_>>().join("\n");
     for command in zigsvc::cli::COMMANDS.iter() {
         let named = ["`", " ", "\\|"].iter().any(|end| cells.contains(&format!("`{}{end}", command.name)));
-        assert!(named, "README.md has no row for {}", command.name);
+        assert!(named, "docs/commands.md has no row for {}", command.name);
     }
     for name in [
-        "README.md",
+        "docs/commands.md",
         "init.d/zigsvc.default",
         "packaging/install.sh",
         "packaging/debian/prerm",
