@@ -9,7 +9,7 @@
 
 use super::output::push_word;
 use crate::limits::{OPTION_WORDS_MAX, OVERRIDES_MAX};
-use crate::proto::service::{BUILT_IN, Service};
+use crate::proto::service::{BUILT_IN, Service, is_program_name};
 use crate::sys::args::Args;
 use crate::util::string_table::StringTable;
 use crate::util::string_table::string_table;
@@ -64,6 +64,7 @@ options! {
     Wait = "--wait" "",
     Dump = "--dump" "",
     Now = "--now" "",
+    All = "--all" "",
     Persist = "-p" "",
 }
 
@@ -181,6 +182,8 @@ pub struct CommandLine {
     pub command: Command,
     /// The service that the command is about; [`Service::DEFAULT`] if the command line names none.
     pub service: Service,
+    /// The program that the command is about, instead of a service.
+    pub program: Option<&'static [u8]>,
     /// The words after the command.
     pub operands: Operands,
 }
@@ -207,7 +210,10 @@ impl CommandLine {
         let command =
             commands.find(name).ok_or_else(|| UsageError::word("", "unknown command", name, out))?;
         let operands = Operands::parse(&command, args, at.saturating_add(1), out)?;
+        let program =
+            operands.service.filter(|word| Service::Supervisor.is_built_in() && is_program_name(word));
         let service = match operands.service {
+            Some(_) if program.is_some() => Service::Supervisor,
             Some(word) => find_service(word).map_err(|text| {
                 let error = UsageError::word(command.name, text, word, out);
                 push_services("; known are", out);
@@ -215,7 +221,7 @@ impl CommandLine {
             })?,
             None => Service::DEFAULT,
         };
-        Ok(Self { at, command, service, operands })
+        Ok(Self { at, command, service, program, operands })
     }
 }
 

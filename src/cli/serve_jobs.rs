@@ -3,7 +3,7 @@
 
 use super::invocation::Invocation;
 use super::kept_options::OptionWords;
-use super::lifecycle::{STATE_WAIT, replace_by};
+use super::lifecycle::replace_by;
 use super::output::{CommandResult, LOGS_ONLY, fail, print};
 use crate::limits::{ANSWER_MAX_BYTES, OPTION_WORDS_MAX};
 use crate::proto::config::Handler;
@@ -15,11 +15,15 @@ use crate::service::program;
 use crate::sys::args::Args;
 use crate::sys::{Errno, Failure, Op, clock};
 use crate::util::text::Writer;
+use crate::util::time::Duration;
 use core::ffi::c_char;
 use heapless::Vec;
 
 /// Bytes of the options with which a service executes itself again.
 const AGAIN_BYTES: usize = 8 * 1024;
+
+/// Time for which `restart` and `reload` wait while the service looks through its backlog.
+const OTHERS_WAIT: Duration = Duration::from_ms(5000);
 
 /// Becomes the service.
 pub(super) fn serve(invocation: Invocation, reporter: StartReporter) -> CommandResult {
@@ -55,7 +59,7 @@ pub(super) fn refuse_others(invocation: &mut Invocation, reload: bool) -> Result
         return Ok(());
     }
     let (mut client, _) = invocation.loaded_client(ANSWER_MAX_BYTES)?;
-    let deadline = clock::now() + STATE_WAIT;
+    let deadline = clock::now() + OTHERS_WAIT;
     let answer = client
         .connect(clock::now())
         .and_then(|()| client.send(&[b"others"]))

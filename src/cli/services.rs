@@ -53,8 +53,8 @@ pub(super) struct ServiceFns {
     /// reload. Returns the exit code after printing why it cannot.
     pub(super) refuse: fn(&mut Invocation, bool) -> Result<(), u8>,
     /// Has the service stop after the job in which this command runs. Returns `None` if it runs in
-    /// none.
-    pub(super) ask_after: fn(&mut Invocation, After) -> Option<CommandResult>,
+    /// none. The flag is set if the command line changes the options of the service.
+    pub(super) ask_after: fn(&mut Invocation, After, bool) -> Option<CommandResult>,
     /// Reads the line that the running service left for `status`.
     pub(super) read_state: ReadState,
 }
@@ -68,7 +68,7 @@ impl ServiceFns {
             check_operands: refuse_program,
             print_started: |_| {},
             refuse: |_, _| Ok(()),
-            ask_after: |_, _| None,
+            ask_after: |_, _, _| None,
             read_state: |_, _, _, _| None,
         }
     }

@@ -16,6 +16,7 @@
 //! | [`features`] | a build with some of Cargo's features |
 //! | [`logs`] | the log of a service, and `zigsvc log` |
 //! | [`init_systems`] | the init script and the files for other init systems, with the real tools |
+//! | [`docs`] | README.md and `docs/`: links, and every session that they show |
 //! | [`packaging`] | what is written from the lists: the manual page, bash's completion |
 //! | [`attacks`] | the threat model, tried for real |
 //! | [`proof`] | faults at every system call, kills, the fuzzers' targets, everything at once |
@@ -72,6 +73,8 @@ mod commands;
 mod companions;
 #[cfg(feature = "jobs")]
 mod control;
+#[cfg(all_features)]
+mod docs;
 mod features;
 #[cfg(all_features)]
 mod init_systems;
