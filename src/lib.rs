@@ -99,8 +99,8 @@
 //! # Recipes
 //!
 //! - **A command**: one row in `commands!` of `cli/mod.rs`, its function in the module that
-//!   fits, and its row in README.md. An option is one row in `options!` of
-//!   `cli/command_line.rs`. `tests/suite/packaging/manual` fails without the row in README.md,
+//!   fits, and its row in `docs/commands.md`. An option is one row in `options!` of
+//!   `cli/command_line.rs`. `tests/suite/packaging/manual` fails without the row in `docs/commands.md`,
 //!   and until the manual page and the completion are written again
 //!   (`ZIGSVC_WRITE=1 cargo test --test suite manual::`).
 //! - **A request of the control socket**: one row in `REQUESTS` of `service/jobs/requests.rs`,
@@ -121,8 +121,8 @@
 //!   the rest. `service/base.rs` does what all services share. Static memory is declared by
 //!   `once!` of `sys/once.rs`. Code that the service runs while idle gets the section
 //!   `.text.idle` (`link.ld`). `find_policy` in `service/listener.rs` says who may connect.
-//!   `tests/suite/packaging/manual` fails until the completion is written again, README.md and
-//!   `init.d/zigsvc.default` name the service, and the packages stop it at their removal.
+//!   `tests/suite/packaging/manual` fails until the completion is written again, `docs/commands.md`
+//!   and `init.d/zigsvc.default` name the service, and the packages stop it at their removal.
 //!   `.ci/budget` and `tests/bench/sections/memory` measure it.
 //! - **A timer**: an `Option<Instant>` in the machine in `state` that decides about it, its
 //!   check there, and its part in the machine's `next_deadline`. Without that part the loop

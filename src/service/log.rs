@@ -184,6 +184,12 @@ impl Log {
         self.line(Level::Error, text);
     }
 
+    /// Writes the collected lines, and lends the empty buffer to another log.
+    pub fn lend_buffer(&mut self) -> &mut Vec<u8, LOG_BUFFER_BYTES> {
+        self.write_out();
+        self.buffer
+    }
+
     fn emit(&mut self, level: Level, text: &dyn Fn(&mut Writer<'_>)) {
         let mut bytes = [0; LOG_LINE_BYTES];
         let mut out = Writer::new(&mut bytes);
@@ -349,14 +355,14 @@ fn open_terminal() -> Option<OwnedFd> {
 const _: () = assert!(LOG_BUFFER_BYTES <= 4096);
 
 /// Returns true if `more` bytes after the `pending` ones would exceed the limit of the file.
-fn is_full(file: &LogFile, pending: u64, more: u64) -> bool {
+pub(super) fn is_full(file: &LogFile, pending: u64, more: u64) -> bool {
     let held = file.size().saturating_add(pending);
     let limit = file.limit();
     limit > 0 && held > 0 && held.saturating_add(more) > limit
 }
 
 /// Writes the number of lost lines to the file. Returns true if that succeeded.
-fn report_lost(file: &mut LogFile, lost: u64, stamp: TimestampFormat) -> bool {
+pub(super) fn report_lost(file: &mut LogFile, lost: u64, stamp: TimestampFormat) -> bool {
     let mut bytes = [0; LOST_LINE_BYTES];
     let line = lost_line(&mut bytes, lost, stamp);
     file.write(line.as_bytes()) == line.len()
@@ -385,6 +391,6 @@ fn write_for_journal(fd: BorrowedFd<'_>, lines: &[u8], stamp: TimestampFormat) -
     file::write_all(fd, out.as_bytes())
 }
 
-fn count_lines(bytes: &[u8]) -> u64 {
+pub(super) fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|byte| **byte == b'\n').count() as u64
 }

@@ -338,8 +338,8 @@ pub(crate) fn set_restorer(action: &mut KernelSigaction) {
     action.sa_restorer = Some(restorer);
 }
 
-/// Does nothing, because on this architecture the kernel returns from a signal handler by code
-/// of its own.
+/// Leaves `action` as it is, because on this architecture the kernel returns from a signal
+/// handler by code of its own.
 #[cfg(target_arch = "riscv64")]
 pub(crate) fn set_restorer(_action: &mut KernelSigaction) {}
 

@@ -15,6 +15,7 @@
 //! | [`companions`] | `hub`, `collector`, `opener` and its worker; a broker in front of the queue |
 //! | [`logs`] | the log of a service, and `zigsvc log` |
 //! | [`init_systems`] | the init script and the files for other init systems, with the real tools |
+//! | [`docs`] | README.md and `docs/`: links, and every session that they show |
 //! | [`packaging`] | what is written from the lists: the manual page, bash's completion |
 //! | [`attacks`] | the threat model, tried for real |
 //! | [`proof`] | faults at every system call, kills, the fuzzers' targets, everything at once |
@@ -65,6 +66,7 @@ mod attacks;
 mod commands;
 mod companions;
 mod control;
+mod docs;
 mod init_systems;
 mod jobs;
 mod lifecycle;
