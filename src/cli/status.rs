@@ -7,17 +7,17 @@ use super::invocation::Invocation;
 use super::kept_options::{OptionWords, OptionsFound};
 use super::output::{CommandResult, LOGS_ONLY, fail, print, usage_text};
 use super::overview;
+use super::services::of;
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY};
 use crate::proto::answer::Answer;
 use crate::proto::health::{BOOT_ID_BYTES, Verdict};
 use crate::proto::prometheus::Shown;
 use crate::proto::service::Service;
-use crate::proto::status::{SCREEN, degraded_names, field, fields, number};
+use crate::proto::status::{SCREEN, STATE_BYTES, degraded_names, field, fields, number};
 use crate::service::boot::boot_id;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::{LockState, LookupFailed, ServiceLocks};
-use crate::service::supervisor::{STATE_BYTES, read_state};
 use crate::state::degraded::DegradedState;
 use crate::sys::process::Pid;
 use crate::sys::{clock, poll};
@@ -109,9 +109,7 @@ impl Seen {
                 Answer::Ok(text) => Some(text),
                 _ => None,
             },
-            (_, Some(pid)) if client.service == Service::Supervisor => {
-                read_state(client.locks().pid_path, pid, boot, &mut line)
-            }
+            (_, Some(pid)) => (of(client.service).read_state)(client.locks().pid_path, pid, boot, &mut line),
             _ => None,
         };
         match answer {
@@ -145,10 +143,8 @@ pub(super) fn look(
                 pid.map(|pid| u32::try_from(pid.as_raw_pid()).unwrap_or(0))
             }
         };
-        let counters = match service {
-            Service::Jobs => counters(client, deadline),
-            _ => Counters::NotAsked,
-        };
+        let counters =
+            if service.is(Service::Jobs) { counters(client, deadline) } else { Counters::NotAsked };
         let health = heartbeat::probe(&health_path, pid.unwrap_or(0), boot, clock::now(), stale_after);
         let (state, code) = match (&health, &counters) {
             (_, Counters::Ended) => {

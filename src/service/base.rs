@@ -266,7 +266,7 @@ impl ServiceBase {
         own.for_each(|(fd, source)| set.read(fd, source));
         let manager = self.process.notify.next_deadline().filter(|_| self.alive);
         let mut due = earliest(due, manager);
-        if self.service != Service::Opener {
+        if !self.service.is(Service::Opener) {
             // The opener beats when its worker shows that it lives, which wakes the loop.
             due = earliest(due, self.heartbeat.next_deadline(self.beat_every()));
         }
@@ -389,7 +389,7 @@ impl ServiceBase {
         let (unwritten, written) = ("cannot be written", "is written again");
         let pid_events =
             if process.pid_file.unwritten().is_some() { (unwritten, found) } else { (lost, found) };
-        let socket = if self.service == Service::Jobs { "control socket" } else { "socket" };
+        let socket = if self.service.is(Service::Jobs) { "control socket" } else { "socket" };
         let failures = [
             (DegradedState::PidFile, self.pid_failure, &process.pid_path, "PID file", pid_events),
             (
@@ -444,9 +444,9 @@ impl ServiceBase {
             StatusField::Uptime => now.since(self.started_at).as_secs(),
             StatusField::Reloads => self.reloads,
             StatusField::ReloadErrors => self.reload_errors,
-            StatusField::Rotations if self.service != Service::Supervisor => log.rotations,
-            StatusField::LogReplaced if self.service != Service::Supervisor => log.replaced,
-            StatusField::LogLost if self.service != Service::Supervisor => log.lost,
+            StatusField::Rotations if !self.service.is(Service::Supervisor) => log.rotations,
+            StatusField::LogReplaced if !self.service.is(Service::Supervisor) => log.replaced,
+            StatusField::LogLost if !self.service.is(Service::Supervisor) => log.lost,
             _ => return None,
         })
     }

@@ -34,7 +34,7 @@ pub enum SecondHolder {
 #[must_use]
 #[inline(never)]
 pub fn find_holder(service: Service, config: &Config, pid_path: &Path) -> SecondHolder {
-    if service == Service::Jobs {
+    if service.is(Service::Jobs) {
         return find_spool_holder(config, pid_path);
     }
     let uid = identity::effective_uid();
