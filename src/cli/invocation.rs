@@ -3,6 +3,7 @@
 use super::command_line::Operands;
 use super::output::{code_of, fail, print};
 use super::paths::{SYSTEM_CONFIG, is_folder};
+use crate::proto::config::Program;
 use crate::proto::config::toml::apply_option;
 use crate::proto::service::Service;
 use crate::service::config_source::{InvalidConfig, ServiceFile, path_of};
@@ -10,6 +11,7 @@ use crate::service::lifecycle::exit;
 use crate::service::lock_holder::{LockHolder, LockState, LookupFailed, ServiceLocks};
 use crate::service::memory::Memory;
 use crate::service::own_paths::judge_paths;
+use crate::service::programs::check_all;
 use crate::sys::args::Args;
 use crate::util::path::Path;
 use crate::util::text::Writer;
@@ -80,6 +82,19 @@ impl Invocation {
         let mut line = [0; 512];
         let mut out = Writer::new(&mut line);
         judge_paths(self.service, config_source, config, all, &mut out)
+            .map_err(|InvalidConfig| fail(exit::CONFIG, &|message| message.push(out.as_bytes())))?;
+        if self.service == Service::Supervisor { self.check_programs(&mut |_, _| {}) } else { Ok(()) }
+    }
+
+    /// Checks the files of all programs, and calls `visit` with each of them.
+    ///
+    /// # Errors
+    /// A file cannot be used; the exit code, after printing the reason.
+    pub(super) fn check_programs(&mut self, visit: &mut dyn FnMut(&[u8], &mut Program)) -> Result<(), u8> {
+        let Memory { config_source, config, program, scratch, .. } = &mut *self.memory;
+        let mut line = [0; 512];
+        let mut out = Writer::new(&mut line);
+        check_all(config_source, config, program, scratch.pages(), &mut out, visit)
             .map_err(|InvalidConfig| fail(exit::CONFIG, &|message| message.push(out.as_bytes())))
     }
 

@@ -8,6 +8,7 @@
 //! A new field is one row here, and its computation: an arm of `value` in the service that has
 //! it. A row that names a metric is also shown to Prometheus. A published name stays.
 
+use crate::limits::{PROGRAM_NAME_BYTES, SUPERVISED_MAX};
 use crate::util::text::{Writer, parse_u64};
 
 /// The type of a metric, and the unit in which it is shown.
@@ -62,8 +63,7 @@ macro_rules! status_fields {
 
 status_fields! {
     Uptime "uptime" Gauge "uptime_seconds" "Time since the service started.";
-    /// Times that `supervisor` has restarted a process.
-    Restarts "restarts";
+    Restarts "restarts" Counter "restarts_total" "Restarts of a process by its supervisor; of the supervisor, the sum.";
     Jobs "jobs" Counter "jobs_ended_total" "Jobs that ended, well or dead.";
     AttemptsFailed "failed" Counter "attempts_failed_total" "Attempts of jobs that failed.";
     Dead "dead" Gauge "jobs_dead" "Jobs that failed for good and are kept.";
@@ -113,6 +113,9 @@ pub const SCREEN: &str = "  handler    $handler
   config     $reloads reloads, $reload_errors refused
   degraded   $degraded
 ";
+
+/// Maximum number of bytes of the line that the supervisor leaves for `status`.
+pub const STATE_BYTES: usize = 640 + SUPERVISED_MAX * (PROGRAM_NAME_BYTES + 18);
 
 /// Appends a blank and one field.
 pub fn push_field(name: &str, value: u64, out: &mut Writer<'_>) {

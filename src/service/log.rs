@@ -11,7 +11,7 @@ use crate::proto::log::{Level, TimestampFormat, push_for_journal};
 use crate::service::lifecycle::{Process, describe_at};
 use crate::service::logfile::LogFile;
 use crate::service::syslog::send_line;
-use crate::service::trust::Judge;
+use crate::service::trust::{Judge, is_of_user};
 use crate::state::trust::Subject;
 use crate::sys::identity::Identity;
 use crate::sys::syslog::Syslog;
@@ -88,7 +88,7 @@ impl Log {
             deferred: false,
         };
         log.configure(config, path, foreground);
-        log.deferred = owner.is_some() && is_of_user(config, path);
+        log.deferred = owner.is_some() && is_of_user(config, path, Subject::Log);
         let opened = match (&mut log.file, owner) {
             (None, _) => Ok(()),
             (Some(_), Some(_)) if log.deferred => Ok(()),
@@ -182,6 +182,12 @@ impl Log {
     /// Logs a line at [`Level::Error`].
     pub fn error(&mut self, text: &dyn Fn(&mut Writer<'_>)) {
         self.line(Level::Error, text);
+    }
+
+    /// Writes the collected lines, and lends the empty buffer to another log.
+    pub fn lend_buffer(&mut self) -> &mut Vec<u8, LOG_BUFFER_BYTES> {
+        self.write_out();
+        self.buffer
     }
 
     fn emit(&mut self, level: Level, text: &dyn Fn(&mut Writer<'_>)) {
@@ -323,12 +329,6 @@ impl Log {
     }
 }
 
-/// Returns true if a folder or a link on the way to the log belongs to `user`.
-fn is_of_user(config: &Config, path: &Path) -> bool {
-    let found = Judge::new(config).find_file(path, Subject::Log);
-    found.is_ok_and(|found| found.is_some_and(|found| found.is_of_user()))
-}
-
 /// Warns the caller of the start if the log could not be opened.
 fn warn_unopened(process: &Process, path: &Path, opened: Result<(), Failure>) {
     if let Err(failure) = opened {
@@ -349,14 +349,14 @@ fn open_terminal() -> Option<OwnedFd> {
 const _: () = assert!(LOG_BUFFER_BYTES <= 4096);
 
 /// Returns true if `more` bytes after the `pending` ones would exceed the limit of the file.
-fn is_full(file: &LogFile, pending: u64, more: u64) -> bool {
+pub(super) fn is_full(file: &LogFile, pending: u64, more: u64) -> bool {
     let held = file.size().saturating_add(pending);
     let limit = file.limit();
     limit > 0 && held > 0 && held.saturating_add(more) > limit
 }
 
 /// Writes the number of lost lines to the file. Returns true if that succeeded.
-fn report_lost(file: &mut LogFile, lost: u64, stamp: TimestampFormat) -> bool {
+pub(super) fn report_lost(file: &mut LogFile, lost: u64, stamp: TimestampFormat) -> bool {
     let mut bytes = [0; LOST_LINE_BYTES];
     let line = lost_line(&mut bytes, lost, stamp);
     file.write(line.as_bytes()) == line.len()
@@ -385,6 +385,6 @@ fn write_for_journal(fd: BorrowedFd<'_>, lines: &[u8], stamp: TimestampFormat) -
     file::write_all(fd, out.as_bytes())
 }
 
-fn count_lines(bytes: &[u8]) -> u64 {
+pub(super) fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|byte| **byte == b'\n').count() as u64
 }

@@ -6,9 +6,11 @@
 
 use super::Jobs;
 use crate::proto::control::{
-    Code, Filter, Refusal, Target, delayed, filter, id, nothing, split, target, text, waits,
+    Code, Filter, Refusal, Target, delayed, filter, id, nothing, push_help, push_refusal, push_unknown,
+    split, target, text, waits,
 };
 use crate::service::base;
+use crate::service::connections::OWNER_ONLY;
 use crate::service::down_mark::DownMark;
 use crate::state::access::Access;
 use crate::state::jobs::replies::{ClientState, PendingReply, Reply, ScanRequest, push_result, refuse};
@@ -174,14 +176,7 @@ impl Jobs {
     pub(super) fn handle(&mut self, slot: usize, line: &[u8], now: Instant, out: &mut Writer<'_>) -> Reply {
         let (verb, argument) = split(line);
         let Some(request) = RequestSpec::named(verb) else {
-            let _ = uwrite!(out, "err {} ", Code::BadRequest.name());
-            if verb.is_empty() {
-                out.push_str("an empty request; see help\n");
-            } else {
-                out.push_str("unknown request \"");
-                out.push_escaped(verb.get(..20).unwrap_or(verb));
-                out.push_str("\"; see help\n");
-            }
+            push_unknown(verb, out);
             return Reply::Sent;
         };
         let has_pending = self.control.replies.is_pending(slot);
@@ -192,7 +187,8 @@ impl Jobs {
         let access = self.control.connections.clients.get(slot).map(|client| client.access);
         if request.min_access == Access::Owner && access != Some(Access::Owner) {
             self.record_denied(slot, verb, now);
-            return refuse(out, Code::Denied, "only root and the service's own user may");
+            push_refusal(OWNER_ONLY, out);
+            return Reply::Sent;
         }
         let mut context = RequestContext { slot, now, out };
         match request.run(self, &mut context, argument) {
@@ -480,9 +476,7 @@ impl Jobs {
 fn help(_: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     let _ = uwrite!(context.out, "ok {}\n", REQUESTS.len());
     for RequestSpec { name, args, help, min_access, .. } in REQUESTS {
-        let (gap, owner) = (if args.is_empty() { "" } else { " " }, *min_access == Access::Owner);
-        let _ = uwrite!(context.out, "{}{}{}: {}", *name, gap, *args, *help);
-        context.out.push_str(if owner { " (owner only)\n" } else { "\n" });
+        push_help(name, args, help, *min_access == Access::Owner, context.out);
     }
     Reply::Sent
 }
