@@ -3,6 +3,7 @@
 
 use super::invocation::Invocation;
 use super::output::{CommandResult, LOGS_ONLY, print};
+use super::status::degraded_states;
 use crate::limits::{CLAIMS_MAX, POLL_MAX};
 use crate::proto::config::{Config, Handler};
 use crate::proto::filesystem::{Medium, medium, overlay_upper};
@@ -16,7 +17,9 @@ use crate::service::listener::{describe_unknown, find_policy};
 use crate::service::memory::Memory;
 use crate::service::own_paths::{each_untrusted, each_untrusted_entry};
 use crate::service::trust::Judge;
+use crate::state::degraded::DegradedState;
 use crate::state::trust::Subject;
+use crate::sys::file::Meta;
 use crate::sys::inotify::Inotify;
 use crate::sys::socket::SOCKET_PATH_MAX_BYTES;
 use crate::sys::{Errno, Failure, Op, clock, fds, file, process};
@@ -48,6 +51,7 @@ struct Doctor<'a> {
 /// Runs `doctor`.
 pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
+    let states = Service::ALL.map(|service| degraded_states(&mut invocation, service));
     let Memory { config_source: source, config, .. } = &*invocation.memory;
     let mut doctor = Doctor { config, made: &source.folder, warnings: 0, unread: false };
     doctor.kernel();
@@ -59,6 +63,12 @@ pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     }
     if Service::Supervisor.is_built_in() {
         doctor.watchdog();
+    }
+    doctor.kinds();
+    for (service, states) in Service::ALL.iter().zip(states) {
+        for state in DegradedState::ALL.iter().filter(|state| states.has(**state)) {
+            doctor.print_state(*service, *state, &Path::empty());
+        }
     }
     doctor.finish()
 }
@@ -357,6 +367,45 @@ impl Doctor<'_> {
                 Err(failure) => describe_at(&config.watchdog, failure, out),
             });
         }
+    }
+
+    /// Checks that no other thing has the name of a file of a service.
+    fn kinds(&mut self) {
+        let files = [
+            (DegradedState::PidFile, ServiceFile::Pid),
+            (DegradedState::Health, ServiceFile::Health),
+            (DegradedState::Socket, ServiceFile::Socket),
+        ];
+        for service in Service::ALL.into_iter().filter(|service| service.is_built_in()) {
+            for (state, file) in files {
+                let path = path_of(service, file, self.config).unwrap_or_default();
+                self.kind(service, state, &path);
+            }
+        }
+        let config = self.config;
+        self.kind(Service::Jobs, DegradedState::QueueFile, &config.queue_file);
+    }
+
+    /// Warns if there is a file at `path` that causes `state`.
+    fn kind(&mut self, service: Service, state: DegradedState, path: &Path) {
+        let is_good = |meta: Meta| if state == DegradedState::Socket { meta.socket } else { meta.regular };
+        if file::meta_at(path.as_c_str(), false).is_ok_and(|meta| !is_good(meta)) {
+            self.print_state(service, state, path);
+        }
+    }
+
+    /// Prints a degraded state of a service with its cause and what ends it, and the path that
+    /// causes it, if there is one.
+    #[inline(never)]
+    fn print_state(&mut self, service: Service, state: DegradedState, path: &Path) {
+        self.print_finding(false, service.name(), &|out| {
+            let _ = uwrite!(out, "{}: ", state.name());
+            if !path.is_empty() {
+                out.push_escaped(path.as_bytes());
+                out.push_str(": not a file of this service; ");
+            }
+            let _ = uwrite!(out, "{}; what ends it: {}", state.cause(), state.remedy());
+        });
     }
 
     /// Prints the number of warnings; returns the exit code.

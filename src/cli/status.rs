@@ -18,9 +18,10 @@ use crate::service::boot::boot_id;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::{LockState, LookupFailed, ServiceLocks};
-use crate::state::degraded::DegradedState;
+use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::sys::process::Pid;
-use crate::sys::{clock, poll};
+use crate::sys::socket::is_abstract;
+use crate::sys::{Errno, clock, file, poll};
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::{Duration, Instant};
 use core::num::NonZero;
@@ -219,6 +220,43 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     };
     // A program that did not get the text does not know the status.
     Ok(if printed.is_err() && (json || prometheus) { lsb::UNKNOWN } else { code })
+}
+
+/// Returns the degraded states of `service`, as far as it shows them while it runs.
+#[inline(never)]
+pub(super) fn degraded_states(invocation: &mut Invocation, service: Service) -> DegradedSet {
+    invocation.service = service;
+    let path = path_of(service, ServiceFile::Pid, &invocation.memory.config).unwrap_or_default();
+    let (pid, lost) = match invocation.locks(&path).state_without_strangers() {
+        Ok(LockState::Running(Some(pid))) => (pid, false),
+        Ok(LockState::PidFileLost(Some(pid))) => (pid, true),
+        _ => return DegradedSet::NONE,
+    };
+    let mut line = [0; STATE_BYTES];
+    let mut states = DegradedSet::NONE.with(DegradedState::PidFile, lost);
+    let mut add = |answer: &[u8]| {
+        let names = field(answer, "degraded").unwrap_or(b"");
+        for state in DegradedState::ALL {
+            let shown = degraded_names(names).any(|name| name == state.name().as_bytes());
+            states = states.union(DegradedSet::NONE.with(*state, shown));
+        }
+    };
+    if let Some(answer) = (of(service).read_state)(&path, pid, &boot_id(), &mut line) {
+        add(answer);
+    } else if service == Service::Jobs
+        && let Ok((mut client, _)) = invocation.loaded_client(ANSWER_MAX_BYTES)
+        && let Counters::Answered(line) = counters(&mut client, clock::now() + STATUS_WAIT)
+        && let Answer::Ok(answer) = Answer::parse(client.at(line))
+    {
+        add(answer);
+    }
+    let socket = path_of(service, ServiceFile::Socket, &invocation.memory.config).unwrap_or_default();
+    let has_file = service != Service::Supervisor && !is_abstract(&socket);
+    if has_file && file::meta_at(socket.as_c_str(), false).is_err_and(|failure| failure.errno == Errno::NOENT)
+    {
+        states = states.with(DegradedState::Socket, true);
+    }
+    states
 }
 
 /// Asks the service for its counters until `deadline`.

@@ -117,6 +117,9 @@ impl ConfigSource {
             return Ok(None);
         }
         let mut judge = self.judge(config);
+        if self.file_named {
+            judge.allow_config_of_user();
+        }
         match judge.open_linked_file(&self.file, Subject::Config) {
             Ok(file) => Ok(Some(file)),
             // A file that is missing is not read, so the folders on the way to it do not matter.

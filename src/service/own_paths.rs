@@ -32,6 +32,13 @@ pub fn each_untrusted(service: Service, source: &ConfigSource, config: &Config, 
         {
             visit(key, &|out| judge.describe(refusal, &path, out));
         }
+        // These write their log as root, so that no link of `user` may lead to its folder.
+        if subject == Subject::Log && matches!(service, Service::Supervisor | Service::Opener) {
+            let refusal = judge.open_folder(&path.parent(), Subject::Runtime, None).err();
+            if let Some(refusal) = refusal.filter(|refusal| refusal.is_untrusted()) {
+                visit(key, &|out| judge.describe(refusal, &path, out));
+            }
+        }
     }
     if service.is(Service::Jobs) {
         let queue_folder = config.queue_file.parent();
