@@ -348,7 +348,9 @@ impl StatusReport<'_> {
             out.push_str("\n");
         }
         match self.answer {
-            Some(answer) if self.name == Service::Jobs.name() => fill_in(SCREEN, answer, out),
+            Some(answer) if Service::Jobs.is_built_in() && self.name == Service::Jobs.name() => {
+                fill_in(SCREEN, answer, out)
+            }
             // A service without a control socket has few fields, or none.
             answer => push_fields(answer.unwrap_or(b""), out),
         }
