@@ -7,6 +7,7 @@ use super::command_line::CommandOption;
 use super::invocation::{Invocation, find_holder};
 use super::output::{CommandResult, fail, fail_at, print, push_word, usage};
 use super::overview;
+use super::status::STATUS_WAIT;
 use crate::limits::ANSWER_MAX_BYTES;
 use crate::proto::answer::Answer;
 use crate::proto::service::Service;
@@ -16,7 +17,7 @@ use crate::service::lifecycle::exit;
 use crate::sys::process::Signal;
 use crate::sys::{clock, poll};
 use crate::util::text::{Writer, unescape};
-use crate::util::time::Duration;
+use crate::util::time::{Duration, Instant};
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -62,8 +63,14 @@ pub(super) fn connect<'a>(
 
 /// Sends `VERB NAME WORD`, and returns the line of the program in the answer.
 fn ask(client: &mut Client<'_>, verb: &str, name: &[u8], word: &[u8]) -> Result<Line, u8> {
-    let parts = [verb.as_bytes(), b" ", name, b" ", word];
-    match client.send(&parts).and_then(|()| client.line(answer_deadline())) {
+    ask_until(client, answer_deadline(), [verb.as_bytes(), b" ", name, b" ", word])
+}
+
+/// Sends a request about a program, and returns its line in the answer, which comes before
+/// `deadline`.
+fn ask_until(client: &mut Client<'_>, deadline: Option<Instant>, parts: [&[u8]; 5]) -> Result<Line, u8> {
+    let name = parts[2];
+    match client.send(&parts).and_then(|()| client.line(deadline)) {
         Ok(line) => match Answer::parse(client.at(line)) {
             Answer::Ok(text) => Ok(Line::from_slice(text).unwrap_or_default()),
             Answer::Refused(b"no-program", _) => Err(unknown(client.command, name)),
@@ -254,6 +261,7 @@ pub(super) fn send(invocation: &Invocation, signal: Signal) -> CommandResult {
 
 /// Asks for the line of the program, for `status`.
 pub(super) fn look_at(client: &mut Client<'_>, name: &[u8], line: &mut Line) -> Result<(), u8> {
-    *line = ask(client, "status", name, b"")?;
+    let deadline = Some(clock::now() + STATUS_WAIT);
+    *line = ask_until(client, deadline, [b"status", b" ", name, b"", b""])?;
     Ok(())
 }

@@ -338,6 +338,17 @@ fn the_table_has_a_line_for_each_service_and_the_worst_of_their_codes() {
     assert_eq!(row(&rows(&dir, 0), "hub")["state"], "stopped");
     dir.zigsvc(&["stop", "supervisor"]).expect(0);
     assert!(rows(&dir, 3).iter().all(|row| row["state"] == "stopped" && row["pid"].is_null()));
+    // A supervisor that stands still is unknown, and delays nothing for long.
+    let supervisor = dir.start_supervisor(QUICK);
+    kill(supervisor, "STOP");
+    wait_until("it stands still", || process_state(supervisor) == Some('T'));
+    let all = rows(&dir, 4);
+    assert_eq!(
+        (&row(&all, "supervisor")["state"], &row(&all, "jobs")["state"]),
+        (&"unknown".into(), &"running".into())
+    );
+    kill(supervisor, "CONT");
+    dir.zigsvc(&["stop", "supervisor"]).expect(0);
     // A death that nothing mends.
     let jobs = dir.start(&[]);
     kill_hard(jobs);
