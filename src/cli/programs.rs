@@ -185,17 +185,16 @@ fn stop(client: &mut Client<'_>, name: &[u8], now: bool) -> CommandResult {
     let mut line = ask(client, "status", name, b"")?;
     let ran = number(&line, "pid").is_some();
     line = ask(client, "stop", name, b"")?;
-    let mut killed = false;
+    let mut is_killed = false;
     loop {
         match state(&line) {
-            b"ending" if now && !killed => {
-                line = ask(client, "signal", name, b"KILL")?;
-                killed = true;
-                continue;
+            b"ending" if now && !is_killed => {
+                is_killed = true;
+                // One that has just ended takes no signal.
+                let sent = client.send(&[b"signal ", name, b" KILL"]);
+                let _ = sent.and_then(|()| client.line(answer_deadline()));
             }
-            b"ending" | b"killed" if !has_state(&line, b"stuck-process") => {
-                killed |= state(&line) == b"killed";
-            }
+            b"ending" | b"killed" if !has_state(&line, b"stuck-process") => {}
             b"ending" | b"killed" => {
                 return Err(fail(exit::FAILED, &|out| {
                     let pid = number(&line, "pid").unwrap_or(0);
@@ -213,6 +212,7 @@ fn stop(client: &mut Client<'_>, name: &[u8], now: bool) -> CommandResult {
         poll::sleep(LOOK);
         line = ask(client, "status", name, b"")?;
     }
+    let killed = number(&line, "signal") == Some(9);
     confirm(name, &|out| {
         out.push_str(match (ran, killed) {
             (false, _) => "was not running",
