@@ -5,6 +5,7 @@
 //! - `evidence.rs`: a lost heartbeat is no hang: full disks, rights, namespaces
 //! - `leftovers.rs`: what a killed supervisor of a program leaves, and what `status` shows
 //! - `program.rs`: a supervised program that is no service of zigsvc
+//! - `programs.rs`: the programs that `supervise` names
 //! - `watchdog.rs`: the hardware watchdog
 //! - `regressions.rs`: mistakes that were found once
 
@@ -12,6 +13,7 @@ mod control;
 mod evidence;
 mod leftovers;
 mod program;
+mod programs;
 mod regressions;
 mod services;
 mod watchdog;
