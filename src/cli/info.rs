@@ -1,11 +1,11 @@
 //! The commands that print facts of the program: check, limits, help, version.
 
-use super::command_line::{CommandTable, GLOBAL_OPTIONS, Operands, push_global_option};
+use super::command_line::{CommandTable, GLOBAL_OPTIONS, Operands, push_global_option, push_services};
 use super::invocation::Invocation;
 use super::output::{CommandResult, print, push_word, usage};
 use crate::limits::rows;
 use crate::proto::config::keys::Keyed;
-use crate::proto::service::Service;
+use crate::proto::service::{BUILT_IN, Service};
 use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
 use crate::service::programs::path_of_program;
@@ -95,11 +95,12 @@ fn overview(commands: &CommandTable) -> CommandResult {
         print_row(out, GLOBAL_OPTIONS.get(index * 3 + 2))?;
     }
     let mut out = Writer::new(&mut line);
-    out.push_str("\nCommands (SERVICE is one of");
-    for service in Service::ALL {
-        let _ = uwrite!(out, " {}", service.name());
+    out.push_str("\nCommands");
+    if !BUILT_IN.is_empty() {
+        push_services(" (SERVICE is one of", &mut out);
+        let _ = uwrite!(out, "; {} if none is named)", Service::DEFAULT.name());
     }
-    print_row(out, "; jobs if none is named):")?;
+    print_row(out, ":")?;
     for command in commands.iter() {
         let mut out = Writer::new(&mut line);
         let _ = uwrite!(out, "  {} {}", command.name, command.args);
@@ -109,9 +110,12 @@ fn overview(commands: &CommandTable) -> CommandResult {
     Ok(exit::OK)
 }
 
-/// Runs `version`.
+/// Runs `version`. A build without some features names those that it has.
 pub(super) fn version(_: &Operands) -> CommandResult {
     print(concat!("zigsvc ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())?;
+    if cfg!(not(all_features)) {
+        print(concat!("features: ", env!("ZIGSVC_FEATURES"), "\n").as_bytes())?;
+    }
     Ok(exit::OK)
 }
 

@@ -7,22 +7,24 @@ use super::invocation::Invocation;
 use super::kept_options::{OptionWords, OptionsFound};
 use super::output::{CommandResult, LOGS_ONLY, fail, print, usage_text};
 use super::overview;
+use super::services::of;
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY};
 use crate::proto::answer::Answer;
 use crate::proto::health::{BOOT_ID_BYTES, Verdict};
 use crate::proto::prometheus::Shown;
 use crate::proto::service::Service;
-use crate::proto::status::{SCREEN, degraded_names, field, fields, number};
+use crate::proto::status::{SCREEN, STATE_BYTES, degraded_names, field, fields, number};
 use crate::service::boot::boot_id;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::{LockState, LookupFailed, ServiceLocks};
-use crate::service::supervisor::{STATE_BYTES, read_state};
-use crate::state::degraded::DegradedState;
+use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::sys::process::Pid;
-use crate::sys::{clock, poll};
+use crate::sys::socket::is_abstract;
+use crate::sys::{Errno, clock, file, poll};
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::{Duration, Instant};
+use core::num::NonZero;
 use core::ops::Range;
 use ufmt::uwrite;
 
@@ -108,9 +110,7 @@ impl Seen {
                 Answer::Ok(text) => Some(text),
                 _ => None,
             },
-            (_, Some(pid)) if client.service == Service::Supervisor => {
-                read_state(client.locks().pid_path, pid, boot, &mut line)
-            }
+            (_, Some(pid)) => (of(client.service).read_state)(client.locks().pid_path, pid, boot, &mut line),
             _ => None,
         };
         match answer {
@@ -144,10 +144,8 @@ pub(super) fn look(
                 pid.map(|pid| u32::try_from(pid.as_raw_pid()).unwrap_or(0))
             }
         };
-        let counters = match service {
-            Service::Jobs => counters(client, deadline),
-            _ => Counters::NotAsked,
-        };
+        let counters =
+            if service.is(Service::Jobs) { counters(client, deadline) } else { Counters::NotAsked };
         let health = heartbeat::probe(&health_path, pid.unwrap_or(0), boot, clock::now(), stale_after);
         let (state, code) = match (&health, &counters) {
             (_, Counters::Ended) => {
@@ -222,6 +220,43 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     };
     // A program that did not get the text does not know the status.
     Ok(if printed.is_err() && (json || prometheus) { lsb::UNKNOWN } else { code })
+}
+
+/// Returns the degraded states of `service`, as far as it shows them while it runs.
+#[inline(never)]
+pub(super) fn degraded_states(invocation: &mut Invocation, service: Service) -> DegradedSet {
+    invocation.service = service;
+    let path = path_of(service, ServiceFile::Pid, &invocation.memory.config).unwrap_or_default();
+    let (pid, lost) = match invocation.locks(&path).state_without_strangers() {
+        Ok(LockState::Running(Some(pid))) => (pid, false),
+        Ok(LockState::PidFileLost(Some(pid))) => (pid, true),
+        _ => return DegradedSet::NONE,
+    };
+    let mut line = [0; STATE_BYTES];
+    let mut states = DegradedSet::NONE.with(DegradedState::PidFile, lost);
+    let mut add = |answer: &[u8]| {
+        let names = field(answer, "degraded").unwrap_or(b"");
+        for state in DegradedState::ALL {
+            let shown = degraded_names(names).any(|name| name == state.name().as_bytes());
+            states = states.union(DegradedSet::NONE.with(*state, shown));
+        }
+    };
+    if let Some(answer) = (of(service).read_state)(&path, pid, &boot_id(), &mut line) {
+        add(answer);
+    } else if service == Service::Jobs
+        && let Ok((mut client, _)) = invocation.loaded_client(ANSWER_MAX_BYTES)
+        && let Counters::Answered(line) = counters(&mut client, clock::now() + STATUS_WAIT)
+        && let Answer::Ok(answer) = Answer::parse(client.at(line))
+    {
+        add(answer);
+    }
+    let socket = path_of(service, ServiceFile::Socket, &invocation.memory.config).unwrap_or_default();
+    let has_file = service != Service::Supervisor && !is_abstract(&socket);
+    if has_file && file::meta_at(socket.as_c_str(), false).is_err_and(|failure| failure.errno == Errno::NOENT)
+    {
+        states = states.with(DegradedState::Socket, true);
+    }
+    states
 }
 
 /// Asks the service for its counters until `deadline`.
@@ -413,10 +448,21 @@ fn fill_in(template: &str, answer: &[u8], out: &mut Writer<'_>) {
         match parse_u64(value) {
             Some(bytes) if name == "spool_bytes" => push_size(bytes, out),
             None if name == "handler" && value == b"log" => out.push_str(LOGS_ONLY),
+            None if name == "wear" => push_wear(answer, out),
             _ => out.push_visible(value),
         }
         out.push_str(rest);
     }
+}
+
+/// Writes the syncs and the bytes of the spool for each job that has ended.
+fn push_wear(answer: &[u8], out: &mut Writer<'_>) {
+    let count = |name| number(answer, name).unwrap_or(0);
+    let Some(jobs) = NonZero::new(count("jobs")) else { return out.push_str("no job has ended yet") };
+    let tenths = count("fsyncs").saturating_mul(10) / jobs;
+    let _ = uwrite!(out, "{}.{} fsyncs and ", tenths / 10, tenths % 10);
+    push_size(count("spool_bytes") / jobs, out);
+    out.push_str(" for each job that has ended");
 }
 
 /// Writes a size: `512 B`, `3.2 KiB`, `1.0 GiB`.
@@ -464,7 +510,7 @@ mod tests {
     }
 
     const ANSWER: &[u8] = b"pid=617 state=draining uptime=11523 jobs=12 failed=1 dead=0 waiting=3 running=1 \
-        delayed=0 room=9996 reloads=0 reload_errors=0 rotations=2 log_replaced=1 log_lost=0 fsyncs=14 spool_bytes=3300 \
+        scheduled=2 delayed=0 room=9996 reloads=0 reload_errors=0 rotations=2 log_replaced=1 log_lost=0 fsyncs=14 spool_bytes=3300 \
         mood=\x1b[1m\" handler=log degraded=log,sync-never";
 
     #[test]
@@ -492,9 +538,20 @@ mod tests {
             text.contains("  queue      3 waiting, 1 running, 0 delayed, 0 dead, room for 9996\n"),
             "{text}"
         );
+        assert!(text.contains("  scheduled  2 of the waiting jobs are not due yet\n"), "{text}");
         assert!(text.contains("  spool      14 fsyncs, 3.2 KiB written\n"), "{text}");
+        assert!(text.contains("  wear       1.1 fsyncs and 275 B for each job that has ended\n"), "{text}");
         assert!(text.ends_with("  degraded   log,sync-never\n"), "{text}");
         assert!(!text.contains('$') && !text.contains('?'), "{text}");
+    }
+
+    #[test]
+    fn without_an_end_there_is_no_wear_for_each_job() {
+        assert_eq!(written(|out| push_wear(b"jobs=0 fsyncs=3 spool_bytes=100", out)), "no job has ended yet");
+        assert_eq!(
+            written(|out| push_wear(b"jobs=3 fsyncs=1 spool_bytes=10000", out)),
+            "0.3 fsyncs and 3.2 KiB for each job that has ended"
+        );
     }
 
     #[test]

@@ -42,6 +42,8 @@ enum RequestAction {
     FollowedText(fn(&mut Jobs, &mut RequestContext<'_, '_>, &[u8]) -> Reply),
     /// A duration and the text of a job.
     After(fn(&mut Jobs, &mut RequestContext<'_, '_>, Duration, &[u8]) -> Reply),
+    /// A duration and the text of a job, whose output follows the answer.
+    FollowedAfter(fn(&mut Jobs, &mut RequestContext<'_, '_>, Duration, &[u8]) -> Reply),
     Id(fn(&mut Jobs, &mut RequestContext<'_, '_>, u64) -> Reply),
     Target(fn(&mut Jobs, &mut RequestContext<'_, '_>, Target) -> Reply),
     Filter(fn(&mut Jobs, &mut RequestContext<'_, '_>, Filter) -> Reply),
@@ -77,6 +79,12 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         "TEXT",
         "add a job; then its output and its end",
         RequestAction::FollowedText(queue_followed),
+    ),
+    guest(
+        "after!",
+        "DURATION TEXT",
+        "as after; then its output and its end",
+        RequestAction::FollowedAfter(after_followed),
     ),
     guest("follow", "ID", "the output of a job as it comes, then its end", RequestAction::Id(follow)),
     guest("wait", "ID", "answered when the job has ended", RequestAction::Id(wait)),
@@ -147,7 +155,7 @@ impl RequestSpec {
             RequestAction::Text(run) | RequestAction::FollowedText(run) => {
                 run(jobs, context, text(argument)?)
             }
-            RequestAction::After(run) => {
+            RequestAction::After(run) | RequestAction::FollowedAfter(run) => {
                 let (delay, text) = delayed(argument)?;
                 run(jobs, context, delay, text)
             }
@@ -237,14 +245,42 @@ fn add(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> Re
 }
 
 fn after(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, delay: Duration, text: &[u8]) -> Reply {
+    match add_delayed(jobs, context, delay, text) {
+        Ok(id) => jobs.control.replies.defer_id(context.slot, id),
+        Err(reply) => reply,
+    }
+}
+
+fn after_followed(
+    jobs: &mut Jobs,
+    context: &mut RequestContext<'_, '_>,
+    delay: Duration,
+    text: &[u8],
+) -> Reply {
+    match add_delayed(jobs, context, delay, text) {
+        Ok(id) => jobs.control.replies.defer(context.slot, PendingReply::Followed(id)),
+        Err(reply) => reply,
+    }
+}
+
+/// Adds a delayed job, whose id is answered after the commit.
+///
+/// # Errors
+/// The job was refused, and that was answered, or it is tried again in the next turn.
+fn add_delayed(
+    jobs: &mut Jobs,
+    context: &mut RequestContext<'_, '_>,
+    delay: Duration,
+    text: &[u8],
+) -> Result<u64, Reply> {
     if let Some(refused) = refuse_new(jobs, context) {
-        return refused;
+        return Err(refused);
     }
     jobs.core.spool.set_wall_clock(clock::wall());
     match jobs.core.add_delayed_job(&mut jobs.disk, text, delay, context.now) {
-        Ok(Some(id)) => jobs.control.replies.defer_id(context.slot, id),
-        Ok(None) => Reply::Retry,
-        Err(error) => jobs.refuse_for(error, context.out),
+        Ok(Some(id)) => Ok(id),
+        Ok(None) => Err(Reply::Retry),
+        Err(error) => Err(jobs.refuse_for(error, context.out)),
     }
 }
 
@@ -311,14 +347,13 @@ fn follow(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Rep
 }
 
 fn others(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
-    let reload = u8::from(jobs.base.reload_logs_own_jobs());
-    match jobs.core.spool.count_others(&mut jobs.disk, jobs.base.scratch) {
-        Ok(count) => {
-            let _ = uwrite!(context.out, "ok count={} reload={}\n", count, reload);
-            Reply::Sent
-        }
-        Err(error) => jobs.refuse_for(error, context.out),
+    let reload = jobs.base.reload_logs_own_jobs();
+    if jobs.core.spool.waiting() == 0 {
+        // No client that takes a page delays this answer, on which a restart waits.
+        ScanOutcome::Others(0, reload).push(context.out);
+        return Reply::Sent;
     }
+    scan(jobs, context, ScanRequest::Others(reload))
 }
 
 fn watch(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {

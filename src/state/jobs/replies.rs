@@ -44,6 +44,8 @@ pub enum ScanRequest {
     Retry(Target),
     /// `forget` of one dead job, or of all.
     Forget(Target),
+    /// `others`. True if a reload would make the handler the log.
+    Others(bool),
 }
 
 /// An answer that waits for the commit.
