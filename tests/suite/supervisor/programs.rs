@@ -594,6 +594,25 @@ fn the_log_of_a_program_rotates_by_its_own_limits() {
     stop(&dir);
 }
 
+#[test]
+fn doctor_looks_at_commands_that_are_not_there() {
+    let dir = board(&[
+        ("good", "command = [\"/bin/sh\"]\n"),
+        ("gone", "command = [\"/no/such\"]\n"),
+        ("folder", "command = [\"/bin\"]\n"),
+    ]);
+    let shown = dir.zigsvc(&["doctor"]).out;
+    for line in [
+        "ok    program: good: /bin/sh\n",
+        "warn  program: gone: /no/such: there is no such file; ",
+        "warn  program: folder: /bin: there is no such file; ",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    dir.write("programs/gone.conf", "command = 1\n");
+    assert!(dir.zigsvc(&["doctor"]).expect(1).out.contains("/programs/gone.conf:1: command must be"));
+}
+
 // ----- small and quiet ---------------------------------------------------------------
 
 #[test]
