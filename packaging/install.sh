@@ -23,7 +23,13 @@ die() {
 }
 
 usage() {
-	echo "Usage: [DESTDIR=DIR] [PREFIX=DIR] $0 [--init openrc|systemd|procd|buildroot|sysv|none | --uninstall]" >&2
+	echo "Usage: [DESTDIR=DIR] [PREFIX=DIR] $0 [--init NAME | --uninstall]"
+	echo "NAME is openrc, systemd, procd, buildroot, sysv or none; without it install.sh looks for one."
+	echo "DESTDIR=DIR installs below DIR; PREFIX=DIR puts the program into DIR/sbin. Nothing is started."
+}
+
+misuse() {
+	usage >&2
 	exit 2
 }
 
@@ -97,6 +103,11 @@ drop_config() {
 	fi
 }
 
+# documents: prints the documents of this folder, whose links lead to one another.
+documents() {
+	(cd "$here" && printf '%s\n' README.md CHANGELOG.md CONTRIBUTING.md LICENSE-APACHE LICENSE-MIT docs/*.md docs/*.svg)
+}
+
 install_all() {
 	put 755 zigsvc "$program"
 	put_config init.d/zigsvc.conf /etc/zigsvc.conf
@@ -126,14 +137,14 @@ install_all() {
 		[ ! -e "$dest/usr/sbin/update-rc.d" ] || start="update-rc.d zigsvc defaults && $start"
 		;;
 	none) start="::respawn:$program run jobs    (a line for /etc/inittab)" ;;
-	*) usage ;;
+	*) misuse ;;
 	esac
 	share=$prefix/share
 	[ ! -d "$dest$share/man" ] || put 644 docs/zigsvc.8 "$share/man/man8/zigsvc.8"
 	[ ! -d "$dest$share/bash-completion" ] || put 644 docs/zigsvc.bash "$share/bash-completion/completions/zigsvc"
 	if [ -d "$dest$share/doc" ]; then
-		for file in README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT docs/control.md; do
-			put 644 "$file" "$share/doc/zigsvc/${file##*/}"
+		documents | while read -r file; do
+			put 644 "$file" "$share/doc/zigsvc/$file"
 		done
 	fi
 	# A program for this machine can check the configuration.
@@ -168,10 +179,12 @@ remove_all() {
 	share=$prefix/share
 	drop /etc/systemd/system/zigsvc.service /etc/init.d/S50zigsvc /etc/init.d/zigsvc
 	drop "$share/man/man8/zigsvc.8" "$share/bash-completion/completions/zigsvc"
-	for file in README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT control.md; do
+	documents | while read -r file; do
 		drop "$share/doc/zigsvc/$file"
 	done
-	rmdir "$dest$share/doc/zigsvc" 2>/dev/null || :
+	# Where 0.1.0 put this page.
+	drop "$share/doc/zigsvc/control.md"
+	rmdir "$dest$share/doc/zigsvc/docs" "$dest$share/doc/zigsvc" 2>/dev/null || :
 	drop_config init.d/zigsvc.default /etc/default/zigsvc
 	drop_config init.d/zigsvc.conf /etc/zigsvc.conf
 	drop "$program"
@@ -180,21 +193,22 @@ remove_all() {
 
 init=
 case ${1-} in
+-h | --help) usage ;;
 --uninstall)
-	[ $# -eq 1 ] || usage
+	[ $# -eq 1 ] || misuse
 	remove_all
 	;;
 --init)
-	[ $# -eq 2 ] || usage
+	[ $# -eq 2 ] || misuse
 	init=$2
 	case $init in
 	openrc | systemd | procd | buildroot | sysv | none) install_all ;;
-	*) usage ;;
+	*) misuse ;;
 	esac
 	;;
 '')
 	init=$(detect)
 	install_all
 	;;
-*) usage ;;
+*) misuse ;;
 esac

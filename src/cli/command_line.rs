@@ -9,7 +9,7 @@
 
 use super::output::push_word;
 use crate::limits::{OPTION_WORDS_MAX, OVERRIDES_MAX};
-use crate::proto::service::Service;
+use crate::proto::service::{BUILT_IN, Service, is_program_name};
 use crate::sys::args::Args;
 use crate::util::string_table::StringTable;
 use crate::util::string_table::string_table;
@@ -64,6 +64,7 @@ options! {
     Wait = "--wait" "",
     Dump = "--dump" "",
     Now = "--now" "",
+    All = "--all" "",
     Persist = "-p" "",
 }
 
@@ -179,8 +180,10 @@ pub struct CommandLine {
     pub at: usize,
     /// The command.
     pub command: Command,
-    /// The service that the command is about; `jobs` if the command line names none.
+    /// The service that the command is about; [`Service::DEFAULT`] if the command line names none.
     pub service: Service,
+    /// The program that the command is about, instead of a service.
+    pub program: Option<&'static [u8]>,
     /// The words after the command.
     pub operands: Operands,
 }
@@ -207,17 +210,39 @@ impl CommandLine {
         let command =
             commands.find(name).ok_or_else(|| UsageError::word("", "unknown command", name, out))?;
         let operands = Operands::parse(&command, args, at.saturating_add(1), out)?;
-        let word = operands.service.unwrap_or(Service::Jobs.name().as_bytes());
-        let Some(service) = Service::from_name(word) else {
-            let error = UsageError::word(command.name, "unknown service", word, out);
-            out.push_str("; known are");
-            for service in Service::ALL {
-                out.push_str(" ");
-                out.push_str(service.name());
-            }
-            return Err(error);
+        let program =
+            operands.service.filter(|word| Service::Supervisor.is_built_in() && is_program_name(word));
+        let service = match operands.service {
+            Some(_) if program.is_some() => Service::Supervisor,
+            Some(word) => find_service(word).map_err(|text| {
+                let error = UsageError::word(command.name, text, word, out);
+                push_services("; known are", out);
+                error
+            })?,
+            None => Service::DEFAULT,
         };
-        Ok(Self { at, command, service, operands })
+        Ok(Self { at, command, service, program, operands })
+    }
+}
+
+/// Returns the service with this name.
+///
+/// # Errors
+/// This build contains no such service; the reason.
+fn find_service(name: &[u8]) -> Result<Service, &'static str> {
+    match Service::from_name(name) {
+        Some(service) if service.is_built_in() => Ok(service),
+        Some(_) => Err("this build is without the feature"),
+        None => Err("unknown service"),
+    }
+}
+
+/// Writes `text` and the services that this build contains.
+pub(super) fn push_services(text: &str, out: &mut Writer<'_>) {
+    out.push_str(text);
+    for service in BUILT_IN {
+        out.push_str(" ");
+        out.push_str(service.name());
     }
 }
 

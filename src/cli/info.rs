@@ -1,13 +1,15 @@
 //! The commands that print facts of the program: check, limits, help, version.
 
-use super::command_line::{CommandTable, GLOBAL_OPTIONS, Operands, push_global_option};
+use super::command_line::{CommandTable, GLOBAL_OPTIONS, Operands, push_global_option, push_services};
 use super::invocation::Invocation;
 use super::output::{CommandResult, print, push_word, usage};
 use crate::limits::rows;
-use crate::proto::config::keys::KEYS;
-use crate::proto::service::Service;
+use crate::proto::config::keys::Keyed;
+use crate::proto::service::{BUILT_IN, Service};
 use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
+use crate::service::programs::path_of_program;
+use crate::util::path::Path;
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
@@ -16,25 +18,41 @@ use ufmt::uwrite;
 const SUMMARY_COLUMN: usize = 41;
 /// The column of the explanations in the list of options.
 const OPTION_COLUMN: usize = 14;
+/// Bytes of the line of a value: all paths of `allow`, with each of their bytes escaped.
+const VALUE_BYTES: usize = 16 * 1024;
 
 /// Runs `check`.
 pub(super) fn check(mut invocation: Invocation) -> CommandResult {
     invocation.load_judged(true)?;
-    let Memory { config_source, config, scratch, .. } = &mut *invocation.memory;
-    // The configuration has been read, so the scratch memory is free.
-    let mut out = Writer::new(scratch.pages());
-    out.push_str("# effective configuration; the file is ");
-    out.push_escaped(config_source.file.as_bytes());
+    // All files are read before the first of them is printed.
+    invocation.check_programs(&mut |_, _| {})?;
+    let Memory { config_source, config, .. } = &mut *invocation.memory;
+    print_values("# effective configuration; the file is ", &config_source.file, config)?;
+    let folder = config_source.folder.clone();
+    let mut result = Ok(());
+    invocation.check_programs(&mut |name, program| {
+        let path = path_of_program(&folder, name);
+        result = result.and_then(|()| print_values("\n# program; the file is ", &path, program));
+    })?;
+    result.map(|()| exit::OK)
+}
+
+/// Prints the values of the file at `path` as TOML, after a comment.
+fn print_values(comment: &str, path: &Path, values: &mut dyn Keyed) -> Result<(), u8> {
+    let mut bytes = [0; VALUE_BYTES];
+    let mut out = Writer::new(&mut bytes);
+    out.push_str(comment);
+    out.push_escaped(path.as_bytes());
     out.push_str("\n");
-    for key in KEYS {
+    for key in values.keys() {
         out.push_str(key.name);
         out.push_str(" = ");
-        key.emit(config, &mut out);
+        key.emit(values, &mut out);
         out.push_str("\n");
         print(out.as_bytes())?;
         out.truncate(0);
     }
-    Ok(exit::OK)
+    Ok(())
 }
 
 /// Runs `limits`.
@@ -77,11 +95,12 @@ fn overview(commands: &CommandTable) -> CommandResult {
         print_row(out, GLOBAL_OPTIONS.get(index * 3 + 2))?;
     }
     let mut out = Writer::new(&mut line);
-    out.push_str("\nCommands (SERVICE is one of");
-    for service in Service::ALL {
-        let _ = uwrite!(out, " {}", service.name());
+    out.push_str("\nCommands");
+    if !BUILT_IN.is_empty() {
+        push_services(" (SERVICE is one of", &mut out);
+        let _ = uwrite!(out, "; {} if none is named)", Service::DEFAULT.name());
     }
-    print_row(out, "; jobs if none is named):")?;
+    print_row(out, ":")?;
     for command in commands.iter() {
         let mut out = Writer::new(&mut line);
         let _ = uwrite!(out, "  {} {}", command.name, command.args);
@@ -91,9 +110,12 @@ fn overview(commands: &CommandTable) -> CommandResult {
     Ok(exit::OK)
 }
 
-/// Runs `version`.
+/// Runs `version`. A build without some features names those that it has.
 pub(super) fn version(_: &Operands) -> CommandResult {
     print(concat!("zigsvc ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())?;
+    if cfg!(not(all_features)) {
+        print(concat!("features: ", env!("ZIGSVC_FEATURES"), "\n").as_bytes())?;
+    }
     Ok(exit::OK)
 }
 

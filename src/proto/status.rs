@@ -8,6 +8,7 @@
 //! A new field is one row here, and its computation: an arm of `value` in the service that has
 //! it. A row that names a metric is also shown to Prometheus. A published name stays.
 
+use crate::limits::{PROGRAM_NAME_BYTES, SUPERVISED_MAX};
 use crate::util::text::{Writer, parse_u64};
 
 /// The type of a metric, and the unit in which it is shown.
@@ -62,8 +63,7 @@ macro_rules! status_fields {
 
 status_fields! {
     Uptime "uptime" Gauge "uptime_seconds" "Time since the service started.";
-    /// Times that `supervisor` has restarted a process.
-    Restarts "restarts";
+    Restarts "restarts" Counter "restarts_total" "Restarts of a process by its supervisor; of the supervisor, the sum.";
     Jobs "jobs" Counter "jobs_ended_total" "Jobs that ended, well or dead.";
     AttemptsFailed "failed" Counter "attempts_failed_total" "Attempts of jobs that failed.";
     Dead "dead" Gauge "jobs_dead" "Jobs that failed for good and are kept.";
@@ -107,11 +107,16 @@ status_fields! {
 pub const SCREEN: &str = "  handler    $handler
   jobs       $jobs ended, $failed failed attempts
   queue      $waiting waiting, $running running, $delayed delayed, $dead dead, room for $room
+  scheduled  $scheduled of the waiting jobs are not due yet
   spool      $fsyncs fsyncs, $spool_bytes written
+  wear       $wear
   log        $rotations rotations, $log_replaced threw old lines away, $log_lost lines lost
   config     $reloads reloads, $reload_errors refused
   degraded   $degraded
 ";
+
+/// Maximum number of bytes of the line that the supervisor leaves for `status`.
+pub const STATE_BYTES: usize = 640 + SUPERVISED_MAX * (PROGRAM_NAME_BYTES + 18);
 
 /// Appends a blank and one field.
 pub fn push_field(name: &str, value: u64, out: &mut Writer<'_>) {
@@ -175,7 +180,7 @@ mod tests {
         for part in SCREEN.split('$').skip(1) {
             let name = part.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap();
             let known = StatusField::ALL.iter().any(|field| field.name() == name);
-            assert!(known || ["degraded", "handler"].contains(&name), "{name}");
+            assert!(known || ["degraded", "handler", "wear"].contains(&name), "{name}");
         }
     }
 }

@@ -18,14 +18,14 @@ use super::connections::Connections;
 use super::heartbeat::Heartbeat;
 use super::identity::look;
 use super::lifecycle::{PID_LINE_BYTES, Process, StartReporter, describe_at, exit, pid_line};
-use super::listener::{Listener, describe_unknown, find_policy, open_and_drop};
+use super::listener::{Listener, describe_unknown, find_policy, open_and_drop, open_socket};
 use super::log::Log;
 use super::memory::Memory;
 use super::own_paths::judge_paths;
 use super::reload::log_changes;
 use super::second_lock;
 use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
-use crate::proto::config::Config;
+use crate::proto::config::{Config, Program};
 use crate::proto::service::Service;
 use crate::proto::status::{StatusField, push_field};
 use crate::state::access::AccessPolicy;
@@ -36,7 +36,7 @@ use crate::sys::once::once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
-use crate::sys::{AsFd, Failure, OwnedFd, clock, file, memory};
+use crate::sys::{AsFd, Failure, OwnedFd, clock, file, identity, memory};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
@@ -155,6 +155,8 @@ pub struct ServiceBase {
     pub listener: Listener,
     /// The heartbeat.
     pub heartbeat: Heartbeat,
+    /// Memory for the file of a program; `None` while it is in use.
+    pub program: Option<&'static mut Program>,
     /// Memory for one turn.
     pub scratch: &'static mut [u8],
     /// The stop of the service has begun.
@@ -185,7 +187,7 @@ impl ServiceBase {
     #[inline(never)]
     #[must_use]
     pub fn open(service: Service, parts: &'static mut Memory, reporter: StartReporter) -> &'static mut Self {
-        let Memory { scratch, config_source, config, candidate, log: log_buffer, .. } = parts;
+        let Memory { scratch, config_source, config, candidate, program, log: log_buffer, .. } = parts;
         let process = Process::prepare(service, config_source, config, candidate, reporter);
         let config = &*process.config;
         let own = |file: ServiceFile| path_of(service, file, config).unwrap_or_default();
@@ -202,6 +204,7 @@ impl ServiceBase {
             log,
             listener: Listener::none(),
             heartbeat,
+            program: Some(program),
             scratch: scratch.pages(),
             stopping: false,
             started_at: clock::now(),
@@ -222,6 +225,11 @@ impl ServiceBase {
     pub fn open_socket(&mut self, then: &mut dyn FnMut(&Process)) {
         self.listener = open_and_drop(self.service, &self.process, then);
         self.log.open_deferred(&self.process);
+    }
+
+    /// Opens the socket of a service that keeps its privileges. A failure ends the process.
+    pub fn open_own_socket(&mut self) {
+        self.listener = open_socket(self.service, &self.process, false);
     }
 
     /// Logs that the service has started.
@@ -258,8 +266,9 @@ impl ServiceBase {
         own.for_each(|(fd, source)| set.read(fd, source));
         let manager = self.process.notify.next_deadline().filter(|_| self.alive);
         let mut due = earliest(due, manager);
-        if self.service != Service::Opener {
-            // The opener beats when its worker shows that it lives, which wakes the loop.
+        if !self.service.is(Service::Opener) || self.listener.acceptor.fd().is_none() {
+            // The opener beats when its worker shows that it lives, which wakes the loop. Without a
+            // socket it has no worker.
             due = earliest(due, self.heartbeat.next_deadline(self.beat_every()));
         }
         if let Some((clients, reads)) = clients {
@@ -333,6 +342,22 @@ impl ServiceBase {
             PathState::Missing | PathState::Replaced => self.mend_pid_file(true),
             PathState::Unknown => {}
         }
+        if self.process.second_lock.is_none() && self.service != Service::Jobs {
+            self.take_second_lock();
+        }
+    }
+
+    /// Takes the second lock, which a process of another user held at the start.
+    #[cold]
+    #[inline(never)]
+    fn take_second_lock(&mut self) {
+        let Process { pid_path, identity, .. } = &self.process;
+        // The name is that of the user that started the service. Only root becomes another one.
+        let uid = if identity.is_some() { 0 } else { identity::effective_uid() };
+        if let Ok(lock) = second_lock::bind(self.service, uid, pid_path) {
+            self.process.second_lock = Some(lock);
+            self.log.info(&|out| out.push_str("the second lock is free again, and is taken"));
+        }
     }
 
     /// Makes the PID file again if it is lost, and writes its number otherwise.
@@ -381,7 +406,7 @@ impl ServiceBase {
         let (unwritten, written) = ("cannot be written", "is written again");
         let pid_events =
             if process.pid_file.unwritten().is_some() { (unwritten, found) } else { (lost, found) };
-        let socket = if self.service == Service::Jobs { "control socket" } else { "socket" };
+        let socket = if self.service.is(Service::Jobs) { "control socket" } else { "socket" };
         let failures = [
             (DegradedState::PidFile, self.pid_failure, &process.pid_path, "PID file", pid_events),
             (
@@ -436,9 +461,9 @@ impl ServiceBase {
             StatusField::Uptime => now.since(self.started_at).as_secs(),
             StatusField::Reloads => self.reloads,
             StatusField::ReloadErrors => self.reload_errors,
-            StatusField::Rotations if self.service != Service::Supervisor => log.rotations,
-            StatusField::LogReplaced if self.service != Service::Supervisor => log.replaced,
-            StatusField::LogLost if self.service != Service::Supervisor => log.lost,
+            StatusField::Rotations if !self.service.is(Service::Supervisor) => log.rotations,
+            StatusField::LogReplaced if !self.service.is(Service::Supervisor) => log.replaced,
+            StatusField::LogLost if !self.service.is(Service::Supervisor) => log.lost,
             _ => return None,
         })
     }

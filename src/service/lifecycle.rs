@@ -16,6 +16,7 @@ use crate::sys::identity::{self, Identity};
 use crate::sys::lock::{AcquireError, PidFile};
 use crate::sys::process::{self, Pid, Side};
 use crate::sys::signal::{self, Signals};
+use crate::sys::syslog::Syslog;
 use crate::sys::{Errno, Failure, Op, OwnedFd, clock, fds, file, poll};
 use crate::util::lines::find_newline;
 use crate::util::path::Path;
@@ -30,6 +31,9 @@ use super::lock_holder::{LockState, LookupFailed, ServiceLocks};
 use super::notify::Notify;
 use super::own_paths::judge_paths;
 use super::second_lock::{self, SecondHolder};
+use super::syslog::send_line;
+use super::trust::{Judge, TrustRefusal};
+use crate::state::trust::Subject;
 use crate::util::time::Duration;
 
 /// Time until a service that is ready tries again to report it, after the kernel had no
@@ -71,6 +75,9 @@ pub enum StartReporter {
     Foreground(Option<OwnedFd>),
     /// `run` with stderr connected to a journal that reads priorities.
     Journal(Option<OwnedFd>),
+    /// `run` with `syslog = true`: syslog gets what the reader of stderr gets, because a service
+    /// manager that reads the log there may drop stderr (procd).
+    Syslog(Option<OwnedFd>),
 }
 
 /// A message through the pipe.
@@ -93,7 +100,7 @@ impl StartReporter {
     /// Returns true if this is `run`.
     #[must_use]
     pub fn is_foreground(&self) -> bool {
-        matches!(self, Self::Foreground(_) | Self::Journal(_))
+        !matches!(self, Self::Starter(_))
     }
 
     /// Returns true if each line on stderr begins with `<N>` (sd-daemon(3)).
@@ -115,8 +122,7 @@ impl StartReporter {
 
     /// Reports that a system call on `path` failed, and ends the process.
     pub fn fail_at(&self, path: &Path, failure: Failure) -> ! {
-        let code = if failure.is_denied() { exit::NO_PRIVILEGE } else { exit::FAILED };
-        self.fail(code, &|out| describe_at(path, failure, out))
+        self.fail(failure_code(failure), &|out| describe_at(path, failure, out))
     }
 
     fn report(&self, kind: u8, code: u8, text: &dyn Fn(&mut Writer<'_>)) {
@@ -125,15 +131,19 @@ impl StartReporter {
         let mut out = Writer::new(&mut bytes);
         match self {
             Self::Starter(_) => out.push(&[kind, code]),
-            Self::Foreground(_) => {}
+            Self::Foreground(_) | Self::Syslog(_) => {}
             Self::Journal(_) => out.push(&level.prefix()),
         }
         out.push_str("zigsvc: ");
+        let start = out.len();
         text(&mut out);
+        if let Self::Syslog(_) = self {
+            send_line(&mut Syslog::default(), level, out.as_bytes().get(start..).unwrap_or(&[]));
+        }
         out.end_line();
         match self {
             Self::Starter(pipe) => drop(file::write_all(pipe, out.as_bytes())),
-            Self::Foreground(_) | Self::Journal(_) => process::write_stderr(out.as_bytes()),
+            _ => process::write_stderr(out.as_bytes()),
         }
     }
 
@@ -147,8 +157,9 @@ impl StartReporter {
                 let _ = uwrite!(out, "{}\n", process::pid().as_raw_pid());
                 write_ready_retrying(&pipe, out.as_bytes());
             }
-            Self::Foreground(Some(fd)) | Self::Journal(Some(fd)) => drop(file::write_all(&fd, b"\n")),
-            Self::Foreground(None) | Self::Journal(None) => {}
+            Self::Foreground(fd) | Self::Journal(fd) | Self::Syslog(fd) => {
+                let _ = fd.map(|fd| file::write_all(&fd, b"\n"));
+            }
         }
     }
 }
@@ -310,7 +321,9 @@ impl Process {
         let foreground = reporter.is_foreground();
         match &reporter {
             StartReporter::Starter(pipe) => fds::close_inherited(&[pipe]),
-            StartReporter::Foreground(ready) | StartReporter::Journal(ready) => {
+            StartReporter::Foreground(ready)
+            | StartReporter::Journal(ready)
+            | StartReporter::Syslog(ready) => {
                 fds::close_inherited(ready.as_ref().as_slice());
             }
         }
@@ -326,7 +339,7 @@ impl Process {
             reporter.fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long"));
         };
         refuse_second(service, config, &pid_path, &reporter);
-        let pid_file = acquire(&pid_path, &reporter);
+        let pid_file = acquire(config, &pid_path, &reporter);
         let second_lock = match service {
             Service::Jobs => None,
             _ => take_second_lock(service, config, &pid_file, &pid_path, &reporter),
@@ -395,6 +408,11 @@ impl Process {
     }
 }
 
+/// Returns the exit code of a start for which a system call failed.
+pub fn failure_code(failure: Failure) -> u8 {
+    if failure.is_denied() { exit::NO_PRIVILEGE } else { exit::FAILED }
+}
+
 /// Bytes of the content of a PID file.
 pub const PID_LINE_BYTES: usize = 16;
 
@@ -430,7 +448,7 @@ fn take_second_lock(
 ) -> Option<OwnedFd> {
     let deadline = clock::now() + LOCKED_WAIT;
     loop {
-        let failure = match second_lock::bind(service, pid_path) {
+        let failure = match second_lock::bind(service, identity::effective_uid(), pid_path) {
             Ok(lock) => return Some(lock),
             Err(failure) => failure,
         };
@@ -454,10 +472,22 @@ fn take_second_lock(
     }
 }
 
-/// Locks the PID file or ends the process.
-fn acquire(path: &Path, reporter: &StartReporter) -> PidFile {
+/// Locks the PID file or ends the process. The file is opened in the folder that is judged here,
+/// because `user` may replace a folder of its own by a link at any moment.
+fn acquire(config: &Config, path: &Path, reporter: &StartReporter) -> PidFile {
     let mut line = [0; PID_LINE_BYTES];
-    match PidFile::acquire(path, pid_line(&mut line)) {
+    let line = pid_line(&mut line);
+    let mut judge = Judge::new(config);
+    let acquired = match judge.find_file(path, Subject::Runtime) {
+        Ok(Some(found)) => {
+            let name = Path::new(path.name()).unwrap_or_default();
+            PidFile::acquire_in(&found.folder, &name, path, line)
+        }
+        Ok(None) => Err(Failure { op: Op::Openat, errno: Errno::NOENT }.into()),
+        Err(TrustRefusal::Failed(failure)) => Err(failure.into()),
+        Err(refusal) => reporter.fail(exit::CONFIG, &|out| judge.describe(refusal, path, out)),
+    };
+    match acquired {
         Ok(pid_file) => {
             if let Some(failure) = pid_file.unwritten() {
                 reporter.warn(&|out| {

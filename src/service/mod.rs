@@ -18,7 +18,8 @@
 //! - `down_mark.rs`: the mark of a stop on purpose
 //! - `second_lock.rs`: the lock that holds while the PID file is lost
 //! - `child_output.rs`: the output of programs that a service started
-//! - `program.rs`: the file of a program, as a shell would find it
+//! - `program.rs`: the file of a program, as a shell would find it; `programs.rs`: the files that
+//!   describe the programs of the supervisor; `program_log.rs`: the log of one of them
 //! - `notify.rs`: messages to the service manager
 //! - `memory.rs`: the memory of every service
 //! - `listener.rs`, `connections.rs`, `denials.rs`: a socket, its access policy, its
@@ -37,15 +38,19 @@ pub mod accounts;
 pub mod base;
 pub mod boot;
 pub mod child_output;
+#[cfg(feature = "collector")]
 pub mod collector;
 pub mod config_source;
 pub mod connections;
 pub mod denials;
+#[cfg(feature = "jobs")]
 pub mod disk;
 pub mod down_mark;
 pub mod heartbeat;
+#[cfg(feature = "hub")]
 pub mod hub;
 pub mod identity;
+#[cfg(feature = "jobs")]
 pub mod jobs;
 pub mod leftovers;
 pub mod lifecycle;
@@ -55,12 +60,19 @@ pub mod log;
 pub mod logfile;
 pub mod memory;
 pub mod notify;
+#[cfg(feature = "opener")]
 pub mod opener;
 pub mod own_paths;
 pub mod program;
+pub mod program_log;
+pub mod programs;
+#[cfg(feature = "jobs")]
 pub mod queue_folder;
 pub mod reload;
 pub mod second_lock;
+#[cfg(feature = "jobs")]
 pub mod spool_folder;
+#[cfg(feature = "supervisor")]
 pub mod supervisor;
+pub mod syslog;
 pub mod trust;

@@ -49,7 +49,12 @@ impl Jobs {
         let Some(spool_lock) = spool_lock else { process::abort() };
         let ServiceBase { process, heartbeat, scratch, .. } = &mut *base;
         let config = &*process.config;
-        let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file, spool_lock) {
+        let mut disk = match SpoolDisk::open(
+            &config.spool,
+            &process.config_source.folder,
+            &config.queue_file,
+            spool_lock,
+        ) {
             Ok(disk) => disk,
             Err(failure) => process.fail_at(&config.spool, failure),
         };
@@ -125,7 +130,7 @@ fn refuse_others(process: &Process, core: &JobsCore, disk: &mut SpoolDisk, scrat
         return;
     }
     // Where the journal cannot be read, such jobs are held one by one.
-    let others = core.spool.count_others(disk, scratch).unwrap_or(0);
+    let others = core.spool.count_others(disk, scratch, usize::MAX).unwrap_or(0);
     if others > 0 {
         process.fail(exit::CONFIG, &|out| describe_others(others, out));
     }

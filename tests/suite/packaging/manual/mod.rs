@@ -141,15 +141,15 @@ fn the_manual_page_reads_as_written() {
 #[test]
 fn what_is_written_by_hand_names_every_command_and_every_service() {
     let text = |name: &str| fs::read_to_string(file(name)).unwrap();
-    let readme = text("README.md");
+    let page = text("docs/commands.md");
     // The cells of the first column: `stop [SERVICE]`, `reload`, `rotate`
-    let cells: String = readme.lines().filter(|line| line.starts_with("| `")).collect::<Vec<_>>().join("\n");
+    let cells: String = page.lines().filter(|line| line.starts_with("| `")).collect::<Vec<_>>().join("\n");
     for command in zigsvc::cli::COMMANDS.iter() {
         let named = ["`", " ", "\\|"].iter().any(|end| cells.contains(&format!("`{}{end}", command.name)));
-        assert!(named, "README.md has no row for {}", command.name);
+        assert!(named, "docs/commands.md has no row for {}", command.name);
     }
     for name in [
-        "README.md",
+        "docs/commands.md",
         "init.d/zigsvc.default",
         "packaging/install.sh",
         "packaging/debian/prerm",
@@ -218,7 +218,8 @@ fn bash_completes_commands_options_services_keys_and_files() {
     }
     let dir = Dir::new();
     fs::write(dir.path("alpha.conf"), "").unwrap();
-    fs::create_dir(dir.path("alps")).unwrap();
+    fs::create_dir_all(dir.path("alps/programs")).unwrap();
+    fs::write(dir.path("alps/programs/mosquitto.conf"), "").unwrap();
     let names: Vec<_> = zigsvc::cli::COMMANDS.iter().map(|command| command.name).collect();
     let mut sorted = names.clone();
     sorted.sort_unstable();
@@ -226,7 +227,12 @@ fn bash_completes_commands_options_services_keys_and_files() {
     for (line, wanted) in [
         (&["rel"][..], &["reload"][..]),
         (&["-"], &["-c", "-d", "-o"]),
-        (&["status", "--"], &["--json", "--prometheus"]),
+        (&["status", "--"], &["--all", "--json", "--prometheus"]),
+        (&["-d", "alps", "start", "mo"], &["mosquitto"]),
+        (&["-d", "alps", "status", "--json", "mosq"], &["mosquitto"]),
+        (&["-d", "alps", "signal", ""], &["collector", "hub", "jobs", "mosquitto", "opener", "supervisor"]),
+        (&["-d", "alps", "signal", "mosquitto", "US"], &["USR1", "USR2"]),
+        (&["-d", "alps", "rotate", "mo"], &[]),
         (&["status", "--json", "jo"], &["jobs"]),
         (&["list", ""], &["dead", "done", "running", "scheduled", "waiting"]),
         (&["list", "dead", ""], &[]),

@@ -479,7 +479,7 @@ impl Run<'_> {
     }
 }
 
-/// Returns true if a line of a log has the form that README.md shows.
+/// Returns true if a line of a log has the form that `docs/log.md` shows.
 fn is_whole(line: &str) -> bool {
     let Some((stamp, rest)) = line.strip_prefix('[').and_then(|line| line.split_once("] [")) else {
         return false;

@@ -1,7 +1,7 @@
 //! A fault at every system call of a service: each call that a scenario makes
 //! fails once with each errno that is plausible for it, does less than it was
 //! asked for, or is the last thing that its process tried. Then the promises of
-//! `README.md` must hold; `docs/faults.md` shows how to run it and what it found.
+//! `docs/jobs.md` must hold; `docs/faults.md` shows how to run it and what it found.
 //!
 //! - `inject.c`: runs the program and has one call fail (ptrace(2))
 //! - `injector.rs`: builds that and talks to it

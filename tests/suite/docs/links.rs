@@ -1,0 +1,116 @@
+//! The size of README.md, and the links of all pages.
+
+use super::{file, lines, pages, text};
+use std::path::{Component, Path, PathBuf};
+
+#[test]
+fn the_readme_is_short_and_narrow() {
+    let readme = text("README.md");
+    let count = readme.lines().count();
+    assert!(count <= 150, "README.md has {count} lines");
+    for (number, _, line) in lines(&readme) {
+        assert!(line.chars().count() <= 120, "README.md:{number} has more than 120 columns");
+    }
+}
+
+#[test]
+fn each_page_has_a_title_and_begins_with_an_example() {
+    for name in pages().iter().filter(|name| name.starts_with("docs/")) {
+        let page = text(name);
+        assert!(page.starts_with("# "), "{name} has no title");
+        // Pages about the inside of the program begin with what they are about.
+        if ["design", "proof", "threats", "faults"].iter().any(|inside| name.contains(inside)) {
+            continue;
+        }
+        let first = lines(&page).into_iter().find(|(_, fence, _)| fence.is_some());
+        let (number, _, _) = first.unwrap_or_else(|| panic!("{name} has no example"));
+        assert!(number <= 14, "{name} has its first example in line {number}");
+    }
+}
+
+#[test]
+fn the_readme_leads_to_every_page() {
+    let readme = text("README.md");
+    for name in pages().iter().filter(|name| name.starts_with("docs/")) {
+        assert!(readme.contains(&format!("]({name})")), "README.md has no link to {name}");
+    }
+}
+
+/// Returns the name of a heading in links: its letters and digits in lower case, with hyphens
+/// for blanks.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase();
+    let kept = kept.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+    kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+}
+
+/// Returns the anchors of a page.
+fn anchors(page: &str) -> Vec<String> {
+    let headings =
+        lines(page).into_iter().filter(|(_, fence, line)| fence.is_none() && line.starts_with('#'));
+    headings.map(|(_, _, line)| anchor(line.trim_start_matches('#').trim())).collect()
+}
+
+/// Returns the path without `.` and `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let mut count = 0;
+    for name in pages() {
+        let page = text(&name);
+        for (number, fence, line) in lines(&page) {
+            if fence.is_some() {
+                continue;
+            }
+            for target in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                if target.starts_with("https://") {
+                    continue;
+                }
+                count += 1;
+                let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+                let folder = Path::new(&name).parent().unwrap();
+                let path = if path.is_empty() { PathBuf::from(&name) } else { plain(&folder.join(path)) };
+                assert!(file(path.to_str().unwrap()).exists(), "{name}:{number}: no file for {target}");
+                if !heading.is_empty() {
+                    let there = anchors(&text(path.to_str().unwrap()));
+                    assert!(
+                        there.iter().any(|one| one == heading),
+                        "{name}:{number}: no heading for {target}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(count > 40, "{count}");
+}
+
+#[test]
+fn the_packages_ship_every_page_that_a_shipped_page_leads_to() {
+    let lists = [text("Cargo.toml"), text("packaging/tarball"), text("packaging/install.sh")];
+    for name in pages().iter().filter(|name| !name.starts_with(".github/")) {
+        let (folder, pattern) =
+            if name.starts_with("docs/") { ("docs/", "docs/*.md") } else { ("", name.as_str()) };
+        let asset = format!("[\"{pattern}\", \"usr/share/doc/zigsvc/{folder}\", \"644\"]");
+        assert!(lists[0].contains(&asset), "Cargo.toml has no asset {asset}");
+        for list in &lists[1..] {
+            assert!(list.contains(pattern), "{pattern} is in no package");
+        }
+    }
+    for name in pages() {
+        assert!(
+            !text(&name).contains("](../src") && !text(&name).contains("](src"),
+            "{name} leads to the sources"
+        );
+    }
+}
