@@ -212,8 +212,7 @@ pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     if let Some(result) = ask_after(&mut invocation, STOP) {
         return result;
     }
-    let Stopping { mark, ended } =
-        stop_running(&mut invocation, Way { now, marks: true, denied: exit::FAILED })?;
+    let Stopping { mark, ended } = stop_running(&mut invocation, Way { now, marks: true })?;
     if let Err(failure) = mark
         && is_supervised(&invocation)
     {
@@ -318,8 +317,6 @@ pub(super) struct Way {
     pub(super) now: bool,
     /// The stop is on purpose: a supervisor does not start the service again.
     pub(super) marks: bool,
-    /// The exit code if the process must not be signalled.
-    pub(super) denied: u8,
 }
 
 /// Ends the process that holds the service's lock, and waits until it has ended. A service
@@ -387,8 +384,7 @@ fn end(
         if let Err(failure) = sent
             && failure.errno != Errno::SRCH
         {
-            let code = if failure.is_denied() { way.denied } else { exit::FAILED };
-            return Err(fail(code, &|out| describe_at(path, failure, out)));
+            return Err(fail_at(path, failure));
         }
         if holder.is_gone_within(&invocation.locks(path), wait) {
             if way.marks {

@@ -84,7 +84,7 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     let pid_path = invocation.pid_path()?;
     // A process of another user keeps no service from starting. The start warns about it.
     if !matches!(invocation.locks(&pid_path).state(), Err(LookupFailed::Stranger(..))) {
-        stop_running(&mut invocation, Way { now: false, marks: true, denied: exit::NO_PRIVILEGE })?;
+        stop_running(&mut invocation, Way { now: false, marks: true })?;
     }
     Err(start_again(&invocation, words))
 }
@@ -151,7 +151,7 @@ fn leave_to_supervisor(mut invocation: Invocation) -> CommandResult {
     let path = invocation.pid_path()?;
     // Without the mark its end is a death, which the supervisor mends.
     down_mark::clear(&path);
-    stop_running(&mut invocation, Way { now: false, marks: false, denied: exit::NO_PRIVILEGE })?;
+    stop_running(&mut invocation, Way { now: false, marks: false })?;
     let config = &invocation.memory.config;
     let health = path_of(invocation.service, ServiceFile::Health, config).unwrap_or_default();
     let deadline = clock::now() + RESTART_DELAY_MAX + config.check_interval + config.stale_after;

@@ -5,7 +5,10 @@ use super::client::{Client, ClientError, takes_no_connection};
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
 use super::kept_options::{OptionWords, OptionsFound};
-use super::output::{CommandResult, LOGS_ONLY, fail, print, usage_text};
+use super::output::{
+    CommandResult, GREEN, LOGS_ONLY, NEEDS_ROOT, RED, YELLOW, fail, print, push_coloured, shows_colours,
+    usage_text,
+};
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY};
 use crate::proto::answer::Answer;
 use crate::proto::health::Verdict;
@@ -16,6 +19,7 @@ use crate::service::boot::boot_id;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::LockState;
+use crate::service::second_lock;
 use crate::service::supervisor::{STATE_BYTES, read_state};
 use crate::state::degraded::DegradedState;
 use crate::sys::process::Pid;
@@ -41,8 +45,10 @@ mod lsb {
 
 /// The answer of the service itself.
 enum Counters {
-    /// The service was not asked, or refuses to answer this user.
+    /// The service was not asked.
     NotAsked,
+    /// The service runs, and refuses to answer this user.
+    Withheld,
     /// There is no answer in time.
     NoAnswer,
     /// The service has ended, or is ending.
@@ -61,6 +67,8 @@ struct StatusReport<'a> {
     options: Option<&'a [u8]>,
     /// The fields of the answer of the service.
     answer: Option<&'a [u8]>,
+    /// Stdout shows colours.
+    colours: bool,
 }
 
 /// Runs `status [--json|--prometheus] [SERVICE]`.
@@ -74,6 +82,7 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
     invocation.find_service();
     let service = invocation.service;
+    let colours = shows_colours(&invocation.args);
     let config = &invocation.memory.config;
     let stale_after = config.stale_after;
     let (Ok(path), Some(health_path)) =
@@ -132,8 +141,16 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
         _ => None,
     };
     let mut line = [0; STATE_BYTES];
+    let mut counters = counters;
     let answer = match pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
         Some(pid) if service == Service::Supervisor => read_state(&path, pid, &boot, &mut line),
+        Some(pid) if service != Service::Jobs => {
+            let status = second_lock::ask_status(service, &path, pid, deadline, &mut line);
+            if status.is_some_and(<[u8]>::is_empty) {
+                counters = Counters::Withheld;
+            }
+            status.filter(|status| !status.is_empty())
+        }
         _ => answer,
     };
     let (answered, rest) = rest.split_at_mut_checked(ANSWER_MAX_BYTES).unwrap_or_default();
@@ -144,7 +161,7 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     } else {
         answer
     };
-    let report = StatusReport { name: service.name(), state, pid, health, options, answer };
+    let report = StatusReport { name: service.name(), state, pid, health, options, answer, colours };
     let mut out = Writer::new(rest);
     if json {
         report.write_json(&mut out);
@@ -153,7 +170,7 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
         let states = states.map(|state| state.name());
         prometheus::emit(report.name, code == lsb::RUNNING, answer, states, &mut out);
     } else {
-        report.write_text(matches!(counters, Counters::NoAnswer), &mut out);
+        report.write_text(&counters, &mut out);
     }
     // A program that did not get the text does not know the status.
     Ok(if print(out.as_bytes()).is_err() && (json || prometheus) { lsb::UNKNOWN } else { code })
@@ -168,12 +185,11 @@ fn counters(client: &mut Client<'_>, deadline: Instant) -> Counters {
     match asked {
         Ok(line) => match Answer::parse(client.at(line.clone())) {
             Answer::Ok(_) => Counters::Answered(line),
-            // The service refuses to answer this user, so it runs.
-            _ => Counters::NotAsked,
+            _ => Counters::Withheld,
         },
         Err(ClientError::NotRunning) => Counters::Ended,
         Err(ClientError::Closed) if !deadline.is_due(clock::now()) => Counters::Ended,
-        Err(ClientError::Failed(failure)) if !takes_no_connection(failure) => Counters::NotAsked,
+        Err(ClientError::Failed(failure)) if !takes_no_connection(failure) => Counters::Withheld,
         Err(_) => Counters::NoAnswer,
     }
 }
@@ -207,8 +223,9 @@ fn describe(health: &Health) -> (&'static str, Option<Duration>) {
 }
 
 impl StatusReport<'_> {
-    /// Writes the text for users. `silent` is set if the service does not answer.
-    fn write_text(&self, silent: bool, out: &mut Writer<'_>) {
+    /// Writes the text for users.
+    fn write_text(&self, counters: &Counters, out: &mut Writer<'_>) {
+        let silent = matches!(counters, Counters::NoAnswer);
         let (name, state, pid) = (self.name, self.state, self.pid.unwrap_or(0));
         match state {
             "stopped" => {
@@ -216,7 +233,9 @@ impl StatusReport<'_> {
                 return;
             }
             "dead" => {
-                let _ = uwrite!(out, "{}: dead; it ended without a stop and left its PID file\n", name);
+                let _ = uwrite!(out, "{}: ", name);
+                push_coloured(self.colours, RED, b"dead", out);
+                out.push_str("; it ended without a stop and left its PID file\n");
                 return;
             }
             _ => {}
@@ -224,7 +243,7 @@ impl StatusReport<'_> {
         let answer = self.answer.unwrap_or(b"");
         let phase = field(answer, "state").unwrap_or(if silent { b"unknown" } else { b"running" });
         let _ = uwrite!(out, "{}: ", name);
-        out.push_visible(phase);
+        push_coloured(self.colours, if phase == b"running" { GREEN } else { YELLOW }, phase, out);
         let _ = uwrite!(out, " (pid {})", pid);
         if silent {
             out.push_str(", does not answer within 2 s");
@@ -247,10 +266,43 @@ impl StatusReport<'_> {
             }
             out.push_str("\n");
         }
+        if matches!(counters, Counters::Withheld) {
+            out.push_str("  counters   withheld");
+            out.push_str(NEEDS_ROOT);
+            out.push_str("\n");
+        }
         match self.answer {
-            Some(answer) if self.name == Service::Jobs.name() => fill_in(SCREEN, answer, out),
+            Some(answer) if self.name == Service::Jobs.name() => self.fill_in(SCREEN, answer, out),
             // A service without a control socket has few fields, or none.
             answer => push_fields(answer.unwrap_or(b""), out),
+        }
+    }
+
+    /// Writes `template` with each `$name` replaced by that field of `answer`.
+    fn fill_in(&self, template: &str, answer: &[u8], out: &mut Writer<'_>) {
+        let mut parts = template.split('$');
+        out.push_str(parts.next().unwrap_or(""));
+        for part in parts {
+            let end = part.bytes().position(|byte| !matches!(byte, b'a'..=b'z' | b'_')).unwrap_or(part.len());
+            let (name, rest) = part.split_at(end);
+            let value = field(answer, name).unwrap_or(b"?");
+            match parse_u64(value) {
+                Some(bytes) if name == "spool_bytes" => push_size(bytes, out),
+                None if name == "handler" && value == b"log" => out.push_str(LOGS_ONLY),
+                None if name == "degraded" && value != b"none" => {
+                    push_coloured(self.colours, YELLOW, value, out)
+                }
+                _ => out.push_visible(value),
+            }
+            // `~` is the ending of a plural.
+            match rest.split_once('~') {
+                Some((noun, rest)) => {
+                    out.push_str(noun);
+                    out.push_str(if value == b"1" { "" } else { "s" });
+                    out.push_str(rest);
+                }
+                None => out.push_str(rest),
+            }
         }
     }
 
@@ -324,7 +376,8 @@ fn push_member(name: &[u8], value: &[u8], out: &mut Writer<'_>) {
 
 /// Writes a line for each field.
 fn push_fields(answer: &[u8], out: &mut Writer<'_>) {
-    for (name, value) in fields(answer) {
+    let shown_before = |name: &[u8]| matches!(name, b"pid" | b"state" | b"uptime");
+    for (name, value) in fields(answer).filter(|(name, _)| !shown_before(name)) {
         out.push_str("  ");
         let before = out.len();
         out.push_visible(name);
@@ -334,23 +387,6 @@ fn push_fields(answer: &[u8], out: &mut Writer<'_>) {
         out.push_str(" ");
         out.push_visible(value);
         out.push_str("\n");
-    }
-}
-
-/// Writes `template` with each `$name` replaced by that field of `answer`.
-fn fill_in(template: &str, answer: &[u8], out: &mut Writer<'_>) {
-    let mut parts = template.split('$');
-    out.push_str(parts.next().unwrap_or(""));
-    for part in parts {
-        let end = part.bytes().position(|byte| !matches!(byte, b'a'..=b'z' | b'_')).unwrap_or(part.len());
-        let (name, rest) = part.split_at(end);
-        let value = field(answer, name).unwrap_or(b"?");
-        match parse_u64(value) {
-            Some(bytes) if name == "spool_bytes" => push_size(bytes, out),
-            None if name == "handler" && value == b"log" => out.push_str(LOGS_ONLY),
-            _ => out.push_visible(value),
-        }
-        out.push_str(rest);
     }
 }
 
@@ -395,7 +431,15 @@ mod tests {
     }
 
     fn report<'a>(state: &'a str, answer: Option<&'a [u8]>) -> StatusReport<'a> {
-        StatusReport { name: "jobs", state, pid: Some(617), health: Health::Missing, options: None, answer }
+        StatusReport {
+            name: "jobs",
+            state,
+            pid: Some(617),
+            health: Health::Missing,
+            options: None,
+            answer,
+            colours: false,
+        }
     }
 
     const ANSWER: &[u8] = b"pid=617 state=draining uptime=11523 jobs=12 failed=1 dead=0 waiting=3 running=1 \
@@ -418,7 +462,7 @@ mod tests {
 
     #[test]
     fn a_person_sees_the_phase_and_every_counter() {
-        let text = written(|out| report("running", Some(ANSWER)).write_text(false, out));
+        let text = written(|out| report("running", Some(ANSWER)).write_text(&Counters::NotAsked, out));
         assert!(
             text.starts_with("jobs: draining (pid 617), up 3 h 12 min\n  heartbeat  missing\n"),
             "{text}"

@@ -4,7 +4,7 @@
 #
 ################################################################################
 
-ZIGSVC_VERSION = 0.1.0
+ZIGSVC_VERSION = 0.2.0
 ZIGSVC_SOURCE = zigsvc-$(ZIGSVC_VERSION).tar.gz
 # Made by `packaging/tarball source`. Buildroot adds the dependencies to it.
 ZIGSVC_PROJECT = $(realpath $(BR2_EXTERNAL_ZIGSVC_PATH)/../..)
