@@ -3,11 +3,31 @@
 
 use std::env;
 
+/// The architectures that `src/sys/arch.rs` and `src/rt/entry.rs` have, with the width of their
+/// pointers. All are little-endian. Cargo.toml has the same list, so that no dependency fails first.
+const ARCHITECTURES: &[(&str, &str)] =
+    &[("x86_64", "64"), ("x86", "32"), ("aarch64", "64"), ("arm", "32"), ("riscv64", "64")];
+
+/// Returns true if the target is one that the system calls are written for.
+fn is_supported() -> bool {
+    let value = |name: &str| env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
+    value("OS") == "linux"
+        && value("ENDIAN") == "little"
+        && ARCHITECTURES.contains(&(&value("ARCH"), &value("POINTER_WIDTH")))
+}
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=link.ld");
     let script = format!("{}/link.ld", env::var("CARGO_MANIFEST_DIR").unwrap_or_default());
     let target = env::var("TARGET").unwrap_or_default();
+    if env::var_os("CARGO_FEATURE_SYS").is_some() && !is_supported() {
+        println!(
+            "cargo::error=cannot be built for {target}: its system calls are written for Linux on x86_64, \
+             i686, aarch64, arm and riscv64 (little-endian)"
+        );
+        return;
+    }
     // Cargo does not give a package its target. The tests need it for the name of the variable
     // that holds the runner.
     println!("cargo:rustc-env=ZIGSVC_TARGET={target}");

@@ -20,14 +20,21 @@ die() {
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+architectures='armv7, armv6, armv5te, aarch64, x86_64, i686, riscv64 or mipsel'
+
 # Sets the names of architecture $1 in Rust, QEMU, Debian and GNU (with glibc and with
 # musl).
 name_architecture() {
     case $1 in
         armv7) names='armv7-unknown-linux-musleabihf qemu-arm armhf arm-linux-gnueabihf arm-linux-musleabihf' ;;
+        armv6) names='arm-unknown-linux-musleabi qemu-arm armel arm-linux-gnueabi arm-linux-musleabi' ;;
+        armv5te) names='armv5te-unknown-linux-musleabi qemu-arm armel arm-linux-gnueabi arm-linux-musleabi' ;;
         aarch64) names='aarch64-unknown-linux-musl qemu-aarch64 arm64 aarch64-linux-gnu aarch64-linux-musl' ;;
         x86_64) names='x86_64-unknown-linux-musl qemu-x86_64 amd64 x86_64-linux-gnu x86_64-linux-musl' ;;
-        *) die "unknown architecture '$1': armv7, aarch64 or x86_64" ;;
+        i686) names='i686-unknown-linux-musl qemu-i386 i386 i686-linux-gnu i386-linux-musl' ;;
+        riscv64) names='riscv64gc-unknown-linux-musl qemu-riscv64 riscv64 riscv64-linux-gnu riscv64-linux-musl' ;;
+        mipsel) names='mipsel-unknown-linux-musl qemu-mipsel mipsel mipsel-linux-gnu mipsel-linux-musl' ;;
+        *) die "unknown architecture '$1': $architectures" ;;
     esac
     # shellcheck disable=SC2086 # one word each
     set -- $names
@@ -71,6 +78,19 @@ Acquire::Languages "none";
 Dir::State::Lists "$state/lists";
 Dir::Cache "$state/cache";
 EOF
+    # Debian 12 has no riscv64. The packages of Debian 13 serve as well, because the C library
+    # is linked into the test programs. They come from the archives that the machine uses.
+    if [ "$debian" = riscv64 ]; then
+        mkdir -p "$state/sources.d"
+        for list in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+            grep -qw bookworm "$list" 2>/dev/null || continue
+            sed 's/bookworm/trixie/g' "$list" >"$state/sources.d/${list##*/}"
+        done
+        cat >>"$state/apt.conf" <<EOF
+Dir::Etc::SourceList "/dev/null";
+Dir::Etc::SourceParts "$state/sources.d";
+EOF
+    fi
     export APT_CONFIG="$state/apt.conf"
     apt-get -qq update >"$state/log" 2>&1 || :
     if ! (cd "$state/packages" && apt-get -qq download "$@") >>"$state/log" 2>&1; then
@@ -119,11 +139,15 @@ EOF
 # Puts the C library's part of the target into $1, from the packages unpacked in $2.
 copy_libc() {
     mkdir -p "$1"
-    cp "$2/usr/lib/$musl"/*.[ao] "$2/usr/lib/gcc/$gnu"/*/crt*.o "$1/"
-    cp "$2"/usr/lib/llvm-*/lib/libunwind.a "$1/libllvmunwind.a"
+    cp "$2/usr/lib/$musl"/*.[ao] "$2/usr/lib/gcc/$gnu"/*/crt[be]*.o "$1/"
+    unwind=-lllvmunwind
+    if ! cp "$2"/usr/lib/llvm-*/lib/libunwind.a "$1/libllvmunwind.a" 2>/dev/null; then
+        unwind='-lgcc_eh -lgcc'
+        cp "$2/usr/lib/gcc/$gnu"/*/libgcc.a "$2/usr/lib/gcc/$gnu"/*/libgcc_eh.a "$1/"
+    fi
     # libunwind was compiled for glibc with checks. They concern only its last message
     # before abort. A linker accepts this text as a library.
-    echo 'INPUT(-lllvmunwind) __fprintf_chk = abort;' >"$1/libunwind.a"
+    echo "INPUT($unwind) __fprintf_chk = abort;" >"$1/libunwind.a"
 }
 
 # Makes the toolchain in $1, unless it exists and was made from the same compiler by the
@@ -151,7 +175,14 @@ make_toolchain() {
     fi
     ln -s "$lld" "$1/lib/rustlib/$host/bin/rust-lld"
 
-    unpack_foreign "$1/foreign" musl-dev libgcc-12-dev libunwind-14-dev
+    case $debian in
+        riscv64) versions='libgcc-14-dev libunwind-19-dev' ;;
+        # These have no libunwind, and use that of GCC.
+        armel | mipsel) versions='libgcc-12-dev' ;;
+        *) versions='libgcc-12-dev libunwind-14-dev' ;;
+    esac
+    # shellcheck disable=SC2086 # one or two names
+    unpack_foreign "$1/foreign" musl-dev $versions
     copy_libc "$1/lib/rustlib/$target/lib/self-contained" "$1/foreign/root"
     build_std "$1" "$sources" "$1/std"
     rm -rf "$1/foreign" "$1/std"

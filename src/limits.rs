@@ -44,9 +44,21 @@ pub const HANDLER_WORDS_BYTES: usize = 128;
 /// Maximum number of symbolic links that are followed in one path. The kernel has the same
 /// limit.
 pub const LINKS_MAX: u32 = 40;
-/// Maximum number of services under one supervisor, which are all services except the
-/// supervisor itself.
-pub const SUPERVISED_MAX: usize = 4;
+/// Maximum number of programs under one supervisor. Each takes two kilobytes while it runs.
+pub const PROGRAMS_MAX: usize = 32;
+/// Maximum number of services and programs under one supervisor, which are the programs and all
+/// services except the supervisor itself.
+pub const SUPERVISED_MAX: usize = PROGRAMS_MAX + 4;
+/// Maximum number of bytes in the name of a program.
+pub const PROGRAM_NAME_BYTES: usize = 32;
+/// Maximum number of bytes in the names of all services and programs, each with its terminator.
+pub const SUPERVISED_BYTES: usize = SUPERVISED_MAX * (PROGRAM_NAME_BYTES + 1);
+/// Maximum number of words in the command of a program, and of variables in its environment.
+pub const COMMAND_WORDS_MAX: usize = 32;
+/// Maximum number of bytes in these words together, without their terminators.
+pub const COMMAND_WORDS_BYTES: usize = 1000;
+/// The same with their terminators.
+pub const COMMAND_BYTES: usize = COMMAND_WORDS_BYTES + COMMAND_WORDS_MAX;
 /// Maximum number of supplementary groups that are kept when privileges are dropped.
 pub const GROUPS_MAX: usize = 32;
 
@@ -211,8 +223,9 @@ pub const ANSWER_PATIENCE: Duration = Duration::from_ms(2000);
 pub const WATCHDOG_FEED: Duration = Duration::from_ms(5000);
 
 /// Maximum number of descriptors that one turn watches: signals, inotify, a listener, the
-/// handlers and the clients.
-pub const POLL_MAX: usize = 8 + WORKERS_MAX + CLIENTS_MAX;
+/// handlers or the supervised processes, and the clients. A program has an output and a way to
+/// report, and a service can be asked too.
+pub const POLL_MAX: usize = 16 + 2 * SUPERVISED_MAX + CLIENTS_MAX;
 /// Bytes of memory that several tasks share because they never run at the same time: reading
 /// the configuration, recovering and reading the journal, reading claims.
 pub const SCRATCH_BYTES: usize = 16 * 1024;
@@ -266,6 +279,10 @@ table! {
     "syslog" SYSLOG_MAX_BYTES, "bytes of one syslog datagram";
     "output_line" OUTPUT_LINE_BYTES, "bytes of one line of a handler's output";
     "rejected" REJECTED_MAX_BYTES, "bytes of spool/rejected before it starts anew";
+    "programs" PROGRAMS_MAX, "programs of the supervisor";
+    "program_name" PROGRAM_NAME_BYTES, "bytes of a program's name";
+    "command_words" COMMAND_WORDS_MAX, "words of a program's command, and variables of its env";
+    "command" COMMAND_WORDS_BYTES, "bytes of a program's command, and of its env";
     "allow_ids" ALLOW_IDS_MAX, "entries of allow_uid and of allow_gid";
     "allow_paths" ALLOW_PATHS_MAX, "entries of allow";
     "trust_paths" TRUST_PATHS_MAX, "entries of trust";

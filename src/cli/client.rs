@@ -50,7 +50,7 @@ pub(super) enum ClientError {
 
 /// A client of one service.
 pub(super) struct Client<'m> {
-    service: Service,
+    pub(super) service: Service,
     config: &'m Config,
     /// The name of the command, which begins the errors.
     pub(super) command: &'static str,
@@ -283,8 +283,12 @@ impl<'m> Client<'m> {
 
     /// Prints an answer that is not `ok`; returns the exit code.
     pub(super) fn report_answer(&self, answer: Answer<'_>) -> u8 {
-        let denied = matches!(answer, Answer::Refused(b"denied", _));
-        fail(if denied { exit::NO_PRIVILEGE } else { exit::FAILED }, &|out| {
+        let code = match answer {
+            Answer::Refused(b"denied", _) => exit::NO_PRIVILEGE,
+            Answer::Refused(b"not-running", _) => exit::NOT_RUNNING,
+            _ => exit::FAILED,
+        };
+        fail(code, &|out| {
             out.push_str(self.command);
             out.push_str(": ");
             answer.describe(out);

@@ -11,7 +11,7 @@
 
 use super::output::push_word;
 use crate::limits::{OPTION_WORDS_MAX, OVERRIDES_MAX};
-use crate::proto::service::Service;
+use crate::proto::service::{Service, is_program_name};
 use crate::sys::args::Args;
 use crate::util::string_table::StringTable;
 use crate::util::string_table::string_table;
@@ -66,6 +66,7 @@ options! {
     Wait = "--wait" "",
     Dump = "--dump" "",
     Now = "--now" "",
+    All = "--all" "",
     Persist = "-p" "",
 }
 
@@ -210,6 +211,8 @@ pub struct CommandLine {
     pub command: Command,
     /// The service that the command is about; `jobs` if the command line names none.
     pub service: Service,
+    /// The program that the command is about, instead of a service.
+    pub program: Option<&'static [u8]>,
     /// The words after the command.
     pub operands: Operands,
 }
@@ -247,7 +250,9 @@ impl CommandLine {
         *options = Options::default();
         parse_options(args, options, out)?;
         let word = operands.service.unwrap_or(Service::Jobs.name().as_bytes());
-        let Some(service) = Service::from_name(word) else {
+        let program = Some(word).filter(|word| is_program_name(word));
+        let service = Service::from_name(word).or(program.map(|_| Service::Supervisor));
+        let Some(service) = service else {
             let error = UsageError::word(command.name, "unknown service", word, out);
             out.push_str("; known are");
             for service in Service::ALL {
@@ -256,7 +261,7 @@ impl CommandLine {
             }
             return Err(error);
         };
-        Ok(Self { at, command, service, operands })
+        Ok(Self { at, command, service, program, operands })
     }
 }
 

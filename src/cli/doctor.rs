@@ -38,8 +38,8 @@ type Finding<'a> = &'a dyn Fn(&mut Writer<'_>);
 /// The findings so far.
 struct Doctor<'a> {
     config: &'a Config,
-    /// The folder that a start creates if it is missing, as it does those of the spool.
-    made: Path,
+    /// The folder of `-d`, which a start creates if it is missing, as it does those of the spool.
+    made: &'a Path,
     warnings: u32,
     /// Set if stdout cannot be written.
     unread: bool,
@@ -51,10 +51,8 @@ struct Doctor<'a> {
 pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
     let colours = shows_colours(&invocation.args);
-    let folder = &invocation.memory.config_source.folder;
-    let made = if folder.is_empty() { Path::new(b"/run").unwrap_or_default() } else { folder.clone() };
     let Memory { config_source: source, config, .. } = &*invocation.memory;
-    let mut doctor = Doctor { config, made, warnings: 0, unread: false, colours };
+    let mut doctor = Doctor { config, made: &source.folder, warnings: 0, unread: false, colours };
     doctor.kernel();
     doctor.files();
     doctor.trust(source);
@@ -191,7 +189,7 @@ impl Doctor<'_> {
         let parent = path.parent();
         if let Err(failure) = file::meta_at(parent.as_c_str(), true)
             && subject != "spool"
-            && parent != self.made
+            && parent != *self.made
         {
             return self.print_finding(false, subject, &|out| describe_at(&parent, failure, out));
         }

@@ -67,7 +67,7 @@ pub(super) fn follow(client: &mut Client<'_>, id: &[u8], mut asked: bool) -> Com
     if lost > 0 {
         fail(exit::OK, &|out| {
             let _ = uwrite!(out, "{} lines of output are missing, because stdout was too slow; ", lost);
-            out.push_str("the log has them");
+            out.push_str("the log has those that it has not replaced");
         });
     }
     result

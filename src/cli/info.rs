@@ -4,11 +4,13 @@ use super::command_line::{CommandTable, GLOBAL_OPTIONS, Operands, push_global_op
 use super::invocation::Invocation;
 use super::output::{CommandResult, print, usage};
 use crate::limits::rows;
-use crate::proto::config::keys::KEYS;
+use crate::proto::config::keys::Keyed;
 use crate::proto::service::Service;
 use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
+use crate::service::programs::path_of_program;
 use crate::sys::{fds, file};
+use crate::util::path::Path;
 use crate::util::text::{Writer, parse_u64};
 use ufmt::uwrite;
 
@@ -16,27 +18,46 @@ use ufmt::uwrite;
 const COMMAND_COLUMN: usize = 12;
 /// The column of the explanations in the list of options.
 const OPTION_COLUMN: usize = 14;
+/// Bytes of the line of a value: all paths of `allow`, with each of their bytes escaped.
+const VALUE_BYTES: usize = 16 * 1024;
 
 /// Runs `check`.
 pub(super) fn check(mut invocation: Invocation) -> CommandResult {
     invocation.load_judged(true)?;
-    let Memory { config_source, config, scratch, .. } = &mut *invocation.memory;
-    // The configuration has been read, so the scratch memory is free.
-    let mut out = Writer::new(scratch.pages());
+    // All files are read before the first of them is printed.
+    invocation.check_programs(&mut |_, _| {})?;
+    let Memory { config_source, config, .. } = &mut *invocation.memory;
     let is_there = file::meta_at(config_source.file.as_c_str(), true).is_ok();
-    out.push_str("# effective configuration; ");
-    out.push_str(if is_there { "the file is " } else { "these are the defaults, because there is no file " });
-    out.push_escaped(config_source.file.as_bytes());
+    let comment = match is_there {
+        true => "# effective configuration; the file is ",
+        false => "# effective configuration; these are the defaults, because there is no file ",
+    };
+    print_values(comment, &config_source.file, config)?;
+    let folder = config_source.folder.clone();
+    let mut result = Ok(());
+    invocation.check_programs(&mut |name, program| {
+        let path = path_of_program(&folder, name);
+        result = result.and_then(|()| print_values("\n# program; the file is ", &path, program));
+    })?;
+    result.map(|()| exit::OK)
+}
+
+/// Prints the values of the file at `path` as TOML, after a comment.
+fn print_values(comment: &str, path: &Path, values: &mut dyn Keyed) -> Result<(), u8> {
+    let mut bytes = [0; VALUE_BYTES];
+    let mut out = Writer::new(&mut bytes);
+    out.push_str(comment);
+    out.push_escaped(path.as_bytes());
     out.push_str("\n");
-    for key in KEYS {
+    for key in values.keys() {
         out.push_str(key.name);
         out.push_str(" = ");
-        key.emit(config, &mut out);
+        key.emit(values, &mut out);
         out.push_str("\n");
         print(out.as_bytes())?;
         out.truncate(0);
     }
-    Ok(exit::OK)
+    Ok(())
 }
 
 /// Runs `limits`.

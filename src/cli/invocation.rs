@@ -1,8 +1,9 @@
 //! A command that is about a service: its words, its service, its configuration.
 
 use super::command_line::Operands;
-use super::output::{code_of, fail, fail_to, print};
+use super::output::{code_of, fail, print};
 use super::paths::{SYSTEM_CONFIG, is_folder};
+use crate::proto::config::Program;
 use crate::proto::config::toml::apply_option;
 use crate::proto::service::Service;
 use crate::service::config_source::{InvalidConfig, ServiceFile, path_of};
@@ -10,6 +11,7 @@ use crate::service::lifecycle::exit;
 use crate::service::lock_holder::{LockHolder, LockState, LookupFailed, ServiceLocks};
 use crate::service::memory::Memory;
 use crate::service::own_paths::judge_paths;
+use crate::service::programs::check_all;
 use crate::sys::args::Args;
 use crate::util::path::Path;
 use crate::util::text::Writer;
@@ -41,8 +43,6 @@ pub(super) struct Invocation {
     pub(super) command_at: usize,
     /// The places of the files, and the configuration after [`Invocation::load`].
     pub(super) memory: &'static mut Memory,
-    /// Set if stderr is a journal, which takes `<N>` before each line (sd-daemon(3)).
-    pub(super) journal: bool,
 }
 
 impl Invocation {
@@ -51,13 +51,24 @@ impl Invocation {
     /// # Errors
     /// The configuration cannot be used; the exit code, after printing the reason.
     pub(super) fn load(&mut self) -> Result<(), u8> {
-        let journal = self.journal;
         let mut line = [0; 512];
         let mut out = Writer::new(&mut line);
+        self.load_to(&mut out)
+            .map_err(|InvalidConfig| fail(exit::CONFIG, &|message| message.push(out.as_bytes())))
+    }
+
+    /// Reads the effective configuration. If it cannot be used, writes the reason to `out`, and
+    /// keeps the values before the mistake and all options.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub(super) fn load_to(&mut self, out: &mut Writer<'_>) -> Result<(), InvalidConfig> {
         let Memory { config_source, config, scratch, .. } = &mut *self.memory;
-        config_source
-            .load(config, scratch.pages(), &mut out)
-            .map_err(|InvalidConfig| fail_to(journal, exit::CONFIG, &|message| message.push(out.as_bytes())))
+        config_source.load(config, scratch.pages(), out).inspect_err(|InvalidConfig| {
+            for option in &config_source.overrides {
+                let _ = apply_option(option, config, &config_source.base);
+            }
+        })
     }
 
     /// Reads the effective configuration, and judges the paths that the service uses by it, and
@@ -71,26 +82,32 @@ impl Invocation {
         let mut line = [0; 512];
         let mut out = Writer::new(&mut line);
         judge_paths(self.service, config_source, config, all, &mut out)
+            .map_err(|InvalidConfig| fail(exit::CONFIG, &|message| message.push(out.as_bytes())))?;
+        if self.service == Service::Supervisor { self.check_programs(&mut |_, _| {}) } else { Ok(()) }
+    }
+
+    /// Checks the files of all programs, and calls `visit` with each of them.
+    ///
+    /// # Errors
+    /// A file cannot be used; the exit code, after printing the reason.
+    pub(super) fn check_programs(&mut self, visit: &mut dyn FnMut(&[u8], &mut Program)) -> Result<(), u8> {
+        let Memory { config_source, config, program, scratch, .. } = &mut *self.memory;
+        let mut line = [0; 512];
+        let mut out = Writer::new(&mut line);
+        check_all(config_source, config, program, scratch.pages(), &mut out, visit)
             .map_err(|InvalidConfig| fail(exit::CONFIG, &|message| message.push(out.as_bytes())))
     }
 
     /// Reads the configuration, and keeps the values before a mistake without printing it.
     pub(super) fn load_quietly(&mut self) {
-        let mut line = [0; 512];
-        let Memory { config_source, config, scratch, .. } = &mut *self.memory;
-        let _ = config_source.load(config, scratch.pages(), &mut Writer::new(&mut line));
+        let _ = self.load_to(&mut Writer::new(&mut [0; 512]));
     }
 
     /// Reads the configuration. If it cannot be used, prints the reason and keeps the values
     /// before the mistake and all options, because a service can be stopped and looked at
     /// with a wrong configuration too.
     pub(super) fn load_or_defaults(&mut self) {
-        if self.load().is_err() {
-            let Memory { config_source, config, .. } = &mut *self.memory;
-            for option in &config_source.overrides {
-                let _ = apply_option(option, config, &config_source.base);
-            }
-        }
+        let _ = self.load();
     }
 
     /// Turns to root's service if this user has none, and named no other place.

@@ -19,6 +19,8 @@ use ufmt::uwrite;
 
 /// The bytes of one printed line of `list`, if each byte of its text is escaped as in JSON.
 const LISTED_MAX_BYTES: usize = 6 * JOB_MAX_BYTES + 160;
+/// Columns of the longest state, `scheduled` or `cancelled`.
+const STATE_WIDTH: usize = 9;
 /// The interval at which `drain --wait` checks whether the service has ended, on a kernel
 /// that does not report it.
 const DRAIN_LOOK: Duration = Duration::from_secs(60);
@@ -146,12 +148,12 @@ impl ListPrinter<'_> {
             self.out.push_str(if self.done {
                 "    ID  STATE      ATTEMPT  EXIT        MS  TEXT\n"
             } else {
-                "    ID  STATE    ATTEMPT  TEXT\n"
+                "    ID  STATE      ATTEMPT  TEXT\n"
             });
         }
         self.printed = true;
         self.column(id, 6, true);
-        self.column(state, if self.done { 9 } else { 7 }, false);
+        self.column(state, STATE_WIDTH, false);
         self.column(attempt, 7, true);
         if self.done {
             self.column(exit, 4, true);

@@ -177,12 +177,16 @@ fn read<'b>(path: &Path, pid: Option<u32>, buffer: &'b mut [u8]) -> Option<&'b [
     None
 }
 
-/// Adds the options in `words` to those of this command line, which count more.
+/// Adds the options in `words` to those of this command line, which count more. Returns true if
+/// this command line changes an option of the service, or adds one.
 ///
 /// # Errors
 /// There are too many.
-pub(super) fn merge(source: &mut ConfigSource, words: &'static [u8]) -> Result<(), ()> {
+pub(super) fn merge(source: &mut ConfigSource, words: &'static [u8]) -> Result<bool, ()> {
     let given = core::mem::take(&mut source.overrides);
+    let has = |option: &[u8], value: &[u8]| pairs(words).any(|pair| pair == (option, value));
+    let changes = given.iter().any(|value| !has(b"-o", value))
+        || (source.file_named && !has(b"-c", source.file.as_bytes()));
     let key = |option: &'static [u8]| trim(option.split(|byte| *byte == b'=').next().unwrap_or(option));
     for (option, value) in pairs(words) {
         match option {
@@ -202,5 +206,5 @@ pub(super) fn merge(source: &mut ConfigSource, words: &'static [u8]) -> Result<(
             _ => {}
         }
     }
-    source.overrides.extend_from_slice(&given).map_err(drop)
+    source.overrides.extend_from_slice(&given).map(|()| changes).map_err(drop)
 }

@@ -1,12 +1,15 @@
 //! The commands that start, stop and signal a service. A signal is sent to the process that
 //! holds the lock of the PID file, never to the number that is written in the file.
 
+use super::client::Client;
 use super::command_line::CommandOption;
 use super::invocation::{Invocation, find_holder};
 use super::kept_options::OptionWords;
 use super::output::{CommandResult, LOGS_ONLY, fail, fail_at, print, usage, usage_text};
 use super::own_job::{STOP, ask_after};
+use super::programs::send;
 use crate::limits::{ANSWER_MAX_BYTES, OPTION_WORDS_MAX, PATH_MAX_BYTES, STOP_GRACE};
+use crate::proto::answer::Answer;
 use crate::proto::config::Handler;
 use crate::proto::config::keys::absolute;
 use crate::proto::service::Service;
@@ -35,6 +38,8 @@ use ufmt::uwrite;
 const AGAIN_BYTES: usize = 8 * 1024;
 /// Time for which `stop` waits for the state of the service.
 const STATE_WAIT: Duration = Duration::from_ms(2000);
+/// Time for which `restart` and `reload` wait while the service looks through its backlog.
+const OTHERS_WAIT: Duration = Duration::from_ms(5000);
 /// Time between the signals of `stop --now`.
 const HURRY_WAIT: Duration = Duration::from_ms(100);
 
@@ -80,8 +85,19 @@ pub(super) fn print_handler(invocation: &Invocation) {
 
 /// Runs `run [--ready-fd N] [--health FILE] [SERVICE] [-- CMD...]`.
 pub(super) fn run(mut invocation: Invocation) -> CommandResult {
-    invocation.journal = invocation.operands.env(b"JOURNAL_STREAM").is_some_and(is_stderr);
-    invocation.load()?;
+    let mut line = [0; 512];
+    let mut why = Writer::new(&mut line);
+    let loaded = invocation.load_to(&mut why);
+    let reporter = if invocation.operands.env(b"JOURNAL_STREAM").is_some_and(is_stderr) {
+        StartReporter::Journal
+    } else if invocation.memory.config.syslog {
+        StartReporter::Syslog
+    } else {
+        StartReporter::Foreground
+    };
+    if loaded.is_err() {
+        reporter(None).fail(exit::CONFIG, &|out| out.push_visible(why.as_bytes()));
+    }
     let launch_spec = launch_spec(&invocation)?;
     let ready = match invocation.operands.ready_fd() {
         Some(number) => Some(fds::adopt(number).ok_or_else(|| {
@@ -97,7 +113,6 @@ pub(super) fn run(mut invocation: Invocation) -> CommandResult {
         watchdog_usec: env(b"WATCHDOG_USEC"),
         watchdog_pid: env(b"WATCHDOG_PID"),
     };
-    let reporter = if invocation.journal { StartReporter::Journal } else { StartReporter::Foreground };
     serve(invocation, reporter(ready), launch_spec)
 }
 
@@ -209,7 +224,7 @@ fn is_stderr(stream: &[u8]) -> bool {
 pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
     let now = invocation.operands.has(CommandOption::Now);
-    if let Some(result) = ask_after(&mut invocation, STOP) {
+    if let Some(result) = ask_after(&mut invocation, STOP, false) {
         return result;
     }
     let Stopping { mark, ended } = stop_running(&mut invocation, Way { now, marks: true })?;
@@ -236,7 +251,7 @@ pub(super) fn is_supervised(invocation: &Invocation) -> bool {
         let locks = ServiceLocks { service: Service::Supervisor, config, pid_path: &pid_path };
         matches!(locks.state(), Ok(LockState::Running(_) | LockState::PidFileLost(_)))
     };
-    config.supervise.contains(&invocation.service)
+    config.supervised().any(|name| name == invocation.service.name().as_bytes())
         && path_of(Service::Supervisor, ServiceFile::Pid, config).is_some_and(is_held)
 }
 
@@ -244,7 +259,7 @@ pub(super) fn is_supervised(invocation: &Invocation) -> bool {
 pub(super) fn reload(mut invocation: Invocation) -> CommandResult {
     invocation.load_judged(false)?;
     refuse_others(&mut invocation, true)?;
-    signal_service(&invocation, Signal::HUP)
+    send(&invocation, Signal::HUP)
 }
 
 /// Asks the running service, if the new handler is the log, for jobs that were queued for another
@@ -259,7 +274,7 @@ pub(super) fn refuse_others(invocation: &mut Invocation, reload: bool) -> Result
         return Ok(());
     }
     let (mut client, _) = invocation.loaded_client(ANSWER_MAX_BYTES)?;
-    let deadline = clock::now() + STATE_WAIT;
+    let deadline = clock::now() + OTHERS_WAIT;
     let answer = client
         .connect(clock::now())
         .and_then(|()| client.send(&[b"others"]))
@@ -277,22 +292,7 @@ pub(super) fn refuse_others(invocation: &mut Invocation, reload: bool) -> Result
 /// Runs `rotate [SERVICE]`.
 pub(super) fn rotate(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
-    signal_service(&invocation, Signal::USR1)
-}
-
-/// Sends one signal to a running service.
-fn signal_service(invocation: &Invocation, signal: Signal) -> CommandResult {
-    let path = invocation.pid_path()?;
-    let Some(holder) = find_holder(&invocation.locks(&path))? else {
-        return Err(fail(exit::NOT_RUNNING, &|out| {
-            out.push_str(invocation.service.name());
-            out.push_str(": not running (tried ");
-            out.push_escaped(path.as_bytes());
-            out.push_str(")");
-        }));
-    };
-    holder.send(signal).map_err(|failure| fail_at(&path, failure))?;
-    Ok(exit::OK)
+    send(&invocation, Signal::USR1)
 }
 
 /// The way in which a service ended.
@@ -327,7 +327,10 @@ pub(super) struct Way {
 pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stopping, u8> {
     let path = &invocation.pid_path()?;
     // A supervisor that sees the end of the service must find the mark.
-    let mark = if way.marks { DownMark::make(path) } else { Ok(None) };
+    let mut mark = if way.marks { DownMark::make(path) } else { Ok(None) };
+    if mark.is_err() && supervisor_stops(invocation) {
+        mark = Ok(None);
+    }
     let Some(holder) = find_holder(&invocation.locks(path))? else {
         clear_dead(path);
         return Ok(Stopping { mark, ended: Stopped::WasNotRunning });
@@ -343,6 +346,23 @@ pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stop
             Err(code)
         }
     }
+}
+
+/// Has the supervisor of the service stop it. Returns true if the supervisor does so. It remembers
+/// the stop, which the mark would show otherwise.
+#[cold]
+#[inline(never)]
+fn supervisor_stops(invocation: &mut Invocation) -> bool {
+    let Invocation { service, command, memory, .. } = invocation;
+    let Some(lines) = memory.scratch.pages().get_mut(..ANSWER_MAX_BYTES) else { return false };
+    let Ok(mut client) = Client::new(Service::Supervisor, command, &memory.config, lines) else {
+        return false;
+    };
+    let answer = client
+        .connect(clock::now())
+        .and_then(|()| client.send(&[b"stop ", service.name().as_bytes()]))
+        .and_then(|()| client.line(Some(clock::now() + STATE_WAIT)));
+    answer.is_ok_and(|line| matches!(Answer::parse(client.at(line)), Answer::Ok(_)))
 }
 
 /// Returns true if the service itself answers that it is stopping.

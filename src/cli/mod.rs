@@ -14,6 +14,8 @@
 //! - `restart.rs`: restart; `kept_options.rs`: the options with which a service runs
 //! - `queue.rs`: queue; `queue_stdin.rs`: queue from stdin; `follow.rs`: wait
 //! - `jobs.rs`: list, cancel, retry, forget, drain, watch
+//! - `programs.rs`: commands about a program of the supervisor, and `signal`
+//! - `overview.rs`: `status --all`, and `status` of a program
 //! - `status.rs`, `chat.rs`, `metric.rs`, `open.rs`, `doctor.rs`, `log.rs`: one command each
 //! - `info.rs`: check, limits, help, version
 //!
@@ -33,8 +35,10 @@ mod log;
 mod metric;
 mod open;
 mod output;
+mod overview;
 mod own_job;
 mod paths;
+mod programs;
 mod queue;
 mod queue_stdin;
 mod restart;
@@ -89,9 +93,10 @@ macro_rules! commands {
 }
 
 commands! {
-    "start" "[SERVICE]" [Health, Child, Again] Program => Start(lifecycle::start),
+    "start" "[SERVICE|NAME]" [Health, Child, Again] Program => Start(lifecycle::start),
         "start a service in the background; returns when it is ready",
         "Prints `zigsvc: SERVICE started (pid N)`, and for jobs the handler.\n\
+         start NAME  have the supervisor start a program of `supervise`\n\
          start supervisor -- CMD ARG...  keep any foreground program running; see `help run`\n\
          Exit: 0 ready; 1 failed, or already running; 2 usage; 4 no privilege; 6 bad config.\n";
     "run" "[--ready-fd N] [SERVICE]" [ReadyFd, Health] Program => Start(lifecycle::run),
@@ -103,30 +108,40 @@ commands! {
          --health FILE  restart CMD too when FILE was not written for stale_after\n\
          NOTIFY_SOCKET, WATCHDOG_USEC and JOURNAL_STREAM are obeyed (systemd).\n\
          Exit: as start, then 0 after a graceful stop.\n";
-    "stop" "[--now] [SERVICE]" [Now] Service => Service(lifecycle::stop),
+    "stop" "[--now] [SERVICE|NAME]" [Now] Service => Service(lifecycle::stop),
         "stop a service; returns when it is gone",
         "Sends TERM, and KILL 5 s after stop_timeout. A service that is stopping already is only \
          waited for. A supervisor does not start it again until `start` does.\n\
          --now  end running jobs at once\n\
          Exit: 0 stopped, or was not running; 1 could not; 4 no privilege.\n";
-    "restart" "[SERVICE]" [Health] Program => Start(restart::restart),
+    "restart" "[SERVICE|NAME]" [Health] Program => Start(restart::restart),
         "check the config, stop, start",
         "It gets the options -c -d -o of the running service; those given now go on top.\n\
          A bad config leaves the running service alone. Works also over a connection that the \
          restart ends.\n\
          Exit: as start.\n";
-    "reload" "[SERVICE]" [] Service => Service(lifecycle::reload),
+    "reload" "[SERVICE|NAME]" [] Service => Service(lifecycle::reload),
         "check the config and have the service read it again (HUP)",
-        "Exit: 0; 4 no privilege; 6 bad config, the service was not signalled; 7 not running.\n";
+        "A program NAME gets its reload_signal; without one it is refused.\n\
+         Exit: 0; 1 refused; 4 no privilege; 6 bad config, the service was not signalled; 7 not \
+         running.\n";
     "rotate" "[SERVICE]" [] Service => Service(lifecycle::rotate),
         "rotate the log, or open it again if it was moved away (USR1)",
         "Exit: 0; 4 no privilege; 7 not running.\n";
-    "status" "[--json|--prometheus] [SERVICE]" [Json, Prometheus] Service => Service(status::status),
+    "signal" "SERVICE|NAME SIGNAL" [] Count(2, 2) => Service(programs::signal),
+        "send a signal to a service or a program of the supervisor",
+        "SIGNAL is a name such as HUP, or a number from 1 to 31. The process itself gets it, not \
+         its group.\n\
+         Exit: 0; 2 unknown NAME or SIGNAL; 4 no privilege; 7 not running.\n";
+    "status" "[--all] [--json|--prometheus] [SERVICE|NAME]" [All, Json, Prometheus] Service => Service(status::status),
         "show whether a service runs and is healthy, and its counters",
-        "--json  one JSON object instead of text\n\
+        "--all  a line for each service and each program of the supervisor\n\
+         --json  one JSON object instead of text; with --all one a line\n\
          --prometheus  metrics for node_exporter's textfile collector\n\
          Exit: 0 running; 1 dead, PID file still filled; 3 stopped; 4 unknown: jobs does not \
-         answer within 2 s, or the heartbeat is stale.\n";
+         answer within 2 s, or the heartbeat is stale. A program: 1 waits for its restart; 7 no \
+         supervisor. With --all: 4 one is unknown, else 1 one died, waits for its restart or is \
+         degraded, else 0 one runs, else 3.\n";
     "queue" "[--wait] [--after DURATION] JOB..." [After, Wait] AtLeast(1) => Service(queue::queue),
         "add a job; `queue -` reads one a line from stdin",
         "One word is the job as it stands. Several are quoted for the handler shell, so that it \
@@ -243,6 +258,7 @@ pub fn main(args: &Args) -> u8 {
     let result = task(args).and_then(|task| match task {
         Task::Plain(run, operands) => run(&operands),
         Task::Service(run, invocation) => run(invocation),
+        Task::Program(name, invocation) => programs::about(invocation, name),
         Task::Start(run, invocation) => {
             paths::open_folder(invocation.memory)?;
             run(invocation)
@@ -257,6 +273,8 @@ enum Task {
     Plain(fn(&Operands) -> CommandResult, Operands),
     Service(fn(Invocation) -> CommandResult, Invocation),
     Start(fn(Invocation) -> CommandResult, Invocation),
+    /// About the program of this name.
+    Program(&'static [u8], Invocation),
 }
 
 /// Returns the command that the arguments name. Not inlined, because a service runs in the
@@ -266,7 +284,7 @@ fn task(args: &Args) -> Result<Task, u8> {
     let mut line = [0; 400];
     let mut out = Writer::new(&mut line);
     let mut options = Options::default();
-    let CommandLine { at, command, service, operands } =
+    let CommandLine { at, command, service, program, operands } =
         CommandLine::parse(&COMMANDS, args, &mut options, &mut out)
             .map_err(|error| usage(error.command, &|message| message.push(out.as_bytes())))?;
     let (run, starts) = match FUNCTIONS.get(command.index) {
@@ -279,6 +297,9 @@ fn task(args: &Args) -> Result<Task, u8> {
     let base = operands.value(CommandOption::Child).or(operands.value(CommandOption::Again));
     paths::locate(args, &options, base, memory)?;
     let (command, args) = (command.name, *args);
-    let invocation = Invocation { command, service, operands, args, command_at: at, memory, journal: false };
+    let invocation = Invocation { command, service, operands, args, command_at: at, memory };
+    if let Some(name) = program {
+        return Ok(Task::Program(name, invocation));
+    }
     Ok(if starts { Task::Start(run, invocation) } else { Task::Service(run, invocation) })
 }

@@ -54,19 +54,12 @@ pub(super) fn print(mut text: &[u8]) -> Result<(), u8> {
     Ok(())
 }
 
-/// Prints one error line; returns `code`.
+/// Prints one error line; returns `code`. A terminal obeys no byte of the line.
 pub(super) fn fail(code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
-    fail_to(false, code, text)
-}
-
-/// Prints one error line, for a journal with the priority of an error; returns `code`. A
-/// terminal obeys no byte of the line.
-pub(super) fn fail_to(journal: bool, code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
     let (mut buffer, mut line) = ([0; 640], [0; 640]);
     let mut message = Writer::new(&mut buffer);
     text(&mut message);
     let mut out = Writer::new(&mut line);
-    out.push_str(if journal { "<3>" } else { "" });
     out.push_str("zigsvc: ");
     out.push_visible(message.as_bytes());
     out.end_line();

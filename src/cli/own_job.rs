@@ -3,7 +3,7 @@
 
 use super::client::{Client, answer_deadline};
 use super::invocation::Invocation;
-use super::output::{CommandResult, print};
+use super::output::{CommandResult, fail, print};
 use crate::limits::ANSWER_MAX_BYTES;
 use crate::proto::answer::Answer;
 use crate::proto::service::Service;
@@ -50,14 +50,21 @@ impl Client<'_> {
 }
 
 /// Sends `request` with the id of the job in which this command runs. Returns `None` if the
-/// command acts as from outside: it runs in no job of this service, or the job has ended.
-pub(super) fn ask_after(invocation: &mut Invocation, request: &[u8]) -> Option<CommandResult> {
+/// command acts as from outside: it runs in no job of this service, or the job has ended. Fails if
+/// the command line `changes` the options of the service, which restarts itself with its own.
+pub(super) fn ask_after(invocation: &mut Invocation, request: &[u8], changes: bool) -> Option<CommandResult> {
     named(&invocation.args).filter(|_| invocation.service == Service::Jobs)?;
     let Invocation { service, command, args, memory, .. } = invocation;
     let scratch = memory.scratch.pages().get_mut(..ANSWER_MAX_BYTES)?;
     let mut client = Client::new(*service, command, &memory.config, scratch).ok()?;
     client.connect(clock::now()).ok()?;
     let id = client.own_job(args)?.id;
+    if changes {
+        return Some(Err(fail(exit::FAILED, &|out| {
+            let _ = uwrite!(out, "restart: job {} runs below the service, which keeps its options; ", id);
+            out.push_str("give new ones from outside of a job");
+        })));
+    }
     let mut digits = [0; 20];
     let mut out = Writer::new(&mut digits);
     out.push_u64(id);

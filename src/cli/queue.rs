@@ -82,18 +82,18 @@ fn one(invocation: &mut Invocation, delay: &[u8], waits: bool) -> CommandResult 
     if waits && client.own_job(&args).is_some_and(|job| !job.has_others) {
         return Err(fail(WAIT_FAILED, &|out| out.push_str("queue: would wait for itself")));
     }
-    let follows = waits && delay.is_empty();
-    let mut request: &[u8] = match (follows, delay) {
-        (true, _) => b"queue! ",
-        (false, b"") => b"queue ",
-        _ => b"after ",
+    let plain: &[u8] = if delay.is_empty() { b"queue " } else { b"after " };
+    let mut request = match (waits, delay) {
+        (true, b"") => b"queue! ",
+        (true, _) => b"after! ",
+        _ => plain,
     };
     let gap: &[u8] = if delay.is_empty() { b"" } else { b" " };
     let mut line = ask(&mut client, &[request, delay, gap, text])?;
-    if follows && matches!(Answer::parse(client.at(line.clone())), Answer::Refused(b"bad-request", _)) {
+    if waits && matches!(Answer::parse(client.at(line.clone())), Answer::Refused(b"bad-request", _)) {
         // A service of version 0.1 shows no output.
-        request = b"queue ";
-        line = ask(&mut client, &[request, text])?;
+        request = plain;
+        line = ask(&mut client, &[request, delay, gap, text])?;
     }
     let id = match Answer::parse(client.at(line)) {
         Answer::Ok(answer) => number(answer, "id"),
@@ -107,7 +107,7 @@ fn one(invocation: &mut Invocation, delay: &[u8], waits: bool) -> CommandResult 
     if waits {
         write_stderr(out.as_bytes());
         out.truncate(out.len().saturating_sub(1));
-        return follow(&mut client, out.as_bytes(), request == b"queue! ");
+        return follow(&mut client, out.as_bytes(), request != plain);
     }
     // An id that cannot be printed fails the command, although the job is queued.
     print(out.as_bytes())?;

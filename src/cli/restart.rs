@@ -1,9 +1,9 @@
 //! `restart`: stops a service, and starts it with the options that it had.
 //!
 //! ```text
-//! restart ──fork──▶ a session of its own: stop, then execute `zigsvc OPTIONS start SERVICE`
-//!   │ waits for its exit status                                                     │
-//!   ◀───────────────────────────────────────────────────────────────────────────────┘
+//! restart ──fork──▶ a session of its own: stop ──fork──▶ execute `zigsvc OPTIONS start SERVICE`
+//!   │ waits                │ waits, and stops again if another command has started it  │
+//!   ◀──────────────────────◀───────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! The connection over which a user works may be one of the services that end here, so that
@@ -28,12 +28,15 @@ use crate::service::program;
 use crate::sys::once::once;
 use crate::sys::process::{self, Exit, Pid, Side};
 use crate::sys::{Errno, Failure, Op, clock, poll, signal};
+use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::Duration;
 use core::ffi::c_char;
 use heapless::Vec;
 use ufmt::uwrite;
 
+/// Number of starts of one restart, if other commands start the service at the same time.
+const START_TRIES: u32 = 5;
 /// Maximum number of words of the command that is executed.
 const ARGV_MAX: usize = 1024;
 /// Time between two looks for the service that a supervisor starts.
@@ -52,12 +55,12 @@ once! {
 /// Runs `restart [SERVICE]`.
 pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     let Words { had, gets } = WORDS.take();
-    keep_options(&mut invocation, had)?;
+    let changes = keep_options(&mut invocation, had)?;
     // A mistake that prevents the start is found before the service is stopped.
     invocation.load_judged(false)?;
     launch_spec(&invocation)?;
     refuse_others(&mut invocation, false)?;
-    if let Some(result) = ask_after(&mut invocation, RESTART) {
+    if let Some(result) = ask_after(&mut invocation, RESTART, changes) {
         return result;
     }
     let mut words = OptionWords::new(gets);
@@ -82,18 +85,39 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
         return leave_to_supervisor(invocation);
     }
     let pid_path = invocation.pid_path()?;
-    // A process of another user keeps no service from starting. The start warns about it.
-    if !matches!(invocation.locks(&pid_path).state(), Err(LookupFailed::Stranger(..))) {
-        stop_running(&mut invocation, Way { now: false, marks: true })?;
+    for _ in 1..START_TRIES {
+        stop(&mut invocation, &pid_path)?;
+        match process::fork().map_err(failed)? {
+            Side::Child => return Err(start_again(&invocation, words)),
+            Side::Parent(child) => match process::wait_for(child) {
+                // Another command has started the service meanwhile, perhaps with other options.
+                Exit::Code(exit::FAILED)
+                    if matches!(find_holder(&invocation.locks(&pid_path)), Ok(Some(_))) => {}
+                Exit::Code(code) => return Ok(code),
+                Exit::Signal(_) => return Err(exit::FAILED),
+            },
+        }
     }
+    stop(&mut invocation, &pid_path)?;
     Err(start_again(&invocation, words))
 }
 
-/// Adds the options with which the service runs, or died, to those of this command line.
+/// Stops the service, if it runs.
+fn stop(invocation: &mut Invocation, pid_path: &Path) -> Result<(), u8> {
+    // A process of another user keeps no service from starting. The start warns about it.
+    if matches!(invocation.locks(pid_path).state(), Err(LookupFailed::Stranger(..))) {
+        return Ok(());
+    }
+    let way = Way { now: false, marks: true };
+    stop_running(invocation, way).map(drop)
+}
+
+/// Adds the options with which the service runs, or died, to those of this command line. Returns
+/// true if this command line changes them.
 ///
 /// # Errors
 /// They are not known, and none were given; the exit code, after printing the reason.
-fn keep_options(invocation: &mut Invocation, memory: &'static mut [u8]) -> Result<(), u8> {
+fn keep_options(invocation: &mut Invocation, memory: &'static mut [u8]) -> Result<bool, u8> {
     invocation.load_quietly();
     let pid_path = invocation.pid_path()?;
     let holder = find_unless_stranger(&invocation.locks(&pid_path))?;
@@ -106,8 +130,8 @@ fn keep_options(invocation: &mut Invocation, memory: &'static mut [u8]) -> Resul
     match known {
         OptionsFound::Yes => merge(source, had.into_bytes())
             .map_err(|()| usage_text("restart", "too many options -o, with those that the service has")),
-        OptionsFound::NoService => Ok(()),
-        OptionsFound::No if has_options => Ok(()),
+        OptionsFound::NoService => Ok(false),
+        OptionsFound::No if has_options => Ok(source.file_named || !source.overrides.is_empty()),
         OptionsFound::No => Err(fail(exit::FAILED, &|out| {
             let _ = uwrite!(
                 out,

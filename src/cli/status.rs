@@ -9,16 +9,17 @@ use super::output::{
     CommandResult, GREEN, LOGS_ONLY, NEEDS_ROOT, RED, YELLOW, fail, print, push_coloured, shows_colours,
     usage_text,
 };
+use super::overview;
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY};
 use crate::proto::answer::Answer;
-use crate::proto::health::Verdict;
-use crate::proto::prometheus;
+use crate::proto::health::{BOOT_ID_BYTES, Verdict};
+use crate::proto::prometheus::Shown;
 use crate::proto::service::Service;
 use crate::proto::status::{SCREEN, degraded_names, field, fields, number};
 use crate::service::boot::boot_id;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
-use crate::service::lock_holder::LockState;
+use crate::service::lock_holder::{LockState, LookupFailed, ServiceLocks};
 use crate::service::second_lock;
 use crate::service::supervisor::{STATE_BYTES, read_state};
 use crate::state::degraded::DegradedState;
@@ -26,21 +27,22 @@ use crate::sys::process::Pid;
 use crate::sys::{clock, poll};
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::{Duration, Instant};
+use core::num::NonZero;
 use core::ops::Range;
 use ufmt::uwrite;
 
 /// Time for which `status` waits for all its replies together.
-const STATUS_WAIT: Duration = Duration::from_ms(2000);
+pub(super) const STATUS_WAIT: Duration = Duration::from_ms(2000);
 
 /// Bytes of the options that are shown. Longer ones are left out.
 const SHOWN_OPTIONS_BYTES: usize = 2048;
 
 /// The exit codes of `status` (LSB 3.1, iniscrptact).
-mod lsb {
-    pub(super) const RUNNING: u8 = 0;
-    pub(super) const DEAD: u8 = 1;
-    pub(super) const STOPPED: u8 = 3;
-    pub(super) const UNKNOWN: u8 = 4;
+pub(super) mod lsb {
+    pub(in crate::cli) const RUNNING: u8 = 0;
+    pub(in crate::cli) const DEAD: u8 = 1;
+    pub(in crate::cli) const STOPPED: u8 = 3;
+    pub(in crate::cli) const UNKNOWN: u8 = 4;
 }
 
 /// The answer of the service itself.
@@ -71,25 +73,141 @@ struct StatusReport<'a> {
     colours: bool,
 }
 
-/// Runs `status [--json|--prometheus] [SERVICE]`.
+/// The facts about a service that its locks, its heartbeat and its own answer show.
+pub(super) struct Seen {
+    pub(super) state: &'static str,
+    pub(super) code: u8,
+    pub(super) pid: Option<u32>,
+    pub(super) health: Health,
+    /// The PID file is lost, and only the second lock is held.
+    pid_file_lost: bool,
+    counters: Counters,
+}
+
+impl Seen {
+    /// Returns what is known of a service whose locks cannot be looked at.
+    pub(super) fn unknown() -> Self {
+        Self::without_process("unknown", lsb::UNKNOWN)
+    }
+
+    /// Returns what is known of a service of which no process is known.
+    fn without_process(state: &'static str, code: u8) -> Self {
+        Self {
+            state,
+            code,
+            pid: None,
+            health: Health::Missing,
+            pid_file_lost: false,
+            counters: Counters::NotAsked,
+        }
+    }
+
+    /// Writes the fields of the answer of the service, or for the supervisor those of its file, with
+    /// `pid-file` if its PID file is lost. Returns false if there are none.
+    pub(super) fn push_answer(
+        &self,
+        client: &Client<'_>,
+        boot: &[u8; BOOT_ID_BYTES],
+        out: &mut Writer<'_>,
+    ) -> bool {
+        let mut line = [0; STATE_BYTES];
+        let pid = self.pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let answer = match (&self.counters, pid) {
+            (Counters::Answered(line), _) => match Answer::parse(client.at(line.clone())) {
+                Answer::Ok(text) => Some(text),
+                _ => None,
+            },
+            (_, Some(pid)) if client.service == Service::Supervisor => {
+                read_state(client.locks().pid_path, pid, boot, &mut line)
+            }
+            (_, Some(pid)) if client.service != Service::Jobs => {
+                let deadline = clock::now() + STATUS_WAIT;
+                let status = second_lock::ask_status(
+                    client.service,
+                    client.locks().pid_path,
+                    pid,
+                    deadline,
+                    &mut line,
+                );
+                status.filter(|status| !status.is_empty())
+            }
+            _ => None,
+        };
+        match answer {
+            _ if self.pid_file_lost => push_with_lost_pid_file(answer, out),
+            Some(answer) => out.push(answer),
+            None => return false,
+        }
+        true
+    }
+}
+
+/// Looks at a service. It is asked for its answer until `deadline`.
+///
+/// # Errors
+/// The locks cannot be looked at.
 #[inline(never)]
-pub(super) fn status(mut invocation: Invocation) -> CommandResult {
+pub(super) fn look(
+    client: &mut Client<'_>,
+    deadline: Instant,
+    boot: &[u8; BOOT_ID_BYTES],
+) -> Result<Seen, LookupFailed> {
+    let ServiceLocks { service, config, .. } = client.locks();
+    let stale_after = config.stale_after;
+    let health_path = path_of(service, ServiceFile::Health, config).unwrap_or_default();
+    loop {
+        let held = client.locks().state_without_strangers()?;
+        let pid = match held {
+            LockState::Died => return Ok(Seen::without_process("dead", lsb::DEAD)),
+            LockState::Stopped => return Ok(Seen::without_process("stopped", lsb::STOPPED)),
+            LockState::Running(pid) | LockState::PidFileLost(pid) => {
+                pid.map(|pid| u32::try_from(pid.as_raw_pid()).unwrap_or(0))
+            }
+        };
+        let counters = match service {
+            Service::Jobs => counters(client, deadline),
+            _ => Counters::NotAsked,
+        };
+        let health = heartbeat::probe(&health_path, pid.unwrap_or(0), boot, clock::now(), stale_after);
+        let (state, code) = match (&health, &counters) {
+            (_, Counters::Ended) => {
+                poll::sleep(CONNECT_RETRY);
+                continue;
+            }
+            (Health::Judged(Verdict::Stale(_), _), _) => ("stale", lsb::UNKNOWN),
+            (_, Counters::NoAnswer) => ("unknown", lsb::UNKNOWN),
+            _ => ("running", lsb::RUNNING),
+        };
+        let pid_file_lost = matches!(held, LockState::PidFileLost(_));
+        return Ok(Seen { state, code, pid, health, pid_file_lost, counters });
+    }
+}
+
+/// Returns true for `--json`, and for `--prometheus` the second value.
+///
+/// # Errors
+/// Both were given; the exit code, after printing the reason.
+pub(super) fn formats(invocation: &Invocation) -> Result<(bool, bool), u8> {
     let json = invocation.operands.has(CommandOption::Json);
     let prometheus = invocation.operands.has(CommandOption::Prometheus);
-    if json && prometheus {
-        return Err(usage_text("status", "--json and --prometheus exclude each other"));
+    match json && prometheus {
+        true => Err(usage_text("status", "--json and --prometheus exclude each other")),
+        false => Ok((json, prometheus)),
+    }
+}
+
+/// Runs `status [--all] [--json|--prometheus] [SERVICE]`.
+#[inline(never)]
+pub(super) fn status(mut invocation: Invocation) -> CommandResult {
+    let (json, prometheus) = formats(&invocation)?;
+    if invocation.operands.has(CommandOption::All) {
+        return overview::all(invocation);
     }
     invocation.load_or_defaults();
     invocation.find_service();
     let service = invocation.service;
     let colours = shows_colours(&invocation.args);
-    let config = &invocation.memory.config;
-    let stale_after = config.stale_after;
-    let (Ok(path), Some(health_path)) =
-        (invocation.pid_path(), path_of(service, ServiceFile::Health, config))
-    else {
-        return Err(lsb::UNKNOWN);
-    };
+    let Ok(path) = invocation.pid_path() else { return Err(lsb::UNKNOWN) };
     let mut memory = [0; SHOWN_OPTIONS_BYTES];
     let mut words = OptionWords::new(&mut memory);
     let state = invocation.locks(&path).state_without_strangers();
@@ -102,78 +220,34 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     };
     let options = options.then(|| words.as_bytes());
     let (mut client, rest) = invocation.loaded_client(ANSWER_MAX_BYTES).map_err(|_| lsb::UNKNOWN)?;
-    let deadline = clock::now() + STATUS_WAIT;
     let boot = boot_id();
-    let mut pid_file_lost = false;
-    let (state, code, pid, health, counters) = loop {
-        let held = match client.locks().state_without_strangers() {
-            Ok(held) => held,
-            Err(error) => return Err(fail(lsb::UNKNOWN, &|out| error.describe(&path, out))),
-        };
-        let pid = match held {
-            LockState::Died => break ("dead", lsb::DEAD, None, Health::Missing, Counters::NotAsked),
-            LockState::Stopped => break ("stopped", lsb::STOPPED, None, Health::Missing, Counters::NotAsked),
-            LockState::Running(pid) | LockState::PidFileLost(pid) => {
-                pid_file_lost = matches!(held, LockState::PidFileLost(_));
-                pid.map(|pid| u32::try_from(pid.as_raw_pid()).unwrap_or(0))
-            }
-        };
-        let counters = match service {
-            Service::Jobs => counters(&mut client, deadline),
-            _ => Counters::NotAsked,
-        };
-        let health = heartbeat::probe(&health_path, pid.unwrap_or(0), &boot, clock::now(), stale_after);
-        break match (&health, &counters) {
-            (_, Counters::Ended) => {
-                poll::sleep(CONNECT_RETRY);
-                continue;
-            }
-            (Health::Judged(Verdict::Stale(_), _), _) => ("stale", lsb::UNKNOWN, pid, health, counters),
-            (_, Counters::NoAnswer) => ("unknown", lsb::UNKNOWN, pid, health, counters),
-            _ => ("running", lsb::RUNNING, pid, health, counters),
-        };
-    };
-    let answer = match &counters {
-        Counters::Answered(line) => match Answer::parse(client.at(line.clone())) {
-            Answer::Ok(text) => Some(text),
-            _ => None,
-        },
-        _ => None,
-    };
-    let mut line = [0; STATE_BYTES];
-    let mut counters = counters;
-    let answer = match pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
-        Some(pid) if service == Service::Supervisor => read_state(&path, pid, &boot, &mut line),
-        Some(pid) if service != Service::Jobs => {
-            let status = second_lock::ask_status(service, &path, pid, deadline, &mut line);
-            if status.is_some_and(<[u8]>::is_empty) {
-                counters = Counters::Withheld;
-            }
-            status.filter(|status| !status.is_empty())
-        }
-        _ => answer,
-    };
-    let (answered, rest) = rest.split_at_mut_checked(ANSWER_MAX_BYTES).unwrap_or_default();
+    let seen = look(&mut client, clock::now() + STATUS_WAIT, &boot)
+        .map_err(|error| fail(lsb::UNKNOWN, &|out| error.describe(&path, out)))?;
+    let (answered, rest) = rest.split_at_mut_checked(STATE_BYTES).unwrap_or_default();
     let mut completed = Writer::new(answered);
-    let answer = if pid_file_lost {
-        push_with_lost_pid_file(answer, &mut completed);
-        Some(completed.as_bytes())
-    } else {
-        answer
+    let answer = seen.push_answer(&client, &boot, &mut completed).then(|| completed.as_bytes());
+    let is_silent = matches!(seen.counters, Counters::NoAnswer);
+    let is_withheld = match service {
+        Service::Jobs => matches!(seen.counters, Counters::Withheld),
+        Service::Supervisor => false,
+        _ => answer.is_none() && seen.code == lsb::RUNNING,
     };
+    let Seen { state, code, pid, health, .. } = seen;
     let report = StatusReport { name: service.name(), state, pid, health, options, answer, colours };
     let mut out = Writer::new(rest);
-    if json {
-        report.write_json(&mut out);
-    } else if prometheus {
-        let states = DegradedState::ALL.iter().filter(|state| state.applies_to(service));
-        let states = states.map(|state| state.name());
-        prometheus::emit(report.name, code == lsb::RUNNING, answer, states, &mut out);
+    let printed = if prometheus {
+        let up = code == lsb::RUNNING;
+        let row = |index| (index == 0).then_some(Shown { name: report.name.as_bytes(), up, answer });
+        overview::print_metrics(&row, &|_| Some(service), &mut out)
     } else {
-        report.write_text(&counters, &mut out);
-    }
+        match json {
+            true => report.write_json(&mut out),
+            false => report.write_text(is_silent, is_withheld, &mut out),
+        }
+        print(out.as_bytes())
+    };
     // A program that did not get the text does not know the status.
-    Ok(if print(out.as_bytes()).is_err() && (json || prometheus) { lsb::UNKNOWN } else { code })
+    Ok(if printed.is_err() && (json || prometheus) { lsb::UNKNOWN } else { code })
 }
 
 /// Asks the service for its counters until `deadline`.
@@ -210,7 +284,7 @@ fn push_with_lost_pid_file(answer: Option<&[u8]>, out: &mut Writer<'_>) {
 }
 
 /// Returns the verdict in one word, and the age of a heartbeat that has one.
-fn describe(health: &Health) -> (&'static str, Option<Duration>) {
+pub(super) fn describe(health: &Health) -> (&'static str, Option<Duration>) {
     match health {
         Health::Missing => ("missing", None),
         Health::Unreadable | Health::Unknown => ("unreadable", None),
@@ -223,9 +297,9 @@ fn describe(health: &Health) -> (&'static str, Option<Duration>) {
 }
 
 impl StatusReport<'_> {
-    /// Writes the text for users.
-    fn write_text(&self, counters: &Counters, out: &mut Writer<'_>) {
-        let silent = matches!(counters, Counters::NoAnswer);
+    /// Writes the text for users. `silent` is set if the service does not answer, and `withheld` if it
+    /// does not answer this user.
+    fn write_text(&self, silent: bool, withheld: bool, out: &mut Writer<'_>) {
         let (name, state, pid) = (self.name, self.state, self.pid.unwrap_or(0));
         match state {
             "stopped" => {
@@ -266,7 +340,7 @@ impl StatusReport<'_> {
             }
             out.push_str("\n");
         }
-        if matches!(counters, Counters::Withheld) {
+        if withheld {
             out.push_str("  counters   withheld");
             out.push_str(NEEDS_ROOT);
             out.push_str("\n");
@@ -290,8 +364,9 @@ impl StatusReport<'_> {
                 Some(bytes) if name == "spool_bytes" => push_size(bytes, out),
                 None if name == "handler" && value == b"log" => out.push_str(LOGS_ONLY),
                 None if name == "degraded" && value != b"none" => {
-                    push_coloured(self.colours, YELLOW, value, out)
+                    push_coloured(self.colours, YELLOW, value, out);
                 }
+                None if name == "wear" => push_wear(answer, out),
                 _ => out.push_visible(value),
             }
             // `~` is the ending of a plural.
@@ -347,7 +422,7 @@ impl StatusReport<'_> {
 
 /// Writes one field of the answer as a member of the JSON object. Two fields are renamed,
 /// because the object has other members with their names.
-fn push_member(name: &[u8], value: &[u8], out: &mut Writer<'_>) {
+pub(super) fn push_member(name: &[u8], value: &[u8], out: &mut Writer<'_>) {
     let name = match name {
         b"pid" => return,
         b"state" => &b"phase"[..],
@@ -390,6 +465,16 @@ fn push_fields(answer: &[u8], out: &mut Writer<'_>) {
     }
 }
 
+/// Writes the syncs and the bytes of the spool for each job that has ended.
+fn push_wear(answer: &[u8], out: &mut Writer<'_>) {
+    let count = |name| number(answer, name).unwrap_or(0);
+    let Some(jobs) = NonZero::new(count("jobs")) else { return out.push_str("no job has ended yet") };
+    let tenths = count("fsyncs").saturating_mul(10) / jobs;
+    let _ = uwrite!(out, "{}.{} fsyncs and ", tenths / 10, tenths % 10);
+    push_size(count("spool_bytes") / jobs, out);
+    out.push_str(" for each job that has ended");
+}
+
 /// Writes a size: `512 B`, `3.2 KiB`, `1.0 GiB`.
 fn push_size(bytes: u64, out: &mut Writer<'_>) {
     let (mut tenths, mut units) = (bytes.saturating_mul(10), ["B", "KiB", "MiB", "GiB", "TiB"].into_iter());
@@ -409,7 +494,7 @@ fn push_size(bytes: u64, out: &mut Writer<'_>) {
 }
 
 /// Writes a span: `7 s`, `3 min 7 s`, `3 h 12 min`, `2 d 3 h`.
-fn push_duration(seconds: u64, out: &mut Writer<'_>) {
+pub(super) fn push_duration(seconds: u64, out: &mut Writer<'_>) {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     let _ = match (days, hours, minutes) {
         (0, 0, 0) => uwrite!(out, "{} s", seconds),
@@ -443,7 +528,7 @@ mod tests {
     }
 
     const ANSWER: &[u8] = b"pid=617 state=draining uptime=11523 jobs=12 failed=1 dead=0 waiting=3 running=1 \
-        delayed=0 room=9996 reloads=0 reload_errors=0 rotations=2 log_replaced=1 log_lost=0 fsyncs=14 spool_bytes=3300 \
+        scheduled=2 delayed=0 room=9996 reloads=0 reload_errors=0 rotations=2 log_replaced=1 log_lost=0 fsyncs=14 spool_bytes=3300 \
         mood=\x1b[1m\" handler=log degraded=log,sync-never";
 
     #[test]
@@ -462,7 +547,7 @@ mod tests {
 
     #[test]
     fn a_person_sees_the_phase_and_every_counter() {
-        let text = written(|out| report("running", Some(ANSWER)).write_text(&Counters::NotAsked, out));
+        let text = written(|out| report("running", Some(ANSWER)).write_text(false, false, out));
         assert!(
             text.starts_with("jobs: draining (pid 617), up 3 h 12 min\n  heartbeat  missing\n"),
             "{text}"
@@ -471,9 +556,20 @@ mod tests {
             text.contains("  queue      3 waiting, 1 running, 0 delayed, 0 dead, room for 9996\n"),
             "{text}"
         );
+        assert!(text.contains("  scheduled  2 of the waiting jobs are not due yet\n"), "{text}");
         assert!(text.contains("  spool      14 fsyncs, 3.2 KiB written\n"), "{text}");
+        assert!(text.contains("  wear       1.1 fsyncs and 275 B for each job that has ended\n"), "{text}");
         assert!(text.ends_with("  degraded   log,sync-never\n"), "{text}");
         assert!(!text.contains('$') && !text.contains('?'), "{text}");
+    }
+
+    #[test]
+    fn without_an_end_there_is_no_wear_for_each_job() {
+        assert_eq!(written(|out| push_wear(b"jobs=0 fsyncs=3 spool_bytes=100", out)), "no job has ended yet");
+        assert_eq!(
+            written(|out| push_wear(b"jobs=3 fsyncs=1 spool_bytes=10000", out)),
+            "0.3 fsyncs and 3.2 KiB for each job that has ended"
+        );
     }
 
     #[test]

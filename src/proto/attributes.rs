@@ -11,7 +11,7 @@
 use heapless::Vec;
 
 /// Maximum number of bytes in the attributes of one job. All attributes of the table fit twice.
-pub const ATTRIBUTES_MAX_BYTES: usize = 96;
+pub const ATTRIBUTES_MAX_BYTES: usize = 104;
 /// Bytes of the value of [`Attribute::Due`].
 pub const DUE_BYTES: usize = 40;
 /// Bytes of an item before its value.
@@ -41,6 +41,8 @@ attributes! {
     GivenBack 2: 1, "*given back*: stops in a row that came soon after the start of the job";
     /// When a delayed job is due.
     Due 3: DUE_BYTES, "due time: boot id, 16 bytes; boot clock at which the job is due, wall clock at which it is due, duration that is left, each 8 bytes of milliseconds";
+    /// How many deaths of the service in a row have cut off the job.
+    CutOff 4: 1, "*cut off*: deaths of the service in a row that ended an attempt of the job";
 }
 
 /// The kind of a handler.
@@ -108,6 +110,12 @@ pub fn handler_of(attributes: &[u8]) -> HandlerKind {
 #[must_use]
 pub fn given_back_of(attributes: &[u8]) -> u8 {
     value_of(attributes, Attribute::GivenBack).first().copied().unwrap_or(0)
+}
+
+/// Returns how many deaths of the service in a row have cut off a job.
+#[must_use]
+pub fn cut_off_of(attributes: &[u8]) -> u8 {
+    value_of(attributes, Attribute::CutOff).first().copied().unwrap_or(0)
 }
 
 /// Returns `attributes` with another value of one of them. An empty value removes it. The
@@ -182,13 +190,15 @@ mod tests {
         let block = replace(&unknown, Attribute::Handler, &[2]);
         let block = replace(&block, Attribute::GivenBack, &[3]);
         let block = replace(&block, Attribute::Due, &DUE.emit());
+        let block = replace(&block, Attribute::CutOff, &[5]);
         assert_eq!(
-            (handler_of(&block), given_back_of(&block), Due::of(&block)),
-            (HandlerKind::Shell, 3, Some(DUE))
+            (handler_of(&block), given_back_of(&block), cut_off_of(&block), Due::of(&block)),
+            (HandlerKind::Shell, 3, 5, Some(DUE))
         );
         assert!(block.windows(4).any(|bytes| bytes == unknown));
         let block = replace(&replace(&block, Attribute::Due, &[]), Attribute::GivenBack, &[]);
-        assert_eq!((given_back_of(&block), Due::of(&block)), (0, None));
+        let block = replace(&block, Attribute::CutOff, &[]);
+        assert_eq!((given_back_of(&block), cut_off_of(&block), Due::of(&block)), (0, 0, None));
         assert_eq!(block, [1, 1, 2, 200, 2, b'x', b'y']);
     }
 

@@ -5,8 +5,9 @@ use crate::limits::{DELAY_MAX, DELAY_MIN, JOB_MAX_BYTES};
 use crate::proto::config::value::parse_duration;
 use crate::util::lines::{Line, classify};
 use crate::util::string_table::named_enum;
-use crate::util::text::{parse_u64, text_with_number, trim};
+use crate::util::text::{Writer, parse_u64, text_with_number, trim};
 use crate::util::time::Duration;
+use ufmt::uwrite;
 
 named_enum! {
     /// The reason for which a request is refused. The text of the reply says more. The name is
@@ -18,6 +19,12 @@ named_enum! {
         TooLong = "too-long",
         /// There is no such job, or its state does not allow the request.
         NoJob = "no-job",
+        /// The supervisor has no service or program of this name.
+        NoProgram = "no-program",
+        /// The process does not run.
+        NotRunning = "not-running",
+        /// The request failed, or cannot be made to this process.
+        Refused = "refused",
         /// `queue_max` is reached.
         Full = "full",
         /// The disk has no space.
@@ -39,6 +46,30 @@ named_enum! {
 
 /// A refusal: its code, and a text that says what would be right.
 pub type Refusal = (Code, &'static str);
+
+/// Writes `err CODE TEXT`.
+pub fn push_refusal((code, text): Refusal, out: &mut Writer<'_>) {
+    let _ = uwrite!(out, "err {} {}\n", code.name(), text);
+}
+
+/// Writes the refusal of a request whose verb is not known.
+pub fn push_unknown(verb: &[u8], out: &mut Writer<'_>) {
+    let _ = uwrite!(out, "err {} ", Code::BadRequest.name());
+    if verb.is_empty() {
+        out.push_str("an empty request; see help\n");
+    } else {
+        out.push_str("unknown request \"");
+        out.push_escaped(verb.get(..20).unwrap_or(verb));
+        out.push_str("\"; see help\n");
+    }
+}
+
+/// Writes the line of `help` for one request.
+pub fn push_help(name: &str, args: &str, help: &str, is_owners: bool, out: &mut Writer<'_>) {
+    let gap = if args.is_empty() { "" } else { " " };
+    let _ = uwrite!(out, "{}{}{}: {}", name, gap, args, help);
+    out.push_str(if is_owners { " (owner only)\n" } else { "\n" });
+}
 
 /// Splits a request into the verb and its argument, both without blanks at their ends. The
 /// argument is empty if there is none.
@@ -187,6 +218,9 @@ mod tests {
             (Code::BadRequest, "bad-request"),
             (Code::TooLong, "too-long"),
             (Code::NoJob, "no-job"),
+            (Code::NoProgram, "no-program"),
+            (Code::NotRunning, "not-running"),
+            (Code::Refused, "refused"),
             (Code::Full, "full"),
             (Code::NoSpace, "no-space"),
             (Code::Io, "io"),

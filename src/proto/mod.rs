@@ -22,4 +22,5 @@ pub mod opener;
 pub mod passwd;
 pub mod prometheus;
 pub mod service;
+pub mod signal;
 pub mod status;

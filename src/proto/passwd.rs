@@ -13,6 +13,15 @@ pub fn user_named(line: &[u8], name: &[u8]) -> Option<(u32, u32)> {
     if wanted { Some((parse_id(uid)?, parse_id(gid)?)) } else { None }
 }
 
+/// Returns the name and the home of a line of /etc/passwd, if its user is called `name` or has the
+/// uid `name`.
+#[must_use]
+pub fn home_of<'a>(line: &'a [u8], name: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    user_named(line, name)?;
+    let mut fields = line.split(|byte| *byte == b':');
+    Some((fields.next()?, fields.nth(4)?))
+}
+
 /// Returns the gid of a line of /etc/group, if its group is called `name`.
 #[must_use]
 pub fn group_named(line: &[u8], name: &[u8]) -> Option<u32> {
@@ -54,6 +63,8 @@ mod tests {
         assert_eq!(user_named(line, b"1"), Some((1, 2)));
         assert_eq!(user_named(line, b"daemo"), None);
         assert_eq!(user_named(line, b""), None);
+        assert_eq!(home_of(line, b"1"), Some((&b"daemon"[..], &b"/usr/sbin"[..])));
+        assert_eq!((home_of(line, b"2"), home_of(b"a:x:1:2", b"a")), (None, None));
         assert_eq!(
             (number_of(line), number_of(b"dialout:x:20:alice"), number_of(b"a:x")),
             (Some(1), Some(20), None)

@@ -5,44 +5,78 @@ use super::status::{FieldMetric, METRICS, MetricType, degraded_names, field, num
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
-/// Writes if `service` is up, and the numbers of its `answer`, if there is one. `states` are
-/// the names of all degraded states that the service can have.
+/// What one service or program shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// It runs and is well.
+    pub up: bool,
+    /// The fields that it shows.
+    pub answer: Option<&'a [u8]>,
+}
+
+/// Calls a function with the name of each degraded state that the service at an index can have.
+pub type States<'a> = &'a dyn Fn(usize, &mut dyn FnMut(&[u8]));
+
+/// Number of metrics.
+pub const PARTS: usize = METRICS.len().saturating_add(2);
+
+/// Writes one metric, counted from 0, of all services and programs that `row` returns: if they are
+/// up, then the numbers of their answers, then their degraded states.
 pub fn emit<'a>(
-    service: &str,
-    up: bool,
-    answer: Option<&[u8]>,
-    states: impl Iterator<Item = &'a str>,
+    part: usize,
+    row: &dyn Fn(usize) -> Option<Shown<'a>>,
+    states: States<'_>,
     out: &mut Writer<'_>,
 ) {
-    describe("up", MetricType::Gauge, "Whether the service runs and is well.", out);
-    let _ = uwrite!(out, "zigsvc_up{{service=\"{}\"}} {}\n", service, u8::from(up));
-    let Some(answer) = answer else { return };
-    for FieldMetric { field, name, kind, help } in METRICS {
-        let Some(value) = number(answer, field) else { continue };
-        describe(name, *kind, help, out);
-        let _ = uwrite!(out, "zigsvc_{}{{service=\"{}\"}} ", *name, service);
-        if *kind == MetricType::Millis {
-            out.push_u64(value / 1000);
-            out.push_str(".");
-            out.push_padded(value % 1000, 3);
-        } else {
-            out.push_u64(value);
+    let metric = part.checked_sub(1).and_then(|index| METRICS.get(index));
+    let mut is_first = true;
+    for index in 0.. {
+        let Some(Shown { name, up, answer }) = row(index) else { return };
+        let mut sample = |metric: &str, kind, help: &str, state: &[u8], value: u64, out: &mut Writer<'_>| {
+            if core::mem::take(&mut is_first) {
+                describe(metric, kind, help, out);
+            }
+            let _ = uwrite!(out, "zigsvc_{}{{service=\"", metric);
+            out.push_json(name);
+            if !state.is_empty() {
+                out.push_str("\",state=\"");
+                out.push_json(state);
+            }
+            out.push_str("\"} ");
+            if kind == MetricType::Millis {
+                out.push_u64(value / 1000);
+                out.push_str(".");
+                out.push_padded(value % 1000, 3);
+            } else {
+                out.push_u64(value);
+            }
+            out.push_str("\n");
+        };
+        match (part, metric, answer) {
+            (0, ..) => {
+                sample("up", MetricType::Gauge, "Whether the service runs and is well.", b"", up.into(), out);
+            }
+            (_, _, None) => {}
+            (_, Some(FieldMetric { field, name, kind, help }), Some(answer)) => {
+                if let Some(value) = number(answer, field) {
+                    sample(name, *kind, help, b"", value, out);
+                }
+            }
+            (_, None, Some(answer)) => {
+                let Some(degraded) = field(answer, "degraded") else { continue };
+                states(index, &mut |state| {
+                    let is = degraded_names(degraded).any(|found| found == state);
+                    sample("degraded", MetricType::Gauge, DEGRADED_HELP, state, is.into(), out);
+                });
+            }
         }
-        out.push_str("\n");
-    }
-    let Some(degraded) = field(answer, "degraded") else { return };
-    describe(
-        "degraded",
-        MetricType::Gauge,
-        "1 for each degraded state, in which a part of the service does not work.",
-        out,
-    );
-    for state in states {
-        let is = degraded_names(degraded).any(|found| found == state.as_bytes());
-        let _ =
-            uwrite!(out, "zigsvc_degraded{{service=\"{}\",state=\"{}\"}} {}\n", service, state, u8::from(is));
     }
 }
+
+/// The description of the metric of degraded states.
+const DEGRADED_HELP: &str = "1 for each degraded state, in which a part of the service does not work.";
 
 /// Writes the two comment lines that precede a metric.
 fn describe(metric: &str, kind: MetricType, help: &str, out: &mut Writer<'_>) {
@@ -60,10 +94,17 @@ mod tests {
 
     const STATES: [&str; 3] = ["spool", "log", "sync-never"];
 
+    fn write_all<'a>(row: &dyn Fn(usize) -> Option<Shown<'a>>, out: &mut Writer<'_>) {
+        for part in 0..PARTS {
+            emit(part, row, &|_, visit| STATES.iter().for_each(|state| visit(state.as_bytes())), out);
+        }
+    }
+
     fn written(up: bool, answer: Option<&[u8]>) -> String {
         let mut buffer = vec![0; 8192];
         let mut out = Writer::new(&mut buffer);
-        emit("jobs", up, answer, STATES.into_iter(), &mut out);
+        let row = |index| (index == 0).then_some(Shown { name: b"jobs", up, answer });
+        write_all(&row, &mut out);
         assert!(!out.is_cut());
         String::from_utf8(out.as_bytes().to_vec()).unwrap()
     }
@@ -124,6 +165,23 @@ mod tests {
         assert_eq!(value("zigsvc_degraded", "service=\"jobs\",state=\"log\""), Some(1.0));
         assert_eq!(value("zigsvc_degraded", "service=\"jobs\",state=\"spool\""), Some(0.0));
         assert!(!text.contains("later") && !text.contains("617"));
+    }
+
+    #[test]
+    fn a_metric_of_many_services_is_described_once() {
+        let mut buffer = vec![0; 8192];
+        let mut out = Writer::new(&mut buffer);
+        let rows = [
+            Shown { name: b"supervisor", up: true, answer: None },
+            Shown { name: b"jobs", up: true, answer: Some(ANSWER) },
+            Shown { name: b"a.b-c_1", up: false, answer: Some(b"restarts=7 degraded=none") },
+        ];
+        write_all(&|index| rows.get(index).copied(), &mut out);
+        let samples = check(core::str::from_utf8(out.as_bytes()).unwrap());
+        let named = |name: &str| samples.iter().filter(|(found, ..)| found == name).count();
+        assert_eq!((named("zigsvc_up"), named("zigsvc_restarts_total")), (3, 1));
+        assert_eq!((named("zigsvc_uptime_seconds"), named("zigsvc_degraded")), (1, 2 * STATES.len()));
+        assert!(samples.contains(&("zigsvc_restarts_total".into(), "service=\"a.b-c_1\"".into(), 7.0)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! The names of the services.
+//! The names of services and programs.
 
-use crate::util::string_table::named_enum;
+use crate::limits::PROGRAM_NAME_BYTES;
+use crate::util::string_table::{StringTable, named_enum, string_table};
 
 named_enum! {
     /// A service of the binary, in the order in which services are shown to the user. The name
@@ -17,6 +18,25 @@ named_enum! {
         /// Keeps the other services running.
         Supervisor = "supervisor",
     }
+}
+
+/// The commands of the command line. A program cannot have the name of one.
+pub static COMMAND_NAMES: StringTable = string_table![
+    "start", "stop", "restart", "reload", "rotate", "status", "queue", "wait", "list", "cancel", "retry",
+    "forget", "hold", "resume", "drain", "watch", "chat", "open", "metric", "signal", "log", "check",
+    "doctor", "limits", "help", "version", "run"
+];
+
+/// Returns true if `name` can be that of a program: it is no service and no command, has 1 to
+/// [`PROGRAM_NAME_BYTES`] bytes of `a-z 0-9 . _ -`, and begins with a letter or a digit.
+#[must_use]
+pub fn is_program_name(name: &[u8]) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name.first().is_some_and(is_plain)
+        && name.len() <= PROGRAM_NAME_BYTES
+        && name.iter().all(|byte| is_plain(byte) || matches!(byte, b'.' | b'_' | b'-'))
+        && Service::from_name(name).is_none()
+        && COMMAND_NAMES.find(name).is_none()
 }
 
 #[cfg(test)]

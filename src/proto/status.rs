@@ -62,8 +62,7 @@ macro_rules! status_fields {
 
 status_fields! {
     Uptime "uptime" Gauge "uptime_seconds" "Time since the service started.";
-    /// Times that `supervisor` has restarted a process.
-    Restarts "restarts";
+    Restarts "restarts" Counter "restarts_total" "Restarts of a process by its supervisor; of the supervisor, the sum.";
     Jobs "jobs" Counter "jobs_ended_total" "Jobs that ended, well or dead.";
     AttemptsFailed "failed" Counter "attempts_failed_total" "Attempts of jobs that failed.";
     Dead "dead" Gauge "jobs_dead" "Jobs that failed for good and are kept.";
@@ -107,7 +106,9 @@ status_fields! {
 pub const SCREEN: &str = "  handler    $handler
   jobs       $jobs ended, $failed failed attempt~
   queue      $waiting waiting, $running running, $delayed delayed, $dead dead, room for $room
+  scheduled  $scheduled of the waiting jobs are not due yet
   spool      $fsyncs fsync~, $spool_bytes written
+  wear       $wear
   log        $rotations rotation~, $log_replaced threw old lines away, $log_lost line~ lost
   config     $reloads reload~, $reload_errors refused
   degraded   $degraded
@@ -175,7 +176,7 @@ mod tests {
         for part in SCREEN.split('$').skip(1) {
             let name = part.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap();
             let known = StatusField::ALL.iter().any(|field| field.name() == name);
-            assert!(known || ["degraded", "handler"].contains(&name), "{name}");
+            assert!(known || ["degraded", "handler", "wear"].contains(&name), "{name}");
         }
     }
 }

@@ -61,6 +61,45 @@ unsafe extern "C" fn zigsvc_start() -> ! {
     )
 }
 
+/// Passes the initial stack to [`enter`]. The kernel enters the process here, because
+/// `build.rs` names this function to the linker.
+#[cfg(target_arch = "riscv64")]
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn zigsvc_start() -> ! {
+    naked_asm!(
+        ".option push",
+        ".option norelax",
+        "lla gp, __global_pointer$",
+        ".option pop",
+        "li s0, 0",
+        "li ra, 0",
+        "mv a0, sp",
+        "andi sp, sp, -16",
+        "call {enter}",
+        "unimp",
+        enter = sym enter,
+    )
+}
+
+/// Passes the initial stack to [`enter`]. The kernel enters the process here, because
+/// `build.rs` names this function to the linker.
+#[cfg(target_arch = "x86")]
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn zigsvc_start() -> ! {
+    naked_asm!(
+        "xor ebp, ebp",
+        "mov eax, esp",
+        "and esp, -16",
+        "sub esp, 12",
+        "push eax",
+        "call {enter}",
+        "ud2",
+        enter = sym enter,
+    )
+}
+
 /// Hands the initial stack to rustix and to the program.
 extern "C" fn enter(stack: *mut usize) -> ! {
     // SAFETY: `stack` is the kernel's initial stack, laid out as the module

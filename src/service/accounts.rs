@@ -6,7 +6,7 @@ use crate::sys::identity::Identity;
 use crate::sys::{at, dir};
 use crate::util::lines::words;
 use crate::util::path::Path;
-use crate::util::text::parse_u64;
+use crate::util::text::{Writer, parse_u64};
 use core::ffi::CStr;
 use heapless::Vec;
 
@@ -30,6 +30,26 @@ pub fn resolve<'a>(user: &'a [u8], group: &'a [u8]) -> Result<Identity, &'a [u8]
         }
     });
     Ok(Identity { uid, gid, groups })
+}
+
+/// Writes the variables HOME, USER and LOGNAME of `user`, which is a name or a number, each with a NUL
+/// byte at its end. A user without an account has the home `/`.
+pub fn push_variables(user: &[u8], out: &mut Writer<'_>) {
+    let mut push = |name: &[u8], home: &[u8]| {
+        for (variable, value) in [(b"HOME=".as_slice(), home), (b"USER=", name), (b"LOGNAME=", name)] {
+            [variable, value, &[0]].into_iter().for_each(|part| out.push(part));
+        }
+    };
+    let mut is_known = false;
+    for_each_line(c"/etc/passwd", |line| {
+        if let Some((name, home)) = passwd::home_of(line, user).filter(|_| !is_known) {
+            is_known = true;
+            push(name, home);
+        }
+    });
+    if !is_known {
+        push(user, b"/");
+    }
 }
 
 /// The numbers that no account has, for services whose user exists only while they run

@@ -18,14 +18,14 @@ use super::connections::Connections;
 use super::heartbeat::Heartbeat;
 use super::identity::look;
 use super::lifecycle::{PID_LINE_BYTES, Process, StartReporter, describe_at, exit, pid_line};
-use super::listener::{Listener, describe_unknown, find_policy, open_and_drop};
+use super::listener::{Listener, describe_unknown, find_policy, open_and_drop, open_socket};
 use super::log::Log;
 use super::memory::Memory;
 use super::own_paths::judge_paths;
 use super::reload::log_changes;
 use super::second_lock;
 use crate::limits::{NOTIFY_STATUS_BYTES, POLL_MAX};
-use crate::proto::config::Config;
+use crate::proto::config::{Config, Program};
 use crate::proto::service::Service;
 use crate::proto::status::{StatusField, push_field};
 use crate::state::access::AccessPolicy;
@@ -156,6 +156,8 @@ pub struct ServiceBase {
     pub listener: Listener,
     /// The heartbeat.
     pub heartbeat: Heartbeat,
+    /// Memory for the file of a program; `None` while it is in use.
+    pub program: Option<&'static mut Program>,
     /// Memory for one turn.
     pub scratch: &'static mut [u8],
     /// The stop of the service has begun.
@@ -188,7 +190,7 @@ impl ServiceBase {
     #[inline(never)]
     #[must_use]
     pub fn open(service: Service, parts: &'static mut Memory, reporter: StartReporter) -> &'static mut Self {
-        let Memory { scratch, config_source, config, candidate, log: log_buffer, .. } = parts;
+        let Memory { scratch, config_source, config, candidate, program, log: log_buffer, .. } = parts;
         let process = Process::prepare(service, config_source, config, candidate, reporter);
         let config = &*process.config;
         let own = |file: ServiceFile| path_of(service, file, config).unwrap_or_default();
@@ -205,6 +207,7 @@ impl ServiceBase {
             log,
             listener: Listener::none(),
             heartbeat,
+            program: Some(program),
             scratch: scratch.pages(),
             stopping: false,
             started_at: clock::now(),
@@ -226,6 +229,11 @@ impl ServiceBase {
     pub fn open_socket(&mut self, then: &mut dyn FnMut(&Process)) {
         self.listener = open_and_drop(self.service, &self.process, then);
         self.log.open_deferred(&self.process);
+    }
+
+    /// Opens the socket of a service that keeps its privileges. A failure ends the process.
+    pub fn open_own_socket(&mut self) {
+        self.listener = open_socket(self.service, &self.process, false);
     }
 
     /// Logs that the service has started.

@@ -4,9 +4,8 @@
 //! too long for one line of the log is continued in the next one.
 
 use crate::limits::{LOG_LINE_BYTES, OUTPUT_LINE_BYTES};
-use crate::service::log::Log;
 use crate::sys::{Errno, Failure, OwnedFd, file};
-use crate::util::text::{Writer, escaped_bytes};
+use crate::util::text::escaped_bytes;
 use heapless::Vec;
 
 /// Bytes that one turn reads from one handler.
@@ -29,17 +28,9 @@ pub struct ChildOutput {
     returned: bool,
 }
 
-/// Writes the name of the program before each line. The first argument is true for a line that
-/// continues the one before.
-pub type Prefix<'a> = &'a dyn Fn(bool, &mut Writer<'_>);
-
-/// Where the lines of a program go beside the log.
-pub struct OutputSink<'a> {
-    /// Writes the name of the program before each line of the log.
-    pub prefix: Prefix<'a>,
-    /// Takes each line, or a part of one. The second argument is true if the line ends there.
-    pub copy: &'a mut dyn FnMut(&[u8], bool),
-}
+/// Takes each line of a program, or a part of one. The first flag is true for a part that continues
+/// the line before, the second if the line ends there.
+pub type OutputSink<'a> = &'a mut dyn FnMut(&[u8], bool, bool);
 
 impl ChildOutput {
     /// Returns the output of a program that was just started.
@@ -50,12 +41,12 @@ impl ChildOutput {
 
     /// Reads up to [`OUTPUT_TURN_BYTES`] and logs the lines. Returns true if there may be more
     /// to read.
-    pub fn read(&mut self, log: &mut Log, scratch: &mut [u8], sink: &mut OutputSink<'_>) -> bool {
+    pub fn read(&mut self, scratch: &mut [u8], sink: OutputSink<'_>) -> bool {
         let Some(pipe) = &self.pipe else { return false };
         let buffer = scratch.get_mut(..OUTPUT_TURN_BYTES).unwrap_or(&mut []);
         match file::read(pipe, buffer) {
             Ok(count @ 1..) => {
-                self.take(buffer.get(..count).unwrap_or(&[]), log, sink);
+                self.take(buffer.get(..count).unwrap_or(&[]), sink);
                 count == OUTPUT_TURN_BYTES
             }
             Err(Failure { errno: Errno::AGAIN, .. }) => false,
@@ -66,22 +57,22 @@ impl ChildOutput {
         }
     }
 
-    fn take(&mut self, bytes: &[u8], log: &mut Log, sink: &mut OutputSink<'_>) {
+    fn take(&mut self, bytes: &[u8], sink: OutputSink<'_>) {
         for byte in bytes {
             let after_return = core::mem::replace(&mut self.returned, *byte == b'\r');
             match *byte {
                 b'\n' if after_return => {}
                 b'\n' | b'\r' => {
-                    self.log_line(log, sink, true);
+                    self.log_line(sink, true);
                     self.continued = false;
                 }
-                byte => self.push(byte, log, sink),
+                byte => self.push(byte, sink),
             }
         }
     }
 
     /// Appends a byte to the line, and logs the part before it if there is no more room.
-    fn push(&mut self, byte: u8, log: &mut Log, sink: &mut OutputSink<'_>) {
+    fn push(&mut self, byte: u8, sink: OutputSink<'_>) {
         let width = escaped_bytes(byte);
         if self.line.is_full() || self.width.saturating_add(width) > PART_BYTES {
             // A character of UTF-8 stays whole.
@@ -94,7 +85,7 @@ impl ChildOutput {
             let cut = self.line.len().saturating_sub(tail);
             let _ = rest.extend_from_slice(self.line.get(cut..).unwrap_or(&[]));
             self.line.truncate(cut);
-            self.log_line(log, sink, false);
+            self.log_line(sink, false);
             self.continued = true;
             let _ = self.line.extend_from_slice(&rest);
             self.width = rest.len();
@@ -104,28 +95,23 @@ impl ChildOutput {
     }
 
     /// Logs the line that was collected. `ends` is true if the program has ended it.
-    fn log_line(&mut self, log: &mut Log, sink: &mut OutputSink<'_>, ends: bool) {
-        let (line, continued) = (&self.line, self.continued);
-        (sink.copy)(line, ends);
-        log.info(&|out| {
-            (sink.prefix)(continued, out);
-            out.push_escaped(line);
-        });
+    fn log_line(&mut self, sink: OutputSink<'_>, ends: bool) {
+        sink(&self.line, self.continued, ends);
         self.line.clear();
         self.width = 0;
     }
 
     /// Logs the rest of the output after the program has ended, and closes the pipe, even if
     /// another process still holds its other end. A last line without newline is logged, too.
-    pub fn finish(&mut self, log: &mut Log, scratch: &mut [u8], sink: &mut OutputSink<'_>) {
+    pub fn finish(&mut self, scratch: &mut [u8], sink: OutputSink<'_>) {
         // A pipe holds 64 KiB by default (pipe(7)). More can only come from a process that
         // outlives the program.
         let mut turns = 65_536 / OUTPUT_TURN_BYTES;
-        while turns > 0 && self.read(log, scratch, sink) {
+        while turns > 0 && self.read(scratch, sink) {
             turns = turns.saturating_sub(1);
         }
         if !self.line.is_empty() {
-            self.log_line(log, sink, false);
+            self.log_line(sink, false);
         }
         *self = Self::new(None);
     }

@@ -3,7 +3,7 @@
 
 use crate::limits::{OPTION_WORD_MAX_BYTES, OVERRIDES_MAX};
 use crate::proto::config::Config;
-use crate::proto::config::keys::push_absolute_option;
+use crate::proto::config::keys::{Keyed, push_absolute_option};
 use crate::proto::config::toml::{ConfigError, apply_option, parse};
 use crate::proto::service::Service;
 use crate::service::notify::Init;
@@ -78,7 +78,7 @@ impl ConfigSource {
         }
         config.log_file_named = self.log_file_named;
         if let Some(file) = file {
-            self.read_file(&file, scratch, config, out)?;
+            self.read_file(&file, &self.file, scratch, config, out)?;
         }
         if config.takes_all() {
             out.push_str("take: it is only for the command line: -o take=all");
@@ -148,30 +148,35 @@ impl ConfigSource {
         }
     }
 
-    fn read_file(
+    /// Reads the open file at `path` into `config`.
+    ///
+    /// # Errors
+    /// The file cannot be read or used; the reason was written to `out`.
+    pub fn read_file(
         &self,
         file: &OwnedFd,
+        path: &Path,
         scratch: &mut [u8],
-        config: &mut Config,
+        config: &mut dyn Keyed,
         out: &mut Writer<'_>,
     ) -> Result<(), InvalidConfig> {
         let count = match file::read_whole(file, scratch) {
             Ok(count) => count,
             Err(failure) => {
-                out.push_escaped(self.file.as_bytes());
+                out.push_escaped(path.as_bytes());
                 out.push_str(": ");
                 failure.describe(out);
                 return Err(InvalidConfig);
             }
         };
         if count == scratch.len() {
-            out.push_escaped(self.file.as_bytes());
+            out.push_escaped(path.as_bytes());
             let _ = uwrite!(out, ": too large; a configuration has less than {} bytes", scratch.len());
             return Err(InvalidConfig);
         }
         let source = scratch.get(..count).unwrap_or(&[]);
         parse(source, config, &self.base).map_err(|error: ConfigError<'_>| {
-            out.push_escaped(self.file.as_bytes());
+            out.push_escaped(path.as_bytes());
             let _ = uwrite!(out, ":{}: ", error.line);
             error.describe(out);
             InvalidConfig

@@ -6,6 +6,8 @@
 //! that was not taken at once, so sixteen clients that behave cost no memory.
 
 use crate::limits::{CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, CLIENTS_MAX};
+use crate::proto::control::{Code, Refusal, push_refusal};
+use crate::proto::framing::Framed;
 use crate::state::access::{Access, AccessPolicy};
 use crate::state::clients::{ACCEPT_TURN, Admission, ClientSlot, Clients, Reading};
 use crate::sys::identity;
@@ -105,6 +107,33 @@ once! {
 pub fn take() -> &'static mut Connections {
     CONNECTIONS.take()
 }
+
+/// Takes what is no request from the beginning of a client's input, and writes its refusal. `None`
+/// for a request.
+pub fn take_no_request(client: &mut ClientSlot, framed: Framed<'_>, out: &mut Writer<'_>) -> Option<Taken> {
+    match framed {
+        Framed::Partial => Some(Taken::Part(0)),
+        Framed::Discard(used, end) | Framed::TooLong(used, end) => {
+            client.skipping = !end;
+            if matches!(framed, Framed::TooLong(..)) {
+                push_refusal((Code::TooLong, "a request has at most 1100 bytes"), out);
+            }
+            Some(if end { Taken::Whole(used) } else { Taken::Part(used) })
+        }
+        Framed::Unterminated(used) => {
+            push_refusal((Code::BadRequest, "the last request has no newline, and was not done"), out);
+            Some(Taken::Part(used))
+        }
+        Framed::Request(..) => None,
+    }
+}
+
+/// The refusal of a client that gets no slot.
+pub const BUSY: Refusal = (Code::Busy, "16 clients are connected, or 8 of your user; try again");
+/// The refusal of a client without rights.
+pub const DENIED: Refusal = (Code::Denied, "allow_uid and allow_gid do not name you");
+/// The refusal of a guest's request.
+pub const OWNER_ONLY: Refusal = (Code::Denied, "only root and the service's own user may");
 
 // ----- the loop that is the same for all ----------------------------------
 

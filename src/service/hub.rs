@@ -17,9 +17,10 @@ use crate::proto::service::Service;
 use crate::proto::status::StatusField;
 use crate::state::access::Access;
 use crate::state::clients::{Admission, ClientSlot, Reading};
+use crate::state::joins::Joins;
 use crate::state::rate_limit::RateLimit;
 use crate::sys::socket::Peer;
-use crate::sys::{OwnedFd, clock, process::Signal};
+use crate::sys::{OwnedFd, clock, identity, process::Signal};
 use crate::util::text::Writer;
 use crate::util::time::Instant;
 use core::iter;
@@ -37,8 +38,9 @@ struct Hub {
     lost: [u32; CLIENTS_MAX],
     /// Lines that were passed on.
     lines: u64,
-    /// Clients that have joined.
+    /// Clients that were announced.
     joined: u64,
+    joins: Joins,
     join_log_limit: RateLimit,
 }
 
@@ -54,6 +56,7 @@ pub fn serve(parts: &'static mut Memory, reporter: StartReporter) -> u8 {
         lost: [0; CLIENTS_MAX],
         lines: 0,
         joined: 0,
+        joins: Joins::NONE,
         join_log_limit: RateLimit::default(),
     };
     base::announce(&mut hub);
@@ -97,7 +100,7 @@ impl Hub {
         let ready = self.base.wait(
             clock::now(),
             Some((self.connections, &|_| Reading::Requests)),
-            None,
+            self.joins.next_deadline(),
             &mut iter::empty(),
         );
         let now = clock::now();
@@ -113,6 +116,9 @@ impl Hub {
         connections::serve(self, &mut ready.iter().filter_map(PollSource::client_slot), now);
         if ready.contains(&PollSource::Listener) {
             connections::accept(self, now);
+        }
+        while let Some(slot) = self.joins.next_due(now) {
+            self.announce_join(slot);
         }
         base::end_turn(self, now, !ready.is_empty(), Pulse::Own);
     }
@@ -141,6 +147,12 @@ impl Hub {
             *lost = lost.saturating_add(1);
         }
         Ok(())
+    }
+
+    /// Counts and logs a new client.
+    fn announce_join(&mut self, slot: usize) {
+        self.joined = self.joined.saturating_add(1);
+        self.log_event(self.connections.peer(slot), "joined");
     }
 
     /// Logs `pid N (uid N) joined, N clients`, up to a limit.
@@ -182,10 +194,12 @@ impl Server for Hub {
         out.push(FULL);
     }
 
-    fn joined(&mut self, slot: usize, _: Instant) {
+    fn joined(&mut self, slot: usize, now: Instant) {
         self.lost.get_mut(slot).into_iter().for_each(|lost| *lost = 0);
-        self.joined = self.joined.saturating_add(1);
-        self.log_event(self.connections.peer(slot), "joined");
+        let uid = self.connections.peer(slot).uid;
+        if self.joins.joined(slot, uid == 0 || uid == identity::effective_uid(), now) {
+            self.announce_join(slot);
+        }
     }
 
     fn reading(&self, _: usize) -> Reading {
@@ -194,6 +208,12 @@ impl Server for Hub {
 
     /// Passes on one line. The end of the input is the end of the client.
     fn take(&mut self, slot: usize, input: &[u8], now: Instant, out: &mut Writer<'_>) -> Taken {
+        let ended = self.connections.clients.get(slot).is_some_and(|client| client.ended);
+        if ended && input.is_empty() && self.connections.send(slot, &[], now).is_ok() {
+            self.joins.sending_ended(slot);
+        } else if (ended || !input.is_empty()) && self.joins.is_client(slot) {
+            self.announce_join(slot);
+        }
         let Some(client) = self.connections.clients.get_mut(slot) else { return Taken::Close };
         let framed = frame(input, CHAT_LINE_BYTES, client.skipping, client.ended);
         let (used, whole) = match framed {
@@ -204,7 +224,6 @@ impl Server for Hub {
             }
             Framed::Unterminated(_) | Framed::Partial => (0, false),
         };
-        let ended = client.ended;
         match framed {
             Framed::Request(line, _) => self.pass_on(slot, line, now),
             Framed::TooLong(..) => out.push(TOO_LONG),
@@ -230,9 +249,14 @@ impl Server for Hub {
 
     fn close(&mut self, slot: usize) {
         if self.connections.clients.get(slot).is_some() {
+            if self.joins.is_client(slot) {
+                self.announce_join(slot);
+            }
             let peer = self.connections.peer(slot);
             self.connections.close(slot);
-            self.log_event(peer, "left");
+            if !self.joins.is_probe(slot) {
+                self.log_event(peer, "left");
+            }
         }
     }
 }

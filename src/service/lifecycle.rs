@@ -16,6 +16,7 @@ use crate::sys::identity::{self, Identity};
 use crate::sys::lock::{AcquireError, PidFile};
 use crate::sys::process::{self, Pid, Side};
 use crate::sys::signal::{self, Signals};
+use crate::sys::syslog::Syslog;
 use crate::sys::{Errno, Failure, Op, OwnedFd, clock, fds, file, poll};
 use crate::util::lines::find_newline;
 use crate::util::path::Path;
@@ -30,6 +31,7 @@ use super::lock_holder::{LockState, LookupFailed, ServiceLocks};
 use super::notify::Notify;
 use super::own_paths::judge_paths;
 use super::second_lock::{self, SecondHolder};
+use super::syslog::send_line;
 use crate::util::time::Duration;
 
 /// Time until a service that is ready tries again to report it, after the kernel had no
@@ -71,6 +73,9 @@ pub enum StartReporter {
     Foreground(Option<OwnedFd>),
     /// `run` with stderr connected to a journal that reads priorities.
     Journal(Option<OwnedFd>),
+    /// `run` with `syslog = true`: syslog gets what the reader of stderr gets, because a service
+    /// manager that reads the log there may drop stderr (procd).
+    Syslog(Option<OwnedFd>),
 }
 
 /// A message through the pipe.
@@ -93,7 +98,7 @@ impl StartReporter {
     /// Returns true if this is `run`.
     #[must_use]
     pub fn is_foreground(&self) -> bool {
-        matches!(self, Self::Foreground(_) | Self::Journal(_))
+        !matches!(self, Self::Starter(_))
     }
 
     /// Returns true if each line on stderr begins with `<N>` (sd-daemon(3)).
@@ -125,15 +130,19 @@ impl StartReporter {
         let mut out = Writer::new(&mut bytes);
         match self {
             Self::Starter(_) => out.push(&[kind, code]),
-            Self::Foreground(_) => {}
+            Self::Foreground(_) | Self::Syslog(_) => {}
             Self::Journal(_) => out.push(&level.prefix()),
         }
         out.push_str("zigsvc: ");
+        let start = out.len();
         text(&mut out);
+        if let Self::Syslog(_) = self {
+            send_line(&mut Syslog::default(), level, out.as_bytes().get(start..).unwrap_or(&[]));
+        }
         out.end_line();
         match self {
             Self::Starter(pipe) => drop(file::write_all(pipe, out.as_bytes())),
-            Self::Foreground(_) | Self::Journal(_) => process::write_stderr(out.as_bytes()),
+            _ => process::write_stderr(out.as_bytes()),
         }
     }
 
@@ -147,8 +156,9 @@ impl StartReporter {
                 let _ = uwrite!(out, "{}\n", process::pid().as_raw_pid());
                 write_ready_retrying(&pipe, out.as_bytes());
             }
-            Self::Foreground(Some(fd)) | Self::Journal(Some(fd)) => drop(file::write_all(&fd, b"\n")),
-            Self::Foreground(None) | Self::Journal(None) => {}
+            Self::Foreground(fd) | Self::Journal(fd) | Self::Syslog(fd) => {
+                let _ = fd.map(|fd| file::write_all(&fd, b"\n"));
+            }
         }
     }
 }
@@ -320,7 +330,9 @@ impl Process {
         let foreground = reporter.is_foreground();
         match &reporter {
             StartReporter::Starter(pipe) => fds::close_inherited(&[pipe]),
-            StartReporter::Foreground(ready) | StartReporter::Journal(ready) => {
+            StartReporter::Foreground(ready)
+            | StartReporter::Journal(ready)
+            | StartReporter::Syslog(ready) => {
                 fds::close_inherited(ready.as_ref().as_slice());
             }
         }

@@ -29,7 +29,7 @@ const SOCKET_IN_USE: Duration = Duration::from_ms(1000);
 /// Returns the name that is neither a number nor known.
 pub fn find_policy(service: Service, config: &Config) -> Result<AccessPolicy, &AccountName> {
     let mut policy = AccessPolicy {
-        everybody: matches!(service, Service::Hub | Service::Opener | Service::Supervisor),
+        everybody: matches!(service, Service::Hub | Service::Opener),
         ..AccessPolicy::default()
     };
     if !policy.everybody {
@@ -273,7 +273,7 @@ fn needs_rights(service: Service, process: &Process) -> bool {
 }
 
 /// Returns the socket. Ends the process if it cannot be created.
-fn open_socket(service: Service, process: &Process, chown: bool) -> Listener {
+pub(super) fn open_socket(service: Service, process: &Process, chown: bool) -> Listener {
     let config = &process.config;
     let policy = match find_policy(service, config) {
         Ok(policy) => policy,

@@ -5,16 +5,17 @@
 //! fails, the lost lines are counted, and their number is the first line after the failure. No
 //! error of the log ends the service.
 
-use crate::limits::{LOG_BUFFER_BYTES, LOG_LINE_BYTES, SYSLOG_MAX_BYTES};
+use crate::limits::{LOG_BUFFER_BYTES, LOG_LINE_BYTES};
 use crate::proto::config::Config;
-use crate::proto::log::{Level, TimestampFormat, emit_syslog, push_for_journal};
+use crate::proto::log::{Level, TimestampFormat, push_for_journal};
 use crate::service::lifecycle::{Process, describe_at};
 use crate::service::logfile::LogFile;
+use crate::service::syslog::send_line;
 use crate::service::trust::Judge;
 use crate::state::trust::Subject;
 use crate::sys::identity::Identity;
 use crate::sys::syslog::Syslog;
-use crate::sys::{AsFd, BorrowedFd, Failure, Op, OwnedFd, clock, fds, file, poll, process};
+use crate::sys::{AsFd, BorrowedFd, Failure, Op, OwnedFd, clock, fds, file, poll};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use heapless::Vec;
@@ -183,6 +184,12 @@ impl Log {
         self.line(Level::Error, text);
     }
 
+    /// Writes the collected lines, and lends the empty buffer to another log.
+    pub fn lend_buffer(&mut self) -> &mut Vec<u8, LOG_BUFFER_BYTES> {
+        self.write_out();
+        self.buffer
+    }
+
     fn emit(&mut self, level: Level, text: &dyn Fn(&mut Writer<'_>)) {
         let mut bytes = [0; LOG_LINE_BYTES];
         let mut out = Writer::new(&mut bytes);
@@ -190,19 +197,11 @@ impl Log {
         out.push_str(level.tag());
         let start = out.len();
         text(&mut out);
-        self.send_syslog(level, out.as_bytes().get(start..).unwrap_or(&[]));
+        if let Some(syslog) = &mut self.syslog {
+            send_line(syslog, level, out.as_bytes().get(start..).unwrap_or(&[]));
+        }
         out.end_line();
         self.append(out.as_bytes());
-    }
-
-    fn send_syslog(&mut self, level: Level, text: &[u8]) {
-        let Some(syslog) = &mut self.syslog else { return };
-        let mut buffer = [0; SYSLOG_MAX_BYTES];
-        let pid = u32::try_from(process::pid().as_raw_pid()).unwrap_or(0);
-        let datagram = emit_syslog(&mut buffer, level, pid, text);
-        // Lines that are lost on this way are not counted, because syslog is an addition to
-        // the log.
-        syslog.send(datagram.as_bytes(), clock::now());
     }
 
     /// Appends a whole line to the buffer. Rotates the file before if the line would exceed
@@ -356,14 +355,14 @@ fn open_terminal() -> Option<OwnedFd> {
 const _: () = assert!(LOG_BUFFER_BYTES <= 4096);
 
 /// Returns true if `more` bytes after the `pending` ones would exceed the limit of the file.
-fn is_full(file: &LogFile, pending: u64, more: u64) -> bool {
+pub(super) fn is_full(file: &LogFile, pending: u64, more: u64) -> bool {
     let held = file.size().saturating_add(pending);
     let limit = file.limit();
     limit > 0 && held > 0 && held.saturating_add(more) > limit
 }
 
 /// Writes the number of lost lines to the file. Returns true if that succeeded.
-fn report_lost(file: &mut LogFile, lost: u64, stamp: TimestampFormat) -> bool {
+pub(super) fn report_lost(file: &mut LogFile, lost: u64, stamp: TimestampFormat) -> bool {
     let mut bytes = [0; LOST_LINE_BYTES];
     let line = lost_line(&mut bytes, lost, stamp);
     file.write(line.as_bytes()) == line.len()
@@ -392,6 +391,6 @@ fn write_for_journal(fd: BorrowedFd<'_>, lines: &[u8], stamp: TimestampFormat) -
     file::write_all(fd, out.as_bytes())
 }
 
-fn count_lines(bytes: &[u8]) -> u64 {
+pub(super) fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|byte| **byte == b'\n').count() as u64
 }

@@ -3,7 +3,7 @@
 
 use super::config_source::ConfigSource;
 use crate::limits::{LOG_BUFFER_BYTES, SCRATCH_BYTES};
-use crate::proto::config::Config;
+use crate::proto::config::{Config, Program};
 use crate::sys::once::once;
 use crate::util::path::Path;
 use heapless::Vec;
@@ -26,6 +26,8 @@ pub struct Memory {
     pub scratch: Scratch,
     /// The configuration that a reload reads.
     pub candidate: Config,
+    /// The file of the program that is checked or started.
+    pub program: Program,
     /// The socket at which the user of a command has no service, so that root's socket is tried;
     /// otherwise empty.
     pub tried: Path,
@@ -50,6 +52,7 @@ once! {
         config_source: ConfigSource::EMPTY,
         config: Config::EMPTY,
         candidate: Config::EMPTY,
+        program: Program::EMPTY,
         log: Vec::new(),
         tried: Path::empty(),
     };

@@ -18,7 +18,8 @@
 //! - `down_mark.rs`: the mark of a stop on purpose
 //! - `second_lock.rs`: the lock that holds while the PID file is lost
 //! - `child_output.rs`: the output of programs that a service started
-//! - `program.rs`: the file of a program, as a shell would find it
+//! - `program.rs`: the file of a program, as a shell would find it; `programs.rs`: the files that
+//!   describe the programs of the supervisor; `program_log.rs`: the log of one of them
 //! - `notify.rs`: messages to the service manager
 //! - `memory.rs`: the memory of every service
 //! - `listener.rs`, `connections.rs`, `denials.rs`: a socket, its access policy, its
@@ -58,9 +59,12 @@ pub mod notify;
 pub mod opener;
 pub mod own_paths;
 pub mod program;
+pub mod program_log;
+pub mod programs;
 pub mod queue_folder;
 pub mod reload;
 pub mod second_lock;
 pub mod spool_folder;
 pub mod supervisor;
+pub mod syslog;
 pub mod trust;

@@ -15,8 +15,8 @@ pub fn log_changes(process: &mut Process, log: &mut Log) {
     for key in KEYS {
         let (mut before, mut after) = ([0; VALUE_BYTES], [0; VALUE_BYTES]);
         let (mut old_value, mut new_value) = (Writer::new(&mut before), Writer::new(&mut after));
-        key.emit(old, &mut old_value);
-        key.emit(new, &mut new_value);
+        key.emit(&mut **old, &mut old_value);
+        key.emit(&mut **new, &mut new_value);
         if old_value.as_bytes() == new_value.as_bytes() {
             continue;
         }

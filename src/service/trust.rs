@@ -96,6 +96,13 @@ impl<'a> Judge<'a> {
         judge
     }
 
+    /// Returns the judge of the files of programs. The user of the services is not trusted, because
+    /// the programs can run as root.
+    #[must_use]
+    pub fn of_programs(config: &'a Config) -> Self {
+        Self { excused: &config.trust, ..Self::strict() }
+    }
+
     /// Returns the judge of a path of which no configuration says more: only root, or the user of
     /// this process, is trusted.
     #[must_use]

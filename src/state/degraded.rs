@@ -13,8 +13,6 @@ use crate::util::text::Writer;
 enum Scope {
     /// Every service.
     Every,
-    /// The services that listen on a socket.
-    Socket,
     /// `jobs`.
     Jobs,
     /// `supervisor`.
@@ -95,10 +93,10 @@ degraded_states! {
     Health "health" Every
         "the health file cannot be written"
         "a folder that exists and can be written";
-    Socket "socket" Socket
+    Socket "socket" Every
         "the socket was deleted and cannot be made again"
         "a folder that exists, and no other file with its name";
-    Descriptors "descriptors" Socket
+    Descriptors "descriptors" Every
         "no more clients can be accepted"
         "a higher limit of open files";
     Inotify "inotify" Jobs
@@ -113,6 +111,9 @@ degraded_states! {
     StuckProcess "stuck-process" Supervisor
         "a supervised process, or one that an earlier supervisor left, does not end by SIGKILL"
         "the end of that process";
+    Program "program" Supervisor
+        "a program cannot be started, ends again and again, or is not ready in time"
+        "a command that can be executed and stays in the foreground; its log says more";
     Watchdog "watchdog" Supervisor
         "the hardware watchdog cannot be opened or fed"
         "a device that no other process holds";
@@ -124,7 +125,6 @@ impl DegradedState {
     pub fn applies_to(self, service: Service) -> bool {
         match self.scope() {
             Scope::Every => true,
-            Scope::Socket => service != Service::Supervisor,
             Scope::Jobs => service == Service::Jobs,
             Scope::Supervisor => service == Service::Supervisor,
         }
@@ -220,6 +220,6 @@ mod tests {
     #[test]
     fn a_service_has_only_the_states_of_what_it_has() {
         let count = |service| DegradedState::ALL.iter().filter(|state| state.applies_to(service)).count();
-        assert_eq!((count(Service::Jobs), count(Service::Hub), count(Service::Supervisor)), (16, 5, 6));
+        assert_eq!((count(Service::Jobs), count(Service::Hub), count(Service::Supervisor)), (16, 5, 9));
     }
 }

@@ -92,7 +92,8 @@ pub fn push_lock_address(service: Service, uid: u32, pid_path: &[u8], out: &mut 
 }
 
 /// Returns the FNV-1a hash of `bytes` (RFC 9923).
-fn hash(bytes: &[u8]) -> u64 {
+#[must_use]
+pub fn hash(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }

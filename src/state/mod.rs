@@ -11,6 +11,7 @@ pub mod degraded;
 pub mod disk;
 pub mod identity;
 pub mod jobs;
+pub mod joins;
 pub mod leftovers;
 pub mod log_stream;
 pub mod notify;

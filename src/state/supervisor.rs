@@ -10,18 +10,22 @@
 //! | [`StopMode::No`] | `Gracefully`: TERM to each | `LeaveRunning` | - | probe each | its decision |
 //! | [`StopMode::Gracefully`] | - | - | `Killing`: KILL to each | probe each | its decision |
 //! | [`StopMode::Killing`] | - | - | KILL to each | probe each | its decision |
-//! | [`StopMode::LeaveRunning`] | the supervisor has ended | | | | |
+//! | [`StopMode::LeaveRunning`] | KILL to each program | - | KILL to each program | probe each | its decision |
+//!
+//! `LeaveRunning` stops the programs, which end with the supervisor in any case, and leaves the
+//! services. A program is stopped when those that need it have ended, or at once at a second stop.
 //!
 //! The phases of an instance are in [`instance`].
 
 pub mod decision;
 pub mod instance;
+pub mod order;
 pub mod probe;
 
 use crate::limits::SUPERVISED_MAX;
 use crate::util::time::{Instant, earliest};
 use core::ops::Range;
-use decision::{Action, Decision, Event, ExitReason, NOTHING, Report, Rules};
+use decision::{Action, Decision, Event, ExitReason, NOTHING, ProgramRules, Report, Rules};
 use heapless::Vec;
 use instance::Instance;
 
@@ -34,7 +38,7 @@ pub enum StopMode {
     Gracefully,
     /// KILL was sent to each process.
     Killing,
-    /// The processes continue without the supervisor.
+    /// The services continue without the supervisor. The stop signal was sent to each program.
     LeaveRunning,
 }
 
@@ -43,8 +47,10 @@ pub struct Supervision {
     instances: Vec<Instance, SUPERVISED_MAX>,
     rules: Rules,
     stop_mode: StopMode,
-    /// The instances that the last stop has not reached.
-    to_stop: Range<usize>,
+    /// The instances that the last stop has not reached, as bits of their indexes.
+    to_stop: u64,
+    /// The supervisor was asked a second time to stop.
+    hurried: bool,
     /// When the instances are probed next; `None` if there is no health to probe.
     probe_at: Option<Instant>,
     /// The instances whose deadlines the current round has not reached; `None` between two
@@ -67,7 +73,8 @@ impl Supervision {
             instances: Vec::new(),
             rules,
             stop_mode: StopMode::No,
-            to_stop: 0..0,
+            to_stop: 0,
+            hurried: false,
             probe_at: has_health_files.then_some(now),
             to_check: None,
             to_probe: 0..0,
@@ -84,11 +91,30 @@ impl Supervision {
         let _ = self.instances.push(Instance::new(now));
     }
 
-    /// Removes an instance without a change of its process. The last instance gets its
-    /// index.
+    /// Adds a program, which is started at `now` if those that it needs are ready. Its index is the
+    /// number of instances that there were.
+    pub fn add_program(&mut self, now: Instant, rules: ProgramRules) {
+        let _ = self.instances.push(Instance::of_program(now, rules));
+    }
+
+    /// Puts the rules of a program's file into force.
+    pub fn set_program(&mut self, index: usize, rules: ProgramRules) {
+        self.instances.get_mut(index).into_iter().for_each(|instance| instance.set_program(rules));
+    }
+
+    /// Sets the instances that a program needs, as bits of their indexes.
+    pub fn set_needs(&mut self, index: usize, needs: u64) {
+        self.instances.get_mut(index).into_iter().for_each(|instance| instance.needs = needs);
+    }
+
+    /// Removes an instance without a change of its process. Those after it get smaller indexes.
     pub fn remove(&mut self, index: usize) {
         if index < self.instances.len() {
-            self.instances.swap_remove(index);
+            self.instances.remove(index);
+            let below = (1u64 << index).wrapping_sub(1);
+            let without = |bits: u64| bits & below | bits >> 1 & !below;
+            self.to_stop = without(self.to_stop);
+            self.instances.iter_mut().for_each(|instance| instance.needs = without(instance.needs));
         }
     }
 
@@ -154,17 +180,21 @@ impl Supervision {
     /// With `leave_running` the processes continue.
     pub fn on_stop(&mut self, leave_running: bool) -> bool {
         let before = self.stop_mode;
+        let is_first = before == StopMode::No;
+        if leave_running && !is_first {
+            return false;
+        }
         self.stop_mode = match (before, leave_running) {
-            (StopMode::No, true) => StopMode::LeaveRunning,
-            (_, true) => before,
+            (_, true) | (StopMode::LeaveRunning, _) => StopMode::LeaveRunning,
             (StopMode::No, false) => StopMode::Gracefully,
             (_, false) => StopMode::Killing,
         };
-        if !leave_running {
-            self.instances.iter_mut().for_each(Instance::forbid_start);
-            self.to_stop = 0..self.instances.len();
-        }
-        before == StopMode::No
+        self.hurried = !is_first;
+        self.instances.iter_mut().for_each(Instance::forbid_start);
+        let leaves = self.stop_mode == StopMode::LeaveRunning;
+        let stops = self.instances.iter().map(|instance| instance.is_program() || !leaves);
+        self.to_stop = bits(stops);
+        is_first
     }
 
     /// Returns true if the supervisor stops.
@@ -179,7 +209,9 @@ impl Supervision {
         match self.stop_mode {
             StopMode::No => false,
             StopMode::Gracefully | StopMode::Killing => self.instances.iter().all(Instance::is_over),
-            StopMode::LeaveRunning => true,
+            StopMode::LeaveRunning => {
+                self.instances.iter().filter(|instance| instance.is_program()).all(Instance::is_over)
+            }
         }
     }
 
@@ -189,39 +221,65 @@ impl Supervision {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let instances = self.instances.iter().map(Instance::next_deadline);
-        instances.chain([self.probe_at, self.ready_deadline]).fold(None, earliest)
+        let probe_at = self.probe_at.filter(|_| self.has_probed());
+        instances.chain([probe_at, self.ready_deadline]).fold(None, earliest)
     }
 
     /// Returns the next decision that is due at `now`, and the instance that it is about.
     /// `None` ends a round, in which each deadline is checked once. A start that fails is
     /// tried again in the next round, because the supervisor reports ready in between.
     pub fn poll(&mut self, now: Instant) -> Option<(usize, Decision)> {
-        while let Some(index) = self.to_stop.next() {
-            let is_second = self.stop_mode == StopMode::Killing;
-            let decision =
-                self.on_report(index, now, if is_second { Report::SecondStop } else { Report::Stop });
+        while let Some(index) = self.next_to_stop() {
+            self.to_stop &= !(1 << index);
+            let report = if self.hurried { Report::SecondStop } else { Report::Stop };
+            let decision = self.on_report(index, now, report);
             if decision != NOTHING {
                 return Some((index, decision));
             }
         }
+        self.update_blocked();
         let to_check = self.to_check.get_or_insert(0..self.instances.len());
         for index in to_check.by_ref() {
-            let decision = self
-                .instances
-                .get_mut(index)
-                .map_or(NOTHING, |instance| instance.on_deadline(now, &self.rules));
+            let decision = self.instances.get_mut(index).map_or(NOTHING, |instance| {
+                let rules = instance.rules(&self.rules);
+                instance.on_deadline(now, &rules)
+            });
             if decision != NOTHING {
                 return Some((index, decision));
             }
         }
-        if self.probe_at.is_some_and(|at| at.is_due(now)) {
+        if self.probe_at.is_some_and(|at| at.is_due(now)) && self.has_probed() {
             self.start_probes(now);
         }
-        let probed = self.to_probe.next();
+        let is_probed = |index: &usize| self.instances.get(*index).is_none_or(Instance::is_probed);
+        let probed = self.to_probe.find(is_probed);
         if probed.is_none() {
             self.to_check = None;
         }
         probed.map(|index| (index, (Action::Probe, None)))
+    }
+
+    /// Returns true if an instance has a health file or a lock to probe.
+    fn has_probed(&self) -> bool {
+        // A supervisor without instances keeps its time, because the first can come at any time.
+        self.instances.is_empty() || self.instances.iter().any(Instance::is_probed)
+    }
+
+    /// Returns the next instance that a stop reaches: none that needs it runs.
+    fn next_to_stop(&self) -> Option<usize> {
+        let is_needed = |index: usize| {
+            let needs = |instance: &Instance| instance.needs >> index & 1 != 0 && !instance.is_over();
+            self.instances.iter().any(needs)
+        };
+        let left = (0..self.instances.len()).filter(|index| self.to_stop >> index & 1 != 0);
+        left.filter(|index| self.hurried || !is_needed(*index)).min()
+    }
+
+    /// Finds out which programs wait for others.
+    #[unsafe(link_section = ".text.idle")]
+    fn update_blocked(&mut self) {
+        let ready = bits(self.instances.iter().map(Instance::blocks_none));
+        self.instances.iter_mut().for_each(|instance| instance.blocked = instance.needs & !ready != 0);
     }
 
     /// Starts a round of probes, and schedules the next one. After a suspend each
@@ -238,7 +296,8 @@ impl Supervision {
     /// Reports to an instance what happened at `now`, and counts the restart that follows.
     pub fn on_report(&mut self, index: usize, now: Instant, report: Report) -> Decision {
         let Some(instance) = self.instances.get_mut(index) else { return NOTHING };
-        let decision = instance.on_report(now, report, &self.rules);
+        let rules = instance.rules(&self.rules);
+        let decision = instance.on_report(now, report, &rules);
         if let (_, Some(Event::Died(reason, _) | Event::Replaced(reason, _))) = decision
             && reason != ExitReason::NotStarted
         {
@@ -246,6 +305,11 @@ impl Supervision {
         }
         decision
     }
+}
+
+/// Returns the bits of the indexes at which there is true.
+fn bits(flags: impl Iterator<Item = bool>) -> u64 {
+    flags.enumerate().fold(0, |bits, (index, flag)| bits | u64::from(flag) << index)
 }
 
 #[cfg(test)]

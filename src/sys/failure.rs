@@ -59,6 +59,7 @@ named_enum! {
         Setgroups = "setgroups",
         Setresgid = "setresgid",
         Setresuid = "setresuid",
+        Setrlimit = "setrlimit",
         Setsid = "setsid",
         Socket = "socket",
         Socketpair = "socketpair",

@@ -6,7 +6,7 @@ use super::{Failure, Op, OwnedFd, WithOp, arch, file};
 use linux_raw_sys::ioctl::{TCGETS, TIOCGWINSZ};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use rustix::fs::OFlags;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// With neither close_range(2) nor /proc, descriptors up to here are closed
 /// one by one; more would take seconds where the limit is a million.
@@ -179,6 +179,15 @@ fn close_above(highest: i32) {
 #[must_use]
 pub fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
+}
+
+/// Sets the maximum number of descriptors of this process (setrlimit(2)).
+///
+/// # Errors
+/// EPERM for more than the hard limit, without the right to raise it.
+pub fn set_limit(count: u32) -> Result<(), Failure> {
+    let most = Some(u64::from(count));
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).op(Op::Setrlimit)
 }
 
 /// Closes a descriptor that this program does not own, if it is open (close(2)). Debug

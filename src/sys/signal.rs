@@ -159,14 +159,12 @@ pub(crate) fn unblock_in_child() {
 
 /// Installs `handler` for `signal`, or the default action.
 fn set_action(signal: Signal, handler: Option<unsafe extern "C" fn(i32)>) -> Result<(), Failure> {
-    let action = KernelSigaction {
+    let mut action = KernelSigaction {
         sa_handler_kernel: handler,
-        sa_flags: KernelSigactionFlags::RESTORER
-            | KernelSigactionFlags::RESTART
-            | KernelSigactionFlags::NOCLDSTOP,
-        sa_restorer: Some(arch::restorer),
-        sa_mask: KernelSigSet::empty(),
+        sa_flags: KernelSigactionFlags::RESTART | KernelSigactionFlags::NOCLDSTOP,
+        ..KernelSigaction::default()
     };
+    arch::set_restorer(&mut action);
     // SAFETY: the handler only does what signal-safety(7) allows, and the
     // restorer is the one that the kernel's frame needs.
     unsafe { kernel_sigaction(signal, Some(action)) }.op(Op::RtSigaction).map(drop)

@@ -61,6 +61,39 @@ pub fn listen(path: &Path, mode: u32) -> Result<OwnedFd, Failure> {
     Ok(socket)
 }
 
+/// Returns a socket for datagrams that is bound to `name`, and whose datagrams say who sent them
+/// (unix(7), `SO_PASSCRED`).
+///
+/// # Errors
+/// EADDRINUSE if another socket has the name, and as the calls say.
+pub fn datagrams(name: &Path) -> Result<OwnedFd, Failure> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).op(Op::Socket)?;
+    rustix::net::sockopt::set_socket_passcred(&socket, true).op(Op::Getsockopt)?;
+    rustix::net::bind(&socket, &address(name)?).op(Op::Bind)?;
+    Ok(socket)
+}
+
+/// Receives one datagram, and returns its length and the uid of its sender (recvmsg(2)).
+///
+/// # Errors
+/// EAGAIN if there is none.
+pub fn receive_datagram(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(usize, Option<u32>), Failure> {
+    let mut space = [core::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [rustix::io::IoSliceMut::new(buffer)];
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let message = rustix::net::recvmsg(socket, &mut parts, &mut control, flags).op(Op::Recvmsg)?;
+    let mut sender = None;
+    for part in control.drain() {
+        if let rustix::net::RecvAncillaryMessage::ScmCredentials(credentials) = part {
+            sender = Some(credentials.uid.as_raw());
+        }
+    }
+    Ok((message.bytes, sender))
+}
+
 /// Returns the next connection, or `None` if there is none at the moment (accept(2)). The flag
 /// is true if the address of the peer is that of [`probe`].
 ///

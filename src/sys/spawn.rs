@@ -41,9 +41,28 @@ pub enum Role<'a> {
     /// Leads a session of its own and outlives its parent. The program gets this descriptor as
     /// [`REPORT_FD`]. When its file is gone, the running program is executed instead.
     Service(&'a OwnedFd),
-    /// Leads a session of its own, in this folder if that exists, becomes this user, and gets
-    /// SIGTERM when its parent dies.
-    Foreign(&'a CStr, Option<&'a Identity>),
+    /// Leads a session of its own, and gets a signal when its parent dies.
+    Foreign(&'a Foreign<'a>),
+}
+
+/// The circumstances of a program that is supervised.
+pub struct Foreign<'a> {
+    /// The working directory.
+    pub folder: &'a CStr,
+    /// The program does not start without its working directory.
+    pub needs_folder: bool,
+    /// The user that it becomes.
+    pub user: Option<&'a Identity>,
+    /// The bits that its new files do not have.
+    pub umask: u32,
+    /// The maximum number of its open files; 0 for that of this process.
+    pub open_files: u32,
+    /// The signal that it gets when its parent dies.
+    pub death_signal: Signal,
+    /// The descriptor that it gets as [`REPORT_FD`].
+    pub ready: Option<&'a OwnedFd>,
+    /// What it prints goes to /dev/null, which is descriptor 0 of this process.
+    pub is_silent: bool,
 }
 
 /// A program to be started. Everything must stay valid during the call only.
@@ -73,9 +92,13 @@ struct Setup<'a> {
     program: &'a Program<'a>,
     output: i32,
     parent: Pid,
-    /// The errno of execve(2), if it failed.
+    /// The errno of the call that failed, with the index of the call in [`STEPS`] above its 16
+    /// bits.
     failed: AtomicI32,
 }
+
+/// The calls of the child that can fail.
+const STEPS: [Op; 4] = [Op::Execve, Op::Chdir, Op::Setresuid, Op::Setrlimit];
 
 /// Starts `program`. Under QEMU's user mode a failure to execute it cannot be reported: the child
 /// writes one line about it into its output and exits with 127 (not found) or 126 (found, but not
@@ -103,9 +126,11 @@ pub fn spawn(program: &Program<'_>) -> Result<Child, Failure> {
     let raw = i32::try_from(result).unwrap_or(0);
     match (Pid::from_raw(raw.max(0)), setup.failed.load(Ordering::Relaxed)) {
         (Some(pid), 0) => Ok(Child { pid, output, input: write_end }),
-        (Some(pid), errno) => {
+        (Some(pid), failed) => {
             process::reap(pid);
-            Err(Failure { op: Op::Execve, errno: Errno::from_raw_os_error(errno) })
+            let step = usize::try_from(failed >> 16).unwrap_or(0);
+            let op = STEPS.get(step).copied().unwrap_or(Op::Execve);
+            Err(Failure { op, errno: Errno::from_raw_os_error(failed & 0xffff) })
         }
         (None, _) => Err(Failure { op: Op::Clone, errno: Errno::from_raw_os_error(raw.wrapping_neg()) }),
     }
@@ -127,37 +152,56 @@ unsafe extern "C" fn child(setup: *const u8) -> ! {
         }
         Role::Service(_) | Role::Foreign(..) => drop(process::setsid()),
     }
+    let mut output = setup.output;
+    if let Role::Foreign(Foreign { is_silent: true, .. }) = role {
+        output = 0;
+    }
     for number in 1..=2 {
-        if fds::replace(fds::borrow(setup.output), number).is_err() {
+        if fds::replace(fds::borrow(output), number).is_err() {
             process::exit(126);
         }
     }
-    match role {
-        Role::Handler => {}
-        Role::Service(report) if fds::replace(report.as_fd(), REPORT_FD).is_ok() => {}
-        Role::Service(_) => process::exit(126),
-        Role::Foreign(folder, user) => {
-            let _ = process::chdir(folder);
-            if let Some(Err(failure)) = user.map(identity::drop_privileges) {
-                fail(setup, failure.errno);
-            }
-            // A change of the user clears it.
-            die_with(setup.parent, Signal::TERM);
-        }
+    let report = match role {
+        Role::Service(report) => Some(report),
+        Role::Foreign(foreign) => foreign.ready,
+        Role::Handler => None,
+    };
+    if report.is_some_and(|report| fds::replace(report.as_fd(), REPORT_FD).is_err()) {
+        process::exit(126);
     }
-    process::umask(0o022);
+    let mut umask = 0o022;
+    if let Role::Foreign(foreign) = role {
+        umask = foreign.umask;
+        if foreign.open_files > 0
+            && let Err(failure) = fds::set_limit(foreign.open_files)
+        {
+            fail(setup, 3, failure.errno);
+        }
+        if let Err(failure) = process::chdir(foreign.folder)
+            && foreign.needs_folder
+        {
+            fail(setup, 1, failure.errno);
+        }
+        if let Some(Err(failure)) = foreign.user.map(identity::drop_privileges) {
+            fail(setup, 2, failure.errno);
+        }
+        // A change of the user clears it.
+        die_with(setup.parent, foreign.death_signal);
+    }
+    process::umask(umask);
     signal::unblock_in_child();
     let mut errno = execute(setup.program.path, setup.program.argv, setup.program.envp);
     if let (Role::Service(_), Errno::NOENT) = (role, errno) {
         errno = execute(OURSELVES, setup.program.argv, setup.program.envp);
     }
-    fail(setup, errno)
+    fail(setup, 0, errno)
 }
 
-/// Reports in the child why the program cannot be executed, and ends the child.
-fn fail(setup: &Setup<'_>, errno: Errno) -> ! {
+/// Reports in the child why the program cannot be executed, and ends the child. `step` is the index
+/// in [`STEPS`].
+fn fail(setup: &Setup<'_>, step: i32, errno: Errno) -> ! {
     // The parent, which waits, shares this memory, except under QEMU's user mode.
-    setup.failed.store(errno.raw_os_error(), Ordering::Relaxed);
+    setup.failed.store(step << 16 | errno.raw_os_error(), Ordering::Relaxed);
     report(setup.program.path, errno);
     process::exit(if errno == Errno::NOENT { 127 } else { 126 })
 }

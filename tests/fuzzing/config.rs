@@ -37,7 +37,7 @@ fn through_toml(source: &str) -> Box<Config> {
     let mut config = defaults();
     for (name, value) in &table {
         let (_, key) = Key::named(name.as_bytes()).expect("a key that was accepted");
-        key.clear(&mut config);
+        key.clear(&mut *config);
         let single = [value.clone()];
         let items = value.as_array().map_or(&single[..], Vec::as_slice);
         for item in items {
@@ -47,7 +47,7 @@ fn through_toml(source: &str) -> Box<Config> {
                 toml::Value::Boolean(flag) => Scalar::Boolean(*flag),
                 other => panic!("accepted, but {other:?}"),
             };
-            key.set(&mut config, &base(), scalar).unwrap_or_else(|| panic!("{name}: {item:?}"));
+            key.set(&mut *config, &base(), scalar).unwrap_or_else(|| panic!("{name}: {item:?}"));
         }
     }
     config
@@ -57,7 +57,7 @@ fn through_toml(source: &str) -> Box<Config> {
 /// read as they were.
 pub fn file(data: &[u8]) {
     let mut config = defaults();
-    if let Err(error) = parse(data, &mut config, &base()) {
+    if let Err(error) = parse(data, &mut *config, &base()) {
         assert!(error.line >= 1);
         return judge_error(&error, data);
     }
@@ -76,7 +76,7 @@ fn read_back(shown: &[(&'static str, Vec<u8>)]) -> Box<Config> {
         printed.extend([name.as_bytes(), b" = ", value, b"\n"].concat());
     }
     let mut again = defaults();
-    let result = parse(&printed, &mut again, &base());
+    let result = parse(&printed, &mut *again, &base());
     assert!(result.is_ok(), "{result:?}: {}", printed.escape_ascii());
     again
 }
@@ -91,7 +91,7 @@ pub fn option(data: &[u8]) {
     }
     let mut from_file = defaults();
     let one_line = !data.iter().any(|byte| matches!(byte, b'\n' | b'\r' | b'#'));
-    let is_file = one_line && parse(data, &mut from_file, &base()).is_ok();
+    let is_file = one_line && parse(data, &mut *from_file, &base()).is_ok();
     if is_file && data.contains(&b'=') && !data.starts_with(b"\xef\xbb\xbf") {
         assert!(result.is_ok(), "{result:?}: {}", data.escape_ascii());
         assert_eq!(effective(&mut config), effective(&mut from_file), "{}", data.escape_ascii());

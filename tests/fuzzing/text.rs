@@ -5,7 +5,12 @@ use super::{Choices, assert_plain, written};
 use zigsvc::limits::SYSLOG_MAX_BYTES;
 use zigsvc::proto::config::value::{emit_duration, emit_size, parse_duration, parse_size};
 use zigsvc::proto::log::{Level, TimestampFormat, emit_syslog, push_for_journal};
-use zigsvc::proto::{passwd, prometheus, service::Service, status};
+use zigsvc::proto::{
+    passwd,
+    prometheus::{self, PARTS, Shown},
+    service::Service,
+    status,
+};
 use zigsvc::state::degraded::DegradedState;
 use zigsvc::util::lines::{Line, classify, words as split_words};
 use zigsvc::util::path::Path;
@@ -151,8 +156,11 @@ pub fn status(data: &[u8]) {
     for (name, value) in status::fields(data) {
         assert!(!name.contains(&b'=') && !name.contains(&b' ') && !value.contains(&b' '));
     }
-    let states = DegradedState::ALL.iter().map(|state| state.name());
-    let text = written(16_384, |out| prometheus::emit("jobs", true, Some(data), states, out));
+    let row = |index| (index < 2).then_some(Shown { name: b"jobs", up: true, answer: Some(data) });
+    let states = |_: usize, visit: &mut dyn FnMut(&[u8])| {
+        DegradedState::ALL.iter().for_each(|state| visit(state.name().as_bytes()));
+    };
+    let text = written(32_768, |out| (0..PARTS).for_each(|part| prometheus::emit(part, &row, &states, out)));
     let text = String::from_utf8(text).expect("metrics are text");
     for line in text.lines() {
         let sample = || {

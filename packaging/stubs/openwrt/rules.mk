@@ -2,8 +2,6 @@
 # a test of that Makefile without OpenWrt. Modes are OpenWrt's.
 INCLUDE_DIR := $(TOPDIR)/include
 BUILD_DIR := $(TOPDIR)/build_dir
-PKG_BUILD_DIR = $(BUILD_DIR)/$(PKG_NAME)-$(PKG_VERSION)
-PKG_INSTALL_DIR = $(PKG_BUILD_DIR)/ipkg-install
 CP := cp -fpR
 INSTALL_DIR := install -d -m0755
 INSTALL_BIN := install -m0755

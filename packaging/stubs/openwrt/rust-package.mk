@@ -1,8 +1,17 @@
-# Stands in for lang/rust/rust-package.mk of OpenWrt's feed "packages". With BINARY
-# the program is that file. Without BINARY it is compiled as in OpenWrt: by `cargo
-# install`, with a compiler driver as the linker and dynamic linking as the target's
-# default.
-RUST_ARCH_DEPENDS := @(aarch64||arm||x86_64)
+# Stands in for lang/rust/rust-package.mk and rust-values.mk of OpenWrt's feed "packages", as
+# they are at its commit 0521bb56793387788798e4a69b84d96766ed54e2: the same variables with the
+# same values, for this machine instead of a target. With BINARY the program is that file, and
+# nothing is compiled.
+CARGO_BUILD_TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+CARGO_RUSTFLAGS += -Ctarget-feature=-crt-static -Clink-arg=-fuse-ld=bfd
+CARGO_PKG_PROFILE := release
+
+CARGO_PKG_CONFIG_VARS = CARGO_BUILD_TARGET=$(CARGO_BUILD_TARGET) RUSTFLAGS="$(CARGO_RUSTFLAGS)" \
+	$(addprefix CARGO_PROFILE_RELEASE_,CODEGEN_UNITS=1 DEBUG=false DEBUG_ASSERTIONS=false LTO=true \
+	OPT_LEVEL=z OVERFLOW_CHECKS=true PANIC=unwind RPATH=false) \
+	CARGO_TARGET_$(shell echo $(CARGO_BUILD_TARGET) | tr a-z- A-Z_)_LINKER=gcc
+CARGO_PKG_VARS = $(CARGO_PKG_CONFIG_VARS) CC=gcc MAKEFLAGS=
+
 ifneq ($(BINARY),)
 define Build/Compile/Cargo
 	$(INSTALL_DIR) $(PKG_INSTALL_DIR)/bin
@@ -10,9 +19,8 @@ define Build/Compile/Cargo
 endef
 else
 define Build/Compile/Cargo
-	RUSTFLAGS="-Ctarget-feature=-crt-static -Clinker=gcc" CARGO_TARGET_DIR=$(PKG_BUILD_DIR)/target \
-		cargo install --quiet --profile $(CARGO_PKG_PROFILE) --root $(PKG_INSTALL_DIR) \
-		--path $(PKG_BUILD_DIR) --locked
+	+$(CARGO_PKG_VARS) cargo install --quiet --no-track --profile $(CARGO_PKG_PROFILE) --locked \
+		--root $(PKG_INSTALL_DIR) --path $(PKG_BUILD_DIR)/$(1) $(2)
 endef
 endif
 Build/Compile = $(call Build/Compile/Cargo)

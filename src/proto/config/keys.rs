@@ -1,19 +1,23 @@
 //! Reads and writes the value of each configuration key.
 
-pub use super::table::{KEYS, Key, KeyKind};
+pub use super::table::{KEYS, Key, KeyKind, Keyed, PROGRAM_KEYS};
 
-use super::table::{AccountName, Config, ConfigField, LeftoverMode, SyncMode, TakeMode, WatchdogOnStop};
+use super::table::{
+    AccountName, Config, ConfigField, LeftoverMode, Program, ReadyMode, RestartMode, SyncMode, TakeMode,
+    WatchdogOnStop,
+};
 use super::value::{emit_duration, emit_size, parse_duration, parse_size};
 use crate::limits::{
-    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, HANDLER_WORDS_MAX, METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES,
-    PATH_MAX_BYTES,
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, COMMAND_WORDS_BYTES, COMMAND_WORDS_MAX, HANDLER_WORDS_MAX,
+    METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, PATH_MAX_BYTES, PROGRAM_NAME_BYTES, PROGRAMS_MAX,
 };
 use crate::proto::log::{Level, TimestampFormat};
-use crate::proto::service::Service;
+use crate::proto::service::{Service, is_program_name};
+use crate::proto::signal;
 use crate::util::path::Path;
 use crate::util::text::{Writer, parse_u64, text_with_number, trim};
 use crate::util::time::Duration;
-use heapless::Vec;
+use heapless::{Vec, VecView};
 use ufmt::uwrite;
 
 /// A value as the file or an option gives it.
@@ -38,6 +42,11 @@ impl Config {
         fits
     }
 
+    /// Returns the names of the services and programs that the supervisor keeps running.
+    pub fn supervised(&self) -> impl Iterator<Item = &[u8]> {
+        allowed_paths(&self.supervise)
+    }
+
     /// Moves the files that are below /run to /var/run.
     pub fn use_var_run(&mut self) {
         for path in [&mut self.pid_file, &mut self.socket, &mut self.health_file] {
@@ -49,6 +58,59 @@ impl Config {
         }
     }
 }
+
+impl Program {
+    /// Sets every value to its default. The log is the one that has no name.
+    pub fn reset(&mut self) {
+        self.lines.fill(0);
+        for key in PROGRAM_KEYS {
+            let _ = key.reset(self, &Path::empty());
+        }
+    }
+
+    /// Returns the words of the command.
+    pub fn words(&self) -> impl Iterator<Item = &[u8]> {
+        words(&self.command)
+    }
+
+    /// Returns the variables of the environment.
+    pub fn variables(&self) -> impl Iterator<Item = &[u8]> {
+        words(&self.env)
+    }
+
+    /// Returns the names of the services and programs that are ready before.
+    pub fn after(&self) -> impl Iterator<Item = &[u8]> {
+        words(&self.after)
+    }
+
+    /// Returns how the program shows that it is ready.
+    #[must_use]
+    pub fn ready(&self) -> ReadyMode {
+        ReadyMode::ALL.get(usize::from(self.ready)).copied().unwrap_or(ReadyMode::Start)
+    }
+
+    /// Returns after which ends the program is started again.
+    #[must_use]
+    pub fn restart(&self) -> RestartMode {
+        RestartMode::ALL.get(usize::from(self.restart)).copied().unwrap_or(RestartMode::Always)
+    }
+
+    /// Returns true if what the program prints is not logged.
+    #[must_use]
+    pub fn has_no_log(&self) -> bool {
+        self.log_file.as_bytes() == NO_LOG
+    }
+
+    /// Returns the line of the key `name` in the file, or the first line.
+    #[must_use]
+    pub fn line_of(&self, name: &str) -> u32 {
+        let at = PROGRAM_KEYS.iter().position(|key| key.name == name);
+        at.and_then(|at| self.lines.get(at)).map_or(1, |line| (*line).max(1))
+    }
+}
+
+/// The value of a program's `log_file` that stands for no log.
+const NO_LOG: &[u8] = b"null";
 
 impl Config {
     /// Appends a word of the handler after its program. Returns `None` if it does not fit.
@@ -73,34 +135,45 @@ impl Key {
     /// Returns true if the value is an array. Such a key also accepts a single value.
     #[must_use]
     pub fn is_list(&self) -> bool {
-        matches!(self.kind, KeyKind::Accounts | KeyKind::Services | KeyKind::Paths(_) | KeyKind::Handler)
+        matches!(
+            self.kind,
+            KeyKind::Accounts
+                | KeyKind::Names
+                | KeyKind::Paths(_)
+                | KeyKind::Handler
+                | KeyKind::Command
+                | KeyKind::Variables
+        )
     }
 
     /// Empties a list before its elements are set. Does nothing for other keys.
-    pub fn clear(&self, config: &mut Config) {
-        if matches!(self.kind, KeyKind::Handler) {
+    pub fn clear(&self, config: &mut dyn Keyed) {
+        if matches!(self.kind, KeyKind::Handler)
+            && let Some(config) = config.config()
+        {
             config.handler.set(&Path::empty());
             config.handler_words.clear();
         }
         match config.field(self.id) {
             ConfigField::Accounts(list) => list.clear(),
-            ConfigField::Services(list) => list.clear(),
-            ConfigField::Paths(list) => list.clear(),
+            ConfigField::Words(list) => list.clear(),
             _ => {}
         }
     }
 
     /// Sets the default value. Returns `None` if a default path would be too long.
-    fn reset(&self, config: &mut Config, folder: &Path) -> Option<()> {
+    fn reset(&self, config: &mut dyn Keyed, folder: &Path) -> Option<()> {
         match (self.kind, config.field(self.id)) {
             (KeyKind::File(name), ConfigField::Path(path)) if !folder.is_empty() => {
                 path.assign(&[folder.as_bytes(), b"/", name.as_bytes()]).then_some(())
             }
-            (KeyKind::Abstract, ConfigField::Name(name)) if !folder.is_empty() => {
+            (KeyKind::LogFile, ConfigField::Path(path)) => path.assign(&[]).then_some(()),
+            (KeyKind::Abstract, ConfigField::Words(name)) if !folder.is_empty() => {
                 // The end of the folder is kept if it is too long, because the paths of two
                 // folders differ at their end rather than at their start.
                 let folder = folder.as_bytes();
-                *name = Vec::from_slice(self.default.as_bytes()).ok()?;
+                name.clear();
+                name.extend_from_slice(self.default.as_bytes()).ok()?;
                 name.push(b':').ok()?;
                 let room = METRICS_NAME_MAX_BYTES.saturating_sub(name.len());
                 name.extend_from_slice(folder.get(folder.len().saturating_sub(room)..).unwrap_or(folder)).ok()
@@ -112,7 +185,7 @@ impl Key {
     /// Stores the bare value of an option. Commas separate the items of a list. Returns `None`
     /// if a value is not one that [`Key::describe`] allows.
     #[must_use]
-    pub(super) fn set_bare(&self, config: &mut Config, base: &Path, value: &[u8]) -> Option<()> {
+    pub(super) fn set_bare(&self, config: &mut dyn Keyed, base: &Path, value: &[u8]) -> Option<()> {
         self.clear(config);
         if !self.is_list() || matches!(self.kind, KeyKind::Handler) {
             return self.set(config, base, Scalar::Bare(value));
@@ -124,9 +197,12 @@ impl Key {
     /// Stores `value`, or appends it to a list. A relative path is taken below `base`. Returns
     /// `None` if the value is not one that [`Key::describe`] allows.
     #[must_use]
-    pub fn set(&self, config: &mut Config, base: &Path, value: Scalar<'_>) -> Option<()> {
-        if matches!(self.kind, KeyKind::Handler) && !config.handler.is_empty() {
-            return config.push_handler_word(text(value)?);
+    pub fn set(&self, config: &mut dyn Keyed, base: &Path, value: Scalar<'_>) -> Option<()> {
+        if let Some(config) = config.config() {
+            config.log_file_named |= self.name == "log_file";
+            if matches!(self.kind, KeyKind::Handler) && !config.handler.is_empty() {
+                return config.push_handler_word(text(value)?);
+            }
         }
         match (self.kind, config.field(self.id)) {
             (KeyKind::File(_), ConfigField::Path(field)) => *field = absolute(base, text(value)?)?,
@@ -163,14 +239,53 @@ impl Key {
             (KeyKind::Accounts, ConfigField::Accounts(list)) => {
                 list.push(account(value).filter(|name| !name.is_empty())?).ok()?;
             }
-            (KeyKind::Services, ConfigField::Services(list)) => {
-                let service = Service::from_name(text(value)?)?;
-                if service == Service::Supervisor || list.contains(&service) {
+            (KeyKind::Choice(names), ConfigField::Choice(field)) => {
+                *field = names().find(text(value)?)?.try_into().ok()?;
+            }
+            (KeyKind::Signal(optional), ConfigField::Choice(field)) => {
+                *field = match text(value)? {
+                    b"" if optional => 0,
+                    name => signal::parse(name)?,
+                };
+            }
+            (KeyKind::Names, ConfigField::Words(list)) => {
+                let name = text(value)?;
+                let service = Service::from_name(name);
+                let programs = words(list).filter(|name| Service::from_name(name).is_none()).count();
+                let fits = match service {
+                    Some(service) => service != Service::Supervisor,
+                    None => is_program_name(name) && programs < PROGRAMS_MAX,
+                };
+                if !fits || words(list).any(|known| known == name) {
                     return None;
                 }
-                list.push(service).ok()?;
+                push_word(list, name)?;
             }
-            (KeyKind::Paths(most), ConfigField::Paths(list)) => {
+            (KeyKind::Command, ConfigField::Words(list)) => {
+                let word = text(value)?;
+                // The path is not searched for, so that it is clear which file is meant.
+                if list.is_empty() && (word.first() != Some(&b'/') || Path::new(word).is_none()) {
+                    return None;
+                }
+                push_command_word(list, word)?;
+            }
+            (KeyKind::Variables, ConfigField::Words(list)) => {
+                let word = text(value)?;
+                word.iter().position(|byte| *byte == b'=').filter(|equals| *equals > 0)?;
+                push_command_word(list, word)?;
+            }
+            (KeyKind::LogFile, ConfigField::Path(field)) => {
+                *field = match text(value)? {
+                    NO_LOG => Path::new(NO_LOG)?,
+                    path => absolute(base, path)?,
+                }
+            }
+            (KeyKind::Octal, ConfigField::Number(field)) => {
+                let digits = text(value).filter(|digits| (3..=4).contains(&digits.len()))?;
+                let digits = core::str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'))?;
+                *field = u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777)?;
+            }
+            (KeyKind::Paths(most), ConfigField::Words(list)) => {
                 let path = text(value)?;
                 // A path with a newline could never match, because a newline ends the path in
                 // a request.
@@ -180,16 +295,15 @@ impl Key {
                     return None;
                 }
                 Path::new(path)?;
-                list.extend_from_slice(path).ok()?;
-                list.push(0).ok()?;
+                push_word(list, path)?;
             }
-            (KeyKind::Abstract, ConfigField::Name(field)) => {
+            (KeyKind::Abstract, ConfigField::Words(field)) => {
                 let name = text(value).filter(|name| !name.is_empty() && !name.contains(&0))?;
-                *field = Vec::from_slice(name).ok()?;
+                field.clear();
+                field.extend_from_slice(name).ok()?;
             }
             _ => return None,
         }
-        config.log_file_named |= self.name == "log_file";
         Some(())
     }
 
@@ -221,6 +335,7 @@ impl Key {
                 }
                 ""
             }
+            KeyKind::Signal(_) => "the name of a signal, such as \"TERM\"",
             KeyKind::Flag => "true or false",
             KeyKind::Account => {
                 text_with_number!("a name or number of at most ", NAME_MAX_BYTES, " bytes, in quotes")
@@ -228,7 +343,26 @@ impl Key {
             KeyKind::Accounts => {
                 text_with_number!("a name or number, or an array of at most ", ALLOW_IDS_MAX, " of them")
             }
-            KeyKind::Services => "an array of \"jobs\", \"hub\", \"opener\", \"collector\", each once",
+            KeyKind::Names => {
+                let _ = uwrite!(
+                    out,
+                    "an array of \"jobs\", \"hub\", \"opener\", \"collector\" and up to {} programs, each once; a \
+                     program has 1 to {} bytes of a-z 0-9 . _ - and the name of no command",
+                    PROGRAMS_MAX,
+                    PROGRAM_NAME_BYTES
+                );
+                ""
+            }
+            KeyKind::Command => {
+                describe_words("an absolute path and its arguments, an array of at most ", " words", out);
+                ""
+            }
+            KeyKind::Variables => {
+                describe_words("an array of at most ", " variables \"KEY=VALUE\"", out);
+                ""
+            }
+            KeyKind::LogFile => text_with_number!("\"null\", or a path of 1 to ", PATH_MAX_BYTES, " bytes"),
+            KeyKind::Octal => "three octal digits in quotes, such as \"022\"",
             KeyKind::Paths(most) => {
                 let _ = uwrite!(
                     out,
@@ -247,12 +381,26 @@ impl Key {
     }
 
     /// Writes the value in `config` as TOML.
-    pub fn emit(&self, config: &mut Config, out: &mut Writer<'_>) {
-        if matches!(self.kind, KeyKind::Handler) && !config.handler_words.is_empty() {
+    pub fn emit(&self, config: &mut dyn Keyed, out: &mut Writer<'_>) {
+        if matches!(self.kind, KeyKind::Handler)
+            && let Some(config) = config.config().filter(|config| !config.handler_words.is_empty())
+        {
             let program = core::iter::once(config.handler.as_bytes());
             return array(program.chain(allowed_paths(&config.handler_words)), out);
         }
         match config.field(self.id) {
+            ConfigField::None => {}
+            ConfigField::Choice(index) => {
+                let name = match self.kind {
+                    KeyKind::Choice(names) => names().get(usize::from(*index)),
+                    _ => signal::name_of(*index),
+                };
+                quote(name.as_bytes(), out);
+            }
+            ConfigField::Number(mode) if matches!(self.kind, KeyKind::Octal) => {
+                let digit = |shift: u32| b'0'.saturating_add((*mode >> shift & 7).try_into().unwrap_or(0));
+                quote(&[6, 3, 0].map(digit), out);
+            }
             ConfigField::Path(path) => quote(path.as_bytes(), out),
             ConfigField::Bytes(bytes) => quoted(out, |out| emit_size(*bytes, out)),
             ConfigField::Span(span) => quoted(out, |out| emit_duration(*span, out)),
@@ -266,9 +414,8 @@ impl Key {
             ConfigField::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),
             ConfigField::Account(name) => quote(name, out),
             ConfigField::Accounts(list) => array(list.iter().map(Vec::as_slice), out),
-            ConfigField::Services(list) => array(list.iter().map(|service| service.name().as_bytes()), out),
-            ConfigField::Paths(list) => array(allowed_paths(list), out),
-            ConfigField::Name(name) => quote(name, out),
+            ConfigField::Words(name) if matches!(self.kind, KeyKind::Abstract) => quote(name, out),
+            ConfigField::Words(list) => array(words(list), out),
         }
     }
 }
@@ -281,6 +428,35 @@ fn bound(ms: u32) -> Duration {
 /// Returns the entries of `allow` or `trust`, or the words of the handler. A NUL byte ends each.
 pub fn allowed_paths(allow: &[u8]) -> impl Iterator<Item = &[u8]> {
     allow.split(|byte| *byte == 0).filter(|path| !path.is_empty())
+}
+
+/// Returns words of which a NUL byte ends each. They can be empty.
+fn words(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split_inclusive(|byte| *byte == 0).map(|word| word.strip_suffix(&[0]).unwrap_or(word))
+}
+
+/// Appends a word. Returns `None` if it does not fit, or holds a NUL byte.
+fn push_word(list: &mut VecView<u8>, word: &[u8]) -> Option<()> {
+    if word.contains(&0) || list.capacity().saturating_sub(list.len()) <= word.len() {
+        return None;
+    }
+    list.extend_from_slice(word).ok()?;
+    list.push(0).ok()
+}
+
+/// Appends a word of a command or a variable. Returns `None` if it does not fit.
+fn push_command_word(list: &mut VecView<u8>, word: &[u8]) -> Option<()> {
+    let count = words(list).count();
+    let bytes = list.len().saturating_sub(count).saturating_add(word.len());
+    if count >= COMMAND_WORDS_MAX || bytes > COMMAND_WORDS_BYTES {
+        return None;
+    }
+    push_word(list, word)
+}
+
+/// Writes what is allowed for a list of words.
+fn describe_words(begin: &str, end: &str, out: &mut Writer<'_>) {
+    let _ = uwrite!(out, "{}{}{}, {} bytes in all", begin, COMMAND_WORDS_MAX, end, COMMAND_WORDS_BYTES);
 }
 
 fn array<'a>(items: impl Iterator<Item = &'a [u8]>, out: &mut Writer<'_>) {

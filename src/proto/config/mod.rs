@@ -14,7 +14,7 @@ mod table;
 pub mod toml;
 pub mod value;
 
-pub use table::{AccountName, Config, WatchdogOnStop};
+pub use table::{AccountName, Config, Program, ReadyMode, RestartMode, WatchdogOnStop};
 use table::{LeftoverMode, SyncMode, TakeMode};
 
 use crate::limits::HEARTBEAT_MIN;
@@ -76,5 +76,7 @@ impl Config {
     }
 }
 
+#[cfg(test)]
+mod program_tests;
 #[cfg(test)]
 mod tests;

@@ -2,15 +2,15 @@
 //! `keys.rs` reads and writes the values.
 
 use crate::limits::{
-    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, HANDLER_WORDS_BYTES, LOG_KEEP_MAX,
-    METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, SUPERVISED_MAX, TRUST_PATHS_MAX,
+    ALLOW_IDS_MAX, ALLOW_PATHS_BYTES, ALLOW_PATHS_MAX, COMMAND_BYTES, HANDLER_WORDS_BYTES, LOG_KEEP_MAX,
+    METRICS_NAME_MAX_BYTES, NAME_MAX_BYTES, SUPERVISED_BYTES, SUPERVISED_MAX, TRUST_PATHS_MAX,
 };
 use crate::proto::log::{Level, TimestampFormat};
 use crate::proto::service::Service;
 use crate::util::path::Path;
 use crate::util::string_table::{StringTable, named_enum};
 use crate::util::time::Duration;
-use heapless::Vec;
+use heapless::{Vec, VecView};
 
 /// A user or group, by name or number: at most [`NAME_MAX_BYTES`] bytes, empty for none.
 pub type AccountName = Vec<u8, NAME_MAX_BYTES>;
@@ -55,6 +55,30 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// The values of `ready`: how a program shows that it is ready.
+    pub enum ReadyMode {
+        /// It is ready when it is started.
+        Start = "start",
+        /// It writes a newline to descriptor 3.
+        Fd = "fd",
+        /// It sends `READY=1` to the socket that NOTIFY_SOCKET names.
+        Notify = "notify",
+    }
+}
+
+named_enum! {
+    /// The values of `restart`: after which ends a program is started again.
+    pub enum RestartMode {
+        /// After each end.
+        Always = "always",
+        /// After an exit status other than 0, and after a signal that the supervisor did not send.
+        Failure = "failure",
+        /// After none.
+        Never = "never",
+    }
+}
+
 /// The upper bound of most durations: a day, in milliseconds.
 const DAY: u32 = 86_400_000;
 /// The upper bound of `job_timeout`: 30 days, in milliseconds.
@@ -87,8 +111,18 @@ pub enum KeyKind {
     Account,
     /// A list of users or groups.
     Accounts,
-    /// A list of services other than `supervisor`.
-    Services,
+    /// A list of names of services other than `supervisor`, and of programs.
+    Names,
+    /// The path of a program, and its arguments.
+    Command,
+    /// A list of variables of the environment, each `KEY=VALUE`.
+    Variables,
+    /// A path, or the word `null` for no log.
+    LogFile,
+    /// The bits of a file's mode, in octal digits.
+    Octal,
+    /// The name of a signal. It can be empty if the field is true.
+    Signal(bool),
     /// A list of absolute paths, and the maximum number of them.
     Paths(usize),
     /// The name of an abstract socket.
@@ -106,11 +140,33 @@ pub struct Key {
     pub kind: KeyKind,
     /// True if a running service can change to a new value.
     pub reloadable: bool,
-    pub(super) id: KeyId,
+    /// The index in its table.
+    pub(super) id: u8,
 }
 
-/// The field of [`Config`] that holds the value of a key.
-pub(super) enum ConfigField<'c> {
+/// A table of keys, with the values of a file.
+pub trait Keyed {
+    /// Returns the keys.
+    fn keys(&self) -> &'static [Key];
+
+    /// Returns the field that holds the value of the key with this index.
+    #[doc(hidden)]
+    fn field(&mut self, id: u8) -> ConfigField<'_>;
+
+    /// Returns the configuration, if these are its keys.
+    fn config(&mut self) -> Option<&mut Config> {
+        None
+    }
+
+    /// Records the line of the file that holds the value of the key with this index.
+    fn set_line(&mut self, _id: u8, _line: u32) {}
+}
+
+/// The field that holds the value of a key.
+#[doc(hidden)]
+pub enum ConfigField<'c> {
+    /// There is no key with this index.
+    None,
     Path(&'c mut Path),
     Bytes(&'c mut u64),
     Number(&'c mut u32),
@@ -124,9 +180,10 @@ pub(super) enum ConfigField<'c> {
     Span(&'c mut Duration),
     Account(&'c mut AccountName),
     Accounts(&'c mut Vec<AccountName, ALLOW_IDS_MAX>),
-    Services(&'c mut Vec<Service, SUPERVISED_MAX>),
-    Paths(&'c mut Vec<u8, ALLOW_PATHS_BYTES>),
-    Name(&'c mut Vec<u8, METRICS_NAME_MAX_BYTES>),
+    /// The index of a name in a list of names, or the number of a signal.
+    Choice(&'c mut u8),
+    /// Words, each ended by a NUL byte; or one name without it.
+    Words(&'c mut VecView<u8>),
 }
 
 /// A type of a field: its empty value, whose bytes are zero, and its variant of [`ConfigField`].
@@ -161,42 +218,45 @@ config_values! {
     Duration: Self::ZERO, Span;
     AccountName: Self::new(), Account;
     Vec<AccountName, ALLOW_IDS_MAX>: Self::new(), Accounts;
-    Vec<Service, SUPERVISED_MAX>: Self::new(), Services;
-    Vec<u8, ALLOW_PATHS_BYTES>: Self::new(), Paths;
-    Vec<u8, METRICS_NAME_MAX_BYTES>: Self::new(), Name;
+    u8: 0, Choice;
+    Vec<u8, ALLOW_PATHS_BYTES>: Self::new(), Words;
+    Vec<u8, SUPERVISED_BYTES>: Self::new(), Words;
+    Vec<u8, COMMAND_BYTES>: Self::new(), Words;
+    Vec<u8, METRICS_NAME_MAX_BYTES>: Self::new(), Words;
 }
 
-/// Declares the keys. A row holds the field and its type, the default, the kind of value, and
-/// `RELOAD` if a reload can change the value or `RESTART` if it cannot.
+/// Declares a table of keys. A row holds the field and its type, the default, the kind of value, and
+/// `RELOAD` if a reload can change the value or `RESTART` if it cannot. Further fields follow.
 macro_rules! config {
-    ($($(#[$doc:meta])* $key:ident: $type:ty = $default:literal, $kind:expr, $reload:ident;)*) => {
-        /// The value of every key. It takes five kilobytes and is therefore filled in place,
-        /// never moved.
+    ($(#[$meta:meta])* $name:ident, $(#[$keys_meta:meta])* $keys:ident, $ids:ident:
+        $($(#[$doc:meta])* $key:ident: $type:ty = $default:literal, $kind:expr, $reload:ident;)*
+        { $($(#[$more_doc:meta])* $more:ident: $more_type:ty = $empty:expr,)* }
+    ) => {
+        $(#[$meta])*
         #[derive(Debug)]
-        pub struct Config {
+        pub struct $name {
             $($(#[$doc])* pub $key: $type,)*
-            /// True if the configuration names `log_file`. `run` needs to know it.
-            pub log_file_named: bool,
-            /// The words after the program in `handler`. A NUL byte ends each.
-            pub handler_words: Vec<u8, HANDLER_WORDS_BYTES>,
+            $($(#[$more_doc])* pub $more: $more_type,)*
         }
 
-        impl Config {
-            /// The value before [`Config::reset`]. Its bytes are zero, so that it is not in the file.
+        impl $name {
+            /// The value before the defaults are set. Its bytes are zero, so that it is not in the
+            /// file.
             pub const EMPTY: Self = Self {
                 $($key: <$type as ConfigValue>::EMPTY,)*
-                log_file_named: false,
-                handler_words: Vec::new(),
+                $($more: $empty,)*
             };
 
-            /// Returns the field of a key.
-            pub(super) fn field(&mut self, id: KeyId) -> ConfigField<'_> {
-                match id {
-                    $(KeyId::$key => self.$key.field(),)*
-                }
+            /// Returns the field of the key with this index.
+            fn find_field(&mut self, id: u8) -> ConfigField<'_> {
+                $(if id == $ids::$key as u8 {
+                    return self.$key.field();
+                })*
+                ConfigField::None
             }
 
             /// Copies the values from `old` that only a restart can change.
+            #[allow(dead_code, reason = "a program is not reloaded")]
             pub fn keep_fixed(&mut self, old: &Self) {
                 $(if !$reload {
                     self.$key.clone_from(&old.$key);
@@ -204,22 +264,22 @@ macro_rules! config {
             }
         }
 
-        /// The id of a key, for [`Config::field`].
+        /// The indexes of the keys.
         #[allow(non_camel_case_types, reason = "the names are those of the fields")]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub(super) enum KeyId {
+        enum $ids {
             $($key),*
         }
 
-        /// All keys, in the order in which `check` prints them.
-        pub const KEYS: &[Key] = {
+        $(#[$keys_meta])*
+        pub const $keys: &[Key] = {
             use KeyKind::*;
             &[$(Key {
                 name: stringify!($key),
                 default: $default,
                 kind: $kind,
                 reloadable: $reload,
-                id: KeyId::$key,
+                id: $ids::$key as u8,
             }),*]
         };
     };
@@ -231,6 +291,11 @@ const RELOAD: bool = true;
 const RESTART: bool = false;
 
 config! {
+    /// The value of every key. It takes seven kilobytes and is therefore filled in place, never
+    /// moved.
+    Config,
+    /// All keys, in the order in which `check` prints them.
+    KEYS, KeyId:
     /// The PID file of `jobs`. The PID files of the other services are in the same folder.
     pid_file: Path = "/run/zigsvc.pid", File("zigsvc.pid"), RESTART;
     /// The control socket.
@@ -289,8 +354,8 @@ config! {
     /// The folders and files that are trusted though another user can change them. A NUL byte
     /// ends each.
     trust: Vec<u8, ALLOW_PATHS_BYTES> = "", Paths(TRUST_PATHS_MAX), RELOAD;
-    /// The services that the supervisor keeps running.
-    supervise: Vec<Service, SUPERVISED_MAX> = "jobs", Services, RELOAD;
+    /// The services and programs that the supervisor keeps running. A NUL byte ends each.
+    supervise: Vec<u8, SUPERVISED_BYTES> = "jobs", Names, RELOAD;
     /// The time between two probes of the supervisor.
     check_interval: Duration = "5s", Duration(100, DAY, false), RELOAD;
     /// The age from which a heartbeat is stale.
@@ -310,7 +375,93 @@ config! {
         "/etc/hostname,/etc/os-release,/proc/version", Paths(ALLOW_PATHS_MAX), RELOAD;
     /// The abstract socket of the collector, without its leading NUL byte.
     metrics_name: Vec<u8, METRICS_NAME_MAX_BYTES> = "zigsvc-metrics", Abstract, RELOAD;
+    {
+        /// True if the configuration names `log_file`. `run` needs to know it.
+        log_file_named: bool = false,
+        /// The words after the program in `handler`. A NUL byte ends each.
+        handler_words: Vec<u8, HANDLER_WORDS_BYTES> = Vec::new(),
+    }
+}
+
+impl Keyed for Config {
+    fn keys(&self) -> &'static [Key] {
+        KEYS
+    }
+
+    fn field(&mut self, id: u8) -> ConfigField<'_> {
+        self.find_field(id)
+    }
+
+    fn config(&mut self) -> Option<&mut Config> {
+        Some(self)
+    }
+}
+
+config! {
+    /// The file of a program. It takes four kilobytes and is therefore filled in place.
+    Program,
+    /// All keys of the file of a program, in the order in which `check` prints them.
+    PROGRAM_KEYS, ProgramKeyId:
+    /// The path of the program, and its arguments. A NUL byte ends each.
+    command: Vec<u8, COMMAND_BYTES> = "", Command, RESTART;
+    /// The user that the program becomes. Empty: that of the supervisor.
+    user: AccountName = "", Account, RESTART;
+    /// The group that the program gets. Empty: the user's own.
+    group: AccountName = "", Account, RESTART;
+    /// The working directory.
+    folder: Path = "/", File(""), RESTART;
+    /// The variables of the environment. A NUL byte ends each.
+    env: Vec<u8, COMMAND_BYTES> = "", Variables, RESTART;
+    /// The bits that new files of the program do not have.
+    umask: u32 = "022", Octal, RESTART;
+    /// The maximum number of open files. Zero: that of the supervisor.
+    open_files: u32 = "0", Count(0, 1_048_576), RESTART;
+    /// The log of what the program prints, or `null` for none.
+    log_file: Path = "", LogFile, RESTART;
+    /// The size in bytes at which the log is rotated. 0: it is never rotated.
+    log_max: u64 = "10000", Size, RESTART;
+    /// The number of rotated logs to keep.
+    log_keep: u32 = "1", Count(1, LOG_KEEP_MAX), RESTART;
+    /// The timestamp of lines.
+    log_time: TimestampFormat = "iso", Choice(TimestampFormat::names), RESTART;
+    /// The services and programs that are ready before the program is started, and stopped after
+    /// it. A NUL byte ends each.
+    after: Vec<u8, SUPERVISED_BYTES> = "", Names, RESTART;
+    /// The index in [`ReadyMode::ALL`].
+    ready: u8 = "start", Choice(ReadyMode::names), RESTART;
+    /// The time after which a program that is not ready is named.
+    start_timeout: Duration = "60s", Duration(100, DAY, false), RESTART;
+    /// The index in [`RestartMode::ALL`].
+    restart: u8 = "always", Choice(RestartMode::names), RESTART;
+    /// The number of the signal that ends the program.
+    stop_signal: u8 = "TERM", Signal(false), RESTART;
+    /// The time that the program has to end after its signal. SIGKILL follows.
+    stop_timeout: Duration = "10s", Duration(1, DAY, true), RESTART;
+    /// The number of the signal of `reload`; 0 for none.
+    reload_signal: u8 = "", Signal(true), RESTART;
+    /// The file that the program writes as a sign of life. Empty: there is none.
+    health_file: Path = "", Device, RESTART;
+    /// The age from which the health file is stale.
+    stale_after: Duration = "15s", Duration(100, DAY, false), RESTART;
+    {
+        /// The line of each key in the file; 0 for a key that is not in it.
+        lines: [u32; PROGRAM_KEYS.len()] = [0; PROGRAM_KEYS.len()],
+    }
+}
+
+impl Keyed for Program {
+    fn keys(&self) -> &'static [Key] {
+        PROGRAM_KEYS
+    }
+
+    fn field(&mut self, id: u8) -> ConfigField<'_> {
+        self.find_field(id)
+    }
+
+    fn set_line(&mut self, id: u8, line: u32) {
+        self.lines.get_mut(usize::from(id)).into_iter().for_each(|known| *known = line);
+    }
 }
 
 // The list has space for each service but the supervisor, each once.
-const _: () = assert!(SUPERVISED_MAX + 1 == Service::ALL.len());
+const _: () = assert!(SUPERVISED_MAX + 1 == Service::ALL.len() + crate::limits::PROGRAMS_MAX);

@@ -3,7 +3,6 @@ use super::toml::{Problem, apply_option, parse};
 use super::*;
 use crate::limits::{LOG_MAX_BYTES, METRICS_NAME_MAX_BYTES, PATH_MAX_BYTES};
 use crate::proto::log::Level;
-use crate::proto::service::Service;
 use crate::util::text::Writer;
 
 /// Returns the folder of the defaults.
@@ -87,7 +86,7 @@ fn every_kind_of_value_is_read() {
     assert!(config.log_file_named);
     assert_eq!(config.allow_uid.iter().map(|name| &name[..]).collect::<Vec<_>>(), [&b"www"[..], b"1000"]);
     assert_eq!(config.allow_gid.len(), 1);
-    assert_eq!(config.supervise, [Service::Hub, Service::Jobs]);
+    assert_eq!(config.supervised().collect::<Vec<_>>(), [&b"hub"[..], b"jobs"]);
     assert_eq!(&config.allow[..], b"/etc/passwd\0");
 }
 
@@ -241,7 +240,11 @@ fn another(key: &Key, choice: usize) -> String {
         KeyKind::Choice(names) => names().get(choice % names().len()).to_owned(),
         KeyKind::Flag => "true".to_owned(),
         KeyKind::Account | KeyKind::Accounts | KeyKind::Abstract => "another".to_owned(),
-        KeyKind::Services => "hub".to_owned(),
+        KeyKind::Names => "hub".to_owned(),
+        KeyKind::Command | KeyKind::LogFile => "/another".to_owned(),
+        KeyKind::Variables => "A=b".to_owned(),
+        KeyKind::Octal => "077".to_owned(),
+        KeyKind::Signal(_) => "HUP".to_owned(),
     }
 }
 

@@ -5,14 +5,14 @@
 //! to every parser of TOML.
 
 use super::Config;
-use super::keys::{KEYS, Key, KeyKind, Scalar};
-use crate::limits::PATH_MAX_BYTES;
+use super::keys::{Key, KeyKind, Keyed, PROGRAM_KEYS, Scalar};
+use crate::limits::COMMAND_WORDS_BYTES;
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number, trim};
 use heapless::Vec;
 
 /// An error in a configuration, and its line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct ConfigError<'a> {
     /// The line in the file, from 1. 0 for an option of the command line.
     pub line: u32,
@@ -21,22 +21,23 @@ pub struct ConfigError<'a> {
 }
 
 /// The kinds of errors in a configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Problem<'a> {
     /// The text does not have the syntax above. Holds the expected syntax.
     Syntax(&'static str),
     /// The key does not exist. Holds its name.
     UnknownKey(&'a [u8]),
-    /// The key is given twice. Holds its index in [`KEYS`].
-    Duplicate(usize),
-    /// The key does not accept the value. Holds its index in [`KEYS`].
-    BadValue(usize),
+    /// The key does not exist in the file of a program. Holds its name.
+    UnknownProgramKey(&'a [u8]),
+    /// The key is given twice.
+    Duplicate(&'static Key),
+    /// The key does not accept the value.
+    BadValue(&'static Key),
 }
 
 impl ConfigError<'_> {
     /// Writes the error and what is allowed.
     pub fn describe(&self, out: &mut Writer<'_>) {
-        let key = |index: usize| KEYS.get(index);
         match self.problem {
             Problem::Syntax(expected) => out.push_str(expected),
             Problem::UnknownKey(name) => {
@@ -44,29 +45,36 @@ impl ConfigError<'_> {
                 out.push_escaped(name.get(..40).unwrap_or(name));
                 out.push_str("\"; `zigsvc -c /dev/null check` shows all");
             }
-            Problem::Duplicate(index) => {
-                out.push_str(key(index).map_or("", |key| key.name));
+            Problem::UnknownProgramKey(name) => {
+                out.push_str("unknown key \"");
+                out.push_escaped(name.get(..40).unwrap_or(name));
+                out.push_str("\"; a program has");
+                for key in PROGRAM_KEYS {
+                    out.push_str(" ");
+                    out.push_str(key.name);
+                }
+            }
+            Problem::Duplicate(key) => {
+                out.push_str(key.name);
                 out.push_str(" is given twice; once is allowed");
             }
-            Problem::BadValue(index) => {
-                if let Some(key) = key(index) {
-                    out.push_str(key.name);
-                    out.push_str(" must be ");
-                    key.describe(out);
-                }
+            Problem::BadValue(key) => {
+                out.push_str(key.name);
+                out.push_str(" must be ");
+                key.describe(out);
             }
         }
     }
 }
 
-/// A decoded string. No value is longer than a path.
-type DecodedString = Vec<u8, PATH_MAX_BYTES>;
+/// A decoded string. No value is longer than a word of a command.
+type DecodedString = Vec<u8, COMMAND_WORDS_BYTES>;
 
 /// Reads a whole file into `config`. A relative path is taken below `base`.
 ///
 /// # Errors
 /// The first error. `config` may be changed in part then.
-pub fn parse<'a>(source: &'a [u8], config: &mut Config, base: &Path) -> Result<(), ConfigError<'a>> {
+pub fn parse<'a>(source: &'a [u8], config: &mut dyn Keyed, base: &Path) -> Result<(), ConfigError<'a>> {
     let mut parser = Parser { rest: source, line: 1 };
     let mut seen = 0u64;
     // A byte order mark is not part of the text.
@@ -81,13 +89,14 @@ pub fn parse<'a>(source: &'a [u8], config: &mut Config, base: &Path) -> Result<(
         if parser.rest.is_empty() {
             return Ok(());
         }
-        let (index, key) = parser.key()?;
-        let bit = 1u64.checked_shl(u32::try_from(index).unwrap_or(63)).unwrap_or(0);
+        let key = parser.key(config)?;
+        let bit = 1u64.checked_shl(key.id.into()).unwrap_or(0);
         if seen & bit != 0 {
-            return Err(parser.problem(Problem::Duplicate(index)));
+            return Err(parser.problem(Problem::Duplicate(key)));
         }
         seen |= bit;
-        parser.value(index, key, config, base)?;
+        config.set_line(key.id, parser.line);
+        parser.value(key, config, base)?;
         parser.end_of_line()?;
     }
 }
@@ -104,15 +113,15 @@ pub fn apply_option<'a>(option: &'a [u8], config: &mut Config, base: &Path) -> R
     };
     let name = trim(option.get(..equals).unwrap_or(&[]));
     let value = trim(option.get(equals.saturating_add(1)..).unwrap_or(&[]));
-    let Some((index, key)) = Key::named(name) else {
+    let Some((_, key)) = Key::named(name) else {
         return Err(parser.problem(Problem::UnknownKey(name)));
     };
     if matches!(value.first(), Some(b'"' | b'\'' | b'[')) {
         parser.rest = value;
-        parser.value(index, key, config, base)?;
+        parser.value(key, config, base)?;
         return parser.end_of_line();
     }
-    key.set_bare(config, base, value).ok_or(parser.problem(Problem::BadValue(index)))
+    key.set_bare(config, base, value).ok_or(parser.problem(Problem::BadValue(key)))
 }
 
 /// Returns the number of the line that follows `text`, from 1.
@@ -201,14 +210,19 @@ impl<'a> Parser<'a> {
         Err(self.syntax("only a comment may follow a value; text needs quotes"))
     }
 
-    /// Takes `key =` and returns the key and its index.
-    fn key(&mut self) -> Result<(usize, &'static Key), ConfigError<'a>> {
+    /// Takes `key =` and returns the key of `config`.
+    fn key(&mut self, config: &mut dyn Keyed) -> Result<&'static Key, ConfigError<'a>> {
         let name = self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
         if name.is_empty() {
             return Err(self.syntax("expected KEY = VALUE; tables and quoted keys are not used here"));
         }
         self.skip_blanks();
-        let found = Key::named(name).ok_or_else(|| self.problem(Problem::UnknownKey(name)))?;
+        let Some(found) = config.keys().iter().find(|key| key.name.as_bytes() == name) else {
+            let is_program = config.config().is_none();
+            let problem =
+                if is_program { Problem::UnknownProgramKey(name) } else { Problem::UnknownKey(name) };
+            return Err(self.problem(problem));
+        };
         if !self.eat(b"=") {
             return Err(self.syntax("expected = after the key"));
         }
@@ -219,17 +233,16 @@ impl<'a> Parser<'a> {
     /// Takes a value or an array, and stores it in `config`.
     fn value(
         &mut self,
-        index: usize,
         key: &'static Key,
-        config: &mut Config,
+        config: &mut dyn Keyed,
         base: &Path,
     ) -> Result<(), ConfigError<'a>> {
         key.clear(config);
         if !self.eat(b"[") {
-            return self.scalar(index, key, config, base);
+            return self.scalar(key, config, base);
         }
         if !key.is_list() {
-            return Err(self.problem(Problem::BadValue(index)));
+            return Err(self.problem(Problem::BadValue(key)));
         }
         // The program in an array must be absolute, because the options of a running service are
         // kept as they were given.
@@ -238,10 +251,10 @@ impl<'a> Parser<'a> {
         loop {
             self.skip_blank_lines()?;
             if self.eat(b"]") {
-                let missing = is_handler && config.handler.is_empty();
-                return if missing { Err(self.problem(Problem::BadValue(index))) } else { Ok(()) };
+                let missing = is_handler && config.config().is_some_and(|config| config.handler.is_empty());
+                return if missing { Err(self.problem(Problem::BadValue(key))) } else { Ok(()) };
             }
-            self.scalar(index, key, config, base)?;
+            self.scalar(key, config, base)?;
             self.skip_blank_lines()?;
             if !self.eat(b",") && self.rest.first() != Some(&b']') {
                 return Err(self.syntax("expected , or ] in the array"));
@@ -252,9 +265,8 @@ impl<'a> Parser<'a> {
     /// Takes one string, number or boolean, and stores it in `config`.
     fn scalar(
         &mut self,
-        index: usize,
         key: &'static Key,
-        config: &mut Config,
+        config: &mut dyn Keyed,
         base: &Path,
     ) -> Result<(), ConfigError<'a>> {
         let mut text = DecodedString::new();
@@ -269,7 +281,7 @@ impl<'a> Parser<'a> {
             }
             _ => self.word()?,
         };
-        key.set(config, base, value).ok_or_else(|| self.problem(Problem::BadValue(index)))
+        key.set(config, base, value).ok_or_else(|| self.problem(Problem::BadValue(key)))
     }
 
     /// Takes `true`, `false`, or a decimal integer from 0 to 2^63 - 1, with single underscores
@@ -359,8 +371,9 @@ impl<'a> Parser<'a> {
     }
 
     fn append(&self, text: &mut DecodedString, bytes: &[u8]) -> Result<(), ConfigError<'a>> {
-        text.extend_from_slice(bytes)
-            .map_err(|_| self.syntax(text_with_number!("text is longer than ", PATH_MAX_BYTES, " bytes")))
+        text.extend_from_slice(bytes).map_err(|_| {
+            self.syntax(text_with_number!("text is longer than ", COMMAND_WORDS_BYTES, " bytes"))
+        })
     }
 
     fn unterminated(&self) -> ConfigError<'a> {

@@ -5,13 +5,18 @@ use crate::service::connections;
 use crate::state::window::JobState;
 use crate::util::time::Instant;
 
+/// Steps of the scan for jobs of another handler at a reload, so that a long backlog does not stop
+/// the heartbeat. Jobs of another handler that the scan does not reach are held one by one.
+const RELOAD_STEPS: usize = 64;
+
 impl Jobs {
     /// Reads the configuration again. A bad one changes nothing.
     pub(super) fn reload(&mut self, now: Instant) {
         let Self { base, core, disk, .. } = self;
         let accepted = base.reload_if(&mut |config, scratch, out| {
             let takes = !config.logs_own_jobs() || core.spool.waiting() == 0;
-            let others = if takes { 0 } else { core.spool.count_others(disk, scratch).unwrap_or(0) };
+            let others =
+                if takes { 0 } else { core.spool.count_others(disk, scratch, RELOAD_STEPS).unwrap_or(0) };
             if others > 0 {
                 describe_others(others, out);
             }

@@ -4,7 +4,7 @@ use crate::limits::{HANDLER_WORDS_BYTES, HANDLER_WORDS_MAX, JOB_MAX_BYTES, PATH_
 use crate::proto::config::keys::allowed_paths;
 use crate::proto::config::{Config, Handler};
 use crate::proto::leftovers::{NotedGroup, TOKEN_VARIABLE, Token};
-use crate::service::child_output::{ChildOutput, OutputSink};
+use crate::service::child_output::ChildOutput;
 use crate::service::log::Log;
 use crate::state::window::{AttemptOutcome, Slot};
 use crate::sys::oom::OomScore;
@@ -105,8 +105,10 @@ impl JobWorker {
         copy: &mut dyn FnMut(&[u8], bool),
     ) {
         let id = self.id;
-        let prefix = &|continued, out: &mut Writer<'_>| push_prefix(id, continued, out);
-        self.output.read(log, scratch, &mut OutputSink { prefix, copy });
+        self.output.read(scratch, &mut |line, continued, ends| {
+            copy(line, ends);
+            log_line(id, line, continued, log);
+        });
     }
 
     /// Takes the rest of the output, after the handler ended.
@@ -117,15 +119,19 @@ impl JobWorker {
         copy: &mut dyn FnMut(&[u8], bool),
     ) {
         let id = self.id;
-        let prefix = &|continued, out: &mut Writer<'_>| push_prefix(id, continued, out);
-        self.output.finish(log, scratch, &mut OutputSink { prefix, copy });
+        self.output.finish(scratch, &mut |line, continued, ends| {
+            copy(line, ends);
+            log_line(id, line, continued, log);
+        });
     }
 }
 
-/// Writes `job ID: `, the prefix of each line of a handler, or `job ID+ ` if the line continues
-/// the one before.
-fn push_prefix(id: u64, continued: bool, out: &mut Writer<'_>) {
-    let _ = uwrite!(out, "job {}{}", id, if continued { "+ " } else { ": " });
+/// Logs a line of a handler after `job ID: `, or after `job ID+ ` if it continues the one before.
+fn log_line(id: u64, line: &[u8], continued: bool, log: &mut Log) {
+    log.info(&|out| {
+        let _ = uwrite!(out, "job {}{}", id, if continued { "+ " } else { ": " });
+        out.push_escaped(line);
+    });
 }
 
 /// A string with its terminator, built from parts.

@@ -6,9 +6,11 @@
 
 use super::Jobs;
 use crate::proto::control::{
-    Code, Filter, Refusal, Target, delayed, filter, id, nothing, split, target, text, waits,
+    Code, Filter, Refusal, Target, delayed, filter, id, nothing, push_help, push_refusal, push_unknown,
+    split, target, text, waits,
 };
 use crate::service::base;
+use crate::service::connections::OWNER_ONLY;
 use crate::service::down_mark::DownMark;
 use crate::state::access::Access;
 use crate::state::jobs::replies::{ClientState, PendingReply, Reply, ScanRequest, push_result, refuse};
@@ -40,6 +42,8 @@ enum RequestAction {
     FollowedText(fn(&mut Jobs, &mut RequestContext<'_, '_>, &[u8]) -> Reply),
     /// A duration and the text of a job.
     After(fn(&mut Jobs, &mut RequestContext<'_, '_>, Duration, &[u8]) -> Reply),
+    /// A duration and the text of a job, whose output follows the answer.
+    FollowedAfter(fn(&mut Jobs, &mut RequestContext<'_, '_>, Duration, &[u8]) -> Reply),
     Id(fn(&mut Jobs, &mut RequestContext<'_, '_>, u64) -> Reply),
     Target(fn(&mut Jobs, &mut RequestContext<'_, '_>, Target) -> Reply),
     Filter(fn(&mut Jobs, &mut RequestContext<'_, '_>, Filter) -> Reply),
@@ -75,6 +79,12 @@ pub(super) const REQUESTS: &[RequestSpec] = &[
         "TEXT",
         "add a job; then its output and its end",
         RequestAction::FollowedText(queue_followed),
+    ),
+    guest(
+        "after!",
+        "DURATION TEXT",
+        "as after; then its output and its end",
+        RequestAction::FollowedAfter(after_followed),
     ),
     guest("follow", "ID", "the output of a job as it comes, then its end", RequestAction::Id(follow)),
     guest("wait", "ID", "answered when the job has ended", RequestAction::Id(wait)),
@@ -145,7 +155,7 @@ impl RequestSpec {
             RequestAction::Text(run) | RequestAction::FollowedText(run) => {
                 run(jobs, context, text(argument)?)
             }
-            RequestAction::After(run) => {
+            RequestAction::After(run) | RequestAction::FollowedAfter(run) => {
                 let (delay, text) = delayed(argument)?;
                 run(jobs, context, delay, text)
             }
@@ -166,14 +176,7 @@ impl Jobs {
     pub(super) fn handle(&mut self, slot: usize, line: &[u8], now: Instant, out: &mut Writer<'_>) -> Reply {
         let (verb, argument) = split(line);
         let Some(request) = RequestSpec::named(verb) else {
-            let _ = uwrite!(out, "err {} ", Code::BadRequest.name());
-            if verb.is_empty() {
-                out.push_str("an empty request; see help\n");
-            } else {
-                out.push_str("unknown request \"");
-                out.push_escaped(verb.get(..20).unwrap_or(verb));
-                out.push_str("\"; see help\n");
-            }
+            push_unknown(verb, out);
             return Reply::Sent;
         };
         let has_pending = self.control.replies.is_pending(slot);
@@ -184,7 +187,8 @@ impl Jobs {
         let access = self.control.connections.clients.get(slot).map(|client| client.access);
         if request.min_access == Access::Owner && access != Some(Access::Owner) {
             self.record_denied(slot, verb, now);
-            return refuse(out, Code::Denied, "only root and the service's own user may");
+            push_refusal(OWNER_ONLY, out);
+            return Reply::Sent;
         }
         let mut context = RequestContext { slot, now, out };
         match request.run(self, &mut context, argument) {
@@ -241,14 +245,42 @@ fn add(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> Re
 }
 
 fn after(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, delay: Duration, text: &[u8]) -> Reply {
+    match add_delayed(jobs, context, delay, text) {
+        Ok(id) => jobs.control.replies.defer_id(context.slot, id),
+        Err(reply) => reply,
+    }
+}
+
+fn after_followed(
+    jobs: &mut Jobs,
+    context: &mut RequestContext<'_, '_>,
+    delay: Duration,
+    text: &[u8],
+) -> Reply {
+    match add_delayed(jobs, context, delay, text) {
+        Ok(id) => jobs.control.replies.defer(context.slot, PendingReply::Followed(id)),
+        Err(reply) => reply,
+    }
+}
+
+/// Adds a delayed job, whose id is answered after the commit.
+///
+/// # Errors
+/// The job was refused, and that was answered, or it is tried again in the next turn.
+fn add_delayed(
+    jobs: &mut Jobs,
+    context: &mut RequestContext<'_, '_>,
+    delay: Duration,
+    text: &[u8],
+) -> Result<u64, Reply> {
     if let Some(refused) = refuse_new(jobs, context) {
-        return refused;
+        return Err(refused);
     }
     jobs.core.spool.set_wall_clock(clock::wall());
     match jobs.core.add_delayed_job(&mut jobs.disk, text, delay, context.now) {
-        Ok(Some(id)) => jobs.control.replies.defer_id(context.slot, id),
-        Ok(None) => Reply::Retry,
-        Err(error) => jobs.refuse_for(error, context.out),
+        Ok(Some(id)) => Ok(id),
+        Ok(None) => Err(Reply::Retry),
+        Err(error) => Err(jobs.refuse_for(error, context.out)),
     }
 }
 
@@ -315,14 +347,13 @@ fn follow(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Rep
 }
 
 fn others(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
-    let reload = u8::from(jobs.base.reload_logs_own_jobs());
-    match jobs.core.spool.count_others(&mut jobs.disk, jobs.base.scratch) {
-        Ok(count) => {
-            let _ = uwrite!(context.out, "ok count={} reload={}\n", count, reload);
-            Reply::Sent
-        }
-        Err(error) => jobs.refuse_for(error, context.out),
+    let reload = jobs.base.reload_logs_own_jobs();
+    if jobs.core.spool.waiting() == 0 {
+        // No client that takes a page delays this answer, on which a restart waits.
+        ScanOutcome::Others(0, reload).push(context.out);
+        return Reply::Sent;
     }
+    scan(jobs, context, ScanRequest::Others(reload))
 }
 
 fn watch(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
@@ -445,9 +476,7 @@ impl Jobs {
 fn help(_: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     let _ = uwrite!(context.out, "ok {}\n", REQUESTS.len());
     for RequestSpec { name, args, help, min_access, .. } in REQUESTS {
-        let (gap, owner) = (if args.is_empty() { "" } else { " " }, *min_access == Access::Owner);
-        let _ = uwrite!(context.out, "{}{}{}: {}", *name, gap, *args, *help);
-        context.out.push_str(if owner { " (owner only)\n" } else { "\n" });
+        push_help(name, args, help, *min_access == Access::Owner, context.out);
     }
     Reply::Sent
 }

@@ -7,14 +7,14 @@
 
 use super::Jobs;
 use crate::limits::{CLIENT_OUTPUT_BYTES, CLIENTS_MAX, REQUEST_MAX_BYTES};
-use crate::proto::control::Code;
+use crate::proto::control::push_refusal;
 use crate::proto::framing::{Framed, frame};
 use crate::service::base::PollSource;
-use crate::service::connections::{self, Connections, Server, Taken};
+use crate::service::connections::{self, BUSY, Connections, DENIED, Server, Taken, take_no_request};
 use crate::state::access::Access;
 use crate::state::clients::{Admission, Reading};
 use crate::state::disk::DiskResult;
-use crate::state::jobs::replies::{ClientState, PendingReply, Reply, refuse};
+use crate::state::jobs::replies::{ClientState, PendingReply, Reply};
 use crate::state::jobs::scan_task::ScanOutcome;
 use crate::sys::OwnedFd;
 use crate::sys::socket::Peer;
@@ -36,7 +36,7 @@ impl Server for Jobs {
     }
 
     fn refuse(&self, out: &mut Writer<'_>) {
-        refuse(out, Code::Busy, "16 clients are connected, or 8 of your user; try again");
+        push_refusal(BUSY, out);
     }
 
     fn joined(&mut self, _: usize, _: Instant) {}
@@ -59,7 +59,7 @@ impl Server for Jobs {
         }
         if client.access == Access::Denied {
             self.record_denied(slot, b"connect", now);
-            refuse(out, Code::Denied, "allow_uid and allow_gid do not name you");
+            push_refusal(DENIED, out);
             return Taken::Close;
         }
         let has_pending = self.control.replies.is_pending(slot);
@@ -67,32 +67,19 @@ impl Server for Jobs {
         if waits || !self.control.replies.fits(slot, out.room()) {
             return if input.is_empty() { Taken::Part(0) } else { Taken::Later };
         }
-        match framed {
-            Framed::Partial => Taken::Part(0),
-            Framed::Discard(used, end) | Framed::TooLong(used, end) => {
-                client.skipping = !end;
-                if matches!(framed, Framed::TooLong(..)) {
-                    refuse(out, Code::TooLong, "a request has at most 1100 bytes");
-                }
-                if end { Taken::Whole(used) } else { Taken::Part(used) }
-            }
-            Framed::Unterminated(used) => {
-                refuse(out, Code::BadRequest, "the last request has no newline, and was not done");
-                Taken::Part(used)
-            }
-            Framed::Request(line, used) => {
-                let before = out.len();
-                let reply = self.handle(slot, line, now, out);
-                if reply == Reply::Retry || (has_pending && out.len() > before) {
-                    // An error after new jobs waits for the answers of those.
-                    out.truncate(before);
-                    Taken::Later
-                } else if self.control.replies.state(slot) == ClientState::Idle {
-                    Taken::Whole(used)
-                } else {
-                    Taken::Last(used)
-                }
-            }
+        let Framed::Request(line, used) = framed else {
+            return take_no_request(client, framed, out).unwrap_or(Taken::Close);
+        };
+        let before = out.len();
+        let reply = self.handle(slot, line, now, out);
+        if reply == Reply::Retry || (has_pending && out.len() > before) {
+            // An error after new jobs waits for the answers of those.
+            out.truncate(before);
+            Taken::Later
+        } else if self.control.replies.state(slot) == ClientState::Idle {
+            Taken::Whole(used)
+        } else {
+            Taken::Last(used)
         }
     }
 

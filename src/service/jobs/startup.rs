@@ -125,7 +125,7 @@ fn refuse_others(process: &Process, core: &JobsCore, disk: &mut SpoolDisk, scrat
         return;
     }
     // Where the journal cannot be read, such jobs are held one by one.
-    let others = core.spool.count_others(disk, scratch).unwrap_or(0);
+    let others = core.spool.count_others(disk, scratch, usize::MAX).unwrap_or(0);
     if others > 0 {
         process.fail(exit::CONFIG, &|out| describe_others(others, out));
     }

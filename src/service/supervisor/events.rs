@@ -1,24 +1,30 @@
 //! Logs the events of the supervisor, reports its status, and reloads its configuration.
 
+use super::control::state_word;
 use super::launch::{LaunchSpec, ManagedKind};
 use super::managed_process::ManagedProcess;
 use super::records::{STATE_BYTES, push_holder};
 use super::{Supervisor, rules};
+use crate::limits::PROGRAM_NAME_BYTES;
 use crate::proto::log::Level;
 use crate::proto::service::Service;
 use crate::proto::status::StatusField;
 use crate::service::base::{self, ServiceBase, ServiceStatus};
-use crate::service::child_output::{OutputSink, Prefix};
+use crate::service::child_output::OutputSink;
 use crate::service::config_source::ServiceFile;
 use crate::service::lifecycle::{StartReport, next_report};
+use crate::service::programs::check_all;
 use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::state::supervisor::decision::{Event, ExitReason, Report};
-use crate::state::supervisor::instance::{Instance, Phase};
+use crate::state::supervisor::instance::Instance;
 use crate::state::supervisor::probe::ProbeError;
 use crate::sys::{Errno, Failure, clock, file, memory, process};
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use ufmt::uwrite;
+
+/// Bytes that a line has left for one managed process and the degraded states.
+const WORD_ROOM: usize = PROGRAM_NAME_BYTES + 160;
 
 impl Supervisor {
     // ----- the managed processes --------------------------------------------------------
@@ -59,7 +65,10 @@ impl Supervisor {
             | Event::Foreign
             | Event::LeftFound(_)
             | Event::Died(..)
+            | Event::Late(_)
             | Event::Replaced(..) => Level::Warn,
+            Event::Ended(ExitReason::Code(0)) => Level::Info,
+            Event::Ended(_) => Level::Warn,
             Event::Restarting(_) | Event::Killing | Event::Unkillable => Level::Error,
         };
         self.log_about(index, level, &|out| {
@@ -110,6 +119,13 @@ impl Supervisor {
                         uwrite!(out, "in {} s", delay.as_secs())
                     }
                 }
+                Event::Ended(reason) => {
+                    describe_exit(reason, false, lived, out);
+                    uwrite!(out, "; `restart` in its file does not start it again")
+                }
+                Event::Late(pid) => {
+                    uwrite!(out, "not ready within its start_timeout (pid {}); it continues", pid)
+                }
                 Event::Stopped => uwrite!(out, "was stopped on purpose, and stays so until it is started"),
             };
         });
@@ -119,6 +135,9 @@ impl Supervisor {
     #[inline(never)]
     pub(super) fn read_reports(&mut self, index: usize) {
         let Some(managed) = self.managed.get_mut(index) else { return };
+        if matches!(managed.kind, ManagedKind::Listed(_)) {
+            return self.read_readiness(index);
+        }
         let Some(reports) = &managed.reports else { return };
         // Messages are whole: each is one write of less than PIPE_BUF, and the buffer is
         // larger than all reports of a service.
@@ -160,26 +179,31 @@ impl Supervisor {
 
     /// Reads the output of a managed process, up to one turn's share.
     pub(super) fn read_output(&mut self, index: usize) {
-        let Some(managed) = self.managed.get_mut(index) else { return };
-        let (kind, launch) = (managed.kind, &self.launch);
-        let prefix: Prefix<'_> = &|continued, out| push_mark(launch, kind, continued, out);
-        managed.output.read(
-            &mut self.base.log,
-            self.base.scratch,
-            &mut OutputSink { prefix, copy: &mut |_, _| {} },
-        );
+        self.take_output(index, false);
     }
 
     /// Reads the rest of the output of a managed process.
     pub(super) fn finish_output(&mut self, index: usize) {
+        self.take_output(index, true);
+    }
+
+    fn take_output(&mut self, index: usize, all: bool) {
         let Some(managed) = self.managed.get_mut(index) else { return };
-        let (kind, launch) = (managed.kind, &self.launch);
-        let prefix: Prefix<'_> = &|continued, out| push_mark(launch, kind, continued, out);
-        managed.output.finish(
-            &mut self.base.log,
-            self.base.scratch,
-            &mut OutputSink { prefix, copy: &mut |_, _| {} },
-        );
+        let (kind, launch, log) = (managed.kind, &self.launch, &mut self.base.log);
+        if matches!(kind, ManagedKind::Listed(_)) {
+            return self.read_program_output(index, all);
+        }
+        let sink: OutputSink<'_> = &mut |line, continued, _| {
+            log.info(&|out| {
+                push_mark(launch, kind, continued, out);
+                out.push_escaped(line);
+            });
+        };
+        if all {
+            managed.output.finish(self.base.scratch, sink);
+        } else {
+            managed.output.read(self.base.scratch, sink);
+        }
     }
 
     // ----- itself -----------------------------------------------------------
@@ -195,10 +219,26 @@ impl Supervisor {
 
     /// Reloads the configuration, for SIGHUP.
     pub(super) fn reload(&mut self, now: Instant) {
-        if self.base.reload() {
+        if self.reload_config() {
+            self.update_access(now);
             self.apply_config(now);
             self.base.finish_reload();
         }
+    }
+
+    /// Reads the configuration again. A supervisor of services refuses one with a program whose file
+    /// cannot be used. Returns true if the new one is in force.
+    fn reload_config(&mut self) -> bool {
+        if self.launch.is_program() {
+            return self.base.reload();
+        }
+        let Some(program) = self.base.program.take() else { return false };
+        let source = self.base.process.config_source;
+        let is_reloaded = self.base.reload_if(&mut |config, scratch, out| {
+            check_all(source, config, program, scratch, out, &mut |_, _| {}).is_ok()
+        });
+        self.base.program = Some(program);
+        is_reloaded
     }
 
     /// Reloads the configuration if it names another health file. A health file is missing,
@@ -217,29 +257,32 @@ impl Supervisor {
         self.update_managed(now);
     }
 
-    /// Adds the services that are new in `supervise`, which starts or adopts them. Removes
-    /// those that are not in it any more, without a change of their processes.
+    /// Adds the services and programs that are new in `supervise`. Removes the services that are not
+    /// in it any more, without a change of their processes, and ends such programs.
     pub(super) fn update_managed(&mut self, now: Instant) {
         if self.launch.is_program() {
             return self.add(ManagedKind::Program, now);
         }
         let mut index = 0;
         while let Some(managed) = self.managed.get(index) {
-            let is_listed = |service: &Service| managed.kind == ManagedKind::Service(*service);
-            if self.base.process.config.supervise.iter().any(is_listed) {
+            let is_listed = |name: &[u8]| managed.kind.is_named(name);
+            let is_program = matches!(managed.kind, ManagedKind::Listed(_));
+            if is_program || self.base.process.config.supervised().any(is_listed) {
                 index = index.saturating_add(1);
             } else {
                 self.log_about(index, Level::Info, &|out| {
                     out.push_str("no longer supervised, and left as it is")
                 });
-                self.managed.swap_remove(index);
+                self.managed.remove(index);
                 self.supervision.remove(index);
             }
         }
-        for at in 0..self.base.process.config.supervise.len() {
-            let Some(service) = self.base.process.config.supervise.get(at) else { return };
-            self.add(ManagedKind::Service(*service), now);
+        for service in Service::ALL {
+            if self.base.process.config.supervised().any(|name| name == service.name().as_bytes()) {
+                self.add(ManagedKind::Service(service), now);
+            }
         }
+        self.update_programs(now);
     }
 
     /// Shows the state in a file, for `status`.
@@ -262,7 +305,6 @@ impl Supervisor {
             && self.managed.push(ManagedProcess::new(kind)).is_ok()
         {
             self.supervision.add(now);
-            self.end_leftovers(now);
         }
     }
 }
@@ -290,23 +332,21 @@ impl ServiceStatus for Supervisor {
                 self.supervision.instances().iter().any(Instance::is_unkillable),
             )
             .with(DegradedState::Watchdog, self.watchdog.failure().is_some())
+            .with(DegradedState::Program, self.supervision.instances().iter().any(Instance::fails_to_run))
+            .with(DegradedState::Log, self.managed.iter().any(ManagedProcess::has_failing_log))
     }
 
-    /// Writes ` NAME=STATE:PID` for each managed process.
+    /// Writes ` NAME=STATE:PID` for each managed process, as many as leave room for the degraded
+    /// states.
     fn push_words(&self, out: &mut Writer<'_>) {
         for (managed, instance) in self.managed.iter().zip(self.supervision.instances()) {
+            if out.room() < WORD_ROOM {
+                return;
+            }
             out.push_str(" ");
             self.launch.push_name(managed.kind, out);
             out.push_str("=");
-            out.push_str(match instance.phase() {
-                Phase::Backoff(_) => "waiting",
-                Phase::Starting(..) => "starting",
-                Phase::Running(..) => "running",
-                Phase::Stopping(..) => "ending",
-                Phase::Killing(..) | Phase::Unkillable(_) => "killed",
-                Phase::Foreign => "foreign",
-                Phase::Stopped => "stopped",
-            });
+            out.push_str(state_word(instance));
             let _ = uwrite!(out, ":{}", instance.pid().unwrap_or(0));
         }
     }

@@ -1,5 +1,6 @@
 //! The command line of the supervisor, which starts the managed processes.
 
+use crate::limits::PROGRAM_NAME_BYTES;
 use crate::proto::service::Service;
 use crate::service::program;
 use crate::sys::args::Args;
@@ -27,6 +28,40 @@ pub(super) enum ManagedKind {
     Service(Service),
     /// The program of `run supervisor -- CMD`.
     Program,
+    /// A program that `supervise` names.
+    Listed(ProgramName),
+}
+
+/// The name of a program that `supervise` names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct ProgramName {
+    bytes: [u8; PROGRAM_NAME_BYTES],
+    length: u8,
+}
+
+impl ProgramName {
+    /// Returns a name. A longer one than there can be is cut.
+    pub(super) fn new(name: &[u8]) -> Self {
+        let mut bytes = [0; PROGRAM_NAME_BYTES];
+        bytes.iter_mut().zip(name).for_each(|(to, from)| *to = *from);
+        Self { bytes, length: name.len().min(PROGRAM_NAME_BYTES).try_into().unwrap_or(0) }
+    }
+
+    /// Returns the name.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length.into()).unwrap_or(&[])
+    }
+}
+
+impl ManagedKind {
+    /// Returns true if `name` in `supervise` is this process.
+    pub(super) fn is_named(self, name: &[u8]) -> bool {
+        match self {
+            Self::Service(service) => service.name().as_bytes() == name,
+            Self::Listed(own) => own.as_bytes() == name,
+            Self::Program => false,
+        }
+    }
 }
 
 impl LaunchSpec {
@@ -50,6 +85,7 @@ impl LaunchSpec {
     pub(super) fn push_name(&self, kind: ManagedKind, out: &mut Writer<'_>) {
         match kind {
             ManagedKind::Service(service) => out.push_str(service.name()),
+            ManagedKind::Listed(name) => out.push(name.as_bytes()),
             ManagedKind::Program => {
                 let word = self.program_word();
                 out.push_escaped(word.rsplit(|byte| *byte == b'/').next().unwrap_or(word));
@@ -62,7 +98,7 @@ impl LaunchSpec {
     pub(super) fn file_of(&self, kind: ManagedKind, base: &Path) -> Path {
         let word = match kind {
             ManagedKind::Service(_) => self.args.executable(),
-            ManagedKind::Program => self.program_word(),
+            ManagedKind::Program | ManagedKind::Listed(_) => self.program_word(),
         };
         program::find(&self.args, word, base)
     }

@@ -2,15 +2,17 @@
 //! descriptors that connect the supervisor to it.
 
 use super::launch::{LaunchSpec, ManagedKind};
+use super::listed::ProgramState;
 use crate::limits::OPTION_WORDS_MAX;
 use crate::proto::leftovers::NotedGroup;
 use crate::proto::service::Service;
 use crate::service::child_output::ChildOutput;
 use crate::service::leftovers::has_member;
 use crate::service::lock_holder::{LockHolder, LookupFailed};
+use crate::service::program_log::ProgramLog;
 use crate::sys::identity::Identity;
 use crate::sys::process::{self, Pid, Signal};
-use crate::sys::spawn::{Child, Program, Role, spawn};
+use crate::sys::spawn::{Child, Foreign, Program, Role, spawn};
 use crate::sys::{Errno, Failure, Op, OwnedFd, fds};
 use crate::util::path::Path;
 use core::ffi::{CStr, c_char};
@@ -28,8 +30,12 @@ pub(super) struct ManagedProcess {
     pub(super) output: ChildOutput,
     /// The connection to the socket of a service that was asked if it lives.
     pub(super) asking: Option<OwnedFd>,
+    /// A user has stopped the process. Counts where the mark of that cannot be made.
+    pub(super) is_down: bool,
     /// The process group that an earlier supervisor has left, and that ends before the start.
     pub(super) leftover: Option<NotedGroup>,
+    /// The state of a program that `supervise` names.
+    pub(super) program: ProgramState,
 }
 
 /// Returns the PID as the pure state knows it.
@@ -52,7 +58,9 @@ impl ManagedProcess {
             reports: None,
             output: ChildOutput::new(None),
             asking: None,
+            is_down: false,
             leftover: None,
+            program: ProgramState::new(),
         }
     }
 
@@ -65,7 +73,12 @@ impl ManagedProcess {
     /// Forgets the process, which has ended.
     pub(super) fn forget_process(&mut self) {
         (self.is_child, self.pidfd, self.reports, self.asking) = (false, None, None, None);
-        self.leftover = None;
+        (self.leftover, self.program.group) = (None, None);
+    }
+
+    /// Returns true if the log of a program cannot be written.
+    pub(super) fn has_failing_log(&self) -> bool {
+        self.program.log.as_ref().is_some_and(ProgramLog::is_failing)
     }
 
     /// Returns true if no process is left that an earlier supervisor has started.
@@ -96,7 +109,7 @@ impl ManagedProcess {
             return Ok(());
         }
         match (known_pid(pid).filter(|_| self.is_child), &self.pidfd) {
-            (Some(child), _) if self.kind == ManagedKind::Program => {
+            (Some(child), _) if !matches!(self.kind, ManagedKind::Service(_)) => {
                 signals.iter().for_each(|signal| process::kill_group(child, *signal));
                 Ok(())
             }
@@ -125,7 +138,7 @@ impl ManagedProcess {
         self.forget_process();
         let child = match self.kind {
             ManagedKind::Service(service) => self.start_service(service, launch, base)?,
-            ManagedKind::Program => start_program(launch, base, user, token)?,
+            ManagedKind::Program | ManagedKind::Listed(_) => start_program(launch, base, user, token)?,
         };
         self.output = ChildOutput::new(Some(child.output));
         self.is_child = true;
@@ -171,7 +184,16 @@ fn start_program(
         // The PATH does not have it. A file of this name in its folder is another program.
         return Err(Failure { op: Op::Execve, errno: Errno::NOENT });
     }
-    let role = Role::Foreign(base.as_c_str(), user);
+    let role = Role::Foreign(&Foreign {
+        folder: base.as_c_str(),
+        needs_folder: false,
+        user,
+        umask: 0o022,
+        open_files: 0,
+        death_signal: Signal::TERM,
+        ready: None,
+        is_silent: false,
+    });
     let mut space = Vec::new();
     let envp = launch.args.environment_with(token, &mut space);
     spawn(&Program { role, path: path.as_c_str(), argv: launch.program, envp })

@@ -2,28 +2,33 @@
 //!
 //! One turn of the loop, always in this order:
 //!
-//! 1. poll the signal pipe, and of each managed process its pidfd, its reports and its
-//!    output, until the nearest deadline
+//! 1. poll the signal pipe, the socket and its clients, and of each managed process its pidfd, its
+//!    reports and its output, until the nearest deadline
 //! 2. handle signals, 3. read reports and output, 4. handle ended processes
 //! 5. perform the decisions that are due: starts, KILLs, probes
-//! 6. kick the hardware watchdog
-//! 7. write the log and the heartbeat
+//! 6. serve the clients of the socket
+//! 7. kick the hardware watchdog
+//! 8. write the log and the heartbeat
 //!
 //! `state/supervisor.rs` and `state/watchdog.rs` decide; the files here perform:
 //!
 //! - `launch.rs`: the command line
+//! - `listed.rs`: the programs that `supervise` names
 //! - `managed_process.rs`: starts and signals one service or program
 //! - `perform.rs`: performs decisions, and reaps children
 //! - `probe.rs`: probes locks and health files
 //! - `records.rs`: the files that tell a later supervisor and `status` what runs
 //! - `watchdog.rs`: the device of the hardware watchdog
+//! - `control.rs`: the socket, and its requests
 //! - `events.rs`: logs events, reports the status, reloads the configuration
 //!
 //! With a program (`run supervisor -- CMD`) the supervisor has no heartbeat, and the
 //! program perhaps none, so that nothing wakes either process.
 
+mod control;
 mod events;
 mod launch;
+mod listed;
 mod managed_process;
 mod perform;
 mod probe;
@@ -37,8 +42,11 @@ use crate::limits::{POLL_MAX, SUPERVISED_MAX};
 use crate::proto::config::{Config, WatchdogOnStop};
 use crate::proto::service::Service;
 use crate::service::base::{self, PollSource, Pulse, ServiceBase, ServiceStatus};
+use crate::service::connections::{self, Connections};
+use crate::service::denials::Denials;
 use crate::service::lifecycle::StartReporter;
 use crate::service::memory::Memory;
+use crate::state::clients::Reading;
 use crate::state::supervisor::Supervision;
 use crate::state::supervisor::decision::Rules;
 use crate::state::supervisor::instance::Instance;
@@ -48,6 +56,8 @@ use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
 use crate::util::time::{Instant, earliest};
 use heapless::Vec;
+use launch::ManagedKind;
+use listed::FAILED_START_BYTES;
 use managed_process::ManagedProcess;
 use records::Records;
 use ufmt::uwrite;
@@ -62,6 +72,11 @@ struct Supervisor {
     supervision: Supervision,
     /// The processes of the instances, with the same indexes.
     managed: &'static mut Vec<ManagedProcess, SUPERVISED_MAX>,
+    /// The clients of the socket.
+    connections: &'static mut Connections,
+    denials: Denials,
+    /// The program whose start failed last, and the reason.
+    failed_start: (Option<ManagedKind>, Vec<u8, FAILED_START_BYTES>),
     /// The stack grew in this turn, because something happened.
     stretched: bool,
 }
@@ -99,6 +114,9 @@ impl Supervisor {
             parts.config_source.log_file_named = true;
         }
         let base = ServiceBase::open(Service::Supervisor, parts, reporter);
+        if !launch.is_program() {
+            listed::refuse_bad_programs(base);
+        }
         let now = clock::now();
         let config = &*base.process.config;
         let watchdog = WatchdogDevice::new(config);
@@ -110,9 +128,24 @@ impl Supervisor {
         let managed = MANAGED.take();
         // Processes whose parent ends become children of the supervisor, which reaps them.
         let _ = process::adopt_orphans();
+        if !launch.is_program() {
+            base.open_own_socket();
+        }
         let records = Records::new(&base.process.pid_path, *base.heartbeat.boot());
-        let mut supervisor = Self { base, watchdog, launch, records, supervision, managed, stretched: false };
+        let mut supervisor = Self {
+            base,
+            watchdog,
+            launch,
+            records,
+            supervision,
+            managed,
+            connections: connections::take(),
+            denials: Denials::default(),
+            failed_start: (None, Vec::new()),
+            stretched: false,
+        };
         supervisor.update_managed(now);
+        supervisor.end_leftovers(now);
         supervisor
     }
 
@@ -134,6 +167,8 @@ impl Supervisor {
             }
         }
         self.perform_due(now);
+        self.serve_clients(&ready, now);
+        self.remove_left();
         self.kick_watchdog(now);
         if self.supervision.is_ready(now) {
             self.announce();
@@ -150,7 +185,12 @@ impl Supervisor {
     #[inline(never)]
     #[unsafe(link_section = ".text.idle")]
     fn wait(&self) -> Vec<PollSource, POLL_MAX> {
-        let due = earliest(self.supervision.next_deadline(), self.watchdog.next_deadline());
+        let mut due = earliest(self.supervision.next_deadline(), self.watchdog.next_deadline());
+        let mut clients: Option<(&Connections, &dyn Fn(usize) -> Reading)> = None;
+        if !self.launch.is_program() {
+            due = earliest(due, self.client_deadline());
+            clients = Some((self.connections, &|_| Reading::Requests));
+        }
         let mut own = (0..).zip(self.managed.iter()).flat_map(|(index, managed)| {
             let pidfd = managed.pidfd.iter().map(move |fd| (fd, PollSource::End(index)));
             let reports = managed.reports.iter().map(move |fd| (fd, PollSource::Report(index)));
@@ -158,7 +198,7 @@ impl Supervisor {
             let asking = managed.asking.iter().map(move |fd| (fd, PollSource::Answer(index)));
             pidfd.chain(reports).chain(output).chain(asking)
         });
-        self.base.wait(clock::now(), None, due, &mut own)
+        self.base.wait(clock::now(), clients, due, &mut own)
     }
 
     fn on_signals(&mut self, arrived: Arrived, now: Instant) {
@@ -173,13 +213,16 @@ impl Supervisor {
         if arrived.has(Signal::HUP) {
             self.reload(now);
         }
+        if arrived.has(Signal::USR1) {
+            self.rotate_program_logs();
+        }
         base::on_user_signals(self, arrived, now);
     }
 
     /// Stops the supervisor, and unless `leave_running`, its managed processes.
     fn stop(&mut self, why: &str, leave_running: bool) {
         if self.supervision.on_stop(leave_running) {
-            let detail = if leave_running { "; what is supervised is left running" } else { "" };
+            let detail = if leave_running { "; services are left running" } else { "" };
             self.base.begin_stop(why, detail);
         }
     }
@@ -201,6 +244,7 @@ impl Supervisor {
     #[inline(never)]
     fn finish(&mut self) -> u8 {
         self.announce();
+        self.close_clients();
         let keep = self.base.process.config.watchdog_on_stop == WatchdogOnStop::Keep;
         self.watchdog.stop(keep, &mut self.base.log);
         let instances = self.managed.iter().zip(self.supervision.instances());
@@ -211,8 +255,7 @@ impl Supervisor {
             });
         }
         let unkillable = self.supervision.instances().iter().any(Instance::is_unkillable);
-        // A supervisor of services has no note of its own.
-        self.records.remove(unkillable || !self.launch.is_program());
+        self.records.remove(unkillable);
         let restarts = self.supervision.restarts();
         self.base.finish(&|out| {
             let _ = uwrite!(out, "after {} restarts", restarts);

@@ -6,6 +6,7 @@ use super::managed_process::{ManagedProcess, known_pid, raw_pid};
 use crate::proto::log::Level;
 use crate::service::down_mark;
 use crate::service::lifecycle::{describe_at, exit};
+use crate::state::identity::hash;
 use crate::state::supervisor::decision::{Action, Decision, Event, ExitReason, Report};
 use crate::state::supervisor::probe::ProbeError;
 use crate::sys::process::{self, Exit, Pid, Signal};
@@ -48,7 +49,8 @@ impl Supervisor {
                 Action::Look(pid) => return self.look_for_leftovers(index, pid, now),
                 Action::Start => self.start(index, now),
                 // A process that SIGSTOP has stopped takes no TERM until it continues.
-                Action::Terminate(pid) => return self.signal(index, pid, &[Signal::TERM, Signal::CONT]),
+                Action::Terminate(pid) => return self.signal(index, pid, &self.stop_signals(index)),
+                Action::Dismiss(pid) => return self.send(index, pid, &self.stop_signals(index)),
                 Action::Kill(pid) => return self.signal(index, pid, &[Signal::KILL]),
             };
         }
@@ -58,13 +60,17 @@ impl Supervisor {
     #[inline(never)]
     fn start(&mut self, index: usize, now: Instant) -> Decision {
         let Some(managed) = self.managed.get_mut(index) else { return (Action::None, None) };
+        if let ManagedKind::Listed(name) = managed.kind {
+            return self.start_listed(index, name, now);
+        }
         let process = &self.base.process;
         let (base, user) = (&process.config_source.base, process.identity.as_ref());
         let begin = clock::now();
         match managed.start(&self.launch, base, user, self.records.token_variable()) {
             Ok(pid) => {
                 if self.launch.is_program() {
-                    self.records.write_note(pid, begin, clock::now());
+                    managed.program.group = Some(self.records.group(pid, 0, begin, clock::now()));
+                    self.write_note();
                 }
                 let decision = self.supervision.on_report(index, now, Report::Started(pid));
                 // A program cannot report that it is ready.
@@ -105,17 +111,34 @@ impl Supervisor {
     fn adopt(&mut self, index: usize, pid: u32) {
         let holder = self.find_holder(index).ok().flatten();
         if let Some(managed) = self.managed.get_mut(index) {
+            managed.is_down = false;
             managed.adopt(pid, holder);
         }
     }
 
+    /// Returns the signals that end a managed process. One that SIGSTOP has stopped takes no TERM
+    /// until it continues.
+    fn stop_signals(&self, index: usize) -> [Signal; 2] {
+        let managed = self.managed.get(index);
+        managed.map_or([Signal::TERM, Signal::CONT], |managed| managed.program.stop_signals())
+    }
+
     fn signal(&mut self, index: usize, pid: u32, signals: &[Signal]) {
         let path = self.pid_path(index);
-        let Some(managed) = self.managed.get(index) else { return };
-        if signals.contains(&Signal::TERM) && down_mark::is_set(&path, self.base.heartbeat.boot()) {
+        if !path.is_empty()
+            && signals.contains(&Signal::TERM)
+            && down_mark::is_set(&path, self.base.heartbeat.boot())
+        {
             // A user stops it at this moment. A second TERM would cut off its orderly end.
             return;
         }
+        self.send(index, pid, signals);
+    }
+
+    /// Sends signals to a managed process.
+    fn send(&mut self, index: usize, pid: u32, signals: &[Signal]) {
+        let path = self.pid_path(index);
+        let Some(managed) = self.managed.get(index) else { return };
         if let Err(error) = managed.signal(pid, signals, &|| self.find_holder(index)) {
             self.base.log.error(&|out| {
                 self.launch.push_name(managed.kind, out);
@@ -127,19 +150,31 @@ impl Supervisor {
 
     // ----- leftovers ----------------------------------------------------------
 
-    /// Ends the processes of the program that an earlier supervisor has left. The program is
-    /// started after their end.
+    /// Ends the processes of the programs that an earlier supervisor has left. Each program is
+    /// started after their end. A service is adopted.
     #[inline(never)]
     pub(super) fn end_leftovers(&mut self, now: Instant) {
-        if !self.launch.is_program() {
-            // A service is adopted.
-            return;
+        for group in self.records.take_over() {
+            let is_of = |managed: &ManagedProcess| match managed.kind {
+                ManagedKind::Service(_) => false,
+                ManagedKind::Program => group.job == 0,
+                ManagedKind::Listed(name) => group.job == hash(name.as_bytes()),
+            };
+            let Some(index) = self.managed.iter().position(is_of) else {
+                // Its program is not supervised any more, so nothing waits for its end.
+                self.base.log.warn(&|out| {
+                    let _ = uwrite!(out, "an earlier supervisor has left processes: SIGTERM to group ");
+                    let _ = uwrite!(out, "{}, which is of no program any more", group.number);
+                });
+                if let Some(leader) = known_pid(group.number) {
+                    process::kill_group(leader, Signal::TERM);
+                }
+                continue;
+            };
+            self.managed.get_mut(index).into_iter().for_each(|managed| managed.leftover = Some(group));
+            let decision = self.supervision.on_report(index, now, Report::Left(group.number));
+            self.perform(index, decision, now);
         }
-        let Some(group) = self.records.take_over() else { return };
-        let Some(managed) = self.managed.first_mut() else { return };
-        managed.leftover = Some(group);
-        let decision = self.supervision.on_report(0, now, Report::Left(group.number));
-        self.perform(0, decision, now);
     }
 
     /// Looks for the processes that an earlier supervisor has left.
@@ -157,14 +192,14 @@ impl Supervisor {
         for index in 0..self.managed.len() {
             let Some(pid) = self.child(index) else { continue };
             if let Some(exit) = process::ended(pid) {
-                self.kill_rest(pid);
+                self.kill_rest(index, pid);
                 process::reap(pid);
                 self.on_child_ended(index, pid, exit, now);
             }
         }
         while let Some((pid, exit)) = process::reap_any() {
             if let Some(index) = (0..self.managed.len()).find(|index| self.child(*index) == Some(pid)) {
-                self.kill_rest(pid);
+                self.kill_rest(index, pid);
                 self.on_child_ended(index, pid, exit, now);
             }
         }
@@ -178,8 +213,9 @@ impl Supervisor {
     }
 
     /// Kills the rest of a program's process group.
-    fn kill_rest(&self, pid: Pid) {
-        if self.launch.is_program() {
+    fn kill_rest(&self, index: usize, pid: Pid) {
+        let is_service = |managed: &ManagedProcess| matches!(managed.kind, ManagedKind::Service(_));
+        if !self.managed.get(index).is_some_and(is_service) {
             process::kill_group(pid, Signal::KILL);
         }
     }

@@ -19,7 +19,7 @@ impl Supervisor {
     fn service(&self, index: usize) -> Option<Service> {
         match self.managed.get(index)?.kind {
             ManagedKind::Service(service) => Some(service),
-            ManagedKind::Program => None,
+            ManagedKind::Program | ManagedKind::Listed(_) => None,
         }
     }
 
@@ -47,10 +47,27 @@ impl Supervisor {
         self.path_of(index, ServiceFile::Pid)
     }
 
+    /// Returns the path beside which the mark of a stop on purpose is. A program has no PID file, but
+    /// this path.
+    pub(super) fn mark_path(&self, index: usize) -> Path {
+        let Some(ManagedKind::Listed(name)) = self.managed.get(index).map(|managed| managed.kind) else {
+            return self.pid_path(index);
+        };
+        let name = Path::concat(&[b"zigsvc-", name.as_bytes(), b".pid"]).unwrap_or_default();
+        self.base.process.config.pid_file.parent().join(name.as_bytes()).unwrap_or_default()
+    }
+
+    /// Returns true if a user has stopped the process on purpose.
+    pub(super) fn is_down(&self, index: usize) -> bool {
+        self.managed.get(index).is_some_and(|managed| managed.is_down || managed.program.is_leaving)
+            || down_mark::is_set(&self.mark_path(index), self.base.heartbeat.boot())
+    }
+
     /// Probes a managed process, and returns the decision that follows.
     pub(super) fn probe(&mut self, index: usize, now: Instant) -> Decision {
-        if self.launch.is_program() {
-            return self.supervision.on_report(index, now, Report::ProgramFile(self.find_program_file()));
+        if self.service(index).is_none() {
+            let found = self.find_program_file(index);
+            return self.supervision.on_report(index, now, Report::ProgramFile(found));
         }
         let is_known_alive = self.managed.get(index).is_some_and(|managed| managed.is_known_alive());
         let probe = match self.supervision.pid(index).filter(|_| is_known_alive) {
@@ -66,13 +83,11 @@ impl Supervisor {
     pub(super) fn probe_lock(&self, index: usize, now: Instant) -> Option<Probe> {
         let path = self.pid_path(index);
         if path.is_empty() {
-            return None;
+            return self.is_down(index).then_some(Probe::Free);
         }
         let locks = self.locks(index, &path)?;
         Some(match locks.state_without_strangers().ok()? {
-            LockState::Died | LockState::Stopped if down_mark::is_set(&path, self.base.heartbeat.boot()) => {
-                Probe::Free
-            }
+            LockState::Died | LockState::Stopped if self.is_down(index) => Probe::Free,
             LockState::Died | LockState::Stopped => Probe::Died,
             LockState::Running(None) | LockState::PidFileLost(None) => Probe::Foreign,
             LockState::Running(Some(pid)) | LockState::PidFileLost(Some(pid)) => {
@@ -127,7 +142,7 @@ impl Supervisor {
                     None => SocketAnswer::Unreachable,
                 }
             }
-            None => match &self.launch.health {
+            None => match self.health_file(index) {
                 Some(path) if file::has_no_room(&path.parent()) => SocketAnswer::Unknown,
                 _ => SocketAnswer::Unreachable,
             },
@@ -142,9 +157,15 @@ impl Supervisor {
         self.perform(index, decision, now);
     }
 
+    /// Returns the health file of a program, if it has one.
+    pub(super) fn health_file(&self, index: usize) -> Option<&Path> {
+        let own = self.managed.get(index).map(|managed| &managed.program.health_file);
+        own.filter(|path| !path.is_empty()).or(self.launch.health.as_ref())
+    }
+
     /// Finds the version of the health file of a program.
-    fn find_program_file(&self) -> Result<FileVersion, ProbeError> {
-        let path = self.launch.health.as_ref().ok_or(ProbeError::Missing)?;
+    fn find_program_file(&self, index: usize) -> Result<FileVersion, ProbeError> {
+        let path = self.health_file(index).ok_or(ProbeError::Missing)?;
         match file::meta_at(path.as_c_str(), true) {
             Ok(meta) if meta.regular => Ok((meta.identity, meta.size, meta.written)),
             Err(Failure { errno: Errno::NOENT | Errno::NOTDIR, .. }) => Err(ProbeError::Missing),

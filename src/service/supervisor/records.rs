@@ -1,13 +1,14 @@
 //! The files beside the PID file in which the supervisor records what runs.
 //!
-//! - `.running`: the note of the group of its program. A supervisor that is killed leaves the
-//!   processes of that group, and the next one ends them. Only the supervisor's user reads it.
+//! - `.running`: the note of the groups of its programs. A supervisor that is killed leaves the
+//!   processes of those groups, and the next one ends them. Only the supervisor's user reads it.
 //! - `.state`: one line for `status`: the restarts, each process, the degraded states. A supervisor
 //!   has no socket, and that of a program has no heartbeat either.
 //!
 //! Both are written when something happens, and never synced: they hold for one boot. Where they
 //! cannot be written, `status` shows less, and leftovers are not found.
 
+use crate::limits::{PROGRAM_NAME_BYTES, PROGRAMS_MAX, SUPERVISED_MAX};
 use crate::proto::health::BOOT_ID_BYTES;
 use crate::proto::leftovers::{
     GROUP_BYTES, HEAD_BYTES, NoteHead, NotedGroup, TOKEN_BYTES, TOKEN_VARIABLE, Token, emit, parse, token,
@@ -22,12 +23,13 @@ use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::Instant;
 use core::ffi::CStr;
+use heapless::Vec;
 use ufmt::uwrite;
 
 /// Maximum number of bytes of the line for `status`.
-pub const STATE_BYTES: usize = 640;
-/// Maximum number of bytes of the note, which names one group.
-const NOTE_BYTES: usize = HEAD_BYTES + GROUP_BYTES;
+pub const STATE_BYTES: usize = 640 + SUPERVISED_MAX * (PROGRAM_NAME_BYTES + 18);
+/// Maximum number of bytes of the note, which names one group for each program.
+const NOTE_BYTES: usize = HEAD_BYTES + PROGRAMS_MAX * GROUP_BYTES;
 
 /// See the module's documentation.
 pub(super) struct Records {
@@ -88,29 +90,39 @@ impl Records {
         CStr::from_bytes_until_nul(&self.variable).unwrap_or(c"")
     }
 
-    /// Returns the group of an earlier supervisor's program if it has processes.
+    /// Returns the groups of an earlier supervisor's programs that have processes.
     #[inline(never)]
-    pub(super) fn take_over(&self) -> Option<NotedGroup> {
-        let note =
-            file::open(self.note.as_c_str(), OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, 0).ok()?;
+    pub(super) fn take_over(&self) -> Vec<NotedGroup, PROGRAMS_MAX> {
+        let mut left = Vec::new();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let Ok(note) = file::open(self.note.as_c_str(), flags, 0) else { return left };
         // A note of another user could name any group.
-        let meta = file::meta(&note).ok()?;
-        if !meta.regular || meta.uid != identity::effective_uid() || meta.mode & 0o022 != 0 {
-            return None;
-        }
+        let is_ours = |meta: file::Meta| {
+            meta.regular && meta.uid == identity::effective_uid() && meta.mode & 0o022 == 0
+        };
         let mut bytes = [0; NOTE_BYTES];
-        let count = file::read_whole(&note, &mut bytes).ok()?;
-        let (noted, mut groups) = parse(bytes.get(..count)?)?;
-        groups.find(|group| is_current(&noted, &self.head) && has_member(group, false))
+        if file::meta(&note).is_ok_and(is_ours)
+            && let Ok(count) = file::read_whole(&note, &mut bytes)
+            && let Some((noted, groups)) = parse(bytes.get(..count).unwrap_or(&[]))
+            && is_current(&noted, &self.head)
+        {
+            left.extend(groups.filter(|group| has_member(group, false)).take(PROGRAMS_MAX));
+        }
+        left
     }
 
-    /// Notes the group that the program leads, which was started between these times.
+    /// Returns the group that a program leads, which was started between these times. `job` tells the
+    /// programs from each other.
+    pub(super) fn group(&self, pid: u32, job: u64, from: Instant, upto: Instant) -> NotedGroup {
+        NotedGroup { number: pid, session: pid, job, from, upto, token: self.token }
+    }
+
+    /// Notes the groups that the programs lead.
     #[inline(never)]
-    pub(super) fn write_note(&self, pid: u32, from: Instant, upto: Instant) {
-        let group = NotedGroup { number: pid, session: pid, job: 0, from, upto, token: self.token };
+    pub(super) fn write_note<'a>(&self, groups: impl Iterator<Item = &'a NotedGroup>) {
         let mut note = [0; NOTE_BYTES];
         let mut out = Writer::new(&mut note);
-        emit(&self.head, core::iter::once(&group), &mut out);
+        emit(&self.head, groups, &mut out);
         let _ = replace(&self.note, 0o600, &[out.as_bytes()]);
     }
 

@@ -3,7 +3,7 @@
 
 use super::JobResult;
 use crate::limits::CLIENTS_MAX;
-use crate::proto::control::{Code, Filter, Target};
+use crate::proto::control::{Code, Filter, Target, push_refusal};
 use crate::state::clients::Reading;
 use crate::state::disk::{DiskError, DiskResult, MOVED};
 use crate::util::text::Writer;
@@ -44,6 +44,8 @@ pub enum ScanRequest {
     Retry(Target),
     /// `forget` of one dead job, or of all.
     Forget(Target),
+    /// `others`. True if a reload would make the handler the log.
+    Others(bool),
 }
 
 /// An answer that waits for the commit.
@@ -272,8 +274,8 @@ impl PendingReply {
 }
 
 /// Writes `err CODE TEXT`.
-pub fn refuse(out: &mut Writer<'_>, code: Code, text: &str) -> Reply {
-    let _ = uwrite!(out, "err {} {}\n", code.name(), text);
+pub fn refuse(out: &mut Writer<'_>, code: Code, text: &'static str) -> Reply {
+    push_refusal((code, text), out);
     Reply::Sent
 }
 

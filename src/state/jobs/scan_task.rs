@@ -41,6 +41,8 @@ enum ScanStage {
     /// Scanning the journal for the ends of jobs: all, or that of one, with the number of those
     /// after it.
     Ends(JournalScan, Option<JobResult>, usize),
+    /// Scanning the journal for jobs of other handlers than the log, with their number.
+    Others(JournalScan, u32),
     /// Writing a new journal, for all dead jobs.
     Rewrite(Purpose),
     /// Sending the page.
@@ -98,6 +100,9 @@ pub enum ScanOutcome {
     AllRetried(u32),
     /// This many dead jobs are removed.
     AllForgotten(u32),
+    /// This many jobs were queued for another handler than the log. True if a reload would make
+    /// the handler the log.
+    Others(u32, bool),
 }
 
 /// The next step in sending a page.
@@ -140,7 +145,9 @@ impl ScanOutcome {
     #[must_use]
     pub fn pending(self) -> PendingReply {
         match self {
-            Self::Refused(_) | Self::Stopping | Self::NoJob(_) | Self::Ended(..) => PendingReply::None,
+            Self::Refused(_) | Self::Stopping | Self::NoJob(_) | Self::Ended(..) | Self::Others(..) => {
+                PendingReply::None
+            }
             Self::Cancelled(id, running) => PendingReply::Cancelled(id, running),
             Self::Retried(id) | Self::Forgotten(id) => PendingReply::Job(id),
             Self::AllRetried(count) | Self::AllForgotten(count) => PendingReply::Count(count),
@@ -154,6 +161,9 @@ impl ScanOutcome {
             Self::Stopping => drop(refuse(out, Code::Stopping, "the service stops")),
             Self::NoJob(text) => drop(refuse(out, Code::NoJob, text)),
             Self::Ended(id, result) => push_result(id, result, out),
+            Self::Others(count, reload) => {
+                let _ = uwrite!(out, "ok count={} reload={}\n", count, u8::from(reload));
+            }
             _ => {}
         }
     }
@@ -161,7 +171,7 @@ impl ScanOutcome {
     /// Writes the log line of a change, without the client that asked for it.
     pub fn describe(self, out: &mut Writer<'_>) {
         let _ = match self {
-            Self::Refused(_) | Self::Stopping | Self::NoJob(_) | Self::Ended(..) => Ok(()),
+            Self::Refused(_) | Self::Stopping | Self::NoJob(_) | Self::Ended(..) | Self::Others(..) => Ok(()),
             Self::Cancelled(id, _) => uwrite!(out, "job {}: cancelled", id),
             Self::Retried(id) => uwrite!(out, "job {}: retried", id),
             Self::Forgotten(id) => uwrite!(out, "job {}: forgotten", id),
@@ -191,7 +201,7 @@ impl ScanRequest {
         match self {
             Self::Wait(id) | Self::Follow(id) | Self::Cancel(id) => Some(id),
             Self::Retry(Target::Job(id)) | Self::Forget(Target::Job(id)) => Some(id),
-            Self::List(_) | Self::Retry(Target::Dead) | Self::Forget(Target::Dead) => None,
+            Self::List(_) | Self::Retry(Target::Dead) | Self::Forget(Target::Dead) | Self::Others(_) => None,
         }
     }
 
@@ -207,7 +217,7 @@ impl ScanRequest {
     fn includes_dead(self) -> bool {
         match self {
             Self::List(filter) => filter.dead,
-            Self::Cancel(_) => false,
+            Self::Cancel(_) | Self::Others(_) => false,
             Self::Wait(_) | Self::Follow(_) | Self::Retry(_) | Self::Forget(_) => true,
         }
     }
@@ -250,7 +260,10 @@ impl Scans {
     #[must_use]
     pub fn next_deadline(&self, replies: &Replies, core: &JobsCore, now: Instant) -> Option<Instant> {
         match self.task.map(|task| (task.slot, task.stage)) {
-            Some((_, ScanStage::Walk(_) | ScanStage::Collect(_) | ScanStage::Ends(..))) => Some(now),
+            Some((
+                _,
+                ScanStage::Walk(_) | ScanStage::Collect(_) | ScanStage::Ends(..) | ScanStage::Others(..),
+            )) => Some(now),
             Some((slot, ScanStage::Send { since, .. })) => Some(since + self.patience(slot, replies, core)),
             // The compaction that is under way has a deadline of its own.
             Some((_, ScanStage::Rewrite(_))) | None if core.spool.is_compacting() => None,
@@ -275,9 +288,7 @@ impl Scans {
         if let Some(task) = self.task.as_mut().filter(|task| task.slot == slot) {
             match task.stage {
                 ScanStage::Rewrite(_) => task.slot = NO_CLIENT,
-                ScanStage::Walk(_) | ScanStage::Collect(_) | ScanStage::Ends(..) | ScanStage::Send { .. } => {
-                    self.task = None
-                }
+                _ => self.task = None,
             }
         }
     }
@@ -378,6 +389,24 @@ impl Scans {
                 }
                 task.stage = ScanStage::Send { next: 0, since: now, generation: core.spool.generation() };
                 Some(ScanAction::BeginPage(slot, self.list.page.len()))
+            }
+            ScanStage::Others(scan, count) => {
+                let step = core.spool.others_step(disk, scratch, scan, count);
+                let (count, is_current) = (*count, core.spool.is_current(scan));
+                if is_current && step == Ok(false) {
+                    return None;
+                }
+                self.task = None;
+                match (step, request) {
+                    // The scan begins again in the next turn.
+                    _ if !is_current => None,
+                    (Err(error), _) => finish(ScanOutcome::Refused(error)),
+                    (Ok(_), ScanRequest::Others(reload)) => {
+                        let count = count.saturating_add(core.spool.others_in_window());
+                        finish(ScanOutcome::Others(count, reload))
+                    }
+                    _ => None,
+                }
             }
             ScanStage::Walk(scan) => {
                 if !core.spool.is_current(scan) {
@@ -545,7 +574,11 @@ fn begin(
         }
         return Ok((!compacts).then(|| ScanStage::Collect(index.begin(&core.spool, slot, filter.after))));
     }
-    Ok(Some(ScanStage::Walk(core.spool.scan(request.includes_dead()))))
+    let scan = core.spool.scan(request.includes_dead());
+    Ok(Some(match request {
+        ScanRequest::Others(_) => ScanStage::Others(scan, 0),
+        _ => ScanStage::Walk(scan),
+    }))
 }
 
 /// Continues to collect the jobs of a page beyond the window, as far as one turn's share.
@@ -600,7 +633,7 @@ fn conclude(
 ) -> DiskResult<Option<ScanOutcome>> {
     let dead = found.filter(|location| location.dead);
     Ok(Some(match request {
-        ScanRequest::List(_) => return Ok(None),
+        ScanRequest::List(_) | ScanRequest::Others(_) => return Ok(None),
         ScanRequest::Wait(id) | ScanRequest::Follow(id) => {
             let result = match (dead, found) {
                 (Some(location), _) => {

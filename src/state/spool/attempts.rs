@@ -4,7 +4,7 @@
 use super::schedule::without_due;
 use super::{EndKind, Spool, SpoolRules, parts_or_placeholder};
 use crate::limits::{GIVEN_BACK_MAX, GIVEN_BACK_SOON, JOB_MAX_BYTES, RETRY_DELAY_MAX};
-use crate::proto::attributes::{Attribute, Attributes, given_back_of, replace};
+use crate::proto::attributes::{Attribute, Attributes, cut_off_of, given_back_of, replace};
 use crate::proto::journal::{DEAD_PREFIX_BYTES, RECORD_MAX_BYTES, Record, RecordFlags, RecordKind, VERSION};
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskResult};
@@ -38,8 +38,8 @@ impl Spool {
             _ if u32::from(slot.attempt) > rules.retries => AttemptEnd::Dead(outcome),
             _ => AttemptEnd::Fail(delay(rules.retry_delay, u32::from(slot.attempt), RETRY_DELAY_MAX)),
         };
-        // Any other end than a stop ends the row of stops.
-        (slot.state, slot.given_back) = (JobState::Ended(end), 0);
+        // Any other end than a stop ends the row of stops, and any end that of deaths.
+        (slot.state, slot.given_back, slot.cut_off) = (JobState::Ended(end), 0, 0);
         Some(end)
     }
 
@@ -57,7 +57,7 @@ impl Spool {
             return None;
         }
         let end = if counts { AttemptEnd::RequeuedCounted } else { AttemptEnd::Requeued };
-        slot.state = JobState::Ended(end);
+        (slot.state, slot.cut_off) = (JobState::Ended(end), 0);
         Some(end)
     }
 
@@ -161,11 +161,19 @@ impl Spool {
 
     /// Returns the attributes of a new live record of a job, whose present one has `known`.
     pub(super) fn attributes_of(&self, slot: &Slot, known: &[u8]) -> Attributes {
-        if given_back_of(known) == slot.given_back || self.journal.version < VERSION {
-            return Attributes::from_slice(known).unwrap_or_default();
+        let mut attributes = Attributes::from_slice(known).unwrap_or_default();
+        let counts = [
+            (Attribute::GivenBack, given_back_of(known), slot.given_back),
+            (Attribute::CutOff, cut_off_of(known), slot.cut_off),
+        ];
+        for (attribute, before, count) in counts {
+            if before != count && self.journal.version >= VERSION {
+                let value = [count];
+                let value = value.get(..usize::from(count > 0)).unwrap_or(&[]);
+                attributes = replace(&attributes, attribute, value);
+            }
         }
-        let value = [slot.given_back];
-        replace(known, Attribute::GivenBack, value.get(..usize::from(slot.given_back > 0)).unwrap_or(&[]))
+        attributes
     }
 
     /// Changes the state of slots whose records were written.

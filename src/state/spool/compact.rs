@@ -254,6 +254,10 @@ impl Spool {
         let offset = behind.saturating_sub(record.size() as u64);
         let size = u16::try_from(record.size()).unwrap_or(u16::MAX);
         let _ = self.compaction.moved.push(Moved { id: slot.id, offset, size });
+        if slot.state == JobState::Running {
+            // Without its start, a death of the service would not count as one that cut it off.
+            return self.emit(disk, &Record::new(RecordKind::Start, slot.id, attempt));
+        }
         Ok(())
     }
 

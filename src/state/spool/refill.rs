@@ -3,7 +3,7 @@
 use super::location::{attempts_of, due_of};
 use super::{Spool, SpoolRules};
 use crate::limits::{READ_BYTES, RETRY_DELAY_MAX, WORKERS_MAX};
-use crate::proto::attributes::{given_back_of, handler_of};
+use crate::proto::attributes::{cut_off_of, given_back_of, handler_of};
 use crate::proto::journal::{ParseResult, Record, RecordFlags, RecordKind, parse_record, skip_damage};
 use crate::state::backoff::delay;
 use crate::state::disk::{Disk, DiskResult, SpoolFile};
@@ -136,7 +136,7 @@ fn slot_of(record: &Record<'_>, offset: u64) -> Slot {
         attempt: attempts_of(record),
         handler: handler_of(record.attributes),
         given_back: given_back_of(record.attributes),
-        cut_off: 0,
+        cut_off: cut_off_of(record.attributes),
         took: Duration::ZERO,
         state: JobState::Waiting,
     }

@@ -18,6 +18,10 @@ use crate::state::window::Slot;
 use crate::util::time::Duration;
 use heapless::Vec;
 
+/// Number of jobs of other handlers at which their count ends, so that a long backlog delays no
+/// answer: one such job is enough for a refusal.
+pub(super) const OTHERS_COUNTED_MAX: u32 = 100_000;
+
 /// The exit status of a job that was cancelled: 128 + SIGTERM.
 pub(crate) const CANCELLED_STATUS: u8 = 143;
 
@@ -208,21 +212,46 @@ impl Spool {
 }
 
 impl Spool {
-    /// Counts the waiting jobs that were queued for another handler than the log. Reads the whole
-    /// backlog.
+    /// Returns the number of jobs in the window that were queued for another handler than the log.
+    #[must_use]
+    pub fn others_in_window(&self) -> u32 {
+        self.window.count_slots(|slot| slot.handler != HandlerKind::Log)
+    }
+
+    /// Continues a scan for waiting jobs that were queued for another handler than the log, and
+    /// adds their number to `count`. Returns true at the end of the scan, and when `count` has
+    /// reached [`OTHERS_COUNTED_MAX`].
     ///
     /// # Errors
     /// The journal cannot be read.
-    pub fn count_others(&self, disk: &mut impl Disk, scratch: &mut [u8]) -> DiskResult<u32> {
-        let others = self.window.count_slots(|slot| slot.handler != HandlerKind::Log);
-        let (mut count, mut scan) = (others, self.scan(false));
-        while !self.record_step(disk, scratch, &mut scan, &mut |record, offset| {
+    pub fn others_step(
+        &self,
+        disk: &mut impl Disk,
+        scratch: &mut [u8],
+        scan: &mut JournalScan,
+        count: &mut u32,
+    ) -> DiskResult<bool> {
+        self.record_step(disk, scratch, scan, &mut |record, offset| {
             let waits = self.live_location(record, offset).is_some_and(|location| !location.dead);
             if waits && handler_of(record.attributes) != HandlerKind::Log {
-                count = count.saturating_add(1);
+                *count = count.saturating_add(1);
             }
-            true
-        })? {}
+            *count < OTHERS_COUNTED_MAX
+        })
+    }
+
+    /// Counts the waiting jobs that were queued for another handler than the log, in `steps` steps
+    /// of a scan at most.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn count_others(&self, disk: &mut impl Disk, scratch: &mut [u8], steps: usize) -> DiskResult<u32> {
+        let (mut count, mut scan) = (self.others_in_window(), self.scan(false));
+        for _ in 0..steps {
+            if self.others_step(disk, scratch, &mut scan, &mut count)? {
+                break;
+            }
+        }
         Ok(count)
     }
 }

@@ -153,6 +153,19 @@ impl TestService {
         locations.iter().map(|location| Ok((*location, text(location, disk, &mut buffer)?))).collect()
     }
 
+    /// Returns the texts of the ended jobs that `list done` shows, and how each ended.
+    fn ends(&mut self, disk: &mut FakeDisk) -> DiskResult<Vec<(String, EndKind)>> {
+        let (mut scan, mut found) = (self.core.spool.scan_ends(), Vec::new());
+        let mut visit = |location: RecordLocation, end: JobEnd| found.push((location, end.kind));
+        while !self.core.spool.ends_step(disk, &mut self.scratch, &mut scan, &mut visit)? {}
+        let mut buffer = [0; RECORD_MAX_BYTES];
+        let text = |location: RecordLocation, disk: &mut FakeDisk, buffer: &mut _| {
+            let (_, text) = self.core.spool.end_at(disk, location, buffer)?;
+            Ok(String::from_utf8(text.to_vec()).unwrap())
+        };
+        found.iter().map(|(location, kind)| Ok((text(*location, disk, &mut buffer)?, *kind))).collect()
+    }
+
     /// Retries or forgets all dead jobs, and returns how many.
     fn all_dead(&mut self, disk: &mut FakeDisk, purpose: Purpose) -> DiskResult<u32> {
         self.core.start_rewrite(disk, purpose, self.now)?;
@@ -373,6 +386,41 @@ fn a_job_that_was_interrupted_runs_again_and_its_attempt_counts() {
         service.now = due;
     }
     assert_eq!(waits, [0, 10, 20, 40, 80, 160, 320, 640]);
+}
+
+// A job that kills the service waits longer each time, whether the journal is written again while
+// it runs, while it waits, or at both times.
+#[test]
+fn a_new_journal_knows_how_often_a_job_was_cut_off() {
+    for (compacts_running, compacts_waiting) in [(true, false), (false, true), (true, true)] {
+        let (mut disk, mut service) = service();
+        disk.append_to_queue("long\n");
+        service.ingest(&mut disk).unwrap();
+        service.commit(&mut disk).unwrap();
+        let mut waits = Vec::new();
+        for attempt in 1..7 {
+            let now = service.now;
+            if compacts_waiting {
+                service.core.spool.compact_now(&mut disk, now).unwrap();
+            }
+            assert_eq!(service.start_jobs(&mut disk, 1).unwrap(), ["long"]);
+            assert_eq!(service.running()[0].attempt, attempt);
+            if compacts_running {
+                service.core.spool.compact_now(&mut disk, now).unwrap();
+            }
+            let recovery;
+            (service, recovery) = TestService::start(&mut disk, now).unwrap();
+            assert_eq!(recovery.interrupted, 1);
+            let due = service.core.spool.window().next_deadline(&|_| false).unwrap_or(now);
+            waits.push(due.since(now).as_ms());
+            service.now = due;
+        }
+        assert_eq!(waits, [0, 10, 20, 40, 80, 160]);
+        service.start_jobs(&mut disk, 1).unwrap();
+        service.end_all(AttemptOutcome::Code(1), SpoolRules { retries: 99, ..RULES });
+        service.core.spool.write_transitions(&mut disk, service.now).unwrap();
+        assert_eq!(service.core.spool.window().slots()[0].cut_off, 0, "an attempt ended by itself");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! decisions: reports of events, actions to perform, events to log.
 
 use super::probe::{FileVersion, Probe, ProbeError, SocketAnswer};
+use crate::proto::config::RestartMode;
 use crate::util::time::Duration;
 
 /// How a process ended.
@@ -33,6 +34,23 @@ pub struct Rules {
     pub watchdog_patience: Duration,
 }
 
+/// The rules of a program, which its file sets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProgramRules {
+    /// After which ends the program is started again.
+    pub restart: RestartMode,
+    /// The program reports that it is ready. Otherwise it is ready when it is started.
+    pub reports_ready: bool,
+    /// Time from the start after which a program that is not ready is late.
+    pub start_timeout: Duration,
+    /// Time from the stop signal to KILL.
+    pub stop_timeout: Duration,
+    /// The oldest version of the health file that is fresh.
+    pub stale_after: Duration,
+    /// The program has a health file.
+    pub has_health_file: bool,
+}
+
 /// An event that the service reports to an instance.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Report {
@@ -57,10 +75,23 @@ pub enum Report {
     /// The process of this PID has ended. The probe is the state of its lock since then;
     /// `None` if the lock cannot be probed.
     Gone(u32, ExitReason, Option<Probe>),
+    /// A user has asked for a change.
+    Asked(Request),
     /// The supervisor stops.
     Stop,
     /// The supervisor was asked a second time to stop.
     SecondStop,
+}
+
+/// A change of one process that a user asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// Start the process now, if it does not run.
+    Start,
+    /// Stop the process, and do not start it again until it is asked for.
+    Stop,
+    /// Stop the process, and start it again.
+    Restart,
 }
 
 /// The action of a decision.
@@ -83,8 +114,10 @@ pub enum Action {
     Look(u32),
     /// Start the process, and report [`Report::Started`] or [`Report::NotStarted`].
     Start,
-    /// Send TERM to this process, if it holds the lock.
+    /// Send TERM to this process, if it holds the lock. A program gets its own stop signal.
     Terminate(u32),
+    /// Send TERM to this process, because a user has asked the supervisor for its end.
+    Dismiss(u32),
     /// Send KILL to this process, if it holds the lock.
     Kill(u32),
 }
@@ -125,6 +158,10 @@ pub enum Event {
     Replaced(ExitReason, Duration),
     /// A user stopped the process.
     Stopped,
+    /// The program ended, and its rules say that it is not started again.
+    Ended(ExitReason),
+    /// The program is not ready after its `start_timeout`.
+    Late(u32),
 }
 
 /// An action to perform, and an event to log first.

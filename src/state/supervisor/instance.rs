@@ -22,6 +22,11 @@
 //! `Starting` becomes `Running` when the process reports ready. After a stop of the
 //! supervisor, `Stopped` replaces `Backoff`, `Running` and `Foreign` as the next phase.
 //!
+//! A program that `supervise` names is started when those that it needs are ready: `Backoff` has no
+//! deadline until then. A user stops, starts and restarts it by reports: a stop of `Backoff` is
+//! `Stopped`, and one of a process that runs is `Stopping`, then `Stopped`. `Stopped` is also the
+//! phase after an end after which its rules do not start it again.
+//!
 //! A process is stopped only if it certainly hangs:
 //!
 //! | what the probes show | the process answers | no answer in time | it cannot be asked | the supervisor's own health file cannot be written |
@@ -29,9 +34,12 @@
 //! | `failures` times the same heartbeat, or not ready: confirm | left alone, `heartbeats` | TERM | TERM | with the next probe again |
 //! | no heartbeat of this process: ask | count 0, `heartbeats` | bad probe, and TERM after `failures` | - | not tried |
 
-use super::decision::{Action, Decision, Event, ExitReason, NOTHING, Report, Rules};
+mod requests;
+
+use super::decision::{Action, Decision, Event, ExitReason, NOTHING, ProgramRules, Report, Request, Rules};
 use super::probe::{Beat, FileVersion, LifeSign, Probe, ProbeError, SocketAnswer};
 use crate::limits::{ANSWER_PATIENCE, RESTART_QUICK, START_PATIENCE};
+use crate::proto::config::RestartMode;
 use crate::state::backoff::RestartBackoff;
 use crate::util::time::{Duration, Instant, earliest};
 
@@ -62,7 +70,8 @@ pub enum Phase {
     Unkillable(u32),
     /// A process of another PID namespace runs. It has no number here, and is never signalled.
     Foreign,
-    /// A user stopped the process on purpose, or the supervisor stops.
+    /// A user stopped the process on purpose, its rules do not start it again, or the supervisor
+    /// stops.
     Stopped,
 }
 
@@ -101,6 +110,20 @@ pub struct Instance {
     asked: Option<Question>,
     /// The heartbeat is lost or stale, and the process is well as far as its socket shows.
     unjudged: bool,
+    /// The rules of a program that `supervise` names; `None` for any other process.
+    program: Option<ProgramRules>,
+    /// The instances that are ready before the program is started, as bits of their indexes.
+    pub(super) needs: u64,
+    /// One of those is not ready.
+    pub(super) blocked: bool,
+    /// The program is started again when it has ended, because a user said so.
+    again: bool,
+    /// The program was not ready in time.
+    late: bool,
+    /// Restarts of processes that have ended.
+    restarts: u32,
+    /// How the last process ended, and when.
+    last_end: Option<(ExitReason, Instant)>,
 }
 
 impl Instance {
@@ -121,7 +144,92 @@ impl Instance {
             program_file: LifeSign::NONE,
             asked: None,
             unjudged: false,
+            program: None,
+            needs: 0,
+            blocked: false,
+            again: false,
+            late: false,
+            restarts: 0,
+            last_end: None,
         }
+    }
+
+    /// Creates an instance of a program that is started at `now`.
+    #[must_use]
+    pub fn of_program(now: Instant, rules: ProgramRules) -> Self {
+        Self { program: Some(rules), ..Self::new(now) }
+    }
+
+    /// Puts the rules of the program's file into force.
+    pub fn set_program(&mut self, rules: ProgramRules) {
+        self.program = Some(rules);
+    }
+
+    /// Returns true if this is a program that `supervise` names.
+    #[must_use]
+    pub fn is_program(&self) -> bool {
+        self.program.is_some()
+    }
+
+    /// Returns true if the process has a health file or a lock to probe.
+    #[must_use]
+    #[unsafe(link_section = ".text.idle")]
+    pub fn is_probed(&self) -> bool {
+        self.program.is_none_or(|program| program.has_health_file)
+    }
+
+    /// Returns true if a program that needs this one can be started: this one is ready, or is not
+    /// to run.
+    #[must_use]
+    pub fn blocks_none(&self) -> bool {
+        matches!(self.phase, Phase::Running(_) | Phase::Foreign | Phase::Stopped)
+    }
+
+    /// Returns true if the program waits until another one is ready.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked && matches!(self.phase, Phase::Backoff(_))
+    }
+
+    /// Returns true if the program does not run as it should: it could not be started or has ended,
+    /// or is not ready in time.
+    #[must_use]
+    pub fn fails_to_run(&self) -> bool {
+        let waits = matches!(self.phase, Phase::Backoff(_)) && !self.blocked && !self.backoff.is_reset();
+        self.program.is_some() && (waits || self.late)
+    }
+
+    /// Returns the time that a program has from its start until it is ready.
+    #[must_use]
+    pub fn start_timeout(&self) -> Option<Duration> {
+        self.program.map(|program| program.start_timeout)
+    }
+
+    /// Returns the rules, of which the file of a program sets some.
+    #[must_use]
+    pub fn rules(&self, rules: &Rules) -> Rules {
+        let own = self.program.map_or((rules.stop_timeout, rules.stale_after), |program| {
+            (program.stop_timeout, program.stale_after)
+        });
+        Rules { stop_timeout: own.0, stale_after: own.1, ..*rules }
+    }
+
+    /// Returns the number of restarts of processes that have ended.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// Returns how the last process ended, and when.
+    #[must_use]
+    pub fn last_end(&self) -> Option<(ExitReason, Instant)> {
+        self.last_end
+    }
+
+    /// Returns true if the last probe of the process was bad.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failed_probes > 0
     }
 
     /// Returns the phase.
@@ -170,7 +278,7 @@ impl Instance {
     /// Returns true if the process was ready, adopted or dead once, or is stopped.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.settled || self.phase == Phase::Stopped
+        self.settled || self.phase == Phase::Stopped || self.is_blocked()
     }
 
     /// Returns true if a reset of the board is the only help left: the instance was
@@ -216,7 +324,17 @@ impl Instance {
 
     /// Returns when the phase changes by itself.
     fn phase_deadline(&self) -> Option<Instant> {
-        match self.phase {
+        match (self.phase, &self.program) {
+            (Phase::Backoff(_), _) if self.blocked => None,
+            (Phase::Starting(_), Some(program)) => {
+                (!self.late).then_some(self.started_at + program.start_timeout)
+            }
+            (phase, _) => self.deadline_of(phase),
+        }
+    }
+
+    fn deadline_of(&self, phase: Phase) -> Option<Instant> {
+        match phase {
             Phase::Backoff(at) | Phase::Stopping(_, at) => Some(at),
             Phase::Killing(_, at) => Some(at + UNKILLABLE),
             Phase::Starting(_) | Phase::Running(_) => self.asked.map(|asked| asked.until),
@@ -236,6 +354,10 @@ impl Instance {
             Phase::Killing(pid, _) => {
                 self.phase = Phase::Unkillable(pid);
                 (Action::None, Some(Event::Unkillable))
+            }
+            Phase::Starting(pid) if self.is_program() => {
+                self.late = true;
+                (Action::None, Some(Event::Late(pid)))
             }
             Phase::Starting(_) | Phase::Running(_) => self.on_answer(now, SocketAnswer::Silent, rules),
             Phase::Unkillable(_) | Phase::Foreign | Phase::Stopped => NOTHING,
@@ -270,6 +392,7 @@ impl Instance {
             Report::Gone(pid, reason, probe) => {
                 self.on_gone(now, pid, reason, probe.unwrap_or(Probe::Held(pid, Err(ProbeError::Missing))))
             }
+            Report::Asked(request) => self.on_request(now, request, rules),
             Report::Stop => self.on_shutdown(now, rules),
             Report::SecondStop => self.on_second_stop(now),
         }
@@ -291,12 +414,14 @@ impl Instance {
         (self.phase, self.started_at) = (Phase::Starting(pid), now);
         self.adopted = false;
         self.forget_checks();
-        NOTHING
+        let Some(program) = self.program else { return NOTHING };
+        self.settled = true;
+        if program.reports_ready { NOTHING } else { self.on_ready() }
     }
 
     /// Forgets what the checks of the last process found.
     fn forget_checks(&mut self) {
-        (self.failed_probes, self.asked, self.unjudged) = (0, None, false);
+        (self.failed_probes, self.asked, self.unjudged, self.late) = (0, None, false, false);
         (self.heartbeat, self.program_file) = (LifeSign::NONE, LifeSign::NONE);
     }
 
@@ -319,7 +444,8 @@ impl Instance {
         self.forbid_start();
         match self.phase {
             Phase::Starting(pid) | Phase::Running(pid) => {
-                self.phase = Phase::Stopping(pid, now + rules.stop_timeout + LEAVE_GRACE);
+                let grace = if self.is_program() { Duration::ZERO } else { LEAVE_GRACE };
+                self.phase = Phase::Stopping(pid, now + rules.stop_timeout + grace);
                 (Action::Terminate(pid), None)
             }
             Phase::Stopping(..) | Phase::Killing(..) | Phase::Unkillable(_) => NOTHING,
@@ -347,13 +473,17 @@ impl Instance {
             return NOTHING;
         }
         let was_left = self.look_at.take().is_some();
+        if !was_left {
+            self.last_end = Some((reason, now));
+        }
         if self.shutting_down {
             self.phase = Phase::Stopped;
             return NOTHING;
         }
         if was_left {
             self.phase = Phase::Backoff(now);
-            return (Action::CheckLock, Some(Event::LeftEnded));
+            let action = if self.blocked { Action::None } else { Action::CheckLock };
+            return (action, Some(Event::LeftEnded));
         }
         match probe {
             Probe::Held(other, _) if other != pid => self.adopt(now, other),
@@ -547,7 +677,14 @@ impl Instance {
 
     /// Records that the process has ended after `lived`, and schedules its restart.
     fn died(&mut self, now: Instant, lived: Duration, reason: ExitReason) -> Decision {
+        self.last_end = Some((reason, now));
         let is_ours = self.we_are_stopping_it();
+        let again = core::mem::take(&mut self.again) || reason == ExitReason::NotStarted;
+        if !again && self.program.is_some_and(|program| is_last(program.restart, reason, is_ours)) {
+            self.stopped(now);
+            return (Action::None, Some(Event::Ended(reason)));
+        }
+        self.restarts = self.restarts.saturating_add(u32::from(reason != ExitReason::NotStarted));
         self.update_recovery(now);
         self.unwell_since.get_or_insert(now);
         self.forget_checks();
@@ -556,6 +693,16 @@ impl Instance {
         self.phase = Phase::Backoff(now + wait);
         let event = if is_ours { Event::Replaced(reason, wait) } else { Event::Died(reason, wait) };
         (Action::None, Some(event))
+    }
+}
+
+/// Returns true if a program is not started again after this end. One that the supervisor stopped
+/// because it was not healthy has failed.
+fn is_last(restart: RestartMode, reason: ExitReason, is_ours: bool) -> bool {
+    match restart {
+        RestartMode::Always => false,
+        RestartMode::Failure => reason == ExitReason::Code(0) && !is_ours,
+        RestartMode::Never => true,
     }
 }
 

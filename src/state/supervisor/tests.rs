@@ -2,6 +2,7 @@
 //! order of decisions, and random histories of several instances.
 
 use super::*;
+use crate::state::supervisor::decision::Request;
 use crate::state::supervisor::instance::LEAVE_GRACE;
 use crate::state::supervisor::probe::{Beat, FileVersion, Probe, ProbeError, SocketAnswer};
 use crate::util::time::Duration;
@@ -101,7 +102,11 @@ fn drain(supervision: &mut Supervision, now: Instant, is_ready: bool) -> Vec<Str
                 Action::Ask | Action::Confirm => {
                     supervision.on_report(index, now, Report::Answer(SocketAnswer::Unreachable))
                 }
-                Action::None | Action::Terminate(_) | Action::Kill(_) | Action::Look(_) => NOTHING,
+                Action::None
+                | Action::Terminate(_)
+                | Action::Dismiss(_)
+                | Action::Kill(_)
+                | Action::Look(_) => NOTHING,
             };
         }
     }
@@ -428,7 +433,10 @@ fn any_history_drains_and_then_waits() {
                             Action::Look(pid) if below(3) == 0 => {
                                 supervision.on_gone(index, now, (pid, ExitReason::Unknown), None)
                             }
-                            Action::Terminate(pid) | Action::Kill(pid) | Action::Look(pid) => {
+                            Action::Terminate(pid)
+                            | Action::Dismiss(pid)
+                            | Action::Kill(pid)
+                            | Action::Look(pid) => {
                                 assert_eq!(supervision.pid(index), Some(pid));
                                 NOTHING
                             }
@@ -443,7 +451,10 @@ fn any_history_drains_and_then_waits() {
             let next = supervision.next_deadline().expect("a probe");
             assert!(!next.is_due(now), "the loop spins at {now:?}");
             let index = usize::try_from(below(SUPERVISED_MAX as u64)).unwrap();
-            match below(12) {
+            match below(15) {
+                12 => drop(supervision.on_report(index, now, Report::Asked(Request::Stop))),
+                13 => drop(supervision.on_report(index, now, Report::Asked(Request::Start))),
+                14 => drop(supervision.on_report(index, now, Report::Asked(Request::Restart))),
                 0 if supervision.pid(index).is_some() => drop(gone(&mut supervision, index, now)),
                 1 => drop(supervision.on_ready(index)),
                 2 if below(20) == 0 => drop(supervision.on_stop(false)),

@@ -449,3 +449,12 @@ fn in_a_working_directory_without_a_usable_name_relative_paths_are_refused() {
         from_there(&["-d", dir.as_arg(), "stop"]).expect(0);
     }
 }
+
+#[test]
+fn no_program_can_have_the_name_of_a_command() {
+    for command in zigsvc::cli::COMMANDS.iter() {
+        let name = command.name;
+        assert!(zigsvc::proto::service::COMMAND_NAMES.find(name.as_bytes()).is_some(), "{name}");
+        assert!(!zigsvc::proto::service::is_program_name(name.as_bytes()), "{name}");
+    }
+}

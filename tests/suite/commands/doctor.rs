@@ -1,7 +1,11 @@
 //! `doctor`: what it finds on machines that lack something. A clock that was never set and
 //! real flash are tested on the emulated board.
 
-use crate::support::{Dir, Ran, by_shell, finish, require, require_native, through};
+use crate::support::{
+    Dir, Ran, by_shell, finish, program, require, require_native, require_root, require_tool, through,
+};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 /// Returns the line about `subject`, which must be the only one.
@@ -171,4 +175,49 @@ fn jobs_that_are_only_logged_are_a_warning_once_some_came() {
     warns(&dir.zigsvc(&["doctor"]), "handler", "log: jobs are logged and nothing runs");
     let ran = dir.zigsvc(&["-o", "handler=shell", "doctor"]);
     assert_eq!(line(&ran, "handler"), "ok    handler: /bin/sh");
+}
+
+// OpenWrt has no /run, and /var is a link to a folder that everyone may write to.
+#[test]
+fn where_run_is_no_folder_every_command_uses_var_run() {
+    if !require_root() || !require_tool("chroot") || !require_native("chroot hides QEMU") {
+        return;
+    }
+    let dir = Dir::new();
+    for folder in ["etc", "tmp", "tmp/run", "tmp/log", "dev"] {
+        fs::create_dir(dir.path(folder)).unwrap();
+    }
+    fs::set_permissions(dir.path("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    symlink("tmp", dir.path("var")).unwrap();
+    dir.write("dev/null", "");
+    fs::copy(env!("CARGO_BIN_EXE_zigsvc"), dir.path("zigsvc")).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = program("chroot");
+        command.arg(dir.path("")).arg("/zigsvc").args(words);
+        finish(command, None)
+    };
+    for service in ["jobs", "hub", "supervisor"] {
+        run(&["-o", "supervise=[\"hub\"]", "start", service]).expect(0);
+    }
+    let held = fs::read_dir(dir.path("tmp/run")).unwrap();
+    let held: Vec<String> = held.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    for name in ["zigsvc.pid", "zigsvc.sock", "zigsvc-hub.pid", "zigsvc-supervisor.pid"] {
+        assert!(held.iter().any(|held| held == name), "{name}: {held:?}");
+    }
+    assert!(!dir.path("run").exists());
+    run(&["status"]).expect(0);
+    run(&["queue", "--wait", "a job"]).expect(0);
+    for command in ["list", "hold", "resume", "reload", "rotate", "restart", "drain"] {
+        run(&[command]).expect(0);
+    }
+    assert!(run(&["check"]).expect(0).out.contains("pid_file = \"/var/run/zigsvc.pid\""));
+    assert!(run(&["doctor"]).out.contains("pid: /var/run/zigsvc.pid on "));
+    for service in ["supervisor", "hub", "jobs"] {
+        run(&["stop", service]).expect(0);
+    }
+    // A start does not make /var/run, so doctor warns.
+    fs::remove_dir_all(dir.path("tmp/run")).unwrap();
+    assert!(run(&["start"]).expect(1).err.contains("/var/run/zigsvc.pid: openat: ENOENT"));
+    let ran = run(&["doctor"]).expect(1);
+    assert!(ran.out.contains("warn  pid: /var/run: fstatat: ENOENT"), "{}", ran.out);
 }

@@ -1,4 +1,4 @@
-//! What people type: options at another place, misspelt words, `--help`, terminals of other
+//! Command lines as people type them: options at another place, misspelt words, `--help`, terminals of other
 //! widths.
 
 use crate::support::{Dir, finish, program, require_tool, zigsvc};

@@ -128,8 +128,8 @@ fn on_a_terminal_the_columns_have_names() {
     };
     assert_eq!(
         on_terminal("list"),
-        "    ID  STATE    ATTEMPT  TEXT\n     1  dead           1  bad one\n     2  running        1  runs\n     \
-         3  waiting        0  waits  here\n     4  waiting        0  last\n"
+        "    ID  STATE      ATTEMPT  TEXT\n     1  dead             1  bad one\n     2  running          1  runs\n     \
+         3  waiting          0  waits  here\n     4  waiting          0  last\n"
     );
     dir.zigsvc(&["forget", "1"]).expect(0);
     assert_eq!(on_terminal("list dead"), "");

@@ -9,6 +9,7 @@ use crate::support::{
 use core::time::Duration;
 use std::fs;
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -246,6 +247,33 @@ fn joins_and_leaves_are_logged_with_who_it_was() {
     let uid = fs::metadata(dir.path("")).unwrap().uid();
     let line = format!("[INFO] pid {} (uid {uid}) joined, 1 clients", std::process::id());
     assert_eq!(log_lines_matching(&dir.read(LOG), &line), 1, "{}", dir.read(LOG));
+}
+
+// A monitor of root finds out with such a connection if the hub lives. It is no client, and gets the
+// end of the stream as its answer.
+#[test]
+fn a_probe_is_answered_and_neither_logged_nor_counted() {
+    let dir = Dir::new();
+    let pid = start(&dir);
+    let mut listener = join(&dir);
+    for _ in 0..20 {
+        let mut probe = UnixStream::connect(socket(&dir)).unwrap();
+        probe.shutdown(Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        probe.read_to_end(&mut answer).unwrap();
+        assert!(answer.is_empty(), "{answer:?}");
+    }
+    // A client that says a line and ends its sending is one, and so is one that closes at once.
+    let mut short = Client::over(UnixStream::connect(socket(&dir)).unwrap());
+    short.send("hello\n");
+    short.end_sending();
+    assert_eq!(listener.line(), from_us("hello"));
+    drop(UnixStream::connect(socket(&dir)).unwrap());
+    wait_until("both have left", || log_lines_matching(&dir.read(LOG), " left, 1 clients") == 2);
+    assert_eq!(joined(&dir), 3, "{}", dir.read(LOG));
+    kill(pid, "USR2");
+    wait_until("the others are counted", || dir.read(LOG).contains(" joined=3 "));
+    assert_eq!(log_lines_matching(&dir.read(LOG), " left, "), 2);
 }
 
 #[test]

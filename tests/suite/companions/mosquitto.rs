@@ -109,11 +109,17 @@ struct Recipe {
 impl Recipe {
     #[track_caller]
     fn start(dir: &Dir, broker: &Broker, name: &str) -> Self {
+        Self::start_with(dir, broker, name, &["queue", "-"])
+    }
+
+    /// Starts the recipe with the words of `queue`.
+    #[track_caller]
+    fn start_with(dir: &Dir, broker: &Broker, name: &str, words: &[&str]) -> Self {
         let mut command = program("mosquitto_sub");
         command.args(broker.arguments()).args(["-i", name, "-c"]);
         let mut subscriber = Guard::start(command.stdin(Stdio::null()).stdout(Stdio::piped()));
         let mut command = dir.command();
-        command.args(["queue", "-"]).stdin(subscriber.0.stdout.take().unwrap());
+        command.args(words).stdin(subscriber.0.stdout.take().unwrap());
         let queue = Guard::start(command.stdout(Stdio::null()));
         Self { subscriber, queue }
     }
@@ -180,6 +186,41 @@ fn messages_of_many_publishers_become_jobs() {
     // Those of one publisher are in its order.
     let from_one: Vec<String> = processed(&dir).into_iter().filter(|job| job.starts_with("one ")).collect();
     assert!(from_one.iter().map(String::as_str).eq(texts[0].lines()), "{from_one:?}");
+    recipe.finish();
+}
+
+#[test]
+fn messages_become_jobs_that_are_not_started_before_their_time() {
+    if !has_all_tools() {
+        return;
+    }
+    let dir = Dir::new();
+    let broker = Broker::start(&dir);
+    dir.start(&["log_max=0"]);
+    let recipe = Recipe::start_with(&dir, &broker, "board", &["queue", "--after", "2s", "-"]);
+    wait_for_subscriber(&dir, &broker);
+    let (began, texts) = (std::time::Instant::now(), ["one", "two"].map(|name| jobs_of(name, 100)));
+    std::thread::scope(|scope| {
+        for text in &texts {
+            scope.spawn(|| broker.publish(text));
+        }
+    });
+    let is_early = || processed(&dir).iter().any(|job| job != "hello") && began.elapsed().as_secs() < 2;
+    wait_until("some of them are due", || {
+        assert!(!is_early(), "started before their time");
+        processed(&dir).iter().any(|job| job != "hello")
+    });
+    // A death of the service neither loses one nor starts one early.
+    let late = jobs_of("late", 100);
+    broker.publish(&late);
+    let scheduled = || crate::support::control::status(&dir, "scheduled");
+    wait_until("they are queued", || scheduled() > 0);
+    crate::support::kill_hard(dir.lock_holder("zigsvc.pid").unwrap());
+    dir.start(&["log_max=0"]);
+    wait_for_all(
+        &dir,
+        &texts.iter().chain([&late]).flat_map(|text| text.lines().map(str::to_owned)).collect(),
+    );
     recipe.finish();
 }
 

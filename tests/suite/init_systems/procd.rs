@@ -3,25 +3,32 @@
 
 use super::site::{Site, Started};
 use crate::support::{Ran, find, finish, kill, program, wait_for_log};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-/// The script that stands for rc.common: the action is `$1`, the script `$2`. A name that
-/// the script does not define is not found.
+/// The script that stands for rc.common: the action is `$1`, the script `$2`, the instance `$3`. A
+/// name that the script does not define is not found. `$RUNNING` are the instances that procd runs:
+/// procd_kill sends them TERM and does not wait.
 const RC_COMMON: &str = "
 told() { printf '<%s>' \"$@\"; echo; }
 procd_open_instance() { told open \"$@\"; }
 procd_set_param() { told \"$@\"; }
 procd_close_instance() { told close; }
 procd_add_reload_trigger() { told trigger \"$@\"; }
-action=$1
+procd_running() { case \" $RUNNING \" in *\" $2:\"*) ;; *) return 1 ;; esac; }
+procd_kill() {
+    told kill \"$@\"
+    for pair in $RUNNING; do [ \"${pair%:*}\" != \"$2\" ] || kill \"${pair#*:}\"; done
+}
+action=$1 initscript=/etc/init.d/zigsvc basescript=
 . \"$2\"
+shift 2
 case $action in
-start) start_service ;;
-stop) stop_service; told kill ;;
-restart) trap '' TERM; stop_service; told kill; start_service ;;
-reload) reload_service ;;
-status) status_service ;;
-running) service_running ;;
+start) start_service \"$@\" ;;
+stop) stop_service \"$@\" ;;
+restart) trap '' TERM; stop_service \"$@\"; start_service \"$@\" ;;
+reload) reload_service \"$@\" ;;
+status) status_service \"$@\" ;;
+running) service_running \"$@\" ;;
 triggers) service_triggers ;;
 settings) told $START $STOP $USE_PROCD ;;
 esac
@@ -31,19 +38,29 @@ esac
 fn instance(site: &Site, name: &str, words: &[&str]) -> String {
     let words: String = words.iter().map(|word| format!("<{word}>")).collect();
     format!(
-        "<open><{name}>\n<command><{}>{words}\n<respawn><3600><5><0>\n<term_timeout><20>\n\
-         <file></etc/zigsvc.conf>\n<reload_signal><HUP>\n<stderr><1>\n<close>\n",
+        "<open><{name}>\n<command><{}><-o><syslog=true>{words}\n<respawn><3600><5><0>\n<term_timeout><20>\n\
+         <file></etc/zigsvc.conf>\n<reload_signal><HUP>\n<stderr><0>\n<close>\n",
         site.program().display()
     )
 }
 
-/// Returns a function that runs the actions of the script, if there is BusyBox.
+/// Returns a function that runs the actions of the script, if there is BusyBox. An action is its
+/// name, and maybe that of an instance.
 fn actions<'a>(site: &'a Site, script: &str) -> Option<impl Fn(&str) -> Ran + use<'a>> {
+    let run = actions_beside(site, script)?;
+    Some(move |action: &str| run(action, ""))
+}
+
+/// Returns a function that runs the actions of the script while procd runs instances, each
+/// `NAME:PID`.
+fn actions_beside<'a>(site: &'a Site, script: &str) -> Option<impl Fn(&str, &str) -> Ran + use<'a>> {
     let busybox = find("busybox")?;
     let script = site.kit.path(script);
-    Some(move |action: &str| {
+    Some(move |action: &str, running: &str| {
+        let mut words = action.split(' ');
         let mut command = program(&busybox);
-        command.args(["ash", "-c", RC_COMMON, "rc.common", action]).arg(&script).stdin(Stdio::null());
+        command.args(["ash", "-c", RC_COMMON, "rc.common"]).arg(words.next().unwrap()).arg(&script);
+        command.args(words).env("RUNNING", running).stdin(Stdio::null());
         finish(command, None)
     })
 }
@@ -69,7 +86,7 @@ fn procd_may_run_several_services_and_any_program() {
     let site = Site::new();
     let text = site.adapted("zigsvc.procd");
     let text = text.replace("SERVICES=\"jobs\"", "SERVICES=\"jobs supervisor\"");
-    let text = text.replace("\t#instance ", "\tinstance ");
+    let text = text.replace("\t#! is_chosen beacon", "\t! is_chosen beacon");
     site.kit.write("script", text);
     let Some(run) = actions(&site, "script") else { return };
     let sample = ["-d", "/var/run/beacon", "run", "supervisor", "--", "/usr/sbin/beacon", "--foreground"];
@@ -77,6 +94,43 @@ fn procd_may_run_several_services_and_any_program() {
         + &instance(&site, "supervisor", &["run", "supervisor"])
         + &instance(&site, "beacon", &sample);
     assert_eq!(run("start").expect(0).out, expected);
+    // Each alone, as the argument says.
+    assert_eq!(run("start jobs").expect(0).out, instance(&site, "jobs", &["run", "jobs"]));
+    assert_eq!(run("start beacon").expect(0).out, instance(&site, "beacon", &sample));
+    assert_eq!(run("start nonsense").expect(0).out, "");
+    // They are stopped in the reverse order.
+    assert_eq!(run("stop").expect(0).out, "<kill><zigsvc><supervisor>\n<kill><zigsvc><jobs>\n");
+    assert_eq!(run("stop beacon").expect(0).out, "<kill><zigsvc><beacon>\n");
+}
+
+#[test]
+fn what_procd_ends_gets_one_signal_and_is_waited_for() {
+    let site = Site::new();
+    let text = site.adapted("zigsvc.procd");
+    site.kit.write("script", text.replace("SERVICES=\"jobs\"", "SERVICES=\"hub jobs\""));
+    let Some(run) = actions_beside(&site, "script") else { return };
+    // A job that ends a second after TERM: a second TERM to the service would kill it.
+    site.dir.write("zigsvc.conf", "handler = \"shell\"\n");
+    let log = site.dir.path("zigsvc.log");
+    let mut started = Started::new(&words_of_start(&run("start jobs", "").expect(0).out), &log);
+    let pid = site.successor(0);
+    site.dir
+        .zigsvc(&["queue", "trap 'sleep 1; echo ended well; exit' TERM; echo waits; sleep 60 & wait"])
+        .expect(0);
+    wait_for_log(&site.dir, "waits");
+    let stopped = run("stop jobs", &format!("jobs:{pid}")).expect(0);
+    assert_eq!((stopped.out.as_str(), site.pid()), ("<kill><zigsvc><jobs>\n", None));
+    assert_eq!(started.code(), Some(0));
+    wait_for_log(&site.dir, "ended well");
+}
+
+/// Returns the command that procd runs, as the output of `start` names it.
+fn words_of_start(told: &str) -> Command {
+    let words = told.lines().find_map(|line| line.strip_prefix("<command><")?.strip_suffix('>')).unwrap();
+    let mut words = words.split("><");
+    let mut command = program(words.next().unwrap());
+    command.args(words);
+    command
 }
 
 #[test]
@@ -88,11 +142,7 @@ fn what_procd_runs_is_reloaded_stopped_and_asked() {
     run("running").expect(3);
     run("reload").expect(7);
     // As procd would: the words of its command.
-    let told = run("start").expect(0).out;
-    let words = told.lines().find_map(|line| line.strip_prefix("<command><")?.strip_suffix('>')).unwrap();
-    let mut words = words.split("><");
-    let mut command = program(words.next().unwrap());
-    command.args(words);
+    let command = words_of_start(&run("start").expect(0).out);
     let mut started = Started::new(&command, &site.dir.path("zigsvc.log"));
     let pid = site.successor(0);
     run("status").expect(0);
@@ -105,12 +155,12 @@ fn what_procd_runs_is_reloaded_stopped_and_asked() {
     assert_eq!(run("restart").expect(6).out, "");
     assert_eq!(site.pid(), Some(pid));
     // A stop ends it before procd is called, so a start may follow.
-    assert_eq!(run("stop").expect(0).out, "<kill>\n");
+    assert_eq!(run("stop").expect(0).out, "<kill><zigsvc><jobs>\n");
     assert_eq!(site.pid(), None);
     assert_eq!(started.code(), Some(0));
     site.break_config(false);
     let restarted = run("restart").expect(0).out;
-    assert_eq!(restarted, "<kill>\n".to_owned() + &instance(&site, "jobs", &["run", "jobs"]));
+    assert_eq!(restarted, "<kill><zigsvc><jobs>\n".to_owned() + &instance(&site, "jobs", &["run", "jobs"]));
     // The signal that reload_signal names is the right one.
     let mut started = Started::new(&command, &site.dir.path("zigsvc.log"));
     let pid = site.successor(pid);

@@ -3,7 +3,7 @@
 use crate::support::control::{
     Client, REQUEST_COUNT, ask, expect_error, out, start_script, status, status_word,
 };
-use crate::support::{Dir, holds_within, kill, kill_hard, let_pass, wait_until};
+use crate::support::{Dir, Running, holds_within, kill, kill_hard, let_pass, wait_until};
 use std::time::{Duration, Instant};
 use zigsvc::util::time::Duration as Span;
 
@@ -80,6 +80,70 @@ fn a_wait_for_a_delayed_job_gets_its_end() {
     expect_error(&ask(&dir, &format!("forget {id}")), "no-job");
     assert_eq!(ask(&dir, &format!("cancel {id}")), format!("ok id={id} was=waiting"));
     assert!(client.line().starts_with(&format!("ok id={id} state=dead exit=143")));
+}
+
+#[test]
+fn the_output_of_a_delayed_job_comes_to_its_waiter() {
+    let dir = Dir::new();
+    start_script(&dir, "echo \"attempt $ZIGSVC_ATTEMPT of $1\"; exit 7", &["retries=1", "retry_delay=10ms"]);
+    let ran = dir.zigsvc(&["queue", "--wait", "--after", "1s", "job"]).expect(7);
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("attempt 1 of job\nattempt 2 of job\n", "1\n"));
+    // The same by the protocol, in the row of answers, and with the errors of `after`.
+    let mut client = Client::new(&dir);
+    client.send("after! 1s other\nstatus\n");
+    assert_eq!(client.line(), "ok id=2");
+    let lines = client.lines(3);
+    assert_eq!(lines, ["out attempt 1 of other", "out attempt 2 of other", "ok id=2 state=dead exit=7"]);
+    assert!(client.line().starts_with("ok pid="));
+    for bad in ["after!", "after! 1s", "after! 999ms x", "after! soon x"] {
+        expect_error(&client.ask(bad), "bad-request");
+    }
+    let (job, mut canceller) = (client.queue("plain"), Client::new(&dir));
+    client.send("after! 1h never\n");
+    assert_eq!(client.line(), format!("ok id={}", job + 1));
+    assert_eq!(canceller.ask(&format!("cancel {}", job + 1)), format!("ok id={} was=waiting", job + 1));
+    assert_eq!(client.line(), format!("ok id={} state=dead exit=143", job + 1));
+}
+
+// A wait has one clear answer, or none as long as the job can still end.
+#[test]
+fn a_wait_for_a_job_in_any_state_is_answered_or_continues() {
+    let dir = Dir::new();
+    let pid = start_script(&dir, "exit 3", &["retries=0"]);
+    dir.zigsvc(&["queue", "--wait", "fails"]).expect(3);
+    dir.zigsvc(&["hold"]).expect(0);
+    let (held, delayed) = (dir.zigsvc(&["queue", "held"]).expect(0).out, after(&dir, "1h", "delayed"));
+    assert_eq!((held.as_str(), delayed), ("2\n", 3));
+    let mut waiters = ["wait 2", "follow 2", "wait 3", "follow 3"].map(|request| {
+        let mut client = Client::new(&dir);
+        client.send(format!("{request}\n"));
+        client
+    });
+    for never in ["0", "4", "18446744073709551615"] {
+        expect_error(&ask(&dir, &format!("wait {never}")), "no-job");
+        expect_error(&ask(&dir, &format!("follow {never}")), "no-job");
+        dir.zigsvc(&["wait", never]).expect(125);
+    }
+    dir.zigsvc(&["wait", "1"]).expect(3);
+    dir.zigsvc(&["forget", "1"]).expect(0);
+    dir.zigsvc(&["wait", "1"]).expect(125);
+    // A restart keeps the hold, the delay and the waiters of the command line.
+    let [mut waits_held, mut waits_delayed] = [held.trim(), "3"].map(|id| {
+        let mut command = dir.command();
+        command.args(["wait", id]);
+        Running::new(command)
+    });
+    wait_until("both are connected", || status(&dir, "clients") == 7);
+    kill_hard(pid);
+    start_script(&dir, "exit 3", &["retries=0"]);
+    for waiter in &mut waiters {
+        assert!(waiter.try_line().is_none_or(|line| line.starts_with("err stopping")), "the service died");
+    }
+    dir.zigsvc(&["resume"]).expect(0);
+    assert_eq!(waits_held.code(), 3);
+    assert!(waits_delayed.runs());
+    dir.zigsvc(&["cancel", "3"]).expect(0);
+    assert_eq!(waits_delayed.code(), 143);
 }
 
 #[test]

@@ -4,13 +4,14 @@
 use crate::support::control::{pid_in, start};
 use crate::support::foreground::run_command;
 use crate::support::{
-    Dir, Running, alive, kill, log_lines_matching, logged_number, process_state, program, require_native,
-    require_root, require_tool, under_qemu, wait_for_lines, wait_for_log, wait_until,
+    Dir, Running, alive, kill, let_pass, log_lines_matching, logged_number, process_state, program,
+    require_native, require_root, require_tool, under_qemu, wait_for_lines, wait_for_log, wait_until,
 };
 use core::time::Duration;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
+use zigsvc::limits::{KILL_PATIENCE, LEFTOVER_WAIT};
 
 /// Returns the value of `degraded`.
 fn degraded(dir: &Dir) -> String {
@@ -36,8 +37,9 @@ fn of_fifty_jobs_that_start_a_daemon_all_daemons_survive() {
         dir.append("queue", &format!("cd {}; {job}\n", dir.as_arg()).repeat(count));
         let daemons = pids(&dir, "pids", count);
         wait_until("all jobs are done", || logged_number(&dir, pid, "jobs") == count as u64);
-        // By now each group would have got its signals.
-        std::thread::sleep(Duration::from_millis(4500));
+        // By now each group would have got its signals, because a later one has.
+        dir.append("queue", "sh -c 'trap \"\" TERM; while :; do sleep 1; done' &\n");
+        wait_for_log(&dir, "SIGKILL to what job ");
         let living = daemons.iter().filter(|daemon| alive(**daemon)).count();
         daemons.iter().for_each(|daemon| kill(*daemon, "KILL"));
         assert_eq!(living, count, "{job}");
@@ -75,7 +77,7 @@ fn leftovers_that_are_kept_get_no_signal_and_are_not_noted() {
     dir.append("queue", &format!("cd {}; sleep 300 & echo $! > pid\n", dir.as_arg()));
     let left = pid_in(&dir, "pid");
     wait_for_log(&dir, "job 1 done in ");
-    std::thread::sleep(Duration::from_millis(4500));
+    let_pass(LEFTOVER_WAIT + KILL_PATIENCE);
     assert!(alive(left));
     dir.append("queue", "sleep 300\n");
     wait_for_log(&dir, "job 2 started");

@@ -1,8 +1,8 @@
 //! How jobs end: `list done`, `wait` after a restart, the output of jobs as it comes, JSON, words
 //! that stay words, and the handler that is named.
 
-use crate::support::control::{Client, start_script};
-use crate::support::{Dir, alive, kill, kill_hard, wait_for_log, wait_until};
+use crate::support::control::{Client, start_script, status};
+use crate::support::{Dir, alive, kill, kill_hard, proc_status, setting, wait_for_log, wait_until};
 use std::process::Stdio;
 use zigsvc::limits::RESULTS_KEPT;
 
@@ -211,6 +211,51 @@ fn a_follower_that_reads_nothing_or_dies_holds_up_neither_the_job_nor_others() {
     };
     assert_eq!((result.as_str(), seen + lost), ("ok id=1 state=done exit=0", size), "{lost} lost");
     assert!(lost > 0 && alive(pid));
+}
+
+#[test]
+fn output_keeps_its_bytes_and_needs_no_newline() {
+    let dir = Dir::new();
+    start_shell(&dir, &[]);
+    for (script, bytes) in [
+        ("printf 'a\\000b\\377c\\033'", &b"a\0b\xffc\x1b"[..]),
+        ("printf '\\\\x41 \\\\'", b"\\x41 \\"),
+        ("printf 'one\\r\\ntwo\\rthree'", b"one\ntwo\nthree"),
+        ("printf '\\n\\n'", b"\n\n"),
+        ("true", b""),
+    ] {
+        let mut command = dir.command();
+        command.args(["queue", "--wait", script]);
+        let output = command.output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), bytes), "{script}");
+    }
+    // A long line without an end comes in parts, and whole.
+    let mut command = dir.command();
+    command.args(["queue", "--wait", "head -c 50000 /dev/zero"]);
+    assert_eq!(command.output().unwrap().stdout, vec![0; 50_000]);
+}
+
+// The service answers while a job writes without end or newline, and its memory does not grow.
+// `ZIGSVC_OUTPUT_MB` (20) is the length of the output; 1000 was tried.
+#[test]
+fn binary_output_without_a_newline_delays_nothing_and_takes_no_memory() {
+    let dir = Dir::new();
+    let pid = dir.start(&["handler=shell", "retries=0", "log_max=1m", "workers=2"]);
+    let megabytes = setting("ZIGSVC_OUTPUT_MB", 20);
+    let before = dir.zigsvc(&["queue", "--wait", "echo warm"]).expect(0);
+    assert_eq!(before.out, "warm\n");
+    let resident = || proc_status(pid, "VmRSS").trim_end_matches(" kB").trim().parse::<u64>().unwrap();
+    let (first, mut waiter) = (resident(), Client::new(&dir));
+    waiter.send(format!("queue! head -c {megabytes}000000 /dev/zero; exit 4\n"));
+    assert_eq!(waiter.line(), "ok id=2");
+    wait_for_log(&dir, "job 2 started");
+    let ran = dir.zigsvc(&["queue", "--wait", "echo meanwhile"]).expect(0);
+    assert_eq!(ran.out, "meanwhile\n");
+    dir.zigsvc(&["wait", "2"]).expect(4);
+    assert!(resident() < first + 400, "{first} KiB, then {} KiB", resident());
+    assert!(status(&dir, "log_replaced") > 0, "what the log has thrown away is counted");
+    let status = dir.zigsvc(&["status"]).expect(0).out;
+    assert!(status.contains(" threw old lines away"), "{status}");
 }
 
 #[test]

@@ -5,11 +5,12 @@ use crate::support::control::Client;
 use crate::support::random::Random;
 use crate::support::supervisor::{LOG, QUICK, Supervised, binary, parent_of};
 use crate::support::{
-    Dir, HANDLER_LOG, Running, alive, finish, is_root, kill, kill_hard, lock_holder, program, require_native,
-    require_root, setting, wait_for_log, wait_until, zigsvc,
+    Dir, HANDLER_LOG, Running, alive, finish, is_root, kill, kill_hard, lock_holder, process_state, program,
+    require, require_native, require_root, require_tool, setting, through, wait_for_log, wait_until, zigsvc,
 };
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 /// A job that takes its time to end at TERM, and shows that it could.
 const SLOW_END: &str =
@@ -332,6 +333,47 @@ fn a_restart_from_within_a_job_keeps_the_process_and_its_options() {
 }
 
 #[test]
+fn a_restart_from_within_a_job_with_other_options_is_refused_and_changes_nothing() {
+    let dir = Dir::new();
+    let pid = dir.start(&[SHELL, &["retries=5"]].concat());
+    let mut client = Client::new(&dir);
+    for options in ["-o retries=6", "-o workers=2 -o retries=5", "-c /nonexistent"] {
+        client.queue(&inside(&dir, &format!("{options} restart")));
+        wait_until("it has ended", || dir.read("inside").contains("status "));
+        let said = dir.read("inside");
+        let status = if options.starts_with("-c") { "status 6\n" } else { "status 1\n" };
+        assert!(said.ends_with(status) && said.lines().count() == 2, "{options}: {said}");
+        assert!(options.starts_with("-c") || said.contains("keeps its options"), "{options}: {said}");
+        fs::remove_file(dir.path("inside")).unwrap();
+    }
+    assert_eq!(dir.read("zigsvc.log").matches("daemon started, pid=").count(), 1);
+    // Options that the service has already change nothing.
+    let id = client.queue(&inside(&dir, "-o retries=5 restart"));
+    wait_until("it was started again", || dir.read("zigsvc.log").matches("daemon started, ").count() == 2);
+    assert_eq!(dir.read("inside"), format!("zigsvc: jobs stops after job {id}\nstatus 0\n"));
+    assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid));
+}
+
+// Each of them succeeds: a restart stops what another command has started meanwhile.
+#[test]
+fn restarts_that_race_starts_and_each_other_all_succeed() {
+    let dir = Dir::new();
+    for round in 0..12 {
+        let commands = [["restart"], if round % 2 == 0 { ["start"] } else { ["restart"] }];
+        let both = commands.map(|words| {
+            let mut command = dir.command();
+            command.args(words);
+            (words, std::thread::spawn(|| finish(command, None)))
+        });
+        for (words, command) in both {
+            let ran = command.join().unwrap();
+            assert!(words == ["start"] || ran.code == 0, "round {round}: {words:?}: {ran:?}");
+        }
+        dir.zigsvc(&["status"]).expect(0);
+    }
+}
+
+#[test]
 fn a_restart_from_within_a_job_below_a_supervisor_leaves_the_start_to_it() {
     let Some(dir) = Supervised::of_services() else { return };
     let supervisor = dir.start_supervisor(&[QUICK, SHELL].concat());
@@ -500,5 +542,82 @@ fn random_mixes_of_stops_and_restarts_end_where_they_must() {
         assert!(!dir.read(LOG).contains("SIGKILL"), "{}", dir.logs());
         let jobs = dir.lock_holder("zigsvc.pid").unwrap();
         assert!(alive(jobs) && lock_holder(&dir.path("zigsvc-supervisor.pid")).is_some());
+    }
+}
+
+/// Returns the service as the first process of a container.
+fn container(dir: &Dir) -> Running {
+    let mut inner = dir.command();
+    inner.arg("run");
+    let mut outer = through(&["unshare", "-pf", "--kill-child", "--mount-proc"], &inner);
+    outer.stdout(Stdio::null()).stderr(Stdio::null());
+    Running::new(outer)
+}
+
+// The service is the first process of a container, which ends with it and is started again, as
+// its engine would. A restart from within a job keeps the container, orphans are reaped,
+// and no job is lost.
+#[test]
+fn random_mixes_as_the_first_process_of_a_container_end_where_they_must() {
+    let mut probe = program("unshare");
+    probe.args(["-pf", "--mount-proc", "true"]);
+    let works = require_root() && require_tool("unshare") && require_native("/proc is QEMU's own");
+    if !works || !require(finish(probe, None).code == 0, "namespaces of PIDs are not allowed here") {
+        return;
+    }
+    let seed = setting("ZIGSVC_SEED", 18);
+    for mix in 0..setting("ZIGSVC_MIXES", 4) {
+        let dir = Dir::new();
+        let mut random = Random::new(seed.wrapping_mul(2000).wrapping_add(mix));
+        let path = dir.as_arg();
+        let conf = "handler = \"shell\"\ninterval = \"100ms\"\nretries = 20\nretry_delay = \"100ms\"\nstop_timeout = \"1s\"\nworkers = 2\nlog_max = \"0\"\n";
+        dir.write("zigsvc.conf", format!("{conf}log_file = \"{path}/zigsvc.log\"\n"));
+        let mut running = container(&dir);
+        let is_up = || dir.zigsvc(&["status"]).code == 0;
+        wait_until("it runs", is_up);
+        for step in 0..6 {
+            let number = random.below(6);
+            let context = format!("seed {seed}, mix {mix}, step {step}, event {number}");
+            let pid = dir.lock_holder("zigsvc.pid").unwrap();
+            // Each job leaves an orphan.
+            dir.append("queue", &format!("sleep 0.1 & echo {step} >>{path}/done\n"));
+            let starts = || dir.read("zigsvc.log").matches("daemon started, pid=").count();
+            let before = starts();
+            match number {
+                0 => drop(dir.zigsvc(&["stop"]).expect(0)),
+                1 | 2 => kill(pid, if number == 1 { "TERM" } else { "KILL" }),
+                3 => dir.append("queue", &format!("{}\n", inside(&dir, "stop"))),
+                // A stranger inside sends the signal, once.
+                4 => dir.append(
+                    "queue",
+                    &format!(
+                        "[ -e {path}/{step} ] || {{ touch {path}/{step}; kill -TERM $PPID; sleep 60; }}\n"
+                    ),
+                ),
+                _ => {
+                    dir.append("queue", &format!("{}\n", inside(&dir, "restart")));
+                    wait_until(&context, || starts() > before);
+                    assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid), "{context}: the same container");
+                    assert!(running.runs(), "{context}");
+                }
+            }
+            if number < 5 {
+                wait_until(&context, || !running.runs());
+                running = container(&dir);
+            }
+            wait_until(&context, is_up);
+        }
+        wait_until(&format!("seed {seed}, mix {mix}: each job has run"), || {
+            let done = dir.read("done");
+            (0..6).all(|job| done.lines().any(|line| line == job.to_string()))
+        });
+        wait_until("no job is left", || crate::support::control::status(&dir, "waiting") == 0);
+        let pid = dir.lock_holder("zigsvc.pid").unwrap();
+        let is_zombie = |pid: u32| process_state(pid) == Some('Z');
+        wait_until("no orphan is left", || {
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+            let children = children.unwrap_or_default();
+            !children.split_whitespace().any(|child| is_zombie(child.parse().unwrap()))
+        });
     }
 }

@@ -353,6 +353,45 @@ fn lines_go_to_syslog_as_rfc_3164_says() {
     receive_until(&syslogd, "daemon stopped");
 }
 
+// procd drops what a service prints, and starts it again for ever.
+#[test]
+fn the_reason_of_a_start_that_fails_is_a_line_of_syslog() {
+    if !crate::support::require_native("mounts need the host's programs") || !require_mounts() {
+        return;
+    }
+    let dir = Dir::new();
+    fs::create_dir(dir.path("dev")).unwrap();
+    dir.write("dev/null", "");
+    let syslogd = UnixDatagram::bind(dir.path("dev/log")).unwrap();
+    let run = |code: i32| {
+        let mut inner = dir.command();
+        inner.args(["-o", "syslog=true", "run"]);
+        let script = format!(
+            "D={}; mount --bind /dev/null \"$D/dev/null\"; mount --rbind \"$D/dev\" /dev; exec \"$@\"",
+            dir.as_arg()
+        );
+        finish(through(&["unshare", "-m", "sh", "-c", &script, "sh"], &inner), None).expect(code).err
+    };
+    // The option counts although the file is wrong.
+    dir.write("zigsvc.conf", "nonsense = 1\n");
+    let said = run(6);
+    assert!(said.starts_with("zigsvc: ") && said.contains("zigsvc.conf:1: "), "{said}");
+    let line = receive_until(&syslogd, "zigsvc.conf:1: ").pop().unwrap();
+    assert!(line.starts_with("<27>zigsvc["), "{line}");
+    assert_eq!(line.split_once(": ").unwrap().1, said.strip_prefix("zigsvc: ").unwrap().trim_end());
+    // So does a later reason.
+    fs::remove_file(dir.path("zigsvc.conf")).unwrap();
+    dir.start(&[]);
+    run(1);
+    let line = receive_until(&syslogd, "already running").pop().unwrap();
+    assert!(line.starts_with("<27>zigsvc["), "{line}");
+    dir.zigsvc(&["stop"]).expect(0);
+    // Without the option nothing arrives, and with a file that sets it, its lines do.
+    dir.write("zigsvc.conf", "syslog = true\nnonsense = 1\n");
+    run(6);
+    receive_until(&syslogd, "zigsvc.conf:2: ");
+}
+
 #[test]
 fn a_syslogd_that_reads_nothing_stalls_nothing() {
     if !crate::support::require_native("mounts need the host's programs") || !require_mounts() {

@@ -148,6 +148,36 @@ impl ScanService {
     }
 }
 
+// ----- others -----------------------------------------------------------
+
+#[test]
+fn jobs_of_other_handlers_are_counted_in_steps_of_one_turn() {
+    let mut service = ScanService::new(5000);
+    service.kill(2);
+    service.turn(1);
+    // The dead do not count, and the one that runs does.
+    for reload in [false, true] {
+        assert_eq!(service.result(ScanRequest::Others(reload)), Some(ScanOutcome::Others(4998, reload)));
+    }
+    service.ask(3, ScanRequest::Others(false));
+    let steps = (0..100).take_while(|_| service.poll().is_none()).count();
+    let bytes = service.core.spool.journal_end();
+    assert!(steps as u64 >= bytes / SCAN_STEP_BYTES - 1 && bytes > 2 * SCAN_STEP_BYTES, "{steps}, {bytes}");
+    service.replies.clear(3);
+    // A journal that is written again meanwhile has the scan begin again.
+    service.ask(3, ScanRequest::Others(true));
+    assert_eq!(service.poll(), None);
+    service.core.compact(&mut service.disk, service.now);
+    while service.core.spool.is_compacting() {
+        service.turn(0);
+    }
+    assert_eq!(service.result(ScanRequest::Others(true)), Some(ScanOutcome::Others(4998, true)));
+    let mut bytes = [0; 64];
+    let mut out = Writer::new(&mut bytes);
+    ScanOutcome::Others(7, true).push(&mut out);
+    assert_eq!(out.as_bytes(), b"ok count=7 reload=1\n");
+}
+
 // ----- list -------------------------------------------------------------
 
 #[test]

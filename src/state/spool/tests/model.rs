@@ -43,6 +43,8 @@
 //! - `jobs/mod.rs`: a job starts while processes of its last attempt are left
 //! - `attempts.rs`: an attempt whose handler cannot be executed counts
 //! - `recover.rs`: a job that a second death has cut off is repeated at once
+//! - `compact.rs`: the new file does not know that a job runs, or how often it was cut off
+//! - `compact.rs`: the new file does not have the ends that `list done` shows
 //! - `recover.rs`: a batch that is not whole is applied, or one whose predecessor
 //!   is missing, or the jobs of one whose head is damaged
 //!
@@ -253,6 +255,8 @@ struct Promise {
     /// The job ended well, was cancelled or forgotten.
     over: Sure,
     dead: Sure,
+    /// The ends that `list done` shows: that the job ended well, and that it died.
+    results: [Sure; 2],
     /// Attempts of which the journal knows, and of which it knows for sure.
     attempts: (u16, u16),
     /// Attempts in a row that [`KillLeaving`] has cut off.
@@ -281,8 +285,6 @@ struct World {
     faulty: bool,
     /// The jobs that left processes.
     left: Vec<u64>,
-    /// The journal was written again, perhaps without the attempts that were cut off.
-    rewritten: bool,
     /// Whether the queue is held, as the last reply said, and whether a reply is missing.
     held: bool,
     held_asked: bool,
@@ -316,7 +318,7 @@ impl World {
         self.service.core.disk_health.hash(&mut hasher);
         self.service.core.home.hash(&mut hasher);
         self.service.core.leftovers.hash(&mut hasher);
-        (&self.left, self.rewritten, self.held, self.held_asked).hash(&mut hasher);
+        (&self.left, self.held, self.held_asked).hash(&mut hasher);
         self.open.is_some().hash(&mut hasher);
         self.promises.hash(&mut hasher);
         hasher.finish()
@@ -342,6 +344,7 @@ impl World {
             accepted: Sure::No,
             over: Sure::No,
             dead: Sure::No,
+            results: [Sure::No; 2],
             attempts: (0, 0),
             cut_off: 0,
             due: Instant::BOOT,
@@ -418,7 +421,8 @@ impl World {
     /// Takes a commit: written facts are sure, and requests of clients are promised.
     fn committed(&mut self) {
         for promise in &mut self.promises {
-            for sure in [&mut promise.over, &mut promise.dead, &mut promise.accepted] {
+            let [well, died] = &mut promise.results;
+            for sure in [&mut promise.over, &mut promise.dead, &mut promise.accepted, well, died] {
                 if *sure == Sure::Written {
                     *sure = Sure::Committed;
                 }
@@ -464,13 +468,11 @@ impl World {
                 let (text, delay) = (self.new_line(), Duration::from_ms(CLAIM_QUIET.as_ms() / 2));
                 self.promise(&text).accepted = Sure::Asked;
                 self.promise(&text).due = now + delay;
-                self.rewritten = true;
                 let added = self.service.core.add_delayed_job(&mut self.disk, text.as_bytes(), delay, now);
                 self.pending.push((text, ModelEdit::Add(added.ok()??)));
             }
             Hold | Resume => {
                 self.held_asked = true;
-                self.rewritten = true;
                 self.service.core.set_held(&mut self.disk, op == Hold, now).ok().filter(|done| *done)?;
             }
             Queue => {
@@ -619,7 +621,6 @@ impl World {
             Compact if !self.service.core.spool.is_compacting() && self.service.core.home.is_here() => {
                 let failed = self.service.core.compact(&mut self.disk, now);
                 debug_assert!(failed.is_none() || self.disk.is_dead() || self.faulty);
-                self.rewritten = true;
                 Some(Ok(()))
             }
             Hold | Resume if self.service.core.spool.is_held() == (op == Hold) => None,
@@ -690,12 +691,11 @@ impl World {
         };
         self.service.core.leftovers.inherit(group_of(slot.id), now);
         self.left = vec![slot.id];
-        let rewritten = self.rewritten;
         let again = self.service.core.spool.window().get(slot.id).map(|slot| slot.state);
         let promise = self.promise(&text);
         promise.cut_off += 1;
         let delayed = matches!(again, Some(JobState::Delayed(due)) if !due.is_due(now));
-        assert!(promise.cut_off < 2 || rewritten || delayed, "repeated at once: {again:?}");
+        assert!(promise.cut_off < 2 || delayed, "repeated at once: {again:?}");
         Some(Ok(()))
     }
 
@@ -713,7 +713,8 @@ impl World {
             && !self.service.core.spool.window().has_pending_records()
         {
             let promise = self.promises.iter_mut().find(|promise| promise.text == *text).unwrap();
-            for sure in [&mut promise.over, &mut promise.dead] {
+            let [well, died] = &mut promise.results;
+            for sure in [&mut promise.over, &mut promise.dead, well, died] {
                 if *sure == Sure::Asked {
                     *sure = Sure::Written;
                 }
@@ -758,9 +759,9 @@ impl World {
         promise.cut_off = 0;
         match op {
             _ if cancelled => {}
-            EndWell => promise.over = Sure::Asked,
+            EndWell => (promise.over, promise.results[0]) = (Sure::Asked, Sure::Asked),
             Fail | FailLeaving if u32::from(slot.attempt) > RULES.spool.retries => {
-                promise.dead = Sure::Asked;
+                (promise.dead, promise.results[1]) = (Sure::Asked, Sure::Asked);
             }
             Fail | FailLeaving => {}
             _ => promise.attempts = (slot.attempt - 1, promise.attempts.1.min(slot.attempt - 1)),
@@ -793,6 +794,7 @@ impl World {
             promise.accepted = promise.accepted.min(by_line);
             promise.over = promise.over.min(Sure::Asked);
             promise.dead = promise.dead.min(Sure::Asked);
+            promise.results = promise.results.map(|sure| sure.min(Sure::Asked));
             (promise.attempts, promise.id) = ((0, 0), None);
         }
     }
@@ -814,6 +816,7 @@ impl World {
             promise.accepted = promise.accepted.min(most);
             promise.over = promise.over.min(Sure::Written);
             promise.dead = promise.dead.min(Sure::Written);
+            promise.results = promise.results.map(|sure| sure.min(Sure::Written));
             promise.attempts.1 = 0;
         }
     }
@@ -828,7 +831,6 @@ impl World {
             let promise = self.promise(text);
             *if op == RetryAll { &mut promise.dead } else { &mut promise.over } = Sure::Asked;
         }
-        self.rewritten = true;
         let purpose = if op == RetryAll { Purpose::Retry } else { Purpose::Forget };
         self.service.core.start_rewrite(&mut self.disk, purpose, self.service.now)?;
         while self.service.core.spool.is_compacting() {
@@ -976,6 +978,10 @@ impl Exploration {
         let known = world.window().unwrap();
         let dead = world.service.live_records(&mut world.disk, true).unwrap();
         assert_eq!(world.service.core.spool.dead() as usize, dead.len(), "{}", path());
+        let ends = world.service.ends(&mut world.disk).unwrap();
+        for (text, _) in &ends {
+            assert!(world.promises.iter().any(|promise| promise.text == *text), "half: {text:?}; {}", path());
+        }
         let held = world.service.core.spool.is_held();
         assert!(world.held_asked || held == world.held, "held {held}; {}", path());
         // After a kill a power cut can still undo what no commit made sure.
@@ -1004,9 +1010,22 @@ impl Exploration {
                 assert!(slot.attempt >= least || promise.dead != Sure::No, "attempts: {}", text());
                 assert!(promise.id.is_none_or(|id| id == slot.id), "another id: {}", text());
             }
+            let listed = [EndKind::Done, EndKind::Dead]
+                .map(|kind| ends.iter().any(|(text, end)| *text == promise.text && *end == kind));
+            for (sure, is_listed) in promise.results.iter().zip(listed) {
+                assert!(*sure < lowest || is_listed, "no result: {}", text());
+                assert!(*sure != Sure::No || !is_listed, "a result of no end: {}", text());
+            }
             match crash {
                 Crash::PowerCut => promise.resolve(runs > 0, slot, dies > 0),
                 Crash::Kill => promise.decide(runs + dies > 0),
+            }
+            for (sure, is_listed) in promise.results.iter_mut().zip(listed) {
+                *sure = match crash {
+                    Crash::PowerCut if is_listed => Sure::Committed,
+                    Crash::Kill if is_listed => (*sure).max(Sure::Written),
+                    _ => Sure::No,
+                };
             }
         }
     }
@@ -1051,7 +1070,6 @@ fn explore_from(root: &[Operation], depth: u32, crashes: u32) -> String {
         pending: Vec::new(),
         faulty: false,
         left: Vec::new(),
-        rewritten: false,
         held: false,
         held_asked: false,
     };

@@ -770,6 +770,66 @@ fn each_other_event_in_each_phase() {
 }
 
 #[test]
+fn each_request_of_a_user_in_each_phase() {
+    let asked = |request| table(|instance| instance.on_request(NOW, request, &RULES));
+    let nothing = table(|_| NOTHING);
+    let due = nothing
+        .replace("waiting: Backoff(101000), None, -", "waiting: Backoff(100000), CheckLock, -")
+        .replace("stopped: Stopped, None, -", "stopped: Backoff(100000), CheckLock, -");
+    assert_eq!(asked(Request::Start), due);
+    let stopping = |table: &str| {
+        table
+            .replace("starting: Starting(7, 50000), None, -", "starting: Stopping(7, 110000), Dismiss(7), -")
+            .replace("running: Running(7, 50000), None, -", "running: Stopping(7, 110000), Dismiss(7), -")
+    };
+    assert_eq!(asked(Request::Restart), stopping(&due));
+    let stopped = nothing.replace("waiting: Backoff(101000), None, -", "waiting: Stopped, None, Stopped");
+    assert_eq!(asked(Request::Stop), stopping(&stopped));
+    for request in [Request::Start, Request::Stop, Request::Restart] {
+        let late = table(|instance| {
+            instance.shutting_down = true;
+            instance.on_request(NOW, request, &RULES)
+        });
+        assert_eq!(late, nothing, "{request:?} while the supervisor stops");
+    }
+}
+
+#[test]
+fn a_stop_on_request_lasts_and_a_restart_is_immediate() {
+    let mut instance = running(at(0));
+    assert_eq!(instance.on_request(at(20_000), Request::Stop, &RULES).0, Action::Dismiss(7));
+    let gone = instance.on_gone(at(20_005), 7, ExitReason::Code(0), Probe::Free);
+    assert_eq!(gone, (Action::None, Some(Event::Stopped)));
+    assert_eq!((instance.phase(), instance.next_deadline()), (Phase::Stopped, None));
+    assert_eq!(instance.last_end(), Some((ExitReason::Code(0), at(20_005))));
+    assert_eq!(instance.on_request(at(30_000), Request::Start, &RULES).0, Action::CheckLock);
+    assert_eq!(instance.on_lock(at(30_000), Some(Probe::Died), &RULES).0, Action::Start);
+    instance.on_started(at(30_000), 8);
+    instance.on_ready();
+    // Again and again, each time at once.
+    for round in 0..4 {
+        let (now, pid) = (at(40_000 + round), instance.pid().unwrap());
+        assert_eq!(instance.on_request(now, Request::Restart, &RULES).0, Action::Dismiss(pid));
+        let replaced = (Action::None, Some(Event::Replaced(ExitReason::Signal(15), ms(0))));
+        assert_eq!(instance.on_gone(now, pid, ExitReason::Signal(15), Probe::Died), replaced);
+        assert_eq!(instance.on_deadline(now, &RULES).0, Action::CheckLock);
+        instance.on_started(now, pid + 1);
+        instance.on_ready();
+    }
+    // A start that the backoff has put off happens at once.
+    for _ in 0..3 {
+        let pid = instance.pid().unwrap_or(1);
+        instance.on_gone(at(50_000), pid, ExitReason::Code(1), Probe::Died);
+        instance.on_started(at(50_000), pid + 1);
+    }
+    let pid = instance.pid().unwrap();
+    instance.on_gone(at(50_001), pid, ExitReason::Code(1), Probe::Died);
+    assert!(instance.next_deadline() > Some(at(50_500)));
+    assert_eq!(instance.on_request(at(50_002), Request::Start, &RULES).0, Action::CheckLock);
+    assert_eq!(instance.next_deadline(), Some(at(50_002)));
+}
+
+#[test]
 fn while_the_supervisor_leaves_nothing_is_started_or_adopted() {
     let shutting_down = |event: &dyn Fn(&mut Instance) -> Decision| {
         table(|instance| {
@@ -826,6 +886,8 @@ fn any_history_starts_only_what_is_not_there_and_signals_only_who_was_seen() {
         let mut instance = Instance::new(at(0));
         let mut now = at(0);
         let mut known: Option<u32> = None;
+        // A user has asked for its end, and it was not killed since.
+        let mut dismissed = false;
         // A process of this history never beats again, and each socket has one answer only.
         let (hangs, silent) = (below(2) == 0, below(2) == 0);
         let mut seq = 0;
@@ -842,7 +904,12 @@ fn any_history_starts_only_what_is_not_there_and_signals_only_who_was_seen() {
                 3 => Probe::Held(pid, Err(LOST[usize::try_from(below(5)).unwrap()])),
                 _ => beat(pid, seq),
             };
-            let (action, event) = match below(12) {
+            let requests = [Request::Start, Request::Stop, Request::Restart];
+            let (action, event) = match below(13) {
+                12 => {
+                    let request = requests[usize::try_from(below(3)).unwrap()];
+                    instance.on_request(now, request, &RULES)
+                }
                 0 | 3 => instance.on_deadline(now, &RULES),
                 1 => instance.on_ready(),
                 2 => instance.on_gone(now, pid, ExitReason::Signal(9), probe),
@@ -869,10 +936,15 @@ fn any_history_starts_only_what_is_not_there_and_signals_only_who_was_seen() {
                 }
                 Action::Terminate(target) | Action::Kill(target) => {
                     assert_eq!(Some(target), known, "{instance:?}");
-                    assert!(silent, "its socket answers: {instance:?}");
-                    terminated += 1;
+                    let is_asked = matches!(action, Action::Kill(_)) && core::mem::take(&mut dismissed);
+                    assert!(silent || is_asked, "its socket answers: {instance:?}");
+                    terminated += u32::from(!is_asked);
                 }
                 Action::None | Action::Ask | Action::Confirm => {}
+                Action::Dismiss(target) => {
+                    assert_eq!(Some(target), known, "{instance:?}");
+                    dismissed = true;
+                }
                 Action::Start | Action::Probe | Action::Look(_) => panic!("{action:?} of {instance:?}"),
             }
             if let Some(Event::Adopted(pid) | Event::Ready(pid)) = event {

@@ -28,6 +28,22 @@ _zigsvc_files() {
     done < <(compgen "$1" -- "$2")
 }
 
+# The programs of the supervisor that begin as $2 does, by their files; $1 is the folder of -d.
+_zigsvc_programs() {
+    local folder=${1:-${ZIGSVC_DIR-}} file
+    if [[ -n $folder ]]; then
+        folder+=/programs
+    elif ((EUID == 0)); then
+        folder=/etc/zigsvc
+    else
+        folder=${XDG_STATE_HOME:-$HOME/.local/state}/zigsvc/programs
+    fi
+    for file in "$folder"/*.conf; do
+        file=${file##*/}
+        [[ $file == "*.conf" ]] || _zigsvc_words "$2" "${file%.conf}"
+    done
+}
+
 # The values of the key $1 that begin as $2 does.
 _zigsvc_values() {
     case $1 in
@@ -42,7 +58,7 @@ _zigsvc() {
 
 const OPTIONS: &str = r#"    )
     local word=${COMP_WORDS[COMP_CWORD]} before="" command="" value="" at=1 given=0
-    local options=() operands=()
+    local folder="" programs=0 options=() operands=()
     # The value of an option: "file", "folder" or "other".
     local -A values=()
     COMPREPLY=()
@@ -53,6 +69,7 @@ const OPTIONS: &str = r#"    )
         [[ $before == -[cdo] ]] || break
         ((at < COMP_CWORD)) || break
         ((at += 1))
+        [[ $before != -d ]] || folder=${COMP_WORDS[at]}
         if [[ $before == -o && ${COMP_WORDS[at + 1]} == "=" ]]; then
             ((at + 1 < COMP_CWORD)) || word=""
             if ((at + 2 >= COMP_CWORD)); then
@@ -117,8 +134,11 @@ const TAIL: &str = r#"    *) return ;;
         elif [[ ${operands[*]} == file ]]; then
             _zigsvc_files -f "$word"
         elif ((given == 0)); then
-            # No command takes a second word out of a list.
             _zigsvc_words "$word" "${operands[@]}"
+            ((programs == 0)) || _zigsvc_programs "$folder" "$word"
+        elif [[ $given == 1 && $command == signal ]]; then
+            # No other command takes a second word out of a list.
+            _zigsvc_words "$word" HUP INT QUIT KILL USR1 USR2 TERM CONT STOP
         fi
         ;;
     esac
@@ -190,6 +210,9 @@ fn describe(script: &mut String, command: &Command) {
         let words: Vec<_> =
             operands.iter().map(|word| if word == "done" { "\"done\"" } else { word.as_str() }).collect();
         let _ = writeln!(script, "        operands=({})", words.join(" "));
+    }
+    if command.args.contains("SERVICE|NAME") {
+        script.push_str("        programs=1\n");
     }
     let valued = options.iter().filter(|(_, value)| !value.is_empty());
     let values: Vec<_> = valued.map(|(name, value)| format!("[{name}]=\"{}\"", kind_of(value))).collect();

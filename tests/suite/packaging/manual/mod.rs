@@ -218,7 +218,8 @@ fn bash_completes_commands_options_services_keys_and_files() {
     }
     let dir = Dir::new();
     fs::write(dir.path("alpha.conf"), "").unwrap();
-    fs::create_dir(dir.path("alps")).unwrap();
+    fs::create_dir_all(dir.path("alps/programs")).unwrap();
+    fs::write(dir.path("alps/programs/mosquitto.conf"), "").unwrap();
     let names: Vec<_> = zigsvc::cli::COMMANDS.iter().map(|command| command.name).collect();
     let mut sorted = names.clone();
     sorted.sort_unstable();
@@ -226,7 +227,12 @@ fn bash_completes_commands_options_services_keys_and_files() {
     for (line, wanted) in [
         (&["rel"][..], &["reload"][..]),
         (&["-"], &["-c", "-d", "-o"]),
-        (&["status", "--"], &["--json", "--prometheus"]),
+        (&["status", "--"], &["--all", "--json", "--prometheus"]),
+        (&["-d", "alps", "start", "mo"], &["mosquitto"]),
+        (&["-d", "alps", "status", "--json", "mosq"], &["mosquitto"]),
+        (&["-d", "alps", "signal", ""], &["collector", "hub", "jobs", "mosquitto", "opener", "supervisor"]),
+        (&["-d", "alps", "signal", "mosquitto", "US"], &["USR1", "USR2"]),
+        (&["-d", "alps", "rotate", "mo"], &[]),
         (&["status", "--json", "jo"], &["jobs"]),
         (&["list", ""], &["dead", "done", "running", "scheduled", "waiting"]),
         (&["list", "dead", ""], &[]),

@@ -180,7 +180,7 @@ pub(crate) fn defaults() -> Vec<(&'static str, String)> {
 fn default(name: &str) -> String {
     let mut config = Box::new(Config::EMPTY);
     config.reset(&Path::empty());
-    written(|out| key(name).emit(&mut config, out))
+    written(|out| key(name).emit(&mut *config, out))
 }
 
 fn key(name: &str) -> &'static Key {
