@@ -34,6 +34,16 @@ fn main() {
     let setting = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace(['-', '.'], "_"));
     println!("cargo:rerun-if-env-changed={setting}");
 
+    // The features in the order of Cargo.toml, for `version`.
+    let all = ["jobs", "supervisor", "log", "hub", "collector", "opener", "doctor"];
+    let is_on = |feature: &&str| env::var_os(format!("CARGO_FEATURE_{}", feature.to_uppercase())).is_some();
+    let features: Vec<_> = all.into_iter().filter(is_on).collect();
+    println!("cargo:rustc-check-cfg=cfg(all_features)");
+    if features.len() == all.len() {
+        println!("cargo:rustc-cfg=all_features");
+    }
+    println!("cargo:rustc-env=ZIGSVC_FEATURES={}", features.join(" "));
+
     // A linker takes these options as they are. A compiler driver passes them on after -Wl.
     let linker = env::var("RUSTC_LINKER").unwrap_or_default();
     let options = [

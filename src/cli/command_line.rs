@@ -11,7 +11,7 @@
 
 use super::output::push_word;
 use crate::limits::{OPTION_WORDS_MAX, OVERRIDES_MAX};
-use crate::proto::service::{Service, is_program_name};
+use crate::proto::service::{BUILT_IN, Service, is_program_name};
 use crate::sys::args::Args;
 use crate::util::string_table::StringTable;
 use crate::util::string_table::string_table;
@@ -209,7 +209,7 @@ pub struct CommandLine {
     pub at: usize,
     /// The command.
     pub command: Command,
-    /// The service that the command is about; `jobs` if the command line names none.
+    /// The service that the command is about; [`Service::DEFAULT`] if the command line names none.
     pub service: Service,
     /// The program that the command is about, instead of a service.
     pub program: Option<&'static [u8]>,
@@ -249,17 +249,16 @@ impl CommandLine {
         // Those after the command have been moved before it.
         *options = Options::default();
         parse_options(args, options, out)?;
-        let word = operands.service.unwrap_or(Service::Jobs.name().as_bytes());
-        let program = Some(word).filter(|word| is_program_name(word));
-        let service = Service::from_name(word).or(program.map(|_| Service::Supervisor));
-        let Some(service) = service else {
-            let error = UsageError::word(command.name, "unknown service", word, out);
-            out.push_str("; known are");
-            for service in Service::ALL {
-                out.push_str(" ");
-                out.push_str(service.name());
-            }
-            return Err(error);
+        let program =
+            operands.service.filter(|word| Service::Supervisor.is_built_in() && is_program_name(word));
+        let service = match operands.service {
+            Some(_) if program.is_some() => Service::Supervisor,
+            Some(word) => find_service(word).map_err(|text| {
+                let error = UsageError::word(command.name, text, word, out);
+                push_services("; known are", out);
+                error
+            })?,
+            None => Service::DEFAULT,
         };
         Ok(Self { at, command, service, program, operands })
     }
@@ -299,6 +298,27 @@ fn distance(word: &[u8], name: &[u8]) -> u8 {
         (before, last) = (last, row);
     }
     last.get(name.len()).copied().unwrap_or(u8::MAX)
+}
+
+/// Returns the service with this name.
+///
+/// # Errors
+/// This build contains no such service; the reason.
+fn find_service(name: &[u8]) -> Result<Service, &'static str> {
+    match Service::from_name(name) {
+        Some(service) if service.is_built_in() => Ok(service),
+        Some(_) => Err("this build is without the feature"),
+        None => Err("unknown service"),
+    }
+}
+
+/// Writes `text` and the services that this build contains.
+pub(super) fn push_services(text: &str, out: &mut Writer<'_>) {
+    out.push_str(text);
+    for service in BUILT_IN {
+        out.push_str(" ");
+        out.push_str(service.name());
+    }
 }
 
 /// A mistake in the command line, which has been described.

@@ -1,11 +1,11 @@
 //! The commands that print facts of the program: check, limits, help, version.
 
-use super::command_line::{CommandTable, GLOBAL_OPTIONS, Operands, push_global_option};
+use super::command_line::{CommandTable, GLOBAL_OPTIONS, Operands, push_global_option, push_services};
 use super::invocation::Invocation;
 use super::output::{CommandResult, print, usage};
 use crate::limits::rows;
 use crate::proto::config::keys::Keyed;
-use crate::proto::service::Service;
+use crate::proto::service::{BUILT_IN, Service};
 use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
 use crate::service::programs::path_of_program;
@@ -120,15 +120,14 @@ fn overview(commands: &CommandTable, width: usize) -> CommandResult {
         };
         print_row(width, COMMAND_COLUMN, &head, command.summary)?;
     }
-    print(b"\n")?;
     let mut names = [0; 160];
     let mut out = Writer::new(&mut names);
-    out.push_str("SERVICE is one of");
-    for service in Service::ALL {
-        let _ = uwrite!(out, " {}", service.name());
+    if !BUILT_IN.is_empty() {
+        push_services("SERVICE is one of", &mut out);
+        let _ = uwrite!(out, "; {} if none is named.", Service::DEFAULT.name());
+        print(b"\n")?;
+        text(core::str::from_utf8(out.as_bytes()).unwrap_or(""))?;
     }
-    out.push_str("; jobs if none is named.");
-    text(core::str::from_utf8(out.as_bytes()).unwrap_or(""))?;
     Ok(exit::OK)
 }
 
@@ -163,9 +162,12 @@ fn print_row(width: usize, indent: usize, head: &dyn Fn(&mut Writer<'_>), text: 
     print(out.as_bytes())
 }
 
-/// Runs `version`.
+/// Runs `version`. A build without some features names those that it has.
 pub(super) fn version(_: &Operands) -> CommandResult {
     print(concat!("zigsvc ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())?;
+    if cfg!(not(all_features)) {
+        print(concat!("features: ", env!("ZIGSVC_FEATURES"), "\n").as_bytes())?;
+    }
     Ok(exit::OK)
 }
 

@@ -14,12 +14,11 @@ use super::status::{STATUS_WAIT, Seen, describe, formats, look, lsb, push_member
 use crate::limits::{ANSWER_MAX_BYTES, SUPERVISED_MAX};
 use crate::proto::config::Config;
 use crate::proto::prometheus::{self, Shown};
-use crate::proto::service::Service;
+use crate::proto::service::{BUILT_IN, Service};
 use crate::proto::signal::name_of;
-use crate::proto::status::{degraded_names, field, fields, number, push_field};
+use crate::proto::status::{STATE_BYTES, degraded_names, field, fields, number, push_field};
 use crate::service::boot::boot_id;
 use crate::service::lock_holder::LockState;
-use crate::service::supervisor::STATE_BYTES;
 use crate::state::degraded::DegradedState;
 use crate::sys::{clock, fds};
 use crate::util::text::{Writer, parse_u64};
@@ -405,7 +404,7 @@ pub(super) fn all(mut invocation: Invocation) -> CommandResult {
 
 /// Turns to root's services if this user has none.
 fn find_services(invocation: &mut Invocation) {
-    for service in Service::ALL {
+    for service in BUILT_IN.iter().copied() {
         invocation.service = service;
         let is_there =
             |path| !matches!(invocation.locks(&path).state_without_strangers(), Ok(LockState::Stopped));
@@ -435,7 +434,8 @@ fn gather(config: &Config, rows: &mut Rows<'_>) -> Result<(), u8> {
     let mut shown = [0; STATE_BYTES];
     let mut shown = Writer::new(&mut shown);
     let mut state: &str = "stopped";
-    for service in [Service::Supervisor, Service::Jobs, Service::Hub, Service::Opener, Service::Collector] {
+    let order = [Service::Supervisor, Service::Jobs, Service::Hub, Service::Opener, Service::Collector];
+    for service in order.into_iter().filter(|service| service.is_built_in()) {
         let mut client = Client::new(service, "status", config, &mut lines)?;
         let seen = look(&mut client, deadline, &boot);
         let mut answer = [0; STATE_BYTES];

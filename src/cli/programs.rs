@@ -3,7 +3,7 @@
 //! one.
 
 use super::client::{Client, ClientError, answer_deadline};
-use super::command_line::CommandOption;
+use super::command_line::{CommandOption, push_services};
 use super::invocation::{Invocation, find_holder};
 use super::output::{CommandResult, fail, fail_at, print, push_word, usage};
 use super::overview;
@@ -34,10 +34,7 @@ type Line = Vec<u8, ROW_BYTES>;
 fn unknown(command: &str, name: &[u8]) -> u8 {
     usage(command, &|out| {
         push_word("unknown service", name, out);
-        out.push_str("; known are");
-        for service in Service::ALL {
-            let _ = uwrite!(out, " {}", service.name());
-        }
+        push_services("; known are", out);
         out.push_str(", and the programs in supervise");
     })
 }

@@ -11,11 +11,9 @@
 
 use super::invocation::{Invocation, find_holder};
 use super::kept_options::{OptionWords, OptionsFound, WORDS_BYTES, merge, push_words};
-use super::lifecycle::{
-    Way, is_supervised, launch_spec, print_handler, refuse_others, replace_by, stop_running,
-};
+use super::lifecycle::{Way, is_supervised, replace_by, stop_running};
 use super::output::{CommandResult, fail, print, usage_text};
-use super::own_job::{RESTART, ask_after};
+use super::services::{After, of};
 use crate::limits::RESTART_DELAY_MAX;
 use crate::proto::service::Service;
 use crate::service::boot::boot_id;
@@ -58,9 +56,10 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     let changes = keep_options(&mut invocation, had)?;
     // A mistake that prevents the start is found before the service is stopped.
     invocation.load_judged(false)?;
-    launch_spec(&invocation)?;
-    refuse_others(&mut invocation, false)?;
-    if let Some(result) = ask_after(&mut invocation, RESTART, changes) {
+    let service = of(invocation.service);
+    (service.check_operands)(&invocation)?;
+    (service.refuse)(&mut invocation, false)?;
+    if let Some(result) = (service.ask_after)(&mut invocation, After::Restart, changes) {
         return result;
     }
     let mut words = OptionWords::new(gets);
@@ -192,7 +191,7 @@ fn leave_to_supervisor(mut invocation: Invocation) -> CommandResult {
                 let mut out = Writer::new(&mut line);
                 let _ = uwrite!(out, "zigsvc: {} started (pid {})\n", invocation.service.name(), pid);
                 print(out.as_bytes())?;
-                print_handler(&invocation);
+                (of(invocation.service).print_started)(&invocation);
                 return Ok(exit::OK);
             }
         }

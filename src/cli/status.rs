@@ -10,21 +10,22 @@ use super::output::{
     usage_text,
 };
 use super::overview;
+use super::services::of;
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY};
 use crate::proto::answer::Answer;
 use crate::proto::health::{BOOT_ID_BYTES, Verdict};
 use crate::proto::prometheus::Shown;
 use crate::proto::service::Service;
-use crate::proto::status::{SCREEN, degraded_names, field, fields, number};
+use crate::proto::status::{SCREEN, STATE_BYTES, degraded_names, field, fields, number};
 use crate::service::boot::boot_id;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::{LockState, LookupFailed, ServiceLocks};
 use crate::service::second_lock;
-use crate::service::supervisor::{STATE_BYTES, read_state};
-use crate::state::degraded::DegradedState;
+use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::sys::process::Pid;
-use crate::sys::{clock, poll};
+use crate::sys::socket::is_abstract;
+use crate::sys::{Errno, clock, file, poll};
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::{Duration, Instant};
 use core::num::NonZero;
@@ -118,7 +119,7 @@ impl Seen {
                 _ => None,
             },
             (_, Some(pid)) if client.service == Service::Supervisor => {
-                read_state(client.locks().pid_path, pid, boot, &mut line)
+                (of(client.service).read_state)(client.locks().pid_path, pid, boot, &mut line)
             }
             (_, Some(pid)) if client.service != Service::Jobs => {
                 let deadline = clock::now() + STATUS_WAIT;
@@ -164,10 +165,8 @@ pub(super) fn look(
                 pid.map(|pid| u32::try_from(pid.as_raw_pid()).unwrap_or(0))
             }
         };
-        let counters = match service {
-            Service::Jobs => counters(client, deadline),
-            _ => Counters::NotAsked,
-        };
+        let counters =
+            if service.is(Service::Jobs) { counters(client, deadline) } else { Counters::NotAsked };
         let health = heartbeat::probe(&health_path, pid.unwrap_or(0), boot, clock::now(), stale_after);
         let (state, code) = match (&health, &counters) {
             (_, Counters::Ended) => {
@@ -248,6 +247,43 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     };
     // A program that did not get the text does not know the status.
     Ok(if printed.is_err() && (json || prometheus) { lsb::UNKNOWN } else { code })
+}
+
+/// Returns the degraded states of `service`, as far as it shows them while it runs.
+#[inline(never)]
+pub(super) fn degraded_states(invocation: &mut Invocation, service: Service) -> DegradedSet {
+    invocation.service = service;
+    let path = path_of(service, ServiceFile::Pid, &invocation.memory.config).unwrap_or_default();
+    let (pid, lost) = match invocation.locks(&path).state_without_strangers() {
+        Ok(LockState::Running(Some(pid))) => (pid, false),
+        Ok(LockState::PidFileLost(Some(pid))) => (pid, true),
+        _ => return DegradedSet::NONE,
+    };
+    let mut line = [0; STATE_BYTES];
+    let mut states = DegradedSet::NONE.with(DegradedState::PidFile, lost);
+    let mut add = |answer: &[u8]| {
+        let names = field(answer, "degraded").unwrap_or(b"");
+        for state in DegradedState::ALL {
+            let shown = degraded_names(names).any(|name| name == state.name().as_bytes());
+            states = states.union(DegradedSet::NONE.with(*state, shown));
+        }
+    };
+    if let Some(answer) = (of(service).read_state)(&path, pid, &boot_id(), &mut line) {
+        add(answer);
+    } else if service == Service::Jobs
+        && let Ok((mut client, _)) = invocation.loaded_client(ANSWER_MAX_BYTES)
+        && let Counters::Answered(line) = counters(&mut client, clock::now() + STATUS_WAIT)
+        && let Answer::Ok(answer) = Answer::parse(client.at(line))
+    {
+        add(answer);
+    }
+    let socket = path_of(service, ServiceFile::Socket, &invocation.memory.config).unwrap_or_default();
+    let has_file = service != Service::Supervisor && !is_abstract(&socket);
+    if has_file && file::meta_at(socket.as_c_str(), false).is_err_and(|failure| failure.errno == Errno::NOENT)
+    {
+        states = states.with(DegradedState::Socket, true);
+    }
+    states
 }
 
 /// Asks the service for its counters until `deadline`.

@@ -8,6 +8,7 @@
 //! A new field is one row here, and its computation: an arm of `value` in the service that has
 //! it. A row that names a metric is also shown to Prometheus. A published name stays.
 
+use crate::limits::{PROGRAM_NAME_BYTES, SUPERVISED_MAX};
 use crate::util::text::{Writer, parse_u64};
 
 /// The type of a metric, and the unit in which it is shown.
@@ -113,6 +114,9 @@ pub const SCREEN: &str = "  handler    $handler
   config     $reloads reload~, $reload_errors refused
   degraded   $degraded
 ";
+
+/// Maximum number of bytes of the line that the supervisor leaves for `status`.
+pub const STATE_BYTES: usize = 640 + SUPERVISED_MAX * (PROGRAM_NAME_BYTES + 18);
 
 /// Appends a blank and one field.
 pub fn push_field(name: &str, value: u64, out: &mut Writer<'_>) {

@@ -36,7 +36,7 @@ use crate::sys::once::once;
 use crate::sys::poll::PollSet;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::Arrived;
-use crate::sys::{AsFd, Failure, OwnedFd, clock, file, memory};
+use crate::sys::{AsFd, Failure, OwnedFd, clock, file, identity, memory};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
@@ -270,8 +270,9 @@ impl ServiceBase {
         own.for_each(|(fd, source)| set.read(fd, source));
         let manager = self.process.notify.next_deadline().filter(|_| self.alive);
         let mut due = earliest(due, manager);
-        if self.service != Service::Opener {
-            // The opener beats when its worker shows that it lives, which wakes the loop.
+        if !self.service.is(Service::Opener) || self.listener.acceptor.fd().is_none() {
+            // The opener beats when its worker shows that it lives, which wakes the loop. Without a
+            // socket it has no worker.
             due = earliest(due, self.heartbeat.next_deadline(self.beat_every()));
         }
         if let Some((clients, reads)) = clients {
@@ -343,6 +344,22 @@ impl ServiceBase {
             PathState::Missing | PathState::Replaced => self.mend_pid_file(true),
             PathState::Unknown => {}
         }
+        if self.process.second_lock.is_none() && self.service != Service::Jobs {
+            self.take_second_lock();
+        }
+    }
+
+    /// Takes the second lock, which a process of another user held at the start.
+    #[cold]
+    #[inline(never)]
+    fn take_second_lock(&mut self) {
+        let Process { pid_path, identity, .. } = &self.process;
+        // The name is that of the user that started the service. Only root becomes another one.
+        let uid = if identity.is_some() { 0 } else { identity::effective_uid() };
+        if let Ok(lock) = second_lock::bind(self.service, uid, pid_path) {
+            self.process.second_lock = Some(lock);
+            self.log.info(&|out| out.push_str("the second lock is free again, and is taken"));
+        }
     }
 
     /// Makes the PID file again if it is lost, and writes its number otherwise.
@@ -391,7 +408,7 @@ impl ServiceBase {
         let (unwritten, written) = ("cannot be written", "is written again");
         let pid_events =
             if process.pid_file.unwritten().is_some() { (unwritten, found) } else { (lost, found) };
-        let socket = if self.service == Service::Jobs { "control socket" } else { "socket" };
+        let socket = if self.service.is(Service::Jobs) { "control socket" } else { "socket" };
         let failures = [
             (DegradedState::PidFile, self.pid_failure, &process.pid_path, "PID file", pid_events),
             (
@@ -446,9 +463,9 @@ impl ServiceBase {
             StatusField::Uptime => now.since(self.started_at).as_secs(),
             StatusField::Reloads => self.reloads,
             StatusField::ReloadErrors => self.reload_errors,
-            StatusField::Rotations if self.service != Service::Supervisor => log.rotations,
-            StatusField::LogReplaced if self.service != Service::Supervisor => log.replaced,
-            StatusField::LogLost if self.service != Service::Supervisor => log.lost,
+            StatusField::Rotations if !self.service.is(Service::Supervisor) => log.rotations,
+            StatusField::LogReplaced if !self.service.is(Service::Supervisor) => log.replaced,
+            StatusField::LogLost if !self.service.is(Service::Supervisor) => log.lost,
             _ => return None,
         })
     }

@@ -117,6 +117,9 @@ impl ConfigSource {
             return Ok(None);
         }
         let mut judge = self.judge(config);
+        if self.file_named {
+            judge.allow_config_of_user();
+        }
         match judge.open_linked_file(&self.file, Subject::Config) {
             Ok(file) => Ok(Some(file)),
             // A file that is missing is not read, so the folders on the way to it do not matter.
@@ -217,7 +220,7 @@ pub fn path_of(service: Service, file: ServiceFile, config: &Config) -> Option<P
         ServiceFile::Log => (&config.log_file, b".log"),
         ServiceFile::Health => (&config.health_file, b".health"),
     };
-    if service == Service::Jobs {
+    if service.is(Service::Jobs) {
         return Some(jobs.clone());
     }
     let name = Path::concat(&[b"zigsvc-", service.name().as_bytes(), ending])?;

@@ -2,7 +2,7 @@
 //! queue file and its claims, which are those of [`QueueFolder`].
 
 use super::queue_folder::{QueueFolder, QueueSubject};
-use super::spool_folder::{HomeError, SpoolFolder};
+use super::spool_folder::{HomeError, Published, SpoolFolder};
 use crate::limits::{PATH_MAX_BYTES, REJECTED_MAX_BYTES};
 use crate::state::disk::{Disk, DiskError, DiskResult, Lease, Obstacle, PathState, QueueFile, SpoolFile};
 use crate::sys::file::OFlags;
@@ -24,6 +24,9 @@ pub struct SpoolDisk {
     next: Option<OwnedFd>,
     /// The journal in the folder that was moved away.
     previous: Option<OwnedFd>,
+    /// The journal that was exchanged for the one that is open. It is kept until that one's name
+    /// is durable.
+    exchanged: Option<OwnedFd>,
     quarantine: Option<OwnedFd>,
     /// The queue file and its claims.
     pub queue: QueueFolder,
@@ -33,12 +36,12 @@ pub struct SpoolDisk {
 
 impl SpoolDisk {
     /// Opens the journal in the folder `spool`, whose lock is `lock`. Creates an empty one if
-    /// there is none.
+    /// there is none. `base` is the folder of `-d`, or empty.
     ///
     /// # Errors
     /// The journal is not a regular file, or cannot be opened.
-    pub fn open(spool: &Path, queue: &Path, lock: PidFile) -> Result<Self, Failure> {
-        let (folder, journal) = SpoolFolder::open(spool, lock)?;
+    pub fn open(spool: &Path, base: &Path, queue: &Path, lock: PidFile) -> Result<Self, Failure> {
+        let (folder, journal) = SpoolFolder::open(spool, base, lock)?;
         if file::meta(&journal)?.size == 0 {
             file::write_in_place(&journal);
         }
@@ -47,6 +50,7 @@ impl SpoolDisk {
             journal,
             next: None,
             previous: None,
+            exchanged: None,
             quarantine: None,
             queue: QueueFolder::open(queue),
             failed_op: "",
@@ -230,31 +234,42 @@ impl Disk for SpoolDisk {
     }
 
     fn create_next(&mut self) -> DiskResult {
+        // Its name is not durable after a failed sync, and the file is removed.
+        self.exchanged = None;
         let result = self.folder.create_next().inspect(file::write_in_place);
         self.next = Some(self.record_failure(result)?);
         Ok(())
     }
 
     fn abandon_next(&mut self) {
-        self.next = None;
-        self.folder.remove_next();
+        let next = self.next.take();
+        self.folder.retire(next);
     }
 
     fn publish_next(&mut self) -> DiskResult {
         let Some(next) = self.next.take() else { return Err(DiskError(Errno::BADF.raw_os_error())) };
         let result = self.folder.publish(&next);
-        let moved = self.record_failure(result)?;
+        let published = self.record_failure(result)?;
         let old = core::mem::replace(&mut self.journal, next);
-        if moved {
-            self.previous = Some(old);
-            self.quarantine = None;
+        match published {
+            Published::Replaced => {}
+            Published::Exchanged => self.exchanged = Some(old),
+            Published::Moved => {
+                self.previous = Some(old);
+                self.quarantine = None;
+            }
         }
         Ok(())
     }
 
     fn sync_spool(&mut self) -> DiskResult {
         let result = self.folder.sync();
-        self.record_failure(result)
+        self.record_failure(result)?;
+        match self.exchanged.take() {
+            Some(old) => self.folder.retire(Some(old)),
+            None => self.folder.ensure_spare(),
+        }
+        Ok(())
     }
 
     fn journal_path(&mut self) -> PathState {

@@ -32,6 +32,8 @@ use super::notify::Notify;
 use super::own_paths::judge_paths;
 use super::second_lock::{self, SecondHolder};
 use super::syslog::send_line;
+use super::trust::{Judge, TrustRefusal};
+use crate::state::trust::Subject;
 use crate::util::time::Duration;
 
 /// Time until a service that is ready tries again to report it, after the kernel had no
@@ -120,8 +122,7 @@ impl StartReporter {
 
     /// Reports that a system call on `path` failed, and ends the process.
     pub fn fail_at(&self, path: &Path, failure: Failure) -> ! {
-        let code = if failure.is_denied() { exit::NO_PRIVILEGE } else { exit::FAILED };
-        self.fail(code, &|out| describe_denial(path, failure, out))
+        self.fail(failure_code(failure), &|out| describe_denial(path, failure, out))
     }
 
     fn report(&self, kind: u8, code: u8, text: &dyn Fn(&mut Writer<'_>)) {
@@ -348,7 +349,7 @@ impl Process {
             reporter.fail(exit::CONFIG, &|out| out.push_str("pid_file: its folder's path is too long"));
         };
         refuse_second(service, config, &pid_path, &reporter);
-        let pid_file = acquire(&pid_path, &reporter);
+        let pid_file = acquire(config, &pid_path, &reporter);
         let second_lock = match service {
             Service::Jobs => None,
             _ => take_second_lock(service, config, &pid_file, &pid_path, &reporter),
@@ -417,6 +418,11 @@ impl Process {
     }
 }
 
+/// Returns the exit code of a start for which a system call failed.
+pub fn failure_code(failure: Failure) -> u8 {
+    if failure.is_denied() { exit::NO_PRIVILEGE } else { exit::FAILED }
+}
+
 /// Bytes of the content of a PID file.
 pub const PID_LINE_BYTES: usize = 16;
 
@@ -452,7 +458,7 @@ fn take_second_lock(
 ) -> Option<OwnedFd> {
     let deadline = clock::now() + LOCKED_WAIT;
     loop {
-        let failure = match second_lock::bind(service, pid_path) {
+        let failure = match second_lock::bind(service, identity::effective_uid(), pid_path) {
             Ok(lock) => return Some(lock),
             Err(failure) => failure,
         };
@@ -476,10 +482,22 @@ fn take_second_lock(
     }
 }
 
-/// Locks the PID file or ends the process.
-fn acquire(path: &Path, reporter: &StartReporter) -> PidFile {
+/// Locks the PID file or ends the process. The file is opened in the folder that is judged here,
+/// because `user` may replace a folder of its own by a link at any moment.
+fn acquire(config: &Config, path: &Path, reporter: &StartReporter) -> PidFile {
     let mut line = [0; PID_LINE_BYTES];
-    match PidFile::acquire(path, pid_line(&mut line)) {
+    let line = pid_line(&mut line);
+    let mut judge = Judge::new(config);
+    let acquired = match judge.find_file(path, Subject::Runtime) {
+        Ok(Some(found)) => {
+            let name = Path::new(path.name()).unwrap_or_default();
+            PidFile::acquire_in(&found.folder, &name, path, line)
+        }
+        Ok(None) => Err(Failure { op: Op::Openat, errno: Errno::NOENT }.into()),
+        Err(TrustRefusal::Failed(failure)) => Err(failure.into()),
+        Err(refusal) => reporter.fail(exit::CONFIG, &|out| judge.describe(refusal, path, out)),
+    };
+    match acquired {
         Ok(pid_file) => {
             if let Some(failure) = pid_file.unwritten() {
                 reporter.warn(&|out| {

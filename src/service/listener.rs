@@ -5,12 +5,14 @@ use super::accounts;
 use super::config_source::{ServiceFile, path_of};
 use super::connections::access_of;
 use super::identity::look;
-use super::lifecycle::{Process, describe_at, exit};
+use super::lifecycle::{Process, describe_at, exit, failure_code};
+use super::trust::is_of_user;
 use crate::limits::STOP_POLL;
 use crate::proto::config::{AccountName, Config};
 use crate::proto::service::Service;
 use crate::state::access::{Access, AccessPolicy};
 use crate::state::identity::PathState;
+use crate::state::trust::Subject;
 use crate::sys::socket::{self, Peer};
 use crate::sys::{Errno, Failure, Op, OwnedFd, clock, file, identity, poll};
 use crate::util::path::Path;
@@ -253,7 +255,7 @@ fn make(path: &Path, policy: &AccessPolicy, owner: Option<u32>) -> Result<(Owned
     Ok((fd, meta.identity))
 }
 
-/// Creates the socket of a service and drops privileges. If the folder does not belong to the
+/// Creates the socket of a service and drops privileges. If no folder on its way belongs to the
 /// service's user, the socket is created first, as root; otherwise privileges are dropped
 /// first. Calls `then` after the drop, for a lock that detects a second instance. Ends the
 /// process if the socket cannot be created.
@@ -267,9 +269,7 @@ pub fn open_and_drop(service: Service, process: &Process, then: &mut dyn FnMut(&
 /// Returns true if the socket can only be created before privileges are dropped.
 fn needs_rights(service: Service, process: &Process) -> bool {
     let path = path_of(service, ServiceFile::Socket, process.config).unwrap_or_default();
-    let folder = file::meta_at(path.parent().as_c_str(), true);
-    let owner = folder.map(|meta| meta.uid);
-    process.identity.as_ref().is_some_and(|identity| owner != Ok(identity.uid))
+    process.identity.is_some() && !is_of_user(process.config, &path, Subject::Runtime)
 }
 
 /// Returns the socket. Ends the process if it cannot be created.
@@ -295,7 +295,13 @@ pub(super) fn open_socket(service: Service, process: &Process, chown: bool) -> L
             out.push_escaped(path.as_bytes());
             out.push_str(": a socket's path has at most 107 bytes; set `socket` to a shorter one");
         }),
-        Err(failure) => process.fail_at(&path, failure),
+        Err(failure) => process.fail(failure_code(failure), &|out| {
+            describe_at(&path, failure, out);
+            // FAT and exFAT have no sockets: mknod(2) fails there.
+            if failure.op == Op::Bind && matches!(failure.errno, Errno::IO | Errno::PERM | Errno::OPNOTSUPP) {
+                out.push_str("; if that filesystem has no sockets, set `socket` to a path on another one");
+            }
+        }),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::proto::log::{Level, TimestampFormat, push_for_journal};
 use crate::service::lifecycle::{Process, describe_at};
 use crate::service::logfile::LogFile;
 use crate::service::syslog::send_line;
-use crate::service::trust::Judge;
+use crate::service::trust::{Judge, is_of_user};
 use crate::state::trust::Subject;
 use crate::sys::identity::Identity;
 use crate::sys::syslog::Syslog;
@@ -88,7 +88,7 @@ impl Log {
             deferred: false,
         };
         log.configure(config, path, foreground);
-        log.deferred = owner.is_some() && is_of_user(config, path);
+        log.deferred = owner.is_some() && is_of_user(config, path, Subject::Log);
         let opened = match (&mut log.file, owner) {
             (None, _) => Ok(()),
             (Some(_), Some(_)) if log.deferred => Ok(()),
@@ -327,12 +327,6 @@ impl Log {
             self.counts.rotations = self.counts.rotations.saturating_add(1);
         }
     }
-}
-
-/// Returns true if a folder or a link on the way to the log belongs to `user`.
-fn is_of_user(config: &Config, path: &Path) -> bool {
-    let found = Judge::new(config).find_file(path, Subject::Log);
-    found.is_ok_and(|found| found.is_some_and(|found| found.is_of_user()))
 }
 
 /// Warns the caller of the start if the log could not be opened.

@@ -32,8 +32,15 @@ pub fn each_untrusted(service: Service, source: &ConfigSource, config: &Config, 
         {
             visit(key, &|out| judge.describe(refusal, &path, out));
         }
+        // These write their log as root, so that no link of `user` may lead to its folder.
+        if subject == Subject::Log && matches!(service, Service::Supervisor | Service::Opener) {
+            let refusal = judge.open_folder(&path.parent(), Subject::Runtime, None).err();
+            if let Some(refusal) = refusal.filter(|refusal| refusal.is_untrusted()) {
+                visit(key, &|out| judge.describe(refusal, &path, out));
+            }
+        }
     }
-    if service == Service::Jobs {
+    if service.is(Service::Jobs) {
         let queue_folder = config.queue_file.parent();
         let queue = queue_subject(source, config);
         let folders = [("spool", &config.spool, Subject::Spool), ("queue_file", &queue_folder, queue)];
@@ -44,7 +51,7 @@ pub fn each_untrusted(service: Service, source: &ConfigSource, config: &Config, 
             }
         }
     }
-    if service == Service::Opener {
+    if service.is(Service::Opener) {
         each_untrusted_entry(config, visit);
     }
 }
@@ -77,7 +84,7 @@ pub fn judge_paths(
         }
     };
     each_untrusted(service, source, config, &mut write);
-    if all && service != Service::Opener {
+    if all && !service.is(Service::Opener) {
         each_untrusted_entry(config, &mut write);
     }
     if is_first { Ok(()) } else { Err(InvalidConfig) }

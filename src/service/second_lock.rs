@@ -36,7 +36,7 @@ pub enum SecondHolder {
 #[must_use]
 #[inline(never)]
 pub fn find_holder(service: Service, config: &Config, pid_path: &Path) -> SecondHolder {
-    if service == Service::Jobs {
+    if service.is(Service::Jobs) {
         return find_spool_holder(config, pid_path);
     }
     let uid = identity::effective_uid();
@@ -111,12 +111,12 @@ fn address(service: Service, uid: u32, pid_path: &Path) -> Path {
     Path::new(out.as_bytes()).unwrap_or_default()
 }
 
-/// Binds the socket for this process.
+/// Binds the socket for a service that the user `uid` started.
 ///
 /// # Errors
 /// EADDRINUSE: another process has bound it.
-pub fn bind(service: Service, pid_path: &Path) -> Result<OwnedFd, Failure> {
-    socket::listen(&address(service, identity::effective_uid(), pid_path), 0o600)
+pub fn bind(service: Service, uid: u32, pid_path: &Path) -> Result<OwnedFd, Failure> {
+    socket::listen(&address(service, uid, pid_path), 0o600)
 }
 
 /// Accepts and closes the connections of the processes that looked for the holder. Otherwise

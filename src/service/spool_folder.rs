@@ -11,12 +11,27 @@ use crate::state::spool_path::{FolderFacts, PathContent, check_free};
 use crate::state::trust::Subject;
 use crate::sys::file::{self, Meta, OFlags};
 use crate::sys::lock::{AcquireError, PidFile, lock_open_file};
-use crate::sys::{Errno, Failure, Op, OwnedFd, at, dir, identity};
+use crate::sys::{Errno, Failure, Op, OwnedFd, at, dir};
 use crate::util::path::Path;
 use core::ffi::CStr;
 
 /// Permission bits of the files in the spool.
 const MODE: u32 = 0o600;
+
+/// The name of the file that becomes the next journal. It is kept because a full disk may have no
+/// inode for another one.
+const SPARE: &CStr = c"journal.spare";
+
+/// How a journal got its name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Published {
+    /// It replaced the one before.
+    Replaced,
+    /// The one before has the name `journal.new`.
+    Exchanged,
+    /// It is in another folder than the one before.
+    Moved,
+}
 
 /// A folder that was made again, and has no journal yet.
 struct NewHome {
@@ -61,10 +76,15 @@ pub struct SpoolFolder {
     lock_lost: bool,
     /// Device and inode of the open journal.
     journal: (u64, u64),
+    /// The file [`SPARE`]. It is empty.
+    spare: Option<OwnedFd>,
     new_home: Option<NewHome>,
     /// Bytes of the part of the path whose folders existed before the spool was made again.
     /// The names below it are not durable. `None` if all are.
     made_below: Option<usize>,
+    /// Bytes of the shortest part of the path whose folder is made again: the folder of `-d` if
+    /// the spool is below it, and the spool itself otherwise.
+    made_from: usize,
 }
 
 /// Returns the path `folder/name`.
@@ -91,11 +111,11 @@ fn open_new(path: &Path) -> Result<OwnedFd, HomeError> {
 
 impl SpoolFolder {
     /// Opens the folder at `path`, and the journal in it. Creates an empty journal if there is
-    /// none. `lock` is the lock of the folder.
+    /// none. `lock` is the lock of the folder, and `base` the folder of `-d` or empty.
     ///
     /// # Errors
     /// The journal is not a regular file, or cannot be opened.
-    pub fn open(path: &Path, lock: PidFile) -> Result<(Self, OwnedFd), Failure> {
+    pub fn open(path: &Path, base: &Path, lock: PidFile) -> Result<(Self, OwnedFd), Failure> {
         let fd = file::open_linked_dir(path.as_c_str())?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let journal = file::open_at(&fd, c"journal", flags, MODE)?;
@@ -108,8 +128,12 @@ impl SpoolFolder {
             lock.release(entry(path, b"lock")?.as_c_str());
             return Err(failure);
         }
+        let below = path.as_bytes().strip_prefix(base.as_bytes());
+        let is_below = !base.is_empty() && below.is_some_and(|rest| rest.first() == Some(&b'/'));
+        let made_from = if is_below { base } else { path }.as_bytes().len();
         let folder = Self {
             path: path.clone(),
+            made_from,
             journal_path: entry(path, b"journal")?,
             lock_path: entry(path, b"lock")?,
             fd,
@@ -117,6 +141,7 @@ impl SpoolFolder {
             lock: Some(lock),
             lock_lost: false,
             journal: meta.identity,
+            spare: None,
             new_home: None,
             made_below: None,
         };
@@ -154,35 +179,88 @@ impl SpoolFolder {
     ///
     /// # Errors
     /// As openat(2) says.
-    pub fn create_next(&self) -> Result<OwnedFd, Failure> {
+    pub fn create_next(&mut self) -> Result<OwnedFd, Failure> {
         let _ = file::unlink_in(self.next_folder(), c"journal.new");
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let next = file::open_at(self.next_folder(), c"journal.new", flags, MODE)?;
+        let next = match self.take_spare() {
+            Some(spare) => spare,
+            None => {
+                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+                file::open_at(self.next_folder(), c"journal.new", flags, MODE)?
+            }
+        };
         let _ = lock_open_file(&next);
         Ok(next)
     }
 
-    /// Removes `journal.new`.
-    pub fn remove_next(&self) {
-        let _ = file::unlink_in(self.next_folder(), c"journal.new");
+    /// Gives the spare file the name `journal.new`, if there is one.
+    fn take_spare(&mut self) -> Option<OwnedFd> {
+        let spare = if self.new_home.is_some() { None } else { self.spare.take() }?;
+        let named = file::meta_in(&self.fd, SPARE).ok()?;
+        let is_named = file::meta(&spare).ok()?.identity == named.identity;
+        (is_named && file::rename_in(&self.fd, SPARE, c"journal.new").is_ok()).then_some(spare)
+    }
+
+    /// Keeps `journal.new`, open as `old`, as the spare file, or removes it. It must not be the
+    /// journal after a power cut either.
+    pub fn retire(&mut self, old: Option<OwnedFd>) {
+        self.spare = old.filter(|old| {
+            self.new_home.is_none()
+                && file::truncate(old, 0).is_ok()
+                && file::rename_in(&self.fd, c"journal.new", SPARE).is_ok()
+        });
+        if self.spare.is_none() {
+            let _ = file::unlink_in(self.next_folder(), c"journal.new");
+        }
+    }
+
+    /// Has a spare file if one can be made. The name of the journal must be durable.
+    pub fn ensure_spare(&mut self) {
+        if self.spare.is_none() {
+            self.spare = self.open_spare().ok();
+        }
+    }
+
+    /// Opens the spare file, and creates it if it is missing.
+    fn open_spare(&self) -> Result<OwnedFd, Failure> {
+        let spare = self.open_file(SPARE, OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK)?;
+        let meta = file::meta(&spare)?;
+        if !meta.regular || meta.links > 1 {
+            return Err(Failure { op: Op::Openat, errno: Errno::INVAL });
+        }
+        if meta.size > 0 {
+            file::truncate(&spare, 0)?;
+        }
+        Ok(spare)
     }
 
     /// Renames `journal.new`, open as `next`, to `journal`. In a folder that was made again this
-    /// replaces nothing, and that folder is the spool from now on. Returns true if it is.
+    /// replaces nothing, and that folder is the spool from now on.
     ///
     /// # Errors
     /// Nothing changed.
-    pub fn publish(&mut self, next: &OwnedFd) -> Result<bool, Failure> {
+    pub fn publish(&mut self, next: &OwnedFd) -> Result<Published, Failure> {
         let journal = file::meta(next)?.identity;
-        match &self.new_home {
-            None => file::rename_in(&self.fd, c"journal.new", c"journal")?,
-            Some(home) => file::rename_new_in(&home.fd, c"journal.new", c"journal")?,
-        }
+        let published = match &self.new_home {
+            Some(home) => {
+                file::rename_new_in(&home.fd, c"journal.new", c"journal")?;
+                Published::Moved
+            }
+            None => match file::exchange_between(&self.fd, c"journal.new", &self.fd, c"journal") {
+                Ok(()) => Published::Exchanged,
+                // The kernel or the filesystem cannot, or the name `journal` is gone.
+                Err(_) => {
+                    file::rename_in(&self.fd, c"journal.new", c"journal")?;
+                    Published::Replaced
+                }
+            },
+        };
         (self.journal, self.lock_lost) = (journal, false);
-        let Some(home) = self.new_home.take() else { return Ok(false) };
-        self.fd = home.fd;
-        self.take_lock(home.lock);
-        Ok(true)
+        if let Some(home) = self.new_home.take() {
+            self.fd = home.fd;
+            self.spare = None;
+            self.take_lock(home.lock);
+        }
+        Ok(published)
     }
 
     /// Makes the names in the folder durable, and those of folders that were made again.
@@ -286,8 +364,9 @@ impl SpoolFolder {
             return Err(Obstacle::Locked.into());
         }
         let open = file::meta(&self.fd)?;
-        let (existing, parent) = self.find_parent()?;
-        let content = self.find_content(open, queue)?;
+        let trusted = self.is_trusted()?;
+        let (existing, parent) = self.find_parent(trusted)?;
+        let content = self.find_content(open, trusted, queue)?;
         check_free(open.identity.0, parent, content)?;
         let fd = open_new(&self.path)?;
         if file::meta(&fd)?.identity.0 != open.identity.0 {
@@ -307,26 +386,38 @@ impl SpoolFolder {
         self.new_home = None;
     }
 
+    /// Returns true if each part of the path that exists is trusted.
+    fn is_trusted(&self) -> Result<bool, HomeError> {
+        match Judge::strict().open_folder(&self.path, Subject::Spool, None) {
+            Ok(_) | Err(TrustRefusal::Failed(Failure { errno: Errno::NOTDIR, .. })) => Ok(true),
+            Err(TrustRefusal::Untrusted(..)) => Ok(false),
+            Err(TrustRefusal::Failed(failure)) => Err(failure.into()),
+        }
+    }
+
     /// Returns the nearest folder above the spool that exists, and the length of its path.
-    fn find_parent(&self) -> Result<(usize, FolderFacts), HomeError> {
+    ///
+    /// # Errors
+    /// A folder is missing that is not made again, or cannot be looked at.
+    fn find_parent(&self, trusted: bool) -> Result<(usize, FolderFacts), HomeError> {
         let mut path = self.path.parent();
         loop {
+            let length = path.as_bytes().len();
             match file::meta_at(path.as_c_str(), true) {
                 Ok(meta) if meta.directory => {
-                    let root = identity::effective_uid() == 0;
-                    let trusted = !root || is_private(meta) || meta.mode & 0o1000 != 0;
-                    let facts = FolderFacts { device: meta.identity.0, trusted };
-                    return Ok((path.as_bytes().len(), facts));
+                    return Ok((length, FolderFacts { device: meta.identity.0, trusted }));
                 }
                 Ok(_) => return Err(Obstacle::NotFolder.into()),
-                Err(Failure { errno: Errno::NOENT | Errno::NOTDIR, .. }) => path = path.parent(),
+                Err(Failure { errno: Errno::NOENT | Errno::NOTDIR, .. }) if length >= self.made_from => {
+                    path = path.parent();
+                }
                 Err(failure) => return Err(failure.into()),
             }
         }
     }
 
     /// Returns what is at the path.
-    fn find_content(&self, open: Meta, queue: &Path) -> Result<PathContent, HomeError> {
+    fn find_content(&self, open: Meta, trusted: bool, queue: &Path) -> Result<PathContent, HomeError> {
         let fd = match file::open_linked_dir(self.path.as_c_str()) {
             Ok(fd) => fd,
             Err(Failure { errno: Errno::NOENT, .. }) => {
@@ -341,18 +432,13 @@ impl SpoolFolder {
         let (mut journal, mut others) = (false, false);
         dir::each(&fd, |name| match name {
             b"journal" => journal = true,
-            b"lock" | b"journal.new" => {}
+            b"lock" | b"journal.new" | b"journal.spare" => {}
             _ => {
                 let rest = name.strip_prefix(queue).filter(|_| !queue.is_empty());
                 others |= !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b".claim-"));
             }
         })?;
-        let folder = FolderFacts { device: meta.identity.0, trusted: is_private(meta) };
+        let folder = FolderFacts { device: meta.identity.0, trusted };
         Ok(PathContent::Folder { folder, is_open: meta.identity == open.identity, journal, others })
     }
-}
-
-/// Returns true if only root and this process's user may change the folder.
-fn is_private(meta: Meta) -> bool {
-    (meta.uid == 0 || meta.uid == identity::effective_uid()) && meta.mode & 0o022 == 0
 }

@@ -109,7 +109,7 @@ impl<'a> Judge<'a> {
     pub fn strict() -> Self {
         let (euid, egid) = (identity::effective_uid(), identity::effective_gid());
         Self {
-            rule: TrustRule { euid, egid, user: None, overflow_uid: overflow_uid() },
+            rule: TrustRule { euid, egid, user: None, user_configures: false, overflow_uid: overflow_uid() },
             excused: &[],
             path: Path::empty(),
             name: Path::empty(),
@@ -174,6 +174,13 @@ impl<'a> Judge<'a> {
             self.judge(&mut walk, Subject::Allowed, Position::Way, meta)?;
         }
         Ok(())
+    }
+
+    /// Allows a configuration to belong to the user that the options name, because root named the
+    /// file too. With a file that was only found, a service could plant its own configuration,
+    /// and have root make folders and files for it at the next start.
+    pub fn allow_config_of_user(&mut self) {
+        self.rule.user_configures = true;
     }
 
     /// Returns the rule for the log at `path`, which is opened again and again. Returns `None` if
@@ -487,6 +494,12 @@ pub fn judge_log(rule: &TrustRule, meta: Meta) -> Result<(), Failure> {
         let errno = if fault == TrustFault::SecondName { Errno::MLINK } else { Errno::PERM };
         Failure { op: Op::Openat, errno }
     })
+}
+
+/// Returns true if a folder or a link on the way to the file at `path` belongs to `user`.
+pub fn is_of_user(config: &Config, path: &Path, subject: Subject) -> bool {
+    let found = Judge::new(config).find_file(path, subject);
+    found.is_ok_and(|found| found.is_some_and(|found| found.is_of_user()))
 }
 
 fn component(meta: Meta) -> Component {

@@ -50,6 +50,7 @@ pub fn check_free(open_device: u64, parent: FolderFacts, content: PathContent) -
         PathContent::NotFolder => Err(Obstacle::NotFolder),
         PathContent::Folder { journal: true, .. } => Err(Obstacle::Journal),
         PathContent::Folder { is_open: true, .. } => Ok(()),
+        PathContent::Folder { folder, .. } if folder.device != open_device => Err(Obstacle::Filesystem),
         PathContent::Folder { folder, others, .. } => {
             check(parent)?;
             check(folder)?;

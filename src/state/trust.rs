@@ -7,7 +7,7 @@
 //! | folder, sticky | the same, or the next component belongs to root or `user` | folders on the way |
 //! | folder, writable for its group | only on the way to sockets, PID files, health files, logs; and the folder of a shared queue | |
 //! | link | root or `user` owns it | every path |
-//! | configuration | root owns it, and no other user may write to it | |
+//! | configuration | root owns it, or `user` where root named both; and no other user may write to it | |
 //! | log | root or `user` owns it, other users may not write to it, and it has one name where others can make a second one | |
 //! | other file | root or `user` owns it | files in a sticky folder |
 //!
@@ -98,6 +98,8 @@ pub struct TrustRule {
     pub egid: u32,
     /// The user that the service changes to.
     pub user: Option<u32>,
+    /// A configuration may belong to `user`.
+    pub user_configures: bool,
     /// The user as which unmapped users are shown, if `/` belongs to it. It counts as root.
     pub overflow_uid: Option<u32>,
 }
@@ -202,6 +204,7 @@ impl TrustWalk {
     ) -> Result<(), TrustFault> {
         let is_root = rule.euid == 0;
         let (owned, counts) = match subject {
+            Subject::Config if rule.user_configures => (rule.is_trusted(file.uid), true),
             Subject::Config => (rule.is_own(file.uid), true),
             Subject::Log => (rule.is_trusted(file.uid), is_root || in_sticky),
             _ => (rule.is_trusted(file.uid), in_sticky),

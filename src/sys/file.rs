@@ -225,7 +225,7 @@ pub fn meta_at(path: &CStr, follow: bool) -> Result<Meta, Failure> {
 ///
 /// # Errors
 /// As the call says.
-pub fn meta_in(dir: &OwnedFd, name: &CStr) -> Result<Meta, Failure> {
+pub fn meta_in(dir: impl AsFd, name: &CStr) -> Result<Meta, Failure> {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).op(Op::Fstatat).map(Meta::from)
 }
 

@@ -9,12 +9,12 @@
 //! may get a read lock, because every process may read the number. A read lock therefore
 //! proves nothing, is never requested, and keeps no service from starting.
 
-use super::{Errno, Failure, Op, OwnedFd, WithOp, file, process};
+use super::{AsFd, Errno, Failure, Op, OwnedFd, WithOp, file, process};
 use crate::limits::PATH_MAX_BYTES;
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use core::ffi::CStr;
-use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
+use rustix::fs::{CWD, FlockOperation, OFlags, fcntl_lock};
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 use ufmt::uwrite;
 
@@ -53,9 +53,24 @@ impl PidFile {
     /// has a second name, and may belong to any user (see [`file::is_untrusted_dir`]). EBUSY:
     /// other processes read-lock it, and the filesystem cannot put another file in its place.
     pub fn acquire(path: &Path, pid_line: &[u8]) -> Result<Self, AcquireError> {
+        Self::acquire_in(CWD, path, path, pid_line)
+    }
+
+    /// Acquires the file `name` of `folder`, to which `path` led a moment ago, as
+    /// [`PidFile::acquire`] does.
+    ///
+    /// # Errors
+    /// As for [`PidFile::acquire`].
+    pub fn acquire_in(
+        folder: impl AsFd,
+        name: &Path,
+        path: &Path,
+        pid_line: &[u8],
+    ) -> Result<Self, AcquireError> {
+        let folder = folder.as_fd();
         for _ in 0..RACES_MAX {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            let fd = file::open(path.as_c_str(), flags, 0o644)?;
+            let fd = file::open_at(folder, name.as_c_str(), flags, 0o644)?;
             let meta = file::meta(&fd)?;
             if !meta.regular {
                 return Err(Failure { op: Op::Openat, errno: Errno::INVAL }.into());
@@ -77,7 +92,7 @@ impl PidFile {
                 }
                 Err(errno) => return Err(Failure { op: Op::Fcntl, errno }.into()),
             }
-            if file::meta_at(path.as_c_str(), false).is_ok_and(|named| named.identity == meta.identity) {
+            if file::meta_in(folder, name.as_c_str()).is_ok_and(|named| named.identity == meta.identity) {
                 file::truncate(&fd, 0)?;
                 let mut pid_file = Self { fd, identity: meta.identity, unwritten: None };
                 pid_file.fill(pid_line)?;

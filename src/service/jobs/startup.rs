@@ -49,7 +49,12 @@ impl Jobs {
         let Some(spool_lock) = spool_lock else { process::abort() };
         let ServiceBase { process, heartbeat, scratch, .. } = &mut *base;
         let config = &*process.config;
-        let mut disk = match SpoolDisk::open(&config.spool, &config.queue_file, spool_lock) {
+        let mut disk = match SpoolDisk::open(
+            &config.spool,
+            &process.config_source.folder,
+            &config.queue_file,
+            spool_lock,
+        ) {
             Ok(disk) => disk,
             Err(failure) => process.fail_at(&config.spool, failure),
         };

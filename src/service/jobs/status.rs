@@ -33,7 +33,7 @@ impl Jobs {
     /// Logs the traces of the last crash.
     #[inline(never)]
     pub(super) fn log_recovery(&mut self, recovery: &Recovery) {
-        let Recovery { torn_bytes, damaged_bytes, reread_batches, interrupted } = *recovery;
+        let Recovery { torn_bytes, damaged_bytes, reread_batches, interrupted, undone_deletions } = *recovery;
         if torn_bytes > 0 {
             self.base.log.warn(&|out| {
                 let _ = uwrite!(out, "spool: cut off {} bytes of a write that was not finished", torn_bytes);
@@ -48,6 +48,16 @@ impl Jobs {
                 describe_quarantine(damaged_bytes, out);
                 out.push_str("; jobs in them are not run");
             });
+        }
+        if undone_deletions > 0 {
+            let spool = &self.base.process.config.spool;
+            let text = |out: &mut Writer<'_>| {
+                out.push_escaped(spool.as_bytes());
+                let _ = uwrite!(out, "/journal: {} jobs that it deletes are there again, ", undone_deletions);
+                out.push_str("because it holds more deletions than any version of zigsvc writes");
+            };
+            self.base.process.reporter.warn(&text);
+            self.base.log.error(&text);
         }
         if reread_batches > 0 {
             self.base

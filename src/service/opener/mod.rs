@@ -165,7 +165,8 @@ impl Opener {
     }
 
     fn turn(&mut self) {
-        let due = self.monitor.next_deadline(self.base.process.config.stale_after);
+        let has_socket = self.base.listener.acceptor.fd().is_some();
+        let due = self.monitor.next_deadline(self.base.process.config.stale_after).filter(|_| has_socket);
         let mut channel = self.worker.iter().map(|worker| (&worker.channel, PollSource::Other));
         let ready = self.base.wait(clock::now(), None, due, &mut channel);
         let now = clock::now();
@@ -174,11 +175,12 @@ impl Opener {
         }
         let opened = self.opened;
         let shown = ready.contains(&PollSource::Other) && self.receive_all(now);
-        if !self.base.stopping {
+        if !self.base.stopping && has_socket {
             self.watch_worker(now);
         }
         let socket = self.base.listener.identity();
-        let pulse = Pulse::Worker { runs: self.worker.is_some(), shown };
+        let pulse =
+            if has_socket { Pulse::Worker { runs: self.worker.is_some(), shown } } else { Pulse::Own };
         let busy = self.opened != opened;
         base::end_turn(self, now, busy, pulse);
         if self.base.listener.identity() != socket {

@@ -14,10 +14,6 @@ impl Opener {
     /// Forks a worker.
     #[inline(never)]
     pub(super) fn start_worker(&mut self, now: Instant) -> Result<(), Failure> {
-        if self.base.listener.acceptor.fd().is_none() {
-            // The disk was full at the start.
-            self.base.listener.check();
-        }
         let no_socket = self.base.listener.failure().unwrap_or(Failure { op: Op::Fcntl, errno: Errno::BADF });
         let listener = fds::duplicate(self.base.listener.acceptor.fd().ok_or(no_socket)?)?;
         let (channel, theirs) = fd_passing::pair()?;
@@ -43,7 +39,7 @@ impl Opener {
 
     /// Starts the first worker. The service is not ready before this worker has dropped its
     /// privileges and shown that it lives. If the disk has no room for the socket, the first worker
-    /// is started later.
+    /// is started as soon as there is one.
     pub(super) fn first_worker(&mut self) {
         if self.base.listener.acceptor.fd().is_none() {
             self.monitor.on_exit(clock::now());

@@ -36,7 +36,7 @@ mod records;
 mod watchdog;
 
 pub use launch::LaunchSpec;
-pub use records::{STATE_BYTES, read_state};
+pub use records::read_state;
 
 use crate::limits::{POLL_MAX, SUPERVISED_MAX};
 use crate::proto::config::{Config, WatchdogOnStop};

@@ -8,11 +8,12 @@
 //! Both are written when something happens, and never synced: they hold for one boot. Where they
 //! cannot be written, `status` shows less, and leftovers are not found.
 
-use crate::limits::{PROGRAM_NAME_BYTES, PROGRAMS_MAX, SUPERVISED_MAX};
+use crate::limits::PROGRAMS_MAX;
 use crate::proto::health::BOOT_ID_BYTES;
 use crate::proto::leftovers::{
     GROUP_BYTES, HEAD_BYTES, NoteHead, NotedGroup, TOKEN_BYTES, TOKEN_VARIABLE, Token, emit, parse, token,
 };
+use crate::proto::status::STATE_BYTES;
 use crate::service::leftovers::{has_member, note_head};
 use crate::state::degraded::DegradedSet;
 use crate::state::leftovers::is_current;
@@ -26,8 +27,6 @@ use core::ffi::CStr;
 use heapless::Vec;
 use ufmt::uwrite;
 
-/// Maximum number of bytes of the line for `status`.
-pub const STATE_BYTES: usize = 640 + SUPERVISED_MAX * (PROGRAM_NAME_BYTES + 18);
 /// Maximum number of bytes of the note, which names one group for each program.
 const NOTE_BYTES: usize = HEAD_BYTES + PROGRAMS_MAX * GROUP_BYTES;
 

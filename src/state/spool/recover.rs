@@ -43,6 +43,9 @@ pub struct Recovery {
     pub reread_batches: u32,
     /// Jobs that were running when the service ended without a stop.
     pub interrupted: u32,
+    /// Deletions for which there was no room in memory, which no journal of zigsvc has. The jobs
+    /// are there again.
+    pub undone_deletions: u32,
 }
 
 /// Why a journal cannot be used.
@@ -329,8 +332,9 @@ impl Spool {
                 }
                 if record.flags.contains(RecordFlags::DEAD) {
                     // Retried: the dead record, longer by its prefix, is deleted.
-                    let _ = self.tombstones.push(Tombstone::new(record.id, true, pass.at));
-                    self.sub_dead(size_of_record(record, DEAD_PREFIX_BYTES));
+                    if self.push_tombstone(record.id, true, pass) {
+                        self.sub_dead(size_of_record(record, DEAD_PREFIX_BYTES));
+                    }
                 }
                 self.add_waiting(record);
             }
@@ -366,14 +370,16 @@ impl Spool {
 
     /// Applies the live record of a delayed job, or the copy with which the job was released.
     /// After damage a later release does not stand for the earlier ones, whose copies may be lost.
-    fn apply_scheduled(&mut self, record: &Record<'_>, pass: &Pass) {
+    fn apply_scheduled(&mut self, record: &Record<'_>, pass: &mut Pass) {
         match due_of(record) {
             Some(_) => self.totals.scheduled.add(record.size()),
             None => {
-                self.totals.scheduled.sub(record.size());
-                self.sub_waiting(size_of_record(record, 0));
-                if pass.found.damaged_bytes > 0 {
-                    let _ = self.tombstones.push(Tombstone::new(record.id, false, pass.at));
+                let damaged = pass.found.damaged_bytes > 0;
+                if !damaged || self.push_tombstone(record.id, false, pass) {
+                    self.totals.scheduled.sub(record.size());
+                    self.sub_waiting(size_of_record(record, 0));
+                }
+                if damaged {
                     self.add_waiting(record);
                     return;
                 }
@@ -417,9 +423,21 @@ impl Spool {
         }
     }
 
+    /// Remembers that the live records of a job are deleted. Returns false if there is no room.
+    fn push_tombstone(&mut self, id: u64, dead: bool, pass: &mut Pass) -> bool {
+        let pushed = self.tombstones.push(Tombstone::new(id, dead, pass.at)).is_ok();
+        pass.found.undone_deletions = pass.found.undone_deletions.saturating_add(u32::from(!pushed));
+        pushed
+    }
+
     /// Deletes a live record beyond the window.
     fn apply_tombstone(&mut self, record: &Record<'_>, dead: bool, pass: &mut Pass) {
         let size = record.body.first_chunk::<2>().map_or(0, |body| u16::from_le_bytes(*body));
+        if dead && record.flags.contains(RecordFlags::OLDEST) {
+            pass.dropped = Some((record.id, pass.at));
+        } else if !self.push_tombstone(record.id, dead, pass) {
+            return;
+        }
         if dead {
             self.sub_dead(size);
         } else {
@@ -427,11 +445,6 @@ impl Spool {
         }
         if !dead && record.flags.contains(RecordFlags::DELAYED) {
             self.totals.scheduled.sub(usize::from(size));
-        }
-        if dead && record.flags.contains(RecordFlags::OLDEST) {
-            pass.dropped = Some((record.id, pass.at));
-        } else {
-            let _ = self.tombstones.push(Tombstone::new(record.id, dead, pass.at));
         }
     }
 

@@ -2,9 +2,11 @@
 
 use super::*;
 
-const ROOT: TrustRule = TrustRule { euid: 0, egid: 0, user: None, overflow_uid: None };
+const ROOT: TrustRule =
+    TrustRule { euid: 0, egid: 0, user: None, user_configures: false, overflow_uid: None };
 const WITH_USER: TrustRule = TrustRule { user: Some(900), ..ROOT };
-const ORDINARY: TrustRule = TrustRule { euid: 1000, egid: 100, user: None, overflow_uid: None };
+const ORDINARY: TrustRule =
+    TrustRule { euid: 1000, egid: 100, user: None, user_configures: false, overflow_uid: None };
 
 const SUBJECTS: [Subject; 6] =
     [Subject::Config, Subject::Spool, Subject::Queue, Subject::Log, Subject::Runtime, Subject::Allowed];

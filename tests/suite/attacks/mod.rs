@@ -8,6 +8,7 @@
 //! - `worker.rs`: the opener's worker, taken over
 //! - `peers.rs`: a program that listens in the place of a service
 //! - `filesystem.rs`: names that others plant under the service's paths
+//! - `races.rs`: names that others replace while a service of root starts
 //! - `trust.rs`: folders, files and links of other users in the way of root
 
 mod environment;
@@ -15,6 +16,7 @@ mod filesystem;
 mod guest;
 mod handler;
 mod peers;
+mod races;
 mod stranger;
 mod trust;
 mod worker;

@@ -134,6 +134,15 @@ fn a_configuration_that_others_can_change_is_not_read() {
     refused(0, 0o664);
     // With `user`, the configuration is still root's.
     expect_refused(&dir.zigsvc(&["-o", "user=65534", "check"]), &config, 0);
+    // It belongs to `user` only where root names both.
+    plant(&config, "workers = 2\n", NOBODY, 0o644);
+    expect_refused(&dir.zigsvc(&["-o", "user=65534", "check"]), &config, NOBODY);
+    let named = ["-c", config.to_str().unwrap()];
+    let ran = dir.zigsvc(&[&named[..], &["-o", "user=65534", "check"]].concat()).expect(0);
+    assert!(ran.out.contains("workers = 2"), "{ran:?}");
+    expect_refused(&dir.zigsvc(&[&named[..], &["-o", "user=65533", "check"]].concat()), &config, NOBODY);
+    plant(&config, "user = \"65534\"\n", NOBODY, 0o644);
+    expect_refused(&dir.zigsvc(&[&named[..], &["check"]].concat()), &config, NOBODY);
     make(&dir.path("tmp"), 0, 0o1777);
     let planted = dir.path("tmp/x.conf");
     plant(&planted, "handler = \"shell\"\n", NOBODY, 0o644);

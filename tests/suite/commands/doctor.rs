@@ -157,6 +157,41 @@ fn a_nearly_full_disk_is_a_warning() {
 }
 
 #[test]
+fn a_state_of_a_running_service_is_named_with_its_cause_and_what_ends_it() {
+    let dir = Dir::new();
+    dir.start(&["sync=never"]);
+    dir.zigsvc(&["hold"]).expect(0);
+    dir.start_service("hub", &["interval=1h", "stale_after=10h"]);
+    std::fs::remove_file(dir.path("zigsvc-hub.sock")).unwrap();
+    let doctor = dir.zigsvc(&["doctor"]).expect(1);
+    for line in [
+        "warn  jobs: held: the queue is held, and no job is started; what ends it: `zigsvc resume`",
+        "warn  jobs: sync-never: `sync` is `never`, and a power cut can lose jobs; what ends it: `sync = \"always\"`",
+        "warn  hub: socket: the socket was deleted and cannot be made again; what ends it: \
+         a folder that exists, and no other file with its name",
+    ] {
+        assert!(doctor.out.lines().any(|other| other == line), "{line}: {}", doctor.out);
+    }
+    // What has the name of a file keeps a service from its start.
+    let dir = Dir::new();
+    for (service, state, name) in [
+        ("jobs", "queue-file", "queue"),
+        ("jobs", "pid-file", "zigsvc.pid"),
+        ("opener", "socket", "zigsvc-opener.sock"),
+        ("supervisor", "health", "zigsvc-supervisor.health"),
+    ] {
+        std::fs::create_dir(dir.path(name)).unwrap();
+        let doctor = dir.zigsvc(&["doctor"]).expect(1);
+        let path = dir.path(name);
+        let begin = format!("warn  {service}: {state}: {}: not a file of this service; ", path.display());
+        let named =
+            doctor.out.lines().any(|line| line.starts_with(&begin) && line.contains("; what ends it: "));
+        assert!(named, "{begin}: {}", doctor.out);
+        std::fs::remove_dir(&path).unwrap();
+    }
+}
+
+#[test]
 fn a_bad_config_is_told_first() {
     let dir = Dir::new();
     dir.write("zigsvc.conf", "workers = 99\n");

@@ -190,6 +190,7 @@ fn the_worker_names_no_file_and_neither_process_asks_for_memory() {
         return;
     }
     let dir = folder();
+    dir.write("secret", "of root alone\n");
     let allow = crate::support::opener::allow(&dir, &["public"]);
     let mut run = dir.command();
     run.args(["-o", &allow, "-o", "log_file=log", "-o", "interval=300ms", "run", "opener"])
@@ -203,6 +204,7 @@ fn the_worker_names_no_file_and_neither_process_asks_for_memory() {
     for _ in 0..3 {
         assert!(is_served(&dir));
         assert_eq!(ask(&dir, "/no").words(), "DENIED");
+        assert_eq!(ask(&dir, dir.path("secret")).words(), "DENIED");
     }
     let first = beats(&dir);
     wait_until("it was idle", || beats(&dir) > first + 3);
@@ -210,6 +212,11 @@ fn the_worker_names_no_file_and_neither_process_asks_for_memory() {
     child.wait().unwrap();
     for process in [main, pid] {
         let text = dir.read(&format!("trace.{process}"));
+        // Neither the answer nor its time depends on a file that is not on the list.
+        let named = |line: &str| line.contains("/no\"") || line.contains("/secret\"");
+        let looked = |line: &&str| named(line) && !line.starts_with("recv") && !line.starts_with("send");
+        let looks: Vec<&str> = text.lines().filter(looked).collect();
+        assert!(looks.iter().all(|line| line.starts_with("write(")), "{looks:#?}");
         for call in ["brk(", "mmap(", "mmap2(", "mremap(", "clone3(", "futex("] {
             assert!(!text.lines().any(|line| line.starts_with(call)), "{call}\n{text}");
         }

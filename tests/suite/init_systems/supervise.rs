@@ -109,7 +109,7 @@ fn runit_supervises_it_and_waits_until_it_answers() {
     assert_eq!(site.pid(), None);
 }
 
-/// nitro is not in Debian: its directory is run as nitro(8) runs it.
+/// Runs the directory of nitro, which is not in Debian, as nitro(8) runs it.
 #[test]
 fn the_directory_of_nitro_is_ready_when_it_answers_and_pauses_after_a_mistake() {
     let site = Site::new();

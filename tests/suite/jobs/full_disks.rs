@@ -15,6 +15,11 @@ const FORMATS: &[(&str, &str)] = &[
     ("mkfs.xfs", "truncate -s 300M $0.image && mkfs.xfs -q $0.image && mount -o loop $0.image $0"),
     ("mkfs.ext4", "truncate -s 8M $0.image && mkfs.ext4 -q -m 0 $0.image && mount -o loop $0.image $0"),
     ("mount", "mount -t tmpfs -o size=512k,nr_inodes=16 none $0"),
+    (
+        "btrfs",
+        "truncate -s 114M $0.image && mkfs.btrfs -q $0.image && mount -o loop $0.image $0 && \
+         btrfs quota enable $0 && btrfs qgroup limit 4M 0/5 $0",
+    ),
 ];
 
 /// Returns the text of a job that waits for the file `go`.
@@ -73,6 +78,50 @@ fn on_each_full_filesystem_the_queued_jobs_run_and_nothing_is_lost() {
         Client::new(&dir).queue("echo last");
         wait_until("the last one ran", || processed(&dir).last().is_some_and(|job| job == "echo last"));
         assert_eq!(processed(&dir).len(), count + 1, "a job ran twice: {format}");
+    }
+}
+
+#[test]
+fn a_journal_with_dead_jobs_does_not_grow_where_no_file_can_be_made() {
+    if !has_namespaces() {
+        return;
+    }
+    let dir = Dir::new();
+    let Some(disk) = SmallDisk::formatted(&dir, "mount -t tmpfs -o size=4m,nr_inodes=16 none $0") else {
+        return;
+    };
+    let options = ["handler=shell", "interval=200ms", "retries=0", "log_level=warn"];
+    let mut pid = disk.start(&dir, &options);
+    let mut dead = 0;
+    for round in 0..3 {
+        let mut client = Client::new(&dir);
+        client.queue("exit 7");
+        dead += 1;
+        wait_until("it is dead", || client.status("dead") == dead);
+        disk.take_inodes(&dir);
+        assert!(std::fs::File::create(disk.path(&dir, "one")).is_err(), "an inode is left");
+        for part in 0..8 {
+            let jobs: Vec<String> =
+                (0..60).map(|number| format!(": {round} {part} {number} {}", "x".repeat(900))).collect();
+            client.queue_all(&jobs);
+            wait_until("they end", || client.status("waiting") == 0);
+            let size = std::fs::metadata(disk.path(&dir, "spool/journal")).unwrap().len();
+            assert!(size < 300_000, "the journal has {size} bytes");
+            assert_eq!(client.status_word("degraded"), "none");
+        }
+        assert_eq!(client.status("dead"), dead);
+        kill_hard(pid);
+        if round == 1 {
+            // The file that is kept for the next journal can be anything.
+            std::fs::remove_file(disk.path(&dir, "spool/journal.spare")).unwrap();
+            std::fs::create_dir(disk.path(&dir, "spool/journal.spare")).unwrap();
+        }
+        pid = disk.start(&dir, &options);
+        assert_eq!(Client::new(&dir).status("dead"), dead);
+        if round == 1 {
+            disk.make_room(&dir);
+            std::fs::remove_dir(disk.path(&dir, "spool/journal.spare")).unwrap();
+        }
     }
 }
 

@@ -264,6 +264,48 @@ fn a_folder_with_files_a_file_and_a_link_at_the_path_are_left_alone() {
 }
 
 #[test]
+fn folders_that_do_not_belong_to_the_service_are_not_made_again() {
+    let (dir, other) = (Dir::new(), Dir::new());
+    fs::create_dir(other.path("x")).unwrap();
+    let spool = format!("spool={}/x/spool", other.as_arg());
+    start(&dir, &[&QUICK[..], &[&spool]].concat());
+    queue(&dir, &gated(&dir, "first"));
+    fs::rename(other.path("x"), other.path("y")).unwrap();
+    wait_for_state(&dir, "spool-moved");
+    wait_for_log(&dir, "/x/spool cannot be made again: fstatat: ENOENT");
+    assert!(!other.path("x").exists());
+    fs::rename(other.path("y"), other.path("x")).unwrap();
+    wait_for_state(&dir, "none");
+    // The folder of the spool itself is.
+    fs::remove_dir_all(other.path("x/spool")).unwrap();
+    wait_for_log(&dir, "/journal was made again");
+    dir.write("gate", "");
+    assert_eq!(wait_for_lines(&dir, "ran", 1), ["first"]);
+}
+
+#[test]
+fn root_makes_no_spool_again_below_a_folder_that_others_can_change() {
+    if !require_root() {
+        return;
+    }
+    for mode in [0o777, 0o770] {
+        let dir = Dir::new();
+        let spool = format!("spool={}/a/b/spool", dir.as_arg());
+        start(&dir, &[&QUICK[..], &[&spool]].concat());
+        queue(&dir, &gated(&dir, "first"));
+        fs::set_permissions(dir.path("a"), fs::Permissions::from_mode(mode)).unwrap();
+        fs::remove_dir_all(dir.path("a/b")).unwrap();
+        wait_for_state(&dir, "spool-moved");
+        wait_for_log(&dir, "spool cannot be made again: another user may write there");
+        assert!(!dir.path("a/b").exists());
+        fs::set_permissions(dir.path("a"), fs::Permissions::from_mode(0o755)).unwrap();
+        wait_for_state(&dir, "none");
+        dir.write("gate", "");
+        assert_eq!(wait_for_lines(&dir, "ran", 1), ["first"]);
+    }
+}
+
+#[test]
 fn a_link_that_leads_to_the_folder_is_as_good_as_the_folder() {
     let dir = Dir::new();
     start(&dir, &QUICK);

@@ -235,8 +235,8 @@ fn output_keeps_its_bytes_and_needs_no_newline() {
     assert_eq!(command.output().unwrap().stdout, vec![0; 50_000]);
 }
 
-// The service answers while a job writes without end or newline, and its memory does not grow.
-// `ZIGSVC_OUTPUT_MB` (20) is the length of the output; 1000 was tried.
+/// Checks that the service answers while a job writes without a newline, and that its memory does
+/// not grow. `ZIGSVC_OUTPUT_MB` (20) is the length of the output.
 #[test]
 fn binary_output_without_a_newline_delays_nothing_and_takes_no_memory() {
     let dir = Dir::new();

@@ -1,6 +1,7 @@
 //! PID files that are removed, replaced, hidden or refused, and the second lock of each service,
 //! which stands in for a PID file that is lost.
 
+use super::process::require_strace;
 use crate::support::control::NOBODY;
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
@@ -395,6 +396,48 @@ fn a_stranger_that_takes_the_second_lock_is_named_and_neither_obeyed_nor_signall
 }
 
 #[test]
+fn a_second_lock_that_a_stranger_held_at_the_start_is_taken_as_soon_as_it_is_free() {
+    if !require_root() || !require_tool("socat") || !require_tool("setpriv") {
+        return;
+    }
+    for service in services().filter(|service| *service != "jobs") {
+        for user in [None, Some("user=65534")] {
+            let dir = Dir::new();
+            if user.is_some() && matches!(service, "opener" | "supervisor") {
+                continue;
+            }
+            let kind = *Service::ALL.iter().find(|kind| kind.name() == service).unwrap();
+            let address = lock_address(&dir, kind, 0);
+            let mut squatter = program("setpriv");
+            squatter.args(["--reuid", "65533", "--regid", "65533", "--clear-groups", "socat", "-u"]);
+            squatter.args([&format!("ABSTRACT-LISTEN:{address},fork"), "OPEN:/dev/null"]);
+            let squatter = Running::new(squatter);
+            wait_until("it listens", || {
+                fs::read_to_string("/proc/net/unix").unwrap().contains(&format!("@{address}"))
+            });
+            if user.is_some() {
+                std::os::unix::fs::chown(dir.path(""), Some(65534), Some(65534)).unwrap();
+            }
+            let options: Vec<&str> = QUICK.iter().copied().chain(user).collect();
+            let pid = dir.start_service(service, &options);
+            drop(squatter);
+            let log = file(service, "log");
+            wait_until("it is taken", || dir.read(&log).contains("the second lock is free again"));
+            // It is the lock of this service, by which a lost PID file is survived.
+            fs::remove_file(dir.path(&file(service, "pid"))).unwrap();
+            fs::create_dir(dir.path(&file(service, "pid"))).unwrap();
+            let words: Vec<&str> = user.into_iter().flat_map(|user| ["-o", user]).collect();
+            refused(&dir.zigsvc(&[&words[..], &["start", service]].concat()).expect(1), pid);
+            dir.zigsvc(&[&words[..], &["stop", service]].concat()).expect(0);
+            wait_until("it is gone", || !alive(pid));
+            if service == "supervisor" {
+                dir.zigsvc(&["stop", "hub"]).expect(0);
+            }
+        }
+    }
+}
+
+#[test]
 fn the_second_lock_is_found_after_any_number_of_looks() {
     let dir = Dir::new();
     let pid = dir.start_service("hub", QUICK);
@@ -495,10 +538,39 @@ fn a_socket_without_room_is_a_state_that_ends() {
         let begin = "socket is gone, and cannot be made again: ";
         wait_until("it is logged", || dir.read(&log).contains(begin));
         assert!(dir.read(&log).contains("bind: ENOSPC"), "{}", dir.read(&log));
+        // Its heart beats: a supervisor must not take it for a service that hangs.
+        let health = file(service, "health");
+        let before = dir.read(&health);
+        wait_until("its heart beats", || dir.read(&health) != before);
         fs::remove_file(disk.path(&dir, "filler")).unwrap();
         wait_until("it is made", || disk.path(&dir, &name).exists());
         wait_until("that is logged", || dir.read(&log).contains("socket is there again"));
+        assert!(!dir.read(&log).contains("no worker could be started"), "{}", dir.read(&log));
+        if service == "opener" {
+            wait_until("it has a worker", || crate::support::opener::children(pid).len() == 1);
+            let before = dir.read(&health);
+            wait_until("its heart beats", || dir.read(&health) != before);
+        }
         stop(&dir, service, pid);
+    }
+}
+
+#[test]
+fn a_filesystem_that_refuses_a_socket_gets_a_hint() {
+    if !require_strace() {
+        return;
+    }
+    for (service, error) in [("jobs", "EIO"), ("hub", "EIO"), ("opener", "EPERM"), ("jobs", "EOPNOTSUPP")] {
+        let dir = Dir::new();
+        let mut inner = dir.command();
+        inner.args(["start", service]);
+        let inject = format!("inject=bind:error={error}");
+        let words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=bind", "-e", &inject];
+        let ran = finish(crate::support::through(&words, &inner), None);
+        let code = if error == "EPERM" { 4 } else { 1 };
+        let hint = "; if that filesystem has no sockets, set `socket` to a path on another one\n";
+        assert!(ran.code == code && ran.err.ends_with(hint), "{ran:?}");
+        assert!(ran.err.contains(&format!(": bind: {error}")), "{ran:?}");
     }
 }
 

@@ -328,7 +328,7 @@ fn with_no_home_a_private_folder_in_tmp_is_used_and_no_other_trusted() {
 
 /// Returns true if strace(1) can trace here.
 #[track_caller]
-fn require_strace() -> bool {
+pub(super) fn require_strace() -> bool {
     let traces = || {
         let status = program("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use zigsvc::state::degraded::DegradedState;
 
 /// The service's `stale_after`.
 const STALE_AFTER: Duration = Duration::from_secs(5);
@@ -130,9 +131,8 @@ impl World {
         finish(self.there(&inner), None).expect(0);
     }
 
-    /// Starts the service, and connects to it.
-    #[track_caller]
-    fn start(&mut self) {
+    /// Returns the program with the options of the service.
+    fn command(&self) -> Command {
         let mut inner = self.dir.command();
         let folder = self.dir.as_arg();
         for (key, name) in [
@@ -152,6 +152,13 @@ impl World {
         for option in &handler {
             inner.args(["-o", option]);
         }
+        inner
+    }
+
+    /// Starts the service, and connects to it.
+    #[track_caller]
+    fn start(&mut self) {
+        let mut inner = self.command();
         inner.arg(if self.mode == Mode::Foreground { "run" } else { "start" });
         if self.mode == Mode::User {
             let id = NOBODY.to_string();
@@ -699,6 +706,21 @@ fn walk(fault: &Fault) -> Result<String, String> {
     let took = began.elapsed();
     if !is_named {
         return Err(format!("{}: {name} was not named: {seen}", fault.name));
+    }
+    if let State(state) = fault.named
+        && state != "descriptors"
+    {
+        // `doctor` names it too, with its cause and what ends it.
+        let doctor = finish(world.there(world.command().arg("doctor")), None);
+        let row = DegradedState::ALL.iter().find(|row| row.name() == state).unwrap();
+        let (cause, remedy) = (row.cause(), row.remedy());
+        let told = doctor.out.lines().any(|line| {
+            line.starts_with(&format!("warn  jobs: {state}: "))
+                && line.ends_with(&format!("{cause}; what ends it: {remedy}"))
+        });
+        if doctor.code != 1 || !told {
+            return Err(format!("{}: doctor does not name {state}: {doctor:?}", fault.name));
+        }
     }
     // A job in the middle of the fault is refused, or kept.
     world.queue("meanwhile", None);

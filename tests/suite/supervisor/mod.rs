@@ -9,11 +9,18 @@
 //! - `watchdog.rs`: the hardware watchdog
 //! - `regressions.rs`: mistakes that were found once
 
+#[cfg(all_features)]
 mod commands;
+#[cfg(all_features)]
 mod control;
+#[cfg(all_features)]
 mod evidence;
+#[cfg(all_features)]
 mod leftovers;
 mod program;
+#[cfg(all_features)]
 mod regressions;
+#[cfg(all_features)]
 mod services;
+#[cfg(all_features)]
 mod watchdog;

@@ -4,7 +4,7 @@
 use super::*;
 use crate::limits::GIVEN_BACK_SOON;
 use crate::proto::attributes::{Attribute, handler_of, replace};
-use crate::proto::journal::header_of_version;
+use crate::proto::journal::{RecordFlags, header_of_version};
 
 const SHELL: SpoolRules = SpoolRules { handler: HandlerKind::Shell, ..RULES };
 
@@ -283,6 +283,36 @@ fn a_job_with_the_highest_attempt_fails_and_is_retried_for_ever_and_is_never_los
     }
     let mut again = start_with(&mut disk, RULES);
     assert_eq!(again.live_records(&mut disk, true).unwrap().len(), 1);
+}
+
+#[test]
+fn a_journal_with_more_deletions_than_are_kept_starts_and_counts_the_jobs_that_are_there_again() {
+    let size = u16::try_from(add(1, "job").size()).unwrap().to_le_bytes();
+    let delete = |id| Record { body: &size, ..Record::new(RecordKind::Tombstone, id, 0) };
+    let all = 32 + 3 * TOMBSTONES_MAX as u64;
+    let mut list: Vec<Record<'_>> = (1..=all).map(|id| add(id, "job")).collect();
+    list.extend((33..=all).map(delete));
+    let mut disk = written(2, &list);
+    let (mut service, recovery) = TestService::start(&mut disk, at(0)).unwrap();
+    let undone = 2 * TOMBSTONES_MAX as u32;
+    assert_eq!(recovery.undone_deletions, undone);
+    assert_eq!(service.core.spool.waiting(), 32 + undone);
+    service.core.set_rules(JobRules { spool: SHELL, ..JOB_RULES });
+    assert_eq!(service.run_to_the_end(&mut disk).len(), 32 + undone as usize);
+    assert_eq!(service.core.spool.waiting(), 0);
+    // The same for the dead.
+    let dead = |id| Record { body: b"\x01\x00job", ..Record::new(RecordKind::Dead, id, 1) };
+    let size = u16::try_from(dead(1).size()).unwrap().to_le_bytes();
+    let delete =
+        |id| Record { body: &size, flags: RecordFlags::DEAD, ..Record::new(RecordKind::Tombstone, id, 1) };
+    let list: Vec<Record<'_>> = (1..=100).map(dead).chain((1..=100).map(delete)).collect();
+    let mut disk = written(2, &list);
+    let (mut service, recovery) = TestService::start(&mut disk, at(0)).unwrap();
+    assert_eq!((recovery.undone_deletions, service.core.spool.dead()), (36, 36));
+    service.core.spool.compact_now(&mut disk, at(0)).unwrap();
+    assert_eq!(service.core.spool.dead(), 36);
+    let (_, recovery) = TestService::start(&mut disk, at(0)).unwrap();
+    assert_eq!(recovery.undone_deletions, 0, "they are left out of the new journal");
 }
 
 #[test]
