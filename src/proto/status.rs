@@ -106,11 +106,11 @@ status_fields! {
 /// The lines of `status` for a person. `$name` stands for the value of a field. `$scheduled` and
 /// `$wear` are phrases, and empty if there is nothing to say.
 pub const SCREEN: &str = "  handler    $handler
-  jobs       $jobs ended, $failed failed attempts
+  jobs       $jobs ended, $failed failed attempt~
   queue      $waiting waiting$scheduled, $running running, $delayed delayed, $dead dead, room for $room
-  spool      $fsyncs fsyncs, $spool_bytes written$wear
-  log        $rotations rotations, $log_replaced threw old lines away, $log_lost lines lost
-  config     $reloads reloads, $reload_errors refused
+  spool      $fsyncs fsync~, $spool_bytes written$wear
+  log        $rotations rotation~, $log_replaced threw old lines away, $log_lost line~ lost
+  config     $reloads reload~, $reload_errors refused
   degraded   $degraded
 ";
 

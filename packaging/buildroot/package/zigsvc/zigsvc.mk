@@ -4,7 +4,7 @@
 #
 ################################################################################
 
-ZIGSVC_VERSION = 0.1.0
+ZIGSVC_VERSION = 0.2.0
 # Made by `packaging/tarball source`, with its dependencies. Without this line
 # Buildroot would want a name with -cargo in it.
 # check-package disable RemoveDefaultPackageSourceVariable
