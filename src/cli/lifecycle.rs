@@ -192,7 +192,8 @@ pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stop
     let path = &invocation.pid_path()?;
     // A supervisor that sees the end of the service must find the mark.
     let mut mark = if way.marks { DownMark::make(path) } else { Ok(None) };
-    if mark.is_err() && supervisor_stops(invocation) {
+    if mark.is_err() && supervisor_does(invocation, b"stop") {
+        // It remembers the stop, which the mark would show otherwise.
         mark = Ok(None);
     }
     let Some(holder) = find_holder(&invocation.locks(path))? else {
@@ -212,11 +213,11 @@ pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stop
     }
 }
 
-/// Has the supervisor of the service stop it. Returns true if the supervisor does so. It remembers
-/// the stop, which the mark would show otherwise.
+/// Sends `verb` and the name of the service to the supervisor. Returns true if the supervisor does
+/// that.
 #[cold]
 #[inline(never)]
-fn supervisor_stops(invocation: &mut Invocation) -> bool {
+pub(super) fn supervisor_does(invocation: &mut Invocation, verb: &[u8]) -> bool {
     let Invocation { service, command, memory, .. } = invocation;
     let Some(lines) = memory.scratch.pages().get_mut(..ANSWER_MAX_BYTES) else { return false };
     let Ok(mut client) = Client::new(Service::Supervisor, command, &memory.config, lines) else {
@@ -224,7 +225,7 @@ fn supervisor_stops(invocation: &mut Invocation) -> bool {
     };
     let answer = client
         .connect(clock::now())
-        .and_then(|()| client.send(&[b"stop ", service.name().as_bytes()]))
+        .and_then(|()| client.send(&[verb, b" ", service.name().as_bytes()]))
         .and_then(|()| client.line(Some(clock::now() + STATE_WAIT)));
     answer.is_ok_and(|line| matches!(Answer::parse(client.at(line)), Answer::Ok(_)))
 }

@@ -348,7 +348,9 @@ impl StatusReport<'_> {
             out.push_str("\n");
         }
         match self.answer {
-            Some(answer) if self.name == Service::Jobs.name() => fill_in(SCREEN, answer, out),
+            Some(answer) if Service::Jobs.is_built_in() && self.name == Service::Jobs.name() => {
+                fill_in(SCREEN, answer, out)
+            }
             // A service without a control socket has few fields, or none.
             answer => push_fields(answer.unwrap_or(b""), out),
         }
@@ -447,6 +449,8 @@ fn fill_in(template: &str, answer: &[u8], out: &mut Writer<'_>) {
         let value = field(answer, name).unwrap_or(b"?");
         match parse_u64(value) {
             Some(bytes) if name == "spool_bytes" => push_size(bytes, out),
+            Some(jobs @ 1..) if name == "scheduled" => drop(uwrite!(out, ", {} of them scheduled", jobs)),
+            _ if name == "scheduled" => {}
             None if name == "handler" && value == b"log" => out.push_str(LOGS_ONLY),
             None if name == "wear" => push_wear(answer, out),
             _ => out.push_visible(value),
@@ -455,14 +459,14 @@ fn fill_in(template: &str, answer: &[u8], out: &mut Writer<'_>) {
     }
 }
 
-/// Writes the syncs and the bytes of the spool for each job that has ended.
+/// Writes the syncs and the bytes of the spool for each job that has ended, if there is one.
 fn push_wear(answer: &[u8], out: &mut Writer<'_>) {
     let count = |name| number(answer, name).unwrap_or(0);
-    let Some(jobs) = NonZero::new(count("jobs")) else { return out.push_str("no job has ended yet") };
+    let Some(jobs) = NonZero::new(count("jobs")) else { return };
     let tenths = count("fsyncs").saturating_mul(10) / jobs;
-    let _ = uwrite!(out, "{}.{} fsyncs and ", tenths / 10, tenths % 10);
+    let _ = uwrite!(out, " ({}.{} and ", tenths / 10, tenths % 10);
     push_size(count("spool_bytes") / jobs, out);
-    out.push_str(" for each job that has ended");
+    out.push_str(" for each job that has ended)");
 }
 
 /// Writes a size: `512 B`, `3.2 KiB`, `1.0 GiB`.
@@ -535,23 +539,30 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("  queue      3 waiting, 1 running, 0 delayed, 0 dead, room for 9996\n"),
+            text.contains(
+                "  queue      3 waiting, 2 of them scheduled, 1 running, 0 delayed, 0 dead, room for 9996\n"
+            ),
             "{text}"
         );
-        assert!(text.contains("  scheduled  2 of the waiting jobs are not due yet\n"), "{text}");
-        assert!(text.contains("  spool      14 fsyncs, 3.2 KiB written\n"), "{text}");
-        assert!(text.contains("  wear       1.1 fsyncs and 275 B for each job that has ended\n"), "{text}");
+        let spool = "  spool      14 fsyncs, 3.2 KiB written (1.1 and 275 B for each job that has ended)\n";
+        assert!(text.contains(spool), "{text}");
         assert!(text.ends_with("  degraded   log,sync-never\n"), "{text}");
         assert!(!text.contains('$') && !text.contains('?'), "{text}");
     }
 
     #[test]
     fn without_an_end_there_is_no_wear_for_each_job() {
-        assert_eq!(written(|out| push_wear(b"jobs=0 fsyncs=3 spool_bytes=100", out)), "no job has ended yet");
+        assert_eq!(written(|out| push_wear(b"jobs=0 fsyncs=3 spool_bytes=100", out)), "");
         assert_eq!(
             written(|out| push_wear(b"jobs=3 fsyncs=1 spool_bytes=10000", out)),
-            "0.3 fsyncs and 3.2 KiB for each job that has ended"
+            " (0.3 and 3.2 KiB for each job that has ended)"
         );
+        for (answer, shown) in
+            [("scheduled=0", "7 w, x"), ("scheduled=3", "7 w, 3 of them scheduled, x"), ("", "7 w, x")]
+        {
+            let answer = format!("waiting=7 {answer}");
+            assert_eq!(written(|out| fill_in("$waiting w$scheduled, x", answer.as_bytes(), out)), shown);
+        }
     }
 
     #[test]
