@@ -2,10 +2,10 @@
 //! remedy for each. It changes nothing: no file is created or locked, no signal sent.
 
 use super::invocation::Invocation;
-use super::output::{CommandResult, LOGS_ONLY, print};
+use super::output::{CommandResult, GREEN, LOGS_ONLY, YELLOW, print, push_coloured, shows_colours};
 use super::status::degraded_states;
 use crate::limits::{CLAIMS_MAX, POLL_MAX};
-use crate::proto::config::{Config, Handler};
+use crate::proto::config::{Config, Handler, Program};
 use crate::proto::filesystem::{Medium, medium, overlay_upper};
 use crate::proto::journal::FILE_HEADER_BYTES;
 use crate::proto::log::emit_iso;
@@ -16,6 +16,7 @@ use crate::service::lifecycle::{describe_at, exit};
 use crate::service::listener::{describe_unknown, find_policy};
 use crate::service::memory::Memory;
 use crate::service::own_paths::{each_untrusted, each_untrusted_entry};
+use crate::service::programs::check_all;
 use crate::service::trust::Judge;
 use crate::state::degraded::DegradedState;
 use crate::state::trust::Subject;
@@ -46,14 +47,18 @@ struct Doctor<'a> {
     warnings: u32,
     /// Set if stdout cannot be written.
     unread: bool,
+    /// Stdout shows colours.
+    colours: bool,
 }
 
 /// Runs `doctor`.
 pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
+    let colours = shows_colours(&invocation.args);
     let states = Service::ALL.map(|service| degraded_states(&mut invocation, service));
-    let Memory { config_source: source, config, .. } = &*invocation.memory;
-    let mut doctor = Doctor { config, made: &source.folder, warnings: 0, unread: false };
+    let Memory { config_source: source, config, program, scratch, .. } = &mut *invocation.memory;
+    let (source, config) = (&*source, &*config);
+    let mut doctor = Doctor { config, made: &source.folder, warnings: 0, unread: false, colours };
     doctor.kernel();
     doctor.files();
     doctor.trust(source);
@@ -63,6 +68,7 @@ pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     }
     if Service::Supervisor.is_built_in() {
         doctor.watchdog();
+        doctor.programs(source, program, scratch.pages());
     }
     doctor.kinds();
     for (service, states) in Service::ALL.iter().zip(states) {
@@ -79,7 +85,8 @@ impl Doctor<'_> {
     fn print_finding(&mut self, well: bool, subject: &str, text: Finding<'_>) {
         let mut line = [0; 480];
         let mut out = Writer::new(&mut line);
-        out.push_str(if well { "ok    " } else { "warn  " });
+        let (word, colour) = if well { ("ok    ", GREEN) } else { ("warn  ", YELLOW) };
+        push_coloured(self.colours, colour, word.as_bytes(), &mut out);
         out.push_str(subject);
         out.push_str(": ");
         text(&mut out);
@@ -91,6 +98,31 @@ impl Doctor<'_> {
     /// Prints one line with the text `good` or the text `bad`.
     fn print_check(&mut self, well: bool, subject: &str, good: &str, bad: &str) {
         self.print_finding(well, subject, &|out| out.push_str(if well { good } else { bad }));
+    }
+
+    /// Checks the files and the commands of the programs that the supervisor starts.
+    fn programs(&mut self, source: &ConfigSource, program: &mut Program, scratch: &mut [u8]) {
+        let config = self.config;
+        let mut reason = [0; 400];
+        let mut out = Writer::new(&mut reason);
+        let result = check_all(source, config, program, scratch, &mut out, &mut |name, program| {
+            let command = Path::new(program.words().next().unwrap_or(b"")).unwrap_or_default();
+            let is_file = file::meta_at(command.as_c_str(), true).is_ok_and(|meta| meta.regular);
+            let is_well = is_file && file::executable(command.as_c_str());
+            self.print_finding(is_well, "program", &|out| {
+                out.push(name);
+                out.push_str(": ");
+                out.push_escaped(command.as_bytes());
+                out.push_str(match (is_file, is_well) {
+                    (_, true) => "",
+                    (true, false) => ": not executable; the program is tried again and again",
+                    (false, _) => ": there is no such file; the program is tried again and again",
+                });
+            });
+        });
+        if result.is_err() {
+            self.print_finding(false, "program", &|line| line.push(out.as_bytes()));
+        }
     }
 
     /// Checks the kernel and the clock.

@@ -11,10 +11,10 @@
 
 use super::invocation::{Invocation, find_holder};
 use super::kept_options::{OptionWords, OptionsFound, WORDS_BYTES, merge, push_words};
-use super::lifecycle::{Way, is_supervised, replace_by, stop_running};
+use super::lifecycle::{Way, is_supervised, replace_by, stop_running, supervisor_does};
 use super::output::{CommandResult, fail, print, usage_text};
 use super::services::{After, of};
-use crate::limits::RESTART_DELAY_MAX;
+use crate::limits::{RESTART_DELAY_MAX, STOP_GRACE};
 use crate::proto::service::Service;
 use crate::service::boot::boot_id;
 use crate::service::config_source::{ServiceFile, path_of};
@@ -107,7 +107,7 @@ fn stop(invocation: &mut Invocation, pid_path: &Path) -> Result<(), u8> {
     if matches!(invocation.locks(pid_path).state(), Err(LookupFailed::Stranger(..))) {
         return Ok(());
     }
-    let way = Way { now: false, marks: true, denied: exit::NO_PRIVILEGE };
+    let way = Way { now: false, marks: true };
     stop_running(invocation, way).map(drop)
 }
 
@@ -174,13 +174,21 @@ fn leave_to_supervisor(mut invocation: Invocation) -> CommandResult {
     let path = invocation.pid_path()?;
     // Without the mark its end is a death, which the supervisor mends.
     down_mark::clear(&path);
-    stop_running(&mut invocation, Way { now: false, marks: false, denied: exit::NO_PRIVILEGE })?;
+    let holder = LockHolder::find(&invocation.locks(&path));
+    let mut before = holder.ok().flatten().map(|holder| holder.pid);
+    if !supervisor_does(&mut invocation, b"restart") {
+        stop_running(&mut invocation, Way { now: false, marks: false })?;
+        before = None;
+    }
     let config = &invocation.memory.config;
     let health = path_of(invocation.service, ServiceFile::Health, config).unwrap_or_default();
-    let deadline = clock::now() + RESTART_DELAY_MAX + config.check_interval + config.stale_after;
+    let patience = config.stop_timeout + STOP_GRACE + RESTART_DELAY_MAX;
+    let deadline = clock::now() + patience + config.check_interval + config.stale_after;
     let boot = boot_id();
     loop {
-        if let Ok(Some(holder)) = LockHolder::find(&invocation.locks(&path)) {
+        if let Ok(Some(holder)) = LockHolder::find(&invocation.locks(&path))
+            && before != Some(holder.pid)
+        {
             let pid = raw(holder.pid);
             // The first heartbeat is written when the service is ready.
             if let Health::Judged(_, record) =

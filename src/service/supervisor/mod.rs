@@ -222,7 +222,7 @@ impl Supervisor {
     /// Stops the supervisor, and unless `leave_running`, its managed processes.
     fn stop(&mut self, why: &str, leave_running: bool) {
         if self.supervision.on_stop(leave_running) {
-            let detail = if leave_running { "; services are left running" } else { "" };
+            let detail = if leave_running { "; what is supervised is left running" } else { "" };
             self.base.begin_stop(why, detail);
         }
     }

@@ -30,14 +30,25 @@ use ufmt::uwrite;
 /// Maximum number of bytes of the note, which names one group for each program.
 const NOTE_BYTES: usize = HEAD_BYTES + PROGRAMS_MAX * GROUP_BYTES;
 
+/// Bytes of the variable that holds a token, with its terminator.
+const TOKEN_VARIABLE_BYTES: usize = TOKEN_VARIABLE.len() + TOKEN_BYTES + 1;
+
+/// A variable of the environment that holds a token.
+pub(super) struct TokenVariable([u8; TOKEN_VARIABLE_BYTES]);
+
+impl TokenVariable {
+    /// Returns the variable.
+    pub(super) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
+}
+
 /// See the module's documentation.
 pub(super) struct Records {
     note: Path,
     state: Path,
     head: NoteHead,
     token: Token,
-    /// The variable that holds the token, with its terminator.
-    variable: [u8; TOKEN_VARIABLE.len() + TOKEN_BYTES + 1],
     /// The degraded states that the file shows.
     shown: DegradedSet,
 }
@@ -76,17 +87,30 @@ impl Records {
     /// Returns the records of this process, whose PID file is at `pid_path`. Nothing is written.
     pub(super) fn new(pid_path: &Path, boot: [u8; BOOT_ID_BYTES]) -> Self {
         let token = token(&process::random());
-        let mut variable = [0; TOKEN_VARIABLE.len() + TOKEN_BYTES + 1];
+        let (note, state) = (beside(pid_path, b".running"), beside(pid_path, b".state"));
+        Self { note, state, head: note_head(boot), token, shown: DegradedSet::NONE }
+    }
+
+    /// Returns the token of the program that `job` stands for. The programs have different ones, so that
+    /// what one of them leaves is known.
+    fn token_of(&self, job: u64) -> Token {
+        let mut token = self.token;
+        let shifts = (0..16u32).map(|digit| job >> (4 * digit) & 15);
+        for (digit, nibble) in token.iter_mut().zip(shifts).filter(|_| job != 0) {
+            *digit = b"0123456789abcdef".get(nibble as usize).copied().unwrap_or(b'0');
+        }
+        token
+    }
+
+    /// Returns the variable that marks the processes of the program that `job` stands for, with its
+    /// terminator.
+    pub(super) fn token_variable(&self, job: u64) -> TokenVariable {
+        let mut variable = [0; TOKEN_VARIABLE_BYTES];
+        let token = self.token_of(job);
         for (to, from) in variable.iter_mut().zip(TOKEN_VARIABLE.iter().chain(&token)) {
             *to = *from;
         }
-        let (note, state) = (beside(pid_path, b".running"), beside(pid_path, b".state"));
-        Self { note, state, head: note_head(boot), token, variable, shown: DegradedSet::NONE }
-    }
-
-    /// Returns the variable that marks the processes of the program.
-    pub(super) fn token_variable(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.variable).unwrap_or(c"")
+        TokenVariable(variable)
     }
 
     /// Returns the groups of an earlier supervisor's programs that have processes.
@@ -113,7 +137,7 @@ impl Records {
     /// Returns the group that a program leads, which was started between these times. `job` tells the
     /// programs from each other.
     pub(super) fn group(&self, pid: u32, job: u64, from: Instant, upto: Instant) -> NotedGroup {
-        NotedGroup { number: pid, session: pid, job, from, upto, token: self.token }
+        NotedGroup { number: pid, session: pid, job, from, upto, token: self.token_of(job) }
     }
 
     /// Notes the groups that the programs lead.

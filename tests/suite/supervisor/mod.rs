@@ -6,6 +6,7 @@
 //! - `evidence.rs`: a lost heartbeat is no hang: full disks, rights, namespaces
 //! - `leftovers.rs`: what a killed supervisor of a program leaves, and what `status` shows
 //! - `program.rs`: a supervised program that is no service of zigsvc
+//! - `programs.rs`: the programs that `supervise` names
 //! - `watchdog.rs`: the hardware watchdog
 //! - `regressions.rs`: mistakes that were found once
 
@@ -18,6 +19,8 @@ mod evidence;
 #[cfg(all_features)]
 mod leftovers;
 mod program;
+#[cfg(all_features)]
+mod programs;
 #[cfg(all_features)]
 mod regressions;
 #[cfg(all_features)]
