@@ -20,7 +20,7 @@ die() {
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-architectures='armv7, armv6, armv5te, aarch64, x86_64, i686, riscv64 or mipsel'
+architectures='armv7, armv6, armv5te, aarch64, x86_64, i686 or riscv64'
 
 # Sets the names of architecture $1 in Rust, QEMU, Debian and GNU (with glibc and with
 # musl).
@@ -33,7 +33,6 @@ name_architecture() {
         x86_64) names='x86_64-unknown-linux-musl qemu-x86_64 amd64 x86_64-linux-gnu x86_64-linux-musl' ;;
         i686) names='i686-unknown-linux-musl qemu-i386 i386 i686-linux-gnu i386-linux-musl' ;;
         riscv64) names='riscv64gc-unknown-linux-musl qemu-riscv64 riscv64 riscv64-linux-gnu riscv64-linux-musl' ;;
-        mipsel) names='mipsel-unknown-linux-musl qemu-mipsel mipsel mipsel-linux-gnu mipsel-linux-musl' ;;
         *) die "unknown architecture '$1': $architectures" ;;
     esac
     # shellcheck disable=SC2086 # one word each
@@ -177,8 +176,8 @@ make_toolchain() {
 
     case $debian in
         riscv64) versions='libgcc-14-dev libunwind-19-dev' ;;
-        # These have no libunwind, and use that of GCC.
-        armel | mipsel) versions='libgcc-12-dev' ;;
+        # This has no libunwind, and uses that of GCC.
+        armel) versions='libgcc-12-dev' ;;
         *) versions='libgcc-12-dev libunwind-14-dev' ;;
     esac
     # shellcheck disable=SC2086 # one or two names

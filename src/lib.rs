@@ -116,9 +116,8 @@
 //!   not read back, or if it keeps its value after a reload that no longer names it.
 //!   `tests/suite/init_systems/init_script` fails if the sample lacks the key or shows another
 //!   default, and `tests/suite/packaging/manual` fails as for a command.
-//! - **A service**: its row in `proto/service.rs`, its file `service/NAME.rs` after the example
-//!   of `service/hub.rs`, and its line in `serve` of `cli/lifecycle.rs`; the compiler asks for
-//!   the rest. `service/base.rs` does what all services share. Static memory is declared by
+//! - **A service**: its rows in `proto/service.rs`, its feature in `Cargo.toml`, its file
+//!   `service/NAME.rs` after the example of `service/hub.rs`, and its row in `cli/services.rs`. `service/base.rs` does what all services share. Static memory is declared by
 //!   `once!` of `sys/once.rs`. Code that the service runs while idle gets the section
 //!   `.text.idle` (`link.ld`). `find_policy` in `service/listener.rs` says who may connect.
 //!   `tests/suite/packaging/manual` fails until the completion is written again, `docs/commands.md`
@@ -131,6 +130,10 @@
 //!   the section on the format in `docs/design.md`.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
+#![cfg_attr(
+    all(feature = "sys", not(all_features)),
+    allow(dead_code, unused_imports, reason = "a build with fewer features needs a part of the shared code")
+)]
 #![cfg_attr(
     not(test),
     warn(
@@ -149,6 +152,8 @@ pub mod limits;
 pub mod proto;
 #[cfg(feature = "sys")]
 pub mod service;
+#[cfg(test)]
+mod sim;
 pub mod state;
 #[cfg(feature = "sys")]
 pub mod sys;

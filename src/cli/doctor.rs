@@ -2,20 +2,21 @@
 //! remedy for each. It changes nothing: no file is created or locked, no signal sent.
 
 use super::invocation::Invocation;
-use super::output::{CommandResult, LOGS_ONLY, print};
+use super::output::{CommandResult, GREEN, LOGS_ONLY, YELLOW, print, push_coloured, shows_colours};
 use super::status::degraded_states;
 use crate::limits::{CLAIMS_MAX, POLL_MAX};
-use crate::proto::config::{Config, Handler};
+use crate::proto::config::{Config, Handler, Program};
 use crate::proto::filesystem::{Medium, medium, overlay_upper};
 use crate::proto::journal::FILE_HEADER_BYTES;
 use crate::proto::log::emit_iso;
-use crate::proto::service::Service;
+use crate::proto::service::{BUILT_IN, Service};
 use crate::service::accounts;
 use crate::service::config_source::{ConfigSource, ServiceFile, path_of};
 use crate::service::lifecycle::{describe_at, exit};
 use crate::service::listener::{describe_unknown, find_policy};
 use crate::service::memory::Memory;
 use crate::service::own_paths::{each_untrusted, each_untrusted_entry};
+use crate::service::programs::check_all;
 use crate::service::trust::Judge;
 use crate::state::degraded::DegradedState;
 use crate::state::trust::Subject;
@@ -46,19 +47,29 @@ struct Doctor<'a> {
     warnings: u32,
     /// Set if stdout cannot be written.
     unread: bool,
+    /// Stdout shows colours.
+    colours: bool,
 }
 
 /// Runs `doctor`.
 pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
+    let colours = shows_colours(&invocation.args);
     let states = Service::ALL.map(|service| degraded_states(&mut invocation, service));
-    let Memory { config_source: source, config, .. } = &*invocation.memory;
-    let mut doctor = Doctor { config, made: &source.folder, warnings: 0, unread: false };
+    let Memory { config_source: source, config, program, scratch, .. } = &mut *invocation.memory;
+    let (source, config) = (&*source, &*config);
+    let mut doctor = Doctor { config, made: &source.folder, warnings: 0, unread: false, colours };
     doctor.kernel();
     doctor.files();
     doctor.trust(source);
     doctor.accounts();
-    doctor.programs();
+    if Service::Jobs.is_built_in() {
+        doctor.handler();
+    }
+    if Service::Supervisor.is_built_in() {
+        doctor.watchdog();
+        doctor.programs(source, program, scratch.pages());
+    }
     doctor.kinds();
     for (service, states) in Service::ALL.iter().zip(states) {
         for state in DegradedState::ALL.iter().filter(|state| states.has(**state)) {
@@ -74,7 +85,8 @@ impl Doctor<'_> {
     fn print_finding(&mut self, well: bool, subject: &str, text: Finding<'_>) {
         let mut line = [0; 480];
         let mut out = Writer::new(&mut line);
-        out.push_str(if well { "ok    " } else { "warn  " });
+        let (word, colour) = if well { ("ok    ", GREEN) } else { ("warn  ", YELLOW) };
+        push_coloured(self.colours, colour, word.as_bytes(), &mut out);
         out.push_str(subject);
         out.push_str(": ");
         text(&mut out);
@@ -86,6 +98,31 @@ impl Doctor<'_> {
     /// Prints one line with the text `good` or the text `bad`.
     fn print_check(&mut self, well: bool, subject: &str, good: &str, bad: &str) {
         self.print_finding(well, subject, &|out| out.push_str(if well { good } else { bad }));
+    }
+
+    /// Checks the files and the commands of the programs that the supervisor starts.
+    fn programs(&mut self, source: &ConfigSource, program: &mut Program, scratch: &mut [u8]) {
+        let config = self.config;
+        let mut reason = [0; 400];
+        let mut out = Writer::new(&mut reason);
+        let result = check_all(source, config, program, scratch, &mut out, &mut |name, program| {
+            let command = Path::new(program.words().next().unwrap_or(b"")).unwrap_or_default();
+            let is_file = file::meta_at(command.as_c_str(), true).is_ok_and(|meta| meta.regular);
+            let is_well = is_file && file::executable(command.as_c_str());
+            self.print_finding(is_well, "program", &|out| {
+                out.push(name);
+                out.push_str(": ");
+                out.push_escaped(command.as_bytes());
+                out.push_str(match (is_file, is_well) {
+                    (_, true) => "",
+                    (true, false) => ": not executable; the program is tried again and again",
+                    (false, _) => ": there is no such file; the program is tried again and again",
+                });
+            });
+        });
+        if result.is_err() {
+            self.print_finding(false, "program", &|line| line.push(out.as_bytes()));
+        }
     }
 
     /// Checks the kernel and the clock.
@@ -104,24 +141,30 @@ impl Doctor<'_> {
             "mounted",
             "not mounted: heartbeats of an earlier boot are not told apart, and what a killed service left runs on",
         );
-        self.print_check(
-            Inotify::new().is_ok(),
-            "inotify",
-            "there",
-            "missing: the queue file is looked at once each `interval`",
-        );
-        self.print_check(
-            process::pidfd_open(process::pid()).is_ok(),
-            "pidfd",
-            "there",
-            "missing: the death of an adopted service is seen at the next check",
-        );
-        self.print_check(
-            file::can_refuse_links(),
-            "openat2",
-            "there",
-            "missing: the opener sees a symbolic link at the end of a path, and none in its middle",
-        );
+        if Service::Jobs.is_built_in() {
+            self.print_check(
+                Inotify::new().is_ok(),
+                "inotify",
+                "there",
+                "missing: the queue file is looked at once each `interval`",
+            );
+        }
+        if Service::Supervisor.is_built_in() {
+            self.print_check(
+                process::pidfd_open(process::pid()).is_ok(),
+                "pidfd",
+                "there",
+                "missing: the death of an adopted service is seen at the next check",
+            );
+        }
+        if Service::Opener.is_built_in() {
+            self.print_check(
+                file::can_refuse_links(),
+                "openat2",
+                "there",
+                "missing: the opener sees a symbolic link at the end of a path, and none in its middle",
+            );
+        }
         let least = DESCRIPTORS_MAX as u64;
         let limit = fds::limit();
         self.print_finding(limit.is_none_or(|limit| limit >= least), "descriptors", &|out| match limit {
@@ -146,19 +189,9 @@ impl Doctor<'_> {
 
     /// Checks the places of the files.
     fn files(&mut self) {
-        let Config { spool, log_file, health_file, pid_file, log_max, .. } = self.config;
-        let synced = self.config.sync_always();
-        self.place("spool", spool, &|medium| match medium {
-            Medium::Memory if synced => {
-                Some("jobs there do not survive a reboot; if that is meant, set sync = \"never\"")
-            }
-            Medium::Network => Some("locks and syncs may not hold there; use a local disk"),
-            _ => None,
-        });
-        if !synced {
-            self.print_finding(false, "spool", &|out| {
-                out.push_str("sync = \"never\": a power cut may lose any job")
-            });
+        let Config { log_file, health_file, pid_file, log_max, .. } = self.config;
+        if Service::Jobs.is_built_in() {
+            self.spool();
         }
         self.place("log", log_file, &|medium| match medium {
             Medium::Flash => Some("each line wears it; a tmpfs, or log_level = \"warn\", is kinder"),
@@ -178,14 +211,31 @@ impl Doctor<'_> {
                 out.push_str("log_max = \"0\": it grows without end, unless something else rotates it");
             });
         }
-        for service in Service::ALL {
-            let path = path_of(service, ServiceFile::Socket, self.config).unwrap_or_default();
+        for service in BUILT_IN {
+            let path = path_of(*service, ServiceFile::Socket, self.config).unwrap_or_default();
             if path.as_bytes().len() > SOCKET_PATH_MAX_BYTES {
                 self.print_finding(false, "socket", &|out| {
                     out.push_escaped(path.as_bytes());
                     out.push_str(": a socket's path has at most 107 bytes; set `socket` to a shorter one");
                 });
             }
+        }
+    }
+
+    /// Checks the place of the spool.
+    fn spool(&mut self) {
+        let synced = self.config.sync_always();
+        self.place("spool", &self.config.spool, &|medium| match medium {
+            Medium::Memory if synced => {
+                Some("jobs there do not survive a reboot; if that is meant, set sync = \"never\"")
+            }
+            Medium::Network => Some("locks and syncs may not hold there; use a local disk"),
+            _ => None,
+        });
+        if !synced {
+            self.print_finding(false, "spool", &|out| {
+                out.push_str("sync = \"never\": a power cut may lose any job")
+            });
         }
     }
 
@@ -259,7 +309,7 @@ impl Doctor<'_> {
                 reason(out);
             });
         };
-        each_untrusted(Service::Jobs, source, config, &mut print);
+        each_untrusted(Service::DEFAULT, source, config, &mut print);
         each_untrusted_entry(config, &mut print);
         if self.warnings == before {
             self.print_finding(true, "trust", &|out| {
@@ -268,7 +318,7 @@ impl Doctor<'_> {
         }
         let folder = config.queue_file.parent();
         let meta = file::meta_at(folder.as_c_str(), true);
-        if meta.is_ok_and(|meta| meta.mode & 0o020 != 0) {
+        if Service::Jobs.is_built_in() && meta.is_ok_and(|meta| meta.mode & 0o020 != 0) {
             self.print_finding(true, "queue", &|out| {
                 out.push_escaped(folder.as_bytes());
                 out.push_str(": its group may add jobs");
@@ -279,7 +329,7 @@ impl Doctor<'_> {
     /// Checks the users and groups of the configuration.
     fn accounts(&mut self) {
         let config = self.config;
-        if let Err(name) = find_policy(Service::Jobs, config) {
+        if let Err(name) = find_policy(Service::DEFAULT, config) {
             self.print_finding(false, "access", &|out| describe_unknown(name, out));
         }
         if config.user.is_empty() {
@@ -309,8 +359,8 @@ impl Doctor<'_> {
         }
     }
 
-    /// Checks the handler and the watchdog of the configuration.
-    fn programs(&mut self) {
+    /// Checks the handler of jobs.
+    fn handler(&mut self) {
         let config = self.config;
         let shell = Path::new(b"/bin/sh").unwrap_or_default();
         let handler = match config.handler() {
@@ -337,6 +387,11 @@ impl Doctor<'_> {
                 }
             });
         }
+    }
+
+    /// Checks the device of the hardware watchdog.
+    fn watchdog(&mut self) {
+        let config = self.config;
         if !config.watchdog.is_empty() {
             let found = file::meta_at(config.watchdog.as_c_str(), true);
             self.print_finding(found.is_ok(), "watchdog", &|out| match found {
@@ -353,7 +408,7 @@ impl Doctor<'_> {
             (DegradedState::Health, ServiceFile::Health),
             (DegradedState::Socket, ServiceFile::Socket),
         ];
-        for service in Service::ALL {
+        for service in Service::ALL.into_iter().filter(|service| service.is_built_in()) {
             for (state, file) in files {
                 let path = path_of(service, file, self.config).unwrap_or_default();
                 self.kind(service, state, &path);

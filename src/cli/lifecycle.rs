@@ -4,49 +4,38 @@
 use super::client::Client;
 use super::command_line::CommandOption;
 use super::invocation::{Invocation, find_holder};
-use super::kept_options::OptionWords;
-use super::output::{CommandResult, LOGS_ONLY, fail, print, usage, usage_text};
-use super::own_job::{STOP, ask_after};
+use super::output::{CommandResult, fail, fail_at, usage, usage_text};
 use super::programs::send;
-use crate::limits::{ANSWER_MAX_BYTES, OPTION_WORDS_MAX, PATH_MAX_BYTES, STOP_GRACE};
+use super::services::{After, of};
+use crate::limits::{ANSWER_MAX_BYTES, STOP_GRACE};
 use crate::proto::answer::Answer;
-use crate::proto::config::Handler;
-use crate::proto::config::keys::absolute;
 use crate::proto::service::Service;
-use crate::proto::status::{field, number};
-use crate::service::config_source::{ConfigSource, ServiceFile, path_of};
+use crate::proto::status::field;
+use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::down_mark::DownMark;
-use crate::service::lifecycle::{StartReporter, describe_at, detach, exit};
+use crate::service::lifecycle::{StartReporter, detach, exit};
 use crate::service::lock_holder::{LockHolder, LockState, ServiceLocks};
 use crate::service::notify::Init;
-use crate::service::program;
-use crate::service::supervisor::LaunchSpec;
-use crate::service::{collector, hub, jobs, opener, supervisor};
-use crate::sys::args::Args;
 use crate::sys::lock::{self, Holder, PidFile, holder};
 use crate::sys::process::Signal;
 use crate::sys::spawn::{OURSELVES, REPORT_FD, execute};
-use crate::sys::{Errno, Failure, Op, clock, fds, file};
+use crate::sys::{Errno, Failure, clock, fds, file};
 use crate::util::path::Path;
-use crate::util::text::{Writer, text_with_number};
+use crate::util::text::Writer;
 use crate::util::time::Duration;
 use core::ffi::c_char;
-use heapless::Vec;
 use ufmt::uwrite;
 
-/// Bytes of the options with which a service executes itself again.
-const AGAIN_BYTES: usize = 8 * 1024;
 /// Time for which `stop` waits for the state of the service.
 const STATE_WAIT: Duration = Duration::from_ms(2000);
-/// Time for which `restart` and `reload` wait while the service looks through its backlog.
-const OTHERS_WAIT: Duration = Duration::from_ms(5000);
 /// Time between the signals of `stop --now`.
 const HURRY_WAIT: Duration = Duration::from_ms(100);
 
 /// Runs `start [--child FOLDER] [SERVICE]`.
 pub(super) fn start(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
-    let launch_spec = launch_spec(&invocation)?;
+    let service = of(invocation.service);
+    (service.check_operands)(&invocation)?;
     invocation.memory.config_source.supervised = invocation.operands.has(CommandOption::Child);
     let reporter = if invocation.operands.has(CommandOption::Again) {
         // No process waits for the report of a service that has executed itself.
@@ -60,27 +49,11 @@ pub(super) fn start(mut invocation: Invocation) -> CommandResult {
     } else {
         detach(invocation.service).inspect_err(|code| {
             if *code == exit::OK {
-                print_handler(&invocation);
+                (service.print_started)(&invocation);
             }
         })?
     };
-    serve(invocation, reporter, launch_spec)
-}
-
-/// Prints the handler with which the service `jobs` was started.
-pub(super) fn print_handler(invocation: &Invocation) {
-    if invocation.service != Service::Jobs {
-        return;
-    }
-    let mut line = [0; 400];
-    let mut out = Writer::new(&mut line);
-    out.push_str("zigsvc: handler ");
-    match invocation.memory.config.handler() {
-        Handler::Log => out.push_str(LOGS_ONLY),
-        _ => jobs::push_handler(&invocation.memory.config, &mut out),
-    }
-    out.push_str("\n");
-    let _ = print(out.as_bytes());
+    (service.serve)(invocation, reporter)
 }
 
 /// Runs `run [--ready-fd N] [--health FILE] [SERVICE] [-- CMD...]`.
@@ -98,7 +71,8 @@ pub(super) fn run(mut invocation: Invocation) -> CommandResult {
     if loaded.is_err() {
         reporter(None).fail(exit::CONFIG, &|out| out.push_visible(why.as_bytes()));
     }
-    let launch_spec = launch_spec(&invocation)?;
+    let service = of(invocation.service);
+    (service.check_operands)(&invocation)?;
     let ready = match invocation.operands.ready_fd() {
         Some(number) => Some(fds::adopt(number).ok_or_else(|| {
             usage("run", &|out| {
@@ -113,46 +87,7 @@ pub(super) fn run(mut invocation: Invocation) -> CommandResult {
         watchdog_usec: env(b"WATCHDOG_USEC"),
         watchdog_pid: env(b"WATCHDOG_PID"),
     };
-    serve(invocation, reporter(ready), launch_spec)
-}
-
-/// Becomes the service.
-fn serve(invocation: Invocation, reporter: StartReporter, launch_spec: LaunchSpec) -> CommandResult {
-    Ok(match invocation.service {
-        Service::Supervisor => supervisor::serve(invocation.memory, reporter, launch_spec),
-        Service::Hub => hub::serve(invocation.memory, reporter),
-        Service::Collector => collector::serve(invocation.memory, reporter),
-        Service::Opener => opener::serve(invocation.memory, reporter),
-        Service::Jobs => {
-            let is_foreground = reporter.is_foreground();
-            match jobs::serve(invocation.memory, reporter) {
-                (code, None) => code,
-                (_, Some(source)) => execute_again(&invocation.args, source, is_foreground),
-            }
-        }
-    })
-}
-
-/// Executes the service `jobs` again in this process, which keeps its PID. Returns the exit code if
-/// that fails.
-#[inline(never)]
-fn execute_again(args: &Args, source: &ConfigSource, foreground: bool) -> u8 {
-    let mut memory = [0; AGAIN_BYTES];
-    let mut words = OptionWords::new(&mut memory);
-    source.each_option_word(&mut |word| words.push(word));
-    let mut argv: Vec<*const c_char, { OPTION_WORDS_MAX + 6 }> = Vec::new();
-    let file = program::find(args, args.executable(), &source.base);
-    let _ = argv.push(file.as_c_str().as_ptr());
-    let fits = !words.is_cut() && words.push_to(&mut argv);
-    let command = [c"start", c"--again", source.base.as_c_str()];
-    let command = if foreground { &[c"run"][..] } else { &command };
-    argv.extend(command.iter().map(|word| word.as_ptr()));
-    let _ = argv.push(c"jobs".as_ptr());
-    let _ = argv.push(core::ptr::null());
-    let mut environment = Vec::new();
-    let errno =
-        if fits { replace_by(&file, &argv, args.whole_environment(&mut environment)) } else { Errno::TOOBIG };
-    fail(exit::FAILED, &|out| describe_at(&file, Failure { op: Op::Execve, errno }, out))
+    (service.serve)(invocation, reporter(ready))
 }
 
 /// Executes `file` in this process, or this binary if the file is gone. Returns the reason if
@@ -162,53 +97,6 @@ pub(super) fn replace_by(file: &Path, argv: &[*const c_char], envp: &[*const c_c
         Errno::NOENT => execute(OURSELVES, argv, envp),
         errno => errno,
     }
-}
-
-/// Returns the part of the command line that the supervisor needs.
-///
-/// # Errors
-/// The command line has a mistake; the exit code, after printing the reason.
-pub(super) fn launch_spec(invocation: &Invocation) -> Result<LaunchSpec, u8> {
-    let Invocation { command, service, operands, args, command_at, memory, .. } = invocation;
-    let refuse = |text: &str| Err(usage_text(command, text));
-    let program = if operands.literal { operands.program() } else { &[] };
-    if !program.is_empty() && *service != Service::Supervisor {
-        return refuse("only `supervisor` runs a program: supervisor -- CMD ARG...");
-    }
-    if !program.is_empty() {
-        let base = &memory.config_source.base;
-        let word = operands.get(0).unwrap_or(b"");
-        let file = if word.contains(&b'/') { base.join(word) } else { Path::new(word) };
-        if file.is_none() {
-            return refuse(text_with_number!(
-                "CMD: a path, made absolute, has at most ",
-                PATH_MAX_BYTES,
-                " bytes"
-            ));
-        }
-        if base.is_empty() {
-            return refuse(text_with_number!(
-                "CMD runs in the working directory, which is gone, or whose path is over ",
-                PATH_MAX_BYTES,
-                " bytes"
-            ));
-        }
-    }
-    let health = match operands.value(CommandOption::Health) {
-        Some(_) if program.is_empty() => return refuse("--health is for supervisor -- CMD ARG..."),
-        Some(path) => match absolute(&memory.config_source.base, path) {
-            None => {
-                return refuse(text_with_number!(
-                    "--health: a path, made absolute, has 1 to ",
-                    PATH_MAX_BYTES,
-                    " bytes"
-                ));
-            }
-            path => path,
-        },
-        None => None,
-    };
-    Ok(LaunchSpec { args: *args, command_at: *command_at, program, health })
 }
 
 /// Returns true if stderr is the stream `DEV:INODE`.
@@ -224,11 +112,10 @@ fn is_stderr(stream: &[u8]) -> bool {
 pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
     let now = invocation.operands.has(CommandOption::Now);
-    if let Some(result) = ask_after(&mut invocation, STOP, false) {
+    if let Some(result) = (of(invocation.service).ask_after)(&mut invocation, After::Stop, false) {
         return result;
     }
-    let Stopping { mark, ended } =
-        stop_running(&mut invocation, Way { now, marks: true, denied: exit::FAILED })?;
+    let Stopping { mark, ended } = stop_running(&mut invocation, Way { now, marks: true })?;
     if let Err(failure) = mark
         && is_supervised(&invocation)
     {
@@ -259,35 +146,8 @@ pub(super) fn is_supervised(invocation: &Invocation) -> bool {
 /// Runs `reload [SERVICE]`.
 pub(super) fn reload(mut invocation: Invocation) -> CommandResult {
     invocation.load_judged(false)?;
-    refuse_others(&mut invocation, true)?;
+    (of(invocation.service).refuse)(&mut invocation, true)?;
     send(&invocation, Signal::HUP)
-}
-
-/// Asks the running service, if the new handler is the log, for jobs that were queued for another
-/// handler.
-///
-/// # Errors
-/// Some wait; the exit code, after printing the reason.
-pub(super) fn refuse_others(invocation: &mut Invocation, reload: bool) -> Result<(), u8> {
-    // The options of the running service count for a reload, which only the service knows.
-    let logs = reload || invocation.memory.config.logs_own_jobs();
-    if invocation.service != Service::Jobs || !logs {
-        return Ok(());
-    }
-    let (mut client, _) = invocation.loaded_client(ANSWER_MAX_BYTES)?;
-    let deadline = clock::now() + OTHERS_WAIT;
-    let answer = client
-        .connect(clock::now())
-        .and_then(|()| client.send(&[b"others"]))
-        .and_then(|()| client.line(Some(deadline)));
-    // A service that does not answer judges for itself.
-    let Ok(line) = answer else { return Ok(()) };
-    let answer = client.at(line);
-    let asked = !reload || number(answer, "reload") == Some(1);
-    match number(answer, "count").and_then(|count| u32::try_from(count).ok()) {
-        Some(count @ 1..) if asked => Err(fail(exit::CONFIG, &|out| jobs::describe_others(count, out))),
-        _ => Ok(()),
-    }
 }
 
 /// Runs `rotate [SERVICE]`.
@@ -318,8 +178,6 @@ pub(super) struct Way {
     pub(super) now: bool,
     /// The stop is on purpose: a supervisor does not start the service again.
     pub(super) marks: bool,
-    /// The exit code if the process must not be signalled.
-    pub(super) denied: u8,
 }
 
 /// Ends the process that holds the service's lock, and waits until it has ended. A service
@@ -331,7 +189,8 @@ pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stop
     let path = &invocation.pid_path()?;
     // A supervisor that sees the end of the service must find the mark.
     let mut mark = if way.marks { DownMark::make(path) } else { Ok(None) };
-    if mark.is_err() && supervisor_stops(invocation) {
+    if mark.is_err() && supervisor_does(invocation, b"stop") {
+        // It remembers the stop, which the mark would show otherwise.
         mark = Ok(None);
     }
     let Some(holder) = find_holder(&invocation.locks(path))? else {
@@ -351,11 +210,11 @@ pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stop
     }
 }
 
-/// Has the supervisor of the service stop it. Returns true if the supervisor does so. It remembers
-/// the stop, which the mark would show otherwise.
+/// Sends `verb` and the name of the service to the supervisor. Returns true if the supervisor does
+/// that.
 #[cold]
 #[inline(never)]
-fn supervisor_stops(invocation: &mut Invocation) -> bool {
+pub(super) fn supervisor_does(invocation: &mut Invocation, verb: &[u8]) -> bool {
     let Invocation { service, command, memory, .. } = invocation;
     let Some(lines) = memory.scratch.pages().get_mut(..ANSWER_MAX_BYTES) else { return false };
     let Ok(mut client) = Client::new(Service::Supervisor, command, &memory.config, lines) else {
@@ -363,14 +222,14 @@ fn supervisor_stops(invocation: &mut Invocation) -> bool {
     };
     let answer = client
         .connect(clock::now())
-        .and_then(|()| client.send(&[b"stop ", service.name().as_bytes()]))
+        .and_then(|()| client.send(&[verb, b" ", service.name().as_bytes()]))
         .and_then(|()| client.line(Some(clock::now() + STATE_WAIT)));
     answer.is_ok_and(|line| matches!(Answer::parse(client.at(line)), Answer::Ok(_)))
 }
 
 /// Returns true if the service itself answers that it is stopping.
 fn answers_stopping(invocation: &mut Invocation) -> bool {
-    if invocation.service != Service::Jobs {
+    if !invocation.service.is(Service::Jobs) {
         return false;
     }
     let Ok((mut client, _)) = invocation.loaded_client(ANSWER_MAX_BYTES) else { return false };
@@ -407,8 +266,7 @@ fn end(
         if let Err(failure) = sent
             && failure.errno != Errno::SRCH
         {
-            let code = if failure.is_denied() { way.denied } else { exit::FAILED };
-            return Err(fail(code, &|out| describe_at(path, failure, out)));
+            return Err(fail_at(path, failure));
         }
         if holder.is_gone_within(&invocation.locks(path), wait) {
             if way.marks {

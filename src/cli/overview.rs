@@ -5,7 +5,7 @@
 //! table, JSON and the metrics are made. A service is looked at as `status SERVICE` does, and its
 //! row gets what only the supervisor knows.
 
-use super::client::{Client, answer_deadline};
+use super::client::Client;
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
 use super::output::{CommandResult, print, push_word, usage};
@@ -14,15 +14,16 @@ use super::status::{STATUS_WAIT, Seen, describe, formats, look, lsb, push_member
 use crate::limits::{ANSWER_MAX_BYTES, SUPERVISED_MAX};
 use crate::proto::config::Config;
 use crate::proto::prometheus::{self, Shown};
-use crate::proto::service::Service;
+use crate::proto::service::{BUILT_IN, Service};
 use crate::proto::signal::name_of;
-use crate::proto::status::{degraded_names, field, fields, number, push_field};
+use crate::proto::status::{STATE_BYTES, degraded_names, field, fields, number, push_field};
 use crate::service::boot::boot_id;
+use crate::service::lifecycle::exit;
 use crate::service::lock_holder::LockState;
-use crate::service::supervisor::STATE_BYTES;
 use crate::state::degraded::DegradedState;
 use crate::sys::{clock, fds};
 use crate::util::text::{Writer, parse_u64};
+use crate::util::time::Instant;
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -238,7 +239,10 @@ pub(super) fn of_program(mut invocation: Invocation, name: &'static [u8]) -> Com
     let mut line = Vec::new();
     let colour = has_colour(&invocation);
     let (mut client, rest) = programs::connect(&mut invocation, name)?;
-    programs::look_at(&mut client, name, &mut line)?;
+    programs::look_at(&mut client, name, &mut line).map_err(|code| match code {
+        exit::FAILED => lsb::UNKNOWN,
+        code => code,
+    })?;
     let row = Row { line: &line };
     let mut out = Writer::new(rest);
     let shown = |index| {
@@ -328,19 +332,20 @@ impl Rows<'_> {
     }
 }
 
-/// Copies the lines of all that the supervisor runs to `out`. Returns false if it does not answer.
-fn take_list(client: &mut Client<'_>, out: &mut Writer<'_>) -> bool {
+/// Copies the lines of all that the supervisor runs to `out`. Returns true if the supervisor has
+/// answered before `deadline`.
+fn take_list(client: &mut Client<'_>, deadline: Instant, out: &mut Writer<'_>) -> bool {
     let mut last: Vec<u8, 64> = Vec::new();
     loop {
         if client.send(&[b"list ", &last]).is_err() {
             return false;
         }
-        let Ok(first) = client.line(answer_deadline()) else { return false };
+        let Ok(first) = client.line(Some(deadline)) else { return false };
         let count = client.at(first).strip_prefix(b"ok ").and_then(parse_u64);
         // A name that is gone since the page before has no page after it.
         let Some(count) = count else { return !last.is_empty() };
         for _ in 0..count {
-            let Ok(line) = client.line(answer_deadline()) else { return false };
+            let Ok(line) = client.line(Some(deadline)) else { return false };
             let line = client.at(line);
             out.push(line);
             out.push_str("\n");
@@ -405,7 +410,7 @@ pub(super) fn all(mut invocation: Invocation) -> CommandResult {
 
 /// Turns to root's services if this user has none.
 fn find_services(invocation: &mut Invocation) {
-    for service in Service::ALL {
+    for service in BUILT_IN.iter().copied() {
         invocation.service = service;
         let is_there =
             |path| !matches!(invocation.locks(&path).state_without_strangers(), Ok(LockState::Stopped));
@@ -427,7 +432,7 @@ fn has_colour(invocation: &Invocation) -> bool {
 /// Looks at all services, and asks the supervisor for its programs.
 #[inline(never)]
 fn gather(config: &Config, rows: &mut Rows<'_>) -> Result<(), u8> {
-    let (boot, deadline) = (boot_id(), clock::now() + STATUS_WAIT);
+    let boot = boot_id();
     let mut lines = [0; ANSWER_MAX_BYTES];
     let mut known = [0; ROWS_BYTES];
     let mut known = Writer::new(&mut known);
@@ -435,18 +440,23 @@ fn gather(config: &Config, rows: &mut Rows<'_>) -> Result<(), u8> {
     let mut shown = [0; STATE_BYTES];
     let mut shown = Writer::new(&mut shown);
     let mut state: &str = "stopped";
-    for service in [Service::Supervisor, Service::Jobs, Service::Hub, Service::Opener, Service::Collector] {
+    let order = [Service::Supervisor, Service::Jobs, Service::Hub, Service::Opener, Service::Collector];
+    for service in order.into_iter().filter(|service| service.is_built_in()) {
         let mut client = Client::new(service, "status", config, &mut lines)?;
+        let deadline = clock::now() + STATUS_WAIT;
         let seen = look(&mut client, deadline, &boot);
         let mut answer = [0; STATE_BYTES];
         let mut answer = Writer::new(&mut answer);
-        let seen = match seen {
+        let mut seen = match seen {
             Ok(seen) => seen,
             Err(_) => Seen::unknown(),
         };
         if service == Service::Supervisor {
             if seen.pid.is_some() && client.connect(clock::now()).is_ok() {
-                has_list = take_list(&mut client, &mut known);
+                has_list = take_list(&mut client, deadline, &mut known);
+                if !has_list {
+                    (seen.state, seen.code) = ("unknown", lsb::UNKNOWN);
+                }
                 if has_list && let Ok(fields) = client.ask(Some(deadline), &[b"status"]) {
                     answer.push(fields);
                 }

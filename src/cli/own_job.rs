@@ -4,9 +4,9 @@
 use super::client::{Client, answer_deadline};
 use super::invocation::Invocation;
 use super::output::{CommandResult, fail, print};
+use super::services::After;
 use crate::limits::ANSWER_MAX_BYTES;
 use crate::proto::answer::Answer;
-use crate::proto::service::Service;
 use crate::proto::status::number;
 use crate::service::down_mark::DownMark;
 use crate::service::lifecycle::exit;
@@ -15,11 +15,6 @@ use crate::sys::clock;
 use crate::util::text::{Writer, parse_u64};
 use crate::util::token;
 use ufmt::uwrite;
-
-/// The request to stop after a job.
-pub(super) const STOP: &[u8] = b"stop ";
-/// The request to stop after a job, and to start again.
-pub(super) const RESTART: &[u8] = b"restart ";
 
 /// A job that runs this command.
 #[derive(Clone, Copy)]
@@ -49,11 +44,11 @@ impl Client<'_> {
     }
 }
 
-/// Sends `request` with the id of the job in which this command runs. Returns `None` if the
+/// Asks the service to stop after the job in which this command runs. Returns `None` if the
 /// command acts as from outside: it runs in no job of this service, or the job has ended. Fails if
 /// the command line `changes` the options of the service, which restarts itself with its own.
-pub(super) fn ask_after(invocation: &mut Invocation, request: &[u8], changes: bool) -> Option<CommandResult> {
-    named(&invocation.args).filter(|_| invocation.service == Service::Jobs)?;
+pub(super) fn ask_after(invocation: &mut Invocation, after: After, changes: bool) -> Option<CommandResult> {
+    named(&invocation.args)?;
     let Invocation { service, command, args, memory, .. } = invocation;
     let scratch = memory.scratch.pages().get_mut(..ANSWER_MAX_BYTES)?;
     let mut client = Client::new(*service, command, &memory.config, scratch).ok()?;
@@ -68,10 +63,11 @@ pub(super) fn ask_after(invocation: &mut Invocation, request: &[u8], changes: bo
     let mut digits = [0; 20];
     let mut out = Writer::new(&mut digits);
     out.push_u64(id);
+    let request: &[u8] = if after == After::Stop { b"stop " } else { b"restart " };
     client.send(&[request, out.as_bytes()]).ok()?;
     let line = client.line(answer_deadline()).ok()?;
     let Answer::Ok(_) = Answer::parse(client.at(line)) else { return None };
-    if request == STOP {
+    if after == After::Stop {
         // The service makes the mark itself, unless it has no right to.
         let _ = DownMark::make(client.locks().pid_path);
     }

@@ -3,10 +3,11 @@
 //! one.
 
 use super::client::{Client, ClientError, answer_deadline};
-use super::command_line::CommandOption;
+use super::command_line::{CommandOption, push_services};
 use super::invocation::{Invocation, find_holder};
 use super::output::{CommandResult, fail, fail_at, print, push_word, usage};
 use super::overview;
+use super::status::STATUS_WAIT;
 use crate::limits::ANSWER_MAX_BYTES;
 use crate::proto::answer::Answer;
 use crate::proto::service::Service;
@@ -16,7 +17,7 @@ use crate::service::lifecycle::exit;
 use crate::sys::process::Signal;
 use crate::sys::{clock, poll};
 use crate::util::text::{Writer, unescape};
-use crate::util::time::Duration;
+use crate::util::time::{Duration, Instant};
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -34,10 +35,7 @@ type Line = Vec<u8, ROW_BYTES>;
 fn unknown(command: &str, name: &[u8]) -> u8 {
     usage(command, &|out| {
         push_word("unknown service", name, out);
-        out.push_str("; known are");
-        for service in Service::ALL {
-            let _ = uwrite!(out, " {}", service.name());
-        }
+        push_services("; known are", out);
         out.push_str(", and the programs in supervise");
     })
 }
@@ -62,8 +60,14 @@ pub(super) fn connect<'a>(
 
 /// Sends `VERB NAME WORD`, and returns the line of the program in the answer.
 fn ask(client: &mut Client<'_>, verb: &str, name: &[u8], word: &[u8]) -> Result<Line, u8> {
-    let parts = [verb.as_bytes(), b" ", name, b" ", word];
-    match client.send(&parts).and_then(|()| client.line(answer_deadline())) {
+    ask_until(client, answer_deadline(), [verb.as_bytes(), b" ", name, b" ", word])
+}
+
+/// Sends a request about a program, and returns its line in the answer, which comes before
+/// `deadline`.
+fn ask_until(client: &mut Client<'_>, deadline: Option<Instant>, parts: [&[u8]; 5]) -> Result<Line, u8> {
+    let name = parts[2];
+    match client.send(&parts).and_then(|()| client.line(deadline)) {
         Ok(line) => match Answer::parse(client.at(line)) {
             Answer::Ok(text) => Ok(Line::from_slice(text).unwrap_or_default()),
             Answer::Refused(b"no-program", _) => Err(unknown(client.command, name)),
@@ -178,17 +182,16 @@ fn stop(client: &mut Client<'_>, name: &[u8], now: bool) -> CommandResult {
     let mut line = ask(client, "status", name, b"")?;
     let ran = number(&line, "pid").is_some();
     line = ask(client, "stop", name, b"")?;
-    let mut killed = false;
+    let mut is_killed = false;
     loop {
         match state(&line) {
-            b"ending" if now && !killed => {
-                line = ask(client, "signal", name, b"KILL")?;
-                killed = true;
-                continue;
+            b"ending" if now && !is_killed => {
+                is_killed = true;
+                // One that has just ended takes no signal.
+                let sent = client.send(&[b"signal ", name, b" KILL"]);
+                let _ = sent.and_then(|()| client.line(answer_deadline()));
             }
-            b"ending" | b"killed" if !has_state(&line, b"stuck-process") => {
-                killed |= state(&line) == b"killed";
-            }
+            b"ending" | b"killed" if !has_state(&line, b"stuck-process") => {}
             b"ending" | b"killed" => {
                 return Err(fail(exit::FAILED, &|out| {
                     let pid = number(&line, "pid").unwrap_or(0);
@@ -206,6 +209,7 @@ fn stop(client: &mut Client<'_>, name: &[u8], now: bool) -> CommandResult {
         poll::sleep(LOOK);
         line = ask(client, "status", name, b"")?;
     }
+    let killed = number(&line, "signal") == Some(9);
     confirm(name, &|out| {
         out.push_str(match (ran, killed) {
             (false, _) => "was not running",
@@ -254,6 +258,7 @@ pub(super) fn send(invocation: &Invocation, signal: Signal) -> CommandResult {
 
 /// Asks for the line of the program, for `status`.
 pub(super) fn look_at(client: &mut Client<'_>, name: &[u8], line: &mut Line) -> Result<(), u8> {
-    *line = ask(client, "status", name, b"")?;
+    let deadline = Some(clock::now() + STATUS_WAIT);
+    *line = ask_until(client, deadline, [b"status", b" ", name, b"", b""])?;
     Ok(())
 }

@@ -11,12 +11,10 @@
 
 use super::invocation::{Invocation, find_holder};
 use super::kept_options::{OptionWords, OptionsFound, WORDS_BYTES, merge, push_words};
-use super::lifecycle::{
-    Way, is_supervised, launch_spec, print_handler, refuse_others, replace_by, stop_running,
-};
+use super::lifecycle::{Way, is_supervised, replace_by, stop_running, supervisor_does};
 use super::output::{CommandResult, fail, print, usage_text};
-use super::own_job::{RESTART, ask_after};
-use crate::limits::RESTART_DELAY_MAX;
+use super::services::{After, of};
+use crate::limits::{RESTART_DELAY_MAX, STOP_GRACE};
 use crate::proto::service::Service;
 use crate::service::boot::boot_id;
 use crate::service::config_source::{ServiceFile, path_of};
@@ -58,9 +56,10 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     let changes = keep_options(&mut invocation, had)?;
     // A mistake that prevents the start is found before the service is stopped.
     invocation.load_judged(false)?;
-    launch_spec(&invocation)?;
-    refuse_others(&mut invocation, false)?;
-    if let Some(result) = ask_after(&mut invocation, RESTART, changes) {
+    let service = of(invocation.service);
+    (service.check_operands)(&invocation)?;
+    (service.refuse)(&mut invocation, false)?;
+    if let Some(result) = (service.ask_after)(&mut invocation, After::Restart, changes) {
         return result;
     }
     let mut words = OptionWords::new(gets);
@@ -108,7 +107,7 @@ fn stop(invocation: &mut Invocation, pid_path: &Path) -> Result<(), u8> {
     if matches!(invocation.locks(pid_path).state(), Err(LookupFailed::Stranger(..))) {
         return Ok(());
     }
-    let way = Way { now: false, marks: true, denied: exit::NO_PRIVILEGE };
+    let way = Way { now: false, marks: true };
     stop_running(invocation, way).map(drop)
 }
 
@@ -175,13 +174,21 @@ fn leave_to_supervisor(mut invocation: Invocation) -> CommandResult {
     let path = invocation.pid_path()?;
     // Without the mark its end is a death, which the supervisor mends.
     down_mark::clear(&path);
-    stop_running(&mut invocation, Way { now: false, marks: false, denied: exit::NO_PRIVILEGE })?;
+    let holder = LockHolder::find(&invocation.locks(&path));
+    let mut before = holder.ok().flatten().map(|holder| holder.pid);
+    if !supervisor_does(&mut invocation, b"restart") {
+        stop_running(&mut invocation, Way { now: false, marks: false })?;
+        before = None;
+    }
     let config = &invocation.memory.config;
     let health = path_of(invocation.service, ServiceFile::Health, config).unwrap_or_default();
-    let deadline = clock::now() + RESTART_DELAY_MAX + config.check_interval + config.stale_after;
+    let patience = config.stop_timeout + STOP_GRACE + RESTART_DELAY_MAX;
+    let deadline = clock::now() + patience + config.check_interval + config.stale_after;
     let boot = boot_id();
     loop {
-        if let Ok(Some(holder)) = LockHolder::find(&invocation.locks(&path)) {
+        if let Ok(Some(holder)) = LockHolder::find(&invocation.locks(&path))
+            && before != Some(holder.pid)
+        {
             let pid = raw(holder.pid);
             // The first heartbeat is written when the service is ready.
             if let Health::Judged(_, record) =
@@ -192,7 +199,7 @@ fn leave_to_supervisor(mut invocation: Invocation) -> CommandResult {
                 let mut out = Writer::new(&mut line);
                 let _ = uwrite!(out, "zigsvc: {} started (pid {})\n", invocation.service.name(), pid);
                 print(out.as_bytes())?;
-                print_handler(&invocation);
+                (of(invocation.service).print_started)(&invocation);
                 return Ok(exit::OK);
             }
         }

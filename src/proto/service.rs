@@ -1,4 +1,4 @@
-//! The names of services and programs.
+//! The names of services and programs, and the services that this build contains.
 
 use crate::limits::PROGRAM_NAME_BYTES;
 use crate::util::string_table::{StringTable, named_enum, string_table};
@@ -17,6 +17,55 @@ named_enum! {
         Collector = "collector",
         /// Keeps the other services running.
         Supervisor = "supervisor",
+    }
+}
+
+/// The services that this build contains, in the order of [`Service::ALL`]. The pure layers alone
+/// have the tables of all services.
+pub const BUILT_IN: &[Service] = &[
+    #[cfg(any(feature = "jobs", not(feature = "sys")))]
+    Service::Jobs,
+    #[cfg(any(feature = "hub", not(feature = "sys")))]
+    Service::Hub,
+    #[cfg(any(feature = "opener", not(feature = "sys")))]
+    Service::Opener,
+    #[cfg(any(feature = "collector", not(feature = "sys")))]
+    Service::Collector,
+    #[cfg(any(feature = "supervisor", not(feature = "sys")))]
+    Service::Supervisor,
+];
+
+/// A bit for each service of [`BUILT_IN`].
+const BUILT_IN_BITS: u8 = {
+    let (mut bits, mut rest) = (0, BUILT_IN);
+    while let [service, others @ ..] = rest {
+        bits |= 1 << *service as u8;
+        rest = others;
+    }
+    bits
+};
+
+impl Service {
+    /// The service of a command that names none: `jobs`, and in a build without it `supervisor`, or
+    /// the first one that there is.
+    pub const DEFAULT: Self = match BUILT_IN {
+        [Self::Jobs, ..] | [] => Self::Jobs,
+        [.., Self::Supervisor] => Self::Supervisor,
+        [first, ..] => *first,
+    };
+
+    /// Returns true if this build contains the service. Its feature has its name.
+    #[must_use]
+    pub const fn is_built_in(self) -> bool {
+        BUILT_IN_BITS >> self as u8 & 1 == 1
+    }
+
+    /// Returns true if this is the service `other`, and this build contains it. The compiler
+    /// leaves out the code for a service that it does not contain.
+    #[must_use]
+    #[inline]
+    pub const fn is(self, other: Self) -> bool {
+        other.is_built_in() && self as u8 == other as u8
     }
 }
 
@@ -50,5 +99,16 @@ mod tests {
         }
         assert_eq!(Service::from_name(b"Jobs"), None);
         assert_eq!(Service::from_name(b""), None);
+    }
+
+    #[test]
+    fn a_service_is_itself_if_this_build_contains_it() {
+        for service in Service::ALL {
+            assert_eq!(service.is_built_in(), BUILT_IN.contains(&service));
+            for other in Service::ALL {
+                assert_eq!(service.is(other), service == other && service.is_built_in());
+            }
+        }
+        assert!(BUILT_IN.is_empty() || Service::DEFAULT.is_built_in());
     }
 }

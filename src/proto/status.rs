@@ -8,6 +8,7 @@
 //! A new field is one row here, and its computation: an arm of `value` in the service that has
 //! it. A row that names a metric is also shown to Prometheus. A published name stays.
 
+use crate::limits::{PROGRAM_NAME_BYTES, SUPERVISED_MAX};
 use crate::util::text::{Writer, parse_u64};
 
 /// The type of a metric, and the unit in which it is shown.
@@ -102,17 +103,19 @@ status_fields! {
     HealthAge "health_age_ms" Millis "heartbeat_age_seconds" "Time since the last heartbeat.";
 }
 
-/// The lines of `status` for a person. `$name` stands for the value of a field.
+/// The lines of `status` for a person. `$name` stands for the value of a field. `$scheduled` and
+/// `$wear` are phrases, and empty if there is nothing to say.
 pub const SCREEN: &str = "  handler    $handler
-  jobs       $jobs ended, $failed failed attempts
-  queue      $waiting waiting, $running running, $delayed delayed, $dead dead, room for $room
-  scheduled  $scheduled of the waiting jobs are not due yet
-  spool      $fsyncs fsyncs, $spool_bytes written
-  wear       $wear
-  log        $rotations rotations, $log_replaced threw old lines away, $log_lost lines lost
-  config     $reloads reloads, $reload_errors refused
+  jobs       $jobs ended, $failed failed attempt~
+  queue      $waiting waiting$scheduled, $running running, $delayed delayed, $dead dead, room for $room
+  spool      $fsyncs fsync~, $spool_bytes written$wear
+  log        $rotations rotation~, $log_replaced threw old lines away, $log_lost line~ lost
+  config     $reloads reload~, $reload_errors refused
   degraded   $degraded
 ";
+
+/// Maximum number of bytes of the line that the supervisor leaves for `status`.
+pub const STATE_BYTES: usize = 640 + SUPERVISED_MAX * (PROGRAM_NAME_BYTES + 18);
 
 /// Appends a blank and one field.
 pub fn push_field(name: &str, value: u64, out: &mut Writer<'_>) {

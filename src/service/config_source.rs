@@ -220,7 +220,7 @@ pub fn path_of(service: Service, file: ServiceFile, config: &Config) -> Option<P
         ServiceFile::Log => (&config.log_file, b".log"),
         ServiceFile::Health => (&config.health_file, b".health"),
     };
-    if service == Service::Jobs {
+    if service.is(Service::Jobs) {
         return Some(jobs.clone());
     }
     let name = Path::concat(&[b"zigsvc-", service.name().as_bytes(), ending])?;

@@ -37,6 +37,27 @@ pub fn has_member(group: &NotedGroup, needs_token: bool) -> bool {
     found && !taken
 }
 
+/// Returns a process other than its leader that a group has left: one that started after the leader
+/// and has the token of the group.
+#[must_use]
+pub fn find_left(group: &NotedGroup) -> Option<ProcessView> {
+    let processes = file::open_dir(c"/proc").ok()?;
+    let tick = Duration::from_ms(process::clock_tick_ms());
+    let mut left = None;
+    let _ = dir::each(&processes, |name| {
+        let view = view(name, tick);
+        let is_later =
+            |view: &ProcessView| view.pid != group.number && group.from.is_before(view.started + tick);
+        if left.is_none()
+            && let Some(view) = view.filter(is_later)
+            && mark(name, &group.token) == Mark::Token
+        {
+            left = Some(view);
+        }
+    });
+    left
+}
+
 /// Returns the process called `name` in /proc, unless it has ended.
 fn view(name: &[u8], tick: Duration) -> Option<ProcessView> {
     let path = Path::concat(&[b"/proc/", name, b"/stat"])?;

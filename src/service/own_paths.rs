@@ -40,7 +40,7 @@ pub fn each_untrusted(service: Service, source: &ConfigSource, config: &Config, 
             }
         }
     }
-    if service == Service::Jobs {
+    if service.is(Service::Jobs) {
         let queue_folder = config.queue_file.parent();
         let queue = queue_subject(source, config);
         let folders = [("spool", &config.spool, Subject::Spool), ("queue_file", &queue_folder, queue)];
@@ -51,7 +51,7 @@ pub fn each_untrusted(service: Service, source: &ConfigSource, config: &Config, 
             }
         }
     }
-    if service == Service::Opener {
+    if service.is(Service::Opener) {
         each_untrusted_entry(config, visit);
     }
 }
@@ -84,7 +84,7 @@ pub fn judge_paths(
         }
     };
     each_untrusted(service, source, config, &mut write);
-    if all && service != Service::Opener {
+    if all && !service.is(Service::Opener) {
         each_untrusted_entry(config, &mut write);
     }
     if is_first { Ok(()) } else { Err(InvalidConfig) }

@@ -82,6 +82,77 @@ pub const fn ends<const COUNT: usize>(mut lengths: [usize; COUNT]) -> [u16; COUN
     ends
 }
 
+/// Joins strings that have `LENGTH` bytes together, for a table whose rows have conditions.
+///
+/// # Panics
+/// At compile time, if the length is another one.
+#[must_use]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which refuses what is out of bounds"
+)]
+pub const fn join<const LENGTH: usize>(mut strings: &[&str]) -> [u8; LENGTH] {
+    let (mut text, mut used) = ([0; LENGTH], 0);
+    while let [string, rest @ ..] = strings {
+        let mut index = 0;
+        while index < string.len() {
+            text[used] = string.as_bytes()[index];
+            (used, index) = (used + 1, index + 1);
+        }
+        strings = rest;
+    }
+    assert!(used == LENGTH, "the length is another one");
+    text
+}
+
+/// Returns the length of each string.
+#[must_use]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which refuses what is out of bounds"
+)]
+pub const fn lengths<const COUNT: usize>(strings: &[&str]) -> [usize; COUNT] {
+    let (mut lengths, mut index) = ([0; COUNT], 0);
+    while index < COUNT {
+        lengths[index] = strings[index].len();
+        index += 1;
+    }
+    lengths
+}
+
+/// Returns the bytes of all strings together.
+#[must_use]
+#[expect(clippy::arithmetic_side_effects, reason = "evaluated by the compiler")]
+pub const fn total(mut strings: &[&str]) -> usize {
+    let mut total = 0;
+    while let [string, rest @ ..] = strings {
+        total += string.len();
+        strings = rest;
+    }
+    total
+}
+
+/// Makes a [`StringTable`](crate::util::string_table::StringTable) of a constant slice of
+/// strings.
+macro_rules! joined_table {
+    ($strings:expr) => {{
+        use $crate::util::string_table::{ends, join, lengths, total};
+        const STRINGS: &[&str] = $strings;
+        const TEXT: &[u8] = &join::<{ total(STRINGS) }>(STRINGS);
+        $crate::util::string_table::StringTable::new(
+            match core::str::from_utf8(TEXT) {
+                Ok(text) => text,
+                Err(_) => "",
+            },
+            const { &ends::<{ STRINGS.len() }>(lengths(STRINGS)) },
+        )
+    }};
+}
+
+pub(crate) use joined_table;
+
 /// Makes a [`StringTable`](crate::util::string_table::StringTable) of literals. Its place is a
 /// `static`, so that the table exists once.
 macro_rules! string_table {
@@ -160,6 +231,14 @@ mod tests {
             [&b""[..], b"one", b"on", b"oneone"].map(|name| TABLE.find(name)),
             [Some(0), Some(1), None, None]
         );
+        const ROWS: &[[&str; 2]] = &[
+            ["", "one"],
+            #[cfg(not(test))]
+            ["left", "out"],
+            ["", "zwölf"],
+        ];
+        static JOINED: StringTable = joined_table!(ROWS.as_flattened());
+        assert_eq!(JOINED.iter().collect::<Vec<_>>(), ["", "one", "", "zwölf"]);
         let empty = string_table![];
         assert!(empty.is_empty() && empty.find(b"").is_none());
     }

@@ -13,6 +13,7 @@
 //! | [`lifecycle`] | start to stop, `run`, service managers, the health file, the process and what it inherits |
 //! | [`supervisor`] | its services, a program that is not zigsvc, the hardware watchdog |
 //! | [`companions`] | `hub`, `collector`, `opener` and its worker; a broker in front of the queue |
+//! | [`features`] | a build with some of Cargo's features |
 //! | [`logs`] | the log of a service, and `zigsvc log` |
 //! | [`init_systems`] | the init script and the files for other init systems, with the real tools |
 //! | [`docs`] | README.md and `docs/`: links, and every session that they show |
@@ -20,6 +21,8 @@
 //! | [`attacks`] | the threat model, tried for real |
 //! | [`proof`] | faults at every system call, kills, the fuzzers' targets, everything at once |
 //! | [`support`] | what they share; no tests |
+//!
+//! A build with some of Cargo's features has the modules of these features (`.ci/features`).
 //!
 //! # The slow ones
 //!
@@ -60,18 +63,30 @@
 //! own under QEMU (`qemu/patient`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the way in which a test fails")]
 #![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "the way in which it fails")]
+#![cfg_attr(not(all_features), allow(dead_code, unused_imports, reason = "fewer tests share the helpers"))]
 #![allow(unreachable_pub, reason = "modules of one test program")]
 
+#[cfg(all_features)]
 mod attacks;
+#[cfg(all_features)]
 mod commands;
 mod companions;
+#[cfg(feature = "jobs")]
 mod control;
+#[cfg(all_features)]
 mod docs;
+mod features;
+#[cfg(all_features)]
 mod init_systems;
+#[cfg(feature = "jobs")]
 mod jobs;
+#[cfg(all_features)]
 mod lifecycle;
 mod logs;
+#[cfg(all_features)]
 mod packaging;
+#[cfg(all_features)]
 mod proof;
+#[cfg(feature = "supervisor")]
 mod supervisor;
 mod support;

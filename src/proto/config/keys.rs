@@ -253,7 +253,7 @@ impl Key {
                 let service = Service::from_name(name);
                 let programs = words(list).filter(|name| Service::from_name(name).is_none()).count();
                 let fits = match service {
-                    Some(service) => service != Service::Supervisor,
+                    Some(service) => service != Service::Supervisor && service.is_built_in(),
                     None => is_program_name(name) && programs < PROGRAMS_MAX,
                 };
                 if !fits || words(list).any(|known| known == name) {
@@ -344,13 +344,15 @@ impl Key {
                 text_with_number!("a name or number, or an array of at most ", ALLOW_IDS_MAX, " of them")
             }
             KeyKind::Names => {
+                push_services("an array of ", true, out);
                 let _ = uwrite!(
                     out,
-                    "an array of \"jobs\", \"hub\", \"opener\", \"collector\" and up to {} programs, each once; a \
-                     program has 1 to {} bytes of a-z 0-9 . _ - and the name of no command",
+                    " and up to {} programs, each once; a program has 1 to {} bytes of a-z 0-9 . _ - and the \
+                     name of no command",
                     PROGRAMS_MAX,
                     PROGRAM_NAME_BYTES
                 );
+                push_services("; this build is without the feature ", false, out);
                 ""
             }
             KeyKind::Command => {
@@ -417,6 +419,20 @@ impl Key {
             ConfigField::Words(name) if matches!(self.kind, KeyKind::Abstract) => quote(name, out),
             ConfigField::Words(list) => array(words(list), out),
         }
+    }
+}
+
+/// Writes `text` and the services that `supervise` can name, or those that this build left out.
+fn push_services(text: &str, built_in: bool, out: &mut Writer<'_>) {
+    let mut before = text;
+    for service in Service::ALL {
+        if service != Service::Supervisor && service.is_built_in() == built_in {
+            let _ = uwrite!(out, "{}\"{}\"", before, service.name());
+            before = ", ";
+        }
+    }
+    if built_in && before == text {
+        out.push_str("an array of no services");
     }
 }
 

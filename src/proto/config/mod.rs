@@ -78,5 +78,6 @@ impl Config {
 
 #[cfg(test)]
 mod program_tests;
-#[cfg(test)]
+// They go through the keys of all features.
+#[cfg(all(test, any(all_features, not(feature = "sys"))))]
 mod tests;

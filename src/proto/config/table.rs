@@ -226,10 +226,13 @@ config_values! {
 }
 
 /// Declares a table of keys. A row holds the field and its type, the default, the kind of value, and
-/// `RELOAD` if a reload can change the value or `RESTART` if it cannot. Further fields follow.
+/// `RELOAD` if a reload can change the value or `RESTART` if it cannot. A last word names the
+/// feature without which the key is unknown. Its field is there in each build, and empty then.
+/// Further fields follow.
 macro_rules! config {
     ($(#[$meta:meta])* $name:ident, $(#[$keys_meta:meta])* $keys:ident, $ids:ident:
-        $($(#[$doc:meta])* $key:ident: $type:ty = $default:literal, $kind:expr, $reload:ident;)*
+        $($(#[$doc:meta])* $key:ident: $type:ty = $default:expr, $kind:expr, $reload:ident
+            $(, $feature:literal)?;)*
         { $($(#[$more_doc:meta])* $more:ident: $more_type:ty = $empty:expr,)* }
     ) => {
         $(#[$meta])*
@@ -249,7 +252,8 @@ macro_rules! config {
 
             /// Returns the field of the key with this index.
             fn find_field(&mut self, id: u8) -> ConfigField<'_> {
-                $(if id == $ids::$key as u8 {
+                $($(#[cfg(any(feature = $feature, not(feature = "sys")))])?
+                if id == $ids::$key as u8 {
                     return self.$key.field();
                 })*
                 ConfigField::None
@@ -268,13 +272,13 @@ macro_rules! config {
         #[allow(non_camel_case_types, reason = "the names are those of the fields")]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         enum $ids {
-            $($key),*
+            $($(#[cfg(any(feature = $feature, not(feature = "sys")))])? $key),*
         }
 
         $(#[$keys_meta])*
         pub const $keys: &[Key] = {
             use KeyKind::*;
-            &[$(Key {
+            &[$($(#[cfg(any(feature = $feature, not(feature = "sys")))])? Key {
                 name: stringify!($key),
                 default: $default,
                 kind: $kind,
@@ -284,6 +288,9 @@ macro_rules! config {
         };
     };
 }
+
+/// The default of `supervise`: `jobs`, if this build contains it.
+const SUPERVISE: &str = if Service::Jobs.is_built_in() { "jobs" } else { "" };
 
 /// A reload can change the value.
 const RELOAD: bool = true;
@@ -305,9 +312,9 @@ config! {
     /// The health file, which holds the last heartbeat.
     health_file: Path = "/run/zigsvc.health", File("zigsvc.health"), RELOAD;
     /// The file to which programs append jobs, one a line.
-    queue_file: Path = "/var/spool/zigsvc/queue", File("queue"), RELOAD;
+    queue_file: Path = "/var/spool/zigsvc/queue", File("queue"), RELOAD, "jobs";
     /// The folder of the journal.
-    spool: Path = "/var/spool/zigsvc", File("spool"), RESTART;
+    spool: Path = "/var/spool/zigsvc", File("spool"), RESTART, "jobs";
     /// The size in bytes at which the log is rotated. 0: it is never rotated.
     log_max: u64 = "10000", Size, RELOAD;
     /// The number of rotated logs to keep.
@@ -322,25 +329,25 @@ config! {
     /// two checks of the queue file.
     interval: Duration = "3s", Duration(100, DAY, false), RELOAD;
     /// The handler of jobs: `log`, `shell`, or a path.
-    handler: Path = "log", Handler, RELOAD;
+    handler: Path = "log", Handler, RELOAD, "jobs";
     /// Whether the handler `log` takes jobs that were queued for another handler: `all`, or empty.
-    take: TakeMode = "", Choice(TakeMode::names), RELOAD;
+    take: TakeMode = "", Choice(TakeMode::names), RELOAD, "jobs";
     /// The number of handlers that run at a time.
-    workers: u32 = "1", Count(1, 8), RELOAD;
+    workers: u32 = "1", Count(1, 8), RELOAD, "jobs";
     /// The time after which a handler is ended. Zero: it is never ended.
-    job_timeout: Duration = "0", Duration(1, MONTH, true), RELOAD;
+    job_timeout: Duration = "0", Duration(1, MONTH, true), RELOAD, "jobs";
     /// The processes that a job leaves in its group: `end` or `keep`.
-    leftovers: LeftoverMode = "end", Choice(LeftoverMode::names), RELOAD;
+    leftovers: LeftoverMode = "end", Choice(LeftoverMode::names), RELOAD, "jobs";
     /// The number of attempts after the first.
-    retries: u32 = "2", Count(0, 100), RELOAD;
+    retries: u32 = "2", Count(0, 100), RELOAD, "jobs";
     /// The delay before the second attempt. It doubles with each attempt, up to five minutes.
-    retry_delay: Duration = "1s", Duration(1, DAY, true), RELOAD;
+    retry_delay: Duration = "1s", Duration(1, DAY, true), RELOAD, "jobs";
     /// The maximum number of waiting and running jobs together.
-    queue_max: u32 = "10000", Count(1, 10_000_000), RELOAD;
+    queue_max: u32 = "10000", Count(1, 10_000_000), RELOAD, "jobs";
     /// The number of dead jobs that are kept. With more, the oldest is logged and dropped.
-    dead_max: u32 = "1000", Count(1, 10_000_000), RELOAD;
+    dead_max: u32 = "1000", Count(1, 10_000_000), RELOAD, "jobs";
     /// The syncing of the spool.
-    sync: SyncMode = "always", Choice(SyncMode::names), RELOAD;
+    sync: SyncMode = "always", Choice(SyncMode::names), RELOAD, "jobs";
     /// The time that running jobs have to end after SIGTERM. SIGKILL follows.
     stop_timeout: Duration = "10s", Duration(1, DAY, true), RELOAD;
     /// The user that the service changes to. Empty: it keeps its user.
@@ -355,26 +362,26 @@ config! {
     /// ends each.
     trust: Vec<u8, ALLOW_PATHS_BYTES> = "", Paths(TRUST_PATHS_MAX), RELOAD;
     /// The services and programs that the supervisor keeps running. A NUL byte ends each.
-    supervise: Vec<u8, SUPERVISED_BYTES> = "jobs", Names, RELOAD;
+    supervise: Vec<u8, SUPERVISED_BYTES> = SUPERVISE, Names, RELOAD, "supervisor";
     /// The time between two probes of the supervisor.
-    check_interval: Duration = "5s", Duration(100, DAY, false), RELOAD;
+    check_interval: Duration = "5s", Duration(100, DAY, false), RELOAD, "supervisor";
     /// The age from which a heartbeat is stale.
     stale_after: Duration = "15s", Duration(100, DAY, false), RELOAD;
     /// The number of failed probes in a row after which a service is restarted.
-    failures: u32 = "3", Count(1, 100), RELOAD;
+    failures: u32 = "3", Count(1, 100), RELOAD, "supervisor";
     /// The device of the hardware watchdog. Empty: there is none.
-    watchdog: Path = "", Device, RELOAD;
+    watchdog: Path = "", Device, RELOAD, "supervisor";
     /// The time that a service may be unhealthy before the hardware watchdog is withheld.
-    watchdog_patience: Duration = "5m", Duration(1000, DAY, false), RELOAD;
+    watchdog_patience: Duration = "5m", Duration(1000, DAY, false), RELOAD, "supervisor";
     /// The time until the hardware watchdog resets the board. Zero: what the device has.
-    watchdog_timeout: Duration = "0", Duration(1000, DAY, true), RELOAD;
+    watchdog_timeout: Duration = "0", Duration(1000, DAY, true), RELOAD, "supervisor";
     /// The treatment of the hardware watchdog when the supervisor stops.
-    watchdog_on_stop: WatchdogOnStop = "disarm", Choice(WatchdogOnStop::names), RELOAD;
+    watchdog_on_stop: WatchdogOnStop = "disarm", Choice(WatchdogOnStop::names), RELOAD, "supervisor";
     /// The paths that the opener opens. A NUL byte ends each.
     allow: Vec<u8, ALLOW_PATHS_BYTES> =
-        "/etc/hostname,/etc/os-release,/proc/version", Paths(ALLOW_PATHS_MAX), RELOAD;
+        "/etc/hostname,/etc/os-release,/proc/version", Paths(ALLOW_PATHS_MAX), RELOAD, "opener";
     /// The abstract socket of the collector, without its leading NUL byte.
-    metrics_name: Vec<u8, METRICS_NAME_MAX_BYTES> = "zigsvc-metrics", Abstract, RELOAD;
+    metrics_name: Vec<u8, METRICS_NAME_MAX_BYTES> = "zigsvc-metrics", Abstract, RELOAD, "collector";
     {
         /// True if the configuration names `log_file`. `run` needs to know it.
         log_file_named: bool = false,

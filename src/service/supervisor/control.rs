@@ -232,12 +232,12 @@ impl Supervisor {
             return Err((Code::Stopping, "the supervisor stops"));
         }
         let peer = self.connections.peer(slot);
-        about(self, index, rest, now)?;
         self.log_about(index, Level::Info, &|out| {
             let _ = uwrite!(out, "uid {} (pid {}) asks for {}", peer.uid, peer.pid, request.name);
             out.push_str(if rest.is_empty() { "" } else { " " });
-            out.push_escaped(rest);
+            out.push_escaped(rest.get(..20).unwrap_or(rest));
         });
+        about(self, index, rest, now)?;
         out.push_str("ok ");
         self.push_row(index, now, out);
         Ok(())

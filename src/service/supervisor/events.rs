@@ -3,12 +3,12 @@
 use super::control::state_word;
 use super::launch::{LaunchSpec, ManagedKind};
 use super::managed_process::ManagedProcess;
-use super::records::{STATE_BYTES, push_holder};
+use super::records::push_holder;
 use super::{Supervisor, rules};
 use crate::limits::PROGRAM_NAME_BYTES;
 use crate::proto::log::Level;
 use crate::proto::service::Service;
-use crate::proto::status::StatusField;
+use crate::proto::status::{STATE_BYTES, StatusField};
 use crate::service::base::{self, ServiceBase, ServiceStatus};
 use crate::service::child_output::OutputSink;
 use crate::service::config_source::ServiceFile;

@@ -414,7 +414,8 @@ fn launch(
     if made.is_cut() {
         return Err(Failure { op: Op::Execve, errno: Errno::TOOBIG });
     }
-    let envp = environment(program, records.token_variable(), made.as_bytes());
+    let token = records.token_variable(hash(name.as_bytes()));
+    let envp = environment(program, token.as_c_str(), made.as_bytes());
     let mut argv: Vec<*const c_char, { COMMAND_WORDS_MAX + 1 }> = Vec::new();
     argv.extend(program.words().map(|word| word.as_ptr().cast()));
     let _ = argv.push(core::ptr::null());

@@ -36,7 +36,7 @@ mod records;
 mod watchdog;
 
 pub use launch::LaunchSpec;
-pub use records::{STATE_BYTES, read_state};
+pub use records::read_state;
 
 use crate::limits::{POLL_MAX, SUPERVISED_MAX};
 use crate::proto::config::{Config, WatchdogOnStop};
@@ -222,7 +222,7 @@ impl Supervisor {
     /// Stops the supervisor, and unless `leave_running`, its managed processes.
     fn stop(&mut self, why: &str, leave_running: bool) {
         if self.supervision.on_stop(leave_running) {
-            let detail = if leave_running { "; services are left running" } else { "" };
+            let detail = if leave_running { "; what is supervised is left running" } else { "" };
             self.base.begin_stop(why, detail);
         }
     }

@@ -3,11 +3,15 @@
 use super::Supervisor;
 use super::launch::ManagedKind;
 use super::managed_process::{ManagedProcess, known_pid, raw_pid};
+use crate::limits::RESTART_QUICK;
+use crate::proto::leftovers::NotedGroup;
 use crate::proto::log::Level;
 use crate::service::down_mark;
+use crate::service::leftovers::find_left;
 use crate::service::lifecycle::{describe_at, exit};
 use crate::state::identity::hash;
 use crate::state::supervisor::decision::{Action, Decision, Event, ExitReason, Report};
+use crate::state::supervisor::instance::Phase;
 use crate::state::supervisor::probe::ProbeError;
 use crate::sys::process::{self, Exit, Pid, Signal};
 use crate::sys::{clock, poll};
@@ -66,7 +70,7 @@ impl Supervisor {
         let process = &self.base.process;
         let (base, user) = (&process.config_source.base, process.identity.as_ref());
         let begin = clock::now();
-        match managed.start(&self.launch, base, user, self.records.token_variable()) {
+        match managed.start(&self.launch, base, user, self.records.token_variable(0).as_c_str()) {
             Ok(pid) => {
                 if self.launch.is_program() {
                     managed.program.group = Some(self.records.group(pid, 0, begin, clock::now()));
@@ -192,9 +196,13 @@ impl Supervisor {
         for index in 0..self.managed.len() {
             let Some(pid) = self.child(index) else { continue };
             if let Some(exit) = process::ended(pid) {
+                let left = self.find_background(index, exit, now);
                 self.kill_rest(index, pid);
                 process::reap(pid);
                 self.on_child_ended(index, pid, exit, now);
+                if let Some(left) = left {
+                    self.end_background(index, left, now);
+                }
             }
         }
         while let Some((pid, exit)) = process::reap_any() {
@@ -203,6 +211,39 @@ impl Supervisor {
                 self.on_child_ended(index, pid, exit, now);
             }
         }
+    }
+
+    /// Returns a process that a program has left, if the program ended soon, by itself, and with
+    /// success, as one does that runs in the background.
+    #[inline(never)]
+    fn find_background(&self, index: usize, exit: Exit, now: Instant) -> Option<NotedGroup> {
+        let instance = self.supervision.instances().get(index)?;
+        let managed = self.managed.get(index)?;
+        let group = managed.program.group.filter(|_| matches!(managed.kind, ManagedKind::Listed(_)))?;
+        let is_soon = !instance.lived(now).exceeds(RESTART_QUICK);
+        let is_running = matches!(instance.phase(), Phase::Starting(_) | Phase::Running(_));
+        if exit != Exit::Code(0) || !is_soon || !is_running {
+            return None;
+        }
+        let left = find_left(&group)?;
+        let (number, session, from) = (left.pid, left.session, left.started);
+        Some(NotedGroup { number, session, from, upto: from, ..group })
+    }
+
+    /// Logs that a program runs in the background, and ends what it left before it is started again.
+    #[inline(never)]
+    fn end_background(&mut self, index: usize, left: NotedGroup, now: Instant) {
+        self.log_about(index, Level::Warn, &|out| {
+            let _ = uwrite!(out, "runs in the background (pid {}), where it cannot be ", left.number);
+            out.push_str("supervised: its command needs the option that keeps it in the foreground");
+        });
+        let waits = self.supervision.instances().get(index).map(|instance| instance.phase());
+        if !matches!(waits, Some(Phase::Backoff(_))) {
+            return;
+        }
+        self.managed.get_mut(index).into_iter().for_each(|managed| managed.leftover = Some(left));
+        let decision = self.supervision.on_report(index, now, Report::Background(left.number));
+        self.perform(index, decision, now);
     }
 
     /// Returns the PID of a managed process that is a child.

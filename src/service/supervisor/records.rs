@@ -8,11 +8,12 @@
 //! Both are written when something happens, and never synced: they hold for one boot. Where they
 //! cannot be written, `status` shows less, and leftovers are not found.
 
-use crate::limits::{PROGRAM_NAME_BYTES, PROGRAMS_MAX, SUPERVISED_MAX};
+use crate::limits::PROGRAMS_MAX;
 use crate::proto::health::BOOT_ID_BYTES;
 use crate::proto::leftovers::{
     GROUP_BYTES, HEAD_BYTES, NoteHead, NotedGroup, TOKEN_BYTES, TOKEN_VARIABLE, Token, emit, parse, token,
 };
+use crate::proto::status::STATE_BYTES;
 use crate::service::leftovers::{has_member, note_head};
 use crate::state::degraded::DegradedSet;
 use crate::state::leftovers::is_current;
@@ -26,10 +27,21 @@ use core::ffi::CStr;
 use heapless::Vec;
 use ufmt::uwrite;
 
-/// Maximum number of bytes of the line for `status`.
-pub const STATE_BYTES: usize = 640 + SUPERVISED_MAX * (PROGRAM_NAME_BYTES + 18);
 /// Maximum number of bytes of the note, which names one group for each program.
 const NOTE_BYTES: usize = HEAD_BYTES + PROGRAMS_MAX * GROUP_BYTES;
+
+/// Bytes of the variable that holds a token, with its terminator.
+const TOKEN_VARIABLE_BYTES: usize = TOKEN_VARIABLE.len() + TOKEN_BYTES + 1;
+
+/// A variable of the environment that holds a token.
+pub(super) struct TokenVariable([u8; TOKEN_VARIABLE_BYTES]);
+
+impl TokenVariable {
+    /// Returns the variable.
+    pub(super) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
+}
 
 /// See the module's documentation.
 pub(super) struct Records {
@@ -37,8 +49,6 @@ pub(super) struct Records {
     state: Path,
     head: NoteHead,
     token: Token,
-    /// The variable that holds the token, with its terminator.
-    variable: [u8; TOKEN_VARIABLE.len() + TOKEN_BYTES + 1],
     /// The degraded states that the file shows.
     shown: DegradedSet,
 }
@@ -77,17 +87,31 @@ impl Records {
     /// Returns the records of this process, whose PID file is at `pid_path`. Nothing is written.
     pub(super) fn new(pid_path: &Path, boot: [u8; BOOT_ID_BYTES]) -> Self {
         let token = token(&process::random());
-        let mut variable = [0; TOKEN_VARIABLE.len() + TOKEN_BYTES + 1];
+        let (note, state) = (beside(pid_path, b".running"), beside(pid_path, b".state"));
+        Self { note, state, head: note_head(boot), token, shown: DegradedSet::NONE }
+    }
+
+    /// Returns the token of the program that `job` stands for. The programs have different ones, so that
+    /// what one of them leaves is known.
+    fn token_of(&self, job: u64) -> Token {
+        let mut token = self.token;
+        let shifts = (0..16u32).map(|digit| job >> (4 * digit) & 15);
+        for (digit, nibble) in token.iter_mut().zip(shifts).filter(|_| job != 0) {
+            let index = usize::try_from(nibble).unwrap_or(0);
+            *digit = b"0123456789abcdef".get(index).copied().unwrap_or(b'0');
+        }
+        token
+    }
+
+    /// Returns the variable that marks the processes of the program that `job` stands for, with its
+    /// terminator.
+    pub(super) fn token_variable(&self, job: u64) -> TokenVariable {
+        let mut variable = [0; TOKEN_VARIABLE_BYTES];
+        let token = self.token_of(job);
         for (to, from) in variable.iter_mut().zip(TOKEN_VARIABLE.iter().chain(&token)) {
             *to = *from;
         }
-        let (note, state) = (beside(pid_path, b".running"), beside(pid_path, b".state"));
-        Self { note, state, head: note_head(boot), token, variable, shown: DegradedSet::NONE }
-    }
-
-    /// Returns the variable that marks the processes of the program.
-    pub(super) fn token_variable(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.variable).unwrap_or(c"")
+        TokenVariable(variable)
     }
 
     /// Returns the groups of an earlier supervisor's programs that have processes.
@@ -114,7 +138,7 @@ impl Records {
     /// Returns the group that a program leads, which was started between these times. `job` tells the
     /// programs from each other.
     pub(super) fn group(&self, pid: u32, job: u64, from: Instant, upto: Instant) -> NotedGroup {
-        NotedGroup { number: pid, session: pid, job, from, upto, token: self.token }
+        NotedGroup { number: pid, session: pid, job, from, upto, token: self.token_of(job) }
     }
 
     /// Notes the groups that the programs lead.

@@ -388,7 +388,7 @@ fn a_job_that_was_interrupted_runs_again_and_its_attempt_counts() {
     assert_eq!(waits, [0, 10, 20, 40, 80, 160, 320, 640]);
 }
 
-/// A job that kills the service waits longer each time, whether the journal is written again while
+/// Checks that a job that kills the service waits longer each time, whether the journal is written again while
 /// it runs, while it waits, or at both times.
 #[test]
 fn a_new_journal_knows_how_often_a_job_was_cut_off() {

@@ -66,6 +66,9 @@ pub enum Report {
     Answer(SocketAnswer),
     /// An earlier supervisor of the program has left processes in the group of this number.
     Left(u32),
+    /// The program, which has ended, has left this process in the background. It ends before the next
+    /// start.
+    Background(u32),
     /// The child of this PID was started.
     Started(u32),
     /// The process could not be started.

@@ -104,6 +104,10 @@ pub struct Instance {
     shutting_down: bool,
     /// An earlier supervisor has left the process, which is looked for at this time.
     look_at: Option<Instant>,
+    /// When the process is started after what was left has ended, at the earliest.
+    resume_at: Instant,
+    /// The last process itself has left it, and not an earlier supervisor.
+    left_own: bool,
     heartbeat: LifeSign<u64>,
     program_file: LifeSign<FileVersion>,
     /// The question to which an answer is awaited.
@@ -140,6 +144,8 @@ impl Instance {
             settled: false,
             shutting_down: false,
             look_at: None,
+            resume_at: now,
+            left_own: false,
             heartbeat: LifeSign::NONE,
             program_file: LifeSign::NONE,
             asked: None,
@@ -370,11 +376,14 @@ impl Instance {
         self.pid().map_or(NOTHING, |pid| (Action::Look(pid), None))
     }
 
-    /// Takes that an earlier supervisor has left processes, which end before the start.
-    fn on_left(&mut self, now: Instant, pid: u32, rules: &Rules) -> Decision {
+    /// Takes that an earlier supervisor or an earlier process has left processes, which end before the
+    /// start.
+    fn on_left(&mut self, now: Instant, pid: u32, rules: &Rules, own: bool) -> Action {
+        self.left_own = own;
+        self.resume_at = if let Phase::Backoff(at) = self.phase { at } else { now };
         (self.phase, self.started_at) = (Phase::Stopping(pid, now + rules.stop_timeout), now);
         self.look_at = Some(now + LOOK_MIN);
-        (Action::Terminate(pid), Some(Event::LeftFound(pid)))
+        Action::Terminate(pid)
     }
 
     /// Takes an event, and decides what follows.
@@ -384,7 +393,8 @@ impl Instance {
             Report::ProgramFile(found) => self.on_program_file(now, found, rules),
             Report::Lock(probe) => self.on_lock(now, probe, rules),
             Report::Answer(answer) => self.on_answer(now, answer, rules),
-            Report::Left(pid) => self.on_left(now, pid, rules),
+            Report::Left(pid) => (self.on_left(now, pid, rules, false), Some(Event::LeftFound(pid))),
+            Report::Background(pid) => (self.on_left(now, pid, rules, true), None),
             Report::Started(pid) => self.on_started(now, pid),
             Report::NotStarted => self.died(now, Duration::ZERO, ExitReason::NotStarted),
             Report::Ready => self.on_ready(),
@@ -481,9 +491,11 @@ impl Instance {
             return NOTHING;
         }
         if was_left {
-            self.phase = Phase::Backoff(now);
-            let action = if self.blocked { Action::None } else { Action::CheckLock };
-            return (action, Some(Event::LeftEnded));
+            let at = now.or_later(self.resume_at);
+            self.phase = Phase::Backoff(at);
+            let waits = self.blocked || !at.is_due(now);
+            let event = (!self.left_own).then_some(Event::LeftEnded);
+            return (if waits { Action::None } else { Action::CheckLock }, event);
         }
         match probe {
             Probe::Held(other, _) if other != pid => self.adopt(now, other),

@@ -2,6 +2,7 @@
 //! order of decisions, and random histories of several instances.
 
 use super::*;
+use crate::proto::config::RestartMode;
 use crate::state::supervisor::decision::Request;
 use crate::state::supervisor::instance::LEAVE_GRACE;
 use crate::state::supervisor::probe::{Beat, FileVersion, Probe, ProbeError, SocketAnswer};
@@ -381,6 +382,9 @@ fn an_instance_that_is_removed_during_a_round_of_probes_ends_nothing() {
     assert_eq!(drain(&mut supervision, at(6000), true), ["2: CheckLock", "2: Start", "2: None Ready(12)"]);
 }
 
+/// Instances of a random history.
+const MANY: usize = 4;
+
 /// Checks that a loop that sleeps until the next deadline never spins, and that at most one
 /// process of an instance lives at a time.
 #[test]
@@ -391,7 +395,7 @@ fn any_history_drains_and_then_waits() {
         (seed >> 33) % limit
     };
     for _ in 0..300 {
-        let mut supervision = supervision(SUPERVISED_MAX);
+        let mut supervision = supervision(MANY);
         let mut now = at(0);
         let mut next_pid = 100;
         if below(2) == 0 {
@@ -450,7 +454,7 @@ fn any_history_drains_and_then_waits() {
             }
             let next = supervision.next_deadline().expect("a probe");
             assert!(!next.is_due(now), "the loop spins at {now:?}");
-            let index = usize::try_from(below(SUPERVISED_MAX as u64)).unwrap();
+            let index = usize::try_from(below(MANY as u64)).unwrap();
             match below(15) {
                 12 => drop(supervision.on_report(index, now, Report::Asked(Request::Stop))),
                 13 => drop(supervision.on_report(index, now, Report::Asked(Request::Start))),
@@ -463,5 +467,265 @@ fn any_history_drains_and_then_waits() {
                 _ => now = next,
             }
         }
+    }
+}
+
+// ----- programs -----------------------------------------------------------------
+
+const PROGRAM: ProgramRules = ProgramRules {
+    restart: RestartMode::Always,
+    reports_ready: true,
+    start_timeout: ms(60_000),
+    stop_timeout: ms(2000),
+    stale_after: ms(1000),
+    has_health_file: false,
+};
+
+/// Returns a supervisor of programs that start at 0, each with the bits of those that it needs.
+fn programs(needs: &[u64], rules: ProgramRules) -> Supervision {
+    let mut supervision = Supervision::new(at(0), RULES, true);
+    for (index, needs) in needs.iter().enumerate() {
+        supervision.add_program(at(0), rules);
+        supervision.set_needs(index, *needs);
+    }
+    supervision
+}
+
+/// Returns the indexes that a poll starts, each as process 10 + N.
+fn starts(supervision: &mut Supervision, now: Instant) -> Vec<usize> {
+    let mut started = Vec::new();
+    while let Some((index, (action, _))) = supervision.poll(now) {
+        assert_eq!(action, Action::CheckLock, "{index}");
+        assert_eq!(supervision.on_lock(index, now, None), (Action::Start, None));
+        supervision.on_report(index, now, Report::Started(10 + u32::try_from(index).unwrap()));
+        started.push(index);
+    }
+    started
+}
+
+/// Returns the indexes that a poll terminates.
+fn stops(supervision: &mut Supervision, now: Instant) -> Vec<usize> {
+    let mut stopped = Vec::new();
+    while let Some((index, (action, _))) = supervision.poll(now) {
+        assert!(matches!(action, Action::Terminate(_)), "{action:?}");
+        stopped.push(index);
+    }
+    stopped
+}
+
+#[test]
+fn a_program_is_started_when_those_that_it_needs_are_ready_and_stopped_before_them() {
+    // 0 needs 1 and 2, and 1 needs 2.
+    let mut supervision = programs(&[0b110, 0b100, 0], PROGRAM);
+    assert_eq!(starts(&mut supervision, at(0)), [2]);
+    // A supervisor waits for the first start of each, and for none to be ready.
+    assert!(supervision.is_ready(at(0)) && supervision.on_announced());
+    assert_eq!(supervision.next_deadline(), Some(at(60_000)), "no probe, and no start");
+    assert_eq!(supervision.on_ready(2), (Action::None, Some(Event::Ready(12))));
+    assert_eq!(starts(&mut supervision, at(100)), [1]);
+    supervision.on_ready(1);
+    assert_eq!(starts(&mut supervision, at(200)), [0]);
+    supervision.on_ready(0);
+    assert_eq!(supervision.next_deadline(), None);
+    // A death restarts none but the dead one, for which no other has to wait.
+    gone(&mut supervision, 2, at(300));
+    assert_eq!(starts(&mut supervision, at(300)), [2]);
+    supervision.on_ready(2);
+    assert!(supervision.on_stop(false));
+    for (index, time) in [(0, 400), (1, 500), (2, 600)] {
+        assert_eq!(stops(&mut supervision, at(time)), [index]);
+        assert!(!supervision.is_over());
+        assert_eq!(supervision.next_deadline(), Some(at(time + 2000)), "its own time to end");
+        gone(&mut supervision, index, at(time + 50));
+    }
+    assert!(supervision.is_over());
+}
+
+#[test]
+fn a_program_that_is_not_to_run_keeps_no_other_from_its_start() {
+    let mut supervision = programs(&[0b10, 0], PROGRAM);
+    supervision.on_report(1, at(0), Report::Asked(Request::Stop));
+    assert_eq!(starts(&mut supervision, at(0)), [0]);
+    // One that ends for good was ready, or never will be.
+    let never = ProgramRules { restart: RestartMode::Never, ..PROGRAM };
+    let mut supervision = programs(&[0b10, 0], never);
+    assert_eq!(starts(&mut supervision, at(0)), [1]);
+    let ended = supervision.on_gone(1, at(10), (11, ExitReason::Code(0)), None);
+    assert_eq!(ended, (Action::None, Some(Event::Ended(ExitReason::Code(0)))));
+    assert_eq!(starts(&mut supervision, at(10)), [0]);
+    assert_eq!(supervision.restarts(), 0);
+    assert_eq!(supervision.unrecoverable(at(9_000_000)), Some(0), "it is not ready, the other has ended");
+}
+
+#[test]
+fn restart_says_after_which_ends_a_program_is_started_again() {
+    let ends = [ExitReason::Code(0), ExitReason::Code(1), ExitReason::Signal(15), ExitReason::NotStarted];
+    for (restart, again) in [
+        (RestartMode::Always, [true; 4]),
+        (RestartMode::Failure, [false, true, true, true]),
+        // A program that never ran has not ended.
+        (RestartMode::Never, [false, false, false, true]),
+    ] {
+        for (reason, again) in ends.into_iter().zip(again) {
+            let mut supervision = programs(&[0], ProgramRules { restart, ..PROGRAM });
+            let decision = match reason {
+                ExitReason::NotStarted => {
+                    assert_eq!(supervision.poll(at(0)), Some((0, (Action::CheckLock, None))));
+                    supervision.on_not_started(0, at(0))
+                }
+                _ => {
+                    assert_eq!(starts(&mut supervision, at(0)), [0]);
+                    supervision.on_gone(0, at(0), (10, reason), None)
+                }
+            };
+            let expected = if again { Event::Died(reason, ms(0)) } else { Event::Ended(reason) };
+            assert_eq!(decision, (Action::None, Some(expected)), "{restart:?}");
+            assert_eq!(supervision.next_deadline().is_some(), again || supervision.is_starting());
+        }
+    }
+    // What a user starts is started whatever it says, also while it ends.
+    for restart in RestartMode::ALL {
+        let mut supervision = programs(&[0], ProgramRules { restart, ..PROGRAM });
+        assert_eq!(starts(&mut supervision, at(0)), [0]);
+        let decision = supervision.on_report(0, at(1), Report::Asked(Request::Restart));
+        assert_eq!(decision, (Action::Dismiss(10), None));
+        supervision.on_gone(0, at(2), (10, ExitReason::Signal(15)), None);
+        assert_eq!(starts(&mut supervision, at(2)), [0]);
+        supervision.on_report(0, at(3), Report::Asked(Request::Stop));
+        let stopped = supervision.on_gone(0, at(4), (10, ExitReason::Code(0)), Some(Probe::Free));
+        assert_eq!(stopped, (Action::None, Some(Event::Stopped)));
+        assert!(starts(&mut supervision, at(9_000_000)).is_empty());
+        supervision.on_report(0, at(9_000_000), Report::Asked(Request::Start));
+        assert_eq!(starts(&mut supervision, at(9_000_000)), [0]);
+    }
+}
+
+#[test]
+fn a_program_that_is_late_is_named_once_and_continues() {
+    let mut supervision = programs(&[0, 0b1], PROGRAM);
+    assert_eq!(starts(&mut supervision, at(0)), [0]);
+    assert!(!supervision.instances()[0].fails_to_run());
+    supervision.on_announced();
+    assert_eq!(supervision.next_deadline(), Some(at(60_000)));
+    assert_eq!(supervision.poll(at(60_000)), Some((0, (Action::None, Some(Event::Late(10))))));
+    assert_eq!((supervision.poll(at(60_000)), supervision.next_deadline()), (None, None));
+    assert!(supervision.instances()[0].fails_to_run() && supervision.instances()[1].is_blocked());
+    supervision.on_ready(0);
+    assert!(!supervision.instances()[0].fails_to_run());
+    assert_eq!(starts(&mut supervision, at(70_000)), [1]);
+}
+
+#[test]
+fn only_a_program_with_a_health_file_is_probed() {
+    let start = ProgramRules { reports_ready: false, ..PROGRAM };
+    let mut supervision = programs(&[0], start);
+    supervision.add_program(at(0), ProgramRules { has_health_file: true, ..start });
+    assert_eq!(supervision.poll(at(0)).unwrap().1.0, Action::CheckLock);
+    let ready = supervision.on_report(0, at(0), Report::Started(10));
+    assert_eq!(ready, (Action::None, Some(Event::Ready(10))), "it is ready by its start");
+    assert_eq!(supervision.poll(at(0)).unwrap().0, 1);
+    supervision.on_report(1, at(0), Report::Started(11));
+    assert_eq!(supervision.poll(at(0)), Some((1, (Action::Probe, None))));
+    assert_eq!(supervision.poll(at(0)), None);
+    // Its own time counts: three bad probes, then its own time to end.
+    let missing = Err(ProbeError::Missing);
+    assert_eq!(supervision.on_program_file(1, at(900), missing), NOTHING);
+    let first = supervision.on_program_file(1, at(1001), missing);
+    assert_eq!(first, (Action::None, Some(Event::CheckFailed(ProbeError::Missing))));
+    supervision.on_program_file(1, at(1002), missing);
+    assert_eq!(supervision.on_program_file(1, at(1003), missing).0, Action::Confirm);
+    supervision.on_report(1, at(1003), Report::Answer(SocketAnswer::Unreachable));
+    supervision.on_announced();
+    assert_eq!(supervision.next_deadline(), Some(at(3003)));
+}
+
+#[test]
+fn what_an_instance_needs_follows_the_indexes() {
+    let mut supervision = programs(&[0, 0, 0b11, 0b110], PROGRAM);
+    supervision.remove(1);
+    let needs = supervision.instances().iter().map(|instance| instance.needs).collect::<Vec<_>>();
+    assert_eq!(needs, [0, 0b1, 0b10]);
+}
+
+/// Checks in random histories that no program is started before those that it needs, none is stopped
+/// after them, and that the supervisor ends when all have ended.
+#[test]
+fn in_any_history_the_order_holds() {
+    let mut seed = 7u64;
+    let mut below = |limit: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % limit
+    };
+    for _ in 0..500 {
+        let restart = RestartMode::ALL[usize::try_from(below(3)).unwrap()];
+        let rules = ProgramRules { restart, reports_ready: below(2) == 0, ..PROGRAM };
+        // Each needs some of those before it, so there is no circle.
+        let needs: Vec<u64> = (0..MANY).map(|index| below(1 << index)).collect();
+        let mut supervision = programs(&needs, rules);
+        let (mut now, mut next_pid, mut stop) = (at(0), 100, None);
+        for step in 0..200 {
+            // A start that failed is tried again in the second round.
+            for _ in 0..2 {
+                let mut decisions = 0;
+                while let Some((index, (mut action, _))) = supervision.poll(now) {
+                    decisions += 1;
+                    assert!(decisions < 50, "the loop spins");
+                    if action == Action::CheckLock {
+                        action = supervision.on_lock(index, now, None).0;
+                    }
+                    match action {
+                        Action::Start if below(4) == 0 => drop(supervision.on_not_started(index, now)),
+                        Action::Start => {
+                            assert_eq!((supervision.pid(index), stop), (None, None));
+                            for other in (0..MANY).filter(|other| needs[index] >> other & 1 != 0) {
+                                assert!(
+                                    supervision.instances()[other].blocks_none(),
+                                    "{index} before {other}"
+                                );
+                            }
+                            next_pid += 1;
+                            supervision.on_report(index, now, Report::Started(next_pid));
+                        }
+                        Action::Terminate(pid) => {
+                            assert_eq!((supervision.pid(index), stop.is_some()), (Some(pid), true));
+                            for other in (0..MANY).filter(|other| needs[*other] >> index & 1 != 0) {
+                                assert!(supervision.instances()[other].is_over(), "{index} before {other}");
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            if supervision.is_ready(now) {
+                supervision.on_announced();
+            }
+            assert!(!supervision.next_deadline().is_some_and(|next| next.is_due(now)), "the loop spins");
+            let index = usize::try_from(below(MANY as u64)).unwrap();
+            match below(8) {
+                0 if step > 100 && stop.is_none() => {
+                    stop = Some(now);
+                    supervision.on_stop(below(2) == 0);
+                }
+                0 | 1 if supervision.pid(index).is_some() => {
+                    let pid = supervision.pid(index).unwrap();
+                    let reason = if below(2) == 0 { ExitReason::Code(0) } else { ExitReason::Signal(9) };
+                    supervision.on_gone(index, now, (pid, reason), None);
+                }
+                2 | 3 => drop(supervision.on_ready(index)),
+                4 => drop(supervision.on_report(index, now, Report::Asked(Request::Start))),
+                5 => drop(supervision.on_report(index, now, Report::Asked(Request::Restart))),
+                _ => now += ms(below(3000)),
+            }
+        }
+        supervision.on_stop(false);
+        for _ in 0..2 * MANY {
+            while supervision.poll(now).is_some() {}
+            (0..MANY).for_each(|index| {
+                if let Some(pid) = supervision.pid(index) {
+                    supervision.on_gone(index, now, (pid, ExitReason::Code(0)), None);
+                }
+            });
+        }
+        assert!(supervision.is_over());
     }
 }

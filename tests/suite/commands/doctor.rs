@@ -212,7 +212,7 @@ fn jobs_that_are_only_logged_are_a_warning_once_some_came() {
     assert_eq!(line(&ran, "handler"), "ok    handler: /bin/sh");
 }
 
-/// OpenWrt has no /run, and /var is a link to a folder that everyone may write to.
+// OpenWrt has no /run, and /var is a link to a folder that everyone may write to.
 #[test]
 fn where_run_is_no_folder_every_command_uses_var_run() {
     if !require_root() || !require_tool("chroot") || !require_native("chroot hides QEMU") {

@@ -249,8 +249,8 @@ fn joins_and_leaves_are_logged_with_who_it_was() {
     assert_eq!(log_lines_matching(&dir.read(LOG), &line), 1, "{}", dir.read(LOG));
 }
 
-/// A monitor of root finds out with such a connection if the hub lives. It is no client, and gets the
-/// end of the stream as its answer.
+/// Covers the connection by which a monitor of root finds out if the hub lives. It is no client, and
+/// gets the end of the stream as its answer.
 #[test]
 fn a_probe_is_answered_and_neither_logged_nor_counted() {
     let dir = Dir::new();

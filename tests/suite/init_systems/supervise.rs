@@ -1,7 +1,9 @@
 //! The service directories, under the real s6-supervise and runsv.
 
 use super::site::{Site, Started, tool};
-use crate::support::{find, program, wait_for_log, wait_until};
+use crate::support::{by_shell, find, finish, install, program, wait_for_log, wait_until};
+use std::fs;
+use std::io::{Read as _, pipe};
 
 #[test]
 fn s6_supervises_it_and_knows_when_it_is_ready() {
@@ -105,4 +107,39 @@ fn runit_supervises_it_and_waits_until_it_answers() {
     control("shutdown").expect(0);
     assert_eq!(supervisor.code(), Some(0));
     assert_eq!(site.pid(), None);
+}
+
+/// Runs the directory of nitro, which is not in Debian, as nitro(8) runs it.
+#[test]
+fn the_directory_of_nitro_is_ready_when_it_answers_and_pauses_after_a_mistake() {
+    let site = Site::new();
+    let folder = site.copy_folder("nitro/zigsvc", "nitro");
+    assert_eq!(super::site::shipped("nitro/zigsvc/notification-fd"), "3\n");
+    let (mut ready, writer) = pipe().unwrap();
+    let mut command = by_shell("exec \"$@\" 3>&1 >/dev/null", &program(folder.join("run")));
+    command.stdout(writer);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut text = String::new();
+    ready.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "\n");
+    assert_eq!(site.pid(), Some(child.id()));
+    site.dir.zigsvc(&["stop"]).expect(0);
+    assert!(child.wait().unwrap().success());
+    // The arguments of finish are the exit code, or -1, and the signal, or 0. nitro ends it after 7 s.
+    let slept = |code: &str, signal: &str| {
+        let bin = site.kit.path("bin");
+        fs::create_dir_all(&bin).unwrap();
+        install(&bin.join("sleep"), "#!/bin/sh\necho \"$1\"\n");
+        let mut command = program(folder.join("finish"));
+        command.args([code, signal]).env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+        finish(command, None).expect(0).out
+    };
+    for code in ["0", "1", "7", "-1"] {
+        assert_eq!(slept(code, if code == "-1" { "9" } else { "0" }), "", "{code}");
+    }
+    for code in ["2", "4", "6"] {
+        let seconds: u32 = slept(code, "0").trim_end().parse().unwrap();
+        assert!((1..7).contains(&seconds), "{code}: {seconds}");
+    }
 }

@@ -102,10 +102,10 @@ fn the_output_of_a_delayed_job_comes_to_its_waiter() {
     client.send("after! 1h never\n");
     assert_eq!(client.line(), format!("ok id={}", job + 1));
     assert_eq!(canceller.ask(&format!("cancel {}", job + 1)), format!("ok id={} was=waiting", job + 1));
-    assert_eq!(client.line(), format!("ok id={} state=dead exit=143", job + 1));
+    assert_eq!(client.line(), format!("ok id={} state=dead exit=143 why=cancelled", job + 1));
 }
 
-/// A wait has one clear answer, or none as long as the job can still end.
+/// Checks that a wait has one clear answer, or none as long as the job can still end.
 #[test]
 fn a_wait_for_a_job_in_any_state_is_answered_or_continues() {
     let dir = Dir::new();

@@ -354,7 +354,7 @@ fn a_restart_from_within_a_job_with_other_options_is_refused_and_changes_nothing
     assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid));
 }
 
-/// Each of them succeeds: a restart stops what another command has started meanwhile.
+/// Checks that each of them succeeds: a restart stops what another command has started meanwhile.
 #[test]
 fn restarts_that_race_starts_and_each_other_all_succeed() {
     let dir = Dir::new();
@@ -554,9 +554,9 @@ fn container(dir: &Dir) -> Running {
     Running::new(outer)
 }
 
-/// The same where the service is the first process of a container, which ends with it and is started
-/// again, as its engine would. A restart from within a job keeps the container, orphans are reaped,
-/// and no job is lost.
+/// Mixes such events where the service is the first process of a container, which ends with it and
+/// is started again, as its engine would. A restart from within a job keeps the container, orphans
+/// are reaped, and no job is lost.
 #[test]
 fn random_mixes_as_the_first_process_of_a_container_end_where_they_must() {
     let mut probe = program("unshare");

@@ -353,7 +353,7 @@ fn lines_go_to_syslog_as_rfc_3164_says() {
     receive_until(&syslogd, "daemon stopped");
 }
 
-/// procd drops what a service prints, and starts it again for ever.
+// procd drops what a service prints, and starts it again for ever.
 #[test]
 fn the_reason_of_a_start_that_fails_is_a_line_of_syslog() {
     if !crate::support::require_native("mounts need the host's programs") || !require_mounts() {

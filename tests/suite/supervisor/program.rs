@@ -431,6 +431,7 @@ fn a_health_file_that_is_no_longer_written_ends_the_program() {
 
 // ----- what it costs ------------------------------------------------------------------
 
+#[cfg(feature = "jobs")]
 #[test]
 fn nothing_wakes_it_while_the_program_runs() {
     let dir = Supervised::new();
