@@ -217,6 +217,16 @@ pub fn execute(path: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> E
     unsafe { runtime::execve(path, argv.as_ptr().cast(), envp.as_ptr().cast()) }
 }
 
+/// Executes `file` in this process, or this binary if the file is gone. Returns the reason if
+/// that fails (execve(2)).
+#[must_use]
+pub fn replace_by(file: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> Errno {
+    match execute(file, argv, envp) {
+        Errno::NOENT => execute(OURSELVES, argv, envp),
+        errno => errno,
+    }
+}
+
 /// Ends this child when `parent` ends, by `signal`, or now if it has ended.
 fn die_with(parent: Pid, signal: Signal) {
     if !process::die_with(parent, signal) {
