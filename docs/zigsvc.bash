@@ -105,10 +105,10 @@ _zigsvc() {
     command=${COMP_WORDS[at]}
     case $command in
     start)
-        options=(--again --child --health)
+        options=(--health)
         operands=(jobs hub opener collector supervisor)
         programs=1
-        values=([--again]="folder" [--child]="folder" [--health]="file")
+        values=([--health]="file")
         ;;
     run)
         options=(--health --ready-fd)

@@ -105,7 +105,7 @@ drop_config() {
 
 # documents: prints the documents of this folder, whose links lead to one another.
 documents() {
-	(cd "$here" && printf '%s\n' README.md CHANGELOG.md CONTRIBUTING.md LICENSE-APACHE LICENSE-MIT docs/*.md docs/*.svg)
+	(cd "$here" && printf '%s\n' README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE-APACHE LICENSE-MIT docs/*.md docs/*.svg)
 }
 
 install_all() {

@@ -152,6 +152,8 @@ pub mod limits;
 pub mod proto;
 #[cfg(feature = "sys")]
 pub mod service;
+#[cfg(test)]
+mod sim;
 pub mod state;
 #[cfg(feature = "sys")]
 pub mod sys;

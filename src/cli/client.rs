@@ -2,7 +2,7 @@
 //! each with a deadline (docs/control.md).
 
 use super::invocation::Invocation;
-use super::output::{code_of, fail};
+use super::output::{NEEDS_ROOT, code_of, fail};
 use crate::limits::{ANSWER_WAIT, CONNECT_RETRY, REQUEST_MAX_BYTES};
 use crate::proto::answer::Answer;
 use crate::proto::config::Config;
@@ -319,7 +319,7 @@ impl<'m> Client<'m> {
             ClientError::Failed(failure) => {
                 describe_at(&self.socket_path, failure, out);
                 out.push_str(match code {
-                    exit::NO_PRIVILEGE => "; needs root, or an entry for you in allow_uid or allow_gid",
+                    exit::NO_PRIVILEGE => NEEDS_ROOT,
                     exit::CONFIG => {
                         "; the path of a socket has at most 107 bytes: see the keys socket and -d"
                     }

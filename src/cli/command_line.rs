@@ -1,4 +1,6 @@
-//! The command line: options, the command, its options, its operands.
+//! The command line: options, the command, its options, its operands. Options may also stand
+//! after the operands where no operand can begin with `-`, and the options for every command
+//! after the command.
 //!
 //! The table of commands is an argument, so that this file names no command. The options
 //! are listed here: `options!` the options of commands, [`GLOBAL_OPTIONS`] the options
@@ -150,6 +152,21 @@ impl Command {
     pub fn options(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         self.spec.options.iter().map(|option| (option.name(), option.value()))
     }
+
+    /// Returns true if users may give the option. The others are for the program itself.
+    #[must_use]
+    pub fn is_public(name: &str) -> bool {
+        ![CommandOption::Child.name(), CommandOption::Again.name()].contains(&name)
+    }
+
+    /// Returns the option of this command that a word is, and the value that is attached to it.
+    fn option<'a>(&self, word: &'a [u8]) -> Option<(CommandOption, &'a [u8])> {
+        self.spec.options.iter().find_map(|option| {
+            let attached = word.strip_prefix(option.name().as_bytes())?;
+            let attaches = option.name().len() == 2 && !option.value().is_empty();
+            (attached.is_empty() || attaches).then_some((option, attached))
+        })
+    }
 }
 
 /// The commands, in the order of `help`.
@@ -166,6 +183,18 @@ impl CommandTable {
             let text = |column: usize| self.texts.get(index.saturating_mul(4).saturating_add(column));
             Command { index, name: text(0), args: text(1), summary: text(2), details: text(3), spec: *spec }
         })
+    }
+
+    /// Describes a word that is no command, with the nearest command if one is near.
+    pub(super) fn unknown(&self, text: &str, word: &[u8], out: &mut Writer<'_>) -> UsageError {
+        let error = UsageError::word("", text, word, out);
+        let near = self.iter().map(|command| (distance(word, command.name.as_bytes()), command.name));
+        if let Some((0..=2, name)) = near.min_by_key(|(distance, _)| *distance) {
+            out.push_str("; the nearest is `");
+            out.push_str(name);
+            out.push_str("`");
+        }
+        error
     }
 
     /// Returns the command with this name.
@@ -201,15 +230,25 @@ impl CommandLine {
         options: &mut Options,
         out: &mut Writer<'_>,
     ) -> Result<Self, UsageError> {
-        let at = parse_options(args, options, out)?;
+        let mut at = parse_options(args, options, out)?;
         let name = match args.get(at).ok_or_else(|| UsageError::of("", &[b"a command is missing"], out))? {
             b"--help" | b"-h" => &b"help"[..],
             b"--version" | b"-V" => b"version",
             name => name,
         };
-        let command =
-            commands.find(name).ok_or_else(|| UsageError::word("", "unknown command", name, out))?;
-        let operands = Operands::parse(&command, args, at.saturating_add(1), out)?;
+        let Some(mut command) = commands.find(name) else {
+            return Err(commands.unknown("unknown command", name, out));
+        };
+        let mut operands = Operands::parse(&command, args, &mut at, out)?;
+        if operands.wants_help {
+            // The name of the command is the one operand of `help`.
+            (operands.first, operands.given) = (at, OptionSet(0));
+            (operands.args, operands.service) = (args.up_to(at.saturating_add(1)), None);
+            command = commands.find(b"help").unwrap_or(command);
+        }
+        // Those after the command have been moved before it.
+        *options = Options::default();
+        parse_options(args, options, out)?;
         let program =
             operands.service.filter(|word| Service::Supervisor.is_built_in() && is_program_name(word));
         let service = match operands.service {
@@ -223,6 +262,42 @@ impl CommandLine {
         };
         Ok(Self { at, command, service, program, operands })
     }
+}
+
+/// Returns the number of letters to insert, drop, replace or exchange with the next one to make
+/// `name` of `word`, in any case of letters; 0 if `word` is its beginning. Words of another
+/// length, or of one letter, are far.
+fn distance(word: &[u8], name: &[u8]) -> u8 {
+    const MAX: usize = 12;
+    if word.len() < 2 || word.len() > MAX || word.len().abs_diff(name.len()) > 2 && !name.starts_with(word) {
+        return u8::MAX;
+    }
+    if name.starts_with(word) {
+        return 0;
+    }
+    let same = |at: usize, of: usize| match (word.get(at), name.get(of)) {
+        (Some(letter), Some(other)) => letter.eq_ignore_ascii_case(other),
+        _ => false,
+    };
+    // The distances of the beginnings of `word` from those of `name`: three rows are enough.
+    let (mut before, mut last) = ([u8::MAX; MAX + 3], [0_u8; MAX + 3]);
+    (0..).zip(&mut last).for_each(|(count, cell)| *cell = count);
+    for at in 0..word.len() {
+        let mut row = [u8::MAX; MAX + 3];
+        let cell = |row: &[u8; MAX + 3], of: usize| row.get(of).copied().unwrap_or(u8::MAX);
+        row[0] = cell(&last, 0).saturating_add(1);
+        for of in 0..name.len() {
+            let replaced = cell(&last, of).saturating_add(u8::from(!same(at, of)));
+            let dropped = cell(&last, of + 1).min(cell(&row, of)).saturating_add(1);
+            let is_exchanged = at > 0 && of > 0 && same(at, of - 1) && same(at - 1, of);
+            let exchanged = if is_exchanged { cell(&before, of - 1).saturating_add(1) } else { u8::MAX };
+            if let Some(cell) = row.get_mut(of + 1) {
+                *cell = replaced.min(dropped).min(exchanged);
+            }
+        }
+        (before, last) = (last, row);
+    }
+    last.get(name.len()).copied().unwrap_or(u8::MAX)
 }
 
 /// Returns the service with this name.
@@ -294,6 +369,8 @@ pub struct Operands {
     given: OptionSet,
     /// The values of the options that have one.
     values: [&'static [u8]; VALUED],
+    /// Set if `--help` stands among the options.
+    wants_help: bool,
     /// Set if `--` stood before the words: each of them is taken as it is.
     pub literal: bool,
     /// The name of a service.
@@ -309,18 +386,25 @@ impl Operands {
         options
     }
 
-    /// Reads the arguments from index `first` on, as the entry of `command` asks.
+    /// Reads the arguments after the command, which is at index `at`, as the entry of `command`
+    /// asks. Options for every command are moved before the command.
     #[inline(never)]
-    fn parse(command: &Command, args: &Args, first: usize, out: &mut Writer<'_>) -> Result<Self, UsageError> {
+    fn parse(
+        command: &Command,
+        args: &Args,
+        at: &mut usize,
+        out: &mut Writer<'_>,
+    ) -> Result<Self, UsageError> {
         let mut operands = Self {
             args: *args,
-            first,
+            first: at.saturating_add(1),
             given: OptionSet(0),
             values: [&[]; VALUED],
+            wants_help: false,
             literal: false,
             service: None,
         };
-        operands.take_options(command, out)?;
+        operands.take_options(command, at, out)?;
         let program = (1, usize::MAX);
         let (least, most) = match command.spec.operands {
             OperandSpec::Count(least, most) => (usize::from(least), usize::from(most)),
@@ -330,11 +414,14 @@ impl Operands {
                 operands.service = operands.get(0);
                 if operands.service.is_some() {
                     operands.first = operands.first.saturating_add(1);
-                    operands.take_options(command, out)?;
+                    operands.take_options(command, at, out)?;
                 }
                 if matches!(spec, OperandSpec::Program) && operands.literal { program } else { (0, 0) }
             }
         };
+        if operands.wants_help {
+            return Ok(operands);
+        }
         if least > 0 && operands.get(least.saturating_sub(1)).is_none() {
             let missing = [b"missing argument: ", command.name.as_bytes(), b" ", command.args.as_bytes()];
             return Err(UsageError::of(command.name, &missing, out));
@@ -347,19 +434,36 @@ impl Operands {
 
     /// Takes the options at the index where the words begin. The value of an option with a
     /// single letter may be attached to it.
-    fn take_options(&mut self, command: &Command, out: &mut Writer<'_>) -> Result<(), UsageError> {
-        while let Some(word @ [b'-', _, ..]) = self.get(0) {
+    fn take_options(
+        &mut self,
+        command: &Command,
+        at: &mut usize,
+        out: &mut Writer<'_>,
+    ) -> Result<(), UsageError> {
+        loop {
+            self.bring_option(command);
+            let Some(word @ [b'-', _, ..]) = self.get(0) else { break };
+            let position = self.first;
             self.first = self.first.saturating_add(1);
             if word == b"--" {
                 self.literal = true;
                 break;
             }
-            let found = command.spec.options.iter().find_map(|option| {
-                let attached = word.strip_prefix(option.name().as_bytes())?;
-                let attaches = option.name().len() == 2 && !option.value().is_empty();
-                (attached.is_empty() || attaches).then_some((option, attached))
-            });
-            let Some((option, attached)) = found else {
+            if is_help(word) {
+                self.wants_help = true;
+                break;
+            }
+            if let Some(attached) = global_option(word) {
+                let count = if attached.is_empty() { 2 } else { 1 };
+                if attached.is_empty() && self.get(0).is_none_or(<[u8]>::is_empty) {
+                    return Err(UsageError::of(command.name, &[b"option ", word, b" needs a value"], out));
+                }
+                self.args.move_before(position, count, *at);
+                *at = at.saturating_add(count);
+                self.first = position.saturating_add(count);
+                continue;
+            }
+            let Some((option, attached)) = command.option(word) else {
                 return Err(UsageError::word(command.name, "unknown option", word, out));
             };
             self.given.0 |= OptionSet::of(&[option]).0;
@@ -378,6 +482,34 @@ impl Operands {
             return Err(UsageError::of(command.name, &[text], out));
         }
         Ok(())
+    }
+
+    /// Moves the next option after an operand before the operands, where the command takes a
+    /// limited number of them: none of these looks like an option of the command.
+    fn bring_option(&self, command: &Command) {
+        if !matches!(command.spec.operands, OperandSpec::Count(..)) {
+            return;
+        }
+        for index in 0.. {
+            let (mut count, found) = (
+                1,
+                match self.get(index) {
+                    None | Some(b"--") => return,
+                    Some(word) => word,
+                },
+            );
+            let value = match (global_option(found), command.option(found)) {
+                (Some(attached), _) => Some(attached),
+                (_, Some((option, attached))) if !option.value().is_empty() => Some(attached),
+                (_, Some(_)) => None,
+                _ if is_help(found) => None,
+                _ => continue,
+            };
+            if value.is_some_and(<[u8]>::is_empty) {
+                count = 2;
+            }
+            return self.args.move_before(self.first.saturating_add(index), count, self.first);
+        }
     }
 
     /// Returns the descriptor that `--ready-fd` names.
@@ -416,6 +548,18 @@ impl Operands {
     pub(super) fn value(&self, option: CommandOption) -> Option<&'static [u8]> {
         self.values.get(option as usize).copied().filter(|_| self.has(option))
     }
+}
+
+/// Returns the value that is attached to an option for every command; empty if there is none.
+fn global_option(word: &[u8]) -> Option<&[u8]> {
+    match word {
+        [b'-', b'c' | b'd' | b'o', attached @ ..] => Some(attached),
+        _ => None,
+    }
+}
+
+fn is_help(word: &[u8]) -> bool {
+    matches!(word, b"--help" | b"-h")
 }
 
 /// Reads the options before the command into `options`. Returns the index of the command.

@@ -2,7 +2,7 @@
 //! remedy for each. It changes nothing: no file is created or locked, no signal sent.
 
 use super::invocation::Invocation;
-use super::output::{CommandResult, LOGS_ONLY, print};
+use super::output::{CommandResult, GREEN, LOGS_ONLY, YELLOW, print, push_coloured, shows_colours};
 use super::status::degraded_states;
 use crate::limits::{CLAIMS_MAX, POLL_MAX};
 use crate::proto::config::{Config, Handler, Program};
@@ -47,15 +47,18 @@ struct Doctor<'a> {
     warnings: u32,
     /// Set if stdout cannot be written.
     unread: bool,
+    /// Stdout shows colours.
+    colours: bool,
 }
 
 /// Runs `doctor`.
 pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
+    let colours = shows_colours(&invocation.args);
     let states = Service::ALL.map(|service| degraded_states(&mut invocation, service));
     let Memory { config_source: source, config, program, scratch, .. } = &mut *invocation.memory;
     let (source, config) = (&*source, &*config);
-    let mut doctor = Doctor { config, made: &source.folder, warnings: 0, unread: false };
+    let mut doctor = Doctor { config, made: &source.folder, warnings: 0, unread: false, colours };
     doctor.kernel();
     doctor.files();
     doctor.trust(source);
@@ -82,7 +85,8 @@ impl Doctor<'_> {
     fn print_finding(&mut self, well: bool, subject: &str, text: Finding<'_>) {
         let mut line = [0; 480];
         let mut out = Writer::new(&mut line);
-        out.push_str(if well { "ok    " } else { "warn  " });
+        let (word, colour) = if well { ("ok    ", GREEN) } else { ("warn  ", YELLOW) };
+        push_coloured(self.colours, colour, word.as_bytes(), &mut out);
         out.push_str(subject);
         out.push_str(": ");
         text(&mut out);

@@ -2,20 +2,20 @@
 
 use super::command_line::{CommandTable, GLOBAL_OPTIONS, Operands, push_global_option, push_services};
 use super::invocation::Invocation;
-use super::output::{CommandResult, print, push_word, usage};
+use super::output::{CommandResult, print, usage};
 use crate::limits::rows;
 use crate::proto::config::keys::Keyed;
 use crate::proto::service::{BUILT_IN, Service};
 use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
 use crate::service::programs::path_of_program;
+use crate::sys::{fds, file};
 use crate::util::path::Path;
-use crate::util::text::Writer;
+use crate::util::text::{Writer, parse_u64};
 use ufmt::uwrite;
 
-/// The column of the summaries in the list of commands, after the longest name with its
-/// arguments.
-const SUMMARY_COLUMN: usize = 41;
+/// The column of the summaries in the list of commands, after the longest name.
+const COMMAND_COLUMN: usize = 12;
 /// The column of the explanations in the list of options.
 const OPTION_COLUMN: usize = 14;
 /// Bytes of the line of a value: all paths of `allow`, with each of their bytes escaped.
@@ -27,7 +27,12 @@ pub(super) fn check(mut invocation: Invocation) -> CommandResult {
     // All files are read before the first of them is printed.
     invocation.check_programs(&mut |_, _| {})?;
     let Memory { config_source, config, .. } = &mut *invocation.memory;
-    print_values("# effective configuration; the file is ", &config_source.file, config)?;
+    let is_there = file::meta_at(config_source.file.as_c_str(), true).is_ok();
+    let comment = match is_there {
+        true => "# effective configuration; the file is ",
+        false => "# effective configuration; these are the defaults, because there is no file ",
+    };
+    print_values(comment, &config_source.file, config)?;
     let folder = config_source.folder.clone();
     let mut result = Ok(());
     invocation.check_programs(&mut |name, program| {
@@ -58,56 +63,103 @@ fn print_values(comment: &str, path: &Path, values: &mut dyn Keyed) -> Result<()
 /// Runs `limits`.
 pub(super) fn limits(_: &Operands) -> CommandResult {
     for (name, value, meaning) in rows() {
-        let mut line = [0; 160];
-        let mut out = Writer::new(&mut line);
-        out.push_str(name);
-        pad(&mut out, 16);
-        out.push_u64(u64::from(value));
-        pad(&mut out, 26);
-        print_row(out, meaning)?;
+        let head = |out: &mut Writer<'_>| {
+            out.push_str(name);
+            pad(out, 16);
+            out.push_u64(u64::from(value));
+            pad(out, 26);
+        };
+        print_row(160, 0, &head, meaning)?;
     }
     Ok(exit::OK)
 }
 
 /// Runs `help [COMMAND]`.
 pub(super) fn help(commands: &CommandTable, operands: &Operands) -> CommandResult {
-    let Some(name) = operands.get(0) else { return overview(commands) };
+    let width = columns(operands);
+    let Some(name) = operands.get(0) else { return overview(commands, width) };
     let Some(command) = commands.find(name) else {
-        return Err(usage("", &|out| push_word("no help for", name, out)));
+        return Err(usage("", &|out| {
+            let _ = commands.unknown("no help for", name, out);
+        }));
     };
-    let mut text = [0; 1280];
-    let mut out = Writer::new(&mut text);
     let gap = if command.args.is_empty() { "" } else { " " };
-    let _ = uwrite!(out, "zigsvc {}{}{}\n\n{}\n", command.name, gap, command.args, command.summary);
-    out.push_str(command.details);
-    print(out.as_bytes())?;
+    let head = |out: &mut Writer<'_>| {
+        let _ = uwrite!(out, "zigsvc {}{}", command.name, gap);
+    };
+    print_row(width, 4, &head, command.args)?;
+    print(b"\n")?;
+    print_row(width, 0, &|_| {}, command.summary)?;
+    for line in command.details.lines() {
+        // Two blanks separate an option from its explanation.
+        let is_item = line.contains("  ");
+        let (start, indent) = if is_item { ("  ", 6) } else { ("", 0) };
+        print_row(width, indent, &|out| out.push_str(start), line)?;
+    }
     Ok(exit::OK)
 }
 
 /// Prints the options before a command, and all commands.
-fn overview(commands: &CommandTable) -> CommandResult {
-    print(b"zigsvc [-c FILE] [-d DIR] [-o KEY=VALUE]... COMMAND [ARG]...\n\n")?;
-    let mut line = [0; 160];
+fn overview(commands: &CommandTable, width: usize) -> CommandResult {
+    let text = |text: &str| print_row(width, 2, &|_| {}, text);
+    text("zigsvc [-c FILE] [-d DIR] [-o KEY=VALUE]... COMMAND [ARG]...")?;
+    print(b"\n")?;
     for index in 0..GLOBAL_OPTIONS.len() / 3 {
-        let mut out = Writer::new(&mut line);
-        push_global_option(index, &mut out);
-        pad(&mut out, OPTION_COLUMN);
-        print_row(out, GLOBAL_OPTIONS.get(index * 3 + 2))?;
+        let head = |out: &mut Writer<'_>| {
+            push_global_option(index, out);
+            pad(out, OPTION_COLUMN);
+        };
+        print_row(width, OPTION_COLUMN, &head, GLOBAL_OPTIONS.get(index * 3 + 2))?;
     }
-    let mut out = Writer::new(&mut line);
-    out.push_str("\nCommands");
-    if !BUILT_IN.is_empty() {
-        push_services(" (SERVICE is one of", &mut out);
-        let _ = uwrite!(out, "; {} if none is named)", Service::DEFAULT.name());
-    }
-    print_row(out, ":")?;
+    print(b"\n")?;
+    text("Commands; `zigsvc help COMMAND` explains one:")?;
     for command in commands.iter() {
-        let mut out = Writer::new(&mut line);
-        let _ = uwrite!(out, "  {} {}", command.name, command.args);
-        pad(&mut out, SUMMARY_COLUMN);
-        print_row(out, command.summary)?;
+        let head = |out: &mut Writer<'_>| {
+            let _ = uwrite!(out, "  {}", command.name);
+            pad(out, COMMAND_COLUMN);
+        };
+        print_row(width, COMMAND_COLUMN, &head, command.summary)?;
+    }
+    let mut names = [0; 160];
+    let mut out = Writer::new(&mut names);
+    if !BUILT_IN.is_empty() {
+        push_services("SERVICE is one of", &mut out);
+        let _ = uwrite!(out, "; {} if none is named.", Service::DEFAULT.name());
+        print(b"\n")?;
+        text(core::str::from_utf8(out.as_bytes()).unwrap_or(""))?;
     }
     Ok(exit::OK)
+}
+
+/// Returns the columns for text: those of the terminal, up to 80, which is also the width without
+/// one. `COLUMNS` counts more.
+fn columns(operands: &Operands) -> usize {
+    let own = || fds::terminal_columns(1).map(u64::from);
+    let columns = operands.env(b"COLUMNS").and_then(parse_u64).or_else(own);
+    usize::try_from(columns.filter(|columns| *columns > 0).unwrap_or(80).clamp(24, 80)).unwrap_or(80)
+}
+
+/// Prints the text that `head` writes, and `text` after it, in lines of at most `width` columns.
+/// Each line after the first begins with `indent` blanks.
+fn print_row(width: usize, indent: usize, head: &dyn Fn(&mut Writer<'_>), text: &str) -> Result<(), u8> {
+    let mut memory = [0; 1024];
+    let mut out = Writer::new(&mut memory);
+    head(&mut out);
+    let (mut start, mut is_first) = (0, true);
+    for word in text.split(' ') {
+        let column = out.len().saturating_sub(start);
+        if !is_first && column.saturating_add(word.len()) >= width {
+            out.push_str("\n");
+            start = out.len();
+            pad(&mut out, start.saturating_add(indent));
+        } else if !is_first {
+            out.push_str(" ");
+        }
+        out.push_str(word);
+        is_first = false;
+    }
+    out.push_str("\n");
+    print(out.as_bytes())
 }
 
 /// Runs `version`. A build without some features names those that it has.
@@ -119,17 +171,9 @@ pub(super) fn version(_: &Operands) -> CommandResult {
     Ok(exit::OK)
 }
 
-/// Prints a line that ends with `text`.
-fn print_row(mut out: Writer<'_>, text: &str) -> Result<(), u8> {
-    out.push_str(text);
-    out.push_str("\n");
-    print(out.as_bytes())
-}
-
-/// Writes blanks up to `column`, at least one.
+/// Writes blanks up to `column`, while there is room.
 fn pad(out: &mut Writer<'_>, column: usize) {
-    out.push_str(" ");
-    while out.len() < column {
+    while out.len() < column && out.room() > 0 {
         out.push_str(" ");
     }
 }

@@ -83,7 +83,7 @@ impl Invocation {
         let mut out = Writer::new(&mut line);
         judge_paths(self.service, config_source, config, all, &mut out)
             .map_err(|InvalidConfig| fail(exit::CONFIG, &|message| message.push(out.as_bytes())))?;
-        if self.service == Service::Supervisor { self.check_programs(&mut |_, _| {}) } else { Ok(()) }
+        if self.service.is(Service::Supervisor) { self.check_programs(&mut |_, _| {}) } else { Ok(()) }
     }
 
     /// Checks the files of all programs, and calls `visit` with each of them.

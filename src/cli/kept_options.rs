@@ -101,7 +101,12 @@ impl<'m> OptionWords<'m> {
         while let Some(word) = words.next() {
             let (option, attached) = match word {
                 [b'-', b'c' | b'd' | b'o', attached @ ..] => (word.get(..2)?, attached),
-                _ => return Some(()).filter(|()| !self.is_cut()),
+                // Options after the command may hold for the service too.
+                _ => {
+                    let mut others = words.take_while(|word| *word != b"--");
+                    let is_option = |word: &[u8]| matches!(word, [b'-', b'c' | b'd' | b'o', ..]);
+                    return Some(()).filter(|()| !self.is_cut() && !others.any(is_option));
+                }
             };
             let value = if attached.is_empty() { words.next()? } else { attached };
             let is_absolute = match option {

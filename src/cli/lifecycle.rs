@@ -4,7 +4,7 @@
 use super::client::Client;
 use super::command_line::CommandOption;
 use super::invocation::{Invocation, find_holder};
-use super::output::{CommandResult, fail, usage, usage_text};
+use super::output::{CommandResult, fail, fail_at, usage, usage_text};
 use super::programs::send;
 use super::services::{After, of};
 use crate::limits::{ANSWER_MAX_BYTES, STOP_GRACE};
@@ -13,7 +13,7 @@ use crate::proto::service::Service;
 use crate::proto::status::field;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::down_mark::DownMark;
-use crate::service::lifecycle::{StartReporter, describe_at, detach, exit};
+use crate::service::lifecycle::{StartReporter, detach, exit};
 use crate::service::lock_holder::{LockHolder, LockState, ServiceLocks};
 use crate::service::notify::Init;
 use crate::sys::lock::{self, Holder, PidFile, holder};
@@ -115,8 +115,7 @@ pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     if let Some(result) = (of(invocation.service).ask_after)(&mut invocation, After::Stop, false) {
         return result;
     }
-    let Stopping { mark, ended } =
-        stop_running(&mut invocation, Way { now, marks: true, denied: exit::FAILED })?;
+    let Stopping { mark, ended } = stop_running(&mut invocation, Way { now, marks: true })?;
     if let Err(failure) = mark
         && is_supervised(&invocation)
     {
@@ -179,8 +178,6 @@ pub(super) struct Way {
     pub(super) now: bool,
     /// The stop is on purpose: a supervisor does not start the service again.
     pub(super) marks: bool,
-    /// The exit code if the process must not be signalled.
-    pub(super) denied: u8,
 }
 
 /// Ends the process that holds the service's lock, and waits until it has ended. A service
@@ -269,8 +266,7 @@ fn end(
         if let Err(failure) = sent
             && failure.errno != Errno::SRCH
         {
-            let code = if failure.is_denied() { way.denied } else { exit::FAILED };
-            return Err(fail(code, &|out| describe_at(path, failure, out)));
+            return Err(fail_at(path, failure));
         }
         if holder.is_gone_within(&invocation.locks(path), wait) {
             if way.marks {

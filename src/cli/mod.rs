@@ -119,15 +119,13 @@ commands! {
         "Prints `zigsvc: SERVICE started (pid N)`, and for jobs the handler.\n\
          start NAME  have the supervisor start a program of `supervise`\n\
          start supervisor -- CMD ARG...  keep any foreground program running; see `help run`\n\
-         --child FOLDER  how the supervisor starts a service: it stays a direct child\n\
-         --again FOLDER  how jobs starts itself again in its process, when a job asked for that\n\
          Exit: 0 ready; 1 failed, or already running; 2 usage; 4 no privilege; 6 bad config.\n";
     #[cfg(feature = "service")]
     "run" "[--ready-fd N] [SERVICE]" [ReadyFd, Health] Program => Start(lifecycle::run),
         "the same in the foreground, for an init system or a terminal",
         "The log goes to stderr, and to log_file if the config names one.\n\
          --ready-fd N  write a newline to descriptor N when ready, and close it (s6, dinit)\n\
-         run supervisor [--health FILE] -- CMD ARG...  keep any foreground program running: it is\n\
+         run supervisor [--health FILE] -- CMD ARG...  keep any foreground program running: it is \
          started again whenever it ends, and its output goes to zigsvc-supervisor.log\n\
          --health FILE  restart CMD too when FILE was not written for stale_after\n\
          NOTIFY_SOCKET, WATCHDOG_USEC and JOURNAL_STREAM are obeyed (systemd).\n\
@@ -135,22 +133,23 @@ commands! {
     #[cfg(feature = "service")]
     "stop" "[--now] [SERVICE|NAME]" [Now] Service => Service(lifecycle::stop),
         "stop a service; returns when it is gone",
-        "Sends TERM, and KILL 5 s after stop_timeout. A service that is stopping already is only\n\
+        "Sends TERM, and KILL 5 s after stop_timeout. A service that is stopping already is only \
          waited for. A supervisor does not start it again until `start` does.\n\
          --now  end running jobs at once\n\
-         Exit: 0 stopped, or was not running; 1 could not.\n";
+         Exit: 0 stopped, or was not running; 1 could not; 4 no privilege.\n";
     #[cfg(feature = "service")]
     "restart" "[SERVICE|NAME]" [Health] Program => Start(restart::restart),
         "check the config, stop, start",
         "It gets the options -c -d -o of the running service; those given now go on top.\n\
-         A bad config leaves the running service alone. Works also over a connection that the\n\
+         A bad config leaves the running service alone. Works also over a connection that the \
          restart ends.\n\
          Exit: as start.\n";
     #[cfg(feature = "service")]
     "reload" "[SERVICE|NAME]" [] Service => Service(lifecycle::reload),
         "check the config and have the service read it again (HUP)",
         "A program NAME gets its reload_signal; without one it is refused.\n\
-         Exit: 0; 1 refused; 4 no privilege; 6 bad config, the service was not signalled; 7 not running.\n";
+         Exit: 0; 1 refused; 4 no privilege; 6 bad config, the service was not signalled; 7 not \
+         running.\n";
     #[cfg(feature = "service")]
     "rotate" "[SERVICE]" [] Service => Service(lifecycle::rotate),
         "rotate the log, or open it again if it was moved away (USR1)",
@@ -158,46 +157,46 @@ commands! {
     #[cfg(feature = "service")]
     "signal" "SERVICE|NAME SIGNAL" [] Count(2, 2) => Service(programs::signal),
         "send a signal to a service or a program of the supervisor",
-        "SIGNAL is a name such as HUP, or a number from 1 to 31. The process itself gets it, not its\n\
-         group.\n\
+        "SIGNAL is a name such as HUP, or a number from 1 to 31. The process itself gets it, not \
+         its group.\n\
          Exit: 0; 2 unknown NAME or SIGNAL; 4 no privilege; 7 not running.\n";
     #[cfg(feature = "service")]
     "status" "[--all] [--json|--prometheus] [SERVICE|NAME]" [All, Json, Prometheus] Service => Service(status::status),
-        "say whether a service runs and is well",
-        "--all         a line for each service and each program of the supervisor\n\
-         --json        one JSON object instead of text; with --all one a line\n\
+        "show whether a service runs and is healthy, and its counters",
+        "--all  a line for each service and each program of the supervisor\n\
+         --json  one JSON object instead of text; with --all one a line\n\
          --prometheus  metrics for node_exporter's textfile collector\n\
-         Exit: 0 running; 1 dead, PID file still filled; 3 stopped; 4 unknown: jobs does not\n\
-         answer within 2 s, or the heartbeat is stale. A program: 1 waits for its restart; 7 no\n\
-         supervisor. With --all: 4 one is unknown, else 1 one died, waits for its restart or is\n\
+         Exit: 0 running; 1 dead, PID file still filled; 3 stopped; 4 unknown: jobs does not \
+         answer within 2 s, or the heartbeat is stale. A program: 1 waits for its restart; 7 no \
+         supervisor. With --all: 4 one is unknown, else 1 one died, waits for its restart or is \
          degraded, else 0 one runs, else 3.\n";
     #[cfg(feature = "jobs")]
     "queue" "[--wait] [--after DURATION] JOB..." [After, Wait] AtLeast(1) => Service(queue::queue),
         "add a job; `queue -` reads one a line from stdin",
-        "One word is the job as it stands. Several are quoted for the handler shell, so that it sees\n\
-         the same words, and joined by one blank for any other handler. Prints the job's id when it\n\
-         is on disk.\n\
-         --wait  print the job's output as it comes, up to the end of its last attempt; the id goes\n\
-         to stderr\n\
+        "One word is the job as it stands. Several are quoted for the handler shell, so that it \
+         sees the same words, and joined by one blank for any other handler. Prints the job's id \
+         when it is on disk.\n\
+         --wait  print the job's output as it comes, up to the end of its last attempt; the id \
+         goes to stderr\n\
          --after DURATION  start it when that much time has passed: 1s to 8760h\n\
-         --      ends the options, so that a job may begin with -\n\
-         queue -  queues each line as it comes, waits while the queue is full or the disk has no\n\
-         room, and through a restart of the service for up to 30 s; lines whose answer was lost\n\
+         --  ends the options, so that a job may begin with -\n\
+         queue -  queues each line as it comes, waits while the queue is full or the disk has no \
+         room, and through a restart of the service for up to 30 s; lines whose answer was lost \
          with the connection are sent again, so they may be queued twice.\n\
-         Exit: 0; 1 refused; 2 usage; 4 denied; 7 not running. With --wait the job's own status,\n\
+         Exit: 0; 1 refused; 2 usage; 4 denied; 7 not running. With --wait the job's own status, \
          128+N for a signal, 125 for any failure of queue itself.\n";
     #[cfg(feature = "jobs")]
     "wait" "ID" [] Count(1, 1) => Service(follow::wait),
         "print a job's output as it comes, and wait for its end",
         "Of a job that has ended only the status is left. The last 64 are known.\n\
-         Exit: the job's own status, 128+N for a signal, 143 cancelled or timed out; 2 usage; 125 for\n\
-         anything else: no such job, forgotten, not running.\n";
+         Exit: the job's own status, 128+N for a signal, 143 cancelled or timed out; 2 usage; 125 \
+         for anything else: no such job, forgotten, not running.\n";
     #[cfg(feature = "jobs")]
     "list" "[--json] [waiting|scheduled|running|dead|done]" [Json] Count(0, 1) => Service(jobs::list),
         "list the jobs, one a line: ID STATE ATTEMPT TEXT",
-        "A scheduled job is not due yet; due=SECONDS stands before its TEXT. Without a state all are\n\
-         shown. Control bytes in TEXT are shown as \\xNN.\n\
-         done    the last 64 ends instead, oldest first: ID STATE ATTEMPT exit=N ms=N TEXT\n\
+        "A scheduled job is not due yet; due=SECONDS stands before its TEXT. Without a state all \
+         are shown. Control bytes in TEXT are shown as \\xNN.\n\
+         done  the last 64 ends instead, oldest first: ID STATE ATTEMPT EXIT MS TEXT\n\
          --json  one object a line: id, state, attempt, exit, ms, due, text\n\
          Exit: 0; 4 denied; 7 not running.\n";
     #[cfg(feature = "jobs")]
@@ -207,7 +206,7 @@ commands! {
          Exit: 0; 1 no such job; 4 denied; 7 not running.\n";
     #[cfg(feature = "jobs")]
     "retry" "ID|dead" [] Count(1, 1) => Service(jobs::retry),
-        "have a dead job, or all of them, wait again",
+        "queue a dead job, or all of them, again",
         "Exit: 0; 1 no such dead job; 4 denied; 7 not running.\n";
     #[cfg(feature = "jobs")]
     "forget" "ID|dead" [] Count(1, 1) => Service(jobs::forget),
@@ -231,59 +230,62 @@ commands! {
     #[cfg(feature = "jobs")]
     "watch" "[--json]" [Json] Count(0, 0) => Service(jobs::watch),
         "print the events of jobs as they come",
-        "Lines `event SEQ job=ID state=started|done|failed|dead exit=N ms=N attempt=N text=TEXT`; a\n\
-         gap in SEQ: some were missed.\n\
+        "Lines `event SEQ job=ID state=started|done|failed|dead exit=N ms=N attempt=N text=TEXT`; \
+         a gap in SEQ: some were missed.\n\
          --json  one object a line, as list has them\n\
          Exit: 0 when the service stops; 1 stdout was closed; 4 denied; 7 not running.\n";
     #[cfg(feature = "hub")]
     "chat" "" [] Count(0, 0) => Service(chat::chat),
         "talk through the hub: stdin to all others, theirs to stdout",
-        "Each line goes to every other client as `[pid N] line`. Ends at the end of stdin, or when the\n\
-         hub stops.\n\
+        "Each line goes to every other client as `[pid N] line`. Ends at the end of stdin, or \
+         when the hub stops.\n\
          Exit: 0; 1 the server is full; 7 not running.\n";
     #[cfg(feature = "collector")]
     "metric" "NAME VALUE | --dump" [Dump, Prometheus] Count(0, 2) => Service(metric::metric),
         "give the collector a value; print the average",
         "NAME has 1 to 64 bytes and is not dump; VALUE is a JSON number, kept to six decimals.\n\
-         --dump        print every metric instead: `NAME: avg=48.75 (n=2)`\n\
+         --dump  print every metric instead: `NAME: avg=48.75 (n=2)`\n\
          --prometheus  with --dump: as metrics for node_exporter's textfile collector\n\
-         --            ends the options, so that NAME may begin with -\n\
+         --  ends the options, so that NAME may begin with -\n\
          Exit: 0; 1 refused; 4 denied; 7 not running.\n";
     #[cfg(feature = "log")]
     "log" "[-p] [-s SIZE] [-n KEEP] [-t TIME] FILE" [Persist, Size, Keep, Time] Count(1, 1) => Plain(log::log),
         "copy stdin to FILE in whole lines, and rotate it",
         "anything 2>&1 | zigsvc log FILE\n\
-         -p       ignore TERM: the program that writes may still have something to say\n\
+         -p  ignore TERM, so that the last lines of the writer are kept\n\
          -s SIZE  rotate before FILE passes SIZE bytes (10000); 64k, 1m; 0: never\n\
          -n KEEP  number of old files to keep: 1 to 99 (1). FILE.1 is the newest\n\
          -t TIME  the time in front of each line: iso, unix or none (none)\n\
          Bytes pass as they are. A line goes into one file; one of more than 64 KiB is continued.\n\
-         While the disk is full, `log` waits, and the writer of its input waits too. USR1 rotates, or\n\
-         opens FILE again if it was moved away, HUP only the latter; TERM and INT end it when what is\n\
-         in the pipe is written. There is no lock: give each log a FILE of its own.\n\
-         Exit: 0 at the end of input; 1 FILE cannot be opened, or not be written at TERM; 2 usage;\n\
-         4 no right to open FILE; 6 another user could read or replace FILE (-o trust=PATH).\n";
+         While the disk is full, `log` waits, and the writer of its input waits too. USR1 \
+         rotates, or opens FILE again if it was moved away, HUP only the latter; TERM and INT end \
+         it when what is in the pipe is written. There is no lock: give each log a FILE of its \
+         own.\n\
+         Exit: 0 at the end of input; 1 FILE cannot be opened, or not be written at TERM; 2 \
+         usage; 4 no right to open FILE; 6 another user could read or replace FILE (-o \
+         trust=PATH).\n";
     #[cfg(feature = "opener")]
     "open" "PATH [-- CMD ARG...]" [] AtLeast(1) => Service(open::open),
         "print a file that the opener hands out, or run CMD with it as stdin",
         "PATH is sent as it is typed: it has to be an entry of allow, byte for byte.\n\
          open PATH -- CMD ARG...  become CMD, with the file as its standard input\n\
-         Exit: 0; 1 denied, or it cannot be opened; 7 not running. With CMD its own status, or 127\n\
-         if there is no such program, 126 if it cannot be executed.\n";
+         Exit: 0; 1 denied, or it cannot be opened; 7 not running. With CMD its own status, or \
+         127 if there is no such program, 126 if it cannot be executed.\n";
     #[cfg(feature = "config")]
     "check" "" [] Count(0, 0) => Service(info::check),
         "validate the config and print the effective one as TOML",
         "Exit: 0; 6 with FILE:LINE, what is wrong and what is allowed.\n";
     #[cfg(feature = "doctor")]
     "doctor" "" [] Count(0, 0) => Service(doctor::doctor),
-        "say what of this machine would degrade a service",
-        "A line for each thing that it looked at: `ok` or `warn`, and what to do. Changes nothing.\n\
+        "list the conditions of this machine that would degrade a service",
+        "A line for each thing that it looked at: `ok` or `warn`, and what to do. Changes \
+         nothing.\n\
          Exit: 0 no warnings; 1 warnings; 6 bad config.\n";
     "limits" "" [] Count(0, 0) => Plain(info::limits),
         "print every compile-time limit",
         "One a line: name, value, meaning.\n";
     "help" "[COMMAND]" [] Count(0, 1) => Plain(|operands| info::help(&COMMANDS, operands)),
-        "say how to use the program, or one command",
+        "show how to use the program, or one command",
         "";
     "version" "" [] Count(0, 0) => Plain(info::version),
         "print the version",

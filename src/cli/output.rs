@@ -1,7 +1,8 @@
 //! The output of every command: text on stdout, one line on stderr for an error, and the
 //! exit code of each kind of error.
 
-use crate::service::lifecycle::{describe_at, exit};
+use crate::service::lifecycle::{describe_denial, exit};
+use crate::sys::args::Args;
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{Errno, Failure, fds, file, process};
 use crate::util::path::Path;
@@ -14,6 +15,9 @@ pub(super) type CommandResult = Result<u8, u8>;
 
 /// The handler `log`, for users.
 pub(super) const LOGS_ONLY: &str = "log: jobs are logged and nothing runs; set `handler` to run them";
+
+/// The right that a user lacks to speak with a service.
+pub(super) const NEEDS_ROOT: &str = "; needs root, or an entry for you in allow_uid or allow_gid";
 
 /// The bytes of a word of the command line that an error shows.
 const SHOWN_WORD_BYTES: usize = 40;
@@ -63,9 +67,29 @@ pub(super) fn fail(code: u8, text: &dyn Fn(&mut Writer<'_>)) -> u8 {
     code
 }
 
-/// Prints an error of the file at `path`; returns the exit code.
+/// Prints an error of the file at `path`, and the right that is missing; returns the exit code.
 pub(super) fn fail_at(path: &Path, failure: Failure) -> u8 {
-    fail(code_of(failure), &|out| describe_at(path, failure, out))
+    fail(code_of(failure), &|out| describe_denial(path, failure, out))
+}
+
+/// Colours of text on a terminal (ECMA-48).
+pub(super) const RED: &str = "\x1b[31m";
+pub(super) const GREEN: &str = "\x1b[32m";
+pub(super) const YELLOW: &str = "\x1b[33m";
+
+/// Returns true if stdout is a terminal that shows colours, and the user wants them (no-color.org).
+pub(super) fn shows_colours(args: &Args) -> bool {
+    let is_set = |name: &[u8]| args.env(name).filter(|value| !value.is_empty());
+    fds::is_terminal(1)
+        && is_set(b"NO_COLOR").is_none()
+        && is_set(b"TERM").is_some_and(|term| term != b"dumb")
+}
+
+/// Writes `text`, in `colour` if `shown` is set.
+pub(super) fn push_coloured(shown: bool, colour: &str, text: &[u8], out: &mut Writer<'_>) {
+    out.push_str(if shown { colour } else { "" });
+    out.push_visible(text);
+    out.push_str(if shown { "\x1b[0m" } else { "" });
 }
 
 /// Returns the exit code for a system call that failed.

@@ -107,7 +107,7 @@ fn stop(invocation: &mut Invocation, pid_path: &Path) -> Result<(), u8> {
     if matches!(invocation.locks(pid_path).state(), Err(LookupFailed::Stranger(..))) {
         return Ok(());
     }
-    let way = Way { now: false, marks: true, denied: exit::NO_PRIVILEGE };
+    let way = Way { now: false, marks: true };
     stop_running(invocation, way).map(drop)
 }
 
@@ -177,7 +177,7 @@ fn leave_to_supervisor(mut invocation: Invocation) -> CommandResult {
     let holder = LockHolder::find(&invocation.locks(&path));
     let mut before = holder.ok().flatten().map(|holder| holder.pid);
     if !supervisor_does(&mut invocation, b"restart") {
-        stop_running(&mut invocation, Way { now: false, marks: false, denied: exit::NO_PRIVILEGE })?;
+        stop_running(&mut invocation, Way { now: false, marks: false })?;
         before = None;
     }
     let config = &invocation.memory.config;

@@ -5,7 +5,10 @@ use super::client::{Client, ClientError, takes_no_connection};
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
 use super::kept_options::{OptionWords, OptionsFound};
-use super::output::{CommandResult, LOGS_ONLY, fail, print, usage_text};
+use super::output::{
+    CommandResult, GREEN, LOGS_ONLY, NEEDS_ROOT, RED, YELLOW, fail, print, push_coloured, shows_colours,
+    usage_text,
+};
 use super::overview;
 use super::services::of;
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY};
@@ -18,6 +21,7 @@ use crate::service::boot::boot_id;
 use crate::service::config_source::{ServiceFile, path_of};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::{LockState, LookupFailed, ServiceLocks};
+use crate::service::second_lock;
 use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::sys::process::Pid;
 use crate::sys::socket::is_abstract;
@@ -44,8 +48,10 @@ pub(super) mod lsb {
 
 /// The answer of the service itself.
 enum Counters {
-    /// The service was not asked, or refuses to answer this user.
+    /// The service was not asked.
     NotAsked,
+    /// The service runs, and refuses to answer this user.
+    Withheld,
     /// There is no answer in time.
     NoAnswer,
     /// The service has ended, or is ending.
@@ -64,6 +70,8 @@ struct StatusReport<'a> {
     options: Option<&'a [u8]>,
     /// The fields of the answer of the service.
     answer: Option<&'a [u8]>,
+    /// Stdout shows colours.
+    colours: bool,
 }
 
 /// The facts about a service that its locks, its heartbeat and its own answer show.
@@ -110,7 +118,20 @@ impl Seen {
                 Answer::Ok(text) => Some(text),
                 _ => None,
             },
-            (_, Some(pid)) => (of(client.service).read_state)(client.locks().pid_path, pid, boot, &mut line),
+            (_, Some(pid)) if client.service == Service::Supervisor => {
+                (of(client.service).read_state)(client.locks().pid_path, pid, boot, &mut line)
+            }
+            (_, Some(pid)) if client.service != Service::Jobs => {
+                let deadline = clock::now() + STATUS_WAIT;
+                let status = second_lock::ask_status(
+                    client.service,
+                    client.locks().pid_path,
+                    pid,
+                    deadline,
+                    &mut line,
+                );
+                status.filter(|status| !status.is_empty())
+            }
             _ => None,
         };
         match answer {
@@ -184,6 +205,7 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
     invocation.find_service();
     let service = invocation.service;
+    let colours = shows_colours(&invocation.args);
     let Ok(path) = invocation.pid_path() else { return Err(lsb::UNKNOWN) };
     let mut memory = [0; SHOWN_OPTIONS_BYTES];
     let mut words = OptionWords::new(&mut memory);
@@ -204,8 +226,13 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     let mut completed = Writer::new(answered);
     let answer = seen.push_answer(&client, &boot, &mut completed).then(|| completed.as_bytes());
     let is_silent = matches!(seen.counters, Counters::NoAnswer);
+    let is_withheld = match service {
+        Service::Jobs => matches!(seen.counters, Counters::Withheld),
+        Service::Supervisor => false,
+        _ => answer.is_none() && seen.code == lsb::RUNNING,
+    };
     let Seen { state, code, pid, health, .. } = seen;
-    let report = StatusReport { name: service.name(), state, pid, health, options, answer };
+    let report = StatusReport { name: service.name(), state, pid, health, options, answer, colours };
     let mut out = Writer::new(rest);
     let printed = if prometheus {
         let up = code == lsb::RUNNING;
@@ -214,7 +241,7 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     } else {
         match json {
             true => report.write_json(&mut out),
-            false => report.write_text(is_silent, &mut out),
+            false => report.write_text(is_silent, is_withheld, &mut out),
         }
         print(out.as_bytes())
     };
@@ -268,12 +295,11 @@ fn counters(client: &mut Client<'_>, deadline: Instant) -> Counters {
     match asked {
         Ok(line) => match Answer::parse(client.at(line.clone())) {
             Answer::Ok(_) => Counters::Answered(line),
-            // The service refuses to answer this user, so it runs.
-            _ => Counters::NotAsked,
+            _ => Counters::Withheld,
         },
         Err(ClientError::NotRunning) => Counters::Ended,
         Err(ClientError::Closed) if !deadline.is_due(clock::now()) => Counters::Ended,
-        Err(ClientError::Failed(failure)) if !takes_no_connection(failure) => Counters::NotAsked,
+        Err(ClientError::Failed(failure)) if !takes_no_connection(failure) => Counters::Withheld,
         Err(_) => Counters::NoAnswer,
     }
 }
@@ -307,8 +333,9 @@ pub(super) fn describe(health: &Health) -> (&'static str, Option<Duration>) {
 }
 
 impl StatusReport<'_> {
-    /// Writes the text for users. `silent` is set if the service does not answer.
-    fn write_text(&self, silent: bool, out: &mut Writer<'_>) {
+    /// Writes the text for users. `silent` is set if the service does not answer, and `withheld` if it
+    /// does not answer this user.
+    fn write_text(&self, silent: bool, withheld: bool, out: &mut Writer<'_>) {
         let (name, state, pid) = (self.name, self.state, self.pid.unwrap_or(0));
         match state {
             "stopped" => {
@@ -316,7 +343,9 @@ impl StatusReport<'_> {
                 return;
             }
             "dead" => {
-                let _ = uwrite!(out, "{}: dead; it ended without a stop and left its PID file\n", name);
+                let _ = uwrite!(out, "{}: ", name);
+                push_coloured(self.colours, RED, b"dead", out);
+                out.push_str("; it ended without a stop and left its PID file\n");
                 return;
             }
             _ => {}
@@ -324,7 +353,7 @@ impl StatusReport<'_> {
         let answer = self.answer.unwrap_or(b"");
         let phase = field(answer, "state").unwrap_or(if silent { b"unknown" } else { b"running" });
         let _ = uwrite!(out, "{}: ", name);
-        out.push_visible(phase);
+        push_coloured(self.colours, if phase == b"running" { GREEN } else { YELLOW }, phase, out);
         let _ = uwrite!(out, " (pid {})", pid);
         if silent {
             out.push_str(", does not answer within 2 s");
@@ -347,10 +376,48 @@ impl StatusReport<'_> {
             }
             out.push_str("\n");
         }
+        if withheld {
+            out.push_str("  counters   withheld");
+            out.push_str(NEEDS_ROOT);
+            out.push_str("\n");
+        }
         match self.answer {
-            Some(answer) if self.name == Service::Jobs.name() => fill_in(SCREEN, answer, out),
+            Some(answer) if Service::Jobs.is_built_in() && self.name == Service::Jobs.name() => {
+                self.fill_in(SCREEN, answer, out)
+            }
             // A service without a control socket has few fields, or none.
             answer => push_fields(answer.unwrap_or(b""), out),
+        }
+    }
+
+    /// Writes `template` with each `$name` replaced by that field of `answer`.
+    fn fill_in(&self, template: &str, answer: &[u8], out: &mut Writer<'_>) {
+        let mut parts = template.split('$');
+        out.push_str(parts.next().unwrap_or(""));
+        for part in parts {
+            let end = part.bytes().position(|byte| !matches!(byte, b'a'..=b'z' | b'_')).unwrap_or(part.len());
+            let (name, rest) = part.split_at(end);
+            let value = field(answer, name).unwrap_or(b"?");
+            match parse_u64(value) {
+                Some(bytes) if name == "spool_bytes" => push_size(bytes, out),
+                Some(jobs @ 1..) if name == "scheduled" => drop(uwrite!(out, ", {} of them scheduled", jobs)),
+                _ if name == "scheduled" => {}
+                None if name == "handler" && value == b"log" => out.push_str(LOGS_ONLY),
+                None if name == "degraded" && value != b"none" => {
+                    push_coloured(self.colours, YELLOW, value, out);
+                }
+                None if name == "wear" => push_wear(answer, out),
+                _ => out.push_visible(value),
+            }
+            // `~` is the ending of a plural.
+            match rest.split_once('~') {
+                Some((noun, rest)) => {
+                    out.push_str(noun);
+                    out.push_str(if value == b"1" { "" } else { "s" });
+                    out.push_str(rest);
+                }
+                None => out.push_str(rest),
+            }
         }
     }
 
@@ -424,7 +491,8 @@ pub(super) fn push_member(name: &[u8], value: &[u8], out: &mut Writer<'_>) {
 
 /// Writes a line for each field.
 fn push_fields(answer: &[u8], out: &mut Writer<'_>) {
-    for (name, value) in fields(answer) {
+    let shown_before = |name: &[u8]| matches!(name, b"pid" | b"state" | b"uptime");
+    for (name, value) in fields(answer).filter(|(name, _)| !shown_before(name)) {
         out.push_str("  ");
         let before = out.len();
         out.push_visible(name);
@@ -437,32 +505,14 @@ fn push_fields(answer: &[u8], out: &mut Writer<'_>) {
     }
 }
 
-/// Writes `template` with each `$name` replaced by that field of `answer`.
-fn fill_in(template: &str, answer: &[u8], out: &mut Writer<'_>) {
-    let mut parts = template.split('$');
-    out.push_str(parts.next().unwrap_or(""));
-    for part in parts {
-        let end = part.bytes().position(|byte| !matches!(byte, b'a'..=b'z' | b'_')).unwrap_or(part.len());
-        let (name, rest) = part.split_at(end);
-        let value = field(answer, name).unwrap_or(b"?");
-        match parse_u64(value) {
-            Some(bytes) if name == "spool_bytes" => push_size(bytes, out),
-            None if name == "handler" && value == b"log" => out.push_str(LOGS_ONLY),
-            None if name == "wear" => push_wear(answer, out),
-            _ => out.push_visible(value),
-        }
-        out.push_str(rest);
-    }
-}
-
-/// Writes the syncs and the bytes of the spool for each job that has ended.
+/// Writes the syncs and the bytes of the spool for each job that has ended, if there is one.
 fn push_wear(answer: &[u8], out: &mut Writer<'_>) {
     let count = |name| number(answer, name).unwrap_or(0);
-    let Some(jobs) = NonZero::new(count("jobs")) else { return out.push_str("no job has ended yet") };
+    let Some(jobs) = NonZero::new(count("jobs")) else { return };
     let tenths = count("fsyncs").saturating_mul(10) / jobs;
-    let _ = uwrite!(out, "{}.{} fsyncs and ", tenths / 10, tenths % 10);
+    let _ = uwrite!(out, " ({}.{} and ", tenths / 10, tenths % 10);
     push_size(count("spool_bytes") / jobs, out);
-    out.push_str(" for each job that has ended");
+    out.push_str(" for each job that has ended)");
 }
 
 /// Writes a size: `512 B`, `3.2 KiB`, `1.0 GiB`.
@@ -506,7 +556,15 @@ mod tests {
     }
 
     fn report<'a>(state: &'a str, answer: Option<&'a [u8]>) -> StatusReport<'a> {
-        StatusReport { name: "jobs", state, pid: Some(617), health: Health::Missing, options: None, answer }
+        StatusReport {
+            name: "jobs",
+            state,
+            pid: Some(617),
+            health: Health::Missing,
+            options: None,
+            answer,
+            colours: false,
+        }
     }
 
     const ANSWER: &[u8] = b"pid=617 state=draining uptime=11523 jobs=12 failed=1 dead=0 waiting=3 running=1 \
@@ -529,29 +587,36 @@ mod tests {
 
     #[test]
     fn a_person_sees_the_phase_and_every_counter() {
-        let text = written(|out| report("running", Some(ANSWER)).write_text(false, out));
+        let text = written(|out| report("running", Some(ANSWER)).write_text(false, false, out));
         assert!(
             text.starts_with("jobs: draining (pid 617), up 3 h 12 min\n  heartbeat  missing\n"),
             "{text}"
         );
         assert!(
-            text.contains("  queue      3 waiting, 1 running, 0 delayed, 0 dead, room for 9996\n"),
+            text.contains(
+                "  queue      3 waiting, 2 of them scheduled, 1 running, 0 delayed, 0 dead, room for 9996\n"
+            ),
             "{text}"
         );
-        assert!(text.contains("  scheduled  2 of the waiting jobs are not due yet\n"), "{text}");
-        assert!(text.contains("  spool      14 fsyncs, 3.2 KiB written\n"), "{text}");
-        assert!(text.contains("  wear       1.1 fsyncs and 275 B for each job that has ended\n"), "{text}");
+        let spool = "  spool      14 fsyncs, 3.2 KiB written (1.1 and 275 B for each job that has ended)\n";
+        assert!(text.contains(spool), "{text}");
         assert!(text.ends_with("  degraded   log,sync-never\n"), "{text}");
         assert!(!text.contains('$') && !text.contains('?'), "{text}");
     }
 
     #[test]
     fn without_an_end_there_is_no_wear_for_each_job() {
-        assert_eq!(written(|out| push_wear(b"jobs=0 fsyncs=3 spool_bytes=100", out)), "no job has ended yet");
+        assert_eq!(written(|out| push_wear(b"jobs=0 fsyncs=3 spool_bytes=100", out)), "");
         assert_eq!(
             written(|out| push_wear(b"jobs=3 fsyncs=1 spool_bytes=10000", out)),
-            "0.3 fsyncs and 3.2 KiB for each job that has ended"
+            " (0.3 and 3.2 KiB for each job that has ended)"
         );
+        for (answer, shown) in
+            [("scheduled=0", "7 w, x"), ("scheduled=3", "7 w, 3 of them scheduled, x"), ("", "7 w, x")]
+        {
+            let answer = format!("waiting=7 {answer}");
+            assert_eq!(written(|out| fill_in("$waiting w$scheduled, x", answer.as_bytes(), out)), shown);
+        }
     }
 
     #[test]

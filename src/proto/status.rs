@@ -103,15 +103,14 @@ status_fields! {
     HealthAge "health_age_ms" Millis "heartbeat_age_seconds" "Time since the last heartbeat.";
 }
 
-/// The lines of `status` for a person. `$name` stands for the value of a field.
+/// The lines of `status` for a person. `$name` stands for the value of a field. `$scheduled` and
+/// `$wear` are phrases, and empty if there is nothing to say.
 pub const SCREEN: &str = "  handler    $handler
-  jobs       $jobs ended, $failed failed attempts
-  queue      $waiting waiting, $running running, $delayed delayed, $dead dead, room for $room
-  scheduled  $scheduled of the waiting jobs are not due yet
-  spool      $fsyncs fsyncs, $spool_bytes written
-  wear       $wear
-  log        $rotations rotations, $log_replaced threw old lines away, $log_lost lines lost
-  config     $reloads reloads, $reload_errors refused
+  jobs       $jobs ended, $failed failed attempt~
+  queue      $waiting waiting$scheduled, $running running, $delayed delayed, $dead dead, room for $room
+  spool      $fsyncs fsync~, $spool_bytes written$wear
+  log        $rotations rotation~, $log_replaced threw old lines away, $log_lost line~ lost
+  config     $reloads reload~, $reload_errors refused
   degraded   $degraded
 ";
 

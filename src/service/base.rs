@@ -40,6 +40,7 @@ use crate::sys::{AsFd, Failure, OwnedFd, clock, file, identity, memory};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant, earliest};
+use core::cell::Cell;
 use heapless::Vec;
 use ufmt::uwrite;
 
@@ -174,6 +175,8 @@ pub struct ServiceBase {
     alive: bool,
     /// A turn used memory since memory was last given back.
     pages_dirty: bool,
+    /// A process has connected to the second lock.
+    was_asked: Cell<bool>,
 }
 
 once! {
@@ -215,6 +218,7 @@ impl ServiceBase {
             pid_failure,
             alive: true,
             pages_dirty: false,
+            was_asked: Cell::new(false),
         });
         let Some(base) = base.first_mut() else { process::abort() };
         base
@@ -287,10 +291,8 @@ impl ServiceBase {
         }
         set.wait(due.map(|at| now.until(at)));
         let ready: Vec<PollSource, POLL_MAX> = set.ready().collect();
-        if let Some(lock) = &self.process.second_lock
-            && ready.contains(&PollSource::SecondLock)
-        {
-            second_lock::accept_all(lock);
+        if ready.contains(&PollSource::SecondLock) {
+            self.was_asked.set(true);
         }
         ready
     }
@@ -648,6 +650,19 @@ pub fn on_user_signals(service: &mut dyn ServiceStatus, arrived: Arrived, now: I
     }
 }
 
+/// Gives the status to each process that has connected to the second lock.
+#[cold]
+#[inline(never)]
+fn answer_lookups(service: &mut dyn ServiceStatus, now: Instant) {
+    let mut text = [0; STATUS_BYTES];
+    let mut status = Writer::new(&mut text);
+    push_status(service, &mut status, now);
+    status.end_line();
+    if let Some(lock) = &service.base().process.second_lock {
+        second_lock::answer_all(lock, status.as_bytes());
+    }
+}
+
 /// Writes all fields of the status. docs/control.md describes them.
 #[inline(never)]
 pub fn push_status(service: &dyn ServiceStatus, out: &mut Writer<'_>, now: Instant) {
@@ -712,6 +727,9 @@ pub fn end_turn(service: &mut dyn ServiceStatus, now: Instant, busy: bool, pulse
     }
     service.base_mut().watch_degraded();
     put_summary(service);
+    if service.base().was_asked.take() {
+        answer_lookups(service, now);
+    }
     let base = service.base_mut();
     if alive {
         base.process.notify.turn_finished(now);

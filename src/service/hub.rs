@@ -38,7 +38,7 @@ struct Hub {
     lost: [u32; CLIENTS_MAX],
     /// Lines that were passed on.
     lines: u64,
-    /// Clients that were announced.
+    /// Clients that have joined. A probe counts only until it is recognised.
     joined: u64,
     joins: Joins,
     join_log_limit: RateLimit,
@@ -149,9 +149,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Counts and logs a new client.
+    /// Logs a new client.
     fn announce_join(&mut self, slot: usize) {
-        self.joined = self.joined.saturating_add(1);
         self.log_event(self.connections.peer(slot), "joined");
     }
 
@@ -196,6 +195,7 @@ impl Server for Hub {
 
     fn joined(&mut self, slot: usize, now: Instant) {
         self.lost.get_mut(slot).into_iter().for_each(|lost| *lost = 0);
+        self.joined = self.joined.saturating_add(1);
         let uid = self.connections.peer(slot).uid;
         if self.joins.joined(slot, uid == 0 || uid == identity::effective_uid(), now) {
             self.announce_join(slot);
@@ -254,7 +254,9 @@ impl Server for Hub {
             }
             let peer = self.connections.peer(slot);
             self.connections.close(slot);
-            if !self.joins.is_probe(slot) {
+            if self.joins.is_probe(slot) {
+                self.joined = self.joined.saturating_sub(1);
+            } else {
                 self.log_event(peer, "left");
             }
         }

@@ -122,7 +122,7 @@ impl StartReporter {
 
     /// Reports that a system call on `path` failed, and ends the process.
     pub fn fail_at(&self, path: &Path, failure: Failure) -> ! {
-        self.fail(failure_code(failure), &|out| describe_at(path, failure, out))
+        self.fail(failure_code(failure), &|out| describe_denial(path, failure, out))
     }
 
     fn report(&self, kind: u8, code: u8, text: &dyn Fn(&mut Writer<'_>)) {
@@ -181,6 +181,16 @@ pub fn describe_at(path: &Path, failure: Failure, out: &mut Writer<'_>) {
     out.push_escaped(path.as_bytes());
     out.push_str(": ");
     failure.describe(out);
+}
+
+/// Writes what [`describe_at`] writes, and the right that is missing, if that is the reason.
+pub fn describe_denial(path: &Path, failure: Failure, out: &mut Writer<'_>) {
+    describe_at(path, failure, out);
+    out.push_str(match failure.errno {
+        Errno::PERM => "; needs root",
+        Errno::ACCESS => "; needs root, or a folder of yours: -d DIR",
+        _ => "",
+    });
 }
 
 /// Forks twice. The original process waits for the outcome, prints it, and returns the exit

@@ -9,11 +9,13 @@ use crate::proto::config::Config;
 use crate::proto::service::Service;
 use crate::state::identity::push_lock_address;
 use crate::sys::lock::{self, Holder, holder};
+use crate::sys::poll::{Interest, PollSet};
 use crate::sys::process::Pid;
 use crate::sys::socket::SOCKET_PATH_MAX_BYTES;
-use crate::sys::{Errno, Failure, OwnedFd, file, identity, socket};
+use crate::sys::{AsFd, Errno, Failure, OwnedFd, clock, file, identity, socket};
 use crate::util::path::Path;
 use crate::util::text::{Writer, parse_u64};
+use crate::util::time::Instant;
 use ufmt::uwrite;
 
 /// Maximum number of connections that are accepted at once. It is more than the kernel queues.
@@ -118,13 +120,49 @@ pub fn bind(service: Service, uid: u32, pid_path: &Path) -> Result<OwnedFd, Fail
 }
 
 /// Accepts and closes the connections of the processes that looked for the holder. Otherwise
-/// their queue would fill, and the holder could not be found.
+/// their queue would fill, and the holder could not be found. Sends `status` to those of root and
+/// of the service's own user.
 #[cold]
 #[inline(never)]
-pub fn accept_all(lock: &OwnedFd) {
+pub fn answer_all(lock: &OwnedFd, status: &[u8]) {
+    let users = [0, identity::effective_uid()];
     for _ in 0..CONNECTIONS_MAX {
-        if !matches!(socket::accept(lock), Ok(Some(_))) {
-            break;
+        let Ok(Some((socket, _))) = socket::accept(lock) else { break };
+        if socket::peer(&socket).is_ok_and(|peer| users.contains(&peer.uid)) {
+            // A process that only looks for the holder does not wait for it.
+            let _ = socket::send(&socket, status);
+        }
+    }
+}
+
+/// Reads the status of the service that process `pid` is from its second lock, until `deadline`.
+/// Returns an empty text if it is withheld from this user, and `None` if there is no answer.
+#[inline(never)]
+pub fn ask_status<'b>(
+    service: Service,
+    pid_path: &Path,
+    pid: Pid,
+    deadline: Instant,
+    buffer: &'b mut [u8],
+) -> Option<&'b [u8]> {
+    let uid = identity::effective_uid();
+    let owner = file::meta_at(pid_path.parent().as_c_str(), true).map_or(uid, |meta| meta.uid);
+    let socket = [uid, owner, 0].iter().find_map(|uid| {
+        let socket = socket::connect(&address(service, *uid, pid_path)).ok()?;
+        let peer = socket::peer(&socket).ok()?;
+        (u32::try_from(pid.as_raw_pid()) == Ok(peer.pid)).then_some(socket)
+    })?;
+    let mut length = 0;
+    loop {
+        match socket::receive(&socket, buffer.get_mut(length..).unwrap_or(&mut [])) {
+            Ok(0) => return buffer.get(..length).map(|text| text.strip_suffix(b"\n").unwrap_or(text)),
+            Ok(count) => length = length.saturating_add(count),
+            Err(Failure { errno: Errno::AGAIN, .. }) if !deadline.is_due(clock::now()) => {
+                let mut set = PollSet::new();
+                set.watch(socket.as_fd(), Interest::Input, ());
+                set.wait(Some(clock::now().until(deadline)));
+            }
+            Err(_) => return None,
         }
     }
 }

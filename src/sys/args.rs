@@ -2,6 +2,7 @@
 //! where they are for the life of the process, so everything is `'static`.
 #![expect(unsafe_code, reason = "reads the initial stack")]
 
+use core::cell::Cell;
 use core::ffi::{CStr, c_char};
 use core::slice;
 use heapless::Vec;
@@ -18,7 +19,7 @@ const ENVIRONMENT_MAX: usize = 256;
 #[derive(Clone, Copy)]
 pub struct Args {
     /// With the null pointer at its end.
-    argv: &'static [*const c_char],
+    argv: &'static [Cell<*const c_char>],
     /// Without the variables of [`PRIVATE`]; with the null pointer at its end.
     envp: &'static [*const c_char],
     /// The variables of [`PRIVATE`].
@@ -38,7 +39,7 @@ impl Args {
         unsafe {
             let argc = *stack;
             let argv = stack.add(1).cast::<*const c_char>();
-            let envp = argv.add(argc + 1).cast_mut();
+            let envp = argv.add(argc + 1);
             let mut count = 0;
             while !(*envp.add(count)).is_null() {
                 count += 1;
@@ -46,7 +47,8 @@ impl Args {
             rustix::param::init(envp.cast());
             let kept = part(slice::from_raw_parts_mut(envp, count + 1));
             let (public, private) = slice::from_raw_parts(envp, count + 1).split_at(kept + 1);
-            Self { argv: slice::from_raw_parts(argv, argc + 1), envp: public, private }
+            let argv = Cell::from_mut(slice::from_raw_parts_mut(argv, argc + 1)).as_slice_of_cells();
+            Self { argv, envp: public, private }
         }
     }
 
@@ -56,7 +58,8 @@ impl Args {
     /// The last pointer must be null, and each other one that of a terminated string, which
     /// stays as long as anything that was read from the arguments.
     #[must_use]
-    pub unsafe fn from_words(argv: &'static [*const c_char]) -> Self {
+    pub unsafe fn from_words(argv: &'static mut [*const c_char]) -> Self {
+        let argv = Cell::from_mut(argv).as_slice_of_cells();
         Self { argv, envp: &[core::ptr::null()], private: &[] }
     }
 
@@ -76,7 +79,31 @@ impl Args {
     /// form that execve(2) takes.
     #[must_use]
     pub fn tail(&self, index: usize) -> &'static [*const c_char] {
-        self.argv.get(index..).unwrap_or(&[])
+        let cells = self.argv.get(index..).unwrap_or(&[]);
+        // SAFETY: a cell is laid out as its value, and `move_before` is called only while the
+        // command line is read, before any slice of it is taken.
+        unsafe { slice::from_raw_parts(cells.as_ptr().cast(), cells.len()) }
+    }
+
+    /// Returns the arguments before index `end`, without the null pointer.
+    #[must_use]
+    pub fn up_to(&self, end: usize) -> Self {
+        Self { argv: self.argv.get(..end).unwrap_or(self.argv), ..*self }
+    }
+
+    /// Moves `count` arguments from index `from` on to index `to`, which is not after `from`. The
+    /// arguments between keep their order. It must not be called after [`Args::tail`].
+    pub fn move_before(&self, from: usize, count: usize, to: usize) {
+        let end = from.saturating_add(count).min(self.len());
+        if let Some(cells) = self.argv.get(to..end) {
+            for _ in from..end {
+                for pair in cells.windows(2).rev() {
+                    if let [left, right] = pair {
+                        left.swap(right);
+                    }
+                }
+            }
+        }
     }
 
     /// Returns the environment for the programs that this process starts, with the null
@@ -117,7 +144,7 @@ impl Args {
     /// Returns argument `index` without its terminator; 0 is the program's name.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&'static [u8]> {
-        self.argv.get(index).filter(|arg| !arg.is_null()).map(|arg| bytes(*arg))
+        self.argv.get(index).map(Cell::get).filter(|arg| !arg.is_null()).map(bytes)
     }
 
     /// Returns the value of environment variable `name`, if it is set.
@@ -173,7 +200,7 @@ mod tests {
         let with = |entries: &[&'static CStr]| {
             let mut envp: std::vec::Vec<_> = entries.iter().map(|entry| entry.as_ptr()).collect();
             envp.push(core::ptr::null());
-            let args = Args { argv: &[core::ptr::null()], envp: envp.leak(), private: &[] };
+            let args = Args { argv: &[], envp: envp.leak(), private: &[] };
             let mut space = Vec::new();
             let (last, found) = args.environment_with(c"T=1", &mut space).split_last().unwrap();
             assert!(last.is_null());

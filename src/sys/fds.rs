@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "works on raw descriptor numbers")]
 
 use super::{Failure, Op, OwnedFd, WithOp, arch, file};
-use linux_raw_sys::ioctl::TCGETS;
+use linux_raw_sys::ioctl::{TCGETS, TIOCGWINSZ};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use rustix::fs::OFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -29,6 +29,15 @@ pub fn is_terminal(number: i32) -> bool {
     type TerminalQuery = rustix::ioctl::Getter<TCGETS, [u32; 16]>;
     // SAFETY: the kernel writes at most the 64 bytes that it is given.
     unsafe { rustix::ioctl::ioctl(borrow(number), TerminalQuery::new()) }.is_ok()
+}
+
+/// Returns the columns of the terminal that the descriptor is; a serial console has 0.
+#[must_use]
+pub fn terminal_columns(number: i32) -> Option<u16> {
+    type SizeQuery = rustix::ioctl::Getter<TIOCGWINSZ, [u16; 4]>;
+    // SAFETY: the kernel writes a struct winsize, which is these four numbers.
+    let size = unsafe { rustix::ioctl::ioctl(borrow(number), SizeQuery::new()) };
+    size.ok().map(|[_, columns, ..]| columns)
 }
 
 /// Opens /dev/null on each of 0, 1 and 2 that is closed, so that no file opened later

@@ -15,10 +15,11 @@ endef
 define package-rules
 .PHONY: all
 all:
-	mkdir -p $(PKG_BUILD_DIR) $(3)
+	mkdir -p $(PKG_BUILD_DIR)
 	tar -C $(PKG_BUILD_DIR)/.. -xzf $(patsubst file://%,%,$(PKG_SOURCE_URL))/$(PKG_SOURCE)
 	$$(Build/Compile)
 	$$(call Package/$(1)/install,$(2))
+	$$(shell mkdir -p $(3))
 	$$(file >$(3)/conffiles,$$(Package/$(1)/conffiles))
 	$$(file >$(3)/prerm,$$(Package/$(1)/prerm))
 	$$(file >$(3)/description,$$(Package/$(1)/description))

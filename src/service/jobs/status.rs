@@ -166,16 +166,8 @@ impl ServiceStatus for Jobs {
     }
 
     fn own_degraded(&self) -> DegradedSet {
-        DegradedSet::NONE
-            .with(DegradedState::Spool, self.core.disk_health.is_failing())
-            .with(DegradedState::SpoolFull, self.core.disk_health.is_full())
-            .with(DegradedState::Held, self.core.spool.is_held())
-            .with(DegradedState::QueueFull, self.core.queue_room.is_stuck())
-            .with(DegradedState::Handler, self.core.is_handler_failing() || self.core.has_refused_job())
-            .with(DegradedState::SpoolMoved, !self.core.home.is_here())
-            .with(DegradedState::StuckJob, self.core.has_stuck_job())
-            .with(DegradedState::QueueFile, self.core.spool.claims.file_fails())
-            .with(DegradedState::Claims, self.core.spool.claims.claims_fail())
+        self.core
+            .degraded()
             .with(DegradedState::Inotify, self.disk.queue.inotify.is_none())
             .with(DegradedState::SyncNever, !self.base.process.config.sync_always())
     }

@@ -17,13 +17,49 @@ const SECTOR: usize = 64;
 pub(crate) const FAILED: DiskError = NO_SPACE;
 /// The error of a file that would pass its limit.
 pub(crate) const TOO_BIG: DiskError = DiskError(27);
+/// The error of a filesystem that takes no change.
+pub(crate) const READ_ONLY: DiskError = DiskError(30);
 /// The error of every operation after the moment of death.
 pub(crate) const DEAD: DiskError = DiskError(-1);
+
+/// A group of operations, of which a disk can refuse some.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Work {
+    /// A write to a file.
+    Write,
+    /// A new file.
+    Create,
+    /// A change of a name or of a size.
+    Change,
+    /// A sync of a file.
+    Sync,
+    /// A sync of a folder.
+    SyncNames,
+    /// A look at a file or at a folder.
+    Read,
+}
+
+/// The operations that fail, with which error, and how many of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) works: &'static [Work],
+    pub(crate) error: DiskError,
+    pub(crate) left: u32,
+}
 
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 struct Inode {
     data: Vec<u8>,
     synced: Vec<u8>,
+    /// Sectors that a failed sync has dropped: the kernel takes them for written, so that no later
+    /// sync writes them.
+    dropped: BTreeSet<usize>,
+}
+
+impl Inode {
+    fn synced(data: Vec<u8>) -> Self {
+        Self { synced: data.clone(), data, dropped: BTreeSet::new() }
+    }
 }
 
 #[derive(Clone, Hash)]
@@ -95,6 +131,14 @@ pub(crate) struct FakeDisk {
     pub(crate) file_limit: Option<u64>,
     /// Bytes that were read, so far.
     pub(crate) bytes_read: u64,
+    /// Files that were freed, and are used again.
+    spare: Vec<usize>,
+    /// Operations that are refused for a while.
+    pub(crate) refusal: Option<Refusal>,
+    /// A file takes no block that is not reserved for it, for this reason.
+    pub(crate) full: Option<DiskError>,
+    /// Syncs, so far. Each takes its time.
+    pub(crate) syncs: u64,
     /// Up to where room is kept for each inode.
     preallocated: BTreeMap<usize, u64>,
     dead: bool,
@@ -123,8 +167,10 @@ impl FakeDisk {
     }
 
     fn create(&mut self, name: &str) -> usize {
-        self.inodes.push(Inode::default());
-        let inode = self.inodes.len() - 1;
+        let inode = self.spare.pop().unwrap_or(self.inodes.len());
+        if inode == self.inodes.len() {
+            self.inodes.push(Inode::default());
+        }
         self.change(Change::Link(name.to_owned(), inode));
         inode
     }
@@ -164,7 +210,20 @@ impl FakeDisk {
     /// Syncs a file and its folder, as a writer does.
     pub(crate) fn make_durable(&mut self, inode: usize) {
         self.inodes[inode].synced = self.inodes[inode].data.clone();
-        self.sync_names(is_queue_name);
+        if !self.sync_fails {
+            self.take_lost_names();
+            self.sync_names(is_queue_name);
+        }
+    }
+
+    /// Has the names that a failed sync of the queue's folder has lost become durable, because
+    /// another name in it has changed.
+    fn take_lost_names(&mut self) {
+        if self.changes.iter().any(|change| is_queue_name(change.name())) {
+            for change in std::mem::take(&mut self.lost) {
+                apply(&mut self.durable_names, &change);
+            }
+        }
     }
 
     pub(crate) fn append_to(&mut self, inode: usize, text: &str) {
@@ -220,6 +279,12 @@ impl FakeDisk {
         found.next().map(|inode| has(&inode.synced))
     }
 
+    /// Returns the lines of the queue file and of all claims.
+    pub(crate) fn queued_lines(&self) -> BTreeSet<&[u8]> {
+        let inodes = self.names.iter().filter(|(name, _)| is_queue_name(name)).map(|(_, inode)| *inode);
+        inodes.flat_map(|inode| self.inodes[inode].data.split(|byte| *byte == b'\n')).collect()
+    }
+
     pub(crate) fn claims(&self) -> usize {
         self.names.keys().filter(|name| name.starts_with("claim-")).count()
     }
@@ -253,6 +318,8 @@ impl FakeDisk {
         (self.homing, self.previous, self.fail_folder_sync) = (false, None, false);
         self.leases.clear();
         self.breaks_lease = false;
+        // As for the names: the next process cannot know of a sync that failed.
+        self.inodes.iter_mut().for_each(|inode| inode.dropped.clear());
         self.open_journal();
     }
 
@@ -267,7 +334,7 @@ impl FakeDisk {
         self.durable_names = names;
         self.forgotten.clear();
         for index in 0..self.inodes.len() {
-            let Inode { data, synced } = self.inodes[index].clone();
+            let Inode { data, synced, .. } = self.inodes[index].clone();
             let mut after = synced.clone();
             let length = if self.random(2) == 0 { data.len() } else { synced.len().min(data.len()) };
             after.resize(length.max(synced.len().min(length)), 0);
@@ -280,7 +347,7 @@ impl FakeDisk {
                     after[start..end].copy_from_slice(&data[start..end]);
                 }
             }
-            self.inodes[index] = Inode { data: after.clone(), synced: after };
+            self.inodes[index] = Inode::synced(after);
         }
         self.writers.clear();
         self.restart();
@@ -311,7 +378,7 @@ impl FakeDisk {
             }];
             for (name, inode) in &names {
                 let inode = *inode;
-                let Inode { data, synced } = &self.inodes[inode];
+                let Inode { data, synced, .. } = &self.inodes[inode];
                 // The service promises nothing about a line that its writer did not sync.
                 let after = match is_queue_name(name) {
                     true => BTreeSet::from([data.clone(), synced.clone()]),
@@ -319,7 +386,7 @@ impl FakeDisk {
                 };
                 let put = |disk: &Self, data: &Vec<u8>| {
                     let mut disk = disk.clone();
-                    disk.inodes[inode] = Inode { data: data.clone(), synced: data.clone() };
+                    disk.inodes[inode] = Inode::synced(data.clone());
                     disk
                 };
                 disks = disks.iter().flat_map(|disk| after.iter().map(|data| put(disk, data))).collect();
@@ -369,10 +436,11 @@ impl FakeDisk {
     }
 
     /// Counts an operation; says how it goes.
-    fn operation(&mut self) -> DiskResult {
+    fn operation(&mut self, work: Work) -> DiskResult {
         if self.dead {
             return Err(DEAD);
         }
+        self.refuse(work)?;
         self.operations += 1;
         if self.die_at == Some(self.operations) {
             self.dead = true;
@@ -384,9 +452,55 @@ impl FakeDisk {
         Ok(())
     }
 
+    fn refuse(&mut self, work: Work) -> DiskResult {
+        match &mut self.refusal {
+            Some(Refusal { works, error, left }) if works.contains(&work) && *left > 0 => {
+                *left -= 1;
+                Err(*error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the names with their files, sizes and synced sizes, and the changes of names that
+    /// are not synced.
+    pub(crate) fn describe(&self) -> String {
+        let file = |(name, inode): (&String, &usize)| {
+            let Inode { data, synced, dropped } = &self.inodes[*inode];
+            let differs = data.iter().zip(synced).position(|(one, other)| one != other);
+            format!("{name}={inode}:{}/{} {differs:?} {}", data.len(), synced.len(), dropped.len())
+        };
+        let names: Vec<_> = self.names.iter().map(file).collect();
+        let durable: Vec<_> = self.durable_names.iter().map(file).collect();
+        let changes: Vec<_> = self.changes.iter().map(Change::name).collect();
+        format!("{names:?}, durable {durable:?}, changes {changes:?}")
+    }
+
+    /// Frees the files to which nothing leads any more.
+    pub(crate) fn collect_garbage(&mut self) {
+        let changes = self.changes.iter().chain(&self.lost).chain(&self.forgotten);
+        let mut used: BTreeSet<usize> = changes.filter_map(Change::inode).collect();
+        used.extend(self.names.values().chain(self.durable_names.values()).chain(self.handles.values()));
+        used.extend(self.writers.iter().chain(&self.leases).chain(&self.previous));
+        used.extend([self.journal, self.next]);
+        for (index, inode) in self.inodes.iter_mut().enumerate() {
+            if !used.contains(&index) {
+                *inode = Inode::default();
+            }
+        }
+        self.preallocated.retain(|inode, _| used.contains(inode));
+        self.spare = (0..self.inodes.len()).filter(|index| !used.contains(index)).collect();
+    }
+
     /// Checks whether a write finds room.
-    fn check_room(&self, offset: u64, length: u64) -> DiskResult {
+    fn check_room(&self, file: SpoolFile, offset: u64, length: u64) -> DiskResult {
         let until = offset + length;
+        if let Some(error) = self.full {
+            let there = self.inode(file).map_or(0, |inode| self.inodes[inode].data.len() as u64);
+            if until > there.max(self.preallocated(file)) {
+                return Err(error);
+            }
+        }
         if self.file_limit.is_some_and(|limit| until > limit) {
             return Err(TOO_BIG);
         }
@@ -503,6 +617,7 @@ impl Disk for FakeDisk {
         if self.dead {
             return Err(DEAD);
         }
+        self.refuse(Work::Read)?;
         if let (SpoolFile::Claim(_), Some(error)) = (file, self.claims_fail) {
             return Err(error);
         }
@@ -518,27 +633,50 @@ impl Disk for FakeDisk {
         if self.dead {
             return Err(DEAD);
         }
-        self.check_room(offset, bytes.len() as u64)?;
-        let result = self.operation();
-        let count = if result.is_ok() { bytes.len() } else { bytes.len() / 2 };
-        let data = &mut self.data(file)?.data;
+        self.check_room(file, offset, bytes.len() as u64)?;
+        let result = self.operation(Work::Write);
+        let count = match result {
+            Ok(()) => bytes.len(),
+            Err(READ_ONLY) => 0,
+            Err(_) => bytes.len() / 2,
+        };
+        let Inode { data, dropped, .. } = self.data(file)?;
         let start = usize::try_from(offset).unwrap();
+        if !dropped.is_empty() {
+            dropped.retain(|sector| !(start / SECTOR..=(start + count) / SECTOR).contains(sector));
+        }
         data.resize(data.len().max(start + count), 0);
         data[start..start + count].copy_from_slice(&bytes[..count]);
         result
     }
 
     fn truncate(&mut self, file: SpoolFile, length: u64) -> DiskResult {
-        self.operation()?;
+        self.operation(Work::Change)?;
         self.data(file)?.data.resize(usize::try_from(length).unwrap(), 0);
         self.preallocated.remove(&self.inode(file).unwrap());
         Ok(())
     }
 
     fn sync(&mut self, file: SpoolFile) -> DiskResult {
-        self.operation()?;
+        self.syncs += 1;
+        let result = self.operation(Work::Sync);
         let inode = self.data(file)?;
-        inode.synced = inode.data.clone();
+        let length = inode.data.len().max(inode.synced.len());
+        let range = |sector: usize| sector * SECTOR..((sector + 1) * SECTOR).min(inode.data.len());
+        if result.is_err() {
+            let dirty = (0..length.div_ceil(SECTOR))
+                .filter(|sector| inode.data.get(range(*sector)) != inode.synced.get(range(*sector)));
+            inode.dropped.extend(dirty.collect::<Vec<_>>());
+            return result;
+        }
+        let before = (!inode.dropped.is_empty()).then(|| inode.synced.clone());
+        let Inode { data, synced, dropped } = inode;
+        synced.clone_from(data);
+        for at in dropped.iter().flat_map(|sector| sector * SECTOR..(sector + 1) * SECTOR) {
+            if let Some(byte) = synced.get_mut(at) {
+                *byte = before.as_ref().and_then(|before| before.get(at)).copied().unwrap_or(0);
+            }
+        }
         Ok(())
     }
 
@@ -561,6 +699,10 @@ impl Disk for FakeDisk {
         if self.file_limit.is_some_and(|limit| until > limit) {
             return Err(TOO_BIG);
         }
+        self.refuse(Work::Write)?;
+        if let Some(error) = self.full.filter(|_| self.preallocate_limit > 0) {
+            return Err(error);
+        }
         match self.preallocate_limit {
             0 => Ok(false),
             most if until > most => Err(NO_SPACE),
@@ -573,7 +715,7 @@ impl Disk for FakeDisk {
     }
 
     fn create_next(&mut self) -> DiskResult {
-        self.operation()?;
+        self.operation(Work::Create)?;
         if !self.homing && !self.is_journal_named() {
             // The folder was taken away. This one was removed.
             return Err(DiskError(2));
@@ -586,13 +728,13 @@ impl Disk for FakeDisk {
     }
 
     fn abandon_next(&mut self) {
-        if self.operation().is_ok() {
+        if self.operation(Work::Change).is_ok() {
             self.change(Change::Unlink("next".to_owned()));
         }
     }
 
     fn publish_next(&mut self) -> DiskResult {
-        self.operation()?;
+        self.operation(Work::Change)?;
         if self.names.get("next") != Some(&self.next) || (self.homing && self.names.contains_key("journal")) {
             // The folder was taken away, or something is in the way.
             return Err(DiskError(2));
@@ -606,7 +748,7 @@ impl Disk for FakeDisk {
     }
 
     fn sync_spool(&mut self) -> DiskResult {
-        let result = self.operation();
+        let result = self.operation(Work::SyncNames);
         let is_spool_name = |name: &str| name == "next" || name == "journal";
         if result.is_ok() && std::mem::take(&mut self.fail_folder_sync) {
             // The kernel forgets that these names are not on the disk.
@@ -633,7 +775,7 @@ impl Disk for FakeDisk {
     }
 
     fn make_home(&mut self) -> Result<(), Obstacle> {
-        self.operation().map_err(Obstacle::Failed)?;
+        self.operation(Work::Create).map_err(Obstacle::Failed)?;
         if self.names.contains_key("journal") {
             return Err(Obstacle::Journal);
         }
@@ -647,13 +789,13 @@ impl Disk for FakeDisk {
 
     fn empty_previous(&mut self) -> DiskResult {
         let Some(previous) = self.previous.take() else { return Ok(()) };
-        self.operation()?;
+        self.operation(Work::Change)?;
         self.inodes[previous].data.clear();
         Ok(())
     }
 
     fn quarantine(&mut self, bytes: &[u8]) -> DiskResult {
-        self.operation()?;
+        self.operation(Work::Create)?;
         if self.no_inodes {
             return Err(NO_SPACE);
         }
@@ -662,7 +804,7 @@ impl Disk for FakeDisk {
     }
 
     fn reject(&mut self, bytes: &[u8]) -> DiskResult {
-        self.operation()?;
+        self.operation(Work::Create)?;
         self.rejected.extend_from_slice(bytes);
         Ok(())
     }
@@ -675,7 +817,7 @@ impl Disk for FakeDisk {
     }
 
     fn claim_queue(&mut self, seq: u64, handle: u8) -> DiskResult {
-        self.operation()?;
+        self.operation(Work::Change)?;
         self.rename_fails.map_or(Ok(()), Err)?;
         self.change(Change::Rename("queue".to_owned(), claim_name(seq)));
         self.handles.insert(handle, self.names[&claim_name(seq)]);
@@ -683,12 +825,12 @@ impl Disk for FakeDisk {
     }
 
     fn claim_exists(&mut self, seq_low: u16) -> DiskResult<bool> {
-        self.operation()?;
+        self.operation(Work::Read)?;
         Ok(self.names.contains_key(&claim_name(u64::from(seq_low))))
     }
 
     fn next_claim(&mut self, after: u64) -> DiskResult<Option<u64>> {
-        self.operation()?;
+        self.operation(Work::Read)?;
         if self.list_fails {
             return Err(FAILED);
         }
@@ -704,7 +846,7 @@ impl Disk for FakeDisk {
     }
 
     fn rename_claim(&mut self, seq: u64, next: u64, _: u8) -> DiskResult {
-        self.operation()?;
+        self.operation(Work::Change)?;
         self.change(Change::Rename(claim_name(seq), claim_name(next)));
         Ok(())
     }
@@ -735,7 +877,7 @@ impl Disk for FakeDisk {
     }
 
     fn sync_queue(&mut self) -> DiskResult {
-        self.operation()?;
+        self.operation(Work::SyncNames)?;
         if self.sync_fails {
             // The names count as written, though they are not.
             let (lost, kept) = std::mem::take(&mut self.changes)
@@ -745,17 +887,13 @@ impl Disk for FakeDisk {
             self.changes = kept;
             return Err(FAILED);
         }
-        if self.changes.iter().any(|change| is_queue_name(change.name())) {
-            for change in std::mem::take(&mut self.lost) {
-                apply(&mut self.durable_names, &change);
-            }
-        }
+        self.take_lost_names();
         self.sync_names(is_queue_name);
         Ok(())
     }
 
     fn remove_claim(&mut self, seq: u64, handle: u8) -> DiskResult {
-        self.operation()?;
+        self.operation(Work::Change)?;
         assert!(self.is_journal_named(), "a claim is removed for a journal that its path does not lead to");
         self.claims_fail.map_or(Ok(()), Err)?;
         self.change(Change::Unlink(claim_name(seq)));

@@ -38,6 +38,7 @@ pub use home::Home;
 pub use queue_room::QueueRoom;
 pub use timers::{HandlerSignal, JobTimers, RunningJob, SignalKind};
 
+use super::degraded::{DegradedSet, DegradedState};
 use super::disk::{Disk, DiskResult, PathState};
 use super::spool::{Cancelled, Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
 use super::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
@@ -531,6 +532,21 @@ impl JobsCore {
             JobState::Running => !self.timers.is_running(slot.id),
             JobState::Waiting | JobState::Delayed(_) | JobState::Ended(_) | JobState::Cancelled => false,
         }
+    }
+
+    /// Returns the degraded states that follow from what is decided here.
+    #[must_use]
+    pub fn degraded(&self) -> DegradedSet {
+        DegradedSet::NONE
+            .with(DegradedState::Spool, self.disk_health.is_failing())
+            .with(DegradedState::SpoolFull, self.disk_health.is_full())
+            .with(DegradedState::Held, self.spool.is_held())
+            .with(DegradedState::QueueFull, self.queue_room.is_stuck())
+            .with(DegradedState::Handler, self.is_handler_failing() || self.has_refused_job())
+            .with(DegradedState::SpoolMoved, !self.home.is_here())
+            .with(DegradedState::StuckJob, self.has_stuck_job())
+            .with(DegradedState::QueueFile, self.spool.claims.file_fails())
+            .with(DegradedState::Claims, self.spool.claims.claims_fail())
     }
 
     // ----- requests of clients ----------------------------------------------

@@ -250,6 +250,13 @@ impl Scans {
         Self { task: None, last: 0, list }
     }
 
+    /// Returns the memory, so that a test needs it once.
+    #[cfg(test)]
+    pub(crate) fn into_memory(self) -> &'static mut ListMemory {
+        *self.list = ListMemory::EMPTY;
+        self.list
+    }
+
     /// Returns true if the journal must stay as it is, because a page is being sent.
     #[must_use]
     pub fn is_paging(&self) -> bool {

@@ -158,10 +158,12 @@ fn a_stranger_sees_by_the_heartbeat_that_the_service_runs_and_no_counters() {
         let pid = house.0.start(&[option]);
         let ran = house.run(&["status"]).expect(0);
         let lines: Vec<&str> = ran.out.lines().collect();
-        assert_eq!((lines[0], lines.len()), (format!("jobs: running (pid {pid})").as_str(), 3), "{ran:?}");
+        assert_eq!((lines[0], lines.len()), (format!("jobs: running (pid {pid})").as_str(), 4), "{ran:?}");
         assert!(lines[1].starts_with("  heartbeat  fresh, "), "{ran:?}");
         // The health file is for all, as the command line of the process is.
         assert!(lines[2].starts_with("  options    -d ") && lines[2].ends_with(option), "{ran:?}");
+        let withheld = "  counters   withheld; needs root, or an entry for you in allow_uid or allow_gid";
+        assert_eq!(lines[3], withheld, "{ran:?}");
         assert_eq!(ran.err, "");
         let ran = house.run(&["status", "--json"]).expect(0);
         let value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();

@@ -90,8 +90,8 @@ fn help_has_one_line_for_each_request() {
     assert_eq!(
         verbs,
         [
-            "status", "queue", "after", "list", "queue!", "follow", "wait", "others", "watch", "cancel",
-            "retry", "forget", "hold", "resume", "drain", "stop", "restart", "help"
+            "status", "queue", "after", "list", "queue!", "after!", "follow", "wait", "others", "watch",
+            "cancel", "retry", "forget", "hold", "resume", "drain", "stop", "restart", "help"
         ]
     );
     for line in lines {

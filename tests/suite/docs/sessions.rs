@@ -94,6 +94,16 @@ fn only_looks(typed: &str) -> bool {
 /// Returns the line with each number that differs from run to run replaced by `#`: PIDs,
 /// times, durations, sizes and syncs.
 fn normal(line: &str) -> String {
+    let columns: Vec<_> = line.split_whitespace().collect();
+    if let [name, state @ ("running" | "stopped" | "blocked" | "starting"), pid, _, restarts, rest @ ..] =
+        &columns[..]
+        && pid.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        // A row of `status --all`: NAME STATE PID UP RESTARTS, the last end, the health.
+        let rest: Vec<_> =
+            rest.iter().map(|word| if word.ends_with('s') && word.len() < 4 { "#" } else { word }).collect();
+        return format!("{name} {state} # # {restarts} {}", rest.join(" "));
+    }
     let bytes = line.as_bytes();
     let (mut out, mut at) = (String::new(), 0);
     while at < bytes.len() {
@@ -292,6 +302,7 @@ fn what_differs_from_run_to_run_is_compared_as_a_number() {
         ("1 done 1 0 4 echo 7", "1 done 1 0 # echo 7"),
         ("jobs: running (pid 617), up 12 s", "jobs: running (pid #), up # s"),
         ("1795358034", "#"),
+        ("jobs  running  829     1s   1        KILL 1s      fresh", "jobs running # # 1 KILL # fresh"),
         ("ok id=3", "ok id=3"),
         ("exit status 3", "exit status 3"),
     ] {

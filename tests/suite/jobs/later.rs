@@ -102,7 +102,7 @@ fn the_output_of_a_delayed_job_comes_to_its_waiter() {
     client.send("after! 1h never\n");
     assert_eq!(client.line(), format!("ok id={}", job + 1));
     assert_eq!(canceller.ask(&format!("cancel {}", job + 1)), format!("ok id={} was=waiting", job + 1));
-    assert_eq!(client.line(), format!("ok id={} state=dead exit=143", job + 1));
+    assert_eq!(client.line(), format!("ok id={} state=dead exit=143 why=cancelled", job + 1));
 }
 
 /// Checks that a wait has one clear answer, or none as long as the job can still end.

@@ -4,7 +4,7 @@
 #
 ################################################################################
 
-ZIGSVC_VERSION = 0.1.0
+ZIGSVC_VERSION = 0.2.0
 # Made by `packaging/tarball source`, with its dependencies. Without this line
 # Buildroot would want a name with -cargo in it.
 # check-package disable RemoveDefaultPackageSourceVariable
@@ -42,8 +42,8 @@ ifeq ($(BR2_ARM_CPU_HAS_THUMB2),y)
 ZIGSVC_RUSTFLAGS = \
 	-Clink-arg=-Wl,--allow-multiple-definition \
 	-Ctarget-feature=+thumb-mode
-ZIGSVC_CARGO_ENV += \
-	CARGO_TARGET_$(call UPPERCASE,$(RUSTC_TARGET_NAME))_RUSTFLAGS="$(ZIGSVC_RUSTFLAGS)"
+ZIGSVC_TARGET = CARGO_TARGET_$(call UPPERCASE,$(RUSTC_TARGET_NAME))
+ZIGSVC_CARGO_ENV += $(ZIGSVC_TARGET)_RUSTFLAGS="$(ZIGSVC_RUSTFLAGS)"
 endif
 
 ZIGSVC_PROFILE = $(if $(BR2_ENABLE_DEBUG),debug,release)

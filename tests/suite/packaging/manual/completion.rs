@@ -190,7 +190,7 @@ fn list(script: &mut String, head: &str, end: &str, words: impl Iterator<Item = 
 
 /// Writes the words that follow a command.
 fn describe(script: &mut String, command: &Command) {
-    let mut options: Vec<_> = command.options().collect();
+    let mut options: Vec<_> = command.options().filter(|(name, _)| Command::is_public(name)).collect();
     options.sort();
     let operands = operands(command);
     if options.is_empty() && operands.is_empty() {

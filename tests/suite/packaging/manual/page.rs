@@ -10,7 +10,7 @@ use zigsvc::util::path::Path;
 use zigsvc::util::text::Writer;
 
 /// Of the page, which is not that of a build: the same lists give the same page.
-const DATE: &str = "2026-11-24";
+const DATE: &str = "2026-11-30";
 
 /// Longest line of prose in the source.
 const COLUMNS: usize = 78;
@@ -32,8 +32,10 @@ const DESCRIPTION: &[&str] = &[
      system: `jobs`, which runs jobs from a queue without losing one; `supervisor`, which keeps services and any \
      other program running; and small companions beside them. Where a command takes a SERVICE, `jobs` is meant if \
      none is named.",
-    "The lock of the PID file alone says whether a service runs and whom to signal: a stale, empty or foreign PID \
-     file never keeps a service from starting, and no process is signalled because its number is in a file.",
+    "The lock of the PID file alone decides whether a service runs, and which process gets a signal: a stale, empty \
+     or foreign PID file never keeps a service from starting, and no process is signalled because its number is in \
+     a file.",
+    "The options -c, -d and -o may also stand after the command. `COMMAND --help` shows the help of a command.",
 ];
 
 const OPTIONS: &[(&str, &str)] = &[
@@ -54,6 +56,43 @@ const SIGNALS: &[(&str, &str)] = &[
     ("HUP", "Read the configuration again. A wrong one changes nothing."),
     ("USR1", "Rotate the log, or reopen it if it was moved away."),
     ("USR2", "Write the status into the log."),
+];
+
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("ZIGSVC_DIR", "The value of `-d` where the command line has none."),
+    ("XDG_STATE_HOME, HOME", "The place of the files of a user who is not root."),
+    (
+        "NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID, JOURNAL_STREAM",
+        "For `run`: the protocols of sd_notify(3) and of systemd's journal.",
+    ),
+    ("COLUMNS", "The width of `help`, up to 80. Without it the width is that of the terminal."),
+    (
+        "NO_COLOR, TERM",
+        "With NO_COLOR, or if TERM is `dumb`, no text is coloured. Only text on a terminal is.",
+    ),
+    (
+        "ZIGSVC_JOB, ZIGSVC_JOB_ID, ZIGSVC_ATTEMPT, ZIGSVC_TOKEN",
+        "Set for a handler: the text of its job, the id, the number of the attempt, and a token by which commands \
+         in the job find their service.",
+    ),
+];
+
+/// Commands, each after a sentence that says what they do.
+const EXAMPLES: &[(&str, &str)] = &[
+    (
+        "Start the service with the shell as handler, run a job, and see its output and its status:",
+        "zigsvc -o handler=shell start\nzigsvc queue --wait \"tar -czf /mnt/etc.tgz /etc\"",
+    ),
+    ("Try the jobs that failed once more:", "zigsvc list dead\nzigsvc retry dead"),
+    (
+        "Keep a program running, with its output in a log that rotates:",
+        "zigsvc -d /run/poll run supervisor -- /usr/bin/poll-meters",
+    ),
+    (
+        "Log the output of any program in at most 4 files of 64 KiB:",
+        "poll-meters 2>&1 | zigsvc log -s 64k -n 3 -t iso /var/log/meters.log",
+    ),
+    ("In /etc/inittab, for BusyBox init:", "::respawn:/usr/sbin/zigsvc run supervisor"),
 ];
 
 const FILES: &[(&str, &str)] = &[
@@ -108,11 +147,28 @@ pub(crate) fn render(sample: &str) -> String {
         let path = default(key);
         item(&mut page, path.trim_matches('"'), text);
     }
+    page.push_str(".SH ENVIRONMENT\n");
+    for (name, text) in ENVIRONMENT {
+        item(&mut page, name, text);
+    }
     page.push_str(".SH EXIT STATUS\n");
     exit_status(&mut page);
+    page.push_str(".SH EXAMPLES\n");
+    for (text, lines) in EXAMPLES {
+        paragraphs(&mut page, &[text]);
+        page.push_str(".PP\n.nf\n.RS\n");
+        lines.lines().for_each(|line| push_line(&mut page, &roff(line)));
+        page.push_str(".RE\n.fi\n");
+    }
     page.push_str(".SH SEE ALSO\n");
     page.push_str(".BR systemd (1),\n.BR fcntl (2),\n.BR sd_notify (3),\n.BR daemon (7),\n.BR init (8)\n");
-    paragraphs(&mut page, &["The protocol of the control socket is described in docs/control.md."]);
+    paragraphs(
+        &mut page,
+        &[
+            "The pages in `docs` beside README.md, in `/usr/share/doc/zigsvc` where a package put them: jobs and the \
+         promise, the control socket, the log, supervision, init systems.",
+        ],
+    );
     page
 }
 
@@ -151,31 +207,14 @@ fn describe(page: &mut String, command: &Command) {
     }
 }
 
-/// Returns the lines of `details`, joined where a sentence continues. A line with two
-/// blanks in it is an item. A line after a full stop, an exit code, or a capital after an
-/// item begins a paragraph.
+/// Returns the lines of `details`. A line with two blanks in it is an item, and any other line a
+/// paragraph.
 fn parts(details: &str) -> Vec<(Option<String>, String)> {
-    let mut parts: Vec<(Option<String>, String)> = Vec::new();
-    for line in details.lines() {
-        if let Some((head, text)) = line.split_once("  ") {
-            parts.push((Some(head.to_owned()), text.trim_start().to_owned()));
-            continue;
-        }
-        let capital = line.starts_with(char::is_uppercase);
-        let begins = match parts.last() {
-            None => true,
-            Some(_) if line.starts_with("Exit:") => true,
-            Some((Some(_), _)) => capital,
-            Some((None, text)) => text.ends_with('.') && !text.starts_with("Exit:"),
-        };
-        if begins {
-            parts.push((None, line.to_owned()));
-        } else if let Some((_, text)) = parts.last_mut() {
-            text.push(' ');
-            text.push_str(line);
-        }
-    }
-    parts
+    let part = |line: &str| match line.split_once("  ") {
+        Some((head, text)) => (Some(head.to_owned()), text.trim_start().to_owned()),
+        None => (None, line.to_owned()),
+    };
+    details.lines().map(part).collect()
 }
 
 /// Writes the comments of the sample about each group of keys, and the text of the list of

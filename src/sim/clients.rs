@@ -1,0 +1,451 @@
+//! The clients of the control socket, and the part of the service that carries out their requests.
+
+use super::board::Board;
+use super::ledger::{End, Removed};
+use super::service::Service;
+use crate::limits::{CLIENT_OUTPUT_BYTES, CLIENTS_MAX, READ_BYTES};
+use crate::proto::control::{Code, Target, filter};
+use crate::state::disk::DiskResult;
+use crate::state::jobs::replies::{
+    ClientState, PendingReply, Replies, Reply, ScanRequest, push_result, refuse, refuse_disk,
+};
+use crate::state::jobs::scan_task::{PageStep, ScanAction, ScanOutcome};
+use crate::state::spool::Cancelled;
+use crate::util::text::Writer;
+use crate::util::time::{Duration, Instant};
+use std::collections::VecDeque;
+
+/// A request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ask {
+    Queue(usize),
+    After(usize, u64),
+    Wait(u64),
+    List(&'static str),
+    Cancel(u64),
+    Retry(u64),
+    Forget(u64),
+    RetryAll,
+    ForgetAll,
+    Hold(bool),
+    Drain,
+    Stop,
+    Watch,
+    Garbage,
+}
+
+/// A client that is connected.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// The requests that the service has not taken.
+    pub(super) to_send: VecDeque<Ask>,
+    /// The requests without an answer.
+    pub(super) asked: VecDeque<Ask>,
+    /// Rows that follow.
+    rows: u64,
+    /// The id of the last row.
+    last_row: u64,
+    /// It has what it wanted, and leaves.
+    leaves: bool,
+    pub(super) since: u64,
+}
+
+impl Board {
+    /// Connects a client, which sends its requests at once. Without a service, or a slot, nothing is
+    /// asked.
+    pub(super) fn connect(&mut self, requests: &[Ask]) -> Option<usize> {
+        let service = self.service.as_mut()?;
+        let slot = self.clients.iter().position(Option::is_none)?;
+        service.woken = true;
+        let to_send: VecDeque<Ask> = requests.iter().copied().collect();
+        self.trace(|| format!("client {slot} asks {:?}", &requests[..requests.len().min(4)]));
+        for ask in requests {
+            self.asked(*ask);
+        }
+        let asked = to_send.clone();
+        self.clients[slot] =
+            Some(Client { to_send, asked, rows: 0, last_row: 0, leaves: false, since: self.time });
+        Some(slot)
+    }
+
+    /// Takes that a request is on its way, so that a crash decides about it.
+    fn asked(&mut self, ask: Ask) {
+        match ask {
+            Ask::Cancel(id) | Ask::Forget(id) => self.ledger.removal_asked(id),
+            Ask::Retry(id) => {
+                if let Some(job) = self.ledger.by_id(id) {
+                    self.ledger.jobs[job].end = End::Unsure;
+                }
+            }
+            Ask::RetryAll => self.ledger.rewrite_asked(false),
+            Ask::ForgetAll => self.ledger.rewrite_asked(true),
+            Ask::Hold(_) => self.held = None,
+            _ => {}
+        }
+    }
+
+    /// Closes a client's connection from its end.
+    pub(super) fn vanish(&mut self, slot: usize) {
+        let Some(client) = self.clients[slot].take() else { return };
+        for ask in client.asked {
+            if let Ask::Cancel(id) | Ask::Forget(id) = ask {
+                self.ledger.removal_answered(id, false, false);
+            }
+        }
+        if let Some(service) = &mut self.service {
+            service.replies.clear(slot);
+            service.scans.drop_client(slot);
+        }
+    }
+
+    /// Takes the requests that can be taken in this turn.
+    pub(super) fn serve(&mut self, service: &mut Service, now: Instant) {
+        for slot in 0..CLIENTS_MAX {
+            let leaves = self.clients[slot].as_ref().is_some_and(|client| client.leaves);
+            if leaves && service.replies.is_idle(slot) {
+                self.close(service, slot);
+            }
+        }
+        self.poll_scan(service, now);
+        for slot in 0..CLIENTS_MAX {
+            let mut answers = [0; CLIENT_OUTPUT_BYTES];
+            let mut out = Writer::new(&mut answers);
+            while service.replies.state(slot) == ClientState::Idle {
+                let Some(ask) =
+                    self.clients[slot].as_ref().and_then(|client| client.to_send.front()).copied()
+                else {
+                    break;
+                };
+                if !service.replies.fits(slot, out.room()) {
+                    break;
+                }
+                let has_pending = service.replies.is_pending(slot);
+                let before = out.len();
+                if has_pending && !matches!(ask, Ask::Queue(_) | Ask::After(..)) {
+                    break;
+                }
+                let reply = self.handle(service, slot, ask, now, &mut out);
+                if reply == Reply::Retry || (has_pending && out.len() > before) {
+                    out.truncate(before);
+                    break;
+                }
+                if let Some(client) = &mut self.clients[slot] {
+                    client.to_send.pop_front();
+                }
+            }
+            let more = self.clients[slot].as_ref().is_some_and(|client| !client.to_send.is_empty());
+            service.woken |= more && service.replies.is_idle(slot);
+            // What is pending is answered after the commit, which wakes it again.
+            service.woken |= more && service.replies.is_pending(slot);
+            self.answer(slot, out.as_bytes());
+        }
+    }
+
+    /// Carries out a request as `service/jobs/requests.rs` does.
+    fn handle(
+        &mut self,
+        service: &mut Service,
+        slot: usize,
+        ask: Ask,
+        now: Instant,
+        out: &mut Writer<'_>,
+    ) -> Reply {
+        let Service { core, replies, .. } = service;
+        let disk = &mut self.disk;
+        let scan =
+            |replies: &mut Replies, request| replies.set_state(slot, ClientState::ScanPending(request));
+        match ask {
+            Ask::Queue(_) | Ask::After(..) => {
+                if core.is_stopping() {
+                    return refuse(out, Code::Stopping, "the service stops");
+                }
+                if service.draining {
+                    return refuse(out, Code::Draining, "the service takes no new jobs");
+                }
+                if core.room_or_refusal(now) == 0 {
+                    return refuse(out, Code::Full, "queue_max jobs are waiting or running");
+                }
+                let added = match ask {
+                    Ask::After(job, delay) => {
+                        core.spool.set_wall_clock(self.wall);
+                        let text = self.ledger.jobs[job].text.as_bytes();
+                        core.add_delayed_job(disk, text, Duration::from_ms(delay), now)
+                    }
+                    Ask::Queue(job) => {
+                        core.add_job(disk, self.ledger.jobs[job].text.as_bytes(), now).map(Some)
+                    }
+                    _ => Ok(None),
+                };
+                match added {
+                    Ok(Some(id)) => replies.defer_id(slot, id),
+                    Ok(None) => Reply::Retry,
+                    Err(error) => refuse_disk(out, error),
+                }
+            }
+            Ask::Wait(id) => {
+                if let Some(result) = core.history.result_of(id) {
+                    push_result(id, result, out);
+                    return Reply::Sent;
+                }
+                match core.spool.window().get(id) {
+                    Some(_) => replies.set_state(slot, ClientState::AwaitingJob(id)),
+                    None => scan(replies, ScanRequest::Wait(id)),
+                }
+            }
+            Ask::List(which) => match filter(which.as_bytes()) {
+                Ok(filter) => scan(replies, ScanRequest::List(filter)),
+                Err((code, text)) => refuse(out, code, text),
+            },
+            Ask::Cancel(id) => {
+                if core.has_batch() {
+                    return Reply::Retry;
+                }
+                match core.cancel(disk, id, now) {
+                    Ok(None) => scan(replies, ScanRequest::Cancel(id)),
+                    Ok(Some(Cancelled::AlreadyEnded)) => refuse(out, Code::NoJob, "it is over already"),
+                    Ok(Some(found)) => {
+                        let outcome = ScanOutcome::Cancelled(id, found == Cancelled::Running);
+                        replies.defer(slot, outcome.pending())
+                    }
+                    Err(error) => refuse_disk(out, error),
+                }
+            }
+            Ask::Retry(id) | Ask::Forget(id) => {
+                if core.spool.window().get(id).is_some() {
+                    return refuse(out, Code::NoJob, "it is not dead: it waits or runs");
+                }
+                let target = Target::Job(id);
+                scan(
+                    replies,
+                    if matches!(ask, Ask::Retry(_)) {
+                        ScanRequest::Retry(target)
+                    } else {
+                        ScanRequest::Forget(target)
+                    },
+                )
+            }
+            Ask::RetryAll | Ask::ForgetAll => {
+                if core.spool.dead() == 0 {
+                    out.push_str("ok count=0\n");
+                    return Reply::Sent;
+                }
+                let target = Target::Dead;
+                scan(
+                    replies,
+                    if ask == Ask::RetryAll {
+                        ScanRequest::Retry(target)
+                    } else {
+                        ScanRequest::Forget(target)
+                    },
+                )
+            }
+            Ask::Hold(held) => {
+                if held && service.draining {
+                    return refuse(out, Code::Draining, "the service finishes its jobs, then stops");
+                }
+                if core.is_stopping() {
+                    return refuse(out, Code::Stopping, "the service stops");
+                }
+                if core.spool.is_held() != held {
+                    match core.set_held(disk, held, now) {
+                        Ok(true) => {}
+                        Ok(false) => return Reply::Retry,
+                        Err(error) => return refuse_disk(out, error),
+                    }
+                }
+                replies.defer(slot, PendingReply::Held(held))
+            }
+            Ask::Drain => {
+                if core.spool.is_held() {
+                    return refuse(out, Code::Held, "the queue is held");
+                }
+                service.draining = true;
+                core.begin_drain();
+                replies.set_state(slot, ClientState::Draining)
+            }
+            Ask::Stop => {
+                out.push_str("ok stopping\n");
+                if !core.is_stopping() {
+                    core.stop(now);
+                }
+                Reply::Sent
+            }
+            Ask::Watch => {
+                out.push_str("ok\n");
+                core.history.watched = true;
+                replies.set_state(slot, ClientState::Watching)
+            }
+            Ask::Garbage => refuse(out, Code::BadRequest, "unknown request"),
+        }
+    }
+
+    fn poll_scan(&mut self, service: &mut Service, now: Instant) {
+        let Service { core, replies, scans, .. } = service;
+        let mut scratch = [0; READ_BYTES * 4];
+        match scans.poll(replies, core, &mut self.disk, &mut scratch, now) {
+            None => {}
+            Some(ScanAction::Finish(slot, outcome)) => self.finish_scan(service, slot, outcome),
+            Some(ScanAction::BeginPage(slot, rows)) => {
+                self.answer(slot, format!("ok {rows}\n").as_bytes());
+                self.send_page(service, slot, now);
+            }
+            Some(ScanAction::SendPage(slot)) => self.send_page(service, slot, now),
+        }
+    }
+
+    fn send_page(&mut self, service: &mut Service, slot: usize, now: Instant) {
+        loop {
+            let Service { core, replies, scans, .. } = service;
+            match scans.next_rows(replies, core, false, now) {
+                PageStep::Wait => return,
+                PageStep::Close => return self.close(service, slot),
+                PageStep::Done => return replies.clear(slot),
+                PageStep::Rows(next) => {
+                    let mut buffer = [0; READ_BYTES];
+                    let mut out = Writer::new(&mut buffer);
+                    scans.push_rows(next, core, &mut self.disk, now, &mut out);
+                    scans.rows_sent(out.as_bytes());
+                    self.answer(slot, out.as_bytes());
+                }
+            }
+        }
+    }
+
+    /// Closes a connection from the end of the service.
+    fn close(&mut self, service: &mut Service, slot: usize) {
+        service.replies.clear(slot);
+        service.scans.drop_client(slot);
+        self.clients[slot] = None;
+    }
+
+    fn finish_scan(&mut self, service: &mut Service, slot: usize, outcome: ScanOutcome) {
+        service.replies.defer(slot, outcome.pending());
+        let mut line = [0; 128];
+        let mut out = Writer::new(&mut line);
+        outcome.push(&mut out);
+        self.answer(slot, out.as_bytes());
+    }
+
+    pub(super) fn reply_after_commit(
+        &mut self,
+        service: &mut Service,
+        jobs: DiskResult,
+        edits: DiskResult,
+        _: Instant,
+    ) {
+        for slot in 0..CLIENTS_MAX {
+            let pending = service.replies.take_pending(slot);
+            if pending != PendingReply::None {
+                let mut answers = [0; CLIENT_OUTPUT_BYTES];
+                let mut out = Writer::new(&mut answers);
+                pending.push(jobs, edits, &mut out);
+                self.answer(slot, out.as_bytes());
+                service.woken |= self.clients[slot].as_ref().is_some_and(|client| !client.to_send.is_empty());
+            }
+        }
+    }
+
+    pub(super) fn notify_waiters(&mut self, service: &mut Service, _: Instant) {
+        for slot in 0..CLIENTS_MAX {
+            if let ClientState::AwaitingJob(id) | ClientState::Following(id) = service.replies.state(slot)
+                && let Some(result) = service.core.history.result_of(id)
+            {
+                self.finish_scan(service, slot, ScanOutcome::Ended(id, result));
+            }
+        }
+    }
+
+    /// Answers the clients that wait, and closes all.
+    pub(super) fn dismiss_clients(&mut self, service: &Service) {
+        for slot in 0..CLIENTS_MAX {
+            let answer = service.replies.farewell(slot, service.draining);
+            self.answer(slot, answer);
+            self.clients[slot] = None;
+        }
+    }
+
+    /// Gives an answer to a client.
+    fn answer(&mut self, slot: usize, answer: &[u8]) {
+        for line in answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            self.on_line(slot, &String::from_utf8_lossy(line));
+        }
+        if let Some(client) = &mut self.clients[slot] {
+            client.leaves = client.asked.is_empty() && client.rows == 0;
+        }
+    }
+
+    /// Takes a line of an answer.
+    fn on_line(&mut self, slot: usize, line: &str) {
+        let Some(client) = &mut self.clients[slot] else { return };
+        if client.rows > 0 {
+            client.rows -= 1;
+            return self.on_row(slot, line);
+        }
+        let ask = client.asked.pop_front().unwrap_or_else(|| panic!("an answer without a request: {line}"));
+        let ok = line.starts_with("ok");
+        assert!(ok || line.starts_with("err "), "{ask:?}: {line}");
+        let field = |name: &str| {
+            line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
+        };
+        self.trace(|| format!("client {slot}: {ask:?}: {line}"));
+        match ask {
+            Ask::Queue(index) | Ask::After(index, _) => match field("id") {
+                Some(id) if ok => {
+                    self.ledger.has_id(index, id);
+                    let (boot, now) = (self.boot, self.now().as_ms());
+                    let job = &mut self.ledger.jobs[index];
+                    job.promised = true;
+                    if let Ask::After(_, delay) = ask {
+                        // It was asked for a moment before.
+                        job.due = Some((boot, (now + delay).saturating_sub(self.asked_ms)));
+                        job.ready_at = self.time + delay;
+                    }
+                    self.acknowledged += 1;
+                }
+                _ => self.ledger.jobs[index].removed = Removed::Unsure,
+            },
+            Ask::List(_) => {
+                let rows = line.strip_prefix("ok ").and_then(|rows| rows.parse().ok());
+                if let (Some(client), Some(rows)) = (&mut self.clients[slot], rows) {
+                    (client.rows, client.last_row) = (rows, 0);
+                }
+            }
+            Ask::Cancel(id) | Ask::Forget(id) => {
+                self.ledger.removal_answered(id, ok, line.starts_with("err no-job"));
+            }
+            Ask::Retry(id) => {
+                if let (Some(job), true) = (self.ledger.by_id(id), ok) {
+                    (self.ledger.jobs[job].end, self.ledger.jobs[job].dead) = (End::Open, false);
+                    self.ledger.jobs[job].ready_at = self.time;
+                }
+            }
+            Ask::RetryAll | Ask::ForgetAll => self.ledger.rewriting = false,
+            Ask::Hold(held) if ok => self.held = Some(held),
+            Ask::Wait(id) if ok => {
+                let job = self.ledger.by_id(id).map(|job| self.ledger.jobs[job].clone());
+                assert!(
+                    job.is_none_or(|job| job.end != End::Open || job.removed != Removed::No),
+                    "{id} has not ended: {line}"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes a row of a page: each job once, in the order of ids, with its text.
+    fn on_row(&mut self, slot: usize, line: &str) {
+        let Some(client) = &mut self.clients[slot] else { return };
+        let id: u64 = line
+            .split(' ')
+            .next()
+            .and_then(|id| id.parse().ok())
+            .unwrap_or_else(|| panic!("a row without an id: {line}"));
+        client.last_row = id;
+        let text = line.split(' ').skip_while(|word| !word.starts_with('j')).collect::<Vec<_>>().join(" ");
+        if text.is_empty() {
+            assert!(line.contains("cannot be read"), "a row without a text: {line}");
+        } else {
+            self.ledger.find(text.as_bytes());
+        }
+    }
+}
