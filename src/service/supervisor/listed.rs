@@ -222,7 +222,7 @@ fn version_of(path: &Path) -> Option<FileVersion> {
     Some((meta.identity, meta.size, meta.written))
 }
 
-/// Returns true if `READY=1` of a user who may say so has arrived at the socket of a program.
+/// Returns true if `READY=1` has arrived from `uid` or root at the socket of a program.
 fn is_notified(socket: &OwnedFd, uid: u32) -> bool {
     let mut bytes = [0; 1024];
     for _ in 0..DATAGRAMS_MAX {
