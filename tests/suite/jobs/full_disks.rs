@@ -76,7 +76,7 @@ fn on_each_full_filesystem_the_queued_jobs_run_and_nothing_is_lost() {
     }
 }
 
-/// A quota of btrfs refuses also what would go into reserved blocks, so that the queued jobs wait.
+// A quota of btrfs also refuses writes into reserved blocks, so that the queued jobs wait.
 #[test]
 fn a_quota_is_a_full_disk_with_a_state_and_a_start_there_loses_nothing() {
     if !has_namespaces() || !require_tool("mkfs.btrfs") || !require_tool("btrfs") {
