@@ -8,7 +8,7 @@
 use super::client::Client;
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
-use super::output::{CommandResult, print, push_word, usage};
+use super::output::{CommandResult, print, push_word, shows_colours, usage};
 use super::programs;
 use super::status::{
     STATUS_WAIT, Seen, describe, formats, look, lsb, of_service, print_metrics, push_member,
@@ -22,7 +22,7 @@ use crate::proto::status::{STATE_BYTES, degraded_names, field, fields, number, p
 use crate::service::boot::boot_id;
 use crate::service::lifecycle::exit;
 use crate::service::lock_holder::LockState;
-use crate::sys::{clock, fds};
+use crate::sys::clock;
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::Instant;
 use heapless::Vec;
@@ -213,7 +213,7 @@ pub(super) fn of_program(mut invocation: Invocation, name: &'static [u8]) -> Com
         return Err(usage("status", &|out| push_word("unexpected argument", name, out)));
     }
     let mut line = Vec::new();
-    let colour = has_colour(&invocation);
+    let colour = shows_colours(&invocation.args);
     let (mut client, rest) = programs::connect(&mut invocation, name)?;
     programs::look_at(&mut client, name, &mut line).map_err(|code| match code {
         exit::FAILED => lsb::UNKNOWN,
@@ -350,7 +350,7 @@ fn all(mut invocation: Invocation) -> CommandResult {
     }
     invocation.load_or_defaults();
     find_services(&mut invocation);
-    let colour = has_colour(&invocation);
+    let colour = shows_colours(&invocation.args);
     let mut text = [0; ROWS_BYTES];
     let mut rows = Rows { text: Writer::new(&mut text), ends: Vec::new() };
     let config = &invocation.memory.config;
@@ -404,13 +404,6 @@ fn find_services(invocation: &mut Invocation) {
     }
     invocation.service = Service::Supervisor;
     invocation.find_service();
-}
-
-/// Returns true if stdout is a terminal that shows colours, and the user wants them
-/// (<https://no-color.org>).
-fn has_colour(invocation: &Invocation) -> bool {
-    let env = |name: &[u8]| invocation.operands.env(name).unwrap_or(b"");
-    fds::is_terminal(1) && env(b"NO_COLOR").is_empty() && env(b"TERM") != b"dumb"
 }
 
 /// Looks at all services, and asks the supervisor for its programs.

@@ -636,7 +636,14 @@ mod tests {
             [("scheduled=0", "7 w, x"), ("scheduled=3", "7 w, 3 of them scheduled, x"), ("", "7 w, x")]
         {
             let answer = format!("waiting=7 {answer}");
-            assert_eq!(written(|out| fill_in("$waiting w$scheduled, x", answer.as_bytes(), out)), shown);
+            assert_eq!(
+                written(|out| report("running", None).fill_in(
+                    "$waiting w$scheduled, x",
+                    answer.as_bytes(),
+                    out
+                )),
+                shown
+            );
         }
     }
 

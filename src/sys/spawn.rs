@@ -61,7 +61,7 @@ pub struct Foreign<'a> {
     pub death_signal: Signal,
     /// The descriptor that it gets as [`REPORT_FD`].
     pub ready: Option<&'a OwnedFd>,
-    /// What it prints goes to /dev/null, which is descriptor 0 of this process.
+    /// The output of the child goes to /dev/null, which is descriptor 0 of this process.
     pub is_silent: bool,
 }
 

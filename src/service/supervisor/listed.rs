@@ -2,7 +2,7 @@
 //! that they are ready.
 
 use super::Supervisor;
-use super::launch::{ManagedKind, ProgramName};
+use super::launch::{ManagedKind, ProgramName, REASON_BYTES};
 use super::managed_process::{ManagedProcess, raw_pid};
 use super::program_state::{FAILED_START_BYTES, signal_of};
 use super::records::Records;
@@ -14,7 +14,7 @@ use crate::proto::service::Service;
 use crate::service::accounts;
 use crate::service::base::ServiceBase;
 use crate::service::child_output::ChildOutput;
-use crate::service::lifecycle::{describe_at, exit};
+use crate::service::lifecycle::describe_at;
 use crate::service::program_files::{check_all, load, path_of_program};
 use crate::service::program_log::ProgramLog;
 use crate::state::identity::hash;
@@ -31,8 +31,6 @@ use core::ffi::{CStr, c_char};
 use heapless::Vec;
 use ufmt::uwrite;
 
-/// Bytes of the reason why a file is refused or a program is not started.
-const REASON_BYTES: usize = 512;
 /// Maximum number of datagrams of one program that are read in one turn.
 const DATAGRAMS_MAX: u32 = 16;
 /// Bytes of the variables that the supervisor makes for a program.
@@ -47,18 +45,6 @@ fn rules_of(program: &Program) -> ProgramRules {
         stop_timeout: program.stop_timeout,
         stale_after: program.stale_after,
         has_health_file: !program.health_file.is_empty(),
-    }
-}
-
-/// Ends the process if the file of a program cannot be used.
-#[inline(never)]
-pub(super) fn refuse_bad_programs(base: &mut ServiceBase) {
-    let mut reason = [0; REASON_BYTES];
-    let mut text = Writer::new(&mut reason);
-    let Some(program) = &mut base.program else { return };
-    let (source, config) = (base.process.config_source, &*base.process.config);
-    if check_all(source, config, program, base.scratch, &mut text, &mut |_, _| {}).is_err() {
-        base.process.fail(exit::CONFIG, &|out| out.push(text.as_bytes()));
     }
 }
 
@@ -236,7 +222,7 @@ fn version_of(path: &Path) -> Option<FileVersion> {
     Some((meta.identity, meta.size, meta.written))
 }
 
-/// Returns true if `READY=1` of a user who may say so has arrived at the socket of a program.
+/// Returns true if `READY=1` has arrived from `uid` or root at the socket of a program.
 fn is_notified(socket: &OwnedFd, uid: u32) -> bool {
     let mut bytes = [0; 1024];
     for _ in 0..DATAGRAMS_MAX {

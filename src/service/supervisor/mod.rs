@@ -117,7 +117,7 @@ impl Supervisor {
         }
         let base = ServiceBase::open(Service::Supervisor, parts, reporter);
         if !launch.is_program() {
-            listed::refuse_bad_programs(base);
+            launch::refuse_bad_programs(base);
         }
         let now = clock::now();
         let config = &*base.process.config;

@@ -135,8 +135,8 @@ impl Records {
         left
     }
 
-    /// Returns the group that a program leads, which was started between these times. `job` tells the
-    /// programs from each other.
+    /// Returns the group that a program leads, which was started between these times. `job` is
+    /// another number for each program.
     pub(super) fn group(&self, pid: u32, job: u64, from: Instant, upto: Instant) -> NotedGroup {
         NotedGroup { number: pid, session: pid, job, from, upto, token: self.token_of(job) }
     }

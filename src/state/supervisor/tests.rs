@@ -583,7 +583,7 @@ fn restart_says_after_which_ends_a_program_is_started_again() {
             assert_eq!(supervision.next_deadline().is_some(), again || supervision.is_starting());
         }
     }
-    // What a user starts is started whatever it says, also while it ends.
+    // A program that a user starts is started with any rule, also while it ends.
     for restart in RestartMode::ALL {
         let mut supervision = programs(&[0], ProgramRules { restart, ..PROGRAM });
         assert_eq!(starts(&mut supervision, at(0)), [0]);

@@ -46,8 +46,8 @@ impl Drop for Places {
     }
 }
 
-/// What is swapped: a name in a folder, between nothing, a file or folder of the attacker, and a
-/// link of the attacker to something of root's.
+/// A name in a folder that is swapped between nothing, a file or folder of the attacker, and a link
+/// of the attacker to something of root's.
 struct Race {
     folder: PathBuf,
     name: &'static str,
@@ -172,7 +172,7 @@ fn race(service: &str, defaults: bool, user: bool) -> Option<(u64, u64)> {
             assert_eq!(names(&dir.path("roots")), ["secret"], "{ran:?}");
             assert_eq!(dir.read("roots/secret"), "of root alone\n", "{ran:?}");
             assert!(!taken.exists(), "{ran:?}");
-            // What root made in the free moment is its own, and would end the race.
+            // A file that root made in the free moment is its own, and would end the race.
             let name = race.folder.join(race.name);
             if fs::symlink_metadata(&name).is_ok_and(|meta| meta.uid() == 0) {
                 let _ = if is_folder { fs::remove_dir_all(&name) } else { fs::remove_file(&name) };
