@@ -446,6 +446,10 @@ impl Instance {
     /// Records that the supervisor stops, so that nothing is started any more.
     pub(super) fn forbid_start(&mut self) {
         self.shutting_down = true;
+        if matches!(self.phase, Phase::Backoff(_)) {
+            // Its stop may have to wait for the ends of those that need it.
+            self.phase = Phase::Stopped;
+        }
     }
 
     /// Stops the process because the supervisor stops. The process has a little longer

@@ -664,8 +664,8 @@ fn in_any_history_the_order_holds() {
         let mut supervision = programs(&needs, rules);
         let (mut now, mut next_pid, mut stop) = (at(0), 100, None);
         for step in 0..200 {
-            // A start that failed is tried again in the second round.
-            for _ in 0..2 {
+            // A start that failed is tried again in the next round, and so are those that wait for it.
+            for _ in 0..2 * MANY {
                 let mut decisions = 0;
                 while let Some((index, (mut action, _))) = supervision.poll(now) {
                     decisions += 1;
