@@ -332,8 +332,8 @@ impl Rows<'_> {
     }
 }
 
-/// Copies the lines of all that the supervisor runs to `out`. Returns false if it does not answer
-/// until `deadline`.
+/// Copies the lines of all that the supervisor runs to `out`. Returns true if the supervisor has
+/// answered before `deadline`.
 fn take_list(client: &mut Client<'_>, deadline: Instant, out: &mut Writer<'_>) -> bool {
     let mut last: Vec<u8, 64> = Vec::new();
     loop {

@@ -97,7 +97,8 @@ impl Records {
         let mut token = self.token;
         let shifts = (0..16u32).map(|digit| job >> (4 * digit) & 15);
         for (digit, nibble) in token.iter_mut().zip(shifts).filter(|_| job != 0) {
-            *digit = b"0123456789abcdef".get(usize::try_from(nibble).unwrap_or(0)).copied().unwrap_or(b'0');
+            let index = usize::try_from(nibble).unwrap_or(0);
+            *digit = b"0123456789abcdef".get(index).copied().unwrap_or(b'0');
         }
         token
     }

@@ -165,6 +165,9 @@ fn race(service: &str, defaults: bool, user: bool) -> Option<(u64, u64)> {
                 wait_until("it is gone", || !alive(pid));
             } else {
                 refused += 1;
+                if refused <= 2 {
+                    eprintln!("race: {service}: refused ({}): {}", ran.code, ran.err.trim_end());
+                }
             }
             assert_eq!(names(&dir.path("roots")), ["secret"], "{ran:?}");
             assert_eq!(dir.read("roots/secret"), "of root alone\n", "{ran:?}");
@@ -260,7 +263,7 @@ fn before_root_becomes_user_it_makes_nothing_by_a_whole_path_in_a_folder_of_that
         let trace = dir.path(&format!("trace-{service}"));
         let mut inner = zigsvc();
         inner.arg("-d").arg(&theirs).args(["-o", "user=65534", "run", service]);
-        let words = ["strace", "-qq", "-o", trace.to_str().unwrap()];
+        let words = ["strace", "-qq", "-s", "300", "-o", trace.to_str().unwrap()];
         let mut child = through(&words, &inner).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let pid_file = if service == "jobs" { "zigsvc.pid".into() } else { format!("zigsvc-{service}.pid") };
         wait_until("it runs", || {
