@@ -56,6 +56,9 @@ fn main() {
         "--no-eh-frame-hdr",
         "-z",
         "norelro",
+        // GNU ld gives code pages of its own by default, which are 8 KiB of the file.
+        "-z",
+        "noseparate-code",
         "-T",
         &script,
     ];

@@ -19,6 +19,22 @@ _zigsvc_files() {
     done < <(compgen "$1" -- "$2")
 }
 
+# The programs of the supervisor that begin as $2 does, by their files; $1 is the folder of -d.
+_zigsvc_programs() {
+    local folder=${1:-${ZIGSVC_DIR-}} file
+    if [[ -n $folder ]]; then
+        folder+=/programs
+    elif ((EUID == 0)); then
+        folder=/etc/zigsvc
+    else
+        folder=${XDG_STATE_HOME:-$HOME/.local/state}/zigsvc/programs
+    fi
+    for file in "$folder"/*.conf; do
+        file=${file##*/}
+        [[ $file == "*.conf" ]] || _zigsvc_words "$2" "${file%.conf}"
+    done
+}
+
 # The values of the key $1 that begin as $2 does.
 _zigsvc_values() {
     case $1 in
@@ -35,12 +51,12 @@ _zigsvc_values() {
 
 _zigsvc() {
     local commands=(
-        start run stop restart reload rotate status queue wait list cancel
-        retry forget hold resume drain watch chat metric log open check doctor
-        limits help version
+        start run stop restart reload rotate signal status queue wait list
+        cancel retry forget hold resume drain watch chat metric log open check
+        doctor limits help version
     )
     local word=${COMP_WORDS[COMP_CWORD]} before="" command="" value="" at=1 given=0
-    local options=() operands=()
+    local folder="" programs=0 options=() operands=()
     # The value of an option: "file", "folder" or "other".
     local -A values=()
     COMPREPLY=()
@@ -51,6 +67,7 @@ _zigsvc() {
         [[ $before == -[cdo] ]] || break
         ((at < COMP_CWORD)) || break
         ((at += 1))
+        [[ $before != -d ]] || folder=${COMP_WORDS[at]}
         if [[ $before == -o && ${COMP_WORDS[at + 1]} == "=" ]]; then
             ((at + 1 < COMP_CWORD)) || word=""
             if ((at + 2 >= COMP_CWORD)); then
@@ -88,9 +105,10 @@ _zigsvc() {
     command=${COMP_WORDS[at]}
     case $command in
     start)
-        options=(--again --child --health)
+        options=(--health)
         operands=(jobs hub opener collector supervisor)
-        values=([--again]="folder" [--child]="folder" [--health]="file")
+        programs=1
+        values=([--health]="file")
         ;;
     run)
         options=(--health --ready-fd)
@@ -100,21 +118,29 @@ _zigsvc() {
     stop)
         options=(--now)
         operands=(jobs hub opener collector supervisor)
+        programs=1
         ;;
     restart)
         options=(--health)
         operands=(jobs hub opener collector supervisor)
+        programs=1
         values=([--health]="file")
         ;;
     reload)
         operands=(jobs hub opener collector supervisor)
+        programs=1
         ;;
     rotate)
         operands=(jobs hub opener collector supervisor)
         ;;
-    status)
-        options=(--json --prometheus)
+    signal)
         operands=(jobs hub opener collector supervisor)
+        programs=1
+        ;;
+    status)
+        options=(--all --json --prometheus)
+        operands=(jobs hub opener collector supervisor)
+        programs=1
         ;;
     queue)
         options=(--after --wait)
@@ -191,8 +217,11 @@ _zigsvc() {
         elif [[ ${operands[*]} == file ]]; then
             _zigsvc_files -f "$word"
         elif ((given == 0)); then
-            # No command takes a second word out of a list.
             _zigsvc_words "$word" "${operands[@]}"
+            ((programs == 0)) || _zigsvc_programs "$folder" "$word"
+        elif [[ $given == 1 && $command == signal ]]; then
+            # No other command takes a second word out of a list.
+            _zigsvc_words "$word" HUP INT QUIT KILL USR1 USR2 TERM CONT STOP
         fi
         ;;
     esac

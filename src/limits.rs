@@ -57,7 +57,7 @@ pub const SUPERVISED_BYTES: usize = SUPERVISED_MAX * (PROGRAM_NAME_BYTES + 1);
 pub const COMMAND_WORDS_MAX: usize = 32;
 /// Maximum number of bytes in these words together, without their terminators.
 pub const COMMAND_WORDS_BYTES: usize = 1000;
-/// The same with their terminators.
+/// Maximum number of bytes of the words of a command with their terminators.
 pub const COMMAND_BYTES: usize = COMMAND_WORDS_BYTES + COMMAND_WORDS_MAX;
 /// Maximum number of supplementary groups that are kept when privileges are dropped.
 pub const GROUPS_MAX: usize = 32;

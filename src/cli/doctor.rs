@@ -16,7 +16,7 @@ use crate::service::lifecycle::{describe_at, exit};
 use crate::service::listener::{describe_unknown, find_policy};
 use crate::service::memory::Memory;
 use crate::service::own_paths::{each_untrusted, each_untrusted_entry};
-use crate::service::programs::check_all;
+use crate::service::program_files::check_all;
 use crate::service::trust::Judge;
 use crate::state::degraded::DegradedState;
 use crate::state::trust::Subject;

@@ -8,7 +8,7 @@ use crate::proto::config::keys::Keyed;
 use crate::proto::service::{BUILT_IN, Service};
 use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
-use crate::service::programs::path_of_program;
+use crate::service::program_files::path_of_program;
 use crate::sys::{fds, file};
 use crate::util::path::Path;
 use crate::util::text::{Writer, parse_u64};

@@ -11,11 +11,20 @@ use crate::service::lifecycle::exit;
 use crate::service::lock_holder::{LockHolder, LockState, LookupFailed, ServiceLocks};
 use crate::service::memory::Memory;
 use crate::service::own_paths::judge_paths;
-use crate::service::programs::check_all;
+use crate::service::program_files::check_all;
 use crate::sys::args::Args;
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use ufmt::uwrite;
+
+/// The end that a command asks for, after the job in which the command runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// The service stops.
+    Stop,
+    /// The service stops and starts again.
+    Restart,
+}
 
 /// Returns the process that holds a lock of a service.
 ///

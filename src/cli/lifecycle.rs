@@ -3,10 +3,10 @@
 
 use super::client::Client;
 use super::command_line::CommandOption;
-use super::invocation::{Invocation, find_holder};
+use super::invocation::{After, Invocation, find_holder};
 use super::output::{CommandResult, fail, fail_at, usage, usage_text};
 use super::programs::send;
-use super::services::{After, of};
+use super::services::of;
 use crate::limits::{ANSWER_MAX_BYTES, STOP_GRACE};
 use crate::proto::answer::Answer;
 use crate::proto::service::Service;
@@ -18,12 +18,11 @@ use crate::service::lock_holder::{LockHolder, LockState, ServiceLocks};
 use crate::service::notify::Init;
 use crate::sys::lock::{self, Holder, PidFile, holder};
 use crate::sys::process::Signal;
-use crate::sys::spawn::{OURSELVES, REPORT_FD, execute};
+use crate::sys::spawn::REPORT_FD;
 use crate::sys::{Errno, Failure, clock, fds, file};
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::Duration;
-use core::ffi::c_char;
 use ufmt::uwrite;
 
 /// Time for which `stop` waits for the state of the service.
@@ -88,15 +87,6 @@ pub(super) fn run(mut invocation: Invocation) -> CommandResult {
         watchdog_pid: env(b"WATCHDOG_PID"),
     };
     (service.serve)(invocation, reporter(ready))
-}
-
-/// Executes `file` in this process, or this binary if the file is gone. Returns the reason if
-/// that fails.
-pub(super) fn replace_by(file: &Path, argv: &[*const c_char], envp: &[*const c_char]) -> Errno {
-    match execute(file.as_c_str(), argv, envp) {
-        Errno::NOENT => execute(OURSELVES, argv, envp),
-        errno => errno,
-    }
 }
 
 /// Returns true if stderr is the stream `DEV:INODE`.

@@ -161,7 +161,7 @@ commands! {
          its group.\n\
          Exit: 0; 2 unknown NAME or SIGNAL; 4 no privilege; 7 not running.\n";
     #[cfg(feature = "service")]
-    "status" "[--all] [--json|--prometheus] [SERVICE|NAME]" [All, Json, Prometheus] Service => Service(status::status),
+    "status" "[--all] [--json|--prometheus] [SERVICE|NAME]" [All, Json, Prometheus] Service => Service(overview::status),
         "show whether a service runs and is healthy, and its counters",
         "--all  a line for each service and each program of the supervisor\n\
          --json  one JSON object instead of text; with --all one a line\n\
@@ -302,6 +302,9 @@ pub fn main(args: &Args) -> u8 {
     let result = task(args).and_then(|task| match task {
         Task::Plain(run, operands) => run(&operands),
         Task::Service(run, invocation) => run(invocation),
+        Task::Program(name, invocation) if invocation.command == "status" => {
+            overview::of_program(invocation, name)
+        }
         Task::Program(name, invocation) => programs::about(invocation, name),
         Task::Start(run, invocation) => {
             paths::open_folder(invocation.memory)?;

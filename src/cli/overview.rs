@@ -8,20 +8,21 @@
 use super::client::Client;
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
-use super::output::{CommandResult, print, push_word, usage};
+use super::output::{CommandResult, print, push_word, shows_colours, usage};
 use super::programs;
-use super::status::{STATUS_WAIT, Seen, describe, formats, look, lsb, push_member};
+use super::status::{
+    STATUS_WAIT, Seen, describe, formats, look, lsb, of_service, print_metrics, push_member,
+};
 use crate::limits::{ANSWER_MAX_BYTES, SUPERVISED_MAX};
 use crate::proto::config::Config;
-use crate::proto::prometheus::{self, Shown};
+use crate::proto::prometheus::Shown;
 use crate::proto::service::{BUILT_IN, Service};
 use crate::proto::signal::name_of;
 use crate::proto::status::{STATE_BYTES, degraded_names, field, fields, number, push_field};
 use crate::service::boot::boot_id;
 use crate::service::lifecycle::exit;
 use crate::service::lock_holder::LockState;
-use crate::state::degraded::DegradedState;
-use crate::sys::{clock, fds};
+use crate::sys::clock;
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::Instant;
 use heapless::Vec;
@@ -205,31 +206,6 @@ fn push_header(width: usize, out: &mut Writer<'_>) {
     out.push_str("LAST END     HEALTH\n");
 }
 
-/// Prints all metrics of the services and programs that `row` returns. `service` returns the
-/// service at an index, or `None` for a program.
-pub(super) fn print_metrics<'a>(
-    row: &dyn Fn(usize) -> Option<Shown<'a>>,
-    service: &dyn Fn(usize) -> Option<Service>,
-    out: &mut Writer<'_>,
-) -> Result<(), u8> {
-    let states = |index: usize, visit: &mut dyn FnMut(&[u8])| match service(index) {
-        Some(service) => {
-            let states = DegradedState::ALL.iter().filter(|state| state.applies_to(service));
-            states.for_each(|state| visit(state.name().as_bytes()));
-        }
-        None => {
-            let degraded = row(index).and_then(|shown| field(shown.answer?, "degraded"));
-            degraded_names(degraded.unwrap_or(b"")).for_each(visit);
-        }
-    };
-    for part in 0..prometheus::PARTS {
-        prometheus::emit(part, row, &states, out);
-        print(out.as_bytes())?;
-        out.truncate(0);
-    }
-    Ok(())
-}
-
 /// Runs `status NAME` of a program.
 pub(super) fn of_program(mut invocation: Invocation, name: &'static [u8]) -> CommandResult {
     let (json, prometheus) = formats(&invocation)?;
@@ -237,7 +213,7 @@ pub(super) fn of_program(mut invocation: Invocation, name: &'static [u8]) -> Com
         return Err(usage("status", &|out| push_word("unexpected argument", name, out)));
     }
     let mut line = Vec::new();
-    let colour = has_colour(&invocation);
+    let colour = shows_colours(&invocation.args);
     let (mut client, rest) = programs::connect(&mut invocation, name)?;
     programs::look_at(&mut client, name, &mut line).map_err(|code| match code {
         exit::FAILED => lsb::UNKNOWN,
@@ -332,8 +308,8 @@ impl Rows<'_> {
     }
 }
 
-/// Copies the lines of all that the supervisor runs to `out`. Returns false if it does not answer
-/// until `deadline`.
+/// Copies the lines of all that the supervisor runs to `out`. Returns true if the supervisor has
+/// answered before `deadline`.
 fn take_list(client: &mut Client<'_>, deadline: Instant, out: &mut Writer<'_>) -> bool {
     let mut last: Vec<u8, 64> = Vec::new();
     loop {
@@ -357,16 +333,24 @@ fn take_list(client: &mut Client<'_>, deadline: Instant, out: &mut Writer<'_>) -
     }
 }
 
+/// Runs `status [--all] [--json|--prometheus] [SERVICE]`.
+pub(super) fn status(invocation: Invocation) -> CommandResult {
+    match invocation.operands.has(CommandOption::All) {
+        true => all(invocation),
+        false => of_service(invocation),
+    }
+}
+
 /// Runs `status --all`.
 #[inline(never)]
-pub(super) fn all(mut invocation: Invocation) -> CommandResult {
+fn all(mut invocation: Invocation) -> CommandResult {
     let (json, prometheus) = formats(&invocation)?;
     if let Some(word) = invocation.operands.service {
         return Err(usage("status", &|out| push_word("unexpected argument", word, out)));
     }
     invocation.load_or_defaults();
     find_services(&mut invocation);
-    let colour = has_colour(&invocation);
+    let colour = shows_colours(&invocation.args);
     let mut text = [0; ROWS_BYTES];
     let mut rows = Rows { text: Writer::new(&mut text), ends: Vec::new() };
     let config = &invocation.memory.config;
@@ -420,13 +404,6 @@ fn find_services(invocation: &mut Invocation) {
     }
     invocation.service = Service::Supervisor;
     invocation.find_service();
-}
-
-/// Returns true if stdout is a terminal that shows colours, and the user wants them
-/// (<https://no-color.org>).
-fn has_colour(invocation: &Invocation) -> bool {
-    let env = |name: &[u8]| invocation.operands.env(name).unwrap_or(b"");
-    fds::is_terminal(1) && env(b"NO_COLOR").is_empty() && env(b"TERM") != b"dumb"
 }
 
 /// Looks at all services, and asks the supervisor for its programs.

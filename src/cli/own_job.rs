@@ -2,9 +2,8 @@
 //! itself.
 
 use super::client::{Client, answer_deadline};
-use super::invocation::Invocation;
+use super::invocation::{After, Invocation};
 use super::output::{CommandResult, fail, print};
-use super::services::After;
 use crate::limits::ANSWER_MAX_BYTES;
 use crate::proto::answer::Answer;
 use crate::proto::status::number;

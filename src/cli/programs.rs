@@ -6,7 +6,6 @@ use super::client::{Client, ClientError, answer_deadline};
 use super::command_line::{CommandOption, push_services};
 use super::invocation::{Invocation, find_holder};
 use super::output::{CommandResult, fail, fail_at, print, push_word, usage};
-use super::overview;
 use super::status::STATUS_WAIT;
 use crate::limits::ANSWER_MAX_BYTES;
 use crate::proto::answer::Answer;
@@ -29,7 +28,7 @@ const LOOK: Duration = Duration::from_ms(20);
 pub(super) const ROW_BYTES: usize = 640;
 
 /// The line of a program.
-type Line = Vec<u8, ROW_BYTES>;
+type ProgramLine = Vec<u8, ROW_BYTES>;
 
 /// Prints that no service or program has this name; returns the exit code.
 fn unknown(command: &str, name: &[u8]) -> u8 {
@@ -59,17 +58,21 @@ pub(super) fn connect<'a>(
 }
 
 /// Sends `VERB NAME WORD`, and returns the line of the program in the answer.
-fn ask(client: &mut Client<'_>, verb: &str, name: &[u8], word: &[u8]) -> Result<Line, u8> {
+fn ask(client: &mut Client<'_>, verb: &str, name: &[u8], word: &[u8]) -> Result<ProgramLine, u8> {
     ask_until(client, answer_deadline(), [verb.as_bytes(), b" ", name, b" ", word])
 }
 
 /// Sends a request about a program, and returns its line in the answer, which comes before
 /// `deadline`.
-fn ask_until(client: &mut Client<'_>, deadline: Option<Instant>, parts: [&[u8]; 5]) -> Result<Line, u8> {
+fn ask_until(
+    client: &mut Client<'_>,
+    deadline: Option<Instant>,
+    parts: [&[u8]; 5],
+) -> Result<ProgramLine, u8> {
     let name = parts[2];
     match client.send(&parts).and_then(|()| client.line(deadline)) {
         Ok(line) => match Answer::parse(client.at(line)) {
-            Answer::Ok(text) => Ok(Line::from_slice(text).unwrap_or_default()),
+            Answer::Ok(text) => Ok(ProgramLine::from_slice(text).unwrap_or_default()),
             Answer::Refused(b"no-program", _) => Err(unknown(client.command, name)),
             refused => Err(client.report_answer(refused)),
         },
@@ -77,12 +80,12 @@ fn ask_until(client: &mut Client<'_>, deadline: Option<Instant>, parts: [&[u8]; 
     }
 }
 
-fn state(line: &Line) -> &[u8] {
+fn state(line: &ProgramLine) -> &[u8] {
     field(line, "state").unwrap_or(b"")
 }
 
 /// Returns true if a degraded state of the program is `name`.
-fn has_state(line: &Line, name: &[u8]) -> bool {
+fn has_state(line: &ProgramLine, name: &[u8]) -> bool {
     degraded_names(field(line, "degraded").unwrap_or(b"")).any(|found| found == name)
 }
 
@@ -94,7 +97,6 @@ pub(super) fn about(mut invocation: Invocation, name: &'static [u8]) -> CommandR
     let command = invocation.command;
     let now = invocation.operands.has(CommandOption::Now);
     match command {
-        "status" => return overview::of_program(invocation, name),
         "start" | "stop" | "restart" | "reload" if !invocation.operands.literal => {}
         _ => return Err(unknown(command, name)),
     }
@@ -162,9 +164,9 @@ fn confirm(name: &[u8], text: &dyn Fn(&mut Writer<'_>)) {
 }
 
 /// Writes why a program does not run.
-fn push_failure(line: &Line, out: &mut Writer<'_>) {
+fn push_failure(line: &ProgramLine, out: &mut Writer<'_>) {
     if let Some(why) = field(line, "why") {
-        let mut text = Line::from_slice(why).unwrap_or_default();
+        let mut text = ProgramLine::from_slice(why).unwrap_or_default();
         let length = unescape(&mut text);
         out.push_str("cannot be started: ");
         return out.push_escaped(text.get(..length).unwrap_or(&[]));
@@ -257,7 +259,7 @@ pub(super) fn send(invocation: &Invocation, signal: Signal) -> CommandResult {
 }
 
 /// Asks for the line of the program, for `status`.
-pub(super) fn look_at(client: &mut Client<'_>, name: &[u8], line: &mut Line) -> Result<(), u8> {
+pub(super) fn look_at(client: &mut Client<'_>, name: &[u8], line: &mut ProgramLine) -> Result<(), u8> {
     let deadline = Some(clock::now() + STATUS_WAIT);
     *line = ask_until(client, deadline, [b"status", b" ", name, b"", b""])?;
     Ok(())

@@ -9,11 +9,11 @@
 //! The connection over which a user works may be one of the services that end here, so that
 //! the stop and the start are not in the session of the command.
 
-use super::invocation::{Invocation, find_holder};
+use super::invocation::{After, Invocation, find_holder};
 use super::kept_options::{OptionWords, OptionsFound, WORDS_BYTES, merge, push_words};
-use super::lifecycle::{Way, is_supervised, replace_by, stop_running, supervisor_does};
+use super::lifecycle::{Way, is_supervised, stop_running, supervisor_does};
 use super::output::{CommandResult, fail, print, usage_text};
-use super::services::{After, of};
+use super::services::of;
 use crate::limits::{RESTART_DELAY_MAX, STOP_GRACE};
 use crate::proto::service::Service;
 use crate::service::boot::boot_id;
@@ -25,6 +25,7 @@ use crate::service::lock_holder::{LockHolder, LookupFailed, ServiceLocks};
 use crate::service::program;
 use crate::sys::once::once;
 use crate::sys::process::{self, Exit, Pid, Side};
+use crate::sys::spawn::replace_by;
 use crate::sys::{Errno, Failure, Op, clock, poll, signal};
 use crate::util::path::Path;
 use crate::util::text::Writer;
@@ -232,7 +233,8 @@ fn start_again(invocation: &Invocation, words: &'static [u8]) -> u8 {
     fits &= push_words(words, &mut argv);
     fits &= argv.push(c"start".as_ptr()).is_ok();
     fits &= argv.extend_from_slice(tail).is_ok();
-    let errno = if fits { replace_by(&file, &argv, invocation.args.environment()) } else { Errno::TOOBIG };
+    let errno =
+        if fits { replace_by(file.as_c_str(), &argv, invocation.args.environment()) } else { Errno::TOOBIG };
     fail(exit::FAILED, &|out| {
         out.push_str("restart: stopped, but not started: ");
         describe_at(&file, Failure { op: Op::Execve, errno }, out);

@@ -3,7 +3,6 @@
 
 use super::invocation::Invocation;
 use super::kept_options::OptionWords;
-use super::lifecycle::replace_by;
 use super::output::{CommandResult, LOGS_ONLY, fail, print};
 use crate::limits::{ANSWER_MAX_BYTES, OPTION_WORDS_MAX};
 use crate::proto::config::Handler;
@@ -13,6 +12,7 @@ use crate::service::jobs;
 use crate::service::lifecycle::{StartReporter, describe_at, exit};
 use crate::service::program;
 use crate::sys::args::Args;
+use crate::sys::spawn::replace_by;
 use crate::sys::{Errno, Failure, Op, clock};
 use crate::util::text::Writer;
 use crate::util::time::Duration;
@@ -91,7 +91,10 @@ fn execute_again(args: &Args, source: &ConfigSource, foreground: bool) -> u8 {
     let _ = argv.push(c"jobs".as_ptr());
     let _ = argv.push(core::ptr::null());
     let mut environment = Vec::new();
-    let errno =
-        if fits { replace_by(&file, &argv, args.whole_environment(&mut environment)) } else { Errno::TOOBIG };
+    let errno = if fits {
+        replace_by(file.as_c_str(), &argv, args.whole_environment(&mut environment))
+    } else {
+        Errno::TOOBIG
+    };
     fail(exit::FAILED, &|out| describe_at(&file, Failure { op: Op::Execve, errno }, out))
 }

@@ -4,7 +4,7 @@
 //! Changing this: a new service is one row here, beside its row in `proto/service.rs`.
 
 use super::command_line::CommandOption;
-use super::invocation::Invocation;
+use super::invocation::{After, Invocation};
 use super::output::{CommandResult, usage_text};
 #[cfg(feature = "jobs")]
 use super::own_job;
@@ -26,15 +26,6 @@ use crate::service::opener;
 use crate::service::supervisor;
 use crate::sys::process::Pid;
 use crate::util::path::Path;
-
-/// What a service is to do after the job in which a command runs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
-    /// It stops.
-    Stop,
-    /// It stops and starts again.
-    Restart,
-}
 
 /// Reads what the process with this PID file left for `status` in this boot, into a buffer.
 type ReadState = for<'a> fn(&Path, Pid, &[u8; BOOT_ID_BYTES], &'a mut [u8; STATE_BYTES]) -> Option<&'a [u8]>;

@@ -9,12 +9,11 @@ use super::output::{
     CommandResult, GREEN, LOGS_ONLY, NEEDS_ROOT, RED, YELLOW, fail, print, push_coloured, shows_colours,
     usage_text,
 };
-use super::overview;
 use super::services::of;
 use crate::limits::{ANSWER_MAX_BYTES, CONNECT_RETRY};
 use crate::proto::answer::Answer;
 use crate::proto::health::{BOOT_ID_BYTES, Verdict};
-use crate::proto::prometheus::Shown;
+use crate::proto::prometheus::{self, Shown};
 use crate::proto::service::Service;
 use crate::proto::status::{SCREEN, STATE_BYTES, degraded_names, field, fields, number};
 use crate::service::boot::boot_id;
@@ -195,13 +194,10 @@ pub(super) fn formats(invocation: &Invocation) -> Result<(bool, bool), u8> {
     }
 }
 
-/// Runs `status [--all] [--json|--prometheus] [SERVICE]`.
+/// Runs `status [--json|--prometheus] [SERVICE]`.
 #[inline(never)]
-pub(super) fn status(mut invocation: Invocation) -> CommandResult {
+pub(super) fn of_service(mut invocation: Invocation) -> CommandResult {
     let (json, prometheus) = formats(&invocation)?;
-    if invocation.operands.has(CommandOption::All) {
-        return overview::all(invocation);
-    }
     invocation.load_or_defaults();
     invocation.find_service();
     let service = invocation.service;
@@ -237,7 +233,7 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     let printed = if prometheus {
         let up = code == lsb::RUNNING;
         let row = |index| (index == 0).then_some(Shown { name: report.name.as_bytes(), up, answer });
-        overview::print_metrics(&row, &|_| Some(service), &mut out)
+        print_metrics(&row, &|_| Some(service), &mut out)
     } else {
         match json {
             true => report.write_json(&mut out),
@@ -247,6 +243,31 @@ pub(super) fn status(mut invocation: Invocation) -> CommandResult {
     };
     // A program that did not get the text does not know the status.
     Ok(if printed.is_err() && (json || prometheus) { lsb::UNKNOWN } else { code })
+}
+
+/// Prints all metrics of the services and programs that `row` returns. `service` returns the
+/// service at an index, or `None` for a program.
+pub(super) fn print_metrics<'a>(
+    row: &dyn Fn(usize) -> Option<Shown<'a>>,
+    service: &dyn Fn(usize) -> Option<Service>,
+    out: &mut Writer<'_>,
+) -> Result<(), u8> {
+    let states = |index: usize, visit: &mut dyn FnMut(&[u8])| match service(index) {
+        Some(service) => {
+            let states = DegradedState::ALL.iter().filter(|state| state.applies_to(service));
+            states.for_each(|state| visit(state.name().as_bytes()));
+        }
+        None => {
+            let degraded = row(index).and_then(|shown| field(shown.answer?, "degraded"));
+            degraded_names(degraded.unwrap_or(b"")).for_each(visit);
+        }
+    };
+    for part in 0..prometheus::PARTS {
+        prometheus::emit(part, row, &states, out);
+        print(out.as_bytes())?;
+        out.truncate(0);
+    }
+    Ok(())
 }
 
 /// Returns the degraded states of `service`, as far as it shows them while it runs.
@@ -615,7 +636,14 @@ mod tests {
             [("scheduled=0", "7 w, x"), ("scheduled=3", "7 w, 3 of them scheduled, x"), ("", "7 w, x")]
         {
             let answer = format!("waiting=7 {answer}");
-            assert_eq!(written(|out| fill_in("$waiting w$scheduled, x", answer.as_bytes(), out)), shown);
+            assert_eq!(
+                written(|out| report("running", None).fill_in(
+                    "$waiting w$scheduled, x",
+                    answer.as_bytes(),
+                    out
+                )),
+                shown
+            );
         }
     }
 

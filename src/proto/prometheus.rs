@@ -5,12 +5,12 @@ use super::status::{FieldMetric, METRICS, MetricType, degraded_names, field, num
 use crate::util::text::Writer;
 use ufmt::uwrite;
 
-/// What one service or program shows.
+/// The fields that one service or program shows.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
     /// Its name.
     pub name: &'a [u8],
-    /// It runs and is well.
+    /// True if the process runs and is well.
     pub up: bool,
     /// The fields that it shows.
     pub answer: Option<&'a [u8]>,

@@ -57,7 +57,7 @@ impl Service {
     /// Returns true if this build contains the service. Its feature has its name.
     #[must_use]
     pub const fn is_built_in(self) -> bool {
-        BUILT_IN_BITS & 1 << self as u8 != 0
+        BUILT_IN_BITS >> self as u8 & 1 == 1
     }
 
     /// Returns true if this is the service `other`, and this build contains it. The compiler

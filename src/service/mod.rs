@@ -18,7 +18,7 @@
 //! - `down_mark.rs`: the mark of a stop on purpose
 //! - `second_lock.rs`: the lock that holds while the PID file is lost
 //! - `child_output.rs`: the output of programs that a service started
-//! - `program.rs`: the file of a program, as a shell would find it; `programs.rs`: the files that
+//! - `program.rs`: the file of a program, as a shell would find it; `program_files.rs`: the files that
 //!   describe the programs of the supervisor; `program_log.rs`: the log of one of them
 //! - `notify.rs`: messages to the service manager
 //! - `memory.rs`: the memory of every service
@@ -64,8 +64,8 @@ pub mod notify;
 pub mod opener;
 pub mod own_paths;
 pub mod program;
+pub mod program_files;
 pub mod program_log;
-pub mod programs;
 #[cfg(feature = "jobs")]
 pub mod queue_folder;
 pub mod reload;

@@ -25,11 +25,11 @@ const SPARE: &CStr = c"journal.spare";
 /// How a journal got its name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Published {
-    /// It replaced the one before.
+    /// The journal replaced the one before.
     Replaced,
     /// The one before has the name `journal.new`.
     Exchanged,
-    /// It is in another folder than the one before.
+    /// The journal is in another folder than the one before.
     Moved,
 }
 

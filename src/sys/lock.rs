@@ -93,7 +93,6 @@ impl PidFile {
                 Err(errno) => return Err(Failure { op: Op::Fcntl, errno }.into()),
             }
             if file::meta_in(folder, name.as_c_str()).is_ok_and(|named| named.identity == meta.identity) {
-                file::truncate(&fd, 0)?;
                 let mut pid_file = Self { fd, identity: meta.identity, unwritten: None };
                 pid_file.fill(pid_line)?;
                 let _ = file::set_mode(&pid_file.fd, 0o644);
@@ -120,9 +119,11 @@ impl PidFile {
     /// Writes this process's PID. A full disk is no error, because the lock is held in any case.
     ///
     /// # Errors
-    /// As pwrite(2) says, except that there is no space.
+    /// As ftruncate(2) and pwrite(2) say, except that there is no space: a filesystem that copies
+    /// what is written again needs some even to empty a file.
     pub fn fill(&mut self, pid_line: &[u8]) -> Result<(), Failure> {
-        self.unwritten = file::write_at(&self.fd, pid_line, 0).err();
+        let emptied = file::truncate(&self.fd, 0);
+        self.unwritten = emptied.and_then(|()| file::write_at(&self.fd, pid_line, 0)).err();
         match self.unwritten {
             Some(failure) if !failure.is_of_full_disk() => Err(failure),
             _ => Ok(()),

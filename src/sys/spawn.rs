@@ -61,7 +61,7 @@ pub struct Foreign<'a> {
     pub death_signal: Signal,
     /// The descriptor that it gets as [`REPORT_FD`].
     pub ready: Option<&'a OwnedFd>,
-    /// What it prints goes to /dev/null, which is descriptor 0 of this process.
+    /// The output of the child goes to /dev/null, which is descriptor 0 of this process.
     pub is_silent: bool,
 }
 
@@ -215,6 +215,16 @@ pub fn execute(path: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> E
     }
     // SAFETY: both arrays end with a null pointer and hold terminated strings.
     unsafe { runtime::execve(path, argv.as_ptr().cast(), envp.as_ptr().cast()) }
+}
+
+/// Executes `file` in this process, or this binary if the file is gone. Returns the reason if
+/// that fails (execve(2)).
+#[must_use]
+pub fn replace_by(file: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> Errno {
+    match execute(file, argv, envp) {
+        Errno::NOENT => execute(OURSELVES, argv, envp),
+        errno => errno,
+    }
 }
 
 /// Ends this child when `parent` ends, by `signal`, or now if it has ended.

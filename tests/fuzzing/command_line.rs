@@ -4,6 +4,7 @@ use super::{assert_plain, written};
 use std::ffi::CString;
 use zigsvc::cli::COMMANDS;
 use zigsvc::cli::command_line::{CommandLine, Options};
+use zigsvc::proto::service::is_program_name;
 use zigsvc::sys::args::Args;
 
 type Word = Vec<u8>;
@@ -93,7 +94,9 @@ pub fn command_line(data: &[u8]) {
     let knows = |name: &[u8]| command.options().any(|(known, _)| known.as_bytes() == name);
     assert!(said.options.iter().all(|(name, _)| knows(name)), "an option of another command: {said:?}");
     if let (Some(word), service) = &said.service {
-        assert_eq!(word, service.as_bytes());
+        // A program is the supervisor's.
+        let expected = if is_program_name(word) { &b"supervisor"[..] } else { &word[..] };
+        assert_eq!(expected, service.as_bytes());
     }
     let is_program = said.literal && ["start", "run"].contains(&said.command);
     assert!(!command.args.ends_with("[SERVICE]") || said.words.is_empty() || is_program, "{said:?}");

@@ -54,7 +54,7 @@ fn every_key_of_a_program_is_read() {
     assert_eq!((program.stop_signal, program.reload_signal), (2, 1));
     assert_eq!(program.health_file.as_bytes(), b"/base/alive");
     assert_eq!((program.line_of("command"), program.line_of("after")), (1, 12));
-    // What `check` prints means the same, to a parser of TOML too.
+    // The output of `check` has the same meaning, also for a parser of TOML.
     let text = emitted(&mut program);
     let table: ::toml::Table = text.parse().unwrap();
     assert_eq!(table.len(), PROGRAM_KEYS.len());

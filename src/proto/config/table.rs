@@ -58,11 +58,11 @@ named_enum! {
 named_enum! {
     /// The values of `ready`: how a program shows that it is ready.
     pub enum ReadyMode {
-        /// It is ready when it is started.
+        /// The program is ready when it is started.
         Start = "start",
-        /// It writes a newline to descriptor 3.
+        /// The program writes a newline to descriptor 3.
         Fd = "fd",
-        /// It sends `READY=1` to the socket that NOTIFY_SOCKET names.
+        /// The program sends `READY=1` to the socket that NOTIFY_SOCKET names.
         Notify = "notify",
     }
 }

@@ -1,8 +1,8 @@
 //! Logs the events of the supervisor, reports its status, and reloads its configuration.
 
-use super::control::state_word;
 use super::launch::{LaunchSpec, ManagedKind};
 use super::managed_process::ManagedProcess;
+use super::program_requests::state_word;
 use super::records::push_holder;
 use super::{Supervisor, rules};
 use crate::limits::PROGRAM_NAME_BYTES;
@@ -13,7 +13,7 @@ use crate::service::base::{self, ServiceBase, ServiceStatus};
 use crate::service::child_output::OutputSink;
 use crate::service::config_source::ServiceFile;
 use crate::service::lifecycle::{StartReport, next_report};
-use crate::service::programs::check_all;
+use crate::service::program_files::check_all;
 use crate::state::degraded::{DegradedSet, DegradedState};
 use crate::state::supervisor::decision::{Event, ExitReason, Report};
 use crate::state::supervisor::instance::Instance;

@@ -2,11 +2,17 @@
 
 use crate::limits::PROGRAM_NAME_BYTES;
 use crate::proto::service::Service;
+use crate::service::base::ServiceBase;
+use crate::service::lifecycle::exit;
 use crate::service::program;
+use crate::service::program_files::check_all;
 use crate::sys::args::Args;
 use crate::util::path::Path;
 use crate::util::text::Writer;
 use core::ffi::c_char;
+
+/// Bytes of the reason why a file is refused or a program is not started.
+pub(super) const REASON_BYTES: usize = 512;
 
 /// The command line of the supervisor.
 pub struct LaunchSpec {
@@ -101,5 +107,17 @@ impl LaunchSpec {
             ManagedKind::Program | ManagedKind::Listed(_) => self.program_word(),
         };
         program::find(&self.args, word, base)
+    }
+}
+
+/// Ends the process if the file of a program cannot be used.
+#[inline(never)]
+pub(super) fn refuse_bad_programs(base: &mut ServiceBase) {
+    let mut reason = [0; REASON_BYTES];
+    let mut text = Writer::new(&mut reason);
+    let Some(program) = &mut base.program else { return };
+    let (source, config) = (base.process.config_source, &*base.process.config);
+    if check_all(source, config, program, base.scratch, &mut text, &mut |_, _| {}).is_err() {
+        base.process.fail(exit::CONFIG, &|out| out.push(text.as_bytes()));
     }
 }

@@ -2,21 +2,21 @@
 //! that they are ready.
 
 use super::Supervisor;
-use super::launch::{ManagedKind, ProgramName};
+use super::launch::{ManagedKind, ProgramName, REASON_BYTES};
 use super::managed_process::{ManagedProcess, raw_pid};
+use super::program_state::{FAILED_START_BYTES, signal_of};
 use super::records::Records;
 use crate::limits::{COMMAND_WORDS_MAX, PROGRAM_NAME_BYTES, SUPERVISED_MAX};
-use crate::proto::config::{Config, Program, ReadyMode};
-use crate::proto::leftovers::{NotedGroup, TOKEN_VARIABLE};
+use crate::proto::config::{Program, ReadyMode};
+use crate::proto::leftovers::TOKEN_VARIABLE;
 use crate::proto::log::Level;
 use crate::proto::service::Service;
 use crate::service::accounts;
 use crate::service::base::ServiceBase;
 use crate::service::child_output::ChildOutput;
-use crate::service::lifecycle::{describe_at, exit};
+use crate::service::lifecycle::describe_at;
+use crate::service::program_files::{check_all, load, path_of_program};
 use crate::service::program_log::ProgramLog;
-use crate::service::programs::{check_all, load, path_of_program};
-use crate::service::trust::Judge;
 use crate::state::identity::hash;
 use crate::state::supervisor::decision::{Decision, ProgramRules, Report, Request};
 use crate::state::supervisor::instance::Phase;
@@ -31,82 +31,10 @@ use core::ffi::{CStr, c_char};
 use heapless::Vec;
 use ufmt::uwrite;
 
-/// Bytes of the reason why a file is refused or a program is not started.
-const REASON_BYTES: usize = 512;
-/// Bytes of the reason that `start NAME` prints.
-pub(super) const FAILED_START_BYTES: usize = 200;
 /// Maximum number of datagrams of one program that are read in one turn.
 const DATAGRAMS_MAX: u32 = 16;
 /// Bytes of the variables that the supervisor makes for a program.
 const VARIABLES_BYTES: usize = 1024;
-
-/// What the supervisor keeps of the file of a program as long as that runs.
-pub(super) struct ProgramState {
-    /// The number of the signal that ends the program.
-    pub(super) stop_signal: u8,
-    /// The number of the signal of `reload`; 0 for none.
-    pub(super) reload_signal: u8,
-    /// The file that the program writes as a sign of life; empty for none.
-    pub(super) health_file: Path,
-    /// The log; `None` for a program without one.
-    pub(super) log: Option<ProgramLog>,
-    /// The user of the program.
-    uid: u32,
-    /// The program reports to a socket that it is ready, and not to a descriptor.
-    notifies: bool,
-    /// The version of the file at the last start.
-    version: Option<FileVersion>,
-    /// The program is not in `supervise` any more, and ends.
-    pub(super) is_leaving: bool,
-    /// The group that the program leads, for the note.
-    pub(super) group: Option<NotedGroup>,
-}
-
-impl ProgramState {
-    /// Returns the state before the file is read.
-    pub(super) const fn new() -> Self {
-        Self {
-            stop_signal: 15,
-            reload_signal: 0,
-            health_file: Path::empty(),
-            log: None,
-            uid: 0,
-            notifies: false,
-            version: None,
-            is_leaving: false,
-            group: None,
-        }
-    }
-
-    /// Takes the values of the file.
-    fn apply(&mut self, program: &Program, config: &Config) {
-        (self.stop_signal, self.reload_signal) = (program.stop_signal, program.reload_signal);
-        self.health_file.set(&program.health_file);
-        self.notifies = program.ready() == ReadyMode::Notify;
-        if program.has_no_log() {
-            self.log = None;
-            return;
-        }
-        let (path, max, keep, stamp) =
-            (&program.log_file, program.log_max, program.log_keep, program.log_time);
-        if !self.log.as_mut().is_some_and(|log| log.configure(path, max, keep, stamp)) {
-            self.log = Some(ProgramLog::new(path, max, keep, stamp));
-        }
-        let rule = Judge::of_programs(config).log_rule(path);
-        self.log.iter_mut().for_each(|log| log.set_rule(rule));
-    }
-
-    /// Returns the signals that end the program. One that SIGSTOP has stopped takes no other signal
-    /// until it continues.
-    pub(super) fn stop_signals(&self) -> [Signal; 2] {
-        [signal_of(self.stop_signal).unwrap_or(Signal::TERM), Signal::CONT]
-    }
-}
-
-/// Returns the signal of this number.
-pub(super) fn signal_of(number: u8) -> Option<Signal> {
-    Signal::from_named_raw(number.into())
-}
 
 /// Returns the rules that the file of a program sets.
 fn rules_of(program: &Program) -> ProgramRules {
@@ -117,18 +45,6 @@ fn rules_of(program: &Program) -> ProgramRules {
         stop_timeout: program.stop_timeout,
         stale_after: program.stale_after,
         has_health_file: !program.health_file.is_empty(),
-    }
-}
-
-/// Ends the process if the file of a program cannot be used.
-#[inline(never)]
-pub(super) fn refuse_bad_programs(base: &mut ServiceBase) {
-    let mut reason = [0; REASON_BYTES];
-    let mut text = Writer::new(&mut reason);
-    let Some(program) = &mut base.program else { return };
-    let (source, config) = (base.process.config_source, &*base.process.config);
-    if check_all(source, config, program, base.scratch, &mut text, &mut |_, _| {}).is_err() {
-        base.process.fail(exit::CONFIG, &|out| out.push(text.as_bytes()));
     }
 }
 
@@ -306,7 +222,7 @@ fn version_of(path: &Path) -> Option<FileVersion> {
     Some((meta.identity, meta.size, meta.written))
 }
 
-/// Returns true if `READY=1` of a user who may say so has arrived at the socket of a program.
+/// Returns true if `READY=1` has arrived from `uid` or root at the socket of a program.
 fn is_notified(socket: &OwnedFd, uid: u32) -> bool {
     let mut bytes = [0; 1024];
     for _ in 0..DATAGRAMS_MAX {

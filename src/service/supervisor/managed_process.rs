@@ -2,7 +2,7 @@
 //! descriptors that connect the supervisor to it.
 
 use super::launch::{LaunchSpec, ManagedKind};
-use super::listed::ProgramState;
+use super::program_state::ProgramState;
 use crate::limits::OPTION_WORDS_MAX;
 use crate::proto::leftovers::NotedGroup;
 use crate::proto::service::Service;

@@ -14,24 +14,26 @@
 //!
 //! - `launch.rs`: the command line
 //! - `listed.rs`: the programs that `supervise` names
+//! - `program_state.rs`: the values of the file of a program, and its log
 //! - `managed_process.rs`: starts and signals one service or program
 //! - `perform.rs`: performs decisions, and reaps children
 //! - `probe.rs`: probes locks and health files
 //! - `records.rs`: the files that tell a later supervisor and `status` what runs
 //! - `watchdog.rs`: the device of the hardware watchdog
-//! - `control.rs`: the socket, and its requests
+//! - `program_requests.rs`: the socket, and its requests
 //! - `events.rs`: logs events, reports the status, reloads the configuration
 //!
 //! With a program (`run supervisor -- CMD`) the supervisor has no heartbeat, and the
 //! program perhaps none, so that nothing wakes either process.
 
-mod control;
 mod events;
 mod launch;
 mod listed;
 mod managed_process;
 mod perform;
 mod probe;
+mod program_requests;
+mod program_state;
 mod records;
 mod watchdog;
 
@@ -57,8 +59,8 @@ use crate::sys::signal::Arrived;
 use crate::util::time::{Instant, earliest};
 use heapless::Vec;
 use launch::ManagedKind;
-use listed::FAILED_START_BYTES;
 use managed_process::ManagedProcess;
+use program_state::FAILED_START_BYTES;
 use records::Records;
 use ufmt::uwrite;
 use watchdog::WatchdogDevice;
@@ -115,7 +117,7 @@ impl Supervisor {
         }
         let base = ServiceBase::open(Service::Supervisor, parts, reporter);
         if !launch.is_program() {
-            listed::refuse_bad_programs(base);
+            launch::refuse_bad_programs(base);
         }
         let now = clock::now();
         let config = &*base.process.config;

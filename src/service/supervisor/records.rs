@@ -97,7 +97,8 @@ impl Records {
         let mut token = self.token;
         let shifts = (0..16u32).map(|digit| job >> (4 * digit) & 15);
         for (digit, nibble) in token.iter_mut().zip(shifts).filter(|_| job != 0) {
-            *digit = b"0123456789abcdef".get(nibble as usize).copied().unwrap_or(b'0');
+            let index = usize::try_from(nibble).unwrap_or(0);
+            *digit = b"0123456789abcdef".get(index).copied().unwrap_or(b'0');
         }
         token
     }
@@ -134,8 +135,8 @@ impl Records {
         left
     }
 
-    /// Returns the group that a program leads, which was started between these times. `job` tells the
-    /// programs from each other.
+    /// Returns the group that a program leads, which was started between these times. `job` is
+    /// another number for each program.
     pub(super) fn group(&self, pid: u32, job: u64, from: Instant, upto: Instant) -> NotedGroup {
         NotedGroup { number: pid, session: pid, job, from, upto, token: self.token_of(job) }
     }

@@ -423,7 +423,7 @@ impl Spool {
         }
     }
 
-    /// Remembers that the live records of a job are deleted. Returns false if there is no room.
+    /// Remembers that the live records of a job are deleted. Returns true if there is room.
     fn push_tombstone(&mut self, id: u64, dead: bool, pass: &mut Pass) -> bool {
         let pushed = self.tombstones.push(Tombstone::new(id, dead, pass.at)).is_ok();
         pass.found.undone_deletions = pass.found.undone_deletions.saturating_add(u32::from(!pushed));

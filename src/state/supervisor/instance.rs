@@ -118,9 +118,9 @@ pub struct Instance {
     program: Option<ProgramRules>,
     /// The instances that are ready before the program is started, as bits of their indexes.
     pub(super) needs: u64,
-    /// One of those is not ready.
+    /// A program or service that `after` names is not ready.
     pub(super) blocked: bool,
-    /// The program is started again when it has ended, because a user said so.
+    /// The program is started again when it has ended, because a user restarts it.
     again: bool,
     /// The program was not ready in time.
     late: bool,

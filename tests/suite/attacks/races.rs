@@ -46,8 +46,8 @@ impl Drop for Places {
     }
 }
 
-/// What is swapped: a name in a folder, between nothing, a file or folder of the attacker, and a
-/// link of the attacker to something of root's.
+/// A name in a folder that is swapped between nothing, a file or folder of the attacker, and a link
+/// of the attacker to something of root's.
 struct Race {
     folder: PathBuf,
     name: &'static str,
@@ -165,11 +165,14 @@ fn race(service: &str, defaults: bool, user: bool) -> Option<(u64, u64)> {
                 wait_until("it is gone", || !alive(pid));
             } else {
                 refused += 1;
+                if refused <= 2 {
+                    eprintln!("race: {service}: refused ({}): {}", ran.code, ran.err.trim_end());
+                }
             }
             assert_eq!(names(&dir.path("roots")), ["secret"], "{ran:?}");
             assert_eq!(dir.read("roots/secret"), "of root alone\n", "{ran:?}");
             assert!(!taken.exists(), "{ran:?}");
-            // What root made in the free moment is its own, and would end the race.
+            // A file that root made in the free moment is its own, and would end the race.
             let name = race.folder.join(race.name);
             if fs::symlink_metadata(&name).is_ok_and(|meta| meta.uid() == 0) {
                 let _ = if is_folder { fs::remove_dir_all(&name) } else { fs::remove_file(&name) };
@@ -260,7 +263,7 @@ fn before_root_becomes_user_it_makes_nothing_by_a_whole_path_in_a_folder_of_that
         let trace = dir.path(&format!("trace-{service}"));
         let mut inner = zigsvc();
         inner.arg("-d").arg(&theirs).args(["-o", "user=65534", "run", service]);
-        let words = ["strace", "-qq", "-o", trace.to_str().unwrap()];
+        let words = ["strace", "-qq", "-s", "300", "-o", trace.to_str().unwrap()];
         let mut child = through(&words, &inner).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let pid_file = if service == "jobs" { "zigsvc.pid".into() } else { format!("zigsvc-{service}.pid") };
         wait_until("it runs", || {

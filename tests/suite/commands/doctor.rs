@@ -172,7 +172,7 @@ fn a_state_of_a_running_service_is_named_with_its_cause_and_what_ends_it() {
     ] {
         assert!(doctor.out.lines().any(|other| other == line), "{line}: {}", doctor.out);
     }
-    // What has the name of a file keeps a service from its start.
+    // A thing that has the name of a file of a service keeps it from its start.
     let dir = Dir::new();
     for (service, state, name) in [
         ("jobs", "queue-file", "queue"),

@@ -123,7 +123,7 @@ fn normal(line: &str) -> String {
         }
         let length = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'.').count();
         let (number, rest) = (&line[at..at + length], &line[at + length..]);
-        let unit = [" ms", " s", " min", " h", " B", " KiB", " fsyncs"].iter().find(|unit| {
+        let unit = [" ms", " s", " min", " h", " B", " KiB", " fsyncs", " and"].iter().find(|unit| {
             rest.strip_prefix(**unit)
                 .is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric()))
         });

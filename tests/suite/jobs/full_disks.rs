@@ -15,11 +15,6 @@ const FORMATS: &[(&str, &str)] = &[
     ("mkfs.xfs", "truncate -s 300M $0.image && mkfs.xfs -q $0.image && mount -o loop $0.image $0"),
     ("mkfs.ext4", "truncate -s 8M $0.image && mkfs.ext4 -q -m 0 $0.image && mount -o loop $0.image $0"),
     ("mount", "mount -t tmpfs -o size=512k,nr_inodes=16 none $0"),
-    (
-        "btrfs",
-        "truncate -s 114M $0.image && mkfs.btrfs -q $0.image && mount -o loop $0.image $0 && \
-         btrfs quota enable $0 && btrfs qgroup limit 4M 0/5 $0",
-    ),
 ];
 
 /// Returns the text of a job that waits for the file `go`.
@@ -79,6 +74,47 @@ fn on_each_full_filesystem_the_queued_jobs_run_and_nothing_is_lost() {
         wait_until("the last one ran", || processed(&dir).last().is_some_and(|job| job == "echo last"));
         assert_eq!(processed(&dir).len(), count + 1, "a job ran twice: {format}");
     }
+}
+
+// A quota of btrfs also refuses writes into reserved blocks, so that the queued jobs wait.
+#[test]
+fn a_quota_is_a_full_disk_with_a_state_and_a_start_there_loses_nothing() {
+    if !has_namespaces() || !require_tool("mkfs.btrfs") || !require_tool("btrfs") {
+        return;
+    }
+    let dir = Dir::new();
+    let format = "truncate -s 114M $0.image && mkfs.btrfs -q $0.image && mount -o loop $0.image $0 && \
+                  btrfs quota enable $0 && btrfs qgroup limit 4M 0/5 $0";
+    let Some(disk) = SmallDisk::formatted(&dir, format) else { return };
+    let options = ["handler=shell", "interval=200ms"];
+    let mut pid = disk.start(&dir, &options);
+    let mut client = Client::new(&dir);
+    client.queue(&gate(&dir));
+    let jobs: Vec<String> = (1..=90).map(|number| format!("echo {number} {}", "x".repeat(300))).collect();
+    client.queue_all(&jobs);
+    disk.fill(&dir);
+    wait_until("a new job is refused", || {
+        client.ask(&format!("queue : {}", "y".repeat(900))).starts_with("err no-space")
+    });
+    wait_until("a state names it", || client.status_word("degraded").contains("spool-full"));
+    assert!(dir.read("zigsvc.log").contains("EDQUOT (quota exceeded)"), "{}", dir.read("zigsvc.log"));
+    let before = client.status("waiting") + client.status("running");
+    for _ in 0..2 {
+        kill_hard(pid);
+        pid = disk.start(&dir, &options);
+        let mut client = Client::new(&dir);
+        assert_eq!(client.status("waiting") + client.status("running"), before);
+        wait_until("a state names it", || client.status_word("degraded").contains("spool"));
+    }
+    dir.write("go", "");
+    disk.make_room(&dir);
+    let mut client = Client::new(&dir);
+    wait_until("the state goes", || client.status_word("degraded") == "none");
+    wait_until("the queued jobs run", || {
+        let ran = processed(&dir);
+        jobs.iter().all(|job| ran.contains(job))
+    });
+    wait_until("new ones are taken", || client.ask("queue echo new").starts_with("ok "));
 }
 
 #[test]

@@ -104,15 +104,19 @@ fn a_service_that_fails_at_each_start_is_stopped_by_the_mark() {
 }
 
 #[test]
-fn a_stop_whose_mark_cannot_be_made_says_that_the_supervisor_starts_it_again() {
+fn a_stop_that_neither_a_mark_nor_the_supervisor_keeps_says_that_the_service_is_started_again() {
     let Some(dir) = Supervised::of_services() else { return };
     dir.start_supervisor(QUICK);
     let jobs = dir.lock_holder("zigsvc.pid").unwrap();
     fs::create_dir(dir.path("zigsvc.down")).unwrap();
+    // With the socket of the supervisor the stop is kept: supervisor/control.rs.
+    fs::remove_file(dir.path("zigsvc-supervisor.sock")).unwrap();
+    fs::create_dir(dir.path("zigsvc-supervisor.sock")).unwrap();
     let ran = dir.zigsvc(&["stop"]).expect(1);
     assert!(ran.err.contains("its supervisor will start it again"), "{ran:?}");
     dir.jobs_after(jobs);
     fs::remove_dir(dir.path("zigsvc.down")).unwrap();
+    fs::remove_dir(dir.path("zigsvc-supervisor.sock")).unwrap();
 }
 
 // ----- twice -----------------------------------------------------------------------

@@ -141,7 +141,7 @@ fn check_prints_each_file_as_it_takes_effect() {
     let table: toml::Table = a.parse().unwrap();
     assert_eq!(table["log_file"].as_str().unwrap(), format!("{}/zigsvc-a.log", dir.as_arg()));
     assert_eq!(table["command"].as_array().unwrap().len(), 2);
-    // What is printed can be used as the file.
+    // The output can be used as the file.
     dir.write("programs/a.conf", a);
     assert_eq!(dir.zigsvc(&["check"]).expect(0).out, shown);
 }
@@ -208,7 +208,7 @@ fn programs_start_when_those_they_need_are_ready_and_end_before_them() {
     fs::create_dir(dir.path("programs")).unwrap();
     let env = format!("env = [\"D={}\"]\n", dir.as_arg());
     let write = |name: &str, text: String| dir.write(&format!("programs/{name}.conf"), text + &env);
-    // Of three, the one named last is the base, and is ready when the test says so.
+    // Of three, the one named last is the base, and is ready when the test writes to it.
     supervise(&dir, &["top", "middle", "base"]);
     write("top", note("top", "") + "after = [\"middle\", \"base\"]\n");
     write("middle", note("middle", "echo >&3") + "after = [\"base\"]\nready = \"fd\"\n");
@@ -298,7 +298,7 @@ fn a_command_that_cannot_be_executed_is_a_warning_and_is_tried_again() {
     assert!(ran.err.lines().all(|line| line.starts_with("zigsvc: ")), "{ran:?}");
     let pid = pid_after(&dir, "good", 0);
     assert!(dir.zigsvc(&["status", "supervisor"]).expect(0).out.contains("degraded   program"));
-    // What is there later is found by a later attempt.
+    // A file that appears later is found by a later attempt.
     dir.write("programs/missing.conf", &good);
     pid_after(&dir, "missing", 0);
     assert!(alive(pid));
@@ -408,7 +408,7 @@ fn a_program_that_goes_to_the_background_is_named_and_does_not_run_twice() {
         "programs/daemon.conf",
         script("setsid sh -c 'echo $$ >>\"$P\"; exec sleep 600' & sleep 0.1") + &pids,
     );
-    // What another program leaves is its own affair.
+    // The processes that another program leaves are not ended.
     let helper = "setsid sleep 600 & echo $! >>\"$P.other\"; exec sleep 600";
     dir.write("programs/other.conf", script(helper) + &pids);
     dir.start_supervisor(QUICK);

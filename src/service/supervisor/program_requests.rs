@@ -9,8 +9,8 @@
 
 use super::Supervisor;
 use super::launch::ManagedKind;
-use super::listed::signal_of;
 use super::managed_process::known_pid;
+use super::program_state::signal_of;
 use crate::limits::{CLIENT_OUTPUT_BYTES, CLIENTS_MAX, REQUEST_MAX_BYTES};
 use crate::proto::control::{Code, Refusal, nothing, push_help, push_refusal, push_unknown, split};
 use crate::proto::framing::{Framed, frame};
@@ -39,18 +39,18 @@ use ufmt::uwrite;
 const PAGE_BYTES: usize = CLIENT_OUTPUT_BYTES - 40;
 
 /// A request.
-struct RequestSpec {
+struct SupervisorRequest {
     name: &'static str,
     /// The argument, for the help.
     args: &'static str,
     help: &'static str,
     /// Only root and the supervisor's own user may make it.
     is_owners: bool,
-    action: RequestAction,
+    action: SupervisorAction,
 }
 
 /// The function that carries out a request.
-enum RequestAction {
+enum SupervisorAction {
     /// A request about the supervisor, with an argument.
     Own(fn(&Supervisor, &[u8], Instant, &mut Writer<'_>) -> Result<(), Refusal>),
     /// A request about a managed process: its index, and the rest of the argument. The answer is
@@ -59,20 +59,20 @@ enum RequestAction {
 }
 
 /// Every request, in the order of `help`.
-static REQUESTS: &[RequestSpec] = &[
-    RequestSpec {
+static REQUESTS: &[SupervisorRequest] = &[
+    SupervisorRequest {
         name: "status",
         args: "[NAME]",
         help: "what the supervisor, or a service or program of it, does",
         is_owners: false,
-        action: RequestAction::Own(status),
+        action: SupervisorAction::Own(status),
     },
-    RequestSpec {
+    SupervisorRequest {
         name: "list",
         args: "[AFTER_NAME]",
         help: "a line for each, as many as one answer holds",
         is_owners: false,
-        action: RequestAction::Own(list),
+        action: SupervisorAction::Own(list),
     },
     owner("start", "NAME", "start it now", |supervisor, index, rest, now| {
         supervisor.ask_for(index, Request::Start, rest, now)
@@ -85,12 +85,12 @@ static REQUESTS: &[RequestSpec] = &[
     }),
     owner("reload", "NAME", "send it its reload_signal", reload),
     owner("signal", "NAME SIGNAL", "send it a signal", send),
-    RequestSpec {
+    SupervisorRequest {
         name: "help",
         args: "",
         help: "this list",
         is_owners: false,
-        action: RequestAction::Own(help),
+        action: SupervisorAction::Own(help),
     },
 ];
 
@@ -100,8 +100,8 @@ const fn owner(
     args: &'static str,
     help: &'static str,
     action: fn(&mut Supervisor, usize, &[u8], Instant) -> Result<(), Refusal>,
-) -> RequestSpec {
-    RequestSpec { name, args, help, is_owners: true, action: RequestAction::About(action) }
+) -> SupervisorRequest {
+    SupervisorRequest { name, args, help, is_owners: true, action: SupervisorAction::About(action) }
 }
 
 impl Server for Supervisor {
@@ -223,8 +223,8 @@ impl Supervisor {
             return Err(OWNER_ONLY);
         }
         let about = match request.action {
-            RequestAction::Own(run) => return run(self, argument, now, out),
-            RequestAction::About(run) => run,
+            SupervisorAction::Own(run) => return run(self, argument, now, out),
+            SupervisorAction::About(run) => run,
         };
         let (name, rest) = split(argument);
         let index = self.find(name)?;
@@ -421,7 +421,7 @@ fn send(supervisor: &mut Supervisor, index: usize, name: &[u8], _: Instant) -> R
 fn help(_: &Supervisor, rest: &[u8], _: Instant, out: &mut Writer<'_>) -> Result<(), Refusal> {
     nothing(rest)?;
     let _ = uwrite!(out, "ok {}\n", REQUESTS.len());
-    for RequestSpec { name, args, help, is_owners, .. } in REQUESTS {
+    for SupervisorRequest { name, args, help, is_owners, .. } in REQUESTS {
         push_help(name, args, help, *is_owners, out);
     }
     Ok(())
