@@ -179,7 +179,7 @@ impl Board {
         self.settle();
     }
 
-    /// Does the next thing. Returns false if there is none before `end`.
+    /// Performs the next event or turn. Returns true if there is one before `end`.
     fn step(&mut self, end: u64) -> bool {
         let event = self.events.first_key_value().map_or(u64::MAX, |((at, _), _)| *at);
         let wake = self.wake_time();
@@ -425,7 +425,8 @@ impl Board {
         }
     }
 
-    /// Begins a fault that lasts for a while. One of the disk does not begin while another one lasts.
+    /// Begins a fault that lasts for a while, unless another fault of the disk lasts. Returns true if
+    /// it begins.
     fn fault(&mut self, kind: Kind, mean: u64, stream: &mut Random) -> bool {
         let disk_fault = |kind: &Kind| (Kind::NoSpace..=Kind::SpoolReplaced).contains(kind);
         if disk_fault(&kind) && self.faults.iter().any(disk_fault) {
@@ -740,7 +741,7 @@ impl Board {
         }
     }
 
-    /// As [`Board::die_if_dead`], where no service runs yet.
+    /// Takes that the disk died while the service started.
     pub(super) fn cut_if_dead(&mut self) {
         self.die_if_dead();
     }

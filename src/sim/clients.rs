@@ -45,7 +45,7 @@ pub(super) struct Client {
     rows: u64,
     /// The id of the last row.
     last_row: u64,
-    /// It has what it wanted, and leaves.
+    /// The client has every answer, and leaves.
     leaves: bool,
     pub(super) since: u64,
 }
@@ -135,7 +135,7 @@ impl Board {
             }
             let more = self.clients[slot].as_ref().is_some_and(|client| !client.to_send.is_empty());
             service.woken |= more && service.replies.is_idle(slot);
-            // What is pending is answered after the commit, which wakes it again.
+            // The commit answers the pending requests, and the next turn takes the others.
             service.woken |= more && service.replies.is_pending(slot);
             self.answer(slot, out.as_bytes());
         }
@@ -391,6 +391,10 @@ impl Board {
         match ask {
             Ask::Queue(index) | Ask::After(index, _) => match field("id") {
                 Some(id) if ok => {
+                    assert!(
+                        self.disk.is_journal_named(),
+                        "{id} is for a journal that its path does not lead to"
+                    );
                     self.ledger.has_id(index, id);
                     let (boot, now) = (self.boot, self.now().as_ms());
                     let job = &mut self.ledger.jobs[index];

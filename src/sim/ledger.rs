@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 /// How sure it is that a job has ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum End {
-    /// It has not ended.
+    /// The job has not ended.
     Open,
-    /// It has ended, or not: a crash or an unanswered request decides.
+    /// The job has ended, or not: a crash or an unanswered request decides.
     Unsure,
-    /// The service knows it. A crash undoes it.
+    /// The service knows the end. A crash undoes it.
     Known,
-    /// It is in the journal. A power cut can undo it.
+    /// The end is in the journal. A power cut can undo it.
     Written,
-    /// It is on the disk.
+    /// The end is on the disk.
     Durable,
 }
 
@@ -22,7 +22,7 @@ pub(super) enum End {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Removed {
     No,
-    /// It was asked for, and was not answered.
+    /// A client asked for the removal, and was not answered.
     Unsure,
     Yes,
 }
@@ -33,7 +33,7 @@ pub(super) struct Job {
     pub(super) id: Option<u64>,
     /// The client has its id, or the writer has synced its line.
     pub(super) promised: bool,
-    /// It is not started before this time of this boot.
+    /// The boot and the time before which the job is not started.
     pub(super) due: Option<(u32, u64)>,
     /// When it could be started at the latest, if a worker is free.
     pub(super) ready_at: u64,

@@ -8,7 +8,7 @@ const PID_MAX: u32 = 60;
 /// The first number that a handler can have.
 const PID_MIN: u32 = 10;
 
-/// What a process does with signals.
+/// The reaction of a process to signals.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Nature {
     /// TERM does not end it.
@@ -33,7 +33,7 @@ pub(super) struct Process {
     pub(super) is_child: bool,
     /// How it ended: the exit status, or the signal and 256.
     pub(super) ended: Option<u16>,
-    /// Tells two processes with one number apart.
+    /// A number that no other process ever has.
     pub(super) serial: u64,
 }
 
@@ -137,7 +137,7 @@ impl Processes {
         Some((pid, status))
     }
 
-    /// Ends the service: its handlers get KILL, and what is left of them is no child any more.
+    /// Ends the service: its handlers get KILL, and the processes that they left are no children any more.
     pub(super) fn service_ends(&mut self, leaders: &[u32], now: u64) {
         for pid in leaders {
             if let Some(process) = self.all.get_mut(pid)

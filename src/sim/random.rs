@@ -31,7 +31,7 @@ impl Random {
         low + self.below(high - low + 1)
     }
 
-    /// Returns true once in `times`.
+    /// Returns true if an event happens that happens once in `times`.
     pub(super) fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

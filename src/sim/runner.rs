@@ -14,7 +14,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What the runs did.
+/// The counts of all runs.
 #[derive(Default, Debug)]
 pub(super) struct Totals {
     pub(super) fired: BTreeMap<Kind, u64>,
@@ -147,8 +147,8 @@ fn number(name: &str) -> Option<u64> {
 /// Seconds of one run.
 const SECS: u64 = 3456;
 
-/// Two days, or what the environment asks for: `ZIGSVC_SIM_DAYS`, and `ZIGSVC_SIM_SEED` for the first
-/// seed, or for that one alone.
+/// Runs two days, or `ZIGSVC_SIM_DAYS`, from seed 1 on, or from `ZIGSVC_SIM_SEED` on. With the seed
+/// alone, runs that seed.
 #[test]
 fn two_days_of_fifty_boards_break_no_promise() {
     let (seed, days) = (number("ZIGSVC_SIM_SEED"), number("ZIGSVC_SIM_DAYS"));
@@ -163,6 +163,22 @@ fn two_days_of_fifty_boards_break_no_promise() {
     eprintln!("{took:?}, {} times real time: {totals:?}", totals.secs * 1000 / ms);
     let unfired: Vec<_> = Kind::ALL.iter().filter(|kind| !totals.fired.contains_key(kind)).collect();
     assert!(count < 50 || unfired.is_empty(), "never happened: {unfired:?}");
+}
+
+/// Returns the first of `count` seeds that fails, and what went wrong.
+fn first_failure(count: u64) -> Option<(u64, String)> {
+    (1..=count).find_map(|seed| run(&Scenario::new(seed, SECS), false).err().map(|(text, _)| (seed, text)))
+}
+
+/// Runs `ZIGSVC_SIM_UNTIL` seeds until one fails, and prints it. `.ci/teeth` asks for that in a copy
+/// with a defect.
+#[test]
+fn the_first_seed_that_fails() {
+    let Some(count) = number("ZIGSVC_SIM_UNTIL") else { return };
+    match first_failure(count) {
+        Some((seed, text)) => println!("seed {seed}: {}", text.lines().next().unwrap_or_default()),
+        None => println!("seed none"),
+    }
 }
 
 #[test]

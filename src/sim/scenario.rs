@@ -1,5 +1,4 @@
-//! What happens in a run: the kinds of events with their rates, and the one line that says which
-//! run it is. The same line gives the same run.
+//! The kinds of events in a run with their rates, and the line that names a run. The same line gives the same run.
 
 use std::fmt::{self, Display, Formatter};
 

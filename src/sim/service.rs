@@ -78,6 +78,8 @@ pub(super) struct Service {
     pub(super) woken: bool,
     /// Children have ended.
     pub(super) reaps: bool,
+    /// Only a heartbeat woke the service: no decision has asked for this turn.
+    asleep: bool,
     token: [u8; 32],
     note_outdated: bool,
     /// The jobs whose lines are not in the log yet.
@@ -93,12 +95,16 @@ impl Service {
         self.scans.into_memory()
     }
 
+    /// Returns when a decision is due.
+    fn own_deadline(&self, now: Instant) -> Option<Instant> {
+        let scans = self.scans.next_deadline(&self.replies, &self.core, now);
+        earliest(scans, self.core.next_deadline(now, self.scans.is_paging()))
+    }
+
     /// Returns when the service wakes by itself.
     pub(super) fn next_deadline(&self, now: Instant) -> Instant {
         let beat = Instant::from_ms(self.beat_at + INTERVAL);
-        let scans = self.scans.next_deadline(&self.replies, &self.core, now);
-        let own = earliest(scans, self.core.next_deadline(now, self.scans.is_paging()));
-        own.map_or(beat, |due| due.or_earlier(beat))
+        self.own_deadline(now).map_or(beat, |due| due.or_earlier(beat))
     }
 }
 
@@ -168,6 +174,7 @@ impl Board {
             queue_written: true,
             woken: true,
             reaps: false,
+            asleep: false,
             token,
             note_outdated: true,
             log_buffer: Vec::new(),
@@ -186,6 +193,7 @@ impl Board {
         self.turns += 1;
         let woken = core::mem::take(&mut service.woken);
         service.busy_turns = if woken { 0 } else { service.busy_turns + 1 };
+        service.asleep = !woken && !service.own_deadline(now).is_some_and(|due| due.is_due(now));
         assert!(service.busy_turns < SPIN_TURNS, "the service spins");
         if service.terms > 0 {
             service.terms -= 1;
@@ -255,7 +263,9 @@ impl Board {
         if here && !service.core.spool.window().has_pending_records() {
             self.ledger.recorded(service.core.spool.next_deadline().is_none());
         }
-        if self.random.one_in(self.shadow_every) {
+        // A disk that has just refused something is the one that a power cut must not meet.
+        let every = if service.core.disk_health.is_failing() { 3 } else { self.shadow_every };
+        if self.random.one_in(every) {
             self.check_shadow(service);
         }
         if now.as_ms() >= service.beat_at + 250 {
@@ -339,6 +349,8 @@ impl Board {
         let (boot, now) = (self.boot, self.now().as_ms());
         self.trace(|| format!("job {} starts, attempt {}: j{job}", slot.id, slot.attempt));
         assert!(!service.core.spool.is_held(), "j{job} starts while the queue is held");
+        let again = self.ledger.jobs[job].runs > 0 || self.ledger.jobs[job].due.is_some();
+        assert!(!service.asleep || !again, "j{job} starts with a heartbeat, and no deadline asked for it");
         self.ledger.starts(job, boot, now);
         self.progress_at = self.time;
     }
