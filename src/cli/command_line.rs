@@ -241,9 +241,10 @@ impl CommandLine {
         };
         let mut operands = Operands::parse(&command, args, &mut at, out)?;
         if operands.wants_help {
-            // The name of the command is the one operand of `help`.
+            // The name of the command is the one operand of `help`, which `--help` itself has not.
+            let is_named = args.get(at) == Some(name);
             (operands.first, operands.given) = (at, OptionSet(0));
-            (operands.args, operands.service) = (args.up_to(at.saturating_add(1)), None);
+            (operands.args, operands.service) = (args.up_to(at.saturating_add(usize::from(is_named))), None);
             command = commands.find(b"help").unwrap_or(command);
         }
         // Those after the command have been moved before it.
@@ -507,6 +508,10 @@ impl Operands {
             };
             if value.is_some_and(<[u8]>::is_empty) {
                 count = 2;
+                // Without its value it stays, and is one operand too many.
+                if self.get(index.saturating_add(1)).is_none() {
+                    return;
+                }
             }
             return self.args.move_before(self.first.saturating_add(index), count, self.first);
         }

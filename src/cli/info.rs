@@ -149,6 +149,8 @@ fn print_row(width: usize, indent: usize, head: &dyn Fn(&mut Writer<'_>), text: 
     for word in text.split(' ') {
         let column = out.len().saturating_sub(start);
         if !is_first && column.saturating_add(word.len()) >= width {
+            let blanks = out.as_bytes().iter().rev().take_while(|byte| **byte == b' ').count();
+            out.truncate(out.len().saturating_sub(blanks));
             out.push_str("\n");
             start = out.len();
             pad(&mut out, start.saturating_add(indent));

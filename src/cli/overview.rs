@@ -208,6 +208,8 @@ fn push_header(width: usize, out: &mut Writer<'_>) {
 
 /// Runs `status NAME` of a program.
 pub(super) fn of_program(mut invocation: Invocation, name: &'static [u8]) -> CommandResult {
+    invocation.load_or_defaults();
+    invocation.find_service();
     let (json, prometheus) = formats(&invocation)?;
     if invocation.operands.has(CommandOption::All) {
         return Err(usage("status", &|out| push_word("unexpected argument", name, out)));

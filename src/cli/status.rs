@@ -51,6 +51,8 @@ enum Counters {
     NotAsked,
     /// The service runs, and refuses to answer this user.
     Withheld,
+    /// The service runs, and refuses to answer for another reason.
+    Refused,
     /// There is no answer in time.
     NoAnswer,
     /// The service has ended, or is ending.
@@ -316,7 +318,8 @@ fn counters(client: &mut Client<'_>, deadline: Instant) -> Counters {
     match asked {
         Ok(line) => match Answer::parse(client.at(line.clone())) {
             Answer::Ok(_) => Counters::Answered(line),
-            _ => Counters::Withheld,
+            Answer::Refused(b"denied", _) => Counters::Withheld,
+            _ => Counters::Refused,
         },
         Err(ClientError::NotRunning) => Counters::Ended,
         Err(ClientError::Closed) if !deadline.is_due(clock::now()) => Counters::Ended,

@@ -49,7 +49,7 @@ const FEATURES: &[(&str, bool, &[&str], &[&str])] = &[
 ];
 
 /// Commands of every service.
-const OF_SERVICES: &[&str] = &["start", "run", "stop", "restart", "reload", "rotate", "status"];
+const OF_SERVICES: &[&str] = &["start", "run", "stop", "restart", "reload", "rotate", "signal", "status"];
 
 /// Returns true if this build has the feature.
 fn has(feature: &str) -> bool {
@@ -102,7 +102,7 @@ fn a_service_is_known_if_its_feature_is_there() {
         return;
     };
     let default = ["jobs", "supervisor", first].into_iter().find(|name| has(name)).unwrap();
-    let line = format!("(SERVICE is one of {}; {default} if none is named)", built_in.join(" "));
+    let line = format!("\nSERVICE is one of {}; {default} if none is named.\n", built_in.join(" "));
     assert!(overview.contains(&line), "{overview}");
     assert_eq!(dir.zigsvc(&["status"]).expect(3).out, format!("{default}: stopped\n"));
     for name in built_in {

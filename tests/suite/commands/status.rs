@@ -376,11 +376,12 @@ fn what_the_service_says_is_taken_as_it_comes_and_waited_for_only_so_long() {
     assert!(ran.out.starts_with(&format!("jobs: \\x1b[1m (pid {own})\n")), "{ran:?}");
     assert!(ran.out.contains("\n  spool      ? fsyncs, 2.0 KiB written\n"), "{ran:?}");
     assert!(ran.out.ends_with("\n  degraded   \\x07\n"), "{ran:?}");
-    // A refusal says that it lives, and no more.
+    // A refusal shows that the service lives, and that the user has no right to more.
     let asking = Beside::zigsvc(&dir, &["status"]);
     played.accept().send("err denied not you\n");
     let ran = asking.finish().expect(0);
-    assert_eq!(ran.out, format!("jobs: running (pid {own})\n  heartbeat  missing\n"));
+    let withheld = "counters   withheld; needs root, or an entry for you in allow_uid or allow_gid";
+    assert_eq!(ran.out, format!("jobs: running (pid {own})\n  heartbeat  missing\n  {withheld}\n"));
     // One that closes each connection is not asked for ever.
     let mut asking = Beside::zigsvc(&dir, &["status"]);
     wait_until("it gives up", || {

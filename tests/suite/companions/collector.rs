@@ -738,7 +738,6 @@ fn metric_prints_the_answer_or_why_there_is_none() {
         &[&long, "1"],
         &["dump", "0"],
         &["dump", "1"],
-        &["cpu", "--dump"],
     ] {
         err(metric(arguments).expect(1), "zigsvc: metric: ");
     }
@@ -749,6 +748,7 @@ fn metric_prints_the_answer_or_why_there_is_none() {
         &["--prometheus"],
         &["--prometheus", "cpu", "1"],
         &["--dump", "cpu"],
+        &["cpu", "--dump"],
         &["--dump", "cpu", "1"],
         &["--json", "cpu", "1"],
         &["-5", "5"],

@@ -392,7 +392,8 @@ fn it_lives_as_every_service_does() {
     let pid = start(&dir);
     let status = dir.zigsvc(&["status", "hub"]).expect(0);
     assert!(
-        status.out.starts_with(&format!("hub: running (pid {pid})\n  heartbeat  fresh")),
+        status.out.starts_with(&format!("hub: running (pid {pid}), up "))
+            && status.out.contains(" s\n  heartbeat  fresh"),
         "{}",
         status.out
     );

@@ -265,7 +265,7 @@ fn root_and_others_can_look_at_each_others_services() {
     fs::set_permissions(dir.path(""), fs::Permissions::from_mode(0o755)).unwrap();
     let pid = dir.start(&[]);
     nobody.run(&["-d", dir.as_arg(), "status"]).expect(0);
-    let ran = nobody.run(&["-d", dir.as_arg(), "stop"]).expect(1);
+    let ran = nobody.run(&["-d", dir.as_arg(), "stop"]).expect(4);
     assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
     assert_eq!(dir.lock_holder("zigsvc.pid"), Some(pid));
 }
