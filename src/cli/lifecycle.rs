@@ -179,13 +179,18 @@ pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stop
     let path = &invocation.pid_path()?;
     // A supervisor that sees the end of the service must find the mark.
     let mut mark = if way.marks { DownMark::make(path) } else { Ok(None) };
-    if mark.is_err() && supervisor_does(invocation, b"stop") {
-        // It remembers the stop, which the mark would show otherwise.
-        mark = Ok(None);
+    let mut ended = Stopped::WasNotRunning;
+    if mark.is_err() {
+        let runs = find_holder(&invocation.locks(path))?.is_some();
+        if supervisor_does(invocation, b"stop") {
+            // It remembers the stop, which the mark would show otherwise.
+            mark = Ok(None);
+            ended = if runs { Stopped::ByTerm } else { ended };
+        }
     }
     let Some(holder) = find_holder(&invocation.locks(path))? else {
         clear_dead(path);
-        return Ok(Stopping { mark, ended: Stopped::WasNotRunning });
+        return Ok(Stopping { mark, ended });
     };
     let is_marked = way.marks && matches!(mark, Ok(None));
     let is_stopping = !way.now && (is_marked || answers_stopping(invocation));

@@ -118,7 +118,10 @@ fn sixteen_clients_are_served_and_silent_ones_make_room() {
         let mut client = None;
         wait_until("a silent client is closed", || {
             let mut next = connect(&dir);
-            let is_served = next.ask("status").starts_with("ok ");
+            // A connection without a place may be closed before the request is sent.
+            let _ = next.try_send(b"status\n");
+            let answer = next.bytes().unwrap_or_default();
+            let is_served = answer.starts_with(b"ok ");
             client = is_served.then_some(next);
             is_served
         });

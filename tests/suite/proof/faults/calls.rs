@@ -83,7 +83,7 @@ const PLAUSIBLE: &[(&[&str], &[Action])] = &[
     (&["ftruncate"], &[INTR, IO]),
     (&["fallocate"], &[INTR, IO, NOSPC, DQUOT, NOSYS, OPNOTSUPP]),
     (&["fdatasync", "fsync"], &[INTR, IO, NOSPC, DQUOT]),
-    (&["rename", "renameat"], &[IO, NOSPC, ROFS, DQUOT, NOMEM]),
+    (&["rename", "renameat", "renameat2"], &[IO, NOSPC, ROFS, DQUOT, NOMEM]),
     (&["unlink", "unlinkat"], &[IO, ROFS, NOMEM]),
     (&["mkdir", "mkdirat"], &[IO, NOSPC, ROFS, DQUOT]),
     (&["fstat", "newfstatat", "stat", "lstat", "statx"], &[IO, NOMEM]),

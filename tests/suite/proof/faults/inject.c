@@ -65,7 +65,7 @@ enum shape { OTHER, FD, PATH, AT };
 static const struct { const char *name; int number; enum shape shape; } calls[] = {
 #define CALL(name, shape) { #name, SYS_##name, shape }
     CALL(read, FD), CALL(write, FD), CALL(pread64, FD), CALL(pwrite64, FD), CALL(close, FD),
-    CALL(openat, AT), CALL(renameat, AT), CALL(unlinkat, AT), CALL(mkdirat, AT), CALL(faccessat, AT),
+    CALL(openat, AT), CALL(renameat, AT), CALL(renameat2, AT), CALL(unlinkat, AT), CALL(mkdirat, AT), CALL(faccessat, AT),
     CALL(faccessat2, AT), CALL(newfstatat, AT), CALL(fchmodat, AT), CALL(fchownat, AT), CALL(readlinkat, AT),
     CALL(statx, AT), CALL(openat2, AT), CALL(fstat, FD), CALL(fchmod, FD), CALL(fchown, FD), CALL(ftruncate, FD), CALL(fallocate, FD), CALL(fdatasync, FD),
     CALL(fsync, FD), CALL(getdents64, FD), CALL(lseek, FD), CALL(fcntl, FD), CALL(ioctl, FD), CALL(fstatfs, FD),
