@@ -2,7 +2,7 @@
 //!
 //! A supervisor, or a monitor of root, finds out if a service lives by a connection whose sending
 //! it ends at once: a probe, of which nothing is announced. So a client that can be a probe is
-//! announced when it sends a byte, when it closes its connection, or after [`PROBE_TIME`].
+//! announced when it sends a byte, when it closes its connection, or after `PROBE_TIME`.
 //!
 //! ```text
 //! joined ──▶ Pending ── a byte, a close, PROBE_TIME ──▶ Announced

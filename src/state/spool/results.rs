@@ -220,7 +220,7 @@ impl Spool {
 
     /// Continues a scan for waiting jobs that were queued for another handler than the log, and
     /// adds their number to `count`. Returns true at the end of the scan, and when `count` has
-    /// reached [`OTHERS_COUNTED_MAX`].
+    /// reached `OTHERS_COUNTED_MAX`.
     ///
     /// # Errors
     /// The journal cannot be read.
