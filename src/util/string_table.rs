@@ -136,7 +136,7 @@ pub const fn total(mut strings: &[&str]) -> usize {
 
 /// Makes a [`StringTable`](crate::util::string_table::StringTable) of a constant slice of
 /// strings.
-#[cfg(feature = "sys")]
+#[cfg(any(feature = "sys", test))]
 macro_rules! joined_table {
     ($strings:expr) => {{
         use $crate::util::string_table::{ends, join, lengths, total};
@@ -152,7 +152,7 @@ macro_rules! joined_table {
     }};
 }
 
-#[cfg(feature = "sys")]
+#[cfg(any(feature = "sys", test))]
 pub(crate) use joined_table;
 
 /// Makes a [`StringTable`](crate::util::string_table::StringTable) of literals. Its place is a
