@@ -267,7 +267,8 @@ impl Disk for SpoolDisk {
         self.record_failure(result)?;
         match self.exchanged.take() {
             Some(old) => self.folder.retire(Some(old)),
-            None => self.folder.ensure_spare(),
+            None if self.next.is_none() => self.folder.ensure_spare(),
+            None => {}
         }
         Ok(())
     }

@@ -216,6 +216,8 @@ impl SpoolFolder {
     /// Has a spare file if one can be made. The name of the journal must be durable.
     pub fn ensure_spare(&mut self) {
         if self.spare.is_none() {
+            // A crash leaves the journal before the last one under this name.
+            let _ = file::unlink_in(&self.fd, c"journal.new");
             self.spare = self.open_spare().ok();
         }
     }

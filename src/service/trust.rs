@@ -455,8 +455,9 @@ pub fn inspect_name(
         Ok(length) => match judge.allow_link(path) {
             Ok(()) => NodeKind::Link(length),
             Err(refusal) => {
+                let kind = if refusal.is_untrusted() { NodeKind::Other } else { NodeKind::Unknown };
                 report(judge, refusal);
-                NodeKind::Other
+                kind
             }
         },
         Err(Failure { errno: Errno::INVAL, .. }) => NodeKind::Other,
