@@ -6,7 +6,7 @@ use super::config_source::{ServiceFile, path_of};
 use super::connections::access_of;
 use super::identity::look;
 use super::lifecycle::{Process, describe_at, exit, failure_code};
-use super::trust::is_of_user;
+use super::trust::may_be_of_user;
 use crate::limits::STOP_POLL;
 use crate::proto::config::{AccountName, Config};
 use crate::proto::service::Service;
@@ -269,7 +269,7 @@ pub fn open_and_drop(service: Service, process: &Process, then: &mut dyn FnMut(&
 /// Returns true if the socket can only be created before privileges are dropped.
 fn needs_rights(service: Service, process: &Process) -> bool {
     let path = path_of(service, ServiceFile::Socket, process.config).unwrap_or_default();
-    process.identity.is_some() && !is_of_user(process.config, &path, Subject::Runtime)
+    process.identity.is_some() && !may_be_of_user(process.config, &path, Subject::Runtime)
 }
 
 /// Returns the socket. Ends the process if it cannot be created.

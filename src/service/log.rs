@@ -11,7 +11,7 @@ use crate::proto::log::{Level, TimestampFormat, push_for_journal};
 use crate::service::lifecycle::{Process, describe_at};
 use crate::service::logfile::LogFile;
 use crate::service::syslog::send_line;
-use crate::service::trust::{Judge, is_of_user};
+use crate::service::trust::{Judge, may_be_of_user};
 use crate::state::trust::Subject;
 use crate::sys::identity::Identity;
 use crate::sys::syslog::Syslog;
@@ -88,7 +88,7 @@ impl Log {
             deferred: false,
         };
         log.configure(config, path, foreground);
-        log.deferred = owner.is_some() && is_of_user(config, path, Subject::Log);
+        log.deferred = owner.is_some() && may_be_of_user(config, path, Subject::Log);
         let opened = match (&mut log.file, owner) {
             (None, _) => Ok(()),
             (Some(_), Some(_)) if log.deferred => Ok(()),

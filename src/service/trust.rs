@@ -497,10 +497,11 @@ pub fn judge_log(rule: &TrustRule, meta: Meta) -> Result<(), Failure> {
     })
 }
 
-/// Returns true if a folder or a link on the way to the file at `path` belongs to `user`.
-pub fn is_of_user(config: &Config, path: &Path, subject: Subject) -> bool {
+/// Returns true unless the way to the file at `path` certainly belongs to root. A way that is
+/// missing or not trusted now was there a moment ago, so that `user` is replacing it.
+pub fn may_be_of_user(config: &Config, path: &Path, subject: Subject) -> bool {
     let found = Judge::new(config).find_file(path, subject);
-    found.is_ok_and(|found| found.is_some_and(|found| found.is_of_user()))
+    !found.is_ok_and(|found| found.is_some_and(|found| !found.is_of_user()))
 }
 
 fn component(meta: Meta) -> Component {
