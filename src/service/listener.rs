@@ -283,7 +283,7 @@ pub(super) fn open_socket(service: Service, process: &Process, chown: bool) -> L
     let owner = process.identity.as_ref().filter(|_| chown).map(|identity| identity.uid);
     match Listener::open(&path, policy.clone(), owner, SOCKET_IN_USE) {
         Ok(listener) => listener,
-        Err(failure) if failure.is_of_full_disk() => {
+        Err(failure) if failure.is_of_full_disk() && !socket::is_abstract(&path) => {
             process.reporter.warn(&|out| {
                 out.push_str("the socket cannot be made: ");
                 describe_at(&path, failure, out);
