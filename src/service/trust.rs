@@ -497,7 +497,7 @@ pub fn judge_log(rule: &TrustRule, meta: Meta) -> Result<(), Failure> {
     })
 }
 
-/// Returns true unless the way to the file at `path` certainly belongs to root. A way that is
+/// Returns true if the way to the file at `path` does not certainly belong to root. A way that is
 /// missing or not trusted now was there a moment ago, so that `user` is replacing it.
 pub fn may_be_of_user(config: &Config, path: &Path, subject: Subject) -> bool {
     let found = Judge::new(config).find_file(path, subject);
