@@ -336,6 +336,8 @@ fn task(args: &Args) -> Result<Task, u8> {
             .map_err(|error| usage(error.command, &|message| message.push(out.as_bytes())))?;
     let (run, starts) = match FUNCTIONS.get(command.index) {
         Some(CommandFn::Plain(run)) => return Ok(Task::Plain(*run, operands)),
+        // No command of such a build takes a service.
+        _ if cfg!(not(feature = "config")) => return Err(exit::USAGE),
         Some(CommandFn::Service(run)) => (*run, false),
         Some(CommandFn::Start(run)) => (*run, true),
         None => return Err(exit::USAGE),
