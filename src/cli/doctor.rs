@@ -472,7 +472,7 @@ fn existing(path: &Path) -> Path {
 /// can be seen. A router mounts it at /overlay, or keeps it in memory (OpenWrt).
 fn below_overlay(device: u64) -> Option<(Medium, &'static str)> {
     let mut upper = None;
-    file::for_each_line(c"/proc/self/mountinfo", |line| {
+    file::for_each_line(c"/proc/self/mountinfo", &mut |line| {
         upper = upper.take().or_else(|| overlay_upper(line, device).and_then(Path::new));
     });
     let folder = existing(&upper.or_else(|| Path::new(b"/overlay"))?);

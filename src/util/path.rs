@@ -98,7 +98,7 @@ impl Path {
     /// Returns the path without its terminator.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.split_last().map_or(&[], |(_, path)| path)
+        self.bytes.get(..self.bytes.len().saturating_sub(1)).unwrap_or(&[])
     }
 
     /// Returns the path with its terminator.

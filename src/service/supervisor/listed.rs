@@ -156,7 +156,8 @@ impl Supervisor {
     /// Notes the groups of the programs that run.
     #[inline(never)]
     pub(super) fn write_note(&self) {
-        self.records.write_note(self.managed.iter().filter_map(|managed| managed.program.group.as_ref()));
+        self.records
+            .write_note(&mut self.managed.iter().filter_map(|managed| managed.program.group.as_ref()));
     }
 
     /// Reads if a program reports that it is ready.
