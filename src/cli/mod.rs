@@ -61,6 +61,7 @@ mod serve_supervisor;
 mod services;
 mod status;
 
+use crate::proto::service::Service;
 use crate::service::lifecycle::exit;
 use crate::service::memory;
 use crate::sys::args::Args;
@@ -302,6 +303,8 @@ pub fn main(args: &Args) -> u8 {
     let result = task(args).and_then(|task| match task {
         Task::Plain(run, operands) => run(&operands),
         Task::Service(run, invocation) => run(invocation),
+        // No command line of such a build names a program.
+        Task::Program(..) if !Service::Supervisor.is_built_in() => Err(exit::USAGE),
         Task::Program(name, invocation) if invocation.command == "status" => {
             overview::of_program(invocation, name)
         }

@@ -92,10 +92,6 @@ fn has_state(line: &ProgramLine, name: &[u8]) -> bool {
 /// Runs a command about the program `name`.
 #[inline(never)]
 pub(super) fn about(mut invocation: Invocation, name: &'static [u8]) -> CommandResult {
-    if !Service::Supervisor.is_built_in() {
-        // No command line of such a build names a program.
-        return Err(exit::USAGE);
-    }
     invocation.load_or_defaults();
     invocation.find_service();
     let command = invocation.command;
