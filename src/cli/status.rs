@@ -119,10 +119,10 @@ impl Seen {
                 Answer::Ok(text) => Some(text),
                 _ => None,
             },
-            (_, Some(pid)) if client.service == Service::Supervisor => {
+            (_, Some(pid)) if client.service.is(Service::Supervisor) => {
                 (of(client.service).read_state)(client.locks().pid_path, pid, boot, &mut line)
             }
-            (_, Some(pid)) if client.service != Service::Jobs => {
+            (_, Some(pid)) if !client.service.is(Service::Jobs) => {
                 let deadline = clock::now() + STATUS_WAIT;
                 let status = second_lock::ask_status(
                     client.service,
@@ -293,7 +293,7 @@ pub(super) fn degraded_states(invocation: &mut Invocation, service: Service) -> 
     };
     if let Some(answer) = (of(service).read_state)(&path, pid, &boot_id(), &mut line) {
         add(answer);
-    } else if service == Service::Jobs
+    } else if service.is(Service::Jobs)
         && let Ok((mut client, _)) = invocation.loaded_client(ANSWER_MAX_BYTES)
         && let Counters::Answered(line) = counters(&mut client, clock::now() + STATUS_WAIT)
         && let Answer::Ok(answer) = Answer::parse(client.at(line))
@@ -301,7 +301,7 @@ pub(super) fn degraded_states(invocation: &mut Invocation, service: Service) -> 
         add(answer);
     }
     let socket = path_of(service, ServiceFile::Socket, &invocation.memory.config).unwrap_or_default();
-    let has_file = service != Service::Supervisor && !is_abstract(&socket);
+    let has_file = !service.is(Service::Supervisor) && !is_abstract(&socket);
     if has_file && file::meta_at(socket.as_c_str(), false).is_err_and(|failure| failure.errno == Errno::NOENT)
     {
         states = states.with(DegradedState::Socket, true);

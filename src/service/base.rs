@@ -344,7 +344,7 @@ impl ServiceBase {
             PathState::Missing | PathState::Replaced => self.mend_pid_file(true),
             PathState::Unknown => {}
         }
-        if self.process.second_lock.is_none() && self.service != Service::Jobs {
+        if self.process.second_lock.is_none() && !self.service.is(Service::Jobs) {
             self.take_second_lock();
         }
     }
