@@ -11,7 +11,7 @@ use crate::proto::journal::FILE_HEADER_BYTES;
 use crate::proto::log::emit_iso;
 use crate::proto::service::{BUILT_IN, Service};
 use crate::service::accounts;
-use crate::service::config_source::{ConfigSource, ServiceFile, path_of};
+use crate::service::config_source::{ConfigSource, ServiceFile, path_or_empty};
 use crate::service::lifecycle::{describe_at, exit};
 use crate::service::listener::{describe_unknown, find_policy};
 use crate::service::memory::Memory;
@@ -106,7 +106,7 @@ impl Doctor<'_> {
         let mut reason = [0; 400];
         let mut out = Writer::new(&mut reason);
         let result = check_all(source, config, program, scratch, &mut out, &mut |name, program| {
-            let command = Path::new(program.words().next().unwrap_or(b"")).unwrap_or_default();
+            let command = Path::or_empty(&[program.words().next().unwrap_or(b"")]);
             let is_file = file::meta_at(command.as_c_str(), true).is_ok_and(|meta| meta.regular);
             let is_well = is_file && file::executable(command.as_c_str());
             self.print_finding(is_well, "program", &|out| {
@@ -212,7 +212,7 @@ impl Doctor<'_> {
             });
         }
         for service in BUILT_IN {
-            let path = path_of(*service, ServiceFile::Socket, self.config).unwrap_or_default();
+            let path = path_or_empty(*service, ServiceFile::Socket, self.config);
             if path.as_bytes().len() > SOCKET_PATH_MAX_BYTES {
                 self.print_finding(false, "socket", &|out| {
                     out.push_escaped(path.as_bytes());
@@ -362,7 +362,7 @@ impl Doctor<'_> {
     /// Checks the handler of jobs.
     fn handler(&mut self) {
         let config = self.config;
-        let shell = Path::new(b"/bin/sh").unwrap_or_default();
+        let shell = Path::or_empty(&[b"/bin/sh"]);
         let handler = match config.handler() {
             Handler::Log => None,
             Handler::Shell => Some(&shell),
@@ -410,7 +410,7 @@ impl Doctor<'_> {
         ];
         for service in Service::ALL.into_iter().filter(|service| service.is_built_in()) {
             for (state, file) in files {
-                let path = path_of(service, file, self.config).unwrap_or_default();
+                let path = path_or_empty(service, file, self.config);
                 self.kind(service, state, &path);
             }
         }

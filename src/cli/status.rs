@@ -17,7 +17,7 @@ use crate::proto::prometheus::{self, Shown};
 use crate::proto::service::Service;
 use crate::proto::status::{SCREEN, STATE_BYTES, degraded_names, field, fields, number};
 use crate::service::boot::boot_id;
-use crate::service::config_source::{ServiceFile, path_of};
+use crate::service::config_source::{ServiceFile, path_or_empty};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::{LockState, LookupFailed, ServiceLocks};
 use crate::service::second_lock;
@@ -156,7 +156,7 @@ pub(super) fn look(
 ) -> Result<Seen, LookupFailed> {
     let ServiceLocks { service, config, .. } = client.locks();
     let stale_after = config.stale_after;
-    let health_path = path_of(service, ServiceFile::Health, config).unwrap_or_default();
+    let health_path = path_or_empty(service, ServiceFile::Health, config);
     loop {
         let held = client.locks().state_without_strangers()?;
         let pid = match held {
@@ -276,7 +276,7 @@ pub(super) fn print_metrics<'a>(
 #[inline(never)]
 pub(super) fn degraded_states(invocation: &mut Invocation, service: Service) -> DegradedSet {
     invocation.service = service;
-    let path = path_of(service, ServiceFile::Pid, &invocation.memory.config).unwrap_or_default();
+    let path = path_or_empty(service, ServiceFile::Pid, &invocation.memory.config);
     let (pid, lost) = match invocation.locks(&path).state_without_strangers() {
         Ok(LockState::Running(Some(pid))) => (pid, false),
         Ok(LockState::PidFileLost(Some(pid))) => (pid, true),
@@ -300,7 +300,7 @@ pub(super) fn degraded_states(invocation: &mut Invocation, service: Service) -> 
     {
         add(answer);
     }
-    let socket = path_of(service, ServiceFile::Socket, &invocation.memory.config).unwrap_or_default();
+    let socket = path_or_empty(service, ServiceFile::Socket, &invocation.memory.config);
     let has_file = !service.is(Service::Supervisor) && !is_abstract(&socket);
     if has_file && file::meta_at(socket.as_c_str(), false).is_err_and(|failure| failure.errno == Errno::NOENT)
     {

@@ -490,7 +490,7 @@ fn acquire(config: &Config, path: &Path, reporter: &StartReporter) -> PidFile {
     let mut judge = Judge::new(config);
     let acquired = match judge.find_file(path, Subject::Runtime) {
         Ok(Some(found)) => {
-            let name = Path::new(path.name()).unwrap_or_default();
+            let name = Path::or_empty(&[path.name()]);
             PidFile::acquire_in(found.folder.as_fd(), &name, path, line)
         }
         Ok(None) => Err(Failure { op: Op::Openat, errno: Errno::NOENT }.into()),

@@ -108,7 +108,7 @@ fn address(service: Service, uid: u32, pid_path: &Path) -> Path {
     let mut buffer = [0; SOCKET_PATH_MAX_BYTES];
     let mut out = Writer::new(&mut buffer);
     push_lock_address(service, uid, pid_path.as_bytes(), &mut out);
-    Path::new(out.as_bytes()).unwrap_or_default()
+    Path::or_empty(&[out.as_bytes()])
 }
 
 /// Binds the socket for a service that the user `uid` started.

@@ -273,7 +273,7 @@ fn start_program(
 
 /// Writes why a program cannot be started.
 fn describe_unstarted(program: &Program, failure: Failure, out: &mut Writer<'_>) {
-    let command = Path::new(program.words().next().unwrap_or(b"")).unwrap_or_default();
+    let command = Path::or_empty(&[program.words().next().unwrap_or(b"")]);
     match failure.op {
         Op::Chdir => describe_at(&program.folder, failure, out),
         Op::Setrlimit | Op::Setresuid => {
