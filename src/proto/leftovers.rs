@@ -68,7 +68,7 @@ pub fn token(bytes: &[u8; TOKEN_BYTES / 2]) -> Token {
 }
 
 /// Writes a note.
-pub fn emit<'a>(head: &NoteHead, groups: &mut dyn Iterator<Item = &'a NotedGroup>, out: &mut Writer<'_>) {
+pub fn emit(head: &NoteHead, groups: &mut dyn Iterator<Item = &NotedGroup>, out: &mut Writer<'_>) {
     out.push(&head.boot);
     let _ = uwrite!(out, " {}", head.namespace);
     for group in groups {

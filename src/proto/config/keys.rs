@@ -475,7 +475,7 @@ fn describe_words(begin: &str, end: &str, out: &mut Writer<'_>) {
     let _ = uwrite!(out, "{}{}{}, {} bytes in all", begin, COMMAND_WORDS_MAX, end, COMMAND_WORDS_BYTES);
 }
 
-fn array<'a>(items: &mut dyn Iterator<Item = &'a [u8]>, out: &mut Writer<'_>) {
+fn array(items: &mut dyn Iterator<Item = &[u8]>, out: &mut Writer<'_>) {
     out.push_str("[");
     for (index, item) in items.enumerate() {
         out.push_str(if index == 0 { "" } else { ", " });

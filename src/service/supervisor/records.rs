@@ -143,7 +143,7 @@ impl Records {
 
     /// Notes the groups that the programs lead.
     #[inline(never)]
-    pub(super) fn write_note<'a>(&self, groups: &mut dyn Iterator<Item = &'a NotedGroup>) {
+    pub(super) fn write_note(&self, groups: &mut dyn Iterator<Item = &NotedGroup>) {
         let mut note = [0; NOTE_BYTES];
         let mut out = Writer::new(&mut note);
         emit(&self.head, groups, &mut out);
