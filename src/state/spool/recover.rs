@@ -180,7 +180,7 @@ impl Spool {
             }
         }
         if self.totals.waiting > 0 {
-            let _ = self.reserve_space(disk, 0);
+            let _ = self.reserve_space(disk, 0, 0);
         }
         Ok((pass.found, false))
     }
