@@ -406,6 +406,29 @@ fn every_end_is_recorded_on_a_disk_with_space() {
     assert!(ended.len() > 1990 && service.core.spool.generation() > 0, "{} ended", ended.len());
 }
 
+/// Checks that neither the end of a job nor its cancellation is refused where only the record that
+/// keeps its text has no room.
+#[test]
+fn an_end_without_room_for_its_text_counts_all_the_same() {
+    let (mut disk, mut service) = service();
+    for number in 0..3 {
+        service.core.add_job(&mut disk, format!("{number}{}", "x".repeat(900)).as_bytes(), at(0)).unwrap();
+    }
+    service.commit(&mut disk).unwrap();
+    service.start_jobs(&mut disk, 1).unwrap();
+    service.end_all(AttemptOutcome::Success, RULES);
+    disk.file_limit = Some(service.core.spool.journal.end + 300);
+    service.core.spool.write_transitions(&mut disk, at(0)).unwrap();
+    service.core.spool.space.low_space = false;
+    assert_eq!(service.core.cancel(&mut disk, 2, at(0)), Ok(Some(Cancelled::Waiting)));
+    service.commit(&mut disk).unwrap();
+    assert_eq!(service.ends(&mut disk).unwrap(), []);
+    assert_eq!(service.core.spool.result_counts(), (0, 0));
+    let (service, _) = TestService::start(&mut disk, at(0)).unwrap();
+    let left: Vec<u64> = service.core.spool.window().slots().iter().map(|slot| slot.id).collect();
+    assert_eq!(left, [3]);
+}
+
 /// Checks that a job that kills the service waits longer each time, whether the journal is written again while
 /// it runs, while it waits, or at both times.
 #[test]
