@@ -155,7 +155,7 @@ impl Spool {
         }
         let until = self.journal.end.saturating_add(needed);
         if self.space.reserved_until < until {
-            let _ = self.reserve_space(disk, PREALLOCATE_BYTES);
+            let _ = self.reserve_space(disk, takes, PREALLOCATE_BYTES);
         }
         self.space.reserved_until >= until
     }

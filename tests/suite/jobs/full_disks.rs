@@ -155,8 +155,12 @@ fn a_journal_with_dead_jobs_does_not_grow_where_no_file_can_be_made() {
         pid = disk.start(&dir, &options);
         assert_eq!(Client::new(&dir).status("dead"), dead);
         if round == 1 {
+            // The file is made with the first commit after a start, which a job that the kill
+            // interrupted may have caused by now.
+            dir.zigsvc(&["stop"]).expect(0);
             disk.make_room(&dir);
             std::fs::remove_dir(disk.path(&dir, "spool/journal.spare")).unwrap();
+            pid = disk.start(&dir, &options);
         }
     }
 }
