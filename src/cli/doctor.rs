@@ -5,6 +5,7 @@ use super::invocation::Invocation;
 use super::output::{CommandResult, GREEN, LOGS_ONLY, YELLOW, print, push_coloured, shows_colours};
 use super::status::degraded_states;
 use crate::limits::{CLAIMS_MAX, POLL_MAX};
+use crate::proto::config::keys::allowed_paths;
 use crate::proto::config::{Config, Handler, Program};
 use crate::proto::filesystem::{Medium, medium, overlay_upper};
 use crate::proto::journal::FILE_HEADER_BYTES;
@@ -72,6 +73,10 @@ pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     }
     doctor.kinds();
     for (service, states) in Service::ALL.iter().zip(states) {
+        let Some(states) = states else { continue };
+        if service.is(Service::Opener) {
+            doctor.entries();
+        }
         for state in DegradedState::ALL.iter().filter(|state| states.has(**state)) {
             doctor.print_state(*service, *state, &Path::empty());
         }
@@ -397,6 +402,24 @@ impl Doctor<'_> {
             self.print_finding(found.is_ok(), "watchdog", &|out| match found {
                 Ok(_) => out.push_escaped(config.watchdog.as_bytes()),
                 Err(failure) => describe_at(&config.watchdog, failure, out),
+            });
+        }
+    }
+
+    /// Checks the files that the opener hands out.
+    fn entries(&mut self) {
+        for entry in allowed_paths(&self.config.allow) {
+            let path = Path::new(entry).unwrap_or_default();
+            let found = file::meta_at(path.as_c_str(), true);
+            if found.is_ok_and(|meta| meta.regular) {
+                continue;
+            }
+            self.print_finding(false, "opener", &|out| {
+                match found {
+                    Ok(_) => out.push_escaped(path.as_bytes()),
+                    Err(failure) => describe_at(&path, failure, out),
+                }
+                out.push_str("; `allow` names it, and no client gets it: only regular files are handed out");
             });
         }
     }

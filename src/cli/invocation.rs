@@ -142,6 +142,26 @@ impl Invocation {
         self.load_quietly();
     }
 
+    /// Turns to root's service as [`Invocation::find_service`] does, if it runs. Returns true if it
+    /// does. Otherwise notes its PID file as tried.
+    pub(super) fn find_running_service(&mut self) -> bool {
+        let source = &self.memory.config_source;
+        let (folder, file) = (source.folder.clone(), source.file.clone());
+        self.find_service();
+        if self.memory.tried.is_empty() {
+            return false;
+        }
+        let path = path_of(self.service, ServiceFile::Pid, &self.memory.config).unwrap_or_default();
+        if matches!(self.locks(&path).state_without_strangers(), Ok(LockState::Running(_))) {
+            return true;
+        }
+        self.memory.tried = path;
+        let source = &mut self.memory.config_source;
+        (source.folder, source.file, source.var_run) = (folder, file, false);
+        self.load_quietly();
+        false
+    }
+
     /// Returns the locks of the service, whose PID file is at `pid_path`.
     pub(super) fn locks<'a>(&'a self, pid_path: &'a Path) -> ServiceLocks<'a> {
         ServiceLocks { service: self.service, config: &self.memory.config, pid_path }

@@ -102,6 +102,9 @@ fn is_stderr(stream: &[u8]) -> bool {
 pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
     let now = invocation.operands.has(CommandOption::Now);
+    if !is_supervised(&invocation) {
+        invocation.find_running_service();
+    }
     if let Some(result) = (of(invocation.service).ask_after)(&mut invocation, After::Stop, false) {
         return result;
     }
@@ -136,14 +139,19 @@ pub(super) fn is_supervised(invocation: &Invocation) -> bool {
 
 /// Runs `reload [SERVICE]`.
 pub(super) fn reload(mut invocation: Invocation) -> CommandResult {
-    invocation.load_judged(false)?;
-    (of(invocation.service).refuse)(&mut invocation, true)?;
+    invocation.load_quietly();
+    // The service of another user checks the configuration itself.
+    if !invocation.find_running_service() {
+        invocation.load_judged(false)?;
+        (of(invocation.service).refuse)(&mut invocation, true)?;
+    }
     send(&invocation, Signal::HUP)
 }
 
 /// Runs `rotate [SERVICE]`.
 pub(super) fn rotate(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
+    invocation.find_running_service();
     send(&invocation, Signal::USR1)
 }
 

@@ -65,7 +65,7 @@ use crate::proto::service::Service;
 use crate::service::lifecycle::exit;
 use crate::service::memory;
 use crate::sys::args::Args;
-use crate::sys::fds;
+use crate::sys::{fds, signal};
 use crate::util::string_table::joined_table;
 use crate::util::text::Writer;
 use command_line::{CommandLine, CommandOption, CommandSpec, CommandTable, Operands, OptionSet, Options};
@@ -299,6 +299,9 @@ pub fn main(args: &Args) -> u8 {
     if fds::sanitize_stdio().is_err() {
         // Without /dev/null no descriptor is safe, and no error can be printed.
         return exit::FAILED;
+    }
+    if fds::is_terminal(1) {
+        signal::end_line_on_interrupt();
     }
     let result = task(args).and_then(|task| match task {
         Task::Plain(run, operands) => run(&operands),

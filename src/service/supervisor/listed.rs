@@ -144,7 +144,10 @@ impl Supervisor {
                 let text = text.get(..text.len().min(FAILED_START_BYTES)).unwrap_or(text);
                 self.failed_start =
                     (Some(ManagedKind::Listed(name)), Vec::from_slice(text).unwrap_or_default());
-                self.log_about(index, Level::Error, &|line| {
+                // A second attempt can follow before the supervisor has reported ready.
+                let instance = self.supervision.instances().get(index);
+                let is_first = instance.is_some_and(|instance| !instance.fails_to_run());
+                self.log_line(index, Level::Error, is_first, &|line| {
                     line.push_str("cannot be started: ");
                     line.push(out.as_bytes());
                 });
