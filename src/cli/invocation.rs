@@ -100,6 +100,9 @@ impl Invocation {
     /// # Errors
     /// A file cannot be used; the exit code, after printing the reason.
     pub(super) fn check_programs(&mut self, visit: &mut dyn FnMut(&[u8], &mut Program)) -> Result<(), u8> {
+        if !Service::Supervisor.is_built_in() {
+            return Ok(());
+        }
         let Memory { config_source, config, program, scratch, .. } = &mut *self.memory;
         let mut line = [0; 512];
         let mut out = Writer::new(&mut line);

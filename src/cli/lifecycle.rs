@@ -132,7 +132,8 @@ pub(super) fn is_supervised(invocation: &Invocation) -> bool {
         let locks = ServiceLocks { service: Service::Supervisor, config, pid_path: &pid_path };
         matches!(locks.state(), Ok(LockState::Running(_) | LockState::PidFileLost(_)))
     };
-    config.supervised().any(|name| name == invocation.service.name().as_bytes())
+    Service::Supervisor.is_built_in()
+        && config.supervised().any(|name| name == invocation.service.name().as_bytes())
         && path_of(Service::Supervisor, ServiceFile::Pid, config).is_some_and(is_held)
 }
 
@@ -218,6 +219,9 @@ pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stop
 #[cold]
 #[inline(never)]
 pub(super) fn supervisor_does(invocation: &mut Invocation, verb: &[u8]) -> bool {
+    if !Service::Supervisor.is_built_in() {
+        return false;
+    }
     let Invocation { service, command, memory, .. } = invocation;
     let Some(lines) = memory.scratch.pages().get_mut(..ANSWER_MAX_BYTES) else { return false };
     let Ok(mut client) = Client::new(Service::Supervisor, command, &memory.config, lines) else {

@@ -17,7 +17,7 @@ use crate::proto::prometheus::{self, Shown};
 use crate::proto::service::Service;
 use crate::proto::status::{SCREEN, STATE_BYTES, degraded_names, field, fields, number};
 use crate::service::boot::boot_id;
-use crate::service::config_source::{ServiceFile, path_of};
+use crate::service::config_source::{ServiceFile, path_or_empty};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::{LockState, LookupFailed, ServiceLocks};
 use crate::service::second_lock;
@@ -119,10 +119,10 @@ impl Seen {
                 Answer::Ok(text) => Some(text),
                 _ => None,
             },
-            (_, Some(pid)) if client.service == Service::Supervisor => {
+            (_, Some(pid)) if client.service.is(Service::Supervisor) => {
                 (of(client.service).read_state)(client.locks().pid_path, pid, boot, &mut line)
             }
-            (_, Some(pid)) if client.service != Service::Jobs => {
+            (_, Some(pid)) if !client.service.is(Service::Jobs) => {
                 let deadline = clock::now() + STATUS_WAIT;
                 let status = second_lock::ask_status(
                     client.service,
@@ -156,7 +156,7 @@ pub(super) fn look(
 ) -> Result<Seen, LookupFailed> {
     let ServiceLocks { service, config, .. } = client.locks();
     let stale_after = config.stale_after;
-    let health_path = path_of(service, ServiceFile::Health, config).unwrap_or_default();
+    let health_path = path_or_empty(service, ServiceFile::Health, config);
     loop {
         let held = client.locks().state_without_strangers()?;
         let pid = match held {
@@ -290,8 +290,8 @@ pub(super) fn degraded_states(invocation: &mut Invocation, service: Service) -> 
         let is_shown = degraded_names(names).any(|name| name == state.name().as_bytes());
         states = states.with(*state, is_shown);
     }
-    let socket = path_of(service, ServiceFile::Socket, &invocation.memory.config).unwrap_or_default();
-    let has_file = service != Service::Supervisor && !is_abstract(&socket);
+    let socket = path_or_empty(service, ServiceFile::Socket, &invocation.memory.config);
+    let has_file = !service.is(Service::Supervisor) && !is_abstract(&socket);
     if has_file && file::meta_at(socket.as_c_str(), false).is_err_and(|failure| failure.errno == Errno::NOENT)
     {
         states = states.with(DegradedState::Socket, true);

@@ -22,7 +22,7 @@ pub fn has_member(group: &NotedGroup, needs_token: bool) -> bool {
     let Ok(processes) = file::open_dir(c"/proc") else { return false };
     let tick = Duration::from_ms(process::clock_tick_ms());
     let (mut found, mut taken) = (false, false);
-    let _ = dir::each(&processes, |name| {
+    let _ = dir::each(&processes, &mut |name| {
         if taken || !name.first().is_some_and(u8::is_ascii_digit) {
             return;
         }
@@ -44,7 +44,7 @@ pub fn find_left(group: &NotedGroup) -> Option<ProcessView> {
     let processes = file::open_dir(c"/proc").ok()?;
     let tick = Duration::from_ms(process::clock_tick_ms());
     let mut left = None;
-    let _ = dir::each(&processes, |name| {
+    let _ = dir::each(&processes, &mut |name| {
         let view = view(name, tick);
         let is_later =
             |view: &ProcessView| view.pid != group.number && group.from.is_before(view.started + tick);

@@ -17,7 +17,7 @@ use crate::sys::lock::{AcquireError, PidFile};
 use crate::sys::process::{self, Pid, Side};
 use crate::sys::signal::{self, Signals};
 use crate::sys::syslog::Syslog;
-use crate::sys::{Errno, Failure, Op, OwnedFd, clock, fds, file, poll};
+use crate::sys::{AsFd, Errno, Failure, Op, OwnedFd, clock, fds, file, poll};
 use crate::util::lines::find_newline;
 use crate::util::path::Path;
 use crate::util::text::Writer;
@@ -512,8 +512,8 @@ fn acquire(config: &Config, path: &Path, reporter: &StartReporter) -> PidFile {
     let mut judge = Judge::new(config);
     let acquired = match judge.find_file(path, Subject::Runtime) {
         Ok(Some(found)) => {
-            let name = Path::new(path.name()).unwrap_or_default();
-            PidFile::acquire_in(&found.folder, &name, path, line)
+            let name = Path::or_empty(&[path.name()]);
+            PidFile::acquire_in(found.folder.as_fd(), &name, path, line)
         }
         Ok(None) => Err(Failure { op: Op::Openat, errno: Errno::NOENT }.into()),
         Err(TrustRefusal::Failed(failure)) => Err(failure.into()),
