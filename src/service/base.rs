@@ -249,6 +249,8 @@ impl ServiceBase {
     pub fn release_startup(&mut self) {
         memory::release(self.scratch);
         memory::release_code_and_stack();
+        // The first turns finish what the start began: a journal that was read is synced then.
+        self.pages_dirty = true;
     }
 
     // ----- one turn -------------------------------------------------------
