@@ -109,10 +109,12 @@ fn each_kill_of_a_program_or_its_supervisor_counts_once_and_none_is_twice_alive(
             wait_for_lives(&dir, &first);
             // A program is killed up to two times, so that no restart is delayed for more than a second.
             let mut hits = [0; PROGRAMS];
+            // A process that was killed may live on until it gets a processor.
+            let mut victims = HashSet::new();
             for _ in 0..16 {
                 let program = random.index(PROGRAMS);
                 let last = lives(&dir, program).last().copied().unwrap();
-                if hits[program] < 2 && living(&dir, program).contains(&last) {
+                if hits[program] < 2 && living(&dir, program).contains(&last) && victims.insert(last) {
                     kill(last, "KILL");
                     hits[program] += 1;
                 }
