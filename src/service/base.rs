@@ -720,7 +720,7 @@ pub fn end_turn(service: &mut dyn ServiceStatus, now: Instant, busy: bool, pulse
         Pulse::Worker { runs, shown } => (runs, shown),
     };
     let base = service.base_mut();
-    base.log.flush();
+    base.log.end_turn();
     base.alive = alive;
     let recorded = beats && base.heartbeat.is_due(now);
     if recorded {
