@@ -249,6 +249,8 @@ impl ServiceBase {
     pub fn release_startup(&mut self) {
         memory::release(self.scratch);
         memory::release_code_and_stack();
+        // The first turns finish what the start began: a journal that was read is synced then.
+        self.pages_dirty = true;
     }
 
     // ----- one turn -------------------------------------------------------
@@ -718,7 +720,7 @@ pub fn end_turn(service: &mut dyn ServiceStatus, now: Instant, busy: bool, pulse
         Pulse::Worker { runs, shown } => (runs, shown),
     };
     let base = service.base_mut();
-    base.log.flush();
+    base.log.end_turn();
     base.alive = alive;
     let recorded = beats && base.heartbeat.is_due(now);
     if recorded {

@@ -302,6 +302,14 @@ pub fn read_at(fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, Fa
     Ok(done)
 }
 
+/// Reads once at `offset` (pread(2)): a file in /proc that is shorter than `buffer` comes whole.
+///
+/// # Errors
+/// As pread(2) says.
+pub fn read_part_at(fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, Failure> {
+    rustix::io::pread(fd, buffer, offset).op(Op::Pread)
+}
+
 /// Reads the file at `path` from its start until `buffer` is full or it ends.
 ///
 /// # Errors

@@ -238,6 +238,14 @@ impl Instance {
         self.failed_probes > 0
     }
 
+    /// Returns true if an end with success at `now` is that of a program that may run in the background
+    /// from then on: it ended soon, and by itself.
+    #[must_use]
+    pub fn may_be_in_background(&self, now: Instant) -> bool {
+        let is_soon = !self.lived(now).exceeds(RESTART_QUICK);
+        is_soon && matches!(self.phase, Phase::Starting(_) | Phase::Running(_))
+    }
+
     /// Returns the phase.
     #[must_use]
     pub fn phase(&self) -> Phase {

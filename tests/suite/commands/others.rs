@@ -189,7 +189,8 @@ fn a_user_without_a_service_learns_of_roots_and_that_it_needs_root() {
         ask; for service in jobs hub 'supervisor'; do $0 -o supervise=[] start $service >/dev/null; done; ask\n\
         for service in supervisor hub jobs; do $0 stop $service >/dev/null; done";
     let mut command = program("unshare");
-    command.args(["-m", "--propagation", "private", "sh", "-c", script]).arg(house.0.path("zigsvc"));
+    // The abstract names of the second locks belong to the network namespace.
+    command.args(["-mn", "--propagation", "private", "sh", "-c", script]).arg(house.0.path("zigsvc"));
     let ran = finish(command, None).expect(0);
     let lines: Vec<&str> = ran.out.lines().collect();
     let tried = |service: &str, file: &str| {
