@@ -2,7 +2,7 @@
 
 use crate::proto::health::{BOOT_ID_BYTES, UNKNOWN_BOOT};
 use crate::proto::leftovers::{Mark, MarkScanner, NoteHead, NotedGroup, Token};
-use crate::state::leftovers::{ProcessView, belongs, has_taken_number};
+use crate::state::leftovers::{MemberSearch, ProcessView, is_later_than};
 use crate::sys::{dir, file, process};
 use crate::util::path::Path;
 use crate::util::text::parse_u64;
@@ -21,20 +21,13 @@ pub fn note_head(boot: [u8; BOOT_ID_BYTES]) -> NoteHead {
 pub fn has_member(group: &NotedGroup, needs_token: bool) -> bool {
     let Ok(processes) = file::open_dir(c"/proc") else { return false };
     let tick = Duration::from_ms(process::clock_tick_ms());
-    let (mut found, mut taken) = (false, false);
-    let _ = dir::each(&processes, |name| {
-        if taken || !name.first().is_some_and(u8::is_ascii_digit) {
-            return;
+    let mut search = MemberSearch::new(group, needs_token, tick);
+    let _ = dir::each(&processes, &mut |name| {
+        if let Some(view) = view(name, tick) {
+            search.look(&view, || mark(name, &group.token));
         }
-        let Some(view) = view(name, tick) else { return };
-        taken = has_taken_number(&view, group);
-        // The environment is read only for the few processes that may belong to the group.
-        found |= belongs(&view, Mark::Nothing, group, tick) && {
-            let mark = mark(name, &group.token);
-            mark == Mark::Token || mark == Mark::Nothing && !needs_token
-        };
     });
-    found && !taken
+    search.has_found()
 }
 
 /// Returns a process other than its leader that a group has left: one that started after the leader
@@ -44,12 +37,9 @@ pub fn find_left(group: &NotedGroup) -> Option<ProcessView> {
     let processes = file::open_dir(c"/proc").ok()?;
     let tick = Duration::from_ms(process::clock_tick_ms());
     let mut left = None;
-    let _ = dir::each(&processes, |name| {
-        let view = view(name, tick);
-        let is_later =
-            |view: &ProcessView| view.pid != group.number && group.from.is_before(view.started + tick);
+    let _ = dir::each(&processes, &mut |name| {
         if left.is_none()
-            && let Some(view) = view.filter(is_later)
+            && let Some(view) = view(name, tick).filter(|view| is_later_than(view, group, tick))
             && mark(name, &group.token) == Mark::Token
         {
             left = Some(view);
@@ -60,6 +50,7 @@ pub fn find_left(group: &NotedGroup) -> Option<ProcessView> {
 
 /// Returns the process called `name` in /proc, unless it has ended.
 fn view(name: &[u8], tick: Duration) -> Option<ProcessView> {
+    let pid = parse_u64(name)?.try_into().ok()?;
     let path = Path::concat(&[b"/proc/", name, b"/stat"])?;
     let mut stat = [0; 512];
     let count = file::read_path(path.as_c_str(), &mut stat).ok()?;
@@ -72,7 +63,7 @@ fn view(name: &[u8], tick: Duration) -> Option<ProcessView> {
         return None;
     }
     Some(ProcessView {
-        pid: parse_u64(name)?.try_into().ok()?,
+        pid,
         group: number(3)?.try_into().ok()?,
         session: number(4)?.try_into().ok()?,
         started: Instant::BOOT + tick * number(20)?,

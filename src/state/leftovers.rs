@@ -39,9 +39,49 @@ pub fn belongs(process: &ProcessView, mark: Mark, group: &NotedGroup, tick: Dura
 
 /// Returns true if `process` has the number of `group` and started later than its leader. A number
 /// is given again only when no process has it for its group or session, so nothing is left.
-#[must_use]
-pub fn has_taken_number(process: &ProcessView, group: &NotedGroup) -> bool {
+fn has_taken_number(process: &ProcessView, group: &NotedGroup) -> bool {
     process.pid == group.number && group.upto.is_before(process.started)
+}
+
+/// Looks among all processes for one that belongs to a group.
+pub struct MemberSearch<'g> {
+    group: &'g NotedGroup,
+    /// Only a process with the token of the group counts.
+    needs_token: bool,
+    tick: Duration,
+    found: bool,
+    /// Another process has the number of the group.
+    taken: bool,
+}
+
+impl<'g> MemberSearch<'g> {
+    /// Returns a search that has seen no process. A start is known to be within one `tick`.
+    #[must_use]
+    pub const fn new(group: &'g NotedGroup, needs_token: bool, tick: Duration) -> Self {
+        Self { group, needs_token, tick, found: false, taken: false }
+    }
+
+    /// Looks at the next process. `mark` reads its environment, which only few processes need.
+    pub fn look(&mut self, process: &ProcessView, mark: impl FnOnce() -> Mark) {
+        self.taken |= has_taken_number(process, self.group);
+        self.found |= !self.taken && belongs(process, Mark::Nothing, self.group, self.tick) && {
+            let mark = mark();
+            mark == Mark::Token || mark == Mark::Nothing && !self.needs_token
+        };
+    }
+
+    /// Returns true if a process of the group was seen.
+    #[must_use]
+    pub const fn has_found(&self) -> bool {
+        self.found && !self.taken
+    }
+}
+
+/// Returns true if `process` is one that the leader of `group` has left, where its mark is the token:
+/// another process that started after the leader.
+#[must_use]
+pub fn is_later_than(process: &ProcessView, group: &NotedGroup, tick: Duration) -> bool {
+    process.pid != group.number && group.from.is_before(process.started + tick)
 }
 
 #[cfg(test)]

@@ -335,7 +335,7 @@ pub fn read_whole(fd: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Failure> {
 
 /// Calls `visit` with each line of the text file at `path`, without its newline. Lines that
 /// are longer than the buffer are skipped. A file that cannot be read has no lines.
-pub fn for_each_line(path: &CStr, mut visit: impl FnMut(&[u8])) {
+pub fn for_each_line(path: &CStr, visit: &mut dyn FnMut(&[u8])) {
     let Ok(fd) = open(path, OFlags::RDONLY, 0) else { return };
     let mut buffer = [0u8; 1024];
     let mut held = 0;
@@ -656,7 +656,7 @@ mod tests {
             let text = format!("a:x:1\n{}root:x:0\nb:x:2\nc:x:3", "x".repeat(long));
             std::fs::write(&path, text).unwrap();
             let mut lines = Vec::<String>::new();
-            for_each_line(&name, |line| lines.push(String::from_utf8(line.to_vec()).unwrap()));
+            for_each_line(&name, &mut |line| lines.push(String::from_utf8(line.to_vec()).unwrap()));
             assert_eq!(lines, ["a:x:1", "b:x:2", "c:x:3"], "{long}");
         }
         std::fs::remove_file(&path).unwrap();

@@ -176,6 +176,14 @@ pub fn has_child_in_group(number: Pid) -> bool {
     !matches!(rustix::process::waitid(WaitId::Pgid(Some(number)), options), Err(Errno::CHILD))
 }
 
+/// Returns true if this process has a child, one that has ended and was not reaped included
+/// (waitid(2), `P_ALL`).
+#[must_use]
+pub fn has_child() -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(rustix::process::waitid(WaitId::All, options), Err(Errno::CHILD))
+}
+
 /// Returns true if a process is in the group `number` (kill(2), signal 0).
 #[must_use]
 pub fn is_group(number: Pid) -> bool {

@@ -153,6 +153,7 @@ macro_rules! joined_table {
 }
 
 #[cfg(any(feature = "sys", test))]
+#[allow(unused_imports, reason = "a build without system calls has no table of this kind")]
 pub(crate) use joined_table;
 
 /// Makes a [`StringTable`](crate::util::string_table::StringTable) of literals. Its place is a

@@ -144,7 +144,10 @@ impl Supervisor {
                 let text = text.get(..text.len().min(FAILED_START_BYTES)).unwrap_or(text);
                 self.failed_start =
                     (Some(ManagedKind::Listed(name)), Vec::from_slice(text).unwrap_or_default());
-                self.log_about(index, Level::Error, &|line| {
+                // A second attempt can follow before the supervisor has reported ready.
+                let instance = self.supervision.instances().get(index);
+                let is_first = instance.is_some_and(|instance| !instance.fails_to_run());
+                self.log_line(index, Level::Error, is_first, &|line| {
                     line.push_str("cannot be started: ");
                     line.push(out.as_bytes());
                 });
@@ -156,7 +159,8 @@ impl Supervisor {
     /// Notes the groups of the programs that run.
     #[inline(never)]
     pub(super) fn write_note(&self) {
-        self.records.write_note(self.managed.iter().filter_map(|managed| managed.program.group.as_ref()));
+        self.records
+            .write_note(&mut self.managed.iter().filter_map(|managed| managed.program.group.as_ref()));
     }
 
     /// Reads if a program reports that it is ready.
@@ -272,7 +276,7 @@ fn start_program(
 
 /// Writes why a program cannot be started.
 fn describe_unstarted(program: &Program, failure: Failure, out: &mut Writer<'_>) {
-    let command = Path::new(program.words().next().unwrap_or(b"")).unwrap_or_default();
+    let command = Path::or_empty(&[program.words().next().unwrap_or(b"")]);
     match failure.op {
         Op::Chdir => describe_at(&program.folder, failure, out),
         Op::Setrlimit | Op::Setresuid => {

@@ -3,7 +3,6 @@
 use super::Supervisor;
 use super::launch::ManagedKind;
 use super::managed_process::{ManagedProcess, known_pid, raw_pid};
-use crate::limits::RESTART_QUICK;
 use crate::proto::leftovers::NotedGroup;
 use crate::proto::log::Level;
 use crate::service::down_mark;
@@ -220,9 +219,7 @@ impl Supervisor {
         let instance = self.supervision.instances().get(index)?;
         let managed = self.managed.get(index)?;
         let group = managed.program.group.filter(|_| matches!(managed.kind, ManagedKind::Listed(_)))?;
-        let is_soon = !instance.lived(now).exceeds(RESTART_QUICK);
-        let is_running = matches!(instance.phase(), Phase::Starting(_) | Phase::Running(_));
-        if exit != Exit::Code(0) || !is_soon || !is_running {
+        if exit != Exit::Code(0) || !instance.may_be_in_background(now) {
             return None;
         }
         let left = find_left(&group)?;

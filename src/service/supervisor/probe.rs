@@ -53,7 +53,7 @@ impl Supervisor {
         let Some(ManagedKind::Listed(name)) = self.managed.get(index).map(|managed| managed.kind) else {
             return self.pid_path(index);
         };
-        let name = Path::concat(&[b"zigsvc-", name.as_bytes(), b".pid"]).unwrap_or_default();
+        let name = Path::or_empty(&[b"zigsvc-", name.as_bytes(), b".pid"]);
         self.base.process.config.pid_file.parent().join(name.as_bytes()).unwrap_or_default()
     }
 
@@ -87,8 +87,7 @@ impl Supervisor {
         }
         let locks = self.locks(index, &path)?;
         Some(match locks.state_without_strangers().ok()? {
-            LockState::Died | LockState::Stopped if self.is_down(index) => Probe::Free,
-            LockState::Died | LockState::Stopped => Probe::Died,
+            LockState::Died | LockState::Stopped => Probe::unheld(self.is_down(index)),
             LockState::Running(None) | LockState::PidFileLost(None) => Probe::Foreign,
             LockState::Running(Some(pid)) | LockState::PidFileLost(Some(pid)) => {
                 let pid = raw_pid(pid);
@@ -133,21 +132,18 @@ impl Supervisor {
     /// Finds out if a process that seems to hang could write its health file, then asks `jobs`.
     #[inline(never)]
     pub(super) fn confirm(&mut self, index: usize, now: Instant) -> Decision {
-        let answer = match self.service(index) {
+        let service = self.service(index);
+        let is_written = match service {
             Some(_) => {
                 self.base.heartbeat.beat(now);
-                match self.base.heartbeat.failure() {
-                    Some(_) => SocketAnswer::Unknown,
-                    None if self.service(index) == Some(Service::Jobs) => return self.ask(index, now),
-                    None => SocketAnswer::Unreachable,
-                }
+                self.base.heartbeat.failure().is_none()
             }
-            None => match self.health_file(index) {
-                Some(path) if file::has_no_room(&path.parent()) => SocketAnswer::Unknown,
-                _ => SocketAnswer::Unreachable,
-            },
+            None => !self.health_file(index).is_some_and(|path| file::has_no_room(&path.parent())),
         };
-        self.supervision.on_report(index, now, Report::Answer(answer))
+        match SocketAnswer::without_asking(is_written, service == Some(Service::Jobs)) {
+            Some(answer) => self.supervision.on_report(index, now, Report::Answer(answer)),
+            None => self.ask(index, now),
+        }
     }
 
     /// Takes the answer of a service: any byte, or the end of the connection.

@@ -238,6 +238,14 @@ impl Instance {
         self.failed_probes > 0
     }
 
+    /// Returns true if an end with success at `now` is that of a program that may run in the background
+    /// from then on: it ended soon, and by itself.
+    #[must_use]
+    pub fn may_be_in_background(&self, now: Instant) -> bool {
+        let is_soon = !self.lived(now).exceeds(RESTART_QUICK);
+        is_soon && matches!(self.phase, Phase::Starting(_) | Phase::Running(_))
+    }
+
     /// Returns the phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
@@ -430,6 +438,7 @@ impl Instance {
     }
 
     /// Forgets what the checks of the last process found.
+    #[inline(never)]
     fn forget_checks(&mut self) {
         (self.failed_probes, self.asked, self.unjudged, self.late) = (0, None, false, false);
         (self.heartbeat, self.program_file) = (LifeSign::NONE, LifeSign::NONE);

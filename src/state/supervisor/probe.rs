@@ -48,6 +48,20 @@ pub enum SocketAnswer {
     Unknown,
 }
 
+impl SocketAnswer {
+    /// Returns the answer of a process that seems to hang, unless its socket is to be asked. Without
+    /// its own health file the supervisor proves nothing, and a process without a control socket
+    /// cannot be asked.
+    #[must_use]
+    pub const fn without_asking(is_own_file_written: bool, has_socket: bool) -> Option<Self> {
+        match (is_own_file_written, has_socket) {
+            (false, _) => Some(Self::Unknown),
+            (true, false) => Some(Self::Unreachable),
+            (true, true) => None,
+        }
+    }
+}
+
 /// The result of a probe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Probe {
@@ -59,6 +73,15 @@ pub enum Probe {
     Died,
     /// No process holds the lock, and the mark of a stop on purpose is there.
     Free,
+}
+
+impl Probe {
+    /// Returns the result where no process holds the lock. `is_marked` is true if the mark of a stop on
+    /// purpose is there.
+    #[must_use]
+    pub const fn unheld(is_marked: bool) -> Self {
+        if is_marked { Self::Free } else { Self::Died }
+    }
 }
 
 /// Identifies a version of a file: inode, size, time of the last write.

@@ -28,7 +28,8 @@ impl Places {
              mount -t tmpfs -o {options} none /var/spool && echo ready && exec cat"
         );
         let mut command = program("unshare");
-        command.args(["-m", "--propagation", "private", "sh", "-ec", &script]);
+        // The abstract names of the second locks belong to the network namespace.
+        command.args(["-mn", "--propagation", "private", "sh", "-ec", &script]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         child.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
         Self(child)
@@ -147,7 +148,10 @@ fn race(service: &str, defaults: bool, user: bool) -> Option<(u64, u64)> {
         inner.args(["-o", "supervise=[\"hub\"]", "start", service]);
         match &places {
             None => inner,
-            Some(places) => through(&["nsenter", &format!("--mount=/proc/{}/ns/mnt", places.0.id())], &inner),
+            Some(places) => {
+                let namespace = |kind: &str, name| format!("--{kind}=/proc/{}/ns/{name}", places.0.id());
+                through(&["nsenter", &namespace("mount", "mnt"), &namespace("net", "net")], &inner)
+            }
         }
     };
     let rounds = setting("ZIGSVC_RACE", 4);
