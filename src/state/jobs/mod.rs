@@ -26,6 +26,7 @@ mod home;
 mod list_index;
 mod queue_room;
 pub mod replies;
+pub mod requests;
 pub mod scan_task;
 mod timers;
 mod turn;
