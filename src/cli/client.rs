@@ -228,6 +228,7 @@ impl<'m> Client<'m> {
 
     /// Returns the bytes of a line. They are valid until the next call of
     /// [`Client::receive`].
+    #[inline(never)]
     pub(super) fn at(&self, line: Range<usize>) -> &[u8] {
         self.buffer.get(line).unwrap_or(&[])
     }

@@ -188,10 +188,16 @@ impl CommandTable {
     /// Describes a word that is no command, with the nearest command if one is near.
     pub(super) fn unknown(&self, text: &str, word: &[u8], out: &mut Writer<'_>) -> UsageError {
         let error = UsageError::word("", text, word, out);
-        let near = self.iter().map(|command| (distance(word, command.name.as_bytes()), command.name));
-        if let Some((0..=2, name)) = near.min_by_key(|(distance, _)| *distance) {
+        let mut nearest = (3, "");
+        for command in self.iter() {
+            let distance = distance(word, command.name.as_bytes());
+            if distance < nearest.0 {
+                nearest = (distance, command.name);
+            }
+        }
+        if nearest.0 < 3 {
             out.push_str("; the nearest is `");
-            out.push_str(name);
+            out.push_str(nearest.1);
             out.push_str("`");
         }
         error

@@ -5,13 +5,14 @@ use super::invocation::Invocation;
 use super::output::{CommandResult, GREEN, LOGS_ONLY, YELLOW, print, push_coloured, shows_colours};
 use super::status::degraded_states;
 use crate::limits::{CLAIMS_MAX, POLL_MAX};
+use crate::proto::config::keys::allowed_paths;
 use crate::proto::config::{Config, Handler, Program};
 use crate::proto::filesystem::{Medium, medium, overlay_upper};
 use crate::proto::journal::FILE_HEADER_BYTES;
 use crate::proto::log::emit_iso;
 use crate::proto::service::{BUILT_IN, Service};
 use crate::service::accounts;
-use crate::service::config_source::{ConfigSource, ServiceFile, path_of};
+use crate::service::config_source::{ConfigSource, ServiceFile, path_or_empty};
 use crate::service::lifecycle::{describe_at, exit};
 use crate::service::listener::{describe_unknown, find_policy};
 use crate::service::memory::Memory;
@@ -72,6 +73,10 @@ pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     }
     doctor.kinds();
     for (service, states) in Service::ALL.iter().zip(states) {
+        let Some(states) = states else { continue };
+        if service.is(Service::Opener) {
+            doctor.entries();
+        }
         for state in DegradedState::ALL.iter().filter(|state| states.has(**state)) {
             doctor.print_state(*service, *state, &Path::empty());
         }
@@ -106,7 +111,7 @@ impl Doctor<'_> {
         let mut reason = [0; 400];
         let mut out = Writer::new(&mut reason);
         let result = check_all(source, config, program, scratch, &mut out, &mut |name, program| {
-            let command = Path::new(program.words().next().unwrap_or(b"")).unwrap_or_default();
+            let command = Path::or_empty(&[program.words().next().unwrap_or(b"")]);
             let is_file = file::meta_at(command.as_c_str(), true).is_ok_and(|meta| meta.regular);
             let is_well = is_file && file::executable(command.as_c_str());
             self.print_finding(is_well, "program", &|out| {
@@ -212,7 +217,7 @@ impl Doctor<'_> {
             });
         }
         for service in BUILT_IN {
-            let path = path_of(*service, ServiceFile::Socket, self.config).unwrap_or_default();
+            let path = path_or_empty(*service, ServiceFile::Socket, self.config);
             if path.as_bytes().len() > SOCKET_PATH_MAX_BYTES {
                 self.print_finding(false, "socket", &|out| {
                     out.push_escaped(path.as_bytes());
@@ -362,7 +367,7 @@ impl Doctor<'_> {
     /// Checks the handler of jobs.
     fn handler(&mut self) {
         let config = self.config;
-        let shell = Path::new(b"/bin/sh").unwrap_or_default();
+        let shell = Path::or_empty(&[b"/bin/sh"]);
         let handler = match config.handler() {
             Handler::Log => None,
             Handler::Shell => Some(&shell),
@@ -401,6 +406,24 @@ impl Doctor<'_> {
         }
     }
 
+    /// Checks the files that the opener hands out.
+    fn entries(&mut self) {
+        for entry in allowed_paths(&self.config.allow) {
+            let path = Path::new(entry).unwrap_or_default();
+            let found = file::meta_at(path.as_c_str(), true);
+            if found.is_ok_and(|meta| meta.regular) {
+                continue;
+            }
+            self.print_finding(false, "opener", &|out| {
+                match found {
+                    Ok(_) => out.push_escaped(path.as_bytes()),
+                    Err(failure) => describe_at(&path, failure, out),
+                }
+                out.push_str("; `allow` names it, and no client gets it: only regular files are handed out");
+            });
+        }
+    }
+
     /// Checks that no other thing has the name of a file of a service.
     fn kinds(&mut self) {
         let files = [
@@ -410,7 +433,7 @@ impl Doctor<'_> {
         ];
         for service in Service::ALL.into_iter().filter(|service| service.is_built_in()) {
             for (state, file) in files {
-                let path = path_of(service, file, self.config).unwrap_or_default();
+                let path = path_or_empty(service, file, self.config);
                 self.kind(service, state, &path);
             }
         }
@@ -472,7 +495,7 @@ fn existing(path: &Path) -> Path {
 /// can be seen. A router mounts it at /overlay, or keeps it in memory (OpenWrt).
 fn below_overlay(device: u64) -> Option<(Medium, &'static str)> {
     let mut upper = None;
-    file::for_each_line(c"/proc/self/mountinfo", |line| {
+    file::for_each_line(c"/proc/self/mountinfo", &mut |line| {
         upper = upper.take().or_else(|| overlay_upper(line, device).and_then(Path::new));
     });
     let folder = existing(&upper.or_else(|| Path::new(b"/overlay"))?);

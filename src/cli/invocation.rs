@@ -100,6 +100,9 @@ impl Invocation {
     /// # Errors
     /// A file cannot be used; the exit code, after printing the reason.
     pub(super) fn check_programs(&mut self, visit: &mut dyn FnMut(&[u8], &mut Program)) -> Result<(), u8> {
+        if !Service::Supervisor.is_built_in() {
+            return Ok(());
+        }
         let Memory { config_source, config, program, scratch, .. } = &mut *self.memory;
         let mut line = [0; 512];
         let mut out = Writer::new(&mut line);
@@ -137,6 +140,26 @@ impl Invocation {
         source.file.assign(&[SYSTEM_CONFIG]);
         source.var_run = !is_folder(c"/run");
         self.load_quietly();
+    }
+
+    /// Turns to root's service as [`Invocation::find_service`] does, if it runs. Returns true if it
+    /// does. Otherwise notes its PID file as tried.
+    pub(super) fn find_running_service(&mut self) -> bool {
+        let source = &self.memory.config_source;
+        let (folder, file) = (source.folder.clone(), source.file.clone());
+        self.find_service();
+        if self.memory.tried.is_empty() {
+            return false;
+        }
+        let path = path_of(self.service, ServiceFile::Pid, &self.memory.config).unwrap_or_default();
+        if matches!(self.locks(&path).state_without_strangers(), Ok(LockState::Running(_))) {
+            return true;
+        }
+        self.memory.tried = path;
+        let source = &mut self.memory.config_source;
+        (source.folder, source.file, source.var_run) = (folder, file, false);
+        self.load_quietly();
+        false
     }
 
     /// Returns the locks of the service, whose PID file is at `pid_path`.

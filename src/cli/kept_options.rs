@@ -6,7 +6,7 @@ use crate::proto::config::keys::push_absolute_option;
 use crate::proto::health::{HealthRecord, ParseError, RECORD_BYTES, UNKNOWN_BOOT, parse_option_word};
 use crate::proto::service::Service;
 use crate::service::boot::boot_id;
-use crate::service::config_source::{ConfigSource, ServiceFile, path_of};
+use crate::service::config_source::{ConfigSource, ServiceFile, path_or_empty};
 use crate::service::heartbeat::TORN_READS_MAX;
 use crate::sys::file;
 use crate::util::path::Path;
@@ -62,7 +62,7 @@ impl<'m> OptionWords<'m> {
         service: Service,
         pid: Option<u32>,
     ) -> OptionsFound {
-        let path = path_of(service, ServiceFile::Health, &invocation.memory.config).unwrap_or_default();
+        let path = path_or_empty(service, ServiceFile::Health, &invocation.memory.config);
         let scratch = invocation.memory.scratch.pages();
         let found = read(&path, pid, scratch).and_then(|lines| self.take_lines(lines));
         match (found, pid) {
@@ -167,7 +167,9 @@ fn read<'b>(path: &Path, pid: Option<u32>, buffer: &'b mut [u8]) -> Option<&'b [
         match HealthRecord::parse(record) {
             Ok(record) => {
                 let is_of_boot = record.boot == boot && boot != UNKNOWN_BOOT;
-                let vouches = pid.map_or(is_of_boot, |pid| record.pid == pid && record.boot == boot);
+                // Without /proc this process does not know the boot.
+                let may_be = record.boot == boot || boot == UNKNOWN_BOOT;
+                let vouches = pid.map_or(is_of_boot, |pid| record.pid == pid && may_be);
                 return buffer.get(RECORD_BYTES..count).filter(|lines| vouches && !lines.is_empty());
             }
             Err(ParseError::Torn) => {}

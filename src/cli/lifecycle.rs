@@ -102,6 +102,9 @@ fn is_stderr(stream: &[u8]) -> bool {
 pub(super) fn stop(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
     let now = invocation.operands.has(CommandOption::Now);
+    if !is_supervised(&invocation) {
+        invocation.find_running_service();
+    }
     if let Some(result) = (of(invocation.service).ask_after)(&mut invocation, After::Stop, false) {
         return result;
     }
@@ -129,20 +132,26 @@ pub(super) fn is_supervised(invocation: &Invocation) -> bool {
         let locks = ServiceLocks { service: Service::Supervisor, config, pid_path: &pid_path };
         matches!(locks.state(), Ok(LockState::Running(_) | LockState::PidFileLost(_)))
     };
-    config.supervised().any(|name| name == invocation.service.name().as_bytes())
+    Service::Supervisor.is_built_in()
+        && config.supervised().any(|name| name == invocation.service.name().as_bytes())
         && path_of(Service::Supervisor, ServiceFile::Pid, config).is_some_and(is_held)
 }
 
 /// Runs `reload [SERVICE]`.
 pub(super) fn reload(mut invocation: Invocation) -> CommandResult {
-    invocation.load_judged(false)?;
-    (of(invocation.service).refuse)(&mut invocation, true)?;
+    invocation.load_quietly();
+    // The service of another user checks the configuration itself.
+    if !invocation.find_running_service() {
+        invocation.load_judged(false)?;
+        (of(invocation.service).refuse)(&mut invocation, true)?;
+    }
     send(&invocation, Signal::HUP)
 }
 
 /// Runs `rotate [SERVICE]`.
 pub(super) fn rotate(mut invocation: Invocation) -> CommandResult {
     invocation.load_or_defaults();
+    invocation.find_running_service();
     send(&invocation, Signal::USR1)
 }
 
@@ -210,6 +219,9 @@ pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stop
 #[cold]
 #[inline(never)]
 pub(super) fn supervisor_does(invocation: &mut Invocation, verb: &[u8]) -> bool {
+    if !Service::Supervisor.is_built_in() {
+        return false;
+    }
     let Invocation { service, command, memory, .. } = invocation;
     let Some(lines) = memory.scratch.pages().get_mut(..ANSWER_MAX_BYTES) else { return false };
     let Ok(mut client) = Client::new(Service::Supervisor, command, &memory.config, lines) else {

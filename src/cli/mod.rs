@@ -61,10 +61,11 @@ mod serve_supervisor;
 mod services;
 mod status;
 
+use crate::proto::service::Service;
 use crate::service::lifecycle::exit;
 use crate::service::memory;
 use crate::sys::args::Args;
-use crate::sys::fds;
+use crate::sys::{fds, signal};
 use crate::util::string_table::joined_table;
 use crate::util::text::Writer;
 use command_line::{CommandLine, CommandOption, CommandSpec, CommandTable, Operands, OptionSet, Options};
@@ -299,9 +300,14 @@ pub fn main(args: &Args) -> u8 {
         // Without /dev/null no descriptor is safe, and no error can be printed.
         return exit::FAILED;
     }
+    if fds::is_terminal(1) {
+        signal::end_line_on_interrupt();
+    }
     let result = task(args).and_then(|task| match task {
         Task::Plain(run, operands) => run(&operands),
         Task::Service(run, invocation) => run(invocation),
+        // No command line of such a build names a program.
+        Task::Program(..) if !Service::Supervisor.is_built_in() => Err(exit::USAGE),
         Task::Program(name, invocation) if invocation.command == "status" => {
             overview::of_program(invocation, name)
         }
@@ -336,6 +342,8 @@ fn task(args: &Args) -> Result<Task, u8> {
             .map_err(|error| usage(error.command, &|message| message.push(out.as_bytes())))?;
     let (run, starts) = match FUNCTIONS.get(command.index) {
         Some(CommandFn::Plain(run)) => return Ok(Task::Plain(*run, operands)),
+        // No command of such a build takes a service.
+        _ if cfg!(not(feature = "config")) => return Err(exit::USAGE),
         Some(CommandFn::Service(run)) => (*run, false),
         Some(CommandFn::Start(run)) => (*run, true),
         None => return Err(exit::USAGE),

@@ -147,7 +147,7 @@ fn become_program(invocation: &Invocation, file: OwnedFd) -> u8 {
         }
         _ => Errno::NOENT,
     };
-    let program = if program.is_empty() { Path::new(word).unwrap_or_default() } else { program };
+    let program = if program.is_empty() { Path::or_empty(&[word]) } else { program };
     let code = if matches!(errno, Errno::NOENT) { NO_PROGRAM } else { NOT_EXECUTABLE };
     let failure = Failure { op: Op::Execve, errno };
     fail(code, &|out: &mut Writer<'_>| {

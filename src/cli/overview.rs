@@ -430,7 +430,7 @@ fn gather(config: &Config, rows: &mut Rows<'_>) -> Result<(), u8> {
             Ok(seen) => seen,
             Err(_) => Seen::unknown(),
         };
-        if service == Service::Supervisor {
+        if service.is(Service::Supervisor) {
             if seen.pid.is_some() && client.connect(clock::now()).is_ok() {
                 has_list = take_list(&mut client, deadline, &mut known);
                 if !has_list {
@@ -445,7 +445,7 @@ fn gather(config: &Config, rows: &mut Rows<'_>) -> Result<(), u8> {
         if answer.is_empty() {
             seen.push_answer(&client, &boot, &mut answer);
         }
-        if service == Service::Supervisor {
+        if service.is(Service::Supervisor) {
             shown.push(answer.as_bytes());
         }
         let line = line_of(known.as_bytes(), service.name().as_bytes());

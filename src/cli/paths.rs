@@ -25,7 +25,7 @@ pub(super) fn locate(
     base: Option<&[u8]>,
     memory: &mut Memory,
 ) -> Result<(), u8> {
-    let base = base.map_or_else(working_folder, |base| Path::new(base).unwrap_or_default());
+    let base = base.map_or_else(working_folder, |base| Path::or_empty(&[base]));
     let named = options.folder.or_else(|| args.env(b"ZIGSVC_DIR").filter(|folder| !folder.is_empty()));
     let folder = match named {
         Some(folder) => absolute(&base, folder).ok_or_else(|| too_long("-d"))?,
@@ -102,7 +102,7 @@ pub(super) fn working_folder() -> Path {
 fn own_folder(args: &Args) -> Result<Path, u8> {
     let folder = |name: &[u8]| args.env(name).filter(|value| value.first() == Some(&b'/'));
     // An account without a home often has the home /nonexistent.
-    let is_there = |home: &&[u8]| is_folder(Path::new(home).unwrap_or_default().as_c_str());
+    let is_there = |home: &&[u8]| is_folder(Path::or_empty(&[home]).as_c_str());
     let path = if let Some(state) = folder(b"XDG_STATE_HOME") {
         Path::concat(&[state, b"/zigsvc"])
     } else if let Some(home) = folder(b"HOME").filter(|home| *home != b"/").filter(is_there) {

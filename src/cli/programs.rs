@@ -240,6 +240,7 @@ pub(super) fn signal(mut invocation: Invocation) -> CommandResult {
         let (mut client, _) = connect(&mut invocation, name)?;
         return ask(&mut client, "signal", name, word).map(|_| exit::OK);
     }
+    invocation.find_running_service();
     send(&invocation, number)
 }
 
@@ -251,6 +252,9 @@ pub(super) fn send(invocation: &Invocation, signal: Signal) -> CommandResult {
             out.push_str(invocation.service.name());
             out.push_str(": not running (tried ");
             out.push_escaped(path.as_bytes());
+            let other = &invocation.memory.tried;
+            out.push_str(if other.is_empty() { "" } else { ", " });
+            out.push_escaped(other.as_bytes());
             out.push_str(")");
         }));
     };

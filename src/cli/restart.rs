@@ -17,7 +17,7 @@ use super::services::of;
 use crate::limits::{RESTART_DELAY_MAX, STOP_GRACE};
 use crate::proto::service::Service;
 use crate::service::boot::boot_id;
-use crate::service::config_source::{ServiceFile, path_of};
+use crate::service::config_source::{ServiceFile, path_of, path_or_empty};
 use crate::service::down_mark;
 use crate::service::heartbeat::{self, Health};
 use crate::service::lifecycle::{describe_at, exit};
@@ -182,7 +182,7 @@ fn leave_to_supervisor(mut invocation: Invocation) -> CommandResult {
         before = None;
     }
     let config = &invocation.memory.config;
-    let health = path_of(invocation.service, ServiceFile::Health, config).unwrap_or_default();
+    let health = path_or_empty(invocation.service, ServiceFile::Health, config);
     let patience = config.stop_timeout + STOP_GRACE + RESTART_DELAY_MAX;
     let deadline = clock::now() + patience + config.check_interval + config.stale_after;
     let boot = boot_id();

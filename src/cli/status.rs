@@ -17,7 +17,7 @@ use crate::proto::prometheus::{self, Shown};
 use crate::proto::service::Service;
 use crate::proto::status::{SCREEN, STATE_BYTES, degraded_names, field, fields, number};
 use crate::service::boot::boot_id;
-use crate::service::config_source::{ServiceFile, path_of};
+use crate::service::config_source::{ServiceFile, path_or_empty};
 use crate::service::heartbeat::{self, Health};
 use crate::service::lock_holder::{LockState, LookupFailed, ServiceLocks};
 use crate::service::second_lock;
@@ -119,10 +119,10 @@ impl Seen {
                 Answer::Ok(text) => Some(text),
                 _ => None,
             },
-            (_, Some(pid)) if client.service == Service::Supervisor => {
+            (_, Some(pid)) if client.service.is(Service::Supervisor) => {
                 (of(client.service).read_state)(client.locks().pid_path, pid, boot, &mut line)
             }
-            (_, Some(pid)) if client.service != Service::Jobs => {
+            (_, Some(pid)) if !client.service.is(Service::Jobs) => {
                 let deadline = clock::now() + STATUS_WAIT;
                 let status = second_lock::ask_status(
                     client.service,
@@ -156,7 +156,7 @@ pub(super) fn look(
 ) -> Result<Seen, LookupFailed> {
     let ServiceLocks { service, config, .. } = client.locks();
     let stale_after = config.stale_after;
-    let health_path = path_of(service, ServiceFile::Health, config).unwrap_or_default();
+    let health_path = path_or_empty(service, ServiceFile::Health, config);
     loop {
         let held = client.locks().state_without_strangers()?;
         let pid = match held {
@@ -272,41 +272,31 @@ pub(super) fn print_metrics<'a>(
     Ok(())
 }
 
-/// Returns the degraded states of `service`, as far as it shows them while it runs.
+/// Returns the degraded states of `service`, as far as it shows them to this user. Returns `None`
+/// if it does not run.
 #[inline(never)]
-pub(super) fn degraded_states(invocation: &mut Invocation, service: Service) -> DegradedSet {
+pub(super) fn degraded_states(invocation: &mut Invocation, service: Service) -> Option<DegradedSet> {
     invocation.service = service;
-    let path = path_of(service, ServiceFile::Pid, &invocation.memory.config).unwrap_or_default();
-    let (pid, lost) = match invocation.locks(&path).state_without_strangers() {
-        Ok(LockState::Running(Some(pid))) => (pid, false),
-        Ok(LockState::PidFileLost(Some(pid))) => (pid, true),
-        _ => return DegradedSet::NONE,
-    };
+    let mut states = DegradedSet::NONE;
+    let (mut client, _) = invocation.loaded_client(ANSWER_MAX_BYTES).ok()?;
+    let boot = boot_id();
+    let seen = look(&mut client, clock::now() + STATUS_WAIT, &boot).ok()?;
+    seen.pid?;
     let mut line = [0; STATE_BYTES];
-    let mut states = DegradedSet::NONE.with(DegradedState::PidFile, lost);
-    let mut add = |answer: &[u8]| {
-        let names = field(answer, "degraded").unwrap_or(b"");
-        for state in DegradedState::ALL {
-            let shown = degraded_names(names).any(|name| name == state.name().as_bytes());
-            states = states.union(DegradedSet::NONE.with(*state, shown));
-        }
-    };
-    if let Some(answer) = (of(service).read_state)(&path, pid, &boot_id(), &mut line) {
-        add(answer);
-    } else if service == Service::Jobs
-        && let Ok((mut client, _)) = invocation.loaded_client(ANSWER_MAX_BYTES)
-        && let Counters::Answered(line) = counters(&mut client, clock::now() + STATUS_WAIT)
-        && let Answer::Ok(answer) = Answer::parse(client.at(line))
-    {
-        add(answer);
+    let mut answer = Writer::new(&mut line);
+    seen.push_answer(&client, &boot, &mut answer);
+    let names = field(answer.as_bytes(), "degraded").unwrap_or(b"");
+    for state in DegradedState::ALL {
+        let is_shown = degraded_names(names).any(|name| name == state.name().as_bytes());
+        states = states.with(*state, is_shown);
     }
-    let socket = path_of(service, ServiceFile::Socket, &invocation.memory.config).unwrap_or_default();
-    let has_file = service != Service::Supervisor && !is_abstract(&socket);
+    let socket = path_or_empty(service, ServiceFile::Socket, &invocation.memory.config);
+    let has_file = !service.is(Service::Supervisor) && !is_abstract(&socket);
     if has_file && file::meta_at(socket.as_c_str(), false).is_err_and(|failure| failure.errno == Errno::NOENT)
     {
         states = states.with(DegradedState::Socket, true);
     }
-    states
+    Some(states)
 }
 
 /// Asks the service for its counters until `deadline`.
@@ -402,7 +392,8 @@ impl StatusReport<'_> {
         }
         if withheld {
             out.push_str("  counters   withheld");
-            out.push_str(NEEDS_ROOT);
+            // The rights of clients concern the control socket only.
+            out.push_str(if self.name == Service::Jobs.name() { NEEDS_ROOT } else { "; needs root" });
             out.push_str("\n");
         }
         match self.answer {

@@ -175,6 +175,7 @@ impl Reader<'_> {
     }
 
     /// Takes the next byte, which must be `byte`. Fails with `why` if it is another one.
+    #[inline(never)]
     fn expect(&mut self, byte: u8, why: &'static str) -> Read<()> {
         if self.peek()? != byte {
             return Err(Stop::Wrong(why));

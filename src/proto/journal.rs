@@ -187,6 +187,7 @@ impl<'a> Record<'a> {
 
     /// Returns the size of the record in the journal, in bytes.
     #[must_use]
+    #[inline(never)]
     pub fn size(&self) -> usize {
         HEADER_BYTES.saturating_add(self.length())
     }

@@ -68,7 +68,7 @@ pub fn token(bytes: &[u8; TOKEN_BYTES / 2]) -> Token {
 }
 
 /// Writes a note.
-pub fn emit<'a>(head: &NoteHead, groups: impl Iterator<Item = &'a NotedGroup>, out: &mut Writer<'_>) {
+pub fn emit(head: &NoteHead, groups: &mut dyn Iterator<Item = &NotedGroup>, out: &mut Writer<'_>) {
     out.push(&head.boot);
     let _ = uwrite!(out, " {}", head.namespace);
     for group in groups {
@@ -185,7 +185,7 @@ mod tests {
             let groups: Vec<NotedGroup> =
                 (0..count).map(|at| group(2 + at, u64::MAX - u64::from(at))).collect();
             let mut out = Writer::new(&mut buffer);
-            emit(&head(), groups.iter(), &mut out);
+            emit(&head(), &mut groups.iter(), &mut out);
             assert!(out.len() <= HEAD_BYTES + groups.len() * GROUP_BYTES);
             let (read, found) = parse(&buffer).unwrap();
             assert_eq!((read, found.collect::<Vec<_>>()), (head(), groups));
@@ -200,7 +200,7 @@ mod tests {
         let head = NoteHead { namespace: u64::MAX, ..head() };
         let mut buffer = [0; HEAD_BYTES + GROUP_BYTES];
         let mut out = Writer::new(&mut buffer);
-        emit(&head, [group].iter(), &mut out);
+        emit(&head, &mut [group].iter(), &mut out);
         assert!(!out.is_cut());
         assert_eq!(parse(out.as_bytes()).unwrap().1.collect::<Vec<_>>(), [group]);
     }

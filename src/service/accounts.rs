@@ -24,7 +24,7 @@ pub fn resolve<'a>(user: &'a [u8], group: &'a [u8]) -> Result<Identity, &'a [u8]
     };
     let mut groups = Vec::new();
     let _ = groups.push(gid);
-    for_each_line(c"/etc/group", |line| {
+    for_each_line(c"/etc/group", &mut |line| {
         if let Some(extra) = passwd::group_with_member(line, user).filter(|extra| *extra != gid) {
             let _ = groups.push(extra);
         }
@@ -41,7 +41,7 @@ pub fn push_variables(user: &[u8], out: &mut Writer<'_>) {
         }
     };
     let mut is_known = false;
-    for_each_line(c"/etc/passwd", |line| {
+    for_each_line(c"/etc/passwd", &mut |line| {
         if let Some((name, home)) = passwd::home_of(line, user).filter(|_| !is_known) {
             is_known = true;
             push(name, home);
@@ -69,10 +69,10 @@ pub fn free_identity(seed: u32) -> Option<Identity> {
         }
     };
     for accounts in [c"/etc/passwd", c"/etc/group"] {
-        for_each_line(accounts, |line| passwd::number_of(line).into_iter().for_each(&mut mark));
+        for_each_line(accounts, &mut |line| passwd::number_of(line).into_iter().for_each(&mut mark));
     }
     if let Ok(processes) = file::open_dir(c"/proc") {
-        let _ = dir::each(&processes, |name| {
+        let _ = dir::each(&processes, &mut |name| {
             let process = Path::new(name).filter(|_| parse_u64(name).is_some());
             let meta = process.and_then(|name| at::meta(&processes, name.as_c_str()).ok());
             meta.into_iter().for_each(|meta| mark(meta.uid));
@@ -93,7 +93,7 @@ pub fn free_identity(seed: u32) -> Option<Identity> {
 /// is no reason to doubt it.
 fn is_mapped(map: &CStr, id: u32) -> bool {
     let (mut known, mut mapped) = (false, false);
-    for_each_line(map, |line| {
+    for_each_line(map, &mut |line| {
         let mut numbers = words(line).filter_map(parse_u64);
         if let (Some(first), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next()) {
             known = true;
@@ -107,7 +107,7 @@ fn is_mapped(map: &CStr, id: u32) -> bool {
 #[must_use]
 pub fn find_group(name: &[u8]) -> Option<u32> {
     let mut found = None;
-    for_each_line(c"/etc/group", |line| found = found.or_else(|| passwd::group_named(line, name)));
+    for_each_line(c"/etc/group", &mut |line| found = found.or_else(|| passwd::group_named(line, name)));
     found.or_else(|| parse_id(name))
 }
 
@@ -120,6 +120,6 @@ pub fn find_uid(name: &[u8]) -> Option<u32> {
 /// Returns the uid and the primary gid of the user `name`, which is a name or a number.
 fn find_user(name: &[u8]) -> Option<(u32, u32)> {
     let mut found = None;
-    for_each_line(c"/etc/passwd", |line| found = found.or_else(|| passwd::user_named(line, name)));
+    for_each_line(c"/etc/passwd", &mut |line| found = found.or_else(|| passwd::user_named(line, name)));
     found
 }

@@ -13,7 +13,7 @@
 //! After the start no failure here ends the service: it is logged once, leaves a named degraded
 //! state, and is tried again.
 
-use super::config_source::{InvalidConfig, ServiceFile, path_of};
+use super::config_source::{InvalidConfig, ServiceFile, path_or_empty};
 use super::connections::Connections;
 use super::heartbeat::Heartbeat;
 use super::identity::look;
@@ -193,7 +193,7 @@ impl ServiceBase {
         let Memory { scratch, config_source, config, candidate, program, log: log_buffer, .. } = parts;
         let process = Process::prepare(service, config_source, config, candidate, reporter);
         let config = &*process.config;
-        let own = |file: ServiceFile| path_of(service, file, config).unwrap_or_default();
+        let own = |file: ServiceFile| path_or_empty(service, file, config);
         // The supervisor stays root, and the identity of the opener is for its worker.
         let stays = matches!(service, Service::Supervisor | Service::Opener);
         let owner = process.identity.as_ref().filter(|_| !stays);
@@ -249,6 +249,8 @@ impl ServiceBase {
     pub fn release_startup(&mut self) {
         memory::release(self.scratch);
         memory::release_code_and_stack();
+        // The first turns finish what the start began: a journal that was read is synced then.
+        self.pages_dirty = true;
     }
 
     // ----- one turn -------------------------------------------------------
@@ -344,7 +346,7 @@ impl ServiceBase {
             PathState::Missing | PathState::Replaced => self.mend_pid_file(true),
             PathState::Unknown => {}
         }
-        if self.process.second_lock.is_none() && self.service != Service::Jobs {
+        if self.process.second_lock.is_none() && !self.service.is(Service::Jobs) {
             self.take_second_lock();
         }
     }
@@ -554,7 +556,7 @@ impl ServiceBase {
     }
 
     fn own_path(&self, file: ServiceFile) -> Path {
-        path_of(self.service, file, self.process.config).unwrap_or_default()
+        path_or_empty(self.service, file, self.process.config)
     }
 
     /// Ends a reload: makes the socket again if its rules or its name are others, and notifies the
@@ -718,7 +720,7 @@ pub fn end_turn(service: &mut dyn ServiceStatus, now: Instant, busy: bool, pulse
         Pulse::Worker { runs, shown } => (runs, shown),
     };
     let base = service.base_mut();
-    base.log.flush();
+    base.log.end_turn();
     base.alive = alive;
     let recorded = beats && base.heartbeat.is_due(now);
     if recorded {

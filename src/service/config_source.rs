@@ -226,3 +226,10 @@ pub fn path_of(service: Service, file: ServiceFile, config: &Config) -> Option<P
     let name = Path::concat(&[b"zigsvc-", service.name().as_bytes(), ending])?;
     jobs.parent().join(name.as_bytes())
 }
+
+/// Returns the path that [`path_of`] returns, and the empty path if it would be too long.
+#[must_use]
+#[inline(never)]
+pub fn path_or_empty(service: Service, file: ServiceFile, config: &Config) -> Path {
+    path_of(service, file, config).unwrap_or_default()
+}

@@ -68,10 +68,13 @@ impl SpoolDisk {
 
     /// Records the name of the system call that failed, and passes its errno on.
     fn record_failure<T>(&mut self, result: Result<T, Failure>) -> DiskResult<T> {
-        result.map_err(|failure| {
-            self.failed_op = failure.op.name();
-            DiskError(failure.errno.raw_os_error())
-        })
+        result.map_err(|failure| self.failure(failure))
+    }
+
+    #[inline(never)]
+    fn failure(&mut self, failure: Failure) -> DiskError {
+        self.failed_op = failure.op.name();
+        DiskError(failure.errno.raw_os_error())
     }
 
     /// Records the failure of an operation on the queue file, its folder or a claim, for
@@ -81,14 +84,17 @@ impl SpoolDisk {
         subject: QueueSubject,
         result: Result<T, Failure>,
     ) -> DiskResult<T> {
-        result.map_err(|failure| {
-            let failed = (subject, failure);
-            match subject {
-                QueueSubject::Claim(_) => self.queue.claim_failure = failed,
-                _ => self.queue.file_failure = failed,
-            }
-            DiskError(failure.errno.raw_os_error())
-        })
+        result.map_err(|failure| self.queue_failure(subject, failure))
+    }
+
+    #[inline(never)]
+    fn queue_failure(&mut self, subject: QueueSubject, failure: Failure) -> DiskError {
+        let failed = (subject, failure);
+        match subject {
+            QueueSubject::Claim(_) => self.queue.claim_failure = failed,
+            _ => self.queue.file_failure = failed,
+        }
+        DiskError(failure.errno.raw_os_error())
     }
 
     /// Records the failure of an operation on an open file.

@@ -22,7 +22,7 @@ pub fn has_member(group: &NotedGroup, needs_token: bool) -> bool {
     let Ok(processes) = file::open_dir(c"/proc") else { return false };
     let tick = Duration::from_ms(process::clock_tick_ms());
     let mut search = MemberSearch::new(group, needs_token, tick);
-    let _ = dir::each(&processes, |name| {
+    let _ = dir::each(&processes, &mut |name| {
         if let Some(view) = view(name, tick) {
             search.look(&view, || mark(name, &group.token));
         }
@@ -37,7 +37,7 @@ pub fn find_left(group: &NotedGroup) -> Option<ProcessView> {
     let processes = file::open_dir(c"/proc").ok()?;
     let tick = Duration::from_ms(process::clock_tick_ms());
     let mut left = None;
-    let _ = dir::each(&processes, |name| {
+    let _ = dir::each(&processes, &mut |name| {
         if left.is_none()
             && let Some(view) = view(name, tick).filter(|view| is_later_than(view, group, tick))
             && mark(name, &group.token) == Mark::Token

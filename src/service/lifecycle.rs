@@ -17,7 +17,7 @@ use crate::sys::lock::{AcquireError, PidFile};
 use crate::sys::process::{self, Pid, Side};
 use crate::sys::signal::{self, Signals};
 use crate::sys::syslog::Syslog;
-use crate::sys::{Errno, Failure, Op, OwnedFd, clock, fds, file, poll};
+use crate::sys::{AsFd, Errno, Failure, Op, OwnedFd, clock, fds, file, poll};
 use crate::util::lines::find_newline;
 use crate::util::path::Path;
 use crate::util::text::Writer;
@@ -43,6 +43,10 @@ const READY_RETRY: Duration = Duration::from_ms(20);
 const LOCKED_WAIT: Duration = Duration::from_ms(1000);
 /// Time between two looks at those locks. The kernel queues each look until the holder takes it.
 const LOCKED_POLL: Duration = Duration::from_ms(100);
+/// Time between two looks at a process that ends after its start failed.
+const ENDING_POLL: Duration = Duration::from_ms(2);
+/// Maximum number of those looks, which take a second together.
+const ENDING_LOOKS: u32 = 500;
 /// Maximum number of times that a service tries to report that it is ready.
 const READY_TRIES: u32 = 100;
 
@@ -204,6 +208,8 @@ pub fn detach(service: Service) -> Result<StartReporter, u8> {
         exit::FAILED
     };
     let (report, pipe) = fds::pipe().map_err(failed)?;
+    // So that it can wait for the end of the service, whose parent ends at once.
+    let _ = process::adopt_orphans();
     match process::fork().map_err(failed)? {
         Side::Parent(_) => {
             drop(pipe);
@@ -263,12 +269,28 @@ fn wait_until_ready(service: Service, report: &OwnedFd) -> u8 {
             process::write_stdout(out.as_bytes());
             exit::OK
         }
-        Some(code) => code,
+        Some(code) => {
+            wait_for_end();
+            code
+        }
         None => {
+            wait_for_end();
             let _ = uwrite!(out, "zigsvc: {}: it ended before it was ready; see its log\n", service.name());
             process::write_stderr(out.as_bytes());
             exit::FAILED
         }
+    }
+}
+
+/// Waits until the process whose start failed has ended. The kernel closes its descriptors one by
+/// one, and the pipe before the locks, which the next command must not find taken.
+fn wait_for_end() {
+    for _ in 0..ENDING_LOOKS {
+        while process::reap_any().is_some() {}
+        if !process::has_child() {
+            break;
+        }
+        poll::sleep(ENDING_POLL);
     }
 }
 
@@ -490,8 +512,8 @@ fn acquire(config: &Config, path: &Path, reporter: &StartReporter) -> PidFile {
     let mut judge = Judge::new(config);
     let acquired = match judge.find_file(path, Subject::Runtime) {
         Ok(Some(found)) => {
-            let name = Path::new(path.name()).unwrap_or_default();
-            PidFile::acquire_in(&found.folder, &name, path, line)
+            let name = Path::or_empty(&[path.name()]);
+            PidFile::acquire_in(found.folder.as_fd(), &name, path, line)
         }
         Ok(None) => Err(Failure { op: Op::Openat, errno: Errno::NOENT }.into()),
         Err(TrustRefusal::Failed(failure)) => Err(failure.into()),

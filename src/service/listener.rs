@@ -2,7 +2,7 @@
 //! under the lock of the PID file, and made again after its file was deleted.
 
 use super::accounts;
-use super::config_source::{ServiceFile, path_of};
+use super::config_source::{ServiceFile, path_or_empty};
 use super::connections::access_of;
 use super::identity::look;
 use super::lifecycle::{Process, describe_at, exit, failure_code};
@@ -268,7 +268,7 @@ pub fn open_and_drop(service: Service, process: &Process, then: &mut dyn FnMut(&
 
 /// Returns true if the socket can only be created before privileges are dropped.
 fn needs_rights(service: Service, process: &Process) -> bool {
-    let path = path_of(service, ServiceFile::Socket, process.config).unwrap_or_default();
+    let path = path_or_empty(service, ServiceFile::Socket, process.config);
     process.identity.is_some() && !may_be_of_user(process.config, &path, Subject::Runtime)
 }
 
@@ -279,7 +279,7 @@ pub(super) fn open_socket(service: Service, process: &Process, chown: bool) -> L
         Ok(policy) => policy,
         Err(name) => process.fail(exit::CONFIG, &|out| describe_unknown(name, out)),
     };
-    let path = path_of(service, ServiceFile::Socket, config).unwrap_or_default();
+    let path = path_or_empty(service, ServiceFile::Socket, config);
     let owner = process.identity.as_ref().filter(|_| chown).map(|identity| identity.uid);
     match Listener::open(&path, policy.clone(), owner, SOCKET_IN_USE) {
         Ok(listener) => listener,

@@ -39,6 +39,8 @@ pub struct Log {
     buffer: &'static mut Vec<u8, LOG_BUFFER_BYTES>,
     /// True if the file or stderr took each line since the last [`Log::flush`].
     taken: bool,
+    /// The path was looked at in this turn, whether it names the open file.
+    followed: bool,
     /// Lines that were lost and are not reported yet.
     lost: u64,
     counts: LogCounts,
@@ -83,6 +85,7 @@ impl Log {
             stamp: TimestampFormat::Iso,
             buffer,
             taken: true,
+            followed: false,
             lost: 0,
             counts: LogCounts::default(),
             deferred: false,
@@ -230,6 +233,14 @@ impl Log {
         core::mem::replace(&mut self.taken, true)
     }
 
+    /// Writes the collected lines at the end of a turn. The first lines of the next turn look again
+    /// whether the path names the open file.
+    #[unsafe(link_section = ".text.idle")]
+    pub fn end_turn(&mut self) {
+        self.flush();
+        self.followed = false;
+    }
+
     #[unsafe(link_section = ".text.idle")]
     fn write_out(&mut self) {
         if self.buffer.is_empty() {
@@ -244,7 +255,9 @@ impl Log {
         let mut unwritten = if to_stderr { 0 } else { count_lines(self.buffer) };
         if let Some(file) = &mut self.file {
             let report = self.lost;
-            file.follow();
+            if !core::mem::replace(&mut self.followed, true) {
+                file.follow();
+            }
             if report > 0 && report_lost(file, report, self.stamp) {
                 self.lost = 0;
             }

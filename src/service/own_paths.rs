@@ -1,7 +1,7 @@
 //! Judges the paths that a service uses (`service/trust.rs`), before the first of them is opened,
 //! at a reload, and for `check` and `doctor`.
 
-use super::config_source::{ConfigSource, InvalidConfig, ServiceFile, path_of};
+use super::config_source::{ConfigSource, InvalidConfig, ServiceFile, path_or_empty};
 use super::trust::{Judge, each_untrusted_link};
 use crate::proto::config::Config;
 use crate::proto::service::Service;
@@ -24,7 +24,7 @@ pub fn each_untrusted(service: Service, source: &ConfigSource, config: &Config, 
         ("log_file", ServiceFile::Log, Subject::Log),
     ];
     for (key, file, subject) in files {
-        let path = path_of(service, file, config).unwrap_or_default();
+        let path = path_or_empty(service, file, config);
         if path.is_empty() || socket::is_abstract(&path) {
             continue;
         }

@@ -26,7 +26,7 @@ pub fn path_of_program(folder: &Path, name: &[u8]) -> Path {
         b"" => &[SYSTEM_FOLDER, name, b".conf"],
         _ => &[folder, b"/programs/", name, b".conf"],
     };
-    Path::concat(parts).unwrap_or_default()
+    Path::or_empty(parts)
 }
 
 /// Reads the file of the program `name` into `program`. `scratch` is memory for the file. On
@@ -58,7 +58,7 @@ pub fn load(
     program.reset();
     source.read_file(&file, &path, scratch, program, out)?;
     if program.log_file.is_empty() {
-        let log = Path::concat(&[b"zigsvc-", name, b".log"]).unwrap_or_default();
+        let log = Path::or_empty(&[b"zigsvc-", name, b".log"]);
         let joined = config.log_file.parent().join(log.as_bytes());
         program.log_file.set(&joined.unwrap_or_default());
     }

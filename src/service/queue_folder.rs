@@ -219,9 +219,9 @@ impl QueueFolder {
         };
         let folder = self.folder()?;
         dir::rewind(folder);
-        dir::each(folder, |entry| take(b".claim-", entry.strip_prefix(name).unwrap_or(b"")))?;
+        dir::each(folder, &mut |entry| take(b".claim-", entry.strip_prefix(name).unwrap_or(b"")))?;
         dir::rewind(spool);
-        dir::each(spool, |entry| take(b"claim-", entry))
+        dir::each(spool, &mut |entry| take(b"claim-", entry))
     }
 
     // ----- the queue file ---------------------------------------------------

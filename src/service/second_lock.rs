@@ -91,7 +91,7 @@ fn find_owner(pid: u32, trusted: &[u32]) -> Option<u32> {
     let _ = uwrite!(out, "/proc/{}/status", pid);
     let path = Path::new(out.as_bytes())?;
     let mut found = None;
-    file::for_each_line(path.as_c_str(), |line| {
+    file::for_each_line(path.as_c_str(), &mut |line| {
         let users = line.strip_prefix(b"Uid:").unwrap_or(&[]);
         for user in users.split(u8::is_ascii_whitespace).filter_map(parse_u64) {
             let user = u32::try_from(user).unwrap_or(u32::MAX);
@@ -108,7 +108,7 @@ fn address(service: Service, uid: u32, pid_path: &Path) -> Path {
     let mut buffer = [0; SOCKET_PATH_MAX_BYTES];
     let mut out = Writer::new(&mut buffer);
     push_lock_address(service, uid, pid_path.as_bytes(), &mut out);
-    Path::new(out.as_bytes()).unwrap_or_default()
+    Path::or_empty(&[out.as_bytes()])
 }
 
 /// Binds the socket for a service that the user `uid` started.

@@ -432,7 +432,7 @@ impl SpoolFolder {
         let meta = file::meta(&fd)?;
         let queue = if queue.parent() == self.path { queue.name() } else { b"" };
         let (mut journal, mut others) = (false, false);
-        dir::each(&fd, |name| match name {
+        dir::each(&fd, &mut |name| match name {
             b"journal" => journal = true,
             b"lock" | b"journal.new" | b"journal.spare" => {}
             _ => {

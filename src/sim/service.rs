@@ -400,7 +400,7 @@ impl Board {
         let mut note = [0; 200 * (WORKERS_MAX + GROUPS_NOTED_MAX)];
         let mut out = Writer::new(&mut note);
         let workers = service.workers.iter().map(|worker| &worker.group);
-        emit(&self.note_head(), workers.chain(service.core.leftovers.groups()), &mut out);
+        emit(&self.note_head(), &mut workers.chain(service.core.leftovers.groups()), &mut out);
         assert!(!out.is_cut());
         self.note = out.as_bytes().to_vec();
     }

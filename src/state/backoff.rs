@@ -6,6 +6,7 @@ use crate::util::time::Duration;
 /// Returns the wait after `failures` failures in a row: `first` after one failure,
 /// doubled for each further one, up to `max` but never less than `first`.
 #[must_use]
+#[inline(never)]
 pub fn delay(first: Duration, failures: u32, max: Duration) -> Duration {
     let doublings = failures.saturating_sub(1).min(63);
     let doubled = first * 1u64.wrapping_shl(doublings);

@@ -125,8 +125,8 @@ impl DegradedState {
     pub fn applies_to(self, service: Service) -> bool {
         match self.scope() {
             Scope::Every => true,
-            Scope::Jobs => service == Service::Jobs,
-            Scope::Supervisor => service == Service::Supervisor,
+            Scope::Jobs => service.is(Service::Jobs),
+            Scope::Supervisor => service.is(Service::Supervisor),
         }
     }
 }

@@ -8,7 +8,7 @@ use rustix::fs::{RawDir, SeekFrom};
 ///
 /// # Errors
 /// As the call says; some entries were not visited.
-pub fn each(dir: &OwnedFd, mut visit: impl FnMut(&[u8])) -> Result<(), Failure> {
+pub fn each(dir: &OwnedFd, visit: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
     let mut buffer = [MaybeUninit::uninit(); 1024];
     let mut entries = RawDir::new(dir.as_fd(), &mut buffer);
     while let Some(entry) = entries.next() {

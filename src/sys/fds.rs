@@ -154,7 +154,7 @@ fn close_above(highest: i32) {
         let own = dir.as_raw_fd();
         loop {
             let mut closed = false;
-            let _ = super::dir::each(&dir, |name| {
+            let _ = super::dir::each(&dir, &mut |name| {
                 let number = crate::util::text::parse_u64(name).and_then(|n| i32::try_from(n).ok());
                 if let Some(number) = number.filter(|n| *n > highest && *n != own) {
                     close(number);

@@ -302,6 +302,14 @@ pub fn read_at(fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, Fa
     Ok(done)
 }
 
+/// Reads once at `offset` (pread(2)): a file in /proc that is shorter than `buffer` comes whole.
+///
+/// # Errors
+/// As pread(2) says.
+pub fn read_part_at(fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, Failure> {
+    rustix::io::pread(fd, buffer, offset).op(Op::Pread)
+}
+
 /// Reads the file at `path` from its start until `buffer` is full or it ends.
 ///
 /// # Errors
@@ -327,7 +335,7 @@ pub fn read_whole(fd: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Failure> {
 
 /// Calls `visit` with each line of the text file at `path`, without its newline. Lines that
 /// are longer than the buffer are skipped. A file that cannot be read has no lines.
-pub fn for_each_line(path: &CStr, mut visit: impl FnMut(&[u8])) {
+pub fn for_each_line(path: &CStr, visit: &mut dyn FnMut(&[u8])) {
     let Ok(fd) = open(path, OFlags::RDONLY, 0) else { return };
     let mut buffer = [0u8; 1024];
     let mut held = 0;
@@ -648,7 +656,7 @@ mod tests {
             let text = format!("a:x:1\n{}root:x:0\nb:x:2\nc:x:3", "x".repeat(long));
             std::fs::write(&path, text).unwrap();
             let mut lines = Vec::<String>::new();
-            for_each_line(&name, |line| lines.push(String::from_utf8(line.to_vec()).unwrap()));
+            for_each_line(&name, &mut |line| lines.push(String::from_utf8(line.to_vec()).unwrap()));
             assert_eq!(lines, ["a:x:1", "b:x:2", "c:x:3"], "{long}");
         }
         std::fs::remove_file(&path).unwrap();

@@ -9,7 +9,7 @@
 //! may get a read lock, because every process may read the number. A read lock therefore
 //! proves nothing, is never requested, and keeps no service from starting.
 
-use super::{AsFd, Errno, Failure, Op, OwnedFd, WithOp, file, process};
+use super::{BorrowedFd, Errno, Failure, Op, OwnedFd, WithOp, file, process};
 use crate::limits::PATH_MAX_BYTES;
 use crate::util::path::Path;
 use crate::util::text::Writer;
@@ -62,12 +62,11 @@ impl PidFile {
     /// # Errors
     /// As for [`PidFile::acquire`].
     pub fn acquire_in(
-        folder: impl AsFd,
+        folder: BorrowedFd<'_>,
         name: &Path,
         path: &Path,
         pid_line: &[u8],
     ) -> Result<Self, AcquireError> {
-        let folder = folder.as_fd();
         for _ in 0..RACES_MAX {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
             let fd = file::open_at(folder, name.as_c_str(), flags, 0o644)?;

@@ -43,7 +43,7 @@ impl OomScore {
             self.file = open();
         }
         let Some(file) = &self.file else { return };
-        let length = file::read_at(file, &mut self.own, 0).unwrap_or(0);
+        let length = file::read_part_at(file, &mut self.own, 0).unwrap_or(0);
         let low = match self.own.get(..length).map(<[u8]>::trim_ascii) {
             Some([b'-', ..]) => true,
             Some(score) => parse_u64(score).is_some_and(|score| score < HANDLER),

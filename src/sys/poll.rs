@@ -64,15 +64,7 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
     /// waits for ever. After an interruption no descriptor is ready.
     #[unsafe(link_section = ".text.idle")]
     pub fn wait(&mut self, timeout: Option<Duration>) {
-        let timeout = timeout.map(|span| Timespec {
-            tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::try_from(span.as_ms() % 1000).unwrap_or(0).wrapping_mul(1_000_000) as _,
-        });
-        if rustix::event::poll(&mut self.fds, timeout.as_ref()).is_err() {
-            for fd in &mut self.fds {
-                fd.clear_revents();
-            }
-        }
+        wait(&mut self.fds, timeout);
     }
 
     /// Returns the tags of the descriptors that are ready, hang-ups and errors included, in
@@ -85,6 +77,20 @@ impl<'fd, T: Copy> PollSet<'fd, T> {
 impl<T: Copy> Default for PollSet<'_, T> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Waits until one of `fds` is ready or `timeout` has passed (poll(2)).
+#[inline(never)]
+#[expect(unsafe_code, reason = "names a section")]
+#[unsafe(link_section = ".text.idle")]
+fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) {
+    let timeout = timeout.map(|span| Timespec {
+        tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(span.as_ms() % 1000).unwrap_or(0).wrapping_mul(1_000_000) as _,
+    });
+    if rustix::event::poll(fds, timeout.as_ref()).is_err() {
+        fds.iter_mut().for_each(PollFd::clear_revents);
     }
 }
 

@@ -4,6 +4,7 @@
 use super::{Errno, Failure, Op, OwnedFd, WithOp};
 use super::{arch, runtime};
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicI32, Ordering};
 use rustix::fd::BorrowedFd;
 use rustix::fs::Mode;
 pub use rustix::process::{Pid, Signal};
@@ -42,7 +43,10 @@ pub fn fork() -> Result<Side, Failure> {
     // SAFETY: there are no threads and no libc state; the child continues with
     // a copy of everything.
     match unsafe { runtime::kernel_fork() }.op(Op::Fork)? {
-        runtime::Fork::Child(_) => Ok(Side::Child),
+        runtime::Fork::Child(_) => {
+            PID.store(0, Ordering::Relaxed);
+            Ok(Side::Child)
+        }
         runtime::Fork::ParentOf(pid) => Ok(Side::Parent(pid)),
     }
 }
@@ -74,10 +78,17 @@ pub fn session() -> u32 {
     arch::getsid()
 }
 
-/// Returns the PID of this process (getpid(2)).
+/// The PID of this process, once it was asked for; 0 before, and in a new child.
+static PID: AtomicI32 = AtomicI32::new(0);
+
+/// Returns the PID of this process. Only the first call asks the kernel (getpid(2)).
 #[must_use]
 pub fn pid() -> Pid {
-    rustix::process::getpid()
+    Pid::from_raw(PID.load(Ordering::Relaxed)).unwrap_or_else(|| {
+        let pid = rustix::process::getpid();
+        PID.store(pid.as_raw_pid(), Ordering::Relaxed);
+        pid
+    })
 }
 
 /// Sets the mask of the permission bits that new files do not get (umask(2)).
@@ -163,6 +174,14 @@ pub fn adopt_orphans() -> bool {
 pub fn has_child_in_group(number: Pid) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     !matches!(rustix::process::waitid(WaitId::Pgid(Some(number)), options), Err(Errno::CHILD))
+}
+
+/// Returns true if this process has a child, one that has ended and was not reaped included
+/// (waitid(2), `P_ALL`).
+#[must_use]
+pub fn has_child() -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(rustix::process::waitid(WaitId::All, options), Err(Errno::CHILD))
 }
 
 /// Returns true if a process is in the group `number` (kill(2), signal 0).

@@ -112,6 +112,16 @@ pub fn ignore_broken_pipes() {
     let _ = set_action(Signal::PIPE, Some(on_signal));
 }
 
+/// Has SIGINT end the line on the terminal before it ends the process, because the terminal shows
+/// `^C` there. A process that ignores SIGINT still ignores it.
+pub fn end_line_on_interrupt() {
+    // SAFETY: nothing is changed.
+    let before = unsafe { kernel_sigaction(Signal::INT, None) };
+    if before.is_ok_and(|action| action.sa_handler_kernel.is_none()) {
+        let _ = set_action(Signal::INT, Some(on_interrupt));
+    }
+}
+
 /// Ignores the signals that end a command: HUP, INT, TERM and PIPE (signal(7)). A program that
 /// this process executes ignores them too.
 pub fn ignore_ends() {
@@ -185,4 +195,12 @@ unsafe extern "C" fn on_signal(number: i32) {
     if wake >= 0 {
         let _ = rustix::io::write(super::fds::borrow(wake), &[0]);
     }
+}
+
+/// Handles SIGINT of a command on a terminal: ends the line, then the process by the same signal.
+unsafe extern "C" fn on_interrupt(_: i32) {
+    let _ = rustix::io::write(super::fds::borrow(1), b"\n");
+    let _ = set_action(Signal::INT, None);
+    // It is blocked until this function returns.
+    let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::INT);
 }

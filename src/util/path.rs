@@ -28,29 +28,36 @@ impl Path {
     /// together or contain NUL.
     #[must_use]
     pub fn concat(parts: &[&[u8]]) -> Option<Self> {
-        let mut bytes = Vec::new();
-        for part in parts {
-            if part.contains(&0) || part.len().saturating_add(bytes.len()) > PATH_MAX_BYTES {
-                return None;
-            }
-            bytes.extend_from_slice(part).ok()?;
-        }
-        if !bytes.is_empty() {
-            bytes.push(0).ok()?;
-        }
-        Some(Self { bytes })
+        let mut path = Self::empty();
+        path.assign(parts).then_some(path)
+    }
+
+    /// Returns a path of the parts, one after the other. Returns the empty path if they are too
+    /// long together or contain NUL.
+    #[must_use]
+    #[inline(never)]
+    pub fn or_empty(parts: &[&[u8]]) -> Self {
+        let mut path = Self::empty();
+        path.assign(parts);
+        path
     }
 
     /// Replaces the path by the parts, one after the other. Returns true if that was done. The
     /// path stays if they are too long together or contain NUL.
+    #[inline(never)]
     pub fn assign(&mut self, parts: &[&[u8]]) -> bool {
-        match Self::concat(parts) {
-            Some(path) => {
-                self.set(&path);
-                true
-            }
-            None => false,
+        let length = parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.len()));
+        if length > PATH_MAX_BYTES || parts.iter().any(|part| part.contains(&0)) {
+            return false;
         }
+        self.bytes.clear();
+        for part in parts {
+            let _ = self.bytes.extend_from_slice(part);
+        }
+        if length > 0 {
+            let _ = self.bytes.push(0);
+        }
+        true
     }
 
     /// Replaces the path by `other`. Only its bytes are copied, not the whole buffer.
@@ -86,7 +93,7 @@ impl Path {
             Some(slash) => path.get(..slash).unwrap_or(b"."),
             None => b".",
         };
-        Self::new(folder).unwrap_or_default()
+        Self::or_empty(&[folder])
     }
 
     /// Returns the last name of the path. It is empty after a slash at the end.
@@ -98,7 +105,7 @@ impl Path {
     /// Returns the path without its terminator.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.split_last().map_or(&[], |(_, path)| path)
+        self.bytes.get(..self.bytes.len().saturating_sub(1)).unwrap_or(&[])
     }
 
     /// Returns the path with its terminator.

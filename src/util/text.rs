@@ -19,6 +19,8 @@ impl<'a> Writer<'a> {
 
     /// Returns the text that was written.
     #[must_use]
+    #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
     pub fn as_bytes(&self) -> &[u8] {
         self.buffer.get(..self.length).unwrap_or(&[])
     }

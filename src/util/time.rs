@@ -200,6 +200,7 @@ impl Div<u64> for Duration {
 
 /// Returns the earlier one of two points that may be missing; `None` if both are.
 #[must_use]
+#[inline(never)]
 pub const fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.or_earlier(other)),

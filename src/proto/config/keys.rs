@@ -388,7 +388,7 @@ impl Key {
             && let Some(config) = config.config().filter(|config| !config.handler_words.is_empty())
         {
             let program = core::iter::once(config.handler.as_bytes());
-            return array(program.chain(allowed_paths(&config.handler_words)), out);
+            return array(&mut program.chain(allowed_paths(&config.handler_words)), out);
         }
         match config.field(self.id) {
             ConfigField::None => {}
@@ -415,9 +415,9 @@ impl Key {
             ConfigField::WatchdogOnStop(what) => quote(what.name().as_bytes(), out),
             ConfigField::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),
             ConfigField::Account(name) => quote(name, out),
-            ConfigField::Accounts(list) => array(list.iter().map(Vec::as_slice), out),
+            ConfigField::Accounts(list) => array(&mut list.iter().map(Vec::as_slice), out),
             ConfigField::Words(name) if matches!(self.kind, KeyKind::Abstract) => quote(name, out),
-            ConfigField::Words(list) => array(words(list), out),
+            ConfigField::Words(list) => array(&mut words(list), out),
         }
     }
 }
@@ -475,7 +475,7 @@ fn describe_words(begin: &str, end: &str, out: &mut Writer<'_>) {
     let _ = uwrite!(out, "{}{}{}, {} bytes in all", begin, COMMAND_WORDS_MAX, end, COMMAND_WORDS_BYTES);
 }
 
-fn array<'a>(items: impl Iterator<Item = &'a [u8]>, out: &mut Writer<'_>) {
+fn array(items: &mut dyn Iterator<Item = &[u8]>, out: &mut Writer<'_>) {
     out.push_str("[");
     for (index, item) in items.enumerate() {
         out.push_str(if index == 0 { "" } else { ", " });

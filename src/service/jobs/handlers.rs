@@ -177,7 +177,7 @@ impl Jobs {
 
     /// Logs once that the handler cannot be started.
     fn log_handler_failure(&mut self, failure: Failure) {
-        let shell = Path::new(b"/bin/sh").unwrap_or_default();
+        let shell = Path::or_empty(&[b"/bin/sh"]);
         let path = match self.base.process.config.handler() {
             Handler::Path(path) => path,
             Handler::Log | Handler::Shell => &shell,

@@ -47,7 +47,8 @@ impl Jobs {
     }
 
     /// Refuses a request for which the disk failed.
-    pub(super) fn refuse_for(&self, error: DiskError, out: &mut Writer<'_>) -> Reply {
+    pub(super) fn refuse_for(&mut self, error: DiskError, out: &mut Writer<'_>) -> Reply {
+        self.core.request_refused(error);
         if error != MOVED {
             return refuse_disk(out, error);
         }

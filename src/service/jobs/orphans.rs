@@ -86,7 +86,7 @@ impl Orphans {
         let Some(fd) = &self.fd else { return };
         let mut note = [0; NOTE_BYTES];
         let mut out = Writer::new(&mut note);
-        emit(&self.head, workers.iter().map(|worker| &worker.group).chain(leftovers.groups()), &mut out);
+        emit(&self.head, &mut workers.iter().map(|worker| &worker.group).chain(leftovers.groups()), &mut out);
         let _ = file::write_at(fd, out.as_bytes(), 0);
     }
 

@@ -65,6 +65,9 @@ impl Jobs {
 
     /// Answers a client, now or after the commit, and logs a change.
     pub(super) fn finish_scan(&mut self, slot: usize, outcome: ScanOutcome, now: Instant) {
+        if let ScanOutcome::Refused(error) = outcome {
+            self.core.request_refused(error);
+        }
         self.log_change(slot, outcome);
         self.control.replies.defer(slot, outcome.pending());
         let mut line = [0; 128];

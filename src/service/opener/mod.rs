@@ -122,11 +122,15 @@ fn worker_identity(configured: Option<Identity>, pid_path: &Path) -> Option<Iden
     if identity::effective_uid() != 0 {
         return None;
     }
-    let own = || accounts::free_identity(crc32(&[pid_path.as_bytes()]));
-    configured.or_else(own).or_else(|| accounts::resolve(b"nobody", b"").ok()).or_else(|| {
-        let groups = Vec::from_array([NOBODY]);
-        Some(Identity { uid: NOBODY, gid: NOBODY, groups })
-    })
+    if configured.is_some() {
+        return configured;
+    }
+    let own = accounts::free_identity(crc32(&[pid_path.as_bytes()]));
+    if own.is_some() {
+        return own;
+    }
+    let nobody = || Identity { uid: NOBODY, gid: NOBODY, groups: Vec::from_array([NOBODY]) };
+    Some(accounts::resolve(b"nobody", b"").unwrap_or_else(|_| nobody()))
 }
 
 impl ServiceStatus for Opener {

@@ -32,6 +32,18 @@ impl Supervisor {
     /// Logs a line about a managed process. Until the supervisor has reported ready, warnings
     /// are also reported to the process that started it.
     pub(super) fn log_about(&mut self, index: usize, level: Level, text: &dyn Fn(&mut Writer<'_>)) {
+        self.log_line(index, level, level >= Level::Warn, text);
+    }
+
+    /// Logs a line about a managed process, and reports it to the process that waits for the start of
+    /// the supervisor, if `is_reported` is true.
+    pub(super) fn log_line(
+        &mut self,
+        index: usize,
+        level: Level,
+        is_reported: bool,
+        text: &dyn Fn(&mut Writer<'_>),
+    ) {
         let Some(kind) = self.managed.get(index).map(|managed| managed.kind) else { return };
         let line = |out: &mut Writer<'_>| {
             self.launch.push_name(kind, out);
@@ -40,7 +52,7 @@ impl Supervisor {
         };
         self.base.log.line(level, &line);
         self.stretched = true;
-        if level >= Level::Warn && self.supervision.is_starting() && !self.base.process.foreground {
+        if is_reported && self.supervision.is_starting() && !self.base.process.foreground {
             self.base.process.reporter.warn(&line);
         }
     }
@@ -71,7 +83,9 @@ impl Supervisor {
             Event::Ended(_) => Level::Warn,
             Event::Restarting(_) | Event::Killing | Event::Unkillable => Level::Error,
         };
-        self.log_about(index, level, &|out| {
+        // The reason was reported with the attempt.
+        let is_reported = level >= Level::Warn && !matches!(event, Event::Died(ExitReason::NotStarted, _));
+        self.log_line(index, level, is_reported, &|out| {
             let _ = match event {
                 Event::Adopted(pid) => uwrite!(out, "runs already (pid {}), adopted", pid),
                 Event::Ready(pid) => uwrite!(out, "running (pid {})", pid),

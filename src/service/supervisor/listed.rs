@@ -144,7 +144,10 @@ impl Supervisor {
                 let text = text.get(..text.len().min(FAILED_START_BYTES)).unwrap_or(text);
                 self.failed_start =
                     (Some(ManagedKind::Listed(name)), Vec::from_slice(text).unwrap_or_default());
-                self.log_about(index, Level::Error, &|line| {
+                // A second attempt can follow before the supervisor has reported ready.
+                let instance = self.supervision.instances().get(index);
+                let is_first = instance.is_some_and(|instance| !instance.fails_to_run());
+                self.log_line(index, Level::Error, is_first, &|line| {
                     line.push_str("cannot be started: ");
                     line.push(out.as_bytes());
                 });
@@ -157,7 +160,7 @@ impl Supervisor {
     #[inline(never)]
     pub(super) fn write_note(&self) {
         let groups = self.managed.iter().map(|managed| (&managed.program.group, &managed.leftover));
-        self.records.write_note(groups.filter_map(|(own, left)| own.as_ref().or(left.as_ref())));
+        self.records.write_note(&mut groups.filter_map(|(own, left)| own.as_ref().or(left.as_ref())));
     }
 
     /// Reads if a program reports that it is ready.
@@ -273,7 +276,7 @@ fn start_program(
 
 /// Writes why a program cannot be started.
 fn describe_unstarted(program: &Program, failure: Failure, out: &mut Writer<'_>) {
-    let command = Path::new(program.words().next().unwrap_or(b"")).unwrap_or_default();
+    let command = Path::or_empty(&[program.words().next().unwrap_or(b"")]);
     match failure.op {
         Op::Chdir => describe_at(&program.folder, failure, out),
         Op::Setrlimit | Op::Setresuid => {

@@ -155,7 +155,7 @@ impl ManagedProcess {
         let (reports, write_end) = fds::pipe()?;
         fds::set_nonblocking(&reports)?;
         let executable = launch.file_of(self.kind, base);
-        let name = Path::new(service.name().as_bytes()).unwrap_or_default();
+        let name = Path::or_empty(&[service.name().as_bytes()]);
         // Beside the options: the executable, four words, and the null pointer.
         let mut argv: Vec<*const c_char, { OPTION_WORDS_MAX + 6 }> = Vec::new();
         let _ = argv.push(executable.as_c_str().as_ptr());

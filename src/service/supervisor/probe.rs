@@ -53,7 +53,7 @@ impl Supervisor {
         let Some(ManagedKind::Listed(name)) = self.managed.get(index).map(|managed| managed.kind) else {
             return self.pid_path(index);
         };
-        let name = Path::concat(&[b"zigsvc-", name.as_bytes(), b".pid"]).unwrap_or_default();
+        let name = Path::or_empty(&[b"zigsvc-", name.as_bytes(), b".pid"]);
         self.base.process.config.pid_file.parent().join(name.as_bytes()).unwrap_or_default()
     }
 

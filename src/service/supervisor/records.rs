@@ -57,7 +57,7 @@ pub(super) struct Records {
 /// path is empty if it is too long.
 fn beside(pid_path: &Path, ending: &[u8]) -> Path {
     let path = pid_path.as_bytes();
-    Path::concat(&[path.strip_suffix(b".pid").unwrap_or(path), ending]).unwrap_or_default()
+    Path::or_empty(&[path.strip_suffix(b".pid").unwrap_or(path), ending])
 }
 
 /// Writes the beginning of the line for `status`, which vouches for the rest of it.
@@ -143,7 +143,7 @@ impl Records {
 
     /// Notes the groups that the programs lead.
     #[inline(never)]
-    pub(super) fn write_note<'a>(&self, groups: impl Iterator<Item = &'a NotedGroup>) {
+    pub(super) fn write_note(&self, groups: &mut dyn Iterator<Item = &NotedGroup>) {
         let mut note = [0; NOTE_BYTES];
         let mut out = Writer::new(&mut note);
         emit(&self.head, groups, &mut out);

@@ -617,7 +617,7 @@ impl SupervisedBoard {
         usize::try_from(self.line.stream(kind).below(count)).unwrap_or(0)
     }
 
-    /// Has a user ask the supervisor for something.
+    /// Takes that a user asks for a change. Returns true if there is a supervisor.
     fn ask_supervisor(&mut self, unit: usize, request: Request) -> bool {
         let Some(supervisor) = &mut self.supervisor else { return false };
         supervisor.requests.push((unit, request));
@@ -778,7 +778,7 @@ impl SupervisedBoard {
         }
     }
 
-    /// Has a user stop a service without the supervisor's socket.
+    /// Takes that a user stops a service by its process. Returns true if it runs.
     fn stop_outside(&mut self, unit: usize) -> bool {
         let Some((pid, process)) = self.kernel.holder_of(unit) else { return false };
         let (serial, is_foreign) = (process.serial, process.is_foreign);
@@ -796,7 +796,7 @@ impl SupervisedBoard {
         true
     }
 
-    /// Has a user start a service without the supervisor's socket, perhaps in another PID namespace.
+    /// Takes that a user starts a service, perhaps in another PID namespace. Returns true if it did not run.
     fn start_outside(&mut self, unit: usize, is_foreign: bool) -> bool {
         if self.units[unit].service.is_none() || self.kernel.holder_of(unit).is_some() {
             return false;

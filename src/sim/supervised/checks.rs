@@ -1,4 +1,4 @@
-//! What must hold of a supervisor, whatever happens. It knows the truth about each process, and
+//! The promises of a supervisor, whatever happens. This file knows the truth about each process, and
 //! nothing of the machine but its decisions.
 
 use super::board::SupervisedBoard;
@@ -66,7 +66,7 @@ impl SupervisedBoard {
                 };
                 assert!(is_last, "unit {unit} ended by {reason:?}, and is not started again");
                 self.units[unit].is_finished = true;
-                // What a program leaves that is not started again is no part of it any more.
+                // A process that such a program leaves is no part of it any more.
                 let left = self.kernel.all.values_mut().filter(|process| process.unit == Some(unit));
                 left.filter(|process| process.is_left).for_each(|process| process.unit = None);
             }

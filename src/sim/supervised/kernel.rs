@@ -26,9 +26,9 @@ pub(super) struct Process {
     /// When it was started, in milliseconds since boot.
     pub(super) started: u64,
     pub(super) token: Option<Token>,
-    /// It is a child of the supervisor that runs.
+    /// True for a child of the supervisor that runs.
     pub(super) is_child: bool,
-    /// It is in another PID namespace, and has no number here.
+    /// True in another PID namespace, where it has no number.
     pub(super) is_foreign: bool,
     /// A program has left it in the background.
     pub(super) is_left: bool,
@@ -47,9 +47,9 @@ pub(super) struct Process {
     pub(super) seq: u64,
     /// Its clock is ahead, because it is in another time namespace.
     pub(super) clock_ahead: u64,
-    /// It may not write its health file.
+    /// The health file may not be written.
     pub(super) may_not_write: bool,
-    /// It cannot answer, because its queue of connections is full.
+    /// The queue of connections is full.
     pub(super) is_crowded: bool,
     /// The questions that wait in its queue of connections.
     pub(super) asked: Vec<u64>,
@@ -171,7 +171,7 @@ impl Kernel {
         self.all.iter().filter(|(_, process)| lives(process)).map(|(pid, _)| *pid).collect()
     }
 
-    /// Writes the health file of a unit. A new one has to be made.
+    /// Writes the health file of a unit. Returns true if that succeeds.
     pub(super) fn write_health(&mut self, unit: usize, record: &HealthRecord, may_write: bool) -> bool {
         let is_there = self.health.contains_key(&unit);
         let can = may_write && !self.writes_none && (is_there || !self.makes_none);

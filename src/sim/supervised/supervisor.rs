@@ -79,7 +79,7 @@ pub(super) struct Supervisor {
     pub(super) reloads: bool,
     /// Answers of sockets: the unit, and the number of the question.
     pub(super) answers: Vec<(usize, u64)>,
-    /// What users ask for.
+    /// The requests of users.
     pub(super) requests: Vec<(usize, Request)>,
     questions: u64,
     /// Only its heartbeat woke it: no decision has asked for this turn.
@@ -146,7 +146,7 @@ impl SupervisedBoard {
         };
         for unit in &mut self.units {
             unit.is_finished = false;
-            // What the last supervisor remembered is lost where no mark could be made.
+            // The memory of the last supervisor is lost where no mark could be made.
             unit.is_down &= self.kernel.marks.get(&unit.index) == Some(&self.line.boot);
         }
         self.update_managed(&mut supervisor, now);
@@ -306,9 +306,9 @@ impl SupervisedBoard {
     fn write_note(&mut self, sup: &Supervisor) {
         let mut note = [0; 4096];
         let mut out = Writer::new(&mut note);
-        let groups =
+        let mut groups =
             sup.managed.iter().filter_map(|managed| managed.group.as_ref().or(managed.leftover.as_ref()));
-        emit(&self.head(), groups, &mut out);
+        emit(&self.head(), &mut groups, &mut out);
         assert!(!out.is_cut());
         if !self.kernel.makes_none && !self.kernel.writes_none {
             self.kernel.note = out.as_bytes().to_vec();

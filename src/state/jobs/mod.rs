@@ -18,6 +18,7 @@
 //! machine with a disk that fails, dies and forgets.
 
 mod actions;
+pub mod asking;
 mod batch;
 mod disk_health;
 mod groups;
@@ -26,7 +27,6 @@ mod home;
 mod list_index;
 mod queue_room;
 pub mod replies;
-pub mod requests;
 pub mod scan_task;
 mod timers;
 mod turn;
@@ -40,7 +40,7 @@ pub use queue_room::QueueRoom;
 pub use timers::{HandlerSignal, JobTimers, RunningJob, SignalKind};
 
 use super::degraded::{DegradedSet, DegradedState};
-use super::disk::{Disk, DiskResult, PathState};
+use super::disk::{Disk, DiskError, DiskResult, PathState};
 use super::spool::{Cancelled, Purpose, RecordLocation, RecoverError, Recovery, Spool, SpoolRules};
 use super::window::{AttemptEnd, AttemptOutcome, JobState, Slot};
 use crate::proto::attributes::HandlerKind;
@@ -601,6 +601,14 @@ impl JobsCore {
             return Ok(ready);
         }
         Err(self.disk_health.compact_error())
+    }
+
+    /// Takes that a request was refused. For want of space it counts as a new job that found no room,
+    /// unless that is known already: clients that ask again must not delay the next look.
+    pub fn request_refused(&mut self, error: DiskError) {
+        if error.is_no_space() && !self.disk_health.is_full() {
+            self.turn.new_jobs = self.turn.new_jobs.and(Err(error));
+        }
     }
 
     /// Holds the queue, so that no job is started, or resumes it. Returns false if the request has

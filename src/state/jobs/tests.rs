@@ -112,6 +112,7 @@ impl JobsRun {
                         match ask {
                             "stop" => drop(self.core.stop(self.now)),
                             "retry dead" => self.core.history.forget_dead(),
+                            "refused" => self.core.request_refused(NO_SPACE),
                             text => self.added.extend(self.core.add_job(
                                 &mut self.disk,
                                 text.as_bytes(),
@@ -415,6 +416,48 @@ fn a_full_disk_refuses_new_jobs_and_lets_known_ones_end() {
     run.turn();
     assert_eq!(run.notices[1..], [TurnNotice::SpaceWorks]);
     assert!(run.core.disk_health.is_good());
+}
+
+#[test]
+fn a_request_that_is_refused_for_want_of_space_is_a_full_disk_until_there_is_room() {
+    let mut run = JobsRun::with_jobs(RULES, &["one", "two", "three"]);
+    (run.disk.free, run.disk.preallocate_limit) = (0, 0);
+    run.asks = vec!["refused"];
+    run.turn();
+    assert!(matches!(run.notices[..], [TurnNotice::NoSpace { error: NO_SPACE, .. }]), "{:?}", run.notices);
+    assert!(run.core.disk_health.is_full() && !run.core.disk_health.is_failing());
+    assert!(run.core.degraded().has(DegradedState::SpoolFull));
+    run.disk.free = u64::MAX;
+    // A client that asks again and again does not keep the state.
+    for _ in 0..4 {
+        run.now += SPOOL_RETRY / 4;
+        run.asks = vec!["refused"];
+        run.turn();
+    }
+    assert_eq!(run.notices[1..], [TurnNotice::SpaceWorks]);
+    assert!(run.core.disk_health.is_good());
+    // Any other error is the client's to report.
+    run.core.begin_turn(run.now);
+    run.core.request_refused(MOVED);
+    assert!(run.core.turn.new_jobs.is_ok());
+}
+
+#[test]
+fn a_start_that_cannot_reserve_room_for_the_waiting_jobs_is_a_full_disk_at_once() {
+    // A full quota, and a full disk that reserves nothing.
+    for (free, limit) in [(u64::MAX, 1), (0, 0)] {
+        let mut run = JobsRun::with_jobs(RULES, &["one", "two", "three"]);
+        (run.disk.free, run.disk.preallocate_limit) = (free, limit);
+        *run.core = JobsCore::EMPTY;
+        run.core.recover(&mut run.disk, &mut vec![0; SCRATCH_BYTES], RULES, run.now).unwrap();
+        assert!(run.core.disk_health.is_full());
+        run.turn();
+        assert!(run.core.disk_health.is_full());
+        (run.disk.free, run.disk.preallocate_limit) = (u64::MAX, u64::MAX);
+        run.now += SPOOL_RETRY;
+        run.turn();
+        assert!(run.core.disk_health.is_good());
+    }
 }
 
 #[test]

@@ -84,6 +84,7 @@ impl Spool {
         // state, or leave, after each write.
         while self.window.has_pending_records() {
             self.buffer.clear();
+            let counted = self.result_counts();
             let mut upto = 0usize;
             while let Some(slot) = self.window.slots().get(upto).copied() {
                 match self.push_transition(disk, &slot) {
@@ -95,8 +96,11 @@ impl Spool {
                     }
                 }
             }
-            self.write_buffer(disk, now)?;
-            self.apply_transitions(0..upto, now);
+            match self.write_with_results(disk, now, counted) {
+                Ok(true) => self.apply_transitions(0..upto, now),
+                Ok(false) => continue,
+                Err(error) => return Err(error),
+            }
             let mut index = 0usize;
             self.window.retain(|slot| {
                 index = index.saturating_add(1);

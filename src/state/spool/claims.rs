@@ -317,15 +317,15 @@ impl Claims {
     /// service anyway. So does the end of a writer, with a heartbeat.
     #[must_use]
     pub fn next_deadline(&self, now: Instant, full: bool) -> Option<Instant> {
-        let closes = |claim: &&Claim| claim.is_open() && !claim.unread && !claim.writer && !full;
-        let quiet = self.list.iter().filter(closes).filter(|claim| claim.failure.is_none());
-        let quiet = quiet.map(|claim| claim.active_at + CLAIM_QUIET);
-        let retried = self.list.iter().filter(|claim| !claim.removed && (!full || claim.handle.is_none()));
-        let retried = retried.filter_map(|claim| claim.failure).map(|retry| retry.at);
+        let closes = |claim: &Claim| claim.is_open() && !claim.unread && !claim.writer && !full;
+        let due_at = |claim: &Claim| match claim.failure {
+            Some(retry) => (!claim.removed && (!full || claim.handle.is_none())).then_some(retry.at),
+            None => closes(claim).then(|| claim.active_at + CLAIM_QUIET),
+        };
         let free = !self.list.is_full() || self.list.iter().any(|claim| claim.removed);
         let claim = (self.wanted && free).then(|| self.claim_due());
         let due = earliest(claim, self.names_due()).map(|due| due.or_later(now));
-        quiet.chain(retried).chain(due).min()
+        self.list.iter().fold(due, |due, claim| earliest(due, due_at(claim)))
     }
 
     /// Returns when the folder is to be listed or synced, if it is.

@@ -124,7 +124,7 @@ impl Spool {
             self.compaction.purpose = Purpose::Shrink;
             self.buffer.clear();
             disk.abandon_next();
-            let _ = self.reserve_space(disk, 0);
+            let _ = self.reserve_space(disk, 0, 0);
         }
         result
     }
@@ -523,7 +523,7 @@ impl Spool {
         // next commit writes the journal again.
         let _ = self.sync_name(disk);
         if self.totals.waiting > 0 {
-            let _ = self.reserve_space(disk, 0);
+            let _ = self.reserve_space(disk, 0, 0);
         }
         Ok(())
     }

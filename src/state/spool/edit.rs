@@ -125,12 +125,16 @@ impl Spool {
             body: &body,
             ..Record::new(RecordKind::Tombstone, location.id, location.attempt)
         };
-        self.append_record(disk, now, &record)?;
-        if let Some(end) = end {
-            self.push_result(disk, location, location.attempt, end);
+        loop {
+            let counted = self.result_counts();
+            self.append_record(disk, now, &record)?;
+            if let Some(end) = end {
+                self.push_result(disk, location, location.attempt, end);
+            }
+            if self.write_with_results(disk, now, counted)? {
+                return Ok(offset);
+            }
         }
-        self.write_buffer(disk, now)?;
-        Ok(offset)
     }
 
     /// Counts one waiting job less.

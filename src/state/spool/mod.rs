@@ -375,7 +375,7 @@ impl Spool {
     /// ends. Reserves space that has become free. Returns the answer, the bytes that are
     /// free, and how many of them are not for new jobs.
     pub fn update_low_space(&mut self, disk: &mut impl Disk) -> (bool, u64, u64) {
-        let refused = self.reserve_space(disk, 0);
+        let refused = self.reserve_space(disk, 0, 0);
         let free = disk.free();
         self.space.low_space = refused || free < self.required_space().saturating_add(SPACE_MARGIN_BYTES);
         (!self.space.low_space, free, self.reserve_bytes())
@@ -385,7 +385,7 @@ impl Spool {
     /// batch of new ones.
     fn ensure_space(&mut self, disk: &mut impl Disk) -> DiskResult {
         self.space.low_space =
-            self.reserve_space(disk, PREALLOCATE_BYTES) || disk.free() < self.required_space();
+            self.reserve_space(disk, 0, PREALLOCATE_BYTES) || disk.free() < self.required_space();
         if self.space.low_space { Err(NO_SPACE) } else { Ok(()) }
     }
 
@@ -396,11 +396,11 @@ impl Spool {
         if ahead < self.reserve_bytes() { self.reserve_bytes() } else { BATCH_BYTES }
     }
 
-    /// Preallocates the space for the starts and ends of the jobs in the queue, and `ahead`
-    /// bytes more if new jobs have room beside that, so that fallocate(2) is not called for
-    /// every batch. Returns true if the disk or the quota has no room for the former.
-    fn reserve_space(&mut self, disk: &mut impl Disk, ahead: u64) -> bool {
-        let needed = self.journal.end.saturating_add(self.reserve_bytes());
+    /// Preallocates the space for the starts and ends of the jobs in the queue and for `more`
+    /// bytes, and `ahead` bytes beyond if new jobs have room beside that, so that fallocate(2) is
+    /// not called for every batch. Returns true if the disk or the quota has no room for the former.
+    fn reserve_space(&mut self, disk: &mut impl Disk, more: u64, ahead: u64) -> bool {
+        let needed = self.journal.end.saturating_add(self.reserve_bytes()).saturating_add(more);
         if self.space.reserved_until >= needed || self.space.no_fallocate {
             return false;
         }
@@ -469,7 +469,7 @@ impl Spool {
                 // even this fails, the next write overwrites it, or a
                 // recovery cuts it.
                 let _ = self.trim_reserved(disk);
-                let _ = self.reserve_space(disk, 0);
+                let _ = self.reserve_space(disk, 0, 0);
                 Err(error)
             }
         }
@@ -602,7 +602,7 @@ impl Spool {
             (savepoint.end, savepoint.waiting, savepoint.live_bytes);
         // As after a failed write.
         let _ = self.trim_reserved(disk);
-        let _ = self.reserve_space(disk, 0);
+        let _ = self.reserve_space(disk, 0, 0);
     }
 
     /// Counts a new live record.

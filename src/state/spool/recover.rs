@@ -180,7 +180,7 @@ impl Spool {
             }
         }
         if self.totals.waiting > 0 {
-            let _ = self.reserve_space(disk, 0);
+            self.space.low_space |= self.reserve_space(disk, 0, 0) || disk.free() < self.required_space();
         }
         Ok((pass.found, false))
     }

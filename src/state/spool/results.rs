@@ -15,7 +15,7 @@ use crate::proto::journal::{
 };
 use crate::state::disk::{DAMAGED, Disk, DiskResult, SpoolFile};
 use crate::state::window::Slot;
-use crate::util::time::Duration;
+use crate::util::time::{Duration, Instant};
 use heapless::Vec;
 
 /// Number of jobs of other handlers at which their count ends, so that a long backlog delays no
@@ -133,6 +133,30 @@ impl Spool {
         }
     }
 
+    /// Returns how many records of ends the journal has, and their bytes.
+    pub(super) fn result_counts(&self) -> (u32, u64) {
+        (self.totals.results, self.totals.result_bytes)
+    }
+
+    /// Writes the buffer, which holds the records of the ends that were counted after `before`.
+    /// Returns false if there was no room because of them: nothing was written, and a second attempt
+    /// of the caller leaves them out.
+    ///
+    /// # Errors
+    /// The disk refused it; nothing was written.
+    pub(super) fn write_with_results(
+        &mut self,
+        disk: &mut impl Disk,
+        now: Instant,
+        before: (u32, u64),
+    ) -> DiskResult<bool> {
+        let had_room = !self.space.low_space;
+        let Err(error) = self.write_buffer(disk, now) else { return Ok(true) };
+        let had_results = self.totals.results > before.0;
+        (self.totals.results, self.totals.result_bytes) = before;
+        if had_room && had_results && error.is_no_space() { Ok(false) } else { Err(error) }
+    }
+
     /// Counts the record of an end.
     pub(super) fn count_result(&mut self, record: &Record<'_>) {
         self.totals.results = self.totals.results.saturating_add(1);
@@ -155,7 +179,7 @@ impl Spool {
         }
         let until = self.journal.end.saturating_add(needed);
         if self.space.reserved_until < until {
-            let _ = self.reserve_space(disk, PREALLOCATE_BYTES);
+            let _ = self.reserve_space(disk, takes, PREALLOCATE_BYTES);
         }
         self.space.reserved_until >= until
     }

@@ -388,6 +388,47 @@ fn a_job_that_was_interrupted_runs_again_and_its_attempt_counts() {
     assert_eq!(waits, [0, 10, 20, 40, 80, 160, 320, 640]);
 }
 
+/// Checks that no end is left out while the disk has space, wherever the preallocated space ends.
+#[test]
+fn every_end_is_recorded_on_a_disk_with_space() {
+    let (mut disk, mut service) = service();
+    let mut ended = Vec::new();
+    for number in 0..2000 {
+        service.core.add_job(&mut disk, format!("job {number}").as_bytes(), at(0)).unwrap();
+        service.commit(&mut disk).unwrap();
+        ended.extend(service.start_jobs(&mut disk, 1).unwrap());
+        service.end_all(AttemptOutcome::Success, RULES);
+        service.core.spool.write_transitions(&mut disk, at(0)).unwrap();
+        let listed: Vec<String> =
+            service.ends(&mut disk).unwrap().into_iter().map(|(text, _)| text).collect();
+        assert!(listed.len() >= ended.len().min(RESULTS_KEPT) && ended.ends_with(&listed), "job {number}");
+    }
+    assert!(ended.len() > 1990 && service.core.spool.generation() > 0, "{} ended", ended.len());
+}
+
+/// Checks that neither the end of a job nor its cancellation is refused where only the record that
+/// keeps its text has no room.
+#[test]
+fn an_end_without_room_for_its_text_counts_all_the_same() {
+    let (mut disk, mut service) = service();
+    for number in 0..3 {
+        service.core.add_job(&mut disk, format!("{number}{}", "x".repeat(900)).as_bytes(), at(0)).unwrap();
+    }
+    service.commit(&mut disk).unwrap();
+    service.start_jobs(&mut disk, 1).unwrap();
+    service.end_all(AttemptOutcome::Success, RULES);
+    disk.file_limit = Some(service.core.spool.journal.end + 300);
+    service.core.spool.write_transitions(&mut disk, at(0)).unwrap();
+    service.core.spool.space.low_space = false;
+    assert_eq!(service.core.cancel(&mut disk, 2, at(0)), Ok(Some(Cancelled::Waiting)));
+    service.commit(&mut disk).unwrap();
+    assert_eq!(service.ends(&mut disk).unwrap(), []);
+    assert_eq!(service.core.spool.result_counts(), (0, 0));
+    let (service, _) = TestService::start(&mut disk, at(0)).unwrap();
+    let left: Vec<u64> = service.core.spool.window().slots().iter().map(|slot| slot.id).collect();
+    assert_eq!(left, [3]);
+}
+
 /// Checks that a job that kills the service waits longer each time, whether the journal is written again while
 /// it runs, while it waits, or at both times.
 #[test]

@@ -454,6 +454,7 @@ impl Instance {
     }
 
     /// Forgets what the checks of the last process found.
+    #[inline(never)]
     fn forget_checks(&mut self) {
         (self.failed_probes, self.asked, self.unjudged, self.late) = (0, None, false, false);
         (self.heartbeat, self.program_file) = (LifeSign::NONE, LifeSign::NONE);

@@ -22,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WORDS = 32, LINES = 64, PATH = 512 };
+enum { WORDS = 32, LINES = 160, PATH = 512 };
 
 static inline long long now(void) { /* ns */
     struct timespec t;

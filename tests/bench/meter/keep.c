@@ -26,6 +26,13 @@ static pid_t named(const char *path) {
     return 0;
 }
 
+/* Without this a program that was killed would still have its number, and monit would not
+ * see its end. */
+static void reap(int signal) {
+    (void)signal;
+    while (waitpid(-1, 0, WNOHANG) > 0) {}
+}
+
 int main(int argc, char **argv) {
     char *words[WORDS], byte;
     int hold = dup(0);
@@ -49,6 +56,7 @@ int main(int argc, char **argv) {
     }
     puts(".");
     fflush(stdout);
+    signal(SIGCHLD, reap);
     while (read(hold, &byte, 1) > 0) {}
     end_children();
     return 0;

@@ -1,6 +1,7 @@
 /* Measures how soon a killed program runs again.
  *
  *   restart child|socket ROUNDS FOLDER <COMMANDS
+ *   restart kept ROUNDS FOLDER <FIFOS
  *
  * A line of COMMANDS is KEY and words, between tabs, in which % stands for a
  * folder below FOLDER, a new one each round. A round starts them all, lets the
@@ -10,6 +11,8 @@
  * child: %/run is this program; it reports its begin by a FIFO. The time ends at its
  *        first line of main().
  * socket: the service `jobs` in that folder; the time ends when it answers `status`.
+ * kept: other programs have started FOLDER/NAME/run, which is this program. A line of
+ *        FIFOS is KEY and FOLDER/NAME/stamps. Each is killed once.
  *
  * Several supervisors delay the restart of what died within a second of its
  * start, and zigsvc from the second death within 10 s on. Therefore each sample has a
@@ -31,7 +34,15 @@ static struct ward wards[LINES];
 
 static int child(void) {
     struct stamp own = {getpid(), now()};
-    int fifo = open(getenv("STAMPS"), O_WRONLY);
+    const char *stamps = getenv("STAMPS");
+    char path[PATH + 16] = "";
+    int fifo;
+    if (!stamps) {
+        if (readlink("/proc/self/exe", path, PATH) < 4) return 1;
+        strcpy(path + strlen(path) - strlen("run"), "stamps");
+        stamps = path;
+    }
+    fifo = open(stamps, O_WRONLY);
     if (fifo < 0 || write(fifo, &own, sizeof own) != sizeof own) return 1;
     for (;;) pause();
 }
@@ -138,11 +149,32 @@ static void sample(struct ward *ward, int sockets) {
     nap(100);
 }
 
+/* Kills each of the programs that others keep running, in another order each time. */
+static int sample_kept(void) {
+    int count = 0, *order;
+    while (count < LINES && next_line(wards[count].words) > 1) {
+        if ((wards[count].fifo = open(wards[count].words[1], O_RDWR | O_CLOEXEC)) < 0) fail(wards[count].words[1]);
+        count++;
+    }
+    for (int at = 0; at < count; at++) wards[at].pid = stamped(wards + at).pid;
+    nap(1200);
+    order = shuffled(count);
+    for (int turn = 0; turn < count; turn++) {
+        struct ward *ward = wards + order[turn];
+        long long killed = now();
+        if (kill(ward->pid, SIGKILL) != 0) fail("kill");
+        printf("%s\t%.4f\n", ward->words[0], (stamped(ward).at - killed) / 1e6);
+        nap(20);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *name = strrchr(argv[0], '/');
     int rounds, sockets, count = 0;
     if (!strcmp(name ? name + 1 : argv[0], "run")) return child();
     if (argc != 4) return fputs("usage: see restart.c\n", stderr), 2;
+    if (!strcmp(argv[1], "kept")) return sample_kept();
     sockets = !strcmp(argv[1], "socket");
     rounds = atoi(argv[2]);
     while (count < LINES && next_line(wards[count].words) > 1) {

@@ -3,6 +3,7 @@
 
 use crate::support::{
     Dir, Ran, by_shell, finish, program, require, require_native, require_root, require_tool, through,
+    wait_until,
 };
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -172,6 +173,32 @@ fn a_state_of_a_running_service_is_named_with_its_cause_and_what_ends_it() {
     ] {
         assert!(doctor.out.lines().any(|other| other == line), "{line}: {}", doctor.out);
     }
+    // Each service is asked for its states.
+    let dir = Dir::new();
+    for service in ["hub", "opener", "collector", "supervisor"] {
+        dir.start_service(
+            service,
+            &["interval=100ms", "supervise=[]", "allow=[\"/etc/hosts\", \"/etc\", \"/no/such\"]"],
+        );
+        let health = dir.path(&format!("zigsvc-{service}.health"));
+        std::fs::remove_file(&health).unwrap();
+        std::fs::create_dir(&health).unwrap();
+    }
+    wait_until("all states are named", || {
+        let doctor =
+            dir.zigsvc(&["-o", "allow=[\"/etc/hosts\", \"/etc\", \"/no/such\"]", "doctor"]).expect(1);
+        let has = |line: &str| doctor.out.lines().any(|other| other == line);
+        let state = "health: the health file cannot be written; what ends it: a folder that exists and can be written";
+        let of_opener = "`allow` names it, and no client gets it: only regular files are handed out";
+        ["hub", "opener", "collector", "supervisor"]
+            .iter()
+            .all(|service| has(&format!("warn  {service}: {state}")))
+            && has(&format!("warn  opener: /etc; {of_opener}"))
+            && has(&format!(
+                "warn  opener: /no/such: fstatat: ENOENT (no such file or directory); {of_opener}"
+            ))
+            && !doctor.out.contains("warn  opener: /etc/hosts")
+    });
     // A thing that has the name of a file of a service keeps it from its start.
     let dir = Dir::new();
     for (service, state, name) in [

@@ -175,6 +175,57 @@ fn a_stranger_sees_by_the_heartbeat_that_the_service_runs_and_no_counters() {
     }
 }
 
+/// Commands of an ordinary user without a service, in a mount namespace with root's default places.
+#[test]
+fn a_user_without_a_service_learns_of_roots_and_that_it_needs_root() {
+    let Some(house) = House::new() else { return };
+    if !["unshare", "mount"].into_iter().all(require_tool) {
+        return;
+    }
+    let script = "for folder in /run /var/log /var/spool; do mount -t tmpfs -o mode=755 none $folder; done\n\
+        ask() { for words in stop reload rotate 'signal jobs HUP' 'stop hub' 'reload supervisor'; do\n\
+        setpriv --reuid 54321 --regid 54321 --clear-groups env HOME=/nonexistent $0 $words 2>&1 || code=$?\n\
+        echo \"$words=${code:-0}\"; code=; done; }\n\
+        ask; for service in jobs hub 'supervisor'; do $0 -o supervise=[] start $service >/dev/null; done; ask\n\
+        for service in supervisor hub jobs; do $0 stop $service >/dev/null; done";
+    let mut command = program("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-c", script]).arg(house.0.path("zigsvc"));
+    let ran = finish(command, None).expect(0);
+    let lines: Vec<&str> = ran.out.lines().collect();
+    let tried = |service: &str, file: &str| {
+        format!("zigsvc: {service}: not running (tried /tmp/zigsvc-54321/{file}, /run/{file})")
+    };
+    let denied =
+        |file: &str| format!("zigsvc: /run/{file}: pidfd_send_signal: EPERM (not permitted); needs root");
+    let expected = [
+        "zigsvc: jobs was not running".to_owned(),
+        "stop=0".to_owned(),
+        tried("jobs", "zigsvc.pid"),
+        "reload=7".to_owned(),
+        tried("jobs", "zigsvc.pid"),
+        "rotate=7".to_owned(),
+        tried("jobs", "zigsvc.pid"),
+        "signal jobs HUP=7".to_owned(),
+        "zigsvc: hub was not running".to_owned(),
+        "stop hub=0".to_owned(),
+        tried("supervisor", "zigsvc-supervisor.pid"),
+        "reload supervisor=7".to_owned(),
+        denied("zigsvc.pid"),
+        "stop=4".to_owned(),
+        denied("zigsvc.pid"),
+        "reload=4".to_owned(),
+        denied("zigsvc.pid"),
+        "rotate=4".to_owned(),
+        denied("zigsvc.pid"),
+        "signal jobs HUP=4".to_owned(),
+        denied("zigsvc-hub.pid"),
+        "stop hub=4".to_owned(),
+        denied("zigsvc-supervisor.pid"),
+        "reload supervisor=4".to_owned(),
+    ];
+    assert_eq!(lines, expected, "{ran:?}");
+}
+
 #[test]
 fn a_stranger_who_may_not_enter_the_folder_knows_nothing_of_the_service() {
     let Some(house) = House::new() else { return };

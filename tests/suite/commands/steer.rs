@@ -1,10 +1,13 @@
 //! list, cancel, retry, forget, drain, watch.
 
 use super::support::{Beside, GATED, Peer, Played, wait_for_begun};
-use crate::support::control::start_script;
+use crate::support::control::{start_script, status};
 use crate::support::{
-    Dir, alive, by_shell, finish, kill, not_running, program, require_tool, wait_for_jobs, wait_until,
+    Dir, Running, alive, by_shell, finish, kill, not_running, program, require_tool, wait_for_jobs,
+    wait_until,
 };
+use std::io::Write as _;
+use std::process::Stdio;
 
 /// Starts a service with one dead job, one that runs, and two that wait.
 #[track_caller]
@@ -133,6 +136,57 @@ fn on_a_terminal_the_columns_have_names() {
     );
     dir.zigsvc(&["forget", "1"]).expect(0);
     assert_eq!(on_terminal("list dead"), "");
+}
+
+/// Prints until there is `quiet-ID`.
+const TALKATIVE: &str = "until [ -e quiet-$ZIGSVC_JOB_ID ]; do echo begun; sleep 0.05; done; echo silent
+                         exec sleep 600";
+
+/// Shows that the next prompt begins on a line of its own, after the `^C` that a terminal shows.
+#[test]
+fn an_interrupt_ends_the_line_on_a_terminal_and_adds_nothing_elsewhere() {
+    if !require_tool("script") {
+        return;
+    }
+    let dir = Dir::new();
+    start_script(&dir, TALKATIVE, &["workers=3"]);
+    dir.start_service("hub", &[]);
+    dir.zigsvc(&["queue", "job"]).expect(0);
+    dir.zigsvc(&["queue", "job"]).expect(0);
+    let screen = dir.path("screen");
+    let text = || std::fs::read_to_string(&screen).unwrap().replace('\r', "");
+    let in_file = || std::fs::read_to_string(dir.path("file")).unwrap_or_default();
+    // Nothing is printed after `silent`, so that the end of the screen is the interrupt's.
+    let falls_silent = |id: &str, printed: &dyn Fn() -> String| {
+        let begun = printed().contains("begun\n");
+        if begun {
+            dir.write(&format!("quiet-{id}"), "");
+        }
+        begun && printed().ends_with("silent\n")
+    };
+    let to_file = format!("wait 2 >{}/file", dir.as_arg());
+    let rows: [(&str, &mut dyn FnMut() -> bool, &str); 6] = [
+        ("wait 1", &mut || falls_silent("1", &text), "\n"),
+        (&to_file, &mut || falls_silent("2", &in_file), ""),
+        ("queue --wait job", &mut || falls_silent("3", &text), "\n"),
+        ("watch", &mut || status(&dir, "clients") == 2, "\n"),
+        ("chat", &mut || dir.read("zigsvc-hub.log").contains(" joined"), "\n"),
+        ("drain --wait", &mut || dir.read("zigsvc.log").contains("drains the service"), "\n"),
+    ];
+    for (words, waits, end) in rows {
+        wait_until("only this test is connected", || status(&dir, "clients") == 1);
+        let mut script = program("script");
+        let line = format!("trap : INT; {} -d {} {words}; echo \"[$?]\"", binary_words(), dir.as_arg());
+        script.args(["-qefc", &line, "/dev/null"]).env("SHELL", "/bin/sh");
+        script.stdout(std::fs::File::create(&screen).unwrap()).stdin(Stdio::piped());
+        let mut script = Running::new(script);
+        let mut keys = script.0.stdin.take().unwrap();
+        wait_until(&format!("{words}: it waits"), &mut *waits);
+        keys.write_all(b"\x03").unwrap();
+        script.code();
+        assert!(text().ends_with(&format!("^C{end}[130]\n")), "{words}: {:?}", text());
+    }
+    assert!(in_file().ends_with("begun\nsilent\n"));
 }
 
 /// Returns the binary and the words of its runner, for a shell.

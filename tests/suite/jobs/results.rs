@@ -190,7 +190,7 @@ fn a_follower_that_reads_nothing_or_dies_holds_up_neither_the_job_nor_others() {
     let dir = Dir::new();
     let pid = start_shell(&dir, &[]);
     let mut slow = Client::new(&dir);
-    let size = 20_000_000;
+    let size = 2_000_000;
     slow.send(format!("queue! head -c {size} /dev/zero | tr '\\000' '\\n'\n"));
     assert_eq!(slow.line(), "ok id=1");
     let mut dies = Client::new(&dir);

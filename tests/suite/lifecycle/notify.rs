@@ -192,10 +192,14 @@ fn what_is_no_address_is_ignored() {
         let mut running = Running::new(command);
         wait_until_it_runs(&dir);
         if require_native("/proc shows QEMU's own process") {
-            let fds = fs::read_dir(format!("/proc/{}/fd", running.pid())).unwrap();
-            let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
-            let sockets = links.filter(|link| link.to_string_lossy().starts_with("socket:")).count();
-            assert_eq!(sockets, 2, "{address:?}: the control socket and the lock of the queue file");
+            let sockets = || {
+                let fds = fs::read_dir(format!("/proc/{}/fd", running.pid())).unwrap();
+                let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+                links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+            };
+            // Those of the clients that asked whether it runs are closed.
+            let reason = "the control socket and the lock of the queue file";
+            wait_until(&format!("{address:?}: only {reason}"), || sockets() == 2);
         }
         kill(running.pid(), "TERM");
         assert_eq!(running.code(), 0);

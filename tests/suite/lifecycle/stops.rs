@@ -625,3 +625,17 @@ fn random_mixes_as_the_first_process_of_a_container_end_where_they_must() {
         });
     }
 }
+
+#[test]
+fn a_restart_keeps_the_options_where_proc_is_gone() {
+    if !require_root() || !require_tool("unshare") || !require_tool("mount") {
+        return;
+    }
+    let dir = Dir::new();
+    // The health file names the boot, which a command without /proc does not know.
+    let script = "z=$1; shift; \"$z\" \"$@\" -o handler=shell start && mount -t tmpfs none /proc &&
+        \"$z\" \"$@\" restart && \"$z\" \"$@\" queue --wait 'echo by a shell' && \"$z\" \"$@\" stop";
+    let ran = finish(through(&["unshare", "-m", "sh", "-c", script, "sh"], &dir.command()), None);
+    let ran = ran.expect(0);
+    assert!(ran.out.contains("by a shell"), "{ran:?}");
+}

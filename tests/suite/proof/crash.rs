@@ -230,8 +230,9 @@ fn nothing_is_lost_when_the_daemon_is_killed_among_retries_deaths_and_compaction
     let padding = "x".repeat(700);
     let name = |number: usize| format!("j{number}{}", if number.is_multiple_of(4) { "bad" } else { "" });
     let (mut written, mut journals) = (0, Vec::new());
-    while victim.kills < kills || written < jobs {
-        for _ in 0..(jobs / kills).min(jobs - written) {
+    // A busy machine gets through fewer jobs between two kills, and needs more of both.
+    while victim.kills < kills || written < jobs || (journals.len() < 3 && written < jobs * 4) {
+        for _ in 0..jobs / kills {
             dir.append("queue", &format!("{} {padding}\n", name(written)));
             written += 1;
         }
@@ -242,6 +243,7 @@ fn nothing_is_lost_when_the_daemon_is_killed_among_retries_deaths_and_compaction
             journals.push(journal);
         }
     }
+    let jobs = written;
     let runs =
         |name: &str| dir.read("out").lines().filter(|line| line.split(' ').next() == Some(name)).count();
     wait_until("the last lines are taken", || {

@@ -296,6 +296,10 @@ fn a_command_that_cannot_be_executed_is_a_warning_and_is_tried_again() {
         assert!(ran.err.contains(text), "{text}: {ran:?}");
     }
     assert!(ran.err.lines().all(|line| line.starts_with("zigsvc: ")), "{ran:?}");
+    for name in ["missing", "folder", "text", "plain", "script"] {
+        let warned = ran.err.lines().filter(|line| line.starts_with(&format!("zigsvc: {name}: "))).count();
+        assert_eq!(warned, 1, "{name}: {ran:?}");
+    }
     let pid = pid_after(&dir, "good", 0);
     assert!(dir.zigsvc(&["status", "supervisor"]).expect(0).out.contains("degraded   program"));
     // A file that appears later is found by a later attempt.

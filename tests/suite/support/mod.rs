@@ -110,7 +110,7 @@ pub fn run(args: &[&str]) -> Ran {
 }
 
 /// Runs any command to its end, with `input` on its standard input. A command that
-/// has not ended after a minute is killed, it alone, and the test fails. The test also fails
+/// has not ended after two minutes is killed, it alone, and the test fails. The test also fails
 /// if the command ends and a process that it started still holds its output open, as a daemon
 /// must not.
 #[track_caller]
@@ -119,7 +119,7 @@ pub fn finish(mut command: Command, input: Option<&[u8]>) -> Ran {
         command.stdin(Stdio::piped());
     }
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let deadline = Instant::now() + Duration::from_secs(if under_qemu() { 180 } else { 60 });
+    let deadline = Instant::now() + Duration::from_secs(if under_qemu() { 180 } else { 120 });
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input.map(<[u8]>::to_vec)) {
         // A program may end without reading all of it.

@@ -41,7 +41,8 @@ ZIGSVC_CARGO_ENV = \
 ifeq ($(BR2_ARM_CPU_HAS_THUMB2),y)
 ZIGSVC_RUSTFLAGS = \
 	-Clink-arg=-Wl,--allow-multiple-definition \
-	-Ctarget-feature=+thumb-mode
+	-Ctarget-feature=+thumb-mode \
+	-Crelocation-model=static
 ZIGSVC_TARGET = CARGO_TARGET_$(call UPPERCASE,$(RUSTC_TARGET_NAME))
 ZIGSVC_CARGO_ENV += $(ZIGSVC_TARGET)_RUSTFLAGS="$(ZIGSVC_RUSTFLAGS)"
 endif

@@ -115,6 +115,8 @@ const PLAUSIBLE: &[(&[&str], &[Action])] = &[
     (&["wait4", "waitid"], &[INTR]),
     (&["pidfd_open"], &[NFILE, MFILE, NOMEM, NOSYS]),
     (&["madvise"], &[AGAIN, NOMEM]),
+    // Whether a descriptor is a terminal.
+    (&["ioctl"], &[IO]),
     // These calls get no error. The process is killed at them.
     (&["kill", "pidfd_send_signal", "setsid", "setpgid", "getpgid", "prctl", "listen", "exit_group"], &[]),
 ];

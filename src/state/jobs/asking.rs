@@ -14,7 +14,7 @@ use crate::util::time::{Duration, Instant};
 pub struct Asking<'a, 'b, D> {
     /// The jobs.
     pub core: &'a mut JobsCore,
-    /// What the clients wait for.
+    /// The answers that the clients wait for.
     pub replies: &'a mut Replies,
     /// The disk.
     pub disk: &'a mut D,
