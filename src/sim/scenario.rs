@@ -93,7 +93,7 @@ kinds! {
     SlowStart "slow-start" 0 "a process is ready after a minute";
     QuickEnd "quick-end" 0 "a process ends soon after its start";
     Daemonizes "daemonizes" 0 "a program runs in the background";
-    SecondInstance "second-instance" 0 "a service is started twice, and its lock refuses one";
+    SecondInstance "second-instance" 900 "a service is started twice, and its lock refuses one";
     OtherClock "other-clock" 0 "a service is in another time namespace";
     CommandMissing "command-missing" 700 "the command of a program cannot be executed for a while";
     UserStops "user-stops" 250 "a user stops a process";

@@ -669,6 +669,13 @@ impl SupervisedBoard {
             }
             Kind::UserRestarts => self.ask_supervisor(unit, Request::Restart),
             Kind::StopOutside => self.stop_outside(unit),
+            Kind::SecondInstance => {
+                if self.kernel.holder_of(unit).is_some() {
+                    self.spawn(unit, false);
+                }
+                // It is counted when its lock refuses it.
+                false
+            }
             Kind::StartOutside | Kind::StartForeign => self.start_outside(unit, kind == Kind::StartForeign),
             Kind::SupervisorKilled if self.supervisor.is_some() => {
                 self.line.trace(|| "----- the supervisor is killed".to_owned());

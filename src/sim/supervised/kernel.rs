@@ -150,7 +150,8 @@ impl Kernel {
 
     /// Returns the process that stands for a unit.
     pub(super) fn main_of(&self, unit: usize) -> Option<(u32, &Process)> {
-        self.all.iter().find(|(_, process)| process.is_main_of(unit)).map(|(pid, process)| (*pid, process))
+        let any = self.all.iter().find(|(_, process)| process.is_main_of(unit));
+        self.holder_of(unit).or(any.map(|(pid, process)| (*pid, process)))
     }
 
     /// Returns the process that holds the lock of a service.

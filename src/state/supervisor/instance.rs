@@ -419,7 +419,7 @@ impl Instance {
             Report::Started(pid) => self.on_started(now, pid),
             Report::NotStarted => self.died(now, Duration::ZERO, ExitReason::NotStarted),
             Report::Ready => {
-                self.ready_at = now;
+                self.ready_at = now.or_later(self.started_at);
                 self.on_ready()
             }
             // Without a probe nothing is known but that this process held the lock.
