@@ -164,7 +164,7 @@ impl Board {
             acknowledged: 0,
         };
         board.boots();
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.iter().filter(|kind| !kind.is_of_supervisor()) {
             board.schedule(*kind);
         }
         board

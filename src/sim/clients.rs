@@ -6,11 +6,9 @@ use super::service::Service;
 use crate::limits::{CLIENT_OUTPUT_BYTES, CLIENTS_MAX, READ_BYTES};
 use crate::proto::control::{Code, Target, filter};
 use crate::state::disk::DiskResult;
-use crate::state::jobs::replies::{
-    ClientState, PendingReply, Replies, Reply, ScanRequest, push_result, refuse, refuse_disk,
-};
+use crate::state::jobs::asking::Asking;
+use crate::state::jobs::replies::{ClientState, PendingReply, Reply, ScanRequest, refuse, refuse_disk};
 use crate::state::jobs::scan_task::{PageStep, ScanAction, ScanOutcome};
-use crate::state::spool::Cancelled;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use std::collections::VecDeque;
@@ -150,133 +148,46 @@ impl Board {
         now: Instant,
         out: &mut Writer<'_>,
     ) -> Reply {
-        let Service { core, replies, .. } = service;
-        let disk = &mut self.disk;
-        let scan =
-            |replies: &mut Replies, request| replies.set_state(slot, ClientState::ScanPending(request));
-        match ask {
-            Ask::Queue(_) | Ask::After(..) => {
-                if core.is_stopping() {
-                    return refuse(out, Code::Stopping, "the service stops");
-                }
-                if service.draining {
-                    return refuse(out, Code::Draining, "the service takes no new jobs");
-                }
-                if core.room_or_refusal(now) == 0 {
-                    return refuse(out, Code::Full, "queue_max jobs are waiting or running");
-                }
-                let added = match ask {
-                    Ask::After(job, delay) => {
-                        core.spool.set_wall_clock(self.wall);
-                        let text = self.ledger.jobs[job].text.as_bytes();
-                        core.add_delayed_job(disk, text, Duration::from_ms(delay), now)
-                    }
-                    Ask::Queue(job) => {
-                        core.add_job(disk, self.ledger.jobs[job].text.as_bytes(), now).map(Some)
-                    }
-                    _ => Ok(None),
-                };
-                match added {
-                    Ok(Some(id)) => replies.defer_id(slot, id),
-                    Ok(None) => Reply::Retry,
-                    Err(error) => refuse_disk(out, error),
-                }
+        let Service { core, replies, draining, .. } = service;
+        let mut asking = Asking { core, replies, disk: &mut self.disk, draining: *draining, slot, now, out };
+        let done = match ask {
+            Ask::Queue(job) => asking.add(self.ledger.jobs[job].text.as_bytes(), None, false),
+            Ask::After(job, delay) => {
+                asking.core.spool.set_wall_clock(self.wall);
+                asking.add(self.ledger.jobs[job].text.as_bytes(), Some(Duration::from_ms(delay)), false)
             }
-            Ask::Wait(id) => {
-                if let Some(result) = core.history.result_of(id) {
-                    push_result(id, result, out);
-                    return Reply::Sent;
+            Ask::Wait(id) => Ok(asking.wait(id)),
+            Ask::List(which) => Ok(match filter(which.as_bytes()) {
+                Ok(filter) => {
+                    asking.replies.set_state(slot, ClientState::ScanPending(ScanRequest::List(filter)))
                 }
-                match core.spool.window().get(id) {
-                    Some(_) => replies.set_state(slot, ClientState::AwaitingJob(id)),
-                    None => scan(replies, ScanRequest::Wait(id)),
+                Err((code, text)) => refuse(asking.out, code, text),
+            }),
+            Ask::Cancel(id) => asking.cancel(id).map(|(reply, _)| reply),
+            Ask::Retry(id) => Ok(asking.edit_dead(Target::Job(id), ScanRequest::Retry(Target::Job(id)))),
+            Ask::Forget(id) => Ok(asking.edit_dead(Target::Job(id), ScanRequest::Forget(Target::Job(id)))),
+            Ask::RetryAll => Ok(asking.edit_dead(Target::Dead, ScanRequest::Retry(Target::Dead))),
+            Ask::ForgetAll => Ok(asking.edit_dead(Target::Dead, ScanRequest::Forget(Target::Dead))),
+            Ask::Hold(held) => asking.set_held(held),
+            Ask::Drain => Ok(match asking.refuse_drain() {
+                Some(refused) => refused,
+                None => {
+                    *draining = true;
+                    asking.core.begin_drain();
+                    asking.replies.set_state(slot, ClientState::Draining)
                 }
-            }
-            Ask::List(which) => match filter(which.as_bytes()) {
-                Ok(filter) => scan(replies, ScanRequest::List(filter)),
-                Err((code, text)) => refuse(out, code, text),
-            },
-            Ask::Cancel(id) => {
-                if core.has_batch() {
-                    return Reply::Retry;
-                }
-                match core.cancel(disk, id, now) {
-                    Ok(None) => scan(replies, ScanRequest::Cancel(id)),
-                    Ok(Some(Cancelled::AlreadyEnded)) => refuse(out, Code::NoJob, "it is over already"),
-                    Ok(Some(found)) => {
-                        let outcome = ScanOutcome::Cancelled(id, found == Cancelled::Running);
-                        replies.defer(slot, outcome.pending())
-                    }
-                    Err(error) => refuse_disk(out, error),
-                }
-            }
-            Ask::Retry(id) | Ask::Forget(id) => {
-                if core.spool.window().get(id).is_some() {
-                    return refuse(out, Code::NoJob, "it is not dead: it waits or runs");
-                }
-                let target = Target::Job(id);
-                scan(
-                    replies,
-                    if matches!(ask, Ask::Retry(_)) {
-                        ScanRequest::Retry(target)
-                    } else {
-                        ScanRequest::Forget(target)
-                    },
-                )
-            }
-            Ask::RetryAll | Ask::ForgetAll => {
-                if core.spool.dead() == 0 {
-                    out.push_str("ok count=0\n");
-                    return Reply::Sent;
-                }
-                let target = Target::Dead;
-                scan(
-                    replies,
-                    if ask == Ask::RetryAll {
-                        ScanRequest::Retry(target)
-                    } else {
-                        ScanRequest::Forget(target)
-                    },
-                )
-            }
-            Ask::Hold(held) => {
-                if held && service.draining {
-                    return refuse(out, Code::Draining, "the service finishes its jobs, then stops");
-                }
-                if core.is_stopping() {
-                    return refuse(out, Code::Stopping, "the service stops");
-                }
-                if core.spool.is_held() != held {
-                    match core.set_held(disk, held, now) {
-                        Ok(true) => {}
-                        Ok(false) => return Reply::Retry,
-                        Err(error) => return refuse_disk(out, error),
-                    }
-                }
-                replies.defer(slot, PendingReply::Held(held))
-            }
-            Ask::Drain => {
-                if core.spool.is_held() {
-                    return refuse(out, Code::Held, "the queue is held");
-                }
-                service.draining = true;
-                core.begin_drain();
-                replies.set_state(slot, ClientState::Draining)
-            }
+            }),
             Ask::Stop => {
-                out.push_str("ok stopping\n");
-                if !core.is_stopping() {
-                    core.stop(now);
+                asking.out.push_str("ok stopping\n");
+                if !asking.core.is_stopping() {
+                    asking.core.stop(now);
                 }
-                Reply::Sent
+                Ok(Reply::Sent)
             }
-            Ask::Watch => {
-                out.push_str("ok\n");
-                core.history.watched = true;
-                replies.set_state(slot, ClientState::Watching)
-            }
-            Ask::Garbage => refuse(out, Code::BadRequest, "unknown request"),
-        }
+            Ask::Watch => Ok(asking.watch()),
+            Ask::Garbage => Ok(refuse(asking.out, Code::BadRequest, "unknown request")),
+        };
+        done.unwrap_or_else(|error| refuse_disk(asking.out, error))
     }
 
     fn poll_scan(&mut self, service: &mut Service, now: Instant) {

@@ -7,6 +7,8 @@
 //! - `processes.rs`: the processes, their groups and their numbers
 //! - `service.rs`, `clients.rs`: what `service/jobs` performs
 //! - `ledger.rs`: what was promised, and to which jobs
+//! - `supervised/`: the second board, with a supervisor
+//! - `timeline.rs`: what happens when, and the steps for the report
 //! - `runner.rs`: many runs, and the report of one that fails
 
 mod board;
@@ -17,3 +19,5 @@ mod random;
 mod runner;
 mod scenario;
 mod service;
+mod supervised;
+mod timeline;

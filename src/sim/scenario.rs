@@ -82,11 +82,77 @@ kinds! {
     WallStep "wall-step" 3000 "the wall clock is stepped";
     WallUnset "wall-unset" 0 "the board starts in 1970, and its clock is set later";
     Suspend "suspend" 3600 "the board is suspended";
+    ProcessEnds "process-ends" 90 "a supervised process ends by itself";
+    ProcessSignalled "process-signalled" 200 "a stranger sends TERM or KILL to a process";
+    ProcessHangs "process-hangs" 300 "a process makes no more turns, perhaps for a while";
+    ProcessFrozen "process-frozen" 500 "SIGSTOP stops a process, perhaps for a while";
+    QueueFull "queue-full" 900 "the queue of connections of a process is full, or empty again";
+    IgnoresTerm "ignores-term" 0 "a process ends by KILL only";
+    Unkillable "unkillable" 0 "a process does not end by KILL for a while";
+    NeverReady "never-ready" 0 "a process does not report that it is ready";
+    SlowStart "slow-start" 0 "a process is ready after a minute";
+    QuickEnd "quick-end" 0 "a process ends soon after its start";
+    Daemonizes "daemonizes" 0 "a program runs in the background";
+    SecondInstance "second-instance" 0 "a service is started twice, and its lock refuses one";
+    OtherClock "other-clock" 0 "a service is in another time namespace";
+    CommandMissing "command-missing" 700 "the command of a program cannot be executed for a while";
+    UserStops "user-stops" 250 "a user stops a process";
+    UserStarts "user-starts" 200 "a user starts a process";
+    UserRestarts "user-restarts" 500 "a user restarts a process";
+    StopOutside "stop-outside" 500 "a user stops a service without the supervisor's socket";
+    StartOutside "start-outside" 300 "a user starts a service without the supervisor's socket";
+    StartForeign "start-foreign" 900 "a user starts a service in another PID namespace";
+    SupervisorKilled "supervisor-killed" 700 "the supervisor is killed";
+    SupervisorStops "supervisor-stops" 1800 "an operator stops the supervisor and starts it again";
+    SupervisorStopsTwice "supervisor-stops-twice" 4000 "an operator stops the supervisor at once";
+    SupervisorLeaves "supervisor-leaves" 3000 "the supervisor leaves its services running";
+    NewRules "new-rules" 1200 "the configuration of the supervisor changes";
+    NewSet "new-set" 600 "a name is taken into or out of `supervise`";
+    HealthRemoved "health-removed" 500 "a health file is removed";
+    HealthGarbage "health-garbage" 800 "a health file is overwritten by another program";
+    HealthDenied "health-denied" 1200 "a process may not write its health file for a while";
+    NoNewFiles "no-new-files" 1800 "no file can be made in /run for a while";
+    NoWrites "no-writes" 2400 "no file in /run can be written for a while";
+    NoDescriptors "no-descriptors" 2400 "the supervisor has no more descriptors for a while";
+    DeviceFails "device-fails" 3000 "the device of the watchdog fails for a while";
+    LongTurn "long-turn" 1500 "one turn of the supervisor takes long";
+    Sleep "sleep" 1800 "the board of a supervisor is suspended";
+    PowerLost "power-lost" 3600 "the board of a supervisor loses its power";
+    OtherProcess "other-process" 20 "another program starts a process beside those of a supervisor";
+    WatchdogResets "watchdog-resets" 0 "the watchdog resets the board";
+}
+
+/// A simulated board.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Part {
+    /// The service `jobs`, with its disk and its clients.
+    Jobs,
+    /// The supervisor, with its services and programs.
+    Supervisor,
+}
+
+impl Part {
+    pub(super) const ALL: [Self; 2] = [Self::Jobs, Self::Supervisor];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Jobs => "jobs",
+            Self::Supervisor => "supervisor",
+        }
+    }
+}
+
+impl Kind {
+    /// Returns true if the kind happens to the board of a supervisor.
+    pub(super) fn is_of_supervisor(self) -> bool {
+        self >= Self::ProcessEnds
+    }
 }
 
 /// See the module's documentation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Scenario {
+    pub(super) part: Part,
     pub(super) seed: u64,
     /// Length of the run in seconds, before everything is made well.
     pub(super) secs: u64,
@@ -97,8 +163,8 @@ pub(super) struct Scenario {
 }
 
 impl Scenario {
-    pub(super) fn new(seed: u64, secs: u64) -> Self {
-        Self { seed, secs, calm: 0, without: Vec::new() }
+    pub(super) fn new(part: Part, seed: u64, secs: u64) -> Self {
+        Self { part, seed, secs, calm: 0, without: Vec::new() }
     }
 
     pub(super) fn has(&self, kind: Kind) -> bool {
@@ -110,11 +176,15 @@ impl Scenario {
     /// # Errors
     /// One line that says what is wrong.
     pub(super) fn parse(line: &str) -> Result<Self, String> {
-        let mut scenario = Self::new(0, 3600);
+        let mut scenario = Self::new(Part::Jobs, 0, 3600);
         for word in line.split_whitespace() {
             let (key, value) = word.split_once('=').ok_or(format!("{word:?} is not KEY=VALUE"))?;
             let number = || value.parse::<u64>().map_err(|_| format!("{word:?}: {value:?} is no number"));
             match key {
+                "board" => {
+                    let part = Part::ALL.into_iter().find(|part| part.name() == value);
+                    scenario.part = part.ok_or(format!("{value:?} is no board"))?;
+                }
                 "seed" => scenario.seed = number()?,
                 "secs" => scenario.secs = number()?,
                 "calm" => scenario.calm = number()?,
@@ -124,7 +194,7 @@ impl Scenario {
                         scenario.without.push(*kind.ok_or(format!("{name:?} is no kind of event"))?);
                     }
                 }
-                _ => return Err(format!("{key:?} is not seed, secs, calm or without")),
+                _ => return Err(format!("{key:?} is not board, seed, secs, calm or without")),
             }
         }
         Ok(scenario)
@@ -133,7 +203,7 @@ impl Scenario {
 
 impl Display for Scenario {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        write!(out, "seed={} secs={}", self.seed, self.secs)?;
+        write!(out, "board={} seed={} secs={}", self.part.name(), self.seed, self.secs)?;
         if self.calm > 0 {
             write!(out, " calm={}", self.calm)?;
         }

@@ -23,7 +23,7 @@ pub mod order;
 pub mod probe;
 
 use crate::limits::SUPERVISED_MAX;
-use crate::util::time::{Instant, earliest};
+use crate::util::time::{Duration, Instant, earliest};
 use core::ops::Range;
 use decision::{Action, Decision, Event, ExitReason, NOTHING, ProgramRules, Report, Rules};
 use heapless::Vec;
@@ -283,12 +283,26 @@ impl Supervision {
     }
 
     /// Starts a round of probes, and schedules the next one. After a suspend each
-    /// heartbeat is old, so each process gets the time for a new one.
+    /// heartbeat is old, so each process gets the time for a new one. No process could recover in
+    /// that time.
     fn start_probes(&mut self, now: Instant) {
         let Rules { check_interval, stale_after, .. } = self.rules;
-        let slept = self.probe_at.is_some_and(|at| now.since(at) > stale_after);
+        let late = self.probe_at.map_or(Duration::ZERO, |at| now.since(at));
+        let slept = late > stale_after;
+        if slept {
+            self.instances.iter_mut().for_each(|instance| instance.sleep(late));
+        }
         self.probe_at = Some(now + if slept { stale_after } else { check_interval });
         self.to_probe = if slept { 0..0 } else { 0..self.instances.len() };
+    }
+
+    /// Takes that the supervisor cannot write its own health file at `now`, so that a heartbeat that is
+    /// stale proves nothing.
+    pub fn on_unwritten(&mut self, now: Instant) {
+        for instance in &mut self.instances {
+            let rules = instance.rules(&self.rules);
+            instance.on_unwritten(now, &rules);
+        }
     }
 
     // ----- events -------------------------------------------------------------
@@ -303,6 +317,8 @@ impl Supervision {
         {
             self.restarts = self.restarts.saturating_add(1);
         }
+        // Another one may be started now, and its deadline counts.
+        self.update_blocked();
         decision
     }
 }

@@ -11,11 +11,13 @@ use crate::proto::control::{
 };
 use crate::service::base;
 use crate::service::connections::OWNER_ONLY;
+use crate::service::disk::SpoolDisk;
 use crate::service::down_mark::DownMark;
 use crate::state::access::Access;
-use crate::state::jobs::replies::{ClientState, PendingReply, Reply, ScanRequest, push_result, refuse};
+use crate::state::disk::DiskResult;
+use crate::state::jobs::asking::Asking;
+use crate::state::jobs::replies::{ClientState, Reply, ScanRequest, refuse};
 use crate::state::jobs::scan_task::ScanOutcome;
-use crate::state::spool::Cancelled;
 use crate::sys::clock;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
@@ -205,50 +207,32 @@ fn status(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     Reply::Sent
 }
 
-/// Refuses a new job where none is taken.
-fn refuse_new(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Option<Reply> {
-    Some(if jobs.core.is_stopping() {
-        refuse(context.out, Code::Stopping, "the service stops")
-    } else if jobs.control.draining {
-        refuse(context.out, Code::Draining, "the service takes no new jobs")
-    } else if jobs.core.room_or_refusal(context.now) == 0 {
-        refuse(context.out, Code::Full, "queue_max jobs are waiting or running")
-    } else {
-        return None;
-    })
+impl Jobs {
+    /// Carries out a request about jobs.
+    fn ask(
+        &mut self,
+        context: &mut RequestContext<'_, '_>,
+        run: &mut dyn FnMut(&mut Asking<'_, '_, SpoolDisk>) -> DiskResult<Reply>,
+    ) -> Reply {
+        let Self { core, control, disk, .. } = self;
+        let RequestContext { slot, now, out } = context;
+        let (replies, draining) = (&mut control.replies, control.draining);
+        let result = run(&mut Asking { core, replies, disk, draining, slot: *slot, now: *now, out });
+        result.unwrap_or_else(|error| self.refuse_for(error, context.out))
+    }
 }
 
 fn queue(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> Reply {
-    match add(jobs, context, text) {
-        Ok(id) => jobs.control.replies.defer_id(context.slot, id),
-        Err(reply) => reply,
-    }
+    jobs.ask(context, &mut |asking| asking.add(text, None, false))
 }
 
 fn queue_followed(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> Reply {
-    match add(jobs, context, text) {
-        Ok(id) => jobs.control.replies.defer(context.slot, PendingReply::Followed(id)),
-        Err(reply) => reply,
-    }
-}
-
-/// Adds a job, whose id is answered after the commit.
-///
-/// # Errors
-/// The job was refused, and that was answered.
-fn add(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, text: &[u8]) -> Result<u64, Reply> {
-    if let Some(refused) = refuse_new(jobs, context) {
-        return Err(refused);
-    }
-    let added = jobs.core.add_job(&mut jobs.disk, text, context.now);
-    added.map_err(|error| jobs.refuse_for(error, context.out))
+    jobs.ask(context, &mut |asking| asking.add(text, None, true))
 }
 
 fn after(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, delay: Duration, text: &[u8]) -> Reply {
-    match add_delayed(jobs, context, delay, text) {
-        Ok(id) => jobs.control.replies.defer_id(context.slot, id),
-        Err(reply) => reply,
-    }
+    jobs.core.spool.set_wall_clock(clock::wall());
+    jobs.ask(context, &mut |asking| asking.add(text, Some(delay), false))
 }
 
 fn after_followed(
@@ -257,31 +241,8 @@ fn after_followed(
     delay: Duration,
     text: &[u8],
 ) -> Reply {
-    match add_delayed(jobs, context, delay, text) {
-        Ok(id) => jobs.control.replies.defer(context.slot, PendingReply::Followed(id)),
-        Err(reply) => reply,
-    }
-}
-
-/// Adds a delayed job, whose id is answered after the commit.
-///
-/// # Errors
-/// The job was refused, and that was answered, or it is tried again in the next turn.
-fn add_delayed(
-    jobs: &mut Jobs,
-    context: &mut RequestContext<'_, '_>,
-    delay: Duration,
-    text: &[u8],
-) -> Result<u64, Reply> {
-    if let Some(refused) = refuse_new(jobs, context) {
-        return Err(refused);
-    }
     jobs.core.spool.set_wall_clock(clock::wall());
-    match jobs.core.add_delayed_job(&mut jobs.disk, text, delay, context.now) {
-        Ok(Some(id)) => Ok(id),
-        Ok(None) => Err(Reply::Retry),
-        Err(error) => Err(jobs.refuse_for(error, context.out)),
-    }
+    jobs.ask(context, &mut |asking| asking.add(text, Some(delay), true))
 }
 
 fn hold(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
@@ -292,28 +253,17 @@ fn resume(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
     set_held(jobs, context, false)
 }
 
-/// Holds the queue, or resumes it. Answers after the commit, also if nothing changed, because the
-/// commit of the change may be pending.
 fn set_held(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, held: bool) -> Reply {
-    if held && jobs.control.draining {
-        return refuse(context.out, Code::Draining, "the service finishes its jobs, then stops");
-    }
-    if jobs.core.is_stopping() {
-        return refuse(context.out, Code::Stopping, "the service stops");
-    }
-    if jobs.core.spool.is_held() != held {
-        match jobs.core.set_held(&mut jobs.disk, held, context.now) {
-            Ok(true) => {}
-            Ok(false) => return Reply::Retry,
-            Err(error) => return jobs.refuse_for(error, context.out),
-        }
+    let before = jobs.core.spool.is_held();
+    let reply = jobs.ask(context, &mut |asking| asking.set_held(held));
+    if jobs.core.spool.is_held() != before {
         let peer = jobs.control.connections.peer(context.slot);
         jobs.base.log.info(&|out| {
             let done = if held { "holds the queue: no job is started" } else { "resumes the queue" };
             let _ = uwrite!(out, "uid {} (pid {}) {}", peer.uid, peer.pid, done);
         });
     }
-    jobs.control.replies.defer(context.slot, PendingReply::Held(held))
+    reply
 }
 
 /// Has the client wait for a scan.
@@ -326,14 +276,7 @@ fn list(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, filter: Filter) -
 }
 
 fn wait(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
-    if let Some(result) = jobs.core.history.result_of(id) {
-        push_result(id, result, context.out);
-        return Reply::Sent;
-    }
-    match jobs.core.spool.window().get(id) {
-        Some(_) => jobs.control.replies.set_state(context.slot, ClientState::AwaitingJob(id)),
-        None => scan(jobs, context, ScanRequest::Wait(id)),
-    }
+    jobs.ask(context, &mut |asking| Ok(asking.wait(id)))
 }
 
 fn follow(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
@@ -357,57 +300,36 @@ fn others(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
 }
 
 fn watch(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>) -> Reply {
-    context.out.push_str("ok\n");
-    jobs.core.history.watched = true;
-    jobs.control.replies.set_state(context.slot, ClientState::Watching)
+    jobs.ask(context, &mut |asking| Ok(asking.watch()))
 }
 
 fn cancel(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, id: u64) -> Reply {
-    if jobs.core.has_batch() {
-        return Reply::Retry;
-    }
-    match jobs.core.cancel(&mut jobs.disk, id, context.now) {
-        Ok(None) => scan(jobs, context, ScanRequest::Cancel(id)),
-        Ok(Some(Cancelled::AlreadyEnded)) => refuse(context.out, Code::NoJob, "it is over already"),
-        Ok(Some(found)) => {
-            let outcome = ScanOutcome::Cancelled(id, found == Cancelled::Running);
-            jobs.log_change(context.slot, outcome);
-            jobs.control.replies.defer(context.slot, outcome.pending())
-        }
-        Err(error) => jobs.refuse_for(error, context.out),
-    }
+    let mut change = None;
+    let reply = jobs.ask(context, &mut |asking| {
+        let (reply, outcome) = asking.cancel(id)?;
+        change = outcome;
+        Ok(reply)
+    });
+    change.into_iter().for_each(|outcome| jobs.log_change(context.slot, outcome));
+    reply
 }
 
 fn retry(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, target: Target) -> Reply {
-    edit_dead(jobs, context, target, ScanRequest::Retry(target))
+    jobs.ask(context, &mut |asking| Ok(asking.edit_dead(target, ScanRequest::Retry(target))))
 }
 
 fn forget(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, target: Target) -> Reply {
-    edit_dead(jobs, context, target, ScanRequest::Forget(target))
-}
-
-/// Has the client wait for the scan that finds its dead jobs, if there can be any.
-fn edit_dead(
-    jobs: &mut Jobs,
-    context: &mut RequestContext<'_, '_>,
-    target: Target,
-    request: ScanRequest,
-) -> Reply {
-    match target {
-        Target::Dead if jobs.core.spool.dead() == 0 => {
-            context.out.push_str("ok count=0\n");
-            Reply::Sent
-        }
-        Target::Job(id) if jobs.core.spool.window().get(id).is_some() => {
-            refuse(context.out, Code::NoJob, "it is not dead: it waits or runs")
-        }
-        _ => scan(jobs, context, request),
-    }
+    jobs.ask(context, &mut |asking| Ok(asking.edit_dead(target, ScanRequest::Forget(target))))
 }
 
 fn drain(jobs: &mut Jobs, context: &mut RequestContext<'_, '_>, wait: bool) -> Reply {
-    if jobs.core.spool.is_held() {
-        return refuse(context.out, Code::Held, "the queue is held, and no job would end; resume it first");
+    let mut refused = None;
+    jobs.ask(context, &mut |asking| {
+        refused = asking.refuse_drain();
+        Ok(Reply::Sent)
+    });
+    if let Some(refused) = refused {
+        return refused;
     }
     if !jobs.control.draining {
         let spool = &jobs.core.spool;

@@ -156,11 +156,11 @@ impl Supervisor {
         }
     }
 
-    /// Notes the groups of the programs that run.
+    /// Notes the groups of the programs that run, and those that earlier ones have left.
     #[inline(never)]
     pub(super) fn write_note(&self) {
-        self.records
-            .write_note(&mut self.managed.iter().filter_map(|managed| managed.program.group.as_ref()));
+        let groups = self.managed.iter().map(|managed| (&managed.program.group, &managed.leftover));
+        self.records.write_note(&mut groups.filter_map(|(own, left)| own.as_ref().or(left.as_ref())));
     }
 
     /// Reads if a program reports that it is ready.

@@ -156,6 +156,9 @@ impl Supervisor {
     fn turn(&mut self) {
         let ready = self.wait();
         let now = clock::now();
+        if self.base.heartbeat.failure().is_some() {
+            self.supervision.on_unwritten(now);
+        }
         if let Some(arrived) = self.base.take_signals(&ready) {
             self.on_signals(arrived, now);
         }

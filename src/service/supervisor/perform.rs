@@ -34,6 +34,9 @@ impl Supervisor {
                 self.log_event(index, event, now);
                 match event {
                     Event::Adopted(pid) => self.adopt(index, pid),
+                    Event::Foreign => {
+                        self.managed.get_mut(index).into_iter().for_each(|managed| managed.is_down = false);
+                    }
                     Event::HeartbeatLost(ProbeError::Missing) | Event::CheckFailed(ProbeError::Missing) => {
                         self.follow_health_file(now)
                     }
@@ -239,6 +242,7 @@ impl Supervisor {
             return;
         }
         self.managed.get_mut(index).into_iter().for_each(|managed| managed.leftover = Some(left));
+        self.write_note();
         let decision = self.supervision.on_report(index, now, Report::Background(left.number));
         self.perform(index, decision, now);
     }

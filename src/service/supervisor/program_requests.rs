@@ -260,11 +260,10 @@ impl Supervisor {
         nothing(rest)?;
         let path = self.mark_path(index);
         let Some(managed) = self.managed.get_mut(index) else { return Ok(()) };
-        managed.is_down = request == Request::Stop;
-        if request == Request::Stop {
-            // Where no mark can be made, the supervisor remembers the stop as long as it lives.
-            let _ = DownMark::make(&path);
-        } else {
+        // Where no mark can be made, the supervisor remembers the stop as long as it lives. Otherwise
+        // the mark decides, which a start from outside removes.
+        managed.is_down = request == Request::Stop && DownMark::make(&path).is_err();
+        if request != Request::Stop {
             down_mark::clear(&path);
         }
         let decision = self.supervision.on_report(index, now, Report::Asked(request));

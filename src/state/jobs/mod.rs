@@ -18,6 +18,7 @@
 //! machine with a disk that fails, dies and forgets.
 
 mod actions;
+pub mod asking;
 mod batch;
 mod disk_health;
 mod groups;

@@ -31,7 +31,7 @@
 //!
 //! | what the probes show | the process answers | no answer in time | it cannot be asked | the supervisor's own health file cannot be written |
 //! | --- | --- | --- | --- | --- |
-//! | `failures` times the same heartbeat, or not ready: confirm | left alone, `heartbeats` | TERM | TERM | with the next probe again |
+//! | `failures` times the same heartbeat, or not ready: confirm | left alone, `heartbeats` | TERM | TERM | `heartbeats`, after `stale_after` and `failures` probes again |
 //! | no heartbeat of this process: ask | count 0, `heartbeats` | bad probe, and TERM after `failures` | - | not tried |
 
 mod requests;
@@ -91,6 +91,8 @@ pub struct Instance {
     phase: Phase,
     /// When the process was started or adopted.
     started_at: Instant,
+    /// When the process reported ready. Its health file counts from then on.
+    ready_at: Instant,
     /// Bad probes in a row.
     failed_probes: u32,
     backoff: RestartBackoff,
@@ -114,6 +116,8 @@ pub struct Instance {
     asked: Option<Question>,
     /// The heartbeat is lost or stale, and the process is well as far as its socket shows.
     unjudged: bool,
+    /// The supervisor could not write its own health file, so that no probe is bad before this time.
+    unproven_until: Instant,
     /// The rules of a program that `supervise` names; `None` for any other process.
     program: Option<ProgramRules>,
     /// The instances that are ready before the program is started, as bits of their indexes.
@@ -137,6 +141,7 @@ impl Instance {
         Self {
             phase: Phase::Backoff(now),
             started_at: now,
+            ready_at: now,
             failed_probes: 0,
             backoff: RestartBackoff::default(),
             unwell_since: Some(now),
@@ -150,6 +155,7 @@ impl Instance {
             program_file: LifeSign::NONE,
             asked: None,
             unjudged: false,
+            unproven_until: Instant::BOOT,
             program: None,
             needs: 0,
             blocked: false,
@@ -304,6 +310,13 @@ impl Instance {
         self.is_unkillable() || unwell
     }
 
+    /// Leaves `span`, in which the board was suspended, out of the time that the instance is unwell, and
+    /// of the age of its file.
+    pub(super) fn sleep(&mut self, span: Duration) {
+        self.unwell_since = self.unwell_since.map(|since| since + span);
+        self.program_file.sleep(span);
+    }
+
     /// Returns true if the process is healthy, and has run for so long that its next exit
     /// is not a quick one.
     #[unsafe(link_section = ".text.idle")]
@@ -405,7 +418,10 @@ impl Instance {
             Report::Background(pid) => (self.on_left(now, pid, rules, true), None),
             Report::Started(pid) => self.on_started(now, pid),
             Report::NotStarted => self.died(now, Duration::ZERO, ExitReason::NotStarted),
-            Report::Ready => self.on_ready(),
+            Report::Ready => {
+                self.ready_at = now;
+                self.on_ready()
+            }
             // Without a probe nothing is known but that this process held the lock.
             Report::Gone(pid, reason, probe) => {
                 self.on_gone(now, pid, reason, probe.unwrap_or(Probe::Held(pid, Err(ProbeError::Missing))))
@@ -429,7 +445,7 @@ impl Instance {
     }
 
     fn on_started(&mut self, now: Instant, pid: u32) -> Decision {
-        (self.phase, self.started_at) = (Phase::Starting(pid), now);
+        (self.phase, self.started_at, self.ready_at) = (Phase::Starting(pid), now, now);
         self.adopted = false;
         self.forget_checks();
         let Some(program) = self.program else { return NOTHING };
@@ -465,6 +481,7 @@ impl Instance {
     /// than `stop_timeout`, because it may itself wait that long for its children.
     fn on_shutdown(&mut self, now: Instant, rules: &Rules) -> Decision {
         self.forbid_start();
+        self.update_recovery(now);
         match self.phase {
             Phase::Starting(pid) | Phase::Running(pid) => {
                 let grace = if self.is_program() { Duration::ZERO } else { LEAVE_GRACE };
@@ -540,10 +557,10 @@ impl Instance {
     ) -> Decision {
         let Phase::Running(pid) = self.phase else { return NOTHING };
         let health = match found {
-            // An earlier process may have left this version.
-            Ok(version) => self.program_file.judge(now, version, self.started_at, rules.stale_after),
+            // An earlier process may have left this version, so that it counts from its first sight.
+            Ok(version) => self.program_file.judge(now, version, now, rules.stale_after),
             // A new process has this long for its first write.
-            Err(_) if now.since(self.started_at) <= rules.stale_after => Ok(()),
+            Err(_) if now.since(self.ready_at) <= rules.stale_after => Ok(()),
             Err(error) => Err(error),
         };
         match health {
@@ -651,13 +668,21 @@ impl Instance {
             }
             (SocketAnswer::Silent | SocketAnswer::Unreachable, true) => self.give_up(now, pid, reason, rules),
             (SocketAnswer::Silent, false) => self.on_bad_probe(now, pid, ProbeError::Silent, rules),
-            (SocketAnswer::Unreachable | SocketAnswer::Unknown, _) => NOTHING,
+            (SocketAnswer::Unknown, true) => {
+                self.failed_probes = 0;
+                self.on_unwritten(now, rules);
+                self.on_unproven()
+            }
+            (SocketAnswer::Unreachable | SocketAnswer::Unknown, false) => NOTHING,
         }
     }
 
     fn on_bad_probe(&mut self, now: Instant, pid: u32, error: ProbeError, rules: &Rules) -> Decision {
         if self.asked.is_some() {
             return NOTHING;
+        }
+        if now.is_before(self.unproven_until) && error != ProbeError::Silent {
+            return self.on_unproven();
         }
         // The process was healthy until its last heartbeat.
         if let ProbeError::Stale(age) = error {
@@ -674,6 +699,18 @@ impl Instance {
             ProbeError::Silent => self.give_up(now, pid, error, rules),
             _ => (self.ask(now, error, Action::Confirm), None),
         }
+    }
+
+    /// Takes that the supervisor cannot write its own health file. When it can again, a process needs
+    /// time for its next heartbeat.
+    pub(super) fn on_unwritten(&mut self, now: Instant, rules: &Rules) {
+        self.unproven_until = now + rules.stale_after;
+    }
+
+    /// Takes that a bad probe proves nothing. The process counts as well for the watchdog.
+    fn on_unproven(&mut self) -> Decision {
+        (self.unjudged, self.unwell_since) = (true, None);
+        NOTHING
     }
 
     /// Stops a process that hangs.

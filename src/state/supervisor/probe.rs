@@ -114,6 +114,11 @@ impl<T: Copy + PartialEq> LifeSign<T> {
     /// The state before the first sign.
     pub const NONE: Self = Self { seen: None };
 
+    /// Leaves `span` out of the age of the sign.
+    pub fn sleep(&mut self, span: Duration) {
+        self.seen = self.seen.map(|(sign, since)| (sign, since + span));
+    }
+
     /// Judges the sign that was found at `now`. The first one counts from `first`.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use crate::proto::config::RestartMode;
 use crate::state::supervisor::decision::Request;
 use crate::state::supervisor::instance::LEAVE_GRACE;
 use crate::state::supervisor::probe::{Beat, FileVersion, Probe, ProbeError, SocketAnswer};
-use crate::util::time::Duration;
+
 use std::vec::Vec;
 
 const fn at(ms: u64) -> Instant {
@@ -317,8 +317,8 @@ fn the_health_file_of_a_program_is_its_sign_of_life() {
     let mut probe = |now, found| supervision.on_program_file(0, at(now), found);
     assert_eq!(probe(15_000, Err(ProbeError::Missing)), NOTHING, "it has time for its first write");
     assert_eq!(probe(15_001, Err(ProbeError::Missing)).1, Some(Event::CheckFailed(ProbeError::Missing)));
-    assert_eq!(probe(15_002, Ok(version)).1, None, "an earlier process left it: the second bad probe");
-    assert_eq!(probe(15_003, Ok(((1, 2), 3, (4, 6)))).1, Some(Event::Recovered));
+    assert_eq!(probe(15_002, Ok(version)).1, Some(Event::Recovered), "it was not there before");
+    assert_eq!(probe(15_003, Ok(((1, 2), 3, (4, 6)))), NOTHING);
     assert_eq!(probe(30_003, Ok(((1, 2), 3, (4, 6)))), NOTHING);
     let stale = ProbeError::Stale(ms(15_001));
     assert_eq!(probe(30_004, Ok(((1, 2), 3, (4, 6)))).1, Some(Event::CheckFailed(stale)));

@@ -15,6 +15,8 @@ use super::{Action, Decision, Instance, Instant, NOTHING, Phase, Request, Rules}
 impl Instance {
     /// Takes a request of a user.
     pub(super) fn on_request(&mut self, now: Instant, request: Request, rules: &Rules) -> Decision {
+        // A process without a health file has recovered if it runs for long.
+        self.update_recovery(now);
         // A program that ends by its stop, and is to run, is started whatever its rules say.
         self.again = request != Request::Stop && self.pid().is_some();
         match (self.phase, request) {

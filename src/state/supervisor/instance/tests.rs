@@ -125,12 +125,21 @@ fn a_process_whose_socket_answers_is_left_alone_and_named() {
 #[test]
 fn nothing_is_ended_while_the_supervisor_cannot_write_its_own_heartbeat() {
     let mut instance = suspected();
-    for round in 0..100 {
-        let now = at(16_000 + round);
+    for round in 1..100 {
+        let now = at(16_000 * round);
         assert_eq!(instance.on_answer(now, SocketAnswer::Unknown, &RULES), NOTHING);
-        assert_eq!(instance.on_probe(now, SAME, &RULES), (Action::Confirm, None), "with the next probe");
+        assert!(instance.is_unjudged() && !instance.is_unrecoverable(at(u64::MAX), ms(300_000)));
+        // The file can be written again, but not since long enough for a heartbeat.
+        for probe in 0..10 {
+            assert_eq!(instance.on_probe(now + ms(probe), SAME, &RULES), NOTHING);
+        }
+        let later = now + RULES.stale_after;
+        assert_eq!(instance.on_probe(later, SAME, &RULES), NOTHING);
+        assert_eq!(instance.on_probe(later, SAME, &RULES), NOTHING);
+        assert_eq!(instance.on_probe(later, SAME, &RULES), (Action::Confirm, None));
     }
-    assert_eq!(instance.on_answer(at(17_000), SocketAnswer::Unreachable, &RULES).0, Action::Terminate(7));
+    let end = at(16_000 * 100);
+    assert_eq!(instance.on_answer(end, SocketAnswer::Unreachable, &RULES).0, Action::Terminate(7));
 }
 
 #[test]
