@@ -466,9 +466,14 @@ pub fn free_bytes(fd: &OwnedFd) -> Option<u64> {
 /// cannot.
 ///
 /// # Errors
-/// ENOSPC, EDQUOT, EFBIG, EIO.
+/// ENOSPC, EDQUOT, EFBIG, EIO. EFBIG also where a write(2) would pass the limit of a file's size
+/// (getrlimit(2), `RLIMIT_FSIZE`), which fallocate(2) does not look at beyond the size.
 pub fn allocate(fd: &OwnedFd, from: u64, length: u64) -> Result<bool, Failure> {
     use rustix::fs::FallocateFlags;
+    use rustix::process::{Resource, getrlimit};
+    if getrlimit(Resource::Fsize).current.is_some_and(|limit| from.saturating_add(length) > limit) {
+        return Err(Failure { op: Op::Fallocate, errno: Errno::FBIG });
+    }
     let result =
         rustix::io::retry_on_intr(|| rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, from, length));
     match result {

@@ -6,7 +6,8 @@
 use crate::support::control::{Client, expect_error, limit_files};
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
-    Dir, kill_hard, log_lines_matching, logged_word, processed, require_tool, wait_for_log, wait_until,
+    Dir, holds_within, kill_hard, log_lines_matching, logged_word, patience, processed, require_tool,
+    wait_for_log, wait_until,
 };
 
 /// Shell commands that mount a small disk at `$0`, and the program that they need.
@@ -198,7 +199,13 @@ fn below_the_limit_of_a_files_size_ended_jobs_make_room() {
     expect_error(&answer, "no-space");
     assert_eq!(client.status_word("degraded"), "spool-full");
     dir.write("go", "");
-    wait_until("new ones are taken", || client.ask("queue : last").starts_with("ok "));
+    let mut answer = String::new();
+    let is_taken = holds_within(patience(), || {
+        answer = client.ask("queue : last");
+        answer.starts_with("ok ")
+    });
+    let length = || std::fs::metadata(dir.path("spool/journal")).unwrap().len();
+    assert!(is_taken, "{answer}; {} bytes; {}", length(), client.ask("status"));
     wait_until("the state goes", || client.status_word("degraded") == "none");
     wait_until("all end", || client.status("jobs") == 4 * 30 + 1 + taken + 1);
 }
