@@ -308,11 +308,12 @@ fn a_cancellation_stands_beside_a_group_that_is_refused() {
     let length = || fs::metadata(dir.path("spool/journal")).unwrap().len();
     let mut before = 0;
     wait_until("the journal is quiet", || core::mem::replace(&mut before, length()) == length());
-    limit_files(pid, &format!("{}:unlimited", length() + 300));
     // The client that came first is mostly served first. That is by turns the client with the
     // group and the one with the other request.
     for (id, group_first) in [(5, true), (7, false), (9, true), (11, false)] {
         let (adds, client) = if group_first { (&mut one, &mut other) } else { (&mut other, &mut one) };
+        // The space for starts and ends was reserved before there was a limit.
+        limit_files(pid, &format!("{}:unlimited", length() + 300));
         // Both are there in one turn.
         kill(pid, "STOP");
         wait_until("it has stopped", || crate::support::process_state(pid) == Some('T'));
@@ -323,6 +324,7 @@ fn a_cancellation_stands_beside_a_group_that_is_refused() {
             expect_error(&answer, "no-space");
         }
         assert_eq!(client.line(), format!("ok id={id} was=waiting"));
+        limit_files(pid, "unlimited:unlimited");
         wait_until("it is well again", || !client.status_word("degraded").contains("spool"));
     }
     kill_hard(pid);

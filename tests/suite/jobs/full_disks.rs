@@ -187,7 +187,8 @@ fn below_the_limit_of_a_files_size_ended_jobs_make_room() {
     // The ends of earlier jobs make room too, which takes a second attempt.
     wait_until("the state goes", || client.status_word("degraded") == "none");
     // More than fits at a time is refused, until some have ended.
-    client.queue(&gate(&dir));
+    let gate = gate(&dir);
+    wait_until("the gate is taken", || client.ask(&format!("queue {gate}")).starts_with("ok "));
     let mut taken = 0;
     let answer = loop {
         let answer = client.ask(&format!("queue : {}", "y".repeat(900)));

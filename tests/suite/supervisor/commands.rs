@@ -2,7 +2,7 @@
 
 use crate::support::control::{Client, field};
 use crate::support::supervisor::{LOG, QUICK, Supervised};
-use crate::support::{Dir, Ran, alive, kill_hard, process_state, wait_until};
+use crate::support::{Dir, Ran, alive, kill_hard, process_state, require_native, wait_until};
 use std::fs;
 use std::os::unix::net::UnixStream;
 
@@ -133,6 +133,9 @@ fn a_stop_on_purpose_outlives_the_supervisor() {
 
 #[test]
 fn what_cannot_be_executed_is_named_and_takes_no_board_down() {
+    if !require_native("there execve(2) starts QEMU, which fails later") {
+        return;
+    }
     let Some(dir) = board(&[("poller", SLEEPS), ("absent", ""), ("plain", ""), ("wrong", "")]) else {
         return;
     };
