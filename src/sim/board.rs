@@ -597,6 +597,8 @@ impl Board {
             }
             Kind::Reload => {
                 self.workers_before = self.rules.workers;
+                // A worker more is free from now on, and not before.
+                self.progress_at = self.time;
                 self.rules.workers = usize::try_from(stream.between(1, 5)).unwrap_or(1);
                 let timeout = if stream.one_in(2) { 0 } else { stream.between(20_000, 90_000) };
                 self.rules.job_timeout = Duration::from_ms(timeout);

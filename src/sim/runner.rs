@@ -284,6 +284,17 @@ fn the_first_seed_that_fails() {
     }
 }
 
+/// Seeds beyond the first fifty that found a defect of the supervisor.
+const FOUND: [u64; 14] = [70, 77, 81, 87, 106, 122, 141, 144, 155, 163, 184, 186, 196, 197];
+
+#[test]
+fn the_seeds_that_found_a_defect_find_none() {
+    for seed in FOUND {
+        let scenario = Scenario::new(Part::Supervisor, seed, SECS);
+        assert!(!fails(&scenario), "{}", report(&scenario));
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for part in Part::ALL {

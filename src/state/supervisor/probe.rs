@@ -53,7 +53,7 @@ impl SocketAnswer {
     /// its own health file the supervisor proves nothing, and a process without a control socket
     /// cannot be asked.
     #[must_use]
-    pub const fn without_asking(is_own_file_written: bool, has_socket: bool) -> Option<Self> {
+    pub fn without_asking(is_own_file_written: bool, has_socket: bool) -> Option<Self> {
         match (is_own_file_written, has_socket) {
             (false, _) => Some(Self::Unknown),
             (true, false) => Some(Self::Unreachable),
@@ -79,7 +79,7 @@ impl Probe {
     /// Returns the result where no process holds the lock. `is_marked` is true if the mark of a stop on
     /// purpose is there.
     #[must_use]
-    pub const fn unheld(is_marked: bool) -> Self {
+    pub fn unheld(is_marked: bool) -> Self {
         if is_marked { Self::Free } else { Self::Died }
     }
 }
