@@ -307,7 +307,7 @@ pub fn read_at(fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, Fa
 /// # Errors
 /// As pread(2) says.
 pub fn read_part_at(fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, Failure> {
-    rustix::io::pread(fd, buffer, offset).op(Op::Pread)
+    rustix::io::retry_on_intr(|| rustix::io::pread(fd, &mut *buffer, offset)).op(Op::Pread)
 }
 
 /// Reads the file at `path` from its start until `buffer` is full or it ends.

@@ -129,8 +129,8 @@ fn worker_identity(configured: Option<Identity>, pid_path: &Path) -> Option<Iden
     if own.is_some() {
         return own;
     }
-    let nobody = || Identity { uid: NOBODY, gid: NOBODY, groups: Vec::from_array([NOBODY]) };
-    Some(accounts::resolve(b"nobody", b"").unwrap_or_else(|_| nobody()))
+    let fallback = || Identity { uid: NOBODY, gid: NOBODY, groups: Vec::from_array([NOBODY]) };
+    Some(accounts::resolve(b"nobody", b"").unwrap_or_else(|_| fallback()))
 }
 
 impl ServiceStatus for Opener {
