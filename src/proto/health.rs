@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The lines after these two hold the options `-c -d -o` in force, one word a line. They are
-//! written when the file is created, and not by the heartbeats.
+//! written when the file is created, and not by the heartbeats. A service without options writes
+//! an empty line there, and version 0.1.0 writes nothing.
 //!
 //! A reader that sees two different values of `seq` saw half of a write, and reads again.
 

@@ -182,6 +182,10 @@ impl Heartbeat {
             result = result.and_then(|()| file::write_at(fd, out.as_bytes(), offset));
             offset = offset.saturating_add(out.len() as u64);
         });
+        if offset == RECORD_BYTES as u64 {
+            // An empty line says that there are none.
+            result = file::write_at(fd, b"\n", offset);
+        }
         result
     }
 

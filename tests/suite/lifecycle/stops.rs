@@ -639,3 +639,17 @@ fn a_restart_keeps_the_options_where_proc_is_gone() {
     let ran = ran.expect(0);
     assert!(ran.out.contains("by a shell"), "{ran:?}");
 }
+
+#[test]
+fn a_service_without_options_restarts_where_proc_is_gone() {
+    if !require_root() || !require_tool("unshare") || !require_tool("mount") {
+        return;
+    }
+    // The default places are the test's own.
+    let script = "for place in /run /var /etc; do mount -t tmpfs none $place || exit; done; mkdir /var/log
+        \"$0\" \"$@\" start && mount -t tmpfs none /proc && \"$0\" \"$@\" restart &&
+        \"$0\" \"$@\" queue --wait true && \"$0\" \"$@\" stop";
+    let ran = finish(through(&["unshare", "-mn", "sh", "-c", script], &zigsvc()), None);
+    let ran = ran.expect(0);
+    assert_eq!(ran.out.matches("started (pid").count(), 2, "{ran:?}");
+}
