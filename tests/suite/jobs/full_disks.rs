@@ -6,8 +6,8 @@
 use crate::support::control::{Client, expect_error, limit_files};
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
-    Dir, holds_within, kill_hard, log_lines_matching, logged_word, patience, processed, require_tool,
-    wait_for_log, wait_until,
+    Dir, holds_within, kill_hard, log_lines_matching, patience, processed, require_tool, wait_for_log,
+    wait_until,
 };
 
 /// Shell commands that mount a small disk at `$0`, and the program that they need.
@@ -60,13 +60,13 @@ fn on_each_full_filesystem_the_queued_jobs_run_and_nothing_is_lost() {
             let ran = processed(&dir);
             jobs.iter().all(|job| ran.contains(job))
         });
-        wait_until("their ends are recorded", || logged_word(&dir, pid, "waiting") == "0");
+        wait_until("their ends are recorded", || client.status("waiting") + client.status("running") == 0);
         assert_eq!(log_lines_matching(&dir.read("zigsvc.log"), "jobs wait, none is lost"), 0, "{format}");
         disk.make_room(&dir);
         wait_until("the state goes", || client.status_word("degraded") == "none");
         wait_until("new ones are taken", || client.ask("queue echo new").starts_with("ok "));
         wait_until("the new one ran", || processed(&dir).iter().any(|job| job == "echo new"));
-        wait_until("its end is recorded", || logged_word(&dir, pid, "waiting") == "0");
+        wait_until("its end is recorded", || client.status("waiting") + client.status("running") == 0);
         let count = processed(&dir).len();
         kill_hard(pid);
         disk.start(&dir, &options);

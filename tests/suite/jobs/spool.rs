@@ -7,8 +7,8 @@
 use crate::support::control::{Client, expect_error, start};
 use crate::support::small_disk::{SmallDisk, has_namespaces};
 use crate::support::{
-    Dir, Ran, alive, finish, kill, log_lines_matching, logged_word, processed, program, require_root,
-    require_tool, under_qemu, wait_for_jobs, wait_for_log, wait_until,
+    Dir, Ran, alive, finish, is_idle, kill, log_lines_matching, logged_word, processed, program,
+    require_root, require_tool, under_qemu, wait_for_jobs, wait_for_log, wait_until,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -170,9 +170,7 @@ fn the_spool_of_an_earlier_build_is_read() {
     assert_eq!(order[1..], expected[1..].iter().map(|text| format!("echo {text}")).collect::<Vec<_>>());
     assert_eq!(dir.zigsvc(&["list"]).expect(0).out, "2 dead 1 exit 3\n");
     assert_eq!(dir.zigsvc(&["queue", "true"]).expect(0).out, "10\n");
-    wait_until("it is over", || {
-        logged_word(&dir, pid, "waiting") == "0" && logged_word(&dir, pid, "running") == "0"
-    });
+    wait_until("it is over", || is_idle(&dir, pid));
 }
 
 #[test]
@@ -448,12 +446,12 @@ fn on_a_disk_that_others_have_filled_the_queued_jobs_run_and_make_room_for_more(
     dir.write("go", "");
     wait_for_jobs(&dir, 501);
     assert_eq!(processed(&dir)[1..], jobs);
-    wait_until("their ends are recorded", || logged_word(&dir, pid, "waiting") == "0");
+    wait_until("their ends are recorded", || is_idle(&dir, pid));
     assert_eq!(log_lines_matching(&dir.read("zigsvc.log"), "jobs wait, none is lost"), 0);
     // The journal was rewritten in the room that it had itself.
     wait_until("new ones are taken", || client.ask("queue echo new").starts_with("ok "));
     wait_for_jobs(&dir, 502);
-    wait_until("its end is recorded, too", || logged_word(&dir, pid, "waiting") == "0");
+    wait_until("its end is recorded, too", || is_idle(&dir, pid));
     kill(pid, "KILL");
     wait_until("it is gone", || !alive(pid));
     disk.start(&dir, &["handler=shell"]);

@@ -682,6 +682,12 @@ pub fn logged_word(dir: &Dir, pid: u32, key: &str) -> String {
     value.unwrap_or_else(|| panic!("{key} in {line}")).to_owned()
 }
 
+/// Returns true if `jobs` logs that no job waits or runs. The end of each is recorded then.
+#[track_caller]
+pub fn is_idle(dir: &Dir, pid: u32) -> bool {
+    ["waiting", "running"].iter().all(|key| logged_word(dir, pid, key) == "0")
+}
+
 /// Returns the number that the answer of `jobs` to USR2 has for `key`.
 #[track_caller]
 pub fn logged_number(dir: &Dir, pid: u32, key: &str) -> u64 {
