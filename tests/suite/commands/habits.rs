@@ -238,7 +238,9 @@ fn a_narrow_terminal_gets_the_columns_of_status_all_that_fit() {
     let name = "a-program.with_a-name-of-32-byte";
     dir.write(&format!("programs/{name}.conf"), "command = [\"/bin/sleep\", \"600\"]\n");
     dir.start_service("supervisor", &["supervise=jobs"]);
-    crate::support::wait_until("it runs", || dir.zigsvc(&["status"]).code == 0);
+    crate::support::wait_until("both run", || {
+        dir.zigsvc(&["status", "--all"]).out.matches(" running  ").count() == 2
+    });
     let wide = dir.zigsvc(&["status", "--all"]).out;
     assert!(
         wide.starts_with(
