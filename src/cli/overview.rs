@@ -52,7 +52,7 @@ impl<'a> Row<'a> {
     /// Returns the exit code of `status` for this row alone, degraded or not.
     fn code(&self) -> u8 {
         match self.word("state") {
-            b"stopped" => lsb::STOPPED,
+            b"stopped" | b"blocked" => lsb::STOPPED,
             b"dead" | b"waiting" | b"failed" => lsb::DEAD,
             b"stale" | b"unknown" => lsb::UNKNOWN,
             _ => lsb::RUNNING,

@@ -593,6 +593,8 @@ mod tests {
         assert!(written(|out| push_size(u64::MAX, out)).ends_with(" TiB"));
     }
 
+    // The other services have other counters.
+    #[cfg(feature = "jobs")]
     #[test]
     fn a_person_sees_the_phase_and_every_counter() {
         let text = written(|out| report("running", Some(ANSWER)).write_text(false, false, out));

@@ -56,7 +56,7 @@ pub fn emit<'a>(
         };
         match (part, metric, answer) {
             (0, ..) => {
-                sample("up", MetricType::Gauge, "Whether the service runs and is well.", b"", up.into(), out);
+                sample("up", MetricType::Gauge, "Whether the process runs and is well.", b"", up.into(), out);
             }
             (_, _, None) => {}
             (_, Some(FieldMetric { field, name, kind, help }), Some(answer)) => {

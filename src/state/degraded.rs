@@ -217,6 +217,7 @@ mod tests {
         ))));
     }
 
+    #[cfg(any(all(feature = "jobs", feature = "supervisor"), not(feature = "sys")))]
     #[test]
     fn a_service_has_only_the_states_of_what_it_has() {
         let count = |service| DegradedState::ALL.iter().filter(|state| state.applies_to(service)).count();

@@ -18,6 +18,7 @@ pub mod disk;
 pub mod heartbeat;
 pub mod ingest;
 pub mod journal;
+pub mod leftovers;
 pub mod request;
 pub mod text;
 
@@ -38,6 +39,7 @@ macro_rules! each_target {
         $macro! {
             config = config::file, 5_000;
             option = config::option, 5_000;
+            program = config::program, 5_000;
             request = request::stream, 10_000;
             chat = request::chat, 10_000;
             record = journal::record, 10_000;
@@ -45,6 +47,9 @@ macro_rules! each_target {
             queue_file = ingest::queue_file, 2_000;
             health = heartbeat::health, 20_000;
             notify = heartbeat::notify, 20_000;
+            note = leftovers::note, 10_000;
+            environment = leftovers::environment, 10_000;
+            option_word = leftovers::option_word, 20_000;
             escape = text::escape, 10_000;
             words = text::words, 20_000;
             status = text::status, 5_000;

@@ -2,6 +2,8 @@ use super::keys::{PROGRAM_KEYS, Scalar};
 use super::toml::parse;
 use super::*;
 use crate::limits::{COMMAND_WORDS_BYTES, COMMAND_WORDS_MAX};
+#[cfg(any(feature = "supervisor", not(feature = "sys")))]
+use crate::proto::service::{BUILT_IN, Service};
 use crate::util::text::Writer;
 
 fn parsed(source: &str) -> Result<Box<Program>, (u32, String)> {
@@ -39,7 +41,7 @@ fn every_key_of_a_program_is_read() {
     let source = "command = [\"/bin/x\", \"\", 'a b', \"-c\"]\nuser = \"www\"\ngroup = 7\n\
         folder = \"/srv\"\nenv = [\"A=b=c\", \"E=\"]\numask = \"077\"\nopen_files = 64\n\
         log_file = \"null\"\nlog_max = \"1m\"\nlog_keep = 9\nlog_time = \"none\"\n\
-        after = [\"jobs\", \"x.y\"]\nready = \"fd\"\nstart_timeout = \"5s\"\nrestart = \"failure\"\n\
+        after = [\"first\", \"x.y\"]\nready = \"fd\"\nstart_timeout = \"5s\"\nrestart = \"failure\"\n\
         stop_signal = \"INT\"\nstop_timeout = \"1s\"\nreload_signal = \"HUP\"\n\
         health_file = \"alive\"\nstale_after = \"9s\"\n";
     let mut program = parsed(source).unwrap();
@@ -48,7 +50,7 @@ fn every_key_of_a_program_is_read() {
     assert_eq!(texts(program.variables()), ["A=b=c", "E="]);
     assert_eq!((program.umask, program.open_files, program.has_no_log()), (0o77, 64, true));
     assert_eq!((program.log_max, program.log_keep), (1 << 20, 9));
-    assert_eq!(texts(program.after()), ["jobs", "x.y"]);
+    assert_eq!(texts(program.after()), ["first", "x.y"]);
     assert_eq!(program.ready(), ReadyMode::Fd);
     assert_eq!(program.restart(), RestartMode::Failure);
     assert_eq!((program.stop_signal, program.reload_signal), (2, 1));
@@ -74,7 +76,7 @@ fn the_defaults_are_those_of_the_documents() {
     );
     // A second file leaves nothing of the first.
     let mut used =
-        parsed("command = [\"/a\"]\nenv = [\"A=b\"]\nlog_file = \"/x\"\nafter = [\"jobs\"]").unwrap();
+        parsed("command = [\"/a\"]\nenv = [\"A=b\"]\nlog_file = \"/x\"\nafter = [\"first\"]").unwrap();
     used.reset();
     assert_eq!(emitted(&mut used), emitted(&mut program));
     assert_eq!(used.line_of("command"), 1);
@@ -137,6 +139,7 @@ fn a_command_has_as_many_words_and_bytes_as_the_limits_say() {
     assert!(parsed(&command(&[format!("/{}", "x".repeat(crate::limits::PATH_MAX_BYTES))])).is_err());
 }
 
+#[cfg(any(feature = "supervisor", not(feature = "sys")))]
 #[test]
 fn supervise_takes_each_service_and_as_many_programs_as_the_limit_says() {
     let mut config = Box::new(Config::EMPTY);
@@ -148,7 +151,7 @@ fn supervise_takes_each_service_and_as_many_programs_as_the_limit_says() {
         assert!(set(&format!("{number:032}")));
     }
     assert!(!set("one-more"));
-    assert!(["jobs", "hub", "opener", "collector"].into_iter().all(&mut set));
-    assert!(!set("jobs"));
-    assert_eq!(config.supervised().count(), crate::limits::SUPERVISED_MAX);
+    let services = || BUILT_IN.iter().filter(|service| **service != Service::Supervisor);
+    assert!(services().all(|service| set(service.name()) && !set(service.name())));
+    assert_eq!(config.supervised().count(), crate::limits::PROGRAMS_MAX + services().count());
 }
