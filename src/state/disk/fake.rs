@@ -108,6 +108,8 @@ pub(crate) struct FakeDisk {
     forgotten: Vec<Change>,
     /// The next sync of the spool's folder fails.
     pub(crate) fail_folder_sync: bool,
+    /// Each sync of the spool's folder fails.
+    pub(crate) folder_syncs_fail: bool,
     /// Bytes in quarantine and rejected lines.
     pub(crate) quarantined: Vec<u8>,
     pub(crate) rejected: Vec<u8>,
@@ -214,6 +216,11 @@ impl FakeDisk {
             self.take_lost_names();
             self.sync_names(is_queue_name);
         }
+    }
+
+    /// Returns true if a power cut leaves a name of the file.
+    pub(crate) fn has_durable_name(&self, inode: usize) -> bool {
+        self.durable_names.values().any(|named| *named == inode)
     }
 
     /// Has the names that a failed sync of the queue's folder has lost become durable, because
@@ -750,7 +757,8 @@ impl Disk for FakeDisk {
     fn sync_spool(&mut self) -> DiskResult {
         let result = self.operation(Work::SyncNames);
         let is_spool_name = |name: &str| name == "next" || name == "journal";
-        if result.is_ok() && std::mem::take(&mut self.fail_folder_sync) {
+        let fails = std::mem::take(&mut self.fail_folder_sync) || self.folder_syncs_fail;
+        if result.is_ok() && fails {
             // The kernel forgets that these names are not on the disk.
             let (lost, rest) = std::mem::take(&mut self.changes)
                 .into_iter()
