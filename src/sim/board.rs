@@ -563,6 +563,7 @@ impl Board {
                 let left = u32::try_from(stream.between(1, 3)).unwrap_or(1);
                 self.disk.refusal = refuse(&[Work::Sync], io_error, left);
             }
+            Kind::FolderSyncFails if stream.one_in(2) => self.disk.folder_syncs_fail = true,
             Kind::FolderSyncFails => self.disk.fail_folder_sync = true,
             Kind::QueueSyncFails => self.disk.sync_fails = true,
             Kind::ClaimsFail => self.disk.claims_fail = Some(io_error),
@@ -658,7 +659,9 @@ impl Board {
             Kind::FileTooBig => self.disk.file_limit = None,
             Kind::NoInodes => self.disk.no_inodes = false,
             Kind::IoOnce | Kind::IoError | Kind::ReadOnly | Kind::SyncFails => self.disk.refusal = None,
-            Kind::FolderSyncFails => self.disk.fail_folder_sync = false,
+            Kind::FolderSyncFails => {
+                (self.disk.fail_folder_sync, self.disk.folder_syncs_fail) = (false, false);
+            }
             Kind::QueueSyncFails => self.disk.sync_fails = false,
             Kind::ClaimsFail => self.disk.claims_fail = None,
             Kind::RenameFails => self.disk.rename_fails = None,
@@ -690,13 +693,21 @@ impl Board {
             let job = self.new_job(stream);
             text.push_str(&self.ledger.jobs[job].text);
             text.push('\n');
-            self.ledger.jobs[job].promised = !self.disk.sync_fails;
         }
         self.trace(|| format!("a writer appends {count} lines to the queue file"));
+        let first = self.ledger.jobs.len() - usize::try_from(count).unwrap_or(0);
         let file = self.disk.append_to_queue(&text);
         self.disk.make_durable(file);
+        self.written(first, file);
         self.wake(|service| service.queue_written = true);
         file
+    }
+
+    /// Takes that a writer has synced the jobs from `first` on, which are in a file. That is no promise
+    /// while the name of the file is not durable, because a sync of its folder has failed.
+    fn written(&mut self, first: usize, file: usize) {
+        let is_promised = self.disk.has_durable_name(file);
+        self.ledger.jobs[first..].iter_mut().for_each(|job| job.promised = is_promised);
     }
 
     /// Appends to a file that a writer has kept open.
@@ -711,9 +722,10 @@ impl Board {
         let mut stream = self.streams[Kind::KeepWriter as usize].clone();
         let job = self.new_job(&mut stream);
         let text = format!("{}\n", self.ledger.jobs[job].text);
-        self.ledger.jobs[job].promised = !self.disk.sync_fails;
+        self.trace(|| format!("a writer appends j{job} to the file that it has open"));
         self.disk.append_to(file, &text);
         self.disk.make_durable(file);
+        self.written(job, file);
         self.wake(|service| service.queue_written = true);
         // Without leases a claim is removed when it was quiet for ten seconds.
         let wait = stream.between(500, if self.disk.has_leases { 40_000 } else { 8000 });
@@ -842,6 +854,7 @@ impl Board {
             (None, None, None, None, false);
         (disk.claims_fail, disk.rename_fails, disk.sync_fails, disk.copies_on_write) =
             (None, None, false, false);
+        disk.folder_syncs_fail = false;
         disk.free = u64::MAX;
         for _ in 0..self.random.below(4) {
             disk.random(7);

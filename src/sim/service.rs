@@ -48,7 +48,7 @@ pub(super) const RULES: JobRules = JobRules {
 /// Milliseconds from one heartbeat to the next.
 pub(super) const INTERVAL: u64 = 3000;
 /// Turns without a pause after which the service spins.
-const SPIN_TURNS: u32 = 50_000;
+const SPIN_TURNS: u32 = 3000;
 
 /// A handler that runs.
 pub(super) struct Worker {

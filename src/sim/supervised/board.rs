@@ -263,6 +263,7 @@ impl SupervisedBoard {
     pub(super) fn spawn(&mut self, unit: usize, is_child: bool) -> u32 {
         let now = self.line.now();
         let pid = self.kernel.start(Some(unit), now);
+        self.units[unit].up_at = self.line.time;
         let program = self.units[unit].program;
         let reports = program.is_none_or(|program| program.reports_ready);
         let ignores_term = self.line.happens(Kind::IgnoresTerm, 10);
@@ -421,7 +422,8 @@ impl SupervisedBoard {
     /// Has a program leave a process in the background.
     fn fork(&mut self, pid: u32, serial: u64) {
         let Some(process) = self.kernel.get(pid, serial).cloned() else { return };
-        let left = self.kernel.start(process.unit, self.line.now());
+        // Where its supervisor has died, nothing sees that the program went to the background.
+        let left = self.kernel.start(process.unit.filter(|_| process.is_child), self.line.now());
         let Process { token, ignores_term, .. } = process;
         if let Some(process) = self.kernel.all.get_mut(&left) {
             (process.token, process.ignores_term) = (token, ignores_term);
@@ -443,7 +445,9 @@ impl SupervisedBoard {
 
     /// Takes that the process of the supervisor has ended.
     pub(super) fn supervisor_ends(&mut self, killed: bool) {
-        let noted: Vec<u32> = self.noted().iter().map(|group| group.number).collect();
+        // The note can be an old one, which names an earlier group of the same number.
+        let noted = self.noted().into_iter().filter(|group| self.kernel.has_member(group));
+        let noted: Vec<u32> = noted.map(|group| group.number).collect();
         self.supervisor = None;
         let children: Vec<u32> =
             self.kernel.all.iter().filter(|(_, process)| process.is_child).map(|(pid, _)| *pid).collect();
@@ -808,7 +812,9 @@ impl SupervisedBoard {
         if self.units[unit].service.is_none() || self.kernel.holder_of(unit).is_some() {
             return false;
         }
-        self.units[unit].is_down = false;
+        // A supervisor that could make no mark remembers the stop until it sees the service.
+        let remembers = self.supervisor.as_ref().is_some_and(|supervisor| supervisor.remembers_stop(unit));
+        self.units[unit].is_down = remembers;
         self.kernel.marks.remove(&unit);
         let pid = self.spawn(unit, false);
         self.line.trace(|| format!("a user starts unit {unit}: pid {pid}, foreign {is_foreign}"));
