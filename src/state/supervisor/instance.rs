@@ -417,7 +417,7 @@ impl Instance {
             Report::Lock(probe) => self.on_lock(now, probe, rules),
             Report::Answer(answer) => self.on_answer(now, answer, rules),
             Report::Left(pid) => (self.on_left(now, pid, rules, false), Some(Event::LeftFound(pid))),
-            // What a program leaves that its rules do not start again is no part of it.
+            // A process that is left by a program that its rules do not start again is no part of it.
             Report::Background(pid) if self.stop_ends_left || matches!(self.phase, Phase::Backoff(_)) => {
                 (self.on_left(now, pid, rules, true), None)
             }
