@@ -1,19 +1,19 @@
 //! The board: its clocks, its disk, its processes, and everything that happens to it.
 
 use super::clients::{Ask, Client};
-use super::ledger::{End, Ledger, Removed};
+use super::ledger::{End, Job, Ledger, Removed};
 use super::processes::{Nature, Processes};
 use super::random::Random;
 use super::scenario::{Kind, Scenario};
 use super::service::{RULES, Service};
-use crate::limits::{CLIENTS_MAX, SCRATCH_BYTES};
+use crate::limits::{CLAIM_QUIET, CLIENTS_MAX, SCRATCH_BYTES};
 use crate::proto::attributes::HandlerKind;
 use crate::state::degraded::DegradedSet;
 use crate::state::disk::fake::{FakeDisk, READ_ONLY, Refusal, Work};
 use crate::state::disk::{Disk, DiskError, NO_SPACE, OVER_QUOTA, SpoolFile};
 use crate::state::jobs::scan_task::ListMemory;
 use crate::state::jobs::{JobRules, JobsCore};
-use crate::state::spool::SpoolRules;
+use crate::state::spool::{RecordLocation, SpoolRules};
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -45,6 +45,8 @@ pub(super) enum Event {
     Resume,
     /// A client leaves.
     Leave(usize),
+    /// A claim with a line without its end is closed soon, and the sync after that fails.
+    FailSync,
 }
 
 /// See the module's documentation.
@@ -77,6 +79,8 @@ pub(super) struct Board {
     pub(super) handler_missing: bool,
     pub(super) log_fails: bool,
     pub(super) child_ended: bool,
+    /// Half a record can be in the journal: the power was cut, or nothing could cut it off.
+    pub(super) is_torn: bool,
     /// The next death at an operation is a power cut.
     dies_by_power: bool,
     /// The service is to be started again when it has ended.
@@ -87,13 +91,17 @@ pub(super) struct Board {
     sync_ms: u64,
     /// The service cannot run before this time, because a call of it has not returned.
     blocked_until: u64,
+    /// When the service last knew of each line that it has to take.
+    known_at: u64,
     /// When a job last started or ended.
     pub(super) progress_at: u64,
     /// The time that a request may wait before it is taken.
     pub(super) asked_ms: u64,
     pub(super) shadow_every: u64,
     /// Everything is well, and nothing more happens.
-    settling: bool,
+    pub(super) settling: bool,
+    /// The job that ended last, and if everything was well then.
+    pub(super) last_end: Option<(usize, bool)>,
     trace: Option<VecDeque<String>>,
     /// Steps that are kept.
     pub(super) trace_lines: usize,
@@ -144,15 +152,18 @@ impl Board {
             handler_missing: false,
             log_fails: false,
             child_ended: false,
+            is_torn: false,
             dies_by_power: false,
             start_pending: false,
             faults: BTreeSet::new(),
             sync_ms: 0,
             blocked_until: 0,
+            known_at: 0,
             progress_at: 0,
             asked_ms: 60_000,
             shadow_every: 100,
             settling: false,
+            last_end: None,
             trace: traced.then(VecDeque::new),
             trace_lines: TRACE_LINES,
             digest: 0,
@@ -213,7 +224,7 @@ impl Board {
     /// Returns when the service has its next turn.
     fn wake_time(&self) -> u64 {
         let Some(service) = &self.service else { return u64::MAX };
-        let due = if service.woken { Instant::BOOT } else { service.next_deadline(self.now()) };
+        let due = if service.woken { Instant::BOOT } else { service.next_deadline() };
         (self.booted_at + due.as_ms().saturating_sub(BOOT_MS)).max(self.time).max(self.blocked_until)
     }
 
@@ -319,7 +330,7 @@ impl Board {
             self.disk.claims(),
             core.leftovers.groups().count(),
             String::from_utf8_lossy(out.as_bytes()),
-            service.next_deadline(self.now()),
+            service.next_deadline(),
             self.now(),
         )
     }
@@ -415,6 +426,7 @@ impl Board {
                 self.connect(&[Ask::Hold(false)]);
             }
             Event::Leave(slot) => self.vanish(slot),
+            Event::FailSync => self.fail_sync(),
         }
     }
 
@@ -483,6 +495,14 @@ impl Board {
                 self.after(1000, Event::Append(file, stream.between(1, 6)));
                 true
             }
+            Kind::WriteTail => {
+                self.write_lines(stream, 1);
+                self.disk.cut_queue_tail();
+                if stream.one_in(2) {
+                    self.after(CLAIM_QUIET.as_ms() - 50, Event::FailSync);
+                }
+                true
+            }
             Kind::Wait | Kind::Cancel | Kind::Retry | Kind::Forget => {
                 let dead = matches!(kind, Kind::Retry | Kind::Forget);
                 let job = self.ledger.any(dead, stream.next());
@@ -541,6 +561,7 @@ impl Board {
         if kind >= Kind::SpoolAway && !self.disk.is_journal_named() || !self.fault(kind, mean, stream) {
             return false;
         }
+        self.is_torn |= matches!(kind, Kind::IoError | Kind::ReadOnly);
         match kind {
             Kind::NoSpace => (self.disk.full, self.disk.free) = (Some(NO_SPACE), 0),
             Kind::OverQuota => self.disk.full = Some(OVER_QUOTA),
@@ -641,7 +662,7 @@ impl Board {
         let moved = events.into_iter().map(|((at, serial), event)| ((at + slept, serial), event));
         self.events = moved.collect();
         self.blocked_until = self.time + slept;
-        self.progress_at = self.time + slept;
+        (self.progress_at, self.known_at) = (self.time + slept, self.time + slept);
         self.time += slept;
         for client in self.clients.iter_mut().flatten() {
             client.since += slept;
@@ -672,6 +693,11 @@ impl Board {
         self.progress_at = self.time;
     }
 
+    /// Returns true if the disk may not let half a record be cut off now.
+    pub(super) fn is_torn_now(&self) -> bool {
+        self.faults.contains(&Kind::IoError) || self.faults.contains(&Kind::ReadOnly)
+    }
+
     fn put_spool_back(&mut self) {
         if !self.disk.is_journal_named() {
             self.disk.put_spool_back();
@@ -695,12 +721,27 @@ impl Board {
             text.push('\n');
         }
         self.trace(|| format!("a writer appends {count} lines to the queue file"));
+        if self.disk.queue_has_tail(None) {
+            text.insert(0, '\n');
+        }
         let first = self.ledger.jobs.len() - usize::try_from(count).unwrap_or(0);
         let file = self.disk.append_to_queue(&text);
         self.disk.make_durable(file);
         self.written(first, file);
         self.wake(|service| service.queue_written = true);
         file
+    }
+
+    /// Has the syncs of the next second fail.
+    fn fail_sync(&mut self) {
+        let kind = Kind::SyncFails;
+        let mut stream = self.streams[kind as usize].clone();
+        let is_open = self.scenario.has(kind) && !self.settling && self.time >= self.scenario.calm * 1000;
+        if is_open && self.fault(kind, 700, &mut stream) {
+            self.disk.refusal = Some(Refusal { works: &[Work::Sync], error: DiskError(5), left: u32::MAX });
+            self.count(kind);
+        }
+        self.streams[kind as usize] = stream;
     }
 
     /// Takes that a writer has synced the jobs from `first` on, which are in a file. That is no promise
@@ -721,7 +762,8 @@ impl Board {
         }
         let mut stream = self.streams[Kind::KeepWriter as usize].clone();
         let job = self.new_job(&mut stream);
-        let text = format!("{}\n", self.ledger.jobs[job].text);
+        let begin = if self.disk.queue_has_tail(Some(file)) { "\n" } else { "" };
+        let text = format!("{begin}{}\n", self.ledger.jobs[job].text);
         self.trace(|| format!("a writer appends j{job} to the file that it has open"));
         self.disk.append_to(file, &text);
         self.disk.make_durable(file);
@@ -750,6 +792,7 @@ impl Board {
     pub(super) fn die_if_dead(&mut self) {
         if self.disk.is_dead() {
             let power = core::mem::take(&mut self.dies_by_power);
+            self.is_torn = true;
             self.count(if power { Kind::PowerCutInTurn } else { Kind::KillInTurn });
             self.dies(power);
         }
@@ -772,6 +815,7 @@ impl Board {
         });
         self.ledger.crash(power);
         self.held = None;
+        self.is_torn |= power;
         self.clients.iter_mut().for_each(|client| *client = None);
         // A spool that is away is put back before the next start, by a person.
         self.put_spool_back();
@@ -820,9 +864,10 @@ impl Board {
             || self.sync_ms > 0
             || self.log_fails
         {
-            self.progress_at = self.time;
+            (self.progress_at, self.known_at) = (self.time, self.time);
             return;
         }
+        self.check_lines(service);
         let limit = self.time.saturating_sub(STALE);
         if self.progress_at > limit || service.workers.len() >= self.rules.workers {
             return;
@@ -839,11 +884,29 @@ impl Board {
         }
     }
 
+    /// Checks that a state is named if lines are there that the service does not take.
+    fn check_lines(&mut self, service: &Service) {
+        let core = &service.core;
+        let limit = self.time.saturating_sub(1000);
+        let waits = |job: &&Job| job.end == End::Open && job.ready_at < limit;
+        let there = self.ledger.must_be_there().map(|(_, job)| job).filter(waits).count();
+        let known = core.spool.waiting() as usize;
+        if there <= known || core.room() == 0 {
+            self.known_at = self.time;
+        }
+        let unknown = self.time - self.known_at;
+        assert!(
+            unknown <= STALE,
+            "{there} jobs wait, the service knows {known} of them for {unknown} ms, and no state says why: {}",
+            self.disk.describe()
+        );
+    }
+
     fn what_waits_in(&self, service: &Service) -> String {
         format!("{:?}, {} waiting", service.core.spool.window().slots(), service.core.spool.waiting())
     }
 
-    /// Cuts the power of a copy of the disk, and checks what a recovery finds there.
+    /// Kills the service on a copy of the disk, or cuts its power, and checks what a recovery finds there.
     pub(super) fn check_shadow(&mut self, service: &Service) {
         if self.disk.is_dead() || !service.core.home.is_here() || !self.disk.is_journal_named() {
             return;
@@ -856,20 +919,32 @@ impl Board {
             (None, None, false, false);
         disk.folder_syncs_fail = false;
         disk.free = u64::MAX;
+        let kills = self.random.one_in(2);
         for _ in 0..self.random.below(4) {
             disk.random(7);
         }
-        disk.power_cut();
-        self.check_disk(&mut disk);
+        if kills {
+            disk.restart();
+        } else {
+            disk.power_cut();
+        }
+        self.check_disk(&mut disk, kills);
     }
 
-    /// Checks that a disk holds what was promised, and nothing else.
-    fn check_disk(&mut self, disk: &mut FakeDisk) {
+    /// Checks that a disk holds what was promised, and nothing else. After a kill, `kills`, each end in the
+    /// journal is there, and no half record.
+    fn check_disk(&mut self, disk: &mut FakeDisk, kills: bool) {
         let mut scratch = vec![0; SCRATCH_BYTES];
         let mut core = Box::new(JobsCore::EMPTY);
         let rules = JobRules { takes_all: true, ..self.rules };
         let recovery =
             core.recover(disk, &mut scratch, rules, Instant::from_ms(1)).expect("a disk without faults");
+        let torn = recovery.torn_bytes + recovery.damaged_bytes;
+        assert!(
+            torn == 0 || !kills || self.is_torn,
+            "half a record is in the journal, {recovery:?}, {}",
+            disk.describe()
+        );
         let mut buffer = [0; crate::proto::journal::RECORD_MAX_BYTES];
         let mut live = BTreeMap::new();
         let mut locations: Vec<_> = core.spool.window().slots().iter().map(|slot| slot.location()).collect();
@@ -888,7 +963,8 @@ impl Board {
         for (job, dead) in &live {
             let known = &self.ledger.jobs[*job];
             assert!(known.removed != Removed::Yes, "after a power cut j{job} is there, and was removed");
-            let ended = known.end == End::Durable && !known.dead;
+            let sure = if kills { End::Written } else { End::Durable };
+            let ended = known.end >= sure && !known.dead;
             assert!(!ended, "after a power cut j{job} is there, and its end was on the disk (dead {dead})");
         }
         let lines = disk.queued_lines();
@@ -935,8 +1011,24 @@ impl Board {
             sure + unsure
         );
         assert!(service.core.counts().jobs >= service.ended, "the count of jobs");
+        self.check_results(&service);
         self.check_shadow(&service);
         self.service = Some(service);
+    }
+}
+
+impl Board {
+    /// Checks that the journal has the last end, if the disk was well.
+    fn check_results(&mut self, service: &Service) {
+        let Some((job, true)) = self.last_end else { return };
+        let (mut disk, mut scratch) = (self.disk.clone(), vec![0; SCRATCH_BYTES]);
+        let (mut scan, mut found) = (service.core.spool.scan_ends(), false);
+        let id = self.ledger.jobs[job].id;
+        let mut visit = |location: RecordLocation, _| found |= Some(location.id) == id;
+        while !service.core.spool.ends_step(&mut disk, &mut scratch, &mut scan, &mut visit).expect("it works")
+        {
+        }
+        assert!(found, "the end of j{job} ({id:?}) is not in the journal");
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Client {
     pub(super) asked: VecDeque<Ask>,
     /// Rows that follow.
     rows: u64,
+    /// The rows are those of `list done`.
+    rows_are_ends: bool,
     /// The id of the last row.
     last_row: u64,
     /// The client has every answer, and leaves.
@@ -61,8 +63,15 @@ impl Board {
             self.asked(*ask);
         }
         let asked = to_send.clone();
-        self.clients[slot] =
-            Some(Client { to_send, asked, rows: 0, last_row: 0, leaves: false, since: self.time });
+        self.clients[slot] = Some(Client {
+            to_send,
+            asked,
+            rows: 0,
+            rows_are_ends: false,
+            last_row: 0,
+            leaves: false,
+            since: self.time,
+        });
         Some(slot)
     }
 
@@ -319,10 +328,11 @@ impl Board {
                 }
                 _ => self.ledger.jobs[index].removed = Removed::Unsure,
             },
-            Ask::List(_) => {
+            Ask::List(which) => {
                 let rows = line.strip_prefix("ok ").and_then(|rows| rows.parse().ok());
                 if let (Some(client), Some(rows)) = (&mut self.clients[slot], rows) {
                     (client.rows, client.last_row) = (rows, 0);
+                    client.rows_are_ends = which == "done";
                 }
             }
             Ask::Cancel(id) | Ask::Forget(id) => {
@@ -356,11 +366,23 @@ impl Board {
             .and_then(|id| id.parse().ok())
             .unwrap_or_else(|| panic!("a row without an id: {line}"));
         client.last_row = id;
+        if client.rows_are_ends {
+            return self.on_end(id, line);
+        }
         let text = line.split(' ').skip_while(|word| !word.starts_with('j')).collect::<Vec<_>>().join(" ");
         if text.is_empty() {
             assert!(line.contains("cannot be read"), "a row without a text: {line}");
         } else {
             self.ledger.find(text.as_bytes());
         }
+    }
+
+    /// Takes a row of `list done`: an end that was reported, or a cancellation that was asked for.
+    fn on_end(&self, id: u64, line: &str) {
+        let Some(job) = self.ledger.by_id(id).map(|job| &self.ledger.jobs[job]) else { return };
+        let kind = line.split(' ').nth(1).unwrap_or_default();
+        let exit = line.split(' ').find_map(|word| word.strip_prefix("exit=")?.parse().ok());
+        let is_known = job.ended.iter().any(|end| end.0 == kind && Some(end.1) == exit);
+        assert!(is_known || kind == "cancelled", "no job ended so: {line}, {job:?}");
     }
 }

@@ -78,6 +78,8 @@ pub(super) struct Service {
     pub(super) woken: bool,
     /// Children have ended.
     pub(super) reaps: bool,
+    /// When a decision is due, as the last turn found.
+    planned: Option<Instant>,
     /// Only a heartbeat woke the service: no decision has asked for this turn.
     asleep: bool,
     token: [u8; 32],
@@ -102,9 +104,9 @@ impl Service {
     }
 
     /// Returns when the service wakes by itself.
-    pub(super) fn next_deadline(&self, now: Instant) -> Instant {
+    pub(super) fn next_deadline(&self) -> Instant {
         let beat = Instant::from_ms(self.beat_at + INTERVAL);
-        self.own_deadline(now).map_or(beat, |due| due.or_earlier(beat))
+        self.planned.map_or(beat, |due| due.or_earlier(beat))
     }
 }
 
@@ -153,6 +155,7 @@ impl Board {
             )
         });
         let damaged = recovery.damaged_bytes;
+        self.is_torn &= damaged + recovery.torn_bytes > 0 || self.is_torn_now();
         let explained = self.cuts > 0
             || self.fired.contains_key(&Kind::IoError)
             || self.fired.contains_key(&Kind::IoOnce);
@@ -174,6 +177,7 @@ impl Board {
             queue_written: true,
             woken: true,
             reaps: false,
+            planned: None,
             asleep: false,
             token,
             note_outdated: true,
@@ -193,7 +197,7 @@ impl Board {
         self.turns += 1;
         let woken = core::mem::take(&mut service.woken);
         service.busy_turns = if woken { 0 } else { service.busy_turns + 1 };
-        service.asleep = !woken && !service.own_deadline(now).is_some_and(|due| due.is_due(now));
+        service.asleep = !woken && !service.planned.is_some_and(|due| due.is_due(now));
         assert!(service.busy_turns < SPIN_TURNS, "the service spins");
         if service.terms > 0 {
             service.terms -= 1;
@@ -246,6 +250,7 @@ impl Board {
             }
             self.end_turn(&mut service, now);
         }
+        service.planned = service.own_deadline(now);
         self.service = Some(service);
         self.die_if_dead();
         self.finish_if_stopped();
@@ -286,6 +291,7 @@ impl Board {
                 let written = !self.log_fails;
                 for job in service.log_buffer.drain(..) {
                     if written {
+                        self.ledger.jobs[job].ended.push(("done", 0));
                         self.ledger.ends(job, false);
                     } else {
                         self.count(Kind::LogFails);
@@ -444,6 +450,16 @@ impl Board {
         let time = self.time;
         self.ledger.jobs[job].ready_at = time + 1000;
         let Some(report) = report else { return };
+        let exit = match report.outcome {
+            AttemptOutcome::Success => 0,
+            AttemptOutcome::Code(code) => code,
+            AttemptOutcome::Signal(signal) => signal.saturating_add(128),
+            AttemptOutcome::TimedOut => 143,
+            AttemptOutcome::NotStarted => 127,
+        };
+        let kind = if matches!(report.end, AttemptEnd::Dead(_)) { "dead" } else { "done" };
+        self.ledger.jobs[job].ended.push((kind, exit));
+        self.last_end = Some((job, self.settling));
         match report.end {
             AttemptEnd::Done(_) => self.ledger.ends(job, false),
             AttemptEnd::Dead(_) => self.ledger.ends(job, true),

@@ -566,6 +566,7 @@ impl SupervisedBoard {
         let Some(index) = index.filter(|_| !sup.supervision.is_stopping()) else { return };
         self.line.trace(|| format!("a user asks: {request:?} of unit {unit}"));
         let stops = request == Request::Stop;
+        self.units[unit].fails_since = None;
         sup.managed[index].is_down = stops && !self.make_mark(unit);
         self.units[unit].is_down = stops;
         if !stops {

@@ -209,6 +209,21 @@ impl FakeDisk {
         self.make_durable(inode);
     }
 
+    /// Returns true if the last line of a file has no end; `None` is the queue file.
+    pub(crate) fn queue_has_tail(&self, inode: Option<usize>) -> bool {
+        let inode = inode.or(self.names.get("queue").copied());
+        inode.and_then(|inode| self.inodes[inode].data.last()).is_some_and(|byte| *byte != b'\n')
+    }
+
+    /// Takes the end of the last line of the queue file away, as if it had never been written.
+    pub(crate) fn cut_queue_tail(&mut self) {
+        let Some(inode) = self.names.get("queue") else { return };
+        let Inode { data, synced, .. } = &mut self.inodes[*inode];
+        for bytes in [data, synced] {
+            bytes.pop_if(|byte| *byte == b'\n');
+        }
+    }
+
     /// Syncs a file and its folder, as a writer does.
     pub(crate) fn make_durable(&mut self, inode: usize) {
         self.inodes[inode].synced = self.inodes[inode].data.clone();
