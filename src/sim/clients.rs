@@ -58,7 +58,7 @@ impl Board {
         let slot = self.clients.iter().position(Option::is_none)?;
         service.woken = true;
         let to_send: VecDeque<Ask> = requests.iter().copied().collect();
-        self.trace(|| format!("client {slot} asks {:?}", &requests[..requests.len().min(4)]));
+        self.line.trace(|| format!("client {slot} asks {:?}", &requests[..requests.len().min(4)]));
         for ask in requests {
             self.asked(*ask);
         }
@@ -70,7 +70,7 @@ impl Board {
             rows_are_ends: false,
             last_row: 0,
             leaves: false,
-            since: self.time,
+            since: self.line.time,
         });
         Some(slot)
     }
@@ -307,7 +307,7 @@ impl Board {
         let field = |name: &str| {
             line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
         };
-        self.trace(|| format!("client {slot}: {ask:?}: {line}"));
+        self.line.trace(|| format!("client {slot}: {ask:?}: {line}"));
         match ask {
             Ask::Queue(index) | Ask::After(index, _) => match field("id") {
                 Some(id) if ok => {
@@ -316,13 +316,13 @@ impl Board {
                         "{id} is for a journal that its path does not lead to"
                     );
                     self.ledger.has_id(index, id);
-                    let (boot, now) = (self.boot, self.now().as_ms());
+                    let (boot, now) = (self.line.boot, self.line.now().as_ms());
                     let job = &mut self.ledger.jobs[index];
                     job.promised = true;
                     if let Ask::After(_, delay) = ask {
                         // It was asked for a moment before.
                         job.due = Some((boot, (now + delay).saturating_sub(self.asked_ms)));
-                        job.ready_at = self.time + delay;
+                        job.ready_at = self.line.time + delay;
                     }
                     self.acknowledged += 1;
                 }
@@ -341,7 +341,7 @@ impl Board {
             Ask::Retry(id) => {
                 if let (Some(job), true) = (self.ledger.by_id(id), ok) {
                     (self.ledger.jobs[job].end, self.ledger.jobs[job].dead) = (End::Open, false);
-                    self.ledger.jobs[job].ready_at = self.time;
+                    self.ledger.jobs[job].ready_at = self.line.time;
                 }
             }
             Ask::RetryAll | Ask::ForgetAll => self.ledger.rewriting = false,

@@ -70,19 +70,19 @@ impl Simulated for Board {
     }
 
     fn keep_steps(&mut self, lines: usize) {
-        self.trace_lines = lines;
+        self.line.trace_lines = lines;
     }
 
     fn steps(&self) -> Vec<String> {
-        self.steps()
+        self.line.steps()
     }
 
     fn counts(&self) -> Counts {
-        let mut fired = self.fired.clone();
+        let mut fired = self.line.fired.clone();
         *fired.entry(Kind::NumberAgain).or_default() += self.processes.numbers_again;
         let totals = Totals {
             fired,
-            secs: self.time / 1000,
+            secs: self.line.time / 1000,
             turns: self.turns,
             jobs: self.ledger.jobs.len() as u64,
             ends: self.ledger.ends,
@@ -91,7 +91,7 @@ impl Simulated for Board {
             acknowledged: self.acknowledged,
             ..Totals::default()
         };
-        Counts { totals, digest: self.digest }
+        Counts { totals, digest: self.line.digest }
     }
 }
 
