@@ -105,7 +105,7 @@
 //!   (`ZIGSVC_WRITE=1 cargo test --test suite manual::`).
 //! - **A request of the control socket**: one row in `REQUESTS` of `service/jobs/requests.rs`,
 //!   its function there, its line in `docs/control.md`. `tests/suite/control/language.rs` fails
-//!   if `help` does not name it.
+//!   if `help` or that page does not name it.
 //! - **A field of `status`**: one row in `status_fields!` of `proto/status.rs`, an arm of `value` in
 //!   the service that has it, and its line in `docs/control.md`. A row with a metric is shown to
 //!   Prometheus too. `tests/suite/control/language.rs` fails without the line.
@@ -128,6 +128,15 @@
 //!   sleeps past the deadline, and the unit test in virtual time fails. The span is a constant.
 //! - **A record of the journal**: `proto/journal.rs`, then the head of `state/spool/mod.rs`, and
 //!   the section on the format in `docs/design.md`.
+//! - **A limit**: a constant and its row in `table!` of `limits.rs`, if a user can meet it: `zigsvc
+//!   limits` prints the rows. Otherwise a constant beside its use. `text_with_number!` of
+//!   `util/text.rs` makes a message of the constant. `tests/suite/docs` fails if `docs/limits.md`
+//!   shows another value.
+//! - **A message**: of a command, the argument of `fail` or `usage` of `cli/output.rs`, which print
+//!   one line and return the exit code; in the log of a service, that of `info`, `warn` or `error` of
+//!   `service/log.rs`. `push_escaped` writes a text from outside. `tests/suite/docs` fails if a
+//!   session of `docs/` shows another message, and `tests/suite/commands/habits.rs` has those about a
+//!   wrong command line.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 #![cfg_attr(

@@ -2,7 +2,7 @@
 //! each with a deadline (docs/control.md).
 
 use super::invocation::Invocation;
-use super::output::{NEEDS_ROOT, code_of, fail};
+use super::output::{NEEDS_ROOT, code_of, fail, fail_not_running};
 use crate::limits::{ANSWER_WAIT, CONNECT_RETRY, REQUEST_MAX_BYTES};
 use crate::proto::answer::Answer;
 use crate::proto::config::Config;
@@ -18,7 +18,6 @@ use crate::util::path::Path;
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
 use core::ops::Range;
-use ufmt::uwrite;
 
 /// Time that a running service may take to create its socket.
 const CONNECT_WAIT: Duration = Duration::from_ms(2000);
@@ -300,7 +299,9 @@ impl<'m> Client<'m> {
     #[inline(never)]
     pub(super) fn report(&self, error: ClientError) -> u8 {
         let code = match error {
-            ClientError::NotRunning => exit::NOT_RUNNING,
+            ClientError::NotRunning => {
+                return fail_not_running(self.service, [&self.tried, &self.socket_path]);
+            }
             ClientError::Failed(Failure { errno: Errno::NAMETOOLONG, .. }) => exit::CONFIG,
             ClientError::Failed(failure) => code_of(failure),
             ClientError::Garbage => return self.report_answer(Answer::Garbage),
@@ -308,15 +309,6 @@ impl<'m> Client<'m> {
             ClientError::TimedOut | ClientError::Closed => exit::FAILED,
         };
         fail(code, &|out| match error {
-            ClientError::NotRunning => {
-                let _ = uwrite!(out, "{}: not running (tried ", self.service.name());
-                if !self.tried.is_empty() {
-                    out.push_escaped(self.tried.as_bytes());
-                    out.push_str(", ");
-                }
-                out.push_escaped(self.socket_path.as_bytes());
-                out.push_str(")");
-            }
             ClientError::Failed(failure) => {
                 describe_at(&self.socket_path, failure, out);
                 out.push_str(match code {

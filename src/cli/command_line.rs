@@ -13,6 +13,7 @@ use super::output::push_word;
 use crate::limits::{OPTION_WORDS_MAX, OVERRIDES_MAX};
 use crate::proto::service::{BUILT_IN, Service, is_program_name};
 use crate::sys::args::Args;
+use crate::util::nearest::push_nearest;
 use crate::util::string_table::StringTable;
 use crate::util::string_table::string_table;
 use crate::util::text::{Writer, parse_u64};
@@ -188,18 +189,7 @@ impl CommandTable {
     /// Describes a word that is no command, with the nearest command if one is near.
     pub(super) fn unknown(&self, text: &str, word: &[u8], out: &mut Writer<'_>) -> UsageError {
         let error = UsageError::word("", text, word, out);
-        let mut nearest = (3, "");
-        for command in self.iter() {
-            let distance = distance(word, command.name.as_bytes());
-            if distance < nearest.0 {
-                nearest = (distance, command.name);
-            }
-        }
-        if nearest.0 < 3 {
-            out.push_str("; the nearest is `");
-            out.push_str(nearest.1);
-            out.push_str("`");
-        }
+        push_nearest(word, &mut self.iter().map(|command| command.name), out);
         error
     }
 
@@ -269,42 +259,6 @@ impl CommandLine {
         };
         Ok(Self { at, command, service, program, operands })
     }
-}
-
-/// Returns the number of letters to insert, drop, replace or exchange with the next one to make
-/// `name` of `word`, in any case of letters; 0 if `word` is its beginning. Words of another
-/// length, or of one letter, are far.
-fn distance(word: &[u8], name: &[u8]) -> u8 {
-    const MAX: usize = 12;
-    if word.len() < 2 || word.len() > MAX || word.len().abs_diff(name.len()) > 2 && !name.starts_with(word) {
-        return u8::MAX;
-    }
-    if name.starts_with(word) {
-        return 0;
-    }
-    let same = |at: usize, of: usize| match (word.get(at), name.get(of)) {
-        (Some(letter), Some(other)) => letter.eq_ignore_ascii_case(other),
-        _ => false,
-    };
-    // The distances of the beginnings of `word` from those of `name`: three rows are enough.
-    let (mut before, mut last) = ([u8::MAX; MAX + 3], [0_u8; MAX + 3]);
-    (0..).zip(&mut last).for_each(|(count, cell)| *cell = count);
-    for at in 0..word.len() {
-        let mut row = [u8::MAX; MAX + 3];
-        let cell = |row: &[u8; MAX + 3], of: usize| row.get(of).copied().unwrap_or(u8::MAX);
-        row[0] = cell(&last, 0).saturating_add(1);
-        for of in 0..name.len() {
-            let replaced = cell(&last, of).saturating_add(u8::from(!same(at, of)));
-            let dropped = cell(&last, of + 1).min(cell(&row, of)).saturating_add(1);
-            let is_exchanged = at > 0 && of > 0 && same(at, of - 1) && same(at - 1, of);
-            let exchanged = if is_exchanged { cell(&before, of - 1).saturating_add(1) } else { u8::MAX };
-            if let Some(cell) = row.get_mut(of + 1) {
-                *cell = replaced.min(dropped).min(exchanged);
-            }
-        }
-        (before, last) = (last, row);
-    }
-    last.get(name.len()).copied().unwrap_or(u8::MAX)
 }
 
 /// Returns the service with this name.

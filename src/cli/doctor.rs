@@ -2,7 +2,10 @@
 //! remedy for each. It changes nothing: no file is created or locked, no signal sent.
 
 use super::invocation::Invocation;
-use super::output::{CommandResult, GREEN, LOGS_ONLY, YELLOW, print, push_coloured, shows_colours};
+use super::kept_options::{OptionWords, merge, take_memory};
+use super::output::{
+    CommandResult, GREEN, LOGS_ONLY, YELLOW, print, push_coloured, shows_colours, usage_text,
+};
 use super::status::degraded_states;
 use crate::limits::{CLAIMS_MAX, POLL_MAX};
 use crate::proto::config::keys::allowed_paths;
@@ -55,11 +58,13 @@ struct Doctor<'a> {
 /// Runs `doctor`.
 pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     invocation.load()?;
+    let kept = take_options(&mut invocation)?;
     let colours = shows_colours(&invocation.args);
     let states = Service::ALL.map(|service| degraded_states(&mut invocation, service));
     let Memory { config_source: source, config, program, scratch, .. } = &mut *invocation.memory;
     let (source, config) = (&*source, &*config);
     let mut doctor = Doctor { config, made: &source.folder, warnings: 0, unread: false, colours };
+    doctor.options(source, kept);
     doctor.kernel();
     doctor.files();
     doctor.trust(source);
@@ -84,7 +89,58 @@ pub(super) fn doctor(mut invocation: Invocation) -> CommandResult {
     doctor.finish()
 }
 
+/// The options of a running service that this command line lacks.
+#[derive(Clone, Copy)]
+struct KeptOptions {
+    service: Service,
+    /// The service has a configuration file of its own.
+    file: bool,
+    /// The number of values of `-o`. They stand before those of this command line.
+    count: usize,
+}
+
+/// Adds the options of the first service that runs to those of this command line, and reads the
+/// configuration again, because that service is to be judged as it runs.
+///
+/// # Errors
+/// The configuration cannot be used; the exit code, after printing the reason.
+fn take_options(invocation: &mut Invocation) -> Result<KeptOptions, u8> {
+    let mut words = OptionWords::new(take_memory());
+    let running = BUILT_IN.iter().find(|service| words.find_running(invocation, **service));
+    let source = &mut invocation.memory.config_source;
+    let (is_named, given) = (source.file_named, source.overrides.len());
+    if running.is_some() {
+        merge(source, words.into_bytes())
+            .map_err(|()| usage_text("doctor", "too many options -o, with those of the service"))?;
+    }
+    let kept = KeptOptions {
+        service: running.copied().unwrap_or(Service::DEFAULT),
+        file: source.file_named && !is_named,
+        count: source.overrides.len().saturating_sub(given),
+    };
+    invocation.load()?;
+    Ok(kept)
+}
+
 impl Doctor<'_> {
+    /// Names the options with which a service runs and a plain start would not.
+    fn options(&mut self, source: &ConfigSource, kept: KeptOptions) {
+        if !kept.file && kept.count == 0 {
+            return;
+        }
+        self.print_finding(true, "options", &|out| {
+            let _ = uwrite!(out, "{} runs with them, and a start without them differs:", kept.service.name());
+            if kept.file {
+                out.push_str(" -c ");
+                out.push_visible(source.file.as_bytes());
+            }
+            for value in source.overrides.iter().take(kept.count) {
+                out.push_str(" -o ");
+                out.push_visible(value);
+            }
+        });
+    }
+
     /// Prints one line: `ok` or `warn`, the subject, the finding.
     #[inline(never)]
     fn print_finding(&mut self, well: bool, subject: &str, text: Finding<'_>) {

@@ -2,22 +2,24 @@
 
 use super::command_line::{CommandTable, GLOBAL_OPTIONS, Operands, push_global_option, push_services};
 use super::invocation::Invocation;
-use super::output::{CommandResult, print, usage};
+use super::output::{CommandResult, columns, print, usage};
 use crate::limits::rows;
 use crate::proto::config::keys::Keyed;
 use crate::proto::service::{BUILT_IN, Service};
 use crate::service::lifecycle::exit;
 use crate::service::memory::Memory;
 use crate::service::program_files::path_of_program;
-use crate::sys::{fds, file};
+use crate::sys::file;
 use crate::util::path::Path;
-use crate::util::text::{Writer, parse_u64};
+use crate::util::text::Writer;
 use ufmt::uwrite;
 
 /// The column of the summaries in the list of commands, after the longest name.
 const COMMAND_COLUMN: usize = 12;
 /// The column of the explanations in the list of options.
 const OPTION_COLUMN: usize = 14;
+/// The column of the second and later lines of an entry, so that the first line stands out.
+const HANGING: usize = 4;
 /// Bytes of the line of a value: all paths of `allow`, with each of their bytes escaped.
 const VALUE_BYTES: usize = 16 * 1024;
 
@@ -76,7 +78,7 @@ pub(super) fn limits(_: &Operands) -> CommandResult {
 
 /// Runs `help [COMMAND]`.
 pub(super) fn help(commands: &CommandTable, operands: &Operands) -> CommandResult {
-    let width = columns(operands);
+    let width = columns(operands.env(b"COLUMNS"));
     let Some(name) = operands.get(0) else { return overview(commands, width) };
     let Some(command) = commands.find(name) else {
         return Err(usage("", &|out| {
@@ -87,13 +89,13 @@ pub(super) fn help(commands: &CommandTable, operands: &Operands) -> CommandResul
     let head = |out: &mut Writer<'_>| {
         let _ = uwrite!(out, "zigsvc {}{}", command.name, gap);
     };
-    print_row(width, 4, &head, command.args)?;
+    print_row(width, HANGING, &head, command.args)?;
     print(b"\n")?;
     print_row(width, 0, &|_| {}, command.summary)?;
     for line in command.details.lines() {
         // Two blanks separate an option from its explanation.
         let is_item = line.contains("  ");
-        let (start, indent) = if is_item { ("  ", 6) } else { ("", 0) };
+        let (start, indent) = if is_item { ("  ", HANGING) } else { ("", 0) };
         print_row(width, indent, &|out| out.push_str(start), line)?;
     }
     Ok(exit::OK)
@@ -101,15 +103,15 @@ pub(super) fn help(commands: &CommandTable, operands: &Operands) -> CommandResul
 
 /// Prints the options before a command, and all commands.
 fn overview(commands: &CommandTable, width: usize) -> CommandResult {
-    let text = |text: &str| print_row(width, 2, &|_| {}, text);
-    text("zigsvc [-c FILE] [-d DIR] [-o KEY=VALUE]... COMMAND [ARG]...")?;
+    let text = |text: &str| print_row(width, 0, &|_| {}, text);
+    print_row(width, HANGING, &|_| {}, "zigsvc [-c FILE] [-d DIR] [-o KEY=VALUE]... COMMAND [ARG]...")?;
     print(b"\n")?;
     for index in 0..GLOBAL_OPTIONS.len() / 3 {
         let head = |out: &mut Writer<'_>| {
             push_global_option(index, out);
             pad(out, OPTION_COLUMN);
         };
-        print_row(width, OPTION_COLUMN, &head, GLOBAL_OPTIONS.get(index * 3 + 2))?;
+        print_row(width, HANGING, &head, GLOBAL_OPTIONS.get(index * 3 + 2))?;
     }
     print(b"\n")?;
     text("Commands; `zigsvc help COMMAND` explains one:")?;
@@ -118,7 +120,7 @@ fn overview(commands: &CommandTable, width: usize) -> CommandResult {
             let _ = uwrite!(out, "  {}", command.name);
             pad(out, COMMAND_COLUMN);
         };
-        print_row(width, COMMAND_COLUMN, &head, command.summary)?;
+        print_row(width, HANGING, &head, command.summary)?;
     }
     let mut names = [0; 160];
     let mut out = Writer::new(&mut names);
@@ -131,34 +133,35 @@ fn overview(commands: &CommandTable, width: usize) -> CommandResult {
     Ok(exit::OK)
 }
 
-/// Returns the columns for text: those of the terminal, up to 80, which is also the width without
-/// one. `COLUMNS` counts more.
-fn columns(operands: &Operands) -> usize {
-    let own = || fds::terminal_columns(1).map(u64::from);
-    let columns = operands.env(b"COLUMNS").and_then(parse_u64).or_else(own);
-    usize::try_from(columns.filter(|columns| *columns > 0).unwrap_or(80).clamp(24, 80)).unwrap_or(80)
-}
-
 /// Prints the text that `head` writes, and `text` after it, in lines of at most `width` columns.
-/// Each line after the first begins with `indent` blanks.
+/// Each line after the first begins with `indent` blanks. No line ends inside of brackets.
 fn print_row(width: usize, indent: usize, head: &dyn Fn(&mut Writer<'_>), text: &str) -> Result<(), u8> {
     let mut memory = [0; 1024];
     let mut out = Writer::new(&mut memory);
     head(&mut out);
-    let (mut start, mut is_first) = (0, true);
-    for word in text.split(' ') {
+    let (mut start, mut begin, mut is_inside) = (0, 0, false);
+    for (end, byte) in text.bytes().chain([b' ']).enumerate() {
+        match byte {
+            b'[' => is_inside = true,
+            b']' => is_inside = false,
+            _ => {}
+        }
+        if byte != b' ' || is_inside {
+            continue;
+        }
+        let word = text.get(begin..end).unwrap_or("");
         let column = out.len().saturating_sub(start);
-        if !is_first && column.saturating_add(word.len()) >= width {
+        if begin > 0 && column.saturating_add(word.len()) >= width {
             let blanks = out.as_bytes().iter().rev().take_while(|byte| **byte == b' ').count();
             out.truncate(out.len().saturating_sub(blanks));
             out.push_str("\n");
             start = out.len();
             pad(&mut out, start.saturating_add(indent));
-        } else if !is_first {
+        } else if begin > 0 {
             out.push_str(" ");
         }
         out.push_str(word);
-        is_first = false;
+        begin = end.saturating_add(1);
     }
     out.push_str("\n");
     print(out.as_bytes())

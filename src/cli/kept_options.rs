@@ -8,7 +8,9 @@ use crate::proto::service::Service;
 use crate::service::boot::boot_id;
 use crate::service::config_source::{ConfigSource, ServiceFile, path_or_empty};
 use crate::service::heartbeat::TORN_READS_MAX;
+use crate::service::lock_holder::LockState;
 use crate::sys::file;
+use crate::sys::once::once;
 use crate::util::path::Path;
 use crate::util::text::{Writer, trim};
 use core::ffi::c_char;
@@ -17,6 +19,15 @@ use ufmt::uwrite;
 
 /// Bytes of the words of all options, each with its terminator.
 pub(super) const WORDS_BYTES: usize = 16 * 1024;
+
+once! {
+    last static MEMORY: [u8; WORDS_BYTES] = [0; WORDS_BYTES];
+}
+
+/// Returns memory for the options of a service, for the life of the process. For one call.
+pub(super) fn take_memory() -> &'static mut [u8] {
+    MEMORY.take()
+}
 
 /// Words, each ended by a NUL byte.
 pub(super) struct OptionWords<'m>(Writer<'m>);
@@ -74,6 +85,20 @@ impl<'m> OptionWords<'m> {
             (None, Some(pid)) => self.take_command_line(pid, scratch),
         }
         .map_or(OptionsFound::No, |()| OptionsFound::Yes)
+    }
+
+    /// Replaces the words by the options of `service`, if it runs. Returns true if they are known.
+    #[inline(never)]
+    pub(super) fn find_running(&mut self, invocation: &mut Invocation, service: Service) -> bool {
+        invocation.service = service;
+        let path = path_or_empty(service, ServiceFile::Pid, &invocation.memory.config);
+        match invocation.locks(&path).state_without_strangers() {
+            Ok(LockState::Running(Some(pid)) | LockState::PidFileLost(Some(pid))) => {
+                let pid = u32::try_from(pid.as_raw_pid()).unwrap_or(0);
+                self.find(invocation, service, Some(pid)) == OptionsFound::Yes
+            }
+            _ => false,
+        }
     }
 
     fn take_lines(&mut self, lines: &[u8]) -> Option<()> {

@@ -15,7 +15,7 @@
 //!   differently
 //! - `restart.rs`: restart; `kept_options.rs`: the options with which a service runs
 //! - `queue.rs`: queue; `queue_stdin.rs`: queue from stdin; `follow.rs`: wait
-//! - `jobs.rs`: list, cancel, retry, forget, drain, watch
+//! - `jobs.rs`: list, cancel, retry, forget, hold, resume, drain, watch
 //! - `programs.rs`: commands about a program of the supervisor, and `signal`
 //! - `overview.rs`: `status --all`, and `status` of a program
 //! - `status.rs`, `chat.rs`, `metric.rs`, `open.rs`, `doctor.rs`, `log.rs`: one command each
@@ -279,8 +279,8 @@ commands! {
     #[cfg(feature = "doctor")]
     "doctor" "" [] Count(0, 0) => Service(doctor::doctor),
         "list the conditions of this machine that would degrade a service",
-        "A line for each thing that it looked at: `ok` or `warn`, and what to do. Changes \
-         nothing.\n\
+        "A line for each thing that it looked at: `ok` or `warn`, and what to do. A running \
+         service is judged with the options that it has. Changes nothing.\n\
          Exit: 0 no warnings; 1 warnings; 6 bad config.\n";
     "limits" "" [] Count(0, 0) => Plain(info::limits),
         "print every compile-time limit",

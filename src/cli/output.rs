@@ -1,13 +1,15 @@
 //! The output of every command: text on stdout, one line on stderr for an error, and the
 //! exit code of each kind of error.
 
+use crate::proto::service::Service;
 use crate::service::lifecycle::{describe_denial, exit};
 use crate::sys::args::Args;
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::{Errno, Failure, fds, file, process};
 use crate::util::path::Path;
-use crate::util::text::Writer;
+use crate::util::text::{Writer, parse_u64};
 use core::sync::atomic::{AtomicBool, Ordering};
+use ufmt::uwrite;
 
 /// The exit code of a command. It is an error if the reason has been printed and the
 /// command cannot continue.
@@ -72,6 +74,26 @@ pub(super) fn fail_at(path: &Path, failure: Failure) -> u8 {
     fail(code_of(failure), &|out| describe_denial(path, failure, out))
 }
 
+/// Prints that a service does not run, the files that were tried, and the command that starts it;
+/// returns the exit code. A path that is empty was not tried.
+#[inline(never)]
+pub(super) fn fail_not_running(service: Service, tried: [&Path; 2]) -> u8 {
+    fail(exit::NOT_RUNNING, &|out| {
+        let _ = uwrite!(out, "{}: not running", service.name());
+        let mut before = " (tried ";
+        for path in tried.iter().filter(|path| !path.is_empty()) {
+            out.push_str(before);
+            out.push_escaped(path.as_bytes());
+            before = ", ";
+        }
+        out.push_str("); `zigsvc start");
+        if !service.is(Service::DEFAULT) {
+            let _ = uwrite!(out, " {}", service.name());
+        }
+        out.push_str("` starts it");
+    })
+}
+
 /// Colours of text on a terminal (ECMA-48).
 pub(super) const RED: &str = "\x1b[31m";
 pub(super) const GREEN: &str = "\x1b[32m";
@@ -83,6 +105,17 @@ pub(super) fn shows_colours(args: &Args) -> bool {
     fds::is_terminal(1)
         && is_set(b"NO_COLOR").is_none()
         && is_set(b"TERM").is_some_and(|term| term != b"dumb")
+}
+
+/// Columns for text where there is no terminal, and the most that are used on one.
+pub(super) const COLUMNS: usize = 80;
+
+/// Returns the columns for text: those of the terminal, up to [`COLUMNS`]. `named` is the value
+/// of the environment variable of that name, which counts more.
+pub(super) fn columns(named: Option<&[u8]>) -> usize {
+    let own = || fds::terminal_columns(1).map(u64::from);
+    let columns = named.and_then(parse_u64).or_else(own).filter(|columns| *columns > 0);
+    columns.and_then(|columns| usize::try_from(columns).ok()).unwrap_or(COLUMNS).clamp(24, COLUMNS)
 }
 
 /// Writes `text`, in `colour` if `shown` is set.

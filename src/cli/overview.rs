@@ -8,7 +8,7 @@
 use super::client::Client;
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
-use super::output::{CommandResult, print, push_word, shows_colours, usage};
+use super::output::{COLUMNS, CommandResult, columns, print, push_word, shows_colours, usage};
 use super::programs;
 use super::status::{
     STATUS_WAIT, Seen, describe, formats, look, lsb, of_service, print_metrics, push_member,
@@ -22,7 +22,7 @@ use crate::proto::status::{STATE_BYTES, degraded_names, field, fields, number, p
 use crate::service::boot::boot_id;
 use crate::service::lifecycle::exit;
 use crate::service::lock_holder::LockState;
-use crate::sys::clock;
+use crate::sys::{clock, fds};
 use crate::util::text::{Writer, parse_u64};
 use crate::util::time::Instant;
 use heapless::Vec;
@@ -32,10 +32,10 @@ use ufmt::uwrite;
 const ROWS_MAX: usize = SUPERVISED_MAX + 1;
 /// Bytes of the lines of all rows.
 const ROWS_BYTES: usize = 20 * 1024;
-/// Columns of a line of the table.
-const COLUMNS: usize = 80;
-/// The longest name beside which the columns have all their room.
-const NAME_WIDE: usize = 24;
+/// Columns of the state, with the blanks after it.
+const STATE_WIDTH: usize = 9;
+/// Columns that the health gets at least. It has those that are left.
+const HEALTH_WIDTH: usize = 7;
 
 /// One service or program.
 #[derive(Clone, Copy)]
@@ -90,28 +90,30 @@ impl<'a> Row<'a> {
     }
 
     /// Writes the row as a line of the table.
-    fn push_text(&self, width: usize, colour: bool, out: &mut Writer<'_>) {
+    fn push_text(&self, table: &Table, colour: bool, out: &mut Writer<'_>) {
         let mut bytes = [0; 512];
         let mut line = Writer::new(&mut bytes);
         line.push_visible(self.word("name"));
-        pad(width, &mut line);
+        if line.len() >= table.name {
+            line.truncate(table.name.saturating_sub(3));
+            line.push_str("..");
+        }
+        pad(table.name, &mut line);
         let begin = line.len();
         line.push_visible(self.word("state"));
         let end = line.len();
-        let mut column = begin.saturating_add(9);
+        let mut column = begin.saturating_add(STATE_WIDTH);
         pad(column, &mut line);
-        let restarts = if width <= NAME_WIDE { 9 } else { 5 };
-        for (name, width) in [("pid", 8), ("uptime", 5), ("restarts", restarts)] {
-            match number(self.line, name) {
-                None => line.push_str("-"),
-                Some(seconds) if name == "uptime" => push_age(seconds, &mut line),
-                Some(number) => line.push_u64(number),
+        for (index, width) in table.widths() {
+            match (NUMBERS.get(index), NUMBERS.get(index).and_then(|name| number(self.line, name))) {
+                (None, _) => self.push_end(&mut line),
+                (_, None) => line.push_str("-"),
+                (Some(&"uptime"), Some(seconds)) => push_age(seconds, &mut line),
+                (_, Some(number)) => line.push_u64(number),
             }
             column = column.saturating_add(width);
             pad(column, &mut line);
         }
-        self.push_end(&mut line);
-        pad(column.saturating_add(13), &mut line);
         let health = match self.word("health") {
             b"" => &b"none"[..],
             health => health,
@@ -132,8 +134,8 @@ impl<'a> Row<'a> {
             line.push_str("-");
         }
         let text = line.as_bytes();
-        let is_cut = text.len() > COLUMNS;
-        let text = if is_cut { text.get(..COLUMNS.saturating_sub(2)).unwrap_or(text) } else { text };
+        let is_cut = text.len() > table.columns;
+        let text = if is_cut { text.get(..table.columns.saturating_sub(2)).unwrap_or(text) } else { text };
         let (before, rest) = text.split_at_checked(begin).unwrap_or((text, &[]));
         let (state, after) = rest.split_at_checked(end.saturating_sub(begin)).unwrap_or((rest, &[]));
         out.push(before);
@@ -197,13 +199,62 @@ fn push_age(seconds: u64, out: &mut Writer<'_>) {
     out.push_str(unit);
 }
 
-/// Writes the first line of the table.
-fn push_header(width: usize, out: &mut Writer<'_>) {
-    out.push_str("NAME");
-    pad(width, out);
-    out.push_str("STATE    PID     UP   ");
-    out.push_str(if width <= NAME_WIDE { "RESTARTS " } else { "RST  " });
-    out.push_str("LAST END     HEALTH\n");
+/// The fields of the columns between the state and the last end.
+const NUMBERS: [&str; 3] = ["pid", "uptime", "restarts"];
+/// The heads of these columns, and of the last end.
+const HEADS: [&str; 4] = ["PID", "UP", "RESTARTS", "LAST END"];
+/// The widths of these four columns, from the widest table to the narrowest, after the bytes that
+/// they need. The first widths leave more room for the health. A column of no width is left out.
+const WIDTHS: [(usize, [u8; 4]); 6] = [
+    (40, [8, 5, 9, 13]),
+    (31, [8, 5, 5, 13]),
+    (23, [0, 5, 5, 13]),
+    (10, [0, 5, 5, 0]),
+    (5, [0, 5, 0, 0]),
+    (0, [0; 4]),
+];
+
+/// The widths of the table.
+struct Table {
+    columns: usize,
+    name: usize,
+    widths: &'static [u8],
+}
+
+impl Table {
+    /// Returns the widths for names of up to `name` bytes, in lines of at most `columns`.
+    fn new(name: usize, columns: usize) -> Self {
+        let most = columns.saturating_sub(STATE_WIDTH).saturating_sub(HEALTH_WIDTH);
+        let name = name.max(4).saturating_add(1).min(most);
+        let left = most.saturating_sub(name);
+        let found = WIDTHS.iter().find(|(need, _)| *need <= left);
+        Self { columns, name, widths: found.map_or(&[], |(_, widths)| widths) }
+    }
+
+    /// Returns the index and the width of each column that is shown.
+    fn widths(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.widths.iter().map(|width| usize::from(*width)).enumerate().filter(|(_, width)| *width > 0)
+    }
+
+    /// Writes the first line.
+    fn push_header(&self, out: &mut Writer<'_>) {
+        out.push_str("NAME");
+        pad(self.name, out);
+        out.push_str("STATE    ");
+        let mut column = self.name.saturating_add(STATE_WIDTH);
+        for (index, width) in self.widths() {
+            let head = HEADS.get(index).copied().unwrap_or("");
+            out.push_str(if width < head.len() { "RST" } else { head });
+            column = column.saturating_add(width);
+            pad(column, out);
+        }
+        out.push_str("HEALTH\n");
+    }
+}
+
+/// Returns the columns of stdout.
+fn columns_of(invocation: &Invocation) -> usize {
+    if fds::is_terminal(1) { columns(invocation.args.env(b"COLUMNS")) } else { COLUMNS }
 }
 
 /// Runs `status NAME` of a program.
@@ -215,7 +266,7 @@ pub(super) fn of_program(mut invocation: Invocation, name: &'static [u8]) -> Com
         return Err(usage("status", &|out| push_word("unexpected argument", name, out)));
     }
     let mut line = Vec::new();
-    let colour = shows_colours(&invocation.args);
+    let (colour, columns) = (shows_colours(&invocation.args), columns_of(&invocation));
     let (mut client, rest) = programs::connect(&mut invocation, name)?;
     programs::look_at(&mut client, name, &mut line).map_err(|code| match code {
         exit::FAILED => lsb::UNKNOWN,
@@ -233,9 +284,9 @@ pub(super) fn of_program(mut invocation: Invocation, name: &'static [u8]) -> Com
         row.push_json(&mut out);
         print(out.as_bytes()).map_err(|_| lsb::UNKNOWN)?;
     } else {
-        let width = name.len().max(4).saturating_add(1);
-        push_header(width, &mut out);
-        row.push_text(width, colour, &mut out);
+        let table = Table::new(name.len(), columns);
+        table.push_header(&mut out);
+        row.push_text(&table, colour, &mut out);
         let _ = print(out.as_bytes());
     }
     Ok(row.code())
@@ -352,13 +403,14 @@ fn all(mut invocation: Invocation) -> CommandResult {
     }
     invocation.load_or_defaults();
     find_services(&mut invocation);
-    let colour = shows_colours(&invocation.args);
+    let (colour, columns) = (shows_colours(&invocation.args), columns_of(&invocation));
     let mut text = [0; ROWS_BYTES];
     let mut rows = Rows { text: Writer::new(&mut text), ends: Vec::new() };
     let config = &invocation.memory.config;
     gather(config, &mut rows)?;
     let mut out = Writer::new(invocation.memory.scratch.pages());
-    let width = rows.iter().map(|row| row.word("name").len()).max().unwrap_or(0).max(4).saturating_add(1);
+    let longest = rows.iter().map(|row| row.word("name").len()).max().unwrap_or(0);
+    let table = Table::new(longest, columns);
     let printed = if prometheus {
         let shown = |index| {
             let row = rows.get(index)?;
@@ -368,13 +420,13 @@ fn all(mut invocation: Invocation) -> CommandResult {
         print_metrics(&shown, &service, &mut out)
     } else {
         if !json {
-            push_header(width, &mut out);
+            table.push_header(&mut out);
         }
         for row in rows.iter() {
             if json {
                 row.push_json(&mut out);
             } else {
-                row.push_text(width, colour, &mut out);
+                row.push_text(&table, colour, &mut out);
             }
         }
         print(out.as_bytes())

@@ -5,7 +5,7 @@
 use super::client::{Client, ClientError, answer_deadline};
 use super::command_line::{CommandOption, push_services};
 use super::invocation::{Invocation, find_holder};
-use super::output::{CommandResult, fail, fail_at, print, push_word, usage};
+use super::output::{CommandResult, fail, fail_at, fail_not_running, print, push_word, usage};
 use super::status::STATUS_WAIT;
 use crate::limits::ANSWER_MAX_BYTES;
 use crate::proto::answer::Answer;
@@ -248,15 +248,7 @@ pub(super) fn signal(mut invocation: Invocation) -> CommandResult {
 pub(super) fn send(invocation: &Invocation, signal: Signal) -> CommandResult {
     let path = invocation.pid_path()?;
     let Some(holder) = find_holder(&invocation.locks(&path))? else {
-        return Err(fail(exit::NOT_RUNNING, &|out| {
-            out.push_str(invocation.service.name());
-            out.push_str(": not running (tried ");
-            out.push_escaped(path.as_bytes());
-            let other = &invocation.memory.tried;
-            out.push_str(if other.is_empty() { "" } else { ", " });
-            out.push_escaped(other.as_bytes());
-            out.push_str(")");
-        }));
+        return Err(fail_not_running(invocation.service, [&path, &invocation.memory.tried]));
     };
     holder.send(signal).map_err(|failure| fail_at(&path, failure))?;
     Ok(exit::OK)

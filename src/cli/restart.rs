@@ -10,7 +10,7 @@
 //! the stop and the start are not in the session of the command.
 
 use super::invocation::{After, Invocation, find_holder};
-use super::kept_options::{OptionWords, OptionsFound, WORDS_BYTES, merge, push_words};
+use super::kept_options::{OptionWords, OptionsFound, WORDS_BYTES, merge, push_words, take_memory};
 use super::lifecycle::{Way, is_supervised, stop_running, supervisor_does};
 use super::output::{CommandResult, fail, print, usage_text};
 use super::services::of;
@@ -41,20 +41,13 @@ const ARGV_MAX: usize = 1024;
 /// Time between two looks for the service that a supervisor starts.
 const READY_POLL: Duration = Duration::from_ms(50);
 
-/// The words of the options: those that the service had, and those that it gets.
-struct Words {
-    had: [u8; WORDS_BYTES],
-    gets: [u8; WORDS_BYTES],
-}
-
 once! {
-    last static WORDS: Words = Words { had: [0; WORDS_BYTES], gets: [0; WORDS_BYTES] };
+    last static WORDS: [u8; WORDS_BYTES] = [0; WORDS_BYTES];
 }
 
 /// Runs `restart [SERVICE]`.
 pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
-    let Words { had, gets } = WORDS.take();
-    let changes = keep_options(&mut invocation, had)?;
+    let changes = keep_options(&mut invocation)?;
     // A mistake that prevents the start is found before the service is stopped.
     invocation.load_judged(false)?;
     let service = of(invocation.service);
@@ -63,7 +56,7 @@ pub(super) fn restart(mut invocation: Invocation) -> CommandResult {
     if let Some(result) = (service.ask_after)(&mut invocation, After::Restart, changes) {
         return result;
     }
-    let mut words = OptionWords::new(gets);
+    let mut words = OptionWords::new(WORDS.take());
     invocation.memory.config_source.each_option_word(&mut |word| words.push(word));
     if words.is_cut() {
         return Err(usage_text("restart", "the options are too long"));
@@ -117,13 +110,13 @@ fn stop(invocation: &mut Invocation, pid_path: &Path) -> Result<(), u8> {
 ///
 /// # Errors
 /// They are not known, and none were given; the exit code, after printing the reason.
-fn keep_options(invocation: &mut Invocation, memory: &'static mut [u8]) -> Result<bool, u8> {
+fn keep_options(invocation: &mut Invocation) -> Result<bool, u8> {
     invocation.load_quietly();
     let pid_path = invocation.pid_path()?;
     let holder = find_unless_stranger(&invocation.locks(&pid_path))?;
     let pid = holder.as_ref().map(|holder| raw(holder.pid));
     let service = invocation.service;
-    let mut had = OptionWords::new(memory);
+    let mut had = OptionWords::new(take_memory());
     let known = had.find(invocation, service, pid);
     let source = &mut invocation.memory.config_source;
     let has_options = source.folder_named || source.file_named || !source.overrides.is_empty();

@@ -4,7 +4,7 @@
 use super::client::{Client, ClientError, takes_no_connection};
 use super::command_line::CommandOption;
 use super::invocation::Invocation;
-use super::kept_options::{OptionWords, OptionsFound};
+use super::kept_options::OptionWords;
 use super::output::{
     CommandResult, GREEN, LOGS_ONLY, NEEDS_ROOT, RED, YELLOW, fail, print, push_coloured, shows_colours,
     usage_text,
@@ -207,14 +207,7 @@ pub(super) fn of_service(mut invocation: Invocation) -> CommandResult {
     let Ok(path) = invocation.pid_path() else { return Err(lsb::UNKNOWN) };
     let mut memory = [0; SHOWN_OPTIONS_BYTES];
     let mut words = OptionWords::new(&mut memory);
-    let state = invocation.locks(&path).state_without_strangers();
-    let options = match state {
-        Ok(LockState::Running(Some(pid)) | LockState::PidFileLost(Some(pid))) => {
-            let pid = u32::try_from(pid.as_raw_pid()).unwrap_or(0);
-            words.find(&mut invocation, service, Some(pid)) == OptionsFound::Yes
-        }
-        _ => false,
-    };
+    let options = words.find_running(&mut invocation, service);
     let options = options.then(|| words.as_bytes());
     let (mut client, rest) = invocation.loaded_client(ANSWER_MAX_BYTES).map_err(|_| lsb::UNKNOWN)?;
     let boot = boot_id();

@@ -90,7 +90,7 @@ status_fields! {
     Values "values";
     /// Files that `opener` has handed out.
     Opened "opened";
-    Denied "denied" Counter "requests_denied_total" "Requests of those who may not.";
+    Denied "denied" Counter "requests_denied_total" "Requests that were denied for lack of a right.";
     /// Files on the list that `opener` could not open.
     OpensFailed "failed";
     /// The PID of the worker of `opener`.

@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 pub mod lines;
+pub mod nearest;
 pub mod path;
 pub mod string_table;
 pub mod text;

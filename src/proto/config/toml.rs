@@ -5,8 +5,9 @@
 //! to every parser of TOML.
 
 use super::Config;
-use super::keys::{Key, KeyKind, Keyed, PROGRAM_KEYS, Scalar};
+use super::keys::{KEYS, Key, KeyKind, Keyed, PROGRAM_KEYS, Scalar};
 use crate::limits::COMMAND_WORDS_BYTES;
+use crate::util::nearest::push_nearest;
 use crate::util::path::Path;
 use crate::util::text::{Writer, text_with_number, trim};
 use heapless::Vec;
@@ -43,7 +44,9 @@ impl ConfigError<'_> {
             Problem::UnknownKey(name) => {
                 out.push_str("unknown key \"");
                 out.push_escaped(name.get(..40).unwrap_or(name));
-                out.push_str("\"; `zigsvc -c /dev/null check` shows all");
+                out.push_str("\"");
+                push_nearest(name, &mut KEYS.iter().map(|key| key.name), out);
+                out.push_str("; `zigsvc -c /dev/null check` shows all");
             }
             Problem::UnknownProgramKey(name) => {
                 out.push_str("unknown key \"");

@@ -93,7 +93,7 @@ impl<D: Disk> Asking<'_, '_, D> {
         }
         Ok(match self.core.cancel(self.disk, id, self.now)? {
             None => (self.scan(ScanRequest::Cancel(id)), None),
-            Some(Cancelled::AlreadyEnded) => (self.refuse(Code::NoJob, "it is over already"), None),
+            Some(Cancelled::AlreadyEnded) => (self.refuse(Code::NoJob, "it has ended already"), None),
             Some(found) => {
                 let outcome = ScanOutcome::Cancelled(id, found == Cancelled::Running);
                 (self.replies.defer(self.slot, outcome.pending()), Some(outcome))

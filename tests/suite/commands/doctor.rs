@@ -283,3 +283,42 @@ fn where_run_is_no_folder_every_command_uses_var_run() {
     let ran = run(&["doctor"]).expect(1);
     assert!(ran.out.contains("warn  pid: /var/run: fstatat: ENOENT"), "{}", ran.out);
 }
+
+#[test]
+fn a_running_service_is_judged_with_its_options_and_a_plain_start_that_differs_is_named() {
+    let dir = Dir::new();
+    let options = |ran: &Ran| ran.out.lines().filter(|line| line.contains(" options: ")).count();
+    dir.start(&["handler=shell", "retries=0"]);
+    dir.zigsvc(&["queue", "--wait", "true"]).expect(0);
+    let ran = dir.zigsvc(&["doctor"]);
+    assert_eq!(line(&ran, "handler"), "ok    handler: /bin/sh");
+    assert_eq!(
+        line(&ran, "options"),
+        "ok    options: jobs runs with them, and a start without them differs: -o handler=shell -o retries=0"
+    );
+    // Options of this command line count more, and those that are the same are no difference.
+    let ran = dir.zigsvc(&["-o", "retries=0", "-o", "handler=log", "doctor"]);
+    warns(&ran, "handler", "jobs came already");
+    assert_eq!(options(&ran), 0, "{}", ran.out);
+    // Without the service, a plain start is judged.
+    dir.zigsvc(&["stop"]).expect(0);
+    let ran = dir.zigsvc(&["doctor"]);
+    warns(&ran, "handler", "jobs came already");
+    assert_eq!(options(&ran), 0, "{}", ran.out);
+    // The configuration file of the service is read too, if it has one of its own.
+    dir.write("other.conf", "handler = \"shell\"\n");
+    let file = dir.path("other.conf");
+    let mut command = dir.command();
+    command.arg("-c").arg(&file).arg("start");
+    finish(command, None).expect(0);
+    let ran = dir.zigsvc(&["doctor"]);
+    assert_eq!(line(&ran, "handler"), "ok    handler: /bin/sh");
+    assert!(line(&ran, "options").ends_with(&format!(" differs: -c {}", file.display())), "{}", ran.out);
+    // The services of a supervisor have its options, and are judged with them.
+    let dir = Dir::new();
+    dir.start_service("supervisor", &["supervise=jobs", "handler=shell"]);
+    wait_until("it runs", || dir.zigsvc(&["status"]).code == 0);
+    let ran = dir.zigsvc(&["doctor"]);
+    assert_eq!(line(&ran, "handler"), "ok    handler: /bin/sh");
+    assert!(line(&ran, "options").contains(": jobs runs with them, "), "{}", ran.out);
+}

@@ -99,8 +99,61 @@ const TYPED: &[(&str, &str, i32)] = &[
         2,
     ),
     ("list nothing -d {d}", "zigsvc: usage: unknown state \"nothing\"; known are ...", 2),
-    ("reload hub -d {d}", "zigsvc: hub: not running (tried {d}/zigsvc-hub.pid)", 7),
-    ("chat -d {d}", "zigsvc: hub: not running (tried {d}/zigsvc-hub.sock)", 7),
+    // The way out of the commonest mistake.
+    (
+        "reload hub -d {d}",
+        "zigsvc: hub: not running (tried {d}/zigsvc-hub.pid); `zigsvc start hub` starts it",
+        7,
+    ),
+    ("chat -d {d}", "zigsvc: hub: not running (tried {d}/zigsvc-hub.sock); `zigsvc start hub` starts it", 7),
+    (
+        "-d {d}/other queue ls",
+        "zigsvc: jobs: not running (tried {d}/other/zigsvc.sock); `zigsvc start` starts it",
+        7,
+    ),
+    (
+        "rotate -d {d}/other",
+        "zigsvc: jobs: not running (tried {d}/other/zigsvc.pid); `zigsvc start` starts it",
+        7,
+    ),
+    ("stop -d {d}/other", "zigsvc: jobs was not running", 0),
+    // Keys.
+    (
+        "check -d {d} -o hanlder=shell",
+        "zigsvc: -o hanlder=shell: unknown key \"hanlder\"; the nearest is `handler`; `zigsvc -c /dev/null check` shows all",
+        6,
+    ),
+    (
+        "start -d {d} -o Workers=2",
+        "zigsvc: -o Workers=2: unknown key \"Workers\"; the nearest is `workers`; ...",
+        6,
+    ),
+    (
+        "check -d {d} -o log-file=/x",
+        "zigsvc: -o log-file=/x: unknown key \"log-file\"; the nearest is `log_file`; ...",
+        6,
+    ),
+    (
+        "check -d {d} -o retrys=2",
+        "zigsvc: -o retrys=2: unknown key \"retrys\"; the nearest is `retries`; ...",
+        6,
+    ),
+    (
+        "check -d {d} -o job_timout=2s",
+        "zigsvc: -o job_timout=2s: unknown key \"job_timout\"; the nearest is `job_timeout`; ...",
+        6,
+    ),
+    (
+        "check -d {d} -o check_intervall=2s",
+        "zigsvc: -o check_intervall=2s: unknown key \"check_intervall\"; the nearest is `check_interval`; ...",
+        6,
+    ),
+    (
+        "check -d {d} -o colour=red",
+        "zigsvc: -o colour=red: unknown key \"colour\"; `zigsvc -c /dev/null check` shows all",
+        6,
+    ),
+    ("check -d {d} -o handler", "zigsvc: -o handler: an option is KEY=VALUE", 6),
 ];
 
 #[test]
@@ -167,8 +220,68 @@ fn help_fits_the_terminal() {
             );
             assert!(width < 60 || line.len() <= 80, "{line}");
             assert_eq!(line.trim_end(), line, "{width} columns");
+            // An option stays with its value, and there is one indentation beside that of the entries.
+            assert_eq!(line.matches('[').count(), line.matches(']').count(), "{width} columns: {line}");
+            let indentation = line.len() - line.trim_start().len();
+            assert!([0, 2, 4].contains(&indentation), "{width} columns: {line}");
         }
     }
+}
+
+#[test]
+fn a_narrow_terminal_gets_the_columns_of_status_all_that_fit() {
+    if !require_tool("script") || !crate::support::require(crate::support::runner().is_empty(), "a runner") {
+        return;
+    }
+    let dir = Dir::new();
+    std::fs::create_dir(dir.path("programs")).unwrap();
+    let name = "a-program.with_a-name-of-32-byte";
+    dir.write(&format!("programs/{name}.conf"), "command = [\"/bin/sleep\", \"600\"]\n");
+    dir.start_service("supervisor", &["supervise=jobs"]);
+    crate::support::wait_until("both run", || {
+        dir.zigsvc(&["status", "--all"]).out.matches(" running  ").count() == 2
+    });
+    let wide = dir.zigsvc(&["status", "--all"]).out;
+    assert!(
+        wide.starts_with(
+            "NAME       STATE    PID     UP   RESTARTS LAST END     HEALTH\nsupervisor running  "
+        ),
+        "{wide}"
+    );
+    let heads = [
+        (24, "NAME    STATE    HEALTH"),
+        (30, "NAME       STATE    HEALTH"),
+        (34, "NAME       STATE    UP   HEALTH"),
+        (40, "NAME       STATE    UP   RST  HEALTH"),
+        (52, "NAME       STATE    UP   RST  LAST END     HEALTH"),
+        (60, "NAME       STATE    PID     UP   RST  LAST END     HEALTH"),
+        (80, "NAME       STATE    PID     UP   RESTARTS LAST END     HEALTH"),
+    ];
+    for (columns, head) in heads {
+        let text =
+            on_a_terminal(&dir, "status --all", &[("COLUMNS", &columns.to_string()), ("NO_COLOR", "1")]);
+        assert_eq!(text.lines().next(), Some(head), "{columns} columns: {text}");
+        assert!(
+            text.lines().all(|line| line.len() <= columns && line.trim_end() == line),
+            "{columns} columns: {text}"
+        );
+        assert_eq!(text.matches(" running  ").count(), 2, "{columns} columns: {text}");
+    }
+    // Without a terminal the lines are those of 80 columns.
+    let mut command = typed(&dir, "status --all -d {d}");
+    command.env("COLUMNS", "40");
+    let plain = finish(command, None).out;
+    assert_eq!(plain.lines().next(), wide.lines().next());
+    // The width of the terminal itself, and a name that is longer than it.
+    dir.zigsvc(&["stop", "supervisor"]).expect(0);
+    dir.start_service("supervisor", &[&format!("supervise={name}")]);
+    let binary = zigsvc().get_program().to_str().unwrap().to_owned();
+    let line = format!("stty cols 40; {binary} -d {} status --all", dir.as_arg());
+    let mut command = program("script");
+    command.args(["-qec", &line, "/dev/null"]).env_clear().env("PATH", "/usr/bin:/bin");
+    let text = finish(command, None).out.replace('\r', "");
+    assert!(text.starts_with("NAME                    STATE    HEALTH\n"), "{text}");
+    assert!(text.contains("\na-program.with_a-name.. running  "), "{text}");
 }
 
 /// Runs a command on a terminal, as script(1) makes one.

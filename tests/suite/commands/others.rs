@@ -194,7 +194,8 @@ fn a_user_without_a_service_learns_of_roots_and_that_it_needs_root() {
     let ran = finish(command, None).expect(0);
     let lines: Vec<&str> = ran.out.lines().collect();
     let tried = |service: &str, file: &str| {
-        format!("zigsvc: {service}: not running (tried /tmp/zigsvc-54321/{file}, /run/{file})")
+        let end = crate::support::starts(service);
+        format!("zigsvc: {service}: not running (tried /tmp/zigsvc-54321/{file}, /run/{file}); {end}")
     };
     let denied =
         |file: &str| format!("zigsvc: /run/{file}: pidfd_send_signal: EPERM (not permitted); needs root");

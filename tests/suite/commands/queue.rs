@@ -3,9 +3,10 @@
 use super::support::{Beside, GATED, Played, full_device, wait_for_begun};
 use crate::support::control::start_script;
 use crate::support::{
-    Dir, alive, kill, let_pass, not_running, process_state, processed, wait_for_jobs, wait_until,
+    Dir, alive, kill, let_pass, not_running, outcome, process_state, processed, wait_for_jobs, wait_until,
 };
 use std::fs;
+use std::process::Stdio;
 use zigsvc::limits::CONNECT_RETRY;
 
 #[test]
@@ -106,8 +107,8 @@ fn an_id_that_nobody_takes_fails_the_command_but_not_the_job() {
     for (args, code) in [(&["queue", "job"][..], 1), (&["queue", "--wait", "job"], 0)] {
         let mut command = dir.command();
         command.args(args);
-        let mut child = command.stdout(full_device()).spawn().unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(code), "{args:?}");
+        let ran = outcome(command.stdout(full_device()).stderr(Stdio::piped()).spawn().unwrap());
+        assert_eq!(ran.code, code, "{args:?}: {ran:?}");
     }
     wait_for_jobs(&dir, 2);
 }

@@ -2,11 +2,12 @@
 
 use super::support::{Beside, GATED, Peer, Played, full_device, wait_for_begun};
 use crate::support::control::start_script;
-use crate::support::{Dir, alive, finish, kill, process_state, wait_for_jobs, wait_until};
+use crate::support::{Dir, alive, finish, kill, outcome, process_state, wait_for_jobs, wait_until};
 use core::time::Duration;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Stdio;
 use std::time::Instant;
 use zigsvc::proto::service::Service;
 use zigsvc::state::degraded::DegradedState;
@@ -109,8 +110,10 @@ fn a_program_that_did_not_get_its_answer_does_not_read_that_all_is_well() {
     dir.start(&[]);
     for (args, code) in [(&["status"][..], 0), (&["status", "--json"], 4), (&["status", "--prometheus"], 4)] {
         let mut command = dir.command();
-        command.args(args).stdout(full_device());
-        assert_eq!(command.status().unwrap().code(), Some(code), "{args:?}");
+        command.args(args).stdout(full_device()).stderr(Stdio::piped());
+        let ran = outcome(command.spawn().unwrap());
+        assert_eq!(ran.code, code, "{args:?}: {ran:?}");
+        assert_eq!(ran.err, "zigsvc: stdout: write: ENOSPC (no space left on device)\n", "{args:?}");
     }
 }
 

@@ -4,7 +4,7 @@
 use super::support::{Beside, GATED, Peer, Played, full_device, unread, wait_for_begun};
 use crate::support::control::start_script;
 use crate::support::{
-    Dir, alive, holds_within, kill, not_running, patience, processed, wait_for_jobs, wait_until,
+    Dir, alive, holds_within, kill, not_running, outcome, patience, processed, wait_for_jobs, wait_until,
 };
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -261,12 +261,13 @@ fn ids_that_nobody_takes_fail_the_command_but_not_the_jobs() {
     let jobs: Vec<String> = (1..=200).map(|number| format!("job {number}")).collect();
     for broken in [unread(), full_device()] {
         let mut command = dir.command();
-        command.args(["queue", "-"]).stdin(Stdio::piped()).stdout(broken);
+        command.args(["queue", "-"]).stdin(Stdio::piped()).stdout(broken).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut stdin, (jobs.join("\n") + "\n").as_bytes()).unwrap();
         drop(stdin);
-        assert_eq!(child.wait().unwrap().code(), Some(1));
+        let ran = outcome(child);
+        assert_eq!(ran.code, 1, "{ran:?}");
     }
     wait_for_jobs(&dir, 400);
     assert_eq!(processed(&dir), [&jobs[..], &jobs[..]].concat());

@@ -4,7 +4,9 @@
 
 use crate::support::control::{Client, REQUEST_COUNT, ask, expect_error, field, start, status};
 use crate::support::{Dir, kill, program, require_tool, under_qemu, wait_until};
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::net::UnixStream;
 
 #[test]
 fn status_names_every_field_once_and_in_order() {
@@ -100,6 +102,55 @@ fn help_has_one_line_for_each_request() {
             .any(|verb| line.starts_with(verb));
         assert_eq!(line.ends_with("(owner only)"), owner, "{line}");
     }
+}
+
+/// Returns the words of each request, and the users who may make it, as the table of a page has them.
+fn requests_of_page(page: &str) -> BTreeSet<(String, bool)> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let text = fs::read_to_string(path).unwrap();
+    let rows = text.lines().skip_while(|line| *line != "| request | answer | who |").skip(2);
+    let mut requests = BTreeSet::new();
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        let row = row.replace("\\|", "/");
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let is_owner = ["all", "owner"].iter().position(|who| *who == cells[3]).unwrap() == 1;
+        for words in cells[1].split('`').skip(1).step_by(2) {
+            requests.insert((words.to_owned(), is_owner));
+        }
+    }
+    requests
+}
+
+/// Returns the same of the lines of `help`. A page has a row for each form of a request: with and
+/// without an argument that can be left out, and for each alternative.
+fn requests_of_help(lines: &[String]) -> BTreeSet<(String, bool)> {
+    let mut requests = BTreeSet::new();
+    for line in lines {
+        let (words, text) = line.split_once(": ").unwrap();
+        let is_owner = text.ends_with(" (owner only)");
+        let (verb, args) = words.split_once(' ').unwrap_or((words, ""));
+        let forms: Vec<String> = match args.strip_prefix('[').and_then(|args| args.strip_suffix(']')) {
+            // The argument of `list` stands in the page as it is, and once more for `done`.
+            Some("STATE [AFTER_ID]") => vec![args.to_owned(), "done [AFTER_ID]".to_owned()],
+            Some("AFTER_NAME") => vec![args.to_owned()],
+            Some(optional) => vec![String::new(), optional.to_owned()],
+            None => args.split('|').map(str::to_owned).collect(),
+        };
+        requests.extend(forms.iter().map(|form| (format!("{verb} {form}").trim().to_owned(), is_owner)));
+    }
+    requests
+}
+
+#[test]
+fn the_pages_have_the_requests_of_help_with_their_words_and_rights() {
+    let dir = Dir::new();
+    start(&dir, &[]);
+    let help = Client::new(&dir).ask_list("help");
+    assert_eq!(requests_of_page("docs/control.md"), requests_of_help(&help));
+    dir.start_service("supervisor", &["supervise=[]"]);
+    let help =
+        Client::over(UnixStream::connect(dir.path("zigsvc-supervisor.sock")).unwrap()).ask_list("help");
+    assert_eq!(requests_of_page("docs/supervision.md"), requests_of_help(&help));
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn cancelling_a_job_that_ignores_term_kills_it_after_stop_timeout() {
     let (child, leader) = (pid_in(&dir, "child"), pid_in(&dir, "leader"));
     let began = Instant::now();
     assert_eq!(client.ask("cancel 1"), "ok id=1 was=running");
-    expect_error(&client.ask("cancel 1"), "no-job");
+    assert_eq!(client.ask("cancel 1"), "err no-job it has ended already");
     assert_eq!(client.ask("wait 1"), "ok id=1 state=dead exit=143 why=cancelled");
     assert!(began.elapsed() >= Duration::from_millis(950), "{:?}", began.elapsed());
     wait_until("the group is gone", || !alive(child) && !alive(leader));

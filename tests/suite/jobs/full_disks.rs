@@ -77,16 +77,21 @@ fn on_each_full_filesystem_the_queued_jobs_run_and_nothing_is_lost() {
     }
 }
 
+/// Returns a disk of btrfs with a quota of 4 MiB; `None` if none can be made here, after a note.
+fn disk_with_quota(dir: &Dir) -> Option<SmallDisk> {
+    if !has_namespaces() || !require_tool("mkfs.btrfs") || !require_tool("btrfs") {
+        return None;
+    }
+    let format = "truncate -s 114M $0.image && mkfs.btrfs -q $0.image && mount -o loop $0.image $0 && \
+                  btrfs quota enable $0 && btrfs qgroup limit 4M 0/5 $0";
+    SmallDisk::formatted(dir, format)
+}
+
 // A quota of btrfs also refuses writes into reserved blocks, so that the queued jobs wait.
 #[test]
 fn a_quota_is_a_full_disk_with_a_state_and_a_start_there_loses_nothing() {
-    if !has_namespaces() || !require_tool("mkfs.btrfs") || !require_tool("btrfs") {
-        return;
-    }
     let dir = Dir::new();
-    let format = "truncate -s 114M $0.image && mkfs.btrfs -q $0.image && mount -o loop $0.image $0 && \
-                  btrfs quota enable $0 && btrfs qgroup limit 4M 0/5 $0";
-    let Some(disk) = SmallDisk::formatted(&dir, format) else { return };
+    let Some(disk) = disk_with_quota(&dir) else { return };
     let options = ["handler=shell", "interval=200ms"];
     let mut pid = disk.start(&dir, &options);
     let mut client = Client::new(&dir);
@@ -255,13 +260,8 @@ fn whatever_is_refused_for_want_of_space_has_a_state() {
 
 #[test]
 fn a_held_queue_on_a_full_quota_has_a_state_from_its_start_on() {
-    if !has_namespaces() || !require_tool("mkfs.btrfs") || !require_tool("btrfs") {
-        return;
-    }
     let dir = Dir::new();
-    let format = "truncate -s 114M $0.image && mkfs.btrfs -q $0.image && mount -o loop $0.image $0 && \
-                  btrfs quota enable $0 && btrfs qgroup limit 4M 0/5 $0";
-    let Some(disk) = SmallDisk::formatted(&dir, format) else { return };
+    let Some(disk) = disk_with_quota(&dir) else { return };
     let options = ["handler=shell", "interval=200ms"];
     let pid = disk.start(&dir, &options);
     let mut client = Client::new(&dir);

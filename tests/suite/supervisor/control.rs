@@ -278,8 +278,7 @@ fn an_unknown_name_is_a_mistake_and_a_known_one_needs_a_supervisor() {
         assert!(ran.err.contains("unknown service \"poler\""), "{}", ran.err);
         assert!(ran.err.contains(&format!("zigsvc help {command}")), "{}", ran.err);
         let ran = dir.zigsvc(&[command, "poller"]).expect(7);
-        let tried = dir.path(SOCKET);
-        assert_eq!(ran.err, format!("zigsvc: supervisor: not running (tried {})\n", tried.display()));
+        assert_eq!(ran.err, crate::support::not_running(&dir, "supervisor", SOCKET));
         assert_eq!(ran.out, "");
     }
     for command in ["run", "rotate"] {

@@ -711,7 +711,14 @@ pub fn kill_hard(pid: u32) {
 pub const HANDLER_LOG: &str =
     "zigsvc: handler log: jobs are logged and nothing runs; set `handler` to run them\n";
 
-/// Returns the error of a command whose service does not run: it names the path that was tried.
+/// Returns the error of a command whose service does not run: it names the path that was tried, and the command
+/// that starts the service.
 pub fn not_running(dir: &Dir, service: &str, file: &str) -> String {
-    format!("zigsvc: {service}: not running (tried {})\n", dir.path(file).display())
+    format!("zigsvc: {service}: not running (tried {}); {}\n", dir.path(file).display(), starts(service))
+}
+
+/// Returns the end of that error: the command that starts the service.
+pub fn starts(service: &str) -> String {
+    let name = if service == "jobs" { String::new() } else { format!(" {service}") };
+    format!("`zigsvc start{name}` starts it")
 }

@@ -26,7 +26,9 @@ impl SmallDisk {
     /// which is noted as a skipped test.
     pub fn formatted(dir: &Dir, commands: &str) -> Option<Self> {
         fs::create_dir(dir.path("disk")).unwrap();
-        let script = format!("{{ {commands}; }} >&2 && chmod 0700 $0 && echo ready && exec cat");
+        let script = format!(
+            "{{ {commands}; }} >$0.log 2>&1 || {{ cat $0.log >&2; exit 1; }}; chmod 0700 $0 && echo ready && exec cat"
+        );
         let mut command = program("unshare");
         command.args(["-m", "sh", "-ec", &script]).arg(dir.path("disk"));
         let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
