@@ -11,9 +11,9 @@ use crate::sys::{Errno, Failure, Op, file};
 use crate::util::path::Path;
 
 /// Returns the path of the mark of the service whose PID file is at `pid_path`: its ending is
-/// `.down` instead of `.pid`.
+/// `.down` instead of `.pid`. A program without a PID file has no mark.
 fn mark_path(pid_path: &Path) -> Option<Path> {
-    let path = pid_path.as_bytes();
+    let path = Some(pid_path.as_bytes()).filter(|path| !path.is_empty())?;
     Path::concat(&[path.strip_suffix(b".pid").unwrap_or(path), b".down"])
 }
 
@@ -64,5 +64,18 @@ impl DownMark {
 pub fn clear(pid_path: &Path) {
     if let Some(path) = mark_path(pid_path) {
         let _ = file::unlink(path.as_c_str());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_is_beside_the_pid_file_and_nowhere_without_one() {
+        let mark = |path: &[u8]| mark_path(&Path::new(path).unwrap()).map(|mark| mark.as_bytes().to_vec());
+        assert_eq!(mark(b"/run/zigsvc-hub.pid").as_deref(), Some(&b"/run/zigsvc-hub.down"[..]));
+        assert_eq!(mark(b"/run/pid").as_deref(), Some(&b"/run/pid.down"[..]));
+        assert!(mark_path(&Path::empty()).is_none());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Choices, assert_plain, written};
 use zigsvc::limits::{CHAT_LINE_BYTES, CLIENT_INPUT_BYTES, CLIENT_OUTPUT_BYTES, REQUEST_MAX_BYTES};
-use zigsvc::proto::control::{filter, id, nothing, split, target, text, waits};
+use zigsvc::proto::control::{delay, delayed, filter, id, nothing, split, target, text, waits};
 use zigsvc::proto::framing::{Framed, frame};
 
 /// An item in a stream of requests.
@@ -131,10 +131,17 @@ fn arguments(line: &[u8]) {
     } else {
         assert!(argument.is_empty() || argument.contains(&0) || argument.len() > 1000);
     }
+    if let Ok((after, job)) = delayed(argument) {
+        let (word, rest) = split(argument);
+        assert_eq!((delay(word), text(rest)), (Some(after), Ok(job)));
+    }
     if let Ok(filter) = filter(argument) {
-        assert!(filter.waiting || filter.running || filter.dead);
         let (state, after) = split(argument);
-        assert!(matches!(state, b"" | b"all" | b"waiting" | b"running" | b"dead"));
+        assert!(matches!(state, b"" | b"all" | b"waiting" | b"scheduled" | b"running" | b"dead" | b"done"));
+        let shown = [filter.waiting, filter.scheduled, filter.running, filter.dead, filter.done];
+        let count = shown.iter().filter(|is| **is).count();
+        assert_eq!(count, if matches!(state, b"" | b"all") { 4 } else { 1 });
+        assert_eq!(filter.done, state == b"done");
         assert_eq!(filter.after, if after.is_empty() { 0 } else { id(after).unwrap() });
     }
 }

@@ -645,6 +645,7 @@ fn a_restart_begins_with_no_metrics() {
     assert_eq!(dump(&dir), ["no metrics"]);
 }
 
+#[cfg(feature = "supervisor")]
 #[test]
 fn a_supervisor_starts_it_again() {
     if !crate::support::require_self_exec() {

@@ -480,6 +480,7 @@ fn it_is_another_user_if_the_config_says_so() {
     dir.zigsvc(&["status", "hub"]).expect(3);
 }
 
+#[cfg(feature = "supervisor")]
 #[test]
 fn a_supervisor_restarts_it() {
     if !crate::support::require_self_exec() {

@@ -365,6 +365,7 @@ fn a_socket_that_somebody_deleted_comes_back() {
     assert_eq!(worker(main), pid, "the same worker");
 }
 
+#[cfg(feature = "supervisor")]
 #[test]
 fn a_supervisor_keeps_it_running() {
     if !crate::support::require_self_exec() {

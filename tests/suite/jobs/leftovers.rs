@@ -288,6 +288,7 @@ fn child_of(pid: u32) -> u32 {
     children_of(pid)[0]
 }
 
+#[cfg(all(feature = "hub", feature = "collector"))]
 #[test]
 fn a_hub_and_a_collector_reap_what_they_inherit_as_pid_1() {
     if !(require_root() && require_tool("unshare") && require_tool("nsenter") && require_native("unshare")) {
