@@ -1,25 +1,24 @@
 //! The board: its clocks, its disk, its processes, and everything that happens to it.
 
 use super::clients::{Ask, Client};
-use super::ledger::{End, Ledger, Removed};
+use super::ledger::{End, Job, Ledger, Removed};
 use super::processes::{Nature, Processes};
 use super::random::Random;
 use super::scenario::{Kind, Scenario};
 use super::service::{RULES, Service};
-use crate::limits::{CLIENTS_MAX, SCRATCH_BYTES};
+use super::timeline::Timeline;
+use crate::limits::{CLAIM_QUIET, CLIENTS_MAX, SCRATCH_BYTES};
 use crate::proto::attributes::HandlerKind;
 use crate::state::degraded::DegradedSet;
 use crate::state::disk::fake::{FakeDisk, READ_ONLY, Refusal, Work};
 use crate::state::disk::{Disk, DiskError, NO_SPACE, OVER_QUOTA, SpoolFile};
 use crate::state::jobs::scan_task::ListMemory;
 use crate::state::jobs::{JobRules, JobsCore};
-use crate::state::spool::SpoolRules;
+use crate::state::spool::{RecordLocation, SpoolRules};
 use crate::util::text::Writer;
 use crate::util::time::{Duration, Instant};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Steps that are kept for the report of a run that fails.
-const TRACE_LINES: usize = 60;
 /// Seconds after the end of all faults in which everything has to end.
 const SETTLE_SECS: u64 = 3 * 3600;
 /// Milliseconds without progress that a state has to explain: `stale_after` and two heartbeats.
@@ -45,22 +44,16 @@ pub(super) enum Event {
     Resume,
     /// A client leaves.
     Leave(usize),
+    /// A claim with a line without its end is closed soon, and the sync after that fails.
+    FailSync,
 }
 
 /// See the module's documentation.
 pub(super) struct Board {
-    pub(super) scenario: Scenario,
-    /// Milliseconds since the begin of the run.
-    pub(super) time: u64,
-    /// When the board was started.
-    booted_at: u64,
-    pub(super) boot: u32,
+    pub(super) line: Timeline<Event>,
     /// Seconds since 1970.
     pub(super) wall: i64,
     wall_at: u64,
-    events: BTreeMap<(u64, u64), Event>,
-    serial: u64,
-    streams: Vec<Random>,
     pub(super) random: Random,
     pub(super) disk: FakeDisk,
     pub(super) processes: Processes,
@@ -77,6 +70,8 @@ pub(super) struct Board {
     pub(super) handler_missing: bool,
     pub(super) log_fails: bool,
     pub(super) child_ended: bool,
+    /// Half a record can be in the journal: the power was cut, or nothing could cut it off.
+    pub(super) is_torn: bool,
     /// The next death at an operation is a power cut.
     dies_by_power: bool,
     /// The service is to be started again when it has ended.
@@ -87,19 +82,15 @@ pub(super) struct Board {
     sync_ms: u64,
     /// The service cannot run before this time, because a call of it has not returned.
     blocked_until: u64,
+    /// When the service last knew of each line that it has to take.
+    known_at: u64,
     /// When a job last started or ended.
     pub(super) progress_at: u64,
     /// The time that a request may wait before it is taken.
     pub(super) asked_ms: u64,
     pub(super) shadow_every: u64,
-    /// Everything is well, and nothing more happens.
-    settling: bool,
-    trace: Option<VecDeque<String>>,
-    /// Steps that are kept.
-    pub(super) trace_lines: usize,
-    /// Stands for all steps of a run that is traced.
-    pub(super) digest: u64,
-    pub(super) fired: BTreeMap<Kind, u64>,
+    /// The job that ended last, and if everything was well then.
+    pub(super) last_end: Option<(usize, bool)>,
     pub(super) turns: u64,
     pub(super) lives: u64,
     pub(super) cuts: u64,
@@ -110,7 +101,6 @@ pub(super) struct Board {
 impl Board {
     pub(super) fn new(scenario: &Scenario, traced: bool) -> Self {
         let seed = scenario.seed;
-        let streams = Kind::ALL.iter().map(|kind| Random::new(seed, 1000 + *kind as u64)).collect();
         let mut random = Random::new(seed, 1);
         let mut disk = FakeDisk::new(random.next() >> 2);
         disk.has_leases = !random.one_in(4);
@@ -121,15 +111,9 @@ impl Board {
             rules.spool.handler = HandlerKind::Log;
         }
         let mut board = Self {
-            scenario: scenario.clone(),
-            time: 0,
-            booted_at: 0,
-            boot: 0,
+            line: Timeline::new(scenario, traced),
             wall: 0,
             wall_at: 0,
-            events: BTreeMap::new(),
-            serial: 0,
-            streams,
             random,
             disk,
             processes: Processes::default(),
@@ -144,19 +128,17 @@ impl Board {
             handler_missing: false,
             log_fails: false,
             child_ended: false,
+            is_torn: false,
             dies_by_power: false,
             start_pending: false,
             faults: BTreeSet::new(),
             sync_ms: 0,
             blocked_until: 0,
+            known_at: 0,
             progress_at: 0,
             asked_ms: 60_000,
             shadow_every: 100,
-            settling: false,
-            trace: traced.then(VecDeque::new),
-            trace_lines: TRACE_LINES,
-            digest: 0,
-            fired: BTreeMap::new(),
+            last_end: None,
             turns: 0,
             lives: 0,
             cuts: 0,
@@ -174,29 +156,29 @@ impl Board {
 
     /// Runs to the end, with everything well at last.
     pub(super) fn run(&mut self) {
-        let end = self.scenario.secs * 1000;
+        let end = self.line.scenario.secs * 1000;
         while self.step(end) {}
         self.settle();
     }
 
     /// Performs the next event or turn. Returns true if there is one before `end`.
     fn step(&mut self, end: u64) -> bool {
-        let event = self.events.first_key_value().map_or(u64::MAX, |((at, _), _)| *at);
+        let event = self.line.next_at();
         let wake = self.wake_time();
         if event.min(wake) >= end {
-            self.time = self.time.max(end);
+            self.line.time = self.line.time.max(end);
             return false;
         }
-        self.time = self.time.max(event.min(wake));
+        self.line.time = self.line.time.max(event.min(wake));
         if event <= wake {
-            if let Some((_, event)) = self.events.pop_first() {
+            if let Some(event) = self.line.pop() {
                 self.happen(event);
             }
         } else {
             let syncs = self.disk.syncs;
             self.turn();
             let took = 1 + (self.disk.syncs - syncs) * self.sync_ms;
-            self.blocked_until = self.time + took;
+            self.blocked_until = self.line.time + took;
             if core::mem::take(&mut self.child_ended)
                 && let Some(service) = &mut self.service
             {
@@ -213,13 +195,8 @@ impl Board {
     /// Returns when the service has its next turn.
     fn wake_time(&self) -> u64 {
         let Some(service) = &self.service else { return u64::MAX };
-        let due = if service.woken { Instant::BOOT } else { service.next_deadline(self.now()) };
-        (self.booted_at + due.as_ms().saturating_sub(BOOT_MS)).max(self.time).max(self.blocked_until)
-    }
-
-    /// Returns CLOCK_BOOTTIME.
-    pub(super) fn now(&self) -> Instant {
-        Instant::from_ms(self.time - self.booted_at + BOOT_MS)
+        let due = if service.woken { Instant::BOOT } else { service.next_deadline() };
+        self.line.time_of(due).max(self.line.time).max(self.blocked_until)
     }
 
     /// Returns the wall clock in seconds.
@@ -228,37 +205,37 @@ impl Board {
     }
 
     fn move_wall(&mut self) {
-        let passed = i64::try_from((self.time - self.wall_at) / 1000).unwrap_or(0);
+        let passed = i64::try_from((self.line.time - self.wall_at) / 1000).unwrap_or(0);
         self.wall += passed;
         self.wall_at += u64::try_from(passed).unwrap_or(0) * 1000;
     }
 
     /// Makes everything well, and waits until all is done.
     fn settle(&mut self) {
-        self.trace(|| "----- everything is made well".to_owned());
-        self.settling = true;
+        self.line.trace(|| "----- everything is made well".to_owned());
+        self.line.settling = true;
         self.disk.die_at = None;
         for kind in core::mem::take(&mut self.faults) {
             self.mend(kind);
         }
-        self.events.retain(|_, event| !matches!(event, Event::Kind(_)));
+        self.line.retain(|event| !matches!(event, Event::Kind(_)));
         self.workers_before = self.rules.workers;
         let spool = SpoolRules { handler: self.rules.spool.handler, ..RULES.spool };
         self.rules = JobRules { logs_jobs: self.rules.logs_jobs, workers: 4, spool, ..RULES };
         self.wake(|service| service.reloads = true);
-        self.events.insert((self.time, 0), Event::Resume);
+        self.line.after(0, Event::Resume);
         self.schedule_start(1000);
-        let end = self.time + SETTLE_SECS * 1000;
+        let end = self.line.time + SETTLE_SECS * 1000;
         let mut quiet = 0;
         while quiet < 3 {
-            let until = self.time + 60_000;
+            let until = self.line.time + 60_000;
             while self.step(until) {}
             quiet = if self.is_done() { quiet + 1 } else { 0 };
             if !self.is_done() {
                 self.connect(&[Ask::Hold(false)]);
                 self.cancel_far_jobs();
             }
-            assert!(self.time < end, "it does not end: {}", self.what_waits());
+            assert!(self.line.time < end, "it does not end: {}", self.what_waits());
         }
         self.check_end();
     }
@@ -276,7 +253,7 @@ impl Board {
             job.due.is_some()
                 && job.end == End::Open
                 && job.removed == Removed::No
-                && job.ready_at + 60_000 < self.time
+                && job.ready_at + 60_000 < self.line.time
         };
         let ids: Vec<Ask> = self
             .ledger
@@ -319,69 +296,24 @@ impl Board {
             self.disk.claims(),
             core.leftovers.groups().count(),
             String::from_utf8_lossy(out.as_bytes()),
-            service.next_deadline(self.now()),
-            self.now(),
+            service.next_deadline(),
+            self.line.now(),
         )
     }
 
     // ----- time -------------------------------------------------------------
 
-    pub(super) fn after(&mut self, ms: u64, event: Event) {
-        self.serial += 1;
-        self.events.insert((self.time + ms, self.serial), event);
-    }
-
     fn schedule(&mut self, kind: Kind) {
-        let mean = kind.mean_secs() * 1000;
-        if mean > 0 && self.scenario.has(kind) && !self.settling {
-            let wait = self.streams[kind as usize].wait(mean);
-            self.after(wait, Event::Kind(kind));
+        if let Some(wait) = self.line.wait_for(kind) {
+            self.line.after(wait, Event::Kind(kind));
         }
     }
 
     /// Has the service started in a moment, unless that is on its way.
     pub(super) fn schedule_start(&mut self, ms: u64) {
         if !core::mem::replace(&mut self.start_pending, true) {
-            self.after(ms, Event::Start);
+            self.line.after(ms, Event::Start);
         }
-    }
-
-    /// Returns true if an event without a time of its own happens now, once in `times`.
-    pub(super) fn happens(&mut self, kind: Kind, times: u64) -> bool {
-        let happens = self.streams[kind as usize].one_in(times);
-        let happens =
-            happens && self.scenario.has(kind) && !self.settling && self.time >= self.scenario.calm * 1000;
-        if happens {
-            self.count(kind);
-        }
-        happens
-    }
-
-    pub(super) fn count(&mut self, kind: Kind) {
-        *self.fired.entry(kind).or_default() += 1;
-    }
-
-    pub(super) fn trace(&mut self, line: impl FnOnce() -> String) {
-        if let Some(trace) = &mut self.trace {
-            let line = line();
-            self.digest = line
-                .bytes()
-                .fold(self.digest, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-            if trace.len() == self.trace_lines {
-                trace.pop_front();
-            }
-            trace.push_back(format!(
-                "{:>9}.{:03} boot {} {}",
-                self.time / 1000,
-                self.time % 1000,
-                self.boot,
-                line
-            ));
-        }
-    }
-
-    pub(super) fn steps(&self) -> Vec<String> {
-        self.trace.iter().flatten().cloned().collect()
     }
 
     // ----- events -----------------------------------------------------------
@@ -392,7 +324,7 @@ impl Board {
             Event::Kind(kind) => {
                 self.schedule(kind);
                 let load = matches!(kind, Kind::AddJobs | Kind::WriteLines);
-                if load || self.time >= self.scenario.calm * 1000 {
+                if load || self.line.time >= self.line.scenario.calm * 1000 {
                     self.begin(kind);
                 }
             }
@@ -415,6 +347,7 @@ impl Board {
                 self.connect(&[Ask::Hold(false)]);
             }
             Event::Leave(slot) => self.vanish(slot),
+            Event::FailSync => self.fail_sync(),
         }
     }
 
@@ -434,14 +367,14 @@ impl Board {
         }
         self.faults.insert(kind);
         let lasts = stream.wait(mean);
-        self.after(lasts, Event::Mend(kind));
-        self.trace(|| format!("----- {} begins, for {lasts} ms", kind.name()));
+        self.line.after(lasts, Event::Mend(kind));
+        self.line.trace(|| format!("----- {} begins, for {lasts} ms", kind.name()));
         true
     }
 
     /// Has an event of this kind happen.
     fn begin(&mut self, kind: Kind) {
-        let mut stream = self.streams[kind as usize].clone();
+        let mut stream = self.line.stream(kind).clone();
         let happens = match kind {
             _ if kind <= Kind::Garbage => self.begin_request(kind, &mut stream),
             _ if (Kind::NoSpace..=Kind::SpoolReplaced).contains(&kind) => {
@@ -449,9 +382,9 @@ impl Board {
             }
             _ => self.begin_other(kind, &mut stream),
         };
-        self.streams[kind as usize] = stream;
+        *self.line.stream(kind) = stream;
         if happens {
-            self.count(kind);
+            self.line.count(kind);
         }
     }
 
@@ -480,7 +413,15 @@ impl Board {
             Kind::KeepWriter => {
                 let file = self.write_lines(stream, 1);
                 self.disk.writers.insert(file);
-                self.after(1000, Event::Append(file, stream.between(1, 6)));
+                self.line.after(1000, Event::Append(file, stream.between(1, 6)));
+                true
+            }
+            Kind::WriteTail => {
+                self.write_lines(stream, 1);
+                self.disk.cut_queue_tail();
+                if stream.one_in(2) {
+                    self.line.after(CLAIM_QUIET.as_ms() - 50, Event::FailSync);
+                }
                 true
             }
             Kind::Wait | Kind::Cancel | Kind::Retry | Kind::Forget => {
@@ -505,21 +446,21 @@ impl Board {
                 any && self.connect(&[ask]).is_some()
             }
             Kind::Hold => {
-                self.after(stream.wait(60_000), Event::Resume);
+                self.line.after(stream.wait(60_000), Event::Resume);
                 self.connect(&[Ask::Hold(true)]).is_some()
             }
             Kind::Drain => self.connect(&[Ask::Drain]).is_some(),
             Kind::StopRequest => self.connect(&[Ask::Stop]).is_some(),
             Kind::Watch => {
                 let slot = self.connect(&[Ask::Watch]);
-                slot.into_iter().for_each(|slot| self.after(stream.wait(30_000), Event::Leave(slot)));
+                slot.into_iter().for_each(|slot| self.line.after(stream.wait(30_000), Event::Leave(slot)));
                 slot.is_some()
             }
             Kind::Vanish => {
                 let connected = |slot: &usize| self.clients[*slot].is_some();
                 let connected: Vec<usize> = (0..CLIENTS_MAX).filter(connected).collect();
                 let Some(slot) = stream.pick(&connected).copied() else { return false };
-                self.trace(|| format!("client {slot} leaves"));
+                self.line.trace(|| format!("client {slot} leaves"));
                 self.vanish(slot);
                 true
             }
@@ -541,6 +482,7 @@ impl Board {
         if kind >= Kind::SpoolAway && !self.disk.is_journal_named() || !self.fault(kind, mean, stream) {
             return false;
         }
+        self.is_torn |= matches!(kind, Kind::IoError | Kind::ReadOnly);
         match kind {
             Kind::NoSpace => (self.disk.full, self.disk.free) = (Some(NO_SPACE), 0),
             Kind::OverQuota => self.disk.full = Some(OVER_QUOTA),
@@ -563,6 +505,7 @@ impl Board {
                 let left = u32::try_from(stream.between(1, 3)).unwrap_or(1);
                 self.disk.refusal = refuse(&[Work::Sync], io_error, left);
             }
+            Kind::FolderSyncFails if stream.one_in(2) => self.disk.folder_syncs_fail = true,
             Kind::FolderSyncFails => self.disk.fail_folder_sync = true,
             Kind::QueueSyncFails => self.disk.sync_fails = true,
             Kind::ClaimsFail => self.disk.claims_fail = Some(io_error),
@@ -580,7 +523,7 @@ impl Board {
         match kind {
             Kind::Stranger => {
                 let (pid, serial) = self.processes.start(None, None, Nature::GENTLE);
-                self.after(stream.wait(20_000), Event::Exit(pid, serial, 0));
+                self.line.after(stream.wait(20_000), Event::Exit(pid, serial, 0));
             }
             Kind::HandlerMissing => {
                 self.handler_missing |= self.fault(kind, 40_000, stream);
@@ -598,7 +541,7 @@ impl Board {
             Kind::Reload => {
                 self.workers_before = self.rules.workers;
                 // A worker more is free from now on, and not before.
-                self.progress_at = self.time;
+                self.progress_at = self.line.time;
                 self.rules.workers = usize::try_from(stream.between(1, 5)).unwrap_or(1);
                 let timeout = if stream.one_in(2) { 0 } else { stream.between(20_000, 90_000) };
                 self.rules.job_timeout = Duration::from_ms(timeout);
@@ -626,7 +569,7 @@ impl Board {
             }
             Kind::Suspend => {
                 let slept = stream.wait(600_000);
-                self.trace(|| format!("the board sleeps for {slept} ms"));
+                self.line.trace(|| format!("the board sleeps for {slept} ms"));
                 self.sleep(slept);
             }
             _ => return false,
@@ -636,19 +579,16 @@ impl Board {
 
     /// Suspends the board: CLOCK_BOOTTIME continues, and nothing runs.
     fn sleep(&mut self, slept: u64) {
-        let events = core::mem::take(&mut self.events);
-        let moved = events.into_iter().map(|((at, serial), event)| ((at + slept, serial), event));
-        self.events = moved.collect();
-        self.blocked_until = self.time + slept;
-        self.progress_at = self.time + slept;
-        self.time += slept;
+        self.line.sleep(slept);
+        self.blocked_until = self.line.time;
+        (self.progress_at, self.known_at) = (self.line.time, self.line.time);
         for client in self.clients.iter_mut().flatten() {
             client.since += slept;
         }
     }
 
     fn mend(&mut self, kind: Kind) {
-        self.trace(|| format!("----- {} ends", kind.name()));
+        self.line.trace(|| format!("----- {} ends", kind.name()));
         match kind {
             Kind::HandlerMissing => self.handler_missing = false,
             Kind::LogFails => self.log_fails = false,
@@ -658,7 +598,9 @@ impl Board {
             Kind::FileTooBig => self.disk.file_limit = None,
             Kind::NoInodes => self.disk.no_inodes = false,
             Kind::IoOnce | Kind::IoError | Kind::ReadOnly | Kind::SyncFails => self.disk.refusal = None,
-            Kind::FolderSyncFails => self.disk.fail_folder_sync = false,
+            Kind::FolderSyncFails => {
+                (self.disk.fail_folder_sync, self.disk.folder_syncs_fail) = (false, false);
+            }
             Kind::QueueSyncFails => self.disk.sync_fails = false,
             Kind::ClaimsFail => self.disk.claims_fail = None,
             Kind::RenameFails => self.disk.rename_fails = None,
@@ -666,7 +608,12 @@ impl Board {
             Kind::SpoolAway | Kind::SpoolReplaced | Kind::SpoolRemoved => self.put_spool_back(),
             _ => {}
         }
-        self.progress_at = self.time;
+        self.progress_at = self.line.time;
+    }
+
+    /// Returns true if the disk may not let half a record be cut off now.
+    pub(super) fn is_torn_now(&self) -> bool {
+        self.faults.contains(&Kind::IoError) || self.faults.contains(&Kind::ReadOnly)
     }
 
     fn put_spool_back(&mut self) {
@@ -680,7 +627,7 @@ impl Board {
     fn new_job(&mut self, stream: &mut Random) -> usize {
         let long = stream.one_in(10);
         let padding = stream.below(if long { 900 } else { 60 });
-        self.ledger.add(usize::try_from(padding).unwrap_or(0), self.time)
+        self.ledger.add(usize::try_from(padding).unwrap_or(0), self.line.time)
     }
 
     /// Appends lines as a writer that syncs them. Returns the file.
@@ -690,13 +637,35 @@ impl Board {
             let job = self.new_job(stream);
             text.push_str(&self.ledger.jobs[job].text);
             text.push('\n');
-            self.ledger.jobs[job].promised = !self.disk.sync_fails;
         }
-        self.trace(|| format!("a writer appends {count} lines to the queue file"));
+        self.line.trace(|| format!("a writer appends {count} lines to the queue file"));
+        if self.disk.queue_has_tail(None) {
+            text.insert(0, '\n');
+        }
+        let first = self.ledger.jobs.len() - usize::try_from(count).unwrap_or(0);
         let file = self.disk.append_to_queue(&text);
         self.disk.make_durable(file);
+        self.written(first, file);
         self.wake(|service| service.queue_written = true);
         file
+    }
+
+    /// Has the syncs of the next second fail.
+    fn fail_sync(&mut self) {
+        let kind = Kind::SyncFails;
+        let mut stream = self.line.stream(kind).clone();
+        if self.line.is_open(kind) && self.fault(kind, 700, &mut stream) {
+            self.disk.refusal = Some(Refusal { works: &[Work::Sync], error: DiskError(5), left: u32::MAX });
+            self.line.count(kind);
+        }
+        *self.line.stream(kind) = stream;
+    }
+
+    /// Takes that a writer has synced the jobs from `first` on, which are in a file. That is no promise
+    /// while the name of the file is not durable, because a sync of its folder has failed.
+    fn written(&mut self, first: usize, file: usize) {
+        let is_promised = self.disk.has_durable_name(file);
+        self.ledger.jobs[first..].iter_mut().for_each(|job| job.promised = is_promised);
     }
 
     /// Appends to a file that a writer has kept open.
@@ -708,27 +677,29 @@ impl Board {
             self.disk.writers.remove(&file);
             return;
         }
-        let mut stream = self.streams[Kind::KeepWriter as usize].clone();
+        let mut stream = self.line.stream(Kind::KeepWriter).clone();
         let job = self.new_job(&mut stream);
-        let text = format!("{}\n", self.ledger.jobs[job].text);
-        self.ledger.jobs[job].promised = !self.disk.sync_fails;
+        let begin = if self.disk.queue_has_tail(Some(file)) { "\n" } else { "" };
+        let text = format!("{begin}{}\n", self.ledger.jobs[job].text);
+        self.line.trace(|| format!("a writer appends j{job} to the file that it has open"));
         self.disk.append_to(file, &text);
         self.disk.make_durable(file);
+        self.written(job, file);
         self.wake(|service| service.queue_written = true);
         // Without leases a claim is removed when it was quiet for ten seconds.
         let wait = stream.between(500, if self.disk.has_leases { 40_000 } else { 8000 });
-        self.streams[Kind::KeepWriter as usize] = stream;
-        self.after(if left == 1 { 100 } else { wait }, Event::Append(file, left - 1));
+        *self.line.stream(Kind::KeepWriter) = stream;
+        self.line.after(if left == 1 { 100 } else { wait }, Event::Append(file, left - 1));
     }
 
     // ----- death ------------------------------------------------------------
 
     fn boots(&mut self) {
-        self.boot += 1;
-        self.booted_at = self.time;
-        self.wall_at = self.time;
+        self.line.boot += 1;
+        self.line.booted_at = self.line.time;
+        self.wall_at = self.line.time;
         self.note.clear();
-        let sets = !self.happens(Kind::WallUnset, 3);
+        let sets = !self.line.happens(Kind::WallUnset, 3);
         // Two minutes before the seconds since 1970 have 32 bits, in every run.
         self.wall = if sets { self.wall.max((1 << 31) - 120) } else { 0 };
         self.schedule_start(1000);
@@ -738,7 +709,8 @@ impl Board {
     pub(super) fn die_if_dead(&mut self) {
         if self.disk.is_dead() {
             let power = core::mem::take(&mut self.dies_by_power);
-            self.count(if power { Kind::PowerCutInTurn } else { Kind::KillInTurn });
+            self.is_torn = true;
+            self.line.count(if power { Kind::PowerCutInTurn } else { Kind::KillInTurn });
             self.dies(power);
         }
     }
@@ -755,11 +727,12 @@ impl Board {
 
     /// Kills the service, or cuts the power of the board.
     fn dies(&mut self, power: bool) {
-        self.trace(|| {
+        self.line.trace(|| {
             (if power { "----- the power is cut" } else { "----- the service is killed" }).to_owned()
         });
         self.ledger.crash(power);
         self.held = None;
+        self.is_torn |= power;
         self.clients.iter_mut().for_each(|client| *client = None);
         // A spool that is away is put back before the next start, by a person.
         self.put_spool_back();
@@ -768,8 +741,7 @@ impl Board {
             self.cuts += 1;
             self.disk.power_cut();
             self.processes.clear();
-            self.events
-                .retain(|_, event| !matches!(event, Event::Exit(..) | Event::Append(..) | Event::Start));
+            self.line.retain(|event| !matches!(event, Event::Exit(..) | Event::Append(..) | Event::Start));
             self.start_pending = false;
         }
         self.service_ends(true);
@@ -786,14 +758,15 @@ impl Board {
         }
         if let Some(service) = self.service.take() {
             let leaders: Vec<u32> = service.workers.iter().map(|worker| worker.pid).collect();
-            self.processes.service_ends(&leaders, self.time);
+            self.processes.service_ends(&leaders, self.line.time);
             self.memory = Some(service.into_memory());
         }
         self.ledger.rewriting = false;
-        self.blocked_until = self.time;
+        self.blocked_until = self.line.time;
         self.put_spool_back();
         self.disk.restart();
-        let wait = Random::new(self.scenario.seed, self.time).wait(if killed { 2000 } else { 4000 });
+        let wait =
+            Random::new(self.line.scenario.seed, self.line.time).wait(if killed { 2000 } else { 4000 });
         self.schedule_start(wait);
     }
 
@@ -808,10 +781,11 @@ impl Board {
             || self.sync_ms > 0
             || self.log_fails
         {
-            self.progress_at = self.time;
+            (self.progress_at, self.known_at) = (self.line.time, self.line.time);
             return;
         }
-        let limit = self.time.saturating_sub(STALE);
+        self.check_lines(service);
+        let limit = self.line.time.saturating_sub(STALE);
         if self.progress_at > limit || service.workers.len() >= self.rules.workers {
             return;
         }
@@ -827,11 +801,29 @@ impl Board {
         }
     }
 
+    /// Checks that a state is named if lines are there that the service does not take.
+    fn check_lines(&mut self, service: &Service) {
+        let core = &service.core;
+        let limit = self.line.time.saturating_sub(1000);
+        let waits = |job: &&Job| job.end == End::Open && job.ready_at < limit;
+        let there = self.ledger.must_be_there().map(|(_, job)| job).filter(waits).count();
+        let known = core.spool.waiting() as usize;
+        if there <= known || core.room() == 0 {
+            self.known_at = self.line.time;
+        }
+        let unknown = self.line.time - self.known_at;
+        assert!(
+            unknown <= STALE,
+            "{there} jobs wait, the service knows {known} of them for {unknown} ms, and no state says why: {}",
+            self.disk.describe()
+        );
+    }
+
     fn what_waits_in(&self, service: &Service) -> String {
         format!("{:?}, {} waiting", service.core.spool.window().slots(), service.core.spool.waiting())
     }
 
-    /// Cuts the power of a copy of the disk, and checks what a recovery finds there.
+    /// Kills the service on a copy of the disk, or cuts its power, and checks what a recovery finds there.
     pub(super) fn check_shadow(&mut self, service: &Service) {
         if self.disk.is_dead() || !service.core.home.is_here() || !self.disk.is_journal_named() {
             return;
@@ -842,21 +834,34 @@ impl Board {
             (None, None, None, None, false);
         (disk.claims_fail, disk.rename_fails, disk.sync_fails, disk.copies_on_write) =
             (None, None, false, false);
+        disk.folder_syncs_fail = false;
         disk.free = u64::MAX;
+        let kills = self.random.one_in(2);
         for _ in 0..self.random.below(4) {
             disk.random(7);
         }
-        disk.power_cut();
-        self.check_disk(&mut disk);
+        if kills {
+            disk.restart();
+        } else {
+            disk.power_cut();
+        }
+        self.check_disk(&mut disk, kills);
     }
 
-    /// Checks that a disk holds what was promised, and nothing else.
-    fn check_disk(&mut self, disk: &mut FakeDisk) {
+    /// Checks that a disk holds what was promised, and nothing else. After a kill, `kills`, each end in the
+    /// journal is there, and no half record.
+    fn check_disk(&mut self, disk: &mut FakeDisk, kills: bool) {
         let mut scratch = vec![0; SCRATCH_BYTES];
         let mut core = Box::new(JobsCore::EMPTY);
         let rules = JobRules { takes_all: true, ..self.rules };
         let recovery =
             core.recover(disk, &mut scratch, rules, Instant::from_ms(1)).expect("a disk without faults");
+        let torn = recovery.torn_bytes + recovery.damaged_bytes;
+        assert!(
+            torn == 0 || !kills || self.is_torn,
+            "half a record is in the journal, {recovery:?}, {}",
+            disk.describe()
+        );
         let mut buffer = [0; crate::proto::journal::RECORD_MAX_BYTES];
         let mut live = BTreeMap::new();
         let mut locations: Vec<_> = core.spool.window().slots().iter().map(|slot| slot.location()).collect();
@@ -875,7 +880,8 @@ impl Board {
         for (job, dead) in &live {
             let known = &self.ledger.jobs[*job];
             assert!(known.removed != Removed::Yes, "after a power cut j{job} is there, and was removed");
-            let ended = known.end == End::Durable && !known.dead;
+            let sure = if kills { End::Written } else { End::Durable };
+            let ended = known.end >= sure && !known.dead;
             assert!(!ended, "after a power cut j{job} is there, and its end was on the disk (dead {dead})");
         }
         let lines = disk.queued_lines();
@@ -922,10 +928,23 @@ impl Board {
             sure + unsure
         );
         assert!(service.core.counts().jobs >= service.ended, "the count of jobs");
+        self.check_results(&service);
         self.check_shadow(&service);
         self.service = Some(service);
     }
 }
 
-/// Milliseconds that a board has run when its first program starts.
-const BOOT_MS: u64 = 2000;
+impl Board {
+    /// Checks that the journal has the last end, if the disk was well.
+    fn check_results(&mut self, service: &Service) {
+        let Some((job, true)) = self.last_end else { return };
+        let (mut disk, mut scratch) = (self.disk.clone(), vec![0; SCRATCH_BYTES]);
+        let (mut scan, mut found) = (service.core.spool.scan_ends(), false);
+        let id = self.ledger.jobs[job].id;
+        let mut visit = |location: RecordLocation, _| found |= Some(location.id) == id;
+        while !service.core.spool.ends_step(&mut disk, &mut scratch, &mut scan, &mut visit).expect("it works")
+        {
+        }
+        assert!(found, "the end of j{job} ({id:?}) is not in the journal");
+    }
+}

@@ -41,6 +41,8 @@ pub(super) struct Client {
     pub(super) asked: VecDeque<Ask>,
     /// Rows that follow.
     rows: u64,
+    /// The rows are those of `list done`.
+    rows_are_ends: bool,
     /// The id of the last row.
     last_row: u64,
     /// The client has every answer, and leaves.
@@ -56,13 +58,20 @@ impl Board {
         let slot = self.clients.iter().position(Option::is_none)?;
         service.woken = true;
         let to_send: VecDeque<Ask> = requests.iter().copied().collect();
-        self.trace(|| format!("client {slot} asks {:?}", &requests[..requests.len().min(4)]));
+        self.line.trace(|| format!("client {slot} asks {:?}", &requests[..requests.len().min(4)]));
         for ask in requests {
             self.asked(*ask);
         }
         let asked = to_send.clone();
-        self.clients[slot] =
-            Some(Client { to_send, asked, rows: 0, last_row: 0, leaves: false, since: self.time });
+        self.clients[slot] = Some(Client {
+            to_send,
+            asked,
+            rows: 0,
+            rows_are_ends: false,
+            last_row: 0,
+            leaves: false,
+            since: self.line.time,
+        });
         Some(slot)
     }
 
@@ -298,7 +307,7 @@ impl Board {
         let field = |name: &str| {
             line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
         };
-        self.trace(|| format!("client {slot}: {ask:?}: {line}"));
+        self.line.trace(|| format!("client {slot}: {ask:?}: {line}"));
         match ask {
             Ask::Queue(index) | Ask::After(index, _) => match field("id") {
                 Some(id) if ok => {
@@ -307,22 +316,23 @@ impl Board {
                         "{id} is for a journal that its path does not lead to"
                     );
                     self.ledger.has_id(index, id);
-                    let (boot, now) = (self.boot, self.now().as_ms());
+                    let (boot, now) = (self.line.boot, self.line.now().as_ms());
                     let job = &mut self.ledger.jobs[index];
                     job.promised = true;
                     if let Ask::After(_, delay) = ask {
                         // It was asked for a moment before.
                         job.due = Some((boot, (now + delay).saturating_sub(self.asked_ms)));
-                        job.ready_at = self.time + delay;
+                        job.ready_at = self.line.time + delay;
                     }
                     self.acknowledged += 1;
                 }
                 _ => self.ledger.jobs[index].removed = Removed::Unsure,
             },
-            Ask::List(_) => {
+            Ask::List(which) => {
                 let rows = line.strip_prefix("ok ").and_then(|rows| rows.parse().ok());
                 if let (Some(client), Some(rows)) = (&mut self.clients[slot], rows) {
                     (client.rows, client.last_row) = (rows, 0);
+                    client.rows_are_ends = which == "done";
                 }
             }
             Ask::Cancel(id) | Ask::Forget(id) => {
@@ -331,7 +341,7 @@ impl Board {
             Ask::Retry(id) => {
                 if let (Some(job), true) = (self.ledger.by_id(id), ok) {
                     (self.ledger.jobs[job].end, self.ledger.jobs[job].dead) = (End::Open, false);
-                    self.ledger.jobs[job].ready_at = self.time;
+                    self.ledger.jobs[job].ready_at = self.line.time;
                 }
             }
             Ask::RetryAll | Ask::ForgetAll => self.ledger.rewriting = false,
@@ -356,11 +366,23 @@ impl Board {
             .and_then(|id| id.parse().ok())
             .unwrap_or_else(|| panic!("a row without an id: {line}"));
         client.last_row = id;
+        if client.rows_are_ends {
+            return self.on_end(id, line);
+        }
         let text = line.split(' ').skip_while(|word| !word.starts_with('j')).collect::<Vec<_>>().join(" ");
         if text.is_empty() {
             assert!(line.contains("cannot be read"), "a row without a text: {line}");
         } else {
             self.ledger.find(text.as_bytes());
         }
+    }
+
+    /// Takes a row of `list done`: an end that was reported, or a cancellation that was asked for.
+    fn on_end(&self, id: u64, line: &str) {
+        let Some(job) = self.ledger.by_id(id).map(|job| &self.ledger.jobs[job]) else { return };
+        let kind = line.split(' ').nth(1).unwrap_or_default();
+        let exit = line.split(' ').find_map(|word| word.strip_prefix("exit=")?.parse().ok());
+        let is_known = job.ended.iter().any(|end| end.0 == kind && Some(end.1) == exit);
+        assert!(is_known || kind == "cancelled", "no job ended so: {line}, {job:?}");
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Job {
     /// When it could be started at the latest, if a worker is free.
     pub(super) ready_at: u64,
     pub(super) runs: u32,
+    /// The ends of its attempts and its cancellations: the kind, and the exit status.
+    pub(super) ended: Vec<(&'static str, u8)>,
     pub(super) end: End,
     /// The end is that of a dead job, which is kept.
     pub(super) dead: bool,
@@ -70,6 +72,7 @@ impl Ledger {
             due: None,
             ready_at,
             runs: 0,
+            ended: Vec::new(),
             end: End::Open,
             dead: false,
             removed: Removed::No,

@@ -31,6 +31,7 @@ kinds! {
     AddDelayed "add-delayed" 90 "a client adds jobs that are due later";
     WriteLines "write-lines" 40 "a writer appends lines to the queue file and syncs them";
     KeepWriter "keep-writer" 240 "a writer keeps the queue file open, and appends to it again";
+    WriteTail "write-tail" 300 "a writer appends a line without its end";
     Wait "wait" 60 "a client waits for the end of a job";
     List "list" 120 "a client reads a page of the queue";
     Cancel "cancel" 120 "a client cancels a job";

@@ -48,7 +48,7 @@ pub(super) const RULES: JobRules = JobRules {
 /// Milliseconds from one heartbeat to the next.
 pub(super) const INTERVAL: u64 = 3000;
 /// Turns without a pause after which the service spins.
-const SPIN_TURNS: u32 = 50_000;
+const SPIN_TURNS: u32 = 3000;
 
 /// A handler that runs.
 pub(super) struct Worker {
@@ -78,6 +78,8 @@ pub(super) struct Service {
     pub(super) woken: bool,
     /// Children have ended.
     pub(super) reaps: bool,
+    /// When a decision is due, as the last turn found.
+    planned: Option<Instant>,
     /// Only a heartbeat woke the service: no decision has asked for this turn.
     asleep: bool,
     token: [u8; 32],
@@ -102,15 +104,15 @@ impl Service {
     }
 
     /// Returns when the service wakes by itself.
-    pub(super) fn next_deadline(&self, now: Instant) -> Instant {
+    pub(super) fn next_deadline(&self) -> Instant {
         let beat = Instant::from_ms(self.beat_at + INTERVAL);
-        self.own_deadline(now).map_or(beat, |due| due.or_earlier(beat))
+        self.planned.map_or(beat, |due| due.or_earlier(beat))
     }
 }
 
 impl Board {
     fn note_head(&self) -> NoteHead {
-        NoteHead { boot: [b'a' + u8::try_from(self.boot % 20).unwrap_or(0); 36], namespace: 1 }
+        NoteHead { boot: [b'a' + u8::try_from(self.line.boot % 20).unwrap_or(0); 36], namespace: 1 }
     }
 
     /// Starts the service, as `start` does. The disk may refuse it; then it is tried again later.
@@ -118,16 +120,16 @@ impl Board {
         if self.service.is_some() {
             return;
         }
-        let now = self.now();
+        let now = self.line.now();
         let mut scratch = vec![0; SCRATCH_BYTES];
         let mut core = Box::new(JobsCore::EMPTY);
         let mut boot = [1; 16];
-        boot[..4].copy_from_slice(&self.boot.to_le_bytes());
+        boot[..4].copy_from_slice(&self.line.boot.to_le_bytes());
         core.spool.set_boot(boot);
         let recovery = match core.recover(&mut self.disk, &mut scratch, self.rules, now) {
             Ok(recovery) => recovery,
             Err(RecoverError::Disk(error)) => {
-                self.trace(|| format!("the service does not start: {error:?}"));
+                self.line.trace(|| format!("the service does not start: {error:?}"));
                 self.cut_if_dead();
                 self.disk_restarts();
                 return self.schedule_start(5000);
@@ -145,7 +147,7 @@ impl Board {
             });
             there.for_each(|group| core.leftovers.inherit(group, now));
         }
-        self.trace(|| {
+        self.line.trace(|| {
             format!(
                 "the service starts: {recovery:?}, {} waiting, {} dead",
                 core.spool.waiting(),
@@ -153,9 +155,10 @@ impl Board {
             )
         });
         let damaged = recovery.damaged_bytes;
+        self.is_torn &= damaged + recovery.torn_bytes > 0 || self.is_torn_now();
         let explained = self.cuts > 0
-            || self.fired.contains_key(&Kind::IoError)
-            || self.fired.contains_key(&Kind::IoOnce);
+            || self.line.fired.contains_key(&Kind::IoError)
+            || self.line.fired.contains_key(&Kind::IoOnce);
         assert!(damaged == 0 || explained, "{damaged} bytes are damaged, without an error of the disk");
         self.lives += 1;
         let token = crate::proto::leftovers::token(&u128::from(self.lives).to_le_bytes());
@@ -174,6 +177,7 @@ impl Board {
             queue_written: true,
             woken: true,
             reaps: false,
+            planned: None,
             asleep: false,
             token,
             note_outdated: true,
@@ -182,23 +186,23 @@ impl Board {
             ended: 0,
         };
         self.service = Some(service);
-        self.progress_at = self.time;
+        self.progress_at = self.line.time;
         self.die_if_dead();
     }
 
     /// Performs one turn of the loop.
     pub(super) fn turn(&mut self) {
         let Some(mut service) = self.service.take() else { return };
-        let now = self.now();
+        let now = self.line.now();
         self.turns += 1;
         let woken = core::mem::take(&mut service.woken);
         service.busy_turns = if woken { 0 } else { service.busy_turns + 1 };
-        service.asleep = !woken && !service.own_deadline(now).is_some_and(|due| due.is_due(now));
+        service.asleep = !woken && !service.planned.is_some_and(|due| due.is_due(now));
         assert!(service.busy_turns < SPIN_TURNS, "the service spins");
         if service.terms > 0 {
             service.terms -= 1;
             service.woken = service.terms > 0;
-            self.trace(|| "SIGTERM received".to_owned());
+            self.line.trace(|| "SIGTERM received".to_owned());
             service.core.stop(now);
         }
         if core::mem::take(&mut service.reloads) {
@@ -238,7 +242,7 @@ impl Board {
         }
         if !self.disk.is_dead() {
             if service.draining && service.core.is_drained() {
-                self.trace(|| "drained".to_owned());
+                self.line.trace(|| "drained".to_owned());
                 service.core.stop(now);
             }
             if service.core.is_stop_due(now) {
@@ -246,6 +250,7 @@ impl Board {
             }
             self.end_turn(&mut service, now);
         }
+        service.planned = service.own_deadline(now);
         self.service = Some(service);
         self.die_if_dead();
         self.finish_if_stopped();
@@ -286,9 +291,10 @@ impl Board {
                 let written = !self.log_fails;
                 for job in service.log_buffer.drain(..) {
                     if written {
+                        self.ledger.jobs[job].ended.push(("done", 0));
                         self.ledger.ends(job, false);
                     } else {
-                        self.count(Kind::LogFails);
+                        self.line.count(Kind::LogFails);
                     }
                 }
                 service.core.log_flushed(written);
@@ -319,7 +325,7 @@ impl Board {
                 if let TurnNotice::Damaged(damage) = notice {
                     assert!(damage.jobs == 0, "{} jobs are damaged", damage.jobs);
                 }
-                self.trace(|| format!("notice {notice:?}"));
+                self.line.trace(|| format!("notice {notice:?}"));
             }
         }
     }
@@ -334,7 +340,7 @@ impl Board {
                 Some(job)
             }
             Err(error) => {
-                self.trace(|| format!("the text of {} cannot be read: {error:?}", slot.id));
+                self.line.trace(|| format!("the text of {} cannot be read: {error:?}", slot.id));
                 let report = service.core.handler_refused(slot.id);
                 if let Some(job) = self.ledger.by_id(slot.id) {
                     self.reported(service, job, report, now);
@@ -346,23 +352,23 @@ impl Board {
 
     /// Takes the start of an attempt, by a handler or the log.
     fn starts(&mut self, service: &Service, job: usize, slot: &Slot) {
-        let (boot, now) = (self.boot, self.now().as_ms());
-        self.trace(|| format!("job {} starts, attempt {}: j{job}", slot.id, slot.attempt));
+        let (boot, now) = (self.line.boot, self.line.now().as_ms());
+        self.line.trace(|| format!("job {} starts, attempt {}: j{job}", slot.id, slot.attempt));
         assert!(!service.core.spool.is_held(), "j{job} starts while the queue is held");
         let again = self.ledger.jobs[job].runs > 0 || self.ledger.jobs[job].due.is_some();
         assert!(!service.asleep || !again, "j{job} starts with a heartbeat, and no deadline asked for it");
         self.ledger.starts(job, boot, now);
-        self.progress_at = self.time;
+        self.progress_at = self.line.time;
     }
 
     fn start_handler(&mut self, service: &mut Service, slot: &Slot, now: Instant) {
         let Some(job) = self.text_of(service, slot, now) else { return };
         if self.handler_missing {
-            self.count(Kind::HandlerMissing);
+            self.line.count(Kind::HandlerMissing);
             service.core.handler_failed(slot.id, now);
             return;
         }
-        if self.happens(Kind::JobRejected, 60) {
+        if self.line.happens(Kind::JobRejected, 60) {
             let report = service.core.job_rejected(slot.id, AttemptOutcome::Code(127));
             self.starts(service, job, slot);
             return self.reported(service, job, report, now);
@@ -370,23 +376,27 @@ impl Board {
         self.starts(service, job, slot);
         assert_eq!(self.processes.count_of(job), 0, "j{job} starts, and an earlier attempt runs");
         assert!(service.workers.len() < self.rules.workers.max(self.workers_before), "too many handlers");
-        let hangs = self.happens(Kind::JobHangs, 25);
+        let hangs = self.line.happens(Kind::JobHangs, 25);
         let nature = Nature {
-            ignores_term: self.happens(Kind::JobIgnoresTerm, 20),
-            unkillable_until: if self.happens(Kind::JobUnkillable, 150) { self.time + 20_000 } else { 0 },
+            ignores_term: self.line.happens(Kind::JobIgnoresTerm, 20),
+            unkillable_until: if self.line.happens(Kind::JobUnkillable, 150) {
+                self.line.time + 20_000
+            } else {
+                0
+            },
         };
-        let status = if self.happens(Kind::JobFails, 6) { 1 } else { 0 };
-        let mut random = Random::new(self.scenario.seed, (job as u64) << 16 | u64::from(slot.attempt));
+        let status = if self.line.happens(Kind::JobFails, 6) { 1 } else { 0 };
+        let mut random = Random::new(self.line.scenario.seed, (job as u64) << 16 | u64::from(slot.attempt));
         let took = if hangs { random.between(60_000, 400_000) } else { random.wait(1500) };
         let took = if nature.unkillable_until > 0 { took.max(20_000) } else { took };
         let (pid, serial) = self.processes.start(None, Some(job), nature);
-        if self.happens(Kind::JobForks, 20) {
+        if self.line.happens(Kind::JobForks, 20) {
             let lives = random.wait(3000);
             let (child, child_serial) =
                 self.processes.start(Some(pid), Some(job), Nature { unkillable_until: 0, ..nature });
-            self.after(took + lives, super::board::Event::Exit(child, child_serial, 0));
+            self.line.after(took + lives, super::board::Event::Exit(child, child_serial, 0));
         }
-        self.after(took, super::board::Event::Exit(pid, serial, status));
+        self.line.after(took, super::board::Event::Exit(pid, serial, status));
         let group =
             NotedGroup { number: pid, session: 1, job: slot.id, from: now, upto: now, token: service.token };
         service.core.leftovers.remove(pid);
@@ -439,11 +449,21 @@ impl Board {
 
     /// Takes how an attempt ended.
     fn reported(&mut self, service: &mut Service, job: usize, report: Option<AttemptReport>, now: Instant) {
-        self.trace(|| format!("j{job}: {:?}", report.map(|report| (report.outcome, report.end))));
-        self.progress_at = self.time;
-        let time = self.time;
+        self.line.trace(|| format!("j{job}: {:?}", report.map(|report| (report.outcome, report.end))));
+        self.progress_at = self.line.time;
+        let time = self.line.time;
         self.ledger.jobs[job].ready_at = time + 1000;
         let Some(report) = report else { return };
+        let exit = match report.outcome {
+            AttemptOutcome::Success => 0,
+            AttemptOutcome::Code(code) => code,
+            AttemptOutcome::Signal(signal) => signal.saturating_add(128),
+            AttemptOutcome::TimedOut => 143,
+            AttemptOutcome::NotStarted => 127,
+        };
+        let kind = if matches!(report.end, AttemptEnd::Dead(_)) { "dead" } else { "done" };
+        self.ledger.jobs[job].ended.push((kind, exit));
+        self.last_end = Some((job, self.line.settling));
         match report.end {
             AttemptEnd::Done(_) => self.ledger.ends(job, false),
             AttemptEnd::Dead(_) => self.ledger.ends(job, true),
@@ -458,7 +478,7 @@ impl Board {
 
     fn signal_handler(&mut self, service: &mut Service, signal: HandlerSignal, now: Instant) {
         let HandlerSignal { id, kind } = signal;
-        self.trace(|| format!("{kind:?} to job {id}"));
+        self.line.trace(|| format!("{kind:?} to job {id}"));
         let Some(index) = service.workers.iter().position(|worker| worker.id == id) else { return };
         let pid = service.workers[index].pid;
         match kind {
@@ -479,7 +499,7 @@ impl Board {
         let job = self.ledger.by_id(id);
         let stranger = self.processes.members(group).find(|(_, process)| process.job != job);
         assert!(stranger.is_none(), "group {group} of job {id} gets a signal, and {stranger:?} is in it");
-        if self.processes.signal_group(group, kills, self.time)
+        if self.processes.signal_group(group, kills, self.line.time)
             && let Some(service) = &mut self.service
         {
             service.woken = true;
@@ -514,9 +534,9 @@ impl Board {
             return;
         }
         let Some(mut service) = self.service.take() else { return };
-        let now = self.now();
+        let now = self.line.now();
         let finished = service.core.finish(&mut self.disk, now);
-        self.trace(|| format!("the service has stopped: {finished:?}"));
+        self.line.trace(|| format!("the service has stopped: {finished:?}"));
         if !self.disk.is_dead() && finished.is_ok() {
             self.ledger.recorded(true);
         }

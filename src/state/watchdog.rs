@@ -5,7 +5,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | no device | - | - | - | - |
 //! | closed | open and kick | open and kick once, because that starts the countdown | closed, retry later | - |
-//! | open | kick | withhold | closed, retry later | disarm; or keep it armed, kicked once more unless withheld |
+//! | open | kick; at once after it was withheld | withhold | closed, retry later | disarm; or keep it armed, kicked once more unless withheld |
 
 use crate::limits::WATCHDOG_FEED;
 use crate::util::time::{Duration, Instant};
@@ -67,9 +67,11 @@ impl Watchdog {
     }
 
     /// Returns the decision on the kick if one is due at `now`. The kick is withheld while
-    /// an instance is unrecoverable.
+    /// an instance is unrecoverable, and due at once after that, because the time that the device has
+    /// left may end before the next kick.
     pub fn poll(&mut self, now: Instant, is_unrecoverable: bool) -> Option<KickDecision> {
-        self.kick_at.filter(|at| at.is_due(now))?;
+        let is_held_up = self.is_withheld && !is_unrecoverable;
+        self.kick_at.filter(|at| is_held_up || at.is_due(now))?;
         self.kick_at = Some(now + self.every);
         let was_withheld = core::mem::replace(&mut self.is_withheld, is_unrecoverable);
         let kick = !is_unrecoverable || !self.is_open;
@@ -155,10 +157,22 @@ mod tests {
         };
         assert_eq!(poll(&mut watchdog, 2000, true), Some((false, true)));
         assert_eq!(watchdog.next_deadline(), Some(at(3000)), "a later recovery is seen");
-        assert_eq!(poll(&mut watchdog, 2999, false), None);
+        assert_eq!(poll(&mut watchdog, 2999, true), None);
         assert_eq!(poll(&mut watchdog, 3000, true), Some((false, false)));
         assert_eq!(poll(&mut watchdog, 4000, false), Some((true, true)));
         assert_eq!(poll(&mut watchdog, 5000, false), Some((true, false)));
+    }
+
+    #[test]
+    fn a_recovery_is_followed_by_a_kick_at_once() {
+        let mut watchdog = opened(Some(3));
+        assert!(watchdog.poll(at(2000), true).is_some_and(|decision| !decision.kick));
+        assert!(watchdog.poll(at(3000), true).is_some_and(|decision| !decision.kick));
+        // The device resets the board at 4000, and the next look would come at that moment.
+        let kick = Some(KickDecision { kick: true, has_changed: true });
+        assert_eq!(watchdog.poll(at(3001), false), kick);
+        assert_eq!(watchdog.next_deadline(), Some(at(4001)));
+        assert_eq!(watchdog.poll(at(4000), false), None);
     }
 
     #[test]

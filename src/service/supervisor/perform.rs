@@ -9,8 +9,7 @@ use crate::service::down_mark;
 use crate::service::leftovers::find_left;
 use crate::service::lifecycle::{describe_at, exit};
 use crate::state::identity::hash;
-use crate::state::supervisor::decision::{Action, Decision, Event, ExitReason, Report};
-use crate::state::supervisor::instance::Phase;
+use crate::state::supervisor::decision::{Action, Decision, Event, ExitReason, NOTHING, Report};
 use crate::state::supervisor::probe::ProbeError;
 use crate::sys::process::{self, Exit, Pid, Signal};
 use crate::sys::{clock, poll};
@@ -215,8 +214,8 @@ impl Supervisor {
         }
     }
 
-    /// Returns a process that a program has left, if the program ended soon, by itself, and with
-    /// success, as one does that runs in the background.
+    /// Returns a process that a program has left, if the program ended soon and with success, as one
+    /// does that runs in the background.
     #[inline(never)]
     fn find_background(&self, index: usize, exit: Exit, now: Instant) -> Option<NotedGroup> {
         let instance = self.supervision.instances().get(index)?;
@@ -230,21 +229,20 @@ impl Supervisor {
         Some(NotedGroup { number, session, from, upto: from, ..group })
     }
 
-    /// Logs that a program runs in the background, and ends what it left before it is started again.
+    /// Logs that a program runs in the background, and ends what it left before it is started again, or
+    /// because it was stopped.
     #[inline(never)]
     fn end_background(&mut self, index: usize, left: NotedGroup, now: Instant) {
         self.log_about(index, Level::Warn, &|out| {
             let _ = uwrite!(out, "runs in the background (pid {}), where it cannot be ", left.number);
             out.push_str("supervised: its command needs the option that keeps it in the foreground");
         });
-        let waits = self.supervision.instances().get(index).map(|instance| instance.phase());
-        if !matches!(waits, Some(Phase::Backoff(_))) {
-            return;
-        }
-        self.managed.get_mut(index).into_iter().for_each(|managed| managed.leftover = Some(left));
-        self.write_note();
         let decision = self.supervision.on_report(index, now, Report::Background(left.number));
-        self.perform(index, decision, now);
+        if decision != NOTHING {
+            self.managed.get_mut(index).into_iter().for_each(|managed| managed.leftover = Some(left));
+            self.write_note();
+            self.perform(index, decision, now);
+        }
     }
 
     /// Returns the PID of a managed process that is a child.

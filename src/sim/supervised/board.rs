@@ -73,6 +73,8 @@ pub(super) struct Unit {
     pub(super) stable_at: u64,
     /// When it was last seen with a process, or could not have one.
     pub(super) up_at: u64,
+    /// Since when it cannot be started, though it is to run, and no user has asked for a change.
+    pub(super) fails_since: Option<u64>,
 }
 
 /// See the module's documentation.
@@ -109,7 +111,11 @@ impl SupervisedBoard {
             stop_timeout: Duration::from_ms(10_000),
             stale_after: Duration::from_ms(15_000),
             check_interval: Duration::from_ms(5000),
-            watchdog_patience: Duration::from_ms(300_000),
+            watchdog_patience: Duration::from_ms(if scenario.seed.is_multiple_of(2) {
+                120_000
+            } else {
+                300_000
+            }),
         };
         let (has_pidfds, has_device) = (!random.one_in(4), !random.one_in(5));
         let mut board = Self {
@@ -175,6 +181,7 @@ impl SupervisedBoard {
                 well_since: None,
                 stable_at: 0,
                 up_at: 0,
+                fails_since: None,
             });
         }
         units
@@ -263,6 +270,7 @@ impl SupervisedBoard {
     pub(super) fn spawn(&mut self, unit: usize, is_child: bool) -> u32 {
         let now = self.line.now();
         let pid = self.kernel.start(Some(unit), now);
+        self.units[unit].up_at = self.line.time;
         let program = self.units[unit].program;
         let reports = program.is_none_or(|program| program.reports_ready);
         let ignores_term = self.line.happens(Kind::IgnoresTerm, 10);
@@ -421,7 +429,8 @@ impl SupervisedBoard {
     /// Has a program leave a process in the background.
     fn fork(&mut self, pid: u32, serial: u64) {
         let Some(process) = self.kernel.get(pid, serial).cloned() else { return };
-        let left = self.kernel.start(process.unit, self.line.now());
+        // Where its supervisor has died, nothing sees that the program went to the background.
+        let left = self.kernel.start(process.unit.filter(|_| process.is_child), self.line.now());
         let Process { token, ignores_term, .. } = process;
         if let Some(process) = self.kernel.all.get_mut(&left) {
             (process.token, process.ignores_term) = (token, ignores_term);
@@ -443,7 +452,9 @@ impl SupervisedBoard {
 
     /// Takes that the process of the supervisor has ended.
     pub(super) fn supervisor_ends(&mut self, killed: bool) {
-        let noted: Vec<u32> = self.noted().iter().map(|group| group.number).collect();
+        // The note can be an old one, which names an earlier group of the same number.
+        let noted = self.noted().into_iter().filter(|group| self.kernel.has_member(group));
+        let noted: Vec<u32> = noted.map(|group| group.number).collect();
         self.supervisor = None;
         let children: Vec<u32> =
             self.kernel.all.iter().filter(|(_, process)| process.is_child).map(|(pid, _)| *pid).collect();
@@ -659,10 +670,15 @@ impl SupervisedBoard {
                 true
             }
             Kind::CommandMissing => {
-                self.units[unit].is_missing |= self.fault(kind, unit, 90_000);
+                let mean = if self.line.stream(kind).one_in(4) { 600_000 } else { 90_000 };
+                self.units[unit].is_missing |= self.fault(kind, unit, mean);
                 false
             }
-            Kind::UserStops => self.ask_supervisor(unit, Request::Stop),
+            Kind::UserStops => {
+                let missing = self.units.iter().position(|unit| unit.is_missing);
+                let missing = missing.filter(|_| self.line.stream(kind).one_in(3));
+                self.ask_supervisor(missing.unwrap_or(unit), Request::Stop)
+            }
             Kind::UserStarts => {
                 let down = self.units.iter().position(|unit| unit.is_down).unwrap_or(unit);
                 self.ask_supervisor(down, Request::Start)
@@ -721,6 +737,9 @@ impl SupervisedBoard {
             }
             Kind::NoNewFiles => {
                 self.kernel.makes_none |= self.fault(kind, 0, 60_000);
+                if self.line.stream(kind).one_in(2) {
+                    self.kernel.health.remove(&unit);
+                }
                 true
             }
             Kind::NoWrites => {
@@ -756,6 +775,11 @@ impl SupervisedBoard {
                 let serial = self.kernel.all[&pid].serial;
                 let wait = self.line.stream(kind).wait(20_000);
                 self.line.after(wait, Event::Exit(pid, serial, 0));
+                if self.line.stream(kind).one_in(2) {
+                    let member = self.kernel.start_member(pid, self.line.now());
+                    let serial = self.kernel.all[&member].serial;
+                    self.line.after(wait, Event::Exit(member, serial, 0));
+                }
                 true
             }
             _ => false,
@@ -779,6 +803,7 @@ impl SupervisedBoard {
         for unit in &mut self.units {
             unit.stable_at += slept;
             unit.well_since = unit.well_since.map(|since| since + slept);
+            unit.fails_since = unit.fails_since.map(|since| since + slept);
         }
         for process in self.kernel.all.values_mut() {
             process.hung_since = process.hung_since.map(|since| since + slept);
@@ -808,7 +833,9 @@ impl SupervisedBoard {
         if self.units[unit].service.is_none() || self.kernel.holder_of(unit).is_some() {
             return false;
         }
-        self.units[unit].is_down = false;
+        // A supervisor that could make no mark remembers the stop until it sees the service.
+        let remembers = self.supervisor.as_ref().is_some_and(|supervisor| supervisor.remembers_stop(unit));
+        self.units[unit].is_down = remembers;
         self.kernel.marks.remove(&unit);
         let pid = self.spawn(unit, false);
         self.line.trace(|| format!("a user starts unit {unit}: pid {pid}, foreign {is_foreign}"));

@@ -45,8 +45,9 @@ impl SupervisedBoard {
                     let age = self.line.now().as_ms().saturating_sub(process.started);
                     let late = (self.rules.stale_after * START_PATIENCE).as_ms();
                     // A program has to write its file, wherever that is.
-                    let is_unseen =
-                        self.units[unit].program.is_some() && !self.kernel.health.contains_key(&unit);
+                    let is_unseen = self.units[unit].program.is_some()
+                        && !self.kernel.health.contains_key(&unit)
+                        && !self.kernel.makes_none;
                     process.hung_since.is_some()
                         || !process.is_ready && age > late
                         || process.ends
@@ -128,6 +129,15 @@ impl SupervisedBoard {
         let patience = self.rules.watchdog_patience.as_ms();
         for managed in &sup.managed {
             let unit = &self.units[managed.unit];
+            let waits = unit.after.iter().any(|before| !self.is_well(*before));
+            let fails = unit.fails_since.filter(|_| !waits && !managed.is_leaving);
+            let fails = fails
+                .map_or(0, |since| self.line.time - since.max(sup.since).max(self.settled_at(managed.unit)));
+            assert!(
+                fails <= patience + RESTARTS,
+                "the watchdog is fed, and unit {} cannot be started for {fails} ms",
+                managed.unit
+            );
             let Some(found) = self.found_in(managed.unit) else { continue };
             if !self.should_run(managed.unit) || unit.after.iter().any(|before| !self.is_well(*before)) {
                 continue;
@@ -181,6 +191,8 @@ impl SupervisedBoard {
             if lives || own.is_missing || !should_run {
                 own.up_at = time;
             }
+            let fails = own.is_missing && !lives && should_run;
+            own.fails_since = fails.then(|| own.fails_since.unwrap_or(time));
         }
         let Some(sup) = &self.supervisor else { return };
         if sup.supervision.is_stopping() || self.has_no_descriptors || self.kernel.writes_none {

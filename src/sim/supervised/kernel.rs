@@ -143,6 +143,13 @@ impl Kernel {
         pid
     }
 
+    /// Starts a stranger in the group and session of `leader`, and returns its number.
+    pub(super) fn start_member(&mut self, leader: u32, now: Instant) -> u32 {
+        let pid = self.start(None, now);
+        self.all.entry(pid).and_modify(|process| (process.group, process.session) = (leader, leader));
+        pid
+    }
+
     /// Returns a process that was not reaped, by its number and serial.
     pub(super) fn get(&mut self, pid: u32, serial: u64) -> Option<&mut Process> {
         self.all.get_mut(&pid).filter(|process| process.serial == serial && process.ended.is_none())

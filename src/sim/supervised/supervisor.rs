@@ -99,6 +99,11 @@ impl Supervisor {
         self.own_deadline().map_or(beat, |due| due.or_earlier(beat))
     }
 
+    /// Returns true if a user has stopped the unit, and no mark could be made.
+    pub(super) fn remembers_stop(&self, unit: usize) -> bool {
+        self.managed.iter().any(|managed| managed.unit == unit && managed.is_down)
+    }
+
     /// Returns the instance of a unit.
     pub(super) fn instance(&self, unit: usize) -> Option<&Instance> {
         let index = self.managed.iter().position(|managed| managed.unit == unit)?;
@@ -235,10 +240,13 @@ impl SupervisedBoard {
             if let Some(event) = event {
                 self.line.trace(|| format!("unit {unit}: {event:?}"));
                 self.check_event(sup, unit, event);
-                match event {
-                    Told::Adopted(pid) => self.adopt(sup, index, pid),
-                    Told::Foreign => sup.managed[index].is_down = false,
-                    _ => {}
+                if matches!(event, Told::Adopted(_) | Told::Foreign)
+                    && core::mem::take(&mut sup.managed[index].is_down)
+                {
+                    self.units[unit].is_down = false;
+                }
+                if let Told::Adopted(pid) = event {
+                    self.adopt(sup, index, pid);
                 }
             }
             decision = match action {
@@ -323,7 +331,6 @@ impl SupervisedBoard {
 
     fn adopt(&mut self, sup: &mut Supervisor, index: usize, pid: u32) {
         let managed = &mut sup.managed[index];
-        managed.is_down = false;
         managed.forget_process();
         let holder = self.kernel.holder_of(managed.unit).filter(|(holder, _)| *holder == pid);
         managed.pidfd = holder.filter(|_| self.has_pidfds).map(|(_, process)| process.serial);
@@ -409,13 +416,12 @@ impl SupervisedBoard {
                 code => ExitReason::Code(u8::try_from(code).unwrap_or(1)),
             };
             self.on_gone(sup, index, pid, reason, now);
-            if let Some(left) = left
-                && matches!(sup.supervision.instances()[index].phase(), Phase::Backoff(_))
-            {
+            let Some(left) = left else { continue };
+            let decision = sup.supervision.on_report(index, now, Report::Background(left.number));
+            if decision != NOTHING {
                 self.line.trace(|| format!("it runs in the background: pid {}", left.number));
                 sup.managed[index].leftover = Some(left);
                 self.write_note(sup);
-                let decision = sup.supervision.on_report(index, now, Report::Background(left.number));
                 self.perform(sup, index, decision, now);
             }
         }
@@ -560,6 +566,7 @@ impl SupervisedBoard {
         let Some(index) = index.filter(|_| !sup.supervision.is_stopping()) else { return };
         self.line.trace(|| format!("a user asks: {request:?} of unit {unit}"));
         let stops = request == Request::Stop;
+        self.units[unit].fails_since = None;
         sup.managed[index].is_down = stops && !self.make_mark(unit);
         self.units[unit].is_down = stops;
         if !stops {
@@ -574,8 +581,7 @@ impl SupervisedBoard {
         for index in (0..sup.managed.len()).rev() {
             let unit = &self.units[sup.managed[index].unit];
             if unit.service.is_some() && !unit.is_listed {
-                sup.managed.remove(index);
-                sup.supervision.remove(index);
+                self.forget(sup, index);
             }
         }
         let order: Vec<usize> = (0..self.units.len()).collect();
@@ -622,10 +628,16 @@ impl SupervisedBoard {
         for index in (0..sup.managed.len()).rev() {
             let is_stopped = sup.supervision.instances()[index].phase() == Phase::Stopped;
             if sup.managed[index].is_leaving && is_stopped {
-                sup.managed.remove(index);
-                sup.supervision.remove(index);
+                self.forget(sup, index);
             }
         }
+    }
+
+    /// Removes a unit from those that are supervised. A stop of which there is no mark is forgotten with it.
+    fn forget(&mut self, sup: &mut Supervisor, index: usize) {
+        let unit = sup.managed.remove(index).unit;
+        sup.supervision.remove(index);
+        self.units[unit].is_down &= self.is_marked(unit);
     }
 
     // ----- the watchdog -----------------------------------------------------

@@ -108,6 +108,8 @@ pub(crate) struct FakeDisk {
     forgotten: Vec<Change>,
     /// The next sync of the spool's folder fails.
     pub(crate) fail_folder_sync: bool,
+    /// Each sync of the spool's folder fails.
+    pub(crate) folder_syncs_fail: bool,
     /// Bytes in quarantine and rejected lines.
     pub(crate) quarantined: Vec<u8>,
     pub(crate) rejected: Vec<u8>,
@@ -207,6 +209,21 @@ impl FakeDisk {
         self.make_durable(inode);
     }
 
+    /// Returns true if the last line of a file has no end; `None` is the queue file.
+    pub(crate) fn queue_has_tail(&self, inode: Option<usize>) -> bool {
+        let inode = inode.or(self.names.get("queue").copied());
+        inode.and_then(|inode| self.inodes[inode].data.last()).is_some_and(|byte| *byte != b'\n')
+    }
+
+    /// Takes the end of the last line of the queue file away, as if it had never been written.
+    pub(crate) fn cut_queue_tail(&mut self) {
+        let Some(inode) = self.names.get("queue") else { return };
+        let Inode { data, synced, .. } = &mut self.inodes[*inode];
+        for bytes in [data, synced] {
+            bytes.pop_if(|byte| *byte == b'\n');
+        }
+    }
+
     /// Syncs a file and its folder, as a writer does.
     pub(crate) fn make_durable(&mut self, inode: usize) {
         self.inodes[inode].synced = self.inodes[inode].data.clone();
@@ -214,6 +231,11 @@ impl FakeDisk {
             self.take_lost_names();
             self.sync_names(is_queue_name);
         }
+    }
+
+    /// Returns true if a power cut leaves a name of the file.
+    pub(crate) fn has_durable_name(&self, inode: usize) -> bool {
+        self.durable_names.values().any(|named| *named == inode)
     }
 
     /// Has the names that a failed sync of the queue's folder has lost become durable, because
@@ -750,7 +772,8 @@ impl Disk for FakeDisk {
     fn sync_spool(&mut self) -> DiskResult {
         let result = self.operation(Work::SyncNames);
         let is_spool_name = |name: &str| name == "next" || name == "journal";
-        if result.is_ok() && std::mem::take(&mut self.fail_folder_sync) {
+        let fails = std::mem::take(&mut self.fail_folder_sync) || self.folder_syncs_fail;
+        if result.is_ok() && fails {
             // The kernel forgets that these names are not on the disk.
             let (lost, rest) = std::mem::take(&mut self.changes)
                 .into_iter()

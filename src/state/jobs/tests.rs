@@ -5,7 +5,7 @@ use super::*;
 use crate::limits::{COMMIT_DELAY, RESULTS_KEPT, SCRATCH_BYTES};
 use crate::proto::attributes::HandlerKind;
 use crate::state::disk::fake::{FAILED, FakeDisk};
-use crate::state::disk::{MOVED, NO_SPACE, Obstacle};
+use crate::state::disk::{Disk, MOVED, NO_SPACE, Obstacle, SpoolFile};
 use crate::state::jobs::disk_health::{COMPACT_RETRY, SPOOL_RETRY};
 use crate::state::jobs::history::EVENTS_TURN;
 use crate::state::jobs::home::HOME_RETRY;
@@ -797,4 +797,33 @@ fn a_job_that_stops_the_service_is_the_last_and_counts_as_done() {
     run.core.stop(run.now);
     assert_eq!(run.end(1, AttemptOutcome::Signal(15)), Some(AttemptEnd::Done(AttemptOutcome::Success)));
     assert!(run.core.is_stopped());
+}
+
+#[test]
+fn a_folder_whose_syncs_fail_is_a_failing_disk_and_the_journal_is_not_written_without_a_pause() {
+    let mut run = JobsRun::with_jobs(RULES, &["one"]);
+    run.disk.folder_syncs_fail = true;
+    let (written, begin) = (run.core.spool.io_stats().bytes, run.now);
+    assert_eq!(run.core.compact(&mut run.disk, run.now), None);
+    for _ in 0..3 {
+        run.sleep();
+        run.turn();
+    }
+    let mut turns = 0;
+    while run.now.since(begin) < SPOOL_RETRY * 10 {
+        assert!(run.core.disk_health.is_failing(), "no state says why");
+        run.sleep();
+        run.turn();
+        turns += 1;
+        assert!(turns < 40, "the service spins");
+    }
+    let (written, size) =
+        (run.core.spool.io_stats().bytes - written, run.disk.size(SpoolFile::Journal).unwrap());
+    assert!(written < 20 * size, "{written} bytes, and the journal has {size}");
+    run.disk.folder_syncs_fail = false;
+    while run.core.disk_health.is_failing() {
+        run.sleep();
+        run.turn();
+    }
+    assert_eq!(run.core.next_deadline(run.now, false), None);
 }

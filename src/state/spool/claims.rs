@@ -37,6 +37,9 @@ impl Retry {
     }
 }
 
+/// Time after the end of a claim's quiet from which it is likely that the board was suspended.
+const SLEPT: Duration = Duration::from_ms(1000);
+
 /// A change of the degraded states `queue-file` and `claims`, which the service logs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum QueueNotice {
@@ -453,6 +456,14 @@ impl Claim {
     /// at `now`.
     pub(super) fn is_idle_at(&self, now: Instant) -> bool {
         self.is_open() && !self.unread && self.is_retry_due(now)
+    }
+
+    /// Returns true if its quiet time ended so long before `now` that the board was suspended in it, with
+    /// the writers. A claim that is not to be waited for has no such time, and one that failed is late for
+    /// that reason.
+    pub(super) fn has_slept(&self, now: Instant) -> bool {
+        let is_late = (self.active_at + CLAIM_QUIET + SLEPT).is_due(now);
+        is_late && self.active_at > Instant::BOOT && self.failure.is_none()
     }
 
     /// Returns true if nothing keeps the service from trying it at `now`.

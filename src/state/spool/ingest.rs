@@ -354,10 +354,12 @@ impl Spool {
                 continue;
             };
             let lease = disk.lease_claim(handle);
+            let slept = lease == Lease::Unknown && claim.has_slept(now);
             if let Some(entry) = self.claims.list.get_mut(index) {
                 (entry.leased, entry.writer) = (lease == Lease::Held, lease == Lease::Writer);
+                entry.active_at = if slept { now } else { entry.active_at };
             }
-            let closed = if lease != Lease::Writer && quiet {
+            let closed = if lease != Lease::Writer && quiet && !slept {
                 self.close_claim(disk, index, scratch, rules, now, report)
             } else {
                 Ok(0)

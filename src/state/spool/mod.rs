@@ -523,9 +523,13 @@ impl Spool {
         if self.journal.sync_failed { Err(NAMES_LOST) } else { Ok(()) }
     }
 
-    /// Returns when [`Spool::commit`] is due for the records that were appended.
+    /// Returns when [`Spool::commit`] is due for the records that were appended. After a sync that failed
+    /// it is due at once, because nothing in the journal is certain until it is written again.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.journal.sync_failed {
+            return Some(Instant::BOOT);
+        }
         self.journal.unsynced_since.map(|since| since + COMMIT_DELAY)
     }
 

@@ -67,7 +67,7 @@ pub enum Report {
     /// An earlier supervisor of the program has left processes in the group of this number.
     Left(u32),
     /// The program, which has ended, has left this process in the background. It ends before the next
-    /// start.
+    /// start, and with a stop.
     Background(u32),
     /// The child of this PID was started.
     Started(u32),

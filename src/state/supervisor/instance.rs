@@ -43,7 +43,7 @@ use crate::proto::config::RestartMode;
 use crate::state::backoff::RestartBackoff;
 use crate::util::time::{Duration, Instant, earliest};
 
-/// Time after `stop_timeout` until a supervisor that stops kills its services. This is less
+/// Time after `stop_timeout` until a service that was stopped on purpose is killed. This is less
 /// than `STOP_GRACE`, after which `stop` would kill the supervisor.
 pub(crate) const LEAVE_GRACE: Duration = Duration::from_ms(2000);
 /// The shortest and the longest time between two looks for the processes that an earlier supervisor
@@ -110,6 +110,8 @@ pub struct Instance {
     resume_at: Instant,
     /// The last process itself has left it, and not an earlier supervisor.
     left_own: bool,
+    /// A stop has ended the last process, so that it also ends what that one has left.
+    stop_ends_left: bool,
     heartbeat: LifeSign<u64>,
     program_file: LifeSign<FileVersion>,
     /// The question to which an answer is awaited.
@@ -151,6 +153,7 @@ impl Instance {
             look_at: None,
             resume_at: now,
             left_own: false,
+            stop_ends_left: false,
             heartbeat: LifeSign::NONE,
             program_file: LifeSign::NONE,
             asked: None,
@@ -245,11 +248,10 @@ impl Instance {
     }
 
     /// Returns true if an end with success at `now` is that of a program that may run in the background
-    /// from then on: it ended soon, and by itself.
+    /// from then on, because it ended soon. A stop may have reached it while it went there.
     #[must_use]
     pub fn may_be_in_background(&self, now: Instant) -> bool {
-        let is_soon = !self.lived(now).exceeds(RESTART_QUICK);
-        is_soon && matches!(self.phase, Phase::Starting(_) | Phase::Running(_))
+        !self.lived(now).exceeds(RESTART_QUICK) && self.pid().is_some()
     }
 
     /// Returns the phase.
@@ -415,7 +417,11 @@ impl Instance {
             Report::Lock(probe) => self.on_lock(now, probe, rules),
             Report::Answer(answer) => self.on_answer(now, answer, rules),
             Report::Left(pid) => (self.on_left(now, pid, rules, false), Some(Event::LeftFound(pid))),
-            Report::Background(pid) => (self.on_left(now, pid, rules, true), None),
+            // A process that is left by a program that its rules do not start again is no part of it.
+            Report::Background(pid) if self.stop_ends_left || matches!(self.phase, Phase::Backoff(_)) => {
+                (self.on_left(now, pid, rules, true), None)
+            }
+            Report::Background(_) => NOTHING,
             Report::Started(pid) => self.on_started(now, pid),
             Report::NotStarted => self.died(now, Duration::ZERO, ExitReason::NotStarted),
             Report::Ready => {
@@ -477,15 +483,19 @@ impl Instance {
         }
     }
 
-    /// Stops the process because the supervisor stops. The process has a little longer
-    /// than `stop_timeout`, because it may itself wait that long for its children.
+    /// Returns the time that the process has to end after a stop on purpose. A service has a little
+    /// longer than `stop_timeout`, because it may itself wait that long for its children.
+    fn patience(&self, rules: &Rules) -> Duration {
+        rules.stop_timeout + if self.is_program() { Duration::ZERO } else { LEAVE_GRACE }
+    }
+
+    /// Stops the process because the supervisor stops.
     fn on_shutdown(&mut self, now: Instant, rules: &Rules) -> Decision {
         self.forbid_start();
         self.update_recovery(now);
         match self.phase {
             Phase::Starting(pid) | Phase::Running(pid) => {
-                let grace = if self.is_program() { Duration::ZERO } else { LEAVE_GRACE };
-                self.phase = Phase::Stopping(pid, now + rules.stop_timeout + grace);
+                self.phase = Phase::Stopping(pid, now + self.patience(rules));
                 (Action::Terminate(pid), None)
             }
             Phase::Stopping(..) | Phase::Killing(..) | Phase::Unkillable(_) => NOTHING,
@@ -513,6 +523,7 @@ impl Instance {
             return NOTHING;
         }
         let was_left = self.look_at.take().is_some();
+        self.stop_ends_left = self.shutting_down || probe == Probe::Free;
         if !was_left {
             self.last_end = Some((reason, now));
         }

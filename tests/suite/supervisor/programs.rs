@@ -430,6 +430,26 @@ fn a_program_that_goes_to_the_background_is_named_and_does_not_run_twice() {
 }
 
 #[test]
+fn a_stop_ends_what_a_program_leaves_while_it_goes_to_the_background() {
+    if !require_native("/proc shows QEMU's own process") || !require_tool("setsid") {
+        return;
+    }
+    let dir = board(&[]);
+    supervise(&dir, &["daemon"]);
+    let leave =
+        "setsid sh -c 'echo $$ >>\"$P\"; exec sleep 600' & until [ -s \"$P\" ]; do sleep 0.02; done; exit 0";
+    let leave = format!("leave() {{ {leave}; }}; trap leave TERM; echo up; while :; do sleep 0.02; done");
+    let pids = format!("env = [\"P={}\"]\n", dir.path("pids").display());
+    dir.write("programs/daemon.conf", script(&leave) + &pids);
+    dir.start_supervisor(QUICK);
+    wait_for_line(&dir, "daemon", "up");
+    stop(&dir);
+    dir.wait_for("daemon: runs in the background (pid ");
+    let left: u32 = dir.read("pids").trim().parse().unwrap();
+    assert!(!alive(left), "the supervisor has stopped, and {left} runs");
+}
+
+#[test]
 fn quit_leaves_services_and_ends_programs() {
     let Some(dir) = Supervised::of_services() else { return };
     fs::create_dir(dir.path("programs")).unwrap();

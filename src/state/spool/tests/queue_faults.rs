@@ -151,6 +151,24 @@ fn without_leases_the_time_alone_decides() {
 }
 
 #[test]
+fn a_suspend_is_no_time_in_which_a_claim_is_quiet() {
+    let (mut disk, mut service) = service();
+    service.now = at(5000);
+    disk.has_leases = false;
+    let file = disk.append_to_queue("one\n");
+    disk.writers.insert(file);
+    turn(&mut service, &mut disk);
+    service.now += CLAIM_QUIET * 50;
+    turn(&mut service, &mut disk);
+    assert_eq!(disk.claims(), 1, "its writer had no time either");
+    let due = service.now + CLAIM_QUIET;
+    assert_eq!(service.core.spool.claims.next_deadline(service.now, false), Some(due));
+    service.now = due;
+    turn(&mut service, &mut disk);
+    assert_eq!(disk.claims(), 0);
+}
+
+#[test]
 fn writers_that_hold_every_claim_are_named_when_the_queue_file_waits() {
     let (mut disk, mut service) = service();
     for number in 0..=CLAIMS_MAX {

@@ -553,6 +553,47 @@ fn what_an_earlier_supervisor_left_ends_before_the_start() {
     }
 }
 
+#[test]
+fn a_stop_ends_what_a_program_leaves_while_it_goes_to_the_background() {
+    let never = ProgramRules {
+        restart: RestartMode::Never,
+        reports_ready: false,
+        start_timeout: ms(1000),
+        stop_timeout: ms(1000),
+        stale_after: ms(1000),
+        has_health_file: false,
+    };
+    let started = || {
+        let mut instance = Instance::of_program(at(0), never);
+        instance.on_started(at(0), 7);
+        instance
+    };
+    let ended = |instance: &mut Instance, probe| {
+        assert!(instance.may_be_in_background(at(10_000)) && !instance.may_be_in_background(at(10_001)));
+        let decision = instance.on_report(at(20), Report::Gone(7, ExitReason::Code(0), probe), &RULES);
+        (decision.1, instance.on_report(at(20), Report::Background(8), &RULES))
+    };
+    // A user stops it, or the supervisor stops.
+    for shuts_down in [false, true] {
+        let mut instance = started();
+        let report = if shuts_down { Report::Stop } else { Report::Asked(Request::Stop) };
+        assert_ne!(instance.on_report(at(10), report, &RULES), NOTHING);
+        let (event, decision) = ended(&mut instance, (!shuts_down).then_some(Probe::Free));
+        assert_eq!(event, (!shuts_down).then_some(Event::Stopped));
+        assert_eq!(decision, (Action::Terminate(8), None));
+        assert!(!instance.is_over(), "the supervisor waits for it");
+        let gone = Report::Gone(8, ExitReason::Unknown, Some(Probe::Free));
+        let mut decision = instance.on_report(at(30), gone, &RULES);
+        if decision.0 == Action::CheckLock {
+            decision = instance.on_report(at(30), Report::Lock(Some(Probe::Free)), &RULES);
+        }
+        assert_eq!(decision.0, Action::None);
+        assert_eq!(instance.phase(), Phase::Stopped);
+    }
+    // After its own end its rules do not start it again.
+    assert_eq!(ended(&mut started(), None), (Some(Event::Ended(ExitReason::Code(0))), NOTHING));
+}
+
 /// Returns an instance in each phase at the time 100,000, in milliseconds since boot, with
 /// process 7 since 50,000 if there is a process.
 fn each_phase() -> [(&'static str, Instance); 8] {
@@ -788,8 +829,8 @@ fn each_request_of_a_user_in_each_phase() {
     assert_eq!(asked(Request::Start), due);
     let stopping = |table: &str| {
         table
-            .replace("starting: Starting(7, 50000), None, -", "starting: Stopping(7, 110000), Dismiss(7), -")
-            .replace("running: Running(7, 50000), None, -", "running: Stopping(7, 110000), Dismiss(7), -")
+            .replace("starting: Starting(7, 50000), None, -", "starting: Stopping(7, 112000), Dismiss(7), -")
+            .replace("running: Running(7, 50000), None, -", "running: Stopping(7, 112000), Dismiss(7), -")
     };
     assert_eq!(asked(Request::Restart), stopping(&due));
     let stopped = nothing.replace("waiting: Backoff(101000), None, -", "waiting: Stopped, None, Stopped");
