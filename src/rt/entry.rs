@@ -124,3 +124,12 @@ extern "C" fn __aeabi_unwind_cpp_pr0() {}
 #[cfg(target_arch = "arm")]
 #[unsafe(no_mangle)]
 extern "C" fn __aeabi_unwind_cpp_pr1() {}
+
+/// Stands for a function of a libc, getauxval(3), that Rust's library for the compiler names in a
+/// constructor, which would choose the instructions of atomics by the processor. No constructor
+/// runs here, so the instructions that every processor has are used.
+#[cfg(target_arch = "aarch64")]
+#[unsafe(no_mangle)]
+extern "C" fn getauxval(_: u64) -> u64 {
+    0
+}
