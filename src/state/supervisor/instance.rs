@@ -43,7 +43,7 @@ use crate::proto::config::RestartMode;
 use crate::state::backoff::RestartBackoff;
 use crate::util::time::{Duration, Instant, earliest};
 
-/// Time after `stop_timeout` until a supervisor that stops kills its services. This is less
+/// Time after `stop_timeout` until a service that was stopped on purpose is killed. This is less
 /// than `STOP_GRACE`, after which `stop` would kill the supervisor.
 pub(crate) const LEAVE_GRACE: Duration = Duration::from_ms(2000);
 /// The shortest and the longest time between two looks for the processes that an earlier supervisor
@@ -483,15 +483,19 @@ impl Instance {
         }
     }
 
-    /// Stops the process because the supervisor stops. The process has a little longer
-    /// than `stop_timeout`, because it may itself wait that long for its children.
+    /// Returns the time that the process has to end after a stop on purpose. A service has a little
+    /// longer than `stop_timeout`, because it may itself wait that long for its children.
+    fn patience(&self, rules: &Rules) -> Duration {
+        rules.stop_timeout + if self.is_program() { Duration::ZERO } else { LEAVE_GRACE }
+    }
+
+    /// Stops the process because the supervisor stops.
     fn on_shutdown(&mut self, now: Instant, rules: &Rules) -> Decision {
         self.forbid_start();
         self.update_recovery(now);
         match self.phase {
             Phase::Starting(pid) | Phase::Running(pid) => {
-                let grace = if self.is_program() { Duration::ZERO } else { LEAVE_GRACE };
-                self.phase = Phase::Stopping(pid, now + rules.stop_timeout + grace);
+                self.phase = Phase::Stopping(pid, now + self.patience(rules));
                 (Action::Terminate(pid), None)
             }
             Phase::Stopping(..) | Phase::Killing(..) | Phase::Unkillable(_) => NOTHING,

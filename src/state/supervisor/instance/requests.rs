@@ -22,7 +22,7 @@ impl Instance {
         match (self.phase, request) {
             _ if self.shutting_down => NOTHING,
             (Phase::Starting(pid) | Phase::Running(pid), Request::Stop | Request::Restart) => {
-                self.phase = Phase::Stopping(pid, now + rules.stop_timeout);
+                self.phase = Phase::Stopping(pid, now + self.patience(rules));
                 self.asked = None;
                 (Action::Dismiss(pid), None)
             }

@@ -829,8 +829,8 @@ fn each_request_of_a_user_in_each_phase() {
     assert_eq!(asked(Request::Start), due);
     let stopping = |table: &str| {
         table
-            .replace("starting: Starting(7, 50000), None, -", "starting: Stopping(7, 110000), Dismiss(7), -")
-            .replace("running: Running(7, 50000), None, -", "running: Stopping(7, 110000), Dismiss(7), -")
+            .replace("starting: Starting(7, 50000), None, -", "starting: Stopping(7, 112000), Dismiss(7), -")
+            .replace("running: Running(7, 50000), None, -", "running: Stopping(7, 112000), Dismiss(7), -")
     };
     assert_eq!(asked(Request::Restart), stopping(&due));
     let stopped = nothing.replace("waiting: Backoff(101000), None, -", "waiting: Stopped, None, Stopped");
