@@ -9,6 +9,7 @@ use super::service::{RULES, Service};
 use super::timeline::Timeline;
 use crate::limits::{CLAIM_QUIET, CLIENTS_MAX, SCRATCH_BYTES};
 use crate::proto::attributes::HandlerKind;
+use crate::proto::journal::{OLDEST_VERSION, header_of_version};
 use crate::state::degraded::DegradedSet;
 use crate::state::disk::fake::{FakeDisk, READ_ONLY, Refusal, Work};
 use crate::state::disk::{Disk, DiskError, NO_SPACE, OVER_QUOTA, SpoolFile};
@@ -145,6 +146,9 @@ impl Board {
             shadows: 0,
             acknowledged: 0,
         };
+        if board.line.happens(Kind::Upgrade, 4) {
+            board.disk.put_journal(header_of_version(OLDEST_VERSION));
+        }
         board.boots();
         for kind in Kind::ALL.iter().filter(|kind| !kind.is_of_supervisor()) {
             board.schedule(*kind);
@@ -376,7 +380,7 @@ impl Board {
     fn begin(&mut self, kind: Kind) {
         let mut stream = self.line.stream(kind).clone();
         let happens = match kind {
-            _ if kind <= Kind::Garbage => self.begin_request(kind, &mut stream),
+            _ if kind <= Kind::Garbage || kind == Kind::WriteTail => self.begin_request(kind, &mut stream),
             _ if (Kind::NoSpace..=Kind::SpoolReplaced).contains(&kind) => {
                 self.begin_disk_fault(kind, &mut stream)
             }

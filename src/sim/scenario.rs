@@ -26,12 +26,13 @@ macro_rules! kinds {
     };
 }
 
+// The place of a kind is the number of its stream. A new one is the last, so that each seed stays the run
+// that it was.
 kinds! {
     AddJobs "add-jobs" 25 "a client adds jobs, many at a time";
     AddDelayed "add-delayed" 90 "a client adds jobs that are due later";
     WriteLines "write-lines" 40 "a writer appends lines to the queue file and syncs them";
     KeepWriter "keep-writer" 240 "a writer keeps the queue file open, and appends to it again";
-    WriteTail "write-tail" 300 "a writer appends a line without its end";
     Wait "wait" 60 "a client waits for the end of a job";
     List "list" 120 "a client reads a page of the queue";
     Cancel "cancel" 120 "a client cancels a job";
@@ -121,6 +122,8 @@ kinds! {
     PowerLost "power-lost" 3600 "the board of a supervisor loses its power";
     OtherProcess "other-process" 20 "another program starts a process beside those of a supervisor";
     WatchdogResets "watchdog-resets" 0 "the watchdog resets the board";
+    WriteTail "write-tail" 300 "a writer appends a line without its end";
+    Upgrade "upgrade" 0 "the journal is one of the version before";
 }
 
 /// A simulated board.
@@ -146,7 +149,7 @@ impl Part {
 impl Kind {
     /// Returns true if the kind happens to the board of a supervisor.
     pub(super) fn is_of_supervisor(self) -> bool {
-        self >= Self::ProcessEnds
+        (Self::ProcessEnds..=Self::WatchdogResets).contains(&self)
     }
 }
 

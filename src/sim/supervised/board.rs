@@ -111,11 +111,7 @@ impl SupervisedBoard {
             stop_timeout: Duration::from_ms(10_000),
             stale_after: Duration::from_ms(15_000),
             check_interval: Duration::from_ms(5000),
-            watchdog_patience: Duration::from_ms(if scenario.seed.is_multiple_of(2) {
-                120_000
-            } else {
-                300_000
-            }),
+            watchdog_patience: Duration::from_ms(300_000),
         };
         let (has_pidfds, has_device) = (!random.one_in(4), !random.one_in(5));
         let mut board = Self {
@@ -800,6 +796,7 @@ impl SupervisedBoard {
         self.blocked_until = self.line.time;
         self.calm();
         self.armed_until = self.armed_until.map(|until| until + slept);
+        self.supervisor.iter_mut().for_each(|supervisor| supervisor.since += slept);
         for unit in &mut self.units {
             unit.stable_at += slept;
             unit.well_since = unit.well_since.map(|since| since + slept);

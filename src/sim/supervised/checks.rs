@@ -145,7 +145,7 @@ impl SupervisedBoard {
             let since = unit.stable_at.max(sup.since).max(self.calm_at);
             let limit = patience + found + RESTARTS;
             let is_foreign = self.kernel.main_of(managed.unit).is_some_and(|(_, process)| {
-                process.is_foreign || process.is_crowded || process.may_not_write
+                process.is_foreign || process.is_crowded || process.may_not_write || process.is_alive()
             });
             assert!(
                 self.line.time.saturating_sub(since) <= limit || is_foreign || self.is_well(managed.unit),

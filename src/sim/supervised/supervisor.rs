@@ -567,6 +567,7 @@ impl SupervisedBoard {
         self.line.trace(|| format!("a user asks: {request:?} of unit {unit}"));
         let stops = request == Request::Stop;
         self.units[unit].fails_since = None;
+        self.units[unit].is_finished &= stops;
         sup.managed[index].is_down = stops && !self.make_mark(unit);
         self.units[unit].is_down = stops;
         if !stops {

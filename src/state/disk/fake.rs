@@ -261,6 +261,12 @@ impl FakeDisk {
         &mut self.inodes[inode].data
     }
 
+    /// Puts a journal with these bytes on an empty disk, durably.
+    pub(crate) fn put_journal(&mut self, bytes: &[u8]) {
+        self.inodes[self.journal] = Inode::synced(bytes.to_vec());
+        self.sync_names(|_| true);
+    }
+
     /// Puts another folder at the path of the spool, durably. `journal` is the journal in it.
     pub(crate) fn put_spool(&mut self, journal: Option<usize>) {
         self.changes.retain(|change| is_queue_name(change.name()));
