@@ -1,6 +1,7 @@
 //! The size of README.md, and the links of all pages.
 
 use super::{file, lines, pages, text};
+use crate::support::{Dir, run};
 use std::path::{Component, Path, PathBuf};
 
 #[test]
@@ -11,6 +12,37 @@ fn the_readme_is_short_and_narrow() {
     for (number, _, line) in lines(&readme) {
         assert!(line.chars().count() <= 120, "README.md:{number} has more than 120 columns");
     }
+}
+
+/// Returns the text of an SVG picture, one line for each of its elements.
+fn drawn(picture: &str) -> Vec<String> {
+    let elements = picture.lines().filter(|line| line.trim_start().starts_with("<text "));
+    let texts = elements.map(|line| {
+        let outside = |part: &str| part.split_once('>').map_or(String::new(), |(_, text)| text.to_owned());
+        let text: String = line.split('<').skip(1).map(outside).collect();
+        text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    });
+    texts.collect()
+}
+
+#[test]
+fn the_picture_of_a_terminal_shows_what_the_program_prints() {
+    let shown = drawn(&text("docs/terminal.svg"));
+    let after = |command: &str| {
+        let at = shown.iter().position(|line| *line == format!("$ {command}")).unwrap();
+        let end = shown[at + 1..].iter().position(|line| line.starts_with("$ "));
+        shown[at + 1..end.map_or(shown.len(), |end| at + 1 + end)].to_vec()
+    };
+    let help = run(&["help"]).expect(0).out;
+    let help: Vec<&str> = help.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(after("zigsvc help"), help);
+    assert_eq!(after("zigsvc stauts"), run(&["stauts"]).expect(2).err.lines().collect::<Vec<_>>());
+    let dir = Dir::new();
+    dir.write("zigsvc.conf", "supervise = [\"jobs\", \"ten-letter\"]\n");
+    std::fs::create_dir(dir.path("programs")).unwrap();
+    dir.write("programs/ten-letter.conf", "command = [\"/bin/true\"]\n");
+    let table = dir.zigsvc(&["status", "--all"]).out;
+    assert_eq!(after("zigsvc status --all")[0], table.lines().next().unwrap());
 }
 
 #[test]
