@@ -87,7 +87,7 @@ pub(super) fn fail_not_running(service: Service, tried: [&Path; 2]) -> u8 {
             before = ", ";
         }
         out.push_str("); `zigsvc start");
-        if !service.is(Service::DEFAULT) {
+        if !service.is(Service::Jobs) {
             let _ = uwrite!(out, " {}", service.name());
         }
         out.push_str("` starts it");
