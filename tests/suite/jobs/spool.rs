@@ -170,7 +170,7 @@ fn the_spool_of_an_earlier_build_is_read() {
     assert_eq!(order[1..], expected[1..].iter().map(|text| format!("echo {text}")).collect::<Vec<_>>());
     assert_eq!(dir.zigsvc(&["list"]).expect(0).out, "2 dead 1 exit 3\n");
     assert_eq!(dir.zigsvc(&["queue", "true"]).expect(0).out, "10\n");
-    wait_until("it is over", || is_idle(&dir, pid));
+    wait_until("no job is left", || is_idle(&dir, pid));
 }
 
 #[test]

@@ -236,7 +236,7 @@ fn a_reload_moves_it() {
     config("watchdog = \"\"\n");
     kill(pid, "HUP");
     dir.wait_for("config: watchdog changed from ");
-    wait_until("it is over", || dir.status(pid).ends_with(" degraded=none"));
+    wait_until("no state is left", || dir.status(pid).ends_with(" degraded=none"));
 }
 
 #[test]
