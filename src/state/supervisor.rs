@@ -53,6 +53,10 @@ pub struct Supervision {
     hurried: bool,
     /// When the instances are probed next; `None` if there is no health to probe.
     probe_at: Option<Instant>,
+    /// When the last round began.
+    round_at: Instant,
+    /// When the next round was due at its end.
+    due_at: Option<Instant>,
     /// The instances whose deadlines the current round has not reached; `None` between two
     /// rounds.
     to_check: Option<Range<usize>>,
@@ -76,6 +80,8 @@ impl Supervision {
             to_stop: 0,
             hurried: false,
             probe_at: has_health_files.then_some(now),
+            round_at: now,
+            due_at: Some(now),
             to_check: None,
             to_probe: 0..0,
             ready_deadline: Some(now + rules.stale_after),
@@ -219,9 +225,10 @@ impl Supervision {
 
     /// Returns when [`Supervision::poll`] or [`Supervision::is_ready`] is due.
     #[must_use]
+    #[unsafe(link_section = ".text.idle")]
     pub fn next_deadline(&self) -> Option<Instant> {
         let instances = self.instances.iter().map(Instance::next_deadline);
-        let probe_at = self.probe_at.filter(|_| self.has_probed());
+        let probe_at = self.probe_at.filter(|_| self.has_timed());
         instances.chain([probe_at, self.ready_deadline]).fold(None, earliest)
     }
 
@@ -229,6 +236,9 @@ impl Supervision {
     /// `None` ends a round, in which each deadline is checked once. A start that fails is
     /// tried again in the next round, because the supervisor reports ready in between.
     pub fn poll(&mut self, now: Instant) -> Option<(usize, Decision)> {
+        if self.to_check.is_none() {
+            self.begin_round(now);
+        }
         while let Some(index) = self.next_to_stop() {
             self.to_stop &= !(1 << index);
             let report = if self.hurried { Report::SecondStop } else { Report::Stop };
@@ -237,7 +247,7 @@ impl Supervision {
                 return Some((index, decision));
             }
         }
-        self.update_blocked();
+        self.update_blocked(now);
         let to_check = self.to_check.get_or_insert(0..self.instances.len());
         for index in to_check.by_ref() {
             let decision = self.instances.get_mut(index).map_or(NOTHING, |instance| {
@@ -248,21 +258,24 @@ impl Supervision {
                 return Some((index, decision));
             }
         }
-        if self.probe_at.is_some_and(|at| at.is_due(now)) && self.has_probed() {
+        if self.probe_at.is_some_and(|at| at.is_due(now)) && self.has_timed() {
             self.start_probes(now);
         }
         let is_probed = |index: &usize| self.instances.get(*index).is_none_or(Instance::is_probed);
         let probed = self.to_probe.find(is_probed);
         if probed.is_none() {
             self.to_check = None;
+            self.due_at = self.next_deadline().map(|at| at.or_later(now));
         }
         probed.map(|index| (index, (Action::Probe, None)))
     }
 
-    /// Returns true if an instance has a health file or a lock to probe.
-    fn has_probed(&self) -> bool {
+    /// Returns true if the time of the next probe counts: an instance has a health file or a lock to
+    /// probe, or nothing else would show that the board was suspended while a program was late.
+    #[unsafe(link_section = ".text.idle")]
+    fn has_timed(&self) -> bool {
         // A supervisor without instances keeps its time, because the first can come at any time.
-        self.instances.is_empty() || self.instances.iter().any(Instance::is_probed)
+        self.instances.is_empty() || self.instances.iter().any(Instance::is_timed)
     }
 
     /// Returns the next instance that a stop reaches: none that needs it runs.
@@ -277,23 +290,41 @@ impl Supervision {
 
     /// Finds out which programs wait for others.
     #[unsafe(link_section = ".text.idle")]
-    fn update_blocked(&mut self) {
+    fn update_blocked(&mut self, now: Instant) {
         let ready = bits(self.instances.iter().map(Instance::blocks_none));
-        self.instances.iter_mut().for_each(|instance| instance.blocked = instance.needs & !ready != 0);
+        self.instances
+            .iter_mut()
+            .for_each(|instance| instance.set_blocked(now, instance.needs & !ready != 0));
     }
 
-    /// Starts a round of probes, and schedules the next one. After a suspend each
-    /// heartbeat is old, so each process gets the time for a new one. No process could recover in
-    /// that time.
-    fn start_probes(&mut self, now: Instant) {
-        let Rules { check_interval, stale_after, .. } = self.rules;
-        let late = self.probe_at.map_or(Duration::ZERO, |at| now.since(at));
-        let slept = late > stale_after;
-        if slept {
-            self.instances.iter_mut().for_each(|instance| instance.sleep(late));
+    /// Returns when the supervisor was awake before what happened by `now`: `now`, but if its deadline
+    /// has passed for longer than `patience`, the board was suspended, or the supervisor blocked, since
+    /// the last round.
+    #[must_use]
+    #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
+    pub fn last_awake(&self, now: Instant, patience: Duration) -> Instant {
+        let is_late = |at: Option<Instant>| at.is_some_and(|at| now.since(at) > patience);
+        // An event can make a start due that was blocked, or end the only wait.
+        if is_late(self.due_at) && is_late(self.next_deadline()) { self.round_at } else { now }
+    }
+
+    /// Begins a round at `now`. After a suspend each heartbeat is old, so each process gets the time for
+    /// a new one, and the span is left out of each time that a process has. No process could recover,
+    /// or end, in it.
+    fn begin_round(&mut self, now: Instant) {
+        let span = now.since(self.last_awake(now, self.rules.stale_after));
+        if span > Duration::ZERO {
+            self.instances.iter_mut().for_each(|instance| instance.sleep(span));
+            self.probe_at = self.probe_at.map(|_| now + self.rules.stale_after);
         }
-        self.probe_at = Some(now + if slept { stale_after } else { check_interval });
-        self.to_probe = if slept { 0..0 } else { 0..self.instances.len() };
+        self.round_at = now;
+    }
+
+    /// Starts a round of probes, and schedules the next one.
+    fn start_probes(&mut self, now: Instant) {
+        self.probe_at = Some(now + self.rules.check_interval);
+        self.to_probe = 0..self.instances.len();
     }
 
     /// Takes that the supervisor cannot write its own health file at `now`, so that a heartbeat that is
@@ -318,7 +349,7 @@ impl Supervision {
             self.restarts = self.restarts.saturating_add(1);
         }
         // Another one may be started now, and its deadline counts.
-        self.update_blocked();
+        self.update_blocked(now);
         decision
     }
 }

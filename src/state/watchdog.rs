@@ -13,6 +13,10 @@ use crate::util::time::{Duration, Instant};
 /// Number of times that a hardware watchdog is fed within its timeout.
 const WATCHDOG_KICKS: u64 = 3;
 
+/// Time from a kick that is withheld to the next look at the instances, because one can become well
+/// without an event, and the device may have little time left.
+const RECOVERY_LOOK: Duration = Duration::from_ms(1000);
+
 /// The decision on a kick that is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KickDecision {
@@ -72,7 +76,8 @@ impl Watchdog {
     pub fn poll(&mut self, now: Instant, is_unrecoverable: bool) -> Option<KickDecision> {
         let is_held_up = self.is_withheld && !is_unrecoverable;
         self.kick_at.filter(|at| is_held_up || at.is_due(now))?;
-        self.kick_at = Some(now + self.every);
+        let wait = if is_unrecoverable { self.every.at_most(RECOVERY_LOOK) } else { self.every };
+        self.kick_at = Some(now + wait);
         let was_withheld = core::mem::replace(&mut self.is_withheld, is_unrecoverable);
         let kick = !is_unrecoverable || !self.is_open;
         Some(KickDecision { kick, has_changed: was_withheld != is_unrecoverable })

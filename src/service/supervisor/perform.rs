@@ -221,7 +221,9 @@ impl Supervisor {
         let instance = self.supervision.instances().get(index)?;
         let managed = self.managed.get(index)?;
         let group = managed.program.group.filter(|_| matches!(managed.kind, ManagedKind::Listed(_)))?;
-        if exit != Exit::Code(0) || !instance.may_be_in_background(now) {
+        if exit != Exit::Code(0)
+            || !instance.may_be_in_background(self.supervision.last_awake(now, Duration::from_secs(1)))
+        {
             return None;
         }
         let left = find_left(&group)?;

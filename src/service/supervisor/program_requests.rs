@@ -288,7 +288,7 @@ impl Supervisor {
         let _ = uwrite!(out, " kind={} state={}", kind, state);
         if let Some(pid) = instance.pid() {
             push_field("pid", pid.into(), out);
-            push_field("uptime", instance.lived(now).as_secs(), out);
+            push_field("uptime", now.since(instance.started_at()).as_secs(), out);
         }
         push_field("restarts", instance.restarts().into(), out);
         if let Some((reason, at)) = instance.last_end() {

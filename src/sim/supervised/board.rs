@@ -71,6 +71,8 @@ pub(super) struct Unit {
     pub(super) well_since: Option<u64>,
     /// When it was well for so long that its next end is no quick one.
     pub(super) stable_at: u64,
+    /// When it was well for so long that the supervisor has to know it.
+    pub(super) steady_at: u64,
     /// When it was last seen with a process, or could not have one.
     pub(super) up_at: u64,
     /// Since when it cannot be started, though it is to run, and no user has asked for a change.
@@ -94,11 +96,15 @@ pub(in crate::sim) struct SupervisedBoard {
     /// When the device resets the board.
     pub(super) armed_until: Option<u64>,
     pub(super) has_no_descriptors: bool,
+    /// Until when the supervisor had no descriptors.
+    pub(super) blind_at: u64,
     /// The supervisor cannot run before this time.
     pub(super) blocked_until: u64,
     faults: BTreeSet<(Kind, usize)>,
     /// Since when nothing disturbs the supervisor.
     pub(super) calm_at: u64,
+    /// When the supervisor was blocked, or suspended for too short a time to notice it, and how long.
+    pub(super) naps: Vec<(u64, u64)>,
     pub(in crate::sim) turns: u64,
     pub(in crate::sim) lives: u64,
 }
@@ -111,7 +117,7 @@ impl SupervisedBoard {
             stop_timeout: Duration::from_ms(10_000),
             stale_after: Duration::from_ms(15_000),
             check_interval: Duration::from_ms(5000),
-            watchdog_patience: Duration::from_ms(300_000),
+            watchdog_patience: Duration::from_ms(120_000),
         };
         let (has_pidfds, has_device) = (!random.one_in(4), !random.one_in(5));
         let mut board = Self {
@@ -127,9 +133,11 @@ impl SupervisedBoard {
             device_fails: false,
             armed_until: None,
             has_no_descriptors: false,
+            blind_at: 0,
             blocked_until: 0,
             faults: BTreeSet::new(),
             calm_at: 0,
+            naps: Vec::new(),
             turns: 0,
             lives: 0,
         };
@@ -176,6 +184,7 @@ impl SupervisedBoard {
                 may_not_write: false,
                 well_since: None,
                 stable_at: 0,
+                steady_at: 0,
                 up_at: 0,
                 fails_since: None,
             });
@@ -753,6 +762,7 @@ impl SupervisedBoard {
             Kind::LongTurn => {
                 let wait = self.line.stream(kind).between(2000, 45_000);
                 self.blocked_until = self.line.time + wait;
+                self.naps.push((self.line.time, wait));
                 self.calm_at = self.line.time + wait;
                 true
             }
@@ -792,6 +802,10 @@ impl SupervisedBoard {
 
     /// Suspends the board: CLOCK_BOOTTIME continues, and nothing runs.
     fn sleep(&mut self, slept: u64) {
+        // The supervisor judges by its next deadline, which may be that of a start.
+        if slept <= self.rules.stale_after.as_ms() + 60_000 {
+            self.naps.push((self.line.time, slept));
+        }
         self.line.sleep(slept);
         self.blocked_until = self.line.time;
         self.calm();
@@ -799,6 +813,7 @@ impl SupervisedBoard {
         self.supervisor.iter_mut().for_each(|supervisor| supervisor.since += slept);
         for unit in &mut self.units {
             unit.stable_at += slept;
+            unit.steady_at += slept;
             unit.well_since = unit.well_since.map(|since| since + slept);
             unit.fails_since = unit.fails_since.map(|since| since + slept);
         }

@@ -8,6 +8,7 @@ use crate::limits::{ANSWER_PATIENCE, RESTART_QUICK, START_PATIENCE};
 use crate::proto::config::RestartMode;
 use crate::state::supervisor::decision::{Event as Told, ExitReason};
 use crate::state::supervisor::instance::Phase;
+use crate::util::time::Duration;
 
 /// Milliseconds that a decision may be late: a heartbeat, a turn, and the coarseness of the checks.
 const SLACK: u64 = 8000;
@@ -111,28 +112,45 @@ impl SupervisedBoard {
     /// Checks that the watchdog is withheld for a reason.
     pub(super) fn check_withheld(&mut self, sup: &Supervisor, unit: usize) {
         let patience = self.rules.watchdog_patience.as_ms();
-        let since = self.units[unit].stable_at.max(sup.since);
+        let since = self.units[unit].steady_at.max(sup.since);
+        let patience = patience.saturating_sub(self.naps_since(since));
         let unkillable = self.kernel.all.values().any(|process| {
             process.unit == Some(unit) && process.ended.is_none() && process.unkillable_until > 0
         });
         // Without a pidfd the end of a process shows with the next probe, and not before.
-        let unkillable = unkillable || !self.has_pidfds && self.kernel.lives_of(unit).is_empty();
+        let is_unseen = self.has_no_descriptors || self.kernel.lives_of(unit).is_empty();
+        let unkillable = unkillable || !self.has_pidfds && is_unseen;
+        // Its socket has no place, and its heartbeat proves nothing.
+        let main = self.kernel.main_of(unit);
+        let is_mute = main.is_some_and(|(_, process)| process.is_crowded && process.clock_ahead > 0);
         assert!(
-            self.line.time.saturating_sub(since) > patience - SLACK || unkillable,
+            self.line.time.saturating_sub(since) + SLACK > patience || unkillable || is_mute,
             "the watchdog is withheld because of unit {unit}, which was well {} ms ago",
             self.line.time - since
         );
     }
 
+    /// Returns the milliseconds since `since` in which the supervisor did not make turns, and that it
+    /// leaves out or not.
+    fn naps_since(&self, since: u64) -> u64 {
+        self.naps.iter().filter(|(at, slept)| at + slept >= since).map(|(_, slept)| slept).sum()
+    }
+
     /// Checks that a watchdog that is kicked watches nothing that is beyond help.
     pub(super) fn check_kick(&self, sup: &Supervisor) {
+        if sup.supervision.is_stopping() {
+            return;
+        }
         let patience = self.rules.watchdog_patience.as_ms();
         for managed in &sup.managed {
             let unit = &self.units[managed.unit];
             let waits = unit.after.iter().any(|before| !self.is_well(*before));
+            let waits = waits || sup.instance(managed.unit).is_some_and(|instance| instance.is_blocked());
             let fails = unit.fails_since.filter(|_| !waits && !managed.is_leaving);
-            let fails = fails
-                .map_or(0, |since| self.line.time - since.max(sup.since).max(self.settled_at(managed.unit)));
+            let fails = fails.map_or(0, |since| {
+                let since = since.max(sup.since).max(self.settled_at(managed.unit));
+                (self.line.time - since).saturating_sub(self.naps_since(since))
+            });
             assert!(
                 fails <= patience + RESTARTS,
                 "the watchdog is fed, and unit {} cannot be started for {fails} ms",
@@ -142,8 +160,9 @@ impl SupervisedBoard {
             if !self.should_run(managed.unit) || unit.after.iter().any(|before| !self.is_well(*before)) {
                 continue;
             }
-            let since = unit.stable_at.max(sup.since).max(self.calm_at);
-            let limit = patience + found + RESTARTS;
+            let hung_since = self.kernel.main_of(managed.unit).and_then(|(_, process)| process.hung_since);
+            let since = unit.stable_at.max(sup.since).max(self.calm_at).max(hung_since.unwrap_or(0));
+            let limit = patience + found + RESTARTS + self.naps_since(since);
             let is_foreign = self.kernel.main_of(managed.unit).is_some_and(|(_, process)| {
                 process.is_foreign || process.is_crowded || process.may_not_write || process.is_alive()
             });
@@ -159,7 +178,8 @@ impl SupervisedBoard {
     /// Checks that the watchdog resets a board for a reason.
     pub(super) fn check_reset(&self) {
         let Some(sup) = &self.supervisor else { return };
-        let held = self.line.now();
+        // It looks at them each second.
+        let held = self.line.now().minus(Duration::from_ms(1000));
         let is_withheld = sup.supervision.unrecoverable(held).is_some();
         let is_blocked =
             self.blocked_until + 61_000 > self.line.time && self.calm_at + 61_000 > self.line.time;
@@ -179,6 +199,12 @@ impl SupervisedBoard {
     /// Checks what has to happen within a time.
     pub(super) fn check_all(&mut self) {
         let time = self.line.time;
+        if self.has_no_descriptors {
+            self.blind_at = time;
+        }
+        let blind_at = self.blind_at;
+        // Its file counts from `stale_after` on, and the supervisor sees that with a probe.
+        let steady = (self.rules.stale_after + self.rules.check_interval * 2).as_ms();
         for unit in 0..self.units.len() {
             let (is_well, should_run) = (self.is_well(unit), self.should_run(unit));
             let lives = !self.kernel.lives_of(unit).is_empty();
@@ -187,6 +213,10 @@ impl SupervisedBoard {
             let is_stable = own.well_since.is_some_and(|since| time - since >= RESTART_QUICK.as_ms());
             if is_stable || !should_run {
                 own.stable_at = time;
+            }
+            let seen = own.well_since.map(|since| since.max(blind_at));
+            if seen.is_some_and(|since| time - since >= steady) || !should_run && !lives {
+                own.steady_at = time;
             }
             if lives || own.is_missing || !should_run {
                 own.up_at = time;
@@ -222,7 +252,10 @@ impl SupervisedBoard {
             let stops =
                 self.units[unit].program.map_or(self.rules.stop_timeout, |program| program.stop_timeout);
             assert!(
-                hangs <= found + stops.as_ms() || !is_judged || is_ending || !own.is_listed,
+                hangs <= found + stops.as_ms() + self.naps_since(since.max(self.calm_at))
+                    || !is_judged
+                    || is_ending
+                    || !own.is_listed,
                 "unit {unit} (pid {pid}) hangs for {hangs} ms, and is not ended: {:?}",
                 sup.instance(unit)
             );

@@ -16,7 +16,7 @@ use crate::state::supervisor::instance::{Instance, Phase};
 use crate::state::supervisor::probe::{Beat, FileVersion, Probe, ProbeError, SocketAnswer, beat_of};
 use crate::state::watchdog::{KickDecision, StopDecision, Watchdog};
 use crate::util::text::Writer;
-use crate::util::time::{Instant, earliest};
+use crate::util::time::{Duration, Instant, earliest};
 
 /// Milliseconds from one heartbeat of a service to the next.
 pub(super) const INTERVAL: u64 = 3000;
@@ -290,6 +290,7 @@ impl SupervisedBoard {
     fn start(&mut self, sup: &mut Supervisor, index: usize, now: Instant) -> Decision {
         let unit = sup.managed[index].unit;
         sup.managed[index].forget_process();
+        self.units[unit].is_finished = false;
         if self.units[unit].is_missing || self.has_no_descriptors {
             self.count_missing(unit);
             return sup.supervision.on_report(index, now, Report::NotStarted);
@@ -398,9 +399,10 @@ impl SupervisedBoard {
             let Some(pid) = pid else { continue };
             let process = self.kernel.all.get(&pid);
             let Some(status) = process.and_then(|process| process.ended) else { continue };
+            let seen_at = sup.supervision.last_awake(now, Duration::from_secs(1));
             let left = sup.managed[index]
                 .group
-                .filter(|_| status == 0 && sup.supervision.instances()[index].may_be_in_background(now));
+                .filter(|_| status == 0 && sup.supervision.instances()[index].may_be_in_background(seen_at));
             let left = left.and_then(|group| {
                 let view = self.kernel.find_left(&group)?;
                 let (number, session, from) = (view.pid, view.session, view.started);
@@ -566,7 +568,7 @@ impl SupervisedBoard {
         let Some(index) = index.filter(|_| !sup.supervision.is_stopping()) else { return };
         self.line.trace(|| format!("a user asks: {request:?} of unit {unit}"));
         let stops = request == Request::Stop;
-        self.units[unit].fails_since = None;
+        (self.units[unit].fails_since, self.units[unit].stable_at) = (None, self.line.time);
         self.units[unit].is_finished &= stops;
         sup.managed[index].is_down = stops && !self.make_mark(unit);
         self.units[unit].is_down = stops;

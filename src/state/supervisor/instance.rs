@@ -91,6 +91,8 @@ pub struct Instance {
     phase: Phase,
     /// When the process was started or adopted.
     started_at: Instant,
+    /// The time since then in which the board was suspended.
+    slept: Duration,
     /// When the process reported ready. Its health file counts from then on.
     ready_at: Instant,
     /// Bad probes in a row.
@@ -125,7 +127,9 @@ pub struct Instance {
     /// The instances that are ready before the program is started, as bits of their indexes.
     pub(super) needs: u64,
     /// A program or service that `after` names is not ready.
-    pub(super) blocked: bool,
+    blocked: bool,
+    /// When that was last found out.
+    blocked_at: Instant,
     /// The program is started again when it has ended, because a user restarts it.
     again: bool,
     /// The program was not ready in time.
@@ -143,6 +147,7 @@ impl Instance {
         Self {
             phase: Phase::Backoff(now),
             started_at: now,
+            slept: Duration::ZERO,
             ready_at: now,
             failed_probes: 0,
             backoff: RestartBackoff::default(),
@@ -162,6 +167,7 @@ impl Instance {
             program: None,
             needs: 0,
             blocked: false,
+            blocked_at: now,
             again: false,
             late: false,
             restarts: 0,
@@ -193,6 +199,14 @@ impl Instance {
         self.program.is_none_or(|program| program.has_health_file)
     }
 
+    /// Returns true if the process is looked at from time to time: there is something to probe, or it is
+    /// a program that is late, which has no deadline of its own.
+    #[must_use]
+    #[unsafe(link_section = ".text.idle")]
+    pub fn is_timed(&self) -> bool {
+        self.late || self.is_probed()
+    }
+
     /// Returns true if a program that needs this one can be started: this one is ready, or is not
     /// to run.
     #[must_use]
@@ -204,6 +218,18 @@ impl Instance {
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.blocked && matches!(self.phase, Phase::Backoff(_))
+    }
+
+    /// Takes whether the program has to wait until another one is ready. The time in which it waits is
+    /// no time in which it is unwell, because the other one is.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.idle")]
+    pub(super) fn set_blocked(&mut self, now: Instant, blocked: bool) {
+        if self.is_blocked() {
+            let span = now.since(self.blocked_at);
+            self.unwell_since = self.unwell_since.map(|since| since + span);
+        }
+        (self.blocked, self.blocked_at) = (blocked, now);
     }
 
     /// Returns true if the program does not run as it should: it could not be started or has ended,
@@ -247,11 +273,11 @@ impl Instance {
         self.failed_probes > 0
     }
 
-    /// Returns true if an end with success at `now` is that of a program that may run in the background
-    /// from then on, because it ended soon. A stop may have reached it while it went there.
+    /// Returns true if an end with success, after `seen_at`, is that of a program that may run in the
+    /// background from then on, because it ended soon. A stop may have reached it while it went there.
     #[must_use]
-    pub fn may_be_in_background(&self, now: Instant) -> bool {
-        !self.lived(now).exceeds(RESTART_QUICK) && self.pid().is_some()
+    pub fn may_be_in_background(&self, seen_at: Instant) -> bool {
+        !self.lived(seen_at).exceeds(RESTART_QUICK) && self.pid().is_some()
     }
 
     /// Returns the phase.
@@ -260,10 +286,22 @@ impl Instance {
         self.phase
     }
 
-    /// Returns the time since the process was started or adopted.
+    /// Returns when the process was started or adopted.
+    #[must_use]
+    pub fn started_at(&self) -> Instant {
+        self.started_at
+    }
+
+    /// Returns the time since the process was started or adopted, without suspends of the board.
     #[must_use]
     pub fn lived(&self, now: Instant) -> Duration {
-        now.since(self.started_at)
+        now.since(self.started_at + self.slept)
+    }
+
+    /// Puts the instance into a phase that begins at `now`.
+    #[inline(never)]
+    fn enter(&mut self, now: Instant, phase: Phase) {
+        (self.phase, self.started_at, self.slept) = (phase, now, Duration::ZERO);
     }
 
     /// Returns the PID of the known process; `None` if no process is known.
@@ -307,16 +345,24 @@ impl Instance {
     /// unwell for longer than `patience`, or its process cannot be killed.
     #[must_use]
     pub fn is_unrecoverable(&self, now: Instant, patience: Duration) -> bool {
-        let unwell =
-            !self.is_stable(now) && self.unwell_since.is_some_and(|since| now.since(since) > patience);
-        self.is_unkillable() || unwell
+        let is_unwell = self.phase != Phase::Stopped && !self.is_blocked() && !self.is_stable(now);
+        let unwell = self.unwell_since.filter(|_| is_unwell);
+        self.is_unkillable() || unwell.is_some_and(|since| now.since(since) > patience)
     }
 
-    /// Leaves `span`, in which the board was suspended, out of the time that the instance is unwell, and
-    /// of the age of its file.
+    /// Leaves `span`, in which the board was suspended, out of the time that the process has lived, that
+    /// the instance is unwell, that the process has for its start, its end or an answer, and of the age
+    /// of its file. A start that waits is not delayed.
+    #[cold]
     pub(super) fn sleep(&mut self, span: Duration) {
+        self.slept = self.slept + span;
+        self.ready_at += span;
         self.unwell_since = self.unwell_since.map(|since| since + span);
         self.program_file.sleep(span);
+        self.asked = self.asked.map(|asked| Question { until: asked.until + span, ..asked });
+        if let Phase::Stopping(_, at) | Phase::Killing(_, at) = &mut self.phase {
+            *at += span;
+        }
     }
 
     /// Returns true if the process is healthy, and has run for so long that its next exit
@@ -356,7 +402,7 @@ impl Instance {
         match (self.phase, &self.program) {
             (Phase::Backoff(_), _) if self.blocked => None,
             (Phase::Starting(_), Some(program)) => {
-                (!self.late).then_some(self.started_at + program.start_timeout)
+                (!self.late).then_some(self.started_at + self.slept + program.start_timeout)
             }
             (phase, _) => self.deadline_of(phase),
         }
@@ -404,7 +450,7 @@ impl Instance {
     fn on_left(&mut self, now: Instant, pid: u32, rules: &Rules, own: bool) -> Action {
         self.left_own = own;
         self.resume_at = if let Phase::Backoff(at) = self.phase { at } else { now };
-        (self.phase, self.started_at) = (Phase::Stopping(pid, now + rules.stop_timeout), now);
+        self.enter(now, Phase::Stopping(pid, now + rules.stop_timeout));
         self.look_at = Some(now + LOOK_MIN);
         Action::Terminate(pid)
     }
@@ -451,7 +497,8 @@ impl Instance {
     }
 
     fn on_started(&mut self, now: Instant, pid: u32) -> Decision {
-        (self.phase, self.started_at, self.ready_at) = (Phase::Starting(pid), now, now);
+        self.enter(now, Phase::Starting(pid));
+        self.ready_at = now;
         self.adopted = false;
         self.forget_checks();
         let Some(program) = self.program else { return NOTHING };
@@ -544,19 +591,20 @@ impl Instance {
             Probe::Free => self.stopped(now),
             _ => {
                 // A process that the supervisor stopped did not exit quickly.
-                let since = if self.we_are_stopping_it() { Instant::BOOT } else { self.started_at };
-                self.died(now, now.since(since), reason)
+                let is_own = !self.we_are_stopping_it();
+                let lived = if is_own { self.lived(now) } else { now.since(Instant::BOOT) };
+                self.died(now, lived, reason)
             }
         }
     }
 
     /// Records that a user stopped the process on purpose.
     fn stopped(&mut self, now: Instant) -> Decision {
-        (self.phase, self.unwell_since) = (Phase::Stopped, None);
+        // Nothing else is known of the next process if it ends between two probes.
+        self.enter(now, Phase::Stopped);
+        self.unwell_since = None;
         self.forget_checks();
         self.settled = true;
-        // Nothing else is known of the next process if it ends between two probes.
-        self.started_at = now;
         (Action::None, Some(Event::Stopped))
     }
 
@@ -589,22 +637,21 @@ impl Instance {
             (Phase::Foreign, Probe::Foreign) => NOTHING,
             (Phase::Backoff(_) | Phase::Stopped, Probe::Foreign) => self.on_foreign(now),
             (Phase::Foreign, Probe::Free) => self.stopped(now),
+            (Phase::Foreign, Probe::Died) => self.died(now, self.lived(now), ExitReason::Unknown),
             // A user started the process, and it died between two probes.
-            (Phase::Foreign | Phase::Stopped, Probe::Died) => {
-                self.died(now, Duration::ZERO, ExitReason::Unknown)
-            }
+            (Phase::Stopped, Probe::Died) => self.died(now, Duration::ZERO, ExitReason::Unknown),
             // A user stopped the process while it was dead.
             (Phase::Backoff(_), Probe::Free) => self.stopped(now),
             (Phase::Backoff(_), Probe::Died) | (Phase::Stopped, Probe::Free) => NOTHING,
             (Phase::Starting(pid), _) => {
-                let late = now.since(self.started_at) > rules.stale_after * START_PATIENCE;
+                let late = self.lived(now) > rules.stale_after * START_PATIENCE;
                 if late { self.on_bad_probe(now, pid, ProbeError::NotReady, rules) } else { NOTHING }
             }
             (Phase::Running(pid), Probe::Held(holder, beat)) if holder == pid => match beat {
                 Ok(beat) => self.on_beat(now, pid, beat, rules),
                 // A process that was just adopted may not have written a heartbeat yet.
                 Err(ProbeError::Missing | ProbeError::OtherPid | ProbeError::OtherBoot)
-                    if self.adopted && now.since(self.started_at) <= rules.stale_after =>
+                    if self.adopted && self.lived(now) <= rules.stale_after =>
                 {
                     NOTHING
                 }
@@ -732,7 +779,7 @@ impl Instance {
     }
 
     fn adopt(&mut self, now: Instant, pid: u32) -> Decision {
-        (self.phase, self.started_at) = (Phase::Running(pid), now);
+        self.enter(now, Phase::Running(pid));
         (self.adopted, self.settled) = (true, true);
         self.forget_checks();
         self.update_recovery(now);
@@ -742,7 +789,7 @@ impl Instance {
     /// Records that a process of another PID namespace runs. It does not count for the
     /// watchdog, because only a check of its lock is possible.
     fn on_foreign(&mut self, now: Instant) -> Decision {
-        (self.phase, self.started_at) = (Phase::Foreign, now);
+        self.enter(now, Phase::Foreign);
         (self.adopted, self.settled, self.unwell_since) = (true, true, None);
         self.forget_checks();
         (Action::None, Some(Event::Foreign))

@@ -288,6 +288,40 @@ fn a_process_that_slept_as_long_as_the_supervisor_is_not_hung() {
     assert_eq!(decision, (Action::Terminate(11), Some(Event::Restarting(stale))));
 }
 
+/// Covers a defect that the simulator found: without anything to probe, the time of a suspend
+/// counted as time in which a program that waits for its start is not well.
+#[test]
+fn a_suspend_is_not_time_in_which_a_program_without_health_file_is_unwell() {
+    let mut supervision = programs(&[0], PROGRAM);
+    assert_eq!(starts(&mut supervision, at(0)), [0]);
+    supervision.on_announced();
+    supervision.on_report(0, at(0), Report::Gone(10, ExitReason::Code(1), Some(Probe::Died)));
+    let due = supervision.next_deadline().unwrap();
+    let woke = due + RULES.watchdog_patience * 2;
+    assert_eq!(supervision.poll(woke), Some((0, (Action::CheckLock, None))), "its start is not delayed");
+    assert_eq!(supervision.unrecoverable(woke), None);
+    assert_eq!(supervision.unrecoverable(woke + RULES.watchdog_patience + ms(1)), Some(0));
+}
+
+/// Covers the neighbours of that defect: a process that was asked to end before the suspend was killed
+/// at once after it, and one that was killed counted as one that cannot be killed.
+#[test]
+fn the_time_that_a_process_has_for_its_end_continues_after_a_suspend() {
+    let mut supervision = running(1);
+    supervision.on_stop(false);
+    assert_eq!(drain(&mut supervision, at(100), true), ["0: Terminate(10)"]);
+    let woke = at(7_200_000);
+    assert!(drain(&mut supervision, woke, true).is_empty());
+    let kill_at = woke + RULES.stop_timeout + LEAVE_GRACE;
+    assert_eq!(supervision.next_deadline(), Some(kill_at));
+    assert_eq!(drain(&mut supervision, kill_at, true), ["0: Kill(10) Killing"]);
+    let woke = at(14_400_000);
+    assert!(drain(&mut supervision, woke, true).is_empty());
+    assert_eq!(supervision.unrecoverable(woke), None);
+    drain(&mut supervision, woke + ms(5000), true);
+    assert_eq!(supervision.unrecoverable(woke + ms(5000)), Some(0));
+}
+
 #[test]
 fn a_shorter_interval_holds_at_once_and_a_longer_one_after_the_next_probe() {
     let mut supervision = running(1);
@@ -608,7 +642,8 @@ fn a_program_that_is_late_is_named_once_and_continues() {
     supervision.on_announced();
     assert_eq!(supervision.next_deadline(), Some(at(60_000)));
     assert_eq!(supervision.poll(at(60_000)), Some((0, (Action::None, Some(Event::Late(10))))));
-    assert_eq!((supervision.poll(at(60_000)), supervision.next_deadline()), (None, None));
+    // Nothing is probed. The supervisor is awake all the same, so that a suspend shows.
+    assert_eq!((supervision.poll(at(60_000)), supervision.next_deadline()), (None, Some(at(65_000))));
     assert!(supervision.instances()[0].fails_to_run() && supervision.instances()[1].is_blocked());
     supervision.on_ready(0);
     assert!(!supervision.instances()[0].fails_to_run());

@@ -395,7 +395,8 @@ fn a_shared_folder_of_a_group_without_the_service_neither_wakes_it_all_the_time_
     let before = crate::support::control::ticks(pid);
     let_pass(zigsvc::util::time::Duration::from_ms(2000));
     let used = crate::support::control::ticks(pid) - before;
-    assert!(used < 20, "{used} ticks in two idle seconds");
+    // Under QEMU the time would be mostly that of QEMU, which compiles what it executes.
+    assert!(used < 20 || crate::support::under_qemu(), "{used} ticks in two idle seconds");
     assert!(fs::read_dir(dir.path("in")).unwrap().next().is_none());
     for number in 0..20 {
         dir.append("in/queue", &format!("{number}\n"));
