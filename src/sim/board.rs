@@ -85,6 +85,8 @@ pub(super) struct Board {
     blocked_until: u64,
     /// When the service last knew of each line that it has to take.
     known_at: u64,
+    /// When [`Board::check_progress`] looked last.
+    checked_at: u64,
     /// When a job last started or ended.
     pub(super) progress_at: u64,
     /// The time that a request may wait before it is taken.
@@ -135,6 +137,7 @@ impl Board {
             faults: BTreeSet::new(),
             sync_ms: 0,
             blocked_until: 0,
+            checked_at: 0,
             known_at: 0,
             progress_at: 0,
             asked_ms: 60_000,
@@ -778,6 +781,12 @@ impl Board {
 
     /// Checks that a state is named if jobs could make progress and do not.
     pub(super) fn check_progress(&mut self, service: &Service) {
+        // A call of the disk that blocked is over. It is no time in which the service could do anything.
+        let blocked = self.line.time - self.checked_at;
+        if blocked > 2 * super::service::INTERVAL {
+            (self.progress_at, self.known_at) = (self.progress_at + blocked, self.known_at + blocked);
+        }
+        self.checked_at = self.line.time;
         let core = &service.core;
         if core.is_stopping()
             || service.draining
@@ -815,7 +824,7 @@ impl Board {
         if there <= known || core.room() == 0 {
             self.known_at = self.line.time;
         }
-        let unknown = self.line.time - self.known_at;
+        let unknown = self.line.time.saturating_sub(self.known_at);
         assert!(
             unknown <= STALE,
             "{there} jobs wait, the service knows {known} of them for {unknown} ms, and no state says why: {}",

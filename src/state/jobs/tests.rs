@@ -827,3 +827,26 @@ fn a_folder_whose_syncs_fail_is_a_failing_disk_and_the_journal_is_not_written_wi
     }
     assert_eq!(run.core.next_deadline(run.now, false), None);
 }
+
+/// Covers a defect that the simulator found: while a folder's syncs failed, each turn that a client
+/// caused wrote the journal again, before an attempt that has to be durable.
+#[test]
+fn turns_that_clients_cause_do_not_try_what_a_failing_disk_blocks() {
+    let mut run = JobsRun::with_jobs(RULES, &["one"]);
+    assert!(matches!(run.end(1, AttemptOutcome::Code(1)), Some(AttemptEnd::Fail(..))));
+    run.disk.folder_syncs_fail = true;
+    assert_eq!(run.core.compact(&mut run.disk, run.now), None);
+    while !run.core.disk_health.jobs_blocked {
+        run.sleep();
+        run.turn();
+    }
+    let written = run.core.spool.io_stats().bytes;
+    for _ in 0..100 {
+        assert!(!run.turn().contains("start"));
+    }
+    assert_eq!(run.core.spool.io_stats().bytes, written);
+    run.disk.folder_syncs_fail = false;
+    while !run.turn().contains("start") {
+        run.sleep();
+    }
+}

@@ -306,6 +306,14 @@ impl JobsCore {
         scratch: &mut [u8],
         now: Instant,
     ) -> (TurnStep, Option<TurnAction>) {
+        // What blocks the jobs is tried again when the disk has rested, and not in each turn that a client
+        // causes: after a sync that failed it is a journal that is written again.
+        if let Some(error) = self.disk_health.resting_error(now)
+            && self.disk_health.jobs_blocked
+        {
+            self.turn.run = Err(error);
+            return (TurnStep::Health, None);
+        }
         let rules = self.rules.spool;
         self.turn.run = self.turn.written.and_then(|()| {
             self.spool.defer_blocker(disk, now)?;

@@ -92,8 +92,10 @@ impl Spool {
         let (found, anew) = self.recover_once(disk, scratch, rules, now)?;
         if anew {
             // The counts may include damaged records, such as that of a dead job that was
-            // retried. The new file has the right ones.
+            // retried. The new file has the right ones. Its name is in doubt if the sync of it failed.
+            let in_doubt = self.journal.sync_failed;
             self.recover_once(disk, scratch, rules, now)?;
+            self.journal.sync_failed |= in_doubt;
         }
         Ok(found)
     }
@@ -164,9 +166,9 @@ impl Spool {
             // If there is no room for a new file the damage is passed over
             // once more, and no new job is accepted until there is.
             let written = self.compact_now(disk, now);
-            self.journal.sync_failed = written.is_err();
+            self.journal.sync_failed |= written.is_err();
             self.space.low_space = written.is_err_and(DiskError::is_no_space);
-            return Ok((pass.found, !self.journal.sync_failed));
+            return Ok((pass.found, written.is_ok()));
         } else if pass.at < size {
             match self.trim_reserved(disk) {
                 // On a full disk a new file follows before anything is acknowledged.

@@ -356,3 +356,24 @@ fn a_text_that_was_misread_once_is_there_again_if_the_compaction_was_given_up() 
     disk.journal_mut()[17 + 50] ^= 1;
     assert_eq!(service.run_to_the_end(&mut disk), texts);
 }
+
+/// Covers a defect that the simulator found: the journal that a start writes again because of damage was
+/// trusted though the sync of its name had failed, so that a power cut undid all that came after it.
+#[test]
+fn a_journal_that_a_start_wrote_again_is_replaced_if_its_name_is_in_doubt() {
+    let (mut disk, mut service) = service();
+    for text in ["one", "two", "three"] {
+        service.core.spool.add(&mut disk, Instant::BOOT, text.as_bytes()).unwrap();
+    }
+    service.commit(&mut disk).unwrap();
+    disk.journal_mut()[20] ^= 1;
+    disk.fail_folder_sync = true;
+    let (mut service, found) = TestService::start(&mut disk, Instant::BOOT).unwrap();
+    assert!(found.damaged_bytes > 0 && !disk.fail_folder_sync);
+    service.core.spool.add(&mut disk, Instant::BOOT, b"acknowledged").unwrap();
+    service.commit(&mut disk).unwrap();
+    disk.power_cut();
+    disk.restart();
+    let (mut service, _) = TestService::start(&mut disk, Instant::BOOT).unwrap();
+    assert!(service.run_to_the_end(&mut disk).contains(&"acknowledged".to_owned()));
+}
