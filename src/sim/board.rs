@@ -781,7 +781,7 @@ impl Board {
 
     /// Checks that a state is named if jobs could make progress and do not.
     pub(super) fn check_progress(&mut self, service: &Service) {
-        // A call of the disk that blocked is over. It is no time in which the service could do anything.
+        // While a call of the disk blocked, the service could do nothing.
         let blocked = self.line.time - self.checked_at;
         if blocked > 2 * super::service::INTERVAL {
             (self.progress_at, self.known_at) = (self.progress_at + blocked, self.known_at + blocked);

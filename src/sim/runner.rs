@@ -289,7 +289,10 @@ fn the_first_seed_that_fails() {
 
 /// Seeds beyond the first fifty that found a defect, of the board or of the simulation.
 const FOUND: [(Part, &[u64]); 2] = [
-    (Part::Jobs, &[147, 213, 270, 301, 336, 387, 417, 467]),
+    (
+        Part::Jobs,
+        &[147, 213, 270, 301, 336, 387, 417, 467, 142, 437, 480, 676, 762, 853, 894, 1068, 6424, 8168, 8327],
+    ),
     (
         Part::Supervisor,
         &[

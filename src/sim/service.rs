@@ -309,7 +309,9 @@ impl Board {
             TurnAction::Reply { jobs, edits } => self.reply_after_commit(service, jobs, edits, now),
             TurnAction::LogDropped(location) => {
                 if let Some(job) = self.ledger.by_id(location.id) {
-                    self.ledger.jobs[job].removed = super::ledger::Removed::Unsure;
+                    // A client may have asked for its removal meanwhile, and hears of no such job.
+                    let job = &mut self.ledger.jobs[job];
+                    (job.removed, job.removing) = (super::ledger::Removed::Unsure, false);
                 }
             }
             TurnAction::LogJob(slot) => {

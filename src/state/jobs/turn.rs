@@ -306,8 +306,8 @@ impl JobsCore {
         scratch: &mut [u8],
         now: Instant,
     ) -> (TurnStep, Option<TurnAction>) {
-        // What blocks the jobs is tried again when the disk has rested, and not in each turn that a client
-        // causes: after a sync that failed it is a journal that is written again.
+        // The disk rests before the jobs are tried again, also in a turn that a client causes: after a sync
+        // that failed, each attempt writes the journal again.
         if let Some(error) = self.disk_health.resting_error(now)
             && self.disk_health.jobs_blocked
         {
