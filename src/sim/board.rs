@@ -84,7 +84,7 @@ pub(super) struct Board {
     /// The service cannot run before this time, because a call of it has not returned.
     blocked_until: u64,
     /// When the service last knew of each line that it has to take.
-    known_at: u64,
+    pub(super) known_at: u64,
     /// When [`Board::check_progress`] looked last.
     checked_at: u64,
     /// When a job last started or ended.

@@ -186,7 +186,8 @@ impl Board {
             ended: 0,
         };
         self.service = Some(service);
-        self.progress_at = self.line.time;
+        // A line without its end waits for its writer again.
+        (self.progress_at, self.known_at) = (self.line.time, self.line.time);
         self.die_if_dead();
     }
 
@@ -344,12 +345,22 @@ impl Board {
             Err(error) => {
                 self.line.trace(|| format!("the text of {} cannot be read: {error:?}", slot.id));
                 let report = service.core.handler_refused(slot.id);
-                if let Some(job) = self.ledger.by_id(slot.id) {
+                let job = self.ledger.by_id(slot.id).or_else(|| self.truth_of(slot));
+                if let Some(job) = job {
+                    self.ledger.has_id(job, slot.id);
                     self.reported(service, job, report, now);
                 }
                 None
             }
         }
+    }
+
+    /// Returns the job whose text a slot has in the journal, though the disk does not give it away.
+    fn truth_of(&mut self, slot: &Slot) -> Option<usize> {
+        let from = usize::try_from(slot.offset).ok()?;
+        let bytes = self.disk.journal_mut().get(from..from + slot.size as usize)?.to_vec();
+        let is_in = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        self.ledger.jobs.iter().position(|job| is_in(&job.text))
     }
 
     /// Takes the start of an attempt, by a handler or the log.
