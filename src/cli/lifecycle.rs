@@ -188,16 +188,18 @@ pub(super) fn stop_running(invocation: &mut Invocation, way: Way) -> Result<Stop
     let path = &invocation.pid_path()?;
     // A supervisor that sees the end of the service must find the mark.
     let mut mark = if way.marks { DownMark::make(path) } else { Ok(None) };
-    let mut ended = Stopped::WasNotRunning;
+    let (mut ended, mut before) = (Stopped::WasNotRunning, None);
     if mark.is_err() {
-        let runs = find_holder(&invocation.locks(path))?.is_some();
+        before = find_holder(&invocation.locks(path))?;
         if supervisor_does(invocation, b"stop") {
             // It remembers the stop, which the mark would show otherwise.
             mark = Ok(None);
-            ended = if runs { Stopped::ByTerm } else { ended };
+            ended = if before.is_some() { Stopped::ByTerm } else { ended };
         }
     }
     let Some(holder) = find_holder(&invocation.locks(path))? else {
+        // Its lock is free a little earlier than it has ended.
+        let _ = before.is_none_or(|holder| holder.is_gone_within(&invocation.locks(path), STOP_GRACE));
         clear_dead(path);
         return Ok(Stopping { mark, ended });
     };
