@@ -178,9 +178,10 @@ fn an_interrupt_ends_the_line_on_a_terminal_and_adds_nothing_elsewhere() {
     ];
     for (words, waits, end) in rows {
         wait_until("only this test is connected", || clients() == 1);
-        let mut script = program("script");
+        // The tests may run in the background, where a shell has SIGINT ignored.
+        let mut script = program("env");
         let line = format!("trap : INT; {} -d {} {words}; echo \"[$?]\"", binary_words(), dir.as_arg());
-        script.args(["-qefc", &line, "/dev/null"]).env("SHELL", "/bin/sh");
+        script.args(["--default-signal=INT", "script", "-qefc", &line, "/dev/null"]).env("SHELL", "/bin/sh");
         script.stdout(std::fs::File::create(&screen).unwrap()).stdin(Stdio::piped());
         let mut script = Running::new(script);
         let mut keys = script.0.stdin.take().unwrap();
