@@ -29,6 +29,10 @@ use decision::{Action, Decision, Event, ExitReason, NOTHING, ProgramRules, Repor
 use heapless::Vec;
 use instance::Instance;
 
+/// Time after a deadline of the supervisor from which on the end of a process may have come well before
+/// it is seen.
+const END_SEEN_LATE: Duration = Duration::from_ms(1000);
+
 /// Whether the supervisor stops, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StopMode {
@@ -300,13 +304,20 @@ impl Supervision {
     /// Returns when the supervisor was awake before what happened by `now`: `now`, but if its deadline
     /// has passed for longer than `patience`, the board was suspended, or the supervisor blocked, since
     /// the last round.
-    #[must_use]
     #[inline(never)]
     #[unsafe(link_section = ".text.idle")]
-    pub fn last_awake(&self, now: Instant, patience: Duration) -> Instant {
+    fn last_awake(&self, now: Instant, patience: Duration) -> Instant {
         let is_late = |at: Option<Instant>| at.is_some_and(|at| now.since(at) > patience);
         // An event can make a start due that was blocked, or end the only wait.
         if is_late(self.due_at) && is_late(self.next_deadline()) { self.round_at } else { now }
+    }
+
+    /// Returns true if an end with success that is seen at `now` is that of a program that may run in the
+    /// background from then on, because it ended soon.
+    #[must_use]
+    pub fn may_be_in_background(&self, index: usize, now: Instant) -> bool {
+        let seen_at = self.last_awake(now, END_SEEN_LATE);
+        self.instances.get(index).is_some_and(|instance| instance.may_be_in_background(seen_at))
     }
 
     /// Begins a round at `now`. After a suspend each heartbeat is old, so each process gets the time for

@@ -169,6 +169,15 @@ mod tests {
     }
 
     #[test]
+    fn the_instances_are_looked_at_each_second_while_the_kick_is_withheld() {
+        let mut watchdog = opened(Some(60));
+        watchdog.poll(at(21_000), true);
+        assert_eq!(watchdog.next_deadline(), Some(at(22_000)));
+        assert_eq!(watchdog.poll(at(22_000), false).map(|decision| decision.kick), Some(true));
+        assert_eq!(watchdog.next_deadline(), Some(at(42_000)));
+    }
+
+    #[test]
     fn a_recovery_is_followed_by_a_kick_at_once() {
         let mut watchdog = opened(Some(3));
         assert!(watchdog.poll(at(2000), true).is_some_and(|decision| !decision.kick));

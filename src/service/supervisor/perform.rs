@@ -218,12 +218,9 @@ impl Supervisor {
     /// does that runs in the background.
     #[inline(never)]
     fn find_background(&self, index: usize, exit: Exit, now: Instant) -> Option<NotedGroup> {
-        let instance = self.supervision.instances().get(index)?;
         let managed = self.managed.get(index)?;
         let group = managed.program.group.filter(|_| matches!(managed.kind, ManagedKind::Listed(_)))?;
-        if exit != Exit::Code(0)
-            || !instance.may_be_in_background(self.supervision.last_awake(now, Duration::from_secs(1)))
-        {
+        if exit != Exit::Code(0) || !self.supervision.may_be_in_background(index, now) {
             return None;
         }
         let left = find_left(&group)?;

@@ -16,7 +16,7 @@ use crate::state::supervisor::instance::{Instance, Phase};
 use crate::state::supervisor::probe::{Beat, FileVersion, Probe, ProbeError, SocketAnswer, beat_of};
 use crate::state::watchdog::{KickDecision, StopDecision, Watchdog};
 use crate::util::text::Writer;
-use crate::util::time::{Duration, Instant, earliest};
+use crate::util::time::{Instant, earliest};
 
 /// Milliseconds from one heartbeat of a service to the next.
 pub(super) const INTERVAL: u64 = 3000;
@@ -399,10 +399,8 @@ impl SupervisedBoard {
             let Some(pid) = pid else { continue };
             let process = self.kernel.all.get(&pid);
             let Some(status) = process.and_then(|process| process.ended) else { continue };
-            let seen_at = sup.supervision.last_awake(now, Duration::from_secs(1));
-            let left = sup.managed[index]
-                .group
-                .filter(|_| status == 0 && sup.supervision.instances()[index].may_be_in_background(seen_at));
+            let may = status == 0 && sup.supervision.may_be_in_background(index, now);
+            let left = sup.managed[index].group.filter(|_| may);
             let left = left.and_then(|group| {
                 let view = self.kernel.find_left(&group)?;
                 let (number, session, from) = (view.pid, view.session, view.started);

@@ -303,6 +303,26 @@ fn a_suspend_is_not_time_in_which_a_program_without_health_file_is_unwell() {
     assert_eq!(supervision.unrecoverable(woke + RULES.watchdog_patience + ms(1)), Some(0));
 }
 
+/// Covers a defect that the simulator found: a program that only waited for another one was a reason to
+/// withhold the watchdog, also if a user had stopped it.
+#[test]
+fn a_program_that_waits_for_another_one_is_not_unwell_and_neither_is_a_stopped_one() {
+    let mut supervision = programs(&[0, 0b1], PROGRAM);
+    assert_eq!(starts(&mut supervision, at(0)), [0]);
+    supervision.on_announced();
+    let (late, patience) = (at(0) + PROGRAM.start_timeout, RULES.watchdog_patience);
+    assert_eq!(supervision.poll(late), Some((0, (Action::None, Some(Event::Late(10))))));
+    for step in 1..80 {
+        assert_eq!(supervision.poll(late + ms(5000) * step), None);
+    }
+    let now = late + patience + ms(1);
+    assert!(supervision.instances()[1].is_blocked());
+    assert_eq!(supervision.unrecoverable(now), Some(0), "the other one is");
+    supervision.on_stop(false);
+    assert_eq!(supervision.instances()[1].phase(), instance::Phase::Stopped);
+    assert!(!supervision.instances()[1].is_unrecoverable(now, patience));
+}
+
 /// Covers the neighbours of that defect: a process that was asked to end before the suspend was killed
 /// at once after it, and one that was killed counted as one that cannot be killed.
 #[test]
